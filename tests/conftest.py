@@ -1,0 +1,29 @@
+"""What tests share: the place of the real data, and the rule that nothing is fetched."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_OFFLINE"] = "1"
+
+REPO = Path(__file__).resolve().parents[1]
+# Real photographs and published numbers lie beside the repository, never in it (licences).
+SHARED = Path(os.environ.get("XMDPT_SHARED", REPO.parent / "shared"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Callable[[str], Path]:
+    """``shared("golden/dev_a.safetensors")``: that path, or the test is skipped by name."""
+
+    def find(relative: str) -> Path:
+        path = SHARED / relative
+        if not path.exists():
+            pytest.skip(f"real data not here: shared/{relative}")
+        return path
+
+    return find

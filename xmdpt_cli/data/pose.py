@@ -1,0 +1,138 @@
+"""The 18 keypoints and the pose picture drawn from them.
+
+Keypoints are float64 (18, 2), x and y in pixels of the picture they belong to, NaN where a
+joint is missing. The pose picture is what the published X-MDPT is conditioned on: joints first,
+then limbs blended one after the other, with OpenCV in uint8.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from xmdpt_cli.images import Picture
+
+Keypoints = NDArray[np.float64]
+
+# The order of OpenPose's COCO model, as in the DeepFashion annotation files.
+JOINTS = (
+    "nose", "neck",
+    "right_shoulder", "right_elbow", "right_wrist",
+    "left_shoulder", "left_elbow", "left_wrist",
+    "right_hip", "right_knee", "right_ankle",
+    "left_hip", "left_knee", "left_ankle",
+    "right_eye", "left_eye", "right_ear", "left_ear",
+)  # fmt: skip
+
+# Order matters: later limbs are blended over earlier ones (published drawing).
+LIMBS = (
+    (1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10),
+    (1, 11), (11, 12), (12, 13), (1, 0), (0, 14), (14, 16), (0, 15), (15, 17),
+)  # fmt: skip
+
+# Joint i and limb i take colour i; the finished picture's channels are reversed (published).
+COLOURS = (
+    (255, 0, 0), (255, 85, 0), (255, 170, 0), (255, 255, 0), (170, 255, 0), (85, 255, 0),
+    (0, 255, 0), (0, 255, 85), (0, 255, 170), (0, 255, 255), (0, 170, 255), (0, 85, 255),
+    (0, 0, 255), (85, 0, 255), (170, 0, 255), (255, 0, 255), (255, 0, 170), (255, 0, 85),
+)  # fmt: skip
+
+RADIUS = 4  # of a joint, and half the width of a limb, at every picture size (published)
+OPACITY = 0.6  # of a limb over what is already there (published)
+
+# The annotation frames: a 176 x 256 picture, alone or in the middle of a padded 256 x 256 one.
+FRAME_WIDTH, FRAME_HEIGHT, PADDING = 176.0, 256.0, 40.0
+
+
+def size_hw(size: int | tuple[int, int]) -> tuple[int, int]:
+    """``256`` or ``(H, W)`` -> (H, W)."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def raw_to_nan(raw: NDArray[np.floating] | list[list[float]]) -> Keypoints:
+    """Keypoints as files hold them, (18, 2) with -1 for missing -> a copy with NaN for missing.
+
+    The test is on the raw value, before any scaling, because a joint left of the 176 frame may
+    well become -1 by scaling.
+    """
+    points = np.array(raw, dtype=np.float64).reshape(len(JOINTS), 2)
+    points[((points == -1) | ~np.isfinite(points)).any(axis=1)] = np.nan
+    return points
+
+
+def fractions_from_padded(raw: NDArray[np.floating] | list[list[float]]) -> Keypoints:
+    """Raw keypoints of the padded 256 frame -> fractions of the picture's width and height."""
+    points = raw_to_nan(raw)
+    return np.stack(((points[:, 0] - PADDING) / FRAME_WIDTH, points[:, 1] / FRAME_HEIGHT), axis=1)
+
+
+def fractions_from_176(raw: NDArray[np.floating] | list[list[float]]) -> Keypoints:
+    """Raw keypoints of the 176 x 256 frame -> fractions of the picture's width and height."""
+    return raw_to_nan(raw) / np.array((FRAME_WIDTH, FRAME_HEIGHT))
+
+
+def from_fractions(points: Keypoints, size: int | tuple[int, int]) -> Keypoints:
+    """Fractions of width and height -> pixels of a picture of ``size`` (an int or (H, W))."""
+    height, width = size_hw(size)
+    return points * np.array((width, height), dtype=np.float64)
+
+
+def from_padded_frame(
+    raw: NDArray[np.floating] | list[list[float]], size: int | tuple[int, int]
+) -> Keypoints:
+    """Raw keypoints of the padded 256 frame (-1 missing) -> pixels of ``size``, NaN missing."""
+    return from_fractions(fractions_from_padded(raw), size)
+
+
+def from_176_frame(
+    raw: NDArray[np.floating] | list[list[float]], size: int | tuple[int, int]
+) -> Keypoints:
+    """Raw keypoints of the 176 x 256 frame (-1 missing) -> pixels of ``size``, NaN missing."""
+    return from_fractions(fractions_from_176(raw), size)
+
+
+def draw_pose(
+    keypoints: NDArray[np.floating] | list[list[float]], size: int | tuple[int, int]
+) -> Picture:
+    """Draw keypoints, (18, 2) in pixels of ``size``, as uint8 (H, W, 3); no joints give black.
+
+    A joint is missing where a coordinate is not finite or where both are -1. Divide by the
+    maximum (0 stays 0) to get the tensor that DINOv2 sees in the published code.
+    """
+    height, width = size_hw(size)
+    points = np.array(keypoints, dtype=np.float64).reshape(len(JOINTS), 2)
+    seen = np.isfinite(points).all(axis=1) & ~(points == -1).all(axis=1)
+    canvas = np.zeros((height, width, 3), dtype=np.uint8)
+    for joint in np.flatnonzero(seen):
+        x, y = points[joint]
+        cv2.circle(canvas, (int(x), int(y)), RADIUS, COLOURS[joint], thickness=-1)
+    for limb, (a, b) in enumerate(LIMBS):
+        if seen[a] and seen[b]:
+            _blend_limb(canvas, points[a], points[b], COLOURS[limb])
+    return np.ascontiguousarray(canvas[:, :, ::-1])
+
+
+def _blend_limb(
+    canvas: Picture, a: Keypoints, b: Keypoints, colour: tuple[int, int, int]
+) -> None:
+    """Blend one limb, an ellipse from joint ``a`` to ``b`` ((2,) each), into ``canvas``.
+
+    Blending only the polygon's bounding box gives the same bytes as blending the whole
+    picture: outside the polygon, 0.4 c + 0.6 c rounds to c.
+    """
+    length = math.hypot(a[1] - b[1], a[0] - b[0])
+    angle = int(math.degrees(math.atan2(a[1] - b[1], a[0] - b[0])))
+    centre = (int((a[0] + b[0]) / 2), int((a[1] + b[1]) / 2))
+    polygon = cv2.ellipse2Poly(centre, (int(length / 2), RADIUS), angle, 0, 360, 1)
+    height, width = canvas.shape[:2]
+    left, top = np.maximum(polygon.min(axis=0), 0)
+    right, bottom = np.minimum(polygon.max(axis=0) + 1, (width, height))
+    if left >= right or top >= bottom:
+        return
+    box = canvas[top:bottom, left:right]
+    filled = box.copy()
+    cv2.fillConvexPoly(filled, polygon - np.array((left, top), dtype=polygon.dtype), colour)
+    canvas[top:bottom, left:right] = cv2.addWeighted(box, 1 - OPACITY, filled, OPACITY, 0)

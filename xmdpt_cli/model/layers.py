@@ -1,0 +1,219 @@
+"""Building blocks of TDNet and MIPNet: positions, timesteps, attention with a relative bias, adaLN.
+
+Legend for the shapes: N batch, T tokens, S context tokens, D width, H heads, s grid side (T = s * s).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def sincos_position_embedding(width: int, side: int) -> Tensor:
+    """2-D sin-cos table (1, side*side, width): half the features tell the column, half the row.
+
+    The start value of both learned position embeddings (published code; MAE's layout).
+    """
+    assert width % 4 == 0, "2-D sin-cos needs a width divisible by 4"
+    omega = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width // 4))
+    row, column = torch.meshgrid(
+        torch.arange(side, dtype=torch.float64),
+        torch.arange(side, dtype=torch.float64),
+        indexing="ij",
+    )
+
+    def features(position: Tensor) -> Tensor:  # (T,) -> (T, D/2)
+        angle = position.reshape(-1, 1) * omega
+        return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+    return torch.cat([features(column), features(row)], dim=1).float().unsqueeze(0)
+
+
+def timestep_features(timesteps: Tensor, width: int = 256) -> Tensor:
+    """(N,) -> (N, width): cos first, then sin, of t * exp(-ln(10000) i / (width/2))."""
+    half = width // 2
+    i = torch.arange(half, dtype=torch.float32, device=timesteps.device)
+    angle = timesteps.float()[:, None] * torch.exp(-math.log(10000.0) * i / half)
+    return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+class TimestepEmbedder(nn.Module):
+    """(N,) timesteps -> (N, D)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, timesteps: Tensor) -> Tensor:
+        first: nn.Linear = self.mlp[0]  # type: ignore[assignment]
+        out: Tensor = self.mlp(timestep_features(timesteps).to(first.weight.dtype))
+        return out
+
+
+class PatchEmbed(nn.Module):
+    """(N, C, h, w) -> (N, T, D), a convolution whose stride is its kernel."""
+
+    def __init__(self, channels: int, width: int, patch: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(channels, width, kernel_size=patch, stride=patch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.proj(x).flatten(2).transpose(1, 2)
+        return out
+
+
+def relative_index(side: int) -> Tensor:
+    """(T, T) rows of the bias table for query minus key, BEiT's numbering."""
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    y, x = y.flatten(), x.flatten()
+    dy = y[:, None] - y[None, :] + side - 1
+    dx = x[:, None] - x[None, :] + side - 1
+    return dy * (2 * side - 1) + dx
+
+
+class RelativeBias(nn.Module):
+    """Learned bias of every attention: a table of (2s-1)^2 + 3 rows by H heads.
+
+    The last three rows are BEiT's, for a class token; the published model never reads them. With
+    ``joined=True`` (our "tokens" conditioning) source tokens follow the noisy ones in the sequence
+    and the first two of those rows serve as the biases from a view onto the other one.
+    """
+
+    index: Tensor
+
+    def __init__(self, side: int, heads: int, joined: bool = False) -> None:
+        super().__init__()
+        rows = (2 * side - 1) ** 2
+        self.table = nn.Parameter(torch.zeros(rows + 3, heads))
+        index = relative_index(side)
+        if joined:
+            to_source, to_noisy = torch.full_like(index, rows), torch.full_like(index, rows + 1)
+            top = torch.cat([index, to_source], dim=1)
+            index = torch.cat([top, torch.cat([to_noisy, index], dim=1)], dim=0)
+        self.register_buffer("index", index, persistent=False)
+        self._cache: tuple[tuple[object, ...], Tensor] | None = None
+
+    def forward(self) -> Tensor:
+        """The bias (H, T, T); built once for as long as the table stays the same."""
+        if torch.is_grad_enabled() and self.table.requires_grad:
+            return self._gather()
+        # a parameter's version counts its in-place changes: optimizer, EMA, load_state_dict
+        stamp = (self.table.data_ptr(), self.table._version, self.table.dtype, self.table.device)
+        if self._cache is None or self._cache[0] != stamp:
+            self._cache = (stamp, self._gather())
+        return self._cache[1]
+
+    def _gather(self) -> Tensor:
+        # index_select, not table[index]: its backward is an index_add, several times faster
+        size = self.index.shape[0]
+        rows = self.table.index_select(0, self.index.flatten())  # (T*T, H)
+        return rows.reshape(size, size, -1).permute(2, 0, 1).contiguous()
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(d) + bias) v; q (N, H, T, d), k and v (N, H, S, d), bias (·, H, T, S)."""
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+
+
+def split_heads(x: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]:
+    """(N, T, parts*D) -> ``parts`` tensors (N, H, T, d); the layout is (part, head, d)."""
+    n, t, _ = x.shape
+    return x.reshape(n, t, parts, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, width: int, heads: int, side: int, joined: bool = False) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.bias = RelativeBias(side, heads, joined)
+
+    def forward(self, x: Tensor, context: Tensor | None, kept: Tensor | None) -> Tensor:
+        q, k, v = split_heads(self.qkv(x), self.heads, 3)
+        out = attend(q, k, v, pick_bias(self.bias(), x.shape[1], kept))
+        return self.proj(out.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+class CrossAttention(nn.Module):
+    """Queries from x (N, T, D); keys and values from the context (N, S, D), taken as it is."""
+
+    def __init__(self, width: int, heads: int, side: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(width, width)
+        self.to_kv = nn.Linear(width, 2 * width)
+        self.proj = nn.Linear(width, width)
+        self.bias = RelativeBias(side, heads)
+
+    def forward(self, x: Tensor, context: Tensor | None, kept: Tensor | None) -> Tensor:
+        assert context is not None and kept is None
+        (q,) = split_heads(self.to_q(x), self.heads, 1)
+        k, v = split_heads(self.to_kv(context), self.heads, 2)
+        out = attend(q, k, v, self.bias())
+        return self.proj(out.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+def pick_bias(bias: Tensor, length: int, kept: Tensor | None) -> Tensor:
+    """Rows and columns of the bias for the tokens that are there.
+
+    kept (N, K): each row's token positions, None for all. A bias over joined sequences is cut to
+    its first half where only one view is in the sequence.
+    """
+    if kept is None:
+        return bias if bias.shape[1] == length else bias[:, :length, :length]
+    rows = bias[:, kept]  # (H, N, K, T)
+    columns = kept[None, :, None, :].expand(bias.shape[0], -1, kept.shape[1], -1)
+    return rows.gather(3, columns).transpose(0, 1)  # (N, H, K, K)
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    return x * (1 + scale.unsqueeze(1)) + shift.unsqueeze(1)
+
+
+class Mlp(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, 4 * width)
+        self.fc2 = nn.Linear(4 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """A DiT block with adaLN-Zero: attention, then an MLP, both shifted, scaled and gated by c."""
+
+    def __init__(self, width: int, attention: nn.Module) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.attention = attention
+        self.norm2 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.mlp = Mlp(width)
+        self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+
+    def forward(
+        self, x: Tensor, c: Tensor, context: Tensor | None = None, kept: Tensor | None = None
+    ) -> Tensor:
+        """x (N, T, D), c (N, D) -> (N, T, D)."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(c).chunk(6, dim=1)
+        h = self.attention(modulate(self.norm1(x), shift1, scale1), context, kept)
+        x = x + gate1.unsqueeze(1) * h
+        return x + gate2.unsqueeze(1) * self.mlp(modulate(self.norm2(x), shift2, scale2))
+
+
+class FinalLayer(nn.Module):
+    """(N, T, D) -> (N, T, patch*patch*channels)."""
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
+        self.linear = nn.Linear(width, out)
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        shift, scale = self.modulation(c).chunk(2, dim=1)
+        return self.linear(modulate(self.norm(x), shift, scale))  # type: ignore[no-any-return]

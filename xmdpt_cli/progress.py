@@ -1,0 +1,20 @@
+"""How the library says where it is, without knowing who listens.
+
+Library functions that take long accept ``progress`` and call it as
+``progress(stage, done, total, **info)``; a command turns the calls into a bar or into
+status lines, a script may pass its own function, and the default does nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+
+class Progress(Protocol):
+    """Called often: must be cheap and must not raise."""
+
+    def __call__(self, stage: str, done: int, total: int, /, **info: Any) -> None: ...
+
+
+def silent(stage: str, done: int, total: int, /, **info: Any) -> None:
+    """The default listener: nobody."""
