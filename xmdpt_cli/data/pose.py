@@ -115,9 +115,7 @@ def draw_pose(
     return np.ascontiguousarray(canvas[:, :, ::-1])
 
 
-def _blend_limb(
-    canvas: Picture, a: Keypoints, b: Keypoints, colour: tuple[int, int, int]
-) -> None:
+def _blend_limb(canvas: Picture, a: Keypoints, b: Keypoints, colour: tuple[int, int, int]) -> None:
     """Blend one limb, an ellipse from joint ``a`` to ``b`` ((2,) each), into ``canvas``.
 
     Blending only the polygon's bounding box gives the same bytes as blending the whole
@@ -126,7 +124,8 @@ def _blend_limb(
     length = math.hypot(a[1] - b[1], a[0] - b[0])
     angle = int(math.degrees(math.atan2(a[1] - b[1], a[0] - b[0])))
     centre = (int((a[0] + b[0]) / 2), int((a[1] + b[1]) / 2))
-    polygon = cv2.ellipse2Poly(centre, (int(length / 2), RADIUS), angle, 0, 360, 1)
+    axes = (int(length / 2), RADIUS)
+    polygon = np.asarray(cv2.ellipse2Poly(centre, axes, angle, 0, 360, 1))
     height, width = canvas.shape[:2]
     left, top = np.maximum(polygon.min(axis=0), 0)
     right, bottom = np.minimum(polygon.max(axis=0) + 1, (width, height))

@@ -99,9 +99,7 @@ def variational_bound(
     of_x0, of_xt = (at(w, timesteps, clean) for w in schedule.posterior_mean_weights())
     true_mean = of_x0 * clean + of_xt * noisy
     true_log = at(schedule.posterior_log_variance, timesteps, clean)
-    guess, _ = schedule.clean_and_noise(
-        noisy, prediction, at(schedule.alpha_bar, timesteps, clean)
-    )
+    guess, _ = schedule.clean_and_noise(noisy, prediction, at(schedule.alpha_bar, timesteps, clean))
     mean = of_x0 * guess + of_xt * noisy
     f = (variance + 1) / 2
     log = f * at(schedule.beta.log(), timesteps, clean) + (1 - f) * true_log

@@ -12,6 +12,7 @@ is computed in float64.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import cv2
@@ -26,6 +27,19 @@ Floats = NDArray[np.float64]
 SSIM_WINDOW = 51  # GFLA, PIDM: compare_ssim(win_size=51)
 _K1, _K2 = 0.01, 0.03  # Wang et al. 2004, sec. III-C
 _TRUNCATE = 3.5  # of the Gaussian window, in sigmas: 11 taps at 1.5, 9 at 1.2 (scikit-image)
+
+
+def measure(pred: Picture, truth: Picture) -> dict[str, float | None]:
+    """All measures of this file by name; None where a window is larger than the pictures, or
+    where the value is undefined."""
+    smallest = min(truth.shape[:2])
+    gaussian = ssim_256(pred, truth) if smallest >= 2 * _radius(1.5) + 1 else math.nan
+    return {
+        "ssim_w51": ssim_w51(pred, truth) if smallest >= SSIM_WINDOW else None,
+        "ssim_256": None if math.isnan(gaussian) else gaussian,
+        "psnr": psnr(pred, truth),
+        "l1": l1(pred, truth),
+    }
 
 
 def ssim_w51(a: Picture, b: Picture) -> float:
@@ -51,7 +65,7 @@ def ssim_256(pred: Picture, truth: Picture, sigma: float = 1.5) -> float:
     CFLD, 1.2 in PIDM and PCDMs. NaN for a prediction of a single colour: without a data range
     the formula becomes 0/0. Raises XmdptError for pictures smaller than the window.
     """
-    radius = int(_TRUNCATE * sigma + 0.5)
+    radius = _radius(sigma)
     _check_shapes(pred, truth, 2 * radius + 1)
     # float32 times 255, then float64: the rounding of the published code
     x32, y32 = (_unit(p) * np.float32(255) for p in (pred, truth))
@@ -64,7 +78,7 @@ def ssim_256(pred: Picture, truth: Picture, sigma: float = 1.5) -> float:
     x, y = x32.astype(np.float64), y32.astype(np.float64)
     data_range = float(x32.max() - x32.min())
     if data_range == 0:
-        return float("nan")
+        return math.nan
     return _ssim(x, y, window_mean, radius, 1.0, data_range)
 
 
@@ -73,13 +87,17 @@ def psnr(a: Picture, b: Picture) -> float:
     _check_shapes(a, b, 1)
     # float32 difference and square, float64 mean: scikit-image on float32 input
     error = float(np.mean((_unit(a) - _unit(b)) ** 2, dtype=np.float64))
-    return float("inf") if error == 0 else float(10 * np.log10(1.0 / error))
+    return math.inf if error == 0 else float(10 * np.log10(1.0 / error))
 
 
 def l1(a: Picture, b: Picture) -> float:
     """Mean absolute difference on [0, 1]."""
     _check_shapes(a, b, 1)
     return float(np.mean(np.abs(_unit(a) - _unit(b)), dtype=np.float64))
+
+
+def _radius(sigma: float) -> int:
+    return int(_TRUNCATE * sigma + 0.5)
 
 
 def _unit(picture: Picture) -> NDArray[np.float32]:
@@ -97,12 +115,13 @@ def _ssim(
     """Wang et al. 2004, eq. 13, per channel and pixel; the mean over all whole windows."""
     inner = (slice(border, x.shape[0] - border), slice(border, x.shape[1] - border))
     ux, uy = window_mean(x)[inner], window_mean(y)[inner]
-    vx = covariance_factor * (window_mean(x * x)[inner] - ux * ux)
-    vy = covariance_factor * (window_mean(y * y)[inner] - uy * uy)
-    vxy = covariance_factor * (window_mean(x * y)[inner] - ux * uy)
+    squares, product = ux * ux + uy * uy, ux * uy
+    # the two variances are only needed as a sum: one window mean less
+    variances = covariance_factor * (window_mean(x * x + y * y)[inner] - squares)
+    covariance = covariance_factor * (window_mean(x * y)[inner] - product)
     c1, c2 = (_K1 * data_range) ** 2, (_K2 * data_range) ** 2
-    numerator = (2 * ux * uy + c1) * (2 * vxy + c2)
-    denominator = (ux * ux + uy * uy + c1) * (vx + vy + c2)
+    numerator = (2 * product + c1) * (2 * covariance + c2)
+    denominator = (squares + c1) * (variances + c2)
     return float(np.mean(numerator / denominator))
 
 

@@ -57,7 +57,9 @@ class CANet(nn.Module):
         self.local_conv = aggregate(tokens)
         self.final = project(width)
 
-    def forward(self, pose_tokens: Tensor, source_tokens: Tensor, source_embedding: Tensor) -> Tensor:
+    def forward(
+        self, pose_tokens: Tensor, source_tokens: Tensor, source_embedding: Tensor
+    ) -> Tensor:
         dtype = self.final[0].weight.dtype
         v_pose = self.pose_conv(self.pose_mlp(pose_tokens.to(dtype)))  # (N, 1, D)
         v_global = self.global_conv(self.source_mlp(source_tokens.to(dtype)))  # (N, 1, D)
@@ -132,7 +134,9 @@ class MIPNet(nn.Module):
         self.self_block = Block(width, SelfAttention(width, heads, grid))
         self.cross_block = Block(width, CrossAttention(width, heads, grid))
 
-    def forward(self, kept_tokens: Tensor, kept: Tensor, position: Tensor, source: Tensor, c: Tensor) -> Tensor:
+    def forward(
+        self, kept_tokens: Tensor, kept: Tensor, position: Tensor, source: Tensor, c: Tensor
+    ) -> Tensor:
         """kept_tokens (N, K, D) at positions kept (N, K), position (1, T, D), source (N, T, D).
 
         Returns (N, T, D): kept positions as they came (with ``position`` added), the others new.
@@ -163,7 +167,13 @@ def initialise(canet: CANet, tdnet: TDNet, mipnet: MIPNet | None) -> None:
             nn.init.normal_(module.weight, std=0.02)
         if isinstance(module, (SelfAttention, CrossAttention)):
             nn.init.trunc_normal_(module.bias.table, std=0.02)
-    for linear in (tdnet.timestep.mlp[0], tdnet.timestep.mlp[2], canet.pose_mlp[0], canet.source_mlp[0], canet.final[0]):
+    for linear in (
+        tdnet.timestep.mlp[0],
+        tdnet.timestep.mlp[2],
+        canet.pose_mlp[0],
+        canet.source_mlp[0],
+        canet.final[0],
+    ):
         nn.init.normal_(linear.weight, std=0.02)  # type: ignore[arg-type]
     for module in (m for part in parts for m in part.modules()):
         if isinstance(module, (Block, FinalLayer)):  # adaLN-Zero
@@ -178,5 +188,3 @@ def initialise(canet: CANet, tdnet: TDNet, mipnet: MIPNet | None) -> None:
         if hasattr(tdnet, "pose_embed"):
             # unlike the noisy latents a pose map is mostly black: same fan rule, no bias
             nn.init.xavier_uniform_(tdnet.pose_embed.proj.weight.flatten(1))
-
-

@@ -105,7 +105,9 @@ class XMDPT(
         depth, width, heads = SIZES[size]
         return cls(**{"depth": depth, "width": width, "heads": heads, **overrides})
 
-    def condition(self, pose_tokens: Tensor, source_tokens: Tensor, source_latents: Tensor) -> Tensor:
+    def condition(
+        self, pose_tokens: Tensor, source_tokens: Tensor, source_latents: Tensor
+    ) -> Tensor:
         """CANet (paper sec. 3): the condition vector (N, D).
 
         pose_tokens (N, L, 768): DINOv2-B tokens of the target's pose picture; source_tokens
@@ -172,7 +174,9 @@ class XMDPT(
         x, c, source = self._begin(latents, timesteps, condition, context)
         net, tokens = self.tdnet, x.shape[1]
         if token_noise.shape != x.shape[:2]:
-            raise ConfigError(f"token_noise is {tuple(token_noise.shape)}, not {tuple(x.shape[:2])}")
+            raise ConfigError(
+                f"token_noise is {tuple(token_noise.shape)}, not {tuple(x.shape[:2])}"
+            )
         count = int(tokens * (1 - self.mask_ratio))
         kept = token_noise.argsort(dim=1, stable=True)[:, :count]  # (N, K)
         x = x.gather(1, kept.unsqueeze(-1).expand(-1, -1, x.shape[2]))  # (N, K, D)
@@ -216,7 +220,9 @@ class XMDPT(
             expected = (latents.shape[0], self.width)
             raise ConfigError(f"condition is {tuple(condition.shape)}, not {expected}")
         if (context is not None) != (self.conditioning == "tokens"):
-            raise ConfigError(f"conditioning={self.conditioning!r} does not fit context={context!r:.60}")
+            raise ConfigError(
+                f"conditioning={self.conditioning!r} does not fit context={context!r:.60}"
+            )
         x = self.tdnet.embed(latents)
         c = self.tdnet.timestep(timesteps) + condition
         if context is None:

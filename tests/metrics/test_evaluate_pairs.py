@@ -1,0 +1,228 @@
+"""A whole evaluation: rows, means and distances against the functions they come from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.images import Picture
+from xmdpt_cli.metrics.evaluate import Pair, evaluate_pairs, pair_folders
+from xmdpt_cli.metrics.fid import frechet_distance, toy_features
+from xmdpt_cli.metrics.lpips_metric import Lpips
+from xmdpt_cli.metrics.pairwise import measure
+from xmdpt_cli.metrics.protocols import get_protocol, mean_picture
+from xmdpt_cli.metrics.wardrobe import torso_colour_error
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def person(seed: int, size: tuple[int, int] = (64, 64)) -> Picture:
+    """A block of colour somewhere on a plain background."""
+    rng = np.random.default_rng(seed)
+    picture = np.full((*size, 3), 225, np.uint8)
+    x = int(rng.integers(4, size[1] - 30))
+    picture[10:50, x : x + 24] = rng.integers(0, 160, 3)
+    return picture
+
+
+def blurred(picture: Picture, sigma: float) -> Picture:
+    return cv2.GaussianBlur(picture, (0, 0), sigma)
+
+
+KEYPOINTS = np.full((18, 2), np.nan)
+KEYPOINTS[[2, 5, 11, 8]] = [(24, 12), (40, 12), (40, 48), (24, 48)]
+
+
+def pairs(count: int = 6) -> Iterator[Pair]:
+    for i in range(count):
+        truth = person(i)
+        yield Pair(
+            blurred(truth, 3), truth, person(i + 50), KEYPOINTS, f"p{i}", blurred(truth, 0.7)
+        )
+
+
+def test_rows_are_means_of_the_measures() -> None:
+    report = evaluate_pairs(pairs(), protocol="native")
+    assert list(report.rows) == ["generated", "copy-source", "vae-reconstruction"]
+    assert report.counts == {"generated": 6, "copy-source": 6, "vae-reconstruction": 6}
+    assert report.sizes == ["64x64"]
+    for row, field in (
+        ("generated", "pred"),
+        ("copy-source", "source"),
+        ("vae-reconstruction", "reconstruction"),
+    ):
+        found = [measure(getattr(p, field), p.truth) for p in pairs()]
+        for metric in ("ssim_w51", "ssim_256", "psnr", "l1"):
+            expected = np.mean([f[metric] for f in found])
+            assert report.rows[row][metric] == pytest.approx(expected, rel=1e-12), (row, metric)
+        assert [image["rows"][row] for image in report.images] == found
+    assert [image["name"] for image in report.images] == [f"p{i}" for i in range(6)]
+    assert (report.toy, report.weights, report.notes) == ([], {}, [])
+
+
+def test_calibration_rows_bracket_the_generated_one() -> None:
+    real = [person(i) for i in range(100, 120)]
+    report = evaluate_pairs(
+        pairs(),
+        protocol="native",
+        lpips=Lpips("toy"),
+        fid_features=toy_features(),
+        real=iter(real),
+        mean_image=mean_picture(real, "native"),
+        wardrobe=True,
+    )
+    rows = report.rows
+    assert list(rows) == ["generated", "copy-source", "mean-image", "vae-reconstruction"]
+    assert report.counts["real"] == 20
+    for metric in ("psnr", "ssim_w51", "ssim_256"):
+        assert rows["vae-reconstruction"][metric] > rows["generated"][metric]
+        assert rows["generated"][metric] > rows["copy-source"][metric]
+    for metric in ("fid_toyconv", "lpips_alex_toy"):
+        assert rows["vae-reconstruction"][metric] < rows["generated"][metric]
+    # real people in wrong poses: the set is right, the pairs are wrong
+    assert rows["copy-source"]["fid_toyconv"] < rows["generated"]["fid_toyconv"]
+    assert rows["mean-image"]["fid_toyconv"] == max(row["fid_toyconv"] for row in rows.values())
+    errors = [torso_colour_error(p.pred, p.truth, KEYPOINTS) for p in pairs()]
+    assert rows["generated"]["torso_colour_error"] == pytest.approx(np.mean(errors))
+    assert report.toy == ["fid_toyconv", "lpips_alex_toy", "silhouette_iou", "torso_colour_error"]
+    assert set(report.weights) == {"fid_toyconv", "lpips_alex_toy"}
+    assert any("fid_toyconv of 6 pictures" in note for note in report.notes)
+
+
+def test_fid_is_between_the_rows_pictures_and_the_real_set() -> None:
+    toy = toy_features()
+    real = [person(i) for i in range(200, 220)]
+    mean = mean_picture(real, "native")
+    report = evaluate_pairs(
+        pairs(), protocol="native", fid_features=toy, real=real, mean_image=mean
+    )
+
+    def statistics(pictures: list[Picture]) -> tuple[np.ndarray, np.ndarray]:
+        features = toy(pictures).astype(np.float64)
+        return features.mean(0), np.cov(features, rowvar=False)
+
+    for row, pictures in (
+        ("generated", [p.pred for p in pairs()]),
+        ("mean-image", [mean] * 6),  # measured once, stands for six
+    ):
+        expected = frechet_distance(*statistics(pictures), *statistics(real))
+        assert report.rows[row]["fid_toyconv"] == pytest.approx(expected, rel=1e-4), row
+
+
+def test_protocol_resizes_every_picture_and_the_keypoints() -> None:
+    truth, source = person(1, (220, 150)), person(2, (300, 200))
+    generated = cv2.resize(blurred(truth, 2), (256, 256))
+    keypoints = KEYPOINTS * 2
+    report = evaluate_pairs(
+        [(generated, truth, source, keypoints, "a")], protocol="cfld", wardrobe=True
+    )
+    cfld = get_protocol("cfld")
+    small = cfld.truth(truth)
+    expected = measure(cfld.prediction(generated), small)
+    error = torso_colour_error(
+        cfld.prediction(generated), small, keypoints * (176 / 150, 256 / 220)
+    )
+    got = dict(report.rows["generated"])
+    assert got.pop("torso_colour_error") == pytest.approx(error)
+    del got["silhouette_iou"]
+    assert got == expected
+    assert report.sizes == ["176x256"]
+    assert any("do not compare with published" in note for note in report.notes)
+
+    photograph = person(1, (1101, 750))
+    fine = evaluate_pairs([(generated, photograph)], protocol="cfld")
+    assert fine.notes == []
+
+
+def test_missing_joints_small_and_equal_pictures() -> None:
+    nowhere = np.full((18, 2), np.nan)
+    small = person(3, (40, 40))
+    report = evaluate_pairs(
+        [(small, small, None, nowhere, "x"), (small, small, None, None, "y")],
+        protocol="native",
+        wardrobe=True,
+    )
+    generated = report.rows["generated"]
+    assert generated["torso_colour_error"] is None
+    assert generated["ssim_w51"] is None
+    assert report.undefined == {"generated": {"torso_colour_error": 2, "ssim_w51": 2}}
+    data = report.to_json()
+    assert data["rows"]["generated"]["psnr"] is None
+    assert data["rows"]["generated"]["psnr_is_inf"] is True
+    json.dumps(data, allow_nan=False)
+
+
+def test_progress_knows_the_total_where_the_input_does() -> None:
+    calls: list[tuple[str, int, int]] = []
+
+    def listen(stage: str, done: int, total: int, /, **info: object) -> None:
+        calls.append((stage, done, total))
+
+    evaluate_pairs(
+        list(pairs(2)),
+        protocol="native",
+        fid_features=toy_features(),
+        real=[person(1), person(2), person(3)],
+        progress=listen,
+    )
+    assert calls == [
+        *[("real set", i, 3) for i in (1, 2, 3)],
+        *[("evaluate", i, 2) for i in (1, 2)],
+    ]
+
+
+def test_what_cannot_be_evaluated() -> None:
+    with pytest.raises(XmdptError, match="no pairs"):
+        evaluate_pairs([], protocol="native")
+    with pytest.raises(ConfigError, match="no such protocol: other"):
+        evaluate_pairs(pairs(1), protocol="other")
+    with pytest.raises(XmdptError, match="FID needs a real set"):
+        evaluate_pairs(pairs(1), protocol="native", fid_features=toy_features())
+    with pytest.raises(XmdptError, match="at least two"):
+        evaluate_pairs(pairs(1), protocol="native", fid_features=toy_features(), real=[person(1)])
+    wrong = [(person(1, (64, 48)), person(1), None, None, "who")]
+    with pytest.raises(XmdptError, match="who: the generated picture is 48x64, the truth 64x64"):
+        evaluate_pairs(wrong, protocol="native")
+
+
+def test_pair_folders(tmp_path: Path) -> None:
+    left, right = tmp_path / "left", tmp_path / "right"
+    left.mkdir()
+    right.mkdir()
+    for path in (
+        left / "b.png",
+        left / "a.png",
+        left / "only here.png",
+        right / "a.JPG",
+        right / "b.png",
+        right / "c.png",
+    ):
+        Image.fromarray(person(0)).save(path)
+    (left / "notes.txt").write_text("a")
+    found = pair_folders(left, right)
+    assert found.pairs == [
+        ("a", left / "a.png", right / "a.JPG"),
+        ("b", left / "b.png", right / "b.png"),
+    ]
+    assert found.generated_only == [left / "only here.png"]
+    assert found.target_only == [right / "c.png"]
+
+    Image.fromarray(person(0)).save(left / "a.jpg")
+    with pytest.raises(XmdptError, match="two pictures of one name"):
+        pair_folders(left, right)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(XmdptError, match="no file name"):
+        pair_folders(tmp_path / "empty", right)
+    with pytest.raises(XmdptError, match="no such folder"):
+        pair_folders(tmp_path / "none", right)

@@ -1,0 +1,234 @@
+"""The Fréchet distance against its formula and published codes; the features against CFLD's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.images import Picture
+from xmdpt_cli.metrics.fid import (
+    INCEPTION_URL,
+    FeatureExtractor,
+    FrechetAccumulator,
+    PictureSet,
+    frechet_distance,
+    inception_features,
+    toy_features,
+)
+
+Shared = Callable[[str], Path]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def toy_inception() -> FeatureExtractor:
+    return inception_features("toy")
+
+
+def accumulate(features: NDArray, batch: int = 37) -> FrechetAccumulator:
+    statistics = FrechetAccumulator()
+    for start in range(0, len(features), batch):
+        statistics.update(features[start : start + batch])
+    return statistics
+
+
+def distance(a: NDArray, b: NDArray) -> float:
+    x, y = accumulate(a), accumulate(b)
+    return frechet_distance(x.mean, x.cov, y.mean, y.cov)
+
+
+def blotches(seed: int, count: int, size: int = 64) -> list[Picture]:
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (count, 6, 6, 3), dtype=np.uint8)
+    return [cv2.resize(c, (size, size), interpolation=cv2.INTER_NEAREST) for c in coarse]
+
+
+def test_golden_features(shared: Shared) -> None:
+    golden = json.loads(shared("golden/metrics/golden.json").read_text())["fid"]
+    arrays = np.load(shared("golden/metrics/fid_features.npz"))
+    real, fake = arrays["real"], arrays["fake"]
+    assert distance(real, fake) == pytest.approx(golden["frechet_distance"], rel=1e-9)
+    assert distance(real, real) == pytest.approx(0.0, abs=1e-9)
+    few = distance(real, fake[:40])  # fewer features than dimensions: covariance of low rank
+    expected = golden["rank_deficient_first_40_fake"]
+    assert few == pytest.approx(expected, rel=golden["rank_deficient_tolerance"])
+
+
+def test_the_formula_with_scipys_matrix_square_root() -> None:
+    linalg = pytest.importorskip("scipy.linalg")
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(300, 12)) @ rng.normal(size=(12, 12))
+    b = rng.normal(size=(200, 12)) @ rng.normal(size=(12, 12)) + 0.5
+    c1, c2 = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    shift = a.mean(0) - b.mean(0)
+    expected = shift @ shift + np.trace(c1 + c2 - 2 * linalg.sqrtm(c1 @ c2).real)
+    assert distance(a, b) == pytest.approx(expected, rel=1e-9)
+    assert distance(b, a) == pytest.approx(expected, rel=1e-9)
+
+
+def test_known_gaussians_even_where_they_are_flat() -> None:
+    """Diagonal covariances: sum of (s1 - s2)^2; some standard deviations are 0."""
+    s1, s2 = np.array([2.0, 0.0, 1.0, 0.0]), np.array([1.0, 3.0, 0.0, 0.0])
+    mu = np.array([1.0, 0.0, 0.0, 2.0])
+    got = frechet_distance(mu, np.diag(s1**2), np.zeros(4), np.diag(s2**2))
+    assert got == pytest.approx(5 + 1 + 9 + 1, rel=1e-12)
+
+
+def test_streaming_equals_numpy_and_keeps_small_variances_beside_large_means() -> None:
+    features = np.random.default_rng(1).normal(1e4, 1e-3, (101, 5))
+    statistics = accumulate(features, batch=10)
+    assert statistics.count == 101
+    np.testing.assert_allclose(statistics.mean, features.mean(0), rtol=1e-14)
+    np.testing.assert_allclose(statistics.cov, np.cov(features, rowvar=False), rtol=0, atol=1e-14)
+
+
+def inception_input(extractor: FeatureExtractor, picture: Picture) -> Tensor:
+    """What reaches the first convolution."""
+    seen: list[Tensor] = []
+    first = extractor.network.Conv2d_1a_3x3
+    assert isinstance(first, torch.nn.Module)
+
+    def stop(_: torch.nn.Module, inputs: tuple[Tensor]) -> None:
+        seen.append(inputs[0])
+        raise StopIteration
+
+    hook = first.register_forward_pre_hook(stop)
+    with pytest.raises(StopIteration):
+        extractor([picture])
+    hook.remove()
+    return seen[0]
+
+
+def test_inception_input_is_cflds(shared: Shared, toy_inception: FeatureExtractor) -> None:
+    golden = np.load(shared("golden/metrics/inception_input_golden.npz"))
+    checked = 0
+    for row, index in enumerate(golden["pairs"]):
+        path = shared("golden/metrics/pairs") / f"{index:02d}_ref.png"
+        if not path.exists():
+            continue  # some pairs are photographs that are not shipped
+        got = inception_input(toy_inception, np.asarray(Image.open(path).convert("RGB")))
+        assert got.shape == (1, 3, 299, 299)
+        points = got[0].numpy()[:, golden["rows"]][:, :, golden["cols"]]
+        np.testing.assert_allclose(points, golden["values"][row], atol=1e-5)
+        checked += 1
+    assert checked == 2
+
+
+def test_inception_input_range(toy_inception: FeatureExtractor) -> None:
+    """ImageNet's mean colour becomes (mean - 0.5) / 0.5 + mean * std / 0.5, channel by channel."""
+    grey = inception_input(toy_inception, np.full((64, 64, 3), 51, np.uint8))
+    for channel, (mean, std) in enumerate([(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)]):
+        expected = (0.2 * std + mean - 0.5) / 0.5
+        assert float(grey[0, channel].min()) == pytest.approx(expected, abs=1e-6)
+        assert float(grey[0, channel].max()) == pytest.approx(expected, abs=1e-6)
+
+
+def test_inception_from_a_file_equals_torchvision(tmp_path: Path) -> None:
+    from torchvision.models import inception_v3
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        reference = inception_v3(
+            weights=None, init_weights=False, aux_logits=True, transform_input=True
+        ).eval()
+    state = reference.state_dict()
+    # as in torchvision's file, which is older than the batch norms' counters
+    kept = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    path = tmp_path / "inception.pth"
+    torch.save(kept, path)
+    extractor = inception_features(path)
+    assert extractor.metric == "fid"
+    assert "inception.pth sha256:" in extractor.weights
+    assert "not torchvision's published file" in extractor.weights
+
+    picture = blotches(0, 1, 80)[0]
+    pooled: list[Tensor] = []
+    reference.avgpool.register_forward_hook(lambda module, inputs, output: pooled.append(output))
+    unit = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 255
+    with torch.inference_mode():
+        reference(torch.nn.functional.interpolate(unit, (299, 299), mode="bilinear"))
+    features = extractor([picture])
+    assert features.shape == (1, 2048)
+    np.testing.assert_allclose(features[0], pooled[0].flatten().numpy(), rtol=1e-5, atol=1e-7)
+
+
+def test_random_networks_say_toy_and_are_always_the_same(toy_inception: FeatureExtractor) -> None:
+    toy = toy_features()
+    assert (toy.metric, toy.toy) == ("fid_toyconv", True)
+    assert (toy_inception.metric, toy_inception.toy) == ("fid_toy", True)
+    pictures = blotches(1, 2)
+    before = torch.random.get_rng_state()
+    np.testing.assert_array_equal(toy(pictures), toy_features()(pictures))
+    assert torch.equal(before, torch.random.get_rng_state())
+    features = toy_inception(pictures)
+    assert features.shape == (2, 2048)
+    assert np.isfinite(features).all()
+    assert np.abs(features[0] - features[1]).max() > 1e-4
+
+
+def test_toyconv_sees_worse_sets_as_worse() -> None:
+    """Blur, a colour cast, and noise, each twice: more damage, more distance."""
+    toy = toy_features()
+    fresh = blotches(3, 48)
+    target = accumulate(toy(blotches(2, 48)))
+
+    def fid(pictures: list[Picture]) -> float:
+        own = accumulate(toy(pictures))
+        return frechet_distance(own.mean, own.cov, target.mean, target.cov)
+
+    rng = np.random.default_rng(4)
+    base = fid(fresh)
+    for damage in (
+        lambda p, k: cv2.GaussianBlur(p, (0, 0), 2.0 * k),
+        lambda p, k: np.clip(p + np.array([40 * k, 0, -40 * k]), 0, 255).astype(np.uint8),
+        lambda p, k: np.clip(p + rng.normal(0, 25 * k, p.shape), 0, 255).astype(np.uint8),
+    ):
+        light, heavy = (fid([damage(p, k) for p in fresh]) for k in (1, 2))
+        assert base < light < heavy
+
+
+def test_a_set_is_the_same_in_any_batches_and_sizes() -> None:
+    toy = toy_features()
+    pictures = blotches(5, 9, 48) + blotches(6, 12, 100)
+    picture_set = PictureSet(toy)
+    for picture in pictures:
+        picture_set.add(picture)
+    features = np.concatenate([toy([p]) for p in pictures])
+    np.testing.assert_allclose(picture_set.statistics().mean, features.mean(0), rtol=1e-5)
+    assert picture_set.statistics().count == 21
+
+
+def test_missing_weights_say_what_to_fetch_and_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    with pytest.raises(XmdptError) as caught:
+        inception_features()
+    assert INCEPTION_URL in caught.value.hint
+    assert str(tmp_path / "hub/checkpoints/inception_v3_google-0cc3c7bd.pth") in caught.value.hint
+    assert "--inception-weights" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
+def test_files_that_are_no_weights(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"this is no file of weights, only some text")
+    with pytest.raises(XmdptError, match=name):
+        inception_features(path)
+    torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(XmdptError, match="not the weights of torchvision's inception_v3"):
+        inception_features(tmp_path / "other.pth")

@@ -1,0 +1,112 @@
+"""LPIPS against golden values and against the lpips package with the same trunk."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import lpips
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.images import Picture
+from xmdpt_cli.metrics.lpips_metric import ALEXNET_URL, Lpips
+
+Shared = Callable[[str], Path]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def reference() -> lpips.LPIPS:
+    """The package's own network, trunk drawn at random by torchvision."""
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the package's call of torchvision is deprecated
+        torch.manual_seed(5)
+        return lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
+
+
+def picture(seed: int) -> Picture:
+    return np.random.default_rng(seed).integers(0, 256, (64, 48, 3), dtype=np.uint8)
+
+
+def trunk_of(network: lpips.LPIPS) -> dict[str, torch.Tensor]:
+    """The trunk under torchvision's names."""
+    trunk = network.net.state_dict()
+    return {f"features.{key.split('.', 1)[1]}": value for key, value in trunk.items()}
+
+
+def test_every_golden_pair(shared: Shared) -> None:
+    golden = json.loads(shared("golden/metrics/golden.json").read_text())
+    metric = Lpips(shared("golden/metrics/alexnet_features_seed0.safetensors"))
+    for pair in golden["pairs"]:
+        truth, pred = (
+            np.asarray(Image.open(shared(f"golden/metrics/{pair[k]}")).convert("RGB"))
+            for k in ("ref", "dist")
+        )
+        got = metric(pred, truth)
+        assert got == pytest.approx(pair["lpips_alex_seed0"], abs=1e-7), pair["distortion"]
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_equals_the_package_with_the_same_trunk(
+    tmp_path: Path, reference: lpips.LPIPS, suffix: str
+) -> None:
+    path = tmp_path / f"alexnet{suffix}"
+    # the classifier of torchvision's whole file is of no use here
+    state = {**trunk_of(reference), "classifier.1.weight": torch.zeros(2, 2)}
+    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    metric = Lpips(path)
+    assert (metric.metric, metric.toy) == ("lpips_alex", False)
+    assert f"alexnet{suffix} sha256:" in metric.weights
+
+    candidates, truth = [picture(1), picture(2), picture(3)], picture(3)
+    signed = [
+        torch.from_numpy(p.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
+        for p in (*candidates, truth)
+    ]
+    with torch.inference_mode():
+        expected = [float(reference(s, signed[-1])) for s in signed[:-1]]
+    assert [metric(c, truth) for c in candidates] == pytest.approx(expected, rel=1e-5)
+    assert metric(truth, truth) == 0.0
+
+
+def test_toy_trunk_says_so_is_always_the_same_and_grows_with_damage() -> None:
+    before = torch.random.get_rng_state()
+    toy = Lpips("toy")
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert (toy.metric, toy.toy) == ("lpips_alex_toy", True)
+    truth = np.full((64, 64, 3), 200, np.uint8)
+    truth[16:48, 24:40] = (180, 30, 40)
+    rng = np.random.default_rng(7)
+    light, heavy = (
+        np.clip(truth + rng.normal(0, sigma, truth.shape), 0, 255).astype(np.uint8)
+        for sigma in (10, 60)
+    )
+    assert toy(truth, truth) == 0.0 < toy(light, truth) < toy(heavy, truth)
+    assert Lpips("toy")(heavy, truth) == toy(heavy, truth)
+
+
+def test_missing_or_wrong_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: lpips.LPIPS
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    with pytest.raises(XmdptError) as caught:
+        Lpips()
+    assert ALEXNET_URL in caught.value.hint
+    assert str(tmp_path / "checkpoints/alexnet-owt-7be5be79.pth") in caught.value.hint
+
+    incomplete = trunk_of(reference)
+    del incomplete["features.8.bias"]
+    torch.save(incomplete, tmp_path / "incomplete.pth")
+    with pytest.raises(XmdptError, match=r"not the weights of torchvision's alexnet: .*incomplete"):
+        Lpips(tmp_path / "incomplete.pth")

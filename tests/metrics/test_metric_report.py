@@ -1,0 +1,77 @@
+"""The report as JSON that any parser reads, and as cells."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+from xmdpt_cli.metrics.report import Report, Row, table, write_json
+
+
+def report() -> Report:
+    generated = {"psnr": math.inf, "l1": 0.01234, "ssim_w51": None, "fid_toyconv": 1.5}
+    return Report(
+        protocol="native",
+        rows={"generated": generated, "mean-image": {"psnr": 9.876, "l1": 0.2, "ssim_w51": 0.5}},
+        counts={"generated": 3, "mean-image": 4},
+        undefined={"generated": {"ssim_w51": 3}},
+        sizes=["48x48"],
+        weights={"fid_toyconv": "random"},
+        toy=["fid_toyconv"],
+        images=[{"name": "ä", "rows": {"generated": {"psnr": math.inf, "l1": math.nan}}}],
+    )
+
+
+def strict(text: str) -> dict:
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_json_has_no_infinity_and_says_where_one_was(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "report.json"
+    write_json(path, report())
+    data = strict(path.read_text(encoding="utf-8"))
+    generated = data["rows"]["generated"]
+    assert generated["psnr"] is None
+    assert generated["psnr_is_inf"] is True
+    assert generated["ssim_w51"] is None
+    assert "ssim_w51_is_inf" not in generated
+    assert "psnr_is_inf" not in data["rows"]["mean-image"]
+    row = {"psnr": None, "psnr_is_inf": True, "l1": None}
+    assert data["images"] == [{"name": "ä", "rows": {"generated": row}}]
+    assert [p.name for p in path.parent.iterdir()] == ["report.json"]
+
+
+def test_a_failed_write_leaves_the_old_report(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    write_json(path, report())
+    before = path.read_bytes()
+    broken = report()
+    broken.notes = [object()]  # type: ignore[list-item]
+    try:
+        write_json(path, broken)
+    except TypeError:
+        assert path.read_bytes() == before
+    else:
+        raise AssertionError("an object was written as JSON")
+
+
+def test_table_orders_columns_and_points_to_better() -> None:
+    cells = table(report())
+    assert cells.header == ["", "fid_toyconv ↓", "ssim_w51 ↑", "psnr ↑", "l1 ↓", "n"]
+    assert cells.rows == [
+        ["generated", "1.5000", "-", "inf", "0.0123", "3"],
+        ["mean-image", "-", "0.5000", "9.88", "0.2000", "4"],
+    ]
+
+
+def test_row_means_are_over_the_defined_values() -> None:
+    row = Row()
+    for value in (1.0, None, 4.0):
+        row.add({"iou": value, "psnr": math.inf if value is None else 3.0, "none": None})
+    assert row.means() == {"iou": 2.5, "psnr": math.inf, "none": None}
+    assert row.undefined == {"iou": 1, "none": 3}
+    assert row.count == 3

@@ -1,0 +1,66 @@
+"""Resizes against the published pipelines' pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.metrics.protocols import get_protocol, mean_picture
+
+Shared = Callable[[str], Path]
+
+
+def test_cfld_paths_are_bit_equal_to_the_published_ones(shared: Shared) -> None:
+    golden = np.load(shared("golden/metrics/resize_golden.npz"))
+    with Image.open(shared("golden/metrics/resize_source_750x1101.png")) as image:
+        photograph = image.convert("RGB")
+    cfld = get_protocol("cfld")
+    truth = cfld.truth(np.asarray(photograph))
+    np.testing.assert_array_equal(truth, golden["pil_bicubic_256x176_u8"])
+    generated = np.asarray(photograph.resize((512, 512), Image.Resampling.BICUBIC))
+    np.testing.assert_array_equal(cfld.prediction(generated), golden["cfld_512_to_256x176_u8"])
+
+
+def test_cfld_truncates_predictions_and_rounds_photographs() -> None:
+    # stripes whose average is 100.5: what is left of .5 tells the two paths apart
+    stripes = np.zeros((512, 352, 3), np.uint8)
+    stripes[:, 0::2], stripes[:, 1::2] = 100, 101
+    cfld = get_protocol("cfld")
+    truth, prediction = cfld.truth(stripes), cfld.prediction(stripes)
+    assert truth.shape == prediction.shape == (256, 176, 3)
+    centre = (slice(64, 192), slice(44, 132))
+    assert (prediction[centre] == 100).all()
+    assert truth[centre].mean() > 100
+
+
+@pytest.mark.parametrize("name", ["cfld", "native"])
+def test_pictures_of_the_right_size_stay_as_they_are(name: str) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (256, 176, 3), dtype=np.uint8)
+    protocol = get_protocol(name)
+    np.testing.assert_array_equal(protocol.truth(picture), picture)
+    np.testing.assert_array_equal(protocol.prediction(picture), picture)
+
+
+def test_unknown_protocol_lists_the_known() -> None:
+    with pytest.raises(ConfigError) as caught:
+        get_protocol("cldf")
+    assert "cfld, native" in caught.value.hint
+
+
+def test_mean_picture() -> None:
+    rng = np.random.default_rng(1)
+    pictures = rng.integers(0, 256, (5, 40, 30, 3), dtype=np.uint8)
+    mean = mean_picture(iter(pictures), "native")
+    assert mean.dtype == np.uint8
+    assert np.abs(mean - pictures.mean(axis=0)).max() <= 0.5
+    mixed = [pictures[0], rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)]
+    assert mean_picture(mixed, "cfld").shape == (256, 176, 3)
+    with pytest.raises(XmdptError, match="different sizes"):
+        mean_picture(mixed, "native")
+    with pytest.raises(XmdptError, match="no pictures"):
+        mean_picture([], "cfld")

@@ -1,0 +1,101 @@
+"""The Typer root: registers the commands and maps errors to exit codes.
+
+0 success, 1 a known failure, 2 usage or configuration, 3 a bug of ours, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from xmdpt_cli import __version__
+from xmdpt_cli.commands import demo, evaluate, finetune_vae, prepare, sample, train, wardrobe
+from xmdpt_cli.console import error
+from xmdpt_cli.errors import XmdptError
+
+app = typer.Typer(
+    name="xmdpt",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(show: bool) -> None:
+    if show:
+        print(f"xmdpt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Pose-guided person image synthesis: a photograph and a pose in, that person in that pose out.
+
+    The way: prepare -> finetune-vae -> train -> sample -> evaluate. Start with: xmdpt demo
+    """
+
+
+app.command("demo")(demo.demo)
+app.command("wardrobe")(wardrobe.wardrobe)
+app.command("prepare")(prepare.prepare)
+app.command("finetune-vae")(finetune_vae.finetune_vae)
+app.command("train")(train.train)
+app.command("sample")(sample.sample)
+app.command("evaluate")(evaluate.evaluate)
+
+
+def main() -> None:
+    """The console entry."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code."""
+    try:
+        code = app(args=arguments, prog_name="xmdpt", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except XmdptError as err:
+        error(err.message, err.hint)
+        _debug()
+        return err.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        error("interrupted", "what is done is kept: run the same command again to go on")
+        return 130
+    except BrokenPipeError:  # | head
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - nothing may be flushed into the pipe
+        return 1
+    except Exception as err:
+        # usage errors of Typer's parser: known by their shape, its classes are not public
+        message, code = getattr(err, "format_message", None), getattr(err, "exit_code", None)
+        if callable(message) and code == 2:
+            context = getattr(err, "ctx", None)
+            command = getattr(context, "command_path", "xmdpt")
+            if not message():  # the bare `xmdpt`: the help was printed
+                return 2
+            error(message(), f"{command} --help")
+            return 2
+        if isinstance(err, OSError) and err.filename is not None:
+            error(f"{err.strerror}: {err.filename}")
+            _debug()
+            return 1
+        error(
+            f"a bug of ours: {type(err).__name__}: {err}",
+            "run again with XMDPT_DEBUG=1 and report what it prints",
+        )
+        _debug()
+        return 3
+
+
+def _debug() -> None:
+    if os.environ.get("XMDPT_DEBUG"):
+        traceback.print_exc()

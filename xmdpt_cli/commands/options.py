@@ -1,0 +1,61 @@
+"""Options several commands share, and what they mean."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from xmdpt_cli.errors import ConfigError
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Device = Annotated[
+    str, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one.")
+]
+DataDir = Annotated[Path, typer.Option("--data", help="Prepared dataset (from xmdpt prepare).")]
+
+
+def pick_device(name: str) -> str:
+    """``auto`` -> cuda if there is one, else cpu. ConfigError for a device that is not there."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"no such device: {name!r}", "use cpu, cuda or cuda:0") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"{name} is not there: {torch.cuda.device_count()} GPUs found")
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"{name} is not supported", "use cpu, cuda or cuda:0")
+    return name
+
+
+def quiet_libraries() -> None:
+    """Keep hub libraries from drawing bars and notices between our lines."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+
+
+def human_bytes(count: float) -> str:
+    """``1536`` -> ``1.5 KiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def plain(value: Any) -> Any:
+    """Paths as strings, so that a result is fit for JSON."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value

@@ -1,0 +1,43 @@
+"""``xmdpt wardrobe``: drawn people in the raw DeepFashion layout."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xmdpt_cli.commands.options import AsJson, plain
+from xmdpt_cli.console import Talk
+
+
+def wardrobe(
+    out: Annotated[Path, typer.Option(help="Folder to write (raw DeepFashion layout).")],
+    people: Annotated[int, typer.Option(min=1, help="People in the training list.")] = 400,
+    test_people: Annotated[int, typer.Option(min=1, help="People in the test list.")] = 32,
+    views: Annotated[int, typer.Option(min=2, max=5, help="Pictures of each person.")] = 4,
+    height: Annotated[int, typer.Option(help="Pixels; the width is 11/16 of it.")] = 256,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same people.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Draw the synthetic wardrobe: people, poses and pair lists, with no download."""
+    from xmdpt_cli.data.synthetic import make_wardrobe
+
+    talk = Talk(as_json)
+    with talk.progress() as progress:
+        summary = make_wardrobe(
+            out,
+            people_train=people,
+            people_test=test_people,
+            views=views,
+            seed=seed,
+            height=height,
+            progress=progress,
+        )
+    made = "drawn" if summary.made else "there already"
+    talk.result(
+        plain(dataclasses.asdict(summary)),
+        text=f"{made}: {summary.train_pictures} training and {summary.test_pictures} test pictures "
+        f"in {out}\nnext: xmdpt prepare --root {out} --out DIR --encoders toy --size 64",
+    )

@@ -1,0 +1,95 @@
+"""What a dataset folder offers once its lists were read: garments, their views and pairs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from xmdpt_cli.data.lists import SPLITS, Problem
+from xmdpt_cli.data.pose import Keypoints
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Source view -> target view of one garment."""
+
+    source: str
+    target: str
+    position: int  # 0-based, in the published list of its split
+
+
+@dataclass
+class Garment:
+    """One item in one colour, worn by one person: all its views that some pair uses."""
+
+    key: str  # WOMEN-Dresses-id_00000002-02
+    split: str  # train or test
+    views: dict[str, Path] = field(default_factory=dict)  # 1_front -> its picture
+    # fractions of the picture's width and height, float64 (18, 2), NaN missing
+    keypoints: dict[str, Keypoints] = field(default_factory=dict)
+    pairs: list[Pair] = field(default_factory=list)
+
+
+@dataclass
+class Listing:
+    """A dataset as found: usable garments (train first, by key) and what is not usable."""
+
+    root: Path
+    garments: list[Garment]
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what was found where, for people
+
+    def split(self, name: str) -> list[Garment]:
+        """The garments of one split, by key."""
+        return [garment for garment in self.garments if garment.split == name]
+
+    def pairs(self, split: str) -> list[tuple[Garment, Pair]]:
+        """The pairs of one split in published order."""
+        found = [(garment, pair) for garment in self.split(split) for pair in garment.pairs]
+        return sorted(found, key=lambda item: item[1].position)
+
+    def images(self) -> int:
+        """How many pictures the garments hold together."""
+        return sum(len(garment.views) for garment in self.garments)
+
+    def relative(self, picture: Path) -> str:
+        """A picture's path below the root, with forward slashes."""
+        try:
+            return picture.relative_to(self.root).as_posix()
+        except ValueError:
+            return picture.as_posix()
+
+    def digest(self) -> str:
+        """sha256 over keys, views, picture paths below the root, keypoints and pairs."""
+        content = [
+            [
+                garment.key,
+                garment.split,
+                {view: self.relative(path) for view, path in garment.views.items()},
+                {view: kp.astype("<f8").tobytes().hex() for view, kp in garment.keypoints.items()},
+                [[pair.source, pair.target, pair.position] for pair in garment.pairs],
+            ]
+            for garment in self.garments
+        ]
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def describe(self) -> list[str]:
+        """What was found, one fact a line."""
+        lines = [*self.notes]
+        for split in SPLITS:
+            garments = self.split(split)
+            if garments:
+                views = sum(len(garment.views) for garment in garments)
+                pairs = sum(len(garment.pairs) for garment in garments)
+                lines.append(f"{split}: {pairs} pairs, {len(garments)} garments, {views} pictures")
+        for kept, label in ((False, "not usable"), (True, "odd, but used")):
+            of_kind = [problem for problem in self.problems if problem.kept is kept]
+            reasons = Counter(problem.reason.split(":")[0] for problem in of_kind)
+            for reason, count in reasons.most_common():
+                example = next(p.file for p in of_kind if p.reason.split(":")[0] == reason)
+                lines.append(f"{label}: {count} x {reason} (first: {example})")
+        return lines

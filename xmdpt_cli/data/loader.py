@@ -1,0 +1,162 @@
+"""Batches of a prepared dataset: for training, shuffled; for evaluation, in published order.
+
+Features are copied once, from the memory-mapped shard into the batch. What a training batch
+holds is a function of (seed, step, rank) alone, so resuming needs no stored position and no
+worker state.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from xmdpt_cli.data.batch import Batch, EvalBatch, load_pairs
+from xmdpt_cli.data.pairs import PairDataset, PairRef
+from xmdpt_cli.errors import ConfigError
+
+__all__ = [
+    "Batch",
+    "EvalBatch",
+    "PairDataset",
+    "PairRef",
+    "TrainLoader",
+    "eval_batches",
+    "load_pairs",
+    "prefetch",
+]
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    order: NDArray[np.int64]  # a permutation of all pairs
+    swap: NDArray[np.bool_]
+    flip: NDArray[np.bool_]
+
+
+class TrainLoader:
+    """Batches of pairs, shuffled over the whole split, disjoint over the ranks.
+
+    All ranks walk one endless sequence, epoch after epoch, each a permutation drawn from
+    (seed, epoch); step s takes the next ``world * batch_size`` of it, rank r the r-th
+    ``batch_size`` of these. A batch may thus reach into the next epoch, and no pair is dropped.
+    Swapping source and target, and mirroring both, each happen to half of the pairs (published).
+    """
+
+    def __init__(
+        self,
+        dataset: PairDataset,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        swap: bool = True,
+        flip: bool = True,
+        pose_maps: bool = False,
+    ) -> None:
+        if batch_size < 1 or not 0 <= rank < world or seed < 0:
+            raise ConfigError(
+                f"impossible loader: batch size {batch_size}, rank {rank} of {world}, seed {seed}",
+                "batch size from 1, rank from 0 to world - 1, seed from 0",
+            )
+        self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
+        self.rank, self.world = rank, world
+        self.swap, self.flip, self.pose_maps = swap, flip, pose_maps
+        self._epoch = lru_cache(maxsize=4)(self._draw_epoch)
+
+    def _draw_epoch(self, epoch: int) -> _Epoch:
+        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, epoch])))
+        count = len(self.dataset)
+        # always all three draws: the order must not depend on what is switched on
+        order, swap, flip = rng.permutation(count), rng.random(count), rng.random(count)
+        return _Epoch(order, (swap < 0.5) & self.swap, (flip < 0.5) & self.flip)
+
+    def batch(self, step: int, out: Batch | None = None) -> Batch:
+        """The batch of this rank at ``step`` (from 0): always the same one.
+
+        ``out`` is an old batch to overwrite (see ``load_pairs``).
+        """
+        first = (step * self.world + self.rank) * self.batch_size
+        epochs, offsets = np.divmod(np.arange(first, first + self.batch_size), len(self.dataset))
+        drawn = [self._epoch(int(epoch)) for epoch in epochs]
+        picks = list(zip(drawn, offsets, strict=True))
+        return load_pairs(
+            self.dataset,
+            [int(epoch.order[i]) for epoch, i in picks],
+            [bool(epoch.swap[i]) for epoch, i in picks],
+            [bool(epoch.flip[i]) for epoch, i in picks],
+            self.pose_maps,
+            out,
+        )
+
+
+def prefetch(loader: TrainLoader, start_step: int = 0, depth: int = 2) -> Iterator[Batch]:
+    """``loader.batch(start_step)``, the next, and so on without end, read ahead on a thread.
+
+    A batch is overwritten after two more have been asked for: copy what is to be kept. Close the
+    generator (or let it go) to stop the thread; its errors are raised here.
+    """
+    ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=depth)
+    old: queue.SimpleQueue[Batch] = queue.SimpleQueue()
+    stop = threading.Event()
+
+    def put(item: Batch | BaseException) -> None:
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.1)
+                return
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        step = start_step
+        try:
+            while not stop.is_set():
+                put(loader.batch(step, None if old.empty() else old.get()))
+                step += 1
+        except BaseException as err:
+            put(err)
+
+    thread = threading.Thread(target=work, name="prefetch", daemon=True)
+    thread.start()
+    given: deque[Batch] = deque()
+    try:
+        while True:
+            item = ready.get()
+            if isinstance(item, BaseException):
+                raise item
+            given.append(item)
+            if len(given) > 2:
+                old.put(given.popleft())
+            yield item
+    finally:
+        stop.set()
+        thread.join()
+
+
+def eval_batches(
+    dataset: PairDataset, batch_size: int, limit: int | None = None, pose_maps: bool = False
+) -> Iterator[EvalBatch]:
+    """The first ``limit`` pairs in published order, neither swapped nor mirrored."""
+    count = len(dataset) if limit is None else min(limit, len(dataset))
+    for start in range(0, count, batch_size):
+        indices = list(range(start, min(start + batch_size, count)))
+        none = [False] * len(indices)
+        batch = load_pairs(dataset, indices, none, none, pose_maps)
+        pairs = [dataset.pairs[i] for i in indices]
+        sources = [dataset.view(pair.key, pair.source) for pair in pairs]
+        targets = [dataset.view(pair.key, pair.target) for pair in pairs]
+        yield EvalBatch(
+            **vars(batch),
+            source_pictures=torch.from_numpy(np.stack([picture for picture, _ in sources])),
+            target_pictures=torch.from_numpy(np.stack([picture for picture, _ in targets])),
+            source_keypoints=torch.from_numpy(np.stack([points for _, points in sources])),
+            target_keypoints=torch.from_numpy(np.stack([points for _, points in targets])),
+        )

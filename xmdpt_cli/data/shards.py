@@ -1,0 +1,214 @@
+"""WebDataset tar shards that are also read at random, by memory map.
+
+A sample is one garment; its members are, for every view, ``KEY.VIEW.png`` (the picture as
+prepared), ``KEY.VIEW.keypoints.npy`` (float64 (18, 2), pixels, NaN missing) and
+``KEY.VIEW.safetensors`` (features), and once ``KEY.pairs.json``. A tar is a flat file, so a
+sidecar ``train-000000.index.json`` holds where every member, and every tensor in it, begins.
+Same content, same bytes: no times, no owners, sorted members.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import mmap
+import os
+import tarfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save as save_safetensors
+
+from xmdpt_cli.data.index import (
+    SamplePlace,
+    ShardIndex,
+    TensorPlace,
+    ViewPlace,
+    index_path,
+    read_index,
+    write_index,
+    write_json,
+)
+from xmdpt_cli.errors import XmdptError
+
+__all__ = [
+    "FLIP",
+    "SamplePlace",
+    "ShardIndex",
+    "ShardReader",
+    "ShardWriter",
+    "TensorPlace",
+    "ViewData",
+    "ViewPlace",
+    "index_path",
+    "read_index",
+    "write_json",
+]
+
+FLIP = "_flip"  # suffix of a tensor that was computed from the mirrored pictures
+_BLOCK = 512  # tar headers and data begin at multiples of this (POSIX ustar)
+_RECORD = 20 * _BLOCK  # and a tar ends at a multiple of this
+
+# safetensors' names -> how numpy reads the bytes; numpy has no bfloat16, its bits are uint16.
+NUMPY_DTYPES: dict[str, type[np.generic]] = {
+    "F64": np.float64,
+    "F32": np.float32,
+    "F16": np.float16,
+    "BF16": np.uint16,
+}
+TORCH_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
+
+
+@dataclass
+class ViewData:
+    """One view to be written."""
+
+    png: bytes
+    keypoints: NDArray[np.float64]  # (18, 2), pixels of the prepared size, NaN missing
+    features: dict[str, torch.Tensor] = field(default_factory=dict)  # without a batch axis
+
+
+class ShardWriter:
+    """Writes one shard; after ``finish`` the tar and its index are there, before that neither.
+
+    As a context manager it removes the unfinished file if the block fails.
+    """
+
+    def __init__(self, path: Path, split: str) -> None:
+        self.path = path
+        self.split = split
+        self.samples: list[SamplePlace] = []
+        self._part = path.with_name(path.name + ".part")
+        self._stream = self._part.open("wb")
+        self._hash = hashlib.sha256()
+        self._offset = 0
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stream.close()
+        if kind is not None:
+            self._part.unlink(missing_ok=True)
+
+    def add(self, key: str, views: dict[str, ViewData], pairs: list[tuple[str, str, int]]) -> None:
+        """Append one garment. Keys and view names hold no dot: WebDataset splits there."""
+        assert "." not in key, key
+        assert not any("." in view for view in views), views
+        places = {}
+        for view in sorted(views):
+            data = views[view]
+            stem = f"{key}.{view}"
+            points = io.BytesIO()
+            np.save(points, np.ascontiguousarray(data.keypoints, dtype="<f8"))
+            features = save_safetensors({k: t.contiguous() for k, t in data.features.items()})
+            keypoints = self._member(f"{stem}.keypoints.npy", points.getvalue())
+            picture = self._member(f"{stem}.png", data.png)
+            stored = self._member(f"{stem}.safetensors", features)
+            tensors = _tensor_places(features, stored[0])
+            places[view] = ViewPlace(picture, keypoints, stored, tensors)
+        rows = [{"source": s, "target": t, "position": p} for s, t, p in pairs]
+        self._member(f"{key}.pairs.json", json.dumps(rows).encode())
+        self.samples.append(SamplePlace(key, list(pairs), places))
+
+    def _member(self, name: str, data: bytes) -> tuple[int, int]:
+        """Append one file: (offset, length) of its content."""
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        info.mode = 0o644
+        header = info.tobuf(format=tarfile.USTAR_FORMAT)
+        assert len(header) == _BLOCK
+        self._write(header)
+        place = (self._offset, len(data))
+        self._write(data)
+        self._write(bytes(-len(data) % _BLOCK))
+        return place
+
+    def _write(self, data: bytes) -> None:
+        self._stream.write(data)
+        self._hash.update(data)
+        self._offset += len(data)
+
+    def finish(self, skipped: list[tuple[str, str]]) -> ShardIndex:
+        """End the tar, give it its name, write its index."""
+        self._write(bytes(2 * _BLOCK))
+        self._write(bytes(-self._offset % _RECORD))
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
+        self._stream.close()
+        self._part.replace(self.path)
+        index = ShardIndex(
+            self.path.name,
+            self.split,
+            self._offset,
+            self._hash.hexdigest(),
+            self.samples,
+            skipped,
+        )
+        write_index(self.path, index)
+        return index
+
+
+def _tensor_places(stored: bytes, offset: int) -> dict[str, TensorPlace]:
+    """Read a safetensors header: u64 length, JSON, then the data the offsets count from."""
+    length = int.from_bytes(stored[:8], "little")
+    header = json.loads(stored[8 : 8 + length])
+    return {
+        name: TensorPlace(
+            entry["dtype"], tuple(entry["shape"]), offset + 8 + length + entry["data_offsets"][0]
+        )
+        for name, entry in header.items()
+        if name != "__metadata__"
+    }
+
+
+class ShardReader:
+    """One shard, memory mapped at the first read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._map: NDArray[np.uint8] | None = None
+
+    def _bytes(self) -> NDArray[np.uint8]:
+        if self._map is None:
+            try:
+                with self.path.open("rb") as stream:
+                    mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+                self._map = np.frombuffer(mapped, dtype=np.uint8)
+            except (OSError, ValueError) as err:
+                raise XmdptError(f"cannot read {self.path}: {err}") from None
+        return self._map
+
+    def member(self, place: tuple[int, int]) -> bytes:
+        """A member's content."""
+        offset, length = place
+        return self._bytes()[offset : offset + length].tobytes()
+
+    def keypoints(self, view: ViewPlace) -> NDArray[np.float64]:
+        """(18, 2), pixels of the prepared size, NaN missing."""
+        points: NDArray[np.float64] = np.load(io.BytesIO(self.member(view.keypoints)))
+        return points
+
+    def array(self, place: TensorPlace) -> NDArray[Any]:
+        """A tensor without copying (read-only); bfloat16 comes as its bits, uint16."""
+        dtype = np.dtype(NUMPY_DTYPES[place.dtype])
+        length = math.prod(place.shape) * dtype.itemsize
+        raw = self._bytes()[place.offset : place.offset + length]
+        return raw.view(dtype).reshape(place.shape)

@@ -1,0 +1,98 @@
+"""The three frozen encoders together: what preparing a data set and sampling need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from xmdpt_cli.encoders import weights
+from xmdpt_cli.encoders.dino import DEFAULT_POSE, DEFAULT_SOURCE, Dino, pose_input
+from xmdpt_cli.encoders.vae import DEFAULT_VAE, VAE, to_signed
+from xmdpt_cli.errors import XmdptError
+
+PARTS = ("vae", "dino_source", "dino_pose")
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """A VAE, the DINOv2 for source pictures, and the one for pose pictures."""
+
+    vae: VAE
+    source: Dino
+    pose: Dino
+
+    def encode(
+        self, pictures: NDArray[np.uint8], poses: NDArray[np.uint8]
+    ) -> dict[str, torch.Tensor]:
+        """Pictures and their pose pictures, uint8 (N, H, W, 3) each -> features on the CPU.
+
+        ``moments`` (N, 2C, h, w) unscaled, float16 where that holds them, else float32;
+        ``source_tokens`` (N, L, D) and ``pose_tokens`` (N, L', D') bfloat16, which loses
+        nothing: the model casts them to bfloat16 at its first layer.
+        """
+        moments = self.vae.encode_moments(pictures).cpu()
+        half = moments.half()
+        return {
+            "moments": half if bool(half.isfinite().all()) else moments,
+            "source_tokens": self.source.tokens(to_signed(pictures)).bfloat16().cpu(),
+            "pose_tokens": self.pose.tokens(pose_input(poses)).bfloat16().cpu(),
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-ready: each network's description, and ``toy`` if any of them is."""
+        parts = {
+            "vae": self.vae.describe(),
+            "source": self.source.describe(),
+            "pose": self.pose.describe(),
+        }
+        return {**parts, "toy": any(part["toy"] for part in parts.values())}
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``vae/``, ``dino_source/``, ``dino_pose/``: whole, or not at all."""
+
+        def write(part: Path) -> None:
+            self.vae.save(part / "vae")
+            self.source.save(part / "dino_source")
+            self.pose.save(part / "dino_pose")
+
+        weights.save_folder(folder, write)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> Encoders:
+        """Read what ``save`` wrote. Raises XmdptError naming the part that is not there."""
+        folder = Path(folder)
+        for name in PARTS:
+            if not (folder / name / "config.json").is_file():
+                raise XmdptError(
+                    f"not a folder of encoders: {folder} has no {name}/config.json",
+                    f"it should hold {', '.join(f'{name}/' for name in PARTS)}",
+                )
+        vae, source, pose = (folder / name for name in PARTS)
+        return load_encoders(vae, source, pose, device=device, dtype=dtype)
+
+
+def load_encoders(
+    vae: str | Path = DEFAULT_VAE,
+    source: str | Path = DEFAULT_SOURCE,
+    pose: str | Path = DEFAULT_POSE,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Encoders:
+    """Load each network from a hub id or folder; the defaults are the published ones."""
+    return Encoders(
+        vae=VAE.load(vae, device=device, dtype=dtype),
+        source=Dino.load(source, device=device, dtype=dtype),
+        pose=Dino.load(pose, device=device, dtype=dtype),
+    )

@@ -1,0 +1,149 @@
+"""Toy encoders: the real interfaces and formats, small enough for minutes on two CPU cores.
+
+They are for trying the whole way through on drawn people. Nothing here is trained on photos,
+and whatever is saved from here stays marked as a toy.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from torch import nn
+from transformers import Dinov2Config, Dinov2Model
+
+from xmdpt_cli.encoders.bundle import Encoders
+from xmdpt_cli.encoders.dino import Dino
+from xmdpt_cli.encoders.vae import VAE
+from xmdpt_cli.encoders.weights import Origin
+
+ROLES = ("source", "pose")
+PATCH = 14
+RGB = 3
+# A constant added to two spare channels before the last norm. It outweighs the picture in the
+# norm's variance, so that normalising hardly touches the picture's own brightness and contrast.
+ANCHOR = 10.0
+
+
+def toy_encoders(image_size: int, seed: int = 0) -> Encoders:
+    """An untrained VAE and two untrained DINOv2 for pictures of ``image_size``, all toys."""
+    return Encoders(
+        vae=toy_vae(image_size, seed),
+        source=toy_dino("source", image_size, seed),
+        pose=toy_dino("pose", image_size, seed),
+    )
+
+
+def toy_dino(role: str, image_size: int, seed: int = 0) -> Dino:
+    """A random DINOv2 of width 64: (image_size / 8)^2 + 1 tokens, at most the real 257.
+
+    Random patch projections keep colour and place, which is what drawn people need.
+    """
+    if role not in ROLES:
+        raise ValueError(f"role must be one of {ROLES}, got {role!r}")
+    side = max(1, min(image_size // 8, 16))
+    config = Dinov2Config(
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        mlp_ratio=2,
+        image_size=PATCH * side,
+        patch_size=PATCH,
+    )
+    with torch.random.fork_rng(devices=[]):  # the constructors draw; leave the caller's state
+        net = Dinov2Model(config)
+    generator = torch.Generator().manual_seed(2 * seed + ROLES.index(role))
+    with torch.no_grad():
+        for parameter in net.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0.0, 0.02, generator=generator)
+        # without a bias the first norm makes all brightnesses of one hue the same token
+        net.embeddings.patch_embeddings.projection.bias.normal_(0.0, 0.3, generator=generator)
+    return Dino(net, Origin("toy", f"toy-dino-{role}-{image_size}-seed{seed}"))
+
+
+def toy_vae(image_size: int, seed: int = 0) -> VAE:
+    """A small AutoencoderKL (0.23 M parameters at f = 4) that passes the picture through.
+
+    f = 4 up to 128 px, above that 8. The first three latent channels start as the picture's
+    block means, and decoding starts as their smooth enlargement; the rest is small noise to
+    learn from. Default initialisation loses hues in the minutes there are.
+    """
+    widths = (16, 32, 32) if image_size <= 128 else (16, 32, 32, 32)
+    with torch.random.fork_rng(devices=[]):
+        net = AutoencoderKL(
+            block_out_channels=widths,
+            down_block_types=("DownEncoderBlock2D",) * len(widths),
+            up_block_types=("UpDecoderBlock2D",) * len(widths),
+            layers_per_block=1,
+            norm_num_groups=1,
+            mid_block_add_attention=False,
+            latent_channels=4,
+            sample_size=image_size,
+            scaling_factor=1.0,  # 1 / standard deviation of the latents, set by training
+        )
+    _pass_through(net, torch.Generator().manual_seed(seed))
+    return VAE(net, Origin("toy", f"toy-vae-{image_size}-seed{seed}"))
+
+
+@torch.no_grad()
+def _pass_through(net: AutoencoderKL, generator: torch.Generator) -> None:
+    """Small random convolutions everywhere, plus taps that carry the picture end to end.
+
+    The picture travels as x in channels 0-2 and -x in 3-5, so that the SiLU before the last
+    convolution can be undone: silu(x) - silu(-x) = x.
+    """
+    for name, module in net.named_modules():
+        if isinstance(module, nn.Conv2d):
+            gain = 1.0 if name.endswith("conv1") else 0.1
+            fan_in = module.weight[0].numel()
+            module.weight.normal_(0.0, gain / math.sqrt(fan_in), generator=generator)
+            if module.bias is not None:
+                module.bias.zero_()
+            if name.endswith("conv2"):  # residual branches start beside the picture, not in it
+                module.weight[: 2 * RGB].zero_()
+    for part in (net.encoder, net.decoder):
+        for block in (*getattr(part, "down_blocks", ()), *getattr(part, "up_blocks", ())):
+            for resnet in block.resnets:
+                if resnet.conv_shortcut is not None:
+                    _tap(resnet.conv_shortcut)
+            for down in getattr(block, "downsamplers", None) or ():
+                _tap(down.conv, kernel=torch.tensor([[1.0, 1, 0], [1, 1, 0], [0, 0, 0]]))
+            for up in getattr(block, "upsamplers", None) or ():
+                # after nearest enlargement: together a linear one
+                _tap(up.conv, kernel=torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]))
+    _ends(net.encoder, last=net.encoder.mid_block.resnets[-1], generator=generator)
+    _ends(net.decoder, last=net.decoder.up_blocks[-1].resnets[-1], generator=generator)
+    for conv in (net.quant_conv, net.post_quant_conv):
+        conv.weight.copy_(torch.eye(len(conv.weight))[..., None, None])
+    net.quant_conv.bias[net.config.latent_channels :] = -8.0  # log-variance: noise of 0.02
+
+
+def _tap(conv: nn.Conv2d, kernel: torch.Tensor | None = None) -> None:
+    """Output channel c < 6 becomes input channel c, seen through ``kernel`` (sums to 1)."""
+    conv.weight[: 2 * RGB].zero_()
+    for channel in range(2 * RGB):
+        if kernel is None:
+            side = conv.kernel_size[0] // 2
+            conv.weight[channel, channel, side, side] = 1.0
+        else:
+            conv.weight[channel, channel] = kernel / kernel.sum()
+
+
+def _ends(part: Any, *, last: Any, generator: torch.Generator) -> None:
+    """First convolution: x to x and -x. Last norm and convolution: back to x."""
+    conv_in, norm, conv_out = part.conv_in, part.conv_norm_out, part.conv_out
+    fan_in = conv_in.weight[0].numel()
+    conv_in.weight.normal_(0.0, 1.0 / math.sqrt(fan_in), generator=generator)
+    conv_in.weight[: 2 * RGB].zero_()
+    conv_out.weight[:RGB].zero_()
+    for channel in range(RGB):
+        conv_in.weight[channel, channel, 1, 1] = 1.0
+        conv_in.weight[RGB + channel, channel, 1, 1] = -1.0
+        conv_out.weight[channel, channel, 1, 1] = 1.0
+        conv_out.weight[channel, RGB + channel, 1, 1] = -1.0
+    last.conv2.bias[-2:] = torch.tensor([ANCHOR, -ANCHOR])
+    norm.weight.fill_(ANCHOR * math.sqrt(2.0 / norm.num_channels))  # the standard deviation
+    norm.weight[-2:] = 0.0

@@ -1,0 +1,151 @@
+"""The VAE (diffusers' AutoencoderKL): pictures to posterior moments, latents to pictures.
+
+Shapes: N batch, C latent channels (4), f downsampling factor (8, toy 4), h = H/f, w = W/f.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from numpy.typing import NDArray
+
+from xmdpt_cli.encoders import weights
+from xmdpt_cli.errors import XmdptError
+
+DEFAULT_VAE = "stabilityai/sd-vae-ft-mse"  # published code
+HINT = "give the folder as `--vae DIR`"
+# Pixels per forward pass: 16 pictures of 256x256 keep the activations near 4 GB in float32.
+CHUNK_PIXELS = 16 * 256 * 256
+
+
+def to_signed(pictures: NDArray[np.uint8]) -> torch.Tensor:
+    """uint8 (N, H, W, 3) -> float32 (N, 3, H, W) in [-1, 1]."""
+    if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[-1] != 3:
+        raise ValueError(f"expected uint8 (N, H, W, 3), got {pictures.dtype} {pictures.shape}")
+    channels_first = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2)
+    return channels_first.float().div(127.5).sub(1.0)
+
+
+def to_pictures(signed: torch.Tensor) -> NDArray[np.uint8]:
+    """(N, 3, H, W) in [-1, 1] -> uint8 (N, H, W, 3), rounded and clipped."""
+    bytes_ = signed.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+    return np.ascontiguousarray(bytes_.permute(0, 2, 3, 1).cpu().numpy())
+
+
+def posterior_mean(moments: torch.Tensor, scale: float) -> torch.Tensor:
+    """Moments (N, 2C, h, w) -> scaled latents (N, C, h, w) float32, without noise."""
+    return moments.float().chunk(2, dim=1)[0] * scale
+
+
+def sample_posterior(moments: torch.Tensor, noise: torch.Tensor, scale: float) -> torch.Tensor:
+    """Moments (N, 2C, h, w) and standard normal (N, C, h, w) -> scaled latents, float32.
+
+    The log-variance is clipped to [-30, 20] as AutoencoderKL does.
+    """
+    mean, log_variance = moments.float().chunk(2, dim=1)
+    return (mean + log_variance.clamp(-30.0, 20.0).mul(0.5).exp() * noise) * scale
+
+
+class VAE:
+    """One AutoencoderKL, frozen, with its origin. Latents outside are scaled, moments are not."""
+
+    def __init__(self, net: AutoencoderKL, origin: weights.Origin) -> None:
+        self.net = net.eval().requires_grad_(False)
+        self.origin = origin
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path = DEFAULT_VAE,
+        *,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype = torch.float32,
+        revision: str | None = None,
+    ) -> VAE:
+        """From a hub id or a local diffusers folder. Raises XmdptError saying what to fetch."""
+        origin = weights.find(
+            source, what="VAE", stem="diffusion_pytorch_model", revision=revision, hint=HINT
+        )
+        net = weights.load_net(
+            AutoencoderKL,
+            origin,
+            what="VAE",
+            key="_class_name",
+            value="AutoencoderKL",
+            dtype=dtype,
+        )
+        return cls(net.to(device), origin)
+
+    @property
+    def scale(self) -> float:
+        """Latents are multiplied by this after encoding (0.18215 for sd-vae-ft-mse).
+
+        The config's value: the published code has 0.18215 in one place and 0.1825 in another.
+        """
+        return float(self.net.config.scaling_factor)
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent position and axis, f."""
+        return int(2 ** (len(self.net.config.block_out_channels) - 1))
+
+    @property
+    def channels(self) -> int:
+        """Latent channels C."""
+        return int(self.net.config.latent_channels)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.net.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.net.parameters()).dtype
+
+    @torch.no_grad()
+    def encode_moments(self, pictures: NDArray[np.uint8]) -> torch.Tensor:
+        """uint8 (N, H, W, 3) -> float32 (N, 2C, h, w): mean, then log-variance, unscaled.
+
+        H and W must be multiples of f (XmdptError).
+        """
+        height, width = pictures.shape[1:3]
+        if height % self.factor or width % self.factor:
+            raise XmdptError(
+                f"pictures of {height}x{width} do not divide by the VAE's factor {self.factor}"
+            )
+        step = max(1, CHUNK_PIXELS // (height * width))
+        parts = []
+        for start in range(0, len(pictures), step):
+            signed = to_signed(pictures[start : start + step]).to(self.device, self.dtype)
+            parts.append(self.net.encode(signed).latent_dist.parameters.float())
+        if not parts:
+            shape = (0, 2 * self.channels, height // self.factor, width // self.factor)
+            return torch.zeros(shape, device=self.device)
+        return torch.cat(parts)  # (N, 2C, h, w)
+
+    @torch.no_grad()
+    def decode(self, latents: torch.Tensor) -> NDArray[np.uint8]:
+        """Scaled latents (N, C, h, w) -> uint8 (N, H, W, 3)."""
+        height, width = (int(side) * self.factor for side in latents.shape[2:])
+        step = max(1, CHUNK_PIXELS // (height * width))
+        out = np.empty((len(latents), height, width, 3), dtype=np.uint8)
+        for start in range(0, len(latents), step):
+            part = latents[start : start + step].to(self.device, torch.float32) / self.scale
+            signed = self.net.decode(part.to(self.dtype)).sample
+            out[start : start + step] = to_pictures(signed)
+        return out
+
+    def describe(self) -> dict[str, Any]:
+        """What a manifest keeps, JSON-ready: Origin.describe, scale, factor and channels."""
+        return self.origin.describe(
+            self.net, scale=self.scale, factor=self.factor, channels=self.channels
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Write a diffusers folder (whole or not at all); a toy stays marked as one."""
+        toy_id = self.origin.id if self.origin.toy else None
+        weights.save_folder(folder, self.net.save_pretrained, toy_id=toy_id)

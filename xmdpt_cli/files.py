@@ -1,0 +1,45 @@
+"""Writing so that what is there is whole, and one process a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from xmdpt_cli.errors import XmdptError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write under a temporary name, flush to disk, rename."""
+    part = path.with_name(path.name + ".part")
+    with open(part, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+@contextmanager
+def only_process(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` for this process; XmdptError if another one works in it.
+
+    The lock goes with its process, however that ends. Where the system has no such locks
+    (Windows, some network file systems) nothing is held.
+    """
+    try:
+        import fcntl
+    except ImportError:  # pragma: no cover
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise XmdptError(
+                f"another process is working in {folder}", "wait for it, or choose another --out"
+            ) from None
+        except OSError:  # pragma: no cover - a file system without locks
+            pass
+        yield

@@ -1,0 +1,91 @@
+"""LPIPS (Zhang et al., CVPR 2018), AlexNet, v0.1: the perceptual distance this field prints.
+
+The ``lpips`` package holds the linear weights; the AlexNet trunk comes from torchvision's file.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import lpips
+import torch
+from torch import Tensor
+
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.images import Picture
+from xmdpt_cli.metrics.fid import (
+    TOY_SEED,
+    fill_random,
+    identity,
+    local_weights,
+    read_weights,
+    unit_tensor,
+)
+
+ALEXNET_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
+SMALLEST = 31  # px a side: below it AlexNet's poolings leave nothing
+_CONVOLUTIONS = (0, 3, 6, 8, 10)  # of torchvision's alexnet.features, one a slice in lpips
+
+
+class Lpips:
+    """A loaded LPIPS network; lower is more alike, 0 for equal pictures.
+
+    ``weights``: torchvision's AlexNet (.pth or .safetensors), None for the one in torch hub's
+    folder, or ``"toy"`` for a seeded random trunk. Nothing is ever downloaded. The trunk
+    decides the values: ``metric`` is ``lpips_alex`` or ``lpips_alex_toy``, ``weights`` says
+    which trunk it is.
+    """
+
+    def __init__(
+        self, weights: str | Path | None = None, device: str | torch.device = "cpu"
+    ) -> None:
+        self.toy = weights == "toy"
+        self.metric = "lpips_alex_toy" if self.toy else "lpips_alex"
+        network = _untrained_trunk()
+        if weights == "toy":
+            fill_random(network.net, TOY_SEED)
+            self.weights = f"alexnet, random weights, seed {TOY_SEED}"
+        else:
+            path = local_weights(weights, ALEXNET_URL, "--alexnet-weights")
+            _load_trunk(network, path)
+            self.weights = identity(path, ALEXNET_URL)
+        self._device = torch.device(device)
+        self._network = network.eval().requires_grad_(False).to(self._device)
+
+    def __call__(self, pred: Picture, truth: Picture) -> float:
+        """The distance of two pictures, uint8 of one (H, W, 3), at least 31 px a side.
+
+        One pair a pass: in larger batches the values would depend, in the last digits, on what
+        else is measured, and equal pictures would not give exactly 0.
+        """
+        with torch.inference_mode():
+            a, b = (_signed(picture).to(self._device) for picture in (pred, truth))
+            return float(self._network(a, b))
+
+
+def _signed(picture: Picture) -> Tensor:
+    return unit_tensor(picture) * 2 - 1  # (1, 3, H, W) in [-1, 1]
+
+
+def _untrained_trunk() -> lpips.LPIPS:
+    """The package's network with its own linear weights; the trunk is still to be filled."""
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")  # lpips calls torchvision in a deprecated way
+        # pnet_rand keeps lpips from downloading a trunk
+        return lpips.LPIPS(net="alex", version="0.1", pnet_rand=True, verbose=False)
+
+
+def _load_trunk(network: lpips.LPIPS, path: Path) -> None:
+    state = read_weights(path)
+    renamed = {
+        f"slice{position}.{index}.{kind}": state.get(f"features.{index}.{kind}")
+        for position, index in enumerate(_CONVOLUTIONS, start=1)
+        for kind in ("weight", "bias")
+    }
+    try:
+        network.net.load_state_dict({k: v for k, v in renamed.items() if v is not None})
+    except RuntimeError:
+        raise XmdptError(
+            f"not the weights of torchvision's alexnet: {path}", f"fetch {ALEXNET_URL}"
+        ) from None

@@ -1,0 +1,210 @@
+"""A whole test set: one PNG a pair, a contact sheet, and a record of how it was made."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xmdpt_cli.data.loader import EvalBatch, PairDataset, PairRef, eval_batches
+from xmdpt_cli.data.names import parse_name
+from xmdpt_cli.encoders.vae import VAE, posterior_mean
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.files import only_process, write_text
+from xmdpt_cli.images import Picture, load_image, save_png
+from xmdpt_cli.progress import Progress, silent
+from xmdpt_cli.sampling.pipeline import Recipe, Sampler, start_noise
+
+RECORD = "samples.json"
+SHEET = "sheet.png"
+SHEET_ROWS = 16
+
+
+def sample_name(pair: PairRef) -> str:
+    """``fashion..._1front_2_fashion..._2side.png``: both flat names joined by ``_2_``, as the
+    field names them (source first)."""
+    flat = [
+        parse_name(f"{pair.key.replace('-id_', '/id_').replace('-', '/', 1)[:-3]}"
+                   f"/{pair.key[-2:]}_{view}.jpg").flat.removesuffix(".jpg")
+        for view in (pair.source, pair.target)
+    ]  # fmt: skip
+    return f"{flat[0]}_2_{flat[1]}.png"
+
+
+def find_vae(encoders: dict[str, Any], near: Path, given: str | None) -> str:
+    """Where the VAE that made the latents is: as given, beside the dataset, or its hub id.
+
+    A toy's folder is looked for where ``xmdpt prepare --encoders toy`` puts it.
+    """
+    if given is not None:
+        return given
+    beside = near / "encoders" / "vae"
+    if beside.is_dir():
+        return str(beside)
+    return str(encoders["vae"]["id"])
+
+
+def generate(
+    sampler: Sampler,
+    dataset: PairDataset,
+    vae: VAE,
+    out: Path,
+    recipe: Recipe,
+    *,
+    limit: int | None = None,
+    batch_size: int = 8,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Draw the dataset's pairs in published order into ``out``; returns the record.
+
+    A picture that is there and whole is not made again, provided the folder was begun with the
+    same model and recipe (else XmdptError). A picture depends on the seed and its pair alone.
+    """
+    check_fit(sampler, dataset, vae)
+    record = _record(sampler, dataset, recipe)
+    names = [sample_name(pair) for pair in dataset.pairs[:limit]]
+    with only_process(out):
+        _begin(out, record)
+        done = 0
+        rows: list[list[Picture]] = []
+        progress("sample", 0, len(names))
+        tokens = sampler.model.conditioning == "tokens"
+        for batch in eval_batches(dataset, batch_size, limit, pose_maps=tokens):
+            positions = list(range(done, done + len(batch.pairs)))
+            paths = [out / names[i] for i in positions]
+            pictures = _existing(paths, dataset.resolution)
+            if pictures is None:
+                pictures = _draw(sampler, vae, batch, positions, recipe)
+                for path, picture in zip(paths, pictures, strict=True):
+                    save_png(path, picture)
+            for row in range(min(len(pictures), SHEET_ROWS - len(rows))):
+                pair = dataset.pairs[positions[row]]
+                rows.append(
+                    [
+                        batch.source_pictures[row].numpy(),
+                        dataset.pose_map(pair.key, pair.target),
+                        batch.target_pictures[row].numpy(),
+                        pictures[row],
+                    ]
+                )
+            done += len(batch.pairs)
+            progress("sample", done, len(names))
+        save_png(out / SHEET, contact_sheet(rows))
+        write_text(out / RECORD, json.dumps({**record, "complete": names}, indent=1))
+    return {**record, "pictures": len(names), "sheet": str(out / SHEET)}
+
+
+def check_fit(sampler: Sampler, dataset: PairDataset, vae: VAE) -> None:
+    """XmdptError if model, dataset and VAE do not belong together."""
+    facts, manifest = sampler.facts, dataset.manifest
+    if facts["resolution"] != manifest["resolution"]:
+        raise XmdptError(
+            f"the model draws {facts['resolution']} px, the dataset was prepared at "
+            f"{manifest['resolution']} px",
+            "prepare the dataset at the model's resolution: xmdpt prepare --size "
+            f"{facts['resolution']}",
+        )
+    for part in ("vae", "source", "pose"):
+        made, there = facts["encoders"][part], manifest["encoders"][part]
+        if made["sha256"] != there["sha256"]:
+            raise XmdptError(
+                f"the model was trained on features of another {part} encoder "
+                f"({made['id']}, not {there['id']})",
+                "prepare the dataset with the encoders the model was trained with",
+            )
+    channels, side, _ = sampler.model.latent_shape
+    if vae.channels != channels or vae.factor * side != manifest["resolution"]:
+        raise XmdptError(
+            f"the VAE turns {side}x{side} latents with {vae.channels} channels into "
+            f"{vae.factor * side} px; the model has {channels} channels for "
+            f"{manifest['resolution']} px",
+            "give the VAE the dataset was prepared with: --vae",
+        )
+
+
+def contact_sheet(rows: list[list[Picture]], gap: int = 4) -> Picture:
+    """Rows of equal squares on white: source, pose, truth, generated; two pairs side by side."""
+    if not rows:
+        return np.full((1, 1, 3), 255, np.uint8)
+    across = 2 if len(rows) > 4 else 1
+    size = rows[0][0].shape[0]
+    enlarge = max(1, 128 // size)  # toys of 64 px are looked at enlarged, pixel by pixel
+    cell, columns = size * enlarge + gap, len(rows[0])
+    lines = -(-len(rows) // across)
+    width = across * columns * cell + (across - 1) * 4 * gap + gap
+    sheet = np.full((lines * cell + gap, width, 3), 255, np.uint8)
+    for i, row in enumerate(rows):
+        line, part = i % lines, i // lines
+        for j, picture in enumerate(row):
+            big = picture.repeat(enlarge, axis=0).repeat(enlarge, axis=1)
+            y = gap + line * cell
+            x = gap + part * (columns * cell + 4 * gap) + j * cell
+            sheet[y : y + cell - gap, x : x + cell - gap] = big
+    return sheet
+
+
+def _draw(
+    sampler: Sampler, vae: VAE, batch: EvalBatch, positions: list[int], recipe: Recipe
+) -> list[Picture]:
+    device = next(sampler.model.parameters()).device
+    scale = float(sampler.facts["encoders"]["vae"]["scale"])
+    pose_map = batch.pose_map
+    if pose_map is not None:
+        pose_map = pose_map.to(device).permute(0, 3, 1, 2).float() / 255
+    latents = sampler.latents(
+        start_noise(sampler.model.latent_shape, recipe.seed, positions).to(device),
+        batch.pose_tokens.to(device),
+        batch.source_tokens.to(device),
+        posterior_mean(batch.source_moments.to(device), scale),
+        pose_map,
+        recipe,
+    )
+    return list(vae.decode(latents))
+
+
+def _record(sampler: Sampler, dataset: PairDataset, recipe: Recipe) -> dict[str, Any]:
+    return {
+        "format": "xmdpt-samples",
+        "recipe": asdict(recipe),
+        "model": sampler.identity(),
+        "trained_steps": sampler.facts["trained_steps"],
+        "conditioning": sampler.model.conditioning,
+        "data": [s["sha256"] for s in dataset.manifest["shards"] if s["split"] == dataset.split],
+        "split": dataset.split,
+        "toy": bool(sampler.facts["toy"] or dataset.manifest["toy"]),
+    }
+
+
+def _begin(out: Path, record: dict[str, Any]) -> None:
+    known = out / RECORD
+    if known.is_file():
+        before = json.loads(known.read_text(encoding="utf-8"))
+        differs = [key for key, value in record.items() if before.get(key) != value]
+        if differs:
+            raise XmdptError(
+                f"{out} holds samples made otherwise; what differs: {', '.join(differs)}",
+                "choose another --out",
+            )
+    elif any(path.name != ".lock" for path in out.iterdir()):
+        raise XmdptError(f"{out} is not empty and holds no samples", "choose another --out")
+    else:
+        write_text(known, json.dumps(record, indent=1))
+
+
+def _existing(paths: list[Path], size: int) -> list[Picture] | None:
+    """The pictures if all are there and whole, else None."""
+    pictures = []
+    for path in paths:
+        try:
+            picture = np.asarray(load_image(path))
+        except XmdptError:
+            return None
+        if picture.shape != (size, size, 3):
+            return None
+        pictures.append(picture)
+    return pictures
+
+

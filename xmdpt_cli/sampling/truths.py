@@ -1,0 +1,118 @@
+"""What generated pictures are compared with: a prepared dataset's pairs, or a second folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from xmdpt_cli.data.loader import EvalBatch, PairDataset, eval_batches
+from xmdpt_cli.encoders.vae import VAE, posterior_mean
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.images import Picture, load_image
+from xmdpt_cli.metrics.evaluate import Pair
+from xmdpt_cli.sampling.generate import find_vae, sample_name
+
+
+class Sized:
+    """An iterator that knows its length, for progress."""
+
+    def __init__(self, iterator: Iterator[Pair] | Iterator[Picture], length: int) -> None:
+        self._iterator, self._length = iterator, length
+
+    def __iter__(self) -> Iterator[Pair] | Iterator[Picture]:
+        return self._iterator
+
+    def __length_hint__(self) -> int:
+        return self._length
+
+
+class DatasetTruths:
+    """The pairs of a prepared dataset beside the samples that ``xmdpt sample`` drew of them."""
+
+    def __init__(self, data: Path, split: str, generated: Path, device: str = "cpu") -> None:
+        self.dataset, self.generated = PairDataset(data, split), generated
+        self.height = self.dataset.resolution
+        self.toy = bool(self.dataset.manifest["toy"])
+        names = [sample_name(pair) for pair in self.dataset.pairs]
+        if not generated.is_dir():
+            raise XmdptError(f"no such folder: {generated}", "draw first: xmdpt sample --help")
+        there = [(generated / name).is_file() for name in names]
+        self.count = sum(there)
+        if not self.count:
+            raise XmdptError(
+                f"{generated} holds no sample of the {split} pairs of {data} "
+                f"(e.g. {names[0]})",
+                f"draw them: xmdpt sample --data {data} --model RUN/model --out {generated}",
+            )
+        if not all(there[: self.count]):
+            missing = names[there.index(False)]
+            raise XmdptError(
+                f"{generated} has gaps: {missing} is missing, later pairs are there",
+                "run the same sample command again, it makes what is missing",
+            )
+        # the reconstruction row needs the VAE; without it the other rows stand
+        self.vae: VAE | None
+        try:
+            where = find_vae(self.dataset.manifest["encoders"], data, None)
+            self.vae = VAE.load(where, device=device)
+        except XmdptError:
+            self.vae = None
+
+    def pairs(self) -> Sized:
+        return Sized(self._pairs(), self.count)
+
+    def real(self) -> Sized:
+        """Every training picture, or the split's own if there is no training split."""
+        try:
+            reference = PairDataset(self.dataset.path, "train")
+        except XmdptError:
+            reference = self.dataset
+        views = reference.views()
+        return Sized((reference.picture(key, view) for key, view in views), len(views))
+
+    def _pairs(self) -> Iterator[Pair]:
+        done = 0
+        for batch in eval_batches(self.dataset, 8, self.count):
+            rebuilt = self._rebuilt(batch)
+            for row in range(len(batch.pairs)):
+                name = sample_name(self.dataset.pairs[done + row])
+                yield Pair(
+                    pred=np.asarray(load_image(self.generated / name)),
+                    truth=batch.target_pictures[row].numpy(),
+                    source=batch.source_pictures[row].numpy(),
+                    keypoints=batch.target_keypoints[row].numpy(),
+                    name=name,
+                    reconstruction=None if rebuilt is None else rebuilt[row],
+                )
+            done += len(batch.pairs)
+
+    def _rebuilt(self, batch: EvalBatch) -> list[Picture] | None:
+        if self.vae is None:
+            return None
+        with torch.no_grad():
+            moments = batch.target_moments.to(self.vae.device)
+            return list(self.vae.decode(posterior_mean(moments, self.vae.scale)))
+
+
+class FolderTruths:
+    """Two folders paired by file name; FID's real set is the second folder."""
+
+    toy = False
+
+    def __init__(self, pairs: list[tuple[str, Path, Path]]) -> None:
+        self._named = pairs
+        self.height = load_image(pairs[0][2]).height
+
+    def pairs(self) -> Sized:
+        found = (
+            Pair(np.asarray(load_image(made)), np.asarray(load_image(truth)), name=name)
+            for name, made, truth in self._named
+        )
+        return Sized(found, len(self._named))
+
+    def real(self) -> Sized:
+        truths = (np.asarray(load_image(truth)) for _, _, truth in self._named)
+        return Sized(truths, len(self._named))
