@@ -79,7 +79,7 @@ def test_same_seed_same_bytes(tmp_path: Path) -> None:
 
 def test_missing_parts_are_named(toys: Encoders, tmp_path: Path) -> None:
     toys.vae.save(tmp_path / "vae")
-    with pytest.raises(XmdptError, match="dino_source/config.json"):
+    with pytest.raises(XmdptError, match=r"dino_source/config\.json"):
         Encoders.load(tmp_path)
     with pytest.raises(XmdptError, match="no such DINOv2 folder"):
         load_encoders(tmp_path / "vae", tmp_path / "none", tmp_path / "none")

@@ -36,7 +36,9 @@ def evaluate(
     wardrobe: Annotated[
         bool, typer.Option("--wardrobe", help="Add the toy measures for drawn people.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="JSON to write [GENERATED/metrics.json].")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="JSON to write [GENERATED/metrics.json].")
+    ] = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:

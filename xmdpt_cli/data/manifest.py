@@ -14,6 +14,7 @@ FORMAT = "xmdpt-dataset"
 VERSION = 1
 MANIFEST = "dataset.json"
 BEGUN = "prepare.json"
+BESIDE = {"encoders", ".lock"}  # may lie in the folder before it is begun: toy encoders, the lock
 
 
 def claim_folder(out: Path, fingerprint: dict[str, Any]) -> None:
@@ -29,7 +30,7 @@ def claim_folder(out: Path, fingerprint: dict[str, Any]) -> None:
         begun = out / BEGUN
         if begun.exists():
             _refuse_other(out, json.loads(begun.read_text(encoding="utf-8")), fingerprint)
-        elif any(out.iterdir()):
+        elif any(path.name not in BESIDE for path in out.iterdir()):
             raise XmdptError(
                 f"{out} is not empty and was not made by prepare",
                 "choose an empty or new folder with --out",

@@ -32,6 +32,7 @@ from xmdpt_cli.data.manifest import (
 )
 from xmdpt_cli.data.shards import FLIP, ShardIndex, ShardWriter, ViewData, read_index
 from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.files import only_process
 from xmdpt_cli.progress import Progress, silent
 
 
@@ -101,30 +102,31 @@ def prepare_dataset(
                         ("batch_size", batch_size), ("limit", limit)):  # fmt: skip
         if value is not None and value < 1:
             raise ConfigError(f"{name} must be at least 1, not {value}")
-    claim_folder(out, fingerprint(listing, size, encoder, garments_per_shard, limit))
-    manifest = finished_manifest(out)
-    if manifest is not None:
-        return manifest
-    (out / MANIFEST).unlink(missing_ok=True)  # a shard was lost: not finished any more
-    plans = plan_shards(listing, garments_per_shard, limit)
-    whole = {plan.name: read_index(out / plan.name) for plan in plans}
-    todo = [garment for plan in plans if whole[plan.name] is None for garment in plan.garments]
-    total = sum(len(garment.views) for plan in plans for garment in plan.garments)
-    report = _Report(progress, total)
-    pool = ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1))
-    try:
-        decoded = decode_ahead(pool, listing, todo, size, ahead=2 * batch_size)
-        indexes = []
-        for plan in plans:
-            index = whole[plan.name]
-            if index is None:
-                index = _write_shard(out, plan, decoded, encoder, batch_size, report)
-            else:
-                report.add(sum(len(garment.views) for garment in plan.garments), plan.name)
-            indexes.append(index)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-    return make_manifest(out, indexes, listing.problems, size, encoder.describe())
+    with only_process(out):
+        claim_folder(out, fingerprint(listing, size, encoder, garments_per_shard, limit))
+        manifest = finished_manifest(out)
+        if manifest is not None:
+            return manifest
+        (out / MANIFEST).unlink(missing_ok=True)  # a shard was lost: not finished any more
+        plans = plan_shards(listing, garments_per_shard, limit)
+        whole = {plan.name: read_index(out / plan.name) for plan in plans}
+        todo = [garment for plan in plans if whole[plan.name] is None for garment in plan.garments]
+        total = sum(len(garment.views) for plan in plans for garment in plan.garments)
+        report = _Report(progress, total)
+        pool = ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1))
+        try:
+            decoded = decode_ahead(pool, listing, todo, size, ahead=2 * batch_size)
+            indexes = []
+            for plan in plans:
+                index = whole[plan.name]
+                if index is None:
+                    index = _write_shard(out, plan, decoded, encoder, batch_size, report)
+                else:
+                    report.add(sum(len(garment.views) for garment in plan.garments), plan.name)
+                indexes.append(index)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+        return make_manifest(out, indexes, listing.problems, size, encoder.describe())
 
 
 def fingerprint(

@@ -97,7 +97,7 @@ def _pass_through(net: AutoencoderKL, generator: torch.Generator) -> None:
     """
     for name, module in net.named_modules():
         if isinstance(module, nn.Conv2d):
-            gain = 1.0 if name.endswith("conv1") else 0.1
+            gain = 1.0 if name.endswith("conv1") else 0.3
             fan_in = module.weight[0].numel()
             module.weight.normal_(0.0, gain / math.sqrt(fan_in), generator=generator)
             if module.bias is not None:

@@ -115,6 +115,11 @@ class RelativeBias(nn.Module):
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(d) + bias) v; q (N, H, T, d), k and v (N, H, S, d), bias (·, H, T, S)."""
+    if bias.requires_grad and q.device.type == "cpu":
+        # No fused CPU kernel gives the bias a gradient, and SDPA's fallback also guards against
+        # rows that are masked out altogether, which costs as much as the softmax itself.
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1) + bias.to(q.dtype)
+        return scores.softmax(dim=-1) @ v
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
 
 

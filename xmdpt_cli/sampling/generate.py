@@ -206,5 +206,3 @@ def _existing(paths: list[Path], size: int) -> list[Picture] | None:
             return None
         pictures.append(picture)
     return pictures
-
-

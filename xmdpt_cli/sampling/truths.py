@@ -43,8 +43,7 @@ class DatasetTruths:
         self.count = sum(there)
         if not self.count:
             raise XmdptError(
-                f"{generated} holds no sample of the {split} pairs of {data} "
-                f"(e.g. {names[0]})",
+                f"{generated} holds no sample of the {split} pairs of {data} (e.g. {names[0]})",
                 f"draw them: xmdpt sample --data {data} --model RUN/model --out {generated}",
             )
         if not all(there[: self.count]):

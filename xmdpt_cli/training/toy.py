@@ -15,6 +15,7 @@ from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.encoders.bundle import Encoders
 from xmdpt_cli.encoders.toy import toy_dino, toy_vae
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.files import only_process
 from xmdpt_cli.images import Picture, read_picture
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.training.vae_loop import VAEStats, train_vae
@@ -77,24 +78,25 @@ def make_toy_encoders(
     ``out/vae``, ``out/dino_source``, ``out/dino_pose``. What is there already is not made again;
     an interrupted VAE training goes on.
     """
-    train = ListedPictures(listing, "train", size, limit)
-    test = ListedPictures(listing, "test", size, limit)
-    held_out = np.stack([test[i] for i in range(min(HELD_OUT, len(test)))]) if len(test) else None
-    vae = toy_vae(size, seed)
-    stats = train_vae(
-        vae,
-        train,
-        out=out / "vae",
-        held_out=held_out,
-        steps=vae_steps,
-        seed=seed,
-        progress=progress,
-    )
-    source, pose = (toy_dino(role, size, seed) for role in ("source", "pose"))
-    for dino, name in ((source, "dino_source"), (pose, "dino_pose")):
-        if not (out / name / "config.json").is_file():
-            dino.save(out / name)
+    with only_process(out):
+        train = ListedPictures(listing, "train", size, limit)
+        test = ListedPictures(listing, "test", size, limit)
+        held_out = (
+            np.stack([test[i] for i in range(min(HELD_OUT, len(test)))]) if len(test) else None
+        )
+        vae = toy_vae(size, seed)
+        stats = train_vae(
+            vae,
+            train,
+            out=out / "vae",
+            held_out=held_out,
+            steps=vae_steps,
+            seed=seed,
+            progress=progress,
+        )
+        source, pose = (toy_dino(role, size, seed) for role in ("source", "pose"))
+        for dino, name in ((source, "dino_source"), (pose, "dino_pose")):
+            if not (out / name / "config.json").is_file():
+                dino.save(out / name)
     # read back: what prepares the dataset is what sampling will load
     return ToyEncoders(Encoders.load(out), stats)
-
-

@@ -28,7 +28,10 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture
 from xmdpt_cli.progress import Progress, silent
 
-TOY_LR = 4e-3
+# For toys at 64 px. Measured on drawn people, same time each: 300 steps of 4 pictures 27.2 dB,
+# 600 of 2 27.8, 1200 of 1 27.9; at 4e-3 half a decibel less. The default 1800 of 2: 29.1 dB.
+# Four numbers for 4x4 pixels is tight: the best linear code of that size gives 23.0 dB.
+TOY_LR = 2e-3
 # Latent-diffusion autoencoders were trained at 4.5e-6 per picture of the batch (CompVis configs).
 FINE_TUNE_LR_PER_PICTURE = 4.5e-6
 WARM_UP = 0.05  # of the steps
@@ -79,8 +82,8 @@ def train_vae(
     *,
     out: str | Path,
     held_out: NDArray[np.uint8] | None = None,
-    steps: int = 900,
-    batch_size: int = 4,
+    steps: int = 1800,
+    batch_size: int = 2,
     lr: float | None = None,
     seed: int = 0,
     decoder_only: bool = False,
@@ -104,6 +107,8 @@ def train_vae(
     out = Path(out)
     if len(pictures) == 0:
         raise XmdptError("no pictures to train the VAE on")
+    if vae.dtype != torch.float32:
+        raise XmdptError(f"a VAE is trained in float32, this one is loaded as {vae.dtype}")
     if lr is None:
         lr = TOY_LR if vae.origin.toy else FINE_TUNE_LR_PER_PICTURE * batch_size
     settings = _Settings(

@@ -1,0 +1,165 @@
+"""Schedule, losses and sampler against formulas and against diffusers' schedulers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler
+from torch import Tensor
+
+from xmdpt_cli.diffusion import Schedule, sample, training_loss
+from xmdpt_cli.diffusion.loss import discretised_log_likelihood, loss_terms
+from xmdpt_cli.diffusion.sampler import guidance_scale, guided, timestep_list
+from xmdpt_cli.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("kind", "theirs"), [("linear", "linear"), ("cosine", "squaredcos_cap_v2")]
+)
+def test_schedule_is_diffusers(kind: str, theirs: str) -> None:
+    scheduler = DDPMScheduler(1000, 1e-4, 2e-2, theirs)
+    torch.testing.assert_close(
+        Schedule(kind).alpha_bar.float(), scheduler.alphas_cumprod, rtol=2e-4, atol=1e-9
+    )
+
+
+def test_posterior_by_bayes() -> None:
+    """Mean and variance of q(x_{t-1} | x_t, x_0) from the product of the two Gaussians."""
+    schedule, t = Schedule(), 400
+    beta, before = schedule.beta[t], schedule.alpha_bar[t - 1]
+    precision = (1 - beta) / beta + 1 / (1 - before)
+    assert float(schedule.posterior_variance[t]) == pytest.approx(float(1 / precision), rel=1e-9)
+    of_x0, of_xt = schedule.posterior_mean_weights()
+    assert float(of_xt[t]) == pytest.approx(float((1 - beta).sqrt() / beta / precision), rel=1e-9)
+    assert float(of_x0[t]) == pytest.approx(float(before.sqrt() / (1 - before) / precision))
+    assert float(schedule.posterior_log_variance[0]) == pytest.approx(
+        math.log(float(schedule.posterior_variance[1]))
+    )
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+def test_target_and_back(prediction: str) -> None:
+    schedule = Schedule("cosine", prediction)
+    rng = torch.Generator().manual_seed(0)
+    clean, noise = (torch.randn(4, 4, 2, 2, generator=rng) for _ in range(2))
+    t = torch.tensor([1, 300, 600, 900])
+    noisy = schedule.add_noise(clean, noise, t)
+    alpha_bar = schedule.alpha_bar[t].float().reshape(-1, 1, 1, 1)
+    found, eps = schedule.clean_and_noise(noisy, schedule.target(clean, noise, t), alpha_bar)
+    torch.testing.assert_close(found, clean, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(eps, noise, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+def test_a_perfect_prediction_has_no_loss_but_the_unavoidable(prediction: str) -> None:
+    schedule = Schedule("linear", prediction)
+    rng = torch.Generator().manual_seed(0)
+    clean, noise = (torch.randn(3, 4, 4, 4, generator=rng) for _ in range(2))
+    t = torch.tensor([5, 500, 995])
+    target = schedule.target(clean, noise, t)
+    # variance channels -1: exactly the posterior variance, so the KL is zero
+    out = torch.cat([target, -torch.ones_like(target)], dim=1)
+    noisy = schedule.add_noise(clean, noise, t)
+    mse, vb = loss_terms(out, clean, noisy, noise, t, schedule)
+    torch.testing.assert_close(mse, torch.zeros(3))
+    torch.testing.assert_close(vb, torch.zeros(3), atol=1e-5, rtol=0)
+
+
+def test_discretised_likelihood_sums_to_one() -> None:
+    bins = (torch.arange(256) / 127.5 - 1).reshape(1, 256, 1, 1)
+    log = discretised_log_likelihood(bins, torch.tensor(0.3), torch.tensor(math.log(0.2)))
+    assert float(log.exp().sum()) == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 10, 30, 50, 1000])
+def test_timestep_list_is_numpys(steps: int) -> None:
+    expected = np.round(np.linspace(0, 999, steps)).astype(int)[::-1].tolist()
+    if steps > 1:
+        assert timestep_list(steps) == expected
+    else:
+        assert timestep_list(1) == [999]  # a single step starts from noise
+    with pytest.raises(ConfigError):
+        timestep_list(0)
+
+
+def test_guidance_follows_equation_6() -> None:
+    assert guidance_scale(1000, 2.0, 1.0) == pytest.approx(1.0)
+    assert guidance_scale(500, 2.0, 1.0) == pytest.approx(1.5)
+    assert guidance_scale(0, 2.0, 1.0) == pytest.approx(2.0)
+    # FACTS section 7: with power 0.01 the scale is at least 1.989 at every step
+    assert min(guidance_scale(t, 2.0, 0.01) for t in timestep_list(50)) >= 1.989
+
+
+def gaussian_model(x: Tensor, t: Tensor, c: Tensor) -> Tensor:
+    """The exact noise prediction if the data are N(m, s^2): m = 0.5 where conditioned, s = 0.3."""
+    schedule = Schedule()
+    alpha_bar = schedule.alpha_bar[t].float().reshape(-1, 1, 1, 1)
+    mean = 0.5 * (c[:, :1] != 0).float().reshape(-1, 1, 1, 1)
+    variance = alpha_bar * 0.09 + 1 - alpha_bar
+    eps = (1 - alpha_bar).sqrt() * (x - alpha_bar.sqrt() * mean) / variance
+    return torch.cat([eps, torch.zeros_like(eps)], dim=1)
+
+
+def test_sampling_a_gaussian_gives_the_gaussian() -> None:
+    rng = torch.Generator().manual_seed(0)
+    noise = torch.randn(64, 4, 8, 8, generator=rng)
+    out = sample(gaussian_model, noise, torch.ones(64, 1), steps=200, guidance=1.0)
+    assert float(out.mean()) == pytest.approx(0.5, abs=0.01)
+    assert float(out.std()) == pytest.approx(0.3, abs=0.01)
+
+
+def test_1000_steps_are_diffusers_ddim() -> None:
+    """With every timestep listed the published list and a constant stride are the same thing."""
+    rng = torch.Generator().manual_seed(0)
+    x = noise = torch.randn(2, 4, 4, 4, generator=rng)
+    scheduler = DDIMScheduler(
+        1000, 1e-4, 2e-2, "linear", clip_sample=False, set_alpha_to_one=True
+    )
+    scheduler.set_timesteps(1000)
+    c = torch.ones(2, 1)
+    for t in scheduler.timesteps:
+        eps = guided(gaussian_model, x, int(t), c, 2.0, 0.5)[:, :4]
+        x = scheduler.step(eps, t, x, eta=0.0).prev_sample
+    ours = sample(gaussian_model, noise, c, steps=1000, guidance=2.0, power=0.5)
+    torch.testing.assert_close(ours, x, rtol=1e-3, atol=1e-3)
+
+
+def test_guidance_of_one_runs_no_unconditional_branch() -> None:
+    seen: list[int] = []
+
+    def model(x: Tensor, t: Tensor, c: Tensor) -> Tensor:
+        seen.append(len(x))
+        return gaussian_model(x, t, c)
+
+    sample(model, torch.zeros(2, 4, 4, 4), torch.ones(2, 1), steps=3, guidance=1.0)
+    assert seen == [2, 2, 2]
+    sample(model, torch.zeros(2, 4, 4, 4), torch.ones(2, 1), steps=3, guidance=2.0)
+    assert seen[3:] == [4, 4, 4]
+
+
+def test_dropped_rows_see_a_zero_condition() -> None:
+    seen: list[Tensor] = []
+
+    def model(x: Tensor, t: Tensor, c: Tensor) -> Tensor:
+        seen.append(c)
+        return torch.zeros(2, 8, 4, 4)
+
+    args = (torch.zeros(2, 4, 4, 4), torch.tensor([1, 2]), torch.zeros(2, 4, 4, 4))
+    keep = torch.tensor([True, False])
+    losses = training_loss(model, *args, torch.ones(2, 3), keep=keep, masked=False)
+    assert seen[0].tolist() == [[1, 1, 1], [0, 0, 0]]
+    assert losses.masked_mse is None
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(ConfigError, match="solver"):
+        sample(gaussian_model, torch.zeros(1, 4, 4, 4), torch.ones(1, 1), solver="euler")
+    with pytest.raises(ConfigError, match="power"):
+        sample(gaussian_model, torch.zeros(1, 4, 4, 4), torch.ones(1, 1), power=0.0)
+    with pytest.raises(ConfigError, match="schedule"):
+        Schedule("round")
+    with pytest.raises(ConfigError, match="prediction"):
+        Schedule("linear", "x0")

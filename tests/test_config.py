@@ -1,0 +1,98 @@
+"""Precedence, strictness and the presets."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from xmdpt_cli.config import TrainConfig, dump, presets, resolve
+from xmdpt_cli.errors import ConfigError
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_flag_beats_environment_beats_file_beats_preset_beats_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preset = "demo/tokens-64"
+    assert TrainConfig().batch_size == 32
+    assert resolve(TrainConfig, "train", {}, preset=preset).batch_size == 16
+    file = write(tmp_path / "a.toml", "[train]\nbatch_size = 8\n")
+    layers = {"file": file, "preset": preset}
+    assert resolve(TrainConfig, "train", {}, **layers).batch_size == 8  # type: ignore[arg-type]
+    monkeypatch.setenv("XMDPT_TRAIN_BATCH_SIZE", "4")
+    assert resolve(TrainConfig, "train", {}, **layers).batch_size == 4  # type: ignore[arg-type]
+    flags = {"batch_size": 2, "steps": None}
+    found = resolve(TrainConfig, "train", flags, **layers)  # type: ignore[arg-type]
+    assert found.batch_size == 2
+    assert found.conditioning == "tokens"  # the preset's, where nobody said otherwise
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[train]\nstepz = 3\n", "stepz"),
+        ("[sample]\nsteps = 3\n", "sample"),
+        ("[train]\nsteps = '3'\n", "steps"),
+        ("[train]\nsteps = true\n", "steps"),
+        ("[train]\nswap = 1\n", "swap"),
+        ("[train\n", "TOML"),
+        ("[train]\nschedule = 'round'\n", "schedule"),
+        ("[train]\nlearning_rate = 0\n", "learning_rate"),
+        ("[train]\nsteps = 0\n", "steps"),
+        ("[train]\nema = 1.0\n", "ema"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_named(tmp_path: Path, text: str, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        resolve(TrainConfig, "train", {}, file=write(tmp_path / "a.toml", text))
+
+
+def test_environment_values_are_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XMDPT_TRAIN_EMA_WARMUP", "true")
+    monkeypatch.setenv("XMDPT_TRAIN_LEARNING_RATE", "2e-4")
+    found = resolve(TrainConfig, "train", {})
+    assert found.ema_warmup is True
+    assert found.learning_rate == 2e-4
+    monkeypatch.setenv("XMDPT_TRAIN_STEPS", "many")
+    with pytest.raises(ConfigError, match="XMDPT_TRAIN_STEPS"):
+        resolve(TrainConfig, "train", {})
+
+
+def test_dump_is_read_back(tmp_path: Path) -> None:
+    config = dataclasses.replace(TrainConfig(), size="B", learning_rate=3e-4, swap=False)
+    file = write(tmp_path / "config.toml", dump("train", config))
+    assert resolve(TrainConfig, "train", {}, file=file) == config
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_reads_and_says_what_was_measured(name: str) -> None:
+    from xmdpt_cli.config import preset_text
+
+    resolve(TrainConfig, "train", {}, preset=name)
+    header = [line for line in preset_text(name).splitlines() if line.startswith("#")]
+    assert any("measured" in line for line in header)
+
+
+@pytest.mark.parametrize("size", ["S", "B", "L"])
+def test_paper_presets_hold_the_papers_recipe(size: str) -> None:
+    """Paper sec. 4.1, as FACTS lists it."""
+    small = resolve(TrainConfig, "train", {}, preset=f"paper/{size}-256")
+    assert (small.size, small.conditioning, small.prediction) == (size, "vector", "epsilon")
+    assert (small.batch_size, small.learning_rate, small.weight_decay) == (32, 1e-4, 0.0)
+    assert (small.ema, small.ema_warmup, small.mask_ratio) == (0.9999, False, 0.3)
+    assert (small.guidance_drop, small.schedule, small.masked_pass) == (0.1, "linear", True)
+    assert (small.sampling_steps, small.guidance) == (50, 2.0)
+    large = resolve(TrainConfig, "train", {}, preset=f"paper/{size}-512")
+    assert (large.batch_size, large.steps) == (10, 1_000_000)
+
+
+def test_unknown_preset_lists_the_known_ones() -> None:
+    with pytest.raises(ConfigError) as caught:
+        resolve(TrainConfig, "train", {}, preset="paper/XXL")
+    assert "paper/S-256" in caught.value.hint

@@ -1,0 +1,87 @@
+"""DESIGN's rule of who may import whom, and what may not be imported early, read with ast."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "xmdpt_cli"
+BASE = {"errors", "config", "images", "progress", "files", "presets", "__init__"}
+SIDEWAYS = {"data", "encoders", "model", "diffusion", "metrics"}
+MAY_IMPORT = {
+    **dict.fromkeys(BASE, BASE),
+    **{part: BASE | {part} for part in SIDEWAYS},
+    "training": BASE | SIDEWAYS | {"training"},
+    "sampling": BASE | SIDEWAYS | {"sampling"},
+    "bench": BASE | SIDEWAYS | {"training", "sampling", "bench"},
+    "console": BASE | {"console"},
+}
+MAY_IMPORT["commands"] = set.union(*MAY_IMPORT.values()) | {"commands"}
+MAY_IMPORT["app"] = MAY_IMPORT["commands"] | {"app"}
+MAY_IMPORT["__main__"] = {"app"}
+EARLY = {"__init__", "app", "commands", "config", "console", "errors", "progress", "files"}
+HEAVY = {"torch", "torchvision", "diffusers", "transformers", "lpips", "controlnet_aux", "cv2"}
+TALKERS = {"app", "commands", "console"}
+
+
+def part_of(path: Path) -> str:
+    relative = path.relative_to(PACKAGE)
+    return relative.parts[0].removesuffix(".py")
+
+
+def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
+    """Full dotted names imported by a file; ``if TYPE_CHECKING`` blocks do not run."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = tree.body if top_level_only else list(ast.walk(tree))
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found.add(node.module or "")
+            # `from xmdpt_cli import config` names a module too
+            found |= {f"{node.module}.{a.name}" for a in node.names if node.module == "xmdpt_cli"}
+    return found
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_file_imports_only_what_its_room_may(path: Path) -> None:
+    part = part_of(path)
+    ours = {n.split(".")[1] for n in imports(path) if n.startswith("xmdpt_cli.")}
+    ours.discard("__version__")
+    assert ours <= MAY_IMPORT[part], f"{part} may not import {sorted(ours - MAY_IMPORT[part])}"
+    outside = {name.split(".")[0] for name in imports(path)}
+    if part not in TALKERS:
+        assert not outside & {"typer", "rich"}, "only app, commands and console talk"
+    if part in EARLY:
+        early = {name.split(".")[0] for name in imports(path, top_level_only=True)}
+        assert not early & HEAVY, f"heavy import at the top: {sorted(early & HEAVY)}"
+
+
+def test_the_rule_sees_a_violation(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.py"
+    bad.write_text(
+        "from xmdpt_cli.data import loader\ndef f():\n    import xmdpt_cli.training.ema\n"
+    )
+    assert {"xmdpt_cli.data", "xmdpt_cli.training.ema"} <= imports(bad)
+
+
+def test_help_and_the_package_load_nothing_heavy() -> None:
+    code = (
+        "import sys, contextlib, io\n"
+        "import xmdpt_cli\n"
+        "from xmdpt_cli.app import run\n"
+        "with contextlib.redirect_stdout(io.StringIO()):\n"
+        "    assert run(['--help']) == 0\n"
+        f"print(sorted(set(sys.modules) & {HEAVY | {'numpy', 'PIL'}!r}))\n"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"

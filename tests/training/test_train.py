@@ -1,0 +1,216 @@
+"""Training on a small prepared dataset: it learns, resumes to the bit, and refuses what is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+from xmdpt_cli.config import TrainConfig
+from xmdpt_cli.data.deepfashion import find_dataset
+from xmdpt_cli.data.loader import PairDataset, TrainLoader
+from xmdpt_cli.data.prepare import prepare_dataset
+from xmdpt_cli.data.synthetic import make_wardrobe
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.model import XMDPT
+from xmdpt_cli.training.loop import Trainer, learning_rate_factor, train
+
+CONFIG = TrainConfig(
+    size="tiny", steps=6, batch_size=4, learning_rate=1e-3, ema=0.9, ema_warmup=True,
+    checkpoint_every=2, log_every=1, precision="fp32",
+)  # fmt: skip
+
+
+class PixelEncoder:
+    """Features that are plain functions of the pixels: no network, no minutes."""
+
+    def encode(
+        self, pictures: NDArray[np.uint8], poses: NDArray[np.uint8]
+    ) -> dict[str, torch.Tensor]:
+        def blocks(images: NDArray[np.uint8]) -> torch.Tensor:  # (N, 8, 8, 3) in [-1, 1]
+            n, size = images.shape[:2]
+            small = images.reshape(n, 8, size // 8, 8, size // 8, 3).mean(axis=(2, 4))
+            return torch.from_numpy(small).float() / 127.5 - 1
+
+        mean = blocks(pictures).permute(0, 3, 1, 2)
+        mean = torch.cat([mean, mean.mean(dim=1, keepdim=True)], dim=1)
+        tokens = blocks(pictures).flatten(1, 2).bfloat16()
+        pose = blocks(poses).flatten(1, 2).bfloat16()
+        moments = torch.cat([mean, torch.full_like(mean, -10.0)], dim=1)
+        return {"moments": moments.half(), "source_tokens": tokens, "pose_tokens": pose}
+
+    def describe(self) -> dict[str, Any]:
+        part = {"id": "pixels", "sha256": "none", "toy": True}
+        vae = {**part, "scale": 1.5, "factor": 4, "channels": 4}
+        return {"vae": vae, "source": part, "pose": part, "toy": True}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("train")
+    make_wardrobe(root / "raw", people_train=4, people_test=2, views=3, height=64, workers=1)
+    prepare_dataset(find_dataset(root / "raw"), root / "data", size=32, encoder=PixelEncoder())
+    return root / "data"
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("conditioning", ["vector", "tokens"])
+def test_the_loss_falls(data: Path, tmp_path: Path, conditioning: str) -> None:
+    config = dataclasses.replace(CONFIG, conditioning=conditioning, steps=40, log_every=10)
+    train(config, data, tmp_path / "run")
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 10, 20, 30, 40]
+    assert rows[-1]["mse"] < 0.8 * rows[0]["mse"]
+    assert rows[-1]["masked_mse"] < 0.8 * rows[0]["masked_mse"]
+    assert list((tmp_path / "run").glob("events.out.tfevents.*"))
+
+
+def test_what_is_exported_is_the_average_and_loads(data: Path, tmp_path: Path) -> None:
+    done = train(CONFIG, data, tmp_path / "run")
+    model = XMDPT.from_pretrained(str(done.model))
+    ema = load_file(tmp_path / "run/checkpoints/step_0000006/ema.safetensors")
+    raw = load_file(tmp_path / "run/checkpoints/step_0000006/model.safetensors")
+    assert same(dict(model.state_dict()), ema)
+    assert not same(ema, raw)
+    facts = json.loads((done.model / "xmdpt.json").read_text())
+    assert facts["toy"] is True
+    assert facts["resolution"] == 32
+    kept = sorted(p.name for p in (tmp_path / "run/checkpoints").glob("step_*"))
+    assert kept == ["step_0000004", "step_0000006"]
+    assert (tmp_path / "run/checkpoints/latest").read_text() == "step_0000006"
+
+
+def test_going_on_equals_never_having_stopped(data: Path, tmp_path: Path) -> None:
+    train(CONFIG, data, tmp_path / "whole")
+    train(dataclasses.replace(CONFIG, steps=2), data, tmp_path / "parts")
+    train(dataclasses.replace(CONFIG, steps=5), data, tmp_path / "parts")
+    train(CONFIG, data, tmp_path / "parts")
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    last = "checkpoints/step_0000006/optimizer.safetensors"
+    assert same(load_file(tmp_path / "whole" / last), load_file(tmp_path / "parts" / last))
+    steps = [
+        json.loads(line)["step"]
+        for line in (tmp_path / "parts/metrics.jsonl").read_text().splitlines()
+    ]
+    assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_killed_and_run_again(data: Path, tmp_path: Path) -> None:
+    """SIGKILL in the middle; the same command again ends with the same weights."""
+    steps = 40
+    script = (
+        "import sys; from pathlib import Path; import dataclasses, torch\n"
+        "torch.set_num_threads(1)\n"
+        "from xmdpt_cli.config import TrainConfig\n"
+        "from xmdpt_cli.training.loop import train\n"
+        f"config = {dataclasses.replace(CONFIG, steps=steps, checkpoint_every=5)!r}\n"
+        "train(config, Path(sys.argv[1]), Path(sys.argv[2]))\n"
+    )
+    command = [sys.executable, "-c", script, str(data)]
+    run = tmp_path / "killed"
+    process = subprocess.Popen([*command, str(run)])
+    deadline = time.monotonic() + 60
+    while not (run / "checkpoints/latest").is_file() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (run / "model").exists()
+    subprocess.run([*command, str(run)], check=True)
+    subprocess.run([*command, str(tmp_path / "whole")], check=True)
+    assert same(weights(run), weights(tmp_path / "whole"))
+
+
+def test_other_settings_are_refused_by_name(data: Path, tmp_path: Path) -> None:
+    short = dataclasses.replace(CONFIG, steps=1)
+    train(short, data, tmp_path / "run")
+    with pytest.raises(XmdptError, match=r"learning_rate: 0.001 -> 0.5"):
+        train(dataclasses.replace(short, learning_rate=0.5), data, tmp_path / "run")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/mine.txt").write_text("precious")
+    with pytest.raises(XmdptError, match="not empty"):
+        train(short, data, tmp_path / "other")
+    assert (tmp_path / "other/mine.txt").read_text() == "precious"
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = Trainer.step
+
+    def poisoned(self: Trainer, batch: Any) -> Any:
+        if self.done == 3:
+            with torch.no_grad():
+                self.model.tdnet.position.fill_(float("nan"))
+        return before(self, batch)
+
+    monkeypatch.setattr(Trainer, "step", poisoned)
+    with pytest.raises(XmdptError, match="no number any more at step 4"):
+        train(CONFIG, data, tmp_path / "run")
+    assert (tmp_path / "run/checkpoints/latest").read_text() == "step_0000002"
+    ema = load_file(tmp_path / "run/checkpoints/step_0000002/ema.safetensors")
+    assert all(bool(value.isfinite().all()) for value in ema.values())
+
+
+def test_an_interrupt_saves_first(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = Trainer.step
+
+    def interrupted(self: Trainer, batch: Any) -> Any:
+        if self.done == 3:
+            raise KeyboardInterrupt
+        return before(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(CONFIG, data, tmp_path / "run")
+    assert (tmp_path / "run/checkpoints/latest").read_text() == "step_0000003"
+    train(CONFIG, data, tmp_path / "run")
+    train(CONFIG, data, tmp_path / "whole")
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+
+
+def test_a_broken_checkpoint_is_named(data: Path, tmp_path: Path) -> None:
+    train(CONFIG, data, tmp_path / "run")
+    bad = tmp_path / "run/checkpoints/step_0000006/ema.safetensors"
+    bad.write_bytes(bad.read_bytes()[:100])
+    with pytest.raises(XmdptError, match="step_0000006") as caught:
+        train(dataclasses.replace(CONFIG, steps=8), data, tmp_path / "run")
+    assert "rm -r" in caught.value.hint
+
+
+def test_learning_rate_schedule() -> None:
+    config = dataclasses.replace(CONFIG, steps=110, warmup_steps=10, decay="cosine")
+    assert learning_rate_factor(config, 0) == pytest.approx(0.1)
+    assert learning_rate_factor(config, 10) == pytest.approx(1.0)
+    assert learning_rate_factor(config, 60) == pytest.approx(0.5)
+    assert learning_rate_factor(config, 110) == pytest.approx(0.0)
+    assert learning_rate_factor(dataclasses.replace(config, decay="none"), 109) == 1.0
+
+
+def test_the_average_follows_its_formula(data: Path) -> None:
+    trainer = Trainer(dataclasses.replace(CONFIG, ema=0.9, ema_warmup=False), PairDataset(data))
+    start = trainer.model.tdnet.position.detach().clone()
+    trainer.step(TrainLoader(trainer.dataset, 4, 0).batch(0))
+    expected = 0.9 * start + 0.1 * trainer.model.tdnet.position.detach()
+    torch.testing.assert_close(trainer.ema.model.tdnet.position, expected)
