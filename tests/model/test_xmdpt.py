@@ -207,7 +207,7 @@ def test_relative_index_by_its_definition() -> None:
 
 
 def test_the_bias_is_cached_until_its_table_changes() -> None:
-    bias = RelativeBias(3, 2)
+    bias = RelativeBias(3, 2).eval()
     with torch.no_grad():
         first = bias()
         assert bias() is first
@@ -216,6 +216,19 @@ def test_the_bias_is_cached_until_its_table_changes() -> None:
         bias.load_state_dict({"table": torch.full((28, 2), 2.0)})
         assert torch.equal(bias(), torch.full((2, 9, 9), 2.0))
     assert bias().requires_grad
+
+
+def test_a_fused_optimizer_step_is_seen_by_the_pass_without_gradient() -> None:
+    """Fused AdamW changes weights in place without raising their version."""
+    bias = RelativeBias(3, 2)
+    optimizer = torch.optim.AdamW(bias.parameters(), lr=0.1, weight_decay=0.0, fused=True)
+    with torch.no_grad():
+        bias()
+    bias().sum().backward()
+    optimizer.step()
+    with torch.no_grad():
+        assert torch.equal(bias(), bias._gather())
+        assert float(bias().abs().min()) > 0.05
 
 
 def test_timestep_features_by_formula() -> None:

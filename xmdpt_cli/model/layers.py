@@ -97,10 +97,11 @@ class RelativeBias(nn.Module):
         self._cache: tuple[tuple[object, ...], Tensor] | None = None
 
     def forward(self) -> Tensor:
-        """The bias (H, T, T); built once for as long as the table stays the same."""
-        if torch.is_grad_enabled() and self.table.requires_grad:
+        """The bias (H, T, T); in eval mode built once for as long as the table stays the same."""
+        if self.training or (torch.is_grad_enabled() and self.table.requires_grad):
+            # never cached in training: fused optimizers change weights without raising _version
+            self._cache = None
             return self._gather()
-        # a parameter's version counts its in-place changes: optimizer, EMA, load_state_dict
         stamp = (self.table.data_ptr(), self.table._version, self.table.dtype, self.table.device)
         if self._cache is None or self._cache[0] != stamp:
             self._cache = (stamp, self._gather())

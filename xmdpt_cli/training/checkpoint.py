@@ -91,7 +91,8 @@ def _load_optimizer(
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         kind, name = key.split(".", 1)
-        state.setdefault(index[name], {})[kind] = value
+        # a copy: tensors in a mapped file may lie unaligned, and then other code rounds otherwise
+        state.setdefault(index[name], {})[kind] = value.clone()
     # load_state_dict moves the tensors to the parameters' devices (AdamW's step excepted)
     optimizer.load_state_dict(
         {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
