@@ -129,8 +129,9 @@ class _Bars:
     def __call__(self, stage: str, done: int, total: int, /, **info: Any) -> None:
         if stage not in self.tasks:
             self.tasks[stage] = self.progress.add_task(stage, total=total, completed=done, info="")
-        fields = {"info": _info(info)} if info else {}
-        self.progress.update(self.tasks[stage], completed=done, total=total, **fields)
+        self.progress.update(self.tasks[stage], completed=done, total=total)
+        if info:
+            self.progress.update(self.tasks[stage], info=_info(info))
 
 
 class _Lines:

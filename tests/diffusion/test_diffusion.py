@@ -115,9 +115,7 @@ def test_1000_steps_are_diffusers_ddim() -> None:
     """With every timestep listed the published list and a constant stride are the same thing."""
     rng = torch.Generator().manual_seed(0)
     x = noise = torch.randn(2, 4, 4, 4, generator=rng)
-    scheduler = DDIMScheduler(
-        1000, 1e-4, 2e-2, "linear", clip_sample=False, set_alpha_to_one=True
-    )
+    scheduler = DDIMScheduler(1000, 1e-4, 2e-2, "linear", clip_sample=False, set_alpha_to_one=True)
     scheduler.set_timesteps(1000)
     c = torch.ones(2, 1)
     for t in scheduler.timesteps:

@@ -1,4 +1,4 @@
-"""Training on a small prepared dataset: it learns, resumes to the bit, and refuses what is wrong."""
+"""Training on a small prepared dataset: it learns, resumes to the bit, refuses what is wrong."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from xmdpt_cli.files import write_text
 
 SIZE = 64  # pixels: what two cores can train in minutes
 PEOPLE, TEST_PEOPLE, VIEWS, HEIGHT = 400, 32, 4, 128
-VAE_STEPS = 900
+VAE_STEPS = 1000
 
 
 def demo(

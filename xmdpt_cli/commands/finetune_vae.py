@@ -62,6 +62,7 @@ def finetune_vae(
     gain = "" if before is None or after is None else f", PSNR {before:.2f} -> {after:.2f} dB"
     talk.result(
         plain(dataclasses.asdict(stats)),
-        text=f"fine-tuned {stats.steps} steps in {duration(stats.seconds)}{gain} (held out): {out}\n"
+        text=f"fine-tuned {stats.steps} steps in {duration(stats.seconds)}{gain} (held out)"
+        f": {out}\n"
         f"next: xmdpt sample --vae {out} ...",
     )

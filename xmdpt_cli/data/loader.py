@@ -10,7 +10,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -97,7 +97,9 @@ class TrainLoader:
         )
 
 
-def prefetch(loader: TrainLoader, start_step: int = 0, depth: int = 2) -> Iterator[Batch]:
+def prefetch(
+    loader: TrainLoader, start_step: int = 0, depth: int = 2
+) -> Generator[Batch, None, None]:
     """``loader.batch(start_step)``, the next, and so on without end, read ahead on a thread.
 
     A batch is overwritten after two more have been asked for: copy what is to be kept. Close the

@@ -74,7 +74,7 @@ def loss_terms(
     timesteps: Tensor,
     schedule: Schedule = LINEAR,
 ) -> tuple[Tensor, Tensor]:
-    """(mse (N,), vb (N,) in bits per dimension) of a prediction ``out`` (N, 2C, h, w), in float32."""
+    """(mse (N,), vb (N,) in bits per dimension) of a prediction ``out`` (N, 2C, h, w); float32."""
     prediction, variance = out.float().chunk(2, dim=1)
     target = schedule.target(clean, noise, timesteps)
     mse = (target - prediction).square().flatten(1).mean(dim=1)

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -83,7 +84,7 @@ def from_published(
     return model
 
 
-def _sizes(state: Mapping[str, Tensor]) -> dict[str, int]:
+def _sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     width, channels, patch, _ = state["x_embedder.proj.weight"].shape
     blocks = {int(m[1]) for k in state if (m := re.match(r"blocks\.(\d+)\.", k))}
     table = state["blocks.0.attn.rel_pos_bias.relative_position_bias_table"]

@@ -1,6 +1,6 @@
 """Building blocks of TDNet and MIPNet: positions, timesteps, attention with a relative bias, adaLN.
 
-Legend for the shapes: N batch, T tokens, S context tokens, D width, H heads, s grid side (T = s * s).
+Legend: N batch, T tokens, S context tokens, D width, H heads, s grid side (T = s * s).
 """
 
 from __future__ import annotations
@@ -115,7 +115,9 @@ class RelativeBias(nn.Module):
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d) + bias) v; q (N, H, T, d), k and v (N, H, S, d), bias (·, H, T, S)."""
+    """softmax(q k^T / sqrt(d) + bias) v.
+
+    q (N, H, T, d), k and v (N, H, S, d), bias (1 or N, H, T, S)."""
     if bias.requires_grad and q.device.type == "cpu":
         # No fused CPU kernel gives the bias a gradient, and SDPA's fallback also guards against
         # rows that are masked out altogether, which costs as much as the softmax itself.
@@ -141,7 +143,7 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor, context: Tensor | None, kept: Tensor | None) -> Tensor:
         q, k, v = split_heads(self.qkv(x), self.heads, 3)
         out = attend(q, k, v, pick_bias(self.bias(), x.shape[1], kept))
-        return self.proj(out.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.proj(out.transpose(1, 2).flatten(2))
 
 
 class CrossAttention(nn.Module):
@@ -156,11 +158,12 @@ class CrossAttention(nn.Module):
         self.bias = RelativeBias(side, heads)
 
     def forward(self, x: Tensor, context: Tensor | None, kept: Tensor | None) -> Tensor:
-        assert context is not None and kept is None
+        assert context is not None
+        assert kept is None
         (q,) = split_heads(self.to_q(x), self.heads, 1)
         k, v = split_heads(self.to_kv(context), self.heads, 2)
         out = attend(q, k, v, self.bias())
-        return self.proj(out.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.proj(out.transpose(1, 2).flatten(2))
 
 
 def pick_bias(bias: Tensor, length: int, kept: Tensor | None) -> Tensor:
@@ -187,7 +190,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))  # type: ignore[no-any-return]
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
 
 
 class Block(nn.Module):
@@ -222,4 +225,4 @@ class FinalLayer(nn.Module):
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
         shift, scale = self.modulation(c).chunk(2, dim=1)
-        return self.linear(modulate(self.norm(x), shift, scale))  # type: ignore[no-any-return]
+        return self.linear(modulate(self.norm(x), shift, scale))

@@ -60,11 +60,11 @@ class CANet(nn.Module):
     def forward(
         self, pose_tokens: Tensor, source_tokens: Tensor, source_embedding: Tensor
     ) -> Tensor:
-        dtype = self.final[0].weight.dtype
+        dtype = source_embedding.dtype
         v_pose = self.pose_conv(self.pose_mlp(pose_tokens.to(dtype)))  # (N, 1, D)
         v_global = self.global_conv(self.source_mlp(source_tokens.to(dtype)))  # (N, 1, D)
         v_local = self.local_conv(source_embedding)  # (N, 1, D)
-        return self.final((v_local + v_global + v_pose).squeeze(1))  # type: ignore[no-any-return]
+        return self.final((v_local + v_global + v_pose).squeeze(1))
 
 
 class TDNet(nn.Module):
@@ -101,7 +101,7 @@ class TDNet(nn.Module):
 
     def embed(self, latents: Tensor) -> Tensor:
         """(N, C, h, w) -> (N, T, D), position included."""
-        return self.patch_embed(latents) + self.position  # type: ignore[no-any-return]
+        return self.patch_embed(latents) + self.position
 
     def encode(self, x: Tensor, c: Tensor, kept: Tensor | None = None) -> Tensor:
         """The first depth-2 blocks; kept (N, K) says which tokens x holds, None: all."""
@@ -141,7 +141,7 @@ class MIPNet(nn.Module):
 
         Returns (N, T, D): kept positions as they came (with ``position`` added), the others new.
         """
-        n, k, width = kept_tokens.shape
+        n, _, width = kept_tokens.shape
         tokens = position.shape[1]
         where = kept.unsqueeze(-1).expand(-1, -1, width)
         x = self.mask_token.to(kept_tokens.dtype).expand(n, tokens, width)

@@ -18,9 +18,10 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.model.layers import RelativeBias
 from xmdpt_cli.model.networks import CANet, Context, MIPNet, TDNet, initialise
 
-#: (depth, D, heads); S, B, L: paper Table 1 and sec. 4.1; XL: published code only; tiny: ours, for toys
+#: (depth, D, heads); S, B, L: paper sec. 4.1; XL: published code only; tiny: ours, for toys
 SIZES: dict[str, tuple[int, int, int]] = {
     "tiny": (4, 128, 4),
     "S": (12, 384, 6),
@@ -72,7 +73,8 @@ class XMDPT(
             raise ConfigError(f"conditioning is 'vector' or 'tokens', not {conditioning!r}")
         if latent_size % patch or width % heads or width % 4:
             raise ConfigError(
-                f"sizes do not fit: latents {latent_size}, patch {patch}, width {width}, heads {heads}"
+                f"sizes do not fit: latents {latent_size}, patch {patch}, width {width}, "
+                f"heads {heads}"
             )
         if not 0 <= mask_ratio < 1 or not 0 < decode_layers < depth:
             raise ConfigError("mask_ratio lies in [0, 1), decode_layers between 1 and depth - 1")
@@ -99,7 +101,7 @@ class XMDPT(
 
     @classmethod
     def from_size(cls, size: str, **overrides: Any) -> XMDPT:
-        """``XMDPT.from_size("S", latent_size=64)``: a named size, other arguments as in __init__."""
+        """``XMDPT.from_size("S", latent_size=64)``: a named size, the rest as in __init__."""
         if size not in SIZES:
             raise ConfigError(f"no such size: {size!r}", f"choose one of {', '.join(SIZES)}")
         depth, width, heads = SIZES[size]
@@ -115,7 +117,7 @@ class XMDPT(
         """
         self._check(source_latents, "source_latents")
         embedded = self.tdnet.embed(source_latents)
-        return self.canet(pose_tokens, source_tokens, embedded)  # type: ignore[no-any-return]
+        return self.canet(pose_tokens, source_tokens, embedded)
 
     def context(self, source_latents: Tensor, pose_map: Tensor) -> Context:
         """What ``conditioning="tokens"`` passes besides the vector.
@@ -149,7 +151,7 @@ class XMDPT(
         net = self.tdnet
         tokens = x.shape[1]
         x = net.encode(x if source is None else torch.cat([x, source], dim=1), c)
-        position = net.decoder_position
+        position: Tensor = net.decoder_position
         if source is not None:
             position = torch.cat([position, torch.zeros_like(position)], dim=1)
         assert x.shape[1] in (tokens, 2 * tokens)
@@ -204,7 +206,7 @@ class XMDPT(
         mipnet = sum(p.numel() for p in self.mipnet.parameters()) if self.mipnet else 0
         blocks = mipnet - (self.mipnet.mask_token.numel() if self.mipnet else 0)
         positions = self.tdnet.position.numel() + self.tdnet.decoder_position.numel()
-        tables = sum(block.attention.bias.table.numel() for block in self.tdnet.blocks)
+        tables = sum(m.table.numel() for m in self.tdnet.modules() if isinstance(m, RelativeBias))
         return {
             "training": training,
             "inference": training - mipnet,

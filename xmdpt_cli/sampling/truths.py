@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -15,14 +16,16 @@ from xmdpt_cli.images import Picture, load_image
 from xmdpt_cli.metrics.evaluate import Pair
 from xmdpt_cli.sampling.generate import find_vae, sample_name
 
+T = TypeVar("T")
 
-class Sized:
+
+class Sized(Generic[T]):
     """An iterator that knows its length, for progress."""
 
-    def __init__(self, iterator: Iterator[Pair] | Iterator[Picture], length: int) -> None:
+    def __init__(self, iterator: Iterator[T], length: int) -> None:
         self._iterator, self._length = iterator, length
 
-    def __iter__(self) -> Iterator[Pair] | Iterator[Picture]:
+    def __iter__(self) -> Iterator[T]:
         return self._iterator
 
     def __length_hint__(self) -> int:
@@ -60,10 +63,10 @@ class DatasetTruths:
         except XmdptError:
             self.vae = None
 
-    def pairs(self) -> Sized:
+    def pairs(self) -> Sized[Pair]:
         return Sized(self._pairs(), self.count)
 
-    def real(self) -> Sized:
+    def real(self) -> Sized[Picture]:
         """Every training picture, or the split's own if there is no training split."""
         try:
             reference = PairDataset(self.dataset.path, "train")
@@ -105,13 +108,13 @@ class FolderTruths:
         self._named = pairs
         self.height = load_image(pairs[0][2]).height
 
-    def pairs(self) -> Sized:
+    def pairs(self) -> Sized[Pair]:
         found = (
             Pair(np.asarray(load_image(made)), np.asarray(load_image(truth)), name=name)
             for name, made, truth in self._named
         )
         return Sized(found, len(self._named))
 
-    def real(self) -> Sized:
+    def real(self) -> Sized[Picture]:
         truths = (np.asarray(load_image(truth)) for _, _, truth in self._named)
         return Sized(truths, len(self._named))

@@ -94,7 +94,7 @@ class Trainer:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             losses = self.losses(batch)
         self.optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()  # type: ignore[no-untyped-call]
+        losses.total.backward()
         self.optimizer.step()
         self.done += 1
         self.ema.update(self.model, self.done)

@@ -26,7 +26,7 @@ _FREE = {"steps", "checkpoint_every", "log_every", "keep_checkpoints"}
 
 def begin_run(out: Path, config: TrainConfig, dataset: PairDataset) -> None:
     """Write config.toml and run.json, or check that ``out`` holds this very run."""
-    identity = {
+    identity: dict[str, Any] = {
         "data": [shard["sha256"] for shard in dataset.manifest["shards"]],
         "config": {k: v for k, v in dataclasses.asdict(config).items() if k not in _FREE},
     }
@@ -88,7 +88,7 @@ class Log:
             lines = [json.loads(line) for line in self.path.read_text().splitlines() if line]
             kept = [json.dumps(row) for row in lines if row["step"] <= done]
             self.path.write_text("".join(line + "\n" for line in kept))
-        self.events = SummaryWriter(str(out), purge_step=done + 1)  # type: ignore[no-untyped-call]
+        self.events = SummaryWriter(str(out), purge_step=done + 1)
 
     def add(self, losses: Losses, step: int) -> None:
         terms = {"loss": losses.total, "mse": losses.mse, "vb": losses.vb}
@@ -107,7 +107,7 @@ class Log:
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **finite}) + "\n")
         for name, value in means.items():
-            self.events.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+            self.events.add_scalar(name, value, step)
 
     def close(self) -> None:
-        self.events.close()  # type: ignore[no-untyped-call]
+        self.events.close()

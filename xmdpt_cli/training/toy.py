@@ -69,7 +69,7 @@ def make_toy_encoders(
     *,
     size: int,
     seed: int = 0,
-    vae_steps: int = 900,
+    vae_steps: int = 1800,
     limit: int | None = None,
     progress: Progress = silent,
 ) -> ToyEncoders:

@@ -1,0 +1,252 @@
+"""The whole way through the commands: drawn people always, real photographs where they are."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from xmdpt_cli.app import run
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def ok(*arguments: object) -> None:
+    assert run([str(a) for a in arguments]) == 0
+
+
+def result(capsys: Capture, *arguments: object) -> dict[str, object]:
+    """Run with --json and parse what stdout holds: nothing but one object."""
+    capsys.readouterr()
+    ok(*arguments, "--json")
+    parsed: dict[str, object] = json.loads(capsys.readouterr().out)
+    return parsed
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn people, prepared with toy encoders and trained for a few steps."""
+    work = tmp_path_factory.mktemp("way")
+    ok("wardrobe", "--out", work / "raw", "--people", 3, "--test-people", 2, "--height", 64)
+    toy = ["--encoders", "toy", "--size", 32, "--vae-steps", 3]
+    ok("prepare", "--root", work / "raw", "--out", work / "data", *toy)
+    train(work, "run")
+    return work
+
+
+def train(work: Path, name: str, *more: object) -> None:
+    ok(
+        "train", "--data", work / "data", "--out", work / name, "--preset", "demo/tokens-64",
+        "--steps", 3, "--batch-size", 4, *more,
+    )  # fmt: skip
+
+
+def sample(work: Path, out: Path, *more: object) -> list[object]:
+    model = work / "run" / "model"
+    return ["sample", "--data", work / "data", "--model", model, "--out", out, "--steps", 2, *more]
+
+
+def test_sample_then_evaluate(work: Path, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "samples"
+    made = result(capsys, *sample(work, out))
+    assert made["pictures"] == 4
+    assert made["toy"] is True
+    names = sorted(p.name for p in out.glob("*_2_*.png"))
+    assert len(names) == 4
+    assert all(name.startswith("fashion") and "_1front" in name + "_1front" for name in names)
+    assert Image.open(out / "sheet.png").width > 4 * 32
+    numbers = result(capsys, "evaluate", "--data", work / "data", "--generated", out, "--wardrobe")
+    rows = numbers["rows"]
+    assert isinstance(rows, dict)
+    assert set(rows) == {"generated", "copy-source", "mean-image", "vae-reconstruction"}
+    for metric in ("ssim_256", "psnr", "l1", "lpips_alex_toy", "fid_toyconv"):
+        assert metric in rows["generated"]
+    assert "fid" not in rows["generated"]  # a random network's distance never has that name
+    assert json.loads((out / "metrics.json").read_text())["counts"]["generated"] == 4
+
+
+def test_a_picture_depends_on_seed_and_pair_alone(work: Path, tmp_path: Path) -> None:
+    ok(*sample(work, tmp_path / "one", "--batch-size", 1))
+    ok(*sample(work, tmp_path / "many", "--batch-size", 4))
+    ok(*sample(work, tmp_path / "other", "--seed", 1))
+    for path in (tmp_path / "one").glob("*_2_*.png"):
+        one = np.asarray(Image.open(path)).astype(int)
+        many = np.asarray(Image.open(tmp_path / "many" / path.name)).astype(int)
+        other = np.asarray(Image.open(tmp_path / "other" / path.name)).astype(int)
+        assert np.abs(one - many).max() <= 1  # the sums of a matrix product round otherwise
+        assert np.abs(one - other).max() > 8
+
+
+def test_sampling_goes_on_where_it_was(work: Path, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "samples"
+    ok(*sample(work, out, "--batch-size", 1))
+    files = sorted(out.glob("*_2_*.png"))
+    before = {p: p.read_bytes() for p in files}
+    files[1].unlink()
+    files[2].write_bytes(before[files[2]][:50])  # cut short
+    kept = files[0].stat().st_mtime_ns
+    ok(*sample(work, out, "--batch-size", 1))
+    assert {p: p.read_bytes() for p in files} == before
+    assert files[0].stat().st_mtime_ns == kept
+    capsys.readouterr()
+    assert run([str(a) for a in sample(work, out, "--guidance", 3.5)]) == 1
+    assert "what differs: recipe" in capsys.readouterr().err
+
+
+def test_evaluate_two_folders(tmp_path: Path, capsys: Capture) -> None:
+    rng = np.random.default_rng(0)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for i in range(3):
+            picture = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+            Image.fromarray(picture).save(tmp_path / folder / f"{i}.png")
+    Image.fromarray(picture).save(tmp_path / "a" / "alone.png")
+    off = ["--alexnet-weights", "off", "--inception-weights", "off"]
+    args = ["evaluate", "--generated", tmp_path / "a", "--target", tmp_path / "b", *off]
+    rows = result(capsys, *args)["rows"]
+    assert isinstance(rows, dict)
+    assert set(rows["generated"]) == {"ssim_w51", "ssim_256", "psnr", "l1"}
+    ok(*args)
+    assert "no partner for" in capsys.readouterr().err
+
+
+def test_finetuning_changes_the_decoder_alone(work: Path, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "vae"
+    stats = result(capsys, "finetune-vae", "--data", work / "data", "--out", out, "--steps", 2)
+    assert stats["decoder_only"] is True
+    assert isinstance(stats["psnr"], float)
+    assert (out / "diffusion_pytorch_model.safetensors").is_file()
+    ok(*sample(work, tmp_path / "samples", "--vae", out, "--limit", 1))
+
+
+def test_the_vector_model_goes_the_same_way(work: Path, tmp_path: Path) -> None:
+    ok(
+        "train", "--data", work / "data", "--out", work / "vector", "--size", "tiny",
+        "--steps", 2, "--batch-size", 2, "--ema-warmup",
+    )  # fmt: skip
+    facts = json.loads((work / "vector/model/xmdpt.json").read_text())
+    assert (facts["prediction"], facts["schedule"]) == ("epsilon", "linear")
+    args = ["sample", "--data", work / "data", "--model", work / "vector/model"]
+    ok(*args, "--out", tmp_path / "samples", "--steps", 2, "--limit", 1)
+
+
+def test_dry_run_writes_nothing(work: Path, tmp_path: Path, capsys: Capture) -> None:
+    plan = result(
+        capsys, "train", "--data", work / "data", "--out", tmp_path / "no", "--preset",
+        "paper/S-256", "--dry-run",
+    )  # fmt: skip
+    assert not (tmp_path / "no").exists()
+    assert plan["toy"] is True
+    assert isinstance(plan["config"], dict)
+    assert plan["config"]["batch_size"] == 32
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "--data", "nowhere", "--out", "x"], "nowhere does not exist"),
+        (["sample", "--data", "DATA", "--model", "nowhere", "--out", "x"], "no such model folder"),
+        (["sample", "--data", "DATA", "--model", "DATA", "--out", "x"], "not a model folder"),
+        (["evaluate", "--generated", "nowhere", "--data", "DATA"], "no such folder"),
+        (["prepare", "--root", "nowhere", "--out", "x"], "nowhere does not exist"),
+    ],
+)
+def test_missing_things_are_named(
+    work: Path, arguments: list[str], said: str, capsys: Capture, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert run([str(work / "data") if a == "DATA" else a for a in arguments]) == 1
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert "Traceback" not in captured.err
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["prepare", "--root", "r", "--out", "o", "--encoders", "best"],
+        ["prepare", "--root", "r", "--out", "o", "--encoders", "toy", "--vae", "v"],
+        ["prepare", "--root", "r", "--out", "o", "--size", "100"],
+        ["evaluate", "--generated", "g"],
+        ["train", "--data", "d", "--out", "o", "--preset", "none"],
+        ["train", "--data", "d", "--out", "o", "--config", "missing.toml"],
+        ["train", "--data", "d", "--out", "o", "--conditioning", "words"],
+    ],
+)
+def test_wrong_options_exit_2(arguments: list[str], capsys: Capture) -> None:
+    assert run(arguments) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_model_of_another_size_is_refused(work: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Trained at 32 px, asked to draw a dataset of 64 px; and with features of other encoders."""
+    toy = ["--encoders", "toy", "--vae-steps", 1, "--limit", 1]
+    for name, more in (("64", ["--size", 64]), ("other", ["--size", 32, "--seed", 1])):
+        ok("prepare", "--root", work / "raw", "--out", tmp_path / name, *toy, *more)
+        capsys.readouterr()
+        args = ["sample", "--data", tmp_path / name, "--model", work / "run/model"]
+        assert run([str(a) for a in (*args, "--out", tmp_path / "s")]) == 1
+        said = capsys.readouterr().err
+        assert ("prepared at 64 px" if name == "64" else "another vae encoder") in said
+
+
+def test_pretrained_weights_that_are_not_there(work: Path, tmp_path: Path, capsys: Capture) -> None:
+    args = ["prepare", "--root", work / "raw", "--out", tmp_path / "data", "--size", 64]
+    assert run([str(a) for a in args]) == 1
+    said = capsys.readouterr().err
+    assert "stabilityai/sd-vae-ft-mse" in said
+    assert "--vae" in said
+
+
+def test_two_processes_do_not_share_a_folder(work: Path, tmp_path: Path, capsys: Capture) -> None:
+    from xmdpt_cli.files import only_process
+
+    with only_process(tmp_path / "run"):
+        code = subprocess.run(
+            [sys.executable, "-m", "xmdpt_cli", "train", "--data", str(work / "data"), "--out",
+             str(tmp_path / "run"), "--size", "tiny", "--steps", "1"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert code.returncode == 1
+    assert "another process is working in" in code.stderr
+
+
+def test_real_photographs(shared: Callable[[str], Path], tmp_path: Path, capsys: Capture) -> None:
+    """prepare, train, sample, evaluate on real DeepFashion pictures with toy encoders."""
+    root, data = shared("deepfashion_sample"), tmp_path / "data"
+    toy = ["--encoders", "toy", "--size", 64, "--vae-steps", 20, "--limit", 6]
+    done = result(capsys, "prepare", "--root", root, "--out", data, *toy)
+    assert done["toy"] is True
+    assert done["skipped"] == []
+    counts = done["counts"]
+    assert isinstance(counts, dict)
+    assert counts["train"] == {"garments": 6, "images": 12, "pairs": 12}
+    assert counts["test"] == {"garments": 6, "images": 12, "pairs": 6}
+    preset = ["--preset", "demo/tokens-64", "--steps", 3, "--batch-size", 4]
+    ok("train", "--data", data, "--out", tmp_path / "run", *preset)
+    args = ["sample", "--data", data, "--model", tmp_path / "run", "--out", tmp_path / "samples"]
+    made = result(capsys, *args, "--steps", 3)
+    assert made["pictures"] == 6
+    numbers = result(capsys, "evaluate", "--data", data, "--generated", tmp_path / "samples")
+    assert numbers["protocol"] == "native"
+    # the photographs themselves are right: both views of a person are alike, not equal
+    rows = numbers["rows"]
+    assert isinstance(rows, dict)
+    assert 0.1 < rows["copy-source"]["ssim_256"] < 0.95
