@@ -34,8 +34,9 @@ SMALL = {
 def small(conditioning: str = "vector", **more: object) -> XMDPT:
     torch.manual_seed(0)
     model = XMDPT(**{**SMALL, "conditioning": conditioning, **more})  # type: ignore[arg-type]
-    for parameter in model.parameters():  # adaLN-Zero starts with nothing to see
-        torch.nn.init.normal_(parameter, std=0.1)
+    for name, parameter in model.named_parameters():  # adaLN-Zero starts with nothing to see
+        if name != "tdnet.source_norm.weight":
+            torch.nn.init.normal_(parameter, std=0.1)
     return model
 
 
@@ -48,6 +49,7 @@ def inputs(n: int = 3) -> dict[str, Tensor]:
         "source": torch.randn(n, 7, 20, generator=rng),
         "latents": torch.randn(n, 4, 8, 8, generator=rng),
         "map": torch.rand(n, 3, 32, 32, generator=rng),
+        "source_map": torch.rand(n, 3, 32, 32, generator=rng),
         "token_noise": torch.rand(n, 16, generator=rng),
     }
 
@@ -107,17 +109,18 @@ def test_bfloat16_tokens_are_taken_as_they_are_stored() -> None:
 def test_tokens_conditioning_reads_source_and_pose() -> None:
     model, a = small("tokens").eval(), inputs()
     condition = model.condition(a["pose"], a["source"], a["latents"])
-    context = model.context(a["latents"], a["map"])
+    context = model.context(a["latents"], a["map"], a["source_map"])
     out = model(a["x"], a["t"], condition, context=context)
     for other in (
-        model.context(a["latents"].flip(0), a["map"]),
-        model.context(a["latents"], a["map"].flip(0)),
+        model.context(a["latents"].flip(0), a["map"], a["source_map"]),
+        model.context(a["latents"], a["map"].flip(0), a["source_map"]),
+        model.context(a["latents"], a["map"], a["source_map"].flip(0)),
     ):
         assert not torch.allclose(model(a["x"], a["t"], condition, context=other), out, atol=1e-3)
     # a zero condition row drops the context too: nothing of the conditions is left in it
     condition[1] = 0
     dropped = model(a["x"], a["t"], condition, context=context)
-    swapped = model.context(a["latents"].flip(0), a["map"].flip(0))
+    swapped = model.context(a["latents"].flip(0), a["map"].flip(0), a["source_map"].flip(0))
     again = model(a["x"], a["t"], condition, context=swapped)
     torch.testing.assert_close(dropped[1], again[1])
     torch.testing.assert_close(dropped[0], out[0])
@@ -126,7 +129,7 @@ def test_tokens_conditioning_reads_source_and_pose() -> None:
 def test_tokens_masked_pass_trains_everything_it_uses() -> None:
     model, a = small("tokens"), inputs()
     condition = model.condition(a["pose"], a["source"], a["latents"])
-    context = model.context(a["latents"], a["map"])
+    context = model.context(a["latents"], a["map"], a["source_map"])
     out = model.forward_masked(
         a["x"], a["t"], condition, a["latents"], a["token_noise"], context=context
     )
@@ -142,7 +145,7 @@ def test_keeping_every_token_shows_the_kept_ones_to_all(conditioning: str) -> No
     condition = model.condition(a["pose"], a["source"], a["latents"])
     extra = {}
     if conditioning == "tokens":
-        extra = {"context": model.context(a["latents"], a["map"])}
+        extra = {"context": model.context(a["latents"], a["map"], a["source_map"])}
     out = model(a["x"], a["t"], condition, **extra)
     masked = model.forward_masked(
         a["x"], a["t"], condition, a["latents"], a["token_noise"], **extra
@@ -157,7 +160,7 @@ def test_save_and_load(tmp_path: Path) -> None:
     again = XMDPT.from_pretrained(str(tmp_path)).eval()
     condition = model.condition(a["pose"], a["source"], a["latents"])
     assert torch.equal(again.condition(a["pose"], a["source"], a["latents"]), condition)
-    context = model.context(a["latents"], a["map"])
+    context = model.context(a["latents"], a["map"], a["source_map"])
     out = model(a["x"], a["t"], condition, context=context)
     assert torch.equal(again(a["x"], a["t"], condition, context=context), out)
 
@@ -189,11 +192,11 @@ def test_wrong_resolution_and_wrong_context_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"\(3, 4, 16, 16\)"):
         model(torch.zeros(3, 4, 16, 16), a["t"], condition)
     with pytest.raises(ConfigError, match="vector only"):
-        model.context(a["latents"], a["map"])
+        model.context(a["latents"], a["map"], a["source_map"])
     with pytest.raises(ConfigError, match="does not fit"):
         small("tokens")(a["x"], a["t"], condition)
     with pytest.raises(ConfigError, match="does not lie on the latent grid"):
-        small("tokens").context(a["latents"], torch.zeros(3, 3, 64, 64))
+        small("tokens").context(a["latents"], torch.zeros(3, 3, 64, 64), a["source_map"])
 
 
 def test_relative_index_by_its_definition() -> None:

@@ -18,6 +18,9 @@ def wardrobe(
     test_people: Annotated[int, typer.Option(min=1, help="People in the test list.")] = 32,
     views: Annotated[int, typer.Option(min=2, max=5, help="Pictures of each person.")] = 4,
     height: Annotated[int, typer.Option(help="Pixels; the width is 11/16 of it.")] = 256,
+    plain_clothes: Annotated[
+        bool, typer.Option("--plain", help="No patterns, no jackets, nobody cut off.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same people.")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -33,6 +36,7 @@ def wardrobe(
             views=views,
             seed=seed,
             height=height,
+            plain=plain_clothes,
             progress=progress,
         )
     made = "drawn" if summary.made else "there already"

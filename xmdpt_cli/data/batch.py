@@ -23,12 +23,23 @@ class Batch:
     source_moments: torch.Tensor  # float32 (N, 2C, h, w)
     pose_tokens: torch.Tensor  # (N, L, W), of the target's pose, as stored (bfloat16)
     source_tokens: torch.Tensor  # (N, L, W), of the source picture, as stored (bfloat16)
-    pose_map: torch.Tensor | None  # uint8 (N, H, W, 3), the target's pose picture
     pairs: list[str]  # PairRef.name
     flipped: list[bool]
+    pose_map: torch.Tensor | None = None  # uint8 (N, H, W, 3), the target's pose picture
+    source_pose_map: torch.Tensor | None = None  # uint8 (N, H, W, 3), the source's
+
+    def pose_maps(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """The target's and the source's pose picture, float32 (N, 3, H, W) in [0, 1]."""
+        if self.pose_map is None or self.source_pose_map is None:
+            return None
+        target, source = (
+            picture.to(device).permute(0, 3, 1, 2).float() / 255
+            for picture in (self.pose_map, self.source_pose_map)
+        )
+        return target, source
 
 
-@dataclass
+@dataclass(kw_only=True)
 class EvalBatch(Batch):
     """A batch in published order, with what a report shows."""
 
@@ -71,13 +82,16 @@ def load_pairs(
                 old = None if out is None else getattr(out, field)
                 filled[field] = _room(old, (len(rows), *place.shape), dtype)
             copy_tensor(filled[field][row], reader, place)
-    pose_map = None
+    maps: dict[str, torch.Tensor] = {}
     if pose_maps:
-        side = dataset.resolution
-        old = None if out is None else out.pose_map
-        pose_map = _room(old, (len(rows), side, side, 3), torch.uint8)
-        for row, (pair, swapped, flipped) in enumerate(rows):
-            drawn = dataset.pose_map(pair.key, pair.view("target", swapped), flipped)
-            pose_map.numpy()[row] = drawn
+        shape = (len(rows), dataset.resolution, dataset.resolution, 3)
+        for field, role in (("pose_map", "target"), ("source_pose_map", "source")):
+            maps[field] = room = _room(
+                None if out is None else getattr(out, field), shape, torch.uint8
+            )
+            for row, (pair, swapped, flipped) in enumerate(rows):
+                drawn = dataset.pose_map(pair.key, pair.view(role, swapped), flipped)
+                room.numpy()[row] = drawn
     names = [pair.name(swapped) for pair, swapped, _ in rows]
-    return Batch(pose_map=pose_map, pairs=names, flipped=[f for _, _, f in rows], **filled)
+    mirrored = [f for _, _, f in rows]
+    return Batch(**filled, pairs=names, flipped=mirrored, **maps)

@@ -57,6 +57,7 @@ class WardrobeSummary:
     height: int
     width: int
     seed: int
+    plain: bool
     made: bool
 
 
@@ -68,17 +69,20 @@ def make_wardrobe(
     views: int = 4,
     seed: int = 0,
     height: int = 256,
+    plain: bool = False,
     progress: Progress = silent,
     workers: int | None = None,
 ) -> WardrobeSummary:
     """Write a wardrobe into the folder ``out`` unless exactly this one is there already.
 
     ``people_*`` persons in one outfit each, ``views`` (2 to 5) pictures of each, ``height`` x
-    round(height * 11 / 16) pixels. Training pairs are all ordered pairs of a person's views;
-    a test person gives the two pairs whose poses differ most. An interrupted wardrobe is made
-    anew. Raises XmdptError for a folder that holds something else, or another wardrobe.
+    round(height * 11 / 16) pixels. ``plain`` leaves out what small pictures cannot show:
+    patterns, jackets, and people cut off by the frame. Training pairs are all ordered pairs of a
+    person's views; a test person gives the two pairs whose poses differ most. An interrupted
+    wardrobe is made anew. Raises XmdptError for a folder that holds something else, or another
+    wardrobe.
     """
-    wanted = _parameters(people_train, people_test, views, seed, height)
+    wanted = _parameters(people_train, people_test, views, seed, height, plain)
     out = Path(out)
     state = _look(out, wanted)
     garments = _garments(wanted)
@@ -90,7 +94,15 @@ def make_wardrobe(
     keypoints: dict[str, NDArray[np.float64]] = {}
     to_frame = np.array(FRAME[::-1]) / (round(height * FRAME[1] / FRAME[0]), height)
     workers = usable_workers(len(garments)) if workers is None else workers
-    shots = shoot(out, list(garments), seed=seed, views=views, height=height, workers=workers)
+    shots = shoot(
+        out,
+        list(garments),
+        seed=seed,
+        views=views,
+        plain=plain,
+        height=height,
+        workers=workers,
+    )
     for done, (garment, points) in enumerate(zip(garments.values(), shots, strict=True), start=1):
         keypoints |= {v.name: p * to_frame for v, p in zip(garment, points, strict=True)}
         progress("drawing", done * views, len(garments) * views)
@@ -110,15 +122,17 @@ def views_in(root: Path) -> dict[str, View]:
 
 def _garments(parameters: dict[str, int]) -> dict[tuple[str, int], list[View]]:
     """Everybody's views by (split, index), in the order of the lists."""
-    seed, views = parameters["seed"], parameters["views"]
+    seed, views, plain = parameters["seed"], parameters["views"], bool(parameters["plain"])
     return {
-        (split, i): views_of(split, i, seed=seed, views=views)
+        (split, i): views_of(split, i, seed=seed, views=views, plain=plain)
         for split in SPLITS
         for i in range(parameters[f"people_{split}"])
     }
 
 
-def _parameters(train: int, test: int, views: int, seed: int, height: int) -> dict[str, int]:
+def _parameters(
+    train: int, test: int, views: int, seed: int, height: int, plain: bool
+) -> dict[str, int]:
     if not 2 <= views <= len(VIEWS):
         raise XmdptError(f"a person has 2 to {len(VIEWS)} views, not {views}")
     if train < 1 or test < 1 or seed < 0:
@@ -127,7 +141,7 @@ def _parameters(train: int, test: int, views: int, seed: int, height: int) -> di
     if not 32 <= height <= 1101:
         raise XmdptError(f"pictures are 32 to 1101 pixels high, not {height}")
     return {"format": FORMAT, "people_train": train, "people_test": test, "views": views,
-            "seed": seed, "height": height}  # fmt: skip
+            "seed": seed, "height": height, "plain": int(plain)}  # fmt: skip
 
 
 def _note(parameters: dict[str, int]) -> str:
@@ -233,5 +247,6 @@ def _summary(out: Path, wanted: dict[str, int], *, made: bool) -> WardrobeSummar
         height=wanted["height"],
         width=round(wanted["height"] * FRAME[1] / FRAME[0]),
         seed=wanted["seed"],
+        plain=bool(wanted["plain"]),
         made=made,
     )

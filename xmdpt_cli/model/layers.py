@@ -78,8 +78,8 @@ class RelativeBias(nn.Module):
     """Learned bias of every attention: a table of (2s-1)^2 + 3 rows by H heads.
 
     The last three rows are BEiT's, for a class token; the published model never reads them. With
-    ``joined=True`` (our "tokens" conditioning) source tokens follow the noisy ones in the sequence
-    and the first two of those rows serve as the biases from a view onto the other one.
+    ``joined=True`` (our "tokens" conditioning) the source view's keys follow the T own ones and
+    the first of those rows is the bias onto any of them: bodies move, so distance says nothing.
     """
 
     index: Tensor
@@ -90,14 +90,12 @@ class RelativeBias(nn.Module):
         self.table = nn.Parameter(torch.zeros(rows + 3, heads))
         index = relative_index(side)
         if joined:
-            to_source, to_noisy = torch.full_like(index, rows), torch.full_like(index, rows + 1)
-            top = torch.cat([index, to_source], dim=1)
-            index = torch.cat([top, torch.cat([to_noisy, index], dim=1)], dim=0)
+            index = torch.cat([index, torch.full_like(index, rows)], dim=1)
         self.register_buffer("index", index, persistent=False)
         self._cache: tuple[tuple[object, ...], Tensor] | None = None
 
     def forward(self) -> Tensor:
-        """The bias (H, T, T); in eval mode built once for as long as the table stays the same."""
+        """The bias (H, T, S), S = T or 2T; in eval mode built anew only when the table changes."""
         if self.training or (torch.is_grad_enabled() and self.table.requires_grad):
             # never cached in training: fused optimizers change weights without raising _version
             self._cache = None
@@ -109,15 +107,15 @@ class RelativeBias(nn.Module):
 
     def _gather(self) -> Tensor:
         # index_select, not table[index]: its backward is an index_add, several times faster
-        size = self.index.shape[0]
-        rows = self.table.index_select(0, self.index.flatten())  # (T*T, H)
-        return rows.reshape(size, size, -1).permute(2, 0, 1).contiguous()
+        rows = self.table.index_select(0, self.index.flatten())  # (T*S, H)
+        return rows.reshape(*self.index.shape, -1).permute(2, 0, 1).contiguous()
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(d) + bias) v.
 
-    q (N, H, T, d), k and v (N, H, S, d), bias (1 or N, H, T, S)."""
+    q (N, H, T, d), k and v (N, H, S, d), bias (H, T, S) or (N, H, T, S).
+    """
     if bias.requires_grad and q.device.type == "cpu":
         # No fused CPU kernel gives the bias a gradient, and SDPA's fallback also guards against
         # rows that are masked out altogether, which costs as much as the softmax itself.
@@ -133,6 +131,8 @@ def split_heads(x: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]:
 
 
 class SelfAttention(nn.Module):
+    """Tokens attend to each other and, if ``joined``, to the source view's keys as well."""
+
     def __init__(self, width: int, heads: int, side: int, joined: bool = False) -> None:
         super().__init__()
         self.heads = heads
@@ -142,7 +142,10 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None, kept: Tensor | None) -> Tensor:
         q, k, v = split_heads(self.qkv(x), self.heads, 3)
-        out = attend(q, k, v, pick_bias(self.bias(), x.shape[1], kept))
+        if context is not None:  # (N, T, 2D): the source view's keys and values
+            source_k, source_v = split_heads(context, self.heads, 2)
+            k, v = torch.cat([k, source_k], dim=2), torch.cat([v, source_v], dim=2)
+        out = attend(q, k, v, pick_bias(self.bias(), kept))
         return self.proj(out.transpose(1, 2).flatten(2))
 
 
@@ -166,17 +169,18 @@ class CrossAttention(nn.Module):
         return self.proj(out.transpose(1, 2).flatten(2))
 
 
-def pick_bias(bias: Tensor, length: int, kept: Tensor | None) -> Tensor:
-    """Rows and columns of the bias for the tokens that are there.
+def pick_bias(bias: Tensor, kept: Tensor | None) -> Tensor:
+    """The part of a bias (H, T, S) for the tokens that are there.
 
-    kept (N, K): each row's token positions, None for all. A bias over joined sequences is cut to
-    its first half where only one view is in the sequence.
+    kept (N, K): each row's token positions, None for all. Source keys (S > T) are always there.
     """
     if kept is None:
-        return bias if bias.shape[1] == length else bias[:, :length, :length]
-    rows = bias[:, kept]  # (H, N, K, T)
-    columns = kept[None, :, None, :].expand(bias.shape[0], -1, kept.shape[1], -1)
-    return rows.gather(3, columns).transpose(0, 1)  # (N, H, K, K)
+        return bias
+    heads, tokens = bias.shape[:2]
+    rows = bias[:, kept]  # (H, N, K, S)
+    columns = kept[None, :, None, :].expand(heads, -1, kept.shape[1], -1)
+    own = rows[..., :tokens].gather(3, columns)  # (H, N, K, K)
+    return torch.cat([own, rows[..., tokens:]], dim=3).transpose(0, 1)  # (N, H, K, K + S - T)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

@@ -23,9 +23,13 @@ from xmdpt_cli.model.layers import (
 
 
 class Context(NamedTuple):
-    """What ``conditioning="tokens"`` adds to the vector (our extension, not the paper's)."""
+    """What ``conditioning="tokens"`` adds to the vector (our extension, not the paper's).
 
-    source: Tensor  # (N, T, D) tokens of the source latents, joined to the sequence
+    The source tokens join the sequence that every block attends to. They stay as they are from
+    block to block and from step to step, so their keys and values are made once a picture.
+    """
+
+    source: Tensor  # (N, T, depth * 2D) keys and values of the source tokens, block by block
     pose: Tensor  # (N, T, D) the pose map on the latent grid, added to the noisy tokens
 
 
@@ -85,7 +89,7 @@ class TDNet(nn.Module):
     ) -> None:
         super().__init__()
         tokens = grid * grid
-        self.patch, self.grid, self.channels = patch, grid, channels
+        self.patch, self.grid, self.channels, self.pose_patch = patch, grid, channels, pose_patch
         self.encoder_depth = depth - decode_layers
         self.patch_embed = PatchEmbed(channels, width, patch)
         self.position = nn.Parameter(torch.zeros(1, tokens, width))
@@ -98,22 +102,40 @@ class TDNet(nn.Module):
         if joined:
             self.source_embed = PatchEmbed(channels, width, patch)
             self.pose_embed = PatchEmbed(3, width, pose_patch)
+            self.source_norm = nn.LayerNorm(width, eps=1e-6)
+            self.source_kv = nn.Linear(width, depth * 2 * width)
 
     def embed(self, latents: Tensor) -> Tensor:
         """(N, C, h, w) -> (N, T, D), position included."""
         return self.patch_embed(latents) + self.position
 
-    def encode(self, x: Tensor, c: Tensor, kept: Tensor | None = None) -> Tensor:
-        """The first depth-2 blocks; kept (N, K) says which tokens x holds, None: all."""
-        for block in self.blocks[: self.encoder_depth]:
-            x = block(x, c, None, kept)
+    def context(self, source_latents: Tensor, pose_map: Tensor, source_pose_map: Tensor) -> Context:
+        """Shapes as in ``XMDPT.context``. One embedding for both poses: like finds like."""
+        pose, source_pose = self.pose_embed(torch.cat([pose_map, source_pose_map])).chunk(2)
+        source = self.source_embed(source_latents) + self.position + source_pose  # (N, T, D)
+        return Context(self.source_kv(self.source_norm(source)), pose)
+
+    def encode(
+        self, x: Tensor, c: Tensor, source: Tensor | None = None, kept: Tensor | None = None
+    ) -> Tensor:
+        """The first depth-2 blocks; kept (N, K) says which tokens x holds, None: all.
+
+        source (N, T, depth * 2D): ``Context.source``, None for the paper's conditioning.
+        """
+        for i in range(self.encoder_depth):
+            x = self.blocks[i](x, c, self._keys_values(source, i), kept)
         return x
 
-    def decode(self, x: Tensor, c: Tensor) -> Tensor:
+    def decode(self, x: Tensor, c: Tensor, source: Tensor | None = None) -> Tensor:
         """The last blocks and the output layer; x already holds the decoder position embedding."""
-        for block in self.blocks[self.encoder_depth :]:
-            x = block(x, c)
-        return self.unpatchify(self.final(x[:, : self.grid**2], c))
+        for i in range(self.encoder_depth, len(self.blocks)):
+            x = self.blocks[i](x, c, self._keys_values(source, i))
+        return self.unpatchify(self.final(x, c))
+
+    def _keys_values(self, source: Tensor | None, block: int) -> Tensor | None:
+        if source is None:
+            return None
+        return source.chunk(len(self.blocks), dim=2)[block]
 
     def unpatchify(self, x: Tensor) -> Tensor:
         """(N, T, p*p*2C) -> (N, 2C, h, w); a token's values run row, column, channel."""
@@ -185,6 +207,6 @@ def initialise(canet: CANet, tdnet: TDNet, mipnet: MIPNet | None) -> None:
     with torch.no_grad():
         tdnet.position.copy_(table)
         tdnet.decoder_position.copy_(table)
-        if hasattr(tdnet, "pose_embed"):
-            # unlike the noisy latents a pose map is mostly black: same fan rule, no bias
-            nn.init.xavier_uniform_(tdnet.pose_embed.proj.weight.flatten(1))
+        if hasattr(tdnet, "source_kv"):
+            for part in tdnet.source_kv.weight.split(tdnet.position.shape[2]):  # D x D each
+                nn.init.xavier_uniform_(part)

@@ -119,22 +119,26 @@ class XMDPT(
         embedded = self.tdnet.embed(source_latents)
         return self.canet(pose_tokens, source_tokens, embedded)
 
-    def context(self, source_latents: Tensor, pose_map: Tensor) -> Context:
-        """What ``conditioning="tokens"`` passes besides the vector.
+    def context(self, source_latents: Tensor, pose_map: Tensor, source_pose_map: Tensor) -> Context:
+        """What ``conditioning="tokens"`` passes besides the vector; made once a picture.
 
-        source_latents (N, C, h, w); pose_map (N, 3, H, W) in [0, 1], H = h times the VAE's factor.
+        source_latents (N, C, h, w); pose_map and source_pose_map (N, 3, H, W) in [0, 1], drawn
+        from the target's and the source's keypoints, H = h times the VAE's factor. The source's
+        pose tells the tokens of one body part in both views that they belong together.
         """
         if self.conditioning != "tokens":
             raise ConfigError("this model takes the condition vector only (conditioning='vector')")
         self._check(source_latents, "source_latents")
-        source = self.tdnet.source_embed(source_latents) + self.tdnet.position
-        pose = self.tdnet.pose_embed(pose_map.to(source_latents.dtype))
-        if pose.shape != source.shape:
-            raise ConfigError(
-                f"pose map of {tuple(pose_map.shape[2:])} px does not lie on the latent grid "
-                f"{tuple(source_latents.shape[2:])}"
-            )
-        return Context(source, pose)
+        pixels = self.tdnet.grid * self.tdnet.pose_patch
+        for drawn in (pose_map, source_pose_map):
+            if drawn.shape != (len(source_latents), 3, pixels, pixels):
+                raise ConfigError(
+                    f"a pose map {tuple(drawn.shape)} does not lie on the latent grid "
+                    f"{tuple(source_latents.shape)}: expected "
+                    f"{(len(source_latents), 3, pixels, pixels)}"
+                )
+        dtype = source_latents.dtype
+        return self.tdnet.context(source_latents, pose_map.to(dtype), source_pose_map.to(dtype))
 
     def forward(
         self,
@@ -149,13 +153,7 @@ class XMDPT(
         """
         x, c, source = self._begin(latents, timesteps, condition, context)
         net = self.tdnet
-        tokens = x.shape[1]
-        x = net.encode(x if source is None else torch.cat([x, source], dim=1), c)
-        position: Tensor = net.decoder_position
-        if source is not None:
-            position = torch.cat([position, torch.zeros_like(position)], dim=1)
-        assert x.shape[1] in (tokens, 2 * tokens)
-        return net.decode(x + position, c)
+        return net.decode(net.encode(x, c, source) + net.decoder_position, c, source)
 
     def forward_masked(
         self,
@@ -182,19 +180,11 @@ class XMDPT(
         count = int(tokens * (1 - self.mask_ratio))
         kept = token_noise.argsort(dim=1, stable=True)[:, :count]  # (N, K)
         x = x.gather(1, kept.unsqueeze(-1).expand(-1, -1, x.shape[2]))  # (N, K, D)
-        position = net.decoder_position
-        if source is None:
-            x = net.encode(x, c, kept)
-            # The source view through the same blocks, unmasked, with the same c and no gradient.
-            with torch.no_grad():
-                view = net.encode(net.embed(source_latents), c)
-            return net.decode(self.mipnet(x, kept, position, view, c), c)
-        # "tokens": the source view is in the sequence already and serves as MIPNet's context too
-        everywhere = torch.arange(tokens, 2 * tokens, device=x.device).expand(x.shape[0], -1)
-        x = net.encode(torch.cat([x, source], dim=1), c, torch.cat([kept, everywhere], dim=1))
-        x, source = x[:, :count], x[:, count:]
-        x = self.mipnet(x, kept, position, source.detach(), c)
-        return net.decode(torch.cat([x, source], dim=1), c)
+        x = net.encode(x, c, source, kept)
+        # The source view through the same blocks, unmasked, with the same c and no gradient.
+        with torch.no_grad():
+            view = net.encode(net.embed(source_latents), c, source)
+        return net.decode(self.mipnet(x, kept, net.decoder_position, view, c), c, source)
 
     def parameter_counts(self) -> dict[str, int]:
         """Parameters three ways: held in training, read in inference, and as the paper counts.
@@ -216,7 +206,7 @@ class XMDPT(
     def _begin(
         self, latents: Tensor, timesteps: Tensor, condition: Tensor, context: Context | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Embedded noisy tokens (N, T, D), c = t_emb + c_cond (N, D), source tokens or None."""
+        """Embedded noisy tokens (N, T, D), c = t_emb + c_cond (N, D), Context.source or None."""
         self._check(latents, "latents")
         if condition.shape != (latents.shape[0], self.width):
             expected = (latents.shape[0], self.width)

@@ -151,15 +151,12 @@ def _draw(
 ) -> list[Picture]:
     device = next(sampler.model.parameters()).device
     scale = float(sampler.facts["encoders"]["vae"]["scale"])
-    pose_map = batch.pose_map
-    if pose_map is not None:
-        pose_map = pose_map.to(device).permute(0, 3, 1, 2).float() / 255
     latents = sampler.latents(
         start_noise(sampler.model.latent_shape, recipe.seed, positions).to(device),
         batch.pose_tokens.to(device),
         batch.source_tokens.to(device),
         posterior_mean(batch.source_moments.to(device), scale),
-        pose_map,
+        batch.pose_maps(device),
         recipe,
     )
     return list(vae.decode(latents))

@@ -88,16 +88,17 @@ class Sampler:
         pose_tokens: Tensor,
         source_tokens: Tensor,
         source_latents: Tensor,
-        pose_map: Tensor | None,
+        pose_maps: tuple[Tensor, Tensor] | None,
         recipe: Recipe,
     ) -> Tensor:
-        """Shapes as in ``XMDPT.condition`` and ``XMDPT.context``; returns latents like noise."""
+        """Shapes as in ``XMDPT.condition`` and ``XMDPT.context`` (``pose_maps``: the target's, the
+        source's); returns latents like noise."""
         model = self.model
         condition = model.condition(pose_tokens, source_tokens, source_latents)
         context = None
         if model.conditioning == "tokens":
-            assert pose_map is not None
-            context = model.context(source_latents, pose_map)
+            assert pose_maps is not None
+            context = model.context(source_latents, *pose_maps)
         return sample(
             model,
             noise,

@@ -126,9 +126,9 @@ class Trainer:
             source,
         )
         context = None
-        if batch.pose_map is not None:
-            pose_map = batch.pose_map.to(self.device).permute(0, 3, 1, 2).float() / 255
-            context = model.context(source, pose_map)
+        maps = batch.pose_maps(self.device)
+        if maps is not None:
+            context = model.context(source, *maps)
         return training_loss(
             model,
             target,

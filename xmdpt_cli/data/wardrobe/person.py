@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -159,8 +159,11 @@ def _body(rng: np.random.Generator, woman: bool) -> Body:
     )
 
 
-def make_person(seed: int | Sequence[int]) -> Person:
-    """One person from a non-negative integer or a sequence of them; same seed, same person."""
+def make_person(seed: int | Sequence[int], *, plain: bool = False) -> Person:
+    """One person from a non-negative integer or a sequence of them; same seed, same person.
+
+    ``plain``: the same person without patterns and without a jacket.
+    """
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed)))
     woman = bool(rng.random() < 0.6)
     hue = float(rng.random())
@@ -181,7 +184,7 @@ def make_person(seed: int | Sequence[int]) -> Person:
     )
     style_odds = (0.36, 0.2, 0.17, 0.13, 0.08, 0.06) if woman else (0.6, 0.28, 0.12)
     wears_jacket = kind != "dress" and bool(rng.random() < 0.16)
-    return Person(
+    person = Person(
         woman=woman,
         body=_body(rng, woman),
         skin=(min(1.0, shade[0] * tone), min(1.0, shade[1] * tone), min(1.0, shade[2] * tone)),
@@ -200,3 +203,7 @@ def make_person(seed: int | Sequence[int]) -> Person:
         shoes=_colour(rng, float(rng.random())),
         boot=float(rng.uniform(0.3, 0.6)) if rng.random() < 0.2 else 0.0,
     )
+    if not plain:
+        return person
+    top, bottom = (replace(cloth, pattern="plain") for cloth in (person.top, person.bottom))
+    return replace(person, top=top, bottom=bottom, jacket=None)

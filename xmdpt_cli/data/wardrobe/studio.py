@@ -36,16 +36,24 @@ def usable_workers(garments: int) -> int:
 
 
 def shoot(
-    out: Path, people: list[tuple[str, int]], *, seed: int, views: int, height: int, workers: int
+    out: Path,
+    people: list[tuple[str, int]],
+    *,
+    seed: int,
+    views: int,
+    plain: bool,
+    height: int,
+    workers: int,
 ) -> Iterator[Points]:
     """Store every view of the (split, index) ``people`` under ``out``; yields their keypoints in
     picture pixels, in order. Raises XmdptError if a picture cannot be written."""
     workers = min(workers, len(people))
+    task: dict[str, Any] = {"seed": seed, "views": views, "plain": plain, "height": height}
     if workers < 2 or not sys.executable:
         for person in people:
-            yield _garment(out, person, seed=seed, views=views, height=height)
+            yield _garment(out, person, **task)
         return
-    task = {"out": str(out.resolve()), "seed": seed, "views": views, "height": height}
+    task["out"] = str(out.resolve())
     children = [_start({**task, "people": people[k::workers]}) for k in range(workers)]
     try:
         for i in range(len(people)):
@@ -80,9 +88,9 @@ def _start(task: dict[str, Any]) -> subprocess.Popen[str]:
     return child
 
 
-def _garment(out: Path, person: tuple[str, int], *, seed: int, views: int, height: int) -> Points:
+def _garment(out: Path, person: tuple[str, int], *, height: int, **how: Any) -> Points:
     points = []
-    for view in views_of(*person, seed=seed, views=views):
+    for view in views_of(*person, **how):
         drawing = draw_view(view, height=height)
         path = out / view.path
         try:

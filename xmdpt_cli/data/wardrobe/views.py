@@ -25,10 +25,15 @@ class View:
     name: str  # fashionWOMENDressesid0000000101_1front.jpg
 
 
-def views_of(split: str, index: int, *, seed: int, views: int = 4) -> list[View]:
-    """The ``views`` (2 to 5) pictures of person ``index`` (from 0) of "train" or "test"."""
+def views_of(
+    split: str, index: int, *, seed: int, views: int = 4, plain: bool = False
+) -> list[View]:
+    """The ``views`` (2 to 5) pictures of person ``index`` (from 0) of "train" or "test".
+
+    ``plain``: clothes without patterns, nobody cut off by the frame.
+    """
     key = [seed, SPLITS.index(split), index]
-    person = make_person([*key, 0])
+    person = make_person([*key, 0], plain=plain)
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([*key, 1])))
     # the front is always there, the others by chance
     others = np.sort(rng.permutation(np.arange(1, len(VIEWS)))[: views - 1])
@@ -39,7 +44,7 @@ def views_of(split: str, index: int, *, seed: int, views: int = 4) -> list[View]
         path = f"img_highres/{sex}/{person.category}/id_{item}/01_{view}.jpg"
         name = f"fashion{sex}{person.category}id{item}01_{view.replace('_', '')}.jpg"
         shade = background + float(rng.uniform(-0.012, 0.012))
-        out.append(View(person, make_pose(rng, view), shade, path, name))
+        out.append(View(person, make_pose(rng, view, whole=plain), shade, path, name))
     return out
 
 
