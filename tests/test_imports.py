@@ -85,3 +85,13 @@ def test_help_and_the_package_load_nothing_heavy() -> None:
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_public_names_are_what_they_say() -> None:
+    import xmdpt_cli
+
+    for name in xmdpt_cli.__all__:
+        assert getattr(xmdpt_cli, name) is not None
+    assert xmdpt_cli.XMDPT.__name__ == "XMDPT"
+    with pytest.raises(AttributeError, match="no_such_name"):
+        xmdpt_cli.no_such_name  # noqa: B018

@@ -1,3 +1,45 @@
-"""xmdpt: pose-guided person image synthesis with cross-view masked diffusion transformers."""
+"""xmdpt: pose-guided person image synthesis with cross-view masked diffusion transformers.
+
+The public names are loaded when first asked for, so that importing the package stays cheap.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "XMDPT": "xmdpt_cli.model",
+    "from_published": "xmdpt_cli.model.convert",
+    "Schedule": "xmdpt_cli.diffusion",
+    "sample": "xmdpt_cli.diffusion",
+    "training_loss": "xmdpt_cli.diffusion",
+    "draw_pose": "xmdpt_cli.data.pose",
+    "PairDataset": "xmdpt_cli.data.loader",
+    "Sampler": "xmdpt_cli.sampling.pipeline",
+    "XmdptError": "xmdpt_cli.errors",
+}
+__all__ = [  # noqa: F822 (PEP 562: __getattr__ below)
+    "PairDataset",
+    "Sampler",
+    "Schedule",
+    "XMDPT",
+    "XmdptError",
+    "__version__",
+    "draw_pose",
+    "from_published",
+    "sample",
+    "training_loss",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -99,11 +99,13 @@ def test_what_is_exported_is_the_average_and_loads(data: Path, tmp_path: Path) -
     assert (tmp_path / "run/checkpoints/latest").read_text() == "step_0000006"
 
 
-def test_going_on_equals_never_having_stopped(data: Path, tmp_path: Path) -> None:
-    train(CONFIG, data, tmp_path / "whole")
-    train(dataclasses.replace(CONFIG, steps=2), data, tmp_path / "parts")
-    train(dataclasses.replace(CONFIG, steps=5), data, tmp_path / "parts")
-    train(CONFIG, data, tmp_path / "parts")
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_going_on_equals_never_having_stopped(data: Path, tmp_path: Path, optimizer: str) -> None:
+    config = dataclasses.replace(CONFIG, optimizer=optimizer)
+    train(config, data, tmp_path / "whole")
+    train(dataclasses.replace(config, steps=2), data, tmp_path / "parts")
+    train(dataclasses.replace(config, steps=5), data, tmp_path / "parts")
+    train(config, data, tmp_path / "parts")
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
     last = "checkpoints/step_0000006/optimizer.safetensors"
     assert same(load_file(tmp_path / "whole" / last), load_file(tmp_path / "parts" / last))

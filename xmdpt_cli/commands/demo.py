@@ -17,7 +17,7 @@ from xmdpt_cli.files import write_text
 
 SIZE = 64  # pixels: what two cores can train in minutes
 PEOPLE, TEST_PEOPLE, VIEWS, HEIGHT = 400, 32, 4, 128
-VAE_STEPS = 1000
+VAE_STEPS = 700
 
 
 def demo(
@@ -62,7 +62,7 @@ def departure(paper: bool) -> str:
         )
     return (
         "this departs from the paper: conditioning 'tokens' (our extension), v prediction, cosine "
-        "schedule, toy encoders; `xmdpt demo --paper` shows the paper's vector model"
+        "schedule, Muon, toy encoders; `xmdpt demo --paper` shows the paper's vector model"
     )
 
 
@@ -93,6 +93,7 @@ def run_demo(
         views=VIEWS,
         seed=seed,
         height=HEIGHT,
+        plain=True,  # at this size patterns cannot be seen
         progress=progress,
     )
     listing = find_dataset(out / "wardrobe")
@@ -142,7 +143,7 @@ def run_demo(
             "toy": True,
             "seed": seed,
             "recipe": vars(recipe),
-            "people": {"train": people, "test": TEST_PEOPLE, "views": VIEWS},
+            "people": {"train": people, "test": TEST_PEOPLE, "views": VIEWS, "plain": True},
             "pairs": {"test": report.counts["generated"]},
             "vae_psnr_held_out": toy.vae.psnr,
             "rows": plain_report["rows"],

@@ -11,7 +11,7 @@ from xmdpt_cli.commands.options import AsJson, Device, human_bytes, pick_device,
 from xmdpt_cli.console import Talk
 from xmdpt_cli.errors import ConfigError
 
-LOSS_WARNED = 0.01  # share of pictures that may be lost before the exit code says so
+LOSS_WARNED = 0.01  # share of the files that may be left out before it is said aloud
 
 
 def prepare(
@@ -92,6 +92,11 @@ def prepare(
     counts = manifest["counts"]
     images = sum(split["images"] for split in counts.values())
     size_on_disk = human_bytes(sum(shard["bytes"] for shard in manifest["shards"]))
+    if len(skipped) > LOSS_WARNED * (images + len(skipped)):
+        share = 100 * len(skipped) / (images + len(skipped))
+        talk.warn(
+            f"{share:.0f} % of the files are left out: is {root} whole, are the lists its own?"
+        )
     toy = " with TOY encoders (for trying the way, not for results)" if manifest["toy"] else ""
     talk.result(
         {"out": str(out), **{k: v for k, v in manifest.items() if k != "shards"}},

@@ -17,6 +17,7 @@ from xmdpt_cli.files import only_process, write_text
 from xmdpt_cli.images import Picture, load_image, save_png
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.sampling.pipeline import Recipe, Sampler, start_noise
+from xmdpt_cli.sampling.sheet import contact_sheet
 
 RECORD = "samples.json"
 SHEET = "sheet.png"
@@ -123,27 +124,6 @@ def check_fit(sampler: Sampler, dataset: PairDataset, vae: VAE) -> None:
             f"{manifest['resolution']} px",
             "give the VAE the dataset was prepared with: --vae",
         )
-
-
-def contact_sheet(rows: list[list[Picture]], gap: int = 4) -> Picture:
-    """Rows of equal squares on white: source, pose, truth, generated; two pairs side by side."""
-    if not rows:
-        return np.full((1, 1, 3), 255, np.uint8)
-    across = 2 if len(rows) > 4 else 1
-    size = rows[0][0].shape[0]
-    enlarge = max(1, 128 // size)  # toys of 64 px are looked at enlarged, pixel by pixel
-    cell, columns = size * enlarge + gap, len(rows[0])
-    lines = -(-len(rows) // across)
-    width = across * columns * cell + (across - 1) * 4 * gap + gap
-    sheet = np.full((lines * cell + gap, width, 3), 255, np.uint8)
-    for i, row in enumerate(rows):
-        line, part = i % lines, i // lines
-        for j, picture in enumerate(row):
-            big = picture.repeat(enlarge, axis=0).repeat(enlarge, axis=1)
-            y = gap + line * cell
-            x = gap + part * (columns * cell + 4 * gap) + j * cell
-            sheet[y : y + cell - gap, x : x + cell - gap] = big
-    return sheet
 
 
 def _draw(

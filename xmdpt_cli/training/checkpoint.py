@@ -25,7 +25,7 @@ def save(
     step: int,
     model: nn.Module,
     ema: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizers: list[torch.optim.Optimizer],
     state: dict[str, Any],
     keep: int,
 ) -> Path:
@@ -36,7 +36,7 @@ def save(
     part.mkdir(parents=True)
     save_file(_plain(model.state_dict()), part / "model.safetensors")
     save_file(_plain(ema.state_dict()), part / "ema.safetensors")
-    save_file(_optimizer_tensors(model, optimizer), part / "optimizer.safetensors")
+    save_file(_optimizer_tensors(model, optimizers), part / "optimizer.safetensors")
     write_text(part / "state.json", json.dumps({"step": step, **state}, indent=2))
     if final.exists():
         shutil.rmtree(final)
@@ -54,14 +54,14 @@ def latest(folder: Path) -> Path | None:
 
 
 def load(
-    path: Path, model: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer
+    path: Path, model: nn.Module, ema: nn.Module, optimizers: list[torch.optim.Optimizer]
 ) -> dict[str, Any]:
     """Fill model, EMA and optimizer from a checkpoint; returns its state.json."""
     try:
         state: dict[str, Any] = json.loads((path / "state.json").read_text())
         model.load_state_dict(load_file(path / "model.safetensors"))
         ema.load_state_dict(load_file(path / "ema.safetensors"))
-        _load_optimizer(model, optimizer, load_file(path / "optimizer.safetensors"))
+        _load_optimizers(model, optimizers, load_file(path / "optimizer.safetensors"))
     except Exception as err:
         reason = str(err).splitlines()[0] if str(err) else type(err).__name__
         raise XmdptError(
@@ -75,25 +75,30 @@ def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k: v.detach().cpu().contiguous() for k, v in state.items()}
 
 
-def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """AdamW's state under the parameters' names: ``exp_avg.tdnet.position`` and so on."""
+def _optimizer_tensors(
+    model: nn.Module, optimizers: list[torch.optim.Optimizer]
+) -> dict[str, Tensor]:
+    """The optimizers' state under the parameters' names: ``exp_avg.tdnet.position`` and so on."""
     out: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            out[f"{key}.{name}"] = torch.as_tensor(value).detach().cpu().clone().contiguous()
+        for optimizer in optimizers:
+            for key, value in optimizer.state.get(parameter, {}).items():
+                out[f"{key}.{name}"] = torch.as_tensor(value).detach().cpu().clone().contiguous()
     return out
 
 
-def _load_optimizer(
-    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
+def _load_optimizers(
+    model: nn.Module, optimizers: list[torch.optim.Optimizer], tensors: dict[str, Tensor]
 ) -> None:
-    index = {name: i for i, (name, _) in enumerate(model.named_parameters())}
-    state: dict[int, dict[str, Tensor]] = {}
+    by_name: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         kind, name = key.split(".", 1)
         # a copy: tensors in a mapped file may lie unaligned, and then other code rounds otherwise
-        state.setdefault(index[name], {})[kind] = value.clone()
-    # load_state_dict moves the tensors to the parameters' devices (AdamW's step excepted)
-    optimizer.load_state_dict(
-        {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
-    )
+        by_name.setdefault(name, {})[kind] = value.clone()
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for optimizer in optimizers:
+        own = [p for group in optimizer.param_groups for p in group["params"]]
+        state = {i: by_name[names[id(p)]] for i, p in enumerate(own) if names[id(p)] in by_name}
+        # load_state_dict moves the tensors to the parameters' devices (AdamW's step excepted)
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -25,6 +25,7 @@ from xmdpt_cli.model import XMDPT
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.training import checkpoint
 from xmdpt_cli.training.ema import Ema
+from xmdpt_cli.training.optimizer import make_optimizers
 from xmdpt_cli.training.run import Log, begin_run, export
 
 
@@ -71,12 +72,7 @@ class Trainer:
             torch.manual_seed(config.seed)
             self.model = build_model(config, dataset).to(self.device)
         self.ema = Ema(self.model, config.ema, config.ema_warmup)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        self.optimizers = make_optimizers(self.model, config)
         self.schedule = Schedule(config.schedule, config.prediction)
         self.scale = float(dataset.manifest["encoders"]["vae"]["scale"])
         self.autocast = config.precision == "bf16" or (
@@ -89,13 +85,15 @@ class Trainer:
     def step(self, batch: Batch) -> Losses:
         """One optimizer step on one batch; returns the losses (detached rows, no host sync)."""
         config = self.config
-        for group in self.optimizer.param_groups:
-            group["lr"] = config.learning_rate * learning_rate_factor(config, self.done)
+        learning_rate = config.learning_rate * learning_rate_factor(config, self.done)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
             losses = self.losses(batch)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         losses.total.backward()
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+            optimizer.step()
         self.done += 1
         self.ema.update(self.model, self.done)
         return losses
@@ -117,7 +115,11 @@ class Trainer:
         target = sample_posterior(target_moments, normal(target_moments), self.scale)
         source = sample_posterior(source_moments, normal(source_moments), self.scale)
         noise = normal(target_moments)
-        times = torch.randint(0, self.schedule.steps, (n,), generator=rng).to(self.device)
+        if config.timestep_power == 1:
+            times = torch.randint(0, self.schedule.steps, (n,), generator=rng).to(self.device)
+        else:
+            times = (self.schedule.steps * uniform(n) ** config.timestep_power).long()
+            times = times.clamp(max=self.schedule.steps - 1)
         keep, keep_masked = (uniform(n) >= config.guidance_drop for _ in range(2))
         tokens = model.tdnet.grid**2
         condition = model.condition(
@@ -174,7 +176,7 @@ def train(
         trainer = Trainer(config, dataset, device)
         found = checkpoint.latest(out / "checkpoints")
         if found is not None:
-            state = checkpoint.load(found, trainer.model, trainer.ema.model, trainer.optimizer)
+            state = checkpoint.load(found, trainer.model, trainer.ema.model, trainer.optimizers)
             trainer.done = int(state["step"])
         first, began = trainer.done, time.perf_counter()
         log = Log(out, trainer.done, config.log_every)
@@ -230,7 +232,7 @@ def _save(out: Path, trainer: Trainer) -> None:
         trainer.done,
         trainer.model,
         trainer.ema.model,
-        trainer.optimizer,
+        trainer.optimizers,
         {"seed": trainer.config.seed},
         trainer.config.keep_checkpoints,
     )

@@ -1,0 +1,52 @@
+"""One test person of a prepared dataset in the poses of others: a strip of pictures.
+
+    python examples/one_person_many_poses.py DATA RUN STRIP.png
+
+DATA was made by ``xmdpt prepare``, RUN by ``xmdpt train`` on it.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+import torch
+
+from xmdpt_cli import PairDataset, Sampler
+from xmdpt_cli.data.loader import eval_batches
+from xmdpt_cli.encoders.vae import VAE, posterior_mean
+from xmdpt_cli.images import save_png
+from xmdpt_cli.sampling.generate import find_vae
+from xmdpt_cli.sampling.pipeline import start_noise
+
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+parser.add_argument("data")
+parser.add_argument("run")
+parser.add_argument("strip")
+parser.add_argument("--person", type=int, default=0, help="position of the pair with the person")
+parser.add_argument("--poses", type=int, default=6)
+arguments = parser.parse_args()
+
+dataset = PairDataset(arguments.data, "test")
+sampler = Sampler.load(arguments.run)
+encoders = dataset.manifest["encoders"]
+vae = VAE.load(find_vae(encoders, dataset.path, None))
+
+count = min(arguments.poses, len(dataset))
+batch = next(eval_batches(dataset, len(dataset), pose_maps=sampler.model.conditioning == "tokens"))
+person = [arguments.person] * count  # the same source for every pose
+maps = batch.pose_maps(torch.device("cpu"))
+latents = sampler.latents(
+    start_noise(sampler.model.latent_shape, 0, person),  # the same noise as well
+    batch.pose_tokens[:count],
+    batch.source_tokens[person],
+    posterior_mean(batch.source_moments[person], encoders["vae"]["scale"]),
+    None if maps is None else (maps[0][:count], maps[1][person]),
+    sampler.recipe(),
+)
+poses = [dataset.pose_map(pair.key, pair.target) for pair in dataset.pairs[:count]]
+source = batch.source_pictures[arguments.person].numpy()
+above = np.concatenate([np.full_like(source, 255), *poses], axis=1)
+below = np.concatenate([source, *vae.decode(latents)], axis=1)
+save_png(arguments.strip, np.concatenate([above, below]))
+print(f"{arguments.strip}: the person on the left in {count} poses")

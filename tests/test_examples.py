@@ -1,0 +1,102 @@
+"""Every example runs; the README's commands are the program's."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from xmdpt_cli.app import app
+
+REPO = Path(__file__).resolve().parents[1]
+EXAMPLES = REPO / "examples"
+README = (REPO / "README.md").read_text(encoding="utf-8")
+
+
+def call(*command: object, cwd: Path) -> str:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        [str(c) for c in command],
+        cwd=cwd,
+        env={**os.environ, "PATH": path, "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("examples")
+    said = call("bash", EXAMPLES / "whole_way.sh", out, 3, 2, 2, cwd=out)
+    assert f"look at {out}/samples/sheet.png" in said
+    return out
+
+
+def test_whole_way_in_short(walked: Path) -> None:
+    assert (walked / "samples/metrics.json").is_file()
+    assert Image.open(walked / "samples/sheet.png").width > 4 * 128
+
+
+def test_one_person_many_poses(walked: Path) -> None:
+    script = EXAMPLES / "one_person_many_poses.py"
+    call(sys.executable, script, "data", "run", "strip.png", "--poses", 3, cwd=walked)
+    assert Image.open(walked / "strip.png").size == (4 * 64, 2 * 64)
+
+
+def test_convert_published(shared: Callable[[str], Path], tmp_path: Path) -> None:
+    golden = load_file(shared("golden/dev_a.safetensors"))
+    weights = tmp_path / "published.safetensors"
+    save_file({k[6:]: v for k, v in golden.items() if k.startswith("state.")}, weights)
+    script = EXAMPLES / "convert_published.py"
+    assert "parameters in inference" in call(sys.executable, script, weights, "m", cwd=tmp_path)
+    assert (tmp_path / "m/model.safetensors").is_file()
+
+
+def test_every_example_is_tested() -> None:
+    here = Path(__file__).read_text(encoding="utf-8")
+    for path in EXAMPLES.iterdir():
+        assert path.name in here, f"{path.name} has no test"
+
+
+def test_the_readme_names_every_command_and_no_other() -> None:
+    there = {c.name or c.callback.__name__.replace("_", "-") for c in app.registered_commands}
+    named = set(re.findall(r"^\| `xmdpt ([a-z-]+)` \|", README, re.M))
+    assert named == there
+
+
+def test_the_options_in_the_readme_exist() -> None:
+    for line in re.findall(r"^xmdpt .*$", README, re.M):
+        command, *rest = line.split("#")[0].split()[1:]
+        shown = call(sys.executable, "-m", "xmdpt_cli", command, "--help", cwd=REPO)
+        for option in (word for word in rest if word.startswith("--")):
+            assert option in shown, f"{command} has no {option}"
+
+
+def test_the_model_snippet_runs() -> None:
+    (snippet,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    small = snippet.replace("steps=50", "steps=2")
+    assert small != snippet
+    scope: dict[str, object] = {}
+    exec(small, scope)
+    drawn = scope["drawn"]
+    assert isinstance(drawn, torch.Tensor)
+    assert drawn.shape == (1, 4, 32, 32)
+
+
+def test_the_test_command_is_the_one_ci_runs() -> None:
+    ci = (REPO / ".ci/run").read_text(encoding="utf-8")
+    assert "-m pytest" in README
+    assert "-c constraints.txt -e '.[dev]'" in README
+    assert "-c constraints.txt -e '.[dev]'" in ci
+    assert re.search(r"^python -m pytest$", ci, re.M)
