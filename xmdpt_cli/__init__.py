@@ -21,11 +21,11 @@ _HOMES = {
     "Sampler": "xmdpt_cli.sampling.pipeline",
     "XmdptError": "xmdpt_cli.errors",
 }
-__all__ = [  # noqa: F822 (PEP 562: __getattr__ below)
+__all__ = [
+    "XMDPT",
     "PairDataset",
     "Sampler",
     "Schedule",
-    "XMDPT",
     "XmdptError",
     "__version__",
     "draw_pose",
