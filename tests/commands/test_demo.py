@@ -30,13 +30,13 @@ def test_demo_in_short(paper: bool, tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_the_verdict_is_honest() -> None:
     rows = {
-        "generated": {"ssim_256": 0.5, "l1": 0.2},
-        "copy-source": {"ssim_256": 0.4, "l1": 0.1},
-        "mean-image": {"ssim_256": 0.6, "l1": 0.3},
+        "generated": {"ssim_256": 0.5, "l1": 0.2, "fid_toyconv": 2.0},
+        "copy-source": {"ssim_256": 0.4, "l1": 0.1, "fid_toyconv": 1.0},  # real pictures
+        "mean-image": {"ssim_256": 0.6, "l1": 0.3, "fid_toyconv": 3.0},
     }
     found = beats(rows)
     assert found["copy-source"] == {"ssim_256": True, "l1": False}
-    assert found["mean-image"] == {"ssim_256": False, "l1": True}
+    assert found["mean-image"] == {"ssim_256": False, "l1": True, "fid_toyconv": True}
     said = verdict({"beats": found})
     assert said == "NOT better in: l1 against copy-source, ssim_256 against mean-image"
     assert "better than" in verdict({"beats": {"copy-source": {"l1": True}}})

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from xmdpt_cli.files import write_text
+
 Value = float | None  # None: not measured or not defined; may be infinite (PSNR of equal pictures)
 
 # In the order of the table: higher is better?, decimals shown.
@@ -92,25 +94,25 @@ class Table:
 
 
 def table(report: Report) -> Table:
-    """Cells as text: one line a row of the report, arrows say which way is better."""
+    """Cells as text: a line for each metric, with an arrow that says which way is better."""
     measured = {metric for row in report.rows.values() for metric in row}
-    metrics = [metric for metric in METRICS if metric in measured]
-    header = ["", *(f"{metric} {'↑' if METRICS[metric][0] else '↓'}" for metric in metrics), "n"]
-    rows = [
-        [name, *(_cell(metric, row.get(metric)) for metric in metrics), str(report.counts[name])]
-        for name, row in report.rows.items()
+    lines = [
+        [
+            f"{metric} {'↑' if better else '↓'}",
+            *(_cell(metric, row.get(metric)) for row in report.rows.values()),
+        ]
+        for metric, (better, _) in METRICS.items()
+        if metric in measured
     ]
-    return Table(header, rows)
+    lines.append(["pictures", *(str(report.counts[name]) for name in report.rows)])
+    return Table(["", *report.rows], lines)
 
 
 def write_json(path: str | Path, report: Report) -> None:
     """Write ``report.to_json()`` under a temporary name and rename it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(report.to_json(), indent=1, ensure_ascii=False, allow_nan=False)
-    part = path.with_name(path.name + ".part")
-    part.write_text(text + "\n", encoding="utf-8")
-    part.replace(path)
+    write_text(path, json.dumps(report.to_json(), indent=1, allow_nan=False) + "\n")
 
 
 def _finite(row: Mapping[str, Value]) -> dict[str, Any]:

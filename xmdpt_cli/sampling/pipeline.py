@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +51,8 @@ class Sampler:
         try:
             facts = json.loads((folder / "xmdpt.json").read_text(encoding="utf-8"))
             schedule = Schedule(facts["schedule"], facts["prediction"])
-            model = XMDPT.from_pretrained(str(folder)).to(device)
+            with redirect_stdout(io.StringIO()):  # the hub's mixin prints where results belong
+                model = XMDPT.from_pretrained(str(folder)).to(device)
         except XmdptError:
             raise
         except Exception as err:

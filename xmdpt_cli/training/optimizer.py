@@ -34,8 +34,8 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.O
 
 def _is_block_matrix(name: str, parameter: nn.Parameter) -> bool:
     """Attention and MLP weights: they map tokens to tokens. Modulations are AdamW's."""
-    inside = any(part in name for part in (".attention.", ".mlp.", ".source_kv."))
-    return inside and name.endswith(".weight") and parameter.ndim == 2
+    in_block = "block" in name and (".attention." in name or ".mlp." in name)
+    return (in_block or ".source_kv." in name) and name.endswith(".weight")
 
 
 class Muon(torch.optim.Optimizer):
