@@ -33,13 +33,25 @@ def only_process(folder: Path) -> Iterator[None]:
         yield
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise XmdptError(
-                f"another process is working in {folder}", "wait for it, or choose another --out"
-            ) from None
-        except OSError:  # pragma: no cover - a file system without locks
-            pass
-        yield
+    path = folder / ".lock"
+    while True:
+        with open(path, "w") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise XmdptError(
+                    f"another process is working in {folder}",
+                    "wait for it, or choose another --out",
+                ) from None
+            except OSError:  # pragma: no cover - a file system without locks
+                pass
+            try:
+                if os.fstat(handle.fileno()).st_ino != path.stat().st_ino:
+                    continue  # its last holder has just removed it: the next lock is another file
+            except FileNotFoundError:
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return

@@ -152,7 +152,7 @@ def test_killed_run_continues_to_the_same_bytes(tmp_path: Path) -> None:
         os.kill(child.pid, signal.SIGKILL)
     left = {path.name for path in out.iterdir()}
     assert left == {
-        "prepare.json", "train-000000.tar", "train-000000.index.json", "train-000001.tar.part",
+        ".lock", "prepare.json", "train-000000.tar", "train-000000.index.json", "train-000001.tar.part",
     }  # fmt: skip
     encoder = FakeEncoder()
     prepare(root, out, encoder)
