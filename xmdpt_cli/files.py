@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from xmdpt_cli.errors import XmdptError
 
@@ -32,10 +33,9 @@ def only_process(folder: Path) -> Iterator[None]:
     except ImportError:  # pragma: no cover
         yield
         return
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / ".lock"
     while True:
-        with open(path, "w") as handle:
+        with _opened(path) as handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -55,3 +55,13 @@ def only_process(folder: Path) -> Iterator[None]:
             finally:
                 path.unlink(missing_ok=True)
             return
+
+
+def _opened(path: Path) -> IO[str]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return open(path, "w")
+    except OSError as err:
+        raise XmdptError(
+            f"cannot write into {path.parent}: {err.strerror}", "choose another --out"
+        ) from None

@@ -152,7 +152,8 @@ def test_killed_run_continues_to_the_same_bytes(tmp_path: Path) -> None:
         os.kill(child.pid, signal.SIGKILL)
     left = {path.name for path in out.iterdir()}
     assert left == {
-        ".lock", "prepare.json", "train-000000.tar", "train-000000.index.json", "train-000001.tar.part",
+        ".lock", "prepare.json", "train-000000.tar", "train-000000.index.json",
+        "train-000001.tar.part",
     }  # fmt: skip
     encoder = FakeEncoder()
     prepare(root, out, encoder)
@@ -205,11 +206,12 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     root, out = make_dataset(tmp_path / "raw"), tmp_path / "out"
     out.mkdir()
     (out / "thesis.txt").write_text("mine")
+    (out / "film.part").write_text("mine as well")
     with pytest.raises(XmdptError, match="not empty") as error:
         prepare(root, out)
     assert "--out" in error.value.hint
-    assert [path.name for path in out.iterdir()] == ["thesis.txt"]
-    with pytest.raises(XmdptError, match="cannot prepare into"):
+    assert sorted(path.name for path in out.iterdir()) == ["film.part", "thesis.txt"]
+    with pytest.raises(XmdptError, match="cannot write into"):
         prepare(root, out / "thesis.txt")
 
 

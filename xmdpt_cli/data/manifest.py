@@ -25,11 +25,11 @@ def claim_folder(out: Path, fingerprint: dict[str, Any]) -> None:
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for part in out.glob("*.part"):
-            part.unlink()
         begun = out / BEGUN
         if begun.exists():
             _refuse_other(out, json.loads(begun.read_text(encoding="utf-8")), fingerprint)
+            for part in out.glob("*.part"):
+                part.unlink()
         elif any(path.name not in BESIDE for path in out.iterdir()):
             raise XmdptError(
                 f"{out} is not empty and was not made by prepare",
