@@ -22,7 +22,7 @@ def test_demo_in_short(paper: bool, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert summary["paper_model"] is paper
     assert ("departs from the paper" in captured.err) is not paper
     assert Path(summary["picture"]).is_file()
-    written = json.loads((tmp_path / "demo.json").read_text())
+    written = json.loads((tmp_path / ("demo-paper.json" if paper else "demo.json")).read_text())
     assert written["rows"] == summary["rows"]
     assert run(args) == 0  # all is there: nothing is made again, the numbers are the same
     assert json.loads(capsys.readouterr().out)["rows"] == summary["rows"]

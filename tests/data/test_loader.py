@@ -24,7 +24,7 @@ from xmdpt_cli.data.loader import (
     load_pairs,
     prefetch,
 )
-from xmdpt_cli.data.pose import draw_pose, from_fractions
+from xmdpt_cli.data.pose import draw_pose, draw_pose_map, from_fractions
 from xmdpt_cli.data.prepare import prepare_dataset
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import read_picture
@@ -93,9 +93,10 @@ def test_features_are_those_of_the_right_view(
         assert features[name].dtype == tensor.dtype
         assert torch.equal(features[name], tensor), name
         assert torch.equal(getattr(batch, name)[0], tensor), name
-    pose = draw_pose(from_fractions(garment.keypoints[target], SIZE), SIZE)[:, ::step]
-    assert batch.pose_map is not None
-    np.testing.assert_array_equal(batch.pose_map[0].numpy(), pose)
+    for view, drawn in ((target, batch.pose_map), (source, batch.source_pose_map)):
+        pose = draw_pose_map(from_fractions(garment.keypoints[view], SIZE), SIZE)[:, ::step]
+        assert drawn is not None
+        np.testing.assert_array_equal(drawn[0].numpy(), pose)
     assert batch.pairs == [f"{garment.key}/{source}>{target}"]
     assert batch.flipped == [flip]
 
@@ -245,7 +246,7 @@ def test_eval_batches(prepared: Path) -> None:
     assert batch.flipped == [False] * 8
     assert batch.pose_map is not None
     np.testing.assert_array_equal(
-        batch.pose_map[1].numpy(), draw_pose(batch.target_keypoints[1].numpy(), SIZE)
+        batch.pose_map[1].numpy(), draw_pose_map(batch.target_keypoints[1].numpy(), SIZE)
     )
     assert sum(len(batch.pairs) for batch in eval_batches(dataset, 7)) == PAIRS
 

@@ -17,6 +17,7 @@ from xmdpt_cli.data.pose import (
     JOINTS,
     LIMBS,
     draw_pose,
+    draw_pose_map,
     from_176_frame,
     from_padded_frame,
 )
@@ -101,3 +102,14 @@ def test_eighteen_names() -> None:
     assert JOINTS[0] == "nose"
     assert JOINTS[4] == "right_wrist"
     assert JOINTS[17] == "left_ear"
+
+
+def test_pose_maps_are_the_drawing_or_its_block_means() -> None:
+    points = np.random.default_rng(0).uniform(10, 54, (18, 2))
+    points[3] = np.nan
+    points[4] = -1
+    big = np.where(points == -1, -1, points * 4)
+    assert np.array_equal(draw_pose_map(big, 256), draw_pose(big, 256))
+    blocks = draw_pose(big, 256).reshape(64, 4, 64, 4, 3).mean(axis=(1, 3))
+    assert np.abs(draw_pose_map(points, 64) - blocks).max() <= 0.5 + 1e-6
+    assert draw_pose_map(np.full((18, 2), np.nan), 32).max() == 0

@@ -50,12 +50,13 @@ def demo(
     from xmdpt_cli.metrics.report import table as cells
 
     shown = cells(report)
-    write_text(out / "demo.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
+    record = out / ("demo-paper.json" if paper else "demo.json")
+    write_text(record, json.dumps(summary, indent=1, allow_nan=False) + "\n")
     talk.result(
         summary,
         table(f"held-out people, TOY networks, {SIZE} px", shown.header, shown.rows),
         text=f"{verdict(summary)}\nlook at: {summary['picture']} (source, pose, truth, generated)\n"
-        f"numbers: {out / 'demo.json'}; {duration(summary['seconds']['total'])} in all",
+        f"numbers: {record}; {duration(summary['seconds']['total'])} in all",
     )
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from xmdpt_cli.data.lists import SPLITS
 from xmdpt_cli.data.manifest import missing_shard, read_manifest
-from xmdpt_cli.data.pose import Keypoints, draw_pose
+from xmdpt_cli.data.pose import Keypoints, draw_pose_map
 from xmdpt_cli.data.shards import (
     FLIP,
     TORCH_DTYPES,
@@ -154,14 +154,14 @@ class PairDataset:
         return self.picture(key, view), self.keypoints(key, view)
 
     def pose_map(self, key: str, view: str, flip: bool = False) -> Picture:
-        """The pose picture of one view, (resolution, resolution, 3); read only."""
+        """The pose map of one view (``draw_pose_map``), (resolution, resolution, 3); read only."""
         wanted = (key, view, flip)
         with self._maps_lock:
             drawn = self._maps.get(wanted)
             if drawn is not None:
                 self._maps.move_to_end(wanted)
                 return drawn
-        drawn = draw_pose(self.keypoints(key, view), self.resolution)
+        drawn = draw_pose_map(self.keypoints(key, view), self.resolution)
         if flip:
             drawn = np.ascontiguousarray(drawn[:, ::-1])
         with self._maps_lock:

@@ -41,6 +41,7 @@ COLOURS = (
 )  # fmt: skip
 
 RADIUS = 4  # of a joint, and half the width of a limb, at every picture size (published)
+PUBLISHED_SIZE = 256  # the smallest pictures that width is meant for
 OPACITY = 0.6  # of a limb over what is already there (published)
 
 # The annotation frames: a 176 x 256 picture, alone or in the middle of a padded 256 x 256 one.
@@ -135,3 +136,16 @@ def _blend_limb(canvas: Picture, a: Keypoints, b: Keypoints, colour: tuple[int, 
     filled = box.copy()
     cv2.fillConvexPoly(filled, polygon - np.array((left, top), dtype=polygon.dtype), colour)
     canvas[top:bottom, left:right] = cv2.addWeighted(box, 1 - OPACITY, filled, OPACITY, 0)
+
+
+def draw_pose_map(keypoints: Keypoints, size: int) -> Picture:
+    """``draw_pose`` for pictures of any size: uint8 (size, size, 3).
+
+    Joints and sticks are a fixed number of pixels wide, made for 256: at 64 px they hide each
+    other. So small maps are drawn at 256 px or more and averaged down. From 256 px on this is
+    ``draw_pose`` to the bit.
+    """
+    factor = -(-PUBLISHED_SIZE // size)
+    points = np.where((keypoints == -1).all(axis=1, keepdims=True), np.nan, keypoints)
+    drawn = draw_pose(points * factor, size * factor)
+    return drawn if factor == 1 else cv2.resize(drawn, (size, size), interpolation=cv2.INTER_AREA)
