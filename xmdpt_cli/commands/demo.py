@@ -64,8 +64,8 @@ def departure(paper: bool) -> str:
     """What the user must know about the model before looking at its pictures."""
     if paper:
         return (
-            "the paper's model and losses (single condition vector, noise prediction, linear schedule, "
-            "MIPNet) at toy size: in minutes it draws patches of colour, it is made for days"
+            "the paper's model and losses (single condition vector, noise prediction, linear "
+            "schedule, MIPNet) at toy size: in minutes it draws patches of colour, it takes days"
         )
     return (
         "this departs from the paper: conditioning 'tokens' (our extension), v prediction, cosine "
