@@ -22,7 +22,7 @@ from xmdpt_cli.encoders import weights
 DEFAULT_SOURCE = "facebook/dinov2-giant"  # paper sec. 3; published code
 DEFAULT_POSE = "facebook/dinov2-base"
 INPUT_SIZE = 224  # at every picture size, 512 included (published code)
-HINT = "give the folder in place of the id"
+HINT = "give the folder as `--dino-source DIR` or `--dino-pose DIR`"
 # DINOv2-G in float32 needs about 50 MB of activations a picture.
 CHUNK = 16
 
