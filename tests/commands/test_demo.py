@@ -38,5 +38,5 @@ def test_the_verdict_is_honest() -> None:
     assert found["copy-source"] == {"ssim_256": True, "l1": False}
     assert found["mean-image"] == {"ssim_256": False, "l1": True, "fid_toyconv": True}
     said = verdict({"beats": found})
-    assert said == "NOT better in: l1 against copy-source, ssim_256 against mean-image"
+    assert said == "NOT better than copy-source in l1; NOT better than mean-image in ssim_256"
     assert "better than" in verdict({"beats": {"copy-source": {"l1": True}}})

@@ -185,18 +185,20 @@ def beats(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, bool]]:
 
 def verdict(summary: dict[str, Any]) -> str:
     """One honest sentence."""
-    lost = [
-        f"{metric} against {name}"
+    lost = {
+        name: [metric for metric, better in measures.items() if not better]
         for name, measures in summary["beats"].items()
-        for metric, better in measures.items()
-        if not better
-    ]
-    if not lost:
+    }
+    if not any(lost.values()):
         return (
             "better than copying the source and than the mean image in every measure "
             "(FID aside for the copies, which are real pictures)"
         )
-    return f"NOT better in: {', '.join(lost)}"
+    return "; ".join(
+        f"NOT better than {name} in {', '.join(metrics)}"
+        for name, metrics in lost.items()
+        if metrics
+    )
 
 
 class _Clock:
