@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from xmdpt_cli.config import TrainConfig
@@ -216,3 +217,23 @@ def test_the_average_follows_its_formula(data: Path) -> None:
     trainer.step(TrainLoader(trainer.dataset, 4, 0).batch(0))
     expected = 0.9 * start + 0.1 * trainer.model.tdnet.position.detach()
     torch.testing.assert_close(trainer.ema.model.tdnet.position, expected)
+
+
+def test_a_full_disk_is_named_and_loses_nothing(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(dataclasses.replace(CONFIG, steps=2), data, tmp_path / "run")
+
+    def full(*_: object) -> None:
+        raise SafetensorError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("xmdpt_cli.training.checkpoint.save_file", full)
+        with pytest.raises(XmdptError, match="No space left") as error:
+            train(CONFIG, data, tmp_path / "run")
+    assert "make room" in (error.value.hint or "")
+    kept = sorted(p.name for p in (tmp_path / "run/checkpoints").iterdir())
+    assert kept == ["latest", "step_0000002"]
+    train(CONFIG, data, tmp_path / "run")
+    train(CONFIG, data, tmp_path / "whole")
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -33,11 +34,18 @@ def save(
     final = folder / f"step_{step:07d}"
     part = folder / f".step_{step:07d}.part"
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    save_file(_plain(model.state_dict()), part / "model.safetensors")
-    save_file(_plain(ema.state_dict()), part / "ema.safetensors")
-    save_file(_optimizer_tensors(model, optimizers), part / "optimizer.safetensors")
-    write_text(part / "state.json", json.dumps({"step": step, **state}, indent=2))
+    try:
+        part.mkdir(parents=True)
+        save_file(_plain(model.state_dict()), part / "model.safetensors")
+        save_file(_plain(ema.state_dict()), part / "ema.safetensors")
+        save_file(_optimizer_tensors(model, optimizers), part / "optimizer.safetensors")
+        write_text(part / "state.json", json.dumps({"step": step, **state}, indent=2))
+    except (OSError, SafetensorError) as err:
+        shutil.rmtree(part, ignore_errors=True)
+        raise XmdptError(
+            f"cannot write checkpoint {final}: {err}",
+            "make room; the same command then goes on from the checkpoint before it",
+        ) from err
     if final.exists():
         shutil.rmtree(final)
     part.rename(final)
