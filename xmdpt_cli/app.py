@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -84,8 +85,12 @@ def run(arguments: list[str]) -> int:
                 return 2
             error(message(), f"{command} --help")
             return 2
-        if isinstance(err, OSError) and err.filename is not None:
-            error(f"{err.strerror}: {err.filename}")
+        if isinstance(err, OSError) and err.errno is not None:
+            full = err.errno in (errno.ENOSPC, errno.EDQUOT)
+            error(
+                f"{err.strerror}: {err.filename}" if err.filename else str(err.strerror),
+                "make room; the same command then goes on from what is done" if full else "",
+            )
             _debug()
             return 1
         error(

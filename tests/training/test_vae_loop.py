@@ -91,6 +91,17 @@ def test_a_toys_latents_get_unit_deviation(tmp_path: Path) -> None:
     assert float(latents.std()) == pytest.approx(1.0, abs=1e-3)
 
 
+def test_latent_noise_teaches_the_decoder_to_bear_errors(tmp_path: Path) -> None:
+    pictures = blobs(24, 32)
+    scores = {}
+    for noise in (0.0, 1.0):
+        vae, _ = train(tmp_path / str(noise), pictures=pictures, steps=120, latent_noise=noise)
+        latents = posterior_mean(vae.encode_moments(pictures), vae.scale)  # unit deviation
+        wrong = latents + torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
+        scores[noise] = peak_signal_noise_ratio(pictures, vae.decode(wrong), data_range=255)
+    assert scores[1.0] > scores[0.0] + 1.0, scores  # dB
+
+
 def test_decoder_only_leaves_the_encoder_alone(tmp_path: Path) -> None:
     vae = toy_vae(32)
     vae.net.register_to_config(scaling_factor=0.18215)

@@ -88,7 +88,7 @@ class PairDataset:
             raise XmdptError(
                 f"{self.path} has no {split} pairs", f"it has pairs of: {', '.join(others)}"
             )
-        self._maps: OrderedDict[tuple[str, str, bool], Picture] = OrderedDict()
+        self._maps: OrderedDict[tuple[str, str], Picture] = OrderedDict()
         self._maps_lock = threading.Lock()
 
     def _read_shard(self, path: Path) -> None:
@@ -155,20 +155,18 @@ class PairDataset:
 
     def pose_map(self, key: str, view: str, flip: bool = False) -> Picture:
         """The pose map of one view (``draw_pose_map``), (resolution, resolution, 3); read only."""
-        wanted = (key, view, flip)
+        wanted = (key, view)
         with self._maps_lock:
             drawn = self._maps.get(wanted)
             if drawn is not None:
                 self._maps.move_to_end(wanted)
-                return drawn
-        drawn = draw_pose_map(self.keypoints(key, view), self.resolution)
-        if flip:
-            drawn = np.ascontiguousarray(drawn[:, ::-1])
-        with self._maps_lock:
-            self._maps[wanted] = drawn
-            while len(self._maps) * drawn.nbytes > _MAP_CACHE_BYTES:
-                self._maps.popitem(last=False)
-        return drawn
+        if drawn is None:
+            drawn = draw_pose_map(self.keypoints(key, view), self.resolution)
+            with self._maps_lock:
+                self._maps[wanted] = drawn
+                while len(self._maps) * drawn.nbytes > _MAP_CACHE_BYTES:
+                    self._maps.popitem(last=False)
+        return drawn[:, ::-1] if flip else drawn
 
 
 def copy_tensor(out: torch.Tensor, reader: ShardReader, place: TensorPlace) -> None:

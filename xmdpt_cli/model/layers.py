@@ -65,6 +65,26 @@ class PatchEmbed(nn.Module):
         return out
 
 
+class PoseEmbed(nn.Module):
+    """A pose map (N, 3, H, W) -> (N, T, D), for our "tokens" conditioning.
+
+    A patch inside a body holds no stick, so what a token knows of the pose must come from its
+    neighbours: two residual 3 x 3 convolutions on the grid look two patches far.
+    """
+
+    def __init__(self, width: int, patch: int) -> None:
+        super().__init__()
+        self.patches = PatchEmbed(3, width, patch)
+        self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+
+    def forward(self, pose_map: Tensor) -> Tensor:
+        side = pose_map.shape[-1] // self.patches.proj.kernel_size[0]
+        x = self.patches(pose_map).transpose(1, 2).unflatten(2, (side, side))
+        for conv in self.convs:
+            x = x + conv(F.silu(x))
+        return x.flatten(2).transpose(1, 2)
+
+
 def relative_index(side: int) -> Tensor:
     """(T, T) rows of the bias table for query minus key, BEiT's numbering."""
     y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")

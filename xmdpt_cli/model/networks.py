@@ -6,6 +6,7 @@ D width, H heads.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from xmdpt_cli.model.layers import (
     CrossAttention,
     FinalLayer,
     PatchEmbed,
+    PoseEmbed,
     SelfAttention,
     TimestepEmbedder,
     sincos_position_embedding,
@@ -101,7 +103,7 @@ class TDNet(nn.Module):
         self.final = FinalLayer(width, patch * patch * channels * 2)
         if joined:
             self.source_embed = PatchEmbed(channels, width, patch)
-            self.pose_embed = PatchEmbed(3, width, pose_patch)
+            self.pose_embed = PoseEmbed(width, pose_patch)
             self.source_norm = nn.LayerNorm(width, eps=1e-6)
             self.source_kv = nn.Linear(width, depth * 2 * width)
 
@@ -116,26 +118,26 @@ class TDNet(nn.Module):
         return Context(self.source_kv(self.source_norm(source)), pose)
 
     def encode(
-        self, x: Tensor, c: Tensor, source: Tensor | None = None, kept: Tensor | None = None
+        self,
+        x: Tensor,
+        c: Tensor,
+        source: Sequence[Tensor] | None = None,
+        kept: Tensor | None = None,
     ) -> Tensor:
         """The first depth-2 blocks; kept (N, K) says which tokens x holds, None: all.
 
-        source (N, T, depth * 2D): ``Context.source``, None for the paper's conditioning.
+        source: ``Context.source`` cut into its blocks, (N, T, 2D) each; None for the paper's
+        conditioning.
         """
         for i in range(self.encoder_depth):
-            x = self.blocks[i](x, c, self._keys_values(source, i), kept)
+            x = self.blocks[i](x, c, source and source[i], kept)
         return x
 
-    def decode(self, x: Tensor, c: Tensor, source: Tensor | None = None) -> Tensor:
+    def decode(self, x: Tensor, c: Tensor, source: Sequence[Tensor] | None = None) -> Tensor:
         """The last blocks and the output layer; x already holds the decoder position embedding."""
         for i in range(self.encoder_depth, len(self.blocks)):
-            x = self.blocks[i](x, c, self._keys_values(source, i))
+            x = self.blocks[i](x, c, source and source[i])
         return self.unpatchify(self.final(x, c))
-
-    def _keys_values(self, source: Tensor | None, block: int) -> Tensor | None:
-        if source is None:
-            return None
-        return source.chunk(len(self.blocks), dim=2)[block]
 
     def unpatchify(self, x: Tensor) -> Tensor:
         """(N, T, p*p*2C) -> (N, 2C, h, w); a token's values run row, column, channel."""

@@ -205,8 +205,9 @@ class XMDPT(
 
     def _begin(
         self, latents: Tensor, timesteps: Tensor, condition: Tensor, context: Context | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Embedded noisy tokens (N, T, D), c = t_emb + c_cond (N, D), Context.source or None."""
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...] | None]:
+        """Embedded noisy tokens (N, T, D), c = t_emb + c_cond (N, D), and the source's keys and
+        values (N, T, 2D) for each block, or None."""
         self._check(latents, "latents")
         if condition.shape != (latents.shape[0], self.width):
             expected = (latents.shape[0], self.width)
@@ -220,7 +221,8 @@ class XMDPT(
         if context is None:
             return x, c, None
         known = (condition != 0).any(dim=1)[:, None, None].to(x.dtype)
-        return x + known * context.pose, c, known * context.source
+        source = (known * context.source).chunk(len(self.tdnet.blocks), dim=2)
+        return x + known * context.pose, c, source
 
     def _check(self, latents: Tensor, name: str) -> None:
         if tuple(latents.shape[1:]) != self.latent_shape:

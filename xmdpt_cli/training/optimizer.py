@@ -98,9 +98,13 @@ def orthogonal(x: Tensor, iterations: int = 3) -> Tensor:
     """(M, D, D) -> nearly the orthogonal factor of each polar decomposition, by Newton-Schulz."""
     a, b, c = QUINTIC
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    # three buffers, swapped: fresh memory costs as much as a product of small matrices
+    square, cubic, out = torch.empty_like(x), torch.empty_like(x), torch.empty_like(x)
     for _ in range(iterations):
-        square = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
+        torch.bmm(x, x.mT, out=square)
+        torch.baddbmm(square, square, square, beta=b, alpha=c, out=cubic)
+        torch.baddbmm(x, cubic, x, beta=a, out=out)
+        x, out = out, x
     return x
 
 

@@ -72,6 +72,7 @@ class _Settings:
     decoder_only: bool
     foreground_weight: float
     kl_weight: float
+    latent_noise: float
     pictures: str
     start: str
 
@@ -89,6 +90,7 @@ def train_vae(
     decoder_only: bool = False,
     foreground_weight: float = 3.0,
     kl_weight: float = 1e-6,
+    latent_noise: float = 0.0,
     save_every: int = 500,
     progress: Progress = silent,
 ) -> VAEStats:
@@ -97,7 +99,9 @@ def train_vae(
     ``decoder_only`` is the paper's way: encoder and latents stay exactly as they are.
     ``foreground_weight`` is for plain backgrounds (drawn people, DeepFashion): pixels that
     differ from the border's colour count that many times; 1 counts all alike. ``lr`` defaults
-    to what suits a toy or a fine-tuning. A toy's scaling factor is set to 1 / standard
+    to what suits a toy or a fine-tuning. ``latent_noise`` is Gaussian noise on what the decoder
+    reads, in standard deviations of the latents, so that small errors of generated latents stay
+    small in the picture. A toy's scaling factor is set to 1 / standard
     deviation of its latents.
 
     The same call continues an interrupted run (from ``<out>.resume.pt``) and returns the
@@ -119,6 +123,7 @@ def train_vae(
         decoder_only=decoder_only,
         foreground_weight=foreground_weight,
         kl_weight=kl_weight,
+        latent_noise=latent_noise,
         pictures=_digest(pictures),
         start=state_sha256(vae.net),
     )
@@ -196,11 +201,13 @@ def _run(
 
 
 def _loss(vae: VAE, batch: torch.Tensor, noise: torch.Tensor, settings: _Settings) -> torch.Tensor:
-    """Pictures (N, 3, H, W) in [-1, 1] and latent noise (N, C, h, w) -> one number."""
+    """Pictures (N, 3, H, W) in [-1, 1] and unit noise (N, C, h, w) -> one number."""
     with torch.set_grad_enabled(not settings.decoder_only):
         mean, log_variance = vae.net.encode(batch).latent_dist.parameters.chunk(2, dim=1)
         log_variance = log_variance.clamp(-30.0, 20.0)
-        latents = mean + log_variance.mul(0.5).exp() * noise  # (N, C, h, w)
+        # the posterior's noise and ours, independent of each other: their variances add
+        variance = log_variance.exp() + (settings.latent_noise * mean.detach().std()) ** 2
+        latents = mean + variance.sqrt() * noise  # (N, C, h, w)
     error = vae.net.decode(latents).sample - batch
     weight = 1.0 + (settings.foreground_weight - 1.0) * _foreground(batch)
     loss = (weight * (error.abs() + 2.0 * error.square())).mean()
