@@ -5,6 +5,7 @@ Everywhere in the package a picture is a ``uint8`` array (H, W, 3), RGB, C-conti
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -57,10 +58,17 @@ def read_picture(path: str | Path, size: int) -> Picture:
     return resize_square(load_image(path), size)
 
 
+def png_bytes(picture: Picture) -> bytes:
+    """A picture as a PNG file's bytes."""
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, format="PNG", compress_level=6)
+    return stream.getvalue()
+
+
 def save_png(path: str | Path, picture: Picture) -> None:
     """Write a PNG under a temporary name and rename it, so that a file that is there is whole."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    Image.fromarray(picture).save(part, format="PNG", compress_level=6)
+    part.write_bytes(png_bytes(picture))
     part.replace(path)

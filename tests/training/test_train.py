@@ -74,11 +74,15 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
+def logged(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
 @pytest.mark.parametrize("conditioning", ["vector", "tokens"])
 def test_the_loss_falls(data: Path, tmp_path: Path, conditioning: str) -> None:
     config = dataclasses.replace(CONFIG, conditioning=conditioning, steps=40, log_every=10)
     train(config, data, tmp_path / "run")
-    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    rows = logged(tmp_path / "run")
     assert [row["step"] for row in rows] == [1, 10, 20, 30, 40]
     assert rows[-1]["mse"] < 0.8 * rows[0]["mse"]
     assert rows[-1]["masked_mse"] < 0.8 * rows[0]["masked_mse"]
@@ -110,11 +114,7 @@ def test_going_on_equals_never_having_stopped(data: Path, tmp_path: Path, optimi
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
     last = "checkpoints/step_0000006/optimizer.safetensors"
     assert same(load_file(tmp_path / "whole" / last), load_file(tmp_path / "parts" / last))
-    steps = [
-        json.loads(line)["step"]
-        for line in (tmp_path / "parts/metrics.jsonl").read_text().splitlines()
-    ]
-    assert steps == [1, 2, 3, 4, 5, 6]
+    assert [row["step"] for row in logged(tmp_path / "parts")] == [1, 2, 3, 4, 5, 6]
 
 
 def test_killed_and_run_again(data: Path, tmp_path: Path) -> None:
@@ -191,6 +191,7 @@ def test_an_interrupt_saves_first(
     train(CONFIG, data, tmp_path / "run")
     train(CONFIG, data, tmp_path / "whole")
     assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+    assert [row["step"] for row in logged(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_broken_checkpoint_is_named(data: Path, tmp_path: Path) -> None:
@@ -232,8 +233,11 @@ def test_a_full_disk_is_named_and_loses_nothing(
         with pytest.raises(XmdptError, match="No space left") as error:
             train(CONFIG, data, tmp_path / "run")
     assert "make room" in (error.value.hint or "")
+    with open(tmp_path / "run/metrics.jsonl", "a") as log:
+        log.write('{"step": 3, "lo')  # what a full disk leaves of a line
     kept = sorted(p.name for p in (tmp_path / "run/checkpoints").iterdir())
     assert kept == ["latest", "step_0000002"]
     train(CONFIG, data, tmp_path / "run")
     train(CONFIG, data, tmp_path / "whole")
     assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+    assert [row["step"] for row in logged(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]

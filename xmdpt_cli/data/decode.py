@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,12 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from xmdpt_cli.data.listing import Garment, Listing
 from xmdpt_cli.data.pose import Keypoints, draw_pose, from_fractions
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.images import Picture, read_picture
+from xmdpt_cli.images import Picture, png_bytes, read_picture
 
 
 @dataclass
@@ -38,13 +36,6 @@ class DecodedGarment:
     views: dict[str, DecodedView] = field(default_factory=dict)
     pairs: list[tuple[str, str, int]] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
-
-
-def png_bytes(picture: Picture) -> bytes:
-    """A picture as PNG."""
-    stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, format="PNG", compress_level=6)
-    return stream.getvalue()
 
 
 def decode_ahead(

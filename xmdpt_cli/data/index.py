@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from xmdpt_cli.files import write_text
 
 INDEX_VERSION = 1
 
@@ -57,14 +58,8 @@ def index_path(shard: Path) -> Path:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write under a temporary name and rename, so that a file that is there is whole."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as stream:
-        json.dump(content, stream, ensure_ascii=False, indent=None, separators=(",", ":"))
-        stream.write("\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    part.replace(path)
+    """Compact JSON; a file that is there is whole."""
+    write_text(path, json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n")
 
 
 def write_index(shard: Path, index: ShardIndex) -> None:

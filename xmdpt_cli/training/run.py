@@ -85,9 +85,8 @@ class Log:
         self.rows: list[dict[str, Tensor]] = []
         self.began = time.perf_counter()
         if self.path.is_file():  # steps after the checkpoint will be written again
-            lines = [json.loads(line) for line in self.path.read_text().splitlines() if line]
-            kept = [json.dumps(row) for row in lines if row["step"] <= done]
-            self.path.write_text("".join(line + "\n" for line in kept))
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+            write_text(self.path, "".join(line + "\n" for line in lines if _is_done(line, done)))
         self.events = SummaryWriter(str(out), purge_step=done + 1)
 
     def add(self, losses: Losses, step: int) -> None:
@@ -111,3 +110,11 @@ class Log:
 
     def close(self) -> None:
         self.events.close()
+
+
+def _is_done(line: str, done: int) -> bool:
+    """Whether a line of the log is whole (a full disk cuts one short) and at most ``done``."""
+    try:
+        return bool(json.loads(line)["step"] <= done)
+    except ValueError:
+        return False
