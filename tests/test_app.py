@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import typer.main
+from safetensors import SafetensorError
 
 from xmdpt_cli import app as application
 from xmdpt_cli.app import app, run
@@ -58,6 +59,12 @@ def test_wrong_usage_exits_2_with_error_and_hint(
         (RuntimeError("oops"), 3, "a bug of ours: RuntimeError: oops"),
         (PermissionError(13, "Permission denied", "/x/y"), 1, "error: Permission denied: /x/y"),
         (OSError(28, "No space left on device", "/x/y"), 1, "No space left on device: /x/y"),
+        (OSError(28, "No space left on device"), 1, "hint: make room"),
+        (
+            SafetensorError("Error while serializing: No space left on device (os error 28)"),
+            1,
+            "hint: make room",
+        ),
     ],
 )
 def test_errors_become_words_and_codes(

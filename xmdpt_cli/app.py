@@ -85,20 +85,25 @@ def run(arguments: list[str]) -> int:
                 return 2
             error(message(), f"{command} --help")
             return 2
-        if isinstance(err, OSError) and err.errno is not None:
-            full = err.errno in (errno.ENOSPC, errno.EDQUOT)
+        named = isinstance(err, OSError) and err.filename is not None
+        told = f"{err.strerror}: {err.filename}" if named else str(err)  # type: ignore[attr-defined]
+        if _is_full_disk(err):
+            error(told, "make room; the same command then goes on from what is done")
+        elif named:
+            error(told)
+        else:
             error(
-                f"{err.strerror}: {err.filename}" if err.filename else str(err.strerror),
-                "make room; the same command then goes on from what is done" if full else "",
+                f"a bug of ours: {type(err).__name__}: {err}",
+                "run again with XMDPT_DEBUG=1 and report what it prints",
             )
-            _debug()
-            return 1
-        error(
-            f"a bug of ours: {type(err).__name__}: {err}",
-            "run again with XMDPT_DEBUG=1 and report what it prints",
-        )
         _debug()
-        return 3
+        return 1 if named or _is_full_disk(err) else 3
+
+
+def _is_full_disk(err: Exception) -> bool:
+    """Also where a library reports it in words only, as safetensors does."""
+    full = isinstance(err, OSError) and err.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full or "No space left on device" in str(err)
 
 
 def _debug() -> None:
