@@ -32,7 +32,7 @@ def prepare(
     ] = None,
     vae_steps: Annotated[
         int, typer.Option(min=1, help="Training steps of the toy VAE (toy encoders only).")
-    ] = 1800,
+    ] = 600,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the toy encoders.")] = 0,
     limit: Annotated[
         int | None, typer.Option(min=1, help="At most so many garments of each split.")

@@ -72,7 +72,7 @@ def make_toy_encoders(
     *,
     size: int,
     seed: int = 0,
-    vae_steps: int = 1800,
+    vae_steps: int = 600,
     limit: int | None = None,
     progress: Progress = silent,
 ) -> ToyEncoders:
