@@ -85,9 +85,9 @@ def run(arguments: list[str]) -> int:
                 return 2
             error(message(), f"{command} --help")
             return 2
-        named = isinstance(err, OSError) and err.filename is not None
+        full, named = _is_full_disk(err), isinstance(err, OSError) and err.filename is not None
         told = f"{err.strerror}: {err.filename}" if named else str(err)  # type: ignore[attr-defined]
-        if _is_full_disk(err):
+        if full:
             error(told, "make room; the same command then goes on from what is done")
         elif named:
             error(told)
@@ -97,7 +97,7 @@ def run(arguments: list[str]) -> int:
                 "run again with XMDPT_DEBUG=1 and report what it prints",
             )
         _debug()
-        return 1 if named or _is_full_disk(err) else 3
+        return 1 if full or named else 3
 
 
 def _is_full_disk(err: Exception) -> bool:

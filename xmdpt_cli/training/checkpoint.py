@@ -44,7 +44,8 @@ def save(
         shutil.rmtree(part, ignore_errors=True)
         raise XmdptError(
             f"cannot write checkpoint {final}: {err}",
-            "make room; the same command then goes on from the checkpoint before it",
+            "make room or fix the permissions; the same command then goes on from the checkpoint "
+            "before it",
         ) from err
     if final.exists():
         shutil.rmtree(final)
