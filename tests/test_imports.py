@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "xmdpt_cli"
-BASE = {"errors", "config", "images", "progress", "files", "presets", "__init__"}
+BASE = {
+    "errors",
+    "config",
+    "images",
+    "progress",
+    "files",
+    "stores",
+    "remote",
+    "presets",
+    "__init__",
+}
 SIDEWAYS = {"data", "encoders", "model", "diffusion", "metrics"}
 MAY_IMPORT = {
     **dict.fromkeys(BASE, BASE),

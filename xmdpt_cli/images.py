@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -20,11 +21,16 @@ Picture = NDArray[np.uint8]
 def load_image(path: str | Path) -> Image.Image:
     """Decode one file into an RGB PIL image, upright (EXIF) and on white where transparent.
 
-    Raises XmdptError, naming the file, if it is missing, empty, truncated or no picture.
+    Of an animated picture the first frame. Raises XmdptError, naming the file, if it is missing,
+    empty, truncated or no picture.
     """
-    path = Path(path)
+    return decode_image(Path(path), str(path))
+
+
+def decode_image(data: bytes | Path, name: str) -> Image.Image:
+    """``load_image`` for a file's path or its bytes; errors call it ``name``."""
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
             image.load()
             upright: Image.Image = ImageOps.exif_transpose(image)
             if upright.mode.startswith("I;16") or upright.mode == "I":
@@ -35,15 +41,17 @@ def load_image(path: str | Path) -> Image.Image:
                 rgba = upright.convert("RGBA")
                 white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
                 upright = Image.alpha_composite(white, rgba)
-            return upright.convert("RGB")
+            return upright if upright.mode == "RGB" else upright.convert("RGB")
     except FileNotFoundError:
-        raise XmdptError(f"no such picture: {path}") from None
+        raise XmdptError(f"no such picture: {name}") from None
+    except IsADirectoryError:
+        raise XmdptError(f"a folder, not a picture: {name}") from None
     except UnidentifiedImageError:
-        raise XmdptError(f"not a picture (or empty): {path}") from None
+        raise XmdptError(f"not a picture (or empty): {name}") from None
     except Image.DecompressionBombError as err:
-        raise XmdptError(f"picture too large to decode safely: {path} ({err})") from None
+        raise XmdptError(f"picture too large to decode safely: {name} ({err})") from None
     except (OSError, SyntaxError, ValueError) as err:
-        raise XmdptError(f"broken picture: {path} ({err})") from None
+        raise XmdptError(f"broken picture: {name} ({err})") from None
 
 
 def resize_square(image: Image.Image, size: int) -> Picture:
@@ -63,6 +71,22 @@ def png_bytes(picture: Picture) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(picture).save(stream, format="PNG", compress_level=6)
     return stream.getvalue()
+
+
+# Five times faster than Pillow's default at 256 px, and a tenth larger: rows minus the row above,
+# then runs and Huffman codes. A decoder does not notice.
+_FAST_PNG = [
+    cv2.IMWRITE_PNG_COMPRESSION, 1,
+    cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE,
+    getattr(cv2, "IMWRITE_PNG_FILTER", 18), getattr(cv2, "IMWRITE_PNG_FILTER_UP", 32),
+]  # fmt: skip
+
+
+def fast_png_bytes(picture: Picture) -> bytes:
+    """``png_bytes`` where many pictures are written: the same pixels, a little larger."""
+    done, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), _FAST_PNG)
+    assert done
+    return bytes(data)
 
 
 def save_png(path: str | Path, picture: Picture) -> None:

@@ -144,7 +144,7 @@ def test_other_picture_folders(tmp_path: Path, folder: str) -> None:
             (pictures / gender).rename(root / gender)
     listing = find_dataset(root)
     assert listing.images() == 21 - 2  # one view of each test garment is in no pair
-    assert all(path.is_file() for g in listing.garments for path in g.views.values())
+    assert all(p.path.is_file() for g in listing.garments for p in g.views.values())
 
 
 def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_png_in_place_of_a_listed_jpg(tmp_path: Path) -> None:
     path.unlink()
     listing = find_dataset(root)
     assert not listing.problems
-    assert listing.split("train")[0].views["1_front"] == path.with_suffix(".png")
+    assert listing.split("train")[0].views["1_front"].where == str(path.with_suffix(".png"))
 
 
 def test_pidm_lines_put_the_target_first(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from xmdpt_cli.data.loader import (
 from xmdpt_cli.data.pose import draw_pose, draw_pose_map, from_fractions
 from xmdpt_cli.data.prepare import prepare_dataset
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.images import read_picture
+from xmdpt_cli.images import resize_square
 
 SIZE = 32
 PAIRS = 30
@@ -76,7 +76,7 @@ def test_features_are_those_of_the_right_view(
     step = -1 if flip else 1
 
     def encoded(view: str) -> dict[str, torch.Tensor]:
-        picture = read_picture(garment.views[view], SIZE)[:, ::step]
+        picture = resize_square(garment.views[view].load(), SIZE)[:, ::step]
         pose = draw_pose(from_fractions(garment.keypoints[view], SIZE), SIZE)[:, ::step]
         return {k: t[0] for k, t in FakeEncoder().encode(picture[None], pose[None]).items()}
 
@@ -240,7 +240,9 @@ def test_eval_batches(prepared: Path) -> None:
         (pair.source, batch.source_pictures, batch.source_keypoints),
         (pair.target, batch.target_pictures, batch.target_keypoints),
     ):
-        np.testing.assert_array_equal(pictures[1].numpy(), read_picture(garment.views[view], SIZE))
+        np.testing.assert_array_equal(
+            pictures[1].numpy(), resize_square(garment.views[view].load(), SIZE)
+        )
         want = from_fractions(garment.keypoints[view], SIZE)
         np.testing.assert_array_equal(points[1].numpy(), want)
     assert batch.flipped == [False] * 8

@@ -24,7 +24,8 @@ from xmdpt_cli.data.pose import draw_pose, from_fractions
 from xmdpt_cli.data.prepare import plan_shards, prepare_dataset
 from xmdpt_cli.data.shards import ShardReader, read_index
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.images import read_picture
+from xmdpt_cli.images import resize_square
+from xmdpt_cli.stores import LocalStore
 
 
 def prepare(root: Path, out: Path, encoder: FakeEncoder | None = None, **options: Any) -> Any:
@@ -41,14 +42,14 @@ def test_features_of_both_orientations(tmp_path: Path) -> None:
     prepare(root, out)
     listing = find_dataset(root)
     garment = listing.split("train")[3]  # the second of the second shard
-    index = read_index(out / "train-000001.tar")
+    index = read_index(LocalStore(out), "train-000001.tar")
     assert index is not None
     sample = index.samples[1]
     assert sample.key == garment.key
     assert sample.pairs == [(p.source, p.target, p.position) for p in garment.pairs]
-    reader, encoder = ShardReader(out / "train-000001.tar"), FakeEncoder()
+    reader, encoder = ShardReader(LocalStore(out), "train-000001.tar"), FakeEncoder()
     for view, place in sample.views.items():
-        picture = read_picture(garment.views[view], 32)
+        picture = resize_square(garment.views[view].load(), 32)
         keypoints = from_fractions(garment.keypoints[view], 32)
         pose = draw_pose(keypoints, 32)
         np.testing.assert_array_equal(reader.keypoints(place), keypoints)
@@ -70,7 +71,7 @@ def test_manifest(tmp_path: Path) -> None:
         root, out, progress=lambda stage, done, total, /, **_: seen.append((stage, done, total))
     )
     assert manifest == json.loads((out / "dataset.json").read_text())
-    assert (manifest["format"], manifest["version"]) == ("xmdpt-dataset", 1)
+    assert (manifest["format"], manifest["version"]) == ("xmdpt-dataset", 2)
     assert manifest["resolution"] == 32
     assert manifest["toy"] is True
     assert manifest["encoders"]["name"] == "fake"
@@ -253,10 +254,10 @@ def test_empty_pose_is_black_and_finite(tmp_path: Path) -> None:
     lines[1] = annotation_row(flat_name("MEN", 1, "1_front"), np.full((18, 2), -1))
     (root / "fasion-resize-annotation-train.csv").write_text("\n".join(lines))
     assert prepare(root, out)["skipped"] == []
-    index = read_index(out / "train-000000.tar")
+    index = read_index(LocalStore(out), "train-000000.tar")
     assert index is not None
     place = index.samples[0].views["1_front"]
-    reader = ShardReader(out / "train-000000.tar")
+    reader = ShardReader(LocalStore(out), "train-000000.tar")
     assert not load_safetensors(reader.member(place.features))["pose_tokens"].any()
     assert np.isnan(reader.keypoints(place)).all()
 

@@ -18,10 +18,11 @@ from xmdpt_cli.data.shards import (
     ShardReader,
     ShardWriter,
     ViewData,
-    index_path,
+    index_name,
     read_index,
 )
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.stores import LocalStore
 
 KEYS = ("MEN-Denim-id_00000001-01", "WOMEN-Tees_Tanks-id_00000002-03")
 PAIRS = [("2_side", "1_front", 4), ("1_front", "2_side", 0)]
@@ -38,11 +39,11 @@ def make_view(seed: int) -> ViewData:
         "odd": noise[:3, :3].flatten().bfloat16(),  # 18 bytes: the next tensor must stay aligned
         "exact": noise.clone(),
     }
-    return ViewData(b"not really a png" * (seed + 1), points, features)
+    return ViewData(f"{seed}.jpg", b"not really a png" * (seed + 1), points, features)
 
 
 def make_shard(path: Path) -> ShardIndex:
-    with ShardWriter(path, "train") as writer:
+    with ShardWriter(LocalStore(path.parent), path.name, "train") as writer:
         for number, key in enumerate(KEYS):
             views = {"2_side": make_view(10 * number), "1_front": make_view(10 * number + 1)}
             writer.add(key, views, PAIRS)
@@ -60,7 +61,8 @@ def test_tar_is_plain_sorted_and_without_time(tmp_path: Path) -> None:
         for key in KEYS
         for rest in (
             "1_front.keypoints.npy", "1_front.png", "1_front.safetensors",
-            "2_side.keypoints.npy", "2_side.png", "2_side.safetensors", "pairs.json",
+            "2_side.keypoints.npy", "2_side.png", "2_side.safetensors", "files.json",
+                "pairs.json",
         )
     ]  # fmt: skip
     assert {(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in members} == {(0, 0, 0, "", "")}
@@ -73,7 +75,10 @@ def test_same_content_same_bytes(tmp_path: Path) -> None:
         path.parent.mkdir()
         make_shard(path)
     assert paths[0].read_bytes() == paths[1].read_bytes()
-    assert index_path(paths[0]).read_bytes() == index_path(paths[1]).read_bytes()
+    assert (
+        paths[0].with_name(index_name(paths[0].name)).read_bytes()
+        == paths[1].with_name(index_name(paths[1].name)).read_bytes()
+    )
 
 
 def test_webdataset_reads_it(tmp_path: Path) -> None:
@@ -102,12 +107,12 @@ def test_webdataset_reads_it(tmp_path: Path) -> None:
 def test_index_finds_every_tensor(tmp_path: Path) -> None:
     path = tmp_path / "train-000000.tar"
     made = make_shard(path)
-    index = read_index(path)
+    index = read_index(LocalStore(path.parent), path.name)
     assert index == made
     assert index.bytes == path.stat().st_size
     assert index.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert index.skipped == [("a.jpg", "broken")]
-    reader = ShardReader(path)
+    reader = ShardReader(LocalStore(path.parent), path.name)
     for number, sample in enumerate(index.samples):
         assert sample.key == KEYS[number]
         assert sample.pairs == PAIRS
@@ -129,7 +134,7 @@ def test_unfinished_shard_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "train-000000.tar"
 
     def fail() -> None:
-        with ShardWriter(path, "train") as writer:
+        with ShardWriter(LocalStore(path.parent), path.name, "train") as writer:
             writer.add(KEYS[0], {"1_front": make_view(0)}, [])
             assert not path.exists()
             raise RuntimeError
@@ -143,25 +148,27 @@ def test_unfinished_shard_leaves_nothing(tmp_path: Path) -> None:
 def test_a_damaged_shard_is_not_whole(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "train-000000.tar"
     make_shard(path)
-    assert read_index(path) is not None
+    assert read_index(LocalStore(path.parent), path.name) is not None
     if damage == "no tar":
         path.unlink()
     elif damage == "short tar":
         path.write_bytes(path.read_bytes()[:-512])
     elif damage == "no index":
-        index_path(path).unlink()
+        path.with_name(index_name(path.name)).unlink()
     else:
-        index_path(path).write_text(json.dumps({"version": 1, "bytes": path.stat().st_size})[:-4])
-    assert read_index(path) is None
+        path.with_name(index_name(path.name)).write_text(
+            json.dumps({"version": 1, "bytes": path.stat().st_size})[:-4]
+        )
+    assert read_index(LocalStore(path.parent), path.name) is None
 
 
 def test_an_empty_shard_is_a_tar(tmp_path: Path) -> None:
     path = tmp_path / "train-000000.tar"
-    with ShardWriter(path, "train") as writer:
+    with ShardWriter(LocalStore(path.parent), path.name, "train") as writer:
         writer.finish([])
     with tarfile.open(fileobj=io.BytesIO(path.read_bytes())) as tar:
         assert tar.getnames() == []
-    index = read_index(path)
+    index = read_index(LocalStore(path.parent), path.name)
     assert index is not None
     assert index.samples == []
 
@@ -171,4 +178,6 @@ def test_a_lost_shard_is_an_error(tmp_path: Path) -> None:
     index = make_shard(path)
     path.unlink()
     with pytest.raises(XmdptError, match=r"train-000000\.tar"):
-        ShardReader(path).member(index.samples[0].views["1_front"].picture)
+        ShardReader(LocalStore(path.parent), path.name).member(
+            index.samples[0].views["1_front"].picture
+        )

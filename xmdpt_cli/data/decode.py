@@ -6,14 +6,13 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
-from xmdpt_cli.data.listing import Garment, Listing
+from xmdpt_cli.data.listing import Garment, PictureRef
 from xmdpt_cli.data.pose import Keypoints, draw_pose, from_fractions
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.images import Picture, png_bytes, read_picture
+from xmdpt_cli.images import Picture, fast_png_bytes, resize_square
 
 
 @dataclass
@@ -39,7 +38,7 @@ class DecodedGarment:
 
 
 def decode_ahead(
-    pool: ThreadPoolExecutor, listing: Listing, garments: list[Garment], size: int, ahead: int
+    pool: ThreadPoolExecutor, garments: list[Garment], size: int, ahead: int
 ) -> Iterator[DecodedGarment]:
     """Yield ``garments`` decoded, in order, keeping about ``ahead`` pictures on the way."""
     Pending = tuple[Garment, dict[str, "Future[DecodedView | str]"]]
@@ -52,8 +51,8 @@ def decode_ahead(
             if garment is None:
                 break
             futures = {
-                view: pool.submit(_decode, path, garment.keypoints[view], listing, size)
-                for view, path in garment.views.items()
+                view: pool.submit(_decode, picture, garment.keypoints[view], size)
+                for view, picture in garment.views.items()
             }
             pending.append((garment, futures))
             on_the_way += len(futures)
@@ -61,29 +60,27 @@ def decode_ahead(
             return
         garment, futures = pending.popleft()
         on_the_way -= len(futures)
-        yield _gather(garment, {view: f.result() for view, f in futures.items()}, listing)
+        yield _gather(garment, {view: f.result() for view, f in futures.items()})
 
 
-def _decode(path: Path, fractions: Keypoints, listing: Listing, size: int) -> DecodedView | str:
+def _decode(ref: PictureRef, fractions: Keypoints, size: int) -> DecodedView | str:
     """One view, or the reason why it cannot be used."""
     try:
-        picture = read_picture(path, size)
+        picture = resize_square(ref.load(), size)
     except XmdptError as err:
         # without the folder, so that the same data give the same manifest anywhere
-        return err.message.replace(str(path), path.name)
+        return err.message.replace(ref.where, ref.name.rsplit("/", 1)[-1])
     keypoints = from_fractions(fractions, size)
     pose = draw_pose(keypoints, size)
-    return DecodedView(listing.relative(path), picture, pose, png_bytes(picture), keypoints)
+    return DecodedView(ref.name, picture, pose, fast_png_bytes(picture), keypoints)
 
 
-def _gather(
-    garment: Garment, views: dict[str, DecodedView | str], listing: Listing
-) -> DecodedGarment:
+def _gather(garment: Garment, views: dict[str, DecodedView | str]) -> DecodedGarment:
     """Drop what could not be decoded, the pairs that used it, and a garment without pairs."""
     item = DecodedGarment(garment.key)
     for name, view in views.items():
         if isinstance(view, str):
-            item.skipped.append((listing.relative(garment.views[name]), view))
+            item.skipped.append((garment.views[name].name, view))
         else:
             item.views[name] = view
     for pair in garment.pairs:

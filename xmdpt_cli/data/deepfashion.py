@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from xmdpt_cli.data.listing import Garment, Listing, Pair
+from xmdpt_cli.data.listing import Garment, Listing, Pair, PictureFile
 from xmdpt_cli.data.lists import (
     SPLITS,
     ListedPair,
@@ -113,7 +113,7 @@ class _Search:
     notes: list[str] = field(default_factory=list)
     lists_read: int = 0
     annotations: dict[str, Keypoints] = field(default_factory=dict)  # fractions
-    views: dict[ImageName, tuple[Path, Keypoints] | None] = field(default_factory=dict)
+    views: dict[ImageName, tuple[PictureFile, Keypoints] | None] = field(default_factory=dict)
     same: dict[tuple[Path, Path], bool] = field(default_factory=dict)
 
     def read_pairs(self, split: str) -> list[ListedPair]:
@@ -185,21 +185,22 @@ class _Search:
             garment.views[view] = path
             garment.keypoints[view] = points
         garment.pairs.append(Pair(source.view, target.view, pair.position))
-        self._note_same(pair.where, usable[0][1], usable[1][1])
+        self._note_same(pair.where, usable[0][1].path, usable[1][1].path)
 
-    def _view(self, name: ImageName) -> tuple[Path, Keypoints] | None:
+    def _view(self, name: ImageName) -> tuple[PictureFile, Keypoints] | None:
         """The picture and keypoints of one listed name; what is missing is said once."""
         if name not in self.views:
             self.views[name] = self._find_view(name)
         return self.views[name]
 
-    def _find_view(self, name: ImageName) -> tuple[Path, Keypoints] | None:
+    def _find_view(self, name: ImageName) -> tuple[PictureFile, Keypoints] | None:
         names = (name.path, *(name._replace(suffix=suffix).path for suffix in _SUFFIXES))
         paths = (self.pictures / text for text in names)
-        picture = next((path for path in paths if path.is_file()), None)
-        if picture is None:
+        path = next((path for path in paths if path.is_file()), None)
+        if path is None:
             self._problem(name.path, "listed picture is not there")
             return None
+        picture = PictureFile(path.relative_to(self.root).as_posix(), path)
         points = self.annotations.get(f"{name.garment}/{name.view}")
         if points is not None:
             return picture, points

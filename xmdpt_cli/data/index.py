@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from xmdpt_cli.files import write_text
+from xmdpt_cli.stores import Store
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -25,6 +24,7 @@ class TensorPlace:
 class ViewPlace:
     """One view's members as (offset, length) in the tar, and its tensors by name."""
 
+    file: str  # the picture it was made from, below the dataset root
     picture: tuple[int, int]
     keypoints: tuple[int, int]
     features: tuple[int, int]
@@ -52,29 +52,34 @@ class ShardIndex:
     skipped: list[tuple[str, str]]  # (file, reason): what was to be in this shard and is not
 
 
-def index_path(shard: Path) -> Path:
+def index_name(shard: str) -> str:
     """``train-000000.tar`` -> ``train-000000.index.json``."""
-    return shard.with_suffix(".index.json")
+    return shard.removesuffix(".tar") + ".index.json"
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(store: Store, name: str, content: Any) -> None:
     """Compact JSON; a file that is there is whole."""
-    write_text(path, json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n")
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n"
+    store.write(name, text.encode())
 
 
-def write_index(shard: Path, index: ShardIndex) -> None:
+def write_index(store: Store, index: ShardIndex) -> None:
     """Write the sidecar, the last step of a shard: from then on it counts as whole."""
-    write_json(index_path(shard), {"version": INDEX_VERSION, **asdict(index)})
+    write_json(store, index_name(index.name), {"version": INDEX_VERSION, **asdict(index)})
 
 
-def read_index(shard: Path) -> ShardIndex | None:
+def read_index(store: Store, shard: str) -> ShardIndex | None:
     """The index of a whole shard; None if the shard or its index is missing or cut short."""
     try:
-        raw = json.loads(index_path(shard).read_text(encoding="utf-8"))
-        if raw.pop("version") != INDEX_VERSION or shard.stat().st_size != raw["bytes"]:
+        raw = json.loads(store.read(index_name(shard)))
+        if raw.pop("version") != INDEX_VERSION or store.size(shard) != raw["bytes"]:
             return None
-    except (OSError, ValueError, KeyError, AttributeError):
+        return _shard_index(raw)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
+
+
+def _shard_index(raw: dict[str, Any]) -> ShardIndex:
     raw["samples"] = [
         SamplePlace(
             sample["key"],
@@ -96,4 +101,6 @@ def _view_place(raw: dict[str, Any]) -> ViewPlace:
         name: TensorPlace(entry["dtype"], tuple(entry["shape"]), entry["offset"])
         for name, entry in raw["tensors"].items()
     }
-    return ViewPlace(member("picture"), member("keypoints"), member("features"), tensors)
+    return ViewPlace(
+        raw["file"], member("picture"), member("keypoints"), member("features"), tensors
+    )

@@ -7,9 +7,69 @@ import json
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
+
+from PIL import Image
 
 from xmdpt_cli.data.lists import SPLITS, Problem
 from xmdpt_cli.data.pose import Keypoints
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.images import load_image
+
+# Of a padded 256 x 256 picture the columns that hold the photograph: 750 x 1101 at 256 rows is
+# 174 columns wide, in the middle. Cut so, it is what squashing the full picture begins from.
+PADDED_SIZE, PADDED_BOX = (256, 256), (41, 0, 215, 256)
+
+
+class PictureRef(Protocol):
+    """One picture of a dataset, not yet decoded; it travels to other processes."""
+
+    @property
+    def name(self) -> str:
+        """Its path below the dataset root, with forward slashes: what people are told."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """``name`` and how it is read: what a dataset's digest is made from."""
+        ...
+
+    @property
+    def where(self) -> str:
+        """How errors of ``load`` call it: where it lies on this machine."""
+        ...
+
+    def load(self) -> Image.Image:
+        """The upright RGB photograph, padding cut off; XmdptError if it cannot be used."""
+        ...
+
+
+@dataclass(frozen=True, order=True)
+class PictureFile:
+    """A picture in a file of its own. ``padded``: grey columns on both sides are cut off."""
+
+    name: str
+    path: Path
+    padded: bool = False
+
+    @property
+    def identity(self) -> str:
+        return f"{self.name} (padded)" if self.padded else self.name
+
+    @property
+    def where(self) -> str:
+        return str(self.path)
+
+    def load(self) -> Image.Image:
+        image = load_image(self.path)
+        if self.padded:
+            if image.size != PADDED_SIZE:
+                raise XmdptError(
+                    f"not a padded 256x256 picture like the others: {self.path} is "
+                    f"{image.size[0]}x{image.size[1]}"
+                )
+            image = image.crop(PADDED_BOX)
+        return image
 
 
 @dataclass(frozen=True)
@@ -27,8 +87,9 @@ class Garment:
 
     key: str  # WOMEN-Dresses-id_00000002-02
     split: str  # train or test
-    views: dict[str, Path] = field(default_factory=dict)  # 1_front -> its picture
-    # fractions of the picture's width and height, float64 (18, 2), NaN missing
+    views: dict[str, PictureRef] = field(default_factory=dict)  # 1_front -> its picture
+    # fractions of the picture's width and height, float64 (18, 2), NaN missing; a view that is
+    # not in here waits for OpenPose
     keypoints: dict[str, Keypoints] = field(default_factory=dict)
     pairs: list[Pair] = field(default_factory=list)
 
@@ -55,12 +116,9 @@ class Listing:
         """How many pictures the garments hold together."""
         return sum(len(garment.views) for garment in self.garments)
 
-    def relative(self, picture: Path) -> str:
-        """A picture's path below the root, with forward slashes."""
-        try:
-            return picture.relative_to(self.root).as_posix()
-        except ValueError:
-            return picture.as_posix()
+    def without_keypoints(self) -> int:
+        """How many pictures wait for OpenPose."""
+        return sum(len(g.views.keys() - g.keypoints.keys()) for g in self.garments)
 
     def digest(self) -> str:
         """sha256 over keys, views, picture paths below the root, keypoints and pairs."""
@@ -68,7 +126,7 @@ class Listing:
             [
                 garment.key,
                 garment.split,
-                {view: self.relative(path) for view, path in garment.views.items()},
+                {view: picture.identity for view, picture in garment.views.items()},
                 {view: kp.astype("<f8").tobytes().hex() for view, kp in garment.keypoints.items()},
                 [[pair.source, pair.target, pair.position] for pair in garment.pairs],
             ]

@@ -3,45 +3,45 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
+from xmdpt_cli.data.index import ShardIndex, index_name, write_json
 from xmdpt_cli.data.lists import SPLITS, Problem
-from xmdpt_cli.data.shards import ShardIndex, index_path, write_json
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.stores import Store
 
 FORMAT = "xmdpt-dataset"
-VERSION = 1
+VERSION = 2
 MANIFEST = "dataset.json"
 BEGUN = "prepare.json"
 BESIDE = {"encoders", ".lock"}  # may lie in the folder before it is begun: toy encoders, the lock
 
 
-def claim_folder(out: Path, fingerprint: dict[str, Any]) -> None:
+def claim_folder(out: Store, fingerprint: dict[str, Any]) -> None:
     """Make ``out`` the folder of this fingerprint, or recognise it as such.
 
     Removes what an interrupted run left half-written. Raises XmdptError if the folder holds
     something else, or was begun from something else, naming what differs.
     """
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        begun = out / BEGUN
-        if begun.exists():
-            _refuse_other(out, json.loads(begun.read_text(encoding="utf-8")), fingerprint)
-            for part in out.glob("*.part"):
-                part.unlink()
-        elif any(path.name not in BESIDE for path in out.iterdir()):
+        names = out.names()
+        if BEGUN in names:
+            _refuse_other(out, json.loads(out.read(BEGUN)), fingerprint)
+            for name in names:
+                if name.endswith(".part"):
+                    out.remove(name)
+        elif any(name not in BESIDE for name in names):
             raise XmdptError(
-                f"{out} is not empty and was not made by prepare",
+                f"{out.url} is not empty and was not made by prepare",
                 "choose an empty or new folder with --out",
             )
         else:
-            write_json(begun, fingerprint)
+            write_json(out, BEGUN, fingerprint)
     except (OSError, ValueError) as err:
-        raise XmdptError(f"cannot prepare into {out}: {err}", "choose another --out") from None
+        raise XmdptError(f"cannot prepare into {out.url}: {err}", "choose another --out") from None
 
 
-def _refuse_other(out: Path, begun: dict[str, Any], wanted: dict[str, Any]) -> None:
+def _refuse_other(out: Store, begun: dict[str, Any], wanted: dict[str, Any]) -> None:
     old, new = _flat(begun), _flat(json.loads(json.dumps(wanted)))
     differing = [
         f"{name} ({old.get(name, 'absent')} there, {new.get(name, 'absent')} now)"
@@ -50,7 +50,7 @@ def _refuse_other(out: Path, begun: dict[str, Any], wanted: dict[str, Any]) -> N
     ]
     if differing:
         raise XmdptError(
-            f"{out} was begun with other settings: {', '.join(differing)}",
+            f"{out.url} was begun with other settings: {', '.join(differing)}",
             "choose another --out, or repeat the settings it was begun with",
         )
 
@@ -66,7 +66,7 @@ def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def make_manifest(
-    out: Path,
+    out: Store,
     indexes: list[ShardIndex],
     problems: list[Problem],
     size: int,
@@ -98,7 +98,7 @@ def make_manifest(
         ],
         "skipped": [list(entry) for entry in skipped],
     }
-    write_json(out / MANIFEST, manifest)
+    write_json(out, MANIFEST, manifest)
     return read_manifest(out)
 
 
@@ -111,20 +111,14 @@ def _counts(indexes: list[ShardIndex]) -> dict[str, int]:
     }
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Store) -> dict[str, Any]:
     """dataset.json, checked. Raises XmdptError if it is not there, broken or of another kind."""
-    path = folder / MANIFEST
-    if not path.is_file():
-        if (folder / BEGUN).is_file():
-            raise XmdptError(
-                f"{folder} is not finished: its preparation was interrupted",
-                "run the same prepare command again, it continues where it stopped",
-            )
-        what = "holds no prepared dataset" if folder.is_dir() else "does not exist"
-        raise XmdptError(f"{folder} {what} (no {MANIFEST})", "make one with: xmdpt prepare")
+    path = f"{folder.url}/{MANIFEST}"
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        manifest: dict[str, Any] = json.loads(folder.read(MANIFEST))
         kind, version = manifest["format"], manifest["version"]
+    except FileNotFoundError:
+        raise _no_manifest(folder) from None
     except (OSError, ValueError, KeyError, TypeError):
         raise XmdptError(f"{path} is not a dataset manifest", "run prepare again") from None
     if kind != FORMAT or version != VERSION:
@@ -135,17 +129,27 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def missing_shard(folder: Path, manifest: dict[str, Any]) -> str | None:
+def _no_manifest(folder: Store) -> XmdptError:
+    if folder.size(BEGUN) is not None:
+        return XmdptError(
+            f"{folder.url} is not finished: its preparation was interrupted",
+            "run the same prepare command again, it continues where it stopped",
+        )
+    gone = folder.folder is not None and not folder.folder.is_dir()
+    what = "does not exist" if gone else "holds no prepared dataset"
+    return XmdptError(f"{folder.url} {what} (no {MANIFEST})", "make one with: xmdpt prepare")
+
+
+def missing_shard(folder: Store, manifest: dict[str, Any]) -> str | None:
     """The name of the first shard that is not there in its full size with its index, if any."""
     for shard in manifest["shards"]:
-        path = folder / shard["name"]
-        there = path.is_file() and index_path(path).is_file()
-        if not there or path.stat().st_size != shard["bytes"]:
-            return str(shard["name"])
+        name = str(shard["name"])
+        if folder.size(name) != shard["bytes"] or folder.size(index_name(name)) is None:
+            return name
     return None
 
 
-def finished_manifest(out: Path) -> dict[str, Any] | None:
+def finished_manifest(out: Store) -> dict[str, Any] | None:
     """The manifest if the dataset is whole, else None."""
     try:
         manifest = read_manifest(out)

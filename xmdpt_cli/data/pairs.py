@@ -26,6 +26,7 @@ from xmdpt_cli.data.shards import (
 )
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import Picture
+from xmdpt_cli.stores import open_store
 
 _MAP_CACHE_BYTES = 256 * 2**20  # drawn pose maps kept in memory: 1,365 of them at 256 px
 
@@ -65,23 +66,24 @@ class PairDataset:
     """
 
     def __init__(self, path: str | Path, split: str = "train") -> None:
-        self.path = Path(path)
+        self.store = open_store(path)
+        self.path = self.store.url
         self.split = split
         if split not in SPLITS:
             raise ConfigError(f"no such split: {split!r}", f"splits are {', '.join(SPLITS)}")
-        self.manifest: dict[str, Any] = read_manifest(self.path)
+        self.manifest: dict[str, Any] = read_manifest(self.store)
         self.resolution = int(self.manifest["resolution"])
-        lost = missing_shard(self.path, self.manifest)
+        lost = missing_shard(self.store, self.manifest)
         if lost is not None:
             raise XmdptError(
-                f"{self.path / lost} is missing or cut short",
+                f"{self.path}/{lost} is missing or cut short",
                 "run the same prepare command again, it makes what is missing",
             )
         self._views: dict[tuple[str, str], tuple[ShardReader, ViewPlace]] = {}
         self.pairs: list[PairRef] = []
         for shard in self.manifest["shards"]:
             if shard["split"] == split:
-                self._read_shard(self.path / shard["name"])
+                self._read_shard(str(shard["name"]))
         self.pairs.sort(key=lambda pair: pair.position)
         if not self.pairs:
             others = [s for s in SPLITS if self.manifest["counts"][s]["pairs"]]
@@ -91,11 +93,13 @@ class PairDataset:
         self._maps: OrderedDict[tuple[str, str], Picture] = OrderedDict()
         self._maps_lock = threading.Lock()
 
-    def _read_shard(self, path: Path) -> None:
-        index = read_index(path)
+    def _read_shard(self, name: str) -> None:
+        index = read_index(self.store, name)
         if index is None:
-            raise XmdptError(f"the index of {path} is not readable", "run prepare again")
-        reader = ShardReader(path)
+            raise XmdptError(
+                f"the index of {self.path}/{name} is not readable", "run prepare again"
+            )
+        reader = ShardReader(self.store, name)
         for sample in index.samples:
             for view, place in sample.views.items():
                 self._views[sample.key, view] = (reader, place)

@@ -34,6 +34,7 @@ from xmdpt_cli.data.shards import FLIP, ShardIndex, ShardWriter, ViewData, read_
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import only_process
 from xmdpt_cli.progress import Progress, silent
+from xmdpt_cli.stores import Store, open_store
 
 
 class FeatureEncoder(Protocol):
@@ -97,36 +98,36 @@ def prepare_dataset(
     Raises XmdptError if ``out`` holds something else or was begun with other settings, if the
     encoder gives values that are not finite, or if nothing usable is left.
     """
-    out = Path(out)
+    store, out = open_store(out), Path(out)
     for name, value in (("size", size), ("garments_per_shard", garments_per_shard),
                         ("batch_size", batch_size), ("limit", limit)):  # fmt: skip
         if value is not None and value < 1:
             raise ConfigError(f"{name} must be at least 1, not {value}")
     with only_process(out):
-        claim_folder(out, fingerprint(listing, size, encoder, garments_per_shard, limit))
-        manifest = finished_manifest(out)
+        claim_folder(store, fingerprint(listing, size, encoder, garments_per_shard, limit))
+        manifest = finished_manifest(store)
         if manifest is not None:
             return manifest
-        (out / MANIFEST).unlink(missing_ok=True)  # a shard was lost: not finished any more
+        store.remove(MANIFEST)  # a shard was lost: not finished any more
         plans = plan_shards(listing, garments_per_shard, limit)
-        whole = {plan.name: read_index(out / plan.name) for plan in plans}
+        whole = {plan.name: read_index(store, plan.name) for plan in plans}
         todo = [garment for plan in plans if whole[plan.name] is None for garment in plan.garments]
         total = sum(len(garment.views) for plan in plans for garment in plan.garments)
         report = _Report(progress, total)
         pool = ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1))
         try:
-            decoded = decode_ahead(pool, listing, todo, size, ahead=2 * batch_size)
+            decoded = decode_ahead(pool, todo, size, ahead=2 * batch_size)
             indexes = []
             for plan in plans:
                 index = whole[plan.name]
                 if index is None:
-                    index = _write_shard(out, plan, decoded, encoder, batch_size, report)
+                    index = _write_shard(store, plan, decoded, encoder, batch_size, report)
                 else:
                     report.add(sum(len(garment.views) for garment in plan.garments), plan.name)
                 indexes.append(index)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-        return make_manifest(out, indexes, listing.problems, size, encoder.describe())
+        return make_manifest(store, indexes, listing.problems, size, encoder.describe())
 
 
 def fingerprint(
@@ -165,7 +166,7 @@ class _Report:
 
 
 def _write_shard(
-    out: Path,
+    out: Store,
     plan: ShardPlan,
     decoded: Iterator[DecodedGarment],
     encoder: FeatureEncoder,
@@ -177,7 +178,7 @@ def _write_shard(
     waiting: list[DecodedGarment] = []
     batch: list[DecodedView] = []
     try:
-        with ShardWriter(out / plan.name, plan.split) as writer:
+        with ShardWriter(out, plan.name, plan.split) as writer:
             # plan.garments first: zip must not take a garment of the next shard
             for garment, item in zip(plan.garments, decoded, strict=False):
                 assert garment.key == item.key
@@ -197,7 +198,7 @@ def _write_shard(
             return writer.finish(skipped)
     except OSError as err:
         raise XmdptError(
-            f"cannot write {out / plan.name}: {err}",
+            f"cannot write {out.url}/{plan.name}: {err}",
             "make room or fix the permissions; the same command then continues with this shard",
         ) from err
 
@@ -208,7 +209,7 @@ def _write_complete(waiting: list[DecodedGarment], writer: ShardWriter) -> None:
         item = waiting.pop(0)
         if item.pairs:
             views = {
-                name: ViewData(view.png, view.keypoints, view.features or {})
+                name: ViewData(view.file, view.png, view.keypoints, view.features or {})
                 for name, view in item.views.items()
             }
             writer.add(item.key, views, item.pairs)

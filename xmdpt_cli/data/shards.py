@@ -2,7 +2,8 @@
 
 A sample is one garment; its members are, for every view, ``KEY.VIEW.png`` (the picture as
 prepared), ``KEY.VIEW.keypoints.npy`` (float64 (18, 2), pixels, NaN missing) and
-``KEY.VIEW.safetensors`` (features), and once ``KEY.pairs.json``. A tar is a flat file, so a
+``KEY.VIEW.safetensors`` (features), and once ``KEY.files.json`` (view -> the picture it was made
+from) and ``KEY.pairs.json``. A tar is a flat file, so a
 sidecar ``train-000000.index.json`` holds where every member, and every tensor in it, begins.
 Same content, same bytes: no times, no owners, sorted members.
 """
@@ -17,7 +18,6 @@ import mmap
 import os
 import tarfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -31,12 +31,13 @@ from xmdpt_cli.data.index import (
     ShardIndex,
     TensorPlace,
     ViewPlace,
-    index_path,
+    index_name,
     read_index,
     write_index,
     write_json,
 )
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.stores import Store
 
 __all__ = [
     "FLIP",
@@ -47,7 +48,7 @@ __all__ = [
     "TensorPlace",
     "ViewData",
     "ViewPlace",
-    "index_path",
+    "index_name",
     "read_index",
     "write_json",
 ]
@@ -75,6 +76,7 @@ TORCH_DTYPES = {
 class ViewData:
     """One view to be written."""
 
+    file: str  # the picture it was made from, below the dataset root
     png: bytes
     keypoints: NDArray[np.float64]  # (18, 2), pixels of the prepared size, NaN missing
     features: dict[str, torch.Tensor] = field(default_factory=dict)  # without a batch axis
@@ -86,11 +88,10 @@ class ShardWriter:
     As a context manager it removes the unfinished file if the block fails.
     """
 
-    def __init__(self, path: Path, split: str) -> None:
-        self.path = path
-        self.split = split
+    def __init__(self, store: Store, name: str, split: str) -> None:
+        self.store, self.name, self.split = store, name, split
         self.samples: list[SamplePlace] = []
-        self._part = path.with_name(path.name + ".part")
+        self._part = store.scratch(name)
         self._stream = self._part.open("wb")
         self._hash = hashlib.sha256()
         self._offset = 0
@@ -123,7 +124,9 @@ class ShardWriter:
             picture = self._member(f"{stem}.png", data.png)
             stored = self._member(f"{stem}.safetensors", features)
             tensors = _tensor_places(features, stored[0])
-            places[view] = ViewPlace(picture, keypoints, stored, tensors)
+            places[view] = ViewPlace(data.file, picture, keypoints, stored, tensors)
+        files = {view: views[view].file for view in sorted(views)}
+        self._member(f"{key}.files.json", json.dumps(files).encode())
         rows = [{"source": s, "target": t, "position": p} for s, t, p in pairs]
         self._member(f"{key}.pairs.json", json.dumps(rows).encode())
         self.samples.append(SamplePlace(key, list(pairs), places))
@@ -153,16 +156,16 @@ class ShardWriter:
         self._stream.flush()
         os.fsync(self._stream.fileno())
         self._stream.close()
-        self._part.replace(self.path)
+        self.store.put(self._part, self.name)
         index = ShardIndex(
-            self.path.name,
+            self.name,
             self.split,
             self._offset,
             self._hash.hexdigest(),
             self.samples,
             skipped,
         )
-        write_index(self.path, index)
+        write_index(self.store, index)
         return index
 
 
@@ -182,8 +185,9 @@ def _tensor_places(stored: bytes, offset: int) -> dict[str, TensorPlace]:
 class ShardReader:
     """One shard, memory mapped at the first read."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, store: Store, name: str) -> None:
+        assert store.folder is not None
+        self.path = store.folder / name
         self._map: NDArray[np.uint8] | None = None
 
     def _bytes(self) -> NDArray[np.uint8]:

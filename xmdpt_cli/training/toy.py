@@ -16,7 +16,7 @@ from xmdpt_cli.encoders.bundle import Encoders
 from xmdpt_cli.encoders.toy import toy_dino, toy_vae
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import only_process
-from xmdpt_cli.images import Picture, read_picture
+from xmdpt_cli.images import Picture, resize_square
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.training.vae_loop import VAEStats, train_vae
 
@@ -30,11 +30,11 @@ class ListedPictures:
     """The usable pictures of a listing's split, squashed to size x size, decoded once."""
 
     def __init__(self, listing: Listing, split: str, size: int, limit: int | None = None) -> None:
-        paths = [p for g in listing.split(split)[:limit] for p in g.views.values()]
+        pictures = {p.identity: p for g in listing.split(split)[:limit] for p in g.views.values()}
         self._pictures: list[Picture] = []
-        for path in sorted(set(paths)):
+        for _, picture in sorted(pictures.items()):
             try:
-                self._pictures.append(read_picture(path, size))
+                self._pictures.append(resize_square(picture.load(), size))
             except XmdptError:
                 continue  # preparing will report it
         if not self._pictures and split == "train":

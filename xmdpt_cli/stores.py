@@ -1,0 +1,115 @@
+"""A folder of files that are whole or not there: on this machine, or behind a URL.
+
+A prepared dataset is such a folder, flat, with a few names. ``open_store`` takes what a user
+types: a path, ``sftp://user@host/folder``, ``s3://bucket/folder``, ``https://host/folder``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Protocol
+
+from xmdpt_cli.files import write_text
+
+
+class Store(Protocol):
+    """What reading and writing a dataset needs of a folder.
+
+    Names are plain file names. Reading what is not there raises FileNotFoundError, any other
+    trouble is an OSError that says where, or an XmdptError.
+    """
+
+    url: str  # what people are told
+
+    @property
+    def folder(self) -> Path | None:
+        """Where it lies, if it is a folder of this machine."""
+        ...
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file, None if it is not there."""
+        ...
+
+    def names(self) -> list[str]:
+        """The files and folders directly in it, sorted; none if it does not exist."""
+        ...
+
+    def read(self, name: str) -> bytes: ...
+
+    def read_range(self, name: str, offset: int, length: int) -> bytes:
+        """``length`` bytes from ``offset``; fewer at the file's end."""
+        ...
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a small file: whole or not at all."""
+        ...
+
+    def scratch(self, name: str) -> Path:
+        """Where on this machine to write a large file, before ``put``."""
+        ...
+
+    def put(self, file: Path, name: str) -> None:
+        """Move a finished local file in: whole or not at all."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Remove a file; none there is fine."""
+        ...
+
+
+class LocalStore:
+    """A folder of this machine."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self._folder = Path(folder)
+        self.url = str(folder)
+
+    @property
+    def folder(self) -> Path:
+        return self._folder
+
+    def size(self, name: str) -> int | None:
+        path = self.folder / name
+        return path.stat().st_size if path.is_file() else None
+
+    def names(self) -> list[str]:
+        return sorted(os.listdir(self.folder)) if self.folder.is_dir() else []
+
+    def read(self, name: str) -> bytes:
+        return (self.folder / name).read_bytes()
+
+    def read_range(self, name: str, offset: int, length: int) -> bytes:
+        with open(self.folder / name, "rb") as file:
+            file.seek(offset)
+            return file.read(length)
+
+    def write(self, name: str, data: bytes) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_text(self.folder / name, data.decode("utf-8"))
+
+    def scratch(self, name: str) -> Path:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return self.folder / f"{name}.part"
+
+    def put(self, file: Path, name: str) -> None:
+        file.replace(self.folder / name)
+
+    def remove(self, name: str) -> None:
+        (self.folder / name).unlink(missing_ok=True)
+
+
+def is_url(place: str | Path) -> bool:
+    """Whether it names a place that fsspec reaches, rather than a path of this machine."""
+    text = str(place)
+    return isinstance(place, str) and "://" in text and not text.startswith("file://")
+
+
+def open_store(place: str | Path) -> Store:
+    """The store at a path or URL; nothing is made or looked up yet."""
+    if is_url(place):
+        from xmdpt_cli.remote import RemoteStore
+
+        return RemoteStore(str(place))
+    text = str(place)
+    return LocalStore(text.removeprefix("file://") if text.startswith("file://") else place)
