@@ -22,7 +22,19 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def only_process(folder: Path) -> Iterator[None]:
+def writing(what: object) -> Iterator[None]:
+    """An OSError while ``what`` is written becomes an error that a user can act on."""
+    try:
+        yield
+    except OSError as err:
+        raise XmdptError(
+            f"cannot write {what}: {err.strerror or err}",
+            "make room or fix the permissions; the same command then goes on from what is done",
+        ) from err
+
+
+@contextmanager
+def only_process(folder: Path, lock: str = ".lock") -> Iterator[None]:
     """Hold ``folder`` for this process; XmdptError if another one works in it.
 
     The lock goes with its process, however that ends. Where the system has no such locks
@@ -33,7 +45,7 @@ def only_process(folder: Path) -> Iterator[None]:
     except ImportError:  # pragma: no cover
         yield
         return
-    path = folder / ".lock"
+    path = folder / lock
     while True:
         with _opened(path) as handle:
             try:

@@ -6,10 +6,11 @@ Everywhere in the package a picture is a ``uint8`` array (H, W, 3), RGB, C-conti
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
-import cv2
 import numpy as np
+from isal import isal_zlib
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -50,7 +51,9 @@ def decode_image(data: bytes | Path, name: str) -> Image.Image:
         raise XmdptError(f"not a picture (or empty): {name}") from None
     except Image.DecompressionBombError as err:
         raise XmdptError(f"picture too large to decode safely: {name} ({err})") from None
-    except (OSError, SyntaxError, ValueError) as err:
+    except MemoryError:
+        raise
+    except Exception as err:  # Pillow's readers raise a dozen types for damaged files
         raise XmdptError(f"broken picture: {name} ({err})") from None
 
 
@@ -73,20 +76,28 @@ def png_bytes(picture: Picture) -> bytes:
     return stream.getvalue()
 
 
-# Five times faster than Pillow's default at 256 px, and a tenth larger: rows minus the row above,
-# then runs and Huffman codes. A decoder does not notice.
-_FAST_PNG = [
-    cv2.IMWRITE_PNG_COMPRESSION, 1,
-    cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE,
-    getattr(cv2, "IMWRITE_PNG_FILTER", 18), getattr(cv2, "IMWRITE_PNG_FILTER_UP", 32),
-]  # fmt: skip
-
-
 def fast_png_bytes(picture: Picture) -> bytes:
-    """``png_bytes`` where many pictures are written: the same pixels, a little larger."""
-    done, data = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), _FAST_PNG)
-    assert done
-    return bytes(data)
+    """``png_bytes`` fifteen times faster and a sixth larger, for pictures by the ten thousand.
+
+    Every row minus the row above it (PNG's filter 2), then ISA-L's deflate at its first level.
+    """
+    height, width, _ = picture.shape
+    rows = picture.reshape(height, 3 * width)
+    filtered = np.empty((height, 1 + 3 * width), dtype=np.uint8)
+    filtered[:, 0] = 2
+    filtered[0, 1:] = rows[0]
+    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB
+    chunks = (
+        (b"IHDR", header),
+        (b"IDAT", isal_zlib.compress(filtered, 1)),
+        (b"IEND", b""),
+    )
+    parts = [b"\x89PNG\r\n\x1a\n"]
+    for kind, data in chunks:
+        crc = isal_zlib.crc32(data, isal_zlib.crc32(kind))
+        parts += [struct.pack(">I", len(data)), kind, data, struct.pack(">I", crc)]
+    return b"".join(parts)
 
 
 def save_png(path: str | Path, picture: Picture) -> None:

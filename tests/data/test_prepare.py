@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from safetensors.torch import load as load_safetensors
 
 from xmdpt_cli.data.deepfashion import find_dataset
+from xmdpt_cli.data.plan import plan_shards
 from xmdpt_cli.data.pose import draw_pose, from_fractions
-from xmdpt_cli.data.prepare import plan_shards, prepare_dataset
+from xmdpt_cli.data.prepare import prepare_dataset
 from xmdpt_cli.data.shards import ShardReader, read_index
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import resize_square

@@ -1,93 +1,193 @@
-"""Decode the pictures of garments on threads, ahead of the one who encodes them."""
+"""Pictures of garments decoded, squashed and compressed in other processes, ahead of the encoders.
+
+What runs there imports no torch: a decoder process starts in under a second and stays small.
+"""
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
+from typing import TYPE_CHECKING
 
-import torch
+import cv2
+import numpy as np
+from PIL import Image
 
 from xmdpt_cli.data.listing import Garment, PictureRef
 from xmdpt_cli.data.pose import Keypoints, draw_pose, from_fractions
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture, fast_png_bytes, resize_square
 
+if TYPE_CHECKING:  # decoder processes do without it
+    import torch
+
+DETECT_HEIGHT = 512  # rows of the picture that OpenPose is shown: it scales to 184 itself
+
+
+@dataclass
+class SizedView:
+    """One view at one prepared size."""
+
+    picture: Picture  # (size, size, 3)
+    png: bytes
+    pose: Picture | None = None  # (size, size, 3), black if no joint is there; None: not yet drawn
+    features: dict[str, torch.Tensor] | None = None  # come last
+
 
 @dataclass
 class DecodedView:
-    """One view on its way into a shard; ``features`` come last."""
+    """One view on its way into the shards."""
 
     file: str  # below the dataset root
-    picture: Picture  # (size, size, 3)
-    pose: Picture  # (size, size, 3), black if no joint is there
-    png: bytes
-    keypoints: Keypoints  # pixels of the prepared size, NaN missing
-    features: dict[str, torch.Tensor] | None = None
+    sized: dict[int, SizedView]
+    fractions: Keypoints | None  # of width and height, NaN missing; None: OpenPose has to look
+    whole: Picture | None = None  # (H, W, 3), H at most DETECT_HEIGHT: what OpenPose looks at
 
 
 @dataclass
 class DecodedGarment:
-    """The views that could be decoded and the pairs that are left."""
+    """The views that could be decoded, and what could not."""
 
-    key: str
+    garment: Garment
     views: dict[str, DecodedView] = field(default_factory=dict)
-    pairs: list[tuple[str, str, int]] = field(default_factory=list)
-    skipped: list[tuple[str, str]] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)  # (file, reason)
+
+    def drop(self, view: str, reason: str) -> None:
+        """Leave one view out."""
+        self.skipped.append((self.garment.views[view].name, reason))
+        self.views.pop(view, None)
+
+    def settle(self) -> list[tuple[str, str, int]]:
+        """The pairs that are left; drops the views that none of them uses."""
+        pairs = [
+            (pair.source, pair.target, pair.position)
+            for pair in self.garment.pairs
+            if pair.source in self.views and pair.target in self.views
+        ]
+        used = {view for source, target, _ in pairs for view in (source, target)}
+        for name in [name for name in self.views if name not in used]:
+            self.drop(name, "no usable pair is left for this picture")
+        return pairs
+
+
+def decode_garment(garment: Garment, sizes: Sequence[int]) -> DecodedGarment:
+    """Decode every view once and squash it to every size; what fails is named, not raised."""
+    item = DecodedGarment(garment)
+    for name, ref in garment.views.items():
+        decoded = _decode_view(ref, garment.keypoints.get(name), sizes)
+        if isinstance(decoded, str):
+            item.drop(name, decoded)
+        else:
+            item.views[name] = decoded
+    return item
+
+
+def _decode_view(
+    ref: PictureRef, fractions: Keypoints | None, sizes: Sequence[int]
+) -> DecodedView | str:
+    """One view, or the reason why it cannot be used."""
+    try:
+        image = ref.load()
+        sized = {}
+        for size in sizes:
+            picture = resize_square(image, size)
+            sized[size] = SizedView(picture, fast_png_bytes(picture))
+    except XmdptError as err:
+        # without the folder, so that the same data give the same manifest anywhere
+        return err.message.replace(ref.where, ref.name.rsplit("/", 1)[-1])
+    except MemoryError:
+        return "not enough memory to decode it"
+    view = DecodedView(ref.name, sized, fractions)
+    if fractions is None:
+        view.whole = _reduced(image, DETECT_HEIGHT)
+    else:
+        draw_poses(view)
+    return view
+
+
+def _reduced(image: Image.Image, height: int) -> Picture:
+    """The picture in its own shape, at most ``height`` rows."""
+    if image.height > height:
+        width = max(1, round(image.width * height / image.height))
+        image = image.resize((width, height), Image.Resampling.BOX)
+    return np.ascontiguousarray(np.asarray(image, dtype=np.uint8))
+
+
+def draw_poses(view: DecodedView) -> None:
+    """Draw a view's pose picture at each of its sizes; its keypoints are known."""
+    assert view.fractions is not None
+    for size, sized in view.sized.items():
+        sized.pose = draw_pose(from_fractions(view.fractions, size), size)
+
+
+def cores() -> int:
+    """Processors this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        return os.cpu_count() or 1
+
+
+@contextmanager
+def decoders(workers: int) -> Iterator[Executor]:
+    """``workers`` decoder processes; with 0, threads of this process (one a core, at most 8)."""
+    pool: Executor
+    if workers:
+        context = get_context("spawn")  # fork would copy torch's and CUDA's threads half
+        pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin_decoder)
+    else:
+        pool = ThreadPoolExecutor(min(8, cores()))
+    try:
+        yield pool
+    except BrokenProcessPool:
+        raise XmdptError(
+            "a decoder process died (killed from outside, or out of memory)",
+            "run the same command again, it goes on; with fewer --workers it needs less memory",
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin_decoder() -> None:
+    """In a new decoder process: one thread, no say in Ctrl-C, gone when its parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)  # the parent was killed: nobody reads the queue any more
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def decode_ahead(
-    pool: ThreadPoolExecutor, garments: list[Garment], size: int, ahead: int
+    pool: Executor, garments: Sequence[tuple[Garment, Sequence[int]]], ahead: int
 ) -> Iterator[DecodedGarment]:
-    """Yield ``garments`` decoded, in order, keeping about ``ahead`` pictures on the way."""
-    Pending = tuple[Garment, dict[str, "Future[DecodedView | str]"]]
-    pending: deque[Pending] = deque()
+    """Yield (garment, sizes) decoded, in order, keeping about ``ahead`` pictures on the way."""
+    pending: deque[tuple[int, Future[DecodedGarment]]] = deque()
     coming = iter(garments)
     on_the_way = 0
     while True:
         while on_the_way < ahead or not pending:
-            garment = next(coming, None)
-            if garment is None:
+            following = next(coming, None)
+            if following is None:
                 break
-            futures = {
-                view: pool.submit(_decode, picture, garment.keypoints[view], size)
-                for view, picture in garment.views.items()
-            }
-            pending.append((garment, futures))
-            on_the_way += len(futures)
+            garment, sizes = following
+            pending.append((len(garment.views), pool.submit(decode_garment, garment, sizes)))
+            on_the_way += len(garment.views)
         if not pending:
             return
-        garment, futures = pending.popleft()
-        on_the_way -= len(futures)
-        yield _gather(garment, {view: f.result() for view, f in futures.items()})
-
-
-def _decode(ref: PictureRef, fractions: Keypoints, size: int) -> DecodedView | str:
-    """One view, or the reason why it cannot be used."""
-    try:
-        picture = resize_square(ref.load(), size)
-    except XmdptError as err:
-        # without the folder, so that the same data give the same manifest anywhere
-        return err.message.replace(ref.where, ref.name.rsplit("/", 1)[-1])
-    keypoints = from_fractions(fractions, size)
-    pose = draw_pose(keypoints, size)
-    return DecodedView(ref.name, picture, pose, fast_png_bytes(picture), keypoints)
-
-
-def _gather(garment: Garment, views: dict[str, DecodedView | str]) -> DecodedGarment:
-    """Drop what could not be decoded, the pairs that used it, and a garment without pairs."""
-    item = DecodedGarment(garment.key)
-    for name, view in views.items():
-        if isinstance(view, str):
-            item.skipped.append((garment.views[name].name, view))
-        else:
-            item.views[name] = view
-    for pair in garment.pairs:
-        if pair.source in item.views and pair.target in item.views:
-            item.pairs.append((pair.source, pair.target, pair.position))
-    used = {view for source, target, _ in item.pairs for view in (source, target)}
-    for name in [name for name in item.views if name not in used]:
-        item.skipped.append((item.views[name].file, "no usable pair is left for this picture"))
-        del item.views[name]
-    return item
+        count, future = pending.popleft()
+        on_the_way -= count
+        yield future.result()

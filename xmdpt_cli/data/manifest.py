@@ -14,31 +14,47 @@ FORMAT = "xmdpt-dataset"
 VERSION = 2
 MANIFEST = "dataset.json"
 BEGUN = "prepare.json"
-BESIDE = {"encoders", ".lock"}  # may lie in the folder before it is begun: toy encoders, the lock
+# May lie in the folder before it is begun: toy encoders, locks, the beats of other ranks.
+_BESIDE = ("encoders", ".lock", ".rank-")
 
 
 def claim_folder(out: Store, fingerprint: dict[str, Any]) -> None:
     """Make ``out`` the folder of this fingerprint, or recognise it as such.
 
-    Removes what an interrupted run left half-written. Raises XmdptError if the folder holds
-    something else, or was begun from something else, naming what differs.
+    Raises XmdptError if the folder holds something else, or was begun from something else,
+    naming what differs.
     """
     try:
-        names = out.names()
-        if BEGUN in names:
-            _refuse_other(out, json.loads(out.read(BEGUN)), fingerprint)
-            for name in names:
-                if name.endswith(".part"):
-                    out.remove(name)
-        elif any(name not in BESIDE for name in names):
+        if check_begun(out, fingerprint):
+            return
+        if any(not name.startswith(_BESIDE) for name in out.names()):
             raise XmdptError(
                 f"{out.url} is not empty and was not made by prepare",
                 "choose an empty or new folder with --out",
             )
-        else:
-            write_json(out, BEGUN, fingerprint)
+        write_json(out, BEGUN, fingerprint)
     except (OSError, ValueError) as err:
         raise XmdptError(f"cannot prepare into {out.url}: {err}", "choose another --out") from None
+
+
+def check_begun(out: Store, fingerprint: dict[str, Any]) -> bool | None:
+    """True if ``out`` was begun with this fingerprint, None if it was not begun.
+
+    Raises XmdptError if it was begun with another one, naming what differs.
+    """
+    try:
+        begun = json.loads(out.read(BEGUN))
+    except FileNotFoundError:
+        return None
+    _refuse_other(out, begun, fingerprint)
+    return True
+
+
+def remove_parts(out: Store) -> None:
+    """Remove what killed processes left half-written; nobody may be writing."""
+    for name in out.names():
+        if name.endswith(".part"):
+            out.remove(name)
 
 
 def _refuse_other(out: Store, begun: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -71,8 +87,13 @@ def make_manifest(
     problems: list[Problem],
     size: int,
     encoders: dict[str, Any],
+    more: dict[str, Any],
 ) -> dict[str, Any]:
-    """Write dataset.json from the shards that are there; XmdptError if they hold nothing."""
+    """Write dataset.json from the shards that are there; XmdptError if they hold nothing.
+
+    ``skipped`` of the dataset is all that is not in it, (file, reason); that of a shard what was
+    to be in this shard.
+    """
     counts = {split: _counts([i for i in indexes if i.split == split]) for split in SPLITS}
     skipped = [(p.file, p.reason) for p in problems if not p.kept]
     skipped += [entry for index in indexes for entry in index.skipped]
@@ -85,6 +106,7 @@ def make_manifest(
         "resolution": size,
         "toy": bool(encoders.get("toy", False)),
         "counts": counts,
+        **more,
         "encoders": encoders,
         "shards": [
             {
@@ -93,6 +115,7 @@ def make_manifest(
                 "bytes": index.bytes,
                 "sha256": index.sha256,
                 "samples": len(index.samples),
+                "skipped": [list(entry) for entry in index.skipped],
             }
             for index in indexes
         ],

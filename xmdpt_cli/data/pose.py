@@ -33,7 +33,8 @@ LIMBS = (
     (1, 11), (11, 12), (12, 13), (1, 0), (0, 14), (14, 16), (0, 15), (15, 17),
 )  # fmt: skip
 
-# Joint i and limb i take colour i; the finished picture's channels are reversed (published).
+# Joint i and limb i take colour i; the finished picture's channels are reversed (published), so
+# we draw with the colours reversed.
 COLOURS = (
     (255, 0, 0), (255, 85, 0), (255, 170, 0), (255, 255, 0), (170, 255, 0), (85, 255, 0),
     (0, 255, 0), (0, 255, 85), (0, 255, 170), (0, 255, 255), (0, 170, 255), (0, 85, 255),
@@ -109,15 +110,16 @@ def draw_pose(
     canvas = np.zeros((height, width, 3), dtype=np.uint8)
     for joint in np.flatnonzero(seen):
         x, y = points[joint]
-        cv2.circle(canvas, (int(x), int(y)), RADIUS, COLOURS[joint], thickness=-1)
+        cv2.circle(canvas, (int(x), int(y)), RADIUS, COLOURS[joint][::-1], thickness=-1)
+    places = points.tolist()
     for limb, (a, b) in enumerate(LIMBS):
         if seen[a] and seen[b]:
-            _blend_limb(canvas, points[a], points[b], COLOURS[limb])
-    return np.ascontiguousarray(canvas[:, :, ::-1])
+            _blend_limb(canvas, places[a], places[b], COLOURS[limb][::-1])
+    return canvas
 
 
-def _blend_limb(canvas: Picture, a: Keypoints, b: Keypoints, colour: tuple[int, int, int]) -> None:
-    """Blend one limb, an ellipse from joint ``a`` to ``b`` ((2,) each), into ``canvas``.
+def _blend_limb(canvas: Picture, a: list[float], b: list[float], colour: tuple[int, ...]) -> None:
+    """Blend one limb, an ellipse from joint ``a`` to ``b`` (x, y each), into ``canvas``.
 
     Blending only the polygon's bounding box gives the same bytes as blending the whole
     picture: outside the polygon, 0.4 c + 0.6 c rounds to c.
@@ -127,9 +129,9 @@ def _blend_limb(canvas: Picture, a: Keypoints, b: Keypoints, colour: tuple[int, 
     centre = (int((a[0] + b[0]) / 2), int((a[1] + b[1]) / 2))
     axes = (int(length / 2), RADIUS)
     polygon = np.asarray(cv2.ellipse2Poly(centre, axes, angle, 0, 360, 1))
-    height, width = canvas.shape[:2]
-    left, top = np.maximum(polygon.min(axis=0), 0)
-    right, bottom = np.minimum(polygon.max(axis=0) + 1, (width, height))
+    x, y, w, h = cv2.boundingRect(polygon)
+    left, top = max(x, 0), max(y, 0)
+    right, bottom = min(x + w, canvas.shape[1]), min(y + h, canvas.shape[0])
     if left >= right or top >= bottom:
         return
     box = canvas[top:bottom, left:right]

@@ -2,79 +2,49 @@
 
 The folder: ``prepare.json`` (what it is being made from, written first), ``train-000000.tar``
 and its index one after the other, ``dataset.json`` (the manifest, written last). Interrupted at
-any point, the same call continues after the last whole shard and ends with the same bytes as an
-undisturbed run: batches never cross a shard's border, so a shard depends on nothing before it.
+any point, the same call continues with the shards that are not whole and ends with the same bytes
+as an undisturbed run, whether one process makes them or many.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from xmdpt_cli.data.decode import DecodedGarment, DecodedView, decode_ahead
-from xmdpt_cli.data.listing import Garment, Listing
-from xmdpt_cli.data.lists import SPLITS
+from xmdpt_cli.data.decode import decode_ahead, decoders
+from xmdpt_cli.data.index import ShardIndex, index_name, read_index
+from xmdpt_cli.data.listing import Listing
 from xmdpt_cli.data.manifest import (
     FORMAT,
     MANIFEST,
     VERSION,
+    check_begun,
     claim_folder,
     finished_manifest,
     make_manifest,
+    remove_parts,
 )
-from xmdpt_cli.data.shards import FLIP, ShardIndex, ShardWriter, ViewData, read_index
-from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.data.plan import ShardPlan, plan_shards, share
+from xmdpt_cli.data.ranks import Meeting, World
+from xmdpt_cli.data.shard_maker import (
+    TOKEN_TYPES,
+    FeatureEncoder,
+    PoseDetector,
+    Settings,
+    Target,
+    make_shard,
+)
+from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.files import only_process
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.stores import Store, open_store
 
+__all__ = ["FeatureEncoder", "PoseDetector", "World", "prepare_dataset", "prepare_datasets"]
 
-class FeatureEncoder(Protocol):
-    """The frozen networks, behind one call."""
-
-    def encode(
-        self, pictures: NDArray[np.uint8], poses: NDArray[np.uint8]
-    ) -> dict[str, torch.Tensor]:
-        """Pictures and pose pictures, each uint8 (N, size, size, 3) -> tensors (N, ...).
-
-        ``moments`` (N, 2C, h, w) fp16/fp32: the VAE's posterior mean and log variance;
-        ``source_tokens`` and ``pose_tokens`` (N, L, W) bf16. All finite, whatever the input.
-        """
-        ...
-
-    def describe(self) -> dict[str, Any]:
-        """What identifies the weights, fit for JSON, with ``"toy": bool``."""
-        ...
-
-
-@dataclass(frozen=True)
-class ShardPlan:
-    """One shard to be written."""
-
-    name: str  # train-000000.tar
-    split: str
-    garments: list[Garment]
-
-
-def plan_shards(
-    listing: Listing, garments_per_shard: int = 64, limit: int | None = None
-) -> list[ShardPlan]:
-    """Which garment goes where: by split, then by key; at most ``limit`` garments per split."""
-    plans = []
-    for split in SPLITS:
-        garments = listing.split(split)[:limit]
-        for number, start in enumerate(range(0, len(garments), garments_per_shard)):
-            part = garments[start : start + garments_per_shard]
-            plans.append(ShardPlan(f"{split}-{number:06d}.tar", split, part))
-    return plans
+GARMENTS_PER_SHARD = 64
 
 
 def prepare_dataset(
@@ -83,57 +53,104 @@ def prepare_dataset(
     *,
     size: int,
     encoder: FeatureEncoder,
-    garments_per_shard: int = 64,
+    **options: Any,
+) -> dict[str, Any]:
+    """``prepare_datasets`` for one size: write ``listing`` below ``out``, return the manifest."""
+    return prepare_datasets(listing, {size: out}, {size: encoder}, **options)[size]
+
+
+def prepare_datasets(
+    listing: Listing,
+    outs: Mapping[int, str | Path],
+    encoders: Mapping[int, FeatureEncoder],
+    *,
+    detector: PoseDetector | None = None,
+    tokens: str = "bf16",
+    garments_per_shard: int = GARMENTS_PER_SHARD,
     batch_size: int = 16,
     limit: int | None = None,
-    progress: Progress = silent,
+    strict: bool = False,
     workers: int = 0,
-) -> dict[str, Any]:
-    """Write ``listing`` as shards below ``out`` and return the manifest.
+    world: World | None = None,
+    progress: Progress = silent,
+) -> dict[int, dict[str, Any]]:
+    """Write ``listing`` as shards, one dataset a size, in one pass over the pictures.
 
-    ``size``: side of the prepared squares in pixels; ``batch_size``: pictures per call of the
-    encoder; ``limit``: at most so many garments per split; ``workers``: threads that decode
-    ahead of the encoder (0: one per core, at most 8). A finished folder returns at once.
+    ``outs``: side of the prepared squares in pixels -> folder or URL; ``encoders``: the networks
+    of each size; ``detector``: finds the keypoints that the listing does not have; ``tokens``:
+    ``"bf16"``, or ``"fp8"`` with a scale a token; ``batch_size``: pictures per call of a network;
+    ``limit``: at most so many garments per split; ``strict``: the first picture that cannot be
+    used is an error; ``workers``: processes that decode ahead of the networks (0: threads of this
+    process; a script that asks for processes needs ``if __name__ == "__main__"``); ``world``:
+    which of how many processes this is, all called alike; each returns when all are done.
 
-    Raises XmdptError if ``out`` holds something else or was begun with other settings, if the
-    encoder gives values that are not finite, or if nothing usable is left.
+    Returns the manifests by size. A finished folder returns at once. Raises XmdptError if a
+    folder holds something else or was begun with other settings, if the encoder gives values
+    that are not finite, or if nothing usable is left.
     """
-    store, out = open_store(out), Path(out)
-    for name, value in (("size", size), ("garments_per_shard", garments_per_shard),
-                        ("batch_size", batch_size), ("limit", limit)):  # fmt: skip
+    _check(outs, encoders, tokens, garments_per_shard, batch_size, limit, workers)
+    world = world or World()
+    if listing.without_keypoints() == 0:
+        detector = None
+    elif detector is None:
+        raise ConfigError(
+            f"{listing.without_keypoints()} pictures have no keypoints", "give a pose detector"
+        )
+    targets = [Target(size, open_store(out), encoders[size]) for size, out in sorted(outs.items())]
+    with ExitStack() as stack:
+        for target in targets:
+            if target.store.folder is not None:
+                lock = ".lock" if world.size == 1 else f".lock-{world.rank}"
+                stack.enter_context(only_process(target.store.folder, lock))
+        meeting = Meeting(targets[0].store, world)
+        try:
+            for target in targets:
+                begun = fingerprint(listing, target, detector, tokens, garments_per_shard, limit)
+                _claim(target.store, begun, meeting)
+            settings = Settings(detector, tokens, batch_size, strict, lambda count, shard: None)
+            plans = plan_shards(listing, garments_per_shard, limit)
+            made = _make_shards(targets, plans, settings, workers, meeting, progress)
+            manifests = {
+                target.size: _finish(target, plans, made, listing, detector, tokens, meeting)
+                for target in targets
+            }
+        except BaseException as err:
+            with suppress(Exception):  # the first error is the one to be told
+                meeting.beat(failure=str(err) or type(err).__name__)
+            raise
+        meeting.close()
+        return manifests
+
+
+def _check(
+    outs: Mapping[int, str | Path],
+    encoders: Mapping[int, FeatureEncoder],
+    tokens: str,
+    garments_per_shard: int,
+    batch_size: int,
+    limit: int | None,
+    workers: int,
+) -> None:
+    """ConfigError for numbers that make no sense."""
+    numbers = {"garments_per_shard": garments_per_shard, "batch_size": batch_size, "limit": limit}
+    for name, value in [*(("size", size) for size in outs), *numbers.items()]:
         if value is not None and value < 1:
             raise ConfigError(f"{name} must be at least 1, not {value}")
-    with only_process(out):
-        claim_folder(store, fingerprint(listing, size, encoder, garments_per_shard, limit))
-        manifest = finished_manifest(store)
-        if manifest is not None:
-            return manifest
-        store.remove(MANIFEST)  # a shard was lost: not finished any more
-        plans = plan_shards(listing, garments_per_shard, limit)
-        whole = {plan.name: read_index(store, plan.name) for plan in plans}
-        todo = [garment for plan in plans if whole[plan.name] is None for garment in plan.garments]
-        total = sum(len(garment.views) for plan in plans for garment in plan.garments)
-        report = _Report(progress, total)
-        pool = ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1))
-        try:
-            decoded = decode_ahead(pool, todo, size, ahead=2 * batch_size)
-            indexes = []
-            for plan in plans:
-                index = whole[plan.name]
-                if index is None:
-                    index = _write_shard(store, plan, decoded, encoder, batch_size, report)
-                else:
-                    report.add(sum(len(garment.views) for garment in plan.garments), plan.name)
-                indexes.append(index)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-        return make_manifest(store, indexes, listing.problems, size, encoder.describe())
+    if workers < 0:
+        raise ConfigError(f"workers must be at least 0, not {workers}")
+    if tokens not in TOKEN_TYPES:
+        raise ConfigError(f"tokens are stored as {' or '.join(TOKEN_TYPES)}, not {tokens!r}")
+    if not outs or outs.keys() != encoders.keys():
+        raise ConfigError("give at least one size, and an encoder for each")
+    if len({str(out) for out in outs.values()}) < len(outs):
+        raise ConfigError("two sizes cannot be written to the same folder")
 
 
 def fingerprint(
     listing: Listing,
-    size: int,
-    encoder: FeatureEncoder,
+    target: Target,
+    detector: PoseDetector | None,
+    tokens: str,
     garments_per_shard: int,
     limit: int | None,
 ) -> dict[str, Any]:
@@ -141,100 +158,124 @@ def fingerprint(
     return {
         "format": FORMAT,
         "version": VERSION,
-        "resolution": size,
+        "resolution": target.size,
         "garments_per_shard": garments_per_shard,
         "limit": limit,
+        "tokens": tokens,
         "dataset": {
             "garments": len(listing.garments),
             "images": listing.images(),
             "sha256": listing.digest(),
         },
-        "encoders": encoder.describe(),
+        "poses": describe_poses(detector),
+        "encoders": target.encoder.describe(),
     }
 
 
-class _Report:
-    """Counts pictures for the progress listener."""
-
-    def __init__(self, progress: Progress, total: int) -> None:
-        self.progress, self.total, self.done = progress, total, 0
-        progress("prepare", 0, total)
-
-    def add(self, pictures: int, shard: str) -> None:
-        self.done += pictures
-        self.progress("prepare", self.done, self.total, shard=shard)
+def describe_poses(detector: PoseDetector | None) -> dict[str, Any]:
+    """Where the keypoints come from, for the manifest."""
+    return {"kind": "listed"} if detector is None else detector.describe()
 
 
-def _write_shard(
-    out: Store,
-    plan: ShardPlan,
-    decoded: Iterator[DecodedGarment],
-    encoder: FeatureEncoder,
-    batch_size: int,
-    report: _Report,
-) -> ShardIndex:
-    """Encode and write one shard; a garment is written as soon as all its views are encoded."""
-    skipped: list[tuple[str, str]] = []
-    waiting: list[DecodedGarment] = []
-    batch: list[DecodedView] = []
-    try:
-        with ShardWriter(out, plan.name, plan.split) as writer:
-            # plan.garments first: zip must not take a garment of the next shard
-            for garment, item in zip(plan.garments, decoded, strict=False):
-                assert garment.key == item.key
-                skipped += item.skipped
-                waiting.append(item)
-                for view in item.views.values():
-                    batch.append(view)
-                    if len(batch) == batch_size:
-                        _encode(batch, encoder)
-                        batch = []
-                _write_complete(waiting, writer)
-                report.add(len(garment.views), plan.name)
-            if batch:
-                _encode(batch, encoder)
-            _write_complete(waiting, writer)
-            assert not waiting
-            return writer.finish(skipped)
-    except OSError as err:
-        raise XmdptError(
-            f"cannot write {out.url}/{plan.name}: {err}",
-            "make room or fix the permissions; the same command then continues with this shard",
-        ) from err
+def _claim(store: Store, begun: dict[str, Any], meeting: Meeting) -> None:
+    """Rank 0 makes the folder its own; the others wait for that and compare."""
+    if meeting.world.rank == 0:
+        claim_folder(store, begun)
+        if meeting.world.size == 1:
+            remove_parts(store)
+        if finished_manifest(store) is None:
+            store.remove(MANIFEST)  # a shard was lost: not finished any more
+    else:
+        meeting.wait(lambda: check_begun(store, begun), "rank 0 to begin")
 
 
-def _write_complete(waiting: list[DecodedGarment], writer: ShardWriter) -> None:
-    """Write and forget the garments at the head whose views all have their features."""
-    while waiting and all(view.features is not None for view in waiting[0].views.values()):
-        item = waiting.pop(0)
-        if item.pairs:
-            views = {
-                name: ViewData(view.file, view.png, view.keypoints, view.features or {})
-                for name, view in item.views.items()
-            }
-            writer.add(item.key, views, item.pairs)
+def _make_shards(
+    targets: Sequence[Target],
+    plans: Sequence[ShardPlan],
+    settings: Settings,
+    workers: int,
+    meeting: Meeting,
+    progress: Progress,
+) -> dict[tuple[int, str], ShardIndex]:
+    """Make this rank's shards that are not whole; all of this rank's indexes by (size, name)."""
+    mine = share(plans, meeting.world)
+    made: dict[tuple[int, str], ShardIndex] = {}
+    missing: dict[str, list[Target]] = {}
+    for plan in mine:
+        for target in targets:
+            index = read_index(target.store, plan.name)
+            if index is None:
+                missing.setdefault(plan.name, []).append(target)
+            else:
+                made[target.size, plan.name] = index
+    total, done = sum(plan.images for plan in mine), 0
+    progress("prepare", 0, total)
+
+    def add(count: int, shard: str) -> None:
+        nonlocal done
+        done += count
+        meeting.beat()
+        progress("prepare", done, total, shard=shard)
+
+    settings = Settings(
+        settings.detector, settings.tokens, settings.batch_size, settings.strict, add
+    )
+    for plan in mine:
+        if plan.name not in missing:
+            add(plan.images, plan.name)
+    todo = [
+        (garment, [target.size for target in missing[plan.name]])
+        for plan in mine
+        if plan.name in missing
+        for garment in plan.garments
+    ]
+    if not todo:
+        return made
+    with decoders(workers) as pool:
+        ahead = max(2 * settings.batch_size, 8 * workers)
+        decoded = decode_ahead(pool, todo, ahead)
+        for plan in mine:
+            if plan.name in missing:
+                indexes = make_shard(plan, missing[plan.name], decoded, settings)
+                for target, index in zip(missing[plan.name], indexes, strict=True):
+                    made[target.size, plan.name] = index
+    return made
 
 
-def _encode(batch: list[DecodedView], encoder: FeatureEncoder) -> None:
-    """Give every view of the batch its features, in both orientations."""
-    pictures = np.stack([view.picture for view in batch])
-    poses = np.stack([view.pose for view in batch])
-    for view in batch:
-        view.features = {}
-    for suffix in ("", FLIP):
-        if suffix == FLIP:  # pictures are mirrored, joints are not relabelled (published)
-            pictures = np.ascontiguousarray(pictures[:, :, ::-1])
-            poses = np.ascontiguousarray(poses[:, :, ::-1])
-        with torch.no_grad():
-            features = encoder.encode(pictures, poses)
-        for name, tensor in features.items():
-            assert tensor.shape[0] == len(batch), (name, tensor.shape)
-            finite = torch.isfinite(tensor).flatten(1).all(dim=1).tolist()
-            for view, row, good in zip(batch, tensor.detach().cpu(), finite, strict=True):
-                if not good:
-                    raise XmdptError(
-                        f"the encoder gave {name} that are not finite for {view.file}",
-                        "run the encoders in float32 or bfloat16",
-                    )
-                assert view.features is not None
-                view.features[name + suffix] = row.clone()
+def _finish(
+    target: Target,
+    plans: Sequence[ShardPlan],
+    made: dict[tuple[int, str], ShardIndex],
+    listing: Listing,
+    detector: PoseDetector | None,
+    tokens: str,
+    meeting: Meeting,
+) -> dict[str, Any]:
+    """Rank 0 waits for all shards and writes the manifest; the others wait for that."""
+    store = target.store
+    if meeting.world.rank != 0:
+        return meeting.wait(lambda: finished_manifest(store), "rank 0 to write the manifest")
+    manifest = finished_manifest(store)
+    if manifest is not None:
+        return manifest
+    indexes = []
+    for plan in plans:
+        index = made.get((target.size, plan.name))
+        if index is None:
+            index = meeting.wait(partial(_whole, store, plan.name), plan.name)
+        indexes.append(index)
+    if meeting.world.size > 1:
+        remove_parts(store)  # what ranks of an interrupted run left: nobody writes any more
+    return make_manifest(
+        store,
+        indexes,
+        listing.problems,
+        target.size,
+        target.encoder.describe(),
+        {"tokens": tokens, "poses": describe_poses(detector)},
+    )
+
+
+def _whole(store: Store, name: str) -> ShardIndex | None:
+    """The index of a shard that another rank makes, once it is there."""
+    return None if store.size(index_name(name)) is None else read_index(store, name)
