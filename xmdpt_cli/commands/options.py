@@ -22,7 +22,10 @@ def pick_device(name: str) -> str:
     import torch
 
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        if not torch.cuda.is_available():
+            return "cpu"
+        local = os.environ.get("LOCAL_RANK", "")  # torchrun: one GPU a process
+        return f"cuda:{int(local) % torch.cuda.device_count()}" if local.isdigit() else "cuda"
     try:
         device = torch.device(name)
     except RuntimeError:

@@ -3,23 +3,50 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from xmdpt_cli.commands.options import AsJson, Device, human_bytes, pick_device, quiet_libraries
-from xmdpt_cli.console import Talk
-from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.commands.prepare_check import check
+from xmdpt_cli.console import Talk, duration
+from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.progress import Progress
+from xmdpt_cli.stores import is_url
 
-LOSS_WARNED = 0.01  # share of the files that may be left out before it is said aloud
+if TYPE_CHECKING:
+    from xmdpt_cli.data.estimate import Estimate
+    from xmdpt_cli.data.listing import Listing
+    from xmdpt_cli.data.ranks import World
+    from xmdpt_cli.encoders.bundle import Encoders
+    from xmdpt_cli.encoders.openpose import OpenPose
+
+LOSS = 0.01  # share of the pictures and pairs that may be left out before it is a failure
 
 
 def prepare(
-    root: Annotated[Path, typer.Option(help="Dataset folder: pictures and lists.")],
-    out: Annotated[Path, typer.Option(help="Prepared dataset to write, or to go on with.")],
-    size: Annotated[int, typer.Option(help="Side of the prepared squares in pixels.")] = 256,
+    root: Annotated[
+        Path | None, typer.Option(help="Dataset folder: pictures, and lists if there are any.")
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option(help="Dataset to write, or to go on with: a folder or a URL.")
+    ] = None,
+    size: Annotated[
+        list[int] | None,
+        typer.Option(help="Side of the prepared squares [256]; twice: into OUT/256, OUT/512."),
+    ] = None,
+    layout: Annotated[
+        str, typer.Option(help="auto, deepfashion, or people: a folder of pictures per person.")
+    ] = "auto",
+    pose: Annotated[
+        str, typer.Option(help="auto: published keypoints, else OpenPose; openpose: always.")
+    ] = "auto",
+    openpose: Annotated[
+        str | None, typer.Option(help="OpenPose: hub id, folder or body file [lllyasviel/Annotators].")
+    ] = None,
     encoders: Annotated[
-        str, typer.Option(help="'pretrained' networks, or 'toy': small ones, made on the spot.")
+        str,
+        typer.Option(help="'pretrained', 'toy' (small, made on the spot), or a folder of encoders."),
     ] = "pretrained",
     vae: Annotated[
         str | None, typer.Option(help="VAE: hub id or folder [stabilityai/sd-vae-ft-mse].")
@@ -30,87 +57,348 @@ def prepare(
     dino_pose: Annotated[
         str | None, typer.Option(help="Pose DINOv2: hub id or folder [facebook/dinov2-base].")
     ] = None,
+    tokens: Annotated[
+        str, typer.Option(help="DINOv2 tokens are kept as bf16, or fp8: half the bytes.")
+    ] = "bf16",
     vae_steps: Annotated[
         int, typer.Option(min=1, help="Training steps of the toy VAE (toy encoders only).")
     ] = 600,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the toy encoders.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of own pictures' pairs and test people; of toy encoders.")
+    ] = 0,
     limit: Annotated[
         int | None, typer.Option(min=1, help="At most so many garments of each split.")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures per encoder call.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures per network call.")] = 16,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Decoder processes [one a core]; 0: threads.")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first thing that cannot be used.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be done, how large, how long.")
+    ] = False,
+    check_dir: Annotated[
+        str | None, typer.Option("--check", help="Verify a prepared dataset instead.")
+    ] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="With --check: mend what can be mended.")
+    ] = False,
+    write_annotations: Annotated[
+        Path | None,
+        typer.Option(help="Also write all keypoints in both published formats into this folder."),
+    ] = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Resize, draw poses, encode with the VAE and DINOv2, write shards; goes on if interrupted."""
     quiet_libraries()
+    talk = Talk(as_json)
+    if check_dir is not None:
+        again = root is not None and out is None
+        if not check(talk, check_dir, repair, final=not again) or not again:
+            return
+        out = check_dir  # repaired so far as could be; the rest is made again
+    elif repair:
+        raise ConfigError("--repair goes with --check DIR")
+    if root is None or out is None:
+        raise ConfigError("give --root and --out", "or --check DIR, to verify a prepared dataset")
+    sizes = sorted(set(size or [256]))
     given = {"--vae": vae, "--dino-source": dino_source, "--dino-pose": dino_pose}
-    check_choice(encoders, [name for name, value in given.items() if value is not None], size)
+    _check_choice(encoders, [name for name, value in given.items() if value], sizes, pose, out)
+    outs: dict[int, str] = {sizes[0]: out} if len(sizes) == 1 else {
+        side: f"{out.rstrip('/')}/{side}" for side in sizes
+    }
     from xmdpt_cli.data.deepfashion import find_dataset
-    from xmdpt_cli.data.prepare import prepare_dataset
+    from xmdpt_cli.data.decode import cores
+    from xmdpt_cli.data.prepare import prepare_datasets
+    from xmdpt_cli.data.ranks import World
+
+    world = World.from_environment()
+    listing = find_dataset(
+        root, layout=layout, detect=pose == "openpose", sizes=sizes, seed=seed, strict=strict
+    )
+    if world.rank == 0:
+        for line in listing.describe():
+            talk.say(f"found: {line}")
+    processes = cores() if workers is None else workers
+
+    def load() -> tuple[dict[int, Encoders], OpenPose | None]:
+        where = pick_device(device)
+        if encoders == "toy":
+            made = _toy_encoders(listing, outs, seed, vae_steps, limit, world, progress)
+        else:
+            made = dict.fromkeys(sizes, _networks(encoders, vae, dino_source, dino_pose, where))
+        return made, _openpose(listing, openpose, where)
+
+    with talk.progress() as progress:
+        if dry_run:
+            _plan(talk, listing, outs, encoders == "toy", load, tokens, limit, processes, world)
+            return
+        networks, detector = load()
+        if world.rank == 0:
+            numbers = _estimate(listing, sizes, networks, tokens, limit)
+            _say_plan(talk, numbers, outs, processes, world, networks)
+        manifests = prepare_datasets(
+            listing, outs, networks, detector=detector, tokens=tokens, batch_size=batch_size,
+            limit=limit, strict=strict, workers=_worth(processes, listing), world=world,
+            progress=progress,
+        )  # fmt: skip
+        if world.rank != 0:
+            talk.say(f"rank {world.rank} is done")
+            return
+        made = _after(outs, write_annotations)
+    _report(talk, root, outs, manifests, made)
+
+
+def _worth(processes: int, listing: Listing) -> int:
+    """Processes take a second to start: a few pictures are decoded on threads."""
+    return processes if listing.images() >= 500 else 0
+
+
+def _check_choice(
+    encoders: str, named: list[str], sizes: list[int], pose: str, out: str
+) -> None:
+    """ConfigError for options that do not go together."""
+    if encoders != "pretrained" and named:
+        raise ConfigError(f"{named[0]} names a network, --encoders {encoders} others: choose one")
+    if encoders not in ("pretrained", "toy") and not Path(encoders).is_dir():
+        raise ConfigError(
+            f"--encoders is 'pretrained', 'toy' or a folder of encoders, not {encoders!r}"
+        )
+    if encoders == "toy" and is_url(out):
+        raise ConfigError(
+            "toy encoders are made in the output folder, and this one is behind a URL",
+            "prepare into a folder first; then --encoders FOLDER/encoders",
+        )
+    for size in sizes:
+        if size < 16 or size % 16:
+            raise ConfigError(f"--size must be a multiple of 16 from 16 on, not {size}")
+    if pose not in ("auto", "openpose"):
+        raise ConfigError(f"--pose is 'auto' or 'openpose', not {pose!r}")
+
+
+def _networks(
+    encoders: str, vae: str | None, source: str | None, pose: str | None, device: str
+) -> Encoders:
+    """The pretrained networks: float32 on a processor; on a GPU the two DINOv2 in bfloat16."""
+    import torch
+
     from xmdpt_cli.encoders.bundle import Encoders, load_encoders
     from xmdpt_cli.encoders.dino import DEFAULT_POSE, DEFAULT_SOURCE
     from xmdpt_cli.encoders.vae import DEFAULT_VAE
-    from xmdpt_cli.training.toy import make_toy_encoders
 
-    talk = Talk(as_json)
-    listing = find_dataset(root)
-    for line in listing.describe():
-        talk.say(f"found: {line}")
-    networks: Encoders
-    with talk.progress() as progress:
-        if encoders == "toy":
-            networks = make_toy_encoders(
-                listing,
-                out / "encoders",
-                size=size,
-                seed=seed,
-                vae_steps=vae_steps,
-                limit=limit,
-                progress=progress,
-            ).encoders
-        else:
-            networks = load_encoders(
-                vae or DEFAULT_VAE,
-                dino_source or DEFAULT_SOURCE,
-                dino_pose or DEFAULT_POSE,
-                device=pick_device(device),
-            )
-        manifest = prepare_dataset(
-            listing,
-            out,
-            size=size,
-            encoder=networks,
-            batch_size=batch_size,
-            limit=limit,
-            progress=progress,
-        )
-    skipped = manifest["skipped"]
-    for file, reason in skipped[:5]:
-        talk.warn(f"left out: {file}: {reason}")
-    if len(skipped) > 5:
-        talk.warn(f"... and {len(skipped) - 5} more: all are in {out / 'dataset.json'}")
-    counts = manifest["counts"]
-    images = sum(split["images"] for split in counts.values())
-    size_on_disk = human_bytes(sum(shard["bytes"] for shard in manifest["shards"]))
-    if len(skipped) > LOSS_WARNED * (images + len(skipped)):
-        share = 100 * len(skipped) / (images + len(skipped))
-        talk.warn(
-            f"{share:.0f} % of the files are left out: is {root} whole, are the lists its own?"
-        )
-    toy = " with TOY encoders (for trying the way, not for results)" if manifest["toy"] else ""
-    talk.result(
-        {"out": str(out), **{k: v for k, v in manifest.items() if k != "shards"}},
-        text=f"prepared {images} pictures at {size} px{toy}: {counts['train']['pairs']} training "
-        f"and {counts['test']['pairs']} test pairs, {size_on_disk}, {len(skipped)} left out\n"
-        f"next: xmdpt train --data {out} --out RUN",
+    fast = torch.bfloat16 if device.startswith("cuda") else None
+    if encoders != "pretrained":
+        return Encoders.load(encoders, device=device, dino_dtype=fast)
+    return load_encoders(
+        vae or DEFAULT_VAE,
+        source or DEFAULT_SOURCE,
+        pose or DEFAULT_POSE,
+        device=device,
+        dino_dtype=fast,
     )
 
 
-def check_choice(encoders: str, named: list[str], size: int) -> None:
-    """ConfigError for options that do not go together."""
-    if encoders not in ("pretrained", "toy"):
-        raise ConfigError(f"--encoders is 'pretrained' or 'toy', not {encoders!r}")
-    if encoders == "toy" and named:
-        raise ConfigError(f"{named[0]} names a network, --encoders toy makes its own: choose one")
-    if size < 16 or size % 16:
-        raise ConfigError(f"--size must be a multiple of 16 from 16 on, not {size}")
+def _toy_encoders(
+    listing: Listing,
+    outs: dict[int, str],
+    seed: int,
+    steps: int,
+    limit: int | None,
+    world: World,
+    progress: Progress,
+) -> dict[int, Encoders]:
+    """Rank 0 trains them; the others wait until they are there."""
+    from xmdpt_cli.data.ranks import Meeting
+    from xmdpt_cli.encoders.bundle import PARTS, Encoders
+    from xmdpt_cli.stores import LocalStore
+    from xmdpt_cli.training.toy import make_toy_encoders
+
+    made = {}
+    for size, out in outs.items():
+        folder = Path(out) / "encoders"
+        if world.rank == 0:
+            made[size] = make_toy_encoders(
+                listing, folder, size=size, seed=seed, vae_steps=steps, limit=limit,
+                progress=progress,
+            ).encoders  # fmt: skip
+            continue
+        files = [folder / part / "config.json" for part in PARTS]
+        meeting = Meeting(LocalStore(out), world)
+        meeting.wait(lambda f=files: all(x.is_file() for x in f) or None, "the toy encoders")
+        made[size] = Encoders.load(folder)
+    return made
+
+
+def _openpose(listing: Listing, source: str | None, device: str) -> OpenPose | None:
+    if not listing.without_keypoints():
+        return None
+    from xmdpt_cli.encoders.openpose import DEFAULT_OPENPOSE, OpenPose
+
+    return OpenPose.load(source or DEFAULT_OPENPOSE, device=device)
+
+
+def _estimate(
+    listing: Listing,
+    sizes: list[int],
+    networks: dict[int, Encoders] | None,
+    tokens: str,
+    limit: int | None,
+) -> Estimate:
+    from xmdpt_cli.data.estimate import estimate
+    from xmdpt_cli.data.plan import plan_shards
+
+    return estimate(listing, plan_shards(listing, limit=limit), networks, sizes, tokens)
+
+
+def _plan(
+    talk: Talk,
+    listing: Listing,
+    outs: dict[int, str],
+    toy: bool,
+    load: Any,
+    tokens: str,
+    limit: int | None,
+    workers: int,
+    world: World,
+) -> None:
+    """--dry-run: the plan with the networks measured, if they are here; nothing is written."""
+    networks = None
+    if toy:
+        talk.say("toy encoders are not made in a dry run: bytes are those of the published ones")
+    else:
+        try:
+            networks, _ = load()
+        except XmdptError as err:
+            talk.warn(f"{err.message}: the time it takes is unknown")
+            if err.hint:
+                talk.say(f"hint: {err.hint}")
+    numbers = _estimate(listing, list(outs), networks, tokens, limit)
+    text = _say_plan(talk, numbers, outs, workers, world, networks, quiet=True)
+    seconds = _seconds(numbers, workers, world, networks)
+    talk.result(
+        {
+            "images": numbers.images,
+            "pairs": numbers.pairs,
+            "garments": numbers.garments,
+            "shards": numbers.shards,
+            "bytes": {str(size): count for size, count in numbers.bytes.items()},
+            "seconds": None if seconds is None else round(seconds),
+            "decode_seconds_per_image": numbers.decode_seconds,
+            "encode_seconds_per_image": numbers.encode_seconds,
+            "left_out": len([p for p in listing.problems if not p.kept]),
+        },
+        text="\n".join([*text, "nothing was written (--dry-run)"]),
+    )
+
+
+def _seconds(
+    numbers: Estimate, workers: int, world: World, networks: dict[int, Encoders] | None
+) -> float | None:
+    apart = networks is not None and next(iter(networks.values())).vae.device.type != "cpu"
+    return numbers.seconds(workers, world.size, apart)
+
+
+def _say_plan(
+    talk: Talk,
+    numbers: Estimate,
+    outs: dict[int, str],
+    workers: int,
+    world: World,
+    networks: dict[int, Encoders] | None,
+    quiet: bool = False,
+) -> list[str]:
+    """Bytes and time before anything is written; a warning if the disk has not so much room."""
+    import shutil
+
+    images, pairs = sum(numbers.images.values()), numbers.pairs
+    lines = [
+        f"plan: {images} pictures, {pairs['train']} training and {pairs['test']} test pairs, "
+        f"{numbers.shards} shards"
+    ]
+    lines += [
+        f"plan: {size} px into {outs[size]}: about {human_bytes(count)}"
+        for size, count in numbers.bytes.items()
+    ]
+    each = f"decoding {1000 * numbers.decode_seconds:.0f} ms a picture"
+    seconds = _seconds(numbers, workers, world, networks)
+    if seconds is None:
+        lines.append(f"plan: time unknown: {each} measured, the networks not")
+    else:
+        each += f", networks {1000 * (numbers.encode_seconds or 0):.0f} ms (measured on a few)"
+        lines.append(f"plan: about {duration(seconds)}: {each}")
+    if numbers.undetected:
+        lines.append(f"plan: OpenPose looks at {numbers.undetected} pictures (time not measured)")
+    if not quiet:
+        for line in lines:
+            talk.say(line)
+    for size, out in outs.items():
+        if is_url(out):
+            continue
+        there = next(path for path in (Path(out).absolute(), *Path(out).absolute().parents) if path.exists())
+        free = shutil.disk_usage(there).free
+        if numbers.bytes[size] > free:
+            talk.warn(
+                f"{out} has room for {human_bytes(free)}, about "
+                f"{human_bytes(numbers.bytes[size])} are needed at {size} px"
+            )
+    return lines
+
+
+def _after(outs: dict[int, str], annotations: Path | None) -> list[str]:
+    """What people look at before they train, and the keypoints if asked for."""
+    from xmdpt_cli.data.export import write_annotations
+    from xmdpt_cli.data.keypoint_rows import keypoint_rows
+    from xmdpt_cli.data.report import write_report
+    from xmdpt_cli.stores import open_store
+
+    made = []
+    for out in outs.values():
+        made += [f"{out}/{name}" for name in write_report(open_store(out))]
+    if annotations is not None:
+        rows = keypoint_rows(open_store(next(iter(outs.values()))))
+        made += [str(path) for path in write_annotations(rows, annotations)]
+    return made
+
+
+def _report(
+    talk: Talk,
+    root: Path,
+    outs: dict[int, str],
+    manifests: dict[int, dict[str, Any]],
+    made: list[str],
+) -> None:
+    """The result; XmdptError if too much was lost."""
+    first = manifests[min(manifests)]
+    skipped, counts = first["skipped"], first["counts"]
+    for file, reason in skipped[:5]:
+        talk.warn(f"left out: {file}: {reason}")
+    if len(skipped) > 5:
+        talk.warn(f"... and {len(skipped) - 5} more: all are in dataset.json")
+    images = sum(split["images"] for split in counts.values())
+    pairs = {split: counts[split]["pairs"] for split in counts}
+    toy = " with TOY encoders (for trying the way, not for results)" if first["toy"] else ""
+    lines = []
+    for size, manifest in manifests.items():
+        total = human_bytes(sum(shard["bytes"] for shard in manifest["shards"]))
+        lines.append(
+            f"prepared {images} pictures at {size} px{toy}: {pairs['train']} training and "
+            f"{pairs['test']} test pairs, {total}, {len(skipped)} left out"
+        )
+    lines += [f"look at: {path}" for path in made]
+    lines.append(f"next: xmdpt train --data {next(iter(outs.values()))} --out RUN")
+    results = {
+        str(size): {"out": outs[size], **{k: v for k, v in m.items() if k != "shards"}}
+        for size, m in manifests.items()
+    }
+    only = next(iter(results.values())) if len(results) == 1 else {"datasets": results}
+    talk.result({**only, "files": made}, text="\n".join(lines))
+    if len(skipped) > LOSS * (images + len(skipped)):
+        share = 100 * len(skipped) / (images + len(skipped))
+        raise XmdptError(
+            f"{share:.1f} % of the files and list rows are left out, more than 1 %; the rest is "
+            "prepared and can be used",
+            f"is {root} whole, are the lists its own? All reasons are in dataset.json",
+        )

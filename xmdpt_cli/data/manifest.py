@@ -15,7 +15,7 @@ VERSION = 2
 MANIFEST = "dataset.json"
 BEGUN = "prepare.json"
 # May lie in the folder before it is begun: toy encoders, locks, the beats of other ranks.
-_BESIDE = ("encoders", ".lock", ".rank-")
+BESIDE = ("encoders", ".lock", ".rank-")
 
 
 def claim_folder(out: Store, fingerprint: dict[str, Any]) -> None:
@@ -27,7 +27,7 @@ def claim_folder(out: Store, fingerprint: dict[str, Any]) -> None:
     try:
         if check_begun(out, fingerprint):
             return
-        if any(not name.startswith(_BESIDE) for name in out.names()):
+        if any(not name.startswith(BESIDE) for name in out.names()):
             raise XmdptError(
                 f"{out.url} is not empty and was not made by prepare",
                 "choose an empty or new folder with --out",

@@ -7,7 +7,7 @@ Networks run in the calling thread, hashing and writing in another one, decoding
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from xmdpt_cli.data.pose import Keypoints, from_fractions
 from xmdpt_cli.data.shards import FLIP, ShardWriter, ViewData
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import writing
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import Picture, mirrored
 from xmdpt_cli.stores import Store
 
 TOKEN_TYPES = ("bf16", "fp8")
@@ -97,6 +97,7 @@ def make_shard(
     skipped: list[tuple[str, str]] = []
     waiting: deque[tuple[DecodedGarment, list[tuple[str, str, int]]]] = deque()
     batch: list[DecodedView] = []
+    encoders = {target.size: target.encoder for target in targets}
     with ExitStack() as stack:
         writers = [
             stack.enter_context(ShardWriter(target.store, plan.name, plan.split))
@@ -115,13 +116,13 @@ def make_shard(
             for view in item.views.values():
                 batch.append(view)
                 if len(batch) == settings.batch_size:
-                    _encode(batch, targets, settings.tokens)
+                    encode_views(batch, encoders, settings.tokens)
                     batch = []
             while waiting and _encoded(waiting[0][0]):
                 thread.write(*waiting.popleft())
             settings.done(pictures, plan.name)
         if batch:
-            _encode(batch, targets, settings.tokens)
+            encode_views(batch, encoders, settings.tokens)
         while waiting:
             thread.write(*waiting.popleft())
         return thread.finish(skipped)
@@ -214,19 +215,20 @@ def _encoded(item: DecodedGarment) -> bool:
     return all(s.features is not None for view in item.views.values() for s in view.sized.values())
 
 
-def _encode(batch: list[DecodedView], targets: Sequence[Target], tokens: str) -> None:
+def encode_views(
+    batch: Sequence[DecodedView], encoders: Mapping[int, FeatureEncoder], tokens: str
+) -> None:
     """Give every view of the batch its features, at every size and in both orientations."""
-    for target in targets:
-        sized = [view.sized[target.size] for view in batch]
+    for size, encoder in encoders.items():
+        sized = [view.sized[size] for view in batch]
         pictures = np.stack([one.picture for one in sized])
         poses = np.stack([one.pose for one in sized if one.pose is not None])
         features: list[dict[str, torch.Tensor]] = [{} for _ in batch]
         for suffix in ("", FLIP):
             if suffix == FLIP:  # pictures are mirrored, joints are not relabelled (published)
-                pictures = np.ascontiguousarray(pictures[:, :, ::-1])
-                poses = np.ascontiguousarray(poses[:, :, ::-1])
+                pictures, poses = mirrored(pictures), mirrored(poses)
             with torch.no_grad():
-                encoded = target.encoder.encode(pictures, poses)
+                encoded = encoder.encode(pictures, poses)
             for name, tensor in encoded.items():
                 assert tensor.shape[0] == len(batch), (name, tensor.shape)
                 for view, into, row in zip(batch, features, tensor.detach().cpu(), strict=True):

@@ -69,6 +69,7 @@ class Encoders:
         *,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
+        dino_dtype: torch.dtype | None = None,
     ) -> Encoders:
         """Read what ``save`` wrote. Raises XmdptError naming the part that is not there."""
         folder = Path(folder)
@@ -79,7 +80,9 @@ class Encoders:
                     f"it should hold {', '.join(f'{name}/' for name in PARTS)}",
                 )
         vae, source, pose = (folder / name for name in PARTS)
-        return load_encoders(vae, source, pose, device=device, dtype=dtype)
+        return load_encoders(
+            vae, source, pose, device=device, dtype=dtype, dino_dtype=dino_dtype
+        )
 
 
 def load_encoders(
@@ -89,10 +92,15 @@ def load_encoders(
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
+    dino_dtype: torch.dtype | None = None,
 ) -> Encoders:
-    """Load each network from a hub id or folder; the defaults are the published ones."""
+    """Load each network from a hub id or folder; the defaults are the published ones.
+
+    ``dino_dtype``: another type for the two DINOv2. Their tokens are kept in bfloat16 anyway,
+    the VAE's moments are not: bfloat16 would round latents to three digits.
+    """
     return Encoders(
         vae=VAE.load(vae, device=device, dtype=dtype),
-        source=Dino.load(source, device=device, dtype=dtype),
-        pose=Dino.load(pose, device=device, dtype=dtype),
+        source=Dino.load(source, device=device, dtype=dino_dtype or dtype),
+        pose=Dino.load(pose, device=device, dtype=dino_dtype or dtype),
     )

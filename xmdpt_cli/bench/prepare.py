@@ -1,0 +1,124 @@
+"""How much of the machine ``prepare`` uses: ``python -m xmdpt_cli.bench.prepare PICTURE.jpg``.
+
+Everything but the networks (decode, squash, draw poses, compress, hash, write), against what the
+same number of processes do by decoding and squashing alone; interleaved, in one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xmdpt_cli.data.decode import cores, decoders
+from xmdpt_cli.data.listing import Garment, Listing, Pair, PictureFile
+from xmdpt_cli.images import resize_square
+
+if TYPE_CHECKING:  # the decoder processes read this file too, and do without torch
+    import torch
+
+
+class NoEncoder:
+    """Stands where the networks stand and costs nothing."""
+
+    def encode(
+        self, pictures: NDArray[np.uint8], poses: NDArray[np.uint8]
+    ) -> dict[str, torch.Tensor]:
+        import torch
+
+        return {"moments": torch.zeros(len(pictures), 1)}
+
+    def describe(self) -> dict[str, Any]:
+        return {"toy": True, "name": "none"}
+
+
+def decode_and_squash(garment: Garment, sizes: Sequence[int]) -> int:
+    """What is compared with: nothing but the pictures, in memory, thrown away."""
+    for ref in garment.views.values():
+        image = ref.load()
+        for size in sizes:
+            resize_square(image, size)
+    return len(garment.views)
+
+
+def made_up(picture: Path, garments: int, views: int = 4) -> Listing:
+    """The same picture as ``garments`` x ``views`` pictures, with random poses."""
+    rng = np.random.default_rng(0)
+    names = [f"{number}_front" for number in range(views)]
+    made = []
+    for number in range(garments):
+        key = f"WOMEN-Dresses-id_{number:08d}-01"
+        made.append(
+            Garment(
+                key,
+                "train",
+                {name: PictureFile(f"{key}/{name}.jpg", picture) for name in names},
+                {name: rng.random((18, 2)) for name in names},
+                [Pair(names[0], name, number * views + i) for i, name in enumerate(names[1:])],
+            )
+        )
+    return Listing(picture.parent, made)
+
+
+def measure(picture: Path, garments: int, sizes: Sequence[int], workers: int, rounds: int) -> float:
+    """Print each round's pictures a second, return the median ratio."""
+    from xmdpt_cli.data.prepare import prepare_datasets
+
+    listing = made_up(picture, garments)
+    encoder, ratios = NoEncoder(), []
+    print(f"{listing.images()} pictures, sizes {list(sizes)}, {workers} processes")
+    for number in range(-1, rounds):  # the first round warms up
+        with decoders(workers) as pool:
+            list(
+                pool.map(decode_and_squash, listing.garments[: 4 * workers], [sizes] * 4 * workers)
+            )
+            begun = time.perf_counter()
+            sum(pool.map(decode_and_squash, listing.garments, [sizes] * garments))
+            alone = listing.images() / (time.perf_counter() - begun)
+        folder = Path(tempfile.mkdtemp(prefix="xmdpt-bench-"))
+        try:
+            begun = float("nan")
+
+            def started(stage: str, done: int, total: int, /, **info: Any) -> None:
+                nonlocal begun
+                if done and begun != begun:  # the processes are up: their start is not compared
+                    begun, first = time.perf_counter(), done
+                    counted.append(total - first)
+
+            counted: list[int] = []
+            outs = {size: folder / str(size) for size in sizes}
+            encoders = dict.fromkeys(sizes, encoder)
+            prepare_datasets(listing, outs, encoders, workers=workers, progress=started)
+            whole = counted[0] / (time.perf_counter() - begun)
+        finally:
+            shutil.rmtree(folder)
+        if number >= 0:
+            ratios.append(whole / alone)
+            print(f"alone {alone:6.1f}/s   prepare {whole:6.1f}/s   ratio {whole / alone:.3f}")
+    median = statistics.median(ratios)
+    print(f"median ratio {median:.3f} (from {min(ratios):.3f} to {max(ratios):.3f})")
+    return median
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("picture", type=Path, help="a photograph in DeepFashion's full size")
+    parser.add_argument("--garments", type=int, default=128)
+    parser.add_argument("--size", type=int, action="append")
+    parser.add_argument("--workers", type=int, default=cores())
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args()
+    measure(given.picture, given.garments, given.size or [256], given.workers, given.rounds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""``xmdpt prepare --check``: is a prepared dataset whole, and ``--repair``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xmdpt_cli.commands.options import human_bytes
+from xmdpt_cli.console import Talk
+from xmdpt_cli.errors import XmdptError
+
+_SHOWN = 20  # lines printed; --json has all
+
+
+def check(talk: Talk, place: str, repair: bool, *, final: bool) -> bool:
+    """Verify, and mend if asked. Returns whether shards have to be made again.
+
+    With ``final`` this is all the command does: what is wrong and was not mended is an error.
+    Otherwise preparing goes on from here, and nothing is printed as a result.
+    """
+    from xmdpt_cli.data.check import check_dataset
+    from xmdpt_cli.data.repair import repair_dataset
+    from xmdpt_cli.stores import open_store
+
+    store = open_store(place)
+    with talk.progress() as progress:
+        report = check_dataset(store, progress=progress)
+    found = report.lines()
+    for line in found[:_SHOWN]:
+        talk.say(line)
+    if len(found) > _SHOWN:
+        talk.say(f"... and {len(found) - _SHOWN} lines more (--json has all)")
+    told: dict[str, Any] = report.to_dict()
+    whole, again = report.ok, False
+    lines = [
+        f"checked {place}: {report.shards} shards, {report.views} pictures, {report.pairs} pairs, "
+        f"{human_bytes(report.bytes)}: {'in order' if report.ok else 'not in order'}"
+    ]
+    if repair and report.findings:
+        mended = repair_dataset(store, report)
+        told["repair"] = mended.to_dict()
+        again = bool(mended.remake) or mended.unfinished
+        whole = not again and all(finding.harmless for finding in mended.remaining)
+        lines += [f"rebuilt: {name}" for name in mended.rebuilt]
+        lines += [f"removed: {name}" for name in mended.removed]
+        lines += [f"to be made again: {name}" for name in mended.remake]
+    if not final:
+        for line in lines:
+            talk.say(line)
+        return again
+    talk.result(told, text="\n".join(lines))
+    if again:
+        raise XmdptError(
+            f"{place} is not whole until prepare has made what is missing again",
+            f"xmdpt prepare --check {place} --repair --root ROOT, with the settings it was made "
+            "with; or the command that made it",
+        )
+    if not whole:
+        hint = "no repair mends this: prepare it again" if repair else "--repair mends what it can"
+        raise XmdptError(f"{place} is not in order", hint)
+    return False

@@ -1,0 +1,122 @@
+"""What a preparation will take, before it begins: pictures, pairs, bytes, and measured time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from xmdpt_cli.data.decode import DecodedView, decode_garment, draw_poses
+from xmdpt_cli.data.listing import Garment, Listing
+from xmdpt_cli.data.lists import SPLITS
+from xmdpt_cli.data.plan import ShardPlan
+from xmdpt_cli.data.shard_maker import FeatureEncoder, encode_views
+from xmdpt_cli.errors import XmdptError
+
+_GARMENTS = 8  # decoded to measure
+_VIEWS = 4  # shown to the networks to measure
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Measured on a few pictures of the listing; seconds are of one process."""
+
+    garments: dict[str, int]  # by split
+    images: dict[str, int]
+    pairs: dict[str, int]
+    shards: int
+    bytes: dict[int, int]  # by size
+    undetected: int  # pictures that wait for OpenPose
+    decode_seconds: float  # a picture, on one core, all sizes
+    encode_seconds: float | None  # a picture, all sizes, both orientations; None: not measured
+
+    def seconds(self, workers: int, world: int, apart: bool) -> float | None:
+        """Time for all of it, OpenPose excluded; ``apart``: networks do not use the cores."""
+        if self.encode_seconds is None:
+            return None
+        decode = self.decode_seconds / max(1, workers)
+        encode = self.encode_seconds
+        return sum(self.images.values()) * (max(decode, encode) if apart else decode + encode) / world
+
+
+def estimate(
+    listing: Listing,
+    plans: Sequence[ShardPlan],
+    encoders: Mapping[int, FeatureEncoder] | None,
+    sizes: Sequence[int],
+    tokens: str,
+) -> Estimate:
+    """Decode a few pictures, encode fewer, and multiply.
+
+    Without ``encoders`` bytes are those of the published networks (FACTS: 257 x 1536 and
+    257 x 768 tokens, 8 x size/8 x size/8 moments) and the networks' time stays unknown.
+    Raises XmdptError if none of the pictures looked at can be used.
+    """
+    garments = [garment for plan in plans for garment in plan.garments]
+    begun = time.perf_counter()
+    views = _decode_some(garments, sizes)
+    decoding = (time.perf_counter() - begun) / len(views)
+    encoding = _time_encoders(views[:_VIEWS], encoders, tokens) if encoders else None
+    images = {split: 0 for split in SPLITS}
+    pairs, counts = dict(images), dict(images)
+    for plan in plans:
+        counts[plan.split] += len(plan.garments)
+        images[plan.split] += plan.images
+        pairs[plan.split] += sum(len(garment.pairs) for garment in plan.garments)
+    total = sum(images.values())
+    bytes_: dict[int, int] = {}
+    for size in sizes:
+        png = float(np.mean([_padded(len(view.sized[size].png)) for view in views]))
+        features = views[0].sized[size].features
+        feature_bytes = (
+            sum(tensor.numel() * tensor.element_size() for tensor in features.values())
+            if features
+            else _published_bytes(size, tokens)
+        )
+        bytes_[size] = round(total * (png + _padded(feature_bytes) + _padded(416)))
+    undetected = sum(len(g.views.keys() - g.keypoints.keys()) for g in garments)
+    return Estimate(
+        counts, images, pairs, len(plans), bytes_, undetected, decoding, encoding
+    )
+
+
+def _decode_some(garments: Sequence[Garment], sizes: Sequence[int]) -> list[DecodedView]:
+    """All views of a few garments spread over the listing."""
+    places = np.unique(np.linspace(0, len(garments) - 1, _GARMENTS).round().astype(int))
+    decoded = [decode_garment(garments[i], sizes) for i in places]
+    views = [view for item in decoded for view in item.views.values()]
+    if not views:
+        first = "; ".join(f"{file}: {why}" for item in decoded for file, why in item.skipped[:1])
+        raise XmdptError(f"none of the first pictures looked at can be used ({first})")
+    return views
+
+
+def _time_encoders(
+    views: Sequence[DecodedView], encoders: Mapping[int, FeatureEncoder], tokens: str
+) -> float:
+    """Seconds a picture takes the networks; the first call warms up."""
+    for view in views:
+        if view.fractions is None:  # OpenPose did not look yet: any pose takes as long
+            view.fractions = np.full((18, 2), np.nan)
+            draw_poses(view)
+    encode_views(views[:1], encoders, tokens)
+    begun = time.perf_counter()
+    encode_views(views, encoders, tokens)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return (time.perf_counter() - begun) / len(views)
+
+
+def _padded(count: int) -> int:
+    """A member's bytes in a tar: its header, and its content up to a whole block."""
+    return 512 + -(-count // 512) * 512
+
+
+def _published_bytes(size: int, tokens: str) -> int:
+    """Bytes of one picture's features with the published networks, both orientations."""
+    moments = 8 * (size // 8) ** 2 * 2
+    wide = 257 * (1536 + 768)
+    return 2 * (moments + (wide + 2 * 257 * 4 if tokens == "fp8" else 2 * wide))
