@@ -92,7 +92,8 @@ def _csv_columns(points: Keypoints) -> str:
 
 
 def _missing(points: Keypoints) -> NDArray[np.bool_]:
-    return np.isnan(points).any(axis=1) | np.isinf(points).any(axis=1)  # (18,)
+    x, y = np.isfinite(points).T
+    return ~(x & y)  # (18,)
 
 
 def _write_txt(path: Path, points: Keypoints) -> None:

@@ -150,11 +150,11 @@ def _read_files(root: Path, folders: tuple[str, ...]) -> Pictures | None:
 
 def _take(source: Pictures, root: Path, folder: Folder) -> bool:
     """Add what is named like DeepFashion's pictures; whether anything was."""
-    some = False
+    some, here = False, root / folder.name
     for file in folder.files:
         name = match_name(folder.below(file))
         if name is not None:
-            picture = PictureFile(folder.below(file), root / folder.name / file)
+            picture = PictureFile(folder.below(file), here / file)
             source.found.setdefault(name.picture, []).append(picture)
             some = True
     for below in folder.folders:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from functools import lru_cache
 
 # A member is KEY.VIEW.keypoints.npy and a tar header holds 100 bytes of it.
 KEY_LENGTH, VIEW_LENGTH = 40, 30
@@ -13,6 +14,7 @@ _FINE = re.compile(r"[A-Za-z0-9_-]+")
 _LIKE_OURS = re.compile(rf"-[0-9a-f]{{{_HASH}}}$")
 
 
+@lru_cache(maxsize=2**16)  # once for every listed pair
 def slug(name: str, length: int) -> str:
     """``name`` in at most ``length`` of ``A-Z a-z 0-9 _ -``; distinct names stay distinct.
 
