@@ -62,14 +62,29 @@ class PictureFile:
 
     def load(self) -> Image.Image:
         image = load_image(self.path)
-        if self.padded:
-            if image.size != PADDED_SIZE:
-                raise XmdptError(
-                    f"not a padded 256x256 picture like the others: {self.path} is "
-                    f"{image.size[0]}x{image.size[1]}"
-                )
-            image = image.crop(PADDED_BOX)
-        return image
+        return cut_padding(image, self.where) if self.padded else image
+
+    def stored_size(self) -> int:
+        try:
+            return self.path.stat().st_size
+        except OSError as err:
+            raise XmdptError(f"cannot read {self.path}: {err}") from None
+
+    def stored_bytes(self) -> bytes:
+        try:
+            return self.path.read_bytes()
+        except OSError as err:
+            raise XmdptError(f"cannot read {self.path}: {err}") from None
+
+
+def cut_padding(image: Image.Image, where: str) -> Image.Image:
+    """A padded 256x256 picture -> its photograph; XmdptError, naming ``where``, for others."""
+    if image.size != PADDED_SIZE:
+        raise XmdptError(
+            f"not a padded 256x256 picture like the others: {where} is "
+            f"{image.size[0]}x{image.size[1]}"
+        )
+    return image.crop(PADDED_BOX)
 
 
 @dataclass(frozen=True)
@@ -101,7 +116,9 @@ class Listing:
     root: Path
     garments: list[Garment]
     problems: list[Problem] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)  # what was found where, for people
+    # what was found where, for people: one sentence for all of it, then the details
+    notes: list[str] = field(default_factory=list)
+    layout: str = "deepfashion"  # or "people": one's own pictures, a folder for each person
 
     def split(self, name: str) -> list[Garment]:
         """The garments of one split, by key."""

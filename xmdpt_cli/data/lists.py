@@ -6,6 +6,8 @@ Readers never stop at a bad line: they return what is usable and name the rest, 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +48,8 @@ class ListedPair:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        # not splitlines(): names may hold any of the characters that Unicode calls a line's end
+        return re.split(r"\r\n|\r|\n", path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as err:
         raise XmdptError(f"cannot read {path}: {err}") from None
 
@@ -92,32 +95,47 @@ def read_pairs_pidm(path: Path) -> tuple[list[ListedPair], list[Problem]]:
     return pairs, problems
 
 
-Rows = dict[str, tuple[ImageName, Keypoints]]
+Rows = dict[str, Keypoints]
+HEADER = "name:keypoints_y:keypoints_x"
 
 
 def read_annotation_csv(path: Path) -> tuple[Rows, list[Problem]]:
-    """``name:keypoints_y:keypoints_x`` rows -> {garment/view: (name, raw (18, 2) x, y)}.
+    """``name:keypoints_y:keypoints_x`` rows -> {garment/view: raw (18, 2), x and y}.
 
-    Raw means pixels of the file's own frame, -1 where missing.
+    Raw means pixels of the file's own frame, -1 where missing. Of two rows with one name the
+    first counts; if they differ that is said.
     """
+    return _read_rows(path, lambda name: parse_name(name).picture)
+
+
+def read_own_annotations(path: Path) -> tuple[Rows, list[Problem]]:
+    """The same form for any pictures: {path below the dataset root: raw (18, 2), x and y}."""
+    return _read_rows(path, lambda name: name)
+
+
+def _read_rows(path: Path, key_of: Callable[[str], str]) -> tuple[Rows, list[Problem]]:
     rows: Rows = {}
     problems: list[Problem] = []
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip() or (number == 1 and line.startswith("name:")):
             continue
+        where = f"{path.name}:{number}"
         try:
             name, points = _annotation_row(line)
-            rows[f"{name.garment}/{name.view}"] = (name, points)
+            first = rows.setdefault(key_of(name), points)
         except (XmdptError, ValueError) as err:
-            problems.append(Problem(f"{path.name}:{number}", f"annotation row: {err}"))
+            problems.append(Problem(where, f"annotation row: {err}"))
+            continue
+        if first is not points and not np.array_equal(first, points):
+            what = f"second annotation row: the first one of {name} is used, this one differs"
+            problems.append(Problem(where, what, kept=True))
     return rows, problems
 
 
-def _annotation_row(line: str) -> tuple[ImageName, Keypoints]:
-    parts = line.split(":")
+def _annotation_row(line: str) -> tuple[str, Keypoints]:
+    parts = line.rsplit(":", 2)  # a path of one's own may hold colons
     if len(parts) != 3:
-        raise ValueError(f"expected name:keypoints_y:keypoints_x, found {len(parts)} fields")
-    name = parse_name(parts[0])
+        raise ValueError(f"expected {HEADER}, found {len(parts)} fields")
     columns = []
     for label, text in (("y", parts[1]), ("x", parts[2])):
         try:
@@ -128,7 +146,7 @@ def _annotation_row(line: str) -> tuple[ImageName, Keypoints]:
         if column.shape != (len(JOINTS),):
             raise ValueError(f"keypoints_{label} holds {column.size} numbers instead of 18")
         columns.append(column)
-    return name, _sane(np.stack(columns[::-1], axis=1))
+    return parts[0], _sane(np.stack(columns[::-1], axis=1))
 
 
 def _sane(points: Keypoints) -> Keypoints:
@@ -139,7 +157,7 @@ def _sane(points: Keypoints) -> Keypoints:
 
 def is_padded(rows: Rows) -> bool:
     """Whether these annotations are in the padded 256 frame: any x beyond the 176 frame."""
-    return any(bool((points[:, 0] >= FRAME_WIDTH).any()) for _, points in rows.values())
+    return any(bool((points[:, 0] >= FRAME_WIDTH).any()) for points in rows.values())
 
 
 def to_fractions(points: Keypoints, padded: bool) -> Keypoints:
