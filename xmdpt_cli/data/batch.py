@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from xmdpt_cli.data.pairs import FEATURES, PairDataset, copy_tensor
-from xmdpt_cli.data.shards import FLIP, TORCH_DTYPES
+from xmdpt_cli.data.reader import TORCH_DTYPES
+from xmdpt_cli.data.shards import FLIP
 
 
 @dataclass

@@ -13,17 +13,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from xmdpt_cli.data.index import TensorPlace, ViewPlace, read_index
 from xmdpt_cli.data.lists import SPLITS
 from xmdpt_cli.data.manifest import missing_shard, read_manifest
 from xmdpt_cli.data.pose import Keypoints, draw_pose_map
-from xmdpt_cli.data.shards import (
-    FLIP,
-    TORCH_DTYPES,
-    ShardReader,
-    TensorPlace,
-    ViewPlace,
-    read_index,
-)
+from xmdpt_cli.data.reader import TORCH_DTYPES, ShardReader
+from xmdpt_cli.data.shards import FLIP
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import Picture
 from xmdpt_cli.stores import open_store
