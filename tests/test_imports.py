@@ -18,6 +18,7 @@ BASE = {
     "files",
     "stores",
     "remote",
+    "remote_errors",
     "presets",
     "__init__",
 }

@@ -12,10 +12,15 @@ from xmdpt_cli.errors import XmdptError
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 under a temporary name, flush to disk, rename."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
     """Write under a temporary name, flush to disk, rename."""
     part = path.with_name(path.name + ".part")
-    with open(part, "w", encoding="utf-8") as file:
-        file.write(text)
+    with open(part, "wb") as file:
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     part.replace(path)

@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Protocol
 
-from xmdpt_cli.files import write_text
+from xmdpt_cli.files import write_bytes
 
 
 class Store(Protocol):
@@ -86,7 +86,7 @@ class LocalStore:
 
     def write(self, name: str, data: bytes) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder / name, data.decode("utf-8"))
+        write_bytes(self.folder / name, data)
 
     def scratch(self, name: str) -> Path:
         self.folder.mkdir(parents=True, exist_ok=True)

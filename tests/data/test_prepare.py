@@ -23,7 +23,8 @@ from xmdpt_cli.data.deepfashion import find_dataset
 from xmdpt_cli.data.plan import plan_shards
 from xmdpt_cli.data.pose import draw_pose, from_fractions
 from xmdpt_cli.data.prepare import prepare_dataset
-from xmdpt_cli.data.shards import ShardReader, read_index
+from xmdpt_cli.data.reader import ShardReader
+from xmdpt_cli.data.shards import read_index
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import resize_square
 from xmdpt_cli.stores import LocalStore

@@ -13,9 +13,9 @@ import pytest
 import torch
 from safetensors.torch import load as load_safetensors
 
+from xmdpt_cli.data.reader import ShardReader
 from xmdpt_cli.data.shards import (
     ShardIndex,
-    ShardReader,
     ShardWriter,
     ViewData,
     index_name,

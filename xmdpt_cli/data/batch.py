@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xmdpt_cli.data.pairs import FEATURES, PairDataset, copy_tensor
-from xmdpt_cli.data.shards import FLIP, TORCH_DTYPES
+from xmdpt_cli.data.copying import Raw, loaded_dtype
+from xmdpt_cli.data.pairs import CONNECTIONS, FEATURES, PairDataset
 
 
 @dataclass
@@ -49,17 +54,81 @@ class EvalBatch(Batch):
     target_keypoints: torch.Tensor  # float64 (N, 18, 2), pixels, NaN missing
 
 
-def _room(old: torch.Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    if old is not None and old.shape == shape and old.dtype == dtype:
-        return old
-    return torch.empty(shape, dtype=dtype)
+class Filling:
+    """A batch and how to fill it: rows may be filled in parts, from different places."""
+
+    def __init__(
+        self,
+        dataset: PairDataset,
+        indices: Sequence[int] | NDArray[np.int64],
+        swap: Sequence[bool] | NDArray[np.bool_],
+        flip: Sequence[bool] | NDArray[np.bool_],
+        pose_maps: bool = False,
+        out: Batch | None = None,
+    ) -> None:
+        """Takes the arguments of ``load_pairs``; nothing is read yet."""
+        table = dataset.table
+        picks, swaps = np.asarray(indices, np.int64), np.asarray(swap, np.bool_)
+        flips = np.asarray(flip, np.bool_)
+        assert len(picks) == len(swaps) == len(flips)
+        sources, targets = table.source[picks], table.target[picks]
+        rows = {
+            "source": np.where(swaps, targets, sources),
+            "target": np.where(swaps, sources, targets),
+        }
+        self.dataset, self.rows, self.flips = dataset, rows, flips.tolist()
+        rooms: dict[str, torch.Tensor] = {}
+        self.fields = []
+        for field, (role, name) in FEATURES.items():
+            column = dataset.column(name)
+            dtype = torch.float32 if name == "moments" else loaded_dtype(column)
+            old = None if out is None else getattr(out, field)
+            rooms[field] = _room(old, (len(picks), *column.shape), dtype)
+            self.fields.append(dataset.field(rooms[field], rows[role], name, flips))
+        self.maps: dict[str, NDArray[np.uint8]] = {}
+        if pose_maps:
+            shape = (len(picks), dataset.resolution, dataset.resolution, 3)
+            for field, role in (("pose_map", "target"), ("source_pose_map", "source")):
+                old = None if out is None else getattr(out, field)
+                rooms[field] = _room(old, shape, torch.uint8)
+                self.maps[role] = rooms[field].numpy()
+        names = []
+        for source, target in zip(rows["source"].tolist(), rows["target"].tolist(), strict=True):
+            key, view = table.label(source)
+            names.append(f"{key}/{view}>{table.label(target)[1]}")  # as PairRef.name
+        self.batch = Batch(**rooms, pairs=names, flipped=self.flips)
+
+    def fill(self, numbers: range, raw: Raw) -> None:
+        """Read these rows of the batch."""
+        count = len(numbers)
+        asking = raw == self.dataset.raw and self.dataset.store.folder is None
+        size = sum(field.column.bytes for field in self.fields) * count
+        if asking:
+            threads = CONNECTIONS  # each waits for a server
+        else:  # copies: a few fill the memory's bandwidth
+            threads = min(4, os.cpu_count() or 1) if size >= _WORTH_THREADS else 1
+        if threads == 1 or count < threads:
+            self._fill(numbers, raw)
+            return
+        cuts = [count * i // threads for i in range(threads + 1)]
+        parts = [numbers[a:b] for a, b in pairwise(cuts)]
+        for _ in _pool(threads).map(lambda part: self._fill(part, raw), parts):
+            pass
+
+    def _fill(self, numbers: range, raw: Raw) -> None:
+        for number in numbers:
+            for field in self.fields:
+                field.copy(number, raw)
+            for role, room in self.maps.items():
+                row = int(self.rows[role][number])
+                room[number] = self.dataset.pose_map_of(row, self.flips[number], raw)
 
 
 def load_pairs(
     dataset: PairDataset,
-    indices: list[int] | NDArray[np.int64],
-    swap: list[bool] | NDArray[np.bool_],
-    flip: list[bool] | NDArray[np.bool_],
+    indices: Sequence[int] | NDArray[np.int64],
+    swap: Sequence[bool] | NDArray[np.bool_],
+    flip: Sequence[bool] | NDArray[np.bool_],
     pose_maps: bool = False,
     out: Batch | None = None,
 ) -> Batch:
@@ -68,30 +137,20 @@ def load_pairs(
     ``out`` is a batch nobody needs any more, whose tensors are overwritten where they fit: fresh
     memory costs as much as the copy itself.
     """
-    rows = [
-        (dataset.pairs[int(i)], bool(s), bool(f))
-        for i, s, f in zip(indices, swap, flip, strict=True)
-    ]
-    filled: dict[str, torch.Tensor] = {}
-    for field, (role, name) in FEATURES.items():
-        for row, (pair, swapped, flipped) in enumerate(rows):
-            view = pair.view(role, swapped)
-            reader, place = dataset.place(pair.key, view, name + (FLIP if flipped else ""))
-            if field not in filled:
-                dtype = torch.float32 if name == "moments" else TORCH_DTYPES[place.dtype]
-                old = None if out is None else getattr(out, field)
-                filled[field] = _room(old, (len(rows), *place.shape), dtype)
-            copy_tensor(filled[field][row], reader, place)
-    maps: dict[str, torch.Tensor] = {}
-    if pose_maps:
-        shape = (len(rows), dataset.resolution, dataset.resolution, 3)
-        for field, role in (("pose_map", "target"), ("source_pose_map", "source")):
-            maps[field] = room = _room(
-                None if out is None else getattr(out, field), shape, torch.uint8
-            )
-            for row, (pair, swapped, flipped) in enumerate(rows):
-                drawn = dataset.pose_map(pair.key, pair.view(role, swapped), flipped)
-                room.numpy()[row] = drawn
-    names = [pair.name(swapped) for pair, swapped, _ in rows]
-    mirrored = [f for _, _, f in rows]
-    return Batch(**filled, pairs=names, flipped=mirrored, **maps)
+    filling = Filling(dataset, indices, swap, flip, pose_maps, out)
+    filling.fill(range(len(indices)), dataset.raw)
+    return filling.batch
+
+
+def _room(old: torch.Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    if old is not None and old.shape == shape and old.dtype == dtype:
+        return old
+    return torch.empty(shape, dtype=dtype)
+
+
+_WORTH_THREADS = 2**20  # bytes: less is copied sooner than a thread is woken
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="fill")

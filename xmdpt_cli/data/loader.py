@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -84,22 +85,25 @@ class TrainLoader:
         ``out`` is an old batch to overwrite (see ``load_pairs``).
         """
         first = (step * self.world + self.rank) * self.batch_size
-        epochs, offsets = np.divmod(np.arange(first, first + self.batch_size), len(self.dataset))
-        drawn = [self._epoch(int(epoch)) for epoch in epochs]
-        picks = list(zip(drawn, offsets, strict=True))
-        return load_pairs(
-            self.dataset,
-            [int(epoch.order[i]) for epoch, i in picks],
-            [bool(epoch.swap[i]) for epoch, i in picks],
-            [bool(epoch.flip[i]) for epoch, i in picks],
-            self.pose_maps,
-            out,
-        )
+        numbers = np.arange(first, first + self.batch_size)
+        indices = np.empty(self.batch_size, np.int64)
+        swap, flip = np.empty((2, self.batch_size), np.bool_)
+        epochs, offsets = np.divmod(numbers, len(self.dataset))
+        for number in np.unique(epochs):
+            here, epoch = epochs == number, self._epoch(int(number))
+            places = offsets[here]
+            indices[here] = epoch.order[places]
+            swap[here], flip[here] = epoch.swap[places], epoch.flip[places]
+        return load_pairs(self.dataset, indices, swap, flip, self.pose_maps, out)
 
 
-def prefetch(
-    loader: TrainLoader, start_step: int = 0, depth: int = 2
-) -> Generator[Batch, None, None]:
+class Loader(Protocol):
+    """What gives training its batches: ``TrainLoader``, or ``stream.StreamLoader``."""
+
+    def batch(self, step: int, out: Batch | None = None) -> Batch: ...
+
+
+def prefetch(loader: Loader, start_step: int = 0, depth: int = 2) -> Generator[Batch, None, None]:
     """``loader.batch(start_step)``, the next, and so on without end, read ahead on a thread.
 
     A batch is overwritten after two more have been asked for: copy what is to be kept. Close the

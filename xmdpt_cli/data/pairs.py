@@ -1,33 +1,34 @@
-"""One split of a prepared dataset, read at random by memory map."""
+"""One split of a prepared dataset, read at random: by memory map, or by ranges behind a URL."""
 
 from __future__ import annotations
 
 import io
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
+from xmdpt_cli.data.copying import Field, Raw, loaded_dtype
+from xmdpt_cli.data.index import index_name
 from xmdpt_cli.data.lists import SPLITS
 from xmdpt_cli.data.manifest import missing_shard, read_manifest
 from xmdpt_cli.data.pose import Keypoints, draw_pose_map
-from xmdpt_cli.data.shards import (
-    FLIP,
-    TORCH_DTYPES,
-    ShardReader,
-    TensorPlace,
-    ViewPlace,
-    read_index,
-)
+from xmdpt_cli.data.reader import ShardReader
+from xmdpt_cli.data.shards import FLIP
+from xmdpt_cli.data.table import Column, Part, Table, parse_index
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import Picture
 from xmdpt_cli.stores import open_store
 
+CONNECTIONS = 8  # at a time to a server; sshd turns away more than 10 that are not let in yet
 _MAP_CACHE_BYTES = 256 * 2**20  # drawn pose maps kept in memory: 1,365 of them at 256 px
 
 
@@ -58,11 +59,33 @@ class PairRef:
         return f"{self.key}/{self.view('source', swap)}>{self.view('target', swap)}"
 
 
-class PairDataset:
-    """One split of a prepared folder; shards are mapped when first read.
+class Pairs(Sequence[PairRef]):
+    """The pairs of a table in published order, each made when it is asked for."""
 
-    Raises XmdptError if the folder is no dataset, was interrupted, has lost a shard, or has no
-    pair in this split.
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def __len__(self) -> int:
+        return len(self._table.position)
+
+    @overload
+    def __getitem__(self, index: int) -> PairRef: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[PairRef]: ...
+    def __getitem__(self, index: int | slice) -> PairRef | list[PairRef]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        table = self._table
+        key, source = table.label(int(table.source[index]))
+        _, target = table.label(int(table.target[index]))
+        return PairRef(key, source, target, int(table.position[index]))
+
+
+class PairDataset:
+    """One split of a prepared folder or URL; shards are mapped or asked for when first read.
+
+    Raises XmdptError if the place is no dataset, was interrupted, has lost a shard (behind a URL:
+    its index; a lost shard shows when it is read), or has no pair in this split.
     """
 
     def __init__(self, path: str | Path, split: str = "train") -> None:
@@ -73,62 +96,83 @@ class PairDataset:
             raise ConfigError(f"no such split: {split!r}", f"splits are {', '.join(SPLITS)}")
         self.manifest: dict[str, Any] = read_manifest(self.store)
         self.resolution = int(self.manifest["resolution"])
-        lost = missing_shard(self.store, self.manifest)
-        if lost is not None:
-            raise XmdptError(
-                f"{self.path}/{lost} is missing or cut short",
-                "run the same prepare command again, it makes what is missing",
-            )
-        self._views: dict[tuple[str, str], tuple[ShardReader, ViewPlace]] = {}
-        self.pairs: list[PairRef] = []
-        for shard in self.manifest["shards"]:
-            if shard["split"] == split:
-                self._read_shard(str(shard["name"]))
-        self.pairs.sort(key=lambda pair: pair.position)
+        if self.store.folder is not None:  # one request for every shard would take minutes
+            lost = missing_shard(self.store, self.manifest)
+            if lost is not None:
+                raise _lost(f"{self.path}/{lost} is missing or cut short")
+        shards = [shard for shard in self.manifest["shards"] if shard["split"] == split]
+        self.readers = [ShardReader(self.store, str(shard["name"])) for shard in shards]
+        self.table = self._read_table(shards)
+        self.pairs = Pairs(self.table)
         if not self.pairs:
             others = [s for s in SPLITS if self.manifest["counts"][s]["pairs"]]
             raise XmdptError(
                 f"{self.path} has no {split} pairs", f"it has pairs of: {', '.join(others)}"
             )
-        self._maps: OrderedDict[tuple[str, str], Picture] = OrderedDict()
+        self._maps: OrderedDict[int, Picture] = OrderedDict()
         self._maps_lock = threading.Lock()
 
-    def _read_shard(self, name: str) -> None:
-        index = read_index(self.store, name)
-        if index is None:
+    def _read_table(self, shards: list[dict[str, Any]]) -> Table:
+        try:
+            if self.store.folder is not None:
+                return Table(map(self._read_part, shards))
+            with ThreadPoolExecutor(CONNECTIONS) as pool:  # waiting, mostly
+                return Table(pool.map(self._read_part, shards))
+        except (ValueError, KeyError, TypeError) as err:
             raise XmdptError(
-                f"the index of {self.path}/{name} is not readable", "run prepare again"
-            )
-        reader = ShardReader(self.store, name)
-        for sample in index.samples:
-            for view, place in sample.views.items():
-                self._views[sample.key, view] = (reader, place)
-            for source, target, position in sample.pairs:
-                self.pairs.append(PairRef(sample.key, source, target, position))
+                f"the indexes of {self.path} do not fit together: {err}", "run prepare again"
+            ) from None
+
+    def _read_part(self, shard: dict[str, Any]) -> Part:
+        name = index_name(str(shard["name"]))
+        try:
+            return parse_index(self.store.read(name), shard["bytes"], shard["sha256"])
+        except FileNotFoundError:
+            raise _lost(f"{self.path}/{name} is missing") from None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            raise XmdptError(
+                f"the index of {self.path}/{shard['name']} is not readable", "run prepare again"
+            ) from None
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def views(self) -> list[tuple[str, str]]:
         """All (garment key, view name) of the split, each once."""
-        return list(self._views)
+        return [self.table.label(row) for row in range(len(self.table.name))]
 
-    def place(self, key: str, view: str, name: str) -> tuple[ShardReader, TensorPlace]:
-        """Where a tensor of a view lies; XmdptError if the dataset was prepared without it."""
-        reader, place = self._views[key, view]
-        if name not in place.tensors:
+    def raw(self, row: int, offset: int, length: int) -> NDArray[np.uint8]:
+        """Bytes of the shard that holds view ``row`` of the table; read-only."""
+        return self.readers[self.table.shard[row]].raw(offset, length)
+
+    def column(self, name: str) -> Column:
+        """Where a stored tensor lies; XmdptError if the dataset was prepared without it."""
+        columns = self.table.columns
+        if name not in columns:
             raise XmdptError(
-                f"{self.path} holds no {name!r} (it holds {', '.join(sorted(place.tensors))})",
+                f"{self.path} holds no {name!r} (it holds {', '.join(sorted(columns))})",
                 "prepare the dataset again with an encoder that makes it",
             )
-        return reader, place.tensors[name]
+        return columns[name]
+
+    def field(
+        self, out: torch.Tensor, rows: NDArray[np.int64], name: str, flip: NDArray[np.bool_]
+    ) -> Field:
+        """What copies the tensor ``name`` of these views into ``out``, mirrored where ``flip``."""
+        plain = self.column(name)
+        mirrored = self.column(name + FLIP) if flip.any() else plain
+        made = Field(out, rows, plain, mirrored, flip)
+        if not made.complete or (mirrored.dtype, mirrored.shape) != (plain.dtype, plain.shape):
+            raise XmdptError(f"{self.path}: not every view has the same {name}", "prepare it again")
+        return made
 
     def tensor(self, key: str, view: str, name: str) -> torch.Tensor:
-        """A copy of one stored tensor, in its stored dtype."""
-        reader, place = self.place(key, view, name)
-        out = torch.empty(place.shape, dtype=TORCH_DTYPES[place.dtype])
-        copy_tensor(out, reader, place)
-        return out
+        """A copy of one stored tensor, in its stored dtype (float8: as bfloat16)."""
+        column = self.column(name)
+        out = torch.empty(1, *column.shape, dtype=loaded_dtype(column))
+        row = np.array([self.table.row(key, view)])
+        self.field(out, row, name, np.zeros(1, np.bool_)).copy(0, self.raw)
+        return out[0]
 
     def features(
         self, pair_index: int, swap: bool = False, flip: bool = False
@@ -144,14 +188,19 @@ class PairDataset:
 
     def picture(self, key: str, view: str) -> Picture:
         """The prepared picture, (resolution, resolution, 3)."""
-        reader, place = self._views[key, view]
-        with Image.open(io.BytesIO(reader.member(place.picture))) as image:
+        row = self.table.row(key, view)
+        offset, length = self.table.members[row, 0].tolist()
+        with Image.open(io.BytesIO(self.raw(row, offset, length).tobytes())) as image:
             return np.asarray(image.convert("RGB"))
 
     def keypoints(self, key: str, view: str) -> Keypoints:
         """(18, 2), pixels of the prepared picture, NaN missing."""
-        reader, place = self._views[key, view]
-        return reader.keypoints(place)
+        return self._keypoints(self.table.row(key, view), self.raw)
+
+    def _keypoints(self, row: int, raw: Raw) -> Keypoints:
+        offset, length = self.table.members[row, 1].tolist()
+        points: Keypoints = np.load(io.BytesIO(raw(row, offset, length).tobytes()))
+        return points
 
     def view(self, key: str, view: str) -> tuple[Picture, Keypoints]:
         """Picture and keypoints of one view."""
@@ -159,30 +208,22 @@ class PairDataset:
 
     def pose_map(self, key: str, view: str, flip: bool = False) -> Picture:
         """The pose map of one view (``draw_pose_map``), (resolution, resolution, 3); read only."""
-        wanted = (key, view)
+        return self.pose_map_of(self.table.row(key, view), flip, self.raw)
+
+    def pose_map_of(self, row: int, flip: bool, raw: Raw) -> Picture:
+        """``pose_map`` of a row of the table, its keypoints read by ``raw``."""
         with self._maps_lock:
-            drawn = self._maps.get(wanted)
+            drawn = self._maps.get(row)
             if drawn is not None:
-                self._maps.move_to_end(wanted)
+                self._maps.move_to_end(row)
         if drawn is None:
-            drawn = draw_pose_map(self.keypoints(key, view), self.resolution)
+            drawn = draw_pose_map(self._keypoints(row, raw), self.resolution)
             with self._maps_lock:
-                self._maps[wanted] = drawn
+                self._maps[row] = drawn
                 while len(self._maps) * drawn.nbytes > _MAP_CACHE_BYTES:
                     self._maps.popitem(last=False)
         return drawn[:, ::-1] if flip else drawn
 
 
-def copy_tensor(out: torch.Tensor, reader: ShardReader, place: TensorPlace) -> None:
-    """Copy one stored tensor into ``out`` (same shape), converting if the dtypes differ."""
-    stored = reader.array(place)
-    dtype = TORCH_DTYPES[place.dtype]
-    if out.shape != place.shape:
-        raise XmdptError(f"{reader.path}: tensors differ in shape", "prepare the dataset again")
-    if dtype == torch.bfloat16:
-        if out.dtype == dtype:  # the bits as they are: numpy has no bfloat16
-            out.view(torch.int16).numpy()[...] = stored.view(np.int16)
-        else:
-            out.copy_(torch.from_numpy(stored.view(np.int16).copy()).view(dtype))
-    else:
-        out.numpy()[...] = stored
+def _lost(what: str) -> XmdptError:
+    return XmdptError(what, "run the same prepare command again, it makes what is missing")

@@ -1,4 +1,4 @@
-"""WebDataset tar shards that are also read at random, by memory map.
+"""Writing WebDataset tar shards that are also read at random (see ``reader``).
 
 A sample is one garment; its members are, for every view, ``KEY.VIEW.png`` (the picture as
 prepared), ``KEY.VIEW.keypoints.npy`` (float64 (18, 2), pixels, NaN missing) and
@@ -13,13 +13,10 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
-import mmap
 import os
 import tarfile
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 import torch
@@ -36,14 +33,12 @@ from xmdpt_cli.data.index import (
     write_index,
     write_json,
 )
-from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.stores import Store
 
 __all__ = [
     "FLIP",
     "SamplePlace",
     "ShardIndex",
-    "ShardReader",
     "ShardWriter",
     "TensorPlace",
     "ViewData",
@@ -56,20 +51,6 @@ __all__ = [
 FLIP = "_flip"  # suffix of a tensor that was computed from the mirrored pictures
 _BLOCK = 512  # tar headers and data begin at multiples of this (POSIX ustar)
 _RECORD = 20 * _BLOCK  # and a tar ends at a multiple of this
-
-# safetensors' names -> how numpy reads the bytes; numpy has no bfloat16, its bits are uint16.
-NUMPY_DTYPES: dict[str, type[np.generic]] = {
-    "F64": np.float64,
-    "F32": np.float32,
-    "F16": np.float16,
-    "BF16": np.uint16,
-}
-TORCH_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-}
 
 
 @dataclass
@@ -180,39 +161,3 @@ def _tensor_places(stored: bytes, offset: int) -> dict[str, TensorPlace]:
         for name, entry in header.items()
         if name != "__metadata__"
     }
-
-
-class ShardReader:
-    """One shard, memory mapped at the first read."""
-
-    def __init__(self, store: Store, name: str) -> None:
-        assert store.folder is not None
-        self.path = store.folder / name
-        self._map: NDArray[np.uint8] | None = None
-
-    def _bytes(self) -> NDArray[np.uint8]:
-        if self._map is None:
-            try:
-                with self.path.open("rb") as stream:
-                    mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-                self._map = np.frombuffer(mapped, dtype=np.uint8)
-            except (OSError, ValueError) as err:
-                raise XmdptError(f"cannot read {self.path}: {err}") from None
-        return self._map
-
-    def member(self, place: tuple[int, int]) -> bytes:
-        """A member's content."""
-        offset, length = place
-        return self._bytes()[offset : offset + length].tobytes()
-
-    def keypoints(self, view: ViewPlace) -> NDArray[np.float64]:
-        """(18, 2), pixels of the prepared size, NaN missing."""
-        points: NDArray[np.float64] = np.load(io.BytesIO(self.member(view.keypoints)))
-        return points
-
-    def array(self, place: TensorPlace) -> NDArray[Any]:
-        """A tensor without copying (read-only); bfloat16 comes as its bits, uint16."""
-        dtype = np.dtype(NUMPY_DTYPES[place.dtype])
-        length = math.prod(place.shape) * dtype.itemsize
-        raw = self._bytes()[place.offset : place.offset + length]
-        return raw.view(dtype).reshape(place.shape)
