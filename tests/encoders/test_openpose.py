@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace as Of
 from typing import Any
@@ -9,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stick_people import StickPeople, grey, standing
 
-from xmdpt_cli.encoders.openpose import OpenPose
+from xmdpt_cli.encoders.openpose import DETECT_HEIGHT, OpenPose
 from xmdpt_cli.errors import XmdptError
 
 torch.set_num_threads(1)
@@ -40,19 +44,123 @@ def test_the_most_confident_person_in_pixels() -> None:
     assert OpenPose(FixedPeople()).keypoints(blank) is None
 
 
-def test_a_body_file_of_the_right_shape_loads_and_runs(tmp_path: Path) -> None:
+def with_network(network: torch.nn.Module) -> OpenPose:
+    """controlnet-aux's own code around another network."""
+    pytest.importorskip("controlnet_aux.open_pose")
+    from controlnet_aux.open_pose import OpenposeDetector
+    from controlnet_aux.open_pose.body import Body
+
+    body = Body.__new__(Body)
+    body.model = network
+    return OpenPose(OpenposeDetector(body))
+
+
+@pytest.fixture(scope="module")
+def body_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A body file of the right shape; its weights are random, its maps full of peaks."""
     pytest.importorskip("controlnet_aux.open_pose")
     from controlnet_aux.open_pose.model import bodypose_model
 
-    # the published file names layers without the submodule's name
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         net = bodypose_model()
+        for part in net.modules():
+            if isinstance(part, torch.nn.Conv2d):
+                torch.nn.init.kaiming_normal_(part.weight)
+                torch.nn.init.normal_(part.bias, std=0.05)
+    # the published file names layers without the submodule's name
     state = {key.split(".", 1)[1]: value for key, value in net.state_dict().items()}
-    torch.save(state, tmp_path / "body_pose_model.pth")
-    picture = np.random.default_rng(0).integers(0, 256, (32, 24, 3), dtype=np.uint8)
-    points = OpenPose.load(tmp_path).keypoints(picture)
-    assert points is None or points.shape == (18, 2)
+    folder = tmp_path_factory.mktemp("openpose")
+    torch.save(state, folder / "body_pose_model.pth")
+    return folder
+
+
+def assert_same(many: list[Any], one_by_one: list[Any]) -> None:
+    assert len(many) == len(one_by_one)
+    for a, b in zip(many, one_by_one, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_body_file_of_the_right_shape_finds_the_same_in_batches(body_folder: Path) -> None:
+    openpose = OpenPose.load(body_folder)
+    rng = np.random.default_rng(0)
+    sizes = [(64, 48), (40, 24), (96, 72)]  # two shapes for the network
+    pictures = [rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in sizes]
+    many = openpose.keypoints_batch(pictures)
+    assert_same(many, [openpose.keypoints(picture) for picture in pictures])
+    assert any(points is not None for points in many), "a network that sees nobody tests nothing"
+    assert openpose.keypoints_batch([]) == []
+
+
+def test_what_identifies_it(body_folder: Path) -> None:
+    file = body_folder / "body_pose_model.pth"
+    described = OpenPose.load(body_folder).describe()
+    assert described["kind"] == "local"
+    assert described["id"] == str(body_folder)
+    assert described["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert (described["joints"], described["dtype"]) == (18, "float32")
+    assert json.loads(json.dumps(described)) == described
+
+
+ALONE, CROWD, NOBODY, ARMLESS = 40, 90, 140, 190
+PEOPLE = {
+    ALONE: [standing(0.2, 0.8)],
+    CROWD: [standing(0.02, 0.48, confidence=0.6), standing(0.52, 0.98, confidence=0.95)],
+    ARMLESS: [standing(0.2, 0.8, absent=4)],
+}
+
+
+def test_known_joints_come_back() -> None:
+    network = StickPeople(PEOPLE)
+    openpose = with_network(network)
+    pictures = [
+        grey(ALONE, 368, 256), grey(NOBODY, 184, 128), grey(CROWD, 184, 216),
+        grey(ARMLESS, 368, 256), grey(ALONE, 1101, 766), grey(ALONE, 64, 64),
+    ]  # fmt: skip
+    found = openpose.keypoints_batch(pictures, threads=2)
+    # four of them scale to 184 x 128, one to 184 x 216, one to 184 x 184
+    assert sorted(network.batches) == [1, 1, 4]
+    assert found[1] is None
+    persons = [ALONE, NOBODY, CROWD, ARMLESS, ALONE, ALONE]
+    for value, picture, points in zip(persons, pictures, found, strict=True):
+        if value == NOBODY:
+            continue
+        assert points is not None
+        height, width = picture.shape[:2]
+        _, joints = max(PEOPLE[value], key=lambda person: person[0])
+        np.testing.assert_array_equal(np.isnan(points), np.isnan(joints))
+        off = np.nanmax(np.abs(points - joints * (width, height)))
+        # a third of a map's cell, of which there are 23 in the height; joints are whole pixels
+        assert off <= max(height / 23 / 3, 1.0)
+    assert_same(found, [openpose.keypoints(picture) for picture in pictures])
+
+
+def test_threads_share_one_openpose() -> None:
+    openpose = with_network(StickPeople(PEOPLE))
+    parts = [[grey(ALONE, 92, 64)], [grey(NOBODY, 92, 64)], [grey(CROWD, 92, 108)]] * 3
+    alone = [openpose.keypoints_batch(part)[0] for part in parts]
+    with ThreadPoolExecutor(4) as pool:
+        together = [found[0] for found in pool.map(openpose.keypoints_batch, parts)]
+    assert_same(together, alone)
+
+
+def test_tall_pictures_are_reduced_and_strips_hold_nobody() -> None:
+    seen: list[tuple[int, ...]] = []
+
+    class Watched(FixedPeople):
+        def detect_poses(self, picture: np.ndarray) -> list[Any]:
+            seen.append(picture.shape)
+            return self.people
+
+    openpose = OpenPose(Watched((9.0, [Of(x=0.5, y=0.25)] * 18)))
+    points = openpose.keypoints(grey(ALONE, 4 * DETECT_HEIGHT, 1000))
+    assert seen == [(DETECT_HEIGHT, 250, 3)]
+    assert points is not None
+    assert points[0].tolist() == [500.0, DETECT_HEIGHT]
+    assert openpose.keypoints(grey(ALONE, 3000, 2)) is None
+    assert with_network(StickPeople(PEOPLE)).keypoints_batch([grey(ALONE, 2, 3000)]) == [None]
 
 
 def test_errors_say_what_to_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,15 +9,18 @@ from __future__ import annotations
 import math
 import pickle
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from huggingface_hub import snapshot_download
 from numpy.typing import NDArray
 
-from xmdpt_cli.encoders.weights import HUB_ID, reason
+from xmdpt_cli.encoders.openpose_batch import detect_batch
+from xmdpt_cli.encoders.weights import HUB_ID, Origin, reason
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture
 
@@ -25,12 +28,22 @@ DEFAULT_OPENPOSE = "lllyasviel/Annotators"
 BODY_FILE = "body_pose_model.pth"
 JOINTS = 18
 
+# Taller pictures are reduced before detection: the network sees 184 rows in any case, and
+# controlnet-aux enlarges 57 maps to the picture it was given to look for joints in them.
+DETECT_HEIGHT = 512
+FARTHEST_RATIO = 10  # of width to height, or height to width
+
 
 class OpenPose:
-    """The body network alone: hands and faces are not needed, so their files are not either."""
+    """The body network alone: hands and faces are not needed, so their files are not either.
 
-    def __init__(self, detector: Any) -> None:
+    Always float32: its thresholds are compared with sums of small numbers. A call changes
+    nothing in the object, so several threads may share one.
+    """
+
+    def __init__(self, detector: Any, origin: Origin | None = None) -> None:
         self._detector = detector
+        self._origin = origin or Origin("given", type(detector).__name__)
 
     @classmethod
     def load(
@@ -40,7 +53,8 @@ class OpenPose:
 
         Raises XmdptError saying what to fetch and where to put it.
         """
-        path = _body_file(source)
+        origin = _find_body(source)
+        path = origin.files[0]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its import warns about networks not used here
             from controlnet_aux.open_pose import OpenposeDetector
@@ -52,42 +66,90 @@ class OpenPose:
                 f"not OpenPose's body network: {path} ({reason(err)})", "fetch or copy it again"
             ) from None
         detector.body_estimation.to(device)
-        return cls(detector)
+        return cls(detector, origin)
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-ready: what identifies the keypoints it finds.
+
+        ``kind`` hub or local, ``id``, ``revision``, ``sha256`` of the body file, ``dtype``,
+        ``toy`` (False), ``joints`` (18) and ``detect_height``.
+        """
+        network = self._detector.body_estimation.model
+        return self._origin.describe(network, joints=JOINTS, detect_height=DETECT_HEIGHT)
 
     def keypoints(self, picture: Picture) -> NDArray[np.float64] | None:
         """uint8 (H, W, 3) -> (18, 2) x, y in its pixels, NaN where not seen; None for no person.
 
         Of several persons the one with the highest total score.
         """
-        people = self._detector.detect_poses(picture)
-        if not people:
+        if not _can_show_a_person(picture):
             return None
-        body = max((person.body for person in people), key=lambda body: body.total_score)
-        height, width = picture.shape[:2]
-        points = np.full((JOINTS, 2), math.nan)
-        for joint, point in enumerate(body.keypoints):
-            if point is not None:
-                points[joint] = point.x * width, point.y * height
-        return points
+        return _best(self._detector.detect_poses(_reduce(picture)), picture)
+
+    def keypoints_batch(
+        self, pictures: Sequence[Picture], *, threads: int = 1
+    ) -> list[NDArray[np.float64] | None]:
+        """``keypoints`` of pictures of any sizes, in order.
+
+        The network sees pictures of one shape (after scaling to 184 rows) together; what comes
+        before and after it is done a picture at a time, on ``threads`` threads.
+        """
+        found: list[NDArray[np.float64] | None] = [None] * len(pictures)
+        usable = [i for i, picture in enumerate(pictures) if _can_show_a_person(picture)]
+        reduced = [_reduce(pictures[i]) for i in usable]
+        for i, people in zip(
+            usable, detect_batch(self._detector, reduced, threads=threads), strict=True
+        ):
+            found[i] = _best(people, pictures[i])
+        return found
 
 
-def _body_file(source: str | Path) -> Path:
+def _can_show_a_person(picture: Picture) -> bool:
+    """Strips far from a person's shape break controlnet-aux's scaling, or fill the memory."""
+    height, width = picture.shape[:2]
+    return height > 0 and 1 / FARTHEST_RATIO <= width / height <= FARTHEST_RATIO
+
+
+def _reduce(picture: Picture) -> Picture:
+    """At most ``DETECT_HEIGHT`` rows, in proportion."""
+    height, width = picture.shape[:2]
+    if height <= DETECT_HEIGHT:
+        return picture
+    size = (max(1, round(width * DETECT_HEIGHT / height)), DETECT_HEIGHT)
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def _best(people: Sequence[Any], picture: Picture) -> NDArray[np.float64] | None:
+    """The most confident person's joints in pixels of ``picture``, (18, 2), NaN where missing."""
+    if not people:
+        return None
+    body = max((person.body for person in people), key=lambda body: body.total_score)
+    height, width = picture.shape[:2]
+    points = np.full((JOINTS, 2), math.nan)
+    for joint, point in enumerate(body.keypoints):
+        if point is not None:
+            points[joint] = point.x * width, point.y * height
+    return points
+
+
+def _find_body(source: str | Path) -> Origin:
     path = Path(source).expanduser()
     if path.is_file():
-        return path
+        return Origin("local", str(path), files=[path])
     if path.is_dir():
         if (path / BODY_FILE).is_file():
-            return path / BODY_FILE
+            return Origin("local", str(path), files=[path / BODY_FILE])
         raise XmdptError(f"no {BODY_FILE} in {path}", _hint("that folder"))
     if isinstance(source, Path) or not HUB_ID.fullmatch(str(source)):
         raise XmdptError(f"no such OpenPose file or folder: {source}", _hint("a folder DIR"))
     try:
-        return Path(snapshot_download(str(source), allow_patterns=[BODY_FILE])) / BODY_FILE
+        folder = Path(snapshot_download(str(source), allow_patterns=[BODY_FILE]))
     except Exception as err:  # offline, no such repository, no right to it, a dozen types more
         raise XmdptError(
             f"OpenPose {source} is not on this machine and cannot be fetched ({reason(err)})",
             _hint("a folder DIR"),
         ) from None
+    return Origin("hub", str(source), revision=folder.name, files=[folder / BODY_FILE])
 
 
 def _hint(where: str) -> str:

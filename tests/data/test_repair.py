@@ -1,0 +1,181 @@
+"""Mending a dataset: indexes come back byte for byte, damaged shards are made again, no others."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from fake_dataset import FakeEncoder, make_dataset
+
+from xmdpt_cli.data.check import check_dataset
+from xmdpt_cli.data.deepfashion import find_dataset
+from xmdpt_cli.data.prepare import prepare_dataset
+from xmdpt_cli.data.repair import Repair, repair_dataset
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.files import only_process
+from xmdpt_cli.stores import LocalStore
+
+SHARDS = ["train-000000.tar", "train-000001.tar", "train-000002.tar", "test-000000.tar"]
+
+
+def prepare(root: Path, out: Path) -> list[int]:
+    """Prepare; how many pictures each call of the encoder had."""
+    encoder = FakeEncoder()
+    prepare_dataset(find_dataset(root), out, size=32, encoder=encoder, garments_per_shard=2)
+    return encoder.calls
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("repair")
+    prepare(make_dataset(folder / "raw"), folder / "out")
+    return folder
+
+
+@pytest.fixture
+def out(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made / "out", tmp_path / "out"))
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
+
+
+def repair(out: Path, deep: bool = True) -> Repair:
+    store = LocalStore(out)
+    return repair_dataset(store, check_dataset(store, deep=deep))
+
+
+@pytest.mark.parametrize("deep", [True, False])
+def test_indexes_come_back_byte_for_byte(made: Path, out: Path, deep: bool) -> None:
+    (out / "train-000000.index.json").unlink()
+    (out / "train-000001.index.json").write_text("{}")
+    (out / "test-000000.tar.part").write_text("half")
+    done = repair(out, deep)
+    assert done.rebuilt == ["train-000000.index.json", "train-000001.index.json"]
+    assert done.removed == ["test-000000.tar.part"]
+    assert (done.remake, done.remaining, done.unfinished) == ([], [], False)
+    assert hashes(out) == hashes(made / "out")
+
+
+def test_an_index_that_points_elsewhere_is_rebuilt(made: Path, out: Path) -> None:
+    path = out / "train-000001.index.json"
+    content = json.loads(path.read_text())
+    content["samples"].pop()
+    path.write_text(json.dumps(content))
+    assert repair(out).rebuilt == [path.name]
+    assert hashes(out) == hashes(made / "out")
+
+
+def test_damaged_shards_alone_are_made_again(made: Path, out: Path) -> None:
+    changed = bytearray((out / "train-000001.tar").read_bytes())
+    changed[5000] ^= 1
+    (out / "train-000001.tar").write_bytes(changed)
+    (out / "test-000000.tar").write_bytes(b"cut")
+    times = {name: (out / name).stat().st_mtime_ns for name in SHARDS}
+    done = repair(out)
+    assert done.remake == ["train-000001.tar", "test-000000.tar"]
+    assert done.unfinished
+    assert done.remaining == []
+    assert sorted(p.name for p in out.glob("*.tar")) == ["train-000000.tar", "train-000002.tar"]
+    # 6 pictures of the one shard, 4 of the other, in both orientations; then nothing is left to do
+    assert prepare(made / "raw", out) == [6, 6, 4, 4]
+    assert hashes(out) == hashes(made / "out")
+    assert times["train-000000.tar"] == (out / "train-000000.tar").stat().st_mtime_ns
+    assert check_dataset(LocalStore(out)).findings == []
+
+
+def test_a_sound_shard_is_never_touched_whatever_the_report_says(made: Path, out: Path) -> None:
+    store = LocalStore(out)
+    (out / "train-000000.tar").rename(out / "away")
+    report = check_dataset(store)
+    (out / "away").rename(out / "train-000000.tar")  # it came back after the check
+    assert repair_dataset(store, report).remake == []
+    assert hashes(out) == hashes(made / "out")
+
+
+def test_without_settings_nothing_is_removed(out: Path) -> None:
+    (out / "prepare.json").unlink()
+    (out / "train-000000.tar").write_bytes(b"cut")
+    (out / "train-000001.index.json").unlink()
+    done = repair(out)
+    assert done.rebuilt == ["train-000001.index.json"]
+    assert done.remake == []
+    assert {f.kind for f in done.remaining} == {"shard-size", "settings-missing"}
+    assert (out / "dataset.json").exists()
+    assert (out / "train-000000.tar").read_bytes() == b"cut"
+
+
+def test_what_was_left_out_comes_back_with_its_shard(tmp_path: Path) -> None:
+    root, out = make_dataset(tmp_path / "raw"), tmp_path / "out"
+    broken = next((root / "img_highres" / "MEN").rglob("*2_side.jpg"))
+    broken.write_bytes(b"no picture")
+    prepare(root, out)
+    manifest = json.loads((out / "dataset.json").read_text())
+    (left_out,) = [entry for entry in manifest["skipped"] if "not a picture" in entry[1]]
+    own = {
+        name: json.loads((out / name.replace(".tar", ".index.json")).read_text())["skipped"]
+        for name in SHARDS
+    }
+    (shard,) = [name for name, entries in own.items() if left_out in entries]
+    for entry in manifest["shards"]:
+        entry["skipped"] = own[entry["name"]]
+    (out / "dataset.json").write_text(json.dumps(manifest))
+    assert check_dataset(LocalStore(out)).findings == []
+    index = out / shard.replace(".tar", ".index.json")
+    before = index.read_bytes()
+    index.unlink()
+    assert repair(out).rebuilt == [index.name]
+    assert index.read_bytes() == before
+    # a manifest that does not say which shard's they were: the shard is made again
+    for entry in manifest["shards"]:
+        del entry["skipped"]
+    (out / "dataset.json").write_text(json.dumps(manifest))
+    index.unlink()
+    done = repair(out)
+    assert (done.rebuilt, done.remake) == ([], [shard])
+    assert (out / shard).exists()
+    prepare(root, out)
+    assert index.read_bytes() == before
+
+
+def test_an_unfinished_dataset_is_only_told_so(made: Path, out: Path) -> None:
+    (out / "dataset.json").unlink()
+    before = hashes(out)
+    done = repair(out)
+    assert done.unfinished
+    assert [f.kind for f in done.remaining] == ["manifest-missing"]
+    assert hashes(out) == before
+    assert prepare(made / "raw", out) == []
+    assert hashes(out) == hashes(made / "out")
+
+
+def test_an_index_lost_with_the_manifest(made: Path, out: Path) -> None:
+    (out / "dataset.json").unlink()
+    (out / "train-000001.index.json").unlink()
+    done = repair(out)
+    assert done.remake == ["train-000001.tar"]
+    prepare(made / "raw", out)
+    assert hashes(out) == hashes(made / "out")
+
+
+def test_a_store_that_fails_loses_nothing(made: Path, out: Path) -> None:
+    class Failing(LocalStore):
+        def read_range(self, name: str, offset: int, length: int) -> bytes:
+            raise OSError("connection reset")
+
+    (out / "train-000001.index.json").unlink()
+    before = hashes(out)
+    store = Failing(out)
+    done = repair_dataset(store, check_dataset(store))
+    assert (done.rebuilt, done.remake) == ([], [])
+    assert hashes(out) == before
+
+
+def test_another_process_is_left_alone(out: Path) -> None:
+    report = check_dataset(LocalStore(out))
+    with only_process(out), pytest.raises(XmdptError, match="another process"):
+        repair_dataset(LocalStore(out), report)

@@ -1,0 +1,150 @@
+"""Verify a prepared dataset: is everything there, unharmed, and does it fit together?
+
+Shards are read once, a garment at a time; what is remembered of all garments is their keys and
+the positions of their pairs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from xmdpt_cli.data.check_across import AcrossShards
+from xmdpt_cli.data.check_report import CheckReport, Finding
+from xmdpt_cli.data.check_shard import RUN_AGAIN, ShardCheck
+from xmdpt_cli.data.index import index_name
+from xmdpt_cli.data.lists import SPLITS
+from xmdpt_cli.data.manifest import BEGUN, BESIDE, FORMAT, MANIFEST, VERSION, read_manifest
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.progress import Progress, silent
+from xmdpt_cli.stores import Store
+
+SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{6}}\.tar")
+REPORTS = ("sheet.png", "report.html")  # lie in the folder once a report was written
+
+
+def check_dataset(store: Store, *, deep: bool = True, progress: Progress = silent) -> CheckReport:
+    """Look at everything in a prepared folder and report what is wrong with it.
+
+    ``deep``: read every shard and check its sha256, pictures, keypoints and tensors; otherwise
+    only that files have their size and that indexes and the manifest agree. ``progress`` counts
+    pictures. Nothing is changed.
+
+    Raises XmdptError if there is no prepared dataset, finished or not, or of another version.
+    """
+    report = CheckReport(store.url, deep)
+    names = store.names()
+    manifest = _manifest(store, names, report)
+    settings = read_settings(store)
+    _settings(settings, manifest, BEGUN in names, report)
+    resolution = (manifest or settings or {}).get("resolution")
+    resolution = resolution if isinstance(resolution, int) else None
+    entries = {str(entry["name"]): entry for entry in (manifest or {"shards": []})["shards"]}
+    shards = list(entries) or [name for name in names if SHARD_NAME.fullmatch(name)]
+    report.shards = len(shards)
+    total = sum(int(c["images"]) for c in manifest["counts"].values()) if manifest else 0
+    progress("check", 0, total)
+    across, done, known = AcrossShards(report), 0, True
+    for shard in shards:
+
+        def seen(views: int, shard: str = shard) -> None:
+            nonlocal done
+            done = min(done + views, total)
+            progress("check", done, total, shard=shard)
+
+        entry = entries.get(shard)
+        samples = ShardCheck(store, shard, entry, report.add).samples(deep, resolution, seen)
+        known = known and samples is not None
+        report.bytes += 0 if samples is None else store.size(shard) or 0
+        for sample in samples or []:
+            across.add(shard, str(entry["split"]) if entry else shard.split("-")[0], sample)
+            if not deep:
+                across.add_pairs(shard, sample)
+    if manifest is not None and known:
+        across.compare_counts(manifest["counts"])
+    _strays(names, shards, report)
+    progress("check", total, total)
+    return report
+
+
+def try_manifest(store: Store) -> dict[str, Any] | XmdptError:
+    """dataset.json with the parts that a check relies on, or why it cannot be had."""
+    try:
+        manifest = read_manifest(store)
+        int(manifest["resolution"])
+        for shard in manifest["shards"]:
+            _ = str(shard["name"]), str(shard["sha256"]), int(shard["bytes"])
+            _ = str(shard["split"]), int(shard["samples"])
+        for split in SPLITS:
+            _ = [int(manifest["counts"][split][name]) for name in ("garments", "images", "pairs")]
+        _ = [(str(file), str(reason)) for file, reason in manifest["skipped"]]
+    except XmdptError as err:
+        return err
+    except (KeyError, TypeError, ValueError, AttributeError) as err:
+        return XmdptError(f"{MANIFEST} is not whole ({type(err).__name__}: {err})", RUN_AGAIN)
+    return manifest
+
+
+def read_settings(store: Store) -> dict[str, Any] | None:
+    """prepare.json, None if it is not there or not readable."""
+    return _json_object(store, BEGUN)
+
+
+def _json_object(store: Store, name: str) -> dict[str, Any] | None:
+    try:
+        content = json.loads(store.read(name))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def _manifest(store: Store, names: list[str], report: CheckReport) -> dict[str, Any] | None:
+    manifest = try_manifest(store)
+    if not isinstance(manifest, XmdptError):
+        return manifest
+    if MANIFEST not in names and BEGUN not in names:
+        raise manifest  # no prepared dataset at all
+    raw = _json_object(store, MANIFEST) or {}
+    if (raw.get("format", FORMAT), raw.get("version", VERSION)) != (FORMAT, VERSION):
+        raise manifest  # its shards are not for this program to judge
+    kind = "manifest-broken" if MANIFEST in names else "manifest-missing"
+    report.add(Finding(kind, manifest.message, RUN_AGAIN))
+    return None
+
+
+def _settings(
+    settings: dict[str, Any] | None,
+    manifest: dict[str, Any] | None,
+    there: bool,
+    report: CheckReport,
+) -> None:
+    if settings is None:
+        kind, state = ("broken", "not readable") if there else ("missing", "not there")
+        message = f"{BEGUN}, which says what it was made from, is {state}"
+        hint = "training works; to make a shard again, prepare into a new folder"
+        report.add(Finding(f"settings-{kind}", message, hint))
+        return
+    for name in ("resolution", "encoders"):
+        if manifest is not None and manifest.get(name) != settings.get(name):
+            message = f"{MANIFEST} and {BEGUN} do not agree on {name}"
+            hint = "one of them is from another folder: copy the dataset again"
+            report.add(Finding("settings-differ", message, hint))
+
+
+def _strays(names: Iterable[str], shards: list[str], report: CheckReport) -> None:
+    known = {MANIFEST, BEGUN, *BESIDE, *REPORTS, *shards, *map(index_name, shards)}
+    for name in names:
+        if name in known:
+            continue
+        if name.endswith(".part"):
+            message, hint = "left by something interrupted", "repair removes it"
+            report.add(Finding("stray-part", message, hint, name))
+        elif SHARD_NAME.fullmatch(name.replace(".index.json", ".tar")):
+            message = f"a shard's file that {MANIFEST} does not list"
+            hint = "it is not used: remove it, or copy the dataset again"
+            report.add(Finding("stray-shard", message, hint, name))
+        else:
+            hint = "it is not used: move it elsewhere if it is yours"
+            report.add(Finding("stray-file", "not part of a dataset", hint, name))
