@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -85,20 +84,18 @@ def measure(picture: Path, garments: int, sizes: Sequence[int], workers: int, ro
             sum(pool.map(decode_and_squash, listing.garments, [sizes] * garments))
             alone = listing.images() / (time.perf_counter() - begun)
         folder = Path(tempfile.mkdtemp(prefix="xmdpt-bench-"))
+        moments: list[tuple[float, int]] = []  # (time, pictures done); the first when all are up
+
+        def seen(stage: str, done: int, total: int, /, **info: Any) -> None:
+            if done:
+                moments.append((time.perf_counter(), done))  # noqa: B023 - called in this round
+
         try:
-            begun = float("nan")
-
-            def started(stage: str, done: int, total: int, /, **info: Any) -> None:
-                nonlocal begun
-                if done and begun != begun:  # the processes are up: their start is not compared
-                    begun, first = time.perf_counter(), done
-                    counted.append(total - first)
-
-            counted: list[int] = []
             outs = {size: folder / str(size) for size in sizes}
             encoders = dict.fromkeys(sizes, encoder)
-            prepare_datasets(listing, outs, encoders, workers=workers, progress=started)
-            whole = counted[0] / (time.perf_counter() - begun)
+            prepare_datasets(listing, outs, encoders, workers=workers, progress=seen)
+            (begun, first), ended = moments[0], time.perf_counter()
+            whole = (listing.images() - first) / (ended - begun)
         finally:
             shutil.rmtree(folder)
         if number >= 0:
@@ -121,4 +118,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

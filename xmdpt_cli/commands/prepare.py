@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -42,11 +44,14 @@ def prepare(
         str, typer.Option(help="auto: published keypoints, else OpenPose; openpose: always.")
     ] = "auto",
     openpose: Annotated[
-        str | None, typer.Option(help="OpenPose: hub id, folder or body file [lllyasviel/Annotators].")
+        str | None,
+        typer.Option(help="OpenPose: hub id, folder or body file [lllyasviel/Annotators]."),
     ] = None,
     encoders: Annotated[
         str,
-        typer.Option(help="'pretrained', 'toy' (small, made on the spot), or a folder of encoders."),
+        typer.Option(
+            help="'pretrained', 'toy' (small, made on the spot), or a folder of encoders."
+        ),
     ] = "pretrained",
     vae: Annotated[
         str | None, typer.Option(help="VAE: hub id or folder [stabilityai/sd-vae-ft-mse].")
@@ -107,11 +112,13 @@ def prepare(
     sizes = sorted(set(size or [256]))
     given = {"--vae": vae, "--dino-source": dino_source, "--dino-pose": dino_pose}
     _check_choice(encoders, [name for name, value in given.items() if value], sizes, pose, out)
-    outs: dict[int, str] = {sizes[0]: out} if len(sizes) == 1 else {
-        side: f"{out.rstrip('/')}/{side}" for side in sizes
-    }
-    from xmdpt_cli.data.deepfashion import find_dataset
+    outs: dict[int, str] = (
+        {sizes[0]: out}
+        if len(sizes) == 1
+        else {side: f"{out.rstrip('/')}/{side}" for side in sizes}
+    )
     from xmdpt_cli.data.decode import cores
+    from xmdpt_cli.data.deepfashion import find_dataset
     from xmdpt_cli.data.prepare import prepare_datasets
     from xmdpt_cli.data.ranks import World
 
@@ -157,9 +164,7 @@ def _worth(processes: int, listing: Listing) -> int:
     return processes if listing.images() >= 500 else 0
 
 
-def _check_choice(
-    encoders: str, named: list[str], sizes: list[int], pose: str, out: str
-) -> None:
+def _check_choice(encoders: str, named: list[str], sizes: list[int], pose: str, out: str) -> None:
     """ConfigError for options that do not go together."""
     if encoders != "pretrained" and named:
         raise ConfigError(f"{named[0]} names a network, --encoders {encoders} others: choose one")
@@ -225,11 +230,14 @@ def _toy_encoders(
                 progress=progress,
             ).encoders  # fmt: skip
             continue
-        files = [folder / part / "config.json" for part in PARTS]
         meeting = Meeting(LocalStore(out), world)
-        meeting.wait(lambda f=files: all(x.is_file() for x in f) or None, "the toy encoders")
+        meeting.wait(partial(_all_there, folder, PARTS), "the toy encoders")
         made[size] = Encoders.load(folder)
     return made
+
+
+def _all_there(folder: Path, parts: Sequence[str]) -> bool | None:
+    return all((folder / part / "config.json").is_file() for part in parts) or None
 
 
 def _openpose(listing: Listing, source: str | None, device: str) -> OpenPose | None:
@@ -337,7 +345,9 @@ def _say_plan(
     for size, out in outs.items():
         if is_url(out):
             continue
-        there = next(path for path in (Path(out).absolute(), *Path(out).absolute().parents) if path.exists())
+        there = next(
+            path for path in (Path(out).absolute(), *Path(out).absolute().parents) if path.exists()
+        )
         free = shutil.disk_usage(there).free
         if numbers.bytes[size] > free:
             talk.warn(

@@ -39,7 +39,9 @@ class Estimate:
             return None
         decode = self.decode_seconds / max(1, workers)
         encode = self.encode_seconds
-        return sum(self.images.values()) * (max(decode, encode) if apart else decode + encode) / world
+        return (
+            sum(self.images.values()) * (max(decode, encode) if apart else decode + encode) / world
+        )
 
 
 def estimate(
@@ -60,7 +62,7 @@ def estimate(
     views = _decode_some(garments, sizes)
     decoding = (time.perf_counter() - begun) / len(views)
     encoding = _time_encoders(views[:_VIEWS], encoders, tokens) if encoders else None
-    images = {split: 0 for split in SPLITS}
+    images = dict.fromkeys(SPLITS, 0)
     pairs, counts = dict(images), dict(images)
     for plan in plans:
         counts[plan.split] += len(plan.garments)
@@ -78,9 +80,7 @@ def estimate(
         )
         bytes_[size] = round(total * (png + _padded(feature_bytes) + _padded(416)))
     undetected = sum(len(g.views.keys() - g.keypoints.keys()) for g in garments)
-    return Estimate(
-        counts, images, pairs, len(plans), bytes_, undetected, decoding, encoding
-    )
+    return Estimate(counts, images, pairs, len(plans), bytes_, undetected, decoding, encoding)
 
 
 def _decode_some(garments: Sequence[Garment], sizes: Sequence[int]) -> list[DecodedView]:

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 
 import numpy as np
 
-from xmdpt_cli.data.lists import SPLITS
+from xmdpt_cli.data.export import AnnotationRow
+from xmdpt_cli.data.index import read_index
+from xmdpt_cli.data.manifest import read_manifest
 from xmdpt_cli.data.names import ImageName, parse_name
-from xmdpt_cli.data.pairs import PairDataset
-from xmdpt_cli.data.pose import Keypoints
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.stores import Store
 
 
-def keypoint_rows(store: Store) -> Iterator[tuple[str, ImageName | str, Keypoints]]:
+def keypoint_rows(store: Store) -> Iterator[AnnotationRow]:
     """(split, name or path below the root, fractions (18, 2) with NaN for missing) a picture."""
-    for split in SPLITS:
-        try:
-            dataset = PairDataset(store.url, split)
-        except XmdptError:
-            continue  # no pair of this split
-        for key, view in sorted(dataset.views()):
-            fractions = dataset.keypoints(key, view) / np.float64(dataset.resolution)
-            file = dataset.file(key, view)
-            try:
-                yield split, parse_name(file), fractions
-            except XmdptError:
-                yield split, file, fractions
+    manifest = read_manifest(store)
+    for shard in manifest["shards"]:
+        index = read_index(store, shard["name"])
+        if index is None:
+            raise XmdptError(
+                f"{store.url}/{shard['name']} is missing or cut short",
+                f"xmdpt prepare --check {store.url}",
+            )
+        for sample in index.samples:
+            for place in sample.views.values():
+                points = np.load(io.BytesIO(store.read_range(index.name, *place.keypoints)))
+                yield index.split, _name(place.file), points / float(manifest["resolution"])
+
+
+def _name(file: str) -> ImageName | str:
+    try:
+        return parse_name(file)
+    except XmdptError:
+        return file

@@ -80,9 +80,7 @@ class Encoders:
                     f"it should hold {', '.join(f'{name}/' for name in PARTS)}",
                 )
         vae, source, pose = (folder / name for name in PARTS)
-        return load_encoders(
-            vae, source, pose, device=device, dtype=dtype, dino_dtype=dino_dtype
-        )
+        return load_encoders(vae, source, pose, device=device, dtype=dtype, dino_dtype=dino_dtype)
 
 
 def load_encoders(
