@@ -90,7 +90,8 @@ class LocalStore:
 
     def scratch(self, name: str) -> Path:
         self.folder.mkdir(parents=True, exist_ok=True)
-        return self.folder / f"{name}.part"
+        # two processes that should not be here together must not write into one file at least
+        return self.folder / f"{name}.{os.getpid()}.part"
 
     def put(self, file: Path, name: str) -> None:
         file.replace(self.folder / name)

@@ -156,7 +156,7 @@ def test_killed_run_continues_to_the_same_bytes(tmp_path: Path) -> None:
     left = {path.name for path in out.iterdir()}
     assert left == {
         ".lock", "prepare.json", "train-000000.tar", "train-000000.index.json",
-        "train-000001.tar.part",
+        f"train-000001.tar.{child.pid}.part",
     }  # fmt: skip
     encoder = FakeEncoder()
     prepare(root, out, encoder)
