@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from fake_dataset import FakeEncoder, make_dataset
+from memory_store import MemoryStore
 
 from xmdpt_cli.data.check import check_dataset
 from xmdpt_cli.data.deepfashion import find_dataset
@@ -173,6 +174,18 @@ def test_a_store_that_fails_loses_nothing(made: Path, out: Path) -> None:
     done = repair_dataset(store, check_dataset(store))
     assert (done.rebuilt, done.remake) == ([], [])
     assert hashes(out) == before
+
+
+def test_a_store_that_is_no_folder(made: Path, tmp_path: Path) -> None:
+    store = MemoryStore.of(made / "out", tmp_path)
+    whole = dict(store.files)
+    assert check_dataset(store).findings == []
+    del store.files["train-000000.index.json"]
+    store.files["test-000000.tar"] = b"cut"
+    done = repair_dataset(store, check_dataset(store))
+    assert (done.rebuilt, done.remake) == (["train-000000.index.json"], ["test-000000.tar"])
+    gone = {"dataset.json", "test-000000.tar", "test-000000.index.json"}
+    assert store.files == {name: data for name, data in whole.items() if name not in gone}
 
 
 def test_another_process_is_left_alone(out: Path) -> None:

@@ -1,0 +1,120 @@
+"""The report page's tables: what is left out, what it was made with, the shards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any
+
+from xmdpt_cli.data.report_facts import LeftOut, left_out, table_of
+
+LISTED = 1000  # files left out that the page names; dataset.json names all
+# in the manifest, and told elsewhere on the page
+TOLD = {"format", "version", "resolution", "toy", "counts", "encoders", "shards", "skipped"}
+# of a network, and in columns of their own
+COLUMNS = ("id", "kind", "revision", "sha256", "dtype")
+
+
+def left_out_table(skipped: Sequence[Sequence[str]]) -> str:
+    """Files that are not in the dataset, by reason, and one by one on demand."""
+    if not skipped:
+        return "<h2>Left out</h2><p>Nothing: every listed picture is in the dataset.</p>"
+
+    def reason(group: LeftOut) -> str:
+        whole = group.examples[0][1]
+        more = "" if whole == group.reason else f"<small>such as: {escape(whole)}</small>"
+        return escape(group.reason) + more
+
+    def examples(group: LeftOut) -> str:
+        return "<br>".join(_code(file) for file, _ in group.examples)
+
+    groups = [(f"{group.count:,}", reason(group), examples(group)) for group in left_out(skipped)]
+    rows = [(_code(file), escape(why)) for file, why in skipped[:LISTED]]
+    more = len(skipped) - len(rows)
+    rest = f'<p class="soft">and {more:,} more: all are in dataset.json</p>' if more else ""
+    return (
+        '<h2>Left out</h2><div class="card">'
+        + _table(("#Files", "Reason", "First of them"), groups)
+        + f"<details><summary>{'The first' if more else 'All'} {len(rows):,} files</summary>"
+        + f"{_table(('File', 'Reason'), rows)}{rest}</details></div>"
+    )
+
+
+def made_with(manifest: dict[str, Any]) -> str:
+    """The networks, and all other settings that the manifest holds."""
+    others = {name: value for name, value in manifest.items() if name not in TOLD}
+    networks, settings = [], [("resolution", str(manifest["resolution"]))]
+    for prefix, group in (("encoders", manifest["encoders"]), ("", others)):
+        for name, value in group.items():
+            if isinstance(value, dict) and "id" in value:
+                networks.append(_network(name, value))
+            else:
+                settings += table_of(value, f"{prefix}.{name}" if prefix else name)
+    table = ""
+    if networks:
+        table = _table(("Network", "Weights", "Numbers", "Settings"), networks)
+        table = f'<div class="card">{table}</div><br>'
+    cells = [(_code(name), _code(value)) for name, value in settings]
+    return f'<h2>Made with</h2>{table}<div class="card">{_table(("Setting", "Value"), cells)}</div>'
+
+
+def _network(name: str, about: dict[str, Any]) -> tuple[str, str, str, str]:
+    kind = f" ({escape(str(about['kind']))})" if about.get("kind") else ""
+    marks = "".join(
+        f"<small>{mark} {_code(about[mark])}</small>"
+        for mark in ("revision", "sha256")
+        if about.get(mark)
+    )
+    rest = table_of({k: v for k, v in about.items() if k not in COLUMNS})
+    return (
+        escape(name.replace("_", " ")),
+        f"{_code(about['id'])}{kind}{marks}",
+        escape(str(about.get("dtype") or "")),
+        "<br>".join(escape(f"{k}: {v}") for k, v in rest),
+    )
+
+
+def shard_table(shards: Sequence[dict[str, Any]]) -> str:
+    """Every shard, on demand."""
+    rows = [
+        (
+            _code(shard["name"]),
+            f"{int(shard['samples']):,}",
+            human_bytes(int(shard["bytes"])),
+            _code(shard["sha256"]),
+        )
+        for shard in shards
+    ]
+    table = _table(("Shard", "#Garments", "#Size", "sha256"), rows)
+    return (
+        f'<h2>Shards</h2><div class="card"><details><summary>{len(shards):,} shards with their '
+        f"sha256</summary>{table}</details></div>"
+    )
+
+
+def human_bytes(count: int) -> str:
+    """``1536`` -> ``1.5 KiB``."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def _code(value: Any) -> str:
+    return f"<code>{escape(str(value))}</code>"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Cells are HTML; a column whose name begins with ``#`` holds numbers."""
+    classes = [' class="n"' if name.startswith("#") else "" for name in header]
+    head = "".join(
+        f"<th{c}>{escape(name.removeprefix('#'))}</th>"
+        for c, name in zip(classes, header, strict=True)
+    )
+    body = "".join(
+        "<tr>" + "".join(f"<td{c}>{x}</td>" for c, x in zip(classes, row, strict=True)) + "</tr>"
+        for row in rows
+    )
+    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
