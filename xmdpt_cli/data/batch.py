@@ -103,16 +103,15 @@ class Filling:
         count = len(numbers)
         asking = raw == self.dataset.raw and self.dataset.store.folder is None
         size = sum(field.column.bytes for field in self.fields) * count
-        if asking:
-            threads = CONNECTIONS  # each waits for a server
-        else:  # copies: a few fill the memory's bandwidth
-            threads = min(4, os.cpu_count() or 1) if size >= _WORTH_THREADS else 1
-        if threads == 1 or count < threads:
+        # who asks waits for a server; of copies a few fill the memory's bandwidth
+        workers = CONNECTIONS if asking else threads() if size >= _WORTH_THREADS else 1
+        workers = min(workers, count)
+        if workers <= 1:
             self._fill(numbers, raw)
             return
-        cuts = [count * i // threads for i in range(threads + 1)]
+        cuts = [count * i // workers for i in range(workers + 1)]
         parts = [numbers[a:b] for a, b in pairwise(cuts)]
-        for _ in _pool(threads).map(lambda part: self._fill(part, raw), parts):
+        for _ in _pool().map(lambda part: self._fill(part, raw), parts):
             pass
 
     def _fill(self, numbers: range, raw: Raw) -> None:
@@ -151,6 +150,20 @@ def _room(old: torch.Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) 
 _WORTH_THREADS = 2**20  # bytes: less is copied sooner than a thread is woken
 
 
+_copying = min(4, os.cpu_count() or 1)
+
+
+def threads() -> int:
+    """How many threads fill a batch from memory."""
+    return _copying
+
+
+def limit_threads(count: int) -> None:
+    """Let ``count`` threads fill a batch from memory, 4 at most: for measuring."""
+    global _copying
+    _copying = count
+
+
 @cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="fill")
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="fill")

@@ -62,11 +62,7 @@ class TrainLoader:
         flip: bool = True,
         pose_maps: bool = False,
     ) -> None:
-        if batch_size < 1 or not 0 <= rank < world or seed < 0:
-            raise ConfigError(
-                f"impossible loader: batch size {batch_size}, rank {rank} of {world}, seed {seed}",
-                "batch size from 1, rank from 0 to world - 1, seed from 0",
-            )
+        checked(batch_size, seed, rank, world)
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
         self.rank, self.world = rank, world
         self.swap, self.flip, self.pose_maps = swap, flip, pose_maps
@@ -95,6 +91,15 @@ class TrainLoader:
             indices[here] = epoch.order[places]
             swap[here], flip[here] = epoch.swap[places], epoch.flip[places]
         return load_pairs(self.dataset, indices, swap, flip, self.pose_maps, out)
+
+
+def checked(batch_size: int, seed: int, rank: int, world: int) -> None:
+    """ConfigError if there can be no such loader."""
+    if batch_size < 1 or not 0 <= rank < world or seed < 0:
+        raise ConfigError(
+            f"impossible loader: batch size {batch_size}, rank {rank} of {world}, seed {seed}",
+            "batch size from 1, rank from 0 to world - 1, seed from 0",
+        )
 
 
 class Loader(Protocol):

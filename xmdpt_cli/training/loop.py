@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from xmdpt_cli.config import TrainConfig
-from xmdpt_cli.data.loader import Batch, PairDataset, TrainLoader, prefetch
+from xmdpt_cli.data.loader import Batch, PairDataset, prefetch
+from xmdpt_cli.data.stream import train_loader
 from xmdpt_cli.diffusion import Losses, Schedule, training_loss
 from xmdpt_cli.encoders.vae import sample_posterior
 from xmdpt_cli.errors import XmdptError
@@ -197,7 +198,7 @@ def train(
 def _run(trainer: Trainer, out: Path, log: Log, progress: Progress) -> None:
     """Step until ``config.steps`` are done, saving as often as configured."""
     config = trainer.config
-    loader = TrainLoader(
+    loader = train_loader(
         trainer.dataset,
         config.batch_size,
         config.seed,

@@ -1,0 +1,153 @@
+"""How fast training's batches are read: ``python -m xmdpt_cli.bench.loader [--url URL]``.
+
+Makes a dataset of random numbers in the sizes of 256 px features (VAE moments, DINOv2-G and -B
+tokens, both orientations), and reads shuffled, swapped, mirrored pairs from it: by memory map,
+with one thread and with several, and as a stream if ``--url`` is a place that serves ``--out``.
+Rounds are interleaved, medians are printed. Pages are warm: disks and networks are not measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from xmdpt_cli.data import batch as batches
+from xmdpt_cli.data.fp8 import SCALE, quantise_tokens
+from xmdpt_cli.data.loader import Batch, Loader, PairDataset, TrainLoader
+from xmdpt_cli.data.manifest import make_manifest
+from xmdpt_cli.data.shards import FLIP, ShardWriter, ViewData
+from xmdpt_cli.data.stream import StreamLoader
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.stores import LocalStore
+
+GARMENTS_PER_SHARD = 16
+# one view: both orientations of (8, 32, 32) in fp16, (257, 1536) and (257, 768) in bf16, a picture
+VIEW_BYTES = 2 * (16_384 + 789_504 + 394_752) + 100_000
+VIEWS = (3, 4)  # of every other garment; all ordered pairs: 2.6 pairs a view, as the lists have
+
+
+def make_dataset(folder: Path, size: int, fp8: bool = False) -> None:
+    """Write shards of about ``size`` bytes; XmdptError if the disk lacks the room."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(folder).free < 1.5 * size:
+        raise XmdptError(f"{folder} has no room for {size / 1e9:.1f} GB", "try a smaller --gb")
+    store, rng = LocalStore(folder), np.random.Generator(np.random.PCG64(0))
+    indexes, position = [], 0
+    for shard in range(max(1, round(size / (VIEW_BYTES * sum(VIEWS) / 2 * GARMENTS_PER_SHARD)))):
+        with ShardWriter(store, f"train-{shard:06d}.tar", "train") as writer:
+            for number in range(GARMENTS_PER_SHARD):
+                names = [f"{view}_view" for view in range(VIEWS[number % 2])]
+                pairs = [(a, b) for a in names for b in names if a != b]
+                rows = [(a, b, position + i) for i, (a, b) in enumerate(pairs)]
+                position += len(pairs)
+                key = f"MEN-Random-id_{shard:06d}{number:02d}-01"
+                writer.add(key, {name: _view(rng, fp8) for name in names}, rows)
+            indexes.append(writer.finish([]))
+    make_manifest(store, indexes, [], 256, {"name": "random numbers"})
+
+
+def _view(rng: np.random.Generator, fp8: bool) -> ViewData:
+    features = {}
+    for suffix in ("", FLIP):
+        tokens = torch.from_numpy(rng.standard_normal((257, 2304), dtype=np.float32)).bfloat16()
+        source = tokens[:, :1536].contiguous()
+        name = f"source_tokens{suffix}"
+        if fp8:
+            features[name], features[name + SCALE] = quantise_tokens(source)
+        else:
+            features[name] = source
+        features[f"pose_tokens{suffix}"] = tokens[:, 1536:].contiguous()
+        moments = rng.standard_normal((8, 32, 32), dtype=np.float32)
+        features[f"moments{suffix}"] = torch.from_numpy(moments).half()
+    return ViewData("random.jpg", rng.bytes(100_000), rng.uniform(0, 256, (18, 2)), features)
+
+
+def rss(kind: str = "RssAnon") -> float:
+    """Memory of this process in MB; without files that are mapped, whose pages are the system's."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{kind}:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def pairs_per_second(loader: Loader, begin: int, steps: int, size: int, out: list[Batch]) -> float:
+    """Rate of batches ``begin`` to ``begin + steps``, filled in turns into the two of ``out``."""
+    began = time.perf_counter()
+    for step in range(begin, begin + steps):
+        loader.batch(step, out[step % 2])
+    return steps * size / (time.perf_counter() - began)
+
+
+def measure(
+    dataset: PairDataset, url: str | None, size: int, steps: int, rounds: int, buffer_bytes: int
+) -> dict[str, list[float]]:
+    """Pairs a second of every way, one value a round."""
+    local = TrainLoader(dataset, size, seed=0)
+    out = [local.batch(0), local.batch(1)]
+    for step in range(len(dataset) // size + 1):  # all pages warm and mapped
+        local.batch(step, out[0])
+    threads = batches.threads()
+
+    def mapped(count: int) -> Callable[[int], float]:
+        def run(number: int) -> float:
+            batches.limit_threads(count)
+            return pairs_per_second(local, number * steps, steps, size, out)
+
+        return run
+
+    ways = {"local, 1 thread": mapped(1), f"local, {threads} threads": mapped(threads)}
+    if url is not None:
+        stream = StreamLoader(PairDataset(url), size, seed=0, buffer_bytes=buffer_bytes)
+
+        def streamed(number: int) -> float:
+            batches.limit_threads(threads)
+            begin = number * (steps + 1)
+            stream.batch(begin, out[0])  # fills the buffer, which a long run does once
+            rate = pairs_per_second(stream, begin + 1, steps, size, out)
+            stream.close()  # or it would read ahead while the other ways are measured
+            return rate
+
+        ways[f"streamed from {url}"] = streamed
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds):
+        for name, way in ways.items():
+            found[name].append(way(number))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, prog="python -m xmdpt_cli.bench.loader")
+    parser.add_argument("--out", type=Path, help="keep the dataset here (default: a temporary one)")
+    parser.add_argument("--url", help="where a server serves --out")
+    parser.add_argument("--gb", type=float, default=1.5)
+    parser.add_argument("--fp8", action="store_true", help="source tokens in 8 bits")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=40, help="batches a round")
+    parser.add_argument("--buffer-mb", type=int, default=512, help="of the streaming loader")
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="xmdpt-bench-") as temporary:
+        folder = args.out or Path(temporary)
+        if not (folder / "dataset.json").is_file():
+            make_dataset(folder, int(args.gb * 1e9), args.fp8)
+        dataset = PairDataset(folder)
+        before = rss()
+        buffer = args.buffer_mb << 20
+        found = measure(dataset, args.url, args.batch_size, args.steps, args.rounds, buffer)
+        print(f"{len(dataset)} pairs; batches of {args.batch_size}, {args.steps} a round")
+        for name, rates in found.items():
+            spread = f"{min(rates):,.0f} to {max(rates):,.0f}"
+            print(f"{name}: {statistics.median(rates):,.0f} pairs/s ({spread})")
+        print(f"memory of its own: {before:.0f} MB before, {rss():.0f} MB after")
+
+
+if __name__ == "__main__":
+    main()
