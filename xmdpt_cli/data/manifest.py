@@ -87,7 +87,7 @@ def make_manifest(
     problems: list[Problem],
     size: int,
     encoders: dict[str, Any],
-    more: dict[str, Any],
+    more: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write dataset.json from the shards that are there; XmdptError if they hold nothing.
 
@@ -106,7 +106,7 @@ def make_manifest(
         "resolution": size,
         "toy": bool(encoders.get("toy", False)),
         "counts": counts,
-        **more,
+        **(more or {}),
         "encoders": encoders,
         "shards": [
             {
