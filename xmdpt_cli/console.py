@@ -140,13 +140,16 @@ class _Lines:
     def __init__(self, talk: Talk) -> None:
         self.talk = talk
         self.began: dict[str, tuple[float, int]] = {}
+        self.ended: set[str] = set()
         self.last = 0.0
 
     def __call__(self, stage: str, done: int, total: int, /, **info: Any) -> None:
         now = time.monotonic()
         began, at = self.began.setdefault(stage, (now, done))
-        if done < total and now - self.last < STATUS_EVERY:
+        if stage in self.ended or (done < total and now - self.last < STATUS_EVERY):
             return
+        if done >= total:
+            self.ended.add(stage)
         self.last = now
         line = f"{stage}: {done}/{total}"
         if done > at and now > began:

@@ -14,7 +14,7 @@ from xmdpt_cli.commands.prepare_check import check
 from xmdpt_cli.console import Talk, duration
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.progress import Progress
-from xmdpt_cli.stores import is_url
+from xmdpt_cli.stores import is_url, open_store
 
 if TYPE_CHECKING:
     from xmdpt_cli.data.estimate import Estimate
@@ -119,10 +119,13 @@ def prepare(
     )
     from xmdpt_cli.data.decode import cores
     from xmdpt_cli.data.deepfashion import find_dataset
+    from xmdpt_cli.data.manifest import refuse_strangers
     from xmdpt_cli.data.prepare import prepare_datasets
     from xmdpt_cli.data.ranks import World
 
     world = World.from_environment()
+    for place in outs.values():  # before minutes are spent on loading networks
+        refuse_strangers(open_store(place))
     listing = find_dataset(
         root, layout=layout, detect=pose == "openpose", sizes=sizes, seed=seed, strict=strict
     )
@@ -362,7 +365,6 @@ def _after(outs: dict[int, str], annotations: Path | None) -> list[str]:
     from xmdpt_cli.data.export import write_annotations
     from xmdpt_cli.data.keypoint_rows import keypoint_rows
     from xmdpt_cli.data.report import write_report
-    from xmdpt_cli.stores import open_store
 
     made = []
     for out in outs.values():

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from xmdpt_cli.data.decode import DecodedView, decode_garment, draw_poses
 from xmdpt_cli.data.listing import Garment, Listing
@@ -17,7 +16,8 @@ from xmdpt_cli.data.shard_maker import FeatureEncoder, encode_views
 from xmdpt_cli.errors import XmdptError
 
 _GARMENTS = 8  # decoded to measure
-_VIEWS = 4  # shown to the networks to measure
+_VIEWS = 8  # shown to the networks to measure
+_LONG = 5.0  # seconds: a first call this long is not repeated
 
 
 @dataclass(frozen=True)
@@ -97,17 +97,23 @@ def _decode_some(garments: Sequence[Garment], sizes: Sequence[int]) -> list[Deco
 def _time_encoders(
     views: Sequence[DecodedView], encoders: Mapping[int, FeatureEncoder], tokens: str
 ) -> float:
-    """Seconds a picture takes the networks; the first call warms up."""
+    """Seconds a picture takes the networks."""
     for view in views:
         if view.fractions is None:  # OpenPose did not look yet: any pose takes as long
             view.fractions = np.full((18, 2), np.nan)
             draw_poses(view)
-    encode_views(views[:1], encoders, tokens)
+    seconds = _timed(views, encoders, tokens)
+    if seconds < _LONG:  # the first call of a shape plans and warms up
+        seconds = _timed(views, encoders, tokens)
+    return seconds / len(views)
+
+
+def _timed(
+    views: Sequence[DecodedView], encoders: Mapping[int, FeatureEncoder], tokens: str
+) -> float:
     begun = time.perf_counter()
-    encode_views(views, encoders, tokens)
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return (time.perf_counter() - begun) / len(views)
+    encode_views(views, encoders, tokens)  # its result is on the CPU: a GPU has finished
+    return time.perf_counter() - begun
 
 
 def _padded(count: int) -> int:

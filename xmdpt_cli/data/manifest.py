@@ -27,14 +27,20 @@ def claim_folder(out: Store, fingerprint: dict[str, Any]) -> None:
     try:
         if check_begun(out, fingerprint):
             return
-        if any(not name.startswith(BESIDE) for name in out.names()):
-            raise XmdptError(
-                f"{out.url} is not empty and was not made by prepare",
-                "choose an empty or new folder with --out",
-            )
+        refuse_strangers(out)
         write_json(out, BEGUN, fingerprint)
     except (OSError, ValueError) as err:
         raise XmdptError(f"cannot prepare into {out.url}: {err}", "choose another --out") from None
+
+
+def refuse_strangers(out: Store) -> None:
+    """XmdptError if the folder holds something and was not made by prepare."""
+    names = out.names()
+    if BEGUN not in names and any(not name.startswith(BESIDE) for name in names):
+        raise XmdptError(
+            f"{out.url} is not empty and was not made by prepare",
+            "choose an empty or new folder with --out",
+        )
 
 
 def check_begun(out: Store, fingerprint: dict[str, Any]) -> bool | None:

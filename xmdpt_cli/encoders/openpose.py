@@ -155,5 +155,5 @@ def _find_body(source: str | Path) -> Origin:
 def _hint(where: str) -> str:
     return (
         f"where there is a network: `hf download {DEFAULT_OPENPOSE} {BODY_FILE} --local-dir DIR`; "
-        f"then put the file into {where} and give that"
+        f"then put the file into {where} and give `--openpose DIR`"
     )
