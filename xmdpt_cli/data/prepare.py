@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ def prepare_datasets(
             for target in targets:
                 begun = fingerprint(listing, target, detector, tokens, garments_per_shard, limit)
                 _claim(target.store, begun, meeting)
-            settings = Settings(detector, tokens, batch_size, strict, lambda count, shard: None)
+            settings = Settings(detector, tokens, batch_size, strict)
             plans = plan_shards(listing, garments_per_shard, limit)
             made = _make_shards(targets, plans, settings, workers, meeting, progress)
             manifests = {
@@ -217,9 +218,7 @@ def _make_shards(
         meeting.beat()
         progress("prepare", done, total, shard=shard)
 
-    settings = Settings(
-        settings.detector, settings.tokens, settings.batch_size, settings.strict, add
-    )
+    settings = replace(settings, done=add)
     for plan in mine:
         if plan.name not in missing:
             add(plan.images, plan.name)

@@ -80,7 +80,7 @@ class Settings:
     tokens: str  # one of TOKEN_TYPES
     batch_size: int
     strict: bool
-    done: Callable[[int, str], None]  # so many pictures more, of this shard
+    done: Callable[[int, str], None] = lambda count, shard: None  # pictures more, of this shard
 
 
 def make_shard(
