@@ -102,6 +102,27 @@ def test_any_damage_is_seen_and_none_stops_the_check(out: Path) -> None:
     assert {f.shard for f in report.findings} == {shard.name}
 
 
+@pytest.mark.parametrize(
+    ("keep", "more", "says"),
+    [
+        (1024, b"", ""),  # an end mark without padding is an end
+        (1024, bytes(512) + b"x", "more data after the end mark"),
+        (512, b"", "half an end mark"),
+        (0, b"", "without an end mark"),
+        (-100, b"", "without an end mark"),  # within the last member's padding
+        (-512, b"", "runs past the end"),
+    ],
+)
+def test_the_end_of_a_shard(out: Path, keep: int, more: bytes, says: str) -> None:
+    shard = out / "train-000002.tar"
+    last = list(TarWalk(LocalStore(out), shard.name))[-1]
+    end = -(-(last.offset + len(last.data)) // 512) * 512  # where the end mark begins
+    shard.write_bytes(shard.read_bytes()[: end + keep] + more)
+    walked = walk_shard(LocalStore(out), shard.name, 32)
+    assert says in walked.broken
+    assert bool(walked.broken) == bool(says) == (not walked.whole)
+
+
 def test_a_broken_header_in_the_middle(out: Path) -> None:
     index = read_index(LocalStore(out), "test-000000.tar")
     assert index is not None
