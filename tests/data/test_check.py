@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import random
 import shutil
@@ -20,7 +19,6 @@ from xmdpt_cli.data.check_shard import walk_shard
 from xmdpt_cli.data.deepfashion import find_dataset
 from xmdpt_cli.data.prepare import prepare_dataset
 from xmdpt_cli.data.shards import read_index
-from xmdpt_cli.data.tar_walk import TarWalk
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.stores import LocalStore
 
@@ -100,27 +98,6 @@ def test_any_damage_is_seen_and_none_stops_the_check(out: Path) -> None:
         assert (walked.sha256 == hashlib.sha256(whole).hexdigest()) == (damaged == whole)
     report = check(out)
     assert {f.shard for f in report.findings} == {shard.name}
-
-
-@pytest.mark.parametrize(
-    ("keep", "more", "says"),
-    [
-        (1024, b"", ""),  # an end mark without padding is an end
-        (1024, bytes(512) + b"x", "more data after the end mark"),
-        (512, b"", "half an end mark"),
-        (0, b"", "without an end mark"),
-        (-100, b"", "without an end mark"),  # within the last member's padding
-        (-512, b"", "runs past the end"),
-    ],
-)
-def test_the_end_of_a_shard(out: Path, keep: int, more: bytes, says: str) -> None:
-    shard = out / "train-000002.tar"
-    last = list(TarWalk(LocalStore(out), shard.name))[-1]
-    end = -(-(last.offset + len(last.data)) // 512) * 512  # where the end mark begins
-    shard.write_bytes(shard.read_bytes()[: end + keep] + more)
-    walked = walk_shard(LocalStore(out), shard.name, 32)
-    assert says in walked.broken
-    assert bool(walked.broken) == bool(says) == (not walked.whole)
 
 
 def test_a_broken_header_in_the_middle(out: Path) -> None:
@@ -232,17 +209,6 @@ def test_shards_are_read_once_in_pieces(prepared: Path, monkeypatch: pytest.Monk
     assert report.ok
     assert store.total == report.bytes
     assert store.largest < 10_000  # the largest member, never a shard
-
-
-def test_members_lie_where_tarfile_finds_them(prepared: Path) -> None:
-    import tarfile
-
-    data = (prepared / "train-000000.tar").read_bytes()
-    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-        want = [(info.name, info.offset_data, info.size) for info in tar]
-    members = list(TarWalk(LocalStore(prepared), "train-000000.tar"))
-    assert [(m.name, *m.place) for m in members] == want
-    assert all(data[m.offset : m.offset + len(m.data)] == m.data for m in members)
 
 
 def test_a_store_that_fails_says_nothing_about_the_shard(prepared: Path) -> None:
