@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import random
 import shutil
@@ -20,7 +19,6 @@ from xmdpt_cli.data.check_shard import walk_shard
 from xmdpt_cli.data.deepfashion import find_dataset
 from xmdpt_cli.data.prepare import prepare_dataset
 from xmdpt_cli.data.shards import read_index
-from xmdpt_cli.data.tar_walk import TarWalk
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.stores import LocalStore
 
@@ -211,17 +209,6 @@ def test_shards_are_read_once_in_pieces(prepared: Path, monkeypatch: pytest.Monk
     assert report.ok
     assert store.total == report.bytes
     assert store.largest < 10_000  # the largest member, never a shard
-
-
-def test_members_lie_where_tarfile_finds_them(prepared: Path) -> None:
-    import tarfile
-
-    data = (prepared / "train-000000.tar").read_bytes()
-    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-        want = [(info.name, info.offset_data, info.size) for info in tar]
-    members = list(TarWalk(LocalStore(prepared), "train-000000.tar"))
-    assert [(m.name, *m.place) for m in members] == want
-    assert all(data[m.offset : m.offset + len(m.data)] == m.data for m in members)
 
 
 def test_a_store_that_fails_says_nothing_about_the_shard(prepared: Path) -> None:

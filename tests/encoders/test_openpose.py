@@ -158,7 +158,8 @@ def test_tall_pictures_are_reduced_and_strips_hold_nobody() -> None:
     points = openpose.keypoints(grey(ALONE, 4 * DETECT_HEIGHT, 1000))
     assert seen == [(DETECT_HEIGHT, 250, 3)]
     assert points is not None
-    assert points[0].tolist() == [500.0, DETECT_HEIGHT]
+    # pixel 125 of 250 is the middle of pixels 500 to 503
+    assert points[0].tolist() == [501.5, DETECT_HEIGHT + 1.5]
     assert openpose.keypoints(grey(ALONE, 3000, 2)) is None
     assert with_network(StickPeople(PEOPLE)).keypoints_batch([grey(ALONE, 2, 3000)]) == [None]
 

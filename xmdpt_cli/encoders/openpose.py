@@ -37,8 +37,9 @@ FARTHEST_RATIO = 10  # of width to height, or height to width
 class OpenPose:
     """The body network alone: hands and faces are not needed, so their files are not either.
 
-    Always float32: its thresholds are compared with sums of small numbers. A call changes
-    nothing in the object, so several threads may share one.
+    Always float32, its thresholds are compared with sums of small numbers (on a GPU PyTorch
+    rounds the factors of convolutions to TF32, unless told otherwise). A call changes nothing
+    in the object, so several threads may share one.
     """
 
     def __init__(self, detector: Any, origin: Origin | None = None) -> None:
@@ -84,7 +85,8 @@ class OpenPose:
         """
         if not _can_show_a_person(picture):
             return None
-        return _best(self._detector.detect_poses(_reduce(picture)), picture)
+        reduced = _reduce(picture)
+        return _best(self._detector.detect_poses(reduced), reduced, picture)
 
     def keypoints_batch(
         self, pictures: Sequence[Picture], *, threads: int = 1
@@ -97,10 +99,9 @@ class OpenPose:
         found: list[NDArray[np.float64] | None] = [None] * len(pictures)
         usable = [i for i, picture in enumerate(pictures) if _can_show_a_person(picture)]
         reduced = [_reduce(pictures[i]) for i in usable]
-        for i, people in zip(
-            usable, detect_batch(self._detector, reduced, threads=threads), strict=True
-        ):
-            found[i] = _best(people, pictures[i])
+        people = detect_batch(self._detector, reduced, threads=threads)
+        for i, shown, persons in zip(usable, reduced, people, strict=True):
+            found[i] = _best(persons, shown, pictures[i])
         return found
 
 
@@ -119,16 +120,21 @@ def _reduce(picture: Picture) -> Picture:
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
-def _best(people: Sequence[Any], picture: Picture) -> NDArray[np.float64] | None:
-    """The most confident person's joints in pixels of ``picture``, (18, 2), NaN where missing."""
+def _best(people: Sequence[Any], shown: Picture, picture: Picture) -> NDArray[np.float64] | None:
+    """The most confident person's joints in pixels of ``picture``, (18, 2), NaN where missing.
+
+    They were found in ``shown``, the picture or a smaller copy: as fractions of its sides.
+    """
     if not people:
         return None
     body = max((person.body for person in people), key=lambda body: body.total_score)
-    height, width = picture.shape[:2]
+    size = np.array(picture.shape[1::-1], dtype=np.float64)
+    # a pixel of the copy stands for several: its middle, not its corner, is where the joint is
+    middle = (size / shown.shape[1::-1] - 1) / 2
     points = np.full((JOINTS, 2), math.nan)
     for joint, point in enumerate(body.keypoints):
         if point is not None:
-            points[joint] = point.x * width, point.y * height
+            points[joint] = np.array((point.x, point.y)) * size + middle
     return points
 
 
