@@ -106,8 +106,10 @@ def is_url(place: str | Path) -> bool:
     return isinstance(place, str) and "://" in text and not text.startswith("file://")
 
 
-def open_store(place: str | Path) -> Store:
-    """The store at a path or URL; nothing is made or looked up yet."""
+def open_store(place: str | Path | Store) -> Store:
+    """The store at a path or URL; nothing is made or looked up yet. A store is given back."""
+    if not isinstance(place, (str, Path)):
+        return place
     if is_url(place):
         from xmdpt_cli.remote import RemoteStore
 

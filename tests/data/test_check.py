@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from fake_dataset import FakeEncoder, make_dataset
 
-from xmdpt_cli.data.check import check_dataset
-from xmdpt_cli.data.check_report import CheckReport
-from xmdpt_cli.data.check_shard import walk_shard
+from xmdpt_cli.data.check.dataset import check_dataset
+from xmdpt_cli.data.check.findings import CheckReport
+from xmdpt_cli.data.check.shard import walk_shard
 from xmdpt_cli.data.deepfashion import find_dataset
 from xmdpt_cli.data.prepare import prepare_dataset
 from xmdpt_cli.data.shards import read_index
@@ -203,7 +203,7 @@ class Counting(LocalStore):
 
 
 def test_shards_are_read_once_in_pieces(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xmdpt_cli.data.tar_walk.CHUNK", 1000)
+    monkeypatch.setattr("xmdpt_cli.data.check.tar_walk.CHUNK", 1000)
     store = Counting(prepared)
     report = check_dataset(store)
     assert report.ok
@@ -229,5 +229,5 @@ def test_the_report_reads_well(out: Path) -> None:
         "train-000000.tar: the shard is not there",
         "train-000001.tar: the shard is not there",
     ]
-    assert lines[2].startswith("  -> let repair remove the shard")
+    assert lines[2].startswith("  -> --repair removes the shard")
     assert len(lines) == 3

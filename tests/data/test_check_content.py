@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from xmdpt_cli.data.check import check_dataset
-from xmdpt_cli.data.check_report import KEPT, CheckReport
+from xmdpt_cli.data.check.dataset import check_dataset
+from xmdpt_cli.data.check.findings import KEPT, CheckReport
 from xmdpt_cli.data.shards import ShardWriter, ViewData
 from xmdpt_cli.images import png_bytes
 from xmdpt_cli.stores import LocalStore

@@ -17,7 +17,7 @@ from PIL import Image
 
 from xmdpt_cli.data.deepfashion import Listing, find_dataset, parse_name
 from xmdpt_cli.data.listing import PictureFile
-from xmdpt_cli.data.padding import are_padded
+from xmdpt_cli.data.sources.padding import are_padded
 from xmdpt_cli.errors import ConfigError, XmdptError
 
 
@@ -362,8 +362,8 @@ def test_a_few_thousand_pictures_take_no_time(tmp_path: Path) -> None:
 
 def test_finding_loads_no_torch() -> None:
     code = (
-        "import sys, xmdpt_cli.data.deepfashion, xmdpt_cli.data.lmdb_pictures, "
-        "xmdpt_cli.data.export, xmdpt_cli.data.people\n"
+        "import sys, xmdpt_cli.data.deepfashion, xmdpt_cli.data.sources.lmdb_pictures, "
+        "xmdpt_cli.data.export, xmdpt_cli.data.sources.people\n"
         "assert 'torch' not in sys.modules and 'lmdb' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

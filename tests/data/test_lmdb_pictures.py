@@ -17,7 +17,7 @@ from fake_dataset import make_dataset
 from PIL import Image
 
 from xmdpt_cli.data.deepfashion import Listing, find_dataset, parse_name
-from xmdpt_cli.data.lmdb_pictures import LmdbPicture
+from xmdpt_cli.data.sources.lmdb_pictures import LmdbPicture
 from xmdpt_cli.errors import XmdptError
 
 lmdb = pytest.importorskip("lmdb")

@@ -7,7 +7,7 @@ from itertools import islice, product
 import pytest
 
 from xmdpt_cli.data.names import SUFFIXES, ImageName, match_key, match_name, parse_name
-from xmdpt_cli.data.slugs import KEY_LENGTH, VIEW_LENGTH, key_slug, view_slug
+from xmdpt_cli.data.sources.slugs import KEY_LENGTH, VIEW_LENGTH, key_slug, view_slug
 
 CATEGORIES = {
     "MEN": "Denim Jackets_Vests Pants Shirts_Polos Shorts Suiting Sweaters Sweatshirts_Hoodies "

@@ -14,7 +14,7 @@ from fake_dataset import annotation_row, joints, make_dataset
 from PIL import Image
 
 from xmdpt_cli.data.deepfashion import Listing, find_dataset
-from xmdpt_cli.data.people import MOST_SOURCES
+from xmdpt_cli.data.sources.people import MOST_SOURCES
 from xmdpt_cli.errors import XmdptError
 
 

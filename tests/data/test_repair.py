@@ -11,10 +11,10 @@ import pytest
 from fake_dataset import FakeEncoder, make_dataset
 from memory_store import MemoryStore
 
-from xmdpt_cli.data.check import check_dataset
+from xmdpt_cli.data.check.dataset import check_dataset
+from xmdpt_cli.data.check.repair import Repair, repair_dataset
 from xmdpt_cli.data.deepfashion import find_dataset
 from xmdpt_cli.data.prepare import prepare_dataset
-from xmdpt_cli.data.repair import Repair, repair_dataset
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import only_process
 from xmdpt_cli.stores import LocalStore

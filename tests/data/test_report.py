@@ -17,15 +17,15 @@ import pytest
 from fake_dataset import FakeEncoder, make_dataset
 from PIL import Image
 
-from xmdpt_cli.data.check import check_dataset
+from xmdpt_cli.data.check.dataset import check_dataset
 from xmdpt_cli.data.deepfashion import find_dataset
 from xmdpt_cli.data.pairs import PairDataset
 from xmdpt_cli.data.pose import COLOURS, JOINTS
 from xmdpt_cli.data.prepare import prepare_dataset
-from xmdpt_cli.data.report import write_report
-from xmdpt_cli.data.report_charts import MOST_BARS, bins, histogram
-from xmdpt_cli.data.report_facts import gather, left_out, spread
-from xmdpt_cli.data.report_sheet import CELL, make_strip, with_joints
+from xmdpt_cli.data.report.charts import MOST_BARS, bins, histogram
+from xmdpt_cli.data.report.facts import gather, left_out, spread
+from xmdpt_cli.data.report.sheet import CELL, make_strip, with_joints
+from xmdpt_cli.data.report.write import write_report
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.progress import silent
 from xmdpt_cli.stores import LocalStore
@@ -47,8 +47,8 @@ def out(prepared: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer pairs to draw, where they are not what a test looks at."""
-    monkeypatch.setattr("xmdpt_cli.data.report.TRAIN_PAIRS", 2)
-    monkeypatch.setattr("xmdpt_cli.data.report.TEST_PAIRS", 1)
+    monkeypatch.setattr("xmdpt_cli.data.report.write.TRAIN_PAIRS", 2)
+    monkeypatch.setattr("xmdpt_cli.data.report.write.TEST_PAIRS", 1)
 
 
 def edit_manifest(out: Path, **change: Any) -> None:

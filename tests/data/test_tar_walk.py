@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from fake_dataset import FakeEncoder, make_dataset
 
-from xmdpt_cli.data.check_shard import walk_shard
+from xmdpt_cli.data.check.shard import walk_shard
+from xmdpt_cli.data.check.tar_walk import TarWalk
 from xmdpt_cli.data.deepfashion import find_dataset
 from xmdpt_cli.data.prepare import prepare_dataset
-from xmdpt_cli.data.tar_walk import TarWalk
 from xmdpt_cli.stores import LocalStore
 
 

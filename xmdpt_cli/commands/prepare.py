@@ -246,9 +246,10 @@ def _all_there(folder: Path, parts: Sequence[str]) -> bool | None:
 def _openpose(listing: Listing, source: str | None, device: str) -> OpenPose | None:
     if not listing.without_keypoints():
         return None
+    from xmdpt_cli.data.decode import cores
     from xmdpt_cli.encoders.openpose import DEFAULT_OPENPOSE, OpenPose
 
-    return OpenPose.load(source or DEFAULT_OPENPOSE, device=device)
+    return OpenPose.load(source or DEFAULT_OPENPOSE, device=device, threads=cores())
 
 
 def _estimate(
@@ -364,7 +365,7 @@ def _after(outs: dict[int, str], annotations: Path | None) -> list[str]:
     """What people look at before they train, and the keypoints if asked for."""
     from xmdpt_cli.data.export import write_annotations
     from xmdpt_cli.data.keypoint_rows import keypoint_rows
-    from xmdpt_cli.data.report import write_report
+    from xmdpt_cli.data.report.write import write_report
 
     made = []
     for out in outs.values():

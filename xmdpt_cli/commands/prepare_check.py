@@ -17,8 +17,8 @@ def check(talk: Talk, place: str, repair: bool, *, final: bool) -> bool:
     With ``final`` this is all the command does: what is wrong and was not mended is an error.
     Otherwise preparing goes on from here, and nothing is printed as a result.
     """
-    from xmdpt_cli.data.check import check_dataset
-    from xmdpt_cli.data.repair import repair_dataset
+    from xmdpt_cli.data.check.dataset import check_dataset
+    from xmdpt_cli.data.check.repair import repair_dataset
     from xmdpt_cli.stores import open_store
 
     store = open_store(place)

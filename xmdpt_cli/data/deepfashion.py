@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from xmdpt_cli.data.assembly import Assembly, make_listing, refuse_unusable
-from xmdpt_cli.data.keypoint_files import KeypointFiles, read_keypoint_files
-from xmdpt_cli.data.layouts import Pictures, Place, find_pictures, read_places
 from xmdpt_cli.data.listing import Garment, Listing, Pair, PictureFile, PictureRef
 from xmdpt_cli.data.lists import SPLITS, Problem
 from xmdpt_cli.data.names import ImageName, parse_name
-from xmdpt_cli.data.pair_lists import PairLists, read_pair_lists
-from xmdpt_cli.data.people import WANTED as PEOPLE_WANTED
-from xmdpt_cli.data.people import find_people, list_people
+from xmdpt_cli.data.sources.assembly import Assembly, make_listing, refuse_unusable
+from xmdpt_cli.data.sources.keypoint_files import KeypointFiles, read_keypoint_files
+from xmdpt_cli.data.sources.layouts import Pictures, Place, find_pictures, read_places
+from xmdpt_cli.data.sources.pair_lists import PairLists, read_pair_lists
+from xmdpt_cli.data.sources.people import WANTED as PEOPLE_WANTED
+from xmdpt_cli.data.sources.people import find_people, list_people
 from xmdpt_cli.errors import ConfigError, XmdptError
 
 __all__ = [

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from xmdpt_cli.data.listing import Listing
 from xmdpt_cli.data.lists import HEADER, SPLITS
 from xmdpt_cli.data.names import ImageName, match_key
-from xmdpt_cli.data.own_keypoints import ANNOTATIONS, POSE
 from xmdpt_cli.data.pose import FRAME_HEIGHT, FRAME_WIDTH, JOINTS, PADDING, Keypoints
+from xmdpt_cli.data.sources.own_keypoints import ANNOTATIONS, POSE
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_text
 

@@ -26,7 +26,7 @@ from xmdpt_cli.data.shards import FLIP
 from xmdpt_cli.data.table import Column, Part, Table, parse_index
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import Picture
-from xmdpt_cli.stores import open_store
+from xmdpt_cli.stores import Store, open_store
 
 CONNECTIONS = 8  # at a time to a server; sshd turns away more than 10 that are not let in yet
 _MAP_CACHE_BYTES = 256 * 2**20  # drawn pose maps kept in memory: 1,365 of them at 256 px
@@ -88,7 +88,7 @@ class PairDataset:
     its index; a lost shard shows when it is read), or has no pair in this split.
     """
 
-    def __init__(self, path: str | Path, split: str = "train") -> None:
+    def __init__(self, path: str | Path | Store, split: str = "train") -> None:
         self.store = open_store(path)
         self.path = self.store.url
         self.split = split

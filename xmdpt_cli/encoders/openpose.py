@@ -42,16 +42,21 @@ class OpenPose:
     in the object, so several threads may share one.
     """
 
-    def __init__(self, detector: Any, origin: Origin | None = None) -> None:
-        self._detector = detector
+    def __init__(self, detector: Any, origin: Origin | None = None, threads: int = 1) -> None:
+        self._detector, self.threads = detector, threads
         self._origin = origin or Origin("given", type(detector).__name__)
 
     @classmethod
     def load(
-        cls, source: str | Path = DEFAULT_OPENPOSE, *, device: str | torch.device = "cpu"
+        cls,
+        source: str | Path = DEFAULT_OPENPOSE,
+        *,
+        device: str | torch.device = "cpu",
+        threads: int = 1,
     ) -> OpenPose:
         """From a hub id, a folder with ``body_pose_model.pth``, or that file itself.
 
+        ``threads``: for what ``keypoints_batch`` does before and after the network.
         Raises XmdptError saying what to fetch and where to put it.
         """
         origin = _find_body(source)
@@ -67,7 +72,7 @@ class OpenPose:
                 f"not OpenPose's body network: {path} ({reason(err)})", "fetch or copy it again"
             ) from None
         detector.body_estimation.to(device)
-        return cls(detector, origin)
+        return cls(detector, origin, threads)
 
     def describe(self) -> dict[str, Any]:
         """JSON-ready: what identifies the keypoints it finds.
@@ -89,17 +94,17 @@ class OpenPose:
         return _best(self._detector.detect_poses(reduced), reduced, picture)
 
     def keypoints_batch(
-        self, pictures: Sequence[Picture], *, threads: int = 1
+        self, pictures: Sequence[Picture], *, threads: int | None = None
     ) -> list[NDArray[np.float64] | None]:
         """``keypoints`` of pictures of any sizes, in order.
 
         The network sees pictures of one shape (after scaling to 184 rows) together; what comes
-        before and after it is done a picture at a time, on ``threads`` threads.
+        before and after it is done a picture at a time, on ``threads`` threads [those of load].
         """
         found: list[NDArray[np.float64] | None] = [None] * len(pictures)
         usable = [i for i, picture in enumerate(pictures) if _can_show_a_person(picture)]
         reduced = [_reduce(pictures[i]) for i in usable]
-        people = detect_batch(self._detector, reduced, threads=threads)
+        people = detect_batch(self._detector, reduced, threads=threads or self.threads)
         for i, shown, persons in zip(usable, reduced, people, strict=True):
             found[i] = _best(persons, shown, pictures[i])
         return found

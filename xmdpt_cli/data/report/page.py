@@ -8,11 +8,11 @@ from html import escape
 from typing import Any
 
 from xmdpt_cli.data.pose import JOINTS
-from xmdpt_cli.data.report_charts import bars, histogram, legend
-from xmdpt_cli.data.report_facts import SplitFacts
-from xmdpt_cli.data.report_sheet import Strip
-from xmdpt_cli.data.report_style import STYLE
-from xmdpt_cli.data.report_tables import human_bytes, left_out_table, made_with, shard_table
+from xmdpt_cli.data.report.charts import bars, histogram, legend
+from xmdpt_cli.data.report.facts import SplitFacts
+from xmdpt_cli.data.report.sheet import Strip
+from xmdpt_cli.data.report.style import STYLE
+from xmdpt_cli.data.report.tables import human_bytes, left_out_table, made_with, shard_table
 
 
 def page(manifest: dict[str, Any], splits: Sequence[SplitFacts], strips: Sequence[Strip]) -> str:

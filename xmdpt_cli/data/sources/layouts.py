@@ -15,16 +15,16 @@ from pathlib import Path
 
 from xmdpt_cli.data.listing import PictureFile
 from xmdpt_cli.data.lists import Problem
-from xmdpt_cli.data.lmdb_pictures import (
+from xmdpt_cli.data.names import SUFFIXES, ImageName, match_name
+from xmdpt_cli.data.sources.lmdb_pictures import (
     DATA,
     choose_environment,
     lmdb_folders,
     read_environment,
 )
-from xmdpt_cli.data.names import SUFFIXES, ImageName, match_name
-from xmdpt_cli.data.padding import are_padded
-from xmdpt_cli.data.sameness import StoredPicture
-from xmdpt_cli.data.scan import Folder, Scan
+from xmdpt_cli.data.sources.padding import are_padded
+from xmdpt_cli.data.sources.sameness import StoredPicture
+from xmdpt_cli.data.sources.scan import Folder, Scan
 
 GENDERS = ("MEN", "WOMEN")
 _DEPTH = 2  # folders below WOMEN/: category and item

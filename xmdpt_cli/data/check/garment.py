@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from xmdpt_cli.data.check.tar_walk import Member
 from xmdpt_cli.data.index import SamplePlace, TensorPlace, ViewPlace
 from xmdpt_cli.data.pose import JOINTS
-from xmdpt_cli.data.tar_walk import Member
 
 SUFFIXES = ("png", "keypoints.npy", "safetensors")  # of a view's members
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from xmdpt_cli.data.listing import cut_padding
 from xmdpt_cli.data.names import match_key
-from xmdpt_cli.data.scan import printable
+from xmdpt_cli.data.sources.scan import printable
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import decode_image
 

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from xmdpt_cli.data.check import read_settings, try_manifest
-from xmdpt_cli.data.check_report import CheckReport, Finding
-from xmdpt_cli.data.check_shard import Walked, walk_shard
+from xmdpt_cli.data.check.dataset import read_settings, try_manifest
+from xmdpt_cli.data.check.findings import CheckReport, Finding
+from xmdpt_cli.data.check.shard import Walked, walk_shard
 from xmdpt_cli.data.index import ShardIndex, index_name, read_index, write_index
 from xmdpt_cli.data.manifest import MANIFEST
 from xmdpt_cli.errors import XmdptError

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from xmdpt_cli.data.keypoint_files import STEMS
-from xmdpt_cli.data.layouts import Place
 from xmdpt_cli.data.lists import SPLITS, ListedPair, Problem, read_pairs_csv, read_pairs_pidm
+from xmdpt_cli.data.sources.keypoint_files import STEMS
+from xmdpt_cli.data.sources.layouts import Place
 
 
 @dataclass

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from xmdpt_cli.data.keypoint_files import KeypointFiles
-from xmdpt_cli.data.layouts import Pictures
 from xmdpt_cli.data.listing import Garment, Listing, Pair
 from xmdpt_cli.data.lists import SPLITS, ListedPair, Problem
 from xmdpt_cli.data.names import ImageName
 from xmdpt_cli.data.pose import Keypoints
-from xmdpt_cli.data.sameness import Sameness, StoredPicture
-from xmdpt_cli.data.slugs import key_slug, view_slug
+from xmdpt_cli.data.sources.keypoint_files import KeypointFiles
+from xmdpt_cli.data.sources.layouts import Pictures
+from xmdpt_cli.data.sources.sameness import Sameness, StoredPicture
+from xmdpt_cli.data.sources.slugs import key_slug, view_slug
 from xmdpt_cli.errors import XmdptError
 
 View = tuple[StoredPicture, "Keypoints | None"]

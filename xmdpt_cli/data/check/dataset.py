@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from xmdpt_cli.data.check_across import AcrossShards
-from xmdpt_cli.data.check_report import CheckReport, Finding
-from xmdpt_cli.data.check_shard import RUN_AGAIN, ShardCheck
+from xmdpt_cli.data.check.across import AcrossShards
+from xmdpt_cli.data.check.findings import CheckReport, Finding
+from xmdpt_cli.data.check.shard import RUN_AGAIN, ShardCheck
 from xmdpt_cli.data.index import index_name
 from xmdpt_cli.data.lists import SPLITS
 from xmdpt_cli.data.manifest import BEGUN, BESIDE, FORMAT, MANIFEST, VERSION, read_manifest
@@ -139,7 +139,7 @@ def _strays(names: Iterable[str], shards: list[str], report: CheckReport) -> Non
         if name in known:
             continue
         if name.endswith(".part"):
-            message, hint = "left by something interrupted", "repair removes it"
+            message, hint = "left by something interrupted", "--repair removes it"
             report.add(Finding("stray-part", message, hint, name))
         elif SHARD_NAME.fullmatch(name.replace(".index.json", ".tar")):
             message = f"a shard's file that {MANIFEST} does not list"

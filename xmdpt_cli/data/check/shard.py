@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
-from xmdpt_cli.data.check_garment import Trouble, check_garment
-from xmdpt_cli.data.check_report import Finding
+from xmdpt_cli.data.check.findings import Finding
+from xmdpt_cli.data.check.garment import Trouble, check_garment
+from xmdpt_cli.data.check.tar_walk import BrokenTarError, TarWalk
 from xmdpt_cli.data.index import SamplePlace, ShardIndex, index_name, read_index
 from xmdpt_cli.data.manifest import MANIFEST
-from xmdpt_cli.data.tar_walk import BrokenTarError, TarWalk
 from xmdpt_cli.stores import Store
 
 RUN_AGAIN = "run the same prepare command again"
-REMAKE = "let repair remove the shard, then run the same prepare command again: it makes that shard"
-REBUILD = "repair rebuilds the index from the shard"
+REMAKE = "--repair removes the shard; with --root, or by the command that made it, it is made again"
+REBUILD = "--repair rebuilds the index from the shard"
 AS_PREPARED = "the shard is as it was prepared: prepare again into a new folder"
 
 

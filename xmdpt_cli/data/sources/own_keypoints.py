@@ -6,10 +6,10 @@ import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from xmdpt_cli.data.keypoint_files import KeypointFiles
 from xmdpt_cli.data.lists import Problem, Rows, read_own_annotations, read_pose_txt, to_fractions
 from xmdpt_cli.data.names import match_name
 from xmdpt_cli.data.pose import Keypoints
+from xmdpt_cli.data.sources.keypoint_files import KeypointFiles
 
 ANNOTATIONS = "annotations.csv"  # the published form, the name a path below the root; 256x176
 POSE = "pose"  # pose/alice/front.jpg.txt or pose/alice/front.txt; padded 256x256 frame

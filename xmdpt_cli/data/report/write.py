@@ -5,9 +5,9 @@ from __future__ import annotations
 from xmdpt_cli.data.lists import SPLITS
 from xmdpt_cli.data.manifest import read_manifest
 from xmdpt_cli.data.pairs import PairDataset
-from xmdpt_cli.data.report_facts import SplitFacts, gather, spread
-from xmdpt_cli.data.report_page import page
-from xmdpt_cli.data.report_sheet import TEST_PAIRS, TRAIN_PAIRS, Strip, contact_sheet, make_strip
+from xmdpt_cli.data.report.facts import SplitFacts, gather, spread
+from xmdpt_cli.data.report.page import page
+from xmdpt_cli.data.report.sheet import TEST_PAIRS, TRAIN_PAIRS, Strip, contact_sheet, make_strip
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import fast_png_bytes
 from xmdpt_cli.progress import Progress, silent
@@ -32,7 +32,7 @@ def write_report(store: Store, progress: Progress = silent) -> list[str]:
     for split in SPLITS:
         if not counts[split]["pairs"]:
             continue
-        dataset = PairDataset(store.url, split)
+        dataset = PairDataset(store, split)
         done = sum(facts.images for facts in splits)
         splits.append(gather(dataset, progress, done, total))
         wanted = TRAIN_PAIRS if split == "train" else TEST_PAIRS

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-from xmdpt_cli.data.report_facts import LeftOut, left_out, table_of
+from xmdpt_cli.data.report.facts import LeftOut, left_out, table_of
 
 LISTED = 1000  # files left out that the page names; dataset.json names all
 # in the manifest, and told elsewhere on the page

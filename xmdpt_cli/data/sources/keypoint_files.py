@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from xmdpt_cli.data.layouts import GENDERS, Place
 from xmdpt_cli.data.lists import (
     SPLITS,
     Problem,
@@ -17,6 +16,7 @@ from xmdpt_cli.data.lists import (
 )
 from xmdpt_cli.data.names import ImageName
 from xmdpt_cli.data.pose import Keypoints
+from xmdpt_cli.data.sources.layouts import GENDERS, Place
 
 # The published files say "fasion"; corrected copies exist.
 STEMS = ("fasion-resize", "fashion-resize", "fasion", "fashion")

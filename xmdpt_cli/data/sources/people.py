@@ -13,15 +13,15 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
-from xmdpt_cli.data.assembly import make_listing
-from xmdpt_cli.data.keypoint_files import KeypointFiles
 from xmdpt_cli.data.listing import Garment, Listing, Pair, PictureFile
 from xmdpt_cli.data.lists import Problem
 from xmdpt_cli.data.names import SUFFIXES, match_name
-from xmdpt_cli.data.own_keypoints import OwnKeypoints
-from xmdpt_cli.data.padding import are_padded
-from xmdpt_cli.data.scan import Folder, Scan, is_picture_name
-from xmdpt_cli.data.slugs import key_slug, view_slug
+from xmdpt_cli.data.sources.assembly import make_listing
+from xmdpt_cli.data.sources.keypoint_files import KeypointFiles
+from xmdpt_cli.data.sources.own_keypoints import OwnKeypoints
+from xmdpt_cli.data.sources.padding import are_padded
+from xmdpt_cli.data.sources.scan import Folder, Scan, is_picture_name
+from xmdpt_cli.data.sources.slugs import key_slug, view_slug
 from xmdpt_cli.errors import XmdptError
 
 MOST_SOURCES = 8  # per target; DeepFashion has about 3

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from xmdpt_cli.data.check_garment import GarmentCheck, check_pairs
-from xmdpt_cli.data.check_report import CheckReport, Finding
+from xmdpt_cli.data.check.findings import CheckReport, Finding
+from xmdpt_cli.data.check.garment import GarmentCheck, check_pairs
 from xmdpt_cli.data.index import SamplePlace, ViewPlace
 from xmdpt_cli.data.lists import SPLITS
 

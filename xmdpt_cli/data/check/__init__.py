@@ -1,0 +1,1 @@
+"""Is a prepared dataset whole, and what mends it."""

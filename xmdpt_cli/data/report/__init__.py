@@ -1,0 +1,1 @@
+"""What people look at before they train: a contact sheet and a page."""

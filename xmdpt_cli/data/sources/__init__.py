@@ -1,0 +1,1 @@
+"""Where pictures, pairs and keypoints lie on people's disks."""
