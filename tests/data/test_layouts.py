@@ -18,6 +18,7 @@ from PIL import Image
 from xmdpt_cli.data.deepfashion import Listing, find_dataset, parse_name
 from xmdpt_cli.data.listing import PictureFile
 from xmdpt_cli.data.sources.padding import are_padded
+from xmdpt_cli.data.sources.stored import Sameness
 from xmdpt_cli.errors import ConfigError, XmdptError
 
 
@@ -107,6 +108,18 @@ def test_a_few_stray_pictures_do_not_hide_the_dataset(tmp_path: Path) -> None:
     listing = find_dataset(root)
     assert same(listing, before)
     assert "pictures not used: flat names in the root" in listing.notes
+
+
+def test_pictures_still_in_their_archive(tmp_path: Path) -> None:
+    root = make_dataset(tmp_path)
+    shutil.rmtree(root / "img_highres")
+    (root / "img_highres.zip").write_bytes(b"PK")
+    for remove in (False, True):
+        for path in root.glob("*.csv") if remove else ():
+            path.unlink()
+        with pytest.raises(XmdptError) as error:
+            find_dataset(root)
+        assert error.value.hint.startswith("unpack img_highres.zip; put the raw pictures")
 
 
 def test_layout_is_one_of_three(tmp_path: Path) -> None:
@@ -288,6 +301,25 @@ def test_one_picture_in_two_folders_or_two_forms(tmp_path: Path) -> None:
         f"train_highres/{png.stem}.jpg": True,
     }
     assert "test_highres" in reasons(listing)[f"train_highres/{twice}"]
+
+
+def test_comparing_pictures_reads_little(tmp_path: Path) -> None:
+    refs = []
+    for name, data in (("a", b"x" * 100), ("b", b"x" * 100), ("c", b"y" * 100), ("d", b"x")):
+        (tmp_path / name).write_bytes(data)
+        refs.append(PictureFile(name, tmp_path / name))
+    a, b, c, d = refs
+    same = Sameness(left=400)
+    for _ in range(3):  # remembered, whichever way round it is asked
+        assert same.same(a, b)
+        assert same.same(b, a)
+    assert not same.same(a, d)  # of another size: not read
+    assert same.left == 200
+    assert not same.same(a, c)
+    assert not same.stopped
+    assert not same.same(b, c)
+    assert same.stopped
+    assert not Sameness().same(a, PictureFile("gone", tmp_path / "gone"))
 
 
 def test_links_in_circles_end(tmp_path: Path) -> None:

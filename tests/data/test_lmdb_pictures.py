@@ -139,6 +139,17 @@ def test_padded_pictures_in_lmdb_are_cut(shared: Callable[[str], Path], tmp_path
     )
 
 
+def test_lmdb_without_lists_by_garment(packed: Path) -> None:
+    for path in packed.glob("*pairs*"):
+        path.unlink()
+    with pytest.raises(XmdptError, match="no list of pairs"):
+        find_dataset(packed)
+    listing = find_dataset(packed, layout="people")
+    assert listing.images() == 21
+    assert listing.without_keypoints() == 0
+    assert {p.shape for p in pixels(listing).values()} == {(256, 256, 3)}
+
+
 def test_a_missing_picture_and_a_broken_one(packed: Path, tmp_path: Path) -> None:
     gone = "256-img/MEN/Tees_Tanks/id_00000001/01_1_front.jpg"
     environment = lmdb.open(str(packed / "256-256"), map_size=2**28)

@@ -206,6 +206,34 @@ def test_deepfashion_as_people_groups_by_garment(tmp_path: Path) -> None:
         assert split[key] == split[key[:-1] + "1"]
 
 
+def test_deepfashion_as_people_leaves_other_folders_alone(tmp_path: Path) -> None:
+    root = make_dataset(tmp_path)
+    want = find_dataset(root, layout="people").digest()
+    shutil.copytree(root / "img_highres" / "MEN", root / "img" / "MEN")  # less good ones
+    crowd(root / "official", 1)
+    for name in ("a.jpg", "b.jpg"):
+        picture(root, name)
+    assert find_dataset(root, layout="people").digest() == want
+    # but a few such names among one's own pictures do not count
+    own = crowd(tmp_path / "own", 10)
+    for name in ("1_front", "2_side"):
+        picture(own, f"MEN/Denim/id_00000001/01_{name}.jpg")
+    picture(own, "person 1/fashionMENDenimid0000000101_1front.jpg")
+    folders = by_folder(find_dataset(own, layout="people"))
+    assert set(folders) == {f"person {i}" for i in range(10)} | {"MEN/Denim/id_00000001"}
+
+
+def test_a_raw_tree_deeper_than_usual(tmp_path: Path) -> None:
+    root = make_dataset(tmp_path / "a" / "b" / "c")
+    item = next((root / "img_highres" / "MEN" / "Tees_Tanks").iterdir())
+    for path in list(item.glob("01_*")):
+        shutil.copy(path, path.with_name("02" + path.name[2:]))
+    listing = find_dataset(tmp_path)
+    assert "garments of DeepFashion" in listing.notes[0]
+    assert len(listing.garments) == 8
+    assert all(len(garment.views) == 3 for garment in listing.garments)
+
+
 def test_real_pictures_without_lists(shared: Callable[[str], Path], tmp_path: Path) -> None:
     (tmp_path / "img_highres").symlink_to(shared("deepfashion_sample") / "img_highres")
     with pytest.raises(XmdptError, match="no list of pairs") as error:

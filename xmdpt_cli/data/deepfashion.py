@@ -14,10 +14,10 @@ from xmdpt_cli.data.lists import SPLITS, Problem
 from xmdpt_cli.data.names import ImageName, parse_name
 from xmdpt_cli.data.sources.assembly import Assembly, make_listing, refuse_unusable
 from xmdpt_cli.data.sources.keypoint_files import KeypointFiles, read_keypoint_files
-from xmdpt_cli.data.sources.layouts import Pictures, Place, find_pictures, read_places
+from xmdpt_cli.data.sources.layouts import STRAY, Pictures, Place, find_pictures, read_places
 from xmdpt_cli.data.sources.pair_lists import PairLists, read_pair_lists
 from xmdpt_cli.data.sources.people import WANTED as PEOPLE_WANTED
-from xmdpt_cli.data.sources.people import find_people, list_people
+from xmdpt_cli.data.sources.people import find_people, garments_of, list_people
 from xmdpt_cli.errors import ConfigError, XmdptError
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "find_dataset", "parse_name",
 ]  # fmt: skip
 
+_ARCHIVES = ("img_highres.zip", "img.zip", "train_highres.zip", "test_highres.zip")
 LAYOUTS = ("auto", "deepfashion", "people")
 _LISTS_WANTED = (
     "beside the pictures, put either fasion-resize-pairs-train.csv, fasion-resize-pairs-test.csv "
@@ -74,18 +75,28 @@ def find_dataset(
 
 def _find(root: Path, layout: str, detect: bool, sizes: tuple[int, ...], seed: int) -> Listing:
     places = read_places(root)
+    pictures = find_pictures(root, places, sizes)
     if layout != "people":
-        pictures = find_pictures(root, places, sizes)
         lists = read_pair_lists(root, places)
         if layout == "deepfashion" or lists.label or (pictures is not None and pictures.found):
             return _find_deepfashion(root, places, pictures, lists, detect)
     people = find_people(root)
-    if layout == "auto" and people.empty:
+    if layout == "auto" and not people.pictures:
         raise XmdptError(
             f"{root} holds neither pictures nor lists of DeepFashion, nor pictures of one's own",
-            f"{_PICTURES_WANTED}; {_LISTS_WANTED}; or {PEOPLE_WANTED}",
+            f"{_unpack(places)}{_PICTURES_WANTED}; {_LISTS_WANTED}; or {PEOPLE_WANTED}",
         )
+    # A few pictures that happen to have such names do not make it DeepFashion.
+    if pictures is not None and len(pictures.found) > STRAY * people.pictures:
+        people = garments_of(root, pictures)
     return list_people(people, None if detect else read_keypoint_files(root, places), seed)
+
+
+def _unpack(places: list[Place]) -> str:
+    """What to do first where the pictures still lie in their archive."""
+    names = (place.below(file) for place in places for file in sorted(place.files))
+    archive = next((n for n in names if n.rsplit("/", 1)[-1] in _ARCHIVES), None)
+    return f"unpack {archive}; " if archive else ""
 
 
 def _find_deepfashion(
@@ -95,7 +106,8 @@ def _find_deepfashion(
         what = "lists but no pictures" if lists.label else "neither pictures nor lists"
         raise XmdptError(
             f"{root} holds {what} of DeepFashion",
-            _PICTURES_WANTED if lists.label else f"{_PICTURES_WANTED}; {_LISTS_WANTED}",
+            _unpack(places)
+            + (_PICTURES_WANTED if lists.label else f"{_PICTURES_WANTED}; {_LISTS_WANTED}"),
         )
     if not lists.label:
         raise XmdptError(
@@ -117,4 +129,6 @@ def _find_deepfashion(
         *lists.notes,
         *(keypoints.notes or [f"keypoints: {no_keypoints}"]),
     ]
+    if assembly.same.stopped:
+        notes.append("identical views: looked for among the first 256 MiB of equal size only")
     return make_listing(root, list(assembly.garments.values()), problems, notes, "deepfashion")

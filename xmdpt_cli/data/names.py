@@ -18,7 +18,7 @@ _ENDS = rf"\.((?i:{'|'.join(SUFFIXES)}))"
 _FLAT_PARTS = r"fashion(MEN|WOMEN)([^/]+?)id(\d{8})(\d{2})_(\d)([a-z]+)"
 _TREE_PARTS = r"(MEN|WOMEN)/([^/]+)/id_(\d{8})/(\d{2})_(\d)_([a-z]+)"
 _FLAT = re.compile(rf"^{_FLAT_PARTS}{_ENDS}$")
-_TREE = re.compile(rf"^(?:.*/)?{_TREE_PARTS}{_ENDS}$")
+TREE = re.compile(rf"^(?:.*/)?{_TREE_PARTS}{_ENDS}$")
 # Keys of a database: any prefix (`256-`, `img/`) that does not run into the name; the suffix may
 # be gone.
 _KEYS = tuple(
@@ -71,7 +71,7 @@ class ImageName(NamedTuple):
 
 def match_name(text: str) -> ImageName | None:
     """Either form -> its parts, None for anything else; folders before either are ignored."""
-    return _parts(_FLAT.match(text.rsplit("/", 1)[-1]) or _TREE.match(text))
+    return _parts(_FLAT.match(text.rsplit("/", 1)[-1]) or TREE.match(text))
 
 
 def match_key(text: str) -> ImageName | None:

@@ -15,7 +15,10 @@ from xmdpt_cli.data.manifest import MANIFEST
 from xmdpt_cli.stores import Store
 
 RUN_AGAIN = "run the same prepare command again"
-REMAKE = "--repair removes the shard; with --root, or by the command that made it, it is made again"
+REMAKE = (
+    "--repair removes the shard, and then the command that made the dataset, or "
+    "--repair --root ROOT at once, prepares it again"
+)
 REBUILD = "--repair rebuilds the index from the shard"
 AS_PREPARED = "the shard is as it was prepared: prepare again into a new folder"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from xmdpt_cli.data.listing import Garment, Listing, Pair
@@ -11,8 +11,8 @@ from xmdpt_cli.data.names import ImageName
 from xmdpt_cli.data.pose import Keypoints
 from xmdpt_cli.data.sources.keypoint_files import KeypointFiles
 from xmdpt_cli.data.sources.layouts import Pictures
-from xmdpt_cli.data.sources.sameness import Sameness, StoredPicture
 from xmdpt_cli.data.sources.slugs import key_slug, view_slug
+from xmdpt_cli.data.sources.stored import Sameness, StoredPicture, as_padded
 from xmdpt_cli.errors import XmdptError
 
 View = tuple[StoredPicture, "Keypoints | None"]
@@ -76,7 +76,7 @@ class Assembly:
         if others:
             what = f"duplicate picture: {first.name} is used, {others[0].name} is not"
             self.problems.append(Problem(first.name, what, kept=True))
-        picture = replace(first, padded=True) if self.pictures.padded else first  # type: ignore[type-var]
+        picture = as_padded(first) if self.pictures.padded else first
         if self.keypoints is None:
             return picture, None
         try:

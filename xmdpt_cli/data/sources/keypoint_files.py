@@ -66,7 +66,7 @@ def read_keypoint_files(root: Path, places: Sequence[Place]) -> KeypointFiles:
         gaps = " where an annotation row is missing" if files.rows else ""
         files.notes.append(f"keypoints: {files.pose}/, padded 256x256 frame{gaps}")
         txt = "pose txt in the padded 256x256 frame"
-        files.label = f"{files.label}, {txt}" if files.label else txt
+        files.label = f"{files.label}, pose txt for the rest" if files.label else txt
     return files
 
 

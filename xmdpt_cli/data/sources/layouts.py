@@ -23,12 +23,12 @@ from xmdpt_cli.data.sources.lmdb_pictures import (
     read_environment,
 )
 from xmdpt_cli.data.sources.padding import are_padded
-from xmdpt_cli.data.sources.sameness import StoredPicture
 from xmdpt_cli.data.sources.scan import Folder, Scan
+from xmdpt_cli.data.sources.stored import StoredPicture
 
 GENDERS = ("MEN", "WOMEN")
 _DEPTH = 2  # folders below WOMEN/: category and item
-_STRAY = 0.1  # a source of fewer than this share of another's pictures is not the dataset
+STRAY = 0.1  # a source of fewer than this share of another's pictures is not the dataset
 # In the order in which they are looked for; "" is the folder itself.
 _FAMILIES = (
     ("img_highres",), ("img",), ("",), ("train_highres", "test_highres"), ("train", "test"),
@@ -92,7 +92,7 @@ def find_pictures(root: Path, places: Iterable[Place], sizes: tuple[int, ...]) -
     places = list(places)
     sources = [s for place in places for s in _file_sources(root, place)]
     full = [source for source in sources if source.found]
-    enough = _STRAY * max((len(source.found) for source in full), default=0)
+    enough = STRAY * max((len(source.found) for source in full), default=0)
     chosen = next((source for source in sources if len(source.found) >= enough), None)
     if chosen is not None and chosen.found:
         chosen.padded = are_padded([pictures[0] for pictures in chosen.found.values()])

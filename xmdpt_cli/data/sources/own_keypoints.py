@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from xmdpt_cli.data.lists import Problem, Rows, read_own_annotations, read_pose_txt, to_fractions
-from xmdpt_cli.data.names import match_name
+from xmdpt_cli.data.names import match_key
 from xmdpt_cli.data.pose import Keypoints
 from xmdpt_cli.data.sources.keypoint_files import KeypointFiles
 
@@ -57,7 +57,7 @@ class OwnKeypoints:
                 continue
             except (OSError, ValueError) as err:
                 self._broken(file, err)
-        published = match_name(picture)
+        published = match_key(picture)
         if published is None:
             return None
         try:

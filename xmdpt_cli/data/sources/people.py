@@ -1,7 +1,7 @@
 """Own data: a folder of pictures for each person, no lists.
 
-A group is a folder that directly holds pictures, at any depth, or one garment where the pictures
-have DeepFashion's names. Pairs are drawn within a group, the test set by person.
+A group is a folder that directly holds pictures, at any depth; of DeepFashion's pictures it is a
+garment. Pairs are drawn within a group, the test set by person.
 """
 
 from __future__ import annotations
@@ -9,19 +9,20 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter
-from dataclasses import dataclass, field, replace
-from itertools import chain
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from xmdpt_cli.data.listing import Garment, Listing, Pair, PictureFile
 from xmdpt_cli.data.lists import Problem
-from xmdpt_cli.data.names import SUFFIXES, match_name
+from xmdpt_cli.data.names import TREE, match_key
 from xmdpt_cli.data.sources.assembly import make_listing
 from xmdpt_cli.data.sources.keypoint_files import KeypointFiles
+from xmdpt_cli.data.sources.layouts import Pictures
 from xmdpt_cli.data.sources.own_keypoints import OwnKeypoints
 from xmdpt_cli.data.sources.padding import are_padded
 from xmdpt_cli.data.sources.scan import Folder, Scan, is_picture_name
 from xmdpt_cli.data.sources.slugs import key_slug, view_slug
+from xmdpt_cli.data.sources.stored import StoredPicture, as_padded
 from xmdpt_cli.errors import XmdptError
 
 MOST_SOURCES = 8  # per target; DeepFashion has about 3
@@ -35,7 +36,7 @@ class Group:
 
     name: str  # the folder below the root, or DeepFashion's garment
     person: str  # who is in the training or in the test set as a whole
-    views: dict[str, PictureFile] = field(default_factory=dict)
+    views: dict[str, StoredPicture] = field(default_factory=dict)
 
 
 @dataclass
@@ -46,43 +47,59 @@ class People:
     groups: list[Group]
     problems: list[Problem]
     pictures: int = 0  # all of them, usable or not
-    published_names: bool = False  # DeepFashion's pictures, grouped by garment
+    garments: bool = False  # of DeepFashion
     loose: bool = False  # there are pictures directly in the root
 
-    @property
-    def empty(self) -> bool:
-        return not self.pictures
+
+Found = list[tuple[Group, str, StoredPicture]]
 
 
 def find_people(root: Path) -> People:
     """Look for groups in ``root``; nothing is decoded."""
     scan = Scan(root)
     people = People(root, [], scan.problems)
-    groups: dict[str, Group] = {}
-    named: list[bool] = []
+    found: Found = []
+    trees: list[bool] = []
     for folder in scan.walk(""):
         files = [file for file in folder.files if is_picture_name(file)]
         people.problems += _odd_entries(folder, files)
         people.pictures += len(files)
-        published = bool(files) and all(match_name(folder.below(file)) for file in files)
-        if files and not published and not folder.name:
+        if not files:
+            continue
+        if not folder.name:
             people.loose = True
             what = "a picture in no person's folder"
-            people.problems += [Problem(folder.below(file), what) for file in files]
+            people.problems += [Problem(file, what) for file in files]
             continue
-        named += [published] if files else []
-        for group, view, picture in (_published if published else _own)(root, folder, files):
-            there = groups.setdefault(group.name, group).views.setdefault(view, picture)
-            if there is not picture:
-                what = f"duplicate picture: {there.name} is used, this one is not"
-                people.problems.append(Problem(picture.name, what, kept=True))
-    people.published_names = bool(named) and all(named)
-    for name in sorted(groups):
-        views = groups[name].views
-        if len(views) > 1:
-            people.groups.append(groups[name])
+        # a raw tree deeper than layouts looks: one folder holds several colours
+        tree = all(TREE.match(folder.below(file)) for file in files)
+        trees.append(tree)
+        refs = [PictureFile(folder.below(f), root / folder.name / f) for f in files]
+        found += [_garment_of(ref) for ref in refs] if tree else _own(folder.name, refs)
+    people.garments = bool(trees) and all(trees)
+    return _grouped(people, found)
+
+
+def garments_of(root: Path, pictures: Pictures) -> People:
+    """DeepFashion's pictures by garment, without their lists."""
+    everything = [ref for refs in pictures.found.values() for ref in refs]
+    people = People(root, [], pictures.problems, len(everything), garments=True)
+    return _grouped(people, [_garment_of(ref) for ref in everything])
+
+
+def _grouped(people: People, found: Found) -> People:
+    """Put the groups of two and more into ``people``, sorted; say what is left."""
+    groups: dict[str, Group] = {}
+    for group, view, picture in found:
+        there = groups.setdefault(group.name, group).views.setdefault(view, picture)
+        if there is not picture:
+            what = f"duplicate picture: {there.name} is used, {picture.name} is not"
+            people.problems.append(Problem(there.name, what, kept=True))
+    for _, group in sorted(groups.items()):
+        if len(group.views) > 1:
+            people.groups.append(group)
         else:
-            only = next(iter(views.values()))
+            only = next(iter(group.views.values()))
             people.problems.append(Problem(only.name, "the only picture of this person"))
     return people
 
@@ -95,31 +112,21 @@ def _odd_entries(folder: Folder, files: list[str]) -> list[Problem]:
     return problems
 
 
-Found = list[tuple[Group, str, PictureFile]]
-
-
-def _own(root: Path, folder: Folder, files: list[str]) -> Found:
+def _own(folder: str, pictures: list[PictureFile]) -> Found:
     """The folder is a group; a view is called like its file, with the suffix where it must."""
-    stems = Counter(PurePosixPath(file).stem for file in files)
-    group = Group(folder.name, folder.name)
-    found = []
-    for file in files:
-        stem = PurePosixPath(file).stem
-        picture = PictureFile(folder.below(file), root / folder.name / file)
-        found.append((group, view_slug(stem if stems[stem] == 1 else file), picture))
-    return found
+    files = [PurePosixPath(picture.name) for picture in pictures]
+    stems = Counter(file.stem for file in files)
+    names = [file.stem if stems[file.stem] == 1 else file.name for file in files]
+    group = Group(folder, folder)
+    return [(group, view_slug(n), ref) for n, ref in zip(names, pictures, strict=True)]
 
 
-def _published(root: Path, folder: Folder, files: list[str]) -> Found:
-    """Groups are garments; a person is the item, whose colours are mostly worn by one model."""
-    found = []
-    for file in sorted(files, key=lambda f: SUFFIXES.index(f.rsplit(".", 1)[-1].lower())):
-        name = match_name(folder.below(file))
-        assert name is not None
-        group = Group(name.garment, f"{name.gender}/{name.category}/id_{name.item}")
-        picture = PictureFile(folder.below(file), root / folder.name / file)
-        found.append((group, view_slug(name.view), picture))
-    return found
+def _garment_of(picture: StoredPicture) -> tuple[Group, str, StoredPicture]:
+    """A person is the item: its colours are mostly worn by one model."""
+    name = match_key(picture.name)
+    assert name is not None, picture
+    group = Group(name.garment, f"{name.gender}/{name.category}/id_{name.item}")
+    return group, view_slug(name.view), picture
 
 
 def list_people(people: People, published: KeypointFiles | None, seed: int) -> Listing:
@@ -132,11 +139,8 @@ def list_people(people: People, published: KeypointFiles | None, seed: int) -> L
         raise XmdptError(_why_none(people), WANTED)
     test = _test_people({group.person for group in people.groups}, seed)
     keypoints = None if published is None else OwnKeypoints.read(people.root, published)
-    if people.published_names:
-        pictures = list(chain.from_iterable(g.views.values() for g in people.groups))
-        if are_padded(pictures):
-            for group in people.groups:
-                group.views = {v: replace(p, padded=True) for v, p in group.views.items()}
+    if people.garments:
+        _cut_padding(people.groups)
     garments, positions = [], Counter[str]()
     for group in people.groups:
         garment = Garment(key_slug(group.name), "test" if group.person in test else "train")
@@ -153,6 +157,12 @@ def list_people(people: People, published: KeypointFiles | None, seed: int) -> L
     waiting = sum(len(g.views) - len(g.keypoints) for g in garments)
     notes = _notes(people, len(test), seed, waiting, keypoints)
     return make_listing(people.root, garments, problems, notes, "people")
+
+
+def _cut_padding(groups: list[Group]) -> None:
+    if are_padded([picture for group in groups for picture in group.views.values()]):
+        for group in groups:
+            group.views = {v: as_padded(picture) for v, picture in group.views.items()}
 
 
 def _why_none(people: People) -> str:
@@ -198,7 +208,7 @@ def _pairs(group: Group, seed: int) -> list[tuple[str, str]]:
 def _notes(
     people: People, test: int, seed: int, waiting: int, keypoints: OwnKeypoints | None
 ) -> list[str]:
-    what = "garments of DeepFashion" if people.published_names else "own pictures, a folder each"
+    what = "garments of DeepFashion" if people.garments else "own pictures, a folder each"
     persons = len({group.person for group in people.groups})
     images = sum(len(group.views) for group in people.groups)
     count = "1 person" if persons == 1 else f"{persons} people"

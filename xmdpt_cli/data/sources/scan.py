@@ -58,7 +58,7 @@ class Scan:
             before = self._seen.setdefault(_identity(path), name)
             if before != name:
                 whom = {"": "the root", _ABOVE: "a folder above the root"}.get(before, before)
-                what = f"a link to {whom}: not followed, nothing is read twice"
+                what = f"a link to a folder that is read already, not followed: {whom}"
                 self.problems.append(Problem(printable(name), what, kept=True))
                 return None
             return self._sort(name, path)
