@@ -133,8 +133,11 @@ class RemoteStore:
 
         try:
             self._do("write", name, work)
-        except FileNotFoundError as err:  # the bucket, or a parent that cannot be made
-            raise self._explained("write", name, err) from None
+        except FileNotFoundError:  # the bucket; folders are made
+            raise XmdptError(
+                f"cannot write {self.url}/{name}: the place does not exist",
+                "make it, or check the URL",
+            ) from None
 
     def remove(self, name: str) -> None:
         if self.protocol in _READ_ONLY:
@@ -201,7 +204,7 @@ def _read(system: Any, path: str, offset: int, length: int | None) -> bytes:
         data: bytes = system.cat_file(path, start=offset, end=offset + length)
         return data
     except Exception as err:
-        if getattr(err, "status", None) == 416:  # HTTP: range not satisfiable
+        if getattr(err, "status", None) == 416 or "not satisfiable" in str(err):  # HTTP, S3
             return b""
         raise
 
