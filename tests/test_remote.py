@@ -230,9 +230,7 @@ def test_a_server_that_lets_nothing_be_written(
         monkeypatch.setitem(fsspec.config.conf, "sftp", {"key_filename": str(key)})
         store = open_store(sftp_url(server, tmp_path))
         assert store.read("a") == b"a"
-        with pytest.raises(
-            XmdptError, match="cannot write sftp://.*: .*Permission denied"
-        ) as error:
+        with pytest.raises(XmdptError, match=r"cannot write .*Permission denied") as error:
             store.write("a", b"b")
     assert "another folder" in error.value.hint
     assert (tmp_path / "a").read_text() == "a"

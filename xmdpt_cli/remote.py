@@ -33,6 +33,7 @@ _READ_ONLY = {"http", "https"}
 # Where a file can be half there while it is written, and a rename is one step; object stores
 # show an upload when it is whole, and rename by copying.
 _RENAMING = {"sftp", "ssh", "ftp", "smb", "hdfs", "webhdfs"}
+_REQUEST = 32_768  # bytes, sftp's largest that every server answers whole
 _WRITABLE = "give a folder, or a URL that can be written: sftp://, s3://, gs://"
 
 
@@ -193,11 +194,13 @@ class RemoteStore:
 def _read(system: Any, path: str, offset: int, length: int | None) -> bytes:
     """A file, or a part of it; b"" from behind its end."""
     if hasattr(system, "ftp") and hasattr(system.ftp, "posix_rename"):
-        # paramiko asks for 32 kB and waits for them, except in readv, which asks ahead
+        # paramiko asks for 32 kB and waits for them, except in readv, which asks ahead; read of
+        # more than a request copies what it has again and again
         with system.open(path, "rb") as file:
             size = file.stat().st_size
             end = size if length is None else min(size, offset + length)
-            return bytes(next(file.readv([(offset, end - offset)]))) if offset < end else b""
+            begins = range(offset, end, _REQUEST)
+            return b"".join(file.readv([(at, min(_REQUEST, end - at)) for at in begins]))
     try:
         if length is None:
             return bytes(system.cat_file(path))
