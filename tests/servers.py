@@ -78,7 +78,7 @@ def _group(leader: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def sshd(folder: Path) -> Iterator[tuple[Server, Path]]:
+def sshd(folder: Path, read_only: bool = False) -> Iterator[tuple[Server, Path]]:
     """(server, private key that it lets in); files go wherever the user may write."""
     program = binary("sshd")
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,7 +102,7 @@ def sshd(folder: Path) -> Iterator[tuple[Server, Path]]:
         "PasswordAuthentication no\n"
         "PermitRootLogin yes\n"
         "MaxStartups 100\n"
-        "Subsystem sftp internal-sftp\n"
+        f"Subsystem sftp internal-sftp {'-R' if read_only else ''}\n"
     )
     server = Server([program, "-D", "-e", "-f", str(config)], port, folder / "sshd.log")
     server.start()

@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -217,12 +219,21 @@ def test_a_server_with_another_key_than_known_hosts_lists(
         open_store(sftp_url(server, tmp_path)).read("a")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 @pytest.mark.usefixtures("key")
-def test_a_folder_that_may_not_be_written(ssh: tuple[Server, Path], tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(XmdptError, match="Permission denied"):
-        open_store(sftp_url(ssh[0], tmp_path)).write("a", b"a")
+def test_a_server_that_lets_nothing_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fsspec.config
+
+    (tmp_path / "a").write_text("a")
+    with sshd(tmp_path / "sshd", read_only=True) as (server, key):
+        monkeypatch.setitem(fsspec.config.conf, "sftp", {"key_filename": str(key)})
+        store = open_store(sftp_url(server, tmp_path))
+        assert store.read("a") == b"a"
+        with pytest.raises(XmdptError, match=r"cannot write .*Permission denied") as error:
+            store.write("a", b"b")
+    assert "another folder" in error.value.hint
+    assert (tmp_path / "a").read_text() == "a"
 
 
 @pytest.mark.usefixtures("key", "quick")
@@ -294,6 +305,20 @@ def test_a_web_server_is_read_only(web: tuple[Server, str, Path]) -> None:
     assert "geheim" not in error.value.message
 
 
+def test_a_web_server_without_ranges(tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp")
+    (tmp_path / "a").write_bytes(bytes(1000))
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        store = open_store(f"http://127.0.0.1:{server.server_port}")
+        assert store.read("a") == bytes(1000)
+        with pytest.raises(XmdptError, match="whole files instead of the parts") as error:
+            store.read_range("a", 10, 10)
+        server.shutdown()
+    assert "nginx" in error.value.hint
+
+
 @pytest.mark.usefixtures("quick")
 def test_an_nginx_that_goes_away_and_comes_back(
     web: tuple[Server, str, Path], monkeypatch: pytest.MonkeyPatch
@@ -340,7 +365,7 @@ class HttpError(Exception):
         ([HttpError(503), TimeoutError(), EOFError()], "data"),
         ([HttpError(403)], "the name and the password"),
         ([PermissionError("no")], "the name and the password"),
-        ([OSError("Failure")], "has room"),
+        ([OSError("Failure")], "check the URL"),
     ],
 )
 def test_what_may_pass_is_tried_again(

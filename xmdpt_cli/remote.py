@@ -33,6 +33,7 @@ _READ_ONLY = {"http", "https"}
 # Where a file can be half there while it is written, and a rename is one step; object stores
 # show an upload when it is whole, and rename by copying.
 _RENAMING = {"sftp", "ssh", "ftp", "smb", "hdfs", "webhdfs"}
+_REQUEST = 32_768  # bytes, sftp's largest that every server answers whole
 _WRITABLE = "give a folder, or a URL that can be written: sftp://, s3://, gs://"
 
 
@@ -133,8 +134,11 @@ class RemoteStore:
 
         try:
             self._do("write", name, work)
-        except FileNotFoundError as err:  # the bucket, or a parent that cannot be made
-            raise self._explained("write", name, err) from None
+        except FileNotFoundError:  # the bucket; folders are made
+            raise XmdptError(
+                f"cannot write {self.url}/{name}: the place does not exist",
+                "make it, or check the URL",
+            ) from None
 
     def remove(self, name: str) -> None:
         if self.protocol in _READ_ONLY:
@@ -190,18 +194,20 @@ class RemoteStore:
 def _read(system: Any, path: str, offset: int, length: int | None) -> bytes:
     """A file, or a part of it; b"" from behind its end."""
     if hasattr(system, "ftp") and hasattr(system.ftp, "posix_rename"):
-        # paramiko asks for 32 kB and waits for them, except in readv, which asks ahead
+        # paramiko asks for 32 kB and waits for them, except in readv, which asks ahead; read of
+        # more than a request copies what it has again and again
         with system.open(path, "rb") as file:
             size = file.stat().st_size
             end = size if length is None else min(size, offset + length)
-            return bytes(next(file.readv([(offset, end - offset)]))) if offset < end else b""
+            begins = range(offset, end, _REQUEST)
+            return b"".join(file.readv([(at, min(_REQUEST, end - at)) for at in begins]))
     try:
         if length is None:
             return bytes(system.cat_file(path))
         data: bytes = system.cat_file(path, start=offset, end=offset + length)
         return data
     except Exception as err:
-        if getattr(err, "status", None) == 416:  # HTTP: range not satisfiable
+        if getattr(err, "status", None) == 416 or "not satisfiable" in str(err):  # HTTP, S3
             return b""
         raise
 

@@ -31,7 +31,10 @@ class HostKeyError(Exception):
 
 
 def explained(protocol: str, doing: str, place: str, err: BaseException) -> XmdptError:
-    """The error a person is told; ``place`` is a URL that may be shown."""
+    """The error a person is told: ``doing`` ("read", "write") failed at ``place``.
+
+    ``place`` is a URL that may be shown.
+    """
     if isinstance(err, ImportError):
         extra = _EXTRAS.get(protocol)
         hint = f"pip install 'xmdpt-cli[{extra}]'" if extra else str(err)
@@ -41,12 +44,15 @@ def explained(protocol: str, doing: str, place: str, err: BaseException) -> Xmdp
     reason = " ".join(str(err).split()) or type(err).__name__
     if is_refused(err):
         hint = "check the address, and that the server runs and can be reached from here"
+    elif isinstance(err, PermissionError) and _EXTRAS.get(protocol) == "sftp":
+        hint = "the server let you in, but not there: choose another folder, or change its rights"
     elif is_shut_out(err):
         hint = _ACCESS.get(_EXTRAS.get(protocol, ""), "check the name and the password")
     elif may_pass(err):
         hint = "the connection was lost again and again: run the same command again later"
     else:
-        hint = "check the URL, and that the place is writable and has room"
+        writing = ", and that the place is writable and has room" if doing == "write" else ""
+        hint = f"check the URL{writing}"
     return XmdptError(f"cannot {doing} {place}: {reason}", hint)
 
 

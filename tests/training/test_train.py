@@ -26,6 +26,7 @@ from xmdpt_cli.data.prepare import prepare_dataset
 from xmdpt_cli.data.synthetic import make_wardrobe
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.model import XMDPT
+from xmdpt_cli.stores import open_store
 from xmdpt_cli.training.loop import Trainer, learning_rate_factor, train
 
 CONFIG = TrainConfig(
@@ -115,6 +116,18 @@ def test_going_on_equals_never_having_stopped(data: Path, tmp_path: Path, optimi
     last = "checkpoints/step_0000006/optimizer.safetensors"
     assert same(load_file(tmp_path / "whole" / last), load_file(tmp_path / "parts" / last))
     assert [row["step"] for row in logged(tmp_path / "parts")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_training_from_a_url_goes_on_exactly(data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    url = f"memory://{tmp_path.name}/data"
+    for path in data.iterdir():
+        if path.is_file():
+            open_store(url).write(path.name, path.read_bytes())
+    train(CONFIG, url, tmp_path / "whole")
+    train(dataclasses.replace(CONFIG, steps=3), url, tmp_path / "parts")
+    train(CONFIG, url, tmp_path / "parts")
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
 
 
 def test_killed_and_run_again(data: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ a garment are neighbouring rows.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -97,6 +98,7 @@ class Table:
         members: list[Ints] = []
         pairs: list[Ints] = []
         tensors: dict[str, tuple[str, tuple[int, ...], list[Ints]]] = {}
+        have: Counter[str] = Counter()  # offsets of each tensor so far
         rows = 0
         for shard, part in enumerate(parts):
             self.keys += part.keys
@@ -110,9 +112,9 @@ class Table:
                 column = tensors.setdefault(name, (dtype, shape, []))
                 if column[:2] != (dtype, shape):
                     raise ValueError(f"{name} differs in shape")
-                have = sum(map(len, column[2]))
-                column[2].append(np.full(rows - have, _NONE))
+                column[2].append(np.full(rows - have[name], _NONE))
                 column[2].append(np.array(offsets, np.int64))
+                have[name] = rows + len(offsets)
             rows += len(part.names)
         self.view_names = list(known)
         self.first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)  # (G + 1,) rows

@@ -160,7 +160,7 @@ def learning_rate_factor(config: TrainConfig, done: int) -> float:
 
 def train(
     config: TrainConfig,
-    data: Path,
+    data: str | Path,
     out: Path,
     *,
     device: str | torch.device = "cpu",
@@ -168,8 +168,9 @@ def train(
 ) -> Trained:
     """Train, or go on training, into the run folder ``out`` (DESIGN: "What a run is").
 
-    Raises XmdptError if ``out`` holds another run, if the loss is no number, or if ``data`` is no
-    prepared dataset. On an interrupt the state is saved first.
+    ``data`` is a folder, or a URL whose shards are streamed. Raises XmdptError if ``out`` holds
+    another run, if the loss is no number, or if ``data`` is no prepared dataset. On an interrupt
+    the state is saved first.
     """
     dataset = PairDataset(data, "train")
     with only_process(out):

@@ -1,0 +1,52 @@
+"""The loader's bench runs; how fast is asserted nowhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from xmdpt_cli.bench import loader as bench
+from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.stores import open_store
+
+
+@pytest.fixture(autouse=True)
+def _few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "GARMENTS_PER_SHARD", 1)
+    monkeypatch.setattr(bench, "VIEWS", (2, 2))
+
+
+@pytest.mark.parametrize("fp8", [False, True])
+def test_the_features_have_the_real_sizes(tmp_path: Path, fp8: bool) -> None:
+    bench.make_dataset(tmp_path, 1, fp8)
+    features = PairDataset(tmp_path).features(0)
+    assert {name: (tuple(t.shape), t.dtype) for name, t in features.items()} == {
+        "target_moments": ((8, 32, 32), torch.float32),
+        "source_moments": ((8, 32, 32), torch.float32),
+        "pose_tokens": ((257, 768), torch.bfloat16),
+        "source_tokens": ((257, 1536), torch.bfloat16),
+    }
+    size = sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert size == pytest.approx(2 * bench.VIEW_BYTES * (0.7 if fp8 else 1), rel=0.05)
+
+
+def test_every_way_is_measured(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    bench.make_dataset(tmp_path, 1)
+    store = open_store("memory://bench/set")
+    for path in tmp_path.iterdir():
+        store.write(path.name, path.read_bytes())
+    dataset = PairDataset(tmp_path)
+    found = bench.measure(dataset, store.url, size=3, steps=2, rounds=2, buffer_bytes=10**7)
+    assert len(found) == 3
+    assert all(len(rates) == 2 and min(rates) > 0 for rates in found.values())
+    assert bench.rss() >= 0
+
+
+def test_a_disk_without_room(tmp_path: Path) -> None:
+    with pytest.raises(XmdptError, match="no room") as error:
+        bench.make_dataset(tmp_path / "x", 10**18)
+    assert "--gb" in error.value.hint
