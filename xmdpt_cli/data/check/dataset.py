@@ -35,7 +35,7 @@ def check_dataset(store: Store, *, deep: bool = True, progress: Progress = silen
     Raises XmdptError if there is no prepared dataset, finished or not, or of another version.
     """
     report = CheckReport(store.url, deep)
-    names = store.names()
+    names = _names(store)
     manifest = _manifest(store, names, report)
     settings = read_settings(store)
     _settings(settings, manifest, BEGUN in names, report)
@@ -67,6 +67,13 @@ def check_dataset(store: Store, *, deep: bool = True, progress: Progress = silen
     _strays(names, shards, report)
     progress("check", total, total)
     return report
+
+
+def _names(store: Store) -> list[str]:
+    """What lies in the folder; a web server lists nothing, so there are no strays to be found."""
+    if store.url.startswith(("http://", "https://")):
+        return [name for name in (BEGUN, MANIFEST) if store.size(name) is not None]
+    return store.names()
 
 
 def try_manifest(store: Store) -> dict[str, Any] | XmdptError:
