@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,15 +9,14 @@ import typer
 
 from xmdpt_cli.commands.options import AsJson, Device, human_bytes, pick_device, quiet_libraries
 from xmdpt_cli.commands.prepare_check import check
-from xmdpt_cli.console import Talk, duration
+from xmdpt_cli.commands.prepare_networks import find_openpose, pretrained, toy
+from xmdpt_cli.commands.prepare_plan import Plan, say_plan
+from xmdpt_cli.console import Talk
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.progress import Progress
 from xmdpt_cli.stores import is_url, open_store
 
 if TYPE_CHECKING:
-    from xmdpt_cli.data.estimate import Estimate
     from xmdpt_cli.data.listing import Listing
-    from xmdpt_cli.data.ranks import World
     from xmdpt_cli.encoders.bundle import Encoders
     from xmdpt_cli.encoders.openpose import OpenPose
 
@@ -133,23 +130,31 @@ def prepare(
         for line in listing.describe():
             talk.say(f"found: {line}")
     processes = cores() if workers is None else workers
+    networks: dict[int, Encoders] | None = None
+    detector: OpenPose | None = None
 
-    def load() -> tuple[dict[int, Encoders], OpenPose | None]:
-        where = pick_device(device)
-        if encoders == "toy":
-            made = _toy_encoders(listing, outs, seed, vae_steps, limit, world, progress)
-        else:
-            made = dict.fromkeys(sizes, _networks(encoders, vae, dino_source, dino_pose, where))
-        return made, _openpose(listing, openpose, where)
-
+    plan = Plan(listing, outs, tokens, limit, processes, world)
+    if dry_run and encoders == "toy":
+        talk.say("toy encoders are not made in a dry run: bytes are those of the published ones")
     with talk.progress() as progress:
+        try:
+            where = pick_device(device)
+            if encoders != "toy":
+                shared = pretrained(encoders, vae, dino_source, dino_pose, where)
+                networks = dict.fromkeys(sizes, shared)
+            elif not dry_run:
+                networks = toy(listing, outs, seed, vae_steps, limit, world, progress)
+            detector = find_openpose(listing, openpose, where)
+        except XmdptError as err:
+            if not dry_run:
+                raise
+            talk.warn(f"{err.message}: the time it takes is unknown")
+            talk.say(f"hint: {err.hint}")
+        told = say_plan(talk, plan, networks, detector) if world.rank == 0 else None
         if dry_run:
-            _plan(talk, listing, outs, encoders == "toy", load, tokens, limit, processes, world)
+            talk.result(told or {"shards": 0}, text="nothing was written (--dry-run)")
             return
-        networks, detector = load()
-        if world.rank == 0:
-            numbers = _estimate(listing, sizes, networks, tokens, limit)
-            _say_plan(talk, numbers, outs, processes, world, networks)
+        assert networks is not None
         manifests = prepare_datasets(
             listing, outs, networks, detector=detector, tokens=tokens, batch_size=batch_size,
             limit=limit, strict=strict, workers=_worth(processes, listing), world=world,
@@ -185,180 +190,6 @@ def _check_choice(encoders: str, named: list[str], sizes: list[int], pose: str, 
             raise ConfigError(f"--size must be a multiple of 16 from 16 on, not {size}")
     if pose not in ("auto", "openpose"):
         raise ConfigError(f"--pose is 'auto' or 'openpose', not {pose!r}")
-
-
-def _networks(
-    encoders: str, vae: str | None, source: str | None, pose: str | None, device: str
-) -> Encoders:
-    """The pretrained networks: float32 on a processor; on a GPU the two DINOv2 in bfloat16."""
-    import torch
-
-    from xmdpt_cli.encoders.bundle import Encoders, load_encoders
-    from xmdpt_cli.encoders.dino import DEFAULT_POSE, DEFAULT_SOURCE
-    from xmdpt_cli.encoders.vae import DEFAULT_VAE
-
-    fast = torch.bfloat16 if device.startswith("cuda") else None
-    if encoders != "pretrained":
-        return Encoders.load(encoders, device=device, dino_dtype=fast)
-    return load_encoders(
-        vae or DEFAULT_VAE,
-        source or DEFAULT_SOURCE,
-        pose or DEFAULT_POSE,
-        device=device,
-        dino_dtype=fast,
-    )
-
-
-def _toy_encoders(
-    listing: Listing,
-    outs: dict[int, str],
-    seed: int,
-    steps: int,
-    limit: int | None,
-    world: World,
-    progress: Progress,
-) -> dict[int, Encoders]:
-    """Rank 0 trains them; the others wait until they are there."""
-    from xmdpt_cli.data.ranks import Meeting
-    from xmdpt_cli.encoders.bundle import PARTS, Encoders
-    from xmdpt_cli.stores import LocalStore
-    from xmdpt_cli.training.toy import make_toy_encoders
-
-    made = {}
-    for size, out in outs.items():
-        folder = Path(out) / "encoders"
-        if world.rank == 0:
-            made[size] = make_toy_encoders(
-                listing, folder, size=size, seed=seed, vae_steps=steps, limit=limit,
-                progress=progress,
-            ).encoders  # fmt: skip
-            continue
-        meeting = Meeting(LocalStore(out), world)
-        meeting.wait(partial(_all_there, folder, PARTS), "the toy encoders")
-        made[size] = Encoders.load(folder)
-    return made
-
-
-def _all_there(folder: Path, parts: Sequence[str]) -> bool | None:
-    return all((folder / part / "config.json").is_file() for part in parts) or None
-
-
-def _openpose(listing: Listing, source: str | None, device: str) -> OpenPose | None:
-    if not listing.without_keypoints():
-        return None
-    from xmdpt_cli.data.decode import cores
-    from xmdpt_cli.encoders.openpose import DEFAULT_OPENPOSE, OpenPose
-
-    return OpenPose.load(source or DEFAULT_OPENPOSE, device=device, threads=cores())
-
-
-def _estimate(
-    listing: Listing,
-    sizes: list[int],
-    networks: dict[int, Encoders] | None,
-    tokens: str,
-    limit: int | None,
-) -> Estimate:
-    from xmdpt_cli.data.estimate import estimate
-    from xmdpt_cli.data.plan import plan_shards
-
-    return estimate(listing, plan_shards(listing, limit=limit), networks, sizes, tokens)
-
-
-def _plan(
-    talk: Talk,
-    listing: Listing,
-    outs: dict[int, str],
-    toy: bool,
-    load: Any,
-    tokens: str,
-    limit: int | None,
-    workers: int,
-    world: World,
-) -> None:
-    """--dry-run: the plan with the networks measured, if they are here; nothing is written."""
-    networks = None
-    if toy:
-        talk.say("toy encoders are not made in a dry run: bytes are those of the published ones")
-    else:
-        try:
-            networks, _ = load()
-        except XmdptError as err:
-            talk.warn(f"{err.message}: the time it takes is unknown")
-            if err.hint:
-                talk.say(f"hint: {err.hint}")
-    numbers = _estimate(listing, list(outs), networks, tokens, limit)
-    text = _say_plan(talk, numbers, outs, workers, world, networks, quiet=True)
-    seconds = _seconds(numbers, workers, world, networks)
-    talk.result(
-        {
-            "images": numbers.images,
-            "pairs": numbers.pairs,
-            "garments": numbers.garments,
-            "shards": numbers.shards,
-            "bytes": {str(size): count for size, count in numbers.bytes.items()},
-            "seconds": None if seconds is None else round(seconds),
-            "decode_seconds_per_image": numbers.decode_seconds,
-            "encode_seconds_per_image": numbers.encode_seconds,
-            "left_out": len([p for p in listing.problems if not p.kept]),
-        },
-        text="\n".join([*text, "nothing was written (--dry-run)"]),
-    )
-
-
-def _seconds(
-    numbers: Estimate, workers: int, world: World, networks: dict[int, Encoders] | None
-) -> float | None:
-    apart = networks is not None and next(iter(networks.values())).vae.device.type != "cpu"
-    return numbers.seconds(workers, world.size, apart)
-
-
-def _say_plan(
-    talk: Talk,
-    numbers: Estimate,
-    outs: dict[int, str],
-    workers: int,
-    world: World,
-    networks: dict[int, Encoders] | None,
-    quiet: bool = False,
-) -> list[str]:
-    """Bytes and time before anything is written; a warning if the disk has not so much room."""
-    import shutil
-
-    images, pairs = sum(numbers.images.values()), numbers.pairs
-    lines = [
-        f"plan: {images} pictures, {pairs['train']} training and {pairs['test']} test pairs, "
-        f"{numbers.shards} shards"
-    ]
-    lines += [
-        f"plan: {size} px into {outs[size]}: about {human_bytes(count)}"
-        for size, count in numbers.bytes.items()
-    ]
-    each = f"decoding {1000 * numbers.decode_seconds:.0f} ms a picture"
-    seconds = _seconds(numbers, workers, world, networks)
-    if seconds is None:
-        lines.append(f"plan: time unknown: {each} measured, the networks not")
-    else:
-        each += f", networks {1000 * (numbers.encode_seconds or 0):.0f} ms (measured on a few)"
-        lines.append(f"plan: about {duration(seconds)}: {each}")
-    if numbers.undetected:
-        lines.append(f"plan: OpenPose looks at {numbers.undetected} pictures (time not measured)")
-    if not quiet:
-        for line in lines:
-            talk.say(line)
-    for size, out in outs.items():
-        if is_url(out):
-            continue
-        there = next(
-            path for path in (Path(out).absolute(), *Path(out).absolute().parents) if path.exists()
-        )
-        free = shutil.disk_usage(there).free
-        if numbers.bytes[size] > free:
-            talk.warn(
-                f"{out} has room for {human_bytes(free)}, about "
-                f"{human_bytes(numbers.bytes[size])} are needed at {size} px"
-            )
-    return lines
 
 
 def _after(outs: dict[int, str], annotations: Path | None) -> list[str]:

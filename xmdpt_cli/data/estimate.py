@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from xmdpt_cli.data.decode import DecodedView, decode_garment, draw_poses
-from xmdpt_cli.data.listing import Garment, Listing
+from xmdpt_cli.data.listing import Garment
 from xmdpt_cli.data.lists import SPLITS
 from xmdpt_cli.data.plan import ShardPlan
-from xmdpt_cli.data.shard_maker import FeatureEncoder, encode_views
+from xmdpt_cli.data.shard_maker import FeatureEncoder, PoseDetector, encode_views
 from xmdpt_cli.errors import XmdptError
 
 _GARMENTS = 8  # decoded to measure
@@ -22,65 +22,72 @@ _LONG = 5.0  # seconds: a first call this long is not repeated
 
 @dataclass(frozen=True)
 class Estimate:
-    """Measured on a few pictures of the listing; seconds are of one process."""
+    """Measured on a few pictures; seconds are of one process, for all sizes together."""
 
     garments: dict[str, int]  # by split
     images: dict[str, int]
     pairs: dict[str, int]
-    shards: int
     bytes: dict[int, int]  # by size
     undetected: int  # pictures that wait for OpenPose
-    decode_seconds: float  # a picture, on one core, all sizes
-    encode_seconds: float | None  # a picture, all sizes, both orientations; None: not measured
+    decode_seconds: float  # a picture, on one core
+    encode_seconds: float | None  # a picture, both orientations; None: not measured
+    detect_seconds: float | None  # a picture OpenPose looks at; None: not measured
 
     def seconds(self, workers: int, world: int, apart: bool) -> float | None:
-        """Time for all of it, OpenPose excluded; ``apart``: networks do not use the cores."""
-        if self.encode_seconds is None:
+        """Time for all of it; ``apart``: networks do not use the cores. None if not known."""
+        if self.encode_seconds is None or (self.undetected and self.detect_seconds is None):
             return None
-        decode = self.decode_seconds / max(1, workers)
-        encode = self.encode_seconds
-        return (
-            sum(self.images.values()) * (max(decode, encode) if apart else decode + encode) / world
-        )
+        images = sum(self.images.values())
+        decode = images * self.decode_seconds / max(1, workers)
+        networks = images * self.encode_seconds + self.undetected * (self.detect_seconds or 0.0)
+        return (max(decode, networks) if apart else decode + networks) / world
 
 
 def estimate(
-    listing: Listing,
     plans: Sequence[ShardPlan],
     encoders: Mapping[int, FeatureEncoder] | None,
+    detector: PoseDetector | None,
     sizes: Sequence[int],
     tokens: str,
 ) -> Estimate:
     """Decode a few pictures, encode fewer, and multiply.
 
-    Without ``encoders`` bytes are those of the published networks (FACTS: 257 x 1536 and
-    257 x 768 tokens, 8 x size/8 x size/8 moments) and the networks' time stays unknown.
+    Without ``encoders`` bytes are those of the published networks (257 x 1536 and 257 x 768
+    tokens, 8 x size/8 x size/8 moments) and the networks' time stays unknown.
     Raises XmdptError if none of the pictures looked at can be used.
     """
     garments = [garment for plan in plans for garment in plan.garments]
     begun = time.perf_counter()
     views = _decode_some(garments, sizes)
     decoding = (time.perf_counter() - begun) / len(views)
-    encoding = _time_encoders(views[:_VIEWS], encoders, tokens) if encoders else None
-    images = dict.fromkeys(SPLITS, 0)
-    pairs, counts = dict(images), dict(images)
+    few = views[:_VIEWS]
+    detecting = _time_detector(few, detector) if detector else None
+    encoding = _time_encoders(few, encoders, tokens) if encoders else None
+    counts = dict.fromkeys(SPLITS, 0)
+    images, pairs = dict(counts), dict(counts)
     for plan in plans:
         counts[plan.split] += len(plan.garments)
         images[plan.split] += plan.images
         pairs[plan.split] += sum(len(garment.pairs) for garment in plan.garments)
-    total = sum(images.values())
-    bytes_: dict[int, int] = {}
-    for size in sizes:
-        png = float(np.mean([_padded(len(view.sized[size].png)) for view in views]))
-        features = views[0].sized[size].features
-        feature_bytes = (
-            sum(tensor.numel() * tensor.element_size() for tensor in features.values())
-            if features
-            else _published_bytes(size, tokens)
-        )
-        bytes_[size] = round(total * (png + _padded(feature_bytes) + _padded(416)))
     undetected = sum(len(g.views.keys() - g.keypoints.keys()) for g in garments)
-    return Estimate(counts, images, pairs, len(plans), bytes_, undetected, decoding, encoding)
+    total = sum(images.values())
+    # each garment has two small JSON members, each shard about half a record of padding
+    beside = len(garments) * 2 * 1024 + len(plans) * 5 * 1024
+    bytes_ = {s: round(total * _view_bytes(views, s, tokens)) + beside for s in sizes}
+    return Estimate(counts, images, pairs, bytes_, undetected, decoding, encoding, detecting)
+
+
+def _view_bytes(views: Sequence[DecodedView], size: int, tokens: str) -> float:
+    """What one view takes in a shard, mean."""
+    picture = float(np.mean([_padded(len(view.sized[size].png)) for view in views]))
+    features = views[0].sized[size].features
+    count = (
+        sum(tensor.numel() * tensor.element_size() for tensor in features.values())
+        if features
+        else _published_bytes(size, tokens)
+    )
+    keypoints = 18 * 2 * 8 + 128  # and numpy's header
+    return picture + _padded(count) + _padded(keypoints)
 
 
 def _decode_some(garments: Sequence[Garment], sizes: Sequence[int]) -> list[DecodedView]:
@@ -94,12 +101,22 @@ def _decode_some(garments: Sequence[Garment], sizes: Sequence[int]) -> list[Deco
     return views
 
 
+def _time_detector(views: Sequence[DecodedView], detector: PoseDetector) -> float | None:
+    """Seconds a picture takes OpenPose; None if it has to look at none of these."""
+    pictures = [view.whole for view in views if view.whole is not None]
+    if not pictures:
+        return None
+    begun = time.perf_counter()
+    detector.keypoints_batch(pictures)
+    return (time.perf_counter() - begun) / len(pictures)
+
+
 def _time_encoders(
     views: Sequence[DecodedView], encoders: Mapping[int, FeatureEncoder], tokens: str
 ) -> float:
     """Seconds a picture takes the networks."""
     for view in views:
-        if view.fractions is None:  # OpenPose did not look yet: any pose takes as long
+        if view.fractions is None:  # any pose takes as long
             view.fractions = np.full((18, 2), np.nan)
             draw_poses(view)
     seconds = _timed(views, encoders, tokens)

@@ -1,0 +1,228 @@
+"""``xmdpt prepare`` as a user meets it: plans, sizes, own pictures, losses, checks and repairs."""
+
+from __future__ import annotations
+
+import filecmp
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from xmdpt_cli.app import run
+
+Capture = pytest.CaptureFixture[str]
+
+
+def said(capsys: Capture, code: int, *arguments: object) -> tuple[str, str]:
+    """Run, expect this exit code, return (stdout, stderr)."""
+    capsys.readouterr()
+    got = run(["prepare", *map(str, arguments)])
+    out, err = capsys.readouterr()
+    assert got == code, err
+    return out, err
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {
+        p.name: hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.iterdir())
+        if p.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn people, prepared at 32 px with toy encoders."""
+    work = tmp_path_factory.mktemp("prepare")
+    people = ["--people", "3", "--test-people", "2", "--height", "64"]
+    assert run(["wardrobe", "--out", str(work / "raw"), *people]) == 0
+    toy = ["--encoders", "toy", "--size", "32", "--vae-steps", "2"]
+    assert run(["prepare", "--root", str(work / "raw"), "--out", str(work / "data"), *toy]) == 0
+    return work
+
+
+def options(work: Path, *, size: int = 32) -> list[object]:
+    return ["--root", work / "raw", "--size", size, "--encoders", work / "data" / "encoders"]
+
+
+def test_the_plan_is_what_is_then_made(work: Path, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "out"
+    text, _ = said(capsys, 0, *options(work), "--out", out, "--dry-run", "--json")
+    plan = json.loads(text)
+    assert not out.exists()
+    assert plan["seconds"] is not None
+    text, told = said(capsys, 0, *options(work), "--out", out, "--json")
+    made = json.loads(text)
+    assert plan["images"] == {s: c["images"] for s, c in made["counts"].items()}
+    assert plan["pairs"] == {s: c["pairs"] for s, c in made["counts"].items()}
+    shards = json.loads((out / "dataset.json").read_text())["shards"]
+    assert plan["shards"] == len(shards)
+    assert plan["bytes"]["32"] == pytest.approx(sum(s["bytes"] for s in shards), rel=0.1)
+    assert "plan: " in told
+
+
+def test_a_plan_without_the_networks_says_what_it_cannot_know(
+    work: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    arguments = ["--root", work / "raw", "--out", tmp_path / "out", "--dry-run"]
+    text, told = said(capsys, 0, *arguments)
+    assert "time unknown" in told
+    assert "networks not measured" in told
+    assert "hf download stabilityai/sd-vae-ft-mse" in told
+    assert "nothing was written" in text
+    # latents 2 x 16 kB, DINOv2-G and -B tokens 2 x 1.13 MB a picture (FACTS: 63 GB, twice)
+    plan = json.loads(said(capsys, 0, *arguments, "--json")[0])
+    each = plan["bytes"]["256"] / sum(plan["images"].values())
+    assert each == pytest.approx(2 * (16_384 + 257 * (1536 + 768) * 2), rel=0.1)
+
+
+def test_two_sizes_at_once(work: Path, tmp_path: Path, capsys: Capture) -> None:
+    both = tmp_path / "both"
+    text, _ = said(capsys, 0, *options(work), "--size", 48, "--out", both, "--json")
+    assert set(json.loads(text)["datasets"]) == {"32", "48"}
+    said(capsys, 0, *options(work, size=48), "--out", tmp_path / "48")
+    assert hashes(both / "48") == hashes(tmp_path / "48")
+    assert hashes(both / "32") == hashes(work / "data")
+
+
+def test_people_look_before_they_train(work: Path) -> None:
+    page = (work / "data" / "report.html").read_text()
+    assert "toy" in page.lower()
+    with Image.open(work / "data" / "sheet.png") as sheet:
+        assert min(sheet.size) > 200
+
+
+def test_keypoints_come_back_in_both_published_forms(
+    work: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "out"
+    said(capsys, 0, *options(work), "--out", out, "--write-annotations", tmp_path / "poses")
+    again = tmp_path / "again"
+    again.mkdir()
+    for split in ("train", "test"):
+        shutil.copy(work / "raw" / f"fasion-resize-pairs-{split}.csv", again)
+    (again / "img_highres").symlink_to(work / "raw" / "img_highres")
+    (again / "pose").symlink_to(tmp_path / "poses" / "pose")
+    _, told = said(capsys, 0, "--root", again, *options(work)[2:], "--out", tmp_path / "from-txt")
+    assert "pose" in told
+    assert filecmp.cmp(
+        tmp_path / "from-txt" / "sheet.png", work / "data" / "sheet.png", shallow=False
+    )
+
+
+def own_pictures(work: Path, root: Path) -> Path:
+    """The drawn people again, as somebody would keep photographs: a folder each."""
+    for number, path in enumerate(sorted((work / "raw").rglob("*.jpg"))):
+        person = root / ("Zoë (2)", "bob", "anna")[number % 3]
+        person.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, person / f"photo {number}.jpg")
+    return root
+
+
+def test_own_pictures_with_their_own_keypoints(work: Path, tmp_path: Path, capsys: Capture) -> None:
+    root = own_pictures(work, tmp_path / "mine")
+    rows = ["name:keypoints_y:keypoints_x"]
+    joints = f"{[20 + 10 * i for i in range(18)]}: {[60 + i for i in range(18)]}"
+    rows += [f"{p.relative_to(root).as_posix()}: {joints}" for p in root.rglob("*.jpg")]
+    (root / "annotations.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    arguments = ["--root", root, *options(work)[2:], "--out", tmp_path / "out"]
+    text, told = said(capsys, 0, *arguments, "--json")
+    counts = json.loads(text)["counts"]
+    assert counts["train"]["garments"] + counts["test"]["garments"] == 3
+    assert counts["test"]["garments"] == 1
+    assert "own pictures" in told
+
+
+def test_openpose_that_is_not_there_is_asked_for(
+    work: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    root = own_pictures(work, tmp_path / "mine")
+    arguments = ["--root", root, *options(work)[2:], "--out", tmp_path / "out"]
+    _, told = said(capsys, 1, *arguments)
+    assert "body_pose_model.pth" in told
+    assert "--openpose" in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_more_than_a_hundredth_lost_is_a_failure_that_leaves_the_rest(
+    work: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    root = tmp_path / "raw"
+    shutil.copytree(work / "raw", root)
+    broken = sorted(root.rglob("*.jpg"))[0]
+    broken.write_bytes(b"")
+    arguments = ["--root", root, *options(work)[2:], "--out", tmp_path / "out"]
+    text, told = said(capsys, 1, *arguments)
+    assert "more than 1 %" in told
+    assert broken.name in told
+    assert "prepared " in text
+    assert (tmp_path / "out" / "dataset.json").is_file()
+    _, told = said(capsys, 1, *arguments[:-1], tmp_path / "strict", "--strict")
+    assert broken.name in told
+
+
+def test_check_and_repair(work: Path, tmp_path: Path, capsys: Capture) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(work / "data", data)
+    before = hashes(data)
+    text, _ = said(capsys, 0, "--check", data)
+    assert "in order" in text
+    with open(data / "train-000000.tar", "r+b") as file:
+        file.seek(5000)
+        file.write(b"XXXX")
+    (data / "test-000000.index.json").unlink()
+    _, told = said(capsys, 1, "--check", data)
+    assert "train-000000.tar: its content has changed" in told
+    assert "test-000000.index.json" in told
+    text, told = said(capsys, 1, "--check", data, "--repair")
+    assert "rebuilt: test-000000.index.json" in text
+    assert "to be made again: train-000000.tar" in text
+    said(capsys, 0, "--check", data, "--repair", *options(work))
+    assert hashes(data) == before
+    report = json.loads(said(capsys, 0, "--check", data, "--json")[0])
+    assert report["ok"] is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ([], "--root and --out"),
+        (["--repair"], "--check DIR"),
+        (["--root", "x", "--out", "y", "--encoders", "nowhere"], "nowhere"),
+        (["--root", "x", "--out", "s3://bucket/set", "--encoders", "toy"], "behind a URL"),
+        (["--root", "x", "--out", "y", "--pose", "guess"], "--pose"),
+        (["--root", "x", "--out", "y", "--size", "100"], "multiple of 16"),
+        (["--root", "x", "--out", "y", "--encoders", "toy", "--vae", "z"], "choose one"),
+        (["--root", ".", "--out", "y", "--layout", "heap"], "layout"),
+    ],
+)
+def test_wrong_options(
+    arguments: list[object], named: str, capsys: Capture, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    _, told = said(capsys, 2, *arguments)
+    assert named in told
+
+
+def test_torchrun_gives_the_bytes_of_one_process(work: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--standalone",
+    ]
+    arguments = [*map(str, options(work)), "--out", str(tmp_path / "out")]
+    done = subprocess.run(
+        [*command, "-m", "xmdpt_cli", "prepare", *arguments], capture_output=True, text=True,
+        check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert hashes(tmp_path / "out") == hashes(work / "data")

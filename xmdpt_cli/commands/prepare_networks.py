@@ -1,0 +1,81 @@
+"""The networks that ``xmdpt prepare`` needs: encoders, and OpenPose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xmdpt_cli.progress import Progress
+
+if TYPE_CHECKING:
+    from xmdpt_cli.data.listing import Listing
+    from xmdpt_cli.data.ranks import World
+    from xmdpt_cli.encoders.bundle import Encoders
+    from xmdpt_cli.encoders.openpose import OpenPose
+
+
+def pretrained(
+    encoders: str, vae: str | None, source: str | None, pose: str | None, device: str
+) -> Encoders:
+    """The pretrained networks: float32 on a processor; on a GPU the two DINOv2 in bfloat16."""
+    import torch
+
+    from xmdpt_cli.encoders.bundle import Encoders, load_encoders
+    from xmdpt_cli.encoders.dino import DEFAULT_POSE, DEFAULT_SOURCE
+    from xmdpt_cli.encoders.vae import DEFAULT_VAE
+
+    fast = torch.bfloat16 if device.startswith("cuda") else None
+    if encoders != "pretrained":
+        return Encoders.load(encoders, device=device, dino_dtype=fast)
+    return load_encoders(
+        vae or DEFAULT_VAE,
+        source or DEFAULT_SOURCE,
+        pose or DEFAULT_POSE,
+        device=device,
+        dino_dtype=fast,
+    )
+
+
+def toy(
+    listing: Listing,
+    outs: dict[int, str],
+    seed: int,
+    steps: int,
+    limit: int | None,
+    world: World,
+    progress: Progress,
+) -> dict[int, Encoders]:
+    """Rank 0 trains them; the others wait until they are there."""
+    from xmdpt_cli.data.ranks import Meeting
+    from xmdpt_cli.encoders.bundle import PARTS, Encoders
+    from xmdpt_cli.stores import LocalStore
+    from xmdpt_cli.training.toy import make_toy_encoders
+
+    made = {}
+    for size, out in outs.items():
+        folder = Path(out) / "encoders"
+        if world.rank == 0:
+            made[size] = make_toy_encoders(
+                listing, folder, size=size, seed=seed, vae_steps=steps, limit=limit,
+                progress=progress,
+            ).encoders  # fmt: skip
+            continue
+        meeting = Meeting(LocalStore(out), world)
+        meeting.wait(partial(_all_there, folder, PARTS), "the toy encoders")
+        made[size] = Encoders.load(folder)
+    return made
+
+
+def _all_there(folder: Path, parts: Sequence[str]) -> bool | None:
+    return all((folder / part / "config.json").is_file() for part in parts) or None
+
+
+def find_openpose(listing: Listing, source: str | None, device: str) -> OpenPose | None:
+    if not listing.without_keypoints():
+        return None
+    from xmdpt_cli.data.decode import cores
+    from xmdpt_cli.encoders.openpose import DEFAULT_OPENPOSE, OpenPose
+
+    return OpenPose.load(source or DEFAULT_OPENPOSE, device=device, threads=cores())
