@@ -13,7 +13,7 @@ _EXTRAS = {"sftp": "sftp", "ssh": "sftp", "s3": "s3", "s3a": "s3", "gs": "gcs", 
 _EXTRAS |= {"http": "http", "https": "http"}
 _PASSING_STATUS = {408, 429, 500, 502, 503, 504}  # HTTP's "try again"
 # Classes of aiohttp, paramiko and botocore.
-_PASSING = {"ClientConnectionError", "ClientPayloadError", "SSHException"}
+_PASSING = {"ClientConnectionError", "ClientPayloadError", "SSHException", "TimeoutError"}
 _PASSING |= {"EndpointConnectionError", "ConnectionClosedError", "HTTPClientError"}
 _REFUSED = {"ClientConnectorError", "NoValidConnectionsError", "EndpointConnectionError"}
 _NOT_LET_IN = {"AuthenticationException", "BadHostKeyException", "NoCredentialsError"}
