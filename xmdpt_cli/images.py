@@ -19,6 +19,8 @@ from xmdpt_cli.errors import XmdptError
 
 Picture = NDArray[np.uint8]
 
+_ORIENTATION = 0x0112  # EXIF tag: how the camera was held
+
 
 def load_image(path: str | Path) -> Image.Image:
     """Decode one file into an RGB PIL image, upright (EXIF) and on white where transparent.
@@ -34,7 +36,9 @@ def decode_image(data: bytes | Path, name: str) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
             image.load()
-            upright: Image.Image = ImageOps.exif_transpose(image)
+            upright: Image.Image = image
+            if image.getexif().get(_ORIENTATION, 1) != 1:  # else it would make a copy
+                upright = ImageOps.exif_transpose(image)
             if upright.mode.startswith("I;16") or upright.mode == "I":
                 # 16-bit greys: Pillow's own conversion clips them to white
                 grey = np.asarray(upright, dtype=np.float64) / 257.0

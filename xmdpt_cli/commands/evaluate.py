@@ -15,7 +15,7 @@ from xmdpt_cli.errors import ConfigError
 def evaluate(
     generated: Annotated[Path, typer.Option(help="Folder of generated pictures.")],
     data: Annotated[
-        Path | None, typer.Option(help="Prepared dataset they were drawn from (xmdpt sample).")
+        str | None, typer.Option(help="Prepared dataset they were drawn from (xmdpt sample).")
     ] = None,
     target: Annotated[
         Path | None, typer.Option(help="Or: folder of ground truths with the same file names.")

@@ -14,7 +14,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on s
 Device = Annotated[
     str, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one.")
 ]
-DataDir = Annotated[Path, typer.Option("--data", help="Prepared dataset (from xmdpt prepare).")]
+DataDir = Annotated[
+    str, typer.Option("--data", help="Prepared dataset (from xmdpt prepare): folder or URL.")
+]
 
 
 def pick_device(name: str) -> str:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from xmdpt_cli.data.decode import DecodedGarment, DecodedView, SizedView, draw_poses
-from xmdpt_cli.data.fp8 import quantise_tokens
+from xmdpt_cli.data.fp8 import SCALE, quantise_tokens
 from xmdpt_cli.data.index import ShardIndex
 from xmdpt_cli.data.plan import ShardPlan
 from xmdpt_cli.data.pose import Keypoints, from_fractions
@@ -246,5 +246,5 @@ def _stored(name: str, row: torch.Tensor, tokens: str) -> dict[str, torch.Tensor
     """One tensor as the shard holds it."""
     if tokens == "fp8" and "_tokens" in name:
         values, scale = quantise_tokens(row)
-        return {name: values, f"{name}_scale": scale}
+        return {name: values, name + SCALE: scale}
     return {name: row.clone()}

@@ -18,6 +18,7 @@ from xmdpt_cli.images import Picture, load_image, save_png
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.sampling.pipeline import Recipe, Sampler, start_noise
 from xmdpt_cli.sampling.sheet import contact_sheet
+from xmdpt_cli.stores import is_url
 
 RECORD = "samples.json"
 SHEET = "sheet.png"
@@ -35,15 +36,15 @@ def sample_name(pair: PairRef) -> str:
     return f"{flat[0]}_2_{flat[1]}.png"
 
 
-def find_vae(encoders: dict[str, Any], near: Path, given: str | None) -> str:
+def find_vae(encoders: dict[str, Any], near: str | Path, given: str | None) -> str:
     """Where the VAE that made the latents is: as given, beside the dataset, or its hub id.
 
     A toy's folder is looked for where ``xmdpt prepare --encoders toy`` puts it.
     """
     if given is not None:
         return given
-    beside = near / "encoders" / "vae"
-    if beside.is_dir():
+    beside = Path(near) / "encoders" / "vae"
+    if not is_url(near) and beside.is_dir():
         return str(beside)
     return str(encoders["vae"]["id"])
 

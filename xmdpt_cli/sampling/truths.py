@@ -35,7 +35,7 @@ class Sized(Generic[T]):
 class DatasetTruths:
     """The pairs of a prepared dataset beside the samples that ``xmdpt sample`` drew of them."""
 
-    def __init__(self, data: Path, split: str, generated: Path, device: str = "cpu") -> None:
+    def __init__(self, data: str | Path, split: str, generated: Path, device: str = "cpu") -> None:
         self.dataset, self.generated = PairDataset(data, split), generated
         self.height = self.dataset.resolution
         self.toy = bool(self.dataset.manifest["toy"])
@@ -69,7 +69,7 @@ class DatasetTruths:
     def real(self) -> Sized[Picture]:
         """Every training picture, or the split's own if there is no training split."""
         try:
-            reference = PairDataset(self.dataset.path, "train")
+            reference = PairDataset(self.dataset.store, "train")
         except XmdptError:
             reference = self.dataset
         views = reference.views()
