@@ -9,7 +9,6 @@ import io
 import struct
 from pathlib import Path
 
-import cv2
 import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
@@ -72,14 +71,6 @@ def resize_square(image: Image.Image, size: int) -> Picture:
 def read_picture(path: str | Path, size: int) -> Picture:
     """Decode and squash one file: uint8 (size, size, 3)."""
     return resize_square(load_image(path), size)
-
-
-def mirrored(pictures: Picture) -> Picture:
-    """Left and right exchanged, (N, H, W, 3): a copy, ten times faster than numpy makes one."""
-    out = np.empty_like(pictures)
-    for picture, into in zip(pictures, out, strict=True):
-        cv2.flip(picture, 1, dst=into)
-    return out
 
 
 def png_bytes(picture: Picture) -> bytes:

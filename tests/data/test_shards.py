@@ -18,6 +18,7 @@ from xmdpt_cli.data.shards import (
     ShardIndex,
     ShardWriter,
     ViewData,
+    _tar_header,
     index_name,
     read_index,
 )
@@ -67,6 +68,14 @@ def test_tar_is_plain_sorted_and_without_time(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert {(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in members} == {(0, 0, 0, "", "")}
     assert path.stat().st_size % 10240 == 0
+
+
+@pytest.mark.parametrize("name", ["a.png", "x" * 99, "WOMEN-Tees_Tanks-id_00000002-03.1_front.png"])
+@pytest.mark.parametrize("size", [0, 1, 511, 8**7, 8**11 - 1])
+def test_headers_are_those_of_the_tar_library(name: str, size: int) -> None:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = size, 0o644
+    assert _tar_header(name, size) == info.tobuf(format=tarfile.USTAR_FORMAT)
 
 
 def test_same_content_same_bytes(tmp_path: Path) -> None:

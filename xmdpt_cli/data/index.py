@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from xmdpt_cli.stores import Store
@@ -59,13 +59,14 @@ def index_name(shard: str) -> str:
 
 def write_json(store: Store, name: str, content: Any) -> None:
     """Compact JSON; a file that is there is whole."""
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n"
+    # dataclasses become objects; dataclasses.asdict would copy every number first
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), default=vars) + "\n"
     store.write(name, text.encode())
 
 
 def write_index(store: Store, index: ShardIndex) -> None:
     """Write the sidecar, the last step of a shard: from then on it counts as whole."""
-    write_json(store, index_name(index.name), {"version": INDEX_VERSION, **asdict(index)})
+    write_json(store, index_name(index.name), {"version": INDEX_VERSION, **vars(index)})
 
 
 def read_index(store: Store, shard: str) -> ShardIndex | None:

@@ -134,10 +134,10 @@ def _blend_limb(canvas: Picture, a: list[float], b: list[float], colour: tuple[i
     right, bottom = min(x + w, canvas.shape[1]), min(y + h, canvas.shape[0])
     if left >= right or top >= bottom:
         return
+    polygon -= (left, top)
     box = canvas[top:bottom, left:right]
-    filled = box.copy()
-    cv2.fillConvexPoly(filled, polygon - np.array((left, top), dtype=polygon.dtype), colour)
-    canvas[top:bottom, left:right] = cv2.addWeighted(box, 1 - OPACITY, filled, OPACITY, 0)
+    filled = cv2.fillConvexPoly(box.copy(), polygon, colour)
+    cv2.addWeighted(box, 1 - OPACITY, filled, OPACITY, 0, dst=box)
 
 
 def draw_pose_map(keypoints: Keypoints, size: int) -> Picture:

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ from xmdpt_cli.data.pose import Keypoints, from_fractions
 from xmdpt_cli.data.shards import FLIP, ShardWriter, ViewData
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import writing
-from xmdpt_cli.images import Picture, mirrored
+from xmdpt_cli.images import Picture
 from xmdpt_cli.stores import Store
 
 TOKEN_TYPES = ("bf16", "fp8")
@@ -221,12 +222,10 @@ def encode_views(
     """Give every view of the batch its features, at every size and in both orientations."""
     for size, encoder in encoders.items():
         sized = [view.sized[size] for view in batch]
-        pictures = np.stack([one.picture for one in sized])
-        poses = np.stack([one.pose for one in sized if one.pose is not None])
         features: list[dict[str, torch.Tensor]] = [{} for _ in batch]
         for suffix in ("", FLIP):
-            if suffix == FLIP:  # pictures are mirrored, joints are not relabelled (published)
-                pictures, poses = mirrored(pictures), mirrored(poses)
+            pictures = _stacked([one.picture for one in sized], bool(suffix))
+            poses = _stacked([one.pose for one in sized if one.pose is not None], bool(suffix))
             with torch.no_grad():
                 encoded = encoder.encode(pictures, poses)
             for name, tensor in encoded.items():
@@ -240,6 +239,17 @@ def encode_views(
                     into.update(_stored(name + suffix, row, tokens))
         for one, found in zip(sized, features, strict=True):
             one.features = found
+
+
+def _stacked(pictures: list[Picture], mirror: bool) -> Picture:
+    """(N, H, W, 3). Pictures are mirrored, joints are not relabelled (published)."""
+    stacked = np.empty((len(pictures), *pictures[0].shape), dtype=np.uint8)
+    for picture, into in zip(pictures, stacked, strict=True):
+        if mirror:
+            cv2.flip(picture, 1, dst=into)  # ten times faster than numpy
+        else:
+            into[...] = picture
+    return stacked
 
 
 def _stored(name: str, row: torch.Tensor, tokens: str) -> dict[str, torch.Tensor]:

@@ -43,7 +43,8 @@ figcaption span { color: var(--soft); }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; }
 th, td { text-align: left; vertical-align: top; padding: 6px 14px 6px 0;
   border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
-tr:last-child td { border-bottom: 0; } th { color: var(--soft); font-weight: 600; }
+tr:last-child td { border-bottom: 0; } th { color: var(--soft); font-weight: 600;
+  white-space: nowrap; }
 td.n, th.n { width: 1%; text-align: right; font-variant-numeric: tabular-nums;
   white-space: nowrap; }
 td small { display: block; color: var(--soft); }
