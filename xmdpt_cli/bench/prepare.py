@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xmdpt_cli.data.decode import cores, decoders
+from xmdpt_cli.data.decode import Decoders, cores
 from xmdpt_cli.data.listing import Garment, Listing, Pair, PictureFile
 from xmdpt_cli.images import resize_square
 
@@ -84,7 +84,7 @@ def measure(picture: Path, garments: int, sizes: Sequence[int], workers: int, ro
     encoder, ratios = NoEncoder(), []
     print(f"{listing.images()} pictures, sizes {list(sizes)}, {workers} processes")
     for number in range(-1, rounds):  # the first round warms up
-        with decoders(workers) as pool:
+        with Decoders(workers, sizes, 32) as pool:
             list(
                 pool.map(decode_and_squash, listing.garments[: 4 * workers], [sizes] * 4 * workers)
             )

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from xmdpt_cli.data.decode import decode_ahead, decoders
+from xmdpt_cli.data.decode import Decoders
 from xmdpt_cli.data.index import ShardIndex, index_name, read_index
 from xmdpt_cli.data.listing import Listing
 from xmdpt_cli.data.manifest import (
@@ -230,9 +230,9 @@ def _make_shards(
     ]
     if not todo:
         return made
-    with decoders(workers) as pool:
-        ahead = max(2 * settings.batch_size, 8 * workers)
-        decoded = decode_ahead(pool, todo, ahead)
+    ahead = max(2 * settings.batch_size, 8 * workers)
+    with Decoders(workers, [target.size for target in targets], ahead) as pool:
+        decoded = pool.decode(todo)
         for plan in mine:
             if plan.name in missing:
                 indexes = make_shard(plan, missing[plan.name], decoded, settings)

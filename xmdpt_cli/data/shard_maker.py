@@ -139,6 +139,7 @@ class _WriterThread:
 
     def write(self, item: DecodedGarment, pairs: list[tuple[str, str, int]]) -> None:
         """Take one garment; waits if too many are not written yet, raises what went wrong."""
+        item.release()  # what is written is compressed already
         if pairs:
             self._given.append(self._thread.submit(self._write, item, pairs))
         while len(self._given) > _UNWRITTEN or (self._given and self._given[0].done()):
