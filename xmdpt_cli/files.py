@@ -82,3 +82,12 @@ def _opened(path: Path) -> IO[str]:
         raise XmdptError(
             f"cannot write into {path.parent}: {err.strerror}", "choose another --out"
         ) from None
+
+
+def human_bytes(count: float) -> str:
+    """``1536`` -> ``1.5 KiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"

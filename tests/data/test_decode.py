@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xmdpt_cli.data.decode import DecodedGarment, Decoders, decode_garment
+from xmdpt_cli.data.decode import DecodedGarment, decode_garment
+from xmdpt_cli.data.decoders import Decoders
 from xmdpt_cli.data.listing import Garment, Pair, PictureFile
 from xmdpt_cli.errors import XmdptError
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xmdpt_cli.data.decode import Decoders, cores
+from xmdpt_cli.data.decoders import Decoders, cores
 from xmdpt_cli.data.listing import Garment, Listing, Pair, PictureFile
 from xmdpt_cli.images import resize_square
 

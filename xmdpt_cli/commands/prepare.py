@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xmdpt_cli.commands.options import AsJson, Device, human_bytes, pick_device, quiet_libraries
+from xmdpt_cli.commands.options import AsJson, Device, pick_device, quiet_libraries
 from xmdpt_cli.commands.prepare_check import check
 from xmdpt_cli.commands.prepare_networks import find_openpose, pretrained, toy
 from xmdpt_cli.commands.prepare_plan import Plan, say_plan
 from xmdpt_cli.console import Talk
 from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.files import human_bytes
 from xmdpt_cli.stores import is_url, open_store
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def prepare(
         if len(sizes) == 1
         else {side: f"{out.rstrip('/')}/{side}" for side in sizes}
     )
-    from xmdpt_cli.data.decode import cores
+    from xmdpt_cli.data.decoders import cores
     from xmdpt_cli.data.deepfashion import find_dataset
     from xmdpt_cli.data.manifest import refuse_strangers
     from xmdpt_cli.data.prepare import prepare_datasets

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from xmdpt_cli.commands.options import human_bytes
 from xmdpt_cli.console import Talk
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.files import human_bytes
 
 _SHOWN = 20  # lines printed; --json has all
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xmdpt_cli.commands.options import human_bytes
 from xmdpt_cli.console import Talk, duration
+from xmdpt_cli.files import human_bytes
 from xmdpt_cli.stores import is_url, open_store
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from xmdpt_cli.data.decode import Decoders
+from xmdpt_cli.data.decoders import Decoders
 from xmdpt_cli.data.index import ShardIndex, index_name, read_index
 from xmdpt_cli.data.listing import Listing
 from xmdpt_cli.data.manifest import (
@@ -97,6 +97,7 @@ def prepare_datasets(
         raise ConfigError(
             f"{listing.without_keypoints()} pictures have no keypoints", "give a pose detector"
         )
+    settings = Settings(detector, tokens, batch_size, strict)
     targets = [Target(size, open_store(out), encoders[size]) for size, out in sorted(outs.items())]
     with ExitStack() as stack:
         for target in targets:
@@ -106,13 +107,12 @@ def prepare_datasets(
         meeting = Meeting(targets[0].store, world)
         try:
             for target in targets:
-                begun = fingerprint(listing, target, detector, tokens, garments_per_shard, limit)
+                begun = fingerprint(listing, target, settings, garments_per_shard, limit)
                 _claim(target.store, begun, meeting)
-            settings = Settings(detector, tokens, batch_size, strict)
             plans = plan_shards(listing, garments_per_shard, limit)
             made = _make_shards(targets, plans, settings, workers, meeting, progress)
             manifests = {
-                target.size: _finish(target, plans, made, listing, detector, tokens, meeting)
+                target.size: _finish(target, plans, made, listing, settings, meeting)
                 for target in targets
             }
         except BaseException as err:
@@ -150,8 +150,7 @@ def _check(
 def fingerprint(
     listing: Listing,
     target: Target,
-    detector: PoseDetector | None,
-    tokens: str,
+    settings: Settings,
     garments_per_shard: int,
     limit: int | None,
 ) -> dict[str, Any]:
@@ -162,20 +161,20 @@ def fingerprint(
         "resolution": target.size,
         "garments_per_shard": garments_per_shard,
         "limit": limit,
-        "tokens": tokens,
+        "tokens": settings.tokens,
         "dataset": {
             "garments": len(listing.garments),
             "images": listing.images(),
             "sha256": listing.digest(),
         },
-        "poses": describe_poses(detector),
+        "poses": _describe_poses(settings),
         "encoders": target.encoder.describe(),
     }
 
 
-def describe_poses(detector: PoseDetector | None) -> dict[str, Any]:
-    """Where the keypoints come from, for the manifest."""
-    return {"kind": "listed"} if detector is None else detector.describe()
+def _describe_poses(settings: Settings) -> dict[str, Any]:
+    """Where the keypoints come from."""
+    return {"kind": "listed"} if settings.detector is None else settings.detector.describe()
 
 
 def _claim(store: Store, begun: dict[str, Any], meeting: Meeting) -> None:
@@ -246,8 +245,7 @@ def _finish(
     plans: Sequence[ShardPlan],
     made: dict[tuple[int, str], ShardIndex],
     listing: Listing,
-    detector: PoseDetector | None,
-    tokens: str,
+    settings: Settings,
     meeting: Meeting,
 ) -> dict[str, Any]:
     """Rank 0 waits for all shards and writes the manifest; the others wait for that."""
@@ -271,7 +269,7 @@ def _finish(
         listing.problems,
         target.size,
         target.encoder.describe(),
-        {"tokens": tokens, "poses": describe_poses(detector)},
+        {"tokens": settings.tokens, "poses": _describe_poses(settings)},
     )
 
 

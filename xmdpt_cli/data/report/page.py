@@ -12,7 +12,8 @@ from xmdpt_cli.data.report.charts import bars, histogram, legend
 from xmdpt_cli.data.report.facts import SplitFacts
 from xmdpt_cli.data.report.sheet import Strip
 from xmdpt_cli.data.report.style import STYLE
-from xmdpt_cli.data.report.tables import human_bytes, left_out_table, made_with, shard_table
+from xmdpt_cli.data.report.tables import left_out_table, made_with, shard_table
+from xmdpt_cli.files import human_bytes
 
 
 def page(manifest: dict[str, Any], splits: Sequence[SplitFacts], strips: Sequence[Strip]) -> str:

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from xmdpt_cli.data.report.facts import LeftOut, left_out, table_of
+from xmdpt_cli.files import human_bytes
 
 LISTED = 1000  # files left out that the page names; dataset.json names all
 # in the manifest, and told elsewhere on the page
@@ -90,16 +91,6 @@ def shard_table(shards: Sequence[dict[str, Any]]) -> str:
         f'<h2>Shards</h2><div class="card"><details><summary>{len(shards):,} shards with their '
         f"sha256</summary>{table}</details></div>"
     )
-
-
-def human_bytes(count: int) -> str:
-    """``1536`` -> ``1.5 KiB``."""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"
 
 
 def _code(value: Any) -> str:
