@@ -14,8 +14,9 @@ FORMAT = "xmdpt-dataset"
 VERSION = 2
 MANIFEST = "dataset.json"
 BEGUN = "prepare.json"
-# May lie in the folder before it is begun: toy encoders, locks, the beats of other ranks.
-BESIDE = ("encoders", ".lock", ".rank-")
+# May lie in the folder before it is begun: toy encoders, locks, the beats of other ranks, and what
+# a process that was killed while it began left behind.
+BESIDE = ("encoders", ".lock", ".rank-", f"{BEGUN}.")
 
 
 def claim_folder(out: Store, fingerprint: dict[str, Any]) -> None:
