@@ -3,7 +3,8 @@
 The folder: ``prepare.json`` (what it is being made from, written first), ``train-000000.tar``
 and its index one after the other, ``dataset.json`` (the manifest, written last). Interrupted at
 any point, the same call continues with the shards that are not whole and ends with the same bytes
-as an undisturbed run, whether one process makes them or many.
+as an undisturbed run, whether one process makes them or many. (On a CPU the networks' rounding
+depends on torch's number of threads: bytes are compared at the same number.)
 """
 
 from __future__ import annotations
