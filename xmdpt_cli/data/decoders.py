@@ -7,8 +7,10 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from typing import Any, TypeVar
@@ -17,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from xmdpt_cli.data.decode import DecodedGarment, decode_garment
+from xmdpt_cli.data.decode import DecodedGarment, DecodedView, SizedView, decode_garment
 from xmdpt_cli.data.listing import Garment
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture
@@ -77,7 +79,7 @@ class Decoders:
 
     def decode(self, garments: Iterable[tuple[Garment, Sequence[int]]]) -> Iterator[DecodedGarment]:
         """Yield (garment, sizes) decoded, in order."""
-        pending: deque[tuple[int, int | None, Future[DecodedGarment]]] = deque()
+        pending: deque[tuple[Garment, Callable[[], DecodedGarment]]] = deque()
         coming = iter(garments)
         on_the_way = 0
         while True:
@@ -85,20 +87,21 @@ class Decoders:
                 following = next(coming, None)
                 if following is None:
                     break
-                garment, sizes = following
-                slot = self._slots.take() if self._slots else None
-                future = self._pool.submit(_decode_into, garment, sizes, slot)
-                pending.append((len(garment.views), slot, future))
-                on_the_way += len(garment.views)
+                pending.append((following[0], self._begin(*following)))
+                on_the_way += len(following[0].views)
             if not pending:
                 return
-            count, slot, future = pending.popleft()
-            on_the_way -= count
-            item = future.result()
-            if slot is not None:
-                assert self._slots is not None
-                self._slots.attach(item, slot)
-            yield item
+            garment, finish = pending.popleft()
+            on_the_way -= len(garment.views)
+            yield finish()
+
+    def _begin(self, garment: Garment, sizes: Sequence[int]) -> Callable[[], DecodedGarment]:
+        """Have a garment decoded; the call that waits for it."""
+        if self._slots is None:
+            return self._pool.submit(decode_garment, garment, sizes).result
+        slots, slot = self._slots, self._slots.take()
+        future = self._pool.submit(_decode_packed, garment, sizes, slot)
+        return lambda: future.result().unpack(garment, slots, slot)
 
 
 class Slots:
@@ -113,35 +116,71 @@ class Slots:
         """A slot nobody uses, if there is one."""
         return self._free.popleft() if self._free else None
 
-    def move(self, item: DecodedGarment, slot: int) -> None:
-        """In the decoder: copy pictures into the slot as far as they fit, and drop them."""
+    def put(self, item: DecodedGarment, slot: int) -> dict[tuple[str, int], int]:
+        """In the decoder: copy pictures into a slot as far as they fit -> where they begin."""
+        places: dict[tuple[str, int], int] = {}
         begun, room = 0, self._bytes.shape[1]
-        for view in item.views.values():
-            for sized in view.sized.values():
+        for name, view in item.views.items():
+            for size, sized in view.sized.items():
                 both = [sized.picture] if sized.pose is None else [sized.picture, sized.pose]
                 if begun + sum(array.nbytes for array in both) > room:
-                    return
-                sized.place = begun
+                    return places
+                places[name, size] = begun
                 for array in both:
                     self._bytes[slot, begun : begun + array.nbytes] = array.reshape(-1)
                     begun += array.nbytes
-                sized.picture = _EMPTY
-                sized.pose = None if sized.pose is None else _EMPTY
+        return places
 
-    def attach(self, item: DecodedGarment, slot: int) -> None:
-        """In the main process: let the pictures be views of the slot until ``release``."""
-        for view in item.views.values():
-            for size, sized in view.sized.items():
-                if sized.place is not None:
-                    count, shape = 3 * size * size, (size, size, 3)
-                    rest = self._bytes[slot, sized.place :]
-                    sized.picture = rest[:count].reshape(shape)
-                    if sized.pose is not None:
-                        sized.pose = rest[count : 2 * count].reshape(shape)
-        item.release = lambda: self._free.append(slot)
+    def get(self, slot: int, place: int, size: int) -> tuple[Picture, Picture]:
+        """In the main process: a picture and its pose, views of the slot until ``give``."""
+        count, shape = 3 * size * size, (size, size, 3)
+        rest = self._bytes[slot, place : place + 2 * count]
+        return rest[:count].reshape(shape), rest[count:].reshape(shape)
+
+    def give(self, slot: int) -> None:
+        """The slot serves others."""
+        self._free.append(slot)
 
 
-_EMPTY: Picture = np.empty((0, 0, 3), dtype=np.uint8)
+@dataclass
+class Packed:
+    """A decoded garment on its way: nothing that the other end has or finds in the slot."""
+
+    skipped: list[tuple[str, str]]
+    # view -> size -> (PNG, where in the slot) or the view as it is, if it found no room there
+    views: dict[str, dict[int, tuple[bytes, int] | SizedView]]
+    whole: dict[str, Picture | None]
+
+    @staticmethod
+    def of(item: DecodedGarment, places: dict[tuple[str, int], int]) -> Packed:
+        """In the decoder."""
+        views: dict[str, dict[int, tuple[bytes, int] | SizedView]] = {}
+        for name, view in item.views.items():
+            views[name] = {
+                size: (one.png, places[name, size]) if (name, size) in places else one
+                for size, one in view.sized.items()
+            }
+        whole = {name: view.whole for name, view in item.views.items() if view.fractions is None}
+        return Packed(item.skipped, views, whole)
+
+    def unpack(self, garment: Garment, slots: Slots, slot: int | None) -> DecodedGarment:
+        """In the main process."""
+        item = DecodedGarment(garment, skipped=self.skipped)
+        for name, packed in self.views.items():
+            points, sized = garment.keypoints.get(name), {}
+            for size, one in packed.items():
+                if isinstance(one, tuple):
+                    assert slot is not None
+                    picture, pose = slots.get(slot, one[1], size)
+                    one = SizedView(picture, one[0], None if points is None else pose)
+                sized[size] = one
+            file = garment.views[name].name
+            item.views[name] = DecodedView(file, sized, points, self.whole.get(name))
+        if slot is not None:
+            item.release = partial(slots.give, slot)
+        return item
+
+
 _shared: Slots | None = None  # of a decoder process
 
 
@@ -161,9 +200,8 @@ def _begin_decoder(memory: Any, count: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _decode_into(garment: Garment, sizes: Sequence[int], slot: int | None) -> DecodedGarment:
-    """``decode_garment``, with the pictures left in a slot."""
+def _decode_packed(garment: Garment, sizes: Sequence[int], slot: int | None) -> Packed:
+    """``decode_garment`` in a decoder process."""
     item = decode_garment(garment, sizes)
-    if slot is not None and _shared is not None:
-        _shared.move(item, slot)
-    return item
+    places = {} if slot is None or _shared is None else _shared.put(item, slot)
+    return Packed.of(item, places)

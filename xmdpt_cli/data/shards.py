@@ -15,6 +15,7 @@ import io
 import json
 import os
 import tarfile
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -86,9 +87,12 @@ class ShardWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stream.close()
-        if kind is not None:
-            self._part.unlink(missing_ok=True)
+        if kind is None:
+            self._stream.close()
+            return
+        with suppress(OSError):  # what is buffered may find the disk full again
+            self._stream.close()
+        self._part.unlink(missing_ok=True)
 
     def add(self, key: str, views: dict[str, ViewData], pairs: list[tuple[str, str, int]]) -> None:
         """Append one garment. Keys and view names hold no dot: WebDataset splits there."""
