@@ -14,8 +14,8 @@ _SHOWN = 20  # lines printed; --json has all
 def check(talk: Talk, place: str, repair: bool, *, final: bool) -> bool:
     """Verify, and mend if asked. Returns whether shards have to be made again.
 
-    With ``final`` this is all the command does: what is wrong and was not mended is an error.
-    Otherwise preparing goes on from here, and nothing is printed as a result.
+    With ``final`` this is all the command does. Otherwise preparing goes on from here if there
+    are such shards. What is wrong and is not mended either way is an error.
     """
     from xmdpt_cli.data.check.dataset import check_dataset
     from xmdpt_cli.data.check.repair import repair_dataset
@@ -43,10 +43,10 @@ def check(talk: Talk, place: str, repair: bool, *, final: bool) -> bool:
         lines += [f"rebuilt: {name}" for name in mended.rebuilt]
         lines += [f"removed: {name}" for name in mended.removed]
         lines += [f"to be made again: {name}" for name in mended.remake]
-    if not final:
+    if again and not final:
         for line in lines:
             talk.say(line)
-        return again
+        return True
     talk.result(told, text="\n".join(lines))
     if again:
         raise XmdptError(

@@ -50,6 +50,7 @@ def say_plan(
 
     everything, missing = plan.shards()
     if not missing:
+        talk.say(f"plan: all {len(everything)} shards are there already")
         return None
     if len(missing) < len(everything):
         there = len(everything) - len(missing)

@@ -131,11 +131,9 @@ class Slots:
                     begun += array.nbytes
         return places
 
-    def get(self, slot: int, place: int, size: int) -> tuple[Picture, Picture]:
-        """In the main process: a picture and its pose, views of the slot until ``give``."""
-        count, shape = 3 * size * size, (size, size, 3)
-        rest = self._bytes[slot, place : place + 2 * count]
-        return rest[:count].reshape(shape), rest[count:].reshape(shape)
+    def get(self, slot: int, place: int, size: int) -> Picture:
+        """In the main process: (size, size, 3) that begins there, a view until ``give``."""
+        return self._bytes[slot, place : place + 3 * size * size].reshape(size, size, 3)
 
     def give(self, slot: int) -> None:
         """The slot serves others."""
@@ -171,8 +169,10 @@ class Packed:
             for size, one in packed.items():
                 if isinstance(one, tuple):
                     assert slot is not None
-                    picture, pose = slots.get(slot, one[1], size)
-                    one = SizedView(picture, one[0], None if points is None else pose)
+                    png, place = one
+                    one = SizedView(slots.get(slot, place, size), png)
+                    if points is not None:  # the pose lies behind its picture
+                        one.pose = slots.get(slot, place + one.picture.nbytes, size)
                 sized[size] = one
             file = garment.views[name].name
             item.views[name] = DecodedView(file, sized, points, self.whole.get(name))
