@@ -18,7 +18,7 @@ SIZES = (32, 48)
 
 @pytest.fixture(scope="module")
 def garments(tmp_path_factory: pytest.TempPathFactory) -> list[Garment]:
-    """Garments of 1 to 12 pictures (more than five do not fit), every other one without keypoints."""
+    """Garments of 1 to 12 pictures (five fit), every other one without keypoints."""
     folder = tmp_path_factory.mktemp("pictures")
     rng = np.random.default_rng(0)
     made = []
