@@ -68,11 +68,6 @@ def resize_square(image: Image.Image, size: int) -> Picture:
     return np.ascontiguousarray(np.asarray(image, dtype=np.uint8))
 
 
-def read_picture(path: str | Path, size: int) -> Picture:
-    """Decode and squash one file: uint8 (size, size, 3)."""
-    return resize_square(load_image(path), size)
-
-
 def png_bytes(picture: Picture) -> bytes:
     """A picture as a PNG file's bytes."""
     stream = io.BytesIO()

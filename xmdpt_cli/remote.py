@@ -55,7 +55,7 @@ class RemoteStore:
         self.url = self._given
         if parts.password is not None:
             self.url = self._given.replace(f":{parts.password}@", ":***@", 1)
-        if self.protocol in _READ_ONLY and (parts.query or parts.fragment):
+        if self.read_only and (parts.query or parts.fragment):
             raise XmdptError(
                 f"{self.url.split('?')[0].split('#')[0]}?...: a folder's URL ends with its path",
                 "give the URL of the folder that holds dataset.json",
@@ -63,6 +63,10 @@ class RemoteStore:
         self._local = threading.local()
         self._reached = False
         self._scratch: Path | None = None
+
+    @property
+    def read_only(self) -> bool:
+        return self.protocol in _READ_ONLY
 
     # reading
 
@@ -78,7 +82,7 @@ class RemoteStore:
             return None
 
     def names(self) -> list[str]:
-        if self.protocol in _READ_ONLY:
+        if self.read_only:
             raise XmdptError(f"{self.url}: web servers list no folders", _WRITABLE)
 
         def ask(system: Any) -> list[str]:
@@ -120,7 +124,7 @@ class RemoteStore:
         file.unlink()
 
     def _put(self, name: str, upload: Callable[[Any, str], object]) -> None:
-        if self.protocol in _READ_ONLY:
+        if self.read_only:
             raise XmdptError(f"cannot write to {self.url}: web servers are read only", _WRITABLE)
 
         def work(system: Any) -> None:
@@ -141,7 +145,7 @@ class RemoteStore:
             ) from None
 
     def remove(self, name: str) -> None:
-        if self.protocol in _READ_ONLY:
+        if self.read_only:
             raise XmdptError(f"cannot remove at {self.url}: web servers are read only", _WRITABLE)
         with suppress(FileNotFoundError):
             self._do("remove", name, lambda system: system.rm_file(self._path(name)))

@@ -27,6 +27,11 @@ class Store(Protocol):
         """Where it lies, if it is a folder of this machine."""
         ...
 
+    @property
+    def read_only(self) -> bool:
+        """Web servers: they are not written to, and do not list their folders."""
+        ...
+
     def size(self, name: str) -> int | None:
         """Bytes of a file, None if it is not there."""
         ...
@@ -68,6 +73,10 @@ class LocalStore:
     @property
     def folder(self) -> Path:
         return self._folder
+
+    @property
+    def read_only(self) -> bool:
+        return False
 
     def size(self, name: str) -> int | None:
         path = self.folder / name

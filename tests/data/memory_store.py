@@ -9,6 +9,7 @@ class MemoryStore:
     """Files in a dictionary; ``scratch`` is a folder beside."""
 
     folder = None
+    read_only = False
 
     def __init__(self, scratch: Path, files: dict[str, bytes]) -> None:
         self.url = "memory://dataset"

@@ -36,7 +36,7 @@ def claim_folder(out: Store, fingerprint: dict[str, Any]) -> None:
 
 def refuse_strangers(out: Store) -> None:
     """XmdptError if the folder holds something and was not made by prepare, or is read only."""
-    if out.url.startswith(("http://", "https://")):
+    if out.read_only:
         raise XmdptError(
             f"cannot prepare into {out.url}: web servers are read only",
             "give a folder, or a URL that can be written: sftp://, s3://, gs://",

@@ -71,7 +71,7 @@ def check_dataset(store: Store, *, deep: bool = True, progress: Progress = silen
 
 def _names(store: Store) -> list[str]:
     """What lies in the folder; a web server lists nothing, so there are no strays to be found."""
-    if store.url.startswith(("http://", "https://")):
+    if store.read_only:
         return [name for name in (BEGUN, MANIFEST) if store.size(name) is not None]
     return store.names()
 
