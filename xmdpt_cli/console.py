@@ -9,17 +9,16 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from xmdpt_cli.progress import Progress
 
 if TYPE_CHECKING:  # Rich is loaded when something is said: --help does without
-    from rich.console import Console
-    from rich.progress import Progress as RichProgress
-    from rich.progress import TaskID
+    from rich.console import Console, ConsoleOptions
     from rich.table import Table
+    from rich.text import Text
 
 STATUS_EVERY = 10.0  # seconds between status lines off a terminal
 
@@ -56,8 +55,11 @@ class Talk:
     def progress(self) -> Iterator[Progress]:
         """A ``Progress`` for library calls: one bar a stage."""
         if self.err.is_terminal:
-            with _bars(self.err) as rich_progress:
-                yield _Bars(rich_progress)
+            from rich.live import Live
+
+            bars = _Bars()
+            with Live(bars, console=self.err, refresh_per_second=10):
+                yield bars
         else:
             yield _Lines(self)
 
@@ -94,44 +96,119 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
-def _bars(console: Console) -> RichProgress:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    return Progress(
-        TextColumn("{task.description:<24}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[info]}"),
-        console=console,
-    )
+#: How a progress call's facts are shown; others as ``name value``.
+FACTS = {
+    "loss": "loss {:.3f}",
+    "masked": "masked {:.3f}",
+    "data_wait": "wait {:.0%}",
+    "gpu_memory": "{:.1f} GiB",
+    "mfu": "MFU {:.0%}",
+}
 
 
-def _info(info: dict[str, Any]) -> str:
-    parts = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in info.items())
-    return "  ".join(parts)
+def facts(info: Mapping[str, Any]) -> list[str]:
+    """``{"loss": 0.1234, "data_wait": 0.01}`` -> ``["loss 0.123", "wait 1%"]``."""
+    out = []
+    for name, value in info.items():
+        if name == "images_per_second":
+            out.append(f"{value:.3g} img/s" if value < 100 else f"{value:,.0f} img/s")
+        elif name in FACTS:
+            out.append(FACTS[name].format(float(value)))
+        else:
+            out.append(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}")
+    return out
+
+
+class Pace:
+    """How fast one stage goes in this process: what an earlier one did says nothing about it."""
+
+    def __init__(self, now: float, done: int) -> None:
+        self.began, self.first = now, done
+        self.base = (now, done)
+        self.moved = False
+
+    def rate(self, now: float, done: int) -> float | None:
+        """Units a second, or None while nothing is done. The first unit, which warms up and may
+        compile, is left out as soon as there is another."""
+        if done > self.first and not self.moved:
+            self.moved, self.base = True, (now, done)
+        at, count = self.base if done > self.base[1] else (self.began, self.first)
+        return (done - count) / (now - at) if done > count and now > at else None
+
+
+class _Stage:
+    """What the bar knows of one stage."""
+
+    def __init__(self, done: int, total: int, now: float) -> None:
+        self.done, self.total, self.pace, self.now, self.began = done, total, Pace(now, done), now, now
+        self.rate: float | None = None
+        self.facts: list[str] = []
+
+    def update(self, done: int, total: int, now: float, info: Mapping[str, Any]) -> None:
+        self.done, self.total, self.now = done, total, now
+        self.rate = self.pace.rate(now, done)
+        if info:
+            self.facts = facts(info)
+
+    def time(self, now: float) -> str:
+        if self.done >= self.total:
+            return f"in {duration(self.now - self.began)}"
+        if self.rate is None:
+            return "left -"
+        # between two calls the time left runs down: a bar that stands still seems dead
+        left = (self.total - self.done) / self.rate - (now - self.now)
+        return f"left {duration(left)}"
+
+
+NAME, BAR, SHORTEST_BAR = 8, 30, 10  # columns: a stage's name, its bar at the most and the least
+
+
+def fitted(name: str, stage: _Stage, width: int, now: float) -> tuple[str, int, str]:
+    """A stage on one line of ``width`` columns: (text, the bar's columns, text after the bar).
+
+    What does not fit is left out whole: facts from the last one on, then the bar, then the rest.
+    The bar gets what the facts leave, if that is enough for one.
+    """
+    head = f"{name:<{NAME}}"
+    tail = [f"{stage.done}/{stage.total}", stage.time(now), *stage.facts]
+    if len(head) + 2 + len("  ".join(tail)) > width:
+        head = name  # stages under each other need not be aligned where room is short
+    while len(tail) > 1 and len(head) + 2 + len("  ".join(tail)) > width:
+        tail.pop()
+    text = "  ".join(tail)
+    room = width - len(head) - 2 - len(text) - 2
+    if room < SHORTEST_BAR:
+        return f"{head}  {text}"[:width], 0, ""
+    return f"{head}  ", min(BAR, room), f"  {text}"
 
 
 class _Bars:
-    def __init__(self, progress: RichProgress) -> None:
-        self.progress = progress
-        self.tasks: dict[str, TaskID] = {}
+    """One line a stage, drawn by Rich ten times a second; a line never wraps."""
+
+    def __init__(self) -> None:
+        self.stages: dict[str, _Stage] = {}
 
     def __call__(self, stage: str, done: int, total: int, /, **info: Any) -> None:
-        if stage not in self.tasks:
-            self.tasks[stage] = self.progress.add_task(stage, total=total, completed=done, info="")
-        self.progress.update(self.tasks[stage], completed=done, total=total)
-        if info:
-            self.progress.update(self.tasks[stage], info=_info(info))
+        now = time.monotonic()
+        if stage not in self.stages:
+            self.stages[stage] = _Stage(done, total, now)
+        self.stages[stage].update(done, total, now, info)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        from rich.text import Text
+
+        now = time.monotonic()
+        mark = "-" if options.ascii_only else "━"
+        for name, stage in list(self.stages.items()):
+            before, bar, after = fitted(name, stage, options.max_width, now)
+            full = int(bar * min(1.0, stage.done / stage.total)) if stage.total else bar
+            finished = stage.done >= stage.total
+            line = Text(before, no_wrap=True, overflow="crop", end="")
+            line.append(mark * full, "bar.finished" if finished else "bar.complete")
+            line.append((" " if options.ascii_only else mark) * (bar - full), "bar.back")
+            line.append(after)
+            yield line
+            yield Text("")
 
 
 class _Lines:
@@ -139,24 +216,26 @@ class _Lines:
 
     def __init__(self, talk: Talk) -> None:
         self.talk = talk
-        self.began: dict[str, tuple[float, int]] = {}
+        self.paces: dict[str, Pace] = {}
         self.ended: set[str] = set()
         self.last = 0.0
 
     def __call__(self, stage: str, done: int, total: int, /, **info: Any) -> None:
         now = time.monotonic()
-        began, at = self.began.setdefault(stage, (now, done))
-        if stage in self.ended or (done < total and now - self.last < STATUS_EVERY):
+        new = stage not in self.paces
+        rate = self.paces.setdefault(stage, Pace(now, done)).rate(now, done)
+        waiting = not new and done < total and now - self.last < STATUS_EVERY
+        if stage in self.ended or waiting:
             return
         if done >= total:
             self.ended.add(stage)
         self.last = now
-        line = f"{stage}: {done}/{total}"
-        if done > at and now > began:
-            rate = (done - at) / (now - began)
-            line += f", {rate:.3g}/s"
-            line += f", {duration((total - done) / rate)} left" if done < total else ""
-        self.talk.say(line + (f", {_info(info)}" if info else ""))
+        parts = [f"{stage}: {done}/{total}"]
+        if rate is not None:
+            parts.append(f"{rate:.3g}/s")
+            if done < total:
+                parts.append(f"{duration((total - done) / rate)} left")
+        self.talk.say(", ".join([*parts, *facts(info)]))
 
 
 def _escape(text: str) -> str:
