@@ -140,7 +140,13 @@ class _Stage:
     """What the bar knows of one stage."""
 
     def __init__(self, done: int, total: int, now: float) -> None:
-        self.done, self.total, self.pace, self.now, self.began = done, total, Pace(now, done), now, now
+        self.done, self.total, self.pace, self.now, self.began = (
+            done,
+            total,
+            Pace(now, done),
+            now,
+            now,
+        )
         self.rate: float | None = None
         self.facts: list[str] = []
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import secrets
+import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,19 +62,21 @@ def open_tracker(kind: str, out: Path, config: Mapping[str, Any]) -> Tracker | N
 
 
 class _Following:
-    """wandb, or trackio, which speaks wandb's words."""
+    """wandb, or trackio, which speaks wandb's words.
+
+    Steps that a run does again after a kill: wandb ignores them, trackio shows the same numbers a
+    second time.
+    """
 
     def __init__(self, kind: str, run: str, out: Path, config: Mapping[str, Any]) -> None:
-        import os
-
-        self.kind, self.module = kind, _module(kind)
+        self.module = _module(kind)
         project = os.environ.get(f"{kind.upper()}_PROJECT", PROJECT)
         options: dict[str, Any] = {"project": project, "name": run, "config": dict(config)}
         if kind == "wandb":
-            # wandb's own run id; redone steps are not logged twice: wandb takes no earlier step
             options |= {"id": run, "dir": str(out)}
         try:
-            self.run = self.module.init(**options, resume="allow")
+            with redirect_stdout(sys.stderr):  # stdout is the command's
+                self.run = self.module.init(**options, resume="allow")
         except Exception as err:  # not logged in, no connection, a refused project: their types
             raise XmdptError(
                 f"{kind} did not begin: {str(err).splitlines()[0] if str(err) else type(err)}",
@@ -85,7 +90,8 @@ class _Following:
         self.run.log({name: self.module.Image(picture)}, step=step)
 
     def close(self) -> None:
-        self.run.finish()
+        with redirect_stdout(sys.stderr):
+            self.module.finish()  # not the run's: trackio would finish it again, aloud, at exit
 
 
 def _module(kind: str) -> Any:

@@ -41,7 +41,9 @@ def write_step(folder: Path, step: int, rows: list[list[Picture]]) -> Picture:
     """Write the picture of ``step`` and then the sheet; returns the sheet."""
     save_png(folder / step_name(step), step_picture(rows))
     side = rows[0][0].shape[0]
-    fitting = [(s, path) for s, path in _steps(folder) if _size(path) == (4 * side, len(rows) * side)]
+    fitting = [
+        (s, path) for s, path in _steps(folder) if _size(path) == (4 * side, len(rows) * side)
+    ]
     pictures = {s: np.asarray(load_image(path)) for s, path in thinned(fitting)}
     sheet = growing_sheet(pictures, side)
     save_png(folder / SHEET, sheet)
