@@ -112,12 +112,12 @@ def test_validation_loss_is_the_mean_over_pairs_and_quartiles(
 ) -> None:
     """Against the same sum pair by pair, from the model and the loss's terms."""
     test = PairDataset(data.path, "test")
-    positions = evenly(len(test), 11)
+    positions = evenly(len(test), 9)
     model, schedule = model_of(conditioning).eval(), Schedule("cosine", "v")
     tokens = conditioning == "tokens"
     found = validation_losses(model, read_rows(test, positions, SCALE, tokens), schedule, CPU)
-    times = [stratified(11, 1000, q) for q in range(4)]
-    mse, vb = np.zeros((4, 11)), np.zeros((4, 11))
+    times = [stratified(9, 1000, q) for q in range(4)]
+    mse, vb = np.zeros((4, 9)), np.zeros((4, 9))
     for i, batch in enumerate(eval_batches(test, 1, pose_maps=tokens)):
         if i not in positions:
             continue
@@ -145,10 +145,10 @@ def test_validation_loss_is_the_mean_over_pairs_and_quartiles(
 def test_condition_similarity_is_of_views_and_of_strangers(data: PairDataset) -> None:
     test = PairDataset(data.path, "test")
     model = model_of().eval()
-    views = read_views(test, list(range(len(test))), SCALE, 16)
-    assert views is not None
-    assert views.source.shape[:2] == (3, 5)  # five people
-    found = similarity(model, views, CPU)
+    read_once = read_views(test, list(range(len(test))), SCALE, 16)
+    assert read_once is not None
+    assert read_once.source.shape[:2] == (3, 5)  # five people
+    found = similarity(model, read_once, CPU)
 
     def condition(pose: tuple[str, str], source: tuple[str, str]) -> torch.Tensor:
         with torch.no_grad():
@@ -162,7 +162,8 @@ def test_condition_similarity_is_of_views_and_of_strangers(data: PairDataset) ->
     same, other = [], []
     for i, key in enumerate(keys):
         pair = next(p for p in test.pairs if p.key == key)
-        (third,) = {v for k, v in test.views() if k == key} - {pair.source, pair.target}
+        views = [v for k, v in test.views() if k == key]
+        third = min(set(views) - {pair.source, pair.target}, default=pair.target)
         next_key = keys[(i + 1) % len(keys)]
         stranger = next(p for p in test.pairs if p.key == next_key).source
         own = condition((key, pair.target), (key, pair.source))
@@ -203,7 +204,7 @@ def test_how_many_go_through_at_once_decides_nothing(
     data: PairDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     test = PairDataset(data.path, "test")
-    rows = read_rows(test, evenly(len(test), 11), SCALE, False)
+    rows = read_rows(test, evenly(len(test), 9), SCALE, False)
     model, found = model_of().eval(), []
     for chunk in (8, 3):
         monkeypatch.setattr(watch_rows, "CHUNK", chunk)
@@ -250,9 +251,7 @@ def test_what_is_drawn_is_what_sampling_draws(
         torch.testing.assert_close(seen[0][row : row + 1], latents, rtol=1e-4, atol=1e-4)
 
 
-def test_a_killed_run_ends_with_the_same_sheet_and_lines(
-    data: PairDataset, tmp_path: Path
-) -> None:
+def test_a_killed_run_ends_with_the_same_sheet_and_lines(data: PairDataset, tmp_path: Path) -> None:
     def steps(out: Path, done: int, until: int) -> None:
         log, watch = Log(out, done, 1), watching(data, out, done=done)
         if watch.missing(done, log):
@@ -301,9 +300,11 @@ def test_the_sheet_grows_to_the_right_and_is_thinned(tmp_path: Path) -> None:
         assert steps[0] == 1
         assert steps[-1] == number
         assert steps == sorted(set(steps))
-        assert max(b - a for a, b in zip(steps, steps[1:], strict=False)) <= -(-number // 11) if (
-            number > 1
-        ) else True
+        assert (
+            max(b - a for a, b in zip(steps, steps[1:], strict=False)) <= -(-number // 11)
+            if (number > 1)
+            else True
+        )
     assert (np.asarray(load_image(tmp_path / "sheet.png")) == sheet).all()
     # pictures of other pairs, or broken ones, are left out
     Image.fromarray(np.zeros((side, 4 * side, 3), np.uint8)).save(tmp_path / "step_0000005.png")
@@ -324,7 +325,7 @@ def test_without_a_vae_and_without_test_pairs_it_is_said(
     drawn = np.asarray(load_image(tmp_path / "samples/step_0000002.png"))[:, 3 * SIDE :]
     # latents of 8 x 8 enlarged to 32: blocks of one colour
     assert (drawn[::4, ::4].repeat(4, axis=0).repeat(4, axis=1) == drawn).all()
-    assert len(np.unique(drawn)) > 10
+    assert len(np.unique(drawn)) > 3
     counts = {**data.manifest["counts"], "test": {"pairs": 0}}
     monkeypatch.setitem(data.manifest, "counts", counts)
     said.clear()

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 # Dense TFLOP/s as published: (part of the device's name, bf16 with fp32 sums, fp32 without tensor
@@ -42,35 +43,38 @@ _PEAKS: tuple[tuple[str, float, float], ...] = (
 )
 
 
-def step_flops(step: nn.Module, *inputs: Any, **named: Any) -> int:
+def step_flops(step: nn.Module, inputs: Any) -> int:
     """FLOPs of one training step, forward and backward, on as many pairs as the inputs hold.
 
-    ``step`` returns ``diffusion.Losses``. It is run on the meta device on copies without data:
-    nothing is computed, and ``step`` is left as it is. What runs under no_grad counts forward only.
+    ``step(inputs)`` returns ``diffusion.Losses``: a ``TrainStep``, neither compiled nor wrapped,
+    and its ``Inputs``. A copy of it runs on tensors that have shapes and no data: nothing is
+    computed, and ``step`` is left as it is. What runs under no_grad counts forward only.
     """
-    shadow = _without_data(step)
-    shapes = {name: _shape_of(value) for name, value in named.items()}
-    with FlopCounterMode(display=False) as counter:
-        shadow(*map(_shape_of, inputs), **shapes).total.backward()
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    shadow, shapes = _without_data(step, fake), _shapes(inputs, fake)
+    with fake, FlopCounterMode(display=False) as counter:
+        shadow(shapes).total.backward()
     return int(counter.get_total_flops())
 
 
-def _without_data(module: nn.Module) -> Any:
-    """A copy of a module on the meta device; the copy's memory is never asked for."""
+def _without_data(module: nn.Module, fake: FakeTensorMode) -> Any:
+    """A copy of a module whose parameters and buffers take no memory."""
     there: dict[int, Any] = {}
     for parameter in module.parameters():
-        there[id(parameter)] = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+        empty = fake.from_tensor(parameter.detach())
+        there[id(parameter)] = nn.Parameter(empty, parameter.requires_grad)
     for buffer in module.buffers():
-        there[id(buffer)] = buffer.to("meta")
+        there[id(buffer)] = fake.from_tensor(buffer)
     return copy.deepcopy(module, there)
 
 
-def _shape_of(value: Any) -> Any:
-    """Tensors, also in tuples and lists, without their data."""
+def _shapes(value: Any, fake: FakeTensorMode) -> Any:
+    """Tensors, also in (named) tuples, without their data."""
     if isinstance(value, Tensor):
-        return value.detach().to("meta")
-    if isinstance(value, (tuple, list)):
-        return tuple(_shape_of(part) for part in value)
+        return fake.from_tensor(value.detach())
+    if isinstance(value, tuple):
+        parts = [_shapes(part, fake) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
     return value
 
 

@@ -23,7 +23,7 @@ def condition_of(model: XMDPT, rows: Rows) -> tuple[Tensor, Context | None]:
     if model.conditioning != "tokens":
         return condition, None
     assert rows.pose_maps is not None
-    return condition, model.context(rows.source, *rows.pose_maps)
+    return condition, model.context(rows.source, *rows.pose_maps, rows.source_tokens)
 
 
 @torch.no_grad()
@@ -49,7 +49,6 @@ def validation_losses(
                 torch.from_numpy(t).to(device),
                 noise.to(device),
                 condition,
-                masked=False,
                 context=context,
                 schedule=schedule,
             )
@@ -74,6 +73,8 @@ def similarity(model: XMDPT, views: Views, device: torch.device) -> dict[str, fl
     each comparison, so only the source tells the vectors apart: what is high in both says that
     the vector holds little of the person, a gap that it knows the person from any side.
     """
+    if model.canet is None:  # no condition vector to speak of
+        return {}
     vectors = []
     for source_tokens, source in zip(views.source_tokens, views.source, strict=True):
         parts = [
