@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from xmdpt_cli.config import TrainConfig
 from xmdpt_cli.data.loader import PairDataset, prefetch
@@ -104,7 +104,7 @@ def joined(parts: list[Losses]) -> Losses:
     """The losses of a step that was taken in equal parts."""
     if len(parts) == 1:
         return parts[0]
-    rows: dict[str, Tensor | None] = {}
+    rows: dict[str, Any] = {}
     for name in Losses._fields[1:]:
         values = [getattr(part, name) for part in parts]
         rows[name] = None if values[0] is None else torch.cat(values)
