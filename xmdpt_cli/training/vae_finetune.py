@@ -1,0 +1,290 @@
+"""``xmdpt finetune-vae``: from a prepared dataset to a diffusers folder and a report.
+
+The paper fine-tunes the decoder for 77 epochs and leaves the encoder alone (sec. 4.1), so latents
+that are already made, and models trained on them, stay valid.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.encoders.vae import VAE
+from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.files import only_process, write_text, writing
+from xmdpt_cli.images import save_png
+from xmdpt_cli.metrics.lpips_metric import Lpips
+from xmdpt_cli.metrics.report import Report, write_json
+from xmdpt_cli.progress import Progress, silent
+from xmdpt_cli.training import vae_folder as folder
+from xmdpt_cli.training.vae_config import VaeConfig, settle
+from xmdpt_cli.training.vae_examples import DatasetExamples
+from xmdpt_cli.training.vae_loop import VAEStats, fit, make_stats
+from xmdpt_cli.training.vae_loss import Perceptual
+from xmdpt_cli.training.vae_picture import Rebuilt, before_after
+from xmdpt_cli.training.vae_report import Images, make_report, measure, protocol_for, rebuild
+from xmdpt_cli.training.vae_team import ALONE, Team
+from xmdpt_cli.training.vae_trainer import VaeTrainer
+
+REPORT, PICTURE, BEFORE = "report.json", "before_after.png", "before.json"
+_SHOWN = 8  # test pictures in PICTURE
+_ALIKE = 0.02  # of the latents' deviation: above float16's rounding, below another encoder
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """What a finished training leaves in its folder."""
+
+    stats: VAEStats
+    encoder: dict[str, str]  # sha256 before and after
+    toy: bool  # a small VAE, or one that was a toy before
+    report: Report | None  # None: the dataset has no test pictures
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked training: what it reads and with which settings, nothing written yet."""
+
+    config: VaeConfig  # settled
+    vae: VAE
+    train: DatasetExamples
+    test: DatasetExamples | None
+    measured: int  # test pictures
+
+
+def make_plan(
+    config: VaeConfig, data: str | Path, vae: VAE, limit: int | None = None, processes: int = 1
+) -> Plan:
+    """Settle ``config`` and check that dataset and VAE belong together.
+
+    ``limit``: test pictures to measure, None for all. Raises XmdptError for a dataset that is
+    none, and for latents of another encoder.
+    """
+    dataset = PairDataset(data, "train")
+    cached = config.cached_latents and not config.all_weights
+    heads = config.face_weight != 1
+    train = DatasetExamples(dataset, cached=cached, heads=heads)
+    try:
+        test = DatasetExamples(PairDataset(dataset.store, "test"), cached=cached)
+    except XmdptError:
+        test = None
+    if not config.all_weights:
+        check_encoder(vae, dataset)
+    count = 0 if test is None else min(len(test), limit or len(test))
+    return Plan(settle(config, len(train), processes), vae, train, test, count)
+
+
+def check_encoder(vae: VAE, dataset: PairDataset) -> None:
+    """XmdptError unless ``vae``'s encoder is the one that made the dataset's latents.
+
+    The same weights file is; another one (a fine-tuned decoder, another format of the file) is if
+    its moments of some pictures are the stored ones.
+    """
+    made, this = dataset.manifest["encoders"]["vae"], vae.describe()
+    if made["sha256"] == this["sha256"]:
+        return
+    examples = DatasetExamples(dataset)
+    indices = sorted({0, len(examples) // 2, len(examples) - 1})
+    rows = np.array([dataset.table.row(*examples.pictures.views[i]) for i in indices])
+    side = dataset.resolution // vae.factor
+    alike = dataset.column("moments").shape == (2 * vae.channels, side, side)
+    if alike:
+        stored = examples.moments(indices, np.zeros(len(rows), np.bool_))
+        assert stored is not None
+        now = vae.encode_moments(np.stack([examples.pictures[i] for i in indices])).cpu()
+        means = [moments.chunk(2, dim=1)[0] for moments in (stored, now)]
+        alike = float((means[0] - means[1]).abs().mean()) <= _ALIKE * float(means[0].std())
+    if not alike:
+        raise XmdptError(
+            f"{dataset.path} was prepared with another encoder: {made['id']} "
+            f"(sha256 {str(made['sha256'])[:12]}), not {this['id']} ({this['sha256'][:12]})",
+            "give the VAE the dataset was prepared with as --vae, or prepare it anew with this one",
+        )
+
+
+def lpips_networks(
+    config: VaeConfig, weights: str | None, toy: bool, device: str
+) -> tuple[Perceptual | None, Lpips | None, list[str]]:
+    """The LPIPS to train with, the one to measure with, and what must be said about them.
+
+    ``weights`` as in ``xmdpt evaluate``: AlexNet's file, ``toy``, ``off``, or None: the file in
+    torch hub's folder, for a ``toy`` dataset always the random trunk, so that it gives the same
+    everywhere. Raises XmdptError, saying what to fetch, where training needs a file that is not
+    there.
+    """
+    if weights == "off":
+        if config.lpips:
+            raise ConfigError(
+                f"no LPIPS network to train with (lpips {config.lpips:g})",
+                "train without it: --lpips 0, or name the weights: --alexnet-weights PATH",
+            )
+        return None, None, []
+    notes = []
+    if weights is None and toy:
+        weights = "toy"
+    try:
+        network = Perceptual(weights, device)
+    except XmdptError as err:
+        if weights is not None:
+            raise
+        if config.lpips:
+            hint = f"{err.hint}\nor train without LPIPS: --lpips 0"
+            raise XmdptError(f"training with LPIPS needs AlexNet: {err.message}", hint) from None
+        notes.append(f"{err.message}: LPIPS with a random trunk, named lpips_alex_toy")
+        network = Perceptual("toy", device)
+    if network.toy and config.lpips:
+        notes.append("trained with LPIPS of a random AlexNet: a toy")
+    return (network if config.lpips else None), network, notes
+
+
+def finetune(
+    plan: Plan,
+    out: Path,
+    *,
+    perceptual: Perceptual | None = None,
+    lpips: Lpips | None = None,
+    notes: list[str] | None = None,
+    team: Team = ALONE,
+    progress: Progress = silent,
+) -> FineTuned:
+    """Train as planned into the folder ``out``, or go on there, or return what is done there.
+
+    Every process of the team calls it; rank 0 writes. Raises XmdptError if ``out`` holds
+    something else, if the loss is no number any more, and if the encoder has changed.
+    """
+    if team.rank > 0:
+        return _finetune(plan, out, perceptual, lpips, notes or [], team, silent)
+    with only_process(out):
+        return _finetune(plan, out, perceptual, lpips, notes or [], team, progress)
+
+
+def _finetune(
+    plan: Plan,
+    out: Path,
+    perceptual: Perceptual | None,
+    lpips: Lpips | None,
+    notes: list[str],
+    team: Team,
+    progress: Progress,
+) -> FineTuned:
+    vae, config, manifest = plan.vae, plan.config, plan.train.dataset.manifest
+    start, began = vae.describe(), time.monotonic()
+    shards = [s["sha256"] for s in manifest["shards"] if s["split"] == "train"]
+    trunk = "none" if perceptual is None else perceptual.weights
+    this = folder.identity(config, team.size, shards, vae, trunk)
+    team.lead(partial(folder.begin, out, this, config))
+    record = team.lead(partial(folder.finished, out))
+    if record is not None:
+        return _known(out, record)
+    trainer = VaeTrainer(vae, config, perceptual, team)
+    before = _measure_before(plan, out, lpips, team, progress)
+    shown = [] if plan.test is None else _spread(plan.measured, _SHOWN)
+    old = None if plan.test is None else rebuild(vae, plan.test, shown)
+    fit(trainer, plan.train, out, progress)
+    after_sha = team.lead(partial(_write, plan, out, this["encoder"]))
+    encoder = {"before": this["encoder"], "after": after_sha}
+    report = None
+    if plan.test is not None and old is not None:
+        after = measure(
+            vae, plan.test, plan.measured, lpips, stage="after", team=team, progress=progress
+        )
+        report = make_report(plan.test.dataset.resolution, before, after, lpips, notes)
+        if team.rank == 0:
+            _write_report(plan, out, report, shown, old)
+    psnr = [None if report is None else report.rows[row]["psnr"] for row in ("before", "after")]
+    stats = make_stats(trainer, len(plan.train), psnr[0], psnr[1], time.monotonic() - began)
+    record = {
+        "what": "a small VAE trained from scratch: a toy"
+        if config.all_weights
+        else "a decoder fine-tuned; encoder and latents are those of the VAE it started from",
+        "settings": asdict(config),
+        "processes": team.size,
+        "start": start,
+        "encoder": encoder,
+        "toy": vae.origin.toy,
+        "trained_on": {
+            "data": plan.train.dataset.path,
+            "pictures": len(plan.train),
+            "resolution": plan.train.dataset.resolution,
+            "toy": bool(manifest["toy"]),
+            "shards": shards,
+        },
+        "stats": asdict(stats),
+    }
+    team.lead(partial(folder.publish, out, vae, record))
+    if team.rank == 0:
+        (out / BEFORE).unlink(missing_ok=True)
+    return FineTuned(stats, encoder, vae.origin.toy, report)
+
+
+def _write(plan: Plan, out: Path, before: str) -> str:
+    """Write the VAE aside; the sha256 of the encoder as it is on the disk."""
+    after = folder.write_part(out, plan.vae)
+    if not plan.config.all_weights:
+        folder.refuse_changed_encoder(out, before, after)
+    return after
+
+
+def _measure_before(
+    plan: Plan, out: Path, lpips: Lpips | None, team: Team, progress: Progress
+) -> Images:
+    """The start's measures; kept in a file, so that a training that goes on has them."""
+    if plan.test is None:
+        return []
+    key = {
+        "pictures": plan.measured,
+        "lpips": None if lpips is None else lpips.weights,
+        "protocol": protocol_for(plan.test.dataset.resolution).name,
+    }
+    kept: dict[str, Any] = team.lead(lambda: _json(out / BEFORE))
+    if kept.get("key") == key:
+        images: Images = kept["images"]
+        return images
+    images = measure(
+        plan.vae, plan.test, plan.measured, lpips, stage="before", team=team, progress=progress
+    )
+    if team.rank == 0:
+        with writing(out / BEFORE):
+            write_text(out / BEFORE, json.dumps({"key": key, "images": images}))
+    return images
+
+
+def _write_report(plan: Plan, out: Path, report: Report, shown: list[int], old: np.ndarray) -> None:
+    assert plan.test is not None
+    new = rebuild(plan.vae, plan.test, shown)
+    rows = [
+        Rebuilt(
+            plan.test.pictures[index],
+            old[i],
+            new[i],
+            plan.test.dataset.keypoints(*plan.test.pictures.views[index]),
+        )
+        for i, index in enumerate(shown)
+    ]
+    with writing(out):
+        save_png(out / PICTURE, before_after(rows))
+        write_json(out / REPORT, report)
+
+
+def _known(out: Path, record: dict[str, Any]) -> FineTuned:
+    found = _json(out / REPORT)
+    report = Report(**found) if found else None
+    return FineTuned(VAEStats(**record["stats"]), record["encoder"], record["toy"], report)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A file's content; empty if it is not there."""
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found
+
+
+def _spread(count: int, at_most: int) -> list[int]:
+    """Up to ``at_most`` of ``count``, evenly spaced."""
+    return [int(i) for i in np.linspace(0, count - 1, min(count, at_most))]
