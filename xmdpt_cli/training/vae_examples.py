@@ -21,7 +21,7 @@ from torch import Tensor
 
 from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.data.shards import FLIP
-from xmdpt_cli.encoders.vae import VAE, to_signed
+from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.images import Picture
 from xmdpt_cli.training.vae_faces import head_map
 
@@ -108,7 +108,7 @@ class DatasetExamples:
 class VaeBatch:
     """What one process takes in one step."""
 
-    pictures: Tensor  # float32 (n, 3, H, W) in [-1, 1]
+    pictures: Tensor  # uint8 (n, H, W, 3)
     noise: Tensor  # float32 (n, C, h, w), unit normal
     moments: Tensor | None = None  # float32 (n, 2C, h, w): of these pictures, mirrored as they are
     head: Tensor | None = None  # float32 (n, 1, H, W) in [0, 1]
@@ -120,6 +120,14 @@ class VaeBatch:
         return VaeBatch(
             self.pictures.to(device), self.noise.to(device), moved(self.moments), moved(self.head)
         )
+
+
+def signed(pictures: Tensor) -> Tensor:
+    """``encoders.vae.to_signed`` where the pictures are: a quarter of the bytes travels there.
+
+    uint8 (n, H, W, 3) -> float32 (n, 3, H, W) in [-1, 1].
+    """
+    return pictures.permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
 
 
 def draw(
@@ -145,7 +153,7 @@ def draw(
         stacked[mirrored] = stacked[mirrored][:, :, ::-1]
         head = torch.from_numpy(stacked)[:, None]
     moments = examples.moments(chosen, mirrored)
-    return VaeBatch(to_signed(batch), torch.from_numpy(noise), moments, head)
+    return VaeBatch(torch.from_numpy(batch), torch.from_numpy(noise), moments, head)
 
 
 def ahead(make: Callable[[int], T], first: int, end: int) -> Generator[T, None, None]:

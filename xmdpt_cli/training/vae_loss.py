@@ -13,7 +13,7 @@ from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.metrics.lpips_metric import SMALLEST, Lpips
 from xmdpt_cli.training.vae_config import VaeConfig
-from xmdpt_cli.training.vae_examples import VaeBatch
+from xmdpt_cli.training.vae_examples import VaeBatch, signed
 from xmdpt_cli.training.vae_team import ALONE, Team
 
 
@@ -45,10 +45,11 @@ def vae_losses(
     ``config.foreground_weight`` and ``config.face_weight``. The latents are drawn from the
     posterior as in the published training.
     """
-    latents, mean, log_variance = _latents(vae, batch, config, team, autocast)
+    target = signed(batch.pictures)
+    latents, mean, log_variance = _latents(vae, batch, target, config, team, autocast)
     with torch.autocast(vae.device.type, torch.bfloat16, enabled=autocast):
         decoded = vae.net.decode(latents).sample
-    decoded, target = decoded.float(), batch.pictures
+    decoded = decoded.float()
     error = decoded - target
     absolute, squared = error.abs(), error.square()
     weight = 1.0 + (config.foreground_weight - 1.0) * foreground(target)  # (N, 1, H, W)
@@ -69,7 +70,7 @@ def vae_losses(
 
 
 def _latents(
-    vae: VAE, batch: VaeBatch, config: VaeConfig, team: Team, autocast: bool
+    vae: VAE, batch: VaeBatch, target: Tensor, config: VaeConfig, team: Team, autocast: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What the decoder reads, the posterior's mean and its log variance: (N, C, h, w), unscaled."""
     learns = config.all_weights
@@ -80,7 +81,7 @@ def _latents(
     ):
         moments = batch.moments
         if moments is None:
-            moments = vae.net.encode(batch.pictures).latent_dist.parameters.float()
+            moments = vae.net.encode(target).latent_dist.parameters.float()
         mean, log_variance = moments.chunk(2, dim=1)
         log_variance = log_variance.clamp(-30.0, 20.0)  # as AutoencoderKL does
         variance = log_variance.exp()
