@@ -26,7 +26,7 @@ from xmdpt_cli.encoders.toy import toy_vae
 from xmdpt_cli.encoders.vae import VAE, posterior_mean
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.metrics.lpips_metric import ALEXNET_URL
-from xmdpt_cli.training import vae_trainer
+from xmdpt_cli.training import vae_finetune, vae_trainer
 from xmdpt_cli.training.vae_config import VaeConfig
 from xmdpt_cli.training.vae_examples import DatasetPictures
 from xmdpt_cli.training.vae_finetune import FineTuned, finetune, lpips_networks, make_plan
@@ -259,6 +259,29 @@ def test_a_full_disk_is_named_and_loses_nothing(
     run(data, tmp_path / "whole")
     assert equal(tensors(tmp_path / "run"), tensors(tmp_path / "whole"))
     assert [row["step"] for row in logged(tmp_path / "run")] == [1, 2, 4, 6]
+
+
+def test_stopped_after_the_last_step_it_only_finishes(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(vae_finetune.folder, "publish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(data, tmp_path / "run", ema=0.9)
+    assert not (tmp_path / "run/config.json").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(vae_trainer.VaeTrainer, "step", killed)
+        done = run(data, tmp_path / "run", ema=0.9)
+    whole = run(data, tmp_path / "whole", ema=0.9)
+    assert equal(tensors(tmp_path / "run"), tensors(tmp_path / "whole"))
+    assert (done.stats.loss_first, done.stats.loss_last) == (
+        whole.stats.loss_first,
+        whole.stats.loss_last,
+    )
+    assert done.report == whole.report
 
 
 def test_a_broken_state_is_named(data: Path, tmp_path: Path) -> None:

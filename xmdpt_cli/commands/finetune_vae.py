@@ -192,7 +192,7 @@ def _tell(talk: Talk, done: FineTuned, out: Path, data: str, all_weights: bool) 
     report = None
     if done.report is not None:
         shown = cells(done.report)
-        title = f"rebuilt test pictures, protocol {done.report.protocol}{toy}"
+        title = f"rebuilt, {done.report.protocol}{toy}"
         tables.append(table(title, shown.header, shown.rows))
         lines.append(f"look at: {out / PICTURE} (truth, before, after); numbers: {out / REPORT}")
         report = {k: v for k, v in done.report.to_json().items() if k != "images"}
