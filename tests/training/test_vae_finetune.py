@@ -153,6 +153,18 @@ def test_faces_come_out_better_where_they_count_more(data: Path, tmp_path: Path)
     assert faces[20.0] > faces[1.0] + 0.1, faces  # dB
 
 
+def test_half_precision_trains_to_about_the_same(data: Path, tmp_path: Path) -> None:
+    for name, more in (("decoder", {}), ("all", {"all_weights": True})):
+        vae = None if name == "decoder" else toy_vae(SIZE, 1)
+        done = run(data, tmp_path / name, vae=vae, precision="bf16", **more)
+        assert all(value.dtype == torch.float32 for value in tensors(tmp_path / name).values())
+        vae = None if name == "decoder" else toy_vae(SIZE, 1)
+        whole = run(data, tmp_path / f"{name}-fp32", vae=vae, **more)
+        assert done.stats.loss_first != whole.stats.loss_first
+        assert done.stats.loss_first == pytest.approx(whole.stats.loss_first, rel=0.05)
+        assert done.stats.loss_last == pytest.approx(whole.stats.loss_last, rel=0.1)
+
+
 def test_killed_and_run_again_ends_with_the_same_bytes(data: Path, tmp_path: Path) -> None:
     """SIGKILL in the middle; average, LPIPS and face weights on."""
     changes = {"steps": 30, "ema": 0.9, "lpips": 0.1, "face_weight": 2.0, "checkpoint_every": 3}

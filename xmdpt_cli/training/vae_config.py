@@ -67,13 +67,20 @@ class VaeConfig:
 
 
 def settle(config: VaeConfig, pictures: int, processes: int = 1) -> VaeConfig:
-    """Put numbers where ``config`` leaves the choice: steps and epochs fit, a learning rate."""
+    """Put numbers where ``config`` leaves the choice: steps and epochs fit, a learning rate.
+
+    What has no meaning for this kind of training is 0 or off, so that the record says what was.
+    """
+    scratch = config.all_weights
     batch = config.batch_size * processes  # of one step
     steps = config.steps or max(1, math.ceil(config.epochs * pictures / batch))
-    chosen = TOY_LR if config.all_weights else FINE_TUNE_LR_PER_PICTURE * batch
+    chosen = TOY_LR if scratch else FINE_TUNE_LR_PER_PICTURE * batch
     return dataclasses.replace(
         config,
         steps=steps,
         epochs=config.epochs if not config.steps else steps * batch / pictures,
         learning_rate=config.learning_rate or chosen,
+        kl=config.kl if scratch else 0.0,
+        latent_noise=config.latent_noise if scratch else 0.0,
+        cached_latents=config.cached_latents and not scratch,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -35,7 +36,7 @@ from xmdpt_cli.training.vae_trainer import VaeTrainer
 
 REPORT, PICTURE, BEFORE = "report.json", "before_after.png", "before.json"
 _SHOWN = 8  # test pictures in PICTURE
-_ALIKE = 0.02  # of the latents' deviation: above float16's rounding, below another encoder
+_ALIKE = 0.01  # of the latents' deviation: above float16's rounding, below another encoder
 
 
 @dataclass(frozen=True)
@@ -159,10 +160,10 @@ def finetune(
     Every process of the team calls it; rank 0 writes. Raises XmdptError if ``out`` holds
     something else, if the loss is no number any more, and if the encoder has changed.
     """
-    if team.rank > 0:
-        return _finetune(plan, out, perceptual, lpips, notes or [], team, silent)
-    with only_process(out):
-        return _finetune(plan, out, perceptual, lpips, notes or [], team, progress)
+    with ExitStack() as held:
+        team.lead(partial(held.enter_context, only_process(out)))
+        speak = progress if team.rank == 0 else silent
+        return _finetune(plan, out, perceptual, lpips, notes or [], team, speak)
 
 
 def _finetune(
@@ -196,32 +197,43 @@ def _finetune(
             vae, plan.test, plan.measured, lpips, stage="after", team=team, progress=progress
         )
         report = make_report(plan.test.dataset.resolution, before, after, lpips, notes)
-        if team.rank == 0:
-            _write_report(plan, out, report, shown, old)
+        team.lead(partial(_write_report, plan, out, report, shown, old))
     psnr = [None if report is None else report.rows[row]["psnr"] for row in ("before", "after")]
     stats = make_stats(trainer, len(plan.train), psnr[0], psnr[1], time.monotonic() - began)
-    record = {
-        "what": "a small VAE trained from scratch: a toy"
-        if config.all_weights
-        else "a decoder fine-tuned; encoder and latents are those of the VAE it started from",
-        "settings": asdict(config),
-        "processes": team.size,
-        "start": start,
-        "encoder": encoder,
-        "toy": vae.origin.toy,
-        "trained_on": {
-            "data": plan.train.dataset.path,
-            "pictures": len(plan.train),
-            "resolution": plan.train.dataset.resolution,
-            "toy": bool(manifest["toy"]),
-            "shards": shards,
-        },
-        "stats": asdict(stats),
-    }
+    record = _record(plan, team.size, start, shards, encoder, stats)
     team.lead(partial(folder.publish, out, vae, record))
     if team.rank == 0:
         (out / BEFORE).unlink(missing_ok=True)
     return FineTuned(stats, encoder, vae.origin.toy, report)
+
+
+def _record(
+    plan: Plan,
+    processes: int,
+    start: dict[str, Any],
+    shards: list[str],
+    encoder: dict[str, str],
+    stats: VAEStats,
+) -> dict[str, Any]:
+    """What the folder says of itself: how and from what it was made."""
+    tuned = "a decoder fine-tuned; encoder and latents are those of the VAE it started from"
+    dataset = plan.train.dataset
+    return {
+        "what": "a small VAE trained from scratch: a toy" if plan.config.all_weights else tuned,
+        "settings": asdict(plan.config),
+        "processes": processes,
+        "start": start,
+        "encoder": encoder,
+        "toy": plan.vae.origin.toy,
+        "trained_on": {
+            "data": dataset.path,
+            "pictures": len(plan.train),
+            "resolution": dataset.resolution,
+            "toy": bool(dataset.manifest["toy"]),
+            "shards": shards,
+        },
+        "stats": asdict(stats),
+    }
 
 
 def _write(plan: Plan, out: Path, before: str) -> str:
@@ -250,10 +262,13 @@ def _measure_before(
     images = measure(
         plan.vae, plan.test, plan.measured, lpips, stage="before", team=team, progress=progress
     )
-    if team.rank == 0:
-        with writing(out / BEFORE):
-            write_text(out / BEFORE, json.dumps({"key": key, "images": images}))
+    team.lead(partial(_keep, out / BEFORE, {"key": key, "images": images}))
     return images
+
+
+def _keep(path: Path, content: dict[str, Any]) -> None:
+    with writing(path):
+        write_text(path, json.dumps(content))
 
 
 def _write_report(plan: Plan, out: Path, report: Report, shown: list[int], old: np.ndarray) -> None:
