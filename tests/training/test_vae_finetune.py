@@ -29,7 +29,8 @@ from xmdpt_cli.metrics.lpips_metric import ALEXNET_URL
 from xmdpt_cli.training import vae_finetune, vae_trainer
 from xmdpt_cli.training.vae_config import VaeConfig
 from xmdpt_cli.training.vae_examples import DatasetPictures
-from xmdpt_cli.training.vae_finetune import FineTuned, finetune, lpips_networks, make_plan
+from xmdpt_cli.training.vae_finetune import FineTuned, finetune
+from xmdpt_cli.training.vae_plan import lpips_networks, make_plan
 from xmdpt_cli.training.vae_team import Team
 
 HERE = Path(__file__).parent

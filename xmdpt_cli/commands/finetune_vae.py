@@ -16,7 +16,8 @@ from xmdpt_cli.errors import ConfigError
 if TYPE_CHECKING:
     from xmdpt_cli.encoders.vae import VAE
     from xmdpt_cli.training.vae_config import VaeConfig
-    from xmdpt_cli.training.vae_finetune import FineTuned, Plan
+    from xmdpt_cli.training.vae_finetune import FineTuned
+    from xmdpt_cli.training.vae_plan import Plan
 
 SECTION = "finetune_vae"
 
@@ -105,7 +106,8 @@ def finetune_vae(
     quiet_libraries()
     import torch
 
-    from xmdpt_cli.training.vae_finetune import finetune, lpips_networks, make_plan
+    from xmdpt_cli.training.vae_finetune import finetune
+    from xmdpt_cli.training.vae_plan import lpips_networks, make_plan
     from xmdpt_cli.training.vae_team import Team
 
     talk, where = Talk(as_json), pick_device(device)
