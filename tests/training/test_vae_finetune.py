@@ -25,6 +25,7 @@ from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.encoders.toy import toy_vae
 from xmdpt_cli.encoders.vae import VAE, posterior_mean
 from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.files import only_process
 from xmdpt_cli.metrics.lpips_metric import ALEXNET_URL
 from xmdpt_cli.training import vae_finetune, vae_trainer
 from xmdpt_cli.training.vae_config import VaeConfig
@@ -211,6 +212,12 @@ def test_other_settings_and_other_folders_are_refused(data: Path, tmp_path: Path
     with pytest.raises(XmdptError, match="not overwriting"):
         run(data, tmp_path / "mine")
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["precious.txt"]
+
+
+def test_one_process_a_folder(data: Path, tmp_path: Path) -> None:
+    with only_process(tmp_path / "vae"), pytest.raises(XmdptError, match="another process"):
+        run(data, tmp_path / "vae")
+    run(data, tmp_path / "vae", steps=1)
 
 
 def test_latents_of_another_encoder_are_refused_by_name(data: Path, tmp_path: Path) -> None:

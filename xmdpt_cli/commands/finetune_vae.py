@@ -36,13 +36,15 @@ def finetune_vae(
     epochs: Annotated[
         float | None, typer.Option(help="How often each picture is seen [77, the paper's].")
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps [by epochs].")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimizer steps, instead of epochs.")
+    ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Pictures a step and process.")
+        int | None, typer.Option(min=1, help="Pictures a step and process [8].")
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="AdamW's [chosen to fit].")] = None,
-    l1: Annotated[float | None, typer.Option(help="Weight of the absolute difference.")] = None,
-    mse: Annotated[float | None, typer.Option(help="Weight of the squared difference.")] = None,
+    l1: Annotated[float | None, typer.Option(help="Weight of the absolute difference [1].")] = None,
+    mse: Annotated[float | None, typer.Option(help="Weight of the squared difference [2].")] = None,
     lpips: Annotated[
         float | None, typer.Option(help="Weight of LPIPS; 0 trains without [0.1].")
     ] = None,
@@ -67,13 +69,16 @@ def finetune_vae(
     cached_latents: Annotated[
         bool | None,
         typer.Option(
-            "--cached-latents/--encode", help="Decode the dataset's latents, or encode pictures."
+            "--cached-latents/--encode",
+            help="Decode the dataset's latents [default], or encode pictures.",
         ),
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or auto.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, bf16 or auto [auto: bf16 on a GPU].")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
     checkpoint_every: Annotated[
-        int | None, typer.Option(min=1, help="Steps between saved states.")
+        int | None, typer.Option(min=1, help="Steps between saved states [500].")
     ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Measure only so many test pictures [all].")
