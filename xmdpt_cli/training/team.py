@@ -1,0 +1,238 @@
+"""The processes that train together: torchrun starts them, Accelerate makes them a team.
+
+Accelerate gives rank, device and process groups, and the means of what is logged. It does not
+wrap the module: it can shard by FSDP2 on GPUs only and wants to swap the optimizer's parameters
+for that, and it takes precision and compilation from its own environment; here they follow from
+the run's settings alone, and what runs on GPUs is what the tests run on CPUs. Nor does it
+accumulate: counting the micro batches is one line of the loop, and its optimizer wrapper reads
+the device.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from xmdpt_cli.errors import ConfigError, XmdptError
+
+T = TypeVar("T")
+
+#: how long a process waits for the others: writing and reading back a checkpoint must fit
+PATIENCE = timedelta(minutes=20)
+SHARDINGS = ("auto", "ddp", "fsdp")
+
+
+@dataclass(frozen=True)
+class Team:
+    """This process among those that train together; ``Team()`` is a process alone.
+
+    Alone, nothing of torch.distributed is touched, and every method is what it says for one.
+    What is a collective must be called by all ranks in the same order.
+    """
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    sharding: str = "none"  # "ddp": a full copy a rank; "fsdp": weights, gradients, state in parts
+    accelerator: Any = None
+
+    @classmethod
+    def start(
+        cls,
+        device: str | torch.device = "cpu",
+        sharding: str = "auto",
+        large: bool = False,
+        patience: timedelta = PATIENCE,
+    ) -> Team:
+        """Join the team that torchrun (or ``accelerate launch``) started, or be alone.
+
+        ``device`` is asked for its kind only where there are several: every process of a machine
+        takes a GPU of its own. ``sharding`` "auto" means FSDP2 if the model is ``large``, else
+        DDP. A process that waits longer than ``patience`` for the others gives up.
+        """
+        if sharding not in SHARDINGS:
+            raise ConfigError(f"sharding is one of {', '.join(SHARDINGS)}, not {sharding!r}")
+        device = torch.device(device)
+        world = int(os.environ.get("WORLD_SIZE", "1"))
+        if "RANK" not in os.environ or world == 1:
+            return cls(device=device)
+        local, here = int(os.environ.get("LOCAL_RANK", "-1")), torch.cuda.device_count()
+        if local < 0:  # Accelerate would take such a process for one alone
+            raise ConfigError(
+                f"WORLD_SIZE is {world}, but LOCAL_RANK is missing", "start with torchrun"
+            )
+        if device.type == "cuda" and local >= here:
+            raise ConfigError(
+                f"process {local} of this machine finds {here} GPUs",
+                f"torchrun --nproc-per-node {here}, or --device cpu",
+            )
+        from accelerate import Accelerator
+        from accelerate.utils import InitProcessGroupKwargs
+
+        # flags and small objects go over the CPU's group: they must not wait for a GPU's work
+        backend = "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo"
+        accelerator = Accelerator(
+            cpu=device.type == "cpu",
+            mixed_precision="no",
+            kwargs_handlers=[InitProcessGroupKwargs(backend=backend, timeout=patience)],
+        )
+        assert accelerator.num_processes == world
+        atexit.register(accelerator.end_training)  # a second start in this process finds it alive
+        if sharding == "auto":
+            sharding = "fsdp" if large else "ddp"
+        return cls(accelerator.process_index, world, accelerator.device, sharding, accelerator)
+
+    @property
+    def first(self) -> bool:
+        """Whether this is rank 0, which alone writes, logs and draws bars."""
+        return self.rank == 0
+
+    def wrap(self, module: nn.Module, layers: Iterable[nn.Module] = ()) -> nn.Module:
+        """``module`` for training: its gradients become the means over all ranks.
+
+        All that is trained must happen inside ``module.forward``. ``layers`` are those of its
+        submodules (transformer blocks) whose weights are gathered at a time under FSDP2. Wrap
+        before making the optimizer: sharding replaces the parameters. The ranks' weights must be
+        equal already under FSDP2; DDP takes rank 0's.
+        """
+        if self.sharding == "fsdp":
+            return self.shard(module, layers)
+        if self.world == 1:
+            return module
+        return nn.parallel.DistributedDataParallel(
+            module,
+            device_ids=[self.device.index] if self.device.type == "cuda" else None,
+            broadcast_buffers=False,  # ours are tables that nothing changes
+            gradient_as_bucket_view=True,
+        )
+
+    def shard(self, module: nn.Module, layers: Iterable[nn.Module] = ()) -> nn.Module:
+        """Under FSDP2 leave this rank its part of every weight, in place; otherwise nothing."""
+        if self.sharding != "fsdp":
+            return module
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        mesh = init_device_mesh(self.device.type, (self.world,))
+        for part in [*layers, module]:
+            # gathered in full precision, like DDP's copy: autocast rounds in both alike
+            fully_shard(part, mesh=mesh)
+        return module
+
+    def no_sync(self, wrapped: nn.Module) -> AbstractContextManager[None]:
+        """Around forward and backward of all micro batches but the last: gradients add up here."""
+        inner = getattr(wrapped, "_orig_mod", wrapped)  # of torch.compile
+        if isinstance(inner, nn.parallel.DistributedDataParallel):
+            return inner.no_sync()
+        if self.sharding == "fsdp":
+            return _no_reduce(inner)
+        return nullcontext()
+
+    def mean(self, tensor: Tensor) -> Tensor:
+        """The mean over all ranks, in one collective; alone, ``tensor``."""
+        if self.world == 1:
+            return tensor
+        mean: Tensor = self.accelerator.reduce(tensor, "mean")
+        return mean
+
+    def any(self, flag: bool) -> bool:
+        """Whether a rank says so. All ranks wait for each other here, but for no GPU."""
+        if self.world == 1:
+            return flag
+        told = torch.tensor(int(flag))
+        torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
+        return bool(told)
+
+    def barrier(self) -> None:
+        """Wait until all ranks are here."""
+        self.any(False)
+
+    def on_first(self, work: Callable[[], T]) -> T:
+        """``work()`` on rank 0 alone; its result, or its error, on every rank."""
+        if self.world == 1:
+            return work()
+        told: list[Any] = [None, None]
+        if self.first:
+            try:
+                told[0] = work()
+            except BaseException as err:  # an interrupt too: the others wait for an answer
+                word = f"rank 0: {type(err).__name__}: {err}"
+                told[1] = err if isinstance(err, XmdptError) else XmdptError(word)
+                torch.distributed.broadcast_object_list(told, src=0)
+                raise
+        torch.distributed.broadcast_object_list(told, src=0)
+        if told[1] is not None:
+            raise told[1]
+        result: T = told[0]
+        return result
+
+    @torch.no_grad()
+    def spread(self, source: Tensor | None, target: Tensor) -> None:
+        """Copy rank 0's whole ``source`` into ``target``: all of it, or each rank its part."""
+        assert (source is not None) == self.first
+        if self.world == 1:
+            assert source is not None
+            target.copy_(source)
+            return
+        whole = torch.empty(target.shape, dtype=target.dtype, device=self.device)
+        if source is not None:
+            whole.copy_(source)
+        if isinstance(target, DTensor):
+            parts = distribute_tensor(whole, target.device_mesh, target.placements)
+            local(target).copy_(local(parts))
+        else:
+            torch.distributed.broadcast(whole, src=0)
+            target.copy_(whole)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What a rank hears when another one is gone or silent becomes an error of one line."""
+        try:
+            yield
+        except RuntimeError as err:
+            if self.world == 1 or not _is_lost(err):
+                raise
+            raise XmdptError(
+                f"rank {self.rank} of {self.world} lost another process of the team",
+                "that one's own error says why; the same command goes on from the last checkpoint",
+            ) from err
+
+
+ALONE = Team()
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This rank's part of a sharded tensor (a view); any other tensor as it is."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def full(tensor: Tensor) -> Tensor:
+    """The whole of a sharded tensor, a collective; any other tensor as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+@contextmanager
+def _no_reduce(module: nn.Module) -> Iterator[None]:
+    from torch.distributed.fsdp import FSDPModule
+
+    assert isinstance(module, FSDPModule)
+    module.set_requires_gradient_sync(False)
+    try:
+        yield
+    finally:
+        module.set_requires_gradient_sync(True)
+
+
+def _is_lost(err: RuntimeError) -> bool:
+    """Gloo has no error class of its own: it says where in its source it gave up."""
+    distributed = isinstance(err, torch.distributed.DistError)
+    return distributed or any(word in str(err) for word in ("gloo", "NCCL", "Connection closed"))
