@@ -11,7 +11,9 @@ the device.
 from __future__ import annotations
 
 import atexit
+import inspect
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -20,7 +22,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from xmdpt_cli.errors import ConfigError, XmdptError
 
@@ -108,12 +109,13 @@ class Team:
             return self.shard(module, layers)
         if self.world == 1:
             return module
-        return nn.parallel.DistributedDataParallel(
-            module,
-            device_ids=[self.device.index] if self.device.type == "cuda" else None,
-            broadcast_buffers=False,  # ours are tables that nothing changes
-            gradient_as_bucket_view=True,
-        )
+        ddp = nn.parallel.DistributedDataParallel
+        renamed = "forward_sync_buffers" in inspect.signature(ddp).parameters  # in torch 2.15
+        how: dict[str, Any] = {
+            "forward_sync_buffers" if renamed else "broadcast_buffers": False,  # ours never change
+            "device_ids": [self.device.index] if self.device.type == "cuda" else None,
+        }
+        return ddp(module, gradient_as_bucket_view=True, **how)
 
     def shard(self, module: nn.Module, layers: Iterable[nn.Module] = ()) -> nn.Module:
         """Under FSDP2 leave this rank its part of every weight, in place; otherwise nothing."""
@@ -127,6 +129,17 @@ class Team:
             # gathered in full precision, like DDP's copy: autocast rounds in both alike
             fully_shard(part, mesh=mesh)
         return module
+
+    def settle(self, module: nn.Module, loss: Callable[[], Tensor]) -> None:
+        """One pass whose gradients are thrown away: to be done once, before the first step.
+
+        DDP lays gradients out for sending anew after the first backward of a process, and with
+        three ranks or more the layout decides in which order they are added: without this the
+        first step after going on would round otherwise than in the undisturbed run.
+        """
+        if self.sharding == "ddp" and self.world > 2:
+            loss().backward()
+            module.zero_grad(set_to_none=True)
 
     def no_sync(self, wrapped: nn.Module) -> AbstractContextManager[None]:
         """Around forward and backward of all micro batches but the last: gradients add up here."""
@@ -186,7 +199,10 @@ class Team:
         whole = torch.empty(target.shape, dtype=target.dtype, device=self.device)
         if source is not None:
             whole.copy_(source)
-        if isinstance(target, DTensor):
+        if _is_sharded(target):
+            from torch.distributed.tensor import DTensor, distribute_tensor
+
+            assert isinstance(target, DTensor)
             parts = distribute_tensor(whole, target.device_mesh, target.placements)
             local(target).copy_(local(parts))
         else:
@@ -201,8 +217,9 @@ class Team:
         except RuntimeError as err:
             if self.world == 1 or not _is_lost(err):
                 raise
+            word = re.sub(r"^\[[^]]*\] ", "", str(err)).splitlines()[0]  # [place in gloo's source]
             raise XmdptError(
-                f"rank {self.rank} of {self.world} lost another process of the team",
+                f"rank {self.rank} of {self.world} lost another process of the team: {word}",
                 "that one's own error says why; the same command goes on from the last checkpoint",
             ) from err
 
@@ -212,12 +229,17 @@ ALONE = Team()
 
 def local(tensor: Tensor) -> Tensor:
     """This rank's part of a sharded tensor (a view); any other tensor as it is."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if _is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
 def full(tensor: Tensor) -> Tensor:
     """The whole of a sharded tensor, a collective; any other tensor as it is."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if _is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+
+
+def _is_sharded(tensor: Tensor) -> bool:
+    """Whether it is a DTensor, asked without importing them: that takes half as long as torch."""
+    return hasattr(tensor, "full_tensor")
 
 
 @contextmanager
