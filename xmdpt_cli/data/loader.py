@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -102,23 +102,26 @@ def checked(batch_size: int, seed: int, rank: int, world: int) -> None:
         )
 
 
-class Loader(Protocol):
+B = TypeVar("B", bound=Batch, covariant=True)
+
+
+class Loader(Protocol[B]):
     """What gives training its batches: ``TrainLoader``, or ``stream.StreamLoader``."""
 
-    def batch(self, step: int, out: Batch | None = None) -> Batch: ...
+    def batch(self, step: int, out: Batch | None = None) -> B: ...
 
 
-def prefetch(loader: Loader, start_step: int = 0, depth: int = 2) -> Generator[Batch, None, None]:
+def prefetch(loader: Loader[B], start_step: int = 0, depth: int = 2) -> Generator[B, None, None]:
     """``loader.batch(start_step)``, the next, and so on without end, read ahead on a thread.
 
     A batch is overwritten after two more have been asked for: copy what is to be kept. Close the
     generator (or let it go) to stop the thread; its errors are raised here.
     """
-    ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=depth)
-    old: queue.SimpleQueue[Batch] = queue.SimpleQueue()
+    ready: queue.Queue[B | BaseException] = queue.Queue(maxsize=depth)
+    old: queue.SimpleQueue[B] = queue.SimpleQueue()
     stop = threading.Event()
 
-    def put(item: Batch | BaseException) -> None:
+    def put(item: B | BaseException) -> None:
         while not stop.is_set():
             try:
                 ready.put(item, timeout=0.1)
@@ -137,7 +140,7 @@ def prefetch(loader: Loader, start_step: int = 0, depth: int = 2) -> Generator[B
 
     thread = threading.Thread(target=work, name="prefetch", daemon=True)
     thread.start()
-    given: deque[Batch] = deque()
+    given: deque[B] = deque()
     try:
         while True:
             item = ready.get()

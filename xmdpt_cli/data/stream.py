@@ -215,7 +215,7 @@ def train_loader(
     swap: bool = True,
     flip: bool = True,
     pose_maps: bool = False,
-) -> Loader:
+) -> Loader[Batch]:
     """``TrainLoader`` for a dataset of this machine, ``StreamLoader`` for one behind a URL."""
     kind = TrainLoader if dataset.store.folder is not None else StreamLoader
     return kind(dataset, batch_size, seed, rank, world, swap, flip, pose_maps)
