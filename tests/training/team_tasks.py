@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -10,9 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from xmdpt_cli.config import TrainConfig
+from xmdpt_cli.data.loader import Batch
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.training import checkpoint
+from xmdpt_cli.training import checkpoint, loop
 from xmdpt_cli.training.ema import Ema
+from xmdpt_cli.training.step import StepBatch, StepLoader
 from xmdpt_cli.training.team import Team, full, local
 
 BATCH, STEPS = 12, 6
@@ -153,6 +157,26 @@ def lose(folder: Path) -> None:
         raise SystemExit(1) from None
 
 
+def fit(folder: Path) -> None:
+    """The real thing, once for each recipe in recipes.json; which pairs did this rank see?"""
+    recipes = json.loads((folder / "recipes.json").read_text())
+    read = StepLoader.batch
+    for name, recipe in recipes.items():
+        config = TrainConfig(**recipe)
+        seen: dict[int, list[str]] = {}
+
+        def batch(self: StepLoader, step: int, out: Batch | None = None) -> StepBatch:
+            found = read(self, step, out)
+            seen[step] = found.pairs  # noqa: B023
+            return found
+
+        StepLoader.batch = batch  # type: ignore[method-assign]
+        loop.train(config, folder / "data", folder / name)
+        steps = config.steps * config.accumulate  # more are read ahead
+        told = [seen[step] for step in range(steps)]
+        (folder / f"{name}-{os.environ['RANK']}.json").write_text(json.dumps(told))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {"train": train, "resume": resume, "lose": lose}[sys.argv[1]](Path(sys.argv[2]))
+    {"train": train, "resume": resume, "lose": lose, "fit": fit}[sys.argv[1]](Path(sys.argv[2]))

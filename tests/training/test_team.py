@@ -24,15 +24,15 @@ TASKS = Path(__file__).with_name("team_tasks.py")
 FILES = ("model", "ema", "optimizer")
 
 
-def torchrun(ranks: int, *command: object) -> subprocess.CompletedProcess[str]:
+def torchrun(ranks: int, *command: object) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    return subprocess.run(
+    done = subprocess.run(
         [*launcher, "--nproc-per-node", str(ranks), *map(str, command)],
-        check=True,
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+    assert done.returncode == 0, done.stderr
 
 
 def tensors(checkpoint: Path) -> dict[str, torch.Tensor]:

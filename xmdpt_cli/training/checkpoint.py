@@ -60,9 +60,9 @@ def save(
             tensors, numbers = _optimizer_state(model, optimizers)
         else:
             tensors = (model if name.startswith("model") else ema).state_dict()
-        whole = _whole(tensors, team)
-        sums[name] = team.on_first(partial(_write, final, part / name, whole))
-        del whole
+        gathered = whole(tensors, team)
+        sums[name] = team.on_first(partial(_write, final, part / name, gathered))
+        del gathered
     record = {"step": step, **state, "numbers": numbers, "files": sums}
     team.on_first(partial(_finish, folder, final, part, record, keep, keep_every))
     return final
@@ -93,6 +93,16 @@ def load(
             source.fill(key, target)
     _load_optimizers(path, model, optimizers, state.get("numbers", {}), team)
     return state
+
+
+def whole(tensors: Mapping[str, Tensor], team: Team) -> dict[str, Tensor]:
+    """On rank 0 all tensors, whole and in memory; on the others, which help to gather, none."""
+    found: dict[str, Tensor] = {}
+    for key, value in tensors.items():
+        gathered = full(value.detach())
+        if team.first:
+            found[key] = gathered.cpu().contiguous()
+    return found
 
 
 def verify(path: Path) -> str:
@@ -244,16 +254,6 @@ def _sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _whole(tensors: Mapping[str, Tensor], team: Team) -> dict[str, Tensor]:
-    """On rank 0 all tensors, whole and in memory; on the others, which help to gather, none."""
-    whole: dict[str, Tensor] = {}
-    for key, value in tensors.items():
-        gathered = full(value.detach())
-        if team.first:
-            whole[key] = gathered.cpu().contiguous()
-    return whole
 
 
 def _optimizer_state(

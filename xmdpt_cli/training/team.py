@@ -14,11 +14,13 @@ import atexit
 import inspect
 import os
 import re
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -111,11 +113,10 @@ class Team:
             return module
         ddp = nn.parallel.DistributedDataParallel
         renamed = "forward_sync_buffers" in inspect.signature(ddp).parameters  # in torch 2.15
-        how: dict[str, Any] = {
-            "forward_sync_buffers" if renamed else "broadcast_buffers": False,  # ours never change
-            "device_ids": [self.device.index] if self.device.type == "cuda" else None,
+        buffers: dict[str, Any] = {
+            "forward_sync_buffers" if renamed else "broadcast_buffers": False
         }
-        return ddp(module, gradient_as_bucket_view=True, **how)
+        return ddp(module, gradient_as_bucket_view=True, **buffers)  # our buffers never change
 
     def shard(self, module: nn.Module, layers: Iterable[nn.Module] = ()) -> nn.Module:
         """Under FSDP2 leave this rank its part of every weight, in place; otherwise nothing."""
@@ -173,20 +174,23 @@ class Team:
         """``work()`` on rank 0 alone; its result, or its error, on every rank."""
         if self.world == 1:
             return work()
-        told: list[Any] = [None, None]
+        told: list[Any] = [None, None]  # the result, the error
         if self.first:
             try:
                 told[0] = work()
             except BaseException as err:  # an interrupt too: the others wait for an answer
-                word = f"rank 0: {type(err).__name__}: {err}"
-                told[1] = err if isinstance(err, XmdptError) else XmdptError(word)
+                told[1] = err if isinstance(err, XmdptError) else XmdptError(f"rank 0: {err!r}")
                 torch.distributed.broadcast_object_list(told, src=0)
                 raise
         torch.distributed.broadcast_object_list(told, src=0)
         if told[1] is not None:
-            raise told[1]
+            self.fail(told[1])
         result: T = told[0]
         return result
+
+    def fail(self, err: XmdptError) -> NoReturn:
+        """Raise what all ranks have come to know; rank 0 is to say it for all."""
+        raise err if self.first else SharedError(err)
 
     @torch.no_grad()
     def spread(self, source: Tensor | None, target: Tensor) -> None:
@@ -210,6 +214,29 @@ class Team:
             target.copy_(whole)
 
     @contextmanager
+    def interruptible(self) -> Iterator[Callable[[], bool]]:
+        """Yields what tells whether somebody interrupted a rank: ask on all ranks, every step.
+
+        An interrupt between two collectives would leave the others waiting: it is only noted, and
+        all stop after the same step. Alone, it comes as KeyboardInterrupt, as ever.
+        """
+        if self.world == 1 or threading.current_thread() is not threading.main_thread():
+            yield lambda: self.any(False)
+            return
+        noted = False
+
+        def note(*_: object) -> None:
+            nonlocal noted
+            noted = True
+            signal.signal(signal.SIGINT, before)  # a second one comes through
+
+        before = signal.signal(signal.SIGINT, note)
+        try:
+            yield lambda: self.any(noted)
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    @contextmanager
     def together(self) -> Iterator[None]:
         """What a rank hears when another one is gone or silent becomes an error of one line."""
         try:
@@ -222,6 +249,14 @@ class Team:
                 f"rank {self.rank} of {self.world} lost another process of the team: {word}",
                 "that one's own error says why; the same command goes on from the last checkpoint",
             ) from err
+
+
+class SharedError(XmdptError):
+    """An error of all ranks, on one that need not say it."""
+
+    def __init__(self, err: XmdptError) -> None:
+        super().__init__(err.message, err.hint)
+        self.exit_code = err.exit_code
 
 
 ALONE = Team()
