@@ -13,6 +13,7 @@ from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -162,7 +163,7 @@ def joined(parts: list[Losses]) -> Losses:
     """The losses of a step that was taken in equal parts."""
     if len(parts) == 1:
         return parts[0]
-    rows: dict[str, Tensor | None] = {}
+    rows: dict[str, Any] = {}
     for name in Losses._fields[1:]:
         values = [getattr(part, name) for part in parts]
         rows[name] = None if values[0] is None else torch.cat(values)
