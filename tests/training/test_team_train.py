@@ -19,15 +19,12 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_data import CONFIG, logged
 from test_team import TASKS, newest, same, tensors, torchrun
-from test_train import CONFIG, PixelEncoder, logged
 
 from xmdpt_cli.app import run
 from xmdpt_cli.config import TrainConfig, dump
-from xmdpt_cli.data.deepfashion import find_dataset
 from xmdpt_cli.data.loader import PairDataset, TrainLoader
-from xmdpt_cli.data.prepare import prepare_dataset
-from xmdpt_cli.data.synthetic import make_wardrobe
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.training.loop import train
@@ -44,11 +41,10 @@ RECIPES = {
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The dataset in data/, and what two processes made of it by every recipe."""
     root = tmp_path_factory.mktemp("team")
-    make_wardrobe(root / "raw", people_train=4, people_test=2, views=3, height=64, workers=1)
-    prepare_dataset(find_dataset(root / "raw"), root / "data", size=32, encoder=PixelEncoder())
+    (root / "data").symlink_to(data)
     recipes = {
         name: dataclasses.asdict(dataclasses.replace(RECIPE, **changes))
         for name, changes in RECIPES.items()
