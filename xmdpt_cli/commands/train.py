@@ -24,7 +24,15 @@ def train(
         str | None, typer.Option(help="'vector' (the paper) or 'tokens' (our extension).")
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Pairs per step.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Pairs per step, over all processes.")
+    ] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(min=1, help="Parts each process takes them in: less memory.")
+    ] = None,
+    sharding: Annotated[
+        str | None, typer.Option(help="Under torchrun: ddp, fsdp, or auto (fsdp for L and XL).")
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="AdamW's learning rate.")] = None,
     ema: Annotated[float | None, typer.Option(help="Decay of the weights' average.")] = None,
     ema_warmup: Annotated[
@@ -48,6 +56,8 @@ def train(
         "conditioning": conditioning,
         "steps": steps,
         "batch_size": batch_size,
+        "accumulate": accumulate,
+        "sharding": sharding,
         "learning_rate": learning_rate,
         "ema": ema,
         "ema_warmup": ema_warmup,
@@ -59,8 +69,16 @@ def train(
     recipe = resolve(TrainConfig, "train", flags, file=config, preset=preset)
     quiet_libraries()
     from xmdpt_cli.data.loader import PairDataset
+    from xmdpt_cli.data.ranks import World
     from xmdpt_cli.training.loop import build_model, train
+    from xmdpt_cli.training.team import SharedError
 
+    if World.from_environment().rank > 0 and not dry_run:  # under torchrun: rank 0 talks
+        try:
+            train(recipe, data, out, device=pick_device(device))
+        except SharedError as err:
+            raise typer.Exit(err.exit_code) from None
+        return
     talk = Talk(as_json)
     dataset = PairDataset(data, "train")
     toy = " (TOY features)" if dataset.manifest["toy"] else ""
