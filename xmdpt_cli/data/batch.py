@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xmdpt_cli.data.copying import Raw, loaded_dtype
+from xmdpt_cli.data.copying import Read, loaded_dtype
 from xmdpt_cli.data.pairs import CONNECTIONS, FEATURES, PairDataset
 
 
@@ -32,6 +32,7 @@ class Batch:
     flipped: list[bool]
     pose_map: torch.Tensor | None = None  # uint8 (N, H, W, 3), the target's pose picture
     source_pose_map: torch.Tensor | None = None  # uint8 (N, H, W, 3), the source's
+    skipped: int = 0  # of these pairs stand for others that could not be read (``skipping``)
 
     def pose_maps(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor] | None:
         """The target's and the source's pose picture, float32 (N, 3, H, W) in [0, 1]."""
@@ -96,31 +97,33 @@ class Filling:
         for source, target in zip(rows["source"].tolist(), rows["target"].tolist(), strict=True):
             key, view = table.label(source)
             names.append(f"{key}/{view}>{table.label(target)[1]}")  # as PairRef.name
-        self.batch = Batch(**rooms, pairs=names, flipped=self.flips)
+        self.batch = Batch(**rooms, pairs=names, flipped=self.flips, skipped=0)
 
-    def fill(self, numbers: range, raw: Raw) -> None:
+    def fill(self, numbers: range, read: Read) -> None:
         """Read these rows of the batch."""
         count = len(numbers)
-        asking = raw == self.dataset.raw and self.dataset.store.folder is None
+        asking = read == self.dataset.read and self.dataset.store.folder is None
         size = sum(field.column.bytes for field in self.fields) * count
         # who asks waits for a server; of copies a few fill the memory's bandwidth
         workers = CONNECTIONS if asking else threads() if size >= _WORTH_THREADS else 1
         workers = min(workers, count)
         if workers <= 1:
-            self._fill(numbers, raw)
+            self._fill(numbers, read)
             return
         cuts = [count * i // workers for i in range(workers + 1)]
         parts = [numbers[a:b] for a, b in pairwise(cuts)]
-        for _ in _pool().map(lambda part: self._fill(part, raw), parts):
-            pass
+        filled = [_pool().submit(self._fill, part, read) for part in parts]
+        wait(filled)  # all of them: none may write on after another one's error was raised
+        for future in filled:
+            future.result()
 
-    def _fill(self, numbers: range, raw: Raw) -> None:
+    def _fill(self, numbers: range, read: Read) -> None:
         for number in numbers:
             for field in self.fields:
-                field.copy(number, raw)
+                field.copy(number, read)
             for role, room in self.maps.items():
                 row = int(self.rows[role][number])
-                room[number] = self.dataset.pose_map_of(row, self.flips[number], raw)
+                room[number] = self.dataset.pose_map_of(row, self.flips[number], read)
 
 
 def load_pairs(
@@ -131,13 +134,13 @@ def load_pairs(
     pose_maps: bool = False,
     out: Batch | None = None,
 ) -> Batch:
-    """Read pairs: one copy from the shard's memory map into the batch.
+    """Read pairs: one copy from the file's pages into the batch.
 
     ``out`` is a batch nobody needs any more, whose tensors are overwritten where they fit: fresh
     memory costs as much as the copy itself.
     """
     filling = Filling(dataset, indices, swap, flip, pose_maps, out)
-    filling.fill(range(len(indices)), dataset.raw)
+    filling.fill(range(len(indices)), dataset.read)
     return filling.batch
 
 

@@ -12,8 +12,8 @@ from xmdpt_cli.data.fp8 import dequantise_tokens
 from xmdpt_cli.data.reader import NUMPY_DTYPES, TORCH_DTYPES
 from xmdpt_cli.data.table import Column, Ints
 
-# raw(row, offset, length): bytes of the shard of that view (row of the table)
-Raw = Callable[[int, int, int], NDArray[np.uint8]]
+# read(row, offset, into): fill ``into`` with bytes of the shard of that view (row of the table)
+Read = Callable[[int, int, NDArray[np.uint8]], None]
 
 
 def loaded_dtype(column: Column) -> torch.dtype:
@@ -52,21 +52,22 @@ class Field:
         if out.dtype == TORCH_DTYPES[plain.dtype]:  # as it is: numpy copies bytes fastest
             self._bytes = out.view(torch.uint8).numpy().reshape(len(rows), -1)
 
-    def copy(self, number: int, raw: Raw) -> None:
+    def copy(self, number: int, read: Read) -> None:
         """Fill ``out[number]``."""
         row, column = self.rows[number], self.column
-        stored = raw(row, self._offsets[number], column.bytes)
         if self._bytes is not None:
-            self._bytes[number] = stored
+            read(row, self._offsets[number], self._bytes[number])
             return
+        stored = np.empty(column.bytes, np.uint8)
+        read(row, self._offsets[number], stored)
         if self._scales is not None:
-            count = column.shape[0]
-            scale = np.array(raw(row, self._scales[number], 4 * count)).view(np.float32)
-            bits = np.array(stored).view(np.int8).reshape(column.shape)
+            scale = np.empty(column.shape[0], np.float32)
+            read(row, self._scales[number], scale.view(np.uint8))
+            bits = stored.view(np.int8).reshape(column.shape)
             dequantise_tokens(torch.from_numpy(bits), torch.from_numpy(scale), self.out[number])
             return
-        # torch converts float16 many times faster than numpy; np.array: it wants to own the bytes
-        values = np.array(stored).view(NUMPY_DTYPES[column.dtype]).reshape(column.shape)
+        # torch converts float16 many times faster than numpy
+        values = stored.view(NUMPY_DTYPES[column.dtype]).reshape(column.shape)
         if column.dtype == "BF16":
             tensor = torch.from_numpy(values.view(np.int16)).view(torch.bfloat16)
         else:

@@ -1,6 +1,6 @@
 """Batches of a prepared dataset: for training, shuffled; for evaluation, in published order.
 
-Features are copied once, from the memory-mapped shard into the batch. What a training batch
+Features are copied once, from the file's pages into the batch. What a training batch
 holds is a function of (seed, step, rank) alone, so resuming needs no stored position and no
 worker state.
 """
@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 
 from xmdpt_cli.data.batch import Batch, EvalBatch, load_pairs
 from xmdpt_cli.data.pairs import PairDataset, PairRef
+from xmdpt_cli.data.skipping import Draws, Skipping, skipping_or_not
+from xmdpt_cli.data.table import Ints
 from xmdpt_cli.errors import ConfigError
 
 __all__ = [
@@ -28,9 +30,11 @@ __all__ = [
     "EvalBatch",
     "PairDataset",
     "PairRef",
+    "Skipping",
     "TrainLoader",
     "eval_batches",
     "load_pairs",
+    "pair_numbers",
     "prefetch",
 ]
 
@@ -61,11 +65,13 @@ class TrainLoader:
         swap: bool = True,
         flip: bool = True,
         pose_maps: bool = False,
+        skipping: Skipping | None = None,
     ) -> None:
         checked(batch_size, seed, rank, world)
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
         self.rank, self.world = rank, world
         self.swap, self.flip, self.pose_maps = swap, flip, pose_maps
+        self.skipping = skipping
         self._epoch = lru_cache(maxsize=4)(self._draw_epoch)
 
     def _draw_epoch(self, epoch: int) -> _Epoch:
@@ -75,13 +81,9 @@ class TrainLoader:
         order, swap, flip = rng.permutation(count), rng.random(count), rng.random(count)
         return _Epoch(order, (swap < 0.5) & self.swap, (flip < 0.5) & self.flip)
 
-    def batch(self, step: int, out: Batch | None = None) -> Batch:
-        """The batch of this rank at ``step`` (from 0): always the same one.
-
-        ``out`` is an old batch to overwrite (see ``load_pairs``).
-        """
-        first = (step * self.world + self.rank) * self.batch_size
-        numbers = np.arange(first, first + self.batch_size)
+    def draws(self, step: int) -> Draws:
+        """What this rank reads at ``step`` (from 0)."""
+        numbers = pair_numbers(step, self.batch_size, self.rank, self.world)
         indices = np.empty(self.batch_size, np.int64)
         swap, flip = np.empty((2, self.batch_size), np.bool_)
         epochs, offsets = np.divmod(numbers, len(self.dataset))
@@ -90,7 +92,27 @@ class TrainLoader:
             places = offsets[here]
             indices[here] = epoch.order[places]
             swap[here], flip[here] = epoch.swap[places], epoch.flip[places]
-        return load_pairs(self.dataset, indices, swap, flip, self.pose_maps, out)
+        return Draws(numbers, indices, swap, flip)
+
+    def batch(self, step: int, out: Batch | None = None) -> Batch:
+        """The batch of this rank at ``step`` (from 0): always the same one.
+
+        ``out`` is an old batch to overwrite (see ``load_pairs``). Raises XmdptError if a shard
+        cannot be read, and with ``skipping`` if too much cannot.
+        """
+
+        def read(draws: Draws) -> Batch:
+            return load_pairs(
+                self.dataset, draws.pairs, draws.swap, draws.flip, self.pose_maps, out
+            )
+
+        return skipping_or_not(self.skipping, self.draws(step), read)
+
+
+def pair_numbers(step: int, batch_size: int, rank: int = 0, world: int = 1) -> Ints:
+    """(batch_size,) places of a rank's pairs at ``step`` in the endless sequence of all pairs."""
+    first = (step * world + rank) * batch_size
+    return np.arange(first, first + batch_size)
 
 
 def checked(batch_size: int, seed: int, rank: int, world: int) -> None:
