@@ -124,6 +124,8 @@ class Filling:
             for role, room in self.maps.items():
                 row = int(self.rows[role][number])
                 room[number] = self.dataset.pose_map_of(row, self.flips[number], read)
+        for field in self.fields:
+            field.settle(numbers)
 
 
 def load_pairs(

@@ -187,7 +187,9 @@ class PairDataset:
         column = self.column(name)
         out = torch.empty(1, *column.shape, dtype=loaded_dtype(column))
         row = np.array([self.table.row(key, view)])
-        self.field(out, row, name, np.zeros(1, np.bool_)).copy(0, self.read)
+        field = self.field(out, row, name, np.zeros(1, np.bool_))
+        field.copy(0, self.read)
+        field.settle(range(1))
         return out[0]
 
     def features(
