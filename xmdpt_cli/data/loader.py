@@ -7,13 +7,9 @@ worker state.
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,6 +17,7 @@ from numpy.typing import NDArray
 
 from xmdpt_cli.data.batch import Batch, EvalBatch, load_pairs
 from xmdpt_cli.data.pairs import PairDataset, PairRef
+from xmdpt_cli.data.prefetch import Loader, prefetch
 from xmdpt_cli.data.skipping import Draws, Skipping, skipping_or_not
 from xmdpt_cli.data.table import Ints
 from xmdpt_cli.errors import ConfigError
@@ -28,6 +25,7 @@ from xmdpt_cli.errors import ConfigError
 __all__ = [
     "Batch",
     "EvalBatch",
+    "Loader",
     "PairDataset",
     "PairRef",
     "Skipping",
@@ -122,56 +120,6 @@ def checked(batch_size: int, seed: int, rank: int, world: int) -> None:
             f"impossible loader: batch size {batch_size}, rank {rank} of {world}, seed {seed}",
             "batch size from 1, rank from 0 to world - 1, seed from 0",
         )
-
-
-class Loader(Protocol):
-    """What gives training its batches: ``TrainLoader``, or ``stream.StreamLoader``."""
-
-    def batch(self, step: int, out: Batch | None = None) -> Batch: ...
-
-
-def prefetch(loader: Loader, start_step: int = 0, depth: int = 2) -> Generator[Batch, None, None]:
-    """``loader.batch(start_step)``, the next, and so on without end, read ahead on a thread.
-
-    A batch is overwritten after two more have been asked for: copy what is to be kept. Close the
-    generator (or let it go) to stop the thread; its errors are raised here.
-    """
-    ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=depth)
-    old: queue.SimpleQueue[Batch] = queue.SimpleQueue()
-    stop = threading.Event()
-
-    def put(item: Batch | BaseException) -> None:
-        while not stop.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-                return
-            except queue.Full:
-                continue
-
-    def work() -> None:
-        step = start_step
-        try:
-            while not stop.is_set():
-                put(loader.batch(step, None if old.empty() else old.get()))
-                step += 1
-        except BaseException as err:
-            put(err)
-
-    thread = threading.Thread(target=work, name="prefetch", daemon=True)
-    thread.start()
-    given: deque[Batch] = deque()
-    try:
-        while True:
-            item = ready.get()
-            if isinstance(item, BaseException):
-                raise item
-            given.append(item)
-            if len(given) > 2:
-                old.put(given.popleft())
-            yield item
-    finally:
-        stop.set()
-        thread.join()
 
 
 def eval_batches(
