@@ -68,15 +68,11 @@ class Filling:
         out: Batch | None = None,
     ) -> None:
         """Takes the arguments of ``load_pairs``; nothing is read yet."""
-        table = dataset.table
         picks, swaps = np.asarray(indices, np.int64), np.asarray(swap, np.bool_)
         flips = np.asarray(flip, np.bool_)
         assert len(picks) == len(swaps) == len(flips)
-        sources, targets = table.source[picks], table.target[picks]
-        rows = {
-            "source": np.where(swaps, targets, sources),
-            "target": np.where(swaps, sources, targets),
-        }
+        sources, targets = dataset.rows(picks, swaps)
+        rows = {"source": sources, "target": targets}
         self.dataset, self.rows, self.flips = dataset, rows, flips.tolist()
         rooms: dict[str, torch.Tensor] = {}
         self.fields = []
@@ -84,19 +80,16 @@ class Filling:
             column = dataset.column(name)
             dtype = torch.float32 if name == "moments" else loaded_dtype(column)
             old = None if out is None else getattr(out, field)
-            rooms[field] = _room(old, (len(picks), *column.shape), dtype)
+            rooms[field] = room_for(old, (len(picks), *column.shape), dtype)
             self.fields.append(dataset.field(rooms[field], rows[role], name, flips))
         self.maps: dict[str, NDArray[np.uint8]] = {}
         if pose_maps:
             shape = (len(picks), dataset.resolution, dataset.resolution, 3)
             for field, role in (("pose_map", "target"), ("source_pose_map", "source")):
                 old = None if out is None else getattr(out, field)
-                rooms[field] = _room(old, shape, torch.uint8)
+                rooms[field] = room_for(old, shape, torch.uint8)
                 self.maps[role] = rooms[field].numpy()
-        names = []
-        for source, target in zip(rows["source"].tolist(), rows["target"].tolist(), strict=True):
-            key, view = table.label(source)
-            names.append(f"{key}/{view}>{table.label(target)[1]}")  # as PairRef.name
+        names = dataset.names(sources, targets)
         self.batch = Batch(**rooms, pairs=names, flipped=self.flips, skipped=0)
 
     def fill(self, numbers: range, read: Read) -> None:
@@ -146,7 +139,8 @@ def load_pairs(
     return filling.batch
 
 
-def _room(old: torch.Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+def room_for(old: torch.Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """``old``, if it fits: to be overwritten."""
     if old is not None and old.shape == shape and old.dtype == dtype:
         return old
     return torch.empty(shape, dtype=dtype)

@@ -150,6 +150,21 @@ class PairDataset:
         """All (garment key, view name) of the split, each once."""
         return [self.table.label(row) for row in range(len(self.table.name))]
 
+    def rows(
+        self, pairs: NDArray[np.int64], swap: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(N,) rows of the table of the pairs' sources and of their targets."""
+        sources, targets = self.table.source[pairs], self.table.target[pairs]
+        return np.where(swap, targets, sources), np.where(swap, sources, targets)
+
+    def names(self, sources: NDArray[np.int64], targets: NDArray[np.int64]) -> list[str]:
+        """``PairRef.name`` of pairs of rows."""
+        found = []
+        for source, target in zip(sources.tolist(), targets.tolist(), strict=True):
+            key, view = self.table.label(source)
+            found.append(f"{key}/{view}>{self.table.label(target)[1]}")
+        return found
+
     def read(self, row: int, offset: int, into: NDArray[np.uint8]) -> None:
         """Bytes of the shard that holds view ``row`` of the table."""
         self.readers[self.table.shard[row]].read(offset, into)
