@@ -30,14 +30,30 @@ class TrainConfig:
     """One training run. The defaults are the paper's recipe (sec. 4.1) for size S at 256 px."""
 
     size: str = "S"  # tiny, S, B, L, XL
+    resolution: int = 0  # of the dataset, pixels; 0: whatever it has
+    source_encoder: str = ""  # e.g. "dinov2-giant"; "": whatever the dataset was prepared with
+    pose_encoder: str = ""  # e.g. "dinov2-base"
     conditioning: str = "vector"  # "vector" (the paper) or "tokens" (our extension)
+    condition_parts: str = "local+global+pose"  # which of vL, vG, vP (paper Table 2e)
+    aggregation: str = "add"  # of these: "add" (published), "mlp", "concat" (1x1 convolution)
+    predictor: str = "self-cross"  # MIPNet; "self" (MDT), "cross", "cross-self", "none"
+    mask_ratio: float = 0.3  # share of tokens hidden in the masked pass
+    mask_span: float = 0.0  # above 0: drawn per step from [ratio, ratio + span] (MDTv2: 0.2)
+    backbone: str = "plain"  # or "mdtv2": long skips (MDTv2's macro structure)
+    decode_layers: int = 0  # blocks behind MIPNet; 0: 2, of mdtv2 6 (S) or 4
+    token_source: str = "latents"  # of conditioning "tokens": "dino", "both", "none"
+    token_source_by: str = "keys"  # read beside the own keys; "cross"-attention; "sequence"
+    token_pose: str = "add"  # on the noisy tokens; "concat"; "keys"; "none"
+    vector: bool = True  # False: conditioning "tokens" without CANet
     prediction: str = "epsilon"  # "epsilon" (the paper) or "v"
     schedule: str = "linear"  # "linear" (the paper) or "cosine"
-    mask_ratio: float = 0.3  # share of tokens hidden in the masked pass
-    masked_pass: bool = True  # False trains without MIPNet
+    loss_weighting: str = "none"  # of the squared error; or "min-snr" (limit 5)
+    align_weight: float = 0.0  # REPA: hidden tokens towards the target's DINOv2 tokens (0.5)
+    align_block: int = 4  # behind which block
     steps: int = 300_000
-    batch_size: int = 32
-    optimizer: str = "adamw"  # "adamw" (the paper) or "muon": several times fewer steps in toys
+    batch_size: int = 32  # pairs of an optimizer step, over all processes
+    accumulate: int = 1  # parts a process takes its share in: for less memory, same result
+    optimizer: str = "adamw"  # "adamw" (the paper), "adan" (MDTv2), "muon"
     learning_rate: float = 1e-4
     warmup_steps: int = 0  # linear from 0
     decay: str = "none"  # "none" (the paper) or "cosine" to 0 at the last step
@@ -48,25 +64,29 @@ class TrainConfig:
     guidance_drop: float = 0.1
     swap: bool = True  # source and target change places half of the time
     flip: bool = True  # both mirrored half of the time
+    online: bool = False  # features from the pictures, fresh crops (published); not from the cache
     precision: str = "auto"  # "fp32", "bf16" (autocast), "auto": bf16 on a GPU that has it
+    compile: str = "auto"  # "on", "off", "auto": on a GPU
+    sharding: str = "auto"  # of several processes: "ddp", "fsdp", "auto": fsdp for L and XL
     seed: int = 0
     checkpoint_every: int = 5000
+    keep_checkpoints: int = 2  # the newest
+    keep_every: int = 0  # and those of every so many steps
     log_every: int = 50
-    keep_checkpoints: int = 2
+    validate_every: int = 0  # steps between validations: samples, losses, similarity; 0: none
+    validation_pairs: int = 8
+    track: str = "none"  # "wandb" or "trackio", beside TensorBoard
     sampling_steps: int = 50  # defaults that travel with the model: steps, guidance, power
     guidance: float = 2.0
     power: float = 0.01
 
     def __post_init__(self) -> None:
-        _one_of(self, "conditioning", ("vector", "tokens"))
-        _one_of(self, "prediction", ("epsilon", "v"))
-        _one_of(self, "schedule", ("linear", "cosine"))
-        _one_of(self, "decay", ("none", "cosine"))
-        _one_of(self, "optimizer", ("adamw", "muon"))
-        _one_of(self, "precision", ("fp32", "bf16", "auto"))
-        _at_least(self, 1, "steps", "batch_size", "checkpoint_every", "log_every")
-        _at_least(self, 1, "keep_checkpoints", "sampling_steps")
-        _at_least(self, 0, "warmup_steps", "weight_decay", "seed")
+        for name, allowed in _CHOICES.items():
+            _one_of(self, name, allowed)
+        _at_least(self, 1, "steps", "batch_size", "accumulate", "checkpoint_every", "log_every")
+        _at_least(self, 1, "keep_checkpoints", "sampling_steps", "validation_pairs")
+        _at_least(self, 0, "warmup_steps", "weight_decay", "seed", "keep_every", "validate_every")
+        _at_least(self, 0, "mask_span", "align_weight", "resolution", "decode_layers")
         for name in ("learning_rate", "timestep_power", "power"):
             value = getattr(self, name)
             if not value > 0:
@@ -74,6 +94,28 @@ class TrainConfig:
         for name, value in (("ema", self.ema), ("guidance_drop", self.guidance_drop)):
             if not 0 <= value < 1:
                 raise ConfigError(f"{name} lies in [0, 1), not {value}")
+        if not self.mask_ratio + self.mask_span < 1:
+            raise ConfigError("mask_ratio + mask_span must stay below 1")
+
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "conditioning": ("vector", "tokens"),
+    "aggregation": ("add", "mlp", "concat"),
+    "predictor": ("none", "self", "cross", "cross-self", "self-cross"),
+    "backbone": ("plain", "mdtv2"),
+    "token_source": ("latents", "dino", "both", "none"),
+    "token_source_by": ("keys", "cross", "sequence"),
+    "token_pose": ("add", "concat", "keys", "none"),
+    "prediction": ("epsilon", "v"),
+    "schedule": ("linear", "cosine"),
+    "loss_weighting": ("none", "min-snr"),
+    "decay": ("none", "cosine"),
+    "optimizer": ("adamw", "adan", "muon"),
+    "precision": ("fp32", "bf16", "auto"),
+    "compile": ("on", "off", "auto"),
+    "sharding": ("ddp", "fsdp", "auto"),
+    "track": ("none", "wandb", "trackio"),
+}
 
 
 def _one_of(config: Any, name: str, allowed: tuple[str, ...]) -> None:

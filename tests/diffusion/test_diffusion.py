@@ -14,6 +14,7 @@ from xmdpt_cli.diffusion import Schedule, sample, training_loss
 from xmdpt_cli.diffusion.loss import discretised_log_likelihood, loss_terms
 from xmdpt_cli.diffusion.sampler import guidance_scale, guided, timestep_list
 from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.model import Passes
 
 
 @pytest.mark.parametrize(
@@ -32,7 +33,7 @@ def test_posterior_by_bayes() -> None:
     beta, before = schedule.beta[t], schedule.alpha_bar[t - 1]
     precision = (1 - beta) / beta + 1 / (1 - before)
     assert float(schedule.posterior_variance[t]) == pytest.approx(float(1 / precision), rel=1e-9)
-    of_x0, of_xt = schedule.posterior_mean_weights()
+    of_x0, of_xt = schedule.weight_of_clean, schedule.weight_of_noisy
     assert float(of_xt[t]) == pytest.approx(float((1 - beta).sqrt() / beta / precision), rel=1e-9)
     assert float(of_x0[t]) == pytest.approx(float(before.sqrt() / (1 - before) / precision))
     assert float(schedule.posterior_log_variance[0]) == pytest.approx(
@@ -141,14 +142,16 @@ def test_guidance_of_one_runs_no_unconditional_branch() -> None:
 def test_dropped_rows_see_a_zero_condition() -> None:
     seen: list[Tensor] = []
 
-    def model(x: Tensor, t: Tensor, c: Tensor) -> Tensor:
-        seen.append(c)
-        return torch.zeros(2, 8, 4, 4)
+    class Model:
+        def passes(self, x: Tensor, t: Tensor, c: Tensor, masked: Tensor, *_: object) -> Passes:
+            seen.extend([c, masked])
+            return Passes(torch.zeros(2, 8, 4, 4), None, None)
 
     args = (torch.zeros(2, 4, 4, 4), torch.tensor([1, 2]), torch.zeros(2, 4, 4, 4))
-    keep = torch.tensor([True, False])
-    losses = training_loss(model, *args, torch.ones(2, 3), keep=keep, masked=False)
+    keep, keep_masked = torch.tensor([True, False]), torch.tensor([False, True])
+    losses = training_loss(Model(), *args, torch.ones(2, 3), keep=keep, keep_masked=keep_masked)
     assert seen[0].tolist() == [[1, 1, 1], [0, 0, 0]]
+    assert seen[1].tolist() == [[0, 0, 0], [1, 1, 1]]
     assert losses.masked_mse is None
 
 

@@ -10,13 +10,9 @@ from torch import Tensor
 
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.model import XMDPT
+from xmdpt_cli.model.attention import RelativeBias, relative_index
 from xmdpt_cli.model.convert import from_published
-from xmdpt_cli.model.layers import (
-    RelativeBias,
-    relative_index,
-    sincos_position_embedding,
-    timestep_features,
-)
+from xmdpt_cli.model.layers import sincos_position_embedding, timestep_features
 
 SMALL = {
     "depth": 4,
@@ -35,7 +31,7 @@ def small(conditioning: str = "vector", **more: object) -> XMDPT:
     torch.manual_seed(0)
     model = XMDPT(**{**SMALL, "conditioning": conditioning, **more})  # type: ignore[arg-type]
     for name, parameter in model.named_parameters():  # adaLN-Zero starts with nothing to see
-        if name != "tdnet.source_norm.weight":
+        if not name.endswith("norm.weight"):
             torch.nn.init.normal_(parameter, std=0.1)
     return model
 
@@ -76,8 +72,7 @@ def test_512_px_follows_the_grid() -> None:
     assert model.tdnet.position.shape == (1, 1024, 384)
     assert model.canet.local_conv[0].weight.shape == (1, 1024, 1)
     assert model.canet.pose_conv[0].weight.shape == (1, 257, 1)  # DINO inputs stay at 224 px
-    table = model.tdnet.blocks[0].attention.bias.table
-    assert table.shape == ((2 * 32 - 1) ** 2 + 3, 6)
+    assert model.tdnet.bias.table.shape == (12 * 6, (2 * 32 - 1) ** 2 + 3)
 
 
 @torch.no_grad()
@@ -166,7 +161,7 @@ def test_save_and_load(tmp_path: Path) -> None:
 
 
 def test_without_mipnet_there_is_no_masked_pass() -> None:
-    model, a = small(mipnet=False), inputs()
+    model, a = small(predictor="none"), inputs()
     condition = model.condition(a["pose"], a["source"], a["latents"])
     with pytest.raises(ConfigError, match="without MIPNet"):
         model.forward_masked(a["x"], a["t"], condition, a["latents"], a["token_noise"])
@@ -210,27 +205,27 @@ def test_relative_index_by_its_definition() -> None:
 
 
 def test_the_bias_is_cached_until_its_table_changes() -> None:
-    bias = RelativeBias(3, 2).eval()
+    bias = RelativeBias(3, 2, 1).eval()
     with torch.no_grad():
         first = bias()
         assert bias() is first
         bias.table.add_(1.0)
-        assert torch.equal(bias(), torch.ones(2, 9, 9))
-        bias.load_state_dict({"table": torch.full((28, 2), 2.0)})
-        assert torch.equal(bias(), torch.full((2, 9, 9), 2.0))
+        assert torch.equal(bias(), torch.ones(1, 2, 9, 9))
+        bias.load_state_dict({"table": torch.full((2, 28), 2.0)})
+        assert torch.equal(bias(), torch.full((1, 2, 9, 9), 2.0))
     assert bias().requires_grad
 
 
 def test_a_fused_optimizer_step_is_seen_by_the_pass_without_gradient() -> None:
     """Fused AdamW changes weights in place without raising their version."""
-    bias = RelativeBias(3, 2)
+    bias = RelativeBias(3, 2, 2)
     optimizer = torch.optim.AdamW(bias.parameters(), lr=0.1, weight_decay=0.0, fused=True)
     with torch.no_grad():
         bias()
     bias().sum().backward()
     optimizer.step()
     with torch.no_grad():
-        assert torch.equal(bias(), bias._gather())
+        assert torch.equal(bias(), bias._gather(bias.table, bias.index))
         assert float(bias().abs().min()) > 0.05
 
 

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from xmdpt_cli.config import TrainConfig
 from xmdpt_cli.data.deepfashion import find_dataset
-from xmdpt_cli.data.loader import PairDataset, TrainLoader
+from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.data.prepare import prepare_dataset
 from xmdpt_cli.data.synthetic import make_wardrobe
 from xmdpt_cli.errors import XmdptError
@@ -228,7 +228,7 @@ def test_learning_rate_schedule() -> None:
 def test_the_average_follows_its_formula(data: Path) -> None:
     trainer = Trainer(dataclasses.replace(CONFIG, ema=0.9, ema_warmup=False), PairDataset(data))
     start = trainer.model.tdnet.position.detach().clone()
-    trainer.step(TrainLoader(trainer.dataset, 4, 0).batch(0))
+    trainer.step(iter([trainer.loader().batch(0)]))
     expected = 0.9 * start + 0.1 * trainer.model.tdnet.position.detach()
     torch.testing.assert_close(trainer.ema.model.tdnet.position, expected)
 

@@ -78,7 +78,9 @@ def rss(kind: str = "RssAnon") -> float:
     return 0.0
 
 
-def pairs_per_second(loader: Loader, begin: int, steps: int, size: int, out: list[Batch]) -> float:
+def pairs_per_second(
+    loader: Loader[Batch], begin: int, steps: int, size: int, out: list[Batch]
+) -> float:
     """Rate of batches ``begin`` to ``begin + steps``, filled in turns into the two of ``out``."""
     began = time.perf_counter()
     for step in range(begin, begin + steps):

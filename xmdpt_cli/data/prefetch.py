@@ -6,7 +6,7 @@ import queue
 import threading
 from collections.abc import Generator
 from dataclasses import fields
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 
@@ -15,21 +15,24 @@ from xmdpt_cli.data.batch import Batch
 _KEPT = 2  # batches that stay as they are after one more was asked for
 
 
-class Loader(Protocol):
+B = TypeVar("B", bound=Batch, covariant=True)
+
+
+class Loader(Protocol[B]):
     """What gives training its batches: ``TrainLoader``, ``stream.StreamLoader``, or online."""
 
-    def batch(self, step: int, out: Batch | None = None) -> Batch: ...
+    def batch(self, step: int, out: Batch | None = None) -> B: ...
 
 
 @runtime_checkable
-class Staged(Protocol):
+class Staged(Protocol[B]):
     """A loader in two halves: what threads do ahead, and what the device's own thread does."""
 
     def read(self, step: int, out: Any = None) -> Any:
         """From the disk: a dataclass of CPU tensors; ``out`` is an old one to overwrite."""
         ...
 
-    def encode(self, read: Any) -> Batch:
+    def encode(self, read: Any) -> B:
         """What ``read`` gave -> the batch."""
         ...
 
@@ -41,8 +44,8 @@ class Wait(Protocol):
 
 
 def prefetch(
-    loader: Loader | Staged, start_step: int = 0, depth: int = 2, pin: bool = False
-) -> Generator[Batch, None, None]:
+    loader: Loader[B] | Staged[B], start_step: int = 0, depth: int = 2, pin: bool = False
+) -> Generator[B, None, None]:
     """``loader.batch(start_step)``, the next, and so on without end, read ahead on a thread.
 
     A batch is overwritten after two more have been asked for: copy what is to be kept. Close the

@@ -241,7 +241,7 @@ def train_loader(
     flip: bool = True,
     pose_maps: bool = False,
     skipping: Skipping | None = None,
-) -> Loader:
+) -> Loader[Batch]:
     """``TrainLoader`` for a dataset of this machine, ``StreamLoader`` for one behind a URL."""
     kind = TrainLoader if dataset.store.folder is not None else StreamLoader
     return kind(dataset, batch_size, seed, rank, world, swap, flip, pose_maps, skipping=skipping)

@@ -5,11 +5,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from xmdpt_cli.diffusion.schedule import Schedule, at
@@ -17,30 +16,32 @@ from xmdpt_cli.diffusion.schedule import Schedule, at
 LINEAR = Schedule()
 
 
-@dataclass(frozen=True)
-class Losses:
-    """Per-row terms (N,) and what is minimised: mean(loss) + mean(masked loss)."""
+class Losses(NamedTuple):
+    """Per-row terms (N,), detached and unweighted, and what is minimised."""
 
-    total: Tensor
+    total: Tensor  # mean(loss) + mean(masked loss), paper eq. 5
     mse: Tensor
     vb: Tensor
     masked_mse: Tensor | None = None
     masked_vb: Tensor | None = None
+    align: Tensor | None = None  # cosine similarity to what is aligned with
 
 
 def training_loss(
-    model: Callable[..., Tensor],
+    model: Any,
     latents: Tensor,
     timesteps: Tensor,
     noise: Tensor,
     condition: Tensor,
     *,
     keep: Tensor | None = None,
-    masked: bool = True,
-    source_latents: Tensor | None = None,
-    token_noise: Tensor | None = None,
     keep_masked: Tensor | None = None,
+    source_latents: Tensor | None = None,
+    mask: Any = None,
     context: Any = None,
+    align: Tensor | None = None,
+    align_weight: float = 0.0,
+    weighting: str = "none",
     schedule: Schedule = LINEAR,
 ) -> Losses:
     """Both passes of one training step, same noise and timesteps, independent guidance drops.
@@ -48,22 +49,33 @@ def training_loss(
     latents (N, C, h, w) clean and scaled; timesteps (N,) integers in [0, 1000); noise like
     latents; condition (N, D) from ``model.condition``; ``keep`` and ``keep_masked`` (N,) bool say
     which rows keep their condition in each pass (None: all), the others see a zero vector.
-    ``masked=False`` leaves the masked pass out; else ``source_latents`` (N, C, h, w) and
-    ``token_noise`` (N, T) are needed, and ``model.forward_masked``.
+    Without ``mask`` (``model.Mask``) the masked pass is left out; it may need ``source_latents``
+    (N, C, h, w). ``weighting`` of the squared error: ``Schedule.weight``. ``align`` (N, T, W): the
+    tokens REPA aligns the hidden ones with, ``align_weight`` times 1 - cosine is added.
     """
     noisy = schedule.add_noise(latents, noise, timesteps)
-    extra = {} if context is None else {"context": context}
-    out = model(noisy, timesteps, _dropped(condition, keep), **extra)
-    mse, vb = loss_terms(out, latents, noisy, noise, timesteps, schedule)
-    total = (mse + vb).mean()
-    if not masked:
-        return Losses(total, mse.detach(), vb.detach())
-    out = model.forward_masked(  # type: ignore[attr-defined]
-        noisy, timesteps, _dropped(condition, keep_masked), source_latents, token_noise, **extra
+    out, masked, hidden = model.passes(
+        noisy,
+        timesteps,
+        _dropped(condition, keep),
+        _dropped(condition, keep_masked),
+        source_latents,
+        mask,
+        context,
     )
-    masked_mse, masked_vb = loss_terms(out, latents, noisy, noise, timesteps, schedule)
-    total = total + (masked_mse + masked_vb).mean()  # paper eq. 5
-    return Losses(total, mse.detach(), vb.detach(), masked_mse.detach(), masked_vb.detach())
+    weight = schedule.weight(weighting, timesteps)
+    mse, vb = loss_terms(out, latents, noisy, noise, timesteps, schedule)
+    total = (weight * mse + vb).mean()
+    masked_mse = masked_vb = cosine = None
+    if masked is not None:
+        masked_mse, masked_vb = loss_terms(masked, latents, noisy, noise, timesteps, schedule)
+        total = total + (weight * masked_mse + masked_vb).mean()  # paper eq. 5
+    if align is not None and hidden is not None:
+        # REPA (Yu et al. 2024, eq. 8): mean over tokens of the cosine similarity
+        cosine = F.cosine_similarity(hidden.float(), align.float(), dim=-1).mean(dim=1)
+        total = total + align_weight * (1 - cosine).mean()
+    rows = (mse, vb, masked_mse, masked_vb, cosine)
+    return Losses(total, *(None if row is None else row.detach() for row in rows))  # type: ignore[arg-type]
 
 
 def loss_terms(
@@ -96,7 +108,8 @@ def variational_bound(
     x_0 is never clipped. The network's ``variance`` v in [-1, 1] interpolates in the log between
     the posterior variance and beta: f = (v + 1) / 2.
     """
-    of_x0, of_xt = (at(w, timesteps, clean) for w in schedule.posterior_mean_weights())
+    of_x0 = at(schedule.weight_of_clean, timesteps, clean)
+    of_xt = at(schedule.weight_of_noisy, timesteps, clean)
     true_mean = of_x0 * clean + of_xt * noisy
     true_log = at(schedule.posterior_log_variance, timesteps, clean)
     guess, _ = schedule.clean_and_noise(noisy, prediction, at(schedule.alpha_bar, timesteps, clean))

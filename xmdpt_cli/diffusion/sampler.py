@@ -53,7 +53,9 @@ def guided(
         return _call(model, x, t, condition, context)
     t = torch.full((2 * n,), timestep, device=x.device, dtype=torch.long)
     both = torch.cat([condition, torch.zeros_like(condition)])
-    doubled = None if context is None else type(context)(*(torch.cat([p, p]) for p in context))
+    doubled = None
+    if context is not None:
+        doubled = type(context)(*(None if p is None else torch.cat([p, p]) for p in context))
     with_condition, without = _call(model, torch.cat([x, x]), t, both, doubled).chunk(2)
     return without + scale * (with_condition - without)
 

@@ -1,12 +1,13 @@
 """The noise schedule and what follows from it in closed form (DDPM; improved DDPM).
 
-All tables are float64 on the CPU; ``at`` picks them for a batch of timesteps in float32.
+All tables are float64, on the CPU until ``to`` moves them; ``at`` picks them for a batch of
+timesteps in float32.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -23,7 +24,15 @@ class Schedule:
     prediction: str = "epsilon"
     steps: int = 1000
     alpha_bar: Tensor = field(init=False, repr=False, compare=False)
+    alpha_bar_previous: Tensor = field(init=False, repr=False, compare=False)
     beta: Tensor = field(init=False, repr=False, compare=False)
+    # of q(x_{t-1} | x_t, x_0), DDPM eq. 7; zero at t = 0
+    posterior_variance: Tensor = field(init=False, repr=False, compare=False)
+    # the posterior variance at t = 0 replaced by that at t = 1: log 0 is no number
+    posterior_log_variance: Tensor = field(init=False, repr=False, compare=False)
+    # weights of x_0 and x_t in the posterior mean, DDPM eq. 7
+    weight_of_clean: Tensor = field(init=False, repr=False, compare=False)
+    weight_of_noisy: Tensor = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.prediction not in ("epsilon", "v"):
@@ -39,30 +48,29 @@ class Schedule:
             beta = (1 - f[1:] / f[:-1]).clamp(max=0.999)
         else:
             raise ConfigError(f"schedule is 'linear' or 'cosine', not {self.kind!r}")
-        object.__setattr__(self, "beta", beta)
-        object.__setattr__(self, "alpha_bar", torch.cumprod(1 - beta, dim=0))
+        alpha_bar = torch.cumprod(1 - beta, dim=0)
+        previous = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
+        variance = beta * (1 - previous) / (1 - alpha_bar)
+        self._set(
+            beta=beta,
+            alpha_bar=alpha_bar,
+            alpha_bar_previous=previous,
+            posterior_variance=variance,
+            posterior_log_variance=torch.cat([variance[1:2], variance[1:]]).log(),
+            weight_of_clean=beta * previous.sqrt() / (1 - alpha_bar),
+            weight_of_noisy=(1 - previous) * (1 - beta).sqrt() / (1 - alpha_bar),
+        )
 
-    @property
-    def alpha_bar_previous(self) -> Tensor:
-        return torch.cat([torch.ones(1, dtype=torch.float64), self.alpha_bar[:-1]])
+    def _set(self, **tables: Tensor) -> None:
+        for name, table in tables.items():
+            object.__setattr__(self, name, table)
 
-    @property
-    def posterior_variance(self) -> Tensor:
-        """Of q(x_{t-1} | x_t, x_0), DDPM eq. 7; zero at t = 0."""
-        return self.beta * (1 - self.alpha_bar_previous) / (1 - self.alpha_bar)
-
-    @property
-    def posterior_log_variance(self) -> Tensor:
-        """The posterior variance at t = 0 replaced by that at t = 1: log 0 is no number."""
-        variance = self.posterior_variance
-        return torch.cat([variance[1:2], variance[1:]]).log()
-
-    def posterior_mean_weights(self) -> tuple[Tensor, Tensor]:
-        """Weights of x_0 and x_t in the posterior mean, DDPM eq. 7."""
-        previous = self.alpha_bar_previous
-        of_x0 = self.beta * previous.sqrt() / (1 - self.alpha_bar)
-        of_xt = (1 - previous) * (1 - self.beta).sqrt() / (1 - self.alpha_bar)
-        return of_x0, of_xt
+    def to(self, device: torch.device | str) -> Schedule:
+        """The same schedule with its tables on ``device``: a lookup there waits for no copy."""
+        moved = replace(self)
+        tables = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        moved._set(**tables)
+        return moved
 
     def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """x_t = sqrt(abar) x_0 + sqrt(1 - abar) eps; (N, C, h, w), timesteps (N,)."""
@@ -75,6 +83,21 @@ class Schedule:
             return noise
         signal = at(self.alpha_bar.sqrt(), timesteps, clean)
         return signal * noise - at((1 - self.alpha_bar).sqrt(), timesteps, clean) * clean
+
+    def weight(self, kind: str, timesteps: Tensor, limit: float = 5.0) -> Tensor:
+        """Weights (N,) of the squared error at these timesteps.
+
+        "none": 1. "min-snr" (Hang et al. 2023, arXiv 2303.09556, eq. 8; MDTv2 takes limit 5): the
+        loss on x_0 weighted by min(SNR, limit), in terms of what the network predicts:
+        min(SNR, limit) / SNR for the noise, / (SNR + 1) for v; SNR = abar / (1 - abar).
+        """
+        if kind == "none":
+            return torch.ones(timesteps.shape, device=timesteps.device)
+        if kind != "min-snr":
+            raise ConfigError(f"loss weighting is 'none' or 'min-snr', not {kind!r}")
+        snr = self.alpha_bar / (1 - self.alpha_bar)
+        weight = snr.clamp(max=limit) / (snr if self.prediction == "epsilon" else snr + 1)
+        return weight.to(timesteps.device)[timesteps].float()
 
     def clean_and_noise(self, x: Tensor, out: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
         """(x_0, eps) that the prediction ``out`` stands for at x; alpha_bar broadcasts to x."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +33,15 @@ _PREFIXES = (
     ("conv1d_local.", "canet.local_conv."),
     ("mlp_final.", "canet.final."),
 )
-_INNER = (
-    (".adaLN_modulation.", ".modulation."),
-    (".attn.rel_pos_bias.relative_position_bias_table", ".attention.bias.table"),
-    (".attn.", ".attention."),
-)
+_INNER = ((".adaLN_modulation.", ".modulation."), (".attn.", ".attention."))
+# a bias table a block (rows, H); ours hold the blocks' tables in one (blocks * H, rows)
+_TABLE = ".attn.rel_pos_bias.relative_position_bias_table"
 
 
 def our_name(published: str) -> str | None:
     """Our parameter name for a published one; None where there is none (index buffers too)."""
+    if published.endswith(_TABLE):
+        return "mipnet.bias.table" if published.startswith("side") else "tdnet.bias.table"
     for prefix, ours in _PREFIXES:
         if published.startswith(prefix):
             name = ours + published[len(prefix) :]
@@ -49,6 +49,46 @@ def our_name(published: str) -> str | None:
                 name = name.replace(old, new)
             return name
     return None
+
+
+def our_tensors(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Published tensors (weights, or gradients) under our names; KeyError for a foreign one."""
+    out: dict[str, Tensor] = {}
+    tables: dict[str, dict[int, Tensor]] = {}
+    for key, value in published.items():
+        name = our_name(key)
+        if name is None:
+            raise KeyError(key)
+        if key.endswith(_TABLE):
+            tables.setdefault(name, {})[_place(key)] = value.t()
+        else:
+            out[name] = value
+    for name, parts in tables.items():
+        out[name] = torch.cat([parts[i] for i in sorted(parts)])
+    return out
+
+
+def published_tensors(ours: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    """The inverse of ``our_tensors``: ours under the published ``names``."""
+    out: dict[str, Tensor] = {}
+    tables = [key for key in names if key.endswith(_TABLE)]
+    for key in names:
+        name = our_name(key)
+        if name is None:
+            raise KeyError(key)
+        value = ours[name]
+        if key in tables:
+            blocks = sum(our_name(other) == name for other in tables)
+            value = value.chunk(blocks)[_place(key)].t()
+        out[key] = value
+    return out
+
+
+def _place(table: str) -> int:
+    """Which block of ours a published table belongs to."""
+    if table.startswith("blocks."):
+        return int(table.split(".")[1])
+    return int(table.startswith("sideblocks_cross."))
 
 
 def from_published(
@@ -65,10 +105,9 @@ def from_published(
     for needed in ("x_embedder.proj.weight", "pos_embed", "mlp_dino_pose.0.weight"):
         if needed not in state:
             raise XmdptError(f"not a published X-MDPT checkpoint: no {needed!r} in it")
-    names = {key: our_name(key) for key in state}
-    unknown = sorted(key for key, name in names.items() if name is None)
+    unknown = sorted(key for key in state if our_name(key) is None)
     model = XMDPT(**_sizes(state), mask_ratio=mask_ratio)
-    ours = {name: state[key].float() for key, name in names.items() if name is not None}
+    ours = our_tensors({k: v.float() for k, v in state.items() if k not in unknown})
     expected = model.state_dict()
     missing = sorted(set(expected) - set(ours))
     unknown += sorted(set(ours) - set(expected))

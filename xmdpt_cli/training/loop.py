@@ -8,26 +8,27 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from xmdpt_cli.config import TrainConfig
-from xmdpt_cli.data.loader import Batch, PairDataset, prefetch
+from xmdpt_cli.data.loader import PairDataset, prefetch
 from xmdpt_cli.data.stream import train_loader
-from xmdpt_cli.diffusion import Losses, Schedule, training_loss
-from xmdpt_cli.encoders.vae import sample_posterior
+from xmdpt_cli.diffusion import Losses, Schedule
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import only_process
-from xmdpt_cli.model import XMDPT
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.training import checkpoint
+from xmdpt_cli.training.build import build_model
 from xmdpt_cli.training.ema import Ema
 from xmdpt_cli.training.optimizer import make_optimizers
 from xmdpt_cli.training.run import Log, begin_run, export
+from xmdpt_cli.training.step import Inputs, StepBatch, StepLoader, TrainStep, inputs_of
 
 
 @dataclass
@@ -39,27 +40,6 @@ class Trained:
     loss: float  # mean of the last logged steps
     seconds: float  # of this call
     steps_per_second: float
-
-
-def build_model(config: TrainConfig, dataset: PairDataset) -> XMDPT:
-    """An untrained XMDPT of the configured size that fits the dataset's features."""
-    features = dataset.features(0)
-    channels, side = features["target_moments"].shape[0] // 2, features["target_moments"].shape[1]
-    pose_length, pose_width = features["pose_tokens"].shape
-    source_length, source_width = features["source_tokens"].shape
-    return XMDPT.from_size(
-        config.size,
-        latent_size=side,
-        latent_channels=channels,
-        mask_ratio=config.mask_ratio,
-        pose_length=pose_length,
-        pose_width=pose_width,
-        source_length=source_length,
-        source_width=source_width,
-        conditioning=config.conditioning,
-        vae_factor=dataset.resolution // side,
-        mipnet=config.masked_pass,
-    )
 
 
 class Trainer:
@@ -74,78 +54,61 @@ class Trainer:
             self.model = build_model(config, dataset).to(self.device)
         self.ema = Ema(self.model, config.ema, config.ema_warmup)
         self.optimizers = make_optimizers(self.model, config)
-        self.schedule = Schedule(config.schedule, config.prediction)
+        schedule = Schedule(config.schedule, config.prediction).to(self.device)
         self.scale = float(dataset.manifest["encoders"]["vae"]["scale"])
-        self.autocast = config.precision == "bf16" or (
+        module = TrainStep(self.model, config, schedule)
+        module.autocast = config.precision == "bf16" or (
             config.precision == "auto"
             and self.device.type == "cuda"
             and torch.cuda.is_bf16_supported()
         )
+        self.run: Callable[[Inputs], Losses] = module
+        if config.compile == "on" or (config.compile == "auto" and self.device.type == "cuda"):
+            self.run = torch.compile(module)
         self.done = 0
 
-    def step(self, batch: Batch) -> Losses:
-        """One optimizer step on one batch; returns the losses (detached rows, no host sync)."""
-        config = self.config
-        learning_rate = config.learning_rate * learning_rate_factor(config, self.done)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            losses = self.losses(batch)
+    def loader(self) -> StepLoader:
+        """Micro batches with their random numbers."""
+        config, model = self.config, self.model
+        inner = train_loader(
+            self.dataset,
+            config.batch_size // config.accumulate,
+            config.seed,
+            swap=config.swap,
+            flip=config.flip,
+            pose_maps=config.conditioning == "tokens",
+        )
+        return StepLoader(inner, config.seed, model.latent_shape, model.tdnet.grid**2)
+
+    def step(self, batches: Iterator[StepBatch]) -> Losses:
+        """One optimizer step on the next ``accumulate`` batches; losses are detached, nothing
+        waits for the device."""
+        config, parts = self.config, []
         self.model.zero_grad(set_to_none=True)
-        losses.total.backward()
+        for _ in range(config.accumulate):
+            inputs = inputs_of(next(batches), config, self.done, self.scale, self.device)
+            losses = self.run(inputs)
+            (losses.total / config.accumulate).backward()
+            parts.append(losses._replace(total=losses.total.detach()))
+        learning_rate = config.learning_rate * learning_rate_factor(config, self.done)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
             optimizer.step()
         self.done += 1
         self.ema.update(self.model, self.done)
-        return losses
+        return joined(parts)
 
-    def losses(self, batch: Batch) -> Losses:
-        """Both losses of the coming step; its random numbers follow from (seed, step)."""
-        config, model, n = self.config, self.model, len(batch.pairs)
-        rng = torch.Generator().manual_seed(_mix(config.seed, self.done))
 
-        def normal(like: Tensor) -> Tensor:
-            half = (n, like.shape[1] // 2, *like.shape[2:])
-            return torch.randn(half, generator=rng).to(self.device)
-
-        def uniform(*shape: int) -> Tensor:
-            return torch.rand(shape, generator=rng).to(self.device)
-
-        target_moments = batch.target_moments.to(self.device, non_blocking=True)
-        source_moments = batch.source_moments.to(self.device, non_blocking=True)
-        target = sample_posterior(target_moments, normal(target_moments), self.scale)
-        source = sample_posterior(source_moments, normal(source_moments), self.scale)
-        noise = normal(target_moments)
-        if config.timestep_power == 1:
-            times = torch.randint(0, self.schedule.steps, (n,), generator=rng).to(self.device)
-        else:
-            times = (self.schedule.steps * uniform(n) ** config.timestep_power).long()
-            times = times.clamp(max=self.schedule.steps - 1)
-        keep, keep_masked = (uniform(n) >= config.guidance_drop for _ in range(2))
-        tokens = model.tdnet.grid**2
-        condition = model.condition(
-            batch.pose_tokens.to(self.device, non_blocking=True),
-            batch.source_tokens.to(self.device, non_blocking=True),
-            source,
-        )
-        context = None
-        maps = batch.pose_maps(self.device)
-        if maps is not None:
-            context = model.context(source, *maps)
-        return training_loss(
-            model,
-            target,
-            times,
-            noise,
-            condition,
-            keep=keep,
-            masked=config.masked_pass,
-            source_latents=source,
-            token_noise=uniform(n, tokens) if config.masked_pass else None,
-            keep_masked=keep_masked,
-            context=context,
-            schedule=self.schedule,
-        )
+def joined(parts: list[Losses]) -> Losses:
+    """The losses of a step that was taken in equal parts."""
+    if len(parts) == 1:
+        return parts[0]
+    rows: dict[str, Any] = {}
+    for name in Losses._fields[1:]:
+        values = [getattr(part, name) for part in parts]
+        rows[name] = None if values[0] is None else torch.cat(values)
+    return parts[0]._replace(total=torch.stack([part.total for part in parts]).mean(), **rows)
 
 
 def learning_rate_factor(config: TrainConfig, done: int) -> float:
@@ -199,20 +162,12 @@ def train(
 def _run(trainer: Trainer, out: Path, log: Log, progress: Progress) -> None:
     """Step until ``config.steps`` are done, saving as often as configured."""
     config = trainer.config
-    loader = train_loader(
-        trainer.dataset,
-        config.batch_size,
-        config.seed,
-        swap=config.swap,
-        flip=config.flip,
-        pose_maps=config.conditioning == "tokens",
-    )
     progress("train", trainer.done, config.steps)
     if trainer.done >= config.steps:
         return
-    with closing(prefetch(loader, trainer.done)) as batches:
-        for batch in batches:
-            losses = trainer.step(batch)
+    with closing(prefetch(trainer.loader(), trainer.done * config.accumulate)) as batches:
+        while trainer.done < config.steps:
+            losses = trainer.step(batches)
             log.add(losses, trainer.done)
             saving = trainer.done % config.checkpoint_every == 0 or trainer.done == config.steps
             # reading a loss waits for the device: only where it was read anyhow, or before a save
@@ -224,8 +179,6 @@ def _run(trainer: Trainer, out: Path, log: Log, progress: Progress) -> None:
             if saving:
                 _save(out, trainer)
             progress("train", trainer.done, config.steps, loss=log.last)
-            if trainer.done >= config.steps:
-                return
 
 
 def _save(out: Path, trainer: Trainer) -> None:
@@ -238,11 +191,3 @@ def _save(out: Path, trainer: Trainer) -> None:
         {"seed": trainer.config.seed},
         trainer.config.keep_checkpoints,
     )
-
-
-def _mix(seed: int, step: int) -> int:
-    """One 63-bit seed for (seed, step): neighbours share nothing (splitmix64's finaliser)."""
-    z = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) % 2**64
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) % 2**64
-    return (z ^ (z >> 31)) >> 1

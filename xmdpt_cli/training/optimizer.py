@@ -1,4 +1,4 @@
-"""AdamW, as in the paper, and Muon for the matrices of the blocks where minutes count."""
+"""AdamW, as in the paper; Adan, MDTv2's; Muon for the matrices of the blocks in short runs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from xmdpt_cli.config import TrainConfig
+from xmdpt_cli.training.adan import Adan
 
 #: Newton-Schulz coefficients of the quintic that pushes singular values towards 1 (Jordan 2024)
 QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
 def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """AdamW over everything, or Muon over the blocks' matrices and AdamW over the rest."""
+    """AdamW or Adan over everything, or Muon over the blocks' matrices and AdamW over the rest."""
+    if config.optimizer == "adan":
+        return [Adan(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)]
     matrices: list[nn.Parameter] = []
     if config.optimizer == "muon":
         matrices = [p for name, p in model.named_parameters() if _is_block_matrix(name, p)]

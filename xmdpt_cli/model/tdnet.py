@@ -1,0 +1,180 @@
+"""TDNet: the diffusion transformer, and the token sequences ("flows") that run through it.
+
+Legend: N batch, T = (h/p)(w/p) latent tokens, K tokens of a flow (T, or the kept ones), S tokens
+of the source, D width, H heads, P conditions side by side.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.model.attention import Block, RelativeBias, SelfAttention, Stream
+from xmdpt_cli.model.conditioning import Context, TokenConditions
+from xmdpt_cli.model.layers import FinalLayer, PatchEmbed, TimestepEmbedder
+
+#: "plain" is the published X-MDPT; "mdtv2" the macro structure of MDTv2 (FACTS: its ancestor)
+BACKBONES = ("plain", "mdtv2")
+
+
+@dataclass
+class Flow:
+    """A token sequence on its way through the blocks."""
+
+    x: Tensor  # (N, K, D); (N, K + S, D) if the source joins the sequence
+    start: Tensor  # (N, T, D) x before anything was masked
+    condition: int = 0  # which of the P conditions
+    kept: Tensor | None = None  # (N, K) positions on the grid; None: all
+    keys: tuple[Tensor, ...] | None = None  # (N, S, 2D) a block
+    learning: bool = True
+    skips: list[Tensor] = field(default_factory=list)
+    hidden: Tensor | None = None  # (N, K, D) after the block that was asked for
+
+
+class TDNet(nn.Module):
+    """The diffusion transformer: all inference needs besides the conditions."""
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        depth: int,
+        heads: int,
+        grid: int,
+        patch: int,
+        channels: int,
+        decode_layers: int,
+        backbone: str = "plain",
+        conditions: TokenConditions | None = None,
+    ) -> None:
+        super().__init__()
+        if backbone not in BACKBONES:
+            raise ConfigError(f"backbone is one of {', '.join(BACKBONES)}, not {backbone!r}")
+        tokens = grid * grid
+        self.patch, self.grid, self.channels = patch, grid, channels
+        self.encoder_depth = depth - decode_layers
+        self.long_skips = backbone == "mdtv2"
+        if self.long_skips and self.encoder_depth % 2:
+            raise ConfigError(
+                f"backbone 'mdtv2' pairs its encoder blocks: depth {depth} less decode_layers "
+                f"{decode_layers} must be even"
+            )
+        by = None if conditions is None else conditions.forms.source_by
+        others = 0 if conditions is None or by == "cross" else conditions.others
+        self.patch_embed = PatchEmbed(channels, width, patch)
+        self.position = nn.Parameter(torch.zeros(1, tokens, width))
+        self.timestep = TimestepEmbedder(width)
+        self.bias = RelativeBias(grid, heads, depth, others)
+        self.blocks = nn.ModuleList(
+            Block(width, SelfAttention(width, heads), self._takes_skip(i), by == "cross")
+            for i in range(depth)
+        )
+        self.decoder_position = nn.Parameter(torch.zeros(1, tokens, width))
+        self.final = FinalLayer(width, patch * patch * channels * 2)
+        self.conditions = conditions
+
+    def _takes_skip(self, block: int) -> bool:
+        """MDTv2: the encoder's second half takes the first's outputs, last in first out; every
+        decoder block takes the embedded input."""
+        return self.long_skips and block >= self.encoder_depth // 2
+
+    def embed(self, latents: Tensor) -> Tensor:
+        """(N, C, h, w) -> (N, T, D), position included."""
+        return self.patch_embed(latents) + self.position
+
+    def flow(
+        self,
+        x: Tensor,
+        known: Tensor,
+        context: Context | None,
+        condition: int = 0,
+        kept: Tensor | None = None,
+        learning: bool = True,
+        posed: bool = True,
+    ) -> Flow:
+        """A sequence from embedded tokens x (N, T, D), of which ``kept`` stay.
+
+        known (N, 1, 1): 0 where a row has lost its conditions; ``posed``: the target's pose is
+        laid on it, as on noisy tokens.
+        """
+        keys = None
+        tokens = None
+        if context is not None and self.conditions is not None:
+            if posed and context.pose is not None:
+                x = self.conditions.lay(x, known * context.pose)
+            if context.keys is not None:
+                keys = (known * context.keys).chunk(len(self.blocks), dim=2)
+            if context.tokens is not None:
+                tokens = known * context.tokens
+        start = x
+        if kept is not None:
+            x = x.gather(1, kept.unsqueeze(-1).expand(-1, -1, x.shape[2]))
+        if tokens is not None:
+            x = torch.cat([x, tokens], dim=1)
+        return Flow(x, start, condition, kept, keys, learning)
+
+    def encode(self, c: Tensor, flows: list[Flow], look: int = 0) -> None:
+        """The first blocks, c (P, N, D). After block ``look`` (from 1) ``hidden`` is kept."""
+        self._run(c, flows, 0, self.encoder_depth, look)
+
+    def decode(self, c: Tensor, flows: list[Flow]) -> list[Tensor]:
+        """The last blocks and the output layer; returns (N, 2C, h, w) a flow.
+
+        The flows' first T tokens already hold the decoder position embedding, none is missing.
+        """
+        self._run(c, flows, self.encoder_depth, len(self.blocks))
+        tokens = self.grid**2
+        return [
+            self.unpatchify(self.final(flow.x[:, :tokens], c[flow.condition])) for flow in flows
+        ]
+
+    def _run(self, c: Tensor, flows: list[Flow], first: int, last: int, look: int = 0) -> None:
+        whole = self.bias()  # (blocks, H, T, T + others)
+        places = [None if f.kept is None else self.bias.between(f.kept, f.kept) for f in flows]
+        for i in range(first, last):
+            streams = []
+            for flow, place in zip(flows, places, strict=True):
+                bias = whole[i] if place is None else self.bias.pick(i, place)
+                if self._in_sequence:
+                    bias = self._with_source_rows(bias, whole[i])
+                keys = None if flow.keys is None else flow.keys[i]
+                skip = self._skip(i, flow)
+                streams.append(
+                    Stream(flow.x, bias, keys, flow.condition, None, skip, flow.learning)
+                )
+            for flow, x in zip(flows, self.blocks[i](c, *streams), strict=True):
+                flow.x = x
+                if self.long_skips and i < self.encoder_depth // 2:
+                    flow.skips.append(x)
+                if i + 1 == look:
+                    flow.hidden = x[:, : self.grid**2]
+
+    def _skip(self, block: int, flow: Flow) -> Tensor | None:
+        if not self._takes_skip(block):
+            return None
+        if block < self.encoder_depth:
+            return flow.skips.pop()
+        return flow.start
+
+    @property
+    def _in_sequence(self) -> bool:
+        return self.conditions is not None and self.conditions.forms.source_by == "sequence"
+
+    def _with_source_rows(self, bias: Tensor, whole: Tensor) -> Tensor:
+        """(..., H, K, K + S) and (H, T, T + S) -> (..., H, K + S, K + S): source tokens ask too.
+
+        Among themselves, and onto the noisy tokens, distance counts for nothing here.
+        """
+        others = self.bias.others
+        far = whole[:, :1, -1:]  # (H, 1, 1)
+        shape = (*bias.shape[:-2], others, bias.shape[-1])
+        return torch.cat([bias, far.expand(shape)], dim=-2)
+
+    def unpatchify(self, x: Tensor) -> Tensor:
+        """(N, T, p*p*2C) -> (N, 2C, h, w); a token's values run row, column, channel."""
+        n, p, g = x.shape[0], self.patch, self.grid
+        x = x.reshape(n, g, g, p, p, 2 * self.channels)
+        return x.permute(0, 5, 1, 3, 2, 4).reshape(n, 2 * self.channels, g * p, g * p)

@@ -1,0 +1,195 @@
+"""One training step as one call: what is random in it, and the losses.
+
+Everything random about a pair follows from (seed, its number in the endless row of training
+pairs): a global batch is the same however many ranks, and however many parts, it is cut into, and a
+run that was cut off goes on with the same numbers.
+
+Legend: N pairs, C latent channels, h, w latent size, T tokens, L DINOv2 tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from xmdpt_cli.config import TrainConfig
+from xmdpt_cli.data.loader import Batch, Loader
+from xmdpt_cli.diffusion import Losses, Schedule, training_loss
+from xmdpt_cli.encoders.vae import sample_posterior
+from xmdpt_cli.model import XMDPT, Mask
+
+
+class Draws(NamedTuple):
+    """The random numbers of N pairs."""
+
+    target: Tensor  # (N, C, h, w) normal: the target's posterior
+    source: Tensor  # (N, C, h, w) normal: the source's
+    noise: Tensor  # (N, C, h, w) normal: what is predicted
+    uniform: Tensor  # (N, 3) in [0, 1): timestep, guidance drop, guidance drop of the masked pass
+    tokens: Tensor  # (N, T) in [0, 1): which tokens are masked
+
+    @classmethod
+    def of(cls, seed: int, numbers: range, latent_shape: tuple[int, ...], tokens: int) -> Draws:
+        """Draws for the pairs with these numbers."""
+        count, size = len(numbers), int(np.prod(latent_shape))
+        normal, uniform = torch.empty(count, 3 * size), torch.empty(count, 3 + tokens)
+        rng = torch.Generator()
+        for row, number in enumerate(numbers):
+            rng.manual_seed(mix(seed, number))
+            torch.randn(3 * size, generator=rng, out=normal[row])
+            torch.rand(3 + tokens, generator=rng, out=uniform[row])
+        target, source, noise = normal.reshape(count, 3, *latent_shape).unbind(1)
+        return cls(target, source, noise, uniform[:, :3], uniform[:, 3:])
+
+
+def mix(seed: int, number: int) -> int:
+    """One 63-bit seed for (seed, number): neighbours share nothing (splitmix64's finaliser)."""
+    z = (seed * 0x9E3779B97F4A7C15 + number * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) % 2**64
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) % 2**64
+    return (z ^ (z >> 31)) >> 1
+
+
+class Inputs(NamedTuple):
+    """All a step reads, on its device."""
+
+    target: Tensor  # (N, C, h, w) latents, scaled
+    source: Tensor  # (N, C, h, w)
+    noise: Tensor  # (N, C, h, w)
+    timesteps: Tensor  # (N,)
+    keep: Tensor  # (N,) bool: which rows keep their conditions
+    keep_masked: Tensor  # (N,) bool, in the masked pass
+    pose_tokens: Tensor  # (N, L, 768)
+    source_tokens: Tensor  # (N, L, 1536)
+    mask: Mask | None  # positions of kept and masked tokens
+    pose_maps: tuple[Tensor, Tensor] | None  # (N, 3, H, W) each: the target's, the source's
+    target_tokens: Tensor | None  # (N, L, 1536) for REPA
+
+
+@dataclass
+class StepBatch(Batch):
+    """A batch with its random numbers."""
+
+    draws: Draws | None = None
+    target_tokens: Tensor | None = None  # (N, L, 1536), the target's own DINOv2 tokens
+
+
+class StepLoader:
+    """A loader whose batches bring their random numbers, drawn where they are read ahead.
+
+    Micro batch m of rank r holds the pairs from number (m * world + r) * N on, as the loader's.
+    """
+
+    def __init__(
+        self,
+        loader: Loader[Batch],
+        seed: int,
+        latent_shape: tuple[int, ...],
+        tokens: int,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        self.loader, self.seed = loader, seed
+        self.latent_shape, self.tokens = latent_shape, tokens
+        self.rank, self.world = rank, world
+
+    def batch(self, step: int, out: Batch | None = None) -> StepBatch:
+        """The batch of micro step ``step``."""
+        batch = self.loader.batch(step, out)
+        count = len(batch.pairs)
+        first = (step * self.world + self.rank) * count
+        draws = Draws.of(self.seed, range(first, first + count), self.latent_shape, self.tokens)
+        return StepBatch(**{f.name: getattr(batch, f.name) for f in fields(Batch)}, draws=draws)
+
+
+def mask_ratio(config: TrainConfig, step: int) -> float:
+    """The mask ratio of an optimizer step: fixed, or uniform in [r, r + span] (MDTv2)."""
+    if not config.mask_span:
+        return config.mask_ratio
+    share = (mix(config.seed + 1, step) >> 10) / 2**53
+    return config.mask_ratio + config.mask_span * share
+
+
+def inputs_of(
+    batch: StepBatch, config: TrainConfig, step: int, scale: float, device: torch.device
+) -> Inputs:
+    """A batch on ``device``, latents drawn from the posterior and scaled; nothing waits for it."""
+    draws = batch.draws
+    assert draws is not None
+
+    def there(tensor: Tensor) -> Tensor:
+        return tensor.to(device, non_blocking=True)
+
+    # t = T u^power; the paper's power is 1: uniform
+    times = (1000 * draws.uniform[:, 0].double() ** config.timestep_power).long().clamp(max=999)
+    kept = draws.uniform[:, 1:] >= config.guidance_drop
+    mask = None
+    if config.predictor != "none":
+        mask = Mask(*(there(m) for m in Mask.draw(draws.tokens, mask_ratio(config, step))))
+    return Inputs(
+        target=sample_posterior(there(batch.target_moments), there(draws.target), scale),
+        source=sample_posterior(there(batch.source_moments), there(draws.source), scale),
+        noise=there(draws.noise),
+        timesteps=there(times),
+        keep=there(kept[:, 0]),
+        keep_masked=there(kept[:, 1]),
+        pose_tokens=there(batch.pose_tokens),
+        source_tokens=there(batch.source_tokens),
+        mask=mask,
+        pose_maps=batch.pose_maps(device),
+        target_tokens=None if batch.target_tokens is None else there(batch.target_tokens),
+    )
+
+
+class TrainStep(nn.Module):
+    """Inputs -> losses in one call: what is compiled, and wrapped to run on many devices."""
+
+    def __init__(self, model: XMDPT, config: TrainConfig, schedule: Schedule) -> None:
+        super().__init__()
+        self.model, self.config, self.schedule = model, config, schedule
+        self.autocast = False
+
+    def forward(self, inputs: Inputs) -> Losses:
+        """Rows of the losses detached; ``total`` is what is minimised."""
+        config, model = self.config, self.model
+        with torch.autocast(inputs.target.device.type, torch.bfloat16, enabled=self.autocast):
+            condition = model.condition(inputs.pose_tokens, inputs.source_tokens, inputs.source)
+            context = None
+            if inputs.pose_maps is not None:
+                context = model.context(inputs.source, *inputs.pose_maps, inputs.source_tokens)
+            return training_loss(
+                model,
+                inputs.target,
+                inputs.timesteps,
+                inputs.noise,
+                condition,
+                keep=inputs.keep,
+                keep_masked=inputs.keep_masked,
+                source_latents=inputs.source,
+                mask=inputs.mask,
+                context=context,
+                align=align_target(inputs.target_tokens, model.tdnet.grid),
+                align_weight=config.align_weight,
+                weighting=config.loss_weighting,
+                schedule=self.schedule,
+            )
+
+
+def align_target(tokens: Tensor | None, grid: int) -> Tensor | None:
+    """DINOv2 tokens (N, 1 + s*s, W), CLS first -> (N, grid * grid, W) as the latent tokens lie.
+
+    Where the grids differ (512 px: 32 against 16) the tokens are resized bilinearly.
+    """
+    if tokens is None:
+        return None
+    patches = tokens[:, 1:].float()
+    side = int(patches.shape[1] ** 0.5)
+    if side == grid:
+        return patches
+    square = patches.transpose(1, 2).unflatten(2, (side, side))
+    resized = nn.functional.interpolate(square, (grid, grid), mode="bilinear", align_corners=False)
+    return resized.flatten(2).transpose(1, 2)
