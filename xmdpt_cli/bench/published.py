@@ -21,6 +21,8 @@ from xmdpt_cli.model.xmdpt import XMDPT
 
 
 class _Bias(nn.Module):
+    index: Tensor
+
     def __init__(self, side: int, heads: int) -> None:
         super().__init__()
         self.relative_position_bias_table = nn.Parameter(
