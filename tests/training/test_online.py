@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
+from xmdpt_cli.config import TrainConfig
 from xmdpt_cli.data.crops import Crop, crop_keypoints, crop_picture, draw_crop
 from xmdpt_cli.data.deepfashion import find_dataset
 from xmdpt_cli.data.loader import Batch, PairDataset, Skipping, TrainLoader, prefetch
@@ -25,6 +27,7 @@ from xmdpt_cli.data.synthetic import make_wardrobe
 from xmdpt_cli.encoders.bundle import Encoders
 from xmdpt_cli.encoders.toy import toy_encoders, toy_vae
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.training.loop import train
 from xmdpt_cli.training.online import OnlineLoader, find_encoders
 
 SIZE, N, SEED = 32, 6, 3
@@ -259,6 +262,75 @@ def test_a_broken_shard_is_skipped(
         same = [a == b for a, b in zip(batch.pairs, want.pairs, strict=True)]
         assert same.count(False) == batch.skipped
         assert torch.equal(batch.source_tokens[same], want.source_tokens[same])
+
+
+# in a run
+
+CONFIG = TrainConfig(
+    size="tiny", steps=6, batch_size=4, learning_rate=1e-3, ema=0.9, ema_warmup=True,
+    checkpoint_every=2, log_every=1, precision="fp32", online=True,
+)  # fmt: skip
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model" / "model.safetensors")
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("conditioning", ["vector", "tokens"])
+def test_going_on_equals_never_having_stopped(
+    data: Path, tmp_path: Path, conditioning: str
+) -> None:
+    config = replace(CONFIG, conditioning=conditioning)
+    train(config, data, tmp_path / "whole")
+    train(replace(config, steps=2), data, tmp_path / "parts")
+    train(config, data, tmp_path / "parts")
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    train(replace(config, online=False), data, tmp_path / "cached")
+    assert not same(weights(tmp_path / "whole"), weights(tmp_path / "cached"))
+    with pytest.raises(XmdptError, match="online: False -> True"):
+        train(config, data, tmp_path / "cached")
+
+
+def test_accumulating_takes_the_same_crops(data: Path, tmp_path: Path) -> None:
+    """The same sum in another order: weights differ by rounding, after six steps of AdamW."""
+    train(CONFIG, data, tmp_path / "whole")
+    train(replace(CONFIG, accumulate=2), data, tmp_path / "parts")
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    for name, value in whole.items():
+        torch.testing.assert_close(parts[name], value, rtol=0, atol=2e-4, msg=name)
+
+
+@pytest.mark.parametrize("online", [True, False])
+def test_a_run_survives_a_shard(data: Path, tmp_path: Path, online: bool) -> None:
+    folder = shutil.copytree(data, tmp_path / "data")
+    config = replace(CONFIG, online=online, steps=24)
+    warned: list[str] = []
+
+    def breaking(stage: str, done: int, total: int, /, **info: Any) -> None:
+        if done == 3:
+            (folder / "train-000001.tar").unlink(missing_ok=True)
+
+    done = train(config, folder, tmp_path / "run", progress=breaking, warn=warned.append)
+    assert (done.steps, len(warned)) == (24, 1)
+    assert "train-000001.tar is not there any more" in warned[0]
+    assert done.skipped > 10  # a third of the 96 pairs, from some step on
+    # the same command goes on, and goes on counting
+    again = train(replace(config, steps=30), folder, tmp_path / "run", warn=warned.append)
+    assert (again.steps, len(warned)) == (30, 2)
+    assert again.skipped > done.skipped
+    last = tmp_path / "run" / "checkpoints" / "step_0000030" / "state.json"
+    assert json.loads(last.read_text())["skipped"] == again.skipped
+    # twice the same from the same checkpoint, with the same shard broken
+    for copy in ("one", "two"):
+        shutil.copytree(tmp_path / "run", tmp_path / copy)
+        train(replace(config, steps=34), folder, tmp_path / copy, warn=warned.append)
+    assert same(weights(tmp_path / "one"), weights(tmp_path / "two"))
+    with pytest.raises(XmdptError, match="missing or cut short"):  # a new run wants it whole
+        train(config, folder, tmp_path / "new")
 
 
 # which encoders

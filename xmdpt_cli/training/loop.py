@@ -18,7 +18,6 @@ import torch
 
 from xmdpt_cli.config import TrainConfig
 from xmdpt_cli.data.loader import PairDataset, prefetch
-from xmdpt_cli.data.stream import train_loader
 from xmdpt_cli.diffusion import Losses, Schedule
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import only_process
@@ -26,6 +25,8 @@ from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.training import checkpoint
 from xmdpt_cli.training.build import build_model
 from xmdpt_cli.training.ema import Ema
+from xmdpt_cli.training.feed import Networks, feed
+from xmdpt_cli.training.fit import check_dataset
 from xmdpt_cli.training.optimizer import make_optimizers
 from xmdpt_cli.training.run import Log, begin_run, export
 from xmdpt_cli.training.step import Inputs, StepBatch, StepLoader, TrainStep, inputs_of
@@ -40,6 +41,11 @@ class Trained:
     loss: float  # mean of the last logged steps
     seconds: float  # of this call
     steps_per_second: float
+    skipped: int = 0  # pairs that could not be read, over the whole run
+
+
+def silently(text: str) -> None:
+    """Warn nobody."""
 
 
 class Trainer:
@@ -66,19 +72,23 @@ class Trainer:
         if config.compile == "on" or (config.compile == "auto" and self.device.type == "cuda"):
             self.run = torch.compile(module)
         self.done = 0
+        self.skipped = 0  # pairs that could not be read; others took their places
 
-    def loader(self) -> StepLoader:
+    def loader(
+        self, networks: Networks | None = None, warn: Callable[[str], None] = silently
+    ) -> StepLoader:
         """Micro batches with their random numbers."""
-        config, model = self.config, self.model
-        inner = train_loader(
+        config = self.config
+        size = config.batch_size // config.accumulate
+        return feed(
+            config,
             self.dataset,
-            config.batch_size // config.accumulate,
-            config.seed,
-            swap=config.swap,
-            flip=config.flip,
-            pose_maps=config.conditioning == "tokens",
+            self.model,
+            size,
+            device=self.device,
+            networks=networks,
+            warn=warn,
         )
-        return StepLoader(inner, config.seed, model.latent_shape, model.tdnet.grid**2)
 
     def step(self, batches: Iterator[StepBatch]) -> Losses:
         """One optimizer step on the next ``accumulate`` batches; losses are detached, nothing
@@ -86,7 +96,9 @@ class Trainer:
         config, parts = self.config, []
         self.model.zero_grad(set_to_none=True)
         for _ in range(config.accumulate):
-            inputs = inputs_of(next(batches), config, self.done, self.scale, self.device)
+            batch = next(batches)
+            self.skipped += batch.skipped
+            inputs = inputs_of(batch, config, self.done, self.scale, self.device)
             losses = self.run(inputs)
             (losses.total / config.accumulate).backward()
             parts.append(losses._replace(total=losses.total.detach()))
@@ -128,25 +140,34 @@ def train(
     *,
     device: str | torch.device = "cpu",
     progress: Progress = silent,
+    warn: Callable[[str], None] = silently,
+    networks: Networks | None = None,
 ) -> Trained:
     """Train, or go on training, into the run folder ``out`` (DESIGN: "What a run is").
 
     ``data`` is a folder, or a URL whose shards are streamed. Raises XmdptError if ``out`` holds
     another run, if the loss is no number, or if ``data`` is no prepared dataset. On an interrupt
     the state is saved first.
+
+    ``warn`` is told of what a run goes on in spite of: a toy dataset for another recipe, a shard
+    that breaks (it is skipped, see ``data.skipping``; ``Trained.skipped`` counts its pairs).
+    ``networks``: where the encoders of ``config.online`` are, if not where the dataset says.
     """
-    dataset = PairDataset(data, "train")
+    # a run that goes on may have to do without a shard, as before; a new one has to be whole
+    dataset = PairDataset(data, "train", lenient=(out / "checkpoints").is_dir())
+    for note in check_dataset(config, dataset.manifest, data):
+        warn(note)
     with only_process(out):
         begin_run(out, config, dataset)
         trainer = Trainer(config, dataset, device)
         found = checkpoint.latest(out / "checkpoints")
         if found is not None:
             state = checkpoint.load(found, trainer.model, trainer.ema.model, trainer.optimizers)
-            trainer.done = int(state["step"])
+            trainer.done, trainer.skipped = int(state["step"]), int(state.get("skipped", 0))
         first, began = trainer.done, time.perf_counter()
         log = Log(out, trainer.done, config.log_every)
         try:
-            _run(trainer, out, log, progress)
+            _run(trainer, trainer.loader(networks, warn), out, log, progress)
         except KeyboardInterrupt:
             if trainer.done > first:
                 _save(out, trainer)
@@ -156,16 +177,17 @@ def train(
         seconds = time.perf_counter() - began
         export(out / "model", trainer.ema.model, config, dataset.manifest, trainer.done)
     rate = (trainer.done - first) / seconds
-    return Trained(out / "model", trainer.done, log.last, seconds, rate)
+    return Trained(out / "model", trainer.done, log.last, seconds, rate, trainer.skipped)
 
 
-def _run(trainer: Trainer, out: Path, log: Log, progress: Progress) -> None:
+def _run(trainer: Trainer, loader: StepLoader, out: Path, log: Log, progress: Progress) -> None:
     """Step until ``config.steps`` are done, saving as often as configured."""
     config = trainer.config
     progress("train", trainer.done, config.steps)
     if trainer.done >= config.steps:
         return
-    with closing(prefetch(trainer.loader(), trainer.done * config.accumulate)) as batches:
+    start, pin = trainer.done * config.accumulate, trainer.device.type == "cuda"
+    with closing(prefetch(loader, start, pin=pin)) as batches:
         while trainer.done < config.steps:
             losses = trainer.step(batches)
             log.add(losses, trainer.done)
@@ -188,6 +210,6 @@ def _save(out: Path, trainer: Trainer) -> None:
         trainer.model,
         trainer.ema.model,
         trainer.optimizers,
-        {"seed": trainer.config.seed},
+        {"seed": trainer.config.seed, "skipped": trainer.skipped},
         trainer.config.keep_checkpoints,
     )
