@@ -237,6 +237,31 @@ def test_too_much_is_lost(folder: Path) -> None:
     assert TrainLoader(dataset, 66, 5, skipping=most).batch(0).skipped == 24
 
 
+@pytest.mark.parametrize("kind", ["local", "url"])
+def test_all_is_gone(folder: Path, tmp_path: Path, kind: str) -> None:
+    """A disk that is not mounted any more, or a dead server, is no broken shard."""
+    warned: list[str] = []
+    loader: TrainLoader | StreamLoader
+    if kind == "local":
+        loader = local(folder, warned)
+    else:
+        pytest.importorskip("fsspec")
+        store = open_store(f"memory://{tmp_path.name}/gone")
+        for path in folder.iterdir():
+            store.write(path.name, path.read_bytes())
+        dataset = PairDataset(store.url)
+        skipping = Skipping(dataset, 5, warned.append)
+        loader = StreamLoader(dataset, SIZE, 5, buffer_bytes=80_000, skipping=skipping)
+    loader.batch(0)
+    for path in folder.iterdir():
+        path.unlink() if kind == "local" else store.remove(path.name)
+    with pytest.raises(XmdptError, match="nor any other file of") as error:  # noqa: PT012
+        for step in range(1, STEPS):
+            loader.batch(step)
+    assert "same command again" in error.value.hint
+    assert warned == []
+
+
 def test_the_only_shard(tmp_path: Path) -> None:
     listing = find_dataset(make_dataset(tmp_path / "raw", train=1, test=1))
     prepare_dataset(listing, tmp_path / "set", size=32, encoder=FakeEncoder())

@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from xmdpt_cli.data.manifest import MANIFEST
 from xmdpt_cli.data.pairs import PairDataset
 from xmdpt_cli.data.reader import ShardError
 from xmdpt_cli.data.table import Ints
@@ -52,7 +53,7 @@ class Skipping:
     ends. ``warn`` is told once a shard, on the thread that reads.
 
     One shard may break, whatever it holds; several are too many (XmdptError) if they hold more
-    than ``limit`` of the pairs.
+    than ``limit`` of the pairs. A disk or server that is gone as a whole is an error at once.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class Skipping:
                     self._lose(shard, err)
 
     def _lose(self, shard: int, err: ShardError) -> None:
+        self._still_there(err)
         with self._lock:
             if shard in self._broken:
                 return
@@ -132,12 +134,25 @@ class Skipping:
             raise XmdptError(
                 f"{err.message}; with it {away:,} of {pairs:,} pairs cannot be read any more "
                 f"(broken: {', '.join(self.broken)})",
-                f"mend the dataset, then give the same command again: {mend}",
+                f"{err.hint}; then give the same command again. What can be mended: {mend}",
             ) from err
         self._warn(
             f"{err.message}: its {own:,} pairs ({own / pairs:.1%}) are skipped from here on, "
             f"others take their places; to mend it: {mend}"
         )
+
+    def _still_there(self, err: ShardError) -> None:
+        """Where not even the manifest can be read, it is the disk or the server that is gone."""
+        store = self.dataset.store
+        try:
+            if store.size(MANIFEST) is not None:
+                return
+        except (OSError, XmdptError):
+            pass
+        raise XmdptError(
+            f"{err.message}, nor any other file of {store.url}",
+            f"{err.hint}; then give the same command again: it goes on from its last checkpoint",
+        ) from err
 
 
 def skipping_or_not(skipping: Skipping | None, draws: Draws, read: Callable[[Draws], Made]) -> Made:
