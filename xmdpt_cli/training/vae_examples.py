@@ -94,7 +94,8 @@ class DatasetExamples:
         out = torch.empty(len(indices), *self.dataset.column("moments").shape)
         field = self.dataset.field(out, rows, "moments", mirrored)
         for number in range(len(indices)):
-            field.copy(number, self.dataset.raw)
+            field.copy(number, self.dataset.read)
+        field.settle(range(len(indices)))
         return out
 
     def head(self, index: int) -> NDArray[np.float32] | None:
