@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from xmdpt_cli.config import TrainConfig
 from xmdpt_cli.data.loader import PairDataset, prefetch
-from xmdpt_cli.data.stream import train_loader
 from xmdpt_cli.diffusion import Losses, Schedule
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import only_process
@@ -30,6 +29,8 @@ from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.training import checkpoint
 from xmdpt_cli.training.build import build_model
 from xmdpt_cli.training.ema import Ema
+from xmdpt_cli.training.feed import Networks, feed
+from xmdpt_cli.training.fit import check_dataset
 from xmdpt_cli.training.optimizer import make_optimizers
 from xmdpt_cli.training.run import Log, begin_run, export
 from xmdpt_cli.training.sharded import whole
@@ -48,6 +49,11 @@ class Trained:
     loss: float  # mean of the last logged steps
     seconds: float  # of this call
     steps_per_second: float
+    skipped: int = 0  # pairs that could not be read, over the whole run
+
+
+def silently(text: str) -> None:
+    """Warn nobody."""
 
 
 class Trainer:
@@ -82,22 +88,23 @@ class Trainer:
         if config.compile == "on" or (config.compile == "auto" and self.device.type == "cuda"):
             self.run = torch.compile(self.wrapped)
         self.done, self.settled = 0, False
+        self.skipped = 0  # pairs that could not be read; others took their places
 
-    def loader(self) -> StepLoader:
+    def loader(
+        self, networks: Networks | None = None, warn: Callable[[str], None] = silently
+    ) -> StepLoader:
         """This rank's micro batches with their random numbers."""
-        config, model, team = self.config, self.model, self.team
-        inner = train_loader(
+        return feed(
+            self.config,
             self.dataset,
+            self.model,
             self.micro_batch,
-            config.seed,
-            team.rank,
-            team.world,
-            swap=config.swap,
-            flip=config.flip,
-            pose_maps=config.conditioning == "tokens",
+            rank=self.team.rank,
+            world=self.team.world,
+            device=self.device,
+            networks=networks,
+            warn=warn,
         )
-        tokens = model.tdnet.grid**2
-        return StepLoader(inner, config.seed, model.latent_shape, tokens, team.rank, team.world)
 
     def step(self, batches: Iterator[StepBatch]) -> Losses:
         """One optimizer step on the next ``accumulate`` batches; losses are detached, and this
@@ -105,7 +112,9 @@ class Trainer:
         config, parts = self.config, []
         self.model.zero_grad(set_to_none=True)
         for part in range(config.accumulate):
-            inputs = inputs_of(next(batches), config, self.done, self.scale, self.device)
+            batch = next(batches)
+            self.skipped += batch.skipped
+            inputs = inputs_of(batch, config, self.done, self.scale, self.device)
             if not self.settled:
                 self.team.settle(self.model, partial(self._total, inputs))
                 self.settled = True
@@ -188,6 +197,8 @@ def train(
     *,
     device: str | torch.device = "cpu",
     progress: Progress = silent,
+    warn: Callable[[str], None] = silently,
+    networks: Networks | None = None,
 ) -> Trained:
     """Train, or go on training, into the run folder ``out`` (DESIGN: "What a run is").
 
@@ -195,22 +206,29 @@ def train(
     another run, if the loss is no number, or if ``data`` is no prepared dataset. On an interrupt
     the state is saved first.
 
+    ``warn`` is told of what a run goes on in spite of: a toy dataset for another recipe, a shard
+    that breaks (it is skipped, see ``data.skipping``; ``Trained.skipped`` counts its pairs).
+    ``networks``: where the encoders of ``config.online`` are, if not where the dataset says.
     Under torchrun every process calls this, and all train one model; rank 0 alone writes.
     """
     team = Team.start(device, config.sharding, large=config.size in LARGE)
     with team.together(), ExitStack() as held:
-        dataset = PairDataset(data, "train")
+        # a run that goes on may have to do without a shard, as before; a new one has to be whole
+        dataset = PairDataset(data, "train", lenient=(out / "checkpoints").is_dir())
+        for note in check_dataset(config, dataset.manifest, data):
+            warn(note)
         team.on_first(lambda: _begin(held, out, config, dataset))
         trainer = Trainer(config, dataset, device, team)
         found = team.on_first(lambda: checkpoint.latest(out / "checkpoints"))
         if found is not None:
             models = (trainer.model, trainer.ema.model)
             state = checkpoint.load(found, *models, trainer.optimizers, team)
-            trainer.done = int(state["step"])
+            trainer.done, trainer.skipped = int(state["step"]), int(state.get("skipped", 0))
         first, began = trainer.done, time.perf_counter()
         log = Log(out, trainer.done, config.log_every, team)
         try:
-            _run(trainer, out, log, progress if team.first else silent)
+            loader = trainer.loader(networks, warn)
+            _run(trainer, loader, out, log, progress if team.first else silent)
         except KeyboardInterrupt:
             if trainer.done > first:
                 _save(out, trainer)
@@ -223,7 +241,7 @@ def train(
             export(out / "model", model, config, dataset.manifest, trainer.done)
         team.barrier()  # what is said to be done is there
     rate = (trainer.done - first) / seconds
-    return Trained(out / "model", trainer.done, log.last, seconds, rate)
+    return Trained(out / "model", trainer.done, log.last, seconds, rate, trainer.skipped)
 
 
 def _begin(held: ExitStack, out: Path, config: TrainConfig, dataset: PairDataset) -> None:
@@ -231,14 +249,15 @@ def _begin(held: ExitStack, out: Path, config: TrainConfig, dataset: PairDataset
     begin_run(out, config, dataset)
 
 
-def _run(trainer: Trainer, out: Path, log: Log, progress: Progress) -> None:
+def _run(trainer: Trainer, loader: StepLoader, out: Path, log: Log, progress: Progress) -> None:
     """Step until ``config.steps`` are done, saving as often as configured."""
     config, team = trainer.config, trainer.team
     progress("train", trainer.done, config.steps)
     if trainer.done >= config.steps:
         return
-    start = trainer.done * config.accumulate
-    with closing(prefetch(trainer.loader(), start)) as batches, team.interruptible() as interrupted:
+    start, pin = trainer.done * config.accumulate, trainer.device.type == "cuda"
+    reading = closing(prefetch(loader, start, pin=pin))
+    with reading as batches, team.interruptible() as interrupted:
         while trainer.done < config.steps:
             losses = trainer.step(batches)
             log.add(losses, trainer.done)
@@ -267,7 +286,7 @@ def _save(out: Path, trainer: Trainer) -> None:
         trainer.model,
         trainer.ema.model,
         trainer.optimizers,
-        {"seed": trainer.config.seed},
+        {"seed": trainer.config.seed, "skipped": trainer.skipped},
         trainer.config.keep_checkpoints,
         trainer.config.keep_every,
         trainer.team,
