@@ -16,8 +16,9 @@ from xmdpt_cli.data.loader import Batch
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.training import checkpoint, loop
 from xmdpt_cli.training.ema import Ema
+from xmdpt_cli.training.sharded import full, local
 from xmdpt_cli.training.step import StepBatch, StepLoader
-from xmdpt_cli.training.team import Team, full, local
+from xmdpt_cli.training.team import Team
 
 BATCH, STEPS = 12, 6
 

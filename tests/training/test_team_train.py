@@ -177,22 +177,23 @@ def wait_for_step(run: Path, step: int, process: subprocess.Popen[str]) -> None:
 
 
 def test_killed_and_run_again_equals_undisturbed(folder: Path, tmp_path: Path) -> None:
-    """All processes killed once, then one of them; the same command each time, to the bit."""
+    """Killed once, interrupted once; the same command each time, to the bit."""
     config = dataclasses.replace(RECIPE, checkpoint_every=3, sharding="ddp")
     command, run = Command(folder, tmp_path, config), tmp_path / "killed"
-    for everyone, step in ((True, 4), (False, 10)):
+    for how, step in ((signal.SIGKILL, 4), (signal.SIGINT, 10)):
         process = command.start(run)
         wait_for_step(run, step, process)
         ranks = psutil.Process(process.pid).children(recursive=True)
         assert len(ranks) == 2
-        if everyone:
-            process.send_signal(signal.SIGKILL)
-        for rank in ranks if everyone else ranks[1:]:
-            rank.send_signal(signal.SIGKILL)
+        process.send_signal(how)  # torchrun tells the ranks of an interrupt, not of its death
+        for rank in ranks if how == signal.SIGKILL else []:
+            rank.send_signal(how)
         process.communicate(timeout=120)
         assert process.returncode != 0
         psutil.wait_procs(ranks, timeout=60)
         assert not (run / "model").exists()
+    done = len(logged(run))  # the ranks stopped after the same step, and saved it
+    assert newest(run / "checkpoints").name == f"step_{done:07d}"
     process = command.start(run)
     stdout, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stderr

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xmdpt_cli.training.team import local
+from xmdpt_cli.training.sharded import local
 
 
 class Adan(torch.optim.Optimizer):

@@ -26,9 +26,16 @@ from torch import Tensor, nn
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_text, writing
-from xmdpt_cli.training.team import ALONE, Team, full
+from xmdpt_cli.training.sharded import whole
+from xmdpt_cli.training.state import (
+    Optimizers,
+    Source,
+    fill_module,
+    fill_optimizers,
+    optimizer_state,
+)
+from xmdpt_cli.training.team import ALONE, Team
 
-Optimizers = list[torch.optim.Optimizer]
 FILES = ("model.safetensors", "ema.safetensors", "optimizer.safetensors")
 
 
@@ -57,7 +64,7 @@ def save(
     numbers: dict[str, float] = {}
     for name in FILES:  # one at a time: rank 0 needs memory for the largest alone
         if name == "optimizer.safetensors":
-            tensors, numbers = _optimizer_state(model, optimizers)
+            tensors, numbers = optimizer_state(model, optimizers)
         else:
             tensors = (model if name.startswith("model") else ema).state_dict()
         gathered = whole(tensors, team)
@@ -83,26 +90,11 @@ def load(
     written (then nothing is changed), or if they are of another model.
     """
     state: dict[str, Any] = team.on_first(partial(_checked, path))
-    for name, module in (("model", model), ("ema", ema)):
-        source = _Source(path, f"{name}.safetensors", team)
-        targets = module.state_dict()
-        differs = sorted(source.shapes.keys() ^ targets.keys())
-        if differs:
-            raise _other_model(source.file, ", ".join(differs))
-        for key, target in targets.items():
-            source.fill(key, target)
-    _load_optimizers(path, model, optimizers, state.get("numbers", {}), team)
+    for name, module in zip(FILES, (model, ema), strict=False):
+        fill_module(Source(path / name, team), module)
+    numbers = state.get("numbers", {})
+    fill_optimizers(Source(path / FILES[2], team), model, optimizers, numbers)
     return state
-
-
-def whole(tensors: Mapping[str, Tensor], team: Team) -> dict[str, Tensor]:
-    """On rank 0 all tensors, whole and in memory; on the others, which help to gather, none."""
-    found: dict[str, Tensor] = {}
-    for key, value in tensors.items():
-        gathered = full(value.detach())
-        if team.first:
-            found[key] = gathered.cpu().contiguous()
-    return found
 
 
 def verify(path: Path) -> str:
@@ -146,10 +138,6 @@ def _refusal(path: Path, reason: str) -> XmdptError:
         f"cannot continue from {path}: {reason}",
         f"rm -r {remove}  # the same command then {then}",
     )
-
-
-def _other_model(file: Path, what: str) -> XmdptError:
-    return XmdptError(f"{file} is of another model: {what}", "choose another --out")
 
 
 @contextmanager
@@ -254,76 +242,3 @@ def _sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _optimizer_state(
-    model: nn.Module, optimizers: Optimizers
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """State under the parameters' names (``exp_avg.tdnet.position``): tensors, plain numbers."""
-    tensors: dict[str, Tensor] = {}
-    numbers: dict[str, float] = {}
-    for name, parameter in model.named_parameters():
-        for optimizer in optimizers:
-            for key, value in optimizer.state.get(parameter, {}).items():
-                if isinstance(value, Tensor):
-                    tensors[f"{key}.{name}"] = value
-                elif value is not None:
-                    numbers[f"{key}.{name}"] = value
-    return tensors, numbers
-
-
-class _Source:
-    """One file of a checkpoint: rank 0 reads it, all get what they need of it."""
-
-    def __init__(self, path: Path, name: str, team: Team) -> None:
-        self.file, self.team = path / name, team
-        #: what it holds: each tensor's shape and type
-        self.shapes: dict[str, tuple[torch.Size, torch.dtype]] = team.on_first(self._header)
-        self._open = safe_open(self.file, framework="pt") if team.first else None
-
-    def _header(self) -> dict[str, tuple[torch.Size, torch.dtype]]:
-        with safe_open(self.file, framework="pt") as file:
-            # get_tensor maps, it does not read
-            found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            return {key: (value.shape, value.dtype) for key, value in found.items()}
-
-    def fill(self, key: str, target: Tensor) -> None:
-        """Copy (what lies in a mapped file may be unaligned, and then other code rounds)."""
-        shape = self.shapes[key][0]
-        if shape != target.shape:
-            raise _other_model(self.file, f"{key} is {tuple(shape)}, here {tuple(target.shape)}")
-        self.team.spread(self._open.get_tensor(key) if self._open else None, target)
-
-
-def _load_optimizers(
-    path: Path,
-    model: nn.Module,
-    optimizers: Optimizers,
-    numbers: Mapping[str, float],
-    team: Team,
-) -> None:
-    source = _Source(path, "optimizer.safetensors", team)
-    parameters = dict(model.named_parameters())
-    by_name: dict[str, dict[str, Any]] = {name: {} for name in parameters}
-    for key in sorted(source.shapes.keys() | numbers.keys()):
-        kind, _, name = key.partition(".")
-        if name not in parameters:
-            raise _other_model(source.file, name)
-        if key in numbers:
-            by_name[name][kind] = numbers[key]
-            continue
-        shape, dtype = source.shapes[key]
-        parameter = parameters[name]
-        if shape == parameter.shape:  # in parts where the parameter is
-            value = torch.empty_like(parameter, dtype=dtype, requires_grad=False)
-        else:
-            value = torch.empty(shape, dtype=dtype)
-        source.fill(key, value)
-        by_name[name][kind] = value
-    names = {id(parameter): name for name, parameter in parameters.items()}
-    for optimizer in optimizers:
-        own = [p for group in optimizer.param_groups for p in group["params"]]
-        state = {i: by_name[names[id(p)]] for i, p in enumerate(own) if by_name[names[id(p)]]}
-        # load_state_dict moves the tensors to the parameters' devices (AdamW's step excepted)
-        groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": state, "param_groups": groups})

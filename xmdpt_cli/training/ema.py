@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import nn
 
-from xmdpt_cli.training.team import local
+from xmdpt_cli.training.sharded import local
 
 M = TypeVar("M", bound=nn.Module)
 

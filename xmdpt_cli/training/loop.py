@@ -33,6 +33,7 @@ from xmdpt_cli.training.feed import Networks, feed
 from xmdpt_cli.training.fit import check_dataset
 from xmdpt_cli.training.optimizer import make_optimizers
 from xmdpt_cli.training.run import Log, begin_run, export
+from xmdpt_cli.training.sharded import whole
 from xmdpt_cli.training.step import Inputs, StepBatch, StepLoader, TrainStep, inputs_of
 from xmdpt_cli.training.team import ALONE, Team
 
@@ -138,7 +139,7 @@ class Trainer:
         """The EMA model, whole, on rank 0; None on the others. A collective."""
         if self.team.sharding != "fsdp":
             return self.ema.model if self.team.first else None
-        weights = checkpoint.whole(self.ema.model.state_dict(), self.team)
+        weights = whole(self.ema.model.state_dict(), self.team)
         if not self.team.first:
             return None
         model = build_model(self.config, self.dataset).eval().requires_grad_(False)

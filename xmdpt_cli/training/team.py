@@ -192,27 +192,6 @@ class Team:
         """Raise what all ranks have come to know; rank 0 is to say it for all."""
         raise err if self.first else SharedError(err)
 
-    @torch.no_grad()
-    def spread(self, source: Tensor | None, target: Tensor) -> None:
-        """Copy rank 0's whole ``source`` into ``target``: all of it, or each rank its part."""
-        assert (source is not None) == self.first
-        if self.world == 1:
-            assert source is not None
-            target.copy_(source)
-            return
-        whole = torch.empty(target.shape, dtype=target.dtype, device=self.device)
-        if source is not None:
-            whole.copy_(source)
-        if _is_sharded(target):
-            from torch.distributed.tensor import DTensor, distribute_tensor
-
-            assert isinstance(target, DTensor)
-            parts = distribute_tensor(whole, target.device_mesh, target.placements)
-            local(target).copy_(local(parts))
-        else:
-            torch.distributed.broadcast(whole, src=0)
-            target.copy_(whole)
-
     @contextmanager
     def interruptible(self) -> Iterator[Callable[[], bool]]:
         """Yields what tells whether somebody interrupted a rank: ask on all ranks, every step.
@@ -260,21 +239,6 @@ class SharedError(XmdptError):
 
 
 ALONE = Team()
-
-
-def local(tensor: Tensor) -> Tensor:
-    """This rank's part of a sharded tensor (a view); any other tensor as it is."""
-    return tensor.to_local() if _is_sharded(tensor) else tensor  # type: ignore[attr-defined]
-
-
-def full(tensor: Tensor) -> Tensor:
-    """The whole of a sharded tensor, a collective; any other tensor as it is."""
-    return tensor.full_tensor() if _is_sharded(tensor) else tensor  # type: ignore[attr-defined]
-
-
-def _is_sharded(tensor: Tensor) -> bool:
-    """Whether it is a DTensor, asked without importing them: that takes half as long as torch."""
-    return hasattr(tensor, "full_tensor")
 
 
 @contextmanager
