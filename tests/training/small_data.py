@@ -35,8 +35,8 @@ class PixelEncoder:
 
         mean = blocks(pictures).permute(0, 3, 1, 2)
         mean = torch.cat([mean, mean.mean(dim=1, keepdim=True)], dim=1)
-        tokens = blocks(pictures).flatten(1, 2).bfloat16()
-        pose = blocks(poses).flatten(1, 2).bfloat16()
+        tokens, pose = (blocks(p).flatten(1, 2).bfloat16() for p in (pictures, poses))
+        tokens, pose = (torch.cat([t.mean(1, keepdim=True), t], dim=1) for t in (tokens, pose))
         moments = torch.cat([mean, torch.full_like(mean, -10.0)], dim=1)
         return {"moments": moments.half(), "source_tokens": tokens, "pose_tokens": pose}
 

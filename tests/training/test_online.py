@@ -71,8 +71,9 @@ def equal(one: Batch, other: Batch) -> bool:
 def test_without_crops_the_features_are_the_cached_ones(
     dataset: PairDataset, encoders: Encoders, rank: int, world: int
 ) -> None:
-    online = loader(dataset, encoders, rank=rank, world=world, pose_maps=True, crops=False)
-    cached = TrainLoader(dataset, N, SEED, rank, world, pose_maps=True)
+    both = {"rank": rank, "world": world, "pose_maps": True, "target_tokens": True}
+    online = loader(dataset, encoders, crops=False, **both)
+    cached = TrainLoader(dataset, N, SEED, **both)
     for step in (0, 5, 7):  # over the end of an epoch, swapped and mirrored pairs among them
         have, want = online.batch(step), cached.batch(step)
         assert (have.pairs, have.flipped, have.skipped) == (want.pairs, want.flipped, 0)
@@ -80,7 +81,7 @@ def test_without_crops_the_features_are_the_cached_ones(
         assert have.pose_tokens.dtype == have.source_tokens.dtype == torch.bfloat16
         for name, precision in (  # float16 has 11 bits, bfloat16 8
             ("target_moments", 2**-11), ("source_moments", 2**-11),
-            ("pose_tokens", 2**-8), ("source_tokens", 2**-8),
+            ("pose_tokens", 2**-8), ("source_tokens", 2**-8), ("target_tokens", 2**-8),
         ):  # fmt: skip
             found, stored = getattr(have, name).float(), getattr(want, name).float()
             torch.testing.assert_close(found, stored, rtol=precision, atol=2e-5, msg=name)

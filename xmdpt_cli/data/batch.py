@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from xmdpt_cli.data.copying import Read, loaded_dtype
-from xmdpt_cli.data.pairs import CONNECTIONS, FEATURES, PairDataset
+from xmdpt_cli.data.pairs import CONNECTIONS, FEATURES, TARGET_TOKENS, PairDataset
 
 
 @dataclass
@@ -32,6 +32,7 @@ class Batch:
     flipped: list[bool]
     pose_map: torch.Tensor | None = None  # uint8 (N, H, W, 3), the target's pose picture
     source_pose_map: torch.Tensor | None = None  # uint8 (N, H, W, 3), the source's
+    target_tokens: torch.Tensor | None = None  # (N, L, W), of the target picture, as stored
     skipped: int = 0  # of these pairs stand for others that could not be read (``skipping``)
 
     def pose_maps(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor] | None:
@@ -66,6 +67,7 @@ class Filling:
         flip: Sequence[bool] | NDArray[np.bool_],
         pose_maps: bool = False,
         out: Batch | None = None,
+        target_tokens: bool = False,
     ) -> None:
         """Takes the arguments of ``load_pairs``; nothing is read yet."""
         picks, swaps = np.asarray(indices, np.int64), np.asarray(swap, np.bool_)
@@ -76,7 +78,8 @@ class Filling:
         self.dataset, self.rows, self.flips = dataset, rows, flips.tolist()
         rooms: dict[str, torch.Tensor] = {}
         self.fields = []
-        for field, (role, name) in FEATURES.items():
+        wanted = {**FEATURES, **(TARGET_TOKENS if target_tokens else {})}
+        for field, (role, name) in wanted.items():
             column = dataset.column(name)
             dtype = torch.float32 if name == "moments" else loaded_dtype(column)
             old = None if out is None else getattr(out, field)
@@ -128,13 +131,14 @@ def load_pairs(
     flip: Sequence[bool] | NDArray[np.bool_],
     pose_maps: bool = False,
     out: Batch | None = None,
+    target_tokens: bool = False,
 ) -> Batch:
     """Read pairs: one copy from the file's pages into the batch.
 
     ``out`` is a batch nobody needs any more, whose tensors are overwritten where they fit: fresh
     memory costs as much as the copy itself.
     """
-    filling = Filling(dataset, indices, swap, flip, pose_maps, out)
+    filling = Filling(dataset, indices, swap, flip, pose_maps, out, target_tokens)
     filling.fill(range(len(indices)), dataset.read)
     return filling.batch
 

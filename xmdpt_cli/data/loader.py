@@ -64,12 +64,13 @@ class TrainLoader:
         flip: bool = True,
         pose_maps: bool = False,
         skipping: Skipping | None = None,
+        target_tokens: bool = False,
     ) -> None:
         checked(batch_size, seed, rank, world)
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
         self.rank, self.world = rank, world
         self.swap, self.flip, self.pose_maps = swap, flip, pose_maps
-        self.skipping = skipping
+        self.skipping, self.target_tokens = skipping, target_tokens
         self._epoch = lru_cache(maxsize=4)(self._draw_epoch)
 
     def _draw_epoch(self, epoch: int) -> _Epoch:
@@ -100,9 +101,8 @@ class TrainLoader:
         """
 
         def read(draws: Draws) -> Batch:
-            return load_pairs(
-                self.dataset, draws.pairs, draws.swap, draws.flip, self.pose_maps, out
-            )
+            which = (draws.pairs, draws.swap, draws.flip)
+            return load_pairs(self.dataset, *which, self.pose_maps, out, self.target_tokens)
 
         return skipping_or_not(self.skipping, self.draws(step), read)
 

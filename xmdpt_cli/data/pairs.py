@@ -39,6 +39,8 @@ FEATURES = {
     "pose_tokens": ("target", "pose_tokens"),
     "source_tokens": ("source", "source_tokens"),
 }
+# and, where asked for, what the source's encoder says of the target
+TARGET_TOKENS = {"target_tokens": ("target", "source_tokens")}
 
 
 @dataclass(frozen=True)

@@ -59,12 +59,13 @@ class StreamLoader:
         pose_maps: bool = False,
         buffer_bytes: int = BUFFER_BYTES,
         skipping: Skipping | None = None,
+        target_tokens: bool = False,
     ) -> None:
         checked(batch_size, seed, rank, world)
         if buffer_bytes < 1:
             raise ConfigError(f"impossible buffer: {buffer_bytes} bytes", "give at least 1 MB")
         self.dataset, self.batch_size, self.pose_maps = dataset, batch_size, pose_maps
-        self.rank, self.world = rank, world
+        self.rank, self.world, self.target_tokens = rank, world, target_tokens
         self.buffer_bytes, self.skipping = buffer_bytes, skipping
         room = buffer_bytes * 3 // 4
         self._order = Order(dataset.table, seed, rank, world, swap, flip, room)
@@ -123,7 +124,9 @@ class StreamLoader:
         out: Batch | None,
     ) -> Batch:
         order, dataset = self._order, self.dataset
-        filling = Filling(dataset, draws.pairs, draws.swap, draws.flip, self.pose_maps, out)
+        filling = Filling(
+            dataset, draws.pairs, draws.swap, draws.flip, self.pose_maps, out, self.target_tokens
+        )
         for low in range(0, len(found), _ROWS):
             part = found[low : low + _ROWS]
             keys = {(epoch, int(plans[epoch].used[draw])) for epoch, draw in part}
@@ -241,7 +244,9 @@ def train_loader(
     flip: bool = True,
     pose_maps: bool = False,
     skipping: Skipping | None = None,
+    target_tokens: bool = False,
 ) -> Loader[Batch]:
     """``TrainLoader`` for a dataset of this machine, ``StreamLoader`` for one behind a URL."""
     kind = TrainLoader if dataset.store.folder is not None else StreamLoader
-    return kind(dataset, batch_size, seed, rank, world, swap, flip, pose_maps, skipping=skipping)
+    drawn = (seed, rank, world, swap, flip, pose_maps)
+    return kind(dataset, batch_size, *drawn, skipping=skipping, target_tokens=target_tokens)

@@ -69,13 +69,12 @@ def feed(
     the encoders for ``--online`` are not there, or are not the dataset's.
     """
     skipping = Skipping(dataset, config.seed, warn)
+    align = config.align_weight > 0
     maps = config.conditioning == "tokens"
     drawn = (config.seed, rank, world, config.swap, config.flip, maps)
     shapes = (config.seed, model.latent_shape, model.tdnet.grid**2, rank, world)
     if not config.online:
-        return StepLoader(train_loader(dataset, size, *drawn, skipping=skipping), *shapes)
+        return StepLoader(train_loader(dataset, size, *drawn, skipping, align), *shapes)
     places = vars(networks or Networks())
     encoders = find_encoders(dataset.manifest, dataset.path, **places, device=device)
-    return OnlineStepLoader(
-        OnlineLoader(dataset, encoders, size, *drawn, skipping=skipping), *shapes
-    )
+    return OnlineStepLoader(OnlineLoader(dataset, encoders, size, *drawn, skipping, align), *shapes)

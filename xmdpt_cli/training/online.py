@@ -57,11 +57,13 @@ class OnlineLoader:
         flip: bool = True,
         pose_maps: bool = False,
         skipping: Skipping | None = None,
+        target_tokens: bool = False,
         crops: bool = True,
     ) -> None:
         self.order = TrainLoader(dataset, batch_size, seed, rank, world, swap, flip)
         self.dataset, self.encoders, self.pose_maps = dataset, encoders, pose_maps
         self.skipping, self.crops, self.seed = skipping, crops, seed
+        self.target_tokens = target_tokens
         self.device = encoders.vae.device
 
     def batch(self, step: int, out: Batch | None = None) -> Batch:
@@ -85,17 +87,19 @@ class OnlineLoader:
         poses = views.poses.to(self.device, non_blocking=True)
         with torch.autocast(self.device.type, enabled=False):  # the caller's model may be in it
             moments = self.encoders.vae.encode_moments(pictures)
-            source_tokens = self.encoders.source.tokens(to_signed(pictures[count:]))
+            seen = pictures if self.target_tokens else pictures[count:]
+            tokens = self.encoders.source.tokens(to_signed(seen)).bfloat16()
             pose_tokens = self.encoders.pose.tokens(pose_input(poses))
         return Batch(
             target_moments=moments[:count],
             source_moments=moments[count:],
             pose_tokens=pose_tokens.bfloat16(),
-            source_tokens=source_tokens.bfloat16(),
+            source_tokens=tokens[-count:],
             pairs=views.pairs,
             flipped=views.flipped,
             pose_map=views.pose_map,
             source_pose_map=views.source_pose_map,
+            target_tokens=tokens[:count] if self.target_tokens else None,
             skipped=views.skipped,
         )
 

@@ -75,7 +75,6 @@ class StepBatch(Batch):
     """A batch with its random numbers."""
 
     draws: Draws | None = None
-    target_tokens: Tensor | None = None  # (N, L, 1536), the target's own DINOv2 tokens
 
 
 class StepLoader:
