@@ -12,71 +12,17 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from small_data import CONFIG, logged, same, weights
 
-from xmdpt_cli.config import TrainConfig
-from xmdpt_cli.data.deepfashion import find_dataset
 from xmdpt_cli.data.loader import PairDataset
-from xmdpt_cli.data.prepare import prepare_dataset
-from xmdpt_cli.data.synthetic import make_wardrobe
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.stores import open_store
 from xmdpt_cli.training.loop import Trainer, learning_rate_factor, train
-
-CONFIG = TrainConfig(
-    size="tiny", steps=6, batch_size=4, learning_rate=1e-3, ema=0.9, ema_warmup=True,
-    checkpoint_every=2, log_every=1, precision="fp32",
-)  # fmt: skip
-
-
-class PixelEncoder:
-    """Features that are plain functions of the pixels: no network, no minutes."""
-
-    def encode(
-        self, pictures: NDArray[np.uint8], poses: NDArray[np.uint8]
-    ) -> dict[str, torch.Tensor]:
-        def blocks(images: NDArray[np.uint8]) -> torch.Tensor:  # (N, 8, 8, 3) in [-1, 1]
-            n, size = images.shape[:2]
-            small = images.reshape(n, 8, size // 8, 8, size // 8, 3).mean(axis=(2, 4))
-            return torch.from_numpy(small).float() / 127.5 - 1
-
-        mean = blocks(pictures).permute(0, 3, 1, 2)
-        mean = torch.cat([mean, mean.mean(dim=1, keepdim=True)], dim=1)
-        tokens = blocks(pictures).flatten(1, 2).bfloat16()
-        pose = blocks(poses).flatten(1, 2).bfloat16()
-        moments = torch.cat([mean, torch.full_like(mean, -10.0)], dim=1)
-        return {"moments": moments.half(), "source_tokens": tokens, "pose_tokens": pose}
-
-    def describe(self) -> dict[str, Any]:
-        part = {"id": "pixels", "sha256": "none", "toy": True}
-        vae = {**part, "scale": 1.5, "factor": 4, "channels": 4}
-        return {"vae": vae, "source": part, "pose": part, "toy": True}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("train")
-    make_wardrobe(root / "raw", people_train=4, people_test=2, views=3, height=64, workers=1)
-    prepare_dataset(find_dataset(root / "raw"), root / "data", size=32, encoder=PixelEncoder())
-    return root / "data"
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "model" / "model.safetensors")
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-
-
-def logged(run: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("conditioning", ["vector", "tokens"])

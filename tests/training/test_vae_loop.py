@@ -11,35 +11,27 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 from skimage.metrics import peak_signal_noise_ratio
+from vae_data import WEIGHTS, blobs
 
 from xmdpt_cli.encoders.toy import toy_vae
 from xmdpt_cli.encoders.vae import VAE, posterior_mean, to_signed
 from xmdpt_cli.encoders.weights import Origin
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.training.vae_loop import _foreground, reconstruction_psnr, train_vae
+from xmdpt_cli.training.vae_config import VaeConfig
+from xmdpt_cli.training.vae_loop import reconstruction_psnr, train_vae
+from xmdpt_cli.training.vae_loss import foreground
 
 torch.set_num_threads(1)
-WEIGHTS = "diffusion_pytorch_model.safetensors"
-
-
-def blobs(count: int, size: int, seed: int = 0) -> np.ndarray:
-    """Coloured discs and bars on a plain background: uint8 (count, size, size, 3)."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:size, :size] / size
-    out = np.empty((count, size, size, 3), dtype=np.uint8)
-    for picture in out:
-        picture[:] = rng.integers(190, 256, 3)
-        picture[(abs(x - 0.5) < 0.2) & (y > 0.4) & (y < 0.9)] = rng.integers(0, 256, 3)
-        cx, cy = rng.uniform(0.3, 0.7), rng.uniform(0.2, 0.4)
-        picture[(x - cx) ** 2 + (y - cy) ** 2 < 0.02] = rng.integers(0, 256, 3)
-    return out
 
 
 def train(out: Path, **changes: Any) -> Any:
     """A run of a few steps on 32 px."""
-    settings = {"steps": 6, "batch_size": 2, "lr": 1e-3, "seed": 1, **changes}
+    settings = {"steps": 6, "batch_size": 2, "learning_rate": 1e-3, "seed": 1, "lpips": 0.0}
+    settings |= {"all_weights": True, "latent_noise": 0.0, **changes}
     vae = settings.pop("vae", None) or toy_vae(32)
-    return vae, train_vae(vae, settings.pop("pictures", blobs(5, 32)), out=out, **settings)
+    pictures = settings.pop("pictures", blobs(5, 32))
+    more = {k: settings.pop(k) for k in ("held_out", "progress") if k in settings}
+    return vae, train_vae(vae, pictures, VaeConfig(**settings), out=out, **more)
 
 
 def state_bytes(part: torch.nn.Module) -> bytes:
@@ -108,7 +100,7 @@ def test_decoder_only_leaves_the_encoder_alone(tmp_path: Path) -> None:
     vae.origin = Origin("local", "like a real one")
     before = {name: state_bytes(part) for name, part in vae.net.named_children()}
     moments = vae.encode_moments(blobs(2, 32))
-    train(tmp_path / "tuned", vae=vae, decoder_only=True)
+    train(tmp_path / "tuned", vae=vae, all_weights=False)
     tuned = VAE.load(tmp_path / "tuned")
     for name in ("encoder", "quant_conv"):
         assert state_bytes(getattr(tuned.net, name)) == before[name]
@@ -135,18 +127,22 @@ def test_an_interrupted_run_continues_to_the_same_bytes(tmp_path: Path) -> None:
 
     _, whole = train(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "cut", save_every=2, progress=interrupt)
-    assert not (tmp_path / "cut").exists()
-    with pytest.raises(XmdptError, match="other settings"):
+        train(tmp_path / "cut", checkpoint_every=2, progress=interrupt)
+    assert not (tmp_path / "cut" / "config.json").exists()
+    with pytest.raises(XmdptError, match="what differs: seed: 1 -> 2"):
         train(tmp_path / "cut", seed=2)
     seen: list[int] = []
     _, continued = train(
         tmp_path / "cut", progress=lambda stage, done, total, **info: seen.append(done)
     )
-    assert seen == [5, 6]
+    assert seen == [6]  # an interrupt saves what is done
     assert continued.loss_last == whole.loss_last
     assert (tmp_path / "cut" / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cut", "whole"]
+    left = sorted(path.name for path in (tmp_path / "cut").iterdir())
+    assert left == sorted(
+        [WEIGHTS, "config.json", "config.toml", "metrics.jsonl", "run.json", "xmdpt_toy.json",
+         "xmdpt_training.json"]
+    )  # fmt: skip
 
 
 def test_a_finished_run_is_not_repeated_nor_overwritten(tmp_path: Path) -> None:
@@ -158,9 +154,10 @@ def test_a_finished_run_is_not_repeated_nor_overwritten(tmp_path: Path) -> None:
     assert seen == []
     assert repeated == stats
     assert again.describe() == VAE.load(tmp_path / "toy").describe()
-    with pytest.raises(XmdptError, match="not overwriting"):
+    with pytest.raises(XmdptError, match="what differs: the pictures"):
         train(tmp_path / "toy", pictures=blobs(5, 32, seed=4))
     (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "precious.txt").write_text("mine")
     with pytest.raises(XmdptError, match="not overwriting"):
         train(tmp_path / "mine")
     json.loads((tmp_path / "toy" / "xmdpt_training.json").read_text())
@@ -170,11 +167,12 @@ def test_what_cannot_be_trained_is_said(tmp_path: Path) -> None:
     with pytest.raises(XmdptError, match="no pictures"):
         train(tmp_path / "toy", pictures=blobs(0, 32))
     with pytest.raises(XmdptError, match="lost its way: loss nan") as err:
-        train(tmp_path / "toy", lr=1e30)
+        train(tmp_path / "toy", learning_rate=1e30)
     assert "lower learning rate" in err.value.hint
+    assert not (tmp_path / "toy" / "config.json").exists()
     with pytest.raises(XmdptError, match="float32"):
-        train(tmp_path / "toy", vae=VAE(toy_vae(32).net.bfloat16(), Origin("toy", "half")))
-    assert not (tmp_path / "toy").exists()
+        train(tmp_path / "half", vae=VAE(toy_vae(32).net.bfloat16(), Origin("toy", "half")))
+    assert not (tmp_path / "half").exists()
 
 
 def test_foreground_is_what_differs_from_the_border() -> None:
@@ -183,4 +181,4 @@ def test_foreground_is_what_differs_from_the_border() -> None:
     picture[0, 6, 1] = 203  # a touch of compression noise
     expected = np.zeros((8, 8), dtype=np.float32)
     expected[2:5, 3:8] = 1
-    assert np.array_equal(_foreground(to_signed(picture))[0, 0].numpy(), expected)
+    assert np.array_equal(foreground(to_signed(picture))[0, 0].numpy(), expected)

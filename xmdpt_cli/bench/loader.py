@@ -1,7 +1,7 @@
 """How fast training's batches are read: ``python -m xmdpt_cli.bench.loader [--url URL]``.
 
 Makes a dataset of random numbers in the sizes of 256 px features (VAE moments, DINOv2-G and -B
-tokens, both orientations), and reads shuffled, swapped, mirrored pairs from it: by memory map,
+tokens, both orientations), and reads shuffled, swapped, mirrored pairs from it: from files,
 with one thread and with several, and as a stream if ``--url`` is a place that serves ``--out``.
 Rounds are interleaved, medians are printed. Pages are warm: disks and networks are not measured.
 """

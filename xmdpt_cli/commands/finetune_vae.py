@@ -4,65 +4,223 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from xmdpt_cli.commands.options import AsJson, DataDir, Device, pick_device, plain, quiet_libraries
-from xmdpt_cli.console import Talk, duration
+from xmdpt_cli.config import dump, resolve
+from xmdpt_cli.console import Talk, duration, table
+from xmdpt_cli.errors import ConfigError
+
+if TYPE_CHECKING:
+    from xmdpt_cli.encoders.vae import VAE
+    from xmdpt_cli.training.vae_config import VaeConfig
+    from xmdpt_cli.training.vae_finetune import FineTuned
+    from xmdpt_cli.training.vae_plan import Plan
+
+SECTION = "finetune_vae"
 
 
 def finetune_vae(
     data: DataDir,
-    out: Annotated[Path, typer.Option(help="Folder for the fine-tuned VAE (diffusers format).")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for the VAE (diffusers format), or to go on with.")
+    ],
     vae: Annotated[
         str | None, typer.Option(help="VAE to start from: hub id or folder [the dataset's].")
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 10_000,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures per step.")] = 4,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with a [finetune_vae] table.")
+    ] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="How often each picture is seen [77, the paper's].")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimizer steps, instead of epochs.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Pictures a step and process [8].")
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="AdamW's [chosen to fit].")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    l1: Annotated[float | None, typer.Option(help="Weight of the absolute difference [1].")] = None,
+    mse: Annotated[float | None, typer.Option(help="Weight of the squared difference [2].")] = None,
+    lpips: Annotated[
+        float | None, typer.Option(help="Weight of LPIPS; 0 trains without [0.1].")
+    ] = None,
+    alexnet_weights: Annotated[
+        str | None,
+        typer.Option(
+            help="LPIPS trunk: torchvision's file, toy, or off [torch hub's; toy data: toy]."
+        ),
+    ] = None,
+    face_weight: Annotated[
+        float | None, typer.Option(help="How often pixels around the head count [1].")
+    ] = None,
+    foreground_weight: Annotated[
+        float | None, typer.Option(help="How often pixels off the background count [3].")
+    ] = None,
+    ema: Annotated[
+        float | None, typer.Option(help="Decay of the weights' average; 0 is none [0].")
+    ] = None,
+    all_weights: Annotated[
+        bool | None, typer.Option("--all-weights", help="Train a small VAE from scratch instead.")
+    ] = None,
+    cached_latents: Annotated[
+        bool | None,
+        typer.Option(
+            "--cached-latents/--encode",
+            help="Decode the dataset's latents [default], or encode pictures.",
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, bf16 or auto [auto: bf16 on a GPU].")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(min=1, help="Steps between saved states [500].")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Measure only so many test pictures [all].")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune the decoder alone (paper): latents, and models trained on them, stay valid."""
+    from xmdpt_cli.training.vae_config import VaeConfig
+
+    flags = {
+        "epochs": epochs,
+        "steps": steps,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "l1": l1,
+        "mse": mse,
+        "lpips": lpips,
+        "face_weight": face_weight,
+        "foreground_weight": foreground_weight,
+        "ema": ema,
+        "all_weights": all_weights,
+        "cached_latents": cached_latents,
+        "precision": precision,
+        "seed": seed,
+        "checkpoint_every": checkpoint_every,
+    }
+    recipe = resolve(VaeConfig, SECTION, flags, file=config)
     quiet_libraries()
-    import numpy as np
+    import torch
 
-    from xmdpt_cli.data.loader import PairDataset
-    from xmdpt_cli.encoders.vae import VAE
-    from xmdpt_cli.errors import XmdptError
-    from xmdpt_cli.sampling.generate import find_vae
-    from xmdpt_cli.training.toy import DatasetPictures
-    from xmdpt_cli.training.vae_loop import train_vae
+    from xmdpt_cli.training.vae_finetune import finetune
+    from xmdpt_cli.training.vae_plan import lpips_networks, make_plan
+    from xmdpt_cli.training.vae_team import Team
 
-    talk = Talk(as_json)
-    dataset = PairDataset(data, "train")
-    where = find_vae(dataset.manifest["encoders"], data, vae)
-    network = VAE.load(where, device=pick_device(device))
-    try:
-        test = DatasetPictures(PairDataset(data, "test"))
-        held_out = np.stack([test[i] for i in range(min(32, len(test)))])
-    except XmdptError:
-        held_out = None
+    talk, where = Talk(as_json), pick_device(device)
+    network = _start(recipe, data, vae, where)
+    team = Team.join(torch.device(where)) if not dry_run else Team()
+    plan = make_plan(recipe, data, network, limit, team.size)
+    toy = bool(plan.train.dataset.manifest["toy"])
+    perceptual, measured, notes = lpips_networks(recipe, alexnet_weights, toy, where)
+    told = _plan(plan, toy, None if perceptual is None else perceptual.weights)
+    if dry_run:
+        text = f"{dump(SECTION, plan.config)}\n" + "\n".join(f"{k}: {v}" for k, v in told.items())
+        talk.result({**told, "config": vars(plan.config)}, text=text)
+        return
+    if team.rank == 0:
+        talk.say("; ".join(f"{k} {v}" for k, v in told.items()))
+        for note in notes:
+            talk.warn(note)
     with talk.progress() as progress:
-        stats = train_vae(
-            network,
-            DatasetPictures(dataset),
-            out=out,
-            held_out=held_out,
-            steps=steps,
-            batch_size=batch_size,
-            lr=learning_rate,
-            seed=seed,
-            decoder_only=True,
+        done = finetune(
+            plan,
+            out,
+            perceptual=perceptual,
+            lpips=measured,
+            notes=notes,
+            team=team,
             progress=progress,
         )
-    before, after = stats.psnr_before, stats.psnr
-    gain = "" if before is None or after is None else f", PSNR {before:.2f} -> {after:.2f} dB"
+    if team.rank == 0:
+        _tell(talk, done, out, data, recipe.all_weights)
+    team.leave()
+
+
+def _start(recipe: VaeConfig, data: str, vae: str | None, device: str) -> VAE:
+    """The VAE to train: as given, the dataset's, or a small untrained one."""
+    from xmdpt_cli.data.loader import PairDataset
+    from xmdpt_cli.encoders.toy import toy_vae
+    from xmdpt_cli.encoders.vae import VAE
+    from xmdpt_cli.sampling.generate import find_vae
+
+    dataset = PairDataset(data, "train")
+    if recipe.all_weights:
+        if vae is not None:
+            raise ConfigError(
+                "--all-weights makes a small VAE of its own: there is none to start from",
+                "leave out --vae, or leave out --all-weights to fine-tune that VAE's decoder",
+            )
+        made = toy_vae(dataset.resolution, recipe.seed)
+        made.net.to(device)
+        return made
+    return VAE.load(find_vae(dataset.manifest["encoders"], data, vae), device=device)
+
+
+def _plan(plan: Plan, toy: bool, trunk: str | None) -> dict[str, Any]:
+    """What is going to happen, in numbers."""
+    from xmdpt_cli.files import human_bytes
+
+    net, config = plan.vae.net, plan.config
+    parts = [net.decoder, net.post_quant_conv]
+    parts += [net.encoder, net.quant_conv] if config.all_weights else []
+    count = sum(p.numel() for part in parts if part is not None for p in part.parameters())
+    copies = 4 if config.ema else 3  # weights, Adam's two moments, the average
+    return {
+        "VAE": plan.vae.origin.id,
+        "trains": "all weights" if config.all_weights else "decoder",
+        "parameters": count,
+        "pictures": len(plan.train),
+        "toy": toy,
+        "steps": config.steps,
+        "epochs": round(config.epochs, 2),
+        "learning_rate": config.learning_rate,
+        "latents": "the dataset's" if plan.train.cached else "encoded in every step",
+        "LPIPS": f"{config.lpips:g} x {trunk}" if trunk else "none",
+        "test_pictures": plan.measured,
+        "state_on_disk": human_bytes(4 * count * copies),
+    }
+
+
+def _tell(talk: Talk, done: FineTuned, out: Path, data: str, all_weights: bool) -> None:
+    from xmdpt_cli.training.vae_finetune import PICTURE, REPORT
+    from xmdpt_cli.training.vae_report import cells
+
+    stats, tables, toy = done.stats, [], ", TOY VAE" if done.toy else ""
+    lines = [f"{stats.steps} steps in {duration(stats.seconds)}: {out}"]
+    report = None
+    if done.report is not None:
+        shown = cells(done.report)
+        title = f"rebuilt, {done.report.protocol}{toy}"
+        tables.append(table(title, shown.header, shown.rows))
+        lines.append(f"look at: {out / PICTURE} (truth, before, after); numbers: {out / REPORT}")
+        report = {k: v for k, v in done.report.to_json().items() if k != "images"}
+    if all_weights:
+        lines.append("the encoder is new: latents made with another one do not fit it")
+        lines.append(f"next: xmdpt prepare --vae {out} ... (the dataset anew), then train")
+    else:
+        lines.append(
+            f"encoder unchanged, sha256 {done.encoder['after']}: cached latents stay valid"
+        )
+        lines.append(f"next: xmdpt sample --data {data} --vae {out} ...")
     talk.result(
-        plain(dataclasses.asdict(stats)),
-        text=f"fine-tuned {stats.steps} steps in {duration(stats.seconds)}{gain} (held out)"
-        f": {out}\n"
-        f"next: xmdpt sample --vae {out} ...",
+        plain(
+            {
+                "vae": out,
+                **dataclasses.asdict(stats),
+                "encoder": done.encoder,
+                "toy": done.toy,
+                "report": report,
+            }
+        ),
+        *tables,
+        text="\n".join(lines),
     )

@@ -10,6 +10,7 @@ import typer
 from xmdpt_cli.commands.options import AsJson, DataDir, Device, pick_device, plain, quiet_libraries
 from xmdpt_cli.config import TrainConfig, dump, resolve
 from xmdpt_cli.console import Talk, duration
+from xmdpt_cli.errors import ConfigError
 
 
 def train(
@@ -24,7 +25,15 @@ def train(
         str | None, typer.Option(help="'vector' (the paper) or 'tokens' (our extension).")
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Pairs per step.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Pairs per step, over all processes.")
+    ] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(min=1, help="Parts each process takes them in: less memory.")
+    ] = None,
+    sharding: Annotated[
+        str | None, typer.Option(help="Under torchrun: ddp, fsdp, or auto (fsdp for L and XL).")
+    ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="AdamW's learning rate.")] = None,
     ema: Annotated[float | None, typer.Option(help="Decay of the weights' average.")] = None,
     ema_warmup: Annotated[
@@ -34,6 +43,18 @@ def train(
         float | None, typer.Option(help="Share of tokens hidden in the masked pass.")
     ] = None,
     precision: Annotated[str | None, typer.Option(help="fp32, bf16 or auto.")] = None,
+    online: Annotated[
+        bool | None, typer.Option(help="Features from the pictures, with fresh crops (published).")
+    ] = None,
+    vae: Annotated[
+        str | None, typer.Option(help="--online: the dataset's VAE, if it lies elsewhere.")
+    ] = None,
+    dino_source: Annotated[
+        str | None, typer.Option(help="--online: the source DINOv2, if it lies elsewhere.")
+    ] = None,
+    dino_pose: Annotated[
+        str | None, typer.Option(help="--online: the pose DINOv2, if it lies elsewhere.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
     checkpoint_every: Annotated[
         int | None, typer.Option(min=1, help="Steps between checkpoints.")
@@ -48,21 +69,37 @@ def train(
         "conditioning": conditioning,
         "steps": steps,
         "batch_size": batch_size,
+        "accumulate": accumulate,
+        "sharding": sharding,
         "learning_rate": learning_rate,
         "ema": ema,
         "ema_warmup": ema_warmup,
         "mask_ratio": mask_ratio,
         "precision": precision,
+        "online": online,
         "seed": seed,
         "checkpoint_every": checkpoint_every,
     }
     recipe = resolve(TrainConfig, "train", flags, file=config, preset=preset)
     quiet_libraries()
     from xmdpt_cli.data.loader import PairDataset
+    from xmdpt_cli.data.ranks import World
+    from xmdpt_cli.training.feed import Networks
     from xmdpt_cli.training.loop import build_model, train
+    from xmdpt_cli.training.team import SharedError
 
+    networks = Networks(vae, dino_source, dino_pose)
+    if networks != Networks() and not recipe.online:
+        raise ConfigError("--vae, --dino-source and --dino-pose go with --online")
+    if World.from_environment().rank > 0 and not dry_run:  # under torchrun: rank 0 talks
+        try:
+            train(recipe, data, out, device=pick_device(device), networks=networks)
+        except SharedError as err:
+            raise typer.Exit(err.exit_code) from None
+        return
     talk = Talk(as_json)
-    dataset = PairDataset(data, "train")
+    # a run that goes on may have lost a shard: it is skipped
+    dataset = PairDataset(data, "train", lenient=(out / "checkpoints").is_dir())
     toy = " (TOY features)" if dataset.manifest["toy"] else ""
     if dry_run:
         counts = build_model(recipe, dataset).parameter_counts()
@@ -81,7 +118,17 @@ def train(
     if recipe.conditioning == "tokens":
         talk.say("conditioning 'tokens' is our extension: it departs from the paper")
     with talk.progress() as progress:
-        done = train(recipe, data, out, device=pick_device(device), progress=progress)
+        done = train(
+            recipe,
+            data,
+            out,
+            device=pick_device(device),
+            progress=progress,
+            warn=talk.warn,
+            networks=networks,
+        )
+    if done.skipped:
+        talk.warn(f"{done.skipped:,} pairs could not be read and others took their places")
     talk.result(
         plain(vars(done)),
         text=f"trained {done.steps} steps in {duration(done.seconds)}: {done.model}\n"

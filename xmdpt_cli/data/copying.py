@@ -9,11 +9,14 @@ import torch
 from numpy.typing import NDArray
 
 from xmdpt_cli.data.fp8 import dequantise_tokens
-from xmdpt_cli.data.reader import NUMPY_DTYPES, TORCH_DTYPES
+from xmdpt_cli.data.reader import TORCH_DTYPES
 from xmdpt_cli.data.table import Column, Ints
 
-# raw(row, offset, length): bytes of the shard of that view (row of the table)
-Raw = Callable[[int, int, int], NDArray[np.uint8]]
+# read(row, offset, into): fill ``into`` with bytes of the shard of that view (row of the table)
+Read = Callable[[int, int, NDArray[np.uint8]], None]
+
+
+_ALONE = 32_768  # elements from which torch splits a conversion over its threads
 
 
 def loaded_dtype(column: Column) -> torch.dtype:
@@ -48,27 +51,30 @@ class Field:
         self.complete = bool((offsets >= 0).all() and (scales is None or (scales >= 0).all()))
         self._offsets: list[int] = offsets.tolist()
         self._scales: list[int] | None = None if scales is None else scales.tolist()
-        self._bytes: NDArray[np.uint8] | None = None
-        if out.dtype == TORCH_DTYPES[plain.dtype]:  # as it is: numpy copies bytes fastest
-            self._bytes = out.view(torch.uint8).numpy().reshape(len(rows), -1)
+        # as it is: straight into place; else into a room of its own, converted by ``settle``
+        self._stored = out
+        if scales is None and out.dtype != TORCH_DTYPES[plain.dtype]:
+            self._stored = torch.empty(out.shape, dtype=TORCH_DTYPES[plain.dtype])
+        self._bytes = self._stored.view(torch.uint8).numpy().reshape(len(rows), -1)
 
-    def copy(self, number: int, raw: Raw) -> None:
-        """Fill ``out[number]``."""
+    def copy(self, number: int, read: Read) -> None:
+        """Read row ``number``."""
         row, column = self.rows[number], self.column
-        stored = raw(row, self._offsets[number], column.bytes)
-        if self._bytes is not None:
-            self._bytes[number] = stored
+        if self._scales is None:
+            read(row, self._offsets[number], self._bytes[number])
             return
-        if self._scales is not None:
-            count = column.shape[0]
-            scale = np.array(raw(row, self._scales[number], 4 * count)).view(np.float32)
-            bits = np.array(stored).view(np.int8).reshape(column.shape)
-            dequantise_tokens(torch.from_numpy(bits), torch.from_numpy(scale), self.out[number])
+        bits = np.empty(column.shape, np.int8)
+        scale = np.empty(column.shape[0], np.float32)
+        read(row, self._offsets[number], bits.view(np.uint8).reshape(-1))
+        read(row, self._scales[number], scale.view(np.uint8))
+        dequantise_tokens(torch.from_numpy(bits), torch.from_numpy(scale), self.out[number])
+
+    def settle(self, numbers: range) -> None:
+        """Bring the rows that ``copy`` has read, neighbours, into ``out``."""
+        if self._stored is self.out:
             return
-        # torch converts float16 many times faster than numpy; np.array: it wants to own the bytes
-        values = np.array(stored).view(NUMPY_DTYPES[column.dtype]).reshape(column.shape)
-        if column.dtype == "BF16":
-            tensor = torch.from_numpy(values.view(np.int16)).view(torch.bfloat16)
-        else:
-            tensor = torch.from_numpy(values)
-        self.out[number].copy_(tensor)
+        # torch's own threads, which would start for more at a time, are for the networks
+        rows = max(1, (_ALONE - 1) // max(1, self.out[0].numel()))
+        for low in range(numbers.start, numbers.stop, rows):
+            high = min(low + rows, numbers.stop)
+            self.out[low:high].copy_(self._stored[low:high])

@@ -1,19 +1,15 @@
 """Batches of a prepared dataset: for training, shuffled; for evaluation, in published order.
 
-Features are copied once, from the memory-mapped shard into the batch. What a training batch
+Features are copied once, from the file's pages into the batch. What a training batch
 holds is a function of (seed, step, rank) alone, so resuming needs no stored position and no
 worker state.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -21,16 +17,22 @@ from numpy.typing import NDArray
 
 from xmdpt_cli.data.batch import Batch, EvalBatch, load_pairs
 from xmdpt_cli.data.pairs import PairDataset, PairRef
+from xmdpt_cli.data.prefetch import Loader, prefetch
+from xmdpt_cli.data.skipping import Draws, Skipping, skipping_or_not
+from xmdpt_cli.data.table import Ints
 from xmdpt_cli.errors import ConfigError
 
 __all__ = [
     "Batch",
     "EvalBatch",
+    "Loader",
     "PairDataset",
     "PairRef",
+    "Skipping",
     "TrainLoader",
     "eval_batches",
     "load_pairs",
+    "pair_numbers",
     "prefetch",
 ]
 
@@ -61,11 +63,14 @@ class TrainLoader:
         swap: bool = True,
         flip: bool = True,
         pose_maps: bool = False,
+        skipping: Skipping | None = None,
+        target_tokens: bool = False,
     ) -> None:
         checked(batch_size, seed, rank, world)
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
         self.rank, self.world = rank, world
         self.swap, self.flip, self.pose_maps = swap, flip, pose_maps
+        self.skipping, self.target_tokens = skipping, target_tokens
         self._epoch = lru_cache(maxsize=4)(self._draw_epoch)
 
     def _draw_epoch(self, epoch: int) -> _Epoch:
@@ -75,13 +80,9 @@ class TrainLoader:
         order, swap, flip = rng.permutation(count), rng.random(count), rng.random(count)
         return _Epoch(order, (swap < 0.5) & self.swap, (flip < 0.5) & self.flip)
 
-    def batch(self, step: int, out: Batch | None = None) -> Batch:
-        """The batch of this rank at ``step`` (from 0): always the same one.
-
-        ``out`` is an old batch to overwrite (see ``load_pairs``).
-        """
-        first = (step * self.world + self.rank) * self.batch_size
-        numbers = np.arange(first, first + self.batch_size)
+    def draws(self, step: int) -> Draws:
+        """What this rank reads at ``step`` (from 0)."""
+        numbers = pair_numbers(step, self.batch_size, self.rank, self.world)
         indices = np.empty(self.batch_size, np.int64)
         swap, flip = np.empty((2, self.batch_size), np.bool_)
         epochs, offsets = np.divmod(numbers, len(self.dataset))
@@ -90,7 +91,26 @@ class TrainLoader:
             places = offsets[here]
             indices[here] = epoch.order[places]
             swap[here], flip[here] = epoch.swap[places], epoch.flip[places]
-        return load_pairs(self.dataset, indices, swap, flip, self.pose_maps, out)
+        return Draws(numbers, indices, swap, flip)
+
+    def batch(self, step: int, out: Batch | None = None) -> Batch:
+        """The batch of this rank at ``step`` (from 0): always the same one.
+
+        ``out`` is an old batch to overwrite (see ``load_pairs``). Raises XmdptError if a shard
+        cannot be read, and with ``skipping`` if too much cannot.
+        """
+
+        def read(draws: Draws) -> Batch:
+            which = (draws.pairs, draws.swap, draws.flip)
+            return load_pairs(self.dataset, *which, self.pose_maps, out, self.target_tokens)
+
+        return skipping_or_not(self.skipping, self.draws(step), read)
+
+
+def pair_numbers(step: int, batch_size: int, rank: int = 0, world: int = 1) -> Ints:
+    """(batch_size,) places of a rank's pairs at ``step`` in the endless sequence of all pairs."""
+    first = (step * world + rank) * batch_size
+    return np.arange(first, first + batch_size)
 
 
 def checked(batch_size: int, seed: int, rank: int, world: int) -> None:
@@ -100,59 +120,6 @@ def checked(batch_size: int, seed: int, rank: int, world: int) -> None:
             f"impossible loader: batch size {batch_size}, rank {rank} of {world}, seed {seed}",
             "batch size from 1, rank from 0 to world - 1, seed from 0",
         )
-
-
-B = TypeVar("B", bound=Batch, covariant=True)
-
-
-class Loader(Protocol[B]):
-    """What gives training its batches: ``TrainLoader``, or ``stream.StreamLoader``."""
-
-    def batch(self, step: int, out: Batch | None = None) -> B: ...
-
-
-def prefetch(loader: Loader[B], start_step: int = 0, depth: int = 2) -> Generator[B, None, None]:
-    """``loader.batch(start_step)``, the next, and so on without end, read ahead on a thread.
-
-    A batch is overwritten after two more have been asked for: copy what is to be kept. Close the
-    generator (or let it go) to stop the thread; its errors are raised here.
-    """
-    ready: queue.Queue[B | BaseException] = queue.Queue(maxsize=depth)
-    old: queue.SimpleQueue[B] = queue.SimpleQueue()
-    stop = threading.Event()
-
-    def put(item: B | BaseException) -> None:
-        while not stop.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-                return
-            except queue.Full:
-                continue
-
-    def work() -> None:
-        step = start_step
-        try:
-            while not stop.is_set():
-                put(loader.batch(step, None if old.empty() else old.get()))
-                step += 1
-        except BaseException as err:
-            put(err)
-
-    thread = threading.Thread(target=work, name="prefetch", daemon=True)
-    thread.start()
-    given: deque[B] = deque()
-    try:
-        while True:
-            item = ready.get()
-            if isinstance(item, BaseException):
-                raise item
-            given.append(item)
-            if len(given) > 2:
-                old.put(given.popleft())
-            yield item
-    finally:
-        stop.set()
-        thread.join()
 
 
 def eval_batches(

@@ -1,4 +1,4 @@
-"""One split of a prepared dataset, read at random: by memory map, or by ranges behind a URL."""
+"""One split of a prepared dataset, read at random: from files, or by ranges behind a URL."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from typing import Any, overload
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
-from xmdpt_cli.data.copying import Field, Raw, loaded_dtype
+from xmdpt_cli.data.copying import Field, Read, loaded_dtype
 from xmdpt_cli.data.index import index_name
 from xmdpt_cli.data.lists import SPLITS
 from xmdpt_cli.data.manifest import missing_shard, read_manifest
 from xmdpt_cli.data.pose import Keypoints, draw_pose_map
-from xmdpt_cli.data.reader import ShardReader
+from xmdpt_cli.data.reader import ShardError, ShardReader
 from xmdpt_cli.data.shards import FLIP
 from xmdpt_cli.data.table import Column, Part, Table, parse_index
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import Picture, decode_image
 from xmdpt_cli.stores import Store, open_store
 
 CONNECTIONS = 8  # at a time to a server; sshd turns away more than 10 that are not let in yet
+_OPEN_FILES = 256  # shards held open; of more each read opens its own: 1,024 files is a usual limit
 _MAP_CACHE_BYTES = 256 * 2**20  # drawn pose maps kept in memory: 1,365 of them at 256 px
 
 
@@ -39,6 +39,8 @@ FEATURES = {
     "pose_tokens": ("target", "pose_tokens"),
     "source_tokens": ("source", "source_tokens"),
 }
+# and, where asked for, what the source's encoder says of the target
+TARGET_TOKENS = {"target_tokens": ("target", "source_tokens")}
 
 
 @dataclass(frozen=True)
@@ -82,13 +84,17 @@ class Pairs(Sequence[PairRef]):
 
 
 class PairDataset:
-    """One split of a prepared folder or URL; shards are mapped or asked for when first read.
+    """One split of a prepared folder or URL; shards are opened or asked for when first read.
 
     Raises XmdptError if the place is no dataset, was interrupted, has lost a shard (behind a URL:
-    its index; a lost shard shows when it is read), or has no pair in this split.
+    its index; a lost shard shows when it is read), or has no pair in this split. ``lenient`` lets
+    a lost shard pass as long as its index is there, as behind a URL: for a run that goes on after
+    it skipped that shard (see ``skipping``).
     """
 
-    def __init__(self, path: str | Path | Store, split: str = "train") -> None:
+    def __init__(
+        self, path: str | Path | Store, split: str = "train", lenient: bool = False
+    ) -> None:
         self.store = open_store(path)
         self.path = self.store.url
         self.split = split
@@ -96,12 +102,17 @@ class PairDataset:
             raise ConfigError(f"no such split: {split!r}", f"splits are {', '.join(SPLITS)}")
         self.manifest: dict[str, Any] = read_manifest(self.store)
         self.resolution = int(self.manifest["resolution"])
-        if self.store.folder is not None:  # one request for every shard would take minutes
+        # behind a URL one request for every shard would take minutes
+        if self.store.folder is not None and not lenient:
             lost = missing_shard(self.store, self.manifest)
             if lost is not None:
                 raise _lost(f"{self.path}/{lost} is missing or cut short")
         shards = [shard for shard in self.manifest["shards"] if shard["split"] == split]
-        self.readers = [ShardReader(self.store, str(shard["name"])) for shard in shards]
+        keep_open = len(shards) <= _OPEN_FILES
+        self.readers = [
+            ShardReader(self.store, str(shard["name"]), int(shard["bytes"]), keep_open)
+            for shard in shards
+        ]
         self.table = self._read_table(shards)
         self.pairs = Pairs(self.table)
         if not self.pairs:
@@ -141,9 +152,31 @@ class PairDataset:
         """All (garment key, view name) of the split, each once."""
         return [self.table.label(row) for row in range(len(self.table.name))]
 
-    def raw(self, row: int, offset: int, length: int) -> NDArray[np.uint8]:
-        """Bytes of the shard that holds view ``row`` of the table; read-only."""
-        return self.readers[self.table.shard[row]].raw(offset, length)
+    def rows(
+        self, pairs: NDArray[np.int64], swap: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(N,) rows of the table of the pairs' sources and of their targets."""
+        sources, targets = self.table.source[pairs], self.table.target[pairs]
+        return np.where(swap, targets, sources), np.where(swap, sources, targets)
+
+    def names(self, sources: NDArray[np.int64], targets: NDArray[np.int64]) -> list[str]:
+        """``PairRef.name`` of pairs of rows."""
+        found = []
+        for source, target in zip(sources.tolist(), targets.tolist(), strict=True):
+            key, view = self.table.label(source)
+            found.append(f"{key}/{view}>{self.table.label(target)[1]}")
+        return found
+
+    def read(self, row: int, offset: int, into: NDArray[np.uint8]) -> None:
+        """Bytes of the shard that holds view ``row`` of the table."""
+        self.readers[self.table.shard[row]].read(offset, into)
+
+    def member(self, row: int, which: int, read: Read | None = None) -> bytes:
+        """A member of view ``row``: 0 the picture (PNG), 1 the keypoints (npy)."""
+        offset, length = self.table.members[row, which].tolist()
+        stored = np.empty(length, np.uint8)
+        (read or self.read)(row, offset, stored)
+        return stored.tobytes()
 
     def column(self, name: str) -> Column:
         """Where a stored tensor lies; XmdptError if the dataset was prepared without it."""
@@ -171,7 +204,9 @@ class PairDataset:
         column = self.column(name)
         out = torch.empty(1, *column.shape, dtype=loaded_dtype(column))
         row = np.array([self.table.row(key, view)])
-        self.field(out, row, name, np.zeros(1, np.bool_)).copy(0, self.raw)
+        field = self.field(out, row, name, np.zeros(1, np.bool_))
+        field.copy(0, self.read)
+        field.settle(range(1))
         return out[0]
 
     def features(
@@ -188,18 +223,26 @@ class PairDataset:
 
     def picture(self, key: str, view: str) -> Picture:
         """The prepared picture, (resolution, resolution, 3)."""
-        row = self.table.row(key, view)
-        offset, length = self.table.members[row, 0].tolist()
-        with Image.open(io.BytesIO(self.raw(row, offset, length).tobytes())) as image:
-            return np.asarray(image.convert("RGB"))
+        return self.picture_of(self.table.row(key, view))
+
+    def picture_of(self, row: int) -> Picture:
+        """``picture`` of a row of the table; ShardError if it is damaged (PNG has checksums)."""
+        reader = self.readers[self.table.shard[row]]
+        name = f"{'.'.join(self.table.label(row))}.png of {reader.path}"
+        try:
+            return np.asarray(decode_image(self.member(row, 0), name))
+        except ShardError:
+            raise
+        except XmdptError as err:
+            raise ShardError(reader.name, err.message, err.hint) from None
 
     def keypoints(self, key: str, view: str) -> Keypoints:
         """(18, 2), pixels of the prepared picture, NaN missing."""
-        return self._keypoints(self.table.row(key, view), self.raw)
+        return self.keypoints_of(self.table.row(key, view))
 
-    def _keypoints(self, row: int, raw: Raw) -> Keypoints:
-        offset, length = self.table.members[row, 1].tolist()
-        points: Keypoints = np.load(io.BytesIO(raw(row, offset, length).tobytes()))
+    def keypoints_of(self, row: int, read: Read | None = None) -> Keypoints:
+        """``keypoints`` of a row of the table."""
+        points: Keypoints = np.load(io.BytesIO(self.member(row, 1, read)))
         return points
 
     def view(self, key: str, view: str) -> tuple[Picture, Keypoints]:
@@ -208,16 +251,16 @@ class PairDataset:
 
     def pose_map(self, key: str, view: str, flip: bool = False) -> Picture:
         """The pose map of one view (``draw_pose_map``), (resolution, resolution, 3); read only."""
-        return self.pose_map_of(self.table.row(key, view), flip, self.raw)
+        return self.pose_map_of(self.table.row(key, view), flip, self.read)
 
-    def pose_map_of(self, row: int, flip: bool, raw: Raw) -> Picture:
-        """``pose_map`` of a row of the table, its keypoints read by ``raw``."""
+    def pose_map_of(self, row: int, flip: bool, read: Read) -> Picture:
+        """``pose_map`` of a row of the table, its keypoints read by ``read``."""
         with self._maps_lock:
             drawn = self._maps.get(row)
             if drawn is not None:
                 self._maps.move_to_end(row)
         if drawn is None:
-            drawn = draw_pose_map(self._keypoints(row, raw), self.resolution)
+            drawn = draw_pose_map(self.keypoints_of(row, read), self.resolution)
             with self._maps_lock:
                 self._maps[row] = drawn
                 while len(self._maps) * drawn.nbytes > _MAP_CACHE_BYTES:

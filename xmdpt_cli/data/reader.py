@@ -1,15 +1,19 @@
 """Reading members and tensors of a shard at the places its index gives.
 
-A shard of this machine is memory mapped and read without copying; behind a URL every read is one
-request for that range. Either way a shard that has become shorter is an error, never garbage.
+A shard of this machine is read with ``pread``, straight into the memory it is meant for; behind a
+URL every read is one request for that range. A memory map was as fast, but a shard that is cut
+short, or a disk that fails, under a map kills the process (SIGBUS): here both are errors with a
+name. What cannot be seen is a byte that changed in place: only ``xmdpt prepare --check`` compares
+checksums.
 """
 
 from __future__ import annotations
 
 import io
 import math
-import mmap
+import os
 import threading
+import weakref
 from typing import Any
 
 import numpy as np
@@ -43,50 +47,112 @@ def tensor_bytes(dtype: str, shape: tuple[int, ...]) -> int:
     return math.prod(shape) * np.dtype(NUMPY_DTYPES[dtype]).itemsize
 
 
-class ShardReader:
-    """One shard: memory mapped at the first read, or read range by range behind a URL."""
+_AGAIN = "run the same prepare command again, or copy the dataset again"
 
-    def __init__(self, store: Store, name: str) -> None:
-        self.store, self.name = store, name
+
+class ShardError(XmdptError):
+    """One shard, ``shard`` by its file name, cannot be read."""
+
+    def __init__(self, shard: str, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.shard = shard
+
+
+class ShardReader:
+    """One shard: a file of this machine, opened at the first read, or ranges behind a URL.
+
+    ``size``: its bytes as the manifest says, for ``check``. ``keep_open``: hold the file open
+    between reads.
+    """
+
+    def __init__(
+        self, store: Store, name: str, size: int | None = None, keep_open: bool = True
+    ) -> None:
+        self.store, self.name, self.size = store, name, size
         self.path = f"{store.url}/{name}"
-        self._map: NDArray[np.uint8] | None = None
+        self._keep_open = keep_open
+        self._file: int | None = None
         self._lock = threading.Lock()
 
+    def check(self) -> None:
+        """ShardError if the file is gone or of another size; behind a URL nothing is asked.
+
+        Microseconds. The path is looked at, not the open file: one that was removed could be read
+        to the end of this run, but not by the run that goes on from its checkpoint.
+        """
+        if self.store.folder is None or self.size is None:
+            return
+        try:
+            size = os.stat(self.store.folder / self.name).st_size
+        except OSError as err:
+            raise self._unreadable(err) from None
+        if size != self.size:
+            raise self._short() if size < self.size else self._error("is longer than its index")
+
     def raw(self, offset: int, length: int) -> NDArray[np.uint8]:
-        """``length`` bytes from ``offset``, read-only; XmdptError if the shard ends before."""
+        """``length`` bytes from ``offset``, read-only; ShardError if the shard ends before."""
         if self.store.folder is None:
-            found = self._request(offset, length)
-        else:
-            whole = self._map if self._map is not None else self._mapped()
-            found = whole[offset : offset + length]
-        if len(found) != length:
-            raise XmdptError(
-                f"{self.path} is shorter than its index says",
-                "run the same prepare command again, or copy the dataset again",
-            )
+            return self._request(offset, length)
+        found = np.empty(length, np.uint8)
+        self.read(offset, found)
+        found.flags.writeable = False
         return found
 
-    def _mapped(self) -> NDArray[np.uint8]:
+    def read(self, offset: int, into: NDArray[np.uint8]) -> None:
+        """Fill ``into`` (one axis, contiguous) from ``offset``; ShardError as ``raw``."""
+        if self.store.folder is None:
+            into[...] = self._request(offset, len(into))
+            return
+        file = self._file if self._file is not None else self._opened()
+        try:
+            left = into.data
+            while left:  # a read is cut short by signals, and at 2 GB
+                count = os.preadv(file, [left], offset)
+                if count == 0:
+                    raise self._short()
+                left, offset = left[count:], offset + count
+        except OSError as err:
+            raise self._unreadable(err) from None
+        finally:
+            if file != self._file:
+                os.close(file)
+
+    def _opened(self) -> int:
+        """The open file: to stay open in ``_file``, else for the caller to close."""
         assert self.store.folder is not None
         with self._lock:
-            if self._map is None:
-                try:
-                    with (self.store.folder / self.name).open("rb") as stream:
-                        mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-                except (OSError, ValueError) as err:
-                    raise XmdptError(f"cannot read {self.path}: {err}") from None
-                self._map = np.frombuffer(mapped, dtype=np.uint8)
-            return self._map
+            if self._file is not None:
+                return self._file
+            try:
+                file = os.open(self.store.folder / self.name, os.O_RDONLY | os.O_CLOEXEC)
+            except OSError as err:
+                raise self._unreadable(err) from None
+            if self._keep_open:
+                self._file = file
+                weakref.finalize(self, os.close, file)
+            return file
 
     def _request(self, offset: int, length: int) -> NDArray[np.uint8]:
         try:
-            return np.frombuffer(self.store.read_range(self.name, offset, length), dtype=np.uint8)
-        except FileNotFoundError:
-            raise XmdptError(
-                f"{self.path} is not there any more", "copy or prepare the dataset again"
-            ) from None
+            data = self.store.read_range(self.name, offset, length)
         except OSError as err:
-            raise XmdptError(f"cannot read {self.path}: {err}") from None
+            raise self._unreadable(err) from None
+        except XmdptError as err:
+            raise ShardError(self.name, err.message, err.hint) from None
+        if len(data) != length:
+            raise self._short()
+        return np.frombuffer(data, dtype=np.uint8)
+
+    def _unreadable(self, err: OSError) -> ShardError:
+        if isinstance(err, FileNotFoundError):
+            return self._error("is not there any more")
+        return ShardError(self.name, f"cannot read {self.path}: {err}", _AGAIN)
+
+    def _short(self) -> ShardError:
+        return self._error("is shorter than its index says")
+
+    def _error(self, what: str) -> ShardError:
+        return ShardError(self.name, f"{self.path} {what}", _AGAIN)
 
     def member(self, place: tuple[int, int]) -> bytes:
         """A member's content."""
@@ -98,6 +164,6 @@ class ShardReader:
         return points
 
     def array(self, place: TensorPlace) -> NDArray[Any]:
-        """A tensor without copying (read-only); bfloat16 comes as its bits, uint16."""
+        """A tensor, read-only; bfloat16 comes as its bits, uint16."""
         raw = self.raw(place.offset, tensor_bytes(place.dtype, place.shape))
         return raw.view(NUMPY_DTYPES[place.dtype]).reshape(place.shape)

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmdpt_cli.data.batch import Batch, Filling
-from xmdpt_cli.data.loader import Loader, TrainLoader, checked
-from xmdpt_cli.data.order import Order
+from xmdpt_cli.data.loader import Loader, TrainLoader, checked, pair_numbers
+from xmdpt_cli.data.order import Order, Plan
 from xmdpt_cli.data.pairs import PairDataset
+from xmdpt_cli.data.skipping import Draws, Skipping, skipping_or_not
 from xmdpt_cli.errors import ConfigError
 
 BUFFER_BYTES = 2**30
@@ -57,12 +58,15 @@ class StreamLoader:
         flip: bool = True,
         pose_maps: bool = False,
         buffer_bytes: int = BUFFER_BYTES,
+        skipping: Skipping | None = None,
+        target_tokens: bool = False,
     ) -> None:
         checked(batch_size, seed, rank, world)
         if buffer_bytes < 1:
             raise ConfigError(f"impossible buffer: {buffer_bytes} bytes", "give at least 1 MB")
         self.dataset, self.batch_size, self.pose_maps = dataset, batch_size, pose_maps
-        self.buffer_bytes = buffer_bytes
+        self.rank, self.world, self.target_tokens = rank, world, target_tokens
+        self.buffer_bytes, self.skipping = buffer_bytes, skipping
         room = buffer_bytes * 3 // 4
         self._order = Order(dataset.table, seed, rank, world, swap, flip, room)
         self._fetcher: Fetcher | None = None
@@ -72,15 +76,27 @@ class StreamLoader:
         """The batch of this rank at ``step`` (from 0): always the same one.
 
         ``out`` is an old batch to overwrite (see ``load_pairs``). Raises XmdptError if a shard
-        cannot be read; asking again tries again.
+        cannot be read (asking again tries again), and with ``skipping`` if too much cannot.
         """
         first = step * self.batch_size
-        fetcher = self._from(first)
-        try:
-            batch = self._filled(fetcher, first, out)
-        except BaseException:
-            self.close()
-            raise
+        found = [self._order.find(position) for position in range(first, first + self.batch_size)]
+        plans = {epoch: self._order.plan(epoch) for epoch in {epoch for epoch, _ in found}}
+        drawn = Draws(
+            pair_numbers(step, self.batch_size, self.rank, self.world),
+            np.array([plans[epoch].pairs[draw] for epoch, draw in found]),
+            np.array([plans[epoch].swap[draw] for epoch, draw in found]),
+            np.array([plans[epoch].flip[draw] for epoch, draw in found]),
+        )
+
+        def read(draws: Draws) -> Batch:
+            fetcher = self._from(first)
+            try:
+                return self._filled(fetcher, found, plans, draws, out)
+            except BaseException:  # what is released does not come again: begin anew
+                self.close()
+                raise
+
+        batch = skipping_or_not(self.skipping, drawn, read)
         self._next = first + self.batch_size
         return batch
 
@@ -94,45 +110,57 @@ class StreamLoader:
         if self._fetcher is None or self._next != position:
             self.close()
             reading = self._order.reading(position)
-            read = partial(_read_block, self.dataset, self._order)
+            read = partial(_read_block, self.dataset, self._order, self.skipping)
             self._fetcher = Fetcher(read, self._order.blocks.length, reading, self.buffer_bytes)
             weakref.finalize(self, self._fetcher.close)
         return self._fetcher
 
-    def _filled(self, fetcher: Fetcher, first: int, out: Batch | None) -> Batch:
-        order, size = self._order, self.batch_size
-        draws = [order.find(position) for position in range(first, first + size)]
-        plans = {epoch: order.plan(epoch) for epoch in {epoch for epoch, _ in draws}}
+    def _filled(
+        self,
+        fetcher: Fetcher,
+        found: list[Key],
+        plans: dict[int, Plan],
+        draws: Draws,
+        out: Batch | None,
+    ) -> Batch:
+        order, dataset = self._order, self.dataset
         filling = Filling(
-            self.dataset,
-            [int(plans[epoch].pairs[draw]) for epoch, draw in draws],
-            [bool(plans[epoch].swap[draw]) for epoch, draw in draws],
-            [bool(plans[epoch].flip[draw]) for epoch, draw in draws],
-            self.pose_maps,
-            out,
+            dataset, draws.pairs, draws.swap, draws.flip, self.pose_maps, out, self.target_tokens
         )
-        for low in range(0, size, _ROWS):
-            part = draws[low : low + _ROWS]
+        for low in range(0, len(found), _ROWS):
+            part = found[low : low + _ROWS]
             keys = {(epoch, int(plans[epoch].used[draw])) for epoch, draw in part}
             held = {int(plans[key[0]].blocks[key[1]]): fetcher.get(key) for key in sorted(keys)}
-            filling.fill(range(low, low + len(part)), partial(_slice, order, held))
+            filling.fill(range(low, low + len(part)), partial(_slice, dataset, order, held))
             for key in keys:
                 if (key[0], int(plans[key[0]].last[key[1]])) <= part[-1]:
                     fetcher.release(key)
         return filling.batch
 
 
-def _read_block(dataset: PairDataset, order: Order, block: int) -> Bytes:
+def _read_block(dataset: PairDataset, order: Order, skipping: Skipping | None, block: int) -> Bytes:
     blocks = order.blocks
     reader = dataset.readers[blocks.shard[block]]
+    if skipping is not None and skipping.is_broken(int(blocks.shard[block])):
+        return np.empty(0, np.uint8)  # its pairs are replaced: nobody looks into it
     return reader.raw(int(blocks.start[block]), int(blocks.length[block]))
 
 
-def _slice(order: Order, held: dict[int, Bytes], row: int, offset: int, length: int) -> Bytes:
-    """``Raw`` for the blocks that are here."""
+def _slice(
+    dataset: PairDataset,
+    order: Order,
+    held: dict[int, Bytes],
+    row: int,
+    offset: int,
+    into: Bytes,
+) -> None:
+    """``Read`` for the blocks that are here; a pair that stands for another is asked for."""
     block = int(order.blocks.of_row[row])
+    if block not in held:
+        dataset.read(row, offset, into)
+        return
     begin = offset - int(order.blocks.start[block])
-    return held[block][begin : begin + length]
+    into[...] = held[block][begin : begin + len(into)]
 
 
 class Fetcher:
@@ -215,7 +243,10 @@ def train_loader(
     swap: bool = True,
     flip: bool = True,
     pose_maps: bool = False,
+    skipping: Skipping | None = None,
+    target_tokens: bool = False,
 ) -> Loader[Batch]:
     """``TrainLoader`` for a dataset of this machine, ``StreamLoader`` for one behind a URL."""
     kind = TrainLoader if dataset.store.folder is not None else StreamLoader
-    return kind(dataset, batch_size, seed, rank, world, swap, flip, pose_maps)
+    drawn = (seed, rank, world, swap, flip, pose_maps)
+    return kind(dataset, batch_size, *drawn, skipping=skipping, target_tokens=target_tokens)

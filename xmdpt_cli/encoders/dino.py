@@ -18,6 +18,7 @@ from transformers import Dinov2Model
 from transformers.utils import logging as transformers_logging
 
 from xmdpt_cli.encoders import weights
+from xmdpt_cli.encoders.vae import channels_first
 
 DEFAULT_SOURCE = "facebook/dinov2-giant"  # paper sec. 3; published code
 DEFAULT_POSE = "facebook/dinov2-base"
@@ -27,14 +28,12 @@ HINT = "give the folder as `--dino-source DIR` or `--dino-pose DIR`"
 CHUNK = 16
 
 
-def pose_input(poses: NDArray[np.uint8]) -> torch.Tensor:
+def pose_input(poses: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
     """Pose pictures uint8 (N, H, W, 3) -> float32 (N, 3, H, W) in [0, 1], each over its maximum.
 
     A pose without any joint is black and stays 0 (the published division gives NaN).
     """
-    if poses.dtype != np.uint8 or poses.ndim != 4 or poses.shape[-1] != 3:
-        raise ValueError(f"expected uint8 (N, H, W, 3), got {poses.dtype} {poses.shape}")
-    pixels = torch.from_numpy(np.ascontiguousarray(poses)).permute(0, 3, 1, 2).float()
+    pixels = channels_first(poses)
     return pixels / pixels.amax(dim=(1, 2, 3), keepdim=True).clamp(min=1.0)
 
 

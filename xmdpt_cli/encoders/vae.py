@@ -22,12 +22,20 @@ HINT = "give the folder as `--vae DIR`"
 CHUNK_PIXELS = 16 * 256 * 256
 
 
-def to_signed(pictures: NDArray[np.uint8]) -> torch.Tensor:
+def channels_first(pictures: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
+    """uint8 (N, H, W, 3), an array or a tensor on any device -> float32 (N, 3, H, W), 0 to 255."""
+    if not isinstance(pictures, torch.Tensor):
+        pictures = torch.from_numpy(np.ascontiguousarray(pictures))
+    if pictures.dtype != torch.uint8 or pictures.ndim != 4 or pictures.shape[-1] != 3:
+        raise ValueError(
+            f"expected uint8 (N, H, W, 3), got {pictures.dtype} {tuple(pictures.shape)}"
+        )
+    return pictures.permute(0, 3, 1, 2).float()
+
+
+def to_signed(pictures: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
     """uint8 (N, H, W, 3) -> float32 (N, 3, H, W) in [-1, 1]."""
-    if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[-1] != 3:
-        raise ValueError(f"expected uint8 (N, H, W, 3), got {pictures.dtype} {pictures.shape}")
-    channels_first = torch.from_numpy(np.ascontiguousarray(pictures)).permute(0, 3, 1, 2)
-    return channels_first.float().div(127.5).sub(1.0)
+    return channels_first(pictures).div(127.5).sub(1.0)
 
 
 def to_pictures(signed: torch.Tensor) -> NDArray[np.uint8]:
@@ -107,10 +115,10 @@ class VAE:
         return next(self.net.parameters()).dtype
 
     @torch.no_grad()
-    def encode_moments(self, pictures: NDArray[np.uint8]) -> torch.Tensor:
+    def encode_moments(self, pictures: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
         """uint8 (N, H, W, 3) -> float32 (N, 2C, h, w): mean, then log-variance, unscaled.
 
-        H and W must be multiples of f (XmdptError).
+        A tensor may be on any device. H and W must be multiples of f (XmdptError).
         """
         height, width = pictures.shape[1:3]
         if height % self.factor or width % self.factor:

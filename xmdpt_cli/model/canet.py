@@ -42,6 +42,7 @@ class CANet(nn.Module):
                 f"aggregation is one of {', '.join(AGGREGATIONS)}, not {aggregation!r}"
             )
         self.parts, self.aggregation = parts, aggregation
+        self.pose, self.source = pose, source
 
         def project(features: int) -> nn.Sequential:
             norm = nn.LayerNorm(width, eps=1e-12)

@@ -101,7 +101,7 @@ class Sampler:
         context = None
         if model.conditioning == "tokens":
             assert pose_maps is not None
-            context = model.context(source_latents, *pose_maps)
+            context = model.context(source_latents, *pose_maps, source_tokens)
         return sample(
             model,
             noise,

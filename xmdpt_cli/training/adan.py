@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from xmdpt_cli.training.sharded import local
+
 
 class Adan(torch.optim.Optimizer):
     """Algorithm 1 with bias correction, decay applied proximally.
@@ -52,9 +54,11 @@ class Adan(torch.optim.Optimizer):
             state["step"] += 1
 
         def states(name: str) -> list[Tensor]:
-            return [self.state[p][name] for p in parameters]
+            return [local(self.state[p][name]) for p in parameters]
 
-        gradients: list[Tensor] = [p.grad for p in parameters]  # type: ignore[misc]
+        # all is element by element: of sharded weights each rank moves its part
+        weights = [local(p) for p in parameters]
+        gradients: list[Tensor] = [local(p.grad) for p in parameters]  # type: ignore[arg-type]
         change = torch._foreach_sub(gradients, states("previous"))
         torch._foreach_lerp_(states("exp_avg"), gradients, 1 - beta1)
         torch._foreach_lerp_(states("exp_avg_diff"), change, 1 - beta2)
@@ -70,6 +74,6 @@ class Adan(torch.optim.Optimizer):
         torch._foreach_add_(scale, group["eps"])
         move = torch._foreach_mul(states("exp_avg"), 1 / (1 - beta1**step))
         torch._foreach_add_(move, states("exp_avg_diff"), alpha=beta2 / (1 - beta2**step))
-        torch._foreach_addcdiv_(parameters, move, scale, value=-lr)
+        torch._foreach_addcdiv_(weights, move, scale, value=-lr)
         if decay:
-            torch._foreach_div_(parameters, 1 + lr * decay)
+            torch._foreach_div_(weights, 1 + lr * decay)

@@ -12,10 +12,11 @@ MDTV2_DECODE_LAYERS = {"tiny": 2, "S": 6}
 
 def build_model(config: TrainConfig, dataset: PairDataset) -> XMDPT:
     """An untrained XMDPT of the configured size that fits the dataset's features."""
-    features = dataset.features(0)
-    channels, side = features["target_moments"].shape[0] // 2, features["target_moments"].shape[1]
-    pose_length, pose_width = features["pose_tokens"].shape
-    source_length, source_width = features["source_tokens"].shape
+    # from the index: nothing is read, for the first shard may be the broken one of a run that
+    # goes on
+    channels, side = dataset.column("moments").shape[0] // 2, dataset.column("moments").shape[1]
+    pose_length, pose_width = dataset.column("pose_tokens").shape
+    source_length, source_width = dataset.column("source_tokens").shape
     published = MDTV2_DECODE_LAYERS.get(config.size, 4) if config.backbone == "mdtv2" else 2
     return XMDPT.from_size(
         config.size,

@@ -1,24 +1,42 @@
-"""Checkpoints: whole or not there, and read back to the bit.
+"""Checkpoints: whole or not there, proven before an older one goes, read back to the bit.
 
 ``checkpoints/step_0001000/`` holds model.safetensors, ema.safetensors, optimizer.safetensors and
-state.json (written last inside a temporary folder, which is then renamed). ``checkpoints/latest``
-names the newest. Random numbers need no saving: each step's follow from the seed and its number.
+state.json with the sha256 of each. All is written and read back inside a hidden folder, which is
+then renamed; ``checkpoints/latest`` names the newest. Tensors lie there whole and under their
+parameters' names, however many ranks wrote them: any number of ranks goes on. Random numbers need
+no saving: each step's follow from the seed and its number.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import write_text
+from xmdpt_cli.files import write_text, writing
+from xmdpt_cli.training.sharded import whole
+from xmdpt_cli.training.state import (
+    Optimizers,
+    Source,
+    fill_module,
+    fill_optimizers,
+    optimizer_state,
+)
+from xmdpt_cli.training.team import ALONE, Team
+
+FILES = ("model.safetensors", "ema.safetensors", "optimizer.safetensors")
 
 
 def save(
@@ -26,88 +44,201 @@ def save(
     step: int,
     model: nn.Module,
     ema: nn.Module,
-    optimizers: list[torch.optim.Optimizer],
+    optimizers: Optimizers,
     state: dict[str, Any],
     keep: int,
+    keep_every: int = 0,
+    team: Team = ALONE,
 ) -> Path:
-    """Write checkpoint ``step`` below ``folder``, then drop all but the ``keep`` newest."""
+    """Write checkpoint ``step`` below ``folder``; a collective, rank 0 writes.
+
+    When it has been read back as it was written, all older ones go but the ``keep`` newest and
+    those whose step ``keep_every`` divides (0: none). ``state`` is what else going on needs, for
+    JSON. Raises XmdptError on every rank, with the older ones untouched, if the disk is full or
+    gives back other bytes.
+    """
     final = folder / f"step_{step:07d}"
     part = folder / f".step_{step:07d}.part"
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        part.mkdir(parents=True)
-        save_file(_plain(model.state_dict()), part / "model.safetensors")
-        save_file(_plain(ema.state_dict()), part / "ema.safetensors")
-        save_file(_optimizer_tensors(model, optimizers), part / "optimizer.safetensors")
-        write_text(part / "state.json", json.dumps({"step": step, **state}, indent=2))
-    except (OSError, SafetensorError) as err:
-        shutil.rmtree(part, ignore_errors=True)
-        raise XmdptError(
-            f"cannot write checkpoint {final}: {err}",
-            "make room or fix the permissions; the same command then goes on from the checkpoint "
-            "before it",
-        ) from err
-    if final.exists():
-        shutil.rmtree(final)
-    part.rename(final)
-    write_text(folder / "latest", final.name)
-    for old in sorted(folder.glob("step_*"))[:-keep]:
-        shutil.rmtree(old)
+    team.on_first(partial(_begin, folder, part, final))
+    sums: dict[str, dict[str, Any]] = {}
+    numbers: dict[str, float] = {}
+    for name in FILES:  # one at a time: rank 0 needs memory for the largest alone
+        if name == "optimizer.safetensors":
+            tensors, numbers = optimizer_state(model, optimizers)
+        else:
+            tensors = (model if name.startswith("model") else ema).state_dict()
+        gathered = whole(tensors, team)
+        sums[name] = team.on_first(partial(_write, final, part / name, gathered))
+        del gathered
+    record = {"step": step, **state, "numbers": numbers, "files": sums}
+    team.on_first(partial(_finish, folder, final, part, record, keep, keep_every))
     return final
 
 
 def latest(folder: Path) -> Path | None:
-    """The newest whole checkpoint, or None (a kill may leave the file ``latest`` one behind)."""
-    found = [p for p in sorted(folder.glob("step_*")) if (p / "state.json").is_file()]
+    """The newest checkpoint, or None (a kill may leave the file ``latest`` one behind)."""
+    found = _all(folder)
     return found[-1] if found else None
 
 
 def load(
-    path: Path, model: nn.Module, ema: nn.Module, optimizers: list[torch.optim.Optimizer]
+    path: Path, model: nn.Module, ema: nn.Module, optimizers: Optimizers, team: Team = ALONE
 ) -> dict[str, Any]:
-    """Fill model, EMA and optimizer from a checkpoint; returns its state.json."""
-    try:
-        state: dict[str, Any] = json.loads((path / "state.json").read_text())
-        model.load_state_dict(load_file(path / "model.safetensors"))
-        ema.load_state_dict(load_file(path / "ema.safetensors"))
-        _load_optimizers(model, optimizers, load_file(path / "optimizer.safetensors"))
-    except Exception as err:
-        reason = str(err).splitlines()[0] if str(err) else type(err).__name__
-        raise XmdptError(
-            f"cannot continue from {path}: {reason}",
-            f"remove that folder to go on from the checkpoint before it: rm -r {path}",
-        ) from err
+    """Fill model, EMA and optimizers from a checkpoint; returns its state.json. A collective.
+
+    Rank 0 reads and hands each rank what it holds. Raises XmdptError if a file is not what was
+    written (then nothing is changed), or if they are of another model.
+    """
+    state: dict[str, Any] = team.on_first(partial(_checked, path))
+    for name, module in zip(FILES, (model, ema), strict=False):
+        fill_module(Source(path / name, team), module)
+    numbers = state.get("numbers", {})
+    fill_optimizers(Source(path / FILES[2], team), model, optimizers, numbers)
     return state
 
 
-def _plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k: v.detach().cpu().contiguous() for k, v in state.items()}
+def verify(path: Path) -> str:
+    """What is wrong with a checkpoint's files, in words; empty if they are what was written."""
+    try:
+        state: dict[str, Any] = json.loads((path / "state.json").read_text())
+        for name, expected in state.get("files", {}).items():  # none: of an earlier version
+            found = (path / name).stat().st_size
+            if found != expected["bytes"]:
+                return f"{name} has {found} bytes instead of {expected['bytes']}"
+            if _sha256(path / name) != expected["sha256"]:
+                return f"{name} is not what was written (another sha256)"
+        for name in FILES:
+            with safe_open(path / name, framework="pt"):
+                pass
+    except (OSError, ValueError, SafetensorError) as err:
+        return str(err).splitlines()[0] if str(err) else type(err).__name__
+    return ""
 
 
-def _optimizer_tensors(
-    model: nn.Module, optimizers: list[torch.optim.Optimizer]
-) -> dict[str, Tensor]:
-    """The optimizers' state under the parameters' names: ``exp_avg.tdnet.position`` and so on."""
-    out: dict[str, Tensor] = {}
-    for name, parameter in model.named_parameters():
-        for optimizer in optimizers:
-            for key, value in optimizer.state.get(parameter, {}).items():
-                out[f"{key}.{name}"] = torch.as_tensor(value).detach().cpu().clone().contiguous()
-    return out
+def _all(folder: Path) -> list[Path]:
+    return [p for p in sorted(folder.glob("step_*")) if (p / "state.json").is_file()]
 
 
-def _load_optimizers(
-    model: nn.Module, optimizers: list[torch.optim.Optimizer], tensors: dict[str, Tensor]
+def _checked(path: Path) -> dict[str, Any]:
+    wrong = verify(path)
+    if wrong:
+        raise _refusal(path, wrong)
+    state: dict[str, Any] = json.loads((path / "state.json").read_text())
+    return state
+
+
+def _refusal(path: Path, reason: str) -> XmdptError:
+    """Says how to go on from the newest older checkpoint that is whole."""
+    older = [p for p in _all(path.parent) if p < path]
+    whole = next((p for p in reversed(older) if not verify(p)), None)
+    torn = [p for p in older if whole is None or p > whole]
+    then = f"goes on from {whole.name}, which is whole" if whole else "begins anew: none is whole"
+    remove = " ".join(str(p) for p in [path, *reversed(torn)])
+    return XmdptError(
+        f"cannot continue from {path}: {reason}",
+        f"rm -r {remove}  # the same command then {then}",
+    )
+
+
+@contextmanager
+def _writing(final: Path, part: Path) -> Iterator[None]:
+    """Errors of the disk for the user; what was begun is taken away."""
+    try:
+        with writing(f"checkpoint {final}"):
+            try:
+                yield
+            except SafetensorError as err:  # how that library reports the disk's errors
+                raise OSError(str(err)) from err
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def _begin(folder: Path, part: Path, final: Path) -> None:
+    """Make room for the files; what killed processes left is nobody's."""
+    with _writing(final, part):
+        for left in folder.glob(".step_*"):
+            shutil.rmtree(left)
+        part.mkdir(parents=True)
+
+
+def _write(final: Path, file: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Write one file to the disk, read it back from there; its size and sha256."""
+    with _writing(final, file.parent):
+        save_file(tensors, file)
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+            if hasattr(os, "posix_fadvise"):  # so that reading back asks the disk, not memory
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
+        sums = {"bytes": file.stat().st_size, "sha256": _sha256(file)}
+        if not _holds(file, tensors):
+            raise XmdptError(
+                f"checkpoint {final}: {file.name} reads back other than it was written",
+                "the disk is failing: older checkpoints are kept; copy the run to another disk",
+            )
+        return sums
+
+
+def _holds(file: Path, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a file holds these tensors and no others, bit by bit (NaN are equal, too)."""
+    with safe_open(file, framework="pt") as found:
+        if set(found.keys()) != set(tensors):
+            return False
+        pairs = ((found.get_tensor(key), value) for key, value in tensors.items())
+        return all(
+            a.shape == b.shape and a.dtype == b.dtype and torch.equal(_bytes(a), _bytes(b))
+            for a, b in pairs
+        )
+
+
+def _bytes(tensor: Tensor) -> Tensor:
+    return tensor.reshape(-1).view(torch.uint8)
+
+
+def _sha256(file: Path) -> str:
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(2**22))
+    with open(file, "rb", buffering=0) as stream:
+        while count := stream.readinto(buffer):
+            digest.update(buffer[:count])
+    return digest.hexdigest()
+
+
+def _finish(
+    folder: Path, final: Path, part: Path, record: dict[str, Any], keep: int, keep_every: int
 ) -> None:
-    by_name: dict[str, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
-        kind, name = key.split(".", 1)
-        # a copy: tensors in a mapped file may lie unaligned, and then other code rounds otherwise
-        by_name.setdefault(name, {})[kind] = value.clone()
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    for optimizer in optimizers:
-        own = [p for group in optimizer.param_groups for p in group["params"]]
-        state = {i: by_name[names[id(p)]] for i, p in enumerate(own) if names[id(p)] in by_name}
-        # load_state_dict moves the tensors to the parameters' devices (AdamW's step excepted)
-        groups = optimizer.state_dict()["param_groups"]
-        optimizer.load_state_dict({"state": state, "param_groups": groups})
+    """Give the checkpoint its name, then let older ones go."""
+    with _writing(final, part):
+        write_text(part / "state.json", json.dumps(record, indent=2))
+        _sync(part)
+        if final.exists():  # of this very step
+            _remove(final)
+        part.rename(final)
+        _sync(folder)
+        write_text(folder / "latest", final.name)
+        kept = _all(folder)[-keep:]
+        for old in _all(folder):
+            forever = keep_every > 0 and int(old.name.removeprefix("step_")) % keep_every == 0
+            if old not in kept and not forever:
+                _remove(old)
+
+
+def _remove(folder: Path) -> None:
+    """Out of sight first: a kill in the middle must leave no half a checkpoint."""
+    hidden = folder.with_name(f".{folder.name}.old")
+    folder.rename(hidden)
+    shutil.rmtree(hidden)
+
+
+def _sync(folder: Path) -> None:
+    """Names of files reach the disk with their folder (where folders can be opened)."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # pragma: no cover - Windows
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -6,13 +6,19 @@ import copy
 from typing import Generic, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from xmdpt_cli.training.sharded import local
 
 M = TypeVar("M", bound=nn.Module)
 
 
 class Ema(Generic[M]):
-    """A frozen copy of a model whose weights follow it."""
+    """A frozen copy of a model whose weights follow it.
+
+    Made before the model is sharded (``Team.shard``); sharded in the same way, each rank averages
+    its own part of the weights.
+    """
 
     def __init__(self, model: M, decay: float, warmup: bool) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
@@ -22,5 +28,6 @@ class Ema(Generic[M]):
     def update(self, model: nn.Module, step: int) -> None:
         """Move towards ``model`` after optimizer step number ``step`` (from 1)."""
         decay = min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
-        ours: list[Tensor] = list(self.model.parameters())
-        torch._foreach_lerp_(ours, [p.detach() for p in model.parameters()], 1 - decay)
+        ours = [local(p) for p in self.model.parameters()]
+        theirs = [local(p.detach()) for p in model.parameters()]
+        torch._foreach_lerp_(ours, theirs, 1 - decay)

@@ -9,26 +9,35 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from xmdpt_cli.config import TrainConfig
 from xmdpt_cli.data.loader import PairDataset, prefetch
-from xmdpt_cli.data.stream import train_loader
 from xmdpt_cli.diffusion import Losses, Schedule
-from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import only_process
+from xmdpt_cli.model import XMDPT
+from xmdpt_cli.model.attention import Block
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.training import checkpoint
 from xmdpt_cli.training.build import build_model
 from xmdpt_cli.training.ema import Ema
+from xmdpt_cli.training.feed import Networks, feed
+from xmdpt_cli.training.fit import check_dataset
 from xmdpt_cli.training.optimizer import make_optimizers
 from xmdpt_cli.training.run import Log, begin_run, export
+from xmdpt_cli.training.sharded import whole
 from xmdpt_cli.training.step import Inputs, StepBatch, StepLoader, TrainStep, inputs_of
+from xmdpt_cli.training.team import ALONE, Team
+
+LARGE = ("L", "XL")  # sizes that several processes share by FSDP2, if not told otherwise
 
 
 @dataclass
@@ -40,20 +49,31 @@ class Trained:
     loss: float  # mean of the last logged steps
     seconds: float  # of this call
     steps_per_second: float
+    skipped: int = 0  # pairs that could not be read, over the whole run
+
+
+def silently(text: str) -> None:
+    """Warn nobody."""
 
 
 class Trainer:
     """The state of a run: model, EMA, optimizer, and the number of steps done."""
 
     def __init__(
-        self, config: TrainConfig, dataset: PairDataset, device: str | torch.device = "cpu"
+        self,
+        config: TrainConfig,
+        dataset: PairDataset,
+        device: str | torch.device = "cpu",
+        team: Team = ALONE,
     ) -> None:
-        self.config, self.dataset, self.device = config, dataset, torch.device(device)
+        self.config, self.dataset, self.team = config, dataset, team
+        self.device = torch.device(device) if team.world == 1 else team.device
+        self.micro_batch = micro_batch(config, team)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = build_model(config, dataset).to(self.device)
         self.ema = Ema(self.model, config.ema, config.ema_warmup)
-        self.optimizers = make_optimizers(self.model, config)
+        team.shard(self.ema.model, layers(self.ema.model))
         schedule = Schedule(config.schedule, config.prediction).to(self.device)
         self.scale = float(dataset.manifest["encoders"]["vae"]["scale"])
         module = TrainStep(self.model, config, schedule)
@@ -62,33 +82,46 @@ class Trainer:
             and self.device.type == "cuda"
             and torch.cuda.is_bf16_supported()
         )
-        self.run: Callable[[Inputs], Losses] = module
+        self.wrapped = team.wrap(module, layers(self.model))
+        self.optimizers = make_optimizers(self.model, config)  # of the parts, where it is sharded
+        self.run: Callable[[Inputs], Losses] = self.wrapped
         if config.compile == "on" or (config.compile == "auto" and self.device.type == "cuda"):
-            self.run = torch.compile(module)
-        self.done = 0
+            self.run = torch.compile(self.wrapped)
+        self.done, self.settled = 0, False
+        self.skipped = 0  # pairs that could not be read; others took their places
 
-    def loader(self) -> StepLoader:
-        """Micro batches with their random numbers."""
-        config, model = self.config, self.model
-        inner = train_loader(
+    def loader(
+        self, networks: Networks | None = None, warn: Callable[[str], None] = silently
+    ) -> StepLoader:
+        """This rank's micro batches with their random numbers."""
+        return feed(
+            self.config,
             self.dataset,
-            config.batch_size // config.accumulate,
-            config.seed,
-            swap=config.swap,
-            flip=config.flip,
-            pose_maps=config.conditioning == "tokens",
+            self.model,
+            self.micro_batch,
+            rank=self.team.rank,
+            world=self.team.world,
+            device=self.device,
+            networks=networks,
+            warn=warn,
         )
-        return StepLoader(inner, config.seed, model.latent_shape, model.tdnet.grid**2)
 
     def step(self, batches: Iterator[StepBatch]) -> Losses:
-        """One optimizer step on the next ``accumulate`` batches; losses are detached, nothing
-        waits for the device."""
+        """One optimizer step on the next ``accumulate`` batches; losses are detached, and this
+        rank's; nothing waits for the device."""
         config, parts = self.config, []
         self.model.zero_grad(set_to_none=True)
-        for _ in range(config.accumulate):
-            inputs = inputs_of(next(batches), config, self.done, self.scale, self.device)
-            losses = self.run(inputs)
-            (losses.total / config.accumulate).backward()
+        for part in range(config.accumulate):
+            batch = next(batches)
+            self.skipped += batch.skipped
+            inputs = inputs_of(batch, config, self.done, self.scale, self.device)
+            if not self.settled:
+                self.team.settle(self.model, partial(self._total, inputs))
+                self.settled = True
+            last = part == config.accumulate - 1
+            with nullcontext() if last else self.team.no_sync(self.wrapped):
+                losses = self.run(inputs)
+                (losses.total / config.accumulate).backward()
             parts.append(losses._replace(total=losses.total.detach()))
         learning_rate = config.learning_rate * learning_rate_factor(config, self.done)
         for optimizer in self.optimizers:
@@ -99,12 +132,48 @@ class Trainer:
         self.ema.update(self.model, self.done)
         return joined(parts)
 
+    def _total(self, inputs: Inputs) -> Tensor:
+        return self.run(inputs).total
+
+    def averaged(self) -> XMDPT | None:
+        """The EMA model, whole, on rank 0; None on the others. A collective."""
+        if self.team.sharding != "fsdp":
+            return self.ema.model if self.team.first else None
+        weights = whole(self.ema.model.state_dict(), self.team)
+        if not self.team.first:
+            return None
+        model = build_model(self.config, self.dataset).eval().requires_grad_(False)
+        model.load_state_dict(weights)
+        return model.to(self.device)
+
+
+def layers(model: XMDPT) -> list[nn.Module]:
+    """What FSDP2 gathers at a time: the transformer blocks."""
+    return [module for module in model.modules() if isinstance(module, Block)]
+
+
+def micro_batch(config: TrainConfig, team: Team) -> int:
+    """Pairs that one process takes at a time; ConfigError if the batch does not divide."""
+    parts = team.world * config.accumulate
+    if config.batch_size % parts:
+        team.fail(
+            ConfigError(
+                f"a batch of {config.batch_size} cannot be cut into {team.world} processes x "
+                f"{config.accumulate} parts (--accumulate)",
+                f"take a --batch-size that {parts} divides, e.g. "
+                f"{-(-config.batch_size // parts) * parts}",
+            )
+        )
+    if team.sharding == "fsdp" and config.optimizer == "muon":
+        team.fail(ConfigError("muon needs whole matrices", "--sharding ddp, or another optimizer"))
+    return config.batch_size // parts
+
 
 def joined(parts: list[Losses]) -> Losses:
     """The losses of a step that was taken in equal parts."""
     if len(parts) == 1:
         return parts[0]
-    rows: dict[str, Tensor | None] = {}
+    rows: dict[str, Any] = {}
     for name in Losses._fields[1:]:
         values = [getattr(part, name) for part in parts]
         rows[name] = None if values[0] is None else torch.cat(values)
@@ -128,25 +197,38 @@ def train(
     *,
     device: str | torch.device = "cpu",
     progress: Progress = silent,
+    warn: Callable[[str], None] = silently,
+    networks: Networks | None = None,
 ) -> Trained:
     """Train, or go on training, into the run folder ``out`` (DESIGN: "What a run is").
 
     ``data`` is a folder, or a URL whose shards are streamed. Raises XmdptError if ``out`` holds
     another run, if the loss is no number, or if ``data`` is no prepared dataset. On an interrupt
     the state is saved first.
+
+    ``warn`` is told of what a run goes on in spite of: a toy dataset for another recipe, a shard
+    that breaks (it is skipped, see ``data.skipping``; ``Trained.skipped`` counts its pairs).
+    ``networks``: where the encoders of ``config.online`` are, if not where the dataset says.
+    Under torchrun every process calls this, and all train one model; rank 0 alone writes.
     """
-    dataset = PairDataset(data, "train")
-    with only_process(out):
-        begin_run(out, config, dataset)
-        trainer = Trainer(config, dataset, device)
-        found = checkpoint.latest(out / "checkpoints")
+    team = Team.start(device, config.sharding, large=config.size in LARGE)
+    with team.together(), ExitStack() as held:
+        # a run that goes on may have to do without a shard, as before; a new one has to be whole
+        dataset = PairDataset(data, "train", lenient=(out / "checkpoints").is_dir())
+        for note in check_dataset(config, dataset.manifest, data):
+            warn(note)
+        team.on_first(lambda: _begin(held, out, config, dataset))
+        trainer = Trainer(config, dataset, device, team)
+        found = team.on_first(lambda: checkpoint.latest(out / "checkpoints"))
         if found is not None:
-            state = checkpoint.load(found, trainer.model, trainer.ema.model, trainer.optimizers)
-            trainer.done = int(state["step"])
+            models = (trainer.model, trainer.ema.model)
+            state = checkpoint.load(found, *models, trainer.optimizers, team)
+            trainer.done, trainer.skipped = int(state["step"]), int(state.get("skipped", 0))
         first, began = trainer.done, time.perf_counter()
-        log = Log(out, trainer.done, config.log_every)
+        log = Log(out, trainer.done, config.log_every, team)
         try:
-            _run(trainer, out, log, progress)
+            loader = trainer.loader(networks, warn)
+            _run(trainer, loader, out, log, progress if team.first else silent)
         except KeyboardInterrupt:
             if trainer.done > first:
                 _save(out, trainer)
@@ -154,31 +236,47 @@ def train(
         finally:
             log.close()
         seconds = time.perf_counter() - began
-        export(out / "model", trainer.ema.model, config, dataset.manifest, trainer.done)
+        model = trainer.averaged()
+        if model is not None:
+            export(out / "model", model, config, dataset.manifest, trainer.done)
+        team.barrier()  # what is said to be done is there
     rate = (trainer.done - first) / seconds
-    return Trained(out / "model", trainer.done, log.last, seconds, rate)
+    return Trained(out / "model", trainer.done, log.last, seconds, rate, trainer.skipped)
 
 
-def _run(trainer: Trainer, out: Path, log: Log, progress: Progress) -> None:
+def _begin(held: ExitStack, out: Path, config: TrainConfig, dataset: PairDataset) -> None:
+    held.enter_context(only_process(out))
+    begin_run(out, config, dataset)
+
+
+def _run(trainer: Trainer, loader: StepLoader, out: Path, log: Log, progress: Progress) -> None:
     """Step until ``config.steps`` are done, saving as often as configured."""
-    config = trainer.config
+    config, team = trainer.config, trainer.team
     progress("train", trainer.done, config.steps)
     if trainer.done >= config.steps:
         return
-    with closing(prefetch(trainer.loader(), trainer.done * config.accumulate)) as batches:
+    start, pin = trainer.done * config.accumulate, trainer.device.type == "cuda"
+    reading = closing(prefetch(loader, start, pin=pin))
+    with reading as batches, team.interruptible() as interrupted:
         while trainer.done < config.steps:
             losses = trainer.step(batches)
             log.add(losses, trainer.done)
             saving = trainer.done % config.checkpoint_every == 0 or trainer.done == config.steps
             # reading a loss waits for the device: only where it was read anyhow, or before a save
-            if not math.isfinite(log.last) or (saving and not bool(losses.total.isfinite())):
-                raise XmdptError(
-                    f"the loss is no number any more at step {trainer.done}",
-                    "the last good checkpoint is kept; try a lower --learning-rate in a new --out",
+            poor = saving and not bool(losses.total.isfinite())
+            if not math.isfinite(log.last) or (saving and team.any(poor)):
+                team.fail(
+                    XmdptError(
+                        f"the loss is no number any more at step {trainer.done}",
+                        "the last good checkpoint is kept; try a lower --learning-rate in a new "
+                        "--out",
+                    )
                 )
             if saving:
                 _save(out, trainer)
             progress("train", trainer.done, config.steps, loss=log.last)
+            if interrupted():
+                raise KeyboardInterrupt
 
 
 def _save(out: Path, trainer: Trainer) -> None:
@@ -188,6 +286,8 @@ def _save(out: Path, trainer: Trainer) -> None:
         trainer.model,
         trainer.ema.model,
         trainer.optimizers,
-        {"seed": trainer.config.seed},
+        {"seed": trainer.config.seed, "skipped": trainer.skipped},
         trainer.config.keep_checkpoints,
+        trainer.config.keep_every,
+        trainer.team,
     )

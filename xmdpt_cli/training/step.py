@@ -75,7 +75,6 @@ class StepBatch(Batch):
     """A batch with its random numbers."""
 
     draws: Draws | None = None
-    target_tokens: Tensor | None = None  # (N, L, 1536), the target's own DINOv2 tokens
 
 
 class StepLoader:
@@ -100,10 +99,17 @@ class StepLoader:
     def batch(self, step: int, out: Batch | None = None) -> StepBatch:
         """The batch of micro step ``step``."""
         batch = self.loader.batch(step, out)
-        count = len(batch.pairs)
+        return with_draws(batch, self.draws(step, len(batch.pairs)))
+
+    def draws(self, step: int, count: int) -> Draws:
+        """The random numbers of micro step ``step``."""
         first = (step * self.world + self.rank) * count
-        draws = Draws.of(self.seed, range(first, first + count), self.latent_shape, self.tokens)
-        return StepBatch(**{f.name: getattr(batch, f.name) for f in fields(Batch)}, draws=draws)
+        return Draws.of(self.seed, range(first, first + count), self.latent_shape, self.tokens)
+
+
+def with_draws(batch: Batch, draws: Draws | None) -> StepBatch:
+    """The batch with its random numbers."""
+    return StepBatch(**{f.name: getattr(batch, f.name) for f in fields(Batch)}, draws=draws)
 
 
 def mask_ratio(config: TrainConfig, step: int) -> float:

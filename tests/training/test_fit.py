@@ -1,0 +1,241 @@
+"""What does not fit together is named before a run begins, with what helps."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from xmdpt_cli.config import TrainConfig
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.model import XMDPT
+from xmdpt_cli.training.fit import (
+    check_dataset,
+    check_model,
+    is_out_of_memory,
+    largest_batch,
+    settings_of,
+    too_large,
+)
+
+PAPER = TrainConfig(resolution=256, source_encoder="dinov2-giant", pose_encoder="dinov2-base")
+MANIFEST: dict[str, Any] = {
+    "resolution": 256,
+    "toy": False,
+    "tokens": "bf16",
+    "encoders": {
+        "vae": {"kind": "hub", "id": "stabilityai/sd-vae-ft-mse", "scale": 0.18215, "channels": 4},
+        "source": {"kind": "hub", "id": "facebook/dinov2-giant", "width": 1536},
+        "pose": {"kind": "hub", "id": "facebook/dinov2-base", "width": 768},
+    },
+}
+
+
+def manifest(**changes: Any) -> dict[str, Any]:
+    """The manifest above with ``part__key=value`` changes."""
+    made = copy.deepcopy(MANIFEST)
+    for name, value in changes.items():
+        part, _, key = name.partition("__")
+        if key:
+            made["encoders"][part][key] = value
+        else:
+            made[part] = value
+    return made
+
+
+# recipe and dataset
+
+
+def test_a_dataset_that_fits() -> None:
+    assert check_dataset(PAPER, MANIFEST, "data", tokens="bf16", channels=4) == []
+    folder = {"source__kind": "local", "source__id": "/weights/giant"}
+    assert check_dataset(PAPER, manifest(**folder), "data") == []
+    anything = TrainConfig()
+    other = manifest(resolution=512, source__id="other/vit", tokens="fp8", vae__channels=16)
+    assert check_dataset(anything, other, "data") == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"resolution": 512}, "pictures of 256 px (the dataset's: 512 px)"),
+        (
+            {"source__id": "facebook/dinov2-large"},
+            "source tokens of dinov2-giant (the dataset's: dinov2-large)",
+        ),
+        (
+            {"pose__kind": "local", "pose__id": "/weights/dino", "pose__width": 1024},
+            "pose tokens of dinov2-base (the dataset's: /weights/dino)",
+        ),
+        ({"tokens": "fp8"}, "tokens stored as bf16 (the dataset's: fp8)"),
+        ({"vae__channels": 16}, "latent channels: 4 (the dataset's: 16)"),
+    ],
+)
+def test_a_dataset_made_for_something_else(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(XmdptError, match=r"^data does not fit") as error:
+        check_dataset(PAPER, manifest(**changes), "data", tokens="bf16", channels=4)
+    assert named in error.value.message
+    assert error.value.message.count("(the dataset's") == 1
+    assert error.value.hint == (
+        "make the right one: xmdpt prepare --root ROOT --out OUT --size 256 "
+        "--dino-source facebook/dinov2-giant --dino-pose facebook/dinov2-base --tokens bf16"
+    )
+    toy = manifest(**changes, toy=True)
+    (said,) = check_dataset(PAPER, toy, "data", tokens="bf16", channels=4)
+    assert named in said
+    assert "toy" in said
+
+
+def test_a_dataset_of_another_kind_of_encoder() -> None:
+    with pytest.raises(XmdptError, match="does not say which VAE") as error:
+        check_dataset(PAPER, {"resolution": 256, "encoders": {"name": "random"}}, "data")
+    assert "xmdpt prepare" in error.value.hint
+
+
+# model and weights
+
+
+def tiny(**more: Any) -> XMDPT:
+    return XMDPT.from_size("tiny", **{"latent_size": 8, **more})
+
+
+def test_the_same_model_passes(tmp_path: Path) -> None:
+    tiny().save_pretrained(tmp_path / "model")
+    check_model(tiny(mask_ratio=0.5), tmp_path / "model")
+    save_file(tiny().state_dict(), tmp_path / "model.safetensors")
+    check_model(tiny(), tmp_path)
+    check_model(tiny(), tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("sidecar", [True, False])
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"depth": 6}, ["depth 4, asked for 6"]),
+        ({"width": 64, "heads": 2}, ["width 128, asked for 64", "heads 4, asked for 2"]),
+        ({"latent_size": 16}, ["latent_size 8, asked for 16"]),
+        ({"latent_channels": 16}, ["latent_channels 4, asked for 16"]),
+        ({"patch": 4}, ["patch 2, asked for 4"]),
+        ({"conditioning": "tokens"}, ["conditioning vector, asked for tokens"]),
+        ({"pose_width": 64, "pose_length": 17}, ["pose_width 768", "pose_length 257"]),
+        ({"source_width": 64, "source_length": 17}, ["source_width 1536", "source_length 257"]),
+    ],
+)
+def test_another_model_is_named_setting_by_setting(
+    tmp_path: Path, changes: dict[str, Any], named: list[str], sidecar: bool
+) -> None:
+    if sidecar:
+        tiny().save_pretrained(tmp_path)
+    else:
+        save_file(tiny().state_dict(), tmp_path / "model.safetensors")
+    with pytest.raises(XmdptError, match=r"holds another model \(size tiny\)") as error:
+        check_model(tiny(**changes), tmp_path)
+    for text in named:
+        assert text in error.value.message
+    assert error.value.message.count("asked for") == len(named)
+    assert "size mismatch" not in error.value.message
+
+
+def test_a_difference_no_shape_tells(tmp_path: Path) -> None:
+    save_file(tiny().state_dict(), tmp_path / "model.safetensors")
+    with pytest.raises(XmdptError, match=r"tensors differ, first mipnet\.") as error:
+        check_model(tiny(predictor="self"), tmp_path)
+    assert "(8, 52) there, (4, 52) asked for" in error.value.message
+
+
+def test_settings_are_read_off_the_shapes() -> None:
+    made = {"latent_size": 16, "latent_channels": 8, "pose_width": 48, "source_length": 10}
+    for conditioning in ("vector", "tokens"):
+        model = tiny(**made, conditioning=conditioning)
+        found = settings_of({k: tuple(v.shape) for k, v in model.state_dict().items()})
+        assert found == {k: model._hub_mixin_config[k] for k in found}
+        assert found.keys() >= {*made, "depth", "width", "heads", "patch", "conditioning"}
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights at all", None])
+def test_files_that_are_no_weights(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(XmdptError, match="cannot read"):
+        check_model(tiny(), tmp_path)
+
+
+# batch and memory
+
+
+class Machine:
+    """Has memory for ``room`` pairs; ``held`` are the tensors its steps made."""
+
+    def __init__(
+        self, room: int, kind: type[Exception] = torch.OutOfMemoryError, text: str = "CUDA ..."
+    ) -> None:
+        self.room, self.kind, self.text = room, kind, text
+        self.tried: list[int] = []
+        self.held: list[weakref.ref[torch.Tensor]] = []
+
+    def step(self, size: int) -> None:
+        assert all(ref() is None for ref in self.held), "an earlier try still holds memory"
+        tensor = torch.zeros(4)
+        self.held.append(weakref.ref(tensor))
+        self.tried.append(size)
+        if size > self.room:
+            raise self.kind(self.text)
+
+
+@pytest.mark.parametrize("start", [1, 2, 7, 24, 25, 64, 1000])
+def test_the_largest_batch_that_fits(start: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gc, "collect", lambda: 0)  # slow, and nothing here goes round in circles
+    for room in {1, 2, 3, 23, 24, 25, start - 1, start, start + 5} - {0}:
+        machine = Machine(room)
+        assert largest_batch(machine.step, start) == min(room, start)
+        assert machine.tried[0] == start
+        assert max(machine.tried) == start
+        assert len(machine.tried) == len(set(machine.tried)) <= 2 * start.bit_length() + 1
+
+
+def test_what_fits_at_once_is_tried_once() -> None:
+    machine = Machine(64)
+    assert largest_batch(machine.step, 64) == 64
+    assert machine.tried == [64]
+    machine = Machine(24)
+    largest_batch(machine.step, 64)
+    assert machine.tried[:3] == [64, 32, 16]  # halves first: small tries are cheap
+
+
+def test_nothing_fits_and_other_errors() -> None:
+    with pytest.raises(XmdptError, match="not even one pair fits"):
+        largest_batch(Machine(0).step, 8)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        largest_batch(Machine(3, RuntimeError, "shapes cannot be multiplied").step, 8)
+    with pytest.raises(ValueError, match="at least 1"):
+        largest_batch(Machine(3).step, 0)
+
+
+def test_what_counts_as_out_of_memory() -> None:
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(2**60, dtype=torch.uint8)  # the CPU allocator's own words
+    assert is_out_of_memory(error.value)
+    assert largest_batch(Machine(5, RuntimeError, str(error.value)).step, 8) == 5
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert not is_out_of_memory(RuntimeError("expected a tensor"))
+    assert not is_out_of_memory(KeyError("out of memory"))
+
+
+def test_a_batch_that_does_not_fit_says_what_does() -> None:
+    error = too_large(64, 24, torch.device("cpu"))
+    assert "batch of 64 does not fit in" in error.message
+    assert "largest that fits is 24" in error.message
+    # parts must be equal: 64 = 4 * 16
+    assert "--batch-size 64 --accumulate 4 " in error.hint
+    assert "or --batch-size 24" in error.hint
+    shared = too_large(64, 24, torch.device("cpu"), world=2)
+    assert "batch of 32 of each process" in shared.message
+    assert "--batch-size 64 --accumulate 2 " in shared.hint
+    assert "or --batch-size 48" in shared.hint

@@ -1,0 +1,54 @@
+"""300 steps of the real loop against the plain one."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from plain import train_plainly
+from safetensors.torch import load_file
+from small_data import CONFIG
+
+from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.training.loop import Trainer, train
+
+
+def test_300_steps_equal_the_equations(data: Path, tmp_path: Path) -> None:
+    steps = 300
+    config = dataclasses.replace(
+        CONFIG, steps=steps, learning_rate=1e-4, ema=0.99, ema_warmup=False, checkpoint_every=steps
+    )
+    trainer = Trainer(config, PairDataset(data))
+    start = {k: v.detach().clone() for k, v in trainer.model.state_dict().items()}
+    loader = trainer.loader()
+    losses, average = train_plainly(
+        start,
+        loader.batch,
+        steps,
+        config.learning_rate,
+        config.ema,
+        scale=trainer.scale,
+        drop=config.guidance_drop,
+        ratio=config.mask_ratio,
+        depth=len(trainer.model.tdnet.blocks),
+        heads=trainer.model.tdnet.bias.heads,
+    )
+    done = train(config, data, tmp_path / "run")
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, steps + 1))
+    found = np.array([row["loss"] for row in rows])
+    assert np.abs(found - np.array(losses)).max() < 1e-3
+    assert np.mean(losses[-50:]) < 0.8 * np.mean(
+        losses[:50]
+    )  # they are not equal for standing still
+    ema = load_file(done.model / "model.safetensors")
+    moved = max(float((ema[k] - start[k]).abs().max()) for k in start)
+    apart = max(float((ema[k] - average[k]).abs().max()) for k in start)
+    assert moved > 1e-3
+    assert apart < 1e-2 * moved
+    assert torch.isfinite(torch.stack([v.float().sum() for v in ema.values()])).all()
+    assert pytest.approx(losses[0], abs=1e-5) == found[0]

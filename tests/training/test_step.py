@@ -1,0 +1,194 @@
+"""One step: its random numbers, its parts, its losses, and how it compiles."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers.training_utils import compute_snr
+from small_data import CONFIG
+from torch._dynamo.testing import CompileCounter
+
+from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.diffusion import Schedule
+from xmdpt_cli.training.adan import Adan
+from xmdpt_cli.training.loop import Trainer
+from xmdpt_cli.training.step import Draws, align_target, inputs_of, mask_ratio
+
+
+def trainer(data: Path, **changes: Any) -> Trainer:
+    return Trainer(dataclasses.replace(CONFIG, **changes), PairDataset(data))
+
+
+def test_a_pairs_numbers_are_its_own() -> None:
+    whole = Draws.of(3, range(8, 16), (4, 8, 8), 16)
+    for part in (range(8, 12), range(12, 16), range(15, 16)):
+        alone = Draws.of(3, part, (4, 8, 8), 16)
+        for some, all_ in zip(alone, whole, strict=True):
+            assert torch.equal(some, all_[part.start - 8 : part.stop - 8])
+    assert not torch.equal(Draws.of(4, range(8, 16), (4, 8, 8), 16).noise, whole.noise)
+
+
+def test_what_is_drawn_is_normal_and_uniform() -> None:
+    draws = Draws.of(0, range(200), (4, 8, 8), 16)
+    flat = torch.cat([draws.target, draws.source, draws.noise]).flatten()
+    assert abs(float(flat.mean())) < 0.01
+    assert float(flat.std()) == pytest.approx(1.0, abs=0.01)
+    correlation = torch.corrcoef(torch.stack([d.flatten() for d in draws[:3]]))
+    assert float((correlation - torch.eye(3)).abs().max()) < 0.02
+    for values in (*draws.uniform.unbind(1), draws.tokens.flatten()):
+        assert float(values.min()) >= 0
+        assert float(values.max()) < 1
+        assert float(values.mean()) == pytest.approx(0.5, abs=0.08)
+
+
+def test_parts_of_a_batch_make_the_step_of_the_whole(data: Path) -> None:
+    """Accumulated gradients are the large batch's, so the weights move alike."""
+    whole = trainer(data, batch_size=8, optimizer="adamw")
+    loader = whole.loader()
+    losses = [whole.step(iter([loader.batch(i)])) for i in range(3)]
+    for accumulate in (2, 4):
+        parts = trainer(data, batch_size=8, accumulate=accumulate)
+        small = parts.loader()
+        for i in range(3):
+            batches = iter([small.batch(i * accumulate + k) for k in range(accumulate)])
+            found = parts.step(batches)
+            torch.testing.assert_close(found.total, losses[i].total, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(found.mse, losses[i].mse, rtol=1e-4, atol=1e-5)
+        for a, b in zip(parts.model.parameters(), whole.model.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=2e-5)
+
+
+def test_a_mask_ratio_drawn_per_step_fills_its_range() -> None:
+    config = dataclasses.replace(CONFIG, mask_ratio=0.3, mask_span=0.2)
+    ratios = torch.tensor([mask_ratio(config, step) for step in range(1000)])
+    assert float(ratios.min()) == pytest.approx(0.3, abs=0.005)
+    assert float(ratios.max()) == pytest.approx(0.5, abs=0.005)
+    assert float(ratios.mean()) == pytest.approx(0.4, abs=0.01)
+    assert mask_ratio(CONFIG, 7) == CONFIG.mask_ratio
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v"])
+def test_min_snr_weights_are_the_papers(prediction: str) -> None:
+    """Against diffusers' signal-to-noise ratios and the rule of its training scripts."""
+    schedule = Schedule("linear", prediction)
+    t = torch.arange(0, 1000, 7)
+
+    class Scheduler:
+        alphas_cumprod = schedule.alpha_bar.float()
+
+    snr = compute_snr(Scheduler(), t)
+    capped = torch.minimum(snr, torch.full_like(snr, 5.0))
+    expected = capped / snr if prediction == "epsilon" else capped / (snr + 1)
+    torch.testing.assert_close(schedule.weight("min-snr", t), expected, rtol=1e-4, atol=1e-6)
+    assert torch.equal(schedule.weight("none", t), torch.ones(len(t)))
+
+
+def test_min_snr_weights_the_error_and_nothing_else(data: Path) -> None:
+    plain, weighted = trainer(data), trainer(data, loss_weighting="min-snr")
+    batch = plain.loader().batch(0)
+    inputs = inputs_of(batch, CONFIG, 0, plain.scale, plain.device)
+    a, b = plain.run(inputs), weighted.run(inputs)
+    assert torch.equal(a.mse, b.mse)
+    weight = Schedule().weight("min-snr", inputs.timesteps)
+    assert a.masked_mse is not None
+    assert a.masked_vb is not None
+    expected = (weight * (a.mse + a.masked_mse) + a.vb + a.masked_vb).mean()
+    torch.testing.assert_close(b.total.detach(), expected)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+def test_adan_by_its_formula(decay: float) -> None:
+    """Algorithm 1 of the paper with the bias corrections of its published code, in float64."""
+    rng = torch.Generator().manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(5, 3, generator=rng, dtype=torch.float64))
+    optimizer = Adan([weight], lr=0.1, weight_decay=decay)
+    x = weight.detach().clone()
+    m, v, n = (torch.zeros_like(x) for _ in range(3))
+    b1, b2, b3 = 0.02, 0.08, 0.01  # as the paper writes them
+    before = None
+    for k in range(1, 6):
+        g = torch.randn(5, 3, generator=rng, dtype=torch.float64)
+        weight.grad = g.clone()
+        optimizer.step()
+        change = torch.zeros_like(g) if before is None else g - before
+        m = (1 - b1) * m + b1 * g
+        v = (1 - b2) * v + b2 * change
+        n = (1 - b3) * n + b3 * (g + (1 - b2) * change) ** 2
+        c1, c2, c3 = (1 - (1 - b) ** k for b in (b1, b2, b3))
+        eta = 0.1 / ((n / c3).sqrt() + 1e-8)
+        x = (x - eta * (m / c1 + (1 - b2) * v / c2)) / (1 + 0.1 * decay)
+        before = g
+        torch.testing.assert_close(weight.detach(), x, rtol=1e-5, atol=1e-6)
+
+
+def test_alignment_takes_the_patches_in_the_latents_order() -> None:
+    tokens = torch.arange(17.0)[None, :, None]  # CLS is 0, patches 1 to 16 by rows
+    same = align_target(tokens, 4)
+    assert same is not None
+    assert same[0, :, 0].tolist() == list(range(1, 17))
+    double = align_target(tokens, 8)
+    assert double is not None
+    grid = double[0, :, 0].reshape(8, 8)
+    assert bool((grid.diff(dim=0) >= 0).all() and (grid.diff(dim=1) >= 0).all())
+    assert float(grid.mean()) == pytest.approx(8.5)
+
+
+def test_alignment_learns_the_targets_tokens(data: Path) -> None:
+    """REPA's term is 1 - cosine; it rises when trained, and the tokens are the target's."""
+    run = trainer(data, align_weight=0.5, align_block=2)
+    loader = run.loader()
+    batch = loader.batch(0)
+    inputs = inputs_of(batch, run.config, 0, run.scale, run.device)
+    dataset = run.dataset
+    assert inputs.target_tokens is not None
+    key, views = batch.pairs[0].split("/")
+    target = dataset.tensor(key, views.split(">")[1], "source_tokens" + "_flip" * batch.flipped[0])
+    assert torch.equal(inputs.target_tokens[0], target)
+    losses = run.run(inputs)
+    plain = losses.mse + losses.vb
+    assert losses.masked_mse is not None
+    assert losses.masked_vb is not None
+    assert losses.align is not None
+    total = plain + losses.masked_mse + losses.masked_vb + 0.5 * (1 - losses.align)
+    torch.testing.assert_close(losses.total.detach(), total.mean())
+    first = float(losses.align.mean())
+    for _ in range(10):
+        run.step(iter([batch]))
+    again = run.run(inputs).align
+    assert again is not None
+    assert float(again.mean()) > first + 0.1
+
+
+@pytest.mark.parametrize("conditioning", ["vector", "tokens"])
+def test_a_step_is_one_graph_and_compiles_once(data: Path, conditioning: str) -> None:
+    run = trainer(data, conditioning=conditioning)
+    counter = CompileCounter()
+    plain = run.run
+    compiled = torch.compile(plain, backend=counter, fullgraph=True, dynamic=False)
+    loader = run.loader()
+    batch = loader.batch(0)
+    inputs = inputs_of(batch, run.config, 0, run.scale, run.device)
+    torch.testing.assert_close(compiled(inputs).total, plain(inputs).total)
+    run.run = compiled
+    for step in range(1, 5):
+        run.step(iter([loader.batch(step)]))
+    assert counter.frame_count == 1
+
+
+def test_gradients_do_not_depend_on_how_attention_is_computed(data: Path) -> None:
+    """The fused kernel under a bias that learns (GPUs take it) against the explicit product."""
+    from xmdpt_cli.model.attention import attend
+
+    rng = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, 3, 5, 8, generator=rng, requires_grad=True) for _ in range(3))
+    bias = torch.randn(3, 5, 5, generator=rng, requires_grad=True)
+    out = attend(q, k, v, bias)
+    grads = torch.autograd.grad(out.square().sum(), (q, k, v, bias))
+    fused = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    expected = torch.autograd.grad(fused.square().sum(), (q, k, v, bias))
+    for a, b in zip(grads, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)

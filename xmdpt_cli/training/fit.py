@@ -1,0 +1,257 @@
+"""What must fit together before a run begins: recipe and dataset, model and weights, batch and
+memory. What does not is named, with the command that helps."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.files import human_bytes
+from xmdpt_cli.model.xmdpt import SIZES, XMDPT
+
+#: DINOv2's token widths: a local folder says no more about which one it is
+_WIDTHS = {"dinov2-small": 384, "dinov2-base": 768, "dinov2-large": 1024, "dinov2-giant": 1536}
+
+# recipe and dataset
+
+
+class Asks(Protocol):
+    """What a recipe asks of its dataset (``TrainConfig`` does); 0 and "" ask nothing."""
+
+    @property
+    def resolution(self) -> int: ...
+    @property
+    def source_encoder(self) -> str: ...
+    @property
+    def pose_encoder(self) -> str: ...
+
+
+def check_dataset(
+    recipe: Asks,
+    manifest: Mapping[str, Any],
+    place: str | Path,
+    *,
+    tokens: str = "",
+    channels: int = 0,
+) -> list[str]:
+    """XmdptError where the dataset at ``place`` is not what the recipe was made for.
+
+    ``tokens``: "bf16" or "fp8", how the DINOv2 tokens must be stored; ``channels``: of the VAE's
+    latents. Toy datasets train any recipe: what differs is returned, to be said.
+    """
+    encoders = manifest["encoders"]
+    if "vae" not in encoders or "scale" not in encoders["vae"]:
+        raise XmdptError(
+            f"{place} does not say which VAE made its latents, nor their scale",
+            _prepare_command(recipe, manifest, tokens),
+        )
+    asked = [
+        ("pictures of", f"{recipe.resolution} px", f"{manifest['resolution']} px"),
+        ("source tokens of", recipe.source_encoder, _encoder(encoders, "source", recipe)),
+        ("pose tokens of", recipe.pose_encoder, _encoder(encoders, "pose", recipe)),
+        ("tokens stored as", tokens, str(manifest.get("tokens", "bf16"))),
+        ("latent channels:", f"{channels}", str(encoders["vae"].get("channels", channels))),
+    ]
+    given = [recipe.resolution, recipe.source_encoder, recipe.pose_encoder, tokens, channels]
+    wrong = [
+        f"{what} {wanted} (the dataset's: {has})"
+        for (what, wanted, has), asks in zip(asked, given, strict=True)
+        if asks and wanted != has
+    ]
+    if not wrong:
+        return []
+    message = f"the recipe asks for {'; '.join(wrong)}"
+    if manifest.get("toy"):
+        return [f"{message}: accepted, as {place} was made with toy encoders"]
+    raise XmdptError(f"{place} does not fit: {message}", _prepare_command(recipe, manifest, tokens))
+
+
+def _encoder(encoders: Mapping[str, Any], part: str, recipe: Asks) -> str:
+    """The name of what made a part's tokens; the recipe's own name if it may well be that."""
+    wanted = recipe.source_encoder if part == "source" else recipe.pose_encoder
+    made = encoders.get(part) or {}
+    name = str(made.get("id", "unknown")).rstrip("/").rsplit("/", 1)[-1]
+    if made.get("kind") == "local" and name != wanted:  # a folder has any name
+        return wanted if made.get("width") == _WIDTHS.get(wanted, 0) else str(made["id"])
+    return name
+
+
+def _prepare_command(recipe: Asks, manifest: Mapping[str, Any], tokens: str) -> str:
+    """The command that makes a dataset for the recipe."""
+    parts = [f"xmdpt prepare --root ROOT --out OUT --size {_size(recipe, manifest)}"]
+    for option, name in (
+        ("--dino-source", recipe.source_encoder),
+        ("--dino-pose", recipe.pose_encoder),
+    ):
+        if name:
+            parts.append(f"{option} {name if '/' in name else f'facebook/{name}'}")
+    if tokens:
+        parts.append(f"--tokens {tokens}")
+    return "make the right one: " + " ".join(parts)
+
+
+def _size(recipe: Asks, manifest: Mapping[str, Any]) -> int:
+    return recipe.resolution or int(manifest["resolution"])
+
+
+# model and weights
+
+
+def check_model(model: XMDPT, path: str | Path) -> None:
+    """XmdptError, setting by setting, if ``path`` holds the weights of another model.
+
+    ``path`` is a model folder, a checkpoint's folder, or a safetensors file. Only its
+    config.json, or the header of its weights, is read: milliseconds.
+    """
+    path = Path(path)
+    weights = path if path.is_file() else path / "model.safetensors"
+    wanted = model._hub_mixin_config
+    assert isinstance(wanted, dict)
+    try:
+        shapes = _shapes(weights)
+        sidecar = weights.with_name("config.json")
+        has = json.loads(sidecar.read_text()) if sidecar.is_file() else settings_of(shapes)
+    except (OSError, ValueError, SafetensorError) as err:
+        raise XmdptError(f"cannot read {weights}: {err}", "copy it again") from None
+    differs = {k: v for k, v in has.items() if k in wanted and wanted[k] != v}
+    differs.pop("mask_ratio", None)  # no weight follows from it
+    if differs:
+        named = "; ".join(f"{k} {v}, asked for {wanted[k]}" for k, v in differs.items())
+        raise XmdptError(
+            f"{path} holds another model{_called(has)}: {named}",
+            "give the settings it was trained with, or the folder of the model you mean",
+        )
+    own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    wrong = sorted(n for n in own.keys() | shapes.keys() if own.get(n) != shapes.get(n))
+    if wrong:
+        first = wrong[0]
+        raise XmdptError(
+            f"{path} holds another model: {len(wrong)} tensors differ, first {first}: "
+            f"{shapes.get(first, 'absent')} there, {own.get(first, 'absent')} asked for",
+            "give the settings it was trained with, or the folder of the model you mean",
+        )
+
+
+def _called(settings: Mapping[str, Any]) -> str:
+    built = tuple(settings.get(name) for name in ("depth", "width", "heads"))
+    return next((f" (size {name})" for name, size in SIZES.items() if size == built), "")
+
+
+def _shapes(weights: Path) -> dict[str, tuple[int, ...]]:
+    with safe_open(weights, framework="pt") as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+
+
+def settings_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """``XMDPT``'s arguments as far as the shapes of its tensors tell them."""
+    found: dict[str, Any] = {}
+    blocks = {int(m[1]) for name in shapes if (m := re.match(r"tdnet\.blocks\.(\d+)\.", name))}
+    found["depth"] = len(blocks)
+    if "tdnet.patch_embed.proj.weight" in shapes:
+        found["width"], channels, patch, _ = shapes["tdnet.patch_embed.proj.weight"]
+        found |= {"latent_channels": channels, "patch": patch}
+        if "tdnet.position" in shapes:
+            found["latent_size"] = round(shapes["tdnet.position"][1] ** 0.5) * patch
+    if "tdnet.bias.table" in shapes and blocks:
+        found["heads"] = shapes["tdnet.bias.table"][0] // len(blocks)
+    for part, network in (("pose", "pose"), ("source", "global")):
+        if f"canet.{part}_mlp.0.weight" in shapes:
+            found[f"{part}_width"] = shapes[f"canet.{part}_mlp.0.weight"][1]
+        if f"canet.{network}_conv.0.weight" in shapes:
+            found[f"{part}_length"] = shapes[f"canet.{network}_conv.0.weight"][1]
+    found["vector"] = any(name.startswith("canet.") for name in shapes)
+    joined = any(name.startswith("tdnet.conditions.") for name in shapes)
+    return found | {"conditioning": "tokens" if joined else "vector"}
+
+
+# batch and memory
+
+_NO_MEMORY = re.compile(
+    "out of memory|can't allocate memory|not enough memory|ALLOC_FAILED|Cannot allocate memory",
+    re.IGNORECASE,
+)
+
+
+def is_out_of_memory(err: BaseException) -> bool:
+    """Whether an error says that memory, of a GPU or of this machine, is used up."""
+    if isinstance(err, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(err, RuntimeError) and bool(_NO_MEMORY.search(str(err)))
+
+
+def largest_batch(try_step: Callable[[int], None], start: int) -> int:
+    """The largest number of pairs, at most ``start``, for which ``try_step`` has memory.
+
+    Halves until one fits, then closes in from both sides. What a try leaves is freed before the
+    next. Other errors pass; XmdptError if not even one pair fits.
+    """
+    if start < 1:
+        raise ValueError(f"start must be at least 1, not {start}")
+    fits, too_many = 0, start + 1
+    size = start
+    while too_many - fits > 1:
+        if _fits(try_step, size):
+            fits = size
+        else:
+            too_many = size
+        size = too_many // 2 if fits == 0 else (fits + too_many) // 2
+    if fits == 0:
+        raise XmdptError(
+            "not even one pair fits into the memory there is",
+            "choose a smaller --size, or a dataset of smaller pictures",
+        )
+    return fits
+
+
+def _fits(try_step: Callable[[int], None], size: int) -> bool:
+    try:
+        try_step(size)
+        return True
+    except Exception as err:
+        if not is_out_of_memory(err):
+            raise
+    free_memory()  # the error is gone by now, and with it the frames that held tensors
+    return False
+
+
+def free_memory() -> None:
+    """Give back what nothing refers to any more, caches included."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def too_large(
+    batch_size: int, largest: int, device: torch.device, world: int = 1, per_step: int = 1
+) -> XmdptError:
+    """The error for a batch that does not fit.
+
+    ``batch_size``: pairs of an optimizer step, over ``world`` processes; ``largest``: pairs that
+    one process has memory for at a time; ``per_step``: parts the batch was already taken in.
+    """
+    share = batch_size // world
+    parts = next(n for n in range(1, share + 1) if share % n == 0 and share // n <= largest)
+    at_once = share // per_step
+    where = "of each process " if world > 1 else ""
+    return XmdptError(
+        f"a batch of {at_once} {where}does not fit in {memory_of(device)}; the largest that fits "
+        f"is {largest}",
+        f"--batch-size {batch_size} --accumulate {parts} makes the same steps in parts of "
+        f"{share // parts}; or --batch-size {largest * world}",
+    )
+
+
+def memory_of(device: torch.device) -> str:
+    """All the memory a device has, for people: "80.0 GB"."""
+    if device.type == "cuda":
+        return human_bytes(torch.cuda.get_device_properties(device).total_memory)
+    return human_bytes(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))

@@ -1,0 +1,162 @@
+"""``--online``: features from the pictures in every step, with fresh crops: the published recipe.
+
+The shards give pictures and keypoints, not features. Threads decode, crop and draw ahead
+(``data.views``); the encoders run where the model does, in the thread that trains.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xmdpt_cli.data.batch import Batch
+from xmdpt_cli.data.crops import Crop, draw_crop
+from xmdpt_cli.data.loader import TrainLoader
+from xmdpt_cli.data.pairs import PairDataset
+from xmdpt_cli.data.skipping import Skipping, skipping_or_not
+from xmdpt_cli.data.views import Views, load_views
+from xmdpt_cli.encoders.bundle import Encoders
+from xmdpt_cli.encoders.dino import Dino, pose_input
+from xmdpt_cli.encoders.vae import VAE, to_signed
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.stores import is_url
+
+# part of a manifest's "encoders" -> its folder beside a toy dataset, and the option that names it
+_PARTS = {
+    "vae": ("vae", "--vae"),
+    "source": ("dino_source", "--dino-source"),
+    "pose": ("dino_pose", "--dino-pose"),
+}
+
+
+class OnlineLoader:
+    """``TrainLoader`` that computes the features: same arguments, same pairs, same interface.
+
+    The pairs, and which are swapped and mirrored, are those of ``TrainLoader`` with the same
+    arguments. Both pictures of a pair get a crop of their own (``data.crops``), which follows
+    from (seed, the pair's number, role): a run that goes on, other ranks, and accumulating
+    over several batches change nothing. ``crops=False`` leaves the pictures as prepared; then the
+    features are the cached ones, up to the precision those are stored in.
+
+    Features come on the encoders' device: moments as float32, tokens as bfloat16. The networks
+    run in the types they were loaded in, without autocast.
+    """
+
+    def __init__(
+        self,
+        dataset: PairDataset,
+        encoders: Encoders,
+        batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        swap: bool = True,
+        flip: bool = True,
+        pose_maps: bool = False,
+        skipping: Skipping | None = None,
+        target_tokens: bool = False,
+        crops: bool = True,
+    ) -> None:
+        self.order = TrainLoader(dataset, batch_size, seed, rank, world, swap, flip)
+        self.dataset, self.encoders, self.pose_maps = dataset, encoders, pose_maps
+        self.skipping, self.crops, self.seed = skipping, crops, seed
+        self.target_tokens = target_tokens
+        self.device = encoders.vae.device
+
+    def batch(self, step: int, out: Batch | None = None) -> Batch:
+        """The batch of this rank at ``step`` (from 0): always the same one. ``out`` is not used."""
+        return self.encode(self.read(step))
+
+    def read(self, step: int, out: Views | None = None) -> Views:
+        """The first half: pictures of that batch, on the CPU. Any thread may call it."""
+        read = partial(load_views, self.dataset, crop=self._crop, pose_maps=self.pose_maps, out=out)
+        return skipping_or_not(self.skipping, self.order.draws(step), read)
+
+    def _crop(self, number: int, role: str) -> Crop:
+        size = self.dataset.resolution
+        return draw_crop(self.seed, number, role, size) if self.crops else Crop(size)
+
+    @torch.no_grad()
+    def encode(self, views: Views) -> Batch:
+        """The second half: pictures to features, on the current stream of the device."""
+        count = len(views.pairs)
+        pictures = views.pictures.to(self.device, non_blocking=True)
+        poses = views.poses.to(self.device, non_blocking=True)
+        with torch.autocast(self.device.type, enabled=False):  # the caller's model may be in it
+            moments = self.encoders.vae.encode_moments(pictures)
+            seen = pictures if self.target_tokens else pictures[count:]
+            tokens = self.encoders.source.tokens(to_signed(seen)).bfloat16()
+            pose_tokens = self.encoders.pose.tokens(pose_input(poses))
+        return Batch(
+            target_moments=moments[:count],
+            source_moments=moments[count:],
+            pose_tokens=pose_tokens.bfloat16(),
+            source_tokens=tokens[-count:],
+            pairs=views.pairs,
+            flipped=views.flipped,
+            pose_map=views.pose_map,
+            source_pose_map=views.source_pose_map,
+            target_tokens=tokens[:count] if self.target_tokens else None,
+            skipped=views.skipped,
+        )
+
+
+def find_encoders(
+    manifest: dict[str, Any],
+    near: str | Path,
+    *,
+    vae: str | None = None,
+    source: str | None = None,
+    pose: str | None = None,
+    device: str | torch.device = "cpu",
+) -> Encoders:
+    """The networks that made a dataset's features, in the number types they made them in.
+
+    ``manifest`` is the dataset's, ``near`` its place: toy encoders lie there. ``vae``, ``source``
+    and ``pose``: other places to look (hub id or folder), for the same networks: the model and
+    the statistics of its data belong to these. Raises XmdptError naming the network that is not
+    there, or is not the one (by sha256).
+    """
+    made, given = manifest["encoders"], {"vae": vae, "source": source, "pose": pose}
+    parts: dict[str, Any] = {}
+    for part, (folder, option) in _PARTS.items():
+        wanted = made.get(part) or {}
+        if "sha256" not in wanted or "dtype" not in wanted:
+            raise XmdptError(
+                f"{near} does not say which {part} encoder made its features",
+                "train from the cached features: without --online",
+            )
+        kind: type[VAE] | type[Dino] = VAE if part == "vae" else Dino
+        where, revision = _place(wanted, near, folder, option, given[part])
+        parts[part] = kind.load(
+            where, device=device, dtype=getattr(torch, wanted["dtype"]), revision=revision
+        )
+        found = parts[part].describe()
+        if found["sha256"] != wanted["sha256"]:
+            raise XmdptError(
+                f"{where} is not the {part} encoder that made {near}: its weights' sha256 is "
+                f"{found['sha256'][:12]}..., the dataset names {wanted['id']} with "
+                f"{wanted['sha256'][:12]}...",
+                f"give the right one as {option} DIR, or prepare the dataset again with this one",
+            )
+    return Encoders(**parts)
+
+
+def _place(
+    wanted: dict[str, Any], near: str | Path, folder: str, option: str, given: str | None
+) -> tuple[str, str | None]:
+    """Where to load a network from (hub id or folder), and its revision there."""
+    if given is not None:
+        return given, None
+    if wanted.get("kind") != "toy":
+        return str(wanted["id"]), wanted.get("revision")
+    beside = Path(near) / "encoders" / folder
+    if is_url(near) or not beside.is_dir():
+        raise XmdptError(
+            f"the toy encoder {wanted['id']} that made {near} is not beside it",
+            f"give its folder as {option} DIR",
+        )
+    return str(beside), None

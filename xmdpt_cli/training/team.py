@@ -1,0 +1,259 @@
+"""The processes that train together: torchrun starts them, Accelerate makes them a team.
+
+Accelerate gives rank, device and process groups, and the means of what is logged. It does not
+wrap the module: it can shard by FSDP2 on GPUs only and wants to swap the optimizer's parameters
+for that, and it takes precision and compilation from its own environment; here they follow from
+the run's settings alone, and what runs on GPUs is what the tests run on CPUs. Nor does it
+accumulate: counting the micro batches is one line of the loop, and its optimizer wrapper reads
+the device.
+"""
+
+from __future__ import annotations
+
+import atexit
+import inspect
+import os
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, NoReturn, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from xmdpt_cli.errors import ConfigError, XmdptError
+
+T = TypeVar("T")
+
+#: how long a process waits for the others: writing and reading back a checkpoint must fit
+PATIENCE = timedelta(minutes=20)
+SHARDINGS = ("auto", "ddp", "fsdp")
+
+
+@dataclass(frozen=True)
+class Team:
+    """This process among those that train together; ``Team()`` is a process alone.
+
+    Alone, nothing of torch.distributed is touched, and every method is what it says for one.
+    What is a collective must be called by all ranks in the same order.
+    """
+
+    rank: int = 0
+    world: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    sharding: str = "none"  # "ddp": a full copy a rank; "fsdp": weights, gradients, state in parts
+    accelerator: Any = None
+
+    @classmethod
+    def start(
+        cls,
+        device: str | torch.device = "cpu",
+        sharding: str = "auto",
+        large: bool = False,
+        patience: timedelta = PATIENCE,
+    ) -> Team:
+        """Join the team that torchrun (or ``accelerate launch``) started, or be alone.
+
+        ``device`` is asked for its kind only where there are several: every process of a machine
+        takes a GPU of its own. ``sharding`` "auto" means FSDP2 if the model is ``large``, else
+        DDP. A process that waits longer than ``patience`` for the others gives up.
+        """
+        if sharding not in SHARDINGS:
+            raise ConfigError(f"sharding is one of {', '.join(SHARDINGS)}, not {sharding!r}")
+        device = torch.device(device)
+        world = int(os.environ.get("WORLD_SIZE", "1"))
+        if "RANK" not in os.environ or world == 1:
+            return cls(device=device)
+        local, here = int(os.environ.get("LOCAL_RANK", "-1")), torch.cuda.device_count()
+        if local < 0:  # Accelerate would take such a process for one alone
+            raise ConfigError(
+                f"WORLD_SIZE is {world}, but LOCAL_RANK is missing", "start with torchrun"
+            )
+        if device.type == "cuda" and local >= here:
+            raise ConfigError(
+                f"process {local} of this machine finds {here} GPUs",
+                f"torchrun --nproc-per-node {here}, or --device cpu",
+            )
+        from accelerate import Accelerator
+        from accelerate.utils import InitProcessGroupKwargs
+
+        # flags and small objects go over the CPU's group: they must not wait for a GPU's work
+        backend = "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo"
+        accelerator = Accelerator(
+            cpu=device.type == "cpu",
+            mixed_precision="no",
+            kwargs_handlers=[InitProcessGroupKwargs(backend=backend, timeout=patience)],
+        )
+        assert accelerator.num_processes == world
+        atexit.register(accelerator.end_training)  # a second start in this process finds it alive
+        if sharding == "auto":
+            sharding = "fsdp" if large else "ddp"
+        return cls(accelerator.process_index, world, accelerator.device, sharding, accelerator)
+
+    @property
+    def first(self) -> bool:
+        """Whether this is rank 0, which alone writes, logs and draws bars."""
+        return self.rank == 0
+
+    def wrap(self, module: nn.Module, layers: Iterable[nn.Module] = ()) -> nn.Module:
+        """``module`` for training: its gradients become the means over all ranks.
+
+        All that is trained must happen inside ``module.forward``. ``layers`` are those of its
+        submodules (transformer blocks) whose weights are gathered at a time under FSDP2. Wrap
+        before making the optimizer: sharding replaces the parameters. The ranks' weights must be
+        equal already under FSDP2; DDP takes rank 0's.
+        """
+        if self.sharding == "fsdp":
+            return self.shard(module, layers)
+        if self.world == 1:
+            return module
+        ddp = nn.parallel.DistributedDataParallel
+        renamed = "forward_sync_buffers" in inspect.signature(ddp).parameters  # in torch 2.15
+        buffers: dict[str, Any] = {
+            "forward_sync_buffers" if renamed else "broadcast_buffers": False
+        }
+        return ddp(module, gradient_as_bucket_view=True, **buffers)  # our buffers never change
+
+    def shard(self, module: nn.Module, layers: Iterable[nn.Module] = ()) -> nn.Module:
+        """Under FSDP2 leave this rank its part of every weight, in place; otherwise nothing."""
+        if self.sharding != "fsdp":
+            return module
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        mesh = init_device_mesh(self.device.type, (self.world,))
+        for part in [*layers, module]:
+            # gathered in full precision, like DDP's copy: autocast rounds in both alike
+            fully_shard(part, mesh=mesh)
+        return module
+
+    def settle(self, module: nn.Module, loss: Callable[[], Tensor]) -> None:
+        """One pass whose gradients are thrown away: to be done once, before the first step.
+
+        DDP lays gradients out for sending anew after the first backward of a process, and with
+        three ranks or more the layout decides in which order they are added: without this the
+        first step after going on would round otherwise than in the undisturbed run.
+        """
+        if self.sharding == "ddp" and self.world > 2:
+            loss().backward()
+            module.zero_grad(set_to_none=True)
+
+    def no_sync(self, wrapped: nn.Module) -> AbstractContextManager[None]:
+        """Around forward and backward of all micro batches but the last: gradients add up here."""
+        inner = getattr(wrapped, "_orig_mod", wrapped)  # of torch.compile
+        if isinstance(inner, nn.parallel.DistributedDataParallel):
+            return inner.no_sync()
+        if self.sharding == "fsdp":
+            return _no_reduce(inner)
+        return nullcontext()
+
+    def mean(self, tensor: Tensor) -> Tensor:
+        """The mean over all ranks, in one collective; alone, ``tensor``."""
+        if self.world == 1:
+            return tensor
+        mean: Tensor = self.accelerator.reduce(tensor, "mean")
+        return mean
+
+    def any(self, flag: bool) -> bool:
+        """Whether a rank says so. All ranks wait for each other here, but for no GPU."""
+        if self.world == 1:
+            return flag
+        told = torch.tensor(int(flag))
+        torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
+        return bool(told)
+
+    def barrier(self) -> None:
+        """Wait until all ranks are here."""
+        self.any(False)
+
+    def on_first(self, work: Callable[[], T]) -> T:
+        """``work()`` on rank 0 alone; its result, or its error, on every rank."""
+        if self.world == 1:
+            return work()
+        told: list[Any] = [None, None]  # the result, the error
+        if self.first:
+            try:
+                told[0] = work()
+            except BaseException as err:  # an interrupt too: the others wait for an answer
+                told[1] = err if isinstance(err, XmdptError) else XmdptError(f"rank 0: {err!r}")
+                torch.distributed.broadcast_object_list(told, src=0)
+                raise
+        torch.distributed.broadcast_object_list(told, src=0)
+        if told[1] is not None:
+            self.fail(told[1])
+        result: T = told[0]
+        return result
+
+    def fail(self, err: XmdptError) -> NoReturn:
+        """Raise what all ranks have come to know; rank 0 is to say it for all."""
+        raise err if self.first else SharedError(err)
+
+    @contextmanager
+    def interruptible(self) -> Iterator[Callable[[], bool]]:
+        """Yields what tells whether somebody interrupted a rank: ask on all ranks, every step.
+
+        An interrupt between two collectives would leave the others waiting: it is only noted, and
+        all stop after the same step. Alone, it comes as KeyboardInterrupt, as ever.
+        """
+        if self.world == 1 or threading.current_thread() is not threading.main_thread():
+            yield lambda: self.any(False)
+            return
+        noted = False
+
+        def note(*_: object) -> None:
+            nonlocal noted
+            noted = True
+            signal.signal(signal.SIGINT, before)  # a second one comes through
+
+        before = signal.signal(signal.SIGINT, note)
+        try:
+            yield lambda: self.any(noted)
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What a rank hears when another one is gone or silent becomes an error of one line."""
+        try:
+            yield
+        except RuntimeError as err:
+            if self.world == 1 or not _is_lost(err):
+                raise
+            word = re.sub(r"^\[[^]]*\] ", "", str(err)).splitlines()[0]  # [place in gloo's source]
+            raise XmdptError(
+                f"rank {self.rank} of {self.world} lost another process of the team: {word}",
+                "that one's own error says why; the same command goes on from the last checkpoint",
+            ) from err
+
+
+class SharedError(XmdptError):
+    """An error of all ranks, on one that need not say it."""
+
+    def __init__(self, err: XmdptError) -> None:
+        super().__init__(err.message, err.hint)
+        self.exit_code = err.exit_code
+
+
+ALONE = Team()
+
+
+@contextmanager
+def _no_reduce(module: nn.Module) -> Iterator[None]:
+    from torch.distributed.fsdp import FSDPModule
+
+    assert isinstance(module, FSDPModule)
+    module.set_requires_gradient_sync(False)
+    try:
+        yield
+    finally:
+        module.set_requires_gradient_sync(True)
+
+
+def _is_lost(err: RuntimeError) -> bool:
+    """Gloo has no error class of its own: it says where in its source it gave up."""
+    distributed = isinstance(err, torch.distributed.DistError)
+    return distributed or any(word in str(err) for word in ("gloo", "NCCL", "Connection closed"))
