@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from xmdpt_cli.config import TrainConfig, dump, presets, resolve
+from xmdpt_cli.config import dump, presets, resolve
 from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.training.train_config import TrainConfig
 
 
 def write(path: Path, text: str) -> Path:

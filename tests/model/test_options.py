@@ -19,6 +19,8 @@ FORMS = [
     {"token_source": "dino"},
     {"token_source": "both", "token_source_by": "cross"},
     {"token_source": "none"},
+    {"token_source": "none", "token_source_by": "cross"},
+    {"token_source": "none", "token_source_by": "sequence"},
     {"token_pose": "concat"},
     {"token_pose": "keys"},
     {"token_pose": "keys", "token_source_by": "sequence"},

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from xmdpt_cli.config import TrainConfig
 from xmdpt_cli.data.deepfashion import find_dataset
 from xmdpt_cli.data.prepare import prepare_dataset
 from xmdpt_cli.data.synthetic import make_wardrobe
+from xmdpt_cli.training.train_config import TrainConfig
 
 CONFIG = TrainConfig(
     size="tiny", steps=6, batch_size=4, learning_rate=1e-3, ema=0.9, ema_warmup=True,

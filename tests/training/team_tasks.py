@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from xmdpt_cli.config import TrainConfig
 from xmdpt_cli.data.loader import Batch
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.training import checkpoint, loop
@@ -19,6 +18,7 @@ from xmdpt_cli.training.ema import Ema
 from xmdpt_cli.training.sharded import full, local
 from xmdpt_cli.training.step import StepBatch, StepLoader
 from xmdpt_cli.training.team import Team
+from xmdpt_cli.training.train_config import TrainConfig
 
 BATCH, STEPS = 12, 6
 

@@ -12,7 +12,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from xmdpt_cli.config import TrainConfig
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.training.fit import (
@@ -23,6 +22,7 @@ from xmdpt_cli.training.fit import (
     settings_of,
     too_large,
 )
+from xmdpt_cli.training.train_config import TrainConfig
 
 PAPER = TrainConfig(resolution=256, source_encoder="dinov2-giant", pose_encoder="dinov2-base")
 MANIFEST: dict[str, Any] = {

@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
-from xmdpt_cli.config import TrainConfig
 from xmdpt_cli.data.crops import Crop, crop_keypoints, crop_picture, draw_crop
 from xmdpt_cli.data.deepfashion import find_dataset
 from xmdpt_cli.data.loader import Batch, PairDataset, Skipping, TrainLoader, prefetch
@@ -29,6 +28,7 @@ from xmdpt_cli.encoders.toy import toy_encoders, toy_vae
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.training.loop import train
 from xmdpt_cli.training.online import OnlineLoader, find_encoders
+from xmdpt_cli.training.train_config import TrainConfig
 
 SIZE, N, SEED = 32, 6, 3
 

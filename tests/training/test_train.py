@@ -82,7 +82,7 @@ def test_killed_and_run_again(data: Path, tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; import dataclasses, torch\n"
         "torch.set_num_threads(1)\n"
-        "from xmdpt_cli.config import TrainConfig\n"
+        "from xmdpt_cli.training.train_config import TrainConfig\n"
         "from xmdpt_cli.training.loop import train\n"
         f"config = {dataclasses.replace(CONFIG, steps=steps, checkpoint_every=5)!r}\n"
         "train(config, Path(sys.argv[1]), Path(sys.argv[2]))\n"

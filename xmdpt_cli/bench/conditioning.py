@@ -15,8 +15,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from xmdpt_cli.config import TrainConfig, resolve
+from xmdpt_cli.config import resolve
 from xmdpt_cli.files import write_text
+from xmdpt_cli.training.train_config import TrainConfig
 
 PEOPLE, TEST_PEOPLE, VIEWS, SIZE = 400, 32, 4, 64  # the demo's
 MEASURES = ("ssim_256", "ssim_w51", "psnr", "torso_error", "iou")

@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from xmdpt_cli.bench.published import PublishedXMDPT
-from xmdpt_cli.config import TrainConfig
 from xmdpt_cli.diffusion import Schedule
 from xmdpt_cli.diffusion.loss import loss_terms
 from xmdpt_cli.model import XMDPT, Mask
 from xmdpt_cli.training.ema import Ema
 from xmdpt_cli.training.optimizer import make_optimizers
 from xmdpt_cli.training.step import Inputs, TrainStep
+from xmdpt_cli.training.train_config import TrainConfig
 
 Step = Callable[[], float]
 

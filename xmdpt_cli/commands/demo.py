@@ -11,9 +11,10 @@ import typer
 
 from xmdpt_cli import __version__
 from xmdpt_cli.commands.options import AsJson, plain, quiet_libraries
-from xmdpt_cli.config import TrainConfig, resolve
+from xmdpt_cli.config import resolve
 from xmdpt_cli.console import Talk, duration, table
 from xmdpt_cli.files import write_text
+from xmdpt_cli.training.train_config import TrainConfig
 
 if TYPE_CHECKING:
     from xmdpt_cli.metrics.report import Report

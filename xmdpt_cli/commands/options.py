@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import inspect
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +21,43 @@ Device = Annotated[
 DataDir = Annotated[
     str, typer.Option("--data", help="Prepared dataset (from xmdpt prepare): folder or URL.")
 ]
+
+
+def with_options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command that takes ``**flags`` an option for every field of a settings dataclass.
+
+    A flag that is not given is None. Help shows the field's text and default.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True)
+        parameters = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        for field in dataclasses.fields(kind):
+            given = {"bool": bool, "int": int, "float": float, "str": str}[str(field.type)]
+            default = "" if field.default == "" else f" [{_shown(field.default)}]"
+            text = field.metadata["help"].removesuffix(".") + default + "."
+            parameters.append(
+                inspect.Parameter(
+                    field.name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=None,
+                    annotation=Annotated[given | None, typer.Option(help=text)],
+                )
+            )
+
+        @functools.wraps(command)
+        def run(**arguments: Any) -> None:
+            command(**arguments)
+
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
+        return run
+
+    return decorate
+
+
+def _shown(default: Any) -> str:
+    return {True: "on", False: "off"}[default] if isinstance(default, bool) else str(default)
 
 
 def pick_device(name: str) -> str:

@@ -3,49 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from xmdpt_cli.commands.options import AsJson, DataDir, Device, pick_device, plain, quiet_libraries
-from xmdpt_cli.config import TrainConfig, dump, resolve
+from xmdpt_cli.commands.options import (
+    AsJson,
+    DataDir,
+    Device,
+    pick_device,
+    plain,
+    quiet_libraries,
+    with_options,
+)
+from xmdpt_cli.config import dump, resolve
 from xmdpt_cli.console import Talk, duration
 from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.training.train_config import TrainConfig
 
 
+@with_options(TrainConfig)
 def train(
     data: DataDir,
     out: Annotated[Path, typer.Option(help="Run folder to write, or to go on with.")],
     preset: Annotated[
-        str | None, typer.Option(help="A named recipe, e.g. paper/S-256, demo/tokens-64.")
+        str | None, typer.Option(help="A named recipe, e.g. paper/S-256, paper/table2a-mdt.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with a [train] table.")] = None,
-    size: Annotated[str | None, typer.Option(help="tiny, S, B, L or XL.")] = None,
-    conditioning: Annotated[
-        str | None, typer.Option(help="'vector' (the paper) or 'tokens' (our extension).")
-    ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps.")] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Pairs per step, over all processes.")
-    ] = None,
-    accumulate: Annotated[
-        int | None, typer.Option(min=1, help="Parts each process takes them in: less memory.")
-    ] = None,
-    sharding: Annotated[
-        str | None, typer.Option(help="Under torchrun: ddp, fsdp, or auto (fsdp for L and XL).")
-    ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="AdamW's learning rate.")] = None,
-    ema: Annotated[float | None, typer.Option(help="Decay of the weights' average.")] = None,
-    ema_warmup: Annotated[
-        bool | None, typer.Option(help="Start the average with a short memory (short runs).")
-    ] = None,
-    mask_ratio: Annotated[
-        float | None, typer.Option(help="Share of tokens hidden in the masked pass.")
-    ] = None,
-    precision: Annotated[str | None, typer.Option(help="fp32, bf16 or auto.")] = None,
-    online: Annotated[
-        bool | None, typer.Option(help="Features from the pictures, with fresh crops (published).")
-    ] = None,
     vae: Annotated[
         str | None, typer.Option(help="--online: the dataset's VAE, if it lies elsewhere.")
     ] = None,
@@ -55,31 +39,12 @@ def train(
     dino_pose: Annotated[
         str | None, typer.Option(help="--online: the pose DINOv2, if it lies elsewhere.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
-    checkpoint_every: Annotated[
-        int | None, typer.Option(min=1, help="Steps between checkpoints.")
-    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     device: Device = "auto",
     as_json: AsJson = False,
+    **flags: Any,
 ) -> None:
     """Train X-MDPT with both losses and an EMA; the same command again goes on where it was."""
-    flags = {
-        "size": size,
-        "conditioning": conditioning,
-        "steps": steps,
-        "batch_size": batch_size,
-        "accumulate": accumulate,
-        "sharding": sharding,
-        "learning_rate": learning_rate,
-        "ema": ema,
-        "ema_warmup": ema_warmup,
-        "mask_ratio": mask_ratio,
-        "precision": precision,
-        "online": online,
-        "seed": seed,
-        "checkpoint_every": checkpoint_every,
-    }
     recipe = resolve(TrainConfig, "train", flags, file=config, preset=preset)
     quiet_libraries()
     from xmdpt_cli.data.loader import PairDataset

@@ -62,14 +62,15 @@ class TDNet(nn.Module):
                 f"backbone 'mdtv2' pairs its encoder blocks: depth {depth} less decode_layers "
                 f"{decode_layers} must be even"
             )
-        by = None if conditions is None else conditions.forms.source_by
-        others = 0 if conditions is None or by == "cross" else conditions.others
+        forms = None if conditions is None else conditions.forms
+        cross = forms is not None and forms.attends and forms.source_by == "cross"
+        others = 0 if conditions is None or cross else conditions.others
         self.patch_embed = PatchEmbed(channels, width, patch)
         self.position = nn.Parameter(torch.zeros(1, tokens, width))
         self.timestep = TimestepEmbedder(width)
         self.bias = RelativeBias(grid, heads, depth, others)
         self.blocks = nn.ModuleList(
-            Block(width, SelfAttention(width, heads), self._takes_skip(i), by == "cross")
+            Block(width, SelfAttention(width, heads), self._takes_skip(i), cross)
             for i in range(depth)
         )
         self.decoder_position = nn.Parameter(torch.zeros(1, tokens, width))
@@ -161,7 +162,9 @@ class TDNet(nn.Module):
 
     @property
     def _in_sequence(self) -> bool:
-        return self.conditions is not None and self.conditions.forms.source_by == "sequence"
+        if self.conditions is None or not self.conditions.forms.attends:
+            return False
+        return self.conditions.forms.source_by == "sequence"
 
     def _with_source_rows(self, bias: Tensor, whole: Tensor) -> Tensor:
         """(..., H, K, K + S) and (H, T, T + S) -> (..., H, K + S, K + S): source tokens ask too.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from xmdpt_cli.config import TrainConfig
 from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.model import XMDPT
+from xmdpt_cli.training.train_config import TrainConfig
 
 #: MDTv2's blocks behind the side interpolater: 6 for S, 4 otherwise (FACTS section 8)
 MDTV2_DECODE_LAYERS = {"tiny": 2, "S": 6}

@@ -7,13 +7,13 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from xmdpt_cli.config import TrainConfig
 from xmdpt_cli.data.loader import PairDataset, Skipping
 from xmdpt_cli.data.stream import train_loader
 from xmdpt_cli.data.views import Views
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.training.online import OnlineLoader, find_encoders
 from xmdpt_cli.training.step import Draws, StepBatch, StepLoader, with_draws
+from xmdpt_cli.training.train_config import TrainConfig
 
 
 @dataclass(frozen=True)

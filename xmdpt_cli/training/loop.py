@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xmdpt_cli.config import TrainConfig
 from xmdpt_cli.data.loader import PairDataset, prefetch
 from xmdpt_cli.diffusion import Losses, Schedule
 from xmdpt_cli.errors import ConfigError, XmdptError
@@ -36,6 +35,7 @@ from xmdpt_cli.training.run import Log, begin_run, export
 from xmdpt_cli.training.sharded import whole
 from xmdpt_cli.training.step import Inputs, StepBatch, StepLoader, TrainStep, inputs_of
 from xmdpt_cli.training.team import ALONE, Team
+from xmdpt_cli.training.train_config import TrainConfig
 
 LARGE = ("L", "XL")  # sizes that several processes share by FSDP2, if not told otherwise
 

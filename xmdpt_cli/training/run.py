@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from xmdpt_cli import config as configuration
-from xmdpt_cli.config import TrainConfig
 from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.diffusion import Losses
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_text
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.training.team import ALONE, Team
+from xmdpt_cli.training.train_config import TrainConfig
 
 # What may differ between a run and its continuation: how far, how often, how many are kept, and
 # on how many devices the same batches are worked through.

@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xmdpt_cli.config import TrainConfig
 from xmdpt_cli.data.loader import Batch, Loader
 from xmdpt_cli.diffusion import Losses, Schedule, training_loss
 from xmdpt_cli.encoders.vae import sample_posterior
 from xmdpt_cli.model import XMDPT, Mask
+from xmdpt_cli.training.train_config import TrainConfig
 
 
 class Draws(NamedTuple):
