@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import random
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from small_data import CONFIG, PixelEncoder, same, weights
 from torch.nn.functional import cosine_similarity
 
 from xmdpt_cli.data.deepfashion import find_dataset
@@ -27,7 +30,8 @@ from xmdpt_cli.sampling.pipeline import Recipe, Sampler, start_noise
 from xmdpt_cli.training import watch_numbers, watch_rows, watch_sheet
 from xmdpt_cli.training.ema import Ema
 from xmdpt_cli.training.log import Log, read
-from xmdpt_cli.training.watch import Watch
+from xmdpt_cli.training.loop import train
+from xmdpt_cli.training.watch import Watch, due
 from xmdpt_cli.training.watch_numbers import similarity, validation_losses
 from xmdpt_cli.training.watch_rows import (
     evenly,
@@ -38,30 +42,6 @@ from xmdpt_cli.training.watch_rows import (
 )
 
 CPU, SCALE, SIDE = torch.device("cpu"), 1.5, 32
-
-
-class PixelEncoder:
-    """Features that are plain functions of the pixels: no network, no minutes."""
-
-    def encode(
-        self, pictures: NDArray[np.uint8], poses: NDArray[np.uint8]
-    ) -> dict[str, torch.Tensor]:
-        def blocks(images: NDArray[np.uint8]) -> torch.Tensor:  # (N, 8, 8, 3) in [-1, 1]
-            n, size = images.shape[:2]
-            small = images.reshape(n, 8, size // 8, 8, size // 8, 3).mean(axis=(2, 4))
-            return torch.from_numpy(small).float() / 127.5 - 1
-
-        mean = blocks(pictures).permute(0, 3, 1, 2)
-        mean = torch.cat([mean, mean.mean(dim=1, keepdim=True)], dim=1)
-        tokens = blocks(pictures).flatten(1, 2).bfloat16()
-        pose = blocks(poses).flatten(1, 2).bfloat16()
-        moments = torch.cat([mean, torch.full_like(mean, -10.0)], dim=1)
-        return {"moments": moments.half(), "source_tokens": tokens, "pose_tokens": pose}
-
-    def describe(self) -> dict[str, Any]:
-        part = {"id": "pixels", "sha256": "none", "toy": True}
-        vae = {**part, "scale": SCALE, "factor": 4, "channels": 4}
-        return {"vae": vae, "source": part, "pose": part, "toy": True}
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +57,7 @@ def model_of(conditioning: str = "vector", seed: int = 0) -> XMDPT:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = XMDPT.from_size(
-            "tiny", latent_size=8, pose_length=64, pose_width=3, source_length=64, source_width=3,
+            "tiny", latent_size=8, pose_length=65, pose_width=3, source_length=65, source_width=3,
             conditioning=conditioning, vae_factor=4,
         )  # fmt: skip
         with torch.no_grad():
@@ -88,8 +68,7 @@ def model_of(conditioning: str = "vector", seed: int = 0) -> XMDPT:
 
 def watching(data: PairDataset, out: Path, **changed: Any) -> Watch:
     settings: dict[str, Any] = {
-        "every": 2, "steps": 7, "done": 0, "sampling": (3, 1.5, 1.0), "conditioning": "vector",
-        "pictures": 3,
+        "done": 0, "sampling": (3, 1.5, 1.0), "tokens": False, "pictures": 3,
     }  # fmt: skip
     return Watch(out, data, Schedule(), **{**settings, **changed})
 
@@ -226,7 +205,7 @@ def test_what_is_drawn_is_what_sampling_draws(
         return np.full((len(latents), SIDE, SIDE, 3), 77, np.uint8)
 
     log = Log(tmp_path, 0, 1)
-    watch = watching(data, tmp_path, conditioning=conditioning, decode=decode, seed=9)
+    watch = watching(data, tmp_path, tokens=conditioning == "tokens", decode=decode, seed=9)
     watch.look(model, 2, log)
     log.close()
     drawn = np.asarray(load_image(tmp_path / "samples/step_0000002.png"))
@@ -254,10 +233,10 @@ def test_what_is_drawn_is_what_sampling_draws(
 def test_a_killed_run_ends_with_the_same_sheet_and_lines(data: PairDataset, tmp_path: Path) -> None:
     def steps(out: Path, done: int, until: int) -> None:
         log, watch = Log(out, done, 1), watching(data, out, done=done)
-        if watch.missing(done, log):
+        if due(2, 7, done) and not log.has(done, "val_loss"):
             watch.look(model_of(seed=done), done, log)
         for step in range(done + 1, until + 1):
-            if watch.due(step):
+            if due(2, 7, step):
                 watch.look(model_of(seed=step), step, log)
         log.close()
 
@@ -300,11 +279,8 @@ def test_the_sheet_grows_to_the_right_and_is_thinned(tmp_path: Path) -> None:
         assert steps[0] == 1
         assert steps[-1] == number
         assert steps == sorted(set(steps))
-        assert (
-            max(b - a for a, b in zip(steps, steps[1:], strict=False)) <= -(-number // 11)
-            if (number > 1)
-            else True
-        )
+        gaps = [after - before for before, after in pairwise(steps)]
+        assert max(gaps, default=0) <= -(-number // 11)
     assert (np.asarray(load_image(tmp_path / "sheet.png")) == sheet).all()
     # pictures of other pairs, or broken ones, are left out
     Image.fromarray(np.zeros((side, 4 * side, 3), np.uint8)).save(tmp_path / "step_0000005.png")
@@ -347,3 +323,37 @@ def test_pictures_reach_tensorboard(data: PairDataset, tmp_path: Path) -> None:
     with Image.open(tmp_path / "samples/sheet.png") as sheet:
         assert (image.width, image.height) == sheet.size
     assert [e.step for e in events.Scalars("val_mse_q3")] == [2]
+
+
+@pytest.mark.parametrize("conditioning", ["vector", "tokens"])
+def test_a_watched_run_is_the_run_and_an_interrupt_changes_nothing(
+    data: PairDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, conditioning: str
+) -> None:
+    """Validation leaves the weights alone; cut off in a look, at an end, or not: the same files."""
+    plain = dataclasses.replace(
+        CONFIG, steps=5, conditioning=conditioning, sampling_steps=2, validation_pairs=2
+    )
+    watched = dataclasses.replace(plain, validate_every=2)
+    train(plain, data.path, tmp_path / "plain")
+    assert not (tmp_path / "plain/samples").exists()
+    train(watched, data.path, tmp_path / "whole")
+    assert same(weights(tmp_path / "plain"), weights(tmp_path / "whole"))
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("xmdpt_cli.training.watch.validation_losses", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(watched, data.path, tmp_path / "parts")
+    train(dataclasses.replace(watched, steps=4), data.path, tmp_path / "parts")
+    train(watched, data.path, tmp_path / "parts")
+    train(watched, data.path, tmp_path / "parts")  # nothing is left to do
+    assert same(weights(tmp_path / "plain"), weights(tmp_path / "parts"))
+    runs = tmp_path / "whole", tmp_path / "parts"
+    lines, others = ([r for r in read(run / "metrics.jsonl") if "val_loss" in r] for run in runs)
+    assert lines == others
+    assert [line["step"] for line in lines] == [2, 4, 5]
+    for name in ("sheet.png", *(f"step_000000{i}.png" for i in (2, 4, 5))):
+        first, second = (run / "samples" / name for run in runs)
+        assert first.read_bytes() == second.read_bytes(), name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,8 +18,12 @@ from xmdpt_cli.commands.options import (
 )
 from xmdpt_cli.config import dump, resolve
 from xmdpt_cli.console import Talk, duration
-from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.training.train_config import TrainConfig
+
+if TYPE_CHECKING:
+    from xmdpt_cli.data.loader import PairDataset
+    from xmdpt_cli.training.watch import Decode
 
 
 @with_options(TrainConfig)
@@ -31,7 +35,8 @@ def train(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with a [train] table.")] = None,
     vae: Annotated[
-        str | None, typer.Option(help="--online: the dataset's VAE, if it lies elsewhere.")
+        str | None,
+        typer.Option(help="--online, --validate-every: the dataset's VAE, if away."),
     ] = None,
     dino_source: Annotated[
         str | None, typer.Option(help="--online: the source DINOv2, if it lies elsewhere.")
@@ -54,8 +59,10 @@ def train(
     from xmdpt_cli.training.team import SharedError
 
     networks = Networks(vae, dino_source, dino_pose)
-    if networks != Networks() and not recipe.online:
-        raise ConfigError("--vae, --dino-source and --dino-pose go with --online")
+    if Networks(None, dino_source, dino_pose) != Networks() and not recipe.online:
+        raise ConfigError("--dino-source and --dino-pose go with --online")
+    if vae is not None and not (recipe.online or recipe.validate_every):
+        raise ConfigError("--vae goes with --online or --validate-every")
     if World.from_environment().rank > 0 and not dry_run:  # under torchrun: rank 0 talks
         try:
             train(recipe, data, out, device=pick_device(device), networks=networks)
@@ -82,6 +89,9 @@ def train(
     )
     if recipe.conditioning == "tokens":
         talk.say("conditioning 'tokens' is our extension: it departs from the paper")
+    decode = (
+        _decoder(dataset, data, vae, talk, pick_device(device)) if recipe.validate_every else None
+    )
     with talk.progress() as progress:
         done = train(
             recipe,
@@ -91,6 +101,7 @@ def train(
             progress=progress,
             warn=talk.warn,
             networks=networks,
+            decode=decode,
         )
     if done.skipped:
         talk.warn(f"{done.skipped:,} pairs could not be read and others took their places")
@@ -99,3 +110,20 @@ def train(
         text=f"trained {done.steps} steps in {duration(done.seconds)}: {done.model}\n"
         f"next: xmdpt sample --data {data} --model {done.model} --out DIR",
     )
+
+
+def _decoder(
+    dataset: PairDataset, data: str | Path, vae: str | None, talk: Talk, device: str
+) -> Decode | None:
+    """What makes pictures of the validation's latents; None, and why is said, if it is not here."""
+    from xmdpt_cli.encoders.vae import VAE
+    from xmdpt_cli.sampling.generate import find_vae
+
+    try:
+        found = VAE.load(find_vae(dataset.manifest["encoders"], data, vae), device=device)
+    except XmdptError as err:
+        if vae is not None:
+            raise
+        talk.warn(err.message)
+        return None
+    return found.decode

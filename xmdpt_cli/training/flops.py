@@ -48,7 +48,10 @@ def step_flops(step: nn.Module, inputs: Any) -> int:
 
     ``step(inputs)`` returns ``diffusion.Losses``: a ``TrainStep``, neither compiled nor wrapped,
     and its ``Inputs``. A copy of it runs on tensors that have shapes and no data: nothing is
-    computed, and ``step`` is left as it is. What runs under no_grad counts forward only.
+    computed, and ``step`` is left as it is. What runs under no_grad counts forward only. The count
+    is that of the CPU's plain operations on any device: kernels on GPUs compute some things twice,
+    which is no use of the model's. Tensors that are neither parameters nor buffers must be on the
+    CPU.
     """
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     shadow, shapes = _without_data(step, fake), _shapes(inputs, fake)
@@ -61,17 +64,21 @@ def _without_data(module: nn.Module, fake: FakeTensorMode) -> Any:
     """A copy of a module whose parameters and buffers take no memory."""
     there: dict[int, Any] = {}
     for parameter in module.parameters():
-        empty = fake.from_tensor(parameter.detach())
-        there[id(parameter)] = nn.Parameter(empty, parameter.requires_grad)
+        there[id(parameter)] = nn.Parameter(_empty(parameter, fake), parameter.requires_grad)
     for buffer in module.buffers():
-        there[id(buffer)] = fake.from_tensor(buffer)
+        there[id(buffer)] = _empty(buffer, fake)
     return copy.deepcopy(module, there)
+
+
+def _empty(tensor: Tensor, fake: FakeTensorMode) -> Tensor:
+    with fake:
+        return torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
 
 
 def _shapes(value: Any, fake: FakeTensorMode) -> Any:
     """Tensors, also in (named) tuples, without their data."""
     if isinstance(value, Tensor):
-        return fake.from_tensor(value.detach())
+        return _empty(value, fake)
     if isinstance(value, tuple):
         parts = [_shapes(part, fake) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,7 +19,10 @@ from torch import Tensor
 from xmdpt_cli.diffusion import Losses
 from xmdpt_cli.files import write_text, writing
 from xmdpt_cli.images import Picture
+from xmdpt_cli.training.team import ALONE, Team
 from xmdpt_cli.training.track import Tracker
+
+T = TypeVar("T")
 
 MUCH_WAITING = 0.10  # share of the time: more is worth a warning
 # A share is judged over this many seconds and steps: the first batches are always waited for.
@@ -36,7 +40,8 @@ class Log:
     images_per_second, steps_per_second, data_wait (share of the time the loop waited for a
     batch), gpu_memory (GiB, the most that was allocated so far) on a GPU, and mfu (0..1, model
     FLOPs used of the device's peak) where both ``flops_per_image`` and ``peak`` are known.
-    Time inside ``paused()`` counts for nothing.
+    Means are over all ranks of ``team``, which all must call ``add``; rank 0 writes. Time inside
+    ``paused()`` counts for nothing.
 
     ``done``: steps of the checkpoint the run goes on from; what was written of later steps is cut,
     they will be written again. ``say`` hears, once, that the loop waits for data too much.
@@ -47,6 +52,7 @@ class Log:
         out: Path,
         done: int,
         every: int,
+        team: Team = ALONE,
         *,
         device: str | torch.device = "cpu",
         flops_per_image: float | None = None,
@@ -55,16 +61,19 @@ class Log:
         say: Callable[[str], None] = lambda text: None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        self.path, self.every, self.device = out / "metrics.jsonl", every, torch.device(device)
+        self.path, self.every, self.team = out / "metrics.jsonl", every, team
+        self.device = torch.device(device)
         self.flops_per_image, self.peak = flops_per_image, peak
         self.tracker, self.say, self.clock = tracker, say, clock
         self.last = 0.0  # the loss of the last line: not finite if it is no number
         self.shown: dict[str, float] = {}  # what a bar shows of it
         self.lines = 0  # by this process
-        cut(self.path, done)
-        self.events = SummaryWriter(str(out), purge_step=done + 1)
+        self.events: Any = None
+        if team.first:
+            from torch.utils.tensorboard import SummaryWriter
+
+            cut(self.path, done)
+            self.events = SummaryWriter(str(out), purge_step=done + 1)
         self.warned = False
         self._begin_judging()
         self._begin_window()
@@ -92,8 +101,10 @@ class Log:
         if step % self.every and step != 1:
             return
         # one transfer, which waits for the device: only after it is the time of the steps known
-        stacked = torch.stack([torch.stack(list(row.values())) for row in self.rows])
-        means = dict(zip(terms, stacked.double().mean(dim=0).tolist(), strict=True))
+        found = torch.stack([torch.stack(list(row.values())) for row in self.rows]).mean(dim=0)
+        found = self.team.mean(torch.cat([found, found.new_tensor([self.waited])]))
+        *values, self.waited = found.tolist()
+        means = dict(zip(terms, values, strict=True))
         seconds = max(self.clock() - self.began, 1e-9)
         speed = self._speed(seconds)
         self._judge(seconds)
@@ -138,6 +149,8 @@ class Log:
 
     def values(self, step: int, values: Mapping[str, float]) -> None:
         """One more line: these numbers at this step. A number that is none is written as null."""
+        if not self.team.first:
+            return
         numbers = {name: v if math.isfinite(v) else None for name, v in values.items()}
         with writing(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **numbers}) + "\n")
@@ -166,9 +179,32 @@ class Log:
             self.began += self.clock() - at
 
     def close(self) -> None:
-        self.events.close()
+        if self.events is not None:
+            self.events.close()
         if self.tracker is not None:
             self.tracker.close()
+
+
+class Timed(Generic[T]):
+    """An iterator that knows how long it was waited for."""
+
+    def __init__(self, inner: Iterator[T]) -> None:
+        self.inner, self.seconds = inner, 0.0
+
+    def __iter__(self) -> Timed[T]:
+        return self
+
+    def __next__(self) -> T:
+        at = time.perf_counter()
+        try:
+            return next(self.inner)
+        finally:
+            self.seconds += time.perf_counter() - at
+
+    def taken(self) -> float:
+        """Seconds since this was last asked."""
+        seconds, self.seconds = self.seconds, 0.0
+        return seconds
 
 
 def read(path: Path) -> list[dict[str, float | None]]:

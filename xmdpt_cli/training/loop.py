@@ -30,12 +30,16 @@ from xmdpt_cli.training.build import build_model
 from xmdpt_cli.training.ema import Ema
 from xmdpt_cli.training.feed import Networks, feed
 from xmdpt_cli.training.fit import check_dataset
+from xmdpt_cli.training.follow import open_log, open_watch, utilisation
+from xmdpt_cli.training.log import Log, Timed
 from xmdpt_cli.training.optimizer import make_optimizers
-from xmdpt_cli.training.run import Log, begin_run, export
+from xmdpt_cli.training.run import begin_run, export
 from xmdpt_cli.training.sharded import whole
 from xmdpt_cli.training.step import Inputs, StepBatch, StepLoader, TrainStep, inputs_of
 from xmdpt_cli.training.team import ALONE, Team
+from xmdpt_cli.training.track import check_tracker
 from xmdpt_cli.training.train_config import TrainConfig
+from xmdpt_cli.training.watch import Decode, Watch, due
 
 LARGE = ("L", "XL")  # sizes that several processes share by FSDP2, if not told otherwise
 
@@ -77,17 +81,19 @@ class Trainer:
         schedule = Schedule(config.schedule, config.prediction).to(self.device)
         self.scale = float(dataset.manifest["encoders"]["vae"]["scale"])
         module = TrainStep(self.model, config, schedule)
-        module.autocast = config.precision == "bf16" or (
+        self.autocast = module.autocast = config.precision == "bf16" or (
             config.precision == "auto"
             and self.device.type == "cuda"
             and torch.cuda.is_bf16_supported()
         )
+        self.use = utilisation(config, dataset, self.model, team, self.device, module.autocast)
         self.wrapped = team.wrap(module, layers(self.model))
         self.optimizers = make_optimizers(self.model, config)  # of the parts, where it is sharded
         self.run: Callable[[Inputs], Losses] = self.wrapped
         if config.compile == "on" or (config.compile == "auto" and self.device.type == "cuda"):
             self.run = torch.compile(self.wrapped)
         self.done, self.settled = 0, False
+        self.learning_rate = 0.0  # of the last step
         self.skipped = 0  # pairs that could not be read; others took their places
 
     def loader(
@@ -123,10 +129,10 @@ class Trainer:
                 losses = self.run(inputs)
                 (losses.total / config.accumulate).backward()
             parts.append(losses._replace(total=losses.total.detach()))
-        learning_rate = config.learning_rate * learning_rate_factor(config, self.done)
+        self.learning_rate = config.learning_rate * learning_rate_factor(config, self.done)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate
+                group["lr"] = self.learning_rate
             optimizer.step()
         self.done += 1
         self.ema.update(self.model, self.done)
@@ -199,6 +205,7 @@ def train(
     progress: Progress = silent,
     warn: Callable[[str], None] = silently,
     networks: Networks | None = None,
+    decode: Decode | None = None,
 ) -> Trained:
     """Train, or go on training, into the run folder ``out`` (DESIGN: "What a run is").
 
@@ -209,8 +216,10 @@ def train(
     ``warn`` is told of what a run goes on in spite of: a toy dataset for another recipe, a shard
     that breaks (it is skipped, see ``data.skipping``; ``Trained.skipped`` counts its pairs).
     ``networks``: where the encoders of ``config.online`` are, if not where the dataset says.
+    ``decode`` makes pictures of the validation's latents (``VAE.decode``).
     Under torchrun every process calls this, and all train one model; rank 0 alone writes.
     """
+    check_tracker(config.track)
     team = Team.start(device, config.sharding, large=config.size in LARGE)
     with team.together(), ExitStack() as held:
         # a run that goes on may have to do without a shard, as before; a new one has to be whole
@@ -225,10 +234,12 @@ def train(
             state = checkpoint.load(found, *models, trainer.optimizers, team)
             trainer.done, trainer.skipped = int(state["step"]), int(state.get("skipped", 0))
         first, began = trainer.done, time.perf_counter()
-        log = Log(out, trainer.done, config.log_every, team)
+        follow = (config, out, trainer.done, team, trainer.device)
+        log = open_log(*follow, trainer.use, warn)
         try:
+            watch = open_watch(*follow, dataset, trainer.autocast, decode, warn)
             loader = trainer.loader(networks, warn)
-            _run(trainer, loader, out, log, progress if team.first else silent)
+            _run(trainer, loader, out, log, watch, progress if team.first else silent)
         except KeyboardInterrupt:
             if trainer.done > first:
                 _save(out, trainer)
@@ -249,22 +260,36 @@ def _begin(held: ExitStack, out: Path, config: TrainConfig, dataset: PairDataset
     begin_run(out, config, dataset)
 
 
-def _run(trainer: Trainer, loader: StepLoader, out: Path, log: Log, progress: Progress) -> None:
-    """Step until ``config.steps`` are done, saving as often as configured."""
+def _run(
+    trainer: Trainer,
+    loader: StepLoader,
+    out: Path,
+    log: Log,
+    watch: Watch | None,
+    progress: Progress,
+) -> None:
+    """Step until ``config.steps`` are done, validating and saving as often as configured."""
     config, team = trainer.config, trainer.team
     progress("train", trainer.done, config.steps)
+    looking = due(config.validate_every, config.steps, trainer.done)
+    if looking and not team.on_first(lambda: log.has(trainer.done, "val_loss")):
+        _look(trainer, log, watch)  # an interrupt came before it was made
     if trainer.done >= config.steps:
         return
     start, pin = trainer.done * config.accumulate, trainer.device.type == "cuda"
     reading = closing(prefetch(loader, start, pin=pin))
     with reading as batches, team.interruptible() as interrupted:
+        timed = Timed(batches)
         while trainer.done < config.steps:
-            losses = trainer.step(batches)
-            log.add(losses, trainer.done)
-            saving = trainer.done % config.checkpoint_every == 0 or trainer.done == config.steps
+            losses = trainer.step(timed)
+            rate = trainer.learning_rate
+            log.add(losses, trainer.done, config.batch_size, timed.taken(), rate)
+            last = trainer.done == config.steps
+            saving = trainer.done % config.checkpoint_every == 0 or last
+            looking = due(config.validate_every, config.steps, trainer.done)
             # reading a loss waits for the device: only where it was read anyhow, or before a save
-            poor = saving and not bool(losses.total.isfinite())
-            if not math.isfinite(log.last) or (saving and team.any(poor)):
+            poor = (saving or looking) and not bool(losses.total.isfinite())
+            if not math.isfinite(log.last) or ((saving or looking) and team.any(poor)):
                 team.fail(
                     XmdptError(
                         f"the loss is no number any more at step {trainer.done}",
@@ -272,11 +297,27 @@ def _run(trainer: Trainer, loader: StepLoader, out: Path, log: Log, progress: Pr
                         "--out",
                     )
                 )
+            if looking:
+                _look(trainer, log, watch)
             if saving:
-                _save(out, trainer)
-            progress("train", trainer.done, config.steps, loss=log.last)
+                with log.paused():
+                    _save(out, trainer)
+            progress("train", trainer.done, config.steps, **log.shown)
             if interrupted():
                 raise KeyboardInterrupt
+
+
+def _look(trainer: Trainer, log: Log, watch: Watch | None) -> None:
+    """Validate with the averaged weights; a collective, rank 0 does it."""
+    with log.paused():
+        model = trainer.averaged()
+
+        def look() -> None:
+            assert watch is not None
+            assert model is not None
+            watch.look(model, trainer.done, log)
+
+        trainer.team.on_first(look)
 
 
 def _save(out: Path, trainer: Trainer) -> None:

@@ -40,12 +40,20 @@ LOSS_PAIRS = 32  # pairs that the loss is measured on, each at four timesteps
 GARMENTS = 16  # whose condition vectors are compared
 
 
+def due(every: int, steps: int, step: int) -> bool:
+    """Whether ``step`` of ``steps`` ends with a validation: each ``every``-th and the last one.
+
+    It is made before the step's checkpoint is written: a checkpoint never lacks its validation.
+    """
+    return every > 0 and step > 0 and (step % every == 0 or step == steps)
+
+
 class Watch:
     """Fixed pairs of the test split, evenly spaced over it, and what becomes of them.
 
-    ``every``: steps between validations; the last step is always one. ``done``: steps the run goes
-    on from; later pictures are removed. ``sampling``: steps, guidance and power of the pictures.
-    Without ``decode`` three latent channels are shown as colours, and ``say`` hears that.
+    ``done``: steps the run goes on from; later pictures are removed. ``sampling``: steps, guidance
+    and power of the pictures; ``tokens``: whether the model wants pose maps. Without ``decode``
+    three latent channels are shown as colours, and ``say`` hears that.
     """
 
     def __init__(
@@ -54,11 +62,9 @@ class Watch:
         dataset: PairDataset,
         schedule: Schedule,
         *,
-        every: int,
-        steps: int,
         done: int,
         sampling: tuple[int, float, float],
-        conditioning: str,
+        tokens: bool,
         device: str | torch.device = "cpu",
         autocast: bool = False,
         seed: int = 0,
@@ -66,10 +72,10 @@ class Watch:
         decode: Decode | None = None,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.folder, self.schedule, self.every, self.steps = out / "samples", schedule, every, steps
+        self.folder, self.schedule = out / "samples", schedule
         self.sampling, self.device, self.autocast = sampling, torch.device(device), autocast
         self.seed, self.decode, self.resolution = seed, decode, dataset.resolution
-        test, tokens = held_out(dataset, say), conditioning == "tokens"
+        test = held_out(dataset, say)
         scale = float(dataset.manifest["encoders"]["vae"]["scale"])
         drawn, measured = evenly(len(test), pictures), evenly(len(test), LOSS_PAIRS)
         self.drawn = read_rows(test, drawn, scale, tokens)
@@ -81,18 +87,12 @@ class Watch:
         self.folder.mkdir(parents=True, exist_ok=True)
         forget_after(self.folder, done)
 
-    def due(self, step: int) -> bool:
-        """Whether ``step`` (from 1) ends with a validation: before its checkpoint is written, so
-        that a checkpoint never lacks its validation."""
-        return step % self.every == 0 or step == self.steps
-
-    def missing(self, done: int, log: Log) -> bool:
-        """Whether the run goes on from a step whose validation an interrupt cut off."""
-        return done > 0 and self.due(done) and not log.has(done, "val_loss")
-
     def look(self, model: XMDPT, step: int, log: Log) -> dict[str, float]:
-        """Draw, measure, write down: the pictures first, the numbers last. Returns the numbers."""
-        with log.paused(), evaluating(model):
+        """Draw, measure, write down. Returns the numbers.
+
+        They are written last: where they are (``log.has(step, "val_loss")``) all is.
+        """
+        with evaluating(model):
             pictures = self._draw(model)
             numbers = validation_losses(model, self.measured, self.schedule, self.device)
             if self.views is not None:
