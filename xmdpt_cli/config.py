@@ -24,9 +24,12 @@ else:
 T = TypeVar("T")
 
 
-def option(default: T, text: str) -> T:
-    """A field that is a command's option too: its default, and what help says of it."""
-    return dataclasses.field(default=default, metadata={"help": text})
+def option(default: T, text: str, **words: T) -> T:
+    """A field that is a command's option too: its default, and what help says of it.
+
+    ``words`` may be written for values: ``auto=0``.
+    """
+    return dataclasses.field(default=default, metadata={"help": text, "words": words})
 
 
 def one_of(config: Any, name: str, allowed: tuple[str, ...]) -> None:
@@ -117,6 +120,9 @@ def _environment(kind: type[Any], section: str) -> dict[str, Any]:
 
 def _parsed(kind: type[Any], name: str, text: str, where: str) -> Any:
     """A value from a string, by the field's type."""
+    words = _field(kind, name).metadata.get("words", {})
+    if text in words:
+        return words[text]
     try:
         if _type(kind, name) == "bool":
             return {"1": True, "true": True, "0": False, "false": False}[text.lower()]
@@ -130,6 +136,9 @@ def _typed(kind: type[Any], name: str, value: Any, where: str) -> Any:
     if name not in {f.name for f in dataclasses.fields(kind)}:
         names = ", ".join(f.name for f in dataclasses.fields(kind))
         raise ConfigError(f"{where}: unknown key {name!r}", f"known keys: {names}")
+    words = _field(kind, name).metadata.get("words", {})
+    if words and isinstance(value, str):
+        return _parsed(kind, name, value, where)
     wanted = _type(kind, name)
     if wanted == "float" and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
@@ -140,4 +149,8 @@ def _typed(kind: type[Any], name: str, value: Any, where: str) -> Any:
 
 def _type(kind: type[Any], name: str) -> str:
     """A field's type as written: annotations are strings here."""
-    return next(str(f.type) for f in dataclasses.fields(kind) if f.name == name)
+    return str(_field(kind, name).type)
+
+
+def _field(kind: type[Any], name: str) -> dataclasses.Field[Any]:
+    return next(field for field in dataclasses.fields(kind) if field.name == name)

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from small_data import CONFIG
 
 from xmdpt_cli.data.loader import PairDataset
-from xmdpt_cli.training.loop import Trainer, train
+from xmdpt_cli.training.loop import train
+from xmdpt_cli.training.trainer import Trainer
 
 
 def test_300_steps_equal_the_equations(data: Path, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from torch._dynamo.testing import CompileCounter
 from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.diffusion import Schedule
 from xmdpt_cli.training.adan import Adan
-from xmdpt_cli.training.loop import Trainer
 from xmdpt_cli.training.step import Draws, align_target, inputs_of, mask_ratio
+from xmdpt_cli.training.trainer import Trainer
 
 
 def trainer(data: Path, **changes: Any) -> Trainer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,8 @@ from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.stores import open_store
-from xmdpt_cli.training.loop import Trainer, learning_rate_factor, train
+from xmdpt_cli.training.loop import train
+from xmdpt_cli.training.trainer import Trainer, learning_rate_factor
 
 
 @pytest.mark.parametrize("conditioning", ["vector", "tokens"])
@@ -104,13 +106,43 @@ def test_killed_and_run_again(data: Path, tmp_path: Path) -> None:
 def test_other_settings_are_refused_by_name(data: Path, tmp_path: Path) -> None:
     short = dataclasses.replace(CONFIG, steps=1)
     train(short, data, tmp_path / "run")
-    with pytest.raises(XmdptError, match=r"learning_rate: 0.001 -> 0.5"):
+    with pytest.raises(XmdptError, match=r"learning_rate: 0.001 -> 0.002"):
         train(dataclasses.replace(short, learning_rate=0.5), data, tmp_path / "run")
     (tmp_path / "other").mkdir()
     (tmp_path / "other/mine.txt").write_text("precious")
     with pytest.raises(XmdptError, match="not empty"):
         train(short, data, tmp_path / "other")
     assert (tmp_path / "other/mine.txt").read_text() == "precious"
+
+
+def test_some_settings_may_change_by_force(data: Path, tmp_path: Path) -> None:
+    short = dataclasses.replace(CONFIG, steps=2)
+    train(short, data, tmp_path / "run")
+    other = dataclasses.replace(short, steps=4, learning_rate=0.002, batch_size=2)
+    with pytest.raises(XmdptError, match="batch_size: 4 -> 2") as caught:
+        train(other, data, tmp_path / "run", force=True)
+    assert "cannot change batch_size" in caught.value.hint
+    may = dataclasses.replace(other, batch_size=4)
+    with pytest.raises(XmdptError, match=r"learning_rate: 0.001 -> 0.002") as caught:
+        train(may, data, tmp_path / "run")
+    assert "--force" in caught.value.hint
+    train(may, data, tmp_path / "run", force=True)
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    change = {"from": "step_0000002", "learning_rate": "0.001 -> 0.002"}
+    assert record["forced"] == [change]
+    assert record["config"]["learning_rate"] == 0.002
+    assert logged(tmp_path / "run")[-1]["learning_rate"] == 0.002
+    train(dataclasses.replace(may, steps=5), data, tmp_path / "run")  # now these are its settings
+
+
+def test_weights_of_another_model_are_named(data: Path, tmp_path: Path) -> None:
+    train(CONFIG, data, tmp_path / "run")
+    train(dataclasses.replace(CONFIG, conditioning="tokens"), data, tmp_path / "other")
+    place = "checkpoints/step_0000006"
+    shutil.rmtree(tmp_path / "run" / place)
+    shutil.copytree(tmp_path / "other" / place, tmp_path / "run" / place)
+    with pytest.raises(XmdptError, match="conditioning"):
+        train(dataclasses.replace(CONFIG, steps=8), data, tmp_path / "run")
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(

@@ -33,7 +33,9 @@ def with_options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..
         own = inspect.signature(command, eval_str=True)
         parameters = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
         for field in dataclasses.fields(kind):
-            given = {"bool": bool, "int": int, "float": float, "str": str}[str(field.type)]
+            # a number that may be written as a word comes as text
+            named = "str" if field.metadata["words"] else str(field.type)
+            given = {"bool": bool, "int": int, "float": float, "str": str}[named]
             default = "" if field.default == "" else f" [{_shown(field.default)}]"
             text = field.metadata["help"].removesuffix(".") + default + "."
             parameters.append(

@@ -44,6 +44,9 @@ def train(
     dino_pose: Annotated[
         str | None, typer.Option(help="--online: the pose DINOv2, if it lies elsewhere.")
     ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on with changed settings, of those that may.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -54,8 +57,10 @@ def train(
     quiet_libraries()
     from xmdpt_cli.data.loader import PairDataset
     from xmdpt_cli.data.ranks import World
+    from xmdpt_cli.training.build import build_model
     from xmdpt_cli.training.feed import Networks
-    from xmdpt_cli.training.loop import build_model, train
+    from xmdpt_cli.training.fit import check_dataset
+    from xmdpt_cli.training.loop import train
     from xmdpt_cli.training.team import SharedError
 
     networks = Networks(vae, dino_source, dino_pose)
@@ -65,7 +70,7 @@ def train(
         raise ConfigError("--vae goes with --online or --validate-every")
     if World.from_environment().rank > 0 and not dry_run:  # under torchrun: rank 0 talks
         try:
-            train(recipe, data, out, device=pick_device(device), networks=networks)
+            train(recipe, data, out, device=pick_device(device), networks=networks, force=force)
         except SharedError as err:
             raise typer.Exit(err.exit_code) from None
         return
@@ -74,6 +79,8 @@ def train(
     dataset = PairDataset(data, "train", lenient=(out / "checkpoints").is_dir())
     toy = " (TOY features)" if dataset.manifest["toy"] else ""
     if dry_run:
+        for note in check_dataset(recipe, dataset.manifest, data):
+            talk.warn(note)
         counts = build_model(recipe, dataset).parameter_counts()
         plan = {"pairs": len(dataset), "parameters": counts, "toy": dataset.manifest["toy"]}
         talk.result(
@@ -102,6 +109,7 @@ def train(
             warn=talk.warn,
             networks=networks,
             decode=decode,
+            force=force,
         )
     if done.skipped:
         talk.warn(f"{done.skipped:,} pairs could not be read and others took their places")

@@ -6,39 +6,31 @@ and goes on makes the same weights as one that was not.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, nullcontext
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor, nn
 
 from xmdpt_cli.data.loader import PairDataset, prefetch
-from xmdpt_cli.diffusion import Losses, Schedule
-from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.diffusion import Losses
+from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import only_process
-from xmdpt_cli.model import XMDPT
-from xmdpt_cli.model.attention import Block
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.training import checkpoint
-from xmdpt_cli.training.build import build_model
-from xmdpt_cli.training.ema import Ema
-from xmdpt_cli.training.feed import Networks, feed
-from xmdpt_cli.training.fit import check_dataset
-from xmdpt_cli.training.follow import open_log, open_watch, utilisation
+from xmdpt_cli.training.feed import Networks
+from xmdpt_cli.training.fit import check_dataset, check_model, is_out_of_memory, too_large
+from xmdpt_cli.training.follow import open_log, open_watch
 from xmdpt_cli.training.log import Log, Timed
-from xmdpt_cli.training.optimizer import make_optimizers
-from xmdpt_cli.training.run import begin_run, export
-from xmdpt_cli.training.sharded import whole
-from xmdpt_cli.training.step import Inputs, StepBatch, StepLoader, TrainStep, inputs_of
-from xmdpt_cli.training.team import ALONE, Team
+from xmdpt_cli.training.probe import automatic_batch, largest_that_fits
+from xmdpt_cli.training.run import begin_run, export, known_batch
+from xmdpt_cli.training.step import StepLoader
+from xmdpt_cli.training.team import Team
 from xmdpt_cli.training.track import check_tracker
 from xmdpt_cli.training.train_config import TrainConfig
+from xmdpt_cli.training.trainer import Trainer, silently
 from xmdpt_cli.training.watch import Decode, Watch, due
 
 LARGE = ("L", "XL")  # sizes that several processes share by FSDP2, if not told otherwise
@@ -56,156 +48,17 @@ class Trained:
     skipped: int = 0  # pairs that could not be read, over the whole run
 
 
-def silently(text: str) -> None:
-    """Warn nobody."""
-
-
-class Trainer:
-    """The state of a run: model, EMA, optimizer, and the number of steps done."""
-
-    def __init__(
-        self,
-        config: TrainConfig,
-        dataset: PairDataset,
-        device: str | torch.device = "cpu",
-        team: Team = ALONE,
-    ) -> None:
-        self.config, self.dataset, self.team = config, dataset, team
-        self.device = torch.device(device) if team.world == 1 else team.device
-        self.micro_batch = micro_batch(config, team)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
-            self.model = build_model(config, dataset).to(self.device)
-        self.ema = Ema(self.model, config.ema, config.ema_warmup)
-        team.shard(self.ema.model, layers(self.ema.model))
-        schedule = Schedule(config.schedule, config.prediction).to(self.device)
-        self.scale = float(dataset.manifest["encoders"]["vae"]["scale"])
-        module = TrainStep(self.model, config, schedule)
-        self.autocast = module.autocast = config.precision == "bf16" or (
-            config.precision == "auto"
-            and self.device.type == "cuda"
-            and torch.cuda.is_bf16_supported()
-        )
-        self.use = utilisation(config, dataset, self.model, team, self.device, module.autocast)
-        self.wrapped = team.wrap(module, layers(self.model))
-        self.optimizers = make_optimizers(self.model, config)  # of the parts, where it is sharded
-        self.run: Callable[[Inputs], Losses] = self.wrapped
-        if config.compile == "on" or (config.compile == "auto" and self.device.type == "cuda"):
-            self.run = torch.compile(self.wrapped)
-        self.done, self.settled = 0, False
-        self.learning_rate = 0.0  # of the last step
-        self.skipped = 0  # pairs that could not be read; others took their places
-
-    def loader(
-        self, networks: Networks | None = None, warn: Callable[[str], None] = silently
-    ) -> StepLoader:
-        """This rank's micro batches with their random numbers."""
-        return feed(
-            self.config,
-            self.dataset,
-            self.model,
-            self.micro_batch,
-            rank=self.team.rank,
-            world=self.team.world,
-            device=self.device,
-            networks=networks,
-            warn=warn,
-        )
-
-    def step(self, batches: Iterator[StepBatch]) -> Losses:
-        """One optimizer step on the next ``accumulate`` batches; losses are detached, and this
-        rank's; nothing waits for the device."""
-        config, parts = self.config, []
-        self.model.zero_grad(set_to_none=True)
-        for part in range(config.accumulate):
-            batch = next(batches)
-            self.skipped += batch.skipped
-            inputs = inputs_of(batch, config, self.done, self.scale, self.device)
-            if not self.settled:
-                self.team.settle(self.model, partial(self._total, inputs))
-                self.settled = True
-            last = part == config.accumulate - 1
-            with nullcontext() if last else self.team.no_sync(self.wrapped):
-                losses = self.run(inputs)
-                (losses.total / config.accumulate).backward()
-            parts.append(losses._replace(total=losses.total.detach()))
-        self.learning_rate = config.learning_rate * learning_rate_factor(config, self.done)
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = self.learning_rate
-            optimizer.step()
-        self.done += 1
-        self.ema.update(self.model, self.done)
-        return joined(parts)
-
-    def _total(self, inputs: Inputs) -> Tensor:
-        return self.run(inputs).total
-
-    def averaged(self) -> XMDPT | None:
-        """The EMA model, whole, on rank 0; None on the others. A collective."""
-        if self.team.sharding != "fsdp":
-            return self.ema.model if self.team.first else None
-        weights = whole(self.ema.model.state_dict(), self.team)
-        if not self.team.first:
-            return None
-        model = build_model(self.config, self.dataset).eval().requires_grad_(False)
-        model.load_state_dict(weights)
-        return model.to(self.device)
-
-
-def layers(model: XMDPT) -> list[nn.Module]:
-    """What FSDP2 gathers at a time: the transformer blocks."""
-    return [module for module in model.modules() if isinstance(module, Block)]
-
-
-def micro_batch(config: TrainConfig, team: Team) -> int:
-    """Pairs that one process takes at a time; ConfigError if the batch does not divide."""
-    parts = team.world * config.accumulate
-    if config.batch_size % parts:
-        team.fail(
-            ConfigError(
-                f"a batch of {config.batch_size} cannot be cut into {team.world} processes x "
-                f"{config.accumulate} parts (--accumulate)",
-                f"take a --batch-size that {parts} divides, e.g. "
-                f"{-(-config.batch_size // parts) * parts}",
-            )
-        )
-    if team.sharding == "fsdp" and config.optimizer == "muon":
-        team.fail(ConfigError("muon needs whole matrices", "--sharding ddp, or another optimizer"))
-    return config.batch_size // parts
-
-
-def joined(parts: list[Losses]) -> Losses:
-    """The losses of a step that was taken in equal parts."""
-    if len(parts) == 1:
-        return parts[0]
-    rows: dict[str, Any] = {}
-    for name in Losses._fields[1:]:
-        values = [getattr(part, name) for part in parts]
-        rows[name] = None if values[0] is None else torch.cat(values)
-    return parts[0]._replace(total=torch.stack([part.total for part in parts]).mean(), **rows)
-
-
-def learning_rate_factor(config: TrainConfig, done: int) -> float:
-    """Share of the learning rate for the step after ``done``: warm-up, then constant or cosine."""
-    if done < config.warmup_steps:
-        return (done + 1) / config.warmup_steps
-    if config.decay == "none":
-        return 1.0
-    span = max(1, config.steps - config.warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (done - config.warmup_steps) / span)))
-
-
 def train(
     config: TrainConfig,
     data: str | Path,
     out: Path,
     *,
-    device: str | torch.device = "cpu",
+    device: str = "cpu",
     progress: Progress = silent,
     warn: Callable[[str], None] = silently,
     networks: Networks | None = None,
     decode: Decode | None = None,
+    force: bool = False,
 ) -> Trained:
     """Train, or go on training, into the run folder ``out`` (DESIGN: "What a run is").
 
@@ -216,7 +69,8 @@ def train(
     ``warn`` is told of what a run goes on in spite of: a toy dataset for another recipe, a shard
     that breaks (it is skipped, see ``data.skipping``; ``Trained.skipped`` counts its pairs).
     ``networks``: where the encoders of ``config.online`` are, if not where the dataset says.
-    ``decode`` makes pictures of the validation's latents (``VAE.decode``).
+    ``decode`` makes pictures of the validation's latents (``VAE.decode``). ``force`` goes on with
+    changed settings, of those that may change (``run.FORCEABLE``).
     Under torchrun every process calls this, and all train one model; rank 0 alone writes.
     """
     check_tracker(config.track)
@@ -226,10 +80,13 @@ def train(
         dataset = PairDataset(data, "train", lenient=(out / "checkpoints").is_dir())
         for note in check_dataset(config, dataset.manifest, data):
             warn(note)
-        team.on_first(lambda: _begin(held, out, config, dataset))
+        if not config.batch_size:  # auto
+            config = team.on_first(lambda: _with_batch(config, out, dataset, team))
+        team.on_first(lambda: _begin(held, out, config, dataset, force))
         trainer = Trainer(config, dataset, device, team)
         found = team.on_first(lambda: checkpoint.latest(out / "checkpoints"))
         if found is not None:
+            team.on_first(lambda: check_model(trainer.model, found / "model.safetensors"))
             models = (trainer.model, trainer.ema.model)
             state = checkpoint.load(found, *models, trainer.optimizers, team)
             trainer.done, trainer.skipped = int(state["step"]), int(state.get("skipped", 0))
@@ -255,9 +112,18 @@ def train(
     return Trained(out / "model", trainer.done, log.last, seconds, rate, trainer.skipped)
 
 
-def _begin(held: ExitStack, out: Path, config: TrainConfig, dataset: PairDataset) -> None:
+def _begin(
+    held: ExitStack, out: Path, config: TrainConfig, dataset: PairDataset, force: bool
+) -> None:
     held.enter_context(only_process(out))
-    begin_run(out, config, dataset)
+    begin_run(out, config, dataset, force)
+
+
+def _with_batch(config: TrainConfig, out: Path, dataset: PairDataset, team: Team) -> TrainConfig:
+    """The recipe with the batch that fits this rank's device, or that the run began with."""
+    parts = team.world * config.accumulate
+    size = known_batch(out) or automatic_batch(config, dataset, team.device) * parts
+    return dataclasses.replace(config, batch_size=size)
 
 
 def _run(
@@ -281,7 +147,7 @@ def _run(
     with reading as batches, team.interruptible() as interrupted:
         timed = Timed(batches)
         while trainer.done < config.steps:
-            losses = trainer.step(timed)
+            losses = _step(trainer, timed)
             rate = trainer.learning_rate
             log.add(losses, trainer.done, config.batch_size, timed.taken(), rate)
             last = trainer.done == config.steps
@@ -305,6 +171,19 @@ def _run(
             progress("train", trainer.done, config.steps, **log.shown)
             if interrupted():
                 raise KeyboardInterrupt
+
+
+def _step(trainer: Trainer, batches: Timed) -> Losses:
+    """A step; where memory gives out, an error that says how large a batch would fit."""
+    try:
+        return trainer.step(batches)
+    except Exception as err:
+        if not is_out_of_memory(err):
+            raise
+    # the error is gone by now, and with it what its frames held
+    config, world = trainer.config, trainer.team.world
+    largest = largest_that_fits(trainer, trainer.micro_batch)
+    raise too_large(config.batch_size, largest, trainer.device, world, config.accumulate)
 
 
 def _look(trainer: Trainer, log: Log, watch: Watch | None) -> None:

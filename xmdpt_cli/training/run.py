@@ -18,10 +18,18 @@ from xmdpt_cli.training.train_config import TrainConfig
 # how it is watched, and on how many devices the same batches are worked through.
 _FREE = {"steps", "checkpoint_every", "log_every", "keep_checkpoints", "keep_every"}
 _FREE |= {"accumulate", "sharding", "validate_every", "validation_pairs", "track"}
+_FREE |= {"sampling_steps", "guidance", "power"}  # only travel with the model
+#: What ``--force`` may change: the weights still fit, and the pairs keep their order.
+FORCEABLE = {"learning_rate", "weight_decay", "ema", "ema_warmup", "guidance_drop", "mask_ratio"}
+FORCEABLE |= {"mask_span", "loss_weighting", "align_weight", "timestep_power", "online"}
+FORCEABLE |= {"precision", "compile", "steps", "resolution", "source_encoder", "pose_encoder"}
 
 
-def begin_run(out: Path, config: TrainConfig, dataset: PairDataset) -> None:
-    """Write config.toml and run.json, or check that ``out`` holds this very run."""
+def begin_run(out: Path, config: TrainConfig, dataset: PairDataset, force: bool = False) -> None:
+    """Write config.toml and run.json, or check that ``out`` holds this very run.
+
+    With ``force`` what is ``FORCEABLE`` may differ: run.json remembers what changed, and where.
+    """
     identity: dict[str, Any] = {
         "data": [shard["sha256"] for shard in dataset.manifest["shards"]],
         "config": {k: v for k, v in dataclasses.asdict(config).items() if k not in _FREE},
@@ -32,20 +40,40 @@ def begin_run(out: Path, config: TrainConfig, dataset: PairDataset) -> None:
     if known.is_file():
         before = json.loads(known.read_text())
         was, now = before["config"], identity["config"]
-        differs = [f"{k}: {was.get(k)} -> {v}" for k, v in now.items() if was.get(k) != v]
+        differs = {k: f"{was.get(k)} -> {v}" for k, v in now.items() if was.get(k) != v}
         if before["data"] != identity["data"]:
-            differs.append("the prepared dataset")
+            differs["data"] = "another prepared dataset"
+        identity["forced"] = before.get("forced", [])
         if differs:
-            raise XmdptError(
-                f"{out} holds another run; what differs: {'; '.join(differs)}",
-                "choose another --out, or give the same settings to go on",
-            )
+            identity["forced"].append(_forced(out, differs, force))
+            write_text(known, json.dumps(identity, indent=2))
     elif out.exists() and any(p.name != ".lock" for p in out.iterdir()):
         raise XmdptError(f"{out} is not empty and holds no run", "choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "config.toml", configuration.dump("train", config))
     if not known.is_file():
         write_text(known, json.dumps(identity, indent=2))
+
+
+def _forced(out: Path, differs: dict[str, str], force: bool) -> dict[str, str]:
+    """The note on a forced change; XmdptError if it is not forced or may not be."""
+    named = "; ".join(f"{name}: {change}" for name, change in differs.items())
+    firm = sorted(set(differs) - FORCEABLE)
+    if firm or not force:
+        hint = "choose another --out, or give the same settings to go on"
+        if not firm:
+            hint += ", or --force to go on with these"
+        elif force:
+            hint = f"--force cannot change {', '.join(firm)}: choose another --out"
+        raise XmdptError(f"{out} holds another run; what differs: {named}", hint)
+    latest = out / "checkpoints" / "latest"
+    return {"from": latest.read_text() if latest.is_file() else "the start", **differs}
+
+
+def known_batch(out: Path) -> int:
+    """The batch size that the run in ``out`` began with; 0 if there is no run."""
+    known = out / "run.json"
+    return int(json.loads(known.read_text())["config"]["batch_size"]) if known.is_file() else 0
 
 
 def export(

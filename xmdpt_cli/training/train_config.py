@@ -52,7 +52,9 @@ class TrainConfig:
     )
     guidance_drop: float = option(0.1, "How often a row loses its conditions.")
     steps: int = option(300_000, "Optimizer steps.")
-    batch_size: int = option(32, "Pairs of an optimizer step, over all processes.")
+    batch_size: int = option(
+        32, "Pairs of an optimizer step, over all processes; auto: what fits a GPU.", auto=0
+    )
     accumulate: int = option(1, "Parts a process takes its share in: less memory, same result.")
     optimizer: str = option("adamw", "adamw (the paper), adan (MDTv2), muon (short runs).")
     learning_rate: float = option(1e-4, "Of the optimizer.")
@@ -87,9 +89,18 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
             one_of(self, name, allowed)
-        at_least(self, 1, "steps", "batch_size", "accumulate", "checkpoint_every", "log_every")
+        at_least(self, 1, "steps", "accumulate", "checkpoint_every", "log_every")
         at_least(self, 1, "keep_checkpoints", "sampling_steps", "validation_pairs")
-        at_least(self, 0, "warmup_steps", "weight_decay", "seed", "keep_every", "validate_every")
+        at_least(
+            self,
+            0,
+            "batch_size",
+            "warmup_steps",
+            "weight_decay",
+            "seed",
+            "keep_every",
+            "validate_every",
+        )
         at_least(self, 0, "mask_span", "align_weight", "resolution", "decode_layers")
         for name in ("learning_rate", "timestep_power", "power"):
             value = getattr(self, name)

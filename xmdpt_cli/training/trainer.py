@@ -1,0 +1,167 @@
+"""The state of a run, and one step of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.diffusion import Losses, Schedule
+from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.model import XMDPT
+from xmdpt_cli.model.attention import Block
+from xmdpt_cli.training.build import build_model
+from xmdpt_cli.training.ema import Ema
+from xmdpt_cli.training.feed import Networks, feed
+from xmdpt_cli.training.follow import utilisation
+from xmdpt_cli.training.optimizer import make_optimizers
+from xmdpt_cli.training.sharded import whole
+from xmdpt_cli.training.step import Inputs, StepBatch, StepLoader, TrainStep, inputs_of
+from xmdpt_cli.training.team import ALONE, Team
+from xmdpt_cli.training.train_config import TrainConfig
+
+
+def silently(text: str) -> None:
+    """Warn nobody."""
+
+
+class Trainer:
+    """The state of a run: model, EMA, optimizer, and the number of steps done."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        dataset: PairDataset,
+        device: str | torch.device = "cpu",
+        team: Team = ALONE,
+    ) -> None:
+        self.config, self.dataset, self.team = config, dataset, team
+        self.device = torch.device(device) if team.world == 1 else team.device
+        self.micro_batch = micro_batch(config, team)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.model = build_model(config, dataset).to(self.device)
+        self.ema = Ema(self.model, config.ema, config.ema_warmup)
+        team.shard(self.ema.model, layers(self.ema.model))
+        schedule = Schedule(config.schedule, config.prediction).to(self.device)
+        self.scale = float(dataset.manifest["encoders"]["vae"]["scale"])
+        self.module = TrainStep(self.model, config, schedule)
+        self.autocast = self.module.autocast = config.precision == "bf16" or (
+            config.precision == "auto"
+            and self.device.type == "cuda"
+            and torch.cuda.is_bf16_supported()
+        )
+        self.use = utilisation(config, dataset, self.model, team, self.device, self.autocast)
+        self.wrapped = team.wrap(self.module, layers(self.model))
+        self.optimizers = make_optimizers(self.model, config)  # of the parts, where it is sharded
+        self.run: Callable[[Inputs], Losses] = self.wrapped
+        if config.compile == "on" or (config.compile == "auto" and self.device.type == "cuda"):
+            self.run = torch.compile(self.wrapped)
+        self.done, self.settled = 0, False
+        self.learning_rate = 0.0  # of the last step
+        self.skipped = 0  # pairs that could not be read; others took their places
+
+    def loader(
+        self, networks: Networks | None = None, warn: Callable[[str], None] = silently
+    ) -> StepLoader:
+        """This rank's micro batches with their random numbers."""
+        return feed(
+            self.config,
+            self.dataset,
+            self.model,
+            self.micro_batch,
+            rank=self.team.rank,
+            world=self.team.world,
+            device=self.device,
+            networks=networks,
+            warn=warn,
+        )
+
+    def step(self, batches: Iterator[StepBatch]) -> Losses:
+        """One optimizer step on the next ``accumulate`` batches; losses are detached, and this
+        rank's; nothing waits for the device."""
+        config, parts = self.config, []
+        self.model.zero_grad(set_to_none=True)
+        for part in range(config.accumulate):
+            batch = next(batches)
+            self.skipped += batch.skipped
+            inputs = inputs_of(batch, config, self.done, self.scale, self.device)
+            if not self.settled:
+                self.team.settle(self.model, partial(self._total, inputs))
+                self.settled = True
+            last = part == config.accumulate - 1
+            with nullcontext() if last else self.team.no_sync(self.wrapped):
+                losses = self.run(inputs)
+                (losses.total / config.accumulate).backward()
+            parts.append(losses._replace(total=losses.total.detach()))
+        self.learning_rate = config.learning_rate * learning_rate_factor(config, self.done)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.learning_rate
+            optimizer.step()
+        self.done += 1
+        self.ema.update(self.model, self.done)
+        return joined(parts)
+
+    def _total(self, inputs: Inputs) -> Tensor:
+        return self.run(inputs).total
+
+    def averaged(self) -> XMDPT | None:
+        """The EMA model, whole, on rank 0; None on the others. A collective."""
+        if self.team.sharding != "fsdp":
+            return self.ema.model if self.team.first else None
+        weights = whole(self.ema.model.state_dict(), self.team)
+        if not self.team.first:
+            return None
+        model = build_model(self.config, self.dataset).eval().requires_grad_(False)
+        model.load_state_dict(weights)
+        return model.to(self.device)
+
+
+def layers(model: XMDPT) -> list[nn.Module]:
+    """What FSDP2 gathers at a time: the transformer blocks."""
+    return [module for module in model.modules() if isinstance(module, Block)]
+
+
+def micro_batch(config: TrainConfig, team: Team) -> int:
+    """Pairs that one process takes at a time; ConfigError if the batch does not divide."""
+    parts = team.world * config.accumulate
+    if config.batch_size % parts:
+        team.fail(
+            ConfigError(
+                f"a batch of {config.batch_size} cannot be cut into {team.world} processes x "
+                f"{config.accumulate} parts (--accumulate)",
+                f"take a --batch-size that {parts} divides, e.g. "
+                f"{-(-config.batch_size // parts) * parts}",
+            )
+        )
+    if team.sharding == "fsdp" and config.optimizer == "muon":
+        team.fail(ConfigError("muon needs whole matrices", "--sharding ddp, or another optimizer"))
+    return config.batch_size // parts
+
+
+def joined(parts: list[Losses]) -> Losses:
+    """The losses of a step that was taken in equal parts."""
+    if len(parts) == 1:
+        return parts[0]
+    rows: dict[str, Any] = {}
+    for name in Losses._fields[1:]:
+        values = [getattr(part, name) for part in parts]
+        rows[name] = None if values[0] is None else torch.cat(values)
+    return parts[0]._replace(total=torch.stack([part.total for part in parts]).mean(), **rows)
+
+
+def learning_rate_factor(config: TrainConfig, done: int) -> float:
+    """Share of the learning rate for the step after ``done``: warm-up, then constant or cosine."""
+    if done < config.warmup_steps:
+        return (done + 1) / config.warmup_steps
+    if config.decay == "none":
+        return 1.0
+    span = max(1, config.steps - config.warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (done - config.warmup_steps) / span)))
