@@ -106,7 +106,7 @@ def test_killed_and_run_again(data: Path, tmp_path: Path) -> None:
 def test_other_settings_are_refused_by_name(data: Path, tmp_path: Path) -> None:
     short = dataclasses.replace(CONFIG, steps=1)
     train(short, data, tmp_path / "run")
-    with pytest.raises(XmdptError, match=r"learning_rate: 0.001 -> 0.002"):
+    with pytest.raises(XmdptError, match=r"learning_rate: 0.001 -> 0.5"):
         train(dataclasses.replace(short, learning_rate=0.5), data, tmp_path / "run")
     (tmp_path / "other").mkdir()
     (tmp_path / "other/mine.txt").write_text("precious")
