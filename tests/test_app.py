@@ -101,3 +101,14 @@ def test_json_is_one_object_on_stdout(tmp_path: Path, capsys: pytest.CaptureFixt
     captured = capsys.readouterr()
     assert json.loads(captured.out)["root"] == str(out)
     assert "drawing" in captured.err
+
+
+def test_an_interrupt_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("xmdpt_cli.data.synthetic.make_wardrobe", interrupted)
+    assert run(["wardrobe", "--out", str(tmp_path / "w")]) == 130
+    assert "run the same command again" in capsys.readouterr().err

@@ -64,6 +64,8 @@ def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
     try:
         code = app(args=arguments, prog_name="xmdpt", standalone_mode=False)
+        if code == 130:  # Typer makes an exit code of Ctrl-C
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except XmdptError as err:
         error(err.message, err.hint)

@@ -20,7 +20,7 @@ from xmdpt_cli.files import write_text
 from xmdpt_cli.training.train_config import TrainConfig
 
 PEOPLE, TEST_PEOPLE, VIEWS, SIZE = 400, 32, 4, 64  # the demo's
-MEASURES = ("ssim_256", "ssim_w51", "psnr", "torso_error", "iou")
+MEASURES = ("ssim_256", "ssim_w51", "psnr", "torso_colour_error", "silhouette_iou")
 PAPER = {"prediction": "epsilon", "schedule": "linear"}
 VECTOR = {"conditioning": "vector"}
 MIPNET = {"predictor": "self-cross"}
@@ -48,7 +48,7 @@ FORMS: dict[str, dict[str, Any]] = {
 }
 
 
-def make_data(out: Path) -> None:
+def make_data(out: Path, people: int = PEOPLE, vae_steps: int = 500) -> None:
     """The demo's people, toy encoders and prepared dataset below ``out``."""
     from xmdpt_cli.data.deepfashion import find_dataset
     from xmdpt_cli.data.prepare import prepare_dataset
@@ -57,14 +57,14 @@ def make_data(out: Path) -> None:
 
     make_wardrobe(
         out / "wardrobe",
-        people_train=PEOPLE,
-        people_test=TEST_PEOPLE,
+        people_train=people,
+        people_test=min(people, TEST_PEOPLE),
         views=VIEWS,
         height=128,
         plain=True,
     )
     listing = find_dataset(out / "wardrobe")
-    toy = make_toy_encoders(listing, out / "data" / "encoders", size=SIZE, vae_steps=500)
+    toy = make_toy_encoders(listing, out / "data" / "encoders", size=SIZE, vae_steps=vae_steps)
     prepare_dataset(listing, out / "data", size=SIZE, encoder=toy.encoders)
 
 
@@ -120,7 +120,7 @@ def run(name: str, seed: int, steps: int, out: Path) -> dict[str, Any]:
         "steps": config.steps,
         "gflop_per_step": own / 1e9,
         "seconds": trained.seconds,
-        "scores": {key: row[key] for key in row if row[key] is not None},
+        "scores": {name: row[name] for name in MEASURES},
     }
     write_text(record, json.dumps(found, indent=1))
     return found
@@ -142,7 +142,7 @@ def table(records: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, prog="python -m xmdpt_cli.bench.conditioning"
     )
@@ -150,9 +150,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400, help="of the form 'tokens'")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", choices=list(FORMS), default=list(FORMS))
+    parser.add_argument("--people", type=int, default=PEOPLE, help="drawn to train on")
+    parser.add_argument("--vae-steps", type=int, default=500)
     parser.add_argument("--part", default="0/1", help="i/n: every n-th run, for n processes")
-    args = parser.parse_args()
-    make_data(args.out)
+    args = parser.parse_args(arguments)
+    make_data(args.out, args.people, args.vae_steps)
     mine, parts = (int(number) for number in args.part.split("/"))
     jobs = [(name, seed) for seed in args.seeds for name in args.only]
     records = []

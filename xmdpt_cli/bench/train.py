@@ -192,14 +192,14 @@ def report(found: dict[str, list[tuple[float, float]]], baseline: str) -> None:
         print(f"{name}: " + "; ".join(cells))
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m xmdpt_cli.bench.train")
     parser.add_argument("--size", default="S")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--no-compile", action="store_true")
     parser.add_argument("--online", action="store_true", help="the published encoders as well")
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     torch.manual_seed(0)
     config = TrainConfig(size=args.size, batch_size=args.batch_size, precision="fp32")
     model = XMDPT.from_size(args.size)

@@ -73,6 +73,8 @@ def train(
             train(recipe, data, out, device=pick_device(device), networks=networks, force=force)
         except SharedError as err:
             raise typer.Exit(err.exit_code) from None
+        except KeyboardInterrupt:
+            raise SystemExit(130) from None
         return
     talk = Talk(as_json)
     # a run that goes on may have lost a shard: it is skipped
