@@ -357,3 +357,22 @@ def test_a_watched_run_is_the_run_and_an_interrupt_changes_nothing(
     for name in ("sheet.png", *(f"step_000000{i}.png" for i in (2, 4, 5))):
         first, second = (run / "samples" / name for run in runs)
         assert first.read_bytes() == second.read_bytes(), name
+
+
+def test_mfu_is_shown_where_a_peak_is_known(
+    data: PairDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Share of the peak = FLOPs a pair x pairs a second / peak, whatever the recipe."""
+    monkeypatch.setattr("xmdpt_cli.training.follow.peak_flops", lambda *_: 1e12)
+    config = dataclasses.replace(CONFIG, steps=2, conditioning="tokens", mask_span=0.2)
+    shown: dict[str, Any] = {}
+    train(config, data.path, tmp_path / "run", progress=lambda *_, **info: shown.update(info))
+    lines = read(tmp_path / "run/metrics.jsonl")
+    flops = [
+        float(line["mfu"] or 0) * 1e12 / float(line["images_per_second"] or 1) for line in lines
+    ]
+    assert flops[0] == pytest.approx(flops[1])
+    # 4 layers of 128 on 16 tokens and 16 keys of the source: 2 passes, forward and backward
+    blocks = 2 * 3 * 4 * 24 * 16 * 128**2
+    assert blocks < flops[0] < 3 * blocks
+    assert shown["mfu"] == lines[-1]["mfu"]
