@@ -8,16 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from transformers import Dinov2Model
-from transformers.utils import logging as transformers_logging
 
 from xmdpt_cli.encoders import weights
+
+if TYPE_CHECKING:  # loaded with a network: training from cached features does without
+    from transformers import Dinov2Model
 from xmdpt_cli.encoders.vae import channels_first
 
 DEFAULT_SOURCE = "facebook/dinov2-giant"  # paper sec. 3; published code
@@ -40,6 +41,8 @@ def pose_input(poses: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
 @contextmanager
 def _no_bars() -> Iterator[None]:
     """transformers draws a bar for every load and save; that is for a command to decide."""
+    from transformers.utils import logging as transformers_logging
+
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
@@ -68,6 +71,8 @@ class Dino:
         revision: str | None = None,
     ) -> Dino:
         """From a hub id or a local transformers folder. Raises XmdptError saying what to fetch."""
+        from transformers import Dinov2Model
+
         origin = weights.find(source, what="DINOv2", stem="model", revision=revision, hint=HINT)
         with _no_bars():
             net = weights.load_net(

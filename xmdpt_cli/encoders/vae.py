@@ -6,15 +6,17 @@ Shapes: N batch, C latent channels (4), f downsampling factor (8, toy 4), h = H/
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 
 from xmdpt_cli.encoders import weights
 from xmdpt_cli.errors import XmdptError
+
+if TYPE_CHECKING:  # loaded with a network: training from cached features does without
+    from diffusers import AutoencoderKL
 
 DEFAULT_VAE = "stabilityai/sd-vae-ft-mse"  # published code
 HINT = "give the folder as `--vae DIR`"
@@ -75,6 +77,8 @@ class VAE:
         revision: str | None = None,
     ) -> VAE:
         """From a hub id or a local diffusers folder. Raises XmdptError saying what to fetch."""
+        from diffusers import AutoencoderKL
+
         origin = weights.find(
             source, what="VAE", stem="diffusion_pytorch_model", revision=revision, hint=HINT
         )
