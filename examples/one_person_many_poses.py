@@ -14,10 +14,10 @@ import torch
 
 from xmdpt_cli import PairDataset, Sampler
 from xmdpt_cli.data.loader import eval_batches
+from xmdpt_cli.diffusion import start_noise
 from xmdpt_cli.encoders.vae import VAE, posterior_mean
 from xmdpt_cli.images import save_png
 from xmdpt_cli.sampling.generate import find_vae
-from xmdpt_cli.sampling.pipeline import start_noise
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("data")

@@ -21,12 +21,12 @@ from xmdpt_cli.data.deepfashion import find_dataset
 from xmdpt_cli.data.loader import PairDataset, eval_batches
 from xmdpt_cli.data.prepare import prepare_dataset
 from xmdpt_cli.data.synthetic import make_wardrobe
-from xmdpt_cli.diffusion import Schedule
+from xmdpt_cli.diffusion import Schedule, start_noise
 from xmdpt_cli.diffusion.loss import loss_terms
 from xmdpt_cli.encoders.vae import posterior_mean
 from xmdpt_cli.images import load_image
 from xmdpt_cli.model import XMDPT
-from xmdpt_cli.sampling.pipeline import Recipe, Sampler, start_noise
+from xmdpt_cli.sampling.pipeline import Recipe, Sampler
 from xmdpt_cli.training import watch_numbers, watch_rows, watch_sheet
 from xmdpt_cli.training.ema import Ema
 from xmdpt_cli.training.log import Log, read
@@ -37,7 +37,6 @@ from xmdpt_cli.training.watch_rows import (
     evenly,
     read_rows,
     read_views,
-    row_noise,
     stratified,
 )
 
@@ -81,8 +80,11 @@ def test_evenly_spaced_pairs_and_timesteps() -> None:
         assert times == [250 * quartile + offset for offset in (25, 75, 125, 175, 225)]
 
 
-def test_noise_is_that_of_sampling() -> None:
-    assert torch.equal(row_noise((4, 8, 8), 3, [5, 0]), start_noise((4, 8, 8), 3, [5, 0]))
+def test_a_rows_noise_is_its_own() -> None:
+    both = start_noise((4, 8, 8), 3, [5, 0])
+    assert torch.equal(both[0], start_noise((4, 8, 8), 3, [5])[0])
+    assert torch.equal(both[1], start_noise((4, 8, 8), 3, [1, 0])[1])
+    assert not torch.equal(both[0], both[1])
 
 
 @pytest.mark.parametrize("conditioning", ["vector", "tokens"])

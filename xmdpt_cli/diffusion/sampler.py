@@ -100,5 +100,17 @@ def sample(
     return x
 
 
+def start_noise(shape: tuple[int, ...], seed: int, positions: list[int]) -> Tensor:
+    """Start noise (len(positions), *shape), each row from (seed, position) alone.
+
+    So a picture does not depend on its batch, its order or its neighbours.
+    """
+    rows = []
+    for position in positions:
+        rng = torch.Generator().manual_seed((seed * 1_000_003 + position) % 2**63)
+        rows.append(torch.randn(shape, generator=rng))
+    return torch.stack(rows)
+
+
 def _call(model: Callable[..., Tensor], x: Tensor, t: Tensor, c: Tensor, context: Any) -> Tensor:
     return model(x, t, c) if context is None else model(x, t, c, context=context)

@@ -85,15 +85,6 @@ class PoseEmbed(nn.Module):
         return x.flatten(2).transpose(1, 2)
 
 
-def relative_index(side: int) -> Tensor:
-    """(T, T) rows of the bias table for query minus key, BEiT's numbering."""
-    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    y, x = y.flatten(), x.flatten()
-    dy = y[:, None] - y[None, :] + side - 1
-    dx = x[:, None] - x[None, :] + side - 1
-    return dy * (2 * side - 1) + dx
-
-
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return x * (1 + scale.unsqueeze(1)) + shift.unsqueeze(1)
 

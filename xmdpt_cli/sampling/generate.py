@@ -11,12 +11,13 @@ import numpy as np
 
 from xmdpt_cli.data.loader import EvalBatch, PairDataset, PairRef, eval_batches
 from xmdpt_cli.data.names import parse_name
+from xmdpt_cli.diffusion import start_noise
 from xmdpt_cli.encoders.vae import VAE, posterior_mean
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import only_process, write_text
 from xmdpt_cli.images import Picture, load_image, save_png
 from xmdpt_cli.progress import Progress, silent
-from xmdpt_cli.sampling.pipeline import Recipe, Sampler, start_noise
+from xmdpt_cli.sampling.pipeline import Recipe, Sampler
 from xmdpt_cli.sampling.sheet import contact_sheet
 from xmdpt_cli.stores import is_url
 

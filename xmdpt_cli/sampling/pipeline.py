@@ -112,15 +112,3 @@ class Sampler:
             context=context,
             schedule=self.schedule,
         )
-
-
-def start_noise(shape: tuple[int, ...], seed: int, positions: list[int]) -> Tensor:
-    """Start noise (len(positions), *shape), each row from (seed, position) alone.
-
-    So a picture does not depend on its batch, its order or its neighbours.
-    """
-    rows = []
-    for position in positions:
-        rng = torch.Generator().manual_seed((seed * 1_000_003 + position) % 2**63)
-        rows.append(torch.randn(shape, generator=rng))
-    return torch.stack(rows)

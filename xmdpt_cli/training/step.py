@@ -9,6 +9,7 @@ Legend: N pairs, C latent channels, h, w latent size, T tokens, L DINOv2 tokens.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xmdpt_cli.data.loader import Batch, Loader
+from xmdpt_cli.data.loader import Batch, Loader, pair_numbers
 from xmdpt_cli.diffusion import Losses, Schedule, training_loss
 from xmdpt_cli.encoders.vae import sample_posterior
 from xmdpt_cli.model import XMDPT, Mask
@@ -33,7 +34,9 @@ class Draws(NamedTuple):
     tokens: Tensor  # (N, T) in [0, 1): which tokens are masked
 
     @classmethod
-    def of(cls, seed: int, numbers: range, latent_shape: tuple[int, ...], tokens: int) -> Draws:
+    def of(
+        cls, seed: int, numbers: Sequence[int], latent_shape: tuple[int, ...], tokens: int
+    ) -> Draws:
         """Draws for the pairs with these numbers."""
         count, size = len(numbers), int(np.prod(latent_shape))
         normal, uniform = torch.empty(count, 3 * size), torch.empty(count, 3 + tokens)
@@ -103,8 +106,8 @@ class StepLoader:
 
     def draws(self, step: int, count: int) -> Draws:
         """The random numbers of micro step ``step``."""
-        first = (step * self.world + self.rank) * count
-        return Draws.of(self.seed, range(first, first + count), self.latent_shape, self.tokens)
+        numbers = pair_numbers(step, count, self.rank, self.world).tolist()
+        return Draws.of(self.seed, numbers, self.latent_shape, self.tokens)
 
 
 def with_draws(batch: Batch, draws: Draws | None) -> StepBatch:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xmdpt_cli.data.loader import PairDataset
-from xmdpt_cli.diffusion import Schedule, sample
+from xmdpt_cli.diffusion import Schedule, sample, start_noise
 from xmdpt_cli.files import writing
 from xmdpt_cli.images import Picture
 from xmdpt_cli.model import XMDPT
@@ -28,7 +28,6 @@ from xmdpt_cli.training.watch_rows import (
     read_pictures,
     read_rows,
     read_views,
-    row_noise,
 )
 from xmdpt_cli.training.watch_sheet import forget_after, write_step
 
@@ -109,7 +108,7 @@ class Watch:
         steps, guidance, power = self.sampling
         out: list[Picture] = []
         for rows in self.drawn.chunks(self.device):
-            noise = row_noise(tuple(rows.source.shape[1:]), self.seed, rows.positions)
+            noise = start_noise(tuple(rows.source.shape[1:]), self.seed, rows.positions)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
                 condition, context = condition_of(model, rows)
                 latents = sample(

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from xmdpt_cli.diffusion import Schedule, training_loss
+from xmdpt_cli.diffusion import Schedule, start_noise, training_loss
 from xmdpt_cli.model import XMDPT, Context
-from xmdpt_cli.training.watch_rows import CHUNK, Rows, Views, row_noise, stratified
+from xmdpt_cli.training.watch_rows import CHUNK, Rows, Views, stratified
 
 LOSS_SEED = 1  # other noise than the pictures start from
 
@@ -41,7 +41,7 @@ def validation_losses(
     for number, part in enumerate(rows.chunks(device)):
         condition, context = condition_of(model, part)
         for q in range(4):
-            noise = row_noise(tuple(part.target.shape[1:]), LOSS_SEED + q, part.positions)
+            noise = start_noise(tuple(part.target.shape[1:]), LOSS_SEED + q, part.positions)
             t = times[q][number * CHUNK : number * CHUNK + len(part.positions)]
             losses = training_loss(
                 model,

@@ -148,18 +148,6 @@ def _stranger(keys: list[str], i: int) -> str:
     return keys[i]
 
 
-def row_noise(shape: tuple[int, ...], seed: int, positions: list[int]) -> Tensor:
-    """Noise (N, *shape), each row from (seed, position in the dataset) alone.
-
-    The same numbers as ``sampling.pipeline.start_noise``: `xmdpt sample` draws these pictures too.
-    """
-    rows = []
-    for position in positions:
-        rng = torch.Generator().manual_seed((seed * 1_000_003 + position) % 2**63)
-        rows.append(torch.randn(shape, generator=rng))
-    return torch.stack(rows)
-
-
 def stratified(count: int, steps: int, quartile: int) -> NDArray[np.int64]:
     """``count`` timesteps that cover one quarter (0..3) of 0 .. steps - 1 evenly, in mixed order.
 
