@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# Two test processes share two cores: a thread each. With more, threads wait for one another (ten
+# times slower where others work on the machine too).
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 
