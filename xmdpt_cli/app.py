@@ -16,7 +16,7 @@ import typer
 from xmdpt_cli import __version__
 from xmdpt_cli.commands import demo, evaluate, finetune_vae, prepare, sample, train, wardrobe
 from xmdpt_cli.console import error
-from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.errors import SharedError, XmdptError
 
 app = typer.Typer(
     name="xmdpt",
@@ -67,12 +67,15 @@ def run(arguments: list[str]) -> int:
         if code == 130:  # Typer makes an exit code of Ctrl-C
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
+    except SharedError as err:
+        return err.exit_code
     except XmdptError as err:
         error(err.message, err.hint)
         _debug()
         return err.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        error("interrupted", "what is done is kept: run the same command again to go on")
+        if os.environ.get("RANK", "0") == "0":  # of several processes one says it
+            error("interrupted", "what is done is kept: run the same command again to go on")
         return 130
     except BrokenPipeError:  # | head
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - nothing may be flushed into the pipe

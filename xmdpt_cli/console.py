@@ -24,13 +24,16 @@ STATUS_EVERY = 10.0  # seconds between status lines off a terminal
 
 
 class Talk:
-    """One command's voice. ``as_json``: the result is one JSON object instead of tables."""
+    """One command's voice. ``as_json``: the result is one JSON object instead of tables.
 
-    def __init__(self, as_json: bool = False) -> None:
+    ``quiet``: it says nothing at all, as one of several processes of which the first one talks.
+    """
+
+    def __init__(self, as_json: bool = False, quiet: bool = False) -> None:
         from rich.console import Console
 
-        self.as_json = as_json
-        self.err = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.as_json, self.quiet = as_json, quiet
+        self.err = Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
         # off a terminal Rich would fold tables at 80 columns: a log has no width
         width = None if sys.stdout.isatty() else 200
         self.out = Console(highlight=False, width=width)
@@ -43,6 +46,8 @@ class Talk:
 
     def result(self, data: dict[str, Any], *tables: Table, text: str = "") -> None:
         """The command's result: one JSON object, or tables and text."""
+        if self.quiet:
+            return
         if self.as_json:
             print(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
             return

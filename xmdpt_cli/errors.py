@@ -1,4 +1,4 @@
-"""The one exception a user is meant to see."""
+"""The exceptions a user is meant to see."""
 
 from __future__ import annotations
 
@@ -23,3 +23,11 @@ class ConfigError(XmdptError):
     """Wrong usage or configuration (exit code 2)."""
 
     exit_code = 2
+
+
+class SharedError(XmdptError):
+    """An error of all processes of a team, on one that need not say it: the first one does."""
+
+    def __init__(self, err: XmdptError) -> None:
+        super().__init__(err.message, err.hint)
+        self.exit_code = err.exit_code

@@ -78,10 +78,13 @@ def test_alone_nothing_is_distributed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_torchrun_did_not_start_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
-    with pytest.raises(ConfigError, match="LOCAL_RANK is missing"):
+    names = ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match="LOCAL_RANK, MASTER_ADDR, MASTER_PORT missing"):
         Team.start("cpu")
-    monkeypatch.setenv("LOCAL_RANK", str(torch.cuda.device_count()))
+    for name in names:
+        monkeypatch.setenv(name, str(torch.cuda.device_count()))
     with pytest.raises(ConfigError, match="GPUs"):
         Team.start("cuda")
 

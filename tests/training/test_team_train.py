@@ -25,10 +25,9 @@ from test_team import TASKS, newest, same, tensors, torchrun
 from xmdpt_cli.app import run
 from xmdpt_cli.config import dump
 from xmdpt_cli.data.loader import PairDataset, TrainLoader
-from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.errors import ConfigError, SharedError
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.training.loop import train
-from xmdpt_cli.training.team import SharedError
 from xmdpt_cli.training.train_config import TrainConfig
 
 STEPS = 20

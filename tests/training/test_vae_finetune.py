@@ -28,11 +28,11 @@ from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import only_process
 from xmdpt_cli.metrics.lpips_metric import ALEXNET_URL
 from xmdpt_cli.training import vae_finetune, vae_trainer
+from xmdpt_cli.training.team import Team
 from xmdpt_cli.training.vae_config import VaeConfig
 from xmdpt_cli.training.vae_examples import DatasetPictures
 from xmdpt_cli.training.vae_finetune import FineTuned, finetune
 from xmdpt_cli.training.vae_plan import lpips_networks, make_plan
-from xmdpt_cli.training.vae_team import Team
 
 HERE = Path(__file__).parent
 
@@ -371,7 +371,9 @@ def together(data: Path, out: Path, ranks: int) -> None:
     shared = {"WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     command = [sys.executable, "-c", code, str(data), str(out)]
     processes = [
-        subprocess.Popen(command, env={**os.environ, **shared, "RANK": str(rank)})
+        subprocess.Popen(
+            command, env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+        )
         for rank in range(ranks)
     ]
     assert [process.wait(timeout=240) for process in processes] == [0] * ranks
@@ -384,18 +386,17 @@ MODES: dict[str, dict[str, Any]] = {
 
 
 def member(data: Path, out: Path) -> None:
-    team = Team.join(torch.device("cpu"))
+    team = Team.start("cpu", "ddp")
     for name, changes in MODES.items():
         config = settings(**changes)
         vae = toy_vae(SIZE, 1) if config.all_weights else VAE.load(data.parent / "vae")
-        plan = make_plan(config, data, vae, processes=team.size)
+        plan = make_plan(config, data, vae, processes=team.world)
         perceptual, lpips, _ = lpips_networks(config, None, True, "cpu")
         finetune(plan, out / name, perceptual=perceptual, lpips=lpips, team=team)
     try:
         finetune(plan, out / "mine", team=team)
     except XmdptError as err:
         (out / f"rank-{team.rank}.txt").write_text(f"{err.message}|{err.hint}")
-    team.leave()
 
 
 def test_two_processes_are_one_of_twice_the_batch(data: Path, tmp_path: Path) -> None:
@@ -426,13 +427,3 @@ def test_two_processes_are_one_of_twice_the_batch(data: Path, tmp_path: Path) ->
     assert said[0] == said[1]
     assert "not overwriting" in said[0]
     assert said[0].endswith("|choose another folder")
-
-
-def test_a_team_without_an_address_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2")):
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("MASTER_ADDR", raising=False)
-    monkeypatch.setenv("MASTER_PORT", "1")
-    with pytest.raises(ConfigError, match="MASTER_ADDR not set") as error:
-        Team.join(torch.device("cpu"))
-    assert "torchrun" in error.value.hint

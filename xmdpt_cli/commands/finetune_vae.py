@@ -109,16 +109,16 @@ def finetune_vae(
     }
     recipe = resolve(VaeConfig, SECTION, flags, file=config)
     quiet_libraries()
-    import torch
-
+    from xmdpt_cli.data.ranks import World
+    from xmdpt_cli.training.team import Team
     from xmdpt_cli.training.vae_finetune import finetune
     from xmdpt_cli.training.vae_plan import lpips_networks, make_plan
-    from xmdpt_cli.training.vae_team import Team
 
-    talk, where = Talk(as_json), pick_device(device)
+    talk = Talk(as_json, quiet=World.from_environment().rank > 0)  # under torchrun rank 0 talks
+    team = Team.start(pick_device(device), "ddp") if not dry_run else Team()
+    where = str(team.device)
     network = _start(recipe, data, vae, where)
-    team = Team.join(torch.device(where)) if not dry_run else Team()
-    plan = make_plan(recipe, data, network, limit, team.size)
+    plan = make_plan(recipe, data, network, limit, team.world)
     toy = bool(plan.train.dataset.manifest["toy"])
     perceptual, measured, notes = lpips_networks(recipe, alexnet_weights, toy, where)
     told = _plan(plan, toy, None if perceptual is None else perceptual.weights)
@@ -126,10 +126,9 @@ def finetune_vae(
         text = f"{dump(SECTION, plan.config)}\n" + "\n".join(f"{k}: {v}" for k, v in told.items())
         talk.result({**told, "config": vars(plan.config)}, text=text)
         return
-    if team.rank == 0:
-        talk.say("; ".join(f"{k} {v}" for k, v in told.items()))
-        for note in notes:
-            talk.warn(note)
+    talk.say("; ".join(f"{k} {v}" for k, v in told.items()))
+    for note in notes:
+        talk.warn(note)
     with talk.progress() as progress:
         done = finetune(
             plan,
@@ -140,9 +139,7 @@ def finetune_vae(
             team=team,
             progress=progress,
         )
-    if team.rank == 0:
-        _tell(talk, done, out, data, recipe.all_weights)
-    team.leave()
+    _tell(talk, done, out, data, recipe.all_weights)
 
 
 def _start(recipe: VaeConfig, data: str, vae: str | None, device: str) -> VAE:

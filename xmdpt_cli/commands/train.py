@@ -61,22 +61,13 @@ def train(
     from xmdpt_cli.training.feed import Networks
     from xmdpt_cli.training.fit import check_dataset
     from xmdpt_cli.training.loop import train
-    from xmdpt_cli.training.team import SharedError
 
     networks = Networks(vae, dino_source, dino_pose)
     if Networks(None, dino_source, dino_pose) != Networks() and not recipe.online:
         raise ConfigError("--dino-source and --dino-pose go with --online")
     if vae is not None and not (recipe.online or recipe.validate_every):
         raise ConfigError("--vae goes with --online or --validate-every")
-    if World.from_environment().rank > 0 and not dry_run:  # under torchrun: rank 0 talks
-        try:
-            train(recipe, data, out, device=pick_device(device), networks=networks, force=force)
-        except SharedError as err:
-            raise typer.Exit(err.exit_code) from None
-        except KeyboardInterrupt:
-            raise SystemExit(130) from None
-        return
-    talk = Talk(as_json)
+    talk = Talk(as_json, quiet=World.from_environment().rank > 0)  # under torchrun rank 0 talks
     # a run that goes on may have lost a shard: it is skipped
     dataset = PairDataset(data, "train", lenient=(out / "checkpoints").is_dir())
     toy = " (TOY features)" if dataset.manifest["toy"] else ""

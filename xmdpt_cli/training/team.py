@@ -25,7 +25,7 @@ from typing import Any, NoReturn, TypeVar
 import torch
 from torch import Tensor, nn
 
-from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.errors import ConfigError, SharedError, XmdptError
 
 T = TypeVar("T")
 
@@ -68,11 +68,14 @@ class Team:
         world = int(os.environ.get("WORLD_SIZE", "1"))
         if "RANK" not in os.environ or world == 1:
             return cls(device=device)
-        local, here = int(os.environ.get("LOCAL_RANK", "-1")), torch.cuda.device_count()
-        if local < 0:  # Accelerate would take such a process for one alone
+        # without LOCAL_RANK Accelerate would take such a process for one alone
+        missing = [k for k in ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if k not in os.environ]
+        if missing:
             raise ConfigError(
-                f"WORLD_SIZE is {world}, but LOCAL_RANK is missing", "start with torchrun"
+                f"WORLD_SIZE is {world}, but {', '.join(missing)} missing",
+                "start with torchrun, or unset WORLD_SIZE to work alone",
             )
+        local, here = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if device.type == "cuda" and local >= here:
             raise ConfigError(
                 f"process {local} of this machine finds {here} GPUs",
@@ -158,6 +161,23 @@ class Team:
         mean: Tensor = self.accelerator.reduce(tensor, "mean")
         return mean
 
+    def average(self, tensors: list[Tensor]) -> None:
+        """Replace each tensor by its mean over all ranks, in one collective."""
+        if self.world == 1:
+            return
+        flat = self.mean(torch.cat([tensor.reshape(-1) for tensor in tensors]))
+        parts = flat.split([tensor.numel() for tensor in tensors])
+        for tensor, part in zip(tensors, parts, strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+    def gather(self, item: T) -> list[T]:
+        """Every rank's ``item``, by rank, for all of them."""
+        if self.world == 1:
+            return [item]
+        items: list[Any] = [None] * self.world
+        torch.distributed.all_gather_object(items, item)
+        return items
+
     def any(self, flag: bool) -> bool:
         """Whether a rank says so. All ranks wait for each other here, but for no GPU."""
         if self.world == 1:
@@ -228,14 +248,6 @@ class Team:
                 f"rank {self.rank} of {self.world} lost another process of the team: {word}",
                 "that one's own error says why; the same command goes on from the last checkpoint",
             ) from err
-
-
-class SharedError(XmdptError):
-    """An error of all ranks, on one that need not say it."""
-
-    def __init__(self, err: XmdptError) -> None:
-        super().__init__(err.message, err.hint)
-        self.exit_code = err.exit_code
 
 
 ALONE = Team()

@@ -22,12 +22,12 @@ from xmdpt_cli.metrics.lpips_metric import Lpips
 from xmdpt_cli.metrics.report import Report, write_json
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.training import vae_folder as folder
+from xmdpt_cli.training.team import ALONE, Team
 from xmdpt_cli.training.vae_loop import VAEStats, fit, make_stats
 from xmdpt_cli.training.vae_loss import Perceptual
 from xmdpt_cli.training.vae_picture import Rebuilt, before_after
 from xmdpt_cli.training.vae_plan import Plan
 from xmdpt_cli.training.vae_report import Images, make_report, measure, protocol_for, rebuild
-from xmdpt_cli.training.vae_team import ALONE, Team
 from xmdpt_cli.training.vae_trainer import VaeTrainer
 
 REPORT, PICTURE, BEFORE = "report.json", "before_after.png", "before.json"
@@ -59,9 +59,9 @@ def finetune(
     Every process of the team calls it; rank 0 writes. Raises XmdptError if ``out`` holds
     something else, if the loss is no number any more, and if the encoder has changed.
     """
-    with ExitStack() as held:
-        team.lead(partial(held.enter_context, only_process(out)))
-        speak = progress if team.rank == 0 else silent
+    with team.together(), ExitStack() as held:
+        team.on_first(partial(held.enter_context, only_process(out)))
+        speak = progress if team.first else silent
         return _finetune(plan, out, perceptual, lpips, notes or [], team, speak)
 
 
@@ -78,9 +78,9 @@ def _finetune(
     start, began = vae.describe(), time.monotonic()
     shards = [s["sha256"] for s in manifest["shards"] if s["split"] == "train"]
     trunk = "none" if perceptual is None else perceptual.weights
-    this = folder.identity(config, team.size, shards, vae, trunk)
-    team.lead(partial(folder.begin, out, this, config))
-    record = team.lead(partial(folder.finished, out))
+    this = folder.identity(config, team.world, shards, vae, trunk)
+    team.on_first(partial(folder.begin, out, this, config))
+    record = team.on_first(partial(folder.finished, out))
     if record is not None:
         return _known(out, record)
     trainer = VaeTrainer(vae, config, perceptual, team)
@@ -88,7 +88,7 @@ def _finetune(
     shown = [] if plan.test is None else _spread(plan.measured, _SHOWN)
     old = None if plan.test is None else rebuild(vae, plan.test, shown)
     fit(trainer, plan.train, out, progress)
-    after_sha = team.lead(partial(_write, plan, out, this["encoder"]))
+    after_sha = team.on_first(partial(_write, plan, out, this["encoder"]))
     encoder = {"before": this["encoder"], "after": after_sha}
     report = None
     if plan.test is not None and old is not None:
@@ -96,13 +96,13 @@ def _finetune(
             vae, plan.test, plan.measured, lpips, stage="after", team=team, progress=progress
         )
         report = make_report(plan.test.dataset.resolution, before, after, lpips, notes)
-        team.lead(partial(_write_report, plan, out, report, shown, old))
+        team.on_first(partial(_write_report, plan, out, report, shown, old))
     psnr = {} if report is None else {k: row["psnr"] for k, row in report.to_json()["rows"].items()}
     seconds = time.monotonic() - began
     stats = make_stats(trainer, len(plan.train), psnr.get("before"), psnr.get("after"), seconds)
-    record = _record(plan, team.size, start, shards, encoder, stats)
-    team.lead(partial(folder.publish, out, vae, record))
-    if team.rank == 0:
+    record = _record(plan, team.world, start, shards, encoder, stats)
+    team.on_first(partial(folder.publish, out, vae, record))
+    if team.first:
         (out / BEFORE).unlink(missing_ok=True)
     return FineTuned(stats, encoder, vae.origin.toy, report)
 
@@ -155,14 +155,14 @@ def _measure_before(
         "lpips": None if lpips is None else lpips.weights,
         "protocol": protocol_for(plan.test.dataset.resolution).name,
     }
-    kept: dict[str, Any] = team.lead(lambda: _json(out / BEFORE))
+    kept: dict[str, Any] = team.on_first(lambda: _json(out / BEFORE))
     if kept.get("key") == key:
         images: Images = kept["images"]
         return images
     images = measure(
         plan.vae, plan.test, plan.measured, lpips, stage="before", team=team, progress=progress
     )
-    team.lead(partial(_keep, out / BEFORE, {"key": key, "images": images}))
+    team.on_first(partial(_keep, out / BEFORE, {"key": key, "images": images}))
     return images
 
 

@@ -105,7 +105,7 @@ def fit(trainer: VaeTrainer, examples: Examples, out: Path, progress: Progress =
     """
     net, team, config = trainer.vae.net, trainer.team, trainer.config
     state = out / folder.STATE
-    if team.lead(state.is_file):
+    if team.on_first(state.is_file):
         trainer.load(state)
     for parameter in trainer.parameters:
         parameter.requires_grad_(True)
@@ -121,24 +121,27 @@ def fit(trainer: VaeTrainer, examples: Examples, out: Path, progress: Progress =
 
 def _steps(trainer: VaeTrainer, examples: Examples, out: Path, progress: Progress) -> None:
     config, team, vae = trainer.config, trainer.team, trainer.vae
-    state, first, writes = out / folder.STATE, trainer.done, team.rank == 0
-    log = folder.Log(out, first, config.log_every) if writes else None
+    state, first = out / folder.STATE, trainer.done
+    log = folder.Log(out, first, config.log_every) if team.first else None
 
     def make(step: int) -> VaeBatch:
-        return draw(examples, vae, config.seed, step, config.batch_size, team.rank, team.size)
+        return draw(examples, vae, config.seed, step, config.batch_size, team.rank, team.world)
 
+    reading = closing(ahead(make, first, config.steps))
     try:
-        with closing(ahead(make, first, config.steps)) as batches:
+        with reading as batches, team.interruptible() as interrupted:
             for batch in batches:
                 terms = trainer.step(batch)
                 last = trainer.done == config.steps
                 if log is not None:
                     log.add(terms, trainer.done, last=last)
                 if last or trainer.done % config.checkpoint_every == 0:
-                    team.lead(partial(trainer.save, state))
+                    team.on_first(partial(trainer.save, state))
                 progress("vae", trainer.done, config.steps, loss=terms["loss"])
+                if interrupted():
+                    raise KeyboardInterrupt
     except KeyboardInterrupt:
-        if writes and trainer.whole and trainer.done > first:
+        if team.first and trainer.whole and trainer.done > first:
             trainer.save(state)
         raise
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.metrics.lpips_metric import SMALLEST, Lpips
+from xmdpt_cli.training.team import ALONE, Team
 from xmdpt_cli.training.vae_config import VaeConfig
 from xmdpt_cli.training.vae_examples import VaeBatch, signed
-from xmdpt_cli.training.vae_team import ALONE, Team
 
 
 class Perceptual(Lpips):
@@ -87,9 +87,21 @@ def _latents(
         variance = log_variance.exp()
         if learns:
             # the posterior's noise and ours, independent of each other: their variances add
-            variance = variance + (config.latent_noise * team.deviation(mean)) ** 2
+            variance = variance + (config.latent_noise * deviation(mean, team)) ** 2
         latents = mean + variance.sqrt() * batch.noise
     return latents, mean, log_variance
+
+
+def deviation(values: Tensor, team: Team) -> Tensor:
+    """Standard deviation of all ranks' ``values`` (as many on each) together, without gradient."""
+    values = values.detach()
+    if team.world == 1:
+        return values.std()
+    wide = values.double()
+    mean, square = team.mean(torch.stack([wide.mean(), wide.square().mean()]))
+    count = values.numel() * team.world
+    variance = (square - mean.square()) * count / (count - 1)
+    return variance.clamp(min=0).sqrt().to(values.dtype)
 
 
 def foreground(batch: Tensor) -> Tensor:

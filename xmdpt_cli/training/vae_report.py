@@ -19,9 +19,9 @@ from xmdpt_cli.metrics.lpips_metric import SMALLEST, Lpips
 from xmdpt_cli.metrics.protocols import HEIGHT, Protocol, get_protocol
 from xmdpt_cli.metrics.report import Report, Row, Table, Value, table
 from xmdpt_cli.progress import Progress, silent
+from xmdpt_cli.training.team import ALONE, Team
 from xmdpt_cli.training.vae_examples import DatasetExamples
 from xmdpt_cli.training.vae_faces import head_map
-from xmdpt_cli.training.vae_team import ALONE, Team
 
 FACE = "psnr_face"
 _CHUNK = 8  # pictures decoded together
@@ -56,7 +56,7 @@ def measure(
     protocol = protocol_for(examples.dataset.resolution)
     mine: dict[int, dict[str, Value]] = {}
     for number, start in enumerate(range(0, count, _CHUNK)):
-        if number % team.size == team.rank:
+        if number % team.world == team.rank:
             indices = list(range(start, min(start + _CHUNK, count)))
             for index, made in zip(indices, rebuild(vae, examples, indices), strict=True):
                 mine[index] = _values(examples, index, made, protocol, lpips)

@@ -22,10 +22,10 @@ from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import writing
 from xmdpt_cli.training.ema import Ema
+from xmdpt_cli.training.team import ALONE, Team
 from xmdpt_cli.training.vae_config import VaeConfig
 from xmdpt_cli.training.vae_examples import VaeBatch
 from xmdpt_cli.training.vae_loss import Perceptual, vae_losses
-from xmdpt_cli.training.vae_team import ALONE, Team
 
 WARM_UP = 0.05  # of the steps
 _LAST = 50  # losses whose mean is reported
@@ -86,11 +86,13 @@ class VaeTrainer:
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         *values, length = torch.cat([seen, norm.detach()[None]]).tolist()
         if not all(map(math.isfinite, (*values, length))):
-            raise XmdptError(
-                f"VAE training lost its way: loss {values[0]}, gradient {length} at step "
-                f"{self.done}",
-                f"the last good state is kept; start again in another folder with a lower learning "
-                f"rate than {config.learning_rate:g}",
+            self.team.fail(
+                XmdptError(
+                    f"VAE training lost its way: loss {values[0]}, gradient {length} at step "
+                    f"{self.done}",
+                    "the last good state is kept; start again in another folder with a lower "
+                    f"learning rate than {config.learning_rate:g}",
+                )
             )
         rate = config.learning_rate * learning_rate_factor(self.done, config.steps)
         for group in self.optimizer.param_groups:
