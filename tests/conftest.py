@@ -19,6 +19,11 @@ REPO = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("XMDPT_SHARED", REPO.parent / "shared"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that no process ends with one of them alone."""
+    items.sort(key=lambda item: item.path.parent.name not in ("training", "bench", "commands"))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Callable[[str], Path]:
     """``shared("golden/dev_a.safetensors")``: that path, or the test is skipped by name."""

@@ -24,7 +24,8 @@ def test_a_comparison_in_short(tmp_path: Path, capsys: pytest.CaptureFixture[str
     main(arguments)  # nothing is trained again
     assert capsys.readouterr().out == first
     data = tmp_path / "data"
-    costs = {name: cost(recipe_of(changes, 0), data) for name, changes in FORMS.items()}
+    names = ("tokens", "with MIPNet", "no pose map", "v, linear")
+    costs = {name: cost(recipe_of(FORMS[name], 0), data) for name in names}
     assert costs["with MIPNet"] > 1.5 * costs["tokens"]
     assert costs["no pose map"] < costs["tokens"]
     assert costs["v, linear"] == costs["tokens"]

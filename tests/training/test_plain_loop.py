@@ -21,8 +21,9 @@ from xmdpt_cli.training.trainer import Trainer
 def test_300_steps_equal_the_equations(data: Path, tmp_path: Path) -> None:
     steps = 300
     config = dataclasses.replace(
-        CONFIG, steps=steps, learning_rate=1e-4, ema=0.99, ema_warmup=False, checkpoint_every=steps
-    )
+        CONFIG, steps=steps, batch_size=2, ema=0.99, ema_warmup=False, learning_rate=1e-4,
+        checkpoint_every=steps,
+    )  # fmt: skip
     trainer = Trainer(config, PairDataset(data))
     start = {k: v.detach().clone() for k, v in trainer.model.state_dict().items()}
     loader = trainer.loader()
