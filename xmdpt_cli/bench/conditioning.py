@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import json
 import statistics
+import time
 from pathlib import Path
 from typing import Any
 
@@ -154,8 +155,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--vae-steps", type=int, default=500)
     parser.add_argument("--part", default="0/1", help="i/n: every n-th run, for n processes")
     args = parser.parse_args(arguments)
-    make_data(args.out, args.people, args.vae_steps)
     mine, parts = (int(number) for number in args.part.split("/"))
+    made = args.out / "data" / "dataset.json"
+    if mine == 0:
+        make_data(args.out, args.people, args.vae_steps)
+    while not made.is_file():
+        time.sleep(1.0)  # part 0 makes the data for all
     jobs = [(name, seed) for seed in args.seeds for name in args.only]
     records = []
     for number, (name, seed) in enumerate(jobs):
