@@ -24,9 +24,9 @@ from xmdpt_cli.data.loader import (
     Batch,
     Loader,
     PairDataset,
+    Reading,
     Skipping,
     TrainLoader,
-    pair_numbers,
     prefetch,
 )
 from xmdpt_cli.data.prepare import prepare_dataset
@@ -87,7 +87,9 @@ DAMAGES = [unlink, truncate, cut_a_little, lengthen, replace_by_folder]
 
 def local(folder: Path, warned: list[str], seed: int = 5, **more: int) -> TrainLoader:
     dataset = PairDataset(folder, lenient=True)
-    return TrainLoader(dataset, SIZE, seed, skipping=Skipping(dataset, seed, warned.append), **more)
+    return TrainLoader(
+        dataset, Reading(SIZE, seed, skipping=Skipping(dataset, seed, warned.append), **more)
+    )
 
 
 def equal(one: Batch, other: Batch) -> bool:
@@ -119,7 +121,7 @@ def check_replaced(whole: Batch, broken: Batch, loader: Loader, bad: str = BROKE
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_local_shard_breaks_in_mid_epoch(folder: Path, damage: Callable[[Path], None]) -> None:
-    healthy = TrainLoader(PairDataset(folder), SIZE, 5)
+    healthy = TrainLoader(PairDataset(folder), Reading(SIZE, 5))
     whole = [healthy.batch(step) for step in range(STEPS)]
     warned: list[str] = []
     loader = local(folder, warned)
@@ -138,29 +140,29 @@ def test_a_local_shard_breaks_in_mid_epoch(folder: Path, damage: Callable[[Path]
     again = local(folder, warned)
     for step in range(9, STEPS):
         assert equal(again.batch(step), seen[step - 4])
-    assert again.skipping is not None
-    assert again.skipping.broken == [BROKEN]
+    assert again.reading.skipping is not None
+    assert again.reading.skipping.broken == [BROKEN]
 
 
 def test_ranks_skip_as_one_would(folder: Path) -> None:
     unlink(folder / BROKEN)
     warned: list[str] = []
     dataset = PairDataset(folder, lenient=True)
-    alone = TrainLoader(dataset, 2 * SIZE, 5, skipping=Skipping(dataset, 5, warned.append))
+    alone = TrainLoader(dataset, Reading(2 * SIZE, 5, skipping=Skipping(dataset, 5, warned.append)))
     ranks = [local(folder, warned, rank=rank, world=2) for rank in range(2)]
     for step in range(8):
         whole, parts = alone.batch(step), [rank.batch(step) for rank in ranks]
         assert whole.pairs == parts[0].pairs + parts[1].pairs
         assert whole.skipped == parts[0].skipped + parts[1].skipped
-    numbers = [pair_numbers(3, SIZE, rank, 2) for rank in range(2)]
-    assert [n for part in numbers for n in part] == pair_numbers(3, 2 * SIZE).tolist()
+    numbers = [Reading(SIZE, 5, rank, 2).pair_numbers(3) for rank in range(2)]
+    assert [n for part in numbers for n in part] == Reading(2 * SIZE, 5).pair_numbers(3).tolist()
 
 
 def test_another_seed_takes_other_pairs(folder: Path) -> None:
     unlink(folder / BROKEN)
     warned: list[str] = []
     dataset = PairDataset(folder, lenient=True)
-    draws = TrainLoader(dataset, 66, 5).draws(0)
+    draws = TrainLoader(dataset, Reading(66, 5)).draws(0)
     chosen = []
     for seed in range(2):
         skipping = Skipping(dataset, seed, warned.append)
@@ -187,9 +189,9 @@ def test_a_streamed_shard_breaks(
     def make(warned: list[str]) -> StreamLoader:
         dataset = PairDataset(store.url)
         skipping = Skipping(dataset, 5, warned.append)
-        return StreamLoader(dataset, SIZE, 5, buffer_bytes=80_000, skipping=skipping)
+        return StreamLoader(dataset, Reading(SIZE, 5, skipping=skipping), buffer_bytes=80_000)
 
-    healthy = StreamLoader(PairDataset(store.url), SIZE, 5, buffer_bytes=80_000)
+    healthy = StreamLoader(PairDataset(store.url), Reading(SIZE, 5), buffer_bytes=80_000)
     whole = [healthy.batch(step) for step in range(STEPS)]
     healthy.close()
     warned: list[str] = []
@@ -213,7 +215,7 @@ def test_a_streamed_shard_breaks(
     again = make(warned)
     for step in range(begin + first + 1, STEPS):
         got = again.batch(step)
-        if again.skipping is not None and again.skipping.broken:
+        if again.reading.skipping is not None and again.reading.skipping.broken:
             assert equal(got, seen[step - begin])
     assert loader._fetcher is not None
     assert sum(loader._fetcher._held.values()) < 100_000  # what is skipped is let go
@@ -234,7 +236,7 @@ def test_too_much_is_lost(folder: Path) -> None:
     # a larger share may be allowed
     dataset = PairDataset(folder, lenient=True)
     most = Skipping(dataset, 5, warned.append, limit=0.5)
-    assert TrainLoader(dataset, 66, 5, skipping=most).batch(0).skipped == 24
+    assert TrainLoader(dataset, Reading(66, 5, skipping=most)).batch(0).skipped == 24
 
 
 @pytest.mark.parametrize("kind", ["local", "url"])
@@ -251,7 +253,7 @@ def test_all_is_gone(folder: Path, tmp_path: Path, kind: str) -> None:
             store.write(path.name, path.read_bytes())
         dataset = PairDataset(store.url)
         skipping = Skipping(dataset, 5, warned.append)
-        loader = StreamLoader(dataset, SIZE, 5, buffer_bytes=80_000, skipping=skipping)
+        loader = StreamLoader(dataset, Reading(SIZE, 5, skipping=skipping), buffer_bytes=80_000)
     loader.batch(0)
     for path in folder.iterdir():
         path.unlink() if kind == "local" else store.remove(path.name)
@@ -273,7 +275,7 @@ def test_the_only_shard(tmp_path: Path) -> None:
 
 
 def test_without_skipping_a_broken_shard_is_an_error(folder: Path) -> None:
-    loader = TrainLoader(PairDataset(folder), SIZE, 5)
+    loader = TrainLoader(PairDataset(folder), Reading(SIZE, 5))
     loader.batch(0)
     truncate(folder / BROKEN)
     with pytest.raises(XmdptError, match=rf"{BROKEN} is shorter than its index says"):
@@ -294,13 +296,13 @@ def test_prefetched_batches_skip_too(folder: Path) -> None:
 
 
 def test_more_shards_than_may_be_open(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    healthy = TrainLoader(PairDataset(folder), SIZE, 5)
+    healthy = TrainLoader(PairDataset(folder), Reading(SIZE, 5))
     whole = [healthy.batch(step) for step in range(3)]
     monkeypatch.setattr(pairs, "_OPEN_FILES", 2)
     gc.collect()
     dataset = PairDataset(folder)
     before = len(os.listdir("/proc/self/fd"))
-    loader = TrainLoader(dataset, SIZE, 5)
+    loader = TrainLoader(dataset, Reading(SIZE, 5))
     assert all(equal(loader.batch(step), whole[step]) for step in range(3))
     assert len(os.listdir("/proc/self/fd")) == before
 
@@ -308,7 +310,7 @@ def test_more_shards_than_may_be_open(folder: Path, monkeypatch: pytest.MonkeyPa
 def test_files_are_closed_with_their_dataset(folder: Path) -> None:
     gc.collect()  # what other tests left open
     before = len(os.listdir("/proc/self/fd"))
-    loader = TrainLoader(PairDataset(folder), 66, 5)
+    loader = TrainLoader(PairDataset(folder), Reading(66, 5))
     loader.batch(0)
     assert len(os.listdir("/proc/self/fd")) == before + 6
     del loader

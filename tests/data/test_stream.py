@@ -22,6 +22,7 @@ from xmdpt_cli.data.deepfashion import find_dataset
 from xmdpt_cli.data.loader import (
     Batch,
     PairDataset,
+    Reading,
     TrainLoader,
     eval_batches,
     load_pairs,
@@ -76,7 +77,7 @@ def equal(one: Batch, other: Batch) -> bool:
 
 def stream(place: str | PairDataset, size: int = 5, seed: int = 0, **more: Any) -> StreamLoader:
     dataset = PairDataset(place) if isinstance(place, str) else place
-    return StreamLoader(dataset, size, seed, buffer_bytes=BUFFER, **more)
+    return StreamLoader(dataset, Reading(size, seed, **more), buffer_bytes=BUFFER)
 
 
 # the order, without any data
@@ -146,7 +147,7 @@ def test_more_ranks_than_pairs(folder: Path) -> None:
     ranks = [Order(PairDataset(folder, "test").table, 0, r, 5, True, True, 10**6) for r in range(5)]
     for epoch in range(4):
         assert sorted(p for r in ranks for p in r.plan(epoch).pairs.tolist()) == [0, 1]
-    loader = StreamLoader(PairDataset(folder, "test"), 3, 0, rank=4, world=5)
+    loader = StreamLoader(PairDataset(folder, "test"), Reading(3, 0, rank=4, world=5))
     assert len(loader.batch(2).pairs) == 3
 
 
@@ -188,7 +189,7 @@ def test_restoring_in_the_middle_of_an_epoch(folder: Path, url: str, kind: str) 
     def make() -> TrainLoader | StreamLoader:
         if kind == "stream":
             return stream(url, 7, seed=4, rank=1, world=2)
-        return TrainLoader(PairDataset(folder), 7, seed=4, rank=1, world=2)
+        return TrainLoader(PairDataset(folder), Reading(7, seed=4, rank=1, world=2))
 
     through = make()
     seen = [through.batch(step) for step in range(14)]  # three epochs of 33 pairs
@@ -231,7 +232,7 @@ def test_what_is_held_stays_in_its_bounds(url: str) -> None:
 
 
 def test_a_buffer_smaller_than_a_garment(url: str) -> None:
-    one = StreamLoader(PairDataset(url), 5, 0, buffer_bytes=1)
+    one = StreamLoader(PairDataset(url), Reading(5, 0), buffer_bytes=1)
     assert len({name for step in range(13) for name in one.batch(step).pairs}) > 30
 
 
@@ -255,13 +256,13 @@ def test_threads_end_with_their_loader(url: str) -> None:
 
 
 def test_which_loader(folder: Path, url: str) -> None:
-    assert isinstance(train_loader(PairDataset(folder), 4, 0), TrainLoader)
-    assert isinstance(train_loader(PairDataset(url), 4, 0), StreamLoader)
+    assert isinstance(train_loader(PairDataset(folder), Reading(4, 0)), TrainLoader)
+    assert isinstance(train_loader(PairDataset(url), Reading(4, 0)), StreamLoader)
     for options in ({"size": 0}, {"rank": 1}, {"seed": -1}):
         with pytest.raises(ConfigError, match="impossible loader"):
             stream(url, **options)
     with pytest.raises(ConfigError, match="impossible buffer"):
-        StreamLoader(PairDataset(url), 4, 0, buffer_bytes=0)
+        StreamLoader(PairDataset(url), Reading(4, 0), buffer_bytes=0)
 
 
 # random access, and damage
@@ -399,7 +400,8 @@ def own_memory() -> int:
 
 @pytest.mark.parametrize("kind", ["local", "stream"])
 def test_memory_is_flat(folder: Path, url: str, kind: str) -> None:
-    loader = TrainLoader(PairDataset(folder), 64, 0) if kind == "local" else stream(url, 64)
+    local = kind == "local"
+    loader = TrainLoader(PairDataset(folder), Reading(64, 0)) if local else stream(url, 64)
     old = None
     for step in range(40):
         old = loader.batch(step, old)

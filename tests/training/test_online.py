@@ -19,7 +19,7 @@ from torchvision.transforms import functional as transforms
 
 from xmdpt_cli.data.crops import Crop, crop_keypoints, crop_picture, draw_crop
 from xmdpt_cli.data.deepfashion import find_dataset
-from xmdpt_cli.data.loader import Batch, PairDataset, Skipping, TrainLoader, prefetch
+from xmdpt_cli.data.loader import Batch, PairDataset, Reading, Skipping, TrainLoader, prefetch
 from xmdpt_cli.data.pose import draw_pose, draw_pose_map
 from xmdpt_cli.data.prepare import prepare_dataset
 from xmdpt_cli.data.synthetic import make_wardrobe
@@ -55,8 +55,10 @@ def encoders(dataset: PairDataset, data: Path) -> Encoders:
     return find_encoders(dataset.manifest, data)
 
 
-def loader(dataset: PairDataset, encoders: Encoders, size: int = N, **more: Any) -> OnlineLoader:
-    return OnlineLoader(dataset, encoders, size, SEED, **more)
+def loader(
+    dataset: PairDataset, encoders: Encoders, size: int = N, crops: bool = True, **more: Any
+) -> OnlineLoader:
+    return OnlineLoader(dataset, encoders, Reading(size, SEED, **more), crops)
 
 
 def equal(one: Batch, other: Batch) -> bool:
@@ -73,7 +75,7 @@ def test_without_crops_the_features_are_the_cached_ones(
 ) -> None:
     both = {"rank": rank, "world": world, "pose_maps": True, "target_tokens": True}
     online = loader(dataset, encoders, crops=False, **both)
-    cached = TrainLoader(dataset, N, SEED, **both)
+    cached = TrainLoader(dataset, Reading(N, SEED, **both))
     for step in (0, 5, 7):  # over the end of an epoch, swapped and mirrored pairs among them
         have, want = online.batch(step), cached.batch(step)
         assert (have.pairs, have.flipped, have.skipped) == (want.pairs, want.flipped, 0)
@@ -151,7 +153,7 @@ def test_a_batch_is_a_function_of_seed_and_numbers(
             assert torch.equal(torch.cat([one.poses for one in views]), whole[step].poses)
     again = loader(dataset, encoders, 2 * N)  # a run that goes on at step 1
     assert torch.equal(again.read(1).pictures, whole[1].pictures)
-    other = OnlineLoader(dataset, encoders, 2 * N, SEED + 1)
+    other = OnlineLoader(dataset, encoders, Reading(2 * N, SEED + 1))
     assert not torch.equal(other.read(1).pictures, whole[1].pictures)
 
 
@@ -381,5 +383,5 @@ def test_the_types_the_dataset_was_made_in(dataset: PairDataset, data: Path) -> 
     mixed = find_encoders(manifest, data)
     assert mixed.source.dtype == torch.bfloat16
     assert mixed.vae.dtype == mixed.pose.dtype == torch.float32
-    batch = OnlineLoader(dataset, replace(mixed), N, SEED).batch(0)
+    batch = OnlineLoader(dataset, replace(mixed), Reading(N, SEED)).batch(0)
     assert batch.source_tokens.isfinite().all()

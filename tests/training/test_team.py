@@ -134,6 +134,7 @@ def test_all_ranks_hear_the_same(two: Path) -> None:
     for rank in (0, 1):
         seen = json.loads((two / f"{rank}.json").read_text())
         assert seen["any"] == [True, False]
+        assert seen["sum"] == 11
         assert seen["mean"] == [0.5, 5.0]
         assert seen["done"] == 0
         assert seen["refused"] == ["no", "try yes"]

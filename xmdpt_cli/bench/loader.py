@@ -21,7 +21,7 @@ import torch
 
 from xmdpt_cli.data import batch as batches
 from xmdpt_cli.data.fp8 import SCALE, quantise_tokens
-from xmdpt_cli.data.loader import Batch, Loader, PairDataset, TrainLoader
+from xmdpt_cli.data.loader import Batch, Loader, PairDataset, Reading, TrainLoader
 from xmdpt_cli.data.manifest import make_manifest
 from xmdpt_cli.data.shards import FLIP, ShardWriter, ViewData
 from xmdpt_cli.data.stream import StreamLoader
@@ -92,7 +92,7 @@ def measure(
     dataset: PairDataset, url: str | None, size: int, steps: int, rounds: int, buffer_bytes: int
 ) -> dict[str, list[float]]:
     """Pairs a second of every way, one value a round."""
-    local = TrainLoader(dataset, size, seed=0)
+    local = TrainLoader(dataset, Reading(size, seed=0))
     out = [local.batch(0), local.batch(1)]
     for step in range(len(dataset) // size + 1):  # all pages warm and mapped
         local.batch(step, out[0])
@@ -107,7 +107,7 @@ def measure(
 
     ways = {"local, 1 thread": mapped(1), f"local, {threads} threads": mapped(threads)}
     if url is not None:
-        stream = StreamLoader(PairDataset(url), size, seed=0, buffer_bytes=buffer_bytes)
+        stream = StreamLoader(PairDataset(url), Reading(size, seed=0), buffer_bytes=buffer_bytes)
 
         def streamed(number: int) -> float:
             batches.limit_threads(threads)

@@ -28,11 +28,11 @@ __all__ = [
     "Loader",
     "PairDataset",
     "PairRef",
+    "Reading",
     "Skipping",
     "TrainLoader",
     "eval_batches",
     "load_pairs",
-    "pair_numbers",
     "prefetch",
 ]
 
@@ -44,6 +44,34 @@ class _Epoch:
     flip: NDArray[np.bool_]
 
 
+@dataclass(frozen=True)
+class Reading:
+    """Which pairs a loader for training reads, and what of them. ConfigError if it cannot be."""
+
+    batch_size: int  # of this rank
+    seed: int
+    rank: int = 0
+    world: int = 1
+    swap: bool = True
+    flip: bool = True
+    pose_maps: bool = False  # drawn, for "tokens" conditioning
+    target_tokens: bool = False  # the target's DINOv2 tokens, for alignment
+    skipping: Skipping | None = None  # what to do about a broken shard; None: raise
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or not 0 <= self.rank < self.world or self.seed < 0:
+            raise ConfigError(
+                f"impossible loader: batch size {self.batch_size}, rank {self.rank} of "
+                f"{self.world}, seed {self.seed}",
+                "batch size from 1, rank from 0 to world - 1, seed from 0",
+            )
+
+    def pair_numbers(self, step: int) -> Ints:
+        """(batch_size,) places of the pairs of ``step`` in the endless sequence of all pairs."""
+        first = (step * self.world + self.rank) * self.batch_size
+        return np.arange(first, first + self.batch_size)
+
+
 class TrainLoader:
     """Batches of pairs, shuffled over the whole split, disjoint over the ranks.
 
@@ -53,38 +81,24 @@ class TrainLoader:
     Swapping source and target, and mirroring both, each happen to half of the pairs (published).
     """
 
-    def __init__(
-        self,
-        dataset: PairDataset,
-        batch_size: int,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
-        swap: bool = True,
-        flip: bool = True,
-        pose_maps: bool = False,
-        skipping: Skipping | None = None,
-        target_tokens: bool = False,
-    ) -> None:
-        checked(batch_size, seed, rank, world)
-        self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
-        self.rank, self.world = rank, world
-        self.swap, self.flip, self.pose_maps = swap, flip, pose_maps
-        self.skipping, self.target_tokens = skipping, target_tokens
+    def __init__(self, dataset: PairDataset, reading: Reading) -> None:
+        self.dataset, self.reading = dataset, reading
         self._epoch = lru_cache(maxsize=4)(self._draw_epoch)
 
     def _draw_epoch(self, epoch: int) -> _Epoch:
-        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, epoch])))
+        seeds = np.random.SeedSequence([self.reading.seed, epoch])
+        rng = np.random.Generator(np.random.PCG64(seeds))
         count = len(self.dataset)
         # always all three draws: the order must not depend on what is switched on
         order, swap, flip = rng.permutation(count), rng.random(count), rng.random(count)
-        return _Epoch(order, (swap < 0.5) & self.swap, (flip < 0.5) & self.flip)
+        on = self.reading
+        return _Epoch(order, (swap < 0.5) & on.swap, (flip < 0.5) & on.flip)
 
     def draws(self, step: int) -> Draws:
         """What this rank reads at ``step`` (from 0)."""
-        numbers = pair_numbers(step, self.batch_size, self.rank, self.world)
-        indices = np.empty(self.batch_size, np.int64)
-        swap, flip = np.empty((2, self.batch_size), np.bool_)
+        numbers = self.reading.pair_numbers(step)
+        indices = np.empty(len(numbers), np.int64)
+        swap, flip = np.empty((2, len(numbers)), np.bool_)
         epochs, offsets = np.divmod(numbers, len(self.dataset))
         for number in np.unique(epochs):
             here, epoch = epochs == number, self._epoch(int(number))
@@ -101,25 +115,10 @@ class TrainLoader:
         """
 
         def read(draws: Draws) -> Batch:
-            which = (draws.pairs, draws.swap, draws.flip)
-            return load_pairs(self.dataset, *which, self.pose_maps, out, self.target_tokens)
+            which, of = (draws.pairs, draws.swap, draws.flip), self.reading
+            return load_pairs(self.dataset, *which, of.pose_maps, out, of.target_tokens)
 
-        return skipping_or_not(self.skipping, self.draws(step), read)
-
-
-def pair_numbers(step: int, batch_size: int, rank: int = 0, world: int = 1) -> Ints:
-    """(batch_size,) places of a rank's pairs at ``step`` in the endless sequence of all pairs."""
-    first = (step * world + rank) * batch_size
-    return np.arange(first, first + batch_size)
-
-
-def checked(batch_size: int, seed: int, rank: int, world: int) -> None:
-    """ConfigError if there can be no such loader."""
-    if batch_size < 1 or not 0 <= rank < world or seed < 0:
-        raise ConfigError(
-            f"impossible loader: batch size {batch_size}, rank {rank} of {world}, seed {seed}",
-            "batch size from 1, rank from 0 to world - 1, seed from 0",
-        )
+        return skipping_or_not(self.reading.skipping, self.draws(step), read)
 
 
 def eval_batches(

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmdpt_cli.data.batch import Batch, Filling
-from xmdpt_cli.data.loader import Loader, TrainLoader, checked, pair_numbers
+from xmdpt_cli.data.loader import Loader, Reading, TrainLoader
 from xmdpt_cli.data.order import Order, Plan
 from xmdpt_cli.data.pairs import PairDataset
 from xmdpt_cli.data.skipping import Draws, Skipping, skipping_or_not
@@ -50,25 +50,21 @@ class StreamLoader:
     def __init__(
         self,
         dataset: PairDataset,
-        batch_size: int,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
-        swap: bool = True,
-        flip: bool = True,
-        pose_maps: bool = False,
+        reading: Reading,
         buffer_bytes: int = BUFFER_BYTES,
-        skipping: Skipping | None = None,
-        target_tokens: bool = False,
     ) -> None:
-        checked(batch_size, seed, rank, world)
         if buffer_bytes < 1:
             raise ConfigError(f"impossible buffer: {buffer_bytes} bytes", "give at least 1 MB")
-        self.dataset, self.batch_size, self.pose_maps = dataset, batch_size, pose_maps
-        self.rank, self.world, self.target_tokens = rank, world, target_tokens
-        self.buffer_bytes, self.skipping = buffer_bytes, skipping
-        room = buffer_bytes * 3 // 4
-        self._order = Order(dataset.table, seed, rank, world, swap, flip, room)
+        self.dataset, self.reading, self.buffer_bytes = dataset, reading, buffer_bytes
+        self._order = Order(
+            dataset.table,
+            reading.seed,
+            reading.rank,
+            reading.world,
+            reading.swap,
+            reading.flip,
+            room=buffer_bytes * 3 // 4,
+        )
         self._fetcher: Fetcher | None = None
         self._next = -1  # the position that the fetcher reads from
 
@@ -78,11 +74,11 @@ class StreamLoader:
         ``out`` is an old batch to overwrite (see ``load_pairs``). Raises XmdptError if a shard
         cannot be read (asking again tries again), and with ``skipping`` if too much cannot.
         """
-        first = step * self.batch_size
-        found = [self._order.find(position) for position in range(first, first + self.batch_size)]
+        first, count = step * self.reading.batch_size, self.reading.batch_size
+        found = [self._order.find(position) for position in range(first, first + count)]
         plans = {epoch: self._order.plan(epoch) for epoch in {epoch for epoch, _ in found}}
         drawn = Draws(
-            pair_numbers(step, self.batch_size, self.rank, self.world),
+            self.reading.pair_numbers(step),
             np.array([plans[epoch].pairs[draw] for epoch, draw in found]),
             np.array([plans[epoch].swap[draw] for epoch, draw in found]),
             np.array([plans[epoch].flip[draw] for epoch, draw in found]),
@@ -96,8 +92,8 @@ class StreamLoader:
                 self.close()
                 raise
 
-        batch = skipping_or_not(self.skipping, drawn, read)
-        self._next = first + self.batch_size
+        batch = skipping_or_not(self.reading.skipping, drawn, read)
+        self._next = first + count
         return batch
 
     def close(self) -> None:
@@ -110,7 +106,7 @@ class StreamLoader:
         if self._fetcher is None or self._next != position:
             self.close()
             reading = self._order.reading(position)
-            read = partial(_read_block, self.dataset, self._order, self.skipping)
+            read = partial(_read_block, self.dataset, self._order, self.reading.skipping)
             self._fetcher = Fetcher(read, self._order.blocks.length, reading, self.buffer_bytes)
             weakref.finalize(self, self._fetcher.close)
         return self._fetcher
@@ -123,9 +119,15 @@ class StreamLoader:
         draws: Draws,
         out: Batch | None,
     ) -> Batch:
-        order, dataset = self._order, self.dataset
+        order, dataset, of = self._order, self.dataset, self.reading
         filling = Filling(
-            dataset, draws.pairs, draws.swap, draws.flip, self.pose_maps, out, self.target_tokens
+            dataset,
+            draws.pairs,
+            draws.swap,
+            draws.flip,
+            of.pose_maps,
+            out,
+            of.target_tokens,
         )
         for low in range(0, len(found), _ROWS):
             part = found[low : low + _ROWS]
@@ -234,19 +236,7 @@ class Fetcher:
                 self._changed.notify_all()
 
 
-def train_loader(
-    dataset: PairDataset,
-    batch_size: int,
-    seed: int,
-    rank: int = 0,
-    world: int = 1,
-    swap: bool = True,
-    flip: bool = True,
-    pose_maps: bool = False,
-    skipping: Skipping | None = None,
-    target_tokens: bool = False,
-) -> Loader[Batch]:
+def train_loader(dataset: PairDataset, reading: Reading) -> Loader[Batch]:
     """``TrainLoader`` for a dataset of this machine, ``StreamLoader`` for one behind a URL."""
     kind = TrainLoader if dataset.store.folder is not None else StreamLoader
-    drawn = (seed, rank, world, swap, flip, pose_maps)
-    return kind(dataset, batch_size, *drawn, skipping=skipping, target_tokens=target_tokens)
+    return kind(dataset, reading)

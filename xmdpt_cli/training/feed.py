@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from xmdpt_cli.data.loader import PairDataset, Skipping
+from xmdpt_cli.data.loader import PairDataset, Reading, Skipping
 from xmdpt_cli.data.stream import train_loader
 from xmdpt_cli.data.views import Views
 from xmdpt_cli.model import XMDPT
@@ -43,8 +43,8 @@ class OnlineStepLoader(StepLoader):
     def read(self, step: int, out: Views | None = None) -> StepViews:
         """The pictures of micro step ``step``, and its random numbers."""
         views = self.loader.read(step, out)
-        draws = self.draws(step, len(views.pairs))
-        return StepViews(**{f.name: getattr(views, f.name) for f in fields(Views)}, draws=draws)
+        of = {f.name: getattr(views, f.name) for f in fields(Views)}
+        return StepViews(**of, draws=self.draws(step))
 
     def encode(self, read: StepViews) -> StepBatch:
         """Their features."""
@@ -68,13 +68,20 @@ def feed(
     A shard that breaks is skipped and ``warn`` is told (``data.skipping``). Raises XmdptError if
     the encoders for ``--online`` are not there, or are not the dataset's.
     """
-    skipping = Skipping(dataset, config.seed, warn)
-    align = config.align_weight > 0
-    maps = config.conditioning == "tokens"
-    drawn = (config.seed, rank, world, config.swap, config.flip, maps)
-    shapes = (config.seed, model.latent_shape, model.tdnet.grid**2, rank, world)
+    reading = Reading(
+        size,
+        config.seed,
+        rank,
+        world,
+        config.swap,
+        config.flip,
+        pose_maps=config.conditioning == "tokens",
+        target_tokens=config.align_weight > 0,
+        skipping=Skipping(dataset, config.seed, warn),
+    )
+    drawn = (reading, model.latent_shape, model.tdnet.grid**2)
     if not config.online:
-        return StepLoader(train_loader(dataset, size, *drawn, skipping, align), *shapes)
+        return StepLoader(train_loader(dataset, reading), *drawn)
     places = vars(networks or Networks())
     encoders = find_encoders(dataset.manifest, dataset.path, **places, device=device)
-    return OnlineStepLoader(OnlineLoader(dataset, encoders, size, *drawn, skipping, align), *shapes)
+    return OnlineStepLoader(OnlineLoader(dataset, encoders, reading), *drawn)

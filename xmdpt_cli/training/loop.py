@@ -89,7 +89,8 @@ def train(
             team.on_first(lambda: check_model(trainer.model, found / "model.safetensors"))
             models = (trainer.model, trainer.ema.model)
             state = checkpoint.load(found, *models, trainer.optimizers, team)
-            trainer.done, trainer.skipped = int(state["step"]), int(state.get("skipped", 0))
+            trainer.done = int(state["step"])
+            trainer.skipped = int(state.get("skipped", 0)) if team.first else 0  # of all ranks
         first, began = trainer.done, time.perf_counter()
         follow = (config, out, trainer.done, team, trainer.device)
         log = open_log(*follow, trainer.use, warn)
@@ -107,9 +108,9 @@ def train(
         model = trainer.averaged()
         if model is not None:
             export(out / "model", model, config, dataset.manifest, trainer.done)
-        team.barrier()  # what is said to be done is there
+        skipped = team.sum(trainer.skipped)  # and what is said to be done is there
     rate = (trainer.done - first) / seconds
-    return Trained(out / "model", trainer.done, log.last, seconds, rate, trainer.skipped)
+    return Trained(out / "model", trainer.done, log.last, seconds, rate, skipped)
 
 
 def _begin(
@@ -206,7 +207,7 @@ def _save(out: Path, trainer: Trainer) -> None:
         trainer.model,
         trainer.ema.model,
         trainer.optimizers,
-        {"seed": trainer.config.seed, "skipped": trainer.skipped},
+        {"seed": trainer.config.seed, "skipped": trainer.team.sum(trainer.skipped)},
         trainer.config.keep_checkpoints,
         trainer.config.keep_every,
         trainer.team,

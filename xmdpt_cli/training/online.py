@@ -14,9 +14,9 @@ import torch
 
 from xmdpt_cli.data.batch import Batch
 from xmdpt_cli.data.crops import Crop, draw_crop
-from xmdpt_cli.data.loader import TrainLoader
+from xmdpt_cli.data.loader import Reading, TrainLoader
 from xmdpt_cli.data.pairs import PairDataset
-from xmdpt_cli.data.skipping import Skipping, skipping_or_not
+from xmdpt_cli.data.skipping import skipping_or_not
 from xmdpt_cli.data.views import Views, load_views
 from xmdpt_cli.encoders.bundle import Encoders
 from xmdpt_cli.encoders.dino import Dino, pose_input
@@ -49,21 +49,11 @@ class OnlineLoader:
         self,
         dataset: PairDataset,
         encoders: Encoders,
-        batch_size: int,
-        seed: int,
-        rank: int = 0,
-        world: int = 1,
-        swap: bool = True,
-        flip: bool = True,
-        pose_maps: bool = False,
-        skipping: Skipping | None = None,
-        target_tokens: bool = False,
+        reading: Reading,
         crops: bool = True,
     ) -> None:
-        self.order = TrainLoader(dataset, batch_size, seed, rank, world, swap, flip)
-        self.dataset, self.encoders, self.pose_maps = dataset, encoders, pose_maps
-        self.skipping, self.crops, self.seed = skipping, crops, seed
-        self.target_tokens = target_tokens
+        self.order = TrainLoader(dataset, reading)
+        self.dataset, self.encoders, self.reading, self.crops = dataset, encoders, reading, crops
         self.device = encoders.vae.device
 
     def batch(self, step: int, out: Batch | None = None) -> Batch:
@@ -72,12 +62,13 @@ class OnlineLoader:
 
     def read(self, step: int, out: Views | None = None) -> Views:
         """The first half: pictures of that batch, on the CPU. Any thread may call it."""
-        read = partial(load_views, self.dataset, crop=self._crop, pose_maps=self.pose_maps, out=out)
-        return skipping_or_not(self.skipping, self.order.draws(step), read)
+        maps = self.reading.pose_maps
+        read = partial(load_views, self.dataset, crop=self._crop, pose_maps=maps, out=out)
+        return skipping_or_not(self.reading.skipping, self.order.draws(step), read)
 
     def _crop(self, number: int, role: str) -> Crop:
         size = self.dataset.resolution
-        return draw_crop(self.seed, number, role, size) if self.crops else Crop(size)
+        return draw_crop(self.reading.seed, number, role, size) if self.crops else Crop(size)
 
     @torch.no_grad()
     def encode(self, views: Views) -> Batch:
@@ -87,7 +78,7 @@ class OnlineLoader:
         poses = views.poses.to(self.device, non_blocking=True)
         with torch.autocast(self.device.type, enabled=False):  # the caller's model may be in it
             moments = self.encoders.vae.encode_moments(pictures)
-            seen = pictures if self.target_tokens else pictures[count:]
+            seen = pictures if self.reading.target_tokens else pictures[count:]
             tokens = self.encoders.source.tokens(to_signed(seen)).bfloat16()
             pose_tokens = self.encoders.pose.tokens(pose_input(poses))
         return Batch(
@@ -99,7 +90,7 @@ class OnlineLoader:
             flipped=views.flipped,
             pose_map=views.pose_map,
             source_pose_map=views.source_pose_map,
-            target_tokens=tokens[:count] if self.target_tokens else None,
+            target_tokens=tokens[:count] if self.reading.target_tokens else None,
             skipped=views.skipped,
         )
 

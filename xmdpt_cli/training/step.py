@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xmdpt_cli.data.loader import Batch, Loader, pair_numbers
+from xmdpt_cli.data.loader import Batch, Loader, Reading
 from xmdpt_cli.diffusion import Losses, Schedule, training_loss
 from xmdpt_cli.encoders.vae import sample_posterior
 from xmdpt_cli.model import XMDPT, Mask
@@ -87,27 +87,19 @@ class StepLoader:
     """
 
     def __init__(
-        self,
-        loader: Loader[Batch],
-        seed: int,
-        latent_shape: tuple[int, ...],
-        tokens: int,
-        rank: int = 0,
-        world: int = 1,
+        self, loader: Loader[Batch], reading: Reading, latent_shape: tuple[int, ...], tokens: int
     ) -> None:
-        self.loader, self.seed = loader, seed
+        self.loader, self.reading = loader, reading
         self.latent_shape, self.tokens = latent_shape, tokens
-        self.rank, self.world = rank, world
 
     def batch(self, step: int, out: Batch | None = None) -> StepBatch:
         """The batch of micro step ``step``."""
-        batch = self.loader.batch(step, out)
-        return with_draws(batch, self.draws(step, len(batch.pairs)))
+        return with_draws(self.loader.batch(step, out), self.draws(step))
 
-    def draws(self, step: int, count: int) -> Draws:
+    def draws(self, step: int) -> Draws:
         """The random numbers of micro step ``step``."""
-        numbers = pair_numbers(step, count, self.rank, self.world).tolist()
-        return Draws.of(self.seed, numbers, self.latent_shape, self.tokens)
+        numbers = self.reading.pair_numbers(step).tolist()
+        return Draws.of(self.reading.seed, numbers, self.latent_shape, self.tokens)
 
 
 def with_draws(batch: Batch, draws: Draws | None) -> StepBatch:

@@ -179,16 +179,16 @@ class Team:
         return items
 
     def any(self, flag: bool) -> bool:
-        """Whether a rank says so. All ranks wait for each other here, but for no GPU."""
-        if self.world == 1:
-            return flag
-        told = torch.tensor(int(flag))
-        torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX)
-        return bool(told)
+        """Whether a rank says so."""
+        return self.sum(int(flag)) > 0
 
-    def barrier(self) -> None:
-        """Wait until all ranks are here."""
-        self.any(False)
+    def sum(self, count: int) -> int:
+        """The ranks' counts together. All ranks wait for each other here, but for no GPU."""
+        if self.world == 1:
+            return count
+        told = torch.tensor(count)
+        torch.distributed.all_reduce(told)
+        return int(told)
 
     def on_first(self, work: Callable[[], T]) -> T:
         """``work()`` on rank 0 alone; its result, or its error, on every rank."""

@@ -65,7 +65,7 @@ class Trainer:
             self.run = torch.compile(self.wrapped)
         self.done, self.settled = 0, False
         self.learning_rate = 0.0  # of the last step
-        self.skipped = 0  # pairs that could not be read; others took their places
+        self.skipped = 0  # pairs this rank could not read; others took their places
 
     def loader(
         self, networks: Networks | None = None, warn: Callable[[str], None] = silently
