@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from small_data import CONFIG, logged, same, weights
 
 from xmdpt_cli.data.loader import PairDataset
-from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.stores import open_store
 from xmdpt_cli.training.loop import train
@@ -108,11 +108,32 @@ def test_other_settings_are_refused_by_name(data: Path, tmp_path: Path) -> None:
     train(short, data, tmp_path / "run")
     with pytest.raises(XmdptError, match=r"learning_rate: 0.001 -> 0.5"):
         train(dataclasses.replace(short, learning_rate=0.5), data, tmp_path / "run")
+    with pytest.raises(ConfigError, match="no such size: 'huge'"):
+        train(dataclasses.replace(short, size="huge"), data, tmp_path / "huge")
+    assert not (tmp_path / "huge").exists()
     (tmp_path / "other").mkdir()
     (tmp_path / "other/mine.txt").write_text("precious")
     with pytest.raises(XmdptError, match="not empty"):
         train(short, data, tmp_path / "other")
     assert (tmp_path / "other/mine.txt").read_text() == "precious"
+
+
+def test_a_run_that_saved_nothing_may_become_another(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(self: Trainer, batch: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            train(dataclasses.replace(CONFIG, learning_rate=0.5), data, tmp_path / "run")
+    train(CONFIG, data, tmp_path / "run")
+    train(CONFIG, data, tmp_path / "whole")
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert record["config"]["learning_rate"] == CONFIG.learning_rate
+    assert "forced" not in record
 
 
 def test_some_settings_may_change_by_force(data: Path, tmp_path: Path) -> None:

@@ -106,9 +106,12 @@ def train(
         )
     if done.skipped:
         talk.warn(f"{done.skipped:,} pairs could not be read and others took their places")
+    told = f"trained {done.steps} steps in {duration(done.seconds)}"
+    if not done.steps_per_second:
+        told = f"all {done.steps} steps were done already"
     talk.result(
         plain(vars(done)),
-        text=f"trained {done.steps} steps in {duration(done.seconds)}: {done.model}\n"
+        text=f"{told}: {done.model}\n"
         f"next: xmdpt sample --data {data} --model {done.model} --out DIR",
     )
 

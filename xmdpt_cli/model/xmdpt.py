@@ -104,8 +104,13 @@ class XMDPT(
                 f"sizes do not fit: latents {latent_size}, patch {patch}, width {width}, "
                 f"heads {heads}"
             )
-        if not 0 <= mask_ratio < 1 or not 0 < decode_layers < depth:
-            raise ConfigError("mask_ratio lies in [0, 1), decode_layers between 1 and depth - 1")
+        if not 0 <= mask_ratio < 1:
+            raise ConfigError(f"mask_ratio lies in [0, 1), not {mask_ratio}")
+        if not 0 < decode_layers < depth:
+            raise ConfigError(
+                f"decode_layers lies between 1 and {depth - 1} of {depth} blocks, not "
+                f"{decode_layers}"
+            )
         if predictor not in PREDICTORS:
             raise ConfigError(f"predictor is one of {', '.join(PREDICTORS)}, not {predictor!r}")
         if not vector and conditioning == "vector":

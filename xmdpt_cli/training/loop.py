@@ -82,8 +82,8 @@ def train(
             warn(note)
         if not config.batch_size:  # auto
             config = team.on_first(lambda: _with_batch(config, out, dataset, team))
+        trainer = Trainer(config, dataset, device, team)  # first: an impossible one leaves no run
         team.on_first(lambda: _begin(held, out, config, dataset, force))
-        trainer = Trainer(config, dataset, device, team)
         found = team.on_first(lambda: checkpoint.latest(out / "checkpoints"))
         if found is not None:
             team.on_first(lambda: check_model(trainer.model, found / "model.safetensors"))

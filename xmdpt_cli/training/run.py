@@ -29,6 +29,7 @@ def begin_run(out: Path, config: TrainConfig, dataset: PairDataset, force: bool 
     """Write config.toml and run.json, or check that ``out`` holds this very run.
 
     With ``force`` what is ``FORCEABLE`` may differ: run.json remembers what changed, and where.
+    A run that has saved nothing yet may become another one.
     """
     identity: dict[str, Any] = {
         "data": [shard["sha256"] for shard in dataset.manifest["shards"]],
@@ -37,7 +38,8 @@ def begin_run(out: Path, config: TrainConfig, dataset: PairDataset, force: bool 
     if config.decay == "cosine":  # the schedule of the learning rate follows from the length
         identity["config"]["steps"] = config.steps
     known = out / "run.json"
-    if known.is_file():
+    kept = known.is_file() and (out / "checkpoints" / "latest").is_file()
+    if kept:
         before = json.loads(known.read_text())
         was, now = before["config"], identity["config"]
         differs = {k: f"{was.get(k)} -> {v}" for k, v in now.items() if was.get(k) != v}
@@ -47,11 +49,11 @@ def begin_run(out: Path, config: TrainConfig, dataset: PairDataset, force: bool 
         if differs:
             identity["forced"].append(_forced(out, differs, force))
             write_text(known, json.dumps(identity, indent=2))
-    elif out.exists() and any(p.name != ".lock" for p in out.iterdir()):
+    elif not known.is_file() and out.exists() and any(p.name != ".lock" for p in out.iterdir()):
         raise XmdptError(f"{out} is not empty and holds no run", "choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "config.toml", configuration.dump("train", config))
-    if not known.is_file():
+    if not kept:
         write_text(known, json.dumps(identity, indent=2))
 
 
@@ -66,8 +68,7 @@ def _forced(out: Path, differs: dict[str, str], force: bool) -> dict[str, str]:
         elif force:
             hint = f"--force cannot change {', '.join(firm)}: choose another --out"
         raise XmdptError(f"{out} holds another run; what differs: {named}", hint)
-    latest = out / "checkpoints" / "latest"
-    return {"from": latest.read_text() if latest.is_file() else "the start", **differs}
+    return {"from": (out / "checkpoints" / "latest").read_text(), **differs}
 
 
 def known_batch(out: Path) -> int:
