@@ -89,6 +89,15 @@ def test_what_torchrun_did_not_start_is_refused(monkeypatch: pytest.MonkeyPatch)
         Team.start("cuda")
 
 
+def test_a_batch_is_cut_evenly_or_not_at_all() -> None:
+    assert Team(rank=1, world=2).part(12, accumulate=3) == 2
+    with pytest.raises(
+        ConfigError, match=r"a batch of 7 cannot be cut into 2 processes$"
+    ) as caught:
+        Team(world=2).part(7)
+    assert "that 2 divides, e.g. 8" in caught.value.hint
+
+
 @pytest.mark.parametrize("micro", [2, 4])
 def test_accumulation_is_the_large_batch(alone: tuple[list[float], Path], micro: int) -> None:
     run = Run(Team(), micro)

@@ -40,7 +40,7 @@ def finetune_vae(
         int | None, typer.Option(min=1, help="Optimizer steps, instead of epochs.")
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Pictures a step and process [8].")
+        int | None, typer.Option(min=1, help="Pictures a step, over all processes [8].")
     ] = None,
     learning_rate: Annotated[float | None, typer.Option(help="AdamW's [chosen to fit].")] = None,
     l1: Annotated[float | None, typer.Option(help="Weight of the absolute difference [1].")] = None,
@@ -118,7 +118,7 @@ def finetune_vae(
     team = Team.start(pick_device(device), "ddp") if not dry_run else Team()
     where = str(team.device)
     network = _start(recipe, data, vae, where)
-    plan = make_plan(recipe, data, network, limit, team.world)
+    plan = make_plan(recipe, data, network, limit)
     toy = bool(plan.train.dataset.manifest["toy"])
     perceptual, measured, notes = lpips_networks(recipe, alexnet_weights, toy, where)
     told = _plan(plan, toy, None if perceptual is None else perceptual.weights)

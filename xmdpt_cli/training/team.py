@@ -154,6 +154,19 @@ class Team:
             return _no_reduce(inner)
         return nullcontext()
 
+    def part(self, batch: int, accumulate: int = 1) -> int:
+        """Rows of a step's batch that a rank takes at a time; ConfigError if it does not divide."""
+        parts = self.world * accumulate
+        if batch % parts:
+            cut = f" x {accumulate} parts (--accumulate)" if accumulate > 1 else ""
+            self.fail(
+                ConfigError(
+                    f"a batch of {batch} cannot be cut into {self.world} processes{cut}",
+                    f"take a --batch-size that {parts} divides, e.g. {-(-batch // parts) * parts}",
+                )
+            )
+        return batch // parts
+
     def mean(self, tensor: Tensor) -> Tensor:
         """The mean over all ranks, in one collective; alone, ``tensor``."""
         if self.world == 1:

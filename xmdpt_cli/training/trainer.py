@@ -131,19 +131,9 @@ def layers(model: XMDPT) -> list[nn.Module]:
 
 def micro_batch(config: TrainConfig, team: Team) -> int:
     """Pairs that one process takes at a time; ConfigError if the batch does not divide."""
-    parts = team.world * config.accumulate
-    if config.batch_size % parts:
-        team.fail(
-            ConfigError(
-                f"a batch of {config.batch_size} cannot be cut into {team.world} processes x "
-                f"{config.accumulate} parts (--accumulate)",
-                f"take a --batch-size that {parts} divides, e.g. "
-                f"{-(-config.batch_size // parts) * parts}",
-            )
-        )
     if team.sharding == "fsdp" and config.optimizer == "muon":
         team.fail(ConfigError("muon needs whole matrices", "--sharding ddp, or another optimizer"))
-    return config.batch_size // parts
+    return team.part(config.batch_size, config.accumulate)
 
 
 def joined(parts: list[Losses]) -> Losses:

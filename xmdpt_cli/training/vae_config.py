@@ -30,7 +30,7 @@ class VaeConfig:
 
     epochs: float = 77.0  # paper sec. 4.1
     steps: int = 0  # 0: as many as the epochs make
-    batch_size: int = 8  # pictures a step, in each process
+    batch_size: int = 8  # pictures a step, over all processes
     learning_rate: float = 0.0  # 0: 4.5e-6 per picture of the batch; small VAE from scratch 2e-3
     l1: float = 1.0  # on [-1, 1]
     mse: float = 2.0
@@ -66,13 +66,12 @@ class VaeConfig:
             raise ConfigError("l1, mse and lpips are all 0: there is nothing to train for")
 
 
-def settle(config: VaeConfig, pictures: int, processes: int = 1) -> VaeConfig:
+def settle(config: VaeConfig, pictures: int) -> VaeConfig:
     """Put numbers where ``config`` leaves the choice: steps and epochs fit, a learning rate.
 
     What has no meaning for this kind of training is 0 or off, so that the record says what was.
     """
-    scratch = config.all_weights
-    batch = config.batch_size * processes  # of one step
+    scratch, batch = config.all_weights, config.batch_size
     steps = config.steps or max(1, math.ceil(config.epochs * pictures / batch))
     chosen = TOY_LR if scratch else FINE_TUNE_LR_PER_PICTURE * batch
     return dataclasses.replace(

@@ -134,12 +134,12 @@ def signed(pictures: Tensor) -> Tensor:
 def draw(
     examples: Examples, vae: VAE, seed: int, step: int, batch_size: int, rank: int, ranks: int
 ) -> VaeBatch:
-    """The batch of one process: rows of the step's one batch of ``ranks * batch_size`` pictures.
+    """The rows of one process of the step's one batch, whatever the number of processes.
 
-    Half of the pictures are mirrored. So one process of batch 8 sees what two of batch 4 see.
+    Half of the pictures are mirrored.
     """
-    pictures, size = examples.pictures, batch_size * ranks
-    mine = slice(rank * batch_size, (rank + 1) * batch_size)
+    pictures, size, part = examples.pictures, batch_size, batch_size // ranks
+    mine = slice(rank * part, (rank + 1) * part)
     chosen = [_index(seed, len(pictures), step * size + i) for i in range(size)][mine]
     rng = np.random.default_rng([seed, 1, step])
     batch = np.stack([np.asarray(pictures[index]) for index in chosen])

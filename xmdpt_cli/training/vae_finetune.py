@@ -59,6 +59,7 @@ def finetune(
     Every process of the team calls it; rank 0 writes. Raises XmdptError if ``out`` holds
     something else, if the loss is no number any more, and if the encoder has changed.
     """
+    team.part(plan.config.batch_size)
     with team.together(), ExitStack() as held:
         team.on_first(partial(held.enter_context, only_process(out)))
         speak = progress if team.first else silent
@@ -78,7 +79,7 @@ def _finetune(
     start, began = vae.describe(), time.monotonic()
     shards = [s["sha256"] for s in manifest["shards"] if s["split"] == "train"]
     trunk = "none" if perceptual is None else perceptual.weights
-    this = folder.identity(config, team.world, shards, vae, trunk)
+    this = folder.identity(config, shards, vae, trunk)
     team.on_first(partial(folder.begin, out, this, config))
     record = team.on_first(partial(folder.finished, out))
     if record is not None:

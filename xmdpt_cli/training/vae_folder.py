@@ -32,9 +32,8 @@ IDENTITY, RECORD, STATE, LOG = (
 )
 _PART = ".vae.part"
 _SECTION = "finetune_vae"
-# What may differ between a training and its continuation. Epochs follow from the steps, and the
-# batch of all processes together is compared, not each one's share.
-_FREE = {"checkpoint_every", "log_every", "epochs", "batch_size"}
+# What may differ between a training and its continuation. Epochs follow from the steps.
+_FREE = {"checkpoint_every", "log_every", "epochs"}
 
 
 def encoder_sha256(vae: VAE) -> str:
@@ -43,11 +42,10 @@ def encoder_sha256(vae: VAE) -> str:
     return state_sha256(nn.ModuleDict({k: v for k, v in parts.items() if v is not None}))
 
 
-def identity(config: VaeConfig, ranks: int, data: Any, vae: VAE, trunk: str) -> dict[str, Any]:
+def identity(config: VaeConfig, data: Any, vae: VAE, trunk: str) -> dict[str, Any]:
     """What a continuation must agree on. ``data``: what tells the pictures; ``trunk``: LPIPS'."""
-    settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in _FREE}
     return {
-        "settings": {**settings, "pictures_per_step": config.batch_size * ranks},
+        "settings": {k: v for k, v in dataclasses.asdict(config).items() if k not in _FREE},
         "pictures": data,
         "start": state_sha256(vae.net),
         "encoder": encoder_sha256(vae),

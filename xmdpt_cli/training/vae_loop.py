@@ -72,7 +72,7 @@ def train_vae(
     if len(pictures) == 0:
         raise XmdptError("no pictures to train the VAE on")
     config = settle(config, len(pictures))
-    this = folder.identity(config, 1, digest(pictures), vae, "none")
+    this = folder.identity(config, digest(pictures), vae, "none")
     trainer = VaeTrainer(vae, config)
     with only_process(out):
         folder.begin(out, this, config)

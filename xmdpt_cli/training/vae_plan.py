@@ -29,9 +29,7 @@ class Plan:
     measured: int  # test pictures
 
 
-def make_plan(
-    config: VaeConfig, data: str | Path, vae: VAE, limit: int | None = None, processes: int = 1
-) -> Plan:
+def make_plan(config: VaeConfig, data: str | Path, vae: VAE, limit: int | None = None) -> Plan:
     """Settle ``config`` and check that dataset and VAE belong together.
 
     ``limit``: test pictures to measure, None for all. Raises XmdptError for a dataset that is
@@ -48,7 +46,7 @@ def make_plan(
     if not config.all_weights:
         check_encoder(vae, dataset)
     count = 0 if test is None else min(len(test), limit or len(test))
-    return Plan(settle(config, len(train), processes), vae, train, test, count)
+    return Plan(settle(config, len(train)), vae, train, test, count)
 
 
 def check_encoder(vae: VAE, dataset: PairDataset) -> None:
