@@ -157,11 +157,12 @@ def _run(
             # reading a loss waits for the device: only where it was read anyhow, or before a save
             poor = (saving or looking) and not bool(losses.total.isfinite())
             if not math.isfinite(log.last) or ((saving or looking) and team.any(poor)):
+                kept = checkpoint.latest(out / "checkpoints")
                 team.fail(
                     XmdptError(
                         f"the loss is no number any more at step {trainer.done}",
-                        "the last good checkpoint is kept; try a lower --learning-rate in a new "
-                        "--out",
+                        (f"{kept} is good; " if kept else "nothing was saved before; ")
+                        + "try a lower --learning-rate in a new --out",
                     )
                 )
             if looking:
