@@ -10,7 +10,14 @@ import torch
 from safetensors.torch import load_file
 
 from xmdpt_cli.bench.published import PublishedXMDPT
-from xmdpt_cli.bench.train import main, make_inputs, our_step, published_step, randomise
+from xmdpt_cli.bench.train import (
+    main,
+    make_inputs,
+    online_step,
+    our_step,
+    published_step,
+    randomise,
+)
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.model.convert import from_published
 from xmdpt_cli.training.train_config import TrainConfig
@@ -53,6 +60,22 @@ def test_both_ways_take_the_same_steps() -> None:
         assert mine == pytest.approx(theirs, rel=1e-3)
     assert losses[0][1] == pytest.approx(losses[0][0], rel=1e-5)
     assert losses[2][1] < losses[0][1]
+
+
+def test_online_the_same_step_follows_the_encoders() -> None:
+    torch.manual_seed(0)
+    model = XMDPT.from_size("tiny", latent_size=8, depth=4)
+    randomise(model)
+    config = TrainConfig(size="tiny", learning_rate=1e-3)
+    inputs, uniform = make_inputs(model, 2)
+    cached = published_step(model, config, inputs, uniform)
+    seen: list[tuple[tuple[int, ...], bool]] = []
+    encoders = [
+        (lambda x: seen.append((tuple(x.shape), torch.is_grad_enabled())), side) for side in (8, 16)
+    ]
+    online = online_step(published_step(model, config, inputs, uniform), encoders, 2)
+    assert [online() for _ in range(3)] == [cached() for _ in range(3)]
+    assert seen == [((4, 3, 8, 8), False), ((4, 3, 16, 16), False)] * 3
 
 
 def test_the_command_in_short(capsys: pytest.CaptureFixture[str]) -> None:
