@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 # Two test processes share two cores: a thread each. With more, threads wait for one another (ten
-# times slower where others work on the machine too).
+# times slower where others work on the machine too). torchrun gives its processes one thread too,
+# and a network's rounding depends on it.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"

@@ -22,8 +22,6 @@ from xmdpt_cli.model import XMDPT
 from xmdpt_cli.model.convert import from_published
 from xmdpt_cli.training.train_config import TrainConfig
 
-torch.set_num_threads(1)
-
 
 @torch.no_grad()
 def test_the_published_way_gives_the_published_outputs(shared: Callable[[str], Path]) -> None:

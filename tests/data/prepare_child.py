@@ -35,7 +35,6 @@ class Stalling(FakeEncoder):
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     root, out, workers, stall = sys.argv[1:]
     prepare_dataset(
         find_dataset(Path(root)), out, size=32, encoder=Stalling(int(stall)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from fake_dataset import FakeEncoder, annotation_row, flat_name, make_dataset, tree_name
+from hashes import hashes
 from numpy.typing import NDArray
 from safetensors.torch import load as load_safetensors
 
@@ -33,10 +33,6 @@ from xmdpt_cli.stores import LocalStore
 def prepare(root: Path, out: Path, encoder: FakeEncoder | None = None, **options: Any) -> Any:
     options = {"size": 32, "garments_per_shard": 2, "batch_size": 4, **options}
     return prepare_dataset(find_dataset(root), out, encoder=encoder or FakeEncoder(), **options)
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
 
 
 def test_features_of_both_orientations(tmp_path: Path) -> None:
@@ -124,7 +120,6 @@ CHILD = """
 import os, signal, sys, time
 sys.path[:0] = [sys.argv[3], sys.argv[4]]
 import torch
-torch.set_num_threads(1)
 from fake_dataset import FakeEncoder
 from xmdpt_cli.data.deepfashion import find_dataset
 from xmdpt_cli.data.prepare import prepare_dataset

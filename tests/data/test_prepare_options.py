@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from fake_dataset import VIEWS, FakeEncoder, make_dataset, tree_name
+from hashes import hashes
 from numpy.typing import NDArray
 from safetensors.torch import load as load_safetensors
 
@@ -23,10 +23,6 @@ from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.stores import LocalStore
 
 OPTIONS: dict[str, Any] = {"garments_per_shard": 2, "batch_size": 4}
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
 
 
 def prepare(listing: Listing, out: Path, **options: Any) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from fake_dataset import FakeEncoder, make_dataset
+from hashes import hashes
 
 from xmdpt_cli.data.deepfashion import find_dataset
 from xmdpt_cli.data.plan import plan_shards, share
@@ -39,10 +39,6 @@ def ended_well(child: subprocess.Popen[str]) -> None:
     said, wrong = child.communicate(timeout=120)
     assert child.returncode == 0, wrong
     assert said == "done\n"
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
 
 
 @pytest.fixture(scope="module")

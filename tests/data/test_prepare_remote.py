@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import hashlib
 import os
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from fake_dataset import FakeEncoder, make_dataset
+from hashes import hashes
 from servers import Server, nginx, sshd
 
 from xmdpt_cli.data.check.dataset import check_dataset
@@ -26,10 +26,6 @@ from xmdpt_cli.stores import open_store
 
 HERE = Path(__file__).parent
 OPTIONS = {"size": 32, "garments_per_shard": 2, "batch_size": 4}
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())}
 
 
 @pytest.fixture(scope="module")

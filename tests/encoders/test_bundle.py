@@ -14,8 +14,6 @@ from xmdpt_cli.encoders.toy import toy_encoders
 from xmdpt_cli.encoders.vae import to_signed
 from xmdpt_cli.errors import XmdptError
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture(scope="module")
 def toys() -> Encoders:

@@ -15,8 +15,6 @@ from xmdpt_cli.encoders.dino import Dino, pose_input
 from xmdpt_cli.encoders.toy import toy_dino
 from xmdpt_cli.errors import XmdptError
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture(scope="module")
 def real_like(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -17,8 +17,6 @@ from stick_people import StickPeople, grey, standing
 from xmdpt_cli.encoders.openpose import DETECT_HEIGHT, OpenPose
 from xmdpt_cli.errors import XmdptError
 
-torch.set_num_threads(1)
-
 
 class FixedPeople:
     """Stands where controlnet-aux's detector stands, with its normalised keypoints."""

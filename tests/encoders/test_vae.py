@@ -18,7 +18,6 @@ from xmdpt_cli.encoders.toy import toy_vae
 from xmdpt_cli.encoders.vae import VAE, posterior_mean, sample_posterior, to_pictures, to_signed
 from xmdpt_cli.errors import XmdptError
 
-torch.set_num_threads(1)
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 

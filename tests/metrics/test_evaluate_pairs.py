@@ -9,7 +9,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from xmdpt_cli.errors import ConfigError, XmdptError
@@ -20,11 +19,6 @@ from xmdpt_cli.metrics.lpips_metric import Lpips
 from xmdpt_cli.metrics.pairwise import measure
 from xmdpt_cli.metrics.protocols import get_protocol, mean_picture
 from xmdpt_cli.metrics.wardrobe import torso_colour_error
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def person(seed: int, size: tuple[int, int] = (64, 64)) -> Picture:

@@ -29,11 +29,6 @@ from xmdpt_cli.metrics.fid import (
 Shared = Callable[[str], Path]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def toy_inception() -> FeatureExtractor:
     return inception_features("toy")

@@ -21,11 +21,6 @@ from xmdpt_cli.metrics.lpips_metric import ALEXNET_URL, Lpips
 Shared = Callable[[str], Path]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def reference() -> lpips.LPIPS:
     """The package's own network, trunk drawn at random by torchvision."""

@@ -180,5 +180,4 @@ def fit(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
     {"train": train, "resume": resume, "lose": lose, "fit": fit}[sys.argv[1]](Path(sys.argv[2]))

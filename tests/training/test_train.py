@@ -83,7 +83,6 @@ def test_killed_and_run_again(data: Path, tmp_path: Path) -> None:
     steps = 40
     script = (
         "import sys; from pathlib import Path; import dataclasses, torch\n"
-        "torch.set_num_threads(1)\n"
         "from xmdpt_cli.training.train_config import TrainConfig\n"
         "from xmdpt_cli.training.loop import train\n"
         f"config = {dataclasses.replace(CONFIG, steps=steps, checkpoint_every=5)!r}\n"

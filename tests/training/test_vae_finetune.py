@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +34,6 @@ from xmdpt_cli.training.vae_finetune import FineTuned, finetune
 from xmdpt_cli.training.vae_plan import lpips_networks, make_plan
 
 HERE = Path(__file__).parent
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +94,6 @@ def test_diffusers_loads_it_by_itself(data: Path, tmp_path: Path) -> None:
     code = (
         "import sys, torch, numpy as np\n"
         "from diffusers import AutoencoderKL\n"
-        "torch.set_num_threads(1)\n"
         "vae, info = AutoencoderKL.from_pretrained(sys.argv[1], output_loading_info=True)\n"
         "assert not any(info.values()), info\n"
         "latents = torch.load(sys.argv[2]) / vae.config.scaling_factor\n"
@@ -171,8 +161,7 @@ def test_killed_and_run_again_ends_with_the_same_bytes(data: Path, tmp_path: Pat
     """SIGKILL in the middle; average, LPIPS and face weights on."""
     changes = {"steps": 30, "ema": 0.9, "lpips": 0.1, "face_weight": 2.0, "checkpoint_every": 3}
     code = (
-        "import sys; from pathlib import Path; import torch\n"
-        "torch.set_num_threads(1)\n"
+        "import sys; from pathlib import Path\n"
         f"sys.path.insert(0, {str(HERE)!r})\n"
         "from test_vae_finetune import run\n"
         f"run(Path(sys.argv[1]), Path(sys.argv[2]), **{changes!r})\n"
@@ -362,8 +351,7 @@ def free_port() -> int:
 def together(data: Path, out: Path, ranks: int) -> None:
     """As torchrun starts them: every process runs ``member``."""
     code = (
-        "import sys; from pathlib import Path; import torch\n"
-        "torch.set_num_threads(1)\n"
+        "import sys; from pathlib import Path\n"
         f"sys.path.insert(0, {str(HERE)!r})\n"
         "from test_vae_finetune import member\n"
         "member(Path(sys.argv[1]), Path(sys.argv[2]))\n"

@@ -21,8 +21,6 @@ from xmdpt_cli.training.vae_config import VaeConfig
 from xmdpt_cli.training.vae_loop import reconstruction_psnr, train_vae
 from xmdpt_cli.training.vae_loss import foreground
 
-torch.set_num_threads(1)
-
 
 def train(out: Path, **changes: Any) -> Any:
     """A run of a few steps on 32 px."""

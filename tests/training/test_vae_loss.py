@@ -28,8 +28,6 @@ from xmdpt_cli.training.vae_faces import head_disc, head_map
 from xmdpt_cli.training.vae_loss import Perceptual, vae_losses
 from xmdpt_cli.training.vae_trainer import VaeTrainer, learning_rate_factor
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
