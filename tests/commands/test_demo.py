@@ -11,9 +11,15 @@ from xmdpt_cli.app import run
 from xmdpt_cli.commands.demo import beats, verdict
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both demos are made in it: the second takes people and VAE of the first."""
+    return tmp_path_factory.mktemp("demo")
+
+
 @pytest.mark.parametrize("paper", [False, True])
-def test_demo_in_short(paper: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    args = ["demo", "--out", str(tmp_path), "--people", "3", "--train-steps", "2"]
+def test_demo_in_short(paper: bool, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["demo", "--out", str(folder), "--people", "3", "--train-steps", "2"]
     args += ["--vae-steps", "2", "--json", *(["--paper"] if paper else [])]
     assert run(args) == 0
     captured = capsys.readouterr()
@@ -22,7 +28,7 @@ def test_demo_in_short(paper: bool, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert summary["paper_model"] is paper
     assert ("departs from the paper" in captured.err) is not paper
     assert Path(summary["picture"]).is_file()
-    written = json.loads((tmp_path / ("demo-paper.json" if paper else "demo.json")).read_text())
+    written = json.loads((folder / ("demo-paper.json" if paper else "demo.json")).read_text())
     assert written["rows"] == summary["rows"]
     assert run(args) == 0  # all is there: nothing is made again, the numbers are the same
     assert json.loads(capsys.readouterr().out)["rows"] == summary["rows"]

@@ -98,7 +98,7 @@ def test_killed_and_run_again(data: Path, tmp_path: Path) -> None:
     assert process.wait() == -signal.SIGKILL
     assert not (run / "model").exists()
     subprocess.run([*command, str(run)], check=True)
-    subprocess.run([*command, str(tmp_path / "whole")], check=True)
+    train(dataclasses.replace(CONFIG, steps=steps), data, tmp_path / "whole")
     assert same(weights(run), weights(tmp_path / "whole"))
 
 
