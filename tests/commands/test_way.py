@@ -147,6 +147,24 @@ def test_dry_run_writes_nothing(work: Path, tmp_path: Path, capsys: Capture) -> 
     assert plan["config"]["batch_size"] == 32
 
 
+def test_a_plan_says_how_much_there_is_to_train(
+    work: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    plan = ["train", "--data", work / "data", "--out", tmp_path / "no", "--size", "tiny"]
+    plan += ["--dry-run", "--steps"]
+    pairs = json.loads((work / "data/dataset.json").read_text())["counts"]["train"]["pairs"]
+    ok(*plan, 30 * pairs, "--batch-size", 2, "--ema", 0.9)
+    said = capsys.readouterr()
+    assert f"{30 * pairs} steps of 2 (60.0 epochs)" in said.out
+    assert "average" not in said.err
+    ok(*plan, 7, "--batch-size", "auto")
+    said = capsys.readouterr()
+    assert "7 steps, batches as large as fit" in said.out
+    assert "0.9999), which is the model that samples, is still 100% of what it began" in said.err
+    ok(*plan, 7, "--ema-warmup")
+    assert "average" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -72,7 +72,7 @@ def train(
     dataset = PairDataset(data, "train", lenient=(out / "checkpoints").is_dir())
     toy = " (TOY features)" if dataset.manifest["toy"] else ""
     if dry_run:
-        for note in check_dataset(recipe, dataset.manifest, data):
+        for note in [*recipe.doubts(), *check_dataset(recipe, dataset.manifest, data)]:
             talk.warn(note)
         counts = build_model(recipe, dataset).parameter_counts()
         plan = {"pairs": len(dataset), "parameters": counts, "toy": dataset.manifest["toy"]}
@@ -80,12 +80,12 @@ def train(
             {**plan, "config": {**vars(recipe)}},
             text=f"{dump('train', recipe)}\n{len(dataset)} pairs{toy}, "
             f"{counts['training']:,} parameters in training, {counts['inference']:,} in inference, "
-            f"{recipe.steps * recipe.batch_size / len(dataset):.1f} epochs",
+            f"{_amount(recipe, len(dataset))}",
         )
         return
     talk.say(
         f"training size {recipe.size}, conditioning {recipe.conditioning}, {len(dataset)} pairs"
-        f"{toy}, {recipe.steps} steps of {recipe.batch_size}"
+        f"{toy}, {_amount(recipe, len(dataset))}"
     )
     if recipe.conditioning == "tokens":
         talk.say("conditioning 'tokens' is our extension: it departs from the paper")
@@ -114,6 +114,14 @@ def train(
         text=f"{told}: {done.model}\n"
         f"next: xmdpt sample --data {data} --model {done.model} --out DIR",
     )
+
+
+def _amount(recipe: TrainConfig, pairs: int) -> str:
+    """How much there is to train, in words."""
+    if not recipe.batch_size:
+        return f"{recipe.steps} steps, batches as large as fit"
+    epochs = recipe.steps * recipe.batch_size / pairs
+    return f"{recipe.steps} steps of {recipe.batch_size} ({epochs:.1f} epochs)"
 
 
 def _decoder(

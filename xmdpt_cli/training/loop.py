@@ -78,7 +78,7 @@ def train(
     with team.together(), ExitStack() as held:
         # a run that goes on may have to do without a shard, as before; a new one has to be whole
         dataset = PairDataset(data, "train", lenient=(out / "checkpoints").is_dir())
-        for note in check_dataset(config, dataset.manifest, data):
+        for note in [*config.doubts(), *check_dataset(config, dataset.manifest, data)]:
             warn(note)
         if not config.batch_size:  # auto
             config = team.on_first(lambda: _with_batch(config, out, dataset, team))

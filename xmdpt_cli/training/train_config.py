@@ -117,6 +117,19 @@ class TrainConfig:
                 "--predictor none trains without the masked pass",
             )
 
+    def doubts(self) -> list[str]:
+        """What is allowed and seldom meant, in words."""
+        start = self.ema**self.steps  # the share that the first weights have in the average
+        if self.ema_warmup or start < MUCH_OF_THE_START:
+            return []
+        return [
+            f"after {self.steps} steps the average of the weights (ema {self.ema:g}), which is the "
+            f"model that samples, is still {start:.0%} of what it began as, noise: --ema-warmup "
+            "or a smaller --ema"
+        ]
+
+
+MUCH_OF_THE_START = 0.05  # the published recipes leave e^-30
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "conditioning": ("vector", "tokens"),
