@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from xmdpt_cli.bench.published import PublishedXMDPT
 from xmdpt_cli.bench.train import (
@@ -20,6 +21,7 @@ from xmdpt_cli.bench.train import (
 )
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.model.convert import from_published
+from xmdpt_cli.training.step import Inputs
 from xmdpt_cli.training.train_config import TrainConfig
 
 
@@ -44,13 +46,17 @@ def test_the_published_way_gives_the_published_outputs(shared: Callable[[str], P
         assert float((out - expected).abs().max() / expected.abs().max()) < 1e-5, name
 
 
-def test_both_ways_take_the_same_steps() -> None:
-    """Not the same loss only: after three steps of AdamW the weights have gone the same way."""
+def small() -> tuple[XMDPT, TrainConfig, Inputs, Tensor]:
+    """A small model with weights that all matter, its recipe and what a step takes."""
     torch.manual_seed(0)
     model = XMDPT.from_size("tiny", latent_size=8, depth=4)
     randomise(model)
-    config = TrainConfig(size="tiny", learning_rate=1e-3)
-    inputs, uniform = make_inputs(model, 2)
+    return model, TrainConfig(size="tiny", learning_rate=1e-3), *make_inputs(model, 2)
+
+
+def test_both_ways_take_the_same_steps() -> None:
+    """Not the same loss only: after three steps of AdamW the weights have gone the same way."""
+    model, config, inputs, uniform = small()
     published = published_step(model, config, inputs, uniform)
     ours = our_step(model, config, inputs, compiled=False)
     losses = [(published(), ours()) for _ in range(3)]
@@ -61,11 +67,7 @@ def test_both_ways_take_the_same_steps() -> None:
 
 
 def test_online_the_same_step_follows_the_encoders() -> None:
-    torch.manual_seed(0)
-    model = XMDPT.from_size("tiny", latent_size=8, depth=4)
-    randomise(model)
-    config = TrainConfig(size="tiny", learning_rate=1e-3)
-    inputs, uniform = make_inputs(model, 2)
+    model, config, inputs, uniform = small()
     cached = published_step(model, config, inputs, uniform)
     seen: list[tuple[tuple[int, ...], bool]] = []
     encoders = [

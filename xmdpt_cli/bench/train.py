@@ -143,7 +143,7 @@ def published_encoders() -> list[tuple[Encoder, int]]:
         latent_channels=4,
     )
     dinos = [Dinov2Model(config).eval() for config in (giant, base)]
-    return [(dinos[0], 224), (dinos[1], 224), (vae.encode, 256)]
+    return [*((dino, 224) for dino in dinos), (vae.encode, 256)]
 
 
 def online_step(then: Step, encoders: Sequence[tuple[Encoder, int]], count: int) -> Step:
