@@ -216,9 +216,13 @@ class Block(nn.Module):
         self.mlp = Mlp(width)
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
 
-    def forward(self, c: Tensor, *streams: Stream) -> list[Tensor]:
-        """c (P, N, D); returns each stream's x after the block."""
-        modulations = self.modulation(c)  # (P, N, 6D)
+    def forward(
+        self, c: Tensor | None, *streams: Stream, modulations: Tensor | None = None
+    ) -> list[Tensor]:
+        """c (P, N, D), or what was made of it before: ``modulations`` (P, N, 6D). Returns each
+        stream's x after the block."""
+        if modulations is None:
+            modulations = self.modulation(c)
         out = []
         for stream in streams:
             modulation = modulations[stream.condition]

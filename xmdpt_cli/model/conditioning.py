@@ -57,6 +57,10 @@ class Context(NamedTuple):
     keys: Tensor | None = None  # (N, S, depth * 2D) keys and values, block by block
     tokens: Tensor | None = None  # (N, S, D) tokens that join the sequence
 
+    def where(self, known: Tensor) -> Context:
+        """known (N, 1, 1): 0 where a row has lost its conditions."""
+        return Context(*(None if part is None else known * part for part in self))
+
 
 class TokenConditions(nn.Module):
     """Source latents, DINOv2 tokens and pose maps -> ``Context``."""
