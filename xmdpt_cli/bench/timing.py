@@ -20,7 +20,7 @@ def randomise(model: XMDPT) -> None:
 
 
 def measure(
-    ways: dict[str, Callable[[], object]], rounds: int
+    ways: Mapping[str, Callable[[], object]], rounds: int
 ) -> dict[str, list[tuple[float, float]]]:
     """(seconds by the clock, of processors) of every way, once a round, in turn."""
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}

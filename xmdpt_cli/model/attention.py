@@ -93,7 +93,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
         # rows that are masked out altogether, which costs as much as the softmax itself.
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1) + bias.to(q.dtype)
         return scores.softmax(dim=-1) @ v
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+    # four dimensions: with three no fused kernel takes it
+    mask = bias.to(q.dtype).expand(len(q), *bias.shape[-3:])
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
 def split_heads(x: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]:
