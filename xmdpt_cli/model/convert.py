@@ -130,8 +130,9 @@ def from_published(
 ) -> XMDPT:
     """Build an XMDPT from a published checkpoint (a state dict as in ``plain_state``, or its file).
 
-    Depth, width, heads, grid and patch are read off the shapes. A checkpoint for inference, without MIPNet's blocks, gives a model without them.
-    ``mask_ratio`` is no weight and must be told (0.30 published). Raises XmdptError for a file that
+    Depth, width, heads, grid and patch are read off the shapes. A checkpoint for inference, without
+    MIPNet's blocks, gives a model without them. ``mask_ratio`` is no weight and must be told (0.30
+    published). Raises XmdptError for a file that
     is none, for keys that do not belong, are missing, or have another shape.
     """
     state = plain_state(state_dict_or_path).tensors
@@ -156,6 +157,14 @@ def from_published(
         raise XmdptError(f"published checkpoint does not fit: {wrong[0]} is not that of its grid")
     model.load_state_dict(our_tensors(state))
     return model
+
+
+def is_published(path: str | Path) -> bool:
+    """Whether a file is a published checkpoint, by the names in it."""
+    try:
+        return all(key in plain_state(path).tensors for key in _NEEDED)
+    except XmdptError:
+        return False
 
 
 def to_published(model: XMDPT, facts: Mapping[str, Any] | None = None) -> dict[str, Tensor]:

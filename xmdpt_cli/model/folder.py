@@ -36,8 +36,11 @@ _HINT = (
 
 
 def is_model_folder(folder: str | Path) -> bool:
-    """Whether all three files are there; what they hold is not looked at."""
-    return all((Path(folder) / name).is_file() for name in (CONFIG, WEIGHTS, FACTS))
+    """Whether a model lies there: weights, and the config.json of an XMDPT."""
+    try:
+        return (Path(folder) / WEIGHTS).is_file() and bool(_config(Path(folder)))
+    except XmdptError:
+        return False
 
 
 def save_model(folder: str | Path, model: XMDPT, facts: Mapping[str, Any]) -> None:
@@ -191,8 +194,8 @@ def read_facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def _built(folder: Path) -> XMDPT:
-    """The model that config.json describes, with its first random weights."""
+def _config(folder: Path) -> dict[str, Any]:
+    """config.json; XmdptError if it is another model's."""
     config = _json(folder, CONFIG)
     known = set(inspect.signature(XMDPT.__init__).parameters) - {"self"}
     foreign = sorted(set(config) - known)
@@ -200,6 +203,12 @@ def _built(folder: Path) -> XMDPT:
     if foreign or missing:
         wrong = f"has {', '.join(foreign[:3])}" if foreign else f"lacks {', '.join(missing)}"
         raise XmdptError(f"{folder / CONFIG} is not that of an XMDPT: it {wrong}", _HINT)
+    return config
+
+
+def _built(folder: Path) -> XMDPT:
+    """The model that config.json describes, with its first random weights."""
+    config = _config(folder)
     try:
         return XMDPT(**config)
     except XmdptError as err:

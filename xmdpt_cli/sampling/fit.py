@@ -23,19 +23,16 @@ def encoder_mismatch(made: Mapping[str, Any], there: Mapping[str, Any]) -> str |
     networks must be the same; a local folder passes for any network of the same shapes, a toy for
     none.
     """
+    named = f"{made['id']}, not {there['id']}"
     if made["sha256"] is not None and there["sha256"] is not None:
-        same = made["sha256"] == there["sha256"]
-        return None if same else f"{made['id']}, not {there['id']}"
+        return None if made["sha256"] == there["sha256"] else named
     if bool(made["toy"]) != bool(there["toy"]):
-        return f"{made['id']}, not the toy {(there if there['toy'] else made)['id']}"
+        return f"{named} (one of them is a toy)"
     if made["kind"] == there["kind"] == "hub" and made["id"] != there["id"]:
-        return f"{made['id']}, not {there['id']}"
+        return named
     for name in _SHAPES:
         if name in made and not math.isclose(made[name], there.get(name, math.nan)):
-            has = there.get(name)
-            return (
-                f"{made['id']} with {name} {made[name]}, not {there['id']} with {there.get(name)}"
-            )
+            return f"{named}: {name} {made[name]}, not {there.get(name)}"
     return None
 
 
