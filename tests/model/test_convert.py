@@ -191,7 +191,12 @@ FOREIGN: list[tuple[str, Callable[[State], Any], str]] = [
         r"is int8 .*, not float32",
     ),
     ("flat", lambda s: {**s, "pos_embed": torch.zeros(3)}, "does not fit"),
-    ("numbers", lambda s: {**s, "step": 3}, "not a plain state dict.*'step' is no tensor"),
+    (
+        "numbers",
+        lambda s: {**s, "step": 3},
+        "not a plain state dict.*'step' is no name of a tensor",
+    ),
+    ("no names", lambda s: dict(enumerate(s.values())), "0 is no name of a tensor"),
     ("nothing", lambda s: {}, "it is empty"),
     ("a list", lambda s: [*s.values()], "it holds a list"),
     (

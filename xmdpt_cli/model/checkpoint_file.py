@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,9 +54,11 @@ def plain_state(source: Mapping[str, Any] | str | Path) -> PlainState:
         left = f" (left out: {', '.join(others[:5])})" if others else ""
         notes.append(f"took {inner[0]!r} out of the checkpoint{left}")
         loaded = loaded[inner[0]]
-    foreign = [key for key, value in loaded.items() if not isinstance(value, Tensor)]
-    if foreign or not loaded:
-        raise _no_state(name, f"{foreign[0]!r} is no tensor" if foreign else "it is empty")
+    for key, value in loaded.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise _no_state(name, f"{key!r} is no name of a tensor")
+    if not loaded:
+        raise _no_state(name, "it is empty")
     tensors, prefixes = _without_prefixes(loaded, name)
     if prefixes:
         notes.append(f"stripped {' and '.join(repr(p + '.') for p in prefixes)} from the names")
@@ -83,7 +86,8 @@ def save_published(path: str | Path, state: Mapping[str, Tensor]) -> None:
                 raise OSError(f"the disk takes no more ({err})") from err
             part.replace(path)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink()
 
 
 def steps_in_name(path: str | Path) -> int | None:

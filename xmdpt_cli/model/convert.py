@@ -109,8 +109,7 @@ def published_names(model: XMDPT) -> list[str]:
         elif ours == "tdnet.bias.table":
             names += [f"blocks.{i}{_TABLE}" for i in range(len(model.tdnet.blocks))]
         else:
-            fitting = (pair for pair in _PREFIXES if ours.startswith(pair[1]))
-            published, prefix = next(fitting)
+            published, prefix = next(pair for pair in _PREFIXES if ours.startswith(pair[1]))
             name = published + ours[len(prefix) :]
             for new, old in _INNER:
                 name = name.replace(old, new)
@@ -132,8 +131,8 @@ def from_published(
 
     Depth, width, heads, grid and patch are read off the shapes. A checkpoint for inference, without
     MIPNet's blocks, gives a model without them. ``mask_ratio`` is no weight and must be told (0.30
-    published). Raises XmdptError for a file that
-    is none, for keys that do not belong, are missing, or have another shape.
+    published). Raises XmdptError for a file that is none, for keys that do not belong, are missing,
+    or have another shape.
     """
     state = plain_state(state_dict_or_path).tensors
     indices = {key: value for key, value in state.items() if key.endswith(_INDEX)}
@@ -240,14 +239,13 @@ def _is_index(index: Tensor, grid: Tensor) -> bool:
 
 
 def _sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    table = state["blocks.0" + _TABLE]
     try:
         width, channels, patch, _ = state["x_embedder.proj.weight"].shape
         grid = math.isqrt(state["pos_embed"].shape[1])
         return {
             "depth": len({m[1] for key in state if (m := re.match(r"blocks\.(\d+)\.", key))}),
             "width": width,
-            "heads": table.shape[1],
+            "heads": state["blocks.0" + _TABLE].shape[1],
             "latent_size": grid * patch,
             "latent_channels": channels,
             "patch": patch,
