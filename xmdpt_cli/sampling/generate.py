@@ -17,6 +17,7 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import only_process, write_text
 from xmdpt_cli.images import Picture, load_image, save_png
 from xmdpt_cli.progress import Progress, silent
+from xmdpt_cli.sampling.fit import check_fit
 from xmdpt_cli.sampling.pipeline import Recipe, Sampler
 from xmdpt_cli.sampling.sheet import contact_sheet
 from xmdpt_cli.stores import is_url
@@ -98,34 +99,6 @@ def generate(
         save_png(out / SHEET, contact_sheet(rows))
         write_text(out / RECORD, json.dumps({**record, "complete": names}, indent=1))
     return {**record, "pictures": len(names), "sheet": str(out / SHEET)}
-
-
-def check_fit(sampler: Sampler, dataset: PairDataset, vae: VAE) -> None:
-    """XmdptError if model, dataset and VAE do not belong together."""
-    facts, manifest = sampler.facts, dataset.manifest
-    if facts["resolution"] != manifest["resolution"]:
-        raise XmdptError(
-            f"the model draws {facts['resolution']} px, the dataset was prepared at "
-            f"{manifest['resolution']} px",
-            "prepare the dataset at the model's resolution: xmdpt prepare --size "
-            f"{facts['resolution']}",
-        )
-    for part in ("vae", "source", "pose"):
-        made, there = facts["encoders"][part], manifest["encoders"][part]
-        if made["sha256"] != there["sha256"]:
-            raise XmdptError(
-                f"the model was trained on features of another {part} encoder "
-                f"({made['id']}, not {there['id']})",
-                "prepare the dataset with the encoders the model was trained with",
-            )
-    channels, side, _ = sampler.model.latent_shape
-    if vae.channels != channels or vae.factor * side != manifest["resolution"]:
-        raise XmdptError(
-            f"the VAE turns {side}x{side} latents with {vae.channels} channels into "
-            f"{vae.factor * side} px; the model has {channels} channels for "
-            f"{manifest['resolution']} px",
-            "give the VAE the dataset was prepared with: --vae",
-        )
 
 
 def _draw(

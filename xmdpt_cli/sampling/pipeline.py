@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import json
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +11,8 @@ import torch
 from torch import Tensor
 
 from xmdpt_cli.diffusion import Schedule, sample
-from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.model import XMDPT
+from xmdpt_cli.model.folder import load_model
 
 
 @dataclass(frozen=True)
@@ -36,29 +33,9 @@ class Sampler:
 
     @classmethod
     def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> Sampler:
-        """Read a folder written by training (``RUN/model``). Raises XmdptError if it is none."""
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise XmdptError(f"no such model folder: {folder}", "train one: xmdpt train --help")
-        if not (folder / "xmdpt.json").is_file() and (folder / "model" / "xmdpt.json").is_file():
-            folder = folder / "model"  # the run's folder was named: meant is the model in it
-        for name in ("config.json", "model.safetensors", "xmdpt.json"):
-            if not (folder / name).is_file():
-                raise XmdptError(
-                    f"not a model folder: {folder} has no {name}",
-                    "name the folder `xmdpt train` wrote: --model RUN/model",
-                )
-        try:
-            facts = json.loads((folder / "xmdpt.json").read_text(encoding="utf-8"))
-            schedule = Schedule(facts["schedule"], facts["prediction"])
-            with redirect_stdout(io.StringIO()):  # the hub's mixin prints where results belong
-                model = XMDPT.from_pretrained(str(folder)).to(device)
-        except XmdptError:
-            raise
-        except Exception as err:
-            reason = str(err).splitlines()[0] if str(err) else type(err).__name__
-            raise XmdptError(f"cannot load the model in {folder}: {reason}") from err
-        return cls(model, schedule, facts)
+        """Read a model folder (``model/folder.py``). Raises XmdptError if it is none."""
+        model, facts = load_model(folder, device)
+        return cls(model, Schedule(facts["schedule"], facts["prediction"]), facts)
 
     def identity(self) -> str:
         """sha256 over the weights: samples of different models never share a folder."""

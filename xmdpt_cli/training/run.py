@@ -12,6 +12,7 @@ from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_text
 from xmdpt_cli.model import XMDPT
+from xmdpt_cli.model.folder import save_model
 from xmdpt_cli.training.train_config import TrainConfig
 
 # What may differ between a run and its continuation: how far, how often, how many are kept,
@@ -80,11 +81,8 @@ def known_batch(out: Path) -> int:
 def export(
     folder: Path, model: XMDPT, config: TrainConfig, manifest: dict[str, Any], steps: int
 ) -> None:
-    """Write the EMA model as a folder that from_pretrained reads, with what sampling must know."""
-    model.save_pretrained(folder)
+    """Write the EMA model as a model folder."""
     facts: dict[str, Any] = {
-        "format": "xmdpt-model",
-        "version": 1,
         "schedule": config.schedule,
         "prediction": config.prediction,
         "sampling": {
@@ -97,4 +95,4 @@ def export(
         "toy": bool(manifest["toy"]),
         "trained_steps": steps,
     }
-    write_text(folder / "xmdpt.json", json.dumps(facts, indent=2))
+    save_model(folder, model, facts)
