@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -75,10 +76,11 @@ def png_bytes(picture: Picture) -> bytes:
     return stream.getvalue()
 
 
-def fast_png_bytes(picture: Picture) -> bytes:
+def fast_png_bytes(picture: Picture, text: Mapping[str, str] | None = None) -> bytes:
     """``png_bytes`` fifteen times faster and a sixth larger, for pictures by the ten thousand.
 
     Every row minus the row above it (PNG's filter 2), then ISA-L's deflate at its first level.
+    ``text``: metadata, keyword (Latin letters, below 80 of them) to value.
     """
     height, width, _ = picture.shape
     rows = picture.reshape(height, 3 * width)
@@ -87,8 +89,11 @@ def fast_png_bytes(picture: Picture) -> bytes:
     filtered[0, 1:] = rows[0]
     np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB
+    # iTXt: keyword, not compressed, no language, no translated keyword, UTF-8
+    told = [(b"iTXt", k.encode("latin-1") + bytes(5) + v.encode()) for k, v in (text or {}).items()]
     chunks = (
         (b"IHDR", header),
+        *told,
         (b"IDAT", isal_zlib.compress(filtered, 1)),
         (b"IEND", b""),
     )
@@ -103,6 +108,11 @@ def save_png(path: str | Path, picture: Picture) -> None:
     """Write a PNG under a temporary name and rename it, so that a file that is there is whole."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    save_bytes(path, png_bytes(picture))
+
+
+def save_bytes(path: Path, data: bytes) -> None:
+    """Write under a temporary name and rename: for pictures, which can be made again."""
     part = path.with_name(path.name + ".part")
-    part.write_bytes(png_bytes(picture))
+    part.write_bytes(data)
     part.replace(path)

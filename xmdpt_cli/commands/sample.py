@@ -37,14 +37,14 @@ def sample(
     from xmdpt_cli.data.loader import PairDataset
     from xmdpt_cli.encoders.vae import VAE
     from xmdpt_cli.sampling.generate import find_vae, generate
-    from xmdpt_cli.sampling.pipeline import Sampler
+    from xmdpt_cli.sampling.sampler import Sampler
 
     talk = Talk(as_json)
     where = pick_device(device)
     sampler = Sampler.load(model, where)
     dataset = PairDataset(data, split)
     decoder = VAE.load(find_vae(dataset.manifest["encoders"], data, vae), device=where)
-    recipe = sampler.recipe(steps, guidance, power, seed)
+    recipe = sampler.recipe(steps=steps, guidance=guidance, power=power, seed=seed)
     with talk.progress() as progress:
         record = generate(
             sampler,

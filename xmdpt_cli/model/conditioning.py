@@ -61,6 +61,9 @@ class Context(NamedTuple):
         """known (N, 1, 1): 0 where a row has lost its conditions."""
         return Context(*(None if part is None else known * part for part in self))
 
+    def detach(self) -> Context:
+        return Context(*(None if part is None else part.detach() for part in self))
+
 
 class TokenConditions(nn.Module):
     """Source latents, DINOv2 tokens and pose maps -> ``Context``."""

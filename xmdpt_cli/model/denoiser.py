@@ -51,10 +51,11 @@ class Denoiser:
             )  # fmt: skip
 
     def __call__(self, x: Tensor, i: int) -> Tensor:
-        scale = self.scales[i]
+        """In x's type, whatever the network computes in: guidance doubles what is rounded."""
+        scale, seen = self.scales[i], x.to(self._c.dtype)
         if scale == 1.0:
-            return self.net(x, self._ready(i, False), self.context)
-        out = self.net(torch.cat([x, x]), self._ready(i, True), self._both)
+            return self.net(seen, self._ready(i, False), self.context).to(x.dtype)
+        out = self.net(torch.cat([seen, seen]), self._ready(i, True), self._both).to(x.dtype)
         with_condition, without = out.chunk(2)
         return torch.lerp(without, with_condition, scale)
 

@@ -354,7 +354,9 @@ class XMDPT(
             # The source view through the same blocks, unmasked, with the same c and no gradient.
             with torch.no_grad():
                 start = net.embed(source_latents)
-                views = [net.flow(start, seen[last], last, None, False, False)]
+                known = seen[last]
+                known = None if known is None else known.detach()
+                views = [net.flow(start, known, last, None, False, False)]
         net.encode(c, [*flows, masked, *views], self.align_block)
         aligned = None
         for flow in flows:

@@ -9,7 +9,7 @@ from typing import Any
 from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.sampling.pipeline import Sampler
+from xmdpt_cli.sampling.sampler import Sampler
 
 #: what decides the shape and the size of features
 _SHAPES = ("factor", "channels", "scale", "length", "width")

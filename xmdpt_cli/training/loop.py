@@ -16,12 +16,12 @@ from pathlib import Path
 
 from xmdpt_cli.data.loader import PairDataset, prefetch
 from xmdpt_cli.diffusion import Losses
-from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.errors import XmdptError, is_out_of_memory
 from xmdpt_cli.files import only_process
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.training import checkpoint
 from xmdpt_cli.training.feed import Networks
-from xmdpt_cli.training.fit import check_dataset, check_model, is_out_of_memory, too_large
+from xmdpt_cli.training.fit import check_dataset, check_model, too_large
 from xmdpt_cli.training.follow import open_log, open_watch
 from xmdpt_cli.training.log import Log, Timed
 from xmdpt_cli.training.probe import automatic_batch, largest_that_fits

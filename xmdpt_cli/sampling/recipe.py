@@ -1,0 +1,18 @@
+"""How samples are drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What ``diffusion.sample`` is told, and the seed; the defaults travel with the model."""
+
+    steps: int
+    guidance: float
+    power: float
+    seed: int = 0
+    solver: str = "ddim"
+    spacing: str = "linspace"
+    interval: tuple[float, float] = (0.0, 1.0)

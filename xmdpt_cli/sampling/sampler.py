@@ -1,0 +1,108 @@
+"""A trained model folder, ready to draw: model, schedule and the defaults it was made with.
+
+Legend: N pictures, K views of a person, C latent channels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xmdpt_cli.diffusion import Schedule, Seen, sample
+from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.model import XMDPT
+from xmdpt_cli.model.folder import load_model
+from xmdpt_cli.sampling.conditions import Conditions
+from xmdpt_cli.sampling.recipe import Recipe
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class Sampler:
+    """An XMDPT with its schedule: conditions in, latents out."""
+
+    def __init__(self, model: XMDPT, schedule: Schedule, facts: dict[str, Any]) -> None:
+        self.model, self.schedule, self.facts = model.eval().requires_grad_(False), schedule, facts
+
+    @classmethod
+    def load(
+        cls, folder: str | Path, device: str | torch.device = "cpu", precision: str = "auto"
+    ) -> Sampler:
+        """Read a model folder (``model/folder.py``). Raises XmdptError if it is none.
+
+        ``precision``: "fp32", "bf16" or "auto", which is bf16 on a GPU (on a CPU it is slower).
+        """
+        if precision == "auto":
+            precision = "bf16" if torch.device(device).type == "cuda" else "fp32"
+        if precision not in PRECISIONS:
+            raise ConfigError(f"precision is auto, {' or '.join(PRECISIONS)}, not {precision!r}")
+        model, facts = load_model(folder, "cpu")
+        sampler = cls(model, Schedule(facts["schedule"], facts["prediction"]), facts)
+        _ = sampler.identity  # of the weights as they were stored
+        model.to(device, PRECISIONS[precision])
+        return sampler
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.tdnet.position.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.tdnet.position.dtype
+
+    @cached_property
+    def identity(self) -> str:
+        """sha256 over the weights: samples of different models never share a folder."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def recipe(self, **given: Any) -> Recipe:
+        """The model's own defaults, overridden by fields of ``Recipe`` that are not None."""
+        own = {**self.facts["sampling"]}
+        if "interval" in own:
+            own["interval"] = tuple(own["interval"])
+        return replace(Recipe(**own), **{k: v for k, v in given.items() if v is not None})
+
+    @torch.no_grad()
+    def latents(
+        self,
+        noise: Tensor,
+        conditions: Conditions,
+        recipe: Recipe,
+        callback: Callable[[Seen], None] | None = None,
+    ) -> Tensor:
+        """Noise (N, C, h, w) -> scaled latents of its shape and type, on the model's device."""
+        model, given = self.model, conditions.to(self.device)
+        source = given.source_latents[0].to(self.dtype)
+        condition = model.condition(given.pose_tokens, given.source_tokens[0], source)
+        context = None
+        if model.conditioning == "tokens":
+            assert given.pose_map is not None
+            assert given.source_pose_map is not None
+            context = model.context(
+                source, given.pose_map, given.source_pose_map[0], given.source_tokens[0]
+            )
+        return sample(
+            model,
+            noise.to(self.device),
+            condition,
+            steps=recipe.steps,
+            guidance=recipe.guidance,
+            power=recipe.power,
+            solver=recipe.solver,
+            spacing=recipe.spacing,
+            interval=recipe.interval,
+            context=context,
+            schedule=self.schedule,
+            callback=callback,
+        )
