@@ -36,18 +36,7 @@ def decode_image(data: bytes | Path, name: str) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
             image.load()
-            upright: Image.Image = image
-            if image.getexif().get(_ORIENTATION, 1) != 1:  # else it would make a copy
-                upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I;16") or upright.mode == "I":
-                # 16-bit greys: Pillow's own conversion clips them to white
-                grey = np.asarray(upright, dtype=np.float64) / 257.0
-                upright = Image.fromarray(np.clip(grey + 0.5, 0, 255).astype(np.uint8))
-            if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
-                rgba = upright.convert("RGBA")
-                white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-                upright = Image.alpha_composite(white, rgba)
-            return upright if upright.mode == "RGB" else upright.convert("RGB")
+            return upright(image)
     except FileNotFoundError:
         raise XmdptError(f"no such picture: {name}") from None
     except IsADirectoryError:
@@ -60,6 +49,22 @@ def decode_image(data: bytes | Path, name: str) -> Image.Image:
         raise
     except Exception as err:  # Pillow's readers raise a dozen types for damaged files
         raise XmdptError(f"broken picture: {name} ({err})") from None
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Any PIL image as RGB, turned as EXIF says, on white where transparent."""
+    turned = image
+    if image.getexif().get(_ORIENTATION, 1) != 1:  # else it would make a copy
+        turned = ImageOps.exif_transpose(image)
+    if turned.mode.startswith("I;16") or turned.mode == "I":
+        # 16-bit greys: Pillow's own conversion clips them to white
+        grey = np.asarray(turned, dtype=np.float64) / 257.0
+        turned = Image.fromarray(np.clip(grey + 0.5, 0, 255).astype(np.uint8))
+    if turned.mode in ("RGBA", "LA", "PA") or "transparency" in turned.info:
+        rgba = turned.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        turned = Image.alpha_composite(white, rgba)
+    return turned if turned.mode == "RGB" else turned.convert("RGB")
 
 
 def resize_square(image: Image.Image, size: int) -> Picture:

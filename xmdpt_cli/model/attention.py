@@ -6,6 +6,7 @@ D width, H heads, d = D / H, P conditions side by side, s grid side (T = s * s).
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -43,6 +44,15 @@ class RelativeBias(nn.Module):
         self.table = nn.Parameter(torch.zeros(blocks * heads, self.far + 3))
         self.register_buffer("index", relative_index(side), persistent=False)
         self._cache: tuple[tuple[object, ...], Tensor] | None = None
+
+    def joined(self, views: int) -> Tensor:
+        """``forward`` for the others of several views of a person, (blocks, H, T, T + views *
+        others): each weighs 1 / views, so that a view given twice is that view given once."""
+        whole = self()
+        if views == 1 or not self.others:
+            return whole
+        own, others = whole.split((whole.shape[-1] - self.others, self.others), dim=-1)
+        return torch.cat([own, (others - math.log(views)).repeat(1, 1, 1, views)], dim=-1)
 
     def forward(self) -> Tensor:
         """All biases (blocks, H, T, T + others); in eval mode made anew only when the table

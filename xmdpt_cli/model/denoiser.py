@@ -43,6 +43,7 @@ class Denoiser:
         self._c = net.timestep(times)[:, None] + rows  # (steps, N + 1, D)
         self._made: list[Tensor] = []  # (steps, N + 1, 6D) a block, and (steps, N + 1, 2D)
         self._range = range(0)
+        self._bias = net.bias.joined(1 if context is None else context.views(net.bias.others))
         self._both: Context | None = None
         if context is not None and any(scale != 1.0 for scale in scales):
             self._both = Context(
@@ -71,7 +72,7 @@ class Denoiser:
             else:
                 rows = rows[:n]
             made.append(rows.unsqueeze(0))
-        return Ready(tuple(made), self.net.bias())
+        return Ready(tuple(made), self._bias)
 
     def _make(self, first: int) -> None:
         """The modulations of as many steps from ``first`` on as fit."""

@@ -6,6 +6,7 @@ of the source, D width, H heads, P conditions side by side.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -205,10 +206,11 @@ class TDNet(nn.Module):
 
         Among themselves, and onto the noisy tokens, distance counts for nothing here.
         """
-        others = self.bias.others
-        far = whole[:, :1, -1:]  # (H, 1, 1)
-        shape = (*bias.shape[:-2], others, bias.shape[-1])
-        return torch.cat([bias, far.expand(shape)], dim=-2)
+        tokens, others = whole.shape[-2], whole.shape[-1] - whole.shape[-2]
+        seen = whole[:, :1, tokens:]  # (H, 1, S): lower where several views share the weight
+        far = seen[..., :1] + math.log(others / self.bias.others)
+        row = torch.cat([far.expand(-1, -1, bias.shape[-1] - others), seen], dim=-1)
+        return torch.cat([bias, row.expand(*bias.shape[:-2], others, -1)], dim=-2)
 
     def unpatchify(self, x: Tensor) -> Tensor:
         """(N, T, p*p*2C) -> (N, 2C, h, w); a token's values run row, column, channel."""

@@ -102,9 +102,9 @@ def generate(
                     facts = {"pair": pairs[i].name(), "position": pairs[i].position}
                     writer.put(out / names[i], picture, {**facts, **_told(record)})
                 done += len(indices)
-                progress("sample", done, len(mine))
 
-            in_batches(missing, batch_size, work, say)
+            for _ in in_batches(missing, batch_size, work, say):
+                progress("sample", done, len(mine))
         whole = shard.size == 1 or not _missing(out, names, range(len(names)), size)
         if whole:
             _finish(out, record, names, dataset, pairs[:SHEET_ROWS])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
@@ -91,10 +91,9 @@ def in_batches(
     size: int,
     work: Callable[[Sequence[T]], R],
     say: Callable[[str], None] = lambda _: None,
-) -> list[R]:
+) -> Iterator[R]:
     """``work`` on ``items`` in parts of ``size``; a part that does not fit into memory is halved,
     and all that follow are no larger. That is said once."""
-    done: list[R] = []
     start, said = 0, False
     while start < len(items):
         part = items[start : start + size]
@@ -105,7 +104,7 @@ def in_batches(
                 raise
             size = len(part) // 2
         else:
-            done.append(result)
+            yield result
             start += len(part)
             continue
         # outside the handler: the error's frames hold what must go first
@@ -114,5 +113,4 @@ def in_batches(
             torch.cuda.empty_cache()
         if not said:
             said = True
-            say(f"out of memory: going on with batches of {size} and less; --batch-size {size}")
-    return done
+            say(f"out of memory: going on with batches of {size}")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from xmdpt_cli.diffusion import Schedule, Seen, sample
 from xmdpt_cli.errors import ConfigError
-from xmdpt_cli.model import XMDPT
+from xmdpt_cli.model import XMDPT, Context
 from xmdpt_cli.model.folder import load_model
 from xmdpt_cli.sampling.conditions import Conditions
 from xmdpt_cli.sampling.recipe import Recipe
@@ -30,6 +30,7 @@ class Sampler:
 
     def __init__(self, model: XMDPT, schedule: Schedule, facts: dict[str, Any]) -> None:
         self.model, self.schedule, self.facts = model.eval().requires_grad_(False), schedule, facts
+        self._folder: Path | None = None
 
     @classmethod
     def load(
@@ -47,6 +48,7 @@ class Sampler:
         sampler = cls(model, Schedule(facts["schedule"], facts["prediction"]), facts)
         _ = sampler.identity  # of the weights as they were stored
         model.to(device, PRECISIONS[precision])
+        sampler._folder = Path(folder)
         return sampler
 
     @property
@@ -66,6 +68,12 @@ class Sampler:
             digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
+    def stored_model(self) -> XMDPT:
+        """The model in the precision it was stored in: bf16 for drawing loses digits."""
+        if self.dtype == torch.float32 or self._folder is None:
+            return self.model
+        return load_model(self._folder)[0]
+
     def recipe(self, **given: Any) -> Recipe:
         """The model's own defaults, overridden by fields of ``Recipe`` that are not None."""
         own = {**self.facts["sampling"]}
@@ -81,16 +89,26 @@ class Sampler:
         recipe: Recipe,
         callback: Callable[[Seen], None] | None = None,
     ) -> Tensor:
-        """Noise (N, C, h, w) -> scaled latents of its shape and type, on the model's device."""
+        """Noise (N, C, h, w) -> scaled latents of its shape and type, on the model's device.
+
+        Of several views of a person the condition vectors are averaged; with token conditions
+        attention reads the tokens of all of them.
+        """
         model, given = self.model, conditions.to(self.device)
-        source = given.source_latents[0].to(self.dtype)
-        condition = model.condition(given.pose_tokens, given.source_tokens[0], source)
+        sources = given.source_latents.to(self.dtype)
+        vectors = [
+            model.condition(given.pose_tokens, tokens, latents)
+            for tokens, latents in zip(given.source_tokens, sources, strict=True)
+        ]
+        condition = torch.stack(vectors).mean(dim=0)
         context = None
         if model.conditioning == "tokens":
-            assert given.pose_map is not None
-            assert given.source_pose_map is not None
-            context = model.context(
-                source, given.pose_map, given.source_pose_map[0], given.source_tokens[0]
+            pose_map, own_maps = given.pose_map, given.source_pose_map
+            assert pose_map is not None
+            assert own_maps is not None
+            views = zip(sources, own_maps, given.source_tokens, strict=True)
+            context = Context.join(
+                [model.context(latents, pose_map, own, tokens) for latents, own, tokens in views]
             )
         return sample(
             model,

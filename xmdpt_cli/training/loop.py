@@ -107,7 +107,7 @@ def train(
         seconds = time.perf_counter() - began
         model = trainer.averaged()
         if model is not None:
-            export(out / "model", model, config, dataset.manifest, trainer.done)
+            export(out / "model", model, config, dataset, trainer.done)
         skipped = team.sum(trainer.skipped)  # and what is said to be done is there
     rate = (trainer.done - first) / seconds
     return Trained(out / "model", trainer.done, log.last, seconds, rate, skipped)

@@ -79,9 +79,10 @@ def known_batch(out: Path) -> int:
 
 
 def export(
-    folder: Path, model: XMDPT, config: TrainConfig, manifest: dict[str, Any], steps: int
+    folder: Path, model: XMDPT, config: TrainConfig, dataset: PairDataset, steps: int
 ) -> None:
     """Write the EMA model as a model folder."""
+    manifest = dataset.manifest
     facts: dict[str, Any] = {
         "schedule": config.schedule,
         "prediction": config.prediction,
@@ -94,5 +95,8 @@ def export(
         "encoders": manifest["encoders"],
         "toy": bool(manifest["toy"]),
         "trained_steps": steps,
+        "trained_on": manifest["counts"]["train"],
     }
+    if dataset.store.folder is not None:  # toy networks lie there, and nowhere else
+        facts["data"] = str(dataset.store.folder.resolve())
     save_model(folder, model, facts)

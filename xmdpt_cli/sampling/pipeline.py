@@ -1,0 +1,281 @@
+"""A person and a pose in, that person in that pose out: the whole way as one object.
+
+pipe = XMDPTPipeline.from_pretrained("runs/S/model")
+images = pipe(source="person.jpg", pose="pose.json")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from xmdpt_cli.data.framing import Fit
+from xmdpt_cli.data.pose import Keypoints, draw_pose, draw_pose_map
+from xmdpt_cli.diffusion import SOLVERS, Seen, start_noise
+from xmdpt_cli.encoders.bundle import moments_of, pose_tokens_of, source_tokens_of
+from xmdpt_cli.encoders.openpose import OpenPose
+from xmdpt_cli.encoders.vae import posterior_mean
+from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.images import Picture
+from xmdpt_cli.sampling import hub
+from xmdpt_cli.sampling.conditions import Conditions
+from xmdpt_cli.sampling.inputs import PictureLike, Pose, PoseLike, View, read_pose, read_view
+from xmdpt_cli.sampling.memory import batch_size, in_batches, limit_decoding
+from xmdpt_cli.sampling.networks import Networks
+from xmdpt_cli.sampling.recipe import Recipe
+from xmdpt_cli.sampling.sampler import Sampler
+
+#: called after every step: (steps done, steps, a function that decodes what the network sees now)
+Callback = Callable[[int, int, Callable[[], Image.Image]], None]
+KeypointsLike: TypeAlias = "str | Path | Keypoints"
+
+
+class XMDPTPipeline:
+    """Model, VAE, both DINOv2 and OpenPose; the networks are loaded when they are first needed."""
+
+    #: what ``solver`` may be
+    solvers = SOLVERS
+
+    def __init__(self, sampler: Sampler, networks: Networks) -> None:
+        self.sampler, self.networks = sampler, networks
+        #: what was done to the inputs of the last call, a clause each
+        self.last_notes: list[str] = []
+        self._batch: int | None = None
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        precision: str = "auto",
+        max_memory: int | None = None,
+        revision: str | None = None,
+        **networks: str | Path | None,
+    ) -> XMDPTPipeline:
+        """From a model's or run's folder, or a hub id. Raises XmdptError saying what is missing.
+
+        ``networks``: ``vae``, ``dino_source``, ``dino_pose``, ``openpose``, each a folder or hub
+        id; without, each is looked for in the folder, then beside the dataset the model was
+        trained on, then by the hub id it was trained with. ``max_memory``: bytes.
+        """
+        folder = hub.fetch(source, revision)
+        sampler = Sampler.load(folder, device, precision)
+        if not (folder / "xmdpt.json").is_file():
+            folder = folder / "model"  # a run's folder stands for the model in it
+        pipe = cls(sampler, Networks(sampler.facts, folder, device=device, **networks))
+        if max_memory is not None:
+            pipe._batch = batch_size(sampler, max_memory)
+            limit_decoding(pipe.networks.vae, max_memory)
+        return pipe
+
+    @property
+    def resolution(self) -> int:
+        """Side of the pictures in pixels."""
+        return int(self.sampler.facts["resolution"])
+
+    @property
+    def toy(self) -> bool:
+        """Made to try things out: its pictures say nothing of real results."""
+        return bool(self.sampler.facts["toy"])
+
+    def recipe(self, **given: Any) -> Recipe:
+        """The model's own defaults, overridden by what is given."""
+        return self.sampler.recipe(**given)
+
+    def find_pose(self, picture: PictureLike) -> Keypoints:
+        """(18, 2), fractions of width and height, of the largest person as OpenPose sees them,
+        framed as for drawing. XmdptError if there is no OpenPose or no person."""
+        (pose,) = read_pose(picture, self.resolution, self._openpose)
+        return pose.keypoints / self.resolution
+
+    def __call__(
+        self,
+        source: PictureLike | Sequence[PictureLike],
+        pose: PoseLike | Sequence[PoseLike],
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+        power: float | None = None,
+        solver: str | None = None,
+        seed: int = 0,
+        generator: torch.Generator | None = None,
+        num_images: int = 1,
+        source_keypoints: KeypointsLike | Sequence[KeypointsLike | None] | None = None,
+        fit: Fit = "auto",
+        pose_fit: Fit = "auto",
+        person: int | None = None,
+        pose_person: int | None = None,
+        callback: Callback | None = None,
+    ) -> list[Image.Image]:
+        """Draw the person of ``source`` (several: views of the same person) in every pose.
+
+        Returns ``num_images`` pictures of each pose, in order, (resolution, resolution) RGB.
+        ``source``: files, PIL images or uint8 arrays (H, W, 3). ``pose``: keypoints files, photos
+        or drawings of a pose, or arrays (18, 2) of fractions of the picture to draw, x and y, NaN
+        where missing. ``source_keypoints``: a file, or fractions of the source's sides. ``fit``:
+        ``data/framing.py``; ``person``: which of several in the source, 1 the largest.
+        ``steps`` to ``solver``: None means the model's own; the paper's are 50, 2.0, 0.01 and
+        DDIM (sec. 4.1). A picture depends on its inputs and ``seed`` (image k of a pose on
+        ``seed`` and k) alone; with ``generator`` the noise is drawn from that, in order.
+        Raises XmdptError and ConfigError for what a user can mend.
+        """
+        views = self.read_views(source, source_keypoints, fit, person)
+        poses = self.read_poses(pose, pose_fit, pose_person)
+        self.last_notes = [n for view in views for n in view.notes]
+        self.last_notes += [n for one in poses for n in one.notes]
+        recipe = self.recipe(steps=steps, guidance=guidance, power=power, solver=solver, seed=seed)
+        if num_images < 1:
+            raise ConfigError(f"num_images is at least 1, not {num_images}")
+        noise = None
+        if generator is not None:
+            shape = (len(poses) * num_images, *self.sampler.model.latent_shape)
+            noise = torch.randn(shape, generator=generator, device=generator.device)
+        drawn = self.draw(views, poses, recipe, num_images=num_images, noise=noise, tell=callback)
+        return [Image.fromarray(picture) for picture in drawn]
+
+    def save_pretrained(self, folder: str | Path, include: Sequence[str] | None = None) -> None:
+        """Write a folder that ``from_pretrained`` reads on any machine (``hub.save``)."""
+        hub.save(Path(folder), self.sampler, self.networks, include)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        metrics: str | Path | None = None,
+        private: bool = False,
+        token: str | None = None,
+    ) -> str:
+        """Publish as ``repo_id`` with a model card: recipe, data, metrics (the metrics.json of
+        ``xmdpt evaluate``) and impact. Returns the address."""
+        return hub.push(
+            repo_id, self.sampler, self.networks, metrics=metrics, private=private, token=token
+        )
+
+    def read_views(
+        self,
+        source: PictureLike | Sequence[PictureLike],
+        keypoints: KeypointsLike | Sequence[KeypointsLike | None] | None = None,
+        fit: Fit = "auto",
+        person: int | None = None,
+    ) -> list[View]:
+        """The views of the person, framed."""
+        sources: list[Any] = list(source) if isinstance(source, (list, tuple)) else [source]
+        given: list[Any] = list(keypoints) if isinstance(keypoints, (list, tuple)) else [keypoints]
+        if not sources:
+            raise ConfigError("no source is given", "give a picture of a person")
+        if keypoints is None:
+            given = [None] * len(sources)
+        if len(given) != len(sources):
+            raise ConfigError(f"{len(given)} source keypoints for {len(sources)} sources")
+        return [
+            read_view(
+                one,
+                self.resolution,
+                self._openpose,
+                keypoints=points,
+                fit=fit,
+                person=person,
+                needs_keypoints=self.sampler.model.conditioning == "tokens",
+            )
+            for one, points in zip(sources, given, strict=True)
+        ]
+
+    def read_poses(
+        self,
+        pose: PoseLike | Sequence[PoseLike],
+        fit: Fit = "auto",
+        person: int | None = None,
+    ) -> list[Pose]:
+        """The poses; a file may hold a sequence."""
+        given: list[Any] = list(pose) if isinstance(pose, (list, tuple)) else [pose]
+        poses = [
+            found
+            for one in given
+            for found in read_pose(one, self.resolution, self._openpose, fit=fit, person=person)
+        ]
+        if not poses:
+            raise ConfigError("no pose is given", "give keypoints, or a picture of a pose")
+        return poses
+
+    def draw(
+        self,
+        views: Sequence[View],
+        poses: Sequence[Pose],
+        recipe: Recipe,
+        *,
+        num_images: int = 1,
+        noise: Tensor | None = None,
+        batch: int | None = None,
+        tell: Callback | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> Iterator[Picture]:
+        """The pictures, pose by pose, as they are drawn; ``num_images`` of each."""
+        conditions = self.conditions(views, poses)
+        jobs = [(p, k) for p in range(len(poses)) for k in range(num_images)]
+        shape = self.sampler.model.latent_shape
+
+        def work(part: Sequence[tuple[int, int]]) -> list[Picture]:
+            if noise is None:
+                own = start_noise(shape, recipe.seed, [k for _, k in part])
+            else:
+                own = noise[[p * num_images + k for p, k in part]]
+            rows = conditions.rows([p for p, _ in part])
+            heard = None if tell is None else self._heard(tell)
+            return list(self.networks.vae.decode(self.sampler.latents(own, rows, recipe, heard)))
+
+        size = batch or self._batch or batch_size(self.sampler)
+        for pictures in in_batches(jobs, size, work, say):
+            yield from pictures
+
+    def conditions(self, views: Sequence[View], poses: Sequence[Pose]) -> Conditions:
+        """Views of one person, and N poses -> the conditions of N pictures, on the CPU."""
+        net, size, count = self.networks, self.resolution, len(poses)
+        pictures = np.stack([view.picture for view in views])
+        scale = float(self.sampler.facts["encoders"]["vae"]["scale"])
+        drawn = np.stack([draw_pose(pose.keypoints, size) for pose in poses])
+
+        def for_each(part: Tensor) -> Tensor:  # (K, ...) -> (K, N, ...)
+            return part[:, None].expand(-1, count, *part.shape[1:])
+
+        maps = own_maps = None
+        if self.sampler.model.conditioning == "tokens":
+            maps = _unit([draw_pose_map(pose.keypoints, size) for pose in poses])
+            known = [view.keypoints for view in views if view.keypoints is not None]
+            if len(known) < len(views):
+                raise XmdptError(
+                    "this model reads where the person of the source stands, and no keypoints "
+                    "are known",
+                    "give --source-keypoints, or OpenPose's weights (--openpose DIR)",
+                )
+            own_maps = for_each(_unit([draw_pose_map(points, size) for points in known]))
+        return Conditions(
+            pose_tokens_of(net.pose, drawn),
+            for_each(source_tokens_of(net.source, pictures)),
+            for_each(posterior_mean(moments_of(net.vae, pictures), scale)),
+            maps,
+            own_maps,
+        )
+
+    def _openpose(self) -> OpenPose:
+        return self.networks.openpose
+
+    def _heard(self, tell: Callback) -> Callable[[Seen], None]:
+        def heard(seen: Seen) -> None:
+            def preview() -> Image.Image:
+                return Image.fromarray(self.networks.vae.decode(seen.clean[:1])[0])
+
+            tell(seen.done, seen.steps, preview)
+
+        return heard
+
+
+def _unit(pictures: list[Picture]) -> Tensor:
+    """uint8 (H, W, 3) each -> float32 (N, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
