@@ -166,9 +166,9 @@ def _render(image: Image.Image, box: Box, size: int) -> Picture:
     last = size - np.ceil(beyond * scale - 1e-6).astype(int)
     if (last <= first).any():
         raise XmdptError(
-            f"the person's box ({_size(box)}) is not in the picture ({image.width} x "
-            f"{image.height})",
-            "are the keypoints of this picture?",
+            f"nothing of the {image.width} x {image.height} picture would be seen in a box of "
+            f"{_size(box)}",
+            "are the keypoints of this picture, and is it a photograph of a person?",
         )
     part = (*(first / scale + box[:2]), *(last / scale + box[:2]))
     limits = (*image.size, *image.size)
