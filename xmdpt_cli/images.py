@@ -74,6 +74,13 @@ def resize_square(image: Image.Image, size: int) -> Picture:
     return np.ascontiguousarray(np.asarray(image, dtype=np.uint8))
 
 
+def unsquash(picture: Picture) -> Picture:
+    """(S, S, 3) -> (S, round(S * 176 / 256), 3): back to the shape of DeepFashion's pictures."""
+    size = len(picture)
+    width = round(size * 176 / 256)
+    return np.asarray(Image.fromarray(picture).resize((width, size), Image.Resampling.BICUBIC))
+
+
 def png_bytes(picture: Picture) -> bytes:
     """A picture as a PNG file's bytes."""
     stream = io.BytesIO()

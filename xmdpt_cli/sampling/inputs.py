@@ -200,4 +200,7 @@ def _no_such_person(where: str, person: int, count: int) -> XmdptError:
 
 
 def _without_openpose(name: str, err: XmdptError) -> XmdptError:
-    return XmdptError(f"{name}: where is the person? {err.message}", err.hint)
+    return XmdptError(
+        f"{name}: where the person stands is not known; {err.message}",
+        f"give keypoints (--source-keypoints FILE, or such a file as --pose), or: {err.hint}",
+    )

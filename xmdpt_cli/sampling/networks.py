@@ -38,12 +38,15 @@ class Networks:
         dino_source: str | Path | None = None,
         dino_pose: str | Path | None = None,
         openpose: str | Path | None = None,
+        encoders: str | Path | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
-        """``facts``: the model's (``model/folder.py``); ``folder``: where it was read from."""
+        """``facts``: the model's (``model/folder.py``); ``folder``: where it was read from;
+        ``encoders``: a folder with ``vae/``, ``dino_source/`` and ``dino_pose/``."""
         self.facts, self.folder, self.device = facts, folder, torch.device(device)
         self._given = {"vae": vae, "source": dino_source, "pose": dino_pose}
         self._openpose = openpose
+        self._encoders = None if encoders is None else Path(encoders)
 
     @cached_property
     def vae(self) -> VAE:
@@ -76,6 +79,8 @@ class Networks:
         given, (name, _) = self._given[part], PARTS[part]
         if given is not None:
             return str(given)
+        if self._encoders is not None:
+            return str(self._encoders / name)
         beside = [] if self.folder is None else [self.folder / name]
         if self.facts.get("data"):
             beside.append(Path(self.facts["data"]) / "encoders" / name)
@@ -86,7 +91,7 @@ class Networks:
         if made["toy"]:
             raise XmdptError(
                 f"the model was trained with a toy network ({made['id']}), which is not beside it",
-                f"it lies in the prepared dataset: {PARTS[part][1]} DATA/encoders/{name}",
+                "toy networks lie in the prepared dataset: --encoders DATA/encoders",
             )
         return str(made["id"])
 

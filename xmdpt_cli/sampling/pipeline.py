@@ -22,7 +22,7 @@ from xmdpt_cli.encoders.bundle import moments_of, pose_tokens_of, source_tokens_
 from xmdpt_cli.encoders.openpose import OpenPose
 from xmdpt_cli.encoders.vae import posterior_mean
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import Picture, unsquash
 from xmdpt_cli.sampling import hub
 from xmdpt_cli.sampling.conditions import Conditions
 from xmdpt_cli.sampling.inputs import PictureLike, Pose, PoseLike, View, read_pose, read_view
@@ -112,11 +112,13 @@ class XMDPTPipeline:
         pose_fit: Fit = "auto",
         person: int | None = None,
         pose_person: int | None = None,
+        square: bool = False,
         callback: Callback | None = None,
     ) -> list[Image.Image]:
         """Draw the person of ``source`` (several: views of the same person) in every pose.
 
-        Returns ``num_images`` pictures of each pose, in order, (resolution, resolution) RGB.
+        Returns ``num_images`` pictures of each pose, in order, RGB: ``resolution`` high and
+        176 / 256 as wide, which is the shape the model learned from; ``square`` as it draws them.
         ``source``: files, PIL images or uint8 arrays (H, W, 3). ``pose``: keypoints files, photos
         or drawings of a pose, or arrays (18, 2) of fractions of the picture to draw, x and y, NaN
         where missing. ``source_keypoints``: a file, or fractions of the source's sides. ``fit``:
@@ -133,12 +135,15 @@ class XMDPTPipeline:
         recipe = self.recipe(steps=steps, guidance=guidance, power=power, solver=solver, seed=seed)
         if num_images < 1:
             raise ConfigError(f"num_images is at least 1, not {num_images}")
+        jobs = [(p, k) for p in range(len(poses)) for k in range(num_images)]
         noise = None
         if generator is not None:
-            shape = (len(poses) * num_images, *self.sampler.model.latent_shape)
-            noise = torch.randn(shape, generator=generator, device=generator.device)
-        drawn = self.draw(views, poses, recipe, num_images=num_images, noise=noise, tell=callback)
-        return [Image.fromarray(picture) for picture in drawn]
+            shape, device = self.sampler.model.latent_shape, generator.device
+            noise = {job: torch.randn(shape, generator=generator, device=device) for job in jobs}
+        drawn = self.draw(
+            views, poses, recipe, jobs=jobs, noise=noise, tell=callback, square=square
+        )
+        return [_shown(picture, square) for picture in drawn]
 
     def save_pretrained(self, folder: str | Path, include: Sequence[str] | None = None) -> None:
         """Write a folder that ``from_pretrained`` reads on any machine (``hub.save``)."""
@@ -210,24 +215,27 @@ class XMDPTPipeline:
         poses: Sequence[Pose],
         recipe: Recipe,
         *,
-        num_images: int = 1,
-        noise: Tensor | None = None,
+        jobs: Sequence[tuple[int, int]],
+        noise: dict[tuple[int, int], Tensor] | None = None,
         batch: int | None = None,
         tell: Callback | None = None,
+        square: bool = False,
         say: Callable[[str], None] = lambda _: None,
     ) -> Iterator[Picture]:
-        """The pictures, pose by pose, as they are drawn; ``num_images`` of each."""
+        """The pictures of ``jobs``, (number of the pose, number of its picture), as they are
+        drawn; ``noise`` (C, h, w) of a job, None: from the recipe's seed."""
+        if not jobs:
+            return
         conditions = self.conditions(views, poses)
-        jobs = [(p, k) for p in range(len(poses)) for k in range(num_images)]
         shape = self.sampler.model.latent_shape
 
         def work(part: Sequence[tuple[int, int]]) -> list[Picture]:
             if noise is None:
                 own = start_noise(shape, recipe.seed, [k for _, k in part])
             else:
-                own = noise[[p * num_images + k for p, k in part]]
+                own = torch.stack([noise[job] for job in part])
             rows = conditions.rows([p for p, _ in part])
-            heard = None if tell is None else self._heard(tell)
+            heard = None if tell is None else self._heard(tell, square)
             return list(self.networks.vae.decode(self.sampler.latents(own, rows, recipe, heard)))
 
         size = batch or self._batch or batch_size(self.sampler)
@@ -266,14 +274,18 @@ class XMDPTPipeline:
     def _openpose(self) -> OpenPose:
         return self.networks.openpose
 
-    def _heard(self, tell: Callback) -> Callable[[Seen], None]:
+    def _heard(self, tell: Callback, square: bool) -> Callable[[Seen], None]:
         def heard(seen: Seen) -> None:
             def preview() -> Image.Image:
-                return Image.fromarray(self.networks.vae.decode(seen.clean[:1])[0])
+                return _shown(self.networks.vae.decode(seen.clean[:1])[0], square)
 
             tell(seen.done, seen.steps, preview)
 
         return heard
+
+
+def _shown(picture: Picture, square: bool) -> Image.Image:
+    return Image.fromarray(picture if square else unsquash(picture))
 
 
 def _unit(pictures: list[Picture]) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from xmdpt_cli.diffusion import Schedule, Seen, sample
-from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.errors import ConfigError, is_out_of_memory
 from xmdpt_cli.model import XMDPT, Context
 from xmdpt_cli.model.folder import load_model
 from xmdpt_cli.sampling.conditions import Conditions
@@ -31,6 +31,7 @@ class Sampler:
     def __init__(self, model: XMDPT, schedule: Schedule, facts: dict[str, Any]) -> None:
         self.model, self.schedule, self.facts = model.eval().requires_grad_(False), schedule, facts
         self._folder: Path | None = None
+        self._compiled_for = 0
 
     @classmethod
     def load(
@@ -68,6 +69,12 @@ class Sampler:
             digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
+    def compile(self, count: int) -> None:
+        """Run through torch.compile from now on, in batches of ``count`` pictures: fewer are
+        filled up, for another size would have to be compiled too."""
+        self.model.compile_sampling()
+        self._compiled_for = count
+
     def stored_model(self) -> XMDPT:
         """The model in the precision it was stored in: bf16 for drawing loses digits."""
         if self.dtype == torch.float32 or self._folder is None:
@@ -94,6 +101,24 @@ class Sampler:
         Of several views of a person the condition vectors are averaged; with token conditions
         attention reads the tokens of all of them.
         """
+        count = len(noise)
+        if count < self._compiled_for:
+            rows = [min(i, count - 1) for i in range(self._compiled_for)]
+            noise, conditions = noise[rows], conditions.rows(rows)
+        try:
+            return self._latents(noise, conditions, recipe, callback)[:count]
+        except RuntimeError as err:
+            if is_out_of_memory(err):
+                self._compiled_for = 0  # who calls will come with less
+            raise
+
+    def _latents(
+        self,
+        noise: Tensor,
+        conditions: Conditions,
+        recipe: Recipe,
+        callback: Callable[[Seen], None] | None,
+    ) -> Tensor:
         model, given = self.model, conditions.to(self.device)
         sources = given.source_latents.to(self.dtype)
         vectors = [
