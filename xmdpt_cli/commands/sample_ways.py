@@ -117,7 +117,7 @@ def _recipe(chosen: Any) -> dict[str, Any]:
             low, high = (float(end) for end in chosen.interval.split(":"))
         except ValueError:
             raise ConfigError(
-                f"--interval is LOW:HIGH, not {chosen['interval']!r}", "for instance 0.1:0.8"
+                f"--interval is LOW:HIGH, not {chosen.interval!r}", "for instance 0.1:0.8"
             ) from None
         named["interval"] = (low, high)
     return named

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from xmdpt_cli.data.pose import draw_pose
+from xmdpt_cli.data.pose import draw_pose_map
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import only_process, write_text, writing
 from xmdpt_cli.images import Picture, load_image, save_png, unsquash
@@ -164,7 +164,7 @@ def _sheet(
     rows = []
     for i, pose in enumerate(poses[:SHEET_ROWS]):
         own = [np.asarray(load_image(out / name)) for name in names[i * num_images :][:num_images]]
-        drawn = draw_pose(pose.keypoints, pipe.resolution)
+        drawn = draw_pose_map(pose.keypoints, pipe.resolution)
         rows.append([*(shape(view.picture) for view in views), shape(drawn), *own])
     columns = ["source"] * len(views) + ["pose"] + ["generated"] * num_images
     return contact_sheet(rows, columns)
