@@ -41,7 +41,7 @@ class Denoiser:
         # c of the conditional rows and, last, of the unconditional branch, which all share
         rows = torch.cat([condition, torch.zeros_like(condition[:1])])  # (N + 1, D)
         self._c = net.timestep(times)[:, None] + rows  # (steps, N + 1, D)
-        self._made: list[Tensor] = []  # (steps, N + 1, 6D) a block, and (steps, N + 1, 2D)
+        self._made = self._c[:0]  # (steps made, N + 1, (6 blocks + 2) D)
         self._range = range(0)
         self._bias = net.bias.joined(1 if context is None else context.views(net.bias.others))
         self._both: Context | None = None
@@ -63,16 +63,11 @@ class Denoiser:
     def _ready(self, i: int, guided: bool) -> Ready:
         if i not in self._range:
             self._make(i)
-        made = []
-        for part in self._made:
-            rows = part[i - self._range.start]  # (N + 1, ...)
-            n = len(rows) - 1
-            if guided:
-                rows = torch.cat([rows[:n], rows[n:].expand(n, -1)])
-            else:
-                rows = rows[:n]
-            made.append(rows.unsqueeze(0))
-        return Ready(tuple(made), self._bias)
+        rows = self._made[i - self._range.start]
+        n = len(rows) - 1
+        if guided:
+            return Ready(torch.cat([rows[:n], rows[n:].expand(n, -1)]), self._bias)
+        return Ready(rows[:n], self._bias)
 
     def _make(self, first: int) -> None:
         """The modulations of as many steps from ``first`` on as fit."""
@@ -81,6 +76,7 @@ class Denoiser:
         step_bytes = rows * (6 * blocks + 2) * width * self._c.element_size()
         count = max(1, MODULATION_BYTES // step_bytes)
         self._range = range(first, min(first + count, len(self.scales)))
-        self._made = []  # the old ones go before the new ones come
+        self._made = self._c[:0]  # the old ones go before the new ones come
         c = self._c[first : self._range.stop]
-        self._made = [layer.modulation(c) for layer in (*self.net.blocks, self.net.final)]
+        layers = (*self.net.blocks, self.net.final)
+        self._made = torch.cat([layer.modulation(c) for layer in layers], dim=-1)

@@ -39,8 +39,14 @@ class Flow:
 class Ready(NamedTuple):
     """What the blocks need besides tokens, made beforehand."""
 
-    modulations: tuple[Tensor, ...]  # (P, N, 6D) a block, and (P, N, 2D) for the output layer
+    # (N, (6 blocks + 2) D): of the blocks in order, then of the output layer; in one tensor, for
+    # a CUDA graph copies each input of its own
+    modulations: Tensor
     bias: Tensor  # (blocks, H, T, T + others), what ``RelativeBias`` gives
+
+    def of_block(self, block: int, width: int) -> Tensor:
+        """(1, N, 6D)"""
+        return self.modulations[None, :, 6 * width * block : 6 * width * (block + 1)]
 
 
 class TDNet(nn.Module):
@@ -138,7 +144,11 @@ class TDNet(nn.Module):
         The flows' first T tokens already hold the decoder position embedding, none is missing.
         """
         self._run(c, flows, range(self.encoder_depth, len(self.blocks)), 0, ready)
-        last = self.final.modulation(c) if ready is None else ready.modulations[-1]  # (P, N, 2D)
+        width = flows[0].x.shape[2]
+        if ready is None:
+            last = self.final.modulation(c)  # (P, N, 2D)
+        else:
+            last = ready.modulations[None, :, -2 * width :]
         tokens = self.grid**2
         return [
             self.unpatchify(self.final(flow.x[:, :tokens], last[flow.condition])) for flow in flows
@@ -170,7 +180,7 @@ class TDNet(nn.Module):
         whole = self.bias() if ready is None else ready.bias  # (blocks, H, T, T + others)
         places = [None if f.kept is None else self.bias.between(f.kept, f.kept) for f in flows]
         for i in blocks:
-            made = None if ready is None else ready.modulations[i]
+            made = None if ready is None else ready.of_block(i, flows[0].x.shape[2])
             streams = []
             for flow, place in zip(flows, places, strict=True):
                 bias = whole[i] if place is None else self.bias.pick(i, place)
