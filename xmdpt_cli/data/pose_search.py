@@ -29,17 +29,23 @@ _APART = 50  # of 255: a pixel that is farther off is not explained
 _AROUND = tuple((x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y)
 
 # Pairs whose colours are alike, or that lie side by side.
-_SWAPS = (*LIMBS, (14, 15), (16, 17), (0, 16), (0, 17), (8, 11), (2, 5))
+_ALIKE = tuple((joint, joint + 1) for joint in range(len(JOINTS) - 1))
+_SWAPS = (*LIMBS, *_ALIKE, (0, 16), (0, 17), (8, 11), (2, 5))
 
 _LIMBS_OF = [[i for i, limb in enumerate(LIMBS) if joint in limb] for joint in range(len(JOINTS))]
 _NEIGHBOURS = [sorted({end for i in limbs for end in LIMBS[i]}) for limbs in _LIMBS_OF]
+
+
+def brightest(picture: Picture) -> NDArray[np.uint8]:
+    """The largest of every pixel's channels; several times as fast as ``max(axis=2)``."""
+    return np.maximum(np.maximum(picture[..., 0], picture[..., 1]), picture[..., 2])
 
 
 def _places(
     picture: Picture, joint: int, manner: Manner, tolerance: int
 ) -> list[tuple[float, float]]:
     """Where a disc has most of the colours that the joint's can have, the best first."""
-    rows, columns = np.nonzero(picture.max(axis=2) >= DARK)
+    rows, columns = np.nonzero(brightest(picture) >= DARK)
     pixels = picture[rows, columns].astype(np.float32)
     off = np.full(len(pixels), np.inf, dtype=np.float32)
     for colour in _disc_colours(joint, manner):
@@ -81,8 +87,8 @@ class Search:
     """
 
     def __init__(self, picture: Picture, manner: Manner, tolerance: int) -> None:
-        self.picture, self.manner = picture.astype(np.int16), manner
-        self.bright = picture.max(axis=2) >= DARK
+        self.picture, self.manner = picture, manner
+        self.bright = brightest(picture) >= DARK
         joints = range(len(JOINTS))
         self.places = [_places(picture, joint, manner, tolerance) for joint in joints]
         first = [found[0] if found else (np.nan, np.nan) for found in self.places]
@@ -104,13 +110,13 @@ class Search:
 
     def explained(self, tolerance: int) -> float:
         """Which share of what is drawn, in the picture or again, is the same in both."""
-        ours = self.drawn.max(axis=2) >= DARK
-        same = np.abs(self.drawn - self.picture).max(axis=2) <= tolerance
+        ours = brightest(self.drawn) >= DARK
+        same = brightest(cv2.absdiff(self.drawn, self.picture)) <= tolerance
         return float((ours & self.bright & same).sum() / max(1, (ours | self.bright).sum()))
 
     def wider(self) -> float:
         """How much wider the picture's lines are than those of the drawing."""
-        ours = self.drawn.max(axis=2) >= DARK
+        ours = brightest(self.drawn) >= DARK
         return float(self.bright.sum() / max(1, ours.sum()))  # lines are as long in both
 
     def better(self, changes: dict[int, Place | None]) -> bool:
@@ -134,7 +140,8 @@ class Search:
         window = (slice(top, bottom), slice(left, right))
         drawn = redraw(points, Window(left, top, right, bottom), self.manner)
         picture = self.picture[window]
-        then, now = np.abs(picture - drawn).sum(), np.abs(picture - self.drawn[window]).sum()
+        then = cv2.norm(picture, drawn, cv2.NORM_L1)
+        now = cv2.norm(picture, self.drawn[window], cv2.NORM_L1)
         if then > now or (then == now and None not in changes.values()):
             return False
         self.points = points
@@ -187,16 +194,16 @@ class Search:
         return not np.array_equal(start, self.points[joint], equal_nan=True)
 
     def fill_gaps(self) -> bool:
-        """Joints not found yet, wherever the picture shows more than the drawing explains."""
+        """Joints wherever the picture shows other things than the drawing."""
         full = cv2.filter2D(
             self.bright.astype(np.float32), -1, _SPOT / _SPOT.sum(), borderType=cv2.BORDER_REPLICATE
         )
         filled = False
-        for joint in np.flatnonzero(np.isnan(self.points[:, 0])):
-            off = np.abs(self.picture - self.drawn).max(axis=2) > _APART
+        for joint in np.argsort(np.isfinite(self.points[:, 0]), kind="stable").tolist():
+            off = brightest(cv2.absdiff(self.picture, self.drawn)) > _APART
             off = cv2.morphologyEx(off.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
             y, x = np.nonzero((full > 0.9) & (cv2.dilate(off, np.ones((5, 5), np.uint8)) > 0))
             every = max(9, len(x) // _MOST_GAPS)
             for place in zip(x[::every].tolist(), y[::every].tolist(), strict=True):
-                filled |= self.better({int(joint): place})
+                filled |= self.better({joint: place})
         return filled
