@@ -20,7 +20,7 @@ from xmdpt_cli.errors import ConfigError, is_out_of_memory
 from xmdpt_cli.model import XMDPT, Context
 from xmdpt_cli.model.folder import load_model
 from xmdpt_cli.sampling.conditions import Conditions
-from xmdpt_cli.sampling.recipe import Recipe
+from xmdpt_cli.sampling.recipe import SPACING_OF, Recipe
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -82,11 +82,20 @@ class Sampler:
         return load_model(self._folder)[0]
 
     def recipe(self, **given: Any) -> Recipe:
-        """The model's own defaults, overridden by fields of ``Recipe`` that are not None."""
+        """The model's own defaults, overridden by fields of ``Recipe`` that are not None.
+
+        ConfigError for a solver that is none. Another solver brings its own spacing.
+        """
         own = {**self.facts["sampling"]}
         if "interval" in own:
             own["interval"] = tuple(own["interval"])
-        return replace(Recipe(**own), **{k: v for k, v in given.items() if v is not None})
+        given = {name: value for name, value in given.items() if value is not None}
+        solver = given.get("solver")
+        if solver is not None and solver not in SPACING_OF:
+            raise ConfigError(f"no such solver: {solver!r}", f"one of {', '.join(SPACING_OF)}")
+        if solver is not None:
+            given = {"spacing": SPACING_OF[solver], **given}
+        return replace(Recipe(**own), **given)
 
     @torch.no_grad()
     def latents(
