@@ -2,7 +2,7 @@
 
 Draws the held-out pairs of a prepared dataset with every solver, spacing of timesteps and number of
 steps, from the same start noise, and measures them; a table in Markdown, and a plot. "to converged"
-is the PSNR of the pictures against those of the same model, noise and guidance after many DDIM
+is the PSNR of the pictures against those of the same model, noise and guidance after many
 steps: how well a solver does its job, whatever the model is worth.
 """
 
@@ -33,7 +33,7 @@ from xmdpt_cli.sampling.recipe import Recipe
 from xmdpt_cli.sampling.sampler import Sampler
 
 MEASURES = ("ssim_256", "psnr", "torso_colour_error", "silhouette_iou")
-CONVERGED = 250  # DDIM steps
+CONVERGED = 250  # steps of DPM-Solver++(2M)
 
 
 class Bench:
@@ -76,7 +76,7 @@ class Bench:
         """The scores of one recipe, JSON-ready."""
         key = (recipe.guidance, recipe.power)
         if key not in self.converged:
-            many = Recipe(CONVERGED, *key, seed=recipe.seed, spacing="trailing")
+            many = Recipe(CONVERGED, *key, recipe.seed, "dpmpp-2m", "trailing")
             self.converged[key] = self.draw(many)
         pictures = self.draw(recipe)
         pairs = [pair._replace(pred=new) for pair, new in zip(self.pairs, pictures, strict=True)]
