@@ -22,6 +22,7 @@ import torch
 from xmdpt_cli.bench.plot import Line, line_chart
 from xmdpt_cli.data.loader import PairDataset, eval_batches
 from xmdpt_cli.diffusion import SOLVERS, SPACINGS, start_noise
+from xmdpt_cli.diffusion.solvers import spaced
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.files import write_text
 from xmdpt_cli.images import Picture
@@ -85,15 +86,10 @@ class Bench:
         same = [psnr(new, old) for new, old in zip(pictures, self.converged[key], strict=True)]
         scores = {name: row["generated"].get(name) for name in MEASURES}
         scores["to_converged"] = float(np.mean([min(value, 60.0) for value in same]))
-        forwards = sum(2 if _guided(recipe, i) else 1 for i in range(recipe.steps))
+        times = spaced(recipe.spacing, recipe.steps, self.sampler.schedule)
+        low, high = recipe.interval
+        forwards = sum(2 if low <= t / self.sampler.schedule.steps <= high else 1 for t in times)
         return {"recipe": dataclasses.asdict(recipe), "forwards": forwards, "scores": scores}
-
-
-def _guided(recipe: Recipe, i: int) -> bool:
-    return (
-        recipe.interval == (0.0, 1.0)
-        or recipe.interval[0] <= 1 - i / recipe.steps <= recipe.interval[1]
-    )
 
 
 def table(records: Sequence[dict[str, Any]]) -> str:
