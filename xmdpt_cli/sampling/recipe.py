@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: the published list of timesteps for the published solver; without the nearly clean t = 0 a
-#: second-order solver is far closer to the exact solution (``bench/solvers.py``)
-SPACING_OF = {"ddim": "linspace", "dpmpp-2m": "trailing", "unipc": "trailing"}
+#: the published list of timesteps for the published solver; second-order solvers want even steps
+#: of the signal-to-noise ratio (measured by ``bench/solvers.py``; README)
+SPACING_OF = {"ddim": "linspace", "dpmpp-2m": "logsnr", "unipc": "logsnr"}
 
 
 @dataclass(frozen=True)
