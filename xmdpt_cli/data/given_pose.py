@@ -26,6 +26,7 @@ _OF_PALETTE = 0.45  # of what is not: a joint's or limb's colour; the rest are e
 _NEAR = 48  # of 255: as far as a colour may be off, in pictures that were scaled
 
 _NATIVE = 0.15  # how far line widths may be off and still be the published ones
+_EXACT = 3  # of 255: neither scaled nor from a JPEG file
 _CLOSE = 20  # of 255: as far as a colour may be off in a drawing that was not scaled
 _REFINEMENTS = 3  # of the scale
 _TRUNCATED = 1 / 3  # of a pixel: drawing truncates; so far are joints beyond what was found
@@ -104,7 +105,9 @@ class _Found(NamedTuple):
 def _begun(picture: Picture, manner: Manner, scale: float) -> Search:
     """A picture whose lines are ``scale`` times as wide as drawn, brought back to that."""
     if scale == 1.0:
-        return Search(picture, manner, _CLOSE)
+        drawn = picture[brightest(picture) >= DARK].astype(np.float32)
+        exact = (_colour_off(drawn) <= _EXACT).mean() >= _OF_PALETTE
+        return Search(picture, manner, _CLOSE if exact else _NEAR)
     return Search(_scaled(picture, 1 / scale), manner, _NEAR)
 
 

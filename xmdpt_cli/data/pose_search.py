@@ -23,9 +23,10 @@ DARK = 60  # of 255: nothing is drawn with a brightest channel below this
 _SPOT = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * RADIUS + 1,) * 2).astype(np.float32)
 _LEAST = 0.3  # of a joint's disc must have the right colours for a place to be considered
 _PLACES = 3  # considered for each joint
-_MOST_GAPS = 300  # places that are tried for a joint that was not found by its colours
+_MOST_GAPS = 150  # places that are tried for a joint that was not found by its colours
 _REACH = RADIUS + 3  # pixels around joints that a drawing can change
 _APART = 50  # of 255: a pixel that is farther off is not explained
+_POOR = 30  # of 255: a joint around which the drawing is so far off may be another one
 _AROUND = tuple((x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y)
 
 # Pairs whose colours are alike, or that lie side by side.
@@ -194,16 +195,31 @@ class Search:
         return not np.array_equal(start, self.points[joint], equal_nan=True)
 
     def fill_gaps(self) -> bool:
-        """Joints wherever the picture shows other things than the drawing."""
-        full = cv2.filter2D(
-            self.bright.astype(np.float32), -1, _SPOT / _SPOT.sum(), borderType=cv2.BORDER_REPLICATE
-        )
+        """Doubtful joints to wherever the picture shows other things than the drawing."""
+        bright, spot = self.bright.astype(np.float32), _SPOT / _SPOT.sum()
+        full = cv2.filter2D(bright, -1, spot, borderType=cv2.BORDER_REPLICATE) > 0.9
         filled = False
-        for joint in np.argsort(np.isfinite(self.points[:, 0]), kind="stable").tolist():
+        for joint in self._doubtful():
             off = brightest(cv2.absdiff(self.picture, self.drawn)) > _APART
             off = cv2.morphologyEx(off.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
-            y, x = np.nonzero((full > 0.9) & (cv2.dilate(off, np.ones((5, 5), np.uint8)) > 0))
+            y, x = np.nonzero(full & (cv2.dilate(off, np.ones((5, 5), np.uint8)) > 0))
             every = max(9, len(x) // _MOST_GAPS)
             for place in zip(x[::every].tolist(), y[::every].tolist(), strict=True):
                 filled |= self.better({joint: place})
         return filled
+
+    def _doubtful(self) -> list[int]:
+        """Joints not found, and those around which the drawing differs from the picture."""
+        off = cv2.boxFilter(
+            brightest(cv2.absdiff(self.picture, self.drawn)).astype(np.float32),
+            -1,
+            (2 * RADIUS + 1,) * 2,
+        )
+        height, width = off.shape
+        missing, poor = [], []
+        for joint, (x, y) in enumerate(self.points.tolist()):
+            if x != x:
+                missing.append(joint)
+            elif off[int(np.clip(y, 0, height - 1)), int(np.clip(x, 0, width - 1))] > _POOR:
+                poor.append(joint)
+        return missing + poor
