@@ -48,7 +48,9 @@ def test_a_comparison_in_short(tmp_path: Path, capsys: pytest.CaptureFixture[str
     }
     assert by["ddim", 1, 2] == by["unipc", 1, 2]  # one step is the same for all
     assert by["unipc", 3, 6]["to_converged"] > by["unipc", 1, 2]["to_converged"]
-    assert ET.parse(tmp_path / "solvers/solvers.svg").getroot().tag.endswith("svg")
+    for measure in solvers.PLOTS:
+        svg = ET.parse(tmp_path / f"solvers/solvers-{measure}.svg")
+        assert svg.getroot().tag.endswith("svg")
     assert "| unipc | trailing | 3 | 0.2 to 0.7 |" in capsys.readouterr().out
 
 

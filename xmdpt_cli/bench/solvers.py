@@ -35,6 +35,10 @@ from xmdpt_cli.sampling.recipe import Recipe
 from xmdpt_cli.sampling.sampler import Sampler
 
 MEASURES = ("ssim_256", "psnr", "torso_colour_error", "silhouette_iou")
+PLOTS = {
+    "ssim_256": "SSIM of held-out pairs",
+    "to_converged": "PSNR in dB against the converged pictures",
+}
 CONVERGED = 250  # steps of DPM-Solver++(2M)
 
 
@@ -125,7 +129,7 @@ def plot(records: Sequence[dict[str, Any]], measure: str, title: str) -> str:
         if tuple(recipe["interval"]) == (0.0, 1.0):
             name = f"{recipe['solver']}, {recipe['spacing']}"
             lines.setdefault(name, []).append((recipe["steps"], record["scores"][measure]))
-    return line_chart([Line(n, sorted(p)) for n, p in lines.items()], "steps", measure, title)
+    return line_chart([Line(n, sorted(p)) for n, p in lines.items()], "steps", "", title)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -155,7 +159,8 @@ def main(arguments: list[str] | None = None) -> None:
         print(records[-1], flush=True)
     args.out.mkdir(parents=True, exist_ok=True)
     write_text(args.out / f"{args.name}.json", json.dumps(records, indent=1))
-    write_text(args.out / f"{args.name}.svg", plot(records, "ssim_256", "held-out pairs"))
+    for measure, title in PLOTS.items():
+        write_text(args.out / f"{args.name}-{measure}.svg", plot(records, measure, title))
     print(table(records))
 
 
