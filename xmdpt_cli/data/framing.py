@@ -88,9 +88,14 @@ def frame_poses(
     return [_to_square(points, box, size) for points in poses], note
 
 
-def _check(fit: str, size: tuple[int, int]) -> None:
+def check_fit_name(fit: str) -> None:
+    """ConfigError unless it is one of ``FITS``."""
     if fit not in FITS:
         raise ConfigError(f"no such fit: {fit}", f"one of {', '.join(FITS)}")
+
+
+def _check(fit: str, size: tuple[int, int]) -> None:
+    check_fit_name(fit)
     if min(size) < 2:
         raise XmdptError(
             f"the picture is {size[0]} x {size[1]} pixels", "give a photograph of a person"

@@ -6,6 +6,7 @@ Legend: N pictures, K views of a person, C latent channels.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
@@ -86,7 +87,11 @@ class Sampler:
         own = {**self.facts["sampling"]}
         if "interval" in own:
             own["interval"] = tuple(own["interval"])
-        return replace(Recipe(**own), **{k: v for k, v in given.items() if v is not None})
+        recipe = replace(Recipe(**own), **{k: v for k, v in given.items() if v is not None})
+        for name in ("guidance", "power"):
+            if not math.isfinite(getattr(recipe, name)):
+                raise ConfigError(f"{name} is a number, not {getattr(recipe, name)}")
+        return recipe
 
     @torch.no_grad()
     def latents(
