@@ -107,7 +107,8 @@ def _which(names: list[str], picture: str | Path | None, path: Path) -> int:
     if picture is None:
         looked = "the picture, which has no file name"
     else:
-        wanted, own = _parts(picture), match_name(Path(picture).absolute().as_posix())
+        place = Path(picture).absolute()
+        wanted, own = _parts(place), match_name(place.as_posix())
         if own is not None:
             for i, name in enumerate(names):
                 other = match_name(name)
@@ -129,7 +130,8 @@ def _which(names: list[str], picture: str | Path | None, path: Path) -> int:
 
 def _parts(name: str | Path) -> tuple[str, ...]:
     """A path's parts, the file's suffix aside."""
-    return Path(str(name).replace("\\", "/")).with_suffix("").parts or ("",)
+    path = Path(str(name).replace("\\", "/"))
+    return (*path.parts[:-1], path.stem)
 
 
 def _ends_with(whole: tuple[str, ...], end: tuple[str, ...]) -> bool:

@@ -135,9 +135,7 @@ def _sequence(path: Path, size: int, fit: Fit, person: int | None) -> list[Pose]
             moved[i] = points
     crowded = next((f for f in frames if len(f.people) > 1), None)
     if crowded is not None and person is None:
-        notes.append(
-            f"{crowded.where}: {len(crowded.people)} people, the largest is taken (--pose-person chooses)"
-        )
+        notes.append(_crowd(crowded.where, crowded.people, "--pose-person"))
     name = path.stem or "pose"
     out = []
     for i, points in enumerate(moved):
@@ -181,6 +179,10 @@ def _fractions(keypoints: Any, name: str) -> Keypoints:
             f"{name}: keypoints are {shape}, not (18, 2)", "x and y of 18 joints, NaN if missing"
         )
     return raw_to_nan(points)
+
+
+def _crowd(where: str, people: list[Keypoints], option: str) -> str:
+    return f"{where}: {len(people)} people, the largest is taken ({option} chooses)"
 
 
 def _one_of(people: list[Keypoints], person: int | None, where: str, option: str) -> Keypoints:
@@ -227,9 +229,7 @@ def _given(
     first = frame_of_picture(keypoints, file)
     points = _one_of(first.people, person, first.where, "--person")
     if person is None and len(first.people) > 1:
-        notes.append(
-            f"{first.where}: {len(first.people)} people, the largest is taken (--person chooses)"
-        )
+        notes.append(_crowd(first.where, first.people, "--person"))
     if first.size is None:
         return from_fractions(points, shape)
     if first.size != shape:
@@ -253,7 +253,7 @@ def _find(
             "give a photograph in which a person is seen upright, or keypoints",
         )
     if len(people) > 1 and person is None:
-        notes.append(f"{name}: {len(people)} people, the largest is taken ({option} chooses)")
+        notes.append(_crowd(name, people, option))
     return _one_of(people, person, name, option)
 
 
