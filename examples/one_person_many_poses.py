@@ -17,6 +17,7 @@ from xmdpt_cli.data.loader import eval_batches
 from xmdpt_cli.diffusion import start_noise
 from xmdpt_cli.encoders.vae import VAE, posterior_mean
 from xmdpt_cli.images import save_png
+from xmdpt_cli.sampling.conditions import Conditions
 from xmdpt_cli.sampling.generate import find_vae
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -36,14 +37,15 @@ count = min(arguments.poses, len(dataset))
 batch = next(eval_batches(dataset, len(dataset), pose_maps=sampler.model.conditioning == "tokens"))
 person = [arguments.person] * count  # the same source for every pose
 maps = batch.pose_maps(torch.device("cpu"))
-latents = sampler.latents(
-    start_noise(sampler.model.latent_shape, 0, person),  # the same noise as well
+conditions = Conditions(
     batch.pose_tokens[:count],
-    batch.source_tokens[person],
-    posterior_mean(batch.source_moments[person], encoders["vae"]["scale"]),
-    None if maps is None else (maps[0][:count], maps[1][person]),
-    sampler.recipe(),
+    batch.source_tokens[None, person],  # one view of the person
+    posterior_mean(batch.source_moments[person], encoders["vae"]["scale"])[None],
+    None if maps is None else maps[0][:count],
+    None if maps is None else maps[1][None, person],
 )
+noise = start_noise(sampler.model.latent_shape, 0, person)  # the same for every pose
+latents = sampler.latents(noise, conditions, sampler.recipe())
 poses = [dataset.pose_map(pair.key, pair.target) for pair in dataset.pairs[:count]]
 source = batch.source_pictures[arguments.person].numpy()
 above = np.concatenate([np.full_like(source, 255), *poses], axis=1)
