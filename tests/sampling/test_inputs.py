@@ -160,15 +160,15 @@ def test_nobody(openpose: Callable[[], OpenPose]) -> None:
 
 
 def test_without_openpose_what_to_do_is_said() -> None:
-    for read in (
-        lambda: view(person(), needs_keypoints=True),
-        lambda: view(person(), fit="person"),
-        lambda: view(person(), person=2),
-        lambda: poses(person()),
+    for read, instead in (
+        (lambda: view(person(), needs_keypoints=True), "--source-keypoints FILE"),
+        (lambda: view(person(), fit="person"), "--source-keypoints FILE"),
+        (lambda: view(person(), person=2), "--source-keypoints FILE"),
+        (lambda: poses(person()), "as --pose"),
     ):
         with pytest.raises(XmdptError, match="OpenPose is not on this machine") as err:
             read()
-        assert "--source-keypoints" in err.value.hint
+        assert instead in err.value.hint
         assert "put it into DIR" in err.value.hint
     assert view(person()).keypoints is None, "a picture of the model's shape needs nobody found"
 
@@ -357,3 +357,9 @@ def test_joints_outside_of_the_picture(tmp_path: Path) -> None:
     assert ((brought.keypoints > 0) & (brought.keypoints < SIZE)).all()
     with pytest.raises(XmdptError, match="nothing of the 88 x 128 picture"):
         view(person(), keypoints=file, fit="person")
+    for keypoints in (file, FIGURE * (88, 128)):
+        with pytest.raises(XmdptError, match="picture: 18 of 18 joints lie outside") as err:
+            view(person(), keypoints=keypoints, fit="squash")
+        assert "are these the picture's keypoints?" in err.value.hint
+    with pytest.raises(XmdptError, match="in one point"):
+        poses(FIGURE * 0 + 0.5)

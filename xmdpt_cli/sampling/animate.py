@@ -54,7 +54,7 @@ def write_animation(path: Path, pictures: Sequence[Picture], fps: float) -> None
 
 
 def _write_mp4(path: Path, pictures: Sequence[Picture], fps: float) -> None:
-    path.touch()  # fails with a reason, where OpenCV would only not open it
+    path.write_bytes(bytes(2**16))  # fails with a reason, where OpenCV would only not open it
     height, width = (side - side % 2 for side in pictures[0].shape[:2])  # its colours are halved
     for codec in _CODECS:
         video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, (width, height))

@@ -47,7 +47,7 @@ def save(
     facts = public_facts(sampler)
     if include is None:
         made = facts["encoders"]
-        include = [part for part in PARTS if part == "vae" or made[part]["kind"] != "hub"]
+        include = [part for part in PARTS if part == "vae" or made[part].get("kind") != "hub"]
     unknown = sorted(set(include) - set(PARTS))
     if unknown:
         raise XmdptError(f"no such networks: {', '.join(unknown)}", f"choose of {', '.join(PARTS)}")
@@ -65,7 +65,7 @@ def public_facts(sampler: Sampler) -> dict[str, Any]:
     facts = {key: value for key, value in sampler.facts.items() if key != "data"}
     encoders = dict(facts["encoders"])
     for part in PARTS:
-        if encoders[part]["kind"] == "local":
+        if encoders[part].get("kind") == "local":
             encoders[part] = {**encoders[part], "id": Path(encoders[part]["id"]).name}
     return {**facts, "encoders": encoders}
 

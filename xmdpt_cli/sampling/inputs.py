@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from xmdpt_cli.data.framing import Fit, check_fit_name, frame, frame_poses
+from xmdpt_cli.data.framing import Fit, check_fit_name, check_size, frame, frame_poses
 from xmdpt_cli.data.given_pose import LEAST_JOINTS, check_joints, pose_picture_keypoints
 from xmdpt_cli.data.keypoint_formats import SUFFIXES, frame_of_picture, read_poses
 from xmdpt_cli.data.person_box import extent
@@ -67,10 +67,10 @@ def read_view(
     it is there. ``person``: which one of several, 1 the largest. ``needs_keypoints``: the model
     reads them; without, they only serve to frame. XmdptError where that cannot be.
     """
+    check_fit_name(fit)
     image, name = _opened(source)
     notes: list[str] = []
     points = None
-    check_fit_name(fit)
     if keypoints is not None:
         points = _given(keypoints, image, source, name, person, notes)
     elif fit == "squash" and not needs_keypoints and person is None:
@@ -80,11 +80,13 @@ def read_view(
             finder: OpenPose | None = openpose()
         except XmdptError as err:
             if needs_keypoints or fit == "person" or person is not None:
-                raise _without_openpose(name, err) from err
+                raise _without_openpose(name, err, "--source-keypoints FILE") from err
             finder = None
         if finder is not None:
             points = _find(finder, np.asarray(image), name, person, "--person", notes)
     framed = _named(name, frame, image, points, size, fit)
+    if framed.keypoints is not None:
+        _named(name, _check_inside, framed.keypoints, size, "are these the picture's keypoints?")
     return View(name, framed.picture, framed.keypoints, (f"{name}: {framed.note}", *notes))
 
 
@@ -103,13 +105,14 @@ def read_pose(
         raise
     except XmdptError as err:
         raise XmdptError(err.message, err.hint or POSE_HINT) from None
+    _named(name, check_size, image.size)
     notes: list[str] = []
     found = pose_picture_keypoints(np.asarray(image))
     if found is None:
         try:
             finder = openpose()
         except XmdptError as err:
-            raise _without_openpose(name, err) from err
+            raise _without_openpose(name, err, "a file of keypoints as --pose") from err
         found = _find(finder, np.asarray(image), name, person, "--pose-person", notes)
     else:
         notes.append(f"{name}: a drawn pose")
@@ -147,16 +150,23 @@ def _sequence(path: Path, size: int, fit: Fit, person: int | None) -> list[Pose]
 def _checked(name: str, points: Keypoints, size: int, notes: Sequence[str]) -> Pose:
     """XmdptError if too few joints are seen, or would be in the square that is drawn."""
     warning = _named(name, check_joints, points)
-    inside = ((points >= 0) & (points < size)).all(axis=1)
-    seen = int(np.isfinite(points).all(axis=1).sum())
-    if inside.sum() < LEAST_JOINTS:
-        raise XmdptError(
-            f"{name}: {seen - int(inside.sum())} of {seen} joints lie outside of the picture",
-            "arrays hold fractions of its width and height; of a file the size it names may be "
-            "wrong, or --pose-fit person brings the figure in",
-        )
+    _named(name, _check_inside, points, size, "--pose-fit person brings the figure in")
+    if np.nanmax(np.nanmax(points, axis=0) - np.nanmin(points, axis=0)) < 1:
+        raise XmdptError(f"{name}: all joints of the pose lie in one point", POSE_HINT)
     more = () if warning is None else (f"{name}: {warning}",)
     return Pose(name, points, (*notes, *more))
+
+
+def _check_inside(points: Keypoints, size: int, hint: str) -> None:
+    """XmdptError if hardly any of the joints that are seen lies in the square of ``size``."""
+    seen = int(np.isfinite(points).all(axis=1).sum())
+    inside = int(((points >= 0) & (points <= size)).all(axis=1).sum())
+    if inside < min(seen, LEAST_JOINTS):
+        raise XmdptError(
+            f"{seen - inside} of {seen} joints lie outside of the picture",
+            "arrays hold fractions of its width and height; a file may name another size than "
+            f"that of its picture; {hint}",
+        )
 
 
 def _named(name: str, make: Callable[..., T], *given: Any) -> T:
@@ -257,8 +267,8 @@ def _find(
     return _one_of(people, person, name, option)
 
 
-def _without_openpose(name: str, err: XmdptError) -> XmdptError:
+def _without_openpose(name: str, err: XmdptError, instead: str) -> XmdptError:
     return XmdptError(
         f"{name}: where the person stands is not known; {err.message}",
-        f"give keypoints (--source-keypoints FILE, or such a file as --pose), or: {err.hint}",
+        f"give keypoints ({instead}), or: {err.hint}",
     )

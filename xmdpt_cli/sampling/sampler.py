@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from xmdpt_cli.diffusion import Schedule, Seen, sample
-from xmdpt_cli.errors import ConfigError, is_out_of_memory
+from xmdpt_cli.errors import ConfigError, XmdptError, is_out_of_memory
 from xmdpt_cli.model import XMDPT, Context
 from xmdpt_cli.model.folder import load_model
 from xmdpt_cli.sampling.conditions import Conditions
@@ -87,7 +87,13 @@ class Sampler:
         own = {**self.facts["sampling"]}
         if "interval" in own:
             own["interval"] = tuple(own["interval"])
-        recipe = replace(Recipe(**own), **{k: v for k, v in given.items() if v is not None})
+        try:
+            usual = Recipe(**own)
+        except TypeError as err:
+            raise XmdptError(
+                f"the model's sampling defaults are not understood ({err})", "mend its xmdpt.json"
+            ) from None
+        recipe = replace(usual, **{k: v for k, v in given.items() if v is not None})
         for name in ("guidance", "power"):
             if not math.isfinite(getattr(recipe, name)):
                 raise ConfigError(f"{name} is a number, not {getattr(recipe, name)}")
