@@ -13,6 +13,8 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from stick_people import FIGURE
+from toy_models import make_encoders, make_model, person, write_pose
 
 from xmdpt_cli.app import app
 
@@ -52,6 +54,17 @@ def test_one_person_many_poses(walked: Path) -> None:
     script = EXAMPLES / "one_person_many_poses.py"
     call(sys.executable, script, "data", "run", "strip.png", "--poses", 3, cwd=walked)
     assert Image.open(walked / "strip.png").size == (4 * 64, 2 * 64)
+
+
+def test_own_picture(tmp_path: Path) -> None:
+    make_model(tmp_path / "model", make_encoders(tmp_path / "encoders"))
+    person().save(tmp_path / "person.jpg")
+    for name in ("person.json", "pose.json"):
+        write_pose(tmp_path / name, FIGURE)
+    script = EXAMPLES / "own_picture.py"
+    given = ["model", "person.jpg", "person.json", "pose.json", "out.png"]
+    assert "out.png: drawn" in call(sys.executable, script, *given, cwd=tmp_path)
+    assert Image.open(tmp_path / "out.png").size == (22, 32)
 
 
 def test_convert_published(shared: Callable[[str], Path], tmp_path: Path) -> None:

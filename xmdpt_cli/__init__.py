@@ -19,6 +19,7 @@ _HOMES = {
     "draw_pose": "xmdpt_cli.data.pose",
     "PairDataset": "xmdpt_cli.data.loader",
     "Sampler": "xmdpt_cli.sampling.sampler",
+    "XMDPTPipeline": "xmdpt_cli.sampling.pipeline",
     "XmdptError": "xmdpt_cli.errors",
 }
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "PairDataset",
     "Sampler",
     "Schedule",
+    "XMDPTPipeline",
     "XmdptError",
     "__version__",
     "draw_pose",

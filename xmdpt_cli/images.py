@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,10 @@ def decode_image(data: bytes | Path, name: str) -> Image.Image:
     except UnidentifiedImageError:
         raise XmdptError(f"not a picture (or empty): {name}") from None
     except Image.DecompressionBombError as err:
-        raise XmdptError(f"picture too large to decode safely: {name} ({err})") from None
+        raise XmdptError(
+            f"picture too large to decode safely: {name} ({err})",
+            "reduce it first: the model sees 256 or 512 pixels a side",
+        ) from None
     except MemoryError:
         raise
     except Exception as err:  # Pillow's readers raise a dozen types for damaged files
@@ -126,5 +130,10 @@ def save_png(path: str | Path, picture: Picture) -> None:
 def save_bytes(path: Path, data: bytes) -> None:
     """Write under a temporary name and rename: for pictures, which can be made again."""
     part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    part.replace(path)
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    except OSError:  # a full disk mostly: nothing of it should be used by halves
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise

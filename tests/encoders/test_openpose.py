@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from stick_people import StickPeople, grey, standing
+from stick_people import StickPeople, grey, standing, with_network
 
 from xmdpt_cli.encoders.openpose import DETECT_HEIGHT, OpenPose
 from xmdpt_cli.errors import XmdptError
@@ -40,17 +40,6 @@ def test_the_most_confident_person_in_pixels() -> None:
     assert points[17].tolist() == [50.0, 25.0]
     assert np.isnan(points[1:17]).all()
     assert OpenPose(FixedPeople()).keypoints(blank) is None
-
-
-def with_network(network: torch.nn.Module) -> OpenPose:
-    """controlnet-aux's own code around another network."""
-    pytest.importorskip("controlnet_aux.open_pose")
-    from controlnet_aux.open_pose import OpenposeDetector
-    from controlnet_aux.open_pose.body import Body
-
-    body = Body.__new__(Body)
-    body.model = network
-    return OpenPose(OpenposeDetector(body))
 
 
 @pytest.fixture(scope="module")

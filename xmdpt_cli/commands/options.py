@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import inspect
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -87,6 +88,8 @@ def quiet_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    # a camera's 108 megapixels are no attack; Pillow refuses what is twice as large
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
 
 
 def plain(value: Any) -> Any:

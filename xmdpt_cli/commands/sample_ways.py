@@ -167,7 +167,9 @@ def _files(given: list[Path]) -> list[Path]:
         if not path.is_dir():
             files.append(path)
             continue
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in known)
+        found = sorted(
+            p for p in path.iterdir() if p.suffix.lower() in known and not p.name.startswith(".")
+        )
         if not found:
             raise ConfigError(f"no pose in {path}", "it holds neither keypoints nor pictures")
         files += found

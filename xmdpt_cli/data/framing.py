@@ -46,7 +46,8 @@ def frame(image: Image.Image, keypoints: Keypoints | None, size: int, fit: Fit =
     squash if the picture is within 10 % of that shape and the person, if known, is not far away;
     else person. DeepFashion's grey columns are cut off first. XmdptError where it cannot be done.
     """
-    _check(fit, image.size)
+    check_fit_name(fit)
+    check_size(image.size)
     shown, cut = _without_columns(image)
     if keypoints is not None:
         keypoints = keypoints - shown[:2]
@@ -81,16 +82,22 @@ def frame_poses(
     if frame_size is None:
         frame_size = (int(FRAME_HEIGHT), int(FRAME_WIDTH))
         poses = [points * frame_size[::-1] for points in poses]
-    _check(fit, frame_size[::-1])
+    check_fit_name(fit)
+    check_size(frame_size[::-1])
     if not all(np.isfinite(points).all(axis=1).any() for points in poses):
         raise XmdptError("a pose without a single joint", "give keypoints of a person")
     box, note = _box(poses, frame_size, fit)
     return [_to_square(points, box, size) for points in poses], note
 
 
-def _check(fit: str, size: tuple[int, int]) -> None:
+def check_fit_name(fit: str) -> None:
+    """ConfigError unless it is one of ``FITS``."""
     if fit not in FITS:
         raise ConfigError(f"no such fit: {fit}", f"one of {', '.join(FITS)}")
+
+
+def check_size(size: tuple[int, int]) -> None:
+    """XmdptError if a picture of (width, height) has nothing to show."""
     if min(size) < 2:
         raise XmdptError(
             f"the picture is {size[0]} x {size[1]} pixels", "give a photograph of a person"
@@ -168,7 +175,7 @@ def _render(image: Image.Image, box: Box, size: int) -> Picture:
         raise XmdptError(
             f"nothing of the {image.width} x {image.height} picture would be seen in a box of "
             f"{_size(box)}",
-            "are the keypoints of this picture, and is it a photograph of a person?",
+            "is it a photograph of a person, and are the keypoints, if given, of this picture?",
         )
     part = (*(first / scale + box[:2]), *(last / scale + box[:2]))
     limits = (*image.size, *image.size)

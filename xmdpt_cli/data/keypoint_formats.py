@@ -17,11 +17,12 @@ from xmdpt_cli.data.lists import (
     read_pose_txt,
     to_fractions,
 )
+from xmdpt_cli.data.names import match_name
 from xmdpt_cli.data.pose import Keypoints
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_text, writing
 
-__all__ = ["SUFFIXES", "Frame", "read_poses", "write_pose_json"]
+__all__ = ["SUFFIXES", "Frame", "frame_of_picture", "read_poses", "write_pose_json"]
 
 SUFFIXES = (".json", ".txt", ".csv")
 _DECIMALS = 3  # of a pixel, in what we write
@@ -70,14 +71,71 @@ def _read_csv(path: Path) -> list[Frame]:
         )
     padded = is_padded(rows)
     return [
-        _frame(to_fractions(points, padded), f"{path}, {name}") for name, points in rows.items()
+        _frame(to_fractions(points, padded), f"{path}, {name}", name)
+        for name, points in rows.items()
     ]
 
 
-def _frame(points: Keypoints, where: str) -> Frame:
+def _frame(points: Keypoints, where: str, name: str = "") -> Frame:
     if not np.isfinite(points).any():
         raise XmdptError(f"{where}: nobody in it (no joint was seen)")
-    return Frame([points], None, where)
+    return Frame([points], None, where, name)
+
+
+def frame_of_picture(path: str | Path, picture: str | Path | None) -> Frame:
+    """The frame of a keypoints file that belongs to a picture's file (None: it has no name).
+
+    A file of one frame belongs to any picture. Of several the one is meant that the file calls as
+    the picture: in either form of DeepFashion's names, by the end of its path, or by its file's
+    name if only one is called so. XmdptError, naming what was looked for, if none is.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".csv" and path.is_file():
+        rows, _ = read_own_annotations(path)  # of thousands of rows the other ones may be bad
+        if len(rows) > 1:
+            name = list(rows)[_which(list(rows), picture, path)]
+            points = to_fractions(rows[name], is_padded(rows))
+            return _frame(points, f"{path}, {name}", name)
+    frames = read_poses(path)
+    if len(frames) == 1:
+        return frames[0]
+    return frames[_which([one.name for one in frames], picture, path)]
+
+
+def _which(names: list[str], picture: str | Path | None, path: Path) -> int:
+    """The place of the picture's name among ``names``."""
+    if picture is None:
+        looked = "the picture, which has no file name"
+    else:
+        place = Path(picture).absolute()
+        wanted, own = _parts(place), match_name(place.as_posix())
+        if own is not None:
+            for i, name in enumerate(names):
+                other = match_name(name)
+                if other is not None and other.picture == own.picture:
+                    return i
+        ends = [i for i, name in enumerate(names) if name and _ends_with(wanted, _parts(name))]
+        ends.sort(key=lambda i: len(_parts(names[i])), reverse=True)
+        if ends:
+            return ends[0]
+        alike = [i for i, name in enumerate(names) if name and _parts(name)[-1] == wanted[-1]]
+        if len(alike) == 1:
+            return alike[0]
+        looked = f"{Path(picture).name}" if not alike else f"{picture} (several have its file name)"
+    raise XmdptError(
+        f"{path}: {len(names)} poses, none of them called as {looked}",
+        "give a file with the pose of this picture alone, or call its row as the picture",
+    )
+
+
+def _parts(name: str | Path) -> tuple[str, ...]:
+    """A path's parts, the file's suffix aside."""
+    path = Path(str(name).replace("\\", "/"))
+    return (*path.parts[:-1], path.stem)
+
+
+def _ends_with(whole: tuple[str, ...], end: tuple[str, ...]) -> bool:
+    return whole[-len(end) :] == end
 
 
 def write_pose_json(path: str | Path, frames: Sequence[Frame]) -> None:

@@ -46,12 +46,14 @@ class Frame:
     """One picture's people: keypoints in our order (``data.pose.JOINTS``), NaN for missing.
 
     ``size``: (height, width) of the picture whose pixels they are, or None where they are
-    fractions of its width and height. ``where`` names the file, and the frame if it has several.
+    fractions of its width and height. ``where`` names the file, and the frame if it has several;
+    ``name`` is what the file calls the picture, "" if it does not.
     """
 
     people: list[Keypoints]  # (18, 2) each, in the file's order
     size: Size | None
     where: str
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class _Raw:
     people: list[Keypoints]
     canvas: Size | None
     where: str
+    name: str = ""
 
 
 def read_json(path: Path) -> list[Frame]:
@@ -86,7 +89,7 @@ def _finished(frame: _Raw, fractions: bool) -> Frame:
     people = frame.people
     if frame.canvas is not None and fractions:
         people = [points * frame.canvas[::-1] for points in people]
-    return Frame(people, frame.canvas, frame.where)
+    return Frame(people, frame.canvas, frame.where, frame.name)
 
 
 def _load(path: Path) -> Any:
@@ -162,8 +165,15 @@ def _coco(annotations: Any, images: Any, canvas: Size | None, where: str) -> Ite
         persons = _persons([entry], inside)
         if persons:
             groups.setdefault(str(entry["image_id"]), []).extend(persons)
+    files = {
+        str(image.get("id")): str(image.get("file_name", ""))
+        for image in images
+        if isinstance(image, dict)
+    }
     for name, persons in groups.items():
-        yield _Raw(persons, canvases.get(name) or canvas, f"{where}, image {name[:60]}")
+        inside = f"{where}, image {name[:60]}"
+        # without a table of images the id is the file's name, or a number
+        yield _Raw(persons, canvases.get(name) or canvas, inside, files.get(name) or name)
 
 
 def _canvas(node: dict[str, Any], where: str) -> Size | None:

@@ -108,6 +108,12 @@ def widened(box: Box) -> Box:
     return Box(box.left - more_x, box.top - more_y, box.right + more_x, box.bottom + more_y)
 
 
+def extent(keypoints: Keypoints) -> float:
+    """How large somebody is: the area of the box around the joints that are seen."""
+    seen = keypoints[np.isfinite(keypoints).all(axis=1)]
+    return float(np.prod(seen.max(axis=0) - seen.min(axis=0))) if len(seen) else 0.0
+
+
 def _vertical(keypoints: Keypoints) -> tuple[_Shot, float, float]:
     """(kind of picture, top, bottom): from the head, or the neck, down to the lowest joints."""
     rows = {name: float(y) for name, (_, y) in zip(JOINTS, keypoints, strict=True) if y == y}

@@ -7,7 +7,6 @@ order than the published pose pictures.
 from __future__ import annotations
 
 import math
-import pickle
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,12 +64,13 @@ class OpenPose:
             warnings.simplefilter("ignore")  # its import warns about networks not used here
             from controlnet_aux.open_pose import OpenposeDetector
             from controlnet_aux.open_pose.body import Body
-        try:
-            detector = OpenposeDetector(Body(str(path)))
-        except (OSError, RuntimeError, KeyError, ValueError, EOFError, pickle.PickleError) as err:
-            raise XmdptError(
-                f"not OpenPose's body network: {path} ({reason(err)})", "fetch or copy it again"
-            ) from None
+
+            try:
+                detector = OpenposeDetector(Body(str(path)))
+            except Exception as err:  # torch raises a dozen types for what is no file of its own
+                raise XmdptError(
+                    f"not OpenPose's body network: {path} ({reason(err)})", "fetch or copy it again"
+                ) from None
         detector.body_estimation.to(device)
         return cls(detector, origin, threads)
 

@@ -162,4 +162,6 @@ class VAE:
     def save(self, folder: str | Path) -> None:
         """Write a diffusers folder (whole or not at all); a toy stays marked as one."""
         toy_id = self.origin.id if self.origin.toy else None
+        # diffusers would write the path it was read from, also into what is published
+        self.net.register_to_config(_name_or_path=Path(self.origin.id).name)
         weights.save_folder(folder, self.net.save_pretrained, toy_id=toy_id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,7 +30,9 @@ def check_animation(path: Path) -> None:
 def write_animation(path: Path, pictures: Sequence[Picture], fps: float) -> None:
     """uint8 (H, W, 3) each, one size; played without end. Whole, or not there."""
     check_animation(path)
-    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    # of the name nothing but its ending: OpenCV makes patterns of percent signs
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    part = path.with_name(f".{digest}.part{path.suffix.lower()}")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -50,6 +54,7 @@ def write_animation(path: Path, pictures: Sequence[Picture], fps: float) -> None
 
 
 def _write_mp4(path: Path, pictures: Sequence[Picture], fps: float) -> None:
+    path.write_bytes(bytes(2**16))  # fails with a reason, where OpenCV would only not open it
     height, width = (side - side % 2 for side in pictures[0].shape[:2])  # its colours are halved
     for codec in _CODECS:
         video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, (width, height))
@@ -58,8 +63,21 @@ def _write_mp4(path: Path, pictures: Sequence[Picture], fps: float) -> None:
         for picture in pictures:
             video.write(np.ascontiguousarray(picture[:height, :width, ::-1]))
         video.release()
-        if path.is_file() and path.stat().st_size:
-            return
+        written = _frames(path)  # OpenCV does not say that the disk is full
+        if written < len(pictures):
+            raise XmdptError(
+                f"cannot write the animation: {written} of {len(pictures)} pictures are in it",
+                "make room on that disk; the pictures themselves are kept",
+            )
+        return
     raise XmdptError(
         f"this OpenCV cannot write {path.suffix}", "choose .webp or .gif for the animation"
     )
+
+
+def _frames(path: Path) -> int:
+    """How many pictures a video holds, 0 if it is none."""
+    video = cv2.VideoCapture(str(path))
+    count = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if video.isOpened() else 0
+    video.release()
+    return count

@@ -42,20 +42,32 @@ def save(
     """A folder that ``from_pretrained`` reads anywhere: the model, and networks beside it.
 
     ``include``: which of "vae", "source" and "pose" are written; None: the VAE (its decoder may be
-    a fine-tuned one) and whatever a hub id alone does not name. The path of the training data
-    stays behind.
+    a fine-tuned one) and whatever a hub id alone does not name. Paths of this machine stay behind.
     """
-    facts = {key: value for key, value in sampler.facts.items() if key != "data"}
+    facts = public_facts(sampler)
     if include is None:
         made = facts["encoders"]
-        include = [part for part in PARTS if part == "vae" or made[part]["kind"] != "hub"]
+        include = [part for part in PARTS if part == "vae" or made[part].get("kind") != "hub"]
     unknown = sorted(set(include) - set(PARTS))
     if unknown:
         raise XmdptError(f"no such networks: {', '.join(unknown)}", f"choose of {', '.join(PARTS)}")
+    own_readme = (folder / "README.md").exists()
     save_model(folder, sampler.stored_model(), facts)
     with writing(folder):
+        if not own_readme:
+            write_text(folder / "README.md", card(folder.name, sampler, networks))
         for part in include:
             getattr(networks, part).save(folder / PARTS[part][0])
+
+
+def public_facts(sampler: Sampler) -> dict[str, Any]:
+    """The model's facts without this machine's paths: of local networks the folder's name."""
+    facts = {key: value for key, value in sampler.facts.items() if key != "data"}
+    encoders = dict(facts["encoders"])
+    for part in PARTS:
+        if encoders[part].get("kind") == "local":
+            encoders[part] = {**encoders[part], "id": Path(encoders[part]["id"]).name}
+    return {**facts, "encoders": encoders}
 
 
 def card(
@@ -69,13 +81,14 @@ def card(
     if metrics is not None:
         try:
             measured = json.loads(Path(metrics).read_text(encoding="utf-8"))
+            if not isinstance(measured, dict) or not {"rows", "protocol"} <= set(measured):
+                raise ValueError("no rows of a protocol in it")
         except (OSError, ValueError) as err:
             raise XmdptError(
                 f"cannot read {metrics}: {reason(err)}", "name the metrics.json of xmdpt evaluate"
             ) from None
-    return model_card(
-        repo_id, sampler.facts, sampler.model.parameter_counts(), recipe=recipe, metrics=measured
-    )
+    counts = sampler.model.parameter_counts()
+    return model_card(repo_id, public_facts(sampler), counts, recipe=recipe, metrics=measured)
 
 
 def push(
@@ -90,10 +103,11 @@ def push(
     """Save, write the card, upload; returns the repository's address."""
     from huggingface_hub import HfApi
 
+    told = card(repo_id, sampler, networks, metrics)  # before the work: metrics may be wrong
     with tempfile.TemporaryDirectory() as there:
         folder = Path(there) / "model"
         save(folder, sampler, networks)
-        write_text(folder / "README.md", card(repo_id, sampler, networks, metrics))
+        write_text(folder / "README.md", told)
         try:
             api = HfApi(token=token)
             url = api.create_repo(repo_id, private=private, exist_ok=True)

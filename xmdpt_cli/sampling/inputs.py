@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from xmdpt_cli.data.framing import Fit, frame, frame_poses
-from xmdpt_cli.data.given_pose import check_joints, pose_picture_keypoints
-from xmdpt_cli.data.keypoint_formats import SUFFIXES, read_poses
-from xmdpt_cli.data.pose import Keypoints, from_fractions
+from xmdpt_cli.data.framing import Fit, check_fit_name, check_size, frame, frame_poses
+from xmdpt_cli.data.given_pose import LEAST_JOINTS, check_joints, pose_picture_keypoints
+from xmdpt_cli.data.keypoint_formats import SUFFIXES, frame_of_picture, read_poses
+from xmdpt_cli.data.person_box import extent
+from xmdpt_cli.data.pose import Keypoints, from_fractions, raw_to_nan
 from xmdpt_cli.encoders.openpose import OpenPose
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import Picture, load_image, upright
@@ -29,6 +30,8 @@ PictureLike: TypeAlias = "str | Path | Image.Image | NDArray[np.uint8]"
 #: and height of the picture to draw
 PoseLike: TypeAlias = "PictureLike | NDArray[np.float64]"
 Finder = Callable[[], OpenPose]  # raises XmdptError where OpenPose is not there
+T = TypeVar("T")
+POSE_HINT = "a pose is keypoints in .json, .txt or .csv, a photograph, or a drawn pose"
 
 
 @dataclass(frozen=True)
@@ -64,11 +67,12 @@ def read_view(
     it is there. ``person``: which one of several, 1 the largest. ``needs_keypoints``: the model
     reads them; without, they only serve to frame. XmdptError where that cannot be.
     """
+    check_fit_name(fit)
     image, name = _opened(source)
     notes: list[str] = []
     points = None
     if keypoints is not None:
-        points = _given(keypoints, image, person, notes)
+        points = _given(keypoints, image, source, name, person, notes)
     elif fit == "squash" and not needs_keypoints and person is None:
         pass  # nothing asks where the person is
     else:
@@ -76,11 +80,13 @@ def read_view(
             finder: OpenPose | None = openpose()
         except XmdptError as err:
             if needs_keypoints or fit == "person" or person is not None:
-                raise _without_openpose(name, err) from err
+                raise _without_openpose(name, err, "--source-keypoints FILE") from err
             finder = None
         if finder is not None:
-            points = _find(finder, np.asarray(image), name, person, notes)
-    framed = frame(image, points, size, fit)
+            points = _find(finder, np.asarray(image), name, person, "--person", notes)
+    framed = _named(name, frame, image, points, size, fit)
+    if framed.keypoints is not None:
+        _named(name, _check_inside, framed.keypoints, size, "are these the picture's keypoints?")
     return View(name, framed.picture, framed.keypoints, (f"{name}: {framed.note}", *notes))
 
 
@@ -88,87 +94,152 @@ def read_pose(
     pose: PoseLike, size: int, openpose: Finder, *, fit: Fit = "auto", person: int | None = None
 ) -> list[Pose]:
     """The pose or poses of one thing given; a file of keypoints may hold a sequence."""
+    check_fit_name(fit)
     if isinstance(pose, np.ndarray) and pose.dtype != np.uint8:
-        points = np.asarray(pose, dtype=np.float64)
-        if points.shape != (18, 2):
-            raise ConfigError(f"keypoints are {points.shape}, not (18, 2)")
-        return [_checked("pose", from_fractions(points, size), [])]
+        return [_checked("pose", from_fractions(_fractions(pose, "pose"), size), size, [])]
     if isinstance(pose, (str, Path)) and Path(pose).suffix.lower() in SUFFIXES:
         return _sequence(Path(pose), size, fit, person)
-    image, name = _opened(pose)
+    try:
+        image, name = _opened(pose)
+    except ConfigError:
+        raise
+    except XmdptError as err:
+        raise XmdptError(err.message, err.hint or POSE_HINT) from None
+    _named(name, check_size, image.size)
     notes: list[str] = []
     found = pose_picture_keypoints(np.asarray(image))
     if found is None:
         try:
             finder = openpose()
         except XmdptError as err:
-            raise _without_openpose(name, err) from err
-        found = _find(finder, np.asarray(image), name, person, notes)
+            raise _without_openpose(name, err, "a file of keypoints as --pose") from err
+        found = _find(finder, np.asarray(image), name, person, "--pose-person", notes)
     else:
         notes.append(f"{name}: a drawn pose")
-    moved, note = frame_poses([found], (image.height, image.width), size, fit)
-    return [_checked(name, moved[0], [f"{name}: {note}", *notes])]
+    shape = (image.height, image.width)
+    moved, note = _named(name, frame_poses, [found], shape, size, fit)
+    return [_checked(name, moved[0], size, [f"{name}: {note}", *notes])]
 
 
 def _sequence(path: Path, size: int, fit: Fit, person: int | None) -> list[Pose]:
     frames = read_poses(path)
     poses = []
     for frame_ in frames:
-        if person is not None and person > len(frame_.people):
-            raise _no_such_person(frame_.where, person, len(frame_.people))
-        poses.append(frame_.people[(person or 1) - 1])
+        poses.append(_one_of(frame_.people, person, frame_.where, "--pose-person"))
     # frames of one size share a box, so that a walking figure walks
     moved: list[Keypoints] = [np.empty(0)] * len(poses)
     notes: list[str] = []
     for shape in dict.fromkeys(frame_.size for frame_ in frames):
         which = [i for i, frame_ in enumerate(frames) if frame_.size == shape]
-        found, note = frame_poses([poses[i] for i in which], shape, size, fit)
+        chosen = [poses[i] for i in which]
+        found, note = _named(path.name, frame_poses, chosen, shape, size, fit)
         notes.append(f"{path.name}: {note}")
         for i, points in zip(which, found, strict=True):
             moved[i] = points
     crowded = next((f for f in frames if len(f.people) > 1), None)
     if crowded is not None and person is None:
-        notes.append(f"{crowded.where}: {len(crowded.people)} people, the first one is taken")
-    name = path.stem
+        notes.append(_crowd(crowded.where, crowded.people, "--pose-person"))
+    name = path.stem or "pose"
     out = []
     for i, points in enumerate(moved):
         own = name if len(moved) == 1 else f"{name}_{i:04d}"
-        out.append(_checked(own, points, notes if i == 0 else []))
+        out.append(_checked(own, points, size, notes if i == 0 else []))
     return out
 
 
-def _checked(name: str, points: Keypoints, notes: Sequence[str]) -> Pose:
-    try:
-        warning = check_joints(points)
-    except XmdptError as err:
-        raise XmdptError(f"{name}: {err.message}", err.hint) from None
+def _checked(name: str, points: Keypoints, size: int, notes: Sequence[str]) -> Pose:
+    """XmdptError if too few joints are seen, or would be in the square that is drawn."""
+    warning = _named(name, check_joints, points)
+    _named(name, _check_inside, points, size, "--pose-fit person brings the figure in")
+    if np.nanmax(np.nanmax(points, axis=0) - np.nanmin(points, axis=0)) < 1:
+        raise XmdptError(f"{name}: all joints of the pose lie in one point", POSE_HINT)
     more = () if warning is None else (f"{name}: {warning}",)
     return Pose(name, points, (*notes, *more))
 
 
+def _check_inside(points: Keypoints, size: int, hint: str) -> None:
+    """XmdptError if hardly any of the joints that are seen lies in the square of ``size``."""
+    seen = int(np.isfinite(points).all(axis=1).sum())
+    inside = int(((points >= 0) & (points <= size)).all(axis=1).sum())
+    if inside < min(seen, LEAST_JOINTS):
+        raise XmdptError(
+            f"{seen - inside} of {seen} joints lie outside of the picture",
+            "arrays hold fractions of its width and height; a file may name another size than "
+            f"that of its picture; {hint}",
+        )
+
+
+def _named(name: str, make: Callable[..., T], *given: Any) -> T:
+    """``make(*given)``; its errors say which picture they are about."""
+    try:
+        return make(*given)
+    except XmdptError as err:
+        raise type(err)(f"{name}: {err.message}", err.hint) from None
+
+
+def _fractions(keypoints: Any, name: str) -> Keypoints:
+    """An array of the user's -> (18, 2) with whole rows of NaN for missing joints."""
+    try:
+        points = np.array(keypoints, dtype=np.float64)
+    except (TypeError, ValueError):
+        points = np.empty(0)
+    if points.shape != (18, 2):
+        shape = getattr(keypoints, "shape", type(keypoints).__name__)
+        raise ConfigError(
+            f"{name}: keypoints are {shape}, not (18, 2)", "x and y of 18 joints, NaN if missing"
+        )
+    return raw_to_nan(points)
+
+
+def _crowd(where: str, people: list[Keypoints], option: str) -> str:
+    return f"{where}: {len(people)} people, the largest is taken ({option} chooses)"
+
+
+def _one_of(people: list[Keypoints], person: int | None, where: str, option: str) -> Keypoints:
+    """The largest of some people, or the one asked for; ``option`` is what asks."""
+    wanted = 1 if person is None else person
+    if not 1 <= wanted <= len(people):
+        raise XmdptError(
+            f"{where}: person {wanted} is asked for, {len(people)} found",
+            f"{option} 1 to {len(people)}",
+        )
+    return sorted(people, key=extent, reverse=True)[wanted - 1]
+
+
 def _opened(source: Any) -> tuple[Image.Image, str]:
     if isinstance(source, (str, Path)):
-        return load_image(source), Path(source).stem
+        return load_image(source), Path(source).stem or "picture"
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
             raise ConfigError(f"pixels are {source.dtype} {source.shape}, not uint8 (H, W, 3)")
+        if not source.size:
+            raise XmdptError(f"a picture of {source.shape[1]} x {source.shape[0]} pixels")
         return Image.fromarray(source), "picture"
     if isinstance(source, Image.Image):
-        return upright(source), "picture"
+        try:
+            return upright(source), "picture"
+        except (OSError, SyntaxError) as err:  # Pillow reads a file when its pixels are needed
+            raise XmdptError(f"broken picture ({err})") from None
     raise ConfigError(f"a picture is a path, a PIL image or an array, not {type(source).__name__}")
 
 
 def _given(
-    keypoints: str | Path | Keypoints, image: Image.Image, person: int | None, notes: list[str]
+    keypoints: str | Path | Keypoints,
+    image: Image.Image,
+    source: PictureLike,
+    name: str,
+    person: int | None,
+    notes: list[str],
 ) -> Keypoints:
     """Keypoints of a picture in its pixels."""
     shape = (image.height, image.width)
     if not isinstance(keypoints, (str, Path)):
-        return from_fractions(np.asarray(keypoints, dtype=np.float64).reshape(18, 2), shape)
-    first = read_poses(keypoints)[0]
-    if (person or 1) > len(first.people):
-        raise _no_such_person(first.where, person or 1, len(first.people))
-    points = first.people[(person or 1) - 1]
+        return from_fractions(_fractions(keypoints, name), shape)
+    file = source if isinstance(source, (str, Path)) else getattr(source, "filename", "") or None
+    first = frame_of_picture(keypoints, file)
+    points = _one_of(first.people, person, first.where, "--person")
+    if person is None and len(first.people) > 1:
+        notes.append(_crowd(first.where, first.people, "--person"))
     if first.size is None:
         return from_fractions(points, shape)
     if first.size != shape:
@@ -177,7 +248,12 @@ def _given(
 
 
 def _find(
-    openpose: OpenPose, picture: Picture, name: str, person: int | None, notes: list[str]
+    openpose: OpenPose,
+    picture: Picture,
+    name: str,
+    person: int | None,
+    option: str,
+    notes: list[str],
 ) -> Keypoints:
     """The joints of one of the people OpenPose finds, in the picture's pixels."""
     people = openpose.people(picture)
@@ -186,21 +262,13 @@ def _find(
             f"{name}: OpenPose finds no person",
             "give a photograph in which a person is seen upright, or keypoints",
         )
-    if person is not None and person > len(people):
-        raise _no_such_person(name, person, len(people))
     if len(people) > 1 and person is None:
-        notes.append(f"{name}: {len(people)} people, the largest is taken (--person chooses)")
-    return people[(person or 1) - 1]
+        notes.append(_crowd(name, people, option))
+    return _one_of(people, person, name, option)
 
 
-def _no_such_person(where: str, person: int, count: int) -> XmdptError:
-    return XmdptError(
-        f"{where}: person {person} is asked for, {count} found", f"--person 1 to {count}"
-    )
-
-
-def _without_openpose(name: str, err: XmdptError) -> XmdptError:
+def _without_openpose(name: str, err: XmdptError, instead: str) -> XmdptError:
     return XmdptError(
         f"{name}: where the person stands is not known; {err.message}",
-        f"give keypoints (--source-keypoints FILE, or such a file as --pose), or: {err.hint}",
+        f"give keypoints ({instead}), or: {err.hint}",
     )

@@ -43,6 +43,12 @@ class Networks:
     ) -> None:
         """``facts``: the model's (``model/folder.py``); ``folder``: where it was read from;
         ``encoders``: a folder with ``vae/``, ``dino_source/`` and ``dino_pose/``."""
+        lacking = [part for part in PARTS if part not in facts["encoders"]]
+        if lacking:
+            raise XmdptError(
+                f"the model does not say which encoders it was trained with ({', '.join(lacking)})",
+                "mend its xmdpt.json, or train or convert it again",
+            )
         self.facts, self.folder, self.device = facts, folder, torch.device(device)
         self._given = {"vae": vae, "source": dino_source, "pose": dino_pose}
         self._openpose = openpose
@@ -53,10 +59,12 @@ class Networks:
         """In float32: it is a small part of the work, and colours show rounding."""
         vae = VAE.load(self.where("vae"), device=self.device)
         made = self.facts["encoders"]["vae"]
-        if (vae.channels, vae.factor) != (made["channels"], made["factor"]):
+        # its files may be others: a fine-tuned decoder is another network for the same latents
+        there = {**vae.describe(), "sha256": None, "kind": "local"}
+        differs = encoder_mismatch(made, there)
+        if differs:
             raise XmdptError(
-                f"the VAE {vae.origin.id} has {vae.channels} channels and factor {vae.factor}; the "
-                f"model was trained on latents of {made['channels']} and {made['factor']}",
+                f"the model was trained on latents of another VAE ({differs})",
                 "name its own: --vae DIR",
             )
         return vae

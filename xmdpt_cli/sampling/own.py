@@ -6,7 +6,9 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,16 @@ from PIL import Image
 from xmdpt_cli.data.pose import draw_pose_map
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import only_process, write_text, writing
-from xmdpt_cli.images import Picture, load_image, save_png, unsquash
+from xmdpt_cli.images import Picture, fast_png_bytes, load_image, save_bytes, unsquash
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.sampling.animate import write_animation
 from xmdpt_cli.sampling.inputs import Pose, View
 from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 from xmdpt_cli.sampling.recipe import Recipe
 from xmdpt_cli.sampling.sheet import contact_sheet
-from xmdpt_cli.sampling.writer import KEYWORD, Writer
+from xmdpt_cli.sampling.writer import KEYWORD, Writer, metadata
 
-RECORD, SHEET, SHEET_ROWS = "samples.json", "sheet.png", 16
+FORMAT, RECORD, SHEET, SHEET_ROWS = "xmdpt-own-samples", "samples.json", "sheet.png", 16
 
 
 def draw_own(
@@ -51,8 +53,10 @@ def draw_own(
     """
     jobs = [(p, k) for p in range(len(poses)) for k in range(num_images)]
     names = picture_names(views, poses, num_images)
-    facts = [_facts(pipe, views, poses[p], recipe, k, square) for p, k in jobs]
+    shared = _shared_facts(pipe, recipe, square)
+    facts = [{"image": k, "inputs": _digest(views, poses[p]), **shared} for p, k in jobs]
     with only_process(out):
+        _check_ours(out)
         missing = [i for i, name in enumerate(names) if not _is_made(out / name, facts[i])]
         done = len(jobs) - len(missing)
         progress("sample", done, len(jobs))
@@ -64,12 +68,13 @@ def draw_own(
                 done += 1
                 progress("sample", done, len(jobs))
         with writing(out):
-            save_png(out / SHEET, _sheet(pipe, views, poses, names, num_images, out, square))
+            sheet = _sheet(pipe, views, poses, names, num_images, out, square)
+            save_bytes(out / SHEET, fast_png_bytes(sheet, metadata({"toy": pipe.toy})))
         if animation is not None:
             frames = [np.asarray(load_image(out / name)) for name in names[::num_images]]
             write_animation(animation, frames, fps)
         record = {
-            "format": "xmdpt-own-samples",
+            "format": FORMAT,
             "recipe": asdict(recipe),
             "model": pipe.sampler.identity,
             "trained_steps": pipe.sampler.facts["trained_steps"],
@@ -92,63 +97,87 @@ def notes_of(views: Sequence[View], poses: Sequence[Pose]) -> list[str]:
 def picture_names(views: Sequence[View], poses: Sequence[Pose], num_images: int) -> list[str]:
     """``person_in_pose.png``, with ``_2`` behind a pose's name that came before and ``_k`` behind
     the k-th picture of one pose."""
-    seen: dict[str, int] = {}
+    taken: set[str] = set()
     names = []
     for pose in poses:
-        stem = f"{_plain(views[0].name)}_in_{_plain(pose.name)}"
-        seen[stem] = seen.get(stem, 0) + 1
-        if seen[stem] > 1:
-            stem = f"{stem}_{seen[stem]}"
-        names += [
-            f"{stem}.png" if num_images == 1 else f"{stem}_{k + 1}.png" for k in range(num_images)
-        ]
+        first = f"{_plain(views[0].name)}_in_{_plain(pose.name)}"
+        for again in count(1):
+            stem = first if again == 1 else f"{first}_{again}"
+            ends = [""] if num_images == 1 else [f"_{k + 1}" for k in range(num_images)]
+            own = [f"{stem}{end}.png" for end in ends]
+            # some file systems do not tell large letters from small ones
+            if taken.isdisjoint(name.casefold() for name in own):
+                break
+        taken.update(name.casefold() for name in own)
+        names += own
     return names
 
 
 def _plain(name: str) -> str:
     """A name that every file system takes, and not too long for two of them."""
-    return re.sub(r"[^\w.()+-]+", "_", name).strip("_.")[:80] or "picture"
+    short = re.sub(r"[^\w.()+-]+", "_", name).encode()[:80].decode(errors="ignore")
+    return short.strip("_.") or "picture"
 
 
-def _facts(
-    pipe: XMDPTPipeline,
-    views: Sequence[View],
-    pose: Pose,
-    recipe: Recipe,
-    number: int,
-    square: bool,
-) -> dict[str, Any]:
-    """What the picture depends on, as it is written into the PNG."""
+def _digest(views: Sequence[View], pose: Pose) -> str:
     digest = hashlib.sha256(np.ascontiguousarray(pose.keypoints).tobytes())
     for view in views:
         digest.update(view.picture.tobytes())
         if view.keypoints is not None:
             digest.update(np.ascontiguousarray(view.keypoints).tobytes())
+    return digest.hexdigest()
+
+
+def _shared_facts(pipe: XMDPTPipeline, recipe: Recipe, square: bool) -> dict[str, Any]:
+    """What every picture depends on, beside its inputs; it is written into the PNGs."""
     return {
-        "image": number,
         "square": square,
-        "inputs": digest.hexdigest(),
         "recipe": {**asdict(recipe), "interval": list(recipe.interval)},
         "model": pipe.sampler.identity,
+        "vae": pipe.networks.vae.describe()["sha256"],
         "precision": str(pipe.sampler.dtype).removeprefix("torch."),
         "trained_steps": pipe.sampler.facts["trained_steps"],
         "toy": pipe.toy,
     }
 
 
+def _check_ours(out: Path) -> None:
+    """XmdptError if the folder's record or sheet, which every run replaces, is not ours."""
+    record = out / RECORD
+    if record.exists():
+        try:
+            told = json.loads(record.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            told = None
+        if not isinstance(told, dict) or told.get("format") != FORMAT:
+            raise XmdptError(f"{out} holds other samples ({RECORD})", "choose another --out")
+    _told(out / SHEET)
+
+
 def _is_made(path: Path, facts: dict[str, Any]) -> bool:
     """Whether this very picture is there, whole. XmdptError for a file that is not ours."""
-    if not path.exists():
-        return False
-    try:
-        with Image.open(path) as image:
-            told = dict(image.info)
+    told, whole = _told(path)
+    return whole and told == facts
+
+
+def _told(path: Path) -> tuple[Any, bool]:
+    """What a picture of ours says of itself (None: it is not there), and whether it is whole.
+
+    XmdptError for a file that is not ours. A crash of the machine may leave one of ours empty.
+    """
+    if not path.exists() or (path.is_file() and path.stat().st_size == 0):
+        return None, False
+    whole, told = True, None
+    with suppress(OSError, SyntaxError, ValueError), Image.open(path) as image:
+        # without the metadata read so far nobody knows whose the picture is
+        told = json.loads(image.info.get(KEYWORD, "null"))
+        try:
             image.load()
-    except (OSError, SyntaxError, ValueError):
-        return False  # damaged; what we write is whole, so what else was here is none of ours
-    if KEYWORD not in told:
+        except (OSError, SyntaxError, ValueError):
+            whole = False
+    if not isinstance(told, dict):
         raise XmdptError(f"{path} is there and was not drawn by xmdpt", "choose another --out")
-    return bool(json.loads(told[KEYWORD]) == facts)
+    return told, whole
 
 
 def _sheet(

@@ -178,7 +178,10 @@ class XMDPTPipeline:
         if keypoints is None:
             given = [None] * len(sources)
         if len(given) != len(sources):
-            raise ConfigError(f"{len(given)} source keypoints for {len(sources)} sources")
+            raise ConfigError(
+                f"{len(given)} source keypoints for {len(sources)} sources",
+                "give one for each source, in their order",
+            )
         return [
             read_view(
                 one,

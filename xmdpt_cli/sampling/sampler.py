@@ -6,6 +6,7 @@ Legend: N pictures, K views of a person, C latent channels.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from xmdpt_cli.diffusion import SPACING_OF, Schedule, Seen, sample
-from xmdpt_cli.errors import ConfigError, is_out_of_memory
+from xmdpt_cli.errors import ConfigError, XmdptError, is_out_of_memory
 from xmdpt_cli.model import XMDPT, Context
 from xmdpt_cli.model.folder import load_model
 from xmdpt_cli.sampling.conditions import Conditions
@@ -94,7 +95,16 @@ class Sampler:
             named["spacing"] = SPACING_OF[solver]
         if "interval" in named:
             named["interval"] = tuple(named["interval"])
-        return Recipe(**named)
+        try:
+            recipe = Recipe(**named)
+        except TypeError as err:
+            raise XmdptError(
+                f"the model's sampling defaults are not understood ({err})", "mend its xmdpt.json"
+            ) from None
+        for name in ("guidance", "power"):
+            if not math.isfinite(getattr(recipe, name)):
+                raise ConfigError(f"{name} is a number, not {getattr(recipe, name)}")
+        return recipe
 
     @torch.no_grad()
     def latents(

@@ -7,8 +7,11 @@ the pictures through any batching, and the joints that must come back are known.
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
+
+from xmdpt_cli.encoders.openpose import OpenPose
 
 STRIDE = 8  # picture pixels to a map's cell
 
@@ -63,6 +66,17 @@ class StickPeople(torch.nn.Module):
                 cells = joints * (width, height) - 0.5
                 _draw(affinity[i].numpy(), heat[i].numpy(), cells, confidence)
         return affinity, heat
+
+
+def with_network(network: torch.nn.Module) -> OpenPose:
+    """controlnet-aux's own code around another network."""
+    pytest.importorskip("controlnet_aux.open_pose")
+    from controlnet_aux.open_pose import OpenposeDetector
+    from controlnet_aux.open_pose.body import Body
+
+    body = Body.__new__(Body)
+    body.model = network
+    return OpenPose(OpenposeDetector(body))
 
 
 def _draw(

@@ -1,0 +1,365 @@
+"""What a user may give as a source and as a pose, and what is said of what cannot be."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from stick_people import FIGURE, StickPeople, grey, standing, with_network
+from toy_models import SIZE, leaning, person, write_pose
+
+from xmdpt_cli.data.pose import draw_pose
+from xmdpt_cli.encoders.openpose import OpenPose
+from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.sampling.inputs import Pose, View, read_pose, read_view
+
+ALONE, CROWD, NOBODY = 40, 90, 140  # greys by which the stand-in knows who is there
+PEOPLE = {
+    ALONE: [standing(0.2, 0.8)],
+    CROWD: [standing(0.02, 0.35, confidence=0.95), standing(0.4, 0.98, confidence=0.6)],
+}
+
+
+def no_openpose() -> OpenPose:
+    raise XmdptError("OpenPose is not on this machine", "put it into DIR")
+
+
+@pytest.fixture(scope="module")
+def openpose() -> Callable[[], OpenPose]:
+    found = with_network(StickPeople(PEOPLE))
+    return lambda: found
+
+
+def view(source: Any, openpose: Callable[[], OpenPose] = no_openpose, **more: Any) -> View:
+    return read_view(source, SIZE, openpose, **more)
+
+
+def poses(pose: Any, openpose: Callable[[], OpenPose] = no_openpose, **more: Any) -> list[Pose]:
+    return read_pose(pose, SIZE, openpose, **more)
+
+
+def test_one_picture_in_every_form(tmp_path: Path) -> None:
+    """File, path, PIL, array; transparent, turned by EXIF, 16 bit: the model sees one picture."""
+    image = person()
+    want = view(image).picture
+    assert want.shape == (SIZE, SIZE, 3)
+    assert want.std() > 10
+    np.testing.assert_array_equal(view(np.asarray(image)).picture, want)
+    name = "DSC 0042 % #1 é\U0001f600.PNG"
+    image.save(tmp_path / name)
+    for path in (tmp_path / name, str(tmp_path / name)):
+        found = view(path)
+        np.testing.assert_array_equal(found.picture, want)
+        assert found.name == "DSC 0042 % #1 é\U0001f600"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held so that the picture must be turned to the right
+    image.rotate(90, expand=True).save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_array_equal(view(tmp_path / "turned.png").picture, want)
+    clear = image.convert("RGBA")
+    clear.putalpha(Image.new("L", image.size, 0))
+    clear.save(tmp_path / "clear.png")
+    assert (view(tmp_path / "clear.png").picture == 255).all()
+    deep = np.asarray(image.convert("L")).astype(np.uint16) * 257
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    off = view(tmp_path / "deep.png").picture.astype(int) - view(image.convert("L")).picture
+    assert abs(off).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (np.zeros((8, 8), np.uint8), r"uint8 \(8, 8\), not uint8"),
+        (np.zeros((8, 8, 3), np.float32), "float32"),
+        (np.zeros((0, 0, 3), np.uint8), "0 x 0"),
+        (Image.new("RGB", (1, 1)), "1 x 1"),
+        (7, "not int"),
+        ("nowhere.jpg", "no such picture: nowhere.jpg"),
+        (".", "a folder"),
+    ],
+)
+def test_no_picture(given: Any, said: str) -> None:
+    with pytest.raises(XmdptError, match=said):
+        view(given)
+
+
+def test_broken_pictures(tmp_path: Path) -> None:
+    (tmp_path / "empty.jpg").touch()
+    with pytest.raises(XmdptError, match=r"empty\.jpg"):
+        view(tmp_path / "empty.jpg")
+    person().save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:300])
+    with pytest.raises(XmdptError, match=r"cut\.png"):
+        view(tmp_path / "cut.png")
+    with Image.open(tmp_path / "cut.png") as lazy, pytest.raises(XmdptError, match="broken"):
+        view(lazy)
+    (tmp_path / "pose.yaml").write_text("keypoints: 1")
+    with pytest.raises(XmdptError, match=r"pose\.yaml") as err:
+        poses(tmp_path / "pose.yaml")
+    assert ".json" in err.value.hint
+
+
+def test_a_shape_the_model_does_not_know(openpose: Callable[[], OpenPose]) -> None:
+    """The hint's ways out are ways out."""
+    wide = Image.fromarray(grey(ALONE, 184, 368))
+    with pytest.raises(XmdptError, match="368 x 184") as err:
+        view(wide)
+    for way in ("--fit pad", "--fit squash", "--openpose", "--fit person"):
+        assert way in err.value.hint
+    assert view(wide, fit="pad").keypoints is None
+    assert view(wide, fit="squash").keypoints is None
+    found = view(wide, openpose)
+    assert found.keypoints is not None
+    assert "the person's" in found.notes[0]
+    with pytest.raises(ConfigError, match="no such fit: stretch"):
+        view(wide, fit="stretch")
+    with pytest.raises(ConfigError, match="no such fit: stretch"):
+        poses(FIGURE, fit="stretch")
+
+
+def test_openpose_finds_the_joints_that_keypoints_would_give(
+    openpose: Callable[[], OpenPose],
+) -> None:
+    image = Image.fromarray(grey(ALONE, 368, 253))
+    found = view(image, openpose)
+    given = view(image, keypoints=PEOPLE[ALONE][0][1])
+    assert found.keypoints is not None
+    assert given.keypoints is not None
+    np.testing.assert_allclose(found.keypoints, given.keypoints, atol=1.0)
+    [posed] = poses(image, openpose)
+    np.testing.assert_allclose(posed.keypoints, given.keypoints, atol=1.0)
+
+
+def test_of_several_people_the_largest(openpose: Callable[[], OpenPose]) -> None:
+    crowd = Image.fromarray(grey(CROWD, 184, 216))
+    for read, option in ((view, "--person"), (lambda *a, **k: poses(*a, **k)[0], "--pose-person")):
+        largest = read(crowd, openpose, fit="squash", person=1)
+        unasked = read(crowd, openpose, fit="pad")
+        assert any(f"2 people, the largest is taken ({option} chooses)" in n for n in unasked.notes)
+        assert not any("people" in n for n in largest.notes)
+        other = read(crowd, openpose, fit="squash", person=2)
+        right, left = (np.nanmean(one.keypoints[:, 0]) / SIZE for one in (largest, other))
+        assert right > 0.5 > left
+        for wrong in (3, 99, 0):
+            with pytest.raises(XmdptError, match=f"person {wrong} is asked for, 2 found") as err:
+                read(crowd, openpose, person=wrong)
+            assert err.value.hint == f"{option} 1 to 2"
+
+
+def test_nobody(openpose: Callable[[], OpenPose]) -> None:
+    empty = grey(NOBODY, 184, 128)
+    with pytest.raises(XmdptError, match="finds no person"):
+        view(empty, openpose)
+    with pytest.raises(XmdptError, match="finds no person"):
+        poses(empty, openpose)
+    assert view(empty, openpose, fit="squash").keypoints is None, "nobody needs to be looked for"
+
+
+def test_without_openpose_what_to_do_is_said() -> None:
+    for read, instead in (
+        (lambda: view(person(), needs_keypoints=True), "--source-keypoints FILE"),
+        (lambda: view(person(), fit="person"), "--source-keypoints FILE"),
+        (lambda: view(person(), person=2), "--source-keypoints FILE"),
+        (lambda: poses(person()), "as --pose"),
+    ):
+        with pytest.raises(XmdptError, match="OpenPose is not on this machine") as err:
+            read()
+        assert instead in err.value.hint
+        assert "put it into DIR" in err.value.hint
+    assert view(person()).keypoints is None, "a picture of the model's shape needs nobody found"
+
+
+def body_25(points: Any) -> list[float]:
+    """OpenPose's 25 joints: ours, a middle of the hips at 8, six of the feet."""
+    rows = [[x, y, 0.9] for x, y in points.tolist()]
+    rows.insert(8, [1.0, 1.0, 0.9])
+    return [number for row in [*rows, *[[0.0, 0.0, 0.0]] * 6] for number in row]
+
+
+def test_source_keypoints_from_every_format(tmp_path: Path) -> None:
+    points = np.round(FIGURE * (176, 256))
+    y, x = ([int(v) for v in points[:, i]] for i in (1, 0))
+    forms: dict[str, str] = {
+        "own.json": json.dumps({"keypoints": points.tolist(), "width": 176, "height": 256}),
+        "openpose.json": json.dumps(
+            {
+                "people": [{"pose_keypoints_2d": body_25(points)}],
+                "canvas_width": 176,
+                "canvas_height": 256,
+            }
+        ),
+        "padded.txt": "\n".join(f"{a + 40} {b}" for a, b in points.tolist()),
+        "rows.csv": f"name:keypoints_y:keypoints_x\nanyone.jpg: {y}: {x}\n",
+    }
+    want = view(person(), keypoints=points / (176, 256)).keypoints
+    assert want is not None
+    for name, text in forms.items():
+        (tmp_path / name).write_text(text)
+        found = view(person(), keypoints=tmp_path / name)
+        assert found.keypoints is not None
+        np.testing.assert_allclose(found.keypoints, want, atol=0.01, err_msg=name)
+    coco = [0, 15, 14, 17, 16, 5, 2, 6, 3, 7, 4, 11, 8, 12, 9, 13, 10]
+    rows = [number for joint in coco for number in (*points[joint].tolist(), 2)]
+    data = {"keypoints": rows, "width": 176, "height": 256}
+    (tmp_path / "coco.json").write_text(json.dumps(data))
+    found = view(person(), keypoints=tmp_path / "coco.json")
+    assert found.keypoints is not None
+    others = [i for i in range(18) if i != 1]  # the neck is made from the shoulders
+    np.testing.assert_allclose(found.keypoints[others], want[others], atol=0.01)
+    scaled = view(person(), keypoints=tmp_path / "own.json")
+    assert any("scaled from 176 x 256" in note for note in scaled.notes)
+
+
+def test_of_several_rows_the_pictures_own(tmp_path: Path) -> None:
+    rows = {
+        "a/x.jpg": 0.0,
+        "b/x.jpg": 0.1,
+        "fashionMENDenimid0000000101_1front.jpg": -0.1,
+        "z.jpg": 9,
+    }
+    lines = []
+    for name, amount in rows.items():
+        points = np.full((18, 2), -1) if amount == 9 else np.round(leaning(amount) * (176, 256))
+        y, x = ([int(v) for v in points[:, i]] for i in (1, 0))
+        lines.append(f"{name}: {y}: {x}")
+    csv = tmp_path / "annotations.csv"
+    csv.write_text("\n".join(["name:keypoints_y:keypoints_x", *lines]))
+
+    def neck(name: str) -> float:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        person().save(path)
+        found = view(path, keypoints=csv).keypoints
+        assert found is not None
+        return float(found[1, 0] / SIZE)
+
+    for name, amount in (
+        ("b/x.jpg", 0.1),
+        ("a/x.png", 0.0),
+        ("img/MEN/Denim/id_00000001/01_1_front.jpg", -0.1),
+        ("fashionMENDenimid0000000101_1front.png", -0.1),
+    ):
+        assert neck(name) == pytest.approx(leaning(amount)[1, 0], abs=0.01), name
+    for name, said in (("other.jpg", r"4 poses, none.*other\.jpg"), ("x.jpg", "several have its")):
+        with pytest.raises(XmdptError, match=said):
+            neck(name)
+    with pytest.raises(XmdptError, match="nobody in it"):
+        neck("z.jpg")
+    with pytest.raises(XmdptError, match="no file name"):
+        view(person(), keypoints=csv)
+
+
+def test_coco_pictures_are_found_by_their_file_name(tmp_path: Path) -> None:
+    frames = [
+        {"image_id": i, "keypoints": [v for row in leaning(lean) * 100 for v in (*row, 2)][:51]}
+        for i, lean in ((1, 0.0), (2, 0.2))
+    ]
+    images = [{"id": i, "file_name": f"p{i}.jpg", "width": 100, "height": 100} for i in (1, 2)]
+    (tmp_path / "coco.json").write_text(json.dumps({"images": images, "annotations": frames}))
+    person().save(tmp_path / "p2.png")
+    found = view(tmp_path / "p2.png", keypoints=tmp_path / "coco.json").keypoints
+    assert found is not None
+    assert found[0, 0] / SIZE == pytest.approx(leaning(0.2)[0, 0], abs=0.01)
+
+
+def test_of_a_files_people_the_largest_is_taken(tmp_path: Path) -> None:
+    small, large = leaning(0) * (30, 30) + (2, 2), leaning(0) * (60, 90) + (38, 8)
+    people = [{"keypoints": one.tolist()} for one in (small, large)]
+    file = tmp_path / "two.json"
+    file.write_text(json.dumps({"people": people, "width": 100, "height": 100}))
+    [unasked] = poses(file)
+    assert any("2 people, the largest is taken (--pose-person" in note for note in unasked.notes)
+    [second] = poses(file, person=2, fit="squash")
+    [first] = poses(file, person=1, fit="squash")
+    assert np.ptp(second.keypoints[:, 1]) < np.ptp(first.keypoints[:, 1])
+    with pytest.raises(XmdptError, match="person 3 is asked for, 2 found") as err:
+        poses(file, person=3)
+    assert err.value.hint == "--pose-person 1 to 2"
+    seen = view(person(), keypoints=file)
+    assert any("the largest is taken (--person" in note for note in seen.notes)
+
+
+def test_a_drawn_pose_gives_its_joints() -> None:
+    points = FIGURE * (0.8, 0.8) + 0.1
+    drawn = draw_pose(points * (176, 256), (256, 176))
+    [found] = poses(drawn)
+    assert any("a drawn pose" in note for note in found.notes)
+    off = np.abs(found.keypoints - poses(points)[0].keypoints)
+    assert np.nanmedian(off) < 0.5
+    assert np.isfinite(found.keypoints).all(axis=1).sum() >= 15
+
+
+def test_a_sequence_shares_one_box(tmp_path: Path) -> None:
+    """A figure that walks across a wide picture walks across the model's."""
+    walk = [leaning(0) * (100, 180) + (40 + 60 * i, 10) for i in range(4)]
+    frames = [{"keypoints": one.tolist()} for one in walk]
+    file = tmp_path / "walk.json"
+    file.write_text(json.dumps({"frames": frames, "width": 400, "height": 200}))
+    found = poses(file)
+    assert [one.name for one in found] == [f"walk_{i:04d}" for i in range(4)]
+    steps = np.diff([one.keypoints[1, 0] for one in found])
+    assert steps.min() > 1
+    np.testing.assert_allclose(steps, steps[0])
+    heights = [np.ptp(one.keypoints[:, 1]) for one in found]
+    np.testing.assert_allclose(heights, heights[0])
+    assert len(found[0].notes) == 1
+    assert not found[1].notes
+
+
+def gone(count: int) -> Any:
+    points = FIGURE.copy()
+    points[count:] = np.nan
+    return points
+
+
+def test_too_few_joints(tmp_path: Path) -> None:
+    with pytest.raises(XmdptError, match="3 of 18 joints"):
+        poses(gone(3))
+    [few] = poses(gone(6))
+    assert any("only 6 of 18 joints" in note for note in few.notes)
+    data = {"keypoints": [*(FIGURE[:3] * 100).tolist(), *[None] * 15], "width": 100, "height": 100}
+    (tmp_path / "three.json").write_text(json.dumps(data))
+    with pytest.raises(XmdptError, match=r"three: the pose has 3 of 18"):
+        poses(tmp_path / "three.json")
+
+
+def test_odd_arrays_of_keypoints() -> None:
+    half = FIGURE.copy()
+    half[3, 0], half[4, 1], half[5] = np.nan, np.inf, (-1, -1)
+    [pose] = poses(half)
+    seen = view(person(), keypoints=half)
+    assert seen.keypoints is not None
+    for points in (pose.keypoints, seen.keypoints):
+        assert np.isnan(points[3:6]).all()
+        assert np.isfinite(np.delete(points, [3, 4, 5], axis=0)).all()
+    for wrong in (FIGURE[:17], np.stack([FIGURE] * 2), [[1, 2]], "NOSE"):
+        if isinstance(wrong, np.ndarray):
+            with pytest.raises(ConfigError, match=r"not \(18, 2\)"):
+                poses(wrong)
+        if not isinstance(wrong, str):
+            with pytest.raises(ConfigError, match=r"not \(18, 2\)"):
+                view(person(), keypoints=wrong)  # type: ignore[arg-type]
+    with pytest.raises(XmdptError, match="18 of 18 joints lie outside") as err:
+        poses(FIGURE * (88, 128) + 1)
+    assert "fractions" in err.value.hint
+
+
+def test_joints_outside_of_the_picture(tmp_path: Path) -> None:
+    file = write_pose(tmp_path / "far.json", FIGURE + (5, 0))
+    with pytest.raises(XmdptError, match="far: 18 of 18 joints lie outside") as err:
+        poses(file, fit="squash")
+    assert "--pose-fit person" in err.value.hint
+    [brought] = poses(file, fit="person")
+    assert ((brought.keypoints > 0) & (brought.keypoints < SIZE)).all()
+    with pytest.raises(XmdptError, match="nothing of the 88 x 128 picture"):
+        view(person(), keypoints=file, fit="person")
+    for keypoints in (file, FIGURE * (88, 128)):
+        with pytest.raises(XmdptError, match="picture: 18 of 18 joints lie outside") as err:
+            view(person(), keypoints=keypoints, fit="squash")
+        assert "are these the picture's keypoints?" in err.value.hint
+    with pytest.raises(XmdptError, match="in one point"):
+        poses(FIGURE * 0 + 0.5)

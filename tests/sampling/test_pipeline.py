@@ -1,0 +1,375 @@
+"""XMDPTPipeline: pictures depend on their inputs and seed alone; saved is what was loaded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from numpy.typing import NDArray
+from PIL import Image
+from stick_people import FIGURE
+from toy_models import FORMS, SIZE, leaning, make_model, person, write_pose
+
+from xmdpt_cli.data.deepfashion import find_dataset
+from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.prepare import prepare_dataset
+from xmdpt_cli.data.synthetic import make_wardrobe
+from xmdpt_cli.encoders.bundle import Encoders
+from xmdpt_cli.encoders.toy import toy_vae
+from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.sampling.generate import generate, sample_name
+from xmdpt_cli.sampling.pipeline import XMDPTPipeline
+from xmdpt_cli.sampling.sampler import Sampler
+
+Pipes = Callable[[str], XMDPTPipeline]
+Array = NDArray[np.int64]
+#: of 255: what another order of sums in float32 may change
+ROUNDING = 1
+
+
+def drawn(pipe: XMDPTPipeline, pose: Any = FIGURE, **more: Any) -> list[Array]:
+    given = {"source": person(), "source_keypoints": FIGURE, **more}
+    return [np.asarray(image).astype(int) for image in pipe(pose=pose, **given)]
+
+
+def apart(a: Array, b: Array) -> int:
+    return int(abs(a - b).max())
+
+
+def test_shape_and_kind(pipe_of: Pipes) -> None:
+    """176:256 by default, as the model draws on demand; RGB pictures of the pose and no other."""
+    pipe = pipe_of("keys")
+    (image,) = pipe(source=person(), source_keypoints=FIGURE, pose=FIGURE)
+    assert isinstance(image, Image.Image)
+    assert (image.mode, image.size) == ("RGB", (22, 32))
+    (square,) = pipe(source=person(), source_keypoints=FIGURE, pose=FIGURE, square=True)
+    assert square.size == (SIZE, SIZE)
+    assert pipe.toy
+    assert pipe.last_notes == ["picture: the whole 88 x 128 squashed"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_input_counts(pipe_of: Pipes, form: str) -> None:
+    pipe = pipe_of(form)
+    (first,) = drawn(pipe)
+    np.testing.assert_array_equal(drawn(pipe)[0], first)
+    changed: dict[str, Any] = {"source": person(1), "pose": leaning(0.1), "seed": 1, "steps": 2}
+    changed |= {"guidance": 1.0, "power": 1.0, "solver": "unipc"}
+    if form != "vector":
+        changed["source_keypoints"] = leaning(0.1)
+    for name, value in changed.items():
+        assert apart(drawn(pipe, **{name: value})[0], first) > ROUNDING, name
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_views_are_a_set(pipe_of: Pipes, form: str) -> None:
+    """A view twice is that view once, their order does not matter, another view does. Attention
+    and means add in another order: equal up to rounding."""
+    pipe = pipe_of(form)
+    (one,) = drawn(pipe)
+    twice = {"source": [person()] * 2, "source_keypoints": [FIGURE] * 2}
+    assert apart(drawn(pipe, **twice)[0], one) <= ROUNDING
+    views = [(person(0), FIGURE), (person(1), leaning(0.1)), (person(2), leaning(-0.1))]
+    mixed = []
+    for order in ((0, 1, 2), (2, 0, 1)):
+        pictures, points = zip(*(views[i] for i in order), strict=True)
+        mixed += drawn(pipe, source=list(pictures), source_keypoints=list(points))
+    assert apart(*mixed) <= ROUNDING
+    assert apart(mixed[0], one) > ROUNDING
+
+
+def test_a_picture_depends_on_its_seed_and_inputs_alone(pipe_of: Pipes) -> None:
+    """Not on the other poses, their order, the number of pictures, the batch: up to rounding."""
+    pipe = pipe_of("keys")
+    bent = [leaning(0.1), leaning(0.0), leaning(-0.1)]
+    many = drawn(pipe, bent, num_images=2, seed=5)  # pose by pose, picture by picture
+    assert len(many) == 6
+    alone = drawn(pipe, bent[1], seed=5)[0]
+    assert apart(alone, many[2]) <= ROUNDING
+    back = drawn(pipe, bent[::-1], num_images=2, seed=5)
+    for i in range(3):
+        for k in range(2):
+            assert apart(many[2 * i + k], back[2 * (2 - i) + k]) <= ROUNDING
+    assert apart(many[2], many[3]) > ROUNDING, "the second picture of a pose has noise of its own"
+    views = pipe.read_views(person(), FIGURE)
+    poses = pipe.read_poses(bent)
+    jobs = [(p, k) for p in range(3) for k in range(2)]
+    for batch in (1, 4):
+        small = list(
+            pipe.draw(views, poses, pipe.recipe(seed=5), jobs=jobs, batch=batch, square=True)
+        )
+        for picture, whole in zip(
+            small, drawn(pipe, bent, num_images=2, seed=5, square=True), strict=True
+        ):
+            assert apart(picture.astype(int), whole) <= ROUNDING
+
+
+def test_a_generator_is_used_as_in_diffusers(pipe_of: Pipes) -> None:
+    """Noise is drawn from it in order: as much as there are pictures, and its state goes on."""
+    pipe = pipe_of("keys")
+    two = [FIGURE, leaning(0.1)]
+
+    def seeded() -> torch.Generator:
+        return torch.Generator().manual_seed(3)
+
+    first = drawn(pipe, two, generator=seeded())
+    again = drawn(pipe, two, generator=seeded(), seed=99)
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+    running = seeded()
+    assert apart(drawn(pipe, two[0], generator=running)[0], first[0]) <= ROUNDING
+    assert apart(drawn(pipe, two[1], generator=running)[0], first[1]) <= ROUNDING
+    assert apart(drawn(pipe, two[0], generator=running)[0], first[0]) > ROUNDING
+    expected = seeded()
+    torch.randn(3, *pipe.sampler.model.latent_shape, generator=expected)
+    assert torch.equal(running.get_state(), expected.get_state())
+
+
+def test_previews(pipe_of: Pipes) -> None:
+    pipe, seen = pipe_of("keys"), []
+    (last,) = drawn(pipe, callback=lambda i, n, preview: seen.append((i, n, preview())), steps=4)
+    assert [(i, n) for i, n, _ in seen] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert {image.size for *_, image in seen} == {(22, 32)}
+    assert apart(np.asarray(seen[0][2]).astype(int), last) > 10
+    assert apart(np.asarray(seen[-1][2]).astype(int), last) <= ROUNDING, "the last one is it"
+
+
+def test_it_draws_what_the_dataset_way_draws(
+    encoders: Path, model_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """The raw picture and its keypoints through the pipeline; the same pair prepared, encoded,
+    stored and drawn by ``generate``."""
+    make_wardrobe(tmp_path / "raw", people_train=2, people_test=1, views=3, height=64, workers=1)
+    found = find_dataset(tmp_path / "raw")
+    made = Encoders.load(encoders)
+    prepare_dataset(found, tmp_path / "data", size=SIZE, encoder=made)
+    dataset = PairDataset(tmp_path / "data", "test")
+    sampler = Sampler.load(model_of("keys"))
+    generate(sampler, dataset, made.vae, tmp_path / "out", sampler.recipe(seed=4))
+    pipe = XMDPTPipeline.from_pretrained(model_of("keys"))
+    for pair in dataset.pairs[:3]:
+        assert pair.position < 10
+        name = sample_name(pair)
+        want = np.asarray(Image.open(tmp_path / "out" / name)).astype(int)
+        source, target = (dataset.keypoints(pair.key, view) for view in (pair.source, pair.target))
+        gender, rest = pair.key.split("-", 1)
+        category, item = rest[:-3].rsplit("-", 1)
+        name = f"{gender}/{category}/{item}/{pair.key[-2:]}_{pair.source}.*"
+        file = next((tmp_path / "raw").rglob(name))
+        images = drawn(
+            pipe, target / SIZE, source=file, source_keypoints=source / SIZE, fit="squash",
+            seed=4, num_images=pair.position + 1, square=True,
+        )  # fmt: skip
+        assert apart(images[pair.position], want) <= ROUNDING
+
+
+def test_bad_calls(pipe_of: Pipes) -> None:
+    pipe = pipe_of("keys")
+    with pytest.raises(ConfigError, match="num_images"):
+        drawn(pipe, num_images=0)
+    with pytest.raises(ConfigError, match="no source"):
+        drawn(pipe, source=[])
+    with pytest.raises(ConfigError, match="no pose"):
+        drawn(pipe, [])
+    with pytest.raises(ConfigError, match="1 source keypoints for 2 sources"):
+        drawn(pipe, source=[person()] * 2)
+    with pytest.raises(ConfigError, match="guidance"):
+        drawn(pipe, guidance=float("nan"))
+    with pytest.raises(XmdptError, match="no keypoints"):
+        drawn(pipe, source_keypoints=np.full((18, 2), np.nan))
+
+
+def test_no_network_changes_nothing_of_what_is_not_needed(pipe_of: Pipes) -> None:
+    """OpenPose is not on this machine: a token model says so, the vector model does without."""
+    (picture,) = drawn(pipe_of("vector"), source_keypoints=None)
+    assert picture.std() > 1
+    with pytest.raises(XmdptError, match="OpenPose") as err:
+        drawn(pipe_of("keys"), source_keypoints=None)
+    assert "--source-keypoints" in err.value.hint
+
+
+def test_little_memory(model_of: Callable[[str], Path], pipe_of: Pipes) -> None:
+    with pytest.raises(XmdptError, match=r"one picture needs .* more than 1\.0 KiB"):
+        XMDPTPipeline.from_pretrained(model_of("keys"), max_memory=1024)
+    little = XMDPTPipeline.from_pretrained(model_of("keys"), max_memory=4 * 2**20)
+    many = [leaning(0.02 * i) for i in range(-6, 6)]
+    for a, b in zip(drawn(little, many), drawn(pipe_of("keys"), many), strict=True):
+        assert apart(a, b) <= ROUNDING
+
+
+def test_a_runs_folder_stands_for_its_model(
+    model_of: Callable[[str], Path], pipe_of: Pipes, tmp_path: Path
+) -> None:
+    shutil.copytree(model_of("keys"), tmp_path / "run" / "model")
+    pipe = XMDPTPipeline.from_pretrained(tmp_path / "run")
+    np.testing.assert_array_equal(drawn(pipe)[0], drawn(pipe_of("keys"))[0])
+
+
+def test_a_hub_id_without_a_network() -> None:
+    with pytest.raises(XmdptError, match=r"nobody/nothing; as a hub id") as err:
+        XMDPTPipeline.from_pretrained("nobody/nothing")
+    assert "hf download nobody/nothing --local-dir DIR" in err.value.hint
+    with pytest.raises(XmdptError, match="no such model folder: /no/where"):
+        XMDPTPipeline.from_pretrained("/no/where")
+
+
+def test_saved_and_loaded_anywhere(pipe_of: Pipes, encoders: Path, tmp_path: Path) -> None:
+    """The folder holds all that is needed, and nothing says where it was made."""
+    pipe = pipe_of("keys")
+    pipe.save_pretrained(tmp_path / "first")
+    (tmp_path / "first").rename(tmp_path / "there")
+    again = XMDPTPipeline.from_pretrained(tmp_path / "there")
+    for part in ("vae", "source", "pose"):
+        assert again.networks.where(part).startswith(str(tmp_path / "there"))
+    np.testing.assert_array_equal(drawn(again)[0], drawn(pipe)[0])
+    written = {p: p.read_bytes() for p in (tmp_path / "there").rglob("*") if p.is_file()}
+    assert any(b"toy-vae-32" in data for data in written.values())
+    for path, data in written.items():
+        for secret in (encoders.parent, tmp_path):
+            assert str(secret).encode() not in data, path
+    pipe.save_pretrained(tmp_path / "small", include=["vae"])
+    assert (tmp_path / "small/vae/config.json").is_file()
+    assert not (tmp_path / "small/dino_source").exists()
+    with pytest.raises(XmdptError, match="toy network") as err:
+        drawn(XMDPTPipeline.from_pretrained(tmp_path / "small"))
+    assert "--encoders" in err.value.hint
+    with pytest.raises(XmdptError, match="no such networks: unet"):
+        pipe.save_pretrained(tmp_path / "bad", include=["unet"])
+
+
+def test_a_local_networks_path_is_not_published(encoders: Path, tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "m", encoders)
+    facts = json.loads((folder / "xmdpt.json").read_text())
+    facts["encoders"]["vae"] |= {"kind": "local", "id": "/home/me/secret/my-vae"}
+    (folder / "xmdpt.json").write_text(json.dumps(facts))
+    pipe = XMDPTPipeline.from_pretrained(folder, encoders=encoders)
+    pipe.save_pretrained(tmp_path / "out")
+    for name in ("xmdpt.json", "README.md"):
+        told = (tmp_path / "out" / name).read_text()
+        assert "secret" not in told
+        assert "my-vae" in told
+
+
+class FakeHub:
+    """Stands where ``HfApi`` stands; keeps what it was given."""
+
+    def __init__(self, token: str | None = None) -> None:
+        self.token = token
+
+    def create_repo(self, repo_id: str, **more: Any) -> str:
+        FakeHub.made = (repo_id, self.token, more)
+        return f"https://hub/{repo_id}"
+
+    def upload_folder(self, repo_id: str, folder_path: Path, **_: Any) -> None:
+        FakeHub.files = {
+            str(p.relative_to(folder_path)): p.read_bytes()
+            for p in Path(folder_path).rglob("*")
+            if p.is_file()
+        }
+
+
+METRICS = {
+    "protocol": "cfld",
+    "rows": {"generated": {"ssim": 0.7512, "fid": 6.5}, "copy-source": {"ssim": 0.6}},
+    "counts": {"pairs": 8},
+    "toy": True,
+}
+
+
+def test_publishing(
+    model_of: Callable[[str], Path], encoders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(model_of("keys"), tmp_path / "run" / "model")
+    (tmp_path / "run" / "config.toml").write_text("[train]\nsteps = 7\n")
+    (tmp_path / "metrics.json").write_text(json.dumps(METRICS))
+    monkeypatch.setattr(huggingface_hub, "HfApi", FakeHub)
+    pipe = XMDPTPipeline.from_pretrained(tmp_path / "run")
+    with pytest.raises(XmdptError, match="cannot read"):
+        pipe.push_to_hub("me/it", metrics=tmp_path / "run/config.toml")
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(XmdptError, match=r"cannot read .* no rows"):
+        pipe.push_to_hub("me/it", metrics=tmp_path / "other.json")
+    where = pipe.push_to_hub("me/it", metrics=tmp_path / "metrics.json", private=True, token="t")
+    assert where == "https://hub/me/it"
+    assert FakeHub.made == ("me/it", "t", {"private": True, "exist_ok": True})
+    names = set(FakeHub.files)
+    assert {"config.json", "model.safetensors", "xmdpt.json", "README.md"} < names
+    assert "vae/diffusion_pytorch_model.safetensors" in names
+    assert not any(name.endswith((".part", ".bin", ".pt")) for name in names)
+    for name, data in FakeHub.files.items():
+        assert str(encoders.parent).encode() not in data, name
+        assert str(tmp_path).encode() not in data, name
+    card = ModelCard(FakeHub.files["README.md"].decode())
+    told = card.data.to_dict()
+    assert told["library_name"] == "xmdpt"
+    assert told["license"] == "other"
+    assert {"diffusion", "toy"} <= set(told["tags"])
+    text = card.text
+    for part in (
+        "**Toy**", "## Impact", "agreed", "| generated | 0.7512 | 6.5 |", "| copy-source | 0.6 |",
+        "`cfld`", "steps = 7", "12 pictures of 4 people", "Trained for 7 steps", "xmdpt sample",
+        'XMDPTPipeline.from_pretrained("me/it")', "3 steps of ddim, guidance 1.5, power 0.01",
+    ):  # fmt: skip
+        assert part in text, part
+
+
+def test_publishing_offline(pipe_of: Pipes) -> None:
+    with pytest.raises(XmdptError, match="cannot publish me/it") as err:
+        pipe_of("keys").push_to_hub("me/it")
+    assert "hf auth login" in err.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("config.json", "no config.json"), ("model.safetensors", "no model.safetensors")],
+)
+def test_missing_files(
+    model_of: Callable[[str], Path], tmp_path: Path, name: str, said: str
+) -> None:
+    shutil.copytree(model_of("keys"), tmp_path / "m")
+    (tmp_path / "m" / name).unlink()
+    with pytest.raises(XmdptError, match=said):
+        XMDPTPipeline.from_pretrained(tmp_path / "m")
+
+
+def test_another_vae(model_of: Callable[[str], Path], encoders: Path, tmp_path: Path) -> None:
+    """Of other latents: refused. Of the same latents, as a fine-tuned decoder is: taken."""
+    toy_vae(256).save(tmp_path / "f8")
+    scaled = toy_vae(SIZE)
+    scaled.net.register_to_config(scaling_factor=0.13)
+    scaled.save(tmp_path / "scaled")
+    for name, said in (("f8", "factor 4, not 8"), ("scaled", "scale 1.0, not 0.13")):
+        pipe = XMDPTPipeline.from_pretrained(model_of("keys"), vae=tmp_path / name)
+        with pytest.raises(XmdptError, match=f"latents of another VAE .*{said}") as err:
+            drawn(pipe)
+        assert "--vae" in err.value.hint
+    toy_vae(SIZE, seed=1).save(tmp_path / "tuned")
+    tuned = XMDPTPipeline.from_pretrained(model_of("keys"), vae=tmp_path / "tuned")
+    assert drawn(tuned)[0].std() > 1
+    swapped = XMDPTPipeline.from_pretrained(
+        model_of("keys"), encoders=encoders, dino_source=encoders / "dino_pose"
+    )
+    with pytest.raises(XmdptError, match="another source encoder") as err:
+        drawn(swapped)
+    assert "--dino-source" in err.value.hint
+
+
+def test_files_as_inputs(pipe_of: Pipes, files: Path) -> None:
+    pipe = pipe_of("keys")
+    write_pose(files / "more.json", leaning(0.1))
+    images = pipe(
+        source=str(files / "person.png"),
+        source_keypoints=files / "person.json",
+        pose=[files / "pose.json", files / "more.json"],
+    )
+    want = drawn(pipe, [pipe.read_poses(files / "pose.json")[0].keypoints / SIZE, leaning(0.1)])
+    for image, expected in zip(images, want, strict=True):
+        assert apart(np.asarray(image).astype(int), expected) <= ROUNDING
