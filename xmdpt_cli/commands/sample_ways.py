@@ -36,7 +36,7 @@ def pairs(chosen: Any) -> None:
     recipe = sampler.recipe(**_recipe(chosen))
     limit = None if chosen.max_memory is None else parse_bytes(chosen.max_memory)
     limit_decoding(vae, limit)
-    count = len(dataset.pairs[: chosen.limit]) // world.size
+    count = -(-len(dataset.pairs[: chosen.limit]) // world.size)
     batch = _batch(chosen, sampler, limit, count, recipe.steps)
     with talk.progress() as progress:
         record = generate(
@@ -57,6 +57,10 @@ def pairs(chosen: Any) -> None:
         text += f"next: xmdpt evaluate --data {data} --generated {out}"
     else:
         text = f"{record['pictures']} pictures{toy} of this part in {out}; others are missing yet"
+    if chosen.shard is None and world.size > 1:
+        # of a team whoever ended last knows the result; where nothing was left to do, the first
+        last = record["finished"] or (record["complete"] and not record["drawn"] and not world.rank)
+        talk = Talk(chosen.as_json, quiet=not last)
     talk.result({"out": str(out), **record}, text=text)
 
 

@@ -93,15 +93,21 @@ def in_batches(
     say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[R]:
     """``work`` on ``items`` in parts of ``size``; a part that does not fit into memory is halved,
-    and all that follow are no larger. That is said once."""
+    and all that follow are no larger. That is said once. XmdptError if one alone does not fit."""
     start, said = 0, False
     while start < len(items):
         part = items[start : start + size]
         try:
             result = work(part)
         except (RuntimeError, MemoryError) as err:
-            if not is_out_of_memory(err) or len(part) == 1:
+            if not is_out_of_memory(err):
                 raise
+            if len(part) == 1:
+                raise XmdptError(
+                    f"out of memory with a single picture ({_first_line(err)})",
+                    "end what else uses this memory, or take a smaller model or --precision bf16; "
+                    "the same command then goes on from what is done",
+                ) from err
             size = len(part) // 2
         else:
             yield result
@@ -114,3 +120,7 @@ def in_batches(
         if not said:
             said = True
             say(f"out of memory: going on with batches of {size}")
+
+
+def _first_line(err: BaseException) -> str:
+    return str(err).partition("\n")[0].strip() or type(err).__name__
