@@ -221,11 +221,11 @@ def test_what_was_made_otherwise_is_refused_by_name(small: Small, tmp_path: Path
             small.draw(out, recipe)
     make_model(small.root, "other", seed=1)
     given = (small.dataset, small.vae, out, RECIPE)
-    with pytest.raises(XmdptError, match="differs: model$"):
+    with pytest.raises(XmdptError, match=r"differs: model$"):
         generate(Sampler.load(small.root / "other"), *given)
-    with pytest.raises(XmdptError, match="differs: precision$"):
+    with pytest.raises(XmdptError, match=r"differs: precision$"):
         generate(Sampler.load(small.root / "model", precision="bf16"), *given)
-    with pytest.raises(XmdptError, match="differs: vae$"):
+    with pytest.raises(XmdptError, match=r"differs: vae$"):
         generate(small.sampler, small.dataset, toy_vae(SIZE, seed=1), out, RECIPE)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 

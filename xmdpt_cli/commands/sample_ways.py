@@ -24,7 +24,7 @@ def pairs(chosen: Any) -> None:
     from xmdpt_cli.encoders.vae import VAE
     from xmdpt_cli.sampling import hub
     from xmdpt_cli.sampling.generate import find_vae, generate
-    from xmdpt_cli.sampling.memory import limit_decoding, parse_bytes
+    from xmdpt_cli.sampling.memory import fit_memory, parse_bytes
     from xmdpt_cli.sampling.sampler import Sampler
 
     world = _world(chosen.shard)
@@ -35,9 +35,9 @@ def pairs(chosen: Any) -> None:
     vae = VAE.load(find_vae(dataset.manifest["encoders"], data, chosen.vae), device=where)
     recipe = sampler.recipe(**_recipe(chosen))
     limit = None if chosen.max_memory is None else parse_bytes(chosen.max_memory)
-    limit_decoding(vae, limit)
+    most = fit_memory(sampler, vae, limit, dataset.resolution)
     count = -(-len(dataset.pairs[: chosen.limit]) // world.size)
-    batch = _batch(chosen, sampler, limit, count, recipe.steps)
+    batch = _batch(chosen, sampler, limit, count, recipe.steps, most)
     with talk.progress() as progress:
         record = generate(
             sampler,
@@ -142,11 +142,19 @@ def _world(shard: str | None) -> World:
     return World(rank, size)
 
 
-def _batch(chosen: Any, sampler: Sampler, limit: int | None, count: int, steps: int) -> int:
-    """Pictures drawn together; and the compiler, where it is worth it."""
+def _batch(
+    chosen: Any,
+    sampler: Sampler,
+    limit: int | None,
+    count: int,
+    steps: int,
+    most: int | None = None,
+) -> int:
+    """Pictures drawn together, at most ``most``; and the compiler, where it is worth it."""
     from xmdpt_cli.sampling.memory import batch_size
 
-    most = batch_size(sampler, limit)
+    if most is None:
+        most = batch_size(sampler, limit)
     asked = chosen.batch_size
     size = max(1, min(most if asked == "auto" else int(asked), count))
     much = sampler.device.type == "cuda" or -(-count // size) * steps >= COMPILE_FROM
