@@ -379,8 +379,8 @@ def start(words: Sequence[str], launcher: Sequence[str] = ()) -> subprocess.Pope
 
 
 def test_killed_interrupted_and_run_again(small: Small, whole: Path, tmp_path: Path) -> None:
-    out, slow = tmp_path / "o", ("--steps", 50, "--batch-size", 1)  # so that there is a middle
-    small.draw(tmp_path / "undisturbed", replace(RECIPE, steps=50), batch_size=1)
+    out, slow = tmp_path / "o", ("--steps", 30, "--batch-size", 1)  # so that there is a middle
+    small.draw(tmp_path / "undisturbed", replace(RECIPE, steps=30), batch_size=1)
     for how, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)):
         process, already = start(command(small, out, *slow)), len(pictures(out))
         while process.poll() is None and len(pictures(out)) == already:

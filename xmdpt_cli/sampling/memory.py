@@ -82,10 +82,9 @@ def picture_bytes(sampler: Sampler) -> int:
     tokens, rows = net.grid**2, 2
     keys = 3 * 2 * len(net.blocks) * net.bias.others  # of the source, in all blocks, and doubled
     values = model.width * (rows * ALIVE * tokens + keys)
-    canet = model.canet
-    given = (
-        0 if canet is None else canet.pose[0] * canet.pose[1] + canet.source[0] * canet.source[1]
-    )
+    given = 0
+    if model.canet is not None:
+        given = math.prod(model.canet.pose) + math.prod(model.canet.source)
     return net.position.element_size() * values + 4 * TOKEN_COPIES * given
 
 
