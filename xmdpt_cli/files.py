@@ -39,8 +39,8 @@ def writing(what: object) -> Iterator[None]:
 
 
 @contextmanager
-def only_process(folder: Path, lock: str = ".lock") -> Iterator[None]:
-    """Hold ``folder`` for this process; XmdptError if another one works in it.
+def only_process(folder: Path, lock: str = ".lock", *, wait: bool = False) -> Iterator[None]:
+    """Hold ``folder`` for this process; XmdptError if another one works in it, or ``wait`` for it.
 
     The lock goes with its process, however that ends. Where the system has no such locks
     (Windows, some network file systems) nothing is held.
@@ -54,7 +54,7 @@ def only_process(folder: Path, lock: str = ".lock") -> Iterator[None]:
     while True:
         with _opened(path) as handle:
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             except BlockingIOError:
                 raise XmdptError(
                     f"another process is working in {folder}",

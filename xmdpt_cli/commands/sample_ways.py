@@ -24,7 +24,7 @@ def pairs(chosen: Any) -> None:
     from xmdpt_cli.encoders.vae import VAE
     from xmdpt_cli.sampling import hub
     from xmdpt_cli.sampling.generate import find_vae, generate
-    from xmdpt_cli.sampling.memory import limit_decoding, parse_bytes
+    from xmdpt_cli.sampling.memory import fit_memory, parse_bytes
     from xmdpt_cli.sampling.sampler import Sampler
 
     world = _world(chosen.shard)
@@ -35,9 +35,9 @@ def pairs(chosen: Any) -> None:
     vae = VAE.load(find_vae(dataset.manifest["encoders"], data, chosen.vae), device=where)
     recipe = sampler.recipe(**_recipe(chosen))
     limit = None if chosen.max_memory is None else parse_bytes(chosen.max_memory)
-    limit_decoding(vae, limit)
-    count = len(dataset.pairs[: chosen.limit]) // world.size
-    batch = _batch(chosen, sampler, limit, count, recipe.steps)
+    most = fit_memory(sampler, vae, limit, dataset.resolution)
+    count = -(-len(dataset.pairs[: chosen.limit]) // world.size)
+    batch = _batch(chosen, sampler, limit, count, recipe.steps, most)
     with talk.progress() as progress:
         record = generate(
             sampler,
@@ -57,6 +57,10 @@ def pairs(chosen: Any) -> None:
         text += f"next: xmdpt evaluate --data {data} --generated {out}"
     else:
         text = f"{record['pictures']} pictures{toy} of this part in {out}; others are missing yet"
+    if chosen.shard is None and world.size > 1:
+        # of a team whoever ended last knows the result; where nothing was left to do, the first
+        last = record["finished"] or (record["complete"] and not record["drawn"] and not world.rank)
+        talk = Talk(chosen.as_json, quiet=not last)
     talk.result({"out": str(out), **record}, text=text)
 
 
@@ -143,11 +147,19 @@ def _world(shard: str | None) -> World:
     return World(rank, size)
 
 
-def _batch(chosen: Any, sampler: Sampler, limit: int | None, count: int, steps: int) -> int:
-    """Pictures drawn together; and the compiler, where it is worth it."""
+def _batch(
+    chosen: Any,
+    sampler: Sampler,
+    limit: int | None,
+    count: int,
+    steps: int,
+    most: int | None = None,
+) -> int:
+    """Pictures drawn together, at most ``most``; and the compiler, where it is worth it."""
     from xmdpt_cli.sampling.memory import batch_size
 
-    most = batch_size(sampler, limit)
+    if most is None:
+        most = batch_size(sampler, limit)
     asked = chosen.batch_size
     size = max(1, min(most if asked == "auto" else int(asked), count))
     much = sampler.device.type == "cuda" or -(-count // size) * steps >= COMPILE_FROM

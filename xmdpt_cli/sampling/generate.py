@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,13 @@ from xmdpt_cli.sampling.memory import in_batches
 from xmdpt_cli.sampling.recipe import Recipe
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.sampling.sheet import contact_sheet
-from xmdpt_cli.sampling.writer import Writer
+from xmdpt_cli.sampling.writer import Writer, is_whole
 from xmdpt_cli.stores import is_url
 
 RECORD = "samples.json"
 SHEET = "sheet.png"
 SHEET_ROWS = 16
+_RECORD_LOCK = ".lock-record"  # parts that begin or end together write the record in turn
 
 
 def sample_name(pair: PairRef) -> str:
@@ -75,41 +77,66 @@ def generate(
 
     Of ``shard.size`` processes that share the folder this one draws every ``size``-th pair.
     A picture that is there and whole is not made again, provided the folder was begun with the
-    same model and recipe (else XmdptError). A picture depends on the seed and its pair alone.
-    Whoever finds all pictures there writes the sheet and finishes the record.
+    same model and recipe (else XmdptError). A picture depends on the seed and its pair alone, to
+    the bit in batches of one size; another size rounds otherwise, by one level of 255 at most.
+    Whoever finds all pictures there writes the sheet and finishes the record (``finished``).
     """
     check_fit(sampler, dataset, vae)
-    record = _record(sampler, dataset, recipe)
+    record = _record(sampler, dataset, vae, recipe)
     pairs = dataset.pairs[:limit]
     names = [sample_name(pair) for pair in pairs]
     mine = list(range(shard.rank, len(pairs), shard.size))
-    lock = ".lock" if shard.size == 1 else f".lock-{shard.rank}-of-{shard.size}"
-    with only_process(out, lock):
-        _begin(out, record)
-        size = dataset.resolution
+    size, finished = dataset.resolution, False
+    with _mine_alone(out, shard):
+        with only_process(out, _RECORD_LOCK, wait=True):
+            _begin(out, record)
         missing = _missing(out, names, mine, size)
+        if missing:
+            with only_process(out, _RECORD_LOCK, wait=True):
+                _write_record(out, record)  # no longer complete, if it was
         done = len(mine) - len(missing)
         progress("sample", done, len(mine))
         with Writer() as writer, _Ahead(dataset, sampler, missing) as ahead:
 
-            def work(indices: Sequence[int]) -> None:
-                nonlocal done
+            def work(indices: Sequence[int]) -> list[tuple[int, Picture]]:
                 noise = start_noise(
                     sampler.model.latent_shape, recipe.seed, [pairs[i].position for i in indices]
                 )
                 latents = sampler.latents(noise, ahead.conditions(indices), recipe)
-                for i, picture in zip(indices, vae.decode(latents), strict=True):
+                return list(zip(indices, vae.decode(latents), strict=True))
+
+            for drawn in in_batches(missing, batch_size, work, say):
+                for i, picture in drawn:
                     facts = {"pair": pairs[i].name(), "position": pairs[i].position}
                     writer.put(out / names[i], picture, {**facts, **_told(record)})
-                done += len(indices)
-
-            for _ in in_batches(missing, batch_size, work, say):
+                done += len(drawn)
                 progress("sample", done, len(mine))
-        whole = shard.size == 1 or not _missing(out, names, range(len(names)), size)
+        whole = not _missing(out, names, range(len(names)), size)
         if whole:
-            _finish(out, record, names, dataset, pairs[:SHEET_ROWS])
-    record["pictures"] = len(mine)
-    return {**record, "complete": whole, "sheet": str(out / SHEET) if whole else None}
+            with only_process(out, _RECORD_LOCK, wait=True):
+                finished = _finish(out, record, names, dataset, pairs[:SHEET_ROWS])
+    return {
+        **record,
+        "pictures": len(names) if whole else len(mine),
+        "drawn": len(missing),
+        "complete": whole,
+        "finished": finished,
+        "sheet": str(out / SHEET) if whole else None,
+    }
+
+
+@contextmanager
+def _mine_alone(out: Path, shard: World) -> Iterator[None]:
+    """This part is this process's alone; XmdptError if another one draws it, or the same pictures
+    cut into parts otherwise."""
+    family = f"-of-{shard.size}"
+    lock = ".lock" if shard.size == 1 else f".lock-{shard.rank}{family}"
+    with only_process(out, lock):
+        for other in out.glob(".lock*"):
+            if other.name not in (lock, _RECORD_LOCK) and not other.name.endswith(family):
+                with only_process(out, other.name):
+                    pass  # nobody's: a killed process left it
+        yield
 
 
 class _Ahead:
@@ -149,14 +176,16 @@ class _Ahead:
 
 def _told(record: dict[str, Any]) -> dict[str, Any]:
     """What of the record each PNG carries."""
-    return {key: record[key] for key in ("recipe", "model", "trained_steps", "toy")}
+    return {key: record[key] for key in ("recipe", "model", "vae", "trained_steps", "toy")}
 
 
-def _record(sampler: Sampler, dataset: PairDataset, recipe: Recipe) -> dict[str, Any]:
+def _record(sampler: Sampler, dataset: PairDataset, vae: VAE, recipe: Recipe) -> dict[str, Any]:
+    """What decides the pictures: resuming with another one would mix them."""
     return {
         "format": "xmdpt-samples",
         "recipe": {**asdict(recipe), "interval": list(recipe.interval)},
         "model": sampler.identity,
+        "vae": vae.describe()["sha256"],
         "precision": str(sampler.dtype).removeprefix("torch."),
         "trained_steps": sampler.facts["trained_steps"],
         "conditioning": sampler.model.conditioning,
@@ -167,10 +196,13 @@ def _record(sampler: Sampler, dataset: PairDataset, recipe: Recipe) -> dict[str,
 
 
 def _begin(out: Path, record: dict[str, Any]) -> None:
-    known = out / RECORD
-    if known.is_file():
-        before = json.loads(known.read_text(encoding="utf-8"))
-        differs = [key for key, value in record.items() if before.get(key) != value]
+    if (out / RECORD).is_file():
+        asked, before = _flat(record), _flat(_read_record(out))
+        differs = [
+            f"{key} (there {before.get(key)}, now {value})" if key in record["recipe"] else key
+            for key, value in asked.items()
+            if before.get(key) != value
+        ]
         if differs:
             raise XmdptError(
                 f"{out} holds samples made otherwise; what differs: {', '.join(differs)}",
@@ -179,8 +211,26 @@ def _begin(out: Path, record: dict[str, Any]) -> None:
     elif any(not path.name.startswith((".lock", RECORD)) for path in out.iterdir()):
         raise XmdptError(f"{out} is not empty and holds no samples", "choose another --out")
     else:
-        with writing(known):
-            write_text(known, json.dumps(record, indent=1))
+        _write_record(out, record)
+
+
+def _flat(record: dict[str, Any]) -> dict[str, Any]:
+    return {**record, **record.get("recipe", {})} | {"recipe": None}
+
+
+def _read_record(out: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((out / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as err:
+        raise XmdptError(f"cannot read {out / RECORD} ({err})", "choose another --out") from err
+    if not isinstance(found, dict):
+        raise XmdptError(f"{out / RECORD} is not what xmdpt sample wrote", "choose another --out")
+    return found
+
+
+def _write_record(out: Path, record: dict[str, Any]) -> None:
+    with writing(out / RECORD):
+        write_text(out / RECORD, json.dumps(record, indent=1))
 
 
 def _finish(
@@ -189,7 +239,10 @@ def _finish(
     names: list[str],
     dataset: PairDataset,
     pairs: Sequence[PairRef],
-) -> None:
+) -> bool:
+    """The sheet, and that all is there; False if the record says so already."""
+    if (out / SHEET).is_file() and set(names) <= set(_read_record(out).get("complete", ())):
+        return False
     rows = []
     for pair in pairs:
         rows.append(
@@ -200,9 +253,10 @@ def _finish(
                 np.asarray(load_image(out / sample_name(pair))),
             ]
         )
-    with writing(out):
+    with writing(out / SHEET):
         save_png(out / SHEET, contact_sheet(rows))
-        write_text(out / RECORD, json.dumps({**record, "complete": names}, indent=1))
+    _write_record(out, {**record, "complete": names})
+    return True
 
 
 def _missing(out: Path, names: Sequence[str], which: Sequence[int] | range, size: int) -> list[int]:
@@ -210,15 +264,7 @@ def _missing(out: Path, names: Sequence[str], which: Sequence[int] | range, size
     there = {path.name for path in out.iterdir()}
 
     def whole(i: int) -> bool:
-        return names[i] in there and _is_whole(out / names[i], size)
+        return names[i] in there and is_whole(out / names[i], size)
 
     with ThreadPoolExecutor(thread_name_prefix="check") as pool:
         return [i for i, ok in zip(which, pool.map(whole, which), strict=True) if not ok]
-
-
-def _is_whole(path: Path, size: int) -> bool:
-    try:
-        picture: Picture = np.asarray(load_image(path))
-    except XmdptError:
-        return False
-    return picture.shape == (size, size, 3)

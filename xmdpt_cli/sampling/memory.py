@@ -7,8 +7,10 @@ memory, the batch is halved and the work goes on.
 from __future__ import annotations
 
 import gc
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -16,14 +18,30 @@ import torch
 from xmdpt_cli.encoders.vae import BYTES_A_PIXEL, VAE
 from xmdpt_cli.errors import ConfigError, XmdptError, is_out_of_memory
 from xmdpt_cli.files import human_bytes
+from xmdpt_cli.model.denoiser import MODULATION_BYTES
 from xmdpt_cli.sampling.sampler import Sampler
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 ON_CPU, ON_GPU = 8, 64  # pictures at once without a limit: more is no faster
-#: tokens x width values alive at once in a block: x, its norm, qkv, the MLP's 4 D twice, copies
-ALIVE = 16
+# Peaks of whole processes were measured (float32, one thread, random weights), in MiB; before a
+# model is there a process has 840, as ``xmdpt sample`` 880. Estimated / measured:
+#   S 256 px, batch 1, 4, 8: 1472 / 1051, 1547 / 1117, 1647 / 1169 (at 2 steps; 1284 at 50)
+#   B 256 px, batch 1, 4, 8: 1943 / 1531, 2066 / 1640, 2230 / 1790
+#   L 512 px, batch 1, 2:    4908 / 4606, 5085 / 4743
+#   S 256 px with token conditions, batch 1, 4, 8: 1521 / 1106, 1674 / 1287, 1879 / 1476
+# Of the difference 190 is the room for libraries that not every run loads, and 256 that for the
+# modulations of many steps, which these runs of one or two did not need.
+#: a process on a CPU without any network: Python, torch, diffusers
+PROCESS_BYTES = 2**30
+#: rows x tokens x width values alive at once in a block: x, its norm, qkv, the MLP's 4 D twice,
+#: and what the allocator cannot use again
+ALIVE = 20
+#: of a picture's DINOv2 tokens in float32: as read, the next batch's, and CANet's projections
+TOKEN_COPIES = 4
+#: what the VAE's first call leaves: its convolutions' kernels and the allocator's pieces
+DECODER_BYTES = 160 * 2**20
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
@@ -38,52 +56,101 @@ def parse_bytes(text: str) -> int:
 
 
 def model_bytes(sampler: Sampler) -> int:
-    """What stays for the whole run: weights, and the biases of all attentions (T x T a head)."""
-    net = sampler.model.tdnet
-    size = net.position.element_size()
+    """What stays for the whole run: weights, and what ``_made_bytes`` says."""
     weights = sum(p.numel() * p.element_size() for p in sampler.model.parameters())
+    return weights + _made_bytes(sampler)
+
+
+def _made_bytes(sampler: Sampler) -> int:
+    """The biases of all attentions (T x T a head), and the modulations of the steps to come."""
+    net = sampler.model.tdnet
     tokens = net.grid**2
-    biases = len(net.blocks) * net.bias.heads * tokens * (tokens + net.bias.others) * size
-    return weights + biases
+    biases = len(net.blocks) * net.bias.heads * tokens * (tokens + net.bias.others)
+    return biases * net.position.element_size() + MODULATION_BYTES
+
+
+def held_bytes(sampler: Sampler, vae: VAE) -> int:
+    """What there is besides the pictures being drawn or decoded; on a CPU of the whole process."""
+    decoder = sum(p.numel() * p.element_size() for p in vae.net.parameters()) + DECODER_BYTES
+    process = PROCESS_BYTES if sampler.device.type == "cpu" else 0
+    return process + model_bytes(sampler) + decoder
 
 
 def picture_bytes(sampler: Sampler) -> int:
     """What one picture more needs while it is drawn, both guidance branches."""
-    net = sampler.model.tdnet
-    tokens, width = net.grid**2, sampler.model.width
-    keys = 2 * len(net.blocks) * net.bias.others  # of the source, in all blocks
-    return 2 * width * net.position.element_size() * (ALIVE * tokens + keys)
+    model, net = sampler.model, sampler.model.tdnet
+    tokens, rows = net.grid**2, 2
+    keys = 3 * 2 * len(net.blocks) * net.bias.others  # of the source, in all blocks, and doubled
+    values = model.width * (rows * ALIVE * tokens + keys)
+    given = 0
+    if model.canet is not None:
+        given = math.prod(model.canet.pose) + math.prod(model.canet.source)
+    return net.position.element_size() * values + 4 * TOKEN_COPIES * given
 
 
-def batch_size(sampler: Sampler, limit: int | None = None) -> int:
-    """Pictures at once within ``limit`` bytes (None: what the device has free).
-
-    Raises XmdptError if the model alone does not fit.
-    """
-    cuda = sampler.device.type == "cuda"
-    most = ON_GPU if cuda else ON_CPU
-    if limit is None and not cuda:
-        return most
-    fixed = model_bytes(sampler)
-    if limit is None:
-        free, _ = torch.cuda.mem_get_info(sampler.device)
-        room = int(0.8 * free)  # the weights are there already
-    else:
-        room = limit - fixed
-    count = room // picture_bytes(sampler)
-    if count < 1:
-        raise XmdptError(
-            f"one picture needs {human_bytes(fixed + picture_bytes(sampler))}, more than "
-            f"{human_bytes(limit or room)}",
-            "raise --max-memory, or draw with a smaller model",
-        )
-    return min(most, count)
-
-
-def limit_decoding(vae: VAE, limit: int | None) -> None:
-    """The VAE decodes no more at once than fits into ``limit`` bytes."""
+def fit_memory(sampler: Sampler, vae: VAE, limit: int | None, side: int) -> int:
+    """How many pictures of ``side`` x ``side`` to draw at once, so that all of it stays within
+    ``limit`` bytes: on a CPU the whole process. The VAE decodes no more at once than fits, too.
+    None: what the device has free. XmdptError if a limit is too small for one picture."""
     if limit is not None:
-        vae.chunk_pixels = max(1, min(vae.chunk_pixels, limit // (2 * BYTES_A_PIXEL)))
+        held = held_bytes(sampler, vae)
+        limit_decoding(vae, limit, held, side)
+        return batch_size(sampler, limit, held)
+    room = _room(sampler)
+    if room is not None:
+        vae.chunk_pixels = max(1, min(vae.chunk_pixels, room // BYTES_A_PIXEL))
+    return batch_size(sampler)
+
+
+def batch_size(sampler: Sampler, limit: int | None = None, held: int | None = None) -> int:
+    """Pictures at once within ``limit`` bytes, of which ``held`` are taken (None: by the model).
+
+    Raises XmdptError if not even one fits. Without a limit what the device has free, and at least
+    one: an estimate is no reason to refuse.
+    """
+    most = ON_GPU if sampler.device.type == "cuda" else ON_CPU
+    one = picture_bytes(sampler)
+    if limit is None:
+        room = _room(sampler)
+        return most if room is None else max(1, min(most, room // one))
+    room = limit - (model_bytes(sampler) if held is None else held)
+    if room < one:
+        raise XmdptError(
+            f"one picture needs {human_bytes(limit - room + one)}, more than {human_bytes(limit)}",
+            "raise --max-memory, or draw with a smaller model or --precision bf16",
+        )
+    return min(most, room // one)
+
+
+def _room(sampler: Sampler) -> int | None:
+    """Bytes to draw in, now that the weights are there; None: not known (no Linux)."""
+    if sampler.device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(sampler.device)
+    else:
+        try:
+            lines = Path("/proc/meminfo").read_text().splitlines()
+        except OSError:
+            return None
+        free = next(int(x.split()[1]) * 2**10 for x in lines if x.startswith("MemAvailable"))
+    return int(0.8 * free) - _made_bytes(sampler)
+
+
+def limit_decoding(
+    vae: VAE, limit: int | None, held: int | None = None, side: int | None = None
+) -> None:
+    """The VAE decodes no more at once than fits into ``limit`` bytes, of which ``held`` are taken
+    (None: half). XmdptError if a picture of ``side`` x ``side`` does not fit."""
+    if limit is None:
+        return
+    held = limit // 2 if held is None else held
+    pixels = (limit - held) // BYTES_A_PIXEL
+    if side is not None and pixels < side**2:
+        needed = held + side**2 * BYTES_A_PIXEL
+        raise XmdptError(
+            f"to decode one picture needs {human_bytes(needed)}, more than {human_bytes(limit)}",
+            "raise --max-memory, or draw with a smaller model or --precision bf16",
+        )
+    vae.chunk_pixels = max(1, min(vae.chunk_pixels, pixels))
 
 
 def in_batches(
@@ -93,15 +160,21 @@ def in_batches(
     say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[R]:
     """``work`` on ``items`` in parts of ``size``; a part that does not fit into memory is halved,
-    and all that follow are no larger. That is said once."""
+    and all that follow are no larger. That is said once. XmdptError if one alone does not fit."""
     start, said = 0, False
     while start < len(items):
         part = items[start : start + size]
         try:
             result = work(part)
         except (RuntimeError, MemoryError) as err:
-            if not is_out_of_memory(err) or len(part) == 1:
+            if not is_out_of_memory(err):
                 raise
+            if len(part) == 1:
+                raise XmdptError(
+                    f"out of memory with a single picture ({_first_line(err)})",
+                    "end what else uses this memory, or take a smaller model or --precision bf16; "
+                    "the same command then goes on from what is done",
+                ) from err
             size = len(part) // 2
         else:
             yield result
@@ -114,3 +187,7 @@ def in_batches(
         if not said:
             said = True
             say(f"out of memory: going on with batches of {size}")
+
+
+def _first_line(err: BaseException) -> str:
+    return str(err).partition("\n")[0].strip() or type(err).__name__

@@ -1,0 +1,449 @@
+"""A whole test set: what lies in the folder, and that nothing but the inputs decides it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_set import RECIPE, SIZE, Small, make_model, make_small, pictures, within_a_level
+
+from xmdpt_cli.app import run
+from xmdpt_cli.data.loader import PairRef
+from xmdpt_cli.data.ranks import World
+from xmdpt_cli.encoders.toy import toy_vae
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.files import only_process
+from xmdpt_cli.sampling import writer
+from xmdpt_cli.sampling.generate import generate, sample_name
+from xmdpt_cli.sampling.sampler import Sampler
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    return make_small(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="module")
+def whole(small: Small) -> Path:
+    """Drawn undisturbed in batches of 3, the last one smaller."""
+    out = small.root / "whole"
+    assert small.draw(out, batch_size=3)["complete"]
+    return out
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the batches drawn."""
+    sizes: list[int] = []
+    draw = Sampler.latents
+
+    def latents(self: Sampler, noise: torch.Tensor, *more: Any) -> torch.Tensor:
+        sizes.append(len(noise))
+        return draw(self, noise, *more)
+
+    monkeypatch.setattr(Sampler, "latents", latents)
+    return sizes
+
+
+def no_rest(out: Path) -> bool:
+    return not [p.name for p in out.iterdir() if p.name.startswith(".") or p.suffix == ".part"]
+
+
+def test_names_are_those_of_the_literature() -> None:
+    """The published results of PIDM and CFLD are called so."""
+    pair = PairRef("WOMEN-Blouses_Shirts-id_00000001-02", "1_front", "7_additional", 0)
+    first, second = "fashionWOMENBlouses_Shirtsid0000000102_1front", "_7additional"
+    assert sample_name(pair) == f"{first}_2_{first.removesuffix('_1front')}{second}.png"
+
+
+def test_all_pairs_are_there_and_a_record(small: Small, whole: Path) -> None:
+    names = [sample_name(pair) for pair in small.dataset.pairs]
+    assert len(names) > 9
+    assert set(pictures(whole)) == set(names)
+    record = json.loads((whole / "samples.json").read_text())
+    assert record["complete"] == names
+    assert record["recipe"]["seed"] == 3
+    assert record["toy"] is True
+    assert Image.open(whole / "sheet.png").width > 4 * 128
+    assert no_rest(whole)
+
+
+def test_a_png_says_how_it_was_made(small: Small, whole: Path) -> None:
+    pair = small.dataset.pairs[4]
+    path = whole / sample_name(pair)
+    with Image.open(path) as image:
+        image.verify()
+    with Image.open(path) as image:
+        read, info = np.asarray(image), dict(image.info)
+    assert read.shape == (SIZE, SIZE, 3)
+    assert (cv2.imread(str(path))[..., ::-1] == read).all()
+    told = json.loads(info["xmdpt"])
+    assert told["recipe"] == {
+        "steps": 2, "guidance": 2.0, "power": 0.01, "seed": 3, "solver": "ddim",
+        "spacing": "linspace", "interval": [0.0, 1.0],
+    }  # fmt: skip
+    assert (told["position"], told["pair"]) == (pair.position, pair.name())
+    assert told["model"] == small.sampler.identity
+    assert told["vae"] == small.vae.describe()["sha256"]
+    assert "toy" in info["Source"]
+    assert info["Software"].startswith("xmdpt ")
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 64])
+def test_no_batch_size_shows(small: Small, whole: Path, tmp_path: Path, size: int) -> None:
+    """Equal up to rounding: other shapes are other sums in the processor's kernels."""
+    small.draw(tmp_path / "o", batch_size=size)
+    assert within_a_level(whole, tmp_path / "o")
+
+
+def test_neither_order_nor_neighbours_show(small: Small, whole: Path, tmp_path: Path) -> None:
+    """To the bit in batches of one size: every picture stands in another row, beside others."""
+    names = [sample_name(pair) for pair in small.dataset.pairs]
+    out = tmp_path / "o"
+    small.draw(out, limit=1, batch_size=3)  # all others move up by one
+    small.draw(out, limit=7, batch_size=3)
+    drawn = pictures(whole)
+    assert {n: drawn[n] for n in names[1:7]} == {n: pictures(out)[n] for n in names[1:7]}
+
+
+def test_a_seed_changes_every_picture(small: Small, whole: Path, tmp_path: Path) -> None:
+    small.draw(tmp_path / "o", replace(RECIPE, seed=4))
+    other, same = pictures(tmp_path / "o"), pictures(whole)
+    assert all(
+        (np.asarray(Image.open(whole / n)) != np.asarray(Image.open(tmp_path / "o" / n))).any()
+        for n in same
+    )
+    assert other.keys() == same.keys()
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "missing": Path.unlink,
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:-300]),
+    "its last byte lost": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "its end lost": lambda path: path.write_bytes(path.read_bytes()[:-12]),
+    "a byte flipped": lambda path: path.write_bytes(_flipped(path.read_bytes())),
+    "other size": lambda path: Image.new("RGB", (SIZE, SIZE + 1)).save(path),
+    "no PNG": lambda path: Image.new("RGB", (SIZE, SIZE)).save(path, "JPEG"),
+    "no picture": lambda path: path.write_text("no picture"),
+}
+
+
+def _flipped(data: bytes) -> bytes:
+    at = len(data) - 40  # among the last rows of pixels
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+def test_only_what_is_damaged_is_made_again(
+    small: Small, whole: Path, tmp_path: Path, counted: list[int]
+) -> None:
+    out = tmp_path / "o"
+    small.draw(out, batch_size=1)
+    before, names = pictures(out), list(pictures(out))
+    counted.clear()
+    assert small.draw(out, batch_size=1)["drawn"] == 0
+    assert counted == []
+    for name, damage in zip(names, DAMAGE.values(), strict=False):
+        damage(out / name)
+    kept = {name: (out / name).stat().st_mtime_ns for name in names[len(DAMAGE) :]}
+    assert small.draw(out, batch_size=1)["complete"]
+    assert counted == [1] * len(DAMAGE)
+    assert pictures(out) == before
+    assert kept == {name: (out / name).stat().st_mtime_ns for name in kept}
+
+
+def test_parts_together_are_the_whole(small: Small, tmp_path: Path, counted: list[int]) -> None:
+    """With the same batch size to the bit, whoever comes last; he writes sheet and record."""
+    small.draw(tmp_path / "one", batch_size=2)
+    out = tmp_path / "o"
+    for rank, last in ((2, False), (0, False), (1, True)):
+        counted.clear()
+        record = small.draw(out, batch_size=2, shard=World(rank, 3))
+        assert record["complete"] is record["finished"] is last
+        assert (out / "sheet.png").exists() is last
+        assert sum(counted) == record["drawn"] == len(range(rank, len(small.dataset), 3))
+    assert pictures(out) == pictures(tmp_path / "one")
+    assert (out / "sheet.png").read_bytes() == (tmp_path / "one/sheet.png").read_bytes()
+    one, other = (json.loads((f / "samples.json").read_text()) for f in (tmp_path / "one", out))
+    assert one == other
+    assert no_rest(out)
+
+
+def test_more_parts_than_pairs(small: Small, tmp_path: Path) -> None:
+    record = small.draw(tmp_path / "o", limit=1, shard=World(2, 3))
+    assert (record["pictures"], record["complete"]) == (0, False)
+    assert small.draw(tmp_path / "o", limit=1, shard=World(0, 3))["finished"]
+
+
+def test_one_process_a_part(small: Small, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    small.draw(out, limit=3, shard=World(0, 3))
+    for held, shard in (
+        (".lock-1-of-3", World(1, 3)),  # twice the same
+        (".lock-1-of-3", World()),  # one for all beside a part
+        (".lock", World(1, 3)),
+        (".lock-0-of-2", World(1, 3)),  # cut otherwise
+    ):
+        with only_process(out, held), pytest.raises(XmdptError, match="another process"):
+            small.draw(out, limit=3, shard=shard)
+    with only_process(out, ".lock-1-of-3"):
+        small.draw(out, limit=3, shard=World(2, 3))
+    (out / ".lock").touch()  # what a killed process leaves holds nothing
+    assert small.draw(out, limit=3, shard=World(1, 3))["complete"]
+    assert no_rest(out)
+
+
+def test_what_was_made_otherwise_is_refused_by_name(small: Small, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    small.draw(out, limit=1)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    for recipe, said in (
+        (replace(RECIPE, seed=5), r"seed \(there 3, now 5\)"),
+        (replace(RECIPE, steps=3), r"steps \(there 2, now 3\)"),
+        (replace(RECIPE, solver="unipc"), r"solver \(there ddim, now unipc\)"),
+        (replace(RECIPE, interval=(0.1, 1.0)), "interval"),
+    ):
+        with pytest.raises(XmdptError, match=f"differs: {said}"):
+            small.draw(out, recipe)
+    make_model(small.root, "other", seed=1)
+    given = (small.dataset, small.vae, out, RECIPE)
+    with pytest.raises(XmdptError, match=r"differs: model$"):
+        generate(Sampler.load(small.root / "other"), *given)
+    with pytest.raises(XmdptError, match=r"differs: precision$"):
+        generate(Sampler.load(small.root / "model", precision="bf16"), *given)
+    with pytest.raises(XmdptError, match=r"differs: vae$"):
+        generate(small.sampler, small.dataset, toy_vae(SIZE, seed=1), out, RECIPE)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_a_folder_of_something_else_is_left_alone(small: Small, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("a year of work")
+    with pytest.raises(XmdptError, match="not empty"):
+        small.draw(tmp_path)
+    (tmp_path / "samples.json").write_text("{")
+    with pytest.raises(XmdptError, match="cannot read"):
+        small.draw(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {"thesis.tex", "samples.json"}
+
+
+def test_a_limit_first_all_later(small: Small, whole: Path, tmp_path: Path) -> None:
+    out, total = tmp_path / "o", len(small.dataset)
+    record = small.draw(out, limit=3, batch_size=3)
+    assert (record["pictures"], record["complete"]) == (3, True)
+    low = Image.open(out / "sheet.png").height
+    record = small.draw(out, batch_size=3)
+    assert (record["pictures"], record["drawn"], record["complete"]) == (total, total - 3, True)
+    assert Image.open(out / "sheet.png").height > low
+    assert pictures(out) == pictures(whole)
+    # fewer, or more than there are, take nothing away
+    for limit in (2, 10**6):
+        record = small.draw(out, limit=limit, batch_size=3)
+        assert (record["drawn"], record["complete"]) == (0, True)
+    assert len(json.loads((out / "samples.json").read_text())["complete"]) == total
+
+
+def fails_above(rows: int, err: Exception) -> Callable[..., torch.Tensor]:
+    draw = Sampler.latents
+
+    def latents(self: Sampler, noise: torch.Tensor, *more: Any) -> torch.Tensor:
+        if len(noise) > rows:
+            raise err
+        return draw(self, noise, *more)
+
+    return latents
+
+
+NO_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:119] err == 0. DefaultCPUAllocator: can't "
+                 "allocate memory: you tried to allocate 8 bytes. Error code 12"),
+    MemoryError(),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("err", NO_MEMORY, ids=lambda err: type(err).__name__)
+def test_out_of_memory_goes_on_with_less(
+    small: Small, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, err: Exception
+) -> None:
+    monkeypatch.setattr(Sampler, "latents", fails_above(2, err))
+    sizes: list[int] = []
+    work = Sampler.latents
+
+    def latents(self: Sampler, noise: torch.Tensor, *more: Any) -> torch.Tensor:
+        sizes.append(len(noise))
+        return work(self, noise, *more)
+
+    monkeypatch.setattr(Sampler, "latents", latents)
+    said: list[str] = []
+    small.draw(tmp_path / "o", batch_size=8, say=said.append)
+    assert within_a_level(whole, tmp_path / "o")
+    assert said == ["out of memory: going on with batches of 4"]
+    assert sizes[:2] == [8, 4]
+    assert set(sizes[2:-1]) == {2}  # and never more again
+
+
+def test_one_picture_too_many_says_what_to_do(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Sampler, "latents", fails_above(0, NO_MEMORY[0]))
+    with pytest.raises(XmdptError, match="single picture") as caught:
+        small.draw(tmp_path / "o", batch_size=4)
+    assert "Tried to allocate" in caught.value.message
+    assert "smaller model" in caught.value.hint
+
+
+def test_other_errors_are_no_lack_of_memory(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Sampler, "latents", fails_above(0, RuntimeError("shapes do not fit")))
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        small.draw(tmp_path / "o")
+
+
+def test_a_full_disk(
+    small: Small, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer's thread meets it: the command ends as for any known error, and goes on later."""
+    save, room = writer.save_bytes, threading.Semaphore(5)
+
+    def full(path: Path, data: bytes) -> None:
+        if not room.acquire(blocking=False):
+            path.with_name(path.name + ".part").write_bytes(data[:100])
+            raise OSError(28, "No space left on device")
+        save(path, data)
+
+    out = tmp_path / "o"
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "save_bytes", full)
+        with pytest.raises(XmdptError, match="No space left on device") as caught:
+            small.draw(out, batch_size=3)
+    assert caught.value.exit_code == 1
+    assert "goes on from what is done" in caught.value.hint
+    assert len(pictures(out)) == 5
+    assert no_rest(out)
+    assert small.draw(out, batch_size=3)["drawn"] == len(small.dataset) - 5
+    assert within_a_level(whole, out)
+
+
+def test_what_was_drawn_before_an_error_is_kept(
+    small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pictures in the writer's queue when the third batch is interrupted."""
+    draw, batches = Sampler.latents, iter([True, True, False])
+    save = writer.save_bytes
+
+    def latents(self: Sampler, *given: Any) -> torch.Tensor:
+        if not next(batches):
+            raise KeyboardInterrupt
+        return draw(self, *given)
+
+    def slow(path: Path, data: bytes) -> None:
+        time.sleep(0.05)
+        save(path, data)
+
+    monkeypatch.setattr(Sampler, "latents", latents)
+    monkeypatch.setattr(writer, "save_bytes", slow)
+    with pytest.raises(KeyboardInterrupt):
+        small.draw(tmp_path / "o", batch_size=4)
+    assert len(pictures(tmp_path / "o")) == 8
+
+
+def command(small: Small, out: Path, *more: object) -> list[str]:
+    words = ["sample", "--data", small.root / "data", "--model", small.root / "model"]
+    words += ["--out", out, "--device", "cpu", "--seed", 3, *more]
+    return [str(word) for word in words]
+
+
+def start(words: Sequence[str], launcher: Sequence[str] = ()) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *launcher, "-m", "xmdpt_cli", *words],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def test_killed_interrupted_and_run_again(small: Small, whole: Path, tmp_path: Path) -> None:
+    out, slow = tmp_path / "o", ("--steps", 30, "--batch-size", 1)  # so that there is a middle
+    small.draw(tmp_path / "undisturbed", replace(RECIPE, steps=30), batch_size=1)
+    for how, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)):
+        process, already = start(command(small, out, *slow)), len(pictures(out))
+        while process.poll() is None and len(pictures(out)) == already:
+            time.sleep(0.02)
+        process.send_signal(how)
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == code, stderr
+        assert already < len(pictures(out)) < len(small.dataset)
+    assert "what is done is kept" in stderr
+    assert run(command(small, out, *slow)) == 0
+    assert within_a_level(tmp_path / "undisturbed", out)
+    assert no_rest(out)
+
+
+def test_two_processes_of_torchrun(small: Small, whole: Path, tmp_path: Path) -> None:
+    """The files of one process; one result on stdout, by whoever ended last."""
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    process = start(command(small, tmp_path / "o", "--batch-size", 3, "--json"), launcher)
+    stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    record = json.loads(stdout)
+    assert (record["complete"], record["pictures"]) == (True, len(small.dataset))
+    assert within_a_level(whole, tmp_path / "o")
+    assert (tmp_path / "o/samples.json").read_text() == (whole / "samples.json").read_text()
+    assert no_rest(tmp_path / "o")
+    assert stderr.count("sample: ") <= 3  # the first one tells how far it is
+
+
+def test_parts_that_begin_together(small: Small, tmp_path: Path) -> None:
+    """All at once, again and again: none is in another's way, one writes the result."""
+    for attempt in range(5):
+        out, finished, errors = tmp_path / str(attempt), [], []
+        gate = threading.Barrier(3)
+
+        def part(rank: int, out=out, finished=finished, errors=errors, gate=gate) -> None:
+            gate.wait()
+            try:
+                finished.append(small.draw(out, limit=3, shard=World(rank, 3))["finished"])
+            except Exception as err:
+                errors.append(err)
+
+        threads = [threading.Thread(target=part, args=(rank,)) for rank in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert errors == []
+        assert sum(finished) == 1
+        assert no_rest(out)
+
+
+def test_the_command_line_and_a_vae_of_ones_own(
+    small: Small, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small.vae.save(tmp_path / "vae")
+    words = command(small, tmp_path / "o", "--batch-size", 3, "--vae", tmp_path / "vae", "--json")
+    assert run(words) == 0
+    assert json.loads(capsys.readouterr().out)["pictures"] == len(small.dataset)
+    assert pictures(tmp_path / "o") == pictures(whole)
+    assert run([*words[:-1], "--seed", "4"]) == 1
+    assert "seed (there 3, now 4)" in capsys.readouterr().err
+    assert run([*words[:-1], "--shard", "3/3"]) == 2
+    toy_vae(SIZE, seed=5).save(tmp_path / "tuned")
+    words[words.index(str(tmp_path / "vae"))] = str(tmp_path / "tuned")
+    assert run(words) == 1
+    assert "differs: vae" in capsys.readouterr().err
