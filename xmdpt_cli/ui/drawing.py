@@ -1,0 +1,103 @@
+"""One drawing as a stream of events: the pipeline works in a thread, the page looks on."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from PIL import Image
+
+from xmdpt_cli.data.pose import Keypoints
+
+LOOKS = 6  # previews of a drawing: each costs a run of the VAE's decoder
+WAIT = 0.5  # seconds between looks at whether anybody still wants the picture
+
+
+class Pipeline(Protocol):
+    """What the page needs of ``xmdpt_cli.sampling.pipeline.XMDPTPipeline``."""
+
+    resolution: int
+    toy: bool
+    solvers: tuple[str, ...]
+    last_notes: list[str]
+
+    def recipe(self) -> Any: ...
+    def find_pose(self, picture: Image.Image) -> Keypoints: ...
+    def __call__(self, source: Any, pose: Any, **settings: Any) -> list[Image.Image]: ...
+
+
+@dataclass(frozen=True)
+class Event:
+    """Where a drawing is. ``preview`` only now and then, ``pictures`` with the last event."""
+
+    step: int
+    steps: int
+    seconds: float
+    preview: Image.Image | None = None
+    pictures: list[Image.Image] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+class _Left(Exception):
+    """Nobody wants the picture any more."""
+
+
+def looks(steps: int) -> set[int]:
+    """The steps, of 1 to ``steps``, whose preview is shown: at most LOOKS, never the last."""
+    return {round(steps * i / (LOOKS + 1)) for i in range(1, LOOKS + 1)} - {0, steps}
+
+
+def draw(
+    pipe: Pipeline, source: list[Image.Image], pose: Keypoints, **settings: Any
+) -> Iterator[Event]:
+    """Events of one drawing, the last one with the pictures. Closing the iterator stops it.
+
+    What the pipeline raises is raised here.
+    """
+    events: queue.Queue[Event | BaseException] = queue.Queue()
+    left = threading.Event()
+    began = time.monotonic()
+
+    def after(step: int, steps: int, preview: Callable[[], Image.Image]) -> None:
+        if left.is_set():
+            raise _Left
+        shown = preview() if step in looks(steps) else None
+        events.put(Event(step, steps, time.monotonic() - began, shown))
+
+    def work() -> None:
+        try:
+            pictures = pipe(source, pose, callback=after, **settings)
+        except BaseException as err:
+            events.put(err)
+            return
+        steps = settings.get("steps") or pipe.recipe().steps
+        notes = list(pipe.last_notes)
+        events.put(Event(steps, steps, time.monotonic() - began, None, pictures, notes))
+
+    # a daemon: Ctrl-C need not wait for a picture
+    worker = threading.Thread(target=work, name="draw", daemon=True)
+    worker.start()
+    try:
+        while True:
+            event = _next(events, worker)
+            if isinstance(event, BaseException):
+                raise event
+            yield event
+            if event.pictures:
+                return
+    finally:
+        left.set()
+        worker.join()  # the next drawing begins when this one is over
+
+
+def _next(events: queue.Queue[Event | BaseException], worker: threading.Thread) -> Any:
+    while True:
+        try:
+            return events.get(timeout=WAIT)
+        except queue.Empty:
+            if not worker.is_alive() and events.empty():
+                raise RuntimeError("the drawing ended without a picture") from None
