@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from xmdpt_cli import __version__
-from xmdpt_cli.commands import demo, evaluate, finetune_vae, prepare, sample, train, wardrobe
+from xmdpt_cli.commands import demo, evaluate, finetune_vae, prepare, sample, train, ui, wardrobe
 from xmdpt_cli.console import error
 from xmdpt_cli.errors import SharedError, XmdptError
 
@@ -53,6 +53,7 @@ app.command("finetune-vae")(finetune_vae.finetune_vae)
 app.command("train")(train.train)
 app.command("sample")(sample.sample)
 app.command("evaluate")(evaluate.evaluate)
+app.command("ui")(ui.ui)
 
 
 def main() -> None:

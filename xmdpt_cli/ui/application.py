@@ -18,7 +18,7 @@ def application(pipe: Pipeline, title: str) -> FastAPI:
     system = [gr.themes.Font(name) for name in ("system-ui", "Segoe UI", "Roboto", "sans-serif")]
     mono = [gr.themes.Font(name) for name in ("ui-monospace", "Consolas", "monospace")]
     theme = gr.themes.Base(
-        primary_hue="slate", neutral_hue="slate", radius_size="md", font=system, font_mono=mono
+        primary_hue="blue", neutral_hue="slate", radius_size="md", font=system, font_mono=mono
     )
     return gr.mount_gradio_app(
         FastAPI(openapi_url=None),

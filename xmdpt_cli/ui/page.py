@@ -25,7 +25,7 @@ from xmdpt_cli.ui.poses import PRESETS
 MOST_PICTURES = 16  # of one drawing
 MOST_STEPS = 1000
 THUMB = 96  # pixels of a preview's height in the row of steps
-TOY = "TOY model: made in minutes, on drawn people. It says nothing about results on photographs."
+TOY = "TOY model: made with toy networks. It says nothing about results on photographs."
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def build(pipe: Pipeline, title: str) -> gr.Blocks:
     with gr.Blocks(title="xmdpt", analytics_enabled=False, fill_width=True) as page:
         gr.HTML(_header(title, pipe))
         with gr.Row(elem_classes="columns"):
-            with gr.Column(elem_classes="column", min_width=280):
+            with gr.Column(elem_classes="column", min_width=280, scale=10):
                 gr.HTML("<h2>Person</h2>")
                 people = gr.Gallery(
                     label="Pictures of one person",
@@ -48,17 +48,17 @@ def build(pipe: Pipeline, title: str) -> gr.Blocks:
                     interactive=True,
                     columns=2,
                     object_fit="contain",
-                    height=300,
                     buttons=[],
                     elem_id="people",
                 )
                 with gr.Accordion("Settings", open=True, elem_id="settings"):
                     settings = _settings(pipe, own)
-            with gr.Column(elem_classes="column", min_width=280):
+            with gr.Column(elem_classes="column", min_width=280, scale=13):
                 gr.HTML("<h2>Pose</h2>")
                 pose = gr.HTML(
                     begin,
                     html_template=skeleton.editor_html(),
+                    apply_default_css=False,
                     js_on_load=skeleton.editor_script(),
                     label="Pose, as JSON",
                     elem_id="pose",
@@ -67,15 +67,17 @@ def build(pipe: Pipeline, title: str) -> gr.Blocks:
                     label="Pose of a photograph, or a keypoints file",
                     show_label=False,
                     file_types=["image", *KEYPOINT_FILES],
-                    height=76,
+                    height=56,
                     elem_id="pose-file",
                 )
                 pose_said = gr.HTML(elem_id="pose-said")
-            with gr.Column(elem_classes="column", min_width=280):
+            with gr.Column(elem_classes="column", min_width=280, scale=11):
                 gr.HTML("<h2>Result</h2>")
                 with gr.Row(elem_id="actions"):
                     go = gr.Button("Draw", variant="primary", elem_id="draw", scale=3)
-                    stop = gr.Button("Stop", elem_id="stop", scale=1, min_width=80)
+                    stop = gr.Button(
+                        "Stop", elem_id="stop", scale=1, min_width=80, interactive=False
+                    )
                 said = gr.HTML(elem_id="said")
                 result = gr.Gallery(
                     label="Result",
@@ -83,20 +85,16 @@ def build(pipe: Pipeline, title: str) -> gr.Blocks:
                     format="png",
                     interactive=False,
                     object_fit="contain",
-                    columns=2,
-                    height=420,
+                    columns=1,
                     buttons=["fullscreen"],
                     elem_id="result",
                 )
                 film = gr.HTML(elem_id="film")
                 save = gr.DownloadButton("Download", interactive=False, elem_id="download")
 
-        drawing = go.click(
-            lambda: (gr.update(interactive=False), gr.update(value=None, interactive=False)),
-            outputs=[go, save],
-            api_visibility="private",
-            queue=False,
-        ).then(
+        quietly: dict[str, Any] = {"api_visibility": "private", "queue": False}
+        begun = go.click(_working, outputs=[go, stop, save], **quietly)
+        drawing = begun.then(
             _drawer(pipe),
             inputs=[people, pose, *settings],
             outputs=[said, result, film, save],
@@ -105,27 +103,24 @@ def build(pipe: Pipeline, title: str) -> gr.Blocks:
             concurrency_limit=1,
             show_progress="hidden",
         )
-        again: dict[str, Any] = {
-            "fn": lambda: gr.update(interactive=True),
-            "outputs": go,
-            "api_visibility": "private",
-            "queue": False,
-        }
-        drawing.then(**again)
+        drawing.then(_idle, outputs=[go, stop], **quietly)
         stop.click(
-            lambda: (_note("Stopped."), gr.update(interactive=True)),
-            outputs=[said, go],
+            lambda: (_note("Stopped"), *_idle()),
+            outputs=[said, go, stop],
             cancels=drawing,
-            api_visibility="private",
-            queue=False,
+            **quietly,
         )
         people.upload(
-            _guarded(_looked_at), inputs=people, outputs=said, api_name="look", show_progress="hidden"
+            _guarded(_looked_at),
+            inputs=people,
+            outputs=said,
+            api_name="look",
+            show_progress="hidden",
         )
         pose_file.upload(
             _pose_taker(pipe),
             inputs=pose_file,
-            outputs=[pose, pose_said],
+            outputs=[pose, pose_said, pose_file],
             api_name="pose",
             concurrency_id="model",
             show_progress="minimal",
@@ -147,8 +142,21 @@ def _settings(pipe: Pipeline, own: Any) -> list[Any]:
         power = gr.Number(own.power, label="Guidance power", step=0.1, **small)
     with gr.Row():
         seed = gr.Number(own.seed, label="Seed", precision=0, minimum=0, **small)
-        count = gr.Number(1, label="Pictures", precision=0, minimum=1, maximum=MOST_PICTURES, **small)
+        count = gr.Number(
+            1, label="Pictures", precision=0, minimum=1, maximum=MOST_PICTURES, **small
+        )
     return [steps, guidance, power, solver, seed, count]
+
+
+def _working() -> tuple[Any, ...]:
+    """Draw, Stop and Download while a picture is drawn."""
+    off = gr.update(interactive=False)
+    return off, gr.update(interactive=True), gr.update(value=None, interactive=False)
+
+
+def _idle() -> tuple[Any, ...]:
+    """Draw and Stop otherwise."""
+    return gr.update(interactive=True), gr.update(interactive=False)
 
 
 def _drawer(pipe: Pipeline) -> Callable[..., Iterator[tuple[Any, ...]]]:
@@ -166,12 +174,13 @@ def _drawer(pipe: Pipeline) -> Callable[..., Iterator[tuple[Any, ...]]]:
     ) -> Iterator[tuple[Any, ...]]:
         keep = gr.skip()
         film: list[str] = []
+        shown: Any
         try:
             if not people:
                 raise XmdptError("no picture of a person", "drop one on the left")
             points = skeleton.from_json(pose)
             source = read_pictures([path for path, _ in people])
-            yield _note("Looking at the pictures ..."), [], "", keep
+            yield _note("Looking at the pictures"), [], "", keep
             for event in draw(
                 pipe,
                 source,
@@ -185,12 +194,13 @@ def _drawer(pipe: Pipeline) -> Callable[..., Iterator[tuple[Any, ...]]]:
             ):
                 if event.pictures:
                     file = gr.update(value=_to_save(event.pictures, seed or 0), interactive=True)
-                    yield _finished(event, seed or 0), event.pictures, keep, file
+                    shown = gr.update(value=event.pictures, columns=min(2, len(event.pictures)))
+                    yield _finished(event, seed or 0), shown, keep, file
                     return
-                shown: Any = keep
+                shown = keep
                 if event.preview is not None:
                     film.append(_frame(event))
-                    shown = [event.preview]
+                    shown = gr.update(value=[event.preview], columns=1)
                 yield _progress(event), shown, f'<div class="film">{"".join(film)}</div>', keep
         except Exception as err:
             yield _failed(err), keep, keep, keep
@@ -198,12 +208,12 @@ def _drawer(pipe: Pipeline) -> Callable[..., Iterator[tuple[Any, ...]]]:
     return press
 
 
-def _pose_taker(pipe: Pipeline) -> Callable[[str | None], tuple[Any, Any]]:
-    """A dropped file -> (the pose as text, what is said)."""
+def _pose_taker(pipe: Pipeline) -> Callable[[str | None], tuple[Any, ...]]:
+    """A dropped file -> (the pose as text, what is said, None: there is room for the next)."""
 
-    def take(path: str | None) -> tuple[Any, Any]:
+    def take(path: str | None) -> tuple[Any, ...]:
         if not path:
-            return gr.skip(), ""
+            return gr.skip(), "", None
         file = Path(path)
         try:
             if file.suffix.lower() in KEYPOINT_FILES:
@@ -214,9 +224,9 @@ def _pose_taker(pipe: Pipeline) -> Callable[[str | None], tuple[Any, Any]]:
                 said = f"Pose found in {file.name}."
             text = skeleton.to_json(points)
             skeleton.from_json(text)  # as strict as when it is drawn
-            return text, _note(said)
+            return text, _note(said), None
         except Exception as err:
-            return gr.skip(), _failed(err)
+            return gr.skip(), _failed(err), None
 
     return take
 

@@ -84,7 +84,7 @@ PRESETS = (
         },
     ),
     Pose(
-        "Three-quarter",
+        "Turned",
         "front",
         {
             **_LEGS,

@@ -44,13 +44,15 @@ function show() {
     line.setAttribute("y2", places[b][1] * box.height);
   });
   const now = text();
-  presets.forEach((b) => {
-    const same = JSON.stringify(JSON.parse(b.dataset.pose)) === now;
-    b.setAttribute("aria-pressed", String(same));
+  let pose = "";
+  presets.forEach((button) => {
+    const same = JSON.stringify(JSON.parse(button.dataset.pose)) === now;
+    button.setAttribute("aria-pressed", String(same));
+    if (same) pose = `${button.title}, `;
   });
   const number = there.filter(Boolean).length;
   chosenName.textContent =
-    chosen >= 0 ? groups[chosen].dataset.label : `${number} of ${there.length} joints`;
+    chosen >= 0 ? groups[chosen].dataset.label : `${pose}${number} of ${there.length} joints`;
   toggleButton.disabled = chosen < 0;
   toggleButton.textContent = chosen >= 0 && !there[chosen] ? "Show" : "Hide";
 }

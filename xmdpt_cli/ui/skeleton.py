@@ -75,8 +75,8 @@ def editor_html() -> str:
         for i, name in enumerate(JOINTS)
     )
     presets = "".join(
-        f'<button type="button" class="preset" title="{pose.name}" data-pose="{to_json_of(pose)}">'
-        f"{_icon(pose, frame)}<span>{pose.name}</span></button>"
+        f'<button type="button" class="preset" title="{pose.name}" aria-label="{pose.name}"'
+        f' data-pose="{to_json_of(pose)}">{_icon(pose, frame)}</button>'
         for pose in PRESETS
     )
     pairs = [JOINTS.index(SIDES.get(name, name)) for name in JOINTS]
@@ -84,11 +84,11 @@ def editor_html() -> str:
         f'<div class="skeleton" data-limbs="{json.dumps(LIMBS)}" data-pairs="{json.dumps(pairs)}">'
         f'<svg class="frame" {frame} aria-label="the pose to draw" role="group">'
         f'<g class="limbs">{limbs}</g>{joints}</svg>'
+        f'<div class="presets" role="group" aria-label="poses">{presets}</div>'
         '<div class="tools"><output class="chosen" aria-live="polite"></output>'
         '<button type="button" data-do="toggle" disabled>Hide</button>'
         '<button type="button" data-do="mirror">Mirror</button>'
-        '<button type="button" data-do="reset">Reset</button></div>'
-        f'<div class="presets" role="group" aria-label="poses">{presets}</div></div>'
+        '<button type="button" data-do="reset">Reset</button></div></div>'
     )
 
 
