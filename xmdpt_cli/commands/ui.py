@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -64,6 +65,7 @@ def ui(
                 {"url": url, "model": str(model), "toy": pipe.toy},
                 text=f"{url}{toy}\nCtrl-C stops it",
             )
+            sys.stdout.flush()  # into a pipe, too: the program goes on
 
         try:
             serve(pipe, str(model), listener, browser=browser, ready=ready)

@@ -42,7 +42,7 @@ class Event:
     notes: list[str] = field(default_factory=list)
 
 
-class _Left(Exception):
+class _LeftError(Exception):
     """Nobody wants the picture any more."""
 
 
@@ -64,7 +64,7 @@ def draw(
 
     def after(step: int, steps: int, preview: Callable[[], Image.Image]) -> None:
         if left.is_set():
-            raise _Left
+            raise _LeftError
         shown = preview() if step in looks(steps) else None
         events.put(Event(step, steps, time.monotonic() - began, shown))
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import io
-import logging
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -18,16 +14,13 @@ from PIL import Image
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import decode_image
 from xmdpt_cli.ui import skeleton
-from xmdpt_cli.ui.drawing import Event, Pipeline, draw
+from xmdpt_cli.ui.drawing import Pipeline, draw
 from xmdpt_cli.ui.files import KEYPOINT_FILES, read_keypoints, read_pictures
 from xmdpt_cli.ui.poses import PRESETS
+from xmdpt_cli.ui.said import failed, finished, frame, header, note, progress
 
 MOST_PICTURES = 16  # of one drawing
 MOST_STEPS = 1000
-THUMB = 96  # pixels of a preview's height in the row of steps
-TOY = "TOY model: made with toy networks. It says nothing about results on photographs."
-
-log = logging.getLogger(__name__)
 
 
 def build(pipe: Pipeline, title: str) -> gr.Blocks:
@@ -35,7 +28,7 @@ def build(pipe: Pipeline, title: str) -> gr.Blocks:
     own = pipe.recipe()
     begin = skeleton.to_json_of(PRESETS[0])
     with gr.Blocks(title="xmdpt", analytics_enabled=False, fill_width=True) as page:
-        gr.HTML(_header(title, pipe))
+        gr.HTML(header(title, pipe.resolution, pipe.toy))
         with gr.Row(elem_classes="columns"):
             with gr.Column(elem_classes="column", min_width=280, scale=10):
                 gr.HTML("<h2>Person</h2>")
@@ -105,7 +98,7 @@ def build(pipe: Pipeline, title: str) -> gr.Blocks:
         )
         drawing.then(_idle, outputs=[go, stop], **quietly)
         stop.click(
-            lambda: (_note("Stopped"), *_idle()),
+            lambda: (note("Stopped"), *_idle()),
             outputs=[said, go, stop],
             cancels=drawing,
             **quietly,
@@ -180,7 +173,7 @@ def _drawer(pipe: Pipeline) -> Callable[..., Iterator[tuple[Any, ...]]]:
                 raise XmdptError("no picture of a person", "drop one on the left")
             points = skeleton.from_json(pose)
             source = read_pictures([path for path, _ in people])
-            yield _note("Looking at the pictures"), [], "", keep
+            yield note("Looking at the pictures"), [], "", keep
             for event in draw(
                 pipe,
                 source,
@@ -195,15 +188,15 @@ def _drawer(pipe: Pipeline) -> Callable[..., Iterator[tuple[Any, ...]]]:
                 if event.pictures:
                     file = gr.update(value=_to_save(event.pictures, seed or 0), interactive=True)
                     shown = gr.update(value=event.pictures, columns=min(2, len(event.pictures)))
-                    yield _finished(event, seed or 0), shown, keep, file
+                    yield finished(event, seed or 0), shown, keep, file
                     return
                 shown = keep
                 if event.preview is not None:
-                    film.append(_frame(event))
+                    film.append(frame(event))
                     shown = gr.update(value=[event.preview], columns=1)
-                yield _progress(event), shown, f'<div class="film">{"".join(film)}</div>', keep
+                yield progress(event), shown, f'<div class="film">{"".join(film)}</div>', keep
         except Exception as err:
-            yield _failed(err), keep, keep, keep
+            yield failed(err), keep, keep, keep
 
     return press
 
@@ -224,71 +217,20 @@ def _pose_taker(pipe: Pipeline) -> Callable[[str | None], tuple[Any, ...]]:
                 said = f"Pose found in {file.name}."
             text = skeleton.to_json(points)
             skeleton.from_json(text)  # as strict as when it is drawn
-            return text, _note(said), None
+            return text, note(said), None
         except Exception as err:
-            return gr.skip(), _failed(err), None
+            return gr.skip(), failed(err), None
 
     return take
 
 
 def _looked_at(people: list[tuple[str, str | None]] | None) -> str:
     """Says at once that a picture is broken, not only when it is drawn."""
-    read_pictures([path for path, _ in people or []])
+    try:
+        read_pictures([path for path, _ in people or []])
+    except Exception as err:
+        return failed(err)
     return ""
-
-
-def _guarded(act: Callable[..., str]) -> Callable[..., str]:
-    def guarded(*inputs: Any) -> str:
-        try:
-            return act(*inputs)
-        except Exception as err:
-            return _failed(err)
-
-    return guarded
-
-
-def _failed(err: Exception) -> str:
-    """A readable message for the page; what is no user's doing goes to the log as well."""
-    if isinstance(err, XmdptError):
-        return _note(err.message[:1].upper() + err.message[1:], err.hint, "error")
-    log.exception("while drawing", exc_info=err)
-    said = f"{type(err).__name__}: {err}"
-    return _note("A bug of ours, or no memory left", f"{said}; the server's log says more", "error")
-
-
-def _note(text: str, hint: str = "", kind: str = "note") -> str:
-    more = f"<span>{html.escape(hint)}</span>" if hint else ""
-    role = "alert" if kind == "error" else "status"
-    return f'<div class="{kind}" role="{role}"><b>{html.escape(text)}</b>{more}</div>'
-
-
-def _progress(event: Event) -> str:
-    left = event.seconds / event.step * (event.steps - event.step)
-    time = f", {left:.0f} s left" if event.step < event.steps and event.seconds > 1 else ""
-    return (
-        f'<div class="note" role="status"><b>Step {event.step} of {event.steps}{time}</b>'
-        f'<progress value="{event.step}" max="{event.steps}"></progress></div>'
-    )
-
-
-def _finished(event: Event, seed: int) -> str:
-    number = len(event.pictures)
-    what = "1 picture" if number == 1 else f"{number} pictures"
-    notes = [f"{event.steps} steps", f"seed {seed}", *event.notes]
-    return _note(f"{what} in {event.seconds:.1f} s", ", ".join(notes))
-
-
-def _frame(event: Event) -> str:
-    assert event.preview is not None
-    small = event.preview.convert("RGB")
-    small.thumbnail((THUMB * 2, THUMB * 2))
-    stream = io.BytesIO()
-    small.save(stream, format="JPEG", quality=85)
-    data = base64.b64encode(stream.getvalue()).decode()
-    return (
-        f'<figure><img src="data:image/jpeg;base64,{data}" alt="step {event.step}">'
-        f"<figcaption>{event.step}</figcaption></figure>"
-    )
 
 
 def _to_save(pictures: list[Image.Image], seed: int) -> str:
@@ -305,9 +247,3 @@ def _to_save(pictures: list[Image.Image], seed: int) -> str:
         for file in files:
             archive.write(file, file.name)
     return str(packed)
-
-
-def _header(title: str, pipe: Pipeline) -> str:
-    toy = f'<p class="toy" role="note">{TOY}</p>' if pipe.toy else ""
-    what = f"{html.escape(title)}, {pipe.resolution} px"
-    return f"<header><h1>xmdpt</h1><p>{what}</p></header>{toy}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -46,19 +47,13 @@ def listen(host: str, port: int) -> socket.socket:
         listener.listen()
     except OSError as err:
         listener.close()
-        if isinstance(err, PermissionError) or not _taken(err):
+        if err.errno != errno.EADDRINUSE:
             raise ConfigError(f"cannot listen on {host}:{port} ({err.strerror})") from None
         raise XmdptError(
             f"port {port} of {host} is taken by another program",
             f"choose another: --port {port + 1}, or --port 0 for any free one",
         ) from None
     return listener
-
-
-def _taken(err: OSError) -> bool:
-    import errno
-
-    return err.errno == errno.EADDRINUSE
 
 
 def address(listener: socket.socket) -> str:
@@ -76,7 +71,7 @@ def serve(
     browser: bool = False,
     ready: Callable[[str], None] = lambda url: None,
 ) -> None:
-    """Serve the page until Ctrl-C (KeyboardInterrupt). ``ready`` is told the URL once it answers."""
+    """Serve until Ctrl-C (KeyboardInterrupt). ``ready`` is told the URL once the page answers."""
     import uvicorn
 
     from xmdpt_cli.ui.application import application
