@@ -52,11 +52,16 @@ def looks(steps: int) -> set[int]:
 
 
 def draw(
-    pipe: Pipeline, source: list[Image.Image], pose: Keypoints, **settings: Any
+    pipe: Pipeline,
+    turn: threading.Lock,
+    source: list[Image.Image],
+    pose: Keypoints,
+    **settings: Any,
 ) -> Iterator[Event]:
     """Events of one drawing, the last one with the pictures. Closing the iterator stops it.
 
-    What the pipeline raises is raised here.
+    ``turn`` is held while the model works: a drawing that was left ends with its step, and the
+    next one waits for that. What the pipeline raises is raised here.
     """
     events: queue.Queue[Event | BaseException] = queue.Queue()
     left = threading.Event()
@@ -70,12 +75,13 @@ def draw(
 
     def work() -> None:
         try:
-            pictures = pipe(source, pose, callback=after, **settings)
+            with turn:
+                pictures = pipe(source, pose, callback=after, **settings)
+                notes = list(pipe.last_notes)
         except BaseException as err:
             events.put(err)
             return
         steps = settings.get("steps") or pipe.recipe().steps
-        notes = list(pipe.last_notes)
         events.put(Event(steps, steps, time.monotonic() - began, None, pictures, notes))
 
     # a daemon: Ctrl-C need not wait for a picture
@@ -91,7 +97,6 @@ def draw(
                 return
     finally:
         left.set()
-        worker.join()  # the next drawing begins when this one is over
 
 
 def _next(events: queue.Queue[Event | BaseException], worker: threading.Thread) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ MOST_STEPS = 1000
 def build(pipe: Pipeline, title: str) -> gr.Blocks:
     """The page for one model. ``title`` says which one."""
     own = pipe.recipe()
+    turn = threading.Lock()  # there is one model
     begin = skeleton.to_json_of(PRESETS[0])
     with gr.Blocks(title="xmdpt", analytics_enabled=False, fill_width=True) as page:
         gr.HTML(header(title, pipe.resolution, pipe.toy))
@@ -88,11 +90,11 @@ def build(pipe: Pipeline, title: str) -> gr.Blocks:
         quietly: dict[str, Any] = {"api_visibility": "private", "queue": False}
         begun = go.click(_working, outputs=[go, stop, save], **quietly)
         drawing = begun.then(
-            _drawer(pipe),
+            _drawer(pipe, turn),
             inputs=[people, pose, *settings],
             outputs=[said, result, film, save],
             api_name="draw",
-            concurrency_id="model",  # one after the other: there is one model
+            concurrency_id="model",  # one after the other
             concurrency_limit=1,
             show_progress="hidden",
         )
@@ -104,14 +106,14 @@ def build(pipe: Pipeline, title: str) -> gr.Blocks:
             **quietly,
         )
         people.upload(
-            _guarded(_looked_at),
+            _looked_at,
             inputs=people,
             outputs=said,
             api_name="look",
             show_progress="hidden",
         )
         pose_file.upload(
-            _pose_taker(pipe),
+            _pose_taker(pipe, turn),
             inputs=pose_file,
             outputs=[pose, pose_said, pose_file],
             api_name="pose",
@@ -152,7 +154,7 @@ def _idle() -> tuple[Any, ...]:
     return gr.update(interactive=True), gr.update(interactive=False)
 
 
-def _drawer(pipe: Pipeline) -> Callable[..., Iterator[tuple[Any, ...]]]:
+def _drawer(pipe: Pipeline, turn: threading.Lock) -> Callable[..., Iterator[tuple[Any, ...]]]:
     """(people, pose, settings) -> (what is said, pictures, row of previews, file to save)."""
 
     def press(
@@ -176,6 +178,7 @@ def _drawer(pipe: Pipeline) -> Callable[..., Iterator[tuple[Any, ...]]]:
             yield note("Looking at the pictures"), [], "", keep
             for event in draw(
                 pipe,
+                turn,
                 source,
                 points,
                 steps=steps,
@@ -201,7 +204,7 @@ def _drawer(pipe: Pipeline) -> Callable[..., Iterator[tuple[Any, ...]]]:
     return press
 
 
-def _pose_taker(pipe: Pipeline) -> Callable[[str | None], tuple[Any, ...]]:
+def _pose_taker(pipe: Pipeline, turn: threading.Lock) -> Callable[[str | None], tuple[Any, ...]]:
     """A dropped file -> (the pose as text, what is said, None: there is room for the next)."""
 
     def take(path: str | None) -> tuple[Any, ...]:
@@ -213,7 +216,9 @@ def _pose_taker(pipe: Pipeline) -> Callable[[str | None], tuple[Any, ...]]:
                 points, read = read_keypoints(file)
                 said = f"Pose of {read}."
             else:
-                points = pipe.find_pose(decode_image(file, file.name))
+                picture = decode_image(file, file.name)
+                with turn:
+                    points = pipe.find_pose(picture)
                 said = f"Pose found in {file.name}."
             text = skeleton.to_json(points)
             skeleton.from_json(text)  # as strict as when it is drawn

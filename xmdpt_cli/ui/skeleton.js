@@ -11,6 +11,7 @@ const chosenName = root.querySelector(".chosen");
 const toggleButton = root.querySelector('[data-do="toggle"]');
 const box = svg.viewBox.baseVal;
 const REACH = 11; // of a pointer, in units of the frame
+const DOUBLE_TAP = 350; // milliseconds
 const STEP = 0.01, LEAP = 0.05; // of the frame, an arrow key's
 
 const first = JSON.parse(presets[0].dataset.pose);
@@ -124,6 +125,21 @@ svg.addEventListener("dblclick", (event) => {
   const joint = nearest(pointed(event));
   if (joint >= 0) toggle(joint);
 });
+// A finger on a joint drags it, beside one it scrolls the page. What keeps the page still also
+// keeps the browser from making a double click of two taps.
+let tapped = { joint: -1, at: 0 };
+svg.addEventListener(
+  "touchstart",
+  (event) => {
+    const joint = nearest(pointed(event.touches[0]));
+    if (joint < 0) return;
+    event.preventDefault();
+    const twice = joint === tapped.joint && event.timeStamp - tapped.at < DOUBLE_TAP;
+    tapped = twice ? { joint: -1, at: 0 } : { joint, at: event.timeStamp };
+    if (twice) toggle(joint);
+  },
+  { passive: false }
+);
 
 groups.forEach((group, i) => {
   group.addEventListener("focus", () => choose(i));
