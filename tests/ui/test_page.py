@@ -137,6 +137,22 @@ def test_errors_are_words_on_the_page_and_the_server_lives(
 
 
 @pytest.mark.parametrize(
+    ("steps", "count", "expected"),
+    [
+        (0, 1, "Steps: 0 is not between 1 and 1000"),
+        (7, 99, "Pictures: 99 is not between 1 and 16"),
+    ],
+)
+def test_settings_out_of_range_are_said(
+    client: Any, pipe: FakePipeline, person: Path, steps: int, count: int, expected: str
+) -> None:
+    settings = (steps, *SETTINGS[1:5], count)
+    said = client.predict(gallery(person), POSE, *settings, api_name="/draw")[0]
+    assert words(said) == expected
+    assert pipe.calls == []
+
+
+@pytest.mark.parametrize(
     ("fails", "expected"),
     [
         (XmdptError("no person was found", "fit=pad"), "No person was found fit=pad"),

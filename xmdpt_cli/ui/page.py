@@ -42,6 +42,7 @@ def build(pipe: Pipeline, title: str) -> gr.Blocks:
                     sources=["upload", "clipboard"],
                     interactive=True,
                     columns=2,
+                    fit_columns=False,
                     object_fit="contain",
                     buttons=[],
                     elem_id="people",
@@ -124,22 +125,21 @@ def build(pipe: Pipeline, title: str) -> gr.Blocks:
 
 
 def _settings(pipe: Pipeline, own: Any) -> list[Any]:
-    """In the order in which ``_drawer`` takes them; the values are the model's own."""
+    """In the order in which ``_drawer`` takes them; the values are the model's own.
+
+    Without Gradio's bounds: it says a broken one in a window of its own, and in code's words.
+    """
     small = {"min_width": 110, "scale": 1}
     with gr.Row():
-        steps = gr.Number(
-            own.steps, label="Steps", precision=0, minimum=1, maximum=MOST_STEPS, **small
-        )
+        steps = gr.Number(own.steps, label="Steps", precision=0, **small)
         solvers = list(pipe.solvers)
         solver = gr.Dropdown(solvers, value=own.solver, label="Solver", filterable=False, **small)
     with gr.Row():
         guidance = gr.Number(own.guidance, label="Guidance", step=0.25, **small)
         power = gr.Number(own.power, label="Guidance power", step=0.1, **small)
     with gr.Row():
-        seed = gr.Number(own.seed, label="Seed", precision=0, minimum=0, **small)
-        count = gr.Number(
-            1, label="Pictures", precision=0, minimum=1, maximum=MOST_PICTURES, **small
-        )
+        seed = gr.Number(own.seed, label="Seed", precision=0, **small)
+        count = gr.Number(1, label="Pictures", precision=0, **small)
     return [steps, guidance, power, solver, seed, count]
 
 
@@ -174,6 +174,8 @@ def _drawer(pipe: Pipeline, turn: threading.Lock) -> Callable[..., Iterator[tupl
             if not people:
                 raise XmdptError("no picture of a person", "drop one on the left")
             points = skeleton.from_json(pose)
+            _within("steps", steps, MOST_STEPS)
+            _within("pictures", count, MOST_PICTURES)
             source = read_pictures([path for path, _ in people])
             yield note("Looking at the pictures"), [], "", keep
             for event in draw(
@@ -202,6 +204,11 @@ def _drawer(pipe: Pipeline, turn: threading.Lock) -> Callable[..., Iterator[tupl
             yield failed(err), keep, keep, keep
 
     return press
+
+
+def _within(name: str, value: int | None, most: int) -> None:
+    if value is not None and not 1 <= value <= most:
+        raise XmdptError(f"{name}: {value} is not between 1 and {most}")
 
 
 def _pose_taker(pipe: Pipeline, turn: threading.Lock) -> Callable[[str | None], tuple[Any, ...]]:
