@@ -42,7 +42,7 @@ class Event:
     notes: list[str] = field(default_factory=list)
 
 
-class _LeftError(Exception):
+class StoppedError(Exception):
     """Nobody wants the picture any more."""
 
 
@@ -54,22 +54,23 @@ def looks(steps: int) -> set[int]:
 def draw(
     pipe: Pipeline,
     turn: threading.Lock,
+    stop: threading.Event,
     source: list[Image.Image],
     pose: Keypoints,
     **settings: Any,
 ) -> Iterator[Event]:
-    """Events of one drawing, the last one with the pictures. Closing the iterator stops it.
+    """Events of one drawing, the last one with the pictures.
 
-    ``turn`` is held while the model works: a drawing that was left ends with its step, and the
-    next one waits for that. What the pipeline raises is raised here.
+    ``stop`` ends it, with its step, by StoppedError; so does closing the iterator, in silence.
+    ``turn`` is held while the model works: the next drawing waits for such a step. What the
+    pipeline raises is raised here.
     """
     events: queue.Queue[Event | BaseException] = queue.Queue()
-    left = threading.Event()
     began = time.monotonic()
 
     def after(step: int, steps: int, preview: Callable[[], Image.Image]) -> None:
-        if left.is_set():
-            raise _LeftError
+        if stop.is_set():
+            raise StoppedError
         shown = preview() if step in looks(steps) else None
         events.put(Event(step, steps, time.monotonic() - began, shown))
 
@@ -96,7 +97,7 @@ def draw(
             if event.pictures:
                 return
     finally:
-        left.set()
+        stop.set()
 
 
 def _next(events: queue.Queue[Event | BaseException], worker: threading.Thread) -> Any:

@@ -15,11 +15,12 @@ from PIL import Image
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import decode_image
 from xmdpt_cli.ui import skeleton
-from xmdpt_cli.ui.drawing import Pipeline, draw
+from xmdpt_cli.ui.drawing import Pipeline, StoppedError, draw
 from xmdpt_cli.ui.files import KEYPOINT_FILES, read_keypoints, read_pictures
 from xmdpt_cli.ui.poses import PRESETS
 from xmdpt_cli.ui.said import failed, finished, frame, header, note, progress
 
+Stops = dict[str | None, threading.Event]  # of the drawings on the way, by a page's session
 MOST_PICTURES = 16  # of one drawing
 MOST_STEPS = 1000
 
@@ -28,6 +29,7 @@ def build(pipe: Pipeline, title: str) -> gr.Blocks:
     """The page for one model. ``title`` says which one."""
     own = pipe.recipe()
     turn = threading.Lock()  # there is one model
+    stops: Stops = {}
     begin = skeleton.to_json_of(PRESETS[0])
     with gr.Blocks(title="xmdpt", analytics_enabled=False, fill_width=True) as page:
         gr.HTML(header(title, pipe.resolution, pipe.toy))
@@ -89,9 +91,9 @@ def build(pipe: Pipeline, title: str) -> gr.Blocks:
                 save = gr.DownloadButton("Download", interactive=False, elem_id="download")
 
         quietly: dict[str, Any] = {"api_visibility": "private", "queue": False}
-        begun = go.click(_working, outputs=[go, stop, save], **quietly)
+        begun = go.click(_starter(stops), outputs=[go, stop, save], **quietly)
         drawing = begun.then(
-            _drawer(pipe, turn),
+            _drawer(pipe, turn, stops),
             inputs=[people, pose, *settings],
             outputs=[said, result, film, save],
             api_name="draw",
@@ -101,10 +103,7 @@ def build(pipe: Pipeline, title: str) -> gr.Blocks:
         )
         drawing.then(_idle, outputs=[go, stop], **quietly)
         stop.click(
-            lambda: (note("Stopped"), *_idle()),
-            outputs=[said, go, stop],
-            cancels=drawing,
-            **quietly,
+            _stopper(stops), outputs=stop, api_name="stop", queue=False, show_progress="hidden"
         )
         people.upload(
             _looked_at,
@@ -143,10 +142,27 @@ def _settings(pipe: Pipeline, own: Any) -> list[Any]:
     return [steps, guidance, power, solver, seed, count]
 
 
-def _working() -> tuple[Any, ...]:
+def _starter(stops: Stops) -> Callable[[gr.Request], tuple[Any, ...]]:
     """Draw, Stop and Download while a picture is drawn."""
-    off = gr.update(interactive=False)
-    return off, gr.update(interactive=True), gr.update(value=None, interactive=False)
+
+    def start(request: gr.Request) -> tuple[Any, ...]:
+        stops[request.session_hash] = threading.Event()
+        off = gr.update(interactive=False)
+        return off, gr.update(interactive=True), gr.update(value=None, interactive=False)
+
+    return start
+
+
+def _stopper(stops: Stops) -> Callable[[gr.Request], Any]:
+    """The drawing itself says that it has stopped: Gradio's own way of cancelling an event leaves
+    it to chance whether its last progress is shown after that."""
+
+    def stop(request: gr.Request) -> Any:
+        if request.session_hash in stops:
+            stops[request.session_hash].set()
+        return gr.update(interactive=False)
+
+    return stop
 
 
 def _idle() -> tuple[Any, ...]:
@@ -154,7 +170,9 @@ def _idle() -> tuple[Any, ...]:
     return gr.update(interactive=True), gr.update(interactive=False)
 
 
-def _drawer(pipe: Pipeline, turn: threading.Lock) -> Callable[..., Iterator[tuple[Any, ...]]]:
+def _drawer(
+    pipe: Pipeline, turn: threading.Lock, stops: Stops
+) -> Callable[..., Iterator[tuple[Any, ...]]]:
     """(people, pose, settings) -> (what is said, pictures, row of previews, file to save)."""
 
     def press(
@@ -166,10 +184,12 @@ def _drawer(pipe: Pipeline, turn: threading.Lock) -> Callable[..., Iterator[tupl
         solver: str | None,
         seed: int | None,
         count: int | None,
+        request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
         keep = gr.skip()
         film: list[str] = []
         shown: Any
+        stop = stops.setdefault(request.session_hash, threading.Event())
         try:
             if not people:
                 raise XmdptError("no picture of a person", "drop one on the left")
@@ -181,6 +201,7 @@ def _drawer(pipe: Pipeline, turn: threading.Lock) -> Callable[..., Iterator[tupl
             for event in draw(
                 pipe,
                 turn,
+                stop,
                 source,
                 points,
                 steps=steps,
@@ -200,8 +221,12 @@ def _drawer(pipe: Pipeline, turn: threading.Lock) -> Callable[..., Iterator[tupl
                     film.append(frame(event))
                     shown = gr.update(value=[event.preview], columns=1)
                 yield progress(event), shown, f'<div class="film">{"".join(film)}</div>', keep
+        except StoppedError:
+            yield note("Stopped"), keep, keep, keep
         except Exception as err:
             yield failed(err), keep, keep, keep
+        finally:
+            stops.pop(request.session_hash, None)
 
     return press
 

@@ -85,7 +85,7 @@ def editor_html() -> str:
         f'<g class="limbs">{limbs}</g>{joints}</svg>'
         f'<div class="presets" role="group" aria-label="poses">{presets}</div>'
         '<div class="tools"><output class="chosen" aria-live="polite"></output>'
-        '<button type="button" data-do="toggle" disabled>Hide</button>'
+        '<button type="button" data-do="toggle" title="or double-click it" disabled>Hide</button>'
         '<button type="button" data-do="mirror">Mirror</button>'
         '<button type="button" data-do="reset">Reset</button></div></div>'
     )
