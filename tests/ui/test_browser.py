@@ -193,7 +193,7 @@ def test_a_drawing_can_be_stopped(
         if how == "the button":
             page.click("#stop")
             page.wait_for_selector("#said :text('Stopped')")
-            assert page.locator("#draw").is_enabled()
+            wait_until(page.locator("#draw").is_enabled, "one can draw again")
         else:
             page.close()
         wait_until(lambda: not drawing(), "drawing stops")
