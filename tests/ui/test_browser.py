@@ -81,8 +81,8 @@ def opened(browser: Any, url: str, **options: Any) -> Iterator[Any]:
     page.on("pageerror", lambda err: page.broken.append(str(err)))
     page.goto(url)
     page.wait_for_selector(".joint[transform]")
-    page.wait_for_load_state("networkidle")  # before that the page still moves
-    page.locator(".skeleton .frame").hover()
+    # Gradio lays a veil over the page while it loads
+    page.wait_for_function("!document.querySelector('main > .wrap:not(.hide)')")
     yield page
     assert page.broken == []
     strangers = [u for u in page.asked if not u.startswith((url, "data:", "blob:"))]
