@@ -51,7 +51,7 @@ def listen(host: str, port: int) -> socket.socket:
             raise ConfigError(f"cannot listen on {host}:{port} ({err.strerror})") from None
         raise XmdptError(
             f"port {port} of {host} is taken by another program",
-            f"choose another: --port {port + 1}, or --port 0 for any free one",
+            "--port 0 takes any free one",
         ) from None
     return listener
 
