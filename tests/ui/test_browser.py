@@ -30,15 +30,6 @@ QUIET = [
 ]  # fmt: skip
 WRIST = JOINTS.index("right_wrist")
 
-# Gradio lays a veil over the page while it loads, and at times again: half a second without
-UNVEILED = """() => {
-    const box = document.querySelector(".skeleton .frame").getBoundingClientRect();
-    const top = document.elementFromPoint(box.x + box.width / 2, box.y + 20);
-    if (!top || !top.closest(".skeleton")) window.free = undefined;
-    else window.free = window.free || performance.now();
-    return performance.now() - window.free > 500;
-}"""
-
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 
 
@@ -90,7 +81,7 @@ def opened(browser: Any, url: str, **options: Any) -> Iterator[Any]:
     page.on("pageerror", lambda err: page.broken.append(str(err)))
     page.goto(url)
     page.wait_for_selector(".joint[transform]")
-    page.wait_for_function(UNVEILED)
+    page.wait_for_selector(".app > .translucent", state="detached")  # Gradio's veil
     yield page
     assert page.broken == []
     strangers = [u for u in page.asked if not u.startswith((url, "data:", "blob:"))]
