@@ -1,4 +1,5 @@
-"""A published X-MDPT checkpoint -> a folder that ``XMDPT.from_pretrained`` reads.
+"""What ``xmdpt convert CHECKPOINT.pt --out FOLDER`` does, in Python: a published checkpoint -> a
+folder that ``xmdpt sample`` and ``XMDPT.from_pretrained`` read.
 
 python examples/convert_published.py CHECKPOINT.pt FOLDER
 """
@@ -8,14 +9,15 @@ from __future__ import annotations
 import argparse
 
 from xmdpt_cli import XMDPT, from_published
+from xmdpt_cli.model.folder import published_facts, save_model
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("checkpoint", help=".pt or .safetensors with the published key names")
-parser.add_argument("folder", help="where config.json and model.safetensors go")
+parser.add_argument("folder", help="where config.json, model.safetensors and xmdpt.json go")
 arguments = parser.parse_args()
 
 model = from_published(arguments.checkpoint)
-model.save_pretrained(arguments.folder)
+save_model(arguments.folder, model, published_facts(model))
 again = XMDPT.from_pretrained(arguments.folder)
 counts = again.parameter_counts()
 print(f"{arguments.folder}: {counts['inference']:,} parameters in inference")

@@ -8,15 +8,16 @@ DATA was made by ``xmdpt prepare``, RUN by ``xmdpt train`` on it.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 import numpy as np
-import torch
 
 from xmdpt_cli import PairDataset, Sampler
 from xmdpt_cli.data.loader import eval_batches
 from xmdpt_cli.diffusion import start_noise
-from xmdpt_cli.encoders.vae import VAE, posterior_mean
+from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.images import save_png
+from xmdpt_cli.sampling.conditions import Conditions
 from xmdpt_cli.sampling.generate import find_vae
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -34,16 +35,12 @@ vae = VAE.load(find_vae(encoders, dataset.path, None))
 
 count = min(arguments.poses, len(dataset))
 batch = next(eval_batches(dataset, len(dataset), pose_maps=sampler.model.conditioning == "tokens"))
-person = [arguments.person] * count  # the same source for every pose
-maps = batch.pose_maps(torch.device("cpu"))
-latents = sampler.latents(
-    start_noise(sampler.model.latent_shape, 0, person),  # the same noise as well
-    batch.pose_tokens[:count],
-    batch.source_tokens[person],
-    posterior_mean(batch.source_moments[person], encoders["vae"]["scale"]),
-    None if maps is None else (maps[0][:count], maps[1][person]),
-    sampler.recipe(),
-)
+all_pairs = Conditions.of_batch(batch, encoders["vae"]["scale"])
+poses_of = all_pairs.rows(slice(count))
+person = all_pairs.rows([arguments.person] * count)  # the same source for every pose
+conditions = replace(person, pose_tokens=poses_of.pose_tokens, pose_map=poses_of.pose_map)
+noise = start_noise(sampler.model.latent_shape, 0, [0] * count)  # the same noise as well
+latents = sampler.latents(noise, conditions, sampler.recipe())
 poses = [dataset.pose_map(pair.key, pair.target) for pair in dataset.pairs[:count]]
 source = batch.source_pictures[arguments.person].numpy()
 above = np.concatenate([np.full_like(source, 255), *poses], axis=1)

@@ -18,7 +18,7 @@ _HOMES = {
     "training_loss": "xmdpt_cli.diffusion",
     "draw_pose": "xmdpt_cli.data.pose",
     "PairDataset": "xmdpt_cli.data.loader",
-    "Sampler": "xmdpt_cli.sampling.pipeline",
+    "Sampler": "xmdpt_cli.sampling.sampler",
     "XmdptError": "xmdpt_cli.errors",
 }
 __all__ = [

@@ -14,7 +14,17 @@ from typing import Annotated
 import typer
 
 from xmdpt_cli import __version__
-from xmdpt_cli.commands import demo, evaluate, finetune_vae, prepare, sample, train, ui, wardrobe
+from xmdpt_cli.commands import (
+    convert,
+    demo,
+    evaluate,
+    finetune_vae,
+    prepare,
+    sample,
+    train,
+    ui,
+    wardrobe,
+)
 from xmdpt_cli.console import error
 from xmdpt_cli.errors import SharedError, XmdptError
 
@@ -43,6 +53,8 @@ def root(
     """Pose-guided person image synthesis: a photograph and a pose in, that person in that pose out.
 
     The way: prepare -> finetune-vae -> train -> sample -> evaluate. Start with: xmdpt demo
+
+    With published weights: prepare -> convert -> sample -> evaluate.
     """
 
 
@@ -51,6 +63,7 @@ app.command("wardrobe")(wardrobe.wardrobe)
 app.command("prepare")(prepare.prepare)
 app.command("finetune-vae")(finetune_vae.finetune_vae)
 app.command("train")(train.train)
+app.command("convert")(convert.convert)
 app.command("sample")(sample.sample)
 app.command("evaluate")(evaluate.evaluate)
 app.command("ui")(ui.ui)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 class XmdptError(Exception):
     """Something a user can act on.
@@ -31,3 +33,17 @@ class SharedError(XmdptError):
     def __init__(self, err: XmdptError) -> None:
         super().__init__(err.message, err.hint)
         self.exit_code = err.exit_code
+
+
+_NO_MEMORY = re.compile(
+    "out of memory|can't allocate memory|not enough memory|ALLOC_FAILED|Cannot allocate memory",
+    re.IGNORECASE,
+)
+
+
+def is_out_of_memory(err: BaseException) -> bool:
+    """Whether an error says that memory, of a GPU or of this machine, is used up."""
+    # by its name: this module does without torch
+    if isinstance(err, MemoryError) or type(err).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(err, RuntimeError) and bool(_NO_MEMORY.search(str(err)))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -35,18 +36,7 @@ def decode_image(data: bytes | Path, name: str) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
             image.load()
-            upright: Image.Image = image
-            if image.getexif().get(_ORIENTATION, 1) != 1:  # else it would make a copy
-                upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I;16") or upright.mode == "I":
-                # 16-bit greys: Pillow's own conversion clips them to white
-                grey = np.asarray(upright, dtype=np.float64) / 257.0
-                upright = Image.fromarray(np.clip(grey + 0.5, 0, 255).astype(np.uint8))
-            if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
-                rgba = upright.convert("RGBA")
-                white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-                upright = Image.alpha_composite(white, rgba)
-            return upright if upright.mode == "RGB" else upright.convert("RGB")
+            return upright(image)
     except FileNotFoundError:
         raise XmdptError(f"no such picture: {name}") from None
     except IsADirectoryError:
@@ -61,11 +51,34 @@ def decode_image(data: bytes | Path, name: str) -> Image.Image:
         raise XmdptError(f"broken picture: {name} ({err})") from None
 
 
+def upright(image: Image.Image) -> Image.Image:
+    """Any PIL image as RGB, turned as EXIF says, on white where transparent."""
+    turned = image
+    if image.getexif().get(_ORIENTATION, 1) != 1:  # else it would make a copy
+        turned = ImageOps.exif_transpose(image)
+    if turned.mode.startswith("I;16") or turned.mode == "I":
+        # 16-bit greys: Pillow's own conversion clips them to white
+        grey = np.asarray(turned, dtype=np.float64) / 257.0
+        turned = Image.fromarray(np.clip(grey + 0.5, 0, 255).astype(np.uint8))
+    if turned.mode in ("RGBA", "LA", "PA") or "transparency" in turned.info:
+        rgba = turned.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        turned = Image.alpha_composite(white, rgba)
+    return turned if turned.mode == "RGB" else turned.convert("RGB")
+
+
 def resize_square(image: Image.Image, size: int) -> Picture:
     """Squash to (size, size, 3) with PIL's antialiased bicubic: the published way, no padding."""
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BICUBIC)
     return np.ascontiguousarray(np.asarray(image, dtype=np.uint8))
+
+
+def unsquash(picture: Picture) -> Picture:
+    """(S, S, 3) -> (S, round(S * 176 / 256), 3): back to the shape of DeepFashion's pictures."""
+    size = len(picture)
+    width = round(size * 176 / 256)
+    return np.asarray(Image.fromarray(picture).resize((width, size), Image.Resampling.BICUBIC))
 
 
 def png_bytes(picture: Picture) -> bytes:
@@ -75,10 +88,11 @@ def png_bytes(picture: Picture) -> bytes:
     return stream.getvalue()
 
 
-def fast_png_bytes(picture: Picture) -> bytes:
+def fast_png_bytes(picture: Picture, text: Mapping[str, str] | None = None) -> bytes:
     """``png_bytes`` fifteen times faster and a sixth larger, for pictures by the ten thousand.
 
     Every row minus the row above it (PNG's filter 2), then ISA-L's deflate at its first level.
+    ``text``: metadata, keyword (Latin letters, below 80 of them) to value.
     """
     height, width, _ = picture.shape
     rows = picture.reshape(height, 3 * width)
@@ -87,8 +101,11 @@ def fast_png_bytes(picture: Picture) -> bytes:
     filtered[0, 1:] = rows[0]
     np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB
+    # iTXt: keyword, not compressed, no language, no translated keyword, UTF-8
+    told = [(b"iTXt", k.encode("latin-1") + bytes(5) + v.encode()) for k, v in (text or {}).items()]
     chunks = (
         (b"IHDR", header),
+        *told,
         (b"IDAT", isal_zlib.compress(filtered, 1)),
         (b"IEND", b""),
     )
@@ -103,6 +120,11 @@ def save_png(path: str | Path, picture: Picture) -> None:
     """Write a PNG under a temporary name and rename it, so that a file that is there is whole."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    save_bytes(path, png_bytes(picture))
+
+
+def save_bytes(path: Path, data: bytes) -> None:
+    """Write under a temporary name and rename: for pictures, which can be made again."""
     part = path.with_name(path.name + ".part")
-    part.write_bytes(png_bytes(picture))
+    part.write_bytes(data)
     part.replace(path)

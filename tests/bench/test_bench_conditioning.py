@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 
+from xmdpt_cli.bench import solvers
 from xmdpt_cli.bench.conditioning import FORMS, cost, main, recipe_of, table
 
 
@@ -29,6 +31,25 @@ def test_a_comparison_in_short(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert costs["with MIPNet"] > 1.5 * costs["tokens"]
     assert costs["no pose map"] < costs["tokens"]
     assert costs["v, linear"] == costs["tokens"]
+
+    # and on what was trained, solvers are compared
+    run = next(tmp_path.glob("runs/tokens-0/run-4"))
+    compare = ["--data", str(data), "--model", str(run), "--out", str(tmp_path / "solvers")]
+    compare += ["--steps", "1", "3", "--solver", "ddim", "unipc", "--spacing", "trailing"]
+    compare += ["--interval", "0:1", "--interval", "0.2:0.7", "--limit", "2"]
+    solvers.main(compare)
+    rows = json.loads((tmp_path / "solvers/solvers.json").read_text())
+    assert len(rows) == 8
+    by = {(r["recipe"]["solver"], r["recipe"]["steps"], r["forwards"]): r["scores"] for r in rows}
+    assert set(by) == {
+        (solver, steps, forwards)
+        for solver in ("ddim", "unipc")
+        for steps, forwards in ((1, 2), (1, 1), (3, 6), (3, 5))  # t = 999, 666, 332
+    }
+    assert by["ddim", 1, 2] == by["unipc", 1, 2]  # one step is the same for all
+    assert by["unipc", 3, 6]["to_converged"] > by["unipc", 1, 2]["to_converged"]
+    assert ET.parse(tmp_path / "solvers/solvers.svg").getroot().tag.endswith("svg")
+    assert "| unipc | trailing | 3 | 0.2 to 0.7 |" in capsys.readouterr().out
 
 
 def test_the_table_shows_mean_and_spread() -> None:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from xmdpt_cli.diffusion import Schedule, sample, training_loss
 from xmdpt_cli.diffusion.loss import discretised_log_likelihood, loss_terms
-from xmdpt_cli.diffusion.sampler import guidance_scale, guided, timestep_list
+from xmdpt_cli.diffusion.sampler import guidance_scale, guided
+from xmdpt_cli.diffusion.solvers import timestep_list
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.model import Passes
 
@@ -120,7 +121,7 @@ def test_1000_steps_are_diffusers_ddim() -> None:
     scheduler.set_timesteps(1000)
     c = torch.ones(2, 1)
     for t in scheduler.timesteps:
-        eps = guided(gaussian_model, x, int(t), c, 2.0, 0.5)[:, :4]
+        eps = guided(gaussian_model, x, int(t), c, guidance_scale(int(t), 2.0, 0.5))[:, :4]
         x = scheduler.step(eps, t, x, eta=0.0).prev_sample
     ours = sample(gaussian_model, noise, c, steps=1000, guidance=2.0, power=0.5)
     torch.testing.assert_close(ours, x, rtol=1e-3, atol=1e-3)

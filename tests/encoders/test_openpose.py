@@ -135,6 +135,29 @@ def test_known_joints_come_back() -> None:
     assert_same(found, [openpose.keypoints(picture) for picture in pictures])
 
 
+def test_everybody_the_largest_first() -> None:
+    small, large = standing(0.02, 0.3, confidence=0.95), standing(0.4, 0.98, confidence=0.6)
+    openpose = with_network(StickPeople({CROWD: [small, large], NOBODY: []}))
+    picture = grey(CROWD, 184, 216)
+    found = openpose.people(picture)
+    assert len(found) == 2
+    for points, (_, joints) in zip(found, (large, small), strict=True):
+        assert np.nanmax(np.abs(points - joints * (216, 184))) <= 184 / 23 / 3
+    best = openpose.keypoints(picture)
+    assert best is not None
+    np.testing.assert_array_equal(best, found[1])  # prepare takes the most confident
+    assert openpose.people(grey(NOBODY, 184, 216)) == []
+    assert openpose.people(grey(CROWD, 2, 3000)) == []
+
+
+def test_of_equally_large_people_the_surer_first() -> None:
+    joints = [Of(x=0.25, y=0.5), *[None] * 16, Of(x=0.5, y=0.125)]
+    moved = [Of(x=0.35, y=0.5), *[None] * 16, Of(x=0.6, y=0.125)]
+    hidden = (99.0, [None] * 18)
+    found = OpenPose(FixedPeople((3.0, joints), hidden, (9.0, moved))).people(grey(ALONE, 200, 100))
+    assert [points[0].tolist() for points in found] == [[35.0, 100.0], [25.0, 100.0]]
+
+
 def test_threads_share_one_openpose() -> None:
     openpose = with_network(StickPeople(PEOPLE))
     parts = [[grey(ALONE, 92, 64)], [grey(NOBODY, 92, 64)], [grey(CROWD, 92, 108)]] * 3

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from xmdpt_cli.diffusion import sample, training_loss
 from xmdpt_cli.diffusion.loss import loss_terms
-from xmdpt_cli.diffusion.sampler import guided, timestep_list
+from xmdpt_cli.diffusion.sampler import guidance_scale, guided
 from xmdpt_cli.diffusion.schedule import Schedule
+from xmdpt_cli.diffusion.solvers import timestep_list
 from xmdpt_cli.model import XMDPT, Mask
 from xmdpt_cli.model.convert import from_published, our_name, published_tensors
 
@@ -65,11 +66,15 @@ def test_forward_masked(model: XMDPT, golden: dict[str, Tensor], condition: Tens
 @pytest.mark.parametrize("power", [0.01, 1.0])
 @torch.no_grad()
 def test_guided(model: XMDPT, golden: dict[str, Tensor], condition: Tensor, power: float) -> None:
-    rows = [
-        guided(model, golden["in.x"][i : i + 1], int(t), condition[i : i + 1], 2.0, power)
-        for i, t in enumerate(golden["in.t"])
-    ]
-    assert relative(torch.cat(rows), golden[f"out.cfg_scale2_pow{power}"]) < 1e-5
+    rows, fast = [], []
+    for i, t in enumerate(golden["in.t"].tolist()):
+        x, c = golden["in.x"][i : i + 1], condition[i : i + 1]
+        scale = guidance_scale(t, 2.0, power)
+        rows.append(guided(model, x, t, c, scale))
+        fast.append(model.denoiser(c, [t], [scale])(x, 0))
+    expected = golden[f"out.cfg_scale2_pow{power}"]
+    assert relative(torch.cat(rows), expected) < 1e-5
+    assert relative(torch.cat(fast), expected) < 1e-5
 
 
 @torch.no_grad()

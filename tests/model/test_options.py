@@ -156,7 +156,7 @@ def test_mdtv2_skips_last_in_first_out_and_the_input_before_every_decoder_block(
         assert hasattr(net.blocks[i], "skip") == (i >= 2)
         (x,) = _plain(net.blocks[i], c, x, bias[i])
         outs.append(x)
-    expected = net.unpatchify(net.final(x, c[0]))
+    expected = net.unpatchify(net.final(x, net.final.modulation(c[0])))
     torch.testing.assert_close(model(a["x"], a["t"], condition), expected)
 
 

@@ -12,12 +12,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.errors import XmdptError, is_out_of_memory
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.training.fit import (
     check_dataset,
     check_model,
-    is_out_of_memory,
     largest_batch,
     settings_of,
     too_large,

@@ -26,7 +26,9 @@ from xmdpt_cli.diffusion.loss import loss_terms
 from xmdpt_cli.encoders.vae import posterior_mean
 from xmdpt_cli.images import load_image
 from xmdpt_cli.model import XMDPT
-from xmdpt_cli.sampling.pipeline import Recipe, Sampler
+from xmdpt_cli.sampling.conditions import Conditions
+from xmdpt_cli.sampling.recipe import Recipe
+from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.training import watch_numbers, watch_rows, watch_sheet
 from xmdpt_cli.training.ema import Ema
 from xmdpt_cli.training.log import Log, read
@@ -223,10 +225,7 @@ def test_what_is_drawn_is_what_sampling_draws(
         batch = list(eval_batches(test, 1, pose_maps=True))[position]
         latents = sampler.latents(
             start_noise((4, 8, 8), 9, [position]),
-            batch.pose_tokens,
-            batch.source_tokens,
-            posterior_mean(batch.source_moments, SCALE),
-            batch.pose_maps(CPU),
+            Conditions.of_batch(batch, SCALE),
             Recipe(3, 1.5, 1.0),
         )
         torch.testing.assert_close(seen[0][row : row + 1], latents, rtol=1e-4, atol=1e-4)

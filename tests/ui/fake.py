@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -41,14 +42,14 @@ class FakePipeline:
     def recipe(self) -> Recipe:
         return Recipe()
 
-    def find_pose(self, picture: Image.Image) -> Keypoints:
-        if np.asarray(picture).std() < 1:
+    def find_pose(self, picture: Path) -> Keypoints:
+        if np.asarray(Image.open(picture)).std() < 1:
             raise XmdptError("no person in the picture", "take one that shows a whole person")
         return PRESETS[5].keypoints()
 
     def __call__(
         self,
-        source: list[Image.Image],
+        source: list[Path],
         pose: Keypoints,
         *,
         steps: int | None = None,
@@ -59,12 +60,13 @@ class FakePipeline:
         if self.fails is not None:
             raise self.fails
         steps = steps or self.recipe().steps
+        pictures = [Image.open(path).convert("RGB") for path in source]
         self.calls.append(
-            {"source": source, "pose": pose, "steps": steps, "num_images": num_images, **settings}
+            {"source": pictures, "pose": pose, "steps": steps, "num_images": num_images, **settings}
         )
         height, width = SIZE
         drawn = draw_pose(from_fractions(pose, SIZE), SIZE).astype(np.float64)
-        person = np.asarray(source[0].resize((width, height)), dtype=np.float64)
+        person = np.asarray(pictures[0].resize((width, height)), dtype=np.float64)
         whole = np.where(drawn.max(axis=2, keepdims=True) > 0, drawn, 0.7 * person)
         noise = np.random.default_rng(0).uniform(0, 255, whole.shape)
         for step in range(1, steps + 1):
@@ -73,7 +75,7 @@ class FakePipeline:
             share = step / steps
             if callback is not None:
                 callback(step, steps, lambda s=share: _picture(s * whole + (1 - s) * noise))
-        self.last_notes = [f"cut {source[0].width}x{source[0].height} around the person"]
+        self.last_notes = [f"cut {pictures[0].width}x{pictures[0].height} around the person"]
         return [_picture(whole) for _ in range(num_images)]
 
 

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from xmdpt_cli.data.given_pose import LEAST_JOINTS
 from xmdpt_cli.data.pose import JOINTS, draw_pose, from_fractions
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.ui import skeleton
@@ -102,10 +103,11 @@ def test_what_is_no_skeleton_is_said_to_be_none(text: str | None) -> None:
         skeleton.from_json(text)
 
 
-def test_too_few_joints_are_nobody() -> None:
-    places = [[0.5, 0.5]] * 4 + [None] * 14
-    assert np.isfinite(skeleton.from_json(json.dumps(places))).all(axis=1).sum() == 4
-    with pytest.raises(XmdptError, match="too few joints: 3 of 18"):
+def test_too_few_joints_are_said() -> None:
+    places = [[0.5, 0.5]] * LEAST_JOINTS + [None] * (18 - LEAST_JOINTS)
+    seen = np.isfinite(skeleton.from_json(json.dumps(places))).all(axis=1)
+    assert seen.sum() == LEAST_JOINTS
+    with pytest.raises(XmdptError, match=f"the pose has {LEAST_JOINTS - 1} of 18 joints"):
         skeleton.from_json(json.dumps([None, *places[1:]]))
 
 

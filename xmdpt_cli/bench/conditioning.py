@@ -93,7 +93,7 @@ def run(name: str, seed: int, steps: int, out: Path) -> dict[str, Any]:
     from xmdpt_cli.encoders.vae import VAE
     from xmdpt_cli.metrics.evaluate import evaluate_pairs
     from xmdpt_cli.sampling.generate import generate
-    from xmdpt_cli.sampling.pipeline import Sampler
+    from xmdpt_cli.sampling.sampler import Sampler
     from xmdpt_cli.sampling.truths import DatasetTruths
     from xmdpt_cli.training.loop import train
 

@@ -89,7 +89,7 @@ def run_demo(
     from xmdpt_cli.metrics.protocols import mean_picture
     from xmdpt_cli.metrics.report import write_json
     from xmdpt_cli.sampling.generate import generate
-    from xmdpt_cli.sampling.pipeline import Sampler
+    from xmdpt_cli.sampling.sampler import Sampler
     from xmdpt_cli.sampling.truths import DatasetTruths
     from xmdpt_cli.training.loop import train
     from xmdpt_cli.training.toy import make_toy_encoders

@@ -1,28 +1,20 @@
-"""From noise to latents: deterministic DDIM with the paper's power-cosine guidance."""
+"""From noise to latents: a deterministic solver with the paper's power-cosine guidance."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from xmdpt_cli.diffusion.schedule import Schedule
+from xmdpt_cli.diffusion.solvers import plan, spaced
 from xmdpt_cli.errors import ConfigError
 
 LINEAR = Schedule()
-
-
-def timestep_list(steps: int, total: int = 1000) -> list[int]:
-    """round(linspace(0, total - 1, steps)), last first: 999 ... 0."""
-    if not 1 <= steps <= total:
-        raise ConfigError(f"steps lies between 1 and {total}, not {steps}")
-    if steps == 1:
-        return [total - 1]
-    # Python rounds halves to even, as numpy does for the published list
-    return [round(i * (total - 1) / (steps - 1)) for i in range(steps)][::-1]
 
 
 def guidance_scale(timestep: int, guidance: float, power: float, total: int = 1000) -> float:
@@ -36,10 +28,8 @@ def guided(
     x: Tensor,
     timestep: int,
     condition: Tensor,
-    guidance: float,
-    power: float,
+    scale: float,
     context: Any = None,
-    total: int = 1000,
 ) -> Tensor:
     """One guided prediction (N, 2C, h, w): all channels are guided, as published.
 
@@ -47,7 +37,6 @@ def guided(
     condition. Where the scale is exactly 1 the unconditional branch is not run.
     """
     n = x.shape[0]
-    scale = guidance_scale(timestep, guidance, power, total)
     if scale == 1.0:
         t = torch.full((n,), timestep, device=x.device, dtype=torch.long)
         return _call(model, x, t, condition, context)
@@ -60,6 +49,15 @@ def guided(
     return without + scale * (with_condition - without)
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a callback is told after every step."""
+
+    done: int  # steps
+    steps: int
+    clean: Tensor  # (N, C, h, w) the clean latents that the network sees in x
+
+
 @torch.no_grad()
 def sample(
     model: Callable[..., Tensor],
@@ -70,34 +68,64 @@ def sample(
     power: float = 0.01,
     solver: str = "ddim",
     *,
+    spacing: str = "linspace",
+    interval: tuple[float, float] = (0.0, 1.0),
     context: Any = None,
     schedule: Schedule = LINEAR,
-    progress: Callable[[int, int], None] | None = None,
+    callback: Callable[[Seen], None] | None = None,
 ) -> Tensor:
     """Draw latents (N, C, h, w) from start noise of that shape; the result is scaled latents.
 
     condition (N, D), computed once by ``model.condition``. Defaults are the paper's (sec. 4.1):
     50 DDIM steps (eta 0) over round(linspace(0, 999, 50)), each step to the next listed timestep
     and the last to alpha-bar = 1; guidance 2.0; power 0.01 for best SSIM/LPIPS, 1.0 for best FID.
-    Deterministic: all randomness is in ``noise``. ``progress(done, steps)`` is called per step.
+    ``solver`` and ``spacing``: names in ``solvers``. ``interval``: guidance is applied where
+    t / 1000 lies in it (Kynkäänniemi et al. 2024, arXiv 2404.07724), elsewhere the unconditional
+    branch is not run. Deterministic: all randomness is in ``noise``.
+
+    A model that has a ``denoiser`` (``XMDPT``) makes what all steps share before the loop; any
+    other callable is called as in ``guided``.
     """
-    if solver != "ddim":
-        raise ConfigError(f"no such solver: {solver!r}", "the solver there is: ddim")
     if power <= 0:
         raise ConfigError(f"power must be positive, not {power}")
-    times = timestep_list(steps, schedule.steps)
-    alpha_bar = [float(schedule.alpha_bar[t]) for t in times] + [1.0]
-    x = noise
-    for i, t in enumerate(times):
-        out = guided(model, x, t, condition, guidance, power, context, schedule.steps)
-        prediction = out[:, : x.shape[1]].to(x.dtype)
-        clean, eps = schedule.clean_and_noise(
-            x, prediction, torch.tensor(alpha_bar[i], dtype=x.dtype, device=x.device)
-        )
-        x = math.sqrt(alpha_bar[i + 1]) * clean + math.sqrt(1 - alpha_bar[i + 1]) * eps
-        if progress is not None:
-            progress(i + 1, steps)
+    if not 0 <= interval[0] < interval[1] <= 1:
+        raise ConfigError(f"the guidance interval lies in 0 to 1, low end first, not {interval}")
+    todo = plan(solver, spaced(spacing, steps, schedule), schedule)
+    scales = [
+        guidance_scale(step.timestep, guidance, power, schedule.steps)
+        if interval[0] <= step.timestep / schedule.steps <= interval[1]
+        else 1.0
+        for step in todo
+    ]
+    if hasattr(model, "denoiser"):
+        denoise = model.denoiser(condition, [step.timestep for step in todo], scales, context)
+    else:
+
+        def denoise(x: Tensor, i: int) -> Tensor:
+            return guided(model, x, todo[i].timestep, condition, scales[i], context)
+
+    x = before = noise
+    earlier: list[Tensor] = []
+    for i, step in enumerate(todo):
+        out = denoise(x, i)[:, : x.shape[1]].to(x.dtype)
+        if schedule.prediction == "epsilon":
+            clean = (x - step.sigma * out) / step.alpha
+        else:
+            clean = step.alpha * x - step.sigma * out
+        if step.correct:
+            x = _weighted(step.correct, [before, clean, *earlier])
+        before, x = x, _weighted(step.predict, [x, clean, *earlier])
+        earlier = [clean, *earlier][:2]
+        if callback is not None:
+            callback(Seen(i + 1, steps, clean))
     return x
+
+
+def _weighted(weights: Sequence[float], terms: Sequence[Tensor]) -> Tensor:
+    total = weights[0] * terms[0]
+    for weight, term in zip(weights[1:], terms[1:], strict=False):
+        total = torch.add(total, term, alpha=weight)
+    return total
 
 
 def start_noise(shape: tuple[int, ...], seed: int, positions: list[int]) -> Tensor:

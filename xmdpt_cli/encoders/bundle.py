@@ -35,12 +35,10 @@ class Encoders:
         ``source_tokens`` (N, L, D) and ``pose_tokens`` (N, L', D') bfloat16, which loses
         nothing: the model casts them to bfloat16 at its first layer.
         """
-        moments = self.vae.encode_moments(pictures).cpu()
-        half = moments.half()
         return {
-            "moments": half if bool(half.isfinite().all()) else moments,
-            "source_tokens": self.source.tokens(to_signed(pictures)).bfloat16().cpu(),
-            "pose_tokens": self.pose.tokens(pose_input(poses)).bfloat16().cpu(),
+            "moments": moments_of(self.vae, pictures),
+            "source_tokens": source_tokens_of(self.source, pictures),
+            "pose_tokens": pose_tokens_of(self.pose, poses),
         }
 
     def describe(self) -> dict[str, Any]:
@@ -81,6 +79,23 @@ class Encoders:
                 )
         vae, source, pose = (folder / name for name in PARTS)
         return load_encoders(vae, source, pose, device=device, dtype=dtype, dino_dtype=dino_dtype)
+
+
+def moments_of(vae: VAE, pictures: NDArray[np.uint8]) -> torch.Tensor:
+    """uint8 (N, H, W, 3) -> (N, 2C, h, w) on the CPU: float16 where that holds them."""
+    moments = vae.encode_moments(pictures).cpu()
+    half = moments.half()
+    return half if bool(half.isfinite().all()) else moments
+
+
+def source_tokens_of(dino: Dino, pictures: NDArray[np.uint8]) -> torch.Tensor:
+    """uint8 (N, H, W, 3) -> bfloat16 (N, L, D) on the CPU."""
+    return dino.tokens(to_signed(pictures)).bfloat16().cpu()
+
+
+def pose_tokens_of(dino: Dino, poses: NDArray[np.uint8]) -> torch.Tensor:
+    """Pose pictures uint8 (N, H, W, 3) -> bfloat16 (N, L, D) on the CPU."""
+    return dino.tokens(pose_input(poses)).bfloat16().cpu()
 
 
 def load_encoders(

@@ -93,6 +93,21 @@ class OpenPose:
         reduced = _reduce(picture)
         return _best(self._detector.detect_poses(reduced), reduced, picture)
 
+    def people(self, picture: Picture) -> list[NDArray[np.float64]]:
+        """uint8 (H, W, 3) -> everybody in it, (18, 2) each in its pixels, NaN where not seen.
+
+        The largest first: the box around the joints that were seen, then the total score.
+        """
+        if not _can_show_a_person(picture):
+            return []
+        reduced = _reduce(picture)
+        found = [
+            (_joints(person.body, reduced, picture), float(person.body.total_score))
+            for person in self._detector.detect_poses(reduced)
+        ]
+        found.sort(key=lambda one: (_extent(one[0]), one[1]), reverse=True)
+        return [points for points, _ in found if np.isfinite(points).any()]
+
     def keypoints_batch(
         self, pictures: Sequence[Picture], *, threads: int | None = None
     ) -> list[NDArray[np.float64] | None]:
@@ -126,13 +141,18 @@ def _reduce(picture: Picture) -> Picture:
 
 
 def _best(people: Sequence[Any], shown: Picture, picture: Picture) -> NDArray[np.float64] | None:
-    """The most confident person's joints in pixels of ``picture``, (18, 2), NaN where missing.
-
-    They were found in ``shown``, the picture or a smaller copy: as fractions of its sides.
-    """
+    """The joints of the most confident person, whom ``shown`` shows; None for nobody."""
     if not people:
         return None
     body = max((person.body for person in people), key=lambda body: body.total_score)
+    return _joints(body, shown, picture)
+
+
+def _joints(body: Any, shown: Picture, picture: Picture) -> NDArray[np.float64]:
+    """A person's joints in pixels of ``picture``, (18, 2), NaN where missing.
+
+    They were found in ``shown``, the picture or a smaller copy: as fractions of its sides.
+    """
     size = np.array(picture.shape[1::-1], dtype=np.float64)
     # a pixel of the copy stands for several: its middle, not its corner, is where the joint is
     middle = (size / shown.shape[1::-1] - 1) / 2
@@ -141,6 +161,12 @@ def _best(people: Sequence[Any], shown: Picture, picture: Picture) -> NDArray[np
         if point is not None:
             points[joint] = np.array((point.x, point.y)) * size + middle
     return points
+
+
+def _extent(points: NDArray[np.float64]) -> float:
+    """The area, in square pixels, of the box around the joints that were seen."""
+    seen = points[np.isfinite(points).all(axis=1)]
+    return float(np.prod(seen.max(axis=0) - seen.min(axis=0))) if len(seen) else 0.0
 
 
 def _find_body(source: str | Path) -> Origin:

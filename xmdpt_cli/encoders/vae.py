@@ -20,8 +20,9 @@ if TYPE_CHECKING:  # loaded with a network: training from cached features does w
 
 DEFAULT_VAE = "stabilityai/sd-vae-ft-mse"  # published code
 HINT = "give the folder as `--vae DIR`"
-# Pixels per forward pass: 16 pictures of 256x256 keep the activations near 4 GB in float32.
+# Pixels per forward pass, and what its activations need for each in float32: 4 GB in all.
 CHUNK_PIXELS = 16 * 256 * 256
+BYTES_A_PIXEL = 4096
 
 
 def channels_first(pictures: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
@@ -66,6 +67,7 @@ class VAE:
     def __init__(self, net: AutoencoderKL, origin: weights.Origin) -> None:
         self.net = net.eval().requires_grad_(False)
         self.origin = origin
+        self.chunk_pixels = CHUNK_PIXELS  # at once through the network; less needs less memory
 
     @classmethod
     def load(
@@ -129,7 +131,7 @@ class VAE:
             raise XmdptError(
                 f"pictures of {height}x{width} do not divide by the VAE's factor {self.factor}"
             )
-        step = max(1, CHUNK_PIXELS // (height * width))
+        step = max(1, self.chunk_pixels // (height * width))
         parts = []
         for start in range(0, len(pictures), step):
             signed = to_signed(pictures[start : start + step]).to(self.device, self.dtype)
@@ -143,7 +145,7 @@ class VAE:
     def decode(self, latents: torch.Tensor) -> NDArray[np.uint8]:
         """Scaled latents (N, C, h, w) -> uint8 (N, H, W, 3)."""
         height, width = (int(side) * self.factor for side in latents.shape[2:])
-        step = max(1, CHUNK_PIXELS // (height * width))
+        step = max(1, self.chunk_pixels // (height * width))
         out = np.empty((len(latents), height, width, 3), dtype=np.uint8)
         for start in range(0, len(latents), step):
             part = latents[start : start + step].to(self.device, torch.float32) / self.scale

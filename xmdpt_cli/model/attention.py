@@ -6,6 +6,7 @@ D width, H heads, d = D / H, P conditions side by side, s grid side (T = s * s).
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -43,6 +44,15 @@ class RelativeBias(nn.Module):
         self.table = nn.Parameter(torch.zeros(blocks * heads, self.far + 3))
         self.register_buffer("index", relative_index(side), persistent=False)
         self._cache: tuple[tuple[object, ...], Tensor] | None = None
+
+    def joined(self, views: int) -> Tensor:
+        """``forward`` for the others of several views of a person, (blocks, H, T, T + views *
+        others): each weighs 1 / views, so that a view given twice is that view given once."""
+        whole = self()
+        if views == 1 or not self.others:
+            return whole
+        own, others = whole.split((whole.shape[-1] - self.others, self.others), dim=-1)
+        return torch.cat([own, (others - math.log(views)).repeat(1, 1, 1, views)], dim=-1)
 
     def forward(self) -> Tensor:
         """All biases (blocks, H, T, T + others); in eval mode made anew only when the table
@@ -93,7 +103,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
         # rows that are masked out altogether, which costs as much as the softmax itself.
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1) + bias.to(q.dtype)
         return scores.softmax(dim=-1) @ v
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+    # four dimensions: with three no fused kernel takes it
+    mask = bias.to(q.dtype).expand(len(q), *bias.shape[-3:])
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
 
 
 def split_heads(x: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]:
@@ -216,9 +228,13 @@ class Block(nn.Module):
         self.mlp = Mlp(width)
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
 
-    def forward(self, c: Tensor, *streams: Stream) -> list[Tensor]:
-        """c (P, N, D); returns each stream's x after the block."""
-        modulations = self.modulation(c)  # (P, N, 6D)
+    def forward(
+        self, c: Tensor | None, *streams: Stream, modulations: Tensor | None = None
+    ) -> list[Tensor]:
+        """c (P, N, D), or what was made of it before: ``modulations`` (P, N, 6D). Returns each
+        stream's x after the block."""
+        if modulations is None:
+            modulations = self.modulation(c)
         out = []
         for stream in streams:
             modulation = modulations[stream.condition]

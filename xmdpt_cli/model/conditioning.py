@@ -10,6 +10,7 @@ D width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -56,6 +57,31 @@ class Context(NamedTuple):
     pose: Tensor | None = None  # (N, T, D) the pose map on the latent grid
     keys: Tensor | None = None  # (N, S, depth * 2D) keys and values, block by block
     tokens: Tensor | None = None  # (N, S, D) tokens that join the sequence
+
+    def where(self, known: Tensor) -> Context:
+        """known (N, 1, 1): 0 where a row has lost its conditions."""
+        return Context(*(None if part is None else known * part for part in self))
+
+    @classmethod
+    def join(cls, views: Sequence[Context]) -> Context:
+        """Of several views of the same person in the same pose: their tokens side by side."""
+        first = views[0]
+        if len(views) == 1:
+            return first
+        keys = tokens = None
+        if first.keys is not None:
+            keys = torch.cat([view.keys for view in views if view.keys is not None], dim=1)
+        if first.tokens is not None:
+            tokens = torch.cat([view.tokens for view in views if view.tokens is not None], dim=1)
+        return cls(first.pose, keys, tokens)
+
+    def views(self, others: int) -> int:
+        """How many views were joined; ``others``: the source tokens of one."""
+        held = self.tokens if self.keys is None else self.keys
+        return 1 if held is None or not others else held.shape[1] // others
+
+    def detach(self) -> Context:
+        return Context(*(None if part is None else part.detach() for part in self))
 
 
 class TokenConditions(nn.Module):

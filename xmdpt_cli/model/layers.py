@@ -118,6 +118,7 @@ class FinalLayer(nn.Module):
         self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
         self.linear = nn.Linear(width, out)
 
-    def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        shift, scale = self.modulation(c).chunk(2, dim=1)
+    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """modulation (N, 2D), made of c by the module of that name."""
+        shift, scale = modulation.chunk(2, dim=1)
         return self.linear(modulate(self.norm(x), shift, scale))

@@ -6,7 +6,9 @@ of the source, D width, H heads, P conditions side by side.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +34,19 @@ class Flow:
     learning: bool = True
     skips: list[Tensor] = field(default_factory=list)
     hidden: Tensor | None = None  # (N, K, D) after the block that was asked for
+
+
+class Ready(NamedTuple):
+    """What the blocks need besides tokens, made beforehand."""
+
+    # (N, (6 blocks + 2) D): of the blocks in order, then of the output layer; in one tensor, for
+    # a CUDA graph copies each input of its own
+    modulations: Tensor
+    bias: Tensor  # (blocks, H, T, T + others), what ``RelativeBias`` gives
+
+    def of_block(self, block: int, width: int) -> Tensor:
+        """(1, N, 6D)"""
+        return self.modulations[None, :, 6 * width * block : 6 * width * (block + 1)]
 
 
 class TDNet(nn.Module):
@@ -89,7 +104,6 @@ class TDNet(nn.Module):
     def flow(
         self,
         x: Tensor,
-        known: Tensor,
         context: Context | None,
         condition: int = 0,
         kept: Tensor | None = None,
@@ -98,18 +112,17 @@ class TDNet(nn.Module):
     ) -> Flow:
         """A sequence from embedded tokens x (N, T, D), of which ``kept`` stay.
 
-        known (N, 1, 1): 0 where a row has lost its conditions; ``posed``: the target's pose is
-        laid on it, as on noisy tokens.
+        ``context``: nothing in it where a row has lost its conditions (``Context.where``).
+        ``posed``: the target's pose is laid on it, as on noisy tokens.
         """
         keys = None
         tokens = None
         if context is not None and self.conditions is not None:
             if posed and context.pose is not None:
-                x = self.conditions.lay(x, known * context.pose)
+                x = self.conditions.lay(x, context.pose)
             if context.keys is not None:
-                keys = (known * context.keys).chunk(len(self.blocks), dim=2)
-            if context.tokens is not None:
-                tokens = known * context.tokens
+                keys = context.keys.chunk(len(self.blocks), dim=2)
+            tokens = context.tokens
         start = x
         if kept is not None:
             x = x.gather(1, kept.unsqueeze(-1).expand(-1, -1, x.shape[2]))
@@ -117,25 +130,57 @@ class TDNet(nn.Module):
             x = torch.cat([x, tokens], dim=1)
         return Flow(x, start, condition, kept, keys, learning)
 
-    def encode(self, c: Tensor, flows: list[Flow], look: int = 0) -> None:
+    def encode(
+        self, c: Tensor | None, flows: list[Flow], look: int = 0, ready: Ready | None = None
+    ) -> None:
         """The first blocks, c (P, N, D). After block ``look`` (from 1) ``hidden`` is kept."""
-        self._run(c, flows, 0, self.encoder_depth, look)
+        self._run(c, flows, range(self.encoder_depth), look, ready)
 
-    def decode(self, c: Tensor, flows: list[Flow]) -> list[Tensor]:
+    def decode(
+        self, c: Tensor | None, flows: list[Flow], ready: Ready | None = None
+    ) -> list[Tensor]:
         """The last blocks and the output layer; returns (N, 2C, h, w) a flow.
 
         The flows' first T tokens already hold the decoder position embedding, none is missing.
         """
-        self._run(c, flows, self.encoder_depth, len(self.blocks))
+        self._run(c, flows, range(self.encoder_depth, len(self.blocks)), 0, ready)
+        width = flows[0].x.shape[2]
+        if ready is None:
+            last = self.final.modulation(c)  # (P, N, 2D)
+        else:
+            last = ready.modulations[None, :, -2 * width :]
         tokens = self.grid**2
         return [
-            self.unpatchify(self.final(flow.x[:, :tokens], c[flow.condition])) for flow in flows
+            self.unpatchify(self.final(flow.x[:, :tokens], last[flow.condition])) for flow in flows
         ]
 
-    def _run(self, c: Tensor, flows: list[Flow], first: int, last: int, look: int = 0) -> None:
-        whole = self.bias()  # (blocks, H, T, T + others)
+    def forward(self, latents: Tensor, ready: Ready, context: Context | None) -> Tensor:
+        """The unmasked pass with all that does not depend on the noisy latents (N, C, h, w) made
+        beforehand; (N, 2C, h, w). What ``Denoiser`` calls and ``torch.compile`` compiles."""
+        flow = self.flow(self.embed(latents), context)
+        self.encode(None, [flow], ready=ready)
+        flow.x = self.with_position(flow.x)
+        return self.decode(None, [flow], ready)[0]
+
+    def with_position(self, x: Tensor) -> Tensor:
+        """The decoder position embedding on the grid's tokens (source tokens have none)."""
+        tokens = self.grid**2
+        if x.shape[1] == tokens:
+            return x + self.decoder_position
+        return torch.cat([x[:, :tokens] + self.decoder_position, x[:, tokens:]], dim=1)
+
+    def _run(
+        self,
+        c: Tensor | None,
+        flows: list[Flow],
+        blocks: range,
+        look: int,
+        ready: Ready | None,
+    ) -> None:
+        whole = self.bias() if ready is None else ready.bias  # (blocks, H, T, T + others)
         places = [None if f.kept is None else self.bias.between(f.kept, f.kept) for f in flows]
-        for i in range(first, last):
+        for i in blocks:
+            made = None if ready is None else ready.of_block(i, flows[0].x.shape[2])
             streams = []
             for flow, place in zip(flows, places, strict=True):
                 bias = whole[i] if place is None else self.bias.pick(i, place)
@@ -146,7 +191,7 @@ class TDNet(nn.Module):
                 streams.append(
                     Stream(flow.x, bias, keys, flow.condition, None, skip, flow.learning)
                 )
-            for flow, x in zip(flows, self.blocks[i](c, *streams), strict=True):
+            for flow, x in zip(flows, self.blocks[i](c, *streams, modulations=made), strict=True):
                 flow.x = x
                 if self.long_skips and i < self.encoder_depth // 2:
                     flow.skips.append(x)
@@ -171,10 +216,11 @@ class TDNet(nn.Module):
 
         Among themselves, and onto the noisy tokens, distance counts for nothing here.
         """
-        others = self.bias.others
-        far = whole[:, :1, -1:]  # (H, 1, 1)
-        shape = (*bias.shape[:-2], others, bias.shape[-1])
-        return torch.cat([bias, far.expand(shape)], dim=-2)
+        tokens, others = whole.shape[-2], whole.shape[-1] - whole.shape[-2]
+        seen = whole[:, :1, tokens:]  # (H, 1, S): lower where several views share the weight
+        far = seen[..., :1] + math.log(others / self.bias.others)
+        row = torch.cat([far.expand(-1, -1, bias.shape[-1] - others), seen], dim=-1)
+        return torch.cat([bias, row.expand(*bias.shape[:-2], others, -1)], dim=-2)
 
     def unpatchify(self, x: Tensor) -> Tensor:
         """(N, T, p*p*2C) -> (N, 2C, h, w); a token's values run row, column, channel."""

@@ -11,6 +11,7 @@ L DINOv2 tokens.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +22,7 @@ from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.model.attention import RelativeBias
 from xmdpt_cli.model.canet import PARTS, CANet
 from xmdpt_cli.model.conditioning import Context, Forms, TokenConditions
+from xmdpt_cli.model.denoiser import Denoiser
 from xmdpt_cli.model.initialise import initialise
 from xmdpt_cli.model.mipnet import PREDICTORS, Mask, MIPNet
 from xmdpt_cli.model.tdnet import Flow, TDNet
@@ -235,6 +237,25 @@ class XMDPT(
         """
         return self._passes(latents, timesteps, condition, None, None, None, context).out
 
+    def denoiser(
+        self,
+        condition: Tensor,
+        timesteps: Sequence[int],
+        scales: Sequence[float],
+        context: Context | None = None,
+    ) -> Denoiser:
+        """Guided predictions for the pictures of ``condition`` (N, D): see ``Denoiser``."""
+        self._check_condition(condition, condition, context)
+        return Denoiser(self.tdnet, condition, timesteps, scales, context)
+
+    def compile_sampling(self) -> None:
+        """From now on sampling runs through torch.compile: one compilation a batch size.
+
+        On a GPU its steps become CUDA graphs. Equal up to rounding.
+        """
+        cuda = next(self.parameters()).is_cuda
+        self.tdnet.compile(dynamic=False, mode="reduce-overhead" if cuda else None)
+
     def forward_masked(
         self,
         latents: Tensor,
@@ -314,18 +335,18 @@ class XMDPT(
         net = self.tdnet
         x = net.embed(latents)  # (N, T, D)
         c = net.timestep(timesteps) + torch.stack(given)  # (P, N, D): c = t_emb + c_cond
-        known = [(one != 0).any(dim=1)[:, None, None].to(x.dtype) for one in given]
+        seen = [None if context is None else context.where(_known(one, x)) for one in given]
         flows = []
         if condition is not None:
-            flows.append(net.flow(x, known[0], context))
+            flows.append(net.flow(x, seen[0]))
         if mask is None or masked_condition is None:
             net.encode(c, flows, self.align_block)
-            flows[0].x = self._with_position(flows[0].x)
+            flows[0].x = net.with_position(flows[0].x)
             return Passes(net.decode(c, flows)[0], None, self._aligned(flows[0]))
         if self.mipnet is None:
             raise ConfigError("this model was built without MIPNet: it cannot run the masked pass")
         last = len(given) - 1
-        masked = net.flow(x, known[last], context, last, mask.kept)
+        masked = net.flow(x, seen[last], last, mask.kept)
         views = []
         if self.mipnet.reads_source:
             assert source_latents is not None
@@ -333,11 +354,13 @@ class XMDPT(
             # The source view through the same blocks, unmasked, with the same c and no gradient.
             with torch.no_grad():
                 start = net.embed(source_latents)
-                views = [net.flow(start, known[last], context, last, None, False, False)]
+                known = seen[last]
+                known = None if known is None else known.detach()
+                views = [net.flow(start, known, last, None, False, False)]
         net.encode(c, [*flows, masked, *views], self.align_block)
         aligned = None
         for flow in flows:
-            flow.x = self._with_position(flow.x)
+            flow.x = net.with_position(flow.x)
             aligned = self._aligned(flow)
         self._fill(masked, mask, views, c)
         outs = net.decode(c, [*flows, masked])
@@ -354,13 +377,6 @@ class XMDPT(
         rest = flow.x[:, count:]  # the source's tokens, if they are in the sequence
         flow.x = torch.cat([whole, rest], dim=1) if rest.shape[1] else whole
         flow.kept = None
-
-    def _with_position(self, x: Tensor) -> Tensor:
-        """The decoder position embedding on the grid's tokens (source tokens have none)."""
-        tokens = self.tdnet.grid**2
-        if x.shape[1] == tokens:
-            return x + self.tdnet.decoder_position
-        return torch.cat([x[:, :tokens] + self.tdnet.decoder_position, x[:, tokens:]], dim=1)
 
     def _aligned(self, flow: Flow) -> Tensor | None:
         if self.align is None or flow.hidden is None:
@@ -384,3 +400,8 @@ class XMDPT(
                 f"(N, {', '.join(map(str, self.latent_shape))})",
                 "use data prepared at the resolution the model was made for",
             )
+
+
+def _known(condition: Tensor, like: Tensor) -> Tensor:
+    """(N, D) -> (N, 1, 1): 0 for the rows that have lost their conditions."""
+    return (condition != 0).any(dim=1)[:, None, None].to(like.dtype)

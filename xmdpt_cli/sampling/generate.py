@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from xmdpt_cli.data.loader import EvalBatch, PairDataset, PairRef, eval_batches
+from xmdpt_cli.data.loader import PairDataset, PairRef, load_pairs
 from xmdpt_cli.data.names import parse_name
+from xmdpt_cli.data.ranks import World
 from xmdpt_cli.diffusion import start_noise
-from xmdpt_cli.encoders.vae import VAE, posterior_mean
+from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import only_process, write_text
+from xmdpt_cli.files import only_process, write_text, writing
 from xmdpt_cli.images import Picture, load_image, save_png
 from xmdpt_cli.progress import Progress, silent
-from xmdpt_cli.sampling.pipeline import Recipe, Sampler
+from xmdpt_cli.sampling.conditions import Conditions
+from xmdpt_cli.sampling.fit import check_fit
+from xmdpt_cli.sampling.memory import in_batches
+from xmdpt_cli.sampling.recipe import Recipe
+from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.sampling.sheet import contact_sheet
+from xmdpt_cli.sampling.writer import Writer
 from xmdpt_cli.stores import is_url
 
 RECORD = "samples.json"
@@ -58,97 +66,98 @@ def generate(
     recipe: Recipe,
     *,
     limit: int | None = None,
+    shard: World = World(),  # noqa: B008 - frozen
     batch_size: int = 8,
     progress: Progress = silent,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Draw the dataset's pairs in published order into ``out``; returns the record.
+    """Draw the dataset's pairs into ``out``; returns the record.
 
+    Of ``shard.size`` processes that share the folder this one draws every ``size``-th pair.
     A picture that is there and whole is not made again, provided the folder was begun with the
     same model and recipe (else XmdptError). A picture depends on the seed and its pair alone.
+    Whoever finds all pictures there writes the sheet and finishes the record.
     """
     check_fit(sampler, dataset, vae)
     record = _record(sampler, dataset, recipe)
-    names = [sample_name(pair) for pair in dataset.pairs[:limit]]
-    with only_process(out):
+    pairs = dataset.pairs[:limit]
+    names = [sample_name(pair) for pair in pairs]
+    mine = list(range(shard.rank, len(pairs), shard.size))
+    lock = ".lock" if shard.size == 1 else f".lock-{shard.rank}-of-{shard.size}"
+    with only_process(out, lock):
         _begin(out, record)
-        done = 0
-        rows: list[list[Picture]] = []
-        progress("sample", 0, len(names))
-        tokens = sampler.model.conditioning == "tokens"
-        for batch in eval_batches(dataset, batch_size, limit, pose_maps=tokens):
-            positions = list(range(done, done + len(batch.pairs)))
-            paths = [out / names[i] for i in positions]
-            pictures = _existing(paths, dataset.resolution)
-            if pictures is None:
-                pictures = _draw(sampler, vae, batch, positions, recipe)
-                for path, picture in zip(paths, pictures, strict=True):
-                    save_png(path, picture)
-            for row in range(min(len(pictures), SHEET_ROWS - len(rows))):
-                pair = dataset.pairs[positions[row]]
-                rows.append(
-                    [
-                        batch.source_pictures[row].numpy(),
-                        dataset.pose_map(pair.key, pair.target),
-                        batch.target_pictures[row].numpy(),
-                        pictures[row],
-                    ]
+        size = dataset.resolution
+        missing = _missing(out, names, mine, size)
+        done = len(mine) - len(missing)
+        progress("sample", done, len(mine))
+        with Writer() as writer, _Ahead(dataset, sampler, missing) as ahead:
+
+            def work(indices: Sequence[int]) -> None:
+                nonlocal done
+                noise = start_noise(
+                    sampler.model.latent_shape, recipe.seed, [pairs[i].position for i in indices]
                 )
-            done += len(batch.pairs)
-            progress("sample", done, len(names))
-        save_png(out / SHEET, contact_sheet(rows))
-        write_text(out / RECORD, json.dumps({**record, "complete": names}, indent=1))
-    return {**record, "pictures": len(names), "sheet": str(out / SHEET)}
+                latents = sampler.latents(noise, ahead.conditions(indices), recipe)
+                for i, picture in zip(indices, vae.decode(latents), strict=True):
+                    facts = {"pair": pairs[i].name(), "position": pairs[i].position}
+                    writer.put(out / names[i], picture, {**facts, **_told(record)})
+                done += len(indices)
+
+            for _ in in_batches(missing, batch_size, work, say):
+                progress("sample", done, len(mine))
+        whole = shard.size == 1 or not _missing(out, names, range(len(names)), size)
+        if whole:
+            _finish(out, record, names, dataset, pairs[:SHEET_ROWS])
+    record["pictures"] = len(mine)
+    return {**record, "complete": whole, "sheet": str(out / SHEET) if whole else None}
 
 
-def check_fit(sampler: Sampler, dataset: PairDataset, vae: VAE) -> None:
-    """XmdptError if model, dataset and VAE do not belong together."""
-    facts, manifest = sampler.facts, dataset.manifest
-    if facts["resolution"] != manifest["resolution"]:
-        raise XmdptError(
-            f"the model draws {facts['resolution']} px, the dataset was prepared at "
-            f"{manifest['resolution']} px",
-            "prepare the dataset at the model's resolution: xmdpt prepare --size "
-            f"{facts['resolution']}",
-        )
-    for part in ("vae", "source", "pose"):
-        made, there = facts["encoders"][part], manifest["encoders"][part]
-        if made["sha256"] != there["sha256"]:
-            raise XmdptError(
-                f"the model was trained on features of another {part} encoder "
-                f"({made['id']}, not {there['id']})",
-                "prepare the dataset with the encoders the model was trained with",
-            )
-    channels, side, _ = sampler.model.latent_shape
-    if vae.channels != channels or vae.factor * side != manifest["resolution"]:
-        raise XmdptError(
-            f"the VAE turns {side}x{side} latents with {vae.channels} channels into "
-            f"{vae.factor * side} px; the model has {channels} channels for "
-            f"{manifest['resolution']} px",
-            "give the VAE the dataset was prepared with: --vae",
-        )
+class _Ahead:
+    """The conditions of a batch, read on a thread while the batch before is drawn."""
+
+    def __init__(self, dataset: PairDataset, sampler: Sampler, indices: Sequence[int]) -> None:
+        self.dataset, self.indices = dataset, indices
+        self.place = {index: place for place, index in enumerate(indices)}
+        self.tokens = sampler.model.conditioning == "tokens"
+        self.scale = float(sampler.facts["encoders"]["vae"]["scale"])
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="read")
+        self._next: tuple[list[int], Future[Conditions]] | None = None
+
+    def conditions(self, indices: Sequence[int]) -> Conditions:
+        wanted = list(indices)
+        expected, found = self._next or ([], None)
+        self._next = None
+        # after a batch was halved another one is asked for than was read
+        now = found.result() if found is not None and expected == wanted else self._read(wanted)
+        start = self.place[wanted[-1]] + 1
+        after = list(self.indices[start : start + len(wanted)])
+        if after:
+            self._next = (after, self._pool.submit(self._read, after))
+        return now
+
+    def _read(self, indices: list[int]) -> Conditions:
+        none = [False] * len(indices)
+        batch = load_pairs(self.dataset, indices, none, none, self.tokens)
+        return Conditions.of_batch(batch, self.scale)
+
+    def __enter__(self) -> _Ahead:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _draw(
-    sampler: Sampler, vae: VAE, batch: EvalBatch, positions: list[int], recipe: Recipe
-) -> list[Picture]:
-    device = next(sampler.model.parameters()).device
-    scale = float(sampler.facts["encoders"]["vae"]["scale"])
-    latents = sampler.latents(
-        start_noise(sampler.model.latent_shape, recipe.seed, positions).to(device),
-        batch.pose_tokens.to(device),
-        batch.source_tokens.to(device),
-        posterior_mean(batch.source_moments.to(device), scale),
-        batch.pose_maps(device),
-        recipe,
-    )
-    return list(vae.decode(latents))
+def _told(record: dict[str, Any]) -> dict[str, Any]:
+    """What of the record each PNG carries."""
+    return {key: record[key] for key in ("recipe", "model", "trained_steps", "toy")}
 
 
 def _record(sampler: Sampler, dataset: PairDataset, recipe: Recipe) -> dict[str, Any]:
     return {
         "format": "xmdpt-samples",
-        "recipe": asdict(recipe),
-        "model": sampler.identity(),
+        "recipe": {**asdict(recipe), "interval": list(recipe.interval)},
+        "model": sampler.identity,
+        "precision": str(sampler.dtype).removeprefix("torch."),
         "trained_steps": sampler.facts["trained_steps"],
         "conditioning": sampler.model.conditioning,
         "data": [s["sha256"] for s in dataset.manifest["shards"] if s["split"] == dataset.split],
@@ -167,21 +176,49 @@ def _begin(out: Path, record: dict[str, Any]) -> None:
                 f"{out} holds samples made otherwise; what differs: {', '.join(differs)}",
                 "choose another --out",
             )
-    elif any(path.name != ".lock" for path in out.iterdir()):
+    elif any(not path.name.startswith((".lock", RECORD)) for path in out.iterdir()):
         raise XmdptError(f"{out} is not empty and holds no samples", "choose another --out")
     else:
-        write_text(known, json.dumps(record, indent=1))
+        with writing(known):
+            write_text(known, json.dumps(record, indent=1))
 
 
-def _existing(paths: list[Path], size: int) -> list[Picture] | None:
-    """The pictures if all are there and whole, else None."""
-    pictures = []
-    for path in paths:
-        try:
-            picture = np.asarray(load_image(path))
-        except XmdptError:
-            return None
-        if picture.shape != (size, size, 3):
-            return None
-        pictures.append(picture)
-    return pictures
+def _finish(
+    out: Path,
+    record: dict[str, Any],
+    names: list[str],
+    dataset: PairDataset,
+    pairs: Sequence[PairRef],
+) -> None:
+    rows = []
+    for pair in pairs:
+        rows.append(
+            [
+                dataset.picture(pair.key, pair.source),
+                dataset.pose_map(pair.key, pair.target),
+                dataset.picture(pair.key, pair.target),
+                np.asarray(load_image(out / sample_name(pair))),
+            ]
+        )
+    with writing(out):
+        save_png(out / SHEET, contact_sheet(rows))
+        write_text(out / RECORD, json.dumps({**record, "complete": names}, indent=1))
+
+
+def _missing(out: Path, names: Sequence[str], which: Sequence[int] | range, size: int) -> list[int]:
+    """Those of ``which`` whose picture is not there, or not whole."""
+    there = {path.name for path in out.iterdir()}
+
+    def whole(i: int) -> bool:
+        return names[i] in there and _is_whole(out / names[i], size)
+
+    with ThreadPoolExecutor(thread_name_prefix="check") as pool:
+        return [i for i, ok in zip(which, pool.map(whole, which), strict=True) if not ok]
+
+
+def _is_whole(path: Path, size: int) -> bool:
+    try:
+        picture: Picture = np.asarray(load_image(path))
+    except XmdptError:
+        return False
+    return picture.shape == (size, size, 3)

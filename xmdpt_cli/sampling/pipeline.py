@@ -1,114 +1,293 @@
-"""A trained model folder, ready to draw: model, schedule and the defaults it was made with."""
+"""A person and a pose in, that person in that pose out: the whole way as one object.
+
+pipe = XMDPTPipeline.from_pretrained("runs/S/model")
+images = pipe(source="person.jpg", pose="pose.json")
+"""
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-from contextlib import redirect_stdout
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from xmdpt_cli.diffusion import Schedule, sample
-from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.model import XMDPT
+from xmdpt_cli.data.framing import Fit
+from xmdpt_cli.data.pose import Keypoints, draw_pose, draw_pose_map
+from xmdpt_cli.diffusion import SOLVERS, Seen, start_noise
+from xmdpt_cli.encoders.bundle import moments_of, pose_tokens_of, source_tokens_of
+from xmdpt_cli.encoders.openpose import OpenPose
+from xmdpt_cli.encoders.vae import posterior_mean
+from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.images import Picture, unsquash
+from xmdpt_cli.sampling import hub
+from xmdpt_cli.sampling.conditions import Conditions
+from xmdpt_cli.sampling.inputs import PictureLike, Pose, PoseLike, View, read_pose, read_view
+from xmdpt_cli.sampling.memory import batch_size, in_batches, limit_decoding
+from xmdpt_cli.sampling.networks import Networks
+from xmdpt_cli.sampling.recipe import Recipe
+from xmdpt_cli.sampling.sampler import Sampler
+
+#: called after every step: (steps done, steps, a function that decodes what the network sees now)
+Callback = Callable[[int, int, Callable[[], Image.Image]], None]
+KeypointsLike: TypeAlias = "str | Path | Keypoints"
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How samples are drawn; the defaults travel with the model."""
+class XMDPTPipeline:
+    """Model, VAE, both DINOv2 and OpenPose; the networks are loaded when they are first needed."""
 
-    steps: int
-    guidance: float
-    power: float
-    seed: int = 0
+    #: what ``solver`` may be
+    solvers = SOLVERS
 
-
-class Sampler:
-    """An XMDPT with its schedule: conditions in, latents out."""
-
-    def __init__(self, model: XMDPT, schedule: Schedule, facts: dict[str, Any]) -> None:
-        self.model, self.schedule, self.facts = model.eval().requires_grad_(False), schedule, facts
+    def __init__(self, sampler: Sampler, networks: Networks) -> None:
+        self.sampler, self.networks = sampler, networks
+        #: what was done to the inputs of the last call, a clause each
+        self.last_notes: list[str] = []
+        self._batch: int | None = None
 
     @classmethod
-    def load(cls, folder: str | Path, device: str | torch.device = "cpu") -> Sampler:
-        """Read a folder written by training (``RUN/model``). Raises XmdptError if it is none."""
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise XmdptError(f"no such model folder: {folder}", "train one: xmdpt train --help")
-        if not (folder / "xmdpt.json").is_file() and (folder / "model" / "xmdpt.json").is_file():
-            folder = folder / "model"  # the run's folder was named: meant is the model in it
-        for name in ("config.json", "model.safetensors", "xmdpt.json"):
-            if not (folder / name).is_file():
-                raise XmdptError(
-                    f"not a model folder: {folder} has no {name}",
-                    "name the folder `xmdpt train` wrote: --model RUN/model",
-                )
-        try:
-            facts = json.loads((folder / "xmdpt.json").read_text(encoding="utf-8"))
-            schedule = Schedule(facts["schedule"], facts["prediction"])
-            with redirect_stdout(io.StringIO()):  # the hub's mixin prints where results belong
-                model = XMDPT.from_pretrained(str(folder)).to(device)
-        except XmdptError:
-            raise
-        except Exception as err:
-            reason = str(err).splitlines()[0] if str(err) else type(err).__name__
-            raise XmdptError(f"cannot load the model in {folder}: {reason}") from err
-        return cls(model, schedule, facts)
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        precision: str = "auto",
+        max_memory: int | None = None,
+        revision: str | None = None,
+        **networks: str | Path | None,
+    ) -> XMDPTPipeline:
+        """From a model's or run's folder, or a hub id. Raises XmdptError saying what is missing.
 
-    def identity(self) -> str:
-        """sha256 over the weights: samples of different models never share a folder."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self.model.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        ``networks``: ``vae``, ``dino_source``, ``dino_pose``, ``openpose``, each a folder or hub
+        id; without, each is looked for in the folder, then beside the dataset the model was
+        trained on, then by the hub id it was trained with. ``max_memory``: bytes.
+        """
+        folder = hub.fetch(source, revision)
+        sampler = Sampler.load(folder, device, precision)
+        if not (folder / "xmdpt.json").is_file():
+            folder = folder / "model"  # a run's folder stands for the model in it
+        pipe = cls(sampler, Networks(sampler.facts, folder, device=device, **networks))
+        if max_memory is not None:
+            pipe._batch = batch_size(sampler, max_memory)
+            limit_decoding(pipe.networks.vae, max_memory)
+        return pipe
 
-    def recipe(
+    @property
+    def resolution(self) -> int:
+        """Side of the pictures in pixels."""
+        return int(self.sampler.facts["resolution"])
+
+    @property
+    def toy(self) -> bool:
+        """Made to try things out: its pictures say nothing of real results."""
+        return bool(self.sampler.facts["toy"])
+
+    def recipe(self, **given: Any) -> Recipe:
+        """The model's own defaults, overridden by what is given."""
+        return self.sampler.recipe(**given)
+
+    def find_pose(self, picture: PictureLike) -> Keypoints:
+        """(18, 2), fractions of width and height, of the largest person as OpenPose sees them,
+        framed as for drawing. XmdptError if there is no OpenPose or no person."""
+        (pose,) = read_pose(picture, self.resolution, self._openpose)
+        return pose.keypoints / self.resolution
+
+    def __call__(
         self,
+        source: PictureLike | Sequence[PictureLike],
+        pose: PoseLike | Sequence[PoseLike],
+        *,
         steps: int | None = None,
         guidance: float | None = None,
         power: float | None = None,
+        solver: str | None = None,
         seed: int = 0,
-    ) -> Recipe:
-        """The model's own defaults, overridden where a value is given."""
-        own = self.facts["sampling"]
-        return Recipe(
-            own["steps"] if steps is None else steps,
-            own["guidance"] if guidance is None else guidance,
-            own["power"] if power is None else power,
-            seed,
+        generator: torch.Generator | None = None,
+        num_images: int = 1,
+        source_keypoints: KeypointsLike | Sequence[KeypointsLike | None] | None = None,
+        fit: Fit = "auto",
+        pose_fit: Fit = "auto",
+        person: int | None = None,
+        pose_person: int | None = None,
+        square: bool = False,
+        callback: Callback | None = None,
+    ) -> list[Image.Image]:
+        """Draw the person of ``source`` (several: views of the same person) in every pose.
+
+        Returns ``num_images`` pictures of each pose, in order, RGB: ``resolution`` high and
+        176 / 256 as wide, which is the shape the model learned from; ``square`` as it draws them.
+        ``source``: files, PIL images or uint8 arrays (H, W, 3). ``pose``: keypoints files, photos
+        or drawings of a pose, or arrays (18, 2) of fractions of the picture to draw, x and y, NaN
+        where missing. ``source_keypoints``: a file, or fractions of the source's sides. ``fit``:
+        ``data/framing.py``; ``person``: which of several in the source, 1 the largest.
+        ``steps`` to ``solver``: None means the model's own; the paper's are 50, 2.0, 0.01 and
+        DDIM (sec. 4.1). A picture depends on its inputs and ``seed`` (image k of a pose on
+        ``seed`` and k) alone; with ``generator`` the noise is drawn from that, in order.
+        Raises XmdptError and ConfigError for what a user can mend.
+        """
+        views = self.read_views(source, source_keypoints, fit, person)
+        poses = self.read_poses(pose, pose_fit, pose_person)
+        self.last_notes = [n for view in views for n in view.notes]
+        self.last_notes += [n for one in poses for n in one.notes]
+        recipe = self.recipe(steps=steps, guidance=guidance, power=power, solver=solver, seed=seed)
+        if num_images < 1:
+            raise ConfigError(f"num_images is at least 1, not {num_images}")
+        jobs = [(p, k) for p in range(len(poses)) for k in range(num_images)]
+        noise = None
+        if generator is not None:
+            shape, device = self.sampler.model.latent_shape, generator.device
+            noise = {job: torch.randn(shape, generator=generator, device=device) for job in jobs}
+        drawn = self.draw(
+            views, poses, recipe, jobs=jobs, noise=noise, tell=callback, square=square
+        )
+        return [_shown(picture, square) for picture in drawn]
+
+    def save_pretrained(self, folder: str | Path, include: Sequence[str] | None = None) -> None:
+        """Write a folder that ``from_pretrained`` reads on any machine (``hub.save``)."""
+        hub.save(Path(folder), self.sampler, self.networks, include)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        metrics: str | Path | None = None,
+        private: bool = False,
+        token: str | None = None,
+    ) -> str:
+        """Publish as ``repo_id`` with a model card: recipe, data, metrics (the metrics.json of
+        ``xmdpt evaluate``) and impact. Returns the address."""
+        return hub.push(
+            repo_id, self.sampler, self.networks, metrics=metrics, private=private, token=token
         )
 
-    @torch.no_grad()
-    def latents(
+    def read_views(
         self,
-        noise: Tensor,
-        pose_tokens: Tensor,
-        source_tokens: Tensor,
-        source_latents: Tensor,
-        pose_maps: tuple[Tensor, Tensor] | None,
+        source: PictureLike | Sequence[PictureLike],
+        keypoints: KeypointsLike | Sequence[KeypointsLike | None] | None = None,
+        fit: Fit = "auto",
+        person: int | None = None,
+    ) -> list[View]:
+        """The views of the person, framed."""
+        sources: list[Any] = list(source) if isinstance(source, (list, tuple)) else [source]
+        given: list[Any] = list(keypoints) if isinstance(keypoints, (list, tuple)) else [keypoints]
+        if not sources:
+            raise ConfigError("no source is given", "give a picture of a person")
+        if keypoints is None:
+            given = [None] * len(sources)
+        if len(given) != len(sources):
+            raise ConfigError(f"{len(given)} source keypoints for {len(sources)} sources")
+        return [
+            read_view(
+                one,
+                self.resolution,
+                self._openpose,
+                keypoints=points,
+                fit=fit,
+                person=person,
+                needs_keypoints=self.sampler.model.conditioning == "tokens",
+            )
+            for one, points in zip(sources, given, strict=True)
+        ]
+
+    def read_poses(
+        self,
+        pose: PoseLike | Sequence[PoseLike],
+        fit: Fit = "auto",
+        person: int | None = None,
+    ) -> list[Pose]:
+        """The poses; a file may hold a sequence."""
+        given: list[Any] = list(pose) if isinstance(pose, (list, tuple)) else [pose]
+        poses = [
+            found
+            for one in given
+            for found in read_pose(one, self.resolution, self._openpose, fit=fit, person=person)
+        ]
+        if not poses:
+            raise ConfigError("no pose is given", "give keypoints, or a picture of a pose")
+        return poses
+
+    def draw(
+        self,
+        views: Sequence[View],
+        poses: Sequence[Pose],
         recipe: Recipe,
-    ) -> Tensor:
-        """Shapes as in ``XMDPT.condition`` and ``XMDPT.context`` (``pose_maps``: the target's, the
-        source's); returns latents like noise."""
-        model = self.model
-        condition = model.condition(pose_tokens, source_tokens, source_latents)
-        context = None
-        if model.conditioning == "tokens":
-            assert pose_maps is not None
-            context = model.context(source_latents, *pose_maps, source_tokens)
-        return sample(
-            model,
-            noise,
-            condition,
-            steps=recipe.steps,
-            guidance=recipe.guidance,
-            power=recipe.power,
-            context=context,
-            schedule=self.schedule,
+        *,
+        jobs: Sequence[tuple[int, int]],
+        noise: dict[tuple[int, int], Tensor] | None = None,
+        batch: int | None = None,
+        tell: Callback | None = None,
+        square: bool = False,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> Iterator[Picture]:
+        """The pictures of ``jobs``, (number of the pose, number of its picture), as they are
+        drawn; ``noise`` (C, h, w) of a job, None: from the recipe's seed."""
+        if not jobs:
+            return
+        conditions = self.conditions(views, poses)
+        shape = self.sampler.model.latent_shape
+
+        def work(part: Sequence[tuple[int, int]]) -> list[Picture]:
+            if noise is None:
+                own = start_noise(shape, recipe.seed, [k for _, k in part])
+            else:
+                own = torch.stack([noise[job] for job in part])
+            rows = conditions.rows([p for p, _ in part])
+            heard = None if tell is None else self._heard(tell, square)
+            return list(self.networks.vae.decode(self.sampler.latents(own, rows, recipe, heard)))
+
+        size = batch or self._batch or batch_size(self.sampler)
+        for pictures in in_batches(jobs, size, work, say):
+            yield from pictures
+
+    def conditions(self, views: Sequence[View], poses: Sequence[Pose]) -> Conditions:
+        """Views of one person, and N poses -> the conditions of N pictures, on the CPU."""
+        net, size, count = self.networks, self.resolution, len(poses)
+        pictures = np.stack([view.picture for view in views])
+        scale = float(self.sampler.facts["encoders"]["vae"]["scale"])
+        drawn = np.stack([draw_pose(pose.keypoints, size) for pose in poses])
+
+        def for_each(part: Tensor) -> Tensor:  # (K, ...) -> (K, N, ...)
+            return part[:, None].expand(-1, count, *part.shape[1:])
+
+        maps = own_maps = None
+        if self.sampler.model.conditioning == "tokens":
+            maps = _unit([draw_pose_map(pose.keypoints, size) for pose in poses])
+            known = [view.keypoints for view in views if view.keypoints is not None]
+            if len(known) < len(views):
+                raise XmdptError(
+                    "this model reads where the person of the source stands, and no keypoints "
+                    "are known",
+                    "give --source-keypoints, or OpenPose's weights (--openpose DIR)",
+                )
+            own_maps = for_each(_unit([draw_pose_map(points, size) for points in known]))
+        return Conditions(
+            pose_tokens_of(net.pose, drawn),
+            for_each(source_tokens_of(net.source, pictures)),
+            for_each(posterior_mean(moments_of(net.vae, pictures), scale)),
+            maps,
+            own_maps,
         )
+
+    def _openpose(self) -> OpenPose:
+        return self.networks.openpose
+
+    def _heard(self, tell: Callback, square: bool) -> Callable[[Seen], None]:
+        def heard(seen: Seen) -> None:
+            def preview() -> Image.Image:
+                return _shown(self.networks.vae.decode(seen.clean[:1])[0], square)
+
+            tell(seen.done, seen.steps, preview)
+
+        return heard
+
+
+def _shown(picture: Picture, square: bool) -> Image.Image:
+    return Image.fromarray(picture if square else unsquash(picture))
+
+
+def _unit(pictures: list[Picture]) -> Tensor:
+    """uint8 (H, W, 3) each -> float32 (N, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from safetensors import SafetensorError, safe_open
 
-from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.errors import XmdptError, is_out_of_memory
 from xmdpt_cli.files import human_bytes
 from xmdpt_cli.model.xmdpt import SIZES, XMDPT
 
@@ -174,18 +174,6 @@ def settings_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
 
 
 # batch and memory
-
-_NO_MEMORY = re.compile(
-    "out of memory|can't allocate memory|not enough memory|ALLOC_FAILED|Cannot allocate memory",
-    re.IGNORECASE,
-)
-
-
-def is_out_of_memory(err: BaseException) -> bool:
-    """Whether an error says that memory, of a GPU or of this machine, is used up."""
-    if isinstance(err, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(err, RuntimeError) and bool(_NO_MEMORY.search(str(err)))
 
 
 def largest_batch(try_step: Callable[[int], None], start: int) -> int:

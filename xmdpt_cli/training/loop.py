@@ -16,12 +16,12 @@ from pathlib import Path
 
 from xmdpt_cli.data.loader import PairDataset, prefetch
 from xmdpt_cli.diffusion import Losses
-from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.errors import XmdptError, is_out_of_memory
 from xmdpt_cli.files import only_process
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.training import checkpoint
 from xmdpt_cli.training.feed import Networks
-from xmdpt_cli.training.fit import check_dataset, check_model, is_out_of_memory, too_large
+from xmdpt_cli.training.fit import check_dataset, check_model, too_large
 from xmdpt_cli.training.follow import open_log, open_watch
 from xmdpt_cli.training.log import Log, Timed
 from xmdpt_cli.training.probe import automatic_batch, largest_that_fits
@@ -107,7 +107,7 @@ def train(
         seconds = time.perf_counter() - began
         model = trainer.averaged()
         if model is not None:
-            export(out / "model", model, config, dataset.manifest, trainer.done)
+            export(out / "model", model, config, dataset, trainer.done)
         skipped = team.sum(trainer.skipped)  # and what is said to be done is there
     rate = (trainer.done - first) / seconds
     return Trained(out / "model", trainer.done, log.last, seconds, rate, skipped)

@@ -12,6 +12,7 @@ from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_text
 from xmdpt_cli.model import XMDPT
+from xmdpt_cli.model.folder import save_model
 from xmdpt_cli.training.train_config import TrainConfig
 
 # What may differ between a run and its continuation: how far, how often, how many are kept,
@@ -78,13 +79,11 @@ def known_batch(out: Path) -> int:
 
 
 def export(
-    folder: Path, model: XMDPT, config: TrainConfig, manifest: dict[str, Any], steps: int
+    folder: Path, model: XMDPT, config: TrainConfig, dataset: PairDataset, steps: int
 ) -> None:
-    """Write the EMA model as a folder that from_pretrained reads, with what sampling must know."""
-    model.save_pretrained(folder)
+    """Write the EMA model as a model folder."""
+    manifest = dataset.manifest
     facts: dict[str, Any] = {
-        "format": "xmdpt-model",
-        "version": 1,
         "schedule": config.schedule,
         "prediction": config.prediction,
         "sampling": {
@@ -96,5 +95,8 @@ def export(
         "encoders": manifest["encoders"],
         "toy": bool(manifest["toy"]),
         "trained_steps": steps,
+        "trained_on": manifest["counts"]["train"],
     }
-    write_text(folder / "xmdpt.json", json.dumps(facts, indent=2))
+    if dataset.store.folder is not None:  # toy networks lie there, and nowhere else
+        facts["data"] = str(dataset.store.folder.resolve())
+    save_model(folder, model, facts)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import gradio as gr
 from fastapi import FastAPI
 
-from xmdpt_cli.ui.drawing import Pipeline
 from xmdpt_cli.ui.page import build
 from xmdpt_cli.ui.skeleton import text_beside
+
+if TYPE_CHECKING:
+    from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 
 MOST_BYTES = "64mb"  # of one dropped file
 
 
-def application(pipe: Pipeline, title: str) -> FastAPI:
+def application(pipe: XMDPTPipeline, title: str) -> FastAPI:
     """Gradio's own ``launch`` is not used: it asks itself over HTTP whether it runs, which fails
     behind a proxy, and it can share, search ports and start Node."""
     system = [gr.themes.Font(name) for name in ("system-ui", "Segoe UI", "Roboto", "sans-serif")]

@@ -7,27 +7,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from xmdpt_cli.data.pose import Keypoints
 
+if TYPE_CHECKING:
+    from xmdpt_cli.sampling.pipeline import XMDPTPipeline
+
 LOOKS = 6  # previews of a drawing: each costs a run of the VAE's decoder
 WAIT = 0.5  # seconds between looks at whether anybody still wants the picture
-
-
-class Pipeline(Protocol):
-    """What the page needs of ``xmdpt_cli.sampling.pipeline.XMDPTPipeline``."""
-
-    resolution: int
-    toy: bool
-    solvers: tuple[str, ...]
-    last_notes: list[str]
-
-    def recipe(self) -> Any: ...
-    def find_pose(self, picture: Image.Image) -> Keypoints: ...
-    def __call__(self, source: Any, pose: Any, **settings: Any) -> list[Image.Image]: ...
 
 
 @dataclass(frozen=True)
@@ -52,10 +43,10 @@ def looks(steps: int) -> set[int]:
 
 
 def draw(
-    pipe: Pipeline,
+    pipe: XMDPTPipeline,
     turn: threading.Lock,
     stop: threading.Event,
-    source: list[Image.Image],
+    source: list[Path],
     pose: Keypoints,
     **settings: Any,
 ) -> Iterator[Event]:

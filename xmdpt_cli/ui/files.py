@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from PIL import Image
-
-from xmdpt_cli.data.lists import read_own_annotations, read_pose_txt, to_fractions
+from xmdpt_cli.data.keypoint_formats import SUFFIXES
 from xmdpt_cli.data.pose import Keypoints
+from xmdpt_cli.encoders.openpose import OpenPose
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import decode_image
-
-KEYPOINT_FILES = (".txt", ".csv")
-
-
-def read_pictures(paths: list[str]) -> list[Image.Image]:
-    """Decoded and upright. XmdptError names the one that is broken, as the user knows it."""
-    return [decode_image(Path(path), Path(path).name) for path in paths]
+from xmdpt_cli.sampling.inputs import read_pose
+from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 
 
-def read_keypoints(path: Path) -> tuple[Keypoints, str]:
-    """A keypoint file in one of the published forms -> (fractions (18, 2), what was read).
+def checked(paths: list[str]) -> list[Path]:
+    """These pictures, if all can be decoded. XmdptError names a broken one as the user knows it:
+    where the server keeps it is nobody's business."""
+    for path in map(Path, paths):
+        decode_image(path, path.name)
+    return [Path(path) for path in paths]
 
-    ``.txt``: PIDM's, 18 rows ``x y`` in the padded 256 frame. ``.csv``: annotations in the
-    256x176 frame (``xmdpt prepare --write-annotations`` writes both); the first row is taken.
+
+def pose_of(file: Path, pipe: XMDPTPipeline) -> tuple[Keypoints, str]:
+    """A photograph, a drawn pose, or a keypoints file -> (fractions (18, 2), what was done).
+
+    Of a file with several poses the first one. XmdptError where there is none.
     """
-    if path.suffix.lower() == ".txt":
-        try:
-            return read_pose_txt(path), path.name
-        except (OSError, ValueError) as err:
-            hint = "18 rows `x y` in the padded 256x256 frame"
-            raise XmdptError(f"{path.name}: {err}", hint) from None
-    rows, problems = read_own_annotations(path)
-    if not rows:
-        said = problems[0].reason if problems else "no rows"
-        raise XmdptError(f"{path.name}: {said}", "a row is name: [y ...]: [x ...]")
-    name, points = next(iter(rows.items()))
-    more = f", the first of {len(rows)} rows" if len(rows) > 1 else ""
-    return to_fractions(points, padded=False), f"{name} in {path.name}{more}"
+    if file.suffix.lower() not in SUFFIXES:
+        checked([str(file)])
+        return pipe.find_pose(file), f"Pose found in {file.name}"
+    try:
+        poses = read_pose(file, pipe.resolution, _no_need)
+    except XmdptError as err:
+        raise XmdptError(err.message.replace(f"{file.parent}{os.sep}", ""), err.hint) from None
+    more = f", the first of {len(poses)}" if len(poses) > 1 else ""
+    return poses[0].keypoints / pipe.resolution, f"Pose of {file.name}{more}"
+
+
+def _no_need() -> OpenPose:
+    raise AssertionError("a keypoints file needs no OpenPose")

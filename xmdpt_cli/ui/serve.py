@@ -9,9 +9,12 @@ import sys
 import threading
 import webbrowser
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.ui.drawing import Pipeline
+
+if TYPE_CHECKING:
+    from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -64,7 +67,7 @@ def address(listener: socket.socket) -> str:
 
 
 def serve(
-    pipe: Pipeline,
+    pipe: XMDPTPipeline,
     title: str,
     listener: socket.socket,
     *,

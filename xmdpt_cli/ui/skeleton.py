@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from xmdpt_cli.data.given_pose import check_joints
 from xmdpt_cli.data.pose import COLOURS, FRAME_HEIGHT, FRAME_WIDTH, JOINTS, LIMBS, Keypoints
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.ui.poses import PRESETS, SIDES, Pose
 
-FEWEST = 4  # joints: OpenPose takes fewer for no person
 DIGITS = 4  # of a fraction: a fortieth of a pixel
 
 
@@ -29,7 +29,7 @@ def to_json(keypoints: Keypoints) -> str:
 
 
 def from_json(text: str | None) -> Keypoints:
-    """The text -> (18, 2) fractions, NaN missing. XmdptError if it is none, or shows nobody."""
+    """The text -> (18, 2) fractions, NaN missing. XmdptError if it is none, or has few joints."""
     try:
         places = json.loads(text or "")
         if not isinstance(places, list) or len(places) != len(JOINTS):
@@ -37,12 +37,7 @@ def from_json(text: str | None) -> Keypoints:
         points = np.array([_place(place) for place in places], dtype=np.float64)
     except (ValueError, TypeError):
         raise XmdptError("this is no skeleton", "18 places [x, y], or null, as JSON") from None
-    there = int(np.isfinite(points).all(axis=1).sum())
-    if there < FEWEST:
-        raise XmdptError(
-            f"too few joints: {there} of {len(JOINTS)} are there, {FEWEST} are needed",
-            "pick a pose, or double-click grey joints to bring them back",
-        )
+    check_joints(points)
     return points
 
 

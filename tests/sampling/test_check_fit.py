@@ -1,0 +1,52 @@
+"""Which encoders' features are good for which model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from xmdpt_cli.model import XMDPT
+from xmdpt_cli.model.folder import published_facts
+from xmdpt_cli.sampling.fit import encoder_mismatch
+
+PUBLISHED = published_facts(XMDPT(depth=4, width=32, heads=2))["encoders"]
+
+
+def on_hub(part: str, **more: Any) -> dict[str, Any]:
+    """What a dataset says of an encoder that came from the hub."""
+    return {**PUBLISHED[part], "revision": "abc", "sha256": "1" * 64, "dtype": "bfloat16", **more}
+
+
+def local(part: str, **more: Any) -> dict[str, Any]:
+    return on_hub(part, **{"kind": "local", "id": "/weights", "revision": None, **more})
+
+
+@pytest.mark.parametrize("part", ["vae", "source", "pose"])
+def test_a_published_model_takes_its_networks_from_hub_or_folder(part: str) -> None:
+    assert encoder_mismatch(PUBLISHED[part], on_hub(part)) is None
+    assert encoder_mismatch(PUBLISHED[part], local(part)) is None
+
+
+@pytest.mark.parametrize(
+    ("part", "there", "said"),
+    [
+        ("source", on_hub("source", id="facebook/dinov2-base"), "giant, not facebook/dinov2-base"),
+        ("source", local("source", width=768), "width 1536, not 768"),
+        ("pose", local("pose", length=1370), "length 257, not 1370"),
+        ("pose", local("pose", kind="toy", toy=True), "a toy"),
+        ("vae", local("vae", factor=4), "factor 8, not 4"),
+        ("vae", local("vae", channels=16), "channels 4, not 16"),
+        ("vae", local("vae", scale=0.13025), "scale 0.18215, not 0.13025"),  # SDXL's VAE
+        ("vae", local("source"), "factor 8, not None"),
+    ],
+)
+def test_another_network_is_named(part: str, there: dict[str, Any], said: str) -> None:
+    assert said in str(encoder_mismatch(PUBLISHED[part], there))
+
+
+def test_known_files_decide_alone() -> None:
+    """A model trained here knows its encoders' files: another file of the same id is another."""
+    made = on_hub("vae", id="a/vae")
+    assert encoder_mismatch(made, local("vae", id="/a/copy")) is None
+    assert encoder_mismatch(made, on_hub("vae", id="a/vae", sha256="2" * 64)) is not None

@@ -1,0 +1,163 @@
+"""Quality against steps: ``python -m xmdpt_cli.bench.solvers --data DIR --model RUN --out DIR``.
+
+Draws the held-out pairs of a prepared dataset with every solver, spacing of timesteps and number of
+steps, from the same start noise, and measures them; a table in Markdown, and a plot. "to converged"
+is the PSNR of the pictures against those of the same model, noise and guidance after many
+steps: how well a solver does its job, whatever the model is worth. "sharpness" is the strength of
+their edges over that of the truth's: too few steps blur, which SSIM and PSNR reward.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from xmdpt_cli.bench.plot import Line, line_chart
+from xmdpt_cli.data.loader import PairDataset, eval_batches
+from xmdpt_cli.diffusion import SOLVERS, SPACINGS, start_noise
+from xmdpt_cli.diffusion.solvers import spaced
+from xmdpt_cli.encoders.vae import VAE
+from xmdpt_cli.files import write_text
+from xmdpt_cli.images import Picture
+from xmdpt_cli.metrics.evaluate import Pair, evaluate_pairs
+from xmdpt_cli.metrics.pairwise import psnr
+from xmdpt_cli.sampling.conditions import Conditions
+from xmdpt_cli.sampling.generate import find_vae
+from xmdpt_cli.sampling.recipe import Recipe
+from xmdpt_cli.sampling.sampler import Sampler
+
+MEASURES = ("ssim_256", "psnr", "torso_colour_error", "silhouette_iou")
+CONVERGED = 250  # steps of DPM-Solver++(2M)
+
+
+class Bench:
+    """One model on one dataset's held-out pairs."""
+
+    def __init__(self, data: str, model: Path, limit: int | None, batch: int = 16) -> None:
+        self.sampler, self.dataset, self.batch = (
+            Sampler.load(model),
+            PairDataset(data, "test"),
+            batch,
+        )
+        self.vae = VAE.load(find_vae(self.dataset.manifest["encoders"], data, None))
+        tokens = self.sampler.model.conditioning == "tokens"
+        scale = float(self.sampler.facts["encoders"]["vae"]["scale"])
+        self.parts: list[Conditions] = []
+        self.pairs: list[Pair] = []
+        for rows in eval_batches(self.dataset, batch, limit, pose_maps=tokens):
+            self.parts.append(Conditions.of_batch(rows, scale))
+            for i in range(len(rows.pairs)):
+                self.pairs.append(
+                    Pair(
+                        pred=rows.source_pictures[i].numpy(),
+                        truth=rows.target_pictures[i].numpy(),
+                        keypoints=rows.target_keypoints[i].numpy(),
+                        name=rows.pairs[i],
+                    )
+                )
+        self.converged: dict[tuple[float, float], list[Picture]] = {}
+
+    def draw(self, recipe: Recipe) -> list[Picture]:
+        pictures: list[Picture] = []
+        for conditions in self.parts:
+            first = len(pictures)
+            positions = list(range(first, first + len(conditions.pose_tokens)))
+            noise = start_noise(self.sampler.model.latent_shape, recipe.seed, positions)
+            pictures += list(self.vae.decode(self.sampler.latents(noise, conditions, recipe)))
+        return pictures
+
+    def measure(self, recipe: Recipe) -> dict[str, Any]:
+        """The scores of one recipe, JSON-ready."""
+        key = (recipe.guidance, recipe.power)
+        if key not in self.converged:
+            many = Recipe(CONVERGED, *key, recipe.seed, "dpmpp-2m", "trailing")
+            self.converged[key] = self.draw(many)
+        pictures = self.draw(recipe)
+        pairs = [pair._replace(pred=new) for pair, new in zip(self.pairs, pictures, strict=True)]
+        wardrobe = bool(self.dataset.manifest["toy"])
+        row = evaluate_pairs(pairs, protocol="native", wardrobe=wardrobe).to_json()["rows"]
+        same = [psnr(new, old) for new, old in zip(pictures, self.converged[key], strict=True)]
+        scores = {name: row["generated"].get(name) for name in MEASURES}
+        scores["sharpness"] = float(
+            np.mean([_edges(pair.pred) / _edges(pair.truth) for pair in pairs])
+        )
+        scores["to_converged"] = float(np.mean([min(value, 60.0) for value in same]))
+        times = spaced(recipe.spacing, recipe.steps, self.sampler.schedule)
+        low, high = recipe.interval
+        forwards = sum(2 if low <= t / self.sampler.schedule.steps <= high else 1 for t in times)
+        return {"recipe": dataclasses.asdict(recipe), "forwards": forwards, "scores": scores}
+
+
+def _edges(picture: Picture) -> float:
+    """Mean absolute difference of neighbouring pixels: blur lowers it."""
+    pixels = picture.astype(np.float64)
+    return float(np.abs(np.diff(pixels, axis=0)).mean() + np.abs(np.diff(pixels, axis=1)).mean())
+
+
+def table(records: Sequence[dict[str, Any]]) -> str:
+    """Markdown, a row a recipe."""
+    names = list(records[0]["scores"])
+    lines = ["| solver | timesteps | steps | guided | " + " | ".join(names) + " |"]
+    lines.append("|---" * (4 + len(names)) + "|")
+    for record in records:
+        recipe = record["recipe"]
+        low, high = recipe["interval"]
+        guided = "all" if (low, high) == (0.0, 1.0) else f"{low} to {high}"
+        cells = [recipe["solver"], recipe["spacing"], str(recipe["steps"]), guided]
+        cells += ["" if (v := record["scores"][n]) is None else f"{v:.4g}" for n in names]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def plot(records: Sequence[dict[str, Any]], measure: str, title: str) -> str:
+    """SVG: a line a solver and spacing, its score against the steps."""
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for record in records:
+        recipe = record["recipe"]
+        if tuple(recipe["interval"]) == (0.0, 1.0):
+            name = f"{recipe['solver']}, {recipe['spacing']}"
+            lines.setdefault(name, []).append((recipe["steps"], record["scores"][measure]))
+    return line_chart([Line(n, sorted(p)) for n, p in lines.items()], "steps", measure, title)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, prog="python -m xmdpt_cli.bench.solvers")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--model", required=True, type=Path)
+    parser.add_argument("--out", required=True, type=Path, help="folder for table and plot")
+    parser.add_argument("--steps", type=int, nargs="+", default=[4, 6, 8, 12, 20, 50])
+    parser.add_argument("--solver", nargs="+", choices=SOLVERS, default=list(SOLVERS))
+    parser.add_argument("--spacing", nargs="+", choices=SPACINGS, default=list(SPACINGS))
+    parser.add_argument("--interval", action="append", help="of guidance, as 0.1:0.8 [all steps]")
+    parser.add_argument("--guidance", type=float)
+    parser.add_argument("--limit", type=int, help="pairs")
+    parser.add_argument("--name", default="solvers")
+    args = parser.parse_args(arguments)
+    torch.manual_seed(0)
+    bench = Bench(args.data, args.model, args.limit)
+    intervals = [tuple(map(float, part.split(":"))) for part in args.interval or ["0:1"]]
+    records = []
+    for interval, solver, spacing, steps in itertools.product(
+        intervals, args.solver, args.spacing, args.steps
+    ):
+        recipe = bench.sampler.recipe(
+            steps=steps, solver=solver, spacing=spacing, interval=interval, guidance=args.guidance
+        )
+        records.append(bench.measure(recipe))
+        print(records[-1], flush=True)
+    args.out.mkdir(parents=True, exist_ok=True)
+    write_text(args.out / f"{args.name}.json", json.dumps(records, indent=1))
+    write_text(args.out / f"{args.name}.svg", plot(records, "ssim_256", "held-out pairs"))
+    print(table(records))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""``xmdpt convert``: a published checkpoint -> a model folder, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from xmdpt_cli.commands.options import AsJson, quiet_libraries
+from xmdpt_cli.console import Talk
+from xmdpt_cli.errors import ConfigError, XmdptError
+
+if TYPE_CHECKING:
+    from xmdpt_cli.model import XMDPT
+
+DIRECTIONS = ("folder", "published")
+
+
+def convert(
+    source: Annotated[
+        Path, typer.Argument(help="Published checkpoint (ema_*.pt); a model folder to go back.")
+    ],
+    out: Annotated[
+        Path, typer.Option(help="The model folder to write, or the .pt file of --to published.")
+    ],
+    to: Annotated[
+        str,
+        typer.Option(help="folder (what xmdpt reads) or published (what its authors' code reads)."),
+    ] = "folder",
+    mask_ratio: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Share of tokens it was trained to predict [0.3]."),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a model that is at --out already.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Turn a published checkpoint into a model folder, or a trained model into a published file."""
+    if to not in DIRECTIONS:
+        raise ConfigError(f"--to is one of {', '.join(DIRECTIONS)}, not {to!r}")
+    quiet_libraries()
+    talk = Talk(as_json)
+    if to == "published":
+        if mask_ratio is not None:
+            raise ConfigError("--mask-ratio is no part of a published checkpoint")
+        _to_published(source, out, force, talk)
+    else:
+        _to_folder(source, out, 0.3 if mask_ratio is None else mask_ratio, force, talk)
+
+
+def _to_folder(source: Path, out: Path, mask_ratio: float, force: bool, talk: Talk) -> None:
+    from xmdpt_cli.model.checkpoint_file import plain_state, steps_in_name
+    from xmdpt_cli.model.convert import from_published
+    from xmdpt_cli.model.folder import is_model_folder, published_facts, save_model
+
+    if is_model_folder(source) or is_model_folder(source / "model"):
+        raise ConfigError(
+            f"{source} is a model folder already", "to write a published file: --to published"
+        )
+    free = not out.exists() or (out.is_dir() and not any(out.iterdir()))
+    _check_room(out, free, "model folder", is_model_folder(out), force)
+    state = plain_state(source)
+    model = from_published(state.tensors, mask_ratio)
+    facts = published_facts(model, trained_steps=steps_in_name(source))
+    notes = list(state.notes)
+    if model.mipnet is None:
+        notes.append("MIPNet is not in it: a model for sampling, not for training")
+    save_model(out, model, facts)
+    for note in notes:
+        talk.say(note)
+    told = {"out": str(out), "resolution": facts["resolution"], **_described(model)}
+    trained = facts["trained_steps"]
+    after = "" if trained is None else f", trained for {trained:,} steps"
+    talk.result(
+        {**told, "trained_steps": trained, "notes": notes},
+        text=f"{_called(told)}{after}: {out}\n"
+        f"next: xmdpt sample --data DATA --model {out} --out samples"
+        f"  # DATA: prepared with --size {facts['resolution']}",
+    )
+
+
+def _to_published(source: Path, out: Path, force: bool, talk: Talk) -> None:
+    from xmdpt_cli.model.checkpoint_file import save_published
+    from xmdpt_cli.model.convert import is_published, to_published
+    from xmdpt_cli.model.folder import load_model
+
+    if out.suffix not in (".pt", ".pth"):
+        raise ConfigError(f"--out names a .pt file with --to published, not {out}")
+    _check_room(out, not out.exists(), "published checkpoint", is_published(out), force)
+    model, facts = load_model(source)
+    save_published(out, to_published(model, facts))
+    if facts["toy"]:
+        talk.warn("it was trained on features of toy encoders: the published code has no such")
+    told = {"out": str(out), "resolution": facts["resolution"], **_described(model)}
+    talk.result(
+        {**told, "trained_steps": facts["trained_steps"]},
+        text=f"{_called(told)}, under the published names: {out}",
+    )
+
+
+def _check_room(out: Path, free: bool, what: str, same: bool, force: bool) -> None:
+    """XmdptError unless ``out`` is free, or holds the ``same`` kind of thing and may go."""
+    if free:
+        return
+    if not same:
+        raise XmdptError(f"{out} is there and is no {what}", "choose another --out")
+    if not force:
+        raise XmdptError(
+            f"{out} is a {what} already", "choose another --out, or --force to replace it"
+        )
+
+
+def _described(model: XMDPT) -> dict[str, Any]:
+    from xmdpt_cli.model import SIZES
+
+    net = model.tdnet
+    shape = (len(net.blocks), model.width, net.bias.heads)
+    return {
+        "size": next((name for name, values in SIZES.items() if values == shape), None),
+        **dict(zip(("depth", "width", "heads"), shape, strict=True)),
+        "mask_ratio": model.mask_ratio,
+        "parameters": model.parameter_counts(),
+    }
+
+
+def _called(told: dict[str, Any]) -> str:
+    counts = told["parameters"]
+    named = f"X-MDPT-{told['size']}" if told["size"] else "X-MDPT of no named size"
+    return (
+        f"{named} (depth {told['depth']}, width {told['width']}, {told['heads']} heads), "
+        f"{told['resolution']} px, {counts['paper']:,} parameters as the paper counts "
+        f"({counts['training']:,} in all, {counts['inference']:,} in inference)"
+    )

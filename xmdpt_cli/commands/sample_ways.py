@@ -1,0 +1,169 @@
+"""The two ways of ``xmdpt sample``: the pairs of a dataset, and one's own pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xmdpt_cli.commands.options import pick_device
+from xmdpt_cli.console import Talk
+from xmdpt_cli.errors import ConfigError
+
+if TYPE_CHECKING:
+    from xmdpt_cli.data.ranks import World
+    from xmdpt_cli.sampling.sampler import Sampler
+
+#: on a processor compiling takes about a minute: worth it for so many forward passes
+COMPILE_FROM = 500
+NETWORKS = ("vae", "dino_source", "dino_pose", "openpose", "encoders")
+RECIPE = ("steps", "solver", "guidance", "power", "seed")
+
+
+def pairs(chosen: Any) -> None:
+    from xmdpt_cli.data.loader import PairDataset
+    from xmdpt_cli.encoders.vae import VAE
+    from xmdpt_cli.sampling import hub
+    from xmdpt_cli.sampling.generate import find_vae, generate
+    from xmdpt_cli.sampling.memory import limit_decoding, parse_bytes
+    from xmdpt_cli.sampling.sampler import Sampler
+
+    world = _world(chosen.shard)
+    talk = Talk(chosen.as_json, quiet=chosen.shard is None and world.rank > 0)
+    where, data, out = pick_device(chosen.device), chosen.data, chosen.out
+    sampler = Sampler.load(hub.fetch(chosen.model), where, chosen.precision)
+    dataset = PairDataset(data, chosen.split)
+    vae = VAE.load(find_vae(dataset.manifest["encoders"], data, chosen.vae), device=where)
+    recipe = sampler.recipe(**_recipe(chosen))
+    limit = None if chosen.max_memory is None else parse_bytes(chosen.max_memory)
+    limit_decoding(vae, limit)
+    count = len(dataset.pairs[: chosen.limit]) // world.size
+    batch = _batch(chosen, sampler, limit, count, recipe.steps)
+    with talk.progress() as progress:
+        record = generate(
+            sampler,
+            dataset,
+            vae,
+            out,
+            recipe,
+            limit=chosen.limit,
+            shard=world,
+            batch_size=batch,
+            progress=progress,
+            say=talk.warn,
+        )
+    toy = " (TOY model)" if record["toy"] else ""
+    if record["complete"]:
+        text = f"{record['pictures']} pictures{toy} in {out}, to look at: {record['sheet']}\n"
+        text += f"next: xmdpt evaluate --data {data} --generated {out}"
+    else:
+        text = f"{record['pictures']} pictures{toy} of this part in {out}; others are missing yet"
+    talk.result({"out": str(out), **record}, text=text)
+
+
+def own(chosen: Any) -> None:
+    from xmdpt_cli.sampling.animate import check_animation
+    from xmdpt_cli.sampling.memory import parse_bytes
+    from xmdpt_cli.sampling.own import draw_own, notes_of
+    from xmdpt_cli.sampling.pipeline import XMDPTPipeline
+
+    talk, out = Talk(chosen.as_json), chosen.out
+    if chosen.animate is not None:
+        check_animation(chosen.animate)
+    limit = None if chosen.max_memory is None else parse_bytes(chosen.max_memory)
+    pipe = XMDPTPipeline.from_pretrained(
+        chosen.model,
+        device=pick_device(chosen.device),
+        precision=chosen.precision,
+        max_memory=limit,
+        **{name: getattr(chosen, name) for name in NETWORKS},
+    )
+    recipe = pipe.recipe(**_recipe(chosen))
+    views = pipe.read_views(
+        chosen.source, chosen.source_keypoints or None, chosen.fit, chosen.person
+    )
+    poses = pipe.read_poses(_files(chosen.pose), chosen.pose_fit, chosen.pose_person)
+    for note in notes_of(views, poses):
+        talk.say(note)
+    count = len(poses) * chosen.num_images
+    batch = _batch(chosen, pipe.sampler, limit, count, recipe.steps)
+    with talk.progress() as progress:
+        record = draw_own(
+            pipe,
+            views,
+            poses,
+            recipe,
+            out,
+            num_images=chosen.num_images,
+            square=chosen.square,
+            animation=chosen.animate,
+            fps=chosen.fps,
+            batch=batch,
+            progress=progress,
+            say=talk.warn,
+        )
+    toy = " by a TOY model: they say nothing of real results" if record["toy"] else ""
+    files = [str(out / name) for name in record["files"]]
+    told = files[0] if len(files) == 1 else f"{len(files)} pictures in {out}"
+    text = f"{told}, drawn{toy}; beside its source: {out / record['sheet']}"
+    if chosen.animate is not None:
+        text += f"\nanimation: {chosen.animate}"
+    talk.result({"out": str(out), **record, "files": files}, text=text)
+
+
+def _recipe(chosen: Any) -> dict[str, Any]:
+    named = {name: getattr(chosen, name) for name in RECIPE}
+    if chosen.interval is not None:
+        try:
+            low, high = (float(end) for end in chosen.interval.split(":"))
+        except ValueError:
+            raise ConfigError(
+                f"--interval is LOW:HIGH, not {chosen.interval!r}", "for instance 0.1:0.8"
+            ) from None
+        named["interval"] = (low, high)
+    return named
+
+
+def _world(shard: str | None) -> World:
+    from xmdpt_cli.data.ranks import World
+
+    if shard is None:
+        return World.from_environment()
+    try:
+        rank, size = (int(number) for number in shard.split("/"))
+        assert 0 <= rank < size
+    except (ValueError, AssertionError):
+        raise ConfigError(
+            f"--shard is i/n with i from 0 to n - 1, not {shard!r}", "for instance 0/4"
+        ) from None
+    return World(rank, size)
+
+
+def _batch(chosen: Any, sampler: Sampler, limit: int | None, count: int, steps: int) -> int:
+    """Pictures drawn together; and the compiler, where it is worth it."""
+    from xmdpt_cli.sampling.memory import batch_size
+
+    most = batch_size(sampler, limit)
+    asked = chosen.batch_size
+    size = max(1, min(most if asked == "auto" else int(asked), count))
+    much = sampler.device.type == "cuda" or -(-count // size) * steps >= COMPILE_FROM
+    if chosen.compile_ == "on" or (chosen.compile_ == "auto" and much):
+        sampler.compile(size)
+    return size
+
+
+def _files(given: list[Path]) -> list[Path]:
+    """Folders stand for the pictures and keypoints in them, by name."""
+    from xmdpt_cli.data.keypoint_formats import SUFFIXES
+    from xmdpt_cli.data.names import SUFFIXES as PICTURES
+
+    known = {*SUFFIXES, *(f".{suffix}" for suffix in PICTURES)}
+    files: list[Path] = []
+    for path in given:
+        if not path.is_dir():
+            files.append(path)
+            continue
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in known)
+        if not found:
+            raise ConfigError(f"no pose in {path}", "it holds neither keypoints nor pictures")
+        files += found
+    return files

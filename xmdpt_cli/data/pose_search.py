@@ -1,0 +1,225 @@
+"""Find the joints a pose picture was drawn from, by drawing again until it looks the same.
+
+Where to begin is seen in the colours: a joint's disc holds its colour and that colour under the
+limbs that end there, nothing else. Then every joint is moved, left out or put elsewhere for as
+long as the new drawing comes closer to the picture.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from xmdpt_cli.data.pose import JOINTS, LIMBS, OPACITY, RADIUS, Keypoints
+from xmdpt_cli.data.pose_redraw import PALETTE, Manner, Window, redraw
+from xmdpt_cli.images import Picture
+
+Place = tuple[float, float]
+
+DARK = 60  # of 255: nothing is drawn with a brightest channel below this
+_SPOT = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * RADIUS + 1,) * 2).astype(np.float32)
+_LEAST = 0.3  # of a joint's disc must have the right colours for a place to be considered
+_PLACES = 3  # considered for each joint
+_MOST_GAPS = 150  # places that are tried for a joint that was not found by its colours
+_REACH = RADIUS + 3  # pixels around joints that a drawing can change
+_APART = 50  # of 255: a pixel that is farther off is not explained
+_POOR = 30  # of 255: a joint around which the drawing is so far off may be another one
+_AROUND = tuple((x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y)
+
+# Pairs whose colours are alike, or that lie side by side.
+_ALIKE = tuple((joint, joint + 1) for joint in range(len(JOINTS) - 1))
+_SWAPS = (*LIMBS, *_ALIKE, (0, 16), (0, 17), (8, 11), (2, 5))
+
+_LIMBS_OF = [[i for i, limb in enumerate(LIMBS) if joint in limb] for joint in range(len(JOINTS))]
+_NEIGHBOURS = [sorted({end for i in limbs for end in LIMBS[i]}) for limbs in _LIMBS_OF]
+
+
+def brightest(picture: Picture) -> NDArray[np.uint8]:
+    """The largest of every pixel's channels; several times as fast as ``max(axis=2)``."""
+    return np.maximum(np.maximum(picture[..., 0], picture[..., 1]), picture[..., 2])
+
+
+def _places(
+    picture: Picture, joint: int, manner: Manner, tolerance: int
+) -> list[tuple[float, float]]:
+    """Where a disc has most of the colours that the joint's can have, the best first."""
+    rows, columns = np.nonzero(brightest(picture) >= DARK)
+    pixels = picture[rows, columns].astype(np.float32)
+    off = np.full(len(pixels), np.inf, dtype=np.float32)
+    for colour in _disc_colours(joint, manner):
+        np.minimum(off, np.abs(pixels - colour).max(axis=1), out=off)
+    fits = np.zeros(picture.shape[:2], dtype=np.float32)
+    fits[rows, columns] = off <= tolerance
+    count = cv2.filter2D(fits, -1, _SPOT, borderType=cv2.BORDER_CONSTANT)
+    found = []
+    for _ in range(_PLACES):
+        most = count.max()
+        if most < _LEAST * _SPOT.sum():
+            break
+        y, x = np.argwhere(count >= most - 0.5).T
+        near = (abs(x - x[0]) <= RADIUS) & (abs(y - y[0]) <= RADIUS)
+        x0, y0 = round(float(x[near].mean())), round(float(y[near].mean()))
+        found.append((float(x0), float(y0)))
+        blot = (slice(max(y0 - 6, 0), y0 + 7), slice(max(x0 - 6, 0), x0 + 7))
+        count[blot] = 0
+    return found
+
+
+def _disc_colours(joint: int, manner: Manner) -> list[NDArray[np.float32]]:
+    """The joint's own, and blended under one or more of its limbs in the order of drawing."""
+    colours = [PALETTE[joint]]
+    if manner is Manner.BLENDED:
+        for over in range(1, len(_LIMBS_OF[joint]) + 1):
+            for limbs in itertools.combinations(_LIMBS_OF[joint], over):
+                colour = PALETTE[joint]
+                for limb in limbs:
+                    colour = (1 - OPACITY) * colour + OPACITY * PALETTE[limb]
+                colours.append(colour)
+    return colours
+
+
+class Search:
+    """A picture of one drawn person, the joints believed to be in it, and what they draw.
+
+    ``tolerance``: of 255, how far a colour may be off. Made with the places that colours give.
+    """
+
+    def __init__(self, picture: Picture, manner: Manner, tolerance: int) -> None:
+        self.picture, self.manner = picture, manner
+        self.bright = brightest(picture) >= DARK
+        joints = range(len(JOINTS))
+        self.places = [_places(picture, joint, manner, tolerance) for joint in joints]
+        first = [found[0] if found else (np.nan, np.nan) for found in self.places]
+        self.points: Keypoints = np.array(first)
+        height, width = picture.shape[:2]
+        self.drawn = redraw(self.points, Window(0, 0, width, height), manner)
+        self.choose()
+
+    def finish(self) -> None:
+        """Put every joint where the drawing is closest to the picture."""
+        self.move((2, 1))
+        self.choose()
+        for _ in range(2):
+            if not (self.fill_gaps() | self.swap()):
+                break
+            self.choose()
+            self.move((2, 1))
+        self.move((1, 0.5))
+
+    def explained(self, tolerance: int) -> float:
+        """Which share of what is drawn, in the picture or again, is the same in both."""
+        ours = brightest(self.drawn) >= DARK
+        same = brightest(cv2.absdiff(self.drawn, self.picture)) <= tolerance
+        return float((ours & self.bright & same).sum() / max(1, (ours | self.bright).sum()))
+
+    def wider(self) -> float:
+        """How much wider the picture's lines are than those of the drawing."""
+        ours = brightest(self.drawn) >= DARK
+        return float(self.bright.sum() / max(1, ours.sum()))  # lines are as long in both
+
+    def better(self, changes: dict[int, Place | None]) -> bool:
+        """Put joints somewhere (None: leave it out) if the drawing is then closer.
+
+        A joint that nobody sees (others cover it) is left out.
+        """
+        points = self.points.copy()
+        for joint, place in changes.items():
+            points[joint] = (np.nan, np.nan) if place is None else place
+        if np.array_equal(points, self.points, equal_nan=True):
+            return False
+        near = [self.points[_NEIGHBOURS[joint]] for joint in changes]
+        about = np.concatenate((points[list(changes)], *near))
+        height, width = self.picture.shape[:2]
+        low, high = np.nanmin(about, axis=0) - _REACH, np.nanmax(about, axis=0) + _REACH + 1
+        left, top = max(int(low[0]), 0), max(int(low[1]), 0)
+        right, bottom = min(int(high[0]) + 1, width), min(int(high[1]) + 1, height)
+        if left >= right or top >= bottom:
+            return False
+        window = (slice(top, bottom), slice(left, right))
+        drawn = redraw(points, Window(left, top, right, bottom), self.manner)
+        picture = self.picture[window]
+        then = cv2.norm(picture, drawn, cv2.NORM_L1)
+        now = cv2.norm(picture, self.drawn[window], cv2.NORM_L1)
+        if then > now or (then == now and None not in changes.values()):
+            return False
+        self.points = points
+        self.drawn[window] = drawn
+        return True
+
+    def choose(self) -> None:
+        """For every joint the best of its places, or none."""
+        for _ in range(4):
+            tried = [
+                self.better({joint: place})
+                for joint, found in enumerate(self.places)
+                for place in (*found, None)
+            ]
+            if not any(tried):
+                break
+
+    def move(self, steps: tuple[float, ...]) -> None:
+        """Every joint to where the drawing is closest, in ever smaller steps (pixels)."""
+        for step in steps:
+            moving = set(range(len(JOINTS)))
+            for _ in range(8):
+                moved = {joint for joint in sorted(moving) if self._walk(joint, step)}
+                if not moved:
+                    break
+                moving = moved.union(*(_NEIGHBOURS[joint] for joint in moved))
+
+    def _beside(self, joint: int, x: float, y: float) -> Place:
+        return float(self.points[joint, 0] + x), float(self.points[joint, 1] + y)
+
+    def swap(self) -> bool:
+        """Neighbours whose places were taken for one another."""
+        swapped = False
+        for a, b in _SWAPS:
+            if np.isfinite(self.points[[a, b]]).any():
+                there = [self._place(b), self._place(a)]
+                swapped |= self.better(dict(zip((a, b), there, strict=True)))
+        return swapped
+
+    def _place(self, joint: int) -> Place | None:
+        x, y = self.points[joint].tolist()
+        return (x, y) if np.isfinite(x) else None
+
+    def _walk(self, joint: int, step: float) -> bool:
+        start = self.points[joint].copy()
+        if np.isfinite(start).all():
+            for way in _AROUND:
+                while self.better({joint: self._beside(joint, way[0] * step, way[1] * step)}):
+                    pass
+        return not np.array_equal(start, self.points[joint], equal_nan=True)
+
+    def fill_gaps(self) -> bool:
+        """Doubtful joints to wherever the picture shows other things than the drawing."""
+        bright, spot = self.bright.astype(np.float32), _SPOT / _SPOT.sum()
+        full = cv2.filter2D(bright, -1, spot, borderType=cv2.BORDER_REPLICATE) > 0.9
+        filled = False
+        for joint in self._doubtful():
+            off = brightest(cv2.absdiff(self.picture, self.drawn)) > _APART
+            off = cv2.morphologyEx(off.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+            y, x = np.nonzero(full & (cv2.dilate(off, np.ones((5, 5), np.uint8)) > 0))
+            every = max(9, len(x) // _MOST_GAPS)
+            for place in zip(x[::every].tolist(), y[::every].tolist(), strict=True):
+                filled |= self.better({joint: place})
+        return filled
+
+    def _doubtful(self) -> list[int]:
+        """Joints not found, and those around which the drawing differs from the picture."""
+        off = cv2.boxFilter(
+            brightest(cv2.absdiff(self.picture, self.drawn)).astype(np.float32),
+            -1,
+            (2 * RADIUS + 1,) * 2,
+        )
+        height, width = off.shape
+        missing, poor = [], []
+        for joint, (x, y) in enumerate(self.points.tolist()):
+            if x != x:
+                missing.append(joint)
+            elif off[int(np.clip(y, 0, height - 1)), int(np.clip(x, 0, width - 1))] > _POOR:
+                poor.append(joint)
+        return missing + poor

@@ -1,0 +1,135 @@
+"""Solvers of the sampling ODE, written as what they are: weights.
+
+A step of every solver here is a weighted sum of the present x and of the last few clean pictures
+x_0 that the network predicted. The weights depend on the schedule and the timesteps alone, so they
+are made in float64 before the loop.
+
+x_t = alpha x_0 + sigma eps, lambda = log(alpha / sigma), h = lambda' - lambda > 0 of a step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from xmdpt_cli.diffusion.schedule import Schedule
+from xmdpt_cli.errors import ConfigError
+
+#: DDIM (eta 0; published), DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, algorithm 2),
+#: UniPC of order 2 with B(h) = e^h - 1 (Zhao et al. 2023, arXiv 2302.04867, algorithms 1 and 2)
+SOLVERS = ("ddim", "dpmpp-2m", "unipc")
+#: how the timesteps are chosen
+SPACINGS = ("linspace", "trailing", "logsnr")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step from x at ``timestep`` to the next one's x."""
+
+    timestep: int
+    alpha: float
+    sigma: float
+    #: weights of x, then of the clean pictures, the newest first
+    predict: tuple[float, ...]
+    #: the same for a correction of x beforehand, now that the network has seen it; the first
+    #: weight is that of the previous step's x. Empty: no correction
+    correct: tuple[float, ...] = ()
+
+
+def timestep_list(steps: int, total: int = 1000) -> list[int]:
+    """round(linspace(0, total - 1, steps)), last first: 999 ... 0 (published)."""
+    if not 1 <= steps <= total:
+        raise ConfigError(f"steps lies between 1 and {total}, not {steps}")
+    if steps == 1:
+        return [total - 1]
+    # Python rounds halves to even, as numpy does for the published list
+    return [round(i * (total - 1) / (steps - 1)) for i in range(steps)][::-1]
+
+
+def spaced(spacing: str, steps: int, schedule: Schedule) -> list[int]:
+    """Timesteps, falling. "linspace": ``timestep_list``. "trailing": equal strides that end at the
+    last timestep, so that none is spent at t = 0 (Lin et al. 2023, arXiv 2305.08891). "logsnr":
+    equal strides of lambda between the trailing list's ends."""
+    total = schedule.steps
+    listed = timestep_list(steps, total)
+    if spacing == "linspace" or steps == 1:
+        return listed
+    if spacing not in SPACINGS:
+        raise ConfigError(f"spacing is one of {', '.join(SPACINGS)}, not {spacing!r}")
+    trailing = [round(total - i * total / steps) - 1 for i in range(steps)]
+    if spacing == "trailing":
+        return trailing
+    half_log_snr = [_lambda(*_levels(schedule, t)) for t in range(total)]
+    first, last = half_log_snr[trailing[0]], half_log_snr[min(trailing[-1], total // 50)]
+    found: list[int] = []
+    for i in range(steps):
+        wanted = first + (last - first) * i / (steps - 1)
+        nearest = min(range(total), key=lambda t: abs(half_log_snr[t] - wanted))
+        highest = found[-1] - 1 if found else total - 1
+        # every step needs a timestep of its own, with room for those that follow
+        found.append(max(min(nearest, highest), steps - 1 - i))
+    return found
+
+
+def plan(solver: str, times: Sequence[int], schedule: Schedule) -> list[Step]:
+    """The steps over falling ``times``; the last one leads to alpha = 1, sigma = 0."""
+    if solver not in SOLVERS:
+        raise ConfigError(f"no such solver: {solver!r}", f"choose one of {', '.join(SOLVERS)}")
+    levels = [*(_levels(schedule, t) for t in times), (1.0, 0.0)]
+    steps = []
+    for i, t in enumerate(times):
+        # first order where nothing was seen before, and on the last step, where h is infinite
+        first_order = solver == "ddim" or i in (0, len(times) - 1)
+        predict = _first(*levels[i : i + 2]) if first_order else _second(*levels[i - 1 : i + 2])
+        correct: tuple[float, ...] = ()
+        if solver == "unipc" and i:
+            correct = _unic(levels[max(0, i - 2) : i + 1])
+        steps.append(Step(t, *levels[i], predict, correct))
+    return steps
+
+
+Level = tuple[float, float]  # alpha, sigma
+
+
+def _levels(schedule: Schedule, t: int) -> Level:
+    alpha_bar = float(schedule.alpha_bar[t])
+    return math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
+
+
+def _lambda(alpha: float, sigma: float) -> float:
+    return math.log(alpha / sigma)
+
+
+def _first(here: Level, there: Level) -> tuple[float, ...]:
+    """x' = (sigma' / sigma) x + (alpha' - sigma' alpha / sigma) x_0: DDIM."""
+    ratio = there[1] / here[1]
+    return ratio, there[0] - ratio * here[0]
+
+
+def _second(before: Level, here: Level, there: Level) -> tuple[float, ...]:
+    """DPM-Solver++(2M): x_0 is extrapolated to the middle of the step by the one before. UniPC's
+    predictor of order 2 is the same."""
+    ratio, weight = _first(here, there)
+    h_before, h = _lambda(*here) - _lambda(*before), _lambda(*there) - _lambda(*here)
+    more = h / (2 * h_before)
+    return ratio, weight * (1 + more), -weight * more
+
+
+def _unic(levels: Sequence[Level]) -> tuple[float, ...]:
+    """UniC of order 1 (two levels) or 2 (three): the step to the last level taken again, with
+    what the network says of its end."""
+    here, there = levels[-2], levels[-1]
+    ratio, weight = _first(here, there)
+    if len(levels) == 2:
+        return ratio, weight / 2, weight / 2
+    h = _lambda(*there) - _lambda(*here)
+    r = (_lambda(*levels[-3]) - _lambda(*here)) / h
+    # the paper's R rho = b for K = 2, in -h as for data prediction: b_k = k! phi_{k+1}(-h) / phi_1
+    phi1 = math.expm1(-h)
+    phi2 = phi1 / -h - 1
+    b1, b2 = phi2 / phi1, 2 * (phi2 / -h - 1 / 2) / phi1
+    rho_old = (b1 - b2) / (1 - r)
+    rho_new = b1 - rho_old
+    # x_0 here + rho_old (x_0 before - x_0 here) / r + rho_new (x_0 there - x_0 here)
+    return ratio, weight * rho_new, weight * (1 - rho_new - rho_old / r), weight * rho_old / r

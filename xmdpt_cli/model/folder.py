@@ -1,0 +1,251 @@
+"""A model folder: config.json and model.safetensors, which ``from_pretrained`` reads, and
+xmdpt.json, the facts that sampling must know. Written and read here alone.
+
+The facts: schedule and prediction, sampling defaults, resolution in pixels, the encoders whose
+features the model was trained on (as ``Encoders.describe`` names them; a sha256 that is None is not
+known), toy, trained_steps (None: not known).
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.files import writing
+from xmdpt_cli.model.xmdpt import XMDPT
+
+FORMAT, VERSION = "xmdpt-model", 1
+CONFIG, WEIGHTS, FACTS = "config.json", "model.safetensors", "xmdpt.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_KEYS = ("schedule", "prediction", "sampling", "resolution", "encoders", "toy", "trained_steps")
+_HINT = (
+    "name the folder that `xmdpt train` wrote (RUN/model), or make one of a published checkpoint: "
+    "xmdpt convert CHECKPOINT --out DIR"
+)
+
+
+def is_model_folder(folder: str | Path) -> bool:
+    """Whether a model lies there: weights, and the config.json of an XMDPT."""
+    try:
+        return (Path(folder) / WEIGHTS).is_file() and bool(_config(Path(folder)))
+    except XmdptError:
+        return False
+
+
+def save_model(folder: str | Path, model: XMDPT, facts: Mapping[str, Any]) -> None:
+    """Write the model folder: whole, or as it was before. Raises XmdptError if it cannot be.
+
+    A folder that is there keeps whatever else lies in it (``vae/``, a README of its own).
+    """
+    folder = Path(folder)
+    there = folder.is_dir()
+    # on the same file system as what it becomes, so that it becomes it by a rename
+    part = folder / ".part" if there else folder.with_name(folder.name + ".part")
+    with writing(folder):
+        try:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+            model.save_pretrained(part)
+            text = json.dumps({"format": FORMAT, "version": VERSION, **facts}, indent=2)
+            (part / FACTS).write_text(text, encoding="utf-8")
+            for path in part.iterdir():
+                _to_disk(path)
+            if there:
+                _replace(part, folder)
+            else:
+                part.rename(folder)
+        except SafetensorError as err:  # how that library reports the disk's errors
+            raise OSError(str(err)) from err
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+def _replace(part: Path, folder: Path) -> None:
+    """The facts go first and come last: no kill leaves weights beside the facts of others."""
+    (folder / FACTS).unlink(missing_ok=True)
+    for path in list(part.iterdir()):
+        if path.name == FACTS or (path.name == "README.md" and (folder / path.name).exists()):
+            continue
+        path.replace(folder / path.name)
+    (part / FACTS).replace(folder / FACTS)
+
+
+def _to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def published_facts(
+    model: XMDPT, resolution: int | None = None, trained_steps: int | None = None
+) -> dict[str, Any]:
+    """The facts of a model that the published code trained: noise prediction, linear schedule,
+    features of the hub's networks, whose files are not known (sha256 None).
+
+    ``resolution`` in pixels; None: what an f = 8 VAE makes of the latents.
+    """
+    channels, side, _ = model.latent_shape
+    assert model.canet is not None
+    vae = {"scale": 0.18215, "factor": 8, "channels": channels}  # published code
+    return {
+        "schedule": "linear",
+        "prediction": "epsilon",
+        # eq. 6; power by sec. 4.1: 0.01 for the best SSIM and LPIPS, 1.0 for the best FID
+        "sampling": {"steps": 50, "guidance": 2.0, "power": 0.01},
+        "resolution": resolution or side * 8,
+        "encoders": {
+            "vae": {**_on_hub("stabilityai/sd-vae-ft-mse"), **vae},
+            "source": _dino(*model.canet.source),
+            "pose": _dino(*model.canet.pose),
+            "toy": False,
+        },
+        "toy": False,
+        "trained_steps": trained_steps,
+    }
+
+
+def _on_hub(name: str) -> dict[str, Any]:
+    """A network as ``Encoders.describe`` names it, of which only the id is known."""
+    known = {"kind": "hub", "id": name, "revision": None, "sha256": None}
+    return {**known, "dtype": "float32", "toy": False}
+
+
+def _dino(length: int, width: int) -> dict[str, Any]:
+    """DINOv2's size follows from its width (paper Table 2c has others than the published)."""
+    size = {384: "small", 768: "base", 1024: "large", 1536: "giant"}.get(width)
+    known = _on_hub(f"facebook/dinov2-{size}" if size else f"a DINOv2 of width {width}")
+    return {**known, "input_size": 224, "length": length, "width": width}
+
+
+def load_model(
+    folder: str | Path, device: str | torch.device = "cpu"
+) -> tuple[XMDPT, dict[str, Any]]:
+    """The model in evaluation mode, and its facts. A run's folder stands for the model in it.
+
+    Raises XmdptError, naming the file, if one is missing, broken, of a newer version, of something
+    else, or does not hold every tensor of the model in its shape.
+    """
+    folder = _find(Path(folder))
+    facts = read_facts(folder)
+    model = _built(folder)
+    try:
+        tensors = load_file(folder / WEIGHTS)
+    except (SafetensorError, OSError) as err:
+        raise XmdptError(
+            f"cannot load the model in {folder}: {WEIGHTS} is broken ({_first(err)})",
+            "copy it again",
+        ) from err
+    _check_tensors(folder, tensors, model.state_dict())
+    model.load_state_dict(tensors)
+    return model.eval().to(device), facts
+
+
+def _find(folder: Path) -> Path:
+    if folder.is_file():
+        raise XmdptError(
+            f"{folder} is a file, not a model folder",
+            f"a published checkpoint becomes one: xmdpt convert {folder} --out DIR",
+        )
+    if not folder.is_dir():
+        raise XmdptError(f"no such model folder: {folder}", "train one: xmdpt train --help")
+    if not (folder / FACTS).is_file() and (folder / "model" / FACTS).is_file():
+        return folder / "model"  # the run's folder was named: meant is the model in it
+    pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+    if pickles and not (folder / WEIGHTS).is_file():
+        raise XmdptError(
+            f"not a model folder: {folder} has no {WEIGHTS}, only {pickles[0]}, a pickle, which "
+            "could run code",
+            f"if it is a published checkpoint: xmdpt convert {folder / pickles[0]} --out DIR",
+        )
+    for name in (CONFIG, WEIGHTS, FACTS):
+        if not (folder / name).is_file():
+            raise XmdptError(f"not a model folder: {folder} has no {name}", _HINT)
+    return folder
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """xmdpt.json, checked: its format and version, and that all is there."""
+    facts = _json(folder, FACTS)
+    if facts.get("format") != FORMAT:
+        raise XmdptError(f"{folder / FACTS} says nothing of a model (no format {FORMAT!r})", _HINT)
+    version = facts.get("version")
+    if not isinstance(version, int) or version > VERSION:
+        raise XmdptError(
+            f"{folder} was written by a newer xmdpt: {FACTS} has version {version}, this one reads "
+            f"{VERSION}",
+            "pip install --upgrade xmdpt-cli",
+        )
+    missing = [key for key in _KEYS if key not in facts]
+    if missing:
+        raise XmdptError(f"cannot load the model in {folder}: {FACTS} lacks {', '.join(missing)}")
+    return facts
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """config.json; XmdptError if it is another model's."""
+    config = _json(folder, CONFIG)
+    known = set(inspect.signature(XMDPT.__init__).parameters) - {"self"}
+    foreign = sorted(set(config) - known)
+    missing = sorted({"depth", "width", "heads", "latent_size"} - set(config))
+    if foreign or missing:
+        wrong = f"has {', '.join(foreign[:3])}" if foreign else f"lacks {', '.join(missing)}"
+        raise XmdptError(f"{folder / CONFIG} is not that of an XMDPT: it {wrong}", _HINT)
+    return config
+
+
+def _built(folder: Path) -> XMDPT:
+    """The model that config.json describes, with its first random weights."""
+    config = _config(folder)
+    try:
+        return XMDPT(**config)
+    except XmdptError as err:
+        raise XmdptError(f"cannot load the model in {folder}: {err.message} ({CONFIG})") from err
+    except Exception as err:  # values of a wrong kind
+        raise XmdptError(
+            f"cannot load the model in {folder}: {CONFIG} is broken ({_first(err)})"
+        ) from err
+
+
+def _check_tensors(
+    folder: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]
+) -> None:
+    """XmdptError unless they are the model's: the hub's mixin leaves what is missing random."""
+    missing = sorted(set(expected) - set(found))
+    foreign = sorted(set(found) - set(expected))
+    shaped = sorted(k for k in set(found) & set(expected) if found[k].shape != expected[k].shape)
+    for names, what in ((missing, "lacks"), (foreign, "has unknown"), (shaped, "has misshapen")):
+        if names:
+            raise XmdptError(
+                f"cannot load the model in {folder}: {WEIGHTS} {what} {len(names)} tensors, first "
+                f"{names[0]}",
+                f"{WEIGHTS} and {CONFIG} must be of one model: copy the folder again",
+            )
+
+
+def _json(folder: Path, name: str) -> dict[str, Any]:
+    try:
+        data = json.loads((folder / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as err:
+        raise XmdptError(
+            f"cannot load the model in {folder}: {name} is broken ({_first(err)})", "copy it again"
+        ) from err
+    if not isinstance(data, dict):
+        raise XmdptError(f"cannot load the model in {folder}: {name} holds no table")
+    return data
+
+
+def _first(err: Exception) -> str:
+    return str(err).splitlines()[0] if str(err) else type(err).__name__

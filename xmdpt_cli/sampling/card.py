@@ -1,0 +1,113 @@
+"""The model card: what a model is, how it was made, what was measured, and what not to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+_NETWORKS = {"vae": "VAE", "source": "DINOv2 of the source", "pose": "DINOv2 of the pose"}
+IMPACT = """\
+A model that draws a given person in any pose can show people in situations they were never in.
+Use it on pictures of people who agreed, or who do not exist; say of its pictures that they are
+synthetic (the PNGs that `xmdpt` writes carry that in their metadata); do not use it to deceive,
+to harass, or to tell who somebody is. It inherits its data's narrowness: DeepFashion shows mostly
+young, slim, light-skinned models in studio light, so others are drawn worse. DeepFashion's
+pictures are licensed for non-commercial research only; whether that binds weights trained on them
+is for you to find out before any other use."""
+
+
+def model_card(
+    repo_id: str,
+    facts: Mapping[str, Any],
+    parameters: Mapping[str, int],
+    *,
+    recipe: str | None = None,
+    metrics: Mapping[str, Any] | None = None,
+) -> str:
+    """README.md of a published model.
+
+    ``facts``: ``model/folder.py``. ``recipe``: the run's config.toml. ``metrics``: what ``xmdpt
+    evaluate`` wrote (metrics.json).
+    """
+    toy = bool(facts["toy"])
+    parts = [_front(toy), f"# {repo_id.split('/')[-1]}\n"]
+    if toy:
+        parts.append(
+            "> **Toy**: made of drawn people or with toy networks, to try things out. Its pictures "
+            "and numbers say nothing of results on photographs.\n"
+        )
+    size = int(facts["resolution"])
+    parts.append(
+        "X-MDPT ([Cross-view Masked Diffusion Transformers](https://arxiv.org/abs/2402.01516), "
+        f"ICML 2024) at {size}x{size} px: a photograph of a person and a pose in, that person in "
+        f"that pose out. {parameters['inference']:,} parameters at inference.\n"
+    )
+    parts.append(_use(repo_id, facts))
+    parts.append(_made(facts, recipe))
+    parts.append(_measured(metrics))
+    parts.append(f"## Impact\n\n{IMPACT}\n")
+    return "\n".join(parts)
+
+
+def _front(toy: bool) -> str:
+    tags = ["pose-guided-person-image-synthesis", "diffusion", "x-mdpt", *(["toy"] if toy else [])]
+    lines = ["---", "library_name: xmdpt", "pipeline_tag: image-to-image", "license: other"]
+    lines += ["tags:", *(f"- {tag}" for tag in tags), "---", ""]
+    return "\n".join(lines)
+
+
+def _use(repo_id: str, facts: Mapping[str, Any]) -> str:
+    own = facts["sampling"]
+    return (
+        "## Use\n\n```bash\npip install xmdpt-cli\n"
+        f"xmdpt sample --model {repo_id} --source person.jpg --pose pose.json --out drawn\n```\n\n"
+        "```python\nfrom xmdpt_cli import XMDPTPipeline\n\n"
+        f'pipe = XMDPTPipeline.from_pretrained("{repo_id}")\n'
+        'pipe(source="person.jpg", pose="pose.json")[0].save("drawn.png")\n```\n\n'
+        f"Defaults: {own['steps']} steps of {own.get('solver', 'ddim')}, guidance "
+        f"{own['guidance']}, power {own['power']} (paper eq. 6).\n"
+    )
+
+
+def _made(facts: Mapping[str, Any], recipe: str | None) -> str:
+    steps, data = facts["trained_steps"], facts.get("trained_on")
+    networks = "; ".join(
+        f"{what} `{facts['encoders'][part]['id']}`" for part, what in _NETWORKS.items()
+    )
+    trained = "an unknown number of" if steps is None else f"{steps:,}"
+    lines = [
+        "## How it was made\n",
+        f"Trained for {trained} steps to predict {facts['prediction']} on the {facts['schedule']} "
+        f"schedule. Features: {networks}.",
+    ]
+    if data:
+        lines.append(
+            f"Data: {data['images']:,} pictures of {data['garments']:,} people in one outfit each, "
+            f"{data['pairs']:,} pairs."
+        )
+    else:
+        lines.append("Data: not recorded.")
+    if recipe:
+        lines += ["\n<details><summary>The whole recipe</summary>\n", "```toml", recipe.strip()]
+        lines += ["```\n", "</details>"]
+    return "\n".join([*lines, ""])
+
+
+def _measured(metrics: Mapping[str, Any] | None) -> str:
+    if metrics is None:
+        return "## Measured\n\nNothing yet.\n"
+    rows = metrics["rows"]
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    toy = ", **toy networks**" if metrics.get("toy") else ""
+    counts = json.dumps(metrics.get("counts", {}))
+    lines = [
+        "## Measured\n",
+        f"`xmdpt evaluate`, protocol `{metrics['protocol']}`{toy}; counts {counts}.\n",
+        "| | " + " | ".join(names) + " |",
+        "|---" * (len(names) + 1) + "|",
+    ]
+    for row, values in rows.items():
+        cells = ["" if (v := values.get(name)) is None else f"{v:.4g}" for name in names]
+        lines.append(f"| {row} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, ""])

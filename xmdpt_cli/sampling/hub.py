@@ -1,0 +1,107 @@
+"""Pipelines on the Hugging Face hub: fetching one, and publishing one with its card."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from xmdpt_cli.encoders.weights import HUB_ID, reason
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.files import write_text, writing
+from xmdpt_cli.model.folder import save_model
+from xmdpt_cli.sampling.card import model_card
+from xmdpt_cli.sampling.networks import PARTS, Networks
+from xmdpt_cli.sampling.sampler import Sampler
+
+
+def fetch(source: str | Path, revision: str | None = None) -> Path:
+    """A local folder as it is; a hub id's files, fetched or from the cache. XmdptError else."""
+    path = Path(source).expanduser()
+    if path.exists() or isinstance(source, Path) or not HUB_ID.fullmatch(str(source)):
+        return path
+    from huggingface_hub import snapshot_download
+
+    try:
+        patterns = ["*.json", "*.safetensors", "README.md"]
+        return Path(snapshot_download(str(source), revision=revision, allow_patterns=patterns))
+    except Exception as err:  # offline, no such repository, no right to it, a dozen types more
+        at = f" at revision {revision}" if revision else ""
+        raise XmdptError(
+            f"no such model folder: {source}; as a hub id it{at} is not on this machine and "
+            f"cannot be fetched ({reason(err)})",
+            f"where there is a network: `hf download {source} --local-dir DIR`; then name DIR",
+        ) from None
+
+
+def save(
+    folder: Path, sampler: Sampler, networks: Networks, include: Sequence[str] | None = None
+) -> None:
+    """A folder that ``from_pretrained`` reads anywhere: the model, and networks beside it.
+
+    ``include``: which of "vae", "source" and "pose" are written; None: the VAE (its decoder may be
+    a fine-tuned one) and whatever a hub id alone does not name. The path of the training data
+    stays behind.
+    """
+    facts = {key: value for key, value in sampler.facts.items() if key != "data"}
+    if include is None:
+        made = facts["encoders"]
+        include = [part for part in PARTS if part == "vae" or made[part]["kind"] != "hub"]
+    unknown = sorted(set(include) - set(PARTS))
+    if unknown:
+        raise XmdptError(f"no such networks: {', '.join(unknown)}", f"choose of {', '.join(PARTS)}")
+    save_model(folder, sampler.stored_model(), facts)
+    with writing(folder):
+        for part in include:
+            getattr(networks, part).save(folder / PARTS[part][0])
+
+
+def card(
+    repo_id: str, sampler: Sampler, networks: Networks, metrics: str | Path | None = None
+) -> str:
+    """The card, with the run's recipe where the model lies in its run's folder."""
+    recipe = None
+    if networks.folder is not None and (networks.folder.parent / "config.toml").is_file():
+        recipe = (networks.folder.parent / "config.toml").read_text(encoding="utf-8")
+    measured: dict[str, Any] | None = None
+    if metrics is not None:
+        try:
+            measured = json.loads(Path(metrics).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as err:
+            raise XmdptError(
+                f"cannot read {metrics}: {reason(err)}", "name the metrics.json of xmdpt evaluate"
+            ) from None
+    return model_card(
+        repo_id, sampler.facts, sampler.model.parameter_counts(), recipe=recipe, metrics=measured
+    )
+
+
+def push(
+    repo_id: str,
+    sampler: Sampler,
+    networks: Networks,
+    *,
+    metrics: str | Path | None = None,
+    private: bool = False,
+    token: str | None = None,
+) -> str:
+    """Save, write the card, upload; returns the repository's address."""
+    from huggingface_hub import HfApi
+
+    with tempfile.TemporaryDirectory() as there:
+        folder = Path(there) / "model"
+        save(folder, sampler, networks)
+        write_text(folder / "README.md", card(repo_id, sampler, networks, metrics))
+        try:
+            api = HfApi(token=token)
+            url = api.create_repo(repo_id, private=private, exist_ok=True)
+            api.upload_folder(
+                repo_id=repo_id, folder_path=folder, commit_message="An X-MDPT model, from xmdpt"
+            )
+        except Exception as err:  # offline, no token, no right to it, a dozen types more
+            raise XmdptError(
+                f"cannot publish {repo_id}: {reason(err)}", "log in first: hf auth login"
+            ) from err
+    return str(url)

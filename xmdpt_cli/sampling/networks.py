@@ -1,0 +1,108 @@
+"""The frozen networks that turn a user's own picture and pose into what the model knows.
+
+Each is looked for when it is first needed: as given, in the model's folder, beside the dataset the
+model was trained on, then by its hub id. What is found must be what the model was trained with.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xmdpt_cli.encoders.dino import Dino
+from xmdpt_cli.encoders.openpose import DEFAULT_OPENPOSE, OpenPose
+from xmdpt_cli.encoders.vae import VAE
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.sampling.fit import encoder_mismatch
+
+#: a part's name among a model's facts, its folder among encoders, and the option that names it
+PARTS = {
+    "vae": ("vae", "--vae"),
+    "source": ("dino_source", "--dino-source"),
+    "pose": ("dino_pose", "--dino-pose"),
+}
+
+
+class Networks:
+    """VAE, both DINOv2 and OpenPose for one model."""
+
+    def __init__(
+        self,
+        facts: dict[str, Any],
+        folder: Path | None = None,
+        *,
+        vae: str | Path | None = None,
+        dino_source: str | Path | None = None,
+        dino_pose: str | Path | None = None,
+        openpose: str | Path | None = None,
+        encoders: str | Path | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        """``facts``: the model's (``model/folder.py``); ``folder``: where it was read from;
+        ``encoders``: a folder with ``vae/``, ``dino_source/`` and ``dino_pose/``."""
+        self.facts, self.folder, self.device = facts, folder, torch.device(device)
+        self._given = {"vae": vae, "source": dino_source, "pose": dino_pose}
+        self._openpose = openpose
+        self._encoders = None if encoders is None else Path(encoders)
+
+    @cached_property
+    def vae(self) -> VAE:
+        """In float32: it is a small part of the work, and colours show rounding."""
+        vae = VAE.load(self.where("vae"), device=self.device)
+        made = self.facts["encoders"]["vae"]
+        if (vae.channels, vae.factor) != (made["channels"], made["factor"]):
+            raise XmdptError(
+                f"the VAE {vae.origin.id} has {vae.channels} channels and factor {vae.factor}; the "
+                f"model was trained on latents of {made['channels']} and {made['factor']}",
+                "name its own: --vae DIR",
+            )
+        return vae
+
+    @cached_property
+    def source(self) -> Dino:
+        return self._dino("source")
+
+    @cached_property
+    def pose(self) -> Dino:
+        return self._dino("pose")
+
+    @cached_property
+    def openpose(self) -> OpenPose:
+        """Raises XmdptError saying what to fetch where it is not there."""
+        return OpenPose.load(self._openpose or DEFAULT_OPENPOSE, device=self.device)
+
+    def where(self, part: str) -> str:
+        """The folder or hub id of a part."""
+        given, (name, _) = self._given[part], PARTS[part]
+        if given is not None:
+            return str(given)
+        if self._encoders is not None:
+            return str(self._encoders / name)
+        beside = [] if self.folder is None else [self.folder / name]
+        if self.facts.get("data"):
+            beside.append(Path(self.facts["data"]) / "encoders" / name)
+        for folder in beside:
+            if (folder / "config.json").is_file():
+                return str(folder)
+        made = self.facts["encoders"][part]
+        if made["toy"]:
+            raise XmdptError(
+                f"the model was trained with a toy network ({made['id']}), which is not beside it",
+                "toy networks lie in the prepared dataset: --encoders DATA/encoders",
+            )
+        return str(made["id"])
+
+    def _dino(self, part: str) -> Dino:
+        # as in ``xmdpt prepare``: float32 on a processor, bfloat16 on a GPU
+        dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
+        dino = Dino.load(self.where(part), device=self.device, dtype=dtype)
+        differs = encoder_mismatch(self.facts["encoders"][part], dino.describe())
+        if differs:
+            raise XmdptError(
+                f"the model was trained on features of another {part} encoder ({differs})",
+                f"name the one it was trained with: {PARTS[part][1]} DIR",
+            )
+        return dino

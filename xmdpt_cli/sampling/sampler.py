@@ -1,0 +1,160 @@
+"""A trained model folder, ready to draw: model, schedule and the defaults it was made with.
+
+Legend: N pictures, K views of a person, C latent channels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xmdpt_cli.diffusion import Schedule, Seen, sample
+from xmdpt_cli.errors import ConfigError, is_out_of_memory
+from xmdpt_cli.model import XMDPT, Context
+from xmdpt_cli.model.folder import load_model
+from xmdpt_cli.sampling.conditions import Conditions
+from xmdpt_cli.sampling.recipe import SPACING_OF, Recipe
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class Sampler:
+    """An XMDPT with its schedule: conditions in, latents out."""
+
+    def __init__(self, model: XMDPT, schedule: Schedule, facts: dict[str, Any]) -> None:
+        self.model, self.schedule, self.facts = model.eval().requires_grad_(False), schedule, facts
+        self._folder: Path | None = None
+        self._compiled_for = 0
+
+    @classmethod
+    def load(
+        cls, folder: str | Path, device: str | torch.device = "cpu", precision: str = "auto"
+    ) -> Sampler:
+        """Read a model folder (``model/folder.py``). Raises XmdptError if it is none.
+
+        ``precision``: "fp32", "bf16" or "auto", which is bf16 on a GPU (on a CPU it is slower).
+        """
+        if precision == "auto":
+            precision = "bf16" if torch.device(device).type == "cuda" else "fp32"
+        if precision not in PRECISIONS:
+            raise ConfigError(f"precision is auto, {' or '.join(PRECISIONS)}, not {precision!r}")
+        model, facts = load_model(folder, "cpu")
+        sampler = cls(model, Schedule(facts["schedule"], facts["prediction"]), facts)
+        _ = sampler.identity  # of the weights as they were stored
+        model.to(device, PRECISIONS[precision])
+        sampler._folder = Path(folder)
+        return sampler
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.tdnet.position.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.tdnet.position.dtype
+
+    @cached_property
+    def identity(self) -> str:
+        """sha256 over the weights: samples of different models never share a folder."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    def compile(self, count: int) -> None:
+        """Run through torch.compile from now on, in batches of ``count`` pictures: fewer are
+        filled up, for another size would have to be compiled too."""
+        self.model.compile_sampling()
+        self._compiled_for = count
+
+    def stored_model(self) -> XMDPT:
+        """The model in the precision it was stored in: bf16 for drawing loses digits."""
+        if self.dtype == torch.float32 or self._folder is None:
+            return self.model
+        return load_model(self._folder)[0]
+
+    def recipe(self, **given: Any) -> Recipe:
+        """The model's own defaults, overridden by fields of ``Recipe`` that are not None.
+
+        ConfigError for a solver that is none. Another solver brings its own spacing.
+        """
+        own = {**self.facts["sampling"]}
+        if "interval" in own:
+            own["interval"] = tuple(own["interval"])
+        given = {name: value for name, value in given.items() if value is not None}
+        solver = given.get("solver")
+        if solver is not None and solver not in SPACING_OF:
+            raise ConfigError(f"no such solver: {solver!r}", f"one of {', '.join(SPACING_OF)}")
+        if solver is not None:
+            given = {"spacing": SPACING_OF[solver], **given}
+        return replace(Recipe(**own), **given)
+
+    @torch.no_grad()
+    def latents(
+        self,
+        noise: Tensor,
+        conditions: Conditions,
+        recipe: Recipe,
+        callback: Callable[[Seen], None] | None = None,
+    ) -> Tensor:
+        """Noise (N, C, h, w) -> scaled latents of its shape and type, on the model's device.
+
+        Of several views of a person the condition vectors are averaged; with token conditions
+        attention reads the tokens of all of them.
+        """
+        count = len(noise)
+        if count < self._compiled_for:
+            rows = [min(i, count - 1) for i in range(self._compiled_for)]
+            noise, conditions = noise[rows], conditions.rows(rows)
+        try:
+            return self._latents(noise, conditions, recipe, callback)[:count]
+        except RuntimeError as err:
+            if is_out_of_memory(err):
+                self._compiled_for = 0  # who calls will come with less
+            raise
+
+    def _latents(
+        self,
+        noise: Tensor,
+        conditions: Conditions,
+        recipe: Recipe,
+        callback: Callable[[Seen], None] | None,
+    ) -> Tensor:
+        model, given = self.model, conditions.to(self.device)
+        sources = given.source_latents.to(self.dtype)
+        vectors = [
+            model.condition(given.pose_tokens, tokens, latents)
+            for tokens, latents in zip(given.source_tokens, sources, strict=True)
+        ]
+        condition = torch.stack(vectors).mean(dim=0)
+        context = None
+        if model.conditioning == "tokens":
+            pose_map, own_maps = given.pose_map, given.source_pose_map
+            assert pose_map is not None
+            assert own_maps is not None
+            views = zip(sources, own_maps, given.source_tokens, strict=True)
+            context = Context.join(
+                [model.context(latents, pose_map, own, tokens) for latents, own, tokens in views]
+            )
+        return sample(
+            model,
+            noise.to(self.device),
+            condition,
+            steps=recipe.steps,
+            guidance=recipe.guidance,
+            power=recipe.power,
+            solver=recipe.solver,
+            spacing=recipe.spacing,
+            interval=recipe.interval,
+            context=context,
+            schedule=self.schedule,
+            callback=callback,
+        )
