@@ -88,7 +88,7 @@ def test_paper_presets_hold_the_papers_recipe(size: str) -> None:
     assert (small.batch_size, small.learning_rate, small.weight_decay) == (32, 1e-4, 0.0)
     assert (small.ema, small.ema_warmup, small.mask_ratio) == (0.9999, False, 0.3)
     assert (small.guidance_drop, small.schedule, small.predictor) == (0.1, "linear", "self-cross")
-    assert (small.sampling_steps, small.guidance) == (50, 2.0)
+    assert (small.sampling_steps, small.sampling_solver, small.guidance) == (20, "unipc", 2.0)
     large = resolve(TrainConfig, "train", {}, preset=f"paper/{size}-512")
     assert (large.batch_size, large.steps) == (10, 1_000_000)
 

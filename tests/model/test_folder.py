@@ -221,7 +221,9 @@ def test_facts_of_published_checkpoints() -> None:
         model = XMDPT(depth=4, width=32, heads=2, latent_size=latent_size)
         facts = published_facts(model)
         assert facts["resolution"] == resolution
-    assert facts["sampling"] == {"steps": 50, "guidance": 2.0, "power": 0.01}
+    assert facts["sampling"] == {
+        "steps": 20, "solver": "unipc", "guidance": 2.0, "power": 0.01,
+    }  # fmt: skip
     assert (facts["schedule"], facts["prediction"]) == ("linear", "epsilon")
     ids = {part: facts["encoders"][part]["id"] for part in ("vae", "source", "pose")}
     assert ids == {

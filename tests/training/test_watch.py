@@ -69,8 +69,11 @@ def model_of(conditioning: str = "vector", seed: int = 0) -> XMDPT:
 
 def watching(data: PairDataset, out: Path, **changed: Any) -> Watch:
     settings: dict[str, Any] = {
-        "done": 0, "sampling": (3, 1.5, 1.0), "tokens": False, "pictures": 3,
-    }  # fmt: skip
+        "done": 0,
+        "sampling": {"steps": 3, "guidance": 1.5, "power": 1.0},
+        "tokens": False,
+        "pictures": 3,
+    }
     return Watch(out, data, Schedule(), **{**settings, **changed})
 
 

@@ -88,6 +88,9 @@ def sample(
     interval: Annotated[
         str | None, typer.Option(help="Guide only where t/1000 lies in LOW:HIGH [0:1].")
     ] = None,
+    paper: Annotated[
+        bool, typer.Option("--paper", help="The paper's sampling: 50 steps of ddim, guidance 2.")
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="A picture depends on it and its inputs.")] = 0,
     batch_size: Annotated[
         str, typer.Option(help="Pictures drawn together; auto: what memory allows.")
@@ -144,6 +147,10 @@ def _check_together(chosen: SimpleNamespace) -> None:
             raise ConfigError(f"--{name.replace('_', '-')} does not go with {way}")
     if way == "--source" and not chosen.pose:
         raise ConfigError("--source needs --pose", "give keypoints, or a picture of a pose")
+    if chosen.paper:
+        for name in ("steps", "solver", "guidance", "interval"):
+            if getattr(chosen, name) is not None:
+                raise ConfigError(f"--{name} does not go with --paper, which says it")
     if chosen.compile_ not in ("auto", "on", "off"):
         raise ConfigError(f"--compile is auto, on or off, not {chosen.compile_!r}")
     if chosen.batch_size != "auto" and not chosen.batch_size.isdigit():

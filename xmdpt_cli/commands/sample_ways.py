@@ -112,6 +112,11 @@ def own(chosen: Any) -> None:
 
 def _recipe(chosen: Any) -> dict[str, Any]:
     named = {name: getattr(chosen, name) for name in RECIPE}
+    if chosen.paper:
+        from xmdpt_cli.sampling.recipe import PAPER
+
+        own = {"steps": PAPER.steps, "solver": PAPER.solver, "guidance": PAPER.guidance}
+        return {**named, **own, "interval": PAPER.interval, "power": chosen.power or PAPER.power}
     if chosen.interval is not None:
         try:
             low, high = (float(end) for end in chosen.interval.split(":"))

@@ -3,11 +3,12 @@
 from xmdpt_cli.diffusion.loss import Losses, training_loss
 from xmdpt_cli.diffusion.sampler import Seen, sample, start_noise
 from xmdpt_cli.diffusion.schedule import Schedule
-from xmdpt_cli.diffusion.solvers import SOLVERS, SPACINGS
+from xmdpt_cli.diffusion.solvers import SOLVERS, SPACING_OF, SPACINGS
 
 __all__ = [
     "SOLVERS",
     "SPACINGS",
+    "SPACING_OF",
     "Losses",
     "Schedule",
     "Seen",

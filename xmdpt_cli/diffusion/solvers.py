@@ -21,6 +21,9 @@ from xmdpt_cli.errors import ConfigError
 SOLVERS = ("ddim", "dpmpp-2m", "unipc")
 #: how the timesteps are chosen
 SPACINGS = ("linspace", "trailing", "logsnr")
+#: the published list of timesteps for the published solver; second-order solvers want even steps
+#: of the signal-to-noise ratio (measured by ``bench/solvers.py``; README)
+SPACING_OF = {"ddim": "linspace", "dpmpp-2m": "logsnr", "unipc": "logsnr"}
 
 
 @dataclass(frozen=True)

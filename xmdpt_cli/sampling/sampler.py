@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xmdpt_cli.diffusion import Schedule, Seen, sample
+from xmdpt_cli.diffusion import SPACING_OF, Schedule, Seen, sample
 from xmdpt_cli.errors import ConfigError, is_out_of_memory
 from xmdpt_cli.model import XMDPT, Context
 from xmdpt_cli.model.folder import load_model
 from xmdpt_cli.sampling.conditions import Conditions
-from xmdpt_cli.sampling.recipe import SPACING_OF, Recipe
+from xmdpt_cli.sampling.recipe import Recipe
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -86,16 +85,16 @@ class Sampler:
 
         ConfigError for a solver that is none. Another solver brings its own spacing.
         """
-        own = {**self.facts["sampling"]}
-        if "interval" in own:
-            own["interval"] = tuple(own["interval"])
         given = {name: value for name, value in given.items() if value is not None}
-        solver = given.get("solver")
-        if solver is not None and solver not in SPACING_OF:
+        named = {**self.facts["sampling"], **given}
+        solver = named.get("solver", "ddim")
+        if solver not in SPACING_OF:
             raise ConfigError(f"no such solver: {solver!r}", f"one of {', '.join(SPACING_OF)}")
-        if solver is not None:
-            given = {"spacing": SPACING_OF[solver], **given}
-        return replace(Recipe(**own), **given)
+        if "spacing" not in given:
+            named["spacing"] = SPACING_OF[solver]
+        if "interval" in named:
+            named["interval"] = tuple(named["interval"])
+        return Recipe(**named)
 
     @torch.no_grad()
     def latents(

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from xmdpt_cli.data.loader import PairDataset
-from xmdpt_cli.diffusion import Schedule
+from xmdpt_cli.diffusion import SPACING_OF, Schedule
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.training.feed import feed
 from xmdpt_cli.training.flops import peak_flops, step_flops
@@ -106,7 +106,13 @@ def open_watch(
             dataset,
             Schedule(config.schedule, config.prediction).to(device),
             done=done,
-            sampling=(config.sampling_steps, config.guidance, config.power),
+            sampling={
+                "steps": config.sampling_steps,
+                "solver": config.sampling_solver,
+                "spacing": SPACING_OF[config.sampling_solver],
+                "guidance": config.guidance,
+                "power": config.power,
+            },
             tokens=config.conditioning == "tokens",
             device=device,
             autocast=autocast,

@@ -19,7 +19,7 @@ from xmdpt_cli.training.train_config import TrainConfig
 # how it is watched, and on how many devices the same batches are worked through.
 _FREE = {"steps", "checkpoint_every", "log_every", "keep_checkpoints", "keep_every"}
 _FREE |= {"accumulate", "sharding", "validate_every", "validation_pairs", "track"}
-_FREE |= {"sampling_steps", "guidance", "power"}  # only travel with the model
+_FREE |= {"sampling_steps", "sampling_solver", "guidance", "power"}  # only travel with the model
 #: What ``--force`` may change: the weights still fit, and the pairs keep their order.
 FORCEABLE = {"learning_rate", "weight_decay", "ema", "ema_warmup", "guidance_drop", "mask_ratio"}
 FORCEABLE |= {"mask_span", "loss_weighting", "align_weight", "timestep_power", "online"}
@@ -88,6 +88,7 @@ def export(
         "prediction": config.prediction,
         "sampling": {
             "steps": config.sampling_steps,
+            "solver": config.sampling_solver,
             "guidance": config.guidance,
             "power": config.power,
         },

@@ -82,7 +82,10 @@ class TrainConfig:
     )
     validation_pairs: int = option(8, "Pairs drawn in each.")
     track: str = option("none", "wandb or trackio, beside TensorBoard.")
-    sampling_steps: int = option(50, "Travels with the model: steps of sampling.")
+    sampling_steps: int = option(20, "Travels with the model: steps of sampling; paper: 50.")
+    sampling_solver: str = option(
+        "unipc", "Travels with the model: unipc, dpmpp-2m, or the paper's ddim."
+    )
     guidance: float = option(2.0, "Travels with the model: its scale.")
     power: float = option(0.01, "Travels with the model: exponent of the scale (paper eq. 6).")
 
@@ -133,6 +136,7 @@ MUCH_OF_THE_START = 0.05  # the published recipes leave e^-30
 
 _CHOICES: dict[str, tuple[str, ...]] = {
     "conditioning": ("vector", "tokens"),
+    "sampling_solver": ("ddim", "dpmpp-2m", "unipc"),
     "aggregation": ("add", "mlp", "concat"),
     "predictor": ("none", "self", "cross", "cross-self", "self-cross"),
     "backbone": ("plain", "mdtv2"),

@@ -6,9 +6,10 @@ modes put back, and what is done again after a kill comes out the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,9 +51,9 @@ def due(every: int, steps: int, step: int) -> bool:
 class Watch:
     """Fixed pairs of the test split, evenly spaced over it, and what becomes of them.
 
-    ``done``: steps the run goes on from; later pictures are removed. ``sampling``: steps, guidance
-    and power of the pictures; ``tokens``: whether the model wants pose maps. Without ``decode``
-    three latent channels are shown as colours, and ``say`` hears that.
+    ``done``: steps the run goes on from; later pictures are removed. ``sampling``: arguments of
+    ``diffusion.sample`` for the pictures; ``tokens``: whether the model wants pose maps. Without
+    ``decode`` three latent channels are shown as colours, and ``say`` hears that.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Watch:
         schedule: Schedule,
         *,
         done: int,
-        sampling: tuple[int, float, float],
+        sampling: Mapping[str, Any],
         tokens: bool,
         device: str | torch.device = "cpu",
         autocast: bool = False,
@@ -105,7 +106,6 @@ class Watch:
 
     @torch.no_grad()
     def _draw(self, model: XMDPT) -> list[Picture]:
-        steps, guidance, power = self.sampling
         out: list[Picture] = []
         for rows in self.drawn.chunks(self.device):
             noise = start_noise(tuple(rows.source.shape[1:]), self.seed, rows.positions)
@@ -115,11 +115,9 @@ class Watch:
                     model,
                     noise.to(self.device),
                     condition,
-                    steps=steps,
-                    guidance=guidance,
-                    power=power,
                     context=context,
                     schedule=self.schedule,
+                    **self.sampling,
                 )
             out += list((self.decode or self._colours)(latents))
         return out
