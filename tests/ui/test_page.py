@@ -58,13 +58,14 @@ def component(client: Any, label: str) -> dict[str, Any]:
 
 
 def test_a_picture_is_drawn(client: Any, pipe: FakePipeline, person: Path) -> None:
-    job = client.submit(gallery(person), POSE, *SETTINGS, api_name="/draw")
+    job = client.submit(gallery(person), None, POSE, *SETTINGS, api_name="/draw")
     said, pictures, _, file = job.result(timeout=60)
     (call,) = pipe.calls
     np.testing.assert_array_equal(call["pose"], PRESETS[6].keypoints())
     assert [picture.size for picture in call["source"]] == [(88, 128)]
     assert {k: v for k, v in call.items() if k not in ("source", "pose")} == {
         "steps": 7, "guidance": 1.75, "power": 0.5, "solver": "dpm", "seed": 3, "num_images": 1,
+        "source_keypoints": None,
     }  # fmt: skip
     shown = np.asarray(Image.open(pictures["value"][0]["image"]))
     pose = draw_pose(from_fractions(PRESETS[6].keypoints(), SIZE), SIZE)
@@ -78,7 +79,7 @@ def test_a_picture_is_drawn(client: Any, pipe: FakePipeline, person: Path) -> No
 
 
 def test_the_steps_are_shown_on_the_way(client: Any, person: Path) -> None:
-    job = client.submit(gallery(person), POSE, 20, *SETTINGS[1:], api_name="/draw")
+    job = client.submit(gallery(person), None, POSE, 20, *SETTINGS[1:], api_name="/draw")
     job.result(timeout=60)
     told = [words(output[0]) for output in job.outputs()]
     numbers = [int(found[1]) for text in told if (found := re.match(r"Step (\d+) of 20", text))]
@@ -89,7 +90,7 @@ def test_the_steps_are_shown_on_the_way(client: Any, person: Path) -> None:
 
 def test_several_pictures_are_saved_together(client: Any, pipe: FakePipeline, person: Path) -> None:
     people = gallery(person, person)
-    result = client.predict(people, POSE, *SETTINGS[:5], 3, api_name="/draw")
+    result = client.predict(people, None, POSE, *SETTINGS[:5], 3, api_name="/draw")
     assert pipe.calls[0]["num_images"] == 3
     assert len(pipe.calls[0]["source"]) == 2
     assert len(result[1]["value"]) == 3
@@ -129,11 +130,28 @@ def test_errors_are_words_on_the_page_and_the_server_lives(
         path = tmp_path / "bad one.png"
         path.write_bytes(person.read_bytes() if file == "person" else file)
         people = gallery(path)
-    said = client.predict(people, pose, *SETTINGS, api_name="/draw")[0]
+    said = client.predict(people, None, pose, *SETTINGS, api_name="/draw")[0]
     assert 'role="alert"' in said
     assert expected in words(said)
     assert "Traceback" not in said
-    assert "1 picture" in client.predict(gallery(person), POSE, *SETTINGS, api_name="/draw")[0]
+    assert (
+        "1 picture" in client.predict(gallery(person), None, POSE, *SETTINGS, api_name="/draw")[0]
+    )
+
+
+def test_keypoints_of_the_pictures_go_with_them(
+    client: Any, pipe: FakePipeline, person: Path, tmp_path: Path
+) -> None:
+    from gradio_client import handle_file
+
+    file = tmp_path / "stands.txt"
+    file.write_text("1 2\n" * 18)
+    two = [handle_file(str(file))] * 2
+    said = client.predict(gallery(person), two, POSE, *SETTINGS, api_name="/draw")[0]
+    assert "2 files of keypoints for 1 pictures" in words(said)
+    client.predict(gallery(person), two[:1], POSE, *SETTINGS, api_name="/draw")
+    (given,) = pipe.calls[0]["source_keypoints"]
+    assert Path(given).read_text() == file.read_text()
 
 
 @pytest.mark.parametrize(
@@ -147,7 +165,7 @@ def test_settings_out_of_range_are_said(
     client: Any, pipe: FakePipeline, person: Path, steps: int, count: int, expected: str
 ) -> None:
     settings = (steps, *SETTINGS[1:5], count)
-    said = client.predict(gallery(person), POSE, *settings, api_name="/draw")[0]
+    said = client.predict(gallery(person), None, POSE, *settings, api_name="/draw")[0]
     assert words(said) == expected
     assert pipe.calls == []
 
@@ -163,11 +181,13 @@ def test_what_the_pipeline_raises_is_said_too(
     client: Any, pipe: FakePipeline, person: Path, fails: Exception, expected: str
 ) -> None:
     pipe.fails = fails
-    said = client.predict(gallery(person), POSE, *SETTINGS, api_name="/draw")[0]
+    said = client.predict(gallery(person), None, POSE, *SETTINGS, api_name="/draw")[0]
     assert 'role="alert"' in said
     assert expected in words(said)
     pipe.fails = None
-    assert "1 picture" in client.predict(gallery(person), POSE, *SETTINGS, api_name="/draw")[0]
+    assert (
+        "1 picture" in client.predict(gallery(person), None, POSE, *SETTINGS, api_name="/draw")[0]
+    )
 
 
 def test_a_broken_picture_is_named_when_it_is_dropped(
@@ -214,7 +234,7 @@ def test_a_pose_comes_from_a_photograph_or_a_file(
 
 def test_a_drawing_nobody_wants_stops(client: Any, pipe: FakePipeline, person: Path) -> None:
     pipe.pause = 0.05
-    job = client.submit(gallery(person), POSE, 1000, *SETTINGS[1:], api_name="/draw")
+    job = client.submit(gallery(person), None, POSE, 1000, *SETTINGS[1:], api_name="/draw")
     wait_until(lambda: pipe.steps_done > 3, "drawing begins")
     job.cancel()
     client.close()

@@ -57,10 +57,11 @@ def idle() -> tuple[Any, ...]:
 def drawer(
     pipe: XMDPTPipeline, turn: threading.Lock, stops: Stops
 ) -> Callable[..., Iterator[tuple[Any, ...]]]:
-    """(people, pose, settings) -> (what is said, pictures, row of previews, file to save)."""
+    """(people, keypoints, pose, settings) -> (what is said, pictures, previews, file to save)."""
 
     def press(
         people: list[tuple[str, str | None]] | None,
+        stands: list[str] | None,
         pose: str | None,
         steps: int | None,
         guidance: float | None,
@@ -81,6 +82,11 @@ def drawer(
             _within("steps", steps, MOST_STEPS)
             _within("pictures", count, MOST_PICTURES)
             source = checked([path for path, _ in people])
+            if stands and len(stands) != len(source):
+                raise XmdptError(
+                    f"{len(stands)} files of keypoints for {len(source)} pictures",
+                    "drop one for each picture, in their order, or none",
+                )
             yield note("Looking at the pictures"), [], "", keep
             for event in draw(
                 pipe,
@@ -94,6 +100,7 @@ def drawer(
                 solver=solver,
                 seed=seed or 0,
                 num_images=count or 1,
+                source_keypoints=stands or None,
             ):
                 if event.pictures:
                     file = gr.update(value=_to_save(event.pictures, seed or 0), interactive=True)

@@ -41,6 +41,14 @@ def build(pipe: XMDPTPipeline, title: str) -> gr.Blocks:
                     buttons=[],
                     elem_id="people",
                 )
+                stands = gr.File(
+                    label="Keypoints of these pictures",
+                    show_label=False,
+                    file_count="multiple",
+                    file_types=list(SUFFIXES),
+                    height=56,
+                    elem_id="stands",
+                )
                 with gr.Accordion("Settings", open=True, elem_id="settings"):
                     settings = _settings(pipe, own)
             with gr.Column(elem_classes="column", min_width=280, scale=13):
@@ -86,7 +94,7 @@ def build(pipe: XMDPTPipeline, title: str) -> gr.Blocks:
         begun = go.click(starter(stops), outputs=[go, stop, save], **quietly)
         drawing = begun.then(
             drawer(pipe, turn, stops),
-            inputs=[people, pose, *settings],
+            inputs=[people, stands, pose, *settings],
             outputs=[said, result, film, save],
             api_name="draw",
             concurrency_id="model",  # one after the other
