@@ -13,7 +13,17 @@ from xmdpt_cli import app as application
 from xmdpt_cli.app import app, run
 from xmdpt_cli.errors import ConfigError, XmdptError
 
-COMMANDS = ["demo", "wardrobe", "prepare", "finetune-vae", "train", "convert", "sample", "evaluate"]
+COMMANDS = [
+    "demo",
+    "wardrobe",
+    "prepare",
+    "finetune-vae",
+    "train",
+    "convert",
+    "sample",
+    "evaluate",
+    "ui",
+]
 
 
 def test_every_command_and_option_has_a_help_line() -> None:

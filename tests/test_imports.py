@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "training": BASE | SIDEWAYS | {"training"},
     "sampling": BASE | SIDEWAYS | {"sampling"},
     "bench": BASE | SIDEWAYS | {"training", "sampling", "bench"},
+    "ui": BASE | SIDEWAYS | {"sampling", "ui"},
     "console": BASE | {"console"},
 }
 MAY_IMPORT["commands"] = set.union(*MAY_IMPORT.values()) | {"commands"}
@@ -36,6 +37,7 @@ MAY_IMPORT["app"] = MAY_IMPORT["commands"] | {"app"}
 MAY_IMPORT["__main__"] = {"app"}
 EARLY = {"__init__", "app", "commands", "config", "console", "errors", "progress", "files"}
 HEAVY = {"torch", "torchvision", "diffusers", "transformers", "lpips", "controlnet_aux", "cv2"}
+PAGE = {"gradio", "gradio_client", "fastapi", "uvicorn"}
 TALKERS = {"app", "commands", "console"}
 
 
@@ -72,6 +74,8 @@ def test_a_file_imports_only_what_its_room_may(path: Path) -> None:
     outside = {name.split(".")[0] for name in imports(path)}
     if part not in TALKERS:
         assert not outside & {"typer", "rich"}, "only app, commands and console talk"
+    if part != "ui":
+        assert not outside & PAGE, "only ui knows Gradio"
     if part in EARLY:
         early = {name.split(".")[0] for name in imports(path, top_level_only=True)}
         assert not early & HEAVY, f"heavy import at the top: {sorted(early & HEAVY)}"
@@ -92,7 +96,7 @@ def test_help_and_the_package_load_nothing_heavy() -> None:
         "from xmdpt_cli.app import run\n"
         "with contextlib.redirect_stdout(io.StringIO()):\n"
         "    assert run(['--help']) == 0\n"
-        f"print(sorted(set(sys.modules) & {HEAVY | {'numpy', 'PIL'}!r}))\n"
+        f"print(sorted(set(sys.modules) & {HEAVY | PAGE | {'numpy', 'PIL'}!r}))\n"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

@@ -22,6 +22,7 @@ from xmdpt_cli.commands import (
     prepare,
     sample,
     train,
+    ui,
     wardrobe,
 )
 from xmdpt_cli.console import error
@@ -65,6 +66,7 @@ app.command("train")(train.train)
 app.command("convert")(convert.convert)
 app.command("sample")(sample.sample)
 app.command("evaluate")(evaluate.evaluate)
+app.command("ui")(ui.ui)
 
 
 def main() -> None:

@@ -1,0 +1,69 @@
+"""A page that runs: a server on a free port, with a pipeline that only paints."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent))
+from fake import FakePipeline
+
+Running = Callable[[FakePipeline], AbstractContextManager[str]]
+
+
+@pytest.fixture
+def running(monkeypatch: pytest.MonkeyPatch) -> Running:
+    """``with running(pipe) as url``: the page of that pipeline, on this machine alone."""
+    pytest.importorskip("gradio", reason="the ui extra is not installed")
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setenv("no_proxy", "*")
+    from xmdpt_cli.ui.serve import address, check_gradio, listen
+
+    check_gradio()
+
+    @contextmanager
+    def run(pipe: FakePipeline) -> Iterator[str]:
+        import uvicorn
+
+        from xmdpt_cli.ui.application import application
+
+        config = uvicorn.Config(
+            application(pipe, "RUN <b>/model"), log_level="error", timeout_graceful_shutdown=1
+        )
+        server = uvicorn.Server(config)
+        with listen("127.0.0.1", 0) as listener:
+            thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+            thread.start()
+            wait_until(lambda: server.started, "the server starts")
+            try:
+                yield address(listener)
+            finally:
+                server.should_exit = True
+                thread.join(timeout=20)
+
+    return run
+
+
+def wait_until(done: Callable[[], object], what: str, seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def person(tmp_path: Path) -> Path:
+    """A picture with something in it."""
+    row = np.linspace(0, 255, 88)[None, :, None]
+    picture = np.broadcast_to(row, (128, 88, 3)).astype(np.uint8)
+    path = tmp_path / "person one.png"
+    Image.fromarray(picture).save(path)
+    return path

@@ -1,0 +1,240 @@
+"""The page in a real browser: a joint is dragged, a picture is drawn, nothing leaves the machine.
+
+Needs Chromium on the machine and Playwright (of the dev extra, without its own browsers).
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Running, wait_until
+from fake import FakePipeline
+
+from xmdpt_cli.data.pose import JOINTS
+from xmdpt_cli.ui.poses import PRESETS, mirrored
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
+# a browser that calls nobody by itself
+QUIET = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update",
+]  # fmt: skip
+WRIST = JOINTS.index("right_wrist")
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="the dev extra is not installed")
+    with api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def pipe() -> FakePipeline:
+    return FakePipeline()
+
+
+class Skeleton:
+    """What a person does with it."""
+
+    def __init__(self, page: Any) -> None:
+        self.page = page
+        self.frame = page.locator(".skeleton .frame")
+
+    def point(self, place: Any) -> tuple[float, float]:
+        box = self.frame.bounding_box()
+        return box["x"] + place[0] * box["width"], box["y"] + place[1] * box["height"]
+
+    def drag(self, start: Any, end: Any) -> None:
+        self.page.mouse.move(*self.point(start))
+        self.page.mouse.down()
+        self.page.mouse.move(*self.point(end), steps=5)
+        self.page.mouse.up()
+
+    def joint(self, name: str) -> Any:
+        return self.page.locator(f'.joint[data-joint="{name}"]')
+
+    def press(self, label: str) -> None:
+        self.page.get_by_role("button", name=label, exact=True).click()
+
+
+@contextmanager
+def opened(browser: Any, url: str, **options: Any) -> Iterator[Any]:
+    context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    page.asked, page.broken = [], []
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.on("pageerror", lambda err: page.broken.append(str(err)))
+    page.goto(url)
+    page.wait_for_selector(".joint[transform]")
+    page.wait_for_selector(".app > .translucent", state="detached")  # Gradio's veil
+    yield page
+    assert page.broken == []
+    strangers = [u for u in page.asked if not u.startswith((url, "data:", "blob:"))]
+    assert strangers == []  # no font, no script, no word to anybody
+    context.close()
+
+
+@pytest.fixture
+def page(running: Running, browser: Any, pipe: FakePipeline) -> Iterator[Any]:
+    with running(pipe) as url, opened(browser, url) as opened_page:
+        yield opened_page
+
+
+def draw(page: Any, person: Path | None = None) -> None:
+    if person is not None:
+        page.set_input_files("#people input[type=file]", str(person))
+        page.wait_for_selector("#people img")
+    page.click("#draw")
+
+
+def drawn_pose(page: Any, pipe: FakePipeline, person: Path | None = None) -> np.ndarray:
+    """The pose that reaches the pipeline."""
+    before = len(pipe.calls)
+    draw(page, person)
+    wait_until(lambda: len(pipe.calls) > before, "it is drawn")
+    page.wait_for_selector("#said :text('picture in')")
+    return pipe.calls[-1]["pose"]
+
+
+def test_a_dragged_joint_is_where_the_picture_has_it(
+    page: Any, pipe: FakePipeline, person: Path, tmp_path: Path
+) -> None:
+    begin = PRESETS[0].keypoints()
+    Skeleton(page).drag(begin[WRIST], (0.12, 0.3))
+    pose = drawn_pose(page, pipe, person)
+    np.testing.assert_allclose(pose[WRIST], (0.12, 0.3), atol=0.005)
+    others = np.arange(18) != WRIST
+    np.testing.assert_array_equal(pose[others], begin[others])
+    assert page.locator("#result img").count() == 1
+    assert page.locator("#film img").count() == 6
+    with page.expect_download() as download:
+        page.click("#download")
+    assert download.value.suggested_filename == "xmdpt-seed3.png"
+    page.screenshot(path=tmp_path / "page.png", full_page=True)
+    assert (tmp_path / "page.png").stat().st_size > 20_000
+
+
+def test_buttons_and_keys_do_what_they_say(page: Any, pipe: FakePipeline, person: Path) -> None:
+    skeleton = Skeleton(page)
+    skeleton.press("Walking")
+    skeleton.press("Mirror")
+    walking = next(pose for pose in PRESETS if pose.name == "Walking").keypoints()
+    np.testing.assert_allclose(drawn_pose(page, pipe, person), mirrored(walking), atol=1e-4)
+
+    skeleton.press("Reset")
+    nose, knee = skeleton.joint("nose"), skeleton.joint("left_knee")
+    nose.focus()
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("Shift+ArrowDown")
+    page.keyboard.press("Tab")  # the neck
+    page.keyboard.press("Delete")
+    skeleton.drag(walking[JOINTS.index("left_knee")], (1.4, 0.7))  # beyond the frame
+    expected = walking.copy()
+    expected[JOINTS.index("nose")] += (-0.01, 0.05)
+    expected[JOINTS.index("neck")] = np.nan
+    expected[JOINTS.index("left_knee")] = (1, 0.7)
+    np.testing.assert_allclose(drawn_pose(page, pipe), expected, atol=0.005)
+    assert "missing" in (skeleton.joint("neck").get_attribute("aria-label") or "")
+    assert knee.get_attribute("aria-label") == "left knee, 100 % across, 70 % down"
+
+    box = nose.locator(".dot").bounding_box()
+    page.mouse.dblclick(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    assert np.isnan(drawn_pose(page, pipe)[0]).all()
+    skeleton.press("Show")  # the joint that was chosen last
+    np.testing.assert_allclose(drawn_pose(page, pipe), expected, atol=0.005)
+
+
+def test_a_pose_from_a_file_replaces_the_skeleton(
+    page: Any, pipe: FakePipeline, person: Path, tmp_path: Path
+) -> None:
+    Skeleton(page).press("Sitting")
+    page.set_input_files("#pose-file input[type=file]", str(person))
+    page.wait_for_selector("#pose-said :text('Pose found in')")
+    np.testing.assert_allclose(drawn_pose(page, pipe, person), PRESETS[5].keypoints(), atol=1e-4)
+    broken = tmp_path / "broken.txt"
+    broken.write_text("1 2")
+    page.set_input_files("#pose-file input[type=file]", str(broken))
+    page.wait_for_selector("#pose-said [role=alert] :text('joints instead of 18')")
+    np.testing.assert_allclose(drawn_pose(page, pipe), PRESETS[5].keypoints(), atol=1e-4)
+
+
+def test_errors_are_seen_and_drawing_goes_on(page: Any, pipe: FakePipeline, person: Path) -> None:
+    draw(page)
+    page.wait_for_selector("#said [role=alert] :text('No picture of a person')")
+    assert drawn_pose(page, pipe, person) is not None
+    assert page.locator("#said [role=alert]").count() == 0
+
+
+@pytest.mark.parametrize("how", ["the button", "the page is closed"])
+def test_a_drawing_can_be_stopped(
+    running: Running, browser: Any, pipe: FakePipeline, person: Path, how: str
+) -> None:
+    pipe.pause = 0.1
+    with running(pipe) as url, opened(browser, url) as page:
+        page.get_by_label("Steps").fill("900")
+        draw(page, person)
+        wait_until(lambda: pipe.steps_done > 3, "drawing begins")
+        if how == "the button":
+            page.click("#stop")
+            page.wait_for_selector("#said :text('Stopped')")
+            wait_until(page.locator("#draw").is_enabled, "one can draw again")
+        else:
+            page.close()
+        wait_until(lambda: not drawing(), "drawing stops")
+        assert pipe.steps_done < 900
+
+
+def drawing() -> bool:
+    return any(thread.name == "draw" for thread in threading.enumerate())
+
+
+def test_a_finger_drags_a_joint_and_a_phone_shows_all(
+    running: Running, browser: Any, pipe: FakePipeline, person: Path, tmp_path: Path
+) -> None:
+    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+    with running(pipe) as url, opened(browser, url, **phone) as page:
+        width = page.evaluate("document.documentElement.scrollWidth")
+        assert width == 390  # nothing to scroll sideways
+        skeleton = Skeleton(page)
+        skeleton.frame.scroll_into_view_if_needed()
+        scrolled = page.evaluate("scrollY")
+        begin = PRESETS[0].keypoints()
+        touch(page, skeleton.point(begin[WRIST]), skeleton.point((0.2, 0.2)))
+        assert page.evaluate("scrollY") == scrolled
+        ankle = JOINTS.index("left_ankle")
+        for _ in range(2):
+            touch(page, skeleton.point(begin[ankle]))
+        pose = drawn_pose(page, pipe, person)
+        np.testing.assert_allclose(pose[WRIST], (0.2, 0.2), atol=0.01)
+        assert np.flatnonzero(np.isnan(pose).any(axis=1)).tolist() == [ankle]
+        page.screenshot(path=tmp_path / "phone.png", full_page=True)
+
+
+def touch(page: Any, *way: tuple[float, float]) -> None:
+    """A finger down at the first of these places, up at the last."""
+    session = page.context.new_cdp_session(page)
+
+    def send(kind: str, *points: tuple[float, float]) -> None:
+        told = {"type": kind, "touchPoints": [{"x": x, "y": y} for x, y in points]}
+        session.send("Input.dispatchTouchEvent", told)
+
+    send("touchStart", way[0])
+    for (x, y), (to_x, to_y) in itertools.pairwise(way):
+        for share in (0.2, 0.4, 0.6, 0.8, 1):
+            send("touchMove", (x + (to_x - x) * share, y + (to_y - y) * share))
+    send("touchEnd")

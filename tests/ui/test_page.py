@@ -1,0 +1,248 @@
+"""The page through Gradio's own client: what is sent is drawn, and errors are words."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Running, wait_until
+from fake import SIZE, FakePipeline
+from PIL import Image
+
+from xmdpt_cli.data.pose import draw_pose, from_fractions
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.ui.poses import PRESETS
+from xmdpt_cli.ui.skeleton import to_json_of
+
+POSE = to_json_of(PRESETS[6])
+SETTINGS = (7, 1.75, 0.5, "dpm", 3, 1)
+
+
+@pytest.fixture
+def pipe() -> FakePipeline:
+    return FakePipeline()
+
+
+@pytest.fixture
+def client(running: Running, pipe: FakePipeline) -> Iterator[Any]:
+    from gradio_client import Client
+
+    with running(pipe) as url:
+        talking = Client(url, verbose=False)
+        yield talking
+        talking.close()
+
+
+def gallery(*paths: Path) -> list[dict[str, Any]]:
+    from gradio_client import handle_file
+
+    return [{"image": handle_file(str(path)), "caption": None} for path in paths]
+
+
+def words(said: str) -> str:
+    """What one reads of a piece of HTML."""
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", said)).split())
+
+
+def component(client: Any, label: str) -> dict[str, Any]:
+    (found,) = [c["props"] for c in client.config["components"] if c["props"].get("label") == label]
+    return found
+
+
+def test_a_picture_is_drawn(client: Any, pipe: FakePipeline, person: Path) -> None:
+    job = client.submit(gallery(person), None, POSE, *SETTINGS, api_name="/draw")
+    said, pictures, _, file = job.result(timeout=60)
+    (call,) = pipe.calls
+    np.testing.assert_array_equal(call["pose"], PRESETS[6].keypoints())
+    assert [picture.size for picture in call["source"]] == [(88, 128)]
+    assert {k: v for k, v in call.items() if k not in ("source", "pose")} == {
+        "steps": 7, "guidance": 1.75, "power": 0.5, "solver": "dpm", "seed": 3, "num_images": 1,
+        "source_keypoints": None,
+    }  # fmt: skip
+    shown = np.asarray(Image.open(pictures["value"][0]["image"]))
+    pose = draw_pose(from_fractions(PRESETS[6].keypoints(), SIZE), SIZE)
+    drawn = pose.max(axis=2) > 0
+    np.testing.assert_array_equal(shown[drawn], pose[drawn])
+    saved = Path(file["value"])
+    assert saved.name == "xmdpt-seed3.png"
+    np.testing.assert_array_equal(np.asarray(Image.open(saved)), shown)
+    assert "1 picture in" in words(said)
+    assert "cut 88x128 around the person" in words(said)
+
+
+def test_the_steps_are_shown_on_the_way(client: Any, person: Path) -> None:
+    job = client.submit(gallery(person), None, POSE, 20, *SETTINGS[1:], api_name="/draw")
+    job.result(timeout=60)
+    told = [words(output[0]) for output in job.outputs()]
+    numbers = [int(found[1]) for text in told if (found := re.match(r"Step (\d+) of 20", text))]
+    assert numbers == list(range(1, 21))
+    films = [output[2] for output in job.outputs() if isinstance(output[2], str)]
+    assert max(film.count("<img") for film in films) == 6
+
+
+def test_several_pictures_are_saved_together(client: Any, pipe: FakePipeline, person: Path) -> None:
+    people = gallery(person, person)
+    result = client.predict(people, None, POSE, *SETTINGS[:5], 3, api_name="/draw")
+    assert pipe.calls[0]["num_images"] == 3
+    assert len(pipe.calls[0]["source"]) == 2
+    assert len(result[1]["value"]) == 3
+    with zipfile.ZipFile(result[3]["value"]) as packed:
+        assert packed.namelist() == [f"xmdpt-seed3{end}.png" for end in ("", "-1", "-2")]
+
+
+def test_settings_begin_with_the_models_own(client: Any) -> None:
+    own = {"Steps": 7, "Guidance": 1.75, "Guidance power": 0.5, "Solver": "dpm", "Seed": 3}
+    assert {label: component(client, label)["value"] for label in own} == own
+    assert component(client, "Pictures")["value"] == 1
+    assert [c[0] for c in component(client, "Solver")["choices"]] == ["ddim", "dpm"]
+    assert component(client, "Pose, as JSON")["value"] == to_json_of(PRESETS[0])
+
+
+def test_the_model_and_that_it_is_a_toy_are_said(client: Any) -> None:
+    texts = [str(c["props"].get("value")) for c in client.config["components"]]
+    (header,) = [text for text in texts if "<h1>xmdpt</h1>" in text]
+    assert "TOY model" in header
+    assert "RUN &lt;b&gt;/model, 256 px" in header  # a name is no HTML
+
+
+@pytest.mark.parametrize(
+    ("pose", "file", "expected"),
+    [
+        (POSE, None, "No picture of a person"),
+        (POSE, b"no picture", "Not a picture (or empty): bad one.png"),
+        (json.dumps([None] * 18), "person", "The pose has 0 of 18 joints"),
+        ("nonsense", "person", "This is no skeleton"),
+    ],
+)
+def test_errors_are_words_on_the_page_and_the_server_lives(
+    client: Any, person: Path, tmp_path: Path, pose: str, file: Any, expected: str
+) -> None:
+    people = None
+    if file is not None:
+        path = tmp_path / "bad one.png"
+        path.write_bytes(person.read_bytes() if file == "person" else file)
+        people = gallery(path)
+    said = client.predict(people, None, pose, *SETTINGS, api_name="/draw")[0]
+    assert 'role="alert"' in said
+    assert expected in words(said)
+    assert "Traceback" not in said
+    assert (
+        "1 picture" in client.predict(gallery(person), None, POSE, *SETTINGS, api_name="/draw")[0]
+    )
+
+
+def test_keypoints_of_the_pictures_go_with_them(
+    client: Any, pipe: FakePipeline, person: Path, tmp_path: Path
+) -> None:
+    from gradio_client import handle_file
+
+    file = tmp_path / "stands.txt"
+    file.write_text("1 2\n" * 18)
+    two = [handle_file(str(file))] * 2
+    said = client.predict(gallery(person), two, POSE, *SETTINGS, api_name="/draw")[0]
+    assert "2 files of keypoints for 1 pictures" in words(said)
+    client.predict(gallery(person), two[:1], POSE, *SETTINGS, api_name="/draw")
+    (given,) = pipe.calls[0]["source_keypoints"]
+    assert Path(given).read_text() == file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("steps", "count", "expected"),
+    [
+        (0, 1, "Steps: 0 is not between 1 and 1000"),
+        (7, 99, "Pictures: 99 is not between 1 and 16"),
+    ],
+)
+def test_settings_out_of_range_are_said(
+    client: Any, pipe: FakePipeline, person: Path, steps: int, count: int, expected: str
+) -> None:
+    settings = (steps, *SETTINGS[1:5], count)
+    said = client.predict(gallery(person), None, POSE, *settings, api_name="/draw")[0]
+    assert words(said) == expected
+    assert pipe.calls == []
+
+
+@pytest.mark.parametrize(
+    ("fails", "expected"),
+    [
+        (XmdptError("no person was found", "fit=pad"), "No person was found fit=pad"),
+        (RuntimeError("shape <3>"), "RuntimeError: shape <3>"),
+    ],
+)
+def test_what_the_pipeline_raises_is_said_too(
+    client: Any, pipe: FakePipeline, person: Path, fails: Exception, expected: str
+) -> None:
+    pipe.fails = fails
+    said = client.predict(gallery(person), None, POSE, *SETTINGS, api_name="/draw")[0]
+    assert 'role="alert"' in said
+    assert expected in words(said)
+    pipe.fails = None
+    assert (
+        "1 picture" in client.predict(gallery(person), None, POSE, *SETTINGS, api_name="/draw")[0]
+    )
+
+
+def test_a_broken_picture_is_named_when_it_is_dropped(
+    client: Any, person: Path, tmp_path: Path
+) -> None:
+    bad = tmp_path / "half.png"
+    bad.write_bytes(person.read_bytes()[:90])
+    assert "half.png" in words(client.predict(gallery(bad), api_name="/look"))
+    assert client.predict(gallery(person), api_name="/look") == ""
+
+
+def test_a_pose_comes_from_a_photograph_or_a_file(
+    client: Any, person: Path, tmp_path: Path
+) -> None:
+    from gradio_client import handle_file
+
+    def pose_of(path: Path) -> tuple[Any, str]:
+        text, said, _ = client.predict(handle_file(str(path)), api_name="/pose")
+        return text, words(said)
+
+    found, said = pose_of(person)
+    assert found == to_json_of(PRESETS[5])
+    assert said == "Pose found in person one.png"
+
+    points = PRESETS[3].keypoints()
+    rows = np.where(np.isnan(points), -1, points * (176, 256) + (40, 0))  # padded 256 frame
+    text = tmp_path / "pose.txt"
+    text.write_text("\n".join(f"{x:.3f} {y:.3f}" for x, y in rows))
+    np.testing.assert_allclose(np.array(json.loads(pose_of(text)[0])[0]), points[0], atol=2e-4)
+
+    x, y = np.where(np.isnan(points), -1, points * (176, 256)).T.tolist()
+    table = tmp_path / "keypoints.csv"
+    table.write_text(f"name:keypoints_y:keypoints_x\na/one.jpg: {y}: {x}\nb.jpg: {y}: {x}\n")
+    found, said = pose_of(table)
+    np.testing.assert_allclose(np.array(json.loads(found)[4]), points[4], atol=2e-4)
+    assert said == "Pose of keypoints.csv, the first of 2"
+
+    text.write_text("1 2\n3\n")
+    assert "line 2 is not two numbers" in pose_of(text)[1]
+    assert "/" not in pose_of(text)[1]  # nobody asked where the server keeps it
+    Image.new("RGB", (40, 60)).save(tmp_path / "grey.png")
+    assert pose_of(tmp_path / "grey.png")[1].startswith("No person in the picture")
+
+
+def test_a_drawing_nobody_wants_stops(client: Any, pipe: FakePipeline, person: Path) -> None:
+    pipe.pause = 0.05
+    job = client.submit(gallery(person), None, POSE, 1000, *SETTINGS[1:], api_name="/draw")
+    wait_until(lambda: pipe.steps_done > 3, "drawing begins")
+    job.cancel()
+    client.close()
+
+    def at_rest() -> bool:
+        before = pipe.steps_done
+        time.sleep(0.3)
+        return pipe.steps_done == before
+
+    wait_until(at_rest, "drawing stops")
+    assert pipe.steps_done < 1000

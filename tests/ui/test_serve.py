@@ -1,0 +1,138 @@
+"""Who can reach the page, and what is said when it cannot be served."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xmdpt_cli.app import run
+from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.ui.serve import address, check_gradio, listen
+
+
+def test_a_taken_port_is_said_with_what_helps() -> None:
+    with listen("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        with pytest.raises(XmdptError, match=f"port {port} of 127.0.0.1 is taken") as caught:
+            listen("127.0.0.1", port)
+        assert "--port 0" in caught.value.hint
+
+
+def test_an_address_of_nobody_is_a_usage_error() -> None:
+    with pytest.raises(ConfigError, match=r"cannot listen on 192\.0\.2\.1"):
+        listen("192.0.2.1", 0)  # for documentation (RFC 5737): no machine has it
+
+
+def test_the_url_is_one_for_this_machine() -> None:
+    for host in ("127.0.0.1", "0.0.0.0"):
+        with listen(host, 0) as listener:
+            assert address(listener) == f"http://127.0.0.1:{listener.getsockname()[1]}/"
+
+
+def test_without_gradio_the_command_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    real = builtins.__import__
+
+    def missing(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name == "gradio":
+            raise ImportError("No module named 'gradio'")
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    assert run(["ui", "--model", str(tmp_path)]) == 1
+    assert "hint: pip install 'xmdpt-cli[ui]'" in capsys.readouterr().err
+
+
+CHILD = """
+import sys
+sys.path.insert(0, {tests!r})
+from fake import FakePipeline
+from xmdpt_cli.sampling import pipeline
+
+class XMDPTPipeline(FakePipeline):
+    @classmethod
+    def from_pretrained(cls, folder, **options):
+        print(sorted(options.items()), file=sys.stderr)
+        return cls()
+
+pipeline.XMDPTPipeline = XMDPTPipeline
+from xmdpt_cli.app import run
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    code = CHILD.format(tests=str(Path(__file__).parent))
+    command = [sys.executable, "-c", code, "ui", "--model", "RUN", "--device", "cpu", "--json"]
+    return subprocess.Popen(
+        [*command, "--port", "0", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "NO_PROXY": "*"},
+    )
+
+
+def first_object(process: subprocess.Popen[str]) -> dict[str, Any]:
+    assert process.stdout is not None
+    text = ""
+    for line in process.stdout:
+        text += line
+        if line.startswith("}"):
+            return json.loads(text)
+    raise AssertionError(process.stderr and process.stderr.read())
+
+
+def listening(port: int) -> set[str]:
+    """The addresses a port listens on, as Linux tells them."""
+    found = set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        local, state = line.split()[1], line.split()[3]
+        host, at = local.split(":")
+        if state == "0A" and int(at, 16) == port:
+            found.add(socket.inet_ntoa(bytes.fromhex(host)[::-1]))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads Linux's list of sockets")
+@pytest.mark.parametrize("host", [None, "0.0.0.0"])
+def test_the_page_is_for_this_machine_unless_told(host: str | None) -> None:
+    import signal
+    import urllib.request
+
+    pytest.importorskip("gradio", reason="the ui extra is not installed")
+    process = start(*(["--host", host] if host else []), "--openpose", "DIR")
+    try:
+        told = first_object(process)
+        assert told["toy"] is True
+        port = int(told["url"].rsplit(":", 1)[1].strip("/"))
+        assert listening(port) == {host or "127.0.0.1"}
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        page = opener.open(told["url"], timeout=20).read().decode()
+        assert "TOY model" in page
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 0, err  # that is how one leaves
+    assert "('openpose', 'DIR')" in err
+    assert ("without a password" in err) is (host is not None)
+    assert "Traceback" not in err
+
+
+def test_gradio_is_told_to_be_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("gradio", reason="the ui extra is not installed")
+    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "True")
+    check_gradio()
+    from gradio.analytics import analytics_enabled
+
+    assert not analytics_enabled()

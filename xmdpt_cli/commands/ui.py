@@ -1,0 +1,73 @@
+"""``xmdpt ui``: a page to try a model on."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xmdpt_cli.commands.options import AsJson, Device, pick_device, quiet_libraries
+from xmdpt_cli.console import Talk
+
+
+def ui(
+    model: Annotated[Path, typer.Option(help="Model folder (RUN/model of xmdpt train).")],
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 7860,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")
+    ] = False,
+    vae: Annotated[str | None, typer.Option(help="VAE: hub id or folder [the model's].")] = None,
+    dino_source: Annotated[
+        str | None, typer.Option(help="DINOv2 for the person: hub id or folder [the model's].")
+    ] = None,
+    dino_pose: Annotated[
+        str | None, typer.Option(help="DINOv2 for the pose: hub id or folder [the model's].")
+    ] = None,
+    openpose: Annotated[
+        str | None, typer.Option(help="OpenPose, to find poses in photographs: folder or file.")
+    ] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """A page to try a model on: drop a person, drag a skeleton, draw. Ctrl-C stops it."""
+    quiet_libraries()
+    from xmdpt_cli.ui.serve import LOOPBACK, check_gradio, listen, serve
+
+    check_gradio()  # and the port: both before a model is loaded
+    talk = Talk(as_json)
+    listener = listen(host, port)
+    with listener:
+        from xmdpt_cli.sampling.pipeline import XMDPTPipeline
+
+        talk.say(f"loading {model}")
+        pipe = XMDPTPipeline.from_pretrained(
+            model,
+            device=pick_device(device),
+            vae=vae,
+            dino_source=dino_source,
+            dino_pose=dino_pose,
+            openpose=openpose,
+        )
+        if host not in LOOPBACK:
+            talk.warn(
+                f"everybody who reaches this machine at {host} can use the page, without a "
+                "password; --host 127.0.0.1 keeps it to this machine"
+            )
+
+        def ready(url: str) -> None:
+            toy = " (TOY model)" if pipe.toy else ""
+            talk.result(
+                {"url": url, "model": str(model), "toy": pipe.toy},
+                text=f"{url}{toy}\nCtrl-C stops it",
+            )
+            sys.stdout.flush()  # into a pipe, too: the program goes on
+
+        try:
+            serve(pipe, str(model), listener, browser=browser, ready=ready)
+        except KeyboardInterrupt:  # that is how one leaves
+            talk.say("stopped")

@@ -1,0 +1,142 @@
+"""The page: a person, a pose, the result, as Gradio's blocks."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from xmdpt_cli.data.keypoint_formats import SUFFIXES
+from xmdpt_cli.ui import skeleton
+from xmdpt_cli.ui.events import Stops, drawer, idle, looked_at, pose_taker, starter, stopper
+from xmdpt_cli.ui.poses import PRESETS
+from xmdpt_cli.ui.said import header
+
+if TYPE_CHECKING:
+    from xmdpt_cli.sampling.pipeline import XMDPTPipeline
+
+
+def build(pipe: XMDPTPipeline, title: str) -> gr.Blocks:
+    """The page for one model. ``title`` says which one."""
+    own = pipe.recipe()
+    turn = threading.Lock()  # there is one model
+    stops: Stops = {}
+    begin = skeleton.to_json_of(PRESETS[0])
+    with gr.Blocks(title="xmdpt", analytics_enabled=False, fill_width=True) as page:
+        gr.HTML(header(title, pipe.resolution, pipe.toy))
+        with gr.Row(elem_classes="columns"):
+            with gr.Column(elem_classes="column", min_width=280, scale=10):
+                gr.HTML("<h2>Person</h2>")
+                people = gr.Gallery(
+                    label="Pictures of one person",
+                    show_label=False,
+                    type="filepath",
+                    file_types=["image"],
+                    sources=["upload", "clipboard"],
+                    interactive=True,
+                    columns=2,
+                    fit_columns=False,
+                    object_fit="contain",
+                    buttons=[],
+                    elem_id="people",
+                )
+                stands = gr.File(
+                    label="Keypoints of these pictures",
+                    show_label=False,
+                    file_count="multiple",
+                    file_types=list(SUFFIXES),
+                    height=56,
+                    elem_id="stands",
+                )
+                with gr.Accordion("Settings", open=True, elem_id="settings"):
+                    settings = _settings(pipe, own)
+            with gr.Column(elem_classes="column", min_width=280, scale=13):
+                gr.HTML("<h2>Pose</h2>")
+                pose = gr.HTML(
+                    begin,
+                    html_template=skeleton.editor_html(),
+                    apply_default_css=False,
+                    js_on_load=skeleton.editor_script(),
+                    label="Pose, as JSON",
+                    elem_id="pose",
+                )
+                pose_file = gr.File(
+                    label="Pose of a photograph, or a keypoints file",
+                    show_label=False,
+                    file_types=["image", *SUFFIXES],
+                    height=56,
+                    elem_id="pose-file",
+                )
+                pose_said = gr.HTML(elem_id="pose-said")
+            with gr.Column(elem_classes="column", min_width=280, scale=11):
+                gr.HTML("<h2>Result</h2>")
+                with gr.Row(elem_id="actions"):
+                    go = gr.Button("Draw", variant="primary", elem_id="draw", scale=3)
+                    stop = gr.Button(
+                        "Stop", elem_id="stop", scale=1, min_width=80, interactive=False
+                    )
+                said = gr.HTML(elem_id="said")
+                result = gr.Gallery(
+                    label="Result",
+                    show_label=False,
+                    format="png",
+                    interactive=False,
+                    object_fit="contain",
+                    columns=1,
+                    buttons=["fullscreen"],
+                    elem_id="result",
+                )
+                film = gr.HTML(elem_id="film")
+                save = gr.DownloadButton("Download", interactive=False, elem_id="download")
+
+        quietly: dict[str, Any] = {"api_visibility": "private", "queue": False}
+        begun = go.click(starter(stops), outputs=[go, stop, save], **quietly)
+        drawing = begun.then(
+            drawer(pipe, turn, stops),
+            inputs=[people, stands, pose, *settings],
+            outputs=[said, result, film, save],
+            api_name="draw",
+            concurrency_id="model",  # one after the other
+            concurrency_limit=1,
+            show_progress="hidden",
+        )
+        drawing.then(idle, outputs=[go, stop], **quietly)
+        stop.click(
+            stopper(stops), outputs=stop, api_name="stop", queue=False, show_progress="hidden"
+        )
+        people.upload(
+            looked_at,
+            inputs=people,
+            outputs=said,
+            api_name="look",
+            show_progress="hidden",
+        )
+        pose_file.upload(
+            pose_taker(pipe, turn),
+            inputs=pose_file,
+            outputs=[pose, pose_said, pose_file],
+            api_name="pose",
+            concurrency_id="model",
+            show_progress="minimal",
+        )
+    return page
+
+
+def _settings(pipe: XMDPTPipeline, own: Any) -> list[Any]:
+    """In the order in which ``drawer`` takes them; the values are the model's own.
+
+    Without Gradio's bounds: it says a broken one in a window of its own, and in code's words.
+    """
+    small = {"min_width": 110, "scale": 1}
+    with gr.Row():
+        steps = gr.Number(own.steps, label="Steps", precision=0, **small)
+        solvers = list(pipe.solvers)
+        solver = gr.Dropdown(solvers, value=own.solver, label="Solver", filterable=False, **small)
+    with gr.Row():
+        guidance = gr.Number(own.guidance, label="Guidance", step=0.25, **small)
+        power = gr.Number(own.power, label="Guidance power", step=0.1, **small)
+    with gr.Row():
+        seed = gr.Number(own.seed, label="Seed", precision=0, **small)
+        count = gr.Number(1, label="Pictures", precision=0, **small)
+    return [steps, guidance, power, solver, seed, count]

@@ -1,0 +1,103 @@
+"""The server of the page: this machine alone, and no word to any other."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+import threading
+import webbrowser
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from xmdpt_cli.errors import ConfigError, XmdptError
+
+if TYPE_CHECKING:
+    from xmdpt_cli.sampling.pipeline import XMDPTPipeline
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def check_gradio() -> None:
+    """XmdptError that says how to install it, where it is not. Import nothing of it before this:
+    it reads these settings when it is imported."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_ALLOWED_PATHS"] = ""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        import gradio  # noqa: F401
+    except ImportError as err:
+        raise XmdptError(
+            f"the page needs Gradio, which is not installed ({err})", "pip install 'xmdpt-cli[ui]'"
+        ) from None
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens there, at once, so that nobody loads a model for a taken port.
+
+    Port 0 takes a free one. XmdptError if the port is taken, ConfigError for no address of ours.
+    """
+    try:
+        kind, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except (OSError, OverflowError, UnicodeError) as err:
+        raise ConfigError(f"no such address: {host}:{port} ({err})", "--host 127.0.0.1") from None
+    listener = socket.socket(kind, socket.SOCK_STREAM)
+    if sys.platform != "win32":  # there it would let two servers have one port
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        listener.listen()
+    except OSError as err:
+        listener.close()
+        if err.errno != errno.EADDRINUSE:
+            raise ConfigError(f"cannot listen on {host}:{port} ({err.strerror})") from None
+        raise XmdptError(
+            f"port {port} of {host} is taken by another program",
+            "--port 0 takes any free one",
+        ) from None
+    return listener
+
+
+def address(listener: socket.socket) -> str:
+    """The URL to open in a browser of this machine."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def serve(
+    pipe: XMDPTPipeline,
+    title: str,
+    listener: socket.socket,
+    *,
+    browser: bool = False,
+    ready: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Serve until Ctrl-C (KeyboardInterrupt). ``ready`` is told the URL once the page answers."""
+    import uvicorn
+
+    from xmdpt_cli.ui.application import application
+
+    url = address(listener)
+    config = uvicorn.Config(
+        application(pipe, title),
+        log_level="warning",
+        timeout_graceful_shutdown=1,  # pages left open would keep it
+    )
+    server = uvicorn.Server(config)
+
+    def announce() -> None:
+        while not server.started:
+            if stopped.wait(0.05):
+                return
+        ready(url)
+        if browser:
+            webbrowser.open(url)
+
+    stopped = threading.Event()
+    threading.Thread(target=announce, name="announce", daemon=True).start()
+    try:
+        server.run(sockets=[listener])
+    finally:
+        stopped.set()
