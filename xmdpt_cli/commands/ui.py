@@ -13,7 +13,9 @@ from xmdpt_cli.console import Talk
 
 
 def ui(
-    model: Annotated[Path, typer.Option(help="Model folder (RUN/model of xmdpt train).")],
+    model: Annotated[
+        str, typer.Option(help="Model folder (RUN of xmdpt train, or of xmdpt convert) or hub id.")
+    ],
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
     ] = "127.0.0.1",
@@ -27,6 +29,9 @@ def ui(
     ] = None,
     dino_pose: Annotated[
         str | None, typer.Option(help="DINOv2 for the pose: hub id or folder [the model's].")
+    ] = None,
+    encoders: Annotated[
+        Path | None, typer.Option(help="Folder with vae, dino_source and dino_pose, for all three.")
     ] = None,
     openpose: Annotated[
         str | None, typer.Option(help="OpenPose, to find poses in photographs: folder or file.")
@@ -52,6 +57,7 @@ def ui(
             dino_source=dino_source,
             dino_pose=dino_pose,
             openpose=openpose,
+            encoders=encoders,
         )
         if host not in LOOPBACK:
             talk.warn(
