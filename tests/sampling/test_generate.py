@@ -296,6 +296,44 @@ def test_out_of_memory_goes_on_with_less(
     assert set(sizes[2:-1]) == {2}  # and never more again
 
 
+def test_compiled_for_one_batch_size(
+    small: Small, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last batch is filled up, so there is one graph; without memory there are others."""
+    sampler = Sampler.load(small.root / "model")
+    graphs: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Any:
+        graphs.append(len(inputs))
+        return graph.forward
+
+    torch._dynamo.reset()
+    net = sampler.model.tdnet
+    monkeypatch.setattr(
+        sampler.model, "compile_sampling", lambda: net.compile(dynamic=False, backend=backend)
+    )
+    sampler.compile(5)
+    given = (sampler, small.dataset, small.vae)
+    generate(*given, tmp_path / "o", RECIPE, batch_size=5)
+    assert len(small.dataset) % 5 != 0
+    assert len(graphs) == 1
+    assert within_a_level(whole, tmp_path / "o")
+
+    draw, sizes = Sampler._latents, []
+
+    def latents(self: Sampler, noise: torch.Tensor, *more: Any) -> torch.Tensor:
+        sizes.append(len(noise))
+        if len(noise) > 2:
+            raise NO_MEMORY[0]
+        return draw(self, noise, *more)
+
+    monkeypatch.setattr(Sampler, "_latents", latents)
+    generate(*given, tmp_path / "less", RECIPE, batch_size=5)
+    assert sizes == [5] + [2] * (len(small.dataset) // 2)
+    assert len(graphs) == 2
+    assert within_a_level(whole, tmp_path / "less")
+
+
 def test_one_picture_too_many_says_what_to_do(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -379,8 +417,8 @@ def start(words: Sequence[str], launcher: Sequence[str] = ()) -> subprocess.Pope
 
 
 def test_killed_interrupted_and_run_again(small: Small, whole: Path, tmp_path: Path) -> None:
-    out, slow = tmp_path / "o", ("--steps", 30, "--batch-size", 1)  # so that there is a middle
-    small.draw(tmp_path / "undisturbed", replace(RECIPE, steps=30), batch_size=1)
+    out, slow = tmp_path / "o", ("--steps", 20, "--batch-size", 1)  # so that there is a middle
+    small.draw(tmp_path / "undisturbed", replace(RECIPE, steps=20), batch_size=1)
     for how, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)):
         process, already = start(command(small, out, *slow)), len(pictures(out))
         while process.poll() is None and len(pictures(out)) == already:

@@ -33,6 +33,8 @@ ON_CPU, ON_GPU = 8, 64  # pictures at once without a limit: more is no faster
 #   S 256 px with token conditions, batch 1, 4, 8: 1521 / 1106, 1674 / 1287, 1879 / 1476
 # Of the difference 190 is the room for libraries that not every run loads, and 256 that for the
 # modulations of many steps, which these runs of one or two did not need.
+# sd-vae's decoder, above its weights: 256 px, 1 or 2 at once, 384 / 365, 640 / 544; 512 px,
+# 1152 / 1137. L at 512 px told to stay below 8 GiB, 8 drawn and 2 decoded at once: 7257 / 6276.
 #: a process on a CPU without any network: Python, torch, diffusers
 PROCESS_BYTES = 2**30
 #: rows x tokens x width values alive at once in a block: x, its norm, qkv, the MLP's 4 D twice,
