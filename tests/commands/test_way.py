@@ -96,7 +96,7 @@ def test_sampling_goes_on_where_it_was(work: Path, tmp_path: Path, capsys: Captu
     assert files[0].stat().st_mtime_ns == kept
     capsys.readouterr()
     assert run([str(a) for a in sample(work, out, "--guidance", 3.5)]) == 1
-    assert "what differs: recipe" in capsys.readouterr().err
+    assert "what differs: guidance (there 1.25, now 3.5)" in capsys.readouterr().err
 
 
 def test_evaluate_two_folders(tmp_path: Path, capsys: Capture) -> None:

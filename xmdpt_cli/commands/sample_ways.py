@@ -37,7 +37,7 @@ def pairs(chosen: Any) -> None:
     limit = None if chosen.max_memory is None else parse_bytes(chosen.max_memory)
     most = fit_memory(sampler, vae, limit, dataset.resolution)
     count = -(-len(dataset.pairs[: chosen.limit]) // world.size)
-    batch = _batch(chosen, sampler, limit, count, recipe.steps, most)
+    batch = _batch(chosen, sampler, most, count, recipe.steps)
     with talk.progress() as progress:
         record = generate(
             sampler,
@@ -66,7 +66,7 @@ def pairs(chosen: Any) -> None:
 
 def own(chosen: Any) -> None:
     from xmdpt_cli.sampling.animate import check_animation
-    from xmdpt_cli.sampling.memory import parse_bytes
+    from xmdpt_cli.sampling.memory import batch_size, parse_bytes
     from xmdpt_cli.sampling.own import draw_own, notes_of
     from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 
@@ -89,7 +89,7 @@ def own(chosen: Any) -> None:
     for note in notes_of(views, poses):
         talk.say(note)
     count = len(poses) * chosen.num_images
-    batch = _batch(chosen, pipe.sampler, limit, count, recipe.steps)
+    batch = _batch(chosen, pipe.sampler, pipe.most or batch_size(pipe.sampler), count, recipe.steps)
     with talk.progress() as progress:
         record = draw_own(
             pipe,
@@ -150,16 +150,11 @@ def _world(shard: str | None) -> World:
 def _batch(
     chosen: Any,
     sampler: Sampler,
-    limit: int | None,
+    most: int,
     count: int,
     steps: int,
-    most: int | None = None,
 ) -> int:
     """Pictures drawn together, at most ``most``; and the compiler, where it is worth it."""
-    from xmdpt_cli.sampling.memory import batch_size
-
-    if most is None:
-        most = batch_size(sampler, limit)
     asked = chosen.batch_size
     size = max(1, min(most if asked == "auto" else int(asked), count))
     much = sampler.device.type == "cuda" or -(-count // size) * steps >= COMPILE_FROM

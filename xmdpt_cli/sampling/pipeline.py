@@ -26,7 +26,7 @@ from xmdpt_cli.images import Picture, unsquash
 from xmdpt_cli.sampling import hub
 from xmdpt_cli.sampling.conditions import Conditions
 from xmdpt_cli.sampling.inputs import PictureLike, Pose, PoseLike, View, read_pose, read_view
-from xmdpt_cli.sampling.memory import batch_size, in_batches, limit_decoding
+from xmdpt_cli.sampling.memory import batch_size, fit_memory, in_batches
 from xmdpt_cli.sampling.networks import Networks
 from xmdpt_cli.sampling.recipe import Recipe
 from xmdpt_cli.sampling.sampler import Sampler
@@ -46,7 +46,8 @@ class XMDPTPipeline:
         self.sampler, self.networks = sampler, networks
         #: what was done to the inputs of the last call, a clause each
         self.last_notes: list[str] = []
-        self._batch: int | None = None
+        #: pictures drawn together; None: what the device has room for
+        self.most: int | None = None
 
     @classmethod
     def from_pretrained(
@@ -63,7 +64,8 @@ class XMDPTPipeline:
 
         ``networks``: ``vae``, ``dino_source``, ``dino_pose``, ``openpose``, each a folder or hub
         id; without, each is looked for in the folder, then beside the dataset the model was
-        trained on, then by the hub id it was trained with. ``max_memory``: bytes.
+        trained on, then by the hub id it was trained with. ``max_memory``: bytes, on a CPU of the
+        whole process; both DINOv2 are not counted.
         """
         folder = hub.fetch(source, revision)
         sampler = Sampler.load(folder, device, precision)
@@ -71,8 +73,7 @@ class XMDPTPipeline:
             folder = folder / "model"  # a run's folder stands for the model in it
         pipe = cls(sampler, Networks(sampler.facts, folder, device=device, **networks))
         if max_memory is not None:
-            pipe._batch = batch_size(sampler, max_memory)
-            limit_decoding(pipe.networks.vae, max_memory)
+            pipe.most = fit_memory(sampler, pipe.networks.vae, max_memory, pipe.resolution)
         return pipe
 
     @property
@@ -241,7 +242,7 @@ class XMDPTPipeline:
             heard = None if tell is None else self._heard(tell, square)
             return list(self.networks.vae.decode(self.sampler.latents(own, rows, recipe, heard)))
 
-        size = batch or self._batch or batch_size(self.sampler)
+        size = batch or self.most or batch_size(self.sampler)
         for pictures in in_batches(jobs, size, work, say):
             yield from pictures
 
