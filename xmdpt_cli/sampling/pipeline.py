@@ -65,7 +65,7 @@ class XMDPTPipeline:
         ``networks``: ``vae``, ``dino_source``, ``dino_pose``, ``openpose``, each a folder or hub
         id; without, each is looked for in the folder, then beside the dataset the model was
         trained on, then by the hub id it was trained with. ``max_memory``: bytes, on a CPU of the
-        whole process; both DINOv2 are not counted.
+        whole process, while pictures are drawn; before that both DINOv2 stand beside the model.
         """
         folder = hub.fetch(source, revision)
         sampler = Sampler.load(folder, device, precision)
@@ -231,6 +231,8 @@ class XMDPTPipeline:
         if not jobs:
             return
         conditions = self.conditions(views, poses)
+        if self.most is not None:  # a limit was set: what draws and what encodes take turns
+            self.networks.release()
         shape = self.sampler.model.latent_shape
 
         def work(part: Sequence[tuple[int, int]]) -> list[Picture]:
