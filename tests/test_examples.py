@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import os
 import re
 import subprocess
@@ -17,6 +19,7 @@ from stick_people import FIGURE
 from toy_models import make_encoders, make_model, person, write_pose
 
 from xmdpt_cli.app import app
+from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 
 REPO = Path(__file__).resolve().parents[1]
 EXAMPLES = REPO / "examples"
@@ -98,8 +101,28 @@ def test_the_options_in_the_readme_exist() -> None:
             assert option in shown, f"{command} has no {option}"
 
 
+def snippets() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", README, re.S)
+
+
+def test_the_pipeline_snippet_calls_what_there_is() -> None:
+    """Every call of the snippet fits the pipeline's signatures; it needs a trained model to run."""
+    (snippet,) = (text for text in snippets() if "XMDPTPipeline" in text)
+    calls = [node for node in ast.walk(ast.parse(snippet)) if isinstance(node, ast.Call)]
+    checked = []
+    for call in calls:
+        function = call.func
+        name = function.attr if isinstance(function, ast.Attribute) else "__call__"
+        method = getattr(XMDPTPipeline, name)
+        own = [] if inspect.ismethod(method) else [None]
+        keywords = {str(keyword.arg): None for keyword in call.keywords}
+        inspect.signature(method).bind(*own, *call.args, **keywords)
+        checked.append(name)
+    assert sorted(checked) == ["__call__", "from_pretrained", "push_to_hub", "save_pretrained"]
+
+
 def test_the_model_snippet_runs() -> None:
-    (snippet,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    (snippet,) = (text for text in snippets() if "XMDPT.from_size" in text)
     small = snippet.replace("steps=50", "steps=2")
     assert small != snippet
     scope: dict[str, object] = {}
