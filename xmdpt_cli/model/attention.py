@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xmdpt_cli.model.layers import Mlp, modulate
+from xmdpt_cli.model.layers import Mlp, linear, modulate
 
 
 def relative_index(side: int) -> Tensor:
@@ -141,7 +141,7 @@ class SelfAttention(nn.Module):
             other_k, other_v = split_heads(others, self.heads, 2)
             k, v = torch.cat([k, other_k], dim=2), torch.cat([v, other_v], dim=2)
         out = attend(q, k, v, bias)
-        return self.proj(out.transpose(1, 2).flatten(2))
+        return linear(self.proj, out.transpose(1, 2).flatten(2))
 
 
 class CrossAttention(nn.Module):
@@ -163,7 +163,7 @@ class CrossAttention(nn.Module):
         (q,) = split_heads(self.to_q(x), self.heads, 1)
         k, v = split_heads(self.to_kv(others), self.heads, 2)
         out = attend(q, k, v, bias)
-        return self.proj(out.transpose(1, 2).flatten(2))
+        return linear(self.proj, out.transpose(1, 2).flatten(2))
 
 
 class SourceAttention(nn.Module):
@@ -180,7 +180,7 @@ class SourceAttention(nn.Module):
         (q,) = split_heads(self.to_q(self.norm(x)), self.heads, 1)
         k, v = split_heads(others, self.heads, 2)
         out = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(out.transpose(1, 2).flatten(2))
+        return linear(self.proj, out.transpose(1, 2).flatten(2))
 
 
 def rows_of(x: Tensor, rows: Tensor | None) -> Tensor:

@@ -99,6 +99,16 @@ def gelu(x: Tensor) -> Tensor:
     return x * torch.sigmoid(2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
 
 
+def linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    """``layer(x)``. Compiled for sampling on a CPU the bias is added behind the product, where it
+    is fused with what follows: as an operand of the product it is first copied into each row of
+    the result (5 % of a guided step of S)."""
+    if torch.compiler.is_compiling() and not torch.is_grad_enabled() and x.device.type == "cpu":
+        return F.linear(x, layer.weight) + layer.bias
+    out: Tensor = layer(x)
+    return out
+
+
 class Mlp(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -106,7 +116,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(gelu(self.fc1(x)))
+        return linear(self.fc2, gelu(linear(self.fc1, x)))
 
 
 class FinalLayer(nn.Module):
