@@ -157,8 +157,12 @@ def test_dropped_rows_see_a_zero_condition() -> None:
 
 
 def test_unknown_names_are_refused() -> None:
-    with pytest.raises(ConfigError, match="solver"):
-        sample(gaussian_model, torch.zeros(1, 4, 4, 4), torch.ones(1, 1), solver="euler")
+    for spacing in (None, "linspace"):  # given or the solver's own
+        with pytest.raises(ConfigError, match="solver"):
+            sample(
+                gaussian_model, torch.zeros(1, 4, 4, 4), torch.ones(1, 1), solver="euler",
+                spacing=spacing,
+            )  # fmt: skip
     with pytest.raises(ConfigError, match="power"):
         sample(gaussian_model, torch.zeros(1, 4, 4, 4), torch.ones(1, 1), power=0.0)
     with pytest.raises(ConfigError, match="schedule"):

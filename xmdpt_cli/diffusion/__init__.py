@@ -3,16 +3,16 @@
 from xmdpt_cli.diffusion.loss import Losses, training_loss
 from xmdpt_cli.diffusion.sampler import Seen, sample, start_noise
 from xmdpt_cli.diffusion.schedule import Schedule
-from xmdpt_cli.diffusion.solvers import SOLVERS, SPACING_OF, SPACINGS
+from xmdpt_cli.diffusion.solvers import SOLVERS, SPACINGS, spacing_of
 
 __all__ = [
     "SOLVERS",
     "SPACINGS",
-    "SPACING_OF",
     "Losses",
     "Schedule",
     "Seen",
     "sample",
+    "spacing_of",
     "start_noise",
     "training_loss",
 ]

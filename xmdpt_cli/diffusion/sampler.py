@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from xmdpt_cli.diffusion.schedule import Schedule
-from xmdpt_cli.diffusion.solvers import plan, spaced
+from xmdpt_cli.diffusion.solvers import plan, spaced, spacing_of
 from xmdpt_cli.errors import ConfigError
 
 LINEAR = Schedule()
@@ -68,7 +68,7 @@ def sample(
     power: float = 0.01,
     solver: str = "ddim",
     *,
-    spacing: str = "linspace",
+    spacing: str | None = None,
     interval: tuple[float, float] = (0.0, 1.0),
     context: Any = None,
     schedule: Schedule = LINEAR,
@@ -79,9 +79,9 @@ def sample(
     condition (N, D), computed once by ``model.condition``. Defaults are the paper's (sec. 4.1):
     50 DDIM steps (eta 0) over round(linspace(0, 999, 50)), each step to the next listed timestep
     and the last to alpha-bar = 1; guidance 2.0; power 0.01 for best SSIM/LPIPS, 1.0 for best FID.
-    ``solver`` and ``spacing``: names in ``solvers``. ``interval``: guidance is applied where
-    t / 1000 lies in it (Kynkäänniemi et al. 2024, arXiv 2404.07724), elsewhere the unconditional
-    branch is not run. Deterministic: all randomness is in ``noise``.
+    ``solver`` and ``spacing`` (None: the solver's own): names in ``solvers``. ``interval``:
+    guidance is applied where t / 1000 lies in it (Kynkäänniemi et al. 2024, arXiv 2404.07724),
+    elsewhere the unconditional branch is not run. Deterministic: all randomness is in ``noise``.
 
     A model that has a ``denoiser`` (``XMDPT``) makes what all steps share before the loop; any
     other callable is called as in ``guided``.
@@ -90,7 +90,8 @@ def sample(
         raise ConfigError(f"power must be positive, not {power}")
     if not 0 <= interval[0] < interval[1] <= 1:
         raise ConfigError(f"the guidance interval lies in 0 to 1, low end first, not {interval}")
-    todo = plan(solver, spaced(spacing, steps, schedule), schedule)
+    own = spacing_of(solver)
+    todo = plan(solver, spaced(spacing or own, steps, schedule), schedule)
     scales = [
         guidance_scale(step.timestep, guidance, power, schedule.steps)
         if interval[0] <= step.timestep / schedule.steps <= interval[1]

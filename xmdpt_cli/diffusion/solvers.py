@@ -40,6 +40,13 @@ class Step:
     correct: tuple[float, ...] = ()
 
 
+def spacing_of(solver: str) -> str:
+    """The solver's own spacing; ConfigError for a solver that is none."""
+    if solver not in SPACING_OF:
+        raise ConfigError(f"no such solver: {solver!r}", f"choose one of {', '.join(SOLVERS)}")
+    return SPACING_OF[solver]
+
+
 def timestep_list(steps: int, total: int = 1000) -> list[int]:
     """round(linspace(0, total - 1, steps)), last first: 999 ... 0 (published)."""
     if not 1 <= steps <= total:
@@ -77,8 +84,6 @@ def spaced(spacing: str, steps: int, schedule: Schedule) -> list[int]:
 
 def plan(solver: str, times: Sequence[int], schedule: Schedule) -> list[Step]:
     """The steps over falling ``times``; the last one leads to alpha = 1, sigma = 0."""
-    if solver not in SOLVERS:
-        raise ConfigError(f"no such solver: {solver!r}", f"choose one of {', '.join(SOLVERS)}")
     levels = [*(_levels(schedule, t) for t in times), (1.0, 0.0)]
     steps = []
     for i, t in enumerate(times):

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -183,11 +182,7 @@ def _record(sampler: Sampler, dataset: PairDataset, vae: VAE, recipe: Recipe) ->
     """What decides the pictures: resuming with another one would mix them."""
     return {
         "format": "xmdpt-samples",
-        "recipe": {**asdict(recipe), "interval": list(recipe.interval)},
-        "model": sampler.identity,
-        "vae": vae.describe()["sha256"],
-        "precision": str(sampler.dtype).removeprefix("torch."),
-        "trained_steps": sampler.facts["trained_steps"],
+        **sampler.described(recipe, vae),
         "conditioning": sampler.model.conditioning,
         "data": [s["sha256"] for s in dataset.manifest["shards"] if s["split"] == dataset.split],
         "split": dataset.split,

@@ -59,8 +59,11 @@ def parse_bytes(text: str) -> int:
 
 def model_bytes(sampler: Sampler) -> int:
     """What stays for the whole run: weights, and what ``_made_bytes`` says."""
-    weights = sum(p.numel() * p.element_size() for p in sampler.model.parameters())
-    return weights + _made_bytes(sampler)
+    return _weight_bytes(sampler.model) + _made_bytes(sampler)
+
+
+def _weight_bytes(net: torch.nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in net.parameters())
 
 
 def _made_bytes(sampler: Sampler) -> int:
@@ -73,7 +76,7 @@ def _made_bytes(sampler: Sampler) -> int:
 
 def held_bytes(sampler: Sampler, vae: VAE) -> int:
     """What there is besides the pictures being drawn or decoded; on a CPU of the whole process."""
-    decoder = sum(p.numel() * p.element_size() for p in vae.net.parameters()) + DECODER_BYTES
+    decoder = _weight_bytes(vae.net) + DECODER_BYTES
     process = PROCESS_BYTES if sampler.device.type == "cpu" else 0
     return process + model_bytes(sampler) + decoder
 

@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,14 @@ from xmdpt_cli.files import only_process, write_text, writing
 from xmdpt_cli.images import Picture, fast_png_bytes, load_image, save_bytes, unsquash
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.sampling.animate import write_animation
+from xmdpt_cli.sampling.generate import RECORD, SHEET, SHEET_ROWS
 from xmdpt_cli.sampling.inputs import Pose, View
 from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 from xmdpt_cli.sampling.recipe import Recipe
 from xmdpt_cli.sampling.sheet import contact_sheet
-from xmdpt_cli.sampling.writer import KEYWORD, Writer, metadata
+from xmdpt_cli.sampling.writer import KEYWORD, Writer, is_whole, metadata
 
-FORMAT, RECORD, SHEET, SHEET_ROWS = "xmdpt-own-samples", "samples.json", "sheet.png", 16
+FORMAT = "xmdpt-own-samples"
 
 
 def draw_own(
@@ -53,8 +53,9 @@ def draw_own(
     """
     jobs = [(p, k) for p in range(len(poses)) for k in range(num_images)]
     names = picture_names(views, poses, num_images)
-    shared = _shared_facts(pipe, recipe, square)
-    facts = [{"image": k, "inputs": _digest(views, poses[p]), **shared} for p, k in jobs]
+    shared = pipe.sampler.described(recipe, pipe.networks.vae)
+    digests = [_digest(views, pose) for pose in poses]
+    facts = [{"image": k, "inputs": digests[p], "square": square, **shared} for p, k in jobs]
     with only_process(out):
         _check_ours(out)
         missing = [i for i, name in enumerate(names) if not _is_made(out / name, facts[i])]
@@ -75,10 +76,8 @@ def draw_own(
             write_animation(animation, frames, fps)
         record = {
             "format": FORMAT,
-            "recipe": asdict(recipe),
-            "model": pipe.sampler.identity,
-            "trained_steps": pipe.sampler.facts["trained_steps"],
-            "toy": pipe.toy,
+            **shared,
+            "square": square,
             "sources": [view.name for view in views],
             "notes": notes_of(views, poses),
             "files": names,
@@ -128,19 +127,6 @@ def _digest(views: Sequence[View], pose: Pose) -> str:
     return digest.hexdigest()
 
 
-def _shared_facts(pipe: XMDPTPipeline, recipe: Recipe, square: bool) -> dict[str, Any]:
-    """What every picture depends on, beside its inputs; it is written into the PNGs."""
-    return {
-        "square": square,
-        "recipe": {**asdict(recipe), "interval": list(recipe.interval)},
-        "model": pipe.sampler.identity,
-        "vae": pipe.networks.vae.describe()["sha256"],
-        "precision": str(pipe.sampler.dtype).removeprefix("torch."),
-        "trained_steps": pipe.sampler.facts["trained_steps"],
-        "toy": pipe.toy,
-    }
-
-
 def _check_ours(out: Path) -> None:
     """XmdptError if the folder's record or sheet, which every run replaces, is not ours."""
     record = out / RECORD
@@ -156,28 +142,22 @@ def _check_ours(out: Path) -> None:
 
 def _is_made(path: Path, facts: dict[str, Any]) -> bool:
     """Whether this very picture is there, whole. XmdptError for a file that is not ours."""
-    told, whole = _told(path)
-    return whole and told == facts
+    return bool(_told(path) == facts) and is_whole(path)
 
 
-def _told(path: Path) -> tuple[Any, bool]:
-    """What a picture of ours says of itself (None: it is not there), and whether it is whole.
+def _told(path: Path) -> Any:
+    """What a picture of ours says of itself; None: it is not there.
 
     XmdptError for a file that is not ours. A crash of the machine may leave one of ours empty.
     """
     if not path.exists() or (path.is_file() and path.stat().st_size == 0):
-        return None, False
-    whole, told = True, None
+        return None
+    told = None
     with suppress(OSError, SyntaxError, ValueError), Image.open(path) as image:
-        # without the metadata read so far nobody knows whose the picture is
         told = json.loads(image.info.get(KEYWORD, "null"))
-        try:
-            image.load()
-        except (OSError, SyntaxError, ValueError):
-            whole = False
     if not isinstance(told, dict):
         raise XmdptError(f"{path} is there and was not drawn by xmdpt", "choose another --out")
-    return told, whole
+    return told
 
 
 def _sheet(

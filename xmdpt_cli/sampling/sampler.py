@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xmdpt_cli.diffusion import SPACING_OF, Schedule, Seen, sample
+from xmdpt_cli.diffusion import Schedule, Seen, sample, spacing_of
+from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import ConfigError, XmdptError, is_out_of_memory
 from xmdpt_cli.model import XMDPT, Context
 from xmdpt_cli.model.folder import load_model
@@ -81,6 +83,17 @@ class Sampler:
             return self.model
         return load_model(self._folder)[0]
 
+    def described(self, recipe: Recipe, vae: VAE) -> dict[str, Any]:
+        """JSON-ready: what decides a picture besides its inputs; records and PNGs carry it."""
+        return {
+            "recipe": {**asdict(recipe), "interval": list(recipe.interval)},
+            "model": self.identity,
+            "vae": vae.describe()["sha256"],
+            "precision": str(self.dtype).removeprefix("torch."),
+            "trained_steps": self.facts["trained_steps"],
+            "toy": bool(self.facts["toy"]),
+        }
+
     def recipe(self, **given: Any) -> Recipe:
         """The model's own defaults, overridden by fields of ``Recipe`` that are not None.
 
@@ -88,11 +101,9 @@ class Sampler:
         """
         given = {name: value for name, value in given.items() if value is not None}
         named = {**self.facts["sampling"], **given}
-        solver = named.get("solver", "ddim")
-        if solver not in SPACING_OF:
-            raise ConfigError(f"no such solver: {solver!r}", f"one of {', '.join(SPACING_OF)}")
+        own_spacing = spacing_of(named.get("solver", "ddim"))
         if "spacing" not in given:
-            named["spacing"] = SPACING_OF[solver]
+            named["spacing"] = own_spacing
         if "interval" in named:
             named["interval"] = tuple(named["interval"])
         try:

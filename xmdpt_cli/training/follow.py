@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from xmdpt_cli.data.loader import PairDataset
-from xmdpt_cli.diffusion import SPACING_OF, Schedule
+from xmdpt_cli.diffusion import Schedule
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.training.feed import feed
 from xmdpt_cli.training.flops import peak_flops, step_flops
@@ -109,7 +109,6 @@ def open_watch(
             sampling={
                 "steps": config.sampling_steps,
                 "solver": config.sampling_solver,
-                "spacing": SPACING_OF[config.sampling_solver],
                 "guidance": config.guidance,
                 "power": config.power,
             },
