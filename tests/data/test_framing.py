@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from xmdpt_cli.data.framing import frame, frame_pose, frame_poses
+from xmdpt_cli.data.framing import frame, frame_poses
 from xmdpt_cli.data.keypoint_formats import read_poses
 from xmdpt_cli.data.person_box import person_box
 from xmdpt_cli.data.pose import JOINTS
@@ -186,18 +186,18 @@ def test_small_and_empty_pictures() -> None:
 def test_poses_are_framed_as_pictures_are() -> None:
     points = placed(900, 100, 800)
     framed = frame(Image.new("RGB", (1920, 1080)), points, 256)
-    moved, note = frame_pose(points, (1080, 1920), 256)
+    (moved,), note = frame_poses([points], (1080, 1920), 256)
     np.testing.assert_allclose(moved, framed.keypoints)
     assert note == framed.note
     np.testing.assert_allclose(moved / 256, STANDING, atol=0.02)
     # far away in a picture of the right shape: as large as in the training data all the same
-    moved, _ = frame_pose(placed(200, 700, 300), (1600, 1100), 512)
+    (moved,), _ = frame_poses([placed(200, 700, 300)], (1600, 1100), 512)
     np.testing.assert_allclose(moved / 512, STANDING, atol=0.02)
     # fractions are of 176 x 256
-    moved, note = frame_pose(STANDING, None, 256)
+    (moved,), note = frame_poses([STANDING], None, 256)
     np.testing.assert_allclose(moved, STANDING * 256)
     with pytest.raises(XmdptError, match="without a single joint"):
-        frame_pose(np.full((18, 2), np.nan), (100, 100), 64)
+        frame_poses([np.full((18, 2), np.nan)], (100, 100), 64)
 
 
 def test_a_sequence_moves_in_one_box() -> None:

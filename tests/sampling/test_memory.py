@@ -15,6 +15,7 @@ from xmdpt_cli.model import XMDPT
 from xmdpt_cli.sampling import memory
 from xmdpt_cli.sampling.memory import (
     batch_size,
+    batch_within,
     fit_memory,
     held_bytes,
     in_batches,
@@ -91,7 +92,7 @@ def test_what_a_model_takes(size: str, side: int) -> None:
     ],
 )
 def test_pictures_at_once(size: str, side: int, limit: int, count: int) -> None:
-    assert batch_size(sampler(size, side), limit) == count
+    assert batch_within(sampler(size, side), limit, model_bytes(sampler(size, side))) == count
 
 
 @pytest.mark.parametrize("size", list(SHAPES))
@@ -100,13 +101,13 @@ def test_large_models_at_512_fit_into_8_gb(size: str) -> None:
     held = held_bytes(sampler(size, 64), toy_vae(32)) + 319 * MIB
     if size == "XL":  # by hand: 2.5 GiB of weights, 1.75 of biases, 1.7 of all else
         assert held < 6.2 * GIB
-    assert batch_size(sampler(size, 64), 8 * GIB, held) == 8
+    assert batch_within(sampler(size, 64), 8 * GIB, held) == 8
     assert held + GIB < 8 * GIB  # to decode one picture of 512 px: 4096 bytes a pixel
 
 
 def test_a_limit_that_is_too_small_says_how_much_is_needed() -> None:
     with pytest.raises(XmdptError, match=r"one picture needs 3.8 GiB, more than 1.0 GiB") as caught:
-        batch_size(sampler("L", 64), GIB)
+        batch_within(sampler("L", 64), GIB, model_bytes(sampler("L", 64)))
     assert "--max-memory" in caught.value.hint
     with pytest.raises(XmdptError, match=r"decode one picture needs 1.9 GiB, more than 1.0 GiB"):
         limit_decoding(toy_vae(32), GIB, held=9 * GIB // 10, side=512)
@@ -123,14 +124,10 @@ def test_the_process_counts_on_a_cpu() -> None:
 
 def test_decoding_within_a_limit_or_as_ever() -> None:
     vae = toy_vae(32)
-    limit_decoding(vae, None)
-    assert vae.chunk_pixels == CHUNK_PIXELS
     limit_decoding(vae, 100 * GIB, held=GIB, side=512)
     assert vae.chunk_pixels == CHUNK_PIXELS  # no more than ever
     limit_decoding(vae, 3 * GIB, held=GIB, side=512)
     assert vae.chunk_pixels == 2 * GIB // 4096  # two pictures of 512 px
-    limit_decoding(vae, 1)
-    assert vae.chunk_pixels == 1  # a picture at a time
 
 
 def test_without_a_limit_it_is_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:

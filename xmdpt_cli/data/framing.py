@@ -62,14 +62,6 @@ def frame(image: Image.Image, keypoints: Keypoints | None, size: int, fit: Fit =
     return Framed(picture, moved, box, note)
 
 
-def frame_pose(
-    keypoints: Keypoints, frame_size: tuple[int, int] | None, size: int, fit: Fit = "auto"
-) -> tuple[Keypoints, str]:
-    """``frame_poses`` of one pose."""
-    moved, note = frame_poses([keypoints], frame_size, size, fit)
-    return moved[0], note
-
-
 def frame_poses(
     poses: Sequence[Keypoints], frame_size: tuple[int, int] | None, size: int, fit: Fit = "auto"
 ) -> tuple[list[Keypoints], str]:

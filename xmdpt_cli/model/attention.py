@@ -18,7 +18,9 @@ from xmdpt_cli.model.layers import Mlp, linear, modulate
 
 def relative_index(side: int) -> Tensor:
     """(T, T) rows of the bias table for query minus key, BEiT's numbering."""
-    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    # no weight: it is there also in a model that is built on the meta device
+    places = torch.arange(side, device="cpu")
+    y, x = torch.meshgrid(places, places, indexing="ij")
     y, x = y.flatten(), x.flatten()
     dy = y[:, None] - y[None, :] + side - 1
     dx = x[:, None] - x[None, :] + side - 1

@@ -149,8 +149,11 @@ def load_model(
             f"cannot load the model in {folder}: {WEIGHTS} is broken ({_first(err)})",
             "copy it again",
         ) from err
-    _check_tensors(folder, tensors, model.state_dict())
-    model.load_state_dict(tensors)
+    expected = model.state_dict()
+    _check_tensors(folder, tensors, expected)
+    # copied: a file's own pages are not aligned as the products want them
+    own = {name: value.to(expected[name].dtype, copy=True) for name, value in tensors.items()}
+    model.load_state_dict(own, assign=True)
     return model.eval().to(device), facts
 
 
@@ -208,10 +211,11 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _built(folder: Path) -> XMDPT:
-    """The model that config.json describes, with its first random weights."""
+    """The model that config.json describes, without memory for its weights (meta device)."""
     config = _config(folder)
     try:
-        return XMDPT(**config)
+        with torch.device("meta"):
+            return XMDPT(**config)
     except XmdptError as err:
         raise XmdptError(f"cannot load the model in {folder}: {err.message} ({CONFIG})") from err
     except Exception as err:  # values of a wrong kind

@@ -48,6 +48,11 @@ class Conditions:
         """Some of the N pictures."""
         return self._each(lambda part, axis: part[which] if axis == 0 else part[:, which])
 
+    def views(self, which: list[list[int]]) -> Conditions:
+        """Some of the K views: each is a view of each of the N pictures."""
+        taken, every = torch.tensor(which), torch.arange(len(self.pose_tokens))
+        return self._each(lambda part, axis: part[taken, every] if axis else part)
+
     def _each(self, change: Change) -> Conditions:
         changed: dict[str, Any] = {
             name: None if part is None else change(part, int(name.startswith("source_")))

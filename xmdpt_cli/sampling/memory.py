@@ -100,31 +100,35 @@ def fit_memory(sampler: Sampler, vae: VAE, limit: int | None, side: int) -> int:
     if limit is not None:
         held = held_bytes(sampler, vae)
         limit_decoding(vae, limit, held, side)
-        return batch_size(sampler, limit, held)
+        return batch_within(sampler, limit, held)
     room = _room(sampler)
     if room is not None:
         vae.chunk_pixels = max(1, min(vae.chunk_pixels, room // BYTES_A_PIXEL))
     return batch_size(sampler)
 
 
-def batch_size(sampler: Sampler, limit: int | None = None, held: int | None = None) -> int:
-    """Pictures at once within ``limit`` bytes, of which ``held`` are taken (None: by the model).
+def batch_size(sampler: Sampler) -> int:
+    """Pictures at once in what the device has free; at least one: an estimate is no reason to
+    refuse."""
+    room = _room(sampler)
+    most = _most(sampler)
+    return most if room is None else max(1, min(most, room // picture_bytes(sampler)))
 
-    Raises XmdptError if not even one fits. Without a limit what the device has free, and at least
-    one: an estimate is no reason to refuse.
-    """
-    most = ON_GPU if sampler.device.type == "cuda" else ON_CPU
+
+def batch_within(sampler: Sampler, limit: int, held: int) -> int:
+    """Pictures at once within ``limit`` bytes, of which ``held`` are taken. XmdptError if not even
+    one fits."""
     one = picture_bytes(sampler)
-    if limit is None:
-        room = _room(sampler)
-        return most if room is None else max(1, min(most, room // one))
-    room = limit - (model_bytes(sampler) if held is None else held)
-    if room < one:
+    if limit - held < one:
         raise XmdptError(
-            f"one picture needs {human_bytes(limit - room + one)}, more than {human_bytes(limit)}",
+            f"one picture needs {human_bytes(held + one)}, more than {human_bytes(limit)}",
             "raise --max-memory, or draw with a smaller model or --precision bf16",
         )
-    return min(most, room // one)
+    return min(_most(sampler), (limit - held) // one)
+
+
+def _most(sampler: Sampler) -> int:
+    return ON_GPU if sampler.device.type == "cuda" else ON_CPU
 
 
 def _room(sampler: Sampler) -> int | None:
@@ -140,22 +144,17 @@ def _room(sampler: Sampler) -> int | None:
     return int(0.8 * free) - _made_bytes(sampler)
 
 
-def limit_decoding(
-    vae: VAE, limit: int | None, held: int | None = None, side: int | None = None
-) -> None:
-    """The VAE decodes no more at once than fits into ``limit`` bytes, of which ``held`` are taken
-    (None: half). XmdptError if a picture of ``side`` x ``side`` does not fit."""
-    if limit is None:
-        return
-    held = limit // 2 if held is None else held
+def limit_decoding(vae: VAE, limit: int, held: int, side: int) -> None:
+    """The VAE decodes no more at once than fits into ``limit`` bytes, of which ``held`` are taken.
+    XmdptError if a picture of ``side`` x ``side`` does not fit."""
     pixels = (limit - held) // BYTES_A_PIXEL
-    if side is not None and pixels < side**2:
+    if pixels < side**2:
         needed = held + side**2 * BYTES_A_PIXEL
         raise XmdptError(
             f"to decode one picture needs {human_bytes(needed)}, more than {human_bytes(limit)}",
             "raise --max-memory, or draw with a smaller model or --precision bf16",
         )
-    vae.chunk_pixels = max(1, min(vae.chunk_pixels, pixels))
+    vae.chunk_pixels = min(vae.chunk_pixels, pixels)
 
 
 def in_batches(

@@ -148,33 +148,36 @@ class Sampler:
         recipe: Recipe,
         callback: Callable[[Seen], None] | None,
     ) -> Tensor:
-        model, given = self.model, conditions.to(self.device)
-        sources = given.source_latents.to(self.dtype)
-        vectors = [
-            model.condition(given.pose_tokens, tokens, latents)
-            for tokens, latents in zip(given.source_tokens, sources, strict=True)
-        ]
-        condition = torch.stack(vectors).mean(dim=0)
-        context = None
-        if model.conditioning == "tokens":
-            pose_map, own_maps = given.pose_map, given.source_pose_map
-            assert pose_map is not None
-            assert own_maps is not None
-            views = zip(sources, own_maps, given.source_tokens, strict=True)
-            context = Context.join(
-                [model.context(latents, pose_map, own, tokens) for latents, own, tokens in views]
-            )
+        vectors, contexts = self.encoded(conditions)
         return sample(
-            model,
+            self.model,
             noise.to(self.device),
-            condition,
+            torch.stack(vectors).mean(dim=0),
             steps=recipe.steps,
             guidance=recipe.guidance,
             power=recipe.power,
             solver=recipe.solver,
             spacing=recipe.spacing,
             interval=recipe.interval,
-            context=context,
+            context=Context.join(contexts) if contexts else None,
             schedule=self.schedule,
             callback=callback,
         )
+
+    def encoded(self, conditions: Conditions) -> tuple[list[Tensor], list[Context]]:
+        """Each view's condition vector (N, D), and with token conditions its context."""
+        model, given = self.model, conditions.to(self.device)
+        sources = given.source_latents.to(self.dtype)
+        vectors = [
+            model.condition(given.pose_tokens, tokens, latents)
+            for tokens, latents in zip(given.source_tokens, sources, strict=True)
+        ]
+        if model.conditioning != "tokens":
+            return vectors, []
+        pose_map, own_maps = given.pose_map, given.source_pose_map
+        assert pose_map is not None
+        assert own_maps is not None
+        views = zip(sources, own_maps, given.source_tokens, strict=True)
+        return vectors, [
+            model.context(latents, pose_map, own, tokens) for latents, own, tokens in views
+        ]

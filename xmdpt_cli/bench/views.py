@@ -1,0 +1,191 @@
+"""Several views of a person, measured: ``python -m xmdpt_cli.bench.views --data DIR --model RUN``.
+
+Every view of every garment of a split is a target once, its other views are the sources. Drawn from
+the same start noise: from each view alone, from the view whose pose is nearest, and from all sets
+of two and more views, by the rule (vectors averaged, tokens joined: ``Sampler.latents``) and by
+averaging the predictions from each view in every step, which costs a forward pass more for each. A
+row's scores are means over its sets of views. Prints a table in Markdown.
+
+Of the test split's views only those of listed pairs are kept, so for people who were not trained on
+draw others (``xmdpt wardrobe --seed 1``), prepare them with the model's encoders (``xmdpt prepare
+--encoders DIR``) and take their ``--split train``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.diffusion import sample, start_noise
+from xmdpt_cli.encoders.vae import VAE, posterior_mean
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.images import Picture
+from xmdpt_cli.metrics.evaluate import Pair, evaluate_pairs
+from xmdpt_cli.model import XMDPT, Context
+from xmdpt_cli.sampling.conditions import Conditions
+from xmdpt_cli.sampling.generate import find_vae
+from xmdpt_cli.sampling.recipe import Recipe
+from xmdpt_cli.sampling.sampler import Sampler
+
+MEASURES = ("ssim_256", "psnr", "torso_colour_error", "silhouette_iou")
+Way = Callable[[Tensor, Conditions, Recipe], Tensor]
+
+
+class Averaged:
+    """A model whose prediction is the mean of its predictions from each view."""
+
+    def __init__(self, model: XMDPT, vectors: list[Tensor], contexts: list[Context]) -> None:
+        own: Sequence[Context | None] = contexts or [None] * len(vectors)
+        self.model, self.views = model, list(zip(vectors, own, strict=True))
+
+    def denoiser(
+        self, _: Tensor, times: Sequence[int], scales: Sequence[float], __: Context | None
+    ) -> Callable[[Tensor, int], Tensor]:
+        """As ``XMDPT.denoiser``: guidance is linear, so guided predictions are averaged."""
+        each = [self.model.denoiser(vector, times, scales, own) for vector, own in self.views]
+        return lambda x, i: torch.stack([predict(x, i) for predict in each]).mean(dim=0)
+
+
+class Bench:
+    """One model on the garments of a split that have more views than ``count``, the sources."""
+
+    def __init__(self, data: str, model: Path, split: str, count: int, limit: int | None) -> None:
+        self.sampler, self.dataset = Sampler.load(model), PairDataset(data, split)
+        self.vae = VAE.load(find_vae(self.dataset.manifest["encoders"], data, None))
+        garments: dict[str, list[str]] = {}
+        for key, view in self.dataset.views():
+            garments.setdefault(key, []).append(view)
+        self.count = count
+        self.cases = [
+            (key, target, [view for view in views if view != target][:count])
+            for key, views in garments.items()
+            for target in views
+            if len(views) > count
+        ][:limit]
+        if not self.cases:
+            raise XmdptError(f"{data}: no garment of {split} has {count + 1} views")
+
+    def conditions(self, cases: Sequence[tuple[str, str, list[str]]]) -> Conditions:
+        """Of N targets with all their K sources."""
+        read, by_view = self.dataset, range(self.count)
+        scale = float(self.sampler.facts["encoders"]["vae"]["scale"])
+
+        def stored(name: str, k: int) -> Tensor:
+            return torch.stack([read.tensor(key, own[k], name) for key, _, own in cases])
+
+        def maps(k: int | None) -> Tensor:
+            views = [(key, target if k is None else own[k]) for key, target, own in cases]
+            drawn = np.stack([read.pose_map(*view) for view in views])
+            return torch.from_numpy(drawn).permute(0, 3, 1, 2).float() / 255
+
+        tokens = self.sampler.model.conditioning == "tokens"
+        return Conditions(
+            torch.stack([read.tensor(key, target, "pose_tokens") for key, target, _ in cases]),
+            torch.stack([stored("source_tokens", k) for k in by_view]),
+            torch.stack([posterior_mean(stored("moments", k).float(), scale) for k in by_view]),
+            maps(None) if tokens else None,
+            torch.stack([maps(k) for k in by_view]) if tokens else None,
+        )
+
+    def nearest(self, case: tuple[str, str, list[str]]) -> int:
+        """The source whose joints lie nearest to the target's, by their mean distance."""
+        key, target, sources = case
+        wanted = self.dataset.keypoints(key, target)
+        apart = [
+            np.linalg.norm(self.dataset.keypoints(key, view) - wanted, axis=1) for view in sources
+        ]
+        return int(np.argmin([np.nanmean(distances) for distances in apart]))
+
+    def averaged(self, noise: Tensor, conditions: Conditions, recipe: Recipe) -> Tensor:
+        """``Sampler.latents``, with predictions averaged."""
+        sampler, settings = self.sampler, dataclasses.asdict(recipe)
+        del settings["seed"]
+        with torch.no_grad():
+            views = sampler.encoded(conditions)
+        model = Averaged(sampler.model, *views)
+        return sample(model, noise, views[0][0], schedule=sampler.schedule, **settings)  # type: ignore[arg-type]
+
+    def draw(self, recipe: Recipe, batch: int = 16) -> dict[str, list[list[Picture]]]:
+        """Of every row of the table, for each of its sets of views, all pictures."""
+        found: dict[str, list[list[Picture]]] = {}
+        for start in range(0, len(self.cases), batch):
+            cases = self.cases[start : start + batch]
+            given = self.conditions(cases)
+            places = list(range(start, start + len(cases)))
+            noise = start_noise(self.sampler.model.latent_shape, recipe.seed, places)
+            near = [self.nearest(case) for case in cases]
+            for name, way, sets in self.rows(near):
+                kept = found.setdefault(name, [[] for _ in sets])
+                for pictures, views in zip(kept, sets, strict=True):
+                    latents = way(noise, given.views(views), recipe)
+                    pictures += list(self.vae.decode(latents))
+        return found
+
+    def rows(self, near: list[int]) -> Iterator[tuple[str, Way, list[list[list[int]]]]]:
+        """A row's name, how it draws, and its sets of views: each view is a source of each target.
+
+        ``near``: the nearest source of each target.
+        """
+        n, rule = len(near), self.sampler.latents
+        yield "one view", rule, [[[k] * n] for k in range(self.count)]
+        yield "the view whose pose is nearest", rule, [[near]]
+        joined = "tokens joined" if self.sampler.model.conditioning == "tokens" else "vectors"
+        for size in range(2, self.count + 1):
+            sets = [[[k] * n for k in views] for views in combinations(range(self.count), size)]
+            yield f"{size} views: predictions averaged", self.averaged, sets
+            yield f"{size} views: {joined} (the rule)", rule, sets
+
+    def measure(self, recipe: Recipe) -> dict[str, dict[str, float]]:
+        """The mean scores of every row."""
+        wardrobe = bool(self.dataset.manifest["toy"])
+        views = [(key, target) for key, target, _ in self.cases]
+        truths = [self.dataset.view(*view) for view in views]
+        table = {}
+        for name, drawn in self.draw(recipe).items():
+            scores = []
+            for pictures in drawn:
+                pairs = [
+                    Pair(pred=new, truth=truth, keypoints=points, name=".".join(view))
+                    for new, (truth, points), view in zip(pictures, truths, views, strict=True)
+                ]
+                report = evaluate_pairs(pairs, protocol="native", wardrobe=wardrobe).to_json()
+                scores.append(report["rows"]["generated"])
+            table[name] = {
+                measure: float(np.mean([row[measure] for row in scores]))
+                for measure in MEASURES
+                if scores[0].get(measure) is not None
+            }
+        return table
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, prog="python -m xmdpt_cli.bench.views")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--model", required=True, type=Path)
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--sources", type=int, default=3, help="of each target")
+    parser.add_argument("--limit", type=int, help="targets")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--guidance", type=float)
+    args = parser.parse_args(arguments)
+    bench = Bench(args.data, args.model, args.split, args.sources, args.limit)
+    recipe = bench.sampler.recipe(steps=args.steps, guidance=args.guidance)
+    scores = bench.measure(recipe)
+    names = list(next(iter(scores.values())))
+    print(f"{len(bench.cases)} targets, {bench.count} sources of each, {recipe}")
+    print("| sources | " + " | ".join(names) + " |")
+    print("|---" * (1 + len(names)) + "|")
+    for row, values in scores.items():
+        print(f"| {row} | " + " | ".join(f"{values[name]:.4g}" for name in names) + " |")
+
+
+if __name__ == "__main__":
+    main()
