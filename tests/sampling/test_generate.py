@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -485,3 +486,36 @@ def test_the_command_line_and_a_vae_of_ones_own(
     words[words.index(str(tmp_path / "vae"))] = str(tmp_path / "tuned")
     assert run(words) == 1
     assert "differs: vae" in capsys.readouterr().err
+
+
+def test_which_vae_decodes(
+    small: Small, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model's own (there a fine-tuned decoder lies), the dataset's, that of the training."""
+    data, model = tmp_path / "data", tmp_path / "model"
+    shutil.copytree(small.root / "data", data, ignore=shutil.ignore_patterns("encoders"))
+    shutil.copytree(small.root / "model", model)
+
+    def used(out: str, *more: str) -> str:
+        words = ["sample", "--model", str(model), "--data", str(data), "--limit", "1"]
+        if run([*words, "--out", str(tmp_path / out), *more]):
+            return capsys.readouterr().err
+        capsys.readouterr()
+        return str(json.loads((tmp_path / out / "samples.json").read_text())["vae"])
+
+    missing = used("a")
+    assert f"{data} was prepared with a toy VAE" in missing
+    assert "--vae ENCODERS/vae" in missing
+    facts = json.loads((model / "xmdpt.json").read_text())
+    (model / "xmdpt.json").write_text(json.dumps({**facts, "data": str(small.root / "data")}))
+    made = [toy_vae(SIZE, seed=seed) for seed in (5, 6, 7)]
+    there = [vae.describe()["sha256"] for vae in made]
+    assert used("a") == small.vae.describe()["sha256"]
+    for vae, place in zip(
+        made, (data / "encoders/vae", model / "vae", tmp_path / "v"), strict=True
+    ):
+        vae.save(place)
+    assert used("b") == there[1]
+    assert used("c", "--vae", str(tmp_path / "v")) == there[2]
+    shutil.rmtree(model / "vae")
+    assert used("d") == there[0]

@@ -24,13 +24,12 @@ from xmdpt_cli.bench.plot import Line, line_chart
 from xmdpt_cli.data.loader import PairDataset, eval_batches
 from xmdpt_cli.diffusion import SOLVERS, SPACINGS, start_noise
 from xmdpt_cli.diffusion.solvers import spaced
-from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.files import write_text
 from xmdpt_cli.images import Picture
 from xmdpt_cli.metrics.evaluate import Pair, evaluate_pairs
 from xmdpt_cli.metrics.pairwise import psnr
 from xmdpt_cli.sampling.conditions import Conditions
-from xmdpt_cli.sampling.generate import find_vae
+from xmdpt_cli.sampling.networks import vae_for
 from xmdpt_cli.sampling.recipe import Recipe
 from xmdpt_cli.sampling.sampler import Sampler
 
@@ -51,7 +50,7 @@ class Bench:
             PairDataset(data, "test"),
             batch,
         )
-        self.vae = VAE.load(find_vae(self.dataset.manifest["encoders"], data, None))
+        self.vae = vae_for(self.sampler, self.dataset)
         tokens = self.sampler.model.conditioning == "tokens"
         scale = float(self.sampler.facts["encoders"]["vae"]["scale"])
         self.parts: list[Conditions] = []

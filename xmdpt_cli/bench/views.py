@@ -25,13 +25,13 @@ from torch import Tensor
 
 from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.diffusion import sample, start_noise
-from xmdpt_cli.encoders.vae import VAE, posterior_mean
+from xmdpt_cli.encoders.vae import posterior_mean
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture
 from xmdpt_cli.metrics.evaluate import Pair, evaluate_pairs
 from xmdpt_cli.model import XMDPT, Context
 from xmdpt_cli.sampling.conditions import Conditions
-from xmdpt_cli.sampling.generate import find_vae
+from xmdpt_cli.sampling.networks import vae_for
 from xmdpt_cli.sampling.recipe import Recipe
 from xmdpt_cli.sampling.sampler import Sampler
 
@@ -59,7 +59,7 @@ class Bench:
 
     def __init__(self, data: str, model: Path, split: str, count: int, limit: int | None) -> None:
         self.sampler, self.dataset = Sampler.load(model), PairDataset(data, split)
-        self.vae = VAE.load(find_vae(self.dataset.manifest["encoders"], data, None))
+        self.vae = vae_for(self.sampler, self.dataset)
         garments: dict[str, list[str]] = {}
         for key, view in self.dataset.views():
             garments.setdefault(key, []).append(view)

@@ -147,7 +147,7 @@ def _start(recipe: VaeConfig, data: str, vae: str | None, device: str) -> VAE:
     from xmdpt_cli.data.loader import PairDataset
     from xmdpt_cli.encoders.toy import toy_vae
     from xmdpt_cli.encoders.vae import VAE
-    from xmdpt_cli.sampling.generate import find_vae
+    from xmdpt_cli.sampling.networks import find_vae
 
     dataset = PairDataset(data, "train")
     if recipe.all_weights:

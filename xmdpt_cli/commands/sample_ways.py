@@ -21,10 +21,10 @@ RECIPE = ("steps", "solver", "guidance", "power", "seed")
 
 def pairs(chosen: Any) -> None:
     from xmdpt_cli.data.loader import PairDataset
-    from xmdpt_cli.encoders.vae import VAE
     from xmdpt_cli.sampling import hub
-    from xmdpt_cli.sampling.generate import find_vae, generate
+    from xmdpt_cli.sampling.generate import generate
     from xmdpt_cli.sampling.memory import fit_memory, parse_bytes
+    from xmdpt_cli.sampling.networks import vae_for
     from xmdpt_cli.sampling.sampler import Sampler
 
     world = _world(chosen.shard)
@@ -32,7 +32,7 @@ def pairs(chosen: Any) -> None:
     where, data, out = pick_device(chosen.device), chosen.data, chosen.out
     sampler = Sampler.load(hub.fetch(chosen.model), where, chosen.precision)
     dataset = PairDataset(data, chosen.split)
-    vae = VAE.load(find_vae(dataset.manifest["encoders"], data, chosen.vae), device=where)
+    vae = vae_for(sampler, dataset, chosen.vae)
     recipe = sampler.recipe(**_recipe(chosen))
     limit = None if chosen.max_memory is None else parse_bytes(chosen.max_memory)
     most = fit_memory(sampler, vae, limit, dataset.resolution)

@@ -129,7 +129,7 @@ def _decoder(
 ) -> Decode | None:
     """What makes pictures of the validation's latents; None, and why is said, if it is not here."""
     from xmdpt_cli.encoders.vae import VAE
-    from xmdpt_cli.sampling.generate import find_vae
+    from xmdpt_cli.sampling.networks import find_vae
 
     try:
         found = VAE.load(find_vae(dataset.manifest["encoders"], data, vae), device=device)

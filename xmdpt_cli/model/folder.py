@@ -139,7 +139,7 @@ def load_model(
     Raises XmdptError, naming the file, if one is missing, broken, of a newer version, of something
     else, or does not hold every tensor of the model in its shape.
     """
-    folder = _find(Path(folder))
+    folder = find_model(Path(folder))
     facts = read_facts(folder)
     model = _built(folder)
     try:
@@ -157,7 +157,8 @@ def load_model(
     return model.eval().to(device), facts
 
 
-def _find(folder: Path) -> Path:
+def find_model(folder: Path) -> Path:
+    """The folder itself, or a run's model; XmdptError saying what it is if it is none."""
     if folder.is_file():
         raise XmdptError(
             f"{folder} is a file, not a model folder",

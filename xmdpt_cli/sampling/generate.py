@@ -27,7 +27,6 @@ from xmdpt_cli.sampling.recipe import Recipe
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.sampling.sheet import contact_sheet
 from xmdpt_cli.sampling.writer import Writer, is_whole
-from xmdpt_cli.stores import is_url
 
 RECORD = "samples.json"
 SHEET = "sheet.png"
@@ -44,19 +43,6 @@ def sample_name(pair: PairRef) -> str:
         for view in (pair.source, pair.target)
     ]  # fmt: skip
     return f"{flat[0]}_2_{flat[1]}.png"
-
-
-def find_vae(encoders: dict[str, Any], near: str | Path, given: str | None) -> str:
-    """Where the VAE that made the latents is: as given, beside the dataset, or its hub id.
-
-    A toy's folder is looked for where ``xmdpt prepare --encoders toy`` puts it.
-    """
-    if given is not None:
-        return given
-    beside = Path(near) / "encoders" / "vae"
-    if not is_url(near) and beside.is_dir():
-        return str(beside)
-    return str(encoders["vae"]["id"])
 
 
 def generate(

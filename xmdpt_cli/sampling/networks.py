@@ -12,11 +12,14 @@ from typing import Any
 
 import torch
 
+from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.encoders.dino import Dino
 from xmdpt_cli.encoders.openpose import DEFAULT_OPENPOSE, OpenPose
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.sampling.fit import encoder_mismatch
+from xmdpt_cli.sampling.sampler import Sampler
+from xmdpt_cli.stores import is_url
 
 #: a part's name among a model's facts, its folder among encoders, and the option that names it
 PARTS = {
@@ -94,12 +97,9 @@ class Networks:
             return str(given)
         if self._encoders is not None:
             return str(self._encoders / name)
-        beside = [] if self.folder is None else [self.folder / name]
-        if self.facts.get("data"):
-            beside.append(Path(self.facts["data"]) / "encoders" / name)
-        for folder in beside:
-            if (folder / "config.json").is_file():
-                return str(folder)
+        beside = self.beside(part)
+        if beside is not None:
+            return beside
         made = self.facts["encoders"][part]
         if made["toy"]:
             raise XmdptError(
@@ -107,6 +107,16 @@ class Networks:
                 "toy networks lie in the prepared dataset: --encoders DATA/encoders",
             )
         return str(made["id"])
+
+    def beside(self, part: str, dataset: str | None = None) -> str | None:
+        """The folder of a part: the model's own, the dataset's, or beside what it was trained on.
+        None: it is in none of them."""
+        name = PARTS[part][0]
+        places = [] if self.folder is None else [self.folder / name]
+        data = [self.facts.get("data"), None if dataset and is_url(dataset) else dataset]
+        places += [Path(near) / "encoders" / name for near in reversed(data) if near]
+        found = (str(place) for place in places if (place / "config.json").is_file())
+        return next(found, None)
 
     def _dino(self, part: str) -> Dino:
         # as in ``xmdpt prepare``: float32 on a processor, bfloat16 on a GPU
@@ -119,3 +129,32 @@ class Networks:
                 f"name the one it was trained with: {PARTS[part][1]} DIR",
             )
         return dino
+
+
+def find_vae(encoders: dict[str, Any], near: str | Path, given: str | None) -> str:
+    """Where the VAE that made the latents is: as given, beside the dataset, or its hub id.
+
+    A toy's folder is looked for where ``xmdpt prepare --encoders toy`` puts it; XmdptError if it
+    is not there, for it is on no hub.
+    """
+    if given is not None:
+        return given
+    beside = Path(near) / "encoders" / "vae"
+    if not is_url(near) and beside.is_dir():
+        return str(beside)
+    made = encoders["vae"]
+    if made["toy"]:
+        raise XmdptError(
+            f"{near} was prepared with a toy VAE ({made['id']}), which is not beside it",
+            "it lies in the folder that `xmdpt prepare --encoders` was given: --vae ENCODERS/vae",
+        )
+    return str(made["id"])
+
+
+def vae_for(sampler: Sampler, dataset: PairDataset, given: str | None = None) -> VAE:
+    """What decodes the pictures of a model for a dataset: the VAE given, the model's own (its
+    decoder may be a fine-tuned one), or the dataset's. XmdptError if it is not here."""
+    own = given or Networks(sampler.facts, sampler.folder).beside("vae", dataset.path)
+    return VAE.load(
+        find_vae(dataset.manifest["encoders"], dataset.path, own), device=sampler.device
+    )

@@ -67,11 +67,8 @@ class XMDPTPipeline:
         trained on, then by the hub id it was trained with. ``max_memory``: bytes, on a CPU of the
         whole process, while pictures are drawn; before that both DINOv2 stand beside the model.
         """
-        folder = hub.fetch(source, revision)
-        sampler = Sampler.load(folder, device, precision)
-        if not (folder / "xmdpt.json").is_file():
-            folder = folder / "model"  # a run's folder stands for the model in it
-        pipe = cls(sampler, Networks(sampler.facts, folder, device=device, **networks))
+        sampler = Sampler.load(hub.fetch(source, revision), device, precision)
+        pipe = cls(sampler, Networks(sampler.facts, sampler.folder, device=device, **networks))
         if max_memory is not None:
             pipe.most = fit_memory(sampler, pipe.networks.vae, max_memory, pipe.resolution)
         return pipe

@@ -20,7 +20,7 @@ from xmdpt_cli.diffusion import Schedule, Seen, sample, spacing_of
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import ConfigError, XmdptError, is_out_of_memory
 from xmdpt_cli.model import XMDPT, Context
-from xmdpt_cli.model.folder import load_model
+from xmdpt_cli.model.folder import find_model, load_model
 from xmdpt_cli.sampling.conditions import Conditions
 from xmdpt_cli.sampling.recipe import Recipe
 
@@ -32,7 +32,7 @@ class Sampler:
 
     def __init__(self, model: XMDPT, schedule: Schedule, facts: dict[str, Any]) -> None:
         self.model, self.schedule, self.facts = model.eval().requires_grad_(False), schedule, facts
-        self._folder: Path | None = None
+        self.folder: Path | None = None  #: where it was read from
         self._compiled_for = 0
 
     @classmethod
@@ -47,11 +47,12 @@ class Sampler:
             precision = "bf16" if torch.device(device).type == "cuda" else "fp32"
         if precision not in PRECISIONS:
             raise ConfigError(f"precision is auto, {' or '.join(PRECISIONS)}, not {precision!r}")
+        folder = find_model(Path(folder))
         model, facts = load_model(folder, "cpu")
         sampler = cls(model, Schedule(facts["schedule"], facts["prediction"]), facts)
         _ = sampler.identity  # of the weights as they were stored
         model.to(device, PRECISIONS[precision])
-        sampler._folder = Path(folder)
+        sampler.folder = folder
         return sampler
 
     @property
@@ -79,9 +80,9 @@ class Sampler:
 
     def stored_model(self) -> XMDPT:
         """The model in the precision it was stored in: bf16 for drawing loses digits."""
-        if self.dtype == torch.float32 or self._folder is None:
+        if self.dtype == torch.float32 or self.folder is None:
             return self.model
-        return load_model(self._folder)[0]
+        return load_model(self.folder)[0]
 
     def described(self, recipe: Recipe, vae: VAE) -> dict[str, Any]:
         """JSON-ready: what decides a picture besides its inputs; records and PNGs carry it."""

@@ -14,7 +14,8 @@ from xmdpt_cli.encoders.vae import VAE, posterior_mean
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture, load_image
 from xmdpt_cli.metrics.evaluate import Pair
-from xmdpt_cli.sampling.generate import find_vae, sample_name
+from xmdpt_cli.sampling.generate import sample_name
+from xmdpt_cli.sampling.networks import find_vae
 
 T = TypeVar("T")
 
