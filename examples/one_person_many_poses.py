@@ -15,10 +15,9 @@ import numpy as np
 from xmdpt_cli import PairDataset, Sampler
 from xmdpt_cli.data.loader import eval_batches
 from xmdpt_cli.diffusion import start_noise
-from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.images import save_png
 from xmdpt_cli.sampling.conditions import Conditions
-from xmdpt_cli.sampling.generate import find_vae
+from xmdpt_cli.sampling.networks import vae_for
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("data")
@@ -30,12 +29,11 @@ arguments = parser.parse_args()
 
 dataset = PairDataset(arguments.data, "test")
 sampler = Sampler.load(arguments.run)
-encoders = dataset.manifest["encoders"]
-vae = VAE.load(find_vae(encoders, dataset.path, None))
+vae = vae_for(sampler, dataset)
 
 count = min(arguments.poses, len(dataset))
 batch = next(eval_batches(dataset, len(dataset), pose_maps=sampler.model.conditioning == "tokens"))
-all_pairs = Conditions.of_batch(batch, encoders["vae"]["scale"])
+all_pairs = Conditions.of_batch(batch, vae.scale)
 poses_of = all_pairs.rows(slice(count))
 person = all_pairs.rows([arguments.person] * count)  # the same source for every pose
 conditions = replace(person, pose_tokens=poses_of.pose_tokens, pose_map=poses_of.pose_map)

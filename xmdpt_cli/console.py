@@ -130,13 +130,16 @@ class Pace:
     def __init__(self, now: float, done: int) -> None:
         self.began, self.first = now, done
         self.base = (now, done)
-        self.moved = False
+        self.came: float | None = None  # when the first unit was there
 
     def rate(self, now: float, done: int) -> float | None:
         """Units a second, or None while nothing is done. The first unit, which warms up and may
-        compile, is left out as soon as there is another."""
-        if done > self.first and not self.moved:
-            self.moved, self.base = True, (now, done)
+        compile, is left out as soon as there is another; with it whatever comes at once, as the
+        pictures of a batch do."""
+        if done > self.first:
+            self.came = now if self.came is None else self.came
+            if now - self.came <= 0.05 * (self.came - self.began):
+                self.base = (now, done)
         at, count = self.base if done > self.base[1] else (self.began, self.first)
         return (done - count) / (now - at) if done > count and now > at else None
 

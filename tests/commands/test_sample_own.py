@@ -119,6 +119,25 @@ def test_a_folder_of_poses_in_numbers(toy: Path, tmp_path: Path, capsys: Capture
         assert all(now[name] != before[name] for name in names), other
 
 
+def test_what_is_no_pose_in_a_folder_is_left_out(
+    toy: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    folder = tmp_path / "poses"
+    shutil.copytree(toy / "poses", folder)
+    few = {"keypoints": [[1.0, 1.0]] * 3 + [None] * 15, "width": 9, "height": 9}
+    (folder / "a2.json").write_text(json.dumps(few))
+    (folder / "meta.json").write_text('{"made by": "somebody"}')
+    words = command(toy, tmp_path / "o")
+    words[words.index(str(toy / "poses/a.json"))] = str(folder)
+    told = result(capsys, words)
+    assert [Path(name).name for name in told["files"]] == ["person_in_a.png", "person_in_b.png"]
+    assert "a2.json: the pose has 3 of 18 joints" in told["left_out"][0]
+    assert "meta.json" in told["left_out"][1]
+    for name in "ab":  # nothing is left: the last one's trouble is the command's
+        (folder / f"{name}.json").unlink()
+    assert "meta.json" in refused(capsys, words)
+
+
 def test_an_animation(toy: Path, tmp_path: Path, capsys: Capture) -> None:
     file = tmp_path / "there" / "walk.gif"
     animated = ["--animate", file, "--fps", 10]
@@ -189,7 +208,7 @@ def test_several_views_and_openpose_that_is_not_there(
     Image.new("RGB", (300, 100)).save(tmp_path / "wide.png")
     vector[vector.index(str(toy / "person.png"))] = str(tmp_path / "wide.png")
     said = refused(capsys, vector)
-    assert "wide: the picture is 300 x 100" in said
+    assert "wide.png: the picture is 300 x 100" in said
     for way in ("--fit pad", "--fit squash", "--openpose"):
         assert way in said
     assert run([*vector, "--fit", "pad"]) == 0

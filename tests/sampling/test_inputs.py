@@ -293,6 +293,17 @@ def test_a_drawn_pose_gives_its_joints() -> None:
     assert np.isfinite(found.keypoints).all(axis=1).sum() >= 15
 
 
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_published_pose_pictures_are_the_poses_they_were_drawn_from(
+    shared: Callable[[str], Path], number: int
+) -> None:
+    """They are square, of figures squashed from 176 x 256."""
+    [drawn] = read_pose(shared(f"golden/pose/pose_{number}_256.png"), 256, no_openpose)
+    [listed] = read_pose(shared(f"golden/pose/pose_{number}.txt"), 256, no_openpose)
+    assert np.nanpercentile(np.abs(drawn.keypoints - listed.keypoints), 90) < 2
+    assert any("squashed (else --pose-fit person)" in note for note in drawn.notes)
+
+
 def test_a_sequence_shares_one_box(tmp_path: Path) -> None:
     """A figure that walks across a wide picture walks across the model's."""
     walk = [leaning(0) * (100, 180) + (40 + 60 * i, 10) for i in range(4)]
@@ -323,7 +334,7 @@ def test_too_few_joints(tmp_path: Path) -> None:
     assert any("only 6 of 18 joints" in note for note in few.notes)
     data = {"keypoints": [*(FIGURE[:3] * 100).tolist(), *[None] * 15], "width": 100, "height": 100}
     (tmp_path / "three.json").write_text(json.dumps(data))
-    with pytest.raises(XmdptError, match=r"three: the pose has 3 of 18"):
+    with pytest.raises(XmdptError, match=r"three\.json: the pose has 3 of 18"):
         poses(tmp_path / "three.json")
 
 
@@ -350,7 +361,7 @@ def test_odd_arrays_of_keypoints() -> None:
 
 def test_joints_outside_of_the_picture(tmp_path: Path) -> None:
     file = write_pose(tmp_path / "far.json", FIGURE + (5, 0))
-    with pytest.raises(XmdptError, match="far: 18 of 18 joints lie outside") as err:
+    with pytest.raises(XmdptError, match=r"far\.json: 18 of 18 joints lie outside") as err:
         poses(file, fit="squash")
     assert "--pose-fit person" in err.value.hint
     [brought] = poses(file, fit="person")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmdpt_cli.commands.options import pick_device
 from xmdpt_cli.console import Talk
-from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.errors import ConfigError, XmdptError
 
 if TYPE_CHECKING:
     from xmdpt_cli.data.ranks import World
@@ -85,7 +86,7 @@ def own(chosen: Any) -> None:
     views = pipe.read_views(
         chosen.source, chosen.source_keypoints or None, chosen.fit, chosen.person
     )
-    poses = pipe.read_poses(_files(chosen.pose), chosen.pose_fit, chosen.pose_person)
+    poses, left_out = _poses(pipe, chosen, talk.warn)
     for note in notes_of(views, poses):
         talk.say(note)
     count = len(poses) * chosen.num_images
@@ -111,7 +112,7 @@ def own(chosen: Any) -> None:
     text = f"{told}, drawn{toy}; beside its source: {out / record['sheet']}"
     if chosen.animate is not None:
         text += f"\nanimation: {chosen.animate}"
-    talk.result({"out": str(out), **record, "files": files}, text=text)
+    talk.result({"out": str(out), **record, "files": files, "left_out": left_out}, text=text)
 
 
 def _recipe(chosen: Any) -> dict[str, Any]:
@@ -163,21 +164,38 @@ def _batch(
     return size
 
 
-def _files(given: list[Path]) -> list[Path]:
-    """Folders stand for the pictures and keypoints in them, by name."""
+def _poses(pipe: Any, chosen: Any, warn: Callable[[str], None]) -> tuple[list[Any], list[str]]:
+    """The poses, and what of the folders among them was left out, and why."""
+    from xmdpt_cli.sampling.inputs import NoOpenPoseError
+
+    poses, left_out = [], []
+    for given in chosen.pose:
+        files, found = _files(given), []
+        for file in files:
+            try:
+                found += pipe.read_poses(file, chosen.pose_fit, chosen.pose_person)
+            except (NoOpenPoseError, ConfigError):  # so it is with all of them
+                raise
+            except XmdptError as err:
+                if not given.is_dir() or (file == files[-1] and not found):
+                    raise
+                left_out.append(err.message)
+                warn(f"left out: {err.message}")
+        poses += found
+    return poses, left_out
+
+
+def _files(given: Path) -> list[Path]:
+    """A folder stands for the pictures and keypoints in it, by name."""
     from xmdpt_cli.data.keypoint_formats import SUFFIXES
     from xmdpt_cli.data.names import SUFFIXES as PICTURES
 
+    if not given.is_dir():
+        return [given]
     known = {*SUFFIXES, *(f".{suffix}" for suffix in PICTURES)}
-    files: list[Path] = []
-    for path in given:
-        if not path.is_dir():
-            files.append(path)
-            continue
-        found = sorted(
-            p for p in path.iterdir() if p.suffix.lower() in known and not p.name.startswith(".")
-        )
-        if not found:
-            raise ConfigError(f"no pose in {path}", "it holds neither keypoints nor pictures")
-        files += found
-    return files
+    found = sorted(
+        p for p in given.iterdir() if p.suffix.lower() in known and not p.name.startswith(".")
+    )
+    if not found:
+        raise ConfigError(f"no pose in {given}", "it holds neither keypoints nor pictures")
+    return found

@@ -34,6 +34,10 @@ T = TypeVar("T")
 POSE_HINT = "a pose is keypoints in .json, .txt or .csv, a photograph, or a drawn pose"
 
 
+class NoOpenPoseError(XmdptError):
+    """OpenPose is needed and not here: so it will be for every other picture, too."""
+
+
 @dataclass(frozen=True)
 class View:
     """One picture of the person."""
@@ -68,7 +72,7 @@ def read_view(
     reads them; without, they only serve to frame. XmdptError where that cannot be.
     """
     check_fit_name(fit)
-    image, name = _opened(source)
+    image, name, stem = _opened(source)
     notes: list[str] = []
     points = None
     if keypoints is not None:
@@ -87,7 +91,7 @@ def read_view(
     framed = _named(name, frame, image, points, size, fit)
     if framed.keypoints is not None:
         _named(name, _check_inside, framed.keypoints, size, "are these the picture's keypoints?")
-    return View(name, framed.picture, framed.keypoints, (f"{name}: {framed.note}", *notes))
+    return View(stem, framed.picture, framed.keypoints, (f"{name}: {framed.note}", *notes))
 
 
 def read_pose(
@@ -96,11 +100,11 @@ def read_pose(
     """The pose or poses of one thing given; a file of keypoints may hold a sequence."""
     check_fit_name(fit)
     if isinstance(pose, np.ndarray) and pose.dtype != np.uint8:
-        return [_checked("pose", from_fractions(_fractions(pose, "pose"), size), size, [])]
+        return [_checked("pose", "pose", from_fractions(_fractions(pose, "pose"), size), size, [])]
     if isinstance(pose, (str, Path)) and Path(pose).suffix.lower() in SUFFIXES:
         return _sequence(Path(pose), size, fit, person)
     try:
-        image, name = _opened(pose)
+        image, name, stem = _opened(pose)
     except ConfigError:
         raise
     except XmdptError as err:
@@ -115,10 +119,14 @@ def read_pose(
             raise _without_openpose(name, err, "a file of keypoints as --pose") from err
         found = _find(finder, np.asarray(image), name, person, "--pose-person", notes)
     else:
-        notes.append(f"{name}: a drawn pose")
+        said = "a drawn pose"
+        if fit == "auto" and image.width == image.height:
+            # as all of this field's codes draw them, from keypoints of 176 x 256
+            fit, said = "squash", "a drawn pose, square, so it is squashed (else --pose-fit person)"
+        notes.append(f"{name}: {said}")
     shape = (image.height, image.width)
     moved, note = _named(name, frame_poses, [found], shape, size, fit)
-    return [_checked(name, moved[0], size, [f"{name}: {note}", *notes])]
+    return [_checked(stem, name, moved[0], size, [f"{name}: {note}", *notes])]
 
 
 def _sequence(path: Path, size: int, fit: Fit, person: int | None) -> list[Pose]:
@@ -142,18 +150,20 @@ def _sequence(path: Path, size: int, fit: Fit, person: int | None) -> list[Pose]
     name = path.stem or "pose"
     out = []
     for i, points in enumerate(moved):
-        own = name if len(moved) == 1 else f"{name}_{i:04d}"
-        out.append(_checked(own, points, size, notes if i == 0 else []))
+        alone = len(moved) == 1
+        own = name if alone else f"{name}_{i:04d}"
+        where = path.name if alone else frames[i].where
+        out.append(_checked(own, where, points, size, notes if i == 0 else []))
     return out
 
 
-def _checked(name: str, points: Keypoints, size: int, notes: Sequence[str]) -> Pose:
+def _checked(name: str, where: str, points: Keypoints, size: int, notes: Sequence[str]) -> Pose:
     """XmdptError if too few joints are seen, or would be in the square that is drawn."""
-    warning = _named(name, check_joints, points)
-    _named(name, _check_inside, points, size, "--pose-fit person brings the figure in")
+    warning = _named(where, check_joints, points)
+    _named(where, _check_inside, points, size, "--pose-fit person brings the figure in")
     if np.nanmax(np.nanmax(points, axis=0) - np.nanmin(points, axis=0)) < 1:
-        raise XmdptError(f"{name}: all joints of the pose lie in one point", POSE_HINT)
-    more = () if warning is None else (f"{name}: {warning}",)
+        raise XmdptError(f"{where}: all joints of the pose lie in one point", POSE_HINT)
+    more = () if warning is None else (f"{where}: {warning}",)
     return Pose(name, points, (*notes, *more))
 
 
@@ -206,18 +216,19 @@ def _one_of(people: list[Keypoints], person: int | None, where: str, option: str
     return sorted(people, key=extent, reverse=True)[wanted - 1]
 
 
-def _opened(source: Any) -> tuple[Image.Image, str]:
+def _opened(source: Any) -> tuple[Image.Image, str, str]:
+    """A picture, what it is called, and its name without a suffix."""
     if isinstance(source, (str, Path)):
-        return load_image(source), Path(source).stem or "picture"
+        return load_image(source), Path(source).name, Path(source).stem
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
             raise ConfigError(f"pixels are {source.dtype} {source.shape}, not uint8 (H, W, 3)")
         if not source.size:
             raise XmdptError(f"a picture of {source.shape[1]} x {source.shape[0]} pixels")
-        return Image.fromarray(source), "picture"
+        return Image.fromarray(source), "picture", "picture"
     if isinstance(source, Image.Image):
         try:
-            return upright(source), "picture"
+            return upright(source), "picture", "picture"
         except (OSError, SyntaxError) as err:  # Pillow reads a file when its pixels are needed
             raise XmdptError(f"broken picture ({err})") from None
     raise ConfigError(f"a picture is a path, a PIL image or an array, not {type(source).__name__}")
@@ -267,8 +278,8 @@ def _find(
     return _one_of(people, person, name, option)
 
 
-def _without_openpose(name: str, err: XmdptError, instead: str) -> XmdptError:
-    return XmdptError(
+def _without_openpose(name: str, err: XmdptError, instead: str) -> NoOpenPoseError:
+    return NoOpenPoseError(
         f"{name}: where the person stands is not known; {err.message}",
         f"give keypoints ({instead}), or: {err.hint}",
     )
