@@ -23,7 +23,7 @@ from xmdpt_cli.ui.poses import PRESETS
 from xmdpt_cli.ui.skeleton import to_json_of
 
 POSE = to_json_of(PRESETS[6])
-SETTINGS = (7, 1.75, 0.5, "dpm", 3, 1)
+SETTINGS = (7, 1.75, 0.5, "dpm", 3, 1, "pad", 2)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_picture_is_drawn(client: Any, pipe: FakePipeline, person: Path) -> No
     assert [picture.size for picture in call["source"]] == [(88, 128)]
     assert {k: v for k, v in call.items() if k not in ("source", "pose")} == {
         "steps": 7, "guidance": 1.75, "power": 0.5, "solver": "dpm", "seed": 3, "num_images": 1,
-        "source_keypoints": None,
+        "source_keypoints": None, "fit": "pad", "person": 2,
     }  # fmt: skip
     shown = np.asarray(Image.open(pictures["value"][0]["image"]))
     pose = draw_pose(from_fractions(PRESETS[6].keypoints(), SIZE), SIZE)
@@ -90,7 +90,7 @@ def test_the_steps_are_shown_on_the_way(client: Any, person: Path) -> None:
 
 def test_several_pictures_are_saved_together(client: Any, pipe: FakePipeline, person: Path) -> None:
     people = gallery(person, person)
-    result = client.predict(people, None, POSE, *SETTINGS[:5], 3, api_name="/draw")
+    result = client.predict(people, None, POSE, *SETTINGS[:5], 3, *SETTINGS[6:], api_name="/draw")
     assert pipe.calls[0]["num_images"] == 3
     assert len(pipe.calls[0]["source"]) == 2
     assert len(result[1]["value"]) == 3
@@ -102,6 +102,8 @@ def test_settings_begin_with_the_models_own(client: Any) -> None:
     own = {"Steps": 7, "Guidance": 1.75, "Guidance power": 0.5, "Solver": "dpm", "Seed": 3}
     assert {label: component(client, label)["value"] for label in own} == own
     assert component(client, "Pictures")["value"] == 1
+    assert component(client, "Fit")["value"] == "auto"
+    assert component(client, "Person, by size")["value"] == 1
     assert [c[0] for c in component(client, "Solver")["choices"]] == ["ddim", "dpm"]
     assert component(client, "Pose, as JSON")["value"] == to_json_of(PRESETS[0])
 
@@ -164,10 +166,19 @@ def test_keypoints_of_the_pictures_go_with_them(
 def test_settings_out_of_range_are_said(
     client: Any, pipe: FakePipeline, person: Path, steps: int, count: int, expected: str
 ) -> None:
-    settings = (steps, *SETTINGS[1:5], count)
+    settings = (steps, *SETTINGS[1:5], count, *SETTINGS[6:])
     said = client.predict(gallery(person), None, POSE, *settings, api_name="/draw")[0]
     assert words(said) == expected
     assert pipe.calls == []
+
+
+@pytest.mark.parametrize(("person_field", "reached"), [(1, None), (None, None), (3, 3)])
+def test_the_largest_person_needs_no_openpose(
+    client: Any, pipe: FakePipeline, person: Path, person_field: int | None, reached: int | None
+) -> None:
+    settings = (*SETTINGS[:7], person_field)
+    client.predict(gallery(person), None, POSE, *settings, api_name="/draw")
+    assert pipe.calls[0]["person"] == reached
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from PIL import Image
 
+from xmdpt_cli.data.framing import Fit
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.ui import skeleton
 from xmdpt_cli.ui.drawing import StoppedError, draw
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 Stops = dict[str | None, threading.Event]  # of the drawings on the way, by a page's session
 MOST_PICTURES = 16  # of one drawing
 MOST_STEPS = 1000
+MOST_PEOPLE = 100  # among whom one is chosen
+LARGEST = 1  # of several people: taken unasked, which needs no OpenPose
 
 
 def starter(stops: Stops) -> Callable[[gr.Request], tuple[Any, ...]]:
@@ -69,6 +72,8 @@ def drawer(
         solver: str | None,
         seed: int | None,
         count: int | None,
+        fit: Fit,
+        person: int | None,
         request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
         keep = gr.skip()
@@ -81,6 +86,7 @@ def drawer(
             points = skeleton.from_json(pose)
             _within("steps", steps, MOST_STEPS)
             _within("pictures", count, MOST_PICTURES)
+            _within("person", person, MOST_PEOPLE)
             source = checked([path for path, _ in people])
             if stands and len(stands) != len(source):
                 raise XmdptError(
@@ -101,6 +107,8 @@ def drawer(
                 seed=seed or 0,
                 num_images=count or 1,
                 source_keypoints=stands or None,
+                fit=fit,
+                person=None if person == LARGEST else person,
             ):
                 if event.pictures:
                     file = gr.update(value=_to_save(event.pictures, seed or 0), interactive=True)

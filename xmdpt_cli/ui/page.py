@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
+from xmdpt_cli.data.framing import FITS
 from xmdpt_cli.data.keypoint_formats import SUFFIXES
 from xmdpt_cli.ui import skeleton
 from xmdpt_cli.ui.events import Stops, drawer, idle, looked_at, pose_taker, starter, stopper
@@ -139,4 +140,7 @@ def _settings(pipe: XMDPTPipeline, own: Any) -> list[Any]:
     with gr.Row():
         seed = gr.Number(own.seed, label="Seed", precision=0, **small)
         count = gr.Number(1, label="Pictures", precision=0, **small)
-    return [steps, guidance, power, solver, seed, count]
+    with gr.Row():
+        fit = gr.Dropdown(list(FITS), value="auto", label="Fit", filterable=False, **small)
+        person = gr.Number(1, label="Person, by size", precision=0, **small)
+    return [steps, guidance, power, solver, seed, count, fit, person]
