@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
+os.environ["XMDPT_CACHE"] = tempfile.mkdtemp(prefix="xmdpt-tests-")  # nothing stays in the user's
 
 REPO = Path(__file__).resolve().parents[1]
 # Real photographs and published numbers lie beside the repository, never in it (licences).

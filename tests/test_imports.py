@@ -16,6 +16,7 @@ BASE = {
     "images",
     "progress",
     "files",
+    "html",
     "stores",
     "remote",
     "remote_errors",

@@ -82,7 +82,7 @@ def test_a_run_and_the_same_again(data: Path, tmp_path: Path, capsys: Capture) -
     assert result(capsys, data, out, *options) == first
     assert finetune(data, out, *options) == 0
     told = capsys.readouterr().out
-    assert "lpips_alex_toy" in told
+    assert "lpips_alex_v0.1_toy" in told
     assert "psnr_face" in told
     assert "TOY VAE" in told
     assert f"encoder unchanged, sha256 {first['encoder']['after']}" in told

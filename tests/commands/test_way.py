@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -65,9 +67,11 @@ def test_sample_then_evaluate(work: Path, tmp_path: Path, capsys: Capture) -> No
     rows = numbers["rows"]
     assert isinstance(rows, dict)
     assert set(rows) == {"generated", "copy-source", "mean-image", "vae-reconstruction"}
-    for metric in ("ssim_256", "psnr", "l1", "lpips_alex_toy", "fid_toyconv"):
+    for metric in ("ssim_256", "psnr", "l1", "lpips_alex_v0.1_toy", "fid_toyconv"):
         assert metric in rows["generated"]
-    assert "fid" not in rows["generated"]  # a random network's distance never has that name
+    assert (
+        "fid_tvinception" not in rows["generated"]
+    )  # a random network's distance never has that name
     assert json.loads((out / "metrics.json").read_text())["counts"]["generated"] == 4
 
 
@@ -111,9 +115,72 @@ def test_evaluate_two_folders(tmp_path: Path, capsys: Capture) -> None:
     args = ["evaluate", "--generated", tmp_path / "a", "--target", tmp_path / "b", *off]
     rows = result(capsys, *args)["rows"]
     assert isinstance(rows, dict)
-    assert set(rows["generated"]) == {"ssim_w51", "ssim_256", "psnr", "l1"}
+    assert set(rows["generated"]) == {"ssim_w51", "ssim_256", "psnr", "l1", "mae"}
     ok(*args)
     assert "no partner for" in capsys.readouterr().err
+
+
+def test_evaluate_by_every_protocol(tmp_path: Path, capsys: Capture) -> None:
+    rng = np.random.default_rng(1)
+    for folder, height in (("made", 256), ("true", 300)):
+        (tmp_path / folder).mkdir()
+        for name in "ab":
+            picture = rng.integers(0, 256, (height, height * 11 // 16, 3), dtype=np.uint8)
+            path = tmp_path / folder / f"{'person_2_' if folder == 'made' else ''}{name}.png"
+            Image.fromarray(picture).save(path)
+    args = ["evaluate", "--generated", tmp_path / "made", "--target", tmp_path / "true"]
+    args += ["--alexnet-weights", "toy", "--inception-weights", "toyconv"]
+    args += ["--tf-inception-weights", "toyconv"]
+    told = result(capsys, *args, "--protocol", "all", "--kid", "--reference")
+    reports = {told["protocol"]: told, **{one["protocol"]: one for one in told["others"]}}
+    assert list(reports) == ["cfld", "pidm", "pcdms", "clean"]
+    for name, report in reports.items():
+        found = report["rows"]["generated"]
+        assert ("ssim" in found, "ssim_w51" in found) == (name == "clean", name != "clean")
+        assert ("lpips_alex_v0.1_toy_unsigned" in found) == (name == "pcdms")
+        assert {"fid_toyconv", "kid_toyconv"} <= set(found)
+        assert report["counts"] == {"generated": 2, "mean-image": 2, "real": 2}
+    # predictions of 176x256 already: cfld and clean differ in the networks alone
+    psnr = {name: report["rows"]["generated"]["psnr"] for name, report in reports.items()}
+    assert psnr["cfld"] == psnr["clean"]
+    assert len(set(psnr.values())) == 3
+    made = tmp_path / "made"
+    rows = list(csv.DictReader((made / "metrics.csv").open()))
+    assert len(rows) == 4 * 2 * 2  # protocols, rows, pictures
+    page = (made / "metrics.html").read_text()
+    assert "8.0126" in page
+    assert "Protocol pcdms" in page
+    ok(*args, "--protocol", "all")
+    said = capsys.readouterr().out
+    assert "generated, by protocol" in said
+    assert "±" in said
+    some = result(capsys, *args, "--protocol", "pidm", "--ssim", "--psnr", "--no-intervals")
+    assert set(some["rows"]["generated"]) == {"ssim_w51", "ssim_256", "psnr"}
+    assert (some["intervals"], some["weights"], some["toy"]) == ({}, {}, [])
+    assert run([str(a) for a in [*args, "--protocol", "fid"]]) == 2
+    assert "cfld, pidm, pcdms, clean, native" in capsys.readouterr().err
+    large = result(capsys, *args, "--protocol", "cfld", "--height", "512", "--psnr")
+    assert large["sizes"] == ["352x512"]
+
+
+def test_evaluate_a_model_draws_what_is_missing(
+    work: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(work / "run" / "model", model)
+    args = ["evaluate", "--model", model, "--data", work / "data", "--psnr"]
+    first = result(capsys, *args)
+    drawn = sorted((model / "evaluation").glob("*_2_*.png"))
+    assert len(drawn) == 4
+    stamps = [path.stat().st_mtime_ns for path in drawn]
+    drawn[0].unlink()
+    assert result(capsys, *args)["rows"] == first["rows"]
+    again = [path.stat().st_mtime_ns for path in drawn]
+    assert again[1:] == stamps[1:]
+    assert again[0] > stamps[0]
+    page = (model / "evaluation" / "metrics.html").read_text()
+    assert "toy" in page.lower()
+    assert page.count("<img") >= 4 * 4  # source, pose, truth, generated of every pair
 
 
 def test_finetuning_changes_the_decoder_alone(work: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -194,6 +261,10 @@ def test_missing_things_are_named(
         ["prepare", "--root", "r", "--out", "o", "--encoders", "toy", "--vae", "v"],
         ["prepare", "--root", "r", "--out", "o", "--size", "100"],
         ["evaluate", "--generated", "g"],
+        ["evaluate", "--target", "t"],
+        ["evaluate", "--target", "t", "--model", "m"],
+        ["evaluate", "--data", "d", "--model", "me/no-folder"],
+        ["evaluate", "--data", "d", "--generated", "g", "--real", "r"],
         ["train", "--data", "d", "--out", "o", "--preset", "none"],
         ["train", "--data", "d", "--out", "o", "--config", "missing.toml"],
         ["train", "--data", "d", "--out", "o", "--conditioning", "words"],

@@ -7,7 +7,6 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import cv2
 import numpy as np
 import pytest
 from fake_dataset import FakeEncoder, make_dataset
+from html_reader import Reader
 from PIL import Image
 
 from xmdpt_cli.data.check.dataset import check_dataset
@@ -54,41 +54,6 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 def edit_manifest(out: Path, **change: Any) -> None:
     manifest = json.loads((out / "dataset.json").read_text())
     (out / "dataset.json").write_text(json.dumps({**manifest, **change}))
-
-
-class Reader(HTMLParser):
-    """Insists on balanced tags, and keeps what can be read and what would be fetched."""
-
-    VOID = ("meta", "img", "br")
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.texts: list[str] = []
-        self.tags: Counter[str] = Counter()
-        self.sources: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags[tag] += 1
-        self.sources += [v or "" for k, v in attrs if k in ("src", "href", "srcset", "data")]
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags[tag] += 1
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data)
-
-    @property
-    def text(self) -> str:
-        return " ".join(self.texts)
 
 
 def page(out: Path) -> str:

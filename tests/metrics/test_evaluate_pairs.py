@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -13,11 +13,14 @@ from PIL import Image
 
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import Picture
-from xmdpt_cli.metrics.evaluate import Pair, evaluate_pairs, pair_folders
-from xmdpt_cli.metrics.fid import frechet_distance, toy_features
+from xmdpt_cli.metrics.evaluate import Networks, Pair, evaluate, evaluate_pairs
+from xmdpt_cli.metrics.features import toy_features
+from xmdpt_cli.metrics.folders import pair_folders
+from xmdpt_cli.metrics.frechet import frechet_distance
 from xmdpt_cli.metrics.lpips_metric import Lpips
 from xmdpt_cli.metrics.pairwise import measure
-from xmdpt_cli.metrics.protocols import get_protocol, mean_picture
+from xmdpt_cli.metrics.protocols import get_protocol
+from xmdpt_cli.metrics.real_set import RealSet
 from xmdpt_cli.metrics.wardrobe import torso_colour_error
 
 
@@ -34,6 +37,7 @@ def blurred(picture: Picture, sigma: float) -> Picture:
     return cv2.GaussianBlur(picture, (0, 0), sigma)
 
 
+TOY = Networks(features={"torchvision": toy_features()})
 KEYPOINTS = np.full((18, 2), np.nan)
 KEYPOINTS[[2, 5, 11, 8]] = [(24, 12), (40, 12), (40, 48), (24, 48)]
 
@@ -70,10 +74,8 @@ def test_calibration_rows_bracket_the_generated_one() -> None:
     report = evaluate_pairs(
         pairs(),
         protocol="native",
-        lpips=Lpips("toy"),
-        fid_features=toy_features(),
-        real=iter(real),
-        mean_image=mean_picture(real, "native"),
+        networks=Networks(Lpips("toy"), {"torchvision": toy_features()}),
+        real=RealSet(lambda: real),
         wardrobe=True,
     )
     rows = report.rows
@@ -82,24 +84,30 @@ def test_calibration_rows_bracket_the_generated_one() -> None:
     for metric in ("psnr", "ssim_w51", "ssim_256"):
         assert rows["vae-reconstruction"][metric] > rows["generated"][metric]
         assert rows["generated"][metric] > rows["copy-source"][metric]
-    for metric in ("fid_toyconv", "lpips_alex_toy"):
+    for metric in ("fid_toyconv", "lpips_alex_v0.1_toy"):
         assert rows["vae-reconstruction"][metric] < rows["generated"][metric]
     # real people in wrong poses: the set is right, the pairs are wrong
     assert rows["copy-source"]["fid_toyconv"] < rows["generated"]["fid_toyconv"]
     assert rows["mean-image"]["fid_toyconv"] == max(row["fid_toyconv"] for row in rows.values())
     errors = [torso_colour_error(p.pred, p.truth, KEYPOINTS) for p in pairs()]
     assert rows["generated"]["torso_colour_error"] == pytest.approx(np.mean(errors))
-    assert report.toy == ["fid_toyconv", "lpips_alex_toy", "silhouette_iou", "torso_colour_error"]
-    assert set(report.weights) == {"fid_toyconv", "lpips_alex_toy"}
+    assert report.toy == [
+        "fid_toyconv",
+        "lpips_alex_v0.1_toy",
+        "silhouette_iou",
+        "torso_colour_error",
+    ]
+    assert set(report.weights) == {"fid_toyconv", "lpips_alex_v0.1_toy"}
     assert any("fid_toyconv of 6 pictures" in note for note in report.notes)
 
 
 def test_fid_is_between_the_rows_pictures_and_the_real_set() -> None:
     toy = toy_features()
     real = [person(i) for i in range(200, 220)]
-    mean = mean_picture(real, "native")
+    mean = np.rint(np.mean(real, axis=0)).astype(np.uint8)
+    networks = Networks(features={"torchvision": toy})
     report = evaluate_pairs(
-        pairs(), protocol="native", fid_features=toy, real=real, mean_image=mean
+        pairs(), protocol="native", networks=networks, real=RealSet(lambda: real)
     )
 
     def statistics(pictures: list[Picture]) -> tuple[np.ndarray, np.ndarray]:
@@ -112,6 +120,74 @@ def test_fid_is_between_the_rows_pictures_and_the_real_set() -> None:
     ):
         expected = frechet_distance(*statistics(pictures), *statistics(real))
         assert report.rows[row]["fid_toyconv"] == pytest.approx(expected, rel=1e-4), row
+
+
+def test_published_samples_rank_as_the_paper_ranks_the_models(
+    shared: Callable[[str], Path],
+) -> None:
+    """X-MDPT-S < B < L, by every protocol; and the intervals of the textbook."""
+    folder = shared("deepfashion_sample/official")
+    targets = sorted(folder.glob("*_target256.png"))
+    assert len(targets) == 60
+
+    def read(path: Path) -> Picture:
+        return np.asarray(Image.open(path).convert("RGB"))
+
+    reports = {}
+    for size in "SBL":
+        drawn = [t.with_name(t.name.replace("target256", f"sample_{size}")) for t in targets]
+        found = [Pair(read(one), read(target)) for one, target in zip(drawn, targets, strict=True)]
+        protocols = [get_protocol(name) for name in ("cfld", "pidm", "pcdms", "clean")]
+        reports[size] = {report.protocol: report for report in evaluate(found, protocols)}
+    for protocol in ("cfld", "pidm", "pcdms"):
+        s, b, l = (reports[size][protocol].rows["generated"] for size in "SBL")  # noqa: E741
+        for metric in ("ssim_w51", "ssim_256", "psnr"):
+            assert s[metric] < b[metric] < l[metric], (protocol, metric)
+        assert s["l1"] > b["l1"] > l["l1"]
+    clean = [reports[size]["clean"].rows["generated"] for size in "SBL"]
+    assert clean[0]["ssim"] < clean[1]["ssim"] < clean[2]["ssim"]
+    large = reports["L"]["cfld"]
+    values = np.array([image["rows"]["generated"]["ssim_256"] for image in large.images])
+    low, high = large.intervals["generated"]["ssim_256"]
+    assert low < values.mean() < high
+    assert (high - low) / 2 == pytest.approx(1.96 * values.std(ddof=1) / np.sqrt(60), rel=0.15)
+
+
+def test_protocols_are_measured_in_one_pass_as_alone() -> None:
+    photographs = [person(i, (300, 206)) for i in range(4)]
+    found = [(blurred(p, 2), p, None, None, str(i)) for i, p in enumerate(photographs)]
+    protocols = [get_protocol(name) for name in ("pidm", "cfld", "clean")]
+    real = RealSet(lambda: photographs)
+    networks = Networks(Lpips("toy"), {"torchvision": toy_features()}, kid=True)
+    together = evaluate(found, protocols, networks=networks, real=real)
+    for protocol, report in zip(protocols, together, strict=True):
+        [alone] = evaluate(found, [protocol], networks=networks, real=real)
+        assert report == alone
+        row = report.rows["generated"]
+        # no TensorFlow network was given for clean
+        assert ("fid_toyconv" in row) == ("kid_toyconv" in row) == (protocol.name != "clean")
+        assert report.images[0]["joints"] is None
+    pidm, cfld, _ = together
+    wide = pidm.rows["generated"]["ssim_w51"]
+    protocol = protocols[0]
+    assert protocol.window is not None
+    squares = [
+        measure(protocol.prediction(made), protocol.truth(truth), window=(
+            protocol.window(made), protocol.window(truth)
+        ))["ssim_w51"]
+        for made, truth, *_ in found
+    ]  # fmt: skip
+    assert wide == pytest.approx(np.mean(squares))
+    assert wide != pytest.approx(cfld.rows["generated"]["ssim_w51"], abs=1e-5)
+
+
+def test_equal_pictures_have_an_infinite_psnr_that_is_counted_apart() -> None:
+    found = [*pairs(3), Pair(person(9), person(9), name="same")]
+    report = evaluate_pairs(found, protocol="native")
+    others = [measure(p.pred, p.truth)["psnr"] for p in pairs(3)]
+    assert report.rows["generated"]["psnr"] == pytest.approx(np.mean(others))
+    assert report.infinite == {"generated": {"psnr": 1}}
+    assert any("1 generated pictures equal their ground truths" in note for note in report.notes)
 
 
 def test_protocol_resizes_every_picture_and_the_keypoints() -> None:
@@ -166,8 +242,8 @@ def test_progress_knows_the_total_where_the_input_does() -> None:
     evaluate_pairs(
         list(pairs(2)),
         protocol="native",
-        fid_features=toy_features(),
-        real=[person(1), person(2), person(3)],
+        networks=TOY,
+        real=RealSet(lambda: [person(1), person(2), person(3)]),
         progress=listen,
     )
     assert calls == [
@@ -182,9 +258,10 @@ def test_what_cannot_be_evaluated() -> None:
     with pytest.raises(ConfigError, match="no such protocol: other"):
         evaluate_pairs(pairs(1), protocol="other")
     with pytest.raises(XmdptError, match="FID needs a real set"):
-        evaluate_pairs(pairs(1), protocol="native", fid_features=toy_features())
+        evaluate_pairs(pairs(1), protocol="native", networks=TOY)
+    one = RealSet(lambda: [person(1)])
     with pytest.raises(XmdptError, match="at least two"):
-        evaluate_pairs(pairs(1), protocol="native", fid_features=toy_features(), real=[person(1)])
+        evaluate_pairs(pairs(1), protocol="native", networks=TOY, real=one)
     wrong = [(person(1, (64, 48)), person(1), None, None, "who")]
     with pytest.raises(XmdptError, match="who: the generated picture is 48x64, the truth 64x64"):
         evaluate_pairs(wrong, protocol="native")

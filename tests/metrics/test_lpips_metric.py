@@ -50,6 +50,9 @@ def test_every_golden_pair(shared: Shared) -> None:
         )
         got = metric(pred, truth)
         assert got == pytest.approx(pair["lpips_alex_seed0"], abs=1e-7), pair["distortion"]
+        unsigned = pair["by_code"]["pcdms"]["lpips_unscaled_0_1"]
+        assert metric(pred, truth, signed=False) == pytest.approx(unsigned, abs=1e-7)
+    assert metric.named(signed=False) == "lpips_alex_v0.1_unsigned"
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
@@ -61,7 +64,7 @@ def test_equals_the_package_with_the_same_trunk(
     state = {**trunk_of(reference), "classifier.1.weight": torch.zeros(2, 2)}
     save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
     metric = Lpips(path)
-    assert (metric.metric, metric.toy) == ("lpips_alex", False)
+    assert (metric.metric, metric.toy) == ("lpips_alex_v0.1", False)
     assert f"alexnet{suffix} sha256:" in metric.weights
 
     candidates, truth = [picture(1), picture(2), picture(3)], picture(3)
@@ -79,7 +82,7 @@ def test_toy_trunk_says_so_is_always_the_same_and_grows_with_damage() -> None:
     before = torch.random.get_rng_state()
     toy = Lpips("toy")
     assert torch.equal(before, torch.random.get_rng_state())
-    assert (toy.metric, toy.toy) == ("lpips_alex_toy", True)
+    assert (toy.metric, toy.toy) == ("lpips_alex_v0.1_toy", True)
     truth = np.full((64, 64, 3), 200, np.uint8)
     truth[16:48, 24:40] = (180, 30, 40)
     rng = np.random.default_rng(7)

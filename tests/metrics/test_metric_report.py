@@ -32,7 +32,7 @@ def strict(text: str) -> dict:
 
 def test_json_has_no_infinity_and_says_where_one_was(tmp_path: Path) -> None:
     path = tmp_path / "new" / "report.json"
-    write_json(path, report())
+    write_json(path, report().to_json())
     data = strict(path.read_text(encoding="utf-8"))
     generated = data["rows"]["generated"]
     assert generated["psnr"] is None
@@ -47,12 +47,12 @@ def test_json_has_no_infinity_and_says_where_one_was(tmp_path: Path) -> None:
 
 def test_a_failed_write_leaves_the_old_report(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
-    write_json(path, report())
+    write_json(path, report().to_json())
     before = path.read_bytes()
     broken = report()
     broken.notes = [object()]  # type: ignore[list-item]
     try:
-        write_json(path, broken)
+        write_json(path, broken.to_json())
     except TypeError:
         assert path.read_bytes() == before
     else:
@@ -75,6 +75,7 @@ def test_row_means_are_over_the_defined_values() -> None:
     row = Row()
     for value in (1.0, None, 4.0):
         row.add({"iou": value, "psnr": math.inf if value is None else 3.0, "none": None})
-    assert row.means() == {"iou": 2.5, "psnr": math.inf, "none": None}
+    assert row.means() == {"iou": 2.5, "psnr": 3.0, "none": None}
     assert row.undefined == {"iou": 1, "none": 3}
+    assert row.infinite == {"psnr": 1}
     assert row.count == 3

@@ -15,7 +15,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture
-from xmdpt_cli.metrics.pairwise import l1, measure, psnr, ssim_256, ssim_w51
+from xmdpt_cli.metrics.pairwise import l1, mae, measure, psnr, ssim, ssim_256, ssim_w51
 
 Shared = Callable[[str], Path]
 
@@ -53,6 +53,7 @@ def test_every_golden_pair(shared: Shared) -> None:
         assert psnr(pred, truth) == pytest.approx(expected, abs=1e-9), pair["distortion"]
         # the golden L1 is a float32 mean
         assert l1(pred, truth) == pytest.approx(pair["l1"], abs=1e-7), pair["distortion"]
+        assert mae(pred, truth) == pytest.approx(pair["mae"], rel=1e-5, abs=1e-9)
 
 
 @pytest.mark.parametrize("size", [(96, 70), (51, 64), (64, 64)])
@@ -88,6 +89,35 @@ def test_ssim_256_takes_its_data_range_from_the_prediction(sigma: float) -> None
     assert abs(ssim_256(pred, truth, sigma) - wrong) > 1e-4
 
 
+def test_ssim_of_wang_is_scikit_images() -> None:
+    a = picture(11)
+    b = noisy(a, 12)
+    x, y = (p.astype(np.float64) / 255 for p in (a, b))
+    expected = structural_similarity(
+        x, y, gaussian_weights=True, use_sample_covariance=False, data_range=1, channel_axis=2
+    )
+    assert ssim(a, b) == pytest.approx(expected, abs=1e-7)
+    assert ssim(b, a) == pytest.approx(ssim(a, b), abs=1e-13)
+
+
+def test_floats_of_grey_levels_are_measured_unrounded() -> None:
+    """As PIDM's and PCDMs' resizes leave them, also beyond 0 and 255."""
+    a, b = picture(13), picture(14)
+    floats = [p.astype(np.float32) for p in (a, b)]
+    assert measure(*floats) == measure(a, b)
+    half = floats[0] + np.float32(0.5)
+    assert l1(half, floats[0]) == pytest.approx(0.5 / 255, rel=1e-5)
+    assert ssim_w51(a, b) != measure(half, floats[1])["ssim_w51"]
+
+
+def test_mae_is_a_share_of_the_brightness() -> None:
+    black, grey = np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 50, np.uint8)
+    assert mae(black, grey) == 1.0
+    assert mae(grey, grey * 3) == pytest.approx(0.5)
+    assert math.isnan(mae(black, black))
+    assert measure(black, black)["mae"] is None
+
+
 def test_psnr_is_scikit_images() -> None:
     a = picture(5)
     b = noisy(a, 6)
@@ -99,7 +129,9 @@ def test_psnr_is_scikit_images() -> None:
 
 def test_equal_pictures() -> None:
     a = picture(7)
-    assert measure(a, a.copy()) == {"ssim_w51": 1.0, "ssim_256": 1.0, "psnr": math.inf, "l1": 0.0}
+    equal = {"psnr": math.inf, "l1": 0.0, "mae": 0.0}
+    assert measure(a, a.copy()) == {"ssim_w51": 1.0, "ssim_256": 1.0, **equal}
+    assert measure(a, a.copy(), wang=True) == {"ssim": 1.0, **equal}
 
 
 def test_black_against_white() -> None:
@@ -120,10 +152,10 @@ def test_undefined_or_too_small_is_none_in_the_overview() -> None:
 
 
 def test_pictures_that_cannot_be_compared() -> None:
-    with pytest.raises(XmdptError, match="64 x 50 px is smaller than the 51 px window"):
+    with pytest.raises(XmdptError, match="64x50 px is smaller than the 51 px window"):
         ssim_w51(picture(1, (50, 64)), picture(2, (50, 64)))
     for function in (ssim_w51, ssim_256, psnr, l1):
-        with pytest.raises(XmdptError, match="64 x 70 px and 70 x 64 px"):
+        with pytest.raises(XmdptError, match="64x70 and 70x64"):
             function(picture(1, (70, 64)), picture(2, (64, 70)))
 
 

@@ -123,9 +123,9 @@ def test_it_reports_before_and_after_on_the_test_pictures(data: Path, tmp_path: 
     assert after["psnr"] > before["psnr"] + 0.5
     assert after["psnr_face"] > before["psnr_face"]
     assert after["ssim_256"] > before["ssim_256"]
-    assert "lpips_alex_toy" in before
-    assert "lpips_alex" not in before
-    assert report["toy"] == ["lpips_alex_toy"]
+    assert "lpips_alex_v0.1_toy" in before
+    assert "lpips_alex_v0.1" not in before
+    assert report["toy"] == ["lpips_alex_v0.1_toy"]
     assert any("random AlexNet" in note for note in report["notes"])
     assert (done.stats.psnr_before, done.stats.psnr) == (before["psnr"], after["psnr"])
     sheet = np.asarray(Image.open(tmp_path / "vae/before_after.png"))
@@ -335,7 +335,7 @@ def test_lpips_weights_that_are_not_there(tmp_path: Path, monkeypatch: pytest.Mo
     perceptual, metric, notes = lpips_networks(settings(lpips=0.0), None, False, "cpu")
     assert perceptual is None
     assert metric is not None
-    assert metric.metric == "lpips_alex_toy"
+    assert metric.metric == "lpips_alex_v0.1_toy"
     assert "random trunk" in notes[0]
     assert lpips_networks(settings(lpips=0.0), "off", False, "cpu") == (None, None, [])
     with pytest.raises(ConfigError, match="no LPIPS network"):

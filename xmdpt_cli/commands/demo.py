@@ -83,10 +83,9 @@ def run_demo(
     from xmdpt_cli.data.loader import PairDataset
     from xmdpt_cli.data.prepare import prepare_dataset
     from xmdpt_cli.data.synthetic import make_wardrobe
-    from xmdpt_cli.metrics.evaluate import evaluate_pairs
-    from xmdpt_cli.metrics.fid import toy_features
+    from xmdpt_cli.metrics.evaluate import Networks, evaluate_pairs
+    from xmdpt_cli.metrics.features import toy_features
     from xmdpt_cli.metrics.lpips_metric import Lpips
-    from xmdpt_cli.metrics.protocols import mean_picture
     from xmdpt_cli.metrics.report import write_json
     from xmdpt_cli.sampling.generate import generate
     from xmdpt_cli.sampling.sampler import Sampler
@@ -133,14 +132,12 @@ def run_demo(
     report = evaluate_pairs(
         truths.pairs(),
         protocol="native",
-        lpips=Lpips("toy"),
-        fid_features=toy_features(),
+        networks=Networks(Lpips("toy"), {"torchvision": toy_features()}),
         real=truths.real(),
-        mean_image=mean_picture(truths.real(), "native"),
         wardrobe=True,
         progress=progress,
     )
-    write_json(samples / "metrics.json", report)
+    write_json(samples / "metrics.json", {**report.to_json(), "others": []})
     clock.lap("evaluate")
     plain_report = report.to_json()
     summary = plain(

@@ -20,7 +20,8 @@ NETWORKS = ("vae", "dino_source", "dino_pose", "openpose", "encoders")
 RECIPE = ("steps", "solver", "guidance", "power", "seed")
 
 
-def pairs(chosen: Any) -> None:
+def draw_pairs(chosen: Any, talk: Talk, world: World) -> dict[str, Any]:
+    """The pictures of a dataset's pairs, this process's part of them; the record."""
     from xmdpt_cli.data.loader import PairDataset
     from xmdpt_cli.sampling import hub
     from xmdpt_cli.sampling.generate import generate
@@ -28,11 +29,9 @@ def pairs(chosen: Any) -> None:
     from xmdpt_cli.sampling.networks import vae_for
     from xmdpt_cli.sampling.sampler import Sampler
 
-    world = _world(chosen.shard)
-    talk = Talk(chosen.as_json, quiet=chosen.shard is None and world.rank > 0)
-    where, data, out = pick_device(chosen.device), chosen.data, chosen.out
+    where = pick_device(chosen.device)
     sampler = Sampler.load(hub.fetch(chosen.model), where, chosen.precision)
-    dataset = PairDataset(data, chosen.split)
+    dataset = PairDataset(chosen.data, chosen.split)
     vae = vae_for(sampler, dataset, chosen.vae)
     recipe = sampler.recipe(**_recipe(chosen))
     limit = None if chosen.max_memory is None else parse_bytes(chosen.max_memory)
@@ -40,11 +39,11 @@ def pairs(chosen: Any) -> None:
     count = -(-len(dataset.pairs[: chosen.limit]) // world.size)
     batch = _batch(chosen, sampler, most, count, recipe.steps)
     with talk.progress() as progress:
-        record = generate(
+        return generate(
             sampler,
             dataset,
             vae,
-            out,
+            chosen.out,
             recipe,
             limit=chosen.limit,
             shard=world,
@@ -52,6 +51,13 @@ def pairs(chosen: Any) -> None:
             progress=progress,
             say=talk.warn,
         )
+
+
+def pairs(chosen: Any) -> None:
+    world = _world(chosen.shard)
+    talk = Talk(chosen.as_json, quiet=chosen.shard is None and world.rank > 0)
+    data, out = chosen.data, chosen.out
+    record = draw_pairs(chosen, talk, world)
     toy = " (TOY model)" if record["toy"] else ""
     if record["complete"]:
         text = f"{record['pictures']} pictures{toy} in {out}, to look at: {record['sheet']}\n"

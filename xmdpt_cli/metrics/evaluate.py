@@ -9,27 +9,31 @@ Every row is measured in the same way as ``generated``:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from operator import length_hint
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture
 from xmdpt_cli.metrics import pairwise
 from xmdpt_cli.metrics import wardrobe as drawn
-from xmdpt_cli.metrics.fid import FeatureExtractor, FrechetAccumulator, PictureSet, frechet_distance
+from xmdpt_cli.metrics.features import FeatureExtractor
 from xmdpt_cli.metrics.lpips_metric import SMALLEST, Lpips
-from xmdpt_cli.metrics.protocols import HEIGHT, Protocol, get_protocol
+from xmdpt_cli.metrics.pictures import Pixels, size_of
+from xmdpt_cli.metrics.protocols import Protocol, get_protocol
+from xmdpt_cli.metrics.real_set import RealSet, RealStatistics, real_statistics
 from xmdpt_cli.metrics.report import Report, Row, Value
+from xmdpt_cli.metrics.sets import Distances
 from xmdpt_cli.progress import Progress, silent
 
 GENERATED, COPY, MEAN, VAE = "generated", "copy-source", "mean-image", "vae-reconstruction"
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+_AHEAD = 4  # pairs measured at once: the libraries underneath wait for memory, not for each other
 
 
 class Pair(NamedTuple):
@@ -43,232 +47,238 @@ class Pair(NamedTuple):
     reconstruction: Picture | None = None  # the truth, encoded and decoded
 
 
+@dataclass(frozen=True)
+class Networks:
+    """What measures beside plain arithmetic. ``features`` by ``Protocol.inception``: a protocol
+    whose network is not among them has no FID."""
+
+    lpips: Lpips | None = None
+    features: Mapping[str, FeatureExtractor] | None = None
+    kid: bool = False
+
+    def of(self, protocol: Protocol) -> FeatureExtractor | None:
+        return (self.features or {}).get(protocol.inception)
+
+
 def evaluate_pairs(
-    pairs: Iterable[Pair | tuple[Any, ...]],
-    *,
-    protocol: str | Protocol,
-    lpips: Lpips | None = None,
-    fid_features: FeatureExtractor | None = None,
-    real: Iterable[Picture] | None = None,
-    mean_image: Picture | None = None,
-    wardrobe: bool = False,
-    progress: Progress = silent,
+    pairs: Iterable[Pair | tuple[Any, ...]], *, protocol: str | Protocol, **more: Any
 ) -> Report:
-    """Measure all ``pairs``, one at a time: no picture is kept.
-
-    ``real``: the pictures FID compares with, before the protocol's resize. ``mean_image``: see
-    ``protocols.mean_picture``. ``wardrobe`` adds the toy measures for drawn people.
-    Raises XmdptError without pairs, for FID without a real set, and, naming the pair, for
-    pictures that the protocol leaves at different sizes.
-    """
+    """``evaluate`` by one protocol."""
     chosen = get_protocol(protocol) if isinstance(protocol, str) else protocol
-    real_features = _read_real(real, chosen, fid_features, progress)
-    mean = None if mean_image is None else chosen.truth(mean_image)
-    run = _Run(chosen, lpips, fid_features, mean, wardrobe)
-    total = length_hint(pairs)
-    for index, pair in enumerate(pairs):
-        run.take(Pair(*pair))
-        progress("evaluate", index + 1, max(total, index + 1))
-    if not run.images:
-        raise XmdptError("no pairs to evaluate", "check the folders or the dataset's split")
-    return run.report(real_features)
+    return evaluate(pairs, [chosen], **more)[0]
 
 
-def _read_real(
-    real: Iterable[Picture] | None,
-    protocol: Protocol,
-    extractor: FeatureExtractor | None,
-    progress: Progress,
-) -> FrechetAccumulator:
-    """The real set's features (two pictures at least); empty where no FID is asked for."""
-    if extractor is None:
-        return FrechetAccumulator()
-    if real is None:
+def evaluate(
+    pairs: Iterable[Pair | tuple[Any, ...]],
+    protocols: Sequence[Protocol],
+    *,
+    networks: Networks | None = None,
+    real: RealSet | None = None,
+    wardrobe: bool = False,
+    intervals: bool = True,
+    progress: Progress = silent,
+) -> list[Report]:
+    """A report by each protocol, in one pass over ``pairs``: no picture is kept.
+
+    ``real``: what FID compares with, and what the mean image is of. ``wardrobe`` adds the toy
+    measures for drawn people. Raises XmdptError without pairs, for FID without a real set, and,
+    naming the pair, for pictures that a protocol leaves at different sizes.
+    """
+    networks = networks or Networks()
+    extractors = [networks.of(protocol) for protocol in protocols]
+    reals: Sequence[RealStatistics | None] = [None] * len(protocols)
+    if real is not None:
+        reals = real_statistics(real, protocols, extractors, networks.kid, progress)
+    elif any(extractors):
         raise XmdptError("FID needs a real set to compare with", "name one, or leave FID out")
-    features, total = PictureSet(extractor), length_hint(real)
-    for index, picture in enumerate(real):
-        features.add(protocol.truth(picture))
-        progress("real set", index + 1, max(total, index + 1))
-    if features.statistics().count < 2:
-        raise XmdptError("FID needs a real set of at least two pictures")
-    return features.statistics()
+    runs = [
+        _Run(protocol, networks, statistics, wardrobe)
+        for protocol, statistics in zip(protocols, reals, strict=True)
+    ]
+    total, done = length_hint(pairs), 0
+    for measured in _measured(pairs, runs):
+        for run, one in zip(runs, measured, strict=True):
+            run.keep(one)
+        done += 1
+        progress("evaluate", done, max(total, done))
+    if not done:
+        raise XmdptError("no pairs to evaluate", "check the folders or the dataset's split")
+    return [run.report(intervals) for run in runs]
+
+
+class _One(NamedTuple):
+    """What was found of one pair by one protocol."""
+
+    name: str
+    joints: int | None
+    values: dict[str, dict[str, Value]]  # row -> metric
+    pictures: dict[str, Pixels]  # row -> what was compared
+    size: str
+    shrunk: bool
+
+
+def _measured(
+    pairs: Iterable[Pair | tuple[Any, ...]], runs: Sequence[_Run]
+) -> Iterator[list[_One]]:
+    """Each pair by each run, a few pairs at once, in their order."""
+    waiting: list[Any] = []
+    threads = min(_AHEAD, torch.get_num_threads())
+    with ThreadPoolExecutor(threads) as pool:
+        for index, given in enumerate(pairs):
+            pair = Pair(*given)
+            pair = pair if pair.name else pair._replace(name=str(index))
+            waiting.append(pool.submit(_by_all, runs, pair))
+            if len(waiting) > threads:
+                yield waiting.pop(0).result()
+        for one in waiting:
+            yield one.result()
+
+
+def _by_all(runs: Sequence[_Run], pair: Pair) -> list[_One]:
+    return [run.measure(pair) for run in runs]
 
 
 class _Run:
-    """One evaluation under way."""
+    """One evaluation by one protocol under way."""
 
     def __init__(
-        self,
-        protocol: Protocol,
-        lpips: Lpips | None,
-        fid_features: FeatureExtractor | None,
-        mean: Picture | None,
-        wardrobe: bool,
+        self, protocol: Protocol, networks: Networks, real: RealStatistics | None, wardrobe: bool
     ) -> None:
-        self.protocol, self.lpips, self.fid_features = protocol, lpips, fid_features
-        self.mean, self.wardrobe = mean, wardrobe
+        self.protocol, self.networks, self.real, self.wardrobe = protocol, networks, real, wardrobe
         self.rows: dict[str, Row] = {}
-        self.features: dict[str, PictureSet] = {}
         self.images: list[dict[str, Any]] = []
         self.sizes: set[str] = set()
         self.shrunk = 0  # truths that were no photographs any more when the protocol saw them
+        extractor = networks.of(protocol)
+        self.distances: Distances | None = None
+        if extractor is not None and real is not None:
+            self.distances = Distances(extractor, real, networks.kid)
 
-    def take(self, pair: Pair) -> None:
+    def measure(self, pair: Pair) -> _One:
+        """Of one pair; several may be measured at once."""
         truth = self.protocol.truth(pair.truth)
-        name = pair.name or str(len(self.images))
+        wide = self.protocol.window
         candidates = self._candidates(pair)
-        for row, picture in candidates.items():
+        for row, (picture, _) in candidates.items():
             if picture.shape != truth.shape:
                 raise XmdptError(
-                    f"{name}: the {row} picture is {_size(picture)}, the truth {_size(truth)}",
+                    f"{pair.name}: the {row} picture is {size_of(picture)}, the truth "
+                    f"{size_of(truth)}",
                     "the protocol cfld brings all pictures to 176x256",
                 )
-        measured = self._measure(candidates, truth, _keypoints_in(truth, pair))
-        for row, values in measured.items():
-            self.rows.setdefault(row, Row()).add(values)
-        if self.fid_features is not None:
-            self._add_features(candidates, self.fid_features)
-        self.images.append({"name": name, "rows": measured})
-        self.sizes.add(_size(truth))
-        self.shrunk += truth.shape != pair.truth.shape and pair.truth.shape[0] <= HEIGHT
+        points = _keypoints_in(truth, pair)
+        values = {}
+        for row, (picture, raw) in candidates.items():
+            window = None if wide is None else (wide(raw), wide(pair.truth))
+            values[row] = self._values(picture, truth, window, points)
+        height = 0 if self.protocol.size is None else self.protocol.size[0]
+        return _One(
+            pair.name,
+            None if points is None else int(np.isfinite(points).all(axis=1).sum()),
+            values,
+            {row: picture for row, (picture, _) in candidates.items()},
+            size_of(truth),
+            truth.shape != pair.truth.shape and pair.truth.shape[0] <= height,
+        )
 
-    def _candidates(self, pair: Pair) -> dict[str, Picture]:
-        candidates = {GENERATED: self.protocol.prediction(pair.pred)}
+    def keep(self, one: _One) -> None:
+        for row, values in one.values.items():
+            self.rows.setdefault(row, Row()).add(values)
+        if self.distances is not None:
+            for row, picture in one.pictures.items():
+                self.distances.add(row, picture, copies=row == MEAN)
+        self.images.append({"name": one.name, "joints": one.joints, "rows": one.values})
+        self.sizes.add(one.size)
+        self.shrunk += one.shrunk
+
+    def _candidates(self, pair: Pair) -> dict[str, tuple[Pixels, Picture]]:
+        """Row -> the picture as it is compared, and as it was."""
+        candidates = {GENERATED: (self.protocol.prediction(pair.pred), pair.pred)}
         if pair.source is not None:
-            candidates[COPY] = self.protocol.truth(pair.source)
-        if self.mean is not None:
-            candidates[MEAN] = self.mean
+            candidates[COPY] = (self.protocol.truth(pair.source), pair.source)
+        if self.real is not None:
+            candidates[MEAN] = (self.real.mean_picture, self.real.mean_picture)
         if pair.reconstruction is not None:
-            candidates[VAE] = self.protocol.prediction(pair.reconstruction)
+            made = pair.reconstruction
+            candidates[VAE] = (self.protocol.prediction(made), made)
         return candidates
 
-    def _measure(
+    def _values(
         self,
-        candidates: dict[str, Picture],
-        truth: Picture,
+        picture: Pixels,
+        truth: Pixels,
+        window: tuple[Pixels, Pixels] | None,
         keypoints: NDArray[np.float64] | None,
-    ) -> dict[str, dict[str, Value]]:
-        measured: dict[str, dict[str, Value]] = {}
-        for row, picture in candidates.items():
-            values = measured[row] = pairwise.measure(picture, truth)
-            if self.lpips is not None:
-                fits = min(truth.shape[:2]) >= SMALLEST
-                values[self.lpips.metric] = self.lpips(picture, truth) if fits else None
-            if self.wardrobe:
-                values.update(drawn.measure(picture, truth, keypoints))
-        return measured
+    ) -> dict[str, Value]:
+        protocol, lpips = self.protocol, self.networks.lpips
+        values: dict[str, Value] = dict(
+            pairwise.measure(
+                picture, truth, sigma=protocol.sigma, wang=protocol.wang, window=window
+            )
+        )
+        if lpips is not None:
+            signed = protocol.lpips_signed
+            fits = min(truth.shape[:2]) >= SMALLEST
+            values[lpips.named(signed)] = lpips(picture, truth, signed) if fits else None
+        if self.wardrobe:
+            values.update(drawn.measure(picture, truth, keypoints))
+        return values
 
-    def _add_features(self, candidates: dict[str, Picture], extractor: FeatureExtractor) -> None:
-        for row, picture in candidates.items():
-            if row == MEAN and row in self.features:
-                continue  # one feature stands for all copies of the mean image
-            self.features.setdefault(row, PictureSet(extractor)).add(picture)
-
-    def report(self, real: FrechetAccumulator) -> Report:
+    def report(self, intervals: bool) -> Report:
         rows = {name: row.means() for name, row in self.rows.items()}
         counts = {name: row.count for name, row in self.rows.items()}
+        found = {name: row.intervals() for name, row in self.rows.items()} if intervals else {}
         toy = list(drawn.METRICS) if self.wardrobe else []
         weights: dict[str, str] = {}
-        if self.fid_features is not None:
-            counts["real"] = real.count
-            weights[self.fid_features.metric] = self.fid_features.weights
-            toy += [self.fid_features.metric] if self.fid_features.toy else []
-            for name, distance in self._distances(real).items():
-                rows[name][self.fid_features.metric] = distance
-        if self.lpips is not None:
-            weights[self.lpips.metric] = self.lpips.weights
-            toy += [self.lpips.metric] if self.lpips.toy else []
+        if self.real is not None:
+            counts["real"] = self.real.count
+        if self.distances is not None:
+            self.distances.into(rows, found, intervals)
+            for metric in self.distances.metrics:
+                weights[metric] = self.distances.extractor.weights
+                toy += [metric] if self.distances.extractor.toy else []
+        lpips = self.networks.lpips
+        if lpips is not None:
+            metric = lpips.named(self.protocol.lpips_signed)
+            weights[metric] = lpips.weights
+            toy += [metric] if lpips.toy else []
         return Report(
             protocol=self.protocol.name,
             rows=rows,
             counts=counts,
             undefined={n: row.undefined for n, row in self.rows.items() if row.undefined},
+            infinite={n: row.infinite for n, row in self.rows.items() if row.infinite},
             sizes=sorted(self.sizes),
             weights=weights,
             toy=sorted(toy),
-            notes=self._notes(real),
+            notes=self._notes(),
             images=self.images,
+            intervals=found,
         )
 
-    def _distances(self, real: FrechetAccumulator) -> dict[str, float | None]:
-        """Row -> Fréchet distance to the real set; None with fewer than two pictures."""
-        distances: dict[str, float | None] = {}
-        for name, features in self.features.items():
-            own = features.statistics()
-            if self.rows[name].count < 2:
-                distances[name] = None
-                continue
-            cov = np.zeros_like(real.cov) if name == MEAN else own.cov
-            distances[name] = frechet_distance(own.mean, cov, real.mean, real.cov)
-        return distances
-
-    def _notes(self, real: FrechetAccumulator) -> list[str]:
+    def _notes(self) -> list[str]:
         notes = []
         if self.shrunk:
+            assert self.protocol.size is not None
             notes.append(
-                f"{self.shrunk} ground truths were at most {HEIGHT} px high before the protocol "
-                f"{self.protocol.name}, which starts from the high-resolution photographs: the "
-                "values do not compare with published ones"
+                f"{self.shrunk} ground truths were at most {self.protocol.size[0]} px high before "
+                f"the protocol {self.protocol.name}, which starts from the high-resolution "
+                "photographs: the values do not compare with published ones"
             )
-        fewest = min(real.count, len(self.images))
-        if self.fid_features is not None and fewest < len(real.mean):
+        equal = self.rows[GENERATED].infinite.get("psnr", 0)
+        if equal:
             notes.append(
-                f"{self.fid_features.metric} of {fewest} pictures is biased upwards: compare only "
-                "values of equally many pictures"
+                f"{equal} generated pictures equal their ground truths: their PSNR is infinite, "
+                "and left out of the mean"
             )
+        if self.distances is not None:
+            notes += self.distances.notes(len(self.images))
         return notes
 
 
-def _keypoints_in(truth: Picture, pair: Pair) -> NDArray[np.float64] | None:
+def _keypoints_in(truth: Pixels, pair: Pair) -> NDArray[np.float64] | None:
     """The pair's keypoints in pixels of the resized truth."""
     if pair.keypoints is None:
         return None
     scale = (truth.shape[1] / pair.truth.shape[1], truth.shape[0] / pair.truth.shape[0])
     return np.asarray(pair.keypoints, dtype=np.float64) * scale
-
-
-def _size(picture: Picture) -> str:
-    return f"{picture.shape[1]}x{picture.shape[0]}"
-
-
-@dataclass(frozen=True)
-class FolderPairs:
-    """Two folders put side by side; the lists are sorted by name."""
-
-    pairs: list[tuple[str, Path, Path]]  # name, generated, target
-    generated_only: list[Path]
-    target_only: list[Path]
-
-
-def pair_folders(generated: str | Path, target: str | Path) -> FolderPairs:
-    """Pair the pictures directly inside two folders by file name without suffix.
-
-    Raises XmdptError for a missing folder, two pictures of one name, or no pair at all.
-    """
-    left, right = _pictures_by_name(Path(generated)), _pictures_by_name(Path(target))
-    common = sorted(left.keys() & right.keys())
-    if not common:
-        raise XmdptError(
-            f"no file name of {generated} ({len(left)} pictures) is in {target} ({len(right)})",
-            "give both pictures of a pair the same name; suffixes may differ",
-        )
-    return FolderPairs(
-        pairs=[(name, left[name], right[name]) for name in common],
-        generated_only=[left[name] for name in sorted(left.keys() - right.keys())],
-        target_only=[right[name] for name in sorted(right.keys() - left.keys())],
-    )
-
-
-def _pictures_by_name(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise XmdptError(f"no such folder: {folder}")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() not in _SUFFIXES or not path.is_file():
-            continue
-        if path.stem in found:
-            raise XmdptError(
-                f"two pictures of one name: {found[path.stem]} and {path}", "remove one of them"
-            )
-        found[path.stem] = path
-    return found

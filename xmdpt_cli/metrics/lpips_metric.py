@@ -10,18 +10,10 @@ from pathlib import Path
 
 import lpips
 import torch
-from torch import Tensor
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.images import Picture
-from xmdpt_cli.metrics.fid import (
-    TOY_SEED,
-    fill_random,
-    identity,
-    local_weights,
-    read_weights,
-    unit_tensor,
-)
+from xmdpt_cli.metrics.pictures import Pixels, unit_tensor
+from xmdpt_cli.metrics.weights import TOY_SEED, fill_random, identity, local_weights, read_weights
 
 ALEXNET_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
 SMALLEST = 31  # px a side: below it AlexNet's poolings leave nothing
@@ -33,15 +25,15 @@ class Lpips:
 
     ``weights``: torchvision's AlexNet (.pth or .safetensors), None for the one in torch hub's
     folder, or ``"toy"`` for a seeded random trunk. Nothing is ever downloaded. The trunk
-    decides the values: ``metric`` is ``lpips_alex`` or ``lpips_alex_toy``, ``weights`` says
-    which trunk it is.
+    decides the values: ``metric`` is ``lpips_alex_v0.1`` or ``lpips_alex_v0.1_toy``, ``weights``
+    says which trunk it is.
     """
 
     def __init__(
         self, weights: str | Path | None = None, device: str | torch.device = "cpu"
     ) -> None:
         self.toy = weights == "toy"
-        self.metric = "lpips_alex_toy" if self.toy else "lpips_alex"
+        self.metric = "lpips_alex_v0.1_toy" if self.toy else "lpips_alex_v0.1"
         network = _untrained_trunk()
         if weights == "toy":
             fill_random(network.net, TOY_SEED)
@@ -53,19 +45,22 @@ class Lpips:
         self._device = torch.device(device)
         self._network = network.eval().requires_grad_(False).to(self._device)
 
-    def __call__(self, pred: Picture, truth: Picture) -> float:
-        """The distance of two pictures, uint8 of one (H, W, 3), at least 31 px a side.
+    def named(self, signed: bool) -> str:
+        """The metric's name; pictures on [0, 1] give other values than those on [-1, 1]."""
+        return self.metric if signed else f"{self.metric}_unsigned"
+
+    def __call__(self, pred: Pixels, truth: Pixels, signed: bool = True) -> float:
+        """The distance of two pictures of one (H, W, 3), at least 31 px a side. ``signed``: on
+        [-1, 1], as LPIPS was trained; PCDMs' code leaves them on [0, 1].
 
         One pair a pass: in larger batches the values would depend, in the last digits, on what
         else is measured, and equal pictures would not give exactly 0.
         """
         with torch.inference_mode():
-            a, b = (_signed(picture).to(self._device) for picture in (pred, truth))
+            a, b = (unit_tensor(picture).to(self._device) for picture in (pred, truth))
+            if signed:
+                a, b = a * 2 - 1, b * 2 - 1
             return float(self._network(a, b))
-
-
-def _signed(picture: Picture) -> Tensor:
-    return unit_tensor(picture) * 2 - 1  # (1, 3, H, W) in [-1, 1]
 
 
 def _untrained_trunk() -> lpips.LPIPS:

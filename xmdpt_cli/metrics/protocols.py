@@ -1,25 +1,37 @@
 """How pictures are brought to one size before they are compared: part of every published number.
 
-Ground truth and prediction take different paths, so a protocol has one for each. A score means
-something only together with the name of its protocol.
+Ground truth and prediction take different paths, and the public codes of this field take several.
+A score means something only together with the name of its protocol:
+
+``cfld``: photographs by PIL's bicubic from the high resolution in one step; predictions by torch's
+``pidm``: both by PIL's bicubic to a square PNG, then by OpenCV's bilinear, which does not
+``pcdms``: as pidm, but OpenCV's bicubic, and LPIPS on [0, 1] (PCDMs, b3a46fb).
+``clean``: for people outside this field: PIL's bicubic, antialiased, for all pictures, SSIM as Wang
+et al. 2004 have it, and the TensorFlow Inception of the first FID.
+``native``: pictures as they are, for sizes that no paper reports.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from PIL import Image
 
-from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.images import Picture
-from xmdpt_cli.metrics.fid import unit_tensor
+from xmdpt_cli.metrics.pictures import Pixels, unit_tensor
 
-HEIGHT, WIDTH = 256, 176  # the evaluated size of DeepFashion in the literature
+#: the evaluated sizes of DeepFashion in the literature, (H, W), by their height
+SIZES = {256: (256, 176), 512: (512, 352)}
+LOWEST = min(SIZES)
+
+Resize = Callable[[Picture], Pixels]
 
 
 @dataclass(frozen=True)
@@ -27,68 +39,87 @@ class Protocol:
     """``truth`` also serves the real set and the source pictures: all are photographs."""
 
     name: str
-    truth: Callable[[Picture], Picture]
-    prediction: Callable[[Picture], Picture]
+    size: tuple[int, int] | None  # (H, W) of what is compared; None: as the pictures are
+    truth: Resize
+    prediction: Resize
     published: bool  # values compare with papers if the inputs are the papers' too
+    window: Resize | None = None  # what ssim_w51 sees of all pictures, where that is not the above
+    sigma: float = 1.5  # of ssim_256's Gaussian: 1.5 in GFLA, PoCoLD, CFLD; 1.2 in PIDM, PCDMs
+    wang: bool = False  # SSIM as Wang et al. have it, in the place of the two of this field
+    lpips_signed: bool = True  # LPIPS on [-1, 1], as it was trained; else on [0, 1]
+    inception: str = "torchvision"  # FID's network: torchvision's ImageNet one, or "tensorflow"
 
 
-def _same(picture: Picture) -> Picture:
+def _same(picture: Picture) -> Pixels:
     return picture
 
 
-def _pil_bicubic(picture: Picture) -> Picture:
-    """Any size to (256, 176, 3), from the high-resolution photograph in one step."""
-    if picture.shape[:2] == (HEIGHT, WIDTH):
+def _pil(size: tuple[int, int], picture: Picture) -> Picture:
+    """PIL's bicubic (antialiased, rounded) to (H, W)."""
+    if picture.shape[:2] == size:
         return picture
-    resized = Image.fromarray(picture).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)
+    resized = Image.fromarray(picture).resize(size[::-1], Image.Resampling.BICUBIC)
     return np.array(resized, dtype=np.uint8)
 
 
-def _torch_bicubic(picture: Picture) -> Picture:
-    """Any size to (256, 176, 3): antialiased bicubic on floats, then truncated, not rounded.
+def _torch_bicubic(size: tuple[int, int], picture: Picture) -> Picture:
+    """Antialiased bicubic on floats to (H, W), then truncated, not rounded.
 
     Truncation darkens by half a grey level on average; the published numbers include it.
     """
-    if picture.shape[:2] == (HEIGHT, WIDTH):
+    if picture.shape[:2] == size:
         return picture
-    floats = F.interpolate(
-        unit_tensor(picture), size=(HEIGHT, WIDTH), mode="bicubic", antialias=True
-    )
+    floats = F.interpolate(unit_tensor(picture), size=size, mode="bicubic", antialias=True)
     grey_levels = floats[0].clamp(0, 1).mul(255).to(torch.uint8)
     return np.ascontiguousarray(grey_levels.permute(1, 2, 0).numpy())
 
 
-PROTOCOLS = {
-    "cfld": Protocol("cfld", _pil_bicubic, _torch_bicubic, published=True),
-    # pictures as they are: for sizes that no paper reports
-    "native": Protocol("native", _same, _same, published=False),
-}
+def _square(size: tuple[int, int], picture: Picture) -> Picture:
+    """The square PNG of PIDM's folders, as high as (H, W)."""
+    return _pil((size[0], size[0]), picture)
 
 
-def get_protocol(name: str) -> Protocol:
-    """By name; ConfigError for one that does not exist."""
+def _through_square(size: tuple[int, int], method: int, picture: Picture) -> Pixels:
+    """The square PNG, then OpenCV on its float32 grey levels; float32 (H, W, 3)."""
+    if picture.shape[:2] == size:  # squeezed already
+        return picture
+    floats = _square(size, picture).astype(np.float32)
+    return np.asarray(cv2.resize(floats, size[::-1], interpolation=method), dtype=np.float32)
+
+
+def _cfld(size: tuple[int, int]) -> Protocol:
+    return Protocol("cfld", size, partial(_pil, size), partial(_torch_bicubic, size), True)
+
+
+def _pidm(size: tuple[int, int]) -> Protocol:
+    path = partial(_through_square, size, cv2.INTER_LINEAR)
+    square = partial(_square, size)
+    return Protocol("pidm", size, path, path, True, window=square, sigma=1.2)
+
+
+def _pcdms(size: tuple[int, int]) -> Protocol:
+    path = partial(_through_square, size, cv2.INTER_CUBIC)
+    return Protocol("pcdms", size, path, path, True, sigma=1.2, lpips_signed=False)
+
+
+def _clean(size: tuple[int, int]) -> Protocol:
+    path = partial(_pil, size)
+    return Protocol("clean", size, path, path, False, wang=True, inception="tensorflow")
+
+
+PROTOCOLS = {"cfld": _cfld, "pidm": _pidm, "pcdms": _pcdms, "clean": _clean}
+NATIVE = Protocol("native", None, _same, _same, published=False)
+NAMES = (*PROTOCOLS, NATIVE.name)
+
+
+def get_protocol(name: str, height: int = 256) -> Protocol:
+    """By name, for pictures of 256x176 or 512x352 (by ``height``); ConfigError for another."""
+    if name == NATIVE.name:
+        return NATIVE
     if name not in PROTOCOLS:
-        raise ConfigError(f"no such protocol: {name}", f"choose one of {', '.join(PROTOCOLS)}")
-    return PROTOCOLS[name]
-
-
-def mean_picture(pictures: Iterable[Picture], protocol: str | Protocol) -> Picture:
-    """The mean of photographs after the protocol's resize, rounded to uint8.
-
-    Raises XmdptError where there are none, or where they keep different sizes.
-    """
-    chosen = get_protocol(protocol) if isinstance(protocol, str) else protocol
-    total: NDArray[np.float64] | None = None
-    count = 0
-    for picture in map(chosen.truth, pictures):
-        if total is None:
-            total = np.zeros(picture.shape)
-        if total.shape != picture.shape:
-            raise XmdptError(
-                "no mean of pictures of different sizes", "use a protocol that resizes them: cfld"
-            )
-        total += picture
-        count += 1
-    if total is None:
-        raise XmdptError("no mean image: there are no pictures")
-    return np.rint(total / count).astype(np.uint8)
+        raise ConfigError(f"no such protocol: {name}", f"choose one of {', '.join(NAMES)}")
+    if height not in SIZES:
+        raise ConfigError(
+            f"no protocol is {height} px high", f"choose one of {', '.join(map(str, SIZES))}"
+        )
+    return PROTOCOLS[name](SIZES[height])

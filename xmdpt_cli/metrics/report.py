@@ -4,26 +4,40 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from xmdpt_cli.files import write_text
+from xmdpt_cli.metrics.intervals import resampled_means
 
 Value = float | None  # None: not measured or not defined; may be infinite (PSNR of equal pictures)
 
 # In the order of the table: higher is better?, decimals shown.
 METRICS: dict[str, tuple[bool, int]] = {
-    "fid": (False, 4),
-    "fid_toy": (False, 4),
+    "fid_tvinception": (False, 4),
+    "fid_tvinception_toy": (False, 4),
+    "fid_tfinception": (False, 4),
+    "fid_tfinception_toy": (False, 4),
     "fid_toyconv": (False, 4),
-    "lpips_alex": (False, 4),
-    "lpips_alex_toy": (False, 4),
+    "kid_tvinception": (False, 5),
+    "kid_tvinception_toy": (False, 5),
+    "kid_tfinception": (False, 5),
+    "kid_tfinception_toy": (False, 5),
+    "kid_toyconv": (False, 5),
+    "lpips_alex_v0.1": (False, 4),
+    "lpips_alex_v0.1_unsigned": (False, 4),
+    "lpips_alex_v0.1_toy": (False, 4),
+    "lpips_alex_v0.1_toy_unsigned": (False, 4),
     "ssim_w51": (True, 4),
     "ssim_256": (True, 4),
+    "ssim": (True, 4),
     "psnr": (True, 2),
     "l1": (False, 4),
+    "mae": (False, 4),
     "torso_colour_error": (False, 1),
     "silhouette_iou": (True, 3),
 }
@@ -34,21 +48,34 @@ class Row:
     """The pictures of one row so far, metric by metric."""
 
     count: int = 0
-    values: dict[str, list[float]] = field(default_factory=dict)  # the defined ones
+    values: dict[str, list[float]] = field(default_factory=dict)  # NaN: undefined
     undefined: dict[str, int] = field(default_factory=dict)
+    infinite: dict[str, int] = field(default_factory=dict)
 
     def add(self, values: Mapping[str, Value]) -> None:
         self.count += 1
         for metric, value in values.items():
-            defined = self.values.setdefault(metric, [])
-            if value is None:
-                self.undefined[metric] = self.undefined.get(metric, 0) + 1
-            else:
-                defined.append(value)
+            self.values.setdefault(metric, []).append(math.nan if value is None else value)
+            if value is None or math.isinf(value):
+                counted = self.undefined if value is None else self.infinite
+                counted[metric] = counted.get(metric, 0) + 1
 
     def means(self) -> dict[str, Value]:
-        """Means over the pictures where the metric is defined; None where it never is."""
-        return {m: math.fsum(v) / len(v) if v else None for m, v in self.values.items()}
+        """Means over the pictures with a finite value; without one: infinity if there is that (the
+        PSNR of equal pictures), else None."""
+        found: dict[str, Value] = {}
+        for metric, values in self.values.items():
+            finite = [value for value in values if math.isfinite(value)]
+            found[metric] = math.fsum(finite) / len(finite) if finite else None
+            if not finite and self.infinite.get(metric):
+                found[metric] = math.inf
+        return found
+
+    def intervals(self) -> dict[str, tuple[float, float]]:
+        """95 % intervals of the means, where two pictures have a value."""
+        found = resampled_means([np.array(values) for values in self.values.values()])
+        named = zip(self.values, found, strict=True)
+        return {metric: interval for metric, interval in named if interval is not None}
 
 
 @dataclass
@@ -67,7 +94,28 @@ class Report:
     weights: dict[str, str]  # metric -> which network weights
     toy: list[str]  # metrics of random networks or made for drawn people: compare with no paper
     notes: list[str] = field(default_factory=list)
-    images: list[dict[str, Any]] = field(default_factory=list)  # name, then row -> metric -> value
+    # of each pair: "name", "joints" (seen in the truth; None: not known), "rows": row -> metric
+    # -> value
+    images: list[dict[str, Any]] = field(default_factory=list)
+    # row -> metric -> pictures left out of the mean because their value is infinite
+    infinite: dict[str, dict[str, int]] = field(default_factory=dict)
+    # row -> metric -> (low, high): 95 % interval of the mean, or of the distance
+    intervals: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
+
+    def keep(self, kinds: Sequence[str]) -> None:
+        """Leave out the metrics that are none of these kinds ("ssim": ssim_w51, ssim_256 ...)."""
+
+        def kept(row: dict[str, Any]) -> dict[str, Any]:
+            return {m: v for m, v in row.items() if m.partition("_")[0] in kinds}
+
+        self.rows, self.undefined, self.infinite, self.intervals = (
+            {name: kept(dict(row)) for name, row in table_.items()}
+            for table_ in (self.rows, self.undefined, self.infinite, self.intervals)
+        )
+        for image in self.images:
+            image["rows"] = {name: kept(row) for name, row in image["rows"].items()}
+        self.weights = kept(self.weights)
+        self.toy = list(kept(dict.fromkeys(self.toy)))
 
     def to_json(self) -> dict[str, Any]:
         """Plain data without NaN or infinity: null, and ``<metric>_is_inf`` where it was one."""
@@ -76,14 +124,16 @@ class Report:
             "rows": {name: _finite(row) for name, row in self.rows.items()},
             "counts": self.counts,
             "undefined": self.undefined,
+            "infinite": self.infinite,
             "sizes": self.sizes,
             "weights": self.weights,
             "toy": self.toy,
             "notes": self.notes,
             "images": [
-                {"name": image["name"], "rows": {n: _finite(r) for n, r in image["rows"].items()}}
+                {**image, "rows": {n: _finite(r) for n, r in image["rows"].items()}}
                 for image in self.images
             ],
+            "intervals": self.intervals,
         }
 
 
@@ -94,12 +144,13 @@ class Table:
 
 
 def table(report: Report) -> Table:
-    """Cells as text: a line for each metric, with an arrow that says which way is better."""
+    """Cells as text: a line for each metric, with an arrow that says which way is better. Behind
+    ± stands half of the 95 % interval."""
     measured = {metric for row in report.rows.values() for metric in row}
     lines = [
         [
             f"{metric} {'↑' if better else '↓'}",
-            *(_cell(metric, row.get(metric)) for row in report.rows.values()),
+            *(_shown(report, name, metric) for name in report.rows),
         ]
         for metric, (better, _) in METRICS.items()
         if metric in measured
@@ -108,11 +159,31 @@ def table(report: Report) -> Table:
     return Table(["", *report.rows], lines)
 
 
-def write_json(path: str | Path, report: Report) -> None:
-    """Write ``report.to_json()`` under a temporary name and rename it."""
+def beside(reports: Sequence[Report], row: str = "generated") -> Table:
+    """One row of several reports: a line for each metric, a column for each protocol."""
+    measured = {metric for report in reports for metric in report.rows[row]}
+    lines = [
+        [
+            f"{metric} {'↑' if better else '↓'}",
+            *(_shown(report, row, metric) for report in reports),
+        ]
+        for metric, (better, _) in METRICS.items()
+        if metric in measured
+    ]
+    return Table(["", *(report.protocol for report in reports)], lines)
+
+
+def plain(reports: Sequence[Report]) -> dict[str, Any]:
+    """JSON-ready: the first protocol's report, the others' as ``others``."""
+    first, *others = (report.to_json() for report in reports)
+    return {**first, "others": others}
+
+
+def write_json(path: str | Path, data: Mapping[str, Any]) -> None:
+    """Write plain data under a temporary name and rename it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(report.to_json(), indent=1, allow_nan=False) + "\n")
+    write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
 
 
 def _finite(row: Mapping[str, Value]) -> dict[str, Any]:
@@ -124,7 +195,13 @@ def _finite(row: Mapping[str, Value]) -> dict[str, Any]:
     return plain
 
 
-def _cell(metric: str, value: Value) -> str:
+def _shown(report: Report, row: str, metric: str) -> str:
+    """The value, and half of its interval where there is one."""
+    value, interval = report.rows[row].get(metric), report.intervals.get(row, {}).get(metric)
     if value is None or math.isnan(value):
         return "-"
-    return "inf" if math.isinf(value) else f"{value:.{METRICS[metric][1]}f}"
+    if math.isinf(value):
+        return "inf"
+    decimals = METRICS[metric][1]
+    half = "" if interval is None else f" ±{(interval[1] - interval[0]) / 2:.{decimals}f}"
+    return f"{value:.{decimals}f}{half}"

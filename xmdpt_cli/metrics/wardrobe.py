@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from xmdpt_cli.images import Picture
+from xmdpt_cli.metrics.pictures import Pixels
 
 # right shoulder, left shoulder, left hip, right hip of the 18 joints: around the torso
 _TORSO = (2, 5, 11, 8)
@@ -20,16 +20,14 @@ METRICS = ("torso_colour_error", "silhouette_iou")
 
 
 def measure(
-    pred: Picture, truth: Picture, keypoints: NDArray[np.float64] | None
+    pred: Pixels, truth: Pixels, keypoints: NDArray[np.float64] | None
 ) -> dict[str, float | None]:
     """Both measures by name; None where one is undefined."""
     torso = None if keypoints is None else torso_colour_error(pred, truth, keypoints)
     return {"torso_colour_error": torso, "silhouette_iou": silhouette_iou(pred, truth)}
 
 
-def torso_colour_error(
-    pred: Picture, truth: Picture, keypoints: NDArray[np.float64]
-) -> float | None:
+def torso_colour_error(pred: Pixels, truth: Pixels, keypoints: NDArray[np.float64]) -> float | None:
     """Mean over R, G, B of |mean torso colour of pred - of truth|, in grey levels (0 to 255).
 
     ``keypoints`` (18, 2), x and y in pixels of ``truth``, NaN where missing. Both pictures are
@@ -50,7 +48,7 @@ def torso_colour_error(
     return float(np.abs(difference).mean())
 
 
-def silhouette_iou(pred: Picture, truth: Picture) -> float | None:
+def silhouette_iou(pred: Pixels, truth: Pixels) -> float | None:
     """Intersection over union of the two foregrounds, in [0, 1]; None if both are empty.
 
     Foreground: pixels that differ, in some channel, by more than a threshold from the picture's
@@ -62,7 +60,7 @@ def silhouette_iou(pred: Picture, truth: Picture) -> float | None:
     return int((a & b).sum()) / union if union else None
 
 
-def _foreground(picture: Picture) -> NDArray[np.bool_]:
+def _foreground(picture: Pixels) -> NDArray[np.bool_]:
     edges = (picture[0], picture[-1], picture[:, 0], picture[:, -1])
     background = np.median(np.concatenate(edges), axis=0)  # (3,)
     return np.abs(picture - background).max(axis=2) > _FOREGROUND

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -14,6 +15,7 @@ from xmdpt_cli.encoders.vae import VAE, posterior_mean
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture, load_image
 from xmdpt_cli.metrics.evaluate import Pair
+from xmdpt_cli.metrics.real_set import RealSet
 from xmdpt_cli.sampling.generate import sample_name
 from xmdpt_cli.sampling.networks import find_vae
 
@@ -56,6 +58,7 @@ class DatasetTruths:
                 f"{generated} has gaps: {missing} is missing, later pairs are there",
                 "run the same sample command again, it makes what is missing",
             )
+        self._numbers = {name: number for number, name in enumerate(names)}
         # the reconstruction row needs the VAE; without it the other rows stand
         self.vae: VAE | None
         try:
@@ -67,14 +70,32 @@ class DatasetTruths:
     def pairs(self) -> Sized[Pair]:
         return Sized(self._pairs(), self.count)
 
-    def real(self) -> Sized[Picture]:
+    def shown(self, name: str) -> dict[str, Picture]:
+        """What there is to see of a pair, by its sample's name."""
+        pair = self.dataset.pairs[self._numbers[name]]
+        return {
+            "source": self.dataset.picture(pair.key, pair.source),
+            "pose": self.dataset.pose_map(pair.key, pair.target),
+            "truth": self.dataset.picture(pair.key, pair.target),
+            "generated": np.asarray(load_image(self.generated / name)),
+        }
+
+    def real(self) -> RealSet:
         """Every training picture, or the split's own if there is no training split."""
         try:
             reference = PairDataset(self.dataset.store, "train")
         except XmdptError:
             reference = self.dataset
-        views = reference.views()
-        return Sized((reference.picture(key, view) for key, view in views), len(views))
+
+        def pictures() -> Sized[Picture]:
+            views = reference.views()
+            return Sized((reference.picture(key, view) for key, view in views), len(views))
+
+        def content() -> str:
+            shards = reference.manifest["shards"]
+            return " ".join(str(s["sha256"]) for s in shards if s["split"] == reference.split)
+
+        return RealSet(pictures, content)
 
     def _pairs(self) -> Iterator[Pair]:
         done = 0
@@ -101,12 +122,12 @@ class DatasetTruths:
 
 
 class FolderTruths:
-    """Two folders paired by file name; FID's real set is the second folder."""
+    """Two folders paired by file name; FID's real set is ``photographs``."""
 
     toy = False
 
-    def __init__(self, pairs: list[tuple[str, Path, Path]]) -> None:
-        self._named = pairs
+    def __init__(self, pairs: list[tuple[str, Path, Path]], photographs: list[Path]) -> None:
+        self._named, self._photographs = pairs, photographs
         self.height = load_image(pairs[0][2]).height
 
     def pairs(self) -> Sized[Pair]:
@@ -116,6 +137,21 @@ class FolderTruths:
         )
         return Sized(found, len(self._named))
 
-    def real(self) -> Sized[Picture]:
-        truths = (np.asarray(load_image(truth)) for _, _, truth in self._named)
-        return Sized(truths, len(self._named))
+    def shown(self, name: str) -> dict[str, Picture]:
+        """Both pictures of a pair."""
+        _, made, truth = next(named for named in self._named if named[0] == name)
+        return {
+            "truth": np.asarray(load_image(truth)),
+            "generated": np.asarray(load_image(made)),
+        }
+
+    def real(self) -> RealSet:
+        def pictures() -> Sized[Picture]:
+            read = (np.asarray(load_image(path)) for path in self._photographs)
+            return Sized(read, len(self._photographs))
+
+        def content() -> str:
+            digests = (hashlib.sha256(path.read_bytes()).digest() for path in self._photographs)
+            return hashlib.sha256(b"".join(digests)).hexdigest()
+
+        return RealSet(pictures, content)

@@ -186,7 +186,7 @@ def _write_report(plan: Plan, out: Path, report: Report, shown: list[int], old: 
     ]
     with writing(out):
         save_png(out / PICTURE, before_after(rows))
-        write_json(out / REPORT, report)
+        write_json(out / REPORT, report.to_json())
 
 
 def _known(out: Path, record: dict[str, Any]) -> FineTuned:

@@ -105,7 +105,7 @@ def lpips_networks(
         if config.lpips:
             hint = f"{err.hint}\nor train without LPIPS: --lpips 0"
             raise XmdptError(f"training with LPIPS needs AlexNet: {err.message}", hint) from None
-        notes.append(f"{err.message}: LPIPS with a random trunk, named lpips_alex_toy")
+        notes.append(f"{err.message}: LPIPS with a random trunk, named lpips_alex_v0.1_toy")
         network = Perceptual("toy", device)
     if network.toy and config.lpips:
         notes.append("trained with LPIPS of a random AlexNet: a toy")

@@ -16,7 +16,7 @@ from xmdpt_cli.encoders.vae import VAE, posterior_mean
 from xmdpt_cli.images import Picture
 from xmdpt_cli.metrics import pairwise
 from xmdpt_cli.metrics.lpips_metric import SMALLEST, Lpips
-from xmdpt_cli.metrics.protocols import HEIGHT, Protocol, get_protocol
+from xmdpt_cli.metrics.protocols import LOWEST, Protocol, get_protocol
 from xmdpt_cli.metrics.report import Report, Row, Table, Value, table
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.training.team import ALONE, Team
@@ -39,7 +39,7 @@ def rebuild(vae: VAE, examples: DatasetExamples, indices: list[int]) -> NDArray[
 
 def protocol_for(resolution: int) -> Protocol:
     """As ``xmdpt evaluate`` chooses: the published 256x176, smaller pictures as they are."""
-    return get_protocol("cfld" if resolution >= HEIGHT else "native")
+    return get_protocol("cfld" if resolution >= LOWEST else "native")
 
 
 def measure(
@@ -110,6 +110,7 @@ def make_report(
         rows={name: row.means() for name, row in rows.items()},
         counts={name: row.count for name, row in rows.items()},
         undefined={name: row.undefined for name, row in rows.items() if row.undefined},
+        infinite={name: row.infinite for name, row in rows.items() if row.infinite},
         sizes=["176x256" if protocol.published else f"{resolution}x{resolution}"],
         weights={} if lpips is None else {lpips.metric: lpips.weights},
         toy=[lpips.metric] if lpips is not None and lpips.toy else [],

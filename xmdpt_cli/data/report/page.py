@@ -11,9 +11,9 @@ from xmdpt_cli.data.pose import JOINTS
 from xmdpt_cli.data.report.charts import bars, histogram, legend
 from xmdpt_cli.data.report.facts import SplitFacts
 from xmdpt_cli.data.report.sheet import Strip
-from xmdpt_cli.data.report.style import STYLE
 from xmdpt_cli.data.report.tables import left_out_table, made_with, shard_table
 from xmdpt_cli.files import human_bytes
+from xmdpt_cli.html import document, tiles
 
 
 def page(manifest: dict[str, Any], splits: Sequence[SplitFacts], strips: Sequence[Strip]) -> str:
@@ -27,13 +27,7 @@ def page(manifest: dict[str, Any], splits: Sequence[SplitFacts], strips: Sequenc
         made_with(manifest),
         shard_table(manifest["shards"]),
     ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>Prepared dataset</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        + "\n".join(section for section in sections if section)
-        + "\n</main>\n</body>\n</html>\n"
-    )
+    return document("Prepared dataset", sections)
 
 
 def _header(manifest: dict[str, Any], splits: Sequence[SplitFacts]) -> str:
@@ -41,20 +35,15 @@ def _header(manifest: dict[str, Any], splits: Sequence[SplitFacts]) -> str:
         return " · ".join(f"{getattr(facts, what):,} {facts.name}" for facts in splits)
 
     size = sum(int(shard["bytes"]) for shard in manifest["shards"])
-    tiles = [
+    cells = [
         (f"{sum(getattr(facts, what) for facts in splits):,}", what, by_split(what))
         for what in ("pairs", "garments", "images")
     ]
     pixels = int(manifest["resolution"])
-    tiles.append((f"{pixels} px", "resolution", "squashed to squares"))
-    tiles.append((human_bytes(size), "in shards", f"{len(manifest['shards']):,} files"))
+    cells.append((f"{pixels} px", "resolution", "squashed to squares"))
+    cells.append((human_bytes(size), "in shards", f"{len(manifest['shards']):,} files"))
     skipped = len(manifest["skipped"])
-    tiles.append((f"{skipped:,}", "files left out", "why: see below" if skipped else "none"))
-    cells = "".join(
-        f'<div class="card"><b>{escape(value)}</b><span>{escape(name)}</span>'
-        f"<small>{escape(more)}</small></div>"
-        for value, name, more in tiles
-    )
+    cells.append((f"{skipped:,}", "files left out", "why: see below" if skipped else "none"))
     toy = (
         '<p class="toy"><strong>Toy encoders.</strong> The features were computed by small '
         "networks made for trying things out. A model trained on them says nothing about the "
@@ -65,7 +54,7 @@ def _header(manifest: dict[str, Any], splits: Sequence[SplitFacts]) -> str:
     return (
         "<h1>Prepared dataset</h1>"
         '<p class="soft">What training will be given. Look at the pairs, then at the joints.</p>'
-        f'{toy}<div class="tiles">{cells}</div>'
+        f"{toy}{tiles(cells)}"
     )
 
 

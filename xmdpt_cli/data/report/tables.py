@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
 from xmdpt_cli.data.report.facts import LeftOut, left_out, table_of
 from xmdpt_cli.files import human_bytes
+from xmdpt_cli.html import code, table
 
 LISTED = 1000  # files left out that the page names; dataset.json names all
 # in the manifest, and told elsewhere on the page
@@ -27,17 +28,17 @@ def left_out_table(skipped: Sequence[Sequence[str]]) -> str:
         return escape(group.reason) + more
 
     def examples(group: LeftOut) -> str:
-        return "<br>".join(_code(file) for file, _ in group.examples)
+        return "<br>".join(code(file) for file, _ in group.examples)
 
     groups = [(f"{group.count:,}", reason(group), examples(group)) for group in left_out(skipped)]
-    rows = [(_code(file), escape(why)) for file, why in skipped[:LISTED]]
+    rows = [(code(file), escape(why)) for file, why in skipped[:LISTED]]
     more = len(skipped) - len(rows)
     rest = f'<p class="soft">and {more:,} more: all are in dataset.json</p>' if more else ""
     return (
         '<h2>Left out</h2><div class="card">'
-        + _table(("#Files", "Reason", "First of them"), groups)
+        + table(("#Files", "Reason", "First of them"), groups)
         + f"<details><summary>{'The first' if more else 'All'} {len(rows):,} files</summary>"
-        + f"{_table(('File', 'Reason'), rows)}{rest}</details></div>"
+        + f"{table(('File', 'Reason'), rows)}{rest}</details></div>"
     )
 
 
@@ -51,25 +52,25 @@ def made_with(manifest: dict[str, Any]) -> str:
                 networks.append(_network(name, value))
             else:
                 settings += table_of(value, f"{prefix}.{name}" if prefix else name)
-    table = ""
+    used = ""
     if networks:
-        table = _table(("Network", "Weights", "Numbers", "Settings"), networks)
-        table = f'<div class="card">{table}</div><br>'
-    cells = [(_code(name), _code(value)) for name, value in settings]
-    return f'<h2>Made with</h2>{table}<div class="card">{_table(("Setting", "Value"), cells)}</div>'
+        used = table(("Network", "Weights", "Numbers", "Settings"), networks)
+        used = f'<div class="card">{used}</div><br>'
+    cells = [(code(name), code(value)) for name, value in settings]
+    return f'<h2>Made with</h2>{used}<div class="card">{table(("Setting", "Value"), cells)}</div>'
 
 
 def _network(name: str, about: dict[str, Any]) -> tuple[str, str, str, str]:
     kind = f" ({escape(str(about['kind']))})" if about.get("kind") else ""
     marks = "".join(
-        f"<small>{mark} {_code(about[mark])}</small>"
+        f"<small>{mark} {code(about[mark])}</small>"
         for mark in ("revision", "sha256")
         if about.get(mark)
     )
     rest = table_of({k: v for k, v in about.items() if k not in COLUMNS})
     return (
         escape(name.replace("_", " ")),
-        f"{_code(about['id'])}{kind}{marks}",
+        f"{code(about['id'])}{kind}{marks}",
         escape(str(about.get("dtype") or "")),
         "<br>".join(escape(f"{k}: {v}") for k, v in rest),
     )
@@ -79,33 +80,15 @@ def shard_table(shards: Sequence[dict[str, Any]]) -> str:
     """Every shard, on demand."""
     rows = [
         (
-            _code(shard["name"]),
+            code(shard["name"]),
             f"{int(shard['samples']):,}",
             human_bytes(int(shard["bytes"])),
-            _code(shard["sha256"]),
+            code(shard["sha256"]),
         )
         for shard in shards
     ]
-    table = _table(("Shard", "#Garments", "#Size", "sha256"), rows)
+    listed = table(("Shard", "#Garments", "#Size", "sha256"), rows)
     return (
         f'<h2>Shards</h2><div class="card"><details><summary>{len(shards):,} shards with their '
-        f"sha256</summary>{table}</details></div>"
+        f"sha256</summary>{listed}</details></div>"
     )
-
-
-def _code(value: Any) -> str:
-    return f"<code>{escape(str(value))}</code>"
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Cells are HTML; a column whose name begins with ``#`` holds numbers."""
-    classes = [' class="n"' if name.startswith("#") else "" for name in header]
-    head = "".join(
-        f"<th{c}>{escape(name.removeprefix('#'))}</th>"
-        for c, name in zip(classes, header, strict=True)
-    )
-    body = "".join(
-        "<tr>" + "".join(f"<td{c}>{x}</td>" for c, x in zip(classes, row, strict=True)) + "</tr>"
-        for row in rows
-    )
-    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'

@@ -1,4 +1,12 @@
-"""The report page's CSS: no fonts, pictures or scripts from elsewhere; light, dark and paper."""
+"""What the pages we write share: one HTML file that needs nothing else, no fonts, pictures or
+scripts from elsewhere, readable by day, by night and on paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any
 
 STYLE = """
 :root { color-scheme: light dark; --back: #f6f7f9; --card: #fff; --text: #1c2330;
@@ -53,3 +61,43 @@ details { margin-top: 12px; } summary { cursor: pointer; color: var(--soft); }
 @media print { body { background: #fff; } main { max-width: none; padding: 0; }
   .card { break-inside: avoid; } }
 """
+
+
+def document(title: str, sections: Iterable[str], style: str = "") -> str:
+    """A whole page. ``sections`` are HTML, empty ones are left out; ``style``: CSS after ours."""
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}{style}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(section for section in sections if section)
+        + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+def tiles(cells: Iterable[tuple[str, str, str]]) -> str:
+    """Large numbers side by side, as texts: value, its name, more about it."""
+    inner = "".join(
+        f'<div class="card"><b>{escape(value)}</b><span>{escape(name)}</span>'
+        f"<small>{escape(more)}</small></div>"
+        for value, name, more in cells
+    )
+    return f'<div class="tiles">{inner}</div>'
+
+
+def code(value: Any) -> str:
+    """A text to copy: a hash, a file's name."""
+    return f"<code>{escape(str(value))}</code>"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Cells are HTML; a column whose name begins with ``#`` holds numbers."""
+    classes = [' class="n"' if name.startswith("#") else "" for name in header]
+    head = "".join(
+        f"<th{c}>{escape(name.removeprefix('#'))}</th>"
+        for c, name in zip(classes, header, strict=True)
+    )
+    body = "".join(
+        "<tr>" + "".join(f"<td{c}>{x}</td>" for c, x in zip(classes, row, strict=True)) + "</tr>"
+        for row in rows
+    )
+    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'

@@ -16,15 +16,16 @@ from torch import Tensor
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture
-from xmdpt_cli.metrics.fid import (
+from xmdpt_cli.metrics.features import (
     INCEPTION_URL,
+    TF_INCEPTION_URL,
     FeatureExtractor,
-    FrechetAccumulator,
-    PictureSet,
-    frechet_distance,
+    FeatureSet,
     inception_features,
+    tensorflow_features,
     toy_features,
 )
+from xmdpt_cli.metrics.frechet import FrechetAccumulator, frechet_distance
 
 Shared = Callable[[str], Path]
 
@@ -146,9 +147,9 @@ def test_inception_from_a_file_equals_torchvision(tmp_path: Path) -> None:
     path = tmp_path / "inception.pth"
     torch.save(kept, path)
     extractor = inception_features(path)
-    assert extractor.metric == "fid"
+    assert (extractor.fid, extractor.kid) == ("fid_tvinception", "kid_tvinception")
     assert "inception.pth sha256:" in extractor.weights
-    assert "not torchvision's published file" in extractor.weights
+    assert "not the published file" in extractor.weights
 
     picture = blotches(0, 1, 80)[0]
     pooled: list[Tensor] = []
@@ -163,8 +164,8 @@ def test_inception_from_a_file_equals_torchvision(tmp_path: Path) -> None:
 
 def test_random_networks_say_toy_and_are_always_the_same(toy_inception: FeatureExtractor) -> None:
     toy = toy_features()
-    assert (toy.metric, toy.toy) == ("fid_toyconv", True)
-    assert (toy_inception.metric, toy_inception.toy) == ("fid_toy", True)
+    assert (toy.fid, toy.toy) == ("fid_toyconv", True)
+    assert (toy_inception.fid, toy_inception.toy) == ("fid_tvinception_toy", True)
     pictures = blotches(1, 2)
     before = torch.random.get_rng_state()
     np.testing.assert_array_equal(toy(pictures), toy_features()(pictures))
@@ -199,12 +200,40 @@ def test_toyconv_sees_worse_sets_as_worse() -> None:
 def test_a_set_is_the_same_in_any_batches_and_sizes() -> None:
     toy = toy_features()
     pictures = blotches(5, 9, 48) + blotches(6, 12, 100)
-    picture_set = PictureSet(toy)
+    picture_set = FeatureSet(toy, keep=True)
     for picture in pictures:
         picture_set.add(picture)
     features = np.concatenate([toy([p]) for p in pictures])
     np.testing.assert_allclose(picture_set.statistics().mean, features.mean(0), rtol=1e-5)
     assert picture_set.statistics().count == 21
+    np.testing.assert_allclose(picture_set.features(), features, rtol=1e-5, atol=1e-7)
+    picture_set.add(pictures[0])  # after they were read
+    assert picture_set.features().shape == (22, 224)
+    assert FeatureSet(toy, keep=True).features().shape == (0, 0)
+
+
+def test_the_tensorflow_network_is_torch_fidelitys(tmp_path: Path) -> None:
+    """With the same random weights; pictures of 299 px reach it as they are."""
+    toy = tensorflow_features("toy")
+    assert (toy.fid, toy.toy) == ("fid_tfinception_toy", True)
+    path = tmp_path / "weights.pth"
+    torch.save(toy.network.state_dict(), path)
+    loaded = tensorflow_features(path)
+    assert loaded.fid == "fid_tfinception"
+    assert "not the published file" in loaded.weights
+    package = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+    reference = package.FeatureExtractorInceptionV3(
+        "reference", ["2048"], feature_extractor_weights_path=path
+    )
+    picture = blotches(9, 1, 299)[0]
+    with torch.inference_mode():
+        (expected,) = reference(torch.from_numpy(picture).permute(2, 0, 1)[None])
+    np.testing.assert_allclose(loaded([picture]), expected.numpy(), rtol=1e-6)
+    assert np.abs(expected.numpy()).max() > 0
+    torch.save({"conv.weight": torch.zeros(1)}, path)
+    with pytest.raises(XmdptError, match="not the weights of torch-fidelity's Inception") as caught:
+        tensorflow_features(path)
+    assert TF_INCEPTION_URL in caught.value.hint
 
 
 def test_missing_weights_say_what_to_fetch_and_where(

@@ -1,0 +1,48 @@
+"""Pairs of two folders, by the names that the public codes write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from xmdpt_cli.metrics.folders import pair_folders
+
+TRUTHS = ["WOMENid1_1front", "WOMENid1_2side", "WOMENid2_1front"]
+
+
+def folder(path: Path, names: list[str]) -> Path:
+    path.mkdir()
+    for name in names:
+        Image.new("RGB", (2, 2)).save(path / f"{name}.png")
+    return path
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["{0}_2_{1}", "{0}_2_{1}_vis", "{0}_to_{1}", "{1}_vis", "{1}"],
+    ids=["pidm, xmdpt", "gfla, nted", "pcdms", "target_vis", "the same"],
+)
+def test_a_target_is_found_by_the_generated_pictures_name(tmp_path: Path, form: str) -> None:
+    wanted = [(TRUTHS[0], TRUTHS[1]), (TRUTHS[1], TRUTHS[0])]
+    generated = folder(tmp_path / "g", [form.format(*pair) for pair in wanted] + ["stray"])
+    found = pair_folders(generated, folder(tmp_path / "t", TRUTHS))
+    named = {name: target.stem for name, _, target in found.pairs}
+    assert named == {form.format(*pair): pair[1] for pair in wanted}
+    assert [path.stem for path in found.generated_only] == ["stray"]
+    assert [path.stem for path in found.target_only] == [TRUTHS[2]]
+
+
+def test_targets_may_be_named_as_the_generated_pictures_are(tmp_path: Path) -> None:
+    """Whole names come first: TARGET alone would pair the wrong pictures here."""
+    pairs = ["a_2_b", "b_2_a"]
+    found = pair_folders(folder(tmp_path / "g", pairs), folder(tmp_path / "t", [*pairs, "a", "b"]))
+    assert [(name, target.stem) for name, _, target in found.pairs] == [(p, p) for p in pairs]
+
+
+def test_several_sources_of_one_target(tmp_path: Path) -> None:
+    made = ["a_2_c", "b_2_c"]
+    found = pair_folders(folder(tmp_path / "g", made), folder(tmp_path / "t", ["c"]))
+    assert [(name, target.stem) for name, _, target in found.pairs] == [(m, "c") for m in made]
+    assert found.target_only == []

@@ -1,0 +1,85 @@
+"""Two folders of pictures, paired by their names as the public codes write them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from xmdpt_cli.errors import XmdptError
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+
+
+def _same(name: str) -> str:
+    return name
+
+
+def _without_vis(name: str) -> str:
+    """GFLA, NTED: ``SOURCE_2_TARGET_vis``."""
+    return name.removesuffix("_vis")
+
+
+def _target_of(name: str) -> str:
+    """GFLA, PIDM, xmdpt: ``SOURCE_2_TARGET``; PCDMs: ``SOURCE_to_TARGET``."""
+    bare = _without_vis(name)
+    for between in ("_2_", "_to_"):
+        if between in bare:
+            return bare.rsplit(between, 1)[1]
+    return bare
+
+
+#: how a generated picture's name leads to its ground truth's, the plainest first
+_RULES: tuple[Callable[[str], str], ...] = (_same, _without_vis, _target_of)
+
+
+@dataclass(frozen=True)
+class FolderPairs:
+    """Two folders put side by side; the lists are sorted by name."""
+
+    pairs: list[tuple[str, Path, Path]]  # generated picture's name, it, its target
+    generated_only: list[Path]
+    target_only: list[Path]
+
+
+def pair_folders(generated: str | Path, target: str | Path) -> FolderPairs:
+    """Pair the pictures directly inside two folders by file name without suffix.
+
+    The names are the same, or those of GFLA, NTED, PIDM, PCDMs and xmdpt, which hold the source's
+    name and the target's (several generated pictures may then have one target); whichever rule
+    pairs the most. Raises XmdptError for a missing folder, two pictures of one name, or no pair.
+    """
+    left, right = _pictures_by_name(Path(generated)), _pictures_by_name(Path(target))
+    found = [{name: rule(name) for name in left if rule(name) in right} for rule in _RULES]
+    best = max(found, key=len)  # of equals the plainest
+    if not best:
+        raise XmdptError(
+            f"no file name of {generated} ({len(left)} pictures) is in {target} ({len(right)})",
+            "give both pictures of a pair the same name (suffixes may differ), or the generated "
+            "one SOURCE_2_TARGET",
+        )
+    met = set(best.values())
+    return FolderPairs(
+        pairs=[(name, left[name], right[best[name]]) for name in sorted(best)],
+        generated_only=[left[name] for name in sorted(left.keys() - best.keys())],
+        target_only=[right[name] for name in sorted(right.keys() - met)],
+    )
+
+
+def pictures_of(folder: str | Path) -> list[Path]:
+    """The pictures directly inside a folder, by name. XmdptError if it is not there."""
+    if not Path(folder).is_dir():
+        raise XmdptError(f"no such folder: {folder}")
+    paths = sorted(Path(folder).iterdir())
+    return [path for path in paths if path.suffix.lower() in _SUFFIXES and path.is_file()]
+
+
+def _pictures_by_name(folder: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in pictures_of(folder):
+        if path.stem in found:
+            raise XmdptError(
+                f"two pictures of one name: {found[path.stem]} and {path}", "remove one of them"
+            )
+        found[path.stem] = path
+    return found

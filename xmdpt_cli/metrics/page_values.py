@@ -1,0 +1,128 @@
+"""Values as the page and the CSV show them: in which order, how many decimals, which is better."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xmdpt_cli.metrics.report import METRICS, Report, Value
+
+GENERATED = "generated"
+NONE = "–"
+
+
+class Style(NamedTuple):
+    higher: bool | None  # whether higher is better; None: not known
+    digits: int  # decimals shown
+
+
+def style(metric: str) -> Style:
+    """As METRICS has it; else as the first of the metric's family, which is its first word."""
+    listed = METRICS.get(metric)
+    family = metric.split("_")[0]
+    kin = (value for name, value in METRICS.items() if name.split("_")[0] == family)
+    found = listed or next(kin, None)
+    return Style(None, 4) if found is None else Style(found[0], found[1])
+
+
+def ordered(metrics: Iterable[str]) -> list[str]:
+    """Each once: in the order of METRICS, a stranger after its family or at the end."""
+    places = {name: number for number, name in enumerate(METRICS)}
+    families = {name.split("_")[0]: number for name, number in places.items()}
+
+    def place(metric: str) -> float:
+        family = families.get(metric.split("_")[0], len(places))
+        return places.get(metric, family + 0.5)
+
+    return sorted(dict.fromkeys(metrics), key=place)
+
+
+def main_row(report: Report) -> str:
+    """The row that the page is about: ``generated``, else the first one."""
+    return GENERATED if GENERATED in report.rows else next(iter(report.rows), GENERATED)
+
+
+def measured(report: Report) -> list[str]:
+    """All metrics of the report, of sets and of pairs."""
+    return ordered(metric for row in report.rows.values() for metric in row)
+
+
+def per_pair(reports: Sequence[Report]) -> list[str]:
+    """The metrics that have a value for every pair."""
+    rows = (row for report in reports for image in report.images for row in image["rows"].values())
+    return ordered({metric: None for row in rows for metric in row})
+
+
+def fixed(value: float, digits: int) -> str:
+    """``value`` with that many decimals, and no minus before a zero."""
+    text = f"{value:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text
+
+
+def shown(metric: str, value: Value) -> str:
+    """A value as text; a dash where there is none."""
+    if value is None or math.isnan(value):
+        return NONE
+    if math.isinf(value):
+        return "∞" if value > 0 else "−∞"
+    return fixed(value, style(metric).digits)
+
+
+def arrow(metric: str) -> str:
+    """Which way is better, said to screen readers and on hovering too; nothing if not known."""
+    higher = style(metric).higher
+    if higher is None:
+        return ""
+    sign, word = ("↑", "higher") if higher else ("↓", "lower")
+    told = f"{word} is better"
+    return f'<abbr class="way" title="{told}" aria-label="{told}">{sign}</abbr>'
+
+
+def heading(metric: str, *reports: Report) -> str:
+    """A metric's name as HTML, with its arrow, and marked where it is a toy."""
+    name = escape(metric).replace("_", "_<wbr>")
+    toy = any(metric in report.toy for report in reports)
+    badge = ' <span class="badge">toy</span>' if toy else ""
+    return "&nbsp;".join(part for part in (name, arrow(metric)) if part) + badge
+
+
+def interval(report: Report, row: str, metric: str) -> tuple[float, float] | None:
+    """The 95 % interval, where the report has one that is finite."""
+    ends = report.intervals.get(row, {}).get(metric)
+    if ends is None or any(end is None or not math.isfinite(end) for end in ends):
+        return None
+    return float(ends[0]), float(ends[1])
+
+
+def interval_text(metric: str, ends: tuple[float, float]) -> str:
+    """``0.7040 – 0.7201``"""
+    return " – ".join(shown(metric, end) for end in ends)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric of one row over all pairs."""
+
+    values: NDArray[np.float64]  # (pairs,) NaN: without a value; may be infinite
+    finite: NDArray[np.bool_]  # (pairs,)
+
+    @property
+    def infinite(self) -> int:
+        return int(np.isinf(self.values).sum())
+
+    @property
+    def missing(self) -> int:
+        return int(np.isnan(self.values).sum())
+
+
+def column(report: Report, row: str, metric: str) -> Column:
+    """The values of ``report.images`` in their order."""
+    found = [image["rows"].get(row, {}).get(metric) for image in report.images]
+    values = np.array([math.nan if v is None else v for v in found], dtype=np.float64)
+    return Column(values, np.isfinite(values))

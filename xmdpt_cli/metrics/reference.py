@@ -1,0 +1,28 @@
+"""Numbers that the X-MDPT paper prints (ICML 2024, Table 1), to stand beside measured ones.
+
+Which of the two SSIMs of this field the paper's is, it does not say; probably ``ssim_256``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from xmdpt_cli.metrics.protocols import LOWEST, Protocol
+
+_TABLE_1: dict[int, list[dict[str, Any]]] = {
+    256: [
+        {"name": "VAE reconstruction", "FID": "8.0126", "SSIM": "0.9168", "LPIPS": "0.0142"},
+        {"name": "ground truth", "FID": "7.8610"},
+    ],
+    512: [
+        {"name": "VAE reconstruction", "FID": "8.1815", "SSIM": "0.9122", "LPIPS": "0.0266"},
+        {"name": "ground truth", "FID": "7.9150"},
+    ],
+}
+
+
+def references(protocols: Sequence[Protocol]) -> list[dict[str, Any]]:
+    """The calibration rows of the size of these protocols: {"name": ..., "FID": ...} as printed."""
+    size = protocols[0].size
+    return [dict(row) for row in _TABLE_1[LOWEST if size is None else size[0]]]

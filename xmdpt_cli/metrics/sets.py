@@ -1,0 +1,76 @@
+"""Distances between the sets of pictures that an evaluation compares and the real one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from xmdpt_cli.metrics.features import FeatureExtractor, FeatureSet
+from xmdpt_cli.metrics.frechet import frechet_distance
+from xmdpt_cli.metrics.intervals import around, frechet_deviation
+from xmdpt_cli.metrics.kid import kernel_distance
+from xmdpt_cli.metrics.pictures import Pixels
+from xmdpt_cli.metrics.real_set import RealStatistics
+from xmdpt_cli.metrics.report import Value
+
+Rows = dict[str, dict[str, Value]]
+Intervals = dict[str, dict[str, tuple[float, float]]]
+
+
+class Distances:
+    """FID, and KID if asked for, of every row."""
+
+    def __init__(self, extractor: FeatureExtractor, real: RealStatistics, kid: bool) -> None:
+        self.extractor, self.real, self.kid = extractor, real, kid
+        self.sets: dict[str, FeatureSet] = {}
+        self.copies: set[str] = set()  # rows of one picture again and again
+
+    @property
+    def metrics(self) -> list[str]:
+        return [self.extractor.fid, *([self.extractor.kid] if self.kid else [])]
+
+    def add(self, row: str, picture: Pixels, copies: bool = False) -> None:
+        """A picture of a row. ``copies``: all are the same, so the first one will do."""
+        if copies:
+            if row in self.copies:
+                return
+            self.copies.add(row)
+        if row not in self.sets:
+            self.sets[row] = FeatureSet(self.extractor, keep=True)
+        self.sets[row].add(picture)
+
+    def into(self, rows: Rows, intervals: Intervals, with_intervals: bool) -> None:
+        """Write the distances of every row into ``rows``, None where it has too few pictures."""
+        mean, cov = self.real.mean, self.real.cov
+        assert mean is not None
+        assert cov is not None
+        for row, features in self.sets.items():
+            own = features.statistics()
+            copies = row in self.copies
+            fid: float | None = None
+            if copies:
+                fid = frechet_distance(own.mean, np.zeros_like(cov), mean, cov)
+            elif own.count > 1:
+                fid = frechet_distance(own.mean, own.cov, mean, cov)
+            rows[row][self.extractor.fid] = fid
+            if fid is not None and with_intervals and not copies:
+                deviation = frechet_deviation(features.features(), mean, cov)
+                if deviation is not None:
+                    found = intervals.setdefault(row, {})
+                    found[self.extractor.fid] = around(fid, deviation)
+            if self.kid:
+                enough = own.count > 1 and self.real.features is not None
+                rows[row][self.extractor.kid] = (
+                    kernel_distance(features.features(), self.real.features)[0]
+                    if enough and self.real.features is not None
+                    else None
+                )
+
+    def notes(self, pictures: int) -> list[str]:
+        mean = self.real.mean
+        fewest, width = min(self.real.count, pictures), 0 if mean is None else len(mean)
+        if fewest >= width:
+            return []
+        return [
+            f"{self.extractor.fid} of {fewest} pictures is biased upwards ({width} features): "
+            "compare only values of equally many pictures"
+        ]
