@@ -183,6 +183,29 @@ def test_evaluate_a_model_draws_what_is_missing(
     assert page.count("<img") >= 4 * 4  # source, pose, truth, generated of every pair
 
 
+def test_evaluate_over_seeds_and_views(work: Path, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "drawn"
+    args = ["evaluate", "--model", work / "run", "--data", work / "data", "--generated", out]
+    told = result(capsys, *args, "--seeds", 2, "--psnr")
+    found = told["seeds"]["native"]["psnr"]
+    singles = []
+    for k in range(2):
+        alone = ["evaluate", "--data", work / "data", "--generated", out / f"seed_{k}", "--psnr"]
+        singles.append(result(capsys, *alone)["rows"]["generated"]["psnr"])
+    assert found["values"] == singles
+    assert singles[0] != singles[1]
+    assert found["mean"] == pytest.approx(np.mean(singles))
+    assert found["std"] == pytest.approx(np.std(singles, ddof=1))
+    assert json.loads((out / "metrics.json").read_text())["seeds"] == told["seeds"]
+    # one pose, two views of a person, and another's: cosines of condition vectors
+    assert set(told["condition"]) == {f"condition_similarity_{w}" for w in ("views", "people")}
+    assert all(-1 <= value <= 1 + 1e-9 for value in told["condition"].values())
+    ok(*args, "--seeds", 2, "--psnr")
+    said = capsys.readouterr().out
+    assert "over seeds" in said
+    assert "condition_similarity_views" in said
+
+
 def test_finetuning_changes_the_decoder_alone(work: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "vae"
     stats = result(capsys, "finetune-vae", "--data", work / "data", "--out", out, "--steps", 2)
@@ -263,6 +286,7 @@ def test_missing_things_are_named(
         ["evaluate", "--generated", "g"],
         ["evaluate", "--target", "t"],
         ["evaluate", "--target", "t", "--model", "m"],
+        ["evaluate", "--target", "t", "--generated", "g", "--seeds", "2"],
         ["evaluate", "--data", "d", "--model", "me/no-folder"],
         ["evaluate", "--data", "d", "--generated", "g", "--real", "r"],
         ["train", "--data", "d", "--out", "o", "--preset", "none"],

@@ -6,7 +6,9 @@ import json
 import math
 from pathlib import Path
 
-from xmdpt_cli.metrics.report import Report, Row, table, write_json
+import pytest
+
+from xmdpt_cli.metrics.report import Report, Row, over_seeds, seeds_table, table, write_json
 
 
 def report() -> Report:
@@ -69,6 +71,24 @@ def test_table_orders_metrics_and_points_to_better() -> None:
         ["l1 ↓", "0.0123", "0.2000"],
         ["pictures", "3", "4"],
     ]
+
+
+def test_seeds_are_put_together() -> None:
+    def of(psnr: float | None) -> list[Report]:
+        made = report()
+        made.rows["generated"] = {"psnr": psnr, "l1": 0.25}
+        return [made]
+
+    found = over_seeds([of(20.0), of(21.0), of(25.0)])["native"]
+    assert found["psnr"]["values"] == [20.0, 21.0, 25.0]
+    assert found["psnr"]["mean"] == pytest.approx(22.0)
+    assert found["psnr"]["std"] == pytest.approx(math.sqrt(7))
+    assert found["l1"]["std"] == 0.0
+    lacking = over_seeds([of(20.0), of(None), of(math.inf)])
+    assert lacking["native"]["psnr"] == {"values": [20.0, None, None], "mean": None, "std": None}
+    shown = seeds_table(lacking)
+    assert shown.header == ["", "native"]
+    assert shown.rows == [["psnr ↑", "-"], ["l1 ↓", "0.2500, 0.0000"]]
 
 
 def test_row_means_are_over_the_defined_values() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from xmdpt_cli.metrics.protocols import LOWEST, Protocol
+from xmdpt_cli.metrics.report import Report
 
 _TABLE_1: dict[int, list[dict[str, Any]]] = {
     256: [
@@ -22,7 +22,7 @@ _TABLE_1: dict[int, list[dict[str, Any]]] = {
 }
 
 
-def references(protocols: Sequence[Protocol]) -> list[dict[str, Any]]:
-    """The calibration rows of the size of these protocols: {"name": ..., "FID": ...} as printed."""
-    size = protocols[0].size
-    return [dict(row) for row in _TABLE_1[LOWEST if size is None else size[0]]]
+def references(reports: Sequence[Report]) -> list[dict[str, Any]]:
+    """The calibration rows of these reports' size: {"name": ..., "FID": ...} as printed."""
+    large = any(size == "352x512" for report in reports for size in report.sizes)
+    return [dict(row) for row in _TABLE_1[512 if large else 256]]

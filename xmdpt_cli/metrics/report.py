@@ -179,6 +179,41 @@ def plain(reports: Sequence[Report]) -> dict[str, Any]:
     return {**first, "others": others}
 
 
+def over_seeds(runs: Sequence[Sequence[Report]]) -> dict[str, dict[str, Any]]:
+    """What each seed gave of ``generated``, and mean and standard deviation (None where a value is
+    missing): protocol -> metric."""
+    found: dict[str, dict[str, Any]] = {}
+    for reports in zip(*runs, strict=True):
+        rows = [report.rows["generated"] for report in reports]
+        of = found[reports[0].protocol] = {}
+        for metric in rows[0]:
+            values = [row.get(metric) for row in rows]
+            known = [value for value in values if value is not None and math.isfinite(value)]
+            whole = len(known) == len(values)
+            of[metric] = {
+                "values": [v if v is not None and math.isfinite(v) else None for v in values],
+                "mean": float(np.mean(known)) if whole else None,
+                "std": float(np.std(known, ddof=1)) if whole and len(known) > 1 else None,
+            }
+    return found
+
+
+def seeds_table(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
+    """``over_seeds`` as cells: a line for each metric, a column for each protocol."""
+    measured = {metric for metrics in found.values() for metric in metrics}
+    lines = []
+    for metric, (better, decimals) in METRICS.items():
+        if metric not in measured:
+            continue
+        cells = []
+        for metrics in found.values():
+            mean, std = (metrics.get(metric, {}).get(name) for name in ("mean", "std"))
+            shown = "-" if mean is None else f"{mean:.{decimals}f}"
+            cells.append(shown if std is None else f"{shown}, {std:.{decimals}f}")
+        lines.append([f"{metric} {'↑' if better else '↓'}", *cells])
+    return Table(["", *found], lines)
+
+
 def write_json(path: str | Path, data: Mapping[str, Any]) -> None:
     """Write plain data under a temporary name and rename it."""
     path = Path(path)

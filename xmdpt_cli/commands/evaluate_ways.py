@@ -1,0 +1,149 @@
+"""What ``xmdpt evaluate`` puts together: pictures, protocols, networks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from xmdpt_cli.console import Talk
+from xmdpt_cli.errors import XmdptError
+
+if TYPE_CHECKING:
+    from xmdpt_cli.metrics.evaluate import Networks
+    from xmdpt_cli.metrics.protocols import Protocol
+    from xmdpt_cli.metrics.report import Report
+
+METRICS = ("fid", "ssim", "lpips", "psnr")  # options that choose
+GARMENTS = 256  # whose condition vectors are compared, at most
+
+
+def draw(chosen: SimpleNamespace, out: Path, seed: int | None, talk: Talk) -> None:
+    """As ``xmdpt sample --model --data`` does by itself."""
+    from xmdpt_cli.commands.sample_ways import RECIPE, draw_pairs
+    from xmdpt_cli.data.ranks import World
+
+    asked = SimpleNamespace(
+        model=chosen.model, data=chosen.data, split=chosen.split, out=out, device=chosen.device,
+        precision="auto", vae=None, max_memory=None, limit=None, batch_size="auto",
+        compile_="auto", paper=False, interval=None,
+        **{**dict.fromkeys(RECIPE), "seed": seed},
+    )  # fmt: skip
+    draw_pairs(asked, talk, World())
+
+
+def truths(chosen: SimpleNamespace, generated: Path, where: str, talk: Talk) -> Any:
+    from xmdpt_cli.metrics.folders import pair_folders, pictures_of
+    from xmdpt_cli.sampling.truths import DatasetTruths, FolderTruths
+
+    if chosen.data is not None:
+        return DatasetTruths(chosen.data, chosen.split, generated, device=where)
+    found = pair_folders(generated, chosen.target)
+    for what, paths in (("generated", found.generated_only), ("target", found.target_only)):
+        for path in paths[:3]:
+            talk.warn(f"no partner for {path}")
+        if len(paths) > 3:
+            talk.warn(f"nor for {len(paths) - 3} more {what} pictures")
+    return FolderTruths(found.pairs, pictures_of(chosen.real or chosen.target))
+
+
+def measure(chosen: SimpleNamespace, seen: Any, where: str, talk: Talk) -> tuple[Any, list[Report]]:
+    """``seen``, and a report by each protocol asked for."""
+    from xmdpt_cli.metrics.evaluate import evaluate
+    from xmdpt_cli.metrics.wardrobe import METRICS as DRAWN
+
+    protocols = _protocols(chosen.protocol or [], chosen.height, seen.height)
+    networks = _networks(chosen, protocols, where, talk)
+    with talk.progress() as progress:
+        reports = evaluate(
+            seen.pairs(),
+            protocols,
+            networks=networks,
+            real=seen.real(),
+            wardrobe=chosen.wardrobe,
+            intervals=chosen.intervals,
+            progress=progress,
+        )
+    wanted = [name for name in METRICS if getattr(chosen, name)]
+    for report in reports:
+        if wanted:
+            extra = [*(["kid"] if chosen.kid else []), *(name.partition("_")[0] for name in DRAWN)]
+            report.keep([*wanted, *extra])
+        if seen.toy:
+            report.notes.append("toy: made with toy encoders")
+    return seen, reports
+
+
+def invariance(chosen: SimpleNamespace, where: str) -> dict[str, float]:
+    """How alike condition vectors of one person's views are, and of two people (paper Fig. 5).
+    Empty for a model without the vector, or a dataset without two views of anybody."""
+    from xmdpt_cli.data.loader import PairDataset
+    from xmdpt_cli.sampling import hub
+    from xmdpt_cli.sampling.sampler import Sampler
+    from xmdpt_cli.training.watch_numbers import similarity
+    from xmdpt_cli.training.watch_rows import read_views
+
+    sampler = Sampler.load(hub.fetch(chosen.model), where, "fp32")
+    dataset = PairDataset(chosen.data, chosen.split)
+    scale = float(sampler.facts["encoders"]["vae"]["scale"])
+    views = read_views(dataset, list(range(len(dataset))), scale, GARMENTS)
+    return {} if views is None else similarity(sampler.model, views, sampler.device)
+
+
+def _protocols(names: list[str], height: int | None, seen: int) -> list[Protocol]:
+    """Those named, for pictures of the ground truths' height ``seen``."""
+    from xmdpt_cli.metrics.protocols import LOWEST, PROTOCOLS, SIZES, get_protocol
+
+    if "all" in names:
+        names = list(PROTOCOLS)
+    if not names:
+        names = ["cfld" if seen >= LOWEST else "native"]
+    # 750 x 1101 photographs are evaluated at 256 x 176 unless told otherwise; prepared 512 px not
+    own = 512 if seen == max(SIZES) else LOWEST
+    return [get_protocol(name, height or own) for name in dict.fromkeys(names)]
+
+
+def _networks(
+    chosen: SimpleNamespace, protocols: list[Protocol], device: str, talk: Talk
+) -> Networks:
+    """The LPIPS and FID networks asked for; without word the real ones if they are there."""
+    from xmdpt_cli.metrics.evaluate import Networks
+    from xmdpt_cli.metrics.features import inception_features, tensorflow_features, toy_features
+    from xmdpt_cli.metrics.lpips_metric import Lpips
+
+    every = not any(getattr(chosen, name) for name in METRICS)
+    perceptual = None
+    if chosen.alexnet_weights != "off" and (every or chosen.lpips):
+        perceptual = _real_or_toy(
+            lambda given: Lpips(given, device), chosen.alexnet_weights,
+            lambda: Lpips("toy", device), "LPIPS with a random trunk, named lpips_alex_v0.1_toy",
+            talk,
+        )  # fmt: skip
+    features = {}
+    if every or chosen.fid or chosen.kid:
+        asked = {protocol.inception for protocol in protocols}
+        for kind, given, load in (
+            ("torchvision", chosen.inception_weights, inception_features),
+            ("tensorflow", chosen.tf_inception_weights, tensorflow_features),
+        ):
+            if kind not in asked or given == "off":
+                continue
+            if given == "toyconv":
+                features[kind] = toy_features(device)
+                continue
+            features[kind] = _real_or_toy(
+                lambda path, load=load: load(path, device), given,
+                lambda: toy_features(device), "FID with a random network, named fid_toyconv", talk,
+            )  # fmt: skip
+    return Networks(perceptual, features, chosen.kid)
+
+
+def _real_or_toy(load: Any, given: str | None, toy: Any, said: str, talk: Talk) -> Any:
+    """The network given, or the real one; where that is not here and none is given, the toy."""
+    try:
+        return load(given)
+    except XmdptError as err:
+        if given is not None:
+            raise
+        talk.warn(f"{err.message}: {said}")
+        return toy()
