@@ -187,7 +187,9 @@ def test_equal_pictures_have_an_infinite_psnr_that_is_counted_apart() -> None:
     others = [measure(p.pred, p.truth)["psnr"] for p in pairs(3)]
     assert report.rows["generated"]["psnr"] == pytest.approx(np.mean(others))
     assert report.infinite == {"generated": {"psnr": 1}}
-    assert any("1 generated pictures equal their ground truths" in note for note in report.notes)
+    assert any(
+        "of the generated pictures 1 equal their ground truths" in note for note in report.notes
+    )
 
 
 def test_protocol_resizes_every_picture_and_the_keypoints() -> None:

@@ -268,8 +268,8 @@ class _Run:
         equal = self.rows[GENERATED].infinite.get("psnr", 0)
         if equal:
             notes.append(
-                f"{equal} generated pictures equal their ground truths: their PSNR is infinite, "
-                "and left out of the mean"
+                f"of the generated pictures {equal} equal their ground truths: an infinite PSNR, "
+                "left out of the mean"
             )
         if self.distances is not None:
             notes += self.distances.notes(len(self.images))

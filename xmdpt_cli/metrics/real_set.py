@@ -120,7 +120,10 @@ def _measured(
     if not count:
         raise XmdptError("the real set holds no pictures")
     if count < 2 and any(e is not None for e in extractors):
-        raise XmdptError("FID needs a real set of at least two pictures")
+        raise XmdptError(
+            "FID needs a real set of at least two pictures",
+            "name a larger one, or measure without FID: --ssim --lpips --psnr",
+        )
     return [
         _statistics(count, total_, features, keep)
         for total_, features in zip(sums, sets, strict=True)
