@@ -206,6 +206,43 @@ def test_evaluate_over_seeds_and_views(work: Path, tmp_path: Path, capsys: Captu
     assert "condition_similarity_views" in said
 
 
+def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = [*start, "-m", "xmdpt_cli", *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_two_processes_evaluate_as_one_does(work: Path, tmp_path: Path, capsys: Capture) -> None:
+    """The same file to the byte; and a picture that only one of them meets is an error of both."""
+    out, one, two = tmp_path / "drawn", tmp_path / "one.json", tmp_path / "two.json"
+    ok(*sample(work, out))
+    known = Image.open(next(out.glob("*_2_*.png")))
+    folders = [tmp_path / "made", tmp_path / "true"]
+    for folder, turned in zip(folders, (0, 180), strict=True):
+        folder.mkdir()
+        for i in range(19):
+            known.rotate(turned + i).save(folder / f"{i:02d}.png")
+    args = ["evaluate", "--generated", folders[0], "--target", folders[1], "--kid"]
+    args += ["--alexnet-weights", "off", "--inception-weights", "toyconv"]
+    args += ["--protocol", "cfld", "--protocol", "pidm"]
+    ok(*args, "--out", one)
+    done = torchrun(*args, "--out", two)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("generated, by protocol") == 1  # one of them speaks
+    assert one.read_text() == two.read_text()
+    with_data = ["evaluate", "--generated", out, "--data", work / "data"]
+    ok(*with_data, "--out", one)
+    done = torchrun(*with_data, "--out", two)
+    assert done.returncode == 0, done.stderr
+    assert one.read_text() == two.read_text()
+    broken = folders[0] / "01.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    done = torchrun(*args, "--out", tmp_path / "no.json")
+    assert done.returncode != 0
+    assert f"broken picture: {broken}" in done.stderr
+    assert not (tmp_path / "no.json").exists()
+
+
 def test_finetuning_changes_the_decoder_alone(work: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "vae"
     stats = result(capsys, "finetune-vae", "--data", work / "data", "--out", out, "--steps", 2)

@@ -109,16 +109,21 @@ def evaluate(
     from xmdpt_cli.metrics.reference import references
     from xmdpt_cli.metrics.report import over_seeds, plain, write_json
     from xmdpt_cli.metrics.table_csv import write_csv
+    from xmdpt_cli.training.team import Team
 
-    talk = Talk(as_json)
-    where = pick_device(device)
+    team = Team.start(pick_device(device), "ddp")
+    talk, where = Talk(as_json, quiet=not team.first), str(team.device)
     folders = [generated] if seeds == 1 else [generated / f"seed_{k}" for k in range(seeds)]
     measured = []
-    for seed, folder in enumerate(folders):
-        if model is not None:
-            ways.draw(chosen, folder, None if seeds == 1 else seed, talk)
-        truths = ways.truths(chosen, folder, where, talk)
-        measured.append(ways.measure(chosen, truths, where, talk))
+    with team.together():
+        for seed, folder in enumerate(folders):
+            if model is not None:
+                ways.draw(chosen, folder, None if seeds == 1 else seed, talk)
+                team.gather(None)  # all parts are there
+            truths = ways.truths(chosen, folder, where, talk)
+            measured.append(ways.measure(chosen, truths, team, talk))
+    if not team.first:
+        return
     (truths, reports), path = measured[0], out or generated / "metrics.json"
     found: dict[str, Any] = plain(reports)
     if seeds > 1:

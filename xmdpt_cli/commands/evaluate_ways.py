@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from xmdpt_cli.metrics.evaluate import Networks
     from xmdpt_cli.metrics.protocols import Protocol
     from xmdpt_cli.metrics.report import Report
+    from xmdpt_cli.training.team import Team
 
 METRICS = ("fid", "ssim", "lpips", "psnr")  # options that choose
 GARMENTS = 256  # whose condition vectors are compared, at most
@@ -23,13 +24,14 @@ def draw(chosen: SimpleNamespace, out: Path, seed: int | None, talk: Talk) -> No
     from xmdpt_cli.commands.sample_ways import RECIPE, draw_pairs
     from xmdpt_cli.data.ranks import World
 
+    world = World.from_environment()
     asked = SimpleNamespace(
         model=chosen.model, data=chosen.data, split=chosen.split, out=out, device=chosen.device,
         precision="auto", vae=None, max_memory=None, limit=None, batch_size="auto",
         compile_="auto", paper=False, interval=None,
         **{**dict.fromkeys(RECIPE), "seed": seed},
     )  # fmt: skip
-    draw_pairs(asked, talk, World())
+    draw_pairs(asked, talk, world)
 
 
 def truths(chosen: SimpleNamespace, generated: Path, where: str, talk: Talk) -> Any:
@@ -47,21 +49,23 @@ def truths(chosen: SimpleNamespace, generated: Path, where: str, talk: Talk) -> 
     return FolderTruths(found.pairs, pictures_of(chosen.real or chosen.target))
 
 
-def measure(chosen: SimpleNamespace, seen: Any, where: str, talk: Talk) -> tuple[Any, list[Report]]:
-    """``seen``, and a report by each protocol asked for."""
-    from xmdpt_cli.metrics.evaluate import evaluate
+def measure(chosen: SimpleNamespace, seen: Any, team: Team, talk: Talk) -> tuple[Any, list[Report]]:
+    """``seen``, and a report by each protocol asked for; the same for all processes."""
+    from xmdpt_cli.metrics.evaluate import Ranks, evaluate
     from xmdpt_cli.metrics.wardrobe import METRICS as DRAWN
 
     protocols = _protocols(chosen.protocol or [], chosen.height, seen.height)
-    networks = _networks(chosen, protocols, where, talk)
+    networks = _networks(chosen, protocols, str(team.device), talk)
+    ranks = Ranks(team.world, seen.names, team.gather, team.on_first)
     with talk.progress() as progress:
         reports = evaluate(
-            seen.pairs(),
+            seen.pairs(team.rank, team.world),
             protocols,
             networks=networks,
             real=seen.real(),
             wardrobe=chosen.wardrobe,
             intervals=chosen.intervals,
+            ranks=ranks,
             progress=progress,
         )
     wanted = [name for name in METRICS if getattr(chosen, name)]

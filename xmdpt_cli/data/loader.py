@@ -122,11 +122,16 @@ class TrainLoader:
 
 
 def eval_batches(
-    dataset: PairDataset, batch_size: int, limit: int | None = None, pose_maps: bool = False
+    dataset: PairDataset,
+    batch_size: int,
+    limit: int | None = None,
+    pose_maps: bool = False,
+    part: tuple[int, int] = (0, 1),
 ) -> Iterator[EvalBatch]:
-    """The first ``limit`` pairs in published order, neither swapped nor mirrored."""
+    """The first ``limit`` pairs in published order, neither swapped nor mirrored. ``part`` (k, n):
+    of n processes the batches of the k-th, which are k, k + n, ..."""
     count = len(dataset) if limit is None else min(limit, len(dataset))
-    for start in range(0, count, batch_size):
+    for start in range(part[0] * batch_size, count, part[1] * batch_size):
         indices = list(range(start, min(start + batch_size, count)))
         none = [False] * len(indices)
         batch = load_pairs(dataset, indices, none, none, pose_maps)

@@ -9,7 +9,7 @@ Every row is measured in the same way as ``generated``:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from operator import length_hint
@@ -76,6 +76,7 @@ def evaluate(
     real: RealSet | None = None,
     wardrobe: bool = False,
     intervals: bool = True,
+    ranks: Ranks | None = None,
     progress: Progress = silent,
 ) -> list[Report]:
     """A report by each protocol, in one pass over ``pairs``: no picture is kept.
@@ -83,27 +84,46 @@ def evaluate(
     ``real``: what FID compares with, and what the mean image is of. ``wardrobe`` adds the toy
     measures for drawn people. Raises XmdptError without pairs, for FID without a real set, and,
     naming the pair, for pictures that a protocol leaves at different sizes.
+
+    ``ranks``: several processes, each with pairs of its own; all get the reports of all pairs.
     """
-    networks = networks or Networks()
+    networks, ranks = networks or Networks(), ranks or Ranks()
     extractors = [networks.of(protocol) for protocol in protocols]
     reals: Sequence[RealStatistics | None] = [None] * len(protocols)
     if real is not None:
-        reals = real_statistics(real, protocols, extractors, networks.kid, progress)
+        known = real
+        reals = ranks.on_first(
+            lambda: real_statistics(known, protocols, extractors, networks.kid, progress)
+        )
     elif any(extractors):
         raise XmdptError("FID needs a real set to compare with", "name one, or leave FID out")
     runs = [
         _Run(protocol, networks, statistics, wardrobe)
         for protocol, statistics in zip(protocols, reals, strict=True)
     ]
-    total, done = length_hint(pairs), 0
-    for measured in _measured(pairs, runs):
+    total = length_hint(pairs)
+    for done, measured in enumerate(_measured(pairs, runs), start=1):
         for run, one in zip(runs, measured, strict=True):
             run.keep(one)
-        done += 1
         progress("evaluate", done, max(total, done))
-    if not done:
+    for run in runs:
+        run.merge(ranks)
+    if not runs[0].images:
         raise XmdptError("no pairs to evaluate", "check the folders or the dataset's split")
     return [run.report(intervals) for run in runs]
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Several processes that measure one set together; alone without arguments.
+
+    ``order``: the names of all pairs, as one process would meet them.
+    """
+
+    size: int = 1
+    order: Sequence[str] = ()
+    gather: Callable[[Any], list[Any]] = lambda item: [item]  # every rank's item, for all
+    on_first: Callable[[Callable[[], Any]], Any] = lambda work: work()  # rank 0's result, for all
 
 
 class _One(NamedTuple):
@@ -190,6 +210,24 @@ class _Run:
         self.images.append({"name": one.name, "joints": one.joints, "rows": one.values})
         self.sizes.add(one.size)
         self.shrunk += one.shrunk
+
+    def merge(self, ranks: Ranks) -> None:
+        """Take in what the other ranks kept, in the order of one process."""
+        if ranks.size == 1:
+            return
+        features = {} if self.distances is None else self.distances.features()
+        parts = ranks.gather((self.images, features, sorted(self.sizes), self.shrunk))
+        place = {name: number for number, name in enumerate(ranks.order)}
+        images = [image for part in parts for image in part[0]]
+        order = sorted(range(len(images)), key=lambda i: place[images[i]["name"]])
+        self.images, self.rows = [images[i] for i in order], {}
+        for image in self.images:
+            for row, values in image["rows"].items():
+                self.rows.setdefault(row, Row()).add(values)
+        self.sizes = {size for part in parts for size in part[2]}
+        self.shrunk = sum(part[3] for part in parts)
+        if self.distances is not None:
+            self.distances.replace([part[1] for part in parts], order)
 
     def _candidates(self, pair: Pair) -> dict[str, tuple[Pixels, Picture]]:
         """Row -> the picture as it is compared, and as it was."""

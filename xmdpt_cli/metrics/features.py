@@ -85,6 +85,11 @@ class FeatureSet:
         if len(self._waiting) == _BATCH:
             self._flush()
 
+    def take(self, features: NDArray[np.float32]) -> None:
+        """Features (N, D) that were made elsewhere."""
+        for start in range(0, len(features), _BATCH):
+            self._keep(features[start : start + _BATCH])
+
     def statistics(self) -> FrechetAccumulator:
         """Everything added so far."""
         self._flush()
@@ -103,11 +108,13 @@ class FeatureSet:
     def _flush(self) -> None:
         if not self._waiting:
             return
-        features = self._extractor(self._waiting)
+        self._keep(self._extractor(self._waiting))
+        self._waiting = []
+
+    def _keep(self, features: NDArray[np.float32]) -> None:
         self._statistics.update(features)
         if self._file is not None:
             self._file.write(np.ascontiguousarray(features, dtype=np.float32).data)
-        self._waiting = []
 
 
 def inception_features(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xmdpt_cli.metrics.features import FeatureExtractor, FeatureSet
 from xmdpt_cli.metrics.frechet import frechet_distance
@@ -37,6 +38,20 @@ class Distances:
         if row not in self.sets:
             self.sets[row] = FeatureSet(self.extractor, keep=True)
         self.sets[row].add(picture)
+
+    def features(self) -> dict[str, NDArray[np.float32]]:
+        """Of every row, in memory."""
+        return {row: np.array(own.features()) for row, own in self.sets.items()}
+
+    def replace(self, parts: list[dict[str, NDArray[np.float32]]], order: list[int]) -> None:
+        """Take the features of all ranks, in ``order`` of their pictures (of a row of copies the
+        first)."""
+        for row in {row: None for part in parts for row in part}:
+            found = np.concatenate([part[row] for part in parts if row in part])
+            if len(found) < len(order):
+                self.copies.add(row)  # known to this rank only if it had a picture
+            self.sets[row] = FeatureSet(self.extractor, keep=True)
+            self.sets[row].take(found[:1] if row in self.copies else found[order])
 
     def into(self, rows: Rows, intervals: Intervals, with_intervals: bool) -> None:
         """Write the distances of every row into ``rows``, None where it has too few pictures."""

@@ -20,6 +20,7 @@ from xmdpt_cli.sampling.generate import sample_name
 from xmdpt_cli.sampling.networks import find_vae
 
 T = TypeVar("T")
+_BATCH = 8  # pairs read, and decoded, together
 
 
 class Sized(Generic[T]):
@@ -58,6 +59,7 @@ class DatasetTruths:
                 f"{generated} has gaps: {missing} is missing, later pairs are there",
                 "run the same sample command again, it makes what is missing",
             )
+        self.names = names[: self.count]
         self._numbers = {name: number for number, name in enumerate(names)}
         # the reconstruction row needs the VAE; without it the other rows stand
         self.vae: VAE | None
@@ -67,8 +69,9 @@ class DatasetTruths:
         except XmdptError:
             self.vae = None
 
-    def pairs(self) -> Sized[Pair]:
-        return Sized(self._pairs(), self.count)
+    def pairs(self, rank: int = 0, ranks: int = 1) -> Sized[Pair]:
+        """All pairs, or a rank's own."""
+        return Sized(self._pairs(rank, ranks), -(-self.count // ranks))
 
     def shown(self, name: str) -> dict[str, Picture]:
         """What there is to see of a pair, by its sample's name."""
@@ -97,9 +100,10 @@ class DatasetTruths:
 
         return RealSet(pictures, content)
 
-    def _pairs(self) -> Iterator[Pair]:
-        done = 0
-        for batch in eval_batches(self.dataset, 8, self.count):
+    def _pairs(self, rank: int, ranks: int) -> Iterator[Pair]:
+        mine = eval_batches(self.dataset, _BATCH, self.count, part=(rank, ranks))
+        for number, batch in enumerate(mine):
+            done = (rank + number * ranks) * _BATCH
             rebuilt = self._rebuilt(batch)
             for row in range(len(batch.pairs)):
                 name = sample_name(self.dataset.pairs[done + row])
@@ -111,7 +115,6 @@ class DatasetTruths:
                     name=name,
                     reconstruction=None if rebuilt is None else rebuilt[row],
                 )
-            done += len(batch.pairs)
 
     def _rebuilt(self, batch: EvalBatch) -> list[Picture] | None:
         if self.vae is None:
@@ -128,14 +131,17 @@ class FolderTruths:
 
     def __init__(self, pairs: list[tuple[str, Path, Path]], photographs: list[Path]) -> None:
         self._named, self._photographs = pairs, photographs
+        self.names = [name for name, _, _ in pairs]
         self.height = load_image(pairs[0][2]).height
 
-    def pairs(self) -> Sized[Pair]:
+    def pairs(self, rank: int = 0, ranks: int = 1) -> Sized[Pair]:
+        """All pairs, or a rank's own."""
+        named = self._named[rank::ranks]
         found = (
             Pair(np.asarray(load_image(made)), np.asarray(load_image(truth)), name=name)
-            for name, made, truth in self._named
+            for name, made, truth in named
         )
-        return Sized(found, len(self._named))
+        return Sized(found, len(named))
 
     def shown(self, name: str) -> dict[str, Picture]:
         """Both pictures of a pair."""
