@@ -101,3 +101,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         for row in rows
     )
     return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def ceiling(percent: float) -> float:
+    """The top of a chart's axis of percents: round, at or above, a quarter of it round as well."""
+    steps = (0.4, 1, 2, 4, 8, 12, 20, 32, 40, 60, 80, 100)
+    return next((float(step) for step in steps if step >= percent), 100.0)

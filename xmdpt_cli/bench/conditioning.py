@@ -113,7 +113,9 @@ def run(name: str, seed: int, steps: int, out: Path) -> dict[str, Any]:
     vae = VAE.load(data / "encoders" / "vae")
     generate(sampler, dataset, vae, samples, sampler.recipe(seed=0), batch_size=16)
     truths = DatasetTruths(data, "test", samples)
-    report = evaluate_pairs(truths.pairs(), protocol="native", real=truths.real(), wardrobe=True)
+    report = evaluate_pairs(
+        truths.pairs(), protocol="native", real=truths.real(), wardrobe=True, intervals=False
+    )
     row = report.to_json()["rows"]["generated"]
     found = {
         "form": name,

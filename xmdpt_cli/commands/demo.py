@@ -86,6 +86,7 @@ def run_demo(
     from xmdpt_cli.metrics.evaluate import Networks, evaluate_pairs
     from xmdpt_cli.metrics.features import toy_features
     from xmdpt_cli.metrics.lpips_metric import Lpips
+    from xmdpt_cli.metrics.report import plain as plain_reports
     from xmdpt_cli.metrics.report import write_json
     from xmdpt_cli.sampling.generate import generate
     from xmdpt_cli.sampling.sampler import Sampler
@@ -137,9 +138,9 @@ def run_demo(
         wardrobe=True,
         progress=progress,
     )
-    write_json(samples / "metrics.json", {**report.to_json(), "others": []})
+    plain_report = plain_reports([report])
+    write_json(samples / "metrics.json", plain_report)
     clock.lap("evaluate")
-    plain_report = report.to_json()
     summary = plain(
         {
             "what": "xmdpt demo: toy networks on drawn people; compares with no published number",

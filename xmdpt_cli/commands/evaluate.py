@@ -114,14 +114,15 @@ def evaluate(
     team = Team.start(pick_device(device), "ddp")
     talk, where = Talk(as_json, quiet=not team.first), str(team.device)
     folders = [generated] if seeds == 1 else [generated / f"seed_{k}" for k in range(seeds)]
-    measured = []
+    measured, by = [], None
     with team.together():
         for seed, folder in enumerate(folders):
             if model is not None:
                 ways.draw(chosen, folder, None if seeds == 1 else seed, talk)
                 team.gather(None)  # all parts are there
             truths = ways.truths(chosen, folder, where, talk)
-            measured.append(ways.measure(chosen, truths, team, talk))
+            by = by or ways.instruments(chosen, truths, where, talk)
+            measured.append((truths, ways.measure(chosen, truths, *by, team, talk)))
     if not team.first:
         return
     (truths, reports), path = measured[0], out or generated / "metrics.json"

@@ -49,13 +49,26 @@ def truths(chosen: SimpleNamespace, generated: Path, where: str, talk: Talk) -> 
     return FolderTruths(found.pairs, pictures_of(chosen.real or chosen.target))
 
 
-def measure(chosen: SimpleNamespace, seen: Any, team: Team, talk: Talk) -> tuple[Any, list[Report]]:
-    """``seen``, and a report by each protocol asked for; the same for all processes."""
+def instruments(
+    chosen: SimpleNamespace, seen: Any, device: str, talk: Talk
+) -> tuple[list[Protocol], Networks]:
+    """The protocols and the networks asked for, for ground truths like these."""
+    protocols = _protocols(chosen.protocol or [], chosen.height, seen.height)
+    return protocols, _networks(chosen, protocols, device, talk)
+
+
+def measure(
+    chosen: SimpleNamespace,
+    seen: Any,
+    protocols: list[Protocol],
+    networks: Networks,
+    team: Team,
+    talk: Talk,
+) -> list[Report]:
+    """A report by each protocol; the same for all processes."""
     from xmdpt_cli.metrics.evaluate import Ranks, evaluate
     from xmdpt_cli.metrics.wardrobe import METRICS as DRAWN
 
-    protocols = _protocols(chosen.protocol or [], chosen.height, seen.height)
-    networks = _networks(chosen, protocols, str(team.device), talk)
     ranks = Ranks(team.world, seen.names, team.gather, team.on_first)
     with talk.progress() as progress:
         reports = evaluate(
@@ -75,7 +88,7 @@ def measure(chosen: SimpleNamespace, seen: Any, team: Team, talk: Talk) -> tuple
             report.keep([*wanted, *extra])
         if seen.toy:
             report.notes.append("toy: made with toy encoders")
-    return seen, reports
+    return reports
 
 
 def invariance(chosen: SimpleNamespace, where: str) -> dict[str, float]:

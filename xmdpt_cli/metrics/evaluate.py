@@ -110,7 +110,8 @@ def evaluate(
         run.merge(ranks)
     if not runs[0].images:
         raise XmdptError("no pairs to evaluate", "check the folders or the dataset's split")
-    return [run.report(intervals) for run in runs]
+    reports: list[Report] = ranks.on_first(lambda: [run.report(intervals) for run in runs])
+    return reports
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,7 @@ class _Run:
         """Of one pair; several may be measured at once."""
         truth = self.protocol.truth(pair.truth)
         wide = self.protocol.window
+        wide_truth = None if wide is None else wide(pair.truth)
         candidates = self._candidates(pair)
         for row, (picture, _) in candidates.items():
             if picture.shape != truth.shape:
@@ -189,7 +191,7 @@ class _Run:
         points = _keypoints_in(truth, pair)
         values = {}
         for row, (picture, raw) in candidates.items():
-            window = None if wide is None else (wide(raw), wide(pair.truth))
+            window = None if wide is None or wide_truth is None else (wide(raw), wide_truth)
             values[row] = self._values(picture, truth, window, points)
         height = 0 if self.protocol.size is None else self.protocol.size[0]
         return _One(

@@ -9,6 +9,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
+from xmdpt_cli.html import ceiling
 from xmdpt_cli.metrics.page_values import fixed, shown, style
 
 Floats = NDArray[np.float64]
@@ -39,7 +40,7 @@ def histogram(
     air = 1 if len(counts) < 3 else 0  # a bar alone is not to fill the chart
     low, high = (first - air) * step, (first + len(counts) + air) * step
     percent = 100 * counts / len(values)
-    top = _ceiling(float(percent.max()))
+    top = ceiling(float(percent.max()))
     parts = _grid([top * n / 4 for n in range(5)], (0, top), "%")
     parts += _below(_ticks(low, high, metric), (low, high), metric)
     wide = (WIDTH - LEFT - RIGHT) / (len(counts) + 2 * air)
@@ -227,12 +228,6 @@ def _right(value: float, ends: tuple[float, float]) -> float:
 def _up(value: float, ends: tuple[float, float]) -> float:
     share = (value - ends[0]) / (ends[1] - ends[0])
     return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
-
-
-def _ceiling(percent: float) -> float:
-    """A round number at or above, that a quarter of is round as well."""
-    steps = (0.4, 1, 2, 4, 8, 12, 20, 32, 40, 60, 80, 100)
-    return next((float(step) for step in steps if step >= percent), 100.0)
 
 
 def _pairs(count: int) -> str:

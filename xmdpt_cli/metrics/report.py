@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -146,30 +146,19 @@ class Table:
 def table(report: Report) -> Table:
     """Cells as text: a line for each metric, with an arrow that says which way is better. Behind
     ± stands half of the 95 % interval."""
-    measured = {metric for row in report.rows.values() for metric in row}
-    lines = [
-        [
-            f"{metric} {'↑' if better else '↓'}",
-            *(_shown(report, name, metric) for name in report.rows),
-        ]
-        for metric, (better, _) in METRICS.items()
-        if metric in measured
-    ]
+    lines = _lines(
+        report.rows.values(), lambda metric: [_shown(report, name, metric) for name in report.rows]
+    )
     lines.append(["pictures", *(str(report.counts[name]) for name in report.rows)])
     return Table(["", *report.rows], lines)
 
 
 def beside(reports: Sequence[Report], row: str = "generated") -> Table:
     """One row of several reports: a line for each metric, a column for each protocol."""
-    measured = {metric for report in reports for metric in report.rows[row]}
-    lines = [
-        [
-            f"{metric} {'↑' if better else '↓'}",
-            *(_shown(report, row, metric) for report in reports),
-        ]
-        for metric, (better, _) in METRICS.items()
-        if metric in measured
-    ]
+    lines = _lines(
+        [report.rows[row] for report in reports],
+        lambda metric: [_shown(report, row, metric) for report in reports],
+    )
     return Table(["", *(report.protocol for report in reports)], lines)
 
 
@@ -200,18 +189,26 @@ def over_seeds(runs: Sequence[Sequence[Report]]) -> dict[str, dict[str, Any]]:
 
 def seeds_table(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
     """``over_seeds`` as cells: a line for each metric, a column for each protocol."""
-    measured = {metric for metrics in found.values() for metric in metrics}
-    lines = []
-    for metric, (better, decimals) in METRICS.items():
-        if metric not in measured:
-            continue
-        cells = []
-        for metrics in found.values():
-            mean, std = (metrics.get(metric, {}).get(name) for name in ("mean", "std"))
-            shown = "-" if mean is None else f"{mean:.{decimals}f}"
-            cells.append(shown if std is None else f"{shown}, {std:.{decimals}f}")
-        lines.append([f"{metric} {'↑' if better else '↓'}", *cells])
+
+    def cell(metric: str, metrics: Mapping[str, Mapping[str, Any]]) -> str:
+        decimals = METRICS[metric][1]
+        mean, std = (metrics.get(metric, {}).get(name) for name in ("mean", "std"))
+        shown = "-" if mean is None else f"{mean:.{decimals}f}"
+        return shown if std is None else f"{shown}, {std:.{decimals}f}"
+
+    lines = _lines(found.values(), lambda metric: [cell(metric, one) for one in found.values()])
     return Table(["", *found], lines)
+
+
+def _lines(measured: Iterable[Iterable[str]], cells: Callable[[str], list[str]]) -> list[list[str]]:
+    """For every metric of ``measured`` a line: its name, an arrow that says which way is better,
+    its cells."""
+    names = {metric for metrics in measured for metric in metrics}
+    return [
+        [f"{metric} {'↑' if better else '↓'}", *cells(metric)]
+        for metric, (better, _) in METRICS.items()
+        if metric in names
+    ]
 
 
 def write_json(path: str | Path, data: Mapping[str, Any]) -> None:

@@ -73,12 +73,10 @@ class Distances:
                     found = intervals.setdefault(row, {})
                     found[self.extractor.fid] = around(fid, deviation)
             if self.kid:
-                enough = own.count > 1 and self.real.features is not None
-                rows[row][self.extractor.kid] = (
-                    kernel_distance(features.features(), self.real.features)[0]
-                    if enough and self.real.features is not None
-                    else None
-                )
+                kid: float | None = None
+                if own.count > 1 and self.real.features is not None:
+                    kid, _ = kernel_distance(features.features(), self.real.features)
+                rows[row][self.extractor.kid] = kid
 
     def notes(self, pictures: int) -> list[str]:
         mean = self.real.mean

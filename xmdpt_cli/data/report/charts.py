@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from xmdpt_cli.html import ceiling
+
 MOST_BARS = 20  # a longer histogram is put into bins
 
 
@@ -60,7 +62,7 @@ LEFT, RIGHT, TOP, BOTTOM = 44, 8, 12, 30
 
 def columns(labels: Sequence[str], series: Sequence[Series], unit: str, height: int) -> str:
     """A chart of upright bars, a group a label, in percent of each series."""
-    top = _ceiling(max((s.percent(i) for s in series for i in range(len(labels))), default=0))
+    top = ceiling(max((s.percent(i) for s in series for i in range(len(labels))), default=0))
     inner_w, inner_h = WIDTH - LEFT - RIGHT, height - TOP - BOTTOM
     parts = []
     for step in range(5):
@@ -114,12 +116,6 @@ def bars(labels: Sequence[str], counts: Sequence[int], of: int, unit: str) -> st
             f'<text class="axis" x="{NAMED + inner + 8}" y="{y + 15}">{100 * share:.0f}%</text>'
         )
     return _svg(WIDTH, max(1, len(labels)) * ROW + 2, parts)
-
-
-def _ceiling(percent: float) -> float:
-    """A round number at or above, that a quarter of is round as well."""
-    steps = (0.4, 1, 2, 4, 8, 12, 20, 32, 40, 60, 80, 100)
-    return next((float(step) for step in steps if step >= percent), 100.0)
 
 
 def _svg(width: int, height: int, parts: Sequence[str]) -> str:
