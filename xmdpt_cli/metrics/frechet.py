@@ -50,14 +50,17 @@ class FrechetAccumulator:
         return (centred / (self.count - 1)).numpy()
 
 
-def frechet_distance(mu1: Floats, cov1: Floats, mu2: Floats, cov2: Floats) -> float:
-    """|mu1 - mu2|^2 + tr(cov1 + cov2 - 2 (cov1 cov2)^(1/2)); never below 0.
+def frechet_distance(
+    mu1: Floats, cov1: Floats, mu2: Floats, cov2: Floats, root2: Tensor | None = None
+) -> float:
+    """|mu1 - mu2|^2 + tr(cov1 + cov2 - 2 (cov1 cov2)^(1/2)); never below 0. ``root2``:
+    ``factor(cov2)``, where it is known already.
 
     With cov = A A^T, tr (cov1 cov2)^(1/2) is the sum of the singular values of A1^T A2. That
     stays real and accurate for covariances of low rank (fewer pictures than features), where
     the matrix square root of the product does not exist or is noise.
     """
-    cross = torch.linalg.svdvals(factor(cov1).T @ factor(cov2)).sum()
+    cross = torch.linalg.svdvals(factor(cov1).T @ (factor(cov2) if root2 is None else root2)).sum()
     difference = mu1 - mu2
     distance = difference @ difference + np.trace(cov1) + np.trace(cov2) - 2 * float(cross)
     return max(float(distance), 0.0)

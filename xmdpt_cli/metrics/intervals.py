@@ -54,10 +54,14 @@ def resampled_means(values: Sequence[Floats]) -> list[tuple[float, float] | None
 
 
 def frechet_deviation(
-    features: NDArray[np.float32], real_mean: Floats, real_cov: Floats
+    features: NDArray[np.float32],
+    real_mean: Floats,
+    real_cov: Floats,
+    real_root: torch.Tensor | None = None,
 ) -> float | None:
     """Standard error of the Fréchet distance of ``features`` (N, D), by a jackknife over GROUPS
-    groups of pictures. None for fewer than four pictures.
+    groups of pictures. None for fewer than four pictures. ``real_root``: ``factor(real_cov)``,
+    where it is known already.
 
     Not by bootstrap: a resample repeats pictures, so it has less variety than the set, and of fewer
     pictures than features its distances spread two to three times as wide as those of new sets; the
@@ -70,7 +74,8 @@ def frechet_deviation(
     if count < 4:
         return None
     x = torch.from_numpy(np.asarray(features, dtype=np.float64)) - torch.from_numpy(real_mean)
-    squares, y = (x * x).sum(dim=1), x @ factor(real_cov)  # (N,), (N, r)
+    root = factor(real_cov) if real_root is None else real_root  # (D, r)
+    squares, y = (x * x).sum(dim=1), x @ root  # (N,), (N, r)
     order = torch.from_numpy(np.random.default_rng(SEED).permutation(count))
     distances = []
     for left_out in order.tensor_split(min(GROUPS, count)):

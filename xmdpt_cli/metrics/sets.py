@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmdpt_cli.metrics.features import FeatureExtractor, FeatureSet
-from xmdpt_cli.metrics.frechet import frechet_distance
+from xmdpt_cli.metrics.frechet import factor, frechet_distance
 from xmdpt_cli.metrics.intervals import around, frechet_deviation
 from xmdpt_cli.metrics.kid import kernel_distance
 from xmdpt_cli.metrics.pictures import Pixels
@@ -58,17 +58,18 @@ class Distances:
         mean, cov = self.real.mean, self.real.cov
         assert mean is not None
         assert cov is not None
+        root = factor(cov)  # for all rows: seconds for 2048 features
         for row, features in self.sets.items():
             own = features.statistics()
             copies = row in self.copies
             fid: float | None = None
             if copies:
-                fid = frechet_distance(own.mean, np.zeros_like(cov), mean, cov)
+                fid = frechet_distance(own.mean, np.zeros_like(cov), mean, cov, root)
             elif own.count > 1:
-                fid = frechet_distance(own.mean, own.cov, mean, cov)
+                fid = frechet_distance(own.mean, own.cov, mean, cov, root)
             rows[row][self.extractor.fid] = fid
             if fid is not None and with_intervals and not copies:
-                deviation = frechet_deviation(features.features(), mean, cov)
+                deviation = frechet_deviation(features.features(), mean, cov, root)
                 if deviation is not None:
                     found = intervals.setdefault(row, {})
                     found[self.extractor.fid] = around(fid, deviation)
