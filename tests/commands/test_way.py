@@ -66,7 +66,9 @@ def test_sample_then_evaluate(work: Path, tmp_path: Path, capsys: Capture) -> No
     numbers = result(capsys, "evaluate", "--data", work / "data", "--generated", out, "--wardrobe")
     rows = numbers["rows"]
     assert isinstance(rows, dict)
-    assert set(rows) == {"generated", "copy-source", "mean-image", "vae-reconstruction"}
+    compared = {"generated", "copy-source", "mean-image", "vae-reconstruction"}
+    assert set(rows) == {*compared, "ground-truth"}
+    assert set(rows["ground-truth"]) == {"fid_toyconv"}
     for metric in ("ssim_256", "psnr", "l1", "lpips_alex_v0.1_toy", "fid_toyconv"):
         assert metric in rows["generated"]
     assert (
@@ -139,7 +141,10 @@ def test_evaluate_by_every_protocol(tmp_path: Path, capsys: Capture) -> None:
         assert ("ssim" in found, "ssim_w51" in found) == (name == "clean", name != "clean")
         assert ("lpips_alex_v0.1_toy_unsigned" in found) == (name == "pcdms")
         assert {"fid_toyconv", "kid_toyconv"} <= set(found)
-        assert report["counts"] == {"generated": 2, "mean-image": 2, "real": 2}
+        counts = {"generated": 2, "mean-image": 2, "real": 2, "ground-truth": 2}
+        assert report["counts"] == counts
+        # the targets are the real set
+        assert report["rows"]["ground-truth"]["fid_toyconv"] == pytest.approx(0, abs=1e-6)
     # predictions of 176x256 already: cfld and clean differ in the networks alone
     psnr = {name: report["rows"]["generated"]["psnr"] for name, report in reports.items()}
     assert psnr["cfld"] == psnr["clean"]

@@ -79,7 +79,8 @@ def test_calibration_rows_bracket_the_generated_one() -> None:
         wardrobe=True,
     )
     rows = report.rows
-    assert list(rows) == ["generated", "copy-source", "mean-image", "vae-reconstruction"]
+    compared = ["generated", "copy-source", "mean-image", "vae-reconstruction"]
+    assert list(rows) == [*compared, "ground-truth"]
     assert report.counts["real"] == 20
     for metric in ("psnr", "ssim_w51", "ssim_256"):
         assert rows["vae-reconstruction"][metric] > rows["generated"][metric]
@@ -117,6 +118,7 @@ def test_fid_is_between_the_rows_pictures_and_the_real_set() -> None:
     for row, pictures in (
         ("generated", [p.pred for p in pairs()]),
         ("mean-image", [mean] * 6),  # measured once, stands for six
+        ("ground-truth", [p.truth for p in pairs()]),
     ):
         expected = frechet_distance(*statistics(pictures), *statistics(real))
         assert report.rows[row]["fid_toyconv"] == pytest.approx(expected, rel=1e-4), row

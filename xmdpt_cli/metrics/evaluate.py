@@ -5,6 +5,8 @@ Every row is measured in the same way as ``generated``:
 - ``copy-source``: the source picture itself, as if no pose had been transferred;
 - ``mean-image``: one average picture, the same for every pair;
 - ``vae-reconstruction``: the ground truth through the VAE, the best a latent model can do.
+
+``ground-truth``, of FID and KID alone: how far the truths themselves lie from the real set.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from xmdpt_cli.metrics.sets import Distances
 from xmdpt_cli.progress import Progress, silent
 
 GENERATED, COPY, MEAN, VAE = "generated", "copy-source", "mean-image", "vae-reconstruction"
+TRUTH = "ground-truth"
 _AHEAD = 4  # pairs measured at once: the libraries underneath wait for memory, not for each other
 
 
@@ -133,7 +136,7 @@ class _One(NamedTuple):
     name: str
     joints: int | None
     values: dict[str, dict[str, Value]]  # row -> metric
-    pictures: dict[str, Pixels]  # row -> what was compared
+    pictures: dict[str, Pixels]  # row -> what was compared, and the truth
     size: str
     shrunk: bool
 
@@ -198,7 +201,7 @@ class _Run:
             pair.name,
             None if points is None else int(np.isfinite(points).all(axis=1).sum()),
             values,
-            {row: picture for row, (picture, _) in candidates.items()},
+            {TRUTH: truth, **{row: picture for row, (picture, _) in candidates.items()}},
             size_of(truth),
             truth.shape != pair.truth.shape and pair.truth.shape[0] <= height,
         )
@@ -273,6 +276,7 @@ class _Run:
         if self.real is not None:
             counts["real"] = self.real.count
         if self.distances is not None:
+            rows[TRUTH], counts[TRUTH] = {}, len(self.images)
             self.distances.into(rows, found, intervals)
             for metric in self.distances.metrics:
                 weights[metric] = self.distances.extractor.weights

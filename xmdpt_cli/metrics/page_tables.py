@@ -24,6 +24,7 @@ ABOUT = {
     "copy-source": "the source picture itself, as if no pose had been asked for",
     "mean-image": "one average picture, the same for every pair",
     "vae-reconstruction": "the truth through the VAE: the best a latent model can do",
+    "ground-truth": "the truths themselves, as a set beside the real one",
 }
 PRINTED = "Printed in papers"
 
