@@ -44,6 +44,10 @@ class Talk:
     def warn(self, text: str) -> None:
         self.err.print(f"[yellow]warning:[/yellow] {_escape(text)}")
 
+    def hint(self, text: str) -> None:
+        """What to do about the warning just said."""
+        self.err.print(f"[cyan]hint:[/cyan] {_escape(text)}")
+
     def result(self, data: dict[str, Any], *tables: Table, text: str = "") -> None:
         """The command's result: one JSON object, or tables and text."""
         if self.quiet:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -19,11 +19,18 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, data: bytes) -> None:
     """Write under a temporary name, flush to disk, rename."""
     part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with open(part, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as err:
+        with suppress(OSError):
+            part.unlink()
+        if err.filename is None:  # a full disk says nothing of where
+            err.filename = str(path)
+        raise
 
 
 @contextmanager
@@ -58,7 +65,7 @@ def only_process(folder: Path, lock: str = ".lock", *, wait: bool = False) -> It
             except BlockingIOError:
                 raise XmdptError(
                     f"another process is working in {folder}",
-                    "wait for it, or choose another --out",
+                    "wait for it, or choose another folder",
                 ) from None
             except OSError:  # pragma: no cover - a file system without locks
                 pass

@@ -14,7 +14,7 @@ from PIL import Image
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import Picture
 from xmdpt_cli.metrics.evaluate import Networks, Pair, evaluate, evaluate_pairs
-from xmdpt_cli.metrics.features import toy_features
+from xmdpt_cli.metrics.features import inception_features, toy_features
 from xmdpt_cli.metrics.folders import pair_folders
 from xmdpt_cli.metrics.frechet import frechet_distance
 from xmdpt_cli.metrics.lpips_metric import Lpips
@@ -269,6 +269,46 @@ def test_what_cannot_be_evaluated() -> None:
     wrong = [(person(1, (64, 48)), person(1), None, None, "who")]
     with pytest.raises(XmdptError, match="who: the generated picture is 48x64, the truth 64x64"):
         evaluate_pairs(wrong, protocol="native")
+
+
+def test_only_pictures_of_three_uint8_channels_are_measured() -> None:
+    """Floats have no known scale, and NaN would go through resizes unseen."""
+    good = person(1)
+    unknown = (good / 255).astype(np.float32)
+    unknown[3, 3] = np.nan
+    for bad in (unknown, good[..., 0], good[..., :2], good.astype(np.int64)):
+        for number, row in ((0, "generated"), (1, "ground-truth"), (2, "copy-source")):
+            given = [good, good, good]
+            given[number] = bad
+            with pytest.raises(XmdptError, match=f"who: the {row} picture is {bad.dtype}"):
+                evaluate_pairs([(*given, None, "who")], protocol="cfld")
+        real = RealSet(lambda bad=bad: [good, bad])
+        with pytest.raises(XmdptError, match="picture 1 of the real set"):
+            evaluate_pairs(pairs(2), protocol="cfld", real=real)
+
+
+def test_fid_of_the_literatures_network_is_the_formula() -> None:
+    """From torchvision's network with seeded weights to the number, by the formula's own terms:
+    tr sqrt(C1 C2) is the sum of the singular values of A B^T / sqrt((n - 1) (m - 1)) for centred
+    features A (n, D) and B (m, D)."""
+    toy_inception = inception_features("toy")
+    real, made = [person(k) for k in range(20, 34)], [person(k) for k in range(9)]
+    networks = Networks(features={"torchvision": toy_inception})
+    found = evaluate_pairs(
+        [(picture, person(50)) for picture in made],
+        protocol="cfld",
+        networks=networks,
+        real=RealSet(lambda: real),
+        intervals=False,
+    )
+    cfld = get_protocol("cfld")
+    a = toy_inception([cfld.prediction(p) for p in made]).astype(np.float64)
+    b = toy_inception([cfld.truth(p) for p in real]).astype(np.float64)
+    shift = a.mean(0) - b.mean(0)
+    a, b = (a - a.mean(0)) / np.sqrt(len(a) - 1), (b - b.mean(0)) / np.sqrt(len(b) - 1)
+    root = np.linalg.svd(a @ b.T, compute_uv=False).sum()
+    expected = shift @ shift + (a**2).sum() + (b**2).sum() - 2 * root
+    assert found.rows["generated"][toy_inception.fid] == pytest.approx(expected, rel=1e-9)
 
 
 def test_pair_folders(tmp_path: Path) -> None:

@@ -203,20 +203,43 @@ def test_pairs_without_a_value_are_not_ranked() -> None:
     assert ranking(report({"l1": [0.5] * 20}), "l1") == ([*range(6)], [*range(6, 12)])
 
 
-def test_pictures_are_shown_as_they_are_within_bounds() -> None:
+def _shown(reader: Reader) -> list[Any]:
+    """(kind, picture) of every picture of a page."""
+    found = []
+    for source in reader.sources:
+        kind, data = source.split(";base64,")
+        found.append((kind, np.asarray(Image.open(io.BytesIO(base64.b64decode(data))), dtype=int)))
+    return found
+
+
+def test_pictures_are_shown_in_the_proportions_in_which_they_were_compared() -> None:
+    """A square that this field's models draw is a squashed figure of 176 x 256."""
+    rng = np.random.default_rng(0)
+    seen = np.asarray(Image.fromarray(rng.integers(0, 255, (8, 6, 3), np.uint8)).resize((176, 256)))
+    square = np.asarray(Image.fromarray(seen).resize((256, 256)))
+    large = np.asarray(Image.fromarray(seen).resize((750, 1101)))
+    shots = _shown(
+        read(report({"l1": [0.5]}), show=lambda name: {"truth": large, "generated": square})
+    )
+    assert [picture.shape for _, picture in shots] == [(256, 176, 3)] * 2
+    assert all(np.abs(picture - seen).mean() < 4 for _, picture in shots)
+    wide = report({"l1": [0.5]}, sizes=["352x512"])
+    assert [p.shape for _, p in _shown(read(wide, show=lambda name: {"truth": square}))] == [
+        (256, 176, 3)
+    ]
+
+
+def test_pictures_of_several_sizes_are_shown_as_they_are_within_bounds() -> None:
     rng = np.random.default_rng(0)
     photo = np.asarray(
         Image.fromarray(rng.integers(0, 255, (8, 6, 3), np.uint8)).resize((352, 512))
     )
     pose = np.zeros((64, 44, 3), np.uint8)
     pose[10:20, 10:12] = (255, 0, 85)
-    reader = read(report({"l1": [0.5]}), show=lambda name: {"truth": photo, "pose": pose})
-    kinds, shown = [], []
-    for source in reader.sources:
-        kind, data = source.split(";base64,")
-        kinds.append(kind)
-        shown.append(np.asarray(Image.open(io.BytesIO(base64.b64decode(data))), dtype=int))
-    assert kinds == ["data:image/jpeg", "data:image/png"]
+    made = report({"l1": [0.5]}, sizes=["352x512", "44x64"])
+    reader = read(made, show=lambda name: {"truth": photo, "pose": pose})
+    kinds, shown = zip(*_shown(reader), strict=True)
+    assert kinds == ("data:image/jpeg", "data:image/png")
     assert (shown[1] == pose).all()  # drawn lines without a JPEG's rings
     assert shown[0].shape == (256, 176, 3)
     smaller = np.asarray(Image.fromarray(photo).resize((176, 256)), dtype=int)

@@ -174,8 +174,7 @@ def _tell(
         shown.append(table("the condition vector (paper Fig. 5)", ["", "cosine"], numbers))
     told = {key: value for key, value in found.items() if key != "images"}
     told["others"] = [{k: v for k, v in o.items() if k != "images"} for o in found["others"]]
-    talk.result(
-        {**told, "file": str(path)},
-        *shown,
-        text=f"to look at: {path.with_suffix('.html')}; written: {path}, {path.stem}.csv",
-    )
+    weights = {name: known for report in reports for name, known in report.weights.items()}
+    said = [f"{name}: {network}" for name, network in weights.items()]
+    said.append(f"to look at: {path.with_suffix('.html')}; written: {path}, {path.stem}.csv")
+    talk.result({**told, "file": str(path)}, *shown, text="\n".join(said))

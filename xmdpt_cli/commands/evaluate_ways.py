@@ -163,4 +163,5 @@ def _real_or_toy(load: Any, given: str | None, toy: Any, said: str, talk: Talk) 
         if given is not None:
             raise
         talk.warn(f"{err.message}: {said}")
+        talk.hint(err.hint)
         return toy()

@@ -150,7 +150,7 @@ def prepare(
             if not dry_run:
                 raise
             talk.warn(f"{err.message}: the time it takes is unknown")
-            talk.say(f"hint: {err.hint}")
+            talk.hint(err.hint)
         told = say_plan(talk, plan, networks, detector) if world.rank == 0 else None
         if dry_run:
             talk.result(told or {"shards": 0}, text="nothing was written (--dry-run)")

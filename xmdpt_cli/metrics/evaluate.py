@@ -27,7 +27,7 @@ from xmdpt_cli.metrics import pairwise
 from xmdpt_cli.metrics import wardrobe as drawn
 from xmdpt_cli.metrics.features import FeatureExtractor
 from xmdpt_cli.metrics.lpips_metric import SMALLEST, Lpips
-from xmdpt_cli.metrics.pictures import Pixels, size_of
+from xmdpt_cli.metrics.pictures import Pixels, checked, size_of
 from xmdpt_cli.metrics.protocols import Protocol, get_protocol
 from xmdpt_cli.metrics.real_set import RealSet, RealStatistics, real_statistics
 from xmdpt_cli.metrics.report import Report, Row, Value
@@ -159,6 +159,11 @@ def _measured(
 
 
 def _by_all(runs: Sequence[_Run], pair: Pair) -> list[_One]:
+    for row, picture in (
+        (GENERATED, pair.pred), (TRUTH, pair.truth), (COPY, pair.source), (VAE, pair.reconstruction)
+    ):  # fmt: skip
+        if picture is not None:
+            checked(picture, f"{pair.name}: the {row} picture")
     return [run.measure(pair) for run in runs]
 
 
@@ -305,9 +310,9 @@ class _Run:
         if self.shrunk:
             assert self.protocol.size is not None
             notes.append(
-                f"{self.shrunk} ground truths were at most {self.protocol.size[0]} px high before "
-                f"the protocol {self.protocol.name}, which starts from the high-resolution "
-                "photographs: the values do not compare with published ones"
+                f"{self.shrunk} ground truths are at most {self.protocol.size[0]} px high, and "
+                "published protocols start from the high-resolution photographs: the values do "
+                "not compare with published ones"
             )
         equal = self.rows[GENERATED].infinite.get("psnr", 0)
         if equal:

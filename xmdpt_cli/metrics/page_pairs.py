@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Callable, Mapping
 from html import escape
 from typing import Any
@@ -68,6 +69,7 @@ class _Shown:
         self.main = main_row(report)
         self.metrics = per_pair([report])
         self.strips: dict[str, str] = {}
+        self.shape = _compared(report)
 
     def ends(self, metric: str) -> str:
         low, high = ranking(self.report, metric)
@@ -83,7 +85,7 @@ class _Shown:
         image = self.report.images[place]
         name = str(image["name"])
         if name not in self.strips:
-            self.strips[name] = strip(name, self.pictures)
+            self.strips[name] = strip(name, self.pictures, self.shape)
         return (
             f'<figure class="pair">{self.strips[name]}<figcaption>{escape(name)}'
             f"<small>{self.values(image, ranked)}</small></figcaption></figure>"
@@ -99,17 +101,25 @@ class _Shown:
         return " · ".join(f"<span>{one}</span>" for one in told)
 
 
-def strip(name: str, pictures: Pictures) -> str:
-    """A pair's pictures side by side, or why there are none."""
+def _compared(report: Report) -> tuple[int, int] | None:
+    """(height, width) of all pictures as they were compared: squashed to a square, as this field's
+    models draw, a figure cannot be judged. None where they differ."""
+    found = re.fullmatch(r"(\d+)x(\d+)", report.sizes[0]) if len(report.sizes) == 1 else None
+    return None if found is None else (int(found[2]), int(found[1]))
+
+
+def strip(name: str, pictures: Pictures, shape: tuple[int, int] | None) -> str:
+    """A pair's pictures side by side, or why there are none; all in the proportions of ``shape``
+    (height, width), in which they were compared, or each as it is."""
     try:
         found = pictures(name)
     except XmdptError as err:
         return f'<p class="none">No pictures: {escape(err.message)}</p>'
-    return f'<div class="shots">{"".join(_shot(k, p, name) for k, p in found.items())}</div>'
+    return f'<div class="shots">{"".join(_shot(k, p, name, shape) for k, p in found.items())}</div>'
 
 
-def _shot(kind: str, picture: Picture, name: str) -> str:
-    smaller = _bounded(picture)
+def _shot(kind: str, picture: Picture, name: str, shape: tuple[int, int] | None) -> str:
+    smaller = _bounded(picture, shape)
     height, width = smaller.shape[:2]
     return (
         f'<div><img width="{width}" height="{height}" loading="lazy" decoding="async" '
@@ -117,12 +127,12 @@ def _shot(kind: str, picture: Picture, name: str) -> str:
     )
 
 
-def _bounded(picture: Picture) -> Picture:
-    height, width = picture.shape[:2]
-    if max(height, width) <= LARGEST:
-        return picture
-    scale = LARGEST / max(height, width)
+def _bounded(picture: Picture, shape: tuple[int, int] | None) -> Picture:
+    height, width = shape or picture.shape[:2]
+    scale = min(1.0, LARGEST / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    if size == (picture.shape[1], picture.shape[0]):
+        return picture
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
 
 

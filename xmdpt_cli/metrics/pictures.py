@@ -9,9 +9,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.images import Picture
+
 #: (H, W, 3), RGB: uint8, or float32 in grey levels of 0 to 255, which a protocol that resizes
 #: floats does not round (a cubic leaves that range by a few levels at edges)
 Pixels: TypeAlias = "NDArray[np.uint8] | NDArray[np.float32]"
+
+
+def checked(picture: Picture, whose: str) -> Picture:
+    """``picture`` if it is one; XmdptError that begins with ``whose`` for floats, whose scale
+    nobody knows and which may hold NaN, and for anything but three channels."""
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        raise XmdptError(
+            f"{whose} is {picture.dtype} {picture.shape}, not a uint8 array of (H, W, 3)",
+            "floats in [0, 1] become pictures by (x * 255).round().astype(numpy.uint8)",
+        )
+    return picture
 
 
 def unit(picture: Pixels) -> NDArray[np.float32]:

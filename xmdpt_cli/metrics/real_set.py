@@ -24,6 +24,7 @@ from xmdpt_cli.files import write_bytes
 from xmdpt_cli.images import Picture
 from xmdpt_cli.metrics.features import FeatureExtractor, FeatureSet
 from xmdpt_cli.metrics.frechet import Floats
+from xmdpt_cli.metrics.pictures import checked
 from xmdpt_cli.metrics.protocols import Protocol
 from xmdpt_cli.progress import Progress, silent
 
@@ -101,6 +102,7 @@ def _measured(
     sums: list[Floats | None] = [None] * len(protocols)
     count, total = 0, length_hint(pictures)
     for picture in pictures:
+        checked(picture, f"picture {count} of the real set")
         for i, protocol in enumerate(protocols):
             shown = protocol.truth(picture)
             before = sums[i]
