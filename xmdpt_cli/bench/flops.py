@@ -1,0 +1,45 @@
+"""FLOPs of a call, counted as it runs, for what is measured to be compared by its work too.
+
+A multiplication and an addition are two FLOPs, which is how every number of FACTS sections 6 and 7
+counts. Matrix products, convolutions and attention count; norms and activations do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+# Kernels of scaled_dot_product_attention that some versions of PyTorch count as nothing.
+_ATTENTIONS = (
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_cudnn_attention",
+    "_scaled_dot_product_fused_attention_overrideable",
+    "_scaled_dot_product_attention_math_for_mps",
+)
+
+
+def flops(call: Callable[[], object]) -> int:
+    """FLOPs of what ``call`` computes, without gradients; on the meta device nothing is computed.
+
+    It must run eagerly: what torch.compile has fused is not seen, and counts nothing.
+    """
+    counter = FlopCounterMode(display=False, custom_mapping=_uncounted())
+    with torch.no_grad(), counter:
+        call()
+    return int(counter.get_total_flops())
+
+
+def _uncounted() -> dict[Any, Any]:
+    there = (getattr(torch.ops.aten, name, None) for name in _ATTENTIONS)
+    return {op: _attention for op in there if op is not None and op not in flop_registry}
+
+
+def _attention(
+    query: torch.Size, key: torch.Size, value: torch.Size, *_: object, **__: object
+) -> int:
+    """q k^T and the sum of values; (N, H, T, d), (N, H, S, d), (N, H, S, d')."""
+    n, heads, t, d = query
+    return 2 * n * heads * t * key[-2] * (d + value[-1])
