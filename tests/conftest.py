@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,9 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
-os.environ["XMDPT_CACHE"] = tempfile.mkdtemp(prefix="xmdpt-tests-")  # nothing stays in the user's
+_CACHE = tempfile.mkdtemp(prefix="xmdpt-tests-")  # nothing stays in the user's
+os.environ["XMDPT_CACHE"] = _CACHE
+atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 
 REPO = Path(__file__).resolve().parents[1]
 # Real photographs and published numbers lie beside the repository, never in it (licences).

@@ -15,6 +15,7 @@ import typer
 
 from xmdpt_cli import __version__
 from xmdpt_cli.commands import (
+    bench_parts,
     convert,
     demo,
     evaluate,
@@ -66,6 +67,7 @@ app.command("train")(train.train)
 app.command("convert")(convert.convert)
 app.command("sample")(sample.sample)
 app.command("evaluate")(evaluate.evaluate)
+app.add_typer(bench_parts.bench_app, name="bench")
 app.command("ui")(ui.ui)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import functools
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from xmdpt_cli.bench.baseline_networks import PIDM, Network
-from xmdpt_cli.bench.baselines import BASELINES, Baseline, fit, sample_dcfg
+from xmdpt_cli.bench.baselines import BASELINES, Baseline, Inputs, fit, sample_dcfg
 from xmdpt_cli.bench.flops import flops
 from xmdpt_cli.diffusion import sample
 from xmdpt_cli.errors import ConfigError
@@ -35,6 +36,13 @@ def built(tiny: Baseline) -> Network:
 def network(built: Network) -> Network:
     """A test's own: some hook it, some change its weights."""
     return copy.deepcopy(built)
+
+
+def drawn(network: Network, inputs: Inputs, steps: int, **more: Any) -> Tensor:
+    dtype = next(network.parameters()).dtype
+    with torch.no_grad():
+        conditions = network.encode(inputs.pose.to(dtype), inputs.source.to(dtype))
+    return sample_dcfg(network, inputs.noise, conditions, steps, **more)
 
 
 def apart(a: Tensor, b: Tensor) -> float:
@@ -63,7 +71,7 @@ def test_the_fit_to_pocold() -> None:
 def test_the_tiny_ones_are_tiny_and_say_so(tiny: Baseline) -> None:
     found = counted_fit(tiny)
     assert "tiny" in found.name
-    assert "widths / 4, 64 px" in found.name
+    assert "1/4 of the widths, 64 px" in found.name
     assert found.original is None
     assert found.off() == {}
     assert found.gflop + found.encoder_gflop < 3
@@ -73,7 +81,7 @@ def test_the_tiny_ones_are_tiny_and_say_so(tiny: Baseline) -> None:
 def test_what_is_counted_on_meta_is_what_runs(tiny: Baseline, network: Network) -> None:
     """Attention is a kernel of its own where it runs, and products of matrices on meta."""
     inputs, found = tiny.inputs(1), counted_fit(tiny)
-    ran = flops(lambda: sample_dcfg(network, *inputs, STEPS))
+    ran = flops(lambda: drawn(network, inputs, STEPS))
     wanted = 3 * STEPS * found.gflop + found.encoder_gflop
     assert ran / 1e9 == pytest.approx(wanted, rel=1e-6)
 
@@ -101,7 +109,7 @@ def test_the_work_of_sampling(tiny: Baseline, network: Network, batched: bool) -
     counted("unet's way out", network.unet.conv_out)
     for name in encoders:
         counted(name, network.get_submodule(name))
-    sample_dcfg(network, *inputs, STEPS, batched=batched)
+    drawn(network, inputs, STEPS, batched=batched)
     forwards = STEPS * (1 if batched else 3)
     once = dict.fromkeys(encoders, 1)
     assert calls == {"network": forwards, "unet's way out": forwards, **once}
@@ -111,10 +119,10 @@ def test_the_work_of_sampling(tiny: Baseline, network: Network, batched: bool) -
 
 def test_one_batch_gives_what_three_calls_give(tiny: Baseline, network: Network) -> None:
     inputs = tiny.inputs(2)
-    batch = sample_dcfg(network, *inputs, STEPS)
+    batch = drawn(network, inputs, STEPS)
     assert batch.shape == inputs.noise.shape
     assert torch.isfinite(batch).all()
-    assert apart(batch, sample_dcfg(network, *inputs, STEPS, batched=False)) < 1e-4
+    assert apart(batch, drawn(network, inputs, STEPS, batched=False)) < 1e-4
 
 
 def test_guidance_is_the_formula(tiny: Baseline, network: Network) -> None:
@@ -131,19 +139,19 @@ def test_guidance_is_the_formula(tiny: Baseline, network: Network) -> None:
         return without + 1.5 * (posed - without) + 3.0 * (both - posed)
 
     wanted = sample(predict, inputs.noise, torch.zeros(1, 0), STEPS, guidance=1.0)
-    found = sample_dcfg(network, *inputs, STEPS, pose_scale=1.5, source_scale=3.0)
+    found = drawn(network, inputs, STEPS, pose_scale=1.5, source_scale=3.0)
     assert apart(found, wanted) < 1e-4
-    assert apart(sample_dcfg(network, *inputs, STEPS), wanted) > 1e-3
+    assert apart(drawn(network, inputs, STEPS), wanted) > 1e-3
 
 
 @pytest.mark.parametrize("part", ["pose", "source"])
 def test_both_conditions_count(tiny: Baseline, network: Network, part: str) -> None:
     inputs = tiny.inputs(1)
     other = inputs._replace(**{part: getattr(tiny.inputs(1, seed=1), part)})
-    first, changed = (sample_dcfg(network, *given, 1) for given in (inputs, other))
+    first, changed = (drawn(network, given, 1) for given in (inputs, other))
     assert apart(changed, first) > 1e-3
     # and with its scale at zero, the source does not
-    without = [sample_dcfg(network, *given, 1, source_scale=0.0) for given in (inputs, other)]
+    without = [drawn(network, given, 1, source_scale=0.0) for given in (inputs, other)]
     assert torch.equal(*without) == (part == "source")
 
 
@@ -167,12 +175,12 @@ def test_every_attention_reads_the_features_of_its_level() -> None:
 def test_bf16_and_channels_last(tiny: Baseline, network: Network) -> None:
     """Both as a GPU wants them; the loop's own arithmetic stays in the noise's dtype."""
     inputs = tiny.inputs(1)
-    whole = sample_dcfg(network, *inputs, STEPS)
+    whole = drawn(network, inputs, STEPS)
     network.to(memory_format=torch.channels_last)
-    shaped = [tensor.to(memory_format=torch.channels_last) for tensor in inputs]
-    assert apart(sample_dcfg(network, *shaped, STEPS), whole) < 1e-4
+    shaped = Inputs(*(tensor.to(memory_format=torch.channels_last) for tensor in inputs))
+    assert apart(drawn(network, shaped, STEPS), whole) < 1e-4
     network.to(torch.bfloat16)
-    half = sample_dcfg(network, *inputs, STEPS)
+    half = drawn(network, inputs, STEPS)
     assert half.dtype == torch.float32
     assert 1e-5 < apart(half, whole) < 0.2
 
@@ -181,7 +189,7 @@ def test_it_compiles_whole() -> None:
     """One graph, no break: what torch.compile then makes of it is its affair. PIDM's forward is
     written here, PoCoLD's is diffusers' own."""
     network = PIDM((32, 32), layers=1, attended=(1,), head_width=32).eval().requires_grad_(False)
-    inputs = [torch.randn(1, channels, 8, 8) for channels in (3, 20, 3)]
-    wanted = sample_dcfg(network, *inputs, 1)
+    inputs = Inputs(*(torch.randn(1, channels, 8, 8) for channels in (3, 20, 3)))
+    wanted = drawn(network, inputs, 1)
     network.compile(backend="eager", fullgraph=True)
-    assert apart(sample_dcfg(network, *inputs, 1), wanted) < 1e-5
+    assert apart(drawn(network, inputs, 1), wanted) < 1e-5

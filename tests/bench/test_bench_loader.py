@@ -43,10 +43,9 @@ def test_every_way_is_measured(tmp_path: Path) -> None:
     found = bench.measure(dataset, store.url, size=3, steps=2, rounds=2, buffer_bytes=10**7)
     assert len(found) == 3
     assert all(len(rates) == 2 and min(rates) > 0 for rates in found.values())
-    assert bench.rss() >= 0
 
 
 def test_a_disk_without_room(tmp_path: Path) -> None:
     with pytest.raises(XmdptError, match="no room") as error:
         bench.make_dataset(tmp_path / "x", 10**18)
-    assert "--gb" in error.value.hint
+    assert "TMPDIR" in error.value.hint

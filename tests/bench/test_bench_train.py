@@ -10,18 +10,24 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from xmdpt_cli.bench import train
+from xmdpt_cli.bench.flops import flops
 from xmdpt_cli.bench.published import PublishedXMDPT
+from xmdpt_cli.bench.timing import randomise
 from xmdpt_cli.bench.train import (
-    main,
+    CPU,
     make_inputs,
+    measure_training,
     online_step,
     our_step,
     published_step,
-    randomise,
 )
+from xmdpt_cli.diffusion import Schedule
+from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.model.convert import from_published
-from xmdpt_cli.training.step import Inputs
+from xmdpt_cli.training.flops import step_flops
+from xmdpt_cli.training.step import Inputs, TrainStep
 from xmdpt_cli.training.train_config import TrainConfig
 
 
@@ -78,8 +84,26 @@ def test_online_the_same_step_follows_the_encoders() -> None:
     assert seen == [((4, 3, 8, 8), False), ((4, 3, 16, 16), False)] * 3
 
 
-def test_the_command_in_short(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["--size", "tiny", "--batch-size", "1", "--rounds", "1", "--no-compile"])
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in lines[1:]] == ["published", "ours"]
-    assert "processor s" in lines[1]
+def test_a_report_in_short() -> None:
+    report = measure_training(["tiny"], CPU, torch.float32, 2, pixels=64, compiled=False, rounds=2)
+    published, ours = report["rows"]
+    assert [published["key"], ours["key"]] == ["X-MDPT-tiny / published", "X-MDPT-tiny / ours"]
+    assert published["gflop"] > 1.1 * ours["gflop"] > 0  # the source stream goes through all blocks
+    assert ours["over_first"]["rounds"] == pytest.approx([
+        a / b for a, b in
+        zip(published["seconds"]["rounds"], ours["seconds"]["rounds"], strict=True)
+    ])  # fmt: skip
+    assert 0 <= report["data_wait"]["X-MDPT-tiny"] < 1
+
+
+def test_flops_of_a_step_are_the_trainings_own_count() -> None:
+    """What ``bench train`` counts as it runs is what training counts on shapes for its MFU."""
+    model, config, inputs, _ = small()
+    ran = flops(our_step(model, config, inputs, compiled=False), gradients=True)
+    assert ran == step_flops(TrainStep(model, config, Schedule()), inputs)
+
+
+def test_nothing_is_timed_where_losses_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "our_step", lambda *_: lambda: 1.0)
+    with pytest.raises(XmdptError, match="tiny, ours: the loss is 1"):
+        measure_training(["tiny"], CPU, torch.float32, 1, pixels=64, compiled=False, rounds=1)

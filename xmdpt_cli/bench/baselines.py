@@ -113,7 +113,7 @@ def _cut(size: str) -> tuple[int, int]:
 
 
 def _name(name: str, cut: int, pixels: int) -> str:
-    return name if cut == 1 else f"{name} tiny (widths / {cut}, {pixels} px)"
+    return name if cut == 1 else f"{name} tiny (1/{cut} of the widths, {pixels} px)"
 
 
 @dataclass(frozen=True)
@@ -155,8 +155,7 @@ def fit(baseline: Baseline) -> Fit:
 def sample_dcfg(
     network: Network,
     noise: Tensor,
-    pose: Tensor,
-    source: Tensor,
+    conditions: Conditions,
     steps: int = 50,
     *,
     pose_scale: float = 2.0,
@@ -165,8 +164,8 @@ def sample_dcfg(
 ) -> Tensor:
     """Pictures, or latents, (N, C, H, W) from start noise of that shape and dtype.
 
-    DDIM (eta 0, linear schedule); the source is encoded once. Guidance as PIDM's, with scales
-    that are taken (speed does not depend on them):
+    ``conditions``: of ``network.encode``, once for all steps. DDIM (eta 0, linear schedule).
+    Guidance as PIDM's, with scales that are taken (speed does not depend on them):
 
         unconditional + pose_scale (pose - unconditional) + source_scale (both - pose)
 
@@ -175,18 +174,23 @@ def sample_dcfg(
     """
     dtype = next(network.parameters()).dtype
     n, channels = noise.shape[:2]
-    branches = three_branches(network.encode(pose.to(dtype), source.to(dtype)))
+    branches = three_branches(conditions)
     calls = [joined(branches)] if batched else branches
 
     def predict(x: Tensor, t: Tensor, _: Tensor) -> Tensor:
         times = BRANCHES // len(calls)
         own, t = torch.cat([x.to(dtype)] * times), t.repeat(times)
         out = torch.cat([network(own, t, *call)[:, :channels].to(x.dtype) for call in calls])
-        without, posed, both = out.chunk(BRANCHES)
-        return without + pose_scale * (posed - without) + source_scale * (both - posed)
+        return disentangled(out, pose_scale, source_scale)
 
     # guidance 1: ``sample`` asks once a step and adds none of its own
     return sample(predict, noise, noise.new_empty(n, 0), steps, guidance=1.0)
+
+
+def disentangled(out: Tensor, pose_scale: float, source_scale: float) -> Tensor:
+    """The guided prediction (N, ...) of the three branches (3N, ...): unconditional, pose, both."""
+    without, posed, both = out.chunk(BRANCHES)
+    return without + pose_scale * (posed - without) + source_scale * (both - posed)
 
 
 def three_branches(given: Conditions) -> list[Conditions]:

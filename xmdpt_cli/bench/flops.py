@@ -21,13 +21,14 @@ _ATTENTIONS = (
 )
 
 
-def flops(call: Callable[[], object]) -> int:
-    """FLOPs of what ``call`` computes, without gradients; on the meta device nothing is computed.
+def flops(call: Callable[[], object], gradients: bool = False) -> int:
+    """FLOPs of what ``call`` computes; on the meta device nothing is computed.
 
-    It must run eagerly: what torch.compile has fused is not seen, and counts nothing.
+    What is compiled is run uncompiled, or the counter would not see it. ``gradients``: the call
+    goes backward too; without, inputs must not need any.
     """
     counter = FlopCounterMode(display=False, custom_mapping=_uncounted())
-    with torch.no_grad(), counter:
+    with torch.compiler.set_stance("force_eager"), torch.set_grad_enabled(gradients), counter:
         call()
     return int(counter.get_total_flops())
 

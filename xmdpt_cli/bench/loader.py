@@ -1,17 +1,14 @@
-"""How fast training's batches are read: ``python -m xmdpt_cli.bench.loader [--url URL]``.
+"""How fast training's batches are read: a part of ``xmdpt bench data``.
 
 Makes a dataset of random numbers in the sizes of 256 px features (VAE moments, DINOv2-G and -B
 tokens, both orientations), and reads shuffled, swapped, mirrored pairs from it: from files,
-with one thread and with several, and as a stream if ``--url`` is a place that serves ``--out``.
-Rounds are interleaved, medians are printed. Pages are warm: disks and networks are not measured.
+with one thread and with several, and as a stream if a URL serves the same dataset.
+Rounds are interleaved. Pages are warm: disks and networks are not measured.
 """
 
 from __future__ import annotations
 
-import argparse
 import shutil
-import statistics
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +35,10 @@ def make_dataset(folder: Path, size: int, fp8: bool = False) -> None:
     """Write shards of about ``size`` bytes; XmdptError if the disk lacks the room."""
     folder.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(folder).free < 1.5 * size:
-        raise XmdptError(f"{folder} has no room for {size / 1e9:.1f} GB", "try a smaller --gb")
+        raise XmdptError(
+            f"{folder} has no room for {size / 1e9:.1f} GB",
+            "make room, or set TMPDIR to a larger disk",
+        )
     store, rng = LocalStore(folder), np.random.Generator(np.random.PCG64(0))
     indexes, position = [], 0
     for shard in range(max(1, round(size / (VIEW_BYTES * sum(VIEWS) / 2 * GARMENTS_PER_SHARD)))):
@@ -68,14 +68,6 @@ def _view(rng: np.random.Generator, fp8: bool) -> ViewData:
         moments = rng.standard_normal((8, 32, 32), dtype=np.float32)
         features[f"moments{suffix}"] = torch.from_numpy(moments).half()
     return ViewData("random.jpg", rng.bytes(100_000), rng.uniform(0, 256, (18, 2)), features)
-
-
-def rss(kind: str = "RssAnon") -> float:
-    """Memory of this process in MB; without files that are mapped, whose pages are the system's."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{kind}:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
 
 
 def pairs_per_second(
@@ -123,33 +115,3 @@ def measure(
         for name, way in ways.items():
             found[name].append(way(number))
     return found
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, prog="python -m xmdpt_cli.bench.loader")
-    parser.add_argument("--out", type=Path, help="keep the dataset here (default: a temporary one)")
-    parser.add_argument("--url", help="where a server serves --out")
-    parser.add_argument("--gb", type=float, default=1.5)
-    parser.add_argument("--fp8", action="store_true", help="source tokens in 8 bits")
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=40, help="batches a round")
-    parser.add_argument("--buffer-mb", type=int, default=512, help="of the streaming loader")
-    parser.add_argument("--rounds", type=int, default=5)
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="xmdpt-bench-") as temporary:
-        folder = args.out or Path(temporary)
-        if not (folder / "dataset.json").is_file():
-            make_dataset(folder, int(args.gb * 1e9), args.fp8)
-        dataset = PairDataset(folder)
-        before = rss()
-        buffer = args.buffer_mb << 20
-        found = measure(dataset, args.url, args.batch_size, args.steps, args.rounds, buffer)
-        print(f"{len(dataset)} pairs; batches of {args.batch_size}, {args.steps} a round")
-        for name, rates in found.items():
-            spread = f"{min(rates):,.0f} to {max(rates):,.0f}"
-            print(f"{name}: {statistics.median(rates):,.0f} pairs/s ({spread})")
-        print(f"memory of its own: {before:.0f} MB before, {rss():.0f} MB after")
-
-
-if __name__ == "__main__":
-    main()

@@ -34,17 +34,17 @@ def line_chart(lines: Sequence[Line], across: str, up: str, title: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
         f'height="{HEIGHT}" font-family="sans-serif" font-size="12" fill="#222">',
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
-        _text(LEFT, 20, title, weight="bold"),
-        _text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, across, anchor="middle"),
-        _text(8, TOP - 4, up),
+        text(LEFT, 20, title, weight="bold"),
+        text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, across, anchor="middle"),
+        text(8, TOP - 4, up),
     ]
     for number in range(round((high - low) / stride) + 1):
         value = low + number * stride
         _, y = at(places[0], value)
         out.append(f'<path d="M{LEFT} {y}H{WIDTH - RIGHT}" stroke="#ddd"/>')
-        out.append(_text(LEFT - 6, y + 4, f"{value:.4g}", anchor="end"))
+        out.append(text(LEFT - 6, y + 4, f"{value:.4g}", anchor="end"))
     for x in places:
-        out.append(_text(at(x, low)[0], HEIGHT - BOTTOM + 16, f"{x:g}", anchor="middle"))
+        out.append(text(at(x, low)[0], HEIGHT - BOTTOM + 16, f"{x:g}", anchor="middle"))
     for number, line in enumerate(lines):
         colour = COLOURS[number % len(COLOURS)]
         dash = ' stroke-dasharray="5 3"' if number >= len(COLOURS) else ""
@@ -56,7 +56,7 @@ def line_chart(lines: Sequence[Line], across: str, up: str, title: str) -> str:
         y = TOP + 10 + 18 * number
         left = WIDTH - RIGHT + 16
         out.append(f'<path d="M{left} {y}h22" stroke="{colour}" stroke-width="2"{dash}/>')
-        out.append(_text(left + 28, y + 4, line.name))
+        out.append(text(left + 28, y + 4, line.name))
     return "\n".join([*out, "</svg>", ""])
 
 
@@ -68,7 +68,7 @@ def _ticks(low: float, high: float) -> tuple[float, float, float]:
     return math.floor(low / stride) * stride, math.ceil(high / stride) * stride, stride
 
 
-def _text(x: float, y: float, text: str, anchor: str = "start", weight: str = "normal") -> str:
+def text(x: float, y: float, text: str, anchor: str = "start", weight: str = "normal") -> str:
     return (
         f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" font-weight="{weight}">'
         f"{escape(text)}</text>"

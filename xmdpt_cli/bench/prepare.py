@@ -1,4 +1,4 @@
-"""How much of the machine ``prepare`` uses: ``python -m xmdpt_cli.bench.prepare PICTURE.jpg``.
+"""How much of the machine ``prepare`` uses: a part of ``xmdpt bench data``.
 
 Everything but the networks (decode, squash, draw poses, compress, hash, write), against what the
 same number of processes do by decoding and squashing alone; interleaved, in one run.
@@ -6,9 +6,7 @@ same number of processes do by decoding and squashing alone; interleaved, in one
 
 from __future__ import annotations
 
-import argparse
 import shutil
-import statistics
 import tempfile
 import time
 from collections.abc import Sequence
@@ -18,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xmdpt_cli.data.decoders import Decoders, cores
+from xmdpt_cli.data.decoders import Decoders
 from xmdpt_cli.data.listing import Garment, Listing, Pair, PictureFile
 from xmdpt_cli.images import resize_square
 
@@ -76,13 +74,14 @@ def made_up(picture: Path, garments: int, views: int = 4) -> Listing:
     return Listing(picture.parent, made)
 
 
-def measure(picture: Path, garments: int, sizes: Sequence[int], workers: int, rounds: int) -> float:
-    """Print each round's pictures a second, return the median ratio."""
+def measure(
+    picture: Path, garments: int, sizes: Sequence[int], workers: int, rounds: int
+) -> list[tuple[float, float]]:
+    """Each round's pictures a second: decoding and squashing alone, and all of ``prepare``."""
     from xmdpt_cli.data.prepare import prepare_datasets
 
     listing = made_up(picture, garments)
-    encoder, ratios = NoEncoder(), []
-    print(f"{listing.images()} pictures, sizes {list(sizes)}, {workers} processes")
+    encoder, found = NoEncoder(), []
     for number in range(-1, rounds):  # the first round warms up
         with Decoders(workers, sizes, 32) as pool:
             list(
@@ -107,23 +106,5 @@ def measure(picture: Path, garments: int, sizes: Sequence[int], workers: int, ro
         finally:
             shutil.rmtree(folder)
         if number >= 0:
-            ratios.append(whole / alone)
-            print(f"alone {alone:6.1f}/s   prepare {whole:6.1f}/s   ratio {whole / alone:.3f}")
-    median = statistics.median(ratios)
-    print(f"median ratio {median:.3f} (from {min(ratios):.3f} to {max(ratios):.3f})")
-    return median
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("picture", type=Path, help="a photograph in DeepFashion's full size")
-    parser.add_argument("--garments", type=int, default=128)
-    parser.add_argument("--size", type=int, action="append")
-    parser.add_argument("--workers", type=int, default=cores())
-    parser.add_argument("--rounds", type=int, default=5)
-    given = parser.parse_args()
-    measure(given.picture, given.garments, given.size or [256], given.workers, given.rounds)
-
-
-if __name__ == "__main__":
-    main()
+            found.append((alone, whole))
+    return found

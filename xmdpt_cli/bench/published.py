@@ -112,7 +112,9 @@ class _Timestep(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, t: Tensor) -> Tensor:
-        return self.mlp(timestep_features(t))
+        first = self.mlp[0]
+        assert isinstance(first, nn.Linear)
+        return self.mlp(timestep_features(t).to(first.weight.dtype))
 
 
 class _Final(nn.Module):
@@ -177,9 +179,7 @@ class PublishedXMDPT(nn.Module):
         """One pass: conditions, both streams through all blocks; masked with ``token_noise``."""
         x = self.x_embedder(x) + self.pos_embed
         source = self.x_embedder(source_latents) + self.pos_embed
-        pose = self.conv1d_pose(self.mlp_dino_pose(pose_tokens.to(x.dtype)))
-        image = self.conv1d_global(self.mlp_dino_img(source_tokens.to(x.dtype)))
-        condition = self.mlp_final((self.conv1d_local(source) + image + pose).squeeze(1))
+        condition = self._canet(pose_tokens, source_tokens, source)
         c = self.t_embedder(t) + condition * keep.to(x.dtype).unsqueeze(1)
         kept = None
         if token_noise is not None:
@@ -199,7 +199,35 @@ class PublishedXMDPT(nn.Module):
             x = block(x, c)
             with torch.no_grad():
                 view = block(view, c)
-        x = self.final_layer(x, c)
+        return self._unpatchify(self.final_layer(x, c))
+
+    def condition(
+        self, pose_tokens: Tensor, source_tokens: Tensor, source_latents: Tensor
+    ) -> Tensor:
+        """CANet's vector (N, D), for ``pruned``."""
+        return self._canet(
+            pose_tokens, source_tokens, self.x_embedder(source_latents) + self.pos_embed
+        )
+
+    def pruned(self, x: Tensor, t: Tensor, condition: Tensor) -> Tensor:
+        """The unmasked pass as published, but for what sampling does not read: no source stream,
+        and CANet before the loop. Attention is still written out, with its table gathered anew."""
+        x = self.x_embedder(x) + self.pos_embed
+        c = self.t_embedder(t) + condition
+        for block in self.blocks[: self.encoder_depth]:
+            x = block(x, c)
+        x = x + self.decoder_pos_embed
+        for block in self.blocks[self.encoder_depth :]:
+            x = block(x, c)
+        return self._unpatchify(self.final_layer(x, c))
+
+    def _canet(self, pose_tokens: Tensor, source_tokens: Tensor, source: Tensor) -> Tensor:
+        """(N, D) from both pictures' tokens and the embedded source latents (N, T, D)."""
+        pose = self.conv1d_pose(self.mlp_dino_pose(pose_tokens.to(source.dtype)))
+        image = self.conv1d_global(self.mlp_dino_img(source_tokens.to(source.dtype)))
+        return self.mlp_final((self.conv1d_local(source) + image + pose).squeeze(1))
+
+    def _unpatchify(self, x: Tensor) -> Tensor:
         n, p, g = x.shape[0], self.patch, self.grid
         x = x.reshape(n, g, g, p, p, self.out).permute(0, 5, 1, 3, 2, 4)
         return x.reshape(n, self.out, g * p, g * p)

@@ -1,30 +1,43 @@
-"""A training step, ours against the published way: ``python -m xmdpt_cli.bench.train --size S``.
+"""A training step, ours against the published way: what ``xmdpt bench train`` measures.
 
 Same weights, same inputs, same losses (checked before anything is timed), rounds interleaved in
 one run. "published" computes as the published code does (see ``published``), with AdamW and EMA a
-tensor at a time and the norms of weights and gradients read every step. ``--online`` adds the
-published way of having features: DINOv2 and VAE on both pictures in every step.
+tensor at a time and the norms of weights and gradients read every step. With ``online`` it has
+features as it has them: DINOv2 and VAE on both pictures in every step.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
+import tempfile
+import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from xmdpt_cli.bench.flops import flops
+from xmdpt_cli.bench.frozen import dinov2, placed, sd_vae
+from xmdpt_cli.bench.loader import make_dataset
 from xmdpt_cli.bench.published import PublishedXMDPT
-from xmdpt_cli.bench.timing import measure, randomise, report
+from xmdpt_cli.bench.rates import Rated, rate
+from xmdpt_cli.bench.timing import precision, randomise
+from xmdpt_cli.data.loader import PairDataset, Reading, TrainLoader
+from xmdpt_cli.data.prefetch import prefetch
 from xmdpt_cli.diffusion import Schedule
 from xmdpt_cli.diffusion.loss import loss_terms
+from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.model import XMDPT, Mask
+from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.training.ema import Ema
 from xmdpt_cli.training.optimizer import make_optimizers
 from xmdpt_cli.training.step import Inputs, TrainStep
 from xmdpt_cli.training.train_config import TrainConfig
+
+CPU = torch.device("cpu")
+DATASET_BYTES = 100_000_000  # of random numbers, which batches are read from
 
 Step = Callable[[], float]
 Encoder = Callable[[Tensor], Any]
@@ -56,8 +69,11 @@ def make_inputs(model: XMDPT, count: int, seed: int = 0) -> tuple[Inputs, Tensor
     return inputs, uniform
 
 
-def published_step(model: XMDPT, config: TrainConfig, inputs: Inputs, uniform: Tensor) -> Step:
+def published_step(
+    model: XMDPT, config: TrainConfig, inputs: Inputs, uniform: Tensor, autocast: bool = False
+) -> Step:
     """The published step on a copy of ``model``; a call takes one and returns the loss."""
+    device = inputs.target.device
     net = PublishedXMDPT(model)
     average = copy.deepcopy(net)
     optimizer = torch.optim.AdamW(
@@ -67,17 +83,18 @@ def published_step(model: XMDPT, config: TrainConfig, inputs: Inputs, uniform: T
 
     def step() -> float:
         noisy = schedule.add_noise(inputs.target, inputs.noise, inputs.timesteps)
-        total = torch.zeros(())
+        total = torch.zeros((), device=device)
         for keep, noise in ((inputs.keep, None), (inputs.keep_masked, uniform)):
-            out = net(
-                noisy,
-                inputs.timesteps,
-                inputs.pose_tokens,
-                inputs.source_tokens,
-                inputs.source,
-                keep,
-                noise,
-            )
+            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+                out = net(
+                    noisy,
+                    inputs.timesteps,
+                    inputs.pose_tokens,
+                    inputs.source_tokens,
+                    inputs.source,
+                    keep,
+                    noise,
+                ).float()
             mse, vb = loss_terms(out, inputs.target, noisy, inputs.noise, inputs.timesteps)
             total = total + (mse + vb).mean()
         optimizer.zero_grad()
@@ -95,10 +112,13 @@ def published_step(model: XMDPT, config: TrainConfig, inputs: Inputs, uniform: T
     return step
 
 
-def our_step(model: XMDPT, config: TrainConfig, inputs: Inputs, compiled: bool) -> Step:
+def our_step(
+    model: XMDPT, config: TrainConfig, inputs: Inputs, compiled: bool, autocast: bool = False
+) -> Step:
     """Our step on a copy of ``model``."""
     net = copy.deepcopy(model)
     module = TrainStep(net, config, Schedule())
+    module.autocast = autocast
     run = torch.compile(module, dynamic=False) if compiled else module
     (optimizer,) = make_optimizers(net, config)
     average, done = Ema(net, config.ema, False), [0]
@@ -115,43 +135,36 @@ def our_step(model: XMDPT, config: TrainConfig, inputs: Inputs, compiled: bool) 
     return step
 
 
-def published_encoders() -> list[tuple[Encoder, int]]:
+def published_encoders(
+    device: torch.device = CPU, dtype: torch.dtype = torch.float32
+) -> list[tuple[Encoder, int]]:
     """What the published step encodes both pictures of every pair with, and their side in pixels.
 
     DINOv2-G of both pictures, DINOv2-B of both poses (half of all that is never used), and the
     VAE's encoder on both; networks of the real architectures with random weights.
     """
-    from diffusers import AutoencoderKL
-    from transformers import Dinov2Config, Dinov2Model
-
-    # facebook/dinov2-giant, facebook/dinov2-base, stabilityai/sd-vae-ft-mse: their config.json
-    giant = Dinov2Config(
-        hidden_size=1536,
-        num_hidden_layers=40,
-        num_attention_heads=24,
-        use_swiglu_ffn=True,
-        image_size=518,
-        patch_size=14,
+    giant, base, vae = (
+        placed(network, device, dtype) for network in (dinov2("giant"), dinov2("base"), sd_vae())
     )
-    base = Dinov2Config(image_size=518, patch_size=14)
-    vae = AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=2,
-        latent_channels=4,
-    )
-    dinos = [Dinov2Model(config).eval() for config in (giant, base)]
-    return [*((dino, 224) for dino in dinos), (vae.encode, 256)]
+    return [(giant, 224), (base, 224), (vae.encode, 256)]
 
 
-def online_step(then: Step, encoders: Sequence[tuple[Encoder, int]], count: int) -> Step:
+def online_step(
+    then: Step,
+    encoders: Sequence[tuple[Encoder, int]],
+    count: int,
+    device: torch.device = CPU,
+    dtype: torch.dtype = torch.float32,
+) -> Step:
     """The published step as it is run: features of both pictures of ``count`` pairs, ``then`` it.
 
     The features are thrown away: ``then`` has its inputs, and only the time is looked at.
     """
     rng = torch.Generator().manual_seed(2)
-    work = [(net, torch.rand(2 * count, 3, side, side, generator=rng)) for net, side in encoders]
+    work = [
+        (net, torch.rand(2 * count, 3, side, side, generator=rng).to(device, dtype))
+        for net, side in encoders
+    ]
 
     def step() -> float:
         with torch.no_grad():
@@ -162,36 +175,91 @@ def online_step(then: Step, encoders: Sequence[tuple[Encoder, int]], count: int)
     return step
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, prog="python -m xmdpt_cli.bench.train")
-    parser.add_argument("--size", default="S")
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--no-compile", action="store_true")
-    parser.add_argument("--online", action="store_true", help="the published encoders as well")
-    args = parser.parse_args(arguments)
-    torch.manual_seed(0)
-    config = TrainConfig(size=args.size, batch_size=args.batch_size, precision="fp32")
-    model = XMDPT.from_size(args.size)
-    randomise(model)
-    inputs, uniform = make_inputs(model, args.batch_size)
-    ways = {
-        "published": published_step(model, config, inputs, uniform),
-        "ours": our_step(model, config, inputs, compiled=False),
+def measure_training(
+    sizes: Sequence[str],
+    device: torch.device,
+    dtype: torch.dtype,
+    batch: int,
+    *,
+    pixels: int = 256,
+    compiled: bool = True,
+    online: bool = False,
+    rounds: int = 10,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """The report: pairs a second, and the share of time that steps wait for batches from files.
+
+    XmdptError where the ways' first losses differ.
+    """
+    parts: dict[str, Rated] = {}
+    waits: dict[str, float] = {}
+    autocast = dtype == torch.bfloat16
+    for size in sizes:
+        torch.manual_seed(0)
+        model = XMDPT.from_size(size, latent_size=pixels // 8)
+        randomise(model)
+        config = TrainConfig(size=size, batch_size=batch, precision="fp32")
+        given, uniform = make_inputs(model, batch)
+        model, uniform = model.to(device), uniform.to(device)
+        inputs = moved(given, device)
+        published = published_step(model, config, inputs, uniform, autocast)
+        ways = {"published": published}
+        if online:
+            encoders = published_encoders(device, dtype)
+            ways["published, online"] = online_step(published, encoders, batch, device, dtype)
+        ways["ours"] = our_step(model, config, inputs, False, autocast)
+        if compiled:
+            ways["ours, compiled"] = our_step(model, config, inputs, True, autocast)
+        _agree({name: way() for name, way in ways.items()}, size, autocast)
+        for name, way in ways.items():
+            work = float(flops(way, gradients=True))
+            parts[f"X-MDPT-{size} / {name}"] = Rated(way, batch, work, dtype)
+        waits[f"X-MDPT-{size}"] = data_wait(list(ways.values())[-1], batch, rounds)
+    settings = {
+        "batch": batch,
+        "pixels": pixels,
+        "precision": precision(dtype),
+        "compiled": compiled,
+        "online": online,
     }
-    if not args.no_compile:
-        ways["ours, compiled"] = our_step(model, config, inputs, compiled=True)
-    losses = {name: way() for name, way in ways.items()}  # the first steps, compiling included
+    report = rate("train", settings, device, parts, rounds, progress)
+    return {**report, "data_wait": waits}
+
+
+def _agree(losses: dict[str, float], size: str, autocast: bool) -> None:
+    first = losses["published"]
     for name, loss in losses.items():
-        assert abs(loss - losses["published"]) < 1e-4 * abs(loss), (name, losses)
-    if args.online:
-        online = online_step(ways["published"], published_encoders(), args.batch_size)
-        ways = {"published, online": online, **ways}
-    print(
-        f"size {args.size}, batches of {args.batch_size}, fp32, {torch.get_num_threads()} threads"
-    )
-    report(measure(ways, args.rounds), "published, online" if args.online else "published")
+        if not abs(loss - first) <= (2e-2 if autocast else 1e-4) * abs(first):
+            raise XmdptError(
+                f"{size}, {name}: the loss is {loss:.6g}, the published way's {first:.6g}",
+                "this is a bug: nothing was timed",
+            )
 
 
-if __name__ == "__main__":
-    main()
+def moved(inputs: Inputs, device: torch.device) -> Inputs:
+    """All of a step's tensors on ``device``."""
+
+    def to(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.to(device)
+        return type(value)(*map(to, value)) if isinstance(value, tuple) else value
+
+    return Inputs(*map(to, inputs))
+
+
+def data_wait(step: Step, batch: int, steps: int) -> float:
+    """The share of time (0..1) that ``step`` waits for batches of cached 256 px features, which a
+    thread reads ahead from a dataset of random numbers. Its pages are warm: no disk is measured."""
+    with tempfile.TemporaryDirectory(prefix="xmdpt-bench-") as folder:
+        make_dataset(Path(folder), DATASET_BYTES)
+        batches = prefetch(TrainLoader(PairDataset(folder), Reading(batch, seed=0)))
+        next(batches)
+        waited, began = 0.0, time.perf_counter()
+        for _ in range(steps):
+            asked = time.perf_counter()
+            next(batches)
+            waited += time.perf_counter() - asked
+            step()
+        whole = time.perf_counter() - began
+        batches.close()
+    return waited / whole

@@ -1,0 +1,48 @@
+"""Medians, their intervals, and rounds in turn."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scipy import stats
+
+from xmdpt_cli.bench.timing import Spread, interleaved, ratios
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 6, 9, 10, 17, 20, 50])
+def test_the_interval_is_the_narrowest_that_holds_the_median(count: int) -> None:
+    """Of values 0 .. n - 1: the median lies below the r-th with the binomial's probability."""
+    spread = Spread(tuple(float(i) for i in reversed(range(count))))
+    rank = int(spread.low)
+    assert spread.high == count - 1 - rank
+    assert spread.median == (count - 1) / 2
+    outside = 2 * stats.binom.cdf(rank, count, 0.5)
+    if count >= 6:
+        assert outside <= 0.05 < 2 * stats.binom.cdf(rank + 1, count, 0.5)
+    else:  # no interval of so few has 95 %: the extremes
+        assert rank == 0
+
+
+def test_odd_rounds_are_shown_and_kept() -> None:
+    spread = Spread((1.0, 1.02, 0.98, 1.01, 5.0))
+    assert spread.odd == (5.0,)
+    assert spread.plain()["rounds"] == [1.0, 1.02, 0.98, 1.01, 5.0]
+    assert spread.high == 5.0
+    assert Spread((1.0, 1.0, 1.0)).odd == ()
+
+
+def test_rounds_run_in_turn_and_every_other_one_backwards() -> None:
+    seen: list[str] = []
+    calls = {name: lambda name=name: seen.append(name) for name in "abc"}
+    told: list[tuple[str, int, int]] = []
+    found = interleaved(calls, 3, CPU, lambda *said, **_: told.append(said))
+    assert "".join(seen) == "abc" + "abc" + "cba" + "abc"
+    assert all(len(values) == 3 and min(values) >= 0 for values in found.values())
+    assert told[-1] == ("rounds", 3, 3)
+
+
+def test_ratios_are_of_one_round() -> None:
+    """A machine that is half as fast in one round gives the same ratio in it."""
+    assert ratios([2.0, 4.0, 2.2], [1.0, 2.0, 1.1]).values == pytest.approx((2.0, 2.0, 2.0))

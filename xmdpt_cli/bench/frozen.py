@@ -1,0 +1,45 @@
+"""The frozen networks in their published architectures, with random weights: for their time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def dinov2(size: str) -> nn.Module:
+    """facebook/dinov2-giant or -base by its config.json: (N, 3, 224, 224) -> 257 tokens."""
+    from transformers import Dinov2Config, Dinov2Model
+
+    shapes: dict[str, dict[str, Any]] = {
+        "giant": {
+            "hidden_size": 1536,
+            "num_hidden_layers": 40,
+            "num_attention_heads": 24,
+            "use_swiglu_ffn": True,
+        },
+        "base": {},
+    }
+    network: nn.Module = Dinov2Model(Dinov2Config(image_size=518, patch_size=14, **shapes[size]))
+    return network.eval().requires_grad_(False)
+
+
+def sd_vae(cut: int = 1) -> Any:
+    """stabilityai/sd-vae-ft-mse by its config.json (f = 8, 4 channels), widths over ``cut``."""
+    from diffusers import AutoencoderKL
+
+    network = AutoencoderKL(
+        block_out_channels=tuple(width // cut for width in (128, 256, 512, 512)),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+        latent_channels=4,
+    )
+    return network.eval().requires_grad_(False)
+
+
+def placed(network: nn.Module, device: torch.device, dtype: torch.dtype) -> Any:
+    """``network`` there and in that type; by a plain module's ``to``, for diffusers' own warns of
+    layers to be kept in fp32, of which there are none."""
+    return nn.Module.to(network, device, dtype)

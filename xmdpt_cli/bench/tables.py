@@ -1,0 +1,184 @@
+"""Reports of ``xmdpt bench`` as tables, for terminals and for Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from xmdpt_cli.bench.baselines import BASELINES, fit
+from xmdpt_cli.bench.compare import Change
+from xmdpt_cli.bench.machine import described
+
+
+class Table(NamedTuple):
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+
+    def markdown(self) -> str:
+        lines = [self.header, ["---"] * len(self.header), *self.rows]
+        return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in x)} |" for x in lines)
+
+
+def speed_table(report: Mapping[str, Any]) -> Table:
+    """Tables 2f and 3 in shape, with a row for each gain."""
+    settings = report["settings"]
+    title = f"seconds for {settings['pictures']} pictures of {settings['pixels']} px"
+    header = [
+        "model", "way", "steps", "forwards", "seconds (95 %)", "img/s", "over PIDM-style",
+        "over published", "gain", "M parameters", "peak memory", "GFLOP/img", "MFU",
+    ]  # fmt: skip
+    rows = []
+    for row in report["rows"]:
+        training, inference = row["parameters_training"], row["parameters_inference"]
+        held = f"{training / 1e6:.1f}"
+        rows.append([
+            row["model"],
+            row["way"],
+            str(row["steps"]),
+            str(row["forwards"]),
+            _seconds(row["seconds"]),
+            _three(row["images_per_second"]),
+            _times(row["over_pidm"]),
+            _times(row["over_published"]),
+            _gain(row),
+            held if training == inference else f"{held}, {inference / 1e6:.1f} to draw",
+            "-" if row["peak_memory"] is None else f"{row['peak_memory'] / 2**30:.2f} GiB",
+            f"{row['gflop']:,.0f}",
+            f"{row['mfu']['median']:.0%}",
+        ])  # fmt: skip
+    return Table(title, header, rows)
+
+
+def fit_table() -> Table:
+    """The baselines' networks beside the originals."""
+    header = ["network", "M parameters", "original", "GFLOP a forward", "original",
+              "encoder, once", "original", "forwards a step"]  # fmt: skip
+    rows = []
+    for make in BASELINES.values():
+        found = fit(make())
+        known = found.original
+        assert known is not None
+        rows.append([
+            f"{found.name}-style",
+            f"{found.parameters / 1e6:.1f}",
+            f"{known.parameters / 1e6:.1f}",
+            f"{found.gflop:.1f}",
+            "not known" if known.gflop is None else f"{known.gflop:.1f}",
+            f"{found.encoder_gflop:.1f}",
+            "not known" if known.encoder_gflop is None else f"{known.encoder_gflop:.1f}",
+            "3",
+        ])  # fmt: skip
+    return Table("what the baselines are fitted to", header, rows)
+
+
+def rate_table(report: Mapping[str, Any]) -> Table:
+    """Pictures or pairs a second: training, encoders, data, several processes."""
+    header = ["", "seconds (95 %)", "a second", "over the first", "GFLOP each", "MFU"]
+    several = any("processes" in row for row in report["rows"])
+    rows = []
+    for row in report["rows"]:
+        line = [row["key"], _seconds(row["seconds"]), _three(row["images_per_second"])]
+        line.append(_times(row["over_first"]))
+        line.append("-" if row["gflop"] is None else f"{row['gflop']:,.1f}")
+        line.append("-" if row["mfu"] is None else f"{row['mfu']['median']:.0%}")
+        rows.append([*line, *([f"{row['efficiency']:.0%}"] if several else [])])
+    title = {
+        "train": "a training step, pairs",
+        "encode": "frozen networks, pictures",
+        "data": "pictures prepared, pairs read; seconds for one",
+        "scale": "training in several processes, pairs; seconds for one",
+    }[report["kind"]]
+    return Table(title, [*header, *(["efficiency"] if several else [])], rows)
+
+
+def notes(report: Mapping[str, Any]) -> list[str]:
+    """What the numbers are of, line by line."""
+    settings, peaks = report["settings"], report["peak"]
+    out = [described(report["machine"])]
+    if peaks:
+        told = [
+            _rate_of(value["median"]) + f" in {name.removeprefix('peak ')}"
+            for name, value in peaks.items()
+            if name != "copy"
+        ]
+        out.append(
+            f"its own peak, in the same rounds: {', '.join(told)}; memory "
+            f"{peaks['copy']['median'] / 1e9:.3g} GB/s"
+        )
+    if report["kind"] == "drawing":
+        out += _of_drawing(report)
+    else:
+        kept = [f"{name.replace('_', ' ')} {value}" for name, value in settings.items()]
+        out.append(f"{', '.join(kept)}; rounds in turn; random weights")
+    if settings.get("tiny"):
+        out.append("TINY networks: nothing here can be compared with the paper's table")
+    odd = [row["key"] for row in report["rows"] if row["seconds"]["odd"]]
+    if odd:
+        out.append(f"rounds far from the others, which the median bears: {', '.join(odd)}")
+    return out
+
+
+def _of_drawing(report: Mapping[str, Any]) -> list[str]:
+    settings, rows = report["settings"], report["rows"]
+    timed = sorted({row["steps_timed"] for row in rows})
+    whole = all(row["steps_timed"] == row["steps"] for row in rows)
+    few = f"{' or '.join(map(str, timed))} of the steps timed, the others are put as long"
+    return [
+        f"batches of {settings['batch']}, {settings['rounds']} rounds in turn, "
+        f"{settings['precision']} unless the row says otherwise; "
+        f"{'all steps timed' if whole else few}; decoding by the VAE is in, conditions (DINOv2) "
+        "are given; random weights"
+    ]
+
+
+def _rate_of(flops: float) -> str:
+    return f"{flops / 1e12:.3g} TFLOP/s" if flops > 5e12 else f"{flops / 1e9:.3g} GFLOP/s"
+
+
+def roof_table(report: Mapping[str, Any]) -> Table:
+    """The least seconds on each device."""
+    s = report["settings"]
+    title = (
+        f"the least seconds for {s['pictures']} pictures of {s['pixels']} px, {s['steps']} guided "
+        f"steps, {s['precision']}"
+    )
+    names = [device["name"] for device in report["devices"]]
+    rows = [
+        [row["model"], f"{row['gflop']:,.0f}", *(
+            f"{row['seconds'][name]:.3g}{' (memory)' if row['bound'][name] == 'memory' else ''}"
+            for name in names
+        )]
+        for row in report["rows"]
+    ]  # fmt: skip
+    peaks = ["peak", "", *(f"{d['flops'] / 1e12:,.4g} TFLOP/s" for d in report["devices"])]
+    moved = ["memory", "", *(f"{d['bandwidth'] / 1e12:.3g} TB/s" for d in report["devices"])]
+    return Table(title, ["", "GFLOP/img", *names], [*rows, peaks, moved])
+
+
+def change_table(changes: Sequence[Change]) -> Table:
+    """What ``compare`` found."""
+    rows = [
+        [change.key, "-" if change.ratio != change.ratio else f"{change.ratio:.3f}", change.verdict]
+        for change in changes
+    ]
+    return Table("beside the old run, in units of the machine's peak", ["", "time", ""], rows)
+
+
+def _seconds(spread: Mapping[str, Any]) -> str:
+    """Median, and low to high in one unit."""
+    return f"{_three(spread['median'])} ({_three(spread['low'])} to {_three(spread['high'])})"
+
+
+def _times(spread: Mapping[str, Any] | None) -> str:
+    return "-" if spread is None else f"{_three(spread['median'])}x"
+
+
+def _gain(row: Mapping[str, Any]) -> str:
+    """``2.23x pruning``: what the row adds to the row it is built on."""
+    return "-" if row["over_base"] is None else f"{_times(row['over_base'])} {row['gain']}"
+
+
+def _three(value: float) -> str:
+    """Three digits, without an exponent."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,0 +1,32 @@
+"""A report on the disk: JSON to compare with, Markdown and a plot to show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from xmdpt_cli.bench.roof_chart import roof_chart
+from xmdpt_cli.bench.tables import Table
+from xmdpt_cli.files import write_text
+
+
+def write_report(
+    folder: Path, report: Mapping[str, Any], tables: Sequence[Table], notes: Sequence[str]
+) -> list[Path]:
+    """The files written; a plot where drawing was measured."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = "bench" if report["kind"] == "drawing" else f"bench-{report['kind']}"
+    paths = [folder / f"{name}.json", folder / f"{name}.md"]
+    write_text(paths[0], json.dumps(report, indent=1, allow_nan=False) + "\n")
+    parts = ["\n".join(f"- {note}" for note in notes)]
+    if report["kind"] == "drawing":
+        paths.append(folder / f"{name}.svg")
+        device = report["machine"]["identity"]
+        on = device["processor"] if device["device"] == "cpu" else device["device"]
+        write_text(paths[2], roof_chart(report, f"Time against work, {on}"))
+        parts.append(f"![Time a picture against its FLOPs, with the machine's roof]({name}.svg)")
+    parts += [f"**{one.title}**\n\n{one.markdown()}" for one in tables]
+    write_text(paths[1], "\n\n".join(parts) + "\n")
+    return paths

@@ -1,0 +1,213 @@
+"""``xmdpt bench``: how fast drawing is on this machine, beside baselines, and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from xmdpt_cli.commands.options import AsJson, Device, pick_device, quiet_libraries
+from xmdpt_cli.console import Talk, table
+from xmdpt_cli.errors import ConfigError
+
+if TYPE_CHECKING:
+    from xmdpt_cli.bench.tables import Table
+
+bench_app = typer.Typer(invoke_without_command=True)
+
+Sizes = Annotated[
+    list[str] | None, typer.Option("--size", help="S, B, L, XL or tiny; again for several [S B L].")
+]
+Rounds = Annotated[int, typer.Option(min=1, help="Every way once in each; medians are shown.")]
+BatchSize = Annotated[
+    int | None, typer.Option(min=1, help="Pictures at once [8 on a GPU, 2 on a processor].")
+]
+Precision = Annotated[str, typer.Option(help="fp32 or bf16 [auto: bf16 on a GPU].")]
+Compile = Annotated[
+    bool, typer.Option("--compile/--no-compile", help="The ways through torch.compile as well.")
+]
+Out = Annotated[
+    Path | None, typer.Option(help="Folder for the report: bench.json, bench.md, a plot.")
+]
+Compare = Annotated[
+    Path | None,
+    typer.Option(help="An earlier bench.json of this machine: what is slower ends with exit 1."),
+]
+
+
+@bench_app.callback()
+def bench(
+    context: typer.Context,
+    size: Sizes = None,
+    pixels: Annotated[int, typer.Option(help="256 or 512.")] = 256,
+    batch_size: BatchSize = None,
+    rounds: Rounds = 10,
+    steps_timed: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of a picture's steps [all on a GPU, 1 on a processor]."),
+    ] = None,
+    impl: Annotated[
+        list[str] | None,
+        typer.Option(help="Only these ways of X-MDPT: published, pruned, compiled ...; again."),
+    ] = None,
+    baselines: Annotated[
+        bool, typer.Option(help="PIDM's and PoCoLD's kind of network as well.")
+    ] = True,
+    precision: Precision = "auto",
+    compile_: Compile = True,
+    roof: Annotated[
+        bool, typer.Option("--roof", help="The least time on paper instead; measures nothing.")
+    ] = False,
+    peak_tflops: Annotated[
+        float | None, typer.Option(help="--roof for a device of so many TFLOP/s.")
+    ] = None,
+    bandwidth: Annotated[
+        float | None, typer.Option(help="--roof: and so many GB/s between it and its memory.")
+    ] = None,
+    out: Out = None,
+    compare: Compare = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Measure drawing: X-MDPT as published and as here, beside PIDM's and PoCoLD's kind.
+
+    Every row adds one gain to the row above it. All run in turn, in one process.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    quiet_libraries()
+    sizes = named_sizes(size)
+    check_pixels(pixels)
+    if roof:
+        _roof(sizes, pixels, precision, peak_tflops, bandwidth, as_json)
+        return
+    if peak_tflops is not None or bandwidth is not None:
+        raise ConfigError("--peak-tflops and --bandwidth are of --roof")
+    from xmdpt_cli.bench.tables import fit_table, notes, speed_table
+    from xmdpt_cli.bench.throughput import measure
+    from xmdpt_cli.bench.ways import Setting
+
+    old = earlier(compare)
+    where, dtype = where_and_type(device, precision)
+    tiny = sizes == ["tiny"]
+    if "tiny" in sizes and not tiny:
+        raise ConfigError("--size tiny has tiny baselines: measure it alone")
+    gpu = where.type == "cuda"
+    setting = Setting(
+        where,
+        dtype,
+        batch_size or (8 if gpu else 2),
+        64 if tiny else pixels,
+        compile_,
+        tiny,
+    )
+    talk = Talk(as_json)
+    with talk.progress() as progress:
+        report = measure(
+            sizes,
+            setting,
+            rounds=rounds,
+            measured_steps=steps_timed or (50 if gpu else 1),
+            baselines=baselines,
+            only=impl,
+            progress=progress,
+        )
+    shown = [speed_table(report)]
+    if baselines and not tiny:
+        shown.append(fit_table())
+    finish(talk, report, shown, notes(report), out, old)
+
+
+def earlier(path: Path | None) -> dict[str, Any] | None:
+    """The report to compare with: what is none is refused before the work."""
+    from xmdpt_cli.bench.compare import load
+
+    return None if path is None else load(path)
+
+
+def named_sizes(given: list[str] | None) -> list[str]:
+    """As given, also with commas; ConfigError for what is no size."""
+    from xmdpt_cli.model.xmdpt import SIZES
+
+    named = [name for text in given or ["S", "B", "L"] for name in text.split(",") if name]
+    for name in named:
+        if name not in SIZES:
+            raise ConfigError(f"no such size: {name!r}", f"choose from {', '.join(SIZES)}")
+    return list(dict.fromkeys(named))
+
+
+def check_pixels(pixels: int) -> None:
+    """ConfigError for what no model here is made for."""
+    if pixels not in (256, 512):
+        raise ConfigError(f"pictures are of 256 or 512 px, not {pixels}")
+
+
+def where_and_type(device: str, precision: str) -> tuple[Any, Any]:
+    """The device, and the type that is computed in."""
+    import torch
+
+    from xmdpt_cli.sampling.sampler import PRECISIONS
+
+    where = torch.device(pick_device(device))
+    if precision == "auto":
+        precision = "bf16" if where.type == "cuda" else "fp32"
+    if precision not in PRECISIONS:
+        raise ConfigError(
+            f"no such precision: {precision!r}", f"choose from {', '.join(PRECISIONS)}"
+        )
+    return where, PRECISIONS[precision]
+
+
+def _roof(
+    sizes: list[str],
+    pixels: int,
+    precision: str,
+    peak: float | None,
+    bandwidth: float | None,
+    as_json: bool,
+) -> None:
+    from xmdpt_cli.bench.roof import Peaks, known_peaks, roofs
+    from xmdpt_cli.bench.tables import roof_table
+
+    precision = "bf16" if precision == "auto" else precision
+    if (peak is None) != (bandwidth is None):
+        raise ConfigError("a device has both: --peak-tflops and --bandwidth")
+    devices = known_peaks(precision)
+    if peak is not None and bandwidth is not None:
+        if peak <= 0 or bandwidth <= 0:
+            raise ConfigError("peaks are positive")
+        devices = [Peaks("given", peak * 1e12, bandwidth * 1e9)]
+    report = roofs(sizes, devices, pixels=pixels, precision=precision)
+    Talk(as_json).result(report, _drawn(roof_table(report)))
+
+
+def finish(
+    talk: Talk,
+    report: dict[str, Any],
+    shown: list[Table],
+    notes: list[str],
+    out: Path | None,
+    old: dict[str, Any] | None,
+) -> None:
+    """Write, compare and tell; exit 1 where something became slower."""
+    from xmdpt_cli.bench.compare import compare
+    from xmdpt_cli.bench.tables import change_table
+    from xmdpt_cli.bench.write import write_report
+
+    said = list(notes)
+    if out is not None:
+        said.append(f"written: {', '.join(map(str, write_report(out, report, shown, notes)))}")
+    changes = [] if old is None else compare(old, report)
+    if old is not None:
+        shown = [*shown, change_table(changes)]
+    report = {**report, "changes": [change._asdict() for change in changes if change.ratio > 0]}
+    talk.result(report, *(_drawn(one) for one in shown), text="\n".join(said))
+    slower = [change.key for change in changes if change.verdict == "slower"]
+    if slower:
+        talk.warn(f"slower than before: {', '.join(slower)}")
+        raise typer.Exit(1)
+
+
+def _drawn(one: Table) -> Any:
+    return table(one.title, one.header, one.rows)
