@@ -55,7 +55,7 @@ def test_every_way_does_the_work_that_it_is_said_to(found: dict[str, Way]) -> No
         ("published", 2 * 2 * 2 * 3, 2 * 2 * 3),
         ("pruned", 2 * 2 * 3, 2),
         ("attention", 2 * 2 * 3, 2),
-        ("D-CFG", 2 * 3 * 3, 2 * 2),
+        ("attention, D-CFG", 2 * 3 * 3, 2 * 2),
     ):
         seen.clear()
         way = found[name]
@@ -77,7 +77,7 @@ def test_the_gains_less_work() -> None:
     assert counted["pruned"] == pytest.approx(24.2, rel=0.01)
     assert counted["attention"] == pytest.approx(24.2, rel=0.01)
     assert counted["published, D-CFG"] == pytest.approx(1.5 * 49.3, rel=0.01)
-    assert counted["D-CFG"] == pytest.approx(1.5 * 24.2, rel=0.01)
+    assert counted["attention, D-CFG"] == pytest.approx(1.5 * 24.2, rel=0.01)
 
 
 def test_a_report_adds_its_parts_up() -> None:
@@ -102,6 +102,9 @@ def test_a_report_adds_its_parts_up() -> None:
     assert ratio == pytest.approx([
         a / b for a, b in zip(pidm["seconds"]["rounds"], few["seconds"]["rounds"], strict=True)
     ])  # fmt: skip
+    parts = "X-MDPT-tiny / 20 steps / steps"
+    assert few["denoising"]["median"] == pytest.approx(few["parts"][parts])
+    assert few["denoising_over_published"]["median"] > 0
     assert few["over_base"] is None  # what it adds to was not asked for
     assert pidm["over_pidm"] is None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import tempfile
 import time
 import zipfile
 from collections.abc import Iterator
@@ -32,9 +33,14 @@ def pipe() -> FakePipeline:
 
 
 @pytest.fixture
-def client(running: Running, pipe: FakePipeline) -> Iterator[Any]:
+def client(
+    running: Running, pipe: FakePipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Any]:
     from gradio_client import Client
 
+    monkeypatch.setattr(
+        tempfile, "tempdir", str(tmp_path)
+    )  # where it leaves an empty folder a file
     with running(pipe) as url:
         talking = Client(url, verbose=False)
         yield talking

@@ -41,6 +41,15 @@ class Original:
 PIDM_ORIGINAL = Original(180.4e6, gflop=559.4, encoder_gflop=140.3, seconds=16.975)
 POCOLD_ORIGINAL = Original(395.89e6, gflop=None, encoder_gflop=None, seconds=3.215)
 
+#: the X-MDPT paper's table by our names: seconds on an A100, 8 pictures of 256x176, 50 steps
+PAPER_SECONDS = {
+    "PIDM-style": PIDM_ORIGINAL.seconds,
+    "PoCoLD-style": POCOLD_ORIGINAL.seconds,
+    "X-MDPT-L": 3.124,
+    "X-MDPT-B": 1.299,
+    "X-MDPT-S": 1.191,
+}
+
 
 class Inputs(NamedTuple):
     """What ``sample_dcfg`` takes behind the network, random."""

@@ -25,7 +25,8 @@ class Rated(NamedTuple):
 
 def peak_works(device: torch.device, dtypes: set[torch.dtype]) -> dict[str, Work]:
     """What the machine can do, to be timed in the same rounds as all else."""
-    found = {f"peak {precision(dtype)}": matmul(device, dtype) for dtype in dtypes}
+    ordered = sorted(dtypes, key=lambda dtype: -dtype.itemsize)
+    found = {f"peak {precision(dtype)}": matmul(device, dtype) for dtype in ordered}
     return {**found, "copy": copy(device)}
 
 

@@ -39,16 +39,17 @@ def roof_chart(report: Mapping[str, Any], title: str) -> str:
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
         text(LEFT, 20, title, weight="bold"),
         text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, "GFLOP a picture", anchor="middle"),
-        text(8, TOP - 4, "s a picture"),
+        f'<text transform="translate(14 {(TOP + HEIGHT - BOTTOM) / 2:g}) rotate(-90)" '
+        'text-anchor="middle">seconds a picture</text>',
     ]
     for value in _marks(across):
         x, y = at(value, up[0])
         out.append(f'<path d="M{x} {TOP}V{HEIGHT - BOTTOM}" stroke="#eee"/>')
-        out.append(text(x, y + 16, f"{value:,.4g}", anchor="middle"))
+        out.append(text(x, y + 16, _plain(value), anchor="middle"))
     for value in _marks(up):
         x, y = at(across[0], value)
         out.append(f'<path d="M{LEFT} {y}H{WIDTH - RIGHT}" stroke="#ddd"/>')
-        out.append(text(x - 6, y + 4, f"{value:,.4g}", anchor="end"))
+        out.append(text(x - 6, y + 4, _plain(value), anchor="end"))
     for number, peak in enumerate(peaks.values()):
         ends = [at(x, max(x / peak, up[0])) for x in (max(across[0], up[0] * peak), across[1])]
         path = "L".join(f"{x} {y}" for x, y in ends)
@@ -94,6 +95,10 @@ def _marks(ends: tuple[float, float]) -> list[float]:
     inside = [v for v in _steps(*ends) if ends[0] <= v <= ends[1]]
     tens = [v for v in inside if math.isclose(math.log10(v), round(math.log10(v)), abs_tol=1e-9)]
     return tens if len(tens) >= 3 else inside
+
+
+def _plain(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1 else f"{value:g}"
 
 
 def _share(value: float, ends: tuple[float, float]) -> float:

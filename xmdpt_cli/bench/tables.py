@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from xmdpt_cli.bench.baselines import BASELINES, fit
+from xmdpt_cli.bench.baselines import BASELINES, PAPER_SECONDS, fit
 from xmdpt_cli.bench.compare import Change
 from xmdpt_cli.bench.machine import described
 
@@ -26,7 +26,7 @@ def speed_table(report: Mapping[str, Any]) -> Table:
     title = f"seconds for {settings['pictures']} pictures of {settings['pixels']} px"
     header = [
         "model", "way", "steps", "forwards", "seconds (95 %)", "img/s", "over PIDM-style",
-        "over published", "gain", "M parameters", "peak memory", "GFLOP/img", "MFU",
+        "over published", "steps alone", "gain", "M parameters", "peak memory", "GFLOP/img", "MFU",
     ]  # fmt: skip
     rows = []
     for row in report["rows"]:
@@ -41,6 +41,7 @@ def speed_table(report: Mapping[str, Any]) -> Table:
             _three(row["images_per_second"]),
             _times(row["over_pidm"]),
             _times(row["over_published"]),
+            _times(row["denoising_over_published"]),
             _gain(row),
             held if training == inference else f"{held}, {inference / 1e6:.1f} to draw",
             "-" if row["peak_memory"] is None else f"{row['peak_memory'] / 2**30:.2f} GiB",
@@ -70,6 +71,31 @@ def fit_table() -> Table:
             "3",
         ])  # fmt: skip
     return Table("what the baselines are fitted to", header, rows)
+
+
+def paper_table(report: Mapping[str, Any]) -> Table | None:
+    """The paper's seconds and ratios beside ratios of this run; None without the baselines."""
+    own: dict[str, list[Mapping[str, Any]]] = {}
+    for row in report["rows"]:
+        own.setdefault(row["model"], []).append(row)
+    first = next((name for name in PAPER_SECONDS if name in own), None)
+    if first != "PIDM-style":
+        return None
+    rows = []
+    for name, seconds in PAPER_SECONDS.items():
+        here = {row["way"]: row for row in own.get(name, [])}
+        # of X-MDPT as published, and of the last way that draws the same in as many steps
+        published = here.get("published", here.get("D-CFG"))
+        ours = next((here[way] for way in ("compiled", "attention") if way in here), None)
+        rows.append([
+            name,
+            f"{seconds:.3f}",
+            f"{PAPER_SECONDS['PIDM-style'] / seconds:.3g}x",
+            "-" if published is None else _times(published["over_pidm"]),
+            "-" if ours is None else _times(ours["over_pidm"]),
+        ])  # fmt: skip
+    header = ["", "paper, A100, s", "over PIDM", "here as published", "here, ours"]
+    return Table("the paper's table beside this run: 8 pictures, 50 steps", header, rows)
 
 
 def rate_table(report: Mapping[str, Any]) -> Table:

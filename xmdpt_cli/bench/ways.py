@@ -154,7 +154,9 @@ def xmdpt_ways(size: str, setting: Setting) -> Iterator[Way]:
     draws = _ours(changed, _cast(inputs, other))
     yield way(precision(other), changed, *draws, dtype=other, same="", gain="precision", base=name)
     draws = _ours_disentangled(best, inputs)
-    yield way("D-CFG", best, *draws, branches=BRANCHES, same="dcfg", gain="guidance", base=name)
+    yield way(
+        f"{name}, D-CFG", best, *draws, branches=BRANCHES, same="dcfg", gain="guidance", base=name
+    )
 
 
 def _model(size: str, setting: Setting) -> XMDPT:

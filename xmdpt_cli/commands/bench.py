@@ -84,7 +84,7 @@ def bench(
         return
     if peak_tflops is not None or bandwidth is not None:
         raise ConfigError("--peak-tflops and --bandwidth are of --roof")
-    from xmdpt_cli.bench.tables import fit_table, notes, speed_table
+    from xmdpt_cli.bench.tables import fit_table, notes, paper_table, speed_table
     from xmdpt_cli.bench.throughput import measure
     from xmdpt_cli.bench.ways import Setting
 
@@ -115,7 +115,8 @@ def bench(
         )
     shown = [speed_table(report)]
     if baselines and not tiny:
-        shown.append(fit_table())
+        beside = paper_table(report)
+        shown += [*([] if beside is None else [beside]), fit_table()]
     finish(talk, report, shown, notes(report), out, old)
 
 
@@ -201,8 +202,11 @@ def finish(
     changes = [] if old is None else compare(old, report)
     if old is not None:
         shown = [*shown, change_table(changes)]
-    report = {**report, "changes": [change._asdict() for change in changes if change.ratio > 0]}
-    talk.result(report, *(_drawn(one) for one in shown), text="\n".join(said))
+    told = [
+        {**change._asdict(), "ratio": change.ratio if change.ratio > 0 else None}
+        for change in changes
+    ]
+    talk.result({**report, "changes": told}, *(_drawn(one) for one in shown), text="\n".join(said))
     slower = [change.key for change in changes if change.verdict == "slower"]
     if slower:
         talk.warn(f"slower than before: {', '.join(slower)}")

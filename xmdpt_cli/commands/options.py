@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import logging
 import os
 import warnings
 from collections.abc import Callable
@@ -88,6 +89,8 @@ def quiet_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    # torch says so of every first compilation without a GPU
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     # a camera's 108 megapixels are no attack; Pillow refuses what is twice as large
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
 
