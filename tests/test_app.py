@@ -22,6 +22,7 @@ COMMANDS = [
     "convert",
     "sample",
     "evaluate",
+    "bench",
     "ui",
 ]
 
@@ -29,7 +30,12 @@ COMMANDS = [
 def test_every_command_and_option_has_a_help_line() -> None:
     group = typer.main.get_command(app)
     assert sorted(group.commands) == sorted(COMMANDS)  # type: ignore[attr-defined]
+    commands = dict(group.commands)  # type: ignore[attr-defined]
     for name, command in group.commands.items():  # type: ignore[attr-defined]
+        for own, below in getattr(command, "commands", {}).items():
+            commands[f"{name} {own}"] = below
+    assert "bench train" in commands
+    for name, command in commands.items():
         assert command.help, name
         for parameter in command.params:
             assert getattr(parameter, "help", None), f"{name} {parameter.name}"

@@ -7,8 +7,9 @@ from collections import Counter
 import pytest
 import torch
 
-from xmdpt_cli.bench import throughput, ways
+from xmdpt_cli.bench import draws, throughput
 from xmdpt_cli.bench.flops import flops
+from xmdpt_cli.bench.published import PublishedXMDPT
 from xmdpt_cli.bench.throughput import measure
 from xmdpt_cli.bench.ways import Setting, Way, xmdpt_ways
 from xmdpt_cli.errors import ConfigError, XmdptError
@@ -110,13 +111,13 @@ def test_a_report_adds_its_parts_up() -> None:
 
 
 def test_nothing_is_timed_where_ways_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = ways._pruned
+    real = draws.pruned
 
-    def other(net: torch.nn.Module, inputs: ways.Inputs) -> tuple[object, object]:
+    def other(net: PublishedXMDPT, inputs: draws.Inputs) -> tuple[draws.Setup, draws.Draw]:
         setup, draw = real(net, inputs)
         return setup, lambda state, steps: draw(state, steps) * 1.01
 
-    monkeypatch.setattr(ways, "_pruned", other)
+    monkeypatch.setattr(draws, "pruned", other)
     monkeypatch.setattr(throughput, "interleaved", lambda *_: pytest.fail("timed"))
     with pytest.raises(XmdptError, match="pruned differs from X-MDPT-tiny / published by 1"):
         measure(["tiny"], TINY, baselines=False, measured_steps=1)

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from xmdpt_cli.bench.draws import Inputs
 from xmdpt_cli.bench.flops import flops
 from xmdpt_cli.bench.frozen import sd_vae
-from xmdpt_cli.bench.ways import Inputs
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.training.flops import peak_of
@@ -68,7 +68,7 @@ def drawing(
     with torch.device("meta"), torch.no_grad():
         model = XMDPT.from_size(size, latent_size=pixels // 8).eval()
         vae = sd_vae()
-    inputs = Inputs(model, 1)
+    inputs = Inputs.of(model, 1)
     given = [x.to("meta", torch.float32) for x in (inputs.pose, inputs.source, inputs.latents)]
     noise = inputs.noise.to("meta")
     condition = model.condition(*given).detach()

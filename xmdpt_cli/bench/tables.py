@@ -141,7 +141,7 @@ def notes(report: Mapping[str, Any]) -> list[str]:
         out.append("TINY networks: nothing here can be compared with the paper's table")
     odd = [row["key"] for row in report["rows"] if row["seconds"]["odd"]]
     if odd:
-        out.append(f"rounds far from the others, which the median bears: {', '.join(odd)}")
+        out.append(f"rounds far from the others, which the median bears: {'; '.join(odd)}")
     return out
 
 

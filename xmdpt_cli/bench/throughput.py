@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,9 +29,8 @@ TINY_CUT = 4  # of the VAE's widths, beside tiny models
 _EQUAL = {torch.float32: 1e-4, torch.bfloat16: 0.1}  # of the largest value
 
 
-@dataclass
-class _Part:
-    """One thing that is timed: its way, or None for what several share."""
+class _Part(NamedTuple):
+    """One thing that is timed, for a batch."""
 
     run: Callable[[], object]
     flop: float
@@ -92,8 +90,6 @@ def _measure(
         _row(way, setting, parts, peaks, seconds, memory[way.key], measured_steps) for way in ways
     ]
     _compare(ways, rows)
-    for row in rows:  # the rounds' totals were for comparing
-        row["seconds"], row["denoising"] = row["seconds"].plain(), row["denoising"].plain()
     return {
         "format": "xmdpt-bench",
         "version": VERSION,
@@ -141,7 +137,7 @@ def _row(
     memory: int | None,
     measured_steps: int,
 ) -> dict[str, Any]:
-    """A way's line; ``seconds`` is still a Spread."""
+    """A way's line; ``seconds`` and ``denoising`` still as Spreads, to be compared."""
     steps = min(measured_steps, way.steps)
     pieces = {f"{way.key} / once": 1.0, f"{way.key} / steps": way.steps / steps}
     if way.latent:
@@ -179,22 +175,22 @@ def _row(
 
 def _compare(ways: Sequence[Way], rows: list[dict[str, Any]]) -> None:
     """Each row beside the first baseline, its own model's published way, and the way that it adds
-    a gain to: by the ratios of the rounds."""
-    known = {row["key"]: row["seconds"] for row in rows}
+    a gain to: by the ratios of the rounds. ``seconds`` and ``denoising`` are Spreads no more."""
+    known = {row["key"]: row for row in rows}
     first = next((row["key"] for row in rows if row["model"].startswith("PIDM")), None)
     for way, row in zip(ways, rows, strict=True):
-        for name, base in (
-            ("over_pidm", first),
-            ("over_published", f"{way.model} / published"),
-            ("over_base", f"{way.model} / {way.base}"),
+        published = f"{way.model} / published"
+        for name, base, what in (
+            ("over_pidm", first, "seconds"),
+            ("over_published", published, "seconds"),
+            ("over_base", f"{way.model} / {way.base}", "seconds"),
+            ("denoising_over_published", published, "denoising"),
         ):
-            there = base in known and base != way.key
-            row[name] = ratios(known[base].values, known[way.key].values).plain() if there else None
-    steps = {row["key"]: row["denoising"] for row in rows}
-    for way, row in zip(ways, rows, strict=True):
-        own, base = steps[way.key].values, f"{way.model} / published"
-        there = base in steps and base != way.key
-        row["denoising_over_published"] = ratios(steps[base].values, own).plain() if there else None
+            row[name] = None
+            if base in known and base != way.key:
+                row[name] = ratios(known[base][what].values, row[what].values).plain()
+    for row in rows:
+        row["seconds"], row["denoising"] = row["seconds"].plain(), row["denoising"].plain()
 
 
 def _checked(

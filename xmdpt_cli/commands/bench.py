@@ -93,6 +93,10 @@ def bench(
     tiny = sizes == ["tiny"]
     if "tiny" in sizes and not tiny:
         raise ConfigError("--size tiny has tiny baselines: measure it alone")
+    talk = Talk(as_json)
+    if pixels != 256 and baselines:
+        talk.say("PIDM's and PoCoLD's kind are of 256 px: left out")
+        baselines = False
     gpu = where.type == "cuda"
     setting = Setting(
         where,
@@ -102,7 +106,6 @@ def bench(
         compile_,
         tiny,
     )
-    talk = Talk(as_json)
     with talk.progress() as progress:
         report = measure(
             sizes,
