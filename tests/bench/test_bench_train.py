@@ -85,8 +85,10 @@ def test_online_the_same_step_follows_the_encoders() -> None:
 
 
 def test_a_report_in_short() -> None:
-    report = measure_training(["tiny"], CPU, torch.float32, 2, pixels=64, compiled=False, rounds=2)
-    published, ours = report["rows"]
+    sizes = ["tiny", "S"]
+    report = measure_training(sizes, CPU, torch.float32, 2, pixels=64, compiled=False, rounds=2)
+    published, ours, other, _ = report["rows"]
+    assert other["over_first"] is None  # another model's: nothing to be compared with
     assert [published["key"], ours["key"]] == ["X-MDPT-tiny / published", "X-MDPT-tiny / ours"]
     assert published["gflop"] > 1.1 * ours["gflop"] > 0  # the source stream goes through all blocks
     assert ours["over_first"]["rounds"] == pytest.approx([

@@ -46,13 +46,15 @@ def rate(
     rounds: int,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """The report of ``kind``: every part a row, beside the first one by the rounds' ratios."""
+    """The report of ``kind``: every part a row; of those named ``model / way`` each beside its
+    model's first way, by the rounds' ratios."""
     before = machine(device)
     works = peak_works(device, {part.dtype for part in parts.values()})
     calls = {name: part.run for name, part in parts.items()}
     calls |= {name: work.run for name, work in works.items()}
     seconds = interleaved(calls, rounds, device, progress)
-    rows, first = [], next(iter(parts))
+    rows: list[dict[str, Any]] = []
+    first: dict[str, str] = {}
     for name, part in parts.items():
         own, peak = seconds[name], f"peak {precision(part.dtype)}"
         spread = Spread(tuple(own))
@@ -60,7 +62,8 @@ def rate(
             part.flop / s / (works[peak].amount / p)
             for s, p in zip(own, seconds[peak], strict=True)
         ]
-        over = None if name == first else ratios(seconds[first], own).plain()
+        base = first.setdefault(name.partition(" / ")[0], name)
+        over = None if name == base else ratios(seconds[base], own).plain()
         rows.append({
             "key": name,
             "seconds": spread.plain(),

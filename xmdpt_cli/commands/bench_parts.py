@@ -177,7 +177,8 @@ def scale(
             rounds=rounds,
             progress=progress,
         )
-    _tell(talk, report, out, old)
+    shared = ["the processes share this machine's cores"] if where.type == "cpu" else []
+    _tell(talk, report, out, old, shared)
 
 
 def _tell(
