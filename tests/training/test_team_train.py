@@ -165,15 +165,16 @@ class Command:
         )
 
 
-def wait_for_step(run: Path, step: int, process: subprocess.Popen[str]) -> None:
-    """Until the log says so, and a random moment longer."""
+def wait_for_step(run: Path, step: int, process: subprocess.Popen[str], began: float) -> None:
+    """Until this process (not the one before it) has logged the step, and a part of one more."""
     deadline = time.monotonic() + 180
+    log = run / "metrics.jsonl"
     while time.monotonic() < deadline and process.poll() is None:
-        log = run / "metrics.jsonl"
-        if log.is_file() and len(log.read_text().splitlines()) >= step:
+        written = log.is_file() and log.stat().st_mtime > began
+        if written and len(log.read_text().splitlines()) >= step:
             break
         time.sleep(0.01)
-    time.sleep(random.random())
+    time.sleep(random.random() / 10)  # a step takes about this long: the run must not end first
 
 
 def test_killed_and_run_again_equals_undisturbed(folder: Path, tmp_path: Path) -> None:
@@ -181,8 +182,9 @@ def test_killed_and_run_again_equals_undisturbed(folder: Path, tmp_path: Path) -
     config = dataclasses.replace(RECIPE, checkpoint_every=3, sharding="ddp")
     command, run = Command(folder, tmp_path, config), tmp_path / "killed"
     for how, step in ((signal.SIGKILL, 4), (signal.SIGINT, 10)):
+        began = time.time()
         process = command.start(run)
-        wait_for_step(run, step, process)
+        wait_for_step(run, step, process, began)
         ranks = psutil.Process(process.pid).children(recursive=True)
         assert len(ranks) == 2
         process.send_signal(how)  # torchrun tells the ranks of an interrupt, not of its death
