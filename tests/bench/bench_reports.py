@@ -23,7 +23,8 @@ def drawing(rows: dict[str, tuple[float, float]], spread: float = 0.02) -> dict[
             "seconds": Spread(tuple(8 * seconds * a for a in around)).plain(),
             "images_per_second": 1 / seconds,
             "mfu": Spread(tuple(mfu / a for a in around)).plain(),
-            "over_pidm": None, "over_published": None, "over_base": None,
+            "over_pidm": None, "over_pidm_compiled": None, "over_published": None,
+            "over_base": None,
             "denoising_over_published": None,
         })  # fmt: skip
     identity = {"processor": "P", "cores": 2, "threads": 2, "device": "cpu"}

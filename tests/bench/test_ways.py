@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 
 import pytest
@@ -11,7 +12,7 @@ from xmdpt_cli.bench import draws, throughput
 from xmdpt_cli.bench.flops import flops
 from xmdpt_cli.bench.published import PublishedXMDPT
 from xmdpt_cli.bench.throughput import measure
-from xmdpt_cli.bench.ways import Setting, Way, xmdpt_ways
+from xmdpt_cli.bench.ways import Setting, Way, baseline_ways, xmdpt_ways
 from xmdpt_cli.errors import ConfigError, XmdptError
 
 TINY = Setting(torch.device("cpu"), torch.float32, 2, 64, compiled=False, tiny=True)
@@ -65,6 +66,25 @@ def test_every_way_does_the_work_that_it_is_said_to(found: dict[str, Way]) -> No
         assert way.forwards == 50 * way.branches
     for handle in handles:
         handle.remove()
+
+
+def test_ways_of_one_precision_share_their_weights() -> None:
+    """Beside each other they are to fit into memory: L's are 2 GB."""
+    setting = dataclasses.replace(TINY, compiled=True)
+    for ways in (list(xmdpt_ways("tiny", setting)), list(baseline_ways(setting))):
+        compiled = [way.name for way in ways if way.gain == "compile"]
+        assert compiled
+        for model in {way.model for way in ways}:
+            large = {  # the weights of MLPs and convolutions
+                parameter.data_ptr()
+                for way in ways
+                if way.model == model and way.dtype == torch.float32
+                for parameter in way.network.parameters()
+                if parameter.dim() > 1 and parameter.numel() > 10_000
+            }
+            one = next(way.network for way in ways if way.model == model)
+            own = [p for p in one.parameters() if p.dim() > 1 and p.numel() > 10_000]
+            assert len(large) == len(own) > 5
 
 
 def test_the_gains_less_work() -> None:

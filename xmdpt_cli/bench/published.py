@@ -130,9 +130,13 @@ class _Final(nn.Module):
 
 
 class PublishedXMDPT(nn.Module):
-    """The published model with its published amount of work; weights as in ``model``."""
+    """The published model with its published amount of work; weights as in ``model``.
 
-    def __init__(self, model: XMDPT) -> None:
+    ``share``: the same memory too, so that ``model`` must not be trained; bias tables are copied,
+    for they lie otherwise in both.
+    """
+
+    def __init__(self, model: XMDPT, *, share: bool = False) -> None:
         super().__init__()
         net, canet = model.tdnet, model.canet
         assert canet is not None
@@ -164,7 +168,10 @@ class PublishedXMDPT(nn.Module):
         self.conv1d_pose, self.conv1d_global = conv(canet.pose[0]), conv(canet.source[0])
         self.conv1d_local = conv(tokens)
         self.mlp_final = mlp(width)
-        self.load_state_dict(published_tensors(dict(model.state_dict()), self.state_dict()))
+        weights = published_tensors(dict(model.state_dict()), self.state_dict())
+        if share:
+            weights = {name: value.contiguous() for name, value in weights.items()}
+        self.load_state_dict(weights, assign=share)
 
     def forward(
         self,

@@ -173,15 +173,21 @@ def _row(
     }  # fmt: skip
 
 
+def _pidm(rows: list[dict[str, Any]], way: str) -> str | None:
+    own = (row for row in rows if row["model"].startswith("PIDM") and row["way"] == way)
+    return next((row["key"] for row in own), None)
+
+
 def _compare(ways: Sequence[Way], rows: list[dict[str, Any]]) -> None:
     """Each row beside the first baseline, its own model's published way, and the way that it adds
     a gain to: by the ratios of the rounds. ``seconds`` and ``denoising`` are Spreads no more."""
     known = {row["key"]: row for row in rows}
-    first = next((row["key"] for row in rows if row["model"].startswith("PIDM")), None)
+    first, compiled = _pidm(rows, "D-CFG"), _pidm(rows, "D-CFG, compiled")
     for way, row in zip(ways, rows, strict=True):
         published = f"{way.model} / published"
         for name, base, what in (
             ("over_pidm", first, "seconds"),
+            ("over_pidm_compiled", compiled, "seconds"),
             ("over_published", published, "seconds"),
             ("over_base", f"{way.model} / {way.base}", "seconds"),
             ("denoising_over_published", published, "denoising"),

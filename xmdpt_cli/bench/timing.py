@@ -116,14 +116,18 @@ def interleaved(
     Every other round goes backwards, so that no way always follows the same other one.
     """
     timed, names = clock(device), list(ways)
-    for done, way in enumerate(ways.values(), start=1):
-        way()
+    expected: dict[str, float] = {}
+    for done, (name, way) in enumerate(ways.items(), start=1):
+        expected[name] = timed(way)
         progress("warm up", done, len(ways))
     found: dict[str, list[float]] = {name: [] for name in ways}
+    # in seconds: calls may differ by a thousand times, and what is left is known from the start
+    past, whole = 0.0, rounds * sum(expected.values())
     for number in range(rounds):
         for name in names if number % 2 == 0 else reversed(names):
             found[name].append(timed(ways[name]))
-        progress("rounds", number + 1, rounds)
+            past += expected[name]
+            progress("rounds, in seconds", math.ceil(past), math.ceil(whole))
     return found
 
 

@@ -71,7 +71,8 @@ class Setting:
 
 
 def baseline_ways(setting: Setting) -> Iterator[Way]:
-    """PIDM's and PoCoLD's kind (see ``baselines``); the three branches in one batch."""
+    """PIDM's and PoCoLD's kind (see ``baselines``); the three branches in one batch, as published
+    and, for what the originals' code leaves undone, through torch.compile."""
     for make in BASELINES.values():
         baseline = make("tiny" if setting.tiny else "full")
         torch.manual_seed(0)
@@ -88,13 +89,20 @@ def baseline_ways(setting: Setting) -> Iterator[Way]:
             with torch.no_grad():
                 return network.encode(pose, source)
 
-        def draw(state: Any, steps: int, network: Any = network, noise: Tensor = noise) -> Tensor:
-            return sample_dcfg(network, noise, state, steps)
+        ways: list[tuple[str, Any, str, str]] = [("D-CFG", network, "", "")]
+        if setting.compiled:
+            faster = torch.compile(network, dynamic=False)
+            ways.append(("D-CFG, compiled", faster, "compile", "D-CFG"))
+        for name, run, gain, base in ways:
 
-        yield Way(
-            " ".join([f"{named}-style", *tiny]), "D-CFG", network, setup, draw, setting.dtype,
-            BRANCHES, latent=baseline.latent, parameters=(held, held),
-        )  # fmt: skip
+            def draw(state: Any, steps: int, run: Any = run, noise: Tensor = noise) -> Tensor:
+                return sample_dcfg(run, noise, state, steps)
+
+            yield Way(
+                " ".join([f"{named}-style", *tiny]), name, network, setup, draw, setting.dtype,
+                BRANCHES, latent=baseline.latent, parameters=(held, held), same="dcfg",
+                gain=gain, base=base,
+            )  # fmt: skip
 
 
 def xmdpt_ways(size: str, setting: Setting) -> Iterator[Way]:
@@ -112,8 +120,9 @@ def xmdpt_ways(size: str, setting: Setting) -> Iterator[Way]:
     counts = model.parameter_counts()
     own = counts["training"], counts["inference"]
     named = f"X-MDPT-{size}"
-    published = PublishedXMDPT(model).eval().requires_grad_(False)
-    published = published.to(setting.device, setting.dtype)
+    with torch.device("meta"):  # its weights are the model's own
+        published = PublishedXMDPT(model, share=True).eval().requires_grad_(False)
+    published = published.to(setting.device)
 
     def way(name: str, network: nn.Module, setup: Any, draw: Any, **more: Any) -> Way:
         given = {"dtype": setting.dtype, "branches": 2, "same": "cfg", "parameters": own, **more}
@@ -129,7 +138,10 @@ def xmdpt_ways(size: str, setting: Setting) -> Iterator[Way]:
     yield way("attention", model, *draws.ours(model, inputs), gain="attention", base="pruned")
     best, name = model, "attention"
     if setting.compiled:
-        best, name = _model(size, setting), "compiled"
+        with torch.device("meta"):
+            best, name = _of_size(size, setting), "compiled"
+        best.load_state_dict(model.state_dict(), assign=True)
+        best = best.eval().requires_grad_(False).to(setting.device)
         best.compile_sampling()
         yield way(name, best, *draws.ours(best, inputs), gain="compile", base="attention")
     config = TrainConfig()
@@ -152,6 +164,10 @@ def xmdpt_ways(size: str, setting: Setting) -> Iterator[Way]:
 
 def _model(size: str, setting: Setting) -> XMDPT:
     torch.manual_seed(0)
-    model = XMDPT.from_size(size, latent_size=setting.pixels // PIXELS_A_LATENT)
+    model = _of_size(size, setting)
     randomise(model)
     return model.eval().requires_grad_(False).to(setting.device, setting.dtype)
+
+
+def _of_size(size: str, setting: Setting) -> XMDPT:
+    return XMDPT.from_size(size, latent_size=setting.pixels // PIXELS_A_LATENT)
