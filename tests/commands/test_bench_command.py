@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,20 @@ def test_a_run_is_written_shown_and_compared(
     assert "different machines: processor another" in error
 
 
+def test_what_was_measured_is_told_whatever_the_disk_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("xmdpt_cli.bench.write.write_text", full)
+    assert run([*TINY, "--impl", "attention", "--out", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert "MFU" in said.out
+    assert "No space left" in said.err
+    assert "bench.json" in said.err
+
+
 def test_roofs(capsys: pytest.CaptureFixture[str]) -> None:
     report = told(capsys, "bench", "--roof", "--size", "S,B")
     assert [row["model"] for row in report["rows"]] == ["X-MDPT-S", "X-MDPT-B"]
@@ -76,6 +91,7 @@ def test_roofs(capsys: pytest.CaptureFixture[str]) -> None:
         (["bench", "--peak-tflops", "3"], "are of --roof"),
         (["bench", "--roof", "--peak-tflops", "3"], "a device has both"),
         (["bench", "--compare", "/nowhere.json"], "cannot read /nowhere.json"),
+        (["bench", "--out", "/proc/nowhere"], "/proc/nowhere"),
         ([*TINY, "--impl", "fast"], "no way is called 'fast'"),
         (["bench", "--pixels", "300"], "256 or 512"),
         (["bench", "data", "--url", "http://x"], "--url needs --dataset"),

@@ -6,6 +6,7 @@ counts. Matrix products, convolutions and attention count; norms and activations
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +29,13 @@ def flops(call: Callable[[], object], gradients: bool = False) -> int:
     goes backward too; without, inputs must not need any.
     """
     counter = FlopCounterMode(display=False, custom_mapping=_uncounted())
-    with torch.compiler.set_stance("force_eager"), torch.set_grad_enabled(gradients), counter:
+    with (
+        warnings.catch_warnings(),
+        torch.compiler.set_stance("force_eager"),
+        torch.set_grad_enabled(gradients),
+        counter,
+    ):
+        warnings.filterwarnings("ignore", message=".*global hooks on modules")  # the counter's
         call()
     return int(counter.get_total_flops())
 

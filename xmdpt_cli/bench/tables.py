@@ -2,59 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from xmdpt_cli.bench.baselines import BASELINES, PAPER_SECONDS, fit
+from xmdpt_cli.bench.baselines import BASELINES, BRANCHES, PAPER_SECONDS, fit
 from xmdpt_cli.bench.compare import Change
 from xmdpt_cli.bench.machine import described
 
 
 class Table(NamedTuple):
+    """A table; ``narrow``: the same in tables that fit a terminal."""
+
     title: str
     header: list[str]
     rows: list[list[str]]
+    narrow: tuple[Table, ...] = ()
 
     def markdown(self) -> str:
         lines = [self.header, ["---"] * len(self.header), *self.rows]
         return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in x)} |" for x in lines)
 
 
+_COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "steps": lambda row: str(row["steps"]),
+    "forwards": lambda row: str(row["forwards"]),
+    "seconds (95 %)": lambda row: _seconds(row["seconds"]),
+    "img/s": lambda row: _three(row["images_per_second"]),
+    "over PIDM-style": lambda row: _times(row["over_pidm"]),
+    "over published": lambda row: _times(row["over_published"]),
+    "steps alone": lambda row: _times(row["denoising_over_published"]),
+    "gain": lambda row: _gain(row),
+    "M parameters (to draw)": lambda row: _parameters(row),
+    "peak GiB": lambda row: _gibibytes(row["peak_memory"]),
+    "GFLOP/img": lambda row: f"{row['gflop']:,.0f}",
+    "MFU": lambda row: f"{row['mfu']['median']:.0%}",
+}
+_TIME = ["seconds (95 %)", "over PIDM-style", "over published", "gain"]
+_WORK = ["forwards", "steps alone", "M parameters (to draw)", "peak GiB", "GFLOP/img", "MFU"]
+
+
 def speed_table(report: Mapping[str, Any]) -> Table:
     """Tables 2f and 3 in shape, with a row for each gain."""
-    settings = report["settings"]
+    settings, rows = report["settings"], report["rows"]
     title = f"seconds for {settings['pictures']} pictures of {settings['pixels']} px"
-    header = [
-        "model", "way", "steps", "forwards", "seconds (95 %)", "img/s", "over PIDM-style",
-        "over published", "steps alone", "gain", "M parameters", "peak memory", "GFLOP/img", "MFU",
-    ]  # fmt: skip
-    rows = []
-    for row in report["rows"]:
-        training, inference = row["parameters_training"], row["parameters_inference"]
-        held = f"{training / 1e6:.1f}"
-        rows.append([
-            row["model"],
-            row["way"],
-            str(row["steps"]),
-            str(row["forwards"]),
-            _seconds(row["seconds"]),
-            _three(row["images_per_second"]),
-            _times(row["over_pidm"]),
-            _times(row["over_published"]),
-            _times(row["denoising_over_published"]),
-            _gain(row),
-            held if training == inference else f"{held}, {inference / 1e6:.1f} to draw",
-            "-" if row["peak_memory"] is None else f"{row['peak_memory'] / 2**30:.2f} GiB",
-            f"{row['gflop']:,.0f}",
-            f"{row['mfu']['median']:.0%}",
-        ])  # fmt: skip
-    return Table(title, header, rows)
+    keys = [row["key"] for row in rows]
+
+    def cells(names: Iterable[str]) -> list[list[str]]:
+        return [[_COLUMNS[name](row) for name in names] for row in rows]
+
+    return Table(
+        title,
+        ["model", "way", *_COLUMNS],
+        [
+            [row["model"], row["way"], *line]
+            for row, line in zip(rows, cells(_COLUMNS), strict=True)
+        ],
+        (
+            _grouped(title, keys, _TIME, cells(_TIME)),
+            _grouped("and the work in them", keys, _WORK, cells(_WORK)),
+        ),
+    )
+
+
+def _grouped(
+    title: str, keys: Sequence[str], header: Sequence[str], rows: Sequence[Sequence[str]]
+) -> Table:
+    """Rows of ``model / way`` under their models."""
+    out: list[list[str]] = []
+    last = ""
+    for key, cells in zip(keys, rows, strict=True):
+        model, _, way = key.partition(" / ")
+        if way and model != last:
+            out.append([model, *[""] * len(header)])
+        last = model
+        out.append([f"  {way}" if way else model, *cells])
+    return Table(title, ["", *header], out)
 
 
 def fit_table() -> Table:
-    """The baselines' networks beside the originals."""
-    header = ["network", "M parameters", "original", "GFLOP a forward", "original",
-              "encoder, once", "original", "forwards a step"]  # fmt: skip
+    """The baselines' networks, and the originals in brackets."""
+
+    def beside(found: float, original: float | None) -> str:
+        return f"{found:.1f} ({'not known' if original is None else f'{original:.1f}'})"
+
     rows = []
     for make in BASELINES.values():
         found = fit(make())
@@ -62,15 +92,12 @@ def fit_table() -> Table:
         assert known is not None
         rows.append([
             f"{found.name}-style",
-            f"{found.parameters / 1e6:.1f}",
-            f"{known.parameters / 1e6:.1f}",
-            f"{found.gflop:.1f}",
-            "not known" if known.gflop is None else f"{known.gflop:.1f}",
-            f"{found.encoder_gflop:.1f}",
-            "not known" if known.encoder_gflop is None else f"{known.encoder_gflop:.1f}",
-            "3",
+            beside(found.parameters / 1e6, known.parameters / 1e6),
+            beside(found.gflop, known.gflop),
+            beside(found.encoder_gflop, known.encoder_gflop),
         ])  # fmt: skip
-    return Table("what the baselines are fitted to", header, rows)
+    title = f"the baselines, the originals in brackets; {BRANCHES} forwards a step, as theirs"
+    return Table(title, ["", "M parameters", "GFLOP a forward", "encoder, once"], rows)
 
 
 def paper_table(report: Mapping[str, Any]) -> Table | None:
@@ -102,11 +129,11 @@ def paper_table(report: Mapping[str, Any]) -> Table | None:
 
 def rate_table(report: Mapping[str, Any]) -> Table:
     """Pictures or pairs a second: training, encoders, data, several processes."""
-    header = ["", "seconds (95 %)", "a second", "over the first", "GFLOP each", "MFU"]
+    header = ["seconds (95 %)", "a second", "over the first", "GFLOP each", "MFU"]
     several = any("processes" in row for row in report["rows"])
     rows = []
     for row in report["rows"]:
-        line = [row["key"], _seconds(row["seconds"]), _three(row["images_per_second"])]
+        line = [_seconds(row["seconds"]), _three(row["images_per_second"])]
         line.append(_times(row["over_first"]))
         line.append("-" if row["gflop"] is None else f"{row['gflop']:,.1f}")
         line.append("-" if row["mfu"] is None else f"{row['mfu']['median']:.0%}")
@@ -117,7 +144,10 @@ def rate_table(report: Mapping[str, Any]) -> Table:
         "data": "pictures prepared, pairs read; seconds for one",
         "scale": "training in several processes, pairs; seconds for one",
     }[report["kind"]]
-    return Table(title, [*header, *(["efficiency"] if several else [])], rows)
+    header += ["efficiency"] if several else []
+    keys = [row["key"] for row in report["rows"]]
+    whole = [[key, *line] for key, line in zip(keys, rows, strict=True)]
+    return Table(title, ["", *header], whole, (_grouped(title, keys, header, rows),))
 
 
 def notes(report: Mapping[str, Any]) -> list[str]:
@@ -205,6 +235,15 @@ def _times(spread: Mapping[str, Any] | None) -> str:
 def _gain(row: Mapping[str, Any]) -> str:
     """``2.23x pruning``: what the row adds to the row it is built on."""
     return "-" if row["over_base"] is None else f"{_times(row['over_base'])} {row['gain']}"
+
+
+def _parameters(row: Mapping[str, Any]) -> str:
+    training, inference = row["parameters_training"] / 1e6, row["parameters_inference"] / 1e6
+    return f"{training:.1f}" if training == inference else f"{training:.1f} ({inference:.1f})"
+
+
+def _gibibytes(count: int | None) -> str:
+    return "-" if count is None else f"{count / 2**30:.2f}"
 
 
 def _three(value: float) -> str:

@@ -67,6 +67,7 @@ def _measure(
         progress("build", number, len(sizes))
         ways += _chosen(list(xmdpt_ways(size, setting)), only)
     progress("build", len(sizes), len(sizes))
+    progress("compile, check", 0, len(ways))
     states = _checked(ways, setting, measured_steps, progress)
     parts: dict[str, _Part] = {}
     for way in ways:
@@ -216,7 +217,7 @@ def _checked(
                     f"{way.key} differs from {name} by {error:.1e} of the largest value",
                     "this is a bug: nothing was timed",
                 )
-        progress("check", done, len(ways))
+        progress("compile, check", done, len(ways))
     return states
 
 

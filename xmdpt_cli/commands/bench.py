@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -88,7 +89,7 @@ def bench(
     from xmdpt_cli.bench.throughput import measure
     from xmdpt_cli.bench.ways import Setting
 
-    old = earlier(compare)
+    old = earlier(compare, out)
     where, dtype = where_and_type(device, precision)
     tiny = sizes == ["tiny"]
     if "tiny" in sizes and not tiny:
@@ -123,10 +124,13 @@ def bench(
     finish(talk, report, shown, notes(report), out, old)
 
 
-def earlier(path: Path | None) -> dict[str, Any] | None:
-    """The report to compare with: what is none is refused before the work."""
+def earlier(path: Path | None, out: Path | None) -> dict[str, Any] | None:
+    """The report to compare with. Before the work: what is none is refused, as is a folder that
+    cannot be written to."""
     from xmdpt_cli.bench.compare import load
 
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
     return None if path is None else load(path)
 
 
@@ -194,22 +198,21 @@ def finish(
     out: Path | None,
     old: dict[str, Any] | None,
 ) -> None:
-    """Write, compare and tell; exit 1 where something became slower."""
+    """Compare, tell and write; exit 1 where something became slower."""
     from xmdpt_cli.bench.compare import compare
     from xmdpt_cli.bench.tables import change_table
     from xmdpt_cli.bench.write import write_report
 
-    said = list(notes)
-    if out is not None:
-        said.append(f"written: {', '.join(map(str, write_report(out, report, shown, notes)))}")
     changes = [] if old is None else compare(old, report)
-    if old is not None:
-        shown = [*shown, change_table(changes)]
     told = [
         {**change._asdict(), "ratio": change.ratio if change.ratio > 0 else None}
         for change in changes
     ]
-    talk.result({**report, "changes": told}, *(_drawn(one) for one in shown), text="\n".join(said))
+    beside = [] if old is None else [change_table(changes)]
+    narrow = [part for whole in [*shown, *beside] for part in whole.narrow or [whole]]
+    talk.result({**report, "changes": told}, *map(_drawn, narrow), text="\n".join(notes))
+    if out is not None:  # last: what was measured has been told, whatever the disk says
+        talk.say(f"written: {', '.join(map(str, write_report(out, report, shown, notes)))}")
     slower = [change.key for change in changes if change.verdict == "slower"]
     if slower:
         talk.warn(f"slower than before: {', '.join(slower)}")
@@ -217,4 +220,6 @@ def finish(
 
 
 def _drawn(one: Table) -> Any:
-    return table(one.title, one.header, one.rows)
+    """With the columns' names in several lines, what is in brackets in one."""
+    header = [re.sub(r" (?![^(]*\))", "\n", name) for name in one.header]
+    return table(one.title, header, one.rows)

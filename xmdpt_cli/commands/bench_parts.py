@@ -48,7 +48,7 @@ def train(
 ) -> None:
     """Measure a training step: as published and as here, and what it waits for its data."""
     quiet_libraries()
-    old = earlier(compare)
+    old = earlier(compare, out)
     from xmdpt_cli.bench.train import measure_training
 
     check_pixels(pixels)
@@ -83,7 +83,7 @@ def encode(
 ) -> None:
     """Measure the frozen networks: DINOv2-G and -B, the VAE's encoder and decoder."""
     quiet_libraries()
-    old = earlier(compare)
+    old = earlier(compare, out)
     from xmdpt_cli.bench.encode import measure_encoders
 
     check_pixels(pixels)
@@ -122,7 +122,7 @@ def data(
 ) -> None:
     """Measure prepare without its networks, and the loader: one thread, all, or streamed."""
     quiet_libraries()
-    old = earlier(compare)
+    old = earlier(compare, out)
     from xmdpt_cli.bench.data_rates import measure_data
 
     if url is not None and dataset is None:
@@ -159,7 +159,7 @@ def scale(
 ) -> None:
     """Measure training in 1, 2, 4 ... processes, started by torchrun."""
     quiet_libraries()
-    old = earlier(compare)
+    old = earlier(compare, out)
     from xmdpt_cli.bench.scale import measure_scaling, most
 
     where, _ = where_and_type(device, "auto")
