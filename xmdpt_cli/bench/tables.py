@@ -146,6 +146,8 @@ def rate_table(report: Mapping[str, Any]) -> Table:
     }[report["kind"]]
     header += ["efficiency"] if several else []
     keys = [row["key"] for row in report["rows"]]
+    told = [i for i in range(len(header)) if any(line[i] != "-" for line in rows)]
+    header, rows = [header[i] for i in told], [[line[i] for i in told] for line in rows]
     whole = [[key, *line] for key, line in zip(keys, rows, strict=True)]
     return Table(title, ["", *header], whole, (_grouped(title, keys, header, rows),))
 
@@ -167,8 +169,9 @@ def notes(report: Mapping[str, Any]) -> list[str]:
     if report["kind"] == "drawing":
         out += _of_drawing(report)
     else:
-        kept = [f"{name.replace('_', ' ')} {value}" for name, value in settings.items()]
-        out.append(f"{', '.join(kept)}; rounds in turn; random weights")
+        kept = [f"{name.replace('_', ' ')} {_plain(value)}" for name, value in settings.items()]
+        weights = "" if report["kind"] == "data" else "; random weights"
+        out.append(f"{', '.join(kept)}; rounds in turn{weights}")
     if settings.get("tiny"):
         out.append("TINY networks: nothing here can be compared with the paper's table")
     odd = [row["key"] for row in report["rows"] if row["seconds"]["odd"]]
@@ -190,6 +193,10 @@ def _of_drawing(report: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _plain(value: object) -> str:
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
 def _rate_of(flops: float) -> str:
     return f"{flops / 1e12:.3g} TFLOP/s" if flops > 5e12 else f"{flops / 1e9:.3g} GFLOP/s"
 
@@ -201,17 +208,17 @@ def roof_table(report: Mapping[str, Any]) -> Table:
         f"the least seconds for {s['pictures']} pictures of {s['pixels']} px, {s['steps']} guided "
         f"steps, {s['precision']}"
     )
-    names = [device["name"] for device in report["devices"]]
-    rows = [
-        [row["model"], f"{row['gflop']:,.0f}", *(
+    header = [f"{row['model']} ({row['gflop']:,.0f} GFLOP/img)" for row in report["rows"]]
+    rows = []
+    for device in report["devices"]:
+        name = device["name"]
+        least = [
             f"{row['seconds'][name]:.3g}{' (memory)' if row['bound'][name] == 'memory' else ''}"
-            for name in names
-        )]
-        for row in report["rows"]
-    ]  # fmt: skip
-    peaks = ["peak", "", *(f"{d['flops'] / 1e12:,.4g} TFLOP/s" for d in report["devices"])]
-    moved = ["memory", "", *(f"{d['bandwidth'] / 1e12:.3g} TB/s" for d in report["devices"])]
-    return Table(title, ["", "GFLOP/img", *names], [*rows, peaks, moved])
+            for row in report["rows"]
+        ]
+        flops, moved = device["flops"] / 1e12, device["bandwidth"] / 1e12
+        rows.append([name, f"{flops:,.4g}", f"{moved:.3g}", *least])
+    return Table(title, ["", "TFLOP/s", "TB/s", *header], rows)
 
 
 def change_table(changes: Sequence[Change]) -> Table:

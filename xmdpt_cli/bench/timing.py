@@ -19,6 +19,7 @@ import torch
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.progress import Progress, silent
 
+_TOO_FEW = 5
 _FAR = 3.5  # median absolute deviations, scaled to standard ones, beyond which a round is odd
 
 
@@ -39,7 +40,8 @@ def precision(dtype: torch.dtype) -> str:
 class Spread:
     """Values of the rounds. The median, and ``low`` to ``high``: where the median of endlessly many
     rounds lies with 95 % confidence, by order statistics (no distribution is assumed); the extremes
-    where rounds are fewer than six. ``odd`` are rounds far from the others: shown, never dropped.
+    where rounds are fewer than six. ``odd`` are rounds far from the others: shown, never dropped
+    (of fewer than five nobody can tell).
     """
 
     values: tuple[float, ...]
@@ -58,6 +60,8 @@ class Spread:
 
     @property
     def odd(self) -> tuple[float, ...]:
+        if len(self.values) < _TOO_FEW:
+            return ()
         middle = self.median
         scale = 1.4826 * statistics.median(abs(value - middle) for value in self.values)
         return tuple(v for v in self.values if abs(v - middle) > _FAR * scale > 0)

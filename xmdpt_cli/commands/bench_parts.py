@@ -46,7 +46,10 @@ def train(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Measure a training step: as published and as here, and what it waits for its data."""
+    """Measure a training step.
+
+    As published and as here, and how long it waits for its data.
+    """
     quiet_libraries()
     old = earlier(compare, out)
     from xmdpt_cli.bench.train import measure_training
@@ -81,7 +84,10 @@ def encode(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Measure the frozen networks: DINOv2-G and -B, the VAE's encoder and decoder."""
+    """Measure the frozen networks.
+
+    DINOv2-G and -B, the VAE's encoder and decoder.
+    """
     quiet_libraries()
     old = earlier(compare, out)
     from xmdpt_cli.bench.encode import measure_encoders
@@ -120,7 +126,10 @@ def data(
     compare: Compare = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure prepare without its networks, and the loader: one thread, all, or streamed."""
+    """Measure prepare and the loader.
+
+    Prepare without its networks; the loader with one thread, with all, or streamed.
+    """
     quiet_libraries()
     old = earlier(compare, out)
     from xmdpt_cli.bench.data_rates import measure_data
@@ -157,7 +166,10 @@ def scale(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Measure training in 1, 2, 4 ... processes, started by torchrun."""
+    """Measure training in several processes.
+
+    In 1, 2, 4 ... of them, started by torchrun.
+    """
     quiet_libraries()
     old = earlier(compare, out)
     from xmdpt_cli.bench.scale import measure_scaling, most
