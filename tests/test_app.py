@@ -73,6 +73,7 @@ def test_wrong_usage_exits_2_with_error_and_hint(
         (ConfigError("wrong [key]"), 2, "error: wrong [key]\n"),
         (KeyboardInterrupt(), 130, "run the same command again"),
         (RuntimeError("oops"), 3, "a bug of ours: RuntimeError: oops"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 1, "error: out of memory"),
         (PermissionError(13, "Permission denied", "/x/y"), 1, "error: Permission denied: /x/y"),
         (OSError(28, "No space left on device", "/x/y"), 1, "No space left on device: /x/y"),
         (OSError(28, "No space left on device"), 1, "hint: make room"),
@@ -128,3 +129,7 @@ def test_an_interrupt_says_how_to_go_on(
     monkeypatch.setattr("xmdpt_cli.data.synthetic.make_wardrobe", interrupted)
     assert run(["wardrobe", "--out", str(tmp_path / "w")]) == 130
     assert "run the same command again" in capsys.readouterr().err
+    # a measurement begins anew
+    monkeypatch.setattr("xmdpt_cli.bench.throughput.measure", interrupted)
+    assert run(["bench", "--size", "tiny"]) == 130
+    assert "nothing is kept of a measurement" in capsys.readouterr().err

@@ -27,7 +27,7 @@ from xmdpt_cli.commands import (
     wardrobe,
 )
 from xmdpt_cli.console import error
-from xmdpt_cli.errors import SharedError, XmdptError
+from xmdpt_cli.errors import SharedError, XmdptError, is_out_of_memory
 
 app = typer.Typer(
     name="xmdpt",
@@ -78,6 +78,8 @@ def main() -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
+    # what was timed is nothing without the rounds that were not
+    goes_on = arguments[:1] != ["bench"]
     try:
         code = app(args=arguments, prog_name="xmdpt", standalone_mode=False)
         if code == 130:  # Typer makes an exit code of Ctrl-C
@@ -91,7 +93,8 @@ def run(arguments: list[str]) -> int:
         return err.exit_code
     except (KeyboardInterrupt, typer.Abort):
         if os.environ.get("RANK", "0") == "0":  # of several processes one says it
-            error("interrupted", "what is done is kept: run the same command again to go on")
+            kept = "what is done is kept: run the same command again to go on"
+            error("interrupted", kept if goes_on else "nothing is kept of a measurement")
         return 130
     except BrokenPipeError:  # | head
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - nothing may be flushed into the pipe
@@ -107,18 +110,22 @@ def run(arguments: list[str]) -> int:
             error(message(), f"{command} --help")
             return 2
         full, named = _is_full_disk(err), isinstance(err, OSError) and err.filename is not None
+        short = is_out_of_memory(err)
         told = f"{err.strerror}: {err.filename}" if named else str(err)  # type: ignore[attr-defined]
         if full:
-            error(told, "make room; the same command then goes on from what is done")
+            again = "; the same command then goes on from what is done" if goes_on else ""
+            error(told, f"make room{again}")
         elif named:
             error(told)
+        elif short:
+            error("out of memory", "a smaller batch or model takes less")
         else:
             error(
                 f"a bug of ours: {type(err).__name__}: {err}",
                 "run again with XMDPT_DEBUG=1 and report what it prints",
             )
         _debug()
-        return 1 if full or named else 3
+        return 1 if full or named or short else 3
 
 
 def _is_full_disk(err: Exception) -> bool:
