@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy import stats
 
+from xmdpt_cli.bench import timing
 from xmdpt_cli.bench.timing import Spread, interleaved, ratios
 
 CPU = torch.device("cpu")
@@ -33,16 +34,40 @@ def test_odd_rounds_are_shown_and_kept() -> None:
     assert Spread((1.0, 1.0, 1.0)).odd == ()
 
 
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock on which a call takes the seconds that it returns."""
+    monkeypatch.setattr(timing, "clock", lambda device: lambda call: call())
+
+
+@pytest.mark.usefixtures("slow")
 def test_rounds_run_in_turn_and_every_other_one_backwards() -> None:
     seen: list[str] = []
-    calls = {name: lambda name=name: seen.append(name) for name in "abc"}
+    calls = {name: lambda name=name: seen.append(name) or 2.0 for name in "abc"}
     told: list[tuple[str, int, int]] = []
     found = interleaved(calls, 3, CPU, lambda *said, **_: told.append(said))
     assert "".join(seen) == "abc" + "abc" + "cba" + "abc"
-    assert all(len(values) == 3 and min(values) >= 0 for values in found.values())
+    assert found == {name: [2.0] * 3 for name in "abc"}
     stage, done, whole = told[-1]
     assert stage == "rounds, in seconds"
-    assert done == whole  # of what the warming up took, three times
+    assert done == whole == 3 * 3 * 2.0  # known from the warming up
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_short_call_has_a_turn_of_several() -> None:
+    """The median of a turn counts, so that one hiccup in it does not."""
+    hiccup = iter([0.3, *[0.3, 9.0, 0.3, 0.4], *[0.2, 0.2, 8.0, 0.2]])
+    found = interleaved({"long": lambda: 30.0, "short": lambda: next(hiccup)}, 2, CPU)
+    assert found == {"long": [30.0] * 2, "short": [pytest.approx(0.35), 0.2]}
+    assert next(hiccup, None) is None  # four calls of 0.3 s are a second
+
+
+@pytest.mark.usefixtures("slow")
+def test_calls_of_nothing_are_not_repeated_for_ever() -> None:
+    seen: list[int] = []
+    interleaved({"long": lambda: 30.0, "none": lambda: seen.append(0) or 1e-9}, 1, CPU)
+    interleaved({"long": lambda: 30.0, "none": lambda: 0.0}, 1, CPU)
+    assert 1 < len(seen) < 100
 
 
 def test_ratios_are_of_one_round() -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from xmdpt_cli.bench.reports import FORMAT
 from xmdpt_cli.errors import XmdptError
 
 
@@ -26,7 +27,7 @@ def load(path: Path) -> dict[str, Any]:
         raise XmdptError(f"cannot read {path}: {err.strerror}") from None
     except ValueError:
         raise XmdptError(f"{path} is not JSON", "give a bench.json") from None
-    if not isinstance(found, dict) or found.get("format") != "xmdpt-bench" or "rows" not in found:
+    if not isinstance(found, dict) or found.get("format") != FORMAT or "rows" not in found:
         raise XmdptError(f"{path} is not a report of xmdpt bench", "give a bench.json")
     if found.get("kind") == "roof":
         raise XmdptError(f"{path} holds roofs, which are computed: nothing was measured")

@@ -16,11 +16,11 @@ from PIL import Image
 from xmdpt_cli.bench import loader as loading
 from xmdpt_cli.bench import prepare as preparing
 from xmdpt_cli.bench.machine import machine
+from xmdpt_cli.bench.reports import report
 from xmdpt_cli.bench.timing import Spread, ratios
 from xmdpt_cli.data.decoders import cores
 from xmdpt_cli.data.loader import PairDataset
 
-VERSION = 1
 FULL_SIZE = 750, 1101  # of a photograph in DeepFashion, width and height
 BUFFER = 512 << 20
 
@@ -75,15 +75,7 @@ def measure_data(
         "dataset_bytes": dataset_bytes,
         "rounds": rounds,
     }
-    return {
-        "format": "xmdpt-bench",
-        "version": VERSION,
-        "kind": "data",
-        "machine": before,
-        "settings": settings,
-        "peak": {},
-        "rows": rows,
-    }
+    return report("data", settings, rows, machine=before)
 
 
 def made_up_photograph(path: Path) -> Path:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 
 from xmdpt_cli import __version__
+from xmdpt_cli.data.decoders import cores
 
 #: rows of square matrices whose product is the peak: large enough to fill the device, small enough
 #: to be measured in every round
@@ -96,14 +97,6 @@ def processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def cores() -> int:
-    """Those this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # pragma: no cover - not on Linux
-        return os.cpu_count() or 1
 
 
 def memory() -> int | None:

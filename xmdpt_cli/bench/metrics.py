@@ -14,8 +14,7 @@ import cv2
 import numpy as np
 import torch
 
-from xmdpt_cli.bench.timing import measure as measure_times
-from xmdpt_cli.bench.timing import report
+from xmdpt_cli.bench.timing import Spread, interleaved, ratios
 from xmdpt_cli.images import Picture
 from xmdpt_cli.metrics.pairwise import measure
 from xmdpt_cli.metrics.pictures import unit
@@ -72,8 +71,13 @@ def main(arguments: list[str] | None = None) -> None:
     assert difference < 1e-9, difference
     print(f"{args.pairs} pairs of {SIZE[1]}x{SIZE[0]} a round, values differ by {difference:.1e}")
     calls = {name: (lambda way=way: way(preds, truths)) for name, way in ways.items()}
-    times = measure_times(calls, args.rounds)
-    report(times, "scikit-image")
+    times = interleaved(calls, args.rounds, torch.device("cpu"))
+    for name, seconds in times.items():
+        took, over = Spread(tuple(seconds)), ratios(times["scikit-image"], seconds)
+        print(
+            f"{name}: {took.median:.2f} s ({took.low:.2f} to {took.high:.2f}), "
+            f"{over.median:.2f}x ({over.low:.2f} to {over.high:.2f})"
+        )
 
 
 if __name__ == "__main__":

@@ -8,10 +8,9 @@ from typing import Any, NamedTuple
 import torch
 
 from xmdpt_cli.bench.machine import Work, copy, machine, matmul
+from xmdpt_cli.bench.reports import report
 from xmdpt_cli.bench.timing import Spread, interleaved, precision, ratios
 from xmdpt_cli.progress import Progress, silent
-
-VERSION = 1
 
 
 class Rated(NamedTuple):
@@ -73,12 +72,5 @@ def rate(
             "mfu": Spread(tuple(mfu)).plain(),
             "over_first": over,
         })  # fmt: skip
-    return {
-        "format": "xmdpt-bench",
-        "version": VERSION,
-        "kind": kind,
-        "machine": before,
-        "settings": {**settings, "rounds": rounds},
-        "peak": peaks_of(works, seconds),
-        "rows": rows,
-    }
+    best = peaks_of(works, seconds)
+    return report(kind, {**settings, "rounds": rounds}, rows, machine=before, peak=best)

@@ -16,9 +16,11 @@ from typing import Any
 
 import torch
 
-from xmdpt_cli.bench.machine import cores, machine
+from xmdpt_cli.bench.machine import machine
+from xmdpt_cli.bench.reports import report
 from xmdpt_cli.bench.timing import Spread, clock, ratios
 from xmdpt_cli.bench.train import make_inputs, moved
+from xmdpt_cli.data.decoders import cores
 from xmdpt_cli.diffusion import Schedule
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.model import XMDPT
@@ -27,8 +29,6 @@ from xmdpt_cli.training.optimizer import make_optimizers
 from xmdpt_cli.training.step import TrainStep
 from xmdpt_cli.training.team import Team
 from xmdpt_cli.training.train_config import TrainConfig
-
-VERSION = 1
 
 
 def most(device: torch.device) -> int:
@@ -70,15 +70,8 @@ def measure_scaling(
             "over_first": None if count == first else over.plain(),
             "efficiency": over.median * first / count,
         })  # fmt: skip
-    return {
-        "format": "xmdpt-bench",
-        "version": VERSION,
-        "kind": "scale",
-        "machine": before,
-        "settings": {"size": size, "batch": batch, "steps": steps, "rounds": rounds},
-        "peak": {},
-        "rows": rows,
-    }
+    settings = {"size": size, "batch": batch, "steps": steps, "rounds": rounds}
+    return report("scale", settings, rows, machine=before)
 
 
 def _launch(count: int, size: str, device: torch.device, batch: int, steps: int) -> float:

@@ -158,7 +158,7 @@ def notes(report: Mapping[str, Any]) -> list[str]:
     out = [described(report["machine"])]
     if peaks:
         told = [
-            _rate_of(value["median"]) + f" in {name.removeprefix('peak ')}"
+            f"{_rate_of(value)} in {name.removeprefix('peak ')}"
             for name, value in peaks.items()
             if name != "copy"
         ]
@@ -197,8 +197,10 @@ def _plain(value: object) -> str:
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
-def _rate_of(flops: float) -> str:
-    return f"{flops / 1e12:.3g} TFLOP/s" if flops > 5e12 else f"{flops / 1e9:.3g} GFLOP/s"
+def _rate_of(flops: Mapping[str, Any]) -> str:
+    unit, name = (1e12, "TFLOP/s") if flops["median"] > 5e12 else (1e9, "GFLOP/s")
+    middle, low, high = (f"{flops[key] / unit:.3g}" for key in ("median", "low", "high"))
+    return f"{middle} {name} ({low} to {high})"
 
 
 def roof_table(report: Mapping[str, Any]) -> Table:

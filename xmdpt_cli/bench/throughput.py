@@ -18,7 +18,8 @@ from xmdpt_cli.bench.flops import flops
 from xmdpt_cli.bench.frozen import placed, sd_vae
 from xmdpt_cli.bench.machine import Work, machine
 from xmdpt_cli.bench.memory import peak_memory
-from xmdpt_cli.bench.rates import VERSION, peak_works, peaks_of
+from xmdpt_cli.bench.rates import peak_works, peaks_of
+from xmdpt_cli.bench.reports import report
 from xmdpt_cli.bench.timing import Spread, interleaved, precision, ratios
 from xmdpt_cli.bench.ways import Setting, Way, baseline_ways, xmdpt_ways
 from xmdpt_cli.errors import ConfigError, XmdptError
@@ -91,24 +92,17 @@ def _measure(
         _row(way, setting, parts, peaks, seconds, memory[way.key], measured_steps) for way in ways
     ]
     _compare(ways, rows)
-    return {
-        "format": "xmdpt-bench",
-        "version": VERSION,
-        "kind": "drawing",
-        "machine": before,
-        "settings": {
-            "batch": setting.batch,
-            "pixels": setting.pixels,
-            "precision": precision(setting.dtype),
-            "compiled": setting.compiled,
-            "tiny": setting.tiny,
-            "rounds": rounds,
-            "measured_steps": measured_steps,
-            "pictures": PICTURES,
-        },
-        "peak": peaks_of(peaks, seconds),
-        "rows": rows,
+    settings = {
+        "batch": setting.batch,
+        "pixels": setting.pixels,
+        "precision": precision(setting.dtype),
+        "compiled": setting.compiled,
+        "tiny": setting.tiny,
+        "rounds": rounds,
+        "measured_steps": measured_steps,
+        "pictures": PICTURES,
     }
+    return report("drawing", settings, rows, machine=before, peak=peaks_of(peaks, seconds))
 
 
 def _enough_compilations() -> AbstractContextManager[Any]:

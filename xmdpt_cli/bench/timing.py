@@ -19,6 +19,8 @@ import torch
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.progress import Progress, silent
 
+_TURN = 1.0  # seconds that a way's turn in a round takes at the least, where others take longer
+_MOST = 20  # calls in a turn
 _TOO_FEW = 5
 _FAR = 3.5  # median absolute deviations, scaled to standard ones, beyond which a round is odd
 
@@ -115,22 +117,28 @@ def interleaved(
     device: torch.device,
     progress: Progress = silent,
 ) -> dict[str, list[float]]:
-    """Seconds of every way, one a round, after one call each that warms up and is not counted.
+    """Seconds of every way, one value a round, after a call each that warms up and is not counted.
 
-    Every other round goes backwards, so that no way always follows the same other one.
+    Every other round goes backwards, so that no way always follows the same other one. What is
+    short beside the rest, or a second, is called again and again in its turn, and the turn's median
+    counts: one call of a tenth of a second would tell more of the machine's mood than of the way.
     """
     timed, names = clock(device), list(ways)
     expected: dict[str, float] = {}
     for done, (name, way) in enumerate(ways.items(), start=1):
         expected[name] = timed(way)
         progress("warm up", done, len(ways))
+    least = min(_TURN, statistics.mean(expected.values()))
+    calls = {name: min(_MOST, math.ceil(least / once)) if once else 1
+             for name, once in expected.items()}  # fmt: skip
     found: dict[str, list[float]] = {name: [] for name in ways}
-    # in seconds: calls may differ by a thousand times, and what is left is known from the start
-    past, whole = 0.0, rounds * sum(expected.values())
+    # in seconds: turns may differ by a hundred times, and what is left is known from the start
+    past, whole = 0.0, rounds * sum(calls[name] * expected[name] for name in names)
     for number in range(rounds):
         for name in names if number % 2 == 0 else reversed(names):
-            found[name].append(timed(ways[name]))
-            past += expected[name]
+            turn = [timed(ways[name]) for _ in range(calls[name])]
+            found[name].append(statistics.median(turn))
+            past += calls[name] * expected[name]
             progress("rounds, in seconds", math.ceil(past), math.ceil(whole))
     return found
 
@@ -138,35 +146,3 @@ def interleaved(
 def ratios(above: Sequence[float], below: Sequence[float]) -> Spread:
     """Round by round: how many times ``above`` is ``below``."""
     return Spread(tuple(a / b for a, b in zip(above, below, strict=True)))
-
-
-def measure(
-    ways: Mapping[str, Callable[[], object]], rounds: int
-) -> dict[str, list[tuple[float, float]]]:
-    """(seconds by the clock, of processors) of every way, once a round, in turn."""
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            began, worked = time.perf_counter(), time.process_time()
-            way()
-            found[name].append((time.perf_counter() - began, time.process_time() - worked))
-    return found
-
-
-def report(found: dict[str, list[tuple[float, float]]], baseline: str) -> None:
-    """Medians, and the median of the ratios of each round: the machine's moods cancel.
-
-    Processor time is what to look at where others work on the machine too.
-    """
-    for name, rounds in found.items():
-        cells = []
-        for part, kind in ((0, "s"), (1, "processor s")):
-            seconds = [r[part] for r in rounds]
-            base = [r[part] for r in found[baseline]]
-            ratio = [a / b for a, b in zip(base, seconds, strict=True)]
-            cells.append(
-                f"{statistics.median(seconds):.2f} {kind} "
-                f"({min(seconds):.2f} to {max(seconds):.2f}), "
-                f"{statistics.median(ratio):.2f}x ({min(ratio):.2f} to {max(ratio):.2f})"
-            )
-        print(f"{name}: " + "; ".join(cells))
