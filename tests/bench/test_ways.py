@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from xmdpt_cli.bench import draws, throughput
 from xmdpt_cli.bench.flops import flops
@@ -14,12 +16,24 @@ from xmdpt_cli.bench.published import PublishedXMDPT
 from xmdpt_cli.bench.throughput import measure
 from xmdpt_cli.bench.ways import Setting, Way, baseline_ways, xmdpt_ways
 from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.model import products
 
 TINY = Setting(torch.device("cpu"), torch.float32, 2, 64, compiled=False, tiny=True)
 
 
+ONEDNN = torch.backends.mkldnn.is_available()
+LAST = "oneDNN" if ONEDNN else "attention"  # of the ways that are not compiled
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_processor() -> Iterator[None]:
+    """The rows of a processor on which oneDNN is faster, wherever this runs."""
+    with products.by_onednn(ONEDNN):
+        yield
+
+
 @pytest.fixture(scope="module")
-def found() -> dict[str, Way]:
+def found(one_processor: None) -> dict[str, Way]:
     return {way.name: way for way in xmdpt_ways("tiny", TINY)}
 
 
@@ -28,7 +42,7 @@ def test_ways_that_are_to_draw_the_same_do(found: dict[str, Way]) -> None:
     for way in found.values():
         if way.same:
             drawn.setdefault(way.same, []).append(way.draw(way.setup(), 3))
-    assert {name: len(outs) for name, outs in drawn.items()} == {"cfg": 3, "dcfg": 2}
+    assert {name: len(outs) for name, outs in drawn.items()} == {"cfg": 3 + ONEDNN, "dcfg": 2}
     for first, *others in drawn.values():
         for out in others:
             assert float((out - first).abs().max() / first.abs().max()) < 1e-5
@@ -57,7 +71,8 @@ def test_every_way_does_the_work_that_it_is_said_to(found: dict[str, Way]) -> No
         ("published", 2 * 2 * 2 * 3, 2 * 2 * 3),
         ("pruned", 2 * 2 * 3, 2),
         ("attention", 2 * 2 * 3, 2),
-        ("attention, D-CFG", 2 * 3 * 3, 2 * 2),
+        (LAST, 2 * 2 * 3, 2),
+        (f"{LAST}, D-CFG", 2 * 3 * 3, 2 * 2),
     ):
         seen.clear()
         way = found[name]
@@ -66,6 +81,17 @@ def test_every_way_does_the_work_that_it_is_said_to(found: dict[str, Way]) -> No
         assert way.forwards == 50 * way.branches
     for handle in handles:
         handle.remove()
+
+
+@pytest.mark.skipif(not ONEDNN, reason="this torch has no oneDNN")
+def test_products_by_onednn_have_a_row_of_their_own(found: dict[str, Way]) -> None:
+    def asked(name: str) -> bool:
+        way = found[name]
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            way.draw(way.setup(), 1)
+        return any("xmdpt" in str(op) for op in counter.get_flop_counts()["Global"])
+
+    assert [name for name in found if asked(name)] == ["oneDNN", "20 steps", "oneDNN, D-CFG"]
 
 
 def test_ways_of_one_precision_share_their_weights() -> None:
@@ -98,7 +124,8 @@ def test_the_gains_less_work() -> None:
     assert counted["pruned"] == pytest.approx(24.2, rel=0.01)
     assert counted["attention"] == pytest.approx(24.2, rel=0.01)
     assert counted["published, D-CFG"] == pytest.approx(1.5 * 49.3, rel=0.01)
-    assert counted["attention, D-CFG"] == pytest.approx(1.5 * 24.2, rel=0.01)
+    assert counted[LAST] == counted["attention"]
+    assert counted[f"{LAST}, D-CFG"] == pytest.approx(1.5 * 24.2, rel=0.01)
 
 
 def test_a_report_adds_its_parts_up() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from xmdpt_cli.bench.baselines import BRANCHES, disentangled
 from xmdpt_cli.bench.published import PublishedXMDPT
 from xmdpt_cli.diffusion import sample
-from xmdpt_cli.model import XMDPT
+from xmdpt_cli.model import XMDPT, products
 
 GUIDANCE, POWER = 2.0, 0.01  # paper sec. 4.1
 SCALES = 2.0, 2.0  # of D-CFG; speed does not depend on them
@@ -93,6 +93,20 @@ def ours(model: XMDPT, inputs: Inputs, solver: str = "ddim") -> tuple[Setup, Dra
         return sample(model, inputs.noise, condition, steps, GUIDANCE, POWER, solver)
 
     return setup, draw
+
+
+def by_torch(setup: Setup, draw: Draw) -> tuple[Setup, Draw]:
+    """The same with products as torch computes them."""
+
+    def plain_setup() -> Any:
+        with products.by_onednn(False):
+            return setup()
+
+    def plain_draw(state: Any, steps: int) -> Tensor:
+        with products.by_onednn(False):
+            return draw(state, steps)
+
+    return plain_setup, plain_draw
 
 
 def ours_disentangled(model: XMDPT, inputs: Inputs) -> tuple[Setup, Draw]:

@@ -113,7 +113,7 @@ def paper_table(report: Mapping[str, Any]) -> Table | None:
         here = {row["way"]: row for row in own.get(name, [])}
         # of X-MDPT as published, and of the last way that draws the same in as many steps
         published = here.get("published", here.get("D-CFG"))
-        ours = next((here[way] for way in ("compiled", "attention") if way in here), None)
+        ours = next((here[way] for way in ("compiled", "oneDNN", "attention") if way in here), None)
         fastest = here.get("D-CFG, compiled", here.get("compiled"))
         rows.append([
             name,

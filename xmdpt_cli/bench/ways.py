@@ -19,7 +19,7 @@ from xmdpt_cli.bench.baselines import BASELINES, BRANCHES, sample_dcfg
 from xmdpt_cli.bench.draws import Inputs
 from xmdpt_cli.bench.published import PublishedXMDPT
 from xmdpt_cli.bench.timing import precision, randomise
-from xmdpt_cli.model import XMDPT
+from xmdpt_cli.model import XMDPT, products
 from xmdpt_cli.training.train_config import TrainConfig
 
 STEPS = 50  # the paper's table
@@ -111,6 +111,7 @@ def xmdpt_ways(size: str, setting: Setting) -> Iterator[Way]:
     - guidance: as published, but two branches a step, its own, instead of D-CFG's three;
     - pruning: no source stream, CANet once;
     - attention: fused, biases made once, timesteps and adaLN before the loop, branches batched;
+    - oneDNN: products with weights by it, where it is the faster library (see ``model.products``);
     - compile: the same through torch.compile;
     - solver: the default few steps; precision: the other one than the run's;
     - and ours under D-CFG, for what guidance costs there.
@@ -135,15 +136,22 @@ def xmdpt_ways(size: str, setting: Setting) -> Iterator[Way]:
     yield way(
         "pruned", published, *draws.pruned(published, inputs), gain="pruning", base="published"
     )
-    yield way("attention", model, *draws.ours(model, inputs), gain="attention", base="pruned")
+    yield way(
+        "attention", model, *draws.by_torch(*draws.ours(model, inputs)), gain="attention",
+        base="pruned",
+    )  # fmt: skip
     best, name = model, "attention"
+    if setting.device.type == "cpu" and products.uses_onednn():
+        yield way("oneDNN", model, *draws.ours(model, inputs), gain="oneDNN", base=name)
+        name = "oneDNN"
     if setting.compiled:
+        base, name = name, "compiled"
         with torch.device("meta"):
-            best, name = _of_size(size, setting), "compiled"
+            best = _of_size(size, setting)
         best.load_state_dict(model.state_dict(), assign=True)
         best = best.eval().requires_grad_(False).to(setting.device)
         best.compile_sampling()
-        yield way(name, best, *draws.ours(best, inputs), gain="compile", base="attention")
+        yield way(name, best, *draws.ours(best, inputs), gain="compile", base=base)
     config = TrainConfig()
     few, solver = config.sampling_steps, config.sampling_solver
     drawing = draws.ours(best, inputs, solver)

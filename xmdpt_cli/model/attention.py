@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from xmdpt_cli.model import products
 from xmdpt_cli.model.layers import Mlp, linear, modulate
 
 
@@ -131,14 +132,14 @@ class SelfAttention(nn.Module):
         """x (N, K, D); others (N, S, 2D): further keys and values; asking (N, M): the rows of x
         whose output is wanted, None: all. Returns (N, K or M, D)."""
         if asking is None:
-            q, k, v = split_heads(self.qkv(x), self.heads, 3)
+            q, k, v = split_heads(linear(self.qkv, x), self.heads, 3)
         else:  # queries of some rows, keys and values of all
             width = x.shape[2]
             weight, bias_ = self.qkv.weight, self.qkv.bias
             (q,) = split_heads(
-                F.linear(rows_of(x, asking), weight[:width], bias_[:width]), self.heads, 1
+                products.linear(rows_of(x, asking), weight[:width], bias_[:width]), self.heads, 1
             )
-            k, v = split_heads(F.linear(x, weight[width:], bias_[width:]), self.heads, 2)
+            k, v = split_heads(products.linear(x, weight[width:], bias_[width:]), self.heads, 2)
         if others is not None:
             other_k, other_v = split_heads(others, self.heads, 2)
             k, v = torch.cat([k, other_k], dim=2), torch.cat([v, other_v], dim=2)
@@ -162,8 +163,8 @@ class CrossAttention(nn.Module):
         """As ``SelfAttention``, but rows that do not ask need not come: nobody looks at them."""
         assert others is not None
         assert asking is None
-        (q,) = split_heads(self.to_q(x), self.heads, 1)
-        k, v = split_heads(self.to_kv(others), self.heads, 2)
+        (q,) = split_heads(linear(self.to_q, x), self.heads, 1)
+        k, v = split_heads(linear(self.to_kv, others), self.heads, 2)
         out = attend(q, k, v, bias)
         return linear(self.proj, out.transpose(1, 2).flatten(2))
 
@@ -179,7 +180,7 @@ class SourceAttention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, others: Tensor) -> Tensor:
-        (q,) = split_heads(self.to_q(self.norm(x)), self.heads, 1)
+        (q,) = split_heads(linear(self.to_q, self.norm(x)), self.heads, 1)
         k, v = split_heads(others, self.heads, 2)
         out = F.scaled_dot_product_attention(q, k, v)
         return linear(self.proj, out.transpose(1, 2).flatten(2))
@@ -251,7 +252,7 @@ class Block(nn.Module):
         x, asking = stream.x, stream.asking
         shift1, scale1, gate1, shift2, scale2, gate2 = modulation.chunk(6, dim=1)
         if stream.skip is not None:
-            x = self.skip(torch.cat([x, stream.skip], dim=2))
+            x = linear(self.skip, torch.cat([x, stream.skip], dim=2))
         h = modulate(self.norm1(x), shift1, scale1)
         h = self.attention(h, stream.bias, None if self.crosses else stream.others, asking)
         x = rows_of(x, asking) + gate1.unsqueeze(1) * h

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from xmdpt_cli.errors import ConfigError
-from xmdpt_cli.model.layers import PatchEmbed, PoseEmbed
+from xmdpt_cli.model.layers import PatchEmbed, PoseEmbed, linear
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class TokenConditions(nn.Module):
         normed = self.source_norm(torch.cat(sets, dim=1))  # (N, S, D)
         if forms.source_by == "sequence":
             return Context(on_tokens, tokens=normed)
-        return Context(on_tokens, keys=self.source_kv(normed))
+        return Context(on_tokens, keys=linear(self.source_kv, normed))
 
     def lay(self, x: Tensor, pose: Tensor | None) -> Tensor:
         """The pose (N, T, D) on the noisy tokens x (N, T, D)."""

@@ -1,0 +1,107 @@
+"""Products with weights in fp32 on a processor, by the faster of torch's two libraries.
+
+``F.linear`` multiplies fp32 by MKL, which has no AVX-512 kernels for AMD's processors. oneDNN, by
+which torch computes convolutions and bf16, has: a guided step takes 0.75 to 0.9 of the time. All
+else (other processors, devices and types, and what is to have gradients) is ``F.linear``'s.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+_AMD = "AuthenticAMD"
+
+
+def onednn_is_faster() -> bool:
+    """On this processor. By its name and not by trying, so that a run gives the same digits
+    whenever it is run."""
+    if not torch.backends.mkldnn.is_available() or not hasattr(
+        torch.ops.mkldnn, "_linear_pointwise"
+    ):
+        return False
+    return torch.backends.cpu.get_cpu_capability() == "AVX512" and _vendor() == _AMD
+
+
+def _vendor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            for line in file:
+                if line.startswith("vendor_id"):
+                    return line.partition(":")[2].strip()
+    except OSError:
+        import platform
+
+        return _AMD if _AMD in platform.processor() else ""
+    return ""
+
+
+# Known once and for all: the compiler reads it as a constant, and could not follow the question.
+_wanted = onednn_is_faster()
+
+
+def uses_onednn() -> bool:
+    """Whether ``linear`` multiplies by it where it can."""
+    return _wanted
+
+
+@contextmanager
+def by_onednn(wanted: bool) -> Iterator[None]:
+    """For measurements and tests: products by oneDNN or not, whatever is faster."""
+    global _wanted
+    before, _wanted = _wanted, wanted
+    try:
+        yield
+    finally:
+        _wanted = before
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x (..., K), weight (O, K), bias (O,) -> (..., O)."""
+    if _here(x, weight):
+        out: Tensor = onednn(x, weight, bias)
+        return out
+    if (
+        bias is not None
+        and torch.compiler.is_compiling()
+        and not torch.is_grad_enabled()
+        and x.device.type == "cpu"
+    ):
+        # behind the product the bias is fused with what follows: as an operand MKL first has it
+        # copied into each row of the result (5 % of a guided step of S)
+        return F.linear(x, weight) + bias
+    return F.linear(x, weight, bias)
+
+
+def _here(x: Tensor, weight: Tensor) -> bool:
+    return (
+        _wanted
+        and not torch.is_grad_enabled()  # it has no derivative
+        and x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+# An operator of our own: torch's, which it calls, compiles only for weights that are frozen.
+@torch.library.custom_op("xmdpt::linear", mutates_args=(), device_types="cpu")
+def onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``linear`` by oneDNN, without gradients."""
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return out
+
+
+@onednn.register_fake
+def _shape(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
+
+
+@register_flop_formula(torch.ops.xmdpt.linear)
+def _flops(x: torch.Size, weight: torch.Size, *_: object, **__: object) -> int:
+    return 2 * math.prod(x) * weight[0]
