@@ -65,8 +65,7 @@ def by_onednn(wanted: bool) -> Iterator[None]:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (..., K), weight (O, K), bias (O,) -> (..., O)."""
     if _here(x, weight):
-        out: Tensor = onednn(x, weight, bias)
-        return out
+        return onednn(x, weight, bias)
     if (
         bias is not None
         and torch.compiler.is_compiling()
@@ -89,19 +88,32 @@ def _here(x: Tensor, weight: Tensor) -> bool:
     )
 
 
-# An operator of our own: torch's, which it calls, compiles only for weights that are frozen.
-@torch.library.custom_op("xmdpt::linear", mutates_args=(), device_types="cpu")
 def onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``linear`` by oneDNN, without gradients."""
+    # torch's own operator compiles only for weights that are frozen; called through ours, each
+    # call would go through Python
+    operator = _in_graphs if torch.compiler.is_compiling() else _plain
+    out: Tensor = operator(x, weight, bias)
+    return out
+
+
+def _plain(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return out
 
 
-@onednn.register_fake
-def _shape(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+_in_graphs = torch.library.custom_op("xmdpt::linear", mutates_args=(), device_types="cpu")(_plain)
+
+
+@_in_graphs.register_fake
+def _shape(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return x.new_empty(*x.shape[:-1], weight.shape[0])
 
 
-@register_flop_formula(torch.ops.xmdpt.linear)
 def _flops(x: torch.Size, weight: torch.Size, *_: object, **__: object) -> int:
     return 2 * math.prod(x) * weight[0]
+
+
+register_flop_formula(torch.ops.xmdpt.linear)(_flops)
+if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    register_flop_formula(torch.ops.mkldnn._linear_pointwise)(_flops)
