@@ -16,6 +16,7 @@ import os
 import re
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -32,6 +33,15 @@ T = TypeVar("T")
 #: how long a process waits for the others: writing and reading back a checkpoint must fit
 PATIENCE = timedelta(minutes=20)
 SHARDINGS = ("auto", "ddp", "fsdp")
+
+
+def _leave(accelerator: Any) -> None:
+    """At the end of the process."""
+    accelerator.end_training()
+    # Gloo's threads let go of what was sent last a little after it was sent, and need Python for
+    # it. If Python is ending by then the process aborts ("terminate called without an active
+    # exception"), with all its work done: they get their turn while this thread sleeps.
+    time.sleep(0.2)
 
 
 @dataclass(frozen=True)
@@ -92,7 +102,7 @@ class Team:
             kwargs_handlers=[InitProcessGroupKwargs(backend=backend, timeout=patience)],
         )
         assert accelerator.num_processes == world
-        atexit.register(accelerator.end_training)  # a second start in this process finds it alive
+        atexit.register(_leave, accelerator)  # a second start in this process finds it alive
         if sharding == "auto":
             sharding = "fsdp" if large else "ddp"
         return cls(accelerator.process_index, world, accelerator.device, sharding, accelerator)
