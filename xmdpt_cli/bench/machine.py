@@ -81,7 +81,7 @@ def matmul(device: torch.device, dtype: torch.dtype) -> Work:
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     out = torch.empty_like(a)
     calls: list[Callable[[], object]] = [lambda: torch.mm(a, b, out=out)]
-    if device.type == "cpu" and torch.backends.mkldnn.is_available():
+    if device.type == "cpu" and products.has_onednn():
         calls.append(lambda: products.onednn(a, b))
     return Work(min(calls, key=_shortest), 2.0 * side**3)
 

@@ -19,14 +19,16 @@ from torch.utils.flop_counter import register_flop_formula
 _AMD = "AuthenticAMD"
 
 
+def has_onednn() -> bool:
+    """Whether ``onednn`` can be called with this torch."""
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
 def onednn_is_faster() -> bool:
     """On this processor. By its name and not by trying, so that a run gives the same digits
     whenever it is run."""
-    if not torch.backends.mkldnn.is_available() or not hasattr(
-        torch.ops.mkldnn, "_linear_pointwise"
-    ):
-        return False
-    return torch.backends.cpu.get_cpu_capability() == "AVX512" and _vendor() == _AMD
+    avx512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return has_onednn() and avx512 and _vendor() == _AMD
 
 
 def _vendor() -> str:
@@ -115,5 +117,5 @@ def _flops(x: torch.Size, weight: torch.Size, *_: object, **__: object) -> int:
 
 
 register_flop_formula(torch.ops.xmdpt.linear)(_flops)
-if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+if has_onednn():
     register_flop_formula(torch.ops.mkldnn._linear_pointwise)(_flops)
