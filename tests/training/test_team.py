@@ -156,6 +156,12 @@ def test_three_ranks_go_on_to_the_bit(tmp_path: Path) -> None:
         assert same(newest(tmp_path / sharding), newest(tmp_path / f"{sharding}-again"))
 
 
+def test_no_thread_of_gloo_outlives_the_team(tmp_path: Path) -> None:
+    """One that lets go of a tensor while Python ends aborts the process. Their group owns them."""
+    torchrun(2, TASKS, "end", tmp_path)
+    assert [(tmp_path / rank).read_text() for rank in "01"] == ["gone", "gone"]
+
+
 @pytest.mark.parametrize(
     ("how", "word"),
     [(signal.SIGKILL, "closed|reset"), (signal.SIGSTOP, "Timed out waiting 6000ms")],

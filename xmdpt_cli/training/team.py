@@ -11,12 +11,14 @@ the device.
 from __future__ import annotations
 
 import atexit
+import gc
 import inspect
 import os
 import re
 import signal
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -24,6 +26,10 @@ from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
 
 import torch
+
+# Wrapping a module imports it, and for ever after it keeps the group that it finds then (as a
+# default argument): imported here it finds none, and ``_leave`` can end the group.
+import torch.distributed.nn.functional
 from torch import Tensor, nn
 
 from xmdpt_cli.errors import ConfigError, SharedError, XmdptError
@@ -32,16 +38,32 @@ T = TypeVar("T")
 
 #: how long a process waits for the others: writing and reading back a checkpoint must fit
 PATIENCE = timedelta(minutes=20)
+#: seconds for what still goes on at the end of a process
+LEAVING = 5.0
 SHARDINGS = ("auto", "ddp", "fsdp")
 
 
 def _leave(accelerator: Any) -> None:
-    """At the end of the process."""
-    accelerator.end_training()
-    # Gloo's threads let go of what was sent last a little after it was sent, and need Python for
-    # it. If Python is ending by then the process aborts ("terminate called without an active
-    # exception"), with all its work done: they get their turn while this thread sleeps.
-    time.sleep(0.2)
+    """At the end of the process: end the group, and its threads with it.
+
+    Gloo's threads let go of what was sent last a little after it was sent, and need Python for
+    it. If Python is ending by then the process aborts ("terminate called without an active
+    exception"), with all its work done. The threads end with the last reference to the group.
+    """
+    if not torch.distributed.is_initialized():
+        return  # after a second start in this process
+    group = weakref.ref(torch.distributed.group.WORLD)
+
+    def end() -> None:
+        accelerator.end_training()
+        gc.collect()  # what was wrapped refers to the group, often from a cycle
+
+    # After an error something may be half sent: that thread would wait for the other processes
+    ending = threading.Thread(target=end, daemon=True)
+    ending.start()
+    ending.join(LEAVING)
+    if group() is not None:  # kept by somebody (FSDP2 does): give the threads time
+        time.sleep(0.2)
 
 
 @dataclass(frozen=True)
@@ -102,7 +124,7 @@ class Team:
             kwargs_handlers=[InitProcessGroupKwargs(backend=backend, timeout=patience)],
         )
         assert accelerator.num_processes == world
-        atexit.register(_leave, accelerator)  # a second start in this process finds it alive
+        atexit.register(_leave, accelerator)  # not before: a second start finds the group alive
         if sharding == "auto":
             sharding = "fsdp" if large else "ddp"
         return cls(accelerator.process_index, world, accelerator.device, sharding, accelerator)
