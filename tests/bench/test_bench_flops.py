@@ -13,13 +13,19 @@ from xmdpt_cli.bench import flops as module
 from xmdpt_cli.bench.flops import flops
 from xmdpt_cli.bench.published import PublishedXMDPT
 from xmdpt_cli.diffusion.sampler import guided
-from xmdpt_cli.model import XMDPT
+from xmdpt_cli.model import XMDPT, products
 
 
 def test_a_linear_map_and_a_convolution() -> None:
     linear, conv = nn.Linear(30, 50), nn.Conv2d(3, 8, 3, padding=1, stride=2)
     assert flops(lambda: linear(torch.zeros(11, 30))) == 2 * 11 * 30 * 50
     assert flops(lambda: conv(torch.zeros(2, 3, 16, 16))) == 2 * 2 * 8 * 8 * 8 * 3 * 9
+
+
+def test_what_onednn_multiplies_counts_too() -> None:
+    x, weight = torch.zeros(11, 30), torch.zeros(50, 30)
+    with products.by_onednn(products.has_onednn()), torch.no_grad():
+        assert flops(lambda: products.linear(x, weight)) == 2 * 11 * 30 * 50
 
 
 ATTENTION = 2 * 3 * 10 * 12  # N H T S

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
+from xmdpt_cli.model.products import by_onednn
+
 # Kernels of scaled_dot_product_attention that some versions of PyTorch count as nothing.
 _ATTENTIONS = (
     "_scaled_dot_product_flash_attention_for_cpu",
@@ -33,6 +35,7 @@ def flops(call: Callable[[], object], gradients: bool = False) -> int:
         warnings.catch_warnings(),
         torch.compiler.set_stance("force_eager"),
         torch.set_grad_enabled(gradients),
+        by_onednn(False),
         counter,
     ):
         warnings.filterwarnings("ignore", message=".*global hooks on modules")  # the counter's

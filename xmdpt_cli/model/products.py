@@ -7,14 +7,12 @@ else (other processors, devices and types, and what is to have gradients) is ``F
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 _AMD = "AuthenticAMD"
 
@@ -55,7 +53,10 @@ def uses_onednn() -> bool:
 
 @contextmanager
 def by_onednn(wanted: bool) -> Iterator[None]:
-    """For measurements and tests: products by oneDNN or not, whatever is faster."""
+    """For measurements and tests: products by oneDNN or not, whatever is faster.
+
+    What counts FLOPs wants False: torch's counter knows ``F.linear`` alone.
+    """
     global _wanted
     before, _wanted = _wanted, wanted
     try:
@@ -110,12 +111,3 @@ _in_graphs = torch.library.custom_op("xmdpt::linear", mutates_args=(), device_ty
 @_in_graphs.register_fake
 def _shape(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return x.new_empty(*x.shape[:-1], weight.shape[0])
-
-
-def _flops(x: torch.Size, weight: torch.Size, *_: object, **__: object) -> int:
-    return 2 * math.prod(x) * weight[0]
-
-
-register_flop_formula(torch.ops.xmdpt.linear)(_flops)
-if has_onednn():
-    register_flop_formula(torch.ops.mkldnn._linear_pointwise)(_flops)

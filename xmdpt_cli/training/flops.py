@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from xmdpt_cli.model.products import by_onednn
+
 # Dense TFLOP/s as published: (part of the device's name, bf16 with fp32 sums, fp32 without tensor
 # cores). Sources: NVIDIA's data sheets of each GPU (the figures "with sparsity" halved) and its
 # Ada and Blackwell GPU architecture white papers for GeForce; AMD's data sheet. First fit counts.
@@ -55,7 +57,7 @@ def step_flops(step: nn.Module, inputs: Any) -> int:
     """
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     shadow, shapes = _without_data(step, fake), _shapes(inputs, fake)
-    with fake, FlopCounterMode(display=False) as counter:
+    with fake, by_onednn(False), FlopCounterMode(display=False) as counter:
         shadow(shapes).total.backward()
     return int(counter.get_total_flops())
 
