@@ -98,6 +98,21 @@ def test_a_report_in_short() -> None:
     assert 0 <= report["data_wait"]["X-MDPT-tiny"] < 1
 
 
+def test_a_report_with_encoders_in_the_published_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = torch.nn.Conv2d(3, 4, 3)
+    monkeypatch.setattr(train, "published_encoders", lambda *_: [(encoder, 16)])
+    report = measure_training(
+        ["tiny"], CPU, torch.float32, 2, pixels=64, compiled=False, online=True, rounds=1
+    )
+    published, online, ours = report["rows"]
+    assert [row["key"].split(" / ")[1] for row in report["rows"]] == [
+        "published", "published, online", "ours",
+    ]  # fmt: skip
+    # two pictures of every pair; the convolution alone is beside the step's work
+    assert online["gflop"] - published["gflop"] == pytest.approx(2 * 2 * 14**2 * 4 * 27 / 1e9)
+    assert ours["over_first"] is not None
+
+
 def test_flops_of_a_step_are_the_trainings_own_count() -> None:
     """What ``bench train`` counts as it runs is what training counts on shapes for its MFU."""
     model, config, inputs, _ = small()
