@@ -118,7 +118,7 @@ def _enough_compilations() -> AbstractContextManager[Any]:
 def _chosen(ways: list[Way], only: Sequence[str] | None) -> list[Way]:
     for name in only or ():
         if name not in [way.name for way in ways]:
-            there = ", ".join(way.name for way in ways)
+            there = "; ".join(way.name for way in ways)  # some have a comma
             raise ConfigError(f"no way is called {name!r}", f"choose from {there}")
     return [way for way in ways if only is None or way.name in only]
 
