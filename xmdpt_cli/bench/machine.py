@@ -105,13 +105,7 @@ def copy(device: torch.device) -> Work:
 
 def processor() -> str:
     """The processor's name as the system has it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    return products.cpuinfo("model name") or platform.processor() or platform.machine()
 
 
 def memory() -> int | None:

@@ -7,6 +7,7 @@ else (other processors, devices and types, and what is to have gradients) is ``F
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -30,16 +31,19 @@ def onednn_is_faster() -> bool:
 
 
 def _vendor() -> str:
+    return cpuinfo("vendor_id") or (_AMD if _AMD in platform.processor() else "")
+
+
+def cpuinfo(name: str) -> str | None:
+    """What Linux says of the first processor, ``model name`` for one; None where it does not."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             for line in file:
-                if line.startswith("vendor_id"):
+                if line.startswith(name):
                     return line.partition(":")[2].strip()
     except OSError:
-        import platform
-
-        return _AMD if _AMD in platform.processor() else ""
-    return ""
+        pass
+    return None
 
 
 # Known once and for all: the compiler reads it as a constant, and could not follow the question.
