@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 
 from xmdpt_cli import __version__
+from xmdpt_cli.bench.timing import clock
 from xmdpt_cli.data.decoders import cores
 from xmdpt_cli.model import products
 
@@ -83,17 +83,9 @@ def matmul(device: torch.device, dtype: torch.dtype) -> Work:
     calls: list[Callable[[], object]] = [lambda: torch.mm(a, b, out=out)]
     if device.type == "cpu" and products.has_onednn():
         calls.append(lambda: products.onednn(a, b))
-    return Work(min(calls, key=_shortest), 2.0 * side**3)
-
-
-def _shortest(call: Callable[[], object], times: int = 5) -> float:
-    """The least seconds, after a call that warms up."""
-    found = []
-    for _ in range(times + 1):
-        began = time.perf_counter()
-        call()
-        found.append(time.perf_counter() - began)
-    return min(found[1:])
+    timed = clock(device)
+    best = min(calls, key=lambda call: min(timed(call) for _ in range(6)))
+    return Work(best, 2.0 * side**3)
 
 
 def copy(device: torch.device) -> Work:
