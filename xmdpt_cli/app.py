@@ -9,6 +9,7 @@ import errno
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -21,21 +22,24 @@ from xmdpt_cli.commands import (
     evaluate,
     finetune_vae,
     prepare,
+    presets,
     sample,
+    status,
     train,
     ui,
     wardrobe,
 )
+from xmdpt_cli.commands.help import WIDEST, Command, Group, finish
 from xmdpt_cli.console import error
 from xmdpt_cli.errors import SharedError, XmdptError, is_out_of_memory
 
 app = typer.Typer(
     name="xmdpt",
-    no_args_is_help=True,
-    add_completion=False,
+    cls=Group,
+    invoke_without_command=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDEST},
 )
 
 
@@ -45,30 +49,42 @@ def _version(show: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(
+    epilog="Every option of every command can be set by a variable as well: "
+    "XMDPT_TRAIN_STEPS=1000, XMDPT_PREPARE_ENCODERS=toy."
+)
 def root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Pose-guided person image synthesis: a photograph and a pose in, that person in that pose out.
 
-    The way: prepare -> finetune-vae -> train -> sample -> evaluate. Start with: xmdpt demo
-
-    With published weights: prepare -> convert -> sample -> evaluate.
+    The whole way, typed in one folder: prepare, train, sample, evaluate. Each command finds the
+    work of the one before it. To try it without data: xmdpt demo. Alone, xmdpt shows what is in
+    this folder and the next command.
     """
+    if context.invoked_subcommand is None:
+        status.status()
 
 
-app.command("demo")(demo.demo)
-app.command("wardrobe")(wardrobe.wardrobe)
-app.command("prepare")(prepare.prepare)
-app.command("finetune-vae")(finetune_vae.finetune_vae)
-app.command("train")(train.train)
-app.command("convert")(convert.convert)
-app.command("sample")(sample.sample)
-app.command("evaluate")(evaluate.evaluate)
-app.add_typer(bench_parts.bench_app, name="bench")
-app.command("ui")(ui.ui)
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo.demo,
+    "prepare": prepare.prepare,
+    "finetune-vae": finetune_vae.finetune_vae,
+    "train": train.train,
+    "sample": sample.sample,
+    "evaluate": evaluate.evaluate,
+    "status": status.status,
+    "ui": ui.ui,
+    "convert": convert.convert,
+    "presets": presets.presets,
+    "wardrobe": wardrobe.wardrobe,
+}
+for _name, _command in _COMMANDS.items():
+    app.command(_name, cls=Command)(_command)
+app.add_typer(bench_parts.bench_app, name="bench", cls=Group)
 
 
 def main() -> None:
@@ -81,7 +97,8 @@ def run(arguments: list[str]) -> int:
     # what was timed is nothing without the rounds that were not
     goes_on = arguments[:1] != ["bench"]
     try:
-        code = app(args=arguments, prog_name="xmdpt", standalone_mode=False)
+        command = finish(typer.main.get_command(app))
+        code = command.main(args=arguments, prog_name="xmdpt", standalone_mode=False)
         if code == 130:  # Typer makes an exit code of Ctrl-C
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
@@ -105,8 +122,6 @@ def run(arguments: list[str]) -> int:
         if callable(message) and code == 2:
             context = getattr(err, "ctx", None)
             command = getattr(context, "command_path", "xmdpt")
-            if not message():  # the bare `xmdpt`: the help was printed
-                return 2
             error(message(), f"{command} --help")
             return 2
         full, named = _is_full_disk(err), isinstance(err, OSError) and err.filename is not None

@@ -1,13 +1,13 @@
 """Configuration: frozen dataclasses, strict TOML, and one rule of precedence.
 
-flag > environment (``XMDPT_TRAIN_STEPS=...``) > ``--config FILE.toml`` > ``--preset`` > default.
-A TOML file has one table a command (``[train]``); a key that is not a field is an error by name.
+flag > environment > ``--config FILE.toml`` > ``--preset`` > default. The environment
+(``XMDPT_TRAIN_STEPS=...``) is read by the command line, as flags are. A TOML file has one table a
+command (``[train]``); a key that is not a field is an error by name.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 from collections.abc import Mapping
 from importlib import resources
@@ -24,18 +24,21 @@ else:
 T = TypeVar("T")
 
 
-def option(default: T, text: str, **words: T) -> T:
+def option(default: T, text: str, choices: tuple[str, ...] = (), **words: T) -> T:
     """A field that is a command's option too: its default, and what help says of it.
 
-    ``words`` may be written for values: ``auto=0``.
+    ``choices``: the only values it takes. ``words`` may be written for values: ``auto=0``.
     """
-    return dataclasses.field(default=default, metadata={"help": text, "words": words})
+    metadata = {"help": text, "choices": choices, "words": words}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
-def one_of(config: Any, name: str, allowed: tuple[str, ...]) -> None:
-    value = getattr(config, name)
-    if value not in allowed:
-        raise ConfigError(f"{name} is one of {', '.join(allowed)}, not {value!r}")
+def check_choices(config: Any) -> None:
+    """ConfigError for a field whose value is none of its choices."""
+    for field in dataclasses.fields(config):
+        allowed, value = field.metadata["choices"], getattr(config, field.name)
+        if allowed and value not in allowed:
+            raise ConfigError(f"{field.name} is one of {', '.join(allowed)}, not {value!r}")
 
 
 def at_least(config: Any, least: float, *names: str) -> None:
@@ -62,7 +65,6 @@ def resolve(
         except (OSError, UnicodeDecodeError) as err:
             raise ConfigError(f"cannot read {file}: {err}") from None
         values.update(_section(kind, section, text, str(file)))
-    values.update(_environment(kind, section))
     given = {k: v for k, v in flags.items() if v is not None}
     values.update({k: _typed(kind, k, v, f"--{k.replace('_', '-')}") for k, v in given.items()})
     return kind(**values)
@@ -87,6 +89,11 @@ def presets() -> list[str]:
     )
 
 
+def complete_preset(begun: str) -> list[str]:
+    """Names that begin so, for the shell's completion."""
+    return [name for name in presets() if name.startswith(begun)]
+
+
 def preset_text(name: str) -> str:
     if name not in presets():
         raise ConfigError(f"no such preset: {name!r}", f"choose one of {', '.join(presets())}")
@@ -109,23 +116,12 @@ def _section(kind: type[Any], section: str, text: str, where: str) -> dict[str, 
     return {k: _typed(kind, k, v, f"{where}, [{section}] {k}") for k, v in table.items()}
 
 
-def _environment(kind: type[Any], section: str) -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for field in dataclasses.fields(kind):
-        name = f"XMDPT_{section}_{field.name}".upper().replace("-", "_")
-        if name in os.environ:
-            out[field.name] = _parsed(kind, field.name, os.environ[name], name)
-    return out
-
-
 def _parsed(kind: type[Any], name: str, text: str, where: str) -> Any:
     """A value from a string, by the field's type."""
     words = _field(kind, name).metadata.get("words", {})
     if text in words:
         return words[text]
     try:
-        if _type(kind, name) == "bool":
-            return {"1": True, "true": True, "0": False, "false": False}[text.lower()]
         convert = {"int": int, "float": float, "str": str}[_type(kind, name)]
         return convert(text)
     except (KeyError, ValueError):

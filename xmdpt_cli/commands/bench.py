@@ -4,40 +4,50 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from xmdpt_cli.commands.help import Group, panels
 from xmdpt_cli.commands.options import AsJson, Device, pick_device, quiet_libraries
+from xmdpt_cli.commands.workspace import BENCH
 from xmdpt_cli.console import Talk, table
 from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.files import writing
 
 if TYPE_CHECKING:
     from xmdpt_cli.bench.tables import Table
 
-bench_app = typer.Typer(invoke_without_command=True)
+bench_app = typer.Typer(cls=Group, invoke_without_command=True)
 
 Sizes = Annotated[
-    list[str] | None, typer.Option("--size", help="S, B, L, XL or tiny; again for several [S B L].")
+    list[str] | None,
+    typer.Option("--size", help="tiny, S, B, L or XL; again for several [S B L]."),
 ]
-Rounds = Annotated[int, typer.Option(min=1, help="Every way once in each; medians are shown.")]
-BatchSize = Annotated[
-    int | None, typer.Option(min=1, help="Pictures at once [8 on a GPU, 2 on a processor].")
+Rounds = Annotated[int, typer.Option(min=1, help="Rounds; each runs everything once.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Batch size [8 on a GPU, 2 on a CPU].")]
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 on a GPU, else fp32.")
 ]
-Precision = Annotated[str, typer.Option(help="fp32 or bf16 [auto: bf16 on a GPU].")]
 Compile = Annotated[
-    bool, typer.Option("--compile/--no-compile", help="The ways through torch.compile as well.")
+    bool, typer.Option("--compile/--no-compile", help="Measure torch.compile as well.")
 ]
-Out = Annotated[
-    Path | None, typer.Option(help="Folder for the report: bench.json, bench.md, a plot.")
-]
+Out = Annotated[Path, typer.Option(help="Folder for the report: JSON, Markdown, a plot.")]
 Compare = Annotated[
     Path | None,
-    typer.Option(help="An earlier bench.json of this machine: what is slower ends with exit 1."),
+    typer.Option(help="An earlier report of this machine (JSON): exit 1 if something is slower."),
 ]
+REPORT = "rounds out compare"
 
 
 @bench_app.callback()
+@panels(
+    {
+        "What is measured": "size pixels batch-size impl baselines precision compile steps-timed",
+        "Report": REPORT,
+        "Least time on paper": "roof peak-tflops bandwidth",
+    }
+)
 def bench(
     context: typer.Context,
     size: Sizes = None,
@@ -46,14 +56,17 @@ def bench(
     rounds: Rounds = 10,
     steps_timed: Annotated[
         int | None,
-        typer.Option(min=1, help="Of a picture's steps [all on a GPU, 1 on a processor]."),
+        typer.Option(min=1, help="Sampling steps that are timed [all on a GPU, 1 on a CPU]."),
     ] = None,
     impl: Annotated[
         list[str] | None,
-        typer.Option(help="Only these ways of X-MDPT: published, pruned, compiled ...; again."),
+        typer.Option(
+            help="Only this implementation of X-MDPT: published, pruned, compiled ...; again for "
+            "several [all]."
+        ),
     ] = None,
     baselines: Annotated[
-        bool, typer.Option(help="PIDM's and PoCoLD's kind of network as well.")
+        bool, typer.Option(help="Measure PIDM's and PoCoLD's kind of network as well.")
     ] = True,
     precision: Precision = "auto",
     compile_: Compile = True,
@@ -66,14 +79,15 @@ def bench(
     bandwidth: Annotated[
         float | None, typer.Option(help="--roof: and so many GB/s between it and its memory.")
     ] = None,
-    out: Out = None,
+    out: Out = BENCH,
     compare: Compare = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Measure drawing: X-MDPT as published and as here, beside PIDM's and PoCoLD's kind.
+    """Measure the speed of sampling and training here.
 
-    Every row adds one gain to the row above it. All run in turn, in one process.
+    Sampling: X-MDPT as published and as here, beside PIDM's and PoCoLD's kind of network. Every
+    row adds one gain to the row above it. All run in turn, in one process.
     """
     if context.invoked_subcommand is not None:
         return
@@ -124,12 +138,12 @@ def bench(
     finish(talk, report, shown, notes(report), out, old)
 
 
-def earlier(path: Path | None, out: Path | None) -> dict[str, Any] | None:
+def earlier(path: Path | None, out: Path) -> dict[str, Any] | None:
     """The report to compare with. Before the work: what is none is refused, as is a folder that
     cannot be written to."""
     from xmdpt_cli.bench.compare import load
 
-    if out is not None:
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
     return None if path is None else load(path)
 
@@ -195,7 +209,7 @@ def finish(
     report: dict[str, Any],
     shown: list[Table],
     notes: list[str],
-    out: Path | None,
+    out: Path,
     old: dict[str, Any] | None,
 ) -> None:
     """Compare, tell and write; exit 1 where something became slower."""
@@ -211,8 +225,8 @@ def finish(
     beside = [] if old is None else [change_table(changes)]
     narrow = [part for whole in [*shown, *beside] for part in whole.narrow or [whole]]
     talk.result({**report, "changes": told}, *map(_drawn, narrow), text="\n".join(notes))
-    if out is not None:  # last: what was measured has been told, whatever the disk says
-        talk.say(f"written: {', '.join(map(str, write_report(out, report, shown, notes)))}")
+    # last: what was measured has been told, whatever the disk says
+    talk.say(f"written: {', '.join(map(str, write_report(out, report, shown, notes)))}")
     slower = [change.key for change in changes if change.verdict == "slower"]
     if slower:
         talk.warn(f"slower than before: {', '.join(slower)}")

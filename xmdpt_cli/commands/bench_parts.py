@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from xmdpt_cli.commands.bench import (
+    REPORT,
     BatchSize,
     Compare,
     Compile,
@@ -22,14 +23,17 @@ from xmdpt_cli.commands.bench import (
     named_sizes,
     where_and_type,
 )
+from xmdpt_cli.commands.help import Command, panels
 from xmdpt_cli.commands.options import AsJson, Device, quiet_libraries
+from xmdpt_cli.commands.workspace import BENCH
 from xmdpt_cli.console import Talk
 from xmdpt_cli.errors import ConfigError
 
 Pixels = Annotated[int, typer.Option(help="256 or 512.")]
 
 
-@bench_app.command("train")
+@bench_app.command("train", cls=Command)
+@panels({"What is measured": "size pixels batch-size online precision compile", "Report": REPORT})
 def train(
     size: Sizes = None,
     pixels: Pixels = 256,
@@ -37,11 +41,13 @@ def train(
     rounds: Rounds = 10,
     online: Annotated[
         bool,
-        typer.Option("--online", help="Also the published step with its encoders in every step."),
+        typer.Option(
+            "--online", help="Measure the published step with its encoders in every step as well."
+        ),
     ] = False,
     precision: Precision = "auto",
     compile_: Compile = True,
-    out: Out = None,
+    out: Out = BENCH,
     compare: Compare = None,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -73,18 +79,19 @@ def train(
     _tell(talk, report, out, old, [f"time that steps wait for cached batches: {waits}"])
 
 
-@bench_app.command("encode")
+@bench_app.command("encode", cls=Command)
+@panels({"What is measured": "pixels batch-size precision", "Report": REPORT})
 def encode(
     pixels: Pixels = 256,
     batch_size: BatchSize = None,
     rounds: Rounds = 10,
     precision: Precision = "auto",
-    out: Out = None,
+    out: Out = BENCH,
     compare: Compare = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Measure the frozen networks.
+    """Measure the frozen encoders.
 
     DINOv2-G and -B, the VAE's encoder and decoder.
     """
@@ -107,22 +114,28 @@ def encode(
     _tell(talk, report, out, old)
 
 
-@bench_app.command("data")
+@bench_app.command("data", cls=Command)
+@panels({"What is measured": "picture batch-size url dataset gigabytes garments", "Report": REPORT})
 def data(
     picture: Annotated[
-        Path | None, typer.Option(help="A photograph to prepare again and again [a made-up one].")
+        Path | None, typer.Option(help="An image to prepare again and again [a synthetic one].")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pairs a batch.")] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pairs per batch.")] = 64,
     url: Annotated[
-        str | None, typer.Option(help="Where a server serves --dataset: streamed as well.")
+        str | None, typer.Option(help="URL where --dataset is served: measure streaming as well.")
     ] = None,
     dataset: Annotated[
-        Path | None, typer.Option(help="Keep the dataset of random numbers here, or take it.")
+        Path | None,
+        typer.Option(help="Folder of the dataset of random numbers, kept or taken [temporary]."),
     ] = None,
-    gigabytes: Annotated[float, typer.Option(min=0.01, help="Of random numbers.")] = 0.5,
-    garments: Annotated[int, typer.Option(min=1, help="Of four pictures, prepared a round.")] = 64,
+    gigabytes: Annotated[
+        float, typer.Option(min=0.01, help="Size of the dataset of random numbers.")
+    ] = 0.5,
+    garments: Annotated[
+        int, typer.Option(min=1, help="People with four images each, prepared per round.")
+    ] = 64,
     rounds: Rounds = 5,
-    out: Out = None,
+    out: Out = BENCH,
     compare: Compare = None,
     as_json: AsJson = False,
 ) -> None:
@@ -152,16 +165,19 @@ def data(
     _tell(talk, report, out, old)
 
 
-@bench_app.command("scale")
+@bench_app.command("scale", cls=Command)
+@panels({"What is measured": "size processes batch-size steps", "Report": REPORT})
 def scale(
-    size: Annotated[str, typer.Option(help="S, B, L, XL or tiny.")] = "S",
+    size: Annotated[str, typer.Option(help="tiny, S, B, L or XL.")] = "S",
     processes: Annotated[
-        int | None, typer.Option(min=1, help="At the most [all GPUs, or cores].")
+        int | None, typer.Option(min=1, help="Most processes [all GPUs, or cores].")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Pairs in each process.")] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Of a round.")] = 5,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Pairs in each process [32 on a GPU, 2 on a CPU].")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps per round.")] = 5,
     rounds: Rounds = 3,
-    out: Out = None,
+    out: Out = BENCH,
     compare: Compare = None,
     device: Device = "auto",
     as_json: AsJson = False,
@@ -196,7 +212,7 @@ def scale(
 def _tell(
     talk: Talk,
     report: dict[str, Any],
-    out: Path | None,
+    out: Path,
     old: dict[str, Any] | None,
     more: list[str] | None = None,
 ) -> None:

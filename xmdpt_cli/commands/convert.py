@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from xmdpt_cli.commands import workspace
+from xmdpt_cli.commands.help import panels
 from xmdpt_cli.commands.options import AsJson, quiet_libraries
 from xmdpt_cli.console import Talk
 from xmdpt_cli.errors import ConfigError, XmdptError
@@ -14,33 +16,37 @@ from xmdpt_cli.errors import ConfigError, XmdptError
 if TYPE_CHECKING:
     from xmdpt_cli.model import XMDPT
 
-DIRECTIONS = ("folder", "published")
 
-
+@panels({"Conversion": "out to mask-ratio force"})
 def convert(
     source: Annotated[
         Path, typer.Argument(help="Published checkpoint (ema_*.pt); a model folder to go back.")
     ],
     out: Annotated[
-        Path, typer.Option(help="The model folder to write, or the .pt file of --to published.")
-    ],
+        Path | None,
+        typer.Option(
+            help="Model folder to write, or the .pt file of --to published "
+            "[models/NAME, or NAME.pt]."
+        ),
+    ] = None,
     to: Annotated[
-        str,
-        typer.Option(help="folder (what xmdpt reads) or published (what its authors' code reads)."),
+        Literal["folder", "published"],
+        typer.Option(help="folder: what xmdpt reads; published: what its authors' code reads."),
     ] = "folder",
     mask_ratio: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Share of tokens it was trained to predict [0.3]."),
+        typer.Option(min=0, max=1, help="Mask ratio that the model was trained with [0.3]."),
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Replace a model that is at --out already.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Turn a published checkpoint into a model folder, or a trained model into a published file."""
-    if to not in DIRECTIONS:
-        raise ConfigError(f"--to is one of {', '.join(DIRECTIONS)}, not {to!r}")
+    """Convert a published checkpoint to a model folder, or back."""
     quiet_libraries()
+    if out is None:
+        name = workspace.run_name(source)
+        out = Path(f"{name}.pt") if to == "published" else workspace.MODELS / Path(name).stem
     talk = Talk(as_json)
     if to == "published":
         if mask_ratio is not None:
@@ -76,8 +82,7 @@ def _to_folder(source: Path, out: Path, mask_ratio: float, force: bool, talk: Ta
     talk.result(
         {**told, "trained_steps": trained, "notes": notes},
         text=f"{_called(told)}{after}: {out}\n"
-        f"next: xmdpt sample --data DATA --model {out} --out samples"
-        f"  # DATA: prepared with --size {facts['resolution']}",
+        f"next: xmdpt sample --model {out} --source person.jpg --pose pose.json",
     )
 
 

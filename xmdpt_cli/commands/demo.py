@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xmdpt_cli import __version__
+from xmdpt_cli.commands.help import panels
 from xmdpt_cli.commands.options import AsJson, plain, quiet_libraries
 from xmdpt_cli.config import resolve
 from xmdpt_cli.console import Talk, duration, table
@@ -24,6 +25,7 @@ PEOPLE, TEST_PEOPLE, VIEWS, HEIGHT = 400, 32, 4, 128
 VAE_STEPS = 500
 
 
+@panels({"Demo": "out paper seed train-steps vae-steps people"})
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path(
         "xmdpt-demo"
@@ -31,15 +33,22 @@ def demo(
     paper: Annotated[
         bool, typer.Option("--paper", help="Train the paper's single-vector model instead.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same pictures and numbers.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Random seed; the same seed, the same numbers.")
+    ] = 0,
     train_steps: Annotated[
         int | None, typer.Option(min=1, help="Training steps [the recipe's].")
     ] = None,
-    vae_steps: Annotated[int, typer.Option(min=1, help="Steps of the toy VAE.")] = VAE_STEPS,
-    people: Annotated[int, typer.Option(min=1, help="Drawn people to train on.")] = PEOPLE,
+    vae_steps: Annotated[
+        int, typer.Option(min=1, help="Training steps of the toy VAE.")
+    ] = VAE_STEPS,
+    people: Annotated[int, typer.Option(min=1, help="Synthetic people to train on.")] = PEOPLE,
     as_json: AsJson = False,
 ) -> None:
-    """Draw people, prepare, train, sample, evaluate: a picture to look at in about 5 minutes."""
+    """Try everything on synthetic people, in about 5 minutes.
+
+    Renders people, prepares, trains, samples and evaluates: an image to look at, no download.
+    """
     quiet_libraries()
     preset = "demo/paper-64" if paper else "demo/tokens-64"
     recipe = resolve(TrainConfig, "train", {"steps": train_steps, "seed": seed}, preset=preset)
@@ -57,7 +66,17 @@ def demo(
         summary,
         table(f"held-out people, TOY networks, {SIZE} px", shown.header, shown.rows),
         text=f"{verdict(summary)}\nlook at: {summary['picture']} (source, pose, truth, generated)\n"
-        f"numbers: {record}; {duration(summary['seconds']['total'])} in all",
+        f"numbers: {record}; {duration(summary['seconds']['total'])} in all\n"
+        + next_commands(out, summary),
+    )
+
+
+def next_commands(out: Path, summary: dict[str, Any]) -> str:
+    """What to do after the demo: the same model on a page, then the user's own data."""
+    model = "" if str(out) == "xmdpt-demo" else f" --model {Path(summary['model']).parent}"
+    return (
+        f"next: xmdpt ui{model}  (pose people by hand; pip install 'xmdpt-cli[ui]')\n"
+        "then: xmdpt prepare --root DeepFashion  (your own data; xmdpt status tells what follows)"
     )
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from xmdpt_cli.commands import workspace
+from xmdpt_cli.commands.choices import choose_for_measuring, choose_for_sampling
 from xmdpt_cli.console import Talk
-from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.errors import ConfigError, XmdptError
 
 if TYPE_CHECKING:
     from xmdpt_cli.metrics.evaluate import Networks
@@ -19,19 +21,72 @@ METRICS = ("fid", "ssim", "lpips", "psnr")  # options that choose
 GARMENTS = 256  # whose condition vectors are compared, at most
 
 
+def check_together(chosen: SimpleNamespace) -> None:
+    """ConfigError for options that do not go together."""
+    if chosen.target is not None:
+        for name in ("data", "model", "limit", "vae"):
+            if getattr(chosen, name) is not None:
+                raise ConfigError(f"--{name} does not go with --target, which compares two folders")
+        if chosen.generated is None:
+            raise ConfigError("--target needs --generated DIR: the images to measure")
+    elif chosen.real is not None:
+        raise ConfigError(
+            "--real goes with --target; of a dataset the training images are the reference set"
+        )
+    if chosen.seeds > 1 and chosen.model is None and (chosen.generated or chosen.target):
+        raise ConfigError("--seeds needs --model DIR, which generates with each of them")
+
+
+def choose(chosen: SimpleNamespace, talk: Talk) -> None:
+    """Fill in from the workspace what was not given; ``model`` stays None if only to measure."""
+    if chosen.target is not None:
+        return
+    if chosen.generated is not None and chosen.model is None:
+        chosen.data, chosen.vae = choose_for_measuring(
+            talk, chosen.generated, chosen.data, chosen.vae
+        )
+        return
+    found = choose_for_sampling(
+        talk, chosen.model, chosen.data, chosen.vae, chosen.generated,
+        suffix="-seeds" if chosen.seeds > 1 else "",
+    )  # fmt: skip
+    chosen.model, chosen.data, chosen.vae = found.model, found.data, found.vae
+    chosen.generated = found.out
+
+
 def draw(chosen: SimpleNamespace, out: Path, seed: int | None, talk: Talk) -> None:
-    """As ``xmdpt sample --model --data`` does by itself."""
+    """Generate what is missing, as ``xmdpt sample`` does, with the settings of what is there."""
     from xmdpt_cli.commands.sample_ways import RECIPE, draw_pairs
     from xmdpt_cli.data.ranks import World
 
-    world = World.from_environment()
+    record = workspace.read_record(out / "samples.json") or {}
+    if _is_complete(record, out, chosen):
+        return
+    recipe = record.get("recipe", {})
+    interval = recipe.get("interval")
+    precision = {"float32": "fp32", "bfloat16": "bf16"}.get(record.get("precision", ""), "auto")
     asked = SimpleNamespace(
         model=chosen.model, data=chosen.data, split=chosen.split, out=out, device=chosen.device,
-        precision="auto", vae=None, max_memory=None, limit=None, batch_size="auto",
-        compile_="auto", paper=False, interval=None,
-        **{**dict.fromkeys(RECIPE), "seed": seed},
+        precision=precision, vae=chosen.vae, max_memory=None, limit=chosen.limit,
+        batch_size="auto", compile_="auto", paper=False, shard=None,
+        interval=interval and f"{interval[0]}:{interval[1]}",
+        **{name: recipe.get(name) for name in RECIPE},
     )  # fmt: skip
-    draw_pairs(asked, talk, world)
+    if seed is not None:
+        asked.seed = seed
+    draw_pairs(asked, talk, World.from_environment())
+
+
+def _is_complete(record: dict[str, Any], out: Path, chosen: SimpleNamespace) -> bool:
+    """Whether all pairs are generated: by the record, and by the files."""
+    manifest = workspace.read_record(Path(chosen.data) / "dataset.json")
+    done = record.get("complete")
+    if manifest is None or not done or record.get("split") != chosen.split:
+        return False
+    pairs = int(manifest["counts"][chosen.split]["pairs"])
+    shards = [s["sha256"] for s in manifest["shards"] if s["split"] == chosen.split]
+    enough = len(done) >= min(pairs, chosen.limit or pairs) and record.get("data") == shards
+    return enough and all((out / name).is_file() for name in done)
 
 
 def truths(chosen: SimpleNamespace, generated: Path, where: str, talk: Talk) -> Any:
@@ -39,7 +94,9 @@ def truths(chosen: SimpleNamespace, generated: Path, where: str, talk: Talk) -> 
     from xmdpt_cli.sampling.truths import DatasetTruths, FolderTruths
 
     if chosen.data is not None:
-        return DatasetTruths(chosen.data, chosen.split, generated, device=where)
+        return DatasetTruths(
+            chosen.data, chosen.split, generated, device=where, limit=chosen.limit, vae=chosen.vae
+        )
     found = pair_folders(generated, chosen.target)
     for what, paths in (("generated", found.generated_only), ("target", found.target_only)):
         for path in paths[:3]:
@@ -53,7 +110,7 @@ def instruments(
     chosen: SimpleNamespace, seen: Any, device: str, talk: Talk
 ) -> tuple[list[Protocol], Networks]:
     """The protocols and the networks asked for, for ground truths like these."""
-    protocols = _protocols(chosen.protocol or [], chosen.height, seen.height)
+    protocols = _protocols([p.value for p in chosen.protocol or []], chosen.height, seen.height)
     return protocols, _networks(chosen, protocols, device, talk)
 
 

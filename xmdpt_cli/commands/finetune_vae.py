@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from xmdpt_cli.commands import workspace
+from xmdpt_cli.commands.choices import choose_for_vae
+from xmdpt_cli.commands.help import panels
 from xmdpt_cli.commands.options import AsJson, DataDir, Device, pick_device, plain, quiet_libraries
 from xmdpt_cli.config import dump, resolve
 from xmdpt_cli.console import Talk, duration, table
@@ -22,11 +25,20 @@ if TYPE_CHECKING:
 SECTION = "finetune_vae"
 
 
+@panels(
+    {
+        "Run": "data out config vae limit dry-run seed",
+        "Training": "epochs steps batch-size learning-rate ema all-weights cached-latents "
+        "precision checkpoint-every",
+        "Loss": "l1 mse lpips alexnet-weights face-weight foreground-weight",
+    }
+)
 def finetune_vae(
-    data: DataDir,
+    data: DataDir = None,
     out: Annotated[
-        Path, typer.Option(help="Folder for the VAE (diffusers format), or to go on with.")
-    ],
+        Path | None,
+        typer.Option(help="Folder for the VAE (diffusers format), or to resume [vae/SIZE]."),
+    ] = None,
     vae: Annotated[
         str | None, typer.Option(help="VAE to start from: hub id or folder [the dataset's].")
     ] = None,
@@ -34,15 +46,17 @@ def finetune_vae(
         Path | None, typer.Option(help="TOML file with a [finetune_vae] table.")
     ] = None,
     epochs: Annotated[
-        float | None, typer.Option(help="How often each picture is seen [77, the paper's].")
+        float | None, typer.Option(help="Epochs over the training images [77, the paper's].")
     ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Optimizer steps, instead of epochs.")
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Pictures a step, over all processes [8].")
+        int | None, typer.Option(min=1, help="Images per step, over all processes [8].")
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="AdamW's [chosen to fit].")] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Learning rate of AdamW [4.5e-6 x batch size].")
+    ] = None,
     l1: Annotated[float | None, typer.Option(help="Weight of the absolute difference [1].")] = None,
     mse: Annotated[float | None, typer.Option(help="Weight of the squared difference [2].")] = None,
     lpips: Annotated[
@@ -50,18 +64,16 @@ def finetune_vae(
     ] = None,
     alexnet_weights: Annotated[
         str | None,
-        typer.Option(
-            help="LPIPS trunk: torchvision's file, toy, or off [torch hub's; toy data: toy]."
-        ),
+        typer.Option(help="AlexNet of LPIPS: a file, toy, or off [torchvision's; toy data: toy]."),
     ] = None,
     face_weight: Annotated[
-        float | None, typer.Option(help="How often pixels around the head count [1].")
+        float | None, typer.Option(help="Weight of pixels around the head [1].")
     ] = None,
     foreground_weight: Annotated[
-        float | None, typer.Option(help="How often pixels off the background count [3].")
+        float | None, typer.Option(help="Weight of pixels off the background [3].")
     ] = None,
     ema: Annotated[
-        float | None, typer.Option(help="Decay of the weights' average; 0 is none [0].")
+        float | None, typer.Option(help="Decay of the EMA of the weights; 0: no EMA [0].")
     ] = None,
     all_weights: Annotated[
         bool | None, typer.Option("--all-weights", help="Train a small VAE from scratch instead.")
@@ -70,24 +82,29 @@ def finetune_vae(
         bool | None,
         typer.Option(
             "--cached-latents/--encode",
-            help="Decode the dataset's latents [default], or encode pictures.",
+            help="Decode the dataset's latents, or encode the images [the dataset's latents].",
         ),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="fp32, bf16 or auto [auto: bf16 on a GPU].")
+        Literal["auto", "fp32", "bf16"] | None,
+        typer.Option(help="auto: bf16 on a GPU, else fp32 [auto]."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Random seed [0].")] = None,
     checkpoint_every: Annotated[
-        int | None, typer.Option(min=1, help="Steps between saved states [500].")
+        int | None, typer.Option(min=1, help="Steps between checkpoints [500].")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Measure only so many test pictures [all].")
+        int | None, typer.Option(min=1, help="Test images that are measured [all].")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Fine-tune the decoder alone (paper): latents, and models trained on them, stay valid."""
+    """Fine-tune the VAE's decoder, as the paper does.
+
+    The encoder stays as it is: latents, and models trained on them, stay valid. The same command
+    again resumes.
+    """
     from xmdpt_cli.training.vae_config import VaeConfig
 
     flags = {
@@ -115,6 +132,7 @@ def finetune_vae(
     from xmdpt_cli.training.vae_plan import lpips_networks, make_plan
 
     talk = Talk(as_json, quiet=World.from_environment().rank > 0)  # under torchrun rank 0 talks
+    data, out = choose_for_vae(talk, data, out)
     team = Team.start(pick_device(device), "ddp") if not dry_run else Team()
     where = str(team.device)
     network = _start(recipe, data, vae, where)
@@ -207,7 +225,8 @@ def _tell(talk: Talk, done: FineTuned, out: Path, data: str, all_weights: bool) 
         lines.append(
             f"encoder unchanged, sha256 {done.encoder['after']}: cached latents stay valid"
         )
-        lines.append(f"next: xmdpt sample --data {data} --vae {out} ...")
+        here = out.parent == workspace.VAE
+        lines.append("next: xmdpt sample" + ("" if here else f" --data {data} --vae {out}"))
     talk.result(
         plain(
             {

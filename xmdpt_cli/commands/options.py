@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -21,7 +21,8 @@ Device = Annotated[
     str, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one.")
 ]
 DataDir = Annotated[
-    str, typer.Option("--data", help="Prepared dataset (from xmdpt prepare): folder or URL.")
+    str | None,
+    typer.Option("--data", help="Prepared dataset: folder or URL [the newest in data/]."),
 ]
 
 
@@ -35,17 +36,13 @@ def with_options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..
         own = inspect.signature(command, eval_str=True)
         parameters = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
         for field in dataclasses.fields(kind):
-            # a number that may be written as a word comes as text
-            named = "str" if field.metadata["words"] else str(field.type)
-            given = {"bool": bool, "int": int, "float": float, "str": str}[named]
-            default = "" if field.default == "" else f" [{_shown(field.default)}]"
-            text = field.metadata["help"].removesuffix(".") + default + "."
+            text = f"{field.metadata['help'].removesuffix('.')}{_default(field.default)}."
             parameters.append(
                 inspect.Parameter(
                     field.name,
                     inspect.Parameter.KEYWORD_ONLY,
                     default=None,
-                    annotation=Annotated[given | None, typer.Option(help=text)],
+                    annotation=Annotated[_type(field) | None, typer.Option(help=text)],
                 )
             )
 
@@ -60,8 +57,18 @@ def with_options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..
     return decorate
 
 
-def _shown(default: Any) -> str:
-    return {True: "on", False: "off"}[default] if isinstance(default, bool) else str(default)
+def _type(field: dataclasses.Field[Any]) -> Any:
+    if field.metadata["choices"]:
+        return Literal[field.metadata["choices"]]
+    # a number that may be written as a word comes as text
+    name = "str" if field.metadata["words"] else str(field.type)
+    return {"bool": bool, "int": int, "float": float, "str": str}[name]
+
+
+def _default(value: Any) -> str:
+    if isinstance(value, bool):
+        value = "on" if value else "off"
+    return "" if value == "" else f" [{value}]"
 
 
 def pick_device(name: str) -> str:
@@ -82,6 +89,11 @@ def pick_device(name: str) -> str:
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"{name} is not supported", "use cpu, cuda or cuda:0")
     return name
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the one that talks: the only one, or rank 0 under torchrun."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def quiet_libraries() -> None:

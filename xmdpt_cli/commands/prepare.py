@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from xmdpt_cli.commands.help import panels
 from xmdpt_cli.commands.options import AsJson, Device, pick_device, quiet_libraries
 from xmdpt_cli.commands.prepare_check import check
 from xmdpt_cli.commands.prepare_networks import find_openpose, pretrained, toy
 from xmdpt_cli.commands.prepare_plan import Plan, say_plan
+from xmdpt_cli.commands.workspace import DATA
 from xmdpt_cli.console import Talk
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import human_bytes
@@ -24,22 +26,33 @@ if TYPE_CHECKING:
 LOSS = 0.01  # share of the pictures and pairs that may be left out before it is a failure
 
 
+@panels(
+    {
+        "Dataset": "root out size layout pose limit seed write-annotations",
+        "Networks": "encoders vae dino-source dino-pose openpose tokens vae-steps",
+        "How it runs": "batch-size workers strict dry-run",
+        "Verify": "check repair",
+    }
+)
 def prepare(
     root: Annotated[
-        Path | None, typer.Option(help="Dataset folder: pictures, and lists if there are any.")
+        Path | None, typer.Option(help="Raw dataset: images, and lists if there are any.")
     ] = None,
     out: Annotated[
-        str | None, typer.Option(help="Dataset to write, or to go on with: a folder or a URL.")
+        str | None,
+        typer.Option(help="Folder or URL to write, or to resume [data/SIZE]."),
     ] = None,
     size: Annotated[
         list[int] | None,
-        typer.Option(help="Side of the prepared squares [256]; twice: into OUT/256, OUT/512."),
+        typer.Option(help="Side of the square images in pixels; may be given twice [256]."),
     ] = None,
     layout: Annotated[
-        str, typer.Option(help="auto, deepfashion, or people: a folder of pictures per person.")
+        Literal["auto", "deepfashion", "people"],
+        typer.Option(help="How ROOT is laid out; people: a folder of images per person."),
     ] = "auto",
     pose: Annotated[
-        str, typer.Option(help="auto: published keypoints, else OpenPose; openpose: always.")
+        Literal["auto", "openpose"],
+        typer.Option(help="auto: the dataset's keypoints, else OpenPose; openpose: always."),
     ] = "auto",
     openpose: Annotated[
         str | None,
@@ -48,7 +61,7 @@ def prepare(
     encoders: Annotated[
         str,
         typer.Option(
-            help="'pretrained', 'toy' (small, made on the spot), or a folder of encoders."
+            help="pretrained, toy (small ones, made on the spot), or a folder of encoders."
         ),
     ] = "pretrained",
     vae: Annotated[
@@ -61,41 +74,47 @@ def prepare(
         str | None, typer.Option(help="Pose DINOv2: hub id or folder [facebook/dinov2-base].")
     ] = None,
     tokens: Annotated[
-        str, typer.Option(help="DINOv2 tokens are kept as bf16, or fp8: half the bytes.")
+        Literal["bf16", "fp8"],
+        typer.Option(help="How DINOv2 tokens are stored; fp8: half the bytes."),
     ] = "bf16",
     vae_steps: Annotated[
         int, typer.Option(min=1, help="Training steps of the toy VAE (toy encoders only).")
     ] = 600,
     seed: Annotated[
-        int, typer.Option(min=0, help="Of own pictures' pairs and test people; of toy encoders.")
+        int,
+        typer.Option(min=0, help="Random seed of your own images' pairs, and of toy encoders."),
     ] = 0,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="At most so many garments of each split.")
+        int | None, typer.Option(min=1, help="Only the first LIMIT people of each split [all].")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures per network call.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per network call.")] = 16,
     workers: Annotated[
-        int | None, typer.Option(min=0, help="Decoder processes [one a core]; 0: threads.")
+        int | None,
+        typer.Option(min=0, help="Processes that decode images; 0: threads [one per core]."),
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at the first thing that cannot be used.")
+        bool, typer.Option("--strict", help="Stop at the first file that cannot be used.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be done, how large, how long.")
+        bool, typer.Option("--dry-run", help="Print the plan: images, bytes, time; write nothing.")
     ] = False,
     check_dir: Annotated[
         str | None, typer.Option("--check", help="Verify a prepared dataset instead.")
     ] = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="With --check: mend what can be mended.")
+        bool, typer.Option("--repair", help="With --check: repair what can be repaired.")
     ] = False,
     write_annotations: Annotated[
         Path | None,
-        typer.Option(help="Also write all keypoints in both published formats into this folder."),
+        typer.Option(help="Folder to write all keypoints to as well, in both published formats."),
     ] = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Resize, draw poses, encode with the VAE and DINOv2, write shards; goes on if interrupted."""
+    """Turn a raw dataset into shards of encoded images.
+
+    Resizes, draws the poses, encodes with the VAE and both DINOv2. The same command again resumes.
+    """
     quiet_libraries()
     talk = Talk(as_json)
     if check_dir is not None:
@@ -105,16 +124,20 @@ def prepare(
         out = check_dir  # repaired so far as could be; the rest is made again
     elif repair:
         raise ConfigError("--repair goes with --check DIR")
-    if root is None or out is None:
-        raise ConfigError("give --root and --out", "or --check DIR, to verify a prepared dataset")
+    if root is None:
+        raise ConfigError(
+            "which images? give --root, the raw dataset",
+            "xmdpt prepare --root DeepFashion; or --check DIR, to verify a prepared dataset",
+        )
     sizes = sorted(set(size or [256]))
-    given = {"--vae": vae, "--dino-source": dino_source, "--dino-pose": dino_pose}
-    _check_choice(encoders, [name for name, value in given.items() if value], sizes, pose, out)
-    outs: dict[int, str] = (
-        {sizes[0]: out}
-        if len(sizes) == 1
-        else {side: f"{out.rstrip('/')}/{side}" for side in sizes}
+    places = (
+        [out]
+        if out and len(sizes) == 1
+        else [f"{out or DATA}".rstrip("/") + f"/{n}" for n in sizes]
     )
+    outs = dict(zip(sizes, places, strict=True))
+    given = {"--vae": vae, "--dino-source": dino_source, "--dino-pose": dino_pose}
+    _check_choice(encoders, [name for name, value in given.items() if value], outs)
     from xmdpt_cli.data.decoders import cores
     from xmdpt_cli.data.deepfashion import find_dataset
     from xmdpt_cli.data.manifest import refuse_strangers
@@ -173,7 +196,7 @@ def _worth(processes: int, listing: Listing) -> int:
     return processes if listing.images() >= 500 else 0
 
 
-def _check_choice(encoders: str, named: list[str], sizes: list[int], pose: str, out: str) -> None:
+def _check_choice(encoders: str, named: list[str], outs: dict[int, str]) -> None:
     """ConfigError for options that do not go together."""
     if encoders != "pretrained" and named:
         raise ConfigError(f"{named[0]} names a network, --encoders {encoders} others: choose one")
@@ -181,16 +204,14 @@ def _check_choice(encoders: str, named: list[str], sizes: list[int], pose: str, 
         raise ConfigError(
             f"--encoders is 'pretrained', 'toy' or a folder of encoders, not {encoders!r}"
         )
-    if encoders == "toy" and is_url(out):
+    if encoders == "toy" and any(is_url(out) for out in outs.values()):
         raise ConfigError(
             "toy encoders are made in the output folder, and this one is behind a URL",
             "prepare into a folder first; then --encoders FOLDER/encoders",
         )
-    for size in sizes:
+    for size in outs:
         if size < 16 or size % 16:
             raise ConfigError(f"--size must be a multiple of 16 from 16 on, not {size}")
-    if pose not in ("auto", "openpose"):
-        raise ConfigError(f"--pose is 'auto' or 'openpose', not {pose!r}")
 
 
 def _after(outs: dict[int, str], annotations: Path | None) -> list[str]:
@@ -206,6 +227,12 @@ def _after(outs: dict[int, str], annotations: Path | None) -> list[str]:
         rows = keypoint_rows(open_store(next(iter(outs.values()))))
         made += [str(path) for path in write_annotations(rows, annotations)]
     return made
+
+
+def _next(outs: dict[int, str]) -> str:
+    first = next(iter(outs.values()))
+    here = len(outs) == 1 and Path(first).parent == DATA
+    return "next: xmdpt train --size B" + ("" if here else f" --data {first}")
 
 
 def _report(
@@ -233,7 +260,7 @@ def _report(
             f"{pairs['test']} test pairs, {total}, {len(skipped)} left out"
         )
     lines += [f"look at: {path}" for path in made]
-    lines.append(f"next: xmdpt train --data {next(iter(outs.values()))} --out RUN")
+    lines.append(_next(outs))
     results = {
         str(size): {"out": outs[size], **{k: v for k, v in m.items() if k != "shards"}}
         for size, m in manifests.items()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from xmdpt_cli.commands.options import AsJson, Device, quiet_libraries
+from xmdpt_cli.commands.choices import choose_for_sampling
+from xmdpt_cli.commands.help import panels
+from xmdpt_cli.commands.options import AsJson, Device, is_first_rank, quiet_libraries
 from xmdpt_cli.commands.sample_ways import own, pairs
+from xmdpt_cli.console import Talk
 from xmdpt_cli.errors import ConfigError
 
 #: what only the one way knows, and what only the other
@@ -18,66 +21,86 @@ OWN = ("pose", "source_keypoints", "person", "pose_person", "animate", "square",
 PAIRS = ("limit", "shard")
 
 
+@panels(
+    {
+        "Model and output": "model out vae dino-source dino-pose encoders openpose",
+        "The pairs of a dataset": "data split limit shard",
+        "Your own images": "source pose pairs source-keypoints pose-size fit pose-fit person "
+        "pose-person num-images square animate fps",
+        "Sampling": "steps solver guidance power interval paper seed",
+        "Speed and memory": "batch-size max-memory precision compile",
+    }
+)
 def sample(
     model: Annotated[
-        str, typer.Option(help="Model folder (RUN of xmdpt train, or of xmdpt convert) or hub id.")
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for the PNGs and the contact sheet.")],
-    data: Annotated[
-        str | None, typer.Option(help="Draw all pairs of this prepared dataset: folder or URL.")
+        str | None,
+        typer.Option(help="Run, model folder or hub id [the newest in runs/ and models/]."),
     ] = None,
-    split: Annotated[str, typer.Option(help="With --data: test or train pairs.")] = "test",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the images and the contact sheet [samples/RUN]."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Generate all pairs of this dataset, a folder or URL [the model's dataset]."
+        ),
+    ] = None,
+    split: Annotated[
+        Literal["test", "train"], typer.Option(help="Which pairs of the dataset.")
+    ] = "test",
     limit: Annotated[
-        int | None, typer.Option(min=1, help="With --data: only the first so many pairs.")
+        int | None, typer.Option(min=1, help="Only the first LIMIT pairs of the dataset [all].")
     ] = None,
     shard: Annotated[
         str | None,
-        typer.Option(
-            help="With --data: i/n, this process draws part i (from 0) of n; torchrun "
-            "does it by itself."
-        ),
+        typer.Option(help="I/N: generate part I (from 0) of N. torchrun does this by itself."),
     ] = None,
     source: Annotated[
         list[Path] | None,
-        typer.Option(help="Picture of a person; again: another view of the same person."),
+        typer.Option(help="Image of a person; again: another view of the same person."),
     ] = None,
     pose: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Keypoints (json, txt, csv; a file may hold a sequence), a photograph of "
-            "a pose, a drawn pose, or a folder of these; may be given again."
+            help="Keypoints (.json, .txt, .csv; a file may hold a sequence), a photograph, a "
+            "drawn pose, or a folder of these; may be given again."
         ),
     ] = None,
     source_keypoints: Annotated[
         list[Path] | None,
-        typer.Option(help="Keypoints of each source, in order; without, OpenPose looks."),
+        typer.Option(help="Keypoints of each source, in order [estimated by OpenPose]."),
     ] = None,
     fit: Annotated[
-        str,
+        Literal["auto", "squash", "pad", "person"],
         typer.Option(
-            help="How a source gets the model's shape: squash (all of it, as published), "
-            "pad, person (cut out), auto."
+            help="How a source gets the model's shape; squash: as published, person: cut out."
         ),
     ] = "auto",
-    pose_fit: Annotated[str, typer.Option(help="The same for poses.")] = "auto",
+    pose_fit: Annotated[
+        Literal["auto", "squash", "pad", "person"], typer.Option(help="The same for poses.")
+    ] = "auto",
     person: Annotated[
         int | None,
-        typer.Option(min=1, help="Which of several people in it, 1 the largest."),
+        typer.Option(min=1, help="Which of several people in the source; 1 is the largest."),
     ] = None,
     pose_person: Annotated[
         int | None, typer.Option(min=1, help="Which of several people in the pose.")
     ] = None,
-    num_images: Annotated[int, typer.Option(min=1, help="Pictures of each pose.")] = 1,
+    num_images: Annotated[int, typer.Option(min=1, help="Images of each pose.")] = 1,
     square: Annotated[
-        bool, typer.Option("--square", help="Own pictures as the model draws them, squashed.")
+        bool, typer.Option("--square", help="Save square images, as the model generates them.")
     ] = False,
     animate: Annotated[
         Path | None, typer.Option(help="The poses as an animation: FILE.webp, .gif or .mp4.")
     ] = None,
-    fps: Annotated[float, typer.Option(min=0.1, max=100, help="Of the animation.")] = 12.0,
+    fps: Annotated[
+        float, typer.Option(min=0.1, max=100, help="Frames per second of the animation.")
+    ] = 12.0,
     steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps [the model's].")] = None,
     solver: Annotated[
-        str | None, typer.Option(help="ddim (as published), dpmpp-2m or unipc [the model's].")
+        Literal["ddim", "dpmpp-2m", "unipc"] | None,
+        typer.Option(help="Solver; ddim: as published [the model's]."),
     ] = None,
     guidance: Annotated[
         float | None, typer.Option(help="Guidance scale gamma (eq. 6) [the model's].")
@@ -91,16 +114,19 @@ def sample(
     paper: Annotated[
         bool, typer.Option("--paper", help="The paper's sampling: 50 steps of ddim, guidance 2.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="A picture depends on it and its inputs.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     batch_size: Annotated[
-        str, typer.Option(help="Pictures drawn together; auto: what memory allows.")
+        str, typer.Option(help="Images per batch; auto: what memory allows.")
     ] = "auto",
     max_memory: Annotated[
-        str | None, typer.Option(help="Stay below so much, e.g. 8GB [what the device has].")
+        str | None, typer.Option(help="Memory limit, e.g. 8GB [what the device has].")
     ] = None,
-    precision: Annotated[str, typer.Option(help="fp32, bf16; auto: bf16 on a GPU.")] = "auto",
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 on a GPU, else fp32.")
+    ] = "auto",
     compile_: Annotated[
-        str, typer.Option("--compile", help="on, off; auto: on a GPU, and for much work.")
+        Literal["auto", "on", "off"],
+        typer.Option("--compile", help="torch.compile; auto: on a GPU, and for much work."),
     ] = "auto",
     vae: Annotated[
         str | None, typer.Option(help="VAE: hub id or folder [the model's or the dataset's].")
@@ -113,7 +139,7 @@ def sample(
     ] = None,
     encoders: Annotated[
         Path | None,
-        typer.Option(help="Folder with vae, dino_source, dino_pose: instead of naming each."),
+        typer.Option(help="Folder with vae/, dino_source/ and dino_pose/, for all three."),
     ] = None,
     openpose: Annotated[
         str | None, typer.Option(help="Folder or file of OpenPose's body network, or hub id.")
@@ -121,19 +147,28 @@ def sample(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Draw a person in a pose: all pairs of --data, or your own --source in your own --pose.
+    """Generate a person in a pose.
 
-    What is there is not made again: the same command goes on.
+    The test pairs of the dataset, or your own --source in your own --pose. Images that are there
+    are not made again: the same command resumes.
     """
     chosen = SimpleNamespace(**locals())  # so many belong together and are passed on
-    if (data is None) == (source is None):
+    if data is not None and source is not None:
         raise ConfigError(
-            "give either --data, for the pairs of a dataset, or --source and --pose",
-            "xmdpt sample --model DIR --source person.jpg --pose pose.json --out drawn",
+            "--data generates the pairs of a dataset, --source your own image: give one of them",
+            "xmdpt sample --source person.jpg --pose pose.json",
         )
     _check_together(chosen)
     quiet_libraries()
-    if data is not None:
+    talk = Talk(as_json, quiet=shard is None and not is_first_rank())
+    found = choose_for_sampling(talk, model, data, vae, out, own=source is not None)
+    chosen.model, chosen.data, chosen.vae, chosen.out = (
+        found.model,
+        found.data,
+        found.vae,
+        found.out,
+    )
+    if source is None:
         pairs(chosen)
     else:
         own(chosen)
@@ -141,18 +176,18 @@ def sample(
 
 def _check_together(chosen: SimpleNamespace) -> None:
     """Options of the one way do nothing in the other: they are refused rather than ignored."""
-    way, foreign = ("--data", OWN) if chosen.data is not None else ("--source", PAIRS)
+    way, foreign = ("--source", PAIRS) if chosen.source else ("the pairs of a dataset", OWN)
+    if chosen.pose and not chosen.source:
+        raise ConfigError("--pose needs --source", "give an image of the person")
     for name in foreign:
         if getattr(chosen, name):
             raise ConfigError(f"--{name.replace('_', '-')} does not go with {way}")
     if way == "--source" and not chosen.pose:
-        raise ConfigError("--source needs --pose", "give keypoints, or a picture of a pose")
+        raise ConfigError("--source needs --pose", "give keypoints, or an image of a pose")
     if chosen.paper:
         for name in ("steps", "solver", "guidance", "interval"):
             if getattr(chosen, name) is not None:
                 raise ConfigError(f"--{name} does not go with --paper, which says it")
-    if chosen.compile_ not in ("auto", "on", "off"):
-        raise ConfigError(f"--compile is auto, on or off, not {chosen.compile_!r}")
     if chosen.batch_size != "auto" and not chosen.batch_size.isdigit():
         raise ConfigError(f"--batch-size is a number or auto, not {chosen.batch_size!r}")
     if chosen.batch_size == "0":

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmdpt_cli.commands.options import pick_device
+from xmdpt_cli.commands.workspace import SAMPLES
 from xmdpt_cli.console import Talk
 from xmdpt_cli.errors import ConfigError, XmdptError
 
@@ -56,12 +57,12 @@ def draw_pairs(chosen: Any, talk: Talk, world: World) -> dict[str, Any]:
 def pairs(chosen: Any) -> None:
     world = _world(chosen.shard)
     talk = Talk(chosen.as_json, quiet=chosen.shard is None and world.rank > 0)
-    data, out = chosen.data, chosen.out
+    out = chosen.out
     record = draw_pairs(chosen, talk, world)
     toy = " (TOY model)" if record["toy"] else ""
     if record["complete"]:
         text = f"{record['pictures']} pictures{toy} in {out}, to look at: {record['sheet']}\n"
-        text += f"next: xmdpt evaluate --data {data} --generated {out}"
+        text += f"next: {_next_evaluate(chosen)}"
     else:
         text = f"{record['pictures']} pictures{toy} of this part in {out}; others are missing yet"
     if chosen.shard is None and world.size > 1:
@@ -69,6 +70,14 @@ def pairs(chosen: Any) -> None:
         last = record["finished"] or (record["complete"] and not record["drawn"] and not world.rank)
         talk = Talk(chosen.as_json, quiet=not last)
     talk.result({"out": str(out), **record}, text=text)
+
+
+def _next_evaluate(chosen: Any) -> str:
+    """How to measure these images: nothing need be named where the workspace leads to them."""
+    if chosen.out.parent == SAMPLES and chosen.split == "test":
+        return "xmdpt evaluate --fid --ssim --lpips"
+    split = "" if chosen.split == "test" else f" --split {chosen.split}"
+    return f"xmdpt evaluate --data {chosen.data} --generated {chosen.out}{split}"
 
 
 def own(chosen: Any) -> None:

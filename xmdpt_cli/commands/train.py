@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from xmdpt_cli.commands.choices import next_sample, training_data
+from xmdpt_cli.commands.help import panels
 from xmdpt_cli.commands.options import (
     AsJson,
     DataDir,
@@ -16,7 +18,8 @@ from xmdpt_cli.commands.options import (
     quiet_libraries,
     with_options,
 )
-from xmdpt_cli.config import dump, resolve
+from xmdpt_cli.commands.workspace import run_folder
+from xmdpt_cli.config import complete_preset, dump, resolve
 from xmdpt_cli.console import Talk, duration
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.training.train_config import TrainConfig
@@ -26,34 +29,63 @@ if TYPE_CHECKING:
     from xmdpt_cli.training.watch import Decode
 
 
+@panels(
+    {
+        "Run": "data out preset config force dry-run seed",
+        "Model": "size resolution source-encoder pose-encoder conditioning condition-parts "
+        "aggregation predictor mask-ratio mask-span backbone decode-layers",
+        "Token conditioning (our extension)": "token-source token-source-by token-pose vector",
+        "Loss": "prediction schedule loss-weighting align-weight align-block timestep-power "
+        "guidance-drop",
+        "Optimization": "steps batch-size accumulate optimizer learning-rate warmup-steps decay "
+        "weight-decay ema ema-warmup",
+        "Data": "swap flip online vae dino-source dino-pose",
+        "Speed": "precision compile sharding",
+        "Checkpoints and logging": "checkpoint-every keep-checkpoints keep-every log-every "
+        "validate-every validation-pairs track",
+        "Sampling defaults of the model": "sampling-steps sampling-solver guidance power",
+    }
+)
 @with_options(TrainConfig)
 def train(
-    data: DataDir,
-    out: Annotated[Path, typer.Option(help="Run folder to write, or to go on with.")],
+    data: DataDir = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Run folder to write, or to resume [runs/SIZE or runs/PRESET]."),
+    ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="A named recipe, e.g. paper/S-256, paper/table2a-mdt.")
+        str | None,
+        typer.Option(
+            help="A named recipe, e.g. paper/S-256; all of them: xmdpt presets.",
+            autocompletion=complete_preset,
+        ),
     ] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with a [train] table.")] = None,
     vae: Annotated[
         str | None,
-        typer.Option(help="--online, --validate-every: the dataset's VAE, if away."),
+        typer.Option(help="VAE for --online and --validate-every [the dataset's]."),
     ] = None,
     dino_source: Annotated[
-        str | None, typer.Option(help="--online: the source DINOv2, if it lies elsewhere.")
+        str | None, typer.Option(help="Source DINOv2 for --online [the dataset's].")
     ] = None,
     dino_pose: Annotated[
-        str | None, typer.Option(help="--online: the pose DINOv2, if it lies elsewhere.")
+        str | None, typer.Option(help="Pose DINOv2 for --online [the dataset's].")
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Go on with changed settings, of those that may.")
+        bool, typer.Option("--force", help="Resume with other settings, where that is possible.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     device: Device = "auto",
     as_json: AsJson = False,
     **flags: Any,
 ) -> None:
-    """Train X-MDPT with both losses and an EMA; the same command again goes on where it was."""
+    """Train X-MDPT on a prepared dataset.
+
+    With the paper's losses and an EMA of the weights. The same command again resumes.
+    """
     recipe = resolve(TrainConfig, "train", flags, file=config, preset=preset)
+    if out is None:
+        out = run_folder(recipe.size, preset, flags.get("size") is not None)
     quiet_libraries()
     from xmdpt_cli.data.loader import PairDataset
     from xmdpt_cli.data.ranks import World
@@ -68,6 +100,7 @@ def train(
     if vae is not None and not (recipe.online or recipe.validate_every):
         raise ConfigError("--vae goes with --online or --validate-every")
     talk = Talk(as_json, quiet=World.from_environment().rank > 0)  # under torchrun rank 0 talks
+    data = training_data(talk, data, out)
     # a run that goes on may have lost a shard: it is skipped
     dataset = PairDataset(data, "train", lenient=(out / "checkpoints").is_dir())
     toy = " (TOY features)" if dataset.manifest["toy"] else ""
@@ -111,8 +144,7 @@ def train(
         told = f"all {done.steps} steps were done already"
     talk.result(
         plain(vars(done)),
-        text=f"{told}: {done.model}\n"
-        f"next: xmdpt sample --data {data} --model {done.model} --out DIR",
+        text=f"{told}: {done.model}\nnext: {next_sample(out)}",
     )
 
 

@@ -8,10 +8,17 @@ from typing import Annotated
 
 import typer
 
+from xmdpt_cli.commands.help import panels
 from xmdpt_cli.commands.options import AsJson, Device, pick_device, quiet_libraries
 from xmdpt_cli.console import Talk
 
 
+@panels(
+    {
+        "Model": "model vae dino-source dino-pose encoders openpose",
+        "Page": "host port browser",
+    }
+)
 def ui(
     model: Annotated[
         str, typer.Option(help="Model folder (RUN of xmdpt train, or of xmdpt convert) or hub id.")
@@ -39,7 +46,10 @@ def ui(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """A page to try a model on: drop a person, drag a skeleton, draw. Ctrl-C stops it."""
+    """Open a web page to try a model on.
+
+    Drop an image of a person, drag a skeleton, generate. Ctrl-C stops it.
+    """
     quiet_libraries()
     from xmdpt_cli.ui.serve import LOOPBACK, check_gradio, listen, serve
 

@@ -8,23 +8,32 @@ from typing import Annotated
 
 import typer
 
+from xmdpt_cli.commands.help import panels
 from xmdpt_cli.commands.options import AsJson, plain
 from xmdpt_cli.console import Talk
 
 
+@panels({"Synthetic people": "out people test-people views height plain seed"})
 def wardrobe(
-    out: Annotated[Path, typer.Option(help="Folder to write (raw DeepFashion layout).")],
+    out: Annotated[
+        Path, typer.Option(help="Folder to write, in the raw DeepFashion layout.")
+    ] = Path("people"),
     people: Annotated[int, typer.Option(min=1, help="People in the training list.")] = 400,
     test_people: Annotated[int, typer.Option(min=1, help="People in the test list.")] = 32,
-    views: Annotated[int, typer.Option(min=2, max=5, help="Pictures of each person.")] = 4,
-    height: Annotated[int, typer.Option(help="Pixels; the width is 11/16 of it.")] = 256,
+    views: Annotated[int, typer.Option(min=2, max=5, help="Images of each person.")] = 4,
+    height: Annotated[int, typer.Option(help="Height in pixels; the width is 11/16 of it.")] = 256,
     plain_clothes: Annotated[
         bool, typer.Option("--plain", help="No patterns, no jackets, nobody cut off.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same people.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Random seed; the same seed, the same people.")
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Draw the synthetic wardrobe: people, poses and pair lists, with no download."""
+    """Render synthetic people in the raw DeepFashion layout.
+
+    Images, exact keypoints and pair lists, without any download.
+    """
     from xmdpt_cli.data.synthetic import make_wardrobe
 
     talk = Talk(as_json)
@@ -43,5 +52,5 @@ def wardrobe(
     talk.result(
         plain(dataclasses.asdict(summary)),
         text=f"{made}: {summary.train_pictures} training and {summary.test_pictures} test pictures "
-        f"in {out}\nnext: xmdpt prepare --root {out} --out DIR --encoders toy --size 64",
+        f"in {out}\nnext: xmdpt prepare --root {out} --encoders toy --size 64",
     )

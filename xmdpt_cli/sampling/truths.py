@@ -39,11 +39,21 @@ class Sized(Generic[T]):
 class DatasetTruths:
     """The pairs of a prepared dataset beside the samples that ``xmdpt sample`` drew of them."""
 
-    def __init__(self, data: str | Path, split: str, generated: Path, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        data: str | Path,
+        split: str,
+        generated: Path,
+        device: str = "cpu",
+        limit: int | None = None,
+        vae: str | None = None,
+    ) -> None:
+        """``limit``: only the first pairs. ``vae``: the one of the reconstruction row, None for
+        the dataset's."""
         self.dataset, self.generated = PairDataset(data, split), generated
         self.height = self.dataset.resolution
         self.toy = bool(self.dataset.manifest["toy"])
-        names = [sample_name(pair) for pair in self.dataset.pairs]
+        names = [sample_name(pair) for pair in self.dataset.pairs[:limit]]
         if not generated.is_dir():
             raise XmdptError(f"no such folder: {generated}", "draw first: xmdpt sample --help")
         there = [(generated / name).is_file() for name in names]
@@ -64,7 +74,7 @@ class DatasetTruths:
         # the reconstruction row needs the VAE; without it the other rows stand
         self.vae: VAE | None
         try:
-            where = find_vae(self.dataset.manifest["encoders"], data, None)
+            where = find_vae(self.dataset.manifest["encoders"], data, vae)
             self.vae = VAE.load(where, device=device)
         except XmdptError:
             self.vae = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from xmdpt_cli.config import at_least, one_of, option
+from xmdpt_cli.config import at_least, check_choices, option
 from xmdpt_cli.errors import ConfigError
 
 
@@ -12,86 +12,128 @@ from xmdpt_cli.errors import ConfigError
 class TrainConfig:
     """One training run. The defaults are the paper's recipe (sec. 4.1) for size S at 256 px."""
 
-    size: str = option("S", "tiny, S, B, L or XL.")
-    resolution: int = option(0, "Pixels the dataset must have; 0: whatever it has.")
+    size: str = option("S", "Model size.", choices=("tiny", "S", "B", "L", "XL"))
+    resolution: int = option(0, "Resolution the dataset must have, in pixels; 0: any.")
     source_encoder: str = option(
-        "", "What must have encoded the source, e.g. dinov2-giant (Table 2c)."
+        "", "Encoder the source tokens must come from, e.g. dinov2-giant (Table 2c)."
     )
-    pose_encoder: str = option("", "What must have encoded the pose, e.g. dinov2-base (Table 2c).")
-    conditioning: str = option("vector", "vector (the paper) or tokens (our extension).")
+    pose_encoder: str = option(
+        "", "Encoder the pose tokens must come from, e.g. dinov2-base (Table 2c)."
+    )
+    conditioning: str = option(
+        "vector",
+        "vector: the paper's single vector; tokens: our extension.",
+        choices=("vector", "tokens"),
+    )
     condition_parts: str = option(
-        "local+global+pose", "Which of vL, vG, vP: local+global+pose (Table 2e)."
+        "local+global+pose", "Which of vL, vG and vP are used, joined by + (Table 2e)."
     )
-    aggregation: str = option("add", "Of these parts: add (published), mlp, concat (Table 2e).")
+    aggregation: str = option(
+        "add", "How they are combined; add: published (Table 2e).", choices=("add", "mlp", "concat")
+    )
     predictor: str = option(
         "self-cross",
-        "Of masked tokens: self-cross (MIPNet), self (MDT), cross, cross-self, none (Table 2a, d).",
+        "Predicts masked tokens; self-cross: MIPNet, self: MDT (Table 2a, d).",
+        choices=("none", "self", "cross", "cross-self", "self-cross"),
     )
-    mask_ratio: float = option(0.3, "Share of tokens hidden in the masked pass (Table 2b).")
+    mask_ratio: float = option(0.3, "Share of tokens masked in the masked pass (Table 2b).")
     mask_span: float = option(
-        0.0, "Above 0: drawn per step from ratio to ratio + span (MDTv2: 0.2)."
+        0.0, "Above 0: the ratio is drawn per step from [ratio, ratio + span] (MDTv2: 0.2)."
     )
-    backbone: str = option("plain", "plain (published) or mdtv2 (long skips).")
-    decode_layers: int = option(0, "Blocks behind the predictor; 0: 2, of mdtv2 6 (S) or 4.")
-    token_source: str = option("latents", "tokens: latents, dino, both, none.")
+    backbone: str = option(
+        "plain", "plain: published; mdtv2: long skip connections.", choices=("plain", "mdtv2")
+    )
+    decode_layers: int = option(0, "Blocks behind the predictor; 0: 2, mdtv2 6 (S) or 4.")
+    token_source: str = option(
+        "latents",
+        "tokens: what stands for the source.",
+        choices=("latents", "dino", "both", "none"),
+    )
     token_source_by: str = option(
         "keys",
-        "tokens: read as keys beside the own ones, by cross-attention, in the sequence.",
+        "tokens: read as keys of the self-attention, by cross-attention, or in the sequence.",
+        choices=("keys", "cross", "sequence"),
     )
-    token_pose: str = option("add", "tokens: add or concat to the noisy ones, keys, none.")
-    vector: bool = option(True, "tokens: with the condition vector too.")
-    prediction: str = option("epsilon", "epsilon (the paper) or v.")
-    schedule: str = option("linear", "linear (the paper) or cosine.")
-    loss_weighting: str = option("none", "Of the squared error: none or min-snr (limit 5).")
+    token_pose: str = option(
+        "add",
+        "tokens: how the pose map joins the noisy tokens.",
+        choices=("add", "concat", "keys", "none"),
+    )
+    vector: bool = option(True, "tokens: use the condition vector as well.")
+    prediction: str = option(
+        "epsilon", "What the model predicts; epsilon: the paper.", choices=("epsilon", "v")
+    )
+    schedule: str = option(
+        "linear", "Noise schedule; linear: the paper.", choices=("linear", "cosine")
+    )
+    loss_weighting: str = option(
+        "none", "Weight of the squared error by timestep (limit 5).", choices=("none", "min-snr")
+    )
     align_weight: float = option(
-        0.0, "REPA: hidden tokens towards the target's DINOv2 tokens; 0.5 in its paper."
+        0.0, "REPA: weight of aligning hidden tokens with the target's DINOv2 tokens (0.5)."
     )
-    align_block: int = option(4, "REPA: behind which block.")
+    align_block: int = option(4, "REPA: the block whose output is aligned.")
     timestep_power: float = option(
-        1.0, "t = T u^power, u uniform: below 1 draws noisy steps more often."
+        1.0, "t = T u^power with uniform u; below 1 favours noisy timesteps."
     )
-    guidance_drop: float = option(0.1, "How often a row loses its conditions.")
+    guidance_drop: float = option(0.1, "Probability that a sample loses its conditions.")
     steps: int = option(300_000, "Optimizer steps.")
     batch_size: int = option(
-        32, "Pairs of an optimizer step, over all processes; auto: what fits a GPU.", auto=0
+        32, "Pairs per optimizer step over all processes; auto: what fits a GPU.", auto=0
     )
-    accumulate: int = option(1, "Parts a process takes its share in: less memory, same result.")
-    optimizer: str = option("adamw", "adamw (the paper), adan (MDTv2), muon (short runs).")
-    learning_rate: float = option(1e-4, "Of the optimizer.")
+    accumulate: int = option(1, "Gradient accumulation: parts of a batch, for less memory.")
+    optimizer: str = option(
+        "adamw",
+        "adamw: the paper; adan: MDTv2; muon: short runs.",
+        choices=("adamw", "adan", "muon"),
+    )
+    learning_rate: float = option(1e-4, "Learning rate.")
     warmup_steps: int = option(0, "Steps in which the learning rate rises from 0.")
-    decay: str = option("none", "none (the paper) or cosine to 0 at the last step.")
-    weight_decay: float = option(0.0, "Of the optimizer.")
-    ema: float = option(0.9999, "Decay of the weights' average.")
-    ema_warmup: bool = option(False, "Start the average with a short memory: for short runs.")
-    swap: bool = option(True, "Source and target change places half of the time.")
-    flip: bool = option(True, "Both are mirrored half of the time.")
-    online: bool = option(
-        False,
-        "Features from the pictures, with fresh crops (published), not from the cache.",
+    decay: str = option(
+        "none",
+        "Learning rate schedule; none: the paper, cosine: to 0 at the last step.",
+        choices=("none", "cosine"),
     )
-    seed: int = option(0, "Of everything random.")
-    precision: str = option("auto", "fp32, bf16 (autocast) or auto: bf16 on a GPU that has it.")
-    compile: str = option("auto", "on, off or auto: on a GPU.")
-    sharding: str = option("auto", "Under torchrun: ddp, fsdp or auto: fsdp for L and XL.")
+    weight_decay: float = option(0.0, "Weight decay.")
+    ema: float = option(0.9999, "Decay of the exponential moving average of the weights.")
+    ema_warmup: bool = option(False, "Start the EMA with a short memory, for short runs.")
+    swap: bool = option(True, "Swap source and target half of the time.")
+    flip: bool = option(True, "Mirror both half of the time.")
+    online: bool = option(
+        False, "Encode the images in every step, with fresh crops (published), not from the cache."
+    )
+    seed: int = option(0, "Random seed.")
+    precision: str = option(
+        "auto",
+        "auto: bf16 (autocast) on a GPU that has it, else fp32.",
+        choices=("auto", "fp32", "bf16"),
+    )
+    compile: str = option("auto", "torch.compile; auto: on a GPU.", choices=("auto", "on", "off"))
+    sharding: str = option(
+        "auto",
+        "Under torchrun; auto: fsdp for L and XL, else ddp.",
+        choices=("auto", "ddp", "fsdp"),
+    )
     checkpoint_every: int = option(5000, "Steps between checkpoints.")
-    keep_checkpoints: int = option(2, "How many of the newest are kept.")
-    keep_every: int = option(0, "Those of every so many steps are kept for good; 0: none.")
+    keep_checkpoints: int = option(2, "Newest checkpoints that are kept.")
+    keep_every: int = option(0, "Checkpoints of every so many steps are kept for good; 0: none.")
     log_every: int = option(50, "Steps between lines of the log.")
     validate_every: int = option(
-        0, "Steps between validations: pictures, losses, similarity; 0: none."
+        0, "Steps between validations: images, losses, similarity; 0: none."
     )
-    validation_pairs: int = option(8, "Pairs drawn in each.")
-    track: str = option("none", "wandb or trackio, beside TensorBoard.")
-    sampling_steps: int = option(20, "Travels with the model: steps of sampling; paper: 50.")
+    validation_pairs: int = option(8, "Pairs generated in each validation.")
+    track: str = option("none", "Tracker beside TensorBoard.", choices=("none", "wandb", "trackio"))
+    sampling_steps: int = option(20, "Default sampling steps of the model; the paper: 50.")
     sampling_solver: str = option(
-        "unipc", "Travels with the model: unipc, dpmpp-2m, or the paper's ddim."
+        "unipc",
+        "Default solver of the model; ddim: the paper.",
+        choices=("ddim", "dpmpp-2m", "unipc"),
     )
-    guidance: float = option(2.0, "Travels with the model: its scale.")
-    power: float = option(0.01, "Travels with the model: exponent of the scale (paper eq. 6).")
+    guidance: float = option(2.0, "Default guidance scale of the model (paper eq. 6).")
+    power: float = option(0.01, "Default power of the guidance schedule (paper eq. 6).")
 
     def __post_init__(self) -> None:
-        for name, allowed in _CHOICES.items():
-            one_of(self, name, allowed)
+        check_choices(self)
         at_least(self, 1, "steps", "accumulate", "checkpoint_every", "log_every")
         at_least(self, 1, "keep_checkpoints", "sampling_steps", "validation_pairs")
         at_least(
@@ -133,23 +175,3 @@ class TrainConfig:
 
 
 MUCH_OF_THE_START = 0.05  # the published recipes leave e^-30
-
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "conditioning": ("vector", "tokens"),
-    "sampling_solver": ("ddim", "dpmpp-2m", "unipc"),
-    "aggregation": ("add", "mlp", "concat"),
-    "predictor": ("none", "self", "cross", "cross-self", "self-cross"),
-    "backbone": ("plain", "mdtv2"),
-    "token_source": ("latents", "dino", "both", "none"),
-    "token_source_by": ("keys", "cross", "sequence"),
-    "token_pose": ("add", "concat", "keys", "none"),
-    "prediction": ("epsilon", "v"),
-    "schedule": ("linear", "cosine"),
-    "loss_weighting": ("none", "min-snr"),
-    "decay": ("none", "cosine"),
-    "optimizer": ("adamw", "adan", "muon"),
-    "precision": ("fp32", "bf16", "auto"),
-    "compile": ("on", "off", "auto"),
-    "sharding": ("ddp", "fsdp", "auto"),
-    "track": ("none", "wandb", "trackio"),
-}

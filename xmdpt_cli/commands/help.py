@@ -1,0 +1,149 @@
+"""Help: options in panels, the width there is, defaults and choices shown; nothing is cut off.
+
+Typer's own Rich panels cut names and words that do not fit 80 columns, and take text in square
+brackets for markup. So the panels (``rich_help_panel``) are written as plain sections.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from typer.core import TyperCommand, TyperGroup
+
+F = TypeVar("F", bound=Callable[..., Any])
+GENERAL = "General"  # the last panel
+WIDEST = 140  # columns: longer lines are hard to read
+_GENERAL_OPTIONS = {"device", "json", "help"}
+#: ``[the model's]`` at the end of an option's text: its default, in words
+_DEFAULT = re.compile(r"\s*\[([^\[\]]+)\]\.?$")
+
+
+def panels(groups: Mapping[str, str]) -> Callable[[F], F]:
+    """Group a command's options in its help: ``@panels({"Data": "root size limit"})``.
+
+    ``groups``: the panel's title -> names of options without dashes, in order.
+    """
+    title_of = {name: title for title, names in groups.items() for name in names.split()}
+
+    def mark(command: F) -> F:
+        command.panels = title_of  # type: ignore[attr-defined]
+        return command
+
+    return mark
+
+
+def finish(root: Any) -> Any:
+    """Give every option of every command its panel, its variable and its default in words."""
+    for path, command in walk(root):
+        title_of = getattr(command.callback, "panels", {})
+        for parameter in command.params:
+            name = option_name(parameter)
+            if parameter.param_type_name != "option":
+                continue
+            general = name in _GENERAL_OPTIONS or not path
+            parameter.rich_help_panel = title_of.get(name, GENERAL if general else None)
+            if path and name != "help":
+                parameter.envvar, parameter.show_envvar = variable(path, name), False
+            default = _DEFAULT.search(parameter.help or "")
+            if default:
+                parameter.help = parameter.help[: default.start()].rstrip(".") + "."
+                parameter.default_in_words = default[1]
+        if path and command.params:
+            example = variable(path, _example(command))
+            command.epilog = f"Every option can be set by a variable too: {example}=..."
+    return root
+
+
+def _example(command: Any) -> str:
+    names = [option_name(p) for p in command.params if p.param_type_name == "option"]
+    return next(name for name in ("steps", "out", *names) if name in names)
+
+
+def walk(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """("", root), ("train", its command), ("bench data", ...)."""
+    yield path, command
+    for name, below in getattr(command, "commands", {}).items():
+        yield from walk(below, f"{path} {name}".strip())
+
+
+def option_name(parameter: Any) -> str:
+    """The longest name of an option, without dashes: ``--dry-run`` -> ``dry-run``."""
+    return str(max(parameter.opts, key=len)).lstrip("-")
+
+
+def variable(path: str, name: str) -> str:
+    """("finetune-vae", "batch-size") -> ``XMDPT_FINETUNE_VAE_BATCH_SIZE``."""
+    return re.sub(r"[ -]", "_", f"xmdpt {path} {name}").upper()
+
+
+def _record(context: Any, parameter: Any) -> tuple[str, str] | None:
+    record = parameter.get_help_record(context)
+    if record is None:
+        return None
+    names = re.sub(r"<list\[(.+)\]>", lambda kind: f"<{_kind(kind[1])}>", record[0])
+    names = names.replace(" range>", ">")
+    words = getattr(parameter, "default_in_words", None)
+    if parameter.secondary_opts and isinstance(parameter.default, bool):
+        return names, f"{parameter.help}  [default: {'on' if parameter.default else 'off'}]"
+    return names, record[1] + (f"  [default: {words}]" if words else "")
+
+
+def _kind(name: str) -> str:
+    """``Path`` -> ``path``; choices stay as they are."""
+    return name if "|" in name else name.lower()
+
+
+def _write_options(command: Any, context: Any, formatter: Any) -> None:
+    sections: dict[str, list[tuple[str, str]]] = {}
+    general: list[tuple[str, str]] = []
+    for parameter in command.get_params(context):
+        record = _record(context, parameter)
+        if record is None:
+            continue
+        if parameter.param_type_name == "argument":
+            title = "Arguments"
+        else:
+            title = getattr(parameter, "rich_help_panel", None) or GENERAL
+        rows = general if title == GENERAL else sections.setdefault(title, [])
+        rows.append(record)
+    order = list(dict.fromkeys(getattr(command.callback, "panels", {}).values()))
+    for title in sorted(sections, key=lambda title: order.index(title) if title in order else -1):
+        with formatter.section(title):
+            formatter.write_dl(sections[title])
+    if general:
+        with formatter.section(GENERAL):
+            formatter.write_dl(general)
+
+
+class Command(TyperCommand):
+    """A command whose options are shown in panels."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        _write_options(self, ctx, formatter)
+
+
+class Group(TyperGroup):
+    """A command with commands below it."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        self.format_commands(ctx, formatter)
+        _write_options(self, ctx, formatter)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """One line each, wrapped where it must be: Typer's own cut it."""
+        rows = [
+            (name, summary(command))
+            for name, command in self.commands.items()
+            if not command.hidden
+        ]
+        if rows:
+            with formatter.section("Commands"):
+                formatter.write_dl(rows)
+
+
+def summary(command: Any) -> str:
+    """The first sentence of a command's help."""
+    text = (command.short_help or command.help or "").split("\n\n")[0]
+    return re.split(r"(?<=\.)\s", " ".join(text.split()))[0].removesuffix(".")
