@@ -6,34 +6,38 @@ import json
 from pathlib import Path
 
 import pytest
-import typer.main
 from safetensors import SafetensorError
 
 from xmdpt_cli import app as application
-from xmdpt_cli.app import app, run
+from xmdpt_cli.app import build, run
+from xmdpt_cli.commands.help import walk
 from xmdpt_cli.errors import ConfigError, XmdptError
 
 COMMANDS = [
     "demo",
-    "wardrobe",
     "prepare",
     "finetune-vae",
     "train",
-    "convert",
     "sample",
     "evaluate",
-    "bench",
+    "status",
     "ui",
+    "convert",
+    "presets",
+    "wardrobe",
+    "bench",
 ]
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What commands write by default lands in no checkout."""
+    monkeypatch.chdir(tmp_path)
+
+
 def test_every_command_and_option_has_a_help_line() -> None:
-    group = typer.main.get_command(app)
-    assert sorted(group.commands) == sorted(COMMANDS)  # type: ignore[attr-defined]
-    commands = dict(group.commands)  # type: ignore[attr-defined]
-    for name, command in group.commands.items():  # type: ignore[attr-defined]
-        for own, below in getattr(command, "commands", {}).items():
-            commands[f"{name} {own}"] = below
+    commands = dict(walk(build()))
+    assert [name for name in commands if name and " " not in name] == COMMANDS
     assert "bench train" in commands
     for name, command in commands.items():
         assert command.help, name
@@ -53,7 +57,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["train"], ["no-such-command"], ["train", "--no-such-option", "1"], ["demo", "x"]]
+    "arguments",
+    [["convert"], ["no-such-command"], ["train", "--no-such-option", "1"], ["demo", "x"]],
 )
 def test_wrong_usage_exits_2_with_error_and_hint(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
@@ -91,10 +96,10 @@ def test_errors_become_words_and_codes(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def fail(**_: object) -> None:
+    def fail() -> None:
         raise raised
 
-    monkeypatch.setattr(application, "app", fail)
+    monkeypatch.setattr(application, "build", fail)
     monkeypatch.delenv("XMDPT_DEBUG", raising=False)
     assert run([]) == code
     captured = capsys.readouterr()

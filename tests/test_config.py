@@ -17,17 +17,13 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def test_flag_beats_environment_beats_file_beats_preset_beats_default(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_flag_beats_file_beats_preset_beats_default(tmp_path: Path) -> None:
     preset = "demo/tokens-64"
     assert TrainConfig().batch_size == 32
     assert resolve(TrainConfig, "train", {}, preset=preset).batch_size == 16
     file = write(tmp_path / "a.toml", "[train]\nbatch_size = 8\n")
     layers = {"file": file, "preset": preset}
     assert resolve(TrainConfig, "train", {}, **layers).batch_size == 8  # type: ignore[arg-type]
-    monkeypatch.setenv("XMDPT_TRAIN_BATCH_SIZE", "4")
-    assert resolve(TrainConfig, "train", {}, **layers).batch_size == 4  # type: ignore[arg-type]
     flags = {"batch_size": 2, "steps": None}
     found = resolve(TrainConfig, "train", flags, **layers)  # type: ignore[arg-type]
     assert found.batch_size == 2
@@ -52,17 +48,6 @@ def test_flag_beats_environment_beats_file_beats_preset_beats_default(
 def test_what_is_wrong_in_a_file_is_named(tmp_path: Path, text: str, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         resolve(TrainConfig, "train", {}, file=write(tmp_path / "a.toml", text))
-
-
-def test_environment_values_are_typed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XMDPT_TRAIN_EMA_WARMUP", "true")
-    monkeypatch.setenv("XMDPT_TRAIN_LEARNING_RATE", "2e-4")
-    found = resolve(TrainConfig, "train", {})
-    assert found.ema_warmup is True
-    assert found.learning_rate == 2e-4
-    monkeypatch.setenv("XMDPT_TRAIN_STEPS", "many")
-    with pytest.raises(ConfigError, match="XMDPT_TRAIN_STEPS"):
-        resolve(TrainConfig, "train", {})
 
 
 def test_dump_is_read_back(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -87,6 +87,11 @@ for _name, _command in _COMMANDS.items():
 app.add_typer(bench_parts.bench_app, name="bench", cls=Group)
 
 
+def build() -> Any:
+    """The whole command line, each option with its help panel and its variable."""
+    return finish(typer.main.get_command(app))
+
+
 def main() -> None:
     """The console entry."""
     sys.exit(run(sys.argv[1:]))
@@ -97,8 +102,7 @@ def run(arguments: list[str]) -> int:
     # what was timed is nothing without the rounds that were not
     goes_on = arguments[:1] != ["bench"]
     try:
-        command = finish(typer.main.get_command(app))
-        code = command.main(args=arguments, prog_name="xmdpt", standalone_mode=False)
+        code = build().main(args=arguments, prog_name="xmdpt", standalone_mode=False)
         if code == 130:  # Typer makes an exit code of Ctrl-C
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0

@@ -45,7 +45,7 @@ def finish(root: Any) -> Any:
             general = name in _GENERAL_OPTIONS or not path
             parameter.rich_help_panel = title_of.get(name, GENERAL if general else None)
             if path and name != "help":
-                parameter.envvar, parameter.show_envvar = variable(path, name), False
+                parameter.envvar = variable(path, name)
             default = _DEFAULT.search(parameter.help or "")
             if default:
                 parameter.help = parameter.help[: default.start()].rstrip(".") + "."
@@ -79,7 +79,10 @@ def variable(path: str, name: str) -> str:
 
 
 def _record(context: Any, parameter: Any) -> tuple[str, str] | None:
+    # errors name the variable; in the help its name would stand at every option
+    parameter.show_envvar = False
     record = parameter.get_help_record(context)
+    parameter.show_envvar = True
     if record is None:
         return None
     names = re.sub(r"<list\[(.+)\]>", lambda kind: f"<{_kind(kind[1])}>", record[0])

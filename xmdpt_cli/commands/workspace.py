@@ -193,7 +193,7 @@ def tuned_vae(data: str | Path) -> Path | None:
     fitting = []
     for path in folders(VAE):
         run, record = read_record(path / "run.json"), read_record(path / "xmdpt_training.json")
-        if not run or not record or run.get("settings", {}).get("all_weights"):
+        if run is None or record is None or run.get("settings", {}).get("all_weights"):
             continue  # not finished, or another encoder: the dataset's latents do not fit it
         if run.get("pictures") == train:
             fitting.append((_written(path / "xmdpt_training.json"), path))
