@@ -29,12 +29,6 @@ COMMANDS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What commands write by default lands in no checkout."""
-    monkeypatch.chdir(tmp_path)
-
-
 def test_every_command_and_option_has_a_help_line() -> None:
     commands = dict(walk(build()))
     assert [name for name in commands if name and " " not in name] == COMMANDS

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -126,7 +127,7 @@ def run(arguments: list[str]) -> int:
         if callable(message) and code == 2:
             context = getattr(err, "ctx", None)
             command = getattr(context, "command_path", "xmdpt")
-            error(message(), f"{command} --help")
+            error(_usage(message()), f"{command} --help")
             return 2
         full, named = _is_full_disk(err), isinstance(err, OSError) and err.filename is not None
         short = is_out_of_memory(err)
@@ -145,6 +146,14 @@ def run(arguments: list[str]) -> int:
             )
         _debug()
         return 1 if full or named or short else 3
+
+
+def _usage(message: str) -> str:
+    """A usage error of Typer's in fewer words; the variable is named where the value is its."""
+    variable = re.search(r" \(env var: '(\w+)'\)", message)
+    if variable and variable[1] not in os.environ:
+        message = message.replace(variable[0], "")
+    return message.replace("Value error, ", "")
 
 
 def _is_full_disk(err: Exception) -> bool:

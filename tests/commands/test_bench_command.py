@@ -87,7 +87,7 @@ def test_roofs(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["bench", "--size", "Q"], "no such size: 'Q'"),
         (["bench", "--size", "tiny,S"], "measure it alone"),
-        (["bench", "--precision", "fp7"], "no such precision"),
+        (["bench", "--precision", "fp7"], "'fp7' is not one of"),
         (["bench", "--peak-tflops", "3"], "are of --roof"),
         (["bench", "--roof", "--peak-tflops", "3"], "a device has both"),
         (["bench", "--compare", "/nowhere.json"], "cannot read /nowhere.json"),

@@ -64,7 +64,9 @@ def test_size_counts_and_notes_are_told(tmp_path: Path, capsys: Capture) -> None
     said = capsys.readouterr()
     assert "X-MDPT-S (depth 12, width 384, 6 heads), 256 px, 33,519,781 parameters" in said.out
     assert "39,117,301 in all" in said.out
-    assert f"next: xmdpt sample --data DATA --model {tmp_path}/S" in said.out
+    assert (
+        f"next: xmdpt sample --model {tmp_path}/S --source person.jpg --pose pose.json" in said.out
+    )
     for note in ("took 'ema'", "stripped 'module.'", "made float32 of float16"):
         assert note in said.err
 
@@ -113,7 +115,7 @@ def test_another_kind_of_model_is_not_replaced(
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["FILE", "--to", "onnx"], 2, "--to is one of folder, published"),
+        (["FILE", "--to", "onnx"], 2, "'onnx' is not one of 'folder', 'published'"),
         (["FILE", "--to", "published"], 2, "names a .pt file"),
         (["MODEL", "--to", "published", "--out", "x.pt", "--mask-ratio", "0.3"], 2, "mask-ratio"),
         (["MODEL"], 2, "is a model folder already"),

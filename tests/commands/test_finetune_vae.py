@@ -116,7 +116,7 @@ def test_from_scratch(data: Path, tmp_path: Path, capsys: Capture) -> None:
         (["--lpips", "0.1", "--alexnet-weights", "off"], 2, "--lpips 0"),
         (["--alexnet-weights", "/no/such/file"], 1, "no weights at /no/such/file"),
         (["--vae", "/no/such/folder"], 1, "no such VAE folder"),
-        (["--precision", "fp8"], 2, "fp32, bf16, auto"),
+        (["--precision", "fp8"], 2, "'auto', 'fp32', 'bf16'"),
     ],
 )
 def test_what_cannot_be_is_said(

@@ -183,7 +183,7 @@ def test_check_and_repair(work: Path, tmp_path: Path, capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ([], "--root and --out"),
+        ([], "give --root"),
         (["--repair"], "--check DIR"),
         (["--root", "x", "--out", "y", "--encoders", "nowhere"], "nowhere"),
         (["--root", "x", "--out", "s3://bucket/set", "--encoders", "toy"], "behind a URL"),

@@ -219,10 +219,10 @@ def test_several_views_and_openpose_that_is_not_there(
     [
         (["--limit", 3], 2, "--limit does not go with --source"),
         (["--shard", "0/2"], 2, "--shard does not go with --source"),
-        (["--data", "d"], 2, "either --data"),
+        (["--data", "d"], 2, "give one of them"),
         (["--num-images", 0], 2, "--num-images"),
-        (["--fit", "stretch"], 2, "no such fit: stretch"),
-        (["--pose-fit", "stretch"], 2, "no such fit: stretch"),
+        (["--fit", "stretch"], 2, "'stretch' is not one of"),
+        (["--pose-fit", "stretch"], 2, "'stretch' is not one of"),
         (["--person", 99], 1, "person 99 is asked for, 1 found"),
         (["--pose-person", 2], 1, "--pose-person 1 to 1"),
         (["--guidance", "nan"], 2, "guidance is a number"),

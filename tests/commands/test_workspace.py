@@ -162,6 +162,7 @@ def test_a_vae_is_taken_only_for_its_own_dataset() -> None:
 def test_samples_of_another_step_go_beside() -> None:
     assert workspace.samples_folder("runs/B", 100) == Path("samples/B")
     record(Path("samples/B/samples.json"), {"trained_steps": 100})
+    record(Path("runs/B/run.json"), {})
     assert workspace.samples_folder("runs/B/model", 100) == Path("samples/B")
     assert workspace.samples_folder("runs/B", 200) == Path("samples/B-step_0000200")
     assert workspace.samples_folder("me/mine", None) == Path("samples/mine")

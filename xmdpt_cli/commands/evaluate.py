@@ -159,7 +159,7 @@ def evaluate(
     found: dict[str, Any] = plain(reports)
     if seeds > 1:
         found["seeds"] = over_seeds([own for _, own in measured])
-    if chosen.model is not None and not any(getattr(chosen, name) for name in ways.METRICS):
+    if model is not None:
         found["condition"] = ways.invariance(chosen, where)
     for note in dict.fromkeys(note for report in reports for note in report.notes):
         talk.warn(note)

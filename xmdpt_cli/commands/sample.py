@@ -176,8 +176,8 @@ def sample(
 
 def _check_together(chosen: SimpleNamespace) -> None:
     """Options of the one way do nothing in the other: they are refused rather than ignored."""
-    way, foreign = ("--source", PAIRS) if chosen.source else ("the pairs of a dataset", OWN)
-    if chosen.pose and not chosen.source:
+    way, foreign = ("--source", PAIRS) if chosen.source else ("--data", OWN)
+    if chosen.pose and not chosen.source and not chosen.data:
         raise ConfigError("--pose needs --source", "give an image of the person")
     for name in foreign:
         if getattr(chosen, name):

@@ -215,7 +215,7 @@ def samples_folder(model: str | Path, steps: int | None, suffix: str = "") -> Pa
 def run_name(model: str | Path) -> str:
     """``runs/B`` and ``runs/B/model`` -> ``B``; a hub id ``me/mine`` -> ``mine``."""
     path = Path(model)
-    if path.name == "model" and path.parent.name:
+    if path.name == "model" and (path.parent / "run.json").is_file():
         path = path.parent
     return path.name or path.resolve().name
 
