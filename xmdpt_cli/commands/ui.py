@@ -10,12 +10,17 @@ import typer
 
 from xmdpt_cli.commands.options import AsJson, Device, pick_device, quiet_libraries
 from xmdpt_cli.console import Talk
+from xmdpt_cli.errors import ConfigError
 
 
 def ui(
     model: Annotated[
-        str, typer.Option(help="Model folder (RUN of xmdpt train, or of xmdpt convert) or hub id.")
-    ],
+        str | None,
+        typer.Option(
+            help="Model folder (RUN of xmdpt train, or of xmdpt convert) or hub id "
+            "[the demo's in the current folder]."
+        ),
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
     ] = "127.0.0.1",
@@ -39,12 +44,22 @@ def ui(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """A page to try a model on: drop a person, drag a skeleton, draw. Ctrl-C stops it."""
+    """A page to try a model on: drop a person, drag a skeleton, generate. Ctrl-C stops it."""
     quiet_libraries()
+    from xmdpt_cli.ui.default import default_model
     from xmdpt_cli.ui.serve import LOOPBACK, check_gradio, listen, serve
 
-    check_gradio()  # and the port: both before a model is loaded
     talk = Talk(as_json)
+    if model is None:
+        found = default_model(Path())
+        if found is None:
+            raise ConfigError(
+                "no model is named, and the current folder has none of `xmdpt demo`",
+                "make one: xmdpt demo (5 minutes); or name one: xmdpt ui --model RUN",
+            )
+        model = str(found)
+        talk.say(f"model: {model} (of xmdpt demo; --model names another)")
+    check_gradio()  # and the port: both before a model is loaded
     listener = listen(host, port)
     with listener:
         from xmdpt_cli.sampling.pipeline import XMDPTPipeline
