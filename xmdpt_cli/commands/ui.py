@@ -54,7 +54,7 @@ def ui(
         found = default_model(Path())
         if found is None:
             raise ConfigError(
-                "no model is named, and the current folder has none of `xmdpt demo`",
+                "no model is named, and no demo's model is in the current folder",
                 "make one: xmdpt demo (5 minutes); or name one: xmdpt ui --model RUN",
             )
         model = str(found)

@@ -95,7 +95,7 @@ def drawer(
             _within("person", person, MOST_PEOPLE)
             _within("seed", seed, MOST_SEED, 0)
             source = checked([path for path, _ in people])
-            stands = _stands(source, marks.from_json(placed), person or LARGEST, estimator)
+            stands = keypoints_known(source, marks.from_json(placed), person or LARGEST, estimator)
             seed = secrets.randbelow(RANDOM_SEEDS) if random else seed or 0
             yield note("Reading the images"), [], "", keep, seed
             for event in draw(
@@ -118,7 +118,7 @@ def drawer(
                     files, saved = save_images(event.pictures, seed)
                     file = gr.update(value=saved, interactive=True)
                     shown = gr.update(value=files, columns=min(2, len(files)))
-                    yield finished(event, seed), shown, keep, file, keep
+                    yield finished(event, seed), shown, keep, file, seed
                     return
                 shown = keep
                 if event.preview is not None:
@@ -140,7 +140,7 @@ def _within(name: str, value: int | None, most: int, least: int = 1) -> None:
         raise XmdptError(f"{name}: {value} is not between {least} and {most}", "see Settings")
 
 
-def _stands(
+def keypoints_known(
     source: list[Path], placed: marks.Marks, person: int, estimator: Estimator
 ) -> list[Keypoints | None] | None:
     """The keypoints of each image, as placed on the page; None: the pipeline looks for them.

@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import logging
+import re
 
 from xmdpt_cli.errors import XmdptError, is_out_of_memory
 from xmdpt_cli.ui.drawing import Event
@@ -39,10 +40,12 @@ def failed(err: Exception, part: Part = "person") -> str:
     return note("A bug of ours", f"{said}; the terminal of the page says more", "error")
 
 
+_FILE = re.compile(r".*\.\w{2,5}(, [^:]*)?: ")
+
+
 def _sentence(text: str) -> str:
-    """A message that begins with a file's name keeps it as it is."""
-    first = text.split(" ", 1)[0]
-    return text if ":" in first or "." in first else text[:1].upper() + text[1:]
+    """With a capital letter, except where a file's name comes first."""
+    return text if _FILE.match(text) else text[:1].upper() + text[1:]
 
 
 def note(text: str, hint: str = "", kind: str = "note") -> str:

@@ -106,7 +106,8 @@ def person_html(open_: bool) -> str:
         f'<div class="skeleton person" data-person {_data()}>'
         '<p class="hint"></p><div class="tabs" role="group" aria-label="images" hidden></div>'
         f'<div class="stage">{_frame("the person in the image", "<image/>")}</div>'
-        f'<div class="presets" role="group" aria-label="poses to begin with">{starts}</div>{tools}</div></details>'
+        f'<div class="presets" role="group" aria-label="poses to begin with">{starts}</div>'
+        f"{tools}</div></details>"
     )
 
 

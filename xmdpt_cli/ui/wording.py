@@ -90,7 +90,7 @@ _RULES = (
     _Rule("^power must be", "guidance power must be", "set it in Settings", ""),
     _Rule("^num_images", "images", "set it in Settings", ""),
 )
-_COMMAND = re.compile(r"(?<!\w)--\w|`|\bxmdpt |\bhf download|\bpip install|\bDIR\b")
+_COMMAND = re.compile(r"(?<!\w)--\w|\bxmdpt |\bhf download|\bpip install|\bDIR\b")
 _FOLDERS = re.compile(r"(?<![\w.<:/])(?:/[^/\s:'\"]+)*/(?=[^/\s])|\b[A-Za-z]:\\(?:[^\\\s]+\\)*")
 _OPTION = re.compile(r"\s*\((?:else )?--[^)]*\)")
 _CHOOSES = " (--person chooses)"
@@ -121,6 +121,6 @@ def page_note(note: str) -> str:
 
 
 def without_folders(text: str) -> str:
-    """The text with file names alone where it has paths."""
-    text = text.replace(tempfile.gettempdir(), "")
+    """The text with file names alone where it has paths, and without a terminal's quotes."""
+    text = text.replace(tempfile.gettempdir(), "").replace("`", "")
     return _FOLDERS.sub("", text)
