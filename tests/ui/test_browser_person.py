@@ -127,6 +127,29 @@ def test_a_preset_is_fitted_into_an_image_of_another_shape(
     np.testing.assert_allclose(points[:, 0], x, atol=1e-3)
 
 
+def test_enlarged_the_editor_fills_the_window_and_drags_as_before(
+    page: Any, pipe: FakePipeline, person: Path
+) -> None:
+    skeleton = drop(page, person)
+    skeleton.press("Enlarge")
+    box = skeleton.all.locator(".skeleton").bounding_box()
+    assert (box["x"], box["y"], box["width"], box["height"]) == (0, 0, 1280, 800)
+    grips = [skeleton.joint(name).locator(".dot") for name in ("right_wrist", "left_wrist")]
+    places = [dot.bounding_box() for dot in grips]
+    (x1, y1), (x2, _) = [(b["x"] + b["width"] / 2, b["y"] + b["height"] / 2) for b in places]
+    page.mouse.move(x1, y1)
+    page.mouse.down()
+    page.mouse.move(x1 + (x2 - x1) / 2, y1, steps=4)  # to the middle: the figure is symmetric
+    page.mouse.up()
+    page.keyboard.press("Escape")
+    assert skeleton.all.locator(".large").count() == 0
+    skeleton.press("Enlarge")
+    skeleton.press("Done")
+    assert skeleton.all.locator(".large").count() == 0
+    points = generate(page, pipe)["source_keypoints"][0]
+    np.testing.assert_allclose(points[WRIST], (0.5, STANDING[WRIST][1]), atol=0.005)
+
+
 def test_each_image_has_keypoints_of_its_own(
     page: Any, pipe: FakePipeline, person: Path, tmp_path: Path
 ) -> None:
@@ -178,7 +201,7 @@ def test_undo_and_redo(page: Any, pipe: FakePipeline, person: Path, where: str) 
     skeleton.press("Undo")
     assert wrist() == begin
     assert (skeleton.all.locator(".chosen").inner_text() == "Not placed yet") is (where != "#pose")
-    skeleton.press("Undo")  # nothing more
+    page.keyboard.press("Control+z")  # nothing more to undo, and the focus is not lost
     page.keyboard.press("Control+Shift+z")
     skeleton.press("Redo")
     assert wrist() == at(0.8, 0.3)

@@ -23,8 +23,8 @@ from xmdpt_cli.ui.files import keypoints_of
 from xmdpt_cli.ui.poses import PRESETS
 
 pytest.importorskip("gradio", reason="the ui extra is not installed")
-from xmdpt_cli.ui.events import keypoints_known  # noqa: E402
-from xmdpt_cli.ui.people import example_taker, keypoints_taker, looker  # noqa: E402
+from xmdpt_cli.ui.events import keypoints_known
+from xmdpt_cli.ui.people import example_taker, keypoints_taker, looker
 
 STANDING = PRESETS[0].keypoints()
 

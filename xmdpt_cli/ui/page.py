@@ -180,7 +180,10 @@ def _strip(examples: Examples) -> str:
         f'<img src="{marks.data_url(person.image, THUMB)}" alt=""></button>'
         for i, person in enumerate(examples.people)
     )
-    return f'<div class="examples" role="group" aria-label="example people">{buttons}</div>'
+    return (
+        '<p class="caption">or take one of the test set</p>'
+        f'<div class="examples" role="group" aria-label="example people">{buttons}</div>'
+    )
 
 
 def _settings(pipe: XMDPTPipeline, own: Any) -> list[Any]:

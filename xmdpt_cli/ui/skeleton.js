@@ -189,10 +189,9 @@ function scale(factor) {
 }
 
 function pointed(event) {
-  const frame = svg.getBoundingClientRect();
-  const x = (event.clientX - frame.left) / frame.width;
-  const y = (event.clientY - frame.top) / frame.height;
-  return [x, y];
+  const to = svg.getScreenCTM().inverse(); // also where the frame has borders, when enlarged
+  const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(to);
+  return [at.x / box.width, at.y / box.height];
 }
 
 function nearest([x, y]) {
@@ -276,6 +275,7 @@ groups.forEach((group, i) => {
   });
 });
 root.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") enlarge(false);
   if (!(event.ctrlKey || event.metaKey) || event.altKey) return;
   const key = event.key.toLowerCase();
   if (key === "z") event.shiftKey ? redo() : undo();
@@ -307,7 +307,16 @@ function save() {
   setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }
 
+// Fills the window: the joints of a person far away are close together.
+function enlarge(on) {
+  if (!button("enlarge")) return;
+  const large = root.classList.toggle("large", on);
+  button("enlarge").textContent = large ? "Done" : "\u2922";
+  button("enlarge").setAttribute("aria-label", large ? "Done" : "Enlarge");
+}
+
 const actions = {
+  enlarge: () => enlarge(),
   undo,
   redo,
   save,

@@ -28,6 +28,7 @@ TOOLS = {
     "smaller": ("\u2212", "Smaller", "Smaller"),
     "larger": ("+", "Larger", "Larger"),
     "toggle": ("Hide", "", "Hide or show the joint; or double-click it"),
+    "enlarge": ("\u2922", "Enlarge", "Fill the window (Esc leaves)"),
     "mirror": ("Mirror", "", "Left becomes right"),
     "reset": ("Reset", "", "Back to what was chosen or loaded"),
     "save": ("Save", "", "Save as a JSON file"),
@@ -88,7 +89,10 @@ def editor_html(examples: Sequence[Keypoints] = ()) -> str:
         _preset(f"Example pose {number}", points) for number, points in enumerate(examples, start=1)
     )
     if more:
-        more = f'<div class="presets more" role="group" aria-label="poses of people">{more}</div>'
+        more = (
+            '<p class="caption">Poses of people of the test set</p>'
+            f'<div class="presets more" role="group" aria-label="poses of people">{more}</div>'
+        )
     tools = _tools("undo", "redo", "toggle", "mirror", "reset", "save")
     return (
         f'<div class="skeleton" {_data()}>{_frame("the pose to generate")}'
@@ -99,7 +103,7 @@ def editor_html(examples: Sequence[Keypoints] = ()) -> str:
 def person_html(open_: bool) -> str:
     """The person editor: the same skeleton over the source image, hidden until there is one."""
     starts = "".join(_preset(p.name, p.keypoints()) for p in PRESETS if p.name in STARTS)
-    tools = _tools("undo", "redo", "smaller", "larger", "toggle", "reset", "save")
+    tools = _tools("undo", "redo", "smaller", "larger", "enlarge", "toggle", "reset", "save")
     return (
         f'<details class="placer" hidden{" open" if open_ else ""}>'
         "<summary>Keypoints of the person</summary>"
