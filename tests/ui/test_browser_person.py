@@ -163,6 +163,12 @@ def test_each_image_has_keypoints_of_its_own(
     first, second = generate(page, pipe)["source_keypoints"]
     np.testing.assert_allclose(first[WRIST], (0.1, 0.2), atol=0.006)
     np.testing.assert_allclose(second[WRIST], (0.9, 0.2), atol=0.006)
+    page.locator("#people").get_by_label("Clear").click()
+    page.wait_for_selector("#placed .placer", state="hidden")
+    drop(page, other)
+    page.wait_for_selector("#placed .placer:not([hidden])")
+    draw(page)  # what is gone is gone: its keypoints, too
+    page.wait_for_selector("#said [role=alert] :text('other.png are not placed')")
 
 
 def test_a_finger_places_keypoints(
