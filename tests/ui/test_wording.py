@@ -100,10 +100,7 @@ def wide(tmp_path: Path) -> Path:
 
 def test_what_happens_without_an_estimator_has_a_way_out_on_the_page(wide: Path) -> None:
     message, hint = words_of("person", read_view, wide, 64, no_openpose, needs_keypoints=True)
-    assert message == (
-        "a wide one.png: there is no keypoint estimator here, so where the person stands is not "
-        "known"
-    )
+    assert message == "a wide one.png: there is no keypoint estimator here to find the person"
     assert hint == PLACE
     message, hint = words_of("person", read_view, wide, 64, no_openpose)
     assert "a wide one.png: the picture is 300 x 100" in message

@@ -37,7 +37,7 @@ class _Rule(NamedTuple):
 _RULES = (
     _Rule(
         "where the person stands is not known.*",
-        "there is no keypoint estimator here, so where the person stands is not known",
+        "there is no keypoint estimator here to find the person",
         PLACE,
         DRAG,
     ),
