@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
+from browsing import CHROMIUM, QUIET
 from fake import FakePipeline
 
 Running = Callable[[FakePipeline], AbstractContextManager[str]]
@@ -67,3 +69,14 @@ def person(tmp_path: Path) -> Path:
     path = tmp_path / "person one.png"
     Image.fromarray(picture).save(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    api = pytest.importorskip("playwright.sync_api", reason="the dev extra is not installed")
+    with api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield running
+        running.close()

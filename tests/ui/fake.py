@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,28 @@ class Recipe:
     seed: int = 3
 
 
+class NoOpenPose:
+    """Networks of a machine without an estimator of keypoints."""
+
+    asked = 0
+
+    @property
+    def openpose(self) -> Any:
+        self.asked += 1
+        raise XmdptError("OpenPose is not on this machine", "fetch it: --openpose DIR")
+
+
 class FakePipeline:
     resolution = 256
     toy = True
     solvers = ("ddim", "dpm")
 
-    def __init__(self, pause: float = 0.0) -> None:
+    def __init__(self, pause: float = 0.0, conditioning: str = "vector") -> None:
         self.pause = pause
+        model = SimpleNamespace(conditioning=conditioning)
+        self.sampler = SimpleNamespace(model=model, facts={}, folder=None)
+        self.networks: Any = NoOpenPose()
+        self.info: dict[str, str] = {}
         self.calls: list[dict[str, Any]] = []
         self.steps_done = 0
         self.last_notes: list[str] = []
@@ -76,7 +92,10 @@ class FakePipeline:
             if callback is not None:
                 callback(step, steps, lambda s=share: _picture(s * whole + (1 - s) * noise))
         self.last_notes = [f"cut {pictures[0].width}x{pictures[0].height} around the person"]
-        return [_picture(whole) for _ in range(num_images)]
+        images = [_picture(whole) for _ in range(num_images)]
+        for image in images:
+            image.info.update(self.info)
+        return images
 
 
 def _picture(values: np.ndarray) -> Image.Image:

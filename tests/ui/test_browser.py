@@ -5,88 +5,26 @@ Needs Chromium on the machine and Playwright (of the dev extra, without its own 
 
 from __future__ import annotations
 
-import itertools
-import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from browsing import Skeleton, draw, opened, touch
 from conftest import Running, wait_until
 from fake import FakePipeline
 
 from xmdpt_cli.data.pose import JOINTS
 from xmdpt_cli.ui.poses import PRESETS, mirrored
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
-# a browser that calls nobody by itself
-QUIET = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update",
-]  # fmt: skip
 WRIST = JOINTS.index("right_wrist")
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    api = pytest.importorskip("playwright.sync_api", reason="the dev extra is not installed")
-    with api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield running
-        running.close()
 
 
 @pytest.fixture
 def pipe() -> FakePipeline:
     return FakePipeline()
-
-
-class Skeleton:
-    """What a person does with it."""
-
-    def __init__(self, page: Any) -> None:
-        self.page = page
-        self.frame = page.locator(".skeleton .frame")
-
-    def point(self, place: Any) -> tuple[float, float]:
-        box = self.frame.bounding_box()
-        return box["x"] + place[0] * box["width"], box["y"] + place[1] * box["height"]
-
-    def drag(self, start: Any, end: Any) -> None:
-        self.page.mouse.move(*self.point(start))
-        self.page.mouse.down()
-        self.page.mouse.move(*self.point(end), steps=5)
-        self.page.mouse.up()
-
-    def joint(self, name: str) -> Any:
-        return self.page.locator(f'.joint[data-joint="{name}"]')
-
-    def press(self, label: str) -> None:
-        self.page.get_by_role("button", name=label, exact=True).click()
-
-
-@contextmanager
-def opened(browser: Any, url: str, **options: Any) -> Iterator[Any]:
-    context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
-    page = context.new_page()
-    page.set_default_timeout(30_000)
-    page.asked, page.broken = [], []
-    page.on("request", lambda request: page.asked.append(request.url))
-    page.on("pageerror", lambda err: page.broken.append(str(err)))
-    page.goto(url)
-    page.wait_for_selector(".joint[transform]")
-    page.wait_for_selector(".app > .translucent", state="detached")  # Gradio's veil
-    yield page
-    assert page.broken == []
-    strangers = [u for u in page.asked if not u.startswith((url, "data:", "blob:"))]
-    assert strangers == []  # no font, no script, no word to anybody
-    context.close()
 
 
 @pytest.fixture
@@ -95,19 +33,12 @@ def page(running: Running, browser: Any, pipe: FakePipeline) -> Iterator[Any]:
         yield opened_page
 
 
-def draw(page: Any, person: Path | None = None) -> None:
-    if person is not None:
-        page.set_input_files("#people input[type=file]", str(person))
-        page.wait_for_selector("#people img")
-    page.click("#draw")
-
-
 def drawn_pose(page: Any, pipe: FakePipeline, person: Path | None = None) -> np.ndarray:
     """The pose that reaches the pipeline."""
     before = len(pipe.calls)
     draw(page, person)
     wait_until(lambda: len(pipe.calls) > before, "it is drawn")
-    page.wait_for_selector("#said :text('picture in')")
+    page.wait_for_selector("#said :text('image in')")
     return pipe.calls[-1]["pose"]
 
 
@@ -175,7 +106,7 @@ def test_a_pose_from_a_file_replaces_the_skeleton(
 
 def test_errors_are_seen_and_drawing_goes_on(page: Any, pipe: FakePipeline, person: Path) -> None:
     draw(page)
-    page.wait_for_selector("#said [role=alert] :text('No picture of a person')")
+    page.wait_for_selector("#said [role=alert] :text('No image of a person')")
     assert drawn_pose(page, pipe, person) is not None
     assert page.locator("#said [role=alert]").count() == 0
 
@@ -223,18 +154,3 @@ def test_a_finger_drags_a_joint_and_a_phone_shows_all(
         np.testing.assert_allclose(pose[WRIST], (0.2, 0.2), atol=0.01)
         assert np.flatnonzero(np.isnan(pose).any(axis=1)).tolist() == [ankle]
         page.screenshot(path=tmp_path / "phone.png", full_page=True)
-
-
-def touch(page: Any, *way: tuple[float, float]) -> None:
-    """A finger down at the first of these places, up at the last."""
-    session = page.context.new_cdp_session(page)
-
-    def send(kind: str, *points: tuple[float, float]) -> None:
-        told = {"type": kind, "touchPoints": [{"x": x, "y": y} for x, y in points]}
-        session.send("Input.dispatchTouchEvent", told)
-
-    send("touchStart", way[0])
-    for (x, y), (to_x, to_y) in itertools.pairwise(way):
-        for share in (0.2, 0.4, 0.6, 0.8, 1):
-            send("touchMove", (x + (to_x - x) * share, y + (to_y - y) * share))
-    send("touchEnd")

@@ -20,11 +20,12 @@ from PIL import Image
 
 from xmdpt_cli.data.pose import draw_pose, from_fractions
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.sampling.writer import metadata
 from xmdpt_cli.ui.poses import PRESETS
 from xmdpt_cli.ui.skeleton import to_json_of
 
 POSE = to_json_of(PRESETS[6])
-SETTINGS = (7, 1.75, 0.5, "dpm", 3, 1, "pad", 2)
+SETTINGS = (7, 1.75, 0.5, "dpm", 3, False, 1, "pad", 2)
 
 
 @pytest.fixture
@@ -65,7 +66,7 @@ def component(client: Any, label: str) -> dict[str, Any]:
 
 def test_a_picture_is_drawn(client: Any, pipe: FakePipeline, person: Path) -> None:
     job = client.submit(gallery(person), None, POSE, *SETTINGS, api_name="/draw")
-    said, pictures, _, file = job.result(timeout=60)
+    said, pictures, _, file, seed = job.result(timeout=60)
     (call,) = pipe.calls
     np.testing.assert_array_equal(call["pose"], PRESETS[6].keypoints())
     assert [picture.size for picture in call["source"]] == [(88, 128)]
@@ -80,7 +81,8 @@ def test_a_picture_is_drawn(client: Any, pipe: FakePipeline, person: Path) -> No
     saved = Path(file["value"])
     assert saved.name == "xmdpt-seed3.png"
     np.testing.assert_array_equal(np.asarray(Image.open(saved)), shown)
-    assert "1 picture in" in words(said)
+    assert seed == 3
+    assert "1 image in" in words(said)
     assert "cut 88x128 around the person" in words(said)
 
 
@@ -96,7 +98,7 @@ def test_the_steps_are_shown_on_the_way(client: Any, person: Path) -> None:
 
 def test_several_pictures_are_saved_together(client: Any, pipe: FakePipeline, person: Path) -> None:
     people = gallery(person, person)
-    result = client.predict(people, None, POSE, *SETTINGS[:5], 3, *SETTINGS[6:], api_name="/draw")
+    result = client.predict(people, None, POSE, *SETTINGS[:6], 3, *SETTINGS[7:], api_name="/draw")
     assert pipe.calls[0]["num_images"] == 3
     assert len(pipe.calls[0]["source"]) == 2
     assert len(result[1]["value"]) == 3
@@ -104,10 +106,20 @@ def test_several_pictures_are_saved_together(client: Any, pipe: FakePipeline, pe
         assert packed.namelist() == [f"xmdpt-seed3{end}.png" for end in ("", "-1", "-2")]
 
 
+def test_what_is_saved_and_shown_carries_the_recipe(
+    client: Any, pipe: FakePipeline, person: Path
+) -> None:
+    pipe.info = metadata({"seed": 3, "toy": True})
+    result = client.predict(gallery(person), "", POSE, *SETTINGS, api_name="/draw")
+    for file in (result[1]["value"][0]["image"], result[3]["value"]):
+        info = Image.open(file).info
+        assert {name: info[name] for name in pipe.info} == pipe.info
+
+
 def test_settings_begin_with_the_models_own(client: Any) -> None:
     own = {"Steps": 7, "Guidance": 1.75, "Guidance power": 0.5, "Solver": "dpm", "Seed": 3}
     assert {label: component(client, label)["value"] for label in own} == own
-    assert component(client, "Pictures")["value"] == 1
+    assert component(client, "Images")["value"] == 1
     assert component(client, "Fit")["value"] == "auto"
     assert component(client, "Person, by size")["value"] == 1
     assert [c[0] for c in component(client, "Solver")["choices"]] == ["ddim", "dpm"]
@@ -124,7 +136,7 @@ def test_the_model_and_that_it_is_a_toy_are_said(client: Any) -> None:
 @pytest.mark.parametrize(
     ("pose", "file", "expected"),
     [
-        (POSE, None, "No picture of a person"),
+        (POSE, None, "No image of a person"),
         (POSE, b"no picture", "Not a picture (or empty): bad one.png"),
         (json.dumps([None] * 18), "person", "The pose has 0 of 18 joints"),
         ("nonsense", "person", "This is no skeleton"),
@@ -142,39 +154,41 @@ def test_errors_are_words_on_the_page_and_the_server_lives(
     assert 'role="alert"' in said
     assert expected in words(said)
     assert "Traceback" not in said
-    assert (
-        "1 picture" in client.predict(gallery(person), None, POSE, *SETTINGS, api_name="/draw")[0]
-    )
+    assert "1 image" in client.predict(gallery(person), None, POSE, *SETTINGS, api_name="/draw")[0]
 
 
-def test_keypoints_of_the_pictures_go_with_them(
+def test_keypoints_of_files_go_with_the_images(
     client: Any, pipe: FakePipeline, person: Path, tmp_path: Path
 ) -> None:
     from gradio_client import handle_file
 
+    _, placed = client.predict(gallery(person), "", api_name="/look")
     file = tmp_path / "stands.txt"
-    file.write_text("1 2\n" * 18)
+    file.write_text("100 64\n" * 17 + "-1 -1\n")  # of the padded 256 frame
     two = [handle_file(str(file))] * 2
-    said = client.predict(gallery(person), two, POSE, *SETTINGS, api_name="/draw")[0]
-    assert "2 files of keypoints for 1 pictures" in words(said)
-    client.predict(gallery(person), two[:1], POSE, *SETTINGS, api_name="/draw")
+    said = client.predict(two, gallery(person), placed, api_name="/keypoints")[1]
+    assert "2 files of keypoints for 1 images" in words(said)
+    placed, said, _ = client.predict(two[:1], gallery(person), placed, api_name="/keypoints")
+    assert words(said) == "Keypoints of stands.txt"
+    client.predict(gallery(person), placed, POSE, *SETTINGS[:8], 1, api_name="/draw")
     (given,) = pipe.calls[0]["source_keypoints"]
-    assert Path(given).read_text() == file.read_text()
+    np.testing.assert_allclose(given[:17], [[(100 - 40) / 176, 64 / 256]] * 17, atol=1e-4)
+    assert np.isnan(given[17]).all()
 
 
 @pytest.mark.parametrize(
     ("steps", "count", "expected"),
     [
         (0, 1, "Steps: 0 is not between 1 and 1000"),
-        (7, 99, "Pictures: 99 is not between 1 and 16"),
+        (7, 99, "Images: 99 is not between 1 and 16"),
     ],
 )
 def test_settings_out_of_range_are_said(
     client: Any, pipe: FakePipeline, person: Path, steps: int, count: int, expected: str
 ) -> None:
-    settings = (steps, *SETTINGS[1:5], count, *SETTINGS[6:])
+    settings = (steps, *SETTINGS[1:6], count, *SETTINGS[7:])
     said = client.predict(gallery(person), None, POSE, *settings, api_name="/draw")[0]
-    assert words(said) == expected
+    assert words(said) == f"{expected} See Settings"
     assert pipe.calls == []
 
 
@@ -182,7 +196,7 @@ def test_settings_out_of_range_are_said(
 def test_the_largest_person_needs_no_openpose(
     client: Any, pipe: FakePipeline, person: Path, person_field: int | None, reached: int | None
 ) -> None:
-    settings = (*SETTINGS[:7], person_field)
+    settings = (*SETTINGS[:8], person_field)
     client.predict(gallery(person), None, POSE, *settings, api_name="/draw")
     assert pipe.calls[0]["person"] == reached
 
@@ -190,7 +204,7 @@ def test_the_largest_person_needs_no_openpose(
 @pytest.mark.parametrize(
     ("fails", "expected"),
     [
-        (XmdptError("no person was found", "fit=pad"), "No person was found fit=pad"),
+        (XmdptError("no person was found", "fit=pad"), "No person was found Fit=pad"),
         (RuntimeError("shape <3>"), "RuntimeError: shape <3>"),
     ],
 )
@@ -202,9 +216,7 @@ def test_what_the_pipeline_raises_is_said_too(
     assert 'role="alert"' in said
     assert expected in words(said)
     pipe.fails = None
-    assert (
-        "1 picture" in client.predict(gallery(person), None, POSE, *SETTINGS, api_name="/draw")[0]
-    )
+    assert "1 image" in client.predict(gallery(person), None, POSE, *SETTINGS, api_name="/draw")[0]
 
 
 def test_a_broken_picture_is_named_when_it_is_dropped(
@@ -212,8 +224,14 @@ def test_a_broken_picture_is_named_when_it_is_dropped(
 ) -> None:
     bad = tmp_path / "half.png"
     bad.write_bytes(person.read_bytes()[:90])
-    assert "half.png" in words(client.predict(gallery(bad), api_name="/look"))
-    assert client.predict(gallery(person), api_name="/look") == ""
+    said, _ = client.predict(gallery(bad), "", api_name="/look")
+    assert "half.png" in words(said)
+    assert str(tmp_path) not in said
+    said, placed = client.predict(gallery(person), "", api_name="/look")
+    assert said == ""
+    (view,) = json.loads(placed)["views"]
+    assert (view["name"], view["width"], view["height"]) == ("person one.png", 88, 128)
+    assert view["places"] is None
 
 
 def test_a_pose_comes_from_a_photograph_or_a_file(

@@ -52,6 +52,29 @@ def test_without_gradio_the_command_says_how_to_install_it(
     assert "hint: pip install 'xmdpt-cli[ui]'" in capsys.readouterr().err
 
 
+def test_without_a_model_the_command_says_how_to_make_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["ui"]) == 2
+    err = capsys.readouterr().err
+    assert "no model is named" in err
+    assert "xmdpt demo" in err
+
+
+def test_without_a_model_the_demos_is_opened(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = tmp_path / "xmdpt-demo" / "run-tokens" / "model"
+    model.mkdir(parents=True)
+    (model / "xmdpt.json").write_text('{"format": "of something else"}')
+    assert run(["ui", "--port", "0"]) == 1  # it is opened: and found to be broken
+    err = capsys.readouterr().err.replace("\n", " ")
+    assert "model: xmdpt-demo/run-tokens (of xmdpt demo; --model names another)" in err
+    assert "xmdpt-demo/run-tokens" in err.split("error:")[1]
+
+
 CHILD = """
 import sys
 sys.path.insert(0, {tests!r})

@@ -8,9 +8,12 @@ from typing import Annotated
 
 import typer
 
+from xmdpt_cli.commands.choices import choose_for_sampling
 from xmdpt_cli.commands.help import panels
 from xmdpt_cli.commands.options import AsJson, Device, pick_device, quiet_libraries
+from xmdpt_cli.commands.workspace import models
 from xmdpt_cli.console import Talk
+from xmdpt_cli.errors import ConfigError
 
 
 @panels(
@@ -21,8 +24,11 @@ from xmdpt_cli.console import Talk
 )
 def ui(
     model: Annotated[
-        str, typer.Option(help="Model folder (RUN of xmdpt train, or of xmdpt convert) or hub id.")
-    ],
+        str | None,
+        typer.Option(
+            help="Run, model folder or hub id [the newest in runs/ and models/, or the demo's]."
+        ),
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
     ] = "127.0.0.1",
@@ -53,8 +59,9 @@ def ui(
     quiet_libraries()
     from xmdpt_cli.ui.serve import LOOPBACK, check_gradio, listen, serve
 
-    check_gradio()  # and the port: both before a model is loaded
     talk = Talk(as_json)
+    model, vae = _choose(talk, model, vae)
+    check_gradio()  # and the port: both before a model is loaded
     listener = listen(host, port)
     with listener:
         from xmdpt_cli.sampling.pipeline import XMDPTPipeline
@@ -87,3 +94,20 @@ def ui(
             serve(pipe, str(model), listener, browser=browser, ready=ready)
         except KeyboardInterrupt:  # that is how one leaves
             talk.say("stopped")
+
+
+def _choose(talk: Talk, model: str | None, vae: str | None) -> tuple[str, str | None]:
+    """The model of the workspace with its fine-tuned VAE, or the demo's, where none is named."""
+    from xmdpt_cli.ui.default import default_model
+
+    if model is None and not models():
+        found = default_model(Path())
+        if found is None:
+            raise ConfigError(
+                "no model in runs/ or models/, and no demo's in xmdpt-demo/",
+                "make one: xmdpt demo (5 minutes); or name one: xmdpt ui --model RUN",
+            )
+        talk.say(f"model: {found} (of xmdpt demo)")
+        return str(found), vae
+    chosen = choose_for_sampling(talk, model, None, vae, Path(), own=True)
+    return chosen.model, chosen.vae

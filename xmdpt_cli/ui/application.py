@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import gradio as gr
 from fastapi import FastAPI
 
+from xmdpt_cli.ui.examples import find_examples
 from xmdpt_cli.ui.page import build
 from xmdpt_cli.ui.skeleton import text_beside
 
@@ -26,7 +27,7 @@ def application(pipe: XMDPTPipeline, title: str) -> FastAPI:
     )
     return gr.mount_gradio_app(
         FastAPI(openapi_url=None),
-        build(pipe, title).queue(),
+        build(pipe, title, find_examples(pipe)).queue(),
         path="/",
         footer_links=[],
         run_history=False,

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import tempfile
+import secrets
 import threading
-import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
-from PIL import Image
 
 from xmdpt_cli.data.framing import Fit
+from xmdpt_cli.data.given_pose import check_joints
+from xmdpt_cli.data.pose import Keypoints
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.ui import skeleton
+from xmdpt_cli.ui import marks, skeleton
 from xmdpt_cli.ui.drawing import StoppedError, draw
-from xmdpt_cli.ui.files import checked, pose_of
+from xmdpt_cli.ui.estimator import Estimator
+from xmdpt_cli.ui.files import checked, pose_of, save_images
 from xmdpt_cli.ui.said import failed, finished, frame, note, progress
+from xmdpt_cli.ui.wording import PLACE
 
 if TYPE_CHECKING:
     from xmdpt_cli.sampling.pipeline import XMDPTPipeline
@@ -26,6 +28,8 @@ Stops = dict[str | None, threading.Event]  # of the drawings on the way, by a pa
 MOST_PICTURES = 16  # of one drawing
 MOST_STEPS = 1000
 MOST_PEOPLE = 100  # among whom one is chosen
+MOST_SEED = 2**53  # JavaScript's numbers are exact up to here
+RANDOM_SEEDS = 2**31
 LARGEST = 1  # of several people: taken unasked, which needs no OpenPose
 
 
@@ -58,19 +62,21 @@ def idle() -> tuple[Any, ...]:
 
 
 def drawer(
-    pipe: XMDPTPipeline, turn: threading.Lock, stops: Stops
+    pipe: XMDPTPipeline, turn: threading.Lock, stops: Stops, estimator: Estimator
 ) -> Callable[..., Iterator[tuple[Any, ...]]]:
-    """(people, keypoints, pose, settings) -> (what is said, pictures, previews, file to save)."""
+    """(people, their keypoints, pose, settings) -> (what is said, images, previews, file to save,
+    the seed that is used)."""
 
     def press(
         people: list[tuple[str, str | None]] | None,
-        stands: list[str] | None,
+        placed: str | None,
         pose: str | None,
         steps: int | None,
         guidance: float | None,
         power: float | None,
         solver: str | None,
         seed: int | None,
+        random: bool,
         count: int | None,
         fit: Fit,
         person: int | None,
@@ -82,18 +88,16 @@ def drawer(
         stop = stops.setdefault(request.session_hash, threading.Event())
         try:
             if not people:
-                raise XmdptError("no picture of a person", "drop one on the left")
+                raise XmdptError("no image of a person", "drop one on the left")
             points = skeleton.from_json(pose)
             _within("steps", steps, MOST_STEPS)
-            _within("pictures", count, MOST_PICTURES)
+            _within("images", count, MOST_PICTURES)
             _within("person", person, MOST_PEOPLE)
+            _within("seed", seed, MOST_SEED, 0)
             source = checked([path for path, _ in people])
-            if stands and len(stands) != len(source):
-                raise XmdptError(
-                    f"{len(stands)} files of keypoints for {len(source)} pictures",
-                    "drop one for each picture, in their order, or none",
-                )
-            yield note("Looking at the pictures"), [], "", keep
+            stands = keypoints_known(source, marks.from_json(placed), person or LARGEST, estimator)
+            seed = secrets.randbelow(RANDOM_SEEDS) if random else seed or 0
+            yield note("Reading the images"), [], "", keep, seed
             for event in draw(
                 pipe,
                 turn,
@@ -104,35 +108,65 @@ def drawer(
                 guidance=guidance,
                 power=power,
                 solver=solver,
-                seed=seed or 0,
+                seed=seed,
                 num_images=count or 1,
-                source_keypoints=stands or None,
+                source_keypoints=stands,
                 fit=fit,
                 person=None if person == LARGEST else person,
             ):
                 if event.pictures:
-                    file = gr.update(value=_to_save(event.pictures, seed or 0), interactive=True)
-                    shown = gr.update(value=event.pictures, columns=min(2, len(event.pictures)))
-                    yield finished(event, seed or 0), shown, keep, file
+                    files, saved = save_images(event.pictures, seed)
+                    file = gr.update(value=saved, interactive=True)
+                    shown = gr.update(value=files, columns=min(2, len(files)))
+                    yield finished(event, seed), shown, keep, file, seed
                     return
                 shown = keep
                 if event.preview is not None:
                     film.append(frame(event))
                     shown = gr.update(value=[event.preview], columns=1)
-                yield progress(event), shown, f'<div class="film">{"".join(film)}</div>', keep
+                yield progress(event), shown, f'<div class="film">{"".join(film)}</div>', keep, keep
         except StoppedError:
-            yield note("Stopped"), keep, keep, keep
+            yield note("Stopped"), keep, keep, keep, keep
         except Exception as err:
-            yield failed(err), keep, keep, keep
+            yield failed(err), keep, keep, keep, keep
         finally:
             stops.pop(request.session_hash, None)
 
     return press
 
 
-def _within(name: str, value: int | None, most: int) -> None:
-    if value is not None and not 1 <= value <= most:
-        raise XmdptError(f"{name}: {value} is not between 1 and {most}")
+def _within(name: str, value: int | None, most: int, least: int = 1) -> None:
+    if value is not None and not least <= value <= most:
+        raise XmdptError(f"{name}: {value} is not between {least} and {most}", "see Settings")
+
+
+def keypoints_known(
+    source: list[Path], placed: marks.Marks, person: int, estimator: Estimator
+) -> list[Keypoints | None] | None:
+    """The keypoints of each image, as placed on the page; None: the pipeline looks for them.
+
+    XmdptError where the model needs them and nobody else finds them.
+    """
+    known: list[Keypoints | None] = []
+    for path in source:
+        view = placed[marks.key_of(path)]
+        points = None if view is None else view.places
+        if view is not None and person != LARGEST and not view.moved:
+            points = None  # the estimator found the largest: another one is asked for
+        if estimator.needed:
+            if points is None and estimator.missing:
+                raise XmdptError(f"the keypoints of {path.name} are not placed", PLACE)
+            if points is not None:
+                _enough(path.name, points)
+        known.append(points)
+    return known if any(points is not None for points in known) else None
+
+
+def _enough(name: str, points: Keypoints) -> None:
+    try:
+        check_joints(points)
+    except XmdptError as err:
+        raise XmdptError(f"keypoints of {name}: {err.message}", PLACE) from None
 
 
 def pose_taker(
@@ -150,31 +184,6 @@ def pose_taker(
             skeleton.from_json(text)  # as strict as when it is drawn
             return text, note(said), None
         except Exception as err:
-            return gr.skip(), failed(err), None
+            return gr.skip(), failed(err, "pose"), None
 
     return take
-
-
-def looked_at(people: list[tuple[str, str | None]] | None) -> str:
-    """Says at once that a picture is broken, not only when it is drawn."""
-    try:
-        checked([path for path, _ in people or []])
-    except Exception as err:
-        return failed(err)
-    return ""
-
-
-def _to_save(pictures: list[Image.Image], seed: int) -> str:
-    """One PNG, or a ZIP of several: a file of its own name, so that browsers keep it."""
-    folder = Path(tempfile.mkdtemp(prefix="xmdpt-ui-"))
-    name = f"xmdpt-seed{seed}"
-    files = [folder / f"{name}{f'-{i}' if i else ''}.png" for i in range(len(pictures))]
-    for file, picture in zip(files, pictures, strict=True):
-        picture.save(file, format="PNG")
-    if len(files) == 1:
-        return str(files[0])
-    packed = folder / f"{name}.zip"
-    with zipfile.ZipFile(packed, "w") as archive:
-        for file in files:
-            archive.write(file, file.name)
-    return str(packed)

@@ -1,21 +1,29 @@
-"""What is dropped on the page: pictures of a person, and poses as keypoint files."""
+"""What is dropped on the page, and what it gives to be saved."""
 
 from __future__ import annotations
 
-import os
+import tempfile
+import zipfile
 from pathlib import Path
 
-from xmdpt_cli.data.keypoint_formats import SUFFIXES
-from xmdpt_cli.data.pose import Keypoints
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from xmdpt_cli.data.keypoint_formats import SUFFIXES, read_poses
+from xmdpt_cli.data.listing import PADDED_BOX
+from xmdpt_cli.data.pose import FRAME_HEIGHT, FRAME_WIDTH, Keypoints
+from xmdpt_cli.data.sources.padding import is_padded_picture
 from xmdpt_cli.encoders.openpose import OpenPose
-from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import decode_image
-from xmdpt_cli.sampling.inputs import read_pose
+from xmdpt_cli.sampling.inputs import read_pose, read_view
 from xmdpt_cli.sampling.pipeline import XMDPTPipeline
+
+RECIPE = ("Software", "Source", "xmdpt")  # of a PNG's texts: how the image was made
+FRAME = (int(FRAME_HEIGHT), int(FRAME_WIDTH))
 
 
 def checked(paths: list[str]) -> list[Path]:
-    """These pictures, if all can be decoded. XmdptError names a broken one as the user knows it:
+    """These images, if all can be decoded. XmdptError names a broken one as the user knows it:
     where the server keeps it is nobody's business."""
     for path in map(Path, paths):
         decode_image(path, path.name)
@@ -30,13 +38,55 @@ def pose_of(file: Path, pipe: XMDPTPipeline) -> tuple[Keypoints, str]:
     if file.suffix.lower() not in SUFFIXES:
         checked([str(file)])
         return pipe.find_pose(file), f"Pose found in {file.name}"
-    try:
-        poses = read_pose(file, pipe.resolution, _no_need)
-    except XmdptError as err:
-        raise XmdptError(err.message.replace(f"{file.parent}{os.sep}", ""), err.hint) from None
+    # of the frame that the editor has: what it saved comes back as it was
+    own = read_poses(file)[0].size in (None, FRAME)
+    poses = read_pose(file, pipe.resolution, _no_need, fit="squash" if own else "auto")
     more = f", the first of {len(poses)}" if len(poses) > 1 else ""
     return poses[0].keypoints / pipe.resolution, f"Pose of {file.name}{more}"
 
 
+def keypoints_of(file: Path, image: Path) -> tuple[Keypoints, str]:
+    """The keypoints that a file has of an image -> (fractions (18, 2), what was done)."""
+    size = 1024  # of a square: only fractions of it are kept
+    view = read_view(image, size, _no_need, keypoints=file, fit="squash")
+    assert view.keypoints is not None
+    points = view.keypoints / size
+    picture = decode_image(image, image.name)
+    if all(is_padded_picture(picture)):  # read_view cuts grey columns off
+        left, top, right, bottom = PADDED_BOX
+        points = (points * (right - left, bottom - top) + (left, top)) / picture.size
+    chosen = [note for note in view.notes[1:] if "people" in note]
+    return points, "; ".join([f"Keypoints of {file.name}", *chosen])
+
+
 def _no_need() -> OpenPose:
     raise AssertionError("a keypoints file needs no OpenPose")
+
+
+def save_with_info(path: Path, image: Image.Image) -> None:
+    """Write a PNG with the recipe that the image carries, as ``xmdpt sample`` writes it."""
+    texts = PngInfo()
+    for name in RECIPE:
+        value = image.info.get(name)
+        if isinstance(value, str):
+            texts.add_itxt(name, value)
+    image.save(path, format="PNG", pnginfo=texts)
+
+
+def save_images(images: list[Image.Image], seed: int) -> tuple[list[str], str]:
+    """(the PNG files, what is to be downloaded: the one PNG, or a ZIP of several).
+
+    Files have names of their own, so that browsers keep them.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="xmdpt-ui-"))
+    name = f"xmdpt-seed{seed}"
+    files = [folder / f"{name}{f'-{i}' if i else ''}.png" for i in range(len(images))]
+    for file, image in zip(files, images, strict=True):
+        save_with_info(file, image)
+    if len(files) == 1:
+        return [str(files[0])], str(files[0])
+    packed = folder / f"{name}.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        for file in files:
+            archive.write(file, file.name)
+    return list(map(str, files)), str(packed)

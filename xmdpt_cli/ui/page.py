@@ -9,71 +9,38 @@ import gradio as gr
 
 from xmdpt_cli.data.framing import FITS
 from xmdpt_cli.data.keypoint_formats import SUFFIXES
-from xmdpt_cli.ui import skeleton
-from xmdpt_cli.ui.events import Stops, drawer, idle, looked_at, pose_taker, starter, stopper
+from xmdpt_cli.ui import marks, skeleton
+from xmdpt_cli.ui.estimator import Estimator
+from xmdpt_cli.ui.events import Stops, drawer, idle, pose_taker, starter, stopper
+from xmdpt_cli.ui.examples import Examples
+from xmdpt_cli.ui.people import example_taker, keypoints_taker, looker
 from xmdpt_cli.ui.poses import PRESETS
 from xmdpt_cli.ui.said import header
 
 if TYPE_CHECKING:
     from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 
+SEED = 4  # of the settings
+THUMB = 128  # pixels of the longer side of an example
 
-def build(pipe: XMDPTPipeline, title: str) -> gr.Blocks:
+
+def build(pipe: XMDPTPipeline, title: str, examples: Examples) -> gr.Blocks:
     """The page for one model. ``title`` says which one."""
     own = pipe.recipe()
     turn = threading.Lock()  # there is one model
+    estimator = Estimator(pipe)
     stops: Stops = {}
-    begin = skeleton.to_json_of(PRESETS[0])
     with gr.Blocks(title="xmdpt", analytics_enabled=False, fill_width=True) as page:
         gr.HTML(header(title, pipe.resolution, pipe.toy))
         with gr.Row(elem_classes="columns"):
             with gr.Column(elem_classes="column", min_width=280, scale=10):
-                gr.HTML("<h2>Person</h2>")
-                people = gr.Gallery(
-                    label="Pictures of one person",
-                    show_label=False,
-                    type="filepath",
-                    file_types=["image"],
-                    sources=["upload", "clipboard"],
-                    interactive=True,
-                    columns=2,
-                    fit_columns=False,
-                    object_fit="contain",
-                    buttons=[],
-                    elem_id="people",
-                )
-                stands = gr.File(
-                    label="Keypoints of these pictures",
-                    show_label=False,
-                    file_count="multiple",
-                    file_types=list(SUFFIXES),
-                    height=56,
-                    elem_id="stands",
-                )
-                with gr.Accordion("Settings", open=True, elem_id="settings"):
-                    settings = _settings(pipe, own)
+                people, strip, placed, stands = _person(examples, estimator.needed)
             with gr.Column(elem_classes="column", min_width=280, scale=13):
-                gr.HTML("<h2>Pose</h2>")
-                pose = gr.HTML(
-                    begin,
-                    html_template=skeleton.editor_html(),
-                    apply_default_css=False,
-                    js_on_load=skeleton.editor_script(),
-                    label="Pose, as JSON",
-                    elem_id="pose",
-                )
-                pose_file = gr.File(
-                    label="Pose of a photograph, or a keypoints file",
-                    show_label=False,
-                    file_types=["image", *SUFFIXES],
-                    height=56,
-                    elem_id="pose-file",
-                )
-                pose_said = gr.HTML(elem_id="pose-said")
+                pose, pose_file, pose_said = _pose(examples)
             with gr.Column(elem_classes="column", min_width=280, scale=11):
                 gr.HTML("<h2>Result</h2>")
                 with gr.Row(elem_id="actions"):
-                    go = gr.Button("Draw", variant="primary", elem_id="draw", scale=3)
+                    go = gr.Button("Generate", variant="primary", elem_id="draw", scale=3)
                     stop = gr.Button(
                         "Stop", elem_id="stop", scale=1, min_width=80, interactive=False
                     )
@@ -85,18 +52,20 @@ def build(pipe: XMDPTPipeline, title: str) -> gr.Blocks:
                     interactive=False,
                     object_fit="contain",
                     columns=1,
-                    buttons=["fullscreen"],
+                    buttons=["download", "fullscreen"],
                     elem_id="result",
                 )
                 film = gr.HTML(elem_id="film")
                 save = gr.DownloadButton("Download", interactive=False, elem_id="download")
+                with gr.Accordion("Settings", open=True, elem_id="settings"):
+                    settings = _settings(pipe, own)
 
         quietly: dict[str, Any] = {"api_visibility": "private", "queue": False}
         begun = go.click(starter(stops), outputs=[go, stop, save], **quietly)
         drawing = begun.then(
-            drawer(pipe, turn, stops),
-            inputs=[people, stands, pose, *settings],
-            outputs=[said, result, film, save],
+            drawer(pipe, turn, stops, estimator),
+            inputs=[people, placed, pose, *settings],
+            outputs=[said, result, film, save, settings[SEED]],
             api_name="draw",
             concurrency_id="model",  # one after the other
             concurrency_limit=1,
@@ -106,12 +75,26 @@ def build(pipe: XMDPTPipeline, title: str) -> gr.Blocks:
         stop.click(
             stopper(stops), outputs=stop, api_name="stop", queue=False, show_progress="hidden"
         )
-        people.upload(
-            looked_at,
-            inputs=people,
-            outputs=said,
+        people.change(
+            looker(turn, estimator),
+            inputs=[people, placed],
+            outputs=[said, placed],
             api_name="look",
             show_progress="hidden",
+        )
+        strip.click(
+            example_taker(examples),
+            inputs=strip,
+            outputs=[people, placed, said],
+            api_name="example",
+            show_progress="hidden",
+        )
+        stands.upload(
+            keypoints_taker(),
+            inputs=[stands, people, placed],
+            outputs=[placed, said, stands],
+            api_name="keypoints",
+            show_progress="minimal",
         )
         pose_file.upload(
             pose_taker(pipe, turn),
@@ -122,6 +105,85 @@ def build(pipe: XMDPTPipeline, title: str) -> gr.Blocks:
             show_progress="minimal",
         )
     return page
+
+
+def _person(examples: Examples, needs_keypoints: bool) -> tuple[Any, ...]:
+    """(images, examples, their keypoints, files of keypoints)."""
+    gr.HTML("<h2>Person</h2>")
+    people = gr.Gallery(
+        label="Images of one person",
+        show_label=False,
+        type="filepath",
+        file_types=["image"],
+        sources=["upload", "clipboard"],
+        interactive=True,
+        columns=3,
+        fit_columns=False,
+        object_fit="contain",
+        buttons=[],
+        elem_id="people",
+    )
+    strip = gr.HTML(
+        "",
+        html_template=_strip(examples),
+        apply_default_css=False,
+        js_on_load=skeleton.text_beside("examples.js"),
+        label="Number of an example person",
+        elem_id="examples",
+        visible=bool(examples.people),
+    )
+    placed = gr.HTML(
+        marks.to_json(marks.Marks()),
+        html_template=skeleton.person_html(open_=needs_keypoints),
+        apply_default_css=False,
+        js_on_load=skeleton.editor_script(),
+        label="Keypoints of the images, as JSON",
+        elem_id="placed",
+    )
+    stands = gr.File(
+        label="Keypoints of the images, as files",
+        show_label=False,
+        file_count="multiple",
+        file_types=list(SUFFIXES),
+        height=56,
+        elem_id="stands",
+    )
+    return people, strip, placed, stands
+
+
+def _pose(examples: Examples) -> tuple[Any, ...]:
+    """(pose, what is dropped to replace it, what is said to that)."""
+    gr.HTML("<h2>Pose</h2>")
+    pose = gr.HTML(
+        skeleton.to_json_of(PRESETS[0]),
+        html_template=skeleton.editor_html(examples.poses),
+        apply_default_css=False,
+        js_on_load=skeleton.editor_script(),
+        label="Pose, as JSON",
+        elem_id="pose",
+    )
+    file = gr.File(
+        label="Pose of a photograph, or a keypoints file",
+        show_label=False,
+        file_types=["image", *SUFFIXES],
+        height=56,
+        elem_id="pose-file",
+    )
+    return pose, file, gr.HTML(elem_id="pose-said")
+
+
+def _strip(examples: Examples) -> str:
+    """The example people as buttons."""
+    buttons = "".join(
+        f'<button type="button" data-number="{i}" title="Test person {i + 1}"'
+        f' aria-label="Test person {i + 1}">'
+        f'<img src="{marks.data_url(person.image, THUMB)}" alt=""></button>'
+        for i, person in enumerate(examples.people)
+    )
+    return (
+        '<p class="caption">or take one of the test set</p>'
+        f'<div class="examples" role="group" aria-label="example people">{buttons}</div>'
+    )
 
 
 def _settings(pipe: XMDPTPipeline, own: Any) -> list[Any]:
@@ -139,8 +201,9 @@ def _settings(pipe: XMDPTPipeline, own: Any) -> list[Any]:
         power = gr.Number(own.power, label="Guidance power", step=0.1, **small)
     with gr.Row():
         seed = gr.Number(own.seed, label="Seed", precision=0, **small)
-        count = gr.Number(1, label="Pictures", precision=0, **small)
+        count = gr.Number(1, label="Images", precision=0, **small)
+    random = gr.Checkbox(False, label="New random seed each time", elem_id="random")
     with gr.Row():
         fit = gr.Dropdown(list(FITS), value="auto", label="Fit", filterable=False, **small)
         person = gr.Number(1, label="Person, by size", precision=0, **small)
-    return [steps, guidance, power, solver, seed, count, fit, person]
+    return [steps, guidance, power, solver, seed, random, count, fit, person]

@@ -6,9 +6,11 @@ import base64
 import html
 import io
 import logging
+import re
 
-from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.errors import XmdptError, is_out_of_memory
 from xmdpt_cli.ui.drawing import Event
+from xmdpt_cli.ui.wording import Part, page_note, page_words, without_folders
 
 THUMB = 192  # pixels of a preview's longer side in the row of steps, shown at half of it
 TOY = "TOY model: made with toy networks. It says nothing about results on photographs."
@@ -23,13 +25,27 @@ def header(title: str, resolution: int, toy: bool) -> str:
     return f"<header><h1>xmdpt</h1><p>{what}</p></header>{warning}"
 
 
-def failed(err: Exception) -> str:
-    """A readable message for the page; what is no user's doing goes to the log as well."""
+def failed(err: Exception, part: Part = "person") -> str:
+    """A readable message for the page; what is no user's doing goes to the log as well.
+
+    ``part`` of the page: what the error is about.
+    """
     if isinstance(err, XmdptError):
-        return note(err.message[:1].upper() + err.message[1:], err.hint, "error")
-    log.exception("while drawing", exc_info=err)
-    said = f"{type(err).__name__}: {err}"
-    return note("A bug of ours, or no memory left", f"{said}; the server's log says more", "error")
+        message, hint = page_words(err, part)
+        return note(_sentence(message), _sentence(hint), "error")
+    log.exception("while generating", exc_info=err)
+    if is_out_of_memory(err):
+        return note("Out of memory", "generate fewer images, or end other programs", "error")
+    said = without_folders(f"{type(err).__name__}: {err}")
+    return note("A bug of ours", f"{said}; the terminal of the page says more", "error")
+
+
+_FILE = re.compile(r".*\.\w{2,5}(, [^:]*)?: ")
+
+
+def _sentence(text: str) -> str:
+    """With a capital letter, except where a file's name comes first."""
+    return text if _FILE.match(text) else text[:1].upper() + text[1:]
 
 
 def note(text: str, hint: str = "", kind: str = "note") -> str:
@@ -52,8 +68,8 @@ def progress(event: Event) -> str:
 def finished(event: Event, seed: int) -> str:
     """How long it took, and what was done to the inputs."""
     number = len(event.pictures)
-    what = "1 picture" if number == 1 else f"{number} pictures"
-    notes = [f"{event.steps} steps", f"seed {seed}", *event.notes]
+    what = "1 image" if number == 1 else f"{number} images"
+    notes = [f"{event.steps} steps", f"seed {seed}", *map(page_note, event.notes)]
     return note(f"{what} in {event.seconds:.1f} s", ", ".join(notes))
 
 

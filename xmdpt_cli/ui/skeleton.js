@@ -1,32 +1,64 @@
-// The skeleton on the page. Gradio calls this with `element`, `props` and `watch`:
-// props.value is the pose as JSON text (see skeleton.py), and what Python gets.
+// A skeleton editor. Gradio calls this with `element`, `props` and `watch`; it serves two editors.
+// The pose editor: props.value is one pose as JSON text (see skeleton.py).
+// The person editor (data-person): props.value is JSON text of the source images with the
+// keypoints of each (see marks.py); the skeleton lies over the image that is shown.
 const root = element.querySelector(".skeleton");
 const svg = root.querySelector(".frame");
 const lines = [...svg.querySelectorAll(".limbs line")];
 const groups = [...svg.querySelectorAll(".joint")];
 const limbs = JSON.parse(root.dataset.limbs);
-const pairs = JSON.parse(root.dataset.pairs); // of every joint its other side
+const pairs = JSON.parse(root.dataset.pairs); // for each joint, the joint of the other side
+const isPerson = "person" in root.dataset;
 const presets = [...root.querySelectorAll(".preset")];
 const chosenName = root.querySelector(".chosen");
-const toggleButton = root.querySelector('[data-do="toggle"]');
-const box = svg.viewBox.baseVal;
-const REACH = 11; // of a pointer, in units of the frame
+const button = (name) => root.querySelector(`[data-do="${name}"]`);
+const FRAME = { width: svg.viewBox.baseVal.width, height: svg.viewBox.baseVal.height };
+const REACH = 11, LIMB_REACH = 5; // of a pointer, in units of the viewBox
 const DOUBLE_TAP = 350; // milliseconds
-const STEP = 0.01, LEAP = 0.05; // of the frame, an arrow key's
+const STEP = 0.01, LEAP = 0.05; // of the frame, per press of an arrow key
+const SCALE = 1.06; // per press of Larger
+const MOST_UNDO = 200;
 
-const first = JSON.parse(presets[0].dataset.pose);
-let places = first.map((place) => place || [0.5, 0.1]); // a missing joint has a place too
-let there = first.map((place) => place !== null);
-let start = props.value; // what Reset goes back to
+const standing = JSON.parse(presets[0].dataset.pose);
+let views = []; // {key, places, width, height, image, name, note}
+let at = 0; // the view that is shown
+let box = { ...FRAME };
+let places = standing.map((place) => place || [0.5, 0.1]); // a missing joint has a place too
+let there = standing.map((place) => place !== null);
+let placed = false; // false: the standard pose is shown, and no keypoints are known
 let chosen = -1;
-let dragged = -1;
 let sent = null;
+const histories = new Map(); // key of a view -> {past, future, start}
 
 const inside = (value) => Math.min(1, Math.max(0, value));
-const text = () =>
-  JSON.stringify(places.map((p, i) => (there[i] ? p.map((v) => +v.toFixed(4)) : null)));
+const listed = () =>
+  placed ? places.map((p, i) => (there[i] ? p.map((v) => +v.toFixed(4)) : null)) : null;
+const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
+const view = () => views[at];
+
+function text() {
+  if (!isPerson) return JSON.stringify(listed());
+  return JSON.stringify({ views, at });
+}
+
+// A pose of the upright 176 x 256 frame, fitted into an image of another shape.
+function fitted(pose) {
+  if (!isPerson) return pose;
+  const wide = Math.min(1, (box.height * FRAME.width) / FRAME.height / box.width);
+  const high = Math.min(1, (box.width * FRAME.height) / FRAME.width / box.height);
+  return pose.map(
+    (place) => place && [0.5 + (place[0] - 0.5) * wide, 0.5 + (place[1] - 0.5) * high]
+  );
+}
+
+function history() {
+  const key = view().key;
+  if (!histories.has(key)) histories.set(key, { past: [], future: [], start: view().places });
+  return histories.get(key);
+}
 
 function show() {
+  root.classList.toggle("unplaced", !placed);
   groups.forEach((group, i) => {
     const [x, y] = places[i];
     group.setAttribute("transform", `translate(${x * box.width} ${y * box.height})`);
@@ -44,31 +76,72 @@ function show() {
     line.setAttribute("x2", places[b][0] * box.width);
     line.setAttribute("y2", places[b][1] * box.height);
   });
-  const now = text();
+  const now = listed();
   let pose = "";
-  presets.forEach((button) => {
-    const same = JSON.stringify(JSON.parse(button.dataset.pose)) === now;
-    button.setAttribute("aria-pressed", String(same));
-    if (same) pose = `${button.title}, `;
+  presets.forEach((preset) => {
+    const pressed = !isPerson && same(JSON.parse(preset.dataset.pose), now);
+    preset.setAttribute("aria-pressed", String(pressed));
+    if (pressed) pose = `${preset.title}, `;
   });
   const number = there.filter(Boolean).length;
-  chosenName.textContent =
-    chosen >= 0 ? groups[chosen].dataset.label : `${pose}${number} of ${there.length} joints`;
-  toggleButton.disabled = chosen < 0;
-  toggleButton.textContent = chosen >= 0 && !there[chosen] ? "Show" : "Hide";
+  const state = placed ? `${pose}${number} of ${there.length} joints` : "Not placed yet";
+  chosenName.textContent = chosen >= 0 ? groups[chosen].dataset.label : state;
+  button("toggle").disabled = chosen < 0;
+  const label = chosen >= 0 && !there[chosen] ? "Show" : "Hide";
+  button("toggle").textContent = label;
+  button("toggle").setAttribute("aria-label", label);
+  const { past, future } = view() ? history() : { past: [], future: [] };
+  // aria-disabled: a button that is disabled loses the focus, and Ctrl-Z would be lost with it
+  button("undo").setAttribute("aria-disabled", String(!past.length));
+  button("redo").setAttribute("aria-disabled", String(!future.length));
+}
+
+// Shows a pose (null: none is known, so the standard one) without telling Python.
+function take(pose) {
+  placed = pose !== null;
+  (pose || fitted(standing)).forEach((place, i) => {
+    there[i] = place !== null;
+    if (place !== null) places[i] = [...place];
+  });
+  show();
+}
+
+// After every action of the user: it can be undone, and Python gets the pose.
+function commit() {
+  const before = view().places, now = listed();
+  if (!same(before, now)) {
+    const { past } = history();
+    past.push(before);
+    if (past.length > MOST_UNDO) past.shift();
+    history().future = [];
+    view().places = now;
+  }
+  show();
+  send();
 }
 
 function send() {
+  if (isPerson) showTabs();
   sent = text();
   props.value = sent;
 }
 
-function take(value) {
-  JSON.parse(value).forEach((place, i) => {
-    there[i] = place !== null;
-    if (place !== null) places[i] = place;
-  });
-  show();
+function travel(from, to) {
+  const known = history();
+  if (!known[from].length) return;
+  known[to].push(view().places);
+  view().places = known[from].pop();
+  chosen = -1;
+  take(view().places);
+  send();
+}
+const undo = () => travel("past", "future");
+const redo = () => travel("future", "past");
+
+function replace(pose) {
+  chosen = -1;
+  take(pose);
+  commit();
 }
 
 function choose(joint) {
@@ -78,20 +151,47 @@ function choose(joint) {
 
 function toggle(joint) {
   there[joint] = !there[joint];
-  show();
-  send();
+  placed = true;
+  commit();
 }
 
 function move(joint, x, y) {
   places[joint] = [inside(x), inside(y)];
+  placed = true;
   show();
 }
 
+// The whole figure, as far as it stays in the frame.
+function shift(begun, dx, dy) {
+  const seen = begun.filter((_, i) => there[i]);
+  const within = (delta, axis) => {
+    const values = seen.map((place) => place[axis]);
+    return Math.min(1 - Math.max(...values), Math.max(-Math.min(...values), delta));
+  };
+  const [x, y] = [within(dx, 0), within(dy, 1)];
+  places = begun.map((place) => [place[0] + x, place[1] + y]);
+  placed = true;
+  show();
+}
+
+function scale(factor) {
+  const seen = places.filter((_, i) => there[i]);
+  if (!seen.length) return;
+  const middle = [0, 1].map((axis) => {
+    const values = seen.map((place) => place[axis]);
+    return (Math.min(...values) + Math.max(...values)) / 2;
+  });
+  const larger = places.map((place) => place.map((v, axis) => middle[axis] + (v - middle[axis]) * factor));
+  if (larger.some((place, i) => there[i] && place.some((v) => v < 0 || v > 1))) return;
+  places = larger;
+  placed = true;
+  commit();
+}
+
 function pointed(event) {
-  const at = svg.getBoundingClientRect();
-  const x = (event.clientX - at.left) / at.width;
-  const y = (event.clientY - at.top) / at.height;
-  return [x, y];
+  const to = svg.getScreenCTM().inverse(); // also where the frame has borders, when enlarged
+  const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(to);
+  return [at.x / box.width, at.y / box.height];
 }
 
 function nearest([x, y]) {
@@ -100,41 +200,60 @@ function nearest([x, y]) {
   return far[best] <= REACH ? best : -1;
 }
 
-let grip = [0, 0]; // from the pointer to the joint's middle: a joint does not jump when taken
+function onLimb([x, y]) {
+  const px = x * box.width, py = y * box.height;
+  return limbs.some(([a, b]) => {
+    if (!there[a] || !there[b]) return false;
+    const [ax, ay] = [places[a][0] * box.width, places[a][1] * box.height];
+    const [dx, dy] = [places[b][0] * box.width - ax, places[b][1] * box.height - ay];
+    const along = inside(((px - ax) * dx + (py - ay) * dy) / (dx * dx + dy * dy || 1));
+    return Math.hypot(ax + along * dx - px, ay + along * dy - py) <= LIMB_REACH;
+  });
+}
+
+// What is dragged: {joint, grip} a joint, and from the pointer to its middle, so that it does not
+// jump when taken; {from, begun} the whole figure, by a limb.
+let drag = null;
 svg.addEventListener("pointerdown", (event) => {
-  const at = pointed(event);
-  dragged = event.button === 0 ? nearest(at) : -1;
-  choose(dragged);
-  if (dragged < 0) return;
-  grip = [places[dragged][0] - at[0], places[dragged][1] - at[1]];
+  const where = pointed(event);
+  const joint = event.button === 0 ? nearest(where) : -1;
+  choose(joint);
+  if (joint >= 0) {
+    drag = { joint, grip: [places[joint][0] - where[0], places[joint][1] - where[1]] };
+    groups[joint].focus({ preventScroll: true });
+  } else if (event.button === 0 && onLimb(where)) {
+    drag = { from: where, begun: places.map((place) => [...place]) };
+    svg.focus({ preventScroll: true });
+  } else return;
   event.preventDefault();
-  groups[dragged].focus({ preventScroll: true });
   svg.setPointerCapture(event.pointerId);
 });
 svg.addEventListener("pointermove", (event) => {
-  if (dragged < 0) return;
+  if (!drag) return;
   const [x, y] = pointed(event);
-  move(dragged, x + grip[0], y + grip[1]);
+  if (drag.grip) move(drag.joint, x + drag.grip[0], y + drag.grip[1]);
+  else shift(drag.begun, x - drag.from[0], y - drag.from[1]);
 });
 for (const end of ["pointerup", "pointercancel"])
   svg.addEventListener(end, () => {
-    if (dragged >= 0) send();
-    dragged = -1;
+    if (drag) commit();
+    drag = null;
   });
 svg.addEventListener("dblclick", (event) => {
   const joint = nearest(pointed(event));
   if (joint >= 0) toggle(joint);
 });
-// A finger on a joint drags it, beside one it scrolls the page. What keeps the page still also
+// A finger on the figure drags, beside it it scrolls the page. What keeps the page still also
 // keeps the browser from making a double click of two taps.
 let tapped = { joint: -1, at: 0 };
 svg.addEventListener(
   "touchstart",
   (event) => {
-    const joint = nearest(pointed(event.touches[0]));
-    if (joint < 0) return;
+    const where = pointed(event.touches[0]);
+    const joint = nearest(where);
+    if (joint < 0 && !onLimb(where)) return;
     event.preventDefault();
-    const twice = joint === tapped.joint && event.timeStamp - tapped.at < DOUBLE_TAP;
+    const twice = joint >= 0 && joint === tapped.joint && event.timeStamp - tapped.at < DOUBLE_TAP;
     tapped = twice ? { joint: -1, at: 0 } : { joint, at: event.timeStamp };
     if (twice) toggle(joint);
   },
@@ -146,46 +265,135 @@ groups.forEach((group, i) => {
   group.addEventListener("keydown", (event) => {
     const by = event.shiftKey ? LEAP : STEP;
     const way = { ArrowLeft: [-by, 0], ArrowRight: [by, 0], ArrowUp: [0, -by], ArrowDown: [0, by] };
+    if (event.ctrlKey || event.metaKey) return;
     if (way[event.key]) {
       move(i, places[i][0] + way[event.key][0], places[i][1] + way[event.key][1]);
-      send();
+      commit();
     } else if ([" ", "Enter", "Delete"].includes(event.key)) toggle(i);
     else return;
     event.preventDefault();
   });
 });
+root.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") enlarge(false);
+  if (!(event.ctrlKey || event.metaKey) || event.altKey) return;
+  const key = event.key.toLowerCase();
+  if (key === "z") event.shiftKey ? redo() : undo();
+  else if (key === "y") redo();
+  else return;
+  event.preventDefault();
+});
 
-presets.forEach((button) =>
-  button.addEventListener("click", () => {
-    start = button.dataset.pose;
-    chosen = -1;
-    take(start);
-    send();
+presets.forEach((preset) =>
+  preset.addEventListener("click", () => {
+    const pose = fitted(JSON.parse(preset.dataset.pose));
+    if (!isPerson) history().start = pose;
+    replace(pose);
   })
 );
+
+// The form of the command line's own pose files: `xmdpt sample --pose`.
+function save() {
+  const of = isPerson ? view() : FRAME;
+  const round = (value) => +value.toFixed(3);
+  const keypoints = places.map(([x, y], i) =>
+    there[i] ? [round(x * of.width), round(y * of.height)] : null
+  );
+  const data = { keypoints, width: of.width, height: of.height };
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([JSON.stringify(data)], { type: "application/json" }));
+  link.download = isPerson ? `${view().name.replace(/\.[^.]*$/, "")}-keypoints.json` : "pose.json";
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+// Fills the window: the joints of a person far away are close together.
+function enlarge(on) {
+  if (!button("enlarge")) return;
+  const large = root.classList.toggle("large", on);
+  button("enlarge").textContent = large ? "Done" : "\u2922";
+  button("enlarge").setAttribute("aria-label", large ? "Done" : "Enlarge");
+}
+
 const actions = {
+  enlarge: () => enlarge(),
+  undo,
+  redo,
+  save,
   toggle: () => toggle(chosen),
-  reset: () => {
-    chosen = -1;
-    take(start);
-    send();
-  },
+  reset: () => replace(history().start),
+  smaller: () => scale(1 / SCALE),
+  larger: () => scale(SCALE),
   mirror: () => {
     places = pairs.map((other) => [1 - places[other][0], places[other][1]]);
     there = pairs.map((other) => there[other]);
     chosen = -1;
-    show();
-    send();
+    commit();
   },
 };
-for (const [name, act] of Object.entries(actions))
-  root.querySelector(`[data-do="${name}"]`).addEventListener("click", act);
+for (const [name, act] of Object.entries(actions)) button(name)?.addEventListener("click", act);
 
-// A pose from Python (a file, a photograph) replaces this one; the echo of ours does not.
-watch("value", () => {
-  if (!props.value || props.value === sent) return;
-  start = props.value;
+// --- the person editor: one of several images, and the skeleton over it ---
+function showTabs() {
+  const tabs = root.querySelector(".tabs");
+  tabs.hidden = views.length < 2;
+  const focused = [...tabs.children].indexOf(document.activeElement);
+  tabs.replaceChildren(
+    ...views.map((one, i) => {
+      const tab = document.createElement("button");
+      tab.type = "button";
+      tab.textContent = `${i + 1}${one.places ? "" : " •"}`;
+      tab.title = one.name;
+      tab.setAttribute("aria-label", `Image ${i + 1}${one.places ? "" : ", not placed"}`);
+      tab.setAttribute("aria-pressed", String(i === at));
+      tab.addEventListener("click", () => {
+        at = i;
+        chosen = -1;
+        lay();
+        send();
+      });
+      return tab;
+    })
+  );
+  tabs.children[focused]?.focus();
+}
+
+function lay() {
+  element.querySelector(".placer").hidden = !view();
+  if (!view()) return;
+  const { width, height, image, note } = view();
+  const unit = Math.min(FRAME.width / width, FRAME.height / height);
+  box = { width: width * unit, height: height * unit };
+  svg.setAttribute("viewBox", `0 0 ${box.width} ${box.height}`);
+  svg.style.aspectRatio = `${width} / ${height}`;
+  svg.style.width = `${(100 * box.width) / FRAME.width}%`;
+  const shown = svg.querySelector("image");
+  shown.setAttribute("href", image);
+  shown.setAttribute("width", box.width);
+  shown.setAttribute("height", box.height);
+  root.querySelector(".hint").textContent = note;
+  showTabs();
+  take(view().places);
+}
+
+// From Python (a file, a photograph, an example); the echo of ours does not come here. What was
+// there before can be had back by undo.
+function receive() {
+  const data = JSON.parse(props.value);
+  const old = new Map(views.map((one) => [one.key, one.places]));
+  [views, at] = isPerson ? [data.views, data.at] : [[{ key: "pose", places: data }], 0];
+  views.forEach((one) => {
+    if (!old.has(one.key)) return histories.delete(one.key);
+    const known = histories.get(one.key);
+    if (!known || same(old.get(one.key), one.places)) return;
+    known.past.push(old.get(one.key));
+    Object.assign(known, { future: [], start: one.places });
+  });
   chosen = -1;
-  take(start);
+  if (isPerson) lay();
+  else take(data);
+}
+watch("value", () => {
+  if (props.value && props.value !== sent) receive();
 });
-take(props.value);
+receive();

@@ -1,4 +1,4 @@
-"""The skeleton one drags: its geometry, its HTML, and what travels between page and Python.
+"""The skeleton editors: their geometry, their HTML, and what travels between page and Python.
 
 A pose travels as JSON text: a list of 18 places ``[x, y]`` in fractions of the frame's width and
 height, ``null`` where a joint is missing. ``skeleton.js`` does the dragging.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
@@ -19,26 +20,49 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.ui.poses import PRESETS, SIDES, Pose
 
 DIGITS = 4  # of a fraction: a fortieth of a pixel
+VIEW_BOX = f'viewBox="0 0 {FRAME_WIDTH:g} {FRAME_HEIGHT:g}"'
+# of the editors' buttons: what is on it, its name, what it says when the pointer rests there
+TOOLS = {
+    "undo": ("\u21b6", "Undo", "Undo (Ctrl-Z)"),
+    "redo": ("\u21b7", "Redo", "Redo (Ctrl-Shift-Z)"),
+    "smaller": ("\u2212", "Smaller", "Smaller"),
+    "larger": ("+", "Larger", "Larger"),
+    "toggle": ("Hide", "", "Hide or show the joint; or double-click it"),
+    "enlarge": ("\u2922", "Enlarge", "Fill the window (Esc leaves)"),
+    "mirror": ("Mirror", "", "Left becomes right"),
+    "reset": ("Reset", "", "Back to what was chosen or loaded"),
+    "save": ("Save", "", "Save as a JSON file"),
+}
+STARTS = ("Front", "Back", "Side", "Sitting", "Waist up")  # from which a person is placed
 
 
 def to_json(keypoints: Keypoints) -> str:
     """(18, 2) fractions, NaN missing -> the text. Joints outside go to the edge: one can only
     drag what one sees."""
+    return json.dumps(listed(keypoints))
+
+
+def listed(keypoints: Keypoints) -> list[list[float] | None]:
+    """The list of the text."""
     places = np.clip(keypoints, 0, 1).round(DIGITS).tolist()
-    return json.dumps([place if math.isfinite(sum(place)) else None for place in places])
+    return [place if math.isfinite(sum(place)) else None for place in places]
 
 
 def from_json(text: str | None) -> Keypoints:
     """The text -> (18, 2) fractions, NaN missing. XmdptError if it is none, or has few joints."""
     try:
-        places = json.loads(text or "")
-        if not isinstance(places, list) or len(places) != len(JOINTS):
-            raise ValueError
-        points = np.array([_place(place) for place in places], dtype=np.float64)
+        points = points_of(json.loads(text or ""))
     except (ValueError, TypeError):
         raise XmdptError("this is no skeleton", "18 places [x, y], or null, as JSON") from None
     check_joints(points)
     return points
+
+
+def points_of(places: Any) -> Keypoints:
+    """The list of the text -> (18, 2). ValueError or TypeError if it is none."""
+    if not isinstance(places, list) or len(places) != len(JOINTS):
+        raise ValueError
+    return np.array([_place(place) for place in places], dtype=np.float64)
 
 
 def _place(place: Any) -> tuple[float, float]:
@@ -55,12 +79,58 @@ def colour(joint_or_limb: int) -> str:
     return "rgb({},{},{})".format(*COLOURS[joint_or_limb][::-1])
 
 
-def editor_html() -> str:
-    """The frame with limbs and joints, and the preset poses; places are set by the script.
+def editor_html(examples: Sequence[Keypoints] = ()) -> str:
+    """The pose editor: a frame with limbs and joints, preset poses, and poses of ``examples``.
 
-    The script's data is in it, too: the page must not need anything else.
+    The script sets the places. Its data is in the HTML, too: the page must not need anything else.
     """
-    frame = f'viewBox="0 0 {FRAME_WIDTH:g} {FRAME_HEIGHT:g}"'
+    presets = "".join(_preset(pose.name, pose.keypoints()) for pose in PRESETS)
+    more = "".join(
+        _preset(f"Example pose {number}", points) for number, points in enumerate(examples, start=1)
+    )
+    if more:
+        more = (
+            '<p class="caption">Poses of people of the test set</p>'
+            f'<div class="presets more" role="group" aria-label="poses of people">{more}</div>'
+        )
+    tools = _tools("undo", "redo", "toggle", "mirror", "reset", "save")
+    return (
+        f'<div class="skeleton" {_data()}>{_frame("the pose to generate")}'
+        f'<div class="presets" role="group" aria-label="poses">{presets}</div>{more}{tools}</div>'
+    )
+
+
+def person_html(open_: bool) -> str:
+    """The person editor: the same skeleton over the source image, hidden until there is one."""
+    starts = "".join(_preset(p.name, p.keypoints()) for p in PRESETS if p.name in STARTS)
+    tools = _tools("undo", "redo", "smaller", "larger", "enlarge", "toggle", "reset", "save")
+    return (
+        f'<details class="placer" hidden{" open" if open_ else ""}>'
+        "<summary>Keypoints of the person</summary>"
+        f'<div class="skeleton person" data-person {_data()}>'
+        '<p class="hint"></p><div class="tabs" role="group" aria-label="images" hidden></div>'
+        f'<div class="stage">{_frame("the person in the image", "<image/>")}</div>'
+        f'<div class="presets" role="group" aria-label="poses to begin with">{starts}</div>'
+        f"{tools}</div></details>"
+    )
+
+
+def _tools(*actions: str) -> str:
+    buttons = "".join(
+        f'<button type="button" data-do="{action}" title="{title}"'
+        f' aria-label="{label or text}">{text}</button>'
+        for action in actions
+        for text, label, title in [TOOLS[action]]
+    )
+    return f'<div class="tools"><output class="chosen" aria-live="polite"></output>{buttons}</div>'
+
+
+def _data() -> str:
+    pairs = [JOINTS.index(SIDES.get(name, name)) for name in JOINTS]
+    return f'data-limbs="{json.dumps(LIMBS)}" data-pairs="{json.dumps(pairs)}"'
+
+
+def _frame(label: str, behind: str = "") -> str:
     limbs = "".join(f'<line stroke="{colour(i)}"/>' for i in range(len(LIMBS)))
     joints = "".join(
         f'<g class="joint" tabindex="0" role="button" data-joint="{name}"'
@@ -68,21 +138,16 @@ def editor_html() -> str:
         f'<circle class="dot" r="4" fill="{colour(i)}"/></g>'
         for i, name in enumerate(JOINTS)
     )
-    presets = "".join(
-        f'<button type="button" class="preset" title="{pose.name}" aria-label="{pose.name}"'
-        f' data-pose="{to_json_of(pose)}">{_icon(pose, frame)}</button>'
-        for pose in PRESETS
-    )
-    pairs = [JOINTS.index(SIDES.get(name, name)) for name in JOINTS]
     return (
-        f'<div class="skeleton" data-limbs="{json.dumps(LIMBS)}" data-pairs="{json.dumps(pairs)}">'
-        f'<svg class="frame" {frame} aria-label="the pose to draw" role="group">'
+        f'<svg class="frame" {VIEW_BOX} aria-label="{label}" role="group" tabindex="-1">{behind}'
         f'<g class="limbs">{limbs}</g>{joints}</svg>'
-        f'<div class="presets" role="group" aria-label="poses">{presets}</div>'
-        '<div class="tools"><output class="chosen" aria-live="polite"></output>'
-        '<button type="button" data-do="toggle" title="or double-click it" disabled>Hide</button>'
-        '<button type="button" data-do="mirror">Mirror</button>'
-        '<button type="button" data-do="reset">Reset</button></div></div>'
+    )
+
+
+def _preset(name: str, points: Keypoints) -> str:
+    return (
+        f'<button type="button" class="preset" title="{name}" aria-label="{name}"'
+        f' data-pose="{to_json(points)}">{_icon(points)}</button>'
     )
 
 
@@ -91,15 +156,15 @@ def to_json_of(pose: Pose) -> str:
     return to_json(pose.keypoints())
 
 
-def _icon(pose: Pose, frame: str) -> str:
-    points = pose.keypoints() * (FRAME_WIDTH, FRAME_HEIGHT)
+def _icon(pose: Keypoints) -> str:
+    points = pose * (FRAME_WIDTH, FRAME_HEIGHT)
     lines = []
     for limb, (a, b) in enumerate(LIMBS):
         (x1, y1), (x2, y2) = points[a], points[b]
         if math.isfinite(x1 + x2):
             place = f'x1="{x1:.0f}" y1="{y1:.0f}" x2="{x2:.0f}" y2="{y2:.0f}"'
             lines.append(f'<line {place} stroke="{colour(limb)}"/>')
-    return f'<svg {frame} aria-hidden="true">{"".join(lines)}</svg>'
+    return f'<svg {VIEW_BOX} aria-hidden="true">{"".join(lines)}</svg>'
 
 
 def editor_script() -> str:

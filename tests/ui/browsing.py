@@ -1,0 +1,83 @@
+"""Chromium without a screen, and what a person does with the page in it."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
+# a browser that calls nobody by itself
+QUIET = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update",
+]  # fmt: skip
+
+
+class Skeleton:
+    """What a person does with it."""
+
+    def __init__(self, page: Any, where: str = "#pose") -> None:
+        self.page = page
+        self.all = page.locator(where)
+        self.frame = self.all.locator(".frame")
+
+    def point(self, place: Any) -> tuple[float, float]:
+        box = self.frame.bounding_box()
+        return box["x"] + place[0] * box["width"], box["y"] + place[1] * box["height"]
+
+    def drag(self, start: Any, end: Any) -> None:
+        self.page.mouse.move(*self.point(start))
+        self.page.mouse.down()
+        self.page.mouse.move(*self.point(end), steps=5)
+        self.page.mouse.up()
+
+    def joint(self, name: str) -> Any:
+        return self.all.locator(f'.joint[data-joint="{name}"]')
+
+    def press(self, label: str) -> None:
+        self.all.get_by_role("button", name=label, exact=True).click()
+
+
+@contextmanager
+def opened(browser: Any, url: str, **options: Any) -> Iterator[Any]:
+    context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    page.asked, page.broken = [], []
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.on("pageerror", lambda err: page.broken.append(str(err)))
+    page.goto(url)
+    page.wait_for_selector(".joint[transform]")
+    page.wait_for_selector(".app > .translucent", state="detached")  # Gradio's veil
+    yield page
+    assert page.broken == []
+    strangers = [u for u in page.asked if not u.startswith((url, "data:", "blob:"))]
+    assert strangers == []  # no font, no script, no word to anybody
+    context.close()
+
+
+def draw(page: Any, person: Path | None = None) -> None:
+    if person is not None:
+        page.set_input_files("#people input[type=file]", str(person))
+        page.wait_for_selector("#people img")
+    page.click("#draw")
+
+
+def touch(page: Any, *way: tuple[float, float]) -> None:
+    """A finger down at the first of these places, up at the last."""
+    session = page.context.new_cdp_session(page)
+
+    def send(kind: str, *points: tuple[float, float]) -> None:
+        told = {"type": kind, "touchPoints": [{"x": x, "y": y} for x, y in points]}
+        session.send("Input.dispatchTouchEvent", told)
+
+    send("touchStart", way[0])
+    for (x, y), (to_x, to_y) in itertools.pairwise(way):
+        for share in (0.2, 0.4, 0.6, 0.8, 1):
+            send("touchMove", (x + (to_x - x) * share, y + (to_y - y) * share))
+    send("touchEnd")

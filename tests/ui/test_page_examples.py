@@ -1,0 +1,110 @@
+"""Example people and poses come from the dataset of the model, where it is there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from xmdpt_cli.data.deepfashion import find_dataset
+from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.prepare import prepare_dataset
+from xmdpt_cli.data.synthetic import make_wardrobe
+from xmdpt_cli.encoders.toy import toy_encoders
+from xmdpt_cli.images import resize_square
+from xmdpt_cli.ui.default import DEMO, RUNS, default_model
+from xmdpt_cli.ui.examples import PEOPLE, POSES, Examples, find_examples
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("examples")
+    make_wardrobe(root / "raw", people_train=1, people_test=9, views=3, height=64, workers=1)
+    listing = find_dataset(root / "raw")
+    prepare_dataset(listing, root / "data", size=SIZE, encoder=toy_encoders(SIZE))
+    return root / "data"
+
+
+def pipe(data: Any, folder: Path | None = None, resolution: int = SIZE) -> Any:
+    sampler = SimpleNamespace(facts={"data": data}, folder=folder)
+    return SimpleNamespace(sampler=sampler, resolution=resolution)
+
+
+def test_people_and_poses_are_of_the_test_split(data: Path) -> None:
+    found = find_examples(pipe(str(data)))
+    assert len(found.people) == PEOPLE
+    assert 1 <= len(found.poses) <= POSES
+    dataset = PairDataset(data, "test")
+    views = [dataset.view(*label) for label in dataset.views()]
+    known = [points / SIZE for _, points in views]
+    for person in found.people:
+        assert person.image.size == (SIZE, round(SIZE * 256 / 176))
+        (view,) = [i for i, p in enumerate(known) if np.array_equal(p, person.keypoints, True)]
+        stored = views[view][0].astype(int)
+        # squashed again, as the model gets it, it is the stored image, but for two resizings
+        assert abs(resize_square(person.image, SIZE) - stored).mean() < 6
+    for pose in found.poses:
+        assert any(np.array_equal(pose, p, True) for p in known)
+    again = find_examples(pipe(str(data)))
+    np.testing.assert_array_equal(again.people[0].keypoints, found.people[0].keypoints)
+    file = found.file(1)
+    assert file.name == "test person 2.png"
+    np.testing.assert_array_equal(np.asarray(Image.open(file)), np.asarray(found.people[1].image))
+    shutil.rmtree(file.parent)
+
+
+def test_a_run_that_was_moved_with_its_data_has_them(data: Path) -> None:
+    moved = pipe("/nowhere/data", data.parent / "run-tokens" / "model")
+    assert len(find_examples(moved).people) == PEOPLE
+
+
+@pytest.mark.parametrize(
+    "place", [None, "", "/nowhere/data", "http://127.0.0.1:9/data", "s3://bucket/data"]
+)
+def test_without_the_dataset_there_are_none(place: Any, tmp_path: Path) -> None:
+    assert find_examples(pipe(place, tmp_path / "run" / "model")) == Examples()
+
+
+def test_a_dataset_of_another_size_or_a_broken_one_gives_none(data: Path, tmp_path: Path) -> None:
+    assert find_examples(pipe(str(data), resolution=64)) == Examples()
+    broken = tmp_path / "data"
+    shutil.copytree(data, broken)
+    manifest = json.loads((broken / "dataset.json").read_text())
+    shard = next(s["name"] for s in manifest["shards"] if s["split"] == "test")
+    content = (broken / shard).read_bytes()
+    (broken / shard).write_bytes(bytes(len(content)))
+    assert find_examples(pipe(str(broken))) == Examples()
+    (broken / shard).write_bytes(content[:100])
+    assert find_examples(pipe(str(broken))) == Examples()
+    (broken / "dataset.json").write_text("{")
+    assert find_examples(pipe(str(broken))) == Examples()
+
+
+def test_the_demos_newest_run_is_the_model_unless_another_is_named(tmp_path: Path) -> None:
+    import os
+
+    assert default_model(tmp_path) is None
+    (tmp_path / DEMO / RUNS[0]).mkdir(parents=True)  # an interrupted training: no model yet
+    assert default_model(tmp_path) is None
+    for age, run in enumerate(reversed(RUNS)):
+        model = tmp_path / DEMO / run / "model"
+        model.mkdir(parents=True)
+        (model / "xmdpt.json").write_text("{}")
+        os.utime(model / "xmdpt.json", (1000 + age, 1000 + age))
+        assert default_model(tmp_path) == tmp_path / DEMO / run
+
+
+def test_the_demo_writes_where_the_page_looks() -> None:
+    import inspect
+
+    from xmdpt_cli.commands.demo import demo
+
+    assert inspect.signature(demo).parameters["out"].default == Path(DEMO)

@@ -1,0 +1,168 @@
+"""Images of the person and their keypoints, without a server."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from fake import FakePipeline
+from PIL import Image
+
+from xmdpt_cli.data.keypoint_formats import Frame, write_pose_json
+from xmdpt_cli.data.sources.padding import is_padded_picture
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.ui import marks
+from xmdpt_cli.ui.estimator import Estimator
+from xmdpt_cli.ui.examples import Examples
+from xmdpt_cli.ui.files import keypoints_of
+from xmdpt_cli.ui.poses import PRESETS
+
+pytest.importorskip("gradio", reason="the ui extra is not installed")
+from xmdpt_cli.ui.events import keypoints_known
+from xmdpt_cli.ui.people import example_taker, keypoints_taker, looker
+
+STANDING = PRESETS[0].keypoints()
+
+
+class Finds:
+    """An estimator's network that finds these people, in pixels."""
+
+    def __init__(self, *people: np.ndarray) -> None:
+        self.found = list(people)
+
+    def people(self, picture: np.ndarray) -> list[np.ndarray]:
+        return [points * picture.shape[1::-1] for points in self.found]
+
+
+def estimator(*people: np.ndarray, here: bool = True, conditioning: str = "tokens") -> Estimator:
+    pipe = FakePipeline(conditioning=conditioning)
+    if here:
+        pipe.networks = SimpleNamespace(openpose=Finds(*people))
+    return Estimator(pipe)  # type: ignore[arg-type]
+
+
+def look(which: Estimator, *files: Path, placed: str = "") -> marks.Marks:
+    people = [(str(file), None) for file in files]
+    said, text = looker(threading.Lock(), which)(people, placed)
+    assert said == ""
+    return marks.from_json(text if isinstance(text, str) else placed)
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    path = tmp_path / "other.png"
+    Image.effect_noise((300, 200), 50).convert("RGB").save(path)
+    return path
+
+
+def test_the_largest_person_found_is_shown_to_be_mended(person: Path) -> None:
+    small = 0.5 + (STANDING - 0.5) / 2
+    (view,) = look(estimator(small, STANDING), person).views
+    np.testing.assert_allclose(view.places, STANDING, atol=1e-4)
+    assert view.note.startswith("Found")
+    assert not view.moved
+
+
+def test_who_is_not_found_is_placed_by_hand(person: Path) -> None:
+    for which, expected in (
+        (estimator(), "The keypoint estimator found no person"),
+        (estimator(here=False), "This model needs"),
+        (estimator(STANDING, conditioning="vector"), "Not needed"),
+    ):
+        (view,) = look(which, person).views
+        assert view.places is None
+        assert view.note.startswith(expected)
+
+
+def test_what_was_placed_stays_where_images_come_and_go(person: Path, other: Path) -> None:
+    which = estimator(here=False)
+    first = look(which, person)
+    placed = marks.Marks((marks.View(**{**vars(first.views[0]), "places": STANDING}),))
+    both = look(which, other, person, placed=marks.to_json(placed))
+    assert [view.name for view in both.views] == ["other.png", "person one.png"]
+    assert both.at == 0  # the new one is shown
+    assert both.views[0].places is None
+    np.testing.assert_allclose(both.views[1].places, STANDING, atol=1e-4)
+    assert (both.views[0].width, both.views[0].height) == (300, 200)
+    again = look(which, person, placed=marks.to_json(both))
+    np.testing.assert_allclose(again.views[0].places, STANDING, atol=1e-4)
+    assert look(which, placed=marks.to_json(again)) == marks.Marks()
+
+
+def test_what_reaches_the_pipeline(person: Path, other: Path) -> None:
+    found = estimator(STANDING)
+    known = look(found, person, other)
+    assert len(keypoints_known([person, other], known, 1, found) or []) == 2
+    # the second largest is asked for: what was found of the largest is not it
+    assert keypoints_known([person, other], known, 2, found) is None
+    missing = estimator(here=False)
+    empty = look(missing, person)
+    with pytest.raises(XmdptError, match=r"the keypoints of person one\.png are not placed"):
+        keypoints_known([person], empty, 1, missing)
+    few = np.full((18, 2), np.nan)
+    few[:3] = 0.5
+    view = marks.View(**{**vars(empty.views[0]), "places": few})
+    with pytest.raises(XmdptError, match=r"keypoints of person one\.png: the pose has 3 of 18"):
+        keypoints_known([person], marks.Marks((view,)), 1, missing)
+    vector = estimator(here=False, conditioning="vector")
+    assert keypoints_known([person], look(vector, person), 1, vector) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "{}", '{"views": [{}], "at": 0}', '{"views": 3, "at": 0}',
+             '{"views": [], "at": "x"}', '{"views": [], "at": 1e999}'],
+)  # fmt: skip
+def test_what_is_no_text_of_the_page_is_said(text: str) -> None:
+    with pytest.raises(XmdptError, match="not readable"):
+        marks.from_json(text)
+
+
+def test_a_file_of_keypoints_is_of_the_image_that_is_shown(
+    person: Path, other: Path, tmp_path: Path
+) -> None:
+    known = look(estimator(here=False), person, other)
+    file = tmp_path / "k.json"
+    write_pose_json(file, [Frame([STANDING * (300, 200)], (200, 300), "")])
+    people = [(str(person), None), (str(other), None)]
+    text, said, _ = keypoints_taker()([str(file)], people, marks.to_json(known))
+    views = marks.from_json(text).views
+    assert known.at == 1
+    assert views[0].places is None
+    np.testing.assert_allclose(views[1].places, STANDING, atol=1e-4)
+    assert "Keypoints of k.json" in said
+    _, said, _ = keypoints_taker()([str(file)], None, "")
+    assert "Drop an image first" in said
+    file.write_text("{")
+    _, said, _ = keypoints_taker()([str(file)], people, marks.to_json(known))
+    assert "k.json: not JSON" in said
+    assert str(tmp_path) not in said
+
+
+def test_keypoints_of_a_padded_image_are_where_they_are_in_it(tmp_path: Path) -> None:
+    """``xmdpt sample`` cuts its grey columns off, and the editor shows the whole image."""
+    whole = np.full((256, 256, 3), 240, np.uint8)
+    whole[:, 41:215] = np.random.default_rng(0).integers(0, 255, (256, 174, 3))
+    Image.fromarray(whole).save(tmp_path / "padded.png")
+    assert all(is_padded_picture(Image.fromarray(whole)))
+    points = STANDING * (120, 200) + (60, 20)
+    write_pose_json(tmp_path / "k.json", [Frame([points], (256, 256), "")])
+    found, _ = keypoints_of(tmp_path / "k.json", tmp_path / "padded.png")
+    np.testing.assert_allclose(found * 256, points, atol=0.01)
+
+
+@pytest.mark.parametrize("number", [None, "x", -1, 0, 7])
+def test_an_example_that_is_not_there_is_said(number: Any) -> None:
+    said = example_taker(Examples())(number)[2]
+    assert 'role="alert"' in said
+
+
+def test_the_text_of_the_page_is_plain_json(person: Path) -> None:
+    data = json.loads(marks.to_json(look(estimator(STANDING), person)))
+    assert data["at"] == 0
+    assert data["views"][0]["image"].startswith("data:image/jpeg;base64,")
+    assert str(person.parent) not in json.dumps(data)

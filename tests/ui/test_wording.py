@@ -1,0 +1,175 @@
+"""No error of the library reaches the page with an option, a command or a folder in it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+import xmdpt_cli
+from xmdpt_cli.data.keypoint_formats import read_poses
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.sampling.inputs import read_pose, read_view
+from xmdpt_cli.ui.poses import PRESETS
+from xmdpt_cli.ui.said import failed
+from xmdpt_cli.ui.wording import DRAG, OPERATOR, PLACE, page_note, page_words, without_folders
+
+PACKAGE = Path(xmdpt_cli.__file__).parent
+#: what the page calls, and so may hear errors of
+REACHED = [
+    "images.py", "sampling/inputs.py", "sampling/pipeline.py", "sampling/networks.py",
+    "sampling/sampler.py", "sampling/memory.py", "data/framing.py", "data/given_pose.py",
+    "data/keypoint_formats.py", "data/keypoint_json.py", "data/lists.py", "data/reader.py",
+    "diffusion/sampler.py", "diffusion/solvers.py", "encoders/openpose.py", "encoders/vae.py",
+    "encoders/weights.py", "encoders/dino.py", "encoders/bundle.py",
+]  # fmt: skip
+COMMAND_LINE = re.compile(r"(?<!\w)--\w|`|\bxmdpt |\bhf |pip install|\bDIR\b|/\w+/")
+
+
+def text_of(node: ast.expr, names: dict[str, ast.expr]) -> str:
+    """The text of a literal, ``X`` where something is put in."""
+    if isinstance(node, ast.Constant):
+        return str(node.value)
+    if isinstance(node, ast.JoinedStr):
+        return "".join(text_of(part, names) for part in node.values)
+    if isinstance(node, ast.BinOp):
+        return text_of(node.left, names) + text_of(node.right, names)
+    if isinstance(node, ast.Name) and node.id in names:
+        return text_of(names[node.id], {})
+    return "X"
+
+
+def errors_of(path: Path) -> list[XmdptError]:
+    """The errors that a file raises, as far as they are literals."""
+    tree = ast.parse(path.read_text("utf-8"))
+    names = {
+        target.id: node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    return [
+        XmdptError(*(text_of(argument, names) for argument in node.args[:2]))
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id.endswith("Error")
+        and node.func.id in ("XmdptError", "ConfigError", "NoOpenPoseError", "ShardError")
+        and node.args
+    ]
+
+
+@pytest.mark.parametrize("name", REACHED)
+def test_every_error_that_can_reach_the_page_is_in_its_words(name: str) -> None:
+    for err in errors_of(PACKAGE / name):
+        for part in ("person", "pose"):
+            message, hint = page_words(err, part)  # type: ignore[arg-type]
+            assert not COMMAND_LINE.search(message), message
+            assert not COMMAND_LINE.search(hint), hint
+            assert message
+
+
+def test_the_sweep_finds_the_errors() -> None:
+    hints = [err.hint for name in REACHED for err in errors_of(PACKAGE / name)]
+    assert len(hints) > 60
+    assert sum("--" in hint for hint in hints) > 5
+
+
+def no_openpose() -> Any:
+    raise XmdptError("OpenPose x/y is not on this machine", "hf download x/y; then --openpose DIR")
+
+
+def words_of(part: Any, make: Any, *given: Any, **more: Any) -> tuple[str, str]:
+    with pytest.raises(XmdptError) as caught:
+        make(*given, **more)
+    return page_words(caught.value, part)
+
+
+@pytest.fixture
+def wide(tmp_path: Path) -> Path:
+    path = tmp_path / "a wide one.png"
+    Image.new("RGB", (300, 100), (90, 80, 70)).save(path)
+    return path
+
+
+def test_what_happens_without_an_estimator_has_a_way_out_on_the_page(wide: Path) -> None:
+    message, hint = words_of("person", read_view, wide, 64, no_openpose, needs_keypoints=True)
+    assert message == "a wide one.png: there is no keypoint estimator here to find the person"
+    assert hint == PLACE
+    message, hint = words_of("person", read_view, wide, 64, no_openpose)
+    assert "a wide one.png: the picture is 300 x 100" in message
+    assert hint.startswith(PLACE)
+    assert "Fit in Settings" in hint
+    assert words_of("pose", read_pose, wide, 64, no_openpose)[1] == DRAG
+    outside = PRESETS[0].keypoints() + 5
+    assert words_of("person", read_view, wide, 64, no_openpose, keypoints=outside)[1] == PLACE
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "{", '{"people": []}', "[]", "null", '{"a": 1}'])
+def test_a_broken_file_is_named_as_the_user_knows_it(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "my pose.json"
+    path.write_text(content)
+    message, _ = words_of("pose", read_poses, path)
+    assert message.startswith("my pose.json: ")
+    assert str(tmp_path) not in message
+
+
+def test_pixels_of_an_image_of_no_known_size_can_be_mended_by_the_user(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    path.write_text(json.dumps({"keypoints": [[40, 50]] * 18}))
+    assert '"width" and "height"' in words_of("pose", read_pose, path, 64, no_openpose)[1]
+
+
+def test_a_hint_that_helps_on_the_page_too_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "p.txt"
+    path.write_text("1 2\n3")
+    message, hint = words_of("pose", read_poses, path)
+    assert message == "p.txt: line 2 is not two numbers"
+    assert hint.startswith("a pose in .txt is 18 lines x y")
+
+
+def test_a_person_who_is_not_there_names_the_setting() -> None:
+    err = XmdptError("a.png: person 3 is asked for, 2 found", "--person 1 to 2")
+    assert page_words(err) == (err.message, "set Person, by size, in Settings to 1 to 2")
+
+
+def test_what_only_the_operator_can_mend_says_so_and_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    err = XmdptError("no such VAE folder: /home/someone/vae", "name its own: --vae DIR")
+    assert page_words(err) == ("no such VAE folder: vae", OPERATOR)
+    assert "/home/someone/vae (name its own: --vae DIR)" in caplog.text
+
+
+def test_notes_name_the_settings() -> None:
+    note = "a.png: 2 people, the largest is taken (--person chooses)"
+    assert page_note(note) == "a.png: 2 people, the largest is taken (Person, by size, chooses)"
+    drawn = "p.png: a drawn pose, square, so it is squashed (else --pose-fit person)"
+    assert page_note(drawn) == "p.png: a drawn pose, square, so it is squashed"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/tmp/gradio/ab12/person one.png: line 2", "person one.png: line 2"),
+        ("C:\\Users\\me\\x.png is broken", "x.png is broken"),
+        ("the whole 176 / 256, 1/2 or a/one.jpg", "the whole 176 / 256, 1/2 or a/one.jpg"),
+        ("see https://example.org/a/b", "see https://example.org/a/b"),
+        ("'/tmp/gradio/a/b.png'", "'b.png'"),
+    ],
+)
+def test_folders_are_left_out(text: str, expected: str) -> None:
+    assert without_folders(text) == expected
+
+
+def test_a_bug_shows_no_folder_either() -> None:
+    said = failed(FileNotFoundError(2, "No such file", "/tmp/gradio/12/a.png"))
+    assert "a.png" in said
+    assert "/tmp" not in said
+    assert "Out of memory" in failed(MemoryError())

@@ -1,0 +1,42 @@
+"""Keypoints of the person in a source image, by the pipeline's estimator, if it is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from xmdpt_cli.data.person_box import extent
+from xmdpt_cli.data.pose import Keypoints
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.images import decode_image
+
+if TYPE_CHECKING:
+    from xmdpt_cli.sampling.pipeline import XMDPTPipeline
+
+
+class Estimator:
+    """Remembers that the estimator is missing: to look for it again may take a network's timeout.
+
+    ``needed``: the model cannot do without the keypoints of the person.
+    """
+
+    def __init__(self, pipe: XMDPTPipeline) -> None:
+        self._pipe = pipe
+        self.needed = pipe.sampler.model.conditioning == "tokens"
+        self.missing = False
+
+    def find(self, path: Path) -> Keypoints | None:
+        """(18, 2), fractions of the image's sides, of the largest person; None: nobody is found,
+        or the estimator is missing."""
+        if self.missing:
+            return None
+        try:
+            openpose = self._pipe.networks.openpose
+        except XmdptError:
+            self.missing = True
+            return None
+        image = decode_image(path, path.name)
+        people = openpose.people(np.asarray(image))
+        return max(people, key=extent) / image.size if people else None

@@ -1,0 +1,108 @@
+"""People and poses to try the model on: of the test split that lies beside the model.
+
+The page shows what is on the user's disk; the package itself has no images of people.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.pose import FRAME_HEIGHT, FRAME_WIDTH, Keypoints
+from xmdpt_cli.stores import is_url
+
+if TYPE_CHECKING:
+    from xmdpt_cli.sampling.pipeline import XMDPTPipeline
+
+PEOPLE, POSES = 6, 8
+log = logging.getLogger(__name__)
+FEWEST_JOINTS = 12  # of a person that is shown
+
+
+@dataclass(frozen=True)
+class Person:
+    """One image of the dataset. ``keypoints``: (18, 2) fractions of its sides."""
+
+    image: Image.Image
+    keypoints: Keypoints
+
+
+@dataclass
+class Examples:
+    """What the page offers to be clicked; nothing where no dataset is there."""
+
+    people: list[Person] = field(default_factory=list)
+    poses: list[Keypoints] = field(default_factory=list)
+
+    def file(self, number: int) -> Path:
+        """The image of person ``number``, from 0, as a file."""
+        folder = Path(tempfile.mkdtemp(prefix="xmdpt-ui-"))
+        path = folder / f"test person {number + 1}.png"
+        self.people[number].image.save(path)
+        return path
+
+
+def find_examples(pipe: XMDPTPipeline) -> Examples:
+    """From the dataset the model was trained on, else from ``data`` beside its run (a run that was
+    moved with it). Empty if neither is there, is whole, and of the model's resolution."""
+    for place in _places(pipe):
+        try:
+            dataset = PairDataset(place, "test")
+            if dataset.resolution == pipe.resolution:
+                return _examples(dataset)
+        except Exception as err:  # whatever is wrong with a dataset, the page opens without it
+            log.info("no examples from %s (%s)", place, err)
+    return Examples()
+
+
+def _places(pipe: XMDPTPipeline) -> Iterator[Path]:
+    data: Any = pipe.sampler.facts.get("data")
+    if data and not is_url(str(data)):
+        yield Path(str(data))
+    if pipe.sampler.folder is not None:  # RUN/model
+        yield pipe.sampler.folder.resolve().parent.parent / "data"
+
+
+def _examples(dataset: PairDataset) -> Examples:
+    found = Examples()
+    pairs = dataset.pairs
+    # one pair of a garment each, from all over the split: neighbours are alike
+    first: dict[str, int] = {}
+    for number in np.unique(np.linspace(0, len(pairs) - 1, 40 * PEOPLE).astype(int)).tolist():
+        first.setdefault(pairs[number].key, number)
+    order = np.random.default_rng(0).permutation(list(first.values())).tolist()
+    # poses are of other people than are shown, as far as there are others
+    for number in order:
+        pair = pairs[number]
+        points = dataset.keypoints(pair.key, pair.source) / dataset.resolution
+        if _enough(points):
+            found.people.append(Person(_upright(dataset.picture(pair.key, pair.source)), points))
+        if len(found.people) == PEOPLE:
+            break
+    for number in [*order[PEOPLE:], *order[:PEOPLE]]:
+        pair = pairs[number]
+        points = dataset.keypoints(pair.key, pair.target) / dataset.resolution
+        if _enough(points):
+            found.poses.append(points)
+        if len(found.poses) == POSES:
+            break
+    return found
+
+
+def _enough(points: Keypoints) -> bool:
+    return int(np.isfinite(points).all(axis=1).sum()) >= FEWEST_JOINTS
+
+
+def _upright(picture: np.ndarray[Any, Any]) -> Image.Image:
+    """A square of the dataset in the shape it had before; higher, so that no pixel is lost."""
+    size = len(picture)
+    shape = (size, round(size * FRAME_HEIGHT / FRAME_WIDTH))
+    return Image.fromarray(picture).resize(shape, Image.Resampling.BICUBIC)

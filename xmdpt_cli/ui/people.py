@@ -1,0 +1,113 @@
+"""Events of the person's side of the page: images, their keypoints, examples."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.ui import marks
+from xmdpt_cli.ui.estimator import Estimator
+from xmdpt_cli.ui.examples import Examples
+from xmdpt_cli.ui.files import checked, keypoints_of
+from xmdpt_cli.ui.marks import Marks, View
+from xmdpt_cli.ui.said import failed, note
+
+People = list[tuple[str, "str | None"]]
+
+HOW = "Drag the joints onto the person; drag a limb to move the whole figure."
+NEEDED = "This model needs to know where the person stands. "
+NOT_NEEDED = "Not needed, except to cut the person out of a larger image. "
+FOUND = "Found by the keypoint estimator. Drag what is wrong."
+NOT_FOUND = "The keypoint estimator found no person. "
+KNOWN = "Known from the dataset."
+
+
+def looker(turn: threading.Lock, estimator: Estimator) -> Callable[..., tuple[Any, ...]]:
+    """(people, keypoints) -> (what is said, keypoints): after images came or went.
+
+    A broken image is named at once, not only when it is used.
+    """
+
+    def look(people: People | None, placed: str | None) -> tuple[Any, ...]:
+        try:
+            before = marks.from_json(placed)
+            views: list[View] = []
+            new = before.at
+            for path in checked([path for path, _ in people or []]):
+                key = marks.key_of(path)
+                known = before[key]
+                if known is None:
+                    new = len(views)
+                    known = _located(marks.view_of(path, key), path, turn, estimator)
+                views.append(known)
+            after = marks.to_json(Marks(tuple(views), new))
+            return "", gr.skip() if after == placed else after
+        except Exception as err:
+            return failed(err), gr.skip()
+
+    return look
+
+
+def _located(view: View, path: Path, turn: threading.Lock, estimator: Estimator) -> View:
+    """With the estimator's keypoints, where the model needs some."""
+    if not estimator.needed:
+        return replace(view, note=NOT_NEEDED + HOW)
+    with turn:
+        points = estimator.find(path)
+    if points is not None:
+        return replace(view, places=points, found=points, note=FOUND)
+    return replace(view, note=(NEEDED if estimator.missing else NOT_FOUND) + HOW)
+
+
+def keypoints_taker() -> Callable[..., tuple[Any, ...]]:
+    """(files, people, keypoints) -> (keypoints, what is said, None: room for the next).
+
+    One file is of the image that is shown; several are of the images in their order.
+    """
+
+    def take(files: list[str] | None, people: People | None, placed: str | None) -> tuple[Any, ...]:
+        try:
+            known = marks.from_json(placed)
+            views = list(known.views)
+            if not files or not people or len(people) != len(views):
+                raise XmdptError("no image to which these keypoints belong", "drop an image first")
+            which = [known.at] if len(files) == 1 else list(range(len(views)))
+            if len(files) != len(which):
+                raise XmdptError(
+                    f"{len(files)} files of keypoints for {len(views)} images",
+                    "drop one for each image, in their order, or one for the image that is shown",
+                )
+            told = []
+            for file, number in zip(files, which, strict=True):
+                points, said = keypoints_of(Path(file), Path(people[number][0]))
+                views[number] = replace(views[number], places=points, note=f"{said}.")
+                told.append(said)
+            return marks.to_json(Marks(tuple(views), known.at)), note("; ".join(told)), None
+        except Exception as err:
+            return gr.skip(), failed(err), None
+
+    return take
+
+
+def example_taker(examples: Examples) -> Callable[[Any], tuple[Any, ...]]:
+    """The number of an example -> (people, keypoints, what is said)."""
+
+    def take(number: Any) -> tuple[Any, ...]:
+        try:
+            index = int(number)
+            if not 0 <= index < len(examples.people):
+                raise XmdptError("no such example", "reload the page")
+            path = examples.file(index)
+            points = examples.people[index].keypoints
+            view = replace(marks.view_of(path, marks.key_of(path)), places=points, note=KNOWN)
+            return [str(path)], marks.to_json(Marks((view,))), ""
+        except Exception as err:
+            return gr.skip(), gr.skip(), failed(err)
+
+    return take

@@ -1,0 +1,126 @@
+"""Errors and notes of the pipeline in the page's words.
+
+The pipeline names options of the command line and files of the server; who uses the page has
+neither. Here every error gets a way out that the page offers; where there is none, the page says
+who can mend it, and the server's log gets the original.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import tempfile
+from typing import Literal, NamedTuple
+
+from xmdpt_cli.errors import XmdptError
+
+Part = Literal["person", "pose"]  # of the page: what the error is about
+
+PLACE = "drag the joints onto the person, under Keypoints of the person"
+DRAG = "drag the skeleton into the pose, or load a keypoints file"
+OPERATOR = "the terminal in which the page was started says how to mend it"
+ON_THE_SERVER = "the page lacks a network or a file that it needs"
+
+log = logging.getLogger(__name__)
+
+
+class _Rule(NamedTuple):
+    """An error whose message matches; ``person`` and ``pose`` are its hints, ``message`` what is
+    said instead of the matched text ("": as it is)."""
+
+    matches: str
+    message: str
+    person: str
+    pose: str
+
+
+_RULES = (
+    _Rule(
+        "where the person stands is not known.*",
+        "there is no keypoint estimator here to find the person",
+        PLACE,
+        DRAG,
+    ),
+    _Rule(
+        "this model reads where the person.*",
+        "this model needs the keypoints of the person, and they are not known",
+        PLACE,
+        DRAG,
+    ),
+    _Rule(
+        "OpenPose finds no person",
+        "",
+        f"take an image in which a person is seen upright, or {PLACE}",
+        f"take an image in which a person is seen upright, or {DRAG}",
+    ),
+    _Rule(
+        "person \\d+ is asked for, (\\d+) found",
+        "",
+        r"set Person, by size, in Settings to 1 to \1",
+        "load a file with that person alone",
+    ),
+    _Rule(
+        "the fit person needs to know where the person is",
+        "",
+        f"{PLACE}, or choose another Fit in Settings",
+        "",
+    ),
+    _Rule(
+        "the model knows pictures of the shape",
+        "",
+        f"{PLACE}, then the person is cut out; or choose Fit in Settings: pad adds borders, "
+        "squash distorts",
+        "load keypoints of an image of that shape, or drag the skeleton",
+    ),
+    _Rule("joints lie outside of the picture", "", PLACE, DRAG),
+    _Rule("nothing of the .* picture would be seen", "", PLACE, DRAG),
+    _Rule(
+        "in pixels, but not of how large",
+        "",
+        'write "width" and "height" of the image into the file, or place the joints by hand',
+        'write "width" and "height" of the image into the file, or drag the skeleton',
+    ),
+    _Rule(
+        "out of memory|more than [\\d.]+ .?i?B",
+        "",
+        "end other programs on the machine that runs the page, or open the page with a smaller "
+        "model",
+        "end other programs on the machine that runs the page",
+    ),
+    _Rule("^power must be", "guidance power must be", "set it in Settings", ""),
+    _Rule("^num_images", "images", "set it in Settings", ""),
+)
+_COMMAND = re.compile(r"(?<!\w)--\w|\bxmdpt |\bhf download|\bpip install|\bDIR\b")
+_FOLDERS = re.compile(r"(?<![\w.<:/])(?:/[^/\s:'\"]+)*/(?=[^/\s])|\b[A-Za-z]:\\(?:[^\\\s]+\\)*")
+_OPTION = re.compile(r"\s*\((?:else )?--[^)]*\)")
+_CHOOSES = " (--person chooses)"
+
+
+def page_words(err: XmdptError, part: Part = "person") -> tuple[str, str]:
+    """(message, hint) without options, commands or folders."""
+    for rule in _RULES:
+        found = re.search(rule.matches, err.message, re.DOTALL)
+        if found:
+            message = err.message
+            if rule.message:
+                message = message[: found.start()] + rule.message + message[found.end() :]
+            return without_folders(message), found.expand(getattr(rule, part))
+    message, hint = err.message, err.hint
+    if _COMMAND.search(message):
+        message = ON_THE_SERVER
+    if message is ON_THE_SERVER or _COMMAND.search(hint):
+        log.warning("%s (%s)", err.message, err.hint)
+        hint = OPERATOR
+    return without_folders(message), without_folders(hint)
+
+
+def page_note(note: str) -> str:
+    """A note of the pipeline on what it did to the inputs."""
+    note = note.replace(_CHOOSES, " (Person, by size, chooses)")
+    return without_folders(_OPTION.sub("", note))
+
+
+def without_folders(text: str) -> str:
+    """The text with file names alone where it has paths, and without a terminal's quotes."""
+    text = text.replace(tempfile.gettempdir(), "").replace("`", "")
+    return _FOLDERS.sub("", text)
