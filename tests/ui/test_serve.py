@@ -58,7 +58,7 @@ def test_without_a_model_the_command_says_how_to_make_one(
     monkeypatch.chdir(tmp_path)
     assert run(["ui"]) == 2
     err = capsys.readouterr().err
-    assert "no model is named" in err
+    assert "no model in runs/" in err
     assert "xmdpt demo" in err
 
 
@@ -71,7 +71,7 @@ def test_without_a_model_the_demos_is_opened(
     (model / "xmdpt.json").write_text('{"format": "of something else"}')
     assert run(["ui", "--port", "0"]) == 1  # it is opened: and found to be broken
     err = capsys.readouterr().err.replace("\n", " ")
-    assert "model: xmdpt-demo/run-tokens (of xmdpt demo; --model names another)" in err
+    assert "model: xmdpt-demo/run-tokens (of xmdpt demo)" in err
     assert "xmdpt-demo/run-tokens" in err.split("error:")[1]
 
 
