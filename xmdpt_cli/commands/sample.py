@@ -9,13 +9,15 @@ from typing import Annotated
 import typer
 
 from xmdpt_cli.commands.options import AsJson, Device, quiet_libraries
-from xmdpt_cli.commands.sample_ways import own, pairs
+from xmdpt_cli.commands.sample_ways import listed, own, pairs
 from xmdpt_cli.errors import ConfigError
 
 #: what only the one way knows, and what only the other
 OWN = ("pose", "source_keypoints", "person", "pose_person", "animate", "square", "openpose",
        "dino_source", "dino_pose", "encoders")  # fmt: skip
 PAIRS = ("limit", "shard")
+#: what the rows of a list say themselves
+LISTED = ("source", "pose", "source_keypoints", "animate")
 
 
 def sample(
@@ -118,33 +120,60 @@ def sample(
     openpose: Annotated[
         str | None, typer.Option(help="Folder or file of OpenPose's body network, or hub id.")
     ] = None,
+    pair_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--pairs",
+            help="List of many images to generate: a CSV file with the columns source, pose "
+            "and, optionally, out, source_keypoints, seed.",
+        ),
+    ] = None,
+    pose_size: Annotated[
+        str | None,
+        typer.Option(
+            help="WxH of the image that pose keypoints in pixels are of, where their file does "
+            "not say it [the image of the same name beside the file, else the source]."
+        ),
+    ] = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Draw a person in a pose: all pairs of --data, or your own --source in your own --pose.
+    """Draw a person in a pose: all pairs of --data, or your own --source in your own --pose, or
+    the rows of a list (--pairs).
 
-    What is there is not made again: the same command goes on.
+    What is there is not made again: the same command goes on. Nothing in --out is replaced: other
+    settings are refused by name; another image or pose of a name that is there gets _2 behind it.
     """
     chosen = SimpleNamespace(**locals())  # so many belong together and are passed on
-    if (data is None) == (source is None):
+    if [data is None, source is None, pair_file is None].count(False) != 1:
         raise ConfigError(
-            "give either --data, for the pairs of a dataset, or --source and --pose",
+            "give either --data, for the pairs of a dataset, or --source and --pose, or --pairs",
             "xmdpt sample --model DIR --source person.jpg --pose pose.json --out drawn",
         )
     _check_together(chosen)
     quiet_libraries()
     if data is not None:
         pairs(chosen)
+    elif pair_file is not None:
+        listed(chosen)
     else:
         own(chosen)
 
 
 def _check_together(chosen: SimpleNamespace) -> None:
     """Options of the one way do nothing in the other: they are refused rather than ignored."""
-    way, foreign = ("--data", OWN) if chosen.data is not None else ("--source", PAIRS)
+    way, foreign = (
+        ("--data", (*OWN, "pose_size")) if chosen.data is not None else ("--source", PAIRS)
+    )
+    if chosen.pair_file is not None:
+        way, foreign = "--pairs", (*LISTED, *PAIRS)
     for name in foreign:
         if getattr(chosen, name):
             raise ConfigError(f"--{name.replace('_', '-')} does not go with {way}")
+    if way == "--pairs" and chosen.num_images > 1:
+        raise ConfigError(
+            "--num-images does not go with --pairs", "give a row for each image, with other seeds"
+        )
     if way == "--source" and not chosen.pose:
         raise ConfigError("--source needs --pose", "give keypoints, or a picture of a pose")
     if chosen.paper:

@@ -73,26 +73,21 @@ def pairs(chosen: Any) -> None:
 
 def own(chosen: Any) -> None:
     from xmdpt_cli.sampling.animate import check_animation
-    from xmdpt_cli.sampling.memory import batch_size, parse_bytes
+    from xmdpt_cli.sampling.memory import batch_size
     from xmdpt_cli.sampling.own import draw_own, notes_of
-    from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 
     talk, out = Talk(chosen.as_json), chosen.out
     if chosen.animate is not None:
         check_animation(chosen.animate)
-    limit = None if chosen.max_memory is None else parse_bytes(chosen.max_memory)
-    pipe = XMDPTPipeline.from_pretrained(
-        chosen.model,
-        device=pick_device(chosen.device),
-        precision=chosen.precision,
-        max_memory=limit,
-        **{name: getattr(chosen, name) for name in NETWORKS},
-    )
+    pose_size = _pose_size(chosen)
+    pipe = _pipeline(chosen)
     recipe = pipe.recipe(**_recipe(chosen))
-    views = pipe.read_views(
-        chosen.source, chosen.source_keypoints or None, chosen.fit, chosen.person
-    )
-    poses, left_out = _poses(pipe, chosen, talk.warn)
+    with pipe.networks_named():
+        views = pipe.read_views(
+            chosen.source, chosen.source_keypoints or None, chosen.fit, chosen.person
+        )
+        sizes = (pose_size, views[0].size)
+        poses, left_out = _poses(pipe, chosen, sizes, talk.warn)
     for note in notes_of(views, poses):
         talk.say(note)
     count = len(poses) * chosen.num_images
@@ -119,6 +114,69 @@ def own(chosen: Any) -> None:
     if chosen.animate is not None:
         text += f"\nanimation: {chosen.animate}"
     talk.result({"out": str(out), **record, "files": files, "left_out": left_out}, text=text)
+
+
+def listed(chosen: Any) -> None:
+    """The rows of --pairs; exit code 1 at the end if some were left out."""
+    from xmdpt_cli.sampling.many import Reading, draw_rows
+    from xmdpt_cli.sampling.memory import batch_size
+    from xmdpt_cli.sampling.pair_file import read_pair_file
+
+    talk, out = Talk(chosen.as_json), chosen.out
+    rows = read_pair_file(chosen.pair_file, out)
+    reading = Reading(
+        chosen.fit, chosen.pose_fit, chosen.person, chosen.pose_person, _pose_size(chosen)
+    )
+    pipe = _pipeline(chosen)
+    recipe = pipe.recipe(**_recipe(chosen))
+    most = pipe.most or batch_size(pipe.sampler)
+    batch = _batch(chosen, pipe.sampler, most, len(rows), recipe.steps)
+    with talk.progress() as progress:
+        record = draw_rows(
+            pipe,
+            rows,
+            recipe,
+            out,
+            reading=reading,
+            square=chosen.square,
+            batch=batch,
+            progress=progress,
+            say=talk.warn,
+        )
+    toy = " by a TOY model: they say nothing of real results" if record["toy"] else ""
+    files = [str(out / name) for name in record["files"]]
+    text = f"{len(files)} images in {out}, drawn{toy}"
+    if record["sheet"]:
+        text += f"; beside their sources: {out / record['sheet']}"
+    talk.result({"out": str(out), **record, "files": files}, text=text)
+    failed = [row for row in record["rows"] if "error" in row]
+    if failed:
+        lines = "; ".join(f"line {row['line']}: {row['error']}" for row in failed[:3])
+        more = f"; and {len(failed) - 3} more" if len(failed) > 3 else ""
+        raise XmdptError(
+            f"{len(failed)} of {len(rows)} rows of {chosen.pair_file} are left out: {lines}{more}",
+            failed[0]["hint"] or "correct these rows; the same command then makes them alone",
+        )
+
+
+def _pipeline(chosen: Any) -> Any:
+    from xmdpt_cli.sampling.memory import parse_bytes
+    from xmdpt_cli.sampling.pipeline import XMDPTPipeline
+
+    limit = None if chosen.max_memory is None else parse_bytes(chosen.max_memory)
+    return XMDPTPipeline.from_pretrained(
+        chosen.model,
+        device=pick_device(chosen.device),
+        precision=chosen.precision,
+        max_memory=limit,
+        **{name: getattr(chosen, name) for name in NETWORKS},
+    )
+
+
+def _pose_size(chosen: Any) -> tuple[int, int] | None:
+    from xmdpt_cli.data.image_size import parse_size
+
+    return None if chosen.pose_size is None else parse_size(chosen.pose_size)
 
 
 def _recipe(chosen: Any) -> dict[str, Any]:
@@ -170,7 +228,9 @@ def _batch(
     return size
 
 
-def _poses(pipe: Any, chosen: Any, warn: Callable[[str], None]) -> tuple[list[Any], list[str]]:
+def _poses(
+    pipe: Any, chosen: Any, sizes: tuple[Any, Any], warn: Callable[[str], None]
+) -> tuple[list[Any], list[str]]:
     """The poses, and what of the folders among them was left out, and why."""
     from xmdpt_cli.sampling.inputs import NoOpenPoseError
 
@@ -179,7 +239,7 @@ def _poses(pipe: Any, chosen: Any, warn: Callable[[str], None]) -> tuple[list[An
         files, found = _files(given), []
         for file in files:
             try:
-                found += pipe.read_poses(file, chosen.pose_fit, chosen.pose_person)
+                found += pipe.read_poses(file, chosen.pose_fit, chosen.pose_person, *sizes)
             except (NoOpenPoseError, ConfigError):  # so it is with all of them
                 raise
             except XmdptError as err:
@@ -194,7 +254,9 @@ def _poses(pipe: Any, chosen: Any, warn: Callable[[str], None]) -> tuple[list[An
 def _files(given: Path) -> list[Path]:
     """A folder stands for the pictures and keypoints in it, by name."""
     from xmdpt_cli.data.keypoint_formats import SUFFIXES
+    from xmdpt_cli.data.keypoints_beside import KeypointsBeside
     from xmdpt_cli.data.names import SUFFIXES as PICTURES
+    from xmdpt_cli.data.sources.scan import is_picture_name
 
     if not given.is_dir():
         return [given]
@@ -204,4 +266,6 @@ def _files(given: Path) -> list[Path]:
     )
     if not found:
         raise ConfigError(f"no pose in {given}", "it holds neither keypoints nor pictures")
-    return found
+    # a photograph with its keypoints beside it is one pose, not two
+    beside = KeypointsBeside()
+    return [p for p in found if not is_picture_name(p.name) or beside.own_file(p) is None]

@@ -58,7 +58,7 @@ class OpenPose:
         ``threads``: for what ``keypoints_batch`` does before and after the network.
         Raises XmdptError saying what to fetch and where to put it.
         """
-        origin = _find_body(source)
+        origin = find_body(source)
         path = origin.files[0]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its import warns about networks not used here
@@ -169,7 +169,8 @@ def _extent(points: NDArray[np.float64]) -> float:
     return float(np.prod(seen.max(axis=0) - seen.min(axis=0))) if len(seen) else 0.0
 
 
-def _find_body(source: str | Path) -> Origin:
+def find_body(source: str | Path) -> Origin:
+    """Locate the body network's file, fetching it if needed. XmdptError saying what to fetch."""
     path = Path(source).expanduser()
     if path.is_file():
         return Origin("local", str(path), files=[path])

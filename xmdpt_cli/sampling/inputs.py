@@ -6,6 +6,7 @@ NaN where a joint is missing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,10 @@ from PIL import Image
 
 from xmdpt_cli.data.framing import Fit, check_fit_name, check_size, frame, frame_poses
 from xmdpt_cli.data.given_pose import LEAST_JOINTS, check_joints, pose_picture_keypoints
+from xmdpt_cli.data.image_size import Size, UnstatedSize, check_pose_size
 from xmdpt_cli.data.keypoint_formats import SUFFIXES, frame_of_picture, read_poses
+from xmdpt_cli.data.keypoint_json import Frame
+from xmdpt_cli.data.keypoints_beside import KeypointsBeside
 from xmdpt_cli.data.person_box import extent
 from xmdpt_cli.data.pose import Keypoints, from_fractions, raw_to_nan
 from xmdpt_cli.encoders.openpose import OpenPose
@@ -35,7 +39,11 @@ POSE_HINT = "a pose is keypoints in .json, .txt or .csv, a photograph, or a draw
 
 
 class NoOpenPoseError(XmdptError):
-    """OpenPose is needed and not here: so it will be for every other picture, too."""
+    """OpenPose is needed and not here: so it will be for every other picture, too.
+
+    ``instead``: what a user can give in its place."""
+
+    instead = ""
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,7 @@ class View:
     picture: Picture  # (S, S, 3)
     keypoints: Keypoints | None
     notes: tuple[str, ...]
+    size: Size | None = None  # (height, width) of the image as it was given
 
 
 @dataclass(frozen=True)
@@ -67,9 +76,11 @@ def read_view(
 ) -> View:
     """A picture of a person, framed (``data/framing.py``) to (size, size, 3).
 
-    ``keypoints``: a file, or (18, 2) as fractions of the picture's sides; else OpenPose looks, if
-    it is there. ``person``: which one of several, 1 the largest. ``needs_keypoints``: the model
-    reads them; without, they only serve to frame. XmdptError where that cannot be.
+    ``keypoints``: a file, or (18, 2) as fractions of the picture's sides; else a file beside the
+    picture (``data/keypoints_beside.py``); else OpenPose looks, if it is there. A file in pixels
+    that does not state the image's size is taken to be in pixels of ``source``. ``person``: which
+    one of several, 1 the largest. ``needs_keypoints``: the model reads them; without, they only
+    serve to frame. XmdptError where that cannot be.
     """
     check_fit_name(fit)
     image, name, stem = _opened(source)
@@ -79,30 +90,48 @@ def read_view(
         points = _given(keypoints, image, source, name, person, notes)
     elif fit == "squash" and not needs_keypoints and person is None:
         pass  # nothing asks where the person is
+    elif (beside := _beside(source, name, notes)) is not None:
+        points = _points_of(beside, image, person, notes)
     else:
         try:
             finder: OpenPose | None = openpose()
         except XmdptError as err:
             if needs_keypoints or fit == "person" or person is not None:
-                raise _without_openpose(name, err, "--source-keypoints FILE") from err
+                own = f"--source-keypoints FILE, or {stem}.json beside it"
+                raise _without_openpose(name, err, own) from err
             finder = None
         if finder is not None:
             points = _find(finder, np.asarray(image), name, person, "--person", notes)
     framed = _named(name, frame, image, points, size, fit)
     if framed.keypoints is not None:
         _named(name, _check_inside, framed.keypoints, size, "are these the picture's keypoints?")
-    return View(stem, framed.picture, framed.keypoints, (f"{name}: {framed.note}", *notes))
+    said = (f"{name}: {framed.note}", *notes)
+    return View(stem, framed.picture, framed.keypoints, said, (image.height, image.width))
 
 
 def read_pose(
-    pose: PoseLike, size: int, openpose: Finder, *, fit: Fit = "auto", person: int | None = None
+    pose: PoseLike,
+    size: int,
+    openpose: Finder,
+    *,
+    fit: Fit = "auto",
+    person: int | None = None,
+    pose_size: tuple[int, int] | None = None,
+    source_size: Size | None = None,
 ) -> list[Pose]:
-    """The pose or poses of one thing given; a file of keypoints may hold a sequence."""
+    """The pose or poses of one thing given; a file of keypoints may hold a sequence.
+
+    The image size of keypoints in pixels that do not state it: ``pose_size`` (width, height), else
+    that of the image of the same name beside the file, else ``source_size`` (height, width).
+    """
     check_fit_name(fit)
+    given = None if pose_size is None else check_pose_size(pose_size)
     if isinstance(pose, np.ndarray) and pose.dtype != np.uint8:
         return [_checked("pose", "pose", from_fractions(_fractions(pose, "pose"), size), size, [])]
     if isinstance(pose, (str, Path)) and Path(pose).suffix.lower() in SUFFIXES:
-        return _sequence(Path(pose), size, fit, person)
+        size_of = UnstatedSize(Path(pose), given=given, source=source_size)
+        frames = read_poses(pose, size_of)
+        return _sequence(Path(pose), frames, size, fit, person, size_of.notes)
     try:
         image, name, stem = _opened(pose)
     except ConfigError:
@@ -113,6 +142,9 @@ def read_pose(
     notes: list[str] = []
     found = pose_picture_keypoints(np.asarray(image))
     if found is None:
+        beside = _beside(pose, name, notes)
+        if beside is not None:
+            return _sequence(Path(name), [beside], size, fit, person, notes)
         try:
             finder = openpose()
         except XmdptError as err:
@@ -129,14 +161,21 @@ def read_pose(
     return [_checked(stem, name, moved[0], size, [f"{name}: {note}", *notes])]
 
 
-def _sequence(path: Path, size: int, fit: Fit, person: int | None) -> list[Pose]:
-    frames = read_poses(path)
+def _sequence(
+    path: Path,
+    frames: Sequence[Frame],
+    size: int,
+    fit: Fit,
+    person: int | None,
+    before: Sequence[str],
+) -> list[Pose]:
+    """The poses of a file's frames; ``before``: notes on how they were read."""
     poses = []
     for frame_ in frames:
         poses.append(_one_of(frame_.people, person, frame_.where, "--pose-person"))
     # frames of one size share a box, so that a walking figure walks
     moved: list[Keypoints] = [np.empty(0)] * len(poses)
-    notes: list[str] = []
+    notes = list(before)
     for shape in dict.fromkeys(frame_.size for frame_ in frames):
         which = [i for i, frame_ in enumerate(frames) if frame_.size == shape]
         chosen = [poses[i] for i in which]
@@ -146,7 +185,7 @@ def _sequence(path: Path, size: int, fit: Fit, person: int | None) -> list[Pose]
             moved[i] = points
     crowded = next((f for f in frames if len(f.people) > 1), None)
     if crowded is not None and person is None:
-        notes.append(_crowd(crowded.where, crowded.people, "--pose-person"))
+        notes.append(_crowd(_told(crowded.where), crowded.people, "--pose-person"))
     name = path.stem or "pose"
     out = []
     for i, points in enumerate(moved):
@@ -247,15 +286,39 @@ def _given(
     if not isinstance(keypoints, (str, Path)):
         return from_fractions(_fractions(keypoints, name), shape)
     file = source if isinstance(source, (str, Path)) else getattr(source, "filename", "") or None
-    first = frame_of_picture(keypoints, file)
-    points = _one_of(first.people, person, first.where, "--person")
-    if person is None and len(first.people) > 1:
-        notes.append(_crowd(first.where, first.people, "--person"))
-    if first.size is None:
+    return _points_of(frame_of_picture(keypoints, file, lambda _: shape), image, person, notes)
+
+
+def _points_of(
+    frame_: Frame, image: Image.Image, person: int | None, notes: list[str]
+) -> Keypoints:
+    """Of one of a frame's people, in pixels of their image."""
+    shape = (image.height, image.width)
+    points = _one_of(frame_.people, person, frame_.where, "--person")
+    if person is None and len(frame_.people) > 1:
+        notes.append(_crowd(_told(frame_.where), frame_.people, "--person"))
+    if frame_.size is None:
         return from_fractions(points, shape)
-    if first.size != shape:
-        notes.append(f"{first.where}: scaled from {first.size[1]} x {first.size[0]}")
-    return points * (shape[1] / first.size[1], shape[0] / first.size[0])
+    if frame_.size != shape:
+        notes.append(f"{_told(frame_.where)}: scaled from {frame_.size[1]} x {frame_.size[0]}")
+    return points * (shape[1] / frame_.size[1], shape[0] / frame_.size[0])
+
+
+def _beside(picture: Any, name: str, notes: list[str]) -> Frame | None:
+    """The keypoints beside an image file, None if there are none; that is noted."""
+    if not isinstance(picture, (str, Path)):
+        return None
+    found = KeypointsBeside().find(Path(picture))
+    if found is None:
+        return None
+    notes.append(f"{name}: keypoints of {found.file.name} beside it")
+    return found.frame
+
+
+def _told(where: str) -> str:
+    """Of where a frame was found the file's name without its folders: notes are kept with what is
+    generated, and say nothing of the machine."""
+    return re.sub(r"^.*[/\\](?=[^/\\]*\.(?:json|csv|txt)\b)", "", where)
 
 
 def _find(
@@ -279,7 +342,9 @@ def _find(
 
 
 def _without_openpose(name: str, err: XmdptError, instead: str) -> NoOpenPoseError:
-    return NoOpenPoseError(
+    missing = NoOpenPoseError(
         f"{name}: where the person stands is not known; {err.message}",
         f"give keypoints ({instead}), or: {err.hint}",
     )
+    missing.instead = instead
+    return missing
