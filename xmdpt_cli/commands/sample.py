@@ -162,11 +162,11 @@ def sample(
 
 def _check_together(chosen: SimpleNamespace) -> None:
     """Options of the one way do nothing in the other: they are refused rather than ignored."""
-    way, foreign = (
-        ("--data", (*OWN, "pose_size")) if chosen.data is not None else ("--source", PAIRS)
-    )
-    if chosen.pair_file is not None:
-        way, foreign = "--pairs", (*LISTED, *PAIRS)
+    way, foreign = "--source", [*PAIRS]
+    if chosen.data is not None:
+        way, foreign = "--data", [*OWN, "pose_size"]
+    elif chosen.pair_file is not None:
+        way, foreign = "--pairs", [*LISTED, *PAIRS]
     for name in foreign:
         if getattr(chosen, name):
             raise ConfigError(f"--{name.replace('_', '-')} does not go with {way}")

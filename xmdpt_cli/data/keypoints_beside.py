@@ -19,7 +19,7 @@ from xmdpt_cli.data.keypoint_formats import SUFFIXES, FrameNames, frame_of_pictu
 from xmdpt_cli.data.keypoint_json import Frame, sized
 from xmdpt_cli.data.lists import is_padded, read_own_annotations, to_fractions
 from xmdpt_cli.data.person_box import extent
-from xmdpt_cli.data.pose import Keypoints, from_fractions
+from xmdpt_cli.data.pose import Keypoints
 from xmdpt_cli.data.sources.scan import is_picture_name
 from xmdpt_cli.errors import XmdptError
 
@@ -141,12 +141,10 @@ class _Shared:
     names: FrameNames
 
 
-def largest(frame: Frame, shape: tuple[int, int]) -> Keypoints:
-    """Of the people of a frame the largest, (18, 2) in pixels of an image of (H, W)."""
+def largest_fractions(frame: Frame) -> Keypoints:
+    """Of the people of a frame the largest, (18, 2) as fractions of its image's sides."""
     points = max(frame.people, key=extent)
-    if frame.size is None:
-        return from_fractions(points, shape)
-    return points * (shape[1] / frame.size[1], shape[0] / frame.size[0])
+    return points if frame.size is None else points / np.array(frame.size[::-1], dtype=np.float64)
 
 
 def _upwards(folder: Path, root: Path | None) -> Iterator[Path]:

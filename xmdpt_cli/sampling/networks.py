@@ -97,6 +97,7 @@ class Networks:
         ``openpose``: how looking for OpenPose failed, where the inputs need it.
         """
         needed = [self._needed(part) for part in PARTS if part not in self._found]
+        self._check_encoders()
         if openpose is not None:
             needed.append(_failed_openpose(self._openpose, openpose))
         find_all(needed)
@@ -105,8 +106,8 @@ class Networks:
     def _needed(self, part: str) -> Needed:
         name, option = PARTS[part]
         made = self.facts["encoders"][part]
-        given = self._given[part] if self._encoders is None else None
-        hub_id = str(given or ("" if made["toy"] or self._encoders else made["id"]))
+        hub_id = "" if made["toy"] or self._encoders else str(made["id"])
+        hub_id = str(self._given[part] or hub_id)
         load: type[VAE] | type[Dino] = VAE if part == "vae" else Dino
         return Needed(_WHAT[part], option, name, lambda: load.find(self.where(part)), hub_id)
 
@@ -121,13 +122,8 @@ class Networks:
         if given is not None:
             return str(given)
         if self._encoders is not None:
-            folder = self._encoders / name
-            if not folder.is_dir():  # else a relative path could be taken for a hub id
-                raise XmdptError(
-                    f"{name}/ not found in {self._encoders}",
-                    f"it should hold {', '.join(f'{one}/' for one, _ in PARTS.values())}",
-                )
-            return str(folder)
+            self._check_encoders()  # else a relative path could be taken for a hub id
+            return str(self._encoders / name)
         beside = self.beside(part)
         if beside is not None:
             return beside
@@ -138,6 +134,18 @@ class Networks:
                 "toy networks lie in the prepared dataset: --encoders DATA/encoders",
             )
         return str(made["id"])
+
+    def _check_encoders(self) -> None:
+        """XmdptError unless the folder of encoders, if one was given, holds all that it should."""
+        if self._encoders is None:
+            return
+        names = [name for part, (name, _) in PARTS.items() if self._given[part] is None]
+        missing = [f"{name}/" for name in names if not (self._encoders / name).is_dir()]
+        if missing:
+            raise XmdptError(
+                f"not a folder of encoders: {self._encoders} has no {', '.join(missing)}",
+                f"it should hold {', '.join(f'{name}/' for name in names)}",
+            )
 
     def beside(self, part: str, dataset: str | None = None) -> str | None:
         """The folder of a part: the model's own, the dataset's, or beside what it was trained on.
