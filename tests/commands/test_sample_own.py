@@ -108,15 +108,87 @@ def test_a_folder_of_poses_in_numbers(toy: Path, tmp_path: Path, capsys: Capture
     result(capsys, many)
     assert {n for n, at in stamps(out).items() if before[n] != at} == {names[1], names[2]}
     assert (out / names[1]).read_bytes() == half
-    for other in (["--seed", 1], ["--steps", 2], ["--vae", tmp_path / "vae"], ["--guidance", 1]):
-        if not (tmp_path / "vae").exists():
-            from xmdpt_cli.encoders.toy import toy_vae
 
-            toy_vae(32, seed=3).save(tmp_path / "vae")
-        before = stamps(out)
-        result(capsys, [*many, *map(str, other)])
-        now = stamps(out)
-        assert all(now[name] != before[name] for name in names), other
+
+def test_other_settings_are_refused_by_name(toy: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Nothing in --out is replaced, nor is something else put beside it."""
+    from xmdpt_cli.encoders.toy import toy_vae
+
+    out = tmp_path / "o"
+    result(capsys, command(toy, out))
+    toy_vae(32, seed=3).save(tmp_path / "vae")
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    for other, said in (
+        (["--seed", 1], "what differs: seed (there 0, now 1)"),
+        (["--steps", 2, "--guidance", 1], "steps (there 3, now 2), guidance (there 1.5, now 1.0)"),
+        (["--vae", tmp_path / "vae"], "what differs: vae\n"),
+        (["--square"], "square (there False, now True)"),
+        (["--solver", "unipc"], "solver (there ddim, now unipc)"),
+        (["--seed", 1], "hint: choose another --out"),
+    ):
+        more = [*other, "--num-images", 2]
+        assert said in refused(capsys, command(toy, out, *more, pose="poses/b.json")), other
+        assert {path: path.read_bytes() for path in out.iterdir()} == before
+    vector = command(toy, out)
+    vector[vector.index(str(toy / "model"))] = str(toy / "vector")
+    assert "what differs: model" in refused(capsys, vector)
+
+
+def test_the_same_settings_add_files(toy: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Another pose, another person, more images; the record names all of them."""
+    out = tmp_path / "o"
+    result(capsys, command(toy, out))
+    before = stamps(out)
+    result(capsys, command(toy, out, pose="poses/b.json"))
+    result(capsys, command(toy, out, "--num-images", 2))
+    now = stamps(out)
+    assert {name: now[name] for name in before} == before
+    names = ["person_in_a.png", "person_in_b.png", "person_in_a_1.png", "person_in_a_2.png"]
+    assert sorted(now) == sorted(names)
+    assert json.loads((out / "samples.json").read_text())["files"] == names
+
+
+def test_another_person_of_the_same_name_stands_beside(
+    toy: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "o"
+    result(capsys, command(toy, out))
+    first = (out / "person_in_a.png").read_bytes()
+    (tmp_path / "other").mkdir()
+    person(1).save(tmp_path / "other" / "person.png")
+    words = command(toy, out)
+    words[words.index(str(toy / "person.png"))] = str(tmp_path / "other" / "person.png")
+    assert run(words) == 0
+    said = capsys.readouterr().err
+    assert "person_in_a.png is in" in said
+    assert "written beside it" in said
+    assert (out / "person_in_a.png").read_bytes() == first
+    second = (out / "person_in_a_2.png").read_bytes()
+    assert second != first
+    at = stamps(out)
+    for again in (words, command(toy, out)):  # each finds its own
+        told = result(capsys, again)
+        assert stamps(out) == at
+    assert told["files"] == [str(out / "person_in_a.png")]
+    assert sorted(at) == ["person_in_a.png", "person_in_a_2.png"]
+
+
+def test_an_interrupted_run_holds_to_its_settings(
+    toy: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from xmdpt_cli.sampling import own
+
+    def full(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(own, "_sheet", full)
+    assert run(command(toy, tmp_path / "o")) == 130
+    monkeypatch.undo()
+    assert (tmp_path / "o" / "person_in_a.png").is_file()
+    assert "steps (there 3, now 2)" in refused(capsys, command(toy, tmp_path / "o", "--steps", 2))
+    at = stamps(tmp_path / "o")
+    result(capsys, command(toy, tmp_path / "o"))
+    assert stamps(tmp_path / "o") == at
 
 
 def test_what_is_no_pose_in_a_folder_is_left_out(
@@ -198,7 +270,8 @@ def test_several_views_and_openpose_that_is_not_there(
     assert told["sources"] == ["person", "back"]
     columns = Image.open(tmp_path / "o" / "sheet.png").width
     assert columns > Image.open(tmp_path / "o" / "person_in_a.png").width * 4
-    without = ["sample", "--model", toy / "model", "--source", toy / "person.png"]
+    person().save(tmp_path / "alone.png")
+    without = ["sample", "--model", toy / "model", "--source", tmp_path / "alone.png"]
     without += ["--out", tmp_path / "p", "--pose", toy / "poses/a.json"]
     said = refused(capsys, [str(one) for one in without])
     assert "--source-keypoints" in said
@@ -206,7 +279,7 @@ def test_several_views_and_openpose_that_is_not_there(
     vector = [str(one) if one != toy / "model" else str(toy / "vector") for one in without]
     assert run(vector) == 0
     Image.new("RGB", (300, 100)).save(tmp_path / "wide.png")
-    vector[vector.index(str(toy / "person.png"))] = str(tmp_path / "wide.png")
+    vector[vector.index(str(tmp_path / "alone.png"))] = str(tmp_path / "wide.png")
     said = refused(capsys, vector)
     assert "wide.png: the picture is 300 x 100" in said
     for way in ("--fit pad", "--fit squash", "--openpose"):

@@ -29,6 +29,7 @@ def find_networks(
 ) -> None:
     """XmdptError naming at once all networks that are needed and cannot be found."""
     from xmdpt_cli.data.keypoints_beside import WANTED
+    from xmdpt_cli.data.sources.own_keypoints import UNUSABLE
     from xmdpt_cli.encoders.dino import DEFAULT_POSE, DEFAULT_SOURCE, Dino
     from xmdpt_cli.encoders.missing import Needed, find_all
     from xmdpt_cli.encoders.openpose import BODY_FILE, DEFAULT_OPENPOSE, find_body
@@ -46,14 +47,18 @@ def find_networks(
     waiting = listing.without_keypoints()
     if waiting:
         network = openpose or DEFAULT_OPENPOSE
+        unusable = [one.file for one in listing.problems if one.reason.startswith(UNUSABLE)]
+        first = f", the first being {unusable[0]}" if unusable else ""
+        broken = f"; {len(unusable)} keypoints files cannot be used{first}" if unusable else ""
         needed.append(
             Needed(
-                f"OpenPose, for {waiting} of {listing.images()} images without keypoints",
+                "OpenPose",
                 "--openpose",
                 "openpose",
                 partial(find_body, network),
                 network,
                 BODY_FILE,
+                why=f"for {waiting} of {listing.images()} images, which have no keypoints{broken}",
                 without=f"put keypoints beside the images: {WANTED}",
             )
         )

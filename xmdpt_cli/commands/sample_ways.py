@@ -148,6 +148,9 @@ def listed(chosen: Any) -> None:
     text = f"{len(files)} images in {out}, drawn{toy}"
     if record["sheet"]:
         text += f"; beside their sources: {out / record['sheet']}"
+    for row in record["rows"]:
+        if "file" in row:
+            row["file"] = str(out / row["file"])
     talk.result({"out": str(out), **record, "files": files}, text=text)
     failed = [row for row in record["rows"] if "error" in row]
     if failed:

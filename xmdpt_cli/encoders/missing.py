@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from xmdpt_cli.encoders.weights import HUB_ID
+from xmdpt_cli.encoders.weights import HUB_ID, NotFetchedError
 from xmdpt_cli.errors import XmdptError
 
 
@@ -20,7 +20,9 @@ class Needed:
     find: Callable[[], object]
     hub_id: str = ""  # what to fetch; "" if it is on no hub
     file: str = ""  # the one file of it that is needed; "": all
+    why: str = ""  # it is needed: "for person.jpg"
     without: str = ""  # what can be done without it: "give keypoints (--pose FILE)"
+    alone: XmdptError | None = None  # the error where nothing else is missing; None: that of find
 
 
 def find_all(needed: Sequence[Needed], more: str = "") -> None:
@@ -38,17 +40,24 @@ def find_all(needed: Sequence[Needed], more: str = "") -> None:
         return
     if len(failed) == 1:
         one, err = failed[0]
+        err = one.alone or err
+        message = err.message if not one.why or one.alone else f"{err.message}; needed {one.why}"
         without = "" if one.without in err.hint else f"without it: {one.without}"
         added = [part for part in (without, more) if part]
         if not added:
             raise err
-        raise XmdptError(err.message, "\n".join([err.hint, *added]))
+        raise XmdptError(message, "\n".join([err.hint, *added]))
     raise XmdptError(_message(failed), _hint(failed, more))
 
 
 def _message(failed: Sequence[tuple[Needed, XmdptError]]) -> str:
     lines = [f"{len(failed)} networks are needed and not found:"]
-    lines += [f"  {one.what}: {err.message}" for one, err in failed]
+    for one, err in failed:
+        fetched = isinstance(err, NotFetchedError)
+        why = f" ({one.why})" if one.why else ""
+        lines.append(f"  {one.what}{why}: {one.hub_id if fetched else err.message}")
+    reasons = dict.fromkeys(err.why for _, err in failed if isinstance(err, NotFetchedError))
+    lines += [f"they are not on this machine and cannot be fetched: {why}" for why in reasons]
     return "\n".join(lines)
 
 

@@ -19,7 +19,7 @@ from huggingface_hub import snapshot_download
 from numpy.typing import NDArray
 
 from xmdpt_cli.encoders.openpose_batch import detect_batch
-from xmdpt_cli.encoders.weights import HUB_ID, Origin, reason
+from xmdpt_cli.encoders.weights import HUB_ID, Origin, not_fetched, reason
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture
 
@@ -183,10 +183,7 @@ def find_body(source: str | Path) -> Origin:
     try:
         folder = Path(snapshot_download(str(source), allow_patterns=[BODY_FILE]))
     except Exception as err:  # offline, no such repository, no right to it, a dozen types more
-        raise XmdptError(
-            f"OpenPose {source} is not on this machine and cannot be fetched ({reason(err)})",
-            _hint("a folder DIR"),
-        ) from None
+        raise not_fetched(f"OpenPose {source}", err, _hint("a folder DIR")) from None
     return Origin("hub", str(source), revision=folder.name, files=[folder / BODY_FILE])
 
 

@@ -41,9 +41,15 @@ POSE_HINT = "a pose is keypoints in .json, .txt or .csv, a photograph, or a draw
 class NoOpenPoseError(XmdptError):
     """OpenPose is needed and not here: so it will be for every other picture, too.
 
-    ``instead``: what a user can give in its place."""
+    ``image``: for which; ``instead``: what a user can give in its place; ``reason``: why it is not
+    here."""
 
-    instead = ""
+    def __init__(self, image: str, reason: XmdptError, instead: str) -> None:
+        super().__init__(
+            f"{image}: where the person stands is not known; {reason.message}",
+            f"give keypoints ({instead}), or: {reason.hint}",
+        )
+        self.image, self.reason, self.instead = image, reason, instead
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,7 @@ def read_view(
         except XmdptError as err:
             if needs_keypoints or fit == "person" or person is not None:
                 own = f"--source-keypoints FILE, or {stem}.json beside it"
-                raise _without_openpose(name, err, own) from err
+                raise NoOpenPoseError(name, err, own) from err
             finder = None
         if finder is not None:
             points = _find(finder, np.asarray(image), name, person, "--person", notes)
@@ -148,7 +154,7 @@ def read_pose(
         try:
             finder = openpose()
         except XmdptError as err:
-            raise _without_openpose(name, err, "a file of keypoints as --pose") from err
+            raise NoOpenPoseError(name, err, "a file of keypoints as --pose") from err
         found = _find(finder, np.asarray(image), name, person, "--pose-person", notes)
     else:
         said = "a drawn pose"
@@ -339,12 +345,3 @@ def _find(
     if len(people) > 1 and person is None:
         notes.append(_crowd(name, people, option))
     return _one_of(people, person, name, option)
-
-
-def _without_openpose(name: str, err: XmdptError, instead: str) -> NoOpenPoseError:
-    missing = NoOpenPoseError(
-        f"{name}: where the person stands is not known; {err.message}",
-        f"give keypoints ({instead}), or: {err.hint}",
-    )
-    missing.instead = instead
-    return missing

@@ -172,11 +172,19 @@ class Networks:
 
 def _failed_openpose(given: str | Path | None, err: NoOpenPoseError) -> Needed:
     def find() -> None:
-        raise err
+        raise err.reason
 
-    source = str(given or DEFAULT_OPENPOSE)
-    without = f"give keypoints ({err.instead})"
-    return Needed("OpenPose", "--openpose", "openpose", find, source, BODY_FILE, without)
+    return Needed(
+        "OpenPose",
+        "--openpose",
+        "openpose",
+        find,
+        str(given or DEFAULT_OPENPOSE),
+        BODY_FILE,
+        why=f"for {err.image}",
+        without=f"give keypoints ({err.instead})",
+        alone=err,
+    )
 
 
 def find_vae(encoders: dict[str, Any], near: str | Path, given: str | None) -> str:

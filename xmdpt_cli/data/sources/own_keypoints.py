@@ -17,6 +17,8 @@ from xmdpt_cli.errors import XmdptError
 
 ANNOTATIONS = "annotations.csv"  # the published form, the name a path below the root; 256x176
 POSE = "pose"  # pose/alice/front.jpg.txt or pose/alice/front.txt; padded 256x256 frame
+#: how problems with files beside the pictures begin
+UNUSABLE = "keypoints that cannot be used, left to OpenPose"
 
 
 @dataclass
@@ -83,8 +85,8 @@ class OwnKeypoints:
         try:
             found = self.beside.find(self.root / picture, self.root)
         except XmdptError as err:
-            what = f"keypoints file that cannot be used, left to OpenPose: {err.message}"
-            self.problems.append(Problem(picture, what, kept=True))
+            file = self.beside.own_file(self.root / picture) or self.root / picture
+            self._say(file, err.message)
             return None
         if found is None:
             return None
@@ -105,9 +107,9 @@ class OwnKeypoints:
         return " and ".join(labels)
 
     def _say(self, file: Path, reason: str) -> None:
-        """Of a list beside the pictures, a line or all of it."""
+        """A file beside the pictures that cannot be used, or a line of one."""
         name = printable(file.relative_to(self.root).as_posix())
-        self.problems.append(Problem(name, f"list of keypoints: {reason}", kept=True))
+        self.problems.append(Problem(name, f"{UNUSABLE}: {reason}", kept=True))
 
     def _broken(self, file: str, err: Exception) -> None:
         self.problems.append(Problem(file, f"pose file, left to OpenPose: {err}", kept=True))
