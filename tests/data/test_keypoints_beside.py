@@ -72,6 +72,7 @@ def test_one_file_an_image(tmp_path: Path) -> None:
     padded = [f"{x * 176 + 40} {y * 256}" for x, y in leaning(0.3).tolist()]
     (tmp_path / "front.txt").write_text("\n".join(padded))
     check(path, "front.txt", leaning(0.3))
+    (tmp_path / "front.txt").unlink()
     (tmp_path / "front.csv").write_text(csv_row("whatever.jpg", leaning(-0.1)))
     check(path, "front.csv", leaning(-0.1), 0.01)
     openpose(tmp_path / "front.json", leaning(0.1))
@@ -97,7 +98,11 @@ def test_one_file_for_all(tmp_path: Path) -> None:
     openpose(tmp_path / "zoe" / "side.json", leaning(0.3))  # its own file before the list
     check(side, "side.json", leaning(0.3))
     (tmp_path / "zoe" / "keypoints.json").unlink()
-    rows = ["name:keypoints_y:keypoints_x", csv_row("zoe/front.jpg", leaning(-0.1)), "bad: [1]: [2]"]
+    rows = [
+        "name:keypoints_y:keypoints_x",
+        csv_row("zoe/front.jpg", leaning(-0.1)),
+        "bad: [1]: [2]",
+    ]
     (tmp_path / "annotations.csv").write_text("\n".join(rows))
     assert found(front) is None, "only with a root is looked above the image's folder"
     check(front, "annotations.csv", leaning(-0.1), 0.01, root=tmp_path)
