@@ -12,6 +12,7 @@ from PIL import Image
 from stick_people import FIGURE
 from toy_models import leaning
 
+from xmdpt_cli.data import keypoint_formats
 from xmdpt_cli.data.deepfashion import find_dataset
 from xmdpt_cli.data.keypoints_beside import KeypointsBeside, largest_fractions
 from xmdpt_cli.errors import XmdptError
@@ -162,3 +163,17 @@ def test_prepare_names_what_it_cannot_use(tmp_path: Path) -> None:
     why = {p.file: p.reason for p in listing.problems}
     assert sorted(why) == ["ann/back.json", "keypoints.json"]
     assert all("left to OpenPose" in reason for reason in why.values())
+
+
+def test_a_large_list_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks, image by image; but not after it was changed."""
+    reads = []
+    read = keypoint_formats.read_json
+    monkeypatch.setattr(keypoint_formats, "read_json", lambda p: (reads.append(p), read(p))[1])
+    names = {f"{i}.jpg": leaning(i / 100) for i in range(5)}
+    (tmp_path / "keypoints.json").write_text(coco(names))
+    for name, points in names.items():
+        check(image(tmp_path / name), "keypoints.json", points)
+    assert len(reads) == 1
+    (tmp_path / "keypoints.json").write_text(coco({**names, "0.jpg": leaning(0.123)}))
+    check(tmp_path / "0.jpg", "keypoints.json", leaning(0.123))

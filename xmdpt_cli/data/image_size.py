@@ -109,19 +109,19 @@ def image_beside(file: Path, name: str = "") -> Path | None:
     """The image beside a keypoints file: the one that the file names, else the one called as the
     file (``person.jpg`` for ``person.json`` and ``person_keypoints.json``).
 
-    Of several with one name and one size the first by name; XmdptError if their sizes differ.
+    Of several with one name and one size the first kind of ``names.SUFFIXES``; XmdptError if their
+    sizes differ.
     """
     if name:
         named = file.parent / Path(name.replace("\\", "/")).name
         if named.suffix[1:].lower() in SUFFIXES and named.is_file():
             return named
-    stems = {file.stem.removesuffix(OPENPOSE_ENDING)} if not name else {Path(name).stem, name}
-    try:
-        there = sorted(file.parent.iterdir())
-    except OSError:
-        return None
-    found = [p for p in there if p.stem in stems and p.suffix[1:].lower() in SUFFIXES]
-    if len({size_of_image(path) for path in found[1:]} | {size_of_image(p) for p in found[:1]}) > 1:
+    stems = [Path(name).stem, name] if name else [file.stem.removesuffix(OPENPOSE_ENDING)]
+    ends = [end for suffix in SUFFIXES for end in (suffix, suffix.upper())]
+    # a folder may hold thousands of frames: it is not listed for each
+    places = [file.parent / f"{stem}.{end}" for stem in dict.fromkeys(stems) for end in ends]
+    found = [place for place in places if place.is_file()]
+    if len(found) > 1 and len({size_of_image(path) for path in found}) > 1:
         names = ", ".join(path.name for path in found)
         raise XmdptError(
             f"{file}: {names} beside it are images of different sizes",

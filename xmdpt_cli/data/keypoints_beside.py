@@ -9,24 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from xmdpt_cli.data.image_size import OPENPOSE_ENDING, SizeOf, size_of_image
-from xmdpt_cli.data.keypoint_formats import SUFFIXES, FrameNames, frame_of_picture, read_frames
+from xmdpt_cli.data.keypoint_formats import (
+    SUFFIXES,
+    KeypointsFile,
+    frame_of_picture,
+    open_file,
+    seen,
+)
 from xmdpt_cli.data.keypoint_json import Frame, sized
-from xmdpt_cli.data.lists import is_padded, read_own_annotations, to_fractions
+from xmdpt_cli.data.names import SUFFIXES as IMAGES
 from xmdpt_cli.data.person_box import extent
 from xmdpt_cli.data.pose import Keypoints
-from xmdpt_cli.data.sources.scan import is_picture_name
 from xmdpt_cli.errors import XmdptError
 
 T = TypeVar("T")
 #: what a file with the keypoints of all images of a folder is called, .json or .csv
 SHARED = ("keypoints", "annotations", "coco")
-SHARED_PREFIX = "person_keypoints_"  # COCO's own: person_keypoints_val2017.json
 WANTED = (
     "one file an image (front.json or front_keypoints.json beside front.jpg), or one for all in "
     "their folder (keypoints.json: COCO's form; annotations.csv)"
@@ -42,7 +47,7 @@ class Found:
 
 
 class KeypointsBeside:
-    """Looks for the keypoints of images; what was read of a folder is kept.
+    """Looks for the keypoints of images; which lists a folder holds is kept.
 
     ``skip``: files that are somebody else's to read; ``say(file, reason)`` hears of lines and files
     that cannot be used, which are otherwise an XmdptError (a bad line of a list: nothing).
@@ -52,8 +57,7 @@ class KeypointsBeside:
         self, skip: Sequence[Path] = (), say: Callable[[Path, str], None] | None = None
     ) -> None:
         self._skip, self._say = set(skip), say
-        self._names: dict[Path, list[str]] = {}
-        self._shared: dict[Path, list[_Shared]] = {}
+        self._lists: dict[Path, list[KeypointsFile]] = {}
 
     def find(self, image: Path, root: Path | None = None) -> Found | None:
         """The keypoints of an image file, None if there are none.
@@ -69,76 +73,43 @@ class KeypointsBeside:
         if file is not None:
             return Found(file, _named(file, lambda: frame_of_picture(file, image, size_of)))
         for folder in _upwards(image.parent, root):
-            for shared in self._lists(folder):
+            for shared in self._lists_in(folder):
                 place = shared.names.find(image)
                 if place is not None:
-                    return Found(shared.file, _one_of(shared, place, size_of))
+                    frame = shared.frames[place]
+                    return Found(shared.path, _named(shared.path, partial(_used, frame, size_of)))
         return None
 
     def own_file(self, image: Path) -> Path | None:
         """The keypoints file called as the image; OpenPose's own ending before the bare name."""
-        names = set(self._listed(image.parent))
         for ending in (OPENPOSE_ENDING, ""):
             for suffix in SUFFIXES:
-                name = f"{image.stem}{ending}{suffix}"
-                path = image.parent / name
+                path = image.with_name(f"{image.stem}{ending}{suffix}")
                 # a bare .txt is a caption more often than a pose
-                if name in names and (suffix != ".txt" or ending or _begins_with_numbers(path)):
+                if path.is_file() and (suffix != ".txt" or ending or _begins_with_numbers(path)):
                     return path
         return None
 
-    def _listed(self, folder: Path) -> list[str]:
-        if folder not in self._names:
-            try:
-                self._names[folder] = sorted(path.name for path in folder.iterdir())
-            except OSError:
-                self._names[folder] = []
-        return self._names[folder]
+    def _lists_in(self, folder: Path) -> list[KeypointsFile]:
+        if folder not in self._lists:
+            there = self._lists[folder] = []  # also where an error ends the first look
+            for path in (folder / f"{stem}{end}" for stem in SHARED for end in (".json", ".csv")):
+                if path not in self._skip and path.is_file() and not _is_an_images(path):
+                    there += self._read(path)
+        return self._lists[folder]
 
-    def _lists(self, folder: Path) -> list[_Shared]:
-        if folder not in self._shared:
-            there = self._shared[folder] = []  # also where an error ends the first look
-            images = {Path(n).stem for n in self._listed(folder) if is_picture_name(n)}
-            for name in self._listed(folder):
-                path = folder / name
-                if _is_list(path, images) and path not in self._skip:
-                    found = self._read(path)
-                    if found is not None:
-                        there.append(found)
-        return self._shared[folder]
-
-    def _read(self, path: Path) -> _Shared | None:
+    def _read(self, path: Path) -> list[KeypointsFile]:
         try:
-            if path.suffix.lower() == ".csv":
-                return self._read_csv(path)
-            frames = _named(path, lambda: read_frames(path))
+            file = _named(path, lambda: open_file(path))
         except XmdptError as err:
             if self._say is None:
                 raise
             self._say(path, err.message)
-            return None
-        return _Shared(path, frames, FrameNames([frame.name for frame in frames]))
-
-    def _read_csv(self, path: Path) -> _Shared:
-        rows, problems = read_own_annotations(path)
-        for problem in problems:
+            return []
+        for problem in file.problems:
             if self._say is not None:
                 self._say(path.with_name(problem.file), problem.reason)
-        padded = is_padded(rows)
-        frames = [
-            Frame([to_fractions(points, padded)], None, f"{path}, {name}", name)
-            for name, points in rows.items()
-        ]
-        return _Shared(path, frames, FrameNames(list(rows)))
-
-
-@dataclass(frozen=True)
-class _Shared:
-    """A file with the keypoints of several images."""
-
-    file: Path
-    frames: list[Frame]
-    names: FrameNames
+        return [file]
 
 
 def largest_fractions(frame: Frame) -> Keypoints:
@@ -154,12 +125,10 @@ def _upwards(folder: Path, root: Path | None) -> Iterator[Path]:
         yield folder
 
 
-def _is_list(path: Path, images: set[str]) -> bool:
-    """Whether a file is called as a list; ``images``: stems of the images beside it."""
-    stem = path.stem.lower()
-    if path.suffix.lower() not in (".json", ".csv") or path.stem in images:
-        return False
-    return stem in SHARED or stem.startswith(SHARED_PREFIX)
+def _is_an_images(path: Path) -> bool:
+    """Whether a file is called as an image beside it: then it is that image's alone."""
+    ends = [end for suffix in IMAGES for end in (suffix, suffix.upper())]
+    return any(path.with_suffix(f".{end}").is_file() for end in ends)
 
 
 def _begins_with_numbers(path: Path) -> bool:
@@ -171,14 +140,8 @@ def _begins_with_numbers(path: Path) -> bool:
         return False
 
 
-def _one_of(shared: _Shared, place: int, size_of: SizeOf) -> Frame:
-    return _named(shared.file, lambda: _usable(shared.frames[place], size_of))
-
-
-def _usable(frame: Frame, size_of: SizeOf) -> Frame:
-    if not any(np.isfinite(points).any() for points in frame.people):
-        raise XmdptError(f"{frame.where}: no joint of a person in it")
-    return sized(frame, size_of)
+def _used(frame: Frame, size_of: SizeOf) -> Frame:
+    return sized(seen(frame), size_of)
 
 
 def _named(file: Path, read: Callable[[], T]) -> T:
