@@ -191,6 +191,36 @@ def test_an_interrupted_run_holds_to_its_settings(
     assert stamps(tmp_path / "o") == at
 
 
+def test_openpose_files_as_they_are_written(toy: Path, tmp_path: Path, capsys: Capture) -> None:
+    """No image size in them: it is given, an image's beside them, or the source's."""
+    one, two = (
+        [v for x, y in (points * (88, 128)).tolist() for v in (x, y, 0.9)]
+        for points in (leaning(0.1), FIGURE * 0.3)
+    )
+    people = [{"person_id": [-1], "pose_keypoints_2d": person} for person in (two, one)]
+    (tmp_path / "walk_keypoints.json").write_text(json.dumps({"version": 1.3, "people": people}))
+    given = command(toy, tmp_path / "o")
+    given[given.index(str(toy / "poses/a.json"))] = str(tmp_path / "walk_keypoints.json")
+    given[given.index(str(toy / "person.json"))] = str(tmp_path / "walk_keypoints.json")
+    for more, where in (
+        ([], "(the size of the source image"),
+        (["--pose-size", "88x128"], "(--pose-size)"),
+    ):
+        assert run([*given, *more]) == 0
+        said = capsys.readouterr().err
+        assert f"walk_keypoints.json: in pixels of an image of 88 x 128 {where}" in said
+        assert "2 people, the largest is taken (--pose-person chooses)" in said
+        assert "2 people, the largest is taken (--person chooses)" in said
+    person(width=100, height=200).save(tmp_path / "walk.png")
+    assert run(given) == 0
+    assert "100 x 200 (the size of walk.png beside it)" in capsys.readouterr().err
+    assert "lie outside of an image of 20 x 30" in refused(capsys, [*given, "--pose-size", "20x30"])
+    for bad in ("0x0", "abc", "12"):
+        assert "for instance 750x1101" in refused(capsys, [*given, "--pose-size", bad], 2)
+    assert run(command(toy, tmp_path / "p", "--pose-size", "9x9")) == 0
+    assert "--pose-size is not used" in capsys.readouterr().err
+
+
 def test_what_is_no_pose_in_a_folder_is_left_out(
     toy: Path, tmp_path: Path, capsys: Capture
 ) -> None:

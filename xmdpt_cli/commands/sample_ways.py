@@ -88,8 +88,11 @@ def own(chosen: Any) -> None:
         )
         sizes = (pose_size, views[0].size)
         poses, left_out = _poses(pipe, chosen, sizes, talk.warn)
-    for note in notes_of(views, poses):
+    notes = notes_of(views, poses)
+    for note in notes:
         talk.say(note)
+    if pose_size is not None and not any("(--pose-size)" in note for note in notes):
+        talk.warn("--pose-size is not used: no pose is a file in pixels that lacks the image size")
     count = len(poses) * chosen.num_images
     batch = _batch(chosen, pipe.sampler, pipe.most or batch_size(pipe.sampler), count, recipe.steps)
     with talk.progress() as progress:

@@ -81,6 +81,7 @@ class XMDPTPipeline:
         sampler = Sampler.load(hub.fetch(source, revision), device, precision)
         pipe = cls(sampler, Networks(sampler.facts, sampler.folder, device=device, **networks))
         if max_memory is not None:
+            pipe.networks.find()  # all that is missing is named, not the VAE alone
             pipe.most = fit_memory(sampler, pipe.networks.vae, max_memory, pipe.resolution)
         return pipe
 
