@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from xmdpt_cli.commands.options import AsJson, Device, quiet_libraries
-from xmdpt_cli.commands.sample_ways import listed, own, pairs
+from xmdpt_cli.commands.sample_list import listed
+from xmdpt_cli.commands.sample_ways import own, pairs
 from xmdpt_cli.errors import ConfigError
 
 #: what only the one way knows, and what only the other

@@ -6,50 +6,40 @@ NaN where a joint is missing.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from xmdpt_cli.data.framing import Fit, check_fit_name, check_size, frame, frame_poses
 from xmdpt_cli.data.given_pose import LEAST_JOINTS, check_joints, pose_picture_keypoints
 from xmdpt_cli.data.image_size import Size, UnstatedSize, check_pose_size
-from xmdpt_cli.data.keypoint_formats import SUFFIXES, frame_of_picture, read_poses
+from xmdpt_cli.data.keypoint_formats import SUFFIXES, read_poses
 from xmdpt_cli.data.keypoint_json import Frame
-from xmdpt_cli.data.keypoints_beside import KeypointsBeside
-from xmdpt_cli.data.person_box import extent
-from xmdpt_cli.data.pose import Keypoints, from_fractions, raw_to_nan
+from xmdpt_cli.data.pose import Keypoints, from_fractions
 from xmdpt_cli.encoders.openpose import OpenPose
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.images import Picture, load_image, upright
+from xmdpt_cli.images import Picture
+from xmdpt_cli.sampling.given import (
+    Finder,
+    NoOpenPoseError,
+    PictureLike,
+    PoseLike,
+    beside_frame,
+    crowd,
+    find_person,
+    fractions,
+    given_keypoints,
+    one_of,
+    opened,
+    points_of,
+    short,
+)
 
-#: a file, a picture, or its pixels uint8 (H, W, 3)
-PictureLike: TypeAlias = "str | Path | Image.Image | NDArray[np.uint8]"
-#: a keypoints file, a photograph or drawing of a pose, or keypoints (18, 2) as fractions of width
-#: and height of the picture to draw
-PoseLike: TypeAlias = "PictureLike | NDArray[np.float64]"
-Finder = Callable[[], OpenPose]  # raises XmdptError where OpenPose is not there
 T = TypeVar("T")
 POSE_HINT = "a pose is keypoints in .json, .txt or .csv, a photograph, or a drawn pose"
-
-
-class NoOpenPoseError(XmdptError):
-    """OpenPose is needed and not here: so it will be for every other picture, too.
-
-    ``image``: for which; ``instead``: what a user can give in its place; ``reason``: why it is not
-    here."""
-
-    def __init__(self, image: str, reason: XmdptError, instead: str) -> None:
-        super().__init__(
-            f"{image}: where the person stands is not known; {reason.message}",
-            f"give keypoints ({instead}), or: {reason.hint}",
-        )
-        self.image, self.reason, self.instead = image, reason, instead
 
 
 @dataclass(frozen=True)
@@ -89,15 +79,15 @@ def read_view(
     serve to frame. XmdptError where that cannot be.
     """
     check_fit_name(fit)
-    image, name, stem = _opened(source)
+    image, name, stem = opened(source)
     notes: list[str] = []
     points = None
     if keypoints is not None:
-        points = _given(keypoints, image, source, name, person, notes)
+        points = given_keypoints(keypoints, image, source, name, person, notes)
     elif fit == "squash" and not needs_keypoints and person is None:
         pass  # nothing asks where the person is
-    elif (beside := _beside(source, name, notes)) is not None:
-        points = _points_of(beside, image, person, notes)
+    elif (beside := beside_frame(source, name, notes)) is not None:
+        points = points_of(beside, image, person, notes)
     else:
         try:
             finder: OpenPose | None = openpose()
@@ -107,7 +97,7 @@ def read_view(
                 raise NoOpenPoseError(name, err, own) from err
             finder = None
         if finder is not None:
-            points = _find(finder, np.asarray(image), name, person, "--person", notes)
+            points = find_person(finder, np.asarray(image), name, person, "--person", notes)
     framed = _named(name, frame, image, points, size, fit)
     if framed.keypoints is not None:
         _named(name, _check_inside, framed.keypoints, size, "are these the picture's keypoints?")
@@ -133,13 +123,13 @@ def read_pose(
     check_fit_name(fit)
     given = None if pose_size is None else check_pose_size(pose_size)
     if isinstance(pose, np.ndarray) and pose.dtype != np.uint8:
-        return [_checked("pose", "pose", from_fractions(_fractions(pose, "pose"), size), size, [])]
+        return [_checked("pose", "pose", from_fractions(fractions(pose, "pose"), size), size, [])]
     if isinstance(pose, (str, Path)) and Path(pose).suffix.lower() in SUFFIXES:
         size_of = UnstatedSize(Path(pose), given=given, source=source_size)
         frames = read_poses(pose, size_of)
         return _sequence(Path(pose), frames, size, fit, person, size_of.notes)
     try:
-        image, name, stem = _opened(pose)
+        image, name, stem = opened(pose)
     except ConfigError:
         raise
     except XmdptError as err:
@@ -148,14 +138,14 @@ def read_pose(
     notes: list[str] = []
     found = pose_picture_keypoints(np.asarray(image))
     if found is None:
-        beside = _beside(pose, name, notes)
+        beside = beside_frame(pose, name, notes)
         if beside is not None:
             return _sequence(Path(name), [beside], size, fit, person, notes)
         try:
             finder = openpose()
         except XmdptError as err:
             raise NoOpenPoseError(name, err, "a file of keypoints as --pose") from err
-        found = _find(finder, np.asarray(image), name, person, "--pose-person", notes)
+        found = find_person(finder, np.asarray(image), name, person, "--pose-person", notes)
     else:
         said = "a drawn pose"
         if fit == "auto" and image.width == image.height:
@@ -178,7 +168,7 @@ def _sequence(
     """The poses of a file's frames; ``before``: notes on how they were read."""
     poses = []
     for frame_ in frames:
-        poses.append(_one_of(frame_.people, person, frame_.where, "--pose-person"))
+        poses.append(one_of(frame_.people, person, frame_.where, "--pose-person"))
     # frames of one size share a box, so that a walking figure walks
     moved: list[Keypoints] = [np.empty(0)] * len(poses)
     notes = list(before)
@@ -191,7 +181,7 @@ def _sequence(
             moved[i] = points
     crowded = next((f for f in frames if len(f.people) > 1), None)
     if crowded is not None and person is None:
-        notes.append(_crowd(_told(crowded.where), crowded.people, "--pose-person"))
+        notes.append(crowd(short(crowded.where), crowded.people, "--pose-person"))
     name = path.stem or "pose"
     out = []
     for i, points in enumerate(moved):
@@ -230,118 +220,3 @@ def _named(name: str, make: Callable[..., T], *given: Any) -> T:
         return make(*given)
     except XmdptError as err:
         raise type(err)(f"{name}: {err.message}", err.hint) from None
-
-
-def _fractions(keypoints: Any, name: str) -> Keypoints:
-    """An array of the user's -> (18, 2) with whole rows of NaN for missing joints."""
-    try:
-        points = np.array(keypoints, dtype=np.float64)
-    except (TypeError, ValueError):
-        points = np.empty(0)
-    if points.shape != (18, 2):
-        shape = getattr(keypoints, "shape", type(keypoints).__name__)
-        raise ConfigError(
-            f"{name}: keypoints are {shape}, not (18, 2)", "x and y of 18 joints, NaN if missing"
-        )
-    return raw_to_nan(points)
-
-
-def _crowd(where: str, people: list[Keypoints], option: str) -> str:
-    return f"{where}: {len(people)} people, the largest is taken ({option} chooses)"
-
-
-def _one_of(people: list[Keypoints], person: int | None, where: str, option: str) -> Keypoints:
-    """The largest of some people, or the one asked for; ``option`` is what asks."""
-    wanted = 1 if person is None else person
-    if not 1 <= wanted <= len(people):
-        raise XmdptError(
-            f"{where}: person {wanted} is asked for, {len(people)} found",
-            f"{option} 1 to {len(people)}",
-        )
-    return sorted(people, key=extent, reverse=True)[wanted - 1]
-
-
-def _opened(source: Any) -> tuple[Image.Image, str, str]:
-    """A picture, what it is called, and its name without a suffix."""
-    if isinstance(source, (str, Path)):
-        return load_image(source), Path(source).name, Path(source).stem
-    if isinstance(source, np.ndarray):
-        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
-            raise ConfigError(f"pixels are {source.dtype} {source.shape}, not uint8 (H, W, 3)")
-        if not source.size:
-            raise XmdptError(f"a picture of {source.shape[1]} x {source.shape[0]} pixels")
-        return Image.fromarray(source), "picture", "picture"
-    if isinstance(source, Image.Image):
-        try:
-            return upright(source), "picture", "picture"
-        except (OSError, SyntaxError) as err:  # Pillow reads a file when its pixels are needed
-            raise XmdptError(f"broken picture ({err})") from None
-    raise ConfigError(f"a picture is a path, a PIL image or an array, not {type(source).__name__}")
-
-
-def _given(
-    keypoints: str | Path | Keypoints,
-    image: Image.Image,
-    source: PictureLike,
-    name: str,
-    person: int | None,
-    notes: list[str],
-) -> Keypoints:
-    """Keypoints of a picture in its pixels."""
-    shape = (image.height, image.width)
-    if not isinstance(keypoints, (str, Path)):
-        return from_fractions(_fractions(keypoints, name), shape)
-    file = source if isinstance(source, (str, Path)) else getattr(source, "filename", "") or None
-    return _points_of(frame_of_picture(keypoints, file, lambda _: shape), image, person, notes)
-
-
-def _points_of(
-    frame_: Frame, image: Image.Image, person: int | None, notes: list[str]
-) -> Keypoints:
-    """Of one of a frame's people, in pixels of their image."""
-    shape = (image.height, image.width)
-    points = _one_of(frame_.people, person, frame_.where, "--person")
-    if person is None and len(frame_.people) > 1:
-        notes.append(_crowd(_told(frame_.where), frame_.people, "--person"))
-    if frame_.size is None:
-        return from_fractions(points, shape)
-    if frame_.size != shape:
-        notes.append(f"{_told(frame_.where)}: scaled from {frame_.size[1]} x {frame_.size[0]}")
-    return points * (shape[1] / frame_.size[1], shape[0] / frame_.size[0])
-
-
-def _beside(picture: Any, name: str, notes: list[str]) -> Frame | None:
-    """The keypoints beside an image file, None if there are none; that is noted."""
-    if not isinstance(picture, (str, Path)):
-        return None
-    found = KeypointsBeside().find(Path(picture))
-    if found is None:
-        return None
-    notes.append(f"{name}: keypoints of {found.file.name} beside it")
-    return found.frame
-
-
-def _told(where: str) -> str:
-    """Of where a frame was found the file's name without its folders: notes are kept with what is
-    generated, and say nothing of the machine."""
-    return re.sub(r"^.*[/\\](?=[^/\\]*\.(?:json|csv|txt)\b)", "", where)
-
-
-def _find(
-    openpose: OpenPose,
-    picture: Picture,
-    name: str,
-    person: int | None,
-    option: str,
-    notes: list[str],
-) -> Keypoints:
-    """The joints of one of the people OpenPose finds, in the picture's pixels."""
-    people = openpose.people(picture)
-    if not people:
-        raise XmdptError(
-            f"{name}: OpenPose finds no person",
-            "give a photograph in which a person is seen upright, or keypoints",
-        )
-    if len(people) > 1 and person is None:
-        notes.append(_crowd(name, people, option))
-    return _one_of(people, person, name, option)

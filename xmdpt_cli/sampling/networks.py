@@ -19,7 +19,7 @@ from xmdpt_cli.encoders.openpose import BODY_FILE, DEFAULT_OPENPOSE, OpenPose
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.sampling.fit import encoder_mismatch
-from xmdpt_cli.sampling.inputs import NoOpenPoseError
+from xmdpt_cli.sampling.given import NoOpenPoseError
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.stores import is_url
 

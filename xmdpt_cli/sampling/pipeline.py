@@ -27,15 +27,8 @@ from xmdpt_cli.images import Picture, unsquash
 from xmdpt_cli.sampling import hub
 from xmdpt_cli.sampling.conditions import Conditions
 from xmdpt_cli.sampling.facts import image_facts
-from xmdpt_cli.sampling.inputs import (
-    NoOpenPoseError,
-    PictureLike,
-    Pose,
-    PoseLike,
-    View,
-    read_pose,
-    read_view,
-)
+from xmdpt_cli.sampling.given import NoOpenPoseError, PictureLike, PoseLike
+from xmdpt_cli.sampling.inputs import Pose, View, read_pose, read_view
 from xmdpt_cli.sampling.memory import batch_size, fit_memory, in_batches
 from xmdpt_cli.sampling.networks import Networks
 from xmdpt_cli.sampling.recipe import Recipe
