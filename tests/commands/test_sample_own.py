@@ -221,6 +221,22 @@ def test_openpose_files_as_they_are_written(toy: Path, tmp_path: Path, capsys: C
     assert "--pose-size is not used" in capsys.readouterr().err
 
 
+def test_a_photograph_with_its_keypoints_is_one_pose(
+    toy: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """In a folder of poses; and the source's lie beside it."""
+    shutil.copytree(toy / "poses", tmp_path / "poses")
+    person().save(tmp_path / "poses" / "a.jpg")
+    words = ["sample", "--model", toy / "model", "--source", toy / "person.png"]
+    words += ["--pose", tmp_path / "poses", "--out", tmp_path / "o"]
+    told = result(capsys, [str(word) for word in words])
+    assert [Path(name).name for name in told["files"]] == ["person_in_a.png", "person_in_b.png"]
+    assert "person.png: keypoints of person.json beside it" in told["notes"]
+    alone = [str(word) for word in words]
+    alone[alone.index(str(tmp_path / "poses"))] = str(tmp_path / "poses" / "a.jpg")
+    assert result(capsys, alone)["files"] == [str(tmp_path / "o" / "person_in_a.png")]
+
+
 def test_what_is_no_pose_in_a_folder_is_left_out(
     toy: Path, tmp_path: Path, capsys: Capture
 ) -> None:
