@@ -14,12 +14,14 @@ from pathlib import Path
 import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from xmdpt_cli.errors import XmdptError
 
 Picture = NDArray[np.uint8]
 
+#: keywords of what a generated image says of itself, in PNG files and in ``image.info``
+GENERATED = ("Software", "Source", "xmdpt")
 _ORIENTATION = 0x0112  # EXIF tag: how the camera was held
 
 
@@ -85,10 +87,14 @@ def unsquash(picture: Picture) -> Picture:
     return np.asarray(Image.fromarray(picture).resize((width, size), Image.Resampling.BICUBIC))
 
 
-def png_bytes(picture: Picture) -> bytes:
-    """A picture as a PNG file's bytes."""
+def png_bytes(picture: Picture | Image.Image, text: Mapping[str, str] | None = None) -> bytes:
+    """A picture as a PNG file's bytes; ``text``: its metadata, keyword to value."""
+    image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+    told = PngImagePlugin.PngInfo()
+    for keyword, value in (text or {}).items():
+        told.add_itxt(keyword, value)
     stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, format="PNG", compress_level=6)
+    image.save(stream, format="PNG", compress_level=6, pnginfo=told)
     return stream.getvalue()
 
 
@@ -120,11 +126,20 @@ def fast_png_bytes(picture: Picture, text: Mapping[str, str] | None = None) -> b
     return b"".join(parts)
 
 
-def save_png(path: str | Path, picture: Picture) -> None:
-    """Write a PNG under a temporary name and rename it, so that a file that is there is whole."""
+def save_png(
+    path: str | Path, picture: Picture | Image.Image, text: Mapping[str, str] | None = None
+) -> None:
+    """Write a PNG under a temporary name and rename it, so that a file that is there is whole.
+
+    ``text``: its metadata. Of a PIL image without ``text`` what its ``info`` says of how it was
+    generated is written, which ``image.save`` would leave out.
+    """
+    if text is None and isinstance(picture, Image.Image):
+        info = picture.info
+        text = {key: info[key] for key in GENERATED if isinstance(info.get(key), str)}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_bytes(path, png_bytes(picture))
+    save_bytes(path, png_bytes(picture, text))
 
 
 def save_bytes(path: Path, data: bytes) -> None:

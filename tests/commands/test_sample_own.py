@@ -108,15 +108,133 @@ def test_a_folder_of_poses_in_numbers(toy: Path, tmp_path: Path, capsys: Capture
     result(capsys, many)
     assert {n for n, at in stamps(out).items() if before[n] != at} == {names[1], names[2]}
     assert (out / names[1]).read_bytes() == half
-    for other in (["--seed", 1], ["--steps", 2], ["--vae", tmp_path / "vae"], ["--guidance", 1]):
-        if not (tmp_path / "vae").exists():
-            from xmdpt_cli.encoders.toy import toy_vae
 
-            toy_vae(32, seed=3).save(tmp_path / "vae")
-        before = stamps(out)
-        result(capsys, [*many, *map(str, other)])
-        now = stamps(out)
-        assert all(now[name] != before[name] for name in names), other
+
+def test_other_settings_are_refused_by_name(toy: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Nothing in --out is replaced, nor is something else put beside it."""
+    from xmdpt_cli.encoders.toy import toy_vae
+
+    out = tmp_path / "o"
+    result(capsys, command(toy, out))
+    toy_vae(32, seed=3).save(tmp_path / "vae")
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    for other, said in (
+        (["--seed", 1], "what differs: seed (there 0, now 1)"),
+        (["--steps", 2, "--guidance", 1], "steps (there 3, now 2), guidance (there 1.5, now 1.0)"),
+        (["--vae", tmp_path / "vae"], "what differs: vae\n"),
+        (["--square"], "square (there False, now True)"),
+        (["--solver", "unipc"], "solver (there ddim, now unipc)"),
+        (["--seed", 1], "hint: choose another --out"),
+    ):
+        more = [*other, "--num-images", 2]
+        assert said in refused(capsys, command(toy, out, *more, pose="poses/b.json")), other
+        assert {path: path.read_bytes() for path in out.iterdir()} == before
+    vector = command(toy, out)
+    vector[vector.index(str(toy / "model"))] = str(toy / "vector")
+    assert "what differs: model" in refused(capsys, vector)
+
+
+def test_the_same_settings_add_files(toy: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Another pose, another person, more images; the record names all of them."""
+    out = tmp_path / "o"
+    result(capsys, command(toy, out))
+    before = stamps(out)
+    result(capsys, command(toy, out, pose="poses/b.json"))
+    result(capsys, command(toy, out, "--num-images", 2))
+    now = stamps(out)
+    assert {name: now[name] for name in before} == before
+    names = ["person_in_a.png", "person_in_b.png", "person_in_a_1.png", "person_in_a_2.png"]
+    assert sorted(now) == sorted(names)
+    assert json.loads((out / "samples.json").read_text())["files"] == names
+
+
+def test_another_person_of_the_same_name_stands_beside(
+    toy: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    out = tmp_path / "o"
+    result(capsys, command(toy, out))
+    first = (out / "person_in_a.png").read_bytes()
+    (tmp_path / "other").mkdir()
+    person(1).save(tmp_path / "other" / "person.png")
+    words = command(toy, out)
+    words[words.index(str(toy / "person.png"))] = str(tmp_path / "other" / "person.png")
+    assert run(words) == 0
+    said = capsys.readouterr().err
+    assert "person_in_a.png is in" in said
+    assert "written beside it" in said
+    assert (out / "person_in_a.png").read_bytes() == first
+    second = (out / "person_in_a_2.png").read_bytes()
+    assert second != first
+    at = stamps(out)
+    for again in (words, command(toy, out)):  # each finds its own
+        told = result(capsys, again)
+        assert stamps(out) == at
+    assert told["files"] == [str(out / "person_in_a.png")]
+    assert sorted(at) == ["person_in_a.png", "person_in_a_2.png"]
+
+
+def test_an_interrupted_run_holds_to_its_settings(
+    toy: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from xmdpt_cli.sampling import own
+
+    def full(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(own, "_sheet", full)
+    assert run(command(toy, tmp_path / "o")) == 130
+    monkeypatch.undo()
+    assert (tmp_path / "o" / "person_in_a.png").is_file()
+    assert "steps (there 3, now 2)" in refused(capsys, command(toy, tmp_path / "o", "--steps", 2))
+    at = stamps(tmp_path / "o")
+    result(capsys, command(toy, tmp_path / "o"))
+    assert stamps(tmp_path / "o") == at
+
+
+def test_openpose_files_as_they_are_written(toy: Path, tmp_path: Path, capsys: Capture) -> None:
+    """No image size in them: it is given, an image's beside them, or the source's."""
+    one, two = (
+        [v for x, y in (points * (88, 128)).tolist() for v in (x, y, 0.9)]
+        for points in (leaning(0.1), FIGURE * 0.3)
+    )
+    people = [{"person_id": [-1], "pose_keypoints_2d": person} for person in (two, one)]
+    (tmp_path / "walk_keypoints.json").write_text(json.dumps({"version": 1.3, "people": people}))
+    given = command(toy, tmp_path / "o")
+    given[given.index(str(toy / "poses/a.json"))] = str(tmp_path / "walk_keypoints.json")
+    given[given.index(str(toy / "person.json"))] = str(tmp_path / "walk_keypoints.json")
+    for more, where in (
+        ([], "(the size of the source image"),
+        (["--pose-size", "88x128"], "(--pose-size)"),
+    ):
+        assert run([*given, *more]) == 0
+        said = capsys.readouterr().err
+        assert f"walk_keypoints.json: in pixels of an image of 88 x 128 {where}" in said
+        assert "2 people, the largest is taken (--pose-person chooses)" in said
+        assert "2 people, the largest is taken (--person chooses)" in said
+    person(width=100, height=200).save(tmp_path / "walk.png")
+    assert run(given) == 0
+    assert "100 x 200 (the size of walk.png beside it)" in capsys.readouterr().err
+    assert "lie outside of an image of 20 x 30" in refused(capsys, [*given, "--pose-size", "20x30"])
+    for bad in ("0x0", "abc", "12"):
+        assert "for instance 750x1101" in refused(capsys, [*given, "--pose-size", bad], 2)
+    assert run(command(toy, tmp_path / "p", "--pose-size", "9x9")) == 0
+    assert "--pose-size is not used" in capsys.readouterr().err
+
+
+def test_a_photograph_with_its_keypoints_is_one_pose(
+    toy: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """In a folder of poses; and the source's lie beside it."""
+    shutil.copytree(toy / "poses", tmp_path / "poses")
+    person().save(tmp_path / "poses" / "a.jpg")
+    words = ["sample", "--model", toy / "model", "--source", toy / "person.png"]
+    words += ["--pose", tmp_path / "poses", "--out", tmp_path / "o"]
+    told = result(capsys, [str(word) for word in words])
+    assert [Path(name).name for name in told["files"]] == ["person_in_a.png", "person_in_b.png"]
+    assert "person.png: keypoints of person.json beside it" in told["notes"]
+    alone = [str(word) for word in words]
+    alone[alone.index(str(tmp_path / "poses"))] = str(tmp_path / "poses" / "a.jpg")
+    assert result(capsys, alone)["files"] == [str(tmp_path / "o" / "person_in_a.png")]
 
 
 def test_what_is_no_pose_in_a_folder_is_left_out(
@@ -198,7 +316,8 @@ def test_several_views_and_openpose_that_is_not_there(
     assert told["sources"] == ["person", "back"]
     columns = Image.open(tmp_path / "o" / "sheet.png").width
     assert columns > Image.open(tmp_path / "o" / "person_in_a.png").width * 4
-    without = ["sample", "--model", toy / "model", "--source", toy / "person.png"]
+    person().save(tmp_path / "alone.png")
+    without = ["sample", "--model", toy / "model", "--source", tmp_path / "alone.png"]
     without += ["--out", tmp_path / "p", "--pose", toy / "poses/a.json"]
     said = refused(capsys, [str(one) for one in without])
     assert "--source-keypoints" in said
@@ -206,7 +325,7 @@ def test_several_views_and_openpose_that_is_not_there(
     vector = [str(one) if one != toy / "model" else str(toy / "vector") for one in without]
     assert run(vector) == 0
     Image.new("RGB", (300, 100)).save(tmp_path / "wide.png")
-    vector[vector.index(str(toy / "person.png"))] = str(tmp_path / "wide.png")
+    vector[vector.index(str(tmp_path / "alone.png"))] = str(tmp_path / "wide.png")
     said = refused(capsys, vector)
     assert "wide.png: the picture is 300 x 100" in said
     for way in ("--fit pad", "--fit squash", "--openpose"):

@@ -178,7 +178,7 @@ def test_fractions_and_pixels(read: Read) -> None:
 
 
 def test_pixels_need_a_size(read: Read) -> None:
-    with pytest.raises(XmdptError, match="not of how large a picture") as err:
+    with pytest.raises(XmdptError, match="size of their image is not known") as err:
         read(people(flat(JOINTS, places(JOINTS))))
     assert "canvas_width" in err.value.hint
     for bad in (0, -5, "512", None, True, [512]):

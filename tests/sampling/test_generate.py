@@ -98,6 +98,11 @@ def test_a_png_says_how_it_was_made(small: Small, whole: Path) -> None:
         "spacing": "linspace", "interval": [0.0, 1.0],
     }  # fmt: skip
     assert (told["position"], told["pair"]) == (pair.position, pair.name())
+    sheet = Image.open(whole / "sheet.png").info
+    assert json.loads(sheet["xmdpt"])["recipe"] == told["recipe"]
+    assert "not a photograph" in sheet["Source"]
+    for file in whole.iterdir():
+        assert str(small.root).encode() not in file.read_bytes(), file
     assert told["model"] == small.sampler.identity
     assert told["vae"] == small.vae.describe()["sha256"]
     assert "toy" in info["Source"]

@@ -374,3 +374,82 @@ def test_joints_outside_of_the_picture(tmp_path: Path) -> None:
         assert "are these the picture's keypoints?" in err.value.hint
     with pytest.raises(XmdptError, match="in one point"):
         poses(FIGURE * 0 + 0.5)
+
+
+def openpose_json(path: Path, *people: Any) -> Path:
+    """What OpenPose writes: pixels of an image whose size it does not say."""
+    listed = [
+        {"person_id": [-1], "pose_keypoints_2d": [v for x, y in one.tolist() for v in (x, y, 0.9)]}
+        for one in people
+    ]
+    path.write_text(json.dumps({"version": 1.3, "people": listed}))
+    return path
+
+
+def test_openpose_files_of_a_source(tmp_path: Path) -> None:
+    """Pixels of the source; of two people the largest; nothing else need be said."""
+    want = view(person(), keypoints=FIGURE).keypoints
+    file = openpose_json(tmp_path / "k.json", FIGURE * (30, 40), FIGURE * (88, 128))
+    found = view(person(), keypoints=file)
+    np.testing.assert_allclose(found.keypoints, want)
+    assert any("k.json: 2 people, the largest is taken (--person" in n for n in found.notes)
+    far = openpose_json(tmp_path / "far.json", FIGURE * (880, 1280))
+    with pytest.raises(XmdptError, match="joints lie outside of an image of 88 x 128"):
+        view(person(), keypoints=far)
+
+
+def test_openpose_files_as_poses(tmp_path: Path) -> None:
+    file = openpose_json(tmp_path / "k.json", FIGURE * (30, 40), FIGURE * (176, 256))
+    with pytest.raises(XmdptError, match="size of their image is not known") as err:
+        poses(file)
+    for way in ("--pose-size WxH", "beside the file", "source"):
+        assert way in err.value.hint
+    [want] = poses(FIGURE)
+    for more in ({"source_size": (256, 176)}, {"pose_size": (176, 256), "source_size": (9, 9)}):
+        [found] = poses(file, **more)
+        np.testing.assert_allclose(found.keypoints, want.keypoints, atol=1e-9)
+        said = [note for note in found.notes if "in pixels of an image of 176 x 256" in note]
+        assert len(said) == 1
+        assert any("2 people, the largest is taken" in note for note in found.notes)
+    with pytest.raises(ConfigError, match="pose size"):
+        poses(file, pose_size=(0, 0))
+
+
+def test_keypoints_beside_a_picture_are_used(
+    tmp_path: Path, openpose: Callable[[], OpenPose]
+) -> None:
+    """For the source and for a photograph of a pose; what is given explicitly comes first."""
+    person().save(tmp_path / "person.jpg")
+    write_pose(tmp_path / "given.json", leaning(0.1))
+    without = view(tmp_path / "person.jpg")
+    assert without.keypoints is None
+    openpose_json(tmp_path / "person_keypoints.json", FIGURE * (88, 128))
+    want = view(person(), keypoints=FIGURE).keypoints
+    for needed in (False, True):
+        found = view(tmp_path / "person.jpg", needs_keypoints=needed)
+        np.testing.assert_allclose(found.keypoints, want)
+        assert "person.jpg: keypoints of person_keypoints.json beside it" in found.notes
+    [posed] = poses(tmp_path / "person.jpg")
+    np.testing.assert_allclose(posed.keypoints, want)
+    assert posed.name == "person"
+    assert any("person_keypoints.json beside it" in note for note in posed.notes)
+    given = view(tmp_path / "person.jpg", keypoints=tmp_path / "given.json")
+    assert not any("beside" in note for note in given.notes)
+    assert abs(given.keypoints - want).max() > 0.5
+    (tmp_path / "person_keypoints.json").write_text("{")
+    with pytest.raises(XmdptError, match=r"person_keypoints\.json: not JSON") as err:
+        view(tmp_path / "person.jpg")
+    assert "--source-keypoints" in err.value.hint
+    assert view(tmp_path / "person.jpg", fit="squash").keypoints is None, "nobody asks for them"
+    assert view(tmp_path / "person.jpg", keypoints=tmp_path / "given.json").keypoints is not None
+
+
+def test_notes_name_no_folders(tmp_path: Path) -> None:
+    """They are kept with what is generated."""
+    file = tmp_path / "two.json"
+    rows = [{"keypoints": (FIGURE * (s, s)).tolist()} for s in (60, 90)]
+    file.write_text(json.dumps({"people": rows, "width": 100, "height": 100}))
+    notes = [*view(person(), keypoints=file).notes, *poses(file)[0].notes]
+    assert any("largest" in note for note in notes)
+    assert any("scaled" in note for note in notes)
+    assert not any(str(tmp_path) in note for note in notes)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from xmdpt_cli.commands.workspace import (
     RUNS,
@@ -35,8 +35,7 @@ def training_data(talk: Talk, given: str | None, out: Path) -> str:
     return str(newest.path)
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """What to sample with, given or chosen. ``data`` is None for the user's own images."""
 
     model: str

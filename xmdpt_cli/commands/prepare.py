@@ -10,7 +10,7 @@ import typer
 from xmdpt_cli.commands.help import panels
 from xmdpt_cli.commands.options import AsJson, Device, pick_device, quiet_libraries
 from xmdpt_cli.commands.prepare_check import check
-from xmdpt_cli.commands.prepare_networks import find_openpose, pretrained, toy
+from xmdpt_cli.commands.prepare_networks import find_networks, find_openpose, pretrained, toy
 from xmdpt_cli.commands.prepare_plan import Plan, say_plan
 from xmdpt_cli.commands.workspace import DATA
 from xmdpt_cli.console import Talk
@@ -163,6 +163,7 @@ def prepare(
     with talk.progress() as progress:
         try:
             where = pick_device(device)
+            find_networks(listing, encoders, vae, dino_source, dino_pose, openpose)
             if encoders != "toy":
                 shared = pretrained(encoders, vae, dino_source, dino_pose, where)
                 networks = dict.fromkeys(sizes, shared)
@@ -172,7 +173,7 @@ def prepare(
         except XmdptError as err:
             if not dry_run:
                 raise
-            talk.warn(f"{err.message}: the time it takes is unknown")
+            talk.warn(f"the time it takes is unknown: {err.message}")
             talk.hint(err.hint)
         told = say_plan(talk, plan, networks, detector) if world.rank == 0 else None
         if dry_run:

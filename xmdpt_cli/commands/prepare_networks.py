@@ -16,6 +16,55 @@ if TYPE_CHECKING:
     from xmdpt_cli.encoders.openpose import OpenPose
 
 
+TOY_HINT = "to try the commands without pretrained encoders: --encoders toy (no real results)"
+
+
+def find_networks(
+    listing: Listing,
+    encoders: str,
+    vae: str | None,
+    source: str | None,
+    pose: str | None,
+    openpose: str | None,
+) -> None:
+    """XmdptError naming at once all networks that are needed and cannot be found."""
+    from xmdpt_cli.data.keypoints_beside import WANTED
+    from xmdpt_cli.data.sources.own_keypoints import UNUSABLE
+    from xmdpt_cli.encoders.dino import DEFAULT_POSE, DEFAULT_SOURCE, Dino
+    from xmdpt_cli.encoders.missing import Needed, find_all
+    from xmdpt_cli.encoders.openpose import BODY_FILE, DEFAULT_OPENPOSE, find_body
+    from xmdpt_cli.encoders.vae import DEFAULT_VAE, VAE
+
+    needed = []
+    if encoders == "pretrained":
+        for what, folder, given, find in (
+            ("VAE", "vae", vae or DEFAULT_VAE, VAE.find),
+            ("DINOv2 of the source", "dino_source", source or DEFAULT_SOURCE, Dino.find),
+            ("DINOv2 of the pose", "dino_pose", pose or DEFAULT_POSE, Dino.find),
+        ):
+            option = "--" + folder.replace("_", "-")
+            needed.append(Needed(what, option, folder, partial(find, given), given))
+    waiting = listing.without_keypoints()
+    if waiting:
+        network = openpose or DEFAULT_OPENPOSE
+        unusable = [one.file for one in listing.problems if one.reason.startswith(UNUSABLE)]
+        first = f", the first being {unusable[0]}" if unusable else ""
+        broken = f"; {len(unusable)} keypoints files cannot be used{first}" if unusable else ""
+        needed.append(
+            Needed(
+                "OpenPose",
+                "--openpose",
+                "openpose",
+                partial(find_body, network),
+                network,
+                BODY_FILE,
+                why=f"for {waiting} of {listing.images()} images, which have no keypoints{broken}",
+                without=f"put keypoints beside the images: {WANTED}",
+            )
+        )
+    find_all(needed, TOY_HINT if encoders == "pretrained" else "")
+
+
 def pretrained(
     encoders: str, vae: str | None, source: str | None, pose: str | None, device: str
 ) -> Encoders:

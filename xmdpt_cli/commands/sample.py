@@ -11,6 +11,7 @@ import typer
 from xmdpt_cli.commands.choices import choose_for_sampling
 from xmdpt_cli.commands.help import panels
 from xmdpt_cli.commands.options import AsJson, Device, is_first_rank, quiet_libraries
+from xmdpt_cli.commands.sample_list import listed
 from xmdpt_cli.commands.sample_ways import own, pairs
 from xmdpt_cli.console import Talk
 from xmdpt_cli.errors import ConfigError
@@ -19,6 +20,8 @@ from xmdpt_cli.errors import ConfigError
 OWN = ("pose", "source_keypoints", "person", "pose_person", "animate", "square", "openpose",
        "dino_source", "dino_pose", "encoders")  # fmt: skip
 PAIRS = ("limit", "shard")
+#: what the rows of a list say themselves
+LISTED = ("source", "pose", "source_keypoints", "animate")
 
 
 @panels(
@@ -144,44 +147,73 @@ def sample(
     openpose: Annotated[
         str | None, typer.Option(help="Folder or file of OpenPose's body network, or hub id.")
     ] = None,
+    pair_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--pairs",
+            help="List of many images to generate: a CSV file with the columns source, pose "
+            "and, optionally, out, source_keypoints, seed.",
+        ),
+    ] = None,
+    pose_size: Annotated[
+        str | None,
+        typer.Option(
+            help="WxH of the image that pose keypoints in pixels are of, where their file does "
+            "not say it [the image of the same name beside the file, else the source]."
+        ),
+    ] = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Generate a person in a pose.
 
-    The test pairs of the dataset, or your own --source in your own --pose. Images that are there
-    are not made again: the same command resumes.
+    The test pairs of the dataset, or your own --source in your own --pose, or the rows of a list
+    (--pairs). Images that are there are not made again: the same command resumes. Nothing in --out
+    is replaced: other settings are refused by name; another image or pose of a name that is there
+    gets _2 behind it.
     """
     chosen = SimpleNamespace(**locals())  # so many belong together and are passed on
-    if data is not None and source is not None:
+    if [data, source, pair_file].count(None) < 2:
         raise ConfigError(
-            "--data generates the pairs of a dataset, --source your own image: give one of them",
+            "give one of them: --data, for the pairs of a dataset; --source and --pose; or --pairs",
             "xmdpt sample --source person.jpg --pose pose.json",
         )
     _check_together(chosen)
     quiet_libraries()
     talk = Talk(as_json, quiet=shard is None and not is_first_rank())
-    found = choose_for_sampling(talk, model, data, vae, out, own=source is not None)
+    found = choose_for_sampling(
+        talk, model, data, vae, out, own=data is None and (source or pair_file) is not None
+    )
     chosen.model, chosen.data, chosen.vae, chosen.out = (
         found.model,
         found.data,
         found.vae,
         found.out,
     )
-    if source is None:
-        pairs(chosen)
-    else:
+    if pair_file is not None:
+        listed(chosen)
+    elif source is not None:
         own(chosen)
+    else:
+        pairs(chosen)
 
 
 def _check_together(chosen: SimpleNamespace) -> None:
     """Options of the one way do nothing in the other: they are refused rather than ignored."""
-    way, foreign = ("--source", PAIRS) if chosen.source else ("--data", OWN)
-    if chosen.pose and not chosen.source and not chosen.data:
+    way, foreign = "--data", [*OWN, "pose_size"]
+    if chosen.pair_file is not None:
+        way, foreign = "--pairs", [*LISTED, *PAIRS]
+    elif chosen.source:
+        way, foreign = "--source", [*PAIRS]
+    elif chosen.pose and not chosen.data:
         raise ConfigError("--pose needs --source", "give an image of the person")
     for name in foreign:
         if getattr(chosen, name):
             raise ConfigError(f"--{name.replace('_', '-')} does not go with {way}")
+    if way == "--pairs" and chosen.num_images > 1:
+        raise ConfigError(
+            "--num-images does not go with --pairs", "give a row for each image, with other seeds"
+        )
     if way == "--source" and not chosen.pose:
         raise ConfigError("--source needs --pose", "give keypoints, or an image of a pose")
     if chosen.paper:

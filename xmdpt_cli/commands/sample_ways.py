@@ -82,28 +82,26 @@ def _next_evaluate(chosen: Any) -> str:
 
 def own(chosen: Any) -> None:
     from xmdpt_cli.sampling.animate import check_animation
-    from xmdpt_cli.sampling.memory import batch_size, parse_bytes
+    from xmdpt_cli.sampling.memory import batch_size
     from xmdpt_cli.sampling.own import draw_own, notes_of
-    from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 
     talk, out = Talk(chosen.as_json), chosen.out
     if chosen.animate is not None:
         check_animation(chosen.animate)
-    limit = None if chosen.max_memory is None else parse_bytes(chosen.max_memory)
-    pipe = XMDPTPipeline.from_pretrained(
-        chosen.model,
-        device=pick_device(chosen.device),
-        precision=chosen.precision,
-        max_memory=limit,
-        **{name: getattr(chosen, name) for name in NETWORKS},
-    )
+    pose_size = _pose_size(chosen)
+    pipe = _pipeline(chosen)
     recipe = pipe.recipe(**_recipe(chosen))
-    views = pipe.read_views(
-        chosen.source, chosen.source_keypoints or None, chosen.fit, chosen.person
-    )
-    poses, left_out = _poses(pipe, chosen, talk.warn)
-    for note in notes_of(views, poses):
+    with pipe.networks_named():
+        views = pipe.read_views(
+            chosen.source, chosen.source_keypoints or None, chosen.fit, chosen.person
+        )
+        sizes = (pose_size, views[0].size)
+        poses, left_out = _poses(pipe, chosen, sizes, talk.warn)
+    notes = notes_of(views, poses)
+    for note in notes:
         talk.say(note)
+    if pose_size is not None and not any("(--pose-size)" in note for note in notes):
+        talk.warn("--pose-size is not used: no pose is a file in pixels that lacks the image size")
     count = len(poses) * chosen.num_images
     batch = _batch(chosen, pipe.sampler, pipe.most or batch_size(pipe.sampler), count, recipe.steps)
     with talk.progress() as progress:
@@ -128,6 +126,26 @@ def own(chosen: Any) -> None:
     if chosen.animate is not None:
         text += f"\nanimation: {chosen.animate}"
     talk.result({"out": str(out), **record, "files": files, "left_out": left_out}, text=text)
+
+
+def _pipeline(chosen: Any) -> Any:
+    from xmdpt_cli.sampling.memory import parse_bytes
+    from xmdpt_cli.sampling.pipeline import XMDPTPipeline
+
+    limit = None if chosen.max_memory is None else parse_bytes(chosen.max_memory)
+    return XMDPTPipeline.from_pretrained(
+        chosen.model,
+        device=pick_device(chosen.device),
+        precision=chosen.precision,
+        max_memory=limit,
+        **{name: getattr(chosen, name) for name in NETWORKS},
+    )
+
+
+def _pose_size(chosen: Any) -> tuple[int, int] | None:
+    from xmdpt_cli.data.image_size import parse_size
+
+    return None if chosen.pose_size is None else parse_size(chosen.pose_size)
 
 
 def _recipe(chosen: Any) -> dict[str, Any]:
@@ -179,16 +197,18 @@ def _batch(
     return size
 
 
-def _poses(pipe: Any, chosen: Any, warn: Callable[[str], None]) -> tuple[list[Any], list[str]]:
+def _poses(
+    pipe: Any, chosen: Any, sizes: tuple[Any, Any], warn: Callable[[str], None]
+) -> tuple[list[Any], list[str]]:
     """The poses, and what of the folders among them was left out, and why."""
-    from xmdpt_cli.sampling.inputs import NoOpenPoseError
+    from xmdpt_cli.sampling.given import NoOpenPoseError
 
     poses, left_out = [], []
     for given in chosen.pose:
         files, found = _files(given), []
         for file in files:
             try:
-                found += pipe.read_poses(file, chosen.pose_fit, chosen.pose_person)
+                found += pipe.read_poses(file, chosen.pose_fit, chosen.pose_person, *sizes)
             except (NoOpenPoseError, ConfigError):  # so it is with all of them
                 raise
             except XmdptError as err:
@@ -203,7 +223,9 @@ def _poses(pipe: Any, chosen: Any, warn: Callable[[str], None]) -> tuple[list[An
 def _files(given: Path) -> list[Path]:
     """A folder stands for the pictures and keypoints in it, by name."""
     from xmdpt_cli.data.keypoint_formats import SUFFIXES
+    from xmdpt_cli.data.keypoints_beside import KeypointsBeside
     from xmdpt_cli.data.names import SUFFIXES as PICTURES
+    from xmdpt_cli.data.sources.scan import is_picture_name
 
     if not given.is_dir():
         return [given]
@@ -213,4 +235,6 @@ def _files(given: Path) -> list[Path]:
     )
     if not found:
         raise ConfigError(f"no pose in {given}", "it holds neither keypoints nor pictures")
-    return found
+    # a photograph with its keypoints beside it is one pose, not two
+    beside = KeypointsBeside()
+    return [p for p in found if not is_picture_name(p.name) or beside.own_file(p) is None]

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
 
+from xmdpt_cli.data.image_size import SIZE_HINT, Size, SizeOf, check_within
 from xmdpt_cli.data.pose import JOINTS, Keypoints
 from xmdpt_cli.errors import XmdptError
 
@@ -38,8 +39,6 @@ _COCO_17 = (0, -1, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3)
 _ORDERS = {17: _COCO_17, 18: tuple(range(len(JOINTS))), 25: _BODY_25}
 _NECK, _SHOULDERS = 1, (2, 5)
 
-Size = tuple[int, int]
-
 
 @dataclass(frozen=True)
 class Frame:
@@ -54,6 +53,7 @@ class Frame:
     size: Size | None
     where: str
     name: str = ""
+    unsized: bool = False  # in pixels, and the file does not say of how large an image
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,10 @@ class _Raw:
 
 
 def read_json(path: Path) -> list[Frame]:
-    """All frames of a JSON file; XmdptError naming the file and frame if it holds no poses."""
+    """All frames of a JSON file; XmdptError naming the file and frame if it holds no poses.
+
+    Frames in pixels that do not state the size of their image are ``unsized``: see ``sized``.
+    """
     data = _load(path)
     raw = list(_frames(data, None, str(path)))
     for frame in raw:
@@ -82,14 +85,28 @@ def read_json(path: Path) -> list[Frame]:
 
 
 def _finished(frame: _Raw, fractions: bool) -> Frame:
-    if frame.canvas is None and not fractions:
-        raise XmdptError(
-            f"{frame.where}: coordinates in pixels, but not of how large a picture", _SIZE_HINT
-        )
     people = frame.people
     if frame.canvas is not None and fractions:
         people = [points * frame.canvas[::-1] for points in people]
-    return Frame(people, frame.canvas, frame.where, frame.name)
+    unsized = frame.canvas is None and not fractions
+    return Frame(people, frame.canvas, frame.where, frame.name, unsized)
+
+
+def sized(frame: Frame, size_of: SizeOf | None) -> Frame:
+    """A frame with the size of its image, asked from ``size_of`` where the file does not state it.
+
+    XmdptError if that does not know it either, or if joints lie outside of it.
+    """
+    if not frame.unsized:
+        return frame
+    size = None if size_of is None else size_of(frame.name)
+    if size is None:
+        raise XmdptError(
+            f"{frame.where}: coordinates in pixels, but the size of their image is not known",
+            SIZE_HINT,
+        )
+    check_within(frame.people, size, frame.where)
+    return replace(frame, size=size, unsized=False)
 
 
 def _load(path: Path) -> Any:

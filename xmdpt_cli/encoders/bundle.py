@@ -69,14 +69,15 @@ class Encoders:
         dtype: torch.dtype = torch.float32,
         dino_dtype: torch.dtype | None = None,
     ) -> Encoders:
-        """Read what ``save`` wrote. Raises XmdptError naming the part that is not there."""
+        """Read what ``save`` wrote. Raises XmdptError naming the parts that are not there."""
         folder = Path(folder)
-        for name in PARTS:
-            if not (folder / name / "config.json").is_file():
-                raise XmdptError(
-                    f"not a folder of encoders: {folder} has no {name}/config.json",
-                    f"it should hold {', '.join(f'{name}/' for name in PARTS)}",
-                )
+        missing = [n for n in PARTS if not (folder / n / "config.json").is_file()]
+        if missing:
+            raise XmdptError(
+                f"not a folder of encoders: {folder} has no "
+                f"{', '.join(f'{name}/config.json' for name in missing)}",
+                f"it should hold {', '.join(f'{name}/' for name in PARTS)}",
+            )
         vae, source, pose = (folder / name for name in PARTS)
         return load_encoders(vae, source, pose, device=device, dtype=dtype, dino_dtype=dino_dtype)
 

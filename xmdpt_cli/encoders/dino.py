@@ -73,12 +73,17 @@ class Dino:
         """From a hub id or a local transformers folder. Raises XmdptError saying what to fetch."""
         from transformers import Dinov2Model
 
-        origin = weights.find(source, what="DINOv2", stem="model", revision=revision, hint=HINT)
+        origin = cls.find(source, revision)
         with _no_bars():
             net = weights.load_net(
                 Dinov2Model, origin, what="DINOv2", key="model_type", value="dinov2", dtype=dtype
             )
         return cls(net.to(device), origin)
+
+    @staticmethod
+    def find(source: str | Path, revision: str | None = None) -> weights.Origin:
+        """Where its files are, fetched if needed; nothing is read. XmdptError as ``load``."""
+        return weights.find(source, what="DINOv2", stem="model", revision=revision, hint=HINT)
 
     @property
     def width(self) -> int:

@@ -19,7 +19,7 @@ from huggingface_hub import snapshot_download
 from numpy.typing import NDArray
 
 from xmdpt_cli.encoders.openpose_batch import detect_batch
-from xmdpt_cli.encoders.weights import HUB_ID, Origin, reason
+from xmdpt_cli.encoders.weights import HUB_ID, Origin, not_fetched, reason
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture
 
@@ -58,7 +58,7 @@ class OpenPose:
         ``threads``: for what ``keypoints_batch`` does before and after the network.
         Raises XmdptError saying what to fetch and where to put it.
         """
-        origin = _find_body(source)
+        origin = find_body(source)
         path = origin.files[0]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its import warns about networks not used here
@@ -169,7 +169,8 @@ def _extent(points: NDArray[np.float64]) -> float:
     return float(np.prod(seen.max(axis=0) - seen.min(axis=0))) if len(seen) else 0.0
 
 
-def _find_body(source: str | Path) -> Origin:
+def find_body(source: str | Path) -> Origin:
+    """Locate the body network's file, fetching it if needed. XmdptError saying what to fetch."""
     path = Path(source).expanduser()
     if path.is_file():
         return Origin("local", str(path), files=[path])
@@ -182,10 +183,7 @@ def _find_body(source: str | Path) -> Origin:
     try:
         folder = Path(snapshot_download(str(source), allow_patterns=[BODY_FILE]))
     except Exception as err:  # offline, no such repository, no right to it, a dozen types more
-        raise XmdptError(
-            f"OpenPose {source} is not on this machine and cannot be fetched ({reason(err)})",
-            _hint("a folder DIR"),
-        ) from None
+        raise not_fetched(f"OpenPose {source}", err, _hint("a folder DIR")) from None
     return Origin("hub", str(source), revision=folder.name, files=[folder / BODY_FILE])
 
 

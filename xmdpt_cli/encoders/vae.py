@@ -81,9 +81,7 @@ class VAE:
         """From a hub id or a local diffusers folder. Raises XmdptError saying what to fetch."""
         from diffusers import AutoencoderKL
 
-        origin = weights.find(
-            source, what="VAE", stem="diffusion_pytorch_model", revision=revision, hint=HINT
-        )
+        origin = cls.find(source, revision)
         net = weights.load_net(
             AutoencoderKL,
             origin,
@@ -93,6 +91,13 @@ class VAE:
             dtype=dtype,
         )
         return cls(net.to(device), origin)
+
+    @staticmethod
+    def find(source: str | Path, revision: str | None = None) -> weights.Origin:
+        """Where its files are, fetched if needed; nothing is read. XmdptError as ``load``."""
+        return weights.find(
+            source, what="VAE", stem="diffusion_pytorch_model", revision=revision, hint=HINT
+        )
 
     @property
     def scale(self) -> float:

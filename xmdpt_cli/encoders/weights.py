@@ -26,6 +26,21 @@ TOY_MARK = "xmdpt_toy.json"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
+class NotFetchedError(XmdptError):
+    """A network of the hub that is not on this machine and cannot be fetched; ``why`` not."""
+
+    why = ""
+
+
+def not_fetched(what: str, err: Exception, hint: str) -> NotFetchedError:
+    """``what``: the network and its hub id; ``err``: the hub library's error."""
+    failed = NotFetchedError(
+        f"{what} is not on this machine and cannot be fetched ({reason(err)})", hint
+    )
+    failed.why = reason(err)
+    return failed
+
+
 @dataclass
 class Origin:
     """Where a network was loaded from. ``kind`` is ``hub``, ``local`` or ``toy``.
@@ -102,10 +117,7 @@ def find(source: str | Path, *, what: str, stem: str, revision: str | None, hint
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except Exception as err:  # offline, no such repository, no right to it, a dozen types more
         at = f" at revision {revision}" if revision else ""
-        raise XmdptError(
-            f"{what} {name}{at} is not on this machine and cannot be fetched ({reason(err)})",
-            fetch,
-        ) from None
+        raise not_fetched(f"{what} {name}{at}", err, fetch) from None
     origin = _in_folder(folder, what, stem, fetch)
     return Origin("hub", name, revision=folder.name, files=origin.files)
 

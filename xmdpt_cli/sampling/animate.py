@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,6 +15,8 @@ from PIL import Image
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import writing
 from xmdpt_cli.images import Picture
+from xmdpt_cli.sampling.embedded import append_xmp, embedded
+from xmdpt_cli.sampling.writer import metadata
 
 SUFFIXES = (".webp", ".gif", ".mp4")
 _CODECS = ("vp09", "mp4v")  # the first that this OpenCV can write
@@ -27,8 +30,14 @@ def check_animation(path: Path) -> None:
         )
 
 
-def write_animation(path: Path, pictures: Sequence[Picture], fps: float) -> None:
-    """uint8 (H, W, 3) each, one size; played without end. Whole, or not there."""
+def write_animation(
+    path: Path, pictures: Sequence[Picture], fps: float, facts: Mapping[str, Any] | None = None
+) -> None:
+    """uint8 (H, W, 3) each, one size; played without end. Whole, or not there.
+
+    ``facts``: how they were generated, which the file then carries (``embedded.py``).
+    """
+    told = None if facts is None else metadata(facts)
     check_animation(path)
     # of the name nothing but its ending: OpenCV makes patterns of percent signs
     digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
@@ -38,6 +47,8 @@ def write_animation(path: Path, pictures: Sequence[Picture], fps: float) -> None
         try:
             if path.suffix.lower() == ".mp4":
                 _write_mp4(part, pictures, fps)
+                if told is not None:
+                    append_xmp(part, told)
             else:
                 frames = [Image.fromarray(picture) for picture in pictures]
                 frames[0].save(
@@ -47,6 +58,7 @@ def write_animation(path: Path, pictures: Sequence[Picture], fps: float) -> None
                     duration=round(1000 / fps),
                     loop=0,
                     quality=90,  # WebP's; GIF knows none
+                    **embedded(path.suffix.lower(), told),
                 )
             part.replace(path)
         finally:

@@ -5,7 +5,7 @@ Legend: N pictures, K views of a person, C latent channels, L DINOv2 tokens, H =
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,17 @@ class Conditions:
             None if maps is None else maps[1][None],
         )
 
+    @classmethod
+    def join(cls, parts: Sequence[Conditions]) -> Conditions:
+        """One after the other, with as many views each."""
+
+        def joined(name: str) -> Tensor | None:
+            tensors = [getattr(part, name) for part in parts]
+            return None if tensors[0] is None else torch.cat(tensors, int(_is_source(name)))
+
+        whole: dict[str, Any] = {name: joined(name) for name in vars(parts[0])}
+        return cls(**whole)
+
     def to(self, device: torch.device | str) -> Conditions:
         return self._each(lambda part, _: part.to(device))
 
@@ -55,7 +66,12 @@ class Conditions:
 
     def _each(self, change: Change) -> Conditions:
         changed: dict[str, Any] = {
-            name: None if part is None else change(part, int(name.startswith("source_")))
+            name: None if part is None else change(part, int(_is_source(name)))
             for name, part in vars(self).items()
         }
         return Conditions(**changed)
+
+
+def _is_source(name: str) -> bool:
+    """Whether a part's first axis is that of the K views."""
+    return name.startswith("source_")

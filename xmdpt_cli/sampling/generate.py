@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,18 +16,18 @@ from xmdpt_cli.data.ranks import World
 from xmdpt_cli.diffusion import start_noise
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import only_process, write_text, writing
+from xmdpt_cli.files import only_process, writing
 from xmdpt_cli.images import Picture, load_image, save_png
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.sampling.conditions import Conditions
 from xmdpt_cli.sampling.fit import check_fit
 from xmdpt_cli.sampling.memory import in_batches
 from xmdpt_cli.sampling.recipe import Recipe
+from xmdpt_cli.sampling.record import RECORD, read_record, refuse_others, write_record
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.sampling.sheet import contact_sheet
-from xmdpt_cli.sampling.writer import Writer, is_whole
+from xmdpt_cli.sampling.writer import Writer, is_whole, metadata
 
-RECORD = "samples.json"
 SHEET = "sheet.png"
 SHEET_ROWS = 16
 _RECORD_LOCK = ".lock-record"  # parts that begin or end together write the record in turn
@@ -78,7 +77,7 @@ def generate(
         missing = _missing(out, names, mine, size)
         if missing:
             with only_process(out, _RECORD_LOCK, wait=True):
-                _write_record(out, record)  # no longer complete, if it was
+                write_record(out, record)  # no longer complete, if it was
         done = len(mine) - len(missing)
         progress("sample", done, len(mine))
         with Writer() as writer, _Ahead(dataset, sampler, missing) as ahead:
@@ -178,40 +177,11 @@ def _record(sampler: Sampler, dataset: PairDataset, vae: VAE, recipe: Recipe) ->
 
 def _begin(out: Path, record: dict[str, Any]) -> None:
     if (out / RECORD).is_file():
-        asked, before = _flat(record), _flat(_read_record(out))
-        differs = [
-            f"{key} (there {before.get(key)}, now {value})" if key in record["recipe"] else key
-            for key, value in asked.items()
-            if before.get(key) != value
-        ]
-        if differs:
-            raise XmdptError(
-                f"{out} holds samples made otherwise; what differs: {', '.join(differs)}",
-                "choose another --out",
-            )
+        refuse_others(out, read_record(out), record)
     elif any(not path.name.startswith((".lock", RECORD)) for path in out.iterdir()):
         raise XmdptError(f"{out} is not empty and holds no samples", "choose another --out")
     else:
-        _write_record(out, record)
-
-
-def _flat(record: dict[str, Any]) -> dict[str, Any]:
-    return {**record, **record.get("recipe", {})} | {"recipe": None}
-
-
-def _read_record(out: Path) -> dict[str, Any]:
-    try:
-        found = json.loads((out / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as err:
-        raise XmdptError(f"cannot read {out / RECORD} ({err})", "choose another --out") from err
-    if not isinstance(found, dict):
-        raise XmdptError(f"{out / RECORD} is not what xmdpt sample wrote", "choose another --out")
-    return found
-
-
-def _write_record(out: Path, record: dict[str, Any]) -> None:
-    with writing(out / RECORD):
-        write_text(out / RECORD, json.dumps(record, indent=1))
+        write_record(out, record)
 
 
 def _finish(
@@ -222,7 +192,7 @@ def _finish(
     pairs: Sequence[PairRef],
 ) -> bool:
     """The sheet, and that all is there; False if the record says so already."""
-    if (out / SHEET).is_file() and set(names) <= set(_read_record(out).get("complete", ())):
+    if (out / SHEET).is_file() and set(names) <= set(read_record(out).get("complete", ())):
         return False
     rows = []
     for pair in pairs:
@@ -235,8 +205,8 @@ def _finish(
             ]
         )
     with writing(out / SHEET):
-        save_png(out / SHEET, contact_sheet(rows))
-    _write_record(out, {**record, "complete": names})
+        save_png(out / SHEET, contact_sheet(rows), metadata(_told(record)))
+    write_record(out, {**record, "complete": names})
     return True
 
 

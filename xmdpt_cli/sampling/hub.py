@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,9 @@ from xmdpt_cli.model.folder import save_model
 from xmdpt_cli.sampling.card import model_card
 from xmdpt_cli.sampling.networks import PARTS, Networks
 from xmdpt_cli.sampling.sampler import Sampler
+
+#: begins like a path of a machine: root, home, drive, a folder above, a file URL
+_PATH = re.compile(r"[/~\\]|[A-Za-z]:[/\\]|\.{1,2}[/\\]|file:")
 
 
 def fetch(source: str | Path, revision: str | None = None) -> Path:
@@ -70,13 +74,27 @@ def public_facts(sampler: Sampler) -> dict[str, Any]:
     return {**facts, "encoders": encoders}
 
 
+def without_paths(text: str) -> str:
+    """A TOML file's text with the last name alone of every path of this machine in it."""
+
+    def last(match: re.Match[str]) -> str:
+        quote, value = match[1], match[2]
+        if not _PATH.match(value):
+            return match[0]
+        parts = [part for part in re.split(r"[/\\]+", value) if part]
+        return f"{quote}{parts[-1] if parts else ''}{quote}"
+
+    return re.sub(r"""(["'])((?:(?!\1)[^\\\n]|\\.)*)\1""", last, text)
+
+
 def card(
     repo_id: str, sampler: Sampler, networks: Networks, metrics: str | Path | None = None
 ) -> str:
     """The card, with the run's recipe where the model lies in its run's folder."""
     recipe = None
     if networks.folder is not None and (networks.folder.parent / "config.toml").is_file():
-        recipe = (networks.folder.parent / "config.toml").read_text(encoding="utf-8")
+        text = (networks.folder.parent / "config.toml").read_text(encoding="utf-8")
+        recipe = without_paths(text)
     measured: dict[str, Any] | None = None
     if metrics is not None:
         try:

@@ -14,10 +14,12 @@ import torch
 
 from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.encoders.dino import Dino
-from xmdpt_cli.encoders.openpose import DEFAULT_OPENPOSE, OpenPose
+from xmdpt_cli.encoders.missing import Needed, find_all
+from xmdpt_cli.encoders.openpose import BODY_FILE, DEFAULT_OPENPOSE, OpenPose
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.sampling.fit import encoder_mismatch
+from xmdpt_cli.sampling.given import NoOpenPoseError
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.stores import is_url
 
@@ -27,6 +29,9 @@ PARTS = {
     "source": ("dino_source", "--dino-source"),
     "pose": ("dino_pose", "--dino-pose"),
 }
+
+
+_WHAT = {"vae": "VAE", "source": "DINOv2 of the source", "pose": "DINOv2 of the pose"}
 
 
 class Networks:
@@ -56,6 +61,7 @@ class Networks:
         self._given = {"vae": vae, "source": dino_source, "pose": dino_pose}
         self._openpose = openpose
         self._encoders = None if encoders is None else Path(encoders)
+        self._found: set[str] = set()
 
     @cached_property
     def vae(self) -> VAE:
@@ -85,6 +91,26 @@ class Networks:
         """Raises XmdptError saying what to fetch where it is not there."""
         return OpenPose.load(self._openpose or DEFAULT_OPENPOSE, device=self.device)
 
+    def find(self, openpose: NoOpenPoseError | None = None) -> None:
+        """XmdptError naming at once all networks that cannot be found; nothing is loaded.
+
+        ``openpose``: how looking for OpenPose failed, where the inputs need it.
+        """
+        needed = [self._needed(part) for part in PARTS if part not in self._found]
+        self._check_encoders()
+        if openpose is not None:
+            needed.append(_failed_openpose(self._openpose, openpose))
+        find_all(needed)
+        self._found.update(PARTS)
+
+    def _needed(self, part: str) -> Needed:
+        name, option = PARTS[part]
+        made = self.facts["encoders"][part]
+        hub_id = "" if made["toy"] or self._encoders else str(made["id"])
+        hub_id = str(self._given[part] or hub_id)
+        load: type[VAE] | type[Dino] = VAE if part == "vae" else Dino
+        return Needed(_WHAT[part], option, name, lambda: load.find(self.where(part)), hub_id)
+
     def release(self) -> None:
         """Let both DINOv2 go (4.5 GB for the giant one): they are read again when needed."""
         for part in ("source", "pose"):
@@ -96,6 +122,7 @@ class Networks:
         if given is not None:
             return str(given)
         if self._encoders is not None:
+            self._check_encoders()  # else a relative path could be taken for a hub id
             return str(self._encoders / name)
         beside = self.beside(part)
         if beside is not None:
@@ -107,6 +134,18 @@ class Networks:
                 "toy networks lie in the prepared dataset: --encoders DATA/encoders",
             )
         return str(made["id"])
+
+    def _check_encoders(self) -> None:
+        """XmdptError unless the folder of encoders, if one was given, holds all that it should."""
+        if self._encoders is None:
+            return
+        names = [name for part, (name, _) in PARTS.items() if self._given[part] is None]
+        missing = [f"{name}/" for name in names if not (self._encoders / name).is_dir()]
+        if missing:
+            raise XmdptError(
+                f"not a folder of encoders: {self._encoders} has no {', '.join(missing)}",
+                f"it should hold {', '.join(f'{name}/' for name in names)}",
+            )
 
     def beside(self, part: str, dataset: str | None = None) -> str | None:
         """The folder of a part: the model's own, the dataset's, or beside what it was trained on.
@@ -129,6 +168,23 @@ class Networks:
                 f"name the one it was trained with: {PARTS[part][1]} DIR",
             )
         return dino
+
+
+def _failed_openpose(given: str | Path | None, err: NoOpenPoseError) -> Needed:
+    def find() -> None:
+        raise err.reason
+
+    return Needed(
+        "OpenPose",
+        "--openpose",
+        "openpose",
+        find,
+        str(given or DEFAULT_OPENPOSE),
+        BODY_FILE,
+        why=f"for {err.image}",
+        without=f"give keypoints ({err.instead})",
+        alone=err,
+    )
 
 
 def find_vae(encoders: dict[str, Any], near: str | Path, given: str | None) -> str:

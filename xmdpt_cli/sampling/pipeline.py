@@ -7,6 +7,7 @@ images = pipe(source="person.jpg", pose="pose.json")
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -25,11 +26,14 @@ from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import Picture, unsquash
 from xmdpt_cli.sampling import hub
 from xmdpt_cli.sampling.conditions import Conditions
-from xmdpt_cli.sampling.inputs import PictureLike, Pose, PoseLike, View, read_pose, read_view
+from xmdpt_cli.sampling.facts import image_facts
+from xmdpt_cli.sampling.given import NoOpenPoseError, PictureLike, PoseLike
+from xmdpt_cli.sampling.inputs import Pose, View, read_pose, read_view
 from xmdpt_cli.sampling.memory import batch_size, fit_memory, in_batches
 from xmdpt_cli.sampling.networks import Networks
 from xmdpt_cli.sampling.recipe import Recipe
 from xmdpt_cli.sampling.sampler import Sampler
+from xmdpt_cli.sampling.writer import metadata
 
 #: called after every step: (steps done, steps, a function that decodes what the network sees now)
 Callback = Callable[[int, int, Callable[[], Image.Image]], None]
@@ -70,6 +74,7 @@ class XMDPTPipeline:
         sampler = Sampler.load(hub.fetch(source, revision), device, precision)
         pipe = cls(sampler, Networks(sampler.facts, sampler.folder, device=device, **networks))
         if max_memory is not None:
+            pipe.networks.find()  # all that is missing is named, not the VAE alone
             pipe.most = fit_memory(sampler, pipe.networks.vae, max_memory, pipe.resolution)
         return pipe
 
@@ -112,6 +117,7 @@ class XMDPTPipeline:
         pose_person: int | None = None,
         square: bool = False,
         callback: Callback | None = None,
+        pose_size: tuple[int, int] | None = None,
     ) -> list[Image.Image]:
         """Draw the person of ``source`` (several: views of the same person) in every pose.
 
@@ -119,15 +125,20 @@ class XMDPTPipeline:
         176 / 256 as wide, which is the shape the model learned from; ``square`` as it draws them.
         ``source``: files, PIL images or uint8 arrays (H, W, 3). ``pose``: keypoints files, photos
         or drawings of a pose, or arrays (18, 2) of fractions of the picture to draw, x and y, NaN
-        where missing. ``source_keypoints``: a file, or fractions of the source's sides. ``fit``:
-        ``data/framing.py``; ``person``: which of several in the source, 1 the largest.
+        where missing. ``pose_size``: (width, height) of the image of pose keypoints in pixels that
+        do not state it; else the image of the same name beside the file, else the source's.
+        ``source_keypoints``: a file, or fractions of the source's sides; without, a file beside the
+        source (``person.json`` or ``person_keypoints.json`` for ``person.jpg``), else OpenPose.
+        ``fit``: ``data/framing.py``; ``person``: which of several in the source, 1 the largest.
         ``steps`` to ``solver``: None means the model's own; the paper's are 50, 2.0, 0.01 and
         DDIM (sec. 4.1). A picture depends on its inputs and ``seed`` (image k of a pose on
-        ``seed`` and k) alone; with ``generator`` the noise is drawn from that, in order.
+        ``seed`` and k) alone; with ``generator`` the noise is drawn from that, in order. What it
+        was generated with is in its ``info``, and in the file by ``xmdpt_cli.images.save_png``.
         Raises XmdptError and ConfigError for what a user can mend.
         """
-        views = self.read_views(source, source_keypoints, fit, person)
-        poses = self.read_poses(pose, pose_fit, pose_person)
+        with self.networks_named():
+            views = self.read_views(source, source_keypoints, fit, person)
+            poses = self.read_poses(pose, pose_fit, pose_person, pose_size, views[0].size)
         self.last_notes = [n for view in views for n in view.notes]
         self.last_notes += [n for one in poses for n in one.notes]
         recipe = self.recipe(steps=steps, guidance=guidance, power=power, solver=solver, seed=seed)
@@ -141,7 +152,15 @@ class XMDPTPipeline:
         drawn = self.draw(
             views, poses, recipe, jobs=jobs, noise=noise, tell=callback, square=square
         )
-        return [_shown(picture, square) for picture in drawn]
+        shared = self.sampler.described(recipe, self.networks.vae)
+        if generator is not None:  # the seed says nothing then
+            shared["recipe"]["seed"] = None
+        images = []
+        for (p, k), picture in zip(jobs, drawn, strict=True):
+            image = _shown(picture, square)
+            image.info.update(metadata(image_facts(shared, views, poses[p], k, square)))
+            images.append(image)
+        return images
 
     def save_pretrained(self, folder: str | Path, include: Sequence[str] | None = None) -> None:
         """Write a folder that ``from_pretrained`` reads on any machine (``hub.save``)."""
@@ -198,13 +217,24 @@ class XMDPTPipeline:
         pose: PoseLike | Sequence[PoseLike],
         fit: Fit = "auto",
         person: int | None = None,
+        pose_size: tuple[int, int] | None = None,
+        source_size: tuple[int, int] | None = None,
     ) -> list[Pose]:
-        """The poses; a file may hold a sequence."""
+        """The poses; a file may hold a sequence. ``pose_size`` (width, height) and ``source_size``
+        (height, width): for keypoints in pixels that do not state it (``inputs.read_pose``)."""
         given: list[Any] = list(pose) if isinstance(pose, (list, tuple)) else [pose]
         poses = [
             found
             for one in given
-            for found in read_pose(one, self.resolution, self._openpose, fit=fit, person=person)
+            for found in read_pose(
+                one,
+                self.resolution,
+                self._openpose,
+                fit=fit,
+                person=person,
+                pose_size=pose_size,
+                source_size=source_size,
+            )
         ]
         if not poses:
             raise ConfigError("no pose is given", "give keypoints, or a picture of a pose")
@@ -273,6 +303,17 @@ class XMDPTPipeline:
             maps,
             own_maps,
         )
+
+    @contextmanager
+    def networks_named(self) -> Iterator[None]:
+        """Around the reading of inputs: XmdptError naming at once all networks that cannot be
+        found, OpenPose among them where an input needs it."""
+        try:
+            yield
+        except NoOpenPoseError as err:
+            self.networks.find(err)
+            raise
+        self.networks.find()
 
     def _openpose(self) -> OpenPose:
         return self.networks.openpose

@@ -15,20 +15,22 @@ from isal import isal_zlib
 
 from xmdpt_cli import __version__
 from xmdpt_cli.files import writing
-from xmdpt_cli.images import Picture, fast_png_bytes, save_bytes
+from xmdpt_cli.images import GENERATED, Picture, fast_png_bytes, save_bytes
 
-KEYWORD = "xmdpt"  # of the PNG's text that says how the picture was made
+KEYWORD = GENERATED[-1]  # of the PNG's text that says how the picture was made
 WAITING = 64  # pictures in memory that are not yet on the disk
 _BEGINNING = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 
 
 def metadata(facts: Mapping[str, Any]) -> dict[str, str]:
-    """What a PNG says of itself: standard keywords, and ``facts`` as JSON."""
+    """What a generated image says of itself: standard keywords, and ``facts`` as JSON. Other
+    formats than PNG carry it by ``embedded.py``, PIL images in their ``info``."""
     toy = " (toy model: says nothing of real results)" if facts.get("toy") else ""
+    software, source, own = GENERATED
     return {
-        "Software": f"xmdpt {__version__}",
-        "Source": f"drawn by a diffusion model, not a photograph{toy}",
-        KEYWORD: json.dumps(dict(facts), ensure_ascii=True),
+        software: f"xmdpt {__version__}",
+        source: f"drawn by a diffusion model, not a photograph{toy}",
+        own: json.dumps(dict(facts), ensure_ascii=True),
     }
 
 

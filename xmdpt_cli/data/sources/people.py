@@ -138,7 +138,12 @@ def list_people(people: People, published: KeypointFiles | None, seed: int) -> L
     if not people.groups:
         raise XmdptError(_why_none(people), WANTED)
     test = _test_people({group.person for group in people.groups}, seed)
-    keypoints = None if published is None else OwnKeypoints.read(people.root, published)
+    # garments are of DeepFashion, whose keypoints have files of their own
+    keypoints = (
+        None
+        if published is None
+        else OwnKeypoints.read(people.root, published, beside=not people.garments)
+    )
     if people.garments:
         _cut_padding(people.groups)
     garments, positions = [], Counter[str]()
@@ -212,8 +217,8 @@ def _notes(
     persons = len({group.person for group in people.groups})
     images = sum(len(group.views) for group in people.groups)
     count = "1 person" if persons == 1 else f"{persons} people"
-    files = [] if keypoints is None else keypoints.labels
-    label = " and ".join(files) if files else "keypoints from OpenPose"
+    files = "" if keypoints is None else keypoints.label()
+    label = files or "keypoints from OpenPose"
     notes = [
         f"{what}: {count}, {label}",
         f"pictures: {people.root}, {images} in {len(people.groups)} groups",

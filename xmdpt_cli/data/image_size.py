@@ -1,0 +1,145 @@
+"""The size of the image whose pixels a keypoints file holds, where the file does not say it.
+
+OpenPose's own JSON is such a file. The size is taken, in this order, from ``given``
+(``--pose-size``), from the image of the same name beside the file, and from the source image.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from xmdpt_cli.data.names import SUFFIXES
+from xmdpt_cli.data.pose import Keypoints
+from xmdpt_cli.errors import ConfigError, XmdptError
+
+Size = tuple[int, int]  # (height, width)
+#: the name that a file gives an image ("" if none) -> the image's size, None if not known
+SizeOf = Callable[[str], Size | None]
+
+OPENPOSE_ENDING = "_keypoints"  # OpenPose writes person_keypoints.json for person.jpg
+SIZE_HINT = (
+    "give the size of the image that the keypoints are of: --pose-size WxH (pose_size=(W, H) in "
+    'Python); or put that image, with the same name, beside the file; or add "canvas_width" and '
+    '"canvas_height" to the file; with a source image its size is taken'
+)
+_LARGEST = 100_000  # pixels a side
+_OUTSIDE = 0.1  # of a side: so far outside of their image estimators put joints
+_TURNED = (5, 6, 7, 8)  # EXIF orientations by which width and height change places
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """``750x1101`` -> (750, 1101), width and height. ConfigError for anything else."""
+    match = re.fullmatch(r"\s*(\d{1,9})\s*[xX*,:]\s*(\d{1,9})\s*", text)
+    if match is None:
+        raise ConfigError(
+            f"--pose-size is WIDTHxHEIGHT in pixels, not {text!r}", "for instance 750x1101"
+        )
+    return check_pose_size((int(match[1]), int(match[2])))
+
+
+def check_pose_size(size: Sequence[int]) -> tuple[int, int]:
+    """(width, height) as it is; ConfigError unless both are usable numbers of pixels."""
+    sides = [side for side in size if isinstance(side, (int, np.integer)) and side is not True]
+    if len(sides) != 2 or len(size) != 2 or min(sides) < 2 or max(sides) > _LARGEST:
+        shown = "x".join(str(side) for side in size)
+        raise ConfigError(
+            f"the pose size is a width and a height of 2 to {_LARGEST} pixels, not {shown}",
+            "for instance 750x1101 (pose_size=(750, 1101) in Python)",
+        )
+    return int(sides[0]), int(sides[1])
+
+
+def size_of_image(path: Path) -> Size:
+    """(height, width) of an image file, upright (EXIF); its pixels are not decoded.
+
+    Raises XmdptError naming the file if it is not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(0x0112, 1) in _TURNED
+    except FileNotFoundError:
+        raise XmdptError(f"image not found: {path}") from None
+    except UnidentifiedImageError:
+        raise XmdptError(f"not an image (or empty): {path}") from None
+    except Exception as err:  # Pillow's readers raise a dozen types for damaged files
+        raise XmdptError(f"broken image: {path} ({err})") from None
+    return (width, height) if turned else (height, width)
+
+
+class UnstatedSize:
+    """A ``SizeOf`` for one keypoints file; ``notes`` says what was taken.
+
+    ``given``: (width, height); ``source``: (height, width) of the source image.
+    """
+
+    def __init__(
+        self, file: Path, *, given: tuple[int, int] | None = None, source: Size | None = None
+    ) -> None:
+        self.file, self.given, self.source = file, given, source
+        self.notes: list[str] = []
+
+    def __call__(self, name: str) -> Size | None:
+        found = self._find(name)
+        if found is None:
+            return None
+        size, where = found
+        note = f"{self.file.name}: in pixels of an image of {size[1]} x {size[0]} ({where})"
+        if note not in self.notes:
+            self.notes.append(note)
+        return size
+
+    def _find(self, name: str) -> tuple[Size, str] | None:
+        if self.given is not None:
+            return (self.given[1], self.given[0]), "--pose-size"
+        image = image_beside(self.file, name)
+        if image is not None:
+            return size_of_image(image), f"the size of {image.name} beside it"
+        if self.source is not None:
+            return self.source, "the size of the source image, as nothing else says it"
+        return None
+
+
+def image_beside(file: Path, name: str = "") -> Path | None:
+    """The image beside a keypoints file: the one that the file names, else the one called as the
+    file (``person.jpg`` for ``person.json`` and ``person_keypoints.json``).
+
+    Of several with one name and one size the first kind of ``names.SUFFIXES``; XmdptError if their
+    sizes differ.
+    """
+    if name:
+        named = file.parent / Path(name.replace("\\", "/")).name
+        if named.suffix[1:].lower() in SUFFIXES and named.is_file():
+            return named
+    stems = [Path(name).stem, name] if name else [file.stem.removesuffix(OPENPOSE_ENDING)]
+    ends = [end for suffix in SUFFIXES for end in (suffix, suffix.upper())]
+    # a folder may hold thousands of frames: it is not listed for each
+    places = [file.parent / f"{stem}.{end}" for stem in dict.fromkeys(stems) for end in ends]
+    found = [place for place in places if place.is_file()]
+    if len(found) > 1 and len({size_of_image(path) for path in found}) > 1:
+        names = ", ".join(path.name for path in found)
+        raise XmdptError(
+            f"{file}: {names} beside it are images of different sizes",
+            "say which size the keypoints are of: --pose-size WxH",
+        )
+    return found[0] if found else None
+
+
+def check_within(people: Sequence[Keypoints], size: Size, where: str) -> None:
+    """XmdptError if a joint lies outside of an image of ``size``, which the file did not say."""
+    sides = np.array(size[::-1], dtype=np.float64)
+    every = np.concatenate(list(people))
+    outside = ((every < -_OUTSIDE * sides) | (every > (1 + _OUTSIDE) * sides)).any(axis=1)
+    if outside.any():
+        seen = int(np.isfinite(every).all(axis=1).sum())
+        x, y = np.nanmax(every, axis=0)
+        raise XmdptError(
+            f"{where}: {int(outside.sum())} of {seen} joints lie outside of an image of "
+            f"{size[1]} x {size[0]} (coordinates go up to {x:.0f}, {y:.0f})",
+            "the keypoints are of an image of another size: name it with --pose-size WxH",
+        )

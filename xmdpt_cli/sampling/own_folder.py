@@ -1,0 +1,135 @@
+"""The folder of generated images of a user's own people: what is in it, and what a new one is
+called, so that nothing is replaced and nothing is made twice."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.sampling.generate import SHEET
+from xmdpt_cli.sampling.record import (
+    OTHER_OUT,
+    RECORD,
+    differences,
+    read_record,
+    refuse_others,
+    write_record,
+)
+from xmdpt_cli.sampling.writer import KEYWORD, is_whole
+
+FORMAT = "xmdpt-own-samples"
+Facts = Mapping[str, Any]  # of one image: ``facts.image_facts``
+
+
+class OwnFolder:
+    """Names within ``out`` have forward slashes. ``settings``: what all its images share."""
+
+    def __init__(self, out: Path, settings: Facts, say: Callable[[str], None]) -> None:
+        self.out, self.settings, self.say = out, {"format": FORMAT, **settings}, say
+        # some file systems do not tell large letters from small ones
+        self._taken = {SHEET, RECORD}
+        self._before: dict[str, Any] = {}
+
+    def check(self) -> None:
+        """XmdptError if the folder's images were generated otherwise, naming what differs, or if
+        its record or sheet, which every run writes anew, is not ours."""
+        if (self.out / RECORD).exists():
+            with suppress(XmdptError):
+                self._before = read_record(self.out)
+            if self._before.get("format") != FORMAT:
+                raise XmdptError(f"{self.out} holds other samples ({RECORD})", OTHER_OUT)
+            refuse_others(self.out, self._before, self.settings)
+        told_by(self.out / SHEET)
+
+    def begin(self) -> None:
+        """The record, before the first image: an interrupted run holds to its settings too."""
+        if not self._before:
+            write_record(self.out, self.settings)
+
+    def reserve(self, name: str) -> None:
+        """A name that a user gave to one image: no other one gets it."""
+        self._taken.add(name.casefold())
+
+    def place(self, first: str, facts: Sequence[Facts]) -> list[str]:
+        """The names of the images of one pose: ``first.png``, or ``first_1.png``, ``first_2.png``
+        of several. ``_2`` comes behind ``first`` where these are taken in this run, or in the
+        folder by an image of other inputs."""
+        for again in count(1):
+            stem = first if again == 1 else f"{first}_{again}"
+            ends = [""] if len(facts) == 1 else [f"_{k + 1}" for k in range(len(facts))]
+            names = [f"{stem}{end}.png" for end in ends]
+            if not self._taken.isdisjoint(name.casefold() for name in names):
+                continue
+            there = [told_by(self.out / name) for name in names]
+            if all(one in (None, dict(own)) for one, own in zip(there, facts, strict=True)):
+                break
+            self.say(
+                f"{names[0]} is in {self.out} already, from another source image, pose or seed: "
+                f"it stays, and the new one is written beside it"
+            )
+        self._taken.update(name.casefold() for name in names)
+        return names
+
+    def check_named(self, name: str, facts: Facts) -> None:
+        """XmdptError if a file of the name that a user gave is there and is another image."""
+        there = told_by(self.out / name)
+        if there is not None and there != facts:
+            differs = ", ".join(differences(there, facts))
+            raise XmdptError(
+                f"{self.out / name} is there and was generated otherwise; what differs: {differs}",
+                "give another name in the column out, or choose another --out",
+            )
+
+    def is_made(self, name: str, facts: Facts) -> bool:
+        """Whether this very image is there, whole. XmdptError for a file that is not ours."""
+        return bool(told_by(self.out / name) == facts) and is_whole(self.out / name)
+
+    def finish(
+        self, files: Sequence[str], sources: Sequence[str], notes: Sequence[str]
+    ) -> dict[str, Any]:
+        """Write the record, which names earlier runs' files too; returns this run's own."""
+        run = {**self.settings, "sources": list(sources), "notes": list(notes)}
+        earlier = {key: list(self._before.get(key, [])) for key in ("files", "sources")}
+        kept = [name for name in earlier["files"] if (self.out / str(name)).is_file()]
+        record = {
+            **run,
+            "sources": list(dict.fromkeys([*earlier["sources"], *sources])),
+            "files": list(dict.fromkeys([*kept, *files])),
+            "sheet": SHEET,
+        }
+        write_record(self.out, record)
+        return {**run, "files": list(files), "sheet": SHEET}
+
+
+def pair_name(source: str, pose: str) -> str:
+    """``person_in_pose``."""
+    return f"{_plain(source)}_in_{_plain(pose)}"
+
+
+def _plain(name: str) -> str:
+    """A name that every file system takes, and not too long for two of them."""
+    short = re.sub(r"[^\w.()+-]+", "_", name).encode()[:80].decode(errors="ignore")
+    return short.strip("_.") or "picture"
+
+
+def told_by(path: Path) -> Any:
+    """What a picture of ours says of itself; None: it is not there.
+
+    XmdptError for a file that is not ours. A crash of the machine may leave one of ours empty.
+    """
+    if not path.exists() or (path.is_file() and path.stat().st_size == 0):
+        return None
+    told = None
+    with suppress(OSError, SyntaxError, ValueError), Image.open(path) as image:
+        told = json.loads(image.info.get(KEYWORD, "null"))
+    if not isinstance(told, dict):
+        raise XmdptError(f"{path} is there and was not drawn by xmdpt", "choose another --out")
+    return told

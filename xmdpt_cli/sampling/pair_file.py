@@ -1,0 +1,174 @@
+"""``xmdpt sample --pairs FILE.csv``: a list of source images and poses, one image a line.
+
+The header names the columns, in any order: ``source`` and ``pose``; and, each optional, ``out``
+(the image's name below --out), ``source_keypoints`` and ``seed``. Comma, semicolon or tab.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.sampling.generate import SHEET
+
+REQUIRED = ("source", "pose")
+OPTIONAL = ("out", "source_keypoints", "seed")
+DELIMITERS = (",", ";", "\t")
+EXAMPLE = "for instance: source,pose,out (next line: alice.jpg,pose.json,alice_walks.png)"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")  # what Excel writes as "Unicode text"
+_LARGEST_SEED = 2**63
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image to generate. Files may be missing: that is found when the row is read."""
+
+    line: int  # in the file, 1 the first
+    source: Path
+    pose: Path
+    out: str = ""  # below --out, with forward slashes; "": named by source and pose
+    source_keypoints: Path | None = None
+    seed: int | None = None  # None: the command's
+
+
+def read_pair_file(path: Path, out: Path) -> list[Row]:
+    """The rows of a list for the folder ``out``, at least one.
+
+    Paths are relative to the list's folder, or to the working directory where they are not there.
+    ConfigError, naming the line, for what is wrong with the list itself: nothing is begun then.
+    """
+    lines = _cells(path)
+    first = next(lines, None)
+    if first is None:
+        raise ConfigError(f"{path} is empty", EXAMPLE)
+    header = _header(first[1], path)
+    rows, wrong = [], []
+    for line, cells in lines:
+        if not any(cell.strip() for cell in cells):
+            continue
+        try:
+            rows.append(_row(line, cells, header, path.absolute().parent, out))
+        except XmdptError as err:
+            wrong.append(f"line {line}: {err.message}")
+    wrong += _twice(rows)
+    if wrong:
+        more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ConfigError(
+            f"{path}, {'; '.join(wrong[:3])}{more}", "correct the list: nothing was generated"
+        )
+    if not rows:
+        raise ConfigError(f"{path} holds a header and no rows", EXAMPLE)
+    return rows
+
+
+def _cells(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """(number of the line, its cells), without blank lines."""
+    try:
+        data = path.read_bytes()
+    except OSError as err:
+        raise ConfigError(f"cannot read {path}: {err.strerror or err}", EXAMPLE) from None
+    try:
+        text = data.decode("utf-16" if data.startswith(_UTF16) else "utf-8-sig")
+    except UnicodeDecodeError as err:
+        raise ConfigError(f"{path} is not UTF-8 ({err})", "save it as CSV in UTF-8") from None
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    delimiter = max(DELIMITERS, key=first.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        for cells in reader:
+            if cells:
+                yield reader.line_num, cells
+    except csv.Error as err:
+        raise ConfigError(f"{path}, line {reader.line_num}: not CSV ({err})", EXAMPLE) from None
+
+
+def _header(cells: Sequence[str], path: Path) -> list[str]:
+    names = [cell.strip().lower() for cell in cells]
+    known = [*REQUIRED, *OPTIONAL]
+    missing = [name for name in REQUIRED if name not in names]
+    if missing:
+        raise ConfigError(
+            f"{path}: its first line is no header with the columns source and pose "
+            f"(not found: {', '.join(missing)})",
+            EXAMPLE,
+        )
+    unknown = [name or "an empty name" for name in names if name not in known]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if unknown or twice:
+        what = f"unknown columns: {', '.join(unknown)}" if unknown else f"{twice[0]} twice"
+        raise ConfigError(f"{path}: {what}", f"columns are {', '.join(known)}")
+    return names
+
+
+def _row(line: int, cells: Sequence[str], header: Sequence[str], base: Path, out: Path) -> Row:
+    if len(cells) > len(header) and any(cell.strip() for cell in cells[len(header) :]):
+        raise ConfigError(
+            f"{len(cells)} cells for {len(header)} columns (a name with a delimiter is quoted)"
+        )
+    values = {name: cell.strip() for name, cell in zip(header, cells, strict=False)}
+    for name in REQUIRED:
+        if not values.get(name):
+            raise ConfigError(f"no {name}")
+    keypoints = values.get("source_keypoints")
+    return Row(
+        line,
+        _found(values["source"], base),
+        _found(values["pose"], base),
+        _inside(values.get("out", ""), out),
+        _found(keypoints, base) if keypoints else None,
+        _seed(values.get("seed", "")),
+    )
+
+
+def _found(name: str, base: Path) -> Path:
+    path = Path(name).expanduser()
+    if path.is_absolute() or (base / path).exists() or not path.exists():
+        return base / path
+    return path
+
+
+def _seed(text: str) -> int | None:
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit()) or int(text) >= _LARGEST_SEED:
+        raise ConfigError(f"a seed is a whole number from 0 on, not {text!r}")
+    return int(text)
+
+
+def _inside(name: str, out: Path) -> str:
+    """A name below ``out``, checked; "" as it is."""
+    if not name:
+        return ""
+    path = Path(name)
+    if path.is_absolute():
+        try:
+            path = path.relative_to(out.absolute())
+        except ValueError:
+            raise ConfigError(f"out {name!r} is not in {out}") from None
+    parts = PurePosixPath(path.as_posix()).parts
+    strange = "\0" in name or "\\" in name or PureWindowsPath(name).drive
+    if strange or ".." in parts or any(part.startswith(".") for part in parts):
+        raise ConfigError(f"out {name!r} is no plain name below the folder --out")
+    if path.suffix.lower() != ".png":
+        raise ConfigError(f"out {name!r} does not end in .png")
+    if parts == (SHEET,):
+        raise ConfigError(f"out {name!r} is the name of the contact sheet")
+    if not (out / path).resolve().is_relative_to(out.resolve()):  # by a link
+        raise ConfigError(f"out {name!r} leads out of {out}")
+    return "/".join(parts)
+
+
+def _twice(rows: Sequence[Row]) -> list[str]:
+    first: dict[str, int] = {}
+    wrong = []
+    for row in rows:
+        # some file systems do not tell large letters from small ones
+        name = row.out.casefold()
+        if name and name in first:
+            wrong.append(f"line {row.line}: out {row.out!r} is that of line {first[name]}, too")
+        first.setdefault(name, row.line)
+    return wrong
