@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from xmdpt_cli.progress import Progress
+from xmdpt_cli.tables import Table
 
 if TYPE_CHECKING:  # Rich is loaded when something is said: --help does without
     from rich.console import Console, ConsoleOptions
-    from rich.table import Table
     from rich.text import Text
 
 STATUS_EVERY = 10.0  # seconds between status lines off a terminal
@@ -34,9 +34,7 @@ class Talk:
 
         self.as_json, self.quiet = as_json, quiet
         self.err = Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
-        # off a terminal Rich would fold tables at 80 columns: a log has no width
-        width = None if sys.stdout.isatty() else 200
-        self.out = Console(highlight=False, width=width)
+        self.out = Console(highlight=False)
 
     def say(self, text: str) -> None:
         self.err.print(_escape(text))
@@ -56,7 +54,9 @@ class Talk:
             print(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
             return
         for table in tables:
-            self.out.print(table)
+            # a log or a pipe has no width: tables have their own there
+            for part in table.fitted(self.out.width if sys.stdout.isatty() else None):
+                _print_table(part)
         if text:
             self.out.print(_escape(text), soft_wrap=True)
 
@@ -83,16 +83,25 @@ def error(message: str, hint: str = "") -> None:
         console.print(f"[bold cyan]hint:[/bold cyan] {_escape(hint)}")
 
 
-def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A plain table; the first column is left-aligned, the others hold numbers."""
-    from rich.table import Table
+def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], keys: int = 1) -> Table:
+    """A table for ``Talk.result``; the first ``keys`` columns say what a row is of."""
+    return Table(title, list(header), [list(row) for row in rows], keys)
 
-    out = Table(title=title or None, title_justify="left", title_style="bold")
-    for i, name in enumerate(header):
-        out.add_column(_escape(name), justify="left" if i == 0 else "right", no_wrap=i > 0)
-    for row in rows:
-        out.add_row(*(_escape(cell) for cell in row))
-    return out
+
+def _print_table(table: Table) -> None:
+    """On stdout, as wide as it is: Rich would cut or fold what is wider than its console."""
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    shown = RichTable()
+    for i, name in enumerate(table.header):
+        shown.add_column(Text(name), justify="left" if i < table.keys else "right", no_wrap=True)
+    for row in table.rows:
+        shown.add_row(*map(Text, row))
+    if table.title:
+        Console(highlight=False).print(Text(table.title, "bold"), soft_wrap=True)
+    Console(highlight=False, width=table.width).print(shown, crop=False)
 
 
 def duration(seconds: float) -> str:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from xmdpt_cli.commands.options import AsJson, Device, pick_device, quiet_libraries
-from xmdpt_cli.console import Talk, table
+from xmdpt_cli.console import Talk
 from xmdpt_cli.errors import ConfigError
 
 if TYPE_CHECKING:
-    from xmdpt_cli.bench.tables import Table
+    from xmdpt_cli.tables import Table
 
 bench_app = typer.Typer(invoke_without_command=True)
 
@@ -187,7 +186,7 @@ def _roof(
             raise ConfigError("peaks are positive")
         devices = [Peaks("given", peak * 1e12, bandwidth * 1e9)]
     report = roofs(sizes, devices, pixels=pixels, precision=precision)
-    Talk(as_json).result(report, _drawn(roof_table(report)))
+    Talk(as_json).result(report, roof_table(report))
 
 
 def finish(
@@ -209,17 +208,10 @@ def finish(
         for change in changes
     ]
     beside = [] if old is None else [change_table(changes)]
-    narrow = [part for whole in [*shown, *beside] for part in whole.narrow or [whole]]
-    talk.result({**report, "changes": told}, *map(_drawn, narrow), text="\n".join(notes))
+    talk.result({**report, "changes": told}, *shown, *beside, text="\n".join(notes))
     if out is not None:  # last: what was measured has been told, whatever the disk says
         talk.say(f"written: {', '.join(map(str, write_report(out, report, shown, notes)))}")
     slower = [change.key for change in changes if change.verdict == "slower"]
     if slower:
         talk.warn(f"slower than before: {', '.join(slower)}")
         raise typer.Exit(1)
-
-
-def _drawn(one: Table) -> Any:
-    """With the columns' names in several lines, what is in brackets in one."""
-    header = [re.sub(r" (?![^(]*\))", "\n", name) for name in one.header]
-    return table(one.title, header, one.rows)
