@@ -194,19 +194,27 @@ def fitted(name: str, stage: _Stage, width: int, now: float) -> tuple[str, int, 
     """A stage on one line of ``width`` columns: (text, the bar's columns, text after the bar).
 
     What does not fit is left out whole: facts from the last one on, then the bar, then the rest.
-    The bar gets what the facts leave, if that is enough for one.
+    Facts never take the columns of the shortest bar; what they leave makes it longer.
     """
     head = f"{name:<{NAME}}"
-    tail = [f"{stage.done}/{stage.total}", stage.time(now), *stage.facts]
-    if len(head) + 2 + len("  ".join(tail)) > width:
+    parts = [f"{stage.done}/{stage.total}", stage.time(now)]
+    shortest = SHORTEST_BAR + 2
+
+    def taken(facts: Sequence[str]) -> int:
+        return len(head) + 2 + len("  ".join([*parts, *facts]))
+
+    if taken(stage.facts) + shortest > width:
         head = name  # stages under each other need not be aligned where room is short
-    while len(tail) > 1 and len(head) + 2 + len("  ".join(tail)) > width:
-        tail.pop()
-    text = "  ".join(tail)
-    room = width - len(head) - 2 - len(text) - 2
-    if room < SHORTEST_BAR:
-        return f"{head}  {text}"[:width], 0, ""
-    return f"{head}  ", min(BAR, room), f"  {text}"
+    shown = list(stage.facts)
+    while shown and taken(shown) + shortest > width:
+        shown.pop()
+    room = width - taken(shown) - 2
+    text = "  ".join([*parts, *shown])
+    if room >= SHORTEST_BAR:
+        return f"{head}  ", min(BAR, room), f"  {text}"
+    if taken([]) > width:
+        text = parts[0]
+    return f"{head}  {text}"[:width], 0, ""
 
 
 class _Bars:

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 class Progress(Protocol):
     """Called often: must be cheap and must not raise.
 
-    ``info`` is shown beside the progress, the most telling first: what does not fit is left out
-    from the end. Training tells loss, masked, images_per_second, data_wait, gpu_memory and mfu.
+    ``info`` is shown beside the progress, the most useful first: what does not fit is left out
+    from the end. Training gives loss, images_per_second, data_wait, gpu_memory, mfu and masked.
     """
 
     def __call__(self, stage: str, done: int, total: int, /, **info: Any) -> None: ...
