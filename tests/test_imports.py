@@ -20,6 +20,8 @@ BASE = {
     "stores",
     "remote",
     "remote_errors",
+    "devices",
+    "tables",
     "presets",
     "__init__",
 }
@@ -34,6 +36,7 @@ MAY_IMPORT = {
     "console": BASE | {"console"},
 }
 MAY_IMPORT["commands"] = set.union(*MAY_IMPORT.values()) | {"commands"}
+MAY_IMPORT["__init__"] = BASE | SIDEWAYS | {"sampling"}  # lazily, and for type checkers
 MAY_IMPORT["app"] = MAY_IMPORT["commands"] | {"app"}
 MAY_IMPORT["__main__"] = {"app"}
 EARLY = {"__init__", "app", "commands", "config", "console", "errors", "progress", "files"}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 from bench.bench_reports import drawing
+
 from xmdpt_cli.bench.compare import Change
 from xmdpt_cli.bench.tables import (
     change_table,
@@ -30,7 +31,7 @@ WIDTHS = (60, 80, 120, 200, None)
 
 def evaluated(protocol: str, rows: tuple[str, ...] = ROWS) -> Report:
     """A report with every metric there is; values as long as they get."""
-    values: dict[str, float | None] = {name: 123.456789 for name in METRICS}
+    values: dict[str, float | None] = dict.fromkeys(METRICS, 123.456789)
     return Report(
         protocol=protocol,
         rows={name: dict(values) for name in rows},
@@ -53,7 +54,7 @@ def metric_tables() -> list[Table]:
 def bench_tables() -> list[Table]:
     names = ["PIDM-style / published", "PoCoLD-style / compiled", "X-MDPT-S / published"]
     names += [f"X-MDPT-{size} / D-CFG, compiled, bf16" for size in "SBL"]
-    report = drawing({name: (1234.0, 0.4) for name in names})
+    report = drawing(dict.fromkeys(names, (1234.0, 0.4)))
     spread = report["rows"][0]["seconds"]
     rates = {
         **report,
@@ -67,8 +68,7 @@ def bench_tables() -> list[Table]:
         {
             **report,
             "rows": [
-                {**row, "over_pidm": spread, "over_pidm_compiled": spread}
-                for row in report["rows"]
+                {**row, "over_pidm": spread, "over_pidm_compiled": spread} for row in report["rows"]
             ],
         }
     )

@@ -44,12 +44,12 @@ class Table(NamedTuple):
             return [self]
         forms = [self._with_short_header()]
         if self.keys == 1:
-            turned = self._transposed()
-            forms += [turned, turned._with_short_header()]
+            forms.append(self._transposed())
         for form in forms:
             if form.width <= width:
                 return [form]
-        return forms[0]._split(width) or forms[-1]._split(width) or [self._as_list()]
+        splits = [parts for form in forms if (parts := form._split(width))]
+        return min(splits, key=len) if splits else [self._as_list()]
 
     def _with_short_header(self) -> Table:
         """The header's words in several lines, where the cells below are narrower."""

@@ -115,11 +115,11 @@ def prepare(
         if len(sizes) == 1
         else {side: f"{out.rstrip('/')}/{side}" for side in sizes}
     )
-    from xmdpt_cli.data.decoders import cores
     from xmdpt_cli.data.deepfashion import find_dataset
     from xmdpt_cli.data.manifest import refuse_strangers
     from xmdpt_cli.data.prepare import prepare_datasets
     from xmdpt_cli.data.ranks import World
+    from xmdpt_cli.devices import cores
 
     world = World.from_environment()
     for place in outs.values():  # before minutes are spent on loading networks

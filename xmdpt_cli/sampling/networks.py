@@ -85,6 +85,13 @@ class Networks:
         """Raises XmdptError saying what to fetch where it is not there."""
         return OpenPose.load(self._openpose or DEFAULT_OPENPOSE, device=self.device)
 
+    def to(self, device: str | torch.device) -> None:
+        """Move the networks that are loaded; the others are loaded there when first needed."""
+        self.device = torch.device(device)
+        for name in (*PARTS, "openpose"):
+            if name in self.__dict__:
+                getattr(self, name).to(self.device)
+
     def release(self) -> None:
         """Let both DINOv2 go (4.5 GB for the giant one): they are read again when needed."""
         for part in ("source", "pose"):
