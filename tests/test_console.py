@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from xmdpt_cli import console
-from xmdpt_cli.console import Pace, Talk, duration, facts
+from xmdpt_cli.console import Pace, Talk, duration, facts, warn_if_busy
 
 TRAIN = {  # in the order of training/log.py
     "loss": 0.1234,
@@ -129,3 +129,27 @@ def test_off_a_terminal_there_are_plain_lines(
     assert len(lines) == 11
     assert lines[-1].startswith("train: 1000/1000, 1/s, loss 0.123")
     assert "\x1b" not in out.err
+
+
+@pytest.mark.parametrize(
+    ("load", "threads", "warned"),
+    [(9.1, None, True), (None, None, False), (9.1, "1", False)],
+)
+def test_a_busy_machine_is_named(
+    load: float | None,
+    threads: str | None,
+    warned: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(console, "busy_load", lambda: load)
+    monkeypatch.setattr(console.os, "cpu_count", lambda: 2)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if threads is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    warn_if_busy(Talk())
+    told = capsys.readouterr().err
+    assert ("busy (load 9.1 on 2 cores)" in told) is warned
+    assert ("OMP_NUM_THREADS=1" in told) is warned
+    warn_if_busy(Talk(quiet=True))  # under torchrun one process says it
+    assert capsys.readouterr().err == ""

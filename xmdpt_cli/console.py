@@ -7,13 +7,15 @@ then. With ``--json`` stdout holds exactly one object. NO_COLOR is respected (by
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from xmdpt_cli.progress import Progress
+from xmdpt_cli.devices import busy_load
+from xmdpt_cli.progress import Progress, Say
 from xmdpt_cli.tables import Table
 
 if TYPE_CHECKING:  # Rich is loaded when something is said: --help does without
@@ -71,6 +73,34 @@ class Talk:
                 yield bars
         else:
             yield _Lines(self)
+
+
+def say_resuming(progress: Progress, say: Say, what: str) -> Progress:
+    """``progress`` that says before a stage that resumes: "resuming: 40 of 120 images are done".
+
+    For library calls whose first call of a stage tells what was done before.
+    """
+    seen: set[str] = set()
+
+    def listen(stage: str, done: int, total: int, /, **info: Any) -> None:
+        if stage not in seen and 0 < done < total:
+            say(f"resuming: {done} of {total} {what} are done")
+        seen.add(stage)
+        progress(stage, done, total, **info)
+
+    return listen
+
+
+def warn_if_busy(talk: Talk) -> None:
+    """Warn where other programs use all processors; to be called before the command's own work."""
+    load = None if "OMP_NUM_THREADS" in os.environ else busy_load()
+    if load is not None:
+        count = os.cpu_count() or 1
+        talk.warn(
+            f"other programs keep this machine busy (load {load:.1f} on {count} "
+            f"{'core' if count == 1 else 'cores'}): threads that wait for each other are slow there"
+        )
+        talk.hint("OMP_NUM_THREADS=1 before the command: measured 4 to 10 times faster there")
 
 
 def error(message: str, hint: str = "") -> None:

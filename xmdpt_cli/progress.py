@@ -7,6 +7,7 @@ status lines, a script may pass its own function, and the default does nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 
@@ -18,6 +19,14 @@ class Progress(Protocol):
     """
 
     def __call__(self, stage: str, done: int, total: int, /, **info: Any) -> None: ...
+
+
+#: how the library gives its user a line of text
+Say = Callable[[str], None]
+
+
+def silently(text: str) -> None:
+    """The default of a ``Say``: the line is dropped."""
 
 
 def silent(stage: str, done: int, total: int, /, **info: Any) -> None:

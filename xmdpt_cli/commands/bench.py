@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xmdpt_cli.commands.options import AsJson, Device, pick_device, quiet_libraries
-from xmdpt_cli.console import Talk
+from xmdpt_cli.console import Talk, warn_if_busy
 from xmdpt_cli.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ def bench(
     if "tiny" in sizes and not tiny:
         raise ConfigError("--size tiny has tiny baselines: measure it alone")
     talk = Talk(as_json)
+    warn_if_busy(talk)
     if pixels != 256 and baselines:
         talk.say("PIDM's and PoCoLD's kind are of 256 px: left out")
         baselines = False

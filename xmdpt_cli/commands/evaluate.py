@@ -10,7 +10,7 @@ import typer
 
 from xmdpt_cli.commands import evaluate_ways as ways
 from xmdpt_cli.commands.options import AsJson, Device, pick_device, quiet_libraries
-from xmdpt_cli.console import Talk, table
+from xmdpt_cli.console import Talk, table, warn_if_busy
 from xmdpt_cli.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ def evaluate(
 
     team = Team.start(pick_device(device), "ddp")
     talk, where = Talk(as_json, quiet=not team.first), str(team.device)
+    warn_if_busy(talk)
     folders = [generated] if seeds == 1 else [generated / f"seed_{k}" for k in range(seeds)]
     measured, by = [], None
     with team.together():

@@ -10,7 +10,7 @@ import typer
 
 from xmdpt_cli.commands.options import AsJson, DataDir, Device, pick_device, plain, quiet_libraries
 from xmdpt_cli.config import dump, resolve
-from xmdpt_cli.console import Talk, duration, table
+from xmdpt_cli.console import Talk, duration, table, warn_if_busy
 from xmdpt_cli.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -115,6 +115,7 @@ def finetune_vae(
     from xmdpt_cli.training.vae_plan import lpips_networks, make_plan
 
     talk = Talk(as_json, quiet=World.from_environment().rank > 0)  # under torchrun rank 0 talks
+    warn_if_busy(talk)
     team = Team.start(pick_device(device), "ddp") if not dry_run else Team()
     where = str(team.device)
     network = _start(recipe, data, vae, where)
@@ -138,6 +139,7 @@ def finetune_vae(
             notes=notes,
             team=team,
             progress=progress,
+            say=talk.say,
         )
     _tell(talk, done, out, data, recipe.all_weights)
 

@@ -11,7 +11,7 @@ from xmdpt_cli.commands.options import AsJson, Device, pick_device, quiet_librar
 from xmdpt_cli.commands.prepare_check import check
 from xmdpt_cli.commands.prepare_networks import find_openpose, pretrained, toy
 from xmdpt_cli.commands.prepare_plan import Plan, say_plan
-from xmdpt_cli.console import Talk
+from xmdpt_cli.console import Talk, warn_if_busy
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import human_bytes
 from xmdpt_cli.stores import is_url, open_store
@@ -131,6 +131,8 @@ def prepare(
         for line in listing.describe():
             talk.say(f"found: {line}")
     processes = cores() if workers is None else workers
+    if world.rank == 0:
+        warn_if_busy(talk)
     networks: dict[int, Encoders] | None = None
     detector: OpenPose | None = None
 

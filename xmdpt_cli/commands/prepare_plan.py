@@ -54,7 +54,7 @@ def say_plan(
         return None
     if len(missing) < len(everything):
         there = len(everything) - len(missing)
-        talk.say(f"plan: {there} of {len(everything)} shards are there already; for the others:")
+        talk.say(f"resuming: {there} of {len(everything)} shards are done; for the others:")
     numbers = estimate(missing, networks, detector, list(plan.outs), plan.tokens)
     pairs = numbers.pairs
     talk.say(

@@ -17,7 +17,7 @@ from xmdpt_cli.commands.options import (
     with_options,
 )
 from xmdpt_cli.config import dump, resolve
-from xmdpt_cli.console import Talk, duration
+from xmdpt_cli.console import Talk, duration, warn_if_busy
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.training.train_config import TrainConfig
 
@@ -68,6 +68,7 @@ def train(
     if vae is not None and not (recipe.online or recipe.validate_every):
         raise ConfigError("--vae goes with --online or --validate-every")
     talk = Talk(as_json, quiet=World.from_environment().rank > 0)  # under torchrun rank 0 talks
+    warn_if_busy(talk)
     # a run that goes on may have lost a shard: it is skipped
     dataset = PairDataset(data, "train", lenient=(out / "checkpoints").is_dir())
     toy = " (TOY features)" if dataset.manifest["toy"] else ""
@@ -100,6 +101,7 @@ def train(
             device=pick_device(device),
             progress=progress,
             warn=talk.warn,
+            say=talk.say,
             networks=networks,
             decode=decode,
             force=force,

@@ -16,6 +16,7 @@ from xmdpt_cli.diffusion import Losses, Schedule
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.model.attention import Block
+from xmdpt_cli.progress import Say, silently
 from xmdpt_cli.training.build import build_model
 from xmdpt_cli.training.ema import Ema
 from xmdpt_cli.training.feed import Networks, feed
@@ -25,10 +26,6 @@ from xmdpt_cli.training.sharded import whole
 from xmdpt_cli.training.step import Inputs, StepBatch, StepLoader, TrainStep, inputs_of
 from xmdpt_cli.training.team import ALONE, Team
 from xmdpt_cli.training.train_config import TrainConfig
-
-
-def silently(text: str) -> None:
-    """Warn nobody."""
 
 
 class Trainer:
@@ -67,9 +64,7 @@ class Trainer:
         self.learning_rate = 0.0  # of the last step
         self.skipped = 0  # pairs this rank could not read; others took their places
 
-    def loader(
-        self, networks: Networks | None = None, warn: Callable[[str], None] = silently
-    ) -> StepLoader:
+    def loader(self, networks: Networks | None = None, warn: Say = silently) -> StepLoader:
         """This rank's micro batches with their random numbers."""
         return feed(
             self.config,
