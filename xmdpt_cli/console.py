@@ -141,6 +141,8 @@ def duration(seconds: float) -> str:
         return f"{whole}s"
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
+    if whole >= 4 * 86400:
+        return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 

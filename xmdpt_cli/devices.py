@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xmdpt_cli.errors import ConfigError
@@ -42,6 +44,25 @@ def pick_device(name: str | torch.device = "auto") -> str:
 
 def _use(gpus: int) -> str:
     return "use auto or cpu" if not gpus else f"use auto, cpu or cuda:0 to cuda:{gpus - 1}"
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that can still be had on a device; None if not known (no Linux, no CUDA)."""
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next(int(x.split()[1]) * 2**10 for x in lines if x.startswith("MemAvailable"))
+
+
+def free_disk(folder: Path) -> int:
+    """Bytes free where a folder is or will be."""
+    place = folder.absolute()
+    return shutil.disk_usage(next(p for p in (place, *place.parents) if p.exists())).free
 
 
 def cores() -> int:

@@ -23,7 +23,14 @@ from xmdpt_cli.training.feed import Networks, feed
 from xmdpt_cli.training.follow import utilisation
 from xmdpt_cli.training.optimizer import make_optimizers
 from xmdpt_cli.training.sharded import whole
-from xmdpt_cli.training.step import Inputs, StepBatch, StepLoader, TrainStep, inputs_of
+from xmdpt_cli.training.step import (
+    Inputs,
+    StepBatch,
+    StepLoader,
+    TrainStep,
+    in_bf16,
+    inputs_of,
+)
 from xmdpt_cli.training.team import ALONE, Team
 from xmdpt_cli.training.train_config import TrainConfig
 
@@ -49,11 +56,7 @@ class Trainer:
         schedule = Schedule(config.schedule, config.prediction).to(self.device)
         self.scale = float(dataset.manifest["encoders"]["vae"]["scale"])
         self.module = TrainStep(self.model, config, schedule)
-        self.autocast = self.module.autocast = config.precision == "bf16" or (
-            config.precision == "auto"
-            and self.device.type == "cuda"
-            and torch.cuda.is_bf16_supported()
-        )
+        self.autocast = self.module.autocast = in_bf16(config.precision, self.device)
         self.use = utilisation(config, dataset, self.model, team, self.device, self.autocast)
         self.wrapped = team.wrap(self.module, layers(self.model))
         self.optimizers = make_optimizers(self.model, config)  # of the parts, where it is sharded
