@@ -9,8 +9,9 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from xmdpt_cli import console
-from xmdpt_cli.console import Pace, Talk, duration, facts, warn_if_busy
+from xmdpt_cli import console, console_bars
+from xmdpt_cli.console import Talk, duration, warn_if_busy
+from xmdpt_cli.console_bars import Pace, facts
 
 TRAIN = {  # in the order of training/log.py
     "loss": 0.1234,
@@ -34,7 +35,7 @@ def test_facts_are_readable() -> None:
 
 
 def drawn(width: int, info: dict[str, Any], *, done: int = 123_456, total: int = 300_000) -> str:
-    bars = console._Bars()
+    bars = console_bars.Bars()
     bars("train", 0, total)
     bars("train", done, total, **info)
     out = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
@@ -58,10 +59,10 @@ def test_a_line_fits_and_no_fact_is_cut(width: int) -> None:
 def test_facts_leave_room_for_the_bar() -> None:
     assert "123456/300000" in drawn(30, TRAIN)
     usual = drawn(80, TRAIN)
-    assert usual.count("━") >= console.SHORTEST_BAR
+    assert usual.count("━") >= console_bars.SHORTEST_BAR
     assert usual.endswith("loss 0.123  812 img/s  wait 1%")
     for width in range(50, 200):
-        assert drawn(width, TRAIN).count("━") >= console.SHORTEST_BAR, width
+        assert drawn(width, TRAIN).count("━") >= console_bars.SHORTEST_BAR, width
     wide = drawn(160, TRAIN)
     assert wide.endswith("masked 0.130")
     assert wide.count("━") == 30
@@ -90,7 +91,7 @@ def test_the_pictures_of_a_batch_come_at_once() -> None:
 def test_the_bar_tells_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
-    bars = console._Bars()
+    bars = console_bars.Bars()
     out = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
 
     def shown() -> str:

@@ -38,7 +38,7 @@ class Cost:
 
     def __init__(self, module: nn.Module, loss: Callable[[nn.Module, int], Tensor]) -> None:
         self.flops, one = _run(module, loss, 1)
-        _, two = _run(module, loss, 2)
+        _, two = _run(module, loss, 2, backward=False)
         self._each = two - one
         self._fixed = max(0, one - self._each)  # weights in another type, biases
 
@@ -48,7 +48,10 @@ class Cost:
 
 
 def _run(
-    module: nn.Module, loss: Callable[[nn.Module, int], Tensor], count: int
+    module: nn.Module,
+    loss: Callable[[nn.Module, int], Tensor],
+    count: int,
+    backward: bool = True,
 ) -> tuple[int, int]:
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     shadow = without_data(module, fake)
@@ -64,7 +67,8 @@ def _run(
     with fake, by_onednn(False), FlopCounterMode(display=False) as counter:
         with saved_tensors_hooks(keep, lambda tensor: tensor):
             total = loss(shadow, count)
-        total.backward()
+        if backward:
+            total.backward()
     return int(counter.get_total_flops()), sum(kept.values())
 
 
