@@ -99,9 +99,9 @@ def warn_if_busy(talk: Talk) -> None:
         count = os.cpu_count() or 1
         talk.warn(
             f"other programs keep this machine busy (load {load:.1f} on {count} "
-            f"{'core' if count == 1 else 'cores'}): threads that wait for each other are slow there"
+            f"{'core' if count == 1 else 'cores'})"
         )
-        talk.hint("OMP_NUM_THREADS=1 before the command: measured 4 to 10 times faster there")
+        talk.hint("OMP_NUM_THREADS=1 before the command: was 4 to 10 times faster then")
 
 
 def error(message: str, hint: str = "") -> None:
