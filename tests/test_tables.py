@@ -167,12 +167,25 @@ def test_what_fits_in_no_table_is_a_list() -> None:
 
 def test_a_split_table_repeats_its_first_columns_and_its_title() -> None:
     header = ["model", "way", *(f"value{i}" for i in range(9))]
-    rows = [[f"model{r}", f"way{r}", *("1234567" for _ in range(9))] for r in range(9)]
+    rows = [[f"m{r}", f"way{r}", *("1234567" for _ in range(9))] for r in range(9)]
     parts = Table("speed", header, rows, keys=2).fitted(60)
     assert len(parts) > 1
     assert [part.title for part in parts] == ["speed"] + ["speed (continued)"] * (len(parts) - 1)
     assert all(part.header[:2] == ["model", "way"] for part in parts)
     assert [name for part in parts for name in part.header[2:]] == header[2:]
+
+
+def test_two_keys_share_a_column_where_that_saves_tables() -> None:
+    rows = [["a long name of a model", way, "1234567", "1234567"] for way in ("slow", "quick")]
+    rows.append(["alone", "", "1", "2"])
+    (one,) = Table("", ["model", "way", "seconds", "memory"], rows, keys=2).fitted(46)
+    assert one.header == ["model / way", "seconds", "memory"]
+    assert one.rows == [
+        ["a long name of a model", "", ""],
+        ["  slow", "1234567", "1234567"],
+        ["  quick", "1234567", "1234567"],
+        ["alone", "1", "2"],
+    ]
 
 
 def test_wide_characters_take_two_columns() -> None:

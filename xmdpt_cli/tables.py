@@ -1,8 +1,8 @@
 """Tables as text, and how they fit a terminal: what does not fit is laid out in another way.
 
 Nothing is cut and nothing is folded inside a cell. A table that is too wide gets its header in
-several lines, then is transposed, then split into several with the first columns repeated; as the
-last resort it becomes a list.
+several lines, then is transposed (or its two keys share a column), then split into several with
+the first columns repeated; as the last resort it becomes a list.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 
 class Table(NamedTuple):
-    """Cells as text. ``keys``: leading columns that say what a row is of; others hold values."""
+    """Cells as text. ``keys``: the one or two leading columns that say what a row is of."""
 
     title: str
     header: list[str]
@@ -43,8 +43,7 @@ class Table(NamedTuple):
         if width is None or self.width <= width:
             return [self]
         forms = [self._with_short_header()]
-        if self.keys == 1:
-            forms.append(self._transposed())
+        forms.append(self._transposed() if self.keys == 1 else forms[0]._grouped())
         for form in forms:
             if form.width <= width:
                 return [form]
@@ -65,6 +64,16 @@ class Table(NamedTuple):
         """Rows become columns; the header becomes the first column."""
         header, *lines = (list(line) for line in zip(self.header, *self.rows, strict=True))
         return Table(self.title, header, lines)
+
+    def _grouped(self) -> Table:
+        """Both keys in one column: a row for the first, and below it, indented, the second."""
+        rows, last = [], None
+        for outer, inner, *values in self.rows:
+            if inner and outer != last:
+                rows.append([outer, *("" for _ in values)])
+            last = outer
+            rows.append([f"  {inner}" if inner else outer, *values])
+        return Table(self.title, [" / ".join(self.header[:2]), *self.header[2:]], rows)
 
     def _split(self, width: int) -> list[Table]:
         """Tables with some of the columns each; none if a single column is too wide already."""
