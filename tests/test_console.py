@@ -9,23 +9,24 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from xmdpt_cli import console
-from xmdpt_cli.console import Pace, Talk, duration, facts
+from xmdpt_cli import console, console_bars
+from xmdpt_cli.console import Talk, duration, warn_if_busy
+from xmdpt_cli.console_bars import Pace, facts
 
-TRAIN = {
+TRAIN = {  # in the order of training/log.py
     "loss": 0.1234,
-    "masked": 0.1301,
     "images_per_second": 812.4,
     "data_wait": 0.012,
     "gpu_memory": 12.34,
     "mfu": 0.412,
+    "masked": 0.1301,
 }
 
 
 def test_facts_are_readable() -> None:
     shown = facts({**TRAIN, "shard": "train-0001.tar", "other": 0.123456})
     assert shown == [
-        "loss 0.123", "masked 0.130", "812 img/s", "wait 1%", "12.3 GiB", "MFU 41%",
+        "loss 0.123", "812 img/s", "wait 1%", "12.3 GiB", "MFU 41%", "masked 0.130",
         "shard train-0001.tar", "other 0.1235",
     ]  # fmt: skip
     assert facts({"images_per_second": 3.456}) == ["3.46 img/s"]
@@ -34,7 +35,7 @@ def test_facts_are_readable() -> None:
 
 
 def drawn(width: int, info: dict[str, Any], *, done: int = 123_456, total: int = 300_000) -> str:
-    bars = console._Bars()
+    bars = console_bars.Bars()
     bars("train", 0, total)
     bars("train", done, total, **info)
     out = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
@@ -55,13 +56,15 @@ def test_a_line_fits_and_no_fact_is_cut(width: int) -> None:
         assert tail[0] in {"  ".join(facts(TRAIN)[:n]) for n in range(1, 7)}
 
 
-def test_the_more_room_the_more_is_told() -> None:
+def test_facts_leave_room_for_the_bar() -> None:
     assert "123456/300000" in drawn(30, TRAIN)
-    assert drawn(80, TRAIN).endswith("wait 1%")
-    assert drawn(100, TRAIN).endswith("MFU 41%")
-    assert "━" not in drawn(100, TRAIN)
+    usual = drawn(80, TRAIN)
+    assert usual.count("━") >= console_bars.SHORTEST_BAR
+    assert usual.endswith("loss 0.123  812 img/s  wait 1%")
+    for width in range(50, 200):
+        assert drawn(width, TRAIN).count("━") >= console_bars.SHORTEST_BAR, width
     wide = drawn(160, TRAIN)
-    assert wide.endswith("MFU 41%")
+    assert wide.endswith("masked 0.130")
     assert wide.count("━") == 30
     plain = drawn(80, {}, done=7, total=20)
     assert plain.count("━") == 30
@@ -88,7 +91,7 @@ def test_the_pictures_of_a_batch_come_at_once() -> None:
 def test_the_bar_tells_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
-    bars = console._Bars()
+    bars = console_bars.Bars()
     out = Console(file=io.StringIO(), width=100, force_terminal=True, color_system=None)
 
     def shown() -> str:
@@ -127,3 +130,27 @@ def test_off_a_terminal_there_are_plain_lines(
     assert len(lines) == 11
     assert lines[-1].startswith("train: 1000/1000, 1/s, loss 0.123")
     assert "\x1b" not in out.err
+
+
+@pytest.mark.parametrize(
+    ("load", "threads", "warned"),
+    [(9.1, None, True), (None, None, False), (9.1, "1", False)],
+)
+def test_a_busy_machine_is_named(
+    load: float | None,
+    threads: str | None,
+    warned: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(console, "busy_load", lambda: load)
+    monkeypatch.setattr(console.os, "cpu_count", lambda: 2)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if threads is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    warn_if_busy(Talk())
+    told = capsys.readouterr().err
+    assert ("busy (load 9.1 on 2 cores)" in told) is warned
+    assert ("OMP_NUM_THREADS=1" in told) is warned
+    warn_if_busy(Talk(quiet=True))  # under torchrun one process says it
+    assert capsys.readouterr().err == ""

@@ -20,6 +20,8 @@ BASE = {
     "stores",
     "remote",
     "remote_errors",
+    "devices",
+    "tables",
     "presets",
     "__init__",
 }
@@ -31,15 +33,18 @@ MAY_IMPORT = {
     "sampling": BASE | SIDEWAYS | {"sampling"},
     "bench": BASE | SIDEWAYS | {"training", "sampling", "bench"},
     "ui": BASE | SIDEWAYS | {"sampling", "ui"},
-    "console": BASE | {"console"},
+    "console": BASE | {"console", "console_bars"},
+    "console_bars": BASE,
 }
 MAY_IMPORT["commands"] = set.union(*MAY_IMPORT.values()) | {"commands"}
+MAY_IMPORT["__init__"] = BASE | SIDEWAYS | {"sampling"}  # lazily, and for type checkers
 MAY_IMPORT["app"] = MAY_IMPORT["commands"] | {"app"}
 MAY_IMPORT["__main__"] = {"app"}
-EARLY = {"__init__", "app", "commands", "config", "console", "errors", "progress", "files"}
+EARLY = {"__init__", "app", "commands", "config", "console", "console_bars", "devices", "errors"}
+EARLY |= {"files", "progress", "tables"}
 HEAVY = {"torch", "torchvision", "diffusers", "transformers", "lpips", "controlnet_aux", "cv2"}
 PAGE = {"gradio", "gradio_client", "fastapi", "uvicorn"}
-TALKERS = {"app", "commands", "console"}
+TALKERS = {"app", "commands", "console", "console_bars"}
 
 
 def part_of(path: Path) -> str:

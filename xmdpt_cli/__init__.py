@@ -6,7 +6,7 @@ The public names are loaded when first asked for, so that importing the package 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
@@ -37,10 +37,21 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+if TYPE_CHECKING:  # what a type checker and an editor see; nothing of it runs
+    from xmdpt_cli.data.loader import PairDataset
+    from xmdpt_cli.data.pose import draw_pose
+    from xmdpt_cli.diffusion import Schedule, sample, training_loss
+    from xmdpt_cli.errors import XmdptError
+    from xmdpt_cli.model import XMDPT
+    from xmdpt_cli.model.convert import from_published
+    from xmdpt_cli.sampling.pipeline import XMDPTPipeline
+    from xmdpt_cli.sampling.sampler import Sampler
+else:
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

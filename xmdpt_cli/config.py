@@ -70,6 +70,16 @@ def resolve(
     return kind(**values)
 
 
+def differing(config: Any) -> dict[str, tuple[Any, Any]]:
+    """Fields whose value is not the default: name -> (value, default)."""
+    found = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if value != field.default:
+            found[field.name] = (value, field.default)
+    return found
+
+
 def dump(section: str, config: Any) -> str:
     """The resolved configuration as TOML, readable by ``resolve``."""
     import tomli_w

@@ -7,18 +7,21 @@ then. With ``--json`` stdout holds exactly one object. NO_COLOR is respected (by
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from xmdpt_cli.progress import Progress
+from xmdpt_cli.console_bars import Bars, Pace, facts
+from xmdpt_cli.console_bars import duration as duration
+from xmdpt_cli.devices import busy_load
+from xmdpt_cli.progress import Progress, Say
+from xmdpt_cli.tables import Table
 
 if TYPE_CHECKING:  # Rich is loaded when something is said: --help does without
-    from rich.console import Console, ConsoleOptions
-    from rich.table import Table
-    from rich.text import Text
+    pass
 
 STATUS_EVERY = 10.0  # seconds between status lines off a terminal
 
@@ -34,9 +37,7 @@ class Talk:
 
         self.as_json, self.quiet = as_json, quiet
         self.err = Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
-        # off a terminal Rich would fold tables at 80 columns: a log has no width
-        width = None if sys.stdout.isatty() else 200
-        self.out = Console(highlight=False, width=width)
+        self.out = Console(highlight=False)
 
     def say(self, text: str) -> None:
         self.err.print(_escape(text))
@@ -56,7 +57,9 @@ class Talk:
             print(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
             return
         for table in tables:
-            self.out.print(table)
+            # a log or a pipe has no width: tables have their own there
+            for part in table.fitted(self.out.width if sys.stdout.isatty() else None):
+                _print_table(part)
         if text:
             self.out.print(_escape(text), soft_wrap=True)
 
@@ -66,11 +69,39 @@ class Talk:
         if self.err.is_terminal:
             from rich.live import Live
 
-            bars = _Bars()
+            bars = Bars()
             with Live(bars, console=self.err, refresh_per_second=10):
                 yield bars
         else:
             yield _Lines(self)
+
+
+def say_resuming(progress: Progress, say: Say, what: str) -> Progress:
+    """``progress`` that says before a stage that resumes: "resuming: 40 of 120 images are done".
+
+    For library calls whose first call of a stage tells what was done before.
+    """
+    seen: set[str] = set()
+
+    def listen(stage: str, done: int, total: int, /, **info: Any) -> None:
+        if stage not in seen and 0 < done < total:
+            say(f"resuming: {done} of {total} {what} are done")
+        seen.add(stage)
+        progress(stage, done, total, **info)
+
+    return listen
+
+
+def warn_if_busy(talk: Talk) -> None:
+    """Warn where other programs use all processors; to be called before the command's own work."""
+    load = None if "OMP_NUM_THREADS" in os.environ else busy_load()
+    if load is not None:
+        count = os.cpu_count() or 1
+        talk.warn(
+            f"other programs keep this machine busy (load {load:.1f} on {count} "
+            f"{'core' if count == 1 else 'cores'})"
+        )
+        talk.hint("OMP_NUM_THREADS=1 before the command: was 4 to 10 times faster then")
 
 
 def error(message: str, hint: str = "") -> None:
@@ -83,150 +114,25 @@ def error(message: str, hint: str = "") -> None:
         console.print(f"[bold cyan]hint:[/bold cyan] {_escape(hint)}")
 
 
-def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A plain table; the first column is left-aligned, the others hold numbers."""
-    from rich.table import Table
-
-    out = Table(title=title or None, title_justify="left", title_style="bold")
-    for i, name in enumerate(header):
-        out.add_column(_escape(name), justify="left" if i == 0 else "right", no_wrap=i > 0)
-    for row in rows:
-        out.add_row(*(_escape(cell) for cell in row))
-    return out
+def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], keys: int = 1) -> Table:
+    """A table for ``Talk.result``; the first ``keys`` columns say what a row is of."""
+    return Table(title, list(header), [list(row) for row in rows], keys)
 
 
-def duration(seconds: float) -> str:
-    """``75`` -> ``1m15s``."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+def _print_table(table: Table) -> None:
+    """On stdout, as wide as it is: Rich would cut or fold what is wider than its console."""
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
 
-
-#: How a progress call's facts are shown; others as ``name value``.
-FACTS = {
-    "loss": "loss {:.3f}",
-    "masked": "masked {:.3f}",
-    "data_wait": "wait {:.0%}",
-    "gpu_memory": "{:.1f} GiB",
-    "mfu": "MFU {:.0%}",
-}
-
-
-def facts(info: Mapping[str, Any]) -> list[str]:
-    """``{"loss": 0.1234, "data_wait": 0.01}`` -> ``["loss 0.123", "wait 1%"]``."""
-    out = []
-    for name, value in info.items():
-        if name == "images_per_second":
-            out.append(f"{value:.3g} img/s" if value < 100 else f"{value:,.0f} img/s")
-        elif name in FACTS:
-            out.append(FACTS[name].format(float(value)))
-        else:
-            out.append(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}")
-    return out
-
-
-class Pace:
-    """How fast one stage goes in this process: what an earlier one did says nothing about it."""
-
-    def __init__(self, now: float, done: int) -> None:
-        self.began, self.first = now, done
-        self.base = (now, done)
-        self.came: float | None = None  # when the first unit was there
-
-    def rate(self, now: float, done: int) -> float | None:
-        """Units a second, or None while nothing is done. The first unit, which warms up and may
-        compile, is left out as soon as there is another; with it whatever comes at once, as the
-        pictures of a batch do."""
-        if done > self.first:
-            self.came = now if self.came is None else self.came
-            if now - self.came <= 0.05 * (self.came - self.began):
-                self.base = (now, done)
-        at, count = self.base if done > self.base[1] else (self.began, self.first)
-        return (done - count) / (now - at) if done > count and now > at else None
-
-
-class _Stage:
-    """What the bar knows of one stage."""
-
-    def __init__(self, done: int, total: int, now: float) -> None:
-        self.done, self.total, self.pace, self.now, self.began = (
-            done,
-            total,
-            Pace(now, done),
-            now,
-            now,
-        )
-        self.rate: float | None = None
-        self.facts: list[str] = []
-
-    def update(self, done: int, total: int, now: float, info: Mapping[str, Any]) -> None:
-        self.done, self.total, self.now = done, total, now
-        self.rate = self.pace.rate(now, done)
-        if info:
-            self.facts = facts(info)
-
-    def time(self, now: float) -> str:
-        if self.done >= self.total:
-            return f"in {duration(self.now - self.began)}"
-        if self.rate is None:
-            return "left -"
-        # between two calls the time left runs down: a bar that stands still seems dead
-        left = (self.total - self.done) / self.rate - (now - self.now)
-        return f"left {duration(left)}"
-
-
-NAME, BAR, SHORTEST_BAR = 8, 30, 10  # columns: a stage's name, its bar at the most and the least
-
-
-def fitted(name: str, stage: _Stage, width: int, now: float) -> tuple[str, int, str]:
-    """A stage on one line of ``width`` columns: (text, the bar's columns, text after the bar).
-
-    What does not fit is left out whole: facts from the last one on, then the bar, then the rest.
-    The bar gets what the facts leave, if that is enough for one.
-    """
-    head = f"{name:<{NAME}}"
-    tail = [f"{stage.done}/{stage.total}", stage.time(now), *stage.facts]
-    if len(head) + 2 + len("  ".join(tail)) > width:
-        head = name  # stages under each other need not be aligned where room is short
-    while len(tail) > 1 and len(head) + 2 + len("  ".join(tail)) > width:
-        tail.pop()
-    text = "  ".join(tail)
-    room = width - len(head) - 2 - len(text) - 2
-    if room < SHORTEST_BAR:
-        return f"{head}  {text}"[:width], 0, ""
-    return f"{head}  ", min(BAR, room), f"  {text}"
-
-
-class _Bars:
-    """One line a stage, drawn by Rich ten times a second; a line never wraps."""
-
-    def __init__(self) -> None:
-        self.stages: dict[str, _Stage] = {}
-
-    def __call__(self, stage: str, done: int, total: int, /, **info: Any) -> None:
-        now = time.monotonic()
-        if stage not in self.stages:
-            self.stages[stage] = _Stage(done, total, now)
-        self.stages[stage].update(done, total, now, info)
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
-        from rich.text import Text
-
-        now = time.monotonic()
-        mark = "-" if options.ascii_only else "━"
-        for name, stage in list(self.stages.items()):
-            before, bar, after = fitted(name, stage, options.max_width, now)
-            full = int(bar * min(1.0, stage.done / stage.total)) if stage.total else bar
-            finished = stage.done >= stage.total
-            line = Text(before, no_wrap=True, overflow="crop", end="")
-            line.append(mark * full, "bar.finished" if finished else "bar.complete")
-            line.append((" " if options.ascii_only else mark) * (bar - full), "bar.back")
-            line.append(after)
-            yield line
-            yield Text("")
+    shown = RichTable()
+    for i, name in enumerate(table.header):
+        shown.add_column(Text(name), justify="left" if i < table.keys else "right", no_wrap=True)
+    for row in table.rows:
+        shown.add_row(*map(Text, row))
+    if table.title:
+        Console(highlight=False).print(Text(table.title, "bold"), soft_wrap=True)
+    Console(highlight=False, width=table.width).print(shown, crop=False)
 
 
 class _Lines:

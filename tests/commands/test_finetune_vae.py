@@ -53,7 +53,12 @@ def test_the_plan_is_the_papers_and_writes_nothing(
     assert finetune(data, tmp_path / "no", "--dry-run", "--encode", "--epochs", 2) == 0
     told = capsys.readouterr().out
     assert "encoded in every step" in told
-    assert "epochs = 2.0" in told
+    assert "epochs = 2.0  (default 77.0)" in told
+    assert "  l1 = " not in told  # a default
+    for line in ("time: about", "memory: about", "disk: about"):
+        assert line in told
+    assert plan["seconds"] > 0
+    assert plan["memory"]["optimizer"] == 2 * plan["memory"]["gradients"]
 
 
 def test_flag_over_environment_over_file(

@@ -277,6 +277,28 @@ def test_dry_run_writes_nothing(work: Path, tmp_path: Path, capsys: Capture) -> 
     assert plan["toy"] is True
     assert isinstance(plan["config"], dict)
     assert plan["config"]["batch_size"] == 32
+    for number in ("seconds", "memory_bytes", "disk"):
+        assert plan[number] > 0  # type: ignore[operator]
+
+
+def test_a_dry_run_shows_what_was_chosen_and_what_it_takes(
+    work: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    capsys.readouterr()
+    ok(
+        "train", "--data", work / "data", "--out", tmp_path / "no", "--size", "tiny", "--ema", 0.9,
+        "--batch-size", "auto", "--dry-run",
+    )  # fmt: skip
+    lines = capsys.readouterr().out.splitlines()
+    begins = [line.split(":")[0] for line in lines[:5]]
+    assert begins == ["plan", "parameters", "time", "memory", "disk"]
+    assert lines[5:] == [
+        "settings that differ from the defaults:",
+        '  size = "tiny"  (default "S")',
+        '  batch_size = "auto"  (default 32)',
+        "  ema = 0.9  (default 0.9999)",
+        "nothing was written (--dry-run)",
+    ]
 
 
 def test_a_plan_says_how_much_there_is_to_train(

@@ -377,3 +377,50 @@ def test_files_as_inputs(pipe_of: Pipes, files: Path) -> None:
     want = drawn(pipe, [pipe.read_poses(files / "pose.json")[0].keypoints / SIZE, leaning(0.1)])
     for image, expected in zip(images, want, strict=True):
         assert apart(np.asarray(image).astype(int), expected) <= ROUNDING
+
+
+def test_the_device_is_chosen_as_in_the_commands(
+    model_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def pick(name: object) -> str:
+        asked.append(name)
+        return "cpu"
+
+    monkeypatch.setattr("xmdpt_cli.sampling.pipeline.pick_device", pick)
+    XMDPTPipeline.from_pretrained(model_of("keys"))
+    XMDPTPipeline.from_pretrained(model_of("keys"), device="cuda:7")
+    assert asked == ["auto", "cuda:7"]
+
+
+def test_to_moves_the_model_and_every_loaded_network(
+    model_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = XMDPTPipeline.from_pretrained(model_of("keys"))
+    loaded = [pipe.networks.vae, pipe.networks.source]
+    with pytest.raises(ConfigError, match="cuda:99 not found"):
+        pipe.to("cuda:99")
+    assert pipe.sampler.device.type == "cpu"
+    monkeypatch.setattr("xmdpt_cli.sampling.pipeline.pick_device", str)
+    assert pipe.to("meta") is pipe
+    devices = [pipe.sampler.device, pipe.networks.device, *(net.device for net in loaded)]
+    assert {device.type for device in devices} == {"meta"}
+    assert "openpose" not in vars(pipe.networks)  # not there: nothing was loaded to be moved
+    assert "pose" not in vars(pipe.networks)
+
+
+def test_repr_says_what_it_is(pipe_of: Pipes) -> None:
+    pipe = pipe_of("keys")
+    count = sum(p.numel() for p in pipe.sampler.model.parameters())
+    assert repr(pipe) == (
+        f"XMDPTPipeline(size='custom', parameters={count:,}, resolution={SIZE}, device='cpu', "
+        "precision='float32', toy=True)"
+    )
+
+
+def test_help_is_short() -> None:
+    import pydoc
+
+    shown = pydoc.plain(pydoc.render_doc(XMDPTPipeline)).splitlines()
+    assert sum(max(1, -(-len(line) // 80)) for line in shown) <= 120

@@ -72,7 +72,7 @@ def test_a_line_is_the_mean_since_the_line_before(tmp_path: Path) -> None:
     }
     assert log.last == lines[2]["loss"]
     assert log.shown["masked"] == pytest.approx(1.5 * 7.5)
-    assert list(log.shown) == ["loss", "masked", "images_per_second", "data_wait", "mfu"]
+    assert list(log.shown) == ["loss", "images_per_second", "data_wait", "mfu", "masked"]
 
 
 def test_no_masked_pass_and_no_peak_no_such_numbers(tmp_path: Path) -> None:

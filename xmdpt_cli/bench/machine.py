@@ -17,7 +17,7 @@ import torch
 
 from xmdpt_cli import __version__
 from xmdpt_cli.bench.timing import clock
-from xmdpt_cli.data.decoders import cores
+from xmdpt_cli.devices import cores
 from xmdpt_cli.model import products
 
 #: rows of square matrices whose product is the peak: large enough to fill the device, small enough

@@ -20,7 +20,7 @@ from xmdpt_cli.bench.machine import machine
 from xmdpt_cli.bench.reports import report
 from xmdpt_cli.bench.timing import Spread, clock, ratios
 from xmdpt_cli.bench.train import make_inputs, moved
-from xmdpt_cli.data.decoders import cores
+from xmdpt_cli.devices import cores
 from xmdpt_cli.diffusion import Schedule
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.model import XMDPT

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from xmdpt_cli.bench.baselines import BASELINES, BRANCHES, PAPER_SECONDS, fit
 from xmdpt_cli.bench.compare import Change
 from xmdpt_cli.bench.machine import described
-
-
-class Table(NamedTuple):
-    """A table; ``narrow``: the same in tables that fit a terminal."""
-
-    title: str
-    header: list[str]
-    rows: list[list[str]]
-    narrow: tuple[Table, ...] = ()
-
-    def markdown(self) -> str:
-        lines = [self.header, ["---"] * len(self.header), *self.rows]
-        return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in x)} |" for x in lines)
-
+from xmdpt_cli.tables import Table
 
 _COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "steps": lambda row: str(row["steps"]),
@@ -37,46 +24,14 @@ _COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "GFLOP/img": lambda row: f"{row['gflop']:,.0f}",
     "MFU": lambda row: f"{row['mfu']['median']:.0%}",
 }
-_TIME = ["seconds (95 %)", "over PIDM-style", "over published", "gain"]
-_WORK = ["forwards", "steps alone", "M parameters (to draw)", "peak GiB", "GFLOP/img", "MFU"]
 
 
 def speed_table(report: Mapping[str, Any]) -> Table:
     """Tables 2f and 3 in shape, with a row for each gain."""
     settings, rows = report["settings"], report["rows"]
     title = f"seconds for {settings['pictures']} pictures of {settings['pixels']} px"
-    keys = [row["key"] for row in rows]
-
-    def cells(names: Iterable[str]) -> list[list[str]]:
-        return [[_COLUMNS[name](row) for name in names] for row in rows]
-
-    return Table(
-        title,
-        ["model", "way", *_COLUMNS],
-        [
-            [row["model"], row["way"], *line]
-            for row, line in zip(rows, cells(_COLUMNS), strict=True)
-        ],
-        (
-            _grouped(title, keys, _TIME, cells(_TIME)),
-            _grouped("and the work in them", keys, _WORK, cells(_WORK)),
-        ),
-    )
-
-
-def _grouped(
-    title: str, keys: Sequence[str], header: Sequence[str], rows: Sequence[Sequence[str]]
-) -> Table:
-    """Rows of ``model / way`` under their models."""
-    out: list[list[str]] = []
-    last = ""
-    for key, cells in zip(keys, rows, strict=True):
-        model, _, way = key.partition(" / ")
-        if way and model != last:
-            out.append([model, *[""] * len(header)])
-        last = model
-        out.append([f"  {way}" if way else model, *cells])
-    return Table(title, ["", *header], out)
+    cells = [[row["model"], row["way"], *(show(row) for show in _COLUMNS.values())] for row in rows]
+    return Table(title, ["model", "way", *_COLUMNS], cells, keys=2)
 
 
 def fit_table() -> Table:
@@ -149,7 +104,7 @@ def rate_table(report: Mapping[str, Any]) -> Table:
     told = [i for i in range(len(header)) if any(line[i] != "-" for line in rows)]
     header, rows = [header[i] for i in told], [[line[i] for i in told] for line in rows]
     whole = [[key, *line] for key, line in zip(keys, rows, strict=True)]
-    return Table(title, ["", *header], whole, (_grouped(title, keys, header, rows),))
+    return Table(title, ["", *header], whole)
 
 
 def notes(report: Mapping[str, Any]) -> list[str]:

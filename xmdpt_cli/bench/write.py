@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from xmdpt_cli.bench.roof_chart import roof_chart
-from xmdpt_cli.bench.tables import Table
 from xmdpt_cli.files import write_text
+from xmdpt_cli.tables import Table
 
 
 def write_report(

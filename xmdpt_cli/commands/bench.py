@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,12 +10,12 @@ import typer
 from xmdpt_cli.commands.help import Group, panels
 from xmdpt_cli.commands.options import AsJson, Device, pick_device, quiet_libraries
 from xmdpt_cli.commands.workspace import BENCH
-from xmdpt_cli.console import Talk, table
+from xmdpt_cli.console import Talk, warn_if_busy
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.files import writing
 
 if TYPE_CHECKING:
-    from xmdpt_cli.bench.tables import Table
+    from xmdpt_cli.tables import Table
 
 bench_app = typer.Typer(cls=Group, invoke_without_command=True)
 
@@ -109,6 +108,7 @@ def bench(
     if "tiny" in sizes and not tiny:
         raise ConfigError("--size tiny has tiny baselines: measure it alone")
     talk = Talk(as_json)
+    warn_if_busy(talk)
     if pixels != 256 and baselines:
         talk.say("PIDM's and PoCoLD's kind are of 256 px: left out")
         baselines = False
@@ -197,7 +197,7 @@ def _roof(
             raise ConfigError("peaks are positive")
         devices = [Peaks("given", peak * 1e12, bandwidth * 1e9)]
     report = roofs(sizes, devices, pixels=pixels, precision=precision)
-    Talk(as_json).result(report, _drawn(roof_table(report)))
+    Talk(as_json).result(report, roof_table(report))
 
 
 def finish(
@@ -219,17 +219,10 @@ def finish(
         for change in changes
     ]
     beside = [] if old is None else [change_table(changes)]
-    narrow = [part for whole in [*shown, *beside] for part in whole.narrow or [whole]]
-    talk.result({**report, "changes": told}, *map(_drawn, narrow), text="\n".join(notes))
+    talk.result({**report, "changes": told}, *shown, *beside, text="\n".join(notes))
     # last: what was measured has been told, whatever the disk says
     talk.say(f"written: {', '.join(map(str, write_report(out, report, shown, notes)))}")
     slower = [change.key for change in changes if change.verdict == "slower"]
     if slower:
         talk.warn(f"slower than before: {', '.join(slower)}")
         raise typer.Exit(1)
-
-
-def _drawn(one: Table) -> Any:
-    """With the columns' names in several lines, what is in brackets in one."""
-    header = [re.sub(r" (?![^(]*\))", "\n", name) for name in one.header]
-    return table(one.title, header, one.rows)

@@ -26,7 +26,7 @@ from xmdpt_cli.commands.bench import (
 from xmdpt_cli.commands.help import Command, panels
 from xmdpt_cli.commands.options import AsJson, Device, quiet_libraries
 from xmdpt_cli.commands.workspace import BENCH
-from xmdpt_cli.console import Talk
+from xmdpt_cli.console import Talk, warn_if_busy
 from xmdpt_cli.errors import ConfigError
 
 Pixels = Annotated[int, typer.Option(help="256 or 512.")]
@@ -63,6 +63,7 @@ def train(
     check_pixels(pixels)
     where, dtype = where_and_type(device, precision)
     talk = Talk(as_json)
+    warn_if_busy(talk)
     with talk.progress() as progress:
         report = measure_training(
             named_sizes(size),
@@ -102,6 +103,7 @@ def encode(
     check_pixels(pixels)
     where, dtype = where_and_type(device, precision)
     talk = Talk(as_json)
+    warn_if_busy(talk)
     with talk.progress() as progress:
         report = measure_encoders(
             where,
@@ -152,6 +154,7 @@ def data(
     if picture is not None and not picture.is_file():
         raise ConfigError(f"no such picture: {picture}")
     talk = Talk(as_json)
+    warn_if_busy(talk)
     talk.say("making a dataset of random numbers, then in turn")
     report = measure_data(
         batch_size,
@@ -195,6 +198,7 @@ def scale(
     last = processes or most(where)
     counts = sorted({*(2**k for k in range(last.bit_length()) if 2**k <= last), last})
     talk = Talk(as_json)
+    warn_if_busy(talk)
     with talk.progress() as progress:
         report = measure_scaling(
             named,

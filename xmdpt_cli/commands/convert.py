@@ -118,13 +118,12 @@ def _check_room(out: Path, free: bool, what: str, same: bool, force: bool) -> No
 
 
 def _described(model: XMDPT) -> dict[str, Any]:
-    from xmdpt_cli.model import SIZES
-
     net = model.tdnet
-    shape = (len(net.blocks), model.width, net.bias.heads)
     return {
-        "size": next((name for name, values in SIZES.items() if values == shape), None),
-        **dict(zip(("depth", "width", "heads"), shape, strict=True)),
+        "size": None if model.size == "custom" else model.size,
+        "depth": len(net.blocks),
+        "width": model.width,
+        "heads": net.bias.heads,
         "mask_ratio": model.mask_ratio,
         "parameters": model.parameter_counts(),
     }

@@ -13,8 +13,9 @@ from xmdpt_cli import __version__
 from xmdpt_cli.commands.help import panels
 from xmdpt_cli.commands.options import AsJson, plain, quiet_libraries
 from xmdpt_cli.config import resolve
-from xmdpt_cli.console import Talk, duration, table
+from xmdpt_cli.console import Talk, duration, say_resuming, table, warn_if_busy
 from xmdpt_cli.files import write_text
+from xmdpt_cli.progress import Progress, Say
 from xmdpt_cli.training.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -53,10 +54,11 @@ def demo(
     preset = "demo/paper-64" if paper else "demo/tokens-64"
     recipe = resolve(TrainConfig, "train", {"steps": train_steps, "seed": seed}, preset=preset)
     talk = Talk(as_json)
+    warn_if_busy(talk)
     talk.say(f"xmdpt demo: drawn people at {SIZE} px into {out} (interrupted? run it again)")
     talk.say(departure(paper))
     with talk.progress() as progress:
-        summary, report = run_demo(out, recipe, seed, vae_steps, people, progress)
+        summary, report = run_demo(out, recipe, seed, vae_steps, people, progress, talk.say)
     from xmdpt_cli.metrics.report import table as cells
 
     shown = cells(report)
@@ -94,7 +96,13 @@ def departure(paper: bool) -> str:
 
 
 def run_demo(
-    out: Path, recipe: TrainConfig, seed: int, vae_steps: int, people: int, progress: Any
+    out: Path,
+    recipe: TrainConfig,
+    seed: int,
+    vae_steps: int,
+    people: int,
+    progress: Progress,
+    say: Say,
 ) -> tuple[dict[str, Any], Report]:
     """All five steps; each goes on where it was. The summary is plain data."""
     clock = _Clock()  # importing the libraries takes its seconds too
@@ -134,7 +142,7 @@ def run_demo(
     prepare_dataset(listing, out / "data", size=SIZE, encoder=toy.encoders, progress=progress)
     clock.lap("prepare")
     run = out / f"run-{recipe.conditioning}"
-    trained = train(recipe, out / "data", run, progress=progress)
+    trained = train(recipe, out / "data", run, progress=progress, say=say)
     clock.lap("train")
     samples = out / f"samples-{recipe.conditioning}"
     sampler = Sampler.load(trained.model)
@@ -145,7 +153,7 @@ def run_demo(
         samples,
         sampler.recipe(seed=seed),
         batch_size=16,
-        progress=progress,
+        progress=say_resuming(progress, say, "images"),
     )
     clock.lap("sample")
     truths = DatasetTruths(out / "data", "test", samples)

@@ -18,7 +18,7 @@ from xmdpt_cli.commands.options import (
     pick_device,
     quiet_libraries,
 )
-from xmdpt_cli.console import Talk, table
+from xmdpt_cli.console import Talk, table, warn_if_busy
 
 if TYPE_CHECKING:
     from xmdpt_cli.metrics.report import Report
@@ -143,6 +143,7 @@ def evaluate(
 
     team = Team.start(pick_device(device), "ddp")
     talk, where = Talk(as_json, quiet=not team.first), str(team.device)
+    warn_if_busy(talk)
     folders = [generated] if seeds == 1 else [generated / f"seed_{k}" for k in range(seeds)]
     measured, by = [], None
     with team.together():

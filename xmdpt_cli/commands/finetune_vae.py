@@ -12,14 +12,15 @@ from xmdpt_cli.commands import workspace
 from xmdpt_cli.commands.choices import choose_for_vae
 from xmdpt_cli.commands.help import panels
 from xmdpt_cli.commands.options import AsJson, DataDir, Device, pick_device, plain, quiet_libraries
-from xmdpt_cli.config import dump, resolve
-from xmdpt_cli.console import Talk, duration, table
+from xmdpt_cli.config import resolve
+from xmdpt_cli.console import Talk, duration, table, warn_if_busy
 from xmdpt_cli.errors import ConfigError
 
 if TYPE_CHECKING:
     from xmdpt_cli.encoders.vae import VAE
     from xmdpt_cli.training.vae_config import VaeConfig
     from xmdpt_cli.training.vae_finetune import FineTuned
+    from xmdpt_cli.training.vae_loss import Perceptual
     from xmdpt_cli.training.vae_plan import Plan
 
 SECTION = "finetune_vae"
@@ -133,6 +134,7 @@ def finetune_vae(
 
     talk = Talk(as_json, quiet=World.from_environment().rank > 0)  # under torchrun rank 0 talks
     data, out = choose_for_vae(talk, data, out)
+    warn_if_busy(talk)
     team = Team.start(pick_device(device), "ddp") if not dry_run else Team()
     where = str(team.device)
     network = _start(recipe, data, vae, where)
@@ -141,8 +143,7 @@ def finetune_vae(
     perceptual, measured, notes = lpips_networks(recipe, alexnet_weights, toy, where)
     told = _plan(plan, toy, None if perceptual is None else perceptual.weights)
     if dry_run:
-        text = f"{dump(SECTION, plan.config)}\n" + "\n".join(f"{k}: {v}" for k, v in told.items())
-        talk.result({**told, "config": vars(plan.config)}, text=text)
+        _dry_run(talk, recipe, plan, told, perceptual, out, pick_device(device))
         return
     talk.say("; ".join(f"{k} {v}" for k, v in told.items()))
     for note in notes:
@@ -156,8 +157,39 @@ def finetune_vae(
             notes=notes,
             team=team,
             progress=progress,
+            say=talk.say,
         )
     _tell(talk, done, out, data, recipe.all_weights)
+
+
+def _dry_run(
+    talk: Talk,
+    recipe: VaeConfig,
+    plan: Plan,
+    told: dict[str, Any],
+    perceptual: Perceptual | None,
+    out: Path,
+    device: str,
+) -> None:
+    """What the training takes, and its settings."""
+    import torch
+
+    from xmdpt_cli.commands.dry_run import estimate_lines, setting_lines, warn_of_room
+    from xmdpt_cli.data.ranks import World
+    from xmdpt_cli.training.vae_estimate import estimate_finetuning
+
+    where = torch.device(device)
+    plan.vae.to(where)
+    found = estimate_finetuning(plan, perceptual, out, World.from_environment().size)
+    warn_of_room(talk, found, out, where)
+    lines = [
+        *(f"{name}: {value}" for name, value in told.items()),
+        *estimate_lines(found, "the state twice while it is written, the VAE"),
+        *setting_lines(recipe, plan.config),
+        "nothing was written (--dry-run)",
+    ]
+    plain_plan = {**told, **found.to_json(), "steps": plan.config.steps}
+    talk.result({**plain_plan, "config": vars(plan.config)}, text="\n".join(lines))
 
 
 def _start(recipe: VaeConfig, data: str, vae: str | None, device: str) -> VAE:

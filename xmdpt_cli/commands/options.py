@@ -14,11 +14,11 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.devices import pick_device as pick_device
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Device = Annotated[
-    str, typer.Option(help="cpu, cuda, cuda:1 ...; auto takes a GPU if there is one.")
+    str, typer.Option(help="cpu, cuda, cuda:1, mps (untested); auto: a CUDA GPU if there is one.")
 ]
 DataDir = Annotated[
     str | None,
@@ -69,26 +69,6 @@ def _default(value: Any) -> str:
     if isinstance(value, bool):
         value = "on" if value else "off"
     return "" if value == "" else f" [{value}]"
-
-
-def pick_device(name: str) -> str:
-    """``auto`` -> cuda if there is one, else cpu. ConfigError for a device that is not there."""
-    import torch
-
-    if name == "auto":
-        if not torch.cuda.is_available():
-            return "cpu"
-        local = os.environ.get("LOCAL_RANK", "")  # torchrun: one GPU a process
-        return f"cuda:{int(local) % torch.cuda.device_count()}" if local.isdigit() else "cuda"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"no such device: {name!r}", "use cpu, cuda or cuda:0") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"{name} is not there: {torch.cuda.device_count()} GPUs found")
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"{name} is not supported", "use cpu, cuda or cuda:0")
-    return name
 
 
 def is_first_rank() -> bool:

@@ -13,7 +13,7 @@ from xmdpt_cli.commands.prepare_check import check
 from xmdpt_cli.commands.prepare_networks import find_networks, find_openpose, pretrained, toy
 from xmdpt_cli.commands.prepare_plan import Plan, say_plan
 from xmdpt_cli.commands.workspace import DATA
-from xmdpt_cli.console import Talk
+from xmdpt_cli.console import Talk, warn_if_busy
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import human_bytes
 from xmdpt_cli.stores import is_url, open_store
@@ -138,11 +138,11 @@ def prepare(
     outs = dict(zip(sizes, places, strict=True))
     given = {"--vae": vae, "--dino-source": dino_source, "--dino-pose": dino_pose}
     _check_choice(encoders, [name for name, value in given.items() if value], outs)
-    from xmdpt_cli.data.decoders import cores
     from xmdpt_cli.data.deepfashion import find_dataset
     from xmdpt_cli.data.manifest import refuse_strangers
     from xmdpt_cli.data.prepare import prepare_datasets
     from xmdpt_cli.data.ranks import World
+    from xmdpt_cli.devices import cores
 
     world = World.from_environment()
     for place in outs.values():  # before minutes are spent on loading networks
@@ -154,6 +154,8 @@ def prepare(
         for line in listing.describe():
             talk.say(f"found: {line}")
     processes = cores() if workers is None else workers
+    if world.rank == 0:
+        warn_if_busy(talk)
     networks: dict[int, Encoders] | None = None
     detector: OpenPose | None = None
 

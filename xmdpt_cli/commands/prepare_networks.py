@@ -124,7 +124,7 @@ def _all_there(folder: Path, parts: Sequence[str]) -> bool | None:
 def find_openpose(listing: Listing, source: str | None, device: str) -> OpenPose | None:
     if not listing.without_keypoints():
         return None
-    from xmdpt_cli.data.decoders import cores
+    from xmdpt_cli.devices import cores
     from xmdpt_cli.encoders.openpose import DEFAULT_OPENPOSE, OpenPose
 
     return OpenPose.load(source or DEFAULT_OPENPOSE, device=device, threads=cores())

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmdpt_cli.console import Talk, duration
+from xmdpt_cli.devices import free_disk
 from xmdpt_cli.files import human_bytes
 from xmdpt_cli.stores import is_url, open_store
 
@@ -54,7 +54,7 @@ def say_plan(
         return None
     if len(missing) < len(everything):
         there = len(everything) - len(missing)
-        talk.say(f"plan: {there} of {len(everything)} shards are there already; for the others:")
+        talk.say(f"resuming: {there} of {len(everything)} shards are done; for the others:")
     numbers = estimate(missing, networks, detector, list(plan.outs), plan.tokens)
     pairs = numbers.pairs
     talk.say(
@@ -99,7 +99,4 @@ def _time(numbers: Estimate, seconds: float | None) -> str:
 
 def _free(out: str) -> int | None:
     """Bytes free where a folder is or will be."""
-    if is_url(out):
-        return None
-    place = Path(out).absolute()
-    return shutil.disk_usage(next(p for p in (place, *place.parents) if p.exists())).free
+    return None if is_url(out) else free_disk(Path(out))

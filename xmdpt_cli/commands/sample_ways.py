@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from xmdpt_cli.commands.options import pick_device
 from xmdpt_cli.commands.workspace import SAMPLES
-from xmdpt_cli.console import Talk
+from xmdpt_cli.console import Talk, say_resuming, warn_if_busy
 from xmdpt_cli.errors import ConfigError, XmdptError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def draw_pairs(chosen: Any, talk: Talk, world: World) -> dict[str, Any]:
             limit=chosen.limit,
             shard=world,
             batch_size=batch,
-            progress=progress,
+            progress=say_resuming(progress, talk.say, "images"),
             say=talk.warn,
         )
 
@@ -57,6 +57,7 @@ def draw_pairs(chosen: Any, talk: Talk, world: World) -> dict[str, Any]:
 def pairs(chosen: Any) -> None:
     world = _world(chosen.shard)
     talk = Talk(chosen.as_json, quiet=chosen.shard is None and world.rank > 0)
+    warn_if_busy(talk)
     out = chosen.out
     record = draw_pairs(chosen, talk, world)
     toy = " (TOY model)" if record["toy"] else ""
@@ -86,6 +87,7 @@ def own(chosen: Any) -> None:
     from xmdpt_cli.sampling.own import draw_own, notes_of
 
     talk, out = Talk(chosen.as_json), chosen.out
+    warn_if_busy(talk)
     if chosen.animate is not None:
         check_animation(chosen.animate)
     pose_size = _pose_size(chosen)

@@ -19,9 +19,10 @@ from xmdpt_cli.commands.options import (
     with_options,
 )
 from xmdpt_cli.commands.workspace import run_folder
-from xmdpt_cli.config import complete_preset, dump, resolve
-from xmdpt_cli.console import Talk, duration
+from xmdpt_cli.config import complete_preset, resolve
+from xmdpt_cli.console import Talk, duration, warn_if_busy
 from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.files import human_bytes
 from xmdpt_cli.training.train_config import TrainConfig
 
 if TYPE_CHECKING:
@@ -89,7 +90,6 @@ def train(
     quiet_libraries()
     from xmdpt_cli.data.loader import PairDataset
     from xmdpt_cli.data.ranks import World
-    from xmdpt_cli.training.build import build_model
     from xmdpt_cli.training.feed import Networks
     from xmdpt_cli.training.fit import check_dataset
     from xmdpt_cli.training.loop import train
@@ -101,20 +101,14 @@ def train(
         raise ConfigError("--vae goes with --online or --validate-every")
     talk = Talk(as_json, quiet=World.from_environment().rank > 0)  # under torchrun rank 0 talks
     data = training_data(talk, data, out)
+    warn_if_busy(talk)
     # a run that goes on may have lost a shard: it is skipped
     dataset = PairDataset(data, "train", lenient=(out / "checkpoints").is_dir())
     toy = " (TOY features)" if dataset.manifest["toy"] else ""
     if dry_run:
         for note in [*recipe.doubts(), *check_dataset(recipe, dataset.manifest, data)]:
             talk.warn(note)
-        counts = build_model(recipe, dataset).parameter_counts()
-        plan = {"pairs": len(dataset), "parameters": counts, "toy": dataset.manifest["toy"]}
-        talk.result(
-            {**plan, "config": {**vars(recipe)}},
-            text=f"{dump('train', recipe)}\n{len(dataset)} pairs{toy}, "
-            f"{counts['training']:,} parameters in training, {counts['inference']:,} in inference, "
-            f"{_amount(recipe, len(dataset))}",
-        )
+        _plan(talk, recipe, dataset, out, pick_device(device))
         return
     talk.say(
         f"training size {recipe.size}, conditioning {recipe.conditioning}, {len(dataset)} pairs"
@@ -133,6 +127,7 @@ def train(
             device=pick_device(device),
             progress=progress,
             warn=talk.warn,
+            say=talk.say,
             networks=networks,
             decode=decode,
             force=force,
@@ -146,6 +141,35 @@ def train(
         plain(vars(done)),
         text=f"{told}: {done.model}\nnext: {next_sample(out)}",
     )
+
+
+def _plan(talk: Talk, recipe: TrainConfig, dataset: PairDataset, out: Path, device: str) -> None:
+    """What the training takes, and its settings."""
+    import torch
+
+    from xmdpt_cli.commands.dry_run import estimate_lines, setting_lines, warn_of_room
+    from xmdpt_cli.data.ranks import World
+    from xmdpt_cli.training.estimate import estimate_training
+    from xmdpt_cli.training.loop import LARGE
+
+    where, world = torch.device(device), World.from_environment().size
+    sharded = recipe.sharding == "fsdp" or (recipe.sharding == "auto" and recipe.size in LARGE)
+    found = estimate_training(recipe, dataset, out, where, world, sharded and world > 1)
+    warn_of_room(talk, found, out, where)
+    counts, toy = found.parameters, " (TOY features)" if dataset.manifest["toy"] else ""
+    kept = f"{recipe.keep_checkpoints} checkpoints of {human_bytes(found.checkpoint)}, one more "
+    kept += "while it is written"
+    if recipe.keep_every:
+        kept += f", {recipe.steps // recipe.keep_every} kept for good"
+    lines = [
+        f"plan: size {recipe.size}, {len(dataset)} pairs{toy}, {_amount(recipe, len(dataset))}",
+        f"parameters: {counts['training']:,} in training, {counts['inference']:,} in inference",
+        *estimate_lines(found, f"{kept}, the model"),
+        *setting_lines(recipe),
+        "nothing was written (--dry-run)",
+    ]
+    plan = {"pairs": len(dataset), "toy": dataset.manifest["toy"], **found.to_json()}
+    talk.result({**plan, "config": {**vars(recipe)}}, text="\n".join(lines))
 
 
 def _amount(recipe: TrainConfig, pairs: int) -> str:

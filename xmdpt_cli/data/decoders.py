@@ -21,18 +21,11 @@ from numpy.typing import NDArray
 
 from xmdpt_cli.data.decode import DecodedGarment, DecodedView, SizedView, decode_garment
 from xmdpt_cli.data.listing import Garment
+from xmdpt_cli.devices import cores
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture
 
 T = TypeVar("T")
-
-
-def cores() -> int:
-    """Processors this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS, Windows
-        return os.cpu_count() or 1
 
 
 class Decoders:

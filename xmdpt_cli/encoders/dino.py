@@ -99,6 +99,10 @@ class Dino:
     def device(self) -> torch.device:
         return next(self.net.parameters()).device
 
+    def to(self, device: str | torch.device) -> None:
+        """Move the network to ``device``."""
+        self.net.to(device)
+
     @property
     def dtype(self) -> torch.dtype:
         return next(self.net.parameters()).dtype

@@ -71,8 +71,13 @@ class OpenPose:
                 raise XmdptError(
                     f"not OpenPose's body network: {path} ({reason(err)})", "fetch or copy it again"
                 ) from None
-        detector.body_estimation.to(device)
-        return cls(detector, origin, threads)
+        found = cls(detector, origin, threads)
+        found.to(device)
+        return found
+
+    def to(self, device: str | torch.device) -> None:
+        """Move the network to ``device``."""
+        self._detector.body_estimation.to(device)
 
     def describe(self) -> dict[str, Any]:
         """JSON-ready: what identifies the keypoints it finds.

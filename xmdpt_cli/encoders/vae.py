@@ -125,6 +125,10 @@ class VAE:
     def dtype(self) -> torch.dtype:
         return next(self.net.parameters()).dtype
 
+    def to(self, device: str | torch.device) -> None:
+        """Move the network to ``device``."""
+        self.net.to(device)
+
     @torch.no_grad()
     def encode_moments(self, pictures: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
         """uint8 (N, H, W, 3) -> float32 (N, 2C, h, w): mean, then log-variance, unscaled.

@@ -12,7 +12,7 @@ L DINOv2 tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -180,6 +180,12 @@ class XMDPT(
         depth, width, heads = SIZES[size]
         return cls(**{"depth": depth, "width": width, "heads": heads, **overrides})
 
+    @property
+    def size(self) -> str:
+        """The name of its size, a key of ``SIZES``; "custom" if it has none."""
+        shape = (len(self.tdnet.blocks), self.width, self.tdnet.bias.heads)
+        return next((name for name, size in SIZES.items() if size == shape), "custom")
+
     def condition(
         self, pose_tokens: Tensor, source_tokens: Tensor, source_latents: Tensor
     ) -> Tensor:
@@ -236,6 +242,16 @@ class XMDPT(
         A row of ``condition`` that is all zero means unconditional (its context is dropped too).
         """
         return self._passes(latents, timesteps, condition, None, None, None, context).out
+
+    if TYPE_CHECKING:  # nn.Module's own says Any
+
+        def __call__(
+            self,
+            latents: Tensor,
+            timesteps: Tensor,
+            condition: Tensor,
+            context: Context | None = None,
+        ) -> Tensor: ...
 
     def denoiser(
         self,

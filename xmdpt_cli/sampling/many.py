@@ -215,7 +215,7 @@ def _conditions(pipe: XMDPTPipeline, jobs: Sequence[_Job]) -> Conditions:
     for job in jobs:
         groups.setdefault(id(job.view), []).append(job)
     return Conditions.join(
-        [pipe.conditions([own[0].view], [job.pose for job in own]) for own in groups.values()]
+        [pipe._conditions([own[0].view], [job.pose for job in own]) for own in groups.values()]
     )
 
 

@@ -10,11 +10,11 @@ import gc
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import torch
 
+from xmdpt_cli.devices import free_memory
 from xmdpt_cli.encoders.vae import BYTES_A_PIXEL, VAE
 from xmdpt_cli.errors import ConfigError, XmdptError, is_out_of_memory
 from xmdpt_cli.files import human_bytes
@@ -133,15 +133,8 @@ def _most(sampler: Sampler) -> int:
 
 def _room(sampler: Sampler) -> int | None:
     """Bytes to draw in, now that the weights are there; None: not known (no Linux)."""
-    if sampler.device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(sampler.device)
-    else:
-        try:
-            lines = Path("/proc/meminfo").read_text().splitlines()
-        except OSError:
-            return None
-        free = next(int(x.split()[1]) * 2**10 for x in lines if x.startswith("MemAvailable"))
-    return int(0.8 * free) - _made_bytes(sampler)
+    free = free_memory(sampler.device)
+    return None if free is None else int(0.8 * free) - _made_bytes(sampler)
 
 
 def limit_decoding(vae: VAE, limit: int, held: int, side: int) -> None:

@@ -91,6 +91,13 @@ class Networks:
         """Raises XmdptError saying what to fetch where it is not there."""
         return OpenPose.load(self._openpose or DEFAULT_OPENPOSE, device=self.device)
 
+    def to(self, device: str | torch.device) -> None:
+        """Move the networks that are loaded; the others are loaded there when first needed."""
+        self.device = torch.device(device)
+        for name in (*PARTS, "openpose"):
+            if name in self.__dict__:
+                getattr(self, name).to(self.device)
+
     def find(self, openpose: NoOpenPoseError | None = None) -> None:
         """XmdptError naming at once all networks that cannot be found; nothing is loaded.
 

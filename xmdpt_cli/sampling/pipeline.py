@@ -18,6 +18,7 @@ from torch import Tensor
 
 from xmdpt_cli.data.framing import Fit
 from xmdpt_cli.data.pose import Keypoints, draw_pose, draw_pose_map
+from xmdpt_cli.devices import pick_device
 from xmdpt_cli.diffusion import SOLVERS, Seen, start_noise
 from xmdpt_cli.encoders.bundle import moments_of, pose_tokens_of, source_tokens_of
 from xmdpt_cli.encoders.openpose import OpenPose
@@ -41,7 +42,7 @@ KeypointsLike: TypeAlias = "str | Path | Keypoints"
 
 
 class XMDPTPipeline:
-    """Model, VAE, both DINOv2 and OpenPose; the networks are loaded when they are first needed."""
+    """Model, VAE, both DINOv2 and OpenPose; networks are loaded when first needed."""
 
     #: what ``solver`` may be
     solvers = SOLVERS
@@ -58,19 +59,23 @@ class XMDPTPipeline:
         cls,
         source: str | Path,
         *,
-        device: str | torch.device = "cpu",
+        device: str | torch.device = "auto",
         precision: str = "auto",
         max_memory: int | None = None,
         revision: str | None = None,
         **networks: str | Path | None,
     ) -> XMDPTPipeline:
-        """From a model's or run's folder, or a hub id. Raises XmdptError saying what is missing.
+        """From a model's or run's folder, or a hub id.
 
-        ``networks``: ``vae``, ``dino_source``, ``dino_pose``, ``openpose``, each a folder or hub
-        id; without, each is looked for in the folder, then beside the dataset the model was
-        trained on, then by the hub id it was trained with. ``max_memory``: bytes, on a CPU of the
-        whole process, while pictures are drawn; before that both DINOv2 stand beside the model.
+        ``device``: "cpu", "cuda", "cuda:1", "mps" (untested), or "auto": a
+        CUDA GPU if there is one. ``precision``: "fp32", "bf16", or "auto":
+        bf16 on CUDA. ``max_memory``: bytes while sampling, on a CPU of the
+        whole process. ``networks``: ``vae``, ``dino_source``, ``dino_pose``,
+        ``openpose``, ``encoders``: a folder or hub id; None: in the model's
+        folder, else its dataset's, else the hub id it was trained with.
+        Raises XmdptError that names what is missing.
         """
+        device = pick_device(device)
         sampler = Sampler.load(hub.fetch(source, revision), device, precision)
         pipe = cls(sampler, Networks(sampler.facts, sampler.folder, device=device, **networks))
         if max_memory is not None:
@@ -78,14 +83,34 @@ class XMDPTPipeline:
             pipe.most = fit_memory(sampler, pipe.networks.vae, max_memory, pipe.resolution)
         return pipe
 
+    def __repr__(self) -> str:
+        model, kind = self.sampler.model, str(self.sampler.dtype).removeprefix("torch.")
+        count = sum(p.numel() for p in model.parameters())
+        return (
+            f"{type(self).__name__}(size={model.size!r}, parameters={count:,}, "
+            f"resolution={self.resolution}, device={str(self.sampler.device)!r}, "
+            f"precision={kind!r}, toy={self.toy})"
+        )
+
+    def to(self, device: str | torch.device) -> XMDPTPipeline:
+        """Move the model and the networks that are loaded; returns this pipeline.
+
+        The precision stays; a ``max_memory`` given before no longer holds.
+        """
+        where = pick_device(device)
+        self.sampler.model.to(where)
+        self.networks.to(where)
+        self.most = None
+        return self
+
     @property
     def resolution(self) -> int:
-        """Side of the pictures in pixels."""
+        """Side of the images in pixels."""
         return int(self.sampler.facts["resolution"])
 
     @property
     def toy(self) -> bool:
-        """Made to try things out: its pictures say nothing of real results."""
+        """Made to try things out: its images say nothing of real results."""
         return bool(self.sampler.facts["toy"])
 
     def recipe(self, **given: Any) -> Recipe:
@@ -93,8 +118,10 @@ class XMDPTPipeline:
         return self.sampler.recipe(**given)
 
     def find_pose(self, picture: PictureLike) -> Keypoints:
-        """(18, 2), fractions of width and height, of the largest person as OpenPose sees them,
-        framed as for drawing. XmdptError if there is no OpenPose or no person."""
+        """OpenPose's keypoints (18, 2) of the largest person, as fractions.
+
+        XmdptError if OpenPose's weights or a person are not found.
+        """
         (pose,) = read_pose(picture, self.resolution, self._openpose)
         return pose.keypoints / self.resolution
 
@@ -119,22 +146,22 @@ class XMDPTPipeline:
         callback: Callback | None = None,
         pose_size: tuple[int, int] | None = None,
     ) -> list[Image.Image]:
-        """Draw the person of ``source`` (several: views of the same person) in every pose.
+        """Generate the person of ``source`` in every pose; ``num_images`` of each.
 
-        Returns ``num_images`` pictures of each pose, in order, RGB: ``resolution`` high and
-        176 / 256 as wide, which is the shape the model learned from; ``square`` as it draws them.
-        ``source``: files, PIL images or uint8 arrays (H, W, 3). ``pose``: keypoints files, photos
-        or drawings of a pose, or arrays (18, 2) of fractions of the picture to draw, x and y, NaN
-        where missing. ``pose_size``: (width, height) of the image of pose keypoints in pixels that
-        do not state it; else the image of the same name beside the file, else the source's.
-        ``source_keypoints``: a file, or fractions of the source's sides; without, a file beside the
-        source (``person.json`` or ``person_keypoints.json`` for ``person.jpg``), else OpenPose.
-        ``fit``: ``data/framing.py``; ``person``: which of several in the source, 1 the largest.
-        ``steps`` to ``solver``: None means the model's own; the paper's are 50, 2.0, 0.01 and
-        DDIM (sec. 4.1). A picture depends on its inputs and ``seed`` (image k of a pose on
-        ``seed`` and k) alone; with ``generator`` the noise is drawn from that, in order. What it
-        was generated with is in its ``info``, and in the file by ``xmdpt_cli.images.save_png``.
-        Raises XmdptError and ConfigError for what a user can mend.
+        Several sources are views of one person: files, PIL images or uint8
+        arrays (H, W, 3). ``pose``: keypoint files, photographs or drawings
+        of a pose, or arrays (18, 2) of x, y as fractions of the image, NaN
+        where missing; so ``source_keypoints``, else a file beside the source
+        or OpenPose. ``pose_size``: (width, height) of pose keypoints in
+        pixels whose file does not state it. ``fit``: "squash", "pad",
+        "person" or "auto" (``data/framing.py``); ``person``: which of
+        several in the source, 1 the largest. ``steps`` to ``solver``: None
+        is the model's own; the paper's are 50, 2.0, 0.01, "ddim".
+        Returns RGB images in pose order, ``resolution`` high and 176/256 as
+        wide; ``square`` keeps the model's own shape. An image depends on its
+        inputs and ``seed`` alone, or on ``generator``, which is read in order.
+        Its recipe is in ``image.info``; ``xmdpt_cli.images.save_png`` writes it.
+        Raises XmdptError or ConfigError for what a user can correct.
         """
         with self.networks_named():
             views = self.read_views(source, source_keypoints, fit, person)
@@ -163,7 +190,7 @@ class XMDPTPipeline:
         return images
 
     def save_pretrained(self, folder: str | Path, include: Sequence[str] | None = None) -> None:
-        """Write a folder that ``from_pretrained`` reads on any machine (``hub.save``)."""
+        """Write a folder that ``from_pretrained`` reads on any machine."""
         hub.save(Path(folder), self.sampler, self.networks, include)
 
     def push_to_hub(
@@ -174,8 +201,10 @@ class XMDPTPipeline:
         private: bool = False,
         token: str | None = None,
     ) -> str:
-        """Publish as ``repo_id`` with a model card: recipe, data, metrics (the metrics.json of
-        ``xmdpt evaluate``) and impact. Returns the address."""
+        """Publish as ``repo_id`` with a model card; returns the address.
+
+        ``metrics``: the metrics.json of ``xmdpt evaluate``.
+        """
         return hub.push(
             repo_id, self.sampler, self.networks, metrics=metrics, private=private, token=token
         )
@@ -253,11 +282,13 @@ class XMDPTPipeline:
         square: bool = False,
         say: Callable[[str], None] = lambda _: None,
     ) -> Iterator[Picture]:
-        """The pictures of ``jobs``, (number of the pose, number of its picture), as they are
-        drawn; ``noise`` (C, h, w) of a job, None: from the recipe's seed."""
+        """The images of ``jobs``, (pose, image of it), as they are generated.
+
+        ``noise`` (C, h, w) of a job; None: from the recipe's seed.
+        """
         if not jobs:
             return
-        conditions = self.conditions(views, poses)
+        conditions = self._conditions(views, poses)
         if self.most is not None:  # a limit was set: what draws and what encodes take turns
             self.networks.release()
         shape = self.sampler.model.latent_shape
@@ -275,7 +306,7 @@ class XMDPTPipeline:
         for pictures in in_batches(jobs, size, work, say):
             yield from pictures
 
-    def conditions(self, views: Sequence[View], poses: Sequence[Pose]) -> Conditions:
+    def _conditions(self, views: Sequence[View], poses: Sequence[Pose]) -> Conditions:
         """Views of one person, and N poses -> the conditions of N pictures, on the CPU."""
         net, size, count = self.networks, self.resolution, len(poses)
         pictures = np.stack([view.picture for view in views])

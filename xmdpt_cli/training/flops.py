@@ -56,13 +56,13 @@ def step_flops(step: nn.Module, inputs: Any) -> int:
     CPU.
     """
     fake = FakeTensorMode(allow_non_fake_inputs=True)
-    shadow, shapes = _without_data(step, fake), _shapes(inputs, fake)
+    shadow, shapes = without_data(step, fake), _shapes(inputs, fake)
     with fake, by_onednn(False), FlopCounterMode(display=False) as counter:
         shadow(shapes).total.backward()
     return int(counter.get_total_flops())
 
 
-def _without_data(module: nn.Module, fake: FakeTensorMode) -> Any:
+def without_data(module: nn.Module, fake: FakeTensorMode) -> Any:
     """A copy of a module whose parameters and buffers take no memory."""
     there: dict[int, Any] = {}
     for parameter in module.parameters():

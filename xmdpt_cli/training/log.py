@@ -111,10 +111,10 @@ class Log:
         self._begin_window()
         self.lines += 1
         self.last = means["loss"]
-        self.shown = {"loss": self.last}
+        self.shown = {"loss": self.last}  # the most useful first: a narrow terminal shows these
+        self.shown |= {k: v for k, v in speed.items() if k != "steps_per_second"}
         if "masked_mse" in means:
             self.shown["masked"] = means["masked_mse"] + means["masked_vb"]
-        self.shown |= {k: v for k, v in speed.items() if k != "steps_per_second"}
         self.values(step, {**means, "learning_rate": learning_rate, **speed})
 
     def _speed(self, seconds: float) -> dict[str, float]:

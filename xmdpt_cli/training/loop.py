@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from xmdpt_cli.data.loader import PairDataset, prefetch
 from xmdpt_cli.diffusion import Losses
 from xmdpt_cli.errors import XmdptError, is_out_of_memory
 from xmdpt_cli.files import only_process
-from xmdpt_cli.progress import Progress, silent
+from xmdpt_cli.progress import Progress, Say, silent, silently
 from xmdpt_cli.training import checkpoint
 from xmdpt_cli.training.feed import Networks
 from xmdpt_cli.training.fit import check_dataset, check_model, too_large
@@ -30,7 +29,7 @@ from xmdpt_cli.training.step import StepLoader
 from xmdpt_cli.training.team import Team
 from xmdpt_cli.training.track import check_tracker
 from xmdpt_cli.training.train_config import TrainConfig
-from xmdpt_cli.training.trainer import Trainer, silently
+from xmdpt_cli.training.trainer import Trainer
 from xmdpt_cli.training.watch import Decode, Watch, due
 
 LARGE = ("L", "XL")  # sizes that several processes share by FSDP2, if not told otherwise
@@ -55,7 +54,8 @@ def train(
     *,
     device: str = "cpu",
     progress: Progress = silent,
-    warn: Callable[[str], None] = silently,
+    warn: Say = silently,
+    say: Say = silently,
     networks: Networks | None = None,
     decode: Decode | None = None,
     force: bool = False,
@@ -68,6 +68,7 @@ def train(
 
     ``warn`` is told of what a run goes on in spite of: a toy dataset for another recipe, a shard
     that breaks (it is skipped, see ``data.skipping``; ``Trained.skipped`` counts its pairs).
+    ``say`` is told of a run that resumes.
     ``networks``: where the encoders of ``config.online`` are, if not where the dataset says.
     ``decode`` makes pictures of the validation's latents (``VAE.decode``). ``force`` goes on with
     changed settings, of those that may change (``run.FORCEABLE``).
@@ -91,6 +92,8 @@ def train(
             state = checkpoint.load(found, *models, trainer.optimizers, team)
             trainer.done = int(state["step"])
             trainer.skipped = int(state.get("skipped", 0)) if team.first else 0  # of all ranks
+            if team.first and trainer.done < config.steps:
+                say(f"resuming at step {trainer.done} of {config.steps}")
         first, began = trainer.done, time.perf_counter()
         follow = (config, out, trainer.done, team, trainer.device)
         log = open_log(*follow, trainer.use, warn)

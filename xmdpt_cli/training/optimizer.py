@@ -35,6 +35,16 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.O
     return optimizers
 
 
+def state_bytes(model: nn.Module, config: TrainConfig) -> int:
+    """Bytes of the optimizers' state: float32 tensors of the parameters' shapes."""
+    each = 4 if config.optimizer == "adan" else 2
+    total = 0
+    for name, parameter in model.named_parameters():
+        muon = config.optimizer == "muon" and _is_block_matrix(name, parameter)
+        total += 4 * parameter.numel() * (1 if muon else each)
+    return total
+
+
 def _is_block_matrix(name: str, parameter: nn.Parameter) -> bool:
     """Attention and MLP weights: they map tokens to tokens. Modulations are AdamW's."""
     in_block = "block" in name and (".attention." in name or ".mlp." in name)

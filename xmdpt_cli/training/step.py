@@ -146,6 +146,12 @@ def inputs_of(
     )
 
 
+def in_bf16(precision: str, device: torch.device) -> bool:
+    """Whether a training computes in bf16 (autocast): ``auto`` does on a GPU that has it."""
+    able = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return precision == "bf16" or (precision == "auto" and able)
+
+
 class TrainStep(nn.Module):
     """Inputs -> losses in one call: what is compiled, and wrapped to run on many devices."""
 

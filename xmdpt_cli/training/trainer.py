@@ -16,19 +16,23 @@ from xmdpt_cli.diffusion import Losses, Schedule
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.model.attention import Block
+from xmdpt_cli.progress import Say, silently
 from xmdpt_cli.training.build import build_model
 from xmdpt_cli.training.ema import Ema
 from xmdpt_cli.training.feed import Networks, feed
 from xmdpt_cli.training.follow import utilisation
 from xmdpt_cli.training.optimizer import make_optimizers
 from xmdpt_cli.training.sharded import whole
-from xmdpt_cli.training.step import Inputs, StepBatch, StepLoader, TrainStep, inputs_of
+from xmdpt_cli.training.step import (
+    Inputs,
+    StepBatch,
+    StepLoader,
+    TrainStep,
+    in_bf16,
+    inputs_of,
+)
 from xmdpt_cli.training.team import ALONE, Team
 from xmdpt_cli.training.train_config import TrainConfig
-
-
-def silently(text: str) -> None:
-    """Warn nobody."""
 
 
 class Trainer:
@@ -52,11 +56,7 @@ class Trainer:
         schedule = Schedule(config.schedule, config.prediction).to(self.device)
         self.scale = float(dataset.manifest["encoders"]["vae"]["scale"])
         self.module = TrainStep(self.model, config, schedule)
-        self.autocast = self.module.autocast = config.precision == "bf16" or (
-            config.precision == "auto"
-            and self.device.type == "cuda"
-            and torch.cuda.is_bf16_supported()
-        )
+        self.autocast = self.module.autocast = in_bf16(config.precision, self.device)
         self.use = utilisation(config, dataset, self.model, team, self.device, self.autocast)
         self.wrapped = team.wrap(self.module, layers(self.model))
         self.optimizers = make_optimizers(self.model, config)  # of the parts, where it is sharded
@@ -67,9 +67,7 @@ class Trainer:
         self.learning_rate = 0.0  # of the last step
         self.skipped = 0  # pairs this rank could not read; others took their places
 
-    def loader(
-        self, networks: Networks | None = None, warn: Callable[[str], None] = silently
-    ) -> StepLoader:
+    def loader(self, networks: Networks | None = None, warn: Say = silently) -> StepLoader:
         """This rank's micro batches with their random numbers."""
         return feed(
             self.config,

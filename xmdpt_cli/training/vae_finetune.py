@@ -20,7 +20,7 @@ from xmdpt_cli.files import only_process, write_text, writing
 from xmdpt_cli.images import save_png
 from xmdpt_cli.metrics.lpips_metric import Lpips
 from xmdpt_cli.metrics.report import Report, write_json
-from xmdpt_cli.progress import Progress, silent
+from xmdpt_cli.progress import Progress, Say, silent, silently
 from xmdpt_cli.training import vae_folder as folder
 from xmdpt_cli.training.team import ALONE, Team
 from xmdpt_cli.training.vae_loop import VAEStats, fit, make_stats
@@ -53,17 +53,19 @@ def finetune(
     notes: list[str] | None = None,
     team: Team = ALONE,
     progress: Progress = silent,
+    say: Say = silently,
 ) -> FineTuned:
     """Train as planned into the folder ``out``, or go on there, or return what is done there.
 
     Every process of the team calls it; rank 0 writes. Raises XmdptError if ``out`` holds
-    something else, if the loss is no number any more, and if the encoder has changed.
+    something else, if the loss is no number any more, and if the encoder has changed. ``say`` is
+    told of a training that resumes.
     """
     team.part(plan.config.batch_size)
     with team.together(), ExitStack() as held:
         team.on_first(partial(held.enter_context, only_process(out)))
         speak = progress if team.first else silent
-        return _finetune(plan, out, perceptual, lpips, notes or [], team, speak)
+        return _finetune(plan, out, perceptual, lpips, notes or [], team, speak, say)
 
 
 def _finetune(
@@ -74,6 +76,7 @@ def _finetune(
     notes: list[str],
     team: Team,
     progress: Progress,
+    say: Say,
 ) -> FineTuned:
     vae, config, manifest = plan.vae, plan.config, plan.train.dataset.manifest
     start, began = vae.describe(), time.monotonic()
@@ -88,7 +91,7 @@ def _finetune(
     before = _measure_before(plan, out, lpips, team, progress)
     shown = [] if plan.test is None else _spread(plan.measured, _SHOWN)
     old = None if plan.test is None else rebuild(vae, plan.test, shown)
-    fit(trainer, plan.train, out, progress)
+    fit(trainer, plan.train, out, progress, say)
     after_sha = team.on_first(partial(_write, plan, out, this["encoder"]))
     encoder = {"before": this["encoder"], "after": after_sha}
     report = None

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from xmdpt_cli.encoders.vae import VAE, posterior_mean
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import only_process
-from xmdpt_cli.progress import Progress, silent
+from xmdpt_cli.progress import Progress, Say, silent, silently
 from xmdpt_cli.training import vae_folder as folder
 from xmdpt_cli.training.vae_config import VaeConfig, settle
 from xmdpt_cli.training.vae_examples import (
@@ -97,7 +97,13 @@ def train_vae(
     return stats
 
 
-def fit(trainer: VaeTrainer, examples: Examples, out: Path, progress: Progress = silent) -> None:
+def fit(
+    trainer: VaeTrainer,
+    examples: Examples,
+    out: Path,
+    progress: Progress = silent,
+    say: Say = silently,
+) -> None:
     """Step until all steps are done, from the state in ``out`` if there is one, saving there.
 
     Afterwards ``trainer.vae`` is what is to be handed out: the average if there is one, with the
@@ -107,6 +113,8 @@ def fit(trainer: VaeTrainer, examples: Examples, out: Path, progress: Progress =
     state = out / folder.STATE
     if team.on_first(state.is_file):
         trainer.load(state)
+        if team.first and trainer.done < config.steps:
+            say(f"resuming at step {trainer.done} of {config.steps}")
     for parameter in trainer.parameters:
         parameter.requires_grad_(True)
     try:

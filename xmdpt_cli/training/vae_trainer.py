@@ -22,6 +22,7 @@ from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import writing
 from xmdpt_cli.training.ema import Ema
+from xmdpt_cli.training.step import in_bf16
 from xmdpt_cli.training.team import ALONE, Team
 from xmdpt_cli.training.vae_config import VaeConfig
 from xmdpt_cli.training.vae_examples import VaeBatch
@@ -55,11 +56,7 @@ class VaeTrainer:
             self.parameters, lr=config.learning_rate, weight_decay=0.0, fused=True
         )
         self.ema = Ema(self.trained, config.ema, warmup=True) if config.ema else None
-        self.autocast = config.precision == "bf16" or (
-            config.precision == "auto"
-            and vae.device.type == "cuda"
-            and torch.cuda.is_bf16_supported()
-        )
+        self.autocast = in_bf16(config.precision, vae.device)
         self.done = 0
         self.whole = True  # no step half taken
         self.first_loss = math.nan

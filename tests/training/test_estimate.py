@@ -1,0 +1,153 @@
+"""A dry run's numbers beside what a run really has."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from small_data import CONFIG
+
+from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.training import estimate
+from xmdpt_cli.training.build import build_model
+from xmdpt_cli.training.estimate import COUNTED, MEASURED, Estimate, estimate_training
+from xmdpt_cli.training.footprint import PEAK, Cost, parameter_bytes
+from xmdpt_cli.training.loop import train
+from xmdpt_cli.training.optimizer import make_optimizers, state_bytes
+from xmdpt_cli.training.step import TrainStep, inputs_of
+from xmdpt_cli.training.trainer import Trainer
+
+CPU = torch.device("cpu")
+
+
+def estimated(data: Path, out: Path, **changed: object) -> Estimate:
+    config = dataclasses.replace(CONFIG, **changed)  # type: ignore[arg-type]
+    return estimate_training(config, PairDataset(data, "train"), out, CPU)
+
+
+class GivenCost:
+    """Stands for ``Cost``, which walks through the model."""
+
+    flops = 10**9
+
+    def __init__(self, *_: object) -> None: ...
+
+    def activations(self, count: int) -> int:
+        return 1000 * count
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is run to be measured, unless a test asks for it."""
+    monkeypatch.setattr(estimate, "Cost", GivenCost)
+    monkeypatch.setattr(estimate, "LONG", 0.0)
+    monkeypatch.setattr(estimate, "matmul_rate", lambda device, dtype: 1e9)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adan", "muon"])
+def test_the_optimizers_state_is_what_a_step_leaves(data: Path, optimizer: str) -> None:
+    config = dataclasses.replace(CONFIG, optimizer=optimizer)
+    model = build_model(config, PairDataset(data, "train"))
+    optimizers = make_optimizers(model, config)
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    for one in optimizers:
+        one.step()
+    states = [value for one in optimizers for s in one.state.values() for value in s.values()]
+    held = sum(4 * v.numel() for v in states if isinstance(v, torch.Tensor) and v.dim())
+    assert state_bytes(model, config) == pytest.approx(held, rel=1e-3)
+
+
+def test_memory_and_disk_are_those_of_the_run(data: Path, tmp_path: Path) -> None:
+    found = estimated(data, tmp_path / "run", keep_checkpoints=2)
+    done = train(CONFIG, data, tmp_path / "run")
+    weights = (done.model / "model.safetensors").stat().st_size
+    for name in ("weights", "gradients", "average"):
+        assert found.memory[name] == pytest.approx(weights, rel=0.02)
+    newest = sorted((tmp_path / "run/checkpoints").glob("step_*"))[-1]
+    size = sum(file.stat().st_size for file in newest.iterdir())
+    assert found.checkpoint == pytest.approx(size, rel=0.02)
+    assert found.disk == 3 * found.checkpoint + found.memory["weights"]
+    assert estimated(data, tmp_path / "no", keep_every=2).disk == found.disk + 3 * found.checkpoint
+
+
+def test_the_inputs_are_shaped_as_a_batch(data: Path) -> None:
+    """With every input there is: an estimate of other shapes would be of another step."""
+    config = dataclasses.replace(CONFIG, conditioning="tokens", align_weight=0.5, align_block=1)
+    dataset = PairDataset(data, "train")
+    trainer = Trainer(config, dataset)
+    real = inputs_of(trainer.loader().batch(0), config, 0, 1.0, CPU)
+    made = estimate.made_up_inputs(config, dataset, trainer.model, config.batch_size, CPU)
+    for name, a, b in zip(real._fields, real, made, strict=True):
+        for x, y in zip(*((v if isinstance(v, tuple) else (v,)) for v in (a, b)), strict=True):
+            assert (x.shape, x.dtype) == (y.shape, y.dtype), name
+
+
+def test_memory_follows_the_pairs_at_a_time(data: Path, tmp_path: Path) -> None:
+    found = [
+        estimated(data, tmp_path, **changed).memory["activations"]
+        for changed in ({}, {"batch_size": 8}, {"accumulate": 2})
+    ]
+    assert found == [4000, 8000, 2000]
+
+
+def test_activations_are_what_a_step_keeps(data: Path) -> None:
+    dataset = PairDataset(data, "train")
+    model = build_model(CONFIG, dataset)
+    step, kept = TrainStep(model, CONFIG, estimate.Schedule()), {}
+
+    def loss(module: torch.nn.Module, count: int) -> torch.Tensor:
+        return module(estimate.made_up_inputs(CONFIG, dataset, model, count, CPU)).total  # type: ignore[no-any-return]
+
+    cost = Cost(step, loss)
+    four = cost.activations(4)
+    assert four < cost.activations(8) <= 2 * four
+    own = {p.untyped_storage().data_ptr() for p in model.state_dict().values()}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        total = step(estimate.made_up_inputs(CONFIG, dataset, model, 4, CPU)).total
+    assert total.isfinite()
+    # another library's products keep other copies than the plain ones that are counted
+    assert four == pytest.approx(PEAK * sum(kept.values()), rel=0.25)
+
+
+def test_what_is_quick_is_measured(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = estimated(data, tmp_path)
+    assert counted.how == COUNTED
+    assert counted.seconds == pytest.approx(6 * counted.step_seconds)  # type: ignore[operator]
+    monkeypatch.setattr(estimate, "LONG", 60.0)
+    monkeypatch.setattr(estimate, "step_seconds", lambda step, device: step() or 0.25)
+    measured = estimated(data, tmp_path)
+    assert (measured.how, measured.step_seconds) == (MEASURED, 0.25)
+    monkeypatch.setattr(estimate, "step_seconds", lambda step, device: None)  # out of memory
+    assert estimated(data, tmp_path).how == COUNTED
+
+
+def test_only_what_is_left_takes_time(data: Path, tmp_path: Path) -> None:
+    train(dataclasses.replace(CONFIG, steps=2), data, tmp_path / "run")
+    assert estimated(data, tmp_path / "run").steps == 4
+    assert estimated(data, tmp_path / "new").steps == 6
+    assert estimated(data, tmp_path / "new", batch_size=0).seconds is None
+
+
+def test_sharded_processes_share(data: Path, tmp_path: Path) -> None:
+    def of(world: int, sharded: bool) -> Estimate:
+        dataset = PairDataset(data, "train")
+        return estimate_training(CONFIG, dataset, tmp_path, CPU, world, sharded)
+
+    alone, two, fsdp = of(1, False), of(2, False), of(2, True)
+    assert two.memory["weights"] == alone.memory["weights"]
+    assert two.memory["activations"] < alone.memory["activations"]
+    assert fsdp.memory["optimizer"] == alone.memory["optimizer"] // 2
+    assert fsdp.checkpoint == alone.checkpoint
+    assert parameter_bytes([torch.zeros(3)]) == 12

@@ -1,0 +1,85 @@
+"""What this machine computes on: the choice of a device, its processors, and how busy they are."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xmdpt_cli.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+_ANY = "use auto, cpu, cuda, cuda:1 or mps"
+
+
+def pick_device(name: str | torch.device = "auto") -> str:
+    """The device to use: ``auto`` is a CUDA GPU if there is one, else the CPU.
+
+    Also "cpu", "cuda", "cuda:1" and "mps" (Apple GPUs: accepted, untested). Under torchrun
+    ``auto`` is one GPU a process. ConfigError for a device that is not on this machine.
+    """
+    import torch
+
+    count = torch.cuda.device_count()
+    if name == "auto":
+        if not torch.cuda.is_available():
+            return "cpu"
+        local = os.environ.get("LOCAL_RANK", "")
+        return f"cuda:{int(local) % count}" if local.isdigit() else "cuda"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"no such device: {name!r}", _ANY) from None
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise ConfigError(f"{device} not found: this machine has {count} CUDA GPUs", _use(count))
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("mps not found: it needs an Apple GPU and PyTorch for macOS", _use(count))
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise ConfigError(f"{device} is not supported", _ANY)
+    return str(name)
+
+
+def _use(gpus: int) -> str:
+    return "use auto or cpu" if not gpus else f"use auto, cpu or cuda:0 to cuda:{gpus - 1}"
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that can still be had on a device; None if not known (no Linux, no CUDA)."""
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next(int(x.split()[1]) * 2**10 for x in lines if x.startswith("MemAvailable"))
+
+
+def free_disk(folder: Path) -> int:
+    """Bytes free where a folder is or will be."""
+    place = folder.absolute()
+    return shutil.disk_usage(next(p for p in (place, *place.parents) if p.exists())).free
+
+
+def cores() -> int:
+    """Processors this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        return os.cpu_count() or 1
+
+
+def busy_load() -> float | None:
+    """The machine's load over the last minute if it is above its processors, else None.
+
+    To be asked before the own work begins.
+    """
+    try:
+        load = os.getloadavg()[0]
+    except (AttributeError, OSError):  # Windows
+        return None
+    return load if load > (os.cpu_count() or 1) else None

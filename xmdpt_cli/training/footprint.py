@@ -1,0 +1,108 @@
+"""What training steps need, found without running them or by running a few: memory and time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+from xmdpt_cli.errors import is_out_of_memory
+from xmdpt_cli.model.products import by_onednn
+from xmdpt_cli.training.flops import without_data
+
+LONG = 2.0  # seconds that one measured step may take
+ENOUGH = 6.0  # seconds after which no further step is measured
+SHARE = 0.5  # of the rate of matrix products that a training step reaches
+_SIDE = {"cuda": 8192}  # of the measured matrices; 1024 elsewhere
+#: of what is kept for the backward pass: with that pass's own buffers a CPU's process needed 1.25
+#: times as much (size S, 32 and 64 pairs)
+PEAK = 1.3
+
+
+def parameter_bytes(parameters: Iterable[Tensor]) -> int:
+    return sum(p.numel() * p.element_size() for p in parameters)
+
+
+class Cost:
+    """FLOPs of a step on one example, forward and backward, and the bytes its activations take.
+
+    ``loss(module, count)`` computes the loss of ``count`` examples with a copy of ``module`` whose
+    tensors have shapes and no data. Both are of a CPU's plain operations; kernels on a GPU keep
+    less of attention.
+    """
+
+    def __init__(self, module: nn.Module, loss: Callable[[nn.Module, int], Tensor]) -> None:
+        self.flops, one = _run(module, loss, 1)
+        _, two = _run(module, loss, 2, backward=False)
+        self._each = two - one
+        self._fixed = max(0, one - self._each)  # weights in another type, biases
+
+    def activations(self, count: int) -> int:
+        """Bytes of a step on ``count`` examples, besides weights and gradients."""
+        return int(PEAK * (self._fixed + self._each * count))
+
+
+def _run(
+    module: nn.Module,
+    loss: Callable[[nn.Module, int], Tensor],
+    count: int,
+    backward: bool = True,
+) -> tuple[int, int]:
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    shadow = without_data(module, fake)
+    own = {tensor.untyped_storage()._cdata for tensor in shadow.state_dict().values()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage.nbytes()
+        return tensor
+
+    with fake, by_onednn(False), FlopCounterMode(display=False) as counter:
+        with saved_tensors_hooks(keep, lambda tensor: tensor):
+            total = loss(shadow, count)
+        if backward:
+            total.backward()
+    return int(counter.get_total_flops()), sum(kept.values())
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of square matrix products: the best of a few."""
+    side = _SIDE.get(device.type, 1024)
+    a = torch.randn(side, side, device=device).to(dtype)
+    best = min(_seconds(lambda: a @ a, device) for _ in range(4))
+    return float(2 * side**3 / best)
+
+
+def step_seconds(
+    step: Callable[[], object], device: torch.device, *, most: int = 3
+) -> float | None:
+    """Seconds of a training step, the best of at most ``most``, of which the first warms up;
+    None where memory does not suffice."""
+    began, times = time.perf_counter(), []
+    try:
+        for _ in range(most):
+            times.append(_seconds(step, device))
+            if time.perf_counter() - began > ENOUGH:
+                break
+    except Exception as err:
+        if not is_out_of_memory(err):
+            raise
+        return None
+    return min(times)
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    began = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+    return time.perf_counter() - began

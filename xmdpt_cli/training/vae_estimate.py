@@ -1,0 +1,77 @@
+"""What a VAE training will take, before it begins: time, memory, disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from xmdpt_cli.training.estimate import COUNTED, MEASURED, Estimate
+from xmdpt_cli.training.footprint import (
+    LONG,
+    SHARE,
+    Cost,
+    matmul_rate,
+    parameter_bytes,
+    step_seconds,
+)
+from xmdpt_cli.training.vae_examples import draw
+from xmdpt_cli.training.vae_folder import STATE
+from xmdpt_cli.training.vae_loss import Perceptual
+from xmdpt_cli.training.vae_plan import Plan
+from xmdpt_cli.training.vae_trainer import VaeTrainer
+
+
+def estimate_finetuning(
+    plan: Plan, perceptual: Perceptual | None, out: Path, world: int = 1
+) -> Estimate:
+    """``plan.vae`` is used up: a few steps run where one takes ``LONG`` seconds at most.
+
+    LPIPS counts in measured steps only; validation does not count.
+    """
+    vae, config = plan.vae, plan.config
+    trainer = VaeTrainer(vae, config, perceptual)
+    trained, whole = parameter_bytes(trainer.parameters), parameter_bytes(vae.net.parameters())
+    average = trained if config.ema else 0
+    pairs = max(1, config.batch_size // world)
+    for parameter in trainer.parameters:
+        parameter.requires_grad_(True)
+    side = plan.train.dataset.resolution
+
+    def loss(net: nn.Module, count: int) -> Tensor:
+        latents = torch.zeros(count, vae.channels, side // vae.factor, side // vae.factor)
+        if config.all_weights or not plan.train.cached:
+            with torch.set_grad_enabled(config.all_weights):
+                latents = net.encode(torch.zeros(count, 3, side, side)).latent_dist.mean  # type: ignore[operator]
+        decoded: Tensor = net.decode(latents).sample  # type: ignore[operator]
+        return decoded.square().mean()
+
+    cost = Cost(vae.net, loss)
+    memory = {"weights": whole, "gradients": trained, "optimizer": 2 * trained}
+    memory |= {"average": average} if average else {}
+    memory["activations"] = cost.activations(pairs)
+    dtype = torch.bfloat16 if trainer.autocast else torch.float32
+    each = cost.flops / (SHARE * matmul_rate(vae.device, dtype))
+    seconds, how = pairs * each, COUNTED
+    if each <= LONG:
+        count = min(pairs, max(1, int(LONG / each)))
+        batch = draw(plan.train, vae, config.seed, 0, count, 0, 1)
+        measured = step_seconds(lambda: trainer.step(batch), vae.device)
+        if measured is not None:
+            seconds, how = measured * pairs / count, MEASURED
+    state = 3 * trained + average
+    left = max(0, config.steps - _done(out))
+    counts = {"training": trained // 4}
+    return Estimate(left, seconds, how, memory, state, counts, 2 * state + whole)
+
+
+def _done(out: Path) -> int:
+    """Steps that the state in ``out`` is of; 0 without one."""
+    try:
+        with safe_open(out / STATE, "pt") as file:
+            return int(json.loads(file.metadata()["state"])["done"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return 0
