@@ -187,14 +187,14 @@ def test_more_rows_than_are_read_together(
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--source", "a.png", "--pose", "p.json"], "give either --data"),
-        (["--data", "d"], "give either --data"),
+        (["--source", "a.png", "--pose", "p.json"], "give one of them"),
+        (["--data", "d"], "give one of them"),
         (["--pose", "p.json"], "--pose does not go with --pairs"),
         (["--source-keypoints", "k.json"], "--source-keypoints does not go with --pairs"),
         (["--animate", "a.gif"], "--animate does not go with --pairs"),
         (["--limit", "3"], "--limit does not go with --pairs"),
         (["--num-images", "2"], "--num-images does not go with --pairs"),
-        (["--fit", "stretch"], "no such fit: stretch"),
+        (["--fit", "stretch"], "'stretch' is not one of"),
         (["--pose-size", "0x0"], "pose size"),
         (["--pairs", "nowhere.csv"], "cannot read nowhere.csv"),
     ],

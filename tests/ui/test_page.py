@@ -240,7 +240,7 @@ def test_a_pose_comes_from_a_photograph_or_a_file(
     from gradio_client import handle_file
 
     def pose_of(path: Path) -> tuple[Any, str]:
-        text, said, _ = client.predict(handle_file(str(path)), api_name="/pose")
+        text, said, _ = client.predict(handle_file(str(path)), None, api_name="/pose")
         return text, words(said)
 
     found, said = pose_of(person)

@@ -23,7 +23,7 @@ from xmdpt_cli.ui.files import keypoints_of
 from xmdpt_cli.ui.poses import PRESETS
 
 pytest.importorskip("gradio", reason="the ui extra is not installed")
-from xmdpt_cli.ui.events import keypoints_known
+from xmdpt_cli.ui.events import keypoints_known, pose_taker
 from xmdpt_cli.ui.people import example_taker, keypoints_taker, looker
 
 STANDING = PRESETS[0].keypoints()
@@ -166,3 +166,19 @@ def test_the_text_of_the_page_is_plain_json(person: Path) -> None:
     assert data["at"] == 0
     assert data["views"][0]["image"].startswith("data:image/jpeg;base64,")
     assert str(person.parent) not in json.dumps(data)
+
+
+def test_openposes_own_file_takes_the_size_of_the_person(tmp_path: Path, other: Path) -> None:
+    """Pixels of an image of no stated size; without a person the way out is named."""
+    flat = []
+    for x, y in STANDING * (300, 200):
+        flat += [0, 0, 0] if np.isnan(x) else [float(x), float(y), 0.9]
+    file = tmp_path / "walk_keypoints.json"
+    file.write_text(json.dumps({"version": 1.3, "people": [{"pose_keypoints_2d": flat}]}))
+    take = pose_taker(FakePipeline(), threading.Lock())  # type: ignore[arg-type]
+    text, said, _ = take(str(file), [(str(other), None)])
+    assert len(json.loads(text)) == 18
+    assert "Pose of walk_keypoints.json" in said
+    _, said, _ = take(str(file), None)
+    assert "drop the image of the person first" in said.lower()
+    assert "--" not in said

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from xmdpt_cli.images import fast_png_bytes
+from xmdpt_cli.images import fast_png_bytes, save_png
 from xmdpt_cli.sampling.writer import metadata
-from xmdpt_cli.ui.files import save_images, save_with_info
+from xmdpt_cli.ui.files import save_images
 
 FACTS = {"seed": 3, "steps": 50, "source": "person.png", "note": "grün, 人"}
 
@@ -24,7 +24,7 @@ def image(level: int = 90) -> Image.Image:
 
 def test_an_image_carries_its_recipe_as_the_commands_does(tmp_path: Path) -> None:
     made = image()
-    save_with_info(tmp_path / "a.png", made)
+    save_png(tmp_path / "a.png", made)
     (tmp_path / "b.png").write_bytes(fast_png_bytes(np.asarray(made), metadata(FACTS)))
     ours, theirs = (Image.open(tmp_path / name) for name in ("a.png", "b.png"))
     assert ours.info == theirs.info
@@ -35,9 +35,9 @@ def test_an_image_carries_its_recipe_as_the_commands_does(tmp_path: Path) -> Non
 def test_nothing_else_of_the_image_is_written(tmp_path: Path) -> None:
     made = image()
     made.info.update({"comment": "/home/someone/person.png", "dpi": (72, 72), "Software": 3})
-    save_with_info(tmp_path / "a.png", made)
+    save_png(tmp_path / "a.png", made)
     assert set(Image.open(tmp_path / "a.png").info) == {"Source", "xmdpt"}
-    save_with_info(tmp_path / "plain.png", Image.new("RGB", (4, 4)))
+    save_png(tmp_path / "plain.png", Image.new("RGB", (4, 4)))
     assert Image.open(tmp_path / "plain.png").info == {}
 
 

@@ -169,17 +169,18 @@ def _enough(name: str, points: Keypoints) -> None:
         raise XmdptError(f"keypoints of {name}: {err.message}", PLACE) from None
 
 
-def pose_taker(
-    pipe: XMDPTPipeline, turn: threading.Lock
-) -> Callable[[str | None], tuple[Any, ...]]:
-    """A dropped file -> (the pose as text, what is said, None: there is room for the next)."""
+def pose_taker(pipe: XMDPTPipeline, turn: threading.Lock) -> Callable[..., tuple[Any, ...]]:
+    """(A dropped file, the images of the person) -> (the pose as text, what is said, None: there is
+    room for the next)."""
 
-    def take(path: str | None) -> tuple[Any, ...]:
+    def take(
+        path: str | None, people: list[tuple[str, str | None]] | None = None
+    ) -> tuple[Any, ...]:
         if not path:
             return gr.skip(), "", None
         try:
             with turn:
-                points, said = pose_of(Path(path), pipe)
+                points, said = pose_of(Path(path), pipe, Path(people[0][0]) if people else None)
             text = skeleton.to_json(points)
             skeleton.from_json(text)  # as strict as when it is drawn
             return text, note(said), None

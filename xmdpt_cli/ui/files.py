@@ -7,18 +7,18 @@ import zipfile
 from pathlib import Path
 
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
+from xmdpt_cli.data.framing import Fit
+from xmdpt_cli.data.image_size import UnstatedSize, size_of_image
 from xmdpt_cli.data.keypoint_formats import SUFFIXES, read_poses
 from xmdpt_cli.data.listing import PADDED_BOX
 from xmdpt_cli.data.pose import FRAME_HEIGHT, FRAME_WIDTH, Keypoints
 from xmdpt_cli.data.sources.padding import is_padded_picture
 from xmdpt_cli.encoders.openpose import OpenPose
-from xmdpt_cli.images import decode_image
+from xmdpt_cli.images import decode_image, save_png
 from xmdpt_cli.sampling.inputs import read_pose, read_view
 from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 
-RECIPE = ("Software", "Source", "xmdpt")  # of a PNG's texts: how the image was made
 FRAME = (int(FRAME_HEIGHT), int(FRAME_WIDTH))
 
 
@@ -30,17 +30,20 @@ def checked(paths: list[str]) -> list[Path]:
     return [Path(path) for path in paths]
 
 
-def pose_of(file: Path, pipe: XMDPTPipeline) -> tuple[Keypoints, str]:
+def pose_of(file: Path, pipe: XMDPTPipeline, person: Path | None = None) -> tuple[Keypoints, str]:
     """A photograph, a drawn pose, or a keypoints file -> (fractions (18, 2), what was done).
 
-    Of a file with several poses the first one. XmdptError where there is none.
+    Of a file with several poses the first one. ``person``: the image whose size keypoints in pixels
+    are of where nothing else says it, as in OpenPose's own files. XmdptError where there is none.
     """
     if file.suffix.lower() not in SUFFIXES:
         checked([str(file)])
         return pipe.find_pose(file), f"Pose found in {file.name}"
     # of the frame that the editor has: what it saved comes back as it was
-    own = read_poses(file)[0].size in (None, FRAME)
-    poses = read_pose(file, pipe.resolution, _no_need, fit="squash" if own else "auto")
+    size = None if person is None else size_of_image(person)
+    own = read_poses(file, UnstatedSize(file, source=size))[0].size in (None, FRAME)
+    fit: Fit = "squash" if own else "auto"
+    poses = read_pose(file, pipe.resolution, _no_need, fit=fit, source_size=size)
     more = f", the first of {len(poses)}" if len(poses) > 1 else ""
     return poses[0].keypoints / pipe.resolution, f"Pose of {file.name}{more}"
 
@@ -63,16 +66,6 @@ def _no_need() -> OpenPose:
     raise AssertionError("a keypoints file needs no OpenPose")
 
 
-def save_with_info(path: Path, image: Image.Image) -> None:
-    """Write a PNG with the recipe that the image carries, as ``xmdpt sample`` writes it."""
-    texts = PngInfo()
-    for name in RECIPE:
-        value = image.info.get(name)
-        if isinstance(value, str):
-            texts.add_itxt(name, value)
-    image.save(path, format="PNG", pnginfo=texts)
-
-
 def save_images(images: list[Image.Image], seed: int) -> tuple[list[str], str]:
     """(the PNG files, what is to be downloaded: the one PNG, or a ZIP of several).
 
@@ -82,7 +75,7 @@ def save_images(images: list[Image.Image], seed: int) -> tuple[list[str], str]:
     name = f"xmdpt-seed{seed}"
     files = [folder / f"{name}{f'-{i}' if i else ''}.png" for i in range(len(images))]
     for file, image in zip(files, images, strict=True):
-        save_with_info(file, image)
+        save_png(file, image)
     if len(files) == 1:
         return [str(files[0])], str(files[0])
     packed = folder / f"{name}.zip"

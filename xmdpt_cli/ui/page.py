@@ -98,7 +98,7 @@ def build(pipe: XMDPTPipeline, title: str, examples: Examples) -> gr.Blocks:
         )
         pose_file.upload(
             pose_taker(pipe, turn),
-            inputs=pose_file,
+            inputs=[pose_file, people],
             outputs=[pose, pose_said, pose_file],
             api_name="pose",
             concurrency_id="model",

@@ -75,10 +75,17 @@ _RULES = (
     _Rule("joints lie outside of the picture", "", PLACE, DRAG),
     _Rule("nothing of the .* picture would be seen", "", PLACE, DRAG),
     _Rule(
-        "in pixels, but not of how large",
+        "the size of their image is not known",
         "",
         'write "width" and "height" of the image into the file, or place the joints by hand',
-        'write "width" and "height" of the image into the file, or drag the skeleton',
+        'drop the image of the person first, whose size is then taken, or write "width" and '
+        '"height" of the image into the file, or drag the skeleton',
+    ),
+    _Rule(
+        "joints lie outside of an image of",
+        "",
+        "load keypoints of this image, or place the joints by hand",
+        'write "width" and "height" of their image into the file, or drag the skeleton',
     ),
     _Rule(
         "out of memory|more than [\\d.]+ .?i?B",
