@@ -116,12 +116,16 @@ def evaluate(
     folders = [generated] if seeds == 1 else [generated / f"seed_{k}" for k in range(seeds)]
     measured, by = [], None
     with team.together():
+        if model is not None:
+            ways.find_networks(chosen, team, talk)  # before images are generated
         for seed, folder in enumerate(folders):
             if model is not None:
                 ways.draw(chosen, folder, None if seeds == 1 else seed, talk)
                 team.gather(None)  # all parts are there
             truths = ways.truths(chosen, folder, where, talk)
-            by = by or ways.instruments(chosen, truths, where, talk)
+            if by is None:
+                ways.find_networks(chosen, team, talk)  # before they are measured
+                by = ways.instruments(chosen, truths, where)
             measured.append((truths, ways.measure(chosen, truths, *by, team, talk)))
     if not team.first:
         return
