@@ -197,7 +197,8 @@ def test_offline_nothing_is_asked_for(
 
 
 CHILD = (
-    "import sys; from xmdpt_cli.metrics.download import Published, download\n"
+    "import signal, sys; from xmdpt_cli.metrics.download import Published, download\n"
+    "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # background jobs ignore it
     "print('ready', flush=True); sys.stdin.readline()\n"
     "download([Published('net', 'LPIPS', sys.argv[1], '--net-weights')])\n"
 )

@@ -11,6 +11,7 @@ from xmdpt_cli.commands.options import AsJson, Device, pick_device, quiet_librar
 from xmdpt_cli.commands.prepare_check import check
 from xmdpt_cli.commands.prepare_networks import find_openpose, pretrained, toy
 from xmdpt_cli.commands.prepare_plan import Plan, say_plan
+from xmdpt_cli.commands.prepare_repair import given_options, remake
 from xmdpt_cli.console import Talk
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import human_bytes
@@ -98,12 +99,22 @@ def prepare(
     """Resize, draw poses, encode with the VAE and DINOv2, write shards; goes on if interrupted."""
     quiet_libraries()
     talk = Talk(as_json)
+    from xmdpt_cli.data.decoders import cores
+
     if check_dir is not None:
-        again = root is not None and out is None
-        if not check(talk, check_dir, repair, final=not again) or not again:
+        final = root is None or out is not None
+        shards = check(talk, check_dir, repair, final=final)
+        if shards is None or root is None:
             return
-        out = check_dir  # repaired so far as could be; the rest is made again
-    elif repair:
+        processes = cores() if workers is None else workers
+        manifests = remake(
+            talk, check_dir, shards, root, given_options(), device=pick_device(device),
+            workers=lambda listing: _worth(processes, listing),
+        )  # fmt: skip
+        made_in = dict.fromkeys(manifests, check_dir)
+        _report(talk, root, made_in, manifests, _after(made_in, write_annotations))
+        return
+    if repair:
         raise ConfigError("--repair goes with --check DIR")
     if root is None or out is None:
         raise ConfigError("give --root and --out", "or --check DIR, to verify a prepared dataset")
@@ -115,7 +126,6 @@ def prepare(
         if len(sizes) == 1
         else {side: f"{out.rstrip('/')}/{side}" for side in sizes}
     )
-    from xmdpt_cli.data.decoders import cores
     from xmdpt_cli.data.deepfashion import find_dataset
     from xmdpt_cli.data.manifest import refuse_strangers
     from xmdpt_cli.data.prepare import prepare_datasets
