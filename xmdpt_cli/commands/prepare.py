@@ -26,6 +26,7 @@ LOSS = 0.01  # share of the pictures and pairs that may be left out before it is
 
 
 def prepare(
+    context: typer.Context,
     root: Annotated[
         Path | None, typer.Option(help="Dataset folder: pictures, and lists if there are any.")
     ] = None,
@@ -108,7 +109,7 @@ def prepare(
             return
         processes = cores() if workers is None else workers
         manifests = remake(
-            talk, check_dir, shards, root, given_options(), device=pick_device(device),
+            talk, check_dir, shards, root, given_options(context), device=pick_device(device),
             workers=lambda listing: _worth(processes, listing),
         )  # fmt: skip
         made_in = dict.fromkeys(manifests, check_dir)

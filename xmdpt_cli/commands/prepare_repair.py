@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from xmdpt_cli.console import Talk
 from xmdpt_cli.errors import ConfigError
 
@@ -14,17 +16,14 @@ if TYPE_CHECKING:
     from xmdpt_cli.data.listing import Listing
 
 
-def given_options() -> dict[str, Any]:
-    """The options that stand on the command line, by name."""
-    import click
-    from click.core import ParameterSource
-
-    context = click.get_current_context(silent=True)
-    if context is None:
-        return {}
-    found = context.params.items()
-    line = ParameterSource.COMMANDLINE
-    return {name: value for name, value in found if context.get_parameter_source(name) is line}
+def given_options(context: typer.Context) -> dict[str, Any]:
+    """The options that stand on the command line, by name; not those of the environment."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {
+        name: context.params[name]
+        for name, source in sources.items()
+        if source is not None and source.name == "COMMANDLINE"
+    }
 
 
 def remake(
