@@ -73,6 +73,24 @@ def test_a_plan_without_the_networks_says_what_it_cannot_know(
     assert each == pytest.approx(2 * (16_384 + 257 * (1536 + 768) * 2), rel=0.1)
 
 
+def test_the_plan_with_toy_encoders(work: Path, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "out"
+    arguments = ["--root", work / "raw", "--out", out, "--encoders", "toy", "--size", 80]
+    arguments += ["--vae-steps", 2, "--limit", 1]
+    text, told = said(capsys, 0, *arguments, "--dry-run", "--json")
+    plan = json.loads(text)
+    assert "toy VAE for 80 px, 2 training steps: about" in told
+    assert plan["seconds"] is not None
+    assert not out.exists()
+    _, told = said(capsys, 0, *arguments)
+    assert told.index("toy VAE for 80 px") < told.index("vae: 1/2")
+    shards = json.loads((out / "dataset.json").read_text())["shards"]
+    assert plan["bytes"]["80"] == pytest.approx(sum(s["bytes"] for s in shards), rel=0.1)
+    (out / "dataset.json").unlink()
+    _, told = said(capsys, 0, *arguments)
+    assert "toy VAE" not in told  # it is there
+
+
 def test_two_sizes_at_once(work: Path, tmp_path: Path, capsys: Capture) -> None:
     both = tmp_path / "both"
     text, _ = said(capsys, 0, *options(work), "--size", 48, "--out", both, "--json")

@@ -9,7 +9,7 @@ import typer
 
 from xmdpt_cli.commands.options import AsJson, Device, pick_device, quiet_libraries
 from xmdpt_cli.commands.prepare_check import check
-from xmdpt_cli.commands.prepare_networks import find_openpose, pretrained, toy
+from xmdpt_cli.commands.prepare_networks import find_openpose, pretrained, say_toys, toy
 from xmdpt_cli.commands.prepare_plan import Plan, say_plan
 from xmdpt_cli.commands.prepare_repair import given_options, remake
 from xmdpt_cli.console import Talk
@@ -131,6 +131,7 @@ def prepare(
     from xmdpt_cli.data.manifest import refuse_strangers
     from xmdpt_cli.data.prepare import prepare_datasets
     from xmdpt_cli.data.ranks import World
+    from xmdpt_cli.encoders.toy import toy_encoders
 
     world = World.from_environment()
     for place in outs.values():  # before minutes are spent on loading networks
@@ -146,16 +147,14 @@ def prepare(
     detector: OpenPose | None = None
 
     plan = Plan(listing, outs, tokens, limit, processes, world)
-    if dry_run and encoders == "toy":
-        talk.say("toy encoders are not made in a dry run: bytes are those of the published ones")
     with talk.progress() as progress:
         try:
             where = pick_device(device)
             if encoders != "toy":
                 shared = pretrained(encoders, vae, dino_source, dino_pose, where)
                 networks = dict.fromkeys(sizes, shared)
-            elif not dry_run:
-                networks = toy(listing, outs, seed, vae_steps, limit, world, progress)
+            else:  # untrained ones take as long and as many bytes
+                networks = {side: toy_encoders(side, seed) for side in sizes}
             detector = find_openpose(listing, openpose, where)
         except XmdptError as err:
             if not dry_run:
@@ -163,9 +162,13 @@ def prepare(
             talk.warn(f"{err.message}: the time it takes is unknown")
             talk.hint(err.hint)
         told = say_plan(talk, plan, networks, detector) if world.rank == 0 else None
+        if encoders == "toy" and world.rank == 0:
+            say_toys(talk, outs, vae_steps)
         if dry_run:
             talk.result(told or {"shards": 0}, text="nothing was written (--dry-run)")
             return
+        if encoders == "toy":
+            networks = toy(listing, outs, seed, vae_steps, limit, world, progress)
         assert networks is not None
         manifests = prepare_datasets(
             listing, outs, networks, detector=detector, tokens=tokens, batch_size=batch_size,

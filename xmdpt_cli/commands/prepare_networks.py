@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xmdpt_cli.console import Talk, duration
 from xmdpt_cli.progress import Progress
 
 if TYPE_CHECKING:
@@ -65,6 +66,19 @@ def recorded(record: Record, given: Mapping[str, Any], device: str) -> FeatureEn
             return dict(made)
 
     return Recorded()
+
+
+def say_toys(talk: Talk, outs: dict[int, str], steps: int) -> None:
+    """Say how long training the toy VAEs will take, where that is still to be done."""
+    from xmdpt_cli.training.toy import vae_seconds
+
+    for size, out in outs.items():
+        if not (Path(out) / "encoders" / "vae" / "config.json").is_file():
+            seconds = vae_seconds(size, steps)
+            talk.say(
+                f"plan: before that the toy VAE for {size} px, {steps} training steps: about "
+                f"{duration(seconds)} (measured on a few)"
+            )
 
 
 def toy(
