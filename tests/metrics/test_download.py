@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,11 +21,15 @@ import torch
 from PIL import Image
 
 from xmdpt_cli.app import run
+from xmdpt_cli.commands import evaluate_ways
+from xmdpt_cli.console import Talk
+from xmdpt_cli.data.manifest import FORMAT, VERSION
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.metrics import download as module
 from xmdpt_cli.metrics import features, lpips_metric
 from xmdpt_cli.metrics.download import MIB, Published, choose, download
 from xmdpt_cli.metrics.lpips_metric import Lpips
+from xmdpt_cli.training.team import ALONE
 
 CONTENT = np.random.default_rng(0).bytes(3 * MIB + 5)
 
@@ -351,3 +356,43 @@ def test_evaluate_by_plain_arithmetic_needs_no_network(
     }  # fmt: skip
     assert run([*folders, "--lpips", "--alexnet-weights", "toy", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["toy"] == ["lpips_alex_v0.1_toy"]
+
+
+def dataset(folder: Path, toy: bool) -> str:
+    """A folder whose manifest says whether it is a toy, no more."""
+    folder.mkdir()
+    content = {"format": FORMAT, "version": VERSION, "toy": toy}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return str(folder)
+
+
+def test_evaluate_asks_for_networks_before_images_are_generated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(evaluate_ways, "draw", lambda *_: pytest.fail("generated all the same"))
+    (tmp_path / "model").mkdir()
+    data = dataset(tmp_path / "data", toy=False)
+    assert run(["evaluate", "--model", str(tmp_path / "model"), "--data", data, "--lpips"]) == 1
+    assert "alexnet, for LPIPS, is not on this machine" in capsys.readouterr().err
+
+
+def test_a_toy_dataset_takes_random_networks_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    names = ("fid", "ssim", "lpips", "psnr", "kid")
+    weights = ("alexnet_weights", "inception_weights", "tf_inception_weights")
+    chosen = SimpleNamespace(
+        data=dataset(tmp_path / "data", toy=True), protocol=["cfld", "clean"],
+        **dict.fromkeys(names, False), **dict.fromkeys(weights),
+    )  # fmt: skip
+    chosen.tf_inception_weights = "off"
+    evaluate_ways.find_networks(chosen, ALONE, Talk())
+    assert [getattr(chosen, name) for name in weights] == ["toy", "toyconv", "off"]
+    said = capsys.readouterr().err
+    assert "toy dataset: LPIPS with random weights, named lpips_alex_v0.1_toy" in said
+    assert "toy dataset: FID with random weights, named fid_toyconv" in said
+    assert said.count("toy dataset") == 2
+    evaluate_ways.find_networks(chosen, ALONE, Talk())  # settled: not said again
+    assert capsys.readouterr().err == ""

@@ -93,7 +93,7 @@ def is_offline() -> bool:
 def missing(reasons: dict[Published, str]) -> XmdptError:
     """The error for networks that are not on this machine, with the reason for each."""
     lines = [f"{n.name}, for {n.use}, is not on this machine: {why}" for n, why in reasons.items()]
-    hints = []
+    hints = ["unset HF_HUB_OFFLINE to download, or"] if is_offline() else []
     for network in reasons:
         hints += [
             f"fetch {network.url}",
@@ -174,7 +174,9 @@ def _reason(err: Exception) -> str:
         return err.message
     if "invalid hash value" in str(err):
         return "the download is not the published file (cut off, or changed on the way)"
-    cause = getattr(err, "reason", None) or err  # urllib wraps what happened
+    inner = getattr(err, "reason", None)  # urllib wraps what happened
+    cause = inner if isinstance(inner, Exception) else err
     if isinstance(cause, TimeoutError):
         return f"the download stopped: nothing came for {TIMEOUT:.0f} seconds"
-    return f"the download failed ({str(err).splitlines()[0] if str(err) else type(err).__name__})"
+    said = str(cause).splitlines()
+    return f"the download failed ({said[0] if said else type(cause).__name__})"
