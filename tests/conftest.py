@@ -19,6 +19,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 _CACHE = tempfile.mkdtemp(prefix="xmdpt-tests-")  # nothing stays in the user's
 os.environ["XMDPT_CACHE"] = _CACHE
+os.environ["TORCH_HOME"] = f"{_CACHE}/torch"
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 
 REPO = Path(__file__).resolve().parents[1]

@@ -73,6 +73,24 @@ def test_a_plan_without_the_networks_says_what_it_cannot_know(
     assert each == pytest.approx(2 * (16_384 + 257 * (1536 + 768) * 2), rel=0.1)
 
 
+def test_the_plan_with_toy_encoders(work: Path, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "out"
+    arguments = ["--root", work / "raw", "--out", out, "--encoders", "toy", "--size", 80]
+    arguments += ["--vae-steps", 2, "--limit", 1]
+    text, told = said(capsys, 0, *arguments, "--dry-run", "--json")
+    plan = json.loads(text)
+    assert "toy VAE for 80 px, 2 training steps: about" in told
+    assert plan["seconds"] is not None
+    assert not out.exists()
+    _, told = said(capsys, 0, *arguments)
+    assert told.index("toy VAE for 80 px") < told.index("vae: 1/2")
+    shards = json.loads((out / "dataset.json").read_text())["shards"]
+    assert plan["bytes"]["80"] == pytest.approx(sum(s["bytes"] for s in shards), rel=0.1)
+    (out / "dataset.json").unlink()
+    _, told = said(capsys, 0, *arguments)
+    assert "toy VAE" not in told  # it is there
+
+
 def test_two_sizes_at_once(work: Path, tmp_path: Path, capsys: Capture) -> None:
     both = tmp_path / "both"
     text, _ = said(capsys, 0, *options(work), "--size", 48, "--out", both, "--json")
@@ -116,12 +134,17 @@ def own_pictures(work: Path, root: Path) -> Path:
     return root
 
 
-def test_own_pictures_with_their_own_keypoints(work: Path, tmp_path: Path, capsys: Capture) -> None:
-    root = own_pictures(work, tmp_path / "mine")
+def with_keypoints(root: Path) -> None:
+    """The same keypoints for every picture, in the published form."""
     rows = ["name:keypoints_y:keypoints_x"]
     joints = f"{[20 + 10 * i for i in range(18)]}: {[60 + i for i in range(18)]}"
     rows += [f"{p.relative_to(root).as_posix()}: {joints}" for p in root.rglob("*.jpg")]
     (root / "annotations.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+def test_own_pictures_with_their_own_keypoints(work: Path, tmp_path: Path, capsys: Capture) -> None:
+    root = own_pictures(work, tmp_path / "mine")
+    with_keypoints(root)
     arguments = ["--root", root, *options(work)[2:], "--out", tmp_path / "out"]
     text, told = said(capsys, 0, *arguments, "--json")
     counts = json.loads(text)["counts"]
@@ -174,10 +197,99 @@ def test_check_and_repair(work: Path, tmp_path: Path, capsys: Capture) -> None:
     text, told = said(capsys, 1, "--check", data, "--repair")
     assert "rebuilt: test-000000.index.json" in text
     assert "to be made again: train-000000.tar" in text
-    said(capsys, 0, "--check", data, "--repair", *options(work))
+    assert (data / "dataset.json").exists()
+    _, told = said(capsys, 0, "--check", data, "--repair", "--root", work / "raw")
+    assert "repair: train-000000.tar of" in told
+    assert hashes(data, "encoders") == before
+    (data / "dataset.json").unlink()  # never finished
+    said(capsys, 0, "--check", data, "--repair", "--root", work / "raw")
     assert hashes(data, "encoders") == before
     report = json.loads(said(capsys, 0, "--check", data, "--json")[0])
     assert report["ok"] is True
+
+
+@pytest.fixture(scope="module")
+def unusual(work: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(root, dataset) prepared with options that are no defaults, and the encoders elsewhere."""
+    folder = tmp_path_factory.mktemp("unusual")
+    root = own_pictures(work, folder / "mine")
+    with_keypoints(root)
+    arguments = ["--root", root, "--out", folder / "data", "--size", 32, "--layout", "people"]
+    arguments += ["--seed", 3, "--tokens", "fp8", "--limit", 2, "--batch-size", 5]
+    arguments += ["--encoders", work / "data" / "encoders"]
+    assert run(["prepare", *map(str, arguments)]) == 0
+    return root, folder / "data"
+
+
+def damaged_copy(data: Path, out: Path) -> Path:
+    """The dataset with a byte changed."""
+    shutil.copytree(data, out)
+    with open(out / "train-000000.tar", "r+b") as file:
+        file.seek(5000)
+        file.write(b"XXXX")
+    return out
+
+
+def test_a_repair_follows_the_record(
+    work: Path, unusual: tuple[Path, Path], tmp_path: Path, capsys: Capture
+) -> None:
+    root, made = unusual
+    data = damaged_copy(made, tmp_path / "data")
+    damaged = hashes(data)
+    arguments = ["--check", data, "--repair", "--root", root]
+    _, told = said(capsys, 1, *arguments)  # toys are on no hub, and these are not beside it
+    assert "toy-vae-32-seed0" in told
+    assert "--encoders DIR" in told
+    assert hashes(data) == damaged
+    said(capsys, 0, *arguments, "--encoders", work / "data" / "encoders", "--seed", 3)
+    assert hashes(data) == hashes(made)
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        (["--size", 64], "--size 64 (recorded: 32)"),
+        (["--seed", 0], "--seed 0 (recorded: 3)"),
+        (["--layout", "auto"], "--layout auto (recorded: people)"),
+        (["--tokens", "bf16", "--limit", 1], "--tokens bf16 (recorded: fp8), --limit 1"),
+        (["--encoders", "pretrained"], "--encoders pretrained (recorded: toy)"),
+        (["--pose", "openpose"], "--pose openpose (recorded: auto)"),
+    ],
+)
+def test_options_against_the_record_are_named(
+    unusual: tuple[Path, Path], tmp_path: Path, capsys: Capture, given: list[object], named: str
+) -> None:
+    root, made = unusual
+    data = damaged_copy(made, tmp_path / "data")
+    damaged = hashes(data)
+    _, told = said(capsys, 2, "--check", data, "--repair", "--root", root, *given)
+    assert named in told
+    assert hashes(data) == damaged
+
+
+def test_a_repair_with_a_wrong_root_or_network_changes_nothing(
+    work: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    data = damaged_copy(work / "data", tmp_path / "data")
+    damaged = hashes(data, "encoders")
+    raw = Path(shutil.copytree(work / "raw", tmp_path / "raw"))
+    gone = next(raw.rglob("*.jpg"))
+    gone.unlink()
+    other = own_pictures(work, tmp_path / "mine")
+    for root, named in ((raw, gone.name), (other, "not what"), (tmp_path / "no", "not exist")):
+        _, told = said(capsys, 1, "--check", data, "--repair", "--root", root)
+        assert named in told
+    vae = next((data / "encoders/vae").glob("*.safetensors"))
+    content = bytearray(vae.read_bytes())
+    content[-1] ^= 1
+    vae.write_bytes(content)
+    _, told = said(capsys, 1, "--check", data, "--repair", "--root", work / "raw")
+    assert "not the network that" in told
+    assert "--vae DIR" in told
+    assert hashes(data, "encoders") == damaged
+    given = ["--vae", work / "data/encoders/vae"]
+    said(capsys, 0, "--check", data, "--repair", "--root", work / "raw", *given)
+    assert hashes(data, "encoders") == hashes(work / "data", "encoders")
 
 
 @pytest.mark.parametrize(

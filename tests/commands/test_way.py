@@ -246,6 +246,11 @@ def test_two_processes_evaluate_as_one_does(work: Path, tmp_path: Path, capsys: 
     assert done.returncode != 0
     assert f"broken picture: {broken}" in done.stderr
     assert not (tmp_path / "no.json").exists()
+    # a network that is not there: rank 0 says it for both
+    done = torchrun(*args[:5], "--lpips", "--out", tmp_path / "no.json")
+    assert done.returncode != 0
+    assert done.stderr.count("alexnet, for LPIPS, is not on this machine") == 1
+    assert not (tmp_path / "no.json").exists()
 
 
 def test_finetuning_changes_the_decoder_alone(work: Path, tmp_path: Path, capsys: Capture) -> None:

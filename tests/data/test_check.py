@@ -229,5 +229,5 @@ def test_the_report_reads_well(out: Path) -> None:
         "train-000000.tar: the shard is not there",
         "train-000001.tar: the shard is not there",
     ]
-    assert lines[2].startswith("  -> --repair removes the shard")
+    assert lines[2].startswith("  -> --repair --root ROOT makes the shard again")
     assert len(lines) == 3

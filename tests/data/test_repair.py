@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,11 +26,22 @@ from xmdpt_cli.stores import LocalStore
 SHARDS = ["train-000000.tar", "train-000001.tar", "train-000002.tar", "test-000000.tar"]
 
 
-def prepare(root: Path, out: Path) -> list[int]:
+def prepare(root: Path, out: Path, remake: list[str] | None = None) -> list[int]:
     """Prepare; how many pictures each call of the encoder had."""
     encoder = FakeEncoder()
-    prepare_dataset(find_dataset(root), out, size=32, encoder=encoder, garments_per_shard=2)
+    prepare_dataset(
+        find_dataset(root), out, size=32, encoder=encoder, garments_per_shard=2, remake=remake
+    )
     return encoder.calls
+
+
+def damage(out: Path) -> dict[str, str]:
+    """Two shards of four; the hashes of all files."""
+    changed = bytearray((out / "train-000001.tar").read_bytes())
+    changed[5000] ^= 1
+    (out / "train-000001.tar").write_bytes(changed)
+    (out / "test-000000.tar").write_bytes(b"cut")
+    return hashes(out)
 
 
 @pytest.fixture(scope="module")
@@ -68,18 +83,14 @@ def test_an_index_that_points_elsewhere_is_rebuilt(made: Path, out: Path) -> Non
 
 
 def test_damaged_shards_alone_are_made_again(made: Path, out: Path) -> None:
-    changed = bytearray((out / "train-000001.tar").read_bytes())
-    changed[5000] ^= 1
-    (out / "train-000001.tar").write_bytes(changed)
-    (out / "test-000000.tar").write_bytes(b"cut")
+    damaged = damage(out)
     times = {name: (out / name).stat().st_mtime_ns for name in SHARDS}
     done = repair(out)
     assert done.remake == ["train-000001.tar", "test-000000.tar"]
-    assert done.unfinished
     assert done.remaining == []
-    assert sorted(p.name for p in out.glob("*.tar")) == ["train-000000.tar", "train-000002.tar"]
+    assert hashes(out) == damaged  # nothing is removed before its replacement is there
     # 6 pictures of the one shard, 4 of the other, in both orientations; then nothing is left to do
-    assert prepare(made / "raw", out) == [6, 6, 4, 4]
+    assert prepare(made / "raw", out, done.remake) == [6, 6, 4, 4]
     assert hashes(out) == hashes(made / "out")
     assert times["train-000000.tar"] == (out / "train-000000.tar").stat().st_mtime_ns
     assert check_dataset(LocalStore(out)).findings == []
@@ -180,11 +191,100 @@ def test_a_store_that_is_no_folder(made: Path, tmp_path: Path) -> None:
     store.files["test-000000.tar"] = b"cut"
     done = repair_dataset(store, check_dataset(store))
     assert (done.rebuilt, done.remake) == (["train-000000.index.json"], ["test-000000.tar"])
-    gone = {"dataset.json", "test-000000.tar", "test-000000.index.json"}
-    assert store.files == {name: data for name, data in whole.items() if name not in gone}
+    assert store.files == {**whole, "test-000000.tar": b"cut"}
+    encoder = FakeEncoder()
+    listing = find_dataset(made / "raw")
+    prepare_dataset(
+        listing, store, size=32, encoder=encoder, garments_per_shard=2, remake=done.remake
+    )
+    assert store.files == whole
 
 
 def test_another_process_is_left_alone(out: Path) -> None:
     report = check_dataset(LocalStore(out))
     with only_process(out), pytest.raises(XmdptError, match="another process"):
         repair_dataset(LocalStore(out), report)
+
+
+#: what a process does when it makes two shards again, in this order
+STEPS = ["put", "write", "put", "write", "write"]  # tar, index, tar, index, dataset.json
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("step", range(len(STEPS)))
+def test_killed_anywhere_a_shard_is_the_old_or_the_new_one(
+    made: Path, out: Path, step: int, after: bool
+) -> None:
+    """Just before and after each file gets its name; the same command then finishes."""
+    damaged, new = damage(out), hashes(made / "out")
+    names = repair(out).remake
+    child = os.fork()
+    if child == 0:
+        _repair_until_killed(made / "raw", out, names, step, after)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+    there = {path.name: path.read_bytes() for path in out.iterdir()}
+    for name, digest in new.items():
+        assert hashlib.sha256(there[name]).hexdigest() in (digest, damaged[name]), name
+    again = repair(out).remake  # as the same command does
+    if again:
+        prepare(made / "raw", out, again)
+    (out / ".lock").unlink(missing_ok=True)
+    assert hashes(out) == new
+    assert check_dataset(LocalStore(out)).findings == []
+
+
+def _repair_until_killed(root: Path, out: Path, names: list[str], step: int, after: bool) -> None:
+    """In a process of its own: kill it at a step. Ends it in any case."""
+    count = 0
+
+    class Killed(LocalStore):
+        def put(self, file: Path, name: str) -> None:
+            self.step(lambda: super(Killed, self).put(file, name), "put")
+
+        def write(self, name: str, data: bytes) -> None:
+            self.step(lambda: super(Killed, self).write(name, data), "write")
+
+        def step(self, work: Callable[[], None], kind: str) -> None:
+            nonlocal count
+            count += 1
+            if count - 1 == step and kind == STEPS[step] and not after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            work()
+            if count - 1 == step and kind == STEPS[step]:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    try:
+        prepare_dataset(
+            find_dataset(root), Killed(out), size=32, encoder=FakeEncoder(), garments_per_shard=2,
+            remake=names,
+        )  # fmt: skip
+    finally:
+        os._exit(1)
+
+
+def test_a_repair_that_would_lose_pictures_changes_nothing(
+    made: Path, out: Path, tmp_path: Path
+) -> None:
+    damaged = damage(out)
+    names = repair(out).remake
+    raw = Path(shutil.copytree(made / "raw", tmp_path / "raw"))
+    listed = json.loads((out / "train-000001.index.json").read_text())["samples"][0]["views"]
+    broken = raw / next(iter(listed.values()))["file"]
+    broken.write_bytes(b"no picture")
+    with pytest.raises(XmdptError, match=broken.name) as caught:
+        prepare(raw, out, names)
+    assert "restore that picture" in caught.value.hint
+    assert hashes(out) == damaged
+    prepare(made / "raw", out, names)
+    assert hashes(out) == hashes(made / "out")
+
+
+def test_a_shard_that_is_not_written_as_made_replaces_nothing(
+    made: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged = damage(out)
+    names = repair(out).remake
+    monkeypatch.setattr("xmdpt_cli.data.shards._sha256_on_disk", lambda path: "another")
+    with pytest.raises(XmdptError, match="does not hold what was written"):
+        prepare(made / "raw", out, names)
+    assert hashes(out) == damaged

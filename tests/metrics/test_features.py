@@ -17,8 +17,8 @@ from torch import Tensor
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture
 from xmdpt_cli.metrics.features import (
-    INCEPTION_URL,
-    TF_INCEPTION_URL,
+    INCEPTION,
+    TF_INCEPTION,
     FeatureExtractor,
     FeatureSet,
     inception_features,
@@ -233,7 +233,7 @@ def test_the_tensorflow_network_is_torch_fidelitys(tmp_path: Path) -> None:
     torch.save({"conv.weight": torch.zeros(1)}, path)
     with pytest.raises(XmdptError, match="not the weights of torch-fidelity's Inception") as caught:
         tensorflow_features(path)
-    assert TF_INCEPTION_URL in caught.value.hint
+    assert TF_INCEPTION.url in caught.value.hint
 
 
 def test_missing_weights_say_what_to_fetch_and_where(
@@ -242,7 +242,7 @@ def test_missing_weights_say_what_to_fetch_and_where(
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     with pytest.raises(XmdptError) as caught:
         inception_features()
-    assert INCEPTION_URL in caught.value.hint
+    assert INCEPTION.url in caught.value.hint
     assert str(tmp_path / "hub/checkpoints/inception_v3_google-0cc3c7bd.pth") in caught.value.hint
     assert "--inception-weights" in caught.value.hint
 

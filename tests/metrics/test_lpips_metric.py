@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture
-from xmdpt_cli.metrics.lpips_metric import ALEXNET_URL, Lpips
+from xmdpt_cli.metrics.lpips_metric import ALEXNET, Lpips
 
 Shared = Callable[[str], Path]
 
@@ -100,7 +100,7 @@ def test_missing_or_wrong_weights(
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(XmdptError) as caught:
         Lpips()
-    assert ALEXNET_URL in caught.value.hint
+    assert ALEXNET.url in caught.value.hint
     assert str(tmp_path / "checkpoints/alexnet-owt-7be5be79.pth") in caught.value.hint
 
     incomplete = trunk_of(reference)

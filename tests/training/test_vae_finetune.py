@@ -25,7 +25,7 @@ from xmdpt_cli.encoders.toy import toy_vae
 from xmdpt_cli.encoders.vae import VAE, posterior_mean
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import only_process
-from xmdpt_cli.metrics.lpips_metric import ALEXNET_URL
+from xmdpt_cli.metrics.lpips_metric import ALEXNET
 from xmdpt_cli.training import vae_finetune, vae_trainer
 from xmdpt_cli.training.team import Team
 from xmdpt_cli.training.vae_config import VaeConfig
@@ -327,16 +327,21 @@ def test_a_small_vae_from_scratch(data: Path, tmp_path: Path) -> None:
 
 def test_lpips_weights_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(XmdptError, match="training with LPIPS needs AlexNet") as error:
+    with pytest.raises(XmdptError, match="alexnet, for LPIPS, is not on this machine") as error:
         lpips_networks(settings(lpips=0.1), None, False, "cpu")
-    assert ALEXNET_URL in error.value.hint
+    assert ALEXNET.url in error.value.hint
     assert str(tmp_path / "hub/checkpoints") in error.value.hint
     assert "--lpips 0" in error.value.hint
-    perceptual, metric, notes = lpips_networks(settings(lpips=0.0), None, False, "cpu")
-    assert perceptual is None
-    assert metric is not None
-    assert metric.metric == "lpips_alex_v0.1_toy"
-    assert "random trunk" in notes[0]
+    # only to measure with, it is needed as well: no random numbers unasked
+    with pytest.raises(XmdptError, match="is not on this machine") as error:
+        lpips_networks(settings(lpips=0.0), None, False, "cpu")
+    assert "--alexnet-weights off" in error.value.hint
+    for weights, toy_data in (("toy", False), (None, True)):
+        perceptual, metric, notes = lpips_networks(settings(lpips=0.0), weights, toy_data, "cpu")
+        assert perceptual is None
+        assert metric is not None
+        assert metric.metric == "lpips_alex_v0.1_toy"
+        assert "random AlexNet" in notes[0]
     assert lpips_networks(settings(lpips=0.0), "off", False, "cpu") == (None, None, [])
     with pytest.raises(ConfigError, match="no LPIPS network"):
         lpips_networks(settings(lpips=0.1), "off", False, "cpu")

@@ -90,7 +90,9 @@ def evaluate(
     kid: Annotated[bool, typer.Option("--kid", help="KID, beside the others.")] = False,
     alexnet_weights: Annotated[
         str | None,
-        typer.Option(help="LPIPS trunk: torchvision's file, toy, or off [torch hub's, else toy]."),
+        typer.Option(
+            help="AlexNet of LPIPS: a file, toy, or off [torchvision's, downloaded; toy data: toy]."
+        ),
     ] = None,
     inception_weights: Annotated[
         str | None,
@@ -131,6 +133,7 @@ def evaluate(
     are measured.
     """
     chosen = SimpleNamespace(**locals())
+    chosen.protocol = [one.value for one in protocol or []]
     ways.check_together(chosen)
     quiet_libraries()
     ways.choose(chosen, Talk(as_json, quiet=not is_first_rank()))
@@ -147,12 +150,16 @@ def evaluate(
     folders = [generated] if seeds == 1 else [generated / f"seed_{k}" for k in range(seeds)]
     measured, by = [], None
     with team.together():
+        if chosen.model is not None:
+            ways.find_networks(chosen, team, talk)  # before images are generated
         for seed, folder in enumerate(folders):
             if chosen.model is not None:
                 ways.draw(chosen, folder, None if seeds == 1 else seed, talk)
                 team.gather(None)  # all parts are there
             truths = ways.truths(chosen, folder, where, talk)
-            by = by or ways.instruments(chosen, truths, where, talk)
+            if by is None:
+                ways.find_networks(chosen, team, talk)  # before they are measured
+                by = ways.instruments(chosen, truths, where)
             measured.append((truths, ways.measure(chosen, truths, *by, team, talk)))
     if not team.first:
         return

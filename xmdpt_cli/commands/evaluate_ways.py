@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from xmdpt_cli.commands import workspace
 from xmdpt_cli.commands.choices import choose_for_measuring, choose_for_sampling
 from xmdpt_cli.console import Talk
-from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.errors import ConfigError
 
 if TYPE_CHECKING:
+    from xmdpt_cli.metrics.download import Published
     from xmdpt_cli.metrics.evaluate import Networks
     from xmdpt_cli.metrics.protocols import Protocol
     from xmdpt_cli.metrics.report import Report
@@ -106,12 +107,10 @@ def truths(chosen: SimpleNamespace, generated: Path, where: str, talk: Talk) -> 
     return FolderTruths(found.pairs, pictures_of(chosen.real or chosen.target))
 
 
-def instruments(
-    chosen: SimpleNamespace, seen: Any, device: str, talk: Talk
-) -> tuple[list[Protocol], Networks]:
+def instruments(chosen: SimpleNamespace, seen: Any, device: str) -> tuple[list[Protocol], Networks]:
     """The protocols and the networks asked for, for ground truths like these."""
-    protocols = _protocols([p.value for p in chosen.protocol or []], chosen.height, seen.height)
-    return protocols, _networks(chosen, protocols, device, talk)
+    protocols = _protocols(chosen.protocol, chosen.height, seen.height)
+    return protocols, _networks(chosen, device)
 
 
 def measure(
@@ -177,48 +176,70 @@ def _protocols(names: list[str], height: int | None, seen: int) -> list[Protocol
     return [get_protocol(name, height or own) for name in dict.fromkeys(names)]
 
 
-def _networks(
-    chosen: SimpleNamespace, protocols: list[Protocol], device: str, talk: Talk
-) -> Networks:
-    """The LPIPS and FID networks asked for; without word the real ones if they are there."""
+def find_networks(chosen: SimpleNamespace, team: Team, talk: Talk) -> None:
+    """Settle which networks measure, and download what is missing: before minutes of work.
+
+    Random weights are used where they are asked for, and for a toy dataset, which is said.
+    Raises XmdptError naming every network that is not there.
+    """
+    from xmdpt_cli.data.manifest import read_manifest
+    from xmdpt_cli.metrics.download import choose, download
+    from xmdpt_cli.metrics.features import require_torch_fidelity
+    from xmdpt_cli.stores import open_store
+
+    toy = chosen.data is not None and bool(read_manifest(open_store(chosen.data)).get("toy"))
+    needed = _needed(chosen)
+    for name, (network, random) in needed.items():
+        if toy and getattr(chosen, name) is None:
+            setattr(chosen, name, network.toys[-1])
+            talk.warn(
+                f"toy dataset: {network.use} with random weights, named {random} "
+                f"(for the published ones: {network.option} PATH)"
+            )
+    if "tf_inception_weights" in needed and chosen.tf_inception_weights not in ("off", "toyconv"):
+        require_torch_fidelity()
+    values = {needed[name][0]: getattr(chosen, name) for name in needed}
+    with talk.progress() as progress:
+        team.on_first(lambda: download(choose(values), progress))
+
+
+def _needed(chosen: SimpleNamespace) -> dict[str, tuple[Published, str]]:
+    """The networks of the metrics asked for: option -> its file, its name with random weights."""
+    from xmdpt_cli.metrics.features import INCEPTION, TF_INCEPTION
+    from xmdpt_cli.metrics.lpips_metric import ALEXNET
+    from xmdpt_cli.metrics.protocols import PROTOCOLS, get_protocol
+
+    every = not any(getattr(chosen, name) for name in METRICS)
+    needed = {}
+    if every or chosen.lpips:
+        needed["alexnet_weights"] = (ALEXNET, "lpips_alex_v0.1_toy")
+    if every or chosen.fid or chosen.kid:
+        names = chosen.protocol or ["native"]
+        names = list(PROTOCOLS) if "all" in names else names
+        kinds = {get_protocol(name).inception for name in names}
+        if "torchvision" in kinds:
+            needed["inception_weights"] = (INCEPTION, "fid_toyconv")
+        if "tensorflow" in kinds:
+            needed["tf_inception_weights"] = (TF_INCEPTION, "fid_toyconv")
+    return needed
+
+
+def _networks(chosen: SimpleNamespace, device: str) -> Networks:
+    """The LPIPS and FID networks that ``find_networks`` settled."""
     from xmdpt_cli.metrics.evaluate import Networks
     from xmdpt_cli.metrics.features import inception_features, tensorflow_features, toy_features
     from xmdpt_cli.metrics.lpips_metric import Lpips
 
-    every = not any(getattr(chosen, name) for name in METRICS)
+    needed = _needed(chosen)
     perceptual = None
-    if chosen.alexnet_weights != "off" and (every or chosen.lpips):
-        perceptual = _real_or_toy(
-            lambda given: Lpips(given, device), chosen.alexnet_weights,
-            lambda: Lpips("toy", device), "LPIPS with a random trunk, named lpips_alex_v0.1_toy",
-            talk,
-        )  # fmt: skip
+    if "alexnet_weights" in needed and chosen.alexnet_weights != "off":
+        perceptual = Lpips(chosen.alexnet_weights, device)
     features = {}
-    if every or chosen.fid or chosen.kid:
-        asked = {protocol.inception for protocol in protocols}
-        for kind, given, load in (
-            ("torchvision", chosen.inception_weights, inception_features),
-            ("tensorflow", chosen.tf_inception_weights, tensorflow_features),
-        ):
-            if kind not in asked or given == "off":
-                continue
-            if given == "toyconv":
-                features[kind] = toy_features(device)
-                continue
-            features[kind] = _real_or_toy(
-                lambda path, load=load: load(path, device), given,
-                lambda: toy_features(device), "FID with a random network, named fid_toyconv", talk,
-            )  # fmt: skip
+    for kind, name, load in (
+        ("torchvision", "inception_weights", inception_features),
+        ("tensorflow", "tf_inception_weights", tensorflow_features),
+    ):
+        given = getattr(chosen, name)
+        if name in needed and given != "off":
+            features[kind] = toy_features(device) if given == "toyconv" else load(given, device)
     return Networks(perceptual, features, chosen.kid)
-
-
-def _real_or_toy(load: Any, given: str | None, toy: Any, said: str, talk: Talk) -> Any:
-    """The network given, or the real one; where that is not here and none is given, the toy."""
-    try:
-        return load(given)
-    except XmdptError as err:
-        if given is not None:
-            raise
-        talk.warn(f"{err.message}: {said}")
-        talk.hint(err.hint)
-        return toy()

@@ -140,7 +140,10 @@ def finetune_vae(
     network = _start(recipe, data, vae, where)
     plan = make_plan(recipe, data, network, limit)
     toy = bool(plan.train.dataset.manifest["toy"])
-    perceptual, measured, notes = lpips_networks(recipe, alexnet_weights, toy, where)
+    with talk.progress() as progress:
+        perceptual, measured, notes = lpips_networks(
+            recipe, alexnet_weights, toy, where, team, progress
+        )
     told = _plan(plan, toy, None if perceptual is None else perceptual.weights)
     if dry_run:
         _dry_run(talk, recipe, plan, told, perceptual, out, pick_device(device))

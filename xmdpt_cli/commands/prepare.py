@@ -10,8 +10,15 @@ import typer
 from xmdpt_cli.commands.help import panels
 from xmdpt_cli.commands.options import AsJson, Device, pick_device, quiet_libraries
 from xmdpt_cli.commands.prepare_check import check
-from xmdpt_cli.commands.prepare_networks import find_networks, find_openpose, pretrained, toy
+from xmdpt_cli.commands.prepare_networks import (
+    find_networks,
+    find_openpose,
+    pretrained,
+    say_toys,
+    toy,
+)
 from xmdpt_cli.commands.prepare_plan import Plan, say_plan
+from xmdpt_cli.commands.prepare_repair import given_options, remake
 from xmdpt_cli.commands.workspace import DATA
 from xmdpt_cli.console import Talk, warn_if_busy
 from xmdpt_cli.errors import ConfigError, XmdptError
@@ -35,6 +42,7 @@ LOSS = 0.01  # share of the pictures and pairs that may be left out before it is
     }
 )
 def prepare(
+    context: typer.Context,
     root: Annotated[
         Path | None, typer.Option(help="Raw dataset: images, and lists if there are any.")
     ] = None,
@@ -117,12 +125,22 @@ def prepare(
     """
     quiet_libraries()
     talk = Talk(as_json)
+    from xmdpt_cli.devices import cores
+
     if check_dir is not None:
-        again = root is not None and out is None
-        if not check(talk, check_dir, repair, final=not again) or not again:
+        final = root is None or out is not None
+        shards = check(talk, check_dir, repair, final=final)
+        if shards is None or root is None:
             return
-        out = check_dir  # repaired so far as could be; the rest is made again
-    elif repair:
+        processes = cores() if workers is None else workers
+        manifests = remake(
+            talk, check_dir, shards, root, given_options(context), device=pick_device(device),
+            workers=lambda listing: _worth(processes, listing),
+        )  # fmt: skip
+        made_in = dict.fromkeys(manifests, check_dir)
+        _report(talk, root, made_in, manifests, _after(made_in, write_annotations))
+        return
+    if repair:
         raise ConfigError("--repair goes with --check DIR")
     if root is None:
         raise ConfigError(
@@ -142,7 +160,7 @@ def prepare(
     from xmdpt_cli.data.manifest import refuse_strangers
     from xmdpt_cli.data.prepare import prepare_datasets
     from xmdpt_cli.data.ranks import World
-    from xmdpt_cli.devices import cores
+    from xmdpt_cli.encoders.toy import toy_encoders
 
     world = World.from_environment()
     for place in outs.values():  # before minutes are spent on loading networks
@@ -160,8 +178,6 @@ def prepare(
     detector: OpenPose | None = None
 
     plan = Plan(listing, outs, tokens, limit, processes, world)
-    if dry_run and encoders == "toy":
-        talk.say("toy encoders are not made in a dry run: bytes are those of the published ones")
     with talk.progress() as progress:
         try:
             where = pick_device(device)
@@ -169,8 +185,8 @@ def prepare(
             if encoders != "toy":
                 shared = pretrained(encoders, vae, dino_source, dino_pose, where)
                 networks = dict.fromkeys(sizes, shared)
-            elif not dry_run:
-                networks = toy(listing, outs, seed, vae_steps, limit, world, progress)
+            else:  # untrained ones take as long and as many bytes
+                networks = {side: toy_encoders(side, seed) for side in sizes}
             detector = find_openpose(listing, openpose, where)
         except XmdptError as err:
             if not dry_run:
@@ -178,9 +194,13 @@ def prepare(
             talk.warn(f"the time it takes is unknown: {err.message}")
             talk.hint(err.hint)
         told = say_plan(talk, plan, networks, detector) if world.rank == 0 else None
+        if encoders == "toy" and world.rank == 0:
+            say_toys(talk, outs, vae_steps)
         if dry_run:
             talk.result(told or {"shards": 0}, text="nothing was written (--dry-run)")
             return
+        if encoders == "toy":
+            networks = toy(listing, outs, seed, vae_steps, limit, world, progress)
         assert networks is not None
         manifests = prepare_datasets(
             listing, outs, networks, detector=detector, tokens=tokens, batch_size=batch_size,

@@ -11,11 +11,11 @@ from xmdpt_cli.files import human_bytes
 _SHOWN = 20  # lines printed; --json has all
 
 
-def check(talk: Talk, place: str, repair: bool, *, final: bool) -> bool:
-    """Verify, and mend if asked. Returns whether shards have to be made again.
+def check(talk: Talk, place: str, repair: bool, *, final: bool) -> list[str] | None:
+    """Verify, and mend if asked. Returns the shards that preparing has to make again, from here.
 
-    With ``final`` this is all the command does. Otherwise preparing goes on from here if there
-    are such shards. What is wrong and is not mended either way is an error.
+    None: that is not necessary; an empty list: the dataset is not finished. With ``final`` this is
+    all the command does. What is wrong and is not mended either way is an error.
     """
     from xmdpt_cli.data.check.dataset import check_dataset
     from xmdpt_cli.data.check.repair import repair_dataset
@@ -31,6 +31,7 @@ def check(talk: Talk, place: str, repair: bool, *, final: bool) -> bool:
         talk.say(f"... and {len(found) - _SHOWN} lines more (--json has all)")
     told: dict[str, Any] = report.to_dict()
     whole, again = report.ok, False
+    remake: list[str] = []
     lines = [
         f"checked {place}: {report.shards} shards, {report.views} pictures, {report.pairs} pairs, "
         f"{human_bytes(report.bytes)}: {'in order' if report.ok else 'not in order'}"
@@ -38,7 +39,8 @@ def check(talk: Talk, place: str, repair: bool, *, final: bool) -> bool:
     if repair and report.findings:
         mended = repair_dataset(store, report)
         told["repair"] = mended.to_dict()
-        again = bool(mended.remake) or mended.unfinished
+        remake = mended.remake
+        again = bool(remake) or mended.unfinished
         whole = not again and all(finding.harmless for finding in mended.remaining)
         lines += [f"rebuilt: {name}" for name in mended.rebuilt]
         lines += [f"removed: {name}" for name in mended.removed]
@@ -46,15 +48,15 @@ def check(talk: Talk, place: str, repair: bool, *, final: bool) -> bool:
     if again and not final:
         for line in lines:
             talk.say(line)
-        return True
+        return remake
     talk.result(told, text="\n".join(lines))
     if again:
         raise XmdptError(
-            f"{place} is not whole until prepare has made what is missing again",
-            f"xmdpt prepare --check {place} --repair --root ROOT, with the settings it was made "
-            "with; or the command that made it",
+            f"{place} is not whole until what is damaged or missing is made again",
+            f"xmdpt prepare --check {place} --repair --root ROOT, with the folder it was prepared "
+            "from; its record holds the settings",
         )
     if not whole:
         hint = "no repair mends this: prepare it again" if repair else "--repair mends what it can"
         raise XmdptError(f"{place} is not in order", hint)
-    return False
+    return None

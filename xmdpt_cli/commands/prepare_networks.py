@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from xmdpt_cli.console import Talk, duration
 from xmdpt_cli.progress import Progress
 
 if TYPE_CHECKING:
+    from xmdpt_cli.data.check.record import Record
     from xmdpt_cli.data.listing import Listing
     from xmdpt_cli.data.ranks import World
+    from xmdpt_cli.data.shard_maker import FeatureEncoder
     from xmdpt_cli.encoders.bundle import Encoders
     from xmdpt_cli.encoders.openpose import OpenPose
 
@@ -85,6 +88,46 @@ def pretrained(
         device=device,
         dino_dtype=fast,
     )
+
+
+def recorded(record: Record, given: Mapping[str, Any], device: str) -> FeatureEncoder:
+    """The networks of a dataset's record; XmdptError for others."""
+    import torch
+
+    from xmdpt_cli.encoders.bundle import load_encoders
+
+    names = ("vae", "source", "pose")
+    places = {name: record.place(name, given) for name in names}
+    made = record.content["encoders"]
+    loaded = load_encoders(
+        places["vae"], places["source"], places["pose"], device=device,
+        dino_dtype=getattr(torch, str(made["source"]["dtype"])),
+    )  # fmt: skip
+    for name in names:
+        record.refuse_network(name, getattr(loaded, name).describe(), places[name])
+
+    class Recorded:
+        """They may lie elsewhere now: described as they were."""
+
+        encode = staticmethod(loaded.encode)
+
+        def describe(self) -> dict[str, Any]:
+            return dict(made)
+
+    return Recorded()
+
+
+def say_toys(talk: Talk, outs: dict[int, str], steps: int) -> None:
+    """Say how long training the toy VAEs will take, where that is still to be done."""
+    from xmdpt_cli.training.toy import vae_seconds
+
+    for size, out in outs.items():
+        if not (Path(out) / "encoders" / "vae" / "config.json").is_file():
+            seconds = vae_seconds(size, steps)
+            talk.say(
+                f"plan: before that the toy VAE for {size} px, {steps} training steps: about "
+                f"{duration(seconds)} (measured on a few)"
+            )
 
 
 def toy(

@@ -69,6 +69,8 @@ def find_dataset(
         what = "is not a folder" if root.exists() else "does not exist"
         raise XmdptError(f"the dataset root {root} {what}", _PICTURES_WANTED)
     listing = _find(root, layout, detect, tuple(sizes), seed)
+    pose = "openpose" if detect else "auto"
+    listing.options = {"layout": layout, "pose": pose, "seed": seed}
     refuse_unusable(listing, strict=strict)
     return listing
 

@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from PIL import Image
 
@@ -119,6 +119,8 @@ class Listing:
     # what was found where, for people: one sentence for all of it, then the details
     notes: list[str] = field(default_factory=list)
     layout: str = "deepfashion"  # or "people": one's own pictures, a folder for each person
+    # how it was asked for, to find the same again: layout, pose, seed (find_dataset)
+    options: dict[str, Any] = field(default_factory=dict)
 
     def split(self, name: str) -> list[Garment]:
         """The garments of one split, by key."""

@@ -14,6 +14,9 @@ FORMAT = "xmdpt-dataset"
 VERSION = 2
 MANIFEST = "dataset.json"
 BEGUN = "prepare.json"
+# What prepare.json holds of the command's options, to repeat it: another command that finds the
+# same dataset goes on all the same.
+OPTIONS = "options"
 # May lie in the folder before it is begun: toy encoders, locks, the beats of other ranks, and what
 # a process that was killed while it began left behind.
 BESIDE = ("encoders", ".lock", ".rank-", f"{BEGUN}.")
@@ -70,7 +73,10 @@ def remove_parts(out: Store) -> None:
 
 
 def _refuse_other(out: Store, begun: dict[str, Any], wanted: dict[str, Any]) -> None:
-    old, new = _flat(begun), _flat(json.loads(json.dumps(wanted)))
+    old, new = (
+        _flat({name: value for name, value in content.items() if name != OPTIONS})
+        for content in (begun, json.loads(json.dumps(wanted)))
+    )
     differing = [
         f"{name} ({old.get(name, 'absent')} there, {new.get(name, 'absent')} now)"
         for name in sorted(old.keys() | new.keys())

@@ -9,7 +9,7 @@ depends on torch's number of threads: bytes are compared at the same number.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
@@ -22,11 +22,13 @@ from xmdpt_cli.data.listing import Listing
 from xmdpt_cli.data.manifest import (
     FORMAT,
     MANIFEST,
+    OPTIONS,
     VERSION,
     check_begun,
     claim_folder,
     finished_manifest,
     make_manifest,
+    read_manifest,
     remove_parts,
 )
 from xmdpt_cli.data.plan import ShardPlan, plan_shards, share
@@ -39,7 +41,7 @@ from xmdpt_cli.data.shard_maker import (
     Target,
     make_shard,
 )
-from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import only_process
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.stores import Store, open_store
@@ -74,6 +76,7 @@ def prepare_datasets(
     strict: bool = False,
     workers: int = 0,
     world: World | None = None,
+    remake: Collection[str] | None = None,
     progress: Progress = silent,
 ) -> dict[int, dict[str, Any]]:
     """Write ``listing`` as shards, one dataset a size, in one pass over the pictures.
@@ -84,7 +87,9 @@ def prepare_datasets(
     ``limit``: at most so many garments per split; ``strict``: the first picture that cannot be
     used is an error; ``workers``: processes that decode ahead of the networks (0: threads of this
     process; a script that asks for processes needs ``if __name__ == "__main__"``); ``world``:
-    which of how many processes this is, all called alike; each returns when all are done.
+    which of how many processes this is, all called alike; each returns when all are done;
+    ``remake``: shards to make again though they are there, in one process. Each is replaced when
+    its successor is whole and read back, the manifest last.
 
     Returns the manifests by size. A finished folder returns at once. Raises XmdptError if a
     folder holds something else or was begun with other settings, if the encoder gives values
@@ -98,7 +103,9 @@ def prepare_datasets(
         raise ConfigError(
             f"{listing.without_keypoints()} pictures have no keypoints", "give a pose detector"
         )
-    settings = Settings(detector, tokens, batch_size, strict)
+    settings = Settings(detector, tokens, batch_size, strict, replace=remake is not None)
+    if remake is not None and (world.size > 1 or len(outs) > 1):
+        raise ConfigError("shards are made again by one process, one dataset at a time")
     targets = [Target(size, open_store(out), encoders[size]) for size, out in sorted(outs.items())]
     with ExitStack() as stack:
         for target in targets:
@@ -109,9 +116,11 @@ def prepare_datasets(
         try:
             for target in targets:
                 begun = fingerprint(listing, target, settings, garments_per_shard, limit)
-                _claim(target.store, begun, meeting)
+                _claim(target.store, begun, meeting, keep=remake is not None)
+            if remake is not None:
+                settings = replace(settings, left_out=_left_out(targets[0].store))
             plans = plan_shards(listing, garments_per_shard, limit)
-            made = _make_shards(targets, plans, settings, workers, meeting, progress)
+            made = _make_shards(targets, plans, settings, workers, meeting, remake or (), progress)
             manifests = {
                 target.size: _finish(target, plans, made, listing, settings, meeting)
                 for target in targets
@@ -170,6 +179,7 @@ def fingerprint(
         },
         "poses": _describe_poses(settings),
         "encoders": target.encoder.describe(),
+        OPTIONS: {**listing.options, "batch_size": settings.batch_size},
     }
 
 
@@ -178,16 +188,25 @@ def _describe_poses(settings: Settings) -> dict[str, Any]:
     return {"kind": "listed"} if settings.detector is None else settings.detector.describe()
 
 
-def _claim(store: Store, begun: dict[str, Any], meeting: Meeting) -> None:
-    """Rank 0 makes the folder its own; the others wait for that and compare."""
+def _claim(store: Store, begun: dict[str, Any], meeting: Meeting, keep: bool) -> None:
+    """Rank 0 makes the folder its own; the others wait for that and compare. ``keep``: the manifest
+    of a dataset with damaged shards stays until there is a new one."""
     if meeting.world.rank == 0:
         claim_folder(store, begun)
         if meeting.world.size == 1:
             remove_parts(store)
-        if finished_manifest(store) is None:
+        if not keep and finished_manifest(store) is None:
             store.remove(MANIFEST)  # a shard was lost: not finished any more
     else:
         meeting.wait(lambda: check_begun(store, begun), "rank 0 to begin")
+
+
+def _left_out(store: Store) -> set[str] | None:
+    """The pictures that a finished dataset was made without; None: it is not finished."""
+    try:
+        return {str(file) for file, _ in read_manifest(store)["skipped"]}
+    except XmdptError:
+        return None
 
 
 def _make_shards(
@@ -196,6 +215,7 @@ def _make_shards(
     settings: Settings,
     workers: int,
     meeting: Meeting,
+    remake: Collection[str],
     progress: Progress,
 ) -> dict[tuple[int, str], ShardIndex]:
     """Make this rank's shards that are not whole; all of this rank's indexes by (size, name)."""
@@ -205,7 +225,7 @@ def _make_shards(
     for plan in mine:
         for target in targets:
             index = read_index(target.store, plan.name)
-            if index is None:
+            if index is None or plan.name in remake:
                 missing.setdefault(plan.name, []).append(target)
             else:
                 made[target.size, plan.name] = index
@@ -253,7 +273,7 @@ def _finish(
     store = target.store
     if meeting.world.rank != 0:
         return meeting.wait(lambda: finished_manifest(store), "rank 0 to write the manifest")
-    manifest = finished_manifest(store)
+    manifest = None if settings.replace else finished_manifest(store)
     if manifest is not None:
         return manifest
     indexes = []

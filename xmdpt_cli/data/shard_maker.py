@@ -7,7 +7,7 @@ Networks run in the calling thread, hashing and writing in another one, decoding
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -82,6 +82,10 @@ class Settings:
     batch_size: int
     strict: bool
     done: Callable[[int, str], None] = lambda count, shard: None  # pictures more, of this shard
+    # To replace shards that are there: each is read back first, and only these pictures may be
+    # left out of them (None: any).
+    replace: bool = False
+    left_out: Collection[str] | None = None
 
 
 def make_shard(
@@ -101,7 +105,9 @@ def make_shard(
     encoders = {target.size: target.encoder for target in targets}
     with ExitStack() as stack:
         writers = [
-            stack.enter_context(ShardWriter(target.store, plan.name, plan.split))
+            stack.enter_context(
+                ShardWriter(target.store, plan.name, plan.split, verify=settings.replace)
+            )
             for target in targets
         ]
         thread = _WriterThread(targets, writers)
@@ -111,8 +117,7 @@ def make_shard(
             pictures = len(item.garment.views)
             pairs = item.settle()
             skipped += item.skipped
-            if settings.strict and item.skipped:
-                raise XmdptError(": ".join(item.skipped[0]), "mend it, or go on without --strict")
+            _refuse(item.skipped, settings)
             waiting.append((item, pairs))
             for view in item.views.values():
                 batch.append(view)
@@ -127,6 +132,19 @@ def make_shard(
         while waiting:
             thread.write(*waiting.popleft())
         return thread.finish(skipped)
+
+
+def _refuse(skipped: Sequence[tuple[str, str]], settings: Settings) -> None:
+    """XmdptError for a picture that must not be left out."""
+    if settings.strict and skipped:
+        raise XmdptError(": ".join(skipped[0]), "mend it, or go on without --strict")
+    known = settings.left_out
+    lost = [entry for entry in skipped if known is not None and entry[0] not in known]
+    if lost:
+        raise XmdptError(
+            f"{lost[0][0]}: {lost[0][1]}; it was usable when the dataset was prepared",
+            "restore that picture; nothing of the dataset was changed",
+        )
 
 
 class _WriterThread:

@@ -17,6 +17,7 @@ import os
 import tarfile
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 
 import numpy as np
@@ -67,11 +68,12 @@ class ViewData:
 class ShardWriter:
     """Writes one shard; after ``finish`` the tar and its index are there, before that neither.
 
-    As a context manager it removes the unfinished file if the block fails.
+    As a context manager it removes the unfinished file if the block fails. ``verify``: it is read
+    back from the disk and compared before it gets its name.
     """
 
-    def __init__(self, store: Store, name: str, split: str) -> None:
-        self.store, self.name, self.split = store, name, split
+    def __init__(self, store: Store, name: str, split: str, *, verify: bool = False) -> None:
+        self.store, self.name, self.split, self._verify = store, name, split, verify
         self.samples: list[SamplePlace] = []
         self._part = store.scratch(name)
         self._stream = self._part.open("wb")
@@ -137,6 +139,8 @@ class ShardWriter:
         self._stream.flush()
         os.fsync(self._stream.fileno())
         self._stream.close()
+        if self._verify and _sha256_on_disk(self._part) != self._hash.hexdigest():
+            raise OSError(f"{self._part} does not hold what was written")
         self.store.put(self._part, self.name)
         index = ShardIndex(
             self.name,
@@ -148,6 +152,16 @@ class ShardWriter:
         )
         write_index(self.store, index)
         return index
+
+
+def _sha256_on_disk(path: Path) -> str:
+    with path.open("rb") as file:
+        if hasattr(os, "posix_fadvise"):  # from the disk, not from the memory it is still in
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        digest = hashlib.sha256()
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _tar_header(name: str, size: int) -> bytes:

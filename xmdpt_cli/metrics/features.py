@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,14 +22,26 @@ from torch import Tensor, nn
 from torchvision.models import inception_v3
 
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.metrics.download import Published
 from xmdpt_cli.metrics.frechet import FrechetAccumulator
 from xmdpt_cli.metrics.pictures import Pixels, unit_tensor
-from xmdpt_cli.metrics.weights import TOY_SEED, fill_random, identity, local_weights, read_weights
+from xmdpt_cli.metrics.weights import TOY_SEED, fill_random, identity, read_weights, weights_file
+from xmdpt_cli.progress import Progress, silent
 
-INCEPTION_URL = "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth"
-TF_INCEPTION_URL = (
+INCEPTION = Published(
+    "inception_v3",
+    "FID",
+    "https://download.pytorch.org/models/inception_v3_google-0cc3c7bd.pth",
+    "--inception-weights",
+    ("toy", "toyconv"),
+)
+TF_INCEPTION = Published(
+    "TensorFlow Inception",
+    "FID of --protocol clean",
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
-    "weights-inception-2015-12-05-6726825d.pth"
+    "weights-inception-2015-12-05-6726825d.pth",
+    "--tf-inception-weights",
+    ("toy", "toyconv"),
 )
 _BATCH = 16  # pictures a forward pass
 _TOYCONV_WIDTHS = (32, 64, 128)
@@ -118,13 +131,15 @@ class FeatureSet:
 
 
 def inception_features(
-    weights: str | Path | None = None, device: str | torch.device = "cpu"
+    weights: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    progress: Progress = silent,
 ) -> FeatureExtractor:
     """torchvision's ImageNet inception_v3 up to its 2048-d pool: ``tvinception``.
 
-    ``weights``: torchvision's file, None for the one in torch hub's folder, or ``"toy"`` for
-    seeded random weights (``tvinception_toy``). Nothing is ever downloaded; a missing file
-    raises XmdptError that says which one to fetch and where to put it.
+    ``weights``: torchvision's file, None for the published one (torch hub's copy, else
+    downloaded), or ``"toy"`` for seeded random weights (``tvinception_toy``). XmdptError if the
+    file cannot be had says which one to fetch and where to put it.
     """
     with torch.device("meta"):  # no 100 MB of random numbers to be overwritten
         network = inception_v3(
@@ -136,31 +151,29 @@ def inception_features(
         fill_random(network, TOY_SEED)
         name = f"inception_v3, random weights, seed {TOY_SEED}"
         return _extractor("tvinception_toy", name, network, _to_299, device)
-    path = local_weights(weights, INCEPTION_URL, "--inception-weights")
+    path = weights_file(weights, INCEPTION, progress)
     unused = ("fc.", "AuxLogits.")
     state = {k: v for k, v in read_weights(path).items() if not k.startswith(unused)}
     try:
         network.load_state_dict(state, assign=True)
     except RuntimeError:
         raise XmdptError(
-            f"not the weights of torchvision's inception_v3: {path}", f"fetch {INCEPTION_URL}"
+            f"not the weights of torchvision's inception_v3: {path}", f"fetch {INCEPTION.url}"
         ) from None
-    return _extractor("tvinception", identity(path, INCEPTION_URL), network, _to_299, device)
+    return _extractor("tvinception", identity(path, INCEPTION), network, _to_299, device)
 
 
 def tensorflow_features(
-    weights: str | Path | None = None, device: str | torch.device = "cpu"
+    weights: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    progress: Progress = silent,
 ) -> FeatureExtractor:
     """The TensorFlow Inception of the first FID, as torch-fidelity has it: ``tfinception``.
 
     ``weights`` as in ``inception_features``. XmdptError also where torch-fidelity is not installed.
     """
-    try:
-        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-    except ImportError:
-        raise XmdptError(
-            "the TensorFlow Inception needs torch-fidelity", "pip install 'xmdpt-cli[fidelity]'"
-        ) from None
+    require_torch_fidelity()
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     class Built(FeatureExtractorInceptionV3):
         """Its own loader would fetch a file, and run code that hides in one."""
@@ -179,15 +192,23 @@ def tensorflow_features(
         fill_random(network, TOY_SEED)
         name = f"TensorFlow Inception, random weights, seed {TOY_SEED}"
         return _extractor("tfinception_toy", name, network, _to_299_antialiased, device)
-    path = local_weights(weights, TF_INCEPTION_URL, "--tf-inception-weights")
+    path = weights_file(weights, TF_INCEPTION, progress)
     try:
         torch.nn.Module.load_state_dict(network, read_weights(path))
     except RuntimeError:
         raise XmdptError(
-            f"not the weights of torch-fidelity's Inception: {path}", f"fetch {TF_INCEPTION_URL}"
+            f"not the weights of torch-fidelity's Inception: {path}", f"fetch {TF_INCEPTION.url}"
         ) from None
-    name = identity(path, TF_INCEPTION_URL)
+    name = identity(path, TF_INCEPTION)
     return _extractor("tfinception", name, network, _to_299_antialiased, device)
+
+
+def require_torch_fidelity() -> None:
+    """XmdptError if torch-fidelity is not installed."""
+    if find_spec("torch_fidelity") is None:
+        raise XmdptError(
+            "the TensorFlow Inception needs torch-fidelity", "pip install 'xmdpt-cli[fidelity]'"
+        )
 
 
 def toy_features(device: str | torch.device = "cpu") -> FeatureExtractor:

@@ -12,10 +12,17 @@ import lpips
 import torch
 
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.metrics.download import Published
 from xmdpt_cli.metrics.pictures import Pixels, unit_tensor
-from xmdpt_cli.metrics.weights import TOY_SEED, fill_random, identity, local_weights, read_weights
+from xmdpt_cli.metrics.weights import TOY_SEED, fill_random, identity, read_weights, weights_file
+from xmdpt_cli.progress import Progress, silent
 
-ALEXNET_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
+ALEXNET = Published(
+    "alexnet",
+    "LPIPS",
+    "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",
+    "--alexnet-weights",
+)
 SMALLEST = 31  # px a side: below it AlexNet's poolings leave nothing
 _CONVOLUTIONS = (0, 3, 6, 8, 10)  # of torchvision's alexnet.features, one a slice in lpips
 
@@ -23,14 +30,17 @@ _CONVOLUTIONS = (0, 3, 6, 8, 10)  # of torchvision's alexnet.features, one a sli
 class Lpips:
     """A loaded LPIPS network; lower is more alike, 0 for equal pictures.
 
-    ``weights``: torchvision's AlexNet (.pth or .safetensors), None for the one in torch hub's
-    folder, or ``"toy"`` for a seeded random trunk. Nothing is ever downloaded. The trunk
-    decides the values: ``metric`` is ``lpips_alex_v0.1`` or ``lpips_alex_v0.1_toy``, ``weights``
-    says which trunk it is.
+    ``weights``: torchvision's AlexNet (.pth or .safetensors), None for the published file (torch
+    hub's copy, else downloaded), or ``"toy"`` for a seeded random trunk. The trunk decides the
+    values: ``metric`` is ``lpips_alex_v0.1`` or ``lpips_alex_v0.1_toy``, ``weights`` says which
+    trunk it is.
     """
 
     def __init__(
-        self, weights: str | Path | None = None, device: str | torch.device = "cpu"
+        self,
+        weights: str | Path | None = None,
+        device: str | torch.device = "cpu",
+        progress: Progress = silent,
     ) -> None:
         self.toy = weights == "toy"
         self.metric = "lpips_alex_v0.1_toy" if self.toy else "lpips_alex_v0.1"
@@ -39,9 +49,9 @@ class Lpips:
             fill_random(network.net, TOY_SEED)
             self.weights = f"alexnet, random weights, seed {TOY_SEED}"
         else:
-            path = local_weights(weights, ALEXNET_URL, "--alexnet-weights")
+            path = weights_file(weights, ALEXNET, progress)
             _load_trunk(network, path)
-            self.weights = identity(path, ALEXNET_URL)
+            self.weights = identity(path, ALEXNET)
         self._device = torch.device(device)
         self._network = network.eval().requires_grad_(False).to(self._device)
 
@@ -82,5 +92,5 @@ def _load_trunk(network: lpips.LPIPS, path: Path) -> None:
         network.net.load_state_dict({k: v for k, v in renamed.items() if v is not None})
     except RuntimeError:
         raise XmdptError(
-            f"not the weights of torchvision's alexnet: {path}", f"fetch {ALEXNET_URL}"
+            f"not the weights of torchvision's alexnet: {path}", f"fetch {ALEXNET.url}"
         ) from None

@@ -10,6 +10,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.metrics.download import Published, download
+from xmdpt_cli.progress import Progress, silent
 
 TOY_SEED = 0
 
@@ -29,16 +31,20 @@ def fill_random(network: nn.Module, seed: int) -> None:
     assert all(p.device.type != "meta" for p in network.parameters())
 
 
-def local_weights(given: str | Path | None, url: str, option: str) -> Path:
-    """``given``, or the file that torch hub would have stored for ``url``; XmdptError if neither.
+def weights_file(given: str | Path | None, network: Published, progress: Progress = silent) -> Path:
+    """``given``, or the published file of ``network``: from torch hub's folder, else downloaded.
 
-    ``option`` is the command line's name for ``given``, for the hint.
+    Raises XmdptError, saying what to do, if there is no such file and no download of it.
     """
-    hub = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
-    path = Path(given) if given is not None else hub
+    if given is None:
+        download([network], progress)
+        return network.path
+    path = Path(given).expanduser()
     if not path.is_file():
         raise XmdptError(
-            f"no weights at {path}", f"fetch {url}\nto {hub}\nor name your copy with {option} PATH"
+            f"no weights at {path}",
+            f"leave out {network.option} to use the published file, or name your copy of "
+            f"{network.url}",
         )
     return path
 
@@ -54,15 +60,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise XmdptError(f"not a file of weights: {path} ({reason})") from None
 
 
-def identity(path: Path, url: str) -> str:
-    """File name and SHA-256, and whether that is the published file of ``url``.
-
-    torch hub's file names end in the first digits of their SHA-256.
-    """
+def identity(path: Path, network: Published) -> str:
+    """File name and SHA-256, and whether that is the published file of ``network``."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
-    published = digest.hexdigest().startswith(Path(url).stem.rsplit("-", 1)[1])
+    published = digest.hexdigest().startswith(network.sha256)
     remark = "" if published else " (not the published file)"
     return f"{path.name} sha256:{digest.hexdigest()}{remark}"

@@ -10,11 +10,15 @@ import numpy as np
 from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.metrics.lpips_metric import Lpips
+from xmdpt_cli.metrics.download import choose, download
+from xmdpt_cli.metrics.lpips_metric import ALEXNET, Lpips
+from xmdpt_cli.progress import Progress, silent
+from xmdpt_cli.training.team import ALONE, Team
 from xmdpt_cli.training.vae_config import VaeConfig, settle
 from xmdpt_cli.training.vae_examples import DatasetExamples
 from xmdpt_cli.training.vae_loss import Perceptual
 
+_WITHOUT_LPIPS = "(off here needs --lpips 0 beside it: training without LPIPS)"
 _ALIKE = 0.01  # of the latents' deviation: above float16's rounding, below another encoder
 
 
@@ -78,14 +82,18 @@ def check_encoder(vae: VAE, dataset: PairDataset) -> None:
 
 
 def lpips_networks(
-    config: VaeConfig, weights: str | None, toy: bool, device: str
+    config: VaeConfig,
+    weights: str | None,
+    toy: bool,
+    device: str,
+    team: Team = ALONE,
+    progress: Progress = silent,
 ) -> tuple[Perceptual | None, Lpips | None, list[str]]:
     """The LPIPS to train with, the one to measure with, and what must be said about them.
 
-    ``weights`` as in ``xmdpt evaluate``: AlexNet's file, ``toy``, ``off``, or None: the file in
-    torch hub's folder, for a ``toy`` dataset always the random trunk, so that it gives the same
-    everywhere. Raises XmdptError, saying what to fetch, where training needs a file that is not
-    there.
+    ``weights`` as in ``xmdpt evaluate``: AlexNet's file, ``toy``, ``off``, or None: the published
+    file, for a ``toy`` dataset always the random trunk, so that it gives the same everywhere.
+    Raises XmdptError, saying what to do, where the file cannot be had.
     """
     if weights == "off":
         if config.lpips:
@@ -94,19 +102,18 @@ def lpips_networks(
                 "train without it: --lpips 0, or name the weights: --alexnet-weights PATH",
             )
         return None, None, []
-    notes = []
     if weights is None and toy:
         weights = "toy"
     try:
-        network = Perceptual(weights, device)
+        team.on_first(lambda: download(choose({ALEXNET: weights}), progress))
     except XmdptError as err:
-        if weights is not None:
-            raise
-        if config.lpips:
-            hint = f"{err.hint}\nor train without LPIPS: --lpips 0"
-            raise XmdptError(f"training with LPIPS needs AlexNet: {err.message}", hint) from None
-        notes.append(f"{err.message}: LPIPS with a random trunk, named lpips_alex_v0.1_toy")
-        network = Perceptual("toy", device)
-    if network.toy and config.lpips:
-        notes.append("trained with LPIPS of a random AlexNet: a toy")
+        if weights is None and config.lpips and team.first:
+            raise XmdptError(err.message, f"{err.hint}\n{_WITHOUT_LPIPS}") from None
+        raise
+    network = Perceptual(weights, device)
+    notes = []
+    if network.toy:
+        why = "toy dataset: " if toy else ""
+        use = "training and measuring" if config.lpips else "measuring"
+        notes.append(f"{why}{use} with LPIPS of a random AlexNet, named {network.metric}")
     return (network if config.lpips else None), network, notes

@@ -36,12 +36,11 @@ class Repair:
 
 
 def repair_dataset(store: Store, report: CheckReport) -> Repair:
-    """Rebuild indexes, remove left-overs, and make way for shards that must be made again.
+    """Rebuild indexes, remove left-overs, and name the shards that must be made again.
 
-    A shard whose bytes have the sha256 of dataset.json is never changed, whatever the report
-    says. A damaged one is removed with its index and dataset.json, so that the same prepare
-    command makes exactly the shards of ``remake`` again; without a readable prepare.json it
-    could not, and the shard stays.
+    A shard is never changed here: those of ``remake`` are replaced by ``prepare_datasets``, once
+    their successors are whole. Without a readable prepare.json they cannot be made again, and
+    stay among what remains.
 
     Raises XmdptError if another process works in the folder, OSError if the store fails.
     """
@@ -101,7 +100,7 @@ class _Mender:
             pass
 
     def mend(self, shard: str) -> None:
-        """Rebuild a shard's index if the shard is intact, else make way for it."""
+        """Rebuild a shard's index if the shard is intact, else have it made again."""
         entry = self.entries.get(shard)
         index = read_index(self.store, shard)
         wanted = entry["sha256"] if entry else index.sha256 if index else None
@@ -112,15 +111,14 @@ class _Mender:
             except OSError:
                 return  # not readable now, which says nothing about the shard
         if walked is None or walked.sha256 != wanted:
-            # with nothing to compare it to, prepare itself replaces the shard
-            self._make_way(shard, with_tar=wanted is not None)
+            self._remake(shard)
             return
         if entry is not None:
             rebuilt = self._rebuild(shard, entry, walked)
         else:
             rebuilt = replace(index, samples=walked.samples) if index and walked.whole else None
         if rebuilt is None:
-            self._make_way(shard, with_tar=False)
+            self._remake(shard)
         elif rebuilt != index:
             write_index(self.store, rebuilt)
             self.repair.rebuilt.append(index_name(shard))
@@ -142,12 +140,6 @@ class _Mender:
             [(file, reason) for file, reason in skipped],
         )
 
-    def _make_way(self, shard: str, with_tar: bool) -> None:
-        """Let prepare make a shard again: dataset.json goes first, so nothing looks finished."""
-        if not self.may_remake:
-            return
-        self.store.remove(MANIFEST)
-        self.store.remove(index_name(shard))
-        if with_tar:
-            self.store.remove(shard)
-        self.repair.remake.append(shard)
+    def _remake(self, shard: str) -> None:
+        if self.may_remake:
+            self.repair.remake.append(shard)

@@ -15,10 +15,7 @@ from xmdpt_cli.data.manifest import MANIFEST
 from xmdpt_cli.stores import Store
 
 RUN_AGAIN = "run the same prepare command again"
-REMAKE = (
-    "--repair removes the shard, and then the command that made the dataset, or "
-    "--repair --root ROOT at once, prepares it again"
-)
+REMAKE = "--repair --root ROOT makes the shard again from the pictures it was prepared from"
 REBUILD = "--repair rebuilds the index from the shard"
 AS_PREPARED = "the shard is as it was prepared: prepare again into a new folder"
 
