@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
+import textwrap
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from xmdpt_cli.commands import workspace
-from xmdpt_cli.commands.help import panels
+from xmdpt_cli.commands.help import WIDEST, panels
 from xmdpt_cli.commands.options import AsJson
 from xmdpt_cli.config import tomllib
-from xmdpt_cli.console import Talk, table
+from xmdpt_cli.console import Talk
 
 #: metrics of the generated images that a line shows, by how their names begin
 _SHOWN = ("fid", "ssim", "lpips")
@@ -36,13 +38,13 @@ def status(as_json: AsJson = False) -> None:
     """
     talk = Talk(as_json)
     found = read_status()
-    tables = [table(title, header, rows) for title, header, rows in _tables(found) if rows]
-    lines = [] if tables else [f"no dataset, run or samples in {Path.cwd()}"]
-    lines.append(f"next: {found.next}")
-    if not tables:
+    shown = _lines(found)
+    lines = shown or [f"no dataset, run or samples in {Path.cwd()}"]
+    lines += ["", f"next: {found.next}"]
+    if not shown:
         lines.append("without data: xmdpt demo")
     lines.append("all commands: xmdpt --help")
-    talk.result(asdict(found), *tables, text="\n".join(lines))
+    talk.result(asdict(found), text="\n".join(lines))
 
 
 def read_status() -> Status:
@@ -152,53 +154,57 @@ def _samples(path: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _tables(found: Status) -> list[tuple[str, list[str], list[list[str]]]]:
-    datasets = [
-        [
-            one["path"],
-            f"{one['resolution']} px",
-            f"{one['images']:,}",
-            f"{one['train_pairs']:,}",
-            f"{one['test_pairs']:,}",
-            _note(one),
-        ]
-        if one["finished"]
-        else [one["path"], "-", "-", "-", "-", "not finished"]
-        for one in found.datasets
-    ]
-    runs = [
-        [
-            one["path"],
-            "-" if one["step"] is None else f"{one['step']:,}",
-            "-" if one["steps"] is None else f"{one['steps']:,}",
-            "-" if one["loss"] is None else f"{one['loss']:.4f}",
-            _note(one) if one["model"] else "no model yet",
-        ]
-        for one in found.runs
-    ]
-    samples = [
-        [
-            one["path"],
-            f"{one['images']:,}" + ("" if one["complete"] else " (not all)"),
-            "-" if one["step"] is None else f"{one['step']:,}",
-            ", ".join(f"{name} {value:.4g}" for name, value in one["metrics"].items()) or "-",
-            _note(one),
-        ]
-        for one in found.samples
-    ]
-    vaes = [
-        [one["path"], "fine-tuned" if one["finished"] else "not finished"] for one in found.vaes
-    ]
-    return [
-        ("datasets", ["", "size", "images", "training pairs", "test pairs", ""], datasets),
-        ("VAEs", ["", ""], vaes),
-        ("runs", ["", "step", "of", "last loss", ""], runs),
-        ("samples", ["", "images", "of step", "metrics", ""], samples),
-    ]
+def _lines(found: Status) -> list[str]:
+    """A heading for each kind, and what is there of it, in words."""
+    kinds = {
+        "datasets": [(one["path"], _dataset_words(one)) for one in found.datasets],
+        "VAEs": [
+            (one["path"], "decoder fine-tuned" if one["finished"] else "not finished")
+            for one in found.vaes
+        ],
+        "runs and models": [(one["path"], _run_words(one)) for one in found.runs],
+        "samples": [(one["path"], _samples_words(one)) for one in found.samples],
+    }
+    longest = max((len(path) for rows in kinds.values() for path, _ in rows), default=0)
+    width = min(shutil.get_terminal_size().columns, WIDEST)
+    lines = []
+    for kind, rows in kinds.items():
+        lines += [kind] if rows else []
+        for path, words in rows:
+            indent = " " * (longest + 4)
+            text = textwrap.fill(words, max(width, longest + 40), initial_indent=indent,
+                                 subsequent_indent=indent, break_on_hyphens=False,
+                                 break_long_words=False)  # fmt: skip
+            lines.append(f"  {path:<{longest}}  {text[len(indent) :]}")
+    return lines
+
+
+def _dataset_words(one: dict[str, Any]) -> str:
+    if not one["finished"]:
+        return "not finished: the same xmdpt prepare command resumes"
+    return (
+        f"{one['resolution']} px, {one['images']:,} images, {one['train_pairs']:,} training and "
+        f"{one['test_pairs']:,} test pairs{_note(one)}"
+    )
+
+
+def _run_words(one: dict[str, Any]) -> str:
+    if one["step"] is None:
+        return f"converted{_note(one)}"
+    loss = "" if one["loss"] is None else f", last loss {one['loss']:.4f}"
+    return f"step {one['step']:,} of {one['steps']:,}{loss}{_note(one)}"
+
+
+def _samples_words(one: dict[str, Any]) -> str:
+    count = f"{one['images']:,} images" + ("" if one["complete"] else " so far")
+    step = "" if one["step"] is None else f" of step {one['step']:,}"
+    metrics = ", ".join(f"{name} {value:.4g}" for name, value in one["metrics"].items())
+    by = f"; {one['protocol']}: {metrics}" if metrics else ""
+    return f"{count}{step}{by}{_note(one)}"
 
 
 def _note(one: dict[str, Any]) -> str:
-    return "TOY" if one["toy"] else ""
+    return " (toy)" if one["toy"] else ""
 
 
 def _next(found: Status) -> str:
