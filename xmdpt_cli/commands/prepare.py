@@ -66,8 +66,9 @@ def prepare(
         str, typer.Option(help="DINOv2 tokens are kept as bf16, or fp8: half the bytes.")
     ] = "bf16",
     vae_steps: Annotated[
-        int, typer.Option(min=1, help="Training steps of the toy VAE (toy encoders only).")
-    ] = 600,
+        int | None,
+        typer.Option(min=1, help="Training steps of the toy VAE [600; above 128 px: 1200]."),
+    ] = None,
     seed: Annotated[
         int, typer.Option(min=0, help="Of own pictures' pairs and test people; of toy encoders.")
     ] = 0,
