@@ -56,8 +56,19 @@ def test_a_training_step_never_sees_more_than_a_piece(
     made = make_toy_encoders(find_dataset(root), tmp_path / "a", size=size, vae_steps=2)
     assert seen[0][0].shape == (side, side, 3)
     assert made.vae.psnr is not None  # of whole pictures
+    threads = torch.get_num_threads()
+    if size > CROP:  # pieces are learned on one thread, whatever there is
+        torch.set_num_threads(threads + 1)
     again = make_toy_encoders(find_dataset(root), tmp_path / "b", size=size, vae_steps=2)
+    assert torch.get_num_threads() == threads + (size > CROP)
+    torch.set_num_threads(threads)
     assert again.encoders.describe() == made.encoders.describe()
+
+
+def test_more_steps_where_four_numbers_stand_for_more_pixels() -> None:
+    assert [toy.default_steps(size) for size in (64, 128, 144, 256, 512)] == [
+        600, 600, 1200, 1200, 1200
+    ]  # fmt: skip
 
 
 def test_the_time_is_measured_without_a_trace() -> None:

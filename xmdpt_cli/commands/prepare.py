@@ -86,8 +86,9 @@ def prepare(
         typer.Option(help="How DINOv2 tokens are stored; fp8: half the bytes."),
     ] = "bf16",
     vae_steps: Annotated[
-        int, typer.Option(min=1, help="Training steps of the toy VAE (toy encoders only).")
-    ] = 600,
+        int | None,
+        typer.Option(min=1, help="Training steps of the toy VAE [600; above 128 px: 1200]."),
+    ] = None,
     seed: Annotated[
         int,
         typer.Option(min=0, help="Random seed of your own images' pairs, and of toy encoders."),

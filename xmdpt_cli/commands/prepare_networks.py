@@ -117,12 +117,13 @@ def recorded(record: Record, given: Mapping[str, Any], device: str) -> FeatureEn
     return Recorded()
 
 
-def say_toys(talk: Talk, outs: dict[int, str], steps: int) -> None:
+def say_toys(talk: Talk, outs: dict[int, str], given: int | None) -> None:
     """Say how long training the toy VAEs will take, where that is still to be done."""
-    from xmdpt_cli.training.toy import vae_seconds
+    from xmdpt_cli.training.toy import default_steps, vae_seconds
 
     for size, out in outs.items():
         if not (Path(out) / "encoders" / "vae" / "config.json").is_file():
+            steps = given or default_steps(size)
             seconds = vae_seconds(size, steps)
             talk.say(
                 f"plan: before that the toy VAE for {size} px, {steps} training steps: about "
@@ -134,7 +135,7 @@ def toy(
     listing: Listing,
     outs: dict[int, str],
     seed: int,
-    steps: int,
+    steps: int | None,
     limit: int | None,
     world: World,
     progress: Progress,
