@@ -96,11 +96,17 @@ def evaluate(
     ] = None,
     inception_weights: Annotated[
         str | None,
-        typer.Option(help="FID network: torchvision's file, toy, toyconv, or off [as above]."),
+        typer.Option(
+            help="Inception of FID: a file, toy, toyconv, or off [torchvision's, downloaded; toy "
+            "data: toyconv]."
+        ),
     ] = None,
     tf_inception_weights: Annotated[
         str | None,
-        typer.Option(help="FID network of --protocol clean: torch-fidelity's file, toy, or off."),
+        typer.Option(
+            help="Inception of --protocol clean: a file, toy, toyconv, or off [torch-fidelity's, "
+            "downloaded; toy data: toyconv]."
+        ),
     ] = None,
     intervals: Annotated[
         bool, typer.Option(help="95 % confidence intervals by bootstrap over images.")

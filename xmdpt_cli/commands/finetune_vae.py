@@ -65,7 +65,9 @@ def finetune_vae(
     ] = None,
     alexnet_weights: Annotated[
         str | None,
-        typer.Option(help="AlexNet of LPIPS: a file, toy, or off [torchvision's; toy data: toy]."),
+        typer.Option(
+            help="AlexNet of LPIPS: a file, toy, or off [torchvision's, downloaded; toy data: toy]."
+        ),
     ] = None,
     face_weight: Annotated[
         float | None, typer.Option(help="Weight of pixels around the head [1].")

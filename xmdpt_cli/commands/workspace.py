@@ -249,8 +249,9 @@ def raw_dataset() -> str | None:
 
 def _next_for_model() -> str:
     if datasets():
-        return "train one: xmdpt train --size B, or convert a published checkpoint: xmdpt convert"
-    return "prepare a dataset, then train: xmdpt prepare --root DEEPFASHION; or name one: --model"
+        return "train one: xmdpt train --size B; or convert a published checkpoint: xmdpt convert"
+    root = raw_dataset() or "DEEPFASHION"
+    return f"xmdpt prepare --root {root}, then xmdpt train --size B; or name a model: --model"
 
 
 def _model(path: Path) -> list[Model]:
