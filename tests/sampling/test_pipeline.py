@@ -100,12 +100,12 @@ def test_a_picture_depends_on_its_seed_and_inputs_alone(pipe_of: Pipes) -> None:
         for k in range(2):
             assert apart(many[2 * i + k], back[2 * (2 - i) + k]) <= ROUNDING
     assert apart(many[2], many[3]) > ROUNDING, "the second picture of a pose has noise of its own"
-    views = pipe.read_views(person(), FIGURE)
-    poses = pipe.read_poses(bent)
+    views = pipe._read_views(person(), FIGURE)
+    poses = pipe._read_poses(bent)
     jobs = [(p, k) for p in range(3) for k in range(2)]
     for batch in (1, 4):
         small = list(
-            pipe.draw(views, poses, pipe.recipe(seed=5), jobs=jobs, batch=batch, square=True)
+            pipe._draw(views, poses, pipe.recipe(seed=5), jobs=jobs, batch=batch, square=True)
         )
         for picture, whole in zip(
             small, drawn(pipe, bent, num_images=2, seed=5, square=True), strict=True
@@ -374,7 +374,7 @@ def test_files_as_inputs(pipe_of: Pipes, files: Path) -> None:
         source_keypoints=files / "person.json",
         pose=[files / "pose.json", files / "more.json"],
     )
-    want = drawn(pipe, [pipe.read_poses(files / "pose.json")[0].keypoints / SIZE, leaning(0.1)])
+    want = drawn(pipe, [pipe._read_poses(files / "pose.json")[0].keypoints / SIZE, leaning(0.1)])
     for image, expected in zip(images, want, strict=True):
         assert apart(np.asarray(image).astype(int), expected) <= ROUNDING
 
@@ -423,4 +423,4 @@ def test_help_is_short() -> None:
     import pydoc
 
     shown = pydoc.plain(pydoc.render_doc(XMDPTPipeline)).splitlines()
-    assert sum(max(1, -(-len(line) // 80)) for line in shown) <= 120
+    assert sum(max(1, -(-len(line) // 80)) for line in shown) <= 100

@@ -80,14 +80,13 @@ def draw(chosen: SimpleNamespace, out: Path, seed: int | None, talk: Talk) -> No
 
 def _is_complete(record: dict[str, Any], out: Path, chosen: SimpleNamespace) -> bool:
     """Whether all pairs are generated: by the record, and by the files."""
-    manifest = workspace.read_record(Path(chosen.data) / "dataset.json")
-    done = record.get("complete")
-    if manifest is None or not done or record.get("split") != chosen.split:
+    dataset, done = workspace.dataset_at(chosen.data), record.get("complete")
+    if dataset is None or not done or record.get("split") != chosen.split:
         return False
-    pairs = int(manifest["counts"][chosen.split]["pairs"])
-    shards = [s["sha256"] for s in manifest["shards"] if s["split"] == chosen.split]
-    enough = len(done) >= min(pairs, chosen.limit or pairs) and record.get("data") == shards
-    return enough and all((out / name).is_file() for name in done)
+    pairs = int(dataset.manifest["counts"][chosen.split]["pairs"])
+    enough = len(done) >= min(pairs, chosen.limit or pairs)
+    own = record.get("data") == dataset.shards(chosen.split)
+    return enough and own and all((out / name).is_file() for name in done)
 
 
 def truths(chosen: SimpleNamespace, generated: Path, where: str, talk: Talk) -> Any:

@@ -93,8 +93,8 @@ def own(chosen: Any) -> None:
     pose_size = _pose_size(chosen)
     pipe = _pipeline(chosen)
     recipe = pipe.recipe(**_recipe(chosen))
-    with pipe.networks_named():
-        views = pipe.read_views(
+    with pipe._networks_named():
+        views = pipe._read_views(
             chosen.source, chosen.source_keypoints or None, chosen.fit, chosen.person
         )
         sizes = (pose_size, views[0].size)
@@ -210,7 +210,7 @@ def _poses(
         files, found = _files(given), []
         for file in files:
             try:
-                found += pipe.read_poses(file, chosen.pose_fit, chosen.pose_person, *sizes)
+                found += pipe._read_poses(file, chosen.pose_fit, chosen.pose_person, *sizes)
             except (NoOpenPoseError, ConfigError):  # so it is with all of them
                 raise
             except XmdptError as err:

@@ -71,12 +71,16 @@ Found = TypeVar("Found", Dataset, Model)
 
 def datasets() -> list[Dataset]:
     """The finished datasets in ``data/``, the newest first."""
-    found = []
-    for path in folders(DATA):
-        manifest = read_record(path / "dataset.json")
-        if manifest and manifest.get("format") == "xmdpt-dataset" and "shards" in manifest:
-            found.append(Dataset(path, manifest, _written(path / "dataset.json")))
-    return _newest_first(found)
+    return _newest_first([one for path in folders(DATA) for one in [dataset_at(path)] if one])
+
+
+def dataset_at(path: str | Path) -> Dataset | None:
+    """The finished dataset in a folder; None where there is none, as for a URL."""
+    record = Path(path) / "dataset.json"
+    manifest = read_record(record)
+    if manifest is None or manifest.get("format") != "xmdpt-dataset" or "shards" not in manifest:
+        return None
+    return Dataset(Path(path), manifest, _written(record))
 
 
 def unfinished_datasets() -> list[Path]:
@@ -163,7 +167,7 @@ def dataset_of(model: Model) -> tuple[Path, str]:
             if dataset.shards() == model.shards:
                 return dataset.path, f"what {model.path} was trained on"
     recorded = model.metadata.get("data")
-    if recorded and (Path(recorded) / "dataset.json").is_file():
+    if recorded and dataset_at(recorded) is not None:
         return _short(Path(recorded)), f"what {model.path} was trained on"
     if model.shards is not None or recorded:
         was = f" (it was {_short(Path(recorded))})" if recorded else ""
@@ -186,16 +190,15 @@ def dataset_of_samples(folder: Path) -> Path | None:
 
 def tuned_vae(data: str | Path) -> Path | None:
     """The newest VAE in ``vae/`` whose decoder was fine-tuned on this dataset, if any."""
-    manifest = read_record(Path(data) / "dataset.json")
-    if not manifest:
+    dataset = dataset_at(data)
+    if dataset is None:
         return None
-    train = [s["sha256"] for s in manifest["shards"] if s["split"] == "train"]
     fitting = []
     for path in folders(VAE):
         run, record = read_record(path / "run.json"), read_record(path / "xmdpt_training.json")
         if run is None or record is None or run.get("settings", {}).get("all_weights"):
             continue  # not finished, or another encoder: the dataset's latents do not fit it
-        if run.get("pictures") == train:
+        if run.get("pictures") == dataset.shards("train"):
             fitting.append((_written(path / "xmdpt_training.json"), path))
     return max(fitting)[1] if fitting else None
 

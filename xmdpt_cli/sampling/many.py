@@ -34,7 +34,7 @@ SECTION = 64  # rows whose inputs are in memory together
 
 @dataclass
 class Reading:
-    """How the files of all rows are read (``XMDPTPipeline.read_views``, ``read_poses``)."""
+    """How the files of all rows are read (``sampling.inputs``)."""
 
     fit: Fit = "auto"
     pose_fit: Fit = "auto"
@@ -142,7 +142,7 @@ def _read(
         try:
             key = (row.source, row.source_keypoints)
             if key not in views:
-                (views[key],) = pipe.read_views(
+                (views[key],) = pipe._read_views(
                     row.source, row.source_keypoints, reading.fit, reading.person
                 )
             view, pose = views[key], _pose(pipe, row, reading, views[key])
@@ -165,7 +165,7 @@ def _read(
 
 
 def _pose(pipe: XMDPTPipeline, row: Row, reading: Reading, view: View) -> Pose:
-    poses = pipe.read_poses(
+    poses = pipe._read_poses(
         row.pose, reading.pose_fit, reading.pose_person, reading.pose_size, view.size
     )
     if len(poses) > 1:

@@ -63,7 +63,7 @@ def draw_own(
         progress("sample", done, len(jobs))
         wanted = [jobs[i] for i in missing]
         with Writer() as writer:
-            drawn = pipe.draw(views, poses, recipe, jobs=wanted, batch=batch, say=say)
+            drawn = pipe._draw(views, poses, recipe, jobs=wanted, batch=batch, say=say)
             for i, picture in zip(missing, drawn, strict=True):
                 writer.put(out / names[i], picture if square else unsquash(picture), facts[i])
                 done += 1

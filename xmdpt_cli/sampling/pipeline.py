@@ -163,9 +163,9 @@ class XMDPTPipeline:
         Its recipe is in ``image.info``; ``xmdpt_cli.images.save_png`` writes it.
         Raises XmdptError or ConfigError for what a user can correct.
         """
-        with self.networks_named():
-            views = self.read_views(source, source_keypoints, fit, person)
-            poses = self.read_poses(pose, pose_fit, pose_person, pose_size, views[0].size)
+        with self._networks_named():
+            views = self._read_views(source, source_keypoints, fit, person)
+            poses = self._read_poses(pose, pose_fit, pose_person, pose_size, views[0].size)
         self.last_notes = [n for view in views for n in view.notes]
         self.last_notes += [n for one in poses for n in one.notes]
         recipe = self.recipe(steps=steps, guidance=guidance, power=power, solver=solver, seed=seed)
@@ -176,7 +176,7 @@ class XMDPTPipeline:
         if generator is not None:
             shape, device = self.sampler.model.latent_shape, generator.device
             noise = {job: torch.randn(shape, generator=generator, device=device) for job in jobs}
-        drawn = self.draw(
+        drawn = self._draw(
             views, poses, recipe, jobs=jobs, noise=noise, tell=callback, square=square
         )
         shared = self.sampler.described(recipe, self.networks.vae)
@@ -209,7 +209,7 @@ class XMDPTPipeline:
             repo_id, self.sampler, self.networks, metrics=metrics, private=private, token=token
         )
 
-    def read_views(
+    def _read_views(
         self,
         source: PictureLike | Sequence[PictureLike],
         keypoints: KeypointsLike | Sequence[KeypointsLike | None] | None = None,
@@ -241,7 +241,7 @@ class XMDPTPipeline:
             for one, points in zip(sources, given, strict=True)
         ]
 
-    def read_poses(
+    def _read_poses(
         self,
         pose: PoseLike | Sequence[PoseLike],
         fit: Fit = "auto",
@@ -269,7 +269,7 @@ class XMDPTPipeline:
             raise ConfigError("no pose is given", "give keypoints, or a picture of a pose")
         return poses
 
-    def draw(
+    def _draw(
         self,
         views: Sequence[View],
         poses: Sequence[Pose],
@@ -336,7 +336,7 @@ class XMDPTPipeline:
         )
 
     @contextmanager
-    def networks_named(self) -> Iterator[None]:
+    def _networks_named(self) -> Iterator[None]:
         """Around the reading of inputs: XmdptError naming at once all networks that cannot be
         found, OpenPose among them where an input needs it."""
         try:
