@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,6 +32,17 @@ def write_bytes(path: Path, data: bytes) -> None:
         if err.filename is None:  # a full disk says nothing of where
             err.filename = str(path)
         raise
+
+
+def sha256_of(path: Path, *, from_disk: bool = False) -> str:
+    """Hex SHA-256 of a file. ``from_disk``: not from the memory that it may still be in."""
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(2**22))
+    with open(path, "rb", buffering=0) as stream:
+        if from_disk and hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        while count := stream.readinto(buffer):
+            digest.update(buffer[:count])
+    return digest.hexdigest()
 
 
 @contextmanager

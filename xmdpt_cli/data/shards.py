@@ -17,7 +17,6 @@ import os
 import tarfile
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 
 import numpy as np
@@ -35,6 +34,7 @@ from xmdpt_cli.data.index import (
     write_index,
     write_json,
 )
+from xmdpt_cli.files import sha256_of
 from xmdpt_cli.stores import Store
 
 __all__ = [
@@ -139,7 +139,7 @@ class ShardWriter:
         self._stream.flush()
         os.fsync(self._stream.fileno())
         self._stream.close()
-        if self._verify and _sha256_on_disk(self._part) != self._hash.hexdigest():
+        if self._verify and sha256_of(self._part, from_disk=True) != self._hash.hexdigest():
             raise OSError(f"{self._part} does not hold what was written")
         self.store.put(self._part, self.name)
         index = ShardIndex(
@@ -152,16 +152,6 @@ class ShardWriter:
         )
         write_index(self.store, index)
         return index
-
-
-def _sha256_on_disk(path: Path) -> str:
-    with path.open("rb") as file:
-        if hasattr(os, "posix_fadvise"):  # from the disk, not from the memory it is still in
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        digest = hashlib.sha256()
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _tar_header(name: str, size: int) -> bytes:

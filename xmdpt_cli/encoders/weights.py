@@ -20,6 +20,7 @@ from huggingface_hub import snapshot_download
 from safetensors.torch import save as to_bytes
 
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.files import sha256_of
 
 # In a folder beside config.json: these weights were made to try things out, not trained on photos.
 TOY_MARK = "xmdpt_toy.json"
@@ -78,7 +79,7 @@ class Origin:
 
     def _file_sha256(self) -> str:
         if self._sha256 is None:  # seconds for DINOv2-G's 4.5 GB: once
-            digests = [_file_sha256(path) for path in self.files]
+            digests = [sha256_of(path) for path in self.files]
             joined = "".join(digests).encode()
             self._sha256 = digests[0] if len(digests) == 1 else hashlib.sha256(joined).hexdigest()
         return self._sha256
@@ -88,14 +89,6 @@ def state_sha256(net: torch.nn.Module) -> str:
     """sha256 over names, shapes, types and values of a network's state."""
     state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     return hashlib.sha256(to_bytes(state)).hexdigest()
-
-
-def _file_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def find(source: str | Path, *, what: str, stem: str, revision: str | None, hint: str) -> Origin:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import torch
@@ -10,6 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.files import sha256_of
 from xmdpt_cli.metrics.download import Published, download
 from xmdpt_cli.progress import Progress, silent
 
@@ -62,10 +62,6 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 def identity(path: Path, network: Published) -> str:
     """File name and SHA-256, and whether that is the published file of ``network``."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    published = digest.hexdigest().startswith(network.sha256)
-    remark = "" if published else " (not the published file)"
-    return f"{path.name} sha256:{digest.hexdigest()}{remark}"
+    digest = sha256_of(path)
+    remark = "" if digest.startswith(network.sha256) else " (not the published file)"
+    return f"{path.name} sha256:{digest}{remark}"

@@ -93,10 +93,7 @@ class XMDPTPipeline:
         )
 
     def to(self, device: str | torch.device) -> XMDPTPipeline:
-        """Move the model and the networks that are loaded; returns this pipeline.
-
-        The precision stays; a ``max_memory`` given before no longer holds.
-        """
+        """Move model and networks; the precision stays, ``max_memory`` ends."""
         where = pick_device(device)
         self.sampler.model.to(where)
         self.networks.to(where)
@@ -118,10 +115,7 @@ class XMDPTPipeline:
         return self.sampler.recipe(**given)
 
     def find_pose(self, picture: PictureLike) -> Keypoints:
-        """OpenPose's keypoints (18, 2) of the largest person, as fractions.
-
-        XmdptError if OpenPose's weights or a person are not found.
-        """
+        """(18, 2) fractions, of the largest person; XmdptError if there is none."""
         (pose,) = read_pose(picture, self.resolution, self._openpose)
         return pose.keypoints / self.resolution
 

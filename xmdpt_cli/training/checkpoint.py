@@ -9,7 +9,6 @@ no saving: each step's follow from the seed and its number.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -25,7 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import write_text, writing
+from xmdpt_cli.files import sha256_of, write_text, writing
 from xmdpt_cli.training.sharded import whole
 from xmdpt_cli.training.state import (
     Optimizers,
@@ -105,7 +104,7 @@ def verify(path: Path) -> str:
             found = (path / name).stat().st_size
             if found != expected["bytes"]:
                 return f"{name} has {found} bytes instead of {expected['bytes']}"
-            if _sha256(path / name) != expected["sha256"]:
+            if sha256_of(path / name) != expected["sha256"]:
                 return f"{name} is not what was written (another sha256)"
         for name in FILES:
             with safe_open(path / name, framework="pt"):
@@ -173,7 +172,7 @@ def _write(final: Path, file: Path, tensors: dict[str, Tensor]) -> dict[str, Any
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(descriptor)
-        sums = {"bytes": file.stat().st_size, "sha256": _sha256(file)}
+        sums = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
         if not _holds(file, tensors):
             raise XmdptError(
                 f"checkpoint {final}: {file.name} reads back other than it was written",
@@ -196,14 +195,6 @@ def _holds(file: Path, tensors: Mapping[str, Tensor]) -> bool:
 
 def _bytes(tensor: Tensor) -> Tensor:
     return tensor.reshape(-1).view(torch.uint8)
-
-
-def _sha256(file: Path) -> str:
-    digest, buffer = hashlib.sha256(), memoryview(bytearray(2**22))
-    with open(file, "rb", buffering=0) as stream:
-        while count := stream.readinto(buffer):
-            digest.update(buffer[:count])
-    return digest.hexdigest()
 
 
 def _finish(
