@@ -101,7 +101,7 @@ def warn_if_busy(talk: Talk) -> None:
             f"other programs keep this machine busy (load {load:.1f} on {count} "
             f"{'core' if count == 1 else 'cores'})"
         )
-        talk.hint("OMP_NUM_THREADS=1 before the command: was 4 to 10 times faster then")
+        talk.hint("set OMP_NUM_THREADS=1: on a busy machine that was 4 to 10 times faster")
 
 
 def error(message: str, hint: str = "") -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +58,20 @@ def free_memory(device: torch.device) -> int | None:
     except OSError:
         return None
     return next(int(x.split()[1]) * 2**10 for x in lines if x.startswith("MemAvailable"))
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Most bytes that this process has used on a device so far; None if not known (Windows)."""
+    import torch
+
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        import resource
+    except ImportError:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 2**10
 
 
 def free_disk(folder: Path) -> int:

@@ -48,6 +48,7 @@ def test_the_plan_is_what_is_then_made(work: Path, tmp_path: Path, capsys: Captu
     plan = json.loads(text)
     assert not out.exists()
     assert plan["seconds"] is not None
+    assert plan["memory_bytes"] > 50 * 2**20  # torch alone takes more
     text, told = said(capsys, 0, *options(work), "--out", out, "--json")
     made = json.loads(text)
     assert plan["images"] == {s: c["images"] for s, c in made["counts"].items()}

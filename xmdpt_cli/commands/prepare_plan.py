@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmdpt_cli.console import Talk, duration
-from xmdpt_cli.devices import free_disk
+from xmdpt_cli.devices import free_disk, peak_memory
 from xmdpt_cli.files import human_bytes
 from xmdpt_cli.stores import is_url, open_store
 
@@ -67,7 +67,14 @@ def say_plan(
         free = _free(out)
         if free is not None and needed > free:
             talk.warn(f"{out} has room for {human_bytes(free)} only")
-    apart = networks is not None and next(iter(networks.values())).vae.device.type != "cpu"
+    device = None if networks is None else next(iter(networks.values())).vae.device
+    memory = None if device is None else peak_memory(device)
+    if memory is not None:
+        talk.say(
+            f"plan: memory on {device}: at least {human_bytes(memory)} (what measuring a few "
+            "images took)"
+        )
+    apart = device is not None and device.type != "cpu"
     seconds = numbers.seconds(plan.workers, plan.world.size, apart)
     talk.say(_time(numbers, seconds))
     return {
@@ -76,6 +83,7 @@ def say_plan(
         "garments": numbers.garments,
         "shards": len(missing),
         "bytes": {str(size): count for size, count in numbers.bytes.items()},
+        "memory_bytes": memory,
         "seconds": None if seconds is None else round(seconds),
         "decode_seconds_per_image": numbers.decode_seconds,
         "encode_seconds_per_image": numbers.encode_seconds,
