@@ -111,6 +111,13 @@ def test_with_sample_a_vae_and_two_sizes(
     assert "VAE: vae/32" in err
     report = json.loads(Path("samples/tiny/metrics.json").read_text())
     assert "vae-reconstruction" in report["rows"]
+    # fine-tuned anew: what was decoded before stays, and is not taken for its own
+    monkeypatch.setenv("XMDPT_FINETUNE_VAE_STEPS", "3")
+    typed("xmdpt finetune-vae --data data/32 --out vae/again", capsys)
+    _, err = typed("xmdpt evaluate --ssim", capsys)
+    assert "VAE: vae/again (fine-tuned on this dataset), out: samples/tiny-vae" in err
+    _, err = typed("xmdpt evaluate --ssim --generated samples/tiny", capsys)
+    assert "VAE: " not in err
     # trained further: its samples go beside those of before
     monkeypatch.setenv("XMDPT_TRAIN_STEPS", "3")
     _, err = typed("xmdpt train --size tiny", capsys)

@@ -12,9 +12,11 @@ from xmdpt_cli.commands.workspace import (
     dataset_of,
     dataset_of_run,
     dataset_of_samples,
+    decoded_by,
     model_at,
     newest_dataset,
     newest_model,
+    read_record,
     samples_folder,
     tuned_vae,
 )
@@ -75,6 +77,7 @@ def choose_for_sampling(
             found, why = dataset_of(known)
         data = str(found)
         said.append(f"data: {data} ({why})")
+    tuned = None
     if vae is None and not (known and known.brings_vae()):
         tuned = _tuned_for(known, data)
         if tuned is not None:
@@ -82,7 +85,7 @@ def choose_for_sampling(
             said.append(f"VAE: {vae} (fine-tuned on this dataset)")
     if out is None:
         steps = None if known is None else known.steps
-        out = samples_folder(model, steps, suffix or ("-own" if own else ""))
+        out = samples_folder(model, steps, suffix or ("-own" if own else ""), tuned)
         said.append(f"out: {out}")
     if said:
         talk.say(", ".join(said))
@@ -115,7 +118,9 @@ def choose_for_measuring(
         said.append(f"data: {data} ({why})")
     if vae is None:
         tuned = tuned_vae(data)
-        if tuned is not None:
+        record = read_record(generated / "samples.json")
+        # samples decoded before it was fine-tuned are compared with what they were decoded by
+        if tuned is not None and (record is None or decoded_by(record, tuned)):
             vae = str(tuned)
             said.append(f"VAE: {vae} (fine-tuned on this dataset)")
     if said:

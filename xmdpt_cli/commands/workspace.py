@@ -203,16 +203,29 @@ def tuned_vae(data: str | Path) -> Path | None:
     return max(fitting)[1] if fitting else None
 
 
-def samples_folder(model: str | Path, steps: int | None, suffix: str = "") -> Path:
+def samples_folder(
+    model: str | Path, steps: int | None, suffix: str = "", vae: Path | None = None
+) -> Path:
     """Where the samples of a model belong: ``samples/<run>``.
 
-    Where that holds samples of an earlier state of the same run, ``samples/<run>-step_0400000``.
+    Where that holds samples of an earlier state of the same run, ``samples/<run>-step_0400000``;
+    where they were decoded before ``vae`` was fine-tuned, ``samples/<run>-vae``.
     """
     folder = SAMPLES / f"{run_name(model)}{suffix}"
     record = read_record(folder / "samples.json")
     if record and steps is not None and record.get("trained_steps") not in (None, steps):
-        return folder.with_name(f"{folder.name}-step_{steps:07d}")
+        folder = folder.with_name(f"{folder.name}-step_{steps:07d}")
+        record = read_record(folder / "samples.json")
+    if record and vae is not None and not decoded_by(record, vae):
+        folder = folder.with_name(f"{folder.name}-vae")
     return folder
+
+
+def decoded_by(record: dict[str, Any], vae: Path) -> bool:
+    """Whether samples with this record were decoded by the VAE in a folder."""
+    from xmdpt_cli.encoders.vae import VAE
+
+    return bool(record.get("vae") == VAE.load(vae).describe()["sha256"])
 
 
 def run_name(model: str | Path) -> str:
