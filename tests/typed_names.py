@@ -19,6 +19,7 @@ from xmdpt_cli import (
     draw_pose,
     from_published,
     sample,
+    save_png,
     training_loss,
 )
 
@@ -26,7 +27,9 @@ from xmdpt_cli import (
 def generate(folder: str) -> None:
     pipe = XMDPTPipeline.from_pretrained(folder, device="auto")
     assert_type(pipe, XMDPTPipeline)
-    assert_type(pipe(source="person.jpg", pose="pose.json", seed=1), list[Image])
+    images = pipe(source="person.jpg", pose="pose.json", seed=1)
+    assert_type(images, list[Image])
+    save_png("generated.png", images[0])
     assert_type(pipe.to("cpu"), XMDPTPipeline)
     assert_type(pipe.resolution, int)
     assert_type(Sampler.load(folder), Sampler)

@@ -15,6 +15,7 @@ _HOMES = {
     "from_published": "xmdpt_cli.model.convert",
     "Schedule": "xmdpt_cli.diffusion",
     "sample": "xmdpt_cli.diffusion",
+    "save_png": "xmdpt_cli.images",
     "training_loss": "xmdpt_cli.diffusion",
     "draw_pose": "xmdpt_cli.data.pose",
     "PairDataset": "xmdpt_cli.data.loader",
@@ -33,6 +34,7 @@ __all__ = [
     "draw_pose",
     "from_published",
     "sample",
+    "save_png",
     "training_loss",
 ]
 
@@ -42,6 +44,7 @@ if TYPE_CHECKING:  # what a type checker and an editor see; nothing of it runs
     from xmdpt_cli.data.pose import draw_pose
     from xmdpt_cli.diffusion import Schedule, sample, training_loss
     from xmdpt_cli.errors import XmdptError
+    from xmdpt_cli.images import save_png
     from xmdpt_cli.model import XMDPT
     from xmdpt_cli.model.convert import from_published
     from xmdpt_cli.sampling.pipeline import XMDPTPipeline

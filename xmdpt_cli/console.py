@@ -21,7 +21,7 @@ from xmdpt_cli.progress import Progress, Say
 from xmdpt_cli.tables import Table
 
 if TYPE_CHECKING:  # Rich is loaded when something is said: --help does without
-    pass
+    from rich.console import Console
 
 STATUS_EVERY = 10.0  # seconds between status lines off a terminal
 
@@ -36,7 +36,7 @@ class Talk:
         from rich.console import Console
 
         self.as_json, self.quiet = as_json, quiet
-        self.err = Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
+        self.err = _console(stderr=True, quiet=quiet)
         self.out = Console(highlight=False)
 
     def say(self, text: str) -> None:
@@ -61,7 +61,7 @@ class Talk:
             for part in table.fitted(self.out.width if sys.stdout.isatty() else None):
                 _print_table(part)
         if text:
-            self.out.print(_escape(text), soft_wrap=True)
+            self.out.print(_escape(text), soft_wrap=not self.out.is_terminal)
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:
@@ -106,12 +106,19 @@ def warn_if_busy(talk: Talk) -> None:
 
 def error(message: str, hint: str = "") -> None:
     """``error: what happened`` and ``hint: what to do`` on stderr."""
-    from rich.console import Console
-
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = _console(stderr=True)
     console.print(f"[bold red]error:[/bold red] {_escape(message)}")
     if hint:
         console.print(f"[bold cyan]hint:[/bold cyan] {_escape(hint)}")
+
+
+def _console(**settings: Any) -> Console:
+    """Lines break between words on a terminal, which would break within them; else not at all."""
+    from rich.console import Console
+
+    console = Console(highlight=False, **settings)
+    console.soft_wrap = not console.is_terminal
+    return console
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], keys: int = 1) -> Table:

@@ -5,11 +5,15 @@ Everywhere in the package a picture is a ``uint8`` array (H, W, 3), RGB, C-conti
 
 from __future__ import annotations
 
+import html
 import io
+import json
+import re
 import struct
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from isal import isal_zlib
@@ -140,6 +144,32 @@ def save_png(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_bytes(path, png_bytes(picture, text))
+
+
+def generated_facts(path: Path) -> dict[str, Any] | None:
+    """What an image or animation of ours says of how it was generated; None: it is not ours."""
+    try:
+        if path.suffix.lower() == ".mp4":
+            return _facts_in_xmp(path.read_bytes())
+        with Image.open(path) as image:
+            if "xmp" in image.info:
+                return _facts_in_xmp(image.info["xmp"])
+            comment = image.info.get("comment", b"{}")
+            own = GENERATED[-1]
+            text = image.info.get(own) or json.loads(comment).get(own, "null")
+        found = json.loads(text)
+    except (OSError, SyntaxError, ValueError, AttributeError, TypeError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _facts_in_xmp(packet: bytes) -> dict[str, Any] | None:
+    """The ``xmdpt:facts`` of an XMP packet, wherever in some bytes it stands."""
+    match = re.search(rb"xmdpt:facts=(\"[^\"]*\"|'[^']*')", packet)
+    if match is None:
+        return None
+    found = json.loads(html.unescape(match[1].decode()[1:-1]))
+    return found if isinstance(found, dict) else None
 
 
 def save_bytes(path: Path, data: bytes) -> None:

@@ -48,7 +48,7 @@ def files(folder: str) -> dict[str, int]:
 
 def test_the_missions_lines(capsys: pytest.CaptureFixture[str]) -> None:
     out, _ = typed("xmdpt prepare --root DeepFashion", capsys)
-    assert out.splitlines()[-1] == "next: xmdpt train --size B"
+    assert out.splitlines()[-1] == "next: xmdpt train --preset demo/tokens-64"  # for a toy
     assert Path("data/32/dataset.json").is_file()
     out, err = typed("xmdpt train --size B", capsys)
     assert "data: data/32 (newest of 1), run: runs/B" in err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shutil
@@ -166,6 +167,30 @@ def test_samples_of_another_step_go_beside() -> None:
     assert workspace.samples_folder("runs/B/model", 100) == Path("samples/B")
     assert workspace.samples_folder("runs/B", 200) == Path("samples/B-step_0000200")
     assert workspace.samples_folder("me/mine", None) == Path("samples/mine")
+
+
+def test_the_demo_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    from xmdpt_cli.commands.demo import demo
+
+    assert inspect.signature(demo).parameters["out"].default == workspace.DEMO
+    (workspace.DEMO / "run-tokens").mkdir(parents=True)  # interrupted: no model yet
+    assert workspace.demo_model() is None
+    model("xmdpt-demo/run-tokens", age=5)
+    assert workspace.demo_model() == Path("xmdpt-demo/run-tokens")
+    model("xmdpt-demo/run-vector", age=2)
+    assert workspace.demo_model() == Path("xmdpt-demo/run-vector")
+    assert run(["status"]) == 0
+    assert "xmdpt-demo/run-vector  try it: xmdpt ui" in capsys.readouterr().out
+    assert run(["sample"]) == 1
+    assert "hint: the demo's: --model xmdpt-demo/run-vector" in capsys.readouterr().err
+
+
+def test_a_converted_model_alone_is_for_own_images(capsys: pytest.CaptureFixture[str]) -> None:
+    model("models/ema")
+    assert run(["status"]) == 0
+    said = capsys.readouterr().out
+    assert "models/ema  converted" in said or "models/ema  step" in said
+    assert "next: xmdpt sample --source person.jpg --pose pose.json" in said
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from stick_people import FIGURE
 from xmdpt_cli.data.image_size import UnstatedSize, check_pose_size, image_beside, parse_size
 from xmdpt_cli.data.keypoint_formats import read_poses
 from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.images import generated_facts, save_png
 
 
 def openpose(*people: Any) -> dict[str, Any]:
@@ -128,3 +129,24 @@ def test_sizes() -> None:
     for bad in ((0, 5), (5,), (5, 5, 5), ("5", "6"), (5.5, 6), (True, 5)):
         with pytest.raises(ConfigError, match="pose size"):
             check_pose_size(bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("suffix", ["png", "webp", "gif"])
+def test_what_was_generated_from_a_pose_is_not_the_image_that_it_was_taken_from(
+    tmp_path: Path, suffix: str
+) -> None:
+    """``--pose walk.json --animate walk.webp`` leaves an image of the same name beside it."""
+    from xmdpt_cli.sampling.animate import write_animation
+    from xmdpt_cli.sampling.writer import metadata
+
+    made, facts = tmp_path / f"walk.{suffix}", {"toy": True, "note": "\"a\" & 'b' < c"}
+    pixels = np.zeros((64, 44, 3), np.uint8)
+    if suffix == "png":
+        save_png(made, pixels, metadata(facts))
+    else:
+        write_animation(made, [pixels, pixels + 9], 10, facts)
+    assert generated_facts(made) == facts
+    assert image_beside(tmp_path / "walk.json") is None
+    Image.new("RGB", (750, 1101)).save(tmp_path / "walk.jpg")
+    assert image_beside(tmp_path / "walk.json") == tmp_path / "walk.jpg"
+    assert generated_facts(tmp_path / "walk.jpg") is None

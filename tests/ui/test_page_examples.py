@@ -18,7 +18,6 @@ from xmdpt_cli.data.prepare import prepare_dataset
 from xmdpt_cli.data.synthetic import make_wardrobe
 from xmdpt_cli.encoders.toy import toy_encoders
 from xmdpt_cli.images import resize_square
-from xmdpt_cli.ui.default import DEMO, RUNS, default_model
 from xmdpt_cli.ui.examples import PEOPLE, POSES, Examples, find_examples
 
 SIZE = 32
@@ -86,25 +85,3 @@ def test_a_dataset_of_another_size_or_a_broken_one_gives_none(data: Path, tmp_pa
     assert find_examples(pipe(str(broken))) == Examples()
     (broken / "dataset.json").write_text("{")
     assert find_examples(pipe(str(broken))) == Examples()
-
-
-def test_the_demos_newest_run_is_the_model_unless_another_is_named(tmp_path: Path) -> None:
-    import os
-
-    assert default_model(tmp_path) is None
-    (tmp_path / DEMO / RUNS[0]).mkdir(parents=True)  # an interrupted training: no model yet
-    assert default_model(tmp_path) is None
-    for age, run in enumerate(reversed(RUNS)):
-        model = tmp_path / DEMO / run / "model"
-        model.mkdir(parents=True)
-        (model / "xmdpt.json").write_text("{}")
-        os.utime(model / "xmdpt.json", (1000 + age, 1000 + age))
-        assert default_model(tmp_path) == tmp_path / DEMO / run
-
-
-def test_the_demo_writes_where_the_page_looks() -> None:
-    import inspect
-
-    from xmdpt_cli.commands.demo import demo
-
-    assert inspect.signature(demo).parameters["out"].default == Path(DEMO)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,8 +14,10 @@ import typer
 from xmdpt_cli import __version__
 from xmdpt_cli.commands.help import panels
 from xmdpt_cli.commands.options import AsJson, plain, quiet_libraries
+from xmdpt_cli.commands.workspace import DEMO
 from xmdpt_cli.config import resolve
 from xmdpt_cli.console import Talk, duration, say_resuming, table, warn_if_busy
+from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_text
 from xmdpt_cli.progress import Progress, Say
 from xmdpt_cli.training.train_config import TrainConfig
@@ -28,9 +32,7 @@ VAE_STEPS = 500
 
 @panels({"Demo": "out paper seed train-steps vae-steps people"})
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = Path(
-        "xmdpt-demo"
-    ),
+    out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = DEMO,
     paper: Annotated[
         bool, typer.Option("--paper", help="Train the paper's single-vector model instead.")
     ] = False,
@@ -38,7 +40,7 @@ def demo(
         int, typer.Option(min=0, help="Random seed; the same seed, the same numbers.")
     ] = 0,
     train_steps: Annotated[
-        int | None, typer.Option(min=1, help="Training steps [the recipe's].")
+        int | None, typer.Option(min=1, help="Training steps [800; with --paper 500].")
     ] = None,
     vae_steps: Annotated[
         int, typer.Option(min=1, help="Training steps of the toy VAE.")
@@ -55,9 +57,9 @@ def demo(
     recipe = resolve(TrainConfig, "train", {"steps": train_steps, "seed": seed}, preset=preset)
     talk = Talk(as_json)
     warn_if_busy(talk)
-    talk.say(f"xmdpt demo: drawn people at {SIZE} px into {out} (interrupted? run it again)")
+    talk.say(f"xmdpt demo: synthetic people at {SIZE} px into {out} (interrupted? run it again)")
     talk.say(departure(paper))
-    with talk.progress() as progress:
+    with talk.progress() as progress, _begun_otherwise(out):
         summary, report = run_demo(out, recipe, seed, vae_steps, people, progress, talk.say)
     from xmdpt_cli.metrics.report import table as cells
 
@@ -73,9 +75,21 @@ def demo(
     )
 
 
+@contextmanager
+def _begun_otherwise(out: Path) -> Iterator[None]:
+    """A demo that was begun with other settings is not continued: what to do is the demo's."""
+    try:
+        yield
+    except XmdptError as err:
+        if "what differs" not in err.message and "other settings" not in err.message:
+            raise
+        hint = f"repeat the settings it was begun with, choose another --out, or delete {out}"
+        raise XmdptError(err.message, hint) from err
+
+
 def next_commands(out: Path, summary: dict[str, Any]) -> str:
     """What to do after the demo: the same model on a page, then the user's own data."""
-    model = "" if str(out) == "xmdpt-demo" else f" --model {Path(summary['model']).parent}"
+    model = "" if out == DEMO else f" --model {Path(summary['model']).parent}"
     return (
         f"next: xmdpt ui{model}  (pose people by hand; pip install 'xmdpt-cli[ui]')\n"
         "then: xmdpt prepare --root DeepFashion  (your own data; xmdpt status tells what follows)"

@@ -7,7 +7,8 @@ brackets for markup. So the panels (``rich_help_panel``) are written as plain se
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from typer.core import TyperCommand, TyperGroup
@@ -15,6 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 F = TypeVar("F", bound=Callable[..., Any])
 GENERAL = "General"  # the last panel
 WIDEST = 140  # columns: longer lines are hard to read
+NAMES = 30  # columns of names; what is longer stands in a line of its own
 _GENERAL_OPTIONS = {"device", "json", "help"}
 #: ``[the model's]`` at the end of an option's text: its default, in words
 _DEFAULT = re.compile(r"\s*\[([^\[\]]+)\]\.?$")
@@ -90,12 +92,32 @@ def _record(context: Any, parameter: Any) -> tuple[str, str] | None:
     words = getattr(parameter, "default_in_words", None)
     if parameter.secondary_opts and isinstance(parameter.default, bool):
         return names, f"{parameter.help}  [default: {'on' if parameter.default else 'off'}]"
-    return names, record[1] + (f"  [default: {words}]" if words else "")
+    if not words:
+        return names, record[1]
+    range_ = re.search(r"  \[([^\[\]]*)\]$", record[1])  # Typer's own, of a number's range
+    text = record[1][: range_.start()] if range_ else record[1]
+    return names, f"{text}  [default: {words}{f'; {range_[1]}' if range_ else ''}]"
 
 
 def _kind(name: str) -> str:
     """``Path`` -> ``path``; choices stay as they are."""
     return name if "|" in name else name.lower()
+
+
+def _write_list(formatter: Any, rows: Sequence[tuple[str, str]]) -> None:
+    """Names, and what they mean in a column of its own; lines break between words alone."""
+    indent, width = formatter.current_indent, formatter.width
+    column = min(max(len(name) for name, _ in rows), NAMES) + 2
+    for name, text in rows:
+        lines = textwrap.wrap(
+            text, max(width - indent - column, 20), break_on_hyphens=False, break_long_words=False
+        )
+        beside = len(name) <= column - 2
+        formatter.write(
+            " " * indent + (f"{name:<{column}}{lines.pop(0)}" if beside else name) + "\n"
+        )
+        for line in lines:
+            formatter.write(" " * (indent + column) + line + "\n")
 
 
 def _write_options(command: Any, context: Any, formatter: Any) -> None:
@@ -114,10 +136,10 @@ def _write_options(command: Any, context: Any, formatter: Any) -> None:
     order = list(dict.fromkeys(getattr(command.callback, "panels", {}).values()))
     for title in sorted(sections, key=lambda title: order.index(title) if title in order else -1):
         with formatter.section(title):
-            formatter.write_dl(sections[title])
+            _write_list(formatter, sections[title])
     if general:
         with formatter.section(GENERAL):
-            formatter.write_dl(general)
+            _write_list(formatter, general)
 
 
 class Command(TyperCommand):
@@ -143,7 +165,7 @@ class Group(TyperGroup):
         ]
         if rows:
             with formatter.section("Commands"):
-                formatter.write_dl(rows)
+                _write_list(formatter, rows)
 
 
 def summary(command: Any) -> str:

@@ -19,7 +19,7 @@ from xmdpt_cli.commands.prepare_networks import (
 )
 from xmdpt_cli.commands.prepare_plan import Plan, say_plan
 from xmdpt_cli.commands.prepare_repair import given_options, remake
-from xmdpt_cli.commands.workspace import DATA
+from xmdpt_cli.commands.workspace import DATA, next_train
 from xmdpt_cli.console import Talk, warn_if_busy
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import human_bytes
@@ -253,10 +253,10 @@ def _after(outs: dict[int, str], annotations: Path | None) -> list[str]:
     return made
 
 
-def _next(outs: dict[int, str]) -> str:
+def _next(outs: dict[int, str], toy: bool) -> str:
     first = next(iter(outs.values()))
     here = len(outs) == 1 and Path(first).parent == DATA
-    return "next: xmdpt train --size B" + ("" if here else f" --data {first}")
+    return f"next: {next_train(toy)}" + ("" if here else f" --data {first}")
 
 
 def _report(
@@ -284,7 +284,7 @@ def _report(
             f"{pairs['test']} test pairs, {total}, {len(skipped)} left out"
         )
     lines += [f"look at: {path}" for path in made]
-    lines.append(_next(outs))
+    lines.append(_next(outs, first["toy"]))
     results = {
         str(size): {"out": outs[size], **{k: v for k, v in m.items() if k != "shards"}}
         for size, m in manifests.items()

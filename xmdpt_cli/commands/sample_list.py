@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from xmdpt_cli.commands.sample_ways import _batch, _pipeline, _pose_size, _recipe
+from xmdpt_cli.commands.sample_ways import TOY, _batch, _pipeline, _pose_size, _recipe
 from xmdpt_cli.console import Talk
 from xmdpt_cli.errors import XmdptError
 
@@ -36,9 +36,9 @@ def listed(chosen: Any) -> None:
             progress=progress,
             say=talk.warn,
         )
-    toy = " by a TOY model: they say nothing of real results" if record["toy"] else ""
+    toy = TOY if record["toy"] else ""
     files = [str(out / name) for name in record["files"]]
-    text = f"{len(files)} images in {out}, drawn{toy}"
+    text = f"{len(files)} images in {out}, generated{toy}"
     if record["sheet"]:
         text += f"; beside their sources: {out / record['sheet']}"
     for row in record["rows"]:

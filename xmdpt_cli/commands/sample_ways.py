@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 #: on a processor compiling takes about a minute: worth it for so many forward passes
 COMPILE_FROM = 500
+TOY = " by a TOY model, which says nothing about real results"
 NETWORKS = ("vae", "dino_source", "dino_pose", "openpose", "encoders")
 RECIPE = ("steps", "solver", "guidance", "power", "seed")
 
@@ -121,10 +122,10 @@ def own(chosen: Any) -> None:
             progress=progress,
             say=talk.warn,
         )
-    toy = " by a TOY model: they say nothing of real results" if record["toy"] else ""
+    toy = TOY if record["toy"] else ""
     files = [str(out / name) for name in record["files"]]
     told = files[0] if len(files) == 1 else f"{len(files)} pictures in {out}"
-    text = f"{told}, drawn{toy}; beside its source: {out / record['sheet']}"
+    text = f"{told}, generated{toy}; beside its source: {out / record['sheet']}"
     if chosen.animate is not None:
         text += f"\nanimation: {chosen.animate}"
     talk.result({"out": str(out), **record, "files": files, "left_out": left_out}, text=text)

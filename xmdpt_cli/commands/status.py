@@ -27,6 +27,7 @@ class Status:
     vaes: list[dict[str, Any]] = field(default_factory=list)
     runs: list[dict[str, Any]] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
+    demo: str | None = None
     next: str = ""
 
 
@@ -63,6 +64,8 @@ def read_status() -> Status:
                 {"path": str(model.path), "step": model.steps, "steps": model.steps,
                  "loss": None, "model": True, "toy": bool(model.metadata.get("toy"))}
             )  # fmt: skip
+    demo = workspace.demo_model()
+    found.demo = None if demo is None else str(demo)
     found.next = _next(found)
     return found
 
@@ -164,6 +167,7 @@ def _lines(found: Status) -> list[str]:
         ],
         "runs and models": [(one["path"], _run_words(one)) for one in found.runs],
         "samples": [(one["path"], _samples_words(one)) for one in found.samples],
+        "demo": [(found.demo, "try it: xmdpt ui")] if found.demo else [],
     }
     longest = max((len(path) for rows in kinds.values() for path, _ in rows), default=0)
     width = min(shutil.get_terminal_size().columns, WIDEST)
@@ -216,11 +220,12 @@ def _next(found: Status) -> str:
             return workspace.resume_command(Path(run["path"]))
     if not any(run["model"] for run in found.runs):
         if ready:
-            toy = ready[0]["toy"]
-            return f"xmdpt train {'--preset demo/tokens-64' if toy else '--size B'}"
+            return workspace.next_train(ready[0]["toy"])
         begun = " (it resumes)" if found.datasets else ""
         return f"xmdpt prepare --root {root}{begun}"
     model = workspace.models()[0]
+    if not ready and model.shards is None:  # converted: there is no dataset that it belongs to
+        return "xmdpt sample --source person.jpg --pose pose.json"
     folder = str(workspace.samples_folder(model.path, model.steps))
     samples = next((one for one in found.samples if one["path"] == folder), None)
     if samples is None or not samples["complete"]:

@@ -11,7 +11,7 @@ import typer
 from xmdpt_cli.commands.choices import choose_for_sampling
 from xmdpt_cli.commands.help import panels
 from xmdpt_cli.commands.options import AsJson, Device, pick_device, quiet_libraries
-from xmdpt_cli.commands.workspace import models
+from xmdpt_cli.commands.workspace import demo_model, models
 from xmdpt_cli.console import Talk
 from xmdpt_cli.errors import ConfigError
 
@@ -98,10 +98,8 @@ def ui(
 
 def _choose(talk: Talk, model: str | None, vae: str | None) -> tuple[str, str | None]:
     """The model of the workspace with its fine-tuned VAE, or the demo's, where none is named."""
-    from xmdpt_cli.ui.default import default_model
-
     if model is None and not models():
-        found = default_model(Path())
+        found = demo_model()
         if found is None:
             raise ConfigError(
                 "no model in runs/ or models/, and no demo's in xmdpt-demo/",

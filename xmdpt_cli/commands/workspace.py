@@ -21,6 +21,7 @@ from xmdpt_cli.errors import XmdptError
 DATA, VAE, RUNS, MODELS, SAMPLES, BENCH = (
     Path(name) for name in ("data", "vae", "runs", "models", "samples", "bench")
 )
+DEMO = Path("xmdpt-demo")  # the folder of ``xmdpt demo``
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,9 @@ def newest_model() -> tuple[Model, int]:
                 f"{started[0]} has no model yet: its training was interrupted",
                 f"resume it: {resume_command(started[0])}",
             )
+        demo = demo_model()
+        if demo is not None:
+            raise XmdptError("no model in runs/ or models/", f"the demo's: --model {demo}")
         raise XmdptError("no model in runs/ or models/", _next_for_model())
     return _only_newest(found, "--model"), len(found)
 
@@ -226,6 +230,17 @@ def decoded_by(record: dict[str, Any], vae: Path) -> bool:
     from xmdpt_cli.encoders.vae import VAE
 
     return bool(record.get("vae") == VAE.load(vae).describe()["sha256"])
+
+
+def demo_model() -> Path | None:
+    """The run of ``xmdpt demo`` in this folder, of several the newest; None: there is none."""
+    found = [m for name in ("run-tokens", "run-vector") for m in _model(DEMO / name)]
+    return _newest_first(found)[0].path if found else None
+
+
+def next_train(toy: bool) -> str:
+    """How to train on a dataset: on a toy by the recipe that takes minutes."""
+    return f"xmdpt train {'--preset demo/tokens-64' if toy else '--size B'}"
 
 
 def run_name(model: str | Path) -> str:

@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from xmdpt_cli.data.names import SUFFIXES
 from xmdpt_cli.data.pose import Keypoints
 from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.images import generated_facts
 
 Size = tuple[int, int]  # (height, width)
 #: the name that a file gives an image ("" if none) -> the image's size, None if not known
@@ -120,7 +121,8 @@ def image_beside(file: Path, name: str = "") -> Path | None:
     ends = [end for suffix in SUFFIXES for end in (suffix, suffix.upper())]
     # a folder may hold thousands of frames: it is not listed for each
     places = [file.parent / f"{stem}.{end}" for stem in dict.fromkeys(stems) for end in ends]
-    found = [place for place in places if place.is_file()]
+    # an animation or image that was generated from this pose is none that the pose was taken from
+    found = [place for place in places if place.is_file() and generated_facts(place) is None]
     if len(found) > 1 and len({size_of_image(path) for path in found}) > 1:
         names = ", ".join(path.name for path in found)
         raise XmdptError(
@@ -141,5 +143,6 @@ def check_within(people: Sequence[Keypoints], size: Size, where: str) -> None:
         raise XmdptError(
             f"{where}: {int(outside.sum())} of {seen} joints lie outside of an image of "
             f"{size[1]} x {size[0]} (coordinates go up to {x:.0f}, {y:.0f})",
-            "the keypoints are of an image of another size: name it with --pose-size WxH",
+            "the size is that of --pose-size, else of the image of the same name beside the file, "
+            "else of the source; the keypoints are of another one: name it, --pose-size WxH",
         )

@@ -57,7 +57,10 @@ def _message(failed: Sequence[tuple[Needed, XmdptError]]) -> str:
         why = f" ({one.why})" if one.why else ""
         lines.append(f"  {one.what}{why}: {one.hub_id if fetched else err.message}")
     reasons = dict.fromkeys(err.why for _, err in failed if isinstance(err, NotFetchedError))
-    lines += [f"they are not on this machine and cannot be fetched: {why}" for why in reasons]
+    which = (
+        "those of the hub" if any(not isinstance(e, NotFetchedError) for _, e in failed) else "they"
+    )
+    lines += [f"{which} are not on this machine and cannot be fetched: {why}" for why in reasons]
     return "\n".join(lines)
 
 

@@ -175,6 +175,11 @@ def find_model(folder: Path) -> Path:
             "could run code",
             f"if it is a published checkpoint: xmdpt convert {folder / pickles[0]} --out DIR",
         )
+    if (folder / "run.json").is_file():
+        raise XmdptError(
+            f"{folder} has no model yet: its training was interrupted",
+            f"resume it: xmdpt train --config {folder / 'config.toml'} --out {folder}",
+        )
     for name in (CONFIG, WEIGHTS, FACTS):
         if not (folder / name).is_file():
             raise XmdptError(f"not a model folder: {folder} has no {name}", _HINT)

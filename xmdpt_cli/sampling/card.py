@@ -62,9 +62,10 @@ def _use(repo_id: str, facts: Mapping[str, Any]) -> str:
     return (
         "## Use\n\n```bash\npip install xmdpt-cli\n"
         f"xmdpt sample --model {repo_id} --source person.jpg --pose pose.json --out drawn\n```\n\n"
-        "```python\nfrom xmdpt_cli import XMDPTPipeline\n\n"
+        "```python\nfrom xmdpt_cli import XMDPTPipeline, save_png\n\n"
         f'pipe = XMDPTPipeline.from_pretrained("{repo_id}")\n'
-        'pipe(source="person.jpg", pose="pose.json")[0].save("drawn.png")\n```\n\n'
+        'image = pipe(source="person.jpg", pose="pose.json")[0]\n'
+        'save_png("person_in_pose.png", image)  # with its recipe\n```\n\n'
         f"Defaults: {own['steps']} steps of {own.get('solver', 'ddim')}, guidance "
         f"{own['guidance']}, power {own['power']} (paper eq. 6).\n"
     )

@@ -151,7 +151,7 @@ class Networks:
         if missing:
             raise XmdptError(
                 f"not a folder of encoders: {self._encoders} has no {', '.join(missing)}",
-                f"it should hold {', '.join(f'{name}/' for name in names)}",
+                "a dataset's encoders lie in it: --encoders data/64/encoders",
             )
 
     def beside(self, part: str, dataset: str | None = None) -> str | None:

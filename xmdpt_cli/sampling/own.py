@@ -12,7 +12,7 @@ from xmdpt_cli.data.pose import draw_pose_map
 from xmdpt_cli.files import only_process, writing
 from xmdpt_cli.images import Picture, fast_png_bytes, load_image, save_bytes, unsquash
 from xmdpt_cli.progress import Progress, silent
-from xmdpt_cli.sampling.animate import write_animation
+from xmdpt_cli.sampling.animate import check_free, write_animation
 from xmdpt_cli.sampling.facts import image_facts
 from xmdpt_cli.sampling.generate import SHEET, SHEET_ROWS
 from xmdpt_cli.sampling.inputs import Pose, View
@@ -51,8 +51,12 @@ def draw_own(
     shared = pipe.sampler.described(recipe, pipe.networks.vae)
     facts = [image_facts(shared, views, poses[p], k, square) for p, k in jobs]
     folder = OwnFolder(out, {**shared, "square": square}, say)
+    inputs = [one["inputs"] for one in facts[::num_images]]
+    film = {"inputs": inputs, "square": square, "fps": fps, **shared}
     with only_process(out):
         folder.check()
+        if animation is not None:
+            check_free(animation, film)
         names: list[str] = []
         for p, pose in enumerate(poses):
             own = facts[p * num_images :][:num_images]
@@ -74,8 +78,7 @@ def draw_own(
             save_bytes(out / SHEET, fast_png_bytes(sheet, told))
         if animation is not None:
             frames = [np.asarray(load_image(out / name)) for name in names[::num_images]]
-            inputs = [one["inputs"] for one in facts[::num_images]]
-            write_animation(animation, frames, fps, {"inputs": inputs, "square": square, **shared})
+            write_animation(animation, frames, fps, film)
         sources = [view.name for view in views]
         return folder.finish(names, sources, notes_of(views, poses))
 

@@ -154,7 +154,7 @@ class XMDPTPipeline:
         Returns RGB images in pose order, ``resolution`` high and 176/256 as
         wide; ``square`` keeps the model's own shape. An image depends on its
         inputs and ``seed`` alone, or on ``generator``, which is read in order.
-        Its recipe is in ``image.info``; ``xmdpt_cli.images.save_png`` writes it.
+        Its recipe is in ``image.info``; ``xmdpt_cli.save_png`` writes it.
         Raises XmdptError or ConfigError for what a user can correct.
         """
         with self._networks_named():

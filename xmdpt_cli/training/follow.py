@@ -80,6 +80,7 @@ def open_log(
         flops_per_image=use.flops_per_pair,
         peak=use.peak,
         tracker=opened[0] if opened else None,
+        steps=config.steps,
         say=say,
     )
 

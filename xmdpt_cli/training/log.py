@@ -34,7 +34,8 @@ WAITING_HINT = (
 
 
 class Log:
-    """Lines of means over the steps since the line before, every ``every`` steps and at step 1.
+    """Lines of means over the steps since the line before: every ``every`` steps, at step 1 and at
+    the last of ``steps``.
 
     A line holds: loss (all that is minimised), mse, vb, masked_mse, masked_vb, learning_rate,
     images_per_second, steps_per_second, data_wait (share of the time the loop waited for a
@@ -58,6 +59,7 @@ class Log:
         flops_per_image: float | None = None,
         peak: float | None = None,
         tracker: Tracker | None = None,
+        steps: int | None = None,
         say: Callable[[str], None] = lambda text: None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -65,6 +67,7 @@ class Log:
         self.device = torch.device(device)
         self.flops_per_image, self.peak = flops_per_image, peak
         self.tracker, self.say, self.clock = tracker, say, clock
+        self.steps = steps
         self.last = 0.0  # the loss of the last line: not finite if it is no number
         self.shown: dict[str, float] = {}  # what a bar shows of it
         self.lines = 0  # by this process
@@ -98,7 +101,7 @@ class Log:
         self.rows.append({name: value.detach().mean() for name, value in terms.items()})
         self.images += images
         self.waited += waited
-        if step % self.every and step != 1:
+        if step % self.every and step not in (1, self.steps):
             return
         # one transfer, which waits for the device: only after it is the time of the steps known
         found = torch.stack([torch.stack(list(row.values())) for row in self.rows]).mean(dim=0)
