@@ -6,6 +6,7 @@ The encoders are toys, chosen by a variable, as are the few settings that make i
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,37 @@ def test_only_the_first_pairs(capsys: pytest.CaptureFixture[str]) -> None:
     typed("xmdpt evaluate --ssim", capsys)
     report = json.loads(Path("samples/tiny/metrics.json").read_text())
     assert report["counts"]["generated"] == 4
+    # a report that says more is not lost
+    whole = Path("samples/tiny/metrics.json").read_bytes()
+    _, err = typed("xmdpt evaluate --ssim --limit 2", capsys)
+    assert "kept as samples/tiny/metrics-1.json" in err
+    assert Path("samples/tiny/metrics-1.json").read_bytes() == whole
+    assert {p.suffix for p in Path("samples/tiny").glob("metrics-1.*")} == {
+        ".json",
+        ".csv",
+        ".html",
+    }
+    out, _ = typed("xmdpt status", capsys)
+    assert "4 images of step 2" in " ".join(out.split())
+    assert "native, of 2 images: ssim" in " ".join(out.split())
+
+
+def test_samples_of_another_model_are_not_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    """Trained anew under the same name, to the same step: its samples are not the old ones."""
+    typed("xmdpt prepare --root DeepFashion", capsys)
+    typed("xmdpt train --size tiny", capsys)
+    typed("xmdpt evaluate --ssim", capsys)
+    shutil.rmtree("runs/tiny")
+    typed("xmdpt train --size tiny --seed 7", capsys)
+    assert run(["evaluate", "--ssim"]) == 1
+    err = capsys.readouterr().err
+    assert "what differs: model" in err
+    assert "--generated DIR; or delete samples/tiny" in err
+    # another dataset at the place of the one that it was trained on
+    shutil.rmtree("samples")
+    shutil.rmtree("data/32")
+    typed("xmdpt prepare --root DeepFashion --seed 3", capsys)
+    assert run(["sample"]) == 1
+    assert "not there any more" in capsys.readouterr().err
+    out, _ = typed("xmdpt status", capsys)
+    assert "not there any more" in out

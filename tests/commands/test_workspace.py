@@ -252,6 +252,39 @@ def test_status_shows_a_run_under_way(capsys: pytest.CaptureFixture[str]) -> Non
     assert found["next"] == "xmdpt train --config runs/B/config.toml --out runs/B"
 
 
+@pytest.mark.parametrize("value", [None, [], {}, "x", 7, 1e999, [1], {"a": 1}])
+@pytest.mark.parametrize(
+    ("file", "keys"),
+    [
+        ("data/256/dataset.json", ("resolution", "counts", "shards", "toy")),
+        ("runs/B/model/xmdpt.json", ("trained_steps", "resolution", "data")),
+        ("runs/B/run.json", ("data",)),
+        ("samples/B/samples.json", ("recipe", "complete", "trained_steps", "files")),
+        ("samples/B/metrics.json", ("rows", "counts", "protocol")),
+        ("vae/256/run.json", ("settings", "pictures")),
+    ],
+)
+def test_records_of_others_are_no_bug_of_ours(
+    file: str, keys: tuple[str, ...], value: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each value of each record replaced by something else: a line less, or an error in words."""
+    own = dataset("256")
+    model("runs/B", begun_with=own)
+    recipe = {"steps": 2, "solver": "ddim", "interval": [0, 1]}
+    record(Path("samples/B/samples.json"), {"recipe": recipe, "trained_steps": 100})
+    rows = {"generated": {"ssim_256": 0.5}}
+    record(Path("samples/B/metrics.json"), {"rows": rows, "counts": {"generated": 2}})
+    record(Path("vae/256/run.json"), {"pictures": ["x"], "settings": {}})
+    record(Path("vae/256/xmdpt_training.json"), {"done": 1})
+    path = Path(file)
+    known = json.loads(path.read_text())
+    for key in keys:
+        path.write_text(json.dumps({**known, key: value}))
+        for line in (["status", "--json"], ["sample"], ["evaluate", "--ssim"]):
+            assert run(line) in (0, 1, 2), f"{key} of {file}"
+    capsys.readouterr()
+
+
 @pytest.mark.parametrize(
     ("place", "line"),
     [

@@ -16,6 +16,7 @@ from xmdpt_cli.commands.workspace import (
     model_at,
     newest_dataset,
     newest_model,
+    quote,
     read_record,
     samples_folder,
     tuned_vae,
@@ -148,4 +149,4 @@ def choose_for_vae(talk: Talk, data: str | None, out: Path | None) -> tuple[str,
 
 def next_sample(run: Path) -> str:
     """How to sample from a run: nothing need be named where it is the newest of the workspace."""
-    return "xmdpt sample" if run.parent == RUNS else f"xmdpt sample --model {run}"
+    return "xmdpt sample" if run.parent == RUNS else f"xmdpt sample --model {quote(run)}"

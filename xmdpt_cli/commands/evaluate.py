@@ -177,6 +177,7 @@ def evaluate(
         found["condition"] = ways.invariance(chosen, where)
     for note in dict.fromkeys(note for report in reports for note in report.notes):
         talk.warn(note)
+    ways.keep_earlier(path, found, talk)
     write_json(path, found)
     write_csv(path.with_suffix(".csv"), reports)
     known = references(reports) if reference else []

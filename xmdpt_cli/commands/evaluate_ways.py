@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from xmdpt_cli.commands import workspace
 from xmdpt_cli.commands.choices import choose_for_measuring, choose_for_sampling
 from xmdpt_cli.console import Talk
-from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.errors import ConfigError, XmdptError
 
 if TYPE_CHECKING:
     from xmdpt_cli.metrics.download import Published
@@ -59,10 +60,9 @@ def draw(chosen: SimpleNamespace, out: Path, seed: int | None, talk: Talk) -> No
     """Generate what is missing, as ``xmdpt sample`` does, with the settings of what is there."""
     from xmdpt_cli.commands.sample_ways import RECIPE, draw_pairs
     from xmdpt_cli.data.ranks import World
+    from xmdpt_cli.sampling.record import OTHER_OUT, RECORD, read_record
 
-    record = workspace.read_record(out / "samples.json") or {}
-    if _is_complete(record, out, chosen):
-        return
+    record = read_record(out) if (out / RECORD).exists() else {}
     recipe = record.get("recipe", {})
     interval = recipe.get("interval")
     precision = {"float32": "fp32", "bfloat16": "bf16"}.get(record.get("precision", ""), "auto")
@@ -75,18 +75,13 @@ def draw(chosen: SimpleNamespace, out: Path, seed: int | None, talk: Talk) -> No
     )  # fmt: skip
     if seed is not None:
         asked.seed = seed
-    draw_pairs(asked, talk, World.from_environment())
-
-
-def _is_complete(record: dict[str, Any], out: Path, chosen: SimpleNamespace) -> bool:
-    """Whether all pairs are generated: by the record, and by the files."""
-    dataset, done = workspace.dataset_at(chosen.data), record.get("complete")
-    if dataset is None or not done or record.get("split") != chosen.split:
-        return False
-    pairs = int(dataset.manifest["counts"][chosen.split]["pairs"])
-    enough = len(done) >= min(pairs, chosen.limit or pairs)
-    own = record.get("data") == dataset.shards(chosen.split)
-    return enough and own and all((out / name).is_file() for name in done)
+    try:
+        draw_pairs(asked, talk, World.from_environment())
+    except XmdptError as err:
+        if err.hint != OTHER_OUT:
+            raise
+        hint = f"name another folder: --generated DIR; or delete {workspace.quote(out)}"
+        raise XmdptError(err.message, hint) from err
 
 
 def truths(chosen: SimpleNamespace, generated: Path, where: str, talk: Talk) -> Any:
@@ -144,6 +139,24 @@ def measure(
         if seen.toy:
             report.notes.append("toy: made with toy encoders")
     return reports
+
+
+def keep_earlier(path: Path, report: dict[str, Any], talk: Talk) -> None:
+    """A report that says more than the new one, of other metrics or more images, gets another name:
+    FID of a whole test set takes hours."""
+    before = workspace.read_record(path)
+    try:
+        metrics = [set(one["rows"]["generated"]) for one in (before or {}, report)]
+        images = [int(one["counts"]["generated"]) for one in (before or {}, report)]
+    except workspace.UNEXPECTED:  # there is none, or it is another program's
+        return
+    if metrics[0] <= metrics[1] and images[0] <= images[1]:
+        return
+    stem = next(s for n in count(1) if not path.with_stem(s := f"{path.stem}-{n}").exists())
+    for file in (path, path.with_suffix(".csv"), path.with_suffix(".html")):
+        if file.exists():
+            file.rename(file.with_stem(stem))
+    talk.say(f"the earlier report, which says more, is kept as {path.with_stem(stem)}")
 
 
 def invariance(chosen: SimpleNamespace, where: str) -> dict[str, float]:

@@ -19,7 +19,7 @@ from xmdpt_cli.commands.prepare_networks import (
 )
 from xmdpt_cli.commands.prepare_plan import Plan, say_plan
 from xmdpt_cli.commands.prepare_repair import given_options, remake
-from xmdpt_cli.commands.workspace import DATA, next_train
+from xmdpt_cli.commands.workspace import DATA, next_train, quote
 from xmdpt_cli.console import Talk, warn_if_busy
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import human_bytes
@@ -256,7 +256,7 @@ def _after(outs: dict[int, str], annotations: Path | None) -> list[str]:
 def _next(outs: dict[int, str], toy: bool) -> str:
     first = next(iter(outs.values()))
     here = len(outs) == 1 and Path(first).parent == DATA
-    return f"next: {next_train(toy)}" + ("" if here else f" --data {first}")
+    return f"next: {next_train(toy)}" + ("" if here else f" --data {quote(first)}")
 
 
 def _report(

@@ -103,9 +103,11 @@ def _compare(talk: Talk, before: dict[str, Any], after: dict[str, Any]) -> None:
     for shard in after["shards"]:
         if old.get(shard["name"], shard["sha256"]) != shard["sha256"]:
             talk.warn(
-                f"{shard['name']} is whole again, its features are rounded otherwise than before "
-                "(another number of threads, another device or other releases of the libraries)"
+                f"{shard['name']} is whole again, with other bytes than before: images in the root "
+                "have changed, or features are rounded otherwise (another number of threads, "
+                "another device, other releases of the libraries)"
             )
+            talk.hint("runs trained on it do not resume: begin a new one (train --out DIR)")
 
 
 class _AsRecorded:

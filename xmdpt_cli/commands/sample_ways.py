@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmdpt_cli.commands.options import pick_device
-from xmdpt_cli.commands.workspace import SAMPLES
+from xmdpt_cli.commands.workspace import SAMPLES, quote
 from xmdpt_cli.console import Talk, say_resuming, warn_if_busy
 from xmdpt_cli.errors import ConfigError, XmdptError
 
@@ -79,7 +79,7 @@ def _next_evaluate(chosen: Any) -> str:
     if chosen.out.parent == SAMPLES and chosen.split == "test":
         return "xmdpt evaluate --fid --ssim --lpips"
     split = "" if chosen.split == "test" else f" --split {chosen.split}"
-    return f"xmdpt evaluate --data {chosen.data} --generated {chosen.out}{split}"
+    return f"xmdpt evaluate --data {quote(chosen.data)} --generated {quote(chosen.out)}{split}"
 
 
 def own(chosen: Any) -> None:

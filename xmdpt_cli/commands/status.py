@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import textwrap
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,7 @@ from xmdpt_cli.commands.help import WIDEST, panels
 from xmdpt_cli.commands.options import AsJson
 from xmdpt_cli.config import tomllib
 from xmdpt_cli.console import Talk
+from xmdpt_cli.errors import XmdptError
 
 #: metrics of the generated images that a line shows, by how their names begin
 _SHOWN = ("fid", "ssim", "lpips")
@@ -52,9 +56,9 @@ def read_status() -> Status:
     """Read the records of the current folder; nothing large is opened."""
     found = Status(
         [_dataset(one) for one in workspace.datasets()],
-        [one for path in workspace.folders(workspace.VAE) for one in _vae(path)],
-        [one for path in workspace.folders(workspace.RUNS) for one in _run(path)],
-        [one for path in workspace.folders(workspace.SAMPLES) for one in _samples(path)],
+        _all(workspace.VAE, _vae),
+        _all(workspace.RUNS, _run),
+        _all(workspace.SAMPLES, _samples),
     )
     for path in workspace.unfinished_datasets():
         found.datasets.append({"path": str(path), "finished": False})
@@ -70,45 +74,52 @@ def read_status() -> Status:
     return found
 
 
+def _all(parent: Path, read: Callable[[Path], dict[str, Any] | None]) -> list[dict[str, Any]]:
+    """What ``read`` finds in each folder; records of another program or version are passed over."""
+    found = []
+    for path in workspace.folders(parent):
+        with suppress(*workspace.UNEXPECTED):
+            one = read(path)
+            found += [] if one is None else [one]
+    return found
+
+
 def _dataset(one: workspace.Dataset) -> dict[str, Any]:
-    counts = one.manifest["counts"]
     return {
         "path": str(one.path),
         "finished": True,
         "resolution": one.resolution,
-        "images": sum(split["images"] for split in counts.values()),
-        "train_pairs": counts["train"]["pairs"],
-        "test_pairs": counts["test"]["pairs"],
-        "toy": bool(one.manifest["toy"]),
+        "images": sum(split["images"] for split in one.counts.values()),
+        "train_pairs": one.counts["train"]["pairs"],
+        "test_pairs": one.counts["test"]["pairs"],
+        "toy": one.toy,
     }
 
 
-def _vae(path: Path) -> list[dict[str, Any]]:
+def _vae(path: Path) -> dict[str, Any] | None:
     begun = workspace.read_record(path / "run.json")
     done = workspace.read_record(path / "xmdpt_training.json")
-    return [] if begun is None else [{"path": str(path), "finished": done is not None}]
+    return None if begun is None else {"path": str(path), "finished": done is not None}
 
 
-def _run(path: Path) -> list[dict[str, Any]]:
+def _run(path: Path) -> dict[str, Any] | None:
     config = _config(path)
     if not config:
-        return []
+        return None
     model = workspace.model_at(path)
     step, loss = _last_line(path / "metrics.jsonl")
     if model is not None:
         step = max(step, model.steps or 0)
     for checkpoint in sorted((path / "checkpoints").glob("step_*")):
         step = max(step, int(checkpoint.name.removeprefix("step_")))
-    return [
-        {
-            "path": str(path),
-            "step": step,
-            "steps": int(config.get("steps", 0)),
-            "loss": loss,
-            "model": model is not None,
-            "toy": bool(model and model.metadata.get("toy")),
-        }
-    ]
+    return {
+        "path": str(path),
+        "step": step,
+        "steps": int(config.get("steps", 0)),
+        "loss": loss,
+        "model": model is not None,
+        "toy": bool(model and model.metadata.get("toy")),
+    }
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -128,33 +139,35 @@ def _last_line(path: Path) -> tuple[int, float | None]:
     for line in reversed(lines):
         try:
             row = json.loads(line)
-            return int(row["step"]), float(row["loss"])
-        except (ValueError, KeyError, TypeError):  # a line cut short, or of a validation
+            step, loss = int(row["step"]), float(row["loss"])
+        except workspace.UNEXPECTED:  # a line cut short, or of a validation
             continue
+        return step, loss if math.isfinite(loss) else None
     return 0, None
 
 
-def _samples(path: Path) -> list[dict[str, Any]]:
+def _samples(path: Path) -> dict[str, Any] | None:
     record = workspace.read_record(path / "samples.json")
     if record is None:
-        return []
+        return None
     done, files = record.get("complete"), record.get("files")
     count = len(done or files or list(path.glob("*_2_*.png")))
     report = workspace.read_record(path / "metrics.json") or {}
     row = report.get("rows", {}).get("generated", {})
-    metrics = {k: v for k, v in row.items() if k.startswith(_SHOWN) and v is not None}
-    return [
-        {
-            "path": str(path),
-            "images": count,
-            "complete": bool(done or files),
-            "own": files is not None,
-            "step": record.get("trained_steps"),
-            "toy": bool(record.get("toy")),
-            "protocol": report.get("protocol"),
-            "metrics": metrics,
-        }
-    ]
+    numbers = {k: float(v) for k, v in row.items() if k.startswith(_SHOWN) and v is not None}
+    recipe, step = record["recipe"], record.get("trained_steps")
+    return {
+        "path": str(path),
+        "images": count,
+        "complete": bool(done or files),
+        "own": files is not None,
+        "step": None if step is None else int(step),
+        "recipe": f"{int(recipe['steps'])} steps of {recipe['solver']}",
+        "toy": bool(record.get("toy")),
+        "protocol": str(report.get("protocol")),
+        "measured": int(report["counts"]["generated"]) if numbers else None,
+        "metrics": {k: v for k, v in numbers.items() if math.isfinite(v)},
+    }
 
 
 def _lines(found: Status) -> list[str]:
@@ -203,8 +216,9 @@ def _samples_words(one: dict[str, Any]) -> str:
     count = f"{one['images']:,} images" + ("" if one["complete"] else " so far")
     step = "" if one["step"] is None else f" of step {one['step']:,}"
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in one["metrics"].items())
-    by = f"; {one['protocol']}: {metrics}" if metrics else ""
-    return f"{count}{step}{by}{_note(one)}"
+    part = "" if one["measured"] in (None, one["images"]) else f", of {one['measured']} images"
+    by = f"; {one['protocol']}{part}: {metrics}" if metrics else ""
+    return f"{count}{step}, {one['recipe']}{by}{_note(one)}"
 
 
 def _note(one: dict[str, Any]) -> str:
@@ -212,21 +226,29 @@ def _note(one: dict[str, Any]) -> str:
 
 
 def _next(found: Status) -> str:
-    """The next command of the way: what is unfinished first."""
+    """The next command of the way, for the newest of what is there."""
     ready = [one for one in found.datasets if one["finished"]]
-    root = workspace.raw_dataset() or "DEEPFASHION"
-    for run in found.runs:
-        if run["steps"] is not None and (run["step"] or 0) < run["steps"]:
-            return workspace.resume_command(Path(run["path"]))
-    if not any(run["model"] for run in found.runs):
+    models = workspace.models()
+    unfinished = [run for run in found.runs if run["steps"] and run["step"] < run["steps"]]
+    for run in unfinished:
+        path = Path(run["path"])
+        if not models or workspace.last_activity(path) > models[0].written:
+            return workspace.resume_command(path)
+    if not models:
         if ready:
             return workspace.next_train(ready[0]["toy"])
         begun = " (it resumes)" if found.datasets else ""
-        return f"xmdpt prepare --root {root}{begun}"
-    model = workspace.models()[0]
+        return f"xmdpt prepare --root {workspace.raw_dataset() or 'DEEPFASHION'}{begun}"
+    model = models[0]
     if not ready and model.shards is None:  # converted: there is no dataset that it belongs to
         return "xmdpt sample --source person.jpg --pose pose.json"
-    folder = str(workspace.samples_folder(model.path, model.steps))
+    try:
+        workspace.newest_model()
+        data = workspace.dataset_of(model)[0]
+    except XmdptError as err:
+        return f"{err.message}: {err.hint}"
+    vae = None if model.brings_vae() else workspace.tuned_vae(data)
+    folder = str(workspace.samples_folder(model.path, model.steps, vae=vae))
     samples = next((one for one in found.samples if one["path"] == folder), None)
     if samples is None or not samples["complete"]:
         return "xmdpt sample"

@@ -11,7 +11,9 @@ is taken: the one whose record was written last. A tie is an error, not a guess.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,23 +24,28 @@ DATA, VAE, RUNS, MODELS, SAMPLES, BENCH = (
     Path(name) for name in ("data", "vae", "runs", "models", "samples", "bench")
 )
 DEMO = Path("xmdpt-demo")  # the folder of ``xmdpt demo``
+SPLITS = ("train", "test")
+#: what reading a record of another program or version may raise
+UNEXPECTED = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A prepared dataset of this folder. ``manifest``: its dataset.json."""
+    """A prepared dataset of this folder, by its dataset.json.
+
+    ``counts``: split -> images and pairs. ``sha256``: (split, sha256) of each shard.
+    """
 
     path: Path
-    manifest: dict[str, Any]
     written: int  # ns: when its record was written
-
-    @property
-    def resolution(self) -> int:
-        return int(self.manifest["resolution"])
+    resolution: int
+    toy: bool
+    counts: dict[str, dict[str, int]]
+    sha256: list[tuple[str, str]]
 
     def shards(self, split: str | None = None) -> list[str]:
         """sha256 of its shards, which tell datasets apart wherever they lie."""
-        return [s["sha256"] for s in self.manifest["shards"] if split in (None, s["split"])]
+        return [digest for name, digest in self.sha256 if split in (None, name)]
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,8 @@ class Model:
     @property
     def steps(self) -> int | None:
         """Training steps; None where they are not known."""
-        return self.metadata.get("trained_steps")
+        steps = self.metadata.get("trained_steps")
+        return steps if isinstance(steps, int) else None
 
     def brings_vae(self) -> bool:
         """Whether a VAE lies in its folder."""
@@ -79,9 +87,18 @@ def dataset_at(path: str | Path) -> Dataset | None:
     """The finished dataset in a folder; None where there is none, as for a URL."""
     record = Path(path) / "dataset.json"
     manifest = read_record(record)
-    if manifest is None or manifest.get("format") != "xmdpt-dataset" or "shards" not in manifest:
+    if manifest is None or manifest.get("format") != "xmdpt-dataset":
         return None
-    return Dataset(Path(path), manifest, _written(record))
+    with suppress(*UNEXPECTED):  # of another version, or broken
+        return Dataset(
+            Path(path),
+            _written(record),
+            int(manifest["resolution"]),
+            bool(manifest["toy"]),
+            {s: {k: int(manifest["counts"][s][k]) for k in ("images", "pairs")} for s in SPLITS},
+            [(str(shard["split"]), str(shard["sha256"])) for shard in manifest["shards"]],
+        )
+    return None
 
 
 def unfinished_datasets() -> list[Path]:
@@ -115,7 +132,7 @@ def newest_model() -> tuple[Model, int]:
             )
         demo = demo_model()
         if demo is not None:
-            raise XmdptError("no model in runs/ or models/", f"the demo's: --model {demo}")
+            raise XmdptError("no model in runs/ or models/", f"the demo's: --model {quote(demo)}")
         raise XmdptError("no model in runs/ or models/", _next_for_model())
     return _only_newest(found, "--model"), len(found)
 
@@ -171,8 +188,10 @@ def dataset_of(model: Model) -> tuple[Path, str]:
             if dataset.shards() == model.shards:
                 return dataset.path, f"what {model.path} was trained on"
     recorded = model.metadata.get("data")
-    if recorded and dataset_at(recorded) is not None:
-        return _short(Path(recorded)), f"what {model.path} was trained on"
+    there = dataset_at(recorded) if isinstance(recorded, str) else None
+    # another dataset may have come to the place
+    if there is not None and model.shards in (None, there.shards()):
+        return _short(there.path), f"what {model.path} was trained on"
     if model.shards is not None or recorded:
         was = f" (it was {_short(Path(recorded))})" if recorded else ""
         raise XmdptError(
@@ -200,8 +219,11 @@ def tuned_vae(data: str | Path) -> Path | None:
     fitting = []
     for path in folders(VAE):
         run, record = read_record(path / "run.json"), read_record(path / "xmdpt_training.json")
-        if run is None or record is None or run.get("settings", {}).get("all_weights"):
-            continue  # not finished, or another encoder: the dataset's latents do not fit it
+        if run is None or record is None:
+            continue  # not finished
+        settings = run.get("settings")
+        if not isinstance(settings, dict) or settings.get("all_weights"):
+            continue  # another encoder: the dataset's latents do not fit it
         if run.get("pictures") == dataset.shards("train"):
             fitting.append((_written(path / "xmdpt_training.json"), path))
     return max(fitting)[1] if fitting else None
@@ -230,6 +252,12 @@ def decoded_by(record: dict[str, Any], vae: Path) -> bool:
     from xmdpt_cli.encoders.vae import VAE
 
     return bool(record.get("vae") == VAE.load(vae).describe()["sha256"])
+
+
+def last_activity(run: Path) -> int:
+    """ns: when a run was last written to."""
+    names = ("metrics.jsonl", "config.toml", "checkpoints/latest")
+    return max((_written(run / name) for name in names if (run / name).exists()), default=0)
 
 
 def demo_model() -> Path | None:
@@ -261,7 +289,12 @@ def run_folder(size: str, preset: str | None, size_given: bool) -> Path:
 
 def resume_command(run: Path) -> str:
     """The command that continues a run with its own settings."""
-    return f"xmdpt train --config {run / 'config.toml'} --out {run}"
+    return f"xmdpt train --config {quote(run / 'config.toml')} --out {quote(run)}"
+
+
+def quote(path: str | Path) -> str:
+    """A path as a shell takes it."""
+    return shlex.quote(str(path))
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
@@ -291,7 +324,9 @@ def _model(path: Path) -> list[Model]:
         metadata = read_record(folder / "xmdpt.json")
         if metadata and metadata.get("format") == "xmdpt-model" and "resolution" in metadata:
             run = read_record((path if folder != path else path.parent) / "run.json") or {}
-            return [Model(path, metadata, _written(folder / "xmdpt.json"), run.get("data"))]
+            shards = run.get("data")
+            known = shards if isinstance(shards, list) else None
+            return [Model(path, metadata, _written(folder / "xmdpt.json"), known)]
     return []
 
 

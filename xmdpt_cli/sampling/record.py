@@ -12,6 +12,7 @@ from xmdpt_cli.files import write_text, writing
 
 RECORD = "samples.json"
 OTHER_OUT = "choose another --out"
+NUMBERS = ("steps", "guidance", "power", "seed")
 
 
 def read_record(out: Path) -> dict[str, Any]:
@@ -20,9 +21,24 @@ def read_record(out: Path) -> dict[str, Any]:
         found = json.loads((out / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError) as err:
         raise XmdptError(f"cannot read {out / RECORD} ({err})", OTHER_OUT) from err
-    if not isinstance(found, dict):
+    if not isinstance(found, dict) or not _sound(found):
         raise XmdptError(f"{out / RECORD} is not what xmdpt sample wrote", OTHER_OUT)
     return found
+
+
+def _sound(record: dict[str, Any]) -> bool:
+    """Whether what is read of a record has the types that it should have."""
+    recipe = record.get("recipe", {})
+    interval = recipe.get("interval", [0, 1]) if isinstance(recipe, dict) else None
+    lists = [record.get(name, []) for name in ("complete", "files", "sources")]
+    return (
+        isinstance(interval, list)
+        and len(interval) == 2
+        and all(isinstance(v, (int, float, str, list)) for v in recipe.values())
+        and all(isinstance(v, (int, float)) for k, v in recipe.items() if k in NUMBERS)
+        and all(isinstance(names, list) for names in lists)
+        and all(isinstance(name, str) for names in lists for name in names)
+    )
 
 
 def write_record(out: Path, record: Mapping[str, Any]) -> None:
