@@ -1,0 +1,50 @@
+"""samples.json, read back: what another program wrote there is an error in words."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.sampling.record import RECORD, read_record, write_record
+
+SOUND = {
+    "recipe": {"steps": 20, "guidance": 2.0, "solver": "unipc", "interval": [0.0, 1.0]},
+    "complete": ["a.png"],
+    "trained_steps": None,
+}
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    write_record(tmp_path, SOUND)
+    assert read_record(tmp_path) == SOUND
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"recipe": [1]},
+        {"recipe": "x"},
+        {"recipe": None},
+        {"recipe": {"steps": "x"}},
+        {"recipe": {"interval": 3}},
+        {"recipe": {"interval": [0, 1, 2]}},
+        {"complete": 7},
+        {"complete": [1, 2]},
+        {"files": {"a": 1}},
+    ],
+)
+def test_another_type_is_named(tmp_path: Path, change: dict[str, Any]) -> None:
+    (tmp_path / RECORD).write_text(json.dumps({**SOUND, **change}))
+    with pytest.raises(XmdptError, match="is not what xmdpt sample wrote"):
+        read_record(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "7"])
+def test_broken_json_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / RECORD).write_text(text)
+    with pytest.raises(XmdptError, match=RECORD):
+        read_record(tmp_path)
