@@ -55,8 +55,15 @@ def test_what_is_not_there_is_refused(
 
 def test_load_above_the_processors_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices.os, "cpu_count", lambda: 2)
-    for load, found in ((9.1, 9.1), (2.0, None), (0.0, None)):
+    for load, running, found in (
+        (9.1, 10, 9.1),
+        (9.1, None, 9.1),  # not Linux
+        (9.1, 2, None),  # what made the load has ended
+        (2.0, 10, None),
+        (0.0, 1, None),
+    ):
         monkeypatch.setattr(devices.os, "getloadavg", lambda load=load: (load, 50.0, 50.0))
+        monkeypatch.setattr(devices, "_runnable", lambda running=running: running)
         assert busy_load() == found
     monkeypatch.delattr(os, "getloadavg")
     assert busy_load() is None

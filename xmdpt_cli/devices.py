@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,10 +92,27 @@ def cores() -> int:
 def busy_load() -> float | None:
     """The machine's load over the last minute if it is above its processors, else None.
 
-    To be asked before the own work begins.
+    To be asked before the own work begins. The load of a command that has just ended is still in
+    the mean: where the system tells (Linux), as many others must want to run right now.
     """
     try:
         load = os.getloadavg()[0]
     except (AttributeError, OSError):  # Windows
         return None
-    return load if load > (os.cpu_count() or 1) else None
+    count = os.cpu_count() or 1
+    if load <= count:
+        return None
+    waiting = _runnable()
+    return None if waiting is not None and waiting - 1 < count else load
+
+
+def _runnable() -> int | None:
+    """Threads that run or want to, this one included; the middle of a few looks."""
+    found = []
+    for _ in range(5):
+        try:
+            found.append(int(Path("/proc/loadavg").read_text().split()[3].partition("/")[0]))
+        except (OSError, ValueError, IndexError):
+            return None
+        time.sleep(0.02)
+    return sorted(found)[len(found) // 2]
