@@ -202,14 +202,14 @@ def _settings(pipe: XMDPTPipeline, own: Any) -> list[Any]:
         guidance = gr.Number(
             own.guidance,
             label="Guidance",
-            info="Its strength; 1: none.",
+            info="How closely person and pose are followed; 1: off.",
             step=0.25,
             **small,
         )
         power = gr.Number(
             own.power,
             label="Guidance power",
-            info="Larger: sets in later.",
+            info="The larger, the later guidance sets in.",
             step=0.1,
             **small,
         )
@@ -222,7 +222,7 @@ def _settings(pipe: XMDPTPipeline, own: Any) -> list[Any]:
             list(FITS),
             value="auto",
             label="Fit",
-            info="Cut, pad or squash the person's image to the model's shape.",
+            info="Cut, pad or squash an image of another shape.",
             filterable=False,
             **small,
         )
