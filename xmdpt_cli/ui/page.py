@@ -202,7 +202,7 @@ def _settings(pipe: XMDPTPipeline, own: Any) -> list[Any]:
         guidance = gr.Number(
             own.guidance,
             label="Guidance",
-            info="How closely person and pose are followed; 1: off.",
+            info="How closely inputs are followed; 1: off.",
             step=0.25,
             **small,
         )
