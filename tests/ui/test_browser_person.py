@@ -120,13 +120,17 @@ def test_a_figure_that_was_moved_as_a_whole_is_placed(
     assert skeleton.all.locator(".unplaced").count() == 1
     if how == "limb":
         middle = (STANDING[KNEE] + STANDING[JOINTS.index("left_ankle")]) / 2
-        skeleton.drag(middle, middle + (0.01, 0))
+        skeleton.drag(middle, middle + (0.05, 0))
+        skeleton.drag(middle + (0.05, 0), middle)  # and back, where it fits: it was looked at
     else:
         skeleton.press(how)
+    if how == "Larger":
+        skeleton.press("Smaller")
     assert "moved" not in chosen(skeleton)
     assert skeleton.all.locator(".unplaced").count() == 0
     assert len(generate(page, pipe)["source_keypoints"]) == 1
-    skeleton.press("Undo")
+    for _ in range(1 if how == "Front" else 2):
+        skeleton.press("Undo")
     assert chosen(skeleton).startswith("1 of 18 joints moved")
 
 
