@@ -11,10 +11,10 @@ from typing import Any
 STYLE = """
 :root { color-scheme: light dark; --back: #f6f7f9; --card: #fff; --text: #1c2330;
   --soft: #667085; --line: #e3e7ee; --s0: #3b6fd4; --s1: #e08a1e; --track: #eef1f6;
-  --warn: #fff4d6; --warn-line: #e2b33c; }
+  --warn: #fff4d6; --warn-line: #e2b33c; --shade: rgb(15 23 42 / .26); }
 @media (prefers-color-scheme: dark) { :root { --back: #12151b; --card: #1b2029; --text: #e4e8ef;
   --soft: #98a2b3; --line: #2d3440; --s0: #7aa5f5; --s1: #f2b05e; --track: #262d38;
-  --warn: #3a2f12; --warn-line: #a67c1a; } }
+  --warn: #3a2f12; --warn-line: #a67c1a; --shade: rgb(0 0 0 / .7); } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--back); color: var(--text);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
@@ -47,7 +47,12 @@ figure { margin: 0; min-width: 0; break-inside: avoid; }
 figure img { display: block; width: 100%; height: auto; border-radius: 6px; }
 figcaption { font-size: 12.5px; margin-top: 5px; overflow-wrap: anywhere; line-height: 1.35; }
 figcaption span { color: var(--soft); }
-.scroll { overflow-x: auto; }
+/* a shadow at a side where there is more to scroll to */
+.scroll { overflow-x: auto; background:
+  linear-gradient(to right, var(--card) 40%, transparent) 0 0 / 36px 100% local no-repeat,
+  linear-gradient(to left, var(--card) 40%, transparent) 100% 0 / 36px 100% local no-repeat,
+  linear-gradient(to right, var(--shade), transparent) 0 0 / 14px 100% scroll no-repeat,
+  linear-gradient(to left, var(--shade), transparent) 100% 0 / 14px 100% scroll no-repeat; }
 table { border-collapse: collapse; width: 100%; font-size: 13.5px; }
 th, td { text-align: left; vertical-align: top; padding: 6px 14px 6px 0;
   border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
@@ -58,6 +63,12 @@ td.n, th.n { width: 1%; text-align: right; font-variant-numeric: tabular-nums;
 td small { display: block; color: var(--soft); }
 code { font: 12.5px/1.45 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; }
 details { margin-top: 12px; } summary { cursor: pointer; color: var(--soft); }
+@media (max-width: 600px) { .card { padding: 14px; }
+  .stacked tr:first-child { display: none; } .stacked tr, .stacked td { display: block; }
+  .stacked tr { padding: 10px 0; border-bottom: 1px solid var(--line); }
+  .stacked tr:last-child { border-bottom: 0; } .stacked tr td { width: auto; padding: 1px 0;
+  border: 0; text-align: left; white-space: normal; } .stacked td:empty { display: none; }
+  .stacked td::before { content: attr(data-name) " "; color: var(--soft); } }
 @media print { body { background: #fff; } main { max-width: none; padding: 0; }
   .card { break-inside: avoid; } }
 """
@@ -90,17 +101,24 @@ def code(value: Any) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Cells are HTML; a column whose name begins with ``#`` holds numbers."""
+    """Cells are HTML; a column whose name begins with ``#`` holds numbers.
+
+    On a phone a table of more than two columns shows a row's cells one below the other.
+    """
     classes = [' class="n"' if name.startswith("#") else "" for name in header]
     head = "".join(
         f"<th{c}>{escape(name.removeprefix('#'))}</th>"
         for c, name in zip(classes, header, strict=True)
     )
+    names = [f' data-name="{escape(name.removeprefix("#"))}"' for name in header]
     body = "".join(
-        "<tr>" + "".join(f"<td{c}>{x}</td>" for c, x in zip(classes, row, strict=True)) + "</tr>"
+        "<tr>"
+        + "".join(f"<td{c}{n}>{x}</td>" for c, n, x in zip(classes, names, row, strict=True))
+        + "</tr>"
         for row in rows
     )
-    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+    kind = ' class="stacked"' if len(header) > 2 else ""
+    return f'<div class="scroll"><table{kind}><tr>{head}</tr>{body}</table></div>'
 
 
 def ceiling(percent: float) -> float:

@@ -119,6 +119,36 @@ def test_names_are_text_whatever_they_hold(out: Path) -> None:
 
 
 @pytest.mark.usefixtures("few")
+def test_what_it_was_made_with_is_said_in_words(out: Path) -> None:
+    network = {
+        "kind": "toy", "id": "toy-vae", "sha256": "ab" * 32, "dtype": "float32", "toy": True,
+        "revision": None, "scale": 0.5, "factor": 4, "new_key": 7,
+    }  # fmt: skip
+    edit_manifest(
+        out,
+        encoders={"vae": network, "toy": True},
+        poses={"kind": "listed"},
+        tokens="bf16",
+        other={"some_new": {"thing": 3}},
+    )
+    text = page(out)
+    made = text[text.index("<h2>Made with</h2>") : text.index("<h2>Shards</h2>")]
+    for raw in ("toy: ", "encoders.toy", "poses.kind", "listed<", "some_new", "new_key"):
+        assert raw not in made, raw
+    read = Reader(made)
+    assert read.tables[0][1][0] == "VAE"
+    assert read.tables[0][1][3].startswith("latent scale: 0.5")
+    assert ["keypoints", "from the lists of the dataset"] in read.tables[1]
+    assert ["number format of the tokens", "bf16"] in read.tables[1]
+    assert ["other some new thing", "3"] in read.tables[1]
+    # on a phone a row's cells stand below each other, each with its column's name
+    assert 'class="stacked"' in made
+    assert (
+        f'<td data-name="Weights"><code>toy-vae</code> (toy)<small>sha256 <code>{"ab" * 32}' in made
+    )
+
+
+@pytest.mark.usefixtures("few")
 def test_reasons_are_counted(out: Path) -> None:
     skipped = [[f"{i}.jpg", f"broken picture: {i}.jpg (cut)"] for i in range(1200)]
     skipped += [["a.jpg", "listed picture is not there"]]

@@ -99,6 +99,14 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
 
 
+def test_a_table_wider_than_a_phone_says_that_it_scrolls() -> None:
+    wide = page([report({"ssim_256": [0.5], "psnr": [20.0], "l1": [0.1]})], pictures, title="T")
+    assert "The table scrolls sideways" in wide
+    assert '<div class="scroll" tabindex="0"' in wide  # by keys, too
+    narrow = page([report({"ssim_256": [0.5], "psnr": [20.0]})], pictures, title="T")
+    assert "The table scrolls sideways" not in narrow
+
+
 def test_the_table_shows_the_reports_values() -> None:
     made = report(
         {"ssim_256": [0.5, 0.7], "psnr": [math.inf, 20.0], "l1": [0.01239, 0.01241]},

@@ -31,6 +31,7 @@ class Skeleton:
         return box["x"] + place[0] * box["width"], box["y"] + place[1] * box["height"]
 
     def drag(self, start: Any, end: Any) -> None:
+        self.frame.scroll_into_view_if_needed()
         self.page.mouse.move(*self.point(start))
         self.page.mouse.down()
         self.page.mouse.move(*self.point(end), steps=5)

@@ -65,6 +65,7 @@ def test_keypoints_are_placed_by_hand_where_no_estimator_is(
     page.wait_for_selector("#said [role=alert] :text('person one.png are not placed')")
     assert pipe.calls == []
 
+    skeleton.press("Front")
     skeleton.drag(STANDING[WRIST], (0.2, 0.3))
     shown = generate(page, pipe)["source_keypoints"]
     np.testing.assert_allclose(shown[0][WRIST], (0.2, 0.3), atol=0.005)
@@ -80,6 +81,57 @@ def test_keypoints_are_placed_by_hand_where_no_estimator_is(
     larger = generate(page, pipe)["source_keypoints"][0]
     assert np.ptp(larger, axis=0) == pytest.approx(1.06 * np.ptp(moved, axis=0), rel=0.01)
     assert pipe.networks.asked == 1  # it may take a network's timeout to find that nothing is there
+
+
+def chosen(skeleton: Skeleton) -> str:
+    return skeleton.all.locator("output.chosen").inner_text()
+
+
+def test_a_figure_of_which_few_joints_were_dragged_is_not_placed(
+    page: Any, pipe: FakePipeline, person: Path
+) -> None:
+    skeleton = drop(page, person)
+    assert chosen(skeleton) == "Not placed yet"
+    for count, name in enumerate(("right_wrist", "left_wrist", "left_knee", "right_knee"), 1):
+        before = STANDING[JOINTS.index(name)]
+        skeleton.drag(before, before + (0, 0.03))
+        expected = f"{count} of 18 joints moved: drag the others onto the person too"
+        assert chosen(skeleton) == f"{name.replace('_', ' ')}; {expected}"
+        if count == 1:
+            draw(page)
+            page.wait_for_selector("#said [role=alert] :text('only 1 of 18 joints moved')")
+            assert "a limb to move the whole figure" in page.inner_text("#said")
+            assert pipe.calls == []
+    assert len(generate(page, pipe)["source_keypoints"]) == 1
+    for _ in range(3):
+        skeleton.press("Undo")
+    assert skeleton.all.locator(".unplaced").count() == 1
+    assert chosen(skeleton) == "1 of 18 joints moved: drag the others onto the person too"
+    skeleton.press("Reset")
+    assert chosen(skeleton) == "Not placed yet"
+
+
+@pytest.mark.parametrize("how", ["limb", "Larger", "Front"])
+def test_a_figure_that_was_moved_as_a_whole_is_placed(
+    page: Any, pipe: FakePipeline, person: Path, how: str
+) -> None:
+    skeleton = drop(page, person)
+    skeleton.drag(STANDING[WRIST], STANDING[WRIST] + (0, 0.03))
+    assert skeleton.all.locator(".unplaced").count() == 1
+    if how == "limb":
+        middle = (STANDING[KNEE] + STANDING[JOINTS.index("left_ankle")]) / 2
+        skeleton.drag(middle, middle + (0.05, 0))
+        skeleton.drag(middle + (0.05, 0), middle)  # and back, where it fits: it was looked at
+    else:
+        skeleton.press(how)
+    if how == "Larger":
+        skeleton.press("Smaller")
+    assert "moved" not in chosen(skeleton)
+    assert skeleton.all.locator(".unplaced").count() == 0
+    assert len(generate(page, pipe)["source_keypoints"]) == 1
+    for _ in range(1 if how == "Front" else 2):
+        skeleton.press("Undo")
+    assert chosen(skeleton).startswith("1 of 18 joints moved")
 
 
 @pytest.mark.parametrize("form", ["keys", "vector"])
@@ -131,6 +183,7 @@ def test_enlarged_the_editor_fills_the_window_and_drags_as_before(
     page: Any, pipe: FakePipeline, person: Path
 ) -> None:
     skeleton = drop(page, person)
+    skeleton.press("Front")
     skeleton.press("Enlarge")
     box = skeleton.all.locator(".skeleton").bounding_box()
     assert (box["x"], box["y"], box["width"], box["height"]) == (0, 0, 1280, 800)
@@ -159,6 +212,7 @@ def test_each_image_has_keypoints_of_its_own(
     page.wait_for_selector("#placed .tabs button >> nth=1")
     for number, where in ((1, (0.1, 0.2)), (2, (0.9, 0.2))):
         page.click(f"#placed .tabs button >> nth={number - 1}")
+        skeleton.press("Front")
         skeleton.drag(STANDING[WRIST], where)
     first, second = generate(page, pipe)["source_keypoints"]
     np.testing.assert_allclose(first[WRIST], (0.1, 0.2), atol=0.006)
@@ -177,6 +231,7 @@ def test_a_finger_places_keypoints(
     phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
     with running(pipe) as url, opened(browser, url, **phone) as page:
         skeleton = drop(page, person)
+        skeleton.press("Front")
         skeleton.frame.scroll_into_view_if_needed()
         assert page.evaluate("document.documentElement.scrollWidth") == 390
         touch(page, skeleton.point(STANDING[WRIST]), skeleton.point((0.2, 0.6)))
@@ -217,6 +272,8 @@ def test_undo_and_redo(page: Any, pipe: FakePipeline, person: Path, where: str) 
     page.keyboard.press("Control+y")  # what was undone is gone: something else was done
     assert wrist() == at(0.2, 0.3)
     if where == "#placed":
+        skeleton.press("Larger")  # the figure as a whole: only joints of it were moved
+        skeleton.press("Smaller")
         points = generate(page, pipe)["source_keypoints"][0]
         assert np.isnan(points[0]).all()
         np.testing.assert_allclose(points[WRIST], (0.2, 0.3), atol=0.006)
@@ -271,6 +328,7 @@ def test_a_click_on_an_example_gives_the_person_and_the_keypoints(
     browser: Any,
     pipe: FakePipeline,
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     people = [Person(somebody(hue), PRESETS[hue + 3].keypoints()) for hue in range(2)]
     poses = [PRESETS[7].keypoints() + (0.0, 0.01)]
@@ -293,6 +351,22 @@ def test_a_click_on_an_example_gives_the_person_and_the_keypoints(
         call = generate(page, pipe)
         assert len(call["source"]) == 1
         np.testing.assert_array_equal(np.asarray(call["source"][0]), np.asarray(somebody(0)))
+
+        photo, back = tmp_path / "photo.png", tmp_path / "back.png"
+        somebody(2).save(photo)
+        somebody(2, 90).save(back)
+        page.set_input_files("#people input[type=file]", str(photo))  # so does one's own
+        page.wait_for_selector("#placed .chosen:text('Not placed yet')")
+        wait_until(lambda: page.locator("#people .thumbnail-item img").count() == 1, "one is left")
+        assert page.locator("#views .note").count() == 0
+        Skeleton(page, "#placed").press("Front")
+        call = generate(page, pipe)
+        assert len(call["source"]) == 1
+        np.testing.assert_array_equal(np.asarray(call["source"][0]), np.asarray(somebody(2)))
+        page.set_input_files("#people input[type=file]", str(back))  # a second view of the same
+        page.wait_for_selector("#views :text('2 views of one person')")
+        page.click("#examples button >> nth=0")
+        page.wait_for_selector("#views :text('2 views')", state="detached")
 
 
 def test_a_random_seed_is_shown_and_can_be_repeated(

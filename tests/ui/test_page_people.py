@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 from pathlib import Path
@@ -18,7 +19,7 @@ from xmdpt_cli.data.sources.padding import is_padded_picture
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.ui import marks
 from xmdpt_cli.ui.estimator import Estimator
-from xmdpt_cli.ui.examples import Examples
+from xmdpt_cli.ui.examples import Examples, Person
 from xmdpt_cli.ui.files import keypoints_of
 from xmdpt_cli.ui.poses import PRESETS
 
@@ -48,7 +49,7 @@ def estimator(*people: np.ndarray, here: bool = True, conditioning: str = "token
 
 def look(which: Estimator, *files: Path, placed: str = "") -> marks.Marks:
     people = [(str(file), None) for file in files]
-    said, text = looker(threading.Lock(), which)(people, placed)
+    said, text, _, _ = looker(threading.Lock(), which)(people, placed)
     assert said == ""
     return marks.from_json(text if isinstance(text, str) else placed)
 
@@ -92,6 +93,50 @@ def test_what_was_placed_stays_where_images_come_and_go(person: Path, other: Pat
     again = look(which, person, placed=marks.to_json(both))
     np.testing.assert_allclose(again.views[0].places, STANDING, atol=1e-4)
     assert look(which, placed=marks.to_json(again)) == marks.Marks()
+
+
+def test_few_dragged_joints_are_refused_and_no_placed_figure_is(person: Path) -> None:
+    for which in (estimator(here=False), estimator(here=False, conditioning="vector")):
+        (empty,) = look(which, person).views
+        for placed, fine in ((0, False), (1, False), (3, False), (4, True), (18, True)):
+            view = dataclasses.replace(empty, places=STANDING, placed=placed)
+            (view,) = marks.from_json(marks.to_json(marks.Marks((view,)))).views
+            if fine:
+                assert keypoints_known([person], marks.Marks((view,)), 1, which)
+                continue
+            with pytest.raises(XmdptError, match=f"only {placed} of 18 joints moved") as err:
+                keypoints_known([person], marks.Marks((view,)), 1, which)
+            assert "limb to move the whole figure" in err.value.hint
+    # whoever sends keypoints without a page has placed them
+    data = json.loads(marks.to_json(marks.Marks((dataclasses.replace(empty, places=STANDING),))))
+    del data["views"][0]["placed"]
+    assert keypoints_known([person], marks.from_json(json.dumps(data)), 1, estimator(here=False))
+
+
+def test_keypoints_of_a_file_place_a_figure_of_which_few_joints_were_dragged(
+    person: Path, tmp_path: Path
+) -> None:
+    (view,) = look(estimator(here=False), person).views
+    text = marks.to_json(marks.Marks((dataclasses.replace(view, places=STANDING, placed=1),)))
+    file = tmp_path / "k.json"
+    write_pose_json(file, [Frame([STANDING * (88, 128)], (128, 88), "")])
+    text, _, _ = keypoints_taker()([str(file)], [(str(person), None)], text)
+    assert not marks.from_json(text).views[0].partly
+
+
+def test_a_photo_takes_the_place_of_an_example_person(person: Path, other: Path) -> None:
+    see = looker(threading.Lock(), estimator(here=False))
+    example = Person(Image.open(person), STANDING)
+    (shown,), placed, _ = example_taker(Examples([example]))(0)
+    said, after, people, views = see([(shown, None), (str(other), None)], placed)
+    assert (said, people, views) == ("", [str(other)], "")
+    assert [view.name for view in marks.from_json(after).views] == ["other.png"]
+    assert not isinstance(see([(shown, None)], placed)[2], list)  # alone it stays
+    # two of one's own are views of one person, and the page says so
+    _, after, people, views = see([(str(other), None), (str(person), None)], after)
+    assert "2 views of one person" in views
+    assert not isinstance(people, list)  # they stay
+    assert len(marks.from_json(after).views) == 2
 
 
 def test_what_reaches_the_pipeline(person: Path, other: Path) -> None:

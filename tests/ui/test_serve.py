@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from xmdpt_cli.app import run
+from xmdpt_cli.encoders.missing import check_encoders
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.ui.serve import address, check_gradio, listen
 
@@ -73,6 +74,24 @@ def test_without_a_model_the_demos_is_opened(
     err = capsys.readouterr().err.replace("\n", " ")
     assert "model: xmdpt-demo/run-tokens (of xmdpt demo)" in err
     assert "xmdpt-demo/run-tokens" in err.split("error:")[1]
+
+
+def test_a_wrong_folder_of_encoders_is_said_before_the_port_opens(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("xmdpt_cli.ui.serve.listen", lambda *_: pytest.fail("the port is open"))
+    wrong = ["ui", "--model", str(tmp_path), "--encoders", str(tmp_path / "none")]
+    assert run(wrong) == 2
+    assert "is not a folder" in capsys.readouterr().err.replace("\n", " ")
+    (tmp_path / "none" / "vae").mkdir(parents=True)
+    assert run(wrong) == 2
+    err = " ".join(capsys.readouterr().err.split())
+    assert "has no dino_source/, dino_pose/" in err
+    assert "hint: name a folder with vae/, dino_source/, dino_pose/" in err
+    check_encoders(tmp_path / "none", {"dino_source", "dino_pose"})  # named one by one
+    for name in ("dino_source", "dino_pose"):
+        (tmp_path / "none" / name).mkdir()
+    check_encoders(tmp_path / "none")
 
 
 CHILD = """

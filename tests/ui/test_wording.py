@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import html
 import json
 import re
 from pathlib import Path
@@ -16,7 +17,7 @@ from xmdpt_cli.data.keypoint_formats import read_poses
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.sampling.inputs import read_pose, read_view
 from xmdpt_cli.ui.poses import PRESETS
-from xmdpt_cli.ui.said import failed
+from xmdpt_cli.ui.said import failed, film, short
 from xmdpt_cli.ui.wording import DRAG, OPERATOR, PLACE, page_note, page_words, without_folders
 
 PACKAGE = Path(xmdpt_cli.__file__).parent
@@ -166,6 +167,22 @@ def test_notes_name_the_settings() -> None:
 )
 def test_folders_are_left_out(text: str, expected: str) -> None:
     assert without_folders(text) == expected
+
+
+def test_a_long_name_of_a_file_is_shortened_and_told_whole_as_its_title() -> None:
+    name = "a " + "very <b> " * 12 + "long name-1.jpg"
+    said = failed(XmdptError(f"{name}: not an image", f"see {name}"), names=[name])
+    whole = html.escape(name)
+    assert said.count(whole) == 2
+    assert said.count(f'title="{whole}"') == 2
+    shown = html.unescape(re.sub("<[^>]*>", "", said))
+    assert shown.startswith(f"{name[:19]}…{name[-12:]}: not an image")
+    assert short("person one.png") == "person one.png"
+    assert "<abbr" not in failed(XmdptError("a.png: not an image"), names=["a.png"])
+
+
+def test_the_steps_are_labelled() -> None:
+    assert "Preview after step" in film(["<figure></figure>"])
 
 
 def test_a_bug_shows_no_folder_either() -> None:

@@ -57,9 +57,13 @@ def ui(
     Drop an image of a person, drag a skeleton, generate. Ctrl-C stops it.
     """
     quiet_libraries()
+    from xmdpt_cli.encoders.missing import check_encoders
     from xmdpt_cli.ui.serve import LOOPBACK, check_gradio, listen, serve
 
     talk = Talk(as_json)
+    if encoders is not None:
+        named = {"vae": vae, "dino_source": dino_source, "dino_pose": dino_pose}
+        check_encoders(encoders, {name for name, given in named.items() if given is not None})
     model, vae = _choose(talk, model, vae)
     check_gradio()  # and the port: both before a model is loaded
     listener = listen(host, port)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from xmdpt_cli.encoders.weights import HUB_ID, NotFetchedError
-from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.errors import ConfigError, XmdptError
+
+FOLDERS = ("vae", "dino_source", "dino_pose")  # of encoders, as ``prepare --encoders toy`` makes
 
 
 @dataclass(frozen=True)
@@ -78,3 +81,16 @@ def _hint(failed: Sequence[tuple[Needed, XmdptError]], more: str) -> str:
     lines += [f"{one.what}: {err.hint}" for one, err in failed if one not in fetched and err.hint]
     lines += [f"without {one.what}: {one.without}" for one, _ in failed if one.without]
     return "\n".join([*lines, more] if more else lines)
+
+
+def check_encoders(folder: Path, named: Container[str] = ()) -> None:
+    """ConfigError unless ``folder`` holds the encoders, except those that are ``named`` apart."""
+    wanted = [f"{name}/" for name in FOLDERS if name not in named]
+    missing = [name for name in wanted if not (folder / name).is_dir()]
+    if missing:
+        what = f"has no {', '.join(missing)}" if folder.is_dir() else "is not a folder"
+        raise ConfigError(
+            f"--encoders: {folder} {what}",
+            f"name a folder with {', '.join(wanted)}, such as DATA/encoders of a prepared dataset; "
+            "or leave the option out",
+        )

@@ -37,7 +37,9 @@ table.metrics tr.printed th { padding-left: 10px; }
 .shots div { font-size: 11.5px; color: var(--soft); line-height: 1.5; overflow-wrap: anywhere; }
 .pair small { display: block; color: var(--soft); } .pair small b { color: var(--text); }
 .pair small > span { white-space: nowrap; }
+.swipe { display: none; color: var(--soft); font-size: 12.5px; margin: 0 0 6px;
+  text-align: right; }
 @media (max-width: 600px) { table.metrics th:first-child { min-width: 108px; max-width: 132px; }
-  .card { padding: 14px; } .ends { row-gap: 8px; } }
+  .swipe { display: block; } .ends { row-gap: 8px; } }
 .none { border: 1px dashed var(--line); border-radius: 6px; padding: 12px; color: var(--soft); }
 """

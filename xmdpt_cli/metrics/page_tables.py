@@ -155,7 +155,8 @@ def _group(name: str, columns: Sequence[str]) -> str:
 def _metric_table(corner: str, columns: Sequence[str], lines: Sequence[str]) -> str:
     """``columns`` and ``lines`` are HTML."""
     head = "".join(f'<th class="n" scope="col">{column}</th>' for column in columns)
+    hint = '<p class="swipe">The table scrolls sideways \u2192</p>' if len(columns) > 2 else ""
     return (
-        f'<div class="scroll"><table class="metrics"><tr><th>{corner}</th>{head}</tr>'
-        f"{''.join(lines)}</table></div>"
+        f'{hint}<div class="scroll" tabindex="0" role="group" aria-label="Numbers">'
+        f'<table class="metrics"><tr><th>{corner}</th>{head}</tr>{"".join(lines)}</table></div>'
     )

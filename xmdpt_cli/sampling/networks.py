@@ -14,7 +14,7 @@ import torch
 
 from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.encoders.dino import Dino
-from xmdpt_cli.encoders.missing import Needed, find_all
+from xmdpt_cli.encoders.missing import Needed, check_encoders, find_all
 from xmdpt_cli.encoders.openpose import BODY_FILE, DEFAULT_OPENPOSE, OpenPose
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
@@ -143,16 +143,10 @@ class Networks:
         return str(made["id"])
 
     def _check_encoders(self) -> None:
-        """XmdptError unless the folder of encoders, if one was given, holds all that it should."""
-        if self._encoders is None:
-            return
-        names = [name for part, (name, _) in PARTS.items() if self._given[part] is None]
-        missing = [f"{name}/" for name in names if not (self._encoders / name).is_dir()]
-        if missing:
-            raise XmdptError(
-                f"not a folder of encoders: {self._encoders} has no {', '.join(missing)}",
-                "a dataset's encoders lie in it: --encoders data/64/encoders",
-            )
+        """ConfigError unless the folder of encoders, if one was given, holds all that it should."""
+        if self._encoders is not None:
+            named = {PARTS[part][0] for part, given in self._given.items() if given is not None}
+            check_encoders(self._encoders, named)
 
     def beside(self, part: str, dataset: str | None = None) -> str | None:
         """The folder of a part: the model's own, the dataset's, or beside what it was trained on.

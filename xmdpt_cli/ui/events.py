@@ -12,14 +12,14 @@ import gradio as gr
 
 from xmdpt_cli.data.framing import Fit
 from xmdpt_cli.data.given_pose import check_joints
-from xmdpt_cli.data.pose import Keypoints
+from xmdpt_cli.data.pose import JOINTS, Keypoints
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.ui import marks, skeleton
 from xmdpt_cli.ui.drawing import StoppedError, draw
 from xmdpt_cli.ui.estimator import Estimator
 from xmdpt_cli.ui.files import checked, pose_of, save_images
-from xmdpt_cli.ui.said import failed, finished, frame, note, progress
-from xmdpt_cli.ui.wording import PLACE
+from xmdpt_cli.ui.said import failed, film, finished, frame, note, progress
+from xmdpt_cli.ui.wording import PLACE, PLACE_ALL
 
 if TYPE_CHECKING:
     from xmdpt_cli.sampling.pipeline import XMDPTPipeline
@@ -83,7 +83,8 @@ def drawer(
         request: gr.Request,
     ) -> Iterator[tuple[Any, ...]]:
         keep = gr.skip()
-        film: list[str] = []
+        frames: list[str] = []
+        names = [Path(path).name for path, _ in people or []]
         shown: Any
         stop = stops.setdefault(request.session_hash, threading.Event())
         try:
@@ -118,17 +119,17 @@ def drawer(
                     files, saved = save_images(event.pictures, seed)
                     file = gr.update(value=saved, interactive=True)
                     shown = gr.update(value=files, columns=min(2, len(files)))
-                    yield finished(event, seed), shown, keep, file, seed
+                    yield finished(event, seed, names), shown, keep, file, seed
                     return
                 shown = keep
                 if event.preview is not None:
-                    film.append(frame(event))
+                    frames.append(frame(event))
                     shown = gr.update(value=[event.preview], columns=1)
-                yield progress(event), shown, f'<div class="film">{"".join(film)}</div>', keep, keep
+                yield progress(event), shown, film(frames), keep, keep
         except StoppedError:
             yield note("Stopped"), keep, keep, keep, keep
         except Exception as err:
-            yield failed(err), keep, keep, keep, keep
+            yield failed(err, names=names), keep, keep, keep, keep
         finally:
             stops.pop(request.session_hash, None)
 
@@ -150,6 +151,9 @@ def keypoints_known(
     known: list[Keypoints | None] = []
     for path in source:
         view = placed[marks.key_of(path)]
+        if view is not None and view.partly:
+            moved = f"{view.placed} of {len(JOINTS)} joints moved"
+            raise XmdptError(f"{path.name}: only {moved}", PLACE_ALL)
         points = None if view is None else view.places
         if view is not None and person != LARGEST and not view.moved:
             points = None  # the estimator found the largest: another one is asked for
@@ -183,8 +187,8 @@ def pose_taker(pipe: XMDPTPipeline, turn: threading.Lock) -> Callable[..., tuple
                 points, said = pose_of(Path(path), pipe, Path(people[0][0]) if people else None)
             text = skeleton.to_json(points)
             skeleton.from_json(text)  # as strict as when it is drawn
-            return text, note(said), None
+            return text, note(said, names=[Path(path).name]), None
         except Exception as err:
-            return gr.skip(), failed(err, "pose"), None
+            return gr.skip(), failed(err, "pose", [Path(path).name]), None
 
     return take

@@ -3,7 +3,9 @@
 They travel as JSON text: ``{"views": [...], "at": the number of the one that is shown}``; each view
 has ``key`` (of the file's content), ``name``, ``image`` (a small copy, as a data URL), its original
 ``width`` and ``height``, ``places`` (as ``skeleton.to_json`` writes a pose; null: not known),
-``found`` (what the estimator found) and ``note`` (said above the image).
+``found`` (what the estimator found), ``placed`` (how many joints were placed: dragged one by one,
+or all 18 where the figure was moved as a whole, loaded or found), ``example`` (whether the image is
+an example of the page) and ``note`` (said above the image).
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from typing import Any
 
 from PIL import Image
 
-from xmdpt_cli.data.pose import Keypoints
+from xmdpt_cli.data.given_pose import LEAST_JOINTS
+from xmdpt_cli.data.pose import JOINTS, Keypoints
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import decode_image
 from xmdpt_cli.ui import skeleton
@@ -38,11 +41,18 @@ class View:
     places: Keypoints | None = None
     found: Keypoints | None = None
     note: str = ""
+    placed: int = len(JOINTS)
+    example: bool = False
 
     @property
     def moved(self) -> bool:
         """Whether the keypoints are others than the estimator found."""
         return _listed(self.places) != _listed(self.found)
+
+    @property
+    def partly(self) -> bool:
+        """Whether so few joints were dragged that the others cannot lie on the person."""
+        return self.places is not None and self.placed < LEAST_JOINTS
 
 
 @dataclass(frozen=True)
@@ -109,6 +119,8 @@ def _view(one: dict[str, Any]) -> View:
         places=_pose(one["places"]),
         found=_pose(one["found"]),
         note=str(one["note"]),
+        placed=int(one.get("placed", len(JOINTS))),
+        example=bool(one.get("example", False)),
     )
 
 

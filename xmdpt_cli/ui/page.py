@@ -34,7 +34,7 @@ def build(pipe: XMDPTPipeline, title: str, examples: Examples) -> gr.Blocks:
         gr.HTML(header(title, pipe.resolution, pipe.toy))
         with gr.Row(elem_classes="columns"):
             with gr.Column(elem_classes="column", min_width=280, scale=10):
-                people, strip, placed, stands = _person(examples, estimator.needed)
+                people, views, strip, placed, stands = _person(examples, estimator.needed)
             with gr.Column(elem_classes="column", min_width=280, scale=13):
                 pose, pose_file, pose_said = _pose(examples)
             with gr.Column(elem_classes="column", min_width=280, scale=11):
@@ -78,7 +78,7 @@ def build(pipe: XMDPTPipeline, title: str, examples: Examples) -> gr.Blocks:
         people.change(
             looker(turn, estimator),
             inputs=[people, placed],
-            outputs=[said, placed],
+            outputs=[said, placed, people, views],
             api_name="look",
             show_progress="hidden",
         )
@@ -108,7 +108,7 @@ def build(pipe: XMDPTPipeline, title: str, examples: Examples) -> gr.Blocks:
 
 
 def _person(examples: Examples, needs_keypoints: bool) -> tuple[Any, ...]:
-    """(images, examples, their keypoints, files of keypoints)."""
+    """(images, how many views they are, examples, their keypoints, files of keypoints)."""
     gr.HTML("<h2>Person</h2>")
     people = gr.Gallery(
         label="Images of one person",
@@ -123,6 +123,7 @@ def _person(examples: Examples, needs_keypoints: bool) -> tuple[Any, ...]:
         buttons=[],
         elem_id="people",
     )
+    views = gr.HTML(elem_id="views")
     strip = gr.HTML(
         "",
         html_template=_strip(examples),
@@ -148,7 +149,7 @@ def _person(examples: Examples, needs_keypoints: bool) -> tuple[Any, ...]:
         height=56,
         elem_id="stands",
     )
-    return people, strip, placed, stands
+    return people, views, strip, placed, stands
 
 
 def _pose(examples: Examples) -> tuple[Any, ...]:
@@ -162,6 +163,7 @@ def _pose(examples: Examples) -> tuple[Any, ...]:
         label="Pose, as JSON",
         elem_id="pose",
     )
+    said = gr.HTML(elem_id="pose-said")
     file = gr.File(
         label="Pose of a photograph, or a keypoints file",
         show_label=False,
@@ -169,7 +171,7 @@ def _pose(examples: Examples) -> tuple[Any, ...]:
         height=56,
         elem_id="pose-file",
     )
-    return pose, file, gr.HTML(elem_id="pose-said")
+    return pose, file, said
 
 
 def _strip(examples: Examples) -> str:
@@ -197,13 +199,38 @@ def _settings(pipe: XMDPTPipeline, own: Any) -> list[Any]:
         solvers = list(pipe.solvers)
         solver = gr.Dropdown(solvers, value=own.solver, label="Solver", filterable=False, **small)
     with gr.Row():
-        guidance = gr.Number(own.guidance, label="Guidance", step=0.25, **small)
-        power = gr.Number(own.power, label="Guidance power", step=0.1, **small)
+        guidance = gr.Number(
+            own.guidance,
+            label="Guidance",
+            info="How closely inputs are followed; 1: off.",
+            step=0.25,
+            **small,
+        )
+        power = gr.Number(
+            own.power,
+            label="Guidance power",
+            info="The larger, the later guidance sets in.",
+            step=0.1,
+            **small,
+        )
     with gr.Row():
         seed = gr.Number(own.seed, label="Seed", precision=0, **small)
         count = gr.Number(1, label="Images", precision=0, **small)
     random = gr.Checkbox(False, label="New random seed each time", elem_id="random")
     with gr.Row():
-        fit = gr.Dropdown(list(FITS), value="auto", label="Fit", filterable=False, **small)
-        person = gr.Number(1, label="Person, by size", precision=0, **small)
+        fit = gr.Dropdown(
+            list(FITS),
+            value="auto",
+            label="Fit",
+            info="Cut, pad or squash an image of another shape.",
+            filterable=False,
+            **small,
+        )
+        person = gr.Number(
+            1,
+            label="Person, by size",
+            info="Whom to take of several people; 1: the largest.",
+            precision=0,
+            **small,
+        )
     return [steps, guidance, power, solver, seed, random, count, fit, person]

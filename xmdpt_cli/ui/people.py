@@ -10,13 +10,14 @@ from typing import Any
 
 import gradio as gr
 
+from xmdpt_cli.data.pose import JOINTS, Keypoints
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.ui import marks
 from xmdpt_cli.ui.estimator import Estimator
 from xmdpt_cli.ui.examples import Examples
 from xmdpt_cli.ui.files import checked, keypoints_of
 from xmdpt_cli.ui.marks import Marks, View
-from xmdpt_cli.ui.said import failed, note
+from xmdpt_cli.ui.said import failed, note, short
 
 People = list[tuple[str, "str | None"]]
 
@@ -26,20 +27,25 @@ NOT_NEEDED = "Not needed, except to cut the person out of a larger image. "
 FOUND = "Found by the keypoint estimator. Drag what is wrong."
 NOT_FOUND = "The keypoint estimator found no person. "
 KNOWN = "Known from the dataset."
+VIEWS = "The model takes them together. For another person, clear them first."
 
 
 def looker(turn: threading.Lock, estimator: Estimator) -> Callable[..., tuple[Any, ...]]:
-    """(people, keypoints) -> (what is said, keypoints): after images came or went.
+    """(people, keypoints) -> (what is said, keypoints, people, how many views there are): after
+    images came or went.
 
-    A broken image is named at once, not only when it is used.
+    A broken image is named at once, not only when it is used. An image that is dropped beside an
+    example person takes its place.
     """
 
     def look(people: People | None, placed: str | None) -> tuple[Any, ...]:
+        names = [Path(path).name for path, _ in people or []]
         try:
             before = marks.from_json(placed)
+            kept = _without_example(people or [], before)
             views: list[View] = []
             new = before.at
-            for path in checked([path for path, _ in people or []]):
+            for path in checked(kept):
                 key = marks.key_of(path)
                 known = before[key]
                 if known is None:
@@ -47,11 +53,27 @@ def looker(turn: threading.Lock, estimator: Estimator) -> Callable[..., tuple[An
                     known = _located(marks.view_of(path, key), path, turn, estimator)
                 views.append(known)
             after = marks.to_json(Marks(tuple(views), new))
-            return "", gr.skip() if after == placed else after
+            return (
+                "",
+                gr.skip() if after == placed else after,
+                gr.skip() if len(kept) == len(names) else kept,
+                _views(len(kept)),
+            )
         except Exception as err:
-            return failed(err), gr.skip()
+            return failed(err, names=names), gr.skip(), gr.skip(), ""
 
     return look
+
+
+def _without_example(people: People, before: Marks) -> list[str]:
+    """The images, without the example person where others were dropped beside it."""
+    known = [(path, before[marks.key_of(Path(path))]) for path, _ in people]
+    own = [path for path, view in known if view is None or not view.example]
+    return own or [path for path, _ in known]
+
+
+def _views(number: int) -> str:
+    return note(f"{number} views of one person", VIEWS) if number > 1 else ""
 
 
 def _located(view: View, path: Path, turn: threading.Lock, estimator: Estimator) -> View:
@@ -72,6 +94,7 @@ def keypoints_taker() -> Callable[..., tuple[Any, ...]]:
     """
 
     def take(files: list[str] | None, people: People | None, placed: str | None) -> tuple[Any, ...]:
+        names = [Path(file).name for file in files or []]
         try:
             known = marks.from_json(placed)
             views = list(known.views)
@@ -84,15 +107,21 @@ def keypoints_taker() -> Callable[..., tuple[Any, ...]]:
                     "drop one for each image, in their order, or one for the image that is shown",
                 )
             told = []
-            for file, number in zip(files, which, strict=True):
-                points, said = keypoints_of(Path(file), Path(people[number][0]))
-                views[number] = replace(views[number], places=points, note=f"{said}.")
+            for path, number in zip(files, which, strict=True):
+                points, said = keypoints_of(Path(path), Path(people[number][0]))
+                file = Path(path).name
+                views[number] = _loaded(views[number], points, said.replace(file, short(file)))
                 told.append(said)
-            return marks.to_json(Marks(tuple(views), known.at)), note("; ".join(told)), None
+            text = marks.to_json(Marks(tuple(views), known.at))
+            return text, note("; ".join(told), names=names), None
         except Exception as err:
-            return gr.skip(), failed(err), None
+            return gr.skip(), failed(err, names=names), None
 
     return take
+
+
+def _loaded(view: View, points: Keypoints, said: str) -> View:
+    return replace(view, places=points, placed=len(JOINTS), note=f"{said}.")
 
 
 def example_taker(examples: Examples) -> Callable[[Any], tuple[Any, ...]]:
@@ -105,7 +134,8 @@ def example_taker(examples: Examples) -> Callable[[Any], tuple[Any, ...]]:
                 raise XmdptError("no such example", "reload the page")
             path = examples.file(index)
             points = examples.people[index].keypoints
-            view = replace(marks.view_of(path, marks.key_of(path)), places=points, note=KNOWN)
+            view = marks.view_of(path, marks.key_of(path))
+            view = replace(view, places=points, note=KNOWN, example=True)
             return [str(path)], marks.to_json(Marks((view,))), ""
         except Exception as err:
             return gr.skip(), gr.skip(), failed(err)

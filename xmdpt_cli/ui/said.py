@@ -7,11 +7,13 @@ import html
 import io
 import logging
 import re
+from collections.abc import Iterable
 
 from xmdpt_cli.errors import XmdptError, is_out_of_memory
 from xmdpt_cli.ui.drawing import Event
 from xmdpt_cli.ui.wording import Part, page_note, page_words, without_folders
 
+LONG, ENDING = 32, 12  # characters of a file's name that are shown, and of these its end
 THUMB = 192  # pixels of a preview's longer side in the row of steps, shown at half of it
 TOY = "TOY model: made with toy networks. It says nothing about results on photographs."
 
@@ -25,14 +27,14 @@ def header(title: str, resolution: int, toy: bool) -> str:
     return f"<header><h1>xmdpt</h1><p>{what}</p></header>{warning}"
 
 
-def failed(err: Exception, part: Part = "person") -> str:
+def failed(err: Exception, part: Part = "person", names: Iterable[str] = ()) -> str:
     """A readable message for the page; what is no user's doing goes to the log as well.
 
-    ``part`` of the page: what the error is about.
+    ``part`` of the page: what the error is about. ``names`` of files: see ``note``.
     """
     if isinstance(err, XmdptError):
         message, hint = page_words(err, part)
-        return note(_sentence(message), _sentence(hint), "error")
+        return note(_sentence(message), _sentence(hint), "error", names)
     log.exception("while generating", exc_info=err)
     if is_out_of_memory(err):
         return note("Out of memory", "generate fewer images, or end other programs", "error")
@@ -48,11 +50,27 @@ def _sentence(text: str) -> str:
     return text if _FILE.match(text) else text[:1].upper() + text[1:]
 
 
-def note(text: str, hint: str = "", kind: str = "note") -> str:
-    """``kind``: note or error."""
-    more = f"<span>{html.escape(hint)}</span>" if hint else ""
+def note(text: str, hint: str = "", kind: str = "note", names: Iterable[str] = ()) -> str:
+    """``kind``: note or error. ``names``: file names to shorten where they are long."""
+    names = list(names)
+    more = f"<span>{_escaped(hint, names)}</span>" if hint else ""
     role = "alert" if kind == "error" else "status"
-    return f'<div class="{kind}" role="{role}"><b>{html.escape(text)}</b>{more}</div>'
+    return f'<div class="{kind}" role="{role}"><b>{_escaped(text, names)}</b>{more}</div>'
+
+
+def _escaped(text: str, names: Iterable[str]) -> str:
+    text = html.escape(text)
+    for name in dict.fromkeys(names):
+        if short(name) != name:
+            whole = html.escape(name)
+            shown = f'<abbr title="{whole}">{html.escape(short(name))}</abbr>'
+            text = shown.join(text.split(whole))
+    return text
+
+
+def short(name: str) -> str:
+    """A file's name with an ellipsis in its middle, where it is long; its suffix stays."""
+    return name if len(name) <= LONG else f"{name[: LONG - ENDING - 1]}\u2026{name[-ENDING:]}"
 
 
 def progress(event: Event) -> str:
@@ -65,12 +83,17 @@ def progress(event: Event) -> str:
     )
 
 
-def finished(event: Event, seed: int) -> str:
-    """How long it took, and what was done to the inputs."""
+def finished(event: Event, seed: int, names: Iterable[str] = ()) -> str:
+    """How long it took, and what was done to the inputs. ``names`` of files: see ``note``."""
     number = len(event.pictures)
     what = "1 image" if number == 1 else f"{number} images"
     notes = [f"{event.steps} steps", f"seed {seed}", *map(page_note, event.notes)]
-    return note(f"{what} in {event.seconds:.1f} s", ", ".join(notes))
+    return note(f"{what} in {event.seconds:.1f} s", ", ".join(notes), names=names)
+
+
+def film(frames: Iterable[str]) -> str:
+    """The row of steps, with a label."""
+    return f'<p class="caption">Preview after step</p><div class="film">{"".join(frames)}</div>'
 
 
 def frame(event: Event) -> str:

@@ -18,14 +18,17 @@ const DOUBLE_TAP = 350; // milliseconds
 const STEP = 0.01, LEAP = 0.05; // of the frame, per press of an arrow key
 const SCALE = 1.06; // per press of Larger
 const MOST_UNDO = 200;
+const ALL = groups.length, ENOUGH = Number(root.dataset.enough); // joints; see marks.py
+const NEAR = 2e-4; // two roundings of a place
 
 const standing = JSON.parse(presets[0].dataset.pose);
-let views = []; // {key, places, width, height, image, name, note}
+let views = []; // {key, places, placed, width, height, image, name, note}
 let at = 0; // the view that is shown
 let box = { ...FRAME };
 let places = standing.map((place) => place || [0.5, 0.1]); // a missing joint has a place too
 let there = standing.map((place) => place !== null);
 let placed = false; // false: the standard pose is shown, and no keypoints are known
+let whole = false; // false: joints were dragged one by one, and the others may be off the person
 let chosen = -1;
 let sent = null;
 const histories = new Map(); // key of a view -> {past, future, start}
@@ -35,6 +38,17 @@ const listed = () =>
   placed ? places.map((p, i) => (there[i] ? p.map((v) => +v.toFixed(4)) : null)) : null;
 const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 const view = () => views[at];
+const state = () => ({ places: view().places, placed: view().placed });
+const enough = (one) => one.places !== null && !(one.placed < ENOUGH);
+
+// The joints that were placed: all, or those that were dragged away from the standard pose.
+function count() {
+  if (whole) return ALL;
+  const start = fitted(standing);
+  const far = (place, i) => place.some((value, axis) => Math.abs(value - start[i][axis]) > NEAR);
+  const moved = places.filter((place, i) => there[i] && far(place, i)).length;
+  return moved === there.filter(Boolean).length ? ALL : moved;
+}
 
 function text() {
   if (!isPerson) return JSON.stringify(listed());
@@ -53,12 +67,13 @@ function fitted(pose) {
 
 function history() {
   const key = view().key;
-  if (!histories.has(key)) histories.set(key, { past: [], future: [], start: view().places });
+  if (!histories.has(key)) histories.set(key, { past: [], future: [], start: state() });
   return histories.get(key);
 }
 
 function show() {
-  root.classList.toggle("unplaced", !placed);
+  const moved = count();
+  root.classList.toggle("unplaced", !placed || moved < ENOUGH);
   groups.forEach((group, i) => {
     const [x, y] = places[i];
     group.setAttribute("transform", `translate(${x * box.width} ${y * box.height})`);
@@ -84,8 +99,11 @@ function show() {
     if (pressed) pose = `${preset.title}, `;
   });
   const number = there.filter(Boolean).length;
-  const state = placed ? `${pose}${number} of ${there.length} joints` : "Not placed yet";
-  chosenName.textContent = chosen >= 0 ? groups[chosen].dataset.label : state;
+  const partly = placed && moved < ALL;
+  let said = placed ? `${pose}${number} of ${ALL} joints` : "Not placed yet";
+  if (partly) said = `${moved} of ${ALL} joints moved: drag the others onto the person too`;
+  const name = chosen >= 0 ? groups[chosen].dataset.label : "";
+  chosenName.textContent = name && partly ? `${name}; ${said}` : name || said;
   button("toggle").disabled = chosen < 0;
   const label = chosen >= 0 && !there[chosen] ? "Show" : "Hide";
   button("toggle").textContent = label;
@@ -97,8 +115,9 @@ function show() {
 }
 
 // Shows a pose (null: none is known, so the standard one) without telling Python.
-function take(pose) {
+function take(pose, known = ALL) {
   placed = pose !== null;
+  whole = placed && known >= ALL;
   (pose || fitted(standing)).forEach((place, i) => {
     there[i] = place !== null;
     if (place !== null) places[i] = [...place];
@@ -108,13 +127,13 @@ function take(pose) {
 
 // After every action of the user: it can be undone, and Python gets the pose.
 function commit() {
-  const before = view().places, now = listed();
-  if (!same(before, now)) {
+  const before = state(), now = { places: listed(), placed: count() };
+  if (!same(before.places, now.places) || (placed && before.placed !== now.placed)) {
     const { past } = history();
     past.push(before);
     if (past.length > MOST_UNDO) past.shift();
     history().future = [];
-    view().places = now;
+    Object.assign(view(), now);
   }
   show();
   send();
@@ -129,18 +148,18 @@ function send() {
 function travel(from, to) {
   const known = history();
   if (!known[from].length) return;
-  known[to].push(view().places);
-  view().places = known[from].pop();
+  known[to].push(state());
+  Object.assign(view(), known[from].pop());
   chosen = -1;
-  take(view().places);
+  take(view().places, view().placed);
   send();
 }
 const undo = () => travel("past", "future");
 const redo = () => travel("future", "past");
 
-function replace(pose) {
+function replace(pose, known = ALL) {
   chosen = -1;
-  take(pose);
+  take(pose, known);
   commit();
 }
 
@@ -170,7 +189,7 @@ function shift(begun, dx, dy) {
   };
   const [x, y] = [within(dx, 0), within(dy, 1)];
   places = begun.map((place) => [place[0] + x, place[1] + y]);
-  placed = true;
+  placed = whole = true;
   show();
 }
 
@@ -184,7 +203,7 @@ function scale(factor) {
   const larger = places.map((place) => place.map((v, axis) => middle[axis] + (v - middle[axis]) * factor));
   if (larger.some((place, i) => there[i] && place.some((v) => v < 0 || v > 1))) return;
   places = larger;
-  placed = true;
+  placed = whole = true;
   commit();
 }
 
@@ -287,7 +306,7 @@ root.addEventListener("keydown", (event) => {
 presets.forEach((preset) =>
   preset.addEventListener("click", () => {
     const pose = fitted(JSON.parse(preset.dataset.pose));
-    if (!isPerson) history().start = pose;
+    if (!isPerson) history().start = { places: pose, placed: ALL };
     replace(pose);
   })
 );
@@ -321,7 +340,7 @@ const actions = {
   redo,
   save,
   toggle: () => toggle(chosen),
-  reset: () => replace(history().start),
+  reset: () => replace(history().start.places, history().start.placed),
   smaller: () => scale(1 / SCALE),
   larger: () => scale(SCALE),
   mirror: () => {
@@ -342,9 +361,9 @@ function showTabs() {
     ...views.map((one, i) => {
       const tab = document.createElement("button");
       tab.type = "button";
-      tab.textContent = `${i + 1}${one.places ? "" : " •"}`;
+      tab.textContent = `${i + 1}${enough(one) ? "" : " •"}`;
       tab.title = one.name;
-      tab.setAttribute("aria-label", `Image ${i + 1}${one.places ? "" : ", not placed"}`);
+      tab.setAttribute("aria-label", `Image ${i + 1}${enough(one) ? "" : ", not placed"}`);
       tab.setAttribute("aria-pressed", String(i === at));
       tab.addEventListener("click", () => {
         at = i;
@@ -373,21 +392,22 @@ function lay() {
   shown.setAttribute("height", box.height);
   root.querySelector(".hint").textContent = note;
   showTabs();
-  take(view().places);
+  take(view().places, view().placed);
 }
 
 // From Python (a file, a photograph, an example); the echo of ours does not come here. What was
 // there before can be had back by undo.
 function receive() {
   const data = JSON.parse(props.value);
-  const old = new Map(views.map((one) => [one.key, one.places]));
-  [views, at] = isPerson ? [data.views, data.at] : [[{ key: "pose", places: data }], 0];
+  const old = new Map(views.map((one) => [one.key, { places: one.places, placed: one.placed }]));
+  const pose = { key: "pose", places: data, placed: ALL };
+  [views, at] = isPerson ? [data.views, data.at] : [[pose], 0];
   views.forEach((one) => {
     if (!old.has(one.key)) return histories.delete(one.key);
     const known = histories.get(one.key);
-    if (!known || same(old.get(one.key), one.places)) return;
+    if (!known || same(old.get(one.key).places, one.places)) return;
     known.past.push(old.get(one.key));
-    Object.assign(known, { future: [], start: one.places });
+    Object.assign(known, { future: [], start: { places: one.places, placed: one.placed } });
   });
   chosen = -1;
   if (isPerson) lay();

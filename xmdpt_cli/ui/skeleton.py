@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from xmdpt_cli.data.given_pose import check_joints
+from xmdpt_cli.data.given_pose import LEAST_JOINTS, check_joints
 from xmdpt_cli.data.pose import COLOURS, FRAME_HEIGHT, FRAME_WIDTH, JOINTS, LIMBS, Keypoints
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.ui.poses import PRESETS, SIDES, Pose
@@ -127,7 +127,10 @@ def _tools(*actions: str) -> str:
 
 def _data() -> str:
     pairs = [JOINTS.index(SIDES.get(name, name)) for name in JOINTS]
-    return f'data-limbs="{json.dumps(LIMBS)}" data-pairs="{json.dumps(pairs)}"'
+    return (
+        f'data-limbs="{json.dumps(LIMBS)}" data-pairs="{json.dumps(pairs)}"'
+        f' data-enough="{LEAST_JOINTS}"'
+    )
 
 
 def _frame(label: str, behind: str = "") -> str:

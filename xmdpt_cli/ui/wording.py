@@ -17,6 +17,10 @@ from xmdpt_cli.errors import XmdptError
 Part = Literal["person", "pose"]  # of the page: what the error is about
 
 PLACE = "drag the joints onto the person, under Keypoints of the person"
+PLACE_ALL = (
+    "drag the others onto the person too, or a limb to move the whole figure, under Keypoints of "
+    "the person; Reset takes the joints back"
+)
 DRAG = "drag the skeleton into the pose, or load a keypoints file"
 OPERATOR = "the terminal in which the page was started says how to mend it"
 ON_THE_SERVER = "the page lacks a network or a file that it needs"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -13,8 +14,26 @@ from xmdpt_cli.html import code, table
 LISTED = 1000  # files left out that the page names; dataset.json names all
 # in the manifest, and told elsewhere on the page
 TOLD = {"format", "version", "resolution", "toy", "counts", "encoders", "shards", "skipped"}
-# of a network, and in columns of their own
-COLUMNS = ("id", "kind", "revision", "sha256", "dtype")
+# of a network: in columns of their own, or what the kind says
+COLUMNS = ("id", "kind", "revision", "sha256", "dtype", "toy")
+NETWORKS = {
+    "vae": "VAE",
+    "source": "DINOv2 of the source",
+    "pose": "DINOv2 of the pose",
+    "poses": "Keypoint detector",
+}
+# what the manifest calls its settings, in words; others as they are, without dots and underscores
+WORDS = {
+    "tokens": "number format of the tokens",
+    "poses.kind": "keypoints",
+    "input_size": "input size in pixels",
+    "length": "tokens per image",
+    "width": "numbers per token",
+    "scale": "latent scale",
+    "factor": "downsampling factor",
+    "channels": "latent channels",
+}
+VALUES = {("poses.kind", "listed"): "from the lists of the dataset"}
 
 
 def left_out_table(skipped: Sequence[Sequence[str]]) -> str:
@@ -45,18 +64,21 @@ def left_out_table(skipped: Sequence[Sequence[str]]) -> str:
 def made_with(manifest: dict[str, Any]) -> str:
     """The networks, and all other settings that the manifest holds."""
     others = {name: value for name, value in manifest.items() if name not in TOLD}
-    networks, settings = [], [("resolution", str(manifest["resolution"]))]
+    networks, settings = [], [("resolution", f"{manifest['resolution']} px")]
     for prefix, group in (("encoders", manifest["encoders"]), ("", others)):
         for name, value in group.items():
             if isinstance(value, dict) and "id" in value:
                 networks.append(_network(name, value))
-            else:
+            elif (prefix, name) != ("encoders", "toy"):  # said above, aloud
                 settings += table_of(value, f"{prefix}.{name}" if prefix else name)
     used = ""
     if networks:
-        used = table(("Network", "Weights", "Numbers", "Settings"), networks)
+        used = table(("Network", "Weights", "Precision", "Settings"), networks)
         used = f'<div class="card">{used}</div><br>'
-    cells = [(code(name), code(value)) for name, value in settings]
+    cells = [
+        (escape(_in_words(name)), code(VALUES.get((name, value), value)))
+        for name, value in settings
+    ]
     return f'<h2>Made with</h2>{used}<div class="card">{table(("Setting", "Value"), cells)}</div>'
 
 
@@ -69,11 +91,15 @@ def _network(name: str, about: dict[str, Any]) -> tuple[str, str, str, str]:
     )
     rest = table_of({k: v for k, v in about.items() if k not in COLUMNS})
     return (
-        escape(name.replace("_", " ")),
+        escape(NETWORKS.get(name, _in_words(name))),
         f"{code(about['id'])}{kind}{marks}",
         escape(str(about.get("dtype") or "")),
-        "<br>".join(escape(f"{k}: {v}") for k, v in rest),
+        "<br>".join(escape(f"{_in_words(k)}: {v}") for k, v in rest),
     )
+
+
+def _in_words(name: str) -> str:
+    return WORDS.get(name, re.sub("[._]", " ", name))
 
 
 def shard_table(shards: Sequence[dict[str, Any]]) -> str:
