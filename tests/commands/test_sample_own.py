@@ -369,7 +369,7 @@ def test_several_views_and_openpose_that_is_not_there(
         (["--max-memory", "1KB"], 1, "raise --max-memory"),
         (["--max-memory", "lots"], 2, "no amount of memory"),
         (["--batch-size", "0"], 2, "at least 1"),
-        (["--encoders", "/no/where"], 1, "/no/where"),
+        (["--encoders", "/no/where"], 2, "/no/where"),
         (["--model", "/no/where"], 1, "no such model folder: /no/where"),
         (["--source", "/no/where.jpg"], 2, "1 source keypoints for 2 sources"),
         (["--pose", "/no/where.json"], 1, "no such file of keypoints: /no/where.json"),

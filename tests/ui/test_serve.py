@@ -69,7 +69,7 @@ def test_without_a_model_the_demos_is_opened(
     monkeypatch.chdir(tmp_path)
     model = tmp_path / "xmdpt-demo" / "run-tokens" / "model"
     model.mkdir(parents=True)
-    (model / "xmdpt.json").write_text('{"format": "of something else"}')
+    (model / "xmdpt.json").write_text('{"format": "xmdpt-model", "resolution": 64}')
     assert run(["ui", "--port", "0"]) == 1  # it is opened: and found to be broken
     err = capsys.readouterr().err.replace("\n", " ")
     assert "model: xmdpt-demo/run-tokens (of xmdpt demo)" in err

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from xmdpt_cli.encoders import weights
 from xmdpt_cli.encoders.dino import DEFAULT_POSE, DEFAULT_SOURCE, Dino, pose_input
+from xmdpt_cli.encoders.missing import FOLDERS
 from xmdpt_cli.encoders.vae import DEFAULT_VAE, VAE, to_signed
 from xmdpt_cli.errors import XmdptError
 
-PARTS = ("vae", "dino_source", "dino_pose")
+PARTS = FOLDERS
 
 
 @dataclass(frozen=True)
