@@ -159,6 +159,21 @@ def test_only_the_first_pairs(capsys: pytest.CaptureFixture[str]) -> None:
     assert "native, of 2 images: ssim" in " ".join(out.split())
 
 
+def test_an_image_of_another_pair_is_not_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    typed("xmdpt prepare --root DeepFashion", capsys)
+    typed("xmdpt train --size tiny", capsys)
+    typed("xmdpt sample", capsys)
+    first, second = sorted(Path("samples/tiny").glob("*_2_*.png"))[:2]
+    own = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    assert run(["evaluate", "--ssim"]) == 1
+    err = " ".join(capsys.readouterr().err.split())
+    assert f"{first} is not the generated image of its pair" in err
+    first.unlink()
+    typed("xmdpt evaluate --ssim", capsys)
+    assert first.read_bytes() == own
+
+
 def test_samples_of_another_model_are_not_measured(capsys: pytest.CaptureFixture[str]) -> None:
     """Trained anew under the same name, to the same step: its samples are not the old ones."""
     typed("xmdpt prepare --root DeepFashion", capsys)

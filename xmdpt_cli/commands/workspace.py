@@ -187,8 +187,8 @@ def dataset_of(model: Model) -> tuple[Path, str]:
         for dataset in found:
             if dataset.shards() == model.shards:
                 return dataset.path, f"what {model.path} was trained on"
-    recorded = model.metadata.get("data")
-    there = dataset_at(recorded) if isinstance(recorded, str) else None
+    recorded = str(model.metadata.get("data") or "")
+    there = dataset_at(recorded) if recorded else None
     # another dataset may have come to the place
     if there is not None and model.shards in (None, there.shards()):
         return _short(there.path), f"what {model.path} was trained on"
@@ -322,7 +322,9 @@ def _model(path: Path) -> list[Model]:
     """The model that lies in a folder or in the run there: one or none."""
     for folder in (path, path / "model"):
         metadata = read_record(folder / "xmdpt.json")
-        if metadata and metadata.get("format") == "xmdpt-model" and "resolution" in metadata:
+        if metadata is None or metadata.get("format") != "xmdpt-model":
+            continue
+        if isinstance(metadata.get("resolution"), int):
             run = read_record((path if folder != path else path.parent) / "run.json") or {}
             shards = run.get("data")
             known = shards if isinstance(shards, list) else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from xmdpt_cli.sampling.recipe import Recipe
 from xmdpt_cli.sampling.record import RECORD, read_record, refuse_others, write_record
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.sampling.sheet import contact_sheet
-from xmdpt_cli.sampling.writer import Writer, is_whole, metadata
+from xmdpt_cli.sampling.writer import Writer, metadata, whole_png
 
 SHEET = "sheet.png"
 SHEET_ROWS = 16
@@ -74,7 +75,7 @@ def generate(
     with _mine_alone(out, shard):
         with only_process(out, _RECORD_LOCK, wait=True):
             _begin(out, record)
-        missing = _missing(out, names, mine, size)
+        missing = _missing(out, names, pairs, mine, size)
         if missing:
             with only_process(out, _RECORD_LOCK, wait=True):
                 write_record(out, record)  # no longer complete, if it was
@@ -95,7 +96,7 @@ def generate(
                     writer.put(out / names[i], picture, {**facts, **_told(record)})
                 done += len(drawn)
                 progress("sample", done, len(mine))
-        whole = not _missing(out, names, range(len(names)), size)
+        whole = not _missing(out, names, pairs, range(len(names)), size)
         if whole:
             with only_process(out, _RECORD_LOCK, wait=True):
                 finished = _finish(out, record, names, dataset, pairs[:SHEET_ROWS])
@@ -210,12 +211,23 @@ def _finish(
     return True
 
 
-def _missing(out: Path, names: Sequence[str], which: Sequence[int] | range, size: int) -> list[int]:
-    """Those of ``which`` whose picture is not there, or not whole."""
+def _missing(
+    out: Path, names: Sequence[str], pairs: Sequence[PairRef], which: Sequence[int], size: int
+) -> list[int]:
+    """Those of ``which`` whose image is not there, or not whole.
+
+    XmdptError for an image that says of itself that it is of another pair, or nothing.
+    """
     there = {path.name for path in out.iterdir()}
 
     def whole(i: int) -> bool:
-        return names[i] in there and is_whole(out / names[i], size)
+        data = whole_png(out / names[i], size) if names[i] in there else None
+        if data is not None and f'"pair": {json.dumps(pairs[i].name())}'.encode() not in data:
+            raise XmdptError(
+                f"{out / names[i]} is not the generated image of its pair",
+                "delete it: the same command makes it again",
+            )
+        return data is not None
 
     with ThreadPoolExecutor(thread_name_prefix="check") as pool:
         return [i for i, ok in zip(which, pool.map(whole, which), strict=True) if not ok]
