@@ -284,7 +284,7 @@ def test_a_shard_that_is_not_written_as_made_replaces_nothing(
 ) -> None:
     damaged = damage(out)
     names = repair(out).remake
-    monkeypatch.setattr("xmdpt_cli.data.shards._sha256_on_disk", lambda path: "another")
+    monkeypatch.setattr("xmdpt_cli.data.shards.sha256_of", lambda *_, **__: "another")
     with pytest.raises(XmdptError, match="does not hold what was written"):
         prepare(made / "raw", out, names)
     assert hashes(out) == damaged
