@@ -21,6 +21,7 @@ BASE = {
     "remote",
     "remote_errors",
     "devices",
+    "encoder_parts",
     "tables",
     "presets",
     "__init__",

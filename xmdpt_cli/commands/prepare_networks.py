@@ -33,6 +33,7 @@ def find_networks(
     """XmdptError naming at once all networks that are needed and cannot be found."""
     from xmdpt_cli.data.keypoints_beside import WANTED
     from xmdpt_cli.data.sources.own_keypoints import UNUSABLE
+    from xmdpt_cli.encoder_parts import PARTS
     from xmdpt_cli.encoders.dino import DEFAULT_POSE, DEFAULT_SOURCE, Dino
     from xmdpt_cli.encoders.missing import Needed, find_all
     from xmdpt_cli.encoders.openpose import BODY_FILE, DEFAULT_OPENPOSE, find_body
@@ -40,12 +41,12 @@ def find_networks(
 
     needed = []
     if encoders == "pretrained":
-        for what, folder, given, find in (
-            ("VAE", "vae", vae or DEFAULT_VAE, VAE.find),
-            ("DINOv2 of the source", "dino_source", source or DEFAULT_SOURCE, Dino.find),
-            ("DINOv2 of the pose", "dino_pose", pose or DEFAULT_POSE, Dino.find),
+        for name, given, find in (
+            ("vae", vae or DEFAULT_VAE, VAE.find),
+            ("source", source or DEFAULT_SOURCE, Dino.find),
+            ("pose", pose or DEFAULT_POSE, Dino.find),
         ):
-            option = "--" + folder.replace("_", "-")
+            folder, option, what = PARTS[name]
             needed.append(Needed(what, option, folder, partial(find, given), given))
     waiting = listing.without_keypoints()
     if waiting:
@@ -142,7 +143,8 @@ def toy(
 ) -> dict[int, Encoders]:
     """Rank 0 trains them; the others wait until they are there."""
     from xmdpt_cli.data.ranks import Meeting
-    from xmdpt_cli.encoders.bundle import PARTS, Encoders
+    from xmdpt_cli.encoder_parts import FOLDERS
+    from xmdpt_cli.encoders.bundle import Encoders
     from xmdpt_cli.stores import LocalStore
     from xmdpt_cli.training.toy import make_toy_encoders
 
@@ -156,7 +158,7 @@ def toy(
             ).encoders  # fmt: skip
             continue
         meeting = Meeting(LocalStore(out), world)
-        meeting.wait(partial(_all_there, folder, PARTS), "the toy encoders")
+        meeting.wait(partial(_all_there, folder, FOLDERS), "the toy encoders")
         made[size] = Encoders.load(folder)
     return made
 

@@ -10,13 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from xmdpt_cli.encoder_parts import FOLDERS
 from xmdpt_cli.encoders import weights
 from xmdpt_cli.encoders.dino import DEFAULT_POSE, DEFAULT_SOURCE, Dino, pose_input
-from xmdpt_cli.encoders.missing import FOLDERS
 from xmdpt_cli.encoders.vae import DEFAULT_VAE, VAE, to_signed
 from xmdpt_cli.errors import XmdptError
-
-PARTS = FOLDERS
 
 
 @dataclass(frozen=True)
@@ -72,14 +70,14 @@ class Encoders:
     ) -> Encoders:
         """Read what ``save`` wrote. Raises XmdptError naming the parts that are not there."""
         folder = Path(folder)
-        missing = [n for n in PARTS if not (folder / n / "config.json").is_file()]
+        missing = [n for n in FOLDERS if not (folder / n / "config.json").is_file()]
         if missing:
             raise XmdptError(
                 f"not a folder of encoders: {folder} has no "
                 f"{', '.join(f'{name}/config.json' for name in missing)}",
-                f"it should hold {', '.join(f'{name}/' for name in PARTS)}",
+                f"it should hold {', '.join(f'{name}/' for name in FOLDERS)}",
             )
-        vae, source, pose = (folder / name for name in PARTS)
+        vae, source, pose = (folder / name for name in FOLDERS)
         return load_encoders(vae, source, pose, device=device, dtype=dtype, dino_dtype=dino_dtype)
 
 

@@ -6,10 +6,9 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from xmdpt_cli.encoder_parts import FOLDERS
 from xmdpt_cli.encoders.weights import HUB_ID, NotFetchedError
 from xmdpt_cli.errors import ConfigError, XmdptError
-
-FOLDERS = ("vae", "dino_source", "dino_pose")  # of encoders, as ``prepare --encoders toy`` makes
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-_NETWORKS = {"vae": "VAE", "source": "DINOv2 of the source", "pose": "DINOv2 of the pose"}
+from xmdpt_cli.encoder_parts import PARTS
+
 IMPACT = """\
 A model that draws a given person in any pose can show people in situations they were never in.
 Use it on pictures of people who agreed, or who do not exist; say of its pictures that they are
@@ -74,7 +75,7 @@ def _use(repo_id: str, facts: Mapping[str, Any]) -> str:
 def _made(facts: Mapping[str, Any], recipe: str | None) -> str:
     steps, data = facts["trained_steps"], facts.get("trained_on")
     networks = "; ".join(
-        f"{what} `{facts['encoders'][part]['id']}`" for part, what in _NETWORKS.items()
+        f"{network.what} `{facts['encoders'][part]['id']}`" for part, network in PARTS.items()
     )
     trained = "an unknown number of" if steps is None else f"{steps:,}"
     lines = [

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from xmdpt_cli.encoder_parts import PARTS
 from xmdpt_cli.encoders.weights import HUB_ID, reason
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_text, writing
 from xmdpt_cli.model.folder import save_model
 from xmdpt_cli.sampling.card import model_card
-from xmdpt_cli.sampling.networks import PARTS, Networks
+from xmdpt_cli.sampling.networks import Networks
 from xmdpt_cli.sampling.sampler import Sampler
 
 #: begins like a path of a machine: root, home, drive, a folder above, a file URL
@@ -61,7 +62,7 @@ def save(
         if not own_readme:
             write_text(folder / "README.md", card(folder.name, sampler, networks))
         for part in include:
-            getattr(networks, part).save(folder / PARTS[part][0])
+            getattr(networks, part).save(folder / PARTS[part].folder)
 
 
 def public_facts(sampler: Sampler) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.encoder_parts import PARTS
 from xmdpt_cli.encoders.dino import Dino
 from xmdpt_cli.encoders.missing import Needed, check_encoders, find_all
 from xmdpt_cli.encoders.openpose import BODY_FILE, DEFAULT_OPENPOSE, OpenPose
@@ -22,16 +23,6 @@ from xmdpt_cli.sampling.fit import encoder_mismatch
 from xmdpt_cli.sampling.given import NoOpenPoseError
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.stores import is_url
-
-#: a part's name among a model's facts, its folder among encoders, and the option that names it
-PARTS = {
-    "vae": ("vae", "--vae"),
-    "source": ("dino_source", "--dino-source"),
-    "pose": ("dino_pose", "--dino-pose"),
-}
-
-
-_WHAT = {"vae": "VAE", "source": "DINOv2 of the source", "pose": "DINOv2 of the pose"}
 
 
 class Networks:
@@ -111,12 +102,12 @@ class Networks:
         self._found.update(PARTS)
 
     def _needed(self, part: str) -> Needed:
-        name, option = PARTS[part]
+        name, option, what = PARTS[part]
         made = self.facts["encoders"][part]
         hub_id = "" if made["toy"] or self._encoders else str(made["id"])
         hub_id = str(self._given[part] or hub_id)
         load: type[VAE] | type[Dino] = VAE if part == "vae" else Dino
-        return Needed(_WHAT[part], option, name, lambda: load.find(self.where(part)), hub_id)
+        return Needed(what, option, name, lambda: load.find(self.where(part)), hub_id)
 
     def release(self) -> None:
         """Let both DINOv2 go (4.5 GB for the giant one): they are read again when needed."""
@@ -125,7 +116,7 @@ class Networks:
 
     def where(self, part: str) -> str:
         """The folder or hub id of a part."""
-        given, (name, _) = self._given[part], PARTS[part]
+        given, name = self._given[part], PARTS[part].folder
         if given is not None:
             return str(given)
         if self._encoders is not None:
@@ -145,13 +136,13 @@ class Networks:
     def _check_encoders(self) -> None:
         """ConfigError unless the folder of encoders, if one was given, holds all that it should."""
         if self._encoders is not None:
-            named = {PARTS[part][0] for part, given in self._given.items() if given is not None}
+            named = {PARTS[part].folder for part, given in self._given.items() if given is not None}
             check_encoders(self._encoders, named)
 
     def beside(self, part: str, dataset: str | None = None) -> str | None:
         """The folder of a part: the model's own, the dataset's, or beside what it was trained on.
         None: it is in none of them."""
-        name = PARTS[part][0]
+        name = PARTS[part].folder
         places = [] if self.folder is None else [self.folder / name]
         data = [self.facts.get("data"), None if dataset and is_url(dataset) else dataset]
         places += [Path(near) / "encoders" / name for near in reversed(data) if near]
@@ -166,7 +157,7 @@ class Networks:
         if differs:
             raise XmdptError(
                 f"the model was trained on features of another {part} encoder ({differs})",
-                f"name the one it was trained with: {PARTS[part][1]} DIR",
+                f"name the one it was trained with: {PARTS[part].option} DIR",
             )
         return dino
 

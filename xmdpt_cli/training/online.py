@@ -18,18 +18,12 @@ from xmdpt_cli.data.loader import Reading, TrainLoader
 from xmdpt_cli.data.pairs import PairDataset
 from xmdpt_cli.data.skipping import skipping_or_not
 from xmdpt_cli.data.views import Views, load_views
+from xmdpt_cli.encoder_parts import PARTS
 from xmdpt_cli.encoders.bundle import Encoders
 from xmdpt_cli.encoders.dino import Dino, pose_input
 from xmdpt_cli.encoders.vae import VAE, to_signed
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.stores import is_url
-
-# part of a manifest's "encoders" -> its folder beside a toy dataset, and the option that names it
-_PARTS = {
-    "vae": ("vae", "--vae"),
-    "source": ("dino_source", "--dino-source"),
-    "pose": ("dino_pose", "--dino-pose"),
-}
 
 
 class OnlineLoader:
@@ -113,7 +107,7 @@ def find_encoders(
     """
     made, given = manifest["encoders"], {"vae": vae, "source": source, "pose": pose}
     parts: dict[str, Any] = {}
-    for part, (folder, option) in _PARTS.items():
+    for part, (folder, option, _) in PARTS.items():
         wanted = made.get(part) or {}
         if "sha256" not in wanted or "dtype" not in wanted:
             raise XmdptError(

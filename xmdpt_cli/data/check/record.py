@@ -10,15 +10,10 @@ from typing import Any
 from xmdpt_cli.data.check.dataset import read_settings
 from xmdpt_cli.data.listing import Listing
 from xmdpt_cli.data.manifest import BEGUN, OPTIONS
+from xmdpt_cli.encoder_parts import PARTS
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.stores import Store
 
-#: a network's name in the record -> its folder among encoders, the option that names it
-NETWORKS = {
-    "vae": ("vae", "--vae"),
-    "source": ("dino_source", "--dino-source"),
-    "pose": ("dino_pose", "--dino-pose"),
-}
 # Where the network lies or how its file is named does not matter, which one it is does.
 _PLACE = ("kind", "id", "revision")
 
@@ -40,7 +35,7 @@ class Record:
             record = cls(store, content, dict(content.get(OPTIONS, {})))
             _ = record.size, content["tokens"], content["limit"], content["garments_per_shard"]
             _ = content["dataset"]["sha256"], content["poses"]["kind"]
-            _ = [content["encoders"][name]["sha256"] for name in NETWORKS]
+            _ = [content["encoders"][name]["sha256"] for name in PARTS]
         except (AssertionError, KeyError, TypeError, ValueError):
             raise XmdptError(
                 f"{store.url}/{BEGUN} does not say how the dataset was made",
@@ -65,7 +60,7 @@ class Record:
         }
         recorded["size"] = [self.size]
         networks = self.content["encoders"]
-        toys = {bool(networks[name].get("toy")) for name in NETWORKS}
+        toys = {bool(networks[name].get("toy")) for name in PARTS}
         if "encoders" in given and given["encoders"] in ("toy", "pretrained"):
             recorded["encoders"] = "toy" if toys == {True} else "pretrained"
         differing = [
@@ -81,7 +76,7 @@ class Record:
 
     def place(self, name: str, given: Mapping[str, Any]) -> str:
         """Folder or hub id of a network: as given, beside the dataset, or as recorded."""
-        folder, option = NETWORKS[name]
+        folder, option, _ = PARTS[name]
         own = given.get(option[2:].replace("-", "_"))
         if own is not None:
             return str(own)
@@ -114,7 +109,7 @@ class Record:
             raise XmdptError(
                 f"{where} is not the network that {self.store.url} was prepared with "
                 f"({made['id']}; {'; '.join(differing)})",
-                f"name the folder that holds it: {NETWORKS[name][1]} DIR",
+                f"name the folder that holds it: {PARTS[name].option} DIR",
             )
 
     def refuse_detector(self, now: Mapping[str, Any]) -> None:
