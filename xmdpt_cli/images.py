@@ -152,13 +152,12 @@ def generated_facts(path: Path) -> dict[str, Any] | None:
         if path.suffix.lower() == ".mp4":
             return _facts_in_xmp(path.read_bytes())
         with Image.open(path) as image:
-            if "xmp" in image.info:
-                return _facts_in_xmp(image.info["xmp"])
-            comment = image.info.get("comment", b"{}")
-            own = GENERATED[-1]
-            text = image.info.get(own) or json.loads(comment).get(own, "null")
+            own, info = GENERATED[-1], image.info
+            if own not in info and "xmp" in info:
+                return _facts_in_xmp(info["xmp"])
+            text = info.get(own) or json.loads(info.get("comment", b"{}")).get(own, "null")
         found = json.loads(text)
-    except (OSError, SyntaxError, ValueError, AttributeError, TypeError):
+    except Exception:  # Pillow's readers raise a dozen types for damaged files and foreign texts
         return None
     return found if isinstance(found, dict) else None
 

@@ -10,10 +10,10 @@ import torch
 from small_data import CONFIG
 
 from xmdpt_cli.data.loader import PairDataset
-from xmdpt_cli.training import estimate
+from xmdpt_cli.training import estimate, footprint
 from xmdpt_cli.training.build import build_model
-from xmdpt_cli.training.estimate import COUNTED, MEASURED, Estimate, estimate_training
-from xmdpt_cli.training.footprint import PEAK, Cost, parameter_bytes
+from xmdpt_cli.training.estimate import Estimate, estimate_training
+from xmdpt_cli.training.footprint import COUNTED, MEASURED, PEAK, Cost, parameter_bytes
 from xmdpt_cli.training.loop import train
 from xmdpt_cli.training.optimizer import make_optimizers, state_bytes
 from xmdpt_cli.training.step import TrainStep, inputs_of
@@ -42,8 +42,8 @@ class GivenCost:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is run to be measured, unless a test asks for it."""
     monkeypatch.setattr(estimate, "Cost", GivenCost)
-    monkeypatch.setattr(estimate, "LONG", 0.0)
-    monkeypatch.setattr(estimate, "matmul_rate", lambda device, dtype: 1e9)
+    monkeypatch.setattr(footprint, "LONG", 0.0)
+    monkeypatch.setattr(footprint, "matmul_rate", lambda device, dtype: 1e9)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adan", "muon"])
@@ -125,11 +125,11 @@ def test_what_is_quick_is_measured(
     counted = estimated(data, tmp_path)
     assert counted.how == COUNTED
     assert counted.seconds == pytest.approx(6 * counted.step_seconds)  # type: ignore[operator]
-    monkeypatch.setattr(estimate, "LONG", 60.0)
-    monkeypatch.setattr(estimate, "step_seconds", lambda step, device: step() or 0.25)
+    monkeypatch.setattr(footprint, "LONG", 60.0)
+    monkeypatch.setattr(footprint, "step_seconds", lambda step, device: step() or 0.25)
     measured = estimated(data, tmp_path)
     assert (measured.how, measured.step_seconds) == (MEASURED, 0.25)
-    monkeypatch.setattr(estimate, "step_seconds", lambda step, device: None)  # out of memory
+    monkeypatch.setattr(footprint, "step_seconds", lambda step, device: None)  # out of memory
     assert estimated(data, tmp_path).how == COUNTED
 
 

@@ -65,6 +65,7 @@ def test_only_the_decoder_changes_and_it_is_proven(data: Path, tmp_path: Path) -
     record = json.loads((tmp_path / "vae/xmdpt_training.json").read_text())
     assert record["encoder"]["before"] == record["encoder"]["after"] == done.encoder["after"]
     assert record["start"]["sha256"] == VAE.load(data.parent / "vae").describe()["sha256"]
+    assert record["sha256"] == VAE.load(tmp_path / "vae").describe()["sha256"]  # as samples name it
     assert record["trained_on"]["pictures"] == 12
     assert not done.toy
     assert not VAE.load(tmp_path / "vae").origin.toy
@@ -322,6 +323,7 @@ def test_a_small_vae_from_scratch(data: Path, tmp_path: Path) -> None:
     assert done.report.rows["after"]["psnr"] > done.report.rows["before"]["psnr"] + 1.0
     record = json.loads((tmp_path / "vae/xmdpt_training.json").read_text())
     assert "from scratch: a toy" in record["what"]
+    assert record["sha256"] == VAE.load(tmp_path / "vae").describe()["sha256"]
     assert record["trained_on"]["data"] == str(data)
 
 

@@ -14,7 +14,6 @@ from xmdpt_cli.commands.help import panels
 from xmdpt_cli.commands.options import (
     AsJson,
     Device,
-    is_first_rank,
     pick_device,
     quiet_libraries,
 )
@@ -142,7 +141,9 @@ def evaluate(
     chosen.protocol = [one.value for one in protocol or []]
     ways.check_together(chosen)
     quiet_libraries()
-    ways.choose(chosen, Talk(as_json, quiet=not is_first_rank()))
+    from xmdpt_cli.data.ranks import World
+
+    ways.choose(chosen, Talk(as_json, quiet=World.from_environment().rank > 0))
     generated = chosen.generated
     from xmdpt_cli.metrics.page import write_page
     from xmdpt_cli.metrics.reference import references
@@ -164,7 +165,8 @@ def evaluate(
                 team.gather(None)  # all parts are there
             truths = ways.truths(chosen, folder, where, talk)
             if by is None:
-                ways.find_networks(chosen, team, talk)  # before they are measured
+                if chosen.model is None:
+                    ways.find_networks(chosen, team, talk)  # before they are measured
                 by = ways.instruments(chosen, truths, where)
             measured.append((truths, ways.measure(chosen, truths, *by, team, talk)))
     if not team.first:

@@ -71,11 +71,6 @@ def _default(value: Any) -> str:
     return "" if value == "" else f" [{value}]"
 
 
-def is_first_rank() -> bool:
-    """Whether this process is the one that talks: the only one, or rank 0 under torchrun."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def quiet_libraries() -> None:
     """Keep hub libraries from drawing bars and notices between our lines."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

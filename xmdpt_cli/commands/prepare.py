@@ -128,12 +128,12 @@ def prepare(
     talk = Talk(as_json)
     from xmdpt_cli.devices import cores
 
+    processes = cores() if workers is None else workers
     if check_dir is not None:
         final = root is None or out is not None
         shards = check(talk, check_dir, repair, final=final)
         if shards is None or root is None:
             return
-        processes = cores() if workers is None else workers
         manifests = remake(
             talk, check_dir, shards, root, given_options(context), device=pick_device(device),
             workers=lambda listing: _worth(processes, listing),
@@ -172,8 +172,6 @@ def prepare(
     if world.rank == 0:
         for line in listing.describe():
             talk.say(f"found: {line}")
-    processes = cores() if workers is None else workers
-    if world.rank == 0:
         warn_if_busy(talk)
     networks: dict[int, Encoders] | None = None
     detector: OpenPose | None = None

@@ -10,7 +10,7 @@ import typer
 
 from xmdpt_cli.commands.choices import choose_for_sampling
 from xmdpt_cli.commands.help import panels
-from xmdpt_cli.commands.options import AsJson, Device, is_first_rank, quiet_libraries
+from xmdpt_cli.commands.options import AsJson, Device, quiet_libraries
 from xmdpt_cli.commands.sample_list import listed
 from xmdpt_cli.commands.sample_ways import own, pairs
 from xmdpt_cli.console import Talk
@@ -180,7 +180,9 @@ def sample(
         )
     _check_together(chosen)
     quiet_libraries()
-    talk = Talk(as_json, quiet=shard is None and not is_first_rank())
+    from xmdpt_cli.data.ranks import World
+
+    talk = Talk(as_json, quiet=shard is None and World.from_environment().rank > 0)
     found = choose_for_sampling(
         talk, model, data, vae, out, own=data is None and (source or pair_file) is not None
     )

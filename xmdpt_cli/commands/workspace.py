@@ -80,7 +80,7 @@ Found = TypeVar("Found", Dataset, Model)
 
 def datasets() -> list[Dataset]:
     """The finished datasets in ``data/``, the newest first."""
-    return _newest_first([one for path in folders(DATA) for one in [dataset_at(path)] if one])
+    return _newest_first([one for path in folders(DATA) if (one := dataset_at(path))])
 
 
 def dataset_at(path: str | Path) -> Dataset | None:
@@ -248,10 +248,9 @@ def samples_folder(
 
 
 def decoded_by(record: dict[str, Any], vae: Path) -> bool:
-    """Whether samples with this record were decoded by the VAE in a folder."""
-    from xmdpt_cli.encoders.vae import VAE
-
-    return bool(record.get("vae") == VAE.load(vae).describe()["sha256"])
+    """Whether samples with this record were decoded by the fine-tuned VAE in a folder."""
+    tuned = read_record(vae / "xmdpt_training.json") or {}
+    return "sha256" in tuned and record.get("vae") == tuned["sha256"]
 
 
 def last_activity(run: Path) -> int:

@@ -7,27 +7,24 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from xmdpt_cli.data.framing import Fit
-from xmdpt_cli.data.pose import draw_pose_map
 from xmdpt_cli.diffusion import start_noise
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.files import only_process, writing
-from xmdpt_cli.images import Picture, fast_png_bytes, load_image, save_bytes, unsquash
+from xmdpt_cli.files import only_process
+from xmdpt_cli.images import Picture, unsquash
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.sampling.conditions import Conditions
 from xmdpt_cli.sampling.facts import image_facts
-from xmdpt_cli.sampling.generate import SHEET, SHEET_ROWS
+from xmdpt_cli.sampling.generate import SHEET_ROWS
 from xmdpt_cli.sampling.inputs import Pose, View
 from xmdpt_cli.sampling.memory import batch_size, in_batches
-from xmdpt_cli.sampling.own_folder import OwnFolder, pair_name
+from xmdpt_cli.sampling.own_folder import OwnFolder, pair_name, sheet_row
 from xmdpt_cli.sampling.pair_file import Row
 from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 from xmdpt_cli.sampling.recipe import Recipe
-from xmdpt_cli.sampling.sheet import contact_sheet
-from xmdpt_cli.sampling.writer import Writer, metadata
+from xmdpt_cli.sampling.writer import Writer
 
 SECTION = 64  # rows whose inputs are in memory together
 
@@ -118,10 +115,7 @@ def draw_rows(
         progress("sample", len(rows), len(rows))
         record: dict[str, Any] = {**folder.settings, "files": [], "sheet": None}
         if run.files:
-            with writing(out):
-                sheet = contact_sheet(run.sheet, ("source", "pose", "generated"))
-                told = metadata({**shared, "square": square})
-                save_bytes(out / SHEET, fast_png_bytes(sheet, told))
+            folder.save_sheet(run.sheet, ("source", "pose", "generated"))
             record = folder.finish(list(run.files.values()), list(run.sources), run.notes)
     return {**record, "rows": [_told(row, run) for row in rows], "drawn": run.made}
 
@@ -221,11 +215,9 @@ def _conditions(pipe: XMDPTPipeline, jobs: Sequence[_Job]) -> Conditions:
 
 def _keep(pipe: XMDPTPipeline, jobs: Sequence[_Job], out: Path, square: bool, run: _Run) -> None:
     """Rows of the contact sheet."""
-    shape = (lambda picture: picture) if square else unsquash
     for job in jobs[: SHEET_ROWS - len(run.sheet)]:
-        drawn = draw_pose_map(job.pose.keypoints, pipe.resolution)
-        image = np.asarray(load_image(out / job.name))
-        run.sheet.append([shape(job.view.picture), shape(drawn), image])
+        files = [out / job.name]
+        run.sheet.append(sheet_row([job.view], job.pose, files, pipe.resolution, square))
 
 
 def _told(row: Row, run: _Run) -> dict[str, Any]:

@@ -8,19 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from xmdpt_cli.data.pose import draw_pose_map
-from xmdpt_cli.files import only_process, writing
-from xmdpt_cli.images import Picture, fast_png_bytes, load_image, save_bytes, unsquash
+from xmdpt_cli.files import only_process
+from xmdpt_cli.images import load_image, unsquash
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.sampling.animate import check_free, write_animation
 from xmdpt_cli.sampling.facts import image_facts
-from xmdpt_cli.sampling.generate import SHEET, SHEET_ROWS
+from xmdpt_cli.sampling.generate import SHEET_ROWS
 from xmdpt_cli.sampling.inputs import Pose, View
-from xmdpt_cli.sampling.own_folder import OwnFolder, pair_name
+from xmdpt_cli.sampling.own_folder import OwnFolder, pair_name, sheet_row
 from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 from xmdpt_cli.sampling.recipe import Recipe
-from xmdpt_cli.sampling.sheet import contact_sheet
-from xmdpt_cli.sampling.writer import Writer, metadata
+from xmdpt_cli.sampling.writer import Writer
 
 
 def draw_own(
@@ -72,10 +70,12 @@ def draw_own(
                 writer.put(out / names[i], picture if square else unsquash(picture), facts[i])
                 done += 1
                 progress("sample", done, len(jobs))
-        with writing(out):
-            sheet = _sheet(pipe, views, poses, names, num_images, out, square)
-            told = metadata({**shared, "square": square})
-            save_bytes(out / SHEET, fast_png_bytes(sheet, told))
+        rows = []
+        for p, pose in enumerate(poses[:SHEET_ROWS]):
+            files = [out / name for name in names[p * num_images :][:num_images]]
+            rows.append(sheet_row(views, pose, files, pipe.resolution, square))
+        columns = ["source"] * len(views) + ["pose"] + ["generated"] * num_images
+        folder.save_sheet(rows, columns)
         if animation is not None:
             frames = [np.asarray(load_image(out / name)) for name in names[::num_images]]
             write_animation(animation, frames, fps, film)
@@ -86,22 +86,3 @@ def draw_own(
 def notes_of(views: Sequence[View], poses: Sequence[Pose]) -> list[str]:
     """What was done to what was given."""
     return [n for view in views for n in view.notes] + [n for pose in poses for n in pose.notes]
-
-
-def _sheet(
-    pipe: XMDPTPipeline,
-    views: Sequence[View],
-    poses: Sequence[Pose],
-    names: Sequence[str],
-    num_images: int,
-    out: Path,
-    square: bool,
-) -> Picture:
-    shape = (lambda picture: picture) if square else unsquash
-    rows = []
-    for i, pose in enumerate(poses[:SHEET_ROWS]):
-        own = [np.asarray(load_image(out / name)) for name in names[i * num_images :][:num_images]]
-        drawn = draw_pose_map(pose.keypoints, pipe.resolution)
-        rows.append([*(shape(view.picture) for view in views), shape(drawn), *own])
-    columns = ["source"] * len(views) + ["pose"] + ["generated"] * num_images
-    return contact_sheet(rows, columns)

@@ -17,20 +17,10 @@ from xmdpt_cli.model import XMDPT, Mask
 from xmdpt_cli.training import checkpoint
 from xmdpt_cli.training.build import build_model
 from xmdpt_cli.training.ema import Ema
-from xmdpt_cli.training.footprint import (
-    LONG,
-    SHARE,
-    Cost,
-    matmul_rate,
-    parameter_bytes,
-    step_seconds,
-)
+from xmdpt_cli.training.footprint import COUNTED, Cost, parameter_bytes, step_time
 from xmdpt_cli.training.optimizer import make_optimizers, state_bytes
 from xmdpt_cli.training.step import Inputs, TrainStep, in_bf16
 from xmdpt_cli.training.train_config import TrainConfig
-
-MEASURED = "measured on a few steps, without reading data"
-COUNTED = "estimated from FLOPs at half the speed of matrix products"
 
 
 @dataclass(frozen=True)
@@ -101,14 +91,10 @@ def estimate_training(
     seconds, how = None, COUNTED
     if pairs:
         memory["activations"] = cost.activations(at_once)
-        dtype = torch.bfloat16 if step.autocast else torch.float32
-        each = cost.flops / (SHARE * matmul_rate(device, dtype))
-        seconds = pairs * each
-        count = min(at_once, max(1, int(LONG / each)))
-        if each <= LONG:
-            measured = step_seconds(_steps(config, dataset, count, device), device)
-            if measured is not None:
-                seconds, how = measured * pairs / count, MEASURED
+        seconds, how = step_time(
+            cost.flops, pairs, at_once, device, step.autocast,
+            lambda count: _steps(config, dataset, count, device),
+        )  # fmt: skip
     counts = model.parameter_counts()
     return Estimate(steps, seconds, how, memory, one, counts, kept * one + weights)
 

@@ -24,6 +24,10 @@ _SIDE = {"cuda": 8192}  # of the measured matrices; 1024 elsewhere
 PEAK = 1.3
 
 
+MEASURED = "measured on a few steps, without reading data"
+COUNTED = "estimated from FLOPs at half the speed of matrix products"
+
+
 def parameter_bytes(parameters: Iterable[Tensor]) -> int:
     return sum(p.numel() * p.element_size() for p in parameters)
 
@@ -96,6 +100,28 @@ def step_seconds(
             raise
         return None
     return min(times)
+
+
+def step_time(
+    flops: int,
+    pairs: int,
+    at_once: int,
+    device: torch.device,
+    bf16: bool,
+    ready: Callable[[int], Callable[[], object]],
+) -> tuple[float, str]:
+    """Seconds of a step on ``pairs`` examples of ``flops`` each, and how they are known.
+
+    ``ready(count)`` is a step on ``count`` examples, at most ``at_once``: it runs where one takes
+    ``LONG`` seconds at most.
+    """
+    each = flops / (SHARE * matmul_rate(device, torch.bfloat16 if bf16 else torch.float32))
+    if each <= LONG:
+        count = min(at_once, max(1, int(LONG / each)))
+        measured = step_seconds(ready(count), device)
+        if measured is not None:
+            return measured * pairs / count, MEASURED
+    return pairs * each, COUNTED
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from xmdpt_cli.training.estimate import COUNTED, MEASURED, Estimate
-from xmdpt_cli.training.footprint import (
-    LONG,
-    SHARE,
-    Cost,
-    matmul_rate,
-    parameter_bytes,
-    step_seconds,
-)
+from xmdpt_cli.training.estimate import Estimate
+from xmdpt_cli.training.footprint import Cost, parameter_bytes, step_time
 from xmdpt_cli.training.vae_examples import draw
 from xmdpt_cli.training.vae_folder import STATE
 from xmdpt_cli.training.vae_loss import Perceptual
@@ -53,15 +47,12 @@ def estimate_finetuning(
     memory = {"weights": whole, "gradients": trained, "optimizer": 2 * trained}
     memory |= {"average": average} if average else {}
     memory["activations"] = cost.activations(pairs)
-    dtype = torch.bfloat16 if trainer.autocast else torch.float32
-    each = cost.flops / (SHARE * matmul_rate(vae.device, dtype))
-    seconds, how = pairs * each, COUNTED
-    if each <= LONG:
-        count = min(pairs, max(1, int(LONG / each)))
+
+    def ready(count: int) -> Callable[[], object]:
         batch = draw(plan.train, vae, config.seed, 0, count, 0, 1)
-        measured = step_seconds(lambda: trainer.step(batch), vae.device)
-        if measured is not None:
-            seconds, how = measured * pairs / count, MEASURED
+        return lambda: trainer.step(batch)
+
+    seconds, how = step_time(cost.flops, pairs, pairs, vae.device, trainer.autocast, ready)
     state = 3 * trained + average
     left = max(0, config.steps - _done(out))
     counts = {"training": trained // 4}

@@ -31,6 +31,7 @@ IDENTITY, RECORD, STATE, LOG = (
     "metrics.jsonl",
 )
 _PART = ".vae.part"
+_WEIGHTS = "diffusion_pytorch_model*.safetensors"
 _SECTION = "finetune_vae"
 # What may differ between a training and its continuation. Epochs follow from the steps.
 _FREE = {"checkpoint_every", "log_every", "epochs"}
@@ -126,9 +127,16 @@ def refuse_changed_encoder(out: Path, before: str, after: str) -> None:
 
 
 def publish(out: Path, vae: VAE, record: dict[str, Any]) -> None:
-    """Move the written VAE to its place, then leave the record; the state is needed no more."""
+    """Move the written VAE to its place, then leave the record; the state is needed no more.
+
+    The record names the VAE as samples do that it decoded (``VAE.describe``).
+    """
     part = out / _PART
     with writing(out):
+        origin = vae.origin
+        if not origin.toy:
+            origin = Origin("local", str(part), files=sorted(part.glob(_WEIGHTS)))
+        record = {**record, "sha256": origin.describe(vae.net)["sha256"]}
         files = sorted(part.iterdir(), key=lambda path: path.name == "config.json")
         for path in files:  # config.json last: a folder without it is no VAE
             path.replace(out / path.name)
@@ -136,8 +144,7 @@ def publish(out: Path, vae: VAE, record: dict[str, Any]) -> None:
         write_text(out / RECORD, json.dumps(record, indent=2) + "\n")
         (out / STATE).unlink(missing_ok=True)
     if not vae.origin.toy:
-        stem = "diffusion_pytorch_model*.safetensors"
-        vae.origin = Origin("local", str(out), files=sorted(out.glob(stem)))
+        vae.origin = Origin("local", str(out), files=sorted(out.glob(_WEIGHTS)))
 
 
 class Log:
