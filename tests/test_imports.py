@@ -24,6 +24,7 @@ BASE = {
     "encoder_parts",
     "tables",
     "presets",
+    "records",
     "__init__",
 }
 SIDEWAYS = {"data", "encoders", "model", "diffusion", "metrics"}

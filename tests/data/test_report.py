@@ -106,7 +106,7 @@ def test_names_are_text_whatever_they_hold(out: Path) -> None:
     network = {"kind": "local", "id": "/data/<b>&", "sha256": "ab", "dtype": "float32"}
     edit_manifest(
         out,
-        skipped=[[nasty, "broken picture: <i>x</i>"], ["lone \udc80 byte", "<gone>"]],
+        skipped=[[nasty, "broken picture: <i>x</i>"], ["byte \ufffd", "<gone>"]],
         encoders={"vae": network, "toy": True},
         settings={"tokens": "<fp8>"},
     )
