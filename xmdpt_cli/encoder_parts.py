@@ -25,7 +25,7 @@ FOLDERS = tuple(part.folder for part in PARTS.values())
 
 
 class EncoderRecord(TypedDict):
-    """One network in a record. A VAE has scale, factor and channels; a DINOv2 length and width."""
+    """One network in a record: what ``Origin.describe`` says, and its sizes."""
 
     id: str
     toy: bool
@@ -33,18 +33,21 @@ class EncoderRecord(TypedDict):
     revision: NotRequired[str | None]
     sha256: NotRequired[str | None]
     dtype: NotRequired[str]
-    scale: NotRequired[float]
-    factor: NotRequired[int]
-    channels: NotRequired[int]
-    input_size: NotRequired[int]
-    length: NotRequired[int]
+    input_size: NotRequired[int]  # of a DINOv2, in pixels
+    length: NotRequired[int]  # of a DINOv2: tokens an image, CLS included
     width: NotRequired[int]
+
+
+class VAERecord(EncoderRecord):
+    scale: float  # latents are the posterior's samples times this
+    factor: NotRequired[int]  # pixels a latent, along one side
+    channels: NotRequired[int]
 
 
 class EncodersRecord(TypedDict):
     """What stands under "encoders" in a dataset's and a model's record."""
 
-    vae: NotRequired[EncoderRecord]
+    vae: NotRequired[VAERecord]
     source: NotRequired[EncoderRecord]
     pose: NotRequired[EncoderRecord]
     toy: NotRequired[bool]

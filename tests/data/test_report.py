@@ -103,7 +103,7 @@ def test_toy_is_said_aloud(out: Path) -> None:
 @pytest.mark.usefixtures("few")
 def test_names_are_text_whatever_they_hold(out: Path) -> None:
     nasty = 'MEN/<script>alert(1)</script>/"T&S"\'ü名/02_1_front.jpg'
-    network = {"kind": "local", "id": "/data/<b>&", "sha256": "ab", "dtype": "float32"}
+    network = {"kind": "local", "id": "/data/<b>&", "toy": False, "scale": 1.0}
     edit_manifest(
         out,
         skipped=[[nasty, "broken picture: <i>x</i>"], ["byte \ufffd", "<gone>"]],

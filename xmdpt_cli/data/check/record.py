@@ -13,7 +13,7 @@ from typing_extensions import NotRequired, TypedDict
 from xmdpt_cli import records
 from xmdpt_cli.data.listing import Listing
 from xmdpt_cli.data.manifest import BEGUN, OPTIONS
-from xmdpt_cli.encoder_parts import PARTS, EncoderRecord
+from xmdpt_cli.encoder_parts import PARTS, EncoderRecord, VAERecord
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.stores import Store
 
@@ -39,7 +39,7 @@ class Poses(TypedDict):
 
 
 class Encoders(TypedDict):
-    vae: EncoderRecord
+    vae: VAERecord
     source: EncoderRecord
     pose: EncoderRecord
     toy: NotRequired[bool]
