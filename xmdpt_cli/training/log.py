@@ -9,14 +9,17 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
+from typing_extensions import TypedDict
 
+from xmdpt_cli import records
 from xmdpt_cli.diffusion import Losses
+from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_text, writing
 from xmdpt_cli.images import Picture
 from xmdpt_cli.training.team import ALONE, Team
@@ -210,18 +213,18 @@ class Timed(Generic[T]):
         return seconds
 
 
+class _Line(TypedDict):
+    step: int
+
+
 def read(path: Path) -> list[dict[str, float | None]]:
     """The whole lines of a metrics.jsonl; a full disk or a kill cuts the last one short."""
     if not path.is_file():
         return []
     lines = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(line, dict) and isinstance(line.get("step"), int):
-            lines.append(line)
+        with suppress(XmdptError):
+            lines.append(records.parse(_Line, text, path))
     return lines
 
 

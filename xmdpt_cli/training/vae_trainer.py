@@ -11,13 +11,16 @@ import math
 import os
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
+from xmdpt_cli import records
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import writing
@@ -30,6 +33,14 @@ from xmdpt_cli.training.vae_loss import Perceptual, vae_losses
 
 WARM_UP = 0.05  # of the steps
 _LAST = 50  # losses whose mean is reported
+
+
+class State(TypedDict):
+    """What the state of an interrupted training says beside its tensors."""
+
+    done: Annotated[int, Ge(0)]
+    first_loss: float
+    last: list[float]
 
 
 class VaeTrainer:
@@ -135,11 +146,11 @@ class VaeTrainer:
         """Go on from what ``save`` wrote. XmdptError, naming the file, if it is broken."""
         try:
             with safe_open(path, "pt") as file:
-                state: dict[str, Any] = json.loads(file.metadata()["state"])
+                state: dict[str, Any] = records.parse(State, file.metadata()["state"], path)
                 # copies: tensors in a mapped file may lie unaligned, and be rounded otherwise
                 tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             self._fill(tensors)
-            self.done, self.first_loss = int(state["done"]), float(state["first_loss"])
+            self.done, self.first_loss = state["done"], float(state["first_loss"])
             self.last = deque(state["last"], maxlen=_LAST)
         except Exception as err:  # the library raises a dozen types for a broken file
             reason = str(err).splitlines()[0] if str(err) else type(err).__name__
