@@ -25,6 +25,7 @@ BASE = {
     "tables",
     "presets",
     "records",
+    "torch_files",
     "__init__",
 }
 SIDEWAYS = {"data", "encoders", "model", "diffusion", "metrics"}

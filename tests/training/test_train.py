@@ -117,6 +117,27 @@ def test_other_settings_are_refused_by_name(data: Path, tmp_path: Path) -> None:
     assert (tmp_path / "other/mine.txt").read_text() == "precious"
 
 
+@pytest.mark.parametrize("left", [["config.toml"], ["config.toml", "run.json.part", ".lock"]])
+def test_a_folder_left_while_a_run_was_begun_is_begun_again(
+    data: Path, tmp_path: Path, left: list[str]
+) -> None:
+    """A full disk or a kill between the two files that a run begins with."""
+    (tmp_path / "run").mkdir()
+    for name in left:
+        (tmp_path / "run" / name).write_text("half")
+    train(dataclasses.replace(CONFIG, steps=1), data, tmp_path / "run")
+    assert (tmp_path / "run/model/model.safetensors").is_file()
+
+
+def test_a_line_says_how_many_steps_it_is_a_mean_of(data: Path, tmp_path: Path) -> None:
+    """An interruption cuts a window of the log in two."""
+    config = dataclasses.replace(CONFIG, log_every=4, steps=3)
+    train(config, data, tmp_path / "run")
+    train(dataclasses.replace(config, steps=8), data, tmp_path / "run")
+    rows = [(row["step"], row["averaged_steps"]) for row in logged(tmp_path / "run")]
+    assert rows == [(1, 1), (3, 2), (4, 1), (8, 4)]
+
+
 def test_a_run_that_saved_nothing_may_become_another(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

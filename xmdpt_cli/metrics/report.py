@@ -79,6 +79,14 @@ class Row:
         return {metric: interval for metric, interval in named if interval is not None}
 
 
+class WrittenImage(TypedDict):
+    """One of ``Report.images``."""
+
+    name: str
+    joints: NotRequired[int | None]
+    rows: dict[str, dict[str, float | bool | None]]
+
+
 class WrittenReport(TypedDict):
     """The JSON of ``Report.to_json``."""
 
@@ -90,7 +98,7 @@ class WrittenReport(TypedDict):
     weights: dict[str, str]
     toy: list[str]
     notes: NotRequired[list[str]]
-    images: NotRequired[list[dict[str, Any]]]
+    images: NotRequired[list[WrittenImage]]
     infinite: NotRequired[dict[str, dict[str, int]]]
     intervals: NotRequired[dict[str, dict[str, tuple[float, float]]]]
 

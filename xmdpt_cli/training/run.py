@@ -29,6 +29,10 @@ FORCEABLE |= {"mask_span", "loss_weighting", "align_weight", "timestep_power", "
 FORCEABLE |= {"precision", "compile", "steps", "resolution", "source_encoder", "pose_encoder"}
 
 
+#: What a kill, or a full disk, while a run is begun leaves in its folder.
+UNFINISHED = {".lock", "config.toml", "config.toml.part", "run.json.part"}
+
+
 class _Begun(TypedDict):
     """run.json: the dataset's shards by their sha256, the settings, and what --force changed."""
 
@@ -65,7 +69,7 @@ def begin_run(out: Path, config: TrainConfig, dataset: PairDataset, force: bool 
         if differs:
             identity["forced"].append(_forced(out, differs, force))
             write_text(known, json.dumps(identity, indent=2))
-    elif not known.is_file() and out.exists() and any(p.name != ".lock" for p in out.iterdir()):
+    elif not known.is_file() and out.exists() and any(p.name not in UNFINISHED for p in out.iterdir()):
         raise XmdptError(f"{out} is not empty and holds no run", "choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "config.toml", configuration.dump("train", config))

@@ -24,6 +24,7 @@ from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.encoders.weights import TOY_MARK, Origin, state_sha256
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_text, writing
+from xmdpt_cli.training.run import UNFINISHED
 from xmdpt_cli.training.vae_config import VaeConfig
 
 IDENTITY, RECORD, STATE, LOG = (
@@ -112,7 +113,7 @@ def begin(out: Path, this: dict[str, Any], config: VaeConfig) -> None:
                 f"{out} holds another VAE training; what differs: {'; '.join(differs)}",
                 "choose another --out, or give the same settings to go on",
             )
-    elif out.exists() and any(p.name not in (".lock", f"{IDENTITY}.part") for p in out.iterdir()):
+    elif out.exists() and any(p.name not in UNFINISHED for p in out.iterdir()):
         raise XmdptError(
             f"not overwriting {out}: it is not empty and holds no VAE training",
             "choose another folder",
@@ -218,6 +219,7 @@ class Log:
             return
         means = {k: math.fsum(row[k] for row in self.rows) / len(self.rows) for k in terms}
         now = time.perf_counter()
+        means["averaged_steps"] = len(self.rows)
         means["steps_per_second"] = len(self.rows) / (now - self.began)
         self.rows.clear()
         self.began = now
