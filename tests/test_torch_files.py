@@ -34,9 +34,7 @@ def flipped(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("read", [plain_state, read_weights, OpenPose.load])
 def test_a_changed_byte_is_found(read: Callable[[Path], object], flipped: Path) -> None:
-    with pytest.raises(
-        XmdptError, match=r"damaged \(.*data/0 has another checksum\)"
-    ) as error:
+    with pytest.raises(XmdptError, match=r"damaged \(.*data/0 has another checksum\)") as error:
         read(flipped)
     assert "copy" in error.value.hint
 

@@ -69,7 +69,7 @@ def begin_run(out: Path, config: TrainConfig, dataset: PairDataset, force: bool 
         if differs:
             identity["forced"].append(_forced(out, differs, force))
             write_text(known, json.dumps(identity, indent=2))
-    elif not known.is_file() and out.exists() and any(p.name not in UNFINISHED for p in out.iterdir()):
+    elif not known.is_file() and out.exists() and {p.name for p in out.iterdir()} - UNFINISHED:
         raise XmdptError(f"{out} is not empty and holds no run", "choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "config.toml", configuration.dump("train", config))

@@ -135,7 +135,7 @@ def _steps(trainer: VaeTrainer, examples: Examples, out: Path, progress: Progres
                 if interrupted():
                     raise KeyboardInterrupt
     except KeyboardInterrupt:
-        if team.first and trainer.whole and trainer.done > first:
+        if team.first and trainer.done > first:
             trainer.save(state)
         raise
 

@@ -24,6 +24,7 @@ from xmdpt_cli import records
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import writing
+from xmdpt_cli.interrupts import held
 from xmdpt_cli.training.ema import Ema
 from xmdpt_cli.training.step import in_bf16
 from xmdpt_cli.training.team import ALONE, Team
@@ -69,7 +70,6 @@ class VaeTrainer:
         self.ema = Ema(self.trained, config.ema, warmup=True) if config.ema else None
         self.autocast = in_bf16(config.precision, vae.device)
         self.done = 0
-        self.whole = True  # no step half taken
         self.first_loss = math.nan
         self.last: deque[float] = deque(maxlen=_LAST)
 
@@ -105,15 +105,14 @@ class VaeTrainer:
         rate = config.learning_rate * learning_rate_factor(self.done, config.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.whole = False
-        self.optimizer.step()
-        self.done += 1
-        if self.ema is not None:
-            self.ema.update(self.trained, self.done)
-        if self.done == 1:
-            self.first_loss = values[0]
-        self.last.append(values[0])
-        self.whole = True
+        with held():  # what is saved on an interrupt is the state after a whole step
+            self.optimizer.step()
+            self.done += 1
+            if self.ema is not None:
+                self.ema.update(self.trained, self.done)
+            if self.done == 1:
+                self.first_loss = values[0]
+            self.last.append(values[0])
         return {**dict(zip(terms, values, strict=True)), "learning_rate": rate}
 
     def take_average(self) -> None:
