@@ -52,7 +52,7 @@ class Defaults(TypedDict):
     """How the model is sampled if nothing else is asked for."""
 
     steps: Annotated[int, Ge(1)]
-    solver: str
+    solver: NotRequired[str]
     guidance: float
     power: float
 
