@@ -25,29 +25,32 @@ FOLDERS = tuple(part.folder for part in PARTS.values())
 
 
 class EncoderRecord(TypedDict):
-    """One network in a record: what ``Origin.describe`` says, and its sizes."""
+    """One network in a record, see ``Origin.describe``."""
 
+    kind: str
     id: str
+    revision: str | None
+    sha256: str | None  # None: not known
+    dtype: str
     toy: bool
-    kind: NotRequired[str]
-    revision: NotRequired[str | None]
-    sha256: NotRequired[str | None]
-    dtype: NotRequired[str]
-    input_size: NotRequired[int]  # of a DINOv2, in pixels
-    length: NotRequired[int]  # of a DINOv2: tokens an image, CLS included
-    width: NotRequired[int]
 
 
 class VAERecord(EncoderRecord):
     scale: float  # latents are the posterior's samples times this
-    factor: NotRequired[int]  # pixels a latent, along one side
-    channels: NotRequired[int]
+    factor: int  # pixels a latent, along one side
+    channels: int
+
+
+class DinoRecord(EncoderRecord):
+    input_size: int  # pixels
+    length: int  # tokens an image, CLS included
+    width: int
 
 
 class EncodersRecord(TypedDict):
     """What stands under "encoders" in a dataset's and a model's record."""
 
-    vae: NotRequired[VAERecord]
-    source: NotRequired[EncoderRecord]
-    pose: NotRequired[EncoderRecord]
+    vae: VAERecord
+    source: DinoRecord
+    pose: DinoRecord
     toy: NotRequired[bool]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from encoder_records import encoder_records
 from safetensors.torch import load_file, save_file
 from test_xmdpt import inputs, small
 
@@ -45,7 +46,7 @@ def weights(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
 )
 def test_what_was_saved_comes_back(options: dict[str, Any], tmp_path: Path) -> None:
     model = small(**options)
-    facts = {**published_facts(model), "encoders": {"vae": {"id": "ä", "toy": False, "scale": 0.5}}}
+    facts = {**published_facts(model), "encoders": encoder_records("ä")}
     save_model(tmp_path / "m", model, facts)
     again, told = load_model(tmp_path / "m")
     assert told == {"format": "xmdpt-model", "version": 1, **facts}

@@ -13,7 +13,7 @@ from typing_extensions import NotRequired, TypedDict
 from xmdpt_cli import records
 from xmdpt_cli.data.listing import Listing
 from xmdpt_cli.data.manifest import BEGUN, OPTIONS
-from xmdpt_cli.encoder_parts import PARTS, EncoderRecord, VAERecord
+from xmdpt_cli.encoder_parts import PARTS, EncodersRecord
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.stores import Store
 
@@ -38,13 +38,6 @@ class Poses(TypedDict):
     sha256: NotRequired[str]
 
 
-class Encoders(TypedDict):
-    vae: VAERecord
-    source: EncoderRecord
-    pose: EncoderRecord
-    toy: NotRequired[bool]
-
-
 class Options(TypedDict):
     """Those of the command that decide what is read; absent in datasets of earlier versions."""
 
@@ -63,7 +56,7 @@ class Begun(TypedDict):
     garments_per_shard: Positive
     dataset: Made
     poses: Poses
-    encoders: Encoders
+    encoders: EncodersRecord
     options: NotRequired[Options]
 
 
