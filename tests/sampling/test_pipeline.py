@@ -284,7 +284,10 @@ METRICS = {
     "protocol": "cfld",
     "rows": {"generated": {"ssim": 0.7512, "fid": 6.5}, "copy-source": {"ssim": 0.6}},
     "counts": {"pairs": 8},
-    "toy": True,
+    "undefined": {},
+    "sizes": ["176x256"],
+    "weights": {},
+    "toy": ["fid"],
 }
 
 
