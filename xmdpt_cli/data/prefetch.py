@@ -55,12 +55,12 @@ def prefetch(
     generator (or let it go) to stop the thread; its errors are raised here.
 
     ``pin``: a GPU. The rooms are page-locked, for ``tensor.to(pin, non_blocking=True)`` on that
-    device's current stream in the thread that asks for batches. Such a copy may still be under way when
-    its call is back, and when two more batches have been asked for: Python runs ahead of the
-    device. So when the next batch is asked for, an event is recorded in that stream: behind every
-    copy of the batch before. The reading thread waits for the event before it overwrites the
-    room. At most depth + 4 rooms are in use: in the queue, being read, at the caller, and waited
-    for; the wait is also what keeps Python from running ahead of the device without end.
+    device's current stream in the thread that asks for batches. Such a copy may still be under
+    way when its call is back, and when two more batches have been asked for: Python runs ahead of
+    the device. So when the next batch is asked for, an event is recorded in that stream: behind
+    every copy of the batch before. The reading thread waits for the event before it overwrites
+    the room. At most depth + 4 rooms are in use: in the queue, being read, at the caller, and
+    waited for; the wait is also what keeps Python from running ahead of the device without end.
     """
     read = loader.read if isinstance(loader, Staged) else loader.batch
     ready: queue.Queue[Any] = queue.Queue(maxsize=depth)
