@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from small_data import CONFIG, logged, same, weights
 
+from xmdpt_cli import interrupts
 from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.model import XMDPT
@@ -100,6 +101,28 @@ def test_killed_and_run_again(data: Path, tmp_path: Path) -> None:
     subprocess.run([*command, str(run)], check=True)
     train(dataclasses.replace(CONFIG, steps=steps), data, tmp_path / "whole")
     assert same(weights(run), weights(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_middle_of_an_update_saves_the_whole_step(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """Weights that are half updated would be saved as the step before."""
+    update, config = torch.optim.AdamW.step, dataclasses.replace(CONFIG, checkpoint_every=100)
+
+    def interrupted(self: torch.optim.AdamW, *args: Any) -> Any:
+        if any(float(state["step"]) == 2 for state in self.state.values()):
+            os.kill(os.getpid(), number)  # before the third update
+        return update(self, *args)
+
+    with monkeypatch.context() as patch, interrupts.listening():
+        patch.setattr(torch.optim.AdamW, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, data, tmp_path / "run")
+    assert (tmp_path / "run/checkpoints/latest").read_text() == "step_0000003"
+    train(config, data, tmp_path / "run")
+    train(config, data, tmp_path / "whole")
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
 
 
 def test_other_settings_are_refused_by_name(data: Path, tmp_path: Path) -> None:
