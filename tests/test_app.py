@@ -131,4 +131,4 @@ def test_an_interrupt_says_how_to_go_on(
     # a measurement begins anew
     monkeypatch.setattr("xmdpt_cli.bench.throughput.measure", interrupted)
     assert run(["bench", "--size", "tiny"]) == 130
-    assert "nothing is kept of a measurement" in capsys.readouterr().err
+    assert "no measurement is kept" in capsys.readouterr().err

@@ -24,6 +24,9 @@ BASE = {
     "encoder_parts",
     "tables",
     "presets",
+    "records",
+    "interrupts",
+    "torch_files",
     "__init__",
 }
 SIDEWAYS = {"data", "encoders", "model", "diffusion", "metrics"}
@@ -42,7 +45,7 @@ MAY_IMPORT["__init__"] = BASE | SIDEWAYS | {"sampling"}  # lazily, and for type 
 MAY_IMPORT["app"] = MAY_IMPORT["commands"] | {"app"}
 MAY_IMPORT["__main__"] = {"app"}
 EARLY = {"__init__", "app", "commands", "config", "console", "console_bars", "devices", "errors"}
-EARLY |= {"files", "progress", "tables"}
+EARLY |= {"files", "interrupts", "progress", "tables"}
 HEAVY = {"torch", "torchvision", "diffusers", "transformers", "lpips", "controlnet_aux", "cv2"}
 PAGE = {"gradio", "gradio_client", "fastapi", "uvicorn"}
 TALKERS = {"app", "commands", "console", "console_bars"}

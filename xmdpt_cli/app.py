@@ -1,6 +1,7 @@
 """The Typer root: registers the commands and maps errors to exit codes.
 
-0 success, 1 a known failure, 2 usage or configuration, 3 a bug of ours, 130 interrupted.
+0 success, 1 a known failure, 2 usage or configuration, 3 a bug of ours, 130 interrupted, 143 ended
+by SIGTERM.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -15,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from xmdpt_cli import __version__
+from xmdpt_cli import __version__, interrupts
 from xmdpt_cli.commands import (
     bench_parts,
     convert,
@@ -93,13 +95,25 @@ def build() -> Any:
     return finish(typer.main.get_command(app))
 
 
-def main() -> None:
-    """The console entry."""
-    sys.exit(run(sys.argv[1:]))
-
-
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
+    with interrupts.listening():
+        code = _run(arguments)
+        if interrupts.received():  # also where the command ended as if there had been none
+            return _interrupted(arguments)
+    return code
+
+
+def _interrupted(arguments: list[str]) -> int:
+    """Say it; the exit code, as shells have it: 128 and the signal's number."""
+    if os.environ.get("RANK", "0") == "0":  # of several processes one says it
+        # what was timed is nothing without the rounds that were not
+        again = "what is done is kept: run the same command again to resume"
+        error("interrupted", again if arguments[:1] != ["bench"] else "no measurement is kept")
+    return 128 + (interrupts.received() or signal.SIGINT)
+
+
+def _run(arguments: list[str]) -> int:
     # what was timed is nothing without the rounds that were not
     goes_on = arguments[:1] != ["bench"]
     try:
@@ -110,18 +124,19 @@ def run(arguments: list[str]) -> int:
     except SharedError as err:
         return err.exit_code
     except XmdptError as err:
+        if interrupts.received():  # what an interrupt led to
+            return 130
         error(err.message, err.hint)
         _debug()
         return err.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        if os.environ.get("RANK", "0") == "0":  # of several processes one says it
-            kept = "what is done is kept: run the same command again to go on"
-            error("interrupted", kept if goes_on else "nothing is kept of a measurement")
-        return 130
+        return 130 if interrupts.received() else _interrupted(arguments)
     except BrokenPipeError:  # | head
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - nothing may be flushed into the pipe
         return 1
     except Exception as err:
+        if interrupts.received():
+            return 130
         # usage errors of Typer's parser: known by their shape, its classes are not public
         message, code = getattr(err, "format_message", None), getattr(err, "exit_code", None)
         if callable(message) and code == 2:

@@ -23,6 +23,8 @@ else:
 
 T = TypeVar("T")
 
+LIMIT = 2**20  # characters of a configuration file
+
 
 def option(default: T, text: str, choices: tuple[str, ...] = (), **words: T) -> T:
     """A field that is a command's option too: its default, and what help says of it.
@@ -60,11 +62,7 @@ def resolve(
     if preset is not None:
         values.update(_section(kind, section, preset_text(preset), f"preset {preset}"))
     if file is not None:
-        try:
-            text = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as err:
-            raise ConfigError(f"cannot read {file}: {err}") from None
-        values.update(_section(kind, section, text, str(file)))
+        values.update(_section(kind, section, read_toml(file), str(file)))
     given = {k: v for k, v in flags.items() if v is not None}
     values.update({k: _typed(kind, k, v, f"--{k.replace('_', '-')}") for k, v in given.items()})
     return kind(**values)
@@ -110,11 +108,28 @@ def preset_text(name: str) -> str:
     return (resources.files("xmdpt_cli") / "presets" / f"{name}.toml").read_text(encoding="utf-8")
 
 
-def _section(kind: type[Any], section: str, text: str, where: str) -> dict[str, Any]:
+def read_toml(file: Path) -> str:
+    """The text of a configuration file. Raises ConfigError."""
     try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as err:
+        with open(file, encoding="utf-8") as stream:
+            text = stream.read(LIMIT + 1)
+    except (OSError, UnicodeDecodeError) as err:
+        raise ConfigError(f"cannot read {file}: {err}") from None
+    if len(text) > LIMIT:
+        raise ConfigError(f"{file} is larger than a configuration is ({LIMIT // 2**20} MiB)")
+    return text
+
+
+def parse_toml(text: str, where: str) -> dict[str, Any]:
+    """TOML as plain data; ``where`` names it in errors. Raises ConfigError."""
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as err:  # also: numbers of thousands of digits
         raise ConfigError(f"{where} is not valid TOML: {err}") from None
+
+
+def _section(kind: type[Any], section: str, text: str, where: str) -> dict[str, Any]:
+    document = parse_toml(text, where)
     unknown = sorted(set(document) - {section})
     if unknown:
         raise ConfigError(

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from xmdpt_cli import interrupts
 from xmdpt_cli.console_bars import Bars, Pace, facts
 from xmdpt_cli.console_bars import duration as duration
 from xmdpt_cli.devices import busy_load
@@ -152,6 +153,7 @@ class _Lines:
         self.last = 0.0
 
     def __call__(self, stage: str, done: int, total: int, /, **info: Any) -> None:
+        interrupts.check()
         now = time.monotonic()
         new = stage not in self.paces
         rate = self.paces.setdefault(stage, Pace(now, done)).rate(now, done)

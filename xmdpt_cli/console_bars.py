@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from xmdpt_cli import interrupts
+
 if TYPE_CHECKING:  # Rich is loaded when something is shown: --help does without
     from rich.console import Console, ConsoleOptions
     from rich.text import Text
@@ -133,6 +135,7 @@ class Bars:
         self.stages: dict[str, _Stage] = {}
 
     def __call__(self, stage: str, done: int, total: int, /, **info: Any) -> None:
+        interrupts.check()
         now = time.monotonic()
         if stage not in self.stages:
             self.stages[stage] = _Stage(done, total, now)

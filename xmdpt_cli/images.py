@@ -10,13 +10,13 @@ import io
 import json
 import re
 import struct
+import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from isal import isal_zlib
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
@@ -103,9 +103,11 @@ def png_bytes(picture: Picture | Image.Image, text: Mapping[str, str] | None = N
 
 
 def fast_png_bytes(picture: Picture, text: Mapping[str, str] | None = None) -> bytes:
-    """``png_bytes`` fifteen times faster and a sixth larger, for pictures by the ten thousand.
+    """``png_bytes`` six times faster and a tenth larger, for pictures by the ten thousand.
 
-    Every row minus the row above it (PNG's filter 2), then ISA-L's deflate at its first level.
+    Every row minus the row above it (PNG's filter 2), then zlib's run-length strategy: the same
+    bytes on every machine with the same zlib. (ISA-L's deflate is three times faster still, but
+    its output depends on the processor, and has been seen to differ between two runs.)
     ``text``: metadata, keyword (Latin letters, below 80 of them) to value.
     """
     height, width, _ = picture.shape
@@ -114,18 +116,19 @@ def fast_png_bytes(picture: Picture, text: Mapping[str, str] | None = None) -> b
     filtered[:, 0] = 2
     filtered[0, 1:] = rows[0]
     np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
+    packed = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits, RGB
     # iTXt: keyword, not compressed, no language, no translated keyword, UTF-8
     told = [(b"iTXt", k.encode("latin-1") + bytes(5) + v.encode()) for k, v in (text or {}).items()]
     chunks = (
         (b"IHDR", header),
         *told,
-        (b"IDAT", isal_zlib.compress(filtered, 1)),
+        (b"IDAT", packed.compress(filtered.data) + packed.flush()),
         (b"IEND", b""),
     )
     parts = [b"\x89PNG\r\n\x1a\n"]
     for kind, data in chunks:
-        crc = isal_zlib.crc32(data, isal_zlib.crc32(kind))
+        crc = zlib.crc32(data, zlib.crc32(kind))
         parts += [struct.pack(">I", len(data)), kind, data, struct.pack(">I", crc)]
     return b"".join(parts)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from encoder_records import encoder_records
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -37,7 +38,7 @@ class FakeEncoder:
         }
 
     def describe(self) -> dict[str, Any]:
-        return {"toy": True, "name": self.name, "shape": (6, 4)}
+        return encoder_records(self.name)
 
 
 def flat_name(gender: str, item: int, view: str) -> str:

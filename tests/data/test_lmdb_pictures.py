@@ -6,6 +6,7 @@ import io
 import multiprocessing
 import pickle
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -190,3 +191,36 @@ def test_environments_that_are_none(packed: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(XmdptError, match="need the lmdb library") as error:
         find_dataset(packed)
     assert error.value.hint == "pip install 'xmdpt-cli[lmdb]'"
+
+
+def test_a_damaged_environment_is_named_and_ends_no_process(packed: Path) -> None:
+    """Random bytes in its pages: the library itself would end the process that reads them."""
+    file = packed / "256-256/data.mdb"
+    whole = file.read_bytes()
+    random = np.random.Generator(np.random.PCG64(0))
+    outcomes = set()
+    for _ in range(12):
+        data = bytearray(whole)
+        for at in random.integers(8192, len(data), 2000):
+            data[at] = random.integers(0, 256)
+        file.write_bytes(data)
+        command = [sys.executable, "-c", READ, str(packed)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done
+        outcomes.add("damaged" in done.stdout or "cannot read" in done.stdout)
+    assert True in outcomes  # the damage was such
+
+
+READ = """
+import sys
+from xmdpt_cli.data.sources.lmdb_pictures import read_environment
+from pathlib import Path
+from xmdpt_cli.errors import XmdptError
+try:
+    found, _ = read_environment(Path(sys.argv[1]), "256-256", 256)
+    for pictures in found.values():
+        for picture in pictures:
+            picture.stored_bytes()
+except XmdptError as err:
+    print(err.message)
+"""

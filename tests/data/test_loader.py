@@ -276,7 +276,7 @@ def test_folders_that_are_no_dataset(prepared: Path, tmp_path: Path) -> None:
     with pytest.raises(XmdptError, match="version 99"):
         PairDataset(copy)
     (copy / "dataset.json").write_text("[]")
-    with pytest.raises(XmdptError, match="not a dataset manifest"):
+    with pytest.raises(XmdptError, match="its content should be an object"):
         PairDataset(copy)
 
 

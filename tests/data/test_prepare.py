@@ -72,7 +72,7 @@ def test_manifest(tmp_path: Path) -> None:
     assert (manifest["format"], manifest["version"]) == ("xmdpt-dataset", 2)
     assert manifest["resolution"] == 32
     assert manifest["toy"] is True
-    assert manifest["encoders"]["name"] == "fake"
+    assert manifest["encoders"]["vae"]["id"] == "fake"
     assert manifest["skipped"] == []
     assert manifest["counts"] == {
         "train": {"garments": 5, "images": 15, "pairs": 30},
@@ -142,8 +142,10 @@ def test_killed_run_continues_to_the_same_bytes(tmp_path: Path) -> None:
     here, repo = Path(__file__).parent, Path(__file__).parents[2]
     middle_of_second_shard = "6"
     command = [sys.executable, "-c", CHILD, str(root), str(out), str(here), str(repo)]
+    paths = os.pathsep.join(map(str, Path(__file__).parents[1:3]))
+    environment = {**os.environ, "PYTHONPATH": paths}
     with subprocess.Popen(
-        [*command, middle_of_second_shard], stdout=subprocess.PIPE, text=True
+        [*command, middle_of_second_shard], stdout=subprocess.PIPE, text=True, env=environment
     ) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "here\n"
@@ -176,7 +178,7 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     for options, named in (
         ({"size": 64}, r"resolution \(32 there, 64 now\)"),
         ({"limit": 1}, r"limit \(None there, 1 now\)"),
-        ({"encoder": FakeEncoder("other")}, r"encoders\.name \(fake there, other now\)"),
+        ({"encoder": FakeEncoder("other")}, r"encoders\.vae\.id \(fake there, other now\)"),
     ):
         with pytest.raises(XmdptError, match=named) as error:
             prepare(root, out, **options)

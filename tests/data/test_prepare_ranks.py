@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 def start(
     root: Path, out: Path, *, rank: int = 0, world: int = 1, workers: int = 0, stall: int = -1
 ) -> subprocess.Popen[str]:
-    paths = f"{HERE}{os.pathsep}{HERE.parents[1]}"
+    paths = os.pathsep.join(map(str, (HERE, *HERE.parents[:2])))
     environment = {**os.environ, "PYTHONPATH": paths, "RANK": str(rank), "WORLD_SIZE": str(world)}
     command = [sys.executable, str(HERE / "prepare_child.py"), str(root), str(out)]
     return subprocess.Popen(

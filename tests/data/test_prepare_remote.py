@@ -83,7 +83,7 @@ def test_two_ranks_over_sftp(
 ) -> None:
     root = make_dataset(tmp_path / "raw")
     prepare_dataset(find_dataset(root), tmp_path / "local", encoder=FakeEncoder(), **OPTIONS)
-    paths = f"{HERE}{os.pathsep}{HERE.parents[1]}"
+    paths = os.pathsep.join(map(str, (HERE, *HERE.parents[:2])))
     command = [sys.executable, str(HERE / "prepare_child.py"), str(root)]
     command += [url_of(ssh[0], tmp_path / "remote"), "0", "-1"]
     children = [

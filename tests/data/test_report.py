@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from encoder_records import encoder_records
 from fake_dataset import FakeEncoder, make_dataset
 from html_reader import Reader
 from PIL import Image
@@ -103,11 +104,12 @@ def test_toy_is_said_aloud(out: Path) -> None:
 @pytest.mark.usefixtures("few")
 def test_names_are_text_whatever_they_hold(out: Path) -> None:
     nasty = 'MEN/<script>alert(1)</script>/"T&S"\'ü名/02_1_front.jpg'
-    network = {"kind": "local", "id": "/data/<b>&", "sha256": "ab", "dtype": "float32"}
+    network = {"kind": "local", "id": "/data/<b>&", "toy": False, "sha256": "a", "dtype": "float32",
+               "revision": None, "scale": 1.0, "factor": 8, "channels": 4}  # fmt: skip
     edit_manifest(
         out,
-        skipped=[[nasty, "broken picture: <i>x</i>"], ["lone \udc80 byte", "<gone>"]],
-        encoders={"vae": network, "toy": True},
+        skipped=[[nasty, "broken picture: <i>x</i>"], ["byte \ufffd", "<gone>"]],
+        encoders={**encoder_records(), "vae": network},
         settings={"tokens": "<fp8>"},
     )
     reader = Reader(page(out))
@@ -122,11 +124,11 @@ def test_names_are_text_whatever_they_hold(out: Path) -> None:
 def test_what_it_was_made_with_is_said_in_words(out: Path) -> None:
     network = {
         "kind": "toy", "id": "toy-vae", "sha256": "ab" * 32, "dtype": "float32", "toy": True,
-        "revision": None, "scale": 0.5, "factor": 4, "new_key": 7,
+        "revision": None, "scale": 0.5, "factor": 4, "channels": 4, "new_key": 7,
     }  # fmt: skip
     edit_manifest(
         out,
-        encoders={"vae": network, "toy": True},
+        encoders={**encoder_records(), "vae": network},
         poses={"kind": "listed"},
         tokens="bf16",
         other={"some_new": {"thing": 3}},

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from encoder_records import encoder_records
 from safetensors.torch import load_file, save_file
 from test_xmdpt import inputs, small
 
@@ -45,7 +46,7 @@ def weights(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
 )
 def test_what_was_saved_comes_back(options: dict[str, Any], tmp_path: Path) -> None:
     model = small(**options)
-    facts = {**published_facts(model), "encoders": {"vae": {"id": "ä"}}}
+    facts = {**published_facts(model), "encoders": encoder_records("ä")}
     save_model(tmp_path / "m", model, facts)
     again, told = load_model(tmp_path / "m")
     assert told == {"format": "xmdpt-model", "version": 1, **facts}
@@ -136,9 +137,17 @@ BROKEN: list[tuple[str, Callable[[Path], object], str]] = [
         lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
         r"only pytorch_model\.bin, a pickle, which could run code",
     ),
-    ("no json", lambda f: (f / "xmdpt.json").write_text("{"), r"xmdpt\.json is broken"),
-    ("a list", lambda f: (f / "config.json").write_text("[]"), r"config\.json holds no table"),
-    ("bytes", lambda f: (f / "config.json").write_bytes(b"\xff\xfe"), r"config\.json is broken"),
+    ("no json", lambda f: (f / "xmdpt.json").write_text("{"), r"xmdpt\.json is not valid JSON"),
+    (
+        "a list",
+        lambda f: (f / "config.json").write_text("[]"),
+        r"config\.json .* should be an object",
+    ),
+    (
+        "bytes",
+        lambda f: (f / "config.json").write_bytes(b"\xff\xfe"),
+        r"config\.json is not valid",
+    ),
     (
         "another's config",
         lambda f: (f / "config.json").write_text('{"_class_name": "AutoencoderKL"}'),
@@ -151,13 +160,38 @@ BROKEN: list[tuple[str, Callable[[Path], object], str]] = [
     ),
     (
         "impossible config",
+        lambda f: change(f / "config.json", lambda c: c.update(decode_layers=9)),
+        r"decode_layers lies between .* \(config\.json\)",
+    ),
+    (
+        "sizes of another model",
         lambda f: change(f / "config.json", lambda c: c.update(heads=3)),
-        r"sizes do not fit: .*heads 3 \(config\.json\)",
+        r"config\.json says heads 3, the tensors in model\.safetensors have 2",
+    ),
+    (
+        "a model that takes hours to build",
+        lambda f: change(f / "config.json", lambda c: c.update(depth=100_000)),
+        r"config\.json says depth 100000, the tensors in model\.safetensors have",
+    ),
+    (
+        "endless words",
+        lambda f: change(f / "config.json", lambda c: c.update(condition_parts="local+" * 10**5)),
+        r"condition_parts should .* at most 100 characters, not 'local",
+    ),
+    (
+        "numbers of thousands of digits",
+        lambda f: (f / "config.json").write_text('{"depth": ' + "9" * 5000 + "}"),
+        r"config\.json is not valid JSON",
+    ),
+    (
+        "endless nesting",
+        lambda f: (f / "xmdpt.json").write_text("[" * 100_000 + "]" * 100_000),
+        r"xmdpt\.json is not valid JSON",
     ),
     (
         "words for numbers",
         lambda f: change(f / "config.json", lambda c: c.update(depth="four")),
-        r"config\.json is broken",
+        r"config\.json is damaged: depth should be a valid integer, not 'four'",
     ),
     (
         "newer",
@@ -167,12 +201,12 @@ BROKEN: list[tuple[str, Callable[[Path], object], str]] = [
     (
         "another format",
         lambda f: change(f / "xmdpt.json", lambda c: c.update(format="xmdpt-samples")),
-        r"xmdpt\.json says nothing of a model",
+        r"xmdpt\.json does not describe a model",
     ),
     (
         "half the facts",
         lambda f: change(f / "xmdpt.json", lambda c: c.pop("encoders")),
-        r"xmdpt\.json lacks encoders",
+        r"xmdpt\.json is damaged: encoders is missing",
     ),
     (
         "cut off",
@@ -191,8 +225,8 @@ BROKEN: list[tuple[str, Callable[[Path], object], str]] = [
     ),
     (
         "a wrong shape",
-        lambda f: weights(f, lambda t: t.update({"tdnet.position": torch.zeros(1, 9, 32)})),
-        r"misshapen 1 tensors, first tdnet\.position",
+        lambda f: weights(f, lambda t: t.update({"tdnet.decoder_position": torch.zeros(1, 9, 32)})),
+        r"misshapen 1 tensors, first tdnet\.decoder_position",
     ),
 ]
 

@@ -284,7 +284,10 @@ METRICS = {
     "protocol": "cfld",
     "rows": {"generated": {"ssim": 0.7512, "fid": 6.5}, "copy-source": {"ssim": 0.6}},
     "counts": {"pairs": 8},
-    "toy": True,
+    "undefined": {},
+    "sizes": ["176x256"],
+    "weights": {},
+    "toy": ["fid"],
 }
 
 
@@ -296,10 +299,10 @@ def test_publishing(
     (tmp_path / "metrics.json").write_text(json.dumps(METRICS))
     monkeypatch.setattr(huggingface_hub, "HfApi", FakeHub)
     pipe = XMDPTPipeline.from_pretrained(tmp_path / "run")
-    with pytest.raises(XmdptError, match="cannot read"):
+    with pytest.raises(XmdptError, match=r"config\.toml is not valid JSON"):
         pipe.push_to_hub("me/it", metrics=tmp_path / "run/config.toml")
     (tmp_path / "other.json").write_text("{}")
-    with pytest.raises(XmdptError, match=r"cannot read .* no rows"):
+    with pytest.raises(XmdptError, match=r"other\.json is damaged: protocol is missing"):
         pipe.push_to_hub("me/it", metrics=tmp_path / "other.json")
     where = pipe.push_to_hub("me/it", metrics=tmp_path / "metrics.json", private=True, token="t")
     assert where == "https://hub/me/it"

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from encoder_records import encoder_records
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
@@ -41,9 +42,7 @@ class PixelEncoder:
         return {"moments": moments.half(), "source_tokens": tokens, "pose_tokens": pose}
 
     def describe(self) -> dict[str, Any]:
-        part = {"id": "pixels", "sha256": "none", "toy": True}
-        vae = {**part, "scale": 1.5, "factor": 4, "channels": 4}
-        return {"vae": vae, "source": part, "pose": part, "toy": True}
+        return encoder_records("pixels", scale=1.5, factor=4, channels=4)
 
 
 def make_data(root: Path) -> Path:

@@ -59,6 +59,7 @@ def test_a_line_is_the_mean_since_the_line_before(tmp_path: Path) -> None:
     assert [line["step"] for line in lines] == [1, 4, 8]
     assert lines[2] == {
         "step": 8,
+        "averaged_steps": 4,
         "mse": pytest.approx((5 + 6 + 7 + 8) / 4 + 1),
         "vb": pytest.approx(7.5 / 2),
         "masked_mse": pytest.approx(7.5),

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from small_data import CONFIG, logged, same, weights
 
+from xmdpt_cli import interrupts
 from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.model import XMDPT
@@ -102,6 +103,28 @@ def test_killed_and_run_again(data: Path, tmp_path: Path) -> None:
     assert same(weights(run), weights(tmp_path / "whole"))
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_middle_of_an_update_saves_the_whole_step(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """Weights that are half updated would be saved as the step before."""
+    update, config = torch.optim.AdamW.step, dataclasses.replace(CONFIG, checkpoint_every=100)
+
+    def interrupted(self: torch.optim.AdamW, *args: Any) -> Any:
+        if any(float(state["step"]) == 2 for state in self.state.values()):
+            os.kill(os.getpid(), number)  # before the third update
+        return update(self, *args)
+
+    with monkeypatch.context() as patch, interrupts.listening():
+        patch.setattr(torch.optim.AdamW, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, data, tmp_path / "run")
+    assert (tmp_path / "run/checkpoints/latest").read_text() == "step_0000003"
+    train(config, data, tmp_path / "run")
+    train(config, data, tmp_path / "whole")
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+
+
 def test_other_settings_are_refused_by_name(data: Path, tmp_path: Path) -> None:
     short = dataclasses.replace(CONFIG, steps=1)
     train(short, data, tmp_path / "run")
@@ -115,6 +138,27 @@ def test_other_settings_are_refused_by_name(data: Path, tmp_path: Path) -> None:
     with pytest.raises(XmdptError, match="not empty"):
         train(short, data, tmp_path / "other")
     assert (tmp_path / "other/mine.txt").read_text() == "precious"
+
+
+@pytest.mark.parametrize("left", [["config.toml"], ["config.toml", "run.json.part", ".lock"]])
+def test_a_folder_left_while_a_run_was_begun_is_begun_again(
+    data: Path, tmp_path: Path, left: list[str]
+) -> None:
+    """A full disk or a kill between the two files that a run begins with."""
+    (tmp_path / "run").mkdir()
+    for name in left:
+        (tmp_path / "run" / name).write_text("half")
+    train(dataclasses.replace(CONFIG, steps=1), data, tmp_path / "run")
+    assert (tmp_path / "run/model/model.safetensors").is_file()
+
+
+def test_a_line_says_how_many_steps_it_is_a_mean_of(data: Path, tmp_path: Path) -> None:
+    """An interruption cuts a window of the log in two."""
+    config = dataclasses.replace(CONFIG, log_every=4, steps=3)
+    train(config, data, tmp_path / "run")
+    train(dataclasses.replace(config, steps=8), data, tmp_path / "run")
+    rows = [(row["step"], row["averaged_steps"]) for row in logged(tmp_path / "run")]
+    assert rows == [(1, 1), (3, 2), (4, 1), (8, 4)]
 
 
 def test_a_run_that_saved_nothing_may_become_another(

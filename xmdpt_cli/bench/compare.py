@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from typing_extensions import NotRequired, TypedDict
+
+from xmdpt_cli import records
 from xmdpt_cli.bench.reports import FORMAT
 from xmdpt_cli.errors import XmdptError
 
@@ -19,18 +21,48 @@ class Change(NamedTuple):
     verdict: str  # "slower", "faster", "same", "new", "gone"
 
 
+_HINT = "give a bench.json"
+
+
+class _Kind(TypedDict):
+    format: str
+    kind: NotRequired[str]
+
+
+class _Machine(TypedDict):
+    identity: dict[str, Any]
+
+
+class _Seconds(TypedDict):
+    low: float
+    median: float
+    high: float
+
+
+class _Row(TypedDict):
+    key: str
+    mfu: _Seconds | None
+    gflop: float | None
+    seconds: NotRequired[_Seconds]
+
+
+class _Report(TypedDict):
+    """What a comparison reads of a report."""
+
+    kind: str
+    machine: _Machine
+    settings: dict[str, Any]
+    rows: list[_Row]
+
+
 def load(path: Path) -> dict[str, Any]:
     """A report that ``xmdpt bench --json`` or ``--out`` wrote; XmdptError if it is none."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as err:
-        raise XmdptError(f"cannot read {path}: {err.strerror}") from None
-    except ValueError:
-        raise XmdptError(f"{path} is not JSON", "give a bench.json") from None
-    if not isinstance(found, dict) or found.get("format") != FORMAT or "rows" not in found:
-        raise XmdptError(f"{path} is not a report of xmdpt bench", "give a bench.json")
-    if found.get("kind") == "roof":
+    kind = records.read(_Kind, path, _HINT)
+    if kind["format"] != FORMAT:
+        raise XmdptError(f"{path} is not a report of xmdpt bench", _HINT)
+    if kind["kind"] == "roof":
         raise XmdptError(f"{path} holds roofs, which are computed: nothing was measured")
+    found: dict[str, Any] = records.read(_Report, path, _HINT)
     return found
 
 

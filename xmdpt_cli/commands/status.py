@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import textwrap
@@ -12,10 +11,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from xmdpt_cli import records
 from xmdpt_cli.commands import workspace
 from xmdpt_cli.commands.help import WIDEST, panels
 from xmdpt_cli.commands.options import AsJson
-from xmdpt_cli.config import tomllib
+from xmdpt_cli.config import parse_toml, read_toml
 from xmdpt_cli.console import Talk
 from xmdpt_cli.errors import XmdptError
 
@@ -111,7 +111,8 @@ def _run(path: Path) -> dict[str, Any] | None:
     if model is not None:
         step = max(step, model.steps or 0)
     for checkpoint in sorted((path / "checkpoints").glob("step_*")):
-        step = max(step, int(checkpoint.name.removeprefix("step_")))
+        with suppress(ValueError):  # a folder of another program
+            step = max(step, int(checkpoint.name.removeprefix("step_")))
     return {
         "path": str(path),
         "step": step,
@@ -123,9 +124,10 @@ def _run(path: Path) -> dict[str, Any] | None:
 
 
 def _config(path: Path) -> dict[str, Any]:
+    file = path / "config.toml"
     try:
-        table_ = tomllib.loads((path / "config.toml").read_text(encoding="utf-8")).get("train", {})
-    except (OSError, ValueError):
+        table_ = parse_toml(read_toml(file), str(file)).get("train", {})
+    except XmdptError:
         return {}
     return table_ if isinstance(table_, dict) else {}
 
@@ -138,9 +140,9 @@ def _last_line(path: Path) -> tuple[int, float | None]:
         return 0, None
     for line in reversed(lines):
         try:
-            row = json.loads(line)
+            row = records.parse(dict[str, Any], line, path)
             step, loss = int(row["step"]), float(row["loss"])
-        except workspace.UNEXPECTED:  # a line cut short, or of a validation
+        except (XmdptError, *workspace.UNEXPECTED):  # a line cut short, or of a validation
             continue
         return step, loss if math.isfinite(loss) else None
     return 0, None

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from xmdpt_cli import interrupts
 from xmdpt_cli.commands.choices import choose_for_sampling
 from xmdpt_cli.commands.help import panels
 from xmdpt_cli.commands.options import AsJson, Device, pick_device, quiet_libraries
@@ -97,6 +98,7 @@ def ui(
         try:
             serve(pipe, str(model), listener, browser=browser, ready=ready)
         except KeyboardInterrupt:  # that is how one leaves
+            interrupts.forget()
             talk.say("stopped")
 
 

@@ -10,7 +10,6 @@ is taken: the one whose record was written last. A tie is an error, not a guess.
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from contextlib import suppress
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from xmdpt_cli import records
 from xmdpt_cli.errors import XmdptError
 
 DATA, VAE, RUNS, MODELS, SAMPLES, BENCH = (
@@ -299,10 +299,10 @@ def quote(path: str | Path) -> str:
 def read_record(path: Path) -> dict[str, Any] | None:
     """A JSON object; None where the file is not there, broken or something else."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found: dict[str, Any] | None = records.read_if_there(dict[str, Any], path)
+    except XmdptError:
         return None
-    return found if isinstance(found, dict) else None
+    return found
 
 
 def raw_dataset() -> str | None:

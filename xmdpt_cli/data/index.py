@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge
+
+from xmdpt_cli import records
+from xmdpt_cli.records import RecordError
 from xmdpt_cli.stores import Store
 
-INDEX_VERSION = 2
+Count = Annotated[int, Ge(0)]
+Range = tuple[Count, Count]  # (offset, length) in bytes
+#: bytes of a number, by safetensors' names; prepare writes the first five
+ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1}
+ITEM_BYTES |= {"F8_E5M2": 1, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
 
 @dataclass(frozen=True)
@@ -16,8 +25,16 @@ class TensorPlace:
     """One tensor in a shard: ``offset`` counts bytes from the beginning of the tar."""
 
     dtype: str  # safetensors' name: F16, BF16, ...
-    shape: tuple[int, ...]
-    offset: int
+    shape: tuple[Count, ...]
+    offset: Count
+
+    def __post_init__(self) -> None:
+        if self.dtype not in ITEM_BYTES:
+            raise ValueError(f"a type of numbers ({', '.join(ITEM_BYTES)})")
+
+    @property
+    def bytes(self) -> int:
+        return tensor_bytes(self.dtype, self.shape)
 
 
 @dataclass(frozen=True)
@@ -25,9 +42,9 @@ class ViewPlace:
     """One view's members as (offset, length) in the tar, and its tensors by name."""
 
     file: str  # the picture it was made from, below the dataset root
-    picture: tuple[int, int]
-    keypoints: tuple[int, int]
-    features: tuple[int, int]
+    picture: Range
+    keypoints: Range
+    features: Range
     tensors: dict[str, TensorPlace]
 
 
@@ -46,10 +63,24 @@ class ShardIndex:
 
     name: str  # train-000000.tar
     split: str
-    bytes: int
+    bytes: Count
     sha256: str
     samples: list[SamplePlace]
     skipped: list[tuple[str, str]]  # (file, reason): what was to be in this shard and is not
+    version: Literal[2] = 2
+
+    def __post_init__(self) -> None:
+        for sample in self.samples:
+            for view in sample.views.values():
+                ranges = [view.picture, view.keypoints, view.features]
+                ranges += [(tensor.offset, tensor.bytes) for tensor in view.tensors.values()]
+                if any(offset + length > self.bytes for offset, length in ranges):
+                    raise ValueError(f"members within the {self.bytes} bytes of the shard")
+
+
+def tensor_bytes(dtype: str, shape: tuple[int, ...]) -> int:
+    """How many bytes a stored tensor takes."""
+    return math.prod(shape) * ITEM_BYTES[dtype]
 
 
 def index_name(shard: str) -> str:
@@ -61,47 +92,25 @@ def write_json(store: Store, name: str, content: Any) -> None:
     """Compact JSON; a file that is there is whole."""
     # dataclasses become objects; dataclasses.asdict would copy every number first
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), default=vars) + "\n"
-    store.write(name, text.encode())
+    store.write(name, text.encode(errors="replace"))  # names that are not UTF-8
 
 
 def write_index(store: Store, index: ShardIndex) -> None:
     """Write the sidecar, the last step of a shard: from then on it counts as whole."""
-    write_json(store, index_name(index.name), {"version": INDEX_VERSION, **vars(index)})
+    version = index.version  # first in the file
+    write_json(store, index_name(index.name), {"version": version, **vars(index)})
 
 
 def read_index(store: Store, shard: str) -> ShardIndex | None:
     """The index of a whole shard; None if the shard or its index is missing or cut short."""
     try:
-        raw = json.loads(store.read(index_name(shard)))
-        if raw.pop("version") != INDEX_VERSION or store.size(shard) != raw["bytes"]:
-            return None
-        return _shard_index(raw)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        index = parse_index(store.read(index_name(shard)), index_name(shard))
+        return index if store.size(shard) == index.bytes else None
+    except (OSError, RecordError):
         return None
 
 
-def _shard_index(raw: dict[str, Any]) -> ShardIndex:
-    raw["samples"] = [
-        SamplePlace(
-            sample["key"],
-            [(s, t, p) for s, t, p in sample["pairs"]],
-            {view: _view_place(place) for view, place in sample["views"].items()},
-        )
-        for sample in raw["samples"]
-    ]
-    raw["skipped"] = [(file, reason) for file, reason in raw["skipped"]]
-    return ShardIndex(**raw)
-
-
-def _view_place(raw: dict[str, Any]) -> ViewPlace:
-    def member(name: str) -> tuple[int, int]:
-        offset, length = raw[name]
-        return offset, length
-
-    tensors = {
-        name: TensorPlace(entry["dtype"], tuple(entry["shape"]), entry["offset"])
-        for name, entry in raw["tensors"].items()
-    }
-    return ViewPlace(
-        raw["file"], member("picture"), member("keypoints"), member("features"), tensors
-    )
+def parse_index(data: bytes, where: object) -> ShardIndex:
+    """A sidecar's content; ``where`` names it in errors. RecordError if it is none."""
+    index: ShardIndex = records.parse(ShardIndex, data, where)
+    return index

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
-
-import numpy as np
 
 from xmdpt_cli.data.export import AnnotationRow
 from xmdpt_cli.data.index import read_index
 from xmdpt_cli.data.manifest import read_manifest
 from xmdpt_cli.data.names import ImageName, parse_name
+from xmdpt_cli.data.reader import stored_keypoints
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.stores import Store
 
@@ -21,14 +19,19 @@ def keypoint_rows(store: Store) -> Iterator[AnnotationRow]:
     for shard in manifest["shards"]:
         index = read_index(store, shard["name"])
         if index is None:
-            raise XmdptError(
-                f"{store.url}/{shard['name']} is missing or cut short",
-                f"xmdpt prepare --check {store.url}",
-            )
+            raise _damaged(store, shard["name"], "is missing or cut short")
         for sample in index.samples:
             for place in sample.views.values():
-                points = np.load(io.BytesIO(store.read_range(index.name, *place.keypoints)))
+                data = store.read_range(index.name, *place.keypoints)
+                try:
+                    points = stored_keypoints(data)
+                except ValueError as err:
+                    raise _damaged(store, index.name, f"holds damaged keypoints ({err})") from None
                 yield index.split, _name(place.file), points / float(manifest["resolution"])
+
+
+def _damaged(store: Store, shard: str, what: str) -> XmdptError:
+    return XmdptError(f"{store.url}/{shard} {what}", f"xmdpt prepare --check {store.url}")
 
 
 def _name(file: str) -> ImageName | str:

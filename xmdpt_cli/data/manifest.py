@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from annotated_types import Ge
+from typing_extensions import NotRequired, TypedDict
+
+from xmdpt_cli import records
 from xmdpt_cli.data.index import ShardIndex, index_name, write_json
 from xmdpt_cli.data.lists import SPLITS, Problem
+from xmdpt_cli.encoder_parts import EncodersRecord
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.stores import Store
 
@@ -14,12 +19,58 @@ FORMAT = "xmdpt-dataset"
 VERSION = 2
 MANIFEST = "dataset.json"
 BEGUN = "prepare.json"
+RUN_AGAIN = "run the same prepare command again"
 # What prepare.json holds of the command's options, to repeat it: another command that finds the
 # same dataset goes on all the same.
 OPTIONS = "options"
 # May lie in the folder before it is begun: toy encoders, locks, the beats of other ranks, and what
 # a process that was killed while it began left behind.
 BESIDE = ("encoders", ".lock", ".rank-", f"{BEGUN}.")
+
+Count = Annotated[int, Ge(0)]
+
+
+class ShardEntry(TypedDict):
+    """One shard in dataset.json; ``skipped`` holds (file, reason)."""
+
+    name: str
+    split: Literal["train", "test"]
+    bytes: Count
+    sha256: str
+    samples: Count
+    skipped: NotRequired[list[tuple[str, str]]]
+
+
+class SplitCounts(TypedDict):
+    garments: Count
+    images: Count
+    pairs: Count
+
+
+class Counts(TypedDict):
+    train: SplitCounts
+    test: SplitCounts
+
+
+class Manifest(TypedDict):
+    """dataset.json."""
+
+    format: str
+    version: int
+    resolution: Annotated[int, Ge(1)]
+    toy: bool
+    counts: Counts
+    encoders: EncodersRecord
+    shards: list[ShardEntry]
+    skipped: list[tuple[str, str]]
+    tokens: NotRequired[str]
+
+
+class Kind(TypedDict):
+    """What tells the manifest of another program, or of another version."""
+
+    format: str
+    version: int
 
 
 def claim_folder(out: Store, fingerprint: dict[str, Any]) -> None:
@@ -33,7 +84,7 @@ def claim_folder(out: Store, fingerprint: dict[str, Any]) -> None:
             return
         refuse_strangers(out)
         write_json(out, BEGUN, fingerprint)
-    except (OSError, ValueError) as err:
+    except OSError as err:
         raise XmdptError(f"cannot prepare into {out.url}: {err}", "choose another --out") from None
 
 
@@ -58,9 +109,10 @@ def check_begun(out: Store, fingerprint: dict[str, Any]) -> bool | None:
     Raises XmdptError if it was begun with another one, naming what differs.
     """
     try:
-        begun = json.loads(out.read(BEGUN))
+        data = out.read(BEGUN)
     except FileNotFoundError:
         return None
+    begun = records.parse(dict[str, Any], data, f"{out.url}/{BEGUN}")
     _refuse_other(out, begun, fingerprint)
     return True
 
@@ -156,17 +208,19 @@ def read_manifest(folder: Store) -> dict[str, Any]:
     """dataset.json, checked. Raises XmdptError if it is not there, broken or of another kind."""
     path = f"{folder.url}/{MANIFEST}"
     try:
-        manifest: dict[str, Any] = json.loads(folder.read(MANIFEST))
-        kind, version = manifest["format"], manifest["version"]
+        data = folder.read(MANIFEST)
     except FileNotFoundError:
         raise _no_manifest(folder) from None
-    except (OSError, ValueError, KeyError, TypeError):
-        raise XmdptError(f"{path} is not a dataset manifest", "run prepare again") from None
-    if kind != FORMAT or version != VERSION:
+    except OSError as err:
+        raise XmdptError(f"cannot read {path}: {err}", RUN_AGAIN) from None
+    kind = records.parse(Kind, data, path, RUN_AGAIN)
+    if (kind["format"], kind["version"]) != (FORMAT, VERSION):
         raise XmdptError(
-            f"{path} is {kind!r} version {version}, this program reads {FORMAT!r} {VERSION}",
+            f"{path} is {kind['format']!r} version {kind['version']}, this program reads "
+            f"{FORMAT!r} {VERSION}",
             "prepare the dataset again with this version",
         )
+    manifest: dict[str, Any] = records.parse(Manifest, data, path, RUN_AGAIN)
     return manifest
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -16,15 +15,16 @@ import torch
 from numpy.typing import NDArray
 
 from xmdpt_cli.data.copying import Field, Read, loaded_dtype
-from xmdpt_cli.data.index import index_name
+from xmdpt_cli.data.index import index_name, parse_index
 from xmdpt_cli.data.lists import SPLITS
-from xmdpt_cli.data.manifest import missing_shard, read_manifest
+from xmdpt_cli.data.manifest import RUN_AGAIN, missing_shard, read_manifest
 from xmdpt_cli.data.pose import Keypoints, draw_pose_map
-from xmdpt_cli.data.reader import ShardError, ShardReader
+from xmdpt_cli.data.reader import ShardError, ShardReader, stored_keypoints
 from xmdpt_cli.data.shards import FLIP
-from xmdpt_cli.data.table import Column, Part, Table, parse_index
+from xmdpt_cli.data.table import Column, Part, Table, part_of
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import Picture, decode_image
+from xmdpt_cli.records import COPY_AGAIN
 from xmdpt_cli.stores import Store, open_store
 
 CONNECTIONS = 8  # at a time to a server; sshd turns away more than 10 that are not let in yet
@@ -129,7 +129,7 @@ class PairDataset:
                 return Table(map(self._read_part, shards))
             with ThreadPoolExecutor(CONNECTIONS) as pool:  # waiting, mostly
                 return Table(pool.map(self._read_part, shards))
-        except (ValueError, KeyError, TypeError) as err:
+        except (ValueError, KeyError) as err:
             raise XmdptError(
                 f"the indexes of {self.path} do not fit together: {err}", "run prepare again"
             ) from None
@@ -137,13 +137,15 @@ class PairDataset:
     def _read_part(self, shard: dict[str, Any]) -> Part:
         name = index_name(str(shard["name"]))
         try:
-            return parse_index(self.store.read(name), shard["bytes"], shard["sha256"])
+            data = self.store.read(name)
         except FileNotFoundError:
             raise _lost(f"{self.path}/{name} is missing") from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            raise XmdptError(
-                f"the index of {self.path}/{shard['name']} is not readable", "run prepare again"
-            ) from None
+        except OSError as err:
+            raise XmdptError(f"cannot read {self.path}/{name}: {err}", RUN_AGAIN) from None
+        index = parse_index(data, f"{self.path}/{name}")
+        if (index.bytes, index.sha256) != (shard["bytes"], shard["sha256"]):
+            raise XmdptError(f"{self.path}/{name} is the index of another shard", COPY_AGAIN)
+        return part_of(index)
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -242,8 +244,13 @@ class PairDataset:
 
     def keypoints_of(self, row: int, read: Read | None = None) -> Keypoints:
         """``keypoints`` of a row of the table."""
-        points: Keypoints = np.load(io.BytesIO(self.member(row, 1, read)))
-        return points
+        try:
+            return stored_keypoints(self.member(row, 1, read))
+        except ValueError as err:
+            reader = self.readers[self.table.shard[row]]
+            raise ShardError(
+                reader.name, f"{reader.path} holds damaged keypoints ({err})", COPY_AGAIN
+            ) from None
 
     def view(self, key: str, view: str) -> tuple[Picture, Keypoints]:
         """Picture and keypoints of one view."""

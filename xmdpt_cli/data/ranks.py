@@ -14,6 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from typing_extensions import TypedDict
+
+from xmdpt_cli import records
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.stores import Store
 
@@ -94,7 +97,7 @@ class Meeting:
                         )
                     continue
                 seen[rank] = (text, time.monotonic())
-                failure = json.loads(text)["failure"]
+                failure = records.parse(_Beat, text, _name(rank))["failure"]
                 if failure is not None:
                     raise XmdptError(f"rank {rank} failed: {failure}")
             time.sleep(self._poll)
@@ -103,6 +106,12 @@ class Meeting:
         """Take this rank's beat away."""
         if self.world.size > 1:
             self.store.remove(_name(self.world.rank))
+
+
+class _Beat(TypedDict):
+    """What a rank leaves for the others."""
+
+    failure: str | None
 
 
 def _name(rank: int) -> str:

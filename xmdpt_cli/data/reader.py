@@ -10,7 +10,6 @@ checksums.
 from __future__ import annotations
 
 import io
-import math
 import os
 import threading
 import weakref
@@ -21,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from xmdpt_cli.data.index import TensorPlace, ViewPlace
+from xmdpt_cli.data.pose import JOINTS
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.stores import Store
 
@@ -42,9 +42,15 @@ TORCH_DTYPES = {
 }
 
 
-def tensor_bytes(dtype: str, shape: tuple[int, ...]) -> int:
-    """How many bytes a stored tensor takes."""
-    return math.prod(shape) * np.dtype(NUMPY_DTYPES[dtype]).itemsize
+def stored_keypoints(data: bytes) -> NDArray[np.float64]:
+    """A ``.npy`` member as float64 (18, 2); ValueError if it is something else."""
+    try:
+        points = np.load(io.BytesIO(data), allow_pickle=False)
+        if (points.dtype, points.shape) != (np.float64, (len(JOINTS), 2)):
+            raise ValueError(f"{points.dtype} {points.shape}, not float64 {(len(JOINTS), 2)}")
+    except Exception as err:  # numpy parses the header as Python: a dozen types for damage
+        raise ValueError(str(err).split("\n")[0] or type(err).__name__) from None
+    return points
 
 
 _AGAIN = "run the same prepare command again, or copy the dataset again"
@@ -159,11 +165,13 @@ class ShardReader:
         return self.raw(*place).tobytes()
 
     def keypoints(self, view: ViewPlace) -> NDArray[np.float64]:
-        """(18, 2), pixels of the prepared size, NaN missing."""
-        points: NDArray[np.float64] = np.load(io.BytesIO(self.member(view.keypoints)))
-        return points
+        """(18, 2), pixels of the prepared size, NaN missing. ShardError if they are none."""
+        try:
+            return stored_keypoints(self.member(view.keypoints))
+        except ValueError as err:
+            raise self._error(f"holds damaged keypoints ({err})") from None
 
     def array(self, place: TensorPlace) -> NDArray[Any]:
         """A tensor, read-only; bfloat16 comes as its bits, uint16."""
-        raw = self.raw(place.offset, tensor_bytes(place.dtype, place.shape))
+        raw = self.raw(place.offset, place.bytes)
         return raw.view(NUMPY_DTYPES[place.dtype]).reshape(place.shape)

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from xmdpt_cli import records
 from xmdpt_cli.data.wardrobe.figure import Drawing, draw_person
 from xmdpt_cli.data.wardrobe.person import Person, make_person
 from xmdpt_cli.data.wardrobe.pose import VIEWS, Pose, make_pose
@@ -174,12 +175,13 @@ def _look(out: Path, wanted: dict[str, int]) -> str:
 
 def _read_mark(root: Path) -> dict[str, int]:
     try:
-        note = json.loads((root / MARK).read_text(encoding="utf-8").splitlines()[-1])
-        return {str(key): int(value) for key, value in note.items()}
+        note = (root / MARK).read_text(encoding="utf-8").splitlines()[-1]
     except FileNotFoundError:
         raise XmdptError(f"no finished synthetic wardrobe: {root}") from None
-    except (OSError, ValueError, IndexError, TypeError, AttributeError):
-        raise XmdptError(f"unreadable note: {root / MARK}", f"remove {root}") from None
+    except (OSError, ValueError, IndexError):
+        raise XmdptError(f"cannot read {root / MARK}", f"remove {root}") from None
+    counts: dict[str, int] = records.parse(dict[str, int], note, root / MARK, f"remove {root}")
+    return counts
 
 
 def _clear(out: Path) -> None:

@@ -6,18 +6,15 @@ a garment are neighbouring rows.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xmdpt_cli.data.fp8 import SCALE
-from xmdpt_cli.data.index import INDEX_VERSION
-from xmdpt_cli.data.reader import tensor_bytes
+from xmdpt_cli.data.index import ShardIndex, tensor_bytes
 
 Ints = NDArray[np.int64]
 
@@ -55,32 +52,24 @@ class Part:
     pairs: list[tuple[int, int, int]]  # source view, target view (counted in this part), position
 
 
-def parse_index(raw: bytes, size: int, sha256: str) -> Part:
-    """One shard's sidecar. Raises ValueError, KeyError or TypeError if it is not one.
-
-    ``size`` and ``sha256`` are what the manifest says of the shard: an index of another shard is
-    none of this one.
-    """
-    index: dict[str, Any] = json.loads(raw)
-    if (index["version"], index["bytes"], index["sha256"]) != (INDEX_VERSION, size, sha256):
-        raise ValueError("not the index of this shard")
+def part_of(index: ShardIndex) -> Part:
+    """One shard's columns. ValueError if its views differ in the shape of a tensor."""
     part = Part([], [], [], [], {}, [])
-    for sample in index["samples"]:
+    for sample in index.samples:
         rows = {}
-        for name, view in sample["views"].items():
+        for name, view in sample.views.items():
             rows[name] = row = len(part.names)
             part.names.append(name)
-            part.members.append([*view["picture"], *view["keypoints"], *view["features"]])
-            for tensor, entry in view["tensors"].items():
-                dtype, shape = entry["dtype"], tuple(entry["shape"])
-                known = part.tensors.setdefault(tensor, (dtype, shape, []))
-                if known[:2] != (dtype, shape):
+            part.members.append([*view.picture, *view.keypoints, *view.features])
+            for tensor, entry in view.tensors.items():
+                known = part.tensors.setdefault(tensor, (entry.dtype, entry.shape, []))
+                if known[:2] != (entry.dtype, entry.shape):
                     raise ValueError(f"{tensor} differs in shape")
                 known[2].extend([_NONE] * (row - len(known[2])))
-                known[2].append(entry["offset"])
-        part.keys.append(sample["key"])
+                known[2].append(entry.offset)
+        part.keys.append(sample.key)
         part.counts.append(len(rows))
-        part.pairs.extend((rows[s], rows[t], place) for s, t, place in sample["pairs"])
+        part.pairs.extend((rows[s], rows[t], place) for s, t, place in sample.pairs)
     return part
 
 

@@ -22,6 +22,7 @@ from xmdpt_cli.encoders.openpose_batch import detect_batch
 from xmdpt_cli.encoders.weights import HUB_ID, Origin, not_fetched, reason
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture
+from xmdpt_cli.torch_files import UnreadableError, read_tensors
 
 DEFAULT_OPENPOSE = "lllyasviel/Annotators"
 BODY_FILE = "body_pose_model.pth"
@@ -66,11 +67,12 @@ class OpenPose:
             from controlnet_aux.open_pose.body import Body
 
             try:
+                read_tensors(path, "fetch or copy it again")  # Body checks no checksums
                 detector = OpenposeDetector(Body(str(path)))
-            except Exception as err:  # torch raises a dozen types for what is no file of its own
-                raise XmdptError(
-                    f"not OpenPose's body network: {path} ({reason(err)})", "fetch or copy it again"
-                ) from None
+            except UnreadableError as err:
+                raise _not_body(path, err.reason) from None
+            except Exception as err:  # tensors of another network
+                raise _not_body(path, reason(err)) from None
         found = cls(detector, origin, threads)
         found.to(device)
         return found
@@ -128,6 +130,10 @@ class OpenPose:
         for i, shown, persons in zip(usable, reduced, people, strict=True):
             found[i] = _best(persons, shown, pictures[i])
         return found
+
+
+def _not_body(path: Path, why: str) -> XmdptError:
+    return XmdptError(f"not OpenPose's body network: {path} ({why})", "fetch or copy it again")
 
 
 def _can_show_a_person(picture: Picture) -> bool:

@@ -18,7 +18,9 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from safetensors.torch import save as to_bytes
+from typing_extensions import TypedDict
 
+from xmdpt_cli import records
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import sha256_of
 
@@ -40,6 +42,12 @@ def not_fetched(what: str, err: Exception, hint: str) -> NotFetchedError:
     )
     failed.why = reason(err)
     return failed
+
+
+class _Mark(TypedDict):
+    """``TOY_MARK``."""
+
+    id: str
 
 
 @dataclass
@@ -129,7 +137,7 @@ def _in_folder(path: Path, what: str, stem: str, hint: str) -> Origin:
         raise XmdptError(f"not a {what} folder: {path} has no {stem}.safetensors", hint)
     mark = path / TOY_MARK
     if mark.is_file():
-        return Origin("toy", str(json.loads(mark.read_text("utf-8"))["id"]), files=files)
+        return Origin("toy", records.read(_Mark, mark, hint)["id"], files=files)
     return Origin("local", str(path), files=files)
 
 
@@ -144,7 +152,7 @@ def load_net(
     """
     folder = origin.files[0].parent
     try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
+        config = records.read(dict[str, Any], folder / "config.json", "fetch or copy it again")
         if config.get(key) != value:
             raise XmdptError(
                 f"not a {what}: {folder}/config.json says {key} = {config.get(key)!r}, "

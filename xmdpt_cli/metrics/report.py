@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import NotRequired, TypedDict
 
 from xmdpt_cli.files import write_text
 from xmdpt_cli.metrics.intervals import resampled_means
@@ -76,6 +77,30 @@ class Row:
         found = resampled_means([np.array(values) for values in self.values.values()])
         named = zip(self.values, found, strict=True)
         return {metric: interval for metric, interval in named if interval is not None}
+
+
+class WrittenImage(TypedDict):
+    """One of ``Report.images``."""
+
+    name: str
+    joints: NotRequired[int | None]
+    rows: dict[str, dict[str, float | bool | None]]
+
+
+class WrittenReport(TypedDict):
+    """The JSON of ``Report.to_json``."""
+
+    protocol: str
+    rows: dict[str, dict[str, float | bool | None]]
+    counts: dict[str, int]
+    undefined: dict[str, dict[str, int]]
+    sizes: list[str]
+    weights: dict[str, str]
+    toy: list[str]
+    notes: NotRequired[list[str]]
+    images: NotRequired[list[WrittenImage]]
+    infinite: NotRequired[dict[str, dict[str, int]]]
+    intervals: NotRequired[dict[str, dict[str, tuple[float, float]]]]
 
 
 @dataclass

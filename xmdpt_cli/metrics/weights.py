@@ -12,6 +12,7 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import sha256_of
 from xmdpt_cli.metrics.download import Published, download
 from xmdpt_cli.progress import Progress, silent
+from xmdpt_cli.torch_files import UnreadableError, read_tensors
 
 TOY_SEED = 0
 
@@ -51,13 +52,16 @@ def weights_file(given: str | Path | None, network: Published, progress: Progres
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors file or of a plain torch.save state dict."""
+    hint = "name a whole copy of the published file"
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
-    except Exception as err:  # the two readers raise a dozen kinds on files that are no weights
+        return dict(read_tensors(path, hint))
+    except UnreadableError as err:
+        raise XmdptError(f"not a file of weights: {path} ({err.reason})", hint) from None
+    except Exception as err:  # safetensors raises a dozen types for what is no weights
         reason = str(err).partition("\n")[0] or type(err).__name__
-        raise XmdptError(f"not a file of weights: {path} ({reason})") from None
+        raise XmdptError(f"not a file of weights: {path} ({reason})", hint) from None
 
 
 def identity(path: Path, network: Published) -> str:

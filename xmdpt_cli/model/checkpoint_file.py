@@ -19,9 +19,11 @@ from torch import Tensor
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import writing
+from xmdpt_cli.torch_files import read_tensors
 
 #: keys below which a state dict is looked for; the average first: it draws better pictures
 WRAPPERS = ("ema", "model", "state_dict", "model_state_dict")
+_AGAIN = "it is not whole, or no checkpoint: fetch or copy the published ema_*.pt file again"
 #: what DDP and torch.compile put into names; no published name has such a part
 _WRAPPED = ("module", "_orig_mod")
 
@@ -119,32 +121,15 @@ def _read(path: Path) -> Any:
         raise XmdptError(f"{path} is a folder, not a checkpoint", hint)
     if not path.is_file():
         raise XmdptError(f"no such checkpoint: {path}")
+    if path.suffix != ".safetensors":
+        return read_tensors(path, _AGAIN, "torch.save(checkpoint['ema'], 'ema.pt')")
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as err:  # torch raises a dozen types for what is no checkpoint
-        wanted = re.search(r"GLOBAL (\S+)", str(err))
-        if wanted:
-            raise XmdptError(
-                f"cannot read checkpoint {path}: it wants to run {wanted[1]}; it has not run",
-                "only plain tensors are read. If you trust the file, save its state dict alone, "
-                "where its own code is: torch.save(checkpoint['ema'], 'ema.pt')",
-            ) from None
-        raise XmdptError(
-            f"cannot read checkpoint {path}: {_reason(err)}",
-            "it is not whole, or no checkpoint: fetch or copy the published ema_*.pt file again",
-        ) from None
-
-
-def _reason(err: Exception) -> str:
-    """Short; and without torch's advice to open the file in a way that runs its code."""
-    text = str(err).strip()
-    if "Weights only load failed" in text:
-        return "no pickle of tensors"
-    return text.splitlines()[0].split(". ")[0] if text else type(err).__name__
+        return load_file(path)
+    except (SafetensorError, OSError) as err:
+        raise XmdptError(f"cannot read {path}: {err}", _AGAIN) from None
 
 
 def _no_state(name: str, why: str) -> XmdptError:

@@ -13,32 +13,68 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 import torch
+from annotated_types import Ge, MaxLen
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from typing_extensions import NotRequired, TypedDict
 
+from xmdpt_cli import records
+from xmdpt_cli.encoder_parts import EncodersRecord
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import writing
+from xmdpt_cli.model.shapes import settings_of, shapes_in
 from xmdpt_cli.model.xmdpt import XMDPT
 
 FORMAT, VERSION = "xmdpt-model", 1
 CONFIG, WEIGHTS, FACTS = "config.json", "model.safetensors", "xmdpt.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_KEYS = ("schedule", "prediction", "sampling", "resolution", "encoders", "toy", "trained_steps")
 _HINT = (
     "name the folder that `xmdpt train` wrote (RUN/model), or make one of a published checkpoint: "
     "xmdpt convert CHECKPOINT --out DIR"
 )
+_ONE_MODEL = f"{WEIGHTS} and {CONFIG} must be of one model: copy the folder again"
+
+
+class _Kind(TypedDict):
+    """What tells the record of another program, or of another version."""
+
+    format: NotRequired[object]
+    version: int
+
+
+class Defaults(TypedDict):
+    """How the model is sampled if nothing else is asked for."""
+
+    steps: Annotated[int, Ge(1)]
+    solver: NotRequired[str]
+    guidance: float
+    power: float
+
+
+class Facts(TypedDict):
+    """xmdpt.json."""
+
+    schedule: str
+    prediction: str
+    sampling: Defaults
+    resolution: Annotated[int, Ge(1)]
+    encoders: EncodersRecord
+    toy: bool
+    trained_steps: int | None
+    trained_on: NotRequired[dict[str, int]]
+    data: NotRequired[str]
 
 
 def is_model_folder(folder: str | Path) -> bool:
     """Whether a model lies there: weights, and the config.json of an XMDPT."""
     try:
-        return (Path(folder) / WEIGHTS).is_file() and bool(_config(Path(folder)))
+        return (Path(folder) / WEIGHTS).is_file() and bool(read_config(Path(folder)))
     except XmdptError:
         return False
 
@@ -145,10 +181,7 @@ def load_model(
     try:
         tensors = load_file(folder / WEIGHTS)
     except (SafetensorError, OSError) as err:
-        raise XmdptError(
-            f"cannot load the model in {folder}: {WEIGHTS} is broken ({_first(err)})",
-            "copy it again",
-        ) from err
+        raise _broken(folder, err) from err
     expected = model.state_dict()
     _check_tensors(folder, tensors, expected)
     # copied: a file's own pages are not aligned as the products want them
@@ -187,47 +220,80 @@ def find_model(folder: Path) -> Path:
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """xmdpt.json, checked: its format and version, and that all is there."""
-    facts = _json(folder, FACTS)
-    if facts.get("format") != FORMAT:
-        raise XmdptError(f"{folder / FACTS} says nothing of a model (no format {FORMAT!r})", _HINT)
-    version = facts.get("version")
-    if not isinstance(version, int) or version > VERSION:
+    """xmdpt.json, checked: its format and version, and that all is there in its type."""
+    path = folder / FACTS
+    kind = records.read(_Kind, path)
+    if kind.get("format") != FORMAT:
+        raise XmdptError(f"{path} does not describe a model (no format {FORMAT!r})", _HINT)
+    if kind["version"] > VERSION:
         raise XmdptError(
-            f"{folder} was written by a newer xmdpt: {FACTS} has version {version}, this one reads "
-            f"{VERSION}",
+            f"{folder} was written by a newer xmdpt: {FACTS} has version {kind['version']}, this "
+            f"one reads {VERSION}",
             "pip install --upgrade xmdpt-cli",
         )
-    missing = [key for key in _KEYS if key not in facts]
-    if missing:
-        raise XmdptError(f"cannot load the model in {folder}: {FACTS} lacks {', '.join(missing)}")
+    facts: dict[str, Any] = records.read(Facts, path)
     return facts
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    """config.json; XmdptError if it is another model's."""
-    config = _json(folder, CONFIG)
+@cache
+def _config_schema() -> Any:
+    """The arguments of XMDPT with their types."""
+    hints = get_type_hints(XMDPT.__init__)
+    hints.pop("return")
+    words = Annotated[str, MaxLen(100)]
+    typed = {name: NotRequired[words if kind is str else kind] for name, kind in hints.items()}
+    return TypedDict("_Config", typed)  # type: ignore[operator]
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """config.json, each value of its type; XmdptError if it is another model's."""
+    path = folder / CONFIG
+    config: dict[str, Any] = records.read(dict[str, Any], path)
     known = set(inspect.signature(XMDPT.__init__).parameters) - {"self"}
     foreign = sorted(set(config) - known)
     missing = sorted({"depth", "width", "heads", "latent_size"} - set(config))
     if foreign or missing:
         wrong = f"has {', '.join(foreign[:3])}" if foreign else f"lacks {', '.join(missing)}"
-        raise XmdptError(f"{folder / CONFIG} is not that of an XMDPT: it {wrong}", _HINT)
+        raise XmdptError(f"{path} is not that of an XMDPT: it {wrong}", _HINT)
+    records.check(_config_schema(), config, path)
     return config
 
 
 def _built(folder: Path) -> XMDPT:
-    """The model that config.json describes, without memory for its weights (meta device)."""
-    config = _config(folder)
+    """The model that config.json describes, without memory for its weights (meta device).
+
+    Its sizes are compared with the header of the weights first: a model of 100,000 blocks takes
+    hours to build.
+    """
+    config = read_config(folder)
+    try:
+        stored = settings_of(shapes_in(folder / WEIGHTS))
+    except (SafetensorError, OSError) as err:
+        raise _broken(folder, err) from err
+    defaults = inspect.signature(XMDPT.__init__).parameters
+    for name, value in stored.items():
+        described = config.get(name, defaults[name].default)
+        if described != value:
+            raise XmdptError(
+                f"cannot load the model in {folder}: {CONFIG} says {name} {described}, the tensors "
+                f"in {WEIGHTS} have {value}",
+                _ONE_MODEL,
+            )
     try:
         with torch.device("meta"):
             return XMDPT(**config)
     except XmdptError as err:
         raise XmdptError(f"cannot load the model in {folder}: {err.message} ({CONFIG})") from err
-    except Exception as err:  # values of a wrong kind
+    except Exception as err:  # values that the layers refuse
         raise XmdptError(
-            f"cannot load the model in {folder}: {CONFIG} is broken ({_first(err)})"
+            f"cannot load the model in {folder}: {CONFIG} describes no model ({_first(err)})"
         ) from err
+
+
+def _broken(folder: Path, err: Exception) -> XmdptError:
+    return XmdptError(
+        f"cannot load the model in {folder}: {WEIGHTS} is broken ({_first(err)})", "copy it again"
+    )
 
 
 def _check_tensors(
@@ -242,20 +308,8 @@ def _check_tensors(
             raise XmdptError(
                 f"cannot load the model in {folder}: {WEIGHTS} {what} {len(names)} tensors, first "
                 f"{names[0]}",
-                f"{WEIGHTS} and {CONFIG} must be of one model: copy the folder again",
+                _ONE_MODEL,
             )
-
-
-def _json(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        data = json.loads((folder / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as err:
-        raise XmdptError(
-            f"cannot load the model in {folder}: {name} is broken ({_first(err)})", "copy it again"
-        ) from err
-    if not isinstance(data, dict):
-        raise XmdptError(f"cannot load the model in {folder}: {name} holds no table")
-    return data
 
 
 def _first(err: Exception) -> str:

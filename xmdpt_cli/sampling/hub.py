@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from xmdpt_cli import records
 from xmdpt_cli.encoder_parts import PARTS
 from xmdpt_cli.encoders.weights import HUB_ID, reason
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_text, writing
+from xmdpt_cli.metrics.report import WrittenReport
 from xmdpt_cli.model.folder import save_model
 from xmdpt_cli.sampling.card import model_card
 from xmdpt_cli.sampling.networks import Networks
@@ -98,14 +99,8 @@ def card(
         recipe = without_paths(text)
     measured: dict[str, Any] | None = None
     if metrics is not None:
-        try:
-            measured = json.loads(Path(metrics).read_text(encoding="utf-8"))
-            if not isinstance(measured, dict) or not {"rows", "protocol"} <= set(measured):
-                raise ValueError("no rows of a protocol in it")
-        except (OSError, ValueError) as err:
-            raise XmdptError(
-                f"cannot read {metrics}: {reason(err)}", "name the metrics.json of xmdpt evaluate"
-            ) from None
+        hint = "name the metrics.json of xmdpt evaluate"
+        measured = records.read(WrittenReport, Path(metrics), hint)
     counts = sampler.model.parameter_counts()
     return model_card(repo_id, public_facts(sampler), counts, recipe=recipe, metrics=measured)
 

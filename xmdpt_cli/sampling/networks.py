@@ -42,12 +42,6 @@ class Networks:
     ) -> None:
         """``facts``: the model's (``model/folder.py``); ``folder``: where it was read from;
         ``encoders``: a folder with ``vae/``, ``dino_source/`` and ``dino_pose/``."""
-        lacking = [part for part in PARTS if part not in facts["encoders"]]
-        if lacking:
-            raise XmdptError(
-                f"the model does not say which encoders it was trained with ({', '.join(lacking)})",
-                "mend its xmdpt.json, or train or convert it again",
-            )
         self.facts, self.folder, self.device = facts, folder, torch.device(device)
         self._given = {"vae": vae, "source": dino_source, "pose": dino_pose}
         self._openpose = openpose

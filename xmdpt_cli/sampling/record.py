@@ -5,40 +5,51 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Len
+from typing_extensions import NotRequired, TypedDict
+
+from xmdpt_cli import records
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_text, writing
 
 RECORD = "samples.json"
 OTHER_OUT = "choose another --out"
-NUMBERS = ("steps", "guidance", "power", "seed")
+
+
+class SamplingRecord(TypedDict):
+    """The sampling settings, see ``Recipe``; absent ones were not recorded yet."""
+
+    steps: NotRequired[int]
+    guidance: NotRequired[float]
+    power: NotRequired[float]
+    seed: NotRequired[int]
+    solver: NotRequired[str]
+    spacing: NotRequired[str]
+    interval: NotRequired[Annotated[list[float], Len(2, 2)]]
+
+
+class SamplesRecord(TypedDict):
+    """samples.json: of pairs of a dataset, or of a user's own images (``files``, ``sources``)."""
+
+    format: NotRequired[str]
+    recipe: NotRequired[SamplingRecord]
+    precision: NotRequired[str]
+    trained_steps: NotRequired[int | None]
+    toy: NotRequired[bool]
+    vae: NotRequired[str]
+    data: NotRequired[list[str]]
+    split: NotRequired[str]
+    complete: NotRequired[list[str]]
+    files: NotRequired[list[str]]
+    sources: NotRequired[list[str]]
 
 
 def read_record(out: Path) -> dict[str, Any]:
-    """XmdptError if it cannot be read or holds no record."""
-    try:
-        found = json.loads((out / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as err:
-        raise XmdptError(f"cannot read {out / RECORD} ({err})", OTHER_OUT) from err
-    if not isinstance(found, dict) or not _sound(found):
-        raise XmdptError(f"{out / RECORD} is not what xmdpt sample wrote", OTHER_OUT)
-    return found
-
-
-def _sound(record: dict[str, Any]) -> bool:
-    """Whether what is read of a record has the types that it should have."""
-    recipe = record.get("recipe", {})
-    interval = recipe.get("interval", [0, 1]) if isinstance(recipe, dict) else None
-    lists = [record.get(name, []) for name in ("complete", "files", "sources")]
-    return (
-        isinstance(interval, list)
-        and len(interval) == 2
-        and all(isinstance(v, (int, float, str, list)) for v in recipe.values())
-        and all(isinstance(v, (int, float)) for k, v in recipe.items() if k in NUMBERS)
-        and all(isinstance(names, list) for names in lists)
-        and all(isinstance(name, str) for names in lists for name in names)
-    )
+    """XmdptError if it cannot be read or is no record."""
+    record: dict[str, Any] = records.read(SamplesRecord, out / RECORD, OTHER_OUT)
+    return record
 
 
 def write_record(out: Path, record: Mapping[str, Any]) -> None:

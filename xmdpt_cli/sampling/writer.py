@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import struct
+import zlib
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-
-from isal import isal_zlib
 
 from xmdpt_cli import __version__
 from xmdpt_cli.files import writing
@@ -57,7 +56,7 @@ def whole_png(path: Path, size: int | None = None) -> bytes | None:
     while at + 12 <= len(data):  # length, kind, content, checksum over both
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
         kind = data[at + 4 : at + 8]
-        if isal_zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+        if zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
             return None
         if kind == b"IEND":
             return data if end == len(data) else None

@@ -11,18 +11,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Ge
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from typing_extensions import NotRequired, TypedDict
 
+from xmdpt_cli import records
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import sha256_of, write_text, writing
 from xmdpt_cli.training.sharded import whole
@@ -36,6 +40,25 @@ from xmdpt_cli.training.state import (
 from xmdpt_cli.training.team import ALONE, Team
 
 FILES = ("model.safetensors", "ema.safetensors", "optimizer.safetensors")
+_STEP = re.compile(r"step_(\d{7,})")
+
+Name = Literal["model.safetensors", "ema.safetensors", "optimizer.safetensors"]
+Count = Annotated[int, Ge(0)]
+
+
+class Sums(TypedDict):
+    bytes: Count
+    sha256: str
+
+
+class State(TypedDict):
+    """state.json. ``files`` is absent in checkpoints of the first version."""
+
+    step: Count
+    seed: NotRequired[int]
+    skipped: NotRequired[Count]
+    numbers: NotRequired[dict[str, float]]
+    files: NotRequired[dict[Name, Sums]]
 
 
 def save(
@@ -74,6 +97,16 @@ def save(
     return final
 
 
+def steps_in(folder: Path) -> list[Path]:
+    """The folders of checkpoints, whole or not, in the order of their steps."""
+    return sorted(p for p in folder.glob("step_*") if _STEP.fullmatch(p.name))
+
+
+def step_of(checkpoint: Path) -> int:
+    """``checkpoints/step_0001000`` -> 1000."""
+    return int(checkpoint.name.removeprefix("step_"))
+
+
 def latest(folder: Path) -> Path | None:
     """The newest checkpoint, or None (a kill may leave the file ``latest`` one behind)."""
     found = _all(folder)
@@ -99,7 +132,7 @@ def load(
 def verify(path: Path) -> str:
     """What is wrong with a checkpoint's files, in words; empty if they are what was written."""
     try:
-        state: dict[str, Any] = json.loads((path / "state.json").read_text())
+        state: dict[str, Any] = records.read(State, path / "state.json")
         for name, expected in state.get("files", {}).items():  # none: of an earlier version
             found = (path / name).stat().st_size
             if found != expected["bytes"]:
@@ -109,20 +142,20 @@ def verify(path: Path) -> str:
         for name in FILES:
             with safe_open(path / name, framework="pt"):
                 pass
-    except (OSError, ValueError, SafetensorError) as err:
+    except (OSError, XmdptError, SafetensorError) as err:
         return str(err).splitlines()[0] if str(err) else type(err).__name__
     return ""
 
 
 def _all(folder: Path) -> list[Path]:
-    return [p for p in sorted(folder.glob("step_*")) if (p / "state.json").is_file()]
+    return [path for path in steps_in(folder) if (path / "state.json").is_file()]
 
 
 def _checked(path: Path) -> dict[str, Any]:
     wrong = verify(path)
     if wrong:
         raise _refusal(path, wrong)
-    state: dict[str, Any] = json.loads((path / "state.json").read_text())
+    state: dict[str, Any] = records.read(State, path / "state.json")
     return state
 
 
@@ -211,7 +244,7 @@ def _finish(
         write_text(folder / "latest", final.name)
         kept = _all(folder)[-keep:]
         for old in _all(folder):
-            forever = keep_every > 0 and int(old.name.removeprefix("step_")) % keep_every == 0
+            forever = keep_every > 0 and step_of(old) % keep_every == 0
             if old not in kept and not forever:
                 _remove(old)
 

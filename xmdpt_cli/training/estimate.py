@@ -68,7 +68,7 @@ def estimate_training(
     with torch.device("meta"):  # shapes only
         model = build_model(config, dataset)
     found = checkpoint.latest(out / "checkpoints")
-    done = 0 if found is None else int(found.name.removeprefix("step_"))
+    done = 0 if found is None else checkpoint.step_of(found)
     steps = max(0, config.steps - done)
     weights, state = parameter_bytes(model.parameters()), state_bytes(model, config)
     one = 2 * weights + state  # model, average, optimizer

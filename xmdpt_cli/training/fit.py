@@ -4,18 +4,18 @@ memory. What does not is named, with the command that helps."""
 from __future__ import annotations
 
 import gc
-import json
 import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from xmdpt_cli.errors import XmdptError, is_out_of_memory
 from xmdpt_cli.files import human_bytes
+from xmdpt_cli.model.folder import read_config
+from xmdpt_cli.model.shapes import settings_of, shapes_in
 from xmdpt_cli.model.xmdpt import SIZES, XMDPT
 
 #: DINOv2's token widths: a local folder says no more about which one it is
@@ -117,10 +117,10 @@ def check_model(model: XMDPT, path: str | Path) -> None:
     wanted = model._hub_mixin_config
     assert isinstance(wanted, dict)
     try:
-        shapes = _shapes(weights)
+        shapes = shapes_in(weights)
         sidecar = weights.with_name("config.json")
-        has = json.loads(sidecar.read_text()) if sidecar.is_file() else settings_of(shapes)
-    except (OSError, ValueError, SafetensorError) as err:
+        has = read_config(weights.parent) if sidecar.is_file() else settings_of(shapes)
+    except (OSError, SafetensorError) as err:
         raise XmdptError(f"cannot read {weights}: {err}", "copy it again") from None
     differs = {k: v for k, v in has.items() if k in wanted and wanted[k] != v}
     differs.pop("mask_ratio", None)  # no weight follows from it
@@ -144,33 +144,6 @@ def check_model(model: XMDPT, path: str | Path) -> None:
 def _called(settings: Mapping[str, Any]) -> str:
     built = tuple(settings.get(name) for name in ("depth", "width", "heads"))
     return next((f" (size {name})" for name, size in SIZES.items() if size == built), "")
-
-
-def _shapes(weights: Path) -> dict[str, tuple[int, ...]]:
-    with safe_open(weights, framework="pt") as file:
-        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-
-
-def settings_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    """``XMDPT``'s arguments as far as the shapes of its tensors tell them."""
-    found: dict[str, Any] = {}
-    blocks = {int(m[1]) for name in shapes if (m := re.match(r"tdnet\.blocks\.(\d+)\.", name))}
-    found["depth"] = len(blocks)
-    if "tdnet.patch_embed.proj.weight" in shapes:
-        found["width"], channels, patch, _ = shapes["tdnet.patch_embed.proj.weight"]
-        found |= {"latent_channels": channels, "patch": patch}
-        if "tdnet.position" in shapes:
-            found["latent_size"] = round(shapes["tdnet.position"][1] ** 0.5) * patch
-    if "tdnet.bias.table" in shapes and blocks:
-        found["heads"] = shapes["tdnet.bias.table"][0] // len(blocks)
-    for part, network in (("pose", "pose"), ("source", "global")):
-        if f"canet.{part}_mlp.0.weight" in shapes:
-            found[f"{part}_width"] = shapes[f"canet.{part}_mlp.0.weight"][1]
-        if f"canet.{network}_conv.0.weight" in shapes:
-            found[f"{part}_length"] = shapes[f"canet.{network}_conv.0.weight"][1]
-    found["vector"] = any(name.startswith("canet.") for name in shapes)
-    joined = any(name.startswith("tdnet.conditions.") for name in shapes)
-    return found | {"conditioning": "tokens" if joined else "vector"}
 
 
 # batch and memory

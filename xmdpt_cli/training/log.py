@@ -9,14 +9,17 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
+from typing_extensions import TypedDict
 
+from xmdpt_cli import records
 from xmdpt_cli.diffusion import Losses
+from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_text, writing
 from xmdpt_cli.images import Picture
 from xmdpt_cli.training.team import ALONE, Team
@@ -37,7 +40,9 @@ class Log:
     """Lines of means over the steps since the line before: every ``every`` steps, at step 1 and at
     the last of ``steps``.
 
-    A line holds: loss (all that is minimised), mse, vb, masked_mse, masked_vb, learning_rate,
+    A line holds: averaged_steps (those it is a mean of: fewer than ``every`` at the first line
+    after an interruption), loss (all that is minimised), mse, vb, masked_mse, masked_vb,
+    learning_rate,
     images_per_second, steps_per_second, data_wait (share of the time the loop waited for a
     batch), gpu_memory (GiB, the most that was allocated so far) on a GPU, and mfu (0..1, model
     FLOPs used of the device's peak) where both ``flops_per_image`` and ``peak`` are known.
@@ -109,7 +114,7 @@ class Log:
         *values, self.waited = found.tolist()
         means = dict(zip(terms, values, strict=True))
         seconds = max(self.clock() - self.began, 1e-9)
-        speed = self._speed(seconds)
+        speed, averaged = self._speed(seconds), len(self.rows)
         self._judge(seconds)
         self._begin_window()
         self.lines += 1
@@ -118,7 +123,7 @@ class Log:
         self.shown |= {k: v for k, v in speed.items() if k != "steps_per_second"}
         if "masked_mse" in means:
             self.shown["masked"] = means["masked_mse"] + means["masked_vb"]
-        self.values(step, {**means, "learning_rate": learning_rate, **speed})
+        self.values(step, {**means, "learning_rate": learning_rate, **speed}, averaged)
 
     def _speed(self, seconds: float) -> dict[str, float]:
         out = {
@@ -150,11 +155,15 @@ class Log:
                 f"slowly than the model trains. {WAITING_HINT}"
             )
 
-    def values(self, step: int, values: Mapping[str, float]) -> None:
-        """One more line: these numbers at this step. A number that is none is written as null."""
+    def values(self, step: int, values: Mapping[str, float], averaged: int = 0) -> None:
+        """One more line: these numbers at this step. A number that is none is written as null.
+
+        ``averaged``: steps that they are means of, written with them; 0: they are no means.
+        """
         if not self.team.first:
             return
-        numbers = {name: v if math.isfinite(v) else None for name, v in values.items()}
+        numbers: dict[str, float | None] = {"averaged_steps": averaged} if averaged else {}
+        numbers |= {name: v if math.isfinite(v) else None for name, v in values.items()}
         with writing(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **numbers}) + "\n")
         for name, value in values.items():
@@ -210,18 +219,18 @@ class Timed(Generic[T]):
         return seconds
 
 
+class _Line(TypedDict):
+    step: int
+
+
 def read(path: Path) -> list[dict[str, float | None]]:
     """The whole lines of a metrics.jsonl; a full disk or a kill cuts the last one short."""
     if not path.is_file():
         return []
     lines = []
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(line, dict) and isinstance(line.get("step"), int):
-            lines.append(line)
+        with suppress(XmdptError):
+            lines.append(records.parse(_Line, text, path))
     return lines
 
 

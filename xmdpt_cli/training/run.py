@@ -7,7 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import NotRequired, TypedDict
+
 from xmdpt_cli import config as configuration
+from xmdpt_cli import records
 from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_text
@@ -26,6 +29,22 @@ FORCEABLE |= {"mask_span", "loss_weighting", "align_weight", "timestep_power", "
 FORCEABLE |= {"precision", "compile", "steps", "resolution", "source_encoder", "pose_encoder"}
 
 
+#: What a kill, or a full disk, while a run is begun leaves in its folder.
+UNFINISHED = {".lock", "config.toml", "config.toml.part", "run.json.part"}
+
+
+class _Begun(TypedDict):
+    """run.json: the dataset's shards by their sha256, the settings, and what --force changed."""
+
+    data: list[str]
+    config: _Settings
+    forced: NotRequired[list[dict[str, str]]]
+
+
+class _Settings(TypedDict):
+    batch_size: int
+
+
 def begin_run(out: Path, config: TrainConfig, dataset: PairDataset, force: bool = False) -> None:
     """Write config.toml and run.json, or check that ``out`` holds this very run.
 
@@ -41,7 +60,7 @@ def begin_run(out: Path, config: TrainConfig, dataset: PairDataset, force: bool 
     known = out / "run.json"
     kept = known.is_file() and (out / "checkpoints" / "latest").is_file()
     if kept:
-        before = json.loads(known.read_text())
+        before = records.read(_Begun, known)
         was, now = before["config"], identity["config"]
         differs = {k: f"{was.get(k)} -> {v}" for k, v in now.items() if was.get(k) != v}
         if before["data"] != identity["data"]:
@@ -50,7 +69,7 @@ def begin_run(out: Path, config: TrainConfig, dataset: PairDataset, force: bool 
         if differs:
             identity["forced"].append(_forced(out, differs, force))
             write_text(known, json.dumps(identity, indent=2))
-    elif not known.is_file() and out.exists() and any(p.name != ".lock" for p in out.iterdir()):
+    elif not known.is_file() and out.exists() and {p.name for p in out.iterdir()} - UNFINISHED:
         raise XmdptError(f"{out} is not empty and holds no run", "choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "config.toml", configuration.dump("train", config))
@@ -74,8 +93,8 @@ def _forced(out: Path, differs: dict[str, str], force: bool) -> dict[str, str]:
 
 def known_batch(out: Path) -> int:
     """The batch size that the run in ``out`` began with; 0 if there is no run."""
-    known = out / "run.json"
-    return int(json.loads(known.read_text())["config"]["batch_size"]) if known.is_file() else 0
+    known = records.read_if_there(_Begun, out / "run.json")
+    return 0 if known is None else int(known["config"]["batch_size"])
 
 
 def export(

@@ -15,7 +15,6 @@ import gc
 import inspect
 import os
 import re
-import signal
 import threading
 import time
 import weakref
@@ -32,12 +31,15 @@ import torch
 import torch.distributed.nn.functional
 from torch import Tensor, nn
 
+from xmdpt_cli import interrupts
 from xmdpt_cli.errors import ConfigError, SharedError, XmdptError
 
 T = TypeVar("T")
 
 #: how long a process waits for the others: writing and reading back a checkpoint must fit
 PATIENCE = timedelta(minutes=20)
+#: until all processes are there: they start together, within what loading the libraries takes
+JOINING = timedelta(minutes=5)
 #: seconds for what still goes on at the end of a process
 LEAVING = 5.0
 SHARDINGS = ("auto", "ddp", "fsdp")
@@ -118,12 +120,23 @@ class Team:
 
         # flags and small objects go over the CPU's group: they must not wait for a GPU's work
         backend = "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo"
-        accelerator = Accelerator(
-            cpu=device.type == "cpu",
-            mixed_precision="no",
-            kwargs_handlers=[InitProcessGroupKwargs(backend=backend, timeout=patience)],
-        )
+        joining = min(patience, JOINING)
+        try:
+            with interrupts.unheard():  # while it waits no Python runs
+                accelerator = Accelerator(
+                    cpu=device.type == "cpu",
+                    mixed_precision="no",
+                    kwargs_handlers=[InitProcessGroupKwargs(backend=backend, timeout=joining)],
+                )
+        except (RuntimeError, ValueError) as err:  # DistError is one; a port that is taken
+            raise XmdptError(
+                f"rank {os.environ['RANK']} of {world} waited in vain for the others to join "
+                f"({_short(err)})",
+                "start all ranks again with the same command; if it happens again, look at the "
+                "first error of any rank, and at MASTER_ADDR and MASTER_PORT",
+            ) from err
         assert accelerator.num_processes == world
+        _set_timeout(patience)
         atexit.register(_leave, accelerator)  # not before: a second start finds the group alive
         if sharding == "auto":
             sharding = "fsdp" if large else "ddp"
@@ -264,21 +277,11 @@ class Team:
         An interrupt between two collectives would leave the others waiting: it is only noted, and
         all stop after the same step. Alone, it comes as KeyboardInterrupt, as ever.
         """
-        if self.world == 1 or threading.current_thread() is not threading.main_thread():
-            yield lambda: self.any(False)
+        if self.world == 1:
+            yield lambda: False
             return
-        noted = False
-
-        def note(*_: object) -> None:
-            nonlocal noted
-            noted = True
-            signal.signal(signal.SIGINT, before)  # a second one comes through
-
-        before = signal.signal(signal.SIGINT, note)
-        try:
-            yield lambda: self.any(noted)
-        finally:
-            signal.signal(signal.SIGINT, before)
+        with interrupts.held():
+            yield lambda: self.any(interrupts.received() != 0)
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -288,14 +291,26 @@ class Team:
         except RuntimeError as err:
             if self.world == 1 or not _is_lost(err):
                 raise
-            word = re.sub(r"^\[[^]]*\] ", "", str(err)).splitlines()[0]  # [place in gloo's source]
             raise XmdptError(
-                f"rank {self.rank} of {self.world} lost another process of the team: {word}",
+                f"rank {self.rank} of {self.world} lost another process of the team: {_short(err)}",
                 "that one's own error says why; the same command goes on from the last checkpoint",
             ) from err
 
 
 ALONE = Team()
+
+
+def _set_timeout(patience: timedelta) -> None:
+    """How long the group's operations wait, once it has come together."""
+    # public since torch 2.15, before that under another name
+    group = torch.distributed.distributed_c10d
+    set_timeout = getattr(group, "set_timeout", None) or group._set_pg_timeout
+    set_timeout(patience)
+
+
+def _short(err: Exception) -> str:
+    """The first line, without the place in gloo's source."""
+    return re.sub(r"^\[[^]]*\] ", "", str(err)).partition("\n")[0] or type(err).__name__
 
 
 @contextmanager

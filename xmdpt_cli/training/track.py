@@ -16,6 +16,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, Protocol
 
+from xmdpt_cli import records
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import write_text
 from xmdpt_cli.images import Picture
@@ -52,9 +53,7 @@ def open_tracker(kind: str, out: Path, config: Mapping[str, Any]) -> Tracker | N
     check_tracker(kind)
     if kind == "none":
         return None
-    ids: dict[str, str] = {}
-    if (out / IDS).is_file():
-        ids = json.loads((out / IDS).read_text(encoding="utf-8"))
+    ids: dict[str, str] = records.read_if_there(dict[str, str], out / IDS) or {}
     if kind not in ids:
         ids[kind] = f"{out.resolve().name}-{secrets.token_hex(4)}"
         write_text(out / IDS, json.dumps(ids, indent=1) + "\n")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.diffusion import Losses, Schedule
 from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.interrupts import held
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.model.attention import Block
 from xmdpt_cli.progress import Say, silently
@@ -99,12 +100,13 @@ class Trainer:
                 (losses.total / config.accumulate).backward()
             parts.append(losses._replace(total=losses.total.detach()))
         self.learning_rate = config.learning_rate * learning_rate_factor(config, self.done)
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = self.learning_rate
-            optimizer.step()
-        self.done += 1
-        self.ema.update(self.model, self.done)
+        with held():  # what is saved on an interrupt is the state after a whole step
+            for optimizer in self.optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = self.learning_rate
+                optimizer.step()
+            self.done += 1
+            self.ema.update(self.model, self.done)
         return joined(parts)
 
     def _total(self, inputs: Inputs) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,13 +9,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from xmdpt_cli import records
+from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.training.estimate import Estimate
 from xmdpt_cli.training.footprint import Cost, parameter_bytes, step_time
 from xmdpt_cli.training.vae_examples import draw
 from xmdpt_cli.training.vae_folder import STATE
 from xmdpt_cli.training.vae_loss import Perceptual
 from xmdpt_cli.training.vae_plan import Plan
-from xmdpt_cli.training.vae_trainer import VaeTrainer
+from xmdpt_cli.training.vae_trainer import State, VaeTrainer
 
 
 def estimate_finetuning(
@@ -63,6 +64,6 @@ def _done(out: Path) -> int:
     """Steps that the state in ``out`` is of; 0 without one."""
     try:
         with safe_open(out / STATE, "pt") as file:
-            return int(json.loads(file.metadata()["state"])["done"])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+            return int(records.parse(State, file.metadata()["state"], STATE)["done"])
+    except (OSError, SafetensorError, KeyError, TypeError, XmdptError):
         return 0

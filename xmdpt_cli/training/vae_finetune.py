@@ -9,21 +9,24 @@ from __future__ import annotations
 import json
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import TypedDict
 
+from xmdpt_cli import records
 from xmdpt_cli.files import only_process, write_text, writing
 from xmdpt_cli.images import save_png
 from xmdpt_cli.metrics.lpips_metric import Lpips
-from xmdpt_cli.metrics.report import Report, write_json
+from xmdpt_cli.metrics.report import Report, WrittenReport, write_json
 from xmdpt_cli.progress import Progress, Say, silent, silently
 from xmdpt_cli.training import vae_folder as folder
 from xmdpt_cli.training.team import ALONE, Team
-from xmdpt_cli.training.vae_loop import VAEStats, fit, make_stats
+from xmdpt_cli.training.vae_folder import VAEStats
+from xmdpt_cli.training.vae_loop import fit, make_stats
 from xmdpt_cli.training.vae_loss import Perceptual
 from xmdpt_cli.training.vae_picture import Rebuilt, before_after
 from xmdpt_cli.training.vae_plan import Plan
@@ -32,6 +35,13 @@ from xmdpt_cli.training.vae_trainer import VaeTrainer
 
 REPORT, PICTURE, BEFORE = "report.json", "before_after.png", "before.json"
 _SHOWN = 8  # test pictures in PICTURE
+
+
+class _Before(TypedDict):
+    """before.json: the measures before training, and what they depend on."""
+
+    key: dict[str, Any]
+    images: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -159,8 +169,8 @@ def _measure_before(
         "lpips": None if lpips is None else lpips.weights,
         "protocol": protocol_for(plan.test.dataset.resolution).name,
     }
-    kept: dict[str, Any] = team.on_first(lambda: _json(out / BEFORE))
-    if kept.get("key") == key:
+    kept = team.on_first(lambda: records.read_if_there(_Before, out / BEFORE))
+    if kept is not None and kept["key"] == key:
         images: Images = kept["images"]
         return images
     images = measure(
@@ -193,15 +203,11 @@ def _write_report(plan: Plan, out: Path, report: Report, shown: list[int], old: 
 
 
 def _known(out: Path, record: dict[str, Any]) -> FineTuned:
-    found = _json(out / REPORT)
-    report = Report(**found) if found else None
-    return FineTuned(VAEStats(**record["stats"]), record["encoder"], record["toy"], report)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """A file's content; empty if it is not there."""
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return found
+    found = records.read_if_there(WrittenReport, out / REPORT)
+    known = [] if found is None else [f.name for f in fields(Report) if f.name in found]
+    report = Report(**{name: found[name] for name in known}) if known else None
+    toy = bool(record.get("toy"))
+    return FineTuned(folder.stats_of(record), record["encoder"], toy, report)
 
 
 def _spread(count: int, at_most: int) -> list[int]:

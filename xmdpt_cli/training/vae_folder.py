@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from typing_extensions import NotRequired, TypedDict
 
 from xmdpt_cli import config as configuration
+from xmdpt_cli import records
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.encoders.weights import TOY_MARK, Origin, state_sha256
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_text, writing
+from xmdpt_cli.training.run import UNFINISHED
 from xmdpt_cli.training.vae_config import VaeConfig
 
 IDENTITY, RECORD, STATE, LOG = (
@@ -35,6 +38,52 @@ _WEIGHTS = "diffusion_pytorch_model*.safetensors"
 _SECTION = "finetune_vae"
 # What may differ between a training and its continuation. Epochs follow from the steps.
 _FREE = {"checkpoint_every", "log_every", "epochs"}
+
+
+@dataclasses.dataclass(frozen=True)
+class VAEStats:
+    """What a training reports. PSNR in dB on the held-out pictures, None without any."""
+
+    steps: int
+    pictures: int
+    decoder_only: bool
+    loss_first: float
+    loss_last: float
+    psnr_before: float | None
+    psnr: float | None
+    scaling_factor: float
+    seconds: float  # of the call that finished it
+
+
+class _Begun(TypedDict):
+    """run.json, see ``identity``."""
+
+    settings: dict[str, Any]
+    pictures: NotRequired[Any]
+    start: NotRequired[str]
+    lpips_trunk: NotRequired[str]
+
+
+class _Line(TypedDict):
+    """One line of metrics.jsonl."""
+
+    step: int
+
+
+class Encoder(TypedDict):
+    """sha256 of the encoder, before and after."""
+
+    before: str
+    after: str
+
+
+class Finished(TypedDict):
+    """xmdpt_training.json."""
+
+    stats: VAEStats
+    encoder: Encoder
+    toy: NotRequired[bool]
+    sha256: NotRequired[str]
 
 
 def encoder_sha256(vae: VAE) -> str:
@@ -58,13 +107,13 @@ def begin(out: Path, this: dict[str, Any], config: VaeConfig) -> None:
     """Make ``out`` the folder of this training or recognise it; XmdptError for anything else."""
     known = out / IDENTITY
     if known.is_file():
-        differs = _differences(json.loads(known.read_text(encoding="utf-8")), this)
+        differs = _differences(records.read(_Begun, known), this)
         if differs:
             raise XmdptError(
                 f"{out} holds another VAE training; what differs: {'; '.join(differs)}",
                 "choose another --out, or give the same settings to go on",
             )
-    elif out.exists() and any(p.name not in (".lock", f"{IDENTITY}.part") for p in out.iterdir()):
+    elif out.exists() and any(p.name not in UNFINISHED for p in out.iterdir()):
         raise XmdptError(
             f"not overwriting {out}: it is not empty and holds no VAE training",
             "choose another folder",
@@ -77,7 +126,7 @@ def begin(out: Path, this: dict[str, Any], config: VaeConfig) -> None:
 
 
 def _differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    before, after = was.get("settings", {}), now["settings"]
+    before, after = was["settings"], now["settings"]
     found = [f"{k}: {before.get(k)} -> {v}" for k, v in after.items() if before.get(k) != v]
     words = {
         "pictures": "the pictures",
@@ -89,8 +138,13 @@ def _differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def finished(out: Path) -> dict[str, Any] | None:
     """The record of a training that is done, else None. ``begin`` has looked whose it is."""
-    path = out / RECORD
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    record: dict[str, Any] | None = records.read_if_there(Finished, out / RECORD)
+    return record
+
+
+def stats_of(record: dict[str, Any]) -> VAEStats:
+    """The statistics in the record of a finished training."""
+    return VAEStats(**{f.name: record["stats"][f.name] for f in dataclasses.fields(VAEStats)})
 
 
 def write_part(out: Path, vae: VAE) -> str:
@@ -165,6 +219,7 @@ class Log:
             return
         means = {k: math.fsum(row[k] for row in self.rows) / len(self.rows) for k in terms}
         now = time.perf_counter()
+        means["averaged_steps"] = len(self.rows)
         means["steps_per_second"] = len(self.rows) / (now - self.began)
         self.rows.clear()
         self.began = now
@@ -175,6 +230,6 @@ class Log:
 def _is_done(line: str, done: int) -> bool:
     """Whether a line of the log is whole (a full disk cuts one short) and at most ``done``."""
     try:
-        return bool(json.loads(line)["step"] <= done)
-    except ValueError:
+        return bool(records.parse(_Line, line, LOG)["step"] <= done)
+    except XmdptError:
         return False

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -34,22 +34,8 @@ from xmdpt_cli.training.vae_examples import (
     draw,
     some,
 )
+from xmdpt_cli.training.vae_folder import VAEStats
 from xmdpt_cli.training.vae_trainer import VaeTrainer
-
-
-@dataclass(frozen=True)
-class VAEStats:
-    """What a training run reports. PSNR in dB on the held-out pictures, None without any."""
-
-    steps: int
-    pictures: int
-    decoder_only: bool
-    loss_first: float
-    loss_last: float
-    psnr_before: float | None
-    psnr: float | None
-    scaling_factor: float
-    seconds: float  # of the call that finished it
 
 
 def train_vae(
@@ -80,7 +66,7 @@ def train_vae(
         if done is not None:
             trained = VAE.load(out, device=vae.device, dtype=vae.dtype)
             vae.net, vae.origin = trained.net, trained.origin
-            return VAEStats(**done["stats"])
+            return folder.stats_of(done)
         began = time.monotonic()
         before = None if held_out is None else reconstruction_psnr(vae, held_out)
         fit(trainer, PictureExamples(pictures), out, progress)
@@ -149,7 +135,7 @@ def _steps(trainer: VaeTrainer, examples: Examples, out: Path, progress: Progres
                 if interrupted():
                     raise KeyboardInterrupt
     except KeyboardInterrupt:
-        if team.first and trainer.whole and trainer.done > first:
+        if team.first and trainer.done > first:
             trainer.save(state)
         raise
 

@@ -11,16 +11,20 @@ import math
 import os
 from collections import deque
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
+from xmdpt_cli import records
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import writing
+from xmdpt_cli.interrupts import held
 from xmdpt_cli.training.ema import Ema
 from xmdpt_cli.training.step import in_bf16
 from xmdpt_cli.training.team import ALONE, Team
@@ -30,6 +34,14 @@ from xmdpt_cli.training.vae_loss import Perceptual, vae_losses
 
 WARM_UP = 0.05  # of the steps
 _LAST = 50  # losses whose mean is reported
+
+
+class State(TypedDict):
+    """What the state of an interrupted training says beside its tensors."""
+
+    done: Annotated[int, Ge(0)]
+    first_loss: float
+    last: list[float]
 
 
 class VaeTrainer:
@@ -58,7 +70,6 @@ class VaeTrainer:
         self.ema = Ema(self.trained, config.ema, warmup=True) if config.ema else None
         self.autocast = in_bf16(config.precision, vae.device)
         self.done = 0
-        self.whole = True  # no step half taken
         self.first_loss = math.nan
         self.last: deque[float] = deque(maxlen=_LAST)
 
@@ -94,15 +105,14 @@ class VaeTrainer:
         rate = config.learning_rate * learning_rate_factor(self.done, config.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.whole = False
-        self.optimizer.step()
-        self.done += 1
-        if self.ema is not None:
-            self.ema.update(self.trained, self.done)
-        if self.done == 1:
-            self.first_loss = values[0]
-        self.last.append(values[0])
-        self.whole = True
+        with held():  # what is saved on an interrupt is the state after a whole step
+            self.optimizer.step()
+            self.done += 1
+            if self.ema is not None:
+                self.ema.update(self.trained, self.done)
+            if self.done == 1:
+                self.first_loss = values[0]
+            self.last.append(values[0])
         return {**dict(zip(terms, values, strict=True)), "learning_rate": rate}
 
     def take_average(self) -> None:
@@ -135,11 +145,11 @@ class VaeTrainer:
         """Go on from what ``save`` wrote. XmdptError, naming the file, if it is broken."""
         try:
             with safe_open(path, "pt") as file:
-                state: dict[str, Any] = json.loads(file.metadata()["state"])
+                state: dict[str, Any] = records.parse(State, file.metadata()["state"], path)
                 # copies: tensors in a mapped file may lie unaligned, and be rounded otherwise
                 tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             self._fill(tensors)
-            self.done, self.first_loss = int(state["done"]), float(state["first_loss"])
+            self.done, self.first_loss = state["done"], float(state["first_loss"])
             self.last = deque(state["last"], maxlen=_LAST)
         except Exception as err:  # the library raises a dozen types for a broken file
             reason = str(err).splitlines()[0] if str(err) else type(err).__name__

@@ -6,17 +6,26 @@ the positions of their pairs.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from typing import Any
 
+from xmdpt_cli import records
 from xmdpt_cli.data.check.across import AcrossShards
 from xmdpt_cli.data.check.findings import CheckReport, Finding
-from xmdpt_cli.data.check.shard import RUN_AGAIN, ShardCheck
+from xmdpt_cli.data.check.shard import ShardCheck
 from xmdpt_cli.data.index import index_name
 from xmdpt_cli.data.lists import SPLITS
-from xmdpt_cli.data.manifest import BEGUN, BESIDE, FORMAT, MANIFEST, VERSION, read_manifest
+from xmdpt_cli.data.manifest import (
+    BEGUN,
+    BESIDE,
+    FORMAT,
+    MANIFEST,
+    RUN_AGAIN,
+    VERSION,
+    Kind,
+    read_manifest,
+)
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.stores import Store
@@ -77,34 +86,24 @@ def _names(store: Store) -> list[str]:
 
 
 def try_manifest(store: Store) -> dict[str, Any] | XmdptError:
-    """dataset.json with the parts that a check relies on, or why it cannot be had."""
+    """dataset.json, or why it cannot be had."""
     try:
-        manifest = read_manifest(store)
-        int(manifest["resolution"])
-        for shard in manifest["shards"]:
-            _ = str(shard["name"]), str(shard["sha256"]), int(shard["bytes"])
-            _ = str(shard["split"]), int(shard["samples"])
-        for split in SPLITS:
-            _ = [int(manifest["counts"][split][name]) for name in ("garments", "images", "pairs")]
-        _ = [(str(file), str(reason)) for file, reason in manifest["skipped"]]
+        return read_manifest(store)
     except XmdptError as err:
         return err
-    except (KeyError, TypeError, ValueError, AttributeError) as err:
-        return XmdptError(f"{MANIFEST} is not whole ({type(err).__name__}: {err})", RUN_AGAIN)
-    return manifest
 
 
 def read_settings(store: Store) -> dict[str, Any] | None:
     """prepare.json, None if it is not there or not readable."""
-    return _json_object(store, BEGUN)
+    return _json_object(store, BEGUN, dict[str, Any])
 
 
-def _json_object(store: Store, name: str) -> dict[str, Any] | None:
+def _json_object(store: Store, name: str, schema: Any) -> dict[str, Any] | None:
     try:
-        content = json.loads(store.read(name))
-    except (OSError, ValueError):
+        content: dict[str, Any] = records.parse(schema, store.read(name), name)
+    except (OSError, XmdptError):
         return None
-    return content if isinstance(content, dict) else None
+    return content
 
 
 def _manifest(store: Store, names: list[str], report: CheckReport) -> dict[str, Any] | None:
@@ -113,11 +112,11 @@ def _manifest(store: Store, names: list[str], report: CheckReport) -> dict[str, 
         return manifest
     if MANIFEST not in names and BEGUN not in names:
         raise manifest  # no prepared dataset at all
-    raw = _json_object(store, MANIFEST) or {}
-    if (raw.get("format", FORMAT), raw.get("version", VERSION)) != (FORMAT, VERSION):
+    kind = _json_object(store, MANIFEST, Kind)
+    if kind is not None and (kind["format"], kind["version"]) != (FORMAT, VERSION):
         raise manifest  # its shards are not for this program to judge
-    kind = "manifest-broken" if MANIFEST in names else "manifest-missing"
-    report.add(Finding(kind, manifest.message, RUN_AGAIN))
+    wrong = "manifest-broken" if MANIFEST in names else "manifest-missing"
+    report.add(Finding(wrong, manifest.message, RUN_AGAIN))
     return None
 
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import io
-import json
 import math
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from annotated_types import Len
 from PIL import Image
+from typing_extensions import TypedDict
 
+from xmdpt_cli import records
 from xmdpt_cli.data.check.tar_walk import Member
-from xmdpt_cli.data.index import SamplePlace, TensorPlace, ViewPlace
-from xmdpt_cli.data.pose import JOINTS
+from xmdpt_cli.data.index import Count, SamplePlace, TensorPlace, ViewPlace
+from xmdpt_cli.data.reader import stored_keypoints
+from xmdpt_cli.errors import XmdptError
 
 SUFFIXES = ("png", "keypoints.npy", "safetensors")  # of a view's members
 
@@ -50,6 +52,23 @@ NUMBERS: dict[str, tuple[int, Callable[[bytes], int]]] = {
     **{name: (size, lambda data: 0) for name, size in
        (("I64", 8), ("I32", 4), ("I16", 2), ("I8", 1), ("U8", 1), ("BOOL", 1))},
 }  # fmt: skip
+
+
+class _Pair(TypedDict):
+    source: str
+    target: str
+    position: int
+
+
+class _Entry(TypedDict):
+    """One tensor in the header of a safetensors member."""
+
+    dtype: str
+    shape: list[Count]
+    data_offsets: Annotated[list[int], Len(2, 2)]
+
+
+_TABLES = {"files": dict[str, str], "pairs": list[_Pair]}
 
 
 @dataclass(frozen=True)
@@ -86,9 +105,9 @@ def check_garment(key: str, members: Iterable[Member], resolution: int | None) -
         view, _, suffix = member.name[len(key) + 1 :].partition(".")
         if suffix == "json" and view in ("files", "pairs") and view not in tables:
             try:
-                tables[view] = json.loads(member.data)
-            except ValueError as err:
-                found.add("member", f"{member.name} is not JSON ({err})")
+                tables[view] = records.parse(_TABLES[view], member.data, member.name)
+            except XmdptError as err:
+                found.add("member", err.message)
         elif suffix in SUFFIXES and suffix not in views.get(view, {}):
             views.setdefault(view, {})[suffix] = member
         else:
@@ -105,8 +124,10 @@ def check_garment(key: str, members: Iterable[Member], resolution: int | None) -
     return found
 
 
-def _files(table: Any, views: dict[str, Any], found: GarmentCheck) -> dict[str, str]:
-    if not isinstance(table, dict) or not all(isinstance(file, str) for file in table.values()):
+def _files(
+    table: dict[str, str] | None, views: dict[str, Any], found: GarmentCheck
+) -> dict[str, str]:
+    if table is None:
         found.add("member", f"no usable {found.key}.files.json")
         return {}
     if table.keys() != views.keys():
@@ -115,13 +136,12 @@ def _files(table: Any, views: dict[str, Any], found: GarmentCheck) -> dict[str, 
 
 
 def _pairs(
-    table: Any, views: dict[str, Any], found: GarmentCheck
+    table: list[_Pair] | None, views: dict[str, Any], found: GarmentCheck
 ) -> list[tuple[str, str, int]] | None:
-    try:
-        pairs = [(str(row["source"]), str(row["target"]), int(row["position"])) for row in table]
-    except (TypeError, KeyError, ValueError):
+    if table is None:
         found.add("member", f"no usable {found.key}.pairs.json")
         return None
+    pairs = [(row["source"], row["target"], row["position"]) for row in table]
     check_pairs(pairs, views, found)
     return pairs
 
@@ -161,7 +181,7 @@ def _view(
             found.add(kind, message, view)
     try:
         places = read_tensors(tensors)
-    except (ValueError, KeyError, TypeError, AttributeError) as err:
+    except ValueError as err:
         found.add("tensors", f"broken safetensors ({err})", view)
         return None
     for name, place in places.items():
@@ -180,17 +200,18 @@ def read_tensors(member: Member) -> dict[str, TensorPlace]:
         raise ValueError("its header is longer than the file")
     begin = 8 + length
     places = {}
-    for name, entry in json.loads(member.data[8:begin]).items():
-        if name == "__metadata__":
-            continue
+    try:
+        header = records.parse(dict[str, Any], member.data[8:begin], "its header")
+        header.pop("__metadata__", None)
+        entries = records.check(dict[str, _Entry], header, "its header")
+    except XmdptError as err:
+        raise ValueError(err.message) from None
+    for name, entry in entries.items():
         if entry["dtype"] not in NUMBERS:
             raise ValueError(f"{name} is of an unknown type {entry['dtype']}")
         first, last = entry["data_offsets"]
-        shape = tuple(int(side) for side in entry["shape"])
-        if (
-            min(shape, default=0) < 0
-            or last - first != math.prod(shape) * NUMBERS[entry["dtype"]][0]
-        ):
+        shape = tuple(entry["shape"])
+        if last - first != math.prod(shape) * NUMBERS[entry["dtype"]][0]:
             raise ValueError(f"{name} has {last - first} bytes for {entry['dtype']} {shape}")
         if first < 0 or begin + last > len(member.data):
             raise ValueError(f"{name} lies beyond the file's end")
@@ -218,11 +239,9 @@ def picture_trouble(data: bytes, resolution: int | None) -> str:
 def keypoints_trouble(data: bytes, resolution: int | None) -> str:
     """What is wrong with stored keypoints, empty if nothing."""
     try:
-        points: NDArray[np.float64] = np.load(io.BytesIO(data), allow_pickle=False)
-    except Exception as err:  # numpy parses the header as Python: a dozen types for damage
-        return f"the keypoints cannot be read ({_first_line(err)})"
-    if points.shape != (len(JOINTS), 2) or points.dtype != np.float64:
-        return f"the keypoints are {points.dtype} {points.shape}, not float64 {(len(JOINTS), 2)}"
+        points = stored_keypoints(data)
+    except ValueError as err:
+        return f"the keypoints cannot be read ({err})"
     absent = np.isnan(points)
     if np.isinf(points).any() or (absent[:, 0] != absent[:, 1]).any():
         return "a joint is neither there nor absent (both coordinates NaN)"

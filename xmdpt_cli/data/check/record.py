@@ -5,17 +5,59 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from xmdpt_cli.data.check.dataset import read_settings
+from annotated_types import Ge
+from typing_extensions import NotRequired, TypedDict
+
+from xmdpt_cli import records
 from xmdpt_cli.data.listing import Listing
 from xmdpt_cli.data.manifest import BEGUN, OPTIONS
-from xmdpt_cli.encoder_parts import PARTS
+from xmdpt_cli.encoder_parts import PARTS, EncodersRecord
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.stores import Store
 
 # Where the network lies or how its file is named does not matter, which one it is does.
 _PLACE = ("kind", "id", "revision")
+
+ANEW = "prepare it again into a new folder"
+Positive = Annotated[int, Ge(1)]
+
+
+class Made(TypedDict):
+    """The raw dataset it was made from."""
+
+    sha256: str
+    images: int
+    garments: int
+
+
+class Poses(TypedDict):
+    kind: str
+    id: NotRequired[str]
+    sha256: NotRequired[str]
+
+
+class Options(TypedDict):
+    """Those of the command that decide what is read; absent in datasets of earlier versions."""
+
+    layout: NotRequired[str]
+    pose: NotRequired[str]
+    seed: NotRequired[int]
+    batch_size: NotRequired[Positive]
+
+
+class Begun(TypedDict):
+    """prepare.json."""
+
+    resolution: Positive
+    tokens: str
+    limit: Positive | None
+    garments_per_shard: Positive
+    dataset: Made
+    poses: Poses
+    encoders: EncodersRecord
+    options: NotRequired[Options]
 
 
 @dataclass(frozen=True)
@@ -29,19 +71,14 @@ class Record:
     @classmethod
     def read(cls, store: Store) -> Record:
         """XmdptError where there is no readable record."""
-        content = read_settings(store)
         try:
-            assert content is not None
-            record = cls(store, content, dict(content.get(OPTIONS, {})))
-            _ = record.size, content["tokens"], content["limit"], content["garments_per_shard"]
-            _ = content["dataset"]["sha256"], content["poses"]["kind"]
-            _ = [content["encoders"][name]["sha256"] for name in PARTS]
-        except (AssertionError, KeyError, TypeError, ValueError):
+            data = store.read(BEGUN)
+        except OSError:
             raise XmdptError(
-                f"{store.url}/{BEGUN} does not say how the dataset was made",
-                "prepare it again into a new folder",
+                f"{store.url}/{BEGUN}, which says how the dataset was made, is not there", ANEW
             ) from None
-        return record
+        content = records.parse(Begun, data, f"{store.url}/{BEGUN}", ANEW)
+        return cls(store, content, dict(content.get(OPTIONS, {})))
 
     @property
     def size(self) -> int:

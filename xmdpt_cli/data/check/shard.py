@@ -11,10 +11,9 @@ from xmdpt_cli.data.check.findings import Finding
 from xmdpt_cli.data.check.garment import Trouble, check_garment
 from xmdpt_cli.data.check.tar_walk import BrokenTarError, TarWalk
 from xmdpt_cli.data.index import SamplePlace, ShardIndex, index_name, read_index
-from xmdpt_cli.data.manifest import MANIFEST
+from xmdpt_cli.data.manifest import MANIFEST, RUN_AGAIN
 from xmdpt_cli.stores import Store
 
-RUN_AGAIN = "run the same prepare command again"
 REMAKE = "--repair --root ROOT makes the shard again from the pictures it was prepared from"
 REBUILD = "--repair rebuilds the index from the shard"
 AS_PREPARED = "the shard is as it was prepared: prepare again into a new folder"

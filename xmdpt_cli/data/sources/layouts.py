@@ -17,11 +17,11 @@ from xmdpt_cli.data.listing import PictureFile
 from xmdpt_cli.data.lists import Problem
 from xmdpt_cli.data.names import SUFFIXES, ImageName, match_name
 from xmdpt_cli.data.sources.lmdb_pictures import (
-    DATA,
     choose_environment,
     lmdb_folders,
     read_environment,
 )
+from xmdpt_cli.data.sources.lmdb_scan import DATA
 from xmdpt_cli.data.sources.padding import are_padded
 from xmdpt_cli.data.sources.scan import Folder, Scan
 from xmdpt_cli.data.sources.stored import StoredPicture

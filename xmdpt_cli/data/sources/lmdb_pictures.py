@@ -10,7 +10,6 @@ import importlib
 import os
 import re
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,10 @@ from PIL import Image
 
 from xmdpt_cli.data.listing import cut_padding
 from xmdpt_cli.data.names import match_key
+from xmdpt_cli.data.sources.lmdb_scan import scan
 from xmdpt_cli.data.sources.scan import printable
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import decode_image
-
-DATA = "data.mdb"
-# The last pages of an intact file may never have been written; more missing than this means that
-# the file was cut off, and reading the rest would end the process (SIGBUS), not raise an error.
-_PAGES_TO_SPARE = 64
 
 # An environment may be opened once in a process, and not be used across a fork.
 _environments: dict[str, Any] = {}
@@ -105,7 +100,8 @@ def read_environment(
     folder = str(root / name)
     found: dict[str, list[tuple[tuple[bool, int], LmdbPicture]]] = {}
     others: list[str] = []
-    for key, size in _keys(folder):
+    _library()
+    for key, size in scan(folder):
         text = printable(os.fsdecode(key))
         image = match_key(text)
         if image is None:
@@ -132,17 +128,6 @@ def _prefix_rank(text: str, wanted: int) -> tuple[bool, int]:
     return number != wanted, -number
 
 
-def _keys(folder: str) -> Iterator[tuple[bytes, int]]:
-    """Every key with the size of its value, in order; values are not read."""
-    lmdb = _library()
-    try:
-        with _environment(folder).begin(buffers=True) as transaction:
-            for key, value in transaction.cursor():
-                yield bytes(key), len(value)
-    except lmdb.Error as err:
-        raise XmdptError(f"cannot read the LMDB environment {folder}: {err}") from None
-
-
 def _library() -> Any:
     try:
         return importlib.import_module("lmdb")
@@ -164,14 +149,7 @@ def _environment(folder: str) -> Any:
 def _open(folder: str) -> Any:
     lmdb = _library()
     try:
-        size = os.stat(os.path.join(folder, DATA)).st_size
         # no lock file: the folder may be read-only, and nobody writes while we read
-        environment = lmdb.open(folder, readonly=True, lock=False, readahead=False, create=False)
-        pages = environment.info()["last_pgno"] + 1 - _PAGES_TO_SPARE
-        whole = pages * environment.stat()["psize"]
+        return lmdb.open(folder, readonly=True, lock=False, readahead=False, create=False)
     except (OSError, lmdb.Error) as err:
         raise XmdptError(f"not an LMDB environment: {folder} ({err})") from None
-    if size < whole:
-        environment.close()
-        raise XmdptError(f"{folder}/{DATA} is cut off: {size} bytes", "copy it again")
-    return environment

@@ -1,0 +1,164 @@
+"""Ctrl-C and SIGTERM: never lost, whatever was running when they came, and never in the middle of
+what must be whole.
+
+Python raises KeyboardInterrupt wherever the main thread is, and callbacks of C code (weak
+references, ``__set_name__``, imports of extension modules) may print it, drop it or make another
+error of it. So the signal is remembered besides: it is raised again out of such callbacks, long
+loops ``check``, and a command that got one never ends as if there had been none.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from types import FrameType
+from typing import Any
+
+#: seconds in which a signal is the same one: torchrun passes on what the terminal sends anyhow
+SAME = 1.0
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class _State:
+    """Of this process. ``received``: the first signal, 0 for none; ``holds``: open ``held``s."""
+
+    listening = False
+    received = 0
+    at = 0.0
+    holds = 0
+    again = False  # the next call of the handler raises what was dropped
+
+
+_state = _State()
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """Inside, the first signal raises KeyboardInterrupt and is remembered; a second one, later than
+    ``SAME``, ends the process at once. In other threads than the main one nothing is changed."""
+    if _state.listening or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _heard) for number in _SIGNALS}
+    unraisable = sys.unraisablehook
+    sys.unraisablehook = _raise_again(unraisable)
+    first = _NumpyFirst()
+    sys.meta_path.insert(0, first)
+    _state.listening, _state.received, _state.holds, _state.again = True, 0, 0, False
+    try:
+        yield
+    finally:
+        _state.listening = False
+        if first in sys.meta_path:
+            sys.meta_path.remove(first)
+        sys.unraisablehook = unraisable
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def received() -> int:
+    """The number of the signal that came, 0 for none."""
+    return _state.received
+
+
+def forget() -> None:
+    """The signal was answered: the command ends as it would without."""
+    _state.received = 0
+
+
+def check() -> None:
+    """KeyboardInterrupt if a signal came, its own was dropped, and nothing is held."""
+    main = threading.current_thread() is threading.main_thread()
+    if _state.received and not _state.holds and main:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Inside, a signal is only remembered; it is raised at the end. For what must not be half done,
+    and for steps between which several processes agree to stop (ask ``received``)."""
+    with listening():
+        _state.holds += 1
+        try:
+            yield
+        finally:
+            _state.holds -= 1
+        check()
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Inside, signals end the process as they would any other: for calls that may wait for
+    minutes without running Python."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _heard(number: int, frame: FrameType | None) -> None:
+    now = time.monotonic()
+    if _state.again:
+        _state.again = False
+    elif _state.received:
+        if now - _state.at > SAME:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        return
+    else:
+        _state.received, _state.at = number, now
+    if not _state.holds:
+        raise KeyboardInterrupt
+
+
+def _raise_again(other: Callable[[Any], object]) -> Callable[[Any], object]:
+    """A hook for errors in callbacks that cannot raise: an interrupt is raised where they end."""
+
+    def hook(unraisable: Any) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt) and _state.received:
+            # a little later: raised in here it would be dropped as well
+            later = threading.Timer(0.01, _interrupt_again)
+            later.daemon = True
+            later.start()
+        else:
+            other(unraisable)
+
+    return hook
+
+
+def _interrupt_again() -> None:
+    _state.again = True
+    _thread.interrupt_main()
+
+
+class _NumpyFirst(MetaPathFinder):
+    """Imports numpy before torch, whose C++ start imports it and drops an interrupt meanwhile."""
+
+    def find_spec(self, name: str, path: object, target: object = None) -> None:
+        if name == "torch":
+            sys.meta_path.remove(self)
+            import numpy  # noqa: F401
+
+
+def _in_child() -> None:
+    """A forked process has its own signals: its parent tells it when to end."""
+    if _state.listening:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _state.listening = False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
