@@ -13,6 +13,7 @@ from torch import Tensor
 from xmdpt_cli.diffusion import Schedule, sample, training_loss
 from xmdpt_cli.diffusion.loss import discretised_log_likelihood, loss_terms
 from xmdpt_cli.diffusion.sampler import guidance_scale, guided
+from xmdpt_cli.diffusion.schedule import at
 from xmdpt_cli.diffusion.solvers import timestep_list
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.model import Passes
@@ -49,10 +50,15 @@ def test_target_and_back(prediction: str) -> None:
     clean, noise = (torch.randn(4, 4, 2, 2, generator=rng) for _ in range(2))
     t = torch.tensor([1, 300, 600, 900])
     noisy = schedule.add_noise(clean, noise, t)
-    alpha_bar = schedule.alpha_bar[t].float().reshape(-1, 1, 1, 1)
-    found, eps = schedule.clean_and_noise(noisy, schedule.target(clean, noise, t), alpha_bar)
+    target, error = schedule.target(clean, noise, t), torch.full_like(clean, 0.25)
+    alpha, sigma = (at(table, t, clean) for table in (schedule.alpha_bar.sqrt(), schedule.sigma))
+    found, off = (
+        (noisy - sigma * out) / alpha if prediction == "epsilon" else alpha * noisy - sigma * out
+        for out in (target, target + error)
+    )
     torch.testing.assert_close(found, clean, rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(eps, noise, rtol=1e-3, atol=1e-3)
+    expected = at(schedule.clean_per_error, t, clean) * error
+    torch.testing.assert_close(found - off, expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v"])
@@ -64,15 +70,14 @@ def test_a_perfect_prediction_has_no_loss_but_the_unavoidable(prediction: str) -
     target = schedule.target(clean, noise, t)
     # variance channels -1: exactly the posterior variance, so the KL is zero
     out = torch.cat([target, -torch.ones_like(target)], dim=1)
-    noisy = schedule.add_noise(clean, noise, t)
-    mse, vb = loss_terms(out, clean, noisy, noise, t, schedule)
+    mse, vb = loss_terms(out, clean, noise, t, schedule)
     torch.testing.assert_close(mse, torch.zeros(3))
     torch.testing.assert_close(vb, torch.zeros(3), atol=1e-5, rtol=0)
 
 
 def test_discretised_likelihood_sums_to_one() -> None:
     bins = (torch.arange(256) / 127.5 - 1).reshape(1, 256, 1, 1)
-    log = discretised_log_likelihood(bins, torch.tensor(0.3), torch.tensor(math.log(0.2)))
+    log = discretised_log_likelihood(bins, bins - 0.3, torch.tensor(math.log(0.2)))
     assert float(log.exp().sum()) == pytest.approx(1.0, abs=1e-3)
 
 

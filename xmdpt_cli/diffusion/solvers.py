@@ -101,8 +101,7 @@ Level = tuple[float, float]  # alpha, sigma
 
 
 def _levels(schedule: Schedule, t: int) -> Level:
-    alpha_bar = float(schedule.alpha_bar[t])
-    return math.sqrt(alpha_bar), math.sqrt(1 - alpha_bar)
+    return math.sqrt(float(schedule.alpha_bar[t])), float(schedule.sigma[t])
 
 
 def _lambda(alpha: float, sigma: float) -> float:

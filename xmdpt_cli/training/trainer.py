@@ -98,6 +98,8 @@ class Trainer:
                 losses = self.run(inputs)
                 (losses.total / config.accumulate).backward()
             parts.append(losses._replace(total=losses.total.detach()))
+        if config.max_grad_norm:
+            nn.utils.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
         self.learning_rate = config.learning_rate * learning_rate_factor(config, self.done)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
