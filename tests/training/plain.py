@@ -184,7 +184,8 @@ def loss_of(out: Tensor, clean: Tensor, noisy: Tensor, noise: Tensor, t: Tensor)
     # the discretised likelihood at t = 0 (tests/diffusion holds it against its own definition)
     from xmdpt_cli.diffusion.loss import discretised_log_likelihood
 
-    nll = -discretised_log_likelihood(clean, clean - mean, 0.5 * log).mean(dim=(1, 2, 3)) / math.log(2)
+    likelihood = discretised_log_likelihood(clean, clean - mean, 0.5 * log)
+    nll = -likelihood.mean(dim=(1, 2, 3)) / math.log(2)
     return mse + torch.where(t == 0, nll, vb)
 
 

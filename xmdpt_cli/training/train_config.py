@@ -159,7 +159,8 @@ class TrainConfig:
             "keep_every",
             "validate_every",
         )
-        at_least(self, 0, "mask_span", "align_weight", "resolution", "decode_layers", "max_grad_norm")
+        at_least(self, 0, "mask_span", "align_weight", "resolution", "decode_layers")
+        at_least(self, 0, "max_grad_norm")
         for name in ("learning_rate", "timestep_power", "power"):
             value = getattr(self, name)
             if not value > 0:
