@@ -49,7 +49,8 @@ def training_loss(
 
     latents (N, C, h, w) clean and scaled; timesteps (N,) integers in [0, 1000); noise like
     latents, ``masked_noise`` that of the masked pass (None: the same noise); condition (N, D) from
-    ``model.condition``; ``keep`` and ``keep_masked`` (N,) bool say which rows keep their condition in each pass (None: all), the others see a zero vector.
+    ``model.condition``; ``keep`` and ``keep_masked`` (N,) bool say which rows keep their condition
+    in each pass (None: all), the others see a zero vector.
     Without ``mask`` (``model.Mask``) the masked pass is left out; it may need ``source_latents``
     (N, C, h, w). ``weighting`` of the squared error: ``Schedule.weight``. ``align`` (N, T, W): the
     tokens REPA aligns the hidden ones with, ``align_weight`` times 1 - cosine is added.
