@@ -69,17 +69,17 @@ def test_other_sizes_are_said_with_their_counts(
 
 
 def test_a_report_counts_what_was_mixed() -> None:
-    """One image of 10x10 beside photographs is not measured unsaid, in the reference set neither."""
+    """One image of 10x10 beside photographs is not measured unsaid, nor one of the reference set."""
     sizes = [(1101, 750), (1101, 750), (10, 10)]
     found = [(image(SQUARE, k), image(size, k)) for k, size in enumerate(sizes)]
     real = RealSet(lambda: [image(size) for size in sizes])
-    [cfld, native] = evaluate(
+    [cfld, clean] = evaluate(
         [*found, (image((10, 10)), image((10, 10)))],
-        [get_protocol("cfld"), get_protocol("cfld")],
+        [get_protocol("cfld"), get_protocol("clean")],
         real=real,
         intervals=False,
     )
-    assert cfld.input_sizes == native.input_sizes
+    assert cfld.input_sizes == clean.input_sizes
     assert cfld.to_json()["input_sizes"] == {
         "generated": {"10x10": 1, "256x256": 3},
         "ground-truth": {"10x10": 2, "750x1101": 2},
@@ -100,7 +100,7 @@ def test_native_says_that_sizes_are_mixed() -> None:
     [report] = evaluate(one, [get_protocol("native")], intervals=False)
     assert report.notes == []
     [mixed] = evaluate(
-        [*one, (image((70, 60)), image((70, 60)))], [get_protocol("native")], intervals=False
+        [*one, (image((70, 60), 1), image((70, 60)))], [get_protocol("native")], intervals=False
     )
     assert mixed.notes == [
         "generated images (64x64: 2, 60x70: 1), ground truths (64x64: 2, 60x70: 1) are of several "

@@ -7,7 +7,6 @@ compare with is said here, with counts.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 
 from xmdpt_cli.metrics.protocols import Protocol
@@ -102,7 +101,7 @@ def _counted(role: str, some: Mapping[Size, int], found: Mapping[Size, int]) -> 
 
 def _listed(found: Mapping[Size, int]) -> str:
     """``176x256: 5, 10x10: 1``, the most frequent first."""
-    ordered = Counter(found).most_common()
+    ordered = sorted(found.items(), key=lambda one: (-one[1], one[0]))
     words = [f"{named(size)}: {count:,}" for size, count in ordered[:_NAMED]]
     rest = len(ordered) - _NAMED
     return ", ".join(words) + (f", {rest:,} more sizes" if rest > 0 else "")
