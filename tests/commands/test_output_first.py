@@ -1,4 +1,4 @@
-"""Where a result goes is checked before the work: nothing is overwritten, nothing fails at the end."""
+"""Where a result goes is checked before the work, so nothing is overwritten or lost at its end."""
 
 from __future__ import annotations
 

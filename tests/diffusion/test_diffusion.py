@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -163,6 +164,32 @@ def test_timestep_list_is_numpys(steps: int) -> None:
         assert timestep_list(1) == [999]  # a single step starts from noise
     with pytest.raises(ConfigError):
         timestep_list(0)
+
+
+def test_the_published_list_differs_where_the_docs_say() -> None:
+    """Published: a float stride is added again and again (docs/published-weights.md)."""
+
+    def published(steps: int) -> list[int]:
+        place, listed = 0.0, []
+        for _ in range(steps):
+            listed.append(round(place))
+            place += 999 / max(1, steps - 1)
+        return listed
+
+    apart = {}
+    for steps in range(1, 1001):
+        pairs = zip(published(steps), reversed(timestep_list(steps)), strict=True)
+        found = [abs(a - b) for a, b in pairs if a != b]
+        if found:
+            apart[steps] = found
+    assert len(apart) == 284
+    assert apart.pop(1) == [999]
+    assert {away for found in apart.values() for away in found} == {1}
+    assert max(map(len, apart.values())) == 19
+    docs = (Path(__file__).parents[2] / "docs/published-weights.md").read_text()
+    listed = ", ".join(map(str, [steps for steps in apart if steps <= 100][:-1]))
+    assert f"these are {listed} and 91" in " ".join(docs.split())
+    assert not {10, 20, 25, 50, 100, 250, 500} & set(apart)
 
 
 def test_guidance_follows_equation_6() -> None:

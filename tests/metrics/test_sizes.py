@@ -69,7 +69,7 @@ def test_other_sizes_are_said_with_their_counts(
 
 
 def test_a_report_counts_what_was_mixed() -> None:
-    """One image of 10x10 beside photographs is not measured unsaid, nor one of the reference set."""
+    """One of 10x10 beside photographs is not measured unsaid, in the reference set neither."""
     sizes = [(1101, 750), (1101, 750), (10, 10)]
     found = [(image(SQUARE, k), image(size, k)) for k, size in enumerate(sizes)]
     real = RealSet(lambda: [image(size) for size in sizes])
