@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers.training_utils import compute_snr
@@ -95,6 +96,21 @@ def test_the_noises_of_the_two_passes_are_independent(data: Path) -> None:
     torch.testing.assert_close(a.masked_mse, alone.masked_mse, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(a.masked_vb, alone.masked_vb, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(a.masked_mse, b.masked_mse, rtol=1e-2)  # type: ignore[arg-type]
+
+
+def test_a_step_swaps_by_pair_or_all_together(data: Path) -> None:
+    """All parts of an accumulated step are one batch."""
+
+    def swaps(**more: Any) -> list[list[bool]]:
+        loader = trainer(data, accumulate=2, **more).loader()
+        read = loader.reading
+        parts = [read.swaps(read.pair_numbers(k), np.arange(2) < 1) for k in range(80)]
+        return [[*parts[k], *parts[k + 1]] for k in range(0, 80, 2)]
+
+    assert all(len(set(step)) == 2 for step in swaps())
+    together = swaps(swap_by="batch")
+    assert all(len(set(step)) == 1 for step in together)
+    assert 5 < sum(step[0] for step in together) < 35
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v"])
