@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.errors import ConfigError, XmdptError
 
 
 def write_text(path: Path, text: str) -> None:
@@ -43,6 +44,25 @@ def sha256_of(path: Path, *, from_disk: bool = False) -> str:
         while count := stream.readinto(buffer):
             digest.update(buffer[:count])
     return digest.hexdigest()
+
+
+def check_writable(path: Path) -> None:
+    """XmdptError unless the file ``path`` could be written; nothing is left behind.
+
+    For what is written after minutes of work. Folders above it may have to be made.
+    """
+    if path.is_dir():
+        raise ConfigError(f"a folder, not a file: {path}", f"--out {path / 'NAME'}")
+    parent = path.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    try:
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as err:
+        raise XmdptError(
+            f"cannot write {path}: {err.strerror or err}", "choose another --out"
+        ) from None
 
 
 @contextmanager

@@ -29,6 +29,12 @@ def _target_of(name: str) -> str:
     return bare
 
 
+def _flat(target: str) -> str:
+    """PIDM's folder of ground truths: ``deep`` before the flat name, which begins with
+    ``fashion``."""
+    return target.removeprefix("deep") if target.startswith("deepfashion") else target
+
+
 #: how a generated picture's name leads to its ground truth's, the plainest first
 _RULES: tuple[Callable[[str], str], ...] = (_same, _without_vis, _target_of)
 
@@ -47,9 +53,12 @@ def pair_folders(generated: str | Path, target: str | Path) -> FolderPairs:
 
     The names are the same, or those of GFLA, NTED, PIDM, PCDMs and xmdpt, which hold the source's
     name and the target's (several generated pictures may then have one target); whichever rule
-    pairs the most. Raises XmdptError for a missing folder, two pictures of one name, or no pair.
+    pairs the most. A ground truth may be named ``deepfashion...``, as in PIDM. Raises XmdptError
+    for a missing folder, two pictures of one name, or no pair.
     """
     left, right = _pictures_by_name(Path(generated)), _pictures_by_name(Path(target))
+    own = {path: name for name, path in right.items()}
+    right = {**{_flat(name): path for name, path in right.items()}, **right}
     found = [{name: rule(name) for name in left if rule(name) in right} for rule in _RULES]
     best = max(found, key=len)  # of equals the plainest
     if not best:
@@ -58,11 +67,11 @@ def pair_folders(generated: str | Path, target: str | Path) -> FolderPairs:
             "give both pictures of a pair the same name (suffixes may differ), or the generated "
             "one SOURCE_2_TARGET",
         )
-    met = set(best.values())
+    met = {right[name] for name in best.values()}
     return FolderPairs(
         pairs=[(name, left[name], right[best[name]]) for name in sorted(best)],
         generated_only=[left[name] for name in sorted(left.keys() - best.keys())],
-        target_only=[right[name] for name in sorted(right.keys() - met)],
+        target_only=sorted(own.keys() - met, key=own.__getitem__),
     )
 
 

@@ -16,6 +16,7 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_text
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.model.folder import save_model
+from xmdpt_cli.progress import Say, silently
 from xmdpt_cli.training.train_config import TrainConfig
 
 # What may differ between a run and its continuation: how far, how often, how many are kept,
@@ -26,7 +27,25 @@ _FREE |= {"sampling_steps", "sampling_solver", "guidance", "power"}  # only trav
 #: What ``--force`` may change: the weights still fit, and the pairs keep their order.
 FORCEABLE = {"learning_rate", "weight_decay", "ema", "ema_warmup", "guidance_drop", "mask_ratio"}
 FORCEABLE |= {"mask_span", "loss_weighting", "align_weight", "timestep_power", "online"}
+FORCEABLE |= {"masked_noise", "swap_by", "max_grad_norm"}
 FORCEABLE |= {"precision", "compile", "steps", "resolution", "source_encoder", "pose_encoder"}
+
+#: What a run did whose run.json does not have the setting: it began before there was a choice.
+BEFORE: dict[str, Any] = {"masked_noise": "shared", "swap_by": "pair", "max_grad_norm": 0.0}
+
+
+def as_begun(config: TrainConfig, out: Path, say: Say = silently) -> TrainConfig:
+    """The recipe with which the run in ``out`` resumes: of settings that its run.json does not
+    have it keeps what was done then, and ``say`` is told of those that differ from ``config``."""
+    known = out / "run.json"
+    if not (known.is_file() and (out / "checkpoints" / "latest").is_file()):
+        return config
+    begun = records.read(_Begun, known)["config"]
+    kept = {k: v for k, v in BEFORE.items() if k not in begun and getattr(config, k) != v}
+    if kept:
+        named = ", ".join(f"{name} {value}" for name, value in kept.items())
+        say(f"{out} began with an earlier version, and keeps what that did: {named}")
+    return dataclasses.replace(config, **kept)
 
 
 #: What a kill, or a full disk, while a run is begun leaves in its folder.
@@ -61,7 +80,7 @@ def begin_run(out: Path, config: TrainConfig, dataset: PairDataset, force: bool 
     kept = known.is_file() and (out / "checkpoints" / "latest").is_file()
     if kept:
         before = records.read(_Begun, known)
-        was, now = before["config"], identity["config"]
+        was, now = {**BEFORE, **before["config"]}, identity["config"]
         differs = {k: f"{was.get(k)} -> {v}" for k, v in now.items() if was.get(k) != v}
         if before["data"] != identity["data"]:
             differs["data"] = "another prepared dataset"
