@@ -147,9 +147,8 @@ def published_encoders(
     DINOv2-G of both pictures, DINOv2-B of both poses (half of all that is never used), and the
     VAE's encoder on both; networks of the real architectures with random weights.
     """
-    giant, base, vae = (
-        placed(network, device, dtype) for network in (dinov2("giant"), dinov2("base"), sd_vae())
-    )
+    giant, base = (dinov2(size, device, dtype) for size in ("giant", "base"))
+    vae = placed(sd_vae(), device, dtype)
     return [(giant, 224), (base, 224), (vae.encode, 256)]
 
 

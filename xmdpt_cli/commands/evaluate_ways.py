@@ -175,6 +175,8 @@ def measure(
             report.keep([*wanted, *extra])
         if seen.toy:
             report.notes.append("toy: made with toy encoders")
+        if seen.note is not None:
+            report.notes.append(seen.note)
     return reports
 
 

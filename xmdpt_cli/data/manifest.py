@@ -11,7 +11,7 @@ from typing_extensions import NotRequired, TypedDict
 from xmdpt_cli import records
 from xmdpt_cli.data.index import ShardIndex, index_name, write_json
 from xmdpt_cli.data.lists import SPLITS, Problem
-from xmdpt_cli.encoder_parts import EncodersRecord
+from xmdpt_cli.encoder_parts import DIFFERENCE, DINOS, HUB, POSITION_TABLE, EncodersRecord
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.stores import Store
 
@@ -129,6 +129,14 @@ def _refuse_other(out: Store, begun: dict[str, Any], wanted: dict[str, Any]) -> 
         _flat({name: value for name, value in content.items() if name != OPTIONS})
         for content in (begun, json.loads(json.dumps(wanted)))
     )
+    if _of_other_table(old, new):
+        raise XmdptError(
+            f"{out.url} was begun by an earlier version, which resized DINOv2's position table "
+            f"otherwise: its tokens differ by {DIFFERENCE} from the published ones, which this "
+            "version makes, and one dataset holds tokens of one table",
+            "make it anew: choose another --out, or remove that folder; or finish it with its own "
+            f"table: xmdpt prepare --check {out.url} --repair --root ROOT",
+        )
     differing = [
         f"{name} ({old.get(name, 'absent')} there, {new.get(name, 'absent')} now)"
         for name in sorted(old.keys() | new.keys())
@@ -139,6 +147,16 @@ def _refuse_other(out: Store, begun: dict[str, Any], wanted: dict[str, Any]) -> 
             f"{out.url} was begun with other settings: {', '.join(differing)}",
             "choose another --out, or repeat the settings it was begun with",
         )
+
+
+def _of_other_table(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether two sets of settings name the same DINOv2 with different position tables, one of them
+    that of an earlier version; other settings may differ besides."""
+    files = [f"encoders.{part}.sha256" for part in DINOS]
+    if any(old.get(name) is None or old.get(name) != new.get(name) for name in files):
+        return False
+    tables = [f"encoders.{part}.{POSITION_TABLE}" for part in DINOS]
+    return any(old.get(name) is None and new.get(name) == HUB for name in tables)
 
 
 def _flat(content: Any, prefix: str = "") -> dict[str, Any]:

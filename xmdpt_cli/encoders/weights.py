@@ -158,8 +158,8 @@ def load_net(
                 f"not a {what}: {folder}/config.json says {key} = {config.get(key)!r}, "
                 f"expected {value!r}"
             )
-        # the two libraries spell the same argument differently
-        typed = {"torch_dtype" if value == "AutoencoderKL" else "dtype": dtype}
+        # the releases of transformers spell this argument differently: there it is set afterwards
+        typed = {"torch_dtype": dtype} if value == "AutoencoderKL" else {}
         net, info = cls.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **typed
         )
@@ -175,7 +175,8 @@ def load_net(
             f"incomplete {what}: {folder} lacks {len(missing)} tensors, first {missing[0]}",
             "fetch or copy it again",
         )
-    return net.eval().requires_grad_(False)
+    made: torch.nn.Module = net.eval().requires_grad_(False)
+    return made if value == "AutoencoderKL" else made.to(dtype)
 
 
 def save_folder(

@@ -25,7 +25,7 @@ from torch import Tensor
 from typing_extensions import NotRequired, TypedDict
 
 from xmdpt_cli import records
-from xmdpt_cli.encoder_parts import EncodersRecord
+from xmdpt_cli.encoder_parts import HUB, POSITION_TABLE, EncodersRecord
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import writing
 from xmdpt_cli.model.shapes import settings_of, shapes_in
@@ -164,7 +164,8 @@ def _dino(length: int, width: int) -> dict[str, Any]:
     """DINOv2's size follows from its width (paper Table 2c has others than the published)."""
     size = {384: "small", 768: "base", 1024: "large", 1536: "giant"}.get(width)
     known = _on_hub(f"facebook/dinov2-{size}" if size else f"a DINOv2 of width {width}")
-    return {**known, "input_size": 224, "length": length, "width": width}
+    # torch.hub's DINOv2 made the tokens
+    return {**known, "input_size": 224, "length": length, "width": width, POSITION_TABLE: HUB}
 
 
 def load_model(

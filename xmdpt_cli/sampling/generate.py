@@ -21,7 +21,7 @@ from xmdpt_cli.files import only_process, writing
 from xmdpt_cli.images import Picture, load_image, save_png
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.sampling.conditions import Conditions
-from xmdpt_cli.sampling.fit import check_fit
+from xmdpt_cli.sampling.fit import check_fit, token_notes
 from xmdpt_cli.sampling.memory import in_batches
 from xmdpt_cli.sampling.recipe import Recipe
 from xmdpt_cli.sampling.record import RECORD, read_record, refuse_others, write_record
@@ -67,6 +67,8 @@ def generate(
     Whoever finds all pictures there writes the sheet and finishes the record (``finished``).
     """
     check_fit(sampler, dataset, vae)
+    for note in token_notes(sampler, dataset):
+        say(note)
     record = _record(sampler, dataset, vae, recipe)
     pairs = dataset.pairs[:limit]
     names = [sample_name(pair) for pair in pairs]

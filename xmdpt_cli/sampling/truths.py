@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from xmdpt_cli.data.loader import EvalBatch, PairDataset, eval_batches
+from xmdpt_cli.encoder_parts import dataset_note
 from xmdpt_cli.encoders.vae import VAE, posterior_mean
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture, load_image
@@ -53,6 +54,8 @@ class DatasetTruths:
         self.dataset, self.generated = PairDataset(data, split), generated
         self.height = self.dataset.resolution
         self.toy = bool(self.dataset.manifest["toy"])
+        #: what to say of the tokens that the images were generated from
+        self.note = dataset_note(self.dataset.manifest, data)
         names = [sample_name(pair) for pair in self.dataset.pairs[:limit]]
         if not generated.is_dir():
             raise XmdptError(f"no such folder: {generated}", "draw first: xmdpt sample --help")
@@ -138,6 +141,7 @@ class FolderTruths:
     """Two folders paired by file name; FID's real set is ``photographs``."""
 
     toy = False
+    note = None
 
     def __init__(self, pairs: list[tuple[str, Path, Path]], photographs: list[Path]) -> None:
         self._named, self._photographs = pairs, photographs

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from safetensors import SafetensorError
 
+from xmdpt_cli.encoder_parts import dataset_note
 from xmdpt_cli.errors import XmdptError, is_out_of_memory
 from xmdpt_cli.files import human_bytes
 from xmdpt_cli.model.folder import read_config
@@ -46,7 +47,8 @@ def check_dataset(
     """XmdptError where the dataset at ``place`` is not what the recipe was made for.
 
     ``tokens``: "bf16" or "fp8", how the DINOv2 tokens must be stored; ``channels``: of the VAE's
-    latents. Toy datasets train any recipe: what differs is returned, to be said.
+    latents. Toy datasets train any recipe: what differs is returned, to be said; also that a
+    dataset's tokens are not the published ones.
     """
     encoders = manifest["encoders"]
     if "vae" not in encoders or "scale" not in encoders["vae"]:
@@ -68,7 +70,8 @@ def check_dataset(
         if asks and wanted != has
     ]
     if not wrong:
-        return []
+        note = dataset_note(manifest, place)
+        return [] if note is None else [note]
     message = f"the recipe asks for {'; '.join(wrong)}"
     if manifest.get("toy"):
         return [f"{message}: accepted, as {place} was made with toy encoders"]

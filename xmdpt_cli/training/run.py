@@ -12,6 +12,7 @@ from typing_extensions import NotRequired, TypedDict
 from xmdpt_cli import config as configuration
 from xmdpt_cli import records
 from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.encoder_parts import HUB, TRANSFORMERS, tables_of
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_text
 from xmdpt_cli.model import XMDPT
@@ -57,6 +58,7 @@ class _Begun(TypedDict):
 
     data: list[str]
     config: _Settings
+    position_tables: NotRequired[dict[str, str]]
     forced: NotRequired[list[dict[str, str]]]
 
 
@@ -72,6 +74,7 @@ def begin_run(out: Path, config: TrainConfig, dataset: PairDataset, force: bool 
     """
     identity: dict[str, Any] = {
         "data": [shard["sha256"] for shard in dataset.manifest["shards"]],
+        "position_tables": tables_of(dataset.manifest["encoders"]),
         "config": {k: v for k, v in dataclasses.asdict(config).items() if k not in _FREE},
     }
     if config.decay == "cosine":  # the schedule of the learning rate follows from the length
@@ -83,7 +86,7 @@ def begin_run(out: Path, config: TrainConfig, dataset: PairDataset, force: bool 
         was, now = {**BEFORE, **before["config"]}, identity["config"]
         differs = {k: f"{was.get(k)} -> {v}" for k, v in now.items() if was.get(k) != v}
         if before["data"] != identity["data"]:
-            differs["data"] = "another prepared dataset"
+            differs["data"] = "another prepared dataset" + _other_tables(before, identity)
         identity["forced"] = before.get("forced", [])
         if differs:
             identity["forced"].append(_forced(out, differs, force))
@@ -94,6 +97,19 @@ def begin_run(out: Path, config: TrainConfig, dataset: PairDataset, force: bool 
     write_text(out / "config.toml", configuration.dump("train", config))
     if not kept:
         write_text(known, json.dumps(identity, indent=2))
+
+
+def _other_tables(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Said of two datasets whose DINOv2 tokens cannot be mixed in one run; else nothing."""
+    known = before.get("position_tables")
+    new = now["position_tables"]
+    if known is None:  # a run that an earlier version began
+        known = {part: TRANSFORMERS for part, table in new.items() if table == HUB}
+    differing = [part for part, table in known.items() if table != new.get(part, table)]
+    if not differing:
+        return ""
+    named = ", ".join(f"{part} {known[part]} -> {new[part]}" for part in differing)
+    return f" with DINOv2 tokens of another position table ({named})"
 
 
 def _forced(out: Path, differs: dict[str, str], force: bool) -> dict[str, str]:
