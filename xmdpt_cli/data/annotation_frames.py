@@ -59,6 +59,7 @@ FRACTIONS = AnnotationFrame("fractions", 1.0, 1.0, label="fractions of the sides
 #: DeepFashion's: the published two, then what people make of them
 DEEPFASHION = (
     PUBLISHED, PADDED, PIXELS,
+    AnnotationFrame("256x256", 256.0, 256.0, label="256x256, the whole image squashed"),
     AnnotationFrame("512x352", 352.0, 512.0),
     AnnotationFrame("750x1101", 750.0, 1101.0, label="750x1101, the original's pixels"),
     FRACTIONS,
@@ -115,7 +116,8 @@ _COST_OUTSIDE = 8.0  # of all joints
 _APART = 1.25  # how much more than the best a frame of one row must cost to be out of question
 _ENOUGH = 16  # rows from which on a quarter of that is enough
 _FEW = 0.1  # how much farther from the middle one person may be than most people are
-_SAME = 0.04  # of a side: frames whose joints differ by less in the middle are one
+_ROUNDING = 0.015  # of a side: 2.6 pixels of 176
+_SAME = 0.04  # of a side: frames whose joints all differ by less are one
 _MIXED, _FEW_ROWS = 0.1, 3  # share of rows, and how many, that make a file one of two frames
 _FEW_JOINTS = 4  # rows of fewer say nothing about a person
 
@@ -136,8 +138,8 @@ class Fit:
 
     def __str__(self) -> str:
         return (
-            f"{self.frame}: {self.inside:.0%} of the joints inside, people's middle at "
-            f"{self.x:.2f}, {self.y:.2f} of the sides, {self.extent:.2f} of them large"
+            f"{self.frame}: {self.inside:.0%} of the joints inside the image, people's centre at "
+            f"({self.x:.2f}, {self.y:.2f}), their size {self.extent:.2f}"
         )
 
 
@@ -214,8 +216,15 @@ def of_another(found: list[Fit]) -> tuple[Fit, NDArray[np.bool_]] | None:
 
 
 def _differ(one: Fit, other: Fit) -> bool:
-    apart = np.abs(one.fractions - other.fractions)
-    return bool(np.nanmax(np.nanmedian(apart.reshape(-1, 2), axis=0)) >= _SAME)
+    return bool(np.nanmax(np.abs(one.fractions - other.fractions)) >= _SAME)
+
+
+def beyond(fit: Fit) -> tuple[int, float]:
+    """(number of joints, share of them outside of the image by more than rounding)."""
+    seen = np.isfinite(fit.fractions).all(axis=2)
+    points = fit.fractions[seen]
+    out = ((points < -_ROUNDING) | (points > 1 + _ROUNDING)).any(axis=1)
+    return len(points), float(out.mean())
 
 
 def mostly_outside(fractions: Keypoints) -> bool:

@@ -18,6 +18,7 @@ from xmdpt_cli.data.annotation_frames import (
     Manner,
     Points,
     Sizes,
+    beyond,
     fits,
     measure,
     of_another,
@@ -28,6 +29,9 @@ from xmdpt_cli.data.upright import not_upright
 from xmdpt_cli.errors import ConfigError, XmdptError
 
 MOST_ROWS = 400  # are looked at, evenly spread over a file
+_DECIDED = "decided from the values; --frame overrides"
+_PADDING_USED = 0.003  # share of joints in the padding that pads no longer
+_MANY_JOINTS = 300  # of squashed images so many have some there
 _SWAPPED = "name:keypoints_x:keypoints_y"
 
 
@@ -54,11 +58,13 @@ def decide(
     sizes: Sizes | None,
     manner: Manner,
     forced: AnnotationFrame | None = None,
+    like: AnnotationFrame | None = None,
 ) -> Decision:
     """The frame of raw (N, 18, 2) points of ``file``, whose rows are called ``keys``.
 
     ``sizes``: of the rows' images, None if none is known. ``forced``: ``--frame``; refused only
-    where most joints would lie outside. XmdptError naming the file, its first row and the frames
+    where most joints would lie outside. ``like``: of a larger file beside it, which decides among
+    frames that fit. XmdptError naming the file, its first row and the frames
     that were tried, if none is plausible or if several are.
     """
     first = keys[0] if keys else ""
@@ -72,7 +78,11 @@ def decide(
         raise _implausible(file, first, raw, sizes, manner, found)
     wrong = not_upright(best.fractions)
     if wrong:
-        raise XmdptError(f"{file}: in the frame {best.frame} {wrong}", _turned(raw, sizes, manner))
+        raise XmdptError(
+            f"{file}: {wrong}, in {_rows(best)} (first: {first}), if it is in the frame "
+            f"{best.frame}; tried: {', '.join(str(fit.frame) for fit in found)}",
+            _turned(raw, sizes, manner),
+        )
     mixed = of_another(found)
     if mixed is not None:
         other, rows = mixed
@@ -82,25 +92,38 @@ def decide(
             f"split the file, or say which frame all of it is in: {FRAME_HINT}",
         )
     near = rivals(found)
+    if like is not None and like in [fit.frame for fit in near]:
+        return Decision(like, "as the other file; --frame overrides")
     if near:
         return _settled(file, first, best, near, manner)
-    return Decision(best.frame, "decided from the values; --frame overrides")
+    return Decision(best.frame, _DECIDED)
 
 
 def _settled(
     file: str, first: str, best: Fit, near: Sequence[Fit], manner: Manner
 ) -> Decision:
-    """Of several that fit a DeepFashion file is in the one that is published, if only one is."""
+    """Of several that fit, a DeepFashion file is in the one that is published, if only one is.
+
+    The padded frame and 256x256 squashed have the same centre. But squashed images have joints in
+    the columns that padding fills: 2 % of them in 96 annotated images.
+    """
     published = [fit for fit in (best, *near) if fit.frame in (PUBLISHED, PADDED)]
-    others = ", ".join(str(fit.frame) for fit in (best, *near) if fit not in published)
-    if manner is PHOTOGRAPHS and len(published) == 1:
-        return Decision(
-            published[0].frame, f"as published; the values fit {others} too: --frame overrides"
+    others = [fit for fit in (best, *near) if fit not in published]
+    if manner is not PHOTOGRAPHS or len(published) != 1:
+        raise XmdptError(
+            f"{file}: its frame cannot be told from {_rows(best)} (first: {first}): "
+            + "; ".join(str(fit) for fit in (best, *near)),
+            f"say which it is: {FRAME_HINT}",
         )
-    raise XmdptError(
-        f"{file}: its frame cannot be told from {_rows(best)} (first: {first}): "
-        + "; ".join(str(fit) for fit in (best, *near)),
-        f"say which it is: {FRAME_HINT}",
+    joints, out = beyond(published[0])
+    better = [fit for fit in others if out > _PADDING_USED and beyond(fit)[1] < out]
+    if better:
+        return Decision(better[0].frame, _DECIDED)
+    if joints >= _MANY_JOINTS and not out:
+        return Decision(published[0].frame, _DECIDED)
+    names = ", ".join(str(fit.frame) for fit in others)
+    return Decision(
+        published[0].frame, f"as published; the values fit {names} too: --frame overrides"
     )
 
 
@@ -124,6 +147,8 @@ def _forced(
             f"({fit.inside:.0%} inside; first row: {first})",
             "leave --frame out: the frame is decided from the values",
         )
+    if fit is not None and not fit.plausible:
+        return Decision(frame, f"by --frame, although implausible: {fit}")
     return Decision(frame, "by --frame")
 
 

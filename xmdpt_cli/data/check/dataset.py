@@ -13,6 +13,7 @@ from typing import Any
 
 from xmdpt_cli.data.check.across import AcrossShards
 from xmdpt_cli.data.check.findings import CheckReport, Finding
+from xmdpt_cli.data.check.people import People
 from xmdpt_cli.data.check.shard import RUN_AGAIN, ShardCheck
 from xmdpt_cli.data.index import index_name
 from xmdpt_cli.data.lists import SPLITS
@@ -47,6 +48,7 @@ def check_dataset(store: Store, *, deep: bool = True, progress: Progress = silen
     total = sum(int(c["images"]) for c in manifest["counts"].values()) if manifest else 0
     progress("check", 0, total)
     across, done, known = AcrossShards(report), 0, True
+    people = People()
     for shard in shards:
 
         def seen(views: int, shard: str = shard) -> None:
@@ -55,7 +57,9 @@ def check_dataset(store: Store, *, deep: bool = True, progress: Progress = silen
             progress("check", done, total, shard=shard)
 
         entry = entries.get(shard)
-        samples = ShardCheck(store, shard, entry, report.add).samples(deep, resolution, seen)
+        one = ShardCheck(store, shard, entry, report.add)
+        samples = one.samples(deep, resolution, seen)
+        people.add(one.keypoints, samples or [])
         known = known and samples is not None
         report.bytes += 0 if samples is None else store.size(shard) or 0
         for sample in samples or []:
@@ -64,6 +68,8 @@ def check_dataset(store: Store, *, deep: bool = True, progress: Progress = silen
                 across.add_pairs(shard, sample)
     if manifest is not None and known:
         across.compare_counts(manifest["counts"])
+    if resolution is not None:
+        people.report(resolution, report.add)
     _strays(names, shards, report)
     progress("check", total, total)
     return report

@@ -47,6 +47,7 @@ class FramedRows:
         *,
         deepfashion: bool,
         forced: AnnotationFrame | None,
+        like: AnnotationFrame | None = None,
     ) -> tuple[FramedRows, Decision]:
         """XmdptError where the frame cannot be told."""
         names = list(file.points)
@@ -54,7 +55,8 @@ class FramedRows:
         raw = np.stack([file.points[name] for name in some]) if some else _no_points()
         keys = [f"{file.where(name)}, {name}" for name in some]
         manner = PHOTOGRAPHS if deepfashion else ANYWHERE
-        decision = decide(file.path.name, keys, raw, sizes_of(some, size_of), manner, forced)
+        sizes = sizes_of(some, size_of)
+        decision = decide(file.path.name, keys, raw, sizes, manner, forced, like)
         return cls(file, decision.frame, size_of), decision
 
     def find(self, key: str) -> Keypoints | None:
@@ -123,8 +125,12 @@ class KeypointFiles:
         """
         self.size_of = size_of
         labels = []
-        for file in self.files:
-            rows, decision = FramedRows.decide(file, size_of, deepfashion=True, forced=forced)
+        like = None
+        for file in sorted(self.files, key=lambda file: -len(file.points)):
+            rows, decision = FramedRows.decide(
+                file, size_of, deepfashion=True, forced=forced, like=like
+            )
+            like = decision.frame if like is None else like
             self.framed.append(rows)
             self.notes.append(f"keypoints: {file.path.name}, {len(file.points)} rows, {decision}")
             labels.append(f"annotations (frame {decision.frame})")
