@@ -80,7 +80,7 @@ def test_paths_beside_the_list_then_in_the_working_directory(
         ("source,pose,out\na,p,/tmp/x.png\n", "'/tmp/x.png' is not in"),
         ("source,pose,out\na,p,sheet.png\n", "the contact sheet"),
         ("source,pose,out\na,p,link/x.png\n", "leads out of"),
-        (b"source,pose\n\xe9.jpg,p.json\n", "is not UTF-8"),
+        (b"source,pose\n\xe9.jpg,p.json\n", "neither UTF-8 nor UTF-16"),
         ('source,pose\n"a.jpg,p.json\n', "not CSV"),
     ],
 )

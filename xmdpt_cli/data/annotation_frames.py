@@ -98,16 +98,17 @@ class Manner:
     usual: float  # the extent from which on a person is as large as usual
     smallest: float  # plausible is no smaller person, nor one whose middle is ...
     off: tuple[float, float]  # ... farther from the middle in x and y
+    published: tuple[AnnotationFrame, ...] = ()  # of frames that fit equally well the one to take
 
 
 # The middle of people in 128 annotated DeepFashion images: x 0.51 (0.46 to 0.58 in eight tenths),
 # y 0.48 (0.44 to 0.53); their extent is 0.78 (0.66 to 0.85). The two published frames are 0.23
 # of the width apart.
-PHOTOGRAPHS = Manner(DEEPFASHION, (0.51, 0.10), (0.50, 0.15), 0.40, 0.25, (0.16, 0.25))
+PHOTOGRAPHS = Manner(DEEPFASHION, (0.51, 0.10), (0.50, 0.15), 0.40, 0.25, (0.16, 0.25), (PUBLISHED, PADDED))
 _OWN = ((0.50, 0.25), (0.50, 0.25), 0.30, 0.10, (0.48, 0.48))
 ANYWHERE = Manner(OWN, *_OWN)
 #: pose files of one's own images: as published (padded), or one of these
-OWN_POSES = Manner((PADDED, PIXELS, FRACTIONS), *_OWN)
+OWN_POSES = Manner((PADDED, PUBLISHED, PIXELS, FRACTIONS), *_OWN, (PADDED,))
 #: poses that are given without images
 POSES = Manner((PUBLISHED, PADDED, FRACTIONS), (0.50, 0.10), (0.50, 0.25), 0.30, 0.0, (0.48, 0.48))
 _MARGIN = 0.05  # of a side: estimators put joints so far outside of an image

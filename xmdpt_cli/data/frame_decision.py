@@ -10,7 +10,6 @@ import numpy as np
 from xmdpt_cli.data.annotation_frames import (
     FRAME_HINT,
     PADDED,
-    PHOTOGRAPHS,
     POSES,
     PUBLISHED,
     AnnotationFrame,
@@ -102,14 +101,14 @@ def decide(
 def _settled(
     file: str, first: str, best: Fit, near: Sequence[Fit], manner: Manner
 ) -> Decision:
-    """Of several that fit, a DeepFashion file is in the one that is published, if only one is.
+    """Of several that fit, a file is in the one that is published for its kind, if only one is.
 
     The padded frame and 256x256 squashed have the same centre. But squashed images have joints in
     the columns that padding fills: 2 % of them in 96 annotated images.
     """
-    published = [fit for fit in (best, *near) if fit.frame in (PUBLISHED, PADDED)]
+    published = [fit for fit in (best, *near) if fit.frame in manner.published]
     others = [fit for fit in (best, *near) if fit not in published]
-    if manner is not PHOTOGRAPHS or len(published) != 1:
+    if len(published) != 1:
         raise XmdptError(
             f"{file}: its frame cannot be told from {_rows(best)} (first: {first}): "
             + "; ".join(str(fit) for fit in (best, *near)),

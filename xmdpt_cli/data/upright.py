@@ -13,7 +13,7 @@ _LEGS = [
     JOINTS.index(f"{side}_{name}") for name in ("knee", "ankle") for side in ("right", "left")
 ]
 _DOWN, _LYING = 0.6, 0.9  # share of the people who cannot all be so
-_ENOUGH = 3  # people: one or two may do a handstand
+_ENOUGH, _MANY = 3, 20  # people: one or two may do a handstand; of few nearly all must
 
 
 def not_upright(fractions: NDArray[np.float64]) -> str:
@@ -35,7 +35,7 @@ def not_upright(fractions: NDArray[np.float64]) -> str:
         down += -y >= abs(x)
     if people < _ENOUGH:
         return ""
-    if down > _DOWN * people:
+    if down > (_DOWN if people >= _MANY else _LYING) * people:
         return f"{down} of {people} people are upside down (their heads below their hips)"
     if lying > _LYING * people:
         return f"{lying} of {people} people lie (their heads beside their hips)"
