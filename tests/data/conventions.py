@@ -55,7 +55,10 @@ def rows_of(path: Path) -> dict[str, NDArray[np.float64]]:
 
 
 def converted(
-    source: Path, root: Path, move: Move = lambda points: points, stem: str = "fasion-resize",
+    source: Path,
+    root: Path,
+    move: Move = lambda points: points,
+    stem: str = "fasion-resize",
     **how: Any,
 ) -> Path:
     """A dataset with the images and pairs of ``source`` and its annotations in another form."""

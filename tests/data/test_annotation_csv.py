@@ -121,7 +121,7 @@ def test_a_row_that_is_wrong_is_named_and_the_others_are_used(
     path.write_text(f"{text_of(PLAIN)}{row}\n")
     same(path, PLAIN)
     path.write_text(f"{HEADER}\n{row}\n")
-    with pytest.raises(XmdptError, match="its only row is wrong; annotations.csv:2") as error:
+    with pytest.raises(XmdptError, match=r"its only row is wrong; annotations\.csv:2") as error:
         rows_of(path)
     assert said in error.value.message
     assert len(error.value.message) < 400
@@ -218,7 +218,9 @@ def test_pidm_lists_and_pose_files_in_other_spellings(tmp_path: Path) -> None:
     (pair,) = read_pairs_pidm(path).pairs
     assert (pair.source.flat, pair.target.flat) == (A, B)
     pose = tmp_path / "pose.txt"
-    pose.write_bytes("\r\n".join(["60; 20", "0 0", "nan nan", "-1 -1", *["0 5"] * 14]).encode("utf-16"))
+    pose.write_bytes(
+        "\r\n".join(["60; 20", "0 0", "nan nan", "-1 -1", *["0 5"] * 14]).encode("utf-16")
+    )
     found = read_pose_points(pose)
     assert found[0].tolist() == [60, 20]
     assert np.isnan(found[1:4]).all()

@@ -42,6 +42,11 @@ def test_as_spreadsheets_write_it(tmp_path: Path, delimiter: str, encoding: str,
     assert row == Row(2, tmp_path / "é.jpg", tmp_path / "p.json", "ü.png")
 
 
+def test_an_index_column_of_pandas_is_skipped(tmp_path: Path) -> None:
+    [row] = read(tmp_path, ",source,pose,seed\n0,a.jpg,p.json,3\n")
+    assert row == Row(2, tmp_path / "a.jpg", tmp_path / "p.json", seed=3)
+
+
 def test_paths_beside_the_list_then_in_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

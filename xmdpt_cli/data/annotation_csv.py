@@ -140,8 +140,8 @@ def _columns(line: str, path: Path) -> tuple[_Columns, bool]:
             f"the columns are called name, keypoints_y and keypoints_x, in any order: {HEADER}",
         )
     index = separator != ":" and len(cells) == len(_PUBLISHED) + 1 and cells[0].isdigit()
-    places = tuple(place + index for place in _PUBLISHED)
-    return _Columns(separator, tuple(places), len(_PUBLISHED) + index), False
+    published = tuple(place + index for place in _PUBLISHED)
+    return _Columns(separator, published, len(_PUBLISHED) + index), False
 
 
 def _separator(line: str) -> str:

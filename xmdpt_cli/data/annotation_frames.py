@@ -104,7 +104,9 @@ class Manner:
 # The middle of people in 128 annotated DeepFashion images: x 0.51 (0.46 to 0.58 in eight tenths),
 # y 0.48 (0.44 to 0.53); their extent is 0.78 (0.66 to 0.85). The two published frames are 0.23
 # of the width apart.
-PHOTOGRAPHS = Manner(DEEPFASHION, (0.51, 0.10), (0.50, 0.15), 0.40, 0.25, (0.16, 0.25), (PUBLISHED, PADDED))
+PHOTOGRAPHS = Manner(
+    DEEPFASHION, (0.51, 0.10), (0.50, 0.15), 0.40, 0.25, (0.16, 0.25), (PUBLISHED, PADDED)
+)
 _OWN = ((0.50, 0.25), (0.50, 0.25), 0.30, 0.10, (0.48, 0.48))
 ANYWHERE = Manner(OWN, *_OWN)
 #: pose files of one's own images: as published (padded), or one of these
@@ -146,10 +148,10 @@ class Fit:
 
 def measure(frame: AnnotationFrame, fractions: Points, manner: Manner) -> Fit | None:
     """Score (N, 18, 2) fractions; None if no row has a joint (its images' sizes are unknown)."""
-    seen = np.isfinite(fractions).all(axis=2)  # (N, 18)
+    seen = _seen(fractions)  # (N, 18)
     if not seen.any():
         return None
-    within = ((fractions >= -_MARGIN) & (fractions <= 1 + _MARGIN)).all(axis=2)
+    within = _within(fractions, _MARGIN)
     inside = float(within[seen].mean())
     costs = np.full(len(fractions), np.nan)
     telling = seen.sum(axis=1) >= _FEW_JOINTS
@@ -171,6 +173,16 @@ def measure(frame: AnnotationFrame, fractions: Points, manner: Manner) -> Fit | 
     )
     cost = float(_cost(inside, x, y, extent, manner))
     return Fit(frame, fractions, inside, x, y, extent, cost, plausible, costs)
+
+
+def _seen(points: Points) -> NDArray[np.bool_]:
+    """(..., 18, 2) -> (..., 18), whether each joint is there."""
+    return np.asarray(np.isfinite(points).all(axis=-1))
+
+
+def _within(fractions: Points, margin: float) -> NDArray[np.bool_]:
+    """(..., 18, 2) -> (..., 18), whether each joint is in the image; False for missing ones."""
+    return np.asarray(((fractions >= -margin) & (fractions <= 1 + margin)).all(axis=-1))
 
 
 def _cost(inside: Values, x: Values, y: Values, extent: Values, manner: Manner) -> Values:
@@ -206,14 +218,12 @@ def rivals(found: list[Fit]) -> list[Fit]:
     ]
 
 
-def of_another(found: list[Fit]) -> tuple[Fit, NDArray[np.bool_]] | None:
+def of_another(found: list[Fit], manner: Manner) -> tuple[Fit, NDArray[np.bool_]] | None:
     """The frame of which many rows are rather than of the best, and which; None if of none."""
     best = found[0]
-    for fit in found[1:]:
-        rows = best.costs > fit.costs + _APART
-        if rows.sum() >= _FEW_ROWS and rows.mean() > _MIXED:
-            return fit, rows
-    return None
+    others = [(fit, best.costs > fit.costs + _APART) for fit in found[1:]]
+    many = [(f, rows) for f, rows in others if rows.sum() >= _FEW_ROWS and rows.mean() > _MIXED]
+    return max(many, key=lambda o: (o[0].frame in manner.published, o[1].sum()), default=None)
 
 
 def _differ(one: Fit, other: Fit) -> bool:
@@ -222,14 +232,11 @@ def _differ(one: Fit, other: Fit) -> bool:
 
 def beyond(fit: Fit) -> tuple[int, float]:
     """(number of joints, share of them outside of the image by more than rounding)."""
-    seen = np.isfinite(fit.fractions).all(axis=2)
-    points = fit.fractions[seen]
-    out = ((points < -_ROUNDING) | (points > 1 + _ROUNDING)).any(axis=1)
-    return len(points), float(out.mean())
+    within = _within(fit.fractions, _ROUNDING)[_seen(fit.fractions)]
+    return len(within), 1 - float(within.mean())
 
 
 def mostly_outside(fractions: Keypoints) -> bool:
     """Whether more than half of the joints of one person, (18, 2), lie outside of the image."""
-    seen = np.isfinite(fractions).all(axis=1)
-    within = ((fractions >= -_MARGIN) & (fractions <= 1 + _MARGIN)).all(axis=1)
+    seen, within = _seen(fractions), _within(fractions, _MARGIN)
     return bool(seen.any() and within[seen].mean() < 0.5)

@@ -9,7 +9,6 @@ import numpy as np
 
 from xmdpt_cli.data.annotation_frames import (
     FRAME_HINT,
-    PADDED,
     POSES,
     PUBLISHED,
     AnnotationFrame,
@@ -82,7 +81,7 @@ def decide(
             f"{best.frame}; tried: {', '.join(str(fit.frame) for fit in found)}",
             _turned(raw, sizes, manner),
         )
-    mixed = of_another(found)
+    mixed = of_another(found, manner)
     if mixed is not None:
         other, rows = mixed
         raise XmdptError(
@@ -98,9 +97,7 @@ def decide(
     return Decision(best.frame, _DECIDED)
 
 
-def _settled(
-    file: str, first: str, best: Fit, near: Sequence[Fit], manner: Manner
-) -> Decision:
+def _settled(file: str, first: str, best: Fit, near: Sequence[Fit], manner: Manner) -> Decision:
     """Of several that fit, a file is in the one that is published for its kind, if only one is.
 
     The padded frame and 256x256 squashed have the same centre. But squashed images have joints in
@@ -181,8 +178,9 @@ def _turned(raw: Points, sizes: Sizes | None, manner: Manner) -> str:
     exchanged = fits(raw[:, :, ::-1], sizes, manner)
     if exchanged and exchanged[0].plausible and not not_upright(exchanged[0].fractions):
         return (
-            f"with x and y exchanged there are people in the frame {exchanged[0].frame}: exchange "
-            f"keypoints_y and keypoints_x in the header (where there is none, add {_SWAPPED}); {say}"
+            f"with x and y exchanged there are people in the frame {exchanged[0].frame}: "
+            "exchange keypoints_y and keypoints_x in the header (where there is none, add "
+            f"{_SWAPPED}); {say}"
         )
     return f"{say}; y counts from the top, missing joints are -1"
 

@@ -19,7 +19,7 @@ SHOWN = 80  # characters of a cell in a message
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")  # what Excel writes as "Unicode text"
 # Outside of quotes and brackets: a list of numbers is one cell, whatever separates its numbers.
 _CELLS = {
-    separator: re.compile(rf'(?:^|(?<={separator}))((?:\[[^\[\]]*\]|[^{separator}])*)')
+    separator: re.compile(rf"(?:^|(?<={separator}))((?:\[[^\[\]]*\]|[^{separator}])*)")
     for separator in SEPARATORS
 }
 
@@ -73,17 +73,13 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")
 
 
-def columns_of(
-    header: Sequence[str], wanted: Sequence[tuple[str, ...]]
-) -> list[int | None]:
+def columns_of(header: Sequence[str], wanted: Sequence[tuple[str, ...]]) -> list[int | None]:
     """The place of each wanted column in a header; a column may have several names."""
     names = [cell.strip().strip('"').lower() for cell in header]
     return [next((names.index(n) for n in known if n in names), None) for known in wanted]
 
 
-def refuse_all_wrong(
-    path: Path, good: int, wrong: Sequence[tuple[str, str]], hint: str
-) -> None:
+def refuse_all_wrong(path: Path, good: int, wrong: Sequence[tuple[str, str]], hint: str) -> None:
     """XmdptError where no row of a list can be used: one error, not one for each row."""
     if wrong and not good:
         where, reason = wrong[0]

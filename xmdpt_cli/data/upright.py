@@ -9,9 +9,7 @@ from xmdpt_cli.data.pose import FRAME_HEIGHT, FRAME_WIDTH, JOINTS
 
 _UPPER = [JOINTS.index(name) for name in ("nose", "neck", "right_shoulder", "left_shoulder")]
 _HIPS = [JOINTS.index(name) for name in ("right_hip", "left_hip")]
-_LEGS = [
-    JOINTS.index(f"{side}_{name}") for name in ("knee", "ankle") for side in ("right", "left")
-]
+_LEGS = [JOINTS.index(f"{side}_{name}") for name in ("knee", "ankle") for side in ("right", "left")]
 _DOWN, _LYING = 0.6, 0.9  # share of the people who cannot all be so
 _ENOUGH, _MANY = 3, 20  # people: one or two may do a handstand; of few nearly all must
 

@@ -11,13 +11,22 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from xmdpt_cli.data.annotation_frames import AUTO
 from xmdpt_cli.data.check.across import AcrossShards
 from xmdpt_cli.data.check.findings import CheckReport, Finding
 from xmdpt_cli.data.check.people import People
 from xmdpt_cli.data.check.shard import RUN_AGAIN, ShardCheck
 from xmdpt_cli.data.index import index_name
 from xmdpt_cli.data.lists import SPLITS
-from xmdpt_cli.data.manifest import BEGUN, BESIDE, FORMAT, MANIFEST, VERSION, read_manifest
+from xmdpt_cli.data.manifest import (
+    BEGUN,
+    BESIDE,
+    FORMAT,
+    MANIFEST,
+    OPTIONS,
+    VERSION,
+    read_manifest,
+)
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.stores import Store
@@ -69,7 +78,9 @@ def check_dataset(store: Store, *, deep: bool = True, progress: Progress = silen
     if manifest is not None and known:
         across.compare_counts(manifest["counts"])
     if resolution is not None:
-        people.report(resolution, report.add)
+        options = (settings or {}).get(OPTIONS)
+        frame = options.get("frame", AUTO) if isinstance(options, dict) else AUTO
+        people.report(resolution, report.add, by_hand=frame != AUTO)
     _strays(names, shards, report)
     progress("check", total, total)
     return report

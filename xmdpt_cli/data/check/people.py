@@ -1,7 +1,7 @@
 """Whether the keypoints of a prepared dataset are of the people in its images.
 
-Images are not looked at: keypoints that were read in a wrong frame lie outside of the images, beside
-the usual place of people, or upside down, over the whole dataset.
+Images are not looked at: keypoints that were read in a wrong frame lie outside of the images,
+beside the usual place of people, or upside down, over the whole dataset.
 """
 
 from __future__ import annotations
@@ -47,15 +47,16 @@ class People:
             self._views += len(sample.views)
             self._published += sum(match_name(v.file) is not None for v in sample.views.values())
 
-    def report(self, resolution: int, say: Callable[[Finding], None]) -> None:
-        """Hand what is wrong with all of them to ``say``."""
+    def report(self, resolution: int, say: Callable[[Finding], None], *, by_hand: bool) -> None:
+        """Hand what is wrong with all of them to ``say``. ``by_hand``: somebody named the frame, so
+        that people may be anywhere."""
         if not self._points:
             return
-        message = self._verdict(np.stack(self._points) / resolution)
+        message = self._verdict(np.stack(self._points) / resolution, by_hand)
         if message:
             say(Finding(KIND, message, _HINT))
 
-    def _verdict(self, fractions: NDArray[np.float64]) -> str:
+    def _verdict(self, fractions: NDArray[np.float64], by_hand: bool) -> str:
         manner = PHOTOGRAPHS if 2 * self._published > self._views else ANYWHERE
         fit = measure(FRACTIONS, fractions, manner)
         if fit is None:
@@ -66,6 +67,8 @@ class People:
             return f"keypoints lie mostly outside the image, in {outside} of {images} images"
         if fit.inside < INSIDE:
             return f"{1 - fit.inside:.0%} of all joints lie outside of the images"
+        if by_hand:
+            return ""
         wrong = not_upright(fractions)
         if wrong:
             return wrong

@@ -65,9 +65,7 @@ class FramedRows:
         return None if raw is None else in_frame(raw, self.frame, lambda: self.size_of(key))
 
 
-def in_frame(
-    raw: Keypoints, frame: AnnotationFrame, size: Callable[[], Size | None]
-) -> Keypoints:
+def in_frame(raw: Keypoints, frame: AnnotationFrame, size: Callable[[], Size | None]) -> Keypoints:
     """Raw (18, 2) points of one image as fractions; ValueError if most are outside of it."""
     sides = None
     if frame.of_images:
@@ -143,9 +141,7 @@ class KeypointFiles:
             labels.append("pose txt for the rest" if labels else txt)
         self.label = ", ".join(dict.fromkeys(labels))
 
-    def _settle_pose(
-        self, names: Sequence[ImageName], forced: AnnotationFrame | None
-    ) -> Decision:
+    def _settle_pose(self, names: Sequence[ImageName], forced: AnnotationFrame | None) -> Decision:
         there: dict[str, Keypoints] = {}
         keys = []
         for i in some_of(len(names)):
