@@ -7,6 +7,7 @@ as well, and an index column is skipped.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -168,6 +169,12 @@ def sane(raw: Keypoints) -> Keypoints:
 
 
 def _numbers(text: str, label: str) -> np.ndarray:
+    try:  # tens of thousands of rows: the published spelling is the fastest
+        published = np.array(json.loads(text), dtype=np.float64)
+        if published.shape == (len(JOINTS),):
+            return published
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        pass
     inner = text.strip().removeprefix("[").removesuffix("]").strip()
     tokens = inner.split(",") if "," in inner else inner.split()
     try:

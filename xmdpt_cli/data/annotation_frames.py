@@ -59,9 +59,9 @@ FRACTIONS = AnnotationFrame("fractions", 1.0, 1.0, label="fractions of the sides
 #: DeepFashion's: the published two, then what people make of them
 DEEPFASHION = (
     PUBLISHED, PADDED, PIXELS,
-    AnnotationFrame("256x256", 256.0, 256.0, label="256x256, the whole image squashed"),
+    AnnotationFrame("256x256", 256.0, 256.0, label="256x256 squashed"),
     AnnotationFrame("512x352", 352.0, 512.0),
-    AnnotationFrame("750x1101", 750.0, 1101.0, label="750x1101, the original's pixels"),
+    AnnotationFrame("750x1101", 750.0, 1101.0, label="750x1101 original"),
     FRACTIONS,
 )  # fmt: skip
 #: of one's own images, which may be of any shape with people anywhere in them

@@ -30,6 +30,10 @@ MOST_ROWS = 400  # are looked at, evenly spread over a file
 _DECIDED = "decided from the values; --frame overrides"
 _PADDING_USED = 0.003  # share of joints in the padding that pads no longer
 _MANY_JOINTS = 300  # of squashed images so many have some there
+_ALONE = (
+    "write them in pixels of the 256x176 frame or as fractions (0 to 1) of the image's sides; or "
+    "give JSON, which may state the image's size"
+)
 _SWAPPED = "name:keypoints_x:keypoints_y"
 
 
@@ -190,10 +194,10 @@ def decide_alone(file: str, first: str, raw: Points) -> AnnotationFrame:
 
     The better of those that are possible; XmdptError if none is. People may be anywhere.
     """
-    found = [fit for fit in fits(raw, None, POSES) if fit.plausible]
+    found = fits(raw, None, POSES)
     if not found:
-        tried = fits(raw, None, POSES)
-        if tried:
-            raise _implausible(file, first, raw, None, POSES, tried)
         return PUBLISHED
+    if not found[0].plausible:
+        error = _implausible(file, first, raw, None, POSES, found)
+        raise XmdptError(error.message, _ALONE)
     return found[0].frame
