@@ -48,10 +48,10 @@ def people(count: int, seed: int = 0) -> np.ndarray:
     return np.array(found)
 
 
-def chosen(fractions: np.ndarray, move: Move, size: tuple[int, int], manner: Any) -> Any:
+def chosen(fractions: np.ndarray, move: Move, size: tuple[int, int], placement: Any) -> Any:
     raw = move(fractions * (176, 256))
     keys = [f"a.csv:{i + 2}" for i in range(len(raw))]
-    return decide("a.csv", keys, raw, np.tile(np.array(size, float), (len(raw), 1)), manner)
+    return decide("a.csv", keys, raw, np.tile(np.array(size, float), (len(raw), 1)), placement)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8, 60])
@@ -300,6 +300,12 @@ def test_pose_trees_in_other_frames(drawn: Path, tmp_path: Path, move: Move, fra
     listing = find_dataset(root)
     assert apart(listing, find_dataset(drawn)) < 1e-6
     assert any(f"keypoints: pose/, frame {frame}" in note for note in listing.notes)
+    loose = find_dataset(root, layout="people")  # pose/<path>.txt of one's own images
+    wanted = {g.key: g.keypoints for g in listing.garments}
+    for garment in loose.garments:
+        for view in garment.keypoints.keys() & wanted[garment.key].keys():
+            found = garment.keypoints[view]
+            np.testing.assert_allclose(found, wanted[garment.key][view], atol=1e-9)
 
 
 def own(root: Path, count: int = 6, size: tuple[int, int] = (300, 400)) -> np.ndarray:
@@ -323,6 +329,22 @@ def test_own_annotations_in_pixels_of_their_photographs(tmp_path: Path, frame: s
         for view, points in garment.keypoints.items():
             np.testing.assert_allclose(points, wanted[int(view)], atol=1e-3)
     assert any(note.startswith("keypoints: annotations.csv, frame ") for note in listing.notes)
+
+
+@pytest.mark.parametrize("move", [PADDING, scaled(300, 400), scaled(1, 1), scaled(176, 256)])
+def test_own_pose_files(tmp_path: Path, move: Move) -> None:
+    wanted = own(tmp_path, 40)
+    (tmp_path / "pose").mkdir()
+    for number, points in enumerate(wanted):
+        raw = np.nan_to_num(move(points * (176, 256)), nan=-1)
+        folder = tmp_path / "pose" / f"person {number % 3}"
+        folder.mkdir(exist_ok=True)
+        np.savetxt(folder / f"{number}.txt", raw)
+    listing = find_dataset(tmp_path)
+    assert listing.without_keypoints() == 0
+    for garment in listing.garments:
+        for view, points in garment.keypoints.items():
+            np.testing.assert_allclose(points, wanted[int(view)], atol=1e-9)
 
 
 def test_own_annotations_in_no_frame_stop(tmp_path: Path) -> None:

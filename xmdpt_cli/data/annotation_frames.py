@@ -89,7 +89,7 @@ def parse_frame(text: str) -> AnnotationFrame | None:
 
 
 @dataclass(frozen=True)
-class Manner:
+class Placement:
     """Where people stand in a kind of images: DeepFashion's photographs, or one's own."""
 
     frames: tuple[AnnotationFrame, ...]
@@ -104,15 +104,17 @@ class Manner:
 # The middle of people in 128 annotated DeepFashion images: x 0.51 (0.46 to 0.58 in eight tenths),
 # y 0.48 (0.44 to 0.53); their extent is 0.78 (0.66 to 0.85). The two published frames are 0.23
 # of the width apart.
-PHOTOGRAPHS = Manner(
+PHOTOGRAPHS = Placement(
     DEEPFASHION, (0.51, 0.10), (0.50, 0.15), 0.40, 0.25, (0.16, 0.25), (PUBLISHED, PADDED)
 )
 _OWN = ((0.50, 0.25), (0.50, 0.25), 0.30, 0.10, (0.48, 0.48))
-ANYWHERE = Manner(OWN, *_OWN)
+ANYWHERE = Placement(OWN, *_OWN)
 #: pose files of one's own images: as published (padded), or one of these
-OWN_POSES = Manner((PADDED, PUBLISHED, PIXELS, FRACTIONS), *_OWN, (PADDED,))
+OWN_POSES = Placement((PADDED, PUBLISHED, PIXELS, FRACTIONS), *_OWN, (PADDED,))
 #: poses that are given without images
-POSES = Manner((PUBLISHED, PADDED, FRACTIONS), (0.50, 0.10), (0.50, 0.25), 0.30, 0.0, (0.48, 0.48))
+POSES = Placement(
+    (PUBLISHED, PADDED, FRACTIONS), (0.50, 0.10), (0.50, 0.25), 0.30, 0.0, (0.48, 0.48)
+)
 _MARGIN = 0.05  # of a side: estimators put joints so far outside of an image
 INSIDE = 0.9  # share of the joints that must be
 _COST_OUTSIDE = 8.0  # of all joints
@@ -146,7 +148,7 @@ class Fit:
         )
 
 
-def measure(frame: AnnotationFrame, fractions: Points, manner: Manner) -> Fit | None:
+def measure(frame: AnnotationFrame, fractions: Points, placement: Placement) -> Fit | None:
     """Score (N, 18, 2) fractions; None if no row has a joint (its images' sizes are unknown)."""
     seen = _seen(fractions)  # (N, 18)
     if not seen.any():
@@ -163,15 +165,15 @@ def measure(frame: AnnotationFrame, fractions: Points, manner: Manner) -> Fit | 
     x, y = np.nanmean(people[:, :, 0], axis=1), (low + high)[:, 1] / 2
     extent = (high - low).max(axis=1)
     share = (within & seen)[telling].sum(axis=1) / seen[telling].sum(axis=1)
-    costs[telling] = _cost(share, x, y, extent, manner)
+    costs[telling] = _cost(share, x, y, extent, placement)
     x, y, extent = (float(np.median(values)) for values in (x, y, extent))
     plausible = (
         inside >= INSIDE
-        and extent >= manner.smallest
-        and abs(x - manner.x[0]) <= manner.off[0] + _FEW / np.sqrt(len(people))
-        and abs(y - manner.y[0]) <= manner.off[1]
+        and extent >= placement.smallest
+        and abs(x - placement.x[0]) <= placement.off[0] + _FEW / np.sqrt(len(people))
+        and abs(y - placement.y[0]) <= placement.off[1]
     )
-    cost = float(_cost(inside, x, y, extent, manner))
+    cost = float(_cost(inside, x, y, extent, placement))
     return Fit(frame, fractions, inside, x, y, extent, cost, plausible, costs)
 
 
@@ -185,23 +187,23 @@ def _within(fractions: Points, margin: float) -> NDArray[np.bool_]:
     return np.asarray(((fractions >= -margin) & (fractions <= 1 + margin)).all(axis=-1))
 
 
-def _cost(inside: Values, x: Values, y: Values, extent: Values, manner: Manner) -> Values:
+def _cost(inside: Values, x: Values, y: Values, extent: Values, placement: Placement) -> Values:
     """How far people are from where they are usually, of one row or of all rows' medians."""
     return (
         _COST_OUTSIDE * (1 - inside)
-        + abs(x - manner.x[0]) / manner.x[1]
-        + abs(y - manner.y[0]) / manner.y[1]
-        + np.maximum(0.0, manner.usual - extent) / manner.x[1]
+        + abs(x - placement.x[0]) / placement.x[1]
+        + abs(y - placement.y[0]) / placement.y[1]
+        + np.maximum(0.0, placement.usual - extent) / placement.x[1]
     )
 
 
-def fits(raw: Points, sizes: Sizes | None, manner: Manner) -> list[Fit]:
+def fits(raw: Points, sizes: Sizes | None, placement: Placement) -> list[Fit]:
     """Every frame that can be tried, the best first; none for rows without a joint."""
     found = []
-    for frame in manner.frames:
+    for frame in placement.frames:
         if frame.of_images and (sizes is None or not np.isfinite(sizes).any()):
             continue
-        fit = measure(frame, frame.fractions(raw, sizes), manner)
+        fit = measure(frame, frame.fractions(raw, sizes), placement)
         if fit is not None:
             found.append(fit)
     return sorted(found, key=lambda fit: (not fit.plausible, fit.cost))
@@ -218,12 +220,12 @@ def rivals(found: list[Fit]) -> list[Fit]:
     ]
 
 
-def of_another(found: list[Fit], manner: Manner) -> tuple[Fit, NDArray[np.bool_]] | None:
+def of_another(found: list[Fit], placement: Placement) -> tuple[Fit, NDArray[np.bool_]] | None:
     """The frame of which many rows are rather than of the best, and which; None if of none."""
     best = found[0]
     others = [(fit, best.costs > fit.costs + _APART) for fit in found[1:]]
     many = [(f, rows) for f, rows in others if rows.sum() >= _FEW_ROWS and rows.mean() > _MIXED]
-    return max(many, key=lambda o: (o[0].frame in manner.published, o[1].sum()), default=None)
+    return max(many, key=lambda o: (o[0].frame in placement.published, o[1].sum()), default=None)
 
 
 def _differ(one: Fit, other: Fit) -> bool:

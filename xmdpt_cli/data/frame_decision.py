@@ -13,7 +13,7 @@ from xmdpt_cli.data.annotation_frames import (
     PUBLISHED,
     AnnotationFrame,
     Fit,
-    Manner,
+    Placement,
     Points,
     Sizes,
     beyond,
@@ -58,7 +58,7 @@ def decide(
     keys: Sequence[str],
     raw: Points,
     sizes: Sizes | None,
-    manner: Manner,
+    placement: Placement,
     forced: AnnotationFrame | None = None,
     like: AnnotationFrame | None = None,
 ) -> Decision:
@@ -71,21 +71,21 @@ def decide(
     """
     first = keys[0] if keys else ""
     if forced is not None:
-        return _forced(file, first, raw, sizes, manner, forced)
-    found = fits(raw, sizes, manner)
+        return _forced(file, first, raw, sizes, placement, forced)
+    found = fits(raw, sizes, placement)
     if not found:
         return Decision(PUBLISHED, "no joint in it")
     best = found[0]
     if not best.plausible:
-        raise _implausible(file, first, raw, sizes, manner, found)
+        raise _implausible(file, first, raw, sizes, placement, found)
     wrong = not_upright(best.fractions)
     if wrong:
         raise XmdptError(
             f"{file}: {wrong}, in {_rows(best)} (first: {first}), if it is in the frame "
             f"{best.frame}; tried: {', '.join(str(fit.frame) for fit in found)}",
-            _turned(raw, sizes, manner),
+            _turned(raw, sizes, placement),
         )
-    mixed = of_another(found, manner)
+    mixed = of_another(found, placement)
     if mixed is not None:
         other, rows = mixed
         raise XmdptError(
@@ -97,17 +97,19 @@ def decide(
     if like is not None and like in [fit.frame for fit in near]:
         return Decision(like, "as the other file; --frame overrides")
     if near:
-        return _settled(file, first, best, near, manner)
+        return _settled(file, first, best, near, placement)
     return Decision(best.frame, _DECIDED)
 
 
-def _settled(file: str, first: str, best: Fit, near: Sequence[Fit], manner: Manner) -> Decision:
+def _settled(
+    file: str, first: str, best: Fit, near: Sequence[Fit], placement: Placement
+) -> Decision:
     """Of several that fit, a file is in the one that is published for its kind, if only one is.
 
     The padded frame and 256x256 squashed have the same centre. But squashed images have joints in
     the columns that padding fills: 2 % of them in 96 annotated images.
     """
-    published = [fit for fit in (best, *near) if fit.frame in manner.published]
+    published = [fit for fit in (best, *near) if fit.frame in placement.published]
     others = [fit for fit in (best, *near) if fit not in published]
     if len(published) != 1:
         raise XmdptError(
@@ -132,7 +134,7 @@ def _forced(
     first: str,
     raw: Points,
     sizes: Sizes | None,
-    manner: Manner,
+    placement: Placement,
     frame: AnnotationFrame,
 ) -> Decision:
     if frame.of_images and sizes is None:
@@ -140,7 +142,7 @@ def _forced(
             f"--frame {frame.name}: the sizes of the images of {file} are not known",
             "give the frame as WIDTHxHEIGHT",
         )
-    fit = measure(frame, frame.fractions(raw, sizes), manner)
+    fit = measure(frame, frame.fractions(raw, sizes), placement)
     if fit is not None and fit.inside < 0.5:
         raise ConfigError(
             f"--frame {frame.name}: most joints of {file} lie outside of the images "
@@ -153,14 +155,19 @@ def _forced(
 
 
 def _implausible(
-    file: str, first: str, raw: Points, sizes: Sizes | None, manner: Manner, found: Sequence[Fit]
+    file: str,
+    first: str,
+    raw: Points,
+    sizes: Sizes | None,
+    placement: Placement,
+    found: Sequence[Fit],
 ) -> XmdptError:
     low, high = np.nanmin(raw, axis=(0, 1)), np.nanmax(raw, axis=(0, 1))
     return XmdptError(
         f"{file}: keypoints that are in no known frame, in {_rows(found[0])} (first: {first}, "
         f"{_example(raw[0])}); x from {low[0]:g} to {high[0]:g}, y from {low[1]:g} to {high[1]:g}. "
         "Tried: " + "; ".join(str(fit) for fit in found),
-        _turned(raw, sizes, manner),
+        _turned(raw, sizes, placement),
     )
 
 
@@ -176,10 +183,10 @@ def _rows(fit: Fit) -> str:
     return "its row" if count == 1 else f"{count} rows"
 
 
-def _turned(raw: Points, sizes: Sizes | None, manner: Manner) -> str:
+def _turned(raw: Points, sizes: Sizes | None, placement: Placement) -> str:
     """What to do, after trying the columns the other way round."""
     say = f"if they are right, say which frame it is: {FRAME_HINT}"
-    exchanged = fits(raw[:, :, ::-1], sizes, manner)
+    exchanged = fits(raw[:, :, ::-1], sizes, placement)
     if exchanged and exchanged[0].plausible and not not_upright(exchanged[0].fractions):
         return (
             f"with x and y exchanged there are people in the frame {exchanged[0].frame}: "

@@ -57,8 +57,8 @@ class People:
             say(Finding(KIND, message, _HINT))
 
     def _verdict(self, fractions: NDArray[np.float64], by_hand: bool) -> str:
-        manner = PHOTOGRAPHS if 2 * self._published > self._views else ANYWHERE
-        fit = measure(FRACTIONS, fractions, manner)
+        placement = PHOTOGRAPHS if 2 * self._published > self._views else ANYWHERE
+        fit = measure(FRACTIONS, fractions, placement)
         if fit is None:
             return ""
         images = len(fractions)

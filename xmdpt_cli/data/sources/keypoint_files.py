@@ -54,9 +54,9 @@ class FramedRows:
         some = [names[i] for i in some_of(len(names))]
         raw = np.stack([file.points[name] for name in some]) if some else _no_points()
         keys = [f"{file.where(name)}, {name}" for name in some]
-        manner = PHOTOGRAPHS if deepfashion else ANYWHERE
+        placement = PHOTOGRAPHS if deepfashion else ANYWHERE
         sizes = sizes_of(some, size_of)
-        decision = decide(file.path.name, keys, raw, sizes, manner, forced, like)
+        decision = decide(file.path.name, keys, raw, sizes, placement, forced, like)
         return cls(file, decision.frame, size_of), decision
 
     def find(self, key: str) -> Keypoints | None:

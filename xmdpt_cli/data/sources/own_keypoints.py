@@ -104,6 +104,7 @@ class OwnKeypoints:
             published.settle(pictures.published, pictures.size_of, frame)
             own.notes += published.notes
             own.labels.append(published.label)
+            own.pose_frame, own.pose_size = published.pose_frame, pictures.size_of
         elif own.pose:
             own._settle_pose(pictures, frame)
         return own
