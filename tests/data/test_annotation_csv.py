@@ -113,6 +113,7 @@ def test_numbers_as_numpy_prints_them(tmp_path: Path) -> None:
         (f"a.jpg: {[1] * 18}: [[1]]", "keypoints_x is not a list of numbers"),
         ("a.jpg", "found 1 fields"),
     ],
+    ids=["digits", "infinite", "long line", "17 joints", "nested", "one field"],
 )
 def test_a_row_that_is_wrong_is_named_and_the_others_are_used(
     tmp_path: Path, row: str, said: str

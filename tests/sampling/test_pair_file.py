@@ -75,8 +75,12 @@ def test_paths_beside_the_list_then_in_the_working_directory(
         ("source,pose\na.jpg,p.json,x,y\n", "line 2: 4 cells for 2 columns"),
         ("source,pose,seed\na.jpg,p.json,-1\n", "line 2: a seed is a whole number from 0 on"),
         ("source,pose,seed\na.jpg,p.json,1.5\n", "not '1.5'"),
-        (f"source,pose,seed\na.jpg,p.json,{'9' * 9000}\n", "below 2**63, not '999"),
-        (f"source,pose\n{'x' * 200_000},p.json\n", "field larger than field limit"),
+        pytest.param(
+            f"source,pose,seed\na,p,{'9' * 9000}\n", "below 2**63, not '999", id="digits"
+        ),
+        pytest.param(
+            f"source,pose\n{'x' * 200_000},p\n", "field larger than field limit", id="long field"
+        ),
         ("source,pose,out\na,p,x.png\na,p,y.png\na,q,X.PNG\n", "line 4: out 'X.PNG' is that of li"),
         ("source,pose,out\na,p,x.jpg\n", "'x.jpg' does not end in .png"),
         ("source,pose,out\na,p,../x.png\n", "line 2: out '../x.png' is no plain name"),
