@@ -75,9 +75,7 @@ def test_paths_beside_the_list_then_in_the_working_directory(
         ("source,pose\na.jpg,p.json,x,y\n", "line 2: 4 cells for 2 columns"),
         ("source,pose,seed\na.jpg,p.json,-1\n", "line 2: a seed is a whole number from 0 on"),
         ("source,pose,seed\na.jpg,p.json,1.5\n", "not '1.5'"),
-        pytest.param(
-            f"source,pose,seed\na,p,{'9' * 9000}\n", "below 2**63, not '999", id="digits"
-        ),
+        pytest.param(f"source,pose,seed\na,p,{'9' * 9000}\n", "below 2**63, not '999", id="digits"),
         pytest.param(
             f"source,pose\n{'x' * 200_000},p\n", "field larger than field limit", id="long field"
         ),
