@@ -75,7 +75,7 @@ def test_flat_names(tmp_path: Path, folder_of: Callable[[str], str], said: str) 
 def test_what_was_found_is_said_in_one_sentence(tmp_path: Path) -> None:
     root = make_dataset(tmp_path)
     assert find_dataset(root).notes[0] == (
-        "raw img_highres, pairs CSV (fasion-resize), annotations in the 256x176 frame"
+        "raw img_highres, pairs CSV (fasion-resize), annotations (frame 256x176)"
     )
     (root / "img_highres").rename(root / "img")
     for path in root.glob("fasion-resize-pairs*"):

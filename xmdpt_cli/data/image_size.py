@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -55,7 +56,7 @@ def check_pose_size(size: Sequence[int]) -> tuple[int, int]:
     return int(sides[0]), int(sides[1])
 
 
-def size_of_image(path: Path) -> Size:
+def size_of_image(path: Path | BinaryIO) -> Size:
     """(height, width) of an image file, upright (EXIF); its pixels are not decoded.
 
     Raises XmdptError naming the file if it is not an image.
