@@ -14,6 +14,8 @@ BASE = {
     "errors",
     "config",
     "images",
+    "image_types",
+    "color",
     "progress",
     "files",
     "html",

@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from xmdpt_cli.data.names import SUFFIXES
 from xmdpt_cli.data.pose import Keypoints
 from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.image_types import open_image
 from xmdpt_cli.images import generated_facts
 
 Size = tuple[int, int]  # (height, width)
@@ -61,13 +62,15 @@ def size_of_image(path: Path) -> Size:
     Raises XmdptError naming the file if it is not an image.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             width, height = image.size
             turned = image.getexif().get(0x0112, 1) in _TURNED
     except FileNotFoundError:
         raise XmdptError(f"image not found: {path}") from None
     except UnidentifiedImageError:
         raise XmdptError(f"not an image (or empty): {path}") from None
+    except XmdptError as err:
+        raise XmdptError(f"{path}: {err.message}", err.hint) from None
     except Exception as err:  # Pillow's readers raise a dozen types for damaged files
         raise XmdptError(f"broken image: {path} ({err})") from None
     return (width, height) if turned else (height, width)

@@ -20,7 +20,7 @@ from huggingface_hub import snapshot_download
 from safetensors.torch import save as to_bytes
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import sha256_of
+from xmdpt_cli.files import removed_on_error, sha256_of
 
 # In a folder beside config.json: these weights were made to try things out, not trained on photos.
 TOY_MARK = "xmdpt_toy.json"
@@ -181,10 +181,11 @@ def save_folder(
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    write(part)
-    if toy_id is not None:
-        mark = {"toy": True, "id": toy_id}
-        (part / TOY_MARK).write_text(json.dumps(mark) + "\n", encoding="utf-8")
-    if folder.exists():
-        shutil.rmtree(folder)
-    part.rename(folder)
+    with removed_on_error(part):
+        write(part)
+        if toy_id is not None:
+            mark = {"toy": True, "id": toy_id}
+            (part / TOY_MARK).write_text(json.dumps(mark) + "\n", encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        part.rename(folder)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import writing
+from xmdpt_cli.files import replacing, writing
 
 #: keys below which a state dict is looked for; the average first: it draws better pictures
 WRAPPERS = ("ema", "model", "state_dict", "model_state_dict")
@@ -73,10 +72,9 @@ def save_published(path: str | Path, state: Mapping[str, Tensor]) -> None:
     """Write ``to_published``'s state dict as the published file is: by torch.save, whole or not at
     all. Raises XmdptError if it cannot be."""
     path = Path(path)
-    part = path.with_name(path.name + ".part")
-    try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as part:
             try:
                 with open(part, "wb") as file:
                     torch.save(dict(state), file)
@@ -84,10 +82,6 @@ def save_published(path: str | Path, state: Mapping[str, Tensor]) -> None:
                     os.fsync(file.fileno())
             except RuntimeError as err:  # torch's word for a disk that takes no more
                 raise OSError(f"the disk takes no more ({err})") from err
-            part.replace(path)
-    finally:
-        with suppress(OSError):
-            part.unlink()
 
 
 def steps_in_name(path: str | Path) -> int | None:

@@ -10,7 +10,7 @@ from typing import Any
 from xmdpt_cli import config as configuration
 from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import write_text
+from xmdpt_cli.files import content, write_text
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.model.folder import save_model
 from xmdpt_cli.training.train_config import TrainConfig
@@ -50,7 +50,7 @@ def begin_run(out: Path, config: TrainConfig, dataset: PairDataset, force: bool 
         if differs:
             identity["forced"].append(_forced(out, differs, force))
             write_text(known, json.dumps(identity, indent=2))
-    elif not known.is_file() and out.exists() and any(p.name != ".lock" for p in out.iterdir()):
+    elif not known.is_file() and any(name != ".lock" for name in content(out)):
         raise XmdptError(f"{out} is not empty and holds no run", "choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     write_text(out / "config.toml", configuration.dump("train", config))

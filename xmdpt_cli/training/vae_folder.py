@@ -21,7 +21,7 @@ from xmdpt_cli import config as configuration
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.encoders.weights import TOY_MARK, Origin, state_sha256
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import write_text, writing
+from xmdpt_cli.files import content, removed_on_error, write_text, writing
 from xmdpt_cli.training.vae_config import VaeConfig
 
 IDENTITY, RECORD, STATE, LOG = (
@@ -64,7 +64,7 @@ def begin(out: Path, this: dict[str, Any], config: VaeConfig) -> None:
                 f"{out} holds another VAE training; what differs: {'; '.join(differs)}",
                 "choose another --out, or give the same settings to go on",
             )
-    elif out.exists() and any(p.name not in (".lock", f"{IDENTITY}.part") for p in out.iterdir()):
+    elif any(name not in (".lock", f"{IDENTITY}.part") for name in content(out)):
         raise XmdptError(
             f"not overwriting {out}: it is not empty and holds no VAE training",
             "choose another folder",
@@ -100,7 +100,7 @@ def write_part(out: Path, vae: VAE) -> str:
     """
     part = out / _PART
     shutil.rmtree(part, ignore_errors=True)
-    with writing(part):
+    with writing(part), removed_on_error(part):
         vae.net.save_pretrained(part)
         if vae.origin.toy:
             mark = {"toy": True, "id": vae.origin.id}

@@ -18,6 +18,7 @@ from xmdpt_cli.data.index import index_name
 from xmdpt_cli.data.lists import SPLITS
 from xmdpt_cli.data.manifest import BEGUN, BESIDE, FORMAT, MANIFEST, VERSION, read_manifest
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.files import left_by_system
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.stores import Store
 
@@ -143,7 +144,7 @@ def _settings(
 def _strays(names: Iterable[str], shards: list[str], report: CheckReport) -> None:
     known = {MANIFEST, BEGUN, *BESIDE, *REPORTS, *shards, *map(index_name, shards)}
     for name in names:
-        if name in known:
+        if name in known or left_by_system(name):
             continue
         if name.endswith(".part"):
             message, hint = "left by something interrupted", "--repair removes it"

@@ -23,7 +23,7 @@ from xmdpt_cli.data.sources.lmdb_pictures import (
     read_environment,
 )
 from xmdpt_cli.data.sources.padding import are_padded
-from xmdpt_cli.data.sources.scan import Folder, Scan
+from xmdpt_cli.data.sources.scan import Folder, Scan, images_not_read, is_picture_name
 from xmdpt_cli.data.sources.stored import StoredPicture
 
 GENDERS = ("MEN", "WOMEN")
@@ -151,8 +151,9 @@ def _read_files(root: Path, folders: tuple[str, ...]) -> Pictures | None:
 def _take(source: Pictures, root: Path, folder: Folder) -> bool:
     """Add what is named like DeepFashion's pictures; whether anything was."""
     some, here = False, root / folder.name
+    source.problems += images_not_read(folder)
     for file in folder.files:
-        name = match_name(folder.below(file))
+        name = match_name(folder.below(file)) if is_picture_name(file) else None
         if name is not None:
             picture = PictureFile(folder.below(file), here / file)
             source.found.setdefault(name.picture, []).append(picture)
