@@ -60,6 +60,13 @@ def why_not_read(name: str) -> str | None:
     return f"not read: images of type .{ending}" if ending in OTHER_SUFFIXES else None
 
 
+def hint_to_convert(name: str) -> str:
+    """What to do with a file that no reader knows, by its name; empty if it is no image by that."""
+    if suffix(name) in ("tif", "tiff"):
+        return "TIFF files with 8 or 16 bits a channel are read: convert it to one, or to PNG"
+    return "convert it to JPEG or PNG" if suffix(name) in OTHER_SUFFIXES else ""
+
+
 def not_read(paths: Iterable[Path]) -> list[Path]:
     """Those of the files that are images of a type that is not read; hidden ones do not count."""
     return [p for p in paths if not is_hidden(p.name) and why_not_read(p.name) and p.is_file()]

@@ -24,7 +24,7 @@ from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from xmdpt_cli.color import to_srgb
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import replacing
-from xmdpt_cli.image_types import open_image
+from xmdpt_cli.image_types import hint_to_convert, open_image
 
 log = logging.getLogger(__name__)
 
@@ -59,10 +59,7 @@ def decode_image(data: bytes | Path, name: str) -> Image.Image:
     except IsADirectoryError:
         raise XmdptError(f"a folder, not a picture: {name}") from None
     except UnidentifiedImageError:
-        raise XmdptError(
-            f"not a picture (or empty): {name}",
-            "JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF and HEIC are read",
-        ) from None
+        raise XmdptError(f"not a picture (or empty): {name}", hint_to_convert(name)) from None
     except Image.DecompressionBombError as err:
         raise XmdptError(
             f"picture too large to decode safely: {name} ({err})",

@@ -50,12 +50,14 @@ def begin_run(out: Path, config: TrainConfig, dataset: PairDataset, force: bool 
         if differs:
             identity["forced"].append(_forced(out, differs, force))
             write_text(known, json.dumps(identity, indent=2))
-    elif not known.is_file() and any(name != ".lock" for name in content(out)):
+    elif not known.is_file() and any(
+        name not in (".lock", "run.json.part") for name in content(out)
+    ):
         raise XmdptError(f"{out} is not empty and holds no run", "choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "config.toml", configuration.dump("train", config))
-    if not kept:
+    if not kept:  # first: by it an interrupted beginning is recognised
         write_text(known, json.dumps(identity, indent=2))
+    write_text(out / "config.toml", configuration.dump("train", config))
 
 
 def _forced(out: Path, differs: dict[str, str], force: bool) -> dict[str, str]:

@@ -71,9 +71,10 @@ def begin(out: Path, this: dict[str, Any], config: VaeConfig) -> None:
         )
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        if not known.is_file():
-            write_text(out / "config.toml", configuration.dump(_SECTION, config))
+        if not known.is_file():  # first: by it an interrupted beginning is recognised
             write_text(known, json.dumps(this, indent=2))
+        if not (out / "config.toml").is_file():
+            write_text(out / "config.toml", configuration.dump(_SECTION, config))
 
 
 def _differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
