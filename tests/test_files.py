@@ -47,7 +47,7 @@ def test_a_full_disk_leaves_what_was_there_and_says_which_file(
 
 
 LEFT = [".DS_Store", "._sheet.png", "Thumbs.db", "desktop.ini", "__MACOSX", "lost+found"]
-IDENTITY = {"config": {}, "data": "d", "settings": {}}
+IDENTITY = {"settings": {}, "pictures": "", "start": "", "lpips_trunk": ""}
 DATASET = SimpleNamespace(manifest={"shards": []})
 BEGIN: dict[str, Callable[[Path], object]] = {
     "prepare": lambda out: refuse_strangers(LocalStore(out)),

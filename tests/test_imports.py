@@ -19,6 +19,7 @@ BASE = {
     "progress",
     "files",
     "html",
+    "streams",
     "stores",
     "remote",
     "remote_errors",
@@ -44,7 +45,7 @@ MAY_IMPORT["__init__"] = BASE | SIDEWAYS | {"sampling"}  # lazily, and for type 
 MAY_IMPORT["app"] = MAY_IMPORT["commands"] | {"app"}
 MAY_IMPORT["__main__"] = {"app"}
 EARLY = {"__init__", "app", "commands", "config", "console", "console_bars", "devices", "errors"}
-EARLY |= {"files", "progress", "tables"}
+EARLY |= {"files", "image_types", "progress", "streams", "tables"}
 HEAVY = {"torch", "torchvision", "diffusers", "transformers", "lpips", "controlnet_aux", "cv2"}
 PAGE = {"gradio", "gradio_client", "fastapi", "uvicorn"}
 TALKERS = {"app", "commands", "console", "console_bars"}

@@ -31,8 +31,9 @@ from xmdpt_cli.commands import (
     wardrobe,
 )
 from xmdpt_cli.commands.help import WIDEST, Command, Group, finish
-from xmdpt_cli.console import error
+from xmdpt_cli.console import error, warning
 from xmdpt_cli.errors import SharedError, XmdptError, is_out_of_memory
+from xmdpt_cli.streams import check_surroundings, prepare_home, prepare_streams
 
 app = typer.Typer(
     name="xmdpt",
@@ -95,7 +96,18 @@ def build() -> Any:
 
 def main() -> None:
     """The console entry."""
-    sys.exit(run(sys.argv[1:]))
+    prepare_streams()
+    arguments = sys.argv[1:]
+    if not {"-h", "--help", "--version"} & set(arguments):
+        try:
+            check_surroundings(arguments)
+        except XmdptError as err:
+            error(err.message, err.hint)
+            sys.exit(err.exit_code)
+        told = prepare_home()
+        if told:
+            warning(told)
+    sys.exit(run(arguments))
 
 
 def run(arguments: list[str]) -> int:
@@ -106,6 +118,7 @@ def run(arguments: list[str]) -> int:
         code = build().main(args=arguments, prog_name="xmdpt", standalone_mode=False)
         if code == 130:  # Typer makes an exit code of Ctrl-C
             raise KeyboardInterrupt
+        sys.stdout.flush()  # a full disk is an error of this command, not of Python's end
         return code if isinstance(code, int) else 0
     except SharedError as err:
         return err.exit_code
