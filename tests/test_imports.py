@@ -16,6 +16,7 @@ BASE = {
     "images",
     "image_types",
     "color",
+    "processes",
     "progress",
     "files",
     "html",
@@ -45,7 +46,7 @@ MAY_IMPORT["__init__"] = BASE | SIDEWAYS | {"sampling"}  # lazily, and for type 
 MAY_IMPORT["app"] = MAY_IMPORT["commands"] | {"app"}
 MAY_IMPORT["__main__"] = {"app"}
 EARLY = {"__init__", "app", "commands", "config", "console", "console_bars", "devices", "errors"}
-EARLY |= {"files", "image_types", "progress", "streams", "tables"}
+EARLY |= {"files", "image_types", "processes", "progress", "streams", "tables"}
 HEAVY = {"torch", "torchvision", "diffusers", "transformers", "lpips", "controlnet_aux", "cv2"}
 PAGE = {"gradio", "gradio_client", "fastapi", "uvicorn"}
 TALKERS = {"app", "commands", "console", "console_bars"}

@@ -33,6 +33,7 @@ from xmdpt_cli.commands import (
 from xmdpt_cli.commands.help import WIDEST, Command, Group, finish
 from xmdpt_cli.console import error, warning
 from xmdpt_cli.errors import SharedError, XmdptError, is_out_of_memory
+from xmdpt_cli.processes import rank_and_size
 from xmdpt_cli.streams import check_surroundings, prepare_home, prepare_streams
 
 app = typer.Typer(
@@ -101,6 +102,7 @@ def main() -> None:
     if not {"-h", "--help", "--version"} & set(arguments):
         try:
             check_surroundings(arguments)
+            rank_and_size()  # a wrong one is refused by every command
         except XmdptError as err:
             error(err.message, err.hint)
             sys.exit(err.exit_code)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import atexit
 import gc
 import inspect
-import os
 import re
 import signal
 import threading
@@ -33,6 +32,7 @@ import torch.distributed.nn.functional
 from torch import Tensor, nn
 
 from xmdpt_cli.errors import ConfigError, SharedError, XmdptError
+from xmdpt_cli.processes import local_rank, rank_and_size
 
 T = TypeVar("T")
 
@@ -97,17 +97,11 @@ class Team:
         if sharding not in SHARDINGS:
             raise ConfigError(f"sharding is one of {', '.join(SHARDINGS)}, not {sharding!r}")
         device = torch.device(device)
-        world = int(os.environ.get("WORLD_SIZE", "1"))
-        if "RANK" not in os.environ or world == 1:
+        _, world = rank_and_size()
+        if world == 1:
             return cls(device=device)
         # without LOCAL_RANK Accelerate would take such a process for one alone
-        missing = [k for k in ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if k not in os.environ]
-        if missing:
-            raise ConfigError(
-                f"WORLD_SIZE is {world}, but {', '.join(missing)} missing",
-                "start with torchrun, or unset WORLD_SIZE to work alone",
-            )
-        local, here = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        local, here = local_rank(), torch.cuda.device_count()
         if device.type == "cuda" and local >= here:
             raise ConfigError(
                 f"process {local} of this machine finds {here} GPUs",
