@@ -27,6 +27,7 @@ BASE = {
     "devices",
     "encoder_parts",
     "tables",
+    "weights_files",
     "presets",
     "__init__",
 }

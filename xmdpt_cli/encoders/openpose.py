@@ -22,6 +22,7 @@ from xmdpt_cli.encoders.openpose_batch import detect_batch
 from xmdpt_cli.encoders.weights import HUB_ID, Origin, not_fetched, reason
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture
+from xmdpt_cli.weights_files import check_whole
 
 DEFAULT_OPENPOSE = "lllyasviel/Annotators"
 BODY_FILE = "body_pose_model.pth"
@@ -60,6 +61,7 @@ class OpenPose:
         """
         origin = find_body(source)
         path = origin.files[0]
+        check_whole(path, f"hf download {DEFAULT_OPENPOSE} {BODY_FILE} --local-dir DIR")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its import warns about networks not used here
             from controlnet_aux.open_pose import OpenposeDetector

@@ -21,6 +21,7 @@ from safetensors.torch import save as to_bytes
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import removed_on_error, sha256_of
+from xmdpt_cli.weights_files import check_whole, missing_shards, unfinished
 
 # In a folder beside config.json: these weights were made to try things out, not trained on photos.
 TOY_MARK = "xmdpt_toy.json"
@@ -125,8 +126,15 @@ def _in_folder(path: Path, what: str, stem: str, hint: str) -> Origin:
     if not (path / "config.json").is_file():
         raise XmdptError(f"not a {what} folder: {path} has no config.json", hint)
     files = sorted(path.glob(f"{stem}*.safetensors"))
-    if not files:
-        raise XmdptError(f"not a {what} folder: {path} has no {stem}.safetensors", hint)
+    missing = missing_shards(path, stem)
+    if missing or not files:
+        lacks = f"{stem}.safetensors" if not missing else ", ".join(missing[:3])
+        raise XmdptError(
+            f"not a {what} folder: {path} has no {lacks}{unfinished(path)}",
+            f"copy it again, or {hint}" if missing else hint,
+        )
+    for file in files:
+        check_whole(file)
     mark = path / TOY_MARK
     if mark.is_file():
         return Origin("toy", str(json.loads(mark.read_text("utf-8"))["id"]), files=files)

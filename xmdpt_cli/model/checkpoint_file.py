@@ -18,6 +18,7 @@ from torch import Tensor
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import replacing, writing
+from xmdpt_cli.weights_files import check_whole
 
 #: keys below which a state dict is looked for; the average first: it draws better pictures
 WRAPPERS = ("ema", "model", "state_dict", "model_state_dict")
@@ -113,6 +114,7 @@ def _read(path: Path) -> Any:
         raise XmdptError(f"{path} is a folder, not a checkpoint", hint)
     if not path.is_file():
         raise XmdptError(f"no such checkpoint: {path}")
+    check_whole(path, "download it, or copy it, again: the published ema_*.pt file")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

@@ -17,6 +17,7 @@ from xmdpt_cli.model.folder import save_model
 from xmdpt_cli.sampling.card import model_card
 from xmdpt_cli.sampling.networks import Networks
 from xmdpt_cli.sampling.sampler import Sampler
+from xmdpt_cli.stores import refuse_url
 
 #: begins like a path of a machine: root, home, drive, a folder above, a file URL
 _PATH = re.compile(r"[/~\\]|[A-Za-z]:[/\\]|\.{1,2}[/\\]|file:")
@@ -24,6 +25,7 @@ _PATH = re.compile(r"[/~\\]|[A-Za-z]:[/\\]|\.{1,2}[/\\]|file:")
 
 def fetch(source: str | Path, revision: str | None = None) -> Path:
     """A local folder as it is; a hub id's files, fetched or from the cache. XmdptError else."""
+    refuse_url("--model", source, hub=True)
     path = Path(source).expanduser()
     if path.exists() or isinstance(source, Path) or not HUB_ID.fullmatch(str(source)):
         return path

@@ -1,6 +1,7 @@
 """Where a DeepFashion folder keeps its pictures and its lists, by the layouts people have.
 
-Pictures: ``img_highres/`` or ``img/`` with ``MEN/`` and ``WOMEN/``, or these two bare; flat names
+Pictures: ``img_highres/`` or ``img/`` with ``MEN/`` and ``WOMEN/``, or these two bare, also where
+unpacking put them into another ``img_highres/`` or ``Img/``; flat names
 (``fashionWOMEN...jpg``) in any of these, in ``train_highres/`` and ``test_highres/``, or in
 ``train/`` and ``test/``; PIDM's LMDB environments (``256-256/data.mdb``). Lists: in the root or
 one folder below it. Folders are listed once each; no name is asked for by itself.
@@ -77,11 +78,21 @@ def read_places(root: Path) -> list[Place]:
         return []
     skipped = _PICTURE_FOLDERS | {"pose"} | set(lmdb_folders(top.folders))
     folders = [scan.read(name) for name in top.folders if name not in skipped]
+    found = [top, *(folder for folder in folders if folder is not None)]
+    # what unpacking adds: img_highres/img_highres, In-shop Clothes Retrieval Benchmark/Img
+    for folder in list(found):
+        for name in folder.folders:
+            inner = scan.read(folder.below(name)) if _is_wrapper(name) else None
+            if inner is not None and not set(inner.folders) & {*GENDERS}:
+                found += [inner] if set(inner.folders) & _PICTURE_FOLDERS else []
     return [
-        Place(folder.name, frozenset(folder.files), frozenset(folder.folders))
-        for folder in (top, *folders)
-        if folder is not None
+        Place(folder.name, frozenset(folder.files), frozenset(folder.folders)) for folder in found
     ]
+
+
+def _is_wrapper(name: str) -> bool:
+    """Whether archives of pictures are unpacked into folders so named."""
+    return name.lower() in {name.lower() for name in _PICTURE_FOLDERS - {*GENDERS, ""}}
 
 
 def find_pictures(root: Path, places: Iterable[Place], sizes: tuple[int, ...]) -> Pictures | None:
