@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import PurePath
+from pathlib import Path
 from typing import Any, TypeVar
 
 from typer.core import TyperCommand, TyperGroup
@@ -152,7 +152,7 @@ def refuse_urls(command: Any, values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         option = name.upper() if name in arguments else f"--{name.replace('_', '-')}"
         for one in value if isinstance(value, (list, tuple)) else [value]:
-            if isinstance(one, PurePath) or (isinstance(one, str) and name in _NETWORKS):
+            if isinstance(one, Path) or (isinstance(one, str) and name in _NETWORKS):
                 refuse_url(option, one, hub=name in _NETWORKS)
 
 

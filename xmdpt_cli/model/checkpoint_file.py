@@ -114,7 +114,7 @@ def _read(path: Path) -> Any:
         raise XmdptError(f"{path} is a folder, not a checkpoint", hint)
     if not path.is_file():
         raise XmdptError(f"no such checkpoint: {path}")
-    check_whole(path, "download it, or copy it, again: the published ema_*.pt file")
+    check_whole(path, "fetch or copy the published ema_*.pt file again")
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

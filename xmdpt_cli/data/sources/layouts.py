@@ -80,11 +80,14 @@ def read_places(root: Path) -> list[Place]:
     folders = [scan.read(name) for name in top.folders if name not in skipped]
     found = [top, *(folder for folder in folders if folder is not None)]
     # what unpacking adds: img_highres/img_highres, In-shop Clothes Retrieval Benchmark/Img
-    for folder in list(found):
-        for name in folder.folders:
-            inner = scan.read(folder.below(name)) if _is_wrapper(name) else None
-            if inner is not None and not set(inner.folders) & {*GENDERS}:
-                found += [inner] if set(inner.folders) & _PICTURE_FOLDERS else []
+    known = {folder.name for folder in found}
+    inside = [
+        folder.below(name) for folder in found for name in folder.folders if _is_wrapper(name)
+    ]
+    for inner in (scan.read(name) for name in inside if name not in known):
+        there = set() if inner is None else set(inner.folders)
+        if inner is not None and there & _PICTURE_FOLDERS and not there & {*GENDERS}:
+            found.append(inner)
     return [
         Place(folder.name, frozenset(folder.files), frozenset(folder.folders)) for folder in found
     ]
