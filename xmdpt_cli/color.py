@@ -49,7 +49,7 @@ def to_srgb(image: Image.Image, name: str) -> Image.Image:
     return converted
 
 
-@lru_cache(maxsize=32)  # phones of a few makers, not one profile an image
+@lru_cache(maxsize=16)  # phones of a few makers, not one profile an image
 def _transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None] | str:
     """The mode that a profile is for, and the transform to sRGB, None if it is sRGB already; for
     a broken profile the reason."""
@@ -68,6 +68,8 @@ def _transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None] 
             flags=ImageCms.Flags.BLACKPOINTCOMPENSATION | _PRECISION[mode],
         )
         return mode, None if _changes_nothing(transform, mode) else transform
+    except ImportError:
+        return "this Pillow has no LittleCMS"
     except (OSError, ValueError, TypeError, ImageCms.PyCMSError) as err:
         return f"it is broken ({err})"
 
@@ -85,10 +87,10 @@ def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
     return bool(np.abs(became.astype(int) - colours).max() <= _ROUNDING)
 
 
-_said: set[bytes] = set()
+_said: set[int] = set()  # hashes of profiles
 
 
 def _say_once(profile: bytes, text: str) -> None:
-    if profile not in _said:
-        _said.add(profile)
+    if hash(profile) not in _said:
+        _said.add(hash(profile))
         log.warning(text)

@@ -34,6 +34,7 @@ Picture = NDArray[np.uint8]
 GENERATED = ("Software", "Source", "xmdpt")
 _ORIENTATION = 0x0112  # EXIF tag: how the camera was held
 _WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
+_said_of: set[str] = set()  # animations whose first frame was taken
 _UNKNOWN = ("LAB", "HSV")  # Pillow does not convert them, or guesses
 
 
@@ -132,7 +133,8 @@ def _say_first_frame(image: Image.Image, name: str) -> None:
     # a phone's JPEG (MPO) and HEIC hold a depth map or a preview beside the photograph
     if image.format in ("GIF", "WEBP", "PNG", "AVIF", "TIFF"):
         with suppress(Exception):  # damaged later frames are not ours to judge
-            if getattr(image, "is_animated", False):
+            if getattr(image, "is_animated", False) and name not in _said_of:
+                _said_of.add(name)
                 log.warning("%s holds several frames: the first one is used", name)
 
 

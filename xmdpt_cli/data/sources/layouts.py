@@ -81,10 +81,8 @@ def read_places(root: Path) -> list[Place]:
     found = [top, *(folder for folder in folders if folder is not None)]
     # what unpacking adds: img_highres/img_highres, In-shop Clothes Retrieval Benchmark/Img
     known = {folder.name for folder in found}
-    inside = [
-        folder.below(name) for folder in found for name in folder.folders if _is_wrapper(name)
-    ]
-    for inner in (scan.read(name) for name in inside if name not in known):
+    inside = {folder.below(name) for folder in found for name in folder.folders if _wraps(name)}
+    for inner in (scan.read(name) for name in sorted(inside - known)):
         there = set() if inner is None else set(inner.folders)
         if inner is not None and there & _PICTURE_FOLDERS and not there & {*GENDERS}:
             found.append(inner)
@@ -93,7 +91,7 @@ def read_places(root: Path) -> list[Place]:
     ]
 
 
-def _is_wrapper(name: str) -> bool:
+def _wraps(name: str) -> bool:
     """Whether archives of pictures are unpacked into folders so named."""
     return name.lower() in {name.lower() for name in _PICTURE_FOLDERS - {*GENDERS, ""}}
 
