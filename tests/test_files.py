@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,10 +17,11 @@ from xmdpt_cli.data.export import write_annotations
 from xmdpt_cli.data.manifest import refuse_strangers
 from xmdpt_cli.data.report import write as report
 from xmdpt_cli.data.synthetic import make_wardrobe
-from xmdpt_cli.encoders.weights import save_folder
+from xmdpt_cli.encoders.weights import find, save_folder
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import content, is_hidden, left_by_system, replacing, write_bytes
+from xmdpt_cli.files import content, expanded, is_hidden, left_by_system, replacing, write_bytes
 from xmdpt_cli.images import save_png
+from xmdpt_cli.metrics.real_set import cache_folder
 from xmdpt_cli.model.checkpoint_file import save_published
 from xmdpt_cli.sampling.generate import _begin as begin_samples
 from xmdpt_cli.stores import LocalStore
@@ -103,6 +105,27 @@ def test_a_full_disk_at_the_beginning_does_not_close_the_folder(
         (out / f"{record or vae_folder.IDENTITY}.part").touch()  # of a kill
         BEGIN[command](out)
         assert {"config.toml", record or vae_folder.IDENTITY} <= set(content(out))
+
+
+def test_a_home_that_is_not_there_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert expanded("~/vae") == Path("/home/me/vae")
+    assert expanded("~nobody-of-this-name/vae") == Path("~nobody-of-this-name/vae")
+    with pytest.raises(XmdptError, match="no such VAE folder: ~nobody-of-this-name/vae"):
+        find("~nobody-of-this-name/vae", what="VAE", stem="x", revision=None, hint="")
+
+
+def test_the_cache_of_a_user_without_a_home(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def unknown(*_: object) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("XMDPT_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", unknown)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert cache_folder() == tmp_path / f"xmdpt-home-{os.getuid()}" / ".cache" / "xmdpt"
 
 
 class Interrupted(BaseException):

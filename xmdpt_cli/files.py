@@ -40,6 +40,11 @@ def content(folder: Path) -> list[str]:
     return sorted(name for name in os.listdir(folder) if not left_by_system(name))
 
 
+def expanded(path: str | Path) -> Path:
+    """``~`` and ``~name`` as home folders; as it is where there is no such home."""
+    return Path(os.path.expanduser(path))
+
+
 @contextmanager
 def removed_on_error(part: Path) -> Iterator[Path]:
     """The unfinished file or folder ``part`` is removed if the block ends by an exception."""

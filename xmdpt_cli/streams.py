@@ -107,7 +107,7 @@ def prepare_home() -> str:
         os.environ["USER"] = _user()
     if os.path.expanduser("~") != "~" and os.environ.get("HOME") != "":
         return ""
-    home = _private_folder()
+    home = private_folder()
     os.environ["HOME"] = home
     return (
         f"no home directory (HOME is not set): libraries keep their files in {home}; to keep them "
@@ -124,7 +124,7 @@ def _user() -> str:
         return f"uid-{os.getuid()}"
 
 
-def _private_folder() -> str:
+def private_folder() -> str:
     """The same one each time, unless somebody else holds its name."""
     path = Path(tempfile.gettempdir()) / f"xmdpt-home-{os.getuid()}"
     try:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from xmdpt_cli.encoders.openpose_batch import detect_batch
 from xmdpt_cli.encoders.weights import HUB_ID, Origin, not_fetched, reason
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.files import expanded
 from xmdpt_cli.images import Picture
 from xmdpt_cli.weights_files import check_whole
 
@@ -178,7 +179,7 @@ def _extent(points: NDArray[np.float64]) -> float:
 
 def find_body(source: str | Path) -> Origin:
     """Locate the body network's file, fetching it if needed. XmdptError saying what to fetch."""
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_file():
         return Origin("local", str(path), files=[path])
     if path.is_dir():

@@ -20,7 +20,7 @@ from huggingface_hub import snapshot_download
 from safetensors.torch import save as to_bytes
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import removed_on_error, sha256_of
+from xmdpt_cli.files import expanded, removed_on_error, sha256_of
 from xmdpt_cli.weights_files import check_whole, missing_shards, unfinished
 
 # In a folder beside config.json: these weights were made to try things out, not trained on photos.
@@ -99,7 +99,7 @@ def find(source: str | Path, *, what: str, stem: str, revision: str | None, hint
     (``diffusion_pytorch_model``, ``model``), ``hint`` ends every error ("give it as ...").
     Raises XmdptError where nothing is found or fetched, saying what to fetch.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_dir():
         return _in_folder(path, what, stem, hint)
     if not HUB_ID.fullmatch(str(source)) or isinstance(source, Path):

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import sha256_of
+from xmdpt_cli.files import expanded, sha256_of
 from xmdpt_cli.metrics.download import Published, download
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.weights_files import check_whole
@@ -41,7 +41,7 @@ def weights_file(given: str | Path | None, network: Published, progress: Progres
         download([network], progress)
         check_whole(network.path, "delete it, then give the same command again")
         return network.path
-    path = Path(given).expanduser()
+    path = expanded(given)
     if not path.is_file():
         raise XmdptError(
             f"no weights at {path}",

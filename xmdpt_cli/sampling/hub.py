@@ -12,7 +12,7 @@ from typing import Any
 from xmdpt_cli.encoder_parts import PARTS
 from xmdpt_cli.encoders.weights import HUB_ID, reason
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import write_text, writing
+from xmdpt_cli.files import expanded, write_text, writing
 from xmdpt_cli.model.folder import save_model
 from xmdpt_cli.sampling.card import model_card
 from xmdpt_cli.sampling.networks import Networks
@@ -26,7 +26,7 @@ _PATH = re.compile(r"[/~\\]|[A-Za-z]:[/\\]|\.{1,2}[/\\]|file:")
 def fetch(source: str | Path, revision: str | None = None) -> Path:
     """A local folder as it is; a hub id's files, fetched or from the cache. XmdptError else."""
     refuse_url("--model", source, hub=True)
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.exists() or isinstance(source, Path) or not HUB_ID.fullmatch(str(source)):
         return path
     from huggingface_hub import snapshot_download
