@@ -75,11 +75,11 @@ def _safetensors_size(path: Path) -> int:
         with open(path, "rb") as file:
             first = file.read(8)
             length = int.from_bytes(first, "little")
-            if len(first) == 8 and length > _LONGEST_HEADER:
+            if len(first) < 8 or length > _LONGEST_HEADER:
                 return 0
-            raw = file.read(length) if len(first) == 8 else b""
-        if len(first) < 8 or len(raw) < length:
-            return 8 + length if len(first) == 8 else 8
+            raw = file.read(length)
+        if len(raw) < length:
+            return 8 + length
         entries = json.loads(raw)
         ends = [e["data_offsets"][1] for name, e in entries.items() if name != "__metadata__"]
         return 8 + length + int(max(ends, default=0))
