@@ -48,7 +48,7 @@ def check_whole(path: Path, fetch: str = "") -> None:
         expected = _safetensors_size(path)
         if size < expected:
             raise XmdptError(f"{path} is cut: it holds {_bytes(size)} of {_bytes(expected)}", again)
-    if begin[:4] == _ZIP and _ZIP_END not in end:
+    elif begin[:4] == _ZIP and _ZIP_END not in end:
         raise XmdptError(f"{path} is cut: its end is missing ({_bytes(size)} are there)", again)
 
 
