@@ -14,15 +14,20 @@ BASE = {
     "errors",
     "config",
     "images",
+    "image_types",
+    "color",
+    "processes",
     "progress",
     "files",
     "html",
+    "streams",
     "stores",
     "remote",
     "remote_errors",
     "devices",
     "encoder_parts",
     "tables",
+    "weights_files",
     "presets",
     "records",
     "interrupts",
@@ -45,7 +50,7 @@ MAY_IMPORT["__init__"] = BASE | SIDEWAYS | {"sampling"}  # lazily, and for type 
 MAY_IMPORT["app"] = MAY_IMPORT["commands"] | {"app"}
 MAY_IMPORT["__main__"] = {"app"}
 EARLY = {"__init__", "app", "commands", "config", "console", "console_bars", "devices", "errors"}
-EARLY |= {"files", "interrupts", "progress", "tables"}
+EARLY |= {"files", "image_types", "interrupts", "processes", "progress", "streams", "tables"}
 HEAVY = {"torch", "torchvision", "diffusers", "transformers", "lpips", "controlnet_aux", "cv2"}
 PAGE = {"gradio", "gradio_client", "fastapi", "uvicorn"}
 TALKERS = {"app", "commands", "console", "console_bars"}

@@ -19,6 +19,7 @@ from xmdpt_cli.console_bars import Bars, Pace, facts
 from xmdpt_cli.console_bars import duration as duration
 from xmdpt_cli.devices import busy_load
 from xmdpt_cli.progress import Progress, Say
+from xmdpt_cli.streams import is_utf8
 from xmdpt_cli.tables import Table
 
 if TYPE_CHECKING:  # Rich is loaded when something is said: --help does without
@@ -55,7 +56,8 @@ class Talk:
         if self.quiet:
             return
         if self.as_json:
-            print(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+            escaped = not is_utf8(sys.stdout)
+            print(json.dumps(data, indent=2, ensure_ascii=escaped, allow_nan=False))
             return
         for table in tables:
             # a log or a pipe has no width: tables have their own there
@@ -103,6 +105,11 @@ def warn_if_busy(talk: Talk) -> None:
             f"{'core' if count == 1 else 'cores'})"
         )
         talk.hint("set OMP_NUM_THREADS=1: on a busy machine that was 4 to 10 times faster")
+
+
+def warning(message: str) -> None:
+    """``warning: what is odd`` on stderr, before a command has its ``Talk``."""
+    Talk().warn(message)
 
 
 def error(message: str, hint: str = "") -> None:

@@ -133,8 +133,13 @@ class RemoteStore:
                 upload(system, path)
                 return
             system.makedirs(self._path(""), exist_ok=True)
-            upload(system, f"{path}.part")
-            _rename(system, f"{path}.part", path)
+            try:
+                upload(system, f"{path}.part")
+                _rename(system, f"{path}.part", path)
+            except Exception:
+                with suppress(Exception):  # the server may be gone
+                    system.rm_file(f"{path}.part")
+                raise
 
         try:
             self._do("write", name, work)

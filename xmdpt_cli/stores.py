@@ -7,9 +7,11 @@ types: a path, ``sftp://user@host/folder``, ``s3://bucket/folder``, ``https://ho
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import re
+from pathlib import Path, PurePath
 from typing import Protocol
 
+from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.files import write_bytes
 
 
@@ -113,6 +115,23 @@ def is_url(place: str | Path) -> bool:
     """Whether it names a place that fsspec reaches, rather than a path of this machine."""
     text = str(place)
     return isinstance(place, str) and "://" in text and not text.startswith("file://")
+
+
+def refuse_url(option: str, value: str | Path, *, hub: bool = False) -> None:
+    """ConfigError for a URL given to an option that takes a path, or with ``hub`` a hub id too.
+
+    A URL that went through ``Path`` is seen as well, by its scheme before one slash.
+    """
+    text = value.as_posix() if isinstance(value, PurePath) else value
+    url = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", text)
+    if url is None:
+        return
+    on_hub = re.fullmatch(r"(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+?)/?", url[2])
+    takes = "a folder or a hub id" if hub else "a path of this machine"
+    raise ConfigError(
+        f"{option} takes {takes}, not a URL: {url[1]}://{url[2]}",
+        f"{option} {on_hub[1]}" if hub and on_hub else "download it, then name where it lies",
+    )
 
 
 def open_store(place: str | Path | Store) -> Store:

@@ -197,7 +197,7 @@ def test_wrong_folders_are_named(sd_like: Path, tmp_path: Path) -> None:
     with pytest.raises(XmdptError, match=f"no {WEIGHTS}"):
         VAE.load(tmp_path)
     (tmp_path / WEIGHTS).write_bytes((sd_like / WEIGHTS).read_bytes()[:1000])
-    with pytest.raises(XmdptError, match="broken VAE"):
+    with pytest.raises(XmdptError, match=r"is cut: it holds 1,000 bytes of"):
         VAE.load(tmp_path)
     state = load_file(sd_like / WEIGHTS)
     del state["decoder.conv_out.bias"]

@@ -121,7 +121,8 @@ def draw(chosen: SimpleNamespace, out: Path, seed: int | None, talk: Talk) -> No
 
 
 def truths(chosen: SimpleNamespace, generated: Path, where: str, talk: Talk) -> Any:
-    from xmdpt_cli.metrics.folders import pair_folders, pictures_of
+    from xmdpt_cli.image_types import say_not_read, why_not_read
+    from xmdpt_cli.metrics.folders import images_not_read, pair_folders, pictures_of
     from xmdpt_cli.sampling.truths import DatasetTruths, FolderTruths
 
     if chosen.data is not None:
@@ -134,7 +135,12 @@ def truths(chosen: SimpleNamespace, generated: Path, where: str, talk: Talk) -> 
             talk.warn(f"no partner for {path}")
         if len(paths) > 3:
             talk.warn(f"nor for {len(paths) - 3} more {what} pictures")
-    return FolderTruths(found.pairs, pictures_of(chosen.real or chosen.target))
+    photographs = pictures_of(chosen.real or chosen.target)
+    unread = found.not_read + (images_not_read(chosen.real) if chosen.real else [])
+    if unread:
+        talk.warn(say_not_read([path.name for path in unread]))
+        talk.hint(why_not_read(unread[0].name) or "")
+    return FolderTruths(found.pairs, photographs)
 
 
 def instruments(chosen: SimpleNamespace, seen: Any, device: str) -> tuple[list[Protocol], Networks]:

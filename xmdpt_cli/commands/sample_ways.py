@@ -208,7 +208,7 @@ def _poses(
 
     poses, left_out = [], []
     for given in chosen.pose:
-        files, found = _files(given), []
+        files, found = _files(given, warn), []
         for file in files:
             try:
                 found += pipe._read_poses(file, chosen.pose_fit, chosen.pose_person, *sizes)
@@ -223,19 +223,21 @@ def _poses(
     return poses, left_out
 
 
-def _files(given: Path) -> list[Path]:
+def _files(given: Path, warn: Callable[[str], None]) -> list[Path]:
     """A folder stands for the pictures and keypoints in it, by name."""
     from xmdpt_cli.data.keypoint_formats import SUFFIXES
     from xmdpt_cli.data.keypoints_beside import KeypointsBeside
-    from xmdpt_cli.data.names import SUFFIXES as PICTURES
     from xmdpt_cli.data.sources.scan import is_picture_name
+    from xmdpt_cli.files import is_hidden
+    from xmdpt_cli.image_types import not_read, say_not_read
 
     if not given.is_dir():
         return [given]
-    known = {*SUFFIXES, *(f".{suffix}" for suffix in PICTURES)}
-    found = sorted(
-        p for p in given.iterdir() if p.suffix.lower() in known and not p.name.startswith(".")
-    )
+    there = sorted(p for p in given.iterdir() if not is_hidden(p.name))
+    found = [p for p in there if p.suffix.lower() in SUFFIXES or is_picture_name(p.name)]
+    unread = [p.name for p in not_read(there)]
+    if unread:
+        warn(say_not_read(unread))
     if not found:
         raise ConfigError(f"no pose in {given}", "it holds neither keypoints nor pictures")
     # a photograph with its keypoints beside it is one pose, not two

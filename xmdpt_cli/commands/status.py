@@ -18,6 +18,7 @@ from xmdpt_cli.commands.options import AsJson
 from xmdpt_cli.config import parse_toml, read_toml
 from xmdpt_cli.console import Talk
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.files import is_hidden
 
 #: metrics of the generated images that a line shows, by how their names begin
 _SHOWN = ("fid", "ssim", "lpips")
@@ -153,7 +154,7 @@ def _samples(path: Path) -> dict[str, Any] | None:
     if record is None:
         return None
     done, files = record.get("complete"), record.get("files")
-    count = len(done or files or list(path.glob("*_2_*.png")))
+    count = len(done or files or [p for p in path.glob("*_2_*.png") if not is_hidden(p.name)])
     report = workspace.read_record(path / "metrics.json") or {}
     row = report.get("rows", {}).get("generated", {})
     numbers = {k: float(v) for k, v in row.items() if k.startswith(_SHOWN) and v is not None}

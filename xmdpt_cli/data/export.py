@@ -15,7 +15,7 @@ from xmdpt_cli.data.names import ImageName, match_key
 from xmdpt_cli.data.pose import FRAME_HEIGHT, FRAME_WIDTH, JOINTS, PADDING, Keypoints
 from xmdpt_cli.data.sources.own_keypoints import ANNOTATIONS, POSE
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import write_text
+from xmdpt_cli.files import replacing, write_text
 
 # (train or test, DeepFashion's name or the path below the dataset root, fractions (18, 2))
 AnnotationRow = tuple[str, "ImageName | str", Keypoints]
@@ -103,6 +103,5 @@ def _write_txt(path: Path, points: Keypoints) -> None:
     pixels[pixels == -1] = np.nextafter(-1.0, 0.0)
     pixels[missing] = -1
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")  # tens of thousands: renamed, not flushed to disk
-    part.write_text("".join(f"{x:.18e} {y:.18e}\n" for x, y in pixels), encoding="utf-8")
-    part.replace(path)
+    with replacing(path) as part:  # tens of thousands: renamed, not flushed to disk
+        part.write_text("".join(f"{x:.18e} {y:.18e}\n" for x, y in pixels), encoding="utf-8")

@@ -9,14 +9,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from xmdpt_cli.data.names import SUFFIXES
 from xmdpt_cli.data.pose import Keypoints
 from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.image_types import open_image
 from xmdpt_cli.images import generated_facts
 
 Size = tuple[int, int]  # (height, width)
@@ -56,21 +56,24 @@ def check_pose_size(size: Sequence[int]) -> tuple[int, int]:
     return int(sides[0]), int(sides[1])
 
 
-def size_of_image(path: Path | BinaryIO) -> Size:
-    """(height, width) of an image file, upright (EXIF); its pixels are not decoded.
+def size_of_image(path: Path | bytes, name: object = None) -> Size:
+    """(height, width) of an image file, or of its bytes, upright (EXIF); nothing is decoded.
 
-    Raises XmdptError naming the file if it is not an image.
+    Raises XmdptError naming the file (``name`` for bytes) if it is not an image.
     """
+    where = name or path
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             width, height = image.size
             turned = image.getexif().get(0x0112, 1) in _TURNED
     except FileNotFoundError:
-        raise XmdptError(f"image not found: {path}") from None
+        raise XmdptError(f"image not found: {where}") from None
     except UnidentifiedImageError:
-        raise XmdptError(f"not an image (or empty): {path}") from None
+        raise XmdptError(f"not an image (or empty): {where}") from None
+    except XmdptError as err:
+        raise XmdptError(f"{where}: {err.message}", err.hint) from None
     except Exception as err:  # Pillow's readers raise a dozen types for damaged files
-        raise XmdptError(f"broken image: {path} ({err})") from None
+        raise XmdptError(f"broken image: {where} ({err})") from None
     return (width, height) if turned else (height, width)
 
 

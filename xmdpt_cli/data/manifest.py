@@ -13,6 +13,7 @@ from xmdpt_cli.data.index import ShardIndex, index_name, write_json
 from xmdpt_cli.data.lists import SPLITS, Problem
 from xmdpt_cli.encoder_parts import DIFFERENCE, DINOS, HUB, POSITION_TABLE, EncodersRecord
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.files import left_by_system
 from xmdpt_cli.stores import Store
 
 FORMAT = "xmdpt-dataset"
@@ -96,7 +97,9 @@ def refuse_strangers(out: Store) -> None:
             "give a folder, or a URL that can be written: sftp://, s3://, gs://",
         )
     names = out.names()
-    if BEGUN not in names and any(not name.startswith(BESIDE) for name in names):
+    if BEGUN not in names and any(
+        not name.startswith(BESIDE) and not left_by_system(name) for name in names
+    ):
         raise XmdptError(
             f"{out.url} is not empty and was not made by prepare",
             "choose an empty or new folder with --out",

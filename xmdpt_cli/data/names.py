@@ -8,9 +8,7 @@ from sys import intern
 from typing import NamedTuple
 
 from xmdpt_cli.errors import XmdptError
-
-# What a picture's file may end in, any case; of one picture in two forms the earlier is taken.
-SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif")
+from xmdpt_cli.image_types import SUFFIXES as SUFFIXES
 
 # One name in its two forms:
 #   fashionWOMENDressesid0000000202_1front.jpg  <->  WOMEN/Dresses/id_00000002/02_1_front.jpg

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from xmdpt_cli.errors import XmdptError
-
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+from xmdpt_cli.files import is_hidden
+from xmdpt_cli.image_types import is_image_name, not_read, say_not_read, why_not_read
 
 
 def _same(name: str) -> str:
@@ -46,6 +46,7 @@ class FolderPairs:
     pairs: list[tuple[str, Path, Path]]  # generated picture's name, it, its target
     generated_only: list[Path]
     target_only: list[Path]
+    not_read: list[Path]  # images of types that are not read, in both folders
 
 
 def pair_folders(generated: str | Path, target: str | Path) -> FolderPairs:
@@ -62,8 +63,11 @@ def pair_folders(generated: str | Path, target: str | Path) -> FolderPairs:
     found = [{name: rule(name) for name in left if rule(name) in right} for rule in _RULES]
     best = max(found, key=len)  # of equals the plainest
     if not best:
+        unread = [path.name for place in (generated, target) for path in images_not_read(place)]
+        said = f"; {say_not_read(unread)}" if unread else ""
         raise XmdptError(
-            f"no file name of {generated} ({len(left)} pictures) is in {target} ({len(right)})",
+            f"no file name of {generated} ({len(left)} pictures) is in {target} ({len(right)})"
+            f"{said}",
             "give both pictures of a pair the same name (suffixes may differ), or the generated "
             "one SOURCE_2_TARGET",
         )
@@ -72,6 +76,7 @@ def pair_folders(generated: str | Path, target: str | Path) -> FolderPairs:
         pairs=[(name, left[name], right[best[name]]) for name in sorted(best)],
         generated_only=[left[name] for name in sorted(left.keys() - best.keys())],
         target_only=sorted(own.keys() - met, key=own.__getitem__),
+        not_read=[path for folder in (generated, target) for path in images_not_read(folder)],
     )
 
 
@@ -80,7 +85,16 @@ def pictures_of(folder: str | Path) -> list[Path]:
     if not Path(folder).is_dir():
         raise XmdptError(f"no such folder: {folder}")
     paths = sorted(Path(folder).iterdir())
-    return [path for path in paths if path.suffix.lower() in _SUFFIXES and path.is_file()]
+    return [path for path in paths if _is_read(path.name) and path.is_file()]
+
+
+def images_not_read(folder: str | Path) -> list[Path]:
+    """The images directly inside a folder that are of a type that is not read, by name."""
+    return not_read(sorted(Path(folder).iterdir()))
+
+
+def _is_read(name: str) -> bool:
+    return is_image_name(name) and not is_hidden(name) and why_not_read(name) is None
 
 
 def _pictures_by_name(folder: Path) -> dict[str, Path]:

@@ -29,6 +29,7 @@ from xmdpt_cli.metrics.frechet import Floats
 from xmdpt_cli.metrics.pictures import checked
 from xmdpt_cli.metrics.protocols import Protocol
 from xmdpt_cli.progress import Progress, silent
+from xmdpt_cli.streams import private_folder
 
 VERSION = 2
 
@@ -59,7 +60,11 @@ def cache_folder() -> Path:
     given = os.environ.get("XMDPT_CACHE")
     if given:
         return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xmdpt"
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a user without HOME and without an entry in /etc/passwd
+        cache = Path(private_folder()) / ".cache"
+    return cache / "xmdpt"
 
 
 def real_statistics(

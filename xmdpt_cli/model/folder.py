@@ -30,6 +30,7 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import writing
 from xmdpt_cli.model.shapes import settings_of, shapes_in
 from xmdpt_cli.model.xmdpt import XMDPT
+from xmdpt_cli.weights_files import check_whole
 
 FORMAT, VERSION = "xmdpt-model", 1
 CONFIG, WEIGHTS, FACTS = "config.json", "model.safetensors", "xmdpt.json"
@@ -178,6 +179,7 @@ def load_model(
     """
     folder = find_model(Path(folder))
     facts = read_facts(folder)
+    check_whole(folder / WEIGHTS)
     model = _built(folder)
     try:
         tensors = load_file(folder / WEIGHTS)

@@ -26,6 +26,9 @@ def encoder_mismatch(made: Mapping[str, Any], there: Mapping[str, Any]) -> str |
     """
     named = f"{made['id']}, not {there['id']}"
     if made["sha256"] is not None and there["sha256"] is not None:
+        if made["id"] == there["id"]:
+            sums = (str(one["sha256"])[:12] for one in (made, there))
+            named = f"two called {made['id']}: weights of sha256 {', not '.join(sums)}"
         return None if made["sha256"] == there["sha256"] else named
     if bool(made["toy"]) != bool(there["toy"]):
         return f"{named} (one of them is a toy)"

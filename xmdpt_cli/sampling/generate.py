@@ -17,7 +17,7 @@ from xmdpt_cli.data.ranks import World
 from xmdpt_cli.diffusion import start_noise
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import only_process, writing
+from xmdpt_cli.files import content, only_process, writing
 from xmdpt_cli.images import Picture, load_image, save_png
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.sampling.conditions import Conditions
@@ -181,7 +181,7 @@ def _record(sampler: Sampler, dataset: PairDataset, vae: VAE, recipe: Recipe) ->
 def _begin(out: Path, record: dict[str, Any]) -> None:
     if (out / RECORD).is_file():
         refuse_others(out, read_record(out), record)
-    elif any(not path.name.startswith((".lock", RECORD)) for path in out.iterdir()):
+    elif any(not name.startswith((".lock", RECORD)) for name in content(out)):
         raise XmdptError(f"{out} is not empty and holds no samples", "choose another --out")
     else:
         write_record(out, record)

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from xmdpt_cli.data.list_text import decode_text, separator_of, shown
 from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.files import expanded
 from xmdpt_cli.sampling.generate import SHEET
 
 REQUIRED = ("source", "pose")
@@ -127,7 +128,7 @@ def _row(line: int, cells: Sequence[str], header: Sequence[str], base: Path, out
 
 
 def _found(name: str, base: Path) -> Path:
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.is_absolute() or (base / path).exists() or not path.exists():
         return base / path
     return path

@@ -18,6 +18,7 @@ from xmdpt_cli.files import human_bytes
 from xmdpt_cli.model.folder import read_config
 from xmdpt_cli.model.shapes import settings_of, shapes_in
 from xmdpt_cli.model.xmdpt import SIZES, XMDPT
+from xmdpt_cli.weights_files import check_whole
 
 #: DINOv2's token widths: a local folder says no more about which one it is
 _WIDTHS = {"dinov2-small": 384, "dinov2-base": 768, "dinov2-large": 1024, "dinov2-giant": 1536}
@@ -119,6 +120,7 @@ def check_model(model: XMDPT, path: str | Path) -> None:
     weights = path if path.is_file() else path / "model.safetensors"
     wanted = model._hub_mixin_config
     assert isinstance(wanted, dict)
+    check_whole(weights)
     try:
         shapes = shapes_in(weights)
         sidecar = weights.with_name("config.json")

@@ -14,7 +14,7 @@ from xmdpt_cli import records
 from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.encoder_parts import HUB, TRANSFORMERS, tables_of
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import write_text
+from xmdpt_cli.files import content, write_text
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.model.folder import save_model
 from xmdpt_cli.progress import Say, silently
@@ -91,12 +91,12 @@ def begin_run(out: Path, config: TrainConfig, dataset: PairDataset, force: bool 
         if differs:
             identity["forced"].append(_forced(out, differs, force))
             write_text(known, json.dumps(identity, indent=2))
-    elif not known.is_file() and out.exists() and {p.name for p in out.iterdir()} - UNFINISHED:
+    elif not known.is_file() and set(content(out)) - UNFINISHED:
         raise XmdptError(f"{out} is not empty and holds no run", "choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "config.toml", configuration.dump("train", config))
-    if not kept:
+    if not kept:  # first: by it an interrupted beginning is recognised
         write_text(known, json.dumps(identity, indent=2))
+    write_text(out / "config.toml", configuration.dump("train", config))
 
 
 def _other_tables(before: dict[str, Any], now: dict[str, Any]) -> str:

@@ -30,6 +30,7 @@ from xmdpt_cli.data.manifest import (
     read_manifest,
 )
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.files import left_by_system
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.stores import Store
 
@@ -152,7 +153,7 @@ def _settings(
 def _strays(names: Iterable[str], shards: list[str], report: CheckReport) -> None:
     known = {MANIFEST, BEGUN, *BESIDE, *REPORTS, *shards, *map(index_name, shards)}
     for name in names:
-        if name in known:
+        if name in known or left_by_system(name):
             continue
         if name.endswith(".part"):
             message, hint = "left by something interrupted", "--repair removes it"

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Len
+from numpy.typing import NDArray
 from PIL import Image
 from typing_extensions import TypedDict
 

@@ -21,7 +21,7 @@ from xmdpt_cli.data.sources.keypoint_files import KeypointFiles
 from xmdpt_cli.data.sources.layouts import Pictures
 from xmdpt_cli.data.sources.own_keypoints import OwnKeypoints, OwnPictures
 from xmdpt_cli.data.sources.padding import are_padded
-from xmdpt_cli.data.sources.scan import Folder, Scan, is_picture_name
+from xmdpt_cli.data.sources.scan import Folder, Scan, images_not_read, is_picture_name
 from xmdpt_cli.data.sources.slugs import key_slug, view_slug
 from xmdpt_cli.data.sources.stored import StoredPicture, as_padded
 from xmdpt_cli.errors import XmdptError
@@ -63,7 +63,7 @@ def find_people(root: Path) -> People:
     trees: list[bool] = []
     for folder in scan.walk(""):
         files = [file for file in folder.files if is_picture_name(file)]
-        people.problems += _odd_entries(folder, files)
+        people.problems += _odd_entries(folder, files) + images_not_read(folder)
         people.pictures += len(files)
         if not files:
             continue

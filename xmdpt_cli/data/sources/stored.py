@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -30,7 +29,7 @@ def stored_image_size(picture: StoredPicture) -> Size | None:
     """(height, width) of an image as it lies there, upright; None if it cannot be read."""
     path = getattr(picture, "path", None)
     try:
-        return size_of_image(io.BytesIO(picture.stored_bytes()) if path is None else path)
+        return size_of_image(picture.stored_bytes() if path is None else path)
     except XmdptError:  # said when it is decoded
         return None
 
