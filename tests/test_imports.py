@@ -16,6 +16,7 @@ BASE = {
     "images",
     "progress",
     "files",
+    "plain_names",
     "html",
     "stores",
     "remote",

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.plain_names import plain
 from xmdpt_cli.remote_errors import HostKeyError, cause, explained, is_refused, may_pass
 
 T = TypeVar("T")
@@ -117,7 +118,7 @@ class RemoteStore:
         if self._scratch is None:
             self._scratch = Path(tempfile.mkdtemp(prefix="xmdpt-"))
             atexit.register(shutil.rmtree, self._scratch, ignore_errors=True)
-        return self._scratch / f"{name}.part"
+        return self._scratch / f"{plain(name, self.url)}.part"
 
     def put(self, file: Path, name: str) -> None:
         self._put(name, lambda system, path: system.put_file(str(file), path))
@@ -154,7 +155,7 @@ class RemoteStore:
 
     def _path(self, name: str) -> str:
         root: str = self._local.root
-        return f"{root}/{name}" if name else root or "/"
+        return f"{root}/{plain(name, self.url)}" if name else root or "/"
 
     def _system(self) -> Any:
         """This thread's connection; fsspec would share one between threads, or keep a dead one."""
@@ -175,6 +176,8 @@ class RemoteStore:
                 done = work(self._system())
                 self._reached = True
                 return done
+            except XmdptError:
+                raise
             except Exception as raised:  # every library below has its own kinds
                 err = cause(raised)
                 if isinstance(err, FileNotFoundError) or getattr(err, "status", None) == 404:

@@ -18,6 +18,7 @@ from xmdpt_cli.commands.options import AsJson
 from xmdpt_cli.config import tomllib
 from xmdpt_cli.console import Talk
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.plain_names import CHECKPOINT
 
 #: metrics of the generated images that a line shows, by how their names begin
 _SHOWN = ("fid", "ssim", "lpips")
@@ -111,7 +112,8 @@ def _run(path: Path) -> dict[str, Any] | None:
     if model is not None:
         step = max(step, model.steps or 0)
     for checkpoint in sorted((path / "checkpoints").glob("step_*")):
-        step = max(step, int(checkpoint.name.removeprefix("step_")))
+        if CHECKPOINT.fullmatch(checkpoint.name):
+            step = max(step, int(checkpoint.name.removeprefix("step_")))
     return {
         "path": str(path),
         "step": step,

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from xmdpt_cli.plain_names import is_plain
 from xmdpt_cli.stores import Store
 
 INDEX_VERSION = 2
@@ -75,17 +76,27 @@ def read_index(store: Store, shard: str) -> ShardIndex | None:
         raw = json.loads(store.read(index_name(shard)))
         if raw.pop("version") != INDEX_VERSION or store.size(shard) != raw["bytes"]:
             return None
+        if raw["name"] != shard:  # it would be written and removed by that name
+            return None
         return _shard_index(raw)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
+def checked_name(name: Any) -> str:
+    """The name of a garment or view: generated images are called by it. ValueError if it is not
+    one that prepare writes."""
+    if not is_plain(name) or name.startswith("."):
+        raise ValueError(f"{name!a} names no garment or view")
+    return str(name)
+
+
 def _shard_index(raw: dict[str, Any]) -> ShardIndex:
     raw["samples"] = [
         SamplePlace(
-            sample["key"],
+            checked_name(sample["key"]),
             [(s, t, p) for s, t, p in sample["pairs"]],
-            {view: _view_place(place) for view, place in sample["views"].items()},
+            {checked_name(view): _view_place(place) for view, place in sample["views"].items()},
         )
         for sample in raw["samples"]
     ]

@@ -8,6 +8,7 @@ from typing import Any
 from xmdpt_cli.data.index import ShardIndex, index_name, write_json
 from xmdpt_cli.data.lists import SPLITS, Problem
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.plain_names import SHARD, is_plain, plain
 from xmdpt_cli.stores import Store
 
 FORMAT = "xmdpt-dataset"
@@ -68,7 +69,7 @@ def check_begun(out: Store, fingerprint: dict[str, Any]) -> bool | None:
 def remove_parts(out: Store) -> None:
     """Remove what killed processes left half-written; nobody may be writing."""
     for name in out.names():
-        if name.endswith(".part"):
+        if name.endswith(".part") and is_plain(name):
             out.remove(name)
 
 
@@ -158,6 +159,7 @@ def read_manifest(folder: Store) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads(folder.read(MANIFEST))
         kind, version = manifest["format"], manifest["version"]
+        names = [shard["name"] for shard in manifest["shards"]] if version == VERSION else []
     except FileNotFoundError:
         raise _no_manifest(folder) from None
     except (OSError, ValueError, KeyError, TypeError):
@@ -167,6 +169,8 @@ def read_manifest(folder: Store) -> dict[str, Any]:
             f"{path} is {kind!r} version {version}, this program reads {FORMAT!r} {VERSION}",
             "prepare the dataset again with this version",
         )
+    for name in names:
+        plain(name, path, SHARD)
     return manifest
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmdpt_cli.data.fp8 import SCALE
-from xmdpt_cli.data.index import INDEX_VERSION
+from xmdpt_cli.data.index import INDEX_VERSION, checked_name
 from xmdpt_cli.data.reader import tensor_bytes
 
 Ints = NDArray[np.int64]
@@ -69,7 +69,7 @@ def parse_index(raw: bytes, size: int, sha256: str) -> Part:
         rows = {}
         for name, view in sample["views"].items():
             rows[name] = row = len(part.names)
-            part.names.append(name)
+            part.names.append(checked_name(name))
             part.members.append([*view["picture"], *view["keypoints"], *view["features"]])
             for tensor, entry in view["tensors"].items():
                 dtype, shape = entry["dtype"], tuple(entry["shape"])
@@ -78,7 +78,7 @@ def parse_index(raw: bytes, size: int, sha256: str) -> Part:
                     raise ValueError(f"{tensor} differs in shape")
                 known[2].extend([_NONE] * (row - len(known[2])))
                 known[2].append(entry["offset"])
-        part.keys.append(sample["key"])
+        part.keys.append(checked_name(sample["key"]))
         part.counts.append(len(rows))
         part.pairs.extend((rows[s], rows[t], place) for s, t, place in sample["pairs"])
     return part

@@ -9,6 +9,7 @@ from typing import Any
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_text, writing
+from xmdpt_cli.plain_names import is_below
 
 RECORD = "samples.json"
 OTHER_OUT = "choose another --out"
@@ -38,6 +39,7 @@ def _sound(record: dict[str, Any]) -> bool:
         and all(isinstance(v, (int, float)) for k, v in recipe.items() if k in NUMBERS)
         and all(isinstance(names, list) for names in lists)
         and all(isinstance(name, str) for names in lists for name in names)
+        and all(is_below(name) for names in lists[:2] for name in names)
     )
 
 

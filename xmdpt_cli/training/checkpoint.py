@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import sha256_of, write_text, writing
+from xmdpt_cli.plain_names import CHECKPOINT
 from xmdpt_cli.training.sharded import whole
 from xmdpt_cli.training.state import (
     Optimizers,
@@ -101,6 +102,8 @@ def verify(path: Path) -> str:
     try:
         state: dict[str, Any] = json.loads((path / "state.json").read_text())
         for name, expected in state.get("files", {}).items():  # none: of an earlier version
+            if name not in FILES:
+                return f"state.json names {name!a}, which is no file of a checkpoint"
             found = (path / name).stat().st_size
             if found != expected["bytes"]:
                 return f"{name} has {found} bytes instead of {expected['bytes']}"
@@ -115,7 +118,9 @@ def verify(path: Path) -> str:
 
 
 def _all(folder: Path) -> list[Path]:
-    return [p for p in sorted(folder.glob("step_*")) if (p / "state.json").is_file()]
+    """Oldest first. Nothing else in the folder is ever read, moved or removed."""
+    named = (p for p in sorted(folder.glob("step_*")) if CHECKPOINT.fullmatch(p.name))
+    return [p for p in named if not p.is_symlink() and (p / "state.json").is_file()]
 
 
 def _checked(path: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gradio as gr
+import gradio.routes
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
@@ -31,6 +32,7 @@ def application(pipe: XMDPTPipeline, title: str, hosts: Hosts, folder: Path) -> 
     theme = gr.themes.Base(
         primary_hue="blue", neutral_hue="slate", radius_size="md", font=system, font_mono=mono
     )
+    gradio.routes.DEFAULT_TEMP_DIR = str(folder)  # read once, when Gradio is imported
     page = build(pipe, title, find_examples(pipe), folder)
     # what launch would set: without it, Gradio does not check which files a client names
     page.has_launched = page.is_running = True

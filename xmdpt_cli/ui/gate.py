@@ -82,8 +82,9 @@ class Gate:
 
         async def noted(message: Message) -> None:
             nonlocal started
-            started = True
-            await send(message)
+            if count <= most:  # else it is Gradio's word on what is refused here
+                started = True
+                await send(message)
 
         self._coming += length
         try:

@@ -24,17 +24,21 @@ def stopping() -> Iterator[set[threading.Thread]]:
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
+    def hang_up(_number: int, _frame: FrameType | None) -> None:
+        signal.raise_signal(signal.SIGTERM)  # which uvicorn handles while it runs, this one not
+
     before = set(threading.enumerate())
     if threading.current_thread() is not threading.main_thread():  # no signals there
         yield before
         return
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    old = {name: signal.signal(getattr(signal, name), interrupt) for name in names}
+    old = {signal.SIGTERM: signal.signal(signal.SIGTERM, interrupt)}
+    if hasattr(signal, "SIGHUP"):
+        old[signal.SIGHUP] = signal.signal(signal.SIGHUP, hang_up)
     try:
         yield before
     finally:
-        for name, handler in old.items():
-            signal.signal(getattr(signal, name), handler)
+        for number, handler in old.items():
+            signal.signal(number, handler)
 
 
 def leave_stuck(before: set[threading.Thread], folder: Path) -> None:
