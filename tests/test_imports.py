@@ -17,6 +17,8 @@ BASE = {
     "progress",
     "files",
     "plain_names",
+    "run_places",
+    "shown",
     "html",
     "stores",
     "remote",
@@ -43,7 +45,7 @@ MAY_IMPORT["__init__"] = BASE | SIDEWAYS | {"sampling"}  # lazily, and for type 
 MAY_IMPORT["app"] = MAY_IMPORT["commands"] | {"app"}
 MAY_IMPORT["__main__"] = {"app"}
 EARLY = {"__init__", "app", "commands", "config", "console", "console_bars", "devices", "errors"}
-EARLY |= {"files", "progress", "tables"}
+EARLY |= {"files", "plain_names", "progress", "run_places", "shown", "tables"}
 HEAVY = {"torch", "torchvision", "diffusers", "transformers", "lpips", "controlnet_aux", "cv2"}
 PAGE = {"gradio", "gradio_client", "fastapi", "uvicorn"}
 TALKERS = {"app", "commands", "console", "console_bars"}

@@ -33,6 +33,7 @@ from xmdpt_cli.commands import (
 from xmdpt_cli.commands.help import WIDEST, Command, Group, finish
 from xmdpt_cli.console import error
 from xmdpt_cli.errors import SharedError, XmdptError, is_out_of_memory
+from xmdpt_cli.shown import shown
 
 app = typer.Typer(
     name="xmdpt",
@@ -164,4 +165,4 @@ def _is_full_disk(err: Exception) -> bool:
 
 def _debug() -> None:
     if os.environ.get("XMDPT_DEBUG"):
-        traceback.print_exc()
+        print(shown(traceback.format_exc()), file=sys.stderr)

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import IO
 
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.shown import masked
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 under a temporary name, flush to disk, rename."""
-    write_bytes(path, text.encode())
+    """Write UTF-8 under a temporary name, flush to disk, rename. Passwords in URLs are masked."""
+    write_bytes(path, masked(text).encode())
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -2,7 +2,8 @@
 
 Keys, passwords and endpoints are configured as fsspec's users do: in the URL, in
 ``~/.config/fsspec/*.json`` or in the environment (``FSSPEC_SFTP_KEY_FILENAME=...``,
-``FSSPEC_S3='{"endpoint_url": "..."}'``); sftp also asks the ssh agent and ``~/.ssh``. A host that
+``FSSPEC_S3='{"endpoint_url": "..."}'``); sftp also asks the ssh agent and ``~/.ssh``, http
+``~/.netrc``. Passwords in URLs are never printed or stored. A host that
 ``~/.ssh/known_hosts`` lists must show that key; one it does not list is accepted.
 """
 
@@ -23,6 +24,7 @@ from urllib.parse import unquote, urlsplit
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.plain_names import plain
 from xmdpt_cli.remote_errors import HostKeyError, cause, explained, is_refused, may_pass
+from xmdpt_cli.shown import masked
 
 T = TypeVar("T")
 
@@ -53,9 +55,7 @@ class RemoteStore:
         parts = urlsplit(self._given)
         self.protocol = parts.scheme.lower()
         self._secrets = {s for s in (parts.password, unquote(parts.password or "")) if s}
-        self.url = self._given
-        if parts.password is not None:
-            self.url = self._given.replace(f":{parts.password}@", ":***@", 1)
+        self.url = masked(self._given)
         if self.read_only and (parts.query or parts.fragment):
             raise XmdptError(
                 f"{self.url.split('?')[0].split('#')[0]}?...: a folder's URL ends with its path",
@@ -163,6 +163,8 @@ class RemoteStore:
             from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 
             options = _ssh_options() if self.protocol in ("sftp", "ssh") else {}
+            if self.read_only:
+                options = _netrc_options(self._given)
             system, root = url_to_fs(self._given, skip_instance_cache=True, **options)
             if hasattr(system, "ftp") and hasattr(system.ftp, "get_channel"):
                 system.ftp.get_channel().settimeout(3 * TIMEOUT)  # a server that falls silent
@@ -231,6 +233,32 @@ def _rename(system: Any, old: str, new: str) -> None:
         if system.exists(new):
             system.rm_file(new)
         system.ftp.rename(old, new)
+
+
+def _netrc_options(url: str) -> dict[str, Any]:
+    """Name and password of a web server from ``~/.netrc`` (or ``$NETRC``), as curl reads them;
+    none for a URL that has its own, or where fsspec's configuration says how to get in."""
+    import netrc
+
+    from fsspec.config import conf  # type: ignore[import-untyped]
+
+    parts = urlsplit(url)
+    if "@" in parts.netloc or conf.get(parts.scheme):
+        return {}
+    try:
+        path = os.environ.get("NETRC") or os.path.expanduser("~/.netrc")
+        found = netrc.netrc(path).authenticators(parts.hostname or "")
+    except FileNotFoundError:
+        return {}
+    except (OSError, netrc.NetrcParseError) as err:
+        raise XmdptError(f"cannot read {path}: {err}", f"chmod 600 {path}") from None
+    if found is None:
+        return {}
+    import aiohttp
+
+    name, account, password = found
+    auth = aiohttp.BasicAuth(name or account or "", password or "")
+    return {"client_kwargs": {"auth": auth}}
 
 
 def _ssh_options() -> dict[str, Any]:

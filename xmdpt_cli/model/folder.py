@@ -24,6 +24,7 @@ from torch import Tensor
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import writing
 from xmdpt_cli.model.xmdpt import XMDPT
+from xmdpt_cli.run_places import with_places
 
 FORMAT, VERSION = "xmdpt-model", 1
 CONFIG, WEIGHTS, FACTS = "config.json", "model.safetensors", "xmdpt.json"
@@ -201,7 +202,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
     missing = [key for key in _KEYS if key not in facts]
     if missing:
         raise XmdptError(f"cannot load the model in {folder}: {FACTS} lacks {', '.join(missing)}")
-    return facts
+    return with_places(folder, facts)
 
 
 def _config(folder: Path) -> dict[str, Any]:
