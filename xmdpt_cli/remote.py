@@ -10,6 +10,7 @@ Keys, passwords and endpoints are configured as fsspec's users do: in the URL, i
 from __future__ import annotations
 
 import atexit
+import base64
 import os
 import shutil
 import tempfile
@@ -254,17 +255,15 @@ def _netrc_options(url: str) -> dict[str, Any]:
         raise XmdptError(f"cannot read {path}: {err}", f"chmod 600 {path}") from None
     if found is None:
         return {}
-    import aiohttp
-
     name, account, password = found
-    auth = aiohttp.BasicAuth(name or account or "", password or "")
-    return {"client_kwargs": {"auth": auth}}
+    user = base64.b64encode(f"{name or account or ''}:{password or ''}".encode()).decode()
+    return {"client_kwargs": {"headers": {"Authorization": f"Basic {user}"}}}
 
 
 def _ssh_options() -> dict[str, Any]:
     """What fsspec's ssh lacks: limits of time, and a look into known_hosts."""
     import paramiko  # type: ignore[import-untyped]
-    from fsspec.config import conf  # type: ignore[import-untyped]
+    from fsspec.config import conf
     from fsspec.implementations import sftp  # type: ignore[import-untyped]
 
     class KnownHosts(paramiko.MissingHostKeyPolicy):
