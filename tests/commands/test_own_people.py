@@ -115,10 +115,17 @@ def test_a_list_of_own_people(work: Path, tmp_path: Path, capsys: Capture) -> No
     (tmp_path / "list.csv").write_text("\n".join(rows), encoding="utf-8")
     out = tmp_path / "out"
     ok("sample", "--model", work / "run/model", "--pairs", tmp_path / "list.csv", "--out", out,
-       "--steps", 1, "--encoders", work / "data/encoders")  # fmt: skip
+       "--steps", 1)  # fmt: skip
     made = {path.name for path in out.glob("*.png")} - {"sheet.png"}
     assert len(made) == 4
     assert "front_in_ce_side.png" in made
+
+
+def test_the_model_of_a_run_says_nothing_of_this_machine(work: Path) -> None:
+    """The networks are found all the same (as above): the run keeps where they are."""
+    for path in (work / "run/model").iterdir():
+        assert str(work).encode() not in path.read_bytes(), path
+    assert json.loads((work / "run/places.json").read_text())["data"] == str(work / "data")
 
 
 def pair(key: str, source: str = "front", target: str = "side") -> PairRef:

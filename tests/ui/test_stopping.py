@@ -129,6 +129,10 @@ def test_room_is_made_by_age(tmp_path: Path) -> None:
 
 def test_names_of_a_page_that_others_reach() -> None:
     here, out = Hosts("127.0.0.1"), Hosts("0.0.0.0", ["Page.Example."])
+    for bound in ("::1", "::", "fe80::1", "localhost"):
+        assert not Hosts(bound, [""]).known("")
+        assert Hosts(bound).known("[::1]:7860")
+    assert Hosts("my-machine").known("my-machine:7860")
     for name in ("localhost:7860", "127.0.0.1", "[::1]:80", "LOCALHOST"):
         assert here.known(name)
         assert out.known(name)

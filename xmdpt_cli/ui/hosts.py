@@ -25,10 +25,11 @@ class Hosts:
         """``bound``: the address that is listened on. ``more``: names of a proxy in front."""
         self.more = {name.rstrip(".").lower() for name in more}
         self.local = bound in LOOPBACK
-        self.names = {*LOOPBACK, host_of(bound), *self.more}
+        self.names = {*LOOPBACK, bound.lower(), *self.more}
         if not self.local:
             own = socket.gethostname().lower()
             self.names |= {own, f"{own}.local", socket.getfqdn().lower()}
+        self.names.discard("")
 
     def known(self, host_header: str) -> bool:
         """Whether this is a name of ours. A plain address cannot be a rebound name."""
