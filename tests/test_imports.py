@@ -19,6 +19,9 @@ BASE = {
     "processes",
     "progress",
     "files",
+    "plain_names",
+    "run_places",
+    "shown",
     "html",
     "streams",
     "stores",
@@ -50,7 +53,8 @@ MAY_IMPORT["__init__"] = BASE | SIDEWAYS | {"sampling"}  # lazily, and for type 
 MAY_IMPORT["app"] = MAY_IMPORT["commands"] | {"app"}
 MAY_IMPORT["__main__"] = {"app"}
 EARLY = {"__init__", "app", "commands", "config", "console", "console_bars", "devices", "errors"}
-EARLY |= {"files", "image_types", "interrupts", "processes", "progress", "streams", "tables"}
+EARLY |= {"files", "image_types", "interrupts", "plain_names", "processes", "progress"}
+EARLY |= {"run_places", "shown", "streams", "tables"}
 HEAVY = {"torch", "torchvision", "diffusers", "transformers", "lpips", "controlnet_aux", "cv2"}
 PAGE = {"gradio", "gradio_client", "fastapi", "uvicorn"}
 TALKERS = {"app", "commands", "console", "console_bars"}

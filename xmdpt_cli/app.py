@@ -36,6 +36,7 @@ from xmdpt_cli.commands.help import WIDEST, Command, Group, finish
 from xmdpt_cli.console import error, warning
 from xmdpt_cli.errors import SharedError, XmdptError, is_out_of_memory
 from xmdpt_cli.processes import rank_and_size
+from xmdpt_cli.shown import shown
 from xmdpt_cli.streams import check_surroundings, prepare_home, prepare_streams
 
 app = typer.Typer(
@@ -199,4 +200,4 @@ def _is_full_disk(err: Exception) -> bool:
 
 def _debug() -> None:
     if os.environ.get("XMDPT_DEBUG"):
-        traceback.print_exc()
+        print(shown(traceback.format_exc()), file=sys.stderr)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.shown import masked
 
 #: files and folders that an operating system or its file manager leaves behind, in lower case
 _LEFT_BEHIND = {
@@ -75,8 +76,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 under a temporary name, flush to disk, rename."""
-    write_bytes(path, text.encode())
+    """Write UTF-8 under a temporary name, flush to disk, rename. Passwords in URLs are masked."""
+    write_bytes(path, masked(text).encode())
 
 
 def write_bytes(path: Path, data: bytes) -> None:

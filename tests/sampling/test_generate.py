@@ -29,7 +29,8 @@ from xmdpt_cli.encoders.toy import toy_vae
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import only_process
 from xmdpt_cli.sampling import writer
-from xmdpt_cli.sampling.generate import generate, sample_name
+from xmdpt_cli.sampling.generate import generate
+from xmdpt_cli.sampling.sample_names import sample_name
 from xmdpt_cli.sampling.sampler import Sampler
 
 

@@ -19,6 +19,7 @@ from xmdpt_cli.config import parse_toml, read_toml
 from xmdpt_cli.console import Talk
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import is_hidden
+from xmdpt_cli.plain_names import CHECKPOINT
 
 #: metrics of the generated images that a line shows, by how their names begin
 _SHOWN = ("fid", "ssim", "lpips")
@@ -112,7 +113,7 @@ def _run(path: Path) -> dict[str, Any] | None:
     if model is not None:
         step = max(step, model.steps or 0)
     for checkpoint in sorted((path / "checkpoints").glob("step_*")):
-        with suppress(ValueError):  # a folder of another program
+        if CHECKPOINT.fullmatch(checkpoint.name):
             step = max(step, int(checkpoint.name.removeprefix("step_")))
     return {
         "path": str(path),

@@ -14,6 +14,7 @@ from xmdpt_cli.data.lists import SPLITS, Problem
 from xmdpt_cli.encoder_parts import DIFFERENCE, DINOS, HUB, POSITION_TABLE, EncodersRecord
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import left_by_system
+from xmdpt_cli.plain_names import SHARD, is_plain, plain
 from xmdpt_cli.stores import Store
 
 FORMAT = "xmdpt-dataset"
@@ -123,7 +124,7 @@ def check_begun(out: Store, fingerprint: dict[str, Any]) -> bool | None:
 def remove_parts(out: Store) -> None:
     """Remove what killed processes left half-written; nobody may be writing."""
     for name in out.names():
-        if name.endswith(".part"):
+        if name.endswith(".part") and is_plain(name):
             out.remove(name)
 
 
@@ -242,6 +243,8 @@ def read_manifest(folder: Store) -> dict[str, Any]:
             "prepare the dataset again with this version",
         )
     manifest: dict[str, Any] = records.parse(Manifest, data, path, RUN_AGAIN)
+    for shard in manifest["shards"]:
+        plain(shard["name"], path, SHARD)
     return manifest
 
 

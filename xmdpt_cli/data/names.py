@@ -99,6 +99,8 @@ def _parts(found: re.Match[str] | None) -> ImageName | None:
     if found is None:
         return None
     gender, category, item, colour, number, kind, suffix = found.groups(default="jpg")
+    if not category.strip("."):
+        return None  # a way to another folder, and no category
     # tens of thousands of names share a few dozen parts
     return ImageName(
         intern(gender), intern(category), item, intern(colour), intern(number), intern(kind),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,10 +101,15 @@ def _is_read(name: str) -> bool:
 
 def _pictures_by_name(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for path in pictures_of(folder):
-        if path.stem in found:
+    paths = pictures_of(folder)
+    # macOS may write an accent as a letter of its own, other systems do not
+    forms = Counter(unicodedata.normalize("NFC", stem) for stem in {path.stem for path in paths})
+    for path in paths:
+        one_form = unicodedata.normalize("NFC", path.stem)
+        name = one_form if forms[one_form] == 1 else path.stem
+        if name in found:
             raise XmdptError(
-                f"two pictures of one name: {found[path.stem]} and {path}", "remove one of them"
+                f"two pictures of one name: {found[name]} and {path}", "remove one of them"
             )
-        found[path.stem] = path
+        found[name] = path
     return found

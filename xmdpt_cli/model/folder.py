@@ -30,6 +30,7 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import writing
 from xmdpt_cli.model.shapes import settings_of, shapes_in
 from xmdpt_cli.model.xmdpt import XMDPT
+from xmdpt_cli.run_places import with_places
 from xmdpt_cli.weights_files import check_whole
 
 FORMAT, VERSION = "xmdpt-model", 1
@@ -235,7 +236,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
             "pip install --upgrade xmdpt-cli",
         )
     facts: dict[str, Any] = records.read(Facts, path)
-    return facts
+    return with_places(folder, facts)
 
 
 @cache

@@ -15,6 +15,7 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import expanded, write_text, writing
 from xmdpt_cli.metrics.report import WrittenReport
 from xmdpt_cli.model.folder import save_model
+from xmdpt_cli.run_places import without_places
 from xmdpt_cli.sampling.card import model_card
 from xmdpt_cli.sampling.networks import Networks
 from xmdpt_cli.sampling.sampler import Sampler
@@ -70,12 +71,7 @@ def save(
 
 def public_facts(sampler: Sampler) -> dict[str, Any]:
     """The model's facts without this machine's paths: of local networks the folder's name."""
-    facts = {key: value for key, value in sampler.facts.items() if key != "data"}
-    encoders = dict(facts["encoders"])
-    for part in PARTS:
-        if encoders[part].get("kind") == "local":
-            encoders[part] = {**encoders[part], "id": Path(encoders[part]["id"]).name}
-    return {**facts, "encoders": encoders}
+    return without_places(sampler.facts)
 
 
 def without_paths(text: str) -> str:

@@ -18,6 +18,7 @@ from xmdpt_cli.files import content, write_text
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.model.folder import save_model
 from xmdpt_cli.progress import Say, silently
+from xmdpt_cli.run_places import without_places, write_places
 from xmdpt_cli.training.train_config import TrainConfig
 
 # What may differ between a run and its continuation: how far, how often, how many are kept,
@@ -135,7 +136,7 @@ def known_batch(out: Path) -> int:
 def export(
     folder: Path, model: XMDPT, config: TrainConfig, dataset: PairDataset, steps: int
 ) -> None:
-    """Write the EMA model as a model folder."""
+    """Write the EMA model as a model folder; what is this machine's alone stays in the run."""
     manifest = dataset.manifest
     facts: dict[str, Any] = {
         "schedule": config.schedule,
@@ -154,4 +155,5 @@ def export(
     }
     if dataset.store.folder is not None:  # toy networks lie there, and nowhere else
         facts["data"] = str(dataset.store.folder.resolve())
-    save_model(folder, model, facts)
+    write_places(folder.parent, facts)
+    save_model(folder, model, without_places(facts))
