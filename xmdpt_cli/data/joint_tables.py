@@ -93,26 +93,27 @@ def joint_table(
     values = person[key]
     if not isinstance(values, list):
         raise XmdptError(f"{where}: keypoints are {kind(values)}, not a list", UNDERSTOOD)
-    rows = _rows(values, where)
+    listed = {name: person[name] for name in _SCORES if isinstance(person.get(name), list)}
+    rows = _rows(values, where, pairs=bool(listed))
     table = np.array([_joint(row, number, where) for number, row in enumerate(rows, start=1)])
     scores = None if np.isnan(table[:, 2]).all() else table[:, 2]
     if scores is not None:  # a row without one beside rows with one
         scores = np.where(np.isnan(scores), 1.0, scores)
-    for name in _SCORES:
-        listed = person.get(name)
-        if isinstance(listed, list):
-            own = _score_list(listed, len(rows), f"{where}: {name}")
-            scores = own if scores is None else np.minimum(scores, own)
+    for name, values in listed.items():
+        own = _score_list(values, len(rows), f"{where}: {name}")
+        scores = own if scores is None else np.minimum(scores, own)
     return table[:, :2], scores
 
 
-def _rows(values: list[Any], where: str) -> list[Any]:
-    """One entry a joint, of a list of such or of numbers in a row."""
+def _rows(values: list[Any], where: str, *, pairs: bool) -> list[Any]:
+    """One entry a joint, of a list of such or of numbers in a row: x, y, score, or without scores
+    (``pairs``) where these are in a list of their own."""
     count, found = len(values), f"{len(values)} joints"
     rows = values
     if all(is_number(value) for value in values):
         found = f"{count} numbers"
-        each = next((each for each in (3, 2) if count % each == 0 and count // each in _ORDERS), 0)
+        widths = (3, 2) if pairs else (3,)
+        each = next((n for n in widths if count % n == 0 and count // n in _ORDERS), 0)
         rows = [values[at : at + each] for at in range(0, count, each)] if each else []
     if len(rows) not in _ORDERS:
         raise XmdptError(f"{where}: {found}; {ACCEPTED} joints are understood", UNDERSTOOD)

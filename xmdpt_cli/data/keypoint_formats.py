@@ -18,7 +18,7 @@ from xmdpt_cli.data.keypoint_json import Frame, read_json
 from xmdpt_cli.data.keypoint_units import all_joints, annotation_frame, check_guessed
 from xmdpt_cli.data.lists import HEADER, Problem, read_own_annotations, read_pose_txt
 from xmdpt_cli.data.names import match_name
-from xmdpt_cli.data.pose import Keypoints
+from xmdpt_cli.data.pose import JOINTS, Keypoints, fractions_from_padded
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_text, writing
 
@@ -27,6 +27,7 @@ __all__ = ["SUFFIXES", "Frame", "frame_of_picture", "read_poses", "write_pose_js
 SUFFIXES = (".json", ".txt", ".csv")
 LARGEST = 64 * 2**20  # bytes of a file: some thousand frames of several people
 _ROWS = f"poses in .csv are rows of {HEADER}, 18 numbers each, -1 not seen"
+_CORNER = fractions_from_padded(np.zeros((len(JOINTS), 2)))
 _DECIMALS = 3  # of a pixel, in what we write
 
 
@@ -184,6 +185,7 @@ def _read_txt(path: Path) -> list[Frame]:
         raise XmdptError(
             f"{path}: {err}", "a pose in .txt is 18 lines `x y`, -1 -1 for a joint not seen"
         ) from None
+    points[(points == _CORNER).all(axis=1)] = np.nan  # it was exactly (0, 0)
     return [seen(Frame(_somebody(points), None, str(path)))]
 
 

@@ -25,6 +25,7 @@ EMPTY_FRAMES: tuple[str, ...] = get_args(EmptyFrames)
 #: somebody who walks moves 0.05 at 25 frames a second, and 0.4 at 2
 GATE = 0.5
 _WIDER = 0.1  # of the gate for each frame in which the person was not seen, at most twice as wide
+_GOES_ON = 8  # frames for which somebody is expected to go on as before
 
 
 @dataclass
@@ -70,37 +71,49 @@ def track(frames: Sequence[Frame], person: int | None, option: str) -> Track:
     """
     found = Track()
     crowded = any(len(frame.people) > 1 for frame in frames)
-    last: Keypoints | None = None
+    path: list[tuple[int, Keypoints]] = []  # of the person so far, with the frames' numbers
     others: list[Keypoints] = []
-    missed = 0
     for number, frame in enumerate(frames, start=1):
         people = [p for p in frame.people if len(frames) == 1 or _joints(p) >= LEAST_JOINTS]
         if frame.separate or (number > 1 and frame.size != frames[number - 2].size):
-            last, missed = None, 0
+            path = []
         if not people:
             found.poses.append(None)
-            missed += 1
             continue
-        if last is None:
+        if not path:
             place: int | None = person_of(people, person, frame.where, option)
         else:
-            place = _same(people, last, others, GATE * min(2.0, 1 + _WIDER * missed))
+            place = _same(people, path, number, others)
             if place is None and not crowded:
                 place = 0
                 found.jumps.append(number)
         others = [p for i, p in enumerate(people) if i != place]
-        chosen = None if place is None else people[place]
-        found.poses.append(chosen)
-        last, missed = (last, missed + 1) if chosen is None else (chosen, 0)
+        found.poses.append(None if place is None else people[place])
+        if place is not None:
+            path = [*path[-1:], (number, people[place])]
     return found
 
 
 def _same(
-    people: list[Keypoints], last: Keypoints, others: list[Keypoints], gate: float
+    people: Sequence[Keypoints],
+    path: Sequence[tuple[int, Keypoints]],
+    number: int,
+    others: Sequence[Keypoints],
 ) -> int | None:
-    """The place of the person who was at ``last``, None if nobody can be."""
-    apart = [distance(points, last) for points in people]
+    """The place of the person of ``path`` among the people of a frame, None if nobody can be.
+
+    They are where they were, or where they are if they went on as between the last two frames.
+    """
+    since, last = path[-1]
+    steps = number - since
+    expected = [last]
+    if len(path) > 1 and steps <= _GOES_ON:
+        step = np.nanmean(last - path[-2][1], axis=0) / (since - path[-2][0])
+        if np.isfinite(step).all():
+            expected.append(last + step * steps)
+    apart = [min(distance(points, one) for one in expected) for points in people]
     best = int(np.argmin(apart))
+    gate = GATE * min(2.0, 1 + _WIDER * (steps - 1))
     nearer = any(distance(people[best], other) < apart[best] for other in others)
     return None if apart[best] > gate or nearer else best
 
