@@ -30,7 +30,9 @@ _POOR = 30  # of 255: a joint around which the drawing is so far off may be anot
 _KNEE = JOINTS.index("left_knee")  # in whose colour hands are drawn
 _HAND_DOTS = 1.8  # discs of its colour, from which on some are of hands
 _WRISTS = (JOINTS.index("right_wrist"), JOINTS.index("left_wrist"))
+_BY_HANDS = (*_WRISTS, JOINTS.index("right_hip"), JOINTS.index("left_hip"))
 _WHOLE, _MOST_DOTS = 0.95, 50
+_OF_HANDS = 0.25  # of a difference where hands are drawn
 _FULL = 200  # of 255: limbs are darker where joints are drawn over them
 _MOST_WORK, _LEAST_PIXELS, _EACH = 250, 100_000, 2000  # of ``Work``
 _AROUND = tuple((x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y)
@@ -48,14 +50,30 @@ def brightest(picture: Picture) -> NDArray[np.uint8]:
     return np.maximum(np.maximum(picture[..., 0], picture[..., 1]), picture[..., 2])
 
 
+class Work:
+    """What may still be rendered, in pixels: noise in the colours of joints would be searched
+    for minutes. A pose takes 30 to 80 times the pixels of its image."""
+
+    def __init__(self, pixels: int) -> None:
+        self.left = _MOST_WORK * max(pixels, _LEAST_PIXELS)
+
+    def spend(self, pixels: int) -> bool:
+        """Whether there is enough left for so many pixels; they are taken."""
+        self.left -= pixels + _EACH
+        return self.left > 0
+
+
 def _places(
-    picture: Picture, joint: int, manner: Manner, tolerance: int
+    picture: Picture, joint: int, manner: Manner, tolerance: int, work: Work
 ) -> list[tuple[float, float]]:
     """Where a disc has most of the colours that the joint's can have, the best first."""
     rows, columns = np.nonzero(brightest(picture) >= DARK)
     pixels = picture[rows, columns].astype(np.float32)
     off = np.full(len(pixels), np.inf, dtype=np.float32)
-    for colour in _disc_colours(joint, manner):
+    colours = _disc_colours(joint, manner)
+    if not work.spend(len(pixels) * len(colours) // 2):
+        return []
+    for colour in colours:
         np.minimum(off, np.abs(pixels - colour).max(axis=1), out=off)
     fits = np.zeros(picture.shape[:2], dtype=np.float32)
     fits[rows, columns] = off <= tolerance
@@ -85,19 +103,6 @@ def _disc_colours(joint: int, manner: Manner) -> list[NDArray[np.float32]]:
                     colour = (1 - OPACITY) * colour + OPACITY * PALETTE[limb]
                 colours.append(colour)
     return colours
-
-
-class Work:
-    """What may still be rendered, in pixels: noise in the colours of joints would be searched
-    for minutes. A pose takes 30 to 80 times the pixels of its image."""
-
-    def __init__(self, pixels: int) -> None:
-        self.left = _MOST_WORK * max(pixels, _LEAST_PIXELS)
-
-    def spend(self, pixels: int) -> bool:
-        """Whether there is enough left for so many pixels; they are taken."""
-        self.left -= pixels + _EACH
-        return self.left > 0
 
 
 def hand_pixels(picture: Picture, tolerance: int) -> NDArray[np.uint8] | None:
@@ -154,12 +159,13 @@ class Search:
     def __init__(self, picture: Picture, manner: Manner, tolerance: int, work: Work) -> None:
         self.picture, self.manner, self.work = picture, manner, work
         hands = hand_pixels(picture, tolerance) if manner is Manner.OPAQUE else None
+        self.hands = hands is not None
         shape = picture.shape[:2]
         self.counts = np.ones(shape, np.uint8) if hands is None else 1 - hands  # what is compared
         self.bright = (brightest(picture) >= DARK) & (self.counts > 0)
         joints = range(len(JOINTS))
         body = picture if hands is None else picture * self.counts[..., None]
-        self.places = [_places(body, joint, manner, tolerance) for joint in joints]
+        self.places = [_places(body, joint, manner, tolerance, work) for joint in joints]
         if hands is not None:
             for joint in _WRISTS:  # their own discs are hidden
                 self.places[joint] += _dot_centres(picture, hands, tolerance)
@@ -213,14 +219,21 @@ class Search:
             return False
         window = (slice(top, bottom), slice(left, right))
         drawn = redraw(points, Window(left, top, right, bottom), self.manner)
-        picture, counts = self.picture[window], self.counts[window]
-        then = cv2.norm(picture, drawn, cv2.NORM_L1, counts)
-        now = cv2.norm(picture, self.drawn[window], cv2.NORM_L1, counts)
+        then, now = self._apart(window, drawn), self._apart(window, self.drawn[window])
         if then > now or (then == now and None not in changes.values()):
             return False
         self.points = points
         self.drawn[window] = drawn
         return True
+
+    def _apart(self, window: tuple[slice, slice], drawn: Picture) -> float:
+        """How far a drawing is from the picture; where hands are drawn it counts less."""
+        picture = self.picture[window]
+        whole = float(cv2.norm(picture, drawn, cv2.NORM_L1))
+        if not self.hands:
+            return whole
+        body = float(cv2.norm(picture, drawn, cv2.NORM_L1, self.counts[window]))
+        return body + _OF_HANDS * (whole - body)
 
     def choose(self) -> None:
         """For every joint the best of its places, or none."""
@@ -269,11 +282,14 @@ class Search:
 
     def fill_gaps(self) -> bool:
         """Doubtful joints to wherever the picture shows other things than the drawing."""
-        bright, spot = self.bright.astype(np.float32), _SPOT / _SPOT.sum()
-        full = cv2.filter2D(bright, -1, spot, borderType=cv2.BORDER_REPLICATE) > 0.9
-        filled = False
+        filled, spot = False, _SPOT / _SPOT.sum()
         for joint in self._doubtful():
-            off = (brightest(cv2.absdiff(self.picture, self.drawn)) > _APART) & (self.counts > 0)
+            # of all joints these alone may be hidden by hands
+            hidden = self.hands and joint in _BY_HANDS
+            counts = np.ones_like(self.counts) if hidden else self.counts
+            bright = ((brightest(self.picture) >= DARK) & (counts > 0)).astype(np.float32)
+            full = cv2.filter2D(bright, -1, spot, borderType=cv2.BORDER_REPLICATE) > 0.9
+            off = (brightest(cv2.absdiff(self.picture, self.drawn)) > _APART) & (counts > 0)
             off = cv2.morphologyEx(off.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
             y, x = np.nonzero(full & (cv2.dilate(off, np.ones((5, 5), np.uint8)) > 0))
             every = max(9, len(x) // _MOST_GAPS)

@@ -22,7 +22,7 @@ from xmdpt_cli.data.pose import Keypoints, from_fractions
 from xmdpt_cli.data.tracking import person_of
 from xmdpt_cli.encoders.openpose import OpenPose
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.images import Picture, load_image, upright
+from xmdpt_cli.images import Picture, check_pixels, load_image, upright
 
 #: a file, a picture, or its pixels uint8 (H, W, 3)
 PictureLike: TypeAlias = "str | Path | Image.Image | NDArray[np.uint8]"
@@ -80,6 +80,7 @@ def opened(source: Any) -> tuple[Image.Image, str, str]:
             raise XmdptError(f"a picture of {source.shape[1]} x {source.shape[0]} pixels")
         return Image.fromarray(source), "picture", "picture"
     if isinstance(source, Image.Image):
+        check_pixels(source, "picture")
         try:
             return upright(source), "picture", "picture"
         except (OSError, SyntaxError) as err:  # Pillow reads a file when its pixels are needed
