@@ -51,15 +51,15 @@ FILES: dict[str, Any] = {
 NASTY: list[Callable[[], Any]] = [
     lambda: None, lambda: True, lambda: -1, lambda: 0, lambda: 1e999, lambda: -1e308,
     lambda: 10**400, lambda: 10**4200, lambda: "", lambda: "x", lambda: "\ud800", lambda: "a\0b",
-    lambda: "n" * 5000, lambda: "../../etc", lambda: "\x1b[31m", lambda: [], lambda: {},
+    lambda: "n" * 5000, lambda: "../../etc", lambda: "\x1b[31m", list, dict,
     lambda: [[]], lambda: [None] * 18, lambda: [0] * 54, lambda: [[0, 0, 0]] * 17,
     lambda: {"x": 1, "y": 2}, lambda: {"keypoints": 5}, lambda: nested(150, list),
     lambda: nested(150, dict), lambda: {"frames": [{"keypoints": []}]}, lambda: [1, 2],
     lambda: [1e7, 1e7], lambda: "1", lambda: 1e-300,
 ]  # fmt: skip
 TEXTS = [
-    "[" * 100_000, '{"frames":[' * 50_000, "9" * 5000, "1e999", "NaN", "null", "\ufeff", "\0", "\u2028",
-    "]", "}", ",", ":", '"', "[-1]", "[" + "7" * 4000 + "]", "-", "0", "1 1\n", "name:", "\n",
+    "[" * 100_000, '{"frames":[' * 50_000, "9" * 5000, "1e999", "NaN", "null", "\ufeff", "\0",
+    "\u2028",     "]", "}", ",", ":", '"', "[-1]", "[" + "7" * 4000 + "]", "-", "0", "1 1\n", "name:", "\n",
 ]  # fmt: skip
 
 

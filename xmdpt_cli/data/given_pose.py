@@ -35,6 +35,7 @@ _SAME = 2 * _NEAR  # of 255: so far off a pixel, at an edge mostly, still counts
 # Of what is drawn: to be believed; to look no further (scaled drawings reach 0.9); exact.
 _EXPLAINED, _GOOD, _SURE = 0.6, 0.91, 0.96
 _LIMB = 2.0  # pixels, half the width of a limb that is seen
+_HEAP = 1.2  # how much wider than limbs discs are that lie over one another
 _EQUAL = 0.03  # how far line widths are off in the end
 
 LEAST_JOINTS, FEW_JOINTS = 4, 9
@@ -165,19 +166,22 @@ def _cropped(picture: Picture) -> tuple[tuple[int, int], Picture]:
 
 
 def _line_width(picture: Picture) -> float:
-    """How wide, in pixels, the widest limb is, or the widest joint where no limb is seen.
+    """How wide, in pixels, the widest of the limbs and joints is.
 
-    Hands that are drawn too are heaps of discs in the colour of a joint.
+    Hands that are drawn too are heaps of discs in the colour of a joint: then limbs alone count.
     """
-    inside = 0.0
-    for colours in (OPACITY * PALETTE[: len(LIMBS)], PALETTE):
-        for colour in colours:
-            low, high = np.maximum(colour - _NEAR, 0), np.minimum(colour + _NEAR, 255)
-            part = cv2.inRange(picture, low, high)
-            inside = max(inside, float(cv2.distanceTransform(part, cv2.DIST_L2, 5).max()))
-        if inside >= _LIMB:
-            break
+    limbs, joints = (
+        max(_half_width(picture, colour) for colour in colours)
+        for colours in (OPACITY * PALETTE[: len(LIMBS)], PALETTE)
+    )
+    inside = limbs if limbs >= _LIMB and joints > _HEAP * limbs else max(limbs, joints)
     return 2 * inside - min(1.0, inside / 5)
+
+
+def _half_width(picture: Picture, colour: NDArray[np.float32]) -> float:
+    low, high = np.maximum(colour - _NEAR, 0), np.minimum(colour + _NEAR, 255)
+    part = cv2.inRange(picture, low, high)
+    return float(cv2.distanceTransform(part, cv2.DIST_L2, 5).max())
 
 
 def check_joints(keypoints: Keypoints) -> str | None:

@@ -32,7 +32,7 @@ _HAND_DOTS = 1.8  # discs of its colour, from which on some are of hands
 _WRISTS = (JOINTS.index("right_wrist"), JOINTS.index("left_wrist"))
 _BY_HANDS = (*_WRISTS, JOINTS.index("right_hip"), JOINTS.index("left_hip"))
 _WHOLE, _MOST_DOTS = 0.95, 50
-_OF_HANDS = 0.25  # of a difference where hands are drawn
+_OF_HANDS = 0.5  # of a difference where hands are drawn
 _FULL = 200  # of 255: limbs are darker where joints are drawn over them
 _MOST_WORK, _LEAST_PIXELS, _EACH = 250, 100_000, 2000  # of ``Work``
 _AROUND = tuple((x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y)
@@ -135,7 +135,7 @@ def _dot_centres(picture: Picture, hands: NDArray[np.uint8], tolerance: int) -> 
     dots = _near(picture, PALETTE[_KNEE], tolerance) * hands
     whole = cv2.filter2D(dots.astype(np.float32), -1, _SPOT, borderType=cv2.BORDER_CONSTANT)
     centres = (whole >= _WHOLE * _SPOT.sum()).astype(np.uint8)
-    _, _, stats, middles = cv2.connectedComponentsWithStats(centres, connectivity=8)
+    _, _, _, middles = cv2.connectedComponentsWithStats(centres, connectivity=8)
     found = [(float(round(x)), float(round(y))) for x, y in middles[1:]]
     merged = centres * (cv2.filter2D(centres.astype(np.float32), -1, np.ones((5, 5))) > 20)
     y, x = np.nonzero(merged)
