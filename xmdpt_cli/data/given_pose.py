@@ -94,14 +94,14 @@ def pose_picture_keypoints(picture: Picture) -> Keypoints | None:
     smaller = max(1.0, (shown.shape[0] * shown.shape[1] / _MOST_PIXELS) ** 0.5)
     if smaller > 1:
         shown = _scaled(shown, 1 / smaller)
-    work = Work(shown.shape[0] * shown.shape[1])
     # wider lines than the published four pixels to either side: the drawing was enlarged
     scale = _line_width(shown) / (2 * RADIUS + 1)
     if scale <= 0 or abs(scale - 1) < _NATIVE:
         scale = 1.0
     scale = max(scale, (shown.shape[0] * shown.shape[1] / _MOST_PIXELS) ** 0.5 if scale < 1 else 0)
+    work = Work(round(shown.shape[0] * shown.shape[1] / scale**2))
     kinds = [
-        (one, manner, _begun(one, manner, scale, work).explained(_SAME))
+        (one, manner, _begun(one, manner, scale, work).explained(_SAME, hands=True))
         for one in (shown, np.ascontiguousarray(shown[:, :, ::-1]))
         for manner in Manner
     ]

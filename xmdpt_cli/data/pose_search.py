@@ -186,11 +186,14 @@ class Search:
             self.move((2, 1))
         self.move((1, 0.5))
 
-    def explained(self, tolerance: int) -> float:
-        """Which share of what is drawn, in the picture or again, is the same in both."""
-        ours = (brightest(self.drawn) >= DARK) & (self.counts > 0)
+    def explained(self, tolerance: int, *, hands: bool = False) -> float:
+        """Which share of what is drawn, in the picture or again, is the same in both; of the body,
+        or with the ``hands``, which are never explained."""
+        ours, theirs = brightest(self.drawn) >= DARK, brightest(self.picture) >= DARK
+        if not hands:
+            ours, theirs = ours & (self.counts > 0), self.bright
         same = brightest(cv2.absdiff(self.drawn, self.picture)) <= tolerance
-        return float((ours & self.bright & same).sum() / max(1, (ours | self.bright).sum()))
+        return float((ours & theirs & same).sum() / max(1, (ours | theirs).sum()))
 
     def wider(self) -> float:
         """How much wider the picture's lines are than those of the drawing."""
