@@ -34,7 +34,7 @@ _BY_HANDS = (*_WRISTS, JOINTS.index("right_hip"), JOINTS.index("left_hip"))
 _WHOLE, _MOST_DOTS = 0.95, 50
 _OF_HANDS = 0.5  # of a difference where hands are drawn
 _FULL = 200  # of 255: limbs are darker where joints are drawn over them
-_MOST_WORK, _LEAST_PIXELS, _EACH = 250, 100_000, 2000  # of ``Work``
+_MOST_WORK, _LEAST_PIXELS, _EACH, _LIMIT = 1000, 20_000, 2000, 400_000_000  # of ``Work``
 _AROUND = tuple((x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y)
 
 # Pairs whose colours are alike, or that lie side by side.
@@ -52,10 +52,10 @@ def brightest(picture: Picture) -> NDArray[np.uint8]:
 
 class Work:
     """What may still be rendered, in pixels: noise in the colours of joints would be searched
-    for minutes. A pose takes 30 to 80 times the pixels of its image."""
+    for minutes. A pose takes 30 to 500 times the pixels of its image."""
 
     def __init__(self, pixels: int) -> None:
-        self.left = _MOST_WORK * max(pixels, _LEAST_PIXELS)
+        self.left = min(_MOST_WORK * max(pixels, _LEAST_PIXELS), _LIMIT)
 
     def spend(self, pixels: int) -> bool:
         """Whether there is enough left for so many pixels; they are taken."""
