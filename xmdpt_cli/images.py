@@ -32,6 +32,7 @@ Picture = NDArray[np.uint8]
 
 #: keywords of what a generated image says of itself, in PNG files and in ``image.info``
 GENERATED = ("Software", "Source", "xmdpt")
+MOST_BYTES = 2**30  # of memory that decoding one image may take
 _ORIENTATION = 0x0112  # EXIF tag: how the camera was held
 _WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 _said_of: set[str] = set()  # animations whose first frame was taken
@@ -51,6 +52,7 @@ def decode_image(data: bytes | Path, name: str) -> Image.Image:
     """``load_image`` for a file's path or its bytes; errors call it ``name``."""
     try:
         with open_image(data) as image:
+            check_pixels(image, name)
             image.load()
             found = upright(image, name)
             _say_first_frame(image, name)
@@ -74,6 +76,21 @@ def decode_image(data: bytes | Path, name: str) -> Image.Image:
         raise XmdptError(f"{name}: {err.message}", err.hint) from None
     except Exception as err:  # Pillow's readers raise a dozen types for damaged files
         raise XmdptError(f"broken picture: {name} ({err})") from None
+
+
+def check_pixels(image: Image.Image, name: str) -> None:
+    """XmdptError if decoding an image would take more than ``MOST_BYTES``, by its header alone."""
+    width, height = image.size
+    mode = image.mode
+    alpha = mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+    deep = mode.startswith(("I", "F"))  # 16 and 32 bits a channel are scaled in floats
+    each = 24 if deep else 16 if alpha else 8  # bytes a pixel, with the copies that are made
+    if width * height * each > MOST_BYTES:
+        raise XmdptError(
+            f"image too large: {name} is {width} x {height} pixels ({width * height / 1e6:.0f} "
+            f"megapixels); of its kind ({mode}) at most {MOST_BYTES // each / 1e6:.0f} are decoded",
+            "reduce it first: the model sees 256 or 512 pixels a side",
+        )
 
 
 def upright(image: Image.Image, name: str = "image") -> Image.Image:
