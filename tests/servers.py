@@ -113,8 +113,11 @@ def sshd(folder: Path, read_only: bool = False) -> Iterator[tuple[Server, Path]]
 
 
 @contextlib.contextmanager
-def nginx(folder: Path, served: Path) -> Iterator[tuple[Server, str]]:
-    """(server, URL of ``served``): range requests, no listing of folders."""
+def nginx(
+    folder: Path, served: Path, name: str = "", password: str = ""
+) -> Iterator[tuple[Server, str]]:
+    """(server, URL of ``served``): range requests, no listing of folders. ``name``: who alone is
+    let in, with this password."""
     program = binary("nginx")
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
@@ -124,11 +127,15 @@ def nginx(folder: Path, served: Path) -> Iterator[tuple[Server, str]]:
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     config = folder / "nginx.conf"
+    guard = ""
+    if name:
+        (folder / "users").write_text(f"{name}:{{PLAIN}}{password}\n")
+        guard = f"auth_basic data; auth_basic_user_file {folder / 'users'};"
     config.write_text(
         f"{user} worker_processes 1; daemon off; pid {folder / 'nginx.pid'};\n"
         "events { worker_connections 128; }\n"
         f"http {{ access_log off; sendfile on; {temporary}\n"
-        f"server {{ listen 127.0.0.1:{port}; root {served}; }} }}\n"
+        f"server {{ listen 127.0.0.1:{port}; root {served}; {guard} }} }}\n"
     )
     command = [program, "-p", str(folder), "-c", str(config), "-e", "stderr"]
     server = Server(command, port, folder / "nginx.log")

@@ -74,8 +74,18 @@ def test_paper_presets_hold_the_papers_recipe(size: str) -> None:
     assert (small.ema, small.ema_warmup, small.mask_ratio) == (0.9999, False, 0.3)
     assert (small.guidance_drop, small.schedule, small.predictor) == (0.1, "linear", "self-cross")
     assert (small.sampling_steps, small.sampling_solver, small.guidance) == (20, "unipc", 2.0)
+    # published code: the passes' noises are independent, a batch is swapped as a whole
+    assert (small.masked_noise, small.swap_by, small.max_grad_norm) == ("independent", "batch", 0)
+    assert TrainConfig().swap_by == "pair"
     large = resolve(TrainConfig, "train", {}, preset=f"paper/{size}-512")
     assert (large.batch_size, large.steps) == (10, 1_000_000)
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_paper_preset_swaps_by_batch_and_every_mdtv2_preset_clips(name: str) -> None:
+    recipe = resolve(TrainConfig, "train", {}, preset=name)
+    assert (recipe.swap_by == "batch") == name.startswith("paper/")
+    assert recipe.max_grad_norm == (1.0 if name.startswith("mdtv2/") else 0.0)
 
 
 def test_unknown_preset_lists_the_known_ones() -> None:

@@ -4,11 +4,31 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
-from xmdpt_cli.files import write_bytes
+from xmdpt_cli.data.export import write_annotations
+from xmdpt_cli.data.manifest import refuse_strangers
+from xmdpt_cli.data.report import write as report
+from xmdpt_cli.data.synthetic import make_wardrobe
+from xmdpt_cli.encoders.weights import find, save_folder
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.files import content, expanded, is_hidden, left_by_system, replacing, write_bytes
+from xmdpt_cli.images import save_png
+from xmdpt_cli.metrics.real_set import cache_folder
+from xmdpt_cli.model.checkpoint_file import save_published
+from xmdpt_cli.sampling.generate import _begin as begin_samples
+from xmdpt_cli.stores import LocalStore
+from xmdpt_cli.training import vae_folder
+from xmdpt_cli.training.run import begin_run
+from xmdpt_cli.training.train_config import TrainConfig
+from xmdpt_cli.training.vae_config import VaeConfig
 
 
 def test_a_full_disk_leaves_what_was_there_and_says_which_file(
@@ -26,3 +46,122 @@ def test_a_full_disk_leaves_what_was_there_and_says_which_file(
     assert caught.value.filename == str(path)
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
     assert path.read_bytes() == b"before"
+
+
+LEFT = [".DS_Store", "._sheet.png", "Thumbs.db", "desktop.ini", "__MACOSX", "lost+found"]
+IDENTITY = {"settings": {}, "pictures": "", "start": "", "lpips_trunk": ""}
+DATASET = SimpleNamespace(manifest={"shards": []})
+BEGIN: dict[str, Callable[[Path], object]] = {
+    "prepare": lambda out: refuse_strangers(LocalStore(out)),
+    "synth": lambda out: make_wardrobe(
+        out, people_train=1, people_test=1, views=2, height=32, workers=0
+    ),
+    "sample": lambda out: begin_samples(out, {"format": "xmdpt-samples"}),
+    "finetune-vae": lambda out: vae_folder.begin(out, IDENTITY, VaeConfig()),
+    "train": lambda out: begin_run(out, TrainConfig(), DATASET),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("command", BEGIN)
+def test_what_a_system_leaves_does_not_fill_a_folder(tmp_path: Path, command: str) -> None:
+    for name in LEFT:
+        assert left_by_system(name)
+        (tmp_path / name).mkdir() if name in ("__MACOSX", "lost+found") else (
+            tmp_path / name
+        ).write_bytes(b"x")
+    assert content(tmp_path) == content(tmp_path / "nowhere") == []
+    BEGIN[command](tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "diary.txt").write_text("mine")
+    with pytest.raises(XmdptError, match="not empty"):
+        BEGIN[command](other)
+
+
+def test_names() -> None:
+    for name in ("front.png", "DS_Store", "_a.png", "thumbs.db.png", "samples.json"):
+        assert not is_hidden(name)
+    for name in (".ds_store", "THUMBS.DB", "Desktop.ini", ".nfs0001", ".Trash-1000"):
+        assert left_by_system(name)
+    assert is_hidden(".front.png")
+    assert not left_by_system(".lock")  # another program's, or ours
+
+
+@pytest.mark.parametrize(("command", "record"), [("train", "run.json"), ("finetune-vae", None)])
+def test_a_full_disk_at_the_beginning_does_not_close_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, record: str | None
+) -> None:
+    for killed in (0, 1):
+        out, count = tmp_path / str(killed), iter(range(9))
+        with monkeypatch.context() as patch:
+
+            def fsync(_: int, killed: int = killed, count: Iterator[int] = count) -> None:
+                if next(count) == killed:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+            patch.setattr(os, "fsync", fsync)
+            with pytest.raises((OSError, XmdptError)):
+                BEGIN[command](out)
+        (out / f"{record or vae_folder.IDENTITY}.part").touch()  # of a kill
+        BEGIN[command](out)
+        assert {"config.toml", record or vae_folder.IDENTITY} <= set(content(out))
+
+
+def test_a_home_that_is_not_there_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert expanded("~/vae") == Path("/home/me/vae")
+    assert expanded("~nobody-of-this-name/vae") == Path("~nobody-of-this-name/vae")
+    with pytest.raises(XmdptError, match="no such VAE folder: ~nobody-of-this-name/vae"):
+        find("~nobody-of-this-name/vae", what="VAE", stem="x", revision=None, hint="")
+
+
+def test_the_cache_of_a_user_without_a_home(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def unknown(*_: object) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("XMDPT_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", unknown)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    assert cache_folder() == tmp_path / f"xmdpt-home-{os.getuid()}" / ".cache" / "xmdpt"
+
+
+class Interrupted(BaseException):
+    """Any end that is no Exception, as KeyboardInterrupt."""
+
+
+def test_an_unfinished_file_goes_whatever_ends_the_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise Interrupted
+
+    def replace_half() -> None:
+        with replacing(tmp_path / "a.bin") as part:
+            part.write_bytes(b"half")
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        replace_half()
+    write = Path.write_bytes
+
+    def half(path: Path, data: bytes) -> None:
+        write(path, data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", half)
+    with pytest.raises(OSError, match="No space left") as caught:
+        save_png(tmp_path / "a.png", np.zeros((4, 4, 3), np.uint8))
+    assert caught.value.filename == str(tmp_path / "a.png")
+    with pytest.raises(XmdptError, match="cannot write"):  # sheet.png, of several processes
+        report._put(LocalStore(tmp_path), "sheet.png", b"1234")
+    monkeypatch.setattr(Path, "replace", broken)
+    with pytest.raises(Interrupted):
+        save_published(tmp_path / "a.pt", {"a": torch.zeros(2)})
+    with pytest.raises(Interrupted):
+        write_annotations([("train", "a/b.png", np.zeros((18, 2)))], tmp_path, csv=False)
+    with pytest.raises(Interrupted):
+        save_folder(tmp_path / "vae", broken)
+    assert [p.name for p in tmp_path.rglob("*") if p.is_file() or "part" in p.name] == []

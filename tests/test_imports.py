@@ -14,15 +14,23 @@ BASE = {
     "errors",
     "config",
     "images",
+    "image_types",
+    "color",
+    "processes",
     "progress",
     "files",
+    "plain_names",
+    "run_places",
+    "shown",
     "html",
+    "streams",
     "stores",
     "remote",
     "remote_errors",
     "devices",
     "encoder_parts",
     "tables",
+    "weights_files",
     "presets",
     "records",
     "interrupts",
@@ -45,7 +53,8 @@ MAY_IMPORT["__init__"] = BASE | SIDEWAYS | {"sampling"}  # lazily, and for type 
 MAY_IMPORT["app"] = MAY_IMPORT["commands"] | {"app"}
 MAY_IMPORT["__main__"] = {"app"}
 EARLY = {"__init__", "app", "commands", "config", "console", "console_bars", "devices", "errors"}
-EARLY |= {"files", "interrupts", "progress", "tables"}
+EARLY |= {"files", "image_types", "interrupts", "plain_names", "processes", "progress"}
+EARLY |= {"run_places", "shown", "streams", "tables"}
 HEAVY = {"torch", "torchvision", "diffusers", "transformers", "lpips", "controlnet_aux", "cv2"}
 PAGE = {"gradio", "gradio_client", "fastapi", "uvicorn"}
 TALKERS = {"app", "commands", "console", "console_bars"}

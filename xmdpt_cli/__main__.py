@@ -10,9 +10,9 @@ import sys
 def main() -> None:
     """Run the command line. An interrupt while it is loaded is one of a command, too."""
     try:
-        from xmdpt_cli.app import run
+        from xmdpt_cli import app
 
-        code = run(sys.argv[1:])
+        code = app.main()
     except KeyboardInterrupt:
         os.write(2, b"error: interrupted\n")
         code = 130

@@ -33,8 +33,11 @@ from xmdpt_cli.commands import (
     wardrobe,
 )
 from xmdpt_cli.commands.help import WIDEST, Command, Group, finish
-from xmdpt_cli.console import error
+from xmdpt_cli.console import error, warning
 from xmdpt_cli.errors import SharedError, XmdptError, is_out_of_memory
+from xmdpt_cli.processes import rank_and_size
+from xmdpt_cli.shown import shown
+from xmdpt_cli.streams import check_surroundings, prepare_home, prepare_streams
 
 app = typer.Typer(
     name="xmdpt",
@@ -95,6 +98,23 @@ def build() -> Any:
     return finish(typer.main.get_command(app))
 
 
+def main() -> int:
+    """Run what was typed and return the exit code."""
+    prepare_streams()
+    arguments = sys.argv[1:]
+    if not {"-h", "--help", "--version"} & set(arguments):
+        try:
+            check_surroundings(arguments)
+            rank_and_size()  # a wrong one is refused by every command
+        except XmdptError as err:
+            error(err.message, err.hint)
+            return err.exit_code
+        told = prepare_home()
+        if told:
+            warning(told)
+    return run(arguments)
+
+
 def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
     with interrupts.listening():
@@ -120,6 +140,7 @@ def _run(arguments: list[str]) -> int:
         code = build().main(args=arguments, prog_name="xmdpt", standalone_mode=False)
         if code == 130:  # Typer makes an exit code of Ctrl-C
             raise KeyboardInterrupt
+        sys.stdout.flush()  # a full disk is an error of this command, not of Python's end
         return code if isinstance(code, int) else 0
     except SharedError as err:
         return err.exit_code
@@ -179,4 +200,4 @@ def _is_full_disk(err: Exception) -> bool:
 
 def _debug() -> None:
     if os.environ.get("XMDPT_DEBUG"):
-        traceback.print_exc()
+        print(shown(traceback.format_exc()), file=sys.stderr)

@@ -19,6 +19,8 @@ from xmdpt_cli.console_bars import Bars, Pace, facts
 from xmdpt_cli.console_bars import duration as duration
 from xmdpt_cli.devices import busy_load
 from xmdpt_cli.progress import Progress, Say
+from xmdpt_cli.shown import masked_values, shown, visible_json
+from xmdpt_cli.streams import is_utf8
 from xmdpt_cli.tables import Table
 
 if TYPE_CHECKING:  # Rich is loaded when something is said: --help does without
@@ -38,7 +40,7 @@ class Talk:
 
         self.as_json, self.quiet = as_json, quiet
         self.err = _console(stderr=True, quiet=quiet)
-        self.out = Console(highlight=False)
+        self.out = Console(highlight=False, emoji=False)
 
     def say(self, text: str) -> None:
         self.err.print(_escape(text))
@@ -55,9 +57,12 @@ class Talk:
         if self.quiet:
             return
         if self.as_json:
-            print(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False))
+            escaped = not is_utf8(sys.stdout)
+            content = masked_values(data)
+            text = json.dumps(content, indent=2, ensure_ascii=escaped, allow_nan=False)
+            print(visible_json(text))
             return
-        for table in tables:
+        for table in map(_shown_table, tables):
             # a log or a pipe has no width: tables have their own there
             for part in table.fitted(self.out.width if sys.stdout.isatty() else None):
                 _print_table(part)
@@ -105,6 +110,11 @@ def warn_if_busy(talk: Talk) -> None:
         talk.hint("set OMP_NUM_THREADS=1: on a busy machine that was 4 to 10 times faster")
 
 
+def warning(message: str) -> None:
+    """``warning: what is odd`` on stderr, before a command has its ``Talk``."""
+    Talk().warn(message)
+
+
 def error(message: str, hint: str = "") -> None:
     """``error: what happened`` and ``hint: what to do`` on stderr."""
     console = _console(stderr=True)
@@ -117,7 +127,7 @@ def _console(**settings: Any) -> Console:
     """Lines break between words on a terminal, which would break within them; else not at all."""
     from rich.console import Console
 
-    console = Console(highlight=False, **settings)
+    console = Console(highlight=False, emoji=False, **settings)
     console.soft_wrap = not console.is_terminal
     return console
 
@@ -172,7 +182,12 @@ class _Lines:
 
 
 def _escape(text: str) -> str:
-    """Square brackets in a user's text are no Rich markup."""
+    """Text as it may be shown; square brackets in it are no Rich markup."""
     from rich.markup import escape
 
-    return escape(text)
+    return escape(shown(text))
+
+
+def _shown_table(table: Table) -> Table:
+    rows = [[shown(cell) for cell in row] for row in table.rows]
+    return Table(shown(table.title), [shown(cell) for cell in table.header], rows, table.keys)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from xmdpt_cli import interrupts
+from xmdpt_cli.shown import shown
 
 if TYPE_CHECKING:  # Rich is loaded when something is shown: --help does without
     from rich.console import Console, ConsoleOptions
@@ -150,9 +151,9 @@ class Bars:
             before, bar, after = fitted(name, stage, options.max_width, now)
             full = int(bar * min(1.0, stage.done / stage.total)) if stage.total else bar
             finished = stage.done >= stage.total
-            line = Text(before, no_wrap=True, overflow="crop", end="")
+            line = Text(shown(before), no_wrap=True, overflow="crop", end="")
             line.append(mark * full, "bar.finished" if finished else "bar.complete")
             line.append((" " if options.ascii_only else mark) * (bar - full), "bar.back")
-            line.append(after)
+            line.append(shown(after))
             yield line
             yield Text("")

@@ -1,8 +1,10 @@
-"""The three encoders under the names by which records, folders, options and messages know them."""
+"""The three encoders under the names by which records, folders, options and messages know them,
+and how a record tells which position table DINOv2's tokens were made with."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from typing_extensions import NotRequired, TypedDict
 
@@ -45,6 +47,8 @@ class DinoRecord(EncoderRecord):
     input_size: int  # pixels
     length: int  # tokens an image, CLS included
     width: int
+    position_table: NotRequired[str]  # see table_of
+    autocast: NotRequired[str | None]
 
 
 class EncodersRecord(TypedDict):
@@ -54,3 +58,52 @@ class EncodersRecord(TypedDict):
     source: DinoRecord
     pose: DinoRecord
     toy: NotRequired[bool]
+
+
+# DINOv2's position table (``encoders/position_table.py``) as an encoder's record names it
+POSITION_TABLE = "position_table"
+HUB = "hub"  # as torch.hub's DINOv2 resizes it: the published tokens
+TRANSFORMERS = "transformers"  # as transformers does: xmdpt up to 0.1.0, which recorded nothing
+STORED = "stored"  # the checkpoint's own grid is the one needed: nothing is resized
+DINOS = ("source", "pose")
+DIFFERENCE = "1.3 to 1.8 % (rms)"  # of the tokens
+
+
+def table_of(record: Mapping[str, Any]) -> str:
+    """The position table behind the tokens of an encoder's record (``Dino.describe``).
+
+    Toys need no resizing. A converted published checkpoint knows no file (sha256 None): its tokens
+    are torch.hub's. A record with a file and without the key was written by xmdpt up to 0.1.0.
+    """
+    if record.get("toy"):
+        return STORED
+    before = HUB if record.get("sha256") is None else TRANSFORMERS
+    return str(record.get(POSITION_TABLE, before))
+
+
+def tables_of(encoders: Mapping[str, Any]) -> dict[str, str]:
+    """``table_of`` both DINOv2 of a dataset's or model's ``encoders``."""
+    return {part: table_of(encoders.get(part) or {}) for part in DINOS}
+
+
+def tables_differ(made: Mapping[str, Any], there: Mapping[str, Any]) -> bool:
+    """Whether two records of encoders name different tables. A stored table fits to both."""
+    ours, theirs = tables_of(made), tables_of(there)
+    return any({ours[part], theirs[part]} == {HUB, TRANSFORMERS} for part in DINOS)
+
+
+def old_tokens(encoders: Mapping[str, Any]) -> bool:
+    """Whether a dataset's or model's tokens are not the published ones, but transformers'."""
+    return TRANSFORMERS in tables_of(encoders).values()
+
+
+def dataset_note(manifest: Mapping[str, Any], place: object) -> str | None:
+    """What to say of a dataset made with transformers' table; None for any other."""
+    if not old_tokens(manifest["encoders"]):
+        return None
+    return (
+        f"{place} was prepared by an earlier version, with DINOv2's position table as transformers "
+        f"resizes it: its tokens differ from the published ones by {DIFFERENCE}. A model trained "
+        "on it is sampled with the same table; published weights expect the published tokens. To "
+        f"make those: xmdpt prepare --root ROOT --out NEW --size {manifest['resolution']}"
+    )

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import re
 
+from xmdpt_cli.shown import masked
+
 
 class XmdptError(Exception):
     """Something a user can act on.
 
     ``message`` says what happened, ``hint`` what to do next (a command or a setting).
     The command line prints both and exits with ``exit_code``: 1 for a known failure,
-    2 for wrong usage or configuration.
+    2 for wrong usage or configuration. Passwords in URLs are masked.
     """
 
     exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
+        message, hint = masked(message), masked(hint)
         super().__init__(message)
         self.message = message
         self.hint = hint

@@ -4,34 +4,88 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.shown import masked
+
+#: files and folders that an operating system or its file manager leaves behind, in lower case
+_LEFT_BEHIND = {
+    ".ds_store", ".appledouble", ".apdisk", ".directory", ".documentrevisions-v100", ".fseventsd",
+    ".localized", ".spotlight-v100", ".temporaryitems", ".trashes", ".volumeicon.icns",
+    "__macosx", "icon\r", "desktop.ini", "ehthumbs.db", "ehthumbs_vista.db", "thumbs.db",
+    "$recycle.bin", "system volume information", "lost+found",
+}  # fmt: skip
+_LEFT_BEHIND_PREFIXES = ("._", ".trash-", ".nfs", ".fuse_hidden")
+
+
+def left_by_system(name: str) -> bool:
+    """Whether an operating system leaves files so named behind (``.DS_Store``, ``Thumbs.db``)."""
+    lower = name.lower()
+    return lower in _LEFT_BEHIND or lower.startswith(_LEFT_BEHIND_PREFIXES)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file so named is none of the user's data: hidden, or left by the system."""
+    return name.startswith(".") or left_by_system(name)
+
+
+def content(folder: Path) -> list[str]:
+    """The names in a folder, sorted, without what the system left; none if it does not exist."""
+    if not folder.is_dir():
+        return []
+    return sorted(name for name in os.listdir(folder) if not left_by_system(name))
+
+
+def expanded(path: str | Path) -> Path:
+    """``~`` and ``~name`` as home folders; as it is where there is no such home."""
+    return Path(os.path.expanduser(path))
+
+
+@contextmanager
+def removed_on_error(part: Path) -> Iterator[Path]:
+    """The unfinished file or folder ``part`` is removed if the block ends by an exception."""
+    try:
+        yield part
+    except BaseException:
+        with suppress(OSError):
+            if part.is_dir():
+                shutil.rmtree(part)
+            else:
+                part.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """The name ``<name>.part`` to write a file under, renamed to ``path`` when the block ends,
+    removed if it ends by an exception."""
+    try:
+        with removed_on_error(path.with_name(path.name + ".part")) as part:
+            yield part
+            part.replace(path)
+    except OSError as err:
+        if err.filename is None:  # a full disk does not say where
+            err.filename = str(path)
+        raise
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 under a temporary name, flush to disk, rename."""
-    write_bytes(path, text.encode())
+    """Write UTF-8 under a temporary name, flush to disk, rename. Passwords in URLs are masked."""
+    write_bytes(path, masked(text).encode())
 
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Write under a temporary name, flush to disk, rename."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with open(part, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as err:
-        with suppress(OSError):
-            part.unlink()
-        if err.filename is None:  # a full disk says nothing of where
-            err.filename = str(path)
-        raise
+    with replacing(path) as part, open(part, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def sha256_of(path: Path, *, from_disk: bool = False) -> str:
@@ -43,6 +97,25 @@ def sha256_of(path: Path, *, from_disk: bool = False) -> str:
         while count := stream.readinto(buffer):
             digest.update(buffer[:count])
     return digest.hexdigest()
+
+
+def check_writable(path: Path) -> None:
+    """XmdptError unless the file ``path`` could be written; nothing is left behind.
+
+    For what is written after minutes of work. Folders above it may have to be made.
+    """
+    if path.is_dir():
+        raise ConfigError(f"a folder, not a file: {path}", f"--out {path / 'NAME'}")
+    parent = path.absolute().parent
+    while not parent.exists():
+        parent = parent.parent
+    try:
+        with tempfile.TemporaryFile(dir=parent):
+            pass
+    except OSError as err:
+        raise XmdptError(
+            f"cannot write {path}: {err.strerror or err}", "choose another --out"
+        ) from None
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import io
 import json
+import logging
 import re
 import struct
 import zlib
@@ -20,20 +21,29 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
+from xmdpt_cli.color import to_srgb
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.files import replacing
+from xmdpt_cli.image_types import hint_to_convert, open_image
+
+log = logging.getLogger(__name__)
 
 Picture = NDArray[np.uint8]
 
 #: keywords of what a generated image says of itself, in PNG files and in ``image.info``
 GENERATED = ("Software", "Source", "xmdpt")
+MOST_BYTES = 2**30  # of memory that decoding one image may take
 _ORIENTATION = 0x0112  # EXIF tag: how the camera was held
+_WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
+_said_of: set[str] = set()  # animations whose first frame was taken
+_UNKNOWN = ("LAB", "HSV")  # Pillow does not convert them, or guesses
 
 
 def load_image(path: str | Path) -> Image.Image:
-    """Decode one file into an RGB PIL image, upright (EXIF) and on white where transparent.
+    """Decode one file into an RGB PIL image in sRGB, upright (EXIF) and on white where transparent.
 
-    Of an animated picture the first frame. Raises XmdptError, naming the file, if it is missing,
-    empty, truncated or no picture.
+    Of an animation the first frame, which is logged. Raises XmdptError, naming the file, if it is
+    missing, empty, truncated, of a type or kind of pixels that is not read, or no image.
     """
     return decode_image(Path(path), str(path))
 
@@ -41,15 +51,18 @@ def load_image(path: str | Path) -> Image.Image:
 def decode_image(data: bytes | Path, name: str) -> Image.Image:
     """``load_image`` for a file's path or its bytes; errors call it ``name``."""
     try:
-        with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
+        with open_image(data) as image:
+            check_pixels(image, name)
             image.load()
-            return upright(image)
+            found = upright(image, name)
+            _say_first_frame(image, name)
+            return found
     except FileNotFoundError:
         raise XmdptError(f"no such picture: {name}") from None
     except IsADirectoryError:
         raise XmdptError(f"a folder, not a picture: {name}") from None
     except UnidentifiedImageError:
-        raise XmdptError(f"not a picture (or empty): {name}") from None
+        raise XmdptError(f"not a picture (or empty): {name}", hint_to_convert(name)) from None
     except Image.DecompressionBombError as err:
         raise XmdptError(
             f"picture too large to decode safely: {name} ({err})",
@@ -57,24 +70,89 @@ def decode_image(data: bytes | Path, name: str) -> Image.Image:
         ) from None
     except MemoryError:
         raise
+    except XmdptError as err:
+        if name in err.message:
+            raise
+        raise XmdptError(f"{name}: {err.message}", err.hint) from None
     except Exception as err:  # Pillow's readers raise a dozen types for damaged files
         raise XmdptError(f"broken picture: {name} ({err})") from None
 
 
-def upright(image: Image.Image) -> Image.Image:
-    """Any PIL image as RGB, turned as EXIF says, on white where transparent."""
+def check_pixels(image: Image.Image, name: str) -> None:
+    """XmdptError if decoding an image would take more than ``MOST_BYTES``, by its header alone."""
+    width, height = image.size
+    mode = image.mode
+    alpha = mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+    deep = mode.startswith(("I", "F"))  # 16 and 32 bits a channel are scaled in floats
+    each = 24 if deep else 16 if alpha else 8  # bytes a pixel, with the copies that are made
+    if width * height * each > MOST_BYTES:
+        raise XmdptError(
+            f"image too large: {name} is {width} x {height} pixels ({width * height / 1e6:.0f} "
+            f"megapixels); of its kind ({mode}) at most {MOST_BYTES // each / 1e6:.0f} are decoded",
+            "reduce it first: the model sees 256 or 512 pixels a side",
+        )
+
+
+def upright(image: Image.Image, name: str = "image") -> Image.Image:
+    """Any PIL image as RGB in sRGB, turned as EXIF says, on white where transparent.
+
+    Raises XmdptError for pixels whose range is not known (float, 32-bit).
+    """
     turned = image
     if image.getexif().get(_ORIENTATION, 1) != 1:  # else it would make a copy
         turned = ImageOps.exif_transpose(image)
-    if turned.mode.startswith("I;16") or turned.mode == "I":
-        # 16-bit greys: Pillow's own conversion clips them to white
-        grey = np.asarray(turned, dtype=np.float64) / 257.0
-        turned = Image.fromarray(np.clip(grey + 0.5, 0, 255).astype(np.uint8))
-    if turned.mode in ("RGBA", "LA", "PA") or "transparency" in turned.info:
+    turned = _eight_bits(turned, image.format, name)
+    alpha = None
+    if turned.mode in _WITH_ALPHA or "transparency" in turned.info:
         rgba = turned.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        turned = Image.alpha_composite(white, rgba)
-    return turned if turned.mode == "RGB" else turned.convert("RGB")
+        alpha, turned = rgba.getchannel("A"), _opaque(turned, rgba)
+    turned = to_srgb(turned, name)
+    if turned.mode != "RGB":
+        turned = turned.convert("RGB")
+    if alpha is not None:
+        turned = turned.convert("RGBA")
+        turned.putalpha(alpha)
+        white = Image.new("RGBA", turned.size, (255, 255, 255, 255))
+        turned = Image.alpha_composite(white, turned).convert("RGB")
+    return turned
+
+
+def _opaque(image: Image.Image, rgba: Image.Image) -> Image.Image:
+    """The colours alone: grey stays grey, for its profile."""
+    opaque = rgba.convert("RGB")
+    if image.mode in ("LA", "La", "L", "1"):
+        opaque = opaque.getchannel("R")
+    if "icc_profile" in image.info:
+        opaque.info["icc_profile"] = image.info["icc_profile"]
+    return opaque
+
+
+def _eight_bits(image: Image.Image, kind: str | None, name: str) -> Image.Image:
+    """16-bit greys with 8 bits, which Pillow's own conversion clips to white."""
+    if image.mode == "F" or (image.mode == "I" and kind not in (None, "PNG")):
+        what = "floating-point numbers" if image.mode == "F" else "32-bit numbers"
+        raise XmdptError(
+            f"{name}: its pixels are {what}, of which white is not known",
+            "save it with 8 or 16 bits a channel",
+        )
+    if image.mode in _UNKNOWN:
+        raise XmdptError(f"{name}: pixels of mode {image.mode} are not read", "save it as RGB")
+    if image.mode != "I" and not image.mode.startswith("I;16"):
+        return image
+    grey = np.asarray(image, dtype=np.float64) / 257.0
+    reduced = Image.fromarray(np.clip(grey + 0.5, 0, 255).astype(np.uint8))
+    if "icc_profile" in image.info:
+        reduced.info["icc_profile"] = image.info["icc_profile"]
+    return reduced
+
+
+def _say_first_frame(image: Image.Image, name: str) -> None:
+    # a phone's JPEG (MPO) and HEIC hold a depth map or a preview beside the photograph
+    if image.format in ("GIF", "WEBP", "PNG", "AVIF", "TIFF"):
+        with suppress(Exception):  # damaged later frames are not ours to judge
+            if getattr(image, "is_animated", False) and name not in _said_of:
+                _said_of.add(name)
+                log.warning("%s holds several frames: the first one is used", name)
 
 
 def resize_square(image: Image.Image, size: int) -> Picture:
@@ -154,7 +232,7 @@ def generated_facts(path: Path) -> dict[str, Any] | None:
     try:
         if path.suffix.lower() == ".mp4":
             return _facts_in_xmp(path.read_bytes())
-        with Image.open(path) as image:
+        with open_image(path) as image:
             own, info = GENERATED[-1], image.info
             if own not in info and "xmp" in info:
                 return _facts_in_xmp(info["xmp"])
@@ -175,12 +253,6 @@ def _facts_in_xmp(packet: bytes) -> dict[str, Any] | None:
 
 
 def save_bytes(path: Path, data: bytes) -> None:
-    """Write under a temporary name and rename: for pictures, which can be made again."""
-    part = path.with_name(path.name + ".part")
-    try:
+    """Write under a temporary name and rename: for images, which can be made again."""
+    with replacing(path) as part:
         part.write_bytes(data)
-        part.replace(path)
-    except OSError:  # a full disk mostly: nothing of it should be used by halves
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise

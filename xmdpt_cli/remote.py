@@ -2,13 +2,15 @@
 
 Keys, passwords and endpoints are configured as fsspec's users do: in the URL, in
 ``~/.config/fsspec/*.json`` or in the environment (``FSSPEC_SFTP_KEY_FILENAME=...``,
-``FSSPEC_S3='{"endpoint_url": "..."}'``); sftp also asks the ssh agent and ``~/.ssh``. A host that
+``FSSPEC_S3='{"endpoint_url": "..."}'``); sftp also asks the ssh agent and ``~/.ssh``, http
+``~/.netrc``. Passwords in URLs are never printed or stored. A host that
 ``~/.ssh/known_hosts`` lists must show that key; one it does not list is accepted.
 """
 
 from __future__ import annotations
 
 import atexit
+import base64
 import os
 import shutil
 import tempfile
@@ -21,7 +23,9 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.plain_names import plain
 from xmdpt_cli.remote_errors import HostKeyError, cause, explained, is_refused, may_pass
+from xmdpt_cli.shown import masked
 
 T = TypeVar("T")
 
@@ -52,9 +56,7 @@ class RemoteStore:
         parts = urlsplit(self._given)
         self.protocol = parts.scheme.lower()
         self._secrets = {s for s in (parts.password, unquote(parts.password or "")) if s}
-        self.url = self._given
-        if parts.password is not None:
-            self.url = self._given.replace(f":{parts.password}@", ":***@", 1)
+        self.url = masked(self._given)
         if self.read_only and (parts.query or parts.fragment):
             raise XmdptError(
                 f"{self.url.split('?')[0].split('#')[0]}?...: a folder's URL ends with its path",
@@ -117,7 +119,7 @@ class RemoteStore:
         if self._scratch is None:
             self._scratch = Path(tempfile.mkdtemp(prefix="xmdpt-"))
             atexit.register(shutil.rmtree, self._scratch, ignore_errors=True)
-        return self._scratch / f"{name}.part"
+        return self._scratch / f"{plain(name, self.url)}.part"
 
     def put(self, file: Path, name: str) -> None:
         self._put(name, lambda system, path: system.put_file(str(file), path))
@@ -133,8 +135,13 @@ class RemoteStore:
                 upload(system, path)
                 return
             system.makedirs(self._path(""), exist_ok=True)
-            upload(system, f"{path}.part")
-            _rename(system, f"{path}.part", path)
+            try:
+                upload(system, f"{path}.part")
+                _rename(system, f"{path}.part", path)
+            except Exception:
+                with suppress(Exception):  # the server may be gone
+                    system.rm_file(f"{path}.part")
+                raise
 
         try:
             self._do("write", name, work)
@@ -154,7 +161,7 @@ class RemoteStore:
 
     def _path(self, name: str) -> str:
         root: str = self._local.root
-        return f"{root}/{name}" if name else root or "/"
+        return f"{root}/{plain(name, self.url)}" if name else root or "/"
 
     def _system(self) -> Any:
         """This thread's connection; fsspec would share one between threads, or keep a dead one."""
@@ -162,6 +169,8 @@ class RemoteStore:
             from fsspec.core import url_to_fs  # type: ignore[import-untyped]
 
             options = _ssh_options() if self.protocol in ("sftp", "ssh") else {}
+            if self.read_only:
+                options = _netrc_options(self._given)
             system, root = url_to_fs(self._given, skip_instance_cache=True, **options)
             if hasattr(system, "ftp") and hasattr(system.ftp, "get_channel"):
                 system.ftp.get_channel().settimeout(3 * TIMEOUT)  # a server that falls silent
@@ -175,6 +184,8 @@ class RemoteStore:
                 done = work(self._system())
                 self._reached = True
                 return done
+            except XmdptError:
+                raise
             except Exception as raised:  # every library below has its own kinds
                 err = cause(raised)
                 if isinstance(err, FileNotFoundError) or getattr(err, "status", None) == 404:
@@ -230,10 +241,34 @@ def _rename(system: Any, old: str, new: str) -> None:
         system.ftp.rename(old, new)
 
 
+def _netrc_options(url: str) -> dict[str, Any]:
+    """Name and password of a web server from ``~/.netrc`` (or ``$NETRC``), as curl reads them;
+    none for a URL that has its own, or where fsspec's configuration says how to get in."""
+    import netrc
+
+    from fsspec.config import conf  # type: ignore[import-untyped]
+
+    parts = urlsplit(url)
+    if "@" in parts.netloc or conf.get(parts.scheme):
+        return {}
+    try:
+        path = os.environ.get("NETRC") or os.path.expanduser("~/.netrc")
+        found = netrc.netrc(path).authenticators(parts.hostname or "")
+    except FileNotFoundError:
+        return {}
+    except (OSError, netrc.NetrcParseError) as err:
+        raise XmdptError(f"cannot read {path}: {err}", f"chmod 600 {path}") from None
+    if found is None:
+        return {}
+    name, account, password = found
+    user = base64.b64encode(f"{name or account or ''}:{password or ''}".encode()).decode()
+    return {"client_kwargs": {"headers": {"Authorization": f"Basic {user}"}}}
+
+
 def _ssh_options() -> dict[str, Any]:
     """What fsspec's ssh lacks: limits of time, and a look into known_hosts."""
     import paramiko  # type: ignore[import-untyped]
-    from fsspec.config import conf  # type: ignore[import-untyped]
+    from fsspec.config import conf
     from fsspec.implementations import sftp  # type: ignore[import-untyped]
 
     class KnownHosts(paramiko.MissingHostKeyPolicy):

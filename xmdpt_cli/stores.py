@@ -7,17 +7,20 @@ types: a path, ``sftp://user@host/folder``, ``s3://bucket/folder``, ``https://ho
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import re
+from pathlib import Path, PurePath
 from typing import Protocol
 
+from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.files import write_bytes
+from xmdpt_cli.plain_names import plain
 
 
 class Store(Protocol):
     """What reading and writing a dataset needs of a folder.
 
-    Names are plain file names. Reading what is not there raises FileNotFoundError, any other
-    trouble is an OSError that says where, or an XmdptError.
+    Names are plain file names, any other is refused (XmdptError). Reading what is not there raises
+    FileNotFoundError, any other trouble is an OSError that says where, or an XmdptError.
     """
 
     url: str  # what people are told
@@ -78,41 +81,63 @@ class LocalStore:
     def read_only(self) -> bool:
         return False
 
+    def _path(self, name: str) -> Path:
+        return self._folder / plain(name, self.url)
+
     def size(self, name: str) -> int | None:
-        path = self.folder / name
+        path = self._path(name)
         return path.stat().st_size if path.is_file() else None
 
     def names(self) -> list[str]:
         return sorted(os.listdir(self.folder)) if self.folder.is_dir() else []
 
     def read(self, name: str) -> bytes:
-        return (self.folder / name).read_bytes()
+        return self._path(name).read_bytes()
 
     def read_range(self, name: str, offset: int, length: int) -> bytes:
-        with open(self.folder / name, "rb") as file:
+        with open(self._path(name), "rb") as file:
             file.seek(offset)
             return file.read(length)
 
     def write(self, name: str, data: bytes) -> None:
+        path = self._path(name)
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_bytes(self.folder / name, data)
+        write_bytes(path, data)
 
     def scratch(self, name: str) -> Path:
+        path = self._path(name)
         self.folder.mkdir(parents=True, exist_ok=True)
         # two processes that should not be here together must not write into one file at least
-        return self.folder / f"{name}.{os.getpid()}.part"
+        return path.with_name(f"{name}.{os.getpid()}.part")
 
     def put(self, file: Path, name: str) -> None:
-        file.replace(self.folder / name)
+        file.replace(self._path(name))
 
     def remove(self, name: str) -> None:
-        (self.folder / name).unlink(missing_ok=True)
+        self._path(name).unlink(missing_ok=True)
 
 
 def is_url(place: str | Path) -> bool:
     """Whether it names a place that fsspec reaches, rather than a path of this machine."""
     text = str(place)
     return isinstance(place, str) and "://" in text and not text.startswith("file://")
+
+
+def refuse_url(option: str, value: str | Path, *, hub: bool = False) -> None:
+    """ConfigError for a URL given to an option that takes a path, or with ``hub`` a hub id too.
+
+    A URL that went through ``Path`` is seen as well, by its scheme before one slash.
+    """
+    text = value.as_posix() if isinstance(value, PurePath) else value
+    url = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/+(.*)", text)
+    if url is None:
+        return
+    on_hub = re.fullmatch(r"(?:www\.)?(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+?)/?", url[2])
+    takes = "a folder or a hub id" if hub else "a path of this machine"
+    raise ConfigError(
+        f"{option} takes {takes}, not a URL: {url[1]}://{url[2]}",
+        f"{option} {on_hub[1]}" if hub and on_hub else "download it, then name where it lies",
+    )
 
 
 def open_store(place: str | Path | Store) -> Store:

@@ -154,6 +154,33 @@ def test_own_pictures_with_their_own_keypoints(work: Path, tmp_path: Path, capsy
     assert "own pictures" in told
 
 
+def test_the_frame_of_annotations_is_said_chosen_and_checked(
+    work: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    root = tmp_path / "raw"
+    shutil.copytree(work / "raw", root)
+    file = root / "fasion-resize-annotation-train.csv"
+    rows = [line.split(": ") for line in file.read_text().splitlines()[1:]]
+    padded = [[v if v == -1 else v + 40 for v in json.loads(row[2])] for row in rows]
+    lines = [f"{row[0]}: {row[1]}: {x}" for row, x in zip(rows, padded, strict=True)]
+    file.write_text("name:keypoints_y:keypoints_x\n" + "\n".join(lines) + "\n")
+    arguments = ["--root", root, *options(work)[2:]]
+    _, told = said(capsys, 0, *arguments, "--out", tmp_path / "out")
+    assert f"{file.name}, {len(rows)} rows, frame 256x256 padded (" in told
+    assert hashes(tmp_path / "out", "encoders") == hashes(work / "data", "encoders")
+    out = tmp_path / "wrong"
+    _, told = said(capsys, 0, *arguments, "--out", out, "--frame", "256x176")
+    assert "frame 256x176 (by --frame, although implausible" in told
+    begun = json.loads((out / "prepare.json").read_text())
+    assert begun["options"].pop("frame") == "256x176"
+    # as an earlier version made it, which read any such file in the 256x176 frame
+    (out / "prepare.json").write_text(json.dumps(begun))
+    text, told = said(capsys, 1, "--check", out)
+    assert "people are not where photographs have them" in told + text
+    _, told = said(capsys, 2, *arguments, "--out", out, "--frame", "padding")
+    assert "--frame is auto, 256x176, " in told
+
+
 def test_openpose_that_is_not_there_is_asked_for(
     work: Path, tmp_path: Path, capsys: Capture
 ) -> None:

@@ -221,6 +221,31 @@ def test_openpose_files_as_they_are_written(toy: Path, tmp_path: Path, capsys: C
     assert "--pose-size is not used" in capsys.readouterr().err
 
 
+def test_scores_and_empty_frames_of_a_sequence(toy: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Joints below --min-score are left out, a frame without anybody is skipped or held."""
+    joints = [[x, y, 0.9] for x, y in (leaning(0.1) * (88, 128)).tolist()]
+    joints[4][2] = 0.2
+    frames = [{"keypoints": joints}, {"people": []}, {"keypoints": joints}]
+    walk = tmp_path / "walk.json"
+    walk.write_text(json.dumps({"frames": frames, "width": 88, "height": 128}))
+    for i, (more, count, said) in enumerate(
+        (
+            ([], 2, "not found in frame 2 of 3: skipped"),
+            (["--empty-frames", "hold"], 3, "not found in frame 2 of 3: the pose before is held"),
+            (["--min-score", "0.3"], 2, "2 of 36 joints have a score below 0.3"),
+        )
+    ):
+        given = command(toy, tmp_path / str(i), *more)
+        given[given.index(str(toy / "poses/a.json"))] = str(walk)
+        assert len(result(capsys, given)["files"]) == count
+        assert run([*given]) == 0
+        assert said in capsys.readouterr().err
+    refused(capsys, command(toy, tmp_path / "o", "--min-score", "1.5"), 2)
+    for more in (["--min-score", "0"], ["--empty-frames", "hold"]):
+        way = ["sample", "--model", str(toy / "model"), "--data", "d", *more]
+        assert "does not go with --data" in refused(capsys, way, 2)
+
+
 def test_a_photograph_with_its_keypoints_is_one_pose(
     toy: Path, tmp_path: Path, capsys: Capture
 ) -> None:

@@ -259,6 +259,7 @@ def test_status_shows_a_run_under_way(capsys: pytest.CaptureFixture[str]) -> Non
         ("data/256/dataset.json", ("resolution", "counts", "shards", "toy")),
         ("runs/B/model/xmdpt.json", ("trained_steps", "resolution", "data")),
         ("runs/B/run.json", ("data",)),
+        ("runs/B/places.json", ("data", "encoders")),
         ("samples/B/samples.json", ("recipe", "complete", "trained_steps", "files")),
         ("samples/B/metrics.json", ("rows", "counts", "protocol")),
         ("vae/256/run.json", ("settings", "pictures")),
@@ -276,6 +277,7 @@ def test_records_of_others_are_no_bug_of_ours(
     record(Path("samples/B/metrics.json"), {"rows": rows, "counts": {"generated": 2}})
     record(Path("vae/256/run.json"), {"pictures": ["x"], "settings": {}})
     record(Path("vae/256/xmdpt_training.json"), {"done": 1})
+    record(Path("runs/B/places.json"), {"data": str(own), "encoders": {}})
     path = Path(file)
     known = json.loads(path.read_text())
     for key in keys:

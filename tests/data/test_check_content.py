@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stick_people import FIGURE
 
 from xmdpt_cli.data.check.dataset import check_dataset
 from xmdpt_cli.data.check.findings import KEPT, CheckReport
@@ -82,6 +83,41 @@ def pair_of(a: ViewData, b: ViewData, position: int = 0) -> Any:
 def test_the_written_dataset_is_sound(tmp_path: Path) -> None:
     shards = {"train-000000.tar": {"A-1": pair_of(view(), view())}}
     assert check(write(tmp_path / "out", shards)).findings == []
+
+
+SHIFTED = {
+    "mostly outside the image, in 6 of 6": lambda p: p + (1.1, 0),
+    "of all joints lie outside": lambda p: p + (0.42, 0),
+    "not where photographs have them": lambda p: p * 0.5,
+    "6 of 6 people are upside down": lambda p: (0, 1) + p * (1, -1),
+    "6 of 6 people lie": lambda p: p[..., ::-1],
+    "": lambda p: p,
+}
+
+
+@pytest.mark.parametrize("says", SHIFTED)
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_keypoints_that_are_of_nobody_in_the_images(
+    tmp_path: Path, says: str, by_hand: bool
+) -> None:
+    garments: Garments = {}
+    for number in range(3):
+        points = SHIFTED[says](FIGURE * (0.6, 0.85) + (0.2, 0.06)) * 16
+        one = view(keypoints=points, file=f"MEN/Shorts/id_0000000{number}/01_1_front.jpg")
+        garments[f"MEN-Shorts-id_0000000{number}-01"] = pair_of(one, one, number)
+    out = write(tmp_path / "out", {"train-000000.tar": garments})
+    if by_hand:
+        begun = json.loads((out / "prepare.json").read_text())
+        begun["options"] = {"frame": "352x512"}
+        (out / "prepare.json").write_text(json.dumps(begun))
+    findings = check(out).findings
+    if not says or (by_hand and "outside" not in says):
+        assert findings == []
+        return
+    (finding,) = findings
+    assert (finding.kind, finding.harmless) == ("keypoints-implausible", False)
+    assert says in finding.message
+    assert "--frame" in finding.hint
 
 
 def one_number(value: float, dtype: torch.dtype, *shape: int) -> torch.Tensor:

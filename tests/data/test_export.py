@@ -12,11 +12,16 @@ import pytest
 from fake_dataset import make_dataset
 from PIL import Image
 
+from xmdpt_cli.data.annotation_csv import read_annotations
 from xmdpt_cli.data.deepfashion import find_dataset
 from xmdpt_cli.data.export import annotation_rows, write_annotations
-from xmdpt_cli.data.lists import read_annotation_csv, read_pose_txt, to_fractions
+from xmdpt_cli.data.lists import read_pose_txt, to_fractions
 from xmdpt_cli.data.names import parse_name
 from xmdpt_cli.errors import XmdptError
+
+
+def picture(name: str) -> str:
+    return parse_name(name).picture
 
 
 def test_real_annotations_come_back_to_the_byte(
@@ -25,11 +30,11 @@ def test_real_annotations_come_back_to_the_byte(
     sample = shared("deepfashion_sample")
     rows = []
     for split in ("train", "test"):
-        found, problems = read_annotation_csv(sample / f"fasion-resize-annotation-{split}.csv")
-        assert not problems
+        file = read_annotations(sample / f"fasion-resize-annotation-{split}.csv", picture)
+        assert not file.problems
         names = (sample / f"{split}.lst").read_text().split()
         rows += [
-            (split, name, to_fractions(found[name.picture], padded=False))
+            (split, name, to_fractions(file.points[name.picture], padded=False))
             for name in map(parse_name, names)
         ]
     written = write_annotations(rows, tmp_path)
@@ -67,11 +72,13 @@ def test_a_joint_just_outside_the_picture_does_not_become_missing(tmp_path: Path
     points[1] = (0.5, -1.3 / 256)
     points[2] = (-41 / 176, -1 / 256)  # both are -1 in the padded frame
     points[3] = (-5 / 176, 1.2)
+    points[4] = (0.2 / 176, 0.1 / 256)  # (0, 0) would say that it is missing
     name = parse_name("WOMEN/Denim/id_00000001/01_1_front.jpg")
     write_annotations([("train", name, points)], tmp_path)
-    raw = read_annotation_csv(tmp_path / "fasion-resize-annotation-train.csv")[0][name.picture]
-    assert raw[:4].tolist() == [[0, 128], [88, 0], [-41, 0], [-5, 307]]
-    assert (raw[4:] == -1).all()
+    file = read_annotations(tmp_path / "fasion-resize-annotation-train.csv", picture)
+    raw = file.points[name.picture]
+    assert raw[:5].tolist() == [[0, 128], [88, 0], [-41, 0], [-5, 307], [0, 1]]
+    assert np.isnan(raw[5:]).all()
     back = read_pose_txt(tmp_path / "pose/WOMEN/Denim/id_00000001/01_1_front.txt")
     np.testing.assert_allclose(back, points, rtol=0, atol=1e-9)
 

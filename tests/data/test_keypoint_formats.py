@@ -149,7 +149,7 @@ def test_no_neck_where_a_shoulder_is_missing(read: Read) -> None:
 
 
 def test_the_plain_form(read: Read) -> None:
-    pose = [[i, 2 * i] for i in range(18)]
+    pose = [[i + 1, 2 * i] for i in range(18)]
     pose[4] = None  # type: ignore[call-overload]
     [frame] = read({"keypoints": pose, "width": 176, "height": 256})
     assert frame.size == (256, 176)
@@ -195,7 +195,7 @@ BAD = {
     "21 joints": {"keypoints": [[1, 2]] * 21},
     "nobody in it": people(**CANVAS),
     "nobody in it ": people([0.0] * 54, **CANVAS),
-    "frame 2: nobody": [people(GOOD, **CANVAS), people(**CANVAS)],
+    "all 2 frames: nobody in it": [people(**CANVAS), people([0.0] * 54, **CANVAS)],
     "frame 2, person 2: 3 numbers": [people(GOOD, **CANVAS), people(GOOD, [1] * 3, **CANVAS)],
     "frame 2: no pose (null)": [people(GOOD, **CANVAS), None],
     "joint 2 is [a-z ]*of 2 instead": {"keypoints": [[1, 2], ["a", 2]] + [[1, 2]] * 16},
@@ -216,7 +216,8 @@ BAD = {
     "joint 1 is a list ": '{"keypoints": [[1' + "0" * 400 + ", 1]" + ", [1, 1]" * 17 + "]}",
     "not JSON .Expecting": '{"people": [',
     "not JSON .too deeply": "[" * 100_000,
-    "annotation 2: no image_id": {"annotations": [{"image_id": 1, "keypoints": [1] * 51}, 4]},
+    "annotation 1: no image_id": {"annotations": [4]},
+    "annotation 1: 50 numbers": {"annotations": [{"image_id": 1, "keypoints": [1] * 50}]},
 }
 
 
@@ -285,7 +286,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     points[0, 3] = points[2, 17] = np.nan
     frames = [
         Frame([points[0], points[1]], (768, 512), "a"),
-        Frame([points[2]], (300, 600), "b"),
+        Frame([points[2]], (500, 600), "b"),
     ]
     for some in (frames, frames[:1], frames[1:]):
         write_pose_json(tmp_path / "out.json", some)

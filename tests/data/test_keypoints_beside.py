@@ -169,7 +169,9 @@ def test_a_large_list_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """Whoever asks, image by image; but not after it was changed."""
     reads = []
     read = keypoint_formats.read_json
-    monkeypatch.setattr(keypoint_formats, "read_json", lambda p: (reads.append(p), read(p))[1])
+    monkeypatch.setattr(
+        keypoint_formats, "read_json", lambda p, *rest: (reads.append(p), read(p, *rest))[1]
+    )
     names = {f"{i}.jpg": leaning(i / 100) for i in range(5)}
     (tmp_path / "keypoints.json").write_text(coco(names))
     for name, points in names.items():

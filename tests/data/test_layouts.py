@@ -75,7 +75,7 @@ def test_flat_names(tmp_path: Path, folder_of: Callable[[str], str], said: str) 
 def test_what_was_found_is_said_in_one_sentence(tmp_path: Path) -> None:
     root = make_dataset(tmp_path)
     assert find_dataset(root).notes[0] == (
-        "raw img_highres, pairs CSV (fasion-resize), annotations in the 256x176 frame"
+        "raw img_highres, pairs CSV (fasion-resize), annotations (frame 256x176)"
     )
     (root / "img_highres").rename(root / "img")
     for path in root.glob("fasion-resize-pairs*"):
@@ -399,3 +399,26 @@ def test_finding_loads_no_torch() -> None:
         "assert 'torch' not in sys.modules and 'lmdb' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    "inner",
+    [
+        "img_highres/img_highres",
+        "In-shop Clothes Retrieval Benchmark/Img/img_highres",
+        "In-shop Clothes Retrieval Benchmark/Img/img",
+        "Img/img_highres",
+        "DeepFashion/img/img_highres",
+    ],
+)
+def test_folders_that_unpacking_adds(tmp_path: Path, inner: str) -> None:
+    root = make_dataset(tmp_path / "data")
+    plain = find_dataset(root)
+    (root / "img_highres").rename(tmp_path / "images")
+    (root / inner).parent.mkdir(parents=True)
+    (tmp_path / "images").rename(root / inner)
+    listing = find_dataset(root, strict=True)
+    assert listing.notes[0].startswith(f"raw {inner}, pairs CSV")
+    assert listing.images() == plain.images()
+    assert len(listing.pairs("train")) == len(plain.pairs("train"))
+    assert not any("not used" in note for note in listing.notes)

@@ -175,6 +175,27 @@ def test_swap_and_flip_happen_to_half_of_the_pairs(dataset: PairDataset) -> None
     assert abs(both - 500) < 97
 
 
+def test_a_batch_is_swapped_as_a_whole(dataset: PairDataset) -> None:
+    """Published; and however it is cut over ranks and parts, it is the same batch."""
+    plain = TrainLoader(dataset, Reading(8, seed=0))
+    whole = TrainLoader(dataset, Reading(8, seed=0, swap_batch=8))
+    ranks = [
+        TrainLoader(dataset, Reading(2, seed=0, rank=r, world=2, swap_batch=8)) for r in (0, 1)
+    ]
+    swapped = []
+    for step in range(200):
+        draws, own = whole.draws(step), plain.draws(step)
+        assert len(set(draws.swap.tolist())) == 1
+        assert np.array_equal(draws.pairs, own.pairs)
+        assert np.array_equal(draws.flip, own.flip)
+        parts = [ranks[r].draws(2 * step + part).swap for part in (0, 1) for r in (0, 1)]
+        assert np.array_equal(np.concatenate(parts), draws.swap)
+        swapped.append(bool(draws.swap[0]))
+    assert abs(sum(swapped) - 100) < 36  # standard deviation 7
+    off = TrainLoader(dataset, Reading(8, seed=0, swap=False, swap_batch=8))
+    assert not any(off.draws(step).swap.any() for step in range(20))
+
+
 def test_batches_larger_than_the_dataset(prepared: Path) -> None:
     small = PairDataset(prepared / "out", "test")
     batch = TrainLoader(small, Reading(7, seed=0, swap=False)).batch(2)

@@ -166,7 +166,7 @@ def test_an_old_failure_is_not_a_new_one(tmp_path: Path) -> None:
 def test_impossible_ranks(rank: str, world: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", world)
-    with pytest.raises(ConfigError, match=f"RANK={rank}"):
+    with pytest.raises(ConfigError, match=f"RANK.*{rank}"):
         World.from_environment()
 
 

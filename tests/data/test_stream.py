@@ -126,6 +126,22 @@ def test_swap_and_flip_do_not_depend_on_who_reads(folder: Path) -> None:
     assert 0 < alone.swap.sum() < PAIRS
 
 
+def test_a_streamed_batch_is_swapped_as_a_whole(url: str) -> None:
+    with closing(stream(url, swap_batch=5)) as whole, closing(stream(url)) as by_pair:
+        found = []
+        for step in range(12):
+            batch, plain = whole.batch(step), by_pair.batch(step)
+            numbers = whole.reading.pair_numbers(step)
+            swapped = whole.reading.swaps(numbers, np.zeros(5, bool))
+            assert len(set(swapped.tolist())) == 1
+            for one, other in zip(batch.pairs, plain.pairs, strict=True):
+                assert sorted(one.split("/")[-1].split(">")) == sorted(
+                    other.split("/")[-1].split(">")
+                )
+            found.append(bool(swapped[0]))
+        assert 0 < sum(found) < 12
+
+
 def test_the_buffer_mixes_and_stays_small(folder: Path) -> None:
     room = 60_000
     for epoch in range(3):

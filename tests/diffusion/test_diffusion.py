@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from torch import Tensor
 from xmdpt_cli.diffusion import Schedule, sample, training_loss
 from xmdpt_cli.diffusion.loss import discretised_log_likelihood, loss_terms
 from xmdpt_cli.diffusion.sampler import guidance_scale, guided
+from xmdpt_cli.diffusion.schedule import at
 from xmdpt_cli.diffusion.solvers import timestep_list
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.model import Passes
@@ -49,10 +52,15 @@ def test_target_and_back(prediction: str) -> None:
     clean, noise = (torch.randn(4, 4, 2, 2, generator=rng) for _ in range(2))
     t = torch.tensor([1, 300, 600, 900])
     noisy = schedule.add_noise(clean, noise, t)
-    alpha_bar = schedule.alpha_bar[t].float().reshape(-1, 1, 1, 1)
-    found, eps = schedule.clean_and_noise(noisy, schedule.target(clean, noise, t), alpha_bar)
+    target, error = schedule.target(clean, noise, t), torch.full_like(clean, 0.25)
+    alpha, sigma = (at(table, t, clean) for table in (schedule.alpha_bar.sqrt(), schedule.sigma))
+    found, off = (
+        (noisy - sigma * out) / alpha if prediction == "epsilon" else alpha * noisy - sigma * out
+        for out in (target, target + error)
+    )
     torch.testing.assert_close(found, clean, rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(eps, noise, rtol=1e-3, atol=1e-3)
+    expected = at(schedule.clean_per_error, t, clean) * error
+    torch.testing.assert_close(found - off, expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v"])
@@ -64,15 +72,86 @@ def test_a_perfect_prediction_has_no_loss_but_the_unavoidable(prediction: str) -
     target = schedule.target(clean, noise, t)
     # variance channels -1: exactly the posterior variance, so the KL is zero
     out = torch.cat([target, -torch.ones_like(target)], dim=1)
-    noisy = schedule.add_noise(clean, noise, t)
-    mse, vb = loss_terms(out, clean, noisy, noise, t, schedule)
+    mse, vb = loss_terms(out, clean, noise, t, schedule)
     torch.testing.assert_close(mse, torch.zeros(3))
     torch.testing.assert_close(vb, torch.zeros(3), atol=1e-5, rtol=0)
 
 
+def bound_in_float64(
+    out: Tensor, clean: Tensor, noise: Tensor, t: Tensor, prediction: str
+) -> Tensor:
+    """Improved DDPM sec. 3.1 from its definitions, in bits per dimension (N,)."""
+    beta = torch.linspace(1e-4, 2e-2, 1000, dtype=torch.float64)
+    bar = torch.cumprod(1 - beta, 0)
+    before = torch.cat([torch.ones(1, dtype=torch.float64), bar[:-1]])
+    posterior = beta * (1 - before) / (1 - bar)
+
+    def pick(table: Tensor) -> Tensor:
+        return table[t].reshape(-1, 1, 1, 1)
+
+    noisy = pick(bar.sqrt()) * clean + pick((1 - bar).sqrt()) * noise
+    guess, v = out[:, :4].detach(), out[:, 4:]
+    if prediction == "epsilon":
+        guess = (noisy - pick((1 - bar).sqrt()) * guess) / pick(bar.sqrt())
+    else:
+        guess = pick(bar.sqrt()) * noisy - pick((1 - bar).sqrt()) * guess
+    of_clean = pick(beta * before.sqrt() / (1 - bar))
+    rest = pick((1 - before) * (1 - beta).sqrt() / (1 - bar)) * noisy
+    true, mean = of_clean * clean + rest, of_clean * guess + rest
+    true_log = pick(torch.cat([posterior[1:2], posterior[1:]]).log())
+    log = (v + 1) / 2 * pick(beta.log()) + (1 - v) / 2 * true_log
+    kl = 0.5 * (log - true_log - 1 + (true_log - log).exp() + (true - mean) ** 2 / log.exp())
+
+    def cdf(x: Tensor) -> Tensor:
+        z = (x - mean) / (0.5 * log).exp()
+        return 0.5 * (1 + torch.tanh((2 / math.pi) ** 0.5 * (z + 0.044715 * z**3)))
+
+    low, high = cdf(clean - 1 / 255), cdf(clean + 1 / 255)
+    low = torch.where(clean < -0.999, torch.zeros_like(low), low)
+    high = torch.where(clean > 0.999, torch.ones_like(high), high)
+    nll = -(high - low).clamp(min=1e-12).log()
+    terms = torch.where((t == 0).reshape(-1, 1, 1, 1), nll, kl)
+    return terms.mean(dim=(1, 2, 3)) / math.log(2)
+
+
+@pytest.mark.parametrize(
+    ("t", "prediction"),
+    [*((t, p) for t in (0, 1, 2, 10) for p in ("epsilon", "v")), (999, "epsilon")],
+)
+def test_the_bound_keeps_its_digits(t: int, prediction: str) -> None:
+    """Value and gradient in float32 against float64: as differences of float32 numbers they were
+    off by 5e-4 at t = 0 and 1, by 0.3 at t = 999."""
+    schedule, rng = Schedule("linear", prediction), torch.Generator().manual_seed(t)
+    clean, noise, error, v = (torch.randn(4, 4, 16, 16, generator=rng) for _ in range(4))
+    times = torch.full((4,), t)
+    target = schedule.target(clean, noise, times)
+    out = torch.cat([target + 0.3 * error, 0.5 * v], dim=1).requires_grad_()
+    _, vb = loss_terms(out, clean, noise, times, schedule)
+    vb.sum().backward()  # type: ignore[no-untyped-call]
+    exact = out.detach().double().requires_grad_()
+    # the reference knows the error from the target in float64
+    expected = bound_in_float64(exact, clean.double(), noise.double(), times, prediction)
+    expected.sum().backward()  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(vb.double(), expected, rtol=2e-6, atol=0)
+    assert out.grad is not None
+    assert exact.grad is not None
+    size = float(exact.grad.abs().max())
+    assert size > 0
+    torch.testing.assert_close(out.grad.double(), exact.grad, rtol=0, atol=1e-5 * size)
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine"])
+def test_the_schedules_noise_level_has_all_its_digits(kind: str) -> None:
+    """1 - alpha_bar by exact fractions, where alpha_bar is close to 1."""
+    schedule, rest = Schedule(kind), Fraction(1)
+    for t in range(3):
+        rest *= 1 - Fraction(float(schedule.beta[t]))
+        assert float(schedule.sigma[t]) == pytest.approx(math.sqrt(1 - rest), rel=1e-15)
+
+
 def test_discretised_likelihood_sums_to_one() -> None:
     bins = (torch.arange(256) / 127.5 - 1).reshape(1, 256, 1, 1)
-    log = discretised_log_likelihood(bins, torch.tensor(0.3), torch.tensor(math.log(0.2)))
+    log = discretised_log_likelihood(bins, bins - 0.3, torch.tensor(math.log(0.2)))
     assert float(log.exp().sum()) == pytest.approx(1.0, abs=1e-3)
 
 
@@ -85,6 +164,32 @@ def test_timestep_list_is_numpys(steps: int) -> None:
         assert timestep_list(1) == [999]  # a single step starts from noise
     with pytest.raises(ConfigError):
         timestep_list(0)
+
+
+def test_the_published_list_differs_where_the_docs_say() -> None:
+    """Published: a float stride is added again and again (docs/published-weights.md)."""
+
+    def published(steps: int) -> list[int]:
+        place, listed = 0.0, []
+        for _ in range(steps):
+            listed.append(round(place))
+            place += 999 / max(1, steps - 1)
+        return listed
+
+    apart = {}
+    for steps in range(1, 1001):
+        pairs = zip(published(steps), reversed(timestep_list(steps)), strict=True)
+        found = [abs(a - b) for a, b in pairs if a != b]
+        if found:
+            apart[steps] = found
+    assert len(apart) == 284
+    assert apart.pop(1) == [999]
+    assert {away for found in apart.values() for away in found} == {1}
+    assert max(map(len, apart.values())) == 19
+    docs = (Path(__file__).parents[2] / "docs/published-weights.md").read_text()
+    listed = ", ".join(map(str, [steps for steps in apart if steps <= 100][:-1]))
+    assert f"these are {listed} and 91" in " ".join(docs.split())
+    assert not {10, 20, 25, 50, 100, 250, 500} & set(apart)
 
 
 def test_guidance_follows_equation_6() -> None:

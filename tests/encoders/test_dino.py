@@ -39,7 +39,7 @@ def real_like(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_tokens_are_those_of_transformers(real_like: Path) -> None:
-    dino = Dino.load(real_like)
+    dino = Dino.load(real_like, positions="transformers")
     images = torch.rand(3, 3, 64, 48, generator=torch.Generator().manual_seed(0)) * 2.0 - 1.0
     resized = F.interpolate(
         images, size=(224, 224), mode="bicubic", align_corners=False, antialias=False

@@ -172,13 +172,11 @@ def test_protocols_are_measured_in_one_pass_as_alone() -> None:
     pidm, cfld, _ = together
     wide = pidm.rows["generated"]["ssim_w51"]
     protocol = protocols[0]
-    assert protocol.window is not None
+    assert protocol.pixelwise is not None
     squares = [
-        measure(protocol.prediction(made), protocol.truth(truth), window=(
-            protocol.window(made), protocol.window(truth)
-        ))["ssim_w51"]
+        measure(protocol.pixelwise(made), protocol.pixelwise(truth))["ssim_w51"]
         for made, truth, *_ in found
-    ]  # fmt: skip
+    ]
     assert wide == pytest.approx(np.mean(squares))
     assert wide != pytest.approx(cfld.rows["generated"]["ssim_w51"], abs=1e-5)
 

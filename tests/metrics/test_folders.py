@@ -41,6 +41,21 @@ def test_targets_may_be_named_as_the_generated_pictures_are(tmp_path: Path) -> N
     assert [(name, target.stem) for name, _, target in found.pairs] == [(p, p) for p in pairs]
 
 
+@pytest.mark.parametrize("form", ["{0}_2_{1}_vis", "{0}_2_{1}", "{1}"])
+def test_pidms_ground_truths_have_deep_before_the_flat_name(tmp_path: Path, form: str) -> None:
+    flat = [f"fashionWOMENDressesid0000000{k}01_1front" for k in range(3)]
+    generated = folder(tmp_path / "g", [form.format(flat[1], flat[k]) for k in (0, 1)])
+    targets = folder(tmp_path / "t", [f"deep{name}" for name in flat])
+    found = pair_folders(generated, targets)
+    assert [target.stem for _, _, target in found.pairs] == [f"deep{name}" for name in flat[:2]]
+    assert [path.stem for path in found.target_only] == [f"deep{flat[2]}"]
+    # with both spellings there the very name comes first
+    Image.new("RGB", (2, 2)).save(targets / f"{flat[0]}.png")
+    again = pair_folders(generated, targets)
+    assert again.pairs[0][2].stem == flat[0]
+    assert [path.stem for path in again.target_only] == [f"deep{flat[0]}", f"deep{flat[2]}"]
+
+
 def test_several_sources_of_one_target(tmp_path: Path) -> None:
     made = ["a_2_c", "b_2_c"]
     found = pair_folders(folder(tmp_path / "g", made), folder(tmp_path / "t", ["c"]))

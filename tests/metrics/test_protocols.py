@@ -38,8 +38,8 @@ def test_square_protocols_are_the_published_resizes(shared: Shared) -> None:
     with Image.open(shared("golden/metrics/resize_source_750x1101.png")) as image:
         photograph = np.asarray(image.convert("RGB"))
     pidm, pcdms, clean = (get_protocol(name) for name in ("pidm", "pcdms", "clean"))
-    assert pidm.window is not None
-    square = np.asarray(pidm.window(photograph), dtype=np.uint8)
+    assert pidm.square is not None
+    square = np.asarray(pidm.square(photograph), dtype=np.uint8)
     np.testing.assert_array_equal(square, golden["pil_bicubic_256x256_u8"])
     for given in (photograph, square):  # a folder of squares was resized before
         found = pidm.truth(given)

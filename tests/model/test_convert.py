@@ -273,8 +273,12 @@ def test_a_harmless_object_is_refused_with_a_way_out(state: State, tmp_path: Pat
 def test_broken_files_are_named(content: bytes, tmp_path: Path) -> None:
     for name in ("x.pt", "x.safetensors"):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(XmdptError, match=f"cannot read .*{name}: ") as error:
+        said = "is empty" if not content else "cannot read"
+        if name == "x.pt" and content.startswith(b"PK"):
+            said = "is cut: its end is missing"
+        with pytest.raises(XmdptError, match=said) as error:
             from_published(tmp_path / name)
+        assert str(tmp_path / name) in error.value.message
         assert "weights_only" not in error.value.message + error.value.hint
 
 

@@ -211,7 +211,7 @@ BROKEN: list[tuple[str, Callable[[Path], object], str]] = [
     (
         "cut off",
         lambda f: os.truncate(f / "model.safetensors", 2000),
-        r"model\.safetensors is broken",
+        r"model\.safetensors is cut: it holds 2,000 bytes of",
     ),
     (
         "a tensor missing",

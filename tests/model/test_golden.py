@@ -141,7 +141,7 @@ def test_the_loss_at_the_ends(
     clean, noise, t = 2 * golden["in.x0"], golden["in.noise"], ends["in.t"]
     assert t.tolist() == [0, 1, 999]
     noisy = Schedule().add_noise(clean, noise, t)
-    mse, vb = loss_terms(model(noisy, t, condition), clean, noisy, noise, t)
+    mse, vb = loss_terms(model(noisy, t, condition), clean, noise, t)
     torch.testing.assert_close(mse, ends["out.mse"], rtol=1e-4, atol=0)
     torch.testing.assert_close(vb, ends["out.vb"], rtol=1e-4, atol=0)
 

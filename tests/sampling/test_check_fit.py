@@ -50,3 +50,10 @@ def test_known_files_decide_alone() -> None:
     made = on_hub("vae", id="a/vae")
     assert encoder_mismatch(made, local("vae", id="/a/copy")) is None
     assert encoder_mismatch(made, on_hub("vae", id="a/vae", sha256="2" * 64)) is not None
+
+
+def test_two_toys_of_one_name_are_told_apart_by_their_weights() -> None:
+    toys = [on_hub("vae", id="toy-vae", toy=True, sha256=digit * 64) for digit in "ab"]
+    assert encoder_mismatch(toys[0], toys[0]) is None
+    said = encoder_mismatch(*toys)
+    assert said == f"two called toy-vae: weights of sha256 {'a' * 12}, not {'b' * 12}"

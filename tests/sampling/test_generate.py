@@ -29,7 +29,8 @@ from xmdpt_cli.encoders.toy import toy_vae
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import only_process
 from xmdpt_cli.sampling import writer
-from xmdpt_cli.sampling.generate import generate, sample_name
+from xmdpt_cli.sampling.generate import generate
+from xmdpt_cli.sampling.sample_names import sample_name
 from xmdpt_cli.sampling.sampler import Sampler
 
 
@@ -362,17 +363,17 @@ def test_a_full_disk(
     small: Small, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A writer's thread meets it: the command ends as for any known error, and goes on later."""
-    save, room = writer.save_bytes, threading.Semaphore(5)
+    write, room = Path.write_bytes, threading.Semaphore(5)
 
-    def full(path: Path, data: bytes) -> None:
+    def full(path: Path, data: bytes) -> int:
         if not room.acquire(blocking=False):
-            path.with_name(path.name + ".part").write_bytes(data[:100])
+            write(path, data[:100])
             raise OSError(28, "No space left on device")
-        save(path, data)
+        return write(path, data)
 
     out = tmp_path / "o"
     with monkeypatch.context() as patch:
-        patch.setattr(writer, "save_bytes", full)
+        patch.setattr(Path, "write_bytes", full)
         with pytest.raises(XmdptError, match="No space left on device") as caught:
             small.draw(out, batch_size=3)
     assert caught.value.exit_code == 1

@@ -317,7 +317,7 @@ def test_a_sequence_shares_one_box(tmp_path: Path) -> None:
     np.testing.assert_allclose(steps, steps[0])
     heights = [np.ptp(one.keypoints[:, 1]) for one in found]
     np.testing.assert_allclose(heights, heights[0])
-    assert len(found[0].notes) == 1
+    assert len(found[0].notes) == 2  # the unit, and the box
     assert not found[1].notes
 
 
@@ -361,17 +361,17 @@ def test_odd_arrays_of_keypoints() -> None:
 
 def test_joints_outside_of_the_picture(tmp_path: Path) -> None:
     file = write_pose(tmp_path / "far.json", FIGURE + (5, 0))
-    with pytest.raises(XmdptError, match=r"far\.json: 18 of 18 joints lie outside") as err:
-        poses(file, fit="squash")
-    assert "--pose-fit person" in err.value.hint
-    [brought] = poses(file, fit="person")
-    assert ((brought.keypoints > 0) & (brought.keypoints < SIZE)).all()
-    with pytest.raises(XmdptError, match="nothing of the 88 x 128 picture"):
-        view(person(), keypoints=file, fit="person")
-    for keypoints in (file, FIGURE * (88, 128)):
-        with pytest.raises(XmdptError, match="picture: 18 of 18 joints lie outside") as err:
-            view(person(), keypoints=keypoints, fit="squash")
-        assert "are these the picture's keypoints?" in err.value.hint
+    for fit in ("squash", "person"):
+        with pytest.raises(XmdptError, match=r"far\.json: 18 of 18 joints lie outside") as err:
+            poses(file, fit=fit)
+        assert "--pose-size" in err.value.hint
+        with pytest.raises(XmdptError, match=r"far\.json: 18 of 18 joints lie outside"):
+            view(person(), keypoints=file, fit=fit)
+    with pytest.raises(XmdptError, match="18 of 18 joints lie outside") as err:
+        poses(FIGURE + (5, 0), fit="squash")
+    with pytest.raises(XmdptError, match="picture: 18 of 18 joints lie outside") as err:
+        view(person(), keypoints=FIGURE * (88, 128), fit="squash")
+    assert "are these the picture's keypoints?" in err.value.hint
     with pytest.raises(XmdptError, match="in one point"):
         poses(FIGURE * 0 + 0.5)
 

@@ -42,6 +42,11 @@ def test_as_spreadsheets_write_it(tmp_path: Path, delimiter: str, encoding: str,
     assert row == Row(2, tmp_path / "é.jpg", tmp_path / "p.json", "ü.png")
 
 
+def test_an_index_column_of_pandas_is_skipped(tmp_path: Path) -> None:
+    [row] = read(tmp_path, ",source,pose,seed\n0,a.jpg,p.json,3\n")
+    assert row == Row(2, tmp_path / "a.jpg", tmp_path / "p.json", seed=3)
+
+
 def test_paths_beside_the_list_then_in_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,6 +75,10 @@ def test_paths_beside_the_list_then_in_the_working_directory(
         ("source,pose\na.jpg,p.json,x,y\n", "line 2: 4 cells for 2 columns"),
         ("source,pose,seed\na.jpg,p.json,-1\n", "line 2: a seed is a whole number from 0 on"),
         ("source,pose,seed\na.jpg,p.json,1.5\n", "not '1.5'"),
+        pytest.param(f"source,pose,seed\na,p,{'9' * 9000}\n", "below 2**63, not '999", id="digits"),
+        pytest.param(
+            f"source,pose\n{'x' * 200_000},p\n", "field larger than field limit", id="long field"
+        ),
         ("source,pose,out\na,p,x.png\na,p,y.png\na,q,X.PNG\n", "line 4: out 'X.PNG' is that of li"),
         ("source,pose,out\na,p,x.jpg\n", "'x.jpg' does not end in .png"),
         ("source,pose,out\na,p,../x.png\n", "line 2: out '../x.png' is no plain name"),
@@ -80,7 +89,7 @@ def test_paths_beside_the_list_then_in_the_working_directory(
         ("source,pose,out\na,p,/tmp/x.png\n", "'/tmp/x.png' is not in"),
         ("source,pose,out\na,p,sheet.png\n", "the contact sheet"),
         ("source,pose,out\na,p,link/x.png\n", "leads out of"),
-        (b"source,pose\n\xe9.jpg,p.json\n", "is not UTF-8"),
+        (b"source,pose\n\xe9.jpg,p.json\n", "neither UTF-8 nor UTF-16"),
         ('source,pose\n"a.jpg,p.json\n', "not CSV"),
     ],
 )

@@ -25,9 +25,10 @@ from xmdpt_cli.data.synthetic import make_wardrobe
 from xmdpt_cli.encoders.bundle import Encoders
 from xmdpt_cli.encoders.toy import toy_vae
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.sampling.generate import generate, sample_name
+from xmdpt_cli.sampling.generate import generate
 from xmdpt_cli.sampling.memory import held_bytes
 from xmdpt_cli.sampling.pipeline import XMDPTPipeline
+from xmdpt_cli.sampling.sample_names import sample_name
 from xmdpt_cli.sampling.sampler import Sampler
 
 Pipes = Callable[[str], XMDPTPipeline]

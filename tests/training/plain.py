@@ -184,7 +184,8 @@ def loss_of(out: Tensor, clean: Tensor, noisy: Tensor, noise: Tensor, t: Tensor)
     # the discretised likelihood at t = 0 (tests/diffusion holds it against its own definition)
     from xmdpt_cli.diffusion.loss import discretised_log_likelihood
 
-    nll = -discretised_log_likelihood(clean, mean, 0.5 * log).mean(dim=(1, 2, 3)) / math.log(2)
+    likelihood = discretised_log_likelihood(clean, clean - mean, 0.5 * log)
+    nll = -likelihood.mean(dim=(1, 2, 3)) / math.log(2)
     return mse + torch.where(t == 0, nll, vb)
 
 
@@ -201,16 +202,16 @@ def step_loss(
     clean = latents(batch.target_moments, draws.target)
     source = latents(batch.source_moments, draws.source)
     t = (draws.uniform[:, 0] * 1000).long()
-    noisy = pick(ABAR.sqrt(), t) * clean + pick((1 - ABAR).sqrt(), t) * draws.noise
     condition = canet(w, batch.pose_tokens, batch.source_tokens, source)
     keep = (draws.uniform[:, 1:] >= drop).float()
     tokens = draws.tokens.shape[1]
     kept = draws.tokens.argsort(dim=1)[:, : int(tokens * (1 - ratio))]
     total = torch.zeros(())
-    for column, shown in ((0, None), (1, kept)):
+    for column, shown, noise in ((0, None, draws.noise), (1, kept, draws.masked_noise)):
+        noisy = pick(ABAR.sqrt(), t) * clean + pick((1 - ABAR).sqrt(), t) * noise
         c = condition * keep[:, column : column + 1]
         out = one_pass(w, noisy, t, c, source, shown, depth, heads)
-        total = total + loss_of(out, clean, noisy, draws.noise, t).mean()
+        total = total + loss_of(out, clean, noisy, noise, t).mean()
     return total
 
 

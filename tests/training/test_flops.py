@@ -46,6 +46,7 @@ def inputs(model: XMDPT, n: int) -> Inputs:
         target=latents,
         source=latents,
         noise=latents,
+        masked_noise=latents,
         timesteps=torch.zeros(n, dtype=torch.long),
         keep=flags,
         keep_masked=flags,

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers.training_utils import compute_snr
@@ -69,6 +70,47 @@ def test_a_mask_ratio_drawn_per_step_fills_its_range() -> None:
     assert float(ratios.max()) == pytest.approx(0.5, abs=0.005)
     assert float(ratios.mean()) == pytest.approx(0.4, abs=0.01)
     assert mask_ratio(CONFIG, 7) == CONFIG.mask_ratio
+
+
+def test_the_noises_of_the_two_passes_are_independent(data: Path) -> None:
+    """As published; the noise of the unmasked pass is the same either way."""
+    run, shared = trainer(data), trainer(data, masked_noise="shared")
+    batch = run.loader().batch(0)
+    draws = batch.draws
+    assert draws is not None
+    inputs = inputs_of(batch, run.config, 0, run.scale, run.device)
+    assert torch.equal(inputs.noise, draws.noise)
+    assert inputs.masked_noise is not None
+    many = Draws.of(7, range(200), (4, 8, 8), 64)
+    pair = torch.stack([many.noise.flatten(), many.masked_noise.flatten()])
+    assert abs(float(pair.corrcoef()[0, 1])) < 5 / many.noise.numel() ** 0.5
+    assert float(many.masked_noise.std()) == pytest.approx(1, abs=0.02)
+    together = inputs_of(batch, shared.config, 0, run.scale, run.device)
+    assert together.masked_noise is None
+
+    a, b = run.run(inputs), shared.run(together)
+    torch.testing.assert_close(a.mse, b.mse)
+    assert a.masked_mse is not None
+    # each pass is what it would be alone: the masked one of ``inputs`` with its noise for both
+    alone = shared.run(together._replace(noise=inputs.masked_noise))
+    torch.testing.assert_close(a.masked_mse, alone.masked_mse, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(a.masked_vb, alone.masked_vb, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(a.masked_mse, b.masked_mse, rtol=1e-2)  # type: ignore[arg-type]
+
+
+def test_a_step_swaps_by_pair_or_all_together(data: Path) -> None:
+    """All parts of an accumulated step are one batch."""
+
+    def swaps(**more: Any) -> list[list[bool]]:
+        loader = trainer(data, accumulate=2, **more).loader()
+        read = loader.reading
+        parts = [read.swaps(read.pair_numbers(k), np.arange(2) < 1) for k in range(80)]
+        return [[*parts[k], *parts[k + 1]] for k in range(0, 80, 2)]
+
+    assert all(len(set(step)) == 2 for step in swaps())
+    together = swaps(swap_by="batch")
+    assert all(len(set(step)) == 1 for step in together)
+    assert 5 < sum(step[0] for step in together) < 35
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v"])

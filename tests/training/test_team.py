@@ -83,8 +83,11 @@ def test_what_torchrun_did_not_start_is_refused(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ConfigError, match="LOCAL_RANK, MASTER_ADDR, MASTER_PORT missing"):
         Team.start("cpu")
-    for name in names:
-        monkeypatch.setenv(name, str(torch.cuda.device_count()))
+    count = torch.cuda.device_count()
+    for name, value in zip(names, (count, "127.0.0.1", 29500), strict=True):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("RANK", str(count))
+    monkeypatch.setenv("WORLD_SIZE", str(count + 2))
     with pytest.raises(ConfigError, match="GPUs"):
         Team.start("cuda")
 

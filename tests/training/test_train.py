@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from small_data import CONFIG, logged, same, weights
 
+from xmdpt_cli import interrupts
 from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.model import XMDPT
@@ -100,6 +101,28 @@ def test_killed_and_run_again(data: Path, tmp_path: Path) -> None:
     subprocess.run([*command, str(run)], check=True)
     train(dataclasses.replace(CONFIG, steps=steps), data, tmp_path / "whole")
     assert same(weights(run), weights(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_middle_of_an_update_saves_the_whole_step(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """Weights that are half updated would be saved as the step before."""
+    update, config = torch.optim.AdamW.step, dataclasses.replace(CONFIG, checkpoint_every=100)
+
+    def interrupted(self: torch.optim.AdamW, *args: Any) -> Any:
+        if any(float(state["step"]) == 2 for state in self.state.values()):
+            os.kill(os.getpid(), number)  # before the third update
+        return update(self, *args)
+
+    with monkeypatch.context() as patch, interrupts.listening():
+        patch.setattr(torch.optim.AdamW, "step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, data, tmp_path / "run")
+    assert (tmp_path / "run/checkpoints/latest").read_text() == "step_0000003"
+    train(config, data, tmp_path / "run")
+    train(config, data, tmp_path / "whole")
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
 
 
 def test_other_settings_are_refused_by_name(data: Path, tmp_path: Path) -> None:
@@ -273,3 +296,42 @@ def test_a_full_disk_is_named_and_loses_nothing(
     train(CONFIG, data, tmp_path / "whole")
     assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
     assert [row["step"] for row in logged(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_run_of_an_earlier_version_keeps_its_recipe(data: Path, tmp_path: Path) -> None:
+    """Its run.json has none of the newer settings: one noise for both passes, swapped pair by pair,
+    no clipping. It resumes with them to the bit, whatever the defaults are now."""
+    earlier = dataclasses.replace(CONFIG, masked_noise="shared")
+    train(earlier, data, tmp_path / "whole")
+    train(dataclasses.replace(earlier, steps=4), data, tmp_path / "run")
+    known = tmp_path / "run/run.json"
+    record = json.loads(known.read_text())
+    for name in ("masked_noise", "swap_by", "max_grad_norm"):
+        del record["config"][name]
+    known.write_text(json.dumps(record))
+
+    said: list[str] = []
+    asked = dataclasses.replace(CONFIG, swap_by="batch", max_grad_norm=1.0)
+    train(asked, data, tmp_path / "run", say=said.append)
+    assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+    assert "masked_noise shared, swap_by pair, max_grad_norm 0.0" in said[0]
+    # a run that knows them is another run with others
+    with pytest.raises(XmdptError, match="masked_noise: shared -> independent"):
+        train(CONFIG, data, tmp_path / "whole")
+
+
+def test_gradients_are_clipped_at_their_norm(data: Path) -> None:
+    def first_step(limit: float) -> Trainer:
+        config = dataclasses.replace(CONFIG, max_grad_norm=limit)
+        made = Trainer(config, PairDataset(data))
+        made.step(iter([made.loader().batch(0)]))
+        return made
+
+    def gradients(of: Trainer) -> torch.Tensor:
+        return torch.cat([p.grad.flatten() for p in of.model.parameters() if p.grad is not None])
+
+    free = gradients(first_step(0.0))
+    norm = float(free.norm())
+    clipped = gradients(first_step(norm / 4))
+    torch.testing.assert_close(clipped, free / 4, rtol=1e-4, atol=1e-8)
+    assert torch.equal(gradients(first_step(norm * 4)), free)

@@ -22,7 +22,6 @@ from xmdpt_cli.training.vae_examples import (
     VaeBatch,
     ahead,
     draw,
-    signed,
 )
 from xmdpt_cli.training.vae_faces import head_disc, head_map
 from xmdpt_cli.training.vae_loss import Perceptual, vae_losses
@@ -91,6 +90,24 @@ def test_the_loss_is_its_formula() -> None:
     assert terms["loss"].item() == pytest.approx(expected, rel=1e-4)
     assert terms["l1"].item() == pytest.approx(error.mean(), rel=1e-4)
     assert terms["mse"].item() == pytest.approx((error**2).mean(), rel=1e-4)
+
+
+@pytest.mark.parametrize("all_weights", [False, True])
+def test_a_step_runs_on_contiguous_tensors(all_weights: bool) -> None:
+    """torch's GroupNorm loses digits on channels-last ones (``tests/encoders/test_vae.py``)."""
+    vae = toy_vae(SIZE)
+    met: list[bool] = []
+
+    def look(_: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        met.append(given[0].is_contiguous())
+
+    for module in vae.net.modules():
+        if isinstance(module, torch.nn.GroupNorm):
+            module.register_forward_pre_hook(look)
+    batch = VaeBatch(torch.from_numpy(blobs(2, SIZE)), torch.zeros(2, 4, 8, 8))
+    vae_losses(vae, batch, VaeConfig(lpips=0.0, all_weights=all_weights))
+    assert len(met) > 10
+    assert all(met)
 
 
 def test_lpips_is_the_measures_own_and_has_gradients() -> None:
@@ -184,11 +201,6 @@ def test_reading_ahead_keeps_the_order_and_gives_errors_back() -> None:
         found.extend(steps)
     assert found == [2, 3, 4, 5, 6]
     assert list(ahead(make, 3, 6)) == [3, 4, 5]
-
-
-def test_signed_is_to_signed() -> None:
-    pictures = blobs(2, SIZE)
-    assert torch.equal(signed(torch.from_numpy(pictures)), to_signed(pictures))
 
 
 def test_the_average_follows_its_formula_and_is_what_is_handed_out() -> None:

@@ -119,7 +119,7 @@ def test_validation_loss_is_the_mean_over_pairs_and_quartiles(
                 condition = model.condition(batch.pose_tokens, batch.source_tokens, source)
                 context = model.context(source, *batch.pose_maps(CPU)) if tokens else None
                 out = model(noisy, t, condition, context)
-            terms = loss_terms(out, clean, noisy, noise, t, schedule)
+            terms = loss_terms(out, clean, noise, t, schedule)
             mse[q, row], vb[q, row] = float(terms[0]), float(terms[1])
     for q in range(4):
         assert found[f"val_mse_q{q + 1}"] == pytest.approx(mse[q].mean(), rel=1e-4)

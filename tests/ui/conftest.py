@@ -36,12 +36,13 @@ def running(monkeypatch: pytest.MonkeyPatch) -> Running:
         import uvicorn
 
         from xmdpt_cli.ui.application import application
+        from xmdpt_cli.ui.hosts import Hosts
+        from xmdpt_cli.ui.uploads import upload_folder
 
-        config = uvicorn.Config(
-            application(pipe, "RUN <b>/model"), log_level="error", timeout_graceful_shutdown=1
-        )
-        server = uvicorn.Server(config)
-        with listen("127.0.0.1", 0) as listener:
+        with upload_folder() as folder, listen("127.0.0.1", 0) as listener:
+            app = application(pipe, "RUN <b>/model", Hosts("127.0.0.1", ["pages.example"]), folder)
+            config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
+            server = uvicorn.Server(config)
             thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
             thread.start()
             wait_until(lambda: server.started, "the server starts")

@@ -147,11 +147,14 @@ def listening(port: int) -> set[str]:
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads Linux's list of sockets")
 @pytest.mark.parametrize("host", [None, "0.0.0.0"])
-def test_the_page_is_for_this_machine_unless_told(host: str | None) -> None:
+def test_the_page_is_for_this_machine_unless_told(
+    host: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import signal
     import urllib.request
 
     pytest.importorskip("gradio", reason="the ui extra is not installed")
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     process = start(*(["--host", host] if host else []), "--openpose", "DIR")
     try:
         told = first_object(process)
@@ -169,6 +172,7 @@ def test_the_page_is_for_this_machine_unless_told(host: str | None) -> None:
     assert "('openpose', 'DIR')" in err
     assert ("without a password" in err) is (host is not None)
     assert "Traceback" not in err
+    assert list(tmp_path.iterdir()) == []  # what was uploaded is gone
 
 
 def test_gradio_is_told_to_be_quiet(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ def _calls(
 
     small = seen(3, SIDE, SIDE)
     for size in ("giant", "base"):
-        yield f"DINOv2 {size}", call(placed(dinov2(size), device, dtype), small)
+        yield f"DINOv2 {size}", call(dinov2(size, device, dtype), small)
     vae = placed(sd_vae(), device, dtype)
     yield "VAE encoder", call(vae.encode, seen(3, pixels, pixels))
     yield "VAE decoder", call(vae.decode, seen(4, pixels // 8, pixels // 8))

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
 
-def dinov2(size: str) -> nn.Module:
-    """facebook/dinov2-giant or -base by its config.json: (N, 3, 224, 224) -> 257 tokens."""
+def dinov2(size: str, device: torch.device, dtype: torch.dtype) -> Callable[..., object]:
+    """facebook/dinov2-giant or -base by its config.json: (N, 3, 224, 224) -> 257 tokens.
+
+    Weights in float32, another ``dtype`` by autocast: as ``xmdpt prepare`` and the published code
+    run it.
+    """
     from transformers import Dinov2Config, Dinov2Model
+
+    from xmdpt_cli.encoders.dino import Dino
+    from xmdpt_cli.encoders.weights import Origin
 
     shapes: dict[str, dict[str, Any]] = {
         "giant": {
@@ -21,8 +29,14 @@ def dinov2(size: str) -> nn.Module:
         },
         "base": {},
     }
-    network: nn.Module = Dinov2Model(Dinov2Config(image_size=518, patch_size=14, **shapes[size]))
-    return network.eval().requires_grad_(False)
+    network = Dinov2Model(Dinov2Config(image_size=518, patch_size=14, **shapes[size]))
+    net = Dino(network.to(device), Origin("local", f"random dinov2-{size}")).net
+
+    def tokens(images: torch.Tensor) -> object:
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            return net(images)
+
+    return tokens
 
 
 def sd_vae(cut: int = 1) -> Any:

@@ -57,6 +57,7 @@ def make_inputs(model: XMDPT, count: int, seed: int = 0) -> tuple[Inputs, Tensor
         target=normal(count, *model.latent_shape),
         source=normal(count, *model.latent_shape),
         noise=normal(count, *model.latent_shape),
+        masked_noise=normal(count, *model.latent_shape),
         timesteps=torch.randint(0, 1000, (count,), generator=rng),
         keep=torch.rand(count, generator=rng) > 0.1,
         keep_masked=torch.rand(count, generator=rng) > 0.1,
@@ -82,9 +83,12 @@ def published_step(
     schedule = Schedule()
 
     def step() -> float:
-        noisy = schedule.add_noise(inputs.target, inputs.noise, inputs.timesteps)
+        assert inputs.masked_noise is not None
         total = torch.zeros((), device=device)
-        for keep, noise in ((inputs.keep, None), (inputs.keep_masked, uniform)):
+        for keep, noise, drawn in (
+            (inputs.keep, inputs.noise, None), (inputs.keep_masked, inputs.masked_noise, uniform)
+        ):  # fmt: skip
+            noisy = schedule.add_noise(inputs.target, noise, inputs.timesteps)
             with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
                 out = net(
                     noisy,
@@ -93,9 +97,9 @@ def published_step(
                     inputs.source_tokens,
                     inputs.source,
                     keep,
-                    noise,
+                    drawn,
                 ).float()
-            mse, vb = loss_terms(out, inputs.target, noisy, inputs.noise, inputs.timesteps)
+            mse, vb = loss_terms(out, inputs.target, noise, inputs.timesteps)
             total = total + (mse + vb).mean()
         optimizer.zero_grad()
         total.backward()
@@ -143,9 +147,8 @@ def published_encoders(
     DINOv2-G of both pictures, DINOv2-B of both poses (half of all that is never used), and the
     VAE's encoder on both; networks of the real architectures with random weights.
     """
-    giant, base, vae = (
-        placed(network, device, dtype) for network in (dinov2("giant"), dinov2("base"), sd_vae())
-    )
+    giant, base = (dinov2(size, device, dtype) for size in ("giant", "base"))
+    vae = placed(sd_vae(), device, dtype)
     return [(giant, 224), (base, 224), (vae.encode, 256)]
 
 

@@ -12,7 +12,7 @@ from xmdpt_cli.commands.options import AsJson, Device, pick_device, quiet_librar
 from xmdpt_cli.commands.workspace import BENCH
 from xmdpt_cli.console import Talk, warn_if_busy
 from xmdpt_cli.errors import ConfigError
-from xmdpt_cli.files import writing
+from xmdpt_cli.files import check_writable
 
 if TYPE_CHECKING:
     from xmdpt_cli.tables import Table
@@ -143,8 +143,7 @@ def earlier(path: Path | None, out: Path) -> dict[str, Any] | None:
     cannot be written to."""
     from xmdpt_cli.bench.compare import load
 
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
+    check_writable(out / "bench.json")
     return None if path is None else load(path)
 
 

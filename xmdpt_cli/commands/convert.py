@@ -12,6 +12,7 @@ from xmdpt_cli.commands.help import panels
 from xmdpt_cli.commands.options import AsJson, quiet_libraries
 from xmdpt_cli.console import Talk
 from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.files import check_writable, content
 
 if TYPE_CHECKING:
     from xmdpt_cli.model import XMDPT
@@ -65,8 +66,9 @@ def _to_folder(source: Path, out: Path, mask_ratio: float, force: bool, talk: Ta
         raise ConfigError(
             f"{source} is a model folder already", "to write a published file: --to published"
         )
-    free = not out.exists() or (out.is_dir() and not any(out.iterdir()))
+    free = not out.exists() or (out.is_dir() and not content(out))
     _check_room(out, free, "model folder", is_model_folder(out), force)
+    check_writable(out / "model.safetensors")
     state = plain_state(source)
     model = from_published(state.tensors, mask_ratio)
     facts = published_facts(model, trained_steps=steps_in_name(source))
@@ -94,6 +96,7 @@ def _to_published(source: Path, out: Path, force: bool, talk: Talk) -> None:
     if out.suffix not in (".pt", ".pth"):
         raise ConfigError(f"--out names a .pt file with --to published, not {out}")
     _check_room(out, not out.exists(), "published checkpoint", is_published(out), force)
+    check_writable(out)
     model, facts = load_model(source)
     save_published(out, to_published(model, facts))
     if facts["toy"]:

@@ -38,7 +38,7 @@ class ProtocolName(str, Enum):
     {
         "What is evaluated": "generated model data split limit vae seeds",
         "Two folders": "target real",
-        "Metrics": "fid ssim lpips psnr kid protocol height intervals wardrobe reference",
+        "Metrics": "fid ssim lpips psnr kid protocol height drop-last intervals wardrobe reference",
         "Networks": "alexnet-weights inception-weights tf-inception-weights",
         "Output": "out",
     }
@@ -82,6 +82,13 @@ def evaluate(
     height: Annotated[
         int | None, typer.Option(help="256 (x 176) or 512 (x 352) [by the ground truths].")
     ] = None,
+    drop_last: Annotated[
+        bool,
+        typer.Option(
+            "--drop-last",
+            help="Leave the last partial batch out of FID and LPIPS, as PIDM and PCDMs do.",
+        ),
+    ] = False,
     fid: Annotated[bool, typer.Option("--fid", help="FID, and no metric not named.")] = False,
     ssim: Annotated[bool, typer.Option("--ssim", help="SSIM, of both kinds.")] = False,
     lpips: Annotated[bool, typer.Option("--lpips", help="LPIPS.")] = False,
@@ -140,11 +147,16 @@ def evaluate(
     chosen = SimpleNamespace(**locals())
     chosen.protocol = [one.value for one in protocol or []]
     ways.check_together(chosen)
+    if out is not None:
+        ways.check_report(out)
     quiet_libraries()
+    ways.check_drop_last(chosen)
     from xmdpt_cli.data.ranks import World
 
     ways.choose(chosen, Talk(as_json, quiet=World.from_environment().rank > 0))
     generated = chosen.generated
+    path = out or generated / "metrics.json"
+    ways.check_report(path)
     from xmdpt_cli.metrics.page import write_page
     from xmdpt_cli.metrics.reference import references
     from xmdpt_cli.metrics.report import over_seeds, plain, write_json
@@ -171,7 +183,7 @@ def evaluate(
             measured.append((truths, ways.measure(chosen, truths, *by, team, talk)))
     if not team.first:
         return
-    (truths, reports), path = measured[0], out or generated / "metrics.json"
+    truths, reports = measured[0]
     found: dict[str, Any] = plain(reports)
     if seeds > 1:
         found["seeds"] = over_seeds([own for _, own in measured])

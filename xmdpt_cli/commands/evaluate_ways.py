@@ -11,6 +11,7 @@ from xmdpt_cli.commands import workspace
 from xmdpt_cli.commands.choices import choose_for_measuring, choose_for_sampling
 from xmdpt_cli.console import Talk
 from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.files import check_writable
 
 if TYPE_CHECKING:
     from xmdpt_cli.metrics.download import Published
@@ -37,6 +38,41 @@ def check_together(chosen: SimpleNamespace) -> None:
         )
     if chosen.seeds > 1 and chosen.model is None and (chosen.generated or chosen.target):
         raise ConfigError("--seeds needs --model DIR, which generates with each of them")
+
+
+def check_drop_last(chosen: SimpleNamespace) -> None:
+    """ConfigError where --drop-last would drop nothing: by protocol, or by what is measured."""
+    if not chosen.drop_last:
+        return
+    from xmdpt_cli.metrics.protocols import NAMES, PROTOCOLS, get_protocol
+
+    able = {name: get_protocol(name).batches for name in NAMES}
+    names = [*PROTOCOLS] if "all" in chosen.protocol else chosen.protocol or ["cfld"]
+    other = [name for name in names if not able[name]]
+    if other:
+        hint = " ".join(f"--protocol {name}" for name, batches in able.items() if batches)
+        raise ConfigError(
+            f"--drop-last: the evaluator of {', '.join(other)} drops no batch", f"take {hint}"
+        )
+    asked = [name for name in METRICS if getattr(chosen, name)]
+    if asked and not any(kind in able[name] for name in names for kind in asked):
+        raise ConfigError(
+            f"--drop-last: only FID and LPIPS drop a batch, not {', '.join(asked)}",
+            "leave it out, or add --fid or --lpips",
+        )
+
+
+def check_report(path: Path) -> None:
+    """An error unless the three files of a report can be written, before anything is measured."""
+    if path.is_dir():
+        raise ConfigError(f"a folder, not a file: {path}", f"--out {path / 'metrics.json'}")
+    if path.suffix != ".json":
+        beside = "; a CSV and an HTML page are written beside it"
+        raise ConfigError(
+            f"--out names a JSON file, not {path}{beside}", f"--out {path.with_suffix('.json')}"
+        )
+    for suffix in (".json", ".csv", ".html"):
+        check_writable(path.with_suffix(suffix))
 
 
 def choose(chosen: SimpleNamespace, talk: Talk) -> None:
@@ -85,7 +121,8 @@ def draw(chosen: SimpleNamespace, out: Path, seed: int | None, talk: Talk) -> No
 
 
 def truths(chosen: SimpleNamespace, generated: Path, where: str, talk: Talk) -> Any:
-    from xmdpt_cli.metrics.folders import pair_folders, pictures_of
+    from xmdpt_cli.image_types import say_not_read, why_not_read
+    from xmdpt_cli.metrics.folders import images_not_read, pair_folders, pictures_of
     from xmdpt_cli.sampling.truths import DatasetTruths, FolderTruths
 
     if chosen.data is not None:
@@ -98,7 +135,12 @@ def truths(chosen: SimpleNamespace, generated: Path, where: str, talk: Talk) -> 
             talk.warn(f"no partner for {path}")
         if len(paths) > 3:
             talk.warn(f"nor for {len(paths) - 3} more {what} pictures")
-    return FolderTruths(found.pairs, pictures_of(chosen.real or chosen.target))
+    photographs = pictures_of(chosen.real or chosen.target)
+    unread = found.not_read + (images_not_read(chosen.real) if chosen.real else [])
+    if unread:
+        talk.warn(say_not_read([path.name for path in unread]))
+        talk.hint(why_not_read(unread[0].name) or "")
+    return FolderTruths(found.pairs, photographs)
 
 
 def instruments(chosen: SimpleNamespace, seen: Any, device: str) -> tuple[list[Protocol], Networks]:
@@ -128,6 +170,7 @@ def measure(
             real=seen.real(),
             wardrobe=chosen.wardrobe,
             intervals=chosen.intervals,
+            drop_last=chosen.drop_last,
             ranks=ranks,
             progress=progress,
         )
@@ -138,6 +181,8 @@ def measure(
             report.keep([*wanted, *extra])
         if seen.toy:
             report.notes.append("toy: made with toy encoders")
+        if seen.note is not None:
+            report.notes.append(seen.note)
     return reports
 
 

@@ -9,14 +9,18 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from typer.core import TyperCommand, TyperGroup
+
+from xmdpt_cli.stores import refuse_url
 
 F = TypeVar("F", bound=Callable[..., Any])
 GENERAL = "General"  # the last panel
 WIDEST = 140  # columns: longer lines are hard to read
 NAMES = 30  # columns of names; what is longer stands in a line of its own
+_NETWORKS = {"model", "vae", "dino_source", "dino_pose", "openpose", "encoders"}
 _GENERAL_OPTIONS = {"device", "json", "help"}
 #: ``[the model's]`` at the end of an option's text: its default, in words
 _DEFAULT = re.compile(r"\s*\[([^\[\]]+)\]\.?$")
@@ -142,8 +146,22 @@ def _write_options(command: Any, context: Any, formatter: Any) -> None:
             _write_list(formatter, general)
 
 
+def refuse_urls(command: Any, values: Mapping[str, Any]) -> None:
+    """ConfigError for a URL where a path of this machine, or a hub id, is taken."""
+    arguments = {p.name for p in command.params if p.param_type_name == "argument"}
+    for name, value in values.items():
+        option = name.upper() if name in arguments else f"--{name.replace('_', '-')}"
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(one, Path) or (isinstance(one, str) and name in _NETWORKS):
+                refuse_url(option, one, hub=name in _NETWORKS)
+
+
 class Command(TyperCommand):
-    """A command whose options are shown in panels."""
+    """A command whose options are shown in panels, and whose paths are no URLs."""
+
+    def invoke(self, ctx: Any) -> Any:
+        refuse_urls(self, ctx.params)
+        return super().invoke(ctx)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         _write_options(self, ctx, formatter)

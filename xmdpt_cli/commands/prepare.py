@@ -35,7 +35,7 @@ LOSS = 0.01  # share of the pictures and pairs that may be left out before it is
 
 @panels(
     {
-        "Dataset": "root out size layout pose limit seed write-annotations",
+        "Dataset": "root out size layout pose frame limit seed write-annotations",
         "Networks": "encoders vae dino-source dino-pose openpose tokens vae-steps",
         "How it runs": "batch-size workers strict dry-run",
         "Verify": "check repair",
@@ -61,6 +61,13 @@ def prepare(
     pose: Annotated[
         Literal["auto", "openpose"],
         typer.Option(help="auto: the dataset's keypoints, else OpenPose; openpose: always."),
+    ] = "auto",
+    frame: Annotated[
+        str,
+        typer.Option(
+            help="What keypoint files hold: 256x176, 256x256-padded, pixels, fractions, WxH; "
+            "auto: decided from the values."
+        ),
     ] = "auto",
     openpose: Annotated[
         str | None,
@@ -167,8 +174,9 @@ def prepare(
     for place in outs.values():  # before minutes are spent on loading networks
         refuse_strangers(open_store(place))
     listing = find_dataset(
-        root, layout=layout, detect=pose == "openpose", sizes=sizes, seed=seed, strict=strict
-    )
+        root, layout=layout, detect=pose == "openpose", sizes=sizes, seed=seed, strict=strict,
+        frame=frame,
+    )  # fmt: skip
     if world.rank == 0:
         for line in listing.describe():
             talk.say(f"found: {line}")

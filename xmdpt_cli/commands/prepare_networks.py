@@ -72,7 +72,7 @@ def find_networks(
 def pretrained(
     encoders: str, vae: str | None, source: str | None, pose: str | None, device: str
 ) -> Encoders:
-    """The pretrained networks: float32 on a processor; on a GPU the two DINOv2 in bfloat16."""
+    """The pretrained networks in float32; on a GPU the two DINOv2 under bfloat16 autocast."""
     import torch
 
     from xmdpt_cli.encoders.bundle import Encoders, load_encoders
@@ -81,29 +81,30 @@ def pretrained(
 
     fast = torch.bfloat16 if device.startswith("cuda") else None
     if encoders != "pretrained":
-        return Encoders.load(encoders, device=device, dino_dtype=fast)
+        return Encoders.load(encoders, device=device, dino_autocast=fast)
     return load_encoders(
         vae or DEFAULT_VAE,
         source or DEFAULT_SOURCE,
         pose or DEFAULT_POSE,
         device=device,
-        dino_dtype=fast,
+        dino_autocast=fast,
     )
 
 
 def recorded(record: Record, given: Mapping[str, Any], device: str) -> FeatureEncoder:
     """The networks of a dataset's record; XmdptError for others."""
-    import torch
-
-    from xmdpt_cli.encoders.bundle import load_encoders
+    from xmdpt_cli.encoders.bundle import Encoders
+    from xmdpt_cli.encoders.dino import Dino
+    from xmdpt_cli.encoders.vae import VAE
 
     names = ("vae", "source", "pose")
     places = {name: record.place(name, given) for name in names}
     made = record.content["encoders"]
-    loaded = load_encoders(
-        places["vae"], places["source"], places["pose"], device=device,
-        dino_dtype=getattr(torch, str(made["source"]["dtype"])),
-    )  # fmt: skip
+    loaded = Encoders(
+        VAE.load(places["vae"], device=device),
+        Dino.load_recorded(made["source"], places["source"], device=device),
+        Dino.load_recorded(made["pose"], places["pose"], device=device),
+    )
     for name in names:
         record.refuse_network(name, getattr(loaded, name).describe(), places[name])
 

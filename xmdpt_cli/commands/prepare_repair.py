@@ -60,6 +60,7 @@ def remake(
         detect=record.value("pose", given, "auto") == "openpose",
         sizes=[record.size],
         seed=record.value("seed", given, 0),
+        frame=record.value("frame", given, "auto"),
     )
     record.refuse_root(listing)
     networks = recorded(record, given, device)

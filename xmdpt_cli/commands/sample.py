@@ -17,8 +17,8 @@ from xmdpt_cli.console import Talk
 from xmdpt_cli.errors import ConfigError
 
 #: what only the one way knows, and what only the other
-OWN = ("pose", "source_keypoints", "person", "pose_person", "animate", "square", "openpose",
-       "dino_source", "dino_pose", "encoders")  # fmt: skip
+OWN = ("pose", "source_keypoints", "person", "pose_person", "min_score", "empty_frames",
+       "animate", "square", "openpose", "dino_source", "dino_pose", "encoders")  # fmt: skip
 PAIRS = ("limit", "shard")
 #: what the rows of a list say themselves
 LISTED = ("source", "pose", "source_keypoints", "animate")
@@ -29,7 +29,7 @@ LISTED = ("source", "pose", "source_keypoints", "animate")
         "Model and output": "model out vae dino-source dino-pose encoders openpose",
         "The pairs of a dataset": "data split limit shard",
         "Your own images": "source pose pairs source-keypoints pose-size fit pose-fit person "
-        "pose-person num-images square animate fps",
+        "pose-person min-score empty-frames num-images square animate fps",
         "Sampling": "steps solver guidance power interval paper seed",
         "Speed and memory": "batch-size max-memory precision compile",
     }
@@ -88,7 +88,24 @@ def sample(
         typer.Option(min=1, help="Which of several people in the source; 1 is the largest."),
     ] = None,
     pose_person: Annotated[
-        int | None, typer.Option(min=1, help="Which of several people in the pose.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Which of several people in the pose, of a sequence in its first frame.",
+        ),
+    ] = None,
+    min_score: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Joints of keypoint files with a lower score are not found [0.1]."
+        ),
+    ] = None,
+    empty_frames: Annotated[
+        Literal["skip", "hold"] | None,
+        typer.Option(
+            help="Frames of a sequence without the person: leave them out, or repeat the pose "
+            "before [skip]."
+        ),
     ] = None,
     num_images: Annotated[int, typer.Option(min=1, help="Images of each pose.")] = 1,
     square: Annotated[
@@ -210,7 +227,8 @@ def _check_together(chosen: SimpleNamespace) -> None:
     elif chosen.pose and not chosen.data:
         raise ConfigError("--pose needs --source", "give an image of the person")
     for name in foreign:
-        if getattr(chosen, name):
+        given = getattr(chosen, name)
+        if given or (given == 0 and given is not False):
             raise ConfigError(f"--{name.replace('_', '-')} does not go with {way}")
     if way == "--pairs" and chosen.num_images > 1:
         raise ConfigError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from xmdpt_cli.commands.sample_ways import TOY, _batch, _pipeline, _pose_size, _recipe
+from xmdpt_cli.commands.sample_ways import TOY, _batch, _min_score, _pipeline, _pose_size, _recipe
 from xmdpt_cli.console import Talk
 from xmdpt_cli.errors import XmdptError
 
@@ -18,7 +18,13 @@ def listed(chosen: Any) -> None:
     talk, out = Talk(chosen.as_json), chosen.out
     rows = read_pair_file(chosen.pair_file, out)
     reading = Reading(
-        chosen.fit, chosen.pose_fit, chosen.person, chosen.pose_person, _pose_size(chosen)
+        chosen.fit,
+        chosen.pose_fit,
+        chosen.person,
+        chosen.pose_person,
+        _pose_size(chosen),
+        _min_score(chosen),
+        chosen.empty_frames or "skip",
     )
     pipe = _pipeline(chosen)
     recipe = pipe.recipe(**_recipe(chosen))

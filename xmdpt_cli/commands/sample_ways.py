@@ -96,10 +96,14 @@ def own(chosen: Any) -> None:
     recipe = pipe.recipe(**_recipe(chosen))
     with pipe._networks_named():
         views = pipe._read_views(
-            chosen.source, chosen.source_keypoints or None, chosen.fit, chosen.person
+            chosen.source,
+            chosen.source_keypoints or None,
+            chosen.fit,
+            chosen.person,
+            _min_score(chosen),
         )
-        sizes = (pose_size, views[0].size)
-        poses, left_out = _poses(pipe, chosen, sizes, talk.warn)
+        reading = (pose_size, views[0].size, _min_score(chosen), chosen.empty_frames or "skip")
+        poses, left_out = _poses(pipe, chosen, reading, talk.warn)
     notes = notes_of(views, poses)
     for note in notes:
         talk.say(note)
@@ -149,6 +153,12 @@ def _pose_size(chosen: Any) -> tuple[int, int] | None:
     from xmdpt_cli.data.image_size import parse_size
 
     return None if chosen.pose_size is None else parse_size(chosen.pose_size)
+
+
+def _min_score(chosen: Any) -> float:
+    from xmdpt_cli.data.joint_tables import MIN_SCORE
+
+    return MIN_SCORE if chosen.min_score is None else float(chosen.min_score)
 
 
 def _recipe(chosen: Any) -> dict[str, Any]:
@@ -201,17 +211,17 @@ def _batch(
 
 
 def _poses(
-    pipe: Any, chosen: Any, sizes: tuple[Any, Any], warn: Callable[[str], None]
+    pipe: Any, chosen: Any, reading: tuple[Any, ...], warn: Callable[[str], None]
 ) -> tuple[list[Any], list[str]]:
     """The poses, and what of the folders among them was left out, and why."""
     from xmdpt_cli.sampling.given import NoOpenPoseError
 
     poses, left_out = [], []
     for given in chosen.pose:
-        files, found = _files(given), []
+        files, found = _files(given, warn), []
         for file in files:
             try:
-                found += pipe._read_poses(file, chosen.pose_fit, chosen.pose_person, *sizes)
+                found += pipe._read_poses(file, chosen.pose_fit, chosen.pose_person, *reading)
             except (NoOpenPoseError, ConfigError):  # so it is with all of them
                 raise
             except XmdptError as err:
@@ -223,19 +233,21 @@ def _poses(
     return poses, left_out
 
 
-def _files(given: Path) -> list[Path]:
+def _files(given: Path, warn: Callable[[str], None]) -> list[Path]:
     """A folder stands for the pictures and keypoints in it, by name."""
     from xmdpt_cli.data.keypoint_formats import SUFFIXES
     from xmdpt_cli.data.keypoints_beside import KeypointsBeside
-    from xmdpt_cli.data.names import SUFFIXES as PICTURES
     from xmdpt_cli.data.sources.scan import is_picture_name
+    from xmdpt_cli.files import is_hidden
+    from xmdpt_cli.image_types import not_read, say_not_read
 
     if not given.is_dir():
         return [given]
-    known = {*SUFFIXES, *(f".{suffix}" for suffix in PICTURES)}
-    found = sorted(
-        p for p in given.iterdir() if p.suffix.lower() in known and not p.name.startswith(".")
-    )
+    there = sorted(p for p in given.iterdir() if not is_hidden(p.name))
+    found = [p for p in there if p.suffix.lower() in SUFFIXES or is_picture_name(p.name)]
+    unread = [p.name for p in not_read(there)]
+    if unread:
+        warn(say_not_read(unread))
     if not found:
         raise ConfigError(f"no pose in {given}", "it holds neither keypoints nor pictures")
     # a photograph with its keypoints beside it is one pose, not two

@@ -18,6 +18,8 @@ from xmdpt_cli.commands.options import AsJson
 from xmdpt_cli.config import parse_toml, read_toml
 from xmdpt_cli.console import Talk
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.files import is_hidden
+from xmdpt_cli.plain_names import CHECKPOINT
 
 #: metrics of the generated images that a line shows, by how their names begin
 _SHOWN = ("fid", "ssim", "lpips")
@@ -111,7 +113,7 @@ def _run(path: Path) -> dict[str, Any] | None:
     if model is not None:
         step = max(step, model.steps or 0)
     for checkpoint in sorted((path / "checkpoints").glob("step_*")):
-        with suppress(ValueError):  # a folder of another program
+        if CHECKPOINT.fullmatch(checkpoint.name):
             step = max(step, int(checkpoint.name.removeprefix("step_")))
     return {
         "path": str(path),
@@ -153,7 +155,7 @@ def _samples(path: Path) -> dict[str, Any] | None:
     if record is None:
         return None
     done, files = record.get("complete"), record.get("files")
-    count = len(done or files or list(path.glob("*_2_*.png")))
+    count = len(done or files or [p for p in path.glob("*_2_*.png") if not is_hidden(p.name)])
     report = workspace.read_record(path / "metrics.json") or {}
     row = report.get("rows", {}).get("generated", {})
     numbers = {k: float(v) for k, v in row.items() if k.startswith(_SHOWN) and v is not None}

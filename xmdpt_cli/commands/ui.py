@@ -20,7 +20,7 @@ from xmdpt_cli.errors import ConfigError
 @panels(
     {
         "Model": "model vae dino-source dino-pose encoders openpose",
-        "Page": "host port browser",
+        "Page": "host port allow-host browser",
     }
 )
 def ui(
@@ -34,6 +34,12 @@ def ui(
         str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 7860,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Further host name of the page, as of a proxy in front; repeat for several.",
+        ),
+    ] = None,
     browser: Annotated[
         bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")
     ] = False,
@@ -59,7 +65,8 @@ def ui(
     """
     quiet_libraries()
     from xmdpt_cli.encoders.missing import check_encoders
-    from xmdpt_cli.ui.serve import LOOPBACK, check_gradio, listen, serve
+    from xmdpt_cli.ui.hosts import LOOPBACK
+    from xmdpt_cli.ui.serve import check_gradio, listen, serve
 
     talk = Talk(as_json)
     if encoders is not None:
@@ -96,7 +103,15 @@ def ui(
             sys.stdout.flush()  # into a pipe, too: the program goes on
 
         try:
-            serve(pipe, str(model), listener, browser=browser, ready=ready)
+            serve(
+                pipe,
+                str(model),
+                listener,
+                browser=browser,
+                host=host,
+                allow_hosts=allow_host or (),
+                ready=ready,
+            )
         except KeyboardInterrupt:  # that is how one leaves
             interrupts.forget()
             talk.say("stopped")

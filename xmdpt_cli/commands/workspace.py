@@ -19,6 +19,8 @@ from typing import Any, TypeVar
 
 from xmdpt_cli import records
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.run_places import with_places
+from xmdpt_cli.shown import masked
 
 DATA, VAE, RUNS, MODELS, SAMPLES, BENCH = (
     Path(name) for name in ("data", "vae", "runs", "models", "samples", "bench")
@@ -292,8 +294,8 @@ def resume_command(run: Path) -> str:
 
 
 def quote(path: str | Path) -> str:
-    """A path as a shell takes it."""
-    return shlex.quote(str(path))
+    """A path or URL as a shell takes it; a password in it is masked, to be typed again."""
+    return shlex.quote(masked(str(path)))
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
@@ -327,6 +329,7 @@ def _model(path: Path) -> list[Model]:
             run = read_record((path if folder != path else path.parent) / "run.json") or {}
             shards = run.get("data")
             known = shards if isinstance(shards, list) else None
+            metadata = with_places(folder, metadata)
             return [Model(path, metadata, _written(folder / "xmdpt.json"), known)]
     return []
 

@@ -7,9 +7,8 @@ enlarged side is rounded down to whole pixels, PIL's bicubic enlarges, and the c
 is uniform over all whole pixels that keep it inside. The keypoints go with the picture, so the
 pose picture is drawn for what the crop shows, and a joint may leave it.
 
-One difference remains: there the enlarged picture is made from the original (750x1101) in one
-step. The shards hold the picture as prepared, already squashed, and that is what is enlarged:
-a little softer, by a second bicubic pass.
+What is enlarged is the picture as prepared, already squashed, there (PIDM's and X-MDPT's LMDB of
+256x256 pictures) as here.
 """
 
 from __future__ import annotations

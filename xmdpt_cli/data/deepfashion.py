@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from xmdpt_cli.data.annotation_frames import AUTO, PADDED, PIXELS, AnnotationFrame, parse_frame
+from xmdpt_cli.data.image_size import Size
 from xmdpt_cli.data.listing import Garment, Listing, Pair, PictureFile, PictureRef
 from xmdpt_cli.data.lists import SPLITS, Problem
 from xmdpt_cli.data.names import ImageName, parse_name
@@ -18,6 +20,7 @@ from xmdpt_cli.data.sources.layouts import STRAY, Pictures, Place, find_pictures
 from xmdpt_cli.data.sources.pair_lists import PairLists, read_pair_lists
 from xmdpt_cli.data.sources.people import WANTED as PEOPLE_WANTED
 from xmdpt_cli.data.sources.people import find_people, garments_of, list_people
+from xmdpt_cli.data.sources.stored import stored_image_size
 from xmdpt_cli.errors import ConfigError, XmdptError
 
 __all__ = [
@@ -46,6 +49,7 @@ def find_dataset(
     sizes: Sequence[int] = (256,),
     seed: int = 0,
     strict: bool = False,
+    frame: str = AUTO,
 ) -> Listing:
     """Read what lies below ``root`` and keep the pairs that can be used.
 
@@ -54,7 +58,8 @@ def find_dataset(
     are such pictures or lists, else the second. ``detect``: no keypoint file is read, every view
     waits for OpenPose; so it is where there are no keypoints at all. ``sizes``: the sides in
     pixels that will be prepared, to choose among LMDB environments. ``strict``: the first thing
-    that cannot be used is an error.
+    that cannot be used is an error. ``frame``: what the coordinates of keypoint files are of
+    (``annotation_frames.CHOICES`` or WIDTHxHEIGHT); ``auto``: decided from the values.
 
     What is odd or cannot be used is in the listing's ``problems``, what was found in its
     ``notes``. Raises ConfigError for an unknown layout; XmdptError if there is no such folder, no
@@ -64,24 +69,32 @@ def find_dataset(
         raise ConfigError(f"the layout is one of {', '.join(LAYOUTS)}, not {layout!r}")
     if not sizes or min(sizes) < 1:
         raise ConfigError(f"sizes are positive numbers of pixels, not {tuple(sizes)}")
+    forced = parse_frame(frame)
     root = Path(root)
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "does not exist"
         raise XmdptError(f"the dataset root {root} {what}", _PICTURES_WANTED)
-    listing = _find(root, layout, detect, tuple(sizes), seed)
+    listing = _find(root, layout, detect, tuple(sizes), seed, forced)
     pose = "openpose" if detect else "auto"
-    listing.options = {"layout": layout, "pose": pose, "seed": seed}
+    listing.options = {"layout": layout, "pose": pose, "seed": seed, "frame": frame}
     refuse_unusable(listing, strict=strict)
     return listing
 
 
-def _find(root: Path, layout: str, detect: bool, sizes: tuple[int, ...], seed: int) -> Listing:
+def _find(
+    root: Path,
+    layout: str,
+    detect: bool,
+    sizes: tuple[int, ...],
+    seed: int,
+    frame: AnnotationFrame | None,
+) -> Listing:
     places = read_places(root)
     pictures = find_pictures(root, places, sizes)
     if layout != "people":
         lists = read_pair_lists(root, places)
         if layout == "deepfashion" or lists.label or (pictures is not None and pictures.found):
-            return _find_deepfashion(root, places, pictures, lists, detect)
+            return _find_deepfashion(root, places, pictures, lists, detect, frame)
     people = find_people(root)
     if layout == "auto" and not people.pictures:
         raise XmdptError(
@@ -91,7 +104,25 @@ def _find(root: Path, layout: str, detect: bool, sizes: tuple[int, ...], seed: i
     # A few pictures that happen to have such names do not make it DeepFashion.
     if pictures is not None and len(pictures.found) > STRAY * people.pictures:
         people = garments_of(root, pictures)
-    return list_people(people, None if detect else read_keypoint_files(root, places), seed)
+    keypoints = None if detect else read_keypoint_files(root, places)
+    return list_people(people, keypoints, seed, frame)
+
+
+def _settle(
+    keypoints: KeypointFiles, pictures: Pictures, lists: PairLists, frame: AnnotationFrame | None
+) -> None:
+    """Decide the frames of the keypoint files from the images that lie there."""
+
+    def size_of(picture: str) -> Size | None:
+        there = pictures.found.get(picture)
+        return stored_image_size(there[0]) if there and not pictures.padded else None
+
+    if frame is PIXELS and pictures.padded:
+        frame = PADDED  # the pixels of such images are those of that frame
+
+    listed = {name.picture: name for split in lists.pairs.values() for p in split
+              for name in (p.source, p.target)}  # fmt: skip
+    keypoints.settle(list(listed.values()), size_of, frame)
 
 
 def _unpack(places: list[Place]) -> str:
@@ -102,7 +133,12 @@ def _unpack(places: list[Place]) -> str:
 
 
 def _find_deepfashion(
-    root: Path, places: list[Place], pictures: Pictures | None, lists: PairLists, detect: bool
+    root: Path,
+    places: list[Place],
+    pictures: Pictures | None,
+    lists: PairLists,
+    detect: bool,
+    frame: AnnotationFrame | None,
 ) -> Listing:
     if pictures is None:
         what = "lists but no pictures" if lists.label else "neither pictures nor lists"
@@ -117,6 +153,8 @@ def _find_deepfashion(
             f"{_LISTS_WANTED}; or make pairs from the folders themselves: --layout people",
         )
     keypoints = KeypointFiles(root) if detect else read_keypoint_files(root, places)
+    if keypoints.label:
+        _settle(keypoints, pictures, lists, frame)
     problems = pictures.problems + lists.problems + keypoints.problems
     assembly = Assembly(pictures, keypoints if keypoints.label else None, problems=problems)
     # Test first: a garment that is in both lists belongs to the test set, lest it leak.

@@ -15,7 +15,7 @@ from xmdpt_cli.data.names import ImageName, match_key
 from xmdpt_cli.data.pose import FRAME_HEIGHT, FRAME_WIDTH, JOINTS, PADDING, Keypoints
 from xmdpt_cli.data.sources.own_keypoints import ANNOTATIONS, POSE
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import write_text
+from xmdpt_cli.files import replacing, write_text
 
 # (train or test, DeepFashion's name or the path below the dataset root, fractions (18, 2))
 AnnotationRow = tuple[str, "ImageName | str", Keypoints]
@@ -87,6 +87,7 @@ def _csv_columns(points: Keypoints) -> str:
     pixels = np.where(missing[:, None], 0.0, points) * (FRAME_WIDTH, FRAME_HEIGHT)
     whole = np.rint(pixels).astype(int)
     whole[whole == -1] = 0  # -1 would say that there is no joint
+    whole[(whole == 0).all(axis=1), 1] = 1  # and so would both of them 0
     whole[missing] = -1
     return f"{json.dumps(whole[:, 1].tolist())}: {json.dumps(whole[:, 0].tolist())}"
 
@@ -102,6 +103,5 @@ def _write_txt(path: Path, points: Keypoints) -> None:
     pixels[pixels == -1] = np.nextafter(-1.0, 0.0)
     pixels[missing] = -1
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")  # tens of thousands: renamed, not flushed to disk
-    part.write_text("".join(f"{x:.18e} {y:.18e}\n" for x, y in pixels), encoding="utf-8")
-    part.replace(path)
+    with replacing(path) as part:  # tens of thousands: renamed, not flushed to disk
+        part.write_text("".join(f"{x:.18e} {y:.18e}\n" for x, y in pixels), encoding="utf-8")

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from xmdpt_cli.data.names import SUFFIXES
-from xmdpt_cli.data.pose import Keypoints
 from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.image_types import open_image
 from xmdpt_cli.images import generated_facts
 
 Size = tuple[int, int]  # (height, width)
@@ -29,7 +29,6 @@ SIZE_HINT = (
     '"canvas_height" to the file; with a source image its size is taken'
 )
 _LARGEST = 100_000  # pixels a side
-_OUTSIDE = 0.1  # of a side: so far outside of their image estimators put joints
 _TURNED = (5, 6, 7, 8)  # EXIF orientations by which width and height change places
 
 
@@ -55,21 +54,24 @@ def check_pose_size(size: Sequence[int]) -> tuple[int, int]:
     return int(sides[0]), int(sides[1])
 
 
-def size_of_image(path: Path) -> Size:
-    """(height, width) of an image file, upright (EXIF); its pixels are not decoded.
+def size_of_image(path: Path | bytes, name: object = None) -> Size:
+    """(height, width) of an image file, or of its bytes, upright (EXIF); nothing is decoded.
 
-    Raises XmdptError naming the file if it is not an image.
+    Raises XmdptError naming the file (``name`` for bytes) if it is not an image.
     """
+    where = name or path
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             width, height = image.size
             turned = image.getexif().get(0x0112, 1) in _TURNED
     except FileNotFoundError:
-        raise XmdptError(f"image not found: {path}") from None
+        raise XmdptError(f"image not found: {where}") from None
     except UnidentifiedImageError:
-        raise XmdptError(f"not an image (or empty): {path}") from None
+        raise XmdptError(f"not an image (or empty): {where}") from None
+    except XmdptError as err:
+        raise XmdptError(f"{where}: {err.message}", err.hint) from None
     except Exception as err:  # Pillow's readers raise a dozen types for damaged files
-        raise XmdptError(f"broken image: {path} ({err})") from None
+        raise XmdptError(f"broken image: {where} ({err})") from None
     return (width, height) if turned else (height, width)
 
 
@@ -115,14 +117,14 @@ def image_beside(file: Path, name: str = "") -> Path | None:
     """
     if name:
         named = file.parent / Path(name.replace("\\", "/")).name
-        if named.suffix[1:].lower() in SUFFIXES and named.is_file():
+        if named.suffix[1:].lower() in SUFFIXES and _is_file(named):
             return named
     stems = [Path(name).stem, name] if name else [file.stem.removesuffix(OPENPOSE_ENDING)]
     ends = [end for suffix in SUFFIXES for end in (suffix, suffix.upper())]
     # a folder may hold thousands of frames: it is not listed for each
     places = [file.parent / f"{stem}.{end}" for stem in dict.fromkeys(stems) for end in ends]
     # an animation or image that was generated from this pose is none that the pose was taken from
-    found = [place for place in places if place.is_file() and generated_facts(place) is None]
+    found = [place for place in places if _is_file(place) and generated_facts(place) is None]
     if len(found) > 1 and len({size_of_image(path) for path in found}) > 1:
         names = ", ".join(path.name for path in found)
         raise XmdptError(
@@ -132,17 +134,9 @@ def image_beside(file: Path, name: str = "") -> Path | None:
     return found[0] if found else None
 
 
-def check_within(people: Sequence[Keypoints], size: Size, where: str) -> None:
-    """XmdptError if a joint lies outside of an image of ``size``, which the file did not say."""
-    sides = np.array(size[::-1], dtype=np.float64)
-    every = np.concatenate(list(people))
-    outside = ((every < -_OUTSIDE * sides) | (every > (1 + _OUTSIDE) * sides)).any(axis=1)
-    if outside.any():
-        seen = int(np.isfinite(every).all(axis=1).sum())
-        x, y = np.nanmax(every, axis=0)
-        raise XmdptError(
-            f"{where}: {int(outside.sum())} of {seen} joints lie outside of an image of "
-            f"{size[1]} x {size[0]} (coordinates go up to {x:.0f}, {y:.0f})",
-            "the size is that of --pose-size, else of the image of the same name beside the file, "
-            "else of the source; the keypoints are of another one: name it, --pose-size WxH",
-        )
+def _is_file(path: Path) -> bool:
+    """Whether a file is there; a name out of a keypoints file may be none at all."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, or with a null character
+        return False

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge
 
 from xmdpt_cli import records
+from xmdpt_cli.plain_names import is_plain
 from xmdpt_cli.records import RecordError
 from xmdpt_cli.stores import Store
 
@@ -105,12 +106,18 @@ def read_index(store: Store, shard: str) -> ShardIndex | None:
     """The index of a whole shard; None if the shard or its index is missing or cut short."""
     try:
         index = parse_index(store.read(index_name(shard)), index_name(shard))
-        return index if store.size(shard) == index.bytes else None
     except (OSError, RecordError):
         return None
+    # by another name it would be written and removed
+    return index if (store.size(shard), shard) == (index.bytes, index.name) else None
 
 
 def parse_index(data: bytes, where: object) -> ShardIndex:
-    """A sidecar's content; ``where`` names it in errors. RecordError if it is none."""
+    """A sidecar's content; ``where`` names it in errors. RecordError if it is none, or if a garment
+    or view has no name that prepare writes: generated images are called by it."""
     index: ShardIndex = records.parse(ShardIndex, data, where)
+    for sample in index.samples:
+        for name in (sample.key, *sample.views):
+            if not is_plain(name) or name.startswith("."):
+                raise RecordError(f"{where} is damaged: {name!a} names no garment or view")
     return index

@@ -5,69 +5,139 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from xmdpt_cli.data.image_size import SizeOf
-from xmdpt_cli.data.keypoint_json import Frame, read_json, sized
-from xmdpt_cli.data.lists import (
-    HEADER,
-    Problem,
-    is_padded,
-    read_own_annotations,
-    read_pose_txt,
-    to_fractions,
-)
+from xmdpt_cli.data.annotation_csv import HEADER, read_annotations
+from xmdpt_cli.data.image_size import SIZE_HINT, Size, SizeOf
+from xmdpt_cli.data.joint_tables import MIN_SCORE, check_min_score, shown
+from xmdpt_cli.data.keypoint_json import Frame, read_json
+from xmdpt_cli.data.keypoint_units import all_joints, annotation_frame, check_guessed
+from xmdpt_cli.data.lists import Problem, read_pose_txt
 from xmdpt_cli.data.names import match_name
+from xmdpt_cli.data.pose import Keypoints
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_text, writing
 
 __all__ = ["SUFFIXES", "Frame", "frame_of_picture", "read_poses", "write_pose_json"]
 
 SUFFIXES = (".json", ".txt", ".csv")
+LARGEST = 64 * 2**20  # bytes of a file: some thousand frames of several people
 _ROWS = f"poses in .csv are rows of {HEADER}, 18 numbers each, -1 not seen"
 _DECIMALS = 3  # of a pixel, in what we write
 
 
-def read_poses(path: str | Path, size_of: SizeOf | None = None) -> list[Frame]:
-    """The frames of a keypoints file, at least one, each with at least one person.
+def read_poses(
+    path: str | Path,
+    size_of: SizeOf | None = None,
+    *,
+    min_score: float = MIN_SCORE,
+    notes: list[str] | None = None,
+) -> list[Frame]:
+    """The frames of a keypoints file, at least one with at least one person.
 
-    ``.json``: OpenPose's (18 or 25 joints; of one picture, or a list of them), COCO's (17), or
-    our own form. ``.txt``: one pose in the padded 256 frame. ``.csv``: the published annotation
-    rows, a frame each. Of the last two the coordinates are fractions of the 176 x 256 picture.
-    ``size_of``: the image size of a JSON file in pixels that does not state it (OpenPose's own).
-    Raises XmdptError naming the file and frame, what was found and what is understood.
+    ``.json``: OpenPose's (18 or 25 joints; of one image, or a list of them), COCO's (17, 133),
+    Halpe's (26, 136), MMPose's, or our own form. ``.txt``: one pose in the padded 256 frame.
+    ``.csv``: the published annotation rows, a frame each. ``min_score``: joints with a lower score
+    are not found. ``size_of``: the image size of a file in pixels that does not state it
+    (OpenPose's own). ``notes`` collects how the numbers were read. In a sequence a frame may be
+    without people. Raises XmdptError naming the file and frame, what was found and what is
+    understood.
     """
-    return [sized(frame, size_of) for frame in read_frames(path)]
+    file = _usable(path, min_score)
+    frames = file.sized(file.frames, size_of)
+    if notes is not None:
+        notes += file.notes
+    return frames
 
 
-def read_frames(path: str | Path) -> list[Frame]:
-    """``read_poses`` whose frames may be ``unsized``."""
-    file = open_file(path)
+def _usable(path: str | Path, min_score: float) -> KeypointsFile:
+    """A file without broken rows, in which somebody is seen."""
+    file = open_file(path, min_score)
     if file.path.suffix.lower() == ".csv":
         broken = [problem for problem in file.problems if not problem.kept]
         if broken or not file.frames:
             first = (broken[0].file, broken[0].reason) if broken else (str(path), "no rows in it")
             raise XmdptError(f"{first[0]}: {first[1]}", _ROWS)
-    return [seen(frame) for frame in file.frames]
+    if not any(frame.people for frame in file.frames):
+        one = file.frames[0].where if len(file.frames) == 1 else str(path)
+        raise XmdptError(f"{one}: nobody in it (no joint was seen)")
+    return file
 
 
 class KeypointsFile:
-    """The frames of a file as they are: ``unsized`` ones, and of a CSV file also such in which
-    nobody is seen; ``problems`` are its lines that cannot be used."""
+    """The frames of a file as they are: ``unsized`` ones, and such in which nobody is seen.
 
-    def __init__(self, path: Path, frames: list[Frame], problems: Sequence[Problem] = ()) -> None:
+    ``problems`` are its lines and annotations that cannot be used; ``notes`` say how it was read.
+    ``rows``: whether it holds annotation rows, whose frame is decided by ``sized``.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        frames: list[Frame],
+        problems: Sequence[Problem] = (),
+        notes: Sequence[str] = (),
+        *,
+        rows: bool = False,
+    ) -> None:
         self.path, self.frames, self.problems = path, frames, list(problems)
+        self.notes, self.rows = list(notes), rows
 
     @cached_property
     def names(self) -> FrameNames:
         return FrameNames([frame.name for frame in self.frames])
 
+    @cached_property
+    def _joints(self) -> Any:
+        return all_joints(points for frame in self.frames for points in frame.people)
 
-def open_file(path: str | Path) -> KeypointsFile:
+    def sized(self, frames: Sequence[Frame], size_of: SizeOf | None) -> list[Frame]:
+        """Some of its frames with the size of their image, asked from ``size_of`` where the file
+        does not state it. XmdptError if that does not know it either, or if it cannot be right."""
+        sizes = [size_of(f.name) if size_of and f.unsized else None for f in frames]
+        if self.rows:
+            return self._rows_sized(frames, sizes, bool(getattr(size_of, "given", None)))
+        for frame, size in zip(frames, sizes, strict=True):
+            if frame.unsized and frame.people and size is None:
+                raise XmdptError(
+                    f"{frame.where}: coordinates in pixels, but the size of their image is not "
+                    "known",
+                    SIZE_HINT,
+                )
+        for size in dict.fromkeys(size for size in sizes if size is not None):
+            same = [f for f, own in zip(frames, sizes, strict=True) if own == size]
+            check_guessed([p for f in same for p in f.people], size, same[0].where)
+        return [
+            replace(f, size=size, unsized=False) if f.unsized else f
+            for f, size in zip(frames, sizes, strict=True)
+        ]
+
+    def _rows_sized(
+        self, frames: Sequence[Frame], sizes: Sequence[Size | None], given: bool
+    ) -> list[Frame]:
+        """Annotation rows, by all values of the file and the sizes of these frames' images."""
+        out: list[Frame] = list(frames)
+        said = []
+        for size in dict.fromkeys(sizes):
+            which = [i for i, own in enumerate(sizes) if own == size]
+            own = all_joints(points for i in which for points in frames[i].people)
+            decided = annotation_frame(self._joints, own, size, str(self.path), given=given)
+            said.append(decided.name)
+            for i in which:
+                people = [decided.fractions(points) for points in frames[i].people]
+                if decided.size is not None:
+                    people = [points * decided.size[::-1] for points in people]
+                out[i] = replace(frames[i], people=people, size=decided.size, unsized=False)
+        self.notes += [f"{self.path.name}: in {' and '.join(dict.fromkeys(said))}"]
+        return out
+
+
+def open_file(path: str | Path, min_score: float = MIN_SCORE) -> KeypointsFile:
     """A keypoints file in any format. The last files are kept while they do not change: one may
     hold the keypoints of thousands of images, which are asked for one after the other."""
     path = Path(path)
@@ -80,36 +150,62 @@ def open_file(path: str | Path) -> KeypointsFile:
         raise XmdptError(f"a folder, not a file of keypoints: {path}")
     if not path.exists():
         raise XmdptError(f"no such file of keypoints: {path}")
+    if not path.is_file():
+        raise XmdptError(f"not a regular file: {path}", "copy the keypoints to a file")
     state = path.stat()
-    return _open(path.absolute(), path, (state.st_mtime_ns, state.st_size, state.st_ino))
+    if state.st_size > LARGEST:
+        raise XmdptError(
+            f"{path}: {state.st_size / 2**20:.0f} MiB are too many for keypoints, at most "
+            f"{LARGEST // 2**20} MiB are read",
+            "split it, or give the part that you need (of COCO's files: without segmentations)",
+        )
+    key = (state.st_mtime_ns, state.st_size, state.st_ino)
+    return _open(path.absolute(), path, key, check_min_score(min_score))
 
 
 @lru_cache(maxsize=2)
-def _open(_: Path, path: Path, _state: tuple[int, int, int]) -> KeypointsFile:
+def _open(_: Path, path: Path, _state: tuple[int, int, int], min_score: float) -> KeypointsFile:
     suffix = path.suffix.lower()
     if suffix == ".csv":
         return _open_csv(path)
-    return KeypointsFile(path, read_json(path) if suffix == ".json" else _read_txt(path))
+    if suffix == ".txt":
+        return KeypointsFile(path, _read_txt(path))
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as err:
+        raise XmdptError(f"cannot read {path}: {err}") from None
+    found = read_json(path, text, min_score)
+    return KeypointsFile(path, found.frames, found.problems, found.notes)
 
 
 def _read_txt(path: Path) -> list[Frame]:
     try:
         points = read_pose_txt(path)
-    except (OSError, ValueError) as err:
+    except (OSError, ValueError, OverflowError) as err:
         raise XmdptError(
             f"{path}: {err}", "a pose in .txt is 18 lines `x y`, -1 -1 for a joint not seen"
         ) from None
-    return [seen(Frame([points], None, str(path)))]
+    return [seen(Frame(_somebody(points), None, str(path)))]
 
 
 def _open_csv(path: Path) -> KeypointsFile:
-    rows, problems = read_own_annotations(path)
-    padded = is_padded(rows)
+    read = read_annotations(path, str.strip)
     frames = [
-        Frame([to_fractions(points, padded)], None, f"{path}, {name}", name)
-        for name, points in rows.items()
+        Frame(
+            _somebody(points),
+            None,
+            f"{path}, {shown(name)}",
+            name,
+            unsized=True,
+            separate=True,
+        )
+        for name, points in read.points.items()
     ]
-    return KeypointsFile(path, frames, problems)
+    return KeypointsFile(path, frames, read.problems, read.notes, rows=True)
+
+
+def _somebody(points: Keypoints) -> list[Keypoints]:
+    return [points] if np.isfinite(points).any() else []
 
 
 def seen(frame: Frame) -> Frame:
@@ -120,22 +216,33 @@ def seen(frame: Frame) -> Frame:
 
 
 def frame_of_picture(
-    path: str | Path, picture: str | Path | None, size_of: SizeOf | None = None
+    path: str | Path,
+    picture: str | Path | None,
+    size_of: SizeOf | None = None,
+    *,
+    min_score: float = MIN_SCORE,
+    notes: list[str] | None = None,
 ) -> Frame:
-    """The frame of a keypoints file that belongs to a picture's file (None: it has no name).
+    """The frame of a keypoints file that belongs to an image's file (None: it has no name).
 
-    A file of one frame belongs to any picture. Of several the one is meant that the file calls as
-    the picture (``FrameNames``). XmdptError, naming what was looked for, if none is.
-    ``size_of``: as for ``read_poses``.
+    A file of one frame belongs to any image. Of several the one is meant that the file calls as
+    the image (``FrameNames``). XmdptError, naming what was looked for, if none is. The others are
+    as for ``read_poses``.
     """
-    file = open_file(path)
+    file = open_file(path, min_score)
     if len(file.frames) > 1:  # of thousands of rows the other ones may be bad
-        return sized(seen(file.frames[_which(file, picture)]), size_of)
-    return sized(read_frames(path)[0], size_of)
+        frame = seen(file.frames[_which(file, picture)])
+    else:
+        file = _usable(path, min_score)
+        frame = file.frames[0]
+    (found,) = file.sized([frame], size_of)
+    if notes is not None:
+        notes += file.notes
+    return found
 
 
 def _which(file: KeypointsFile, picture: str | Path | None) -> int:
-    """The place of the picture's frame in a file of several."""
+    """The place of the image's frame in a file of several."""
     if picture is None:
         looked = "the picture, which has no file name"
     else:

@@ -16,6 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from xmdpt_cli.data.image_size import OPENPOSE_ENDING, SizeOf, size_of_image
+from xmdpt_cli.data.joint_tables import MIN_SCORE
 from xmdpt_cli.data.keypoint_formats import (
     SUFFIXES,
     KeypointsFile,
@@ -23,7 +24,7 @@ from xmdpt_cli.data.keypoint_formats import (
     open_file,
     seen,
 )
-from xmdpt_cli.data.keypoint_json import Frame, sized
+from xmdpt_cli.data.keypoint_json import Frame
 from xmdpt_cli.data.names import SUFFIXES as IMAGES
 from xmdpt_cli.data.person_box import extent
 from xmdpt_cli.data.pose import Keypoints
@@ -44,6 +45,7 @@ class Found:
 
     file: Path
     frame: Frame
+    notes: tuple[str, ...] = ()  # how they were read
 
 
 class KeypointsBeside:
@@ -51,12 +53,16 @@ class KeypointsBeside:
 
     ``skip``: files that are somebody else's to read; ``say(file, reason)`` hears of lines and files
     that cannot be used, which are otherwise an XmdptError (a bad line of a list: nothing).
+    ``min_score``: joints with a lower score are not found.
     """
 
     def __init__(
-        self, skip: Sequence[Path] = (), say: Callable[[Path, str], None] | None = None
+        self,
+        skip: Sequence[Path] = (),
+        say: Callable[[Path, str], None] | None = None,
+        min_score: float = MIN_SCORE,
     ) -> None:
-        self._skip, self._say = set(skip), say
+        self._skip, self._say, self._min_score = set(skip), say, min_score
         self._lists: dict[Path, list[KeypointsFile]] = {}
 
     def find(self, image: Path, root: Path | None = None) -> Found | None:
@@ -71,13 +77,18 @@ class KeypointsBeside:
 
         file = self.own_file(image)
         if file is not None:
-            return Found(file, _named(file, lambda: frame_of_picture(file, image, size_of)))
+            notes: list[str] = []
+            read = partial(
+                frame_of_picture, file, image, size_of, min_score=self._min_score, notes=notes
+            )
+            return Found(file, _named(file, read), tuple(notes))
         for folder in _upwards(image.parent, root):
             for shared in self._lists_in(folder):
                 place = shared.names.find(image)
                 if place is not None:
-                    frame = shared.frames[place]
-                    return Found(shared.path, _named(shared.path, partial(_used, frame, size_of)))
+                    read = partial(_used, shared, shared.frames[place], size_of)
+                    frame = _named(shared.path, read)
+                    return Found(shared.path, frame, tuple(shared.notes))
         return None
 
     def own_file(self, image: Path) -> Path | None:
@@ -100,7 +111,7 @@ class KeypointsBeside:
 
     def _read(self, path: Path) -> list[KeypointsFile]:
         try:
-            file = _named(path, lambda: open_file(path))
+            file = _named(path, lambda: open_file(path, self._min_score))
         except XmdptError as err:
             if self._say is None:
                 raise
@@ -140,8 +151,8 @@ def _begins_with_numbers(path: Path) -> bool:
         return False
 
 
-def _used(frame: Frame, size_of: SizeOf) -> Frame:
-    return sized(seen(frame), size_of)
+def _used(file: KeypointsFile, frame: Frame, size_of: SizeOf) -> Frame:
+    return file.sized([seen(frame)], size_of)[0]
 
 
 def _named(file: Path, read: Callable[[], T]) -> T:

@@ -1,39 +1,48 @@
 """Readers of the two families of published lists: CSV files, and PIDM's text files.
 
 Readers never stop at a bad line: they return what is usable and name the rest, file and line.
+Only a list of which no row is usable is an error.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from xmdpt_cli.data.annotation_csv import HEADER, read_annotations, sane
+from xmdpt_cli.data.annotation_frames import FRACTIONS, PADDED, AnnotationFrame
+from xmdpt_cli.data.frame_decision import decide_alone
+from xmdpt_cli.data.list_text import (
+    columns_of,
+    decode_text,
+    read_lines,
+    refuse_all_wrong,
+    separator_of,
+    shown,
+    split_cells,
+)
 from xmdpt_cli.data.names import ImageName, parse_name
 from xmdpt_cli.data.pose import (
+    FRAME_HEIGHT,
     FRAME_WIDTH,
     JOINTS,
     Keypoints,
     fractions_from_176,
     fractions_from_padded,
 )
+from xmdpt_cli.data.problems import Problem
 from xmdpt_cli.errors import XmdptError
 
+__all__ = [
+    "HEADER", "SPLITS", "ListedPair", "PairRows", "Problem", "Rows", "is_padded",
+    "read_own_annotations", "read_pairs_csv", "read_pairs_pidm", "read_pose_points",
+    "read_pose_txt", "to_fractions",
+]  # fmt: skip
+
 SPLITS = ("train", "test")
-_FARTHEST = 10_000.0  # pixels: a coordinate beyond this is damage, not a joint
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something of a dataset that cannot be used, or (``kept``) that is odd but used."""
-
-    file: str  # the file, with ``:line`` where it is a line of a list
-    reason: str
-    kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,118 +55,124 @@ class ListedPair:
     where: str  # file:line
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        # not splitlines(): names may hold any of the characters that Unicode calls a line's end
-        return re.split(r"\r\n|\r|\n", path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as err:
-        raise XmdptError(f"cannot read {path}: {err}") from None
+_PAIR_COLUMNS = (("from", "source", "src"), ("to", "target", "tgt"))
+_PAIR_HINT = "a row is from,to: the name of the source image, then that of the target"
+_PIDM_HINT = "a row is the target image, then its sources, separated by commas"
 
 
-def read_pairs_csv(path: Path) -> tuple[list[ListedPair], list[Problem]]:
-    """``from,to`` rows: source, target."""
-    pairs: list[ListedPair] = []
-    problems: list[Problem] = []
-    position = 0
-    for number, line in enumerate(_lines(path), start=1):
-        fields = [field.strip().strip('"') for field in line.split(",")]
-        if not line.strip() or (number == 1 and fields == ["from", "to"]):
+@dataclass
+class PairRows:
+    """The pairs of one list, what cannot be used of it, and what was taken how."""
+
+    pairs: list[ListedPair] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def refuse_all_wrong(self, path: Path, hint: str) -> PairRows:
+        bad = [(problem.file, problem.reason) for problem in self.problems]
+        refuse_all_wrong(path, len(self.pairs), bad, hint)
+        return self
+
+
+def read_pairs_csv(path: Path) -> PairRows:
+    """Rows of a source and a target. The header (``from,to``) names the columns, in any order;
+    without one that order is taken. XmdptError if no row can be used."""
+    found = PairRows()
+    position, layout = 0, None
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
             continue
         where = f"{path.name}:{number}"
+        if layout is None:
+            layout, is_header = _pair_layout(line, path)
+            if is_header:
+                continue
+            found.notes.append(f"{path.name}: no header, a row is taken as source, target")
         try:
-            if len(fields) != 2:
-                raise XmdptError(f"expected two names, found {len(fields)}")
-            pairs.append(ListedPair(parse_name(fields[0]), parse_name(fields[1]), position, where))
-        except XmdptError as err:
-            problems.append(Problem(where, err.message))
+            source, target = layout.names(line)
+            found.pairs.append(ListedPair(parse_name(source), parse_name(target), position, where))
+        except (XmdptError, ValueError) as err:
+            found.problems.append(Problem(where, getattr(err, "message", str(err))))
         position += 1
-    return pairs, problems
+    return found.refuse_all_wrong(path, _PAIR_HINT)
 
 
-def read_pairs_pidm(path: Path) -> tuple[list[ListedPair], list[Problem]]:
-    """PIDM's lines: the target first, then its sources, comma separated."""
-    pairs: list[ListedPair] = []
-    problems: list[Problem] = []
+@dataclass(frozen=True)
+class _PairLayout:
+    separator: str
+    source: int
+    target: int
+    count: int
+
+    def names(self, line: str) -> tuple[str, str]:
+        cells = split_cells(line, self.separator)
+        if len(cells) != self.count:
+            two = "two names" if self.count == 2 else f"{self.count} cells"
+            raise ValueError(f"expected {two}, found {len(cells)}")
+        return cells[self.source], cells[self.target]
+
+
+def _pair_layout(line: str, path: Path) -> tuple[_PairLayout, bool]:
+    """The layout by the first line, and whether that is a header."""
+    separator = separator_of(line)
+    try:
+        cells = split_cells(line, separator)
+    except ValueError:  # said when it is read as a row
+        cells = []
+    source, target = columns_of(cells, _PAIR_COLUMNS)
+    if source is not None and target is not None:
+        return _PairLayout(separator, source, target, len(cells)), True
+    if source is not None or target is not None:
+        known = "from" if source is not None else "to"
+        raise XmdptError(f"{path}: its header {shown(line)} names {known} only", _PAIR_HINT)
+    index = int(len(cells) == 3 and cells[0].isdigit())
+    return _PairLayout(separator, index, index + 1, index + 2), False
+
+
+def read_pairs_pidm(path: Path) -> PairRows:
+    """PIDM's lines: the target first, then its sources, separated by commas (or as CSV files)."""
+    found = PairRows()
     position = 0
-    for number, line in enumerate(_lines(path), start=1):
-        fields = [field.strip() for field in line.split(",") if field.strip()]
+    for number, line in enumerate(read_lines(path), start=1):
+        fields = [field.strip() for field in re.split(r"[,;\t]", line) if field.strip()]
         if not fields:
             continue
         where = f"{path.name}:{number}"
         if len(fields) == 1:
-            problems.append(Problem(where, "a target without a source"))
+            found.problems.append(Problem(where, "a target without a source"))
         for source in fields[1:]:
             try:
-                pairs.append(ListedPair(parse_name(source), parse_name(fields[0]), position, where))
+                pair = ListedPair(parse_name(source), parse_name(fields[0]), position, where)
+                found.pairs.append(pair)
             except XmdptError as err:
-                problems.append(Problem(where, err.message))
+                found.problems.append(Problem(where, err.message))
             position += 1
-    return pairs, problems
+    return found.refuse_all_wrong(path, _PIDM_HINT)
 
 
 Rows = dict[str, Keypoints]
-HEADER = "name:keypoints_y:keypoints_x"
-
-
-def read_annotation_csv(path: Path) -> tuple[Rows, list[Problem]]:
-    """``name:keypoints_y:keypoints_x`` rows -> {garment/view: raw (18, 2), x and y}.
-
-    Raw means pixels of the file's own frame, -1 where missing. Of two rows with one name the
-    first counts; if they differ that is said.
-    """
-    return _read_rows(path, lambda name: parse_name(name).picture)
 
 
 def read_own_annotations(path: Path) -> tuple[Rows, list[Problem]]:
-    """The same form for any pictures: {path below the dataset root: raw (18, 2), x and y}."""
-    return _read_rows(path, lambda name: name)
+    """Rows of keypoints of any images: {name: raw (18, 2), x and y, NaN missing}, and bad rows.
 
-
-def _read_rows(path: Path, key_of: Callable[[str], str]) -> tuple[Rows, list[Problem]]:
-    rows: Rows = {}
-    problems: list[Problem] = []
-    for number, line in enumerate(_lines(path), start=1):
-        if not line.strip() or (number == 1 and line.startswith("name:")):
-            continue
-        where = f"{path.name}:{number}"
-        try:
-            name, points = _annotation_row(line)
-            first = rows.setdefault(key_of(name), points)
-        except (XmdptError, ValueError) as err:
-            problems.append(Problem(where, f"annotation row: {err}"))
-            continue
-        if first is not points and not np.array_equal(first, points):
-            what = f"second annotation row: the first one of {name} is used, this one differs"
-            problems.append(Problem(where, what, kept=True))
-    return rows, problems
-
-
-def _annotation_row(line: str) -> tuple[str, Keypoints]:
-    parts = line.rsplit(":", 2)  # a path of one's own may hold colons
-    if len(parts) != 3:
-        raise ValueError(f"expected {HEADER}, found {len(parts)} fields")
-    columns = []
-    for label, text in (("y", parts[1]), ("x", parts[2])):
-        try:
-            values = json.loads(text)
-            column = np.array(values, dtype=np.float64)
-        except (ValueError, TypeError):
-            raise ValueError(f"keypoints_{label} is not a list of numbers") from None
-        if column.shape != (len(JOINTS),):
-            raise ValueError(f"keypoints_{label} holds {column.size} numbers instead of 18")
-        columns.append(column)
-    return parts[0], _sane(np.stack(columns[::-1], axis=1))
-
-
-def _sane(points: Keypoints) -> Keypoints:
-    if not np.isfinite(points).all() or np.abs(points).max() > _FARTHEST:
-        raise ValueError("a coordinate is not a number of pixels")
-    return points
+    Raw in one of the two published frames (``is_padded``); fractions are brought to the 256x176
+    frame. The images are not known here: XmdptError, naming what was tried, for other frames.
+    """
+    found = read_annotations(path, lambda name: name)
+    if not found.points:
+        return {}, found.problems
+    raw = np.stack(list(found.points.values()))
+    first = next(iter(found.points))
+    if decide_alone(path.name, f"{found.where(first)}, {first}", raw) is FRACTIONS:
+        sides = (FRAME_WIDTH, FRAME_HEIGHT)
+        return {name: points * sides for name, points in found.points.items()}, found.problems
+    return found.points, found.problems
 
 
 def is_padded(rows: Rows) -> bool:
-    """Whether these annotations are in the padded 256 frame: any x beyond the 176 frame."""
-    return any(bool((points[:, 0] >= FRAME_WIDTH).any()) for points in rows.values())
+    """Whether rows of ``read_own_annotations`` are in the padded 256x256 frame, by their values."""
+    return bool(rows) and decide_alone("rows", "", np.stack(list(rows.values()))) is PADDED
 
 
 def to_fractions(points: Keypoints, padded: bool) -> Keypoints:
@@ -165,20 +180,32 @@ def to_fractions(points: Keypoints, padded: bool) -> Keypoints:
     return fractions_from_padded(points) if padded else fractions_from_176(points)
 
 
-def read_pose_txt(path: Path) -> Keypoints:
-    """One of PIDM's pose files (18 rows ``x y``, padded 256 frame) -> fractions, NaN missing.
+def read_pose_txt(path: Path, frame: AnnotationFrame = PADDED) -> Keypoints:
+    """One of PIDM's pose files, 18 rows ``x y`` in ``frame`` -> fractions, NaN missing.
 
     Raises ValueError, saying which line, if it is not that; FileNotFoundError if not there.
     """
+    return frame.fractions(read_pose_points(path))
+
+
+def read_pose_points(path: Path) -> Keypoints:
+    """One of PIDM's pose files as it is: (18, 2) in its own frame, NaN missing.
+
+    Raises as ``read_pose_txt``.
+    """
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    try:
+        text = decode_text(path.read_bytes(), path)
+    except XmdptError:
+        raise ValueError("is not text") from None
+    for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         try:
-            x, y = (float(field) for field in line.replace(",", " ").split())
+            x, y = (float(field) for field in re.split(r"[\s,;]+", line.strip()))
         except ValueError:
             raise ValueError(f"line {number} is not two numbers") from None
         rows.append((x, y))
     if len(rows) != len(JOINTS):
         raise ValueError(f"holds {len(rows)} joints instead of 18")
-    return fractions_from_padded(_sane(np.array(rows, dtype=np.float64)))
+    return sane(np.array(rows, dtype=np.float64))

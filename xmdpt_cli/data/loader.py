@@ -36,6 +36,8 @@ __all__ = [
     "prefetch",
 ]
 
+_SWAP = 0x5A4B  # keeps these random numbers apart from others of (seed, number)
+
 
 @dataclass(frozen=True)
 class _Epoch:
@@ -57,6 +59,7 @@ class Reading:
     pose_maps: bool = False  # drawn, for "tokens" conditioning
     target_tokens: bool = False  # the target's DINOv2 tokens, for alignment
     skipping: Skipping | None = None  # what to do about a broken shard; None: raise
+    swap_batch: int = 0  # pairs, over all ranks, that are swapped together; 0: each for itself
 
     def __post_init__(self) -> None:
         if self.batch_size < 1 or not 0 <= self.rank < self.world or self.seed < 0:
@@ -71,6 +74,21 @@ class Reading:
         first = (step * self.world + self.rank) * self.batch_size
         return np.arange(first, first + self.batch_size)
 
+    def swaps(self, numbers: Ints, by_pair: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which of the pairs with these numbers are swapped, ``by_pair`` (N,) or batch by batch.
+
+        Published: one random number for each batch. It follows from (seed, the batch's number), so
+        ranks and gradient accumulation change nothing.
+        """
+        if not (self.swap and self.swap_batch):
+            return by_pair
+        batches, of = np.unique(numbers // self.swap_batch, return_inverse=True)
+        drawn = [
+            np.random.Generator(np.random.PCG64([self.seed, batch, _SWAP])).random()
+            for batch in batches.tolist()
+        ]
+        return (np.array(drawn) < 0.5)[of]
+
 
 class TrainLoader:
     """Batches of pairs, shuffled over the whole split, disjoint over the ranks.
@@ -78,7 +96,8 @@ class TrainLoader:
     All ranks walk one endless sequence, epoch after epoch, each a permutation drawn from
     (seed, epoch); step s takes the next ``world * batch_size`` of it, rank r the r-th
     ``batch_size`` of these. A batch may thus reach into the next epoch, and no pair is dropped.
-    Swapping source and target, and mirroring both, each happen to half of the pairs (published).
+    Swapping source and target, and mirroring both, each happen to half of the pairs (published;
+    there a batch is swapped as a whole: ``Reading.swap_batch``).
     """
 
     def __init__(self, dataset: PairDataset, reading: Reading) -> None:
@@ -105,7 +124,7 @@ class TrainLoader:
             places = offsets[here]
             indices[here] = epoch.order[places]
             swap[here], flip[here] = epoch.swap[places], epoch.flip[places]
-        return Draws(numbers, indices, swap, flip)
+        return Draws(numbers, indices, self.reading.swaps(numbers, swap), flip)
 
     def batch(self, step: int, out: Batch | None = None) -> Batch:
         """The batch of this rank at ``step`` (from 0): always the same one.

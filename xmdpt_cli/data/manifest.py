@@ -11,8 +11,10 @@ from typing_extensions import NotRequired, TypedDict
 from xmdpt_cli import records
 from xmdpt_cli.data.index import ShardIndex, index_name, write_json
 from xmdpt_cli.data.lists import SPLITS, Problem
-from xmdpt_cli.encoder_parts import EncodersRecord
+from xmdpt_cli.encoder_parts import DIFFERENCE, DINOS, HUB, POSITION_TABLE, EncodersRecord
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.files import left_by_system
+from xmdpt_cli.plain_names import SHARD, is_plain, plain
 from xmdpt_cli.stores import Store
 
 FORMAT = "xmdpt-dataset"
@@ -96,7 +98,9 @@ def refuse_strangers(out: Store) -> None:
             "give a folder, or a URL that can be written: sftp://, s3://, gs://",
         )
     names = out.names()
-    if BEGUN not in names and any(not name.startswith(BESIDE) for name in names):
+    if BEGUN not in names and any(
+        not name.startswith(BESIDE) and not left_by_system(name) for name in names
+    ):
         raise XmdptError(
             f"{out.url} is not empty and was not made by prepare",
             "choose an empty or new folder with --out",
@@ -120,7 +124,7 @@ def check_begun(out: Store, fingerprint: dict[str, Any]) -> bool | None:
 def remove_parts(out: Store) -> None:
     """Remove what killed processes left half-written; nobody may be writing."""
     for name in out.names():
-        if name.endswith(".part"):
+        if name.endswith(".part") and is_plain(name):
             out.remove(name)
 
 
@@ -129,6 +133,14 @@ def _refuse_other(out: Store, begun: dict[str, Any], wanted: dict[str, Any]) -> 
         _flat({name: value for name, value in content.items() if name != OPTIONS})
         for content in (begun, json.loads(json.dumps(wanted)))
     )
+    if _of_other_table(old, new):
+        raise XmdptError(
+            f"{out.url} was begun by an earlier version, which resized DINOv2's position table "
+            f"otherwise: its tokens differ by {DIFFERENCE} from the published ones, which this "
+            "version makes, and one dataset holds tokens of one table",
+            "make it anew: choose another --out, or remove that folder; or finish it with its own "
+            f"table: xmdpt prepare --check {out.url} --repair --root ROOT",
+        )
     differing = [
         f"{name} ({old.get(name, 'absent')} there, {new.get(name, 'absent')} now)"
         for name in sorted(old.keys() | new.keys())
@@ -139,6 +151,16 @@ def _refuse_other(out: Store, begun: dict[str, Any], wanted: dict[str, Any]) -> 
             f"{out.url} was begun with other settings: {', '.join(differing)}",
             "choose another --out, or repeat the settings it was begun with",
         )
+
+
+def _of_other_table(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether two sets of settings name the same DINOv2 with different position tables, one of them
+    that of an earlier version; other settings may differ besides."""
+    files = [f"encoders.{part}.sha256" for part in DINOS]
+    if any(old.get(name) is None or old.get(name) != new.get(name) for name in files):
+        return False
+    tables = [f"encoders.{part}.{POSITION_TABLE}" for part in DINOS]
+    return any(old.get(name) is None and new.get(name) == HUB for name in tables)
 
 
 def _flat(content: Any, prefix: str = "") -> dict[str, Any]:
@@ -221,6 +243,8 @@ def read_manifest(folder: Store) -> dict[str, Any]:
             "prepare the dataset again with this version",
         )
     manifest: dict[str, Any] = records.parse(Manifest, data, path, RUN_AGAIN)
+    for shard in manifest["shards"]:
+        plain(shard["name"], path, SHARD)
     return manifest
 
 

@@ -8,9 +8,7 @@ from sys import intern
 from typing import NamedTuple
 
 from xmdpt_cli.errors import XmdptError
-
-# What a picture's file may end in, any case; of one picture in two forms the earlier is taken.
-SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif")
+from xmdpt_cli.image_types import SUFFIXES as SUFFIXES
 
 # One name in its two forms:
 #   fashionWOMENDressesid0000000202_1front.jpg  <->  WOMEN/Dresses/id_00000002/02_1_front.jpg
@@ -101,6 +99,8 @@ def _parts(found: re.Match[str] | None) -> ImageName | None:
     if found is None:
         return None
     gender, category, item, colour, number, kind, suffix = found.groups(default="jpg")
+    if not category.strip("."):
+        return None  # a way to another folder, and no category
     # tens of thousands of names share a few dozen parts
     return ImageName(
         intern(gender), intern(category), item, intern(colour), intern(number), intern(kind),

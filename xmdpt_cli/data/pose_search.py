@@ -27,6 +27,14 @@ _MOST_GAPS = 150  # places that are tried for a joint that was not found by its 
 _REACH = RADIUS + 3  # pixels around joints that a drawing can change
 _APART = 50  # of 255: a pixel that is farther off is not explained
 _POOR = 30  # of 255: a joint around which the drawing is so far off may be another one
+_KNEE = JOINTS.index("left_knee")  # in whose colour hands are drawn
+_HAND_DOTS = 1.8  # discs of its colour, from which on some are of hands
+_WRISTS = (JOINTS.index("right_wrist"), JOINTS.index("left_wrist"))
+_BY_HANDS = (*_WRISTS, JOINTS.index("right_hip"), JOINTS.index("left_hip"))
+_WHOLE, _MOST_DOTS = 0.95, 50
+_OF_HANDS = 0.5  # of a difference where hands are drawn
+_FULL = 200  # of 255: limbs are darker where joints are drawn over them
+_MOST_WORK, _LEAST_PIXELS, _EACH, _LIMIT = 1000, 20_000, 2000, 400_000_000  # of ``Work``
 _AROUND = tuple((x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y)
 
 # Pairs whose colours are alike, or that lie side by side.
@@ -42,14 +50,30 @@ def brightest(picture: Picture) -> NDArray[np.uint8]:
     return np.maximum(np.maximum(picture[..., 0], picture[..., 1]), picture[..., 2])
 
 
+class Work:
+    """What may still be rendered, in pixels: noise in the colours of joints would be searched
+    for minutes. A pose takes 30 to 500 times the pixels of its image."""
+
+    def __init__(self, pixels: int) -> None:
+        self.left = min(_MOST_WORK * max(pixels, _LEAST_PIXELS), _LIMIT)
+
+    def spend(self, pixels: int) -> bool:
+        """Whether there is enough left for so many pixels; they are taken."""
+        self.left -= pixels + _EACH
+        return self.left > 0
+
+
 def _places(
-    picture: Picture, joint: int, manner: Manner, tolerance: int
+    picture: Picture, joint: int, manner: Manner, tolerance: int, work: Work
 ) -> list[tuple[float, float]]:
     """Where a disc has most of the colours that the joint's can have, the best first."""
     rows, columns = np.nonzero(brightest(picture) >= DARK)
     pixels = picture[rows, columns].astype(np.float32)
     off = np.full(len(pixels), np.inf, dtype=np.float32)
-    for colour in _disc_colours(joint, manner):
+    colours = _disc_colours(joint, manner)
+    if not work.spend(len(pixels) * len(colours) // 2):
+        return []
+    for colour in colours:
         np.minimum(off, np.abs(pixels - colour).max(axis=1), out=off)
     fits = np.zeros(picture.shape[:2], dtype=np.float32)
     fits[rows, columns] = off <= tolerance
@@ -81,17 +105,70 @@ def _disc_colours(joint: int, manner: Manner) -> list[NDArray[np.float32]]:
     return colours
 
 
+def hand_pixels(picture: Picture, tolerance: int) -> NDArray[np.uint8] | None:
+    """Where hands are drawn beside a body, uint8 (H, W) of 0 and 1; None if there are none.
+
+    OpenPose's tools draw a hand as 21 discs in the colour of the left knee, and thin lines of
+    full brightness between them. A knee is one such disc, at the end of a (dimmer) leg.
+    """
+    dots = _near(picture, PALETTE[_KNEE], tolerance)
+    if dots.sum() < _HAND_DOTS * _SPOT.sum():
+        return None
+    legs = np.zeros_like(dots)
+    for limb in _LIMBS_OF[_KNEE]:
+        legs |= _near(picture, OPACITY * PALETTE[limb], tolerance)
+    legs = cv2.dilate(legs, np.ones((5, 5), np.uint8))
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(dots, connectivity=8)
+    for label in range(1, count):
+        if stats[label, cv2.CC_STAT_AREA] <= 1.5 * _SPOT.sum() and legs[labels == label].any():
+            dots[labels == label] = 0
+    full = (brightest(picture) >= _FULL).astype(np.uint8)
+    thick = cv2.morphologyEx(full, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
+    count, labels = cv2.connectedComponents(dots | (full & (1 - thick)), connectivity=8)
+    of_hands = np.unique(labels[dots > 0])
+    hands = np.isin(labels, of_hands[of_hands > 0]).astype(np.uint8)
+    return np.asarray(cv2.dilate(hands, np.ones((3, 3), np.uint8)), dtype=np.uint8)
+
+
+def _dot_centres(picture: Picture, hands: NDArray[np.uint8], tolerance: int) -> list[Place]:
+    """The middles of the discs of hands; one of each hand lies on the wrist."""
+    dots = _near(picture, PALETTE[_KNEE], tolerance) * hands
+    whole = cv2.filter2D(dots.astype(np.float32), -1, _SPOT, borderType=cv2.BORDER_CONSTANT)
+    centres = (whole >= _WHOLE * _SPOT.sum()).astype(np.uint8)
+    _, _, _, middles = cv2.connectedComponentsWithStats(centres, connectivity=8)
+    found = [(float(round(x)), float(round(y))) for x, y in middles[1:]]
+    merged = centres * (cv2.filter2D(centres.astype(np.float32), -1, np.ones((5, 5))) > 20)
+    y, x = np.nonzero(merged)
+    every = max(1, len(x) // _MOST_DOTS)
+    found += zip(x[::every].astype(float).tolist(), y[::every].astype(float).tolist(), strict=True)
+    return found[: 2 * _MOST_DOTS]
+
+
+def _near(picture: Picture, colour: NDArray[np.float32], tolerance: int) -> NDArray[np.uint8]:
+    low, high = np.maximum(colour - tolerance, 0), np.minimum(colour + tolerance, 255)
+    return np.asarray(cv2.inRange(picture, low, high) > 0, dtype=np.uint8)
+
+
 class Search:
     """A picture of one drawn person, the joints believed to be in it, and what they draw.
 
     ``tolerance``: of 255, how far a colour may be off. Made with the places that colours give.
+    Hands that are drawn too are neither searched nor compared.
     """
 
-    def __init__(self, picture: Picture, manner: Manner, tolerance: int) -> None:
-        self.picture, self.manner = picture, manner
-        self.bright = brightest(picture) >= DARK
+    def __init__(self, picture: Picture, manner: Manner, tolerance: int, work: Work) -> None:
+        self.picture, self.manner, self.work = picture, manner, work
+        hands = hand_pixels(picture, tolerance) if manner is Manner.OPAQUE else None
+        self.hands = hands is not None
+        shape = picture.shape[:2]
+        self.counts = np.ones(shape, np.uint8) if hands is None else 1 - hands  # what is compared
+        self.bright = (brightest(picture) >= DARK) & (self.counts > 0)
         joints = range(len(JOINTS))
-        self.places = [_places(picture, joint, manner, tolerance) for joint in joints]
+        body = picture if hands is None else picture * self.counts[..., None]
+        self.places = [_places(body, joint, manner, tolerance, work) for joint in joints]
+        if hands is not None:
+            for joint in _WRISTS:  # their own discs are hidden
+                self.places[joint] += _dot_centres(picture, hands, tolerance)
         first = [found[0] if found else (np.nan, np.nan) for found in self.places]
         self.points: Keypoints = np.array(first)
         height, width = picture.shape[:2]
@@ -109,15 +186,18 @@ class Search:
             self.move((2, 1))
         self.move((1, 0.5))
 
-    def explained(self, tolerance: int) -> float:
-        """Which share of what is drawn, in the picture or again, is the same in both."""
-        ours = brightest(self.drawn) >= DARK
+    def explained(self, tolerance: int, *, hands: bool = False) -> float:
+        """Which share of what is drawn, in the picture or again, is the same in both; of the body,
+        or with the ``hands``, which are never explained."""
+        ours, theirs = brightest(self.drawn) >= DARK, brightest(self.picture) >= DARK
+        if not hands:
+            ours, theirs = ours & (self.counts > 0), self.bright
         same = brightest(cv2.absdiff(self.drawn, self.picture)) <= tolerance
-        return float((ours & self.bright & same).sum() / max(1, (ours | self.bright).sum()))
+        return float((ours & theirs & same).sum() / max(1, (ours | theirs).sum()))
 
     def wider(self) -> float:
         """How much wider the picture's lines are than those of the drawing."""
-        ours = brightest(self.drawn) >= DARK
+        ours = (brightest(self.drawn) >= DARK) & (self.counts > 0)
         return float(self.bright.sum() / max(1, ours.sum()))  # lines are as long in both
 
     def better(self, changes: dict[int, Place | None]) -> bool:
@@ -138,16 +218,25 @@ class Search:
         right, bottom = min(int(high[0]) + 1, width), min(int(high[1]) + 1, height)
         if left >= right or top >= bottom:
             return False
+        if not self.work.spend((right - left) * (bottom - top)):
+            return False
         window = (slice(top, bottom), slice(left, right))
         drawn = redraw(points, Window(left, top, right, bottom), self.manner)
-        picture = self.picture[window]
-        then = cv2.norm(picture, drawn, cv2.NORM_L1)
-        now = cv2.norm(picture, self.drawn[window], cv2.NORM_L1)
+        then, now = self._apart(window, drawn), self._apart(window, self.drawn[window])
         if then > now or (then == now and None not in changes.values()):
             return False
         self.points = points
         self.drawn[window] = drawn
         return True
+
+    def _apart(self, window: tuple[slice, slice], drawn: Picture) -> float:
+        """How far a drawing is from the picture; where hands are drawn it counts less."""
+        picture = self.picture[window]
+        whole = float(cv2.norm(picture, drawn, cv2.NORM_L1))
+        if not self.hands:
+            return whole
+        body = float(cv2.norm(picture, drawn, cv2.NORM_L1, self.counts[window]))
+        return body + _OF_HANDS * (whole - body)
 
     def choose(self) -> None:
         """For every joint the best of its places, or none."""
@@ -196,11 +285,14 @@ class Search:
 
     def fill_gaps(self) -> bool:
         """Doubtful joints to wherever the picture shows other things than the drawing."""
-        bright, spot = self.bright.astype(np.float32), _SPOT / _SPOT.sum()
-        full = cv2.filter2D(bright, -1, spot, borderType=cv2.BORDER_REPLICATE) > 0.9
-        filled = False
+        filled, spot = False, _SPOT / _SPOT.sum()
         for joint in self._doubtful():
-            off = brightest(cv2.absdiff(self.picture, self.drawn)) > _APART
+            # of all joints these alone may be hidden by hands
+            hidden = self.hands and joint in _BY_HANDS
+            counts = np.ones_like(self.counts) if hidden else self.counts
+            bright = ((brightest(self.picture) >= DARK) & (counts > 0)).astype(np.float32)
+            full = cv2.filter2D(bright, -1, spot, borderType=cv2.BORDER_REPLICATE) > 0.9
+            off = (brightest(cv2.absdiff(self.picture, self.drawn)) > _APART) & (counts > 0)
             off = cv2.morphologyEx(off.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
             y, x = np.nonzero(full & (cv2.dilate(off, np.ones((5, 5), np.uint8)) > 0))
             every = max(9, len(x) // _MOST_GAPS)
@@ -211,7 +303,7 @@ class Search:
     def _doubtful(self) -> list[int]:
         """Joints not found, and those around which the drawing differs from the picture."""
         off = cv2.boxFilter(
-            brightest(cv2.absdiff(self.picture, self.drawn)).astype(np.float32),
+            (brightest(cv2.absdiff(self.picture, self.drawn)) * self.counts).astype(np.float32),
             -1,
             (2 * RADIUS + 1,) * 2,
         )

@@ -7,7 +7,6 @@ whoever waits for another watches that its beat goes on.
 from __future__ import annotations
 
 import json
-import os
 import time
 import uuid
 from collections.abc import Callable
@@ -17,7 +16,8 @@ from typing import TypeVar
 from typing_extensions import TypedDict
 
 from xmdpt_cli import records
-from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.processes import rank_and_size
 from xmdpt_cli.stores import Store
 
 T = TypeVar("T")
@@ -37,13 +37,7 @@ class World:
     @classmethod
     def from_environment(cls) -> World:
         """RANK and WORLD_SIZE, as torchrun and accelerate set them; alone without them."""
-        rank, size = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
-        if not (rank.isdigit() and size.isdigit() and int(rank) < int(size)):
-            raise ConfigError(
-                f"RANK={rank} and WORLD_SIZE={size} make no sense",
-                "RANK counts from 0 to WORLD_SIZE - 1; unset both to work alone",
-            )
-        return cls(int(rank), int(size))
+        return cls(*rank_and_size())
 
 
 class Meeting:

@@ -77,10 +77,12 @@ class StreamLoader:
         first, count = step * self.reading.batch_size, self.reading.batch_size
         found = [self._order.find(position) for position in range(first, first + count)]
         plans = {epoch: self._order.plan(epoch) for epoch in {epoch for epoch, _ in found}}
+        numbers = self.reading.pair_numbers(step)
+        by_pair = np.array([plans[epoch].swap[draw] for epoch, draw in found])
         drawn = Draws(
-            self.reading.pair_numbers(step),
+            numbers,
             np.array([plans[epoch].pairs[draw] for epoch, draw in found]),
-            np.array([plans[epoch].swap[draw] for epoch, draw in found]),
+            self.reading.swaps(numbers, by_pair),
             np.array([plans[epoch].flip[draw] for epoch, draw in found]),
         )
 

@@ -23,6 +23,7 @@ from xmdpt_cli.data.wardrobe.pose import VIEWS, Pose, make_pose
 from xmdpt_cli.data.wardrobe.studio import shoot, usable_workers
 from xmdpt_cli.data.wardrobe.views import SPLITS, View, draw_view, views_of
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.files import content
 from xmdpt_cli.progress import Progress, silent
 
 __all__ = [
@@ -168,7 +169,7 @@ def _look(out: Path, wanted: dict[str, int]) -> str:
         return "whole"
     if (out / BEGUN).is_file():
         return "begun"
-    if any(out.iterdir()):
+    if content(out):
         raise XmdptError(f"folder not empty and not a wardrobe: {out}", "choose an empty folder")
     return "new"
 

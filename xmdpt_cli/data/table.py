@@ -109,7 +109,7 @@ class Table:
         self.first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)  # (G + 1,) rows
         self.garment = np.repeat(np.arange(len(counts)), counts)  # (V,)
         self.shard = _joined(shards)[self.garment] if counts else np.zeros(0, np.int64)  # (V,)
-        self.name = _joined(names).astype(np.int16)  # (V,), into view_names
+        self.name = _joined(names).astype(np.int32)  # (V,), into view_names
         self.members = _joined(members).reshape(-1, 3, 2)  # (V, 3, 2), see Part.members
         self.columns = _columns(tensors, rows)
         listed = _joined(pairs).reshape(-1, 3)

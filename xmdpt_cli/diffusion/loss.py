@@ -36,6 +36,7 @@ def training_loss(
     *,
     keep: Tensor | None = None,
     keep_masked: Tensor | None = None,
+    masked_noise: Tensor | None = None,
     source_latents: Tensor | None = None,
     mask: Any = None,
     context: Any = None,
@@ -44,16 +45,20 @@ def training_loss(
     weighting: str = "none",
     schedule: Schedule = LINEAR,
 ) -> Losses:
-    """Both passes of one training step, same noise and timesteps, independent guidance drops.
+    """Both passes of one training step: same timesteps, independent noise and guidance drops.
 
     latents (N, C, h, w) clean and scaled; timesteps (N,) integers in [0, 1000); noise like
-    latents; condition (N, D) from ``model.condition``; ``keep`` and ``keep_masked`` (N,) bool say
-    which rows keep their condition in each pass (None: all), the others see a zero vector.
+    latents, ``masked_noise`` that of the masked pass (None: the same noise); condition (N, D) from
+    ``model.condition``; ``keep`` and ``keep_masked`` (N,) bool say which rows keep their condition
+    in each pass (None: all), the others see a zero vector.
     Without ``mask`` (``model.Mask``) the masked pass is left out; it may need ``source_latents``
     (N, C, h, w). ``weighting`` of the squared error: ``Schedule.weight``. ``align`` (N, T, W): the
     tokens REPA aligns the hidden ones with, ``align_weight`` times 1 - cosine is added.
     """
     noisy = schedule.add_noise(latents, noise, timesteps)
+    masked_noisy = None
+    if masked_noise is not None:
+        masked_noisy = schedule.add_noise(latents, masked_noise, timesteps)
     out, masked, hidden = model.passes(
         noisy,
         timesteps,
@@ -62,13 +67,15 @@ def training_loss(
         source_latents,
         mask,
         context,
+        masked_noisy,
     )
     weight = schedule.weight(weighting, timesteps)
-    mse, vb = loss_terms(out, latents, noisy, noise, timesteps, schedule)
+    mse, vb = loss_terms(out, latents, noise, timesteps, schedule)
     total = (weight * mse + vb).mean()
     masked_mse = masked_vb = cosine = None
     if masked is not None:
-        masked_mse, masked_vb = loss_terms(masked, latents, noisy, noise, timesteps, schedule)
+        own = noise if masked_noise is None else masked_noise
+        masked_mse, masked_vb = loss_terms(masked, latents, own, timesteps, schedule)
         total = total + (weight * masked_mse + masked_vb).mean()  # paper eq. 5
     if align is not None and hidden is not None:
         # REPA (Yu et al. 2024, eq. 8): mean over tokens of the cosine similarity
@@ -81,64 +88,67 @@ def training_loss(
 def loss_terms(
     out: Tensor,
     clean: Tensor,
-    noisy: Tensor,
     noise: Tensor,
     timesteps: Tensor,
     schedule: Schedule = LINEAR,
 ) -> tuple[Tensor, Tensor]:
     """(mse (N,), vb (N,) in bits per dimension) of a prediction ``out`` (N, 2C, h, w); float32."""
     prediction, variance = out.float().chunk(2, dim=1)
-    target = schedule.target(clean, noise, timesteps)
-    mse = (target - prediction).square().flatten(1).mean(dim=1)
+    error = prediction - schedule.target(clean, noise, timesteps)
+    mse = error.square().flatten(1).mean(dim=1)
     # the mean is detached: the bound trains the variance alone (improved DDPM sec. 3.1)
-    vb = variational_bound(prediction.detach(), variance, clean, noisy, timesteps, schedule)
+    vb = variational_bound(error.detach(), variance, clean, timesteps, schedule)
     return mse, vb
 
 
 def variational_bound(
-    prediction: Tensor,
+    error: Tensor,
     variance: Tensor,
     clean: Tensor,
-    noisy: Tensor,
     timesteps: Tensor,
     schedule: Schedule,
 ) -> Tensor:
     """KL(q(x_{t-1} | x_t, x_0) || p), the likelihood of x_0 at t = 0; (N,) bits per dimension.
 
-    x_0 is never clipped. The network's ``variance`` v in [-1, 1] interpolates in the log between
-    the posterior variance and beta: f = (v + 1) / 2.
-    """
-    of_x0 = at(schedule.weight_of_clean, timesteps, clean)
-    of_xt = at(schedule.weight_of_noisy, timesteps, clean)
-    true_mean = of_x0 * clean + of_xt * noisy
-    true_log = at(schedule.posterior_log_variance, timesteps, clean)
-    guess, _ = schedule.clean_and_noise(noisy, prediction, at(schedule.alpha_bar, timesteps, clean))
-    mean = of_x0 * guess + of_xt * noisy
-    f = (variance + 1) / 2
-    log = f * at(schedule.beta.log(), timesteps, clean) + (1 - f) * true_log
+    ``error``: prediction minus target. x_0 is never clipped. The network's ``variance`` v in
+    [-1, 1] interpolates in the log between the posterior variance and beta: f = (v + 1) / 2.
 
-    kl = 0.5 * (
-        log - true_log - 1 + (true_log - log).exp() + (true_mean - mean).square() * (-log).exp()
-    )
+    The difference of the two means is a multiple of ``error``, and that of the log variances of f.
+    Both are taken as that, with factors from float64 tables: as differences of float32 numbers
+    they would lose 3 to 4 digits at the smallest timesteps, and all of them at the largest.
+    """
+    difference = at(schedule.weight_of_clean * schedule.clean_per_error, timesteps, clean) * error
+    true_log = schedule.posterior_log_variance
+    f = (variance + 1) / 2
+    wider = f * at(schedule.beta.log() - true_log, timesteps, clean)
+    log = at(true_log, timesteps, clean) + wider
+
+    kl = 0.5 * (wider + torch.expm1(-wider) + difference.square() * (-log).exp())
     kl = kl.flatten(1).mean(dim=1) / math.log(2.0)
-    nll = -discretised_log_likelihood(clean, mean, 0.5 * log)
+    nll = -discretised_log_likelihood(clean, difference, 0.5 * log)
     nll = nll.flatten(1).mean(dim=1) / math.log(2.0)
     return torch.where(timesteps == 0, nll, kl)
 
 
-def discretised_log_likelihood(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-    """log of the Gaussian's mass on the bin x +- 1/255, open beyond +-0.999 (DDPM eq. 13)."""
+def discretised_log_likelihood(x: Tensor, error: Tensor, log_scale: Tensor) -> Tensor:
+    """log of the Gaussian's mass on the bin x +- 1/255, open beyond +-0.999 (DDPM eq. 13).
 
-    def cdf(z: Tensor) -> Tensor:  # tanh approximation of the normal CDF, as published
-        return 0.5 * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (z + 0.044715 * z.pow(3))))
+    ``error``: x minus the Gaussian's mean.
+    """
 
-    inverse = (-log_scale).exp()
-    upper = cdf(inverse * (x - mean + 1.0 / 255.0))
-    lower = cdf(inverse * (x - mean - 1.0 / 255.0))
-    tiny = 1e-12
-    middle = (upper - lower).clamp(min=tiny).log()
-    first, last = upper.clamp(min=tiny).log(), (1.0 - lower).clamp(min=tiny).log()
-    return torch.where(x < -0.999, first, torch.where(x > 0.999, last, middle))
+    def cdf(z: Tensor) -> Tensor:
+        # tanh approximation of the normal CDF, as published: (1 + tanh u) / 2 = sigmoid(2 u),
+        # which keeps its digits where it is small
+        return torch.sigmoid(2 * math.sqrt(2.0 / math.pi) * (z + 0.044715 * z.pow(3)))
+
+    inverse, half, tiny = (-log_scale).exp(), 1.0 / 255.0, 1e-12
+    # the bin's mirror image has the same mass, and one of the two lies where the CDF is small
+    low = -error.abs()
+    mass = cdf(inverse * (low + half)) - cdf(inverse * (low - half))
+    below = cdf(inverse * (error + half)).clamp(min=tiny).log()
+    above = cdf(inverse * (half - error)).clamp(min=tiny).log()
+    middle = mass.clamp(min=tiny).log()
+    return torch.where(x < -0.999, below, torch.where(x > 0.999, above, middle))
 
 
 def _dropped(condition: Tensor, keep: Tensor | None) -> Tensor:

@@ -26,6 +26,7 @@ class Schedule:
     alpha_bar: Tensor = field(init=False, repr=False, compare=False)
     alpha_bar_previous: Tensor = field(init=False, repr=False, compare=False)
     beta: Tensor = field(init=False, repr=False, compare=False)
+    sigma: Tensor = field(init=False, repr=False, compare=False)  # sqrt(1 - alpha_bar)
     # of q(x_{t-1} | x_t, x_0), DDPM eq. 7; zero at t = 0
     posterior_variance: Tensor = field(init=False, repr=False, compare=False)
     # the posterior variance at t = 0 replaced by that at t = 1: log 0 is no number
@@ -33,6 +34,8 @@ class Schedule:
     # weights of x_0 and x_t in the posterior mean, DDPM eq. 7
     weight_of_clean: Tensor = field(init=False, repr=False, compare=False)
     weight_of_noisy: Tensor = field(init=False, repr=False, compare=False)
+    # x_0 minus the x_0 of a prediction, per unit of (prediction - target)
+    clean_per_error: Tensor = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.prediction not in ("epsilon", "v"):
@@ -50,15 +53,21 @@ class Schedule:
             raise ConfigError(f"schedule is 'linear' or 'cosine', not {self.kind!r}")
         alpha_bar = torch.cumprod(1 - beta, dim=0)
         previous = torch.cat([torch.ones(1, dtype=torch.float64), alpha_bar[:-1]])
-        variance = beta * (1 - previous) / (1 - alpha_bar)
+        # 1 - alpha_bar, without its rounding where alpha_bar is close to 1
+        rest = -torch.expm1(torch.log1p(-beta).cumsum(dim=0))
+        rest_before = torch.cat([torch.zeros(1, dtype=torch.float64), rest[:-1]])
+        variance = beta * rest_before / rest
+        signal = alpha_bar.sqrt() if self.prediction == "epsilon" else torch.ones_like(rest)
         self._set(
             beta=beta,
             alpha_bar=alpha_bar,
             alpha_bar_previous=previous,
             posterior_variance=variance,
             posterior_log_variance=torch.cat([variance[1:2], variance[1:]]).log(),
-            weight_of_clean=beta * previous.sqrt() / (1 - alpha_bar),
-            weight_of_noisy=(1 - previous) * (1 - beta).sqrt() / (1 - alpha_bar),
+            sigma=rest.sqrt(),
+            weight_of_clean=beta * previous.sqrt() / rest,
+            weight_of_noisy=rest_before * (1 - beta).sqrt() / rest,
+            clean_per_error=rest.sqrt() / signal,
         )
 
     def _set(self, **tables: Tensor) -> None:
@@ -75,14 +84,14 @@ class Schedule:
     def add_noise(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """x_t = sqrt(abar) x_0 + sqrt(1 - abar) eps; (N, C, h, w), timesteps (N,)."""
         signal = at(self.alpha_bar.sqrt(), timesteps, clean)
-        return signal * clean + at((1 - self.alpha_bar).sqrt(), timesteps, clean) * noise
+        return signal * clean + at(self.sigma, timesteps, clean) * noise
 
     def target(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """What the network is asked for: the noise, or v = sqrt(abar) eps - sqrt(1 - abar) x_0."""
         if self.prediction == "epsilon":
             return noise
         signal = at(self.alpha_bar.sqrt(), timesteps, clean)
-        return signal * noise - at((1 - self.alpha_bar).sqrt(), timesteps, clean) * clean
+        return signal * noise - at(self.sigma, timesteps, clean) * clean
 
     def weight(self, kind: str, timesteps: Tensor, limit: float = 5.0) -> Tensor:
         """Weights (N,) of the squared error at these timesteps.
@@ -95,16 +104,9 @@ class Schedule:
             return torch.ones(timesteps.shape, device=timesteps.device)
         if kind != "min-snr":
             raise ConfigError(f"loss weighting is 'none' or 'min-snr', not {kind!r}")
-        snr = self.alpha_bar / (1 - self.alpha_bar)
+        snr = self.alpha_bar / self.sigma.square()
         weight = snr.clamp(max=limit) / (snr if self.prediction == "epsilon" else snr + 1)
         return weight.to(timesteps.device)[timesteps].float()
-
-    def clean_and_noise(self, x: Tensor, out: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
-        """(x_0, eps) that the prediction ``out`` stands for at x; alpha_bar broadcasts to x."""
-        signal, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
-        if self.prediction == "epsilon":
-            return (x - sigma * out) / signal, out
-        return signal * x - sigma * out, sigma * x + signal * out
 
 
 def at(table: Tensor, timesteps: Tensor, like: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ class Encoders:
         *,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
-        dino_dtype: torch.dtype | None = None,
+        dino_autocast: torch.dtype | None = None,
     ) -> Encoders:
         """Read what ``save`` wrote. Raises XmdptError naming the parts that are not there."""
         folder = Path(folder)
@@ -78,7 +78,9 @@ class Encoders:
                 f"it should hold {', '.join(f'{name}/' for name in FOLDERS)}",
             )
         vae, source, pose = (folder / name for name in FOLDERS)
-        return load_encoders(vae, source, pose, device=device, dtype=dtype, dino_dtype=dino_dtype)
+        return load_encoders(
+            vae, source, pose, device=device, dtype=dtype, dino_autocast=dino_autocast
+        )
 
 
 def moments_of(vae: VAE, pictures: NDArray[np.uint8]) -> torch.Tensor:
@@ -105,15 +107,15 @@ def load_encoders(
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
-    dino_dtype: torch.dtype | None = None,
+    dino_autocast: torch.dtype | None = None,
 ) -> Encoders:
     """Load each network from a hub id or folder; the defaults are the published ones.
 
-    ``dino_dtype``: another type for the two DINOv2. Their tokens are kept in bfloat16 anyway,
-    the VAE's moments are not: bfloat16 would round latents to three digits.
+    ``dino_autocast``: type for the products of the two DINOv2. Their tokens are kept in bfloat16
+    anyway, the VAE's moments are not: bfloat16 would round latents to three digits.
     """
     return Encoders(
         vae=VAE.load(vae, device=device, dtype=dtype),
-        source=Dino.load(source, device=device, dtype=dino_dtype or dtype),
-        pose=Dino.load(pose, device=device, dtype=dino_dtype or dtype),
+        source=Dino.load(source, device=device, dtype=dtype, autocast=dino_autocast),
+        pose=Dino.load(pose, device=device, dtype=dtype, autocast=dino_autocast),
     )

@@ -5,8 +5,8 @@ Shapes: N batch, L tokens (257 at 224 px), D width (1536 giant, 768 base).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,10 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from xmdpt_cli.encoder_parts import HUB, POSITION_TABLE, STORED, TRANSFORMERS, table_of
 from xmdpt_cli.encoders import weights
+from xmdpt_cli.encoders.position_table import resize_table
+from xmdpt_cli.errors import XmdptError
 
 if TYPE_CHECKING:  # loaded with a network: training from cached features does without
     from transformers import Dinov2Model
@@ -52,14 +55,45 @@ def _no_bars() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-class Dino:
-    """One Dinov2Model, frozen, with its origin and the side its input is resized to."""
+def _type(name: object) -> torch.dtype:
+    """The number type of a record; XmdptError for anything else."""
+    found = getattr(torch, str(name), None)
+    if not isinstance(found, torch.dtype):
+        raise XmdptError(
+            f"the record of a DINOv2 names an unknown number type: {name!r}",
+            "copy the dataset's or the model's folder again",
+        )
+    return found
 
-    def __init__(self, net: Dinov2Model, origin: weights.Origin) -> None:
+
+class Dino:
+    """One Dinov2Model, frozen, with its origin and the side its input is resized to.
+
+    ``positions``: how its position table is resized to the patches of that input
+    (``position_table``); ``autocast``: the type its products are computed in. The residual
+    stream stays in the weights' type then, as in the published code: with weights in bfloat16
+    throughout, the tokens of 40 layers lose 1.5e-2 (rms), under autocast 5.8e-3.
+    """
+
+    def __init__(
+        self,
+        net: Dinov2Model,
+        origin: weights.Origin,
+        *,
+        positions: str = HUB,
+        autocast: torch.dtype | None = None,
+    ) -> None:
         self.net = net.eval().requires_grad_(False)
-        self.origin = origin
+        self.origin, self.autocast = origin, autocast
         # a toy is made at the side it works at; the real config says 518, its training's last
         self.input_size = int(net.config.image_size) if origin.toy else INPUT_SIZE
+        self._stored = net.embeddings.position_embeddings  # what is saved again
+        # the record of a network that needed no resizing may have been given for another one
+        positions = HUB if positions == STORED else positions
+        table = resize_table(self._stored, self.grid, positions)
+        self.positions = STORED if table is self._stored else positions
+        # of the right grid: transformers takes it as it is
+        net.embeddings.position_embeddings = torch.nn.Parameter(table, requires_grad=False)
 
     @classmethod
     def load(
@@ -69,6 +103,8 @@ class Dino:
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
         revision: str | None = None,
+        positions: str = HUB,
+        autocast: torch.dtype | None = None,
     ) -> Dino:
         """From a hub id or a local transformers folder. Raises XmdptError saying what to fetch."""
         from transformers import Dinov2Model
@@ -78,7 +114,27 @@ class Dino:
             net = weights.load_net(
                 Dinov2Model, origin, what="DINOv2", key="model_type", value="dinov2", dtype=dtype
             )
-        return cls(net.to(device), origin)
+        return cls(net.to(device), origin, positions=positions, autocast=autocast)
+
+    @classmethod
+    def load_recorded(
+        cls,
+        record: Mapping[str, Any],
+        source: str | Path,
+        *,
+        device: str | torch.device = "cpu",
+        revision: str | None = None,
+    ) -> Dino:
+        """From ``source``, to compute as it did when ``record`` (``describe``) was written."""
+        autocast = record.get("autocast")
+        return cls.load(
+            source,
+            device=device,
+            dtype=_type(record.get("dtype", "float32")),
+            revision=revision,
+            positions=table_of(record),
+            autocast=None if autocast is None else _type(autocast),
+        )
 
     @staticmethod
     def find(source: str | Path, revision: str | None = None) -> weights.Origin:
@@ -93,7 +149,12 @@ class Dino:
     @property
     def length(self) -> int:
         """Tokens per picture L, CLS included."""
-        return (self.input_size // int(self.net.config.patch_size)) ** 2 + 1
+        return self.grid**2 + 1
+
+    @property
+    def grid(self) -> int:
+        """Patches per side of the input."""
+        return self.input_size // int(self.net.config.patch_size)
 
     @property
     def device(self) -> torch.device:
@@ -119,18 +180,38 @@ class Dino:
         for start in range(0, len(images), CHUNK):
             part = images[start : start + CHUNK].to(self.device, torch.float32)
             part = F.interpolate(part, size=size, mode="bicubic", align_corners=False)
-            hidden = self.net(pixel_values=part.to(self.dtype)).last_hidden_state  # (n, L, D)
+            with self._computing():
+                hidden = self.net(pixel_values=part.to(self.dtype)).last_hidden_state  # (n, L, D)
             out[start : start + CHUNK] = hidden.float()
         return out
 
+    def _computing(self) -> AbstractContextManager[Any]:
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, self.autocast)
+
     def describe(self) -> dict[str, Any]:
-        """What a manifest keeps, JSON-ready: Origin.describe, input_size, length and width."""
+        """What a manifest keeps, JSON-ready: Origin.describe, input_size, length and width; of a
+        real one its position table, and the type of its products if it is not the weights'."""
+        more: dict[str, Any] = {}
+        # earlier versions, whose table that is, recorded nothing
+        if not self.origin.toy and self.positions != TRANSFORMERS:
+            more[POSITION_TABLE] = self.positions
+        if self.autocast is not None:
+            more["autocast"] = str(self.autocast).removeprefix("torch.")
         return self.origin.describe(
-            self.net, input_size=self.input_size, length=self.length, width=self.width
+            self.net, input_size=self.input_size, length=self.length, width=self.width, **more
         )
 
     def save(self, folder: str | Path) -> None:
-        """Write a transformers folder (whole or not at all); a toy stays marked as one."""
+        """Write a transformers folder (whole or not at all); a toy stays marked as one.
+
+        The position table is written as it was read, so that what is saved is the checkpoint.
+        """
         toy_id = self.origin.id if self.origin.toy else None
+        state = self.net.state_dict()
+        state["embeddings.position_embeddings"] = self._stored.detach()
         with _no_bars():
-            weights.save_folder(folder, self.net.save_pretrained, toy_id=toy_id)
+            weights.save_folder(
+                folder, lambda part: self.net.save_pretrained(part, state_dict=state), toy_id=toy_id
+            )

@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 from xmdpt_cli.encoders.openpose_batch import detect_batch
 from xmdpt_cli.encoders.weights import HUB_ID, Origin, not_fetched, reason
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.files import expanded
 from xmdpt_cli.images import Picture
 from xmdpt_cli.torch_files import UnreadableError, read_tensors
+from xmdpt_cli.weights_files import check_whole
 
 DEFAULT_OPENPOSE = "lllyasviel/Annotators"
 BODY_FILE = "body_pose_model.pth"
@@ -61,6 +63,7 @@ class OpenPose:
         """
         origin = find_body(source)
         path = origin.files[0]
+        check_whole(path, f"hf download {DEFAULT_OPENPOSE} {BODY_FILE} --local-dir DIR")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its import warns about networks not used here
             from controlnet_aux.open_pose import OpenposeDetector
@@ -182,7 +185,7 @@ def _extent(points: NDArray[np.float64]) -> float:
 
 def find_body(source: str | Path) -> Origin:
     """Locate the body network's file, fetching it if needed. XmdptError saying what to fetch."""
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_file():
         return Origin("local", str(path), files=[path])
     if path.is_dir():

@@ -26,14 +26,18 @@ BYTES_A_PIXEL = 4096
 
 
 def channels_first(pictures: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
-    """uint8 (N, H, W, 3), an array or a tensor on any device -> float32 (N, 3, H, W), 0 to 255."""
+    """uint8 (N, H, W, 3), an array or a tensor on any device -> float32 (N, 3, H, W), 0 to 255.
+
+    Contiguous, not a view: networks keep the layout of their input, and on CPUs torch's GroupNorm
+    loses digits of channels-last tensors (3.1e-3 of the moments at 512 px, against 9e-6).
+    """
     if not isinstance(pictures, torch.Tensor):
         pictures = torch.from_numpy(np.ascontiguousarray(pictures))
     if pictures.dtype != torch.uint8 or pictures.ndim != 4 or pictures.shape[-1] != 3:
         raise ValueError(
             f"expected uint8 (N, H, W, 3), got {pictures.dtype} {tuple(pictures.shape)}"
         )
-    return pictures.permute(0, 3, 1, 2).float()
+    return pictures.permute(0, 3, 1, 2).contiguous().float()
 
 
 def to_signed(pictures: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
@@ -158,7 +162,7 @@ class VAE:
         out = np.empty((len(latents), height, width, 3), dtype=np.uint8)
         for start in range(0, len(latents), step):
             part = latents[start : start + step].to(self.device, torch.float32) / self.scale
-            signed = self.net.decode(part.to(self.dtype)).sample
+            signed = self.net.decode(part.to(self.dtype).contiguous()).sample
             out[start : start + step] = to_pictures(signed)
         return out
 

@@ -22,7 +22,8 @@ from typing_extensions import TypedDict
 
 from xmdpt_cli import records
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import sha256_of
+from xmdpt_cli.files import expanded, removed_on_error, sha256_of
+from xmdpt_cli.weights_files import check_whole, missing_shards, unfinished
 
 # In a folder beside config.json: these weights were made to try things out, not trained on photos.
 TOY_MARK = "xmdpt_toy.json"
@@ -106,7 +107,7 @@ def find(source: str | Path, *, what: str, stem: str, revision: str | None, hint
     (``diffusion_pytorch_model``, ``model``), ``hint`` ends every error ("give it as ...").
     Raises XmdptError where nothing is found or fetched, saying what to fetch.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_dir():
         return _in_folder(path, what, stem, hint)
     if not HUB_ID.fullmatch(str(source)) or isinstance(source, Path):
@@ -133,8 +134,15 @@ def _in_folder(path: Path, what: str, stem: str, hint: str) -> Origin:
     if not (path / "config.json").is_file():
         raise XmdptError(f"not a {what} folder: {path} has no config.json", hint)
     files = sorted(path.glob(f"{stem}*.safetensors"))
-    if not files:
-        raise XmdptError(f"not a {what} folder: {path} has no {stem}.safetensors", hint)
+    missing = missing_shards(path, stem)
+    if missing or not files:
+        lacks = f"{stem}.safetensors" if not missing else ", ".join(missing[:3])
+        raise XmdptError(
+            f"not a {what} folder: {path} has no {lacks}{unfinished(path)}",
+            f"copy it again, or {hint}" if missing else hint,
+        )
+    for file in files:
+        check_whole(file)
     mark = path / TOY_MARK
     if mark.is_file():
         return Origin("toy", records.read(_Mark, mark, hint)["id"], files=files)
@@ -158,8 +166,8 @@ def load_net(
                 f"not a {what}: {folder}/config.json says {key} = {config.get(key)!r}, "
                 f"expected {value!r}"
             )
-        # the two libraries spell the same argument differently
-        typed = {"torch_dtype" if value == "AutoencoderKL" else "dtype": dtype}
+        # the releases of transformers spell this argument differently: there it is set afterwards
+        typed = {"torch_dtype": dtype} if value == "AutoencoderKL" else {}
         net, info = cls.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **typed
         )
@@ -175,7 +183,8 @@ def load_net(
             f"incomplete {what}: {folder} lacks {len(missing)} tensors, first {missing[0]}",
             "fetch or copy it again",
         )
-    return net.eval().requires_grad_(False)
+    made: torch.nn.Module = net.eval().requires_grad_(False)
+    return made if value == "AutoencoderKL" else made.to(dtype)
 
 
 def save_folder(
@@ -189,10 +198,11 @@ def save_folder(
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    write(part)
-    if toy_id is not None:
-        mark = {"toy": True, "id": toy_id}
-        (part / TOY_MARK).write_text(json.dumps(mark) + "\n", encoding="utf-8")
-    if folder.exists():
-        shutil.rmtree(folder)
-    part.rename(folder)
+    with removed_on_error(part):
+        write(part)
+        if toy_id is not None:
+            mark = {"toy": True, "id": toy_id}
+            (part / TOY_MARK).write_text(json.dumps(mark) + "\n", encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        part.rename(folder)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import only_process
+from xmdpt_cli.files import expanded, only_process
 from xmdpt_cli.progress import Progress, silent
 
 MIB = 1 << 20
@@ -76,7 +76,7 @@ def choose(given: Mapping[Published, str | Path | None]) -> list[Published]:
     wrong = []
     for network, value in given.items():
         word = value is None or value in ("off", *network.toys)
-        if not (word or Path(value or "").expanduser().is_file()):
+        if not (word or expanded(value or "").is_file()):
             wrong.append(f"no weights at {value} ({network.option})")
     if wrong:
         words = "off, " + ", ".join(dict.fromkeys(word for n in given for word in n.toys))

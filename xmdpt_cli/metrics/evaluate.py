@@ -11,7 +11,8 @@ Every row is measured in the same way as ``generated``:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from operator import length_hint
@@ -23,8 +24,9 @@ from numpy.typing import NDArray
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture
-from xmdpt_cli.metrics import pairwise
+from xmdpt_cli.metrics import pairwise, sizes
 from xmdpt_cli.metrics import wardrobe as drawn
+from xmdpt_cli.metrics.drop_last import dropped, left_out, note
 from xmdpt_cli.metrics.features import FeatureExtractor
 from xmdpt_cli.metrics.lpips_metric import SMALLEST, Lpips
 from xmdpt_cli.metrics.pictures import Pixels, checked, size_of
@@ -32,10 +34,11 @@ from xmdpt_cli.metrics.protocols import Protocol, get_protocol
 from xmdpt_cli.metrics.real_set import RealSet, RealStatistics, real_statistics
 from xmdpt_cli.metrics.report import Report, Row, Value
 from xmdpt_cli.metrics.sets import Distances
+from xmdpt_cli.metrics.sizes import Size
 from xmdpt_cli.progress import Progress, silent
 
-GENERATED, COPY, MEAN, VAE = "generated", "copy-source", "mean-image", "vae-reconstruction"
-TRUTH = "ground-truth"
+GENERATED, TRUTH, COPY = sizes.GENERATED, sizes.TRUTH, sizes.SOURCE
+MEAN, VAE = "mean-image", "vae-reconstruction"
 _AHEAD = 4  # pairs measured at once: the libraries underneath wait for memory, not for each other
 
 
@@ -79,6 +82,7 @@ def evaluate(
     real: RealSet | None = None,
     wardrobe: bool = False,
     intervals: bool = True,
+    drop_last: bool = False,
     ranks: Ranks | None = None,
     progress: Progress = silent,
 ) -> list[Report]:
@@ -88,6 +92,9 @@ def evaluate(
     measures for drawn people. Raises XmdptError without pairs, for FID without a real set, and,
     naming the pair, for pictures that a protocol leaves at different sizes.
 
+    ``drop_last``: leave the last partial batch out of the metrics of which a protocol's published
+    evaluator leaves it out (``metrics.drop_last``).
+
     ``ranks``: several processes, each with pairs of its own; all get the reports of all pairs.
     """
     networks, ranks = networks or Networks(), ranks or Ranks()
@@ -96,7 +103,7 @@ def evaluate(
     if real is not None:
         known = real
         reals = ranks.on_first(
-            lambda: real_statistics(known, protocols, extractors, networks.kid, progress)
+            lambda: real_statistics(known, protocols, extractors, networks.kid, progress, drop_last)
         )
     elif any(extractors):
         raise XmdptError("FID needs a real set to compare with", "name one, or leave FID out")
@@ -111,6 +118,8 @@ def evaluate(
         progress("evaluate", done, max(total, done))
     for run in runs:
         run.merge(ranks)
+        if drop_last:
+            run.drop()
     if not runs[0].images:
         raise XmdptError("no pairs to evaluate", "check the folders or the dataset's split")
     reports: list[Report] = ranks.on_first(lambda: [run.report(intervals) for run in runs])
@@ -138,7 +147,7 @@ class _One(NamedTuple):
     values: dict[str, dict[str, Value]]  # row -> metric
     pictures: dict[str, Pixels]  # row -> what was compared, and the truth
     size: str
-    shrunk: bool
+    given: dict[str, Size]  # role -> as it came
 
 
 def _measured(
@@ -177,7 +186,8 @@ class _Run:
         self.rows: dict[str, Row] = {}
         self.images: list[dict[str, Any]] = []
         self.sizes: set[str] = set()
-        self.shrunk = 0  # truths that were no photographs any more when the protocol saw them
+        self.given: dict[str, Counter[Size]] = {}  # role -> sizes of what came
+        self.dropped: dict[str, dict[str, Any]] = {}
         extractor = networks.of(protocol)
         self.distances: Distances | None = None
         if extractor is not None and real is not None:
@@ -186,8 +196,8 @@ class _Run:
     def measure(self, pair: Pair) -> _One:
         """Of one pair; several may be measured at once."""
         truth = self.protocol.truth(pair.truth)
-        wide = self.protocol.window
-        wide_truth = None if wide is None else wide(pair.truth)
+        pixelwise = self.protocol.pixelwise
+        plain_truth = truth if pixelwise is None else pixelwise(pair.truth)
         candidates = self._candidates(pair)
         for row, (picture, _) in candidates.items():
             if picture.shape != truth.shape:
@@ -199,16 +209,20 @@ class _Run:
         points = _keypoints_in(truth, pair)
         values = {}
         for row, (picture, raw) in candidates.items():
-            window = None if wide is None or wide_truth is None else (wide(raw), wide_truth)
-            values[row] = self._values(picture, truth, window, points)
-        height = 0 if self.protocol.size is None else self.protocol.size[0]
+            plain = picture if pixelwise is None else pixelwise(raw)
+            values[row] = self._values((picture, truth), (plain, plain_truth), points)
+        given = {GENERATED: pair.pred, TRUTH: pair.truth, COPY: pair.source}
         return _One(
             pair.name,
             None if points is None else int(np.isfinite(points).all(axis=1).sum()),
             values,
             {TRUTH: truth, **{row: picture for row, (picture, _) in candidates.items()}},
             size_of(truth),
-            truth.shape != pair.truth.shape and pair.truth.shape[0] <= height,
+            {
+                role: (image.shape[0], image.shape[1])
+                for role, image in given.items()
+                if image is not None
+            },
         )
 
     def keep(self, one: _One) -> None:
@@ -219,25 +233,50 @@ class _Run:
                 self.distances.add(row, picture, copies=row == MEAN)
         self.images.append({"name": one.name, "joints": one.joints, "rows": one.values})
         self.sizes.add(one.size)
-        self.shrunk += one.shrunk
+        for role, size in one.given.items():
+            self.given.setdefault(role, Counter())[size] += 1
 
     def merge(self, ranks: Ranks) -> None:
         """Take in what the other ranks kept, in the order of one process."""
         if ranks.size == 1:
             return
         features = {} if self.distances is None else self.distances.features()
-        parts = ranks.gather((self.images, features, sorted(self.sizes), self.shrunk))
+        parts = ranks.gather((self.images, features, sorted(self.sizes), self.given))
         place = {name: number for number, name in enumerate(ranks.order)}
         images = [image for part in parts for image in part[0]]
         order = sorted(range(len(images)), key=lambda i: place[images[i]["name"]])
-        self.images, self.rows = [images[i] for i in order], {}
-        for image in self.images:
-            for row, values in image["rows"].items():
-                self.rows.setdefault(row, Row()).add(values)
+        self.images = [images[i] for i in order]
+        self._rows()
         self.sizes = {size for part in parts for size in part[2]}
-        self.shrunk = sum(part[3] for part in parts)
+        self.given = {role: Counter() for role in (GENERATED, TRUTH, COPY)}
+        for part in parts:
+            for role, found in part[3].items():
+                self.given[role].update(found)
         if self.distances is not None:
             self.distances.replace([part[1] for part in parts], order)
+
+    def _rows(self, metric: str = "", dropped: Collection[int] = ()) -> None:
+        """Make the rows again from the images; ``metric`` without these places."""
+        self.rows = {}
+        for place, image in enumerate(self.images):
+            left = (metric,) if place in dropped else ()
+            for row, values in image["rows"].items():
+                self.rows.setdefault(row, Row()).add(values, left)
+
+    def drop(self) -> None:
+        """Leave the last partial batch out of the metrics of which the protocol leaves it out."""
+        lpips, batches = self.networks.lpips, self.protocol.batches
+        names = [image["name"] for image in self.images]
+        if "lpips" in batches and lpips is not None:
+            metric, out = lpips.named(self.protocol.lpips_signed), left_out(names, batches["lpips"])
+            self._rows(metric, set(out))
+            self.dropped[metric] = dropped(batches["lpips"], names, out)
+        if "fid" in batches and self.distances is not None and self.real is not None:
+            out = left_out(names, batches["fid"])
+            self.distances.keep_only(sorted(set(range(len(names))) - set(out)))
+            reference = {"reference_used": self.real.used, "reference_of": self.real.count}
+            for metric in self.distances.metrics:
+                self.dropped[metric] = dropped(batches["fid"], names, out) | reference
 
     def _candidates(self, pair: Pair) -> dict[str, tuple[Pixels, Picture]]:
         """Row -> the picture as it is compared, and as it was."""
@@ -253,16 +292,15 @@ class _Run:
 
     def _values(
         self,
-        picture: Pixels,
-        truth: Pixels,
-        window: tuple[Pixels, Pixels] | None,
+        resized: tuple[Pixels, Pixels],
+        plain: tuple[Pixels, Pixels],
         keypoints: NDArray[np.float64] | None,
     ) -> dict[str, Value]:
+        """Of a picture and its truth, as LPIPS sees them and as the other measures do."""
         protocol, lpips = self.protocol, self.networks.lpips
+        picture, truth = resized
         values: dict[str, Value] = dict(
-            pairwise.measure(
-                picture, truth, sigma=protocol.sigma, wang=protocol.wang, window=window
-            )
+            pairwise.measure(*plain, sigma=protocol.sigma, wang=protocol.wang)
         )
         if lpips is not None:
             signed = protocol.lpips_signed
@@ -298,6 +336,8 @@ class _Run:
             undefined={n: row.undefined for n, row in self.rows.items() if row.undefined},
             infinite={n: row.infinite for n, row in self.rows.items() if row.infinite},
             sizes=sorted(self.sizes),
+            input_sizes=sizes.plain(self._input_sizes()),
+            drop_last=self.dropped,
             weights=weights,
             toy=sorted(toy),
             notes=self._notes(),
@@ -305,15 +345,13 @@ class _Run:
             intervals=found,
         )
 
+    def _input_sizes(self) -> sizes.Sizes:
+        reference = {} if self.real is None else {sizes.REFERENCE: self.real.sizes}
+        return {**self.given, **reference}
+
     def _notes(self) -> list[str]:
-        notes = []
-        if self.shrunk:
-            assert self.protocol.size is not None
-            notes.append(
-                f"{self.shrunk} ground truths are at most {self.protocol.size[0]} px high, and "
-                "published protocols start from the high-resolution photographs: the values do "
-                "not compare with published ones"
-            )
+        notes = sizes.size_notes(self.protocol, self._input_sizes())
+        notes += [note(metric, what) for metric, what in self.dropped.items()]
         equal = self.rows[GENERATED].infinite.get("psnr", 0)
         if equal:
             notes.append(
@@ -321,7 +359,8 @@ class _Run:
                 "left out of the mean"
             )
         if self.distances is not None:
-            notes += self.distances.notes(len(self.images))
+            used = self.dropped.get(self.distances.extractor.fid, {}).get("used")
+            notes += self.distances.notes(len(self.images) if used is None else used)
         return notes
 
 

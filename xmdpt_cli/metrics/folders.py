@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from xmdpt_cli.errors import XmdptError
-
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
+from xmdpt_cli.files import is_hidden
+from xmdpt_cli.image_types import is_image_name, not_read, say_not_read, why_not_read
 
 
 def _same(name: str) -> str:
@@ -29,6 +31,12 @@ def _target_of(name: str) -> str:
     return bare
 
 
+def _flat(target: str) -> str:
+    """PIDM's folder of ground truths: ``deep`` before the flat name, which begins with
+    ``fashion``."""
+    return target.removeprefix("deep") if target.startswith("deepfashion") else target
+
+
 #: how a generated picture's name leads to its ground truth's, the plainest first
 _RULES: tuple[Callable[[str], str], ...] = (_same, _without_vis, _target_of)
 
@@ -40,6 +48,7 @@ class FolderPairs:
     pairs: list[tuple[str, Path, Path]]  # generated picture's name, it, its target
     generated_only: list[Path]
     target_only: list[Path]
+    not_read: list[Path]  # images of types that are not read, in both folders
 
 
 def pair_folders(generated: str | Path, target: str | Path) -> FolderPairs:
@@ -47,22 +56,29 @@ def pair_folders(generated: str | Path, target: str | Path) -> FolderPairs:
 
     The names are the same, or those of GFLA, NTED, PIDM, PCDMs and xmdpt, which hold the source's
     name and the target's (several generated pictures may then have one target); whichever rule
-    pairs the most. Raises XmdptError for a missing folder, two pictures of one name, or no pair.
+    pairs the most. A ground truth may be named ``deepfashion...``, as in PIDM. Raises XmdptError
+    for a missing folder, two pictures of one name, or no pair.
     """
     left, right = _pictures_by_name(Path(generated)), _pictures_by_name(Path(target))
+    own = {path: name for name, path in right.items()}
+    right = {**{_flat(name): path for name, path in right.items()}, **right}
     found = [{name: rule(name) for name in left if rule(name) in right} for rule in _RULES]
     best = max(found, key=len)  # of equals the plainest
     if not best:
+        unread = [path.name for place in (generated, target) for path in images_not_read(place)]
+        said = f"; {say_not_read(unread)}" if unread else ""
         raise XmdptError(
-            f"no file name of {generated} ({len(left)} pictures) is in {target} ({len(right)})",
+            f"no file name of {generated} ({len(left)} pictures) is in {target} ({len(right)})"
+            f"{said}",
             "give both pictures of a pair the same name (suffixes may differ), or the generated "
             "one SOURCE_2_TARGET",
         )
-    met = set(best.values())
+    met = {right[name] for name in best.values()}
     return FolderPairs(
         pairs=[(name, left[name], right[best[name]]) for name in sorted(best)],
         generated_only=[left[name] for name in sorted(left.keys() - best.keys())],
-        target_only=[right[name] for name in sorted(right.keys() - met)],
+        target_only=sorted(own.keys() - met, key=own.__getitem__),
+        not_read=[path for folder in (generated, target) for path in images_not_read(folder)],
     )
 
 
@@ -71,15 +87,29 @@ def pictures_of(folder: str | Path) -> list[Path]:
     if not Path(folder).is_dir():
         raise XmdptError(f"no such folder: {folder}")
     paths = sorted(Path(folder).iterdir())
-    return [path for path in paths if path.suffix.lower() in _SUFFIXES and path.is_file()]
+    return [path for path in paths if _is_read(path.name) and path.is_file()]
+
+
+def images_not_read(folder: str | Path) -> list[Path]:
+    """The images directly inside a folder that are of a type that is not read, by name."""
+    return not_read(sorted(Path(folder).iterdir()))
+
+
+def _is_read(name: str) -> bool:
+    return is_image_name(name) and not is_hidden(name) and why_not_read(name) is None
 
 
 def _pictures_by_name(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for path in pictures_of(folder):
-        if path.stem in found:
+    paths = pictures_of(folder)
+    # macOS may write an accent as a letter of its own, other systems do not
+    forms = Counter(unicodedata.normalize("NFC", stem) for stem in {path.stem for path in paths})
+    for path in paths:
+        one_form = unicodedata.normalize("NFC", path.stem)
+        name = one_form if forms[one_form] == 1 else path.stem
+        if name in found:
             raise XmdptError(
-                f"two pictures of one name: {found[path.stem]} and {path}", "remove one of them"
+                f"two pictures of one name: {found[name]} and {path}", "remove one of them"
             )
-        found[path.stem] = path
+        found[name] = path
     return found

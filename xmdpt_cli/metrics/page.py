@@ -15,6 +15,7 @@ from xmdpt_cli.metrics.page_style import STYLE
 from xmdpt_cli.metrics.page_tables import legend, protocol_table, side_by_side, weights_table
 from xmdpt_cli.metrics.page_values import main_row
 from xmdpt_cli.metrics.report import Report
+from xmdpt_cli.shown import shown
 
 
 def write_page(
@@ -34,7 +35,7 @@ def write_page(
     bytes. Written under a temporary name and renamed.
     """
     path = Path(path)
-    text = page(reports, pictures, title=title, reference=reference)
+    text = page(reports, pictures, title=shown(title), reference=reference)
     path.parent.mkdir(parents=True, exist_ok=True)
     # a file's name may hold bytes that are no UTF-8
     write_bytes(path, text.encode("utf-8", "backslashreplace"))

@@ -114,6 +114,9 @@ def _cell(report: Report, row: str, metric: str) -> str:
     missing = report.undefined.get(row, {}).get(metric)
     if missing:
         text += f"<small>{missing:,} undefined</small>"
+    dropped = report.drop_last.get(metric)
+    if dropped and value is not None:
+        text += f"<small>{dropped['used']:,} of {dropped['of']:,} pairs</small>"
     return f'<td class="n">{text}</td>'
 
 

@@ -36,21 +36,19 @@ def measure(
     *,
     sigma: float = 1.5,
     wang: bool = False,
-    window: tuple[Pixels, Pixels] | None = None,
 ) -> dict[str, float | None]:
     """All measures of this file by name; None where a window is larger than the pictures, or
     where the value is undefined.
 
     ``sigma``: of ``ssim_256``. ``wang``: ``ssim`` in the place of the two SSIMs of this field.
-    ``window``: what ``ssim_w51`` compares, if not the two pictures themselves.
     """
     fits = min(truth.shape[:2]) >= 2 * _radius(1.5 if wang else sigma) + 1
     values: dict[str, float | None] = {}
     if wang:
         values["ssim"] = ssim(pred, truth) if fits else None
     else:
-        wide = window or (pred, truth)
-        values["ssim_w51"] = ssim_w51(*wide) if min(wide[1].shape[:2]) >= SSIM_WINDOW else None
+        wide = min(truth.shape[:2]) >= SSIM_WINDOW
+        values["ssim_w51"] = ssim_w51(pred, truth) if wide else None
         gaussian = ssim_256(pred, truth, sigma) if fits else math.nan
         values["ssim_256"] = None if math.isnan(gaussian) else gaussian
     share = mae(pred, truth)

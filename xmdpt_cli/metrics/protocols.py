@@ -4,7 +4,8 @@ Ground truth and prediction take different paths, and the public codes of this f
 A score means something only together with the name of its protocol:
 
 ``cfld``: photographs by PIL's bicubic from the high resolution in one step; predictions by torch's
-``pidm``: both by PIL's bicubic to a square PNG, then by OpenCV's bilinear, which does not
+``pidm``: both by PIL's bicubic to a square PNG, which SSIM, PSNR, L1 and MAE compare; for LPIPS
+and FID then by OpenCV's bilinear, not antialiased.
 ``pcdms``: as pidm, but OpenCV's bicubic, and LPIPS on [0, 1] (PCDMs, b3a46fb).
 ``clean``: for people outside this field: PIL's bicubic, antialiased, for all pictures, SSIM as Wang
 et al. 2004 have it, and the TensorFlow Inception of the first FID.
@@ -13,8 +14,8 @@ et al. 2004 have it, and the TensorFlow Inception of the first FID.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 import cv2
@@ -31,6 +32,10 @@ from xmdpt_cli.metrics.pictures import Pixels, unit_tensor
 SIZES = {256: (256, 176), 512: (512, 352)}
 LOWEST = min(SIZES)
 
+#: read in PIDM's utils/metrics.py (f6499c2) and PCDMs' metrics.py (4861d2c)
+PIDM_BATCHES = {"fid": 64, "lpips": 64}
+PCDMS_BATCHES = {"fid": 128, "lpips": 64}
+
 Resize = Callable[[Picture], Pixels]
 
 
@@ -43,11 +48,14 @@ class Protocol:
     truth: Resize
     prediction: Resize
     published: bool  # values compare with papers if the inputs are the papers' too
-    window: Resize | None = None  # what ssim_w51 sees of all pictures, where that is not the above
+    square: Resize | None = None  # the square PNG that the two paths start from
+    pixelwise: Resize | None = None  # what all but LPIPS and FID compare, where not the above
     sigma: float = 1.5  # of ssim_256's Gaussian: 1.5 in GFLA, PoCoLD, CFLD; 1.2 in PIDM, PCDMs
     wang: bool = False  # SSIM as Wang et al. have it, in the place of the two of this field
     lpips_signed: bool = True  # LPIPS on [-1, 1], as it was trained; else on [0, 1]
     inception: str = "torchvision"  # FID's network: torchvision's ImageNet one, or "tensorflow"
+    # kind of metric -> batch size of a published evaluator that leaves out a last partial batch
+    batches: Mapping[str, int] = field(default_factory=dict)
 
 
 def _same(picture: Picture) -> Pixels:
@@ -94,12 +102,23 @@ def _cfld(size: tuple[int, int]) -> Protocol:
 def _pidm(size: tuple[int, int]) -> Protocol:
     path = partial(_through_square, size, cv2.INTER_LINEAR)
     square = partial(_square, size)
-    return Protocol("pidm", size, path, path, True, window=square, sigma=1.2)
+    return Protocol("pidm", size, path, path, True, square, square, sigma=1.2, batches=PIDM_BATCHES)
 
 
 def _pcdms(size: tuple[int, int]) -> Protocol:
     path = partial(_through_square, size, cv2.INTER_CUBIC)
-    return Protocol("pcdms", size, path, path, True, sigma=1.2, lpips_signed=False)
+    square = partial(_square, size)
+    return Protocol(
+        "pcdms",
+        size,
+        path,
+        path,
+        True,
+        square,
+        sigma=1.2,
+        lpips_signed=False,
+        batches=PCDMS_BATCHES,
+    )
 
 
 def _clean(size: tuple[int, int]) -> Protocol:

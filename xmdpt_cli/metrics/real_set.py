@@ -10,7 +10,8 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from operator import length_hint
@@ -22,13 +23,15 @@ from numpy.typing import NDArray
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_bytes
 from xmdpt_cli.images import Picture
+from xmdpt_cli.metrics.drop_last import WholeBatches
 from xmdpt_cli.metrics.features import FeatureExtractor, FeatureSet
 from xmdpt_cli.metrics.frechet import Floats
 from xmdpt_cli.metrics.pictures import checked
 from xmdpt_cli.metrics.protocols import Protocol
 from xmdpt_cli.progress import Progress, silent
+from xmdpt_cli.streams import private_folder
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class RealStatistics:
 
     count: int
     mean_picture: NDArray[np.uint8]
+    used: int  # pictures of which the network's statistics are; less where a batch was left out
+    sizes: Mapping[tuple[int, int], int]  # (H, W) before the protocol -> pictures
     mean: Floats | None = None  # (D,); None without a network
     cov: Floats | None = None  # (D, D)
     features: NDArray[np.float32] | None = None  # (N, D), where they were asked for
@@ -55,7 +60,11 @@ def cache_folder() -> Path:
     given = os.environ.get("XMDPT_CACHE")
     if given:
         return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "xmdpt"
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a user without HOME and without an entry in /etc/passwd
+        cache = Path(private_folder()) / ".cache"
+    return cache / "xmdpt"
 
 
 def real_statistics(
@@ -64,13 +73,16 @@ def real_statistics(
     extractors: Sequence[FeatureExtractor | None],
     keep_features: bool = False,
     progress: Progress = silent,
+    drop_last: bool = False,
 ) -> list[RealStatistics]:
     """Of each protocol with its extractor, in one pass over the pictures; from the cache what lies
-    there. XmdptError if there are no pictures, or only one and a network is to see them."""
+    there. ``drop_last``: without the last partial batch, where the protocol has one. XmdptError
+    if there are no pictures, or only one and a network is to see them."""
     content = None if real.content is None else real.content()
+    batches = [protocol.batches.get("fid", 0) if drop_last else 0 for protocol in protocols]
     paths = [
-        None if content is None else _path(content, *pair, keep_features)
-        for pair in zip(protocols, extractors, strict=True)
+        None if content is None else _path(content, *of, keep_features)
+        for of in zip(protocols, extractors, batches, strict=True)
     ]
     found = [None if path is None else _read(path) for path in paths]
     missing = [i for i, one in enumerate(found) if one is None]
@@ -79,6 +91,7 @@ def real_statistics(
             real.pictures(),
             [protocols[i] for i in missing],
             [extractors[i] for i in missing],
+            [batches[i] for i in missing],
             keep_features,
             progress,
         )
@@ -95,14 +108,21 @@ def _measured(
     pictures: Iterable[Picture],
     protocols: Sequence[Protocol],
     extractors: Sequence[FeatureExtractor | None],
+    batches: Sequence[int],
     keep: bool,
     progress: Progress,
 ) -> list[RealStatistics]:
     sets = [None if e is None else FeatureSet(e, keep) for e in extractors]
+    whole = [
+        WholeBatches(features.add, batch) if features is not None and batch else None
+        for features, batch in zip(sets, batches, strict=True)
+    ]
     sums: list[Floats | None] = [None] * len(protocols)
+    sizes: Counter[tuple[int, int]] = Counter()
     count, total = 0, length_hint(pictures)
     for picture in pictures:
         checked(picture, f"picture {count} of the real set")
+        sizes[(picture.shape[0], picture.shape[1])] += 1
         for i, protocol in enumerate(protocols):
             shown = protocol.truth(picture)
             before = sums[i]
@@ -114,9 +134,9 @@ def _measured(
                 raise XmdptError(
                     "the real pictures are of different sizes", "--protocol cfld resizes them"
                 )
-            features = sets[i]
-            if features is not None:
-                features.add(shown)
+            taken = whole[i] or sets[i]
+            if taken is not None:
+                taken.add(shown)
         count += 1
         progress("real set", count, max(total, count))
     if not count:
@@ -126,33 +146,43 @@ def _measured(
             "FID needs a real set of at least two pictures",
             "name a larger one, or measure without FID: --ssim --lpips --psnr",
         )
+    for batched in whole:
+        if batched is not None:
+            batched.close()
     return [
-        _statistics(count, total_, features, keep)
+        _statistics(count, total_, features, keep, sizes)
         for total_, features in zip(sums, sets, strict=True)
         if total_ is not None
     ]
 
 
 def _statistics(
-    count: int, total: Floats, features: FeatureSet | None, keep: bool
+    count: int,
+    total: Floats,
+    features: FeatureSet | None,
+    keep: bool,
+    sizes: Mapping[tuple[int, int], int],
 ) -> RealStatistics:
     picture = np.rint(total / count).clip(0, 255).astype(np.uint8)
     if features is None:
-        return RealStatistics(count, picture)
+        return RealStatistics(count, picture, count, sizes)
     own = features.statistics()
     kept = features.features() if keep else None
-    return RealStatistics(count, picture, own.mean, own.cov, kept)
+    return RealStatistics(count, picture, own.count, sizes, own.mean, own.cov, kept)
 
 
-def _path(content: str, protocol: Protocol, extractor: FeatureExtractor | None, keep: bool) -> Path:
+def _path(
+    content: str, protocol: Protocol, extractor: FeatureExtractor | None, batch: int, keep: bool
+) -> Path:
     network = None if extractor is None else [extractor.name, extractor.weights]
-    what = json.dumps([VERSION, content, protocol.name, protocol.size, network, keep])
+    what = json.dumps([VERSION, content, protocol.name, protocol.size, network, batch, keep])
     digest = hashlib.sha256(what.encode()).hexdigest()
     return cache_folder() / "real" / f"{digest[:32]}.npz"
 
 
 def _write(path: Path, found: RealStatistics) -> None:
     named = {k: np.asarray(v) for k, v in vars(found).items() if v is not None}
+    named["sizes"] = np.array([[*size, n] for size, n in sorted(found.sizes.items())])
     packed = io.BytesIO()
     np.savez(packed, **named)  # type: ignore[arg-type]
     data = packed.getvalue()
@@ -169,4 +199,6 @@ def _read(path: Path) -> RealStatistics | None:
     if hashlib.sha256(whole[32:]).digest() != whole[:32]:
         return None
     with np.load(io.BytesIO(whole[32:])) as stored:
-        return RealStatistics(**{k: stored[k] for k in stored} | {"count": int(stored["count"])})
+        numbers = {name: int(stored[name]) for name in ("count", "used")}
+        sizes = {(h, w): n for h, w, n in stored["sizes"].tolist()}
+        return RealStatistics(**{k: stored[k] for k in stored} | numbers | {"sizes": sizes})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,13 +49,17 @@ class Row:
     """The pictures of one row so far, metric by metric."""
 
     count: int = 0
-    values: dict[str, list[float]] = field(default_factory=dict)  # NaN: undefined
+    values: dict[str, list[float]] = field(default_factory=dict)  # NaN: undefined, or dropped
     undefined: dict[str, int] = field(default_factory=dict)
     infinite: dict[str, int] = field(default_factory=dict)
 
-    def add(self, values: Mapping[str, Value]) -> None:
+    def add(self, values: Mapping[str, Value], dropped: Collection[str] = ()) -> None:
+        """Of one more picture; the metrics that are ``dropped`` leave it out."""
         self.count += 1
         for metric, value in values.items():
+            if metric in dropped:
+                self.values.setdefault(metric, []).append(math.nan)
+                continue
             self.values.setdefault(metric, []).append(math.nan if value is None else value)
             if value is None or math.isinf(value):
                 counted = self.undefined if value is None else self.infinite
@@ -124,6 +128,11 @@ class Report:
     images: list[dict[str, Any]] = field(default_factory=list)
     # row -> metric -> pictures left out of the mean because their value is infinite
     infinite: dict[str, dict[str, int]] = field(default_factory=dict)
+    # role -> "WIDTHxHEIGHT" -> images, before the protocol resized them
+    input_sizes: dict[str, dict[str, int]] = field(default_factory=dict)
+    # of --drop-last: metric -> "batch_size", "used" and "of" (pairs), "dropped" (names of pairs);
+    # of FID and KID also "reference_used" and "reference_of" (images of the reference set)
+    drop_last: dict[str, dict[str, Any]] = field(default_factory=dict)
     # row -> metric -> (low, high): 95 % interval of the mean, or of the distance
     intervals: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
 
@@ -140,6 +149,7 @@ class Report:
         for image in self.images:
             image["rows"] = {name: kept(row) for name, row in image["rows"].items()}
         self.weights = kept(self.weights)
+        self.drop_last = kept(self.drop_last)
         self.toy = list(kept(dict.fromkeys(self.toy)))
 
     def to_json(self) -> dict[str, Any]:
@@ -151,6 +161,8 @@ class Report:
             "undefined": self.undefined,
             "infinite": self.infinite,
             "sizes": self.sizes,
+            "input_sizes": self.input_sizes,
+            "drop_last": self.drop_last,
             "weights": self.weights,
             "toy": self.toy,
             "notes": self.notes,
@@ -175,6 +187,10 @@ def table(report: Report) -> Table:
         report.rows.values(), lambda metric: [_shown(report, name, metric) for name in report.rows]
     )
     lines.append(["pictures", *(str(report.counts[name]) for name in report.rows)])
+    lines += [
+        [f"pictures, {metric}", *(_used(report, name, metric) for name in report.rows)]
+        for metric in report.drop_last
+    ]
     return Table(["", *report.rows], lines)
 
 
@@ -241,6 +257,11 @@ def write_json(path: str | Path, data: Mapping[str, Any]) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(data, indent=1, allow_nan=False) + "\n")
+
+
+def _used(report: Report, row: str, metric: str) -> str:
+    """How many pictures of a row a metric without the last partial batch is of."""
+    return str(report.drop_last[metric]["used"]) if metric in report.rows[row] else "-"
 
 
 def _finite(row: Mapping[str, Value]) -> dict[str, Any]:

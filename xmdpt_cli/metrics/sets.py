@@ -39,6 +39,14 @@ class Distances:
             self.sets[row] = FeatureSet(self.extractor, keep=True)
         self.sets[row].add(picture)
 
+    def keep_only(self, places: list[int]) -> None:
+        """Leave out all pictures but those in these places of the order in which they came."""
+        for row, features in self.sets.items():
+            if row not in self.copies:
+                kept = features.features()[places]
+                self.sets[row] = FeatureSet(self.extractor, keep=True)
+                self.sets[row].take(kept)
+
     def features(self) -> dict[str, NDArray[np.float32]]:
         """Of every row, in memory."""
         return {row: np.array(own.features()) for row, own in self.sets.items()}
@@ -81,7 +89,7 @@ class Distances:
 
     def notes(self, pictures: int) -> list[str]:
         mean = self.real.mean
-        fewest, width = min(self.real.count, pictures), 0 if mean is None else len(mean)
+        fewest, width = min(self.real.used, pictures), 0 if mean is None else len(mean)
         if fewest >= width:
             return []
         return [

@@ -9,10 +9,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import sha256_of
+from xmdpt_cli.files import expanded, sha256_of
 from xmdpt_cli.metrics.download import Published, download
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.torch_files import UnreadableError, read_tensors
+from xmdpt_cli.weights_files import check_whole
 
 TOY_SEED = 0
 
@@ -39,14 +40,16 @@ def weights_file(given: str | Path | None, network: Published, progress: Progres
     """
     if given is None:
         download([network], progress)
+        check_whole(network.path, "delete it, then give the same command again")
         return network.path
-    path = Path(given).expanduser()
+    path = expanded(given)
     if not path.is_file():
         raise XmdptError(
             f"no weights at {path}",
             f"leave out {network.option} to use the published file, or name your copy of "
             f"{network.url}",
         )
+    check_whole(path, f"fetch {network.url}")
     return path
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,9 @@ import torch
 from torch import Tensor
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import writing
+from xmdpt_cli.files import replacing, writing
 from xmdpt_cli.torch_files import read_tensors
+from xmdpt_cli.weights_files import check_whole
 
 #: keys below which a state dict is looked for; the average first: it draws better pictures
 WRAPPERS = ("ema", "model", "state_dict", "model_state_dict")
@@ -75,10 +75,9 @@ def save_published(path: str | Path, state: Mapping[str, Tensor]) -> None:
     """Write ``to_published``'s state dict as the published file is: by torch.save, whole or not at
     all. Raises XmdptError if it cannot be."""
     path = Path(path)
-    part = path.with_name(path.name + ".part")
-    try:
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as part:
             try:
                 with open(part, "wb") as file:
                     torch.save(dict(state), file)
@@ -86,10 +85,6 @@ def save_published(path: str | Path, state: Mapping[str, Tensor]) -> None:
                     os.fsync(file.fileno())
             except RuntimeError as err:  # torch's word for a disk that takes no more
                 raise OSError(f"the disk takes no more ({err})") from err
-            part.replace(path)
-    finally:
-        with suppress(OSError):
-            part.unlink()
 
 
 def steps_in_name(path: str | Path) -> int | None:
@@ -121,6 +116,7 @@ def _read(path: Path) -> Any:
         raise XmdptError(f"{path} is a folder, not a checkpoint", hint)
     if not path.is_file():
         raise XmdptError(f"no such checkpoint: {path}")
+    check_whole(path, "fetch or copy the published ema_*.pt file again")
     if path.suffix != ".safetensors":
         return read_tensors(path, _AGAIN, "torch.save(checkpoint['ema'], 'ema.pt')")
     from safetensors import SafetensorError

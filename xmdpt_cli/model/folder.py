@@ -25,11 +25,13 @@ from torch import Tensor
 from typing_extensions import NotRequired, TypedDict
 
 from xmdpt_cli import records
-from xmdpt_cli.encoder_parts import EncodersRecord
+from xmdpt_cli.encoder_parts import HUB, POSITION_TABLE, EncodersRecord
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import writing
 from xmdpt_cli.model.shapes import settings_of, shapes_in
 from xmdpt_cli.model.xmdpt import XMDPT
+from xmdpt_cli.run_places import with_places
+from xmdpt_cli.weights_files import check_whole
 
 FORMAT, VERSION = "xmdpt-model", 1
 CONFIG, WEIGHTS, FACTS = "config.json", "model.safetensors", "xmdpt.json"
@@ -164,7 +166,8 @@ def _dino(length: int, width: int) -> dict[str, Any]:
     """DINOv2's size follows from its width (paper Table 2c has others than the published)."""
     size = {384: "small", 768: "base", 1024: "large", 1536: "giant"}.get(width)
     known = _on_hub(f"facebook/dinov2-{size}" if size else f"a DINOv2 of width {width}")
-    return {**known, "input_size": 224, "length": length, "width": width}
+    # torch.hub's DINOv2 made the tokens
+    return {**known, "input_size": 224, "length": length, "width": width, POSITION_TABLE: HUB}
 
 
 def load_model(
@@ -177,6 +180,7 @@ def load_model(
     """
     folder = find_model(Path(folder))
     facts = read_facts(folder)
+    check_whole(folder / WEIGHTS)
     model = _built(folder)
     try:
         tensors = load_file(folder / WEIGHTS)
@@ -232,7 +236,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
             "pip install --upgrade xmdpt-cli",
         )
     facts: dict[str, Any] = records.read(Facts, path)
-    return facts
+    return with_places(folder, facts)
 
 
 @cache

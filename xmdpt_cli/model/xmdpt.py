@@ -302,17 +302,26 @@ class XMDPT(
         source_latents: Tensor | None = None,
         mask: Mask | None = None,
         context: Context | None = None,
+        masked_latents: Tensor | None = None,
     ) -> Passes:
         """Both passes of a training step in one walk through the blocks; without ``mask`` the
         unmasked one alone.
 
-        Shapes as in ``forward``; each pass has its condition (rows are dropped independently).
+        Shapes as in ``forward``; each pass has its condition (rows are dropped independently), and
+        the masked one its own noisy latents where ``masked_latents`` (N, C, h, w) are given.
         Equal to ``forward`` and ``forward_masked`` up to rounding.
         """
         if mask is None:
             masked_condition = None
         return self._passes(
-            latents, timesteps, condition, masked_condition, source_latents, mask, context
+            latents,
+            timesteps,
+            condition,
+            masked_condition,
+            source_latents,
+            mask,
+            context,
+            masked_latents,
         )
 
     def parameter_counts(self) -> dict[str, int]:
@@ -342,6 +351,7 @@ class XMDPT(
         source_latents: Tensor | None,
         mask: Mask | None,
         context: Context | None,
+        masked_latents: Tensor | None = None,
     ) -> Passes:
         """The passes that have a condition."""
         self._check(latents, "latents")
@@ -362,6 +372,9 @@ class XMDPT(
         if self.mipnet is None:
             raise ConfigError("this model was built without MIPNet: it cannot run the masked pass")
         last = len(given) - 1
+        if masked_latents is not None:
+            self._check(masked_latents, "masked_latents")
+            x = net.embed(masked_latents)
         masked = net.flow(x, seen[last], last, mask.kept)
         views = []
         if self.mipnet.reads_source:

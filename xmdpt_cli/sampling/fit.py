@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.encoder_parts import DIFFERENCE, dataset_note, old_tokens, tables_differ
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.sampling.sampler import Sampler
@@ -25,6 +26,9 @@ def encoder_mismatch(made: Mapping[str, Any], there: Mapping[str, Any]) -> str |
     """
     named = f"{made['id']}, not {there['id']}"
     if made["sha256"] is not None and there["sha256"] is not None:
+        if made["id"] == there["id"]:
+            sums = (str(one["sha256"])[:12] for one in (made, there))
+            named = f"two called {made['id']}: weights of sha256 {', not '.join(sums)}"
         return None if made["sha256"] == there["sha256"] else named
     if bool(made["toy"]) != bool(there["toy"]):
         return f"{named} (one of them is a toy)"
@@ -61,3 +65,24 @@ def check_fit(sampler: Sampler, dataset: PairDataset, vae: VAE) -> None:
             f"{manifest['resolution']} px",
             "give the VAE the dataset was prepared with: --vae",
         )
+
+
+def token_notes(sampler: Sampler, dataset: PairDataset) -> list[str]:
+    """What to say where a dataset's tokens are not the published ones, or not the model's.
+
+    The images of such a pair can be made; they are not those of the model's own tokens.
+    """
+    made, there = sampler.facts["encoders"], dataset.manifest["encoders"]
+    notes = [dataset_note(dataset.manifest, dataset.path)]
+    if tables_differ(made, there) and old_tokens(made):
+        notes.append(
+            f"the model was trained on tokens of an earlier version, {dataset.path} has the "
+            f"published ones, which differ by {DIFFERENCE}: train it again on this dataset, or "
+            "sample with the dataset it was trained on"
+        )
+    elif tables_differ(made, there):
+        notes.append(
+            f"the model was trained on the published tokens, and {dataset.path} has those of "
+            "an earlier version: its images and numbers are not those of the published tokens"
+        )
+    return [note for note in notes if note is not None]

@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 
 from xmdpt_cli.data.loader import PairDataset, PairRef, load_pairs
-from xmdpt_cli.data.names import parse_name
 from xmdpt_cli.data.ranks import World
 from xmdpt_cli.diffusion import start_noise
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import only_process, writing
+from xmdpt_cli.files import content, only_process, writing
 from xmdpt_cli.images import Picture, load_image, save_png
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.sampling.conditions import Conditions
-from xmdpt_cli.sampling.fit import check_fit
+from xmdpt_cli.sampling.fit import check_fit, token_notes
 from xmdpt_cli.sampling.memory import in_batches
 from xmdpt_cli.sampling.recipe import Recipe
 from xmdpt_cli.sampling.record import RECORD, read_record, refuse_others, write_record
+from xmdpt_cli.sampling.sample_names import sample_names
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.sampling.sheet import contact_sheet
 from xmdpt_cli.sampling.writer import Writer, metadata, whole_png
@@ -32,17 +32,6 @@ from xmdpt_cli.sampling.writer import Writer, metadata, whole_png
 SHEET = "sheet.png"
 SHEET_ROWS = 16
 _RECORD_LOCK = ".lock-record"  # parts that begin or end together write the record in turn
-
-
-def sample_name(pair: PairRef) -> str:
-    """``fashion..._1front_2_fashion..._2side.png``: both flat names joined by ``_2_``, as the
-    field names them (source first)."""
-    flat = [
-        parse_name(f"{pair.key.replace('-id_', '/id_').replace('-', '/', 1)[:-3]}"
-                   f"/{pair.key[-2:]}_{view}.jpg").flat.removesuffix(".jpg")
-        for view in (pair.source, pair.target)
-    ]  # fmt: skip
-    return f"{flat[0]}_2_{flat[1]}.png"
 
 
 def generate(
@@ -67,9 +56,11 @@ def generate(
     Whoever finds all pictures there writes the sheet and finishes the record (``finished``).
     """
     check_fit(sampler, dataset, vae)
+    for note in token_notes(sampler, dataset):
+        say(note)
     record = _record(sampler, dataset, vae, recipe)
     pairs = dataset.pairs[:limit]
-    names = [sample_name(pair) for pair in pairs]
+    names = sample_names(dataset.pairs)[:limit]
     mine = list(range(shard.rank, len(pairs), shard.size))
     size, finished = dataset.resolution, False
     with _mine_alone(out, shard):
@@ -179,7 +170,7 @@ def _record(sampler: Sampler, dataset: PairDataset, vae: VAE, recipe: Recipe) ->
 def _begin(out: Path, record: dict[str, Any]) -> None:
     if (out / RECORD).is_file():
         refuse_others(out, read_record(out), record)
-    elif any(not path.name.startswith((".lock", RECORD)) for path in out.iterdir()):
+    elif any(not name.startswith((".lock", RECORD)) for name in content(out)):
         raise XmdptError(f"{out} is not empty and holds no samples", "choose another --out")
     else:
         write_record(out, record)
@@ -196,13 +187,13 @@ def _finish(
     if (out / SHEET).is_file() and set(names) <= set(read_record(out).get("complete", ())):
         return False
     rows = []
-    for pair in pairs:
+    for pair, name in zip(pairs, names, strict=False):
         rows.append(
             [
                 dataset.picture(pair.key, pair.source),
                 dataset.pose_map(pair.key, pair.target),
                 dataset.picture(pair.key, pair.target),
-                np.asarray(load_image(out / sample_name(pair))),
+                np.asarray(load_image(out / name)),
             ]
         )
     with writing(out / SHEET):

@@ -14,14 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from xmdpt_cli.data.joint_tables import MIN_SCORE, without_missing
 from xmdpt_cli.data.keypoint_formats import frame_of_picture
 from xmdpt_cli.data.keypoint_json import Frame
 from xmdpt_cli.data.keypoints_beside import KeypointsBeside
-from xmdpt_cli.data.person_box import extent
-from xmdpt_cli.data.pose import Keypoints, from_fractions, raw_to_nan
+from xmdpt_cli.data.pose import Keypoints, from_fractions
+from xmdpt_cli.data.tracking import person_of
 from xmdpt_cli.encoders.openpose import OpenPose
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.images import Picture, load_image, upright
+from xmdpt_cli.images import Picture, check_pixels, load_image, upright
 
 #: a file, a picture, or its pixels uint8 (H, W, 3)
 PictureLike: TypeAlias = "str | Path | Image.Image | NDArray[np.uint8]"
@@ -56,7 +57,7 @@ def fractions(keypoints: Any, name: str) -> Keypoints:
         raise ConfigError(
             f"{name}: keypoints are {shape}, not (18, 2)", "x and y of 18 joints, NaN if missing"
         )
-    return raw_to_nan(points)
+    return without_missing(points)
 
 
 def crowd(where: str, people: list[Keypoints], option: str) -> str:
@@ -65,13 +66,7 @@ def crowd(where: str, people: list[Keypoints], option: str) -> str:
 
 def one_of(people: list[Keypoints], person: int | None, where: str, option: str) -> Keypoints:
     """The largest of some people, or the one asked for; ``option`` is what asks."""
-    wanted = 1 if person is None else person
-    if not 1 <= wanted <= len(people):
-        raise XmdptError(
-            f"{where}: person {wanted} is asked for, {len(people)} found",
-            f"{option} 1 to {len(people)}",
-        )
-    return sorted(people, key=extent, reverse=True)[wanted - 1]
+    return people[person_of(people, person, where, option)]
 
 
 def opened(source: Any) -> tuple[Image.Image, str, str]:
@@ -85,6 +80,7 @@ def opened(source: Any) -> tuple[Image.Image, str, str]:
             raise XmdptError(f"a picture of {source.shape[1]} x {source.shape[0]} pixels")
         return Image.fromarray(source), "picture", "picture"
     if isinstance(source, Image.Image):
+        check_pixels(source, "picture")
         try:
             return upright(source), "picture", "picture"
         except (OSError, SyntaxError) as err:  # Pillow reads a file when its pixels are needed
@@ -99,13 +95,15 @@ def given_keypoints(
     name: str,
     person: int | None,
     notes: list[str],
+    min_score: float = MIN_SCORE,
 ) -> Keypoints:
     """Keypoints of a picture in its pixels."""
     shape = (image.height, image.width)
     if not isinstance(keypoints, (str, Path)):
         return from_fractions(fractions(keypoints, name), shape)
     file = source if isinstance(source, (str, Path)) else getattr(source, "filename", "") or None
-    return points_of(frame_of_picture(keypoints, file, lambda _: shape), image, person, notes)
+    found = frame_of_picture(keypoints, file, lambda _: shape, min_score=min_score, notes=notes)
+    return points_of(found, image, person, notes)
 
 
 def points_of(frame_: Frame, image: Image.Image, person: int | None, notes: list[str]) -> Keypoints:
@@ -121,14 +119,17 @@ def points_of(frame_: Frame, image: Image.Image, person: int | None, notes: list
     return points * (shape[1] / frame_.size[1], shape[0] / frame_.size[0])
 
 
-def beside_frame(picture: Any, name: str, notes: list[str]) -> Frame | None:
+def beside_frame(
+    picture: Any, name: str, notes: list[str], min_score: float = MIN_SCORE
+) -> Frame | None:
     """The keypoints beside an image file, None if there are none; that is noted."""
     if not isinstance(picture, (str, Path)):
         return None
-    found = KeypointsBeside().find(Path(picture))
+    found = KeypointsBeside(min_score=min_score).find(Path(picture))
     if found is None:
         return None
     notes.append(f"{name}: keypoints of {found.file.name} beside it")
+    notes += found.notes
     return found.frame
 
 

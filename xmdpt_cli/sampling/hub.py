@@ -12,12 +12,14 @@ from xmdpt_cli import records
 from xmdpt_cli.encoder_parts import PARTS
 from xmdpt_cli.encoders.weights import HUB_ID, reason
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import write_text, writing
+from xmdpt_cli.files import expanded, write_text, writing
 from xmdpt_cli.metrics.report import WrittenReport
 from xmdpt_cli.model.folder import save_model
+from xmdpt_cli.run_places import without_places
 from xmdpt_cli.sampling.card import model_card
 from xmdpt_cli.sampling.networks import Networks
 from xmdpt_cli.sampling.sampler import Sampler
+from xmdpt_cli.stores import refuse_url
 
 #: begins like a path of a machine: root, home, drive, a folder above, a file URL
 _PATH = re.compile(r"[/~\\]|[A-Za-z]:[/\\]|\.{1,2}[/\\]|file:")
@@ -25,7 +27,8 @@ _PATH = re.compile(r"[/~\\]|[A-Za-z]:[/\\]|\.{1,2}[/\\]|file:")
 
 def fetch(source: str | Path, revision: str | None = None) -> Path:
     """A local folder as it is; a hub id's files, fetched or from the cache. XmdptError else."""
-    path = Path(source).expanduser()
+    refuse_url("--model", source, hub=True)
+    path = expanded(source)
     if path.exists() or isinstance(source, Path) or not HUB_ID.fullmatch(str(source)):
         return path
     from huggingface_hub import snapshot_download
@@ -68,12 +71,7 @@ def save(
 
 def public_facts(sampler: Sampler) -> dict[str, Any]:
     """The model's facts without this machine's paths: of local networks the folder's name."""
-    facts = {key: value for key, value in sampler.facts.items() if key != "data"}
-    encoders = dict(facts["encoders"])
-    for part in PARTS:
-        if encoders[part].get("kind") == "local":
-            encoders[part] = {**encoders[part], "id": Path(encoders[part]["id"]).name}
-    return {**facts, "encoders": encoders}
+    return without_places(sampler.facts)
 
 
 def without_paths(text: str) -> str:

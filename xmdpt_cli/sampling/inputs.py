@@ -16,9 +16,11 @@ import numpy as np
 from xmdpt_cli.data.framing import Fit, check_fit_name, check_size, frame, frame_poses
 from xmdpt_cli.data.given_pose import LEAST_JOINTS, check_joints, pose_picture_keypoints
 from xmdpt_cli.data.image_size import Size, UnstatedSize, check_pose_size
+from xmdpt_cli.data.joint_tables import MIN_SCORE
 from xmdpt_cli.data.keypoint_formats import SUFFIXES, read_poses
 from xmdpt_cli.data.keypoint_json import Frame
 from xmdpt_cli.data.pose import Keypoints, from_fractions
+from xmdpt_cli.data.tracking import EmptyFrames, check_empty_frames, filled, notes_on, track
 from xmdpt_cli.encoders.openpose import OpenPose
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import Picture
@@ -32,7 +34,6 @@ from xmdpt_cli.sampling.given import (
     find_person,
     fractions,
     given_keypoints,
-    one_of,
     opened,
     points_of,
     short,
@@ -69,6 +70,7 @@ def read_view(
     fit: Fit = "auto",
     person: int | None = None,
     needs_keypoints: bool = False,
+    min_score: float = MIN_SCORE,
 ) -> View:
     """A picture of a person, framed (``data/framing.py``) to (size, size, 3).
 
@@ -76,17 +78,18 @@ def read_view(
     picture (``data/keypoints_beside.py``); else OpenPose looks, if it is there. A file in pixels
     that does not state the image's size is taken to be in pixels of ``source``. ``person``: which
     one of several, 1 the largest. ``needs_keypoints``: the model reads them; without, they only
-    serve to frame. XmdptError where that cannot be.
+    serve to frame. ``min_score``: joints of a file with a lower score are not found. XmdptError
+    where that cannot be.
     """
     check_fit_name(fit)
     image, name, stem = opened(source)
     notes: list[str] = []
     points = None
     if keypoints is not None:
-        points = given_keypoints(keypoints, image, source, name, person, notes)
+        points = given_keypoints(keypoints, image, source, name, person, notes, min_score)
     elif fit == "squash" and not needs_keypoints and person is None:
         pass  # nothing asks where the person is
-    elif (beside := beside_frame(source, name, notes)) is not None:
+    elif (beside := beside_frame(source, name, notes, min_score)) is not None:
         points = points_of(beside, image, person, notes)
     else:
         try:
@@ -114,20 +117,29 @@ def read_pose(
     person: int | None = None,
     pose_size: tuple[int, int] | None = None,
     source_size: Size | None = None,
+    min_score: float = MIN_SCORE,
+    empty_frames: EmptyFrames = "skip",
 ) -> list[Pose]:
     """The pose or poses of one thing given; a file of keypoints may hold a sequence.
+
+    Of a sequence one person is tracked (``data/tracking.py``): ``person`` of its first frame.
+    ``empty_frames``: frames without that person are left out, or hold the pose before.
+    ``min_score``: joints of a file with a lower score are not found.
 
     The image size of keypoints in pixels that do not state it: ``pose_size`` (width, height), else
     that of the image of the same name beside the file, else ``source_size`` (height, width).
     """
     check_fit_name(fit)
+    check_empty_frames(empty_frames)
     given = None if pose_size is None else check_pose_size(pose_size)
     if isinstance(pose, np.ndarray) and pose.dtype != np.uint8:
         return [_checked("pose", "pose", from_fractions(fractions(pose, "pose"), size), size, [])]
     if isinstance(pose, (str, Path)) and Path(pose).suffix.lower() in SUFFIXES:
         size_of = UnstatedSize(Path(pose), given=given, source=source_size)
-        frames = read_poses(pose, size_of)
-        return _sequence(Path(pose), frames, size, fit, person, size_of.notes)
+        said: list[str] = []
+        frames = read_poses(pose, size_of, min_score=min_score, notes=said)
+        said += size_of.notes
+        return _sequence(Path(pose), frames, size, fit, person, said, empty_frames)
     try:
         image, name, stem = opened(pose)
     except ConfigError:
@@ -138,7 +150,7 @@ def read_pose(
     notes: list[str] = []
     found = pose_picture_keypoints(np.asarray(image))
     if found is None:
-        beside = beside_frame(pose, name, notes)
+        beside = beside_frame(pose, name, notes, min_score)
         if beside is not None:
             return _sequence(Path(name), [beside], size, fit, person, notes)
         try:
@@ -147,11 +159,11 @@ def read_pose(
             raise NoOpenPoseError(name, err, "a file of keypoints as --pose") from err
         found = find_person(finder, np.asarray(image), name, person, "--pose-person", notes)
     else:
-        said = "a drawn pose"
+        what = "a drawn pose"
         if fit == "auto" and image.width == image.height:
             # as all of this field's codes draw them, from keypoints of 176 x 256
-            fit, said = "squash", "a drawn pose, square, so it is squashed (else --pose-fit person)"
-        notes.append(f"{name}: {said}")
+            fit, what = "squash", "a drawn pose, square, so it is squashed (else --pose-fit person)"
+        notes.append(f"{name}: {what}")
     shape = (image.height, image.width)
     moved, note = _named(name, frame_poses, [found], shape, size, fit)
     return [_checked(stem, name, moved[0], size, [f"{name}: {note}", *notes])]
@@ -164,17 +176,22 @@ def _sequence(
     fit: Fit,
     person: int | None,
     before: Sequence[str],
+    empty: EmptyFrames = "skip",
 ) -> list[Pose]:
     """The poses of a file's frames; ``before``: notes on how they were read."""
-    poses = []
-    for frame_ in frames:
-        poses.append(one_of(frame_.people, person, frame_.where, "--pose-person"))
+    tracked = track(frames, person, "--pose-person")
+    used = filled(tracked.poses, empty)
+    if not used:
+        raise XmdptError(
+            f"{path}: nobody in any of its {len(frames)} frames has {LEAST_JOINTS} joints",
+            f"lower --min-score, if there are joints; {POSE_HINT}",
+        )
     # frames of one size share a box, so that a walking figure walks
-    moved: list[Keypoints] = [np.empty(0)] * len(poses)
+    moved: list[Keypoints] = [np.empty(0)] * len(used)
     notes = list(before)
-    for shape in dict.fromkeys(frame_.size for frame_ in frames):
-        which = [i for i, frame_ in enumerate(frames) if frame_.size == shape]
-        chosen = [poses[i] for i in which]
+    for shape in dict.fromkeys(frames[place].size for place, _ in used):
+        which = [i for i, (place, _) in enumerate(used) if frames[place].size == shape]
+        chosen = [used[i][1] for i in which]
         found, note = _named(path.name, frame_poses, chosen, shape, size, fit)
         notes.append(f"{path.name}: {note}")
         for i, points in zip(which, found, strict=True):
@@ -182,13 +199,14 @@ def _sequence(
     crowded = next((f for f in frames if len(f.people) > 1), None)
     if crowded is not None and person is None:
         notes.append(crowd(short(crowded.where), crowded.people, "--pose-person"))
+    notes += notes_on(tracked, path.name, empty)
     name = path.stem or "pose"
-    out = []
-    for i, points in enumerate(moved):
-        alone = len(moved) == 1
-        own = name if alone else f"{name}_{i:04d}"
-        where = path.name if alone else frames[i].where
-        out.append(_checked(own, where, points, size, notes if i == 0 else []))
+    out: list[Pose] = []
+    for (place, _), points in zip(used, moved, strict=True):
+        alone = len(frames) == 1
+        own = name if alone else f"{name}_{place:04d}"  # numbered as in the file, gaps or not
+        where = path.name if alone else frames[place].where
+        out.append(_checked(own, where, points, size, [] if out else notes))
     return out
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 from xmdpt_cli.data.framing import Fit
+from xmdpt_cli.data.joint_tables import MIN_SCORE
+from xmdpt_cli.data.tracking import EmptyFrames
 from xmdpt_cli.diffusion import start_noise
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import only_process
@@ -38,6 +40,8 @@ class Reading:
     person: int | None = None
     pose_person: int | None = None
     pose_size: tuple[int, int] | None = None
+    min_score: float = MIN_SCORE
+    empty_frames: EmptyFrames = "skip"
 
 
 @dataclass
@@ -137,7 +141,11 @@ def _read(
             key = (row.source, row.source_keypoints)
             if key not in views:
                 (views[key],) = pipe._read_views(
-                    row.source, row.source_keypoints, reading.fit, reading.person
+                    row.source,
+                    row.source_keypoints,
+                    reading.fit,
+                    reading.person,
+                    reading.min_score,
                 )
             view, pose = views[key], _pose(pipe, row, reading, views[key])
             own = recipe if row.seed is None else replace(recipe, seed=row.seed)
@@ -160,7 +168,13 @@ def _read(
 
 def _pose(pipe: XMDPTPipeline, row: Row, reading: Reading, view: View) -> Pose:
     poses = pipe._read_poses(
-        row.pose, reading.pose_fit, reading.pose_person, reading.pose_size, view.size
+        row.pose,
+        reading.pose_fit,
+        reading.pose_person,
+        reading.pose_size,
+        view.size,
+        reading.min_score,
+        reading.empty_frames,
     )
     if len(poses) > 1:
         raise XmdptError(

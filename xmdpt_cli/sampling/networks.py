@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from xmdpt_cli.data.loader import PairDataset
-from xmdpt_cli.encoder_parts import PARTS
+from xmdpt_cli.encoder_parts import PARTS, table_of
 from xmdpt_cli.encoders.dino import Dino
 from xmdpt_cli.encoders.missing import Needed, check_encoders, find_all
 from xmdpt_cli.encoders.openpose import BODY_FILE, DEFAULT_OPENPOSE, OpenPose
@@ -144,10 +144,16 @@ class Networks:
         return next(found, None)
 
     def _dino(self, part: str) -> Dino:
-        # as in ``xmdpt prepare``: float32 on a processor, bfloat16 on a GPU
-        dtype = torch.bfloat16 if self.device.type == "cuda" else torch.float32
-        dino = Dino.load(self.where(part), device=self.device, dtype=dtype)
-        differs = encoder_mismatch(self.facts["encoders"][part], dino.describe())
+        # as in ``xmdpt prepare``: float32, on a GPU under bfloat16 autocast; and with the position
+        # table that the model was trained with
+        made = self.facts["encoders"][part]
+        dino = Dino.load(
+            self.where(part),
+            device=self.device,
+            positions=table_of(made),
+            autocast=torch.bfloat16 if self.device.type == "cuda" else None,
+        )
+        differs = encoder_mismatch(made, dino.describe())
         if differs:
             raise XmdptError(
                 f"the model was trained on features of another {part} encoder ({differs})",

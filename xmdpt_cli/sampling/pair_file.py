@@ -12,14 +12,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from xmdpt_cli.data.list_text import decode_text, separator_of, shown
 from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.files import expanded
 from xmdpt_cli.sampling.generate import SHEET
 
 REQUIRED = ("source", "pose")
 OPTIONAL = ("out", "source_keypoints", "seed")
-DELIMITERS = (",", ";", "\t")
+INDEX = " index"  # no column of a list can be called so: names are stripped
 EXAMPLE = "for instance: source,pose,out (next line: alice.jpg,pose.json,alice_walks.png)"
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")  # what Excel writes as "Unicode text"
 _LARGEST_SEED = 2**63
 
 
@@ -72,11 +73,11 @@ def _cells(path: Path) -> Iterator[tuple[int, list[str]]]:
     except OSError as err:
         raise ConfigError(f"cannot read {path}: {err.strerror or err}", EXAMPLE) from None
     try:
-        text = data.decode("utf-16" if data.startswith(_UTF16) else "utf-8-sig")
-    except UnicodeDecodeError as err:
-        raise ConfigError(f"{path} is not UTF-8 ({err})", "save it as CSV in UTF-8") from None
+        text = decode_text(data, path)
+    except XmdptError as err:
+        raise ConfigError(err.message, err.hint) from None
     first = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = max(DELIMITERS, key=first.count)
+    delimiter = separator_of(first)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         for cells in reader:
@@ -89,6 +90,8 @@ def _cells(path: Path) -> Iterator[tuple[int, list[str]]]:
 def _header(cells: Sequence[str], path: Path) -> list[str]:
     names = [cell.strip().lower() for cell in cells]
     known = [*REQUIRED, *OPTIONAL]
+    if names and not names[0]:
+        names[0] = INDEX  # pandas writes an index column without a name
     missing = [name for name in REQUIRED if name not in names]
     if missing:
         raise ConfigError(
@@ -96,7 +99,7 @@ def _header(cells: Sequence[str], path: Path) -> list[str]:
             f"(not found: {', '.join(missing)})",
             EXAMPLE,
         )
-    unknown = [name or "an empty name" for name in names if name not in known]
+    unknown = [name or "an empty name" for name in names if name not in (*known, INDEX)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if unknown or twice:
         what = f"unknown columns: {', '.join(unknown)}" if unknown else f"{twice[0]} twice"
@@ -125,7 +128,7 @@ def _row(line: int, cells: Sequence[str], header: Sequence[str], base: Path, out
 
 
 def _found(name: str, base: Path) -> Path:
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.is_absolute() or (base / path).exists() or not path.exists():
         return base / path
     return path
@@ -134,8 +137,9 @@ def _found(name: str, base: Path) -> Path:
 def _seed(text: str) -> int | None:
     if not text:
         return None
-    if not (text.isascii() and text.isdigit()) or int(text) >= _LARGEST_SEED:
-        raise ConfigError(f"a seed is a whole number from 0 on, not {text!r}")
+    digits = text.isascii() and text.isdigit() and len(text) <= len(str(_LARGEST_SEED))
+    if not digits or int(text) >= _LARGEST_SEED:
+        raise ConfigError(f"a seed is a whole number from 0 on, below 2**63, not {shown(text)}")
     return int(text)
 
 

@@ -17,7 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from xmdpt_cli.data.framing import Fit
+from xmdpt_cli.data.joint_tables import MIN_SCORE
 from xmdpt_cli.data.pose import Keypoints, draw_pose, draw_pose_map
+from xmdpt_cli.data.tracking import EmptyFrames
 from xmdpt_cli.devices import pick_device
 from xmdpt_cli.diffusion import SOLVERS, Seen, start_noise
 from xmdpt_cli.encoders.bundle import moments_of, pose_tokens_of, source_tokens_of
@@ -139,6 +141,8 @@ class XMDPTPipeline:
         square: bool = False,
         callback: Callback | None = None,
         pose_size: tuple[int, int] | None = None,
+        min_score: float = MIN_SCORE,
+        empty_frames: EmptyFrames = "skip",
     ) -> list[Image.Image]:
         """Generate the person of ``source`` in every pose; ``num_images`` of each.
 
@@ -147,7 +151,10 @@ class XMDPTPipeline:
         of a pose, or arrays (18, 2) of x, y as fractions of the image, NaN
         where missing; so ``source_keypoints``, else a file beside the source
         or OpenPose. ``pose_size``: (width, height) of pose keypoints in
-        pixels whose file does not state it. ``fit``: "squash", "pad",
+        pixels whose file does not state it; ``min_score``: joints of a
+        file with a lower score are not found; ``empty_frames``: frames of
+        a sequence without the person, "skip" or "hold" the pose before.
+        ``fit``: "squash", "pad",
         "person" or "auto" (``data/framing.py``); ``person``: which of
         several in the source, 1 the largest. ``steps`` to ``solver``: None
         is the model's own; the paper's are 50, 2.0, 0.01, "ddim".
@@ -158,8 +165,9 @@ class XMDPTPipeline:
         Raises XmdptError or ConfigError for what a user can correct.
         """
         with self._networks_named():
-            views = self._read_views(source, source_keypoints, fit, person)
-            poses = self._read_poses(pose, pose_fit, pose_person, pose_size, views[0].size)
+            views = self._read_views(source, source_keypoints, fit, person, min_score)
+            own = (pose_size, views[0].size, min_score, empty_frames)
+            poses = self._read_poses(pose, pose_fit, pose_person, *own)
         self.last_notes = [n for view in views for n in view.notes]
         self.last_notes += [n for one in poses for n in one.notes]
         recipe = self.recipe(steps=steps, guidance=guidance, power=power, solver=solver, seed=seed)
@@ -209,6 +217,7 @@ class XMDPTPipeline:
         keypoints: KeypointsLike | Sequence[KeypointsLike | None] | None = None,
         fit: Fit = "auto",
         person: int | None = None,
+        min_score: float = MIN_SCORE,
     ) -> list[View]:
         """The views of the person, framed."""
         sources: list[Any] = list(source) if isinstance(source, (list, tuple)) else [source]
@@ -231,6 +240,7 @@ class XMDPTPipeline:
                 fit=fit,
                 person=person,
                 needs_keypoints=self.sampler.model.conditioning == "tokens",
+                min_score=min_score,
             )
             for one, points in zip(sources, given, strict=True)
         ]
@@ -242,6 +252,8 @@ class XMDPTPipeline:
         person: int | None = None,
         pose_size: tuple[int, int] | None = None,
         source_size: tuple[int, int] | None = None,
+        min_score: float = MIN_SCORE,
+        empty_frames: EmptyFrames = "skip",
     ) -> list[Pose]:
         """The poses; a file may hold a sequence. ``pose_size`` (width, height) and ``source_size``
         (height, width): for keypoints in pixels that do not state it (``inputs.read_pose``)."""
@@ -257,6 +269,8 @@ class XMDPTPipeline:
                 person=person,
                 pose_size=pose_size,
                 source_size=source_size,
+                min_score=min_score,
+                empty_frames=empty_frames,
             )
         ]
         if not poses:

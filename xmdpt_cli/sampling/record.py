@@ -13,6 +13,7 @@ from typing_extensions import NotRequired, TypedDict
 from xmdpt_cli import records
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_text, writing
+from xmdpt_cli.plain_names import is_below
 
 RECORD = "samples.json"
 OTHER_OUT = "choose another --out"
@@ -49,6 +50,9 @@ class SamplesRecord(TypedDict):
 def read_record(out: Path) -> dict[str, Any]:
     """XmdptError if it cannot be read or is no record."""
     record: dict[str, Any] = records.read(SamplesRecord, out / RECORD, OTHER_OUT)
+    for name in (*record.get("complete", ()), *record.get("files", ())):
+        if not is_below(name):
+            raise XmdptError(f"{out / RECORD} names {name!a}, which is no image of ours", OTHER_OUT)
     return record
 
 

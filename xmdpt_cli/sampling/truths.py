@@ -11,13 +11,14 @@ import numpy as np
 import torch
 
 from xmdpt_cli.data.loader import EvalBatch, PairDataset, eval_batches
+from xmdpt_cli.encoder_parts import dataset_note
 from xmdpt_cli.encoders.vae import VAE, posterior_mean
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture, load_image
 from xmdpt_cli.metrics.evaluate import Pair
 from xmdpt_cli.metrics.real_set import RealSet
-from xmdpt_cli.sampling.generate import sample_name
 from xmdpt_cli.sampling.networks import find_vae
+from xmdpt_cli.sampling.sample_names import sample_names
 
 T = TypeVar("T")
 _BATCH = 8  # pairs read, and decoded, together
@@ -53,7 +54,9 @@ class DatasetTruths:
         self.dataset, self.generated = PairDataset(data, split), generated
         self.height = self.dataset.resolution
         self.toy = bool(self.dataset.manifest["toy"])
-        names = [sample_name(pair) for pair in self.dataset.pairs[:limit]]
+        #: what to say of the tokens that the images were generated from
+        self.note = dataset_note(self.dataset.manifest, data)
+        names = sample_names(self.dataset.pairs)[:limit]
         if not generated.is_dir():
             raise XmdptError(f"no such folder: {generated}", "draw first: xmdpt sample --help")
         there = [(generated / name).is_file() for name in names]
@@ -116,7 +119,7 @@ class DatasetTruths:
             done = (rank + number * ranks) * _BATCH
             rebuilt = self._rebuilt(batch)
             for row in range(len(batch.pairs)):
-                name = sample_name(self.dataset.pairs[done + row])
+                name = self.names[done + row]
                 yield Pair(
                     pred=np.asarray(load_image(self.generated / name)),
                     truth=batch.target_pictures[row].numpy(),
@@ -138,6 +141,7 @@ class FolderTruths:
     """Two folders paired by file name; FID's real set is ``photographs``."""
 
     toy = False
+    note = None
 
     def __init__(self, pairs: list[tuple[str, Path, Path]], photographs: list[Path]) -> None:
         self._named, self._photographs = pairs, photographs

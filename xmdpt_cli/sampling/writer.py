@@ -98,8 +98,4 @@ class Writer:
 
 def _write(path: Path, picture: Picture, facts: Mapping[str, Any]) -> None:
     with writing(path):
-        try:
-            save_bytes(path, fast_png_bytes(picture, metadata(facts)))
-        except OSError:  # a full disk: what is not whole need not stay there
-            path.with_name(path.name + ".part").unlink(missing_ok=True)
-            raise
+        save_bytes(path, fast_png_bytes(picture, metadata(facts)))

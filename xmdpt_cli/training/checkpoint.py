@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from typing_extensions import NotRequired, TypedDict
 from xmdpt_cli import records
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import sha256_of, write_text, writing
+from xmdpt_cli.plain_names import CHECKPOINT
 from xmdpt_cli.training.sharded import whole
 from xmdpt_cli.training.state import (
     Optimizers,
@@ -40,7 +40,6 @@ from xmdpt_cli.training.state import (
 from xmdpt_cli.training.team import ALONE, Team
 
 FILES = ("model.safetensors", "ema.safetensors", "optimizer.safetensors")
-_STEP = re.compile(r"step_(\d{7,})")
 
 Name = Literal["model.safetensors", "ema.safetensors", "optimizer.safetensors"]
 Count = Annotated[int, Ge(0)]
@@ -99,7 +98,8 @@ def save(
 
 def steps_in(folder: Path) -> list[Path]:
     """The folders of checkpoints, whole or not, in the order of their steps."""
-    return sorted(p for p in folder.glob("step_*") if _STEP.fullmatch(p.name))
+    named = (p for p in folder.glob("step_*") if CHECKPOINT.fullmatch(p.name))
+    return sorted(path for path in named if not path.is_symlink())
 
 
 def step_of(checkpoint: Path) -> int:
@@ -134,6 +134,8 @@ def verify(path: Path) -> str:
     try:
         state: dict[str, Any] = records.read(State, path / "state.json")
         for name, expected in state.get("files", {}).items():  # none: of an earlier version
+            if name not in FILES:
+                return f"state.json names {name!a}, which is no file of a checkpoint"
             found = (path / name).stat().st_size
             if found != expected["bytes"]:
                 return f"{name} has {found} bytes instead of {expected['bytes']}"
@@ -148,6 +150,7 @@ def verify(path: Path) -> str:
 
 
 def _all(folder: Path) -> list[Path]:
+    """Whole ones, oldest first. Nothing else in the folder is ever read, moved or removed."""
     return [path for path in steps_in(folder) if (path / "state.json").is_file()]
 
 

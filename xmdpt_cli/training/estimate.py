@@ -122,6 +122,7 @@ def made_up_inputs(
         target=made(*model.latent_shape),
         source=made(*model.latent_shape),
         noise=made(*model.latent_shape),
+        masked_noise=made(*model.latent_shape) if mask is not None else None,
         timesteps=torch.zeros(count, dtype=torch.long, device=device),
         keep=kept,
         keep_masked=kept,

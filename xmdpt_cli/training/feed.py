@@ -78,6 +78,7 @@ def feed(
         pose_maps=config.conditioning == "tokens",
         target_tokens=config.align_weight > 0,
         skipping=Skipping(dataset, config.seed, warn),
+        swap_batch=config.batch_size if config.swap_by == "batch" else 0,
     )
     drawn = (reading, model.latent_shape, model.tdnet.grid**2)
     if not config.online:

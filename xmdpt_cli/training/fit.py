@@ -12,11 +12,13 @@ from typing import Any, Protocol
 import torch
 from safetensors import SafetensorError
 
+from xmdpt_cli.encoder_parts import dataset_note
 from xmdpt_cli.errors import XmdptError, is_out_of_memory
 from xmdpt_cli.files import human_bytes
 from xmdpt_cli.model.folder import read_config
 from xmdpt_cli.model.shapes import settings_of, shapes_in
 from xmdpt_cli.model.xmdpt import SIZES, XMDPT
+from xmdpt_cli.weights_files import check_whole
 
 #: DINOv2's token widths: a local folder says no more about which one it is
 _WIDTHS = {"dinov2-small": 384, "dinov2-base": 768, "dinov2-large": 1024, "dinov2-giant": 1536}
@@ -46,7 +48,8 @@ def check_dataset(
     """XmdptError where the dataset at ``place`` is not what the recipe was made for.
 
     ``tokens``: "bf16" or "fp8", how the DINOv2 tokens must be stored; ``channels``: of the VAE's
-    latents. Toy datasets train any recipe: what differs is returned, to be said.
+    latents. Toy datasets train any recipe: what differs is returned, to be said; also that a
+    dataset's tokens are not the published ones.
     """
     encoders = manifest["encoders"]
     if "vae" not in encoders or "scale" not in encoders["vae"]:
@@ -68,7 +71,8 @@ def check_dataset(
         if asks and wanted != has
     ]
     if not wrong:
-        return []
+        note = dataset_note(manifest, place)
+        return [] if note is None else [note]
     message = f"the recipe asks for {'; '.join(wrong)}"
     if manifest.get("toy"):
         return [f"{message}: accepted, as {place} was made with toy encoders"]
@@ -116,6 +120,7 @@ def check_model(model: XMDPT, path: str | Path) -> None:
     weights = path if path.is_file() else path / "model.safetensors"
     wanted = model._hub_mixin_config
     assert isinstance(wanted, dict)
+    check_whole(weights)
     try:
         shapes = shapes_in(weights)
         sidecar = weights.with_name("config.json")

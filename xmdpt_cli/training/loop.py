@@ -24,7 +24,7 @@ from xmdpt_cli.training.fit import check_dataset, check_model, too_large
 from xmdpt_cli.training.follow import open_log, open_watch
 from xmdpt_cli.training.log import Log, Timed
 from xmdpt_cli.training.probe import automatic_batch, largest_that_fits
-from xmdpt_cli.training.run import begin_run, export, known_batch
+from xmdpt_cli.training.run import as_begun, begin_run, export, known_batch
 from xmdpt_cli.training.step import StepLoader
 from xmdpt_cli.training.team import Team
 from xmdpt_cli.training.track import check_tracker
@@ -81,6 +81,7 @@ def train(
         dataset = PairDataset(data, "train", lenient=(out / "checkpoints").is_dir())
         for note in [*config.doubts(), *check_dataset(config, dataset.manifest, data)]:
             warn(note)
+        config = team.on_first(lambda: as_begun(config, out, say))
         if not config.batch_size:  # auto
             config = team.on_first(lambda: _with_batch(config, out, dataset, team))
         trainer = Trainer(config, dataset, device, team)  # first: an impossible one leaves no run

@@ -114,11 +114,12 @@ def find_encoders(
                 f"{near} does not say which {part} encoder made its features",
                 "train from the cached features: without --online",
             )
-        kind: type[VAE] | type[Dino] = VAE if part == "vae" else Dino
         where, revision = _place(wanted, near, folder, option, given[part])
-        parts[part] = kind.load(
-            where, device=device, dtype=getattr(torch, wanted["dtype"]), revision=revision
-        )
+        if part == "vae":
+            dtype = getattr(torch, wanted["dtype"])
+            parts[part] = VAE.load(where, device=device, dtype=dtype, revision=revision)
+        else:  # with the position table of the cached tokens, which validation reads
+            parts[part] = Dino.load_recorded(wanted, where, device=device, revision=revision)
         found = parts[part].describe()
         if found["sha256"] != wanted["sha256"]:
             raise XmdptError(

@@ -30,6 +30,7 @@ class Draws(NamedTuple):
     target: Tensor  # (N, C, h, w) normal: the target's posterior
     source: Tensor  # (N, C, h, w) normal: the source's
     noise: Tensor  # (N, C, h, w) normal: what is predicted
+    masked_noise: Tensor  # (N, C, h, w) normal: the same in the masked pass
     uniform: Tensor  # (N, 3) in [0, 1): timestep, guidance drop, guidance drop of the masked pass
     tokens: Tensor  # (N, T) in [0, 1): which tokens are masked
 
@@ -40,13 +41,17 @@ class Draws(NamedTuple):
         """Draws for the pairs with these numbers."""
         count, size = len(numbers), int(np.prod(latent_shape))
         normal, uniform = torch.empty(count, 3 * size), torch.empty(count, 3 + tokens)
+        masked = torch.empty(count, size)
         rng = torch.Generator()
         for row, number in enumerate(numbers):
             rng.manual_seed(mix(seed, number))
             torch.randn(3 * size, generator=rng, out=normal[row])
             torch.rand(3 + tokens, generator=rng, out=uniform[row])
+            # last: runs with one noise for both passes keep the numbers above
+            torch.randn(size, generator=rng, out=masked[row])
         target, source, noise = normal.reshape(count, 3, *latent_shape).unbind(1)
-        return cls(target, source, noise, uniform[:, :3], uniform[:, 3:])
+        masked = masked.reshape(count, *latent_shape)
+        return cls(target, source, noise, masked, uniform[:, :3], uniform[:, 3:])
 
 
 def mix(seed: int, number: int) -> int:
@@ -63,6 +68,7 @@ class Inputs(NamedTuple):
     target: Tensor  # (N, C, h, w) latents, scaled
     source: Tensor  # (N, C, h, w)
     noise: Tensor  # (N, C, h, w)
+    masked_noise: Tensor | None  # (N, C, h, w) of the masked pass; None: the same noise
     timesteps: Tensor  # (N,)
     keep: Tensor  # (N,) bool: which rows keep their conditions
     keep_masked: Tensor  # (N,) bool, in the masked pass
@@ -134,10 +140,12 @@ def inputs_of(
     mask = None
     if config.predictor != "none":
         mask = Mask(*(there(m) for m in Mask.draw(draws.tokens, mask_ratio(config, step))))
+    own = mask is not None and config.masked_noise == "independent"
     return Inputs(
         target=sample_posterior(there(batch.target_moments), there(draws.target), scale),
         source=sample_posterior(there(batch.source_moments), there(draws.source), scale),
         noise=there(draws.noise),
+        masked_noise=there(draws.masked_noise) if own else None,
         timesteps=there(times),
         keep=there(kept[:, 0]),
         keep_masked=there(kept[:, 1]),
@@ -179,6 +187,7 @@ class TrainStep(nn.Module):
                 condition,
                 keep=inputs.keep,
                 keep_masked=inputs.keep_masked,
+                masked_noise=inputs.masked_noise,
                 source_latents=inputs.source,
                 mask=inputs.mask,
                 context=context,

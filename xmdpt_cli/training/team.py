@@ -13,7 +13,6 @@ from __future__ import annotations
 import atexit
 import gc
 import inspect
-import os
 import re
 import threading
 import time
@@ -33,6 +32,7 @@ from torch import Tensor, nn
 
 from xmdpt_cli import interrupts
 from xmdpt_cli.errors import ConfigError, SharedError, XmdptError
+from xmdpt_cli.processes import local_rank, rank_and_size
 
 T = TypeVar("T")
 
@@ -99,17 +99,11 @@ class Team:
         if sharding not in SHARDINGS:
             raise ConfigError(f"sharding is one of {', '.join(SHARDINGS)}, not {sharding!r}")
         device = torch.device(device)
-        world = int(os.environ.get("WORLD_SIZE", "1"))
-        if "RANK" not in os.environ or world == 1:
+        rank, world = rank_and_size()
+        if world == 1:
             return cls(device=device)
         # without LOCAL_RANK Accelerate would take such a process for one alone
-        missing = [k for k in ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if k not in os.environ]
-        if missing:
-            raise ConfigError(
-                f"WORLD_SIZE is {world}, but {', '.join(missing)} missing",
-                "start with torchrun, or unset WORLD_SIZE to work alone",
-            )
-        local, here = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        local, here = local_rank(), torch.cuda.device_count()
         if device.type == "cuda" and local >= here:
             raise ConfigError(
                 f"process {local} of this machine finds {here} GPUs",
@@ -130,8 +124,7 @@ class Team:
                 )
         except (RuntimeError, ValueError) as err:  # DistError is one; a port that is taken
             raise XmdptError(
-                f"rank {os.environ['RANK']} of {world} waited in vain for the others to join "
-                f"({_short(err)})",
+                f"rank {rank} of {world} waited in vain for the others to join ({_short(err)})",
                 "start all ranks again with the same command; if it happens again, look at the "
                 "first error of any rank, and at MASTER_ADDR and MASTER_PORT",
             ) from err

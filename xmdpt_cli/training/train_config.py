@@ -69,6 +69,11 @@ class TrainConfig:
     loss_weighting: str = option(
         "none", "Weight of the squared error by timestep (limit 5).", choices=("none", "min-snr")
     )
+    masked_noise: str = option(
+        "independent",
+        "Noise of the masked pass; independent of the unmasked one's: published.",
+        choices=("independent", "shared"),
+    )
     align_weight: float = option(
         0.0, "REPA: weight of aligning hidden tokens with the target's DINOv2 tokens (0.5)."
     )
@@ -95,9 +100,17 @@ class TrainConfig:
         choices=("none", "cosine"),
     )
     weight_decay: float = option(0.0, "Weight decay.")
+    max_grad_norm: float = option(
+        0.0, "Clip the norm of all gradients at this; 0: no clipping (the paper), MDTv2: 1."
+    )
     ema: float = option(0.9999, "Decay of the exponential moving average of the weights.")
     ema_warmup: bool = option(False, "Start the EMA with a short memory, for short runs.")
     swap: bool = option(True, "Swap source and target half of the time.")
+    swap_by: str = option(
+        "pair",
+        "pair: each for itself; batch: all pairs of a step together (published).",
+        choices=("pair", "batch"),
+    )
     flip: bool = option(True, "Mirror both half of the time.")
     online: bool = option(
         False, "Encode the images in every step, with fresh crops (published), not from the cache."
@@ -147,6 +160,7 @@ class TrainConfig:
             "validate_every",
         )
         at_least(self, 0, "mask_span", "align_weight", "resolution", "decode_layers")
+        at_least(self, 0, "max_grad_norm")
         for name in ("learning_rate", "timestep_power", "power"):
             value = getattr(self, name)
             if not value > 0:

@@ -99,6 +99,8 @@ class Trainer:
                 losses = self.run(inputs)
                 (losses.total / config.accumulate).backward()
             parts.append(losses._replace(total=losses.total.detach()))
+        if config.max_grad_norm:
+            nn.utils.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
         self.learning_rate = config.learning_rate * learning_rate_factor(config, self.done)
         with held():  # what is saved on an interrupt is the state after a whole step
             for optimizer in self.optimizers:

@@ -123,14 +123,6 @@ class VaeBatch:
         )
 
 
-def signed(pictures: Tensor) -> Tensor:
-    """``encoders.vae.to_signed`` where the pictures are: a quarter of the bytes travels there.
-
-    uint8 (n, H, W, 3) -> float32 (n, 3, H, W) in [-1, 1].
-    """
-    return pictures.permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
-
-
 def draw(
     examples: Examples, vae: VAE, seed: int, step: int, batch_size: int, rank: int, ranks: int
 ) -> VaeBatch:

@@ -11,7 +11,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -140,7 +140,7 @@ def _record(
         "encoder": encoder,
         "toy": plan.vae.origin.toy,
         "trained_on": {
-            "data": dataset.path,
+            "data": PurePath(dataset.path).name,  # the folder may be published
             "pictures": len(plan.train),
             "resolution": dataset.resolution,
             "toy": bool(dataset.manifest["toy"]),

@@ -23,7 +23,7 @@ from xmdpt_cli import records
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.encoders.weights import TOY_MARK, Origin, state_sha256
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import write_text, writing
+from xmdpt_cli.files import content, removed_on_error, write_text, writing
 from xmdpt_cli.training.run import UNFINISHED
 from xmdpt_cli.training.vae_config import VaeConfig
 
@@ -113,16 +113,17 @@ def begin(out: Path, this: dict[str, Any], config: VaeConfig) -> None:
                 f"{out} holds another VAE training; what differs: {'; '.join(differs)}",
                 "choose another --out, or give the same settings to go on",
             )
-    elif out.exists() and any(p.name not in UNFINISHED for p in out.iterdir()):
+    elif set(content(out)) - UNFINISHED:
         raise XmdptError(
             f"not overwriting {out}: it is not empty and holds no VAE training",
             "choose another folder",
         )
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        if not known.is_file():
-            write_text(out / "config.toml", configuration.dump(_SECTION, config))
+        if not known.is_file():  # first: by it an interrupted beginning is recognised
             write_text(known, json.dumps(this, indent=2))
+        if not (out / "config.toml").is_file():
+            write_text(out / "config.toml", configuration.dump(_SECTION, config))
 
 
 def _differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -154,7 +155,7 @@ def write_part(out: Path, vae: VAE) -> str:
     """
     part = out / _PART
     shutil.rmtree(part, ignore_errors=True)
-    with writing(part):
+    with writing(part), removed_on_error(part):
         vae.net.save_pretrained(part)
         if vae.origin.toy:
             mark = {"toy": True, "id": vae.origin.id}

@@ -9,12 +9,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from xmdpt_cli.encoders.vae import VAE
+from xmdpt_cli.encoders.vae import VAE, to_signed
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.metrics.lpips_metric import SMALLEST, Lpips
 from xmdpt_cli.training.team import ALONE, Team
 from xmdpt_cli.training.vae_config import VaeConfig
-from xmdpt_cli.training.vae_examples import VaeBatch, signed
+from xmdpt_cli.training.vae_examples import VaeBatch
 
 
 class Perceptual(Lpips):
@@ -45,7 +45,7 @@ def vae_losses(
     ``config.foreground_weight`` and ``config.face_weight``. The latents are drawn from the
     posterior as in the published training.
     """
-    target = signed(batch.pictures)
+    target = to_signed(batch.pictures)
     latents, mean, log_variance = _latents(vae, batch, target, config, team, autocast)
     with torch.autocast(vae.device.type, torch.bfloat16, enabled=autocast):
         decoded = vae.net.decode(latents).sample

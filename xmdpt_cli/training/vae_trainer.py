@@ -23,7 +23,7 @@ from typing_extensions import TypedDict
 from xmdpt_cli import records
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import writing
+from xmdpt_cli.files import replacing, writing
 from xmdpt_cli.interrupts import held
 from xmdpt_cli.training.ema import Ema
 from xmdpt_cli.training.step import in_bf16
@@ -123,22 +123,15 @@ class VaeTrainer:
     def save(self, path: Path) -> None:
         """Write the state, whole or not at all. XmdptError if it cannot be written."""
         state = {"done": self.done, "first_loss": self.first_loss, "last": list(self.last)}
-        part = path.with_name(path.name + ".part")
         try:
-            with writing(path):
+            with writing(path), replacing(path) as part:
                 save_file(self._tensors(), part, metadata={"state": json.dumps(state)})
                 with open(part, "rb+") as file:
                     os.fsync(file.fileno())
-                part.replace(path)
-        except (SafetensorError, XmdptError) as err:
-            part.unlink(missing_ok=True)
-            raise (
-                err
-                if isinstance(err, XmdptError)
-                else XmdptError(
-                    f"cannot write {path}: {err}",
-                    "make room; the same command then goes on from the state before",
-                )
+        except SafetensorError as err:
+            raise XmdptError(
+                f"cannot write {path}: {err}",
+                "make room; the same command then goes on from the state before",
             ) from err
 
     def load(self, path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from xmdpt_cli.image_types import open_image
 from xmdpt_cli.images import Picture, load_image, save_png
 
 SHEET = "sheet.png"
@@ -88,7 +89,7 @@ def _steps(folder: Path) -> list[tuple[int, Path]]:
 def _size(path: Path) -> tuple[int, int] | None:
     """(width, height), or None if it is no picture: pairs or pixels may have been others."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return image.size
     except OSError:
         return None

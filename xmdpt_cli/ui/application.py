@@ -2,38 +2,49 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import gradio as gr
+import gradio.routes
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from xmdpt_cli.ui.examples import find_examples
+from xmdpt_cli.ui.gate import MOST_FILE, Gate, Hosts
 from xmdpt_cli.ui.page import build
 from xmdpt_cli.ui.skeleton import text_beside
 
 if TYPE_CHECKING:
     from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 
-MOST_BYTES = "64mb"  # of one dropped file
+MOST_WAITING = 64  # calls in the queue
 
 
-def application(pipe: XMDPTPipeline, title: str) -> FastAPI:
-    """Gradio's own ``launch`` is not used: it asks itself over HTTP whether it runs, which fails
-    behind a proxy, and it can share, search ports and start Node."""
+def application(pipe: XMDPTPipeline, title: str, hosts: Hosts, folder: Path) -> FastAPI:
+    """The page behind its gate. ``folder``: of ``upload_folder``, in which this is called.
+
+    Gradio's own ``launch`` is not used: it asks itself over HTTP whether it runs, which fails
+    behind a proxy, and it can share, search ports and start Node.
+    """
     system = [gr.themes.Font(name) for name in ("system-ui", "Segoe UI", "Roboto", "sans-serif")]
     mono = [gr.themes.Font(name) for name in ("ui-monospace", "Consolas", "monospace")]
     theme = gr.themes.Base(
         primary_hue="blue", neutral_hue="slate", radius_size="md", font=system, font_mono=mono
     )
+    gradio.routes.DEFAULT_TEMP_DIR = str(folder)  # read once, when Gradio is imported
+    page = build(pipe, title, find_examples(pipe), folder)
+    # what launch would set: without it, Gradio does not check which files a client names
+    page.has_launched = page.is_running = True
     return gr.mount_gradio_app(
-        FastAPI(openapi_url=None),
-        build(pipe, title, find_examples(pipe)).queue(),
+        FastAPI(openapi_url=None, middleware=[Middleware(Gate, hosts=hosts, folder=folder)]),
+        page.queue(max_size=MOST_WAITING),
         path="/",
         footer_links=[],
         run_history=False,
         allowed_paths=[],
-        show_error=True,
-        max_file_size=MOST_BYTES,
+        show_error=False,  # of Gradio's own errors, which quote values; ours are said
+        max_file_size=MOST_FILE,
         ssr_mode=False,
         mcp_server=False,
         enable_monitoring=False,

@@ -6,7 +6,6 @@ The page shows what is on the user's disk; the package itself has no images of p
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from PIL import Image
 from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.data.pose import FRAME_HEIGHT, FRAME_WIDTH, Keypoints
 from xmdpt_cli.stores import is_url
+from xmdpt_cli.ui.uploads import new_folder
 
 if TYPE_CHECKING:
     from xmdpt_cli.sampling.pipeline import XMDPTPipeline
@@ -44,8 +44,7 @@ class Examples:
 
     def file(self, number: int) -> Path:
         """The image of person ``number``, from 0, as a file."""
-        folder = Path(tempfile.mkdtemp(prefix="xmdpt-ui-"))
-        path = folder / f"test person {number + 1}.png"
+        path = new_folder() / f"test person {number + 1}.png"
         self.people[number].image.save(path)
         return path
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import zipfile
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from xmdpt_cli.encoders.openpose import OpenPose
 from xmdpt_cli.images import decode_image, save_png
 from xmdpt_cli.sampling.inputs import read_pose, read_view
 from xmdpt_cli.sampling.pipeline import XMDPTPipeline
+from xmdpt_cli.ui.uploads import new_folder
 
 FRAME = (int(FRAME_HEIGHT), int(FRAME_WIDTH))
 
@@ -71,7 +71,7 @@ def save_images(images: list[Image.Image], seed: int) -> tuple[list[str], str]:
 
     Files have names of their own, so that browsers keep them.
     """
-    folder = Path(tempfile.mkdtemp(prefix="xmdpt-ui-"))
+    folder = new_folder()
     name = f"xmdpt-seed{seed}"
     files = [folder / f"{name}{f'-{i}' if i else ''}.png" for i in range(len(images))]
     for file, image in zip(files, images, strict=True):

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from gradio_client.utils import is_file_obj, traverse
 
 from xmdpt_cli.data.framing import FITS
 from xmdpt_cli.data.keypoint_formats import SUFFIXES
+from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.ui import marks, skeleton
 from xmdpt_cli.ui.estimator import Estimator
 from xmdpt_cli.ui.events import Stops, drawer, idle, pose_taker, starter, stopper
 from xmdpt_cli.ui.examples import Examples
+from xmdpt_cli.ui.gate import MOST_FILE
 from xmdpt_cli.ui.people import example_taker, keypoints_taker, looker
 from xmdpt_cli.ui.poses import PRESETS
 from xmdpt_cli.ui.said import header
+from xmdpt_cli.ui.uploads import uploaded
 
 if TYPE_CHECKING:
     from xmdpt_cli.sampling.pipeline import XMDPTPipeline
@@ -24,13 +29,35 @@ SEED = 4  # of the settings
 THUMB = 128  # pixels of the longer side of an example
 
 
-def build(pipe: XMDPTPipeline, title: str, examples: Examples) -> gr.Blocks:
-    """The page for one model. ``title`` says which one."""
+class Page(gr.Blocks):
+    """Blocks whose events are given files below ``folder`` alone, whatever a client names."""
+
+    def __init__(self, folder: Path, **options: Any) -> None:
+        super().__init__(**options)
+        self.folder = folder
+
+    async def preprocess_data(self, block_fn: Any, inputs: Any, *others: Any, **more: Any) -> Any:
+        """Before Gradio's own look at the inputs of an event: it follows no links, opens devices,
+        and fetches URLs."""
+
+        def check(file: dict[str, Any]) -> dict[str, Any]:
+            try:
+                path = uploaded(file["path"], self.folder, MOST_FILE)
+            except XmdptError as err:
+                raise gr.Error(f"{err.message}: {err.hint}", print_exception=False) from None
+            return {**file, "path": str(path), "url": None}
+
+        checked = traverse(inputs, check, is_file_obj)
+        return await super().preprocess_data(block_fn, checked, *others, **more)
+
+
+def build(pipe: XMDPTPipeline, title: str, examples: Examples, folder: Path) -> gr.Blocks:
+    """The page for one model. ``title`` says which one; ``folder`` holds what is uploaded."""
     own = pipe.recipe()
     turn = threading.Lock()  # there is one model
     estimator = Estimator(pipe)
     stops: Stops = {}
-    with gr.Blocks(title="xmdpt", analytics_enabled=False, fill_width=True) as page:
+    with Page(folder, title="xmdpt", analytics_enabled=False, fill_width=True) as page:
         gr.HTML(header(title, pipe.resolution, pipe.toy))
         with gr.Row(elem_classes="columns"):
             with gr.Column(elem_classes="column", min_width=280, scale=10):

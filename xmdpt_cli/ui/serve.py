@@ -8,15 +8,16 @@ import socket
 import sys
 import threading
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.ui.hosts import Hosts
+from xmdpt_cli.ui.stopping import PATIENCE, end_now, leave_stuck, stopping
 
 if TYPE_CHECKING:
     from xmdpt_cli.sampling.pipeline import XMDPTPipeline
-
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def check_gradio() -> None:
@@ -72,16 +73,37 @@ def serve(
     listener: socket.socket,
     *,
     browser: bool = False,
+    host: str = "127.0.0.1",
+    allow_hosts: Sequence[str] = (),
     ready: Callable[[str], None] = lambda url: None,
 ) -> None:
-    """Serve until Ctrl-C (KeyboardInterrupt). ``ready`` is told the URL once the page answers."""
+    """Serve until Ctrl-C or SIGTERM (KeyboardInterrupt). ``ready`` is told the URL once the page
+    answers. ``host``: what is listened on; ``allow_hosts``: names of a proxy in front."""
+    from xmdpt_cli.ui.uploads import upload_folder
+
+    with stopping() as before, upload_folder() as folder:
+        try:
+            _serve(pipe, title, listener, folder, browser, Hosts(host, allow_hosts), ready)
+        finally:
+            leave_stuck(before, folder)
+
+
+def _serve(
+    pipe: XMDPTPipeline,
+    title: str,
+    listener: socket.socket,
+    folder: Path,
+    browser: bool,
+    hosts: Hosts,
+    ready: Callable[[str], None],
+) -> None:
     import uvicorn
 
     from xmdpt_cli.ui.application import application
 
     url = address(listener)
     config = uvicorn.Config(
-        application(pipe, title),
+        application(pipe, title, hosts, folder),
         log_level="warning",
         timeout_graceful_shutdown=1,  # pages left open would keep it
     )
@@ -94,6 +116,11 @@ def serve(
         ready(url)
         if browser:
             webbrowser.open(url)
+        while not server.should_exit:  # the signals set it
+            if stopped.wait(0.2):
+                return
+        if not stopped.wait(PATIENCE):
+            end_now(folder)  # something blocks the server's loop
 
     stopped = threading.Event()
     threading.Thread(target=announce, name="announce", daemon=True).start()

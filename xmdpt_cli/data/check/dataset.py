@@ -11,8 +11,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from xmdpt_cli import records
+from xmdpt_cli.data.annotation_frames import AUTO
 from xmdpt_cli.data.check.across import AcrossShards
 from xmdpt_cli.data.check.findings import CheckReport, Finding
+from xmdpt_cli.data.check.people import People
 from xmdpt_cli.data.check.shard import ShardCheck
 from xmdpt_cli.data.index import index_name
 from xmdpt_cli.data.lists import SPLITS
@@ -21,12 +23,14 @@ from xmdpt_cli.data.manifest import (
     BESIDE,
     FORMAT,
     MANIFEST,
+    OPTIONS,
     RUN_AGAIN,
     VERSION,
     Kind,
     read_manifest,
 )
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.files import left_by_system
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.stores import Store
 
@@ -56,6 +60,7 @@ def check_dataset(store: Store, *, deep: bool = True, progress: Progress = silen
     total = sum(int(c["images"]) for c in manifest["counts"].values()) if manifest else 0
     progress("check", 0, total)
     across, done, known = AcrossShards(report), 0, True
+    people = People()
     for shard in shards:
 
         def seen(views: int, shard: str = shard) -> None:
@@ -64,7 +69,9 @@ def check_dataset(store: Store, *, deep: bool = True, progress: Progress = silen
             progress("check", done, total, shard=shard)
 
         entry = entries.get(shard)
-        samples = ShardCheck(store, shard, entry, report.add).samples(deep, resolution, seen)
+        one = ShardCheck(store, shard, entry, report.add)
+        samples = one.samples(deep, resolution, seen)
+        people.add(one.keypoints, samples or [])
         known = known and samples is not None
         report.bytes += 0 if samples is None else store.size(shard) or 0
         for sample in samples or []:
@@ -73,6 +80,10 @@ def check_dataset(store: Store, *, deep: bool = True, progress: Progress = silen
                 across.add_pairs(shard, sample)
     if manifest is not None and known:
         across.compare_counts(manifest["counts"])
+    if resolution is not None:
+        options = (settings or {}).get(OPTIONS)
+        frame = options.get("frame", AUTO) if isinstance(options, dict) else AUTO
+        people.report(resolution, report.add, by_hand=frame != AUTO)
     _strays(names, shards, report)
     progress("check", total, total)
     return report
@@ -142,7 +153,7 @@ def _settings(
 def _strays(names: Iterable[str], shards: list[str], report: CheckReport) -> None:
     known = {MANIFEST, BEGUN, *BESIDE, *REPORTS, *shards, *map(index_name, shards)}
     for name in names:
-        if name in known:
+        if name in known or left_by_system(name):
             continue
         if name.endswith(".part"):
             message, hint = "left by something interrupted", "--repair removes it"

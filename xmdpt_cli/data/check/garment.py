@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import numpy as np
 from annotated_types import Len
+from numpy.typing import NDArray
 from PIL import Image
 from typing_extensions import TypedDict
 
@@ -88,6 +89,7 @@ class GarmentCheck:
     key: str
     place: SamplePlace | None = None
     troubles: list[Trouble] = field(default_factory=list)
+    keypoints: list[NDArray[np.float64]] = field(default_factory=list)  # sound ones, in pixels
 
     def add(self, kind: str, message: str, view: str = "") -> None:
         self.troubles.append(Trouble(kind, self.key, view, message))
@@ -173,12 +175,15 @@ def _view(
         found.add("member", f"without its {', '.join(missing)}", view)
         return None
     png, npy, tensors = (parts[suffix] for suffix in SUFFIXES)
+    broken = keypoints_trouble(npy.data, resolution)
     for kind, message in (
         ("picture", picture_trouble(png.data, resolution)),
-        ("keypoints", keypoints_trouble(npy.data, resolution)),
+        ("keypoints", broken),
     ):
         if message:
             found.add(kind, message, view)
+    if not broken:
+        found.keypoints.append(np.load(io.BytesIO(npy.data), allow_pickle=False))
     try:
         places = read_tensors(tensors)
     except ValueError as err:

@@ -44,6 +44,7 @@ class Options(TypedDict):
     layout: NotRequired[str]
     pose: NotRequired[str]
     seed: NotRequired[int]
+    frame: NotRequired[str]
     batch_size: NotRequired[Positive]
 
 
@@ -171,7 +172,7 @@ class Record:
         problems = [f"{p.file}: {p.reason}" for p in listing.problems if not p.kept][:3]
         hint = "give the folder it was prepared from as --root; nothing was changed"
         if not self.options:
-            hint += "; with --layout, --pose and --seed if it was made with them"
+            hint += "; with --layout, --pose, --frame and --seed if it was made with them"
         raise XmdptError(
             f"{listing.root} is not what {self.store.url} was prepared from: {what}"
             + "".join(f"\n{problem}" for problem in problems),

@@ -96,7 +96,7 @@ class _Mender:
         try:
             self.store.remove(name)
             self.repair.removed.append(name)
-        except OSError:  # a folder, or no right to: it harms nobody and stays in the report
+        except (OSError, XmdptError):  # a folder, or no right to: it stays in the report
             pass
 
     def mend(self, shard: str) -> None:

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from xmdpt_cli.data.check.findings import Finding
 from xmdpt_cli.data.check.garment import Trouble, check_garment
 from xmdpt_cli.data.check.tar_walk import BrokenTarError, TarWalk
@@ -28,6 +31,7 @@ class Walked:
     samples: list[SamplePlace] = field(default_factory=list)
     troubles: list[Trouble] = field(default_factory=list)
     whole: bool = True  # whether ``samples`` are all there is
+    keypoints: list[NDArray[np.float64]] = field(default_factory=list)  # of all views, in pixels
 
     @property
     def views(self) -> int:
@@ -51,6 +55,7 @@ def walk_shard(
         for key, members in groupby(walk, key=lambda member: member.name.split(".")[0]):
             garment = check_garment(key, members, resolution)
             walked.troubles += garment.troubles
+            walked.keypoints += garment.keypoints
             if garment.place is None:
                 walked.whole = False
             else:
@@ -73,6 +78,7 @@ class ShardCheck:
         report: Callable[[Finding], None],
     ) -> None:
         self.store, self.name, self.entry, self.report = store, name, entry, report
+        self.keypoints: list[NDArray[np.float64]] = []  # of all views, in pixels, once read
 
     def samples(
         self, deep: bool, resolution: int | None, seen: Callable[[int], None]
@@ -94,6 +100,7 @@ class ShardCheck:
             hint = "check the disk or the network, then check again"
             self._find("shard-unreadable", f"cannot be read: {err}", hint)
             return None
+        self.keypoints = walked.keypoints
         return self._content(walked, index)
 
     def _index(self) -> ShardIndex | None:

@@ -9,6 +9,7 @@ from xmdpt_cli.data.report.facts import SplitFacts, gather, spread
 from xmdpt_cli.data.report.page import page
 from xmdpt_cli.data.report.sheet import TEST_PAIRS, TRAIN_PAIRS, Strip, contact_sheet, make_strip
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.files import removed_on_error
 from xmdpt_cli.images import fast_png_bytes
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.stores import Store
@@ -46,9 +47,9 @@ def write_report(store: Store, progress: Progress = silent) -> list[str]:
 
 def _put(store: Store, name: str, data: bytes) -> None:
     try:
-        part = store.scratch(name)
-        part.write_bytes(data)
-        store.put(part, name)
+        with removed_on_error(store.scratch(name)) as part:
+            part.write_bytes(data)
+            store.put(part, name)
     except OSError as err:
         raise XmdptError(
             f"cannot write {store.url}/{name}: {err}", "make room or fix the permissions"

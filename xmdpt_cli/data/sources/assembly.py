@@ -82,7 +82,7 @@ class Assembly:
         try:
             points = self.keypoints.find(name)
         except (OSError, ValueError) as err:
-            self._problem(self.keypoints.pose_file(name), f"pose file: {err}")
+            self._problem(self.keypoints.source(name), f"keypoints: {err}")
             return None
         if points is None:
             self._problem(name.path, "no keypoints for this picture")

@@ -1,6 +1,7 @@
 """Where a DeepFashion folder keeps its pictures and its lists, by the layouts people have.
 
-Pictures: ``img_highres/`` or ``img/`` with ``MEN/`` and ``WOMEN/``, or these two bare; flat names
+Pictures: ``img_highres/`` or ``img/`` with ``MEN/`` and ``WOMEN/``, or these two bare, also where
+unpacking put them into another ``img_highres/`` or ``Img/``; flat names
 (``fashionWOMEN...jpg``) in any of these, in ``train_highres/`` and ``test_highres/``, or in
 ``train/`` and ``test/``; PIDM's LMDB environments (``256-256/data.mdb``). Lists: in the root or
 one folder below it. Folders are listed once each; no name is asked for by itself.
@@ -23,7 +24,7 @@ from xmdpt_cli.data.sources.lmdb_pictures import (
 )
 from xmdpt_cli.data.sources.lmdb_scan import DATA
 from xmdpt_cli.data.sources.padding import are_padded
-from xmdpt_cli.data.sources.scan import Folder, Scan
+from xmdpt_cli.data.sources.scan import Folder, Scan, images_not_read, is_picture_name
 from xmdpt_cli.data.sources.stored import StoredPicture
 
 GENDERS = ("MEN", "WOMEN")
@@ -77,11 +78,22 @@ def read_places(root: Path) -> list[Place]:
         return []
     skipped = _PICTURE_FOLDERS | {"pose"} | set(lmdb_folders(top.folders))
     folders = [scan.read(name) for name in top.folders if name not in skipped]
+    found = [top, *(folder for folder in folders if folder is not None)]
+    # what unpacking adds: img_highres/img_highres, In-shop Clothes Retrieval Benchmark/Img
+    known = {folder.name for folder in found}
+    inside = {folder.below(name) for folder in found for name in folder.folders if _wraps(name)}
+    for inner in (scan.read(name) for name in sorted(inside - known)):
+        there = set() if inner is None else set(inner.folders)
+        if inner is not None and there & _PICTURE_FOLDERS and not there & {*GENDERS}:
+            found.append(inner)
     return [
-        Place(folder.name, frozenset(folder.files), frozenset(folder.folders))
-        for folder in (top, *folders)
-        if folder is not None
+        Place(folder.name, frozenset(folder.files), frozenset(folder.folders)) for folder in found
     ]
+
+
+def _wraps(name: str) -> bool:
+    """Whether archives of pictures are unpacked into folders so named."""
+    return name.lower() in {name.lower() for name in _PICTURE_FOLDERS - {*GENDERS, ""}}
 
 
 def find_pictures(root: Path, places: Iterable[Place], sizes: tuple[int, ...]) -> Pictures | None:
@@ -151,8 +163,9 @@ def _read_files(root: Path, folders: tuple[str, ...]) -> Pictures | None:
 def _take(source: Pictures, root: Path, folder: Folder) -> bool:
     """Add what is named like DeepFashion's pictures; whether anything was."""
     some, here = False, root / folder.name
+    source.problems += images_not_read(folder)
     for file in folder.files:
-        name = match_name(folder.below(file))
+        name = match_name(folder.below(file)) if is_picture_name(file) else None
         if name is not None:
             picture = PictureFile(folder.below(file), here / file)
             source.found.setdefault(name.picture, []).append(picture)

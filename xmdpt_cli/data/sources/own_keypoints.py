@@ -7,18 +7,54 @@ import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
+from xmdpt_cli.data.annotation_csv import read_annotations
+from xmdpt_cli.data.annotation_frames import OWN_POSES, PADDED, AnnotationFrame
+from xmdpt_cli.data.frame_decision import decide, some_of
+from xmdpt_cli.data.image_size import Size
 from xmdpt_cli.data.keypoints_beside import KeypointsBeside, largest_fractions
-from xmdpt_cli.data.lists import Problem, Rows, read_own_annotations, read_pose_txt, to_fractions
+from xmdpt_cli.data.lists import Problem, read_pose_points
 from xmdpt_cli.data.names import match_key
 from xmdpt_cli.data.pose import Keypoints
-from xmdpt_cli.data.sources.keypoint_files import KeypointFiles
+from xmdpt_cli.data.sources.keypoint_files import (
+    FramedRows,
+    KeypointFiles,
+    SizeOfRow,
+    in_frame,
+    sizes_of,
+)
 from xmdpt_cli.data.sources.scan import printable
+from xmdpt_cli.data.sources.stored import StoredPicture, stored_image_size
 from xmdpt_cli.errors import XmdptError
 
-ANNOTATIONS = "annotations.csv"  # the published form, the name a path below the root; 256x176
-POSE = "pose"  # pose/alice/front.jpg.txt or pose/alice/front.txt; padded 256x256 frame
+ANNOTATIONS = "annotations.csv"  # the published form, the name a path below the root
+POSE = "pose"  # pose/alice/front.jpg.txt or pose/alice/front.txt
 #: how problems with files beside the pictures begin
 UNUSABLE = "keypoints that cannot be used, left to OpenPose"
+
+
+@dataclass
+class OwnPictures:
+    """The images that keypoints are looked for, to decide frames by their sizes."""
+
+    root: Path
+    pictures: dict[str, StoredPicture]  # by the name below the root
+
+    def __post_init__(self) -> None:
+        self.names = list(self.pictures)
+        keys = {name: match_key(name) for name in self.names}
+        self.published = [key for key in keys.values() if key is not None]
+        self._by_key = {_same_letters(name): picture for name, picture in self.pictures.items()}
+        self._by_key |= {key.picture: self.pictures[n] for n, key in keys.items() if key}
+
+    def size_of(self, key: str) -> Size | None:
+        """By the name below the root or by ``ImageName.picture``; None where it is not known, and
+        for padded images, whose pixels are cut."""
+        picture = self._by_key.get(_same_letters(key))
+        if picture is None or getattr(picture, "padded", False):
+            return None
+        return stored_image_size(picture)
 
 
 @dataclass
@@ -28,43 +64,89 @@ class OwnKeypoints:
     root: Path
     published: KeypointFiles
     labels: list[str] = field(default_factory=list)
-    rows: Rows = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    rows: FramedRows | None = None
     problems: list[Problem] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
     pose: bool = False
+    pose_frame: AnnotationFrame = PADDED
+    pose_size: SizeOfRow = lambda picture: None
     beside: KeypointsBeside | None = None  # None: not looked for
     beside_files: set[Path] = field(default_factory=set)  # that were used
     beside_pictures: int = 0
 
     @classmethod
-    def read(cls, root: Path, published: KeypointFiles, *, beside: bool = True) -> OwnKeypoints:
+    def read(
+        cls,
+        pictures: OwnPictures,
+        published: KeypointFiles,
+        *,
+        beside: bool = True,
+        frame: AnnotationFrame | None = None,
+    ) -> OwnKeypoints:
         """``annotations.csv`` and what ``published`` already found; pose files and files beside
-        the pictures (``beside``: there may be some) are read later."""
+        the images (``beside``: there may be some) are read later. ``frame``: ``--frame``, None:
+        decided from the values and the images' sizes."""
+        root = pictures.root
         own = cls(root, published, problems=list(published.problems))
         if (root / ANNOTATIONS).is_file():
-            rows, problems = read_own_annotations(root / ANNOTATIONS)
-            own.rows = {_same_letters(name): points for name, points in rows.items()}
-            own.problems += problems
-            own.labels.append(f"{ANNOTATIONS} in the 256x176 frame")
+            file = read_annotations(root / ANNOTATIONS, _same_letters)
+            own.rows, decision = FramedRows.decide(
+                file, pictures.size_of, deepfashion=False, forced=frame
+            )
+            own.problems += file.problems
+            own.notes += [*file.notes, f"keypoints: {ANNOTATIONS}, {decision}"]
+            own.labels.append(f"{ANNOTATIONS} (frame {decision.frame})")
         if beside:
             own.beside = KeypointsBeside(skip=[root / ANNOTATIONS], say=own._say)
         own.pose = (root / POSE).is_dir()
-        if published.rows:
+        if published.files or (published.pose and pictures.published):
+            published.settle(pictures.published, pictures.size_of, frame)
+            own.notes += published.notes
             own.labels.append(published.label)
+            own.pose_frame, own.pose_size = published.pose_frame, pictures.size_of
         elif own.pose:
-            own.labels.append("pose txt in the padded 256x256 frame")
+            own._settle_pose(pictures, frame)
         return own
+
+    def _settle_pose(self, pictures: OwnPictures, frame: AnnotationFrame | None) -> None:
+        """The frame of ``pose/`` by the files of some images; as published where it is one."""
+        there: dict[str, Keypoints] = {}
+        keys = []
+        for name in (pictures.names[i] for i in some_of(len(pictures.names))):
+            for file in self._pose_files(name):
+                try:
+                    there[name] = read_pose_points(self.root / file)
+                except (OSError, ValueError):  # said when it is needed
+                    continue
+                keys.append(file)
+                break
+        if there:
+            raw, sizes = np.stack(list(there.values())), sizes_of(list(there), pictures.size_of)
+            decision = decide(f"{POSE}/", keys, raw, sizes, OWN_POSES, frame)
+            self.pose_frame = decision.frame
+            self.notes.append(f"keypoints: {POSE}/, {decision}")
+        self.pose_size = pictures.size_of
+        self.labels.append(f"pose txt (frame {self.pose_frame})")
+
+    def _pose_files(self, picture: str) -> tuple[str, ...]:
+        stem = picture.rsplit(".", 1)[0]
+        return (f"{POSE}/{picture}.txt", f"{POSE}/{stem}.txt") if self.pose else ()
 
     def find(self, picture: str) -> Keypoints | None:
         """Fractions (18, 2), NaN missing, of the picture of this name below the root, or None."""
         name = _same_letters(picture)
-        if name in self.rows:
+        if self.rows is not None and name in self.rows.file.points:
             self.used.add(name)
-            return to_fractions(self.rows[name], padded=False)
-        stem = picture.rsplit(".", 1)[0]
-        for file in (f"{POSE}/{picture}.txt", f"{POSE}/{stem}.txt") if self.pose else ():
             try:
-                return read_pose_txt(self.root / file)
+                return self.rows.find(name)
+            except ValueError as err:
+                self._broken(self.rows.file.where(name), err, "annotation row")
+                return None
+        for file in self._pose_files(picture):
+            try:
+                raw = read_pose_points(self.root / file)
+                return in_frame(raw, self.pose_frame, lambda: self.pose_size(picture))
             except FileNotFoundError:
                 continue
             except (OSError, ValueError) as err:
@@ -76,7 +158,7 @@ class OwnKeypoints:
         try:
             return self.published.find(published)
         except (OSError, ValueError) as err:
-            self._broken(self.published.pose_file(published), err)
+            self._broken(self.published.source(published), err, "keypoints")
             return None
 
     def _find_beside(self, picture: str) -> Keypoints | None:
@@ -111,12 +193,13 @@ class OwnKeypoints:
         name = printable(file.relative_to(self.root).as_posix())
         self.problems.append(Problem(name, f"{UNUSABLE}: {reason}", kept=True))
 
-    def _broken(self, file: str, err: Exception) -> None:
-        self.problems.append(Problem(file, f"pose file, left to OpenPose: {err}", kept=True))
+    def _broken(self, file: str, err: Exception, what: str = "pose file") -> None:
+        self.problems.append(Problem(file, f"{what}, left to OpenPose: {err}", kept=True))
 
     def close(self) -> list[Problem]:
         """All problems, when every picture was asked for."""
-        unused = [name for name in self.rows if name not in self.used]
+        rows = [] if self.rows is None else list(self.rows.file.points)
+        unused = [name for name in rows if name not in self.used]
         what = f"annotation of no usable picture: in {ANNOTATIONS}"
         return self.problems + [Problem(name, what, kept=True) for name in unused]
 

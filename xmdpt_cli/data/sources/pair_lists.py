@@ -33,12 +33,13 @@ def read_pair_lists(root: Path, places: Sequence[Place]) -> PairLists:
             continue
         path = root / there[0]
         csv = path.suffix == ".csv"
-        pairs, problems = (read_pairs_csv if csv else read_pairs_pidm)(path)
-        lists.pairs[split] = pairs
-        lists.problems += problems
+        read = (read_pairs_csv if csv else read_pairs_pidm)(path)
+        lists.pairs[split] = read.pairs
+        lists.problems += read.problems
+        lists.notes += read.notes
         family = path.name.split("-pairs-")[0]
         labels.append(f"pairs CSV ({family})" if csv else "PIDM pair lists, target first")
         unused = f" (not used: {', '.join(there[1:])})" if len(there) > 1 else ""
-        lists.notes.append(f"pairs of {split}: {there[0]}, {len(pairs)} pairs{unused}")
+        lists.notes.append(f"pairs of {split}: {there[0]}, {len(read.pairs)} pairs{unused}")
     lists.label = " and ".join(dict.fromkeys(labels))
     return lists

@@ -12,15 +12,16 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from xmdpt_cli.data.annotation_frames import AnnotationFrame
 from xmdpt_cli.data.listing import Garment, Listing, Pair, PictureFile
 from xmdpt_cli.data.lists import Problem
 from xmdpt_cli.data.names import TREE, match_key
 from xmdpt_cli.data.sources.assembly import make_listing
 from xmdpt_cli.data.sources.keypoint_files import KeypointFiles
 from xmdpt_cli.data.sources.layouts import Pictures
-from xmdpt_cli.data.sources.own_keypoints import OwnKeypoints
+from xmdpt_cli.data.sources.own_keypoints import OwnKeypoints, OwnPictures
 from xmdpt_cli.data.sources.padding import are_padded
-from xmdpt_cli.data.sources.scan import Folder, Scan, is_picture_name
+from xmdpt_cli.data.sources.scan import Folder, Scan, images_not_read, is_picture_name
 from xmdpt_cli.data.sources.slugs import key_slug, view_slug
 from xmdpt_cli.data.sources.stored import StoredPicture, as_padded
 from xmdpt_cli.errors import XmdptError
@@ -62,7 +63,7 @@ def find_people(root: Path) -> People:
     trees: list[bool] = []
     for folder in scan.walk(""):
         files = [file for file in folder.files if is_picture_name(file)]
-        people.problems += _odd_entries(folder, files)
+        people.problems += _odd_entries(folder, files) + images_not_read(folder)
         people.pictures += len(files)
         if not files:
             continue
@@ -129,9 +130,15 @@ def _garment_of(picture: StoredPicture) -> tuple[Group, str, StoredPicture]:
     return group, view_slug(name.view), picture
 
 
-def list_people(people: People, published: KeypointFiles | None, seed: int) -> Listing:
+def list_people(
+    people: People,
+    published: KeypointFiles | None,
+    seed: int,
+    frame: AnnotationFrame | None = None,
+) -> Listing:
     """Draw pairs and the test set. ``published``: DeepFashion's keypoint files, which serve
-    pictures of those names; None: all views wait for OpenPose.
+    pictures of those names; None: all views wait for OpenPose. ``frame``: of keypoint files, None:
+    decided from their values.
 
     Raises XmdptError if there is no group.
     """
@@ -139,13 +146,14 @@ def list_people(people: People, published: KeypointFiles | None, seed: int) -> L
         raise XmdptError(_why_none(people), WANTED)
     test = _test_people({group.person for group in people.groups}, seed)
     # garments are of DeepFashion, whose keypoints have files of their own
-    keypoints = (
-        None
-        if published is None
-        else OwnKeypoints.read(people.root, published, beside=not people.garments)
-    )
     if people.garments:
         _cut_padding(people.groups)
+    keypoints = None
+    if published is not None:
+        found = {p.name: p for group in people.groups for p in group.views.values()}
+        keypoints = OwnKeypoints.read(
+            OwnPictures(people.root, found), published, beside=not people.garments, frame=frame
+        )
     garments, positions = [], Counter[str]()
     for group in people.groups:
         garment = Garment(key_slug(group.name), "test" if group.person in test else "train")
@@ -228,6 +236,7 @@ def _notes(
     ]
     if persons < 2:
         notes[-1] = "test set: none, there is one person only"
+    notes += [] if keypoints is None else keypoints.notes
     if waiting:
         where = f"{waiting} pictures without, " if files else "none there, "
         notes.append(f"keypoints: {where if keypoints else ''}OpenPose will find them")

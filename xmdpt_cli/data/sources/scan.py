@@ -8,21 +8,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from xmdpt_cli.data.lists import Problem
-from xmdpt_cli.data.names import SUFFIXES
+from xmdpt_cli.files import is_hidden
+from xmdpt_cli.image_types import is_image_name, why_not_read
 
-_IGNORED = {"__MACOSX"}  # what some unzipping leaves beside the pictures; hidden names are too
 _ABOVE = ".."
-_ENDS = tuple(f".{suffix}" for suffix in SUFFIXES)
 
 
 def is_picture_name(name: str) -> bool:
     """Whether a file so named is taken for a picture."""
-    return name.lower().endswith(_ENDS)
+    return is_image_name(name) and why_not_read(name) is None
 
 
 def printable(name: str) -> str:
     """``name`` fit for messages and JSON: bytes that are no UTF-8 are escaped."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def images_not_read(folder: Folder) -> list[Problem]:
+    """Images of types that are not read; one beside an image of the same name is not missed."""
+    read = {name.rsplit(".", 1)[0] for name in folder.files if is_picture_name(name)}
+    found = [(name, why_not_read(name)) for name in folder.files]
+    return [
+        Problem(folder.below(name), why, kept=name.rsplit(".", 1)[0] in read)
+        for name, why in found
+        if why is not None
+    ]
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,7 @@ class Scan:
         found = Folder(name, [], [], [])
         with os.scandir(path) as entries:
             for entry in entries:
-                if entry.name.startswith(".") or entry.name in _IGNORED:
+                if is_hidden(entry.name):
                     continue
                 try:  # d_type answers for all but links: no stat for each name
                     folder = entry.is_dir()

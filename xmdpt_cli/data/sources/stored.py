@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from xmdpt_cli.data.image_size import Size, size_of_image
 from xmdpt_cli.data.listing import PictureRef
 from xmdpt_cli.errors import XmdptError
 
@@ -22,6 +23,15 @@ class StoredPicture(PictureRef, Protocol):
     def stored_bytes(self) -> bytes:
         """The file as it is; XmdptError if it cannot be read."""
         ...
+
+
+def stored_image_size(picture: StoredPicture) -> Size | None:
+    """(height, width) of an image as it lies there, upright; None if it cannot be read."""
+    path = getattr(picture, "path", None)
+    try:
+        return size_of_image(picture.stored_bytes() if path is None else path)
+    except XmdptError:  # said when it is decoded
+        return None
 
 
 def as_padded(picture: StoredPicture) -> StoredPicture:

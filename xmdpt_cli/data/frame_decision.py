@@ -1,0 +1,210 @@
+"""Decide the frame of a file's keypoints, or say why it cannot be decided."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from xmdpt_cli.data.annotation_frames import (
+    FRAME_HINT,
+    POSES,
+    PUBLISHED,
+    AnnotationFrame,
+    Fit,
+    Placement,
+    Points,
+    Sizes,
+    beyond,
+    fits,
+    measure,
+    of_another,
+    rivals,
+)
+from xmdpt_cli.data.pose import JOINTS
+from xmdpt_cli.data.upright import not_upright
+from xmdpt_cli.errors import ConfigError, XmdptError
+
+MOST_ROWS = 400  # are looked at, evenly spread over a file
+_DECIDED = "decided from the values; --frame overrides"
+_PADDING_USED = 0.003  # share of joints in the padding that pads no longer
+_MANY_JOINTS = 300  # of squashed images so many have some there
+_ALONE = (
+    "write them in pixels of the 256x176 frame or as fractions (0 to 1) of the image's sides; or "
+    "give JSON, which may state the image's size"
+)
+_SWAPPED = "name:keypoints_x:keypoints_y"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A frame, and how it was found, for people."""
+
+    frame: AnnotationFrame
+    how: str
+
+    def __str__(self) -> str:
+        return f"frame {self.frame} ({self.how})"
+
+
+def some_of(count: int, most: int = MOST_ROWS) -> list[int]:
+    """Places of at most ``most`` of ``count`` rows, evenly spread."""
+    return [int(i) for i in np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))]
+
+
+def decide(
+    file: str,
+    keys: Sequence[str],
+    raw: Points,
+    sizes: Sizes | None,
+    placement: Placement,
+    forced: AnnotationFrame | None = None,
+    like: AnnotationFrame | None = None,
+) -> Decision:
+    """The frame of raw (N, 18, 2) points of ``file``, whose rows are called ``keys``.
+
+    ``sizes``: of the rows' images, None if none is known. ``forced``: ``--frame``; refused only
+    where most joints would lie outside. ``like``: of a larger file beside it, which decides among
+    frames that fit. XmdptError naming the file, its first row and the frames
+    that were tried, if none is plausible or if several are.
+    """
+    first = keys[0] if keys else ""
+    if forced is not None:
+        return _forced(file, first, raw, sizes, placement, forced)
+    found = fits(raw, sizes, placement)
+    if not found:
+        return Decision(PUBLISHED, "no joint in it")
+    best = found[0]
+    if not best.plausible:
+        raise _implausible(file, first, raw, sizes, placement, found)
+    wrong = not_upright(best.fractions)
+    if wrong:
+        raise XmdptError(
+            f"{file}: {wrong}, in {_rows(best)} (first: {first}), if it is in the frame "
+            f"{best.frame}; tried: {', '.join(str(fit.frame) for fit in found)}",
+            _turned(raw, sizes, placement),
+        )
+    mixed = of_another(found, placement)
+    if mixed is not None:
+        other, rows = mixed
+        raise XmdptError(
+            f"{file}: rows of two frames: {best.frame}, and {int(rows.sum())} of {len(rows)} rows "
+            f"rather {other.frame} (the first of these: {keys[int(np.argmax(rows))]})",
+            f"split the file, or say which frame all of it is in: {FRAME_HINT}",
+        )
+    near = rivals(found)
+    if like is not None and like in [fit.frame for fit in near]:
+        return Decision(like, "as the other file; --frame overrides")
+    if near:
+        return _settled(file, first, best, near, placement)
+    return Decision(best.frame, _DECIDED)
+
+
+def _settled(
+    file: str, first: str, best: Fit, near: Sequence[Fit], placement: Placement
+) -> Decision:
+    """Of several that fit, a file is in the one that is published for its kind, if only one is.
+
+    The padded frame and 256x256 squashed have the same centre. But squashed images have joints in
+    the columns that padding fills: 2 % of them in 96 annotated images.
+    """
+    published = [fit for fit in (best, *near) if fit.frame in placement.published]
+    others = [fit for fit in (best, *near) if fit not in published]
+    if len(published) != 1:
+        raise XmdptError(
+            f"{file}: its frame cannot be told from {_rows(best)} (first: {first}): "
+            + "; ".join(str(fit) for fit in (best, *near)),
+            f"say which it is: {FRAME_HINT}",
+        )
+    joints, out = beyond(published[0])
+    better = [fit for fit in others if out > _PADDING_USED and beyond(fit)[1] < out]
+    if better:
+        return Decision(better[0].frame, _DECIDED)
+    if joints >= _MANY_JOINTS and not out:
+        return Decision(published[0].frame, _DECIDED)
+    names = ", ".join(str(fit.frame) for fit in others)
+    return Decision(
+        published[0].frame, f"as published; the values fit {names} too: --frame overrides"
+    )
+
+
+def _forced(
+    file: str,
+    first: str,
+    raw: Points,
+    sizes: Sizes | None,
+    placement: Placement,
+    frame: AnnotationFrame,
+) -> Decision:
+    if frame.of_images and sizes is None:
+        raise ConfigError(
+            f"--frame {frame.name}: the sizes of the images of {file} are not known",
+            "give the frame as WIDTHxHEIGHT",
+        )
+    fit = measure(frame, frame.fractions(raw, sizes), placement)
+    if fit is not None and fit.inside < 0.5:
+        raise ConfigError(
+            f"--frame {frame.name}: most joints of {file} lie outside of the images "
+            f"({fit.inside:.0%} inside; first row: {first})",
+            "leave --frame out: the frame is decided from the values",
+        )
+    if fit is not None and not fit.plausible:
+        return Decision(frame, f"by --frame, although implausible: {fit}")
+    return Decision(frame, "by --frame")
+
+
+def _implausible(
+    file: str,
+    first: str,
+    raw: Points,
+    sizes: Sizes | None,
+    placement: Placement,
+    found: Sequence[Fit],
+) -> XmdptError:
+    low, high = np.nanmin(raw, axis=(0, 1)), np.nanmax(raw, axis=(0, 1))
+    return XmdptError(
+        f"{file}: keypoints that are in no known frame, in {_rows(found[0])} (first: {first}, "
+        f"{_example(raw[0])}); x from {low[0]:g} to {high[0]:g}, y from {low[1]:g} to {high[1]:g}. "
+        "Tried: " + "; ".join(str(fit) for fit in found),
+        _turned(raw, sizes, placement),
+    )
+
+
+def _example(points: np.ndarray) -> str:
+    """The first joint of a row that is seen."""
+    joint = int(np.argmax(np.isfinite(points).all(axis=1)))
+    x, y = points[joint]
+    return f"{JOINTS[joint]} at {x:g}, {y:g}" if x == x else "no joint"
+
+
+def _rows(fit: Fit) -> str:
+    count = len(fit.fractions)
+    return "its row" if count == 1 else f"{count} rows"
+
+
+def _turned(raw: Points, sizes: Sizes | None, placement: Placement) -> str:
+    """What to do, after trying the columns the other way round."""
+    say = f"if they are right, say which frame it is: {FRAME_HINT}"
+    exchanged = fits(raw[:, :, ::-1], sizes, placement)
+    if exchanged and exchanged[0].plausible and not not_upright(exchanged[0].fractions):
+        return (
+            f"with x and y exchanged there are people in the frame {exchanged[0].frame}: "
+            "exchange keypoints_y and keypoints_x in the header (where there is none, add "
+            f"{_SWAPPED}); {say}"
+        )
+    return f"{say}; y counts from the top, missing joints are -1"
+
+
+def decide_alone(file: str, first: str, raw: Points) -> AnnotationFrame:
+    """The frame of points whose images are not known: a published one, or fractions.
+
+    The better of those that are possible; XmdptError if none is. People may be anywhere.
+    """
+    found = fits(raw, None, POSES)
+    if not found:
+        return PUBLISHED
+    if not found[0].plausible:
+        error = _implausible(file, first, raw, None, POSES, found)
+        raise XmdptError(error.message, _ALONE)
+    return found[0].frame

@@ -1,0 +1,14 @@
+"""What readers of a dataset's files name and go on without."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something of a dataset that cannot be used, or (``kept``) that is odd but used."""
+
+    file: str  # the file, with ``:line`` where it is a line of a list
+    reason: str
+    kept: bool = False

@@ -1,0 +1,68 @@
+"""Which of several processes this is, by the variables that torchrun and accelerate set.
+
+One rule for all commands: what is incomplete or contradicts itself is refused by name; a process
+that took itself for one alone would do half of the work, or all of it beside others.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from xmdpt_cli.errors import ConfigError
+
+_NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+_HINT = "start the processes with torchrun; to work alone: unset "
+
+
+def rank_and_size() -> tuple[int, int]:
+    """RANK and WORLD_SIZE; (0, 1) where neither is set. ConfigError, naming the variables, if one
+    is missing, empty or no number, or if they contradict one another."""
+    there = {name: _number(name) for name in _NUMBERS if name in os.environ}
+    rank, size = there.get("RANK"), there.get("WORLD_SIZE")
+    if rank is None and size in (None, 1) and not there.get("LOCAL_RANK"):
+        return 0, 1
+    missing = [name for name in ("RANK", "WORLD_SIZE") if name not in there]
+    if rank is None or size is None:
+        said = " and ".join(f"{name}={os.environ[name]}" for name in there)
+        raise ConfigError(f"{said} set, but {' and '.join(missing)} missing", _alone(there))
+    local, here = there.get("LOCAL_RANK", 0), there.get("LOCAL_WORLD_SIZE", size)
+    if not (rank < size and local <= rank and local < here <= size):
+        said = " and ".join(f"{name}={value}" for name, value in there.items())
+        raise ConfigError(
+            f"{said} make no sense",
+            "RANK counts from 0 to WORLD_SIZE - 1, LOCAL_RANK within one machine; " + _alone(there),
+        )
+    return rank, size
+
+
+def local_rank() -> int:
+    """The number of this process on its machine, where several meet over the network.
+
+    ConfigError naming what is missing of the variables for that, or is no address.
+    """
+    _, size = rank_and_size()
+    names = ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    missing = [name for name in names if not os.environ.get(name, "").strip()]
+    if missing:
+        raise ConfigError(
+            f"WORLD_SIZE is {size}, but {', '.join(missing)} missing",
+            "start with torchrun, or unset RANK and WORLD_SIZE to work alone",
+        )
+    if not 0 < _number("MASTER_PORT") < 65536:
+        raise ConfigError(
+            f"MASTER_PORT={os.environ['MASTER_PORT']} is no port", "ports are 1 to 65535"
+        )
+    return _number("LOCAL_RANK")
+
+
+def _number(name: str) -> int:
+    value = os.environ[name].strip()
+    if not re.fullmatch(r"\d{1,9}", value, re.ASCII):
+        said = f"is {value!r}, not a number" if value else "is empty"
+        raise ConfigError(f"the variable {name} {said}", f"{_HINT}{name}")
+    return int(value)
+
+
+def _alone(there: dict[str, int]) -> str:
+    return _HINT + " ".join(there)

@@ -1,0 +1,61 @@
+"""Text as it may be shown and stored: without passwords, without characters that act on a terminal.
+
+``masked`` takes the secrets out of URLs, ``visible`` escapes control characters (a file's name may
+hold any), ``shown`` does both. All that the console prints, and every error, goes through here.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+MASK = "***"
+# scheme://user:password@host. A password may hold anything but spaces; a slash in it is a mistake
+# that people make; digits and a slash behind a colon are a port.
+_PORT = r"(?!\d+(?:[/\s\"',?#]|$))"
+_PASSWORD = re.compile(rf"([A-Za-z][\w+.-]*://[^\s/@:\"'<>,]*):{_PORT}(?:[^\s/<>]*@|[^\s\"'<>]*@)")
+_TOKEN_ALONE = re.compile(r"(https?://)[^\s/@:\"'<>,]+@", re.IGNORECASE)
+_URL = re.compile(r"[A-Za-z][\w+.-]*://[^\s\"'<>]+")
+# Parameters of presigned and other links that let their holder in.
+_SECRET = r"token|sig|credential|secret|passw|pwd|key|auth|policy|hash|code"
+_PARAMETER = re.compile(rf"([?&;#](?:[^=&\s]*(?:{_SECRET})[^=&\s]*)=)[^&#\s]+", re.IGNORECASE)
+# C0 but tab and newline, DEL, C1, line separators, marks that turn the direction of writing, and
+# halves of surrogate pairs, which cannot be written
+_ACTING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def masked(text: str) -> str:
+    """The text with ``***`` for passwords and tokens in its URLs. Such a URL opens nothing."""
+    if "://" not in text:
+        return text
+    text = _PASSWORD.sub(rf"\1:{MASK}@", text)
+    text = _TOKEN_ALONE.sub(rf"\1{MASK}@", text)
+    return _URL.sub(lambda url: _PARAMETER.sub(rf"\1{MASK}", url[0]), text)
+
+
+def visible(text: str) -> str:
+    """The text with ``\\x1b`` and the like for characters that a terminal would obey."""
+    return _ACTING.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def shown(text: str) -> str:
+    """The text as it may be printed."""
+    return visible(masked(text))
+
+
+def masked_values(content: Any) -> Any:
+    """JSON-ready content with every string masked."""
+    if isinstance(content, str):
+        return masked(content)
+    if isinstance(content, dict):
+        return {masked_values(key): masked_values(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [masked_values(value) for value in content]
+    return content
+
+
+def visible_json(text: str) -> str:
+    """JSON text with ``\\u009b`` and the like, which means the same to who reads it."""
+    return _ACTING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

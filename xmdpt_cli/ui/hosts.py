@@ -1,0 +1,53 @@
+"""The names under which the page is served, and which pages are its own."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def host_of(value: str) -> str:
+    """The name in a Host header or an origin's host part, without the port; "": none."""
+    try:
+        return (urlsplit(f"//{value}").hostname or "").rstrip(".").lower()
+    except ValueError:
+        return ""
+
+
+class Hosts:
+    """The names under which the page may be asked for."""
+
+    def __init__(self, bound: str, more: Iterable[str] = ()) -> None:
+        """``bound``: the address that is listened on. ``more``: names of a proxy in front."""
+        self.more = {name.rstrip(".").lower() for name in more}
+        self.local = bound in LOOPBACK
+        self.names = {*LOOPBACK, bound.lower(), *self.more}
+        if not self.local:
+            own = socket.gethostname().lower()
+            self.names |= {own, f"{own}.local", socket.getfqdn().lower()}
+        self.names.discard("")
+
+    def known(self, host_header: str) -> bool:
+        """Whether this is a name of ours. A plain address cannot be a rebound name."""
+        name = host_of(host_header)
+        return name in self.names or (not self.local and _is_address(name))
+
+    def same_origin(self, origin: str, host_header: str) -> bool:
+        """Whether a page of ``origin`` is this page, here or behind the proxy."""
+        try:
+            netloc = urlsplit(origin).netloc.lower()
+        except ValueError:
+            return False
+        return bool(netloc) and (netloc == host_header.lower() or host_of(netloc) in self.more)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,120 @@
+"""The page's own folder: what is uploaded and what is generated, until the page is closed.
+
+Nothing outside of this folder is ever read for a client. The folder is private (mode 0700) and
+removed when the server stops; one that a killed process left behind is removed at the next start.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from xmdpt_cli.errors import XmdptError
+
+PREFIX = "xmdpt-ui-"
+LOCK = ".lock"
+GRADIO_FOLDER = "GRADIO_TEMP_DIR"  # the variable that gradio reads its upload folder from
+AGAIN = "drop the file on the page again"
+
+
+@contextmanager
+def upload_folder() -> Iterator[Path]:
+    """A new private folder, which Gradio uses for its uploads, removed at the end.
+
+    Make Gradio's blocks inside of it: they remember the folder.
+    """
+    parent = Path(tempfile.gettempdir())
+    remove_stale(parent)
+    # locked before it has the name that another start looks for
+    made = Path(tempfile.mkdtemp(prefix="xmdpt-new-", dir=parent))
+    lock = _locked(made / LOCK)
+    folder = made.rename(made.with_name(PREFIX + made.name.removeprefix("xmdpt-new-"))).resolve()
+    before = os.environ.get(GRADIO_FOLDER)
+    os.environ[GRADIO_FOLDER] = str(folder)
+    try:
+        yield folder
+    finally:
+        if before is None:
+            os.environ.pop(GRADIO_FOLDER, None)
+        else:
+            os.environ[GRADIO_FOLDER] = before
+        if lock is not None:
+            lock.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_stale(parent: Path) -> None:
+    """Remove the folders of pages whose process is gone. Only our own user's are touched."""
+    for folder in parent.glob(f"{PREFIX}*"):
+        with suppress(OSError):
+            found = folder.lstat()
+            if not stat.S_ISDIR(found.st_mode) or not hasattr(os, "getuid"):
+                continue
+            if found.st_uid != os.getuid() or not (folder / LOCK).is_file():
+                continue
+            lock = _locked(folder / LOCK)
+            if lock is not None:  # nobody holds it
+                shutil.rmtree(folder, ignore_errors=True)
+                lock.close()
+
+
+def _locked(path: Path) -> IO[str] | None:
+    """The open file, locked as long as it is open or its process lives; None: another holds it,
+    or the system has no such locks."""
+    try:
+        import fcntl
+    except ImportError:  # pragma: no cover - Windows
+        return None
+    file = open(path, "a")  # noqa: SIM115 - held as long as the folder
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file
+
+
+def new_folder() -> Path:
+    """A new folder within the page's own: what lies there is served and needs no second copy."""
+    return Path(tempfile.mkdtemp(prefix="result-", dir=os.environ.get(GRADIO_FOLDER)))
+
+
+def uploaded(path: str, folder: Path, most: int) -> Path:
+    """The file of a path that a client sent, if it is a regular one below ``folder``.
+
+    XmdptError otherwise, in the same words whether or not there is such a file.
+    """
+    refused = XmdptError("this file was not uploaded to this page, or it is gone", AGAIN)
+    try:
+        real = Path(path).resolve(strict=True)
+        found = real.stat()
+    except (OSError, ValueError, RuntimeError):  # absent; NUL bytes; a loop of links
+        raise refused from None
+    if not real.is_relative_to(folder.resolve()) or not stat.S_ISREG(found.st_mode):
+        raise refused
+    if found.st_size > most:
+        raise XmdptError("this file is too large for the page", "use a smaller one")
+    return real
+
+
+def make_room(folder: Path, most: int) -> None:
+    """Remove the oldest files until at most ``most`` bytes are left."""
+    files = []
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            found = path.lstat()
+            if stat.S_ISREG(found.st_mode) and path.name != LOCK:
+                files.append((found.st_mtime, found.st_size, path))
+    used = sum(size for _, size, _ in files)
+    for _, size, path in sorted(files):
+        if used <= most:
+            return
+        with suppress(OSError):
+            path.unlink()
+            used -= size
