@@ -9,12 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xmdpt_cli.bench.frozen import random_dino
 from xmdpt_cli.bench.gpu_check.rows import Row, Setting, at_most, speed
 from xmdpt_cli.bench.gpu_check.sampling import median, real_vae
 from xmdpt_cli.encoders.bundle import moments_of
-from xmdpt_cli.encoders.dino import Dino
 from xmdpt_cli.encoders.vae import to_signed
-from xmdpt_cli.encoders.weights import Origin
 
 #: rms of the difference over the rms: 40 layers of DINOv2 under bf16 autocast lose 6e-3
 TOKENS, MOMENTS = 1e-2, 5e-3
@@ -31,17 +30,15 @@ def encoders(setting: Setting) -> Iterator[Row]:
 
 
 def _dino(setting: Setting, size: str, images: NDArray[np.uint8]) -> Iterator[Row]:
-    dino = random_dino(setting, size)
+    torch.manual_seed(0)
+    dino = random_dino("tiny" if setting.small else size, setting.where)
     signed = to_signed(images)
-
-    def in_bf16() -> Tensor:
-        with torch.autocast(setting.where.type, torch.bfloat16):
-            return dino.tokens(signed)
-
-    exact, found = dino.tokens(signed), in_bf16()
+    exact = dino.tokens(signed)
+    dino.autocast = torch.bfloat16
+    found = dino.tokens(signed)
     check = f"DINOv2-{size[0].upper()}: tokens in bf16 (autocast) - fp32"
     yield at_most(check, rms(found, exact), TOKENS, note="rms of the difference / rms")
-    rate = len(images) / median(setting, in_bf16)
+    rate = len(images) / median(setting, lambda: dino.tokens(signed))
     yield speed(setting, f"DINOv2-{size[0].upper()} in bf16", rate, "images/s")
 
 
@@ -60,21 +57,6 @@ def _vae(setting: Setting, images: NDArray[np.uint8]) -> Iterator[Row]:
     latents = exact.chunk(2, dim=1)[0] * vae.scale
     rate = len(images) / median(setting, lambda: vae.decode(latents))
     yield speed(setting, "VAE decoder in fp32", rate, "images/s")
-
-
-def random_dino(setting: Setting, size: str) -> Dino:
-    """DINOv2 of a published shape (tiny in a dry run)."""
-    from transformers import Dinov2Config, Dinov2Model
-
-    shape = {"hidden_size": 1536, "num_hidden_layers": 40, "num_attention_heads": 24}
-    if size == "base":
-        shape = {}
-    if setting.small:
-        shape = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    config = Dinov2Config(image_size=518, patch_size=14, use_swiglu_ffn=size == "giant", **shape)
-    torch.manual_seed(0)
-    net = Dinov2Model(config).eval().to(setting.where)
-    return Dino(net, Origin("local", f"random dinov2-{size}"))
 
 
 def rms(found: Tensor, expected: Tensor) -> float:
