@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,7 @@ def resume(setting: Setting, compiled: bool = False) -> Iterator[Row]:
     for deterministic in ways:
         base = {"compiled": compiled, "deterministic": deterministic}
         whole, again, cut = (setting.work / f"{name}-{compiled}-{deterministic}" for name in "abc")
-        for out in (whole, again):
-            _finish(_start(setting, out, base))
-        killed_at = _killed(_start(setting, cut, base), cut)
-        _finish(_start(setting, cut, base))
+        killed_at = _train(setting, base, (whole, again), cut)
         called = "compiled" if compiled else "not compiled"
         called += ", deterministic algorithms" if deterministic else ""
         own, resumed = difference(whole, again), difference(whole, cut)
@@ -80,7 +77,7 @@ def one_run(
     config = TrainConfig(
         size="tiny" if small else "S",
         batch_size=2 if small else 32,
-        steps=8 if small else 12,
+        steps=2 * EVERY,
         checkpoint_every=EVERY,
         log_every=EVERY,
         learning_rate=1e-3,
@@ -104,19 +101,30 @@ def _start(setting: Setting, out: Path, given: dict[str, Any]) -> subprocess.Pop
     return subprocess.Popen([sys.executable, "-c", code, json.dumps(arguments)], env=environment)
 
 
-def _finish(process: subprocess.Popen[bytes]) -> None:
-    if process.wait() != 0:
-        raise RuntimeError(f"a training run ended with exit code {process.returncode}")
+def _train(setting: Setting, given: dict[str, Any], whole: Sequence[Path], cut: Path) -> str:
+    """All at once, for nothing is timed; says where ``cut`` was killed and resumed."""
+    running = {out: _start(setting, out, given) for out in (*whole, cut)}
+    try:
+        killed_at = _killed(running[cut], cut)
+        running[cut] = _start(setting, cut, given)
+        for process in running.values():
+            if process.wait() != 0:
+                raise RuntimeError(f"a training ended with exit code {process.returncode}")
+    finally:
+        for process in running.values():
+            process.kill()
+    return killed_at
 
 
 def _killed(process: subprocess.Popen[bytes], out: Path) -> str:
-    """Kill it behind its first checkpoint; says where it was."""
+    """Kill it behind its first checkpoint; says from where it can resume."""
     first = out / "checkpoints" / f"step_{EVERY:07d}" / "state.json"
     while process.poll() is None and not first.exists():
         time.sleep(0.005)
     if process.poll() is not None:
-        _finish(process)
-        return "it ended before it could be killed"
+        if process.returncode != 0:
+            raise RuntimeError(f"a training ended with exit code {process.returncode}")
+        return "it was done before it could be killed"
     process.kill()
     process.wait()
     kept = latest(out / "checkpoints")

@@ -120,7 +120,7 @@ def _prepare(jobs: Sequence[Job], end: float, tell: Tell) -> None:
             if job.ended or job.waiting:
                 busy.remove(job)
             elif time.monotonic() > limit:
-                _give_up(job, tell)
+                _give_up(job, end, tell)
                 busy.remove(job)
             else:
                 _pass_on(job, tell)
@@ -135,7 +135,7 @@ def _measure(job: Job, end: float, tell: Tell) -> None:
     while not job.ended:
         _pass_on(job, tell)
         if time.monotonic() > min(began + job.part.measure, end):
-            _give_up(job, tell)
+            _give_up(job, end, tell)
         time.sleep(_POLL)
     _pass_on(job, tell)
     code = job.process.returncode
@@ -144,13 +144,16 @@ def _measure(job: Job, end: float, tell: Tell) -> None:
         tell(job.part.name, Row(job.part.name, verdict=FAILED, note=note))
 
 
-def _give_up(job: Job, tell: Tell) -> None:
+def _give_up(job: Job, end: float, tell: Tell) -> None:
     _pass_on(job, tell)
     job.kill()
-    seconds = time.monotonic() - job.began
-    note = f"killed after {seconds:.0f} s: it did not end within its time limit"
     job.failed = True
-    tell(job.part.name, Row(job.part.name, verdict=FAILED, note=note))
+    note = f"killed after {time.monotonic() - job.began:.0f} s: "
+    if time.monotonic() > end:
+        row = Row(job.part.name, verdict=NOT_RUN, note=note + "the time for all parts was used up")
+    else:
+        row = Row(job.part.name, verdict=FAILED, note=note + "it is still not done")
+    tell(job.part.name, row)
 
 
 def _pass_on(job: Job, tell: Tell) -> None:

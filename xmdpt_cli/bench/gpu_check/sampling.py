@@ -6,6 +6,7 @@ import copy
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -99,22 +100,24 @@ def _timed(
     own = sampler.recipe(steps=setting.pick(sampler.recipe().steps, 2))
     ways = {f"{steps} DDIM steps": sampler.recipe(steps=steps, solver="ddim")}
     ways[f"{own.steps} steps of {own.solver}"] = own
-    alone = {
-        name: median(setting, lambda r=recipe: latents(recipe=r)) for name, recipe in ways.items()
-    }
-    for name, seconds in alone.items():
+    for name, recipe in ways.items():
+        seconds = median(setting, partial(latents, recipe=recipe))
         yield speed(setting, f"{size}: {IMAGES} images, {name}, latents", seconds, "s")
-    side = 2**3 * sampler.model.latent_shape[1]
-    last = latents()
-    vae = real_vae(setting)
-    for number, (name, recipe) in enumerate(ways.items()):
-        whole = median(setting, lambda r=recipe: vae.decode(latents(recipe=r)))
-        most = most_seconds if number == 0 else None
+    vae, last = real_vae(setting), latents()
+
+    def images(recipe: Recipe) -> object:
+        return vae.decode(latents(recipe=recipe))
+
+    for name, recipe in ways.items():
+        seconds = median(setting, partial(images, recipe))
+        most = most_seconds if recipe is not own else None
         check = f"{size}: {IMAGES} images, {name}, decoded"
-        note = f"{IMAGES / whole:.3g} images/s; VAE in fp32, as the product decodes"
-        yield speed(setting, check, whole, "s", most=most, note=note)
-        yield from _mfu(setting, f"{check}, MFU", size, recipe.steps, side, whole)
+        note = f"{IMAGES / seconds:.3g} images/s; VAE in fp32, as the product decodes"
+        yield speed(setting, check, seconds, "s", most=most, note=note)
+        yield from _mfu(setting, f"{check}, MFU", size, recipe.steps, pixels, seconds)
     exact = vae.decode(last)
+    seconds = median(setting, lambda: vae.decode(last))
+    yield speed(setting, f"{size}: {IMAGES} images decoded in fp32", seconds, "s")
     vae.net = placed(vae.net, setting.where, torch.bfloat16)
     seconds = median(setting, lambda: vae.decode(last))
     off = float(abs(vae.decode(last).astype(int) - exact.astype(int)).mean())
@@ -149,7 +152,7 @@ def given(sampler: Sampler) -> tuple[Conditions, Tensor, Tensor]:
     inputs = Inputs.of(sampler.model, IMAGES)
     conditions = Conditions(inputs.pose, inputs.source[None], inputs.latents[None])
     shape, places = sampler.model.latent_shape, list(range(IMAGES))
-    return conditions, *(start_noise(shape, seed, places) for seed in (0, 1))
+    return conditions, start_noise(shape, 0, places), start_noise(shape, 1, places)
 
 
 def real_vae(setting: Setting) -> VAE:

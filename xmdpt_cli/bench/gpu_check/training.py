@@ -61,7 +61,7 @@ def training(setting: Setting, size: str, least_mfu: float | None) -> Iterator[R
         waited = timed.taken() / count
         yield from _speed(setting, called, trainer, seconds, waited, least_mfu)
         again = _graphs() - graphs
-        yield at_most(f"{called}: compilations after the first {WARM} steps", again, 0)
+        yield at_most(f"{called}: compilations after the first {WARM + 1} steps", again, 0)
         finite = math.isfinite(float(losses.total))
         yield holds(f"{called}: loss", finite, "a number", note=f"{float(losses.total):.4g}")
         yield from _kernels(called, device, step)
@@ -182,12 +182,15 @@ def sync_warnings(device: torch.device) -> Iterator[list[warnings.WarningMessage
 
 
 def _is_sync(warning: warnings.WarningMessage) -> bool:
-    return "synchronizing" in str(warning.message)
+    # not the warning that this mode of PyTorch's is a prototype
+    return "called a synchronizing" in str(warning.message)
 
 
 def _graphs() -> int:
     """Graphs that were compiled so far in this process."""
-    return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    from torch._dynamo.utils import counters
+
+    return int(counters["stats"]["unique_graphs"])
 
 
 def _kernels(called: str, device: torch.device, step: Callable[[], None]) -> Iterator[Row]:
