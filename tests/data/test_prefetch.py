@@ -15,8 +15,10 @@ import torch
 from xmdpt_cli.data import prefetch as ahead
 from xmdpt_cli.data.batch import Batch
 from xmdpt_cli.data.prefetch import prefetch
+from xmdpt_cli.training.step import Draws, StepBatch, with_draws
 
 STEPS = 30
+GPU = torch.device("cuda", 1)
 
 
 class Stream:
@@ -52,7 +54,8 @@ def run(monkeypatch: pytest.MonkeyPatch, *, waits: bool, depth: int) -> tuple[li
     stream, loader = Stream(), Counting()
 
     class Event:
-        def __init__(self) -> None:
+        def __init__(self, device: torch.device) -> None:
+            assert device == GPU
             self.place = len(stream.work)
 
         def synchronize(self) -> None:
@@ -62,7 +65,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *, waits: bool, depth: int) -> tuple[li
     monkeypatch.setattr(ahead, "record", Event)
     monkeypatch.setattr(ahead, "_pinned", lambda batch: batch)
     arrived = torch.full((STEPS, 5), -1.0)
-    with closing(prefetch(loader, depth=depth, pin=True)) as batches:
+    with closing(prefetch(loader, depth=depth, pin=GPU)) as batches:
         for step, batch in zip(range(STEPS), batches, strict=False):
             into, room = arrived[step], batch.target_moments
             stream.work.append(lambda into=into, room=room: into.copy_(room))  # type: ignore[misc]
@@ -81,24 +84,55 @@ def test_a_room_is_not_overwritten_before_it_is_copied(
     assert run(monkeypatch, waits=False, depth=depth)[0] != list(range(STEPS))
 
 
-def test_only_new_rooms_are_locked(monkeypatch: pytest.MonkeyPatch) -> None:
-    locked: list[int] = []
+def locking(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """Page-locked memory without a GPU: what was locked."""
+    locked: list[torch.Tensor] = []
 
     def lock(tensor: torch.Tensor) -> torch.Tensor:
-        locked.append(1)
+        locked.append(tensor)
         return tensor
 
     class Now:
+        def __init__(self, device: torch.device) -> None: ...
+
         def synchronize(self) -> None: ...
+
+    def is_locked(tensor: torch.Tensor) -> bool:
+        return any(tensor is known for known in locked)
 
     monkeypatch.setattr(ahead, "record", Now)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lock)
-    loader = Counting()
-    with closing(prefetch(loader, pin=True)) as batches:
+    monkeypatch.setattr(torch.Tensor, "is_pinned", is_locked)
+    return locked
+
+
+def test_only_new_rooms_are_locked(monkeypatch: pytest.MonkeyPatch) -> None:
+    locked, loader = locking(monkeypatch), Counting()
+    with closing(prefetch(loader, pin=GPU)) as batches:
         for _ in range(STEPS):
             next(batches)
-    assert len(locked) == 4 * len(loader.rooms)  # a batch has four tensors
+    assert len(locked) == len(loader.rooms)  # a batch's four tensors are one here
     assert len(loader.rooms) <= 6
+
+
+def test_a_steps_random_numbers_are_locked_in_every_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are new in each: from memory that is not page-locked, or not contiguous, the copy to a
+    GPU would wait for the step before."""
+    locked, counting = locking(monkeypatch), Counting()
+
+    class Drawing:
+        def batch(self, step: int, out: Batch | None = None) -> StepBatch:
+            return with_draws(
+                counting.batch(step, out), Draws.of(0, [step, step + 1], (4, 2, 2), 4)
+            )
+
+    with closing(prefetch(Drawing(), pin=GPU)) as batches:
+        for step, batch in zip(range(STEPS), batches, strict=False):
+            assert batch.draws is not None
+            assert all(part.is_pinned() and part.is_contiguous() for part in batch.draws)
+            expected = Draws.of(0, [step, step + 1], (4, 2, 2), 4)
+            assert all(map(torch.equal, batch.draws, expected))
+    assert len(locked) > 5 * STEPS
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -106,7 +140,7 @@ def test_copies_to_a_gpu() -> None:
     loader = Counting()
     slow = torch.randn(4096, 4096, device="cuda")
     arrived = []
-    with closing(prefetch(loader, pin=True)) as batches:
+    with closing(prefetch(loader, pin=torch.device("cuda"))) as batches:
         for _, batch in zip(range(STEPS), batches, strict=False):
             assert batch.target_moments.is_pinned()
             slow = torch.tanh(slow @ slow)  # the copy waits behind this

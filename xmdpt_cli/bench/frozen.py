@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+if TYPE_CHECKING:  # what needs no DINOv2 does without transformers
+    from xmdpt_cli.encoders.dino import Dino
 
-def dinov2(size: str, device: torch.device, dtype: torch.dtype) -> Callable[..., object]:
-    """facebook/dinov2-giant or -base by its config.json: (N, 3, 224, 224) -> 257 tokens.
 
-    Weights in float32, another ``dtype`` by autocast: as ``xmdpt prepare`` and the published code
-    run it.
-    """
+def random_dino(size: str, device: torch.device) -> Dino:
+    """facebook/dinov2-giant or -base by its config.json, or a tiny one; in float32."""
     from transformers import Dinov2Config, Dinov2Model
 
     from xmdpt_cli.encoders.dino import Dino
@@ -28,9 +27,19 @@ def dinov2(size: str, device: torch.device, dtype: torch.dtype) -> Callable[...,
             "use_swiglu_ffn": True,
         },
         "base": {},
+        "tiny": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
     }
     network = Dinov2Model(Dinov2Config(image_size=518, patch_size=14, **shapes[size]))
-    net = Dino(network.to(device), Origin("local", f"random dinov2-{size}")).net
+    return Dino(network.to(device), Origin("local", f"random dinov2-{size}"))
+
+
+def dinov2(size: str, device: torch.device, dtype: torch.dtype) -> Callable[..., object]:
+    """``random_dino``: (N, 3, 224, 224) -> 257 tokens.
+
+    Weights in float32, another ``dtype`` by autocast: as ``xmdpt prepare`` and the published code
+    run it.
+    """
+    net = random_dino(size, device).net
 
     def tokens(images: torch.Tensor) -> object:
         with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):

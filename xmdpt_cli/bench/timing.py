@@ -102,9 +102,10 @@ def clock(device: torch.device) -> Callable[[Callable[[], object]], float]:
     def by_events(call: Callable[[], object]) -> float:
         began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize(device)
-        began.record()
+        stream = torch.cuda.current_stream(device)  # the current device may be another one
+        began.record(stream)
         call()
-        ended.record()
+        ended.record(stream)
         torch.cuda.synchronize(device)
         return began.elapsed_time(ended) / 1000
 

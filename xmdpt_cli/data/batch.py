@@ -40,7 +40,7 @@ class Batch:
         if self.pose_map is None or self.source_pose_map is None:
             return None
         target, source = (
-            picture.to(device).permute(0, 3, 1, 2).float() / 255
+            picture.to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
             for picture in (self.pose_map, self.source_pose_map)
         )
         return target, source

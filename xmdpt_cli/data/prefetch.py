@@ -44,26 +44,28 @@ class Wait(Protocol):
 
 
 def prefetch(
-    loader: Loader[B] | Staged[B], start_step: int = 0, depth: int = 2, pin: bool = False
+    loader: Loader[B] | Staged[B],
+    start_step: int = 0,
+    depth: int = 2,
+    pin: torch.device | None = None,
 ) -> Generator[B, None, None]:
     """``loader.batch(start_step)``, the next, and so on without end, read ahead on a thread.
 
     A batch is overwritten after two more have been asked for: copy what is to be kept. Close the
     generator (or let it go) to stop the thread; its errors are raised here.
 
-    ``pin``: the rooms are page-locked, for ``tensor.to(device, non_blocking=True)`` on the
-    current stream of the thread that asks for batches. Such a copy may still be under way when
-    its call is back, and when two more batches have been asked for: Python runs ahead of the
-    device. So when the next batch is asked for, an event is recorded in that stream: behind every
-    copy of the batch before. The reading thread waits for the event before it overwrites the
-    room. At most depth + 4 rooms are in use: in the queue, being read, at the caller, and waited
-    for; the wait is also what keeps Python from running ahead of the device without end.
+    ``pin``: a GPU. The rooms are page-locked, for ``tensor.to(pin, non_blocking=True)`` on that
+    device's current stream in the thread that asks for batches. Such a copy may still be under
+    way when its call is back, and when two more batches have been asked for: Python runs ahead of
+    the device. So when the next batch is asked for, an event is recorded in that stream: behind
+    every copy of the batch before. The reading thread waits for the event before it overwrites
+    the room. At most depth + 4 rooms are in use: in the queue, being read, at the caller, and
+    waited for; the wait is also what keeps Python from running ahead of the device without end.
     """
     read = loader.read if isinstance(loader, Staged) else loader.batch
     ready: queue.Queue[Any] = queue.Queue(maxsize=depth)
     old: queue.SimpleQueue[tuple[Any, Wait | None]] = queue.SimpleQueue()
     stop = threading.Event()
-    device = torch.cuda.current_device() if pin and torch.cuda.is_available() else None
 
     def put(item: Any) -> None:
         while not stop.is_set():
@@ -76,17 +78,18 @@ def prefetch(
     def work() -> None:
         step = start_step
         try:
-            if device is not None:  # page-locked memory belongs to a device; a new thread has 0
-                torch.cuda.set_device(device)
+            if pin is not None and torch.cuda.is_available():  # a new thread has device 0
+                torch.cuda.set_device(pin)
             while not stop.is_set():
                 if old.empty():
                     fresh = read(step)
-                    put(_pinned(fresh) if pin else fresh)
+                    put(fresh if pin is None else _pinned(fresh))
                 else:
                     out, copied = old.get()
                     if copied is not None:
                         copied.synchronize()
-                    put(read(step, out))
+                    fresh = read(step, out)
+                    put(fresh if pin is None else _pinned(fresh))
                 step += 1
         except BaseException as err:
             put(err)
@@ -102,23 +105,34 @@ def prefetch(
             if len(given) > _KEPT - 1:
                 old.put(given.pop(0))
             yield loader.encode(item) if isinstance(loader, Staged) else item
-            given.append((item, record() if pin else None))
+            given.append((item, None if pin is None else record(pin)))
     finally:
         stop.set()
         thread.join()
 
 
-def record() -> Wait:
-    """Recorded behind all work of the current stream; waiting for it lets other threads run."""
+def record(device: torch.device) -> Wait:
+    """Recorded behind all work of the device's current stream, which need not be the current
+    device's; waiting for it lets other threads run."""
     event = torch.cuda.Event(blocking=True)
-    event.record()
+    event.record(torch.cuda.current_stream(device))
     return event
 
 
 def _pinned(read: Any) -> Any:
-    """Its tensors moved to page-locked memory, which the rooms' later readers fill."""
+    """Its tensors moved to page-locked memory, which the rooms' later readers fill.
+
+    Tensors in tuples too (a step's random numbers, new in each batch): a copy from memory that is
+    not page-locked, or that first has to be made contiguous, waits for the device.
+    """
     for field in fields(read):
-        value = getattr(read, field.name)
-        if isinstance(value, torch.Tensor):
-            setattr(read, field.name, value.pin_memory())
+        setattr(read, field.name, _locked(getattr(read, field.name)))
     return read
+
+
+def _locked(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value if value.is_pinned() else value.contiguous().pin_memory()
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*map(_locked, value))
+    return value

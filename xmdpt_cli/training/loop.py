@@ -147,7 +147,8 @@ def _run(
         _look(trainer, log, watch)  # an interrupt came before it was made
     if trainer.done >= config.steps:
         return
-    start, pin = trainer.done * config.accumulate, trainer.device.type == "cuda"
+    start = trainer.done * config.accumulate
+    pin = trainer.device if trainer.device.type == "cuda" else None
     reading = closing(prefetch(loader, start, pin=pin))
     with reading as batches, team.interruptible() as interrupted:
         timed = Timed(batches)

@@ -57,4 +57,6 @@ def automatic_batch(config: TrainConfig, dataset: PairDataset, device: torch.dev
     import dataclasses
 
     alone = dataclasses.replace(config, batch_size=1, accumulate=1, compile="off", online=False)
-    return largest_that_fits(Trainer(alone, dataset, device), min(MOST, len(dataset)))
+    found = largest_that_fits(Trainer(alone, dataset, device), min(MOST, len(dataset)))
+    free_memory()  # of the trainer that tried: the run's own comes beside nothing
+    return found

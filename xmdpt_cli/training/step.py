@@ -129,6 +129,9 @@ def inputs_of(
     assert draws is not None
 
     def there(tensor: Tensor) -> Tensor:
+        # a copy waits for the device unless the memory it comes from is page-locked
+        if device.type == "cuda" and not tensor.is_cuda and not tensor.is_pinned():
+            tensor = tensor.contiguous().pin_memory()
         return tensor.to(device, non_blocking=True)
 
     # t = T u^power; the paper's power is 1: uniform

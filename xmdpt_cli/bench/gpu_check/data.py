@@ -1,0 +1,25 @@
+"""The dataset that the parts train on: random numbers in the sizes of 256 px features."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from xmdpt_cli.bench.gpu_check.rows import Setting
+from xmdpt_cli.bench.loader import make_dataset
+from xmdpt_cli.data.loader import PairDataset
+
+
+def dataset(setting: Setting) -> PairDataset:
+    """Made by the part that needs it first; parts of one wave may make it at the same time, and
+    the first that is whole is everybody's."""
+    folder = setting.work / "data"
+    if not folder.is_dir():
+        own = setting.work / f"data.{os.getpid()}"
+        make_dataset(own, setting.pick(300_000_000, 1))
+        try:
+            own.rename(folder)
+        except OSError:  # another part's was whole before
+            shutil.rmtree(own)
+    return PairDataset(Path(folder), "train")

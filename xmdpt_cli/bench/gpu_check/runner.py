@@ -1,0 +1,182 @@
+"""Runs the parts, each in a process of its own that is ended at its time limit: what hangs, or
+ends with a signal, loses its own rows and no others."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import xmdpt_cli
+from xmdpt_cli.bench.gpu_check.parts import Part
+from xmdpt_cli.bench.gpu_check.rows import FAILED, NOT_RUN, Row, Setting
+
+LEAST = 15.0  # seconds: with less left no wave begins
+_POLL = 0.05
+Tell = Callable[[str, Row], None]
+
+
+class Job:
+    """A part's process. Its rows are lines of JSON in a file, where they are when it is killed."""
+
+    def __init__(self, part: Part, setting: Setting, folder: Path) -> None:
+        self.part, self.folder = part, folder
+        folder.mkdir(parents=True)
+        self.files = {name: folder / name for name in ("rows", "ready", "go", "log", "job")}
+        self.read = 0  # rows that were told
+        self.failed = False  # and one of them says why
+        job = {
+            "part": part.name,
+            "run": part.run,
+            "given": part.given,
+            "setting": _plain(setting),
+            **{name: str(self.files[name]) for name in ("rows", "ready", "go")},
+        }
+        self.files["job"].write_text(json.dumps(job), encoding="utf-8")
+        self.log = self.files["log"].open("w", encoding="utf-8")
+        self.began = time.monotonic()
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "xmdpt_cli.bench.gpu_check.child", str(self.files["job"])],
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # what it starts (compilers) is ended with it
+        )
+
+    @property
+    def waiting(self) -> bool:
+        """Prepared: it waits for its turn."""
+        return self.files["ready"].exists() and not self.files["go"].exists()
+
+    @property
+    def ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def go(self) -> None:
+        self.files["go"].touch()
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.log.close()
+
+    def rows(self) -> list[Row]:
+        """Those that came since this was last asked. A line that is cut short is none."""
+        if not self.files["rows"].is_file():
+            return []
+        lines = self.files["rows"].read_text(encoding="utf-8").split("\n")[:-1]
+        new, self.read = lines[self.read :], len(lines)
+        found = []
+        for line in new:
+            values = json.loads(line)
+            values.pop("part")
+            found.append(Row(**values))
+        return found
+
+
+def run(
+    parts: Sequence[Part], setting: Setting, budget: float, tell: Tell, logs: Path | None = None
+) -> None:
+    """All parts, wave after wave, within ``budget`` seconds; ``tell`` hears every row at once.
+
+    ``logs``: the file in which what the parts print is kept.
+    """
+    end = time.monotonic() + budget
+    for wave in sorted({part.wave for part in parts}):
+        own = [part for part in parts if part.wave == wave]
+        if end - time.monotonic() < LEAST:
+            note = f"the time for all parts ({budget:.0f} s) was used up"
+            for part in own:
+                tell(part.name, Row(part.name, verdict=NOT_RUN, note=note))
+            continue
+        jobs = [Job(part, setting, setting.work / "jobs" / part.name) for part in own]
+        try:
+            _prepare(jobs, end, tell)
+            for job in jobs:
+                _measure(job, end, tell)
+        finally:
+            for job in jobs:
+                job.kill()
+                if logs is not None:
+                    _keep(job, logs)
+
+
+def _prepare(jobs: Sequence[Job], end: float, tell: Tell) -> None:
+    """Until every job is prepared, ended or killed at its limit."""
+    busy = list(jobs)
+    while busy:
+        for job in list(busy):
+            limit = min(job.began + job.part.prepare, end)
+            if job.ended or job.waiting:
+                busy.remove(job)
+            elif time.monotonic() > limit:
+                _give_up(job, end, tell)
+                busy.remove(job)
+            else:
+                _pass_on(job, tell)
+        time.sleep(_POLL)
+
+
+def _measure(job: Job, end: float, tell: Tell) -> None:
+    """Alone on the device. A job that has ended by now has said all it has to say."""
+    began = time.monotonic()
+    if not job.ended:
+        job.go()
+    while not job.ended:
+        _pass_on(job, tell)
+        if time.monotonic() > min(began + job.part.measure, end):
+            _give_up(job, end, tell)
+        time.sleep(_POLL)
+    _pass_on(job, tell)
+    code = job.process.returncode
+    if code and not job.failed:
+        note = f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        tell(job.part.name, Row(job.part.name, verdict=FAILED, note=note))
+
+
+def _give_up(job: Job, end: float, tell: Tell) -> None:
+    _pass_on(job, tell)
+    job.kill()
+    job.failed = True
+    note = f"killed after {time.monotonic() - job.began:.0f} s: "
+    if time.monotonic() > end:
+        row = Row(job.part.name, verdict=NOT_RUN, note=note + "the time for all parts was used up")
+    else:
+        row = Row(job.part.name, verdict=FAILED, note=note + "it is still not done")
+    tell(job.part.name, row)
+
+
+def _pass_on(job: Job, tell: Tell) -> None:
+    for row in job.rows():
+        job.failed = job.failed or row.verdict == FAILED
+        tell(job.part.name, row)
+
+
+def _keep(job: Job, logs: Path) -> None:
+    text = job.files["log"].read_text(encoding="utf-8", errors="replace")
+    with logs.open("a", encoding="utf-8") as file:
+        file.write(f"==== {job.part.name}\n{text}\n")
+
+
+def _plain(setting: Setting) -> dict[str, Any]:
+    given = dataclasses.asdict(setting)
+    return {name: str(v) if isinstance(v, Path) else v for name, v in given.items()}
+
+
+def environment() -> dict[str, str]:
+    """Of a part's process: this package, no network, a few compilers for each of several."""
+    home = str(Path(xmdpt_cli.__file__).resolve().parents[1])
+    path = os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH", "")])])
+    own = {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    own["PYTHONUNBUFFERED"] = "1"
+    return {"TORCHINDUCTOR_COMPILE_THREADS": "4", **os.environ, **own}

@@ -1,0 +1,182 @@
+"""Sampling as ``xmdpt sample`` computes it: compiled equal to eager, seconds for eight images."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from xmdpt_cli.bench.draws import Inputs
+from xmdpt_cli.bench.frozen import placed, sd_vae
+from xmdpt_cli.bench.gpu_check.goldens import relative
+from xmdpt_cli.bench.gpu_check.rows import Ready, Row, Setting, at_most, holds, speed
+from xmdpt_cli.bench.roof import drawing
+from xmdpt_cli.bench.timing import clock, randomise
+from xmdpt_cli.diffusion import Schedule, start_noise
+from xmdpt_cli.encoders.vae import VAE
+from xmdpt_cli.encoders.weights import Origin
+from xmdpt_cli.model import XMDPT
+from xmdpt_cli.model.folder import published_facts
+from xmdpt_cli.sampling.conditions import Conditions
+from xmdpt_cli.sampling.recipe import Recipe
+from xmdpt_cli.sampling.sampler import PRECISIONS, Sampler
+from xmdpt_cli.training.flops import peak_flops
+
+IMAGES = 8  # the paper's table is of so many
+#: of compiled and eager fp32, over the largest value
+EXACT = 1e-3
+#: compiled bf16 may be so many times as far from eager fp32 as eager bf16 is, and a little
+TIMES, LITTLE = 2.0, 5e-3
+
+
+def sampling(
+    setting: Setting, size: str, most_seconds: float | None, precision: str = "bf16"
+) -> Iterator[Row | Ready]:
+    """Random weights of the real shapes. ``most_seconds``: 50 steps, decoding included."""
+    pixels = setting.pick(256, 64)
+    sampler = made(setting, size, pixels, PRECISIONS[precision])
+    conditions, noise, other = given(sampler)
+    paper = sampler.recipe(steps=setting.pick(50, 3), solver="ddim")
+
+    def latents(noise: Tensor = noise, recipe: Recipe = paper) -> Tensor:
+        return sampler.latents(noise, conditions, recipe)
+
+    eager, eager_other = latents(), latents(other)
+    exact = eager if precision == "fp32" else _in_fp32(sampler).latents(noise, conditions, paper)
+    called = f"{size}, {precision}"
+    if setting.compile:
+        began = time.perf_counter()
+        sampler.compile(IMAGES)
+        compiled = _done(setting, latents)
+        first = time.perf_counter() - began
+        again = time.perf_counter()
+        compiled_other = _done(setting, lambda: latents(other))
+        first -= time.perf_counter() - again
+        yield Ready()
+        note = "beside the other parts of its wave"
+        yield speed(setting, f"{called}: torch.compile, first call", first, "s", note=note)
+        yield from _equal(called, precision, exact, eager, compiled)
+        yield at_most(
+            f"{called}: compiled - eager, other noise", relative(compiled_other, eager_other),
+            EXACT if precision == "fp32" else 0.1, note="the graph reads its new inputs",
+        )  # fmt: skip
+        same = torch.equal(latents(), compiled)
+        yield holds(f"{called}: a later call gives the same bits", same, "same bits")
+    else:
+        yield Ready()
+    if precision == "bf16":
+        yield from _timed(setting, size, pixels, most_seconds, sampler, latents)
+
+
+def _equal(
+    called: str, precision: str, exact: Tensor, eager: Tensor, compiled: Tensor
+) -> Iterator[Row]:
+    direct = relative(compiled, eager)
+    check = f"{called}: compiled - eager"
+    if precision == "fp32":
+        yield at_most(check, direct, EXACT, note="largest difference / largest value")
+        return
+    own = relative(eager, exact)
+    note = f"directly {direct:.2g}; eager {precision} - eager fp32: {own:.2g}"
+    limit = TIMES * own + LITTLE
+    yield at_most(f"{called}: compiled - eager fp32", relative(compiled, exact), limit, note=note)
+
+
+def _timed(
+    setting: Setting,
+    size: str,
+    pixels: int,
+    most_seconds: float | None,
+    sampler: Sampler,
+    latents: Callable[..., Tensor],
+) -> Iterator[Row]:
+    """Latents alone first: they need no diffusers."""
+    steps = setting.pick(50, 3)
+    own = sampler.recipe(steps=setting.pick(sampler.recipe().steps, 2))
+    ways = {f"{steps} DDIM steps": sampler.recipe(steps=steps, solver="ddim")}
+    ways[f"{own.steps} steps of {own.solver}"] = own
+    for name, recipe in ways.items():
+        seconds = median(setting, partial(latents, recipe=recipe))
+        yield speed(setting, f"{size}: {IMAGES} images, {name}, latents", seconds, "s")
+    vae, last = real_vae(setting), latents()
+
+    def images(recipe: Recipe) -> object:
+        return vae.decode(latents(recipe=recipe))
+
+    for name, recipe in ways.items():
+        seconds = median(setting, partial(images, recipe))
+        most = most_seconds if recipe is not own else None
+        check = f"{size}: {IMAGES} images, {name}, decoded"
+        note = f"{IMAGES / seconds:.3g} images/s; VAE in fp32, as the product decodes"
+        yield speed(setting, check, seconds, "s", most=most, note=note)
+        yield from _mfu(setting, f"{check}, MFU", size, recipe.steps, pixels, seconds)
+    exact = vae.decode(last)
+    seconds = median(setting, lambda: vae.decode(last))
+    yield speed(setting, f"{size}: {IMAGES} images decoded in fp32", seconds, "s")
+    vae.net = placed(vae.net, setting.where, torch.bfloat16)
+    seconds = median(setting, lambda: vae.decode(last))
+    off = float(abs(vae.decode(last).astype(int) - exact.astype(int)).mean())
+    note = f"not what the product does; {off:.2g} of 255 from fp32 in the mean, random weights"
+    yield speed(setting, f"{size}: {IMAGES} images decoded in bf16", seconds, "s", note=note)
+
+
+def _mfu(
+    setting: Setting, check: str, size: str, steps: int, pixels: int, seconds: float
+) -> Iterator[Row]:
+    peak = peak_flops(setting.where, autocast=True)
+    if peak is None:
+        return
+    work = sum(part.times * part.flop for part in drawing(size, IMAGES, steps, pixels))
+    note = f"{work / 1e12:.3g} TFLOP of {peak / 1e12:.0f} TFLOP/s (bf16, published)"
+    yield speed(setting, check, 100 * work / seconds / peak, "%", note=note)
+
+
+def made(setting: Setting, size: str, pixels: int, dtype: torch.dtype) -> Sampler:
+    """A sampler of random weights that all matter."""
+    torch.manual_seed(0)
+    model = XMDPT.from_size("tiny" if setting.small else size, latent_size=pixels // 8)
+    randomise(model)
+    facts = published_facts(model, pixels)
+    sampler = Sampler(model, Schedule(facts["schedule"], facts["prediction"]), facts)
+    sampler.model.to(setting.where, dtype)
+    return sampler
+
+
+def given(sampler: Sampler) -> tuple[Conditions, Tensor, Tensor]:
+    """Conditions of ``IMAGES`` images, and two different start noises."""
+    inputs = Inputs.of(sampler.model, IMAGES)
+    conditions = Conditions(inputs.pose, inputs.source[None], inputs.latents[None])
+    shape, places = sampler.model.latent_shape, list(range(IMAGES))
+    return conditions, start_noise(shape, 0, places), start_noise(shape, 1, places)
+
+
+def real_vae(setting: Setting) -> VAE:
+    """sd-vae-ft-mse's shape (narrower in a dry run) with random weights, in fp32."""
+    torch.manual_seed(0)
+    net = placed(sd_vae(4 if setting.small else 1), setting.where, torch.float32)
+    return VAE(net, Origin("local", "random weights"))
+
+
+def median(setting: Setting, call: Callable[[], object]) -> float:
+    """Seconds, after a call that warms up."""
+    timed = clock(setting.where)
+    timed(call)
+    return statistics.median(timed(call) for _ in range(setting.pick(7, 1)))
+
+
+def _in_fp32(sampler: Sampler) -> Sampler:
+    """The same (rounded) weights, computed in fp32."""
+    model = copy.deepcopy(sampler.model).float()
+    return Sampler(model, sampler.schedule, sampler.facts)
+
+
+def _done(setting: Setting, call: Callable[[], Tensor]) -> Tensor:
+    found = call()
+    if setting.where.type == "cuda":
+        torch.cuda.synchronize(setting.where)
+    return found

@@ -1,0 +1,210 @@
+"""Training steps as ``xmdpt train`` takes them: speed, and that nothing waits or compiles again."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from xmdpt_cli.bench.gpu_check.data import dataset
+from xmdpt_cli.bench.gpu_check.rows import Ready, Row, Setting, at_most, holds, speed
+from xmdpt_cli.data.prefetch import prefetch
+from xmdpt_cli.training.follow import pair_flops
+from xmdpt_cli.training.log import Timed
+from xmdpt_cli.training.probe import automatic_batch, largest_that_fits
+from xmdpt_cli.training.train_config import TrainConfig
+from xmdpt_cli.training.trainer import Trainer
+
+WARM = 5  # steps before anything is counted, the compilation among them
+SHOWN = 6  # kernels
+
+
+def training(setting: Setting, size: str, least_mfu: float | None) -> Iterator[Row | Ready]:
+    """The paper's recipe at 256 px, batch 32, on random features."""
+    trainer = _trainer(setting, size, setting.pick(32, 2))
+    device, batch = trainer.device, trainer.config.batch_size
+    called = f"{size}, batch {batch}"
+    with closing(batches_of(trainer)) as batches:
+        timed = Timed(batches)
+        began = time.perf_counter()
+        trainer.step(timed)
+        synchronize(device)
+        first = time.perf_counter() - began
+        for _ in range(setting.pick(WARM, 1)):
+            losses = trainer.step(timed)
+        synchronize(device)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # room for the other parts of this wave
+        yield Ready()
+
+        def step() -> None:
+            nonlocal losses
+            losses = trainer.step(timed)
+
+        yield speed(setting, f"{called}: first step", first, "s", note="compilation included")
+        graphs, count = _graphs(), setting.pick(40, 2)
+        step()
+        yield from _waiting(called, setting, device, step)
+        timed.taken()
+        began = time.perf_counter()
+        for _ in range(count):
+            step()
+        synchronize(device)
+        seconds = (time.perf_counter() - began) / count
+        waited = timed.taken() / count
+        yield from _speed(setting, called, trainer, seconds, waited, least_mfu)
+        again = _graphs() - graphs
+        yield at_most(f"{called}: compilations after the first {WARM + 1} steps", again, 0)
+        finite = math.isfinite(float(losses.total))
+        yield holds(f"{called}: loss", finite, "a number", note=f"{float(losses.total):.4g}")
+        yield from _kernels(called, device, step)
+
+
+def batch_auto(setting: Setting) -> Iterator[Row]:
+    """``--batch-size auto``: what it finds, and that training with it has the memory."""
+    trainer = _trainer(setting, "L", 2, compile="off")
+    config, data, device = trainer.config, trainer.dataset, trainer.device
+    if setting.small:
+        found = largest_that_fits(trainer, 3)
+    else:
+        del trainer
+        began = time.perf_counter()
+        found = automatic_batch(dataclasses.replace(config, batch_size=0), data, device)
+        seconds = time.perf_counter() - began
+        yield speed(setting, "L: time to find the batch size", seconds, "s")
+    note = "all pairs of the dataset" if found == len(data) else ""
+    yield speed(setting, "L: batch size that is found", found, "pairs", note=note)
+    trainer = Trainer(dataclasses.replace(config, batch_size=found), data, device)
+    with closing(batches_of(trainer)) as batches:
+        for _ in range(3):
+            losses = trainer.step(batches)
+    finite = math.isfinite(float(losses.total))
+    memory = ""
+    if device.type == "cuda":
+        memory = f"{torch.cuda.max_memory_allocated(device) / 2**30:.3g} GiB allocated at the most"
+    yield holds("L: three steps with it, not compiled", finite, "no error", note=memory)
+
+
+def _trainer(setting: Setting, size: str, batch: int, **more: Any) -> Trainer:
+    compiled = "auto" if setting.compile and not setting.small else "off"
+    config = TrainConfig(
+        size="tiny" if setting.small else size,
+        batch_size=batch,
+        **{"compile": "on" if setting.small and setting.compile else compiled, **more},
+    )
+    return Trainer(config, dataset(setting), setting.device)
+
+
+def batches_of(trainer: Trainer) -> Any:
+    """As the training loop reads them."""
+    pin = trainer.device if trainer.device.type == "cuda" else None
+    return prefetch(trainer.loader(), 0, pin=pin)
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _speed(
+    setting: Setting,
+    called: str,
+    trainer: Trainer,
+    seconds: float,
+    waited: float,
+    least_mfu: float | None,
+) -> Iterator[Row]:
+    rate = trainer.config.batch_size / seconds
+    yield speed(
+        setting, f"{called}: training", rate, "images/s", note=f"{seconds * 1e3:.3g} ms a step"
+    )
+    use, device = trainer.use, trainer.device
+    if use.peak is not None and use.flops_per_pair is not None:
+        mfu = 100 * use.flops_per_pair * rate / use.peak
+        least = None if least_mfu is None else 100 * least_mfu
+        note = f"{use.flops_per_pair / 1e9:.4g} GFLOP a pair, peak {use.peak / 1e12:.0f} TFLOP/s"
+        yield speed(setting, f"{called}: MFU", mfu, "%", least=least, note=note)
+    elif setting.small:
+        work = pair_flops(trainer.config, trainer.dataset, trainer.model)
+        yield speed(setting, f"{called}: work", work / 1e9, "GFLOP a pair")
+    share = 100 * waited / seconds
+    yield speed(setting, f"{called}: waiting for data", share, "%", most=2.0)
+    if device.type == "cuda":
+        memory = torch.cuda.max_memory_allocated(device) / 2**30
+        yield speed(setting, f"{called}: memory", memory, "GiB")
+
+
+def _waiting(
+    called: str, setting: Setting, device: torch.device, step: Callable[[], None]
+) -> Iterator[Row]:
+    """Host syncs that PyTorch knows of; and whether Python is back long before the device is done,
+    which also shows copies from memory that is not page-locked."""
+    places = []
+    with sync_warnings(device) as heard:
+        for _ in range(setting.pick(5, 1)):
+            step()
+        synchronize(device)
+        places = sorted({f"{Path(w.filename).name}:{w.lineno}" for w in heard if _is_sync(w)})
+    note = ", ".join(places[:SHOWN])
+    yield at_most(f"{called}: places that wait for the GPU", len(places), 0, note=note)
+    if device.type != "cuda":
+        return
+    time.sleep(0.3)  # batches are read ahead meanwhile
+    began = time.perf_counter()
+    for _ in range(2):
+        step()
+    back = time.perf_counter() - began
+    synchronize(device)
+    whole = time.perf_counter() - began
+    note = "of two steps: near 100 % means that it waits, or that launching takes the time"
+    yield speed(setting, f"{called}: until Python is back", 100 * back / whole, "%", note=note)
+
+
+@contextmanager
+def sync_warnings(device: torch.device) -> Iterator[list[warnings.WarningMessage]]:
+    """PyTorch warns of every operation that makes the host wait."""
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        if device.type == "cuda":
+            torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield heard
+        finally:
+            if device.type == "cuda":
+                torch.cuda.set_sync_debug_mode("default")
+
+
+def _is_sync(warning: warnings.WarningMessage) -> bool:
+    # not the warning that this mode of PyTorch's is a prototype
+    return "called a synchronizing" in str(warning.message)
+
+
+def _graphs() -> int:
+    """Graphs that were compiled so far in this process."""
+    from torch._dynamo.utils import counters
+
+    return int(counters["stats"]["unique_graphs"])
+
+
+def _kernels(called: str, device: torch.device, step: Callable[[], None]) -> Iterator[Row]:
+    """Which kernels take the time: the first thing to look at where a target is missed."""
+    if device.type != "cuda":
+        return
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as found:
+        for _ in range(2):
+            step()
+        torch.cuda.synchronize(device)
+    times = {event.key: float(event.self_device_time_total) for event in found.key_averages()}
+    whole = sum(times.values()) or 1.0
+    first = sorted(times.items(), key=lambda item: -item[1])[:SHOWN]
+    note = "; ".join(f"{100 * spent / whole:.0f} % {name[:60]}" for name, spent in first)
+    yield Row(f"{called}: kernels that take most", note=note)
