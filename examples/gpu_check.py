@@ -19,7 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout need not be installed
 
-from xmdpt_cli.bench.gpu_check.parts import PARTS, chosen
+from xmdpt_cli.bench.gpu_check.parts import PARTS, Part, chosen
 from xmdpt_cli.bench.gpu_check.rows import Row, Setting
 from xmdpt_cli.bench.gpu_check.runner import environment, run
 from xmdpt_cli.bench.gpu_check.write import Report
@@ -32,7 +32,16 @@ def main() -> int:
     """Parse, ask what machine this is, run the parts, say what was found."""
     args = arguments()
     parts = chosen(args.parts.split(",") if args.parts else None)
-    machine = facts()
+    work = Path(tempfile.mkdtemp(prefix="xmdpt-gpu-check-", dir=args.work)).resolve()
+    try:
+        return check(args, parts, work)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def check(args: argparse.Namespace, parts: list[Part], work: Path) -> int:
+    """Run the parts; the exit code."""
+    machine = facts(work)
     small = args.small or machine["device"] == "cpu"
     report = Report(args.out, machine, small)
     logs = args.out / "gpu_check.log"
@@ -42,13 +51,10 @@ def main() -> int:
         report.add(part, row)
         print(f"{row.verdict:8} {part}: {row.check} {row.shown} {row.note}".rstrip(), flush=True)
 
-    work = Path(tempfile.mkdtemp(prefix="xmdpt-gpu-check-", dir=args.work))
     compiled = args.compile if args.compile is not None else not small
     device = "cpu" if machine["device"] == "cpu" else "cuda"
-    try:
-        run(parts, Setting(device, small, work, args.goldens, compiled), args.budget, tell, logs)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    setting = Setting(device, small, work, args.goldens, compiled)
+    run(parts, setting, args.budget, tell, logs)
     print(report.folder / "gpu_check.md")
     return 0 if report.passed else 1
 
@@ -70,13 +76,13 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def facts() -> dict[str, Any]:
+def facts(work: Path) -> dict[str, Any]:
     """Of the machine, asked in a process of its own: this one never holds the GPU."""
     import json
 
     found = subprocess.run(
         [sys.executable, "-c", FACTS],
-        env=environment(),
+        env=environment(work),
         capture_output=True,
         text=True,
         timeout=120,

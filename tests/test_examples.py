@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import os
 import re
 import subprocess
@@ -78,6 +79,21 @@ def test_convert_published(shared: Callable[[str], Path], tmp_path: Path) -> Non
     script = EXAMPLES / "convert_published.py"
     assert "parameters in inference" in call(sys.executable, script, weights, "m", cwd=tmp_path)
     assert (tmp_path / "m/model.safetensors").is_file()
+
+
+def test_gpu_check_in_short(tmp_path: Path) -> None:
+    script = EXAMPLES / "gpu_check.py"
+    parts = "sampling-S,training-S"
+    said = call(sys.executable, script, "--small", "--parts", parts, "--out", "gpu", cwd=tmp_path)
+    assert "ok       training-S" in said
+    report = json.loads((tmp_path / "gpu/gpu_check.json").read_text())
+    assert report["dry_run"]
+    assert report["passed"]
+    assert {row["part"] for row in report["rows"]} == set(parts.split(","))
+    table = (tmp_path / "gpu/gpu_check.md").read_text()
+    assert "measures nothing" in table
+    assert "8 images, 3 DDIM steps, decoded" in table
+    assert list(tmp_path.iterdir()) == [tmp_path / "gpu"]
 
 
 def test_every_example_is_tested() -> None:

@@ -135,6 +135,20 @@ def test_a_steps_random_numbers_are_locked_in_every_batch(monkeypatch: pytest.Mo
     assert len(locked) > 5 * STEPS
 
 
+def test_the_reading_thread_works_for_the_callers_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``cuda`` is the caller's current device; a new thread would take the first."""
+    chosen: list[torch.device] = []
+    locking(monkeypatch)
+    monkeypatch.setattr(ahead, "record", chosen.append)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    with closing(prefetch(Counting(), pin=torch.device("cuda"))) as batches:
+        next(batches)
+        next(batches)
+    assert chosen == [GPU, GPU]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_copies_to_a_gpu() -> None:
     loader = Counting()

@@ -32,8 +32,10 @@ VIEW_BYTES = 2 * (16_384 + 789_504 + 394_752) + 100_000
 VIEWS = (3, 4)  # of every other garment; all ordered pairs: 2.6 pairs a view, as the lists have
 
 
-def make_dataset(folder: Path, size: int, fp8: bool = False) -> None:
-    """Write shards of about ``size`` bytes; XmdptError if the disk lacks the room."""
+def make_dataset(folder: Path, size: int, fp8: bool = False, garments: int | None = None) -> None:
+    """Write shards of about ``size`` bytes, of ``garments`` each (``GARMENTS_PER_SHARD``);
+    XmdptError if the disk lacks the room."""
+    garments = garments or GARMENTS_PER_SHARD
     folder.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(folder).free < 1.5 * size:
         raise XmdptError(
@@ -42,9 +44,9 @@ def make_dataset(folder: Path, size: int, fp8: bool = False) -> None:
         )
     store, rng = LocalStore(folder), np.random.Generator(np.random.PCG64(0))
     indexes, position = [], 0
-    for shard in range(max(1, round(size / (VIEW_BYTES * sum(VIEWS) / 2 * GARMENTS_PER_SHARD)))):
+    for shard in range(max(1, round(size / (VIEW_BYTES * sum(VIEWS) / 2 * garments)))):
         with ShardWriter(store, f"train-{shard:06d}.tar", "train") as writer:
-            for number in range(GARMENTS_PER_SHARD):
+            for number in range(garments):
                 names = [f"{view}_view" for view in range(VIEWS[number % 2])]
                 pairs = [(a, b) for a in names for b in names if a != b]
                 rows = [(a, b, position + i) for i, (a, b) in enumerate(pairs)]

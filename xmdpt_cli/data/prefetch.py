@@ -66,6 +66,8 @@ def prefetch(
     ready: queue.Queue[Any] = queue.Queue(maxsize=depth)
     old: queue.SimpleQueue[tuple[Any, Wait | None]] = queue.SimpleQueue()
     stop = threading.Event()
+    if pin is not None and pin.index is None and torch.cuda.is_available():
+        pin = torch.device("cuda", torch.cuda.current_device())  # of this thread
 
     def put(item: Any) -> None:
         while not stop.is_set():

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from pathlib import Path
 
 from xmdpt_cli.bench.gpu_check.rows import Setting
-from xmdpt_cli.bench.loader import make_dataset
+from xmdpt_cli.bench.loader import GARMENTS_PER_SHARD, make_dataset
 from xmdpt_cli.data.loader import PairDataset
 
 
@@ -17,9 +16,10 @@ def dataset(setting: Setting) -> PairDataset:
     folder = setting.work / "data"
     if not folder.is_dir():
         own = setting.work / f"data.{os.getpid()}"
-        make_dataset(own, setting.pick(300_000_000, 1))
+        garments = setting.pick(GARMENTS_PER_SHARD, 2)
+        make_dataset(own, setting.pick(300_000_000, 1), garments=garments)
         try:
             own.rename(folder)
         except OSError:  # another part's was whole before
             shutil.rmtree(own)
-    return PairDataset(Path(folder), "train")
+    return PairDataset(folder, "train")

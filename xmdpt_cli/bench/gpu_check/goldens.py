@@ -40,9 +40,10 @@ def goldens(setting: Setting) -> Iterator[Row]:
     for name, limits in LIMITS.items():
         if "TF32" in name and setting.where.type != "cuda":
             continue
-        model = from_published(state).eval().to(setting.where)
         with _tf32("TF32" in name):
+            model = from_published(state).eval().to(setting.where)
             yield from _outputs(name, model, known, limits, name == "bf16")
+            model = from_published(state).eval().to(setting.where)  # as before it was rounded
             yield from _training(name, model, known, norms, limits, name == "bf16")
 
 
@@ -80,7 +81,6 @@ def _outputs(
         out = sample(net, known["in.z"], condition, steps=steps, guidance=2.0, power=0.01)
         error = relative(out, known[f"out.ddim{steps}"])
         yield at_most(f"{name}: {steps} DDIM steps, guided", error, limits[1])
-    model.float()
 
 
 def _training(
@@ -92,9 +92,6 @@ def _training(
     bf16: bool,
 ) -> Iterator[Row]:
     """The losses and every gradient's norm; in bf16 by autocast, as ``xmdpt train`` computes."""
-    if bf16:  # the weights as they were before they were rounded
-        state = {key[6:]: value for key, value in known.items() if key.startswith("state.")}
-        model = from_published(state).eval().to(known["in.x"].device)
     with torch.autocast(known["in.x"].device.type, torch.bfloat16, enabled=bf16):
         losses = _losses(model, known)
     losses.total.backward()

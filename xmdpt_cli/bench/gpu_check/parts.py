@@ -54,7 +54,7 @@ PARTS = (
     _training(2, "B", 0.45),
     _training(2, "L", 0.45),
     Part("resume", f"{HERE}.resume:resume", 3, 150),
-    Part("batch-auto", f"{HERE}.training:batch_auto", 4, 90),
+    Part("batch-auto", f"{HERE}.training:batch_auto", 4, 120),
     Part("encoders", f"{HERE}.encoders:encoders", 5, 90),
     Part("resume-compiled", f"{HERE}.resume:resume", 6, 240, given={"compiled": True}),
 )

@@ -45,7 +45,7 @@ class Job:
         self.began = time.monotonic()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "xmdpt_cli.bench.gpu_check.child", str(self.files["job"])],
-            env=environment(),
+            env=environment(folder / "cache"),
             stdin=subprocess.DEVNULL,
             stdout=self.log,
             stderr=subprocess.STDOUT,
@@ -173,10 +173,15 @@ def _plain(setting: Setting) -> dict[str, Any]:
     return {name: str(v) if isinstance(v, Path) else v for name, v in given.items()}
 
 
-def environment() -> dict[str, str]:
-    """Of a part's process: this package, no network, a few compilers for each of several."""
+def environment(cache: Path) -> dict[str, str]:
+    """Of a part's process: this package, no network, a few compilers for each of several.
+
+    ``cache`` is where it compiles: what a killed compiler leaves half written there must not be
+    found by another part, nor by the user's next program; and first calls are first ones.
+    """
     home = str(Path(xmdpt_cli.__file__).resolve().parents[1])
     path = os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH", "")])])
     own = {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+    own |= {"TORCHINDUCTOR_CACHE_DIR": str(cache), "TRITON_CACHE_DIR": str(cache / "triton")}
     own["PYTHONUNBUFFERED"] = "1"
     return {"TORCHINDUCTOR_COMPILE_THREADS": "4", **os.environ, **own}

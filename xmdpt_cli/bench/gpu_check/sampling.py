@@ -28,8 +28,8 @@ from xmdpt_cli.sampling.sampler import PRECISIONS, Sampler
 from xmdpt_cli.training.flops import peak_flops
 
 IMAGES = 8  # the paper's table is of so many
-#: of compiled and eager fp32, over the largest value
-EXACT = 1e-3
+#: of compiled and eager, in fp32 and in bf16, over the largest value
+EXACT, ROUNDED = 1e-3, 0.05
 #: compiled bf16 may be so many times as far from eager fp32 as eager bf16 is, and a little
 TIMES, LITTLE = 2.0, 5e-3
 
@@ -63,7 +63,7 @@ def sampling(
         yield from _equal(called, precision, exact, eager, compiled)
         yield at_most(
             f"{called}: compiled - eager, other noise", relative(compiled_other, eager_other),
-            EXACT if precision == "fp32" else 0.1, note="the graph reads its new inputs",
+            EXACT if precision == "fp32" else ROUNDED, note="the graph reads its new inputs",
         )  # fmt: skip
         same = torch.equal(latents(), compiled)
         yield holds(f"{called}: a later call gives the same bits", same, "same bits")

@@ -6,10 +6,9 @@ import dataclasses
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,6 +18,7 @@ from xmdpt_cli.data.prefetch import prefetch
 from xmdpt_cli.training.follow import pair_flops
 from xmdpt_cli.training.log import Timed
 from xmdpt_cli.training.probe import automatic_batch, largest_that_fits
+from xmdpt_cli.training.step import StepBatch
 from xmdpt_cli.training.train_config import TrainConfig
 from xmdpt_cli.training.trainer import Trainer
 
@@ -28,7 +28,8 @@ SHOWN = 6  # kernels
 
 def training(setting: Setting, size: str, least_mfu: float | None) -> Iterator[Row | Ready]:
     """The paper's recipe at 256 px, batch 32, on random features."""
-    trainer = _trainer(setting, size, setting.pick(32, 2))
+    config, data = _config(setting, size, setting.pick(32, 2)), dataset(setting)
+    trainer = Trainer(config, data, setting.device)
     device, batch = trainer.device, trainer.config.batch_size
     called = f"{size}, batch {batch}"
     with closing(batches_of(trainer)) as batches:
@@ -69,12 +70,11 @@ def training(setting: Setting, size: str, least_mfu: float | None) -> Iterator[R
 
 def batch_auto(setting: Setting) -> Iterator[Row]:
     """``--batch-size auto``: what it finds, and that training with it has the memory."""
-    trainer = _trainer(setting, "L", 2, compile="off")
-    config, data, device = trainer.config, trainer.dataset, trainer.device
-    if setting.small:
-        found = largest_that_fits(trainer, 3)
+    config, data, device = _config(setting, "L", 2), dataset(setting), setting.where
+    config = dataclasses.replace(config, compile="off")
+    if device.type == "cpu":  # whose memory has no end that could be met
+        found = largest_that_fits(Trainer(config, data, device), 3)
     else:
-        del trainer
         began = time.perf_counter()
         found = automatic_batch(dataclasses.replace(config, batch_size=0), data, device)
         seconds = time.perf_counter() - began
@@ -92,17 +92,15 @@ def batch_auto(setting: Setting) -> Iterator[Row]:
     yield holds("L: three steps with it, not compiled", finite, "no error", note=memory)
 
 
-def _trainer(setting: Setting, size: str, batch: int, **more: Any) -> Trainer:
-    compiled = "auto" if setting.compile and not setting.small else "off"
-    config = TrainConfig(
+def _config(setting: Setting, size: str, batch: int) -> TrainConfig:
+    return TrainConfig(
         size="tiny" if setting.small else size,
         batch_size=batch,
-        **{"compile": "on" if setting.small and setting.compile else compiled, **more},
+        compile="on" if setting.compile else "off",
     )
-    return Trainer(config, dataset(setting), setting.device)
 
 
-def batches_of(trainer: Trainer) -> Any:
+def batches_of(trainer: Trainer) -> Generator[StepBatch, None, None]:
     """As the training loop reads them."""
     pin = trainer.device if trainer.device.type == "cuda" else None
     return prefetch(trainer.loader(), 0, pin=pin)

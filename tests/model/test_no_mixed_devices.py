@@ -1,0 +1,78 @@
+"""Nothing mixes tensors of a GPU with tensors of the processor: seen without a GPU, on tensors that
+have a device and no data. Forward passes alone: gradients need a real device."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from xmdpt_cli.bench.train import make_inputs
+from xmdpt_cli.diffusion import Schedule
+from xmdpt_cli.model import XMDPT
+from xmdpt_cli.training.step import TrainStep
+from xmdpt_cli.training.train_config import TrainConfig
+
+pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer")
+N = 2
+
+
+def on_gpu(value: Any, fake: FakeTensorMode, dtype: torch.dtype | None = None) -> Any:
+    """A module's or a tuple's copy whose tensors lie on a GPU and hold nothing."""
+
+    def moved(tensor: Tensor) -> Tensor:
+        kind = dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+        with fake:
+            return torch.empty(tensor.shape, dtype=kind, device="cuda")
+
+    if isinstance(value, Tensor):
+        return moved(value)
+    if isinstance(value, tuple):
+        return type(value)(*(on_gpu(part, fake, dtype) for part in value))
+    if not isinstance(value, nn.Module):
+        return value
+    there: dict[int, Any] = {}
+    for parameter in value.parameters():
+        there[id(parameter)] = nn.Parameter(moved(parameter), parameter.requires_grad)
+    for buffer in value.buffers():
+        there[id(buffer)] = moved(buffer)
+    return copy.deepcopy(value, there)
+
+
+@pytest.mark.parametrize("conditioning", ["vector", "tokens"])
+def test_sampling(conditioning: str) -> None:
+    """As ``Sampler`` does it in bf16, with guidance and at a step without."""
+    fake = FakeTensorMode()
+    model = XMDPT.from_size("tiny", conditioning=conditioning).eval().requires_grad_(False)
+    given, _ = make_inputs(model, N)
+    net, given = on_gpu(model, fake, torch.bfloat16), on_gpu(given, fake, torch.bfloat16)
+    with fake, torch.no_grad():
+        condition = net.condition(given.pose_tokens, given.source_tokens, given.source)
+        context = None
+        if conditioning == "tokens":
+            maps = torch.empty(N, 3, 256, 256, device="cuda")
+            context = net.context(given.source, maps, maps, given.source_tokens)
+        denoise = net.denoiser(condition, [999, 10], [2.0, 1.0], context)
+        noise = torch.empty(N, 4, 32, 32, device="cuda")
+        for step in range(2):
+            out = denoise(noise, step)
+            assert (out.device.type, out.dtype) == ("cuda", torch.float32)
+
+
+def test_the_losses_of_a_training_step() -> None:
+    fake = FakeTensorMode()
+    model, schedule = XMDPT.from_size("tiny"), Schedule()
+    given, _ = make_inputs(model, N)
+    tables = {k: on_gpu(v, fake) for k, v in vars(schedule).items() if isinstance(v, Tensor)}
+    schedule._set(**tables)
+    step = TrainStep(on_gpu(model, fake), TrainConfig(size="tiny"), schedule)
+    inputs = on_gpu(given, fake)
+    with fake:
+        assert step(inputs).total.device.type == "cuda"
+        forgotten = inputs._replace(noise=torch.empty(N, 4, 32, 32))
+        with pytest.raises(RuntimeError, match="devices"):
+            step(forgotten)
