@@ -13,9 +13,10 @@ from fake_dataset import make_dataset
 from PIL import Image
 
 from xmdpt_cli.data.annotation_csv import read_annotations
+from xmdpt_cli.data.annotation_frames import PUBLISHED
 from xmdpt_cli.data.deepfashion import find_dataset
 from xmdpt_cli.data.export import annotation_rows, write_annotations
-from xmdpt_cli.data.lists import read_pose_txt, to_fractions
+from xmdpt_cli.data.lists import read_pose_txt
 from xmdpt_cli.data.names import parse_name
 from xmdpt_cli.errors import XmdptError
 
@@ -34,7 +35,7 @@ def test_real_annotations_come_back_to_the_byte(
         assert not file.problems
         names = (sample / f"{split}.lst").read_text().split()
         rows += [
-            (split, name, to_fractions(file.points[name.picture], padded=False))
+            (split, name, PUBLISHED.fractions(file.points[name.picture]))
             for name in map(parse_name, names)
         ]
     written = write_annotations(rows, tmp_path)

@@ -91,10 +91,10 @@ PERSON = FIGURE * (0.6, 0.9) + (0.2, 0.05)  # somebody in the middle
 @pytest.mark.parametrize(
     ("scale", "shift", "said"),
     [
-        ((176, 256), (0, 0), "the 176 x 256 frame"),
-        ((176, 256), (40, 0), "the padded 256 x 256 frame"),
-        ((1, 1), (0, 0), "fractions of the image's sides"),
-        ((200, 300), (0, 0), "pixels of 200 x 300"),
+        ((176, 256), (0, 0), "256x176"),
+        ((176, 256), (40, 0), "256x256 padded"),
+        ((1, 1), (0, 0), "fractions of the sides"),
+        ((200, 300), (0, 0), "pixels of the images"),
     ],
 )
 def test_the_frame_of_rows_is_decided_by_their_values_and_the_images(
@@ -127,11 +127,11 @@ def test_rows_without_a_known_image(tmp_path: Path) -> None:
 
 def test_rows_in_pixels_of_an_image_that_is_not_known_are_refused(tmp_path: Path) -> None:
     file = rows(tmp_path / "a.csv", PERSON * (750, 1101))
-    with pytest.raises(XmdptError, match="frame of the coordinates cannot be told") as err:
+    with pytest.raises(XmdptError, match="in no known frame") as err:
         read_poses(file)
-    assert "padded 256 x 256" in err.value.message
+    assert "256x256 padded: 0%" in err.value.message
     assert "--pose-size" in err.value.hint
     [frame] = read_poses(file, UnstatedSize(file, given=(750, 1101)))
     np.testing.assert_allclose(as_fractions(frame), PERSON, atol=1e-4)
-    with pytest.raises(XmdptError, match=r"Tried .*pixels of 90 x 90"):
+    with pytest.raises(XmdptError, match=r"Tried: .*pixels of the images: "):
         read_poses(file, UnstatedSize(file, given=(90, 90)))

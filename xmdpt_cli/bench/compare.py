@@ -60,7 +60,7 @@ def load(path: Path) -> dict[str, Any]:
     kind = records.read(_Kind, path, _HINT)
     if kind["format"] != FORMAT:
         raise XmdptError(f"{path} is not a report of xmdpt bench", _HINT)
-    if kind["kind"] == "roof":
+    if kind.get("kind") == "roof":
         raise XmdptError(f"{path} holds roofs, which are computed: nothing was measured")
     found: dict[str, Any] = records.read(_Report, path, _HINT)
     return found

@@ -12,11 +12,11 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
+from xmdpt_cli.bench.prepare import no_encoders
 from xmdpt_cli.data import batch as batches
 from xmdpt_cli.data.fp8 import SCALE, quantise_tokens
 from xmdpt_cli.data.loader import Batch, Loader, PairDataset, Reading, TrainLoader
@@ -54,16 +54,7 @@ def make_dataset(folder: Path, size: int, fp8: bool = False, garments: int | Non
                 key = f"MEN-Random-id_{shard:06d}{number:02d}-01"
                 writer.add(key, {name: _view(rng, fp8) for name in names}, rows)
             indexes.append(writer.finish([]))
-    make_manifest(store, indexes, [], 256, _encoders())
-
-
-def _encoders() -> dict[str, Any]:
-    """The record of encoders that there are none of: a toy's, which any recipe may train on."""
-    known = {"kind": "toy", "id": "random numbers", "revision": None, "sha256": None, "toy": True}
-    dino = {**known, "dtype": "bfloat16", "input_size": 224, "length": 257}
-    vae = {**known, "dtype": "float32", "scale": 0.18215, "factor": 8, "channels": 4}
-    source, pose = {**dino, "width": 1536}, {**dino, "width": 768}
-    return {"vae": vae, "source": source, "pose": pose, "toy": True}
+    make_manifest(store, indexes, [], 256, no_encoders("random numbers"))
 
 
 def _view(rng: np.random.Generator, fp8: bool) -> ViewData:

@@ -43,7 +43,16 @@ class NoEncoder:
         return {"moments": torch.zeros(len(pictures), 1)}
 
     def describe(self) -> dict[str, Any]:
-        return {"toy": True, "name": "none"}
+        return no_encoders("none")
+
+
+def no_encoders(name: str) -> dict[str, Any]:
+    """The record of encoders where features come from none: a toy's, which any recipe trains on."""
+    known = {"kind": "toy", "id": name, "revision": None, "sha256": None, "toy": True}
+    dino = {**known, "dtype": "bfloat16", "input_size": 224, "length": 257}
+    vae = {**known, "dtype": "float32", "scale": 0.18215, "factor": 8, "channels": 4}
+    source, pose = {**dino, "width": 1536}, {**dino, "width": 768}
+    return {"vae": vae, "source": source, "pose": pose, "toy": True}
 
 
 def decode_and_squash(garment: Garment, sizes: Sequence[int]) -> int:

@@ -329,7 +329,8 @@ def _model(path: Path) -> list[Model]:
             run = read_record((path if folder != path else path.parent) / "run.json") or {}
             shards = run.get("data")
             known = shards if isinstance(shards, list) else None
-            metadata = with_places(folder, metadata)
+            with suppress(XmdptError, *UNEXPECTED):  # records of another program
+                metadata = with_places(folder, metadata)
             return [Model(path, metadata, _written(folder / "xmdpt.json"), known)]
     return []
 

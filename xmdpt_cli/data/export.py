@@ -9,8 +9,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
+from xmdpt_cli.data.annotation_csv import HEADER
 from xmdpt_cli.data.listing import Listing
-from xmdpt_cli.data.lists import HEADER, SPLITS
+from xmdpt_cli.data.lists import SPLITS
 from xmdpt_cli.data.names import ImageName, match_key
 from xmdpt_cli.data.pose import FRAME_HEIGHT, FRAME_WIDTH, JOINTS, PADDING, Keypoints
 from xmdpt_cli.data.sources.own_keypoints import ANNOTATIONS, POSE

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from xmdpt_cli.data.annotation_frames import (
+    FRACTIONS,
     FRAME_HINT,
+    PIXELS,
     POSES,
     PUBLISHED,
     AnnotationFrame,
@@ -31,8 +33,9 @@ _DECIDED = "decided from the values; --frame overrides"
 _PADDING_USED = 0.003  # share of joints in the padding that pads no longer
 _MANY_JOINTS = 300  # of squashed images so many have some there
 _ALONE = (
-    "write them in pixels of the 256x176 frame or as fractions (0 to 1) of the image's sides; or "
-    "give JSON, which may state the image's size"
+    "give the size of the image that the keypoints are of: --pose-size WxH; or write them in "
+    "pixels of the 256x176 frame or as fractions (0 to 1) of the image's sides; or give JSON, "
+    "which may state the image's size"
 )
 _SWAPPED = "name:keypoints_x:keypoints_y"
 
@@ -196,15 +199,21 @@ def _turned(raw: Points, sizes: Sizes | None, placement: Placement) -> str:
     return f"{say}; y counts from the top, missing joints are -1"
 
 
-def decide_alone(file: str, first: str, raw: Points) -> AnnotationFrame:
-    """The frame of points whose images are not known: a published one, or fractions.
+def decide_alone(
+    file: str, first: str, raw: Points, sizes: Sizes | None = None, *, given: bool = False
+) -> AnnotationFrame:
+    """The frame of points (N, 18, 2) that are given to sample: a published one, fractions, or
+    pixels of their images where ``sizes`` (N, 2) knows them, NaN for the others.
 
     The better of those that are possible; XmdptError if none is. People may be anywhere.
+    ``given``: a user says which image they are of: no published frame is tried.
     """
-    found = fits(raw, None, POSES)
+    frames = (FRACTIONS, PIXELS) if given else (*POSES.frames, PIXELS)
+    placement = replace(POSES, frames=frames)
+    found = fits(raw, sizes, placement)
     if not found:
         return PUBLISHED
     if not found[0].plausible:
-        error = _implausible(file, first, raw, None, POSES, found)
+        error = _implausible(file, first, raw, sizes, placement, found)
         raise XmdptError(error.message, _ALONE)
     return found[0].frame

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from xmdpt_cli.data.annotation_csv import HEADER, read_annotations
+from xmdpt_cli.data.frame_decision import decide_alone
 from xmdpt_cli.data.image_size import SIZE_HINT, Size, SizeOf
 from xmdpt_cli.data.joint_tables import MIN_SCORE, check_min_score, shown
 from xmdpt_cli.data.keypoint_json import Frame, read_json
-from xmdpt_cli.data.keypoint_units import all_joints, annotation_frame, check_guessed
+from xmdpt_cli.data.keypoint_units import check_guessed
 from xmdpt_cli.data.lists import Problem, read_pose_txt
 from xmdpt_cli.data.names import match_name
 from xmdpt_cli.data.pose import Keypoints
@@ -92,10 +93,6 @@ class KeypointsFile:
     def names(self) -> FrameNames:
         return FrameNames([frame.name for frame in self.frames])
 
-    @cached_property
-    def _joints(self) -> Any:
-        return all_joints(points for frame in self.frames for points in frame.people)
-
     def sized(self, frames: Sequence[Frame], size_of: SizeOf | None) -> list[Frame]:
         """Some of its frames with the size of their image, asked from ``size_of`` where the file
         does not state it. XmdptError if that does not know it either, or if it cannot be right."""
@@ -121,20 +118,25 @@ class KeypointsFile:
         self, frames: Sequence[Frame], sizes: Sequence[Size | None], given: bool
     ) -> list[Frame]:
         """Annotation rows, by all values of the file and the sizes of these frames' images."""
-        out: list[Frame] = list(frames)
-        said = []
-        for size in dict.fromkeys(sizes):
-            which = [i for i, own in enumerate(sizes) if own == size]
-            own = all_joints(points for i in which for points in frames[i].people)
-            decided = annotation_frame(self._joints, own, size, str(self.path), given=given)
-            said.append(decided.name)
-            for i in which:
-                people = [decided.fractions(points) for points in frames[i].people]
-                if decided.size is not None:
-                    people = [points * decided.size[::-1] for points in people]
-                out[i] = replace(frames[i], people=people, size=decided.size, unsized=False)
-        self.notes += [f"{self.path.name}: in {' and '.join(dict.fromkeys(said))}"]
-        return out
+        of_images = {
+            frame.where: size[::-1] for frame, size in zip(frames, sizes, strict=True) if size
+        }
+        rows = [(frame, points) for frame in self.frames for points in frame.people]
+        if not rows:
+            return [replace(frame, unsized=False) for frame in frames]
+        known = np.array([of_images.get(frame.where, (np.nan, np.nan)) for frame, _ in rows])
+        raw = np.stack([points for _, points in rows])
+        decided = decide_alone(str(self.path), rows[0][0].name, raw, known, given=given)
+        self.notes += [f"{self.path.name}: in {decided}"]
+        if decided.of_images:
+            return [
+                replace(frame, size=size, unsized=False)
+                for frame, size in zip(frames, sizes, strict=True)
+            ]
+        return [
+            replace(frame, people=list(map(decided.fractions, frame.people)), unsized=False)
+            for frame in frames
+        ]
 
 
 def open_file(path: str | Path, min_score: float = MIN_SCORE) -> KeypointsFile:

@@ -6,12 +6,11 @@ All joints of a file decide together: one joint far outside changes nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xmdpt_cli.data.pose import FRAME_HEIGHT, FRAME_WIDTH, PADDING, Keypoints
+from xmdpt_cli.data.pose import Keypoints
 from xmdpt_cli.errors import XmdptError
 
 Size = tuple[int, int]  # (height, width)
@@ -20,7 +19,6 @@ Array = NDArray[np.float64]
 _FRACTION = (-2.0, 3.0)  # joints of a body that is partly outside; no image is so small in pixels
 _MOST = 0.75  # of the joints must agree
 _BEYOND = 0.1  # of a side: so far outside of their image estimators put joints
-_CENTRE = np.array((0.5, 0.45))  # where the median joint of DeepFashion's people is
 
 
 def all_joints(people: Iterable[Keypoints]) -> Array:
@@ -77,63 +75,6 @@ def check_guessed(people: Sequence[Keypoints], size: Size, where: str) -> None:
             "the size is that of --pose-size, else of the image of the same name beside the file, "
             "else of the source; the keypoints are of another one: name it, --pose-size WxH",
         )
-
-
-class RowFrame(NamedTuple):
-    """What the numbers of annotation rows are: pixels from ``origin`` on of ``sides``."""
-
-    name: str
-    origin: tuple[float, float]
-    sides: tuple[float, float]
-    size: Size | None  # of the image whose pixels they are; None: of the 176 x 256 image
-
-    def fractions(self, points: Keypoints) -> Keypoints:
-        return (points - self.origin) / np.array(self.sides)
-
-
-_ANNOTATION_FRAMES = (
-    RowFrame("the 176 x 256 frame", (0.0, 0.0), (FRAME_WIDTH, FRAME_HEIGHT), None),
-    RowFrame("the padded 256 x 256 frame", (PADDING, 0.0), (FRAME_WIDTH, FRAME_HEIGHT), None),
-)
-_FRACTIONS = RowFrame("fractions of the image's sides", (0.0, 0.0), (1.0, 1.0), None)
-
-
-def annotation_frame(
-    joints: Array, own: Array, canvas: Size | None, where: str, *, given: bool = False
-) -> RowFrame:
-    """In which frame rows of an annotation file are, by all their joints (n, 2).
-
-    ``own``: the joints (m, 2) that an image of ``canvas`` is known for; ``given``: a user says that
-    they are pixels of that. XmdptError naming the frames that were tried if none is plausible.
-    """
-    if not len(joints):
-        return _ANNOTATION_FRAMES[0]
-    low, high = _FRACTION
-    if float(((joints >= low) & (joints <= high)).all(axis=1).mean()) >= _MOST:
-        return _FRACTIONS
-    tried = [] if given else [(frame, joints) for frame in _ANNOTATION_FRAMES]
-    if canvas is not None:
-        height, width = canvas
-        name = f"pixels of {width} x {height}"
-        tried.append((RowFrame(name, (0.0, 0.0), (float(width), float(height)), canvas), own))
-    best, joints_of_best = max(tried, key=lambda one: _plausible(*one))
-    if _inside(joints_of_best, best.origin, best.sides) < _MOST:
-        parts = ", ".join(f"{f.name} ({_inside(some, f.origin, f.sides):.0%})" for f, some in tried)
-        x, y = joints.max(axis=0)
-        raise XmdptError(
-            f"{where}: the frame of the coordinates cannot be told; they go up to {x:g}, {y:g}. "
-            f"Tried (joints inside): {parts}",
-            "give the size of the image that the keypoints are of: --pose-size WxH",
-        )
-    return best
-
-
-def _plausible(frame: RowFrame, joints: Array) -> float:
-    """How well joints fit a frame: inside, and around its middle."""
-    if not len(joints):
-        return -1.0
-    off = np.abs(np.median(frame.fractions(joints), axis=0) - _CENTRE)
-    return _inside(joints, frame.origin, frame.sides) - float(off.sum())
 
 
 def _inside(joints: Array, origin: tuple[float, float], sides: tuple[float, float]) -> float:

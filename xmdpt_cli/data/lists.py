@@ -12,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from xmdpt_cli.data.annotation_csv import HEADER, read_annotations, sane
-from xmdpt_cli.data.annotation_frames import FRACTIONS, PADDED, AnnotationFrame
-from xmdpt_cli.data.frame_decision import decide_alone
+from xmdpt_cli.data.annotation_csv import sane
+from xmdpt_cli.data.annotation_frames import PADDED, AnnotationFrame
 from xmdpt_cli.data.list_text import (
     columns_of,
     decode_text,
@@ -25,21 +24,13 @@ from xmdpt_cli.data.list_text import (
     split_cells,
 )
 from xmdpt_cli.data.names import ImageName, parse_name
-from xmdpt_cli.data.pose import (
-    FRAME_HEIGHT,
-    FRAME_WIDTH,
-    JOINTS,
-    Keypoints,
-    fractions_from_176,
-    fractions_from_padded,
-)
+from xmdpt_cli.data.pose import JOINTS, Keypoints
 from xmdpt_cli.data.problems import Problem
 from xmdpt_cli.errors import XmdptError
 
 __all__ = [
-    "HEADER", "SPLITS", "ListedPair", "PairRows", "Problem", "Rows", "is_padded",
-    "read_own_annotations", "read_pairs_csv", "read_pairs_pidm", "read_pose_points",
-    "read_pose_txt", "to_fractions",
+    "SPLITS", "ListedPair", "PairRows", "Problem", "read_pairs_csv", "read_pairs_pidm",
+    "read_pose_points", "read_pose_txt",
 ]  # fmt: skip
 
 SPLITS = ("train", "test")
@@ -148,36 +139,6 @@ def read_pairs_pidm(path: Path) -> PairRows:
                 found.problems.append(Problem(where, err.message))
             position += 1
     return found.refuse_all_wrong(path, _PIDM_HINT)
-
-
-Rows = dict[str, Keypoints]
-
-
-def read_own_annotations(path: Path) -> tuple[Rows, list[Problem]]:
-    """Rows of keypoints of any images: {name: raw (18, 2), x and y, NaN missing}, and bad rows.
-
-    Raw in one of the two published frames (``is_padded``); fractions are brought to the 256x176
-    frame. The images are not known here: XmdptError, naming what was tried, for other frames.
-    """
-    found = read_annotations(path, lambda name: name)
-    if not found.points:
-        return {}, found.problems
-    raw = np.stack(list(found.points.values()))
-    first = next(iter(found.points))
-    if decide_alone(path.name, f"{found.where(first)}, {first}", raw) is FRACTIONS:
-        sides = (FRAME_WIDTH, FRAME_HEIGHT)
-        return {name: points * sides for name, points in found.points.items()}, found.problems
-    return found.points, found.problems
-
-
-def is_padded(rows: Rows) -> bool:
-    """Whether rows of ``read_own_annotations`` are in the padded 256x256 frame, by their values."""
-    return bool(rows) and decide_alone("rows", "", np.stack(list(rows.values()))) is PADDED
-
-
-def to_fractions(points: Keypoints, padded: bool) -> Keypoints:
-    """Raw keypoints of one of the two frames -> fractions of width and height, NaN missing."""
-    return fractions_from_padded(points) if padded else fractions_from_176(points)
 
 
 def read_pose_txt(path: Path, frame: AnnotationFrame = PADDED) -> Keypoints:
