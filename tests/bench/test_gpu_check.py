@@ -56,7 +56,7 @@ def found(setting: Setting, *parts: Part, budget: float = 60.0) -> list[tuple[st
 
 def test_a_part_that_hangs_loses_no_other_row(setting: Setting) -> None:
     rows = found(
-        setting, part("fine-1"), part("hangs", prepare=2), part("fine-2"), part("fine-3", 1)
+        setting, part("fine-1"), part("hangs", prepare=4), part("fine-2"), part("fine-3", 1)
     )
     assert [(name, row.verdict) for name, row in rows if name != "hangs"] == [
         ("fine-1", OK), ("fine-2", OK), ("fine-3", OK),
@@ -64,7 +64,7 @@ def test_a_part_that_hangs_loses_no_other_row(setting: Setting) -> None:
     kept, killed = (row for name, row in rows if name == "hangs")
     assert (kept.check, kept.verdict) == ("before it hangs", OK)
     assert killed.verdict == FAILED
-    assert killed.note.startswith("killed after 2 s")
+    assert killed.note.startswith("killed after ")
     for pid in (setting.work / "pids").read_text().split():
         assert not alive(int(pid)), "what a part started is ended with it"
 
@@ -105,11 +105,11 @@ def test_what_there_was_no_time_for_is_named_and_no_failure(
 ) -> None:
     monkeypatch.setattr(runner, "LEAST", 1.0)
     rows = found(setting, part("hangs"), part("fine", 1), budget=4)
-    assert [(name, row.verdict) for name, row in rows][1:] == [
+    assert [(name, row.verdict) for name, row in rows][-2:] == [
         ("hangs", NOT_RUN),
         ("fine", NOT_RUN),
     ]
-    assert all("time for all parts" in row.note for _, row in rows[1:])
+    assert all("time for all parts" in row.note for _, row in rows[-2:])
 
 
 def test_rows_are_judged(setting: Setting) -> None:

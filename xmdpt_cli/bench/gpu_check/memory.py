@@ -15,7 +15,7 @@ from xmdpt_cli.sampling.memory import fit_memory
 def memory(setting: Setting, size: str, gib: float) -> Iterator[Row | Ready]:
     """As ``xmdpt sample --max-memory``: as many images at once as it chooses, decoded, eager and
     compiled; what PyTorch allocated at the most. On a processor the whole process counts."""
-    side, device = setting.pick(512, 64), setting.where
+    size, side, device = setting.size(size), setting.pick(512, 64), setting.where
     sampler, vae = made(setting, size, side, torch.bfloat16), real_vae(setting)
     count = min(fit_memory(sampler, vae, int(gib * 2**30), side), 8)
     conditions, noise, _ = given(sampler)

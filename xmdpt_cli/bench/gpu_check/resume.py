@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from xmdpt_cli.bench.gpu_check.data import dataset
-from xmdpt_cli.bench.gpu_check.rows import MISSED, OK, Row, Setting, at_most
+from xmdpt_cli.bench.gpu_check.rows import MISSED, NOT_RUN, OK, Row, Setting, at_most
 from xmdpt_cli.training.checkpoint import FILES, latest
 
 EVERY = 4  # steps between checkpoints
@@ -28,6 +28,9 @@ def resume(setting: Setting, compiled: bool = False) -> Iterator[Row]:
     """Three runs by ``xmdpt train``'s own loop: whole, whole again, and killed after its first
     checkpoint, then resumed. Where two whole runs already differ (sums on a GPU come in any order)
     the resumed one may be as far off; with deterministic algorithms all three must be the same."""
+    if compiled and not setting.compile:
+        yield Row("resume", verdict=NOT_RUN, note="torch.compile is off")
+        return
     dataset(setting)
     ways = [False] if compiled or setting.small else [False, True]
     for deterministic in ways:

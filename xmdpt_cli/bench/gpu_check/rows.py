@@ -60,6 +60,10 @@ class Setting:
         """A number of a real run, or of a dry run."""
         return small if self.small else full
 
+    def size(self, full: str) -> str:
+        """A model's size; a dry run has tiny models for all."""
+        return "tiny" if self.small else full
+
 
 def at_most(check: str, value: float, limit: float, unit: str = "", note: str = "") -> Row:
     """Right or wrong, on any device; NaN is wrong."""

@@ -38,7 +38,7 @@ def sampling(
     setting: Setting, size: str, most_seconds: float | None, precision: str = "bf16"
 ) -> Iterator[Row | Ready]:
     """Random weights of the real shapes. ``most_seconds``: 50 steps, decoding included."""
-    pixels = setting.pick(256, 64)
+    size, pixels = setting.size(size), setting.pick(256, 64)
     sampler = made(setting, size, pixels, PRECISIONS[precision])
     conditions, noise, other = given(sampler)
     paper = sampler.recipe(steps=setting.pick(50, 3), solver="ddim")
@@ -139,7 +139,7 @@ def _mfu(
 def made(setting: Setting, size: str, pixels: int, dtype: torch.dtype) -> Sampler:
     """A sampler of random weights that all matter."""
     torch.manual_seed(0)
-    model = XMDPT.from_size("tiny" if setting.small else size, latent_size=pixels // 8)
+    model = XMDPT.from_size(size, latent_size=pixels // 8)
     randomise(model)
     facts = published_facts(model, pixels)
     sampler = Sampler(model, Schedule(facts["schedule"], facts["prediction"]), facts)

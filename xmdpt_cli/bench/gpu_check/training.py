@@ -28,6 +28,7 @@ SHOWN = 6  # kernels
 
 def training(setting: Setting, size: str, least_mfu: float | None) -> Iterator[Row | Ready]:
     """The paper's recipe at 256 px, batch 32, on random features."""
+    size = setting.size(size)
     config, data = _config(setting, size, setting.pick(32, 2)), dataset(setting)
     trainer = Trainer(config, data, setting.device)
     device, batch = trainer.device, trainer.config.batch_size
@@ -70,7 +71,7 @@ def training(setting: Setting, size: str, least_mfu: float | None) -> Iterator[R
 
 def batch_auto(setting: Setting) -> Iterator[Row]:
     """``--batch-size auto``: what it finds, and that training with it has the memory."""
-    config, data, device = _config(setting, "L", 2), dataset(setting), setting.where
+    config, data, device = _config(setting, setting.size("L"), 2), dataset(setting), setting.where
     config = dataclasses.replace(config, compile="off")
     if device.type == "cpu":  # whose memory has no end that could be met
         found = largest_that_fits(Trainer(config, data, device), 3)
@@ -78,9 +79,9 @@ def batch_auto(setting: Setting) -> Iterator[Row]:
         began = time.perf_counter()
         found = automatic_batch(dataclasses.replace(config, batch_size=0), data, device)
         seconds = time.perf_counter() - began
-        yield speed(setting, "L: time to find the batch size", seconds, "s")
+        yield speed(setting, f"{config.size}: time to find the batch size", seconds, "s")
     note = "all pairs of the dataset" if found == len(data) else ""
-    yield speed(setting, "L: batch size that is found", found, "pairs", note=note)
+    yield speed(setting, f"{config.size}: batch size that is found", found, "pairs", note=note)
     trainer = Trainer(dataclasses.replace(config, batch_size=found), data, device)
     with closing(batches_of(trainer)) as batches:
         for _ in range(3):
@@ -89,15 +90,13 @@ def batch_auto(setting: Setting) -> Iterator[Row]:
     memory = ""
     if device.type == "cuda":
         memory = f"{torch.cuda.max_memory_allocated(device) / 2**30:.3g} GiB allocated at the most"
-    yield holds("L: three steps with it, not compiled", finite, "no error", note=memory)
+    yield holds(
+        f"{config.size}: three steps with it, not compiled", finite, "no error", note=memory
+    )
 
 
 def _config(setting: Setting, size: str, batch: int) -> TrainConfig:
-    return TrainConfig(
-        size="tiny" if setting.small else size,
-        batch_size=batch,
-        compile="on" if setting.compile else "off",
-    )
+    return TrainConfig(size=size, batch_size=batch, compile="on" if setting.compile else "off")
 
 
 def batches_of(trainer: Trainer) -> Generator[StepBatch, None, None]:
