@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from encoder_records import encoder_records
 from stick_people import FIGURE
 
 from xmdpt_cli.data.check.dataset import check_dataset
@@ -69,7 +70,8 @@ def write(out: Path, shards: dict[str, Garments], resolution: int = 16) -> Path:
             "name": name, "split": split, "bytes": index.bytes, "sha256": index.sha256,
             "samples": len(garments), "skipped": [],
         })  # fmt: skip
-    begun = {"format": "xmdpt-dataset", "version": 2, "resolution": resolution, "encoders": {}}
+    begun: dict[str, Any] = {"format": "xmdpt-dataset", "version": 2, "resolution": resolution}
+    begun["encoders"] = encoder_records()
     (out / "prepare.json").write_text(json.dumps(begun))
     manifest = {**begun, "toy": True, "counts": counts, "shards": entries, "skipped": []}
     (out / "dataset.json").write_text(json.dumps(manifest))

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from encoder_records import encoder_records
 
 from xmdpt_cli.data.fp8 import dequantise_tokens, quantise_tokens
 from xmdpt_cli.data.loader import PairDataset, load_pairs
@@ -80,7 +81,7 @@ def test_reading_gives_bfloat16(tmp_path: Path) -> None:
         }
         writer.add("MEN-Denim-id_00000001-01", views, [("1_front", "2_side", 0)])
         index = writer.finish([])
-    make_manifest(store, [index], [], 32, {})
+    make_manifest(store, [index], [], 32, encoder_records())
     dataset = PairDataset(tmp_path)
     for flip, seed in ((False, 0), (True, 10)):
         want = restored(*quantise_tokens(tokens(seed)))
