@@ -7,6 +7,7 @@ checks; keys that it does not name are kept, so that files of a later version ca
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,7 +88,10 @@ def _reason(err: ValidationError) -> str:
         return f"is damaged: {place} is missing"
     found = repr(first["input"])
     short = found if len(found) <= 40 else f"{found[:37]}..."
-    wanted = first["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    wanted = re.sub("^(Input should be |Value error, )", "", first["msg"])
+    if wanted == first["msg"]:  # of a length: "List should have at most 2 items after validation"
+        wanted = re.sub(r"^\w+ should have | after validation.*", "", wanted)
+        return f"is damaged: {place} should have {wanted}, not {short}"
     return f"is damaged: {place or 'its content'} should be {wanted}, not {short}"
 
 

@@ -18,6 +18,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from encoder_records import encoder_records
 from PIL import Image
 
 from xmdpt_cli.app import run
@@ -361,7 +362,11 @@ def test_evaluate_by_plain_arithmetic_needs_no_network(
 def dataset(folder: Path, toy: bool) -> str:
     """A folder whose manifest says whether it is a toy, no more."""
     folder.mkdir()
-    content = {"format": FORMAT, "version": VERSION, "toy": toy}
+    counts = {"garments": 1, "images": 2, "pairs": 1}
+    content = {
+        "format": FORMAT, "version": VERSION, "toy": toy, "resolution": 64, "shards": [],
+        "skipped": [], "counts": {"train": counts, "test": counts}, "encoders": encoder_records(),
+    }  # fmt: skip
     (folder / "dataset.json").write_text(json.dumps(content))
     return str(folder)
 

@@ -250,7 +250,7 @@ def test_conversion_names_what_does_not_fit(tmp_path: Path) -> None:
     with pytest.raises(XmdptError, match="no such checkpoint"):
         from_published(tmp_path / "ema.pt")
     (tmp_path / "broken.pt").write_bytes(b"PK\x03\x04 not really")
-    with pytest.raises(XmdptError, match=r"cannot read .*broken\.pt"):
+    with pytest.raises(XmdptError, match=r"broken\.pt is cut"):
         from_published(tmp_path / "broken.pt")
 
 

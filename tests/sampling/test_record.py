@@ -24,22 +24,23 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "named"),
     [
-        {"recipe": [1]},
-        {"recipe": "x"},
-        {"recipe": None},
-        {"recipe": {"steps": "x"}},
-        {"recipe": {"interval": 3}},
-        {"recipe": {"interval": [0, 1, 2]}},
-        {"complete": 7},
-        {"complete": [1, 2]},
-        {"files": {"a": 1}},
+        ({"recipe": [1]}, r"recipe should be an object, not \[1\]"),
+        ({"recipe": "x"}, "recipe should be an object, not 'x'"),
+        ({"recipe": None}, "recipe should be an object, not None"),
+        ({"recipe": {"steps": "x"}}, "recipe.steps should be a valid integer, not 'x'"),
+        ({"recipe": {"interval": 3}}, "recipe.interval should be a valid array, not 3"),
+        ({"recipe": {"interval": [0, 1, 2]}}, "recipe.interval should have at most 2 items, not"),
+        ({"complete": 7}, "complete should be a valid array, not 7"),
+        ({"complete": [1, 2]}, r"complete\.0 should be a valid string, not 1"),
+        ({"files": {"a": 1}}, "files should be a valid array, not"),
+        ({"files": ["../../etc/passwd"]}, "which is no image of ours"),
     ],
 )
-def test_another_type_is_named(tmp_path: Path, change: dict[str, Any]) -> None:
+def test_another_type_is_named(tmp_path: Path, change: dict[str, Any], named: str) -> None:
     (tmp_path / RECORD).write_text(json.dumps({**SOUND, **change}))
-    with pytest.raises(XmdptError, match="is not what xmdpt sample wrote"):
+    with pytest.raises(XmdptError, match=f"{RECORD} .*{named}"):
         read_record(tmp_path)
 
 

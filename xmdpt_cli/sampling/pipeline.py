@@ -151,17 +151,16 @@ class XMDPTPipeline:
         of a pose, or arrays (18, 2) of x, y as fractions of the image, NaN
         where missing; so ``source_keypoints``, else a file beside the source
         or OpenPose. ``pose_size``: (width, height) of pose keypoints in
-        pixels whose file does not state it; ``min_score``: joints of a
-        file with a lower score are not found; ``empty_frames``: frames of
-        a sequence without the person, "skip" or "hold" the pose before.
-        ``fit``: "squash", "pad",
-        "person" or "auto" (``data/framing.py``); ``person``: which of
-        several in the source, 1 the largest. ``steps`` to ``solver``: None
-        is the model's own; the paper's are 50, 2.0, 0.01, "ddim".
-        Returns RGB images in pose order, ``resolution`` high and 176/256 as
-        wide; ``square`` keeps the model's own shape. An image depends on its
-        inputs and ``seed`` alone, or on ``generator``, which is read in order.
-        Its recipe is in ``image.info``; ``xmdpt_cli.save_png`` writes it.
+        pixels whose file does not state it; joints of a file with a score
+        below ``min_score`` are not found; ``empty_frames``: "skip" or "hold"
+        the frames of a sequence without the person. ``fit``: "squash", "pad",
+        "person" or "auto" (``data/framing.py``); ``person``: which of several
+        in the source, 1 the largest. ``steps`` to ``solver``: None is the
+        model's own; the paper's are 50, 2.0, 0.01, "ddim". Returns RGB images
+        in pose order, ``resolution`` high and 176/256 as wide; ``square``
+        keeps the model's own shape. An image depends on its inputs and
+        ``seed`` alone, or on ``generator``, which is read in order; its recipe
+        is in ``image.info``, and ``xmdpt_cli.save_png`` writes it.
         Raises XmdptError or ConfigError for what a user can correct.
         """
         with self._networks_named():
