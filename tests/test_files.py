@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from encoder_records import encoder_records
 
 from xmdpt_cli.data.export import write_annotations
 from xmdpt_cli.data.manifest import refuse_strangers
@@ -50,7 +51,7 @@ def test_a_full_disk_leaves_what_was_there_and_says_which_file(
 
 LEFT = [".DS_Store", "._sheet.png", "Thumbs.db", "desktop.ini", "__MACOSX", "lost+found"]
 IDENTITY = {"settings": {}, "pictures": "", "start": "", "lpips_trunk": ""}
-DATASET = SimpleNamespace(manifest={"shards": []})
+DATASET = SimpleNamespace(manifest={"shards": [], "encoders": encoder_records()})
 BEGIN: dict[str, Callable[[Path], object]] = {
     "prepare": lambda out: refuse_strangers(LocalStore(out)),
     "synth": lambda out: make_wardrobe(

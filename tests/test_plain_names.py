@@ -125,7 +125,7 @@ def test_no_store_goes_out_of_its_folder(name: str, tmp_path: Path) -> None:
 def test_a_checkpoint_holds_its_own_files_alone(tmp_path: Path) -> None:
     folder = tmp_path / "step_0000001"
     folder.mkdir()
-    state = {"files": {"../victim": {"bytes": 4, "sha256": ""}}}
+    state = {"step": 1, "files": {"../victim": {"bytes": 4, "sha256": ""}}}
     (folder / "state.json").write_text(json.dumps(state))
     assert "../victim" in checkpoint.verify(folder)
     others = tmp_path / "step_of_mine"  # called alike, and not by us
@@ -139,7 +139,7 @@ def test_a_record_of_samples_names_files_in_its_folder(tmp_path: Path) -> None:
     for name in ("../x.png", "/x.png", "a/../../x.png"):
         for field in ("files", "complete"):
             (tmp_path / "samples.json").write_text(json.dumps({field: [name]}))
-            with pytest.raises(XmdptError, match="not what xmdpt sample wrote"):
+            with pytest.raises(XmdptError, match="which is no image of ours"):
                 read_record(tmp_path)
     (tmp_path / "samples.json").write_text(json.dumps({"files": ["a: b/c?.png"]}))
     assert read_record(tmp_path)["files"] == ["a: b/c?.png"]

@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 
 from xmdpt_cli import records
 from xmdpt_cli.encoder_parts import PARTS
+from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_text
 
 PLACES = "places.json"
@@ -47,7 +48,10 @@ def write_places(run: Path, facts: Mapping[str, Any]) -> None:
 
 def with_places(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
     """The facts of the model in ``folder`` with the paths that its run keeps, if it is in one."""
-    places = records.read_if_there(Places, folder.absolute().parent / PLACES)
+    try:
+        places = records.read_if_there(Places, folder.absolute().parent / PLACES)
+    except XmdptError:  # it only saves naming them
+        places = None
     if places is None:
         return facts  # published, moved, or of an earlier version, which has the paths itself
     data, networks = places["data"], places["encoders"]

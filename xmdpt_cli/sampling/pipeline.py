@@ -158,9 +158,8 @@ class XMDPTPipeline:
         in the source, 1 the largest. ``steps`` to ``solver``: None is the
         model's own; the paper's are 50, 2.0, 0.01, "ddim". Returns RGB images
         in pose order, ``resolution`` high and 176/256 as wide; ``square``
-        keeps the model's own shape. An image depends on its inputs and
-        ``seed`` alone, or on ``generator``, which is read in order; its recipe
-        is in ``image.info``, and ``xmdpt_cli.save_png`` writes it.
+        keeps the model's own shape. An image depends on its inputs and ``seed``
+        (or ``generator``, read in order) alone; ``image.info`` has its recipe.
         Raises XmdptError or ConfigError for what a user can correct.
         """
         with self._networks_named():
@@ -202,10 +201,7 @@ class XMDPTPipeline:
         private: bool = False,
         token: str | None = None,
     ) -> str:
-        """Publish as ``repo_id`` with a model card; returns the address.
-
-        ``metrics``: the metrics.json of ``xmdpt evaluate``.
-        """
+        """Publish as ``repo_id``; returns the address. ``metrics``: evaluate's JSON, for the card."""
         return hub.push(
             repo_id, self.sampler, self.networks, metrics=metrics, private=private, token=token
         )
