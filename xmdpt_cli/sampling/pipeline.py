@@ -201,7 +201,7 @@ class XMDPTPipeline:
         private: bool = False,
         token: str | None = None,
     ) -> str:
-        """Publish as ``repo_id``; returns the address. ``metrics``: evaluate's JSON, for the card."""
+        """Publish as ``repo_id``; returns its address. ``metrics``: the JSON of evaluate."""
         return hub.push(
             repo_id, self.sampler, self.networks, metrics=metrics, private=private, token=token
         )
