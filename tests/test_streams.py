@@ -33,7 +33,7 @@ HOMES |= {"TORCH_HOME", "HF_HOME"}
 def xmdpt(
     *arguments: str | bytes, before: str = "", **settings: Any
 ) -> subprocess.CompletedProcess[bytes]:
-    code = f"{before}\nfrom xmdpt_cli.app import main\nmain()\n"
+    code = f"{before}\nfrom xmdpt_cli.__main__ import main\nmain()\n"
     env = {**os.environ, **settings.pop("env", {})}
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from encoder_records import encoder_records
 from safetensors.torch import save_file
 
 from xmdpt_cli.encoders.openpose import BODY_FILE, OpenPose
@@ -29,9 +30,12 @@ def folder(path: Path, name: str, data: bytes) -> Path:
     for other in ("config.json", "xmdpt.json"):
         (path / other).write_text("{}")
     (path / name).write_bytes(data)
-    facts = {"format": "xmdpt-model", "version": 1}
-    facts |= dict.fromkeys(("schedule", "prediction", "sampling", "resolution", "encoders"), 1)
-    (path / "xmdpt.json").write_text(json.dumps({**facts, "toy": True, "trained_steps": 1}))
+    facts = {
+        "format": "xmdpt-model", "version": 1, "schedule": "linear", "prediction": "epsilon",
+        "sampling": {"steps": 1, "guidance": 2.0, "power": 1.0}, "resolution": 64,
+        "encoders": encoder_records(), "toy": True, "trained_steps": 1,
+    }  # fmt: skip
+    (path / "xmdpt.json").write_text(json.dumps(facts))
     return path
 
 
