@@ -21,6 +21,7 @@ from xmdpt_cli.data.deepfashion import find_dataset
 from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.data.prepare import prepare_dataset
 from xmdpt_cli.data.synthetic import make_wardrobe
+from xmdpt_cli.encoder_parts import FOLDERS
 from xmdpt_cli.encoders.bundle import Encoders, load_encoders
 from xmdpt_cli.encoders.dino import Dino
 from xmdpt_cli.encoders.vae import VAE, to_signed
@@ -100,6 +101,22 @@ def test_preparing_does_not_go_on_with_another_table(
     assert "begun by an earlier version, which resized DINOv2's position table otherwise" in said
     assert f"xmdpt prepare --check {out} --repair --root ROOT" in said
     assert hashes(work.root / "old") == before
+
+
+def test_a_finished_dataset_is_used_as_it_is(
+    work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same command again, by this version: nothing is left to do, and what differs is said."""
+    copy = Path(shutil.copytree(work.root / "old", tmp_path / "old"))
+    before, now = hashes(copy), load_encoders(*(work.encoders / n for n in FOLDERS))
+    listing = find_dataset(work.raw)
+    prepare_dataset(listing, copy, size=SIZE, encoder=now, garments_per_shard=2)
+    assert hashes(copy) == before
+    assert run(["prepare", "--check", str(copy)]) == 0
+    assert "was prepared by an earlier version" in " ".join(capsys.readouterr().err.split())
+    (copy / "train-000001.tar").unlink()
+    with pytest.raises(XmdptError, match="was begun by an earlier version"):
+        prepare_dataset(listing, copy, size=SIZE, encoder=now, garments_per_shard=2)
 
 
 def test_an_unfinished_dataset_is_finished_with_its_own_table(

@@ -21,6 +21,7 @@ from xmdpt_cli.commands.prepare_plan import Plan, say_plan
 from xmdpt_cli.commands.prepare_repair import given_options, remake
 from xmdpt_cli.commands.workspace import DATA, next_train, quote
 from xmdpt_cli.console import Talk, warn_if_busy
+from xmdpt_cli.encoder_parts import dataset_note
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import human_bytes
 from xmdpt_cli.stores import is_url, open_store
@@ -289,6 +290,9 @@ def _report(
             f"prepared {images} pictures at {size} px{toy}: {pairs['train']} training and "
             f"{pairs['test']} test pairs, {total}, {len(skipped)} left out"
         )
+        note = dataset_note(manifest, outs[size])
+        if note is not None:
+            talk.warn(note)
     lines += [f"look at: {path}" for path in made]
     lines.append(_next(outs, first["toy"]))
     results = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from xmdpt_cli.console import Talk
+from xmdpt_cli.encoder_parts import dataset_note
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import human_bytes
 
@@ -17,19 +18,23 @@ def check(talk: Talk, place: str, repair: bool, *, final: bool) -> list[str] | N
     None: that is not necessary; an empty list: the dataset is not finished. With ``final`` this is
     all the command does. What is wrong and is not mended either way is an error.
     """
-    from xmdpt_cli.data.check.dataset import check_dataset
+    from xmdpt_cli.data.check.dataset import check_dataset, try_manifest
     from xmdpt_cli.data.check.repair import repair_dataset
     from xmdpt_cli.stores import open_store
 
     store = open_store(place)
     with talk.progress() as progress:
         report = check_dataset(store, progress=progress)
+    manifest = try_manifest(store)
+    note = dataset_note(manifest, place) if isinstance(manifest, dict) else None
+    if note is not None:
+        talk.warn(note)
     found = report.lines()
     for line in found[:_SHOWN]:
         talk.say(line)
     if len(found) > _SHOWN:
         talk.say(f"... and {len(found) - _SHOWN} lines more (--json has all)")
-    told: dict[str, Any] = report.to_dict()
+    told: dict[str, Any] = {**report.to_dict(), "note": note}
     whole, again = report.ok, False
     remake: list[str] = []
     lines = [

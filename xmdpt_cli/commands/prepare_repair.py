@@ -106,7 +106,7 @@ def _compare(talk: Talk, before: dict[str, Any], after: dict[str, Any]) -> None:
             talk.warn(
                 f"{shard['name']} is whole again, with other bytes than before: images in the root "
                 "have changed, or features are rounded otherwise (another number of threads, "
-                "another device, other releases of the libraries)"
+                "another device, other releases of the libraries or of xmdpt)"
             )
             talk.hint("runs trained on it do not resume: begin a new one (train --out DIR)")
 

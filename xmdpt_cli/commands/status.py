@@ -95,6 +95,7 @@ def _dataset(one: workspace.Dataset) -> dict[str, Any]:
         "train_pairs": one.counts["train"]["pairs"],
         "test_pairs": one.counts["test"]["pairs"],
         "toy": one.toy,
+        "old_tokens": one.old_tokens,
     }
 
 
@@ -206,6 +207,7 @@ def _dataset_words(one: dict[str, Any]) -> str:
     return (
         f"{one['resolution']} px, {one['images']:,} images, {one['train_pairs']:,} training and "
         f"{one['test_pairs']:,} test pairs{_note(one)}"
+        + (", DINOv2 tokens of an earlier version" if one["old_tokens"] else "")
     )
 
 

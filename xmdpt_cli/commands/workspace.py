@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from xmdpt_cli import records
+from xmdpt_cli.encoder_parts import old_tokens
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.run_places import with_places
 from xmdpt_cli.shown import masked
@@ -44,6 +45,7 @@ class Dataset:
     toy: bool
     counts: dict[str, dict[str, int]]
     sha256: list[tuple[str, str]]
+    old_tokens: bool  # made with another position table than the published tokens
 
     def shards(self, split: str | None = None) -> list[str]:
         """sha256 of its shards, which tell datasets apart wherever they lie."""
@@ -99,6 +101,7 @@ def dataset_at(path: str | Path) -> Dataset | None:
             bool(manifest["toy"]),
             {s: {k: int(manifest["counts"][s][k]) for k in ("images", "pairs")} for s in SPLITS},
             [(str(shard["split"]), str(shard["sha256"])) for shard in manifest["shards"]],
+            old_tokens(manifest.get("encoders") or {}),
         )
     return None
 

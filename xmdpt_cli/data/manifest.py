@@ -133,7 +133,11 @@ def _refuse_other(out: Store, begun: dict[str, Any], wanted: dict[str, Any]) -> 
         _flat({name: value for name, value in content.items() if name != OPTIONS})
         for content in (begun, json.loads(json.dumps(wanted)))
     )
+    differing = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
     if _of_other_table(old, new):
+        of_table = {f"encoders.{part}.{key}" for part in DINOS for key in _TABLE_KEYS}
+        if set(differing) <= of_table and finished_manifest(out) is not None:
+            return  # nothing more is written into it: it is used as it is
         raise XmdptError(
             f"{out.url} was begun by an earlier version, which resized DINOv2's position table "
             f"otherwise: its tokens differ by {DIFFERENCE} from the published ones, which this "
@@ -141,16 +145,19 @@ def _refuse_other(out: Store, begun: dict[str, Any], wanted: dict[str, Any]) -> 
             "make it anew: choose another --out, or remove that folder; or finish it with its own "
             f"table: xmdpt prepare --check {out.url} --repair --root ROOT",
         )
-    differing = [
-        f"{name} ({old.get(name, 'absent')} there, {new.get(name, 'absent')} now)"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name) != new.get(name)
-    ]
     if differing:
+        named = ", ".join(
+            f"{name} ({old.get(name, 'absent')} there, {new.get(name, 'absent')} now)"
+            for name in differing
+        )
         raise XmdptError(
-            f"{out.url} was begun with other settings: {', '.join(differing)}",
+            f"{out.url} was begun with other settings: {named}",
             "choose another --out, or repeat the settings it was begun with",
         )
+
+
+#: what of a DINOv2's record says how an earlier version ran it
+_TABLE_KEYS = (POSITION_TABLE, "autocast", "dtype")
 
 
 def _of_other_table(old: dict[str, Any], new: dict[str, Any]) -> bool:
