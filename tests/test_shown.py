@@ -53,6 +53,22 @@ def test_a_secret_in_a_url_is_masked(url: str, public: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("typed", "public"),
+    [("http:/me:S@host/d", "http:/me:***@host/d"), ("me:S@host/d", "me:***@host/d"),
+     ("me:S@[::1]/d", "me:***@[::1]/d")],
+)  # fmt: skip
+def test_what_was_meant_to_be_a_url_is_masked_where_it_is_shown(typed: str, public: str) -> None:
+    assert shown(f"cannot read {typed.replace('S', SECRET)}: no") == f"cannot read {public}: no"
+
+
+def test_half_an_address_is_no_bug(capsys: Capture) -> None:
+    assert run(["train", "--data", f"http://me:{SECRET}@[bad/d"]) == 2
+    said = capsys.readouterr().err
+    assert "not a URL" in said
+    assert SECRET not in said
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "sftp://me@h/d",

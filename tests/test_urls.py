@@ -27,6 +27,8 @@ URL = "https://host/a/b.png"
         (["prepare", "--openpose", URL], "--openpose", "a folder or a hub id"),
         (["train", "--out", URL], "--out", "a path of this machine"),
         (["convert", URL], "SOURCE", "a path of this machine"),
+        (["sample", "--pairs", URL], "--pairs", "a path of this machine"),
+        (["bench", "--compare", URL], "--compare", "a path of this machine"),
         (["ui", "--model", URL], "--model", "a folder or a hub id"),
     ],
 )

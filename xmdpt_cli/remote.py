@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.plain_names import plain
 from xmdpt_cli.remote_errors import HostKeyError, cause, explained, is_refused, may_pass
 from xmdpt_cli.shown import masked
@@ -53,7 +53,10 @@ class RemoteStore:
 
     def __init__(self, url: str) -> None:
         self._given = url.rstrip("/")
-        parts = urlsplit(self._given)
+        try:
+            parts = urlsplit(self._given)
+        except ValueError as err:  # half of an IPv6 address, for instance
+            raise ConfigError(f"not a URL: {self._given} ({err})") from None
         self.protocol = parts.scheme.lower()
         self._secrets = {s for s in (parts.password, unquote(parts.password or "")) if s}
         self.url = masked(self._given)

@@ -14,6 +14,8 @@ MASK = "***"
 # that people make; digits and a slash behind a colon are a port.
 _PORT = r"(?!\d+(?:[/\s\"',?#]|$))"
 _PASSWORD = re.compile(rf"([A-Za-z][\w+.-]*://[^\s/@:\"'<>,]*):{_PORT}(?:[^\s/<>]*@|[^\s\"'<>]*@)")
+# user:password@host without a scheme, or with one slash: a URL with a mistake in it
+_BARE = re.compile(rf"(?<![\w.+-])([\w.+-]+):{_PORT}[^\s/@:\"'<>]+@(?=[\w\[])")
 _TOKEN_ALONE = re.compile(r"(https?://)[^\s/@:\"'<>,]+@", re.IGNORECASE)
 _URL = re.compile(r"[A-Za-z][\w+.-]*://[^\s\"'<>]+")
 # Parameters of presigned and other links that let their holder in.
@@ -41,8 +43,9 @@ def visible(text: str) -> str:
 
 
 def shown(text: str) -> str:
-    """The text as it may be printed."""
-    return visible(masked(text))
+    """The text as it may be printed; also what was meant to be a URL is without its password."""
+    text = masked(text)
+    return visible(_BARE.sub(rf"\1:{MASK}@", text) if "@" in text else text)
 
 
 def masked_values(content: Any) -> Any:

@@ -148,9 +148,12 @@ def _write_options(command: Any, context: Any, formatter: Any) -> None:
 
 def refuse_urls(command: Any, values: Mapping[str, Any]) -> None:
     """ConfigError for a URL where a path of this machine, or a hub id, is taken."""
-    arguments = {p.name for p in command.params if p.param_type_name == "argument"}
+    called = {
+        p.name: str(p.name).upper() if p.param_type_name == "argument" else p.opts[0]
+        for p in command.params
+    }
     for name, value in values.items():
-        option = name.upper() if name in arguments else f"--{name.replace('_', '-')}"
+        option = called.get(name, name)
         for one in value if isinstance(value, (list, tuple)) else [value]:
             if isinstance(one, Path) or (isinstance(one, str) and name in _NETWORKS):
                 refuse_url(option, one, hub=name in _NETWORKS)
@@ -169,6 +172,10 @@ class Command(TyperCommand):
 
 class Group(TyperGroup):
     """A command with commands below it."""
+
+    def invoke(self, ctx: Any) -> Any:
+        refuse_urls(self, ctx.params)
+        return super().invoke(ctx)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         self.format_commands(ctx, formatter)

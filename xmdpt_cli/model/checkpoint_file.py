@@ -6,6 +6,7 @@ inside a dict with other things, or with the prefixes of DDP and torch.compile o
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Mapping
@@ -84,7 +85,7 @@ def save_published(path: str | Path, state: Mapping[str, Tensor]) -> None:
                     file.flush()
                     os.fsync(file.fileno())
             except RuntimeError as err:  # torch's word for a disk that takes no more
-                raise OSError(f"the disk takes no more ({err})") from err
+                raise OSError(errno.ENOSPC, f"the disk takes no more ({err})") from err
 
 
 def steps_in_name(path: str | Path) -> int | None:

@@ -124,7 +124,7 @@ def _forced(out: Path, differs: dict[str, str], force: bool) -> dict[str, str]:
         elif force:
             hint = f"--force cannot change {', '.join(firm)}: choose another --out"
         raise XmdptError(f"{out} holds another run; what differs: {named}", hint)
-    return {"from": (out / "checkpoints" / "latest").read_text(), **differs}
+    return {"from": (out / "checkpoints" / "latest").read_text(errors="replace"), **differs}
 
 
 def known_batch(out: Path) -> int:

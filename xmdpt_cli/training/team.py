@@ -125,8 +125,8 @@ class Team:
         except (RuntimeError, ValueError) as err:  # DistError is one; a port that is taken
             raise XmdptError(
                 f"rank {rank} of {world} waited in vain for the others to join ({_short(err)})",
-                "start all ranks again with the same command; if it happens again, look at the "
-                "first error of any rank, and at MASTER_ADDR and MASTER_PORT",
+                "start all ranks again with the same command (a restart by torchrun itself cannot "
+                "always join); if it happens again, look at the first error of any rank",
             ) from err
         assert accelerator.num_processes == world
         _set_timeout(patience)
@@ -302,8 +302,9 @@ def _set_timeout(patience: timedelta) -> None:
 
 
 def _short(err: Exception) -> str:
-    """The first line, without the place in gloo's source."""
-    return re.sub(r"^\[[^]]*\] ", "", str(err)).partition("\n")[0] or type(err).__name__
+    """The first line, without the place in gloo's source and its good wishes."""
+    line = re.sub(r"^\[[^]]*\] ", "", str(err)).partition("\n")[0]
+    return re.sub(r"[.!]? GLHF.*", "", line) or type(err).__name__
 
 
 @contextmanager
