@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 
 from xmdpt_cli.data.annotation_csv import HEADER, read_annotations
+from xmdpt_cli.data.annotation_frames import PADDED
 from xmdpt_cli.data.frame_decision import decide_alone
 from xmdpt_cli.data.frame_names import FrameNames
 from xmdpt_cli.data.image_size import SIZE_HINT, Size, SizeOf
 from xmdpt_cli.data.joint_tables import MIN_SCORE, check_min_score, shown
 from xmdpt_cli.data.keypoint_json import Frame, read_json
 from xmdpt_cli.data.keypoint_units import check_guessed
-from xmdpt_cli.data.lists import Problem, read_pose_txt
+from xmdpt_cli.data.lists import Problem, read_pose_points
 from xmdpt_cli.data.pose import Keypoints
+from xmdpt_cli.data.scaled_missing import Pair, said
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_text, writing
 
@@ -170,7 +172,8 @@ def _open(_: Path, path: Path, _state: tuple[int, int, int], min_score: float) -
     if suffix == ".csv":
         return _open_csv(path)
     if suffix == ".txt":
-        return KeypointsFile(path, _read_txt(path))
+        scaled: list[Pair] = []
+        return KeypointsFile(path, _read_txt(path, scaled), notes=said(path.name, scaled))
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as err:
@@ -179,9 +182,9 @@ def _open(_: Path, path: Path, _state: tuple[int, int, int], min_score: float) -
     return KeypointsFile(path, found.frames, found.problems, found.notes)
 
 
-def _read_txt(path: Path) -> list[Frame]:
+def _read_txt(path: Path, scaled: list[Pair]) -> list[Frame]:
     try:
-        points = read_pose_txt(path)
+        points = PADDED.fractions(read_pose_points(path, scaled))
     except (OSError, ValueError, OverflowError) as err:
         raise XmdptError(
             f"{path}: {err}", "a pose in .txt is 18 lines `x y`, -1 -1 for a joint not seen"

@@ -21,6 +21,7 @@ from xmdpt_cli.data.image_size import Size
 from xmdpt_cli.data.lists import SPLITS, Problem, read_pose_points
 from xmdpt_cli.data.names import ImageName, parse_name
 from xmdpt_cli.data.pose import JOINTS, Keypoints
+from xmdpt_cli.data.scaled_missing import Pair, said
 from xmdpt_cli.data.sources.layouts import GENDERS, Place
 
 # The published files say "fasion"; corrected copies exist.
@@ -144,13 +145,15 @@ class KeypointFiles:
     def _settle_pose(self, names: Sequence[ImageName], forced: AnnotationFrame | None) -> Decision:
         there: dict[str, Keypoints] = {}
         keys = []
+        scaled: list[Pair] = []
         for i in some_of(len(names)):
             try:
-                points = read_pose_points(self.root / self.pose_file(names[i]))
+                points = read_pose_points(self.root / self.pose_file(names[i]), scaled)
             except (OSError, ValueError):  # said when it is needed
                 continue
             keys.append(self.pose_file(names[i]))
             there[names[i].picture] = points
+        self.notes += said(f"{self.pose}/", scaled)
         raw = np.stack(list(there.values())) if there else _no_points()
         sizes = sizes_of(list(there), self.size_of)
         if not there and forced is None:

@@ -17,6 +17,7 @@ from xmdpt_cli.data.keypoints_beside import KeypointsBeside, largest_fractions
 from xmdpt_cli.data.lists import Problem, read_pose_points
 from xmdpt_cli.data.names import match_key
 from xmdpt_cli.data.pose import Keypoints
+from xmdpt_cli.data.scaled_missing import Pair, said
 from xmdpt_cli.data.sources.keypoint_files import (
     FramedRows,
     KeypointFiles,
@@ -113,14 +114,16 @@ class OwnKeypoints:
         """The frame of ``pose/`` by the files of some images; as published where it is one."""
         there: dict[str, Keypoints] = {}
         keys = []
+        scaled: list[Pair] = []
         for name in (pictures.names[i] for i in some_of(len(pictures.names))):
             for file in self._pose_files(name):
                 try:
-                    there[name] = read_pose_points(self.root / file)
+                    there[name] = read_pose_points(self.root / file, scaled)
                 except (OSError, ValueError):  # said when it is needed
                     continue
                 keys.append(file)
                 break
+        self.notes += said(f"{POSE}/", scaled)
         if there:
             raw, sizes = np.stack(list(there.values())), sizes_of(list(there), pictures.size_of)
             decision = decide(f"{POSE}/", keys, raw, sizes, OWN_POSES, frame)
