@@ -108,10 +108,34 @@ def test_poses_without_images() -> None:
     for move, frame in ((scaled(176, 256), "256x176"), (PADDING, "256x256-padded"),
                         (scaled(1, 1), "fractions")):  # fmt: skip
         raw = move(people(3) * (176, 256))
-        assert decide_alone("a.csv", "a.csv:2", raw).name == frame
+        assert decide_alone("a.csv", "a.csv:2", raw).frame.name == frame
     with pytest.raises(XmdptError, match="in no known frame") as error:
         decide_alone("a.csv", "a.csv:2", scaled(750, 1101)(people(3) * (176, 256)))
     assert "--frame" not in error.value.hint  # of prepare only
+
+
+@pytest.mark.parametrize(("published", "move"), [(PUBLISHED, scaled(176, 256)), (PADDED, PADDING)])
+def test_one_row_is_as_published_where_that_fits_and_the_other_frame_is_said(
+    published: Any, move: Move
+) -> None:
+    aside = 0.12 if published is PUBLISHED else -0.12
+    raw = move((people(1) + (aside, 0)) * (176, 256))
+    decided = decide_alone("a", "a", raw, published=published)
+    assert decided.frame is published
+    assert decided.how.startswith("as published; the values fit ")
+    other = PADDED if published is PUBLISHED else PUBLISHED
+    assert str(other) in decided.how
+    centred = move(people(1) * (176, 256))
+    assert decide_alone("a", "a", centred, published=published).how == ""
+    assert decide_alone("a", "a", centred, published=other).frame is published
+
+
+def test_one_row_in_pixels_of_the_image_beside_it() -> None:
+    raw = scaled(192, 256)(people(1) * (176, 256))
+    size = np.array([[192.0, 256.0]])
+    decided = decide_alone("a", "a", raw, size)
+    assert (decided.frame.name, decided.how) == ("pixels", "the values fit 256x176 too")
+    assert decide_alone("a", "a", raw, size, guessed=True).frame is PUBLISHED  # of the source
 
 
 @pytest.mark.parametrize(

@@ -209,14 +209,16 @@ def fits(raw: Points, sizes: Sizes | None, placement: Placement) -> list[Fit]:
     return sorted(found, key=lambda fit: (not fit.plausible, fit.cost))
 
 
-def rivals(found: list[Fit]) -> list[Fit]:
-    """The plausible fits that are nearly as good as the best and mean other places."""
+def rivals(found: list[Fit], apart: float = _APART) -> list[Fit]:
+    """The plausible fits that are nearly as good as the best and mean other places.
+
+    ``apart``: how much more they may cost at most, in a file of one row."""
     best, rows = found[0], len(found[0].fractions)
-    margin = _APART / np.sqrt(min(rows, _ENOUGH))
+    margin = apart / np.sqrt(min(rows, _ENOUGH))
     return [
         fit
         for fit in found[1:]
-        if fit.plausible and fit.cost < best.cost + margin and _differ(best, fit)
+        if fit.plausible and fit.cost < best.cost + margin and differ(best, fit)
     ]
 
 
@@ -228,7 +230,8 @@ def of_another(found: list[Fit], placement: Placement) -> tuple[Fit, NDArray[np.
     return max(many, key=lambda o: (o[0].frame in placement.published, o[1].sum()), default=None)
 
 
-def _differ(one: Fit, other: Fit) -> bool:
+def differ(one: Fit, other: Fit) -> bool:
+    """Whether two fits mean other places of a joint."""
     return bool(np.nanmax(np.abs(one.fractions - other.fractions)) >= _SAME)
 
 

@@ -19,6 +19,7 @@ from xmdpt_cli.data.annotation_frames import (
     Points,
     Sizes,
     beyond,
+    differ,
     fits,
     measure,
     of_another,
@@ -37,6 +38,8 @@ _ALONE = (
     "pixels of the 256x176 frame or as fractions (0 to 1) of the image's sides; or give JSON, "
     "which may state the image's size"
 )
+_PIXELS = 0.6  # how much more than the best pixels of an image of known size may cost
+_SAID = 2.0  # so much more may the frame that is published for a kind of file cost to be said
 _SWAPPED = "name:keypoints_x:keypoints_y"
 
 
@@ -48,7 +51,7 @@ class Decision:
     how: str
 
     def __str__(self) -> str:
-        return f"frame {self.frame} ({self.how})"
+        return f"frame {self.frame} ({self.how})" if self.how else f"frame {self.frame}"
 
 
 def some_of(count: int, most: int = MOST_ROWS) -> list[int]:
@@ -200,20 +203,42 @@ def _turned(raw: Points, sizes: Sizes | None, placement: Placement) -> str:
 
 
 def decide_alone(
-    file: str, first: str, raw: Points, sizes: Sizes | None = None, *, given: bool = False
-) -> AnnotationFrame:
+    file: str,
+    first: str,
+    raw: Points,
+    sizes: Sizes | None = None,
+    *,
+    given: bool = False,
+    published: AnnotationFrame = PUBLISHED,
+    guessed: bool = False,
+) -> Decision:
     """The frame of points (N, 18, 2) that are given to sample: a published one, fractions, or
     pixels of their images where ``sizes`` (N, 2) knows them, NaN for the others.
 
-    The better of those that are possible; XmdptError if none is. People may be anywhere.
-    ``given``: a user says which image they are of: no published frame is tried.
+    Of those that fit about equally well the pixels of the images, if these are not ``guessed``,
+    then ``published``, that of its kind of file; the others are said. XmdptError if none is
+    possible. People may be anywhere. ``given``: a user says which image they are of: no published
+    frame is tried.
     """
     frames = (FRACTIONS, PIXELS) if given else (*POSES.frames, PIXELS)
     placement = replace(POSES, frames=frames)
     found = fits(raw, sizes, placement)
     if not found:
-        return PUBLISHED
+        return Decision(published, "")
     if not found[0].plausible:
         error = _implausible(file, first, raw, sizes, placement, found)
         raise XmdptError(error.message, _ALONE)
-    return found[0].frame
+    # the size of an image that happens to be there proves less than values that fit well
+    best, near = found[0], [found[0], *rivals(found)]
+    near = [fit for fit in near if fit.frame != PIXELS or fit.cost < best.cost + _PIXELS]
+    order = {published: 1}
+    if not guessed:
+        order[PIXELS] = 0
+    chosen = min(near, key=lambda fit: order.get(fit.frame, 2))
+    others = ", ".join(str(fit.frame) for fit in near if differ(chosen, fit))
+    if not others:
+        worse = [fit for fit in rivals(found, _SAID) if fit.frame == published]
+        less = f"the values fit {published} less well" if worse else ""
+        return Decision(chosen.frame, less)
+    why = "as published; " if chosen.frame == published else ""
+    return Decision(chosen.frame, f"{why}the values fit {others} too")
