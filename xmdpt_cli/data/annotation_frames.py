@@ -109,6 +109,8 @@ PHOTOGRAPHS = Placement(
 )
 _OWN = ((0.50, 0.25), (0.50, 0.25), 0.30, 0.10, (0.48, 0.48))
 ANYWHERE = Placement(OWN, *_OWN)
+#: of one's own images of nearly the published shape: whoever pads these has people in the middle
+PORTRAITS = Placement((PUBLISHED, PADDED, PIXELS, FRACTIONS), (0.50, 0.20), *_OWN[1:])
 #: pose files of one's own images: as published (padded), or one of these
 OWN_POSES = Placement((PADDED, PUBLISHED, PIXELS, FRACTIONS), *_OWN, (PADDED,))
 #: poses that are given without images
@@ -124,7 +126,16 @@ _FEW = 0.1  # how much farther from the middle one person may be than most peopl
 _ROUNDING = 0.015  # of a side: 2.6 pixels of 176
 _SAME = 0.04  # of a side: frames whose joints all differ by less are one
 _MIXED, _FEW_ROWS = 0.1, 3  # share of rows, and how many, that make a file one of two frames
+_SHAPE = 0.1  # how far the sides of nearly the published shape are off it
 _FEW_JOINTS = 4  # rows of fewer say nothing about a person
+
+
+def of_own_images(sizes: Sizes | None) -> Placement:
+    """Where people stand in one's own images of these sizes."""
+    if sizes is None:
+        return ANYWHERE
+    shape = float(np.nanmedian(sizes[:, 0] / sizes[:, 1])) / (FRAME_WIDTH / FRAME_HEIGHT)
+    return PORTRAITS if abs(shape - 1) <= _SHAPE else ANYWHERE
 
 
 @dataclass(frozen=True)

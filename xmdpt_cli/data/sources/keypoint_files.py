@@ -10,11 +10,11 @@ import numpy as np
 
 from xmdpt_cli.data.annotation_csv import Annotations, read_annotations
 from xmdpt_cli.data.annotation_frames import (
-    ANYWHERE,
     PADDED,
     PHOTOGRAPHS,
     AnnotationFrame,
     mostly_outside,
+    of_own_images,
 )
 from xmdpt_cli.data.frame_decision import Decision, decide, some_of
 from xmdpt_cli.data.image_size import Size
@@ -55,8 +55,8 @@ class FramedRows:
         some = [names[i] for i in some_of(len(names))]
         raw = np.stack([file.points[name] for name in some]) if some else _no_points()
         keys = [f"{file.where(name)}, {name}" for name in some]
-        placement = PHOTOGRAPHS if deepfashion else ANYWHERE
         sizes = sizes_of(some, size_of)
+        placement = PHOTOGRAPHS if deepfashion else of_own_images(sizes)
         decision = decide(file.path.name, keys, raw, sizes, placement, forced, like)
         return cls(file, decision.frame, size_of), decision
 
