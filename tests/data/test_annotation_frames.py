@@ -104,6 +104,32 @@ def test_frames_that_cannot_be_told_apart_are_an_error() -> None:
     assert chosen(people(1), scaled(176, 256), (176, 256), ANYWHERE).frame is PUBLISHED
 
 
+@pytest.mark.parametrize("move", [scaled(192, 256), scaled(224, 224), scaled(160, 256)])
+def test_other_sizes_are_refused_where_many_rows_stand_aside(move: Move) -> None:
+    middle = people(100) + (0.01, 0)
+    with pytest.raises(XmdptError, match=r"stand in the middle|cannot be told|no known frame"):
+        chosen(middle, move, (750, 1101), PHOTOGRAPHS)
+    assert chosen(middle, scaled(176, 256), (750, 1101), PHOTOGRAPHS).frame is PUBLISHED
+
+
+def test_fractions_of_the_padded_image() -> None:
+    wide = people(100)
+    wide[::5, 4, 0], wide[::5, 7, 0] = 0.05, 0.95  # arms spread
+    padded = wide * (176 / 256, 1) + (40 / 256, 0)
+    whole = scaled(1, 1)
+    assert chosen(wide, whole, (750, 1101), PHOTOGRAPHS).frame.name == "fractions"
+    assert chosen(padded, whole, (750, 1101), PHOTOGRAPHS).frame.name == "fractions-padded"
+    few = chosen(padded[:6], whole, (750, 1101), PHOTOGRAPHS)
+    assert few.frame.name == "fractions"
+    assert "fit fractions of the padded 256x256 image too: --frame" in few.how
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 6, 24])
+def test_pixels_of_images_of_known_size_come_before_usual_sizes(count: int) -> None:
+    decided = chosen(people(count), scaled(375, 550), (375, 550), PHOTOGRAPHS)
+    assert decided.frame.name == "pixels"
+
+
 def test_poses_without_images() -> None:
     for move, frame in ((scaled(176, 256), "256x176"), (PADDING, "256x256-padded"),
                         (scaled(1, 1), "fractions")):  # fmt: skip

@@ -9,7 +9,9 @@ import numpy as np
 
 from xmdpt_cli.data.annotation_frames import (
     FRACTIONS,
+    FRACTIONS_PADDED,
     FRAME_HINT,
+    GUESSED,
     PIXELS,
     POSES,
     PUBLISHED,
@@ -18,6 +20,7 @@ from xmdpt_cli.data.annotation_frames import (
     Placement,
     Points,
     Sizes,
+    aside,
     beyond,
     differ,
     fits,
@@ -32,6 +35,7 @@ from xmdpt_cli.errors import ConfigError, XmdptError
 MOST_ROWS = 400  # are looked at, evenly spread over a file
 _DECIDED = "decided from the values; --frame overrides"
 _PADDING_USED = 0.003  # share of joints in the padding that pads no longer
+_MANY_FRACTIONS = 1000  # joints; fractions of the padded image are not usual
 _MANY_JOINTS = 300  # of squashed images so many have some there
 _ALONE = (
     "give the size of the image that the keypoints are of: --pose-size WxH; or write them in "
@@ -100,11 +104,47 @@ def decide(
             f"split the file, or say which frame all of it is in: {FRAME_HINT}",
         )
     near = rivals(found)
+    best, near = _without_guesses(best, near, placement)
     if like is not None and like in [fit.frame for fit in near]:
         return Decision(like, "as the other file; --frame overrides")
+    if aside(best, placement):
+        raise _aside(file, first, found, placement)
+    frames = [fit.frame for fit in (best, *near)]
+    if sorted(map(str, frames)) == sorted(map(str, (FRACTIONS, FRACTIONS_PADDED))):
+        return _of_fractions(next(f for f in (best, *near) if f.frame == FRACTIONS_PADDED))
+    if near and best.frame == PIXELS and all(frame in GUESSED for frame in frames[1:]):
+        others = ", ".join(map(str, frames[1:]))
+        return Decision(PIXELS, f"the values fit {others} too: --frame overrides")
     if near:
         return _settled(file, first, best, near, placement)
     return Decision(best.frame, _DECIDED)
+
+
+def _without_guesses(best: Fit, near: Sequence[Fit], placement: Placement) -> tuple[Fit, list[Fit]]:
+    """Pixels of the images, whose sizes are known, come before sizes that are only usual."""
+    pixels = next((fit for fit in (best, *near) if fit.frame == PIXELS), None)
+    if pixels is None or best.frame in placement.published:
+        return best, list(near)
+    return pixels, [fit for fit in (best, *near) if fit is not pixels]
+
+
+def _of_fractions(padded: Fit) -> Decision:
+    """Of the whole image, or of the padded one, in whose padding there are no joints."""
+    joints, out = beyond(padded)
+    if out > _PADDING_USED:
+        return Decision(FRACTIONS, _DECIDED)
+    if joints >= _MANY_FRACTIONS:
+        return Decision(FRACTIONS_PADDED, _DECIDED)
+    return Decision(FRACTIONS, f"the values fit {FRACTIONS_PADDED} too: --frame overrides")
+
+
+def _aside(file: str, first: str, found: Sequence[Fit], placement: Placement) -> XmdptError:
+    return XmdptError(
+        f"{file}: in no known frame do people stand in the middle, as these images show them (x "
+        f"{placement.x[0]:g}), in {_rows(found[0])} (first: {first}). Tried: "
+        + "; ".join(str(fit) for fit in found if fit.plausible),
+        f"name the size of the images that the values are pixels of: {FRAME_HINT}",
+    )
 
 
 def _settled(
