@@ -130,6 +130,11 @@ def test_pixels_of_images_of_known_size_come_before_usual_sizes(count: int) -> N
     assert decided.frame.name == "pixels"
 
 
+def test_many_rows_of_another_size_are_not_pixels_of_the_images() -> None:
+    with pytest.raises(XmdptError, match="cannot be told from 100 rows"):
+        chosen(people(100) + (0.01, -0.05), scaled(384, 512), (375, 550), PHOTOGRAPHS)
+
+
 def test_poses_without_images() -> None:
     for move, frame in ((scaled(176, 256), "256x176"), (PADDING, "256x256-padded"),
                         (scaled(1, 1), "fractions")):  # fmt: skip

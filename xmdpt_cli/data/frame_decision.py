@@ -35,6 +35,7 @@ from xmdpt_cli.errors import ConfigError, XmdptError
 MOST_ROWS = 400  # are looked at, evenly spread over a file
 _DECIDED = "decided from the values; --frame overrides"
 _PADDING_USED = 0.003  # share of joints in the padding that pads no longer
+_MANY_ROWS, _USUAL = 24, 0.3  # of so many rows in the right frame the cost is lower
 _MANY_FRACTIONS = 1000  # joints; fractions of the padded image are not usual
 _MANY_JOINTS = 300  # of squashed images so many have some there
 _ALONE = (
@@ -112,7 +113,8 @@ def decide(
     frames = [fit.frame for fit in (best, *near)]
     if sorted(map(str, frames)) == sorted(map(str, (FRACTIONS, FRACTIONS_PADDED))):
         return _of_fractions(next(f for f in (best, *near) if f.frame == FRACTIONS_PADDED))
-    if near and best.frame == PIXELS and all(frame in GUESSED for frame in frames[1:]):
+    guesses = all(frame in GUESSED for frame in frames[1:])
+    if near and best.frame == PIXELS and _usual(best) and guesses:
         others = ", ".join(map(str, frames[1:]))
         return Decision(PIXELS, f"the values fit {others} too: --frame overrides")
     if near:
@@ -121,11 +123,16 @@ def decide(
 
 
 def _without_guesses(best: Fit, near: Sequence[Fit], placement: Placement) -> tuple[Fit, list[Fit]]:
-    """Pixels of the images, whose sizes are known, come before sizes that are only usual."""
+    """Pixels of the images, whose sizes are known, come before sizes that are only usual; of many
+    rows only if people are where they usually are, else the images were of another size."""
     pixels = next((fit for fit in (best, *near) if fit.frame == PIXELS), None)
-    if pixels is None or best.frame in placement.published:
+    if pixels is None or not _usual(pixels) or best.frame in placement.published:
         return best, list(near)
     return pixels, [fit for fit in (best, *near) if fit is not pixels]
+
+
+def _usual(fit: Fit) -> bool:
+    return len(fit.fractions) < _MANY_ROWS or fit.cost < _USUAL
 
 
 def _of_fractions(padded: Fit) -> Decision:
