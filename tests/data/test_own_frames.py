@@ -72,6 +72,29 @@ def test_files_beside_the_images(tmp_path: Path, ending: str, move: Move, frame:
     assert note.startswith(f"keypoints: {ending} files beside the images, frame {frame}")
 
 
+@pytest.mark.parametrize("ending", [".txt", ".csv"])
+def test_scaled_missing_joints_of_files_beside_images_are_said(tmp_path: Path, ending: str) -> None:
+    wanted = own(tmp_path, 12, PORTRAIT)
+    wanted[:, 4] = np.nan
+
+    def scaled_too(points: np.ndarray) -> np.ndarray:
+        return np.nan_to_num(points, nan=-1) * np.divide(PORTRAIT, (176, 256))
+
+    rows = {}
+    for name, points in named(wanted).items():
+        rows[name] = scaled_too(points)
+        path = (tmp_path / name).with_suffix(ending)
+        if ending == ".csv":
+            path.write_text(text_of({path.name: rows[name]}, decimals=3))
+        else:
+            np.savetxt(path, rows[name])
+    listing = find_dataset(tmp_path)
+    check(listing, wanted)
+    [note] = [note for note in listing.notes if "taken as not seen" in note]
+    assert "(-2.13, -2.15)" in note
+    assert "so in 11 more of the files" in note
+
+
 def test_the_frame_option_applies_to_files_beside_images(tmp_path: Path) -> None:
     wanted = own(tmp_path, 6, PORTRAIT)
     beside(tmp_path, wanted * (0.5, 1) + (0.4, 0), scaled(176, 256))  # at the right

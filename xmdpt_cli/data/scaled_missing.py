@@ -16,6 +16,7 @@ _SMALL = 0.03  # of the largest coordinate: -1 of 176 or 256 is 0.004 to 0.02 of
 _SAME = 0.002  # of the largest coordinate: as far as equal pairs are apart for rounding
 _ROWS = 3  # in so many rows of a file one pair is no place
 
+TAKEN = "taken as not seen"  # is in every note of ``said``
 Pair = tuple[float, float]
 
 
@@ -54,7 +55,7 @@ def said(name: str, pairs: Sequence[Pair]) -> list[str]:
         where += f" to ({high[0]:.3g}, {high[1]:.3g})"
     joints = "1 joint" if len(pairs) == 1 else f"{len(pairs)} joints"
     are = "is" if len(pairs) == 1 else "are"
-    return [f"{name}: {joints} at {where} {are} taken as not seen (-1, -1, scaled with the file)"]
+    return [f"{name}: {joints} at {where} {are} {TAKEN} (-1, -1, scaled with the file)"]
 
 
 def pairs_of(points: NDArray[np.float64], missing: NDArray[np.bool_]) -> list[Pair]:

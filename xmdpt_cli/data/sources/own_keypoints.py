@@ -18,7 +18,7 @@ from xmdpt_cli.data.keypoints_beside import KeypointsBeside, largest_fractions
 from xmdpt_cli.data.lists import Problem, read_pose_points
 from xmdpt_cli.data.names import match_key
 from xmdpt_cli.data.pose import Keypoints
-from xmdpt_cli.data.scaled_missing import Pair, said
+from xmdpt_cli.data.scaled_missing import TAKEN, Pair, said
 from xmdpt_cli.data.sources.keypoint_files import (
     FramedRows,
     KeypointFiles,
@@ -91,6 +91,7 @@ class OwnKeypoints:
     forced: AnnotationFrame | None = None  # --frame
     beside_files: set[Path] = field(default_factory=set)  # that were used
     beside_pictures: int = 0
+    beside_scaled: dict[Path, str] = field(default_factory=dict)  # notes on scaled -1, -1
 
     @classmethod
     def read(
@@ -224,6 +225,8 @@ class OwnKeypoints:
             what = f"several people in its keypoints: the largest is taken ({found.file.name})"
             self.problems.append(Problem(picture, what, kept=True))
         self.beside_files.add(found.file)
+        notes = [note for note in found.notes if TAKEN in note]
+        self.beside_scaled |= dict.fromkeys([found.file] * len(notes), "; ".join(notes))
         self.beside_pictures += 1
         return largest_fractions(found.frame)
 
@@ -259,6 +262,10 @@ class OwnKeypoints:
 
     def close(self) -> list[Problem]:
         """All problems, when every picture was asked for."""
+        if self.beside_scaled:
+            more = len(self.beside_scaled) - 1
+            also = f"; so in {more} more of the files beside the images" if more else ""
+            self.notes.append(f"keypoints: {next(iter(self.beside_scaled.values()))}{also}")
         if self.forced is not None and self.beside_files:
             self._check_forced(self.forced)
         rows = [] if self.rows is None else list(self.rows.file.points)
