@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 _SMALL = 0.03  # of the largest coordinate: -1 of 176 or 256 is 0.004 to 0.02 of it
 _SAME = 0.002  # of the largest coordinate: as far as equal pairs are apart for rounding
+_UNSCALED = 1e-3  # so near to -1 a coordinate was not scaled
 _ROWS = 3  # in so many rows of a file one pair is no place
 
 TAKEN = "taken as not seen"  # is in every note of ``said``
@@ -24,7 +25,8 @@ def scaled_missing(points: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which joints (n, 2) of one person are a scaled -1, -1: both coordinates negative, and small
     against the largest or the same for two joints. (-1, -1) itself is none."""
     seen = np.isfinite(points).all(axis=1)
-    negative = seen & (points < 0).all(axis=1) & ~(points == -1).any(axis=1)
+    # beside -1 are joints that a writer kept from looking missing; nobody scales by nearly 1
+    negative = seen & (points < 0).all(axis=1) & ~(np.abs(points + 1) < _UNSCALED).any(axis=1)
     if not negative.any():
         return np.asarray(negative)
     largest = max(0.0, float(points[seen].max()))
