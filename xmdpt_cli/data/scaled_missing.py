@@ -26,15 +26,16 @@ def scaled_missing(points: NDArray[np.float64]) -> NDArray[np.bool_]:
     against the largest or the same for two joints. (-1, -1) itself is none."""
     seen = np.isfinite(points).all(axis=1)
     # beside -1 are joints that a writer kept from looking missing; nobody scales by nearly 1
-    negative = seen & (points < 0).all(axis=1) & ~(np.abs(points + 1) < _UNSCALED).any(axis=1)
+    unscaled = (np.abs(points + 1) < _UNSCALED).any(axis=1)
+    negative: NDArray[np.bool_] = np.asarray(seen & (points < 0).all(axis=1) & ~unscaled)
     if not negative.any():
-        return np.asarray(negative)
+        return negative
     largest = max(0.0, float(points[seen].max()))
-    found = negative & (-points <= _SMALL * largest).all(axis=1)
+    found: NDArray[np.bool_] = np.asarray(negative & (-points <= _SMALL * largest).all(axis=1))
     places = np.flatnonzero(negative)
     near = np.abs(points[places, None] - points[None, places]).max(axis=2)
     found[places] |= (near <= _SAME * np.abs(points[seen]).max()).sum(axis=1) > 1
-    return np.asarray(found)
+    return found
 
 
 def repeated(rows: Sequence[NDArray[np.float64]]) -> set[Pair]:
