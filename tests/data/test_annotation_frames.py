@@ -104,14 +104,69 @@ def test_frames_that_cannot_be_told_apart_are_an_error() -> None:
     assert chosen(people(1), scaled(176, 256), (176, 256), ANYWHERE).frame is PUBLISHED
 
 
+@pytest.mark.parametrize("move", [scaled(192, 256), scaled(224, 224), scaled(160, 256)])
+def test_other_sizes_are_refused_where_many_rows_stand_aside(move: Move) -> None:
+    middle = people(100) + (0.01, 0)
+    with pytest.raises(XmdptError, match=r"stand in the middle|cannot be told|no known frame"):
+        chosen(middle, move, (750, 1101), PHOTOGRAPHS)
+    assert chosen(middle, scaled(176, 256), (750, 1101), PHOTOGRAPHS).frame is PUBLISHED
+
+
+def test_fractions_of_the_padded_image() -> None:
+    wide = people(100)
+    wide[::5, 4, 0], wide[::5, 7, 0] = 0.05, 0.95  # arms spread
+    padded = wide * (176 / 256, 1) + (40 / 256, 0)
+    whole = scaled(1, 1)
+    assert chosen(wide, whole, (750, 1101), PHOTOGRAPHS).frame.name == "fractions"
+    assert chosen(padded, whole, (750, 1101), PHOTOGRAPHS).frame.name == "fractions-padded"
+    few = chosen(padded[:6], whole, (750, 1101), PHOTOGRAPHS)
+    assert few.frame.name == "fractions"
+    assert "fit fractions of the padded 256x256 image too: --frame" in few.how
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 6, 24])
+def test_pixels_of_images_of_known_size_come_before_usual_sizes(count: int) -> None:
+    decided = chosen(people(count), scaled(375, 550), (375, 550), PHOTOGRAPHS)
+    assert decided.frame.name == "pixels"
+
+
+def test_many_rows_of_another_size_are_not_pixels_of_the_images() -> None:
+    with pytest.raises(XmdptError, match="cannot be told from 100 rows"):
+        chosen(people(100) + (0.01, -0.05), scaled(384, 512), (375, 550), PHOTOGRAPHS)
+
+
 def test_poses_without_images() -> None:
     for move, frame in ((scaled(176, 256), "256x176"), (PADDING, "256x256-padded"),
                         (scaled(1, 1), "fractions")):  # fmt: skip
         raw = move(people(3) * (176, 256))
-        assert decide_alone("a.csv", "a.csv:2", raw).name == frame
+        assert decide_alone("a.csv", "a.csv:2", raw).frame.name == frame
     with pytest.raises(XmdptError, match="in no known frame") as error:
         decide_alone("a.csv", "a.csv:2", scaled(750, 1101)(people(3) * (176, 256)))
     assert "--frame" not in error.value.hint  # of prepare only
+
+
+@pytest.mark.parametrize(("published", "move"), [(PUBLISHED, scaled(176, 256)), (PADDED, PADDING)])
+def test_one_row_is_as_published_where_that_fits_and_the_other_frame_is_said(
+    published: Any, move: Move
+) -> None:
+    aside = 0.12 if published is PUBLISHED else -0.12
+    raw = move((people(1) + (aside, 0)) * (176, 256))
+    decided = decide_alone("a", "a", raw, published=published)
+    assert decided.frame is published
+    assert decided.how.startswith("as published; the values fit ")
+    other = PADDED if published is PUBLISHED else PUBLISHED
+    assert str(other) in decided.how
+    centred = move(people(1) * (176, 256))
+    assert decide_alone("a", "a", centred, published=published).how == ""
+    assert decide_alone("a", "a", centred, published=other).frame is published
+
+
+def test_one_row_in_pixels_of_the_image_beside_it() -> None:
+    raw = scaled(192, 256)(people(1) * (176, 256))
+    size = np.array([[192.0, 256.0]])
+    decided = decide_alone("a", "a", raw, size)
+    assert (decided.frame.name, decided.how) == ("pixels", "the values fit 256x176 too")
+    assert decide_alone("a", "a", raw, size, guessed=True).frame is PUBLISHED  # of the source
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,27 @@ def test_the_frame_of_rows_is_decided_by_their_values_and_the_images(
     assert f"a.csv: in {said}" in notes
 
 
+@pytest.mark.parametrize(
+    ("scale", "shift", "said"),
+    [
+        ((176, 256), (0, 0), "256x176"),
+        ((176, 256), (40, 0), "256x256 padded"),
+        ((1, 1), (0, 0), "fractions of the sides"),
+        ((750, 1101), (0, 0), "pixels of the images"),
+    ],
+)
+def test_the_frame_of_a_pose_in_txt(tmp_path: Path, scale: Any, shift: Any, said: str) -> None:
+    file = tmp_path / "p0.txt"
+    file.write_text("".join(f"{x} {y}\n" for x, y in PERSON * scale + shift))
+    Image.new("RGB", (750, 1101)).save(tmp_path / "p0.jpg")
+    notes: list[str] = []
+    size_of = UnstatedSize(file)
+    [frame] = read_poses(file, size_of, notes=notes)
+    np.testing.assert_allclose(as_fractions(frame), PERSON, atol=1e-4)
+    assert notes == [f"p0.txt: in {said}"]
+    assert bool(size_of.notes) == (said == "pixels of the images")  # no other note contradicts
+
+
 def test_rows_without_a_known_image(tmp_path: Path) -> None:
     walk = [PERSON * (176, 256) + (step, 0) for step in (-20, -10, 0, 10, 20)]
     for shift in (0, 40):

@@ -27,6 +27,7 @@ from xmdpt_cli.data.list_text import (
 )
 from xmdpt_cli.data.pose import JOINTS, Keypoints, raw_to_nan
 from xmdpt_cli.data.problems import Problem
+from xmdpt_cli.data.scaled_missing import Pair, pairs_of, repeated, said, scaled_missing
 from xmdpt_cli.errors import XmdptError
 
 HEADER = "name:keypoints_y:keypoints_x"
@@ -90,6 +91,7 @@ def read_annotations(path: Path, key_of: Callable[[str], str]) -> Annotations:
     found = Annotations(path)
     columns: _Columns | None = None
     zeros = 0
+    scaled: list[Pair] = []
     for number, line in enumerate(read_lines(path), start=1):
         if not line.strip():
             continue
@@ -100,17 +102,32 @@ def read_annotations(path: Path, key_of: Callable[[str], str]) -> Annotations:
             found.notes.append(f"{path.name}: no header, its columns are taken as {HEADER}")
         try:
             name, y, x = columns.split(line)
-            points, nulls = _points(y, x)
+            raw = _points(y, x)
+            pairs: list[Pair] = []
+            points = sane(raw, pairs)
             key = key_of(name)
         except (XmdptError, ValueError) as err:
             found.problems.append(Problem(f"{path.name}:{number}", f"annotation row: {err}"))
             continue
-        zeros += nulls
+        zeros += int((raw == 0).all(axis=1).sum())
+        scaled += pairs
         _keep(found, key, name, number, points)
     bad = [(problem.file, problem.reason) for problem in found.problems if not problem.kept]
     refuse_all_wrong(path, len(found.points), bad, _ROWS)
     if zeros:
         found.notes.append(f"{path.name}: {zeros} joints at exactly (0, 0) are taken as not seen")
+    found.notes += said(path.name, scaled + _without_repeated(found.points))
+    return found
+
+
+def _without_repeated(rows: dict[str, Keypoints]) -> list[Pair]:
+    """Make the negative pairs that rows share NaN, in place; returns them, one a joint."""
+    pairs = repeated(list(rows.values()))
+    found: list[Pair] = []
+    for points in rows.values() if pairs else ():
+        missing = np.array([(float(x), float(y)) in pairs for x, y in points])
+        found += pairs_of(points, missing)
+        points[missing] = np.nan
     return found
 
 
@@ -153,19 +170,23 @@ def _separator(line: str) -> str:
     return separator_of(line)
 
 
-def _points(y: str, x: str) -> tuple[Keypoints, int]:
-    """(18, 2) x and y, NaN missing, and how many joints were at exactly (0, 0)."""
+def _points(y: str, x: str) -> Keypoints:
+    """(18, 2) x and y as they are in the file."""
     columns = [_numbers(text, label) for label, text in (("y", y), ("x", x))]
-    raw = np.stack(columns[::-1], axis=1)
-    return sane(raw), int((raw == 0).all(axis=1).sum())
+    return np.stack(columns[::-1], axis=1)
 
 
-def sane(raw: Keypoints) -> Keypoints:
-    """(18, 2) as files hold them -> NaN for missing: -1, no number, or both exactly 0 (a joint in
-    the very corner of an image is none; a single 0 is a place). ValueError for damage."""
+def sane(raw: Keypoints, scaled: list[Pair] | None = None) -> Keypoints:
+    """(18, 2) as files hold them -> NaN for missing: -1, also scaled (``scaled`` collects these),
+    no number, or both exactly 0 (a joint in the very corner of an image is none; a single 0 is a
+    place). ValueError for damage."""
     if (np.abs(raw) > _FARTHEST).any():  # infinite ones too
         raise ValueError("a coordinate is not a number of pixels")
-    return raw_to_nan(np.where((raw == 0).all(axis=1, keepdims=True), -1.0, raw))
+    missing = scaled_missing(raw)
+    if scaled is not None:
+        scaled += pairs_of(raw, missing)
+    missing |= (raw == 0).all(axis=1)
+    return raw_to_nan(np.where(missing[:, None], -1.0, raw))
 
 
 def _numbers(text: str, label: str) -> np.ndarray:

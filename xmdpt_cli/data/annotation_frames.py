@@ -56,14 +56,19 @@ PADDED = AnnotationFrame(
 )
 PIXELS = AnnotationFrame("pixels", label="pixels of the images")
 FRACTIONS = AnnotationFrame("fractions", 1.0, 1.0, label="fractions of the sides")
-#: DeepFashion's: the published two, then what people make of them
-DEEPFASHION = (
-    PUBLISHED, PADDED, PIXELS,
+#: whoever divides the padded frame by 256
+FRACTIONS_PADDED = AnnotationFrame(
+    "fractions-padded", FRAME_WIDTH / 256, 1.0, PADDING / 256,
+    label="fractions of the padded 256x256 image",
+)  # fmt: skip
+#: sizes that images are often brought to; where their own is known, it is likelier
+GUESSED = (
     AnnotationFrame("256x256", 256.0, 256.0, label="256x256 squashed"),
     AnnotationFrame("512x352", 352.0, 512.0),
     AnnotationFrame("750x1101", 750.0, 1101.0, label="750x1101 original"),
-    FRACTIONS,
-)  # fmt: skip
+)
+#: DeepFashion's: the published two, then what people make of them
+DEEPFASHION = (PUBLISHED, PADDED, PIXELS, *GUESSED, FRACTIONS, FRACTIONS_PADDED)
 #: of one's own images, which may be of any shape with people anywhere in them
 OWN = (PUBLISHED, PIXELS, FRACTIONS)
 AUTO = "auto"
@@ -99,16 +104,19 @@ class Placement:
     smallest: float  # plausible is no smaller person, nor one whose middle is ...
     off: tuple[float, float]  # ... farther from the middle in x and y
     published: tuple[AnnotationFrame, ...] = ()  # of frames that fit equally well the one to take
+    narrow: float = 0.0  # how far off the middle in x may be of many rows; 0: not known
 
 
 # The middle of people in 128 annotated DeepFashion images: x 0.51 (0.46 to 0.58 in eight tenths),
 # y 0.48 (0.44 to 0.53); their extent is 0.78 (0.66 to 0.85). The two published frames are 0.23
 # of the width apart.
 PHOTOGRAPHS = Placement(
-    DEEPFASHION, (0.51, 0.10), (0.50, 0.15), 0.40, 0.25, (0.16, 0.25), (PUBLISHED, PADDED)
+    DEEPFASHION, (0.51, 0.10), (0.50, 0.15), 0.40, 0.25, (0.16, 0.25), (PUBLISHED, PADDED), 0.04
 )
 _OWN = ((0.50, 0.25), (0.50, 0.25), 0.30, 0.10, (0.48, 0.48))
 ANYWHERE = Placement(OWN, *_OWN)
+#: of one's own images of nearly the published shape: whoever pads these has people in the middle
+PORTRAITS = Placement((PUBLISHED, PADDED, PIXELS, FRACTIONS), (0.50, 0.20), *_OWN[1:])
 #: pose files of one's own images: as published (padded), or one of these
 OWN_POSES = Placement((PADDED, PUBLISHED, PIXELS, FRACTIONS), *_OWN, (PADDED,))
 #: poses that are given without images
@@ -124,7 +132,17 @@ _FEW = 0.1  # how much farther from the middle one person may be than most peopl
 _ROUNDING = 0.015  # of a side: 2.6 pixels of 176
 _SAME = 0.04  # of a side: frames whose joints all differ by less are one
 _MIXED, _FEW_ROWS = 0.1, 3  # share of rows, and how many, that make a file one of two frames
+_SHAPE = 0.1  # how far the sides of nearly the published shape are off it
+_SPREAD = 0.3  # five times that of single people around the middle, 0.06
 _FEW_JOINTS = 4  # rows of fewer say nothing about a person
+
+
+def of_own_images(sizes: Sizes | None) -> Placement:
+    """Where people stand in one's own images of these sizes."""
+    if sizes is None:
+        return ANYWHERE
+    shape = float(np.nanmedian(sizes[:, 0] / sizes[:, 1])) / (FRAME_WIDTH / FRAME_HEIGHT)
+    return PORTRAITS if abs(shape - 1) <= _SHAPE else ANYWHERE
 
 
 @dataclass(frozen=True)
@@ -209,14 +227,16 @@ def fits(raw: Points, sizes: Sizes | None, placement: Placement) -> list[Fit]:
     return sorted(found, key=lambda fit: (not fit.plausible, fit.cost))
 
 
-def rivals(found: list[Fit]) -> list[Fit]:
-    """The plausible fits that are nearly as good as the best and mean other places."""
+def rivals(found: list[Fit], apart: float = _APART) -> list[Fit]:
+    """The plausible fits that are nearly as good as the best and mean other places.
+
+    ``apart``: how much more they may cost at most, in a file of one row."""
     best, rows = found[0], len(found[0].fractions)
-    margin = _APART / np.sqrt(min(rows, _ENOUGH))
+    margin = apart / np.sqrt(min(rows, _ENOUGH))
     return [
         fit
         for fit in found[1:]
-        if fit.plausible and fit.cost < best.cost + margin and _differ(best, fit)
+        if fit.plausible and fit.cost < best.cost + margin and differ(best, fit)
     ]
 
 
@@ -228,8 +248,16 @@ def of_another(found: list[Fit], placement: Placement) -> tuple[Fit, NDArray[np.
     return max(many, key=lambda o: (o[0].frame in placement.published, o[1].sum()), default=None)
 
 
-def _differ(one: Fit, other: Fit) -> bool:
+def differ(one: Fit, other: Fit) -> bool:
+    """Whether two fits mean other places of a joint."""
     return bool(np.nanmax(np.abs(one.fractions - other.fractions)) >= _SAME)
+
+
+def aside(fit: Fit, placement: Placement) -> bool:
+    """Whether people of many rows are farther aside than chance brings them."""
+    rows = len(fit.fractions)
+    allowed = max(placement.narrow, _SPREAD / np.sqrt(rows))
+    return bool(placement.narrow and rows >= _ENOUGH and abs(fit.x - placement.x[0]) > allowed)
 
 
 def beyond(fit: Fit) -> tuple[int, float]:

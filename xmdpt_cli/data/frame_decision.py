@@ -9,7 +9,9 @@ import numpy as np
 
 from xmdpt_cli.data.annotation_frames import (
     FRACTIONS,
+    FRACTIONS_PADDED,
     FRAME_HINT,
+    GUESSED,
     PIXELS,
     POSES,
     PUBLISHED,
@@ -18,7 +20,9 @@ from xmdpt_cli.data.annotation_frames import (
     Placement,
     Points,
     Sizes,
+    aside,
     beyond,
+    differ,
     fits,
     measure,
     of_another,
@@ -31,12 +35,16 @@ from xmdpt_cli.errors import ConfigError, XmdptError
 MOST_ROWS = 400  # are looked at, evenly spread over a file
 _DECIDED = "decided from the values; --frame overrides"
 _PADDING_USED = 0.003  # share of joints in the padding that pads no longer
+_MANY_ROWS, _USUAL = 24, 0.3  # of so many rows in the right frame the cost is lower
+_MANY_FRACTIONS = 1000  # joints; fractions of the padded image are not usual
 _MANY_JOINTS = 300  # of squashed images so many have some there
 _ALONE = (
     "give the size of the image that the keypoints are of: --pose-size WxH; or write them in "
     "pixels of the 256x176 frame or as fractions (0 to 1) of the image's sides; or give JSON, "
     "which may state the image's size"
 )
+_PIXELS = 0.6  # how much more than the best pixels of an image of known size may cost
+_SAID = 2.0  # so much more may the frame that is published for a kind of file cost to be said
 _SWAPPED = "name:keypoints_x:keypoints_y"
 
 
@@ -48,7 +56,7 @@ class Decision:
     how: str
 
     def __str__(self) -> str:
-        return f"frame {self.frame} ({self.how})"
+        return f"frame {self.frame} ({self.how})" if self.how else f"frame {self.frame}"
 
 
 def some_of(count: int, most: int = MOST_ROWS) -> list[int]:
@@ -97,11 +105,53 @@ def decide(
             f"split the file, or say which frame all of it is in: {FRAME_HINT}",
         )
     near = rivals(found)
+    best, near = _without_guesses(best, near, placement)
     if like is not None and like in [fit.frame for fit in near]:
         return Decision(like, "as the other file; --frame overrides")
+    if aside(best, placement):
+        raise _aside(file, first, found, placement)
+    frames = [fit.frame for fit in (best, *near)]
+    if sorted(map(str, frames)) == sorted(map(str, (FRACTIONS, FRACTIONS_PADDED))):
+        return _of_fractions(next(f for f in (best, *near) if f.frame == FRACTIONS_PADDED))
+    guesses = all(frame in GUESSED for frame in frames[1:])
+    if near and best.frame == PIXELS and _usual(best) and guesses:
+        others = ", ".join(map(str, frames[1:]))
+        return Decision(PIXELS, f"the values fit {others} too: --frame overrides")
     if near:
         return _settled(file, first, best, near, placement)
     return Decision(best.frame, _DECIDED)
+
+
+def _without_guesses(best: Fit, near: Sequence[Fit], placement: Placement) -> tuple[Fit, list[Fit]]:
+    """Pixels of the images, whose sizes are known, come before sizes that are only usual; of many
+    rows only if people are where they usually are, else the images were of another size."""
+    pixels = next((fit for fit in (best, *near) if fit.frame == PIXELS), None)
+    if pixels is None or not _usual(pixels) or best.frame in placement.published:
+        return best, list(near)
+    return pixels, [fit for fit in (best, *near) if fit is not pixels]
+
+
+def _usual(fit: Fit) -> bool:
+    return len(fit.fractions) < _MANY_ROWS or fit.cost < _USUAL
+
+
+def _of_fractions(padded: Fit) -> Decision:
+    """Of the whole image, or of the padded one, in whose padding there are no joints."""
+    joints, out = beyond(padded)
+    if out > _PADDING_USED:
+        return Decision(FRACTIONS, _DECIDED)
+    if joints >= _MANY_FRACTIONS:
+        return Decision(FRACTIONS_PADDED, _DECIDED)
+    return Decision(FRACTIONS, f"the values fit {FRACTIONS_PADDED} too: --frame overrides")
+
+
+def _aside(file: str, first: str, found: Sequence[Fit], placement: Placement) -> XmdptError:
+    return XmdptError(
+        f"{file}: in no known frame do people stand in the middle, as these images show them (x "
+        f"{placement.x[0]:g}), in {_rows(found[0])} (first: {first}). Tried: "
+        + "; ".join(str(fit) for fit in found if fit.plausible),
+        f"name the size of the images that the values are pixels of: {FRAME_HINT}",
+    )
 
 
 def _settled(
@@ -200,20 +250,42 @@ def _turned(raw: Points, sizes: Sizes | None, placement: Placement) -> str:
 
 
 def decide_alone(
-    file: str, first: str, raw: Points, sizes: Sizes | None = None, *, given: bool = False
-) -> AnnotationFrame:
+    file: str,
+    first: str,
+    raw: Points,
+    sizes: Sizes | None = None,
+    *,
+    given: bool = False,
+    published: AnnotationFrame = PUBLISHED,
+    guessed: bool = False,
+) -> Decision:
     """The frame of points (N, 18, 2) that are given to sample: a published one, fractions, or
     pixels of their images where ``sizes`` (N, 2) knows them, NaN for the others.
 
-    The better of those that are possible; XmdptError if none is. People may be anywhere.
-    ``given``: a user says which image they are of: no published frame is tried.
+    Of those that fit about equally well the pixels of the images, if these are not ``guessed``,
+    then ``published``, that of its kind of file; the others are said. XmdptError if none is
+    possible. People may be anywhere. ``given``: a user says which image they are of: no published
+    frame is tried.
     """
     frames = (FRACTIONS, PIXELS) if given else (*POSES.frames, PIXELS)
     placement = replace(POSES, frames=frames)
     found = fits(raw, sizes, placement)
     if not found:
-        return PUBLISHED
+        return Decision(published, "")
     if not found[0].plausible:
         error = _implausible(file, first, raw, sizes, placement, found)
         raise XmdptError(error.message, _ALONE)
-    return found[0].frame
+    # the size of an image that happens to be there proves less than values that fit well
+    best, near = found[0], [found[0], *rivals(found)]
+    near = [fit for fit in near if fit.frame != PIXELS or fit.cost < best.cost + _PIXELS]
+    order = {published: 1}
+    if not guessed:
+        order[PIXELS] = 0
+    chosen = min(near, key=lambda fit: order.get(fit.frame, 2))
+    others = ", ".join(str(fit.frame) for fit in near if differ(chosen, fit))
+    if not others:
+        worse = [fit for fit in rivals(found, _SAID) if fit.frame == published]
+        less = f"the values fit {published} less well" if worse else ""
+        return Decision(chosen.frame, less)
+    why = "as published; " if chosen.frame == published else ""
+    return Decision(chosen.frame, f"{why}the values fit {others} too")

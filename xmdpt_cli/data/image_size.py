@@ -86,6 +86,7 @@ class UnstatedSize:
     ) -> None:
         self.file, self.given, self.source = file, given, source
         self.notes: list[str] = []
+        self.guessed = False  # whether a size was that of the source image, which is a guess
 
     def __call__(self, name: str) -> Size | None:
         found = self._find(name)
@@ -104,6 +105,7 @@ class UnstatedSize:
         if image is not None:
             return size_of_image(image), f"the size of {image.name} beside it"
         if self.source is not None:
+            self.guessed = True
             return self.source, "the size of the source image, as nothing else says it"
         return None
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmdpt_cli.data.pose import JOINTS, Keypoints
+from xmdpt_cli.data.scaled_missing import scaled_missing
 from xmdpt_cli.errors import ConfigError, XmdptError
 
 #: the score below which a joint is not found. OpenPose finds joints from 0.05 or 0.1 on; MMPose and
@@ -67,9 +68,10 @@ def not_found(
 ) -> NDArray[np.bool_]:
     """Which joints (n, 2) of a file were not found, in every format by the same rule.
 
-    Null (here: not finite), -1, exactly (0, 0), or a score (n,) below ``min_score``.
+    Null (here: not finite), -1, also where it was scaled with the file, exactly (0, 0), or a score
+    (n,) below ``min_score``.
     """
-    missing = ~np.isfinite(points).all(axis=1)
+    missing = ~np.isfinite(points).all(axis=1) | scaled_missing(points)
     missing |= (points == -1).any(axis=1) | (points == 0).all(axis=1)
     if scores is not None:
         missing |= ~(scores >= min_score)

@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 
 from xmdpt_cli.data.annotation_csv import HEADER, read_annotations
-from xmdpt_cli.data.frame_decision import decide_alone
+from xmdpt_cli.data.annotation_frames import PADDED, PUBLISHED, AnnotationFrame, mostly_outside
+from xmdpt_cli.data.frame_decision import Decision, decide_alone
 from xmdpt_cli.data.frame_names import FrameNames
 from xmdpt_cli.data.image_size import SIZE_HINT, Size, SizeOf
 from xmdpt_cli.data.joint_tables import MIN_SCORE, check_min_score, shown
 from xmdpt_cli.data.keypoint_json import Frame, read_json
 from xmdpt_cli.data.keypoint_units import check_guessed
-from xmdpt_cli.data.lists import Problem, read_pose_txt
+from xmdpt_cli.data.lists import Problem, read_pose_points
 from xmdpt_cli.data.pose import Keypoints
+from xmdpt_cli.data.scaled_missing import Pair, said
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_text, writing
 
@@ -41,8 +43,9 @@ def read_poses(
     """The frames of a keypoints file, at least one with at least one person.
 
     ``.json``: OpenPose's (18 or 25 joints; of one image, or a list of them), COCO's (17, 133),
-    Halpe's (26, 136), MMPose's, or our own form. ``.txt``: one pose in the padded 256 frame.
-    ``.csv``: the published annotation rows, a frame each. ``min_score``: joints with a lower score
+    Halpe's (26, 136), MMPose's, or our own form. ``.txt``: one pose, 18 lines.
+    ``.csv``: the published annotation rows, a frame each. The frame of these two is decided from
+    the values and the image's size. ``min_score``: joints with a lower score
     are not found. ``size_of``: the image size of a file in pixels that does not state it
     (OpenPose's own). ``notes`` collects how the numbers were read. In a sequence a frame may be
     without people. Raises XmdptError naming the file and frame, what was found and what is
@@ -73,7 +76,8 @@ class KeypointsFile:
     """The frames of a file as they are: ``unsized`` ones, and such in which nobody is seen.
 
     ``problems`` are its lines and annotations that cannot be used; ``notes`` say how it was read.
-    ``rows``: whether it holds annotation rows, whose frame is decided by ``sized``.
+    ``published``: of files that do not say their frame, annotation rows and poses in .txt, the one
+    of their kind: which it is ``sized`` decides.
     """
 
     def __init__(
@@ -83,21 +87,29 @@ class KeypointsFile:
         problems: Sequence[Problem] = (),
         notes: Sequence[str] = (),
         *,
-        rows: bool = False,
+        published: AnnotationFrame | None = None,
     ) -> None:
         self.path, self.frames, self.problems = path, frames, list(problems)
-        self.notes, self.rows = list(notes), rows
+        self.notes, self.published = list(notes), published
+        self._read_notes = list(notes)
 
     @cached_property
     def names(self) -> FrameNames:
         return FrameNames([frame.name for frame in self.frames])
 
-    def sized(self, frames: Sequence[Frame], size_of: SizeOf | None) -> list[Frame]:
+    def sized(
+        self,
+        frames: Sequence[Frame],
+        size_of: SizeOf | None,
+        forced: AnnotationFrame | None = None,
+    ) -> list[Frame]:
         """Some of its frames with the size of their image, asked from ``size_of`` where the file
-        does not state it. XmdptError if that does not know it either, or if it cannot be right."""
+        does not state it. XmdptError if that does not know it either, or if it cannot be right.
+
+        ``forced``: the frame of a file that does not say it, where that is known."""
         sizes = [size_of(f.name) if size_of and f.unsized else None for f in frames]
-        if self.rows:
-            return self._rows_sized(frames, sizes, bool(getattr(size_of, "given", None)))
+        if self.published is not None:
+            return self._rows_sized(frames, sizes, size_of, forced)
         for frame, size in zip(frames, sizes, strict=True):
             if frame.unsized and frame.people and size is None:
                 raise XmdptError(
@@ -114,9 +126,13 @@ class KeypointsFile:
         ]
 
     def _rows_sized(
-        self, frames: Sequence[Frame], sizes: Sequence[Size | None], given: bool
+        self,
+        frames: Sequence[Frame],
+        sizes: Sequence[Size | None],
+        size_of: SizeOf | None,
+        forced: AnnotationFrame | None,
     ) -> list[Frame]:
-        """Annotation rows, by all values of the file and the sizes of these frames' images."""
+        """Rows and poses, by all values of the file and the sizes of these frames' images."""
         of_images = {
             frame.where: size[::-1] for frame, size in zip(frames, sizes, strict=True) if size
         }
@@ -125,8 +141,21 @@ class KeypointsFile:
             return [replace(frame, unsized=False) for frame in frames]
         known = np.array([of_images.get(frame.where, (np.nan, np.nan)) for frame, _ in rows])
         raw = np.stack([points for _, points in rows])
-        decided = decide_alone(str(self.path), rows[0][0].name, raw, known, given=given)
-        self.notes += [f"{self.path.name}: in {decided}"]
+        decided = forced
+        if decided is None:
+            decision = decide_alone(
+                str(self.path),
+                rows[0][0].name,
+                raw,
+                known,
+                given=bool(getattr(size_of, "given", None)),
+                published=self.published or PUBLISHED,
+                guessed=bool(getattr(size_of, "guessed", False)),
+            )
+            decided = decision.frame
+            self._say(decision, getattr(size_of, "notes", None))
+        else:
+            self._check_forced(frames, sizes, decided)
         if decided.of_images:
             return [
                 replace(frame, size=size, unsized=False)
@@ -136,6 +165,27 @@ class KeypointsFile:
             replace(frame, people=list(map(decided.fractions, frame.people)), unsized=False)
             for frame in frames
         ]
+
+    def _say(self, decision: Decision, of_sizes: list[str] | None) -> None:
+        """Note what the values are of; the sizes of images that they are not of go unsaid."""
+        why = f" ({decision.how})" if decision.how else ""
+        self.notes = list(self._read_notes)
+        if of_sizes and not decision.frame.of_images:
+            of_sizes.clear()
+        self.notes.append(f"{self.path.name}: in {decision.frame}{why}")
+
+    def _check_forced(
+        self, frames: Sequence[Frame], sizes: Sequence[Size | None], forced: AnnotationFrame
+    ) -> None:
+        """XmdptError for frames that cannot be in ``forced``."""
+        for frame, size in zip(frames, sizes, strict=True):
+            if forced.of_images and size is None:
+                raise XmdptError(f"{frame.where}: the size of its image is not known", SIZE_HINT)
+            sides = None if size is None else np.array(size[::-1], dtype=np.float64)
+            if any(mostly_outside(forced.fractions(points, sides)) for points in frame.people):
+                raise XmdptError(
+                    f"{frame.where}: most joints lie outside of the image in the frame {forced}"
+                )
 
 
 def open_file(path: str | Path, min_score: float = MIN_SCORE) -> KeypointsFile:
@@ -170,7 +220,9 @@ def _open(_: Path, path: Path, _state: tuple[int, int, int], min_score: float) -
     if suffix == ".csv":
         return _open_csv(path)
     if suffix == ".txt":
-        return KeypointsFile(path, _read_txt(path))
+        scaled: list[Pair] = []
+        frames = _read_txt(path, scaled)
+        return KeypointsFile(path, frames, notes=said(path.name, scaled), published=PADDED)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as err:
@@ -179,14 +231,14 @@ def _open(_: Path, path: Path, _state: tuple[int, int, int], min_score: float) -
     return KeypointsFile(path, found.frames, found.problems, found.notes)
 
 
-def _read_txt(path: Path) -> list[Frame]:
+def _read_txt(path: Path, scaled: list[Pair]) -> list[Frame]:
     try:
-        points = read_pose_txt(path)
+        points = read_pose_points(path, scaled)
     except (OSError, ValueError, OverflowError) as err:
         raise XmdptError(
             f"{path}: {err}", "a pose in .txt is 18 lines `x y`, -1 -1 for a joint not seen"
         ) from None
-    return [seen(Frame(_somebody(points), None, str(path)))]
+    return [seen(Frame(_somebody(points), None, str(path), unsized=True))]
 
 
 def _open_csv(path: Path) -> KeypointsFile:
@@ -202,7 +254,7 @@ def _open_csv(path: Path) -> KeypointsFile:
         )
         for name, points in read.points.items()
     ]
-    return KeypointsFile(path, frames, read.problems, read.notes, rows=True)
+    return KeypointsFile(path, frames, read.problems, read.notes, published=PUBLISHED)
 
 
 def _somebody(points: Keypoints) -> list[Keypoints]:
@@ -223,12 +275,13 @@ def frame_of_picture(
     *,
     min_score: float = MIN_SCORE,
     notes: list[str] | None = None,
+    forced: AnnotationFrame | None = None,
 ) -> Frame:
     """The frame of a keypoints file that belongs to an image's file (None: it has no name).
 
     A file of one frame belongs to any image. Of several the one is meant that the file calls as
-    the image (``FrameNames``). XmdptError, naming what was looked for, if none is. The others are
-    as for ``read_poses``.
+    the image (``FrameNames``). XmdptError, naming what was looked for, if none is. ``forced``: as
+    for ``KeypointsFile.sized``; the others are as for ``read_poses``.
     """
     file = open_file(path, min_score)
     if len(file.frames) > 1:  # of thousands of rows the other ones may be bad
@@ -236,7 +289,7 @@ def frame_of_picture(
     else:
         file = _usable(path, min_score)
         frame = file.frames[0]
-    (found,) = file.sized([frame], size_of)
+    (found,) = file.sized([frame], size_of, forced)
     if notes is not None:
         notes += file.notes
     return found

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xmdpt_cli.data.image_size import Size
 from xmdpt_cli.data.joint_tables import (
@@ -30,6 +31,7 @@ from xmdpt_cli.data.joint_tables import (
 from xmdpt_cli.data.keypoint_units import all_joints, are_fractions, check_stated
 from xmdpt_cli.data.lists import Problem
 from xmdpt_cli.data.pose import Keypoints
+from xmdpt_cli.data.scaled_missing import Pair, pairs_of, said, scaled_missing
 from xmdpt_cli.errors import XmdptError
 
 _SIZE_HINT = 'add "canvas_width" and "canvas_height", the size of the image, beside the keypoints'
@@ -130,9 +132,10 @@ class _Reader:
     notes: list[str] = field(default_factory=list)
     low: int = 0  # joints left out for their score
     seen: int = 0
+    scaled: list[Pair] = field(default_factory=list)  # joints that are a scaled -1, -1
 
     def summed(self) -> list[str]:
-        notes = list(self.notes)
+        notes = [*self.notes, *said(self.path.name, self.scaled)]
         if self.low:
             notes.append(
                 f"{self.path.name}: {self.low} of {self.low + self.seen} joints have a score below "
@@ -249,6 +252,9 @@ class _Reader:
                 continue
             points, scores = joint_table(person, key, inside)
             own = our_joints(without_missing(points, scores, self.min_score))
+            self.scaled += pairs_of(
+                points, scaled_missing(points) & _scored(scores, self.min_score)
+            )
             if scores is not None:
                 there = our_joints(without_missing(points))
                 self.low += int((~not_found(there) & not_found(own)).sum())
@@ -256,6 +262,10 @@ class _Reader:
                 self.seen += int(np.isfinite(own).all(axis=1).sum())
                 found.append(own)
         return found
+
+
+def _scored(scores: NDArray[np.float64] | None, min_score: float) -> NDArray[np.bool_]:
+    return np.asarray(True if scores is None else scores >= min_score)
 
 
 def _frame_key(node: dict[str, Any]) -> str | None:

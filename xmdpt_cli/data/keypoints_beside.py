@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from xmdpt_cli.data.annotation_frames import AnnotationFrame
 from xmdpt_cli.data.image_size import OPENPOSE_ENDING, SizeOf, size_of_image
 from xmdpt_cli.data.joint_tables import MIN_SCORE
 from xmdpt_cli.data.keypoint_formats import (
@@ -53,7 +54,8 @@ class KeypointsBeside:
 
     ``skip``: files that are somebody else's to read; ``say(file, reason)`` hears of lines and files
     that cannot be used, which are otherwise an XmdptError (a bad line of a list: nothing).
-    ``min_score``: joints with a lower score are not found.
+    ``min_score``: joints with a lower score are not found. ``frames``: of files that do not say
+    theirs, by suffix (.csv, .txt); else it is decided for each file.
     """
 
     def __init__(
@@ -61,7 +63,9 @@ class KeypointsBeside:
         skip: Sequence[Path] = (),
         say: Callable[[Path, str], None] | None = None,
         min_score: float = MIN_SCORE,
+        frames: dict[str, AnnotationFrame] | None = None,
     ) -> None:
+        self.frames = frames or {}
         self._skip, self._say, self._min_score = set(skip), say, min_score
         self._lists: dict[Path, list[KeypointsFile]] = {}
 
@@ -79,14 +83,21 @@ class KeypointsBeside:
         if file is not None:
             notes: list[str] = []
             read = partial(
-                frame_of_picture, file, image, size_of, min_score=self._min_score, notes=notes
+                frame_of_picture,
+                file,
+                image,
+                size_of,
+                min_score=self._min_score,
+                notes=notes,
+                forced=self.frames.get(file.suffix.lower()),
             )
             return Found(file, _named(file, read), tuple(notes))
         for folder in _upwards(image.parent, root):
             for shared in self._lists_in(folder):
                 place = shared.names.find(image)
                 if place is not None:
-                    read = partial(_used, shared, shared.frames[place], size_of)
+                    forced = self.frames.get(shared.path.suffix.lower())
+                    read = partial(_used, shared, shared.frames[place], size_of, forced)
                     frame = _named(shared.path, read)
                     return Found(shared.path, frame, tuple(shared.notes))
         return None
@@ -151,8 +162,10 @@ def _begins_with_numbers(path: Path) -> bool:
         return False
 
 
-def _used(file: KeypointsFile, frame: Frame, size_of: SizeOf) -> Frame:
-    return file.sized([seen(frame)], size_of)[0]
+def _used(
+    file: KeypointsFile, frame: Frame, size_of: SizeOf, forced: AnnotationFrame | None
+) -> Frame:
+    return file.sized([seen(frame)], size_of, forced)[0]
 
 
 def _named(file: Path, read: Callable[[], T]) -> T:

@@ -26,6 +26,7 @@ from xmdpt_cli.data.list_text import (
 from xmdpt_cli.data.names import ImageName, parse_name
 from xmdpt_cli.data.pose import JOINTS, Keypoints
 from xmdpt_cli.data.problems import Problem
+from xmdpt_cli.data.scaled_missing import Pair
 from xmdpt_cli.errors import XmdptError
 
 __all__ = [
@@ -149,10 +150,10 @@ def read_pose_txt(path: Path, frame: AnnotationFrame = PADDED) -> Keypoints:
     return frame.fractions(read_pose_points(path))
 
 
-def read_pose_points(path: Path) -> Keypoints:
+def read_pose_points(path: Path, scaled: list[Pair] | None = None) -> Keypoints:
     """One of PIDM's pose files as it is: (18, 2) in its own frame, NaN missing.
 
-    Raises as ``read_pose_txt``.
+    ``scaled`` collects joints that are a scaled -1, -1. Raises as ``read_pose_txt``.
     """
     rows = []
     try:
@@ -169,4 +170,4 @@ def read_pose_points(path: Path) -> Keypoints:
         rows.append((x, y))
     if len(rows) != len(JOINTS):
         raise ValueError(f"holds {len(rows)} joints instead of 18")
-    return sane(np.array(rows, dtype=np.float64))
+    return sane(np.array(rows, dtype=np.float64), scaled)

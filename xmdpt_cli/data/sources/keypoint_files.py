@@ -10,17 +10,18 @@ import numpy as np
 
 from xmdpt_cli.data.annotation_csv import Annotations, read_annotations
 from xmdpt_cli.data.annotation_frames import (
-    ANYWHERE,
     PADDED,
     PHOTOGRAPHS,
     AnnotationFrame,
     mostly_outside,
+    of_own_images,
 )
 from xmdpt_cli.data.frame_decision import Decision, decide, some_of
 from xmdpt_cli.data.image_size import Size
 from xmdpt_cli.data.lists import SPLITS, Problem, read_pose_points
 from xmdpt_cli.data.names import ImageName, parse_name
 from xmdpt_cli.data.pose import JOINTS, Keypoints
+from xmdpt_cli.data.scaled_missing import Pair, said
 from xmdpt_cli.data.sources.layouts import GENDERS, Place
 
 # The published files say "fasion"; corrected copies exist.
@@ -54,8 +55,8 @@ class FramedRows:
         some = [names[i] for i in some_of(len(names))]
         raw = np.stack([file.points[name] for name in some]) if some else _no_points()
         keys = [f"{file.where(name)}, {name}" for name in some]
-        placement = PHOTOGRAPHS if deepfashion else ANYWHERE
         sizes = sizes_of(some, size_of)
+        placement = PHOTOGRAPHS if deepfashion else of_own_images(sizes)
         decision = decide(file.path.name, keys, raw, sizes, placement, forced, like)
         return cls(file, decision.frame, size_of), decision
 
@@ -144,13 +145,15 @@ class KeypointFiles:
     def _settle_pose(self, names: Sequence[ImageName], forced: AnnotationFrame | None) -> Decision:
         there: dict[str, Keypoints] = {}
         keys = []
+        scaled: list[Pair] = []
         for i in some_of(len(names)):
             try:
-                points = read_pose_points(self.root / self.pose_file(names[i]))
+                points = read_pose_points(self.root / self.pose_file(names[i]), scaled)
             except (OSError, ValueError):  # said when it is needed
                 continue
             keys.append(self.pose_file(names[i]))
             there[names[i].picture] = points
+        self.notes += said(f"{self.pose}/", scaled)
         raw = np.stack(list(there.values())) if there else _no_points()
         sizes = sizes_of(list(there), self.size_of)
         if not there and forced is None:

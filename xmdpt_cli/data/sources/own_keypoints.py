@@ -5,18 +5,20 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from xmdpt_cli.data.annotation_csv import read_annotations
-from xmdpt_cli.data.annotation_frames import OWN_POSES, PADDED, AnnotationFrame
-from xmdpt_cli.data.frame_decision import decide, some_of
+from xmdpt_cli.data.annotation_csv import Annotations, read_annotations
+from xmdpt_cli.data.annotation_frames import OWN_POSES, PADDED, AnnotationFrame, Points, Sizes
+from xmdpt_cli.data.frame_decision import Decision, decide, decide_alone, some_of
 from xmdpt_cli.data.image_size import Size
+from xmdpt_cli.data.keypoint_formats import open_file
 from xmdpt_cli.data.keypoints_beside import KeypointsBeside, largest_fractions
 from xmdpt_cli.data.lists import Problem, read_pose_points
 from xmdpt_cli.data.names import match_key
 from xmdpt_cli.data.pose import Keypoints
+from xmdpt_cli.data.scaled_missing import TAKEN, Pair, said
 from xmdpt_cli.data.sources.keypoint_files import (
     FramedRows,
     KeypointFiles,
@@ -26,10 +28,13 @@ from xmdpt_cli.data.sources.keypoint_files import (
 )
 from xmdpt_cli.data.sources.scan import printable
 from xmdpt_cli.data.sources.stored import StoredPicture, stored_image_size
-from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.errors import ConfigError, XmdptError
 
 ANNOTATIONS = "annotations.csv"  # the published form, the name a path below the root
+WANTED_NAME = "alice/front.jpg"
 POSE = "pose"  # pose/alice/front.jpg.txt or pose/alice/front.txt
+#: files beside the images that do not say the frame of their values
+UNSAID = (".txt", ".csv")
 #: how problems with files beside the pictures begin
 UNUSABLE = "keypoints that cannot be used, left to OpenPose"
 
@@ -47,6 +52,17 @@ class OwnPictures:
         self.published = [key for key in keys.values() if key is not None]
         self._by_key = {_same_letters(name): picture for name, picture in self.pictures.items()}
         self._by_key |= {key.picture: self.pictures[n] for n, key in keys.items() if key}
+
+    def check_named(self, file: Annotations) -> None:
+        """XmdptError if no row of an annotation file is called as an image."""
+        if file.points and not any(name in self._by_key for name in file.points):
+            name = next(iter(file.points))
+            image = self.names[0] if self.names else WANTED_NAME
+            raise XmdptError(
+                f"{file.path}: none of its {len(file.points)} rows names an image below "
+                f"{self.root} (the first, line {file.lines[name]}: {printable(name)})",
+                f"a name is the path below that folder, as {printable(image)}; or remove the file",
+            )
 
     def size_of(self, key: str) -> Size | None:
         """By the name below the root or by ``ImageName.picture``; None where it is not known, and
@@ -72,8 +88,10 @@ class OwnKeypoints:
     pose_frame: AnnotationFrame = PADDED
     pose_size: SizeOfRow = lambda picture: None
     beside: KeypointsBeside | None = None  # None: not looked for
+    forced: AnnotationFrame | None = None  # --frame
     beside_files: set[Path] = field(default_factory=set)  # that were used
     beside_pictures: int = 0
+    beside_scaled: dict[Path, str] = field(default_factory=dict)  # notes on scaled -1, -1
 
     @classmethod
     def read(
@@ -91,6 +109,7 @@ class OwnKeypoints:
         own = cls(root, published, problems=list(published.problems))
         if (root / ANNOTATIONS).is_file():
             file = read_annotations(root / ANNOTATIONS, _same_letters)
+            pictures.check_named(file)
             own.rows, decision = FramedRows.decide(
                 file, pictures.size_of, deepfashion=False, forced=frame
             )
@@ -98,7 +117,9 @@ class OwnKeypoints:
             own.notes += [*file.notes, f"keypoints: {ANNOTATIONS}, {decision}"]
             own.labels.append(f"{ANNOTATIONS} (frame {decision.frame})")
         if beside:
+            own.forced = frame
             own.beside = KeypointsBeside(skip=[root / ANNOTATIONS], say=own._say)
+            own._settle_beside(own.beside, pictures)
         own.pose = (root / POSE).is_dir()
         if published.files or (published.pose and pictures.published):
             published.settle(pictures.published, pictures.size_of, frame)
@@ -113,14 +134,16 @@ class OwnKeypoints:
         """The frame of ``pose/`` by the files of some images; as published where it is one."""
         there: dict[str, Keypoints] = {}
         keys = []
+        scaled: list[Pair] = []
         for name in (pictures.names[i] for i in some_of(len(pictures.names))):
             for file in self._pose_files(name):
                 try:
-                    there[name] = read_pose_points(self.root / file)
+                    there[name] = read_pose_points(self.root / file, scaled)
                 except (OSError, ValueError):  # said when it is needed
                     continue
                 keys.append(file)
                 break
+        self.notes += said(f"{POSE}/", scaled)
         if there:
             raw, sizes = np.stack(list(there.values())), sizes_of(list(there), pictures.size_of)
             decision = decide(f"{POSE}/", keys, raw, sizes, OWN_POSES, frame)
@@ -128,6 +151,32 @@ class OwnKeypoints:
             self.notes.append(f"keypoints: {POSE}/, {decision}")
         self.pose_size = pictures.size_of
         self.labels.append(f"pose txt (frame {self.pose_frame})")
+
+    def _settle_beside(self, beside: KeypointsBeside, pictures: OwnPictures) -> None:
+        """The frame of the files of single images that do not say it, by those of some images."""
+        if self.forced is not None:
+            beside.frames = dict.fromkeys(UNSAID, self.forced)
+        files = {name: beside.own_file(self.root / name) for name in pictures.names}
+        for suffix in UNSAID:
+            names = [n for n, file in files.items() if file and file.suffix.lower() == suffix]
+            there: dict[str, Keypoints] = {}
+            for name in (names[i] for i in some_of(len(names))):
+                points = _only_pose(files[name])
+                if points is not None:
+                    there[name] = points
+            if there:
+                raw, sizes = np.stack(list(there.values())), sizes_of(list(there), pictures.size_of)
+                what = f"{suffix} files beside the images"
+                decision = self._decide_beside(what, list(there), raw, sizes, suffix)
+                beside.frames[suffix] = decision.frame
+                self.notes.append(f"keypoints: {what}, {decision}")
+
+    def _decide_beside(
+        self, what: str, names: list[str], raw: Points, sizes: Sizes | None, suffix: str
+    ) -> Decision:
+        if suffix == ".csv" and self.forced is None:  # a row alone is as sample reads it
+            return decide_alone(what, names[0], raw, sizes)
+        return decide(what, names, raw, sizes, OWN_POSES, self.forced)
 
     def _pose_files(self, picture: str) -> tuple[str, ...]:
         stem = picture.rsplit(".", 1)[0]
@@ -176,6 +225,8 @@ class OwnKeypoints:
             what = f"several people in its keypoints: the largest is taken ({found.file.name})"
             self.problems.append(Problem(picture, what, kept=True))
         self.beside_files.add(found.file)
+        notes = [note for note in found.notes if TAKEN in note]
+        self.beside_scaled |= dict.fromkeys([found.file] * len(notes), "; ".join(notes))
         self.beside_pictures += 1
         return largest_fractions(found.frame)
 
@@ -196,14 +247,43 @@ class OwnKeypoints:
     def _broken(self, file: str, err: Exception, what: str = "pose file") -> None:
         self.problems.append(Problem(file, f"{what}, left to OpenPose: {err}", kept=True))
 
+    def _check_forced(self, frame: AnnotationFrame) -> None:
+        """--frame says nothing of JSON: that is said, or refused where there is nothing else."""
+        others = sorted(f.name for f in self.beside_files if f.suffix.lower() not in UNSAID)
+        if not others:
+            return
+        what = f"--frame {frame.name} does not apply to JSON files beside the images ({others[0]})"
+        if not self.labels and len(others) == len(self.beside_files):
+            raise ConfigError(
+                f"{what}: they say themselves what their numbers are of",
+                'leave --frame out; the size of their image is "canvas_width", "canvas_height"',
+            )
+        self.notes.append(f"keypoints: {what}")
+
     def close(self) -> list[Problem]:
         """All problems, when every picture was asked for."""
+        if self.beside_scaled:
+            more = len(self.beside_scaled) - 1
+            also = f"; so in {more} more of the files beside the images" if more else ""
+            self.notes.append(f"keypoints: {next(iter(self.beside_scaled.values()))}{also}")
+        if self.forced is not None and self.beside_files:
+            self._check_forced(self.forced)
         rows = [] if self.rows is None else list(self.rows.file.points)
         unused = [name for name in rows if name not in self.used]
         what = f"annotation of no usable picture: in {ANNOTATIONS}"
         return self.problems + [Problem(name, what, kept=True) for name in unused]
 
 
+def _only_pose(path: Path | None) -> Keypoints | None:
+    """The joints of a file of one image and person, None if it is none or cannot be used."""
+    try:
+        frames = open_file(path).frames if path else []
+    except XmdptError:  # said when it is needed
+        return None
+    return frames[0].people[0] if len(frames) == 1 and len(frames[0].people) == 1 else None
+
+
 def _same_letters(name: str) -> str:
-    """One form of accents: systems differ in how they store é in a file's name."""
-    return unicodedata.normalize("NFC", name)
+    """One form of accents, which systems store differently, and of paths: ./alice\\front.jpg is
+    alice/front.jpg."""
+    return PurePosixPath(unicodedata.normalize("NFC", name).replace("\\", "/")).as_posix()
