@@ -14,7 +14,7 @@ import numpy as np
 from xmdpt_cli.data.annotation_csv import HEADER, read_annotations
 from xmdpt_cli.data.frame_decision import decide_alone
 from xmdpt_cli.data.frame_names import FrameNames
-from xmdpt_cli.data.image_size import SIZE_HINT, Size, SizeOf
+from xmdpt_cli.data.image_size import SIZE_HINT, Size, SizeOf, asked_size
 from xmdpt_cli.data.joint_tables import MIN_SCORE, check_min_score, shown
 from xmdpt_cli.data.keypoint_json import Frame, read_json
 from xmdpt_cli.data.keypoint_units import check_guessed
@@ -44,9 +44,9 @@ def read_poses(
     Halpe's (26, 136), MMPose's, or our own form. ``.txt``: one pose in the padded 256 frame.
     ``.csv``: the published annotation rows, a frame each. ``min_score``: joints with a lower score
     are not found. ``size_of``: the image size of a file in pixels that does not state it
-    (OpenPose's own). ``notes`` collects how the numbers were read. In a sequence a frame may be
-    without people. Raises XmdptError naming the file and frame, what was found and what is
-    understood.
+    (OpenPose's own), and of one in fractions. ``notes`` collects how the numbers were read. In a
+    sequence a frame may be without people. Raises XmdptError naming the file and frame, what was
+    found and what is understood.
     """
     file = _usable(path, min_score)
     frames = file.sized(file.frames, size_of)
@@ -95,7 +95,12 @@ class KeypointsFile:
     def sized(self, frames: Sequence[Frame], size_of: SizeOf | None) -> list[Frame]:
         """Some of its frames with the size of their image, asked from ``size_of`` where the file
         does not state it. XmdptError if that does not know it either, or if it cannot be right."""
-        sizes = [size_of(f.name) if size_of and f.unsized else None for f in frames]
+        sizes = [
+            asked_size(size_of, f.name, "pixels" if f.unsized else "fractions")
+            if f.unsized or f.shapeless
+            else None
+            for f in frames
+        ]
         if self.rows:
             return self._rows_sized(frames, sizes, bool(getattr(size_of, "given", None)))
         for frame, size in zip(frames, sizes, strict=True):
@@ -106,10 +111,11 @@ class KeypointsFile:
                     SIZE_HINT,
                 )
         for size in dict.fromkeys(size for size in sizes if size is not None):
-            same = [f for f, own in zip(frames, sizes, strict=True) if own == size]
-            check_guessed([p for f in same for p in f.people], size, same[0].where)
+            same = [f for f, own in zip(frames, sizes, strict=True) if own == size and f.unsized]
+            if same:
+                check_guessed([p for f in same for p in f.people], size, same[0].where)
         return [
-            replace(f, size=size, unsized=False) if f.unsized else f
+            f if size is None else _with_size(f, size)
             for f, size in zip(frames, sizes, strict=True)
         ]
 
@@ -136,6 +142,12 @@ class KeypointsFile:
             replace(frame, people=list(map(decided.fractions, frame.people)), unsized=False)
             for frame in frames
         ]
+
+
+def _with_size(frame: Frame, size: Size) -> Frame:
+    """A frame whose image's size is known now, in pixels."""
+    people = [points * size[::-1] for points in frame.people] if frame.shapeless else frame.people
+    return replace(frame, people=people, size=size, unsized=False, shapeless=False)
 
 
 def open_file(path: str | Path, min_score: float = MIN_SCORE) -> KeypointsFile:
