@@ -435,6 +435,11 @@ def test_fractions_are_of_an_image_of_some_shape(tmp_path: Path, shape: tuple[in
             said = "\n".join(found[0].notes)
             assert f"walk.json: in fractions of an image of {width} x {height} {where}" in said
             assert "176" not in said
+    row = tmp_path / "walk.csv"  # a list of images holds fractions, too
+    columns = ":".join(str(values) for values in figure.T[::-1].tolist())
+    row.write_text(f"name:keypoints_y:keypoints_x\nwalk.jpg:{columns}\n")
+    [found_] = poses(row, pose_size=shape)
+    np.testing.assert_allclose(found_.keypoints, want.keypoints, atol=1e-6)
     person(width=width // 4, height=height // 4).save(tmp_path / "walk.png")
     file.write_text(json.dumps({"keypoints": figure.tolist()}))
     for given in (file, tmp_path / "walk.png"):  # that image with its keypoints beside it

@@ -76,10 +76,10 @@ def size_of_image(path: Path | bytes, name: object = None) -> Size:
     return (width, height) if turned else (height, width)
 
 
-def asked_size(size_of: SizeOf | None, name: str, unit: str) -> Size | None:
-    """What ``size_of`` knows of the image called ``name``; ``unit``: pixels or fractions, of it."""
+def shape_of(size_of: SizeOf | None, name: str) -> Size | None:
+    """What ``size_of`` knows of the image called ``name``, of which a file holds fractions."""
     if isinstance(size_of, UnstatedSize):
-        return size_of(name, unit)
+        return size_of(name, "fractions")
     return None if size_of is None else size_of(name)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from xmdpt_cli.data.annotation_csv import HEADER, read_annotations
 from xmdpt_cli.data.frame_decision import decide_alone
 from xmdpt_cli.data.frame_names import FrameNames
-from xmdpt_cli.data.image_size import SIZE_HINT, Size, SizeOf, asked_size
+from xmdpt_cli.data.image_size import SIZE_HINT, Size, SizeOf, shape_of
 from xmdpt_cli.data.joint_tables import MIN_SCORE, check_min_score, shown
 from xmdpt_cli.data.keypoint_json import Frame, read_json
 from xmdpt_cli.data.keypoint_units import check_guessed
@@ -95,12 +95,7 @@ class KeypointsFile:
     def sized(self, frames: Sequence[Frame], size_of: SizeOf | None) -> list[Frame]:
         """Some of its frames with the size of their image, asked from ``size_of`` where the file
         does not state it. XmdptError if that does not know it either, or if it cannot be right."""
-        sizes = [
-            asked_size(size_of, f.name, "pixels" if f.unsized else "fractions")
-            if f.unsized or f.shapeless
-            else None
-            for f in frames
-        ]
+        sizes = [size_of(f.name) if size_of and f.unsized else None for f in frames]
         if self.rows:
             return self._rows_sized(frames, sizes, bool(getattr(size_of, "given", None)))
         for frame, size in zip(frames, sizes, strict=True):
@@ -110,6 +105,10 @@ class KeypointsFile:
                     "known",
                     SIZE_HINT,
                 )
+        sizes = [
+            shape_of(size_of, f.name) if f.shapeless else size
+            for f, size in zip(frames, sizes, strict=True)
+        ]
         for size in dict.fromkeys(size for size in sizes if size is not None):
             same = [f for f, own in zip(frames, sizes, strict=True) if own == size and f.unsized]
             if same:
@@ -138,9 +137,15 @@ class KeypointsFile:
                 replace(frame, size=size, unsized=False)
                 for frame, size in zip(frames, sizes, strict=True)
             ]
-        return [
+        found = [
             replace(frame, people=list(map(decided.fractions, frame.people)), unsized=False)
             for frame in frames
+        ]
+        if decided.name != "fractions":  # of a frame whose shape is known
+            return found
+        return [
+            f if size is None else _with_size(replace(f, shapeless=True), size)
+            for f, size in zip(found, sizes, strict=True)
         ]
 
 
