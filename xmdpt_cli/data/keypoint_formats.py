@@ -149,12 +149,6 @@ class KeypointsFile:
         ]
 
 
-def _with_size(frame: Frame, size: Size) -> Frame:
-    """A frame whose image's size is known now, in pixels."""
-    people = [points * size[::-1] for points in frame.people] if frame.shapeless else frame.people
-    return replace(frame, people=people, size=size, unsized=False, shapeless=False)
-
-
 def open_file(path: str | Path, min_score: float = MIN_SCORE) -> KeypointsFile:
     """A keypoints file in any format. The last files are kept while they do not change: one may
     hold the keypoints of thousands of images, which are asked for one after the other."""
@@ -273,6 +267,12 @@ def _which(file: KeypointsFile, picture: str | Path | None) -> int:
         f"{file.path}: {len(file.frames)} poses, none of them called as {looked}",
         "give a file with the pose of this picture alone, or call its row as the picture",
     )
+
+
+def _with_size(frame: Frame, size: Size) -> Frame:
+    """A frame whose image's size is known now, in pixels."""
+    people = [points * size[::-1] for points in frame.people] if frame.shapeless else frame.people
+    return replace(frame, people=people, size=size, unsized=False, shapeless=False)
 
 
 def write_pose_json(path: str | Path, frames: Sequence[Frame]) -> None:
