@@ -219,6 +219,13 @@ def test_openpose_files_as_they_are_written(toy: Path, tmp_path: Path, capsys: C
         assert "for instance 750x1101" in refused(capsys, [*given, "--pose-size", bad], 2)
     assert run(command(toy, tmp_path / "p", "--pose-size", "9x9")) == 0
     assert "--pose-size is not used" in capsys.readouterr().err
+    wide = tmp_path / "wide.json"
+    wide.write_text(json.dumps({"keypoints": (FIGURE * (0.3, 0.9) + (0.3, 0.05)).tolist()}))
+    given[given.index("--pose") + 1] = str(wide)
+    assert run([*given, "--pose-size", "1920x1080"]) == 0
+    said = capsys.readouterr().err
+    assert "wide.json: in fractions of an image of 1920 x 1080 (--pose-size)" in said
+    assert "not used" not in said
 
 
 def test_scores_and_empty_frames_of_a_sequence(toy: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -181,3 +181,28 @@ def test_a_broken_annotation_is_left_out_and_named(tmp_path: Path) -> None:
         assert len(frames) == 5
         [said] = [note for note in notes if "annotation" in note]
         assert "5 annotations are left out (coco.json, annotation 2: 50 numbers" in said
+
+
+@pytest.mark.parametrize("nothing", [float("nan"), None])
+def test_nan_is_missing_in_json(tmp_path: Path, nothing: Any) -> None:
+    """As Python writes it: in pairs, with scores, in a row, and as a score."""
+    rows: list[list[Any]] = [[20.0 + i, 5.0 * i + 3, 0.9] for i in range(18)]
+    rows[4], rows[7], rows[9] = [nothing] * 3, [nothing, 8.0, 0.9], [60.0, 8.0, nothing]
+    pairs = [row[:2] if row[2] == 0.9 else [nothing] * 2 for row in rows]
+    size = {"canvas_width": 100, "canvas_height": 128}
+    file = tmp_path / "a.json"
+    for entry in (
+        {"keypoints": rows},
+        {"keypoints": pairs},
+        {"people": [{"pose_keypoints_2d": [value for row in rows for value in row]}]},
+        {"keypoints": [row[:2] for row in rows], "scores": [row[2] for row in rows]},
+        {"keypoints": [nothing if i in (4, 7, 9) else row for i, row in enumerate(rows)]},
+    ):
+        file.write_text(json.dumps(entry | size))
+        [frame] = read_poses(file)
+        [points] = frame.people
+        assert np.flatnonzero(np.isnan(points).all(axis=1)).tolist() == [4, 7, 9]
+        np.testing.assert_allclose(points[5], rows[5][:2])
+    file.write_text(json.dumps({"people": [{"pose_keypoints_2d": [nothing] * 54}]} | size))
+    with pytest.raises(XmdptError, match="nobody in it"):
+        read_poses(file)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from stick_people import FIGURE
 
-from xmdpt_cli.data.tracking import distance
+from xmdpt_cli.data.people_tracks import distance
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.sampling.inputs import Pose, read_pose
 
@@ -69,6 +69,74 @@ def test_people_who_meet(tmp_path: Path) -> None:
     assert at(found) == [200 + 40 * i for i in range(11) if i not in (3, 4)]
     assert [one.name for one in found][3] == "walk_0005"
     assert "walk.json: the person is not found in frame 4, 5 of 11: skipped" in said(found)
+
+
+Crossing = list[list[tuple[str, Any]]]
+
+
+def crossing(speed: float, hidden: int, who: str = "a", noise: float = 0.0) -> Crossing:
+    """A walks right and B left, in one line; around the middle ``who`` are hidden for a while."""
+    rng, frames = np.random.default_rng(7), []
+    count = int(600 / speed) + 1
+    for i in range(count):
+        people = [("a", person(100 + speed * i, 0.9)), ("b", person(700 - speed * i, 0.88))]
+        away = who if abs(i - 300 / speed) <= hidden / 2 else ""
+        there = [(n, p + rng.normal(0, noise, p.shape)) for n, p in people if n not in away]
+        frames.append(there[:: (1, -1)[i % 2]])
+    return frames
+
+
+def names(path: Path, frames: Crossing) -> tuple[list[tuple[int, str]], str]:
+    """(place of the frame, who was taken) for each pose, and what was said."""
+    found = poses(sequence(path, *[[p for _, p in people] for people in frames]))
+    taken = []
+    for one in found:
+        place = int(one.name.rsplit("_", 1)[1])
+        points = one.keypoints * (WIDE / 256, HIGH / 256)
+        apart = {n: float(np.abs(points - p).max()) for n, p in frames[place]}
+        taken.append((place, min(apart, key=lambda n: apart[n])))
+    return taken, said(found)
+
+
+@pytest.mark.parametrize("hidden", [3, 5, 9, 15])
+@pytest.mark.parametrize("speed", [3, 6, 10, 20, 30])
+def test_people_cross_and_one_is_hidden(tmp_path: Path, speed: int, hidden: int) -> None:
+    """The one who hides the other is not taken for them, then or later."""
+    for noise in (0.0, 1.5):
+        frames = crossing(speed, hidden, "a", noise)
+        taken, notes = names(tmp_path / "walk.json", frames)
+        there = [i for i, people in enumerate(frames) if any(n == "a" for n, _ in people)]
+        assert taken == [(i, "a") for i in there]
+        assert "the person is not found in frame" in notes
+    frames = crossing(speed, hidden, "b", 1.5)
+    taken, notes = names(tmp_path / "walk.json", frames)
+    assert taken == [(i, "a") for i in range(len(frames))]
+
+
+@pytest.mark.parametrize("speed", [3, 6, 10, 20, 30])
+def test_both_hidden_is_never_another_one_silently(tmp_path: Path, speed: int) -> None:
+    for hidden in (3, 5, 9, 15):
+        taken, notes = names(tmp_path / "walk.json", crossing(speed, hidden, "ab", 1.5))
+        wrong = [place for place, name in taken if name == "b"]
+        assert not wrong or "can hardly be told from another one" in notes
+
+
+def test_one_missed_and_then_the_other(tmp_path: Path) -> None:
+    a, b = ("a", person(300, 0.9)), ("b", person(400, 0.88))
+    taken, notes = names(tmp_path / "walk.json", [[a, b], [a], [b], [b], [b, a]])
+    assert taken == [(0, "a"), (1, "a"), (4, "a")]
+    assert "not found in frame 3, 4 of 5" in notes
+
+
+def test_a_likely_exchange_is_named(tmp_path: Path) -> None:
+    """Nobody knows the other one yet who stands in for the person in the third frame."""
+    a, b = ("a", person(300, 0.9)), ("b", person(420, 0.88))
+    taken, notes = names(tmp_path / "walk.json", [[a], [a], [b], [b, a]])
+    assert (2, "b") in taken
+    assert "in frame 3" in notes
+    assert "can hardly be told from another one; the most likely one is taken" in notes
+    _, notes = names(tmp_path / "walk.json", [[a, b]] * 3)
+    assert "hardly" not in notes
 
 
 def test_a_person_who_leaves_is_not_another_one(tmp_path: Path) -> None:

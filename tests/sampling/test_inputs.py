@@ -415,6 +415,43 @@ def test_openpose_files_as_poses(tmp_path: Path) -> None:
         poses(file, pose_size=(0, 0))
 
 
+@pytest.mark.parametrize("shape", [(1920, 1080), (1080, 1920), (1000, 1000)])
+def test_fractions_are_of_an_image_of_some_shape(tmp_path: Path, shape: tuple[int, int]) -> None:
+    """The same as pixels of that image: it is not squashed as if it were of 176:256."""
+    width, height = shape
+    figure = FIGURE * (0.3, 0.9) + (0.3, 0.05)
+    stated, file = tmp_path / "stated.json", tmp_path / "walk.json"
+    pixels = {"keypoints": (figure * shape).tolist(), "width": width, "height": height}
+    stated.write_text(json.dumps(pixels))
+    [want] = poses(stated)
+    for data in ({"keypoints": figure.tolist()}, {"frames": [{"keypoints": figure.tolist()}] * 2}):
+        file.write_text(json.dumps(data))
+        for more, where in (
+            ({"pose_size": shape, "source_size": (9, 9)}, "(--pose-size)"),
+            ({"source_size": (height, width)}, "(the size of the source image, as nothing else"),
+        ):
+            found = poses(file, **more)
+            np.testing.assert_allclose(found[-1].keypoints, want.keypoints, atol=1e-6)
+            said = "\n".join(found[0].notes)
+            assert f"walk.json: in fractions of an image of {width} x {height} {where}" in said
+            assert "176" not in said
+    row = tmp_path / "walk.csv"  # a list of images holds fractions, too
+    columns = ":".join(str(values) for values in figure.T[::-1].tolist())
+    row.write_text(f"name:keypoints_y:keypoints_x\nwalk.jpg:{columns}\n")
+    [found_] = poses(row, pose_size=shape)
+    np.testing.assert_allclose(found_.keypoints, want.keypoints, atol=1e-6)
+    person(width=width // 4, height=height // 4).save(tmp_path / "walk.png")
+    file.write_text(json.dumps({"keypoints": figure.tolist()}))
+    for given in (file, tmp_path / "walk.png"):  # that image with its keypoints beside it
+        [found_] = poses(given, source_size=(256, 176))
+        np.testing.assert_allclose(found_.keypoints, want.keypoints, atol=1e-6)
+    (tmp_path / "walk.png").unlink()
+    [found_] = poses(file)
+    assert np.abs(found_.keypoints - want.keypoints)[np.isfinite(figure)].max() > 2
+    said = "walk.json: fractions; the image's size is not known: taken as 176:256; --pose-size WxH"
+    assert any(note.startswith(said) for note in found_.notes)
+
+
 def test_keypoints_beside_a_picture_are_used(
     tmp_path: Path, openpose: Callable[[], OpenPose]
 ) -> None:

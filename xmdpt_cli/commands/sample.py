@@ -175,7 +175,7 @@ def sample(
     pose_size: Annotated[
         str | None,
         typer.Option(
-            help="WxH of the image that pose keypoints in pixels are of, where their file does "
+            help="WxH of the image that pose keypoints are of, where their file does "
             "not say it [the image of the same name beside the file, else the source]."
         ),
     ] = None,

@@ -108,7 +108,7 @@ def own(chosen: Any) -> None:
     for note in notes:
         talk.say(note)
     if pose_size is not None and not any("(--pose-size)" in note for note in notes):
-        talk.warn("--pose-size is not used: no pose is a file in pixels that lacks the image size")
+        talk.warn("--pose-size is not used: no pose is a file that lacks its image's size")
     count = len(poses) * chosen.num_images
     batch = _batch(chosen, pipe.sampler, pipe.most or batch_size(pipe.sampler), count, recipe.steps)
     with talk.progress() as progress:

@@ -1,7 +1,8 @@
-"""The size of the image whose pixels a keypoints file holds, where the file does not say it.
+"""The size of the image that a keypoints file is of, where the file does not say it.
 
-OpenPose's own JSON is such a file. The size is taken, in this order, from ``given``
-(``--pose-size``), from the image of the same name beside the file, and from the source image.
+Pixels need it, as in OpenPose's own JSON; fractions need it for the image's shape. The
+size is taken, in this order, from ``given`` (``--pose-size``), from the image of the same name
+beside the file, and from the source image.
 """
 
 from __future__ import annotations
@@ -75,6 +76,13 @@ def size_of_image(path: Path | bytes, name: object = None) -> Size:
     return (width, height) if turned else (height, width)
 
 
+def shape_of(size_of: SizeOf | None, name: str) -> Size | None:
+    """What ``size_of`` knows of the image called ``name``, of which a file holds fractions."""
+    if isinstance(size_of, UnstatedSize):
+        return size_of(name, "fractions")
+    return None if size_of is None else size_of(name)
+
+
 class UnstatedSize:
     """A ``SizeOf`` for one keypoints file; ``notes`` says what was taken.
 
@@ -88,15 +96,22 @@ class UnstatedSize:
         self.notes: list[str] = []
         self.guessed = False  # whether a size was that of the source image, which is a guess
 
-    def __call__(self, name: str) -> Size | None:
+    def __call__(self, name: str, unit: str = "pixels") -> Size | None:
         found = self._find(name)
-        if found is None:
+        if found is not None:
+            (height, width), where = found
+            note = f"in {unit} of an image of {width} x {height} ({where})"
+        elif unit == "fractions":
+            note = (
+                "fractions; the image's size is not known: taken as 176:256; --pose-size WxH "
+                "(pose_size=(W, H) in Python)"
+            )
+        else:
             return None
-        size, where = found
-        note = f"{self.file.name}: in pixels of an image of {size[1]} x {size[0]} ({where})"
+        note = f"{self.file.name}: {note}"
         if note not in self.notes:
             self.notes.append(note)
-        return size
+        return None if found is None else found[0]
 
     def _find(self, name: str) -> tuple[Size, str] | None:
         if self.given is not None:

@@ -112,7 +112,8 @@ def _rows(values: list[Any], where: str, *, pairs: bool) -> list[Any]:
     (``pairs``) where these are in a list of their own."""
     count, found = len(values), f"{len(values)} joints"
     rows = values
-    if all(is_number(value) for value in values):
+    flat = all(value is None or is_number(value) for value in values)
+    if flat and (count not in _ORDERS or any(value is not None for value in values)):
         found = f"{count} numbers"
         widths = (3, 2) if pairs else (3,)
         each = next((n for n in widths if count % n == 0 and count // n in _ORDERS), 0)
@@ -126,8 +127,11 @@ def _joint(row: Any, number: int, where: str) -> tuple[float, float, float]:
     """(x, y, score); the score is NaN where there is none."""
     if row is None:
         return math.nan, math.nan, math.nan
-    if isinstance(row, list) and len(row) in (2, 3) and all(value is None for value in row[:2]):
-        return math.nan, math.nan, math.nan
+    if isinstance(row, list) and len(row) in (2, 3):
+        if any(value is None for value in row[:2]) and all(v is None or is_number(v) for v in row):
+            return math.nan, math.nan, 0.0 if len(row) == 3 else math.nan
+        if row[2:] == [None]:
+            row = [*row[:2], 0.0]
     if not (isinstance(row, list) and len(row) in (2, 3) and all(is_number(v) for v in row)):
         raise XmdptError(
             f"{where}: joint {number} is {kind(row)} instead of [x, y] or null", UNDERSTOOD

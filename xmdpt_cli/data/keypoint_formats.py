@@ -15,7 +15,7 @@ from xmdpt_cli.data.annotation_csv import HEADER, read_annotations
 from xmdpt_cli.data.annotation_frames import PADDED, PUBLISHED, AnnotationFrame, mostly_outside
 from xmdpt_cli.data.frame_decision import Decision, decide_alone
 from xmdpt_cli.data.frame_names import FrameNames
-from xmdpt_cli.data.image_size import SIZE_HINT, Size, SizeOf
+from xmdpt_cli.data.image_size import SIZE_HINT, Size, SizeOf, shape_of
 from xmdpt_cli.data.joint_tables import MIN_SCORE, check_min_score, shown
 from xmdpt_cli.data.keypoint_json import Frame, read_json
 from xmdpt_cli.data.keypoint_units import check_guessed
@@ -47,9 +47,9 @@ def read_poses(
     ``.csv``: the published annotation rows, a frame each. The frame of these two is decided from
     the values and the image's size. ``min_score``: joints with a lower score
     are not found. ``size_of``: the image size of a file in pixels that does not state it
-    (OpenPose's own). ``notes`` collects how the numbers were read. In a sequence a frame may be
-    without people. Raises XmdptError naming the file and frame, what was found and what is
-    understood.
+    (OpenPose's own), and of one in fractions. ``notes`` collects how the numbers were read. In a
+    sequence a frame may be without people. Raises XmdptError naming the file and frame, what was
+    found and what is understood.
     """
     file = _usable(path, min_score)
     frames = file.sized(file.frames, size_of)
@@ -117,11 +117,16 @@ class KeypointsFile:
                     "known",
                     SIZE_HINT,
                 )
+        sizes = [
+            shape_of(size_of, f.name) if f.shapeless else size
+            for f, size in zip(frames, sizes, strict=True)
+        ]
         for size in dict.fromkeys(size for size in sizes if size is not None):
-            same = [f for f, own in zip(frames, sizes, strict=True) if own == size]
-            check_guessed([p for f in same for p in f.people], size, same[0].where)
+            same = [f for f, own in zip(frames, sizes, strict=True) if own == size and f.unsized]
+            if same:
+                check_guessed([p for f in same for p in f.people], size, same[0].where)
         return [
-            replace(f, size=size, unsized=False) if f.unsized else f
+            f if size is None else _with_size(f, size)
             for f, size in zip(frames, sizes, strict=True)
         ]
 
@@ -161,9 +166,15 @@ class KeypointsFile:
                 replace(frame, size=size, unsized=False)
                 for frame, size in zip(frames, sizes, strict=True)
             ]
-        return [
+        found = [
             replace(frame, people=list(map(decided.fractions, frame.people)), unsized=False)
             for frame in frames
+        ]
+        if decided.name != "fractions":  # of a frame whose shape is known
+            return found
+        return [
+            f if size is None else _with_size(replace(f, shapeless=True), size)
+            for f, size in zip(found, sizes, strict=True)
         ]
 
     def _say(self, decision: Decision, of_sizes: list[str] | None) -> None:
@@ -309,6 +320,12 @@ def _which(file: KeypointsFile, picture: str | Path | None) -> int:
         f"{file.path}: {len(file.frames)} poses, none of them called as {looked}",
         "give a file with the pose of this picture alone, or call its row as the picture",
     )
+
+
+def _with_size(frame: Frame, size: Size) -> Frame:
+    """A frame whose image's size is known now, in pixels."""
+    people = [points * size[::-1] for points in frame.people] if frame.shapeless else frame.people
+    return replace(frame, people=people, size=size, unsized=False, shapeless=False)
 
 
 def write_pose_json(path: str | Path, frames: Sequence[Frame]) -> None:

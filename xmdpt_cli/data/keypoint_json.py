@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,9 @@ class Frame:
     """One image's people: keypoints in our order (``data.pose.JOINTS``), NaN for missing.
 
     ``size``: (height, width) of the image whose pixels they are, or None where they are
-    fractions of its width and height. ``where`` names the file, and the frame if it has several;
-    ``name`` is what the file calls the image, "" if it does not.
+    fractions of its width and height (``shapeless``: and the file does not state these).
+    ``where`` names the file, and the frame if it has several; ``name`` is what the file calls the
+    image, "" if it does not.
     """
 
     people: list[Keypoints]  # (18, 2) each, in the file's order
@@ -55,6 +56,7 @@ class Frame:
     where: str
     name: str = ""
     unsized: bool = False  # in pixels, and the file does not say of how large an image
+    shapeless: bool = False  # in fractions, and the file does not say of how large an image
     separate: bool = False  # an image of its own among others, not the next one of a video
 
 
@@ -91,14 +93,16 @@ def read_json(path: Path, text: str, min_score: float = MIN_SCORE) -> PosesJson:
 
 def _load(path: Path, text: str) -> Any:
     try:
-        return json.loads(text, parse_constant=_no_number)
+        return json.loads(text, parse_constant=_missing)
     except (ValueError, RecursionError) as err:
         what = "too deeply nested" if isinstance(err, RecursionError) else str(err)
         raise XmdptError(f"{path}: not JSON ({what})", UNDERSTOOD) from None
 
 
-def _no_number(name: str) -> float:
-    raise ValueError(f"{name} is not a number; a missing joint is null or has confidence 0")
+def _missing(name: str) -> None:
+    """NaN, as Python writes a missing joint, is null; the infinities are damage."""
+    if name != "NaN":
+        raise ValueError(f"{name} is not a number; a missing joint is null or has confidence 0")
 
 
 def _finished(frame: Frame, fractions: bool) -> Frame:
@@ -108,7 +112,8 @@ def _finished(frame: Frame, fractions: bool) -> Frame:
     if size is not None and fractions:
         people = [points * size[::-1] for points in people]
     unsized = size is None and not fractions
-    return Frame(people, size, frame.where, frame.name, unsized, frame.separate)
+    shapeless = size is None and fractions
+    return replace(frame, people=people, size=size, unsized=unsized, shapeless=shapeless)
 
 
 def _unit_note(path: Path, frames: list[Frame], fractions: bool) -> str:

@@ -1,8 +1,7 @@
 """One person through the frames of a sequence: by position, from frame to frame.
 
-Keypoints files list the people of each frame in any order. The person of the next frame is the one
-whose joints lie nearest to those of the frame before, in units of body size; not one that lies
-nearer to somebody else of that frame, and not one that is too far away to be the same.
+Keypoints files list the people of each frame in any order. Who is who of the frames before is
+decided for everybody at once (``people_tracks``); a person who is not seen is missing, not another.
 """
 
 from __future__ import annotations
@@ -15,17 +14,13 @@ import numpy as np
 
 from xmdpt_cli.data.given_pose import LEAST_JOINTS
 from xmdpt_cli.data.keypoint_json import Frame
+from xmdpt_cli.data.people_tracks import People
 from xmdpt_cli.data.person_box import extent
 from xmdpt_cli.data.pose import Keypoints
 from xmdpt_cli.errors import ConfigError, XmdptError
 
 EmptyFrames = Literal["skip", "hold"]
 EMPTY_FRAMES: tuple[str, ...] = get_args(EmptyFrames)
-#: body sizes (the diagonal of a person's box) that the mean joint moves from a frame to the next;
-#: somebody who walks moves 0.05 at 25 frames a second, and 0.4 at 2
-GATE = 0.5
-_WIDER = 0.1  # of the gate for each frame in which the person was not seen, at most twice as wide
-_GOES_ON = 8  # frames for which somebody is expected to go on as before
 
 
 @dataclass
@@ -33,11 +28,12 @@ class Track:
     """The person of each frame of a sequence, None where they are not seen.
 
     ``jumps``: numbers (from 1) of frames whose only person is farther from the one before than
-    the same person can be.
+    the same person can be. ``doubtful``: those in which it may be another person.
     """
 
     poses: list[Keypoints | None] = field(default_factory=list)
     jumps: list[int] = field(default_factory=list)
+    doubtful: list[int] = field(default_factory=list)
 
 
 def check_empty_frames(choice: str) -> None:
@@ -71,65 +67,25 @@ def track(frames: Sequence[Frame], person: int | None, option: str) -> Track:
     """
     found = Track()
     crowded = any(len(frame.people) > 1 for frame in frames)
-    path: list[tuple[int, Keypoints]] = []  # of the person so far, with the frames' numbers
-    others: list[Keypoints] = []
+    known: People | None = None
     for number, frame in enumerate(frames, start=1):
         people = [p for p in frame.people if len(frames) == 1 or _joints(p) >= LEAST_JOINTS]
         if frame.separate or (number > 1 and frame.size != frames[number - 2].size):
-            path = []
-        if not people:
-            found.poses.append(None)
-            continue
-        if not path:
-            place: int | None = person_of(people, person, frame.where, option)
-        else:
-            place = _same(people, path, number, others)
+            known = None
+        place: int | None = None
+        if people and known is None:
+            place = person_of(people, person, frame.where, option)
+            known = People(number, people, place)
+        elif people and known is not None:
+            place = known.find(number, people)
             if place is None and not crowded:
                 place = 0
+                known = People(number, people, place)
                 found.jumps.append(number)
-        others = [p for i, p in enumerate(people) if i != place]
+            elif crowded and known.doubtful:
+                found.doubtful.append(number)
         found.poses.append(None if place is None else people[place])
-        if place is not None:
-            path = [*path[-1:], (number, people[place])]
     return found
-
-
-def _same(
-    people: Sequence[Keypoints],
-    path: Sequence[tuple[int, Keypoints]],
-    number: int,
-    others: Sequence[Keypoints],
-) -> int | None:
-    """The place of the person of ``path`` among the people of a frame, None if nobody can be.
-
-    They are where they were, or where they are if they went on as between the last two frames.
-    """
-    since, last = path[-1]
-    steps = number - since
-    expected = [last]
-    if len(path) > 1 and steps <= _GOES_ON:
-        step = np.nanmean(last - path[-2][1], axis=0) / (since - path[-2][0])
-        if np.isfinite(step).all():
-            expected.append(last + step * steps)
-    apart = [min(distance(points, one) for one in expected) for points in people]
-    best = int(np.argmin(apart))
-    gate = GATE * min(2.0, 1 + _WIDER * (steps - 1))
-    nearer = any(distance(people[best], other) < apart[best] for other in others)
-    return None if apart[best] > gate or nearer else best
-
-
-def distance(one: Keypoints, two: Keypoints) -> float:
-    """How far two poses (18, 2) lie apart, in body sizes: the mean over the joints of both."""
-    both = np.isfinite(one).all(axis=1) & np.isfinite(two).all(axis=1)
-    if both.any():
-        apart = float(np.hypot(*(one[both] - two[both]).T).mean())
-    else:
-        apart = float(np.hypot(*(np.nanmean(one, axis=0) - np.nanmean(two, axis=0))))
-    return apart / max(_body_size(one), _body_size(two), 1e-9)
-
-
-def _body_size(points: Keypoints) -> float:
-    return float(np.hypot(*(np.nanmax(points, axis=0) - np.nanmin(points, axis=0))))
 
 
 def _joints(points: Keypoints) -> int:
@@ -171,6 +127,11 @@ def notes_on(found: Track, name: str, empty: EmptyFrames) -> list[str]:
         notes.append(
             f"{name}: the person of frame {_listed(found.jumps)} stands far from the one before; "
             "taken, as there is no other"
+        )
+    if found.doubtful:
+        notes.append(
+            f"{name}: in frame {_listed(found.doubtful)} of {total} the person can hardly be told "
+            "from another one; the most likely one is taken: look at the poses from there on"
         )
     return notes
 

@@ -126,7 +126,7 @@ def read_pose(
     ``empty_frames``: frames without that person are left out, or hold the pose before.
     ``min_score``: joints of a file with a lower score are not found.
 
-    The image size of keypoints in pixels that do not state it: ``pose_size`` (width, height), else
+    The image size of keypoints whose file does not state it: ``pose_size`` (width, height), else
     that of the image of the same name beside the file, else ``source_size`` (height, width).
     """
     check_fit_name(fit)
