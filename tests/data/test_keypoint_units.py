@@ -131,7 +131,11 @@ def test_the_frame_of_a_pose_in_txt(tmp_path: Path, scale: Any, shift: Any, said
     [frame] = read_poses(file, size_of, notes=notes)
     np.testing.assert_allclose(as_fractions(frame), PERSON, atol=1e-4)
     assert notes == [f"p0.txt: in {said}"]
-    assert bool(size_of.notes) == (said == "pixels of the images")  # no other note contradicts
+    # no other note contradicts: published frames have a size of their own
+    unit = {"pixels of the images": "in pixels of", "fractions of the sides": "in fractions of"}
+    assert [f" {unit.get(said)} an image of 750 x 1101 " in note for note in size_of.notes] == (
+        [True] if said in unit else []
+    )
 
 
 def test_rows_without_a_known_image(tmp_path: Path) -> None:

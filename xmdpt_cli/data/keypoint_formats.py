@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 
 from xmdpt_cli.data.annotation_csv import HEADER, read_annotations
-from xmdpt_cli.data.annotation_frames import PADDED, PUBLISHED, AnnotationFrame, mostly_outside
+from xmdpt_cli.data.annotation_frames import (
+    FRACTIONS,
+    PADDED,
+    PUBLISHED,
+    AnnotationFrame,
+    mostly_outside,
+)
 from xmdpt_cli.data.frame_decision import Decision, decide_alone
 from xmdpt_cli.data.frame_names import FrameNames
 from xmdpt_cli.data.image_size import SIZE_HINT, Size, SizeOf, shape_of
@@ -170,7 +176,7 @@ class KeypointsFile:
             replace(frame, people=list(map(decided.fractions, frame.people)), unsized=False)
             for frame in frames
         ]
-        if decided.name != "fractions":  # of a frame whose shape is known
+        if decided.name != FRACTIONS.name:  # of a frame whose shape is known
             return found
         return [
             f if size is None else _with_size(replace(f, shapeless=True), size)
@@ -181,7 +187,9 @@ class KeypointsFile:
         """Note what the values are of; the sizes of images that they are not of go unsaid."""
         why = f" ({decision.how})" if decision.how else ""
         self.notes = list(self._read_notes)
-        if of_sizes and not decision.frame.of_images:
+        if of_sizes and decision.frame.name == FRACTIONS.name:
+            of_sizes[:] = [note.replace(" in pixels of ", " in fractions of ") for note in of_sizes]
+        elif of_sizes and not decision.frame.of_images:
             of_sizes.clear()
         self.notes.append(f"{self.path.name}: in {decision.frame}{why}")
 
