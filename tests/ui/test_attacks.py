@@ -242,6 +242,14 @@ def test_a_request_is_bounded_whatever_it_says_of_its_length(
     connection.request("POST", "/gradio_api/upload", iter(chunks), kind, encode_chunked=True)
     assert connection.getresponse().status == 413
     connection.close()
+    for path in ("call/pose", "queue/join", "call/draw"):
+        connection = http.client.HTTPConnection(client.netloc, timeout=20)
+        parts = iter([b'{"data": ["', *([b"x" * 900] * 4), b'"]}'])
+        kind = {"Content-Type": "application/json"}
+        connection.request("POST", f"/gradio_api/{path}", parts, kind, encode_chunked=True)
+        answer = connection.getresponse()
+        assert (answer.status, b"at once" in answer.read()) == (413, True), path
+        connection.close()
     # what a call is told by Gradio itself of a form that is none
     assert client.send("POST", "/gradio_api/upload", b"x", content_type="text/plain")[0] == 400
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 200_000

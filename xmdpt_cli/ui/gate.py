@@ -91,11 +91,12 @@ class Gate:
             make_room(self.folder, MOST_TOTAL - self._coming)
             await self.app(scope, counted, noted)
         except _TooLargeError:
-            if not started:
-                too_large = PlainTextResponse(f"more than {most // MEGABYTE} MB at once\n", 413)
-                await too_large(scope, receive, send)
+            pass
         finally:
             self._coming -= length
+        if count > most and not started:  # FastAPI may have made an answer of the error
+            too_large = PlainTextResponse(f"more than {most // MEGABYTE} MB at once\n", 413)
+            await too_large(scope, receive, send)
 
 
 class _TooLargeError(Exception):
