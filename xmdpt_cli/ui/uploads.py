@@ -94,7 +94,7 @@ def uploaded(path: str, folder: Path, most: int) -> Path:
     try:
         real = Path(path).resolve(strict=True)
         found = real.stat()
-    except (OSError, ValueError, RuntimeError):  # absent; NUL bytes; a loop of links
+    except (OSError, ValueError, RuntimeError, TypeError):  # absent; NUL; a loop of links; no text
         raise refused from None
     if not real.is_relative_to(folder.resolve()) or not stat.S_ISREG(found.st_mode):
         raise refused
