@@ -103,6 +103,18 @@ def uploaded(path: str, folder: Path, most: int) -> Path:
     return real
 
 
+def remove_parts(folder: Path, before: float | None) -> None:
+    """Remove what uploads that were broken off left: Gradio writes an upload to ``tmp*`` and
+    renames it when it is whole. ``before``: when the oldest request on the way began, whose own
+    files are newer; None: there is none."""
+    for path in folder.glob("tmp*"):
+        with suppress(OSError):
+            found = path.lstat()
+            # clocks of file systems are coarse
+            if stat.S_ISREG(found.st_mode) and (before is None or found.st_mtime < before - 1):
+                path.unlink()
+
+
 def make_room(folder: Path, most: int) -> None:
     """Remove the oldest files until at most ``most`` bytes are left."""
     files = []
