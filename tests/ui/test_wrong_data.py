@@ -22,7 +22,7 @@ WHOLE: list[list[Any]] = [[], ["/etc/passwd", None], [{"path": 1}, None], [[[[[]
 
 
 def test_wrong_data_is_refused_in_words(
-    page: tuple[Client, FakePipeline, Path],  # noqa: F811
+    page: tuple[Client, FakePipeline, Path],
     person: Path,
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
@@ -53,7 +53,7 @@ def test_wrong_data_is_refused_in_words(
             assert "Traceback" not in said, (name, str(data)[:500], said[-900:])
 
 
-def test_the_number_of_an_example_is_a_number(page: tuple[Client, FakePipeline, Path]) -> None:  # noqa: F811
+def test_the_number_of_an_example_is_a_number(page: tuple[Client, FakePipeline, Path]) -> None:
     client = page[0]
     number = next(number for name, number, _ in events(client) if name == "example")
     for wrong in ({"path": 1}, [[[]]], "/etc/passwd", None, 10**6):
