@@ -46,6 +46,15 @@ def write_places(run: Path, facts: Mapping[str, Any]) -> None:
     write_text(run / PLACES, json.dumps(places, indent=2) + "\n")
 
 
+def data_of(run: Path) -> str | None:
+    """Where the data of a run lies, as the run keeps it; a URL without its password."""
+    try:
+        places = records.read_if_there(Places, run / PLACES)
+    except XmdptError:
+        return None
+    return None if places is None else places["data"]
+
+
 def with_places(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
     """The facts of the model in ``folder`` with the paths that its run keeps, if it is in one."""
     try:

@@ -85,11 +85,25 @@ def test_what_is_there_stays_without_force(
     folder, file = tmp_path / "m", tmp_path / "x.pt"
     there = ("convert", checkpoint, "--out", folder)
     back = ("convert", folder, "--to", "published", "--out", file)
-    for command, what in ((there, "model folder"), (back, "published checkpoint")):
+    state = torch.load(checkpoint, weights_only=True)
+    for command, what, out in (
+        (there, "model folder", folder / "model.safetensors"),
+        (back, "published checkpoint", file),
+    ):
         assert call(*command) == 0
-        assert call(*command) == 1
-        assert f"is a {what} already" in capsys.readouterr().err
+        written = out.stat().st_mtime_ns
+        capsys.readouterr()
+        assert call(*command) == 0  # as after an interruption: it is what would be written
+        assert f"is this {what} already" in " ".join(capsys.readouterr().err.split())
+        assert out.stat().st_mtime_ns == written
         assert call(*command, "--force") == 0
+        assert out.stat().st_mtime_ns != written
+    assert call(*there, "--mask-ratio", 0.5) == 1
+    assert "is a model folder already" in " ".join(capsys.readouterr().err.split())
+    key = next(key for key, value in state.items() if value.is_floating_point())
+    torch.save({**state, key: state[key] + 1}, file)
+    assert call(*back) == 1
+    assert "is a published checkpoint already" in " ".join(capsys.readouterr().err.split())
     for other in (tmp_path, checkpoint):  # a folder that is no model, and a file
         capsys.readouterr()
         assert call("convert", checkpoint, "--out", other, "--force") == 1

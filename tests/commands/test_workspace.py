@@ -132,6 +132,31 @@ def test_a_run_whose_dataset_has_moved_away_is_an_error(tmp_path: Path) -> None:
         workspace.dataset_of_run(run_folder)
 
 
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        ("http://me:***@host/d", "type the password again: --data 'http://me:***@host/d'"),
+        ("http://me:secret@host/d", "type the password again: --data 'http://me:***@host/d'"),
+        ("s3://bucket/d", "name it: --data s3://bucket/d"),
+    ],
+)
+def test_a_run_that_was_trained_from_a_url_names_it(url: str, hint: str) -> None:
+    run_folder = model("runs/B", begun_with=dataset("256"))
+    shutil.rmtree("data")
+    record(run_folder / "places.json", {"data": url, "encoders": {}})
+    metadata = json.loads((run_folder / "model/xmdpt.json").read_text())
+    record(run_folder / "model/xmdpt.json", {**metadata, "encoders": {}})
+    for find in (
+        lambda: workspace.dataset_of(workspace.models()[0]),
+        lambda: workspace.dataset_of_run(run_folder),
+    ):
+        with pytest.raises(XmdptError) as caught:
+            find()
+        named = url.replace("secret", "***")
+        assert caught.value.message == f"runs/B was trained on {named}"
+        assert caught.value.hint == hint
+
+
 def test_a_converted_model_takes_the_newest_dataset_of_its_size() -> None:
     model("models/ema", resolution=256)
     dataset("512", resolution=512)

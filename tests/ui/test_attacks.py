@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import socket
 import stat
 import sys
 import time
@@ -16,7 +17,7 @@ import pytest
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
-from conftest import Running
+from conftest import Running, wait_until
 from fake import FakePipeline
 
 pytest.importorskip("gradio", reason="the ui extra is not installed")
@@ -242,6 +243,14 @@ def test_a_request_is_bounded_whatever_it_says_of_its_length(
     connection.request("POST", "/gradio_api/upload", iter(chunks), kind, encode_chunked=True)
     assert connection.getresponse().status == 413
     connection.close()
+    for path in ("call/pose", "queue/join", "call/draw"):
+        connection = http.client.HTTPConnection(client.netloc, timeout=20)
+        parts = iter([b'{"data": ["', *([b"x" * 900] * 4), b'"]}'])
+        kind = {"Content-Type": "application/json"}
+        connection.request("POST", f"/gradio_api/{path}", parts, kind, encode_chunked=True)
+        answer = connection.getresponse()
+        assert (answer.status, b"at once" in answer.read()) == (413, True), path
+        connection.close()
     # what a call is told by Gradio itself of a form that is none
     assert client.send("POST", "/gradio_api/upload", b"x", content_type="text/plain")[0] == 400
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 200_000
@@ -259,6 +268,31 @@ def test_all_that_is_kept_is_bounded_and_the_oldest_goes_first(
         time.sleep(0.02)
     kept = sorted(path.name for path in folder.rglob("*.png"))
     assert kept == ["2.png", "3.png", "4.png"] or kept == ["3.png", "4.png"]
+
+
+def test_what_a_broken_off_upload_left_is_removed(
+    page: tuple[Client, FakePipeline, Path], tmp_path: Path
+) -> None:
+    from xmdpt_cli.ui.uploads import remove_parts
+
+    client, _, folder = page
+    host, port = client.netloc.split(":")
+    where = 'Content-Disposition: form-data; name="files"; filename="a.png"'
+    with socket.create_connection((host, int(port))) as broken:
+        head = f"POST /gradio_api/upload HTTP/1.1\r\nHost: {client.netloc}\r\nContent-Length: 9999"
+        kind = f"Content-Type: multipart/form-data; boundary={BOUNDARY}"
+        form = f"--{BOUNDARY}\r\n{where}\r\n\r\n"
+        broken.sendall(f"{head}\r\n{kind}\r\n\r\n{form}".encode() + bytes(5000))
+        wait_until(lambda: list(folder.glob("tmp*")), "the upload begins")
+        assert client.upload("b.png", b"x")[0] == 200
+        assert list(folder.glob("tmp*"))  # that of another request on the way stays
+    wait_until(lambda: not list(folder.glob("tmp*")), "the rest is removed")
+    assert [path.name for path in folder.rglob("*.png")] == ["b.png"]
+    for name, when in (("tmp-old", 1000), ("tmp-new", 2000), ("other", 1000)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (when, when))
+    remove_parts(tmp_path, 1500)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "tmp-new"]
 
 
 def test_results_lie_in_the_same_folder(

@@ -15,6 +15,10 @@ from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import check_writable, content
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
     from xmdpt_cli.model import XMDPT
 
 
@@ -67,7 +71,7 @@ def _to_folder(source: Path, out: Path, mask_ratio: float, force: bool, talk: Ta
             f"{source} is a model folder already", "to write a published file: --to published"
         )
     free = not out.exists() or (out.is_dir() and not content(out))
-    _check_room(out, free, "model folder", is_model_folder(out), force)
+    _check_kind(out, free, "model folder", is_model_folder(out))
     check_writable(out / "model.safetensors")
     state = plain_state(source)
     model = from_published(state.tensors, mask_ratio)
@@ -75,7 +79,8 @@ def _to_folder(source: Path, out: Path, mask_ratio: float, force: bool, talk: Ta
     notes = list(state.notes)
     if model.mipnet is None:
         notes.append("MIPNet is not in it: a model for sampling, not for training")
-    save_model(out, model, facts)
+    if free or force or not _is_there(out, "model folder", _same_model(out, model, facts), talk):
+        save_model(out, model, facts)
     for note in notes:
         talk.say(note)
     told = {"out": str(out), "resolution": facts["resolution"], **_described(model)}
@@ -89,16 +94,19 @@ def _to_folder(source: Path, out: Path, mask_ratio: float, force: bool, talk: Ta
 
 
 def _to_published(source: Path, out: Path, force: bool, talk: Talk) -> None:
-    from xmdpt_cli.model.checkpoint_file import save_published
+    from xmdpt_cli.model.checkpoint_file import plain_state, save_published
     from xmdpt_cli.model.convert import is_published, to_published
     from xmdpt_cli.model.folder import load_model
 
     if out.suffix not in (".pt", ".pth"):
         raise ConfigError(f"--out names a .pt file with --to published, not {out}")
-    _check_room(out, not out.exists(), "published checkpoint", is_published(out), force)
+    free, what = not out.exists(), "published checkpoint"
+    _check_kind(out, free, what, is_published(out))
     check_writable(out)
     model, facts = load_model(source)
-    save_published(out, to_published(model, facts))
+    state = to_published(model, facts)
+    if free or force or not _is_there(out, what, _equal(plain_state(out).tensors, state), talk):
+        save_published(out, state)
     if facts["toy"]:
         talk.warn("it was trained on features of toy encoders: the published code has no such")
     told = {"out": str(out), "resolution": facts["resolution"], **_described(model)}
@@ -108,16 +116,41 @@ def _to_published(source: Path, out: Path, force: bool, talk: Talk) -> None:
     )
 
 
-def _check_room(out: Path, free: bool, what: str, same: bool, force: bool) -> None:
-    """XmdptError unless ``out`` is free, or holds the ``same`` kind of thing and may go."""
-    if free:
-        return
-    if not same:
+def _check_kind(out: Path, free: bool, what: str, same: bool) -> None:
+    """XmdptError unless ``out`` is free, or holds the ``same`` kind of thing."""
+    if not free and not same:
         raise XmdptError(f"{out} is there and is no {what}", "choose another --out")
-    if not force:
+
+
+def _is_there(out: Path, what: str, equal: bool, talk: Talk) -> bool:
+    """Whether ``out`` is what would be written, as after an interruption; it is said. XmdptError
+    if it is another one."""
+    if not equal:
         raise XmdptError(
             f"{out} is a {what} already", "choose another --out, or --force to replace it"
         )
+    talk.say(f"{out} is this {what} already: it stays as it is")
+    return True
+
+
+def _same_model(out: Path, model: XMDPT, facts: dict[str, Any]) -> bool:
+    from xmdpt_cli.model.folder import load_model
+
+    try:
+        there, known = load_model(out)
+    except XmdptError:  # a broken one: --force replaces it
+        return False
+    same = all(known.get(key) == value for key, value in facts.items())
+    same = same and there.mask_ratio == model.mask_ratio
+    return same and _equal(there.state_dict(), model.state_dict())
+
+
+def _equal(there: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
+    """Whether these are the same tensors under the same names."""
+    return there.keys() == wanted.keys() and all(
+        there[key].shape == value.shape and bool((there[key] == value).all())
+        for key, value in wanted.items()
+    )
 
 
 def _described(model: XMDPT) -> dict[str, Any]:

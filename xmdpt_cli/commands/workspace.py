@@ -20,8 +20,9 @@ from typing import Any, TypeVar
 from xmdpt_cli import records
 from xmdpt_cli.encoder_parts import old_tokens
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.run_places import with_places
-from xmdpt_cli.shown import masked
+from xmdpt_cli.run_places import data_of, with_places
+from xmdpt_cli.shown import MASK, masked
+from xmdpt_cli.stores import is_url
 
 DATA, VAE, RUNS, MODELS, SAMPLES, BENCH = (
     Path(name) for name in ("data", "vae", "runs", "models", "samples", "bench")
@@ -174,6 +175,7 @@ def dataset_of_run(run: Path) -> Dataset | None:
     for dataset in datasets():
         if dataset.shards() == shards:
             return dataset
+    _check_no_url(run, data_of(run))
     raise XmdptError(
         f"the dataset that {run} was trained on is not in {DATA}/",
         f"was it moved? name it: --data DIR; or choose another folder for a new run: --out {run}-2",
@@ -193,6 +195,7 @@ def dataset_of(model: Model) -> tuple[Path, str]:
             if dataset.shards() == model.shards:
                 return dataset.path, f"what {model.path} was trained on"
     recorded = str(model.metadata.get("data") or "")
+    _check_no_url(model.path, recorded)
     there = dataset_at(recorded) if recorded else None
     # another dataset may have come to the place
     if there is not None and model.shards in (None, there.shards()):
@@ -205,6 +208,14 @@ def dataset_of(model: Model) -> tuple[Path, str]:
         )
     newest, count = newest_dataset(int(model.metadata["resolution"]))
     return newest.path, f"newest of {count}"
+
+
+def _check_no_url(run: Path, recorded: str | None) -> None:
+    """XmdptError that names the URL of a run's data: a password in it is never stored."""
+    if recorded and is_url(recorded):
+        url = masked(recorded)
+        what = "type the password again" if MASK in url else "name it"
+        raise XmdptError(f"{run} was trained on {url}", f"{what}: --data {quote(url)}")
 
 
 def dataset_of_samples(folder: Path) -> Path | None:

@@ -138,8 +138,8 @@ class Networks:
         None: it is in none of them."""
         name = PARTS[part].folder
         places = [] if self.folder is None else [self.folder / name]
-        data = [self.facts.get("data"), None if dataset and is_url(dataset) else dataset]
-        places += [Path(near) / "encoders" / name for near in reversed(data) if near]
+        data = [near for near in (dataset, self.facts.get("data")) if near and not is_url(near)]
+        places += [Path(near) / "encoders" / name for near in data]
         found = (str(place) for place in places if (place / "config.json").is_file())
         return next(found, None)
 

@@ -153,7 +153,8 @@ def export(
         "trained_steps": steps,
         "trained_on": manifest["counts"]["train"],
     }
-    if dataset.store.folder is not None:  # toy networks lie there, and nowhere else
-        facts["data"] = str(dataset.store.folder.resolve())
+    # toy networks lie there, and nowhere else; of a URL without its password
+    local = dataset.store.folder
+    facts["data"] = dataset.store.url if local is None else str(local.resolve())
     write_places(folder.parent, facts)
     save_model(folder, model, without_places(facts))

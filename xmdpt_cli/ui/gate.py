@@ -7,6 +7,7 @@ Origin header shows it). Both are refused here, and so is what is larger than a 
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from starlette.datastructures import Headers
@@ -14,7 +15,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from xmdpt_cli.ui.hosts import Hosts
-from xmdpt_cli.ui.uploads import make_room
+from xmdpt_cli.ui.uploads import make_room, remove_parts
 
 MEGABYTE = 2**20
 MOST_FILE = 64 * MEGABYTE  # of one upload
@@ -33,6 +34,7 @@ class Gate:
     def __init__(self, app: ASGIApp, hosts: Hosts, folder: Path) -> None:
         self.app, self.hosts, self.folder = app, hosts, folder
         self._coming = 0  # bytes of requests on the way
+        self._began: list[float] = []  # when the requests on the way began
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -87,15 +89,20 @@ class Gate:
                 await send(message)
 
         self._coming += length
+        began = time.time()
+        self._began.append(began)
         try:
             make_room(self.folder, MOST_TOTAL - self._coming)
             await self.app(scope, counted, noted)
         except _TooLargeError:
-            if not started:
-                too_large = PlainTextResponse(f"more than {most // MEGABYTE} MB at once\n", 413)
-                await too_large(scope, receive, send)
+            pass
         finally:
             self._coming -= length
+            self._began.remove(began)
+            remove_parts(self.folder, min(self._began, default=None))
+        if count > most and not started:  # FastAPI may have made an answer of the error
+            too_large = PlainTextResponse(f"more than {most // MEGABYTE} MB at once\n", 413)
+            await too_large(scope, receive, send)
 
 
 class _TooLargeError(Exception):

@@ -102,8 +102,11 @@ def from_json(text: str | None) -> Marks:
     try:
         data = json.loads(text)
         views = tuple(_view(one) for one in data["views"])
-        return Marks(views, int(data["at"]))
-    except (ValueError, TypeError, KeyError, OverflowError):
+        at = int(data["at"])
+        if not 0 <= at < max(len(views), 1):
+            raise ValueError
+        return Marks(views, at)
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         raise XmdptError(
             "the keypoints of the images are not readable", "reload the page"
         ) from None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from gradio.exceptions import ComponentProcessingError
 from gradio_client.utils import is_file_obj, traverse
 
 from xmdpt_cli.data.framing import FITS
@@ -27,6 +29,13 @@ if TYPE_CHECKING:
 
 SEED = 4  # of the settings
 THUMB = 128  # pixels of the longer side of an example
+# what Gradio raises of data of a wrong type or number
+WRONG_DATA = (
+    ComponentProcessingError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
+    RecursionError,
+)  # fmt: skip
+
+log = logging.getLogger(__name__)
 
 
 class Page(gr.Blocks):
@@ -47,8 +56,16 @@ class Page(gr.Blocks):
                 raise gr.Error(f"{err.message}: {err.hint}", print_exception=False) from None
             return {**file, "path": str(path), "url": None}
 
-        checked = traverse(inputs, check, is_file_obj)
-        return await super().preprocess_data(block_fn, checked, *others, **more)
+        try:
+            checked = traverse(inputs, check, is_file_obj)
+            return await super().preprocess_data(block_fn, checked, *others, **more)
+        except gr.Error as err:
+            err.print_exception = False
+            raise
+        except WRONG_DATA as err:  # no page of ours sends it
+            log.info("refused the data of a call (%s)", type(err).__name__)
+            said = "the data of this call is of a wrong type or number: reload the page"
+            raise gr.Error(said, print_exception=False) from None
 
 
 def build(pipe: XMDPTPipeline, title: str, examples: Examples, folder: Path) -> gr.Blocks:

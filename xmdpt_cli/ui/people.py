@@ -129,8 +129,8 @@ def example_taker(examples: Examples) -> Callable[[Any], tuple[Any, ...]]:
 
     def take(number: Any) -> tuple[Any, ...]:
         try:
-            index = int(number)
-            if not 0 <= index < len(examples.people):
+            index = _whole(number)
+            if index is None or not 0 <= index < len(examples.people):
                 raise XmdptError("no such example", "reload the page")
             path = examples.file(index)
             points = examples.people[index].keypoints
@@ -141,3 +141,11 @@ def example_taker(examples: Examples) -> Callable[[Any], tuple[Any, ...]]:
             return gr.skip(), gr.skip(), failed(err)
 
     return take
+
+
+def _whole(number: Any) -> int | None:
+    """The whole number that a client sent as such or as text; None for anything else."""
+    try:
+        return int(number)
+    except (ValueError, TypeError, OverflowError):
+        return None

@@ -52,7 +52,7 @@ def from_json(text: str | None) -> Keypoints:
     """The text -> (18, 2) fractions, NaN missing. XmdptError if it is none, or has few joints."""
     try:
         points = points_of(json.loads(text or ""))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         raise XmdptError("this is no skeleton", "18 places [x, y], or null, as JSON") from None
     check_joints(points)
     return points

@@ -94,13 +94,25 @@ def uploaded(path: str, folder: Path, most: int) -> Path:
     try:
         real = Path(path).resolve(strict=True)
         found = real.stat()
-    except (OSError, ValueError, RuntimeError):  # absent; NUL bytes; a loop of links
+    except (OSError, ValueError, RuntimeError, TypeError):  # absent; NUL; a loop of links; no text
         raise refused from None
     if not real.is_relative_to(folder.resolve()) or not stat.S_ISREG(found.st_mode):
         raise refused
     if found.st_size > most:
         raise XmdptError("this file is too large for the page", "use a smaller one")
     return real
+
+
+def remove_parts(folder: Path, before: float | None) -> None:
+    """Remove what uploads that were broken off left: Gradio writes an upload to ``tmp*`` and
+    renames it when it is whole. ``before``: when the oldest request on the way began, whose own
+    files are newer; None: there is none."""
+    for path in folder.glob("tmp*"):
+        with suppress(OSError):
+            found = path.lstat()
+            # clocks of file systems are coarse
+            if stat.S_ISREG(found.st_mode) and (before is None or found.st_mtime < before - 1):
+                path.unlink()
 
 
 def make_room(folder: Path, most: int) -> None:

@@ -1,0 +1,60 @@
+"""Data of wrong types, in every event: a refusal in words, and no traceback."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from fake import FakePipeline
+from test_attacks import Client, events, file, page
+
+__all__ = ["page"]  # a fixture
+WRONG: list[Any] = [
+    -1, 1e400, float("nan"), "x", [[[]]], {"path": 1}, {"a": 1}, [{"path": 1}], [1, 2], "[1]",
+    '{"views":[1],"at":0}', '{"views":[],"at":-5}', "[" * 5000, f"[{'[1e400, 0],' * 17}[0, 0]]",
+]  # fmt: skip
+WHOLE: list[list[Any]] = [[], ["/etc/passwd", None], [{"path": 1}, None], [[[[[]]]], []]]
+
+
+def test_wrong_data_is_refused_in_words(
+    page: tuple[Client, FakePipeline, Path],
+    person: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    client = page[0]
+    image = file(json.loads(client.upload("a.png", person.read_bytes())[1])[0])
+    skeleton = json.dumps([[0.5, 0.5]] * 18)
+    right: dict[str, Any] = {
+        "gallery": [{"image": image, "caption": None}], "number": 1, "checkbox": False,
+        "file": None, "dropdown": None, "html": skeleton,
+    }  # fmt: skip
+    for name, number, kinds in events(client):
+        if not kinds:
+            continue
+        values = [right[kind] for kind in kinds]
+        if name == "draw":
+            values[1], values[6], values[10] = "", None, "auto"
+        sent = [
+            [*values[:place], wrong, *values[place + 1 :]]
+            for place in range(len(kinds))
+            for wrong in WRONG
+        ]
+        for data in [*sent, *WHOLE]:
+            answer = client.call(number, data)
+            said = answer + "".join(capfd.readouterr()) + caplog.text
+            assert "process_completed" in answer, (name, data)
+            assert "A bug of ours" not in said, (name, str(data)[:500], said[-900:])
+            assert "Traceback" not in said, (name, str(data)[:500], said[-900:])
+
+
+def test_the_number_of_an_example_is_a_number(page: tuple[Client, FakePipeline, Path]) -> None:
+    client = page[0]
+    number = next(number for name, number, _ in events(client) if name == "example")
+    for wrong in ({"path": 1}, [[[]]], "/etc/passwd", None, 10**6):
+        assert "No such example" in client.call(number, [wrong])
