@@ -22,6 +22,8 @@ OPTIONAL = {
     "wandb": "wandb",
     "trackio": "trackio",
     "gradio": "ui",
+    "starlette": "ui",  # which gradio brings
+    "pillow_heif": "heic",
     "torch_fidelity": "fidelity",
 }
 
