@@ -13,32 +13,30 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
+from xmdpt_cli import interrupts
+
 PATIENCE = 4.0  # seconds from a signal to the end of the process
 
 
 @contextmanager
 def stopping() -> Iterator[set[threading.Thread]]:
-    """SIGTERM and a closed terminal raise KeyboardInterrupt, as Ctrl-C does, so that everything is
-    cleaned up. Yields the threads there are before."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+    """A closed terminal raises KeyboardInterrupt as Ctrl-C and SIGTERM do (``interrupts``), so that
+    everything is cleaned up. Yields the threads there are before."""
 
     def hang_up(_number: int, _frame: FrameType | None) -> None:
         signal.raise_signal(signal.SIGTERM)  # which uvicorn handles while it runs, this one not
 
     before = set(threading.enumerate())
-    if threading.current_thread() is not threading.main_thread():  # no signals there
-        yield before
-        return
-    old = {signal.SIGTERM: signal.signal(signal.SIGTERM, interrupt)}
-    if hasattr(signal, "SIGHUP"):
-        old[signal.SIGHUP] = signal.signal(signal.SIGHUP, hang_up)
-    try:
-        yield before
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+    main = threading.current_thread() is threading.main_thread()  # no signals elsewhere
+    with interrupts.listening():
+        if not (main and hasattr(signal, "SIGHUP")):
+            yield before
+            return
+        handler = signal.signal(signal.SIGHUP, hang_up)
+        try:
+            yield before
+        finally:
+            signal.signal(signal.SIGHUP, handler)
 
 
 def leave_stuck(before: set[threading.Thread], folder: Path) -> None:
