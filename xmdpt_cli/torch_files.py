@@ -9,6 +9,8 @@ from typing import Any
 
 from xmdpt_cli.errors import XmdptError
 
+STATE_ALONE = "torch.save(net.state_dict(), FILE)"
+
 
 class UnreadableError(XmdptError):
     """The file is damaged, or no file of tensors; ``reason`` says it without the path."""
@@ -18,7 +20,7 @@ class UnreadableError(XmdptError):
         self.reason = reason
 
 
-def read_tensors(path: Path, again: str, alone: str = "torch.save(net.state_dict(), FILE)") -> Any:
+def read_tensors(path: Path, again: str, alone: str = STATE_ALONE) -> Any:
     """What torch.save wrote, on the CPU. Raises UnreadableError.
 
     ``again``: how to get it anew; ``alone``: the call that saves a state dict alone.
@@ -32,7 +34,7 @@ def read_tensors(path: Path, again: str, alone: str = "torch.save(net.state_dict
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as err:  # torch raises a dozen types for what is no file of its own
-        raise _unreadable(path, err, again, alone) from None
+        raise unreadable(path, err, again, alone) from None
 
 
 def check_archive(path: Path, again: str) -> None:
@@ -49,8 +51,8 @@ def check_archive(path: Path, again: str) -> None:
         raise UnreadableError(path, f"it is damaged ({damaged} has another checksum)", again)
 
 
-def _unreadable(path: Path, err: Exception, again: str, alone: str) -> UnreadableError:
-    """In our words: torch advises to open the file in a way that runs its code."""
+def unreadable(path: Path, err: Exception, again: str, alone: str = STATE_ALONE) -> UnreadableError:
+    """An error of torch.load in our words: torch advises to open the file so that its code runs."""
     wanted = re.search(r"GLOBAL (\S+)", str(err))
     if wanted:
         return UnreadableError(

@@ -19,16 +19,17 @@ from huggingface_hub import snapshot_download
 from numpy.typing import NDArray
 
 from xmdpt_cli.encoders.openpose_batch import detect_batch
-from xmdpt_cli.encoders.weights import HUB_ID, Origin, not_fetched, reason
+from xmdpt_cli.encoders.weights import HUB_ID, Origin, not_fetched
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import expanded
 from xmdpt_cli.images import Picture
-from xmdpt_cli.torch_files import UnreadableError, read_tensors
+from xmdpt_cli.torch_files import UnreadableError, check_archive, unreadable
 from xmdpt_cli.weights_files import check_whole
 
 DEFAULT_OPENPOSE = "lllyasviel/Annotators"
 BODY_FILE = "body_pose_model.pth"
 JOINTS = 18
+_AGAIN = "fetch or copy it again"
 
 # Taller pictures are reduced before detection: the network sees 184 rows in any case, and
 # controlnet-aux enlarges 57 maps to the picture it was given to look for joints in them.
@@ -70,12 +71,12 @@ class OpenPose:
             from controlnet_aux.open_pose.body import Body
 
             try:
-                read_tensors(path, "fetch or copy it again")  # Body checks no checksums
+                check_archive(path, _AGAIN)  # Body compares no checksums
                 detector = OpenposeDetector(Body(str(path)))
             except UnreadableError as err:
                 raise _not_body(path, err.reason) from None
-            except Exception as err:  # tensors of another network
-                raise _not_body(path, reason(err)) from None
+            except Exception as err:  # of torch.load, or of tensors of another network
+                raise _not_body(path, unreadable(path, err, _AGAIN).reason) from None
         found = cls(detector, origin, threads)
         found.to(device)
         return found
@@ -136,7 +137,7 @@ class OpenPose:
 
 
 def _not_body(path: Path, why: str) -> XmdptError:
-    return XmdptError(f"not OpenPose's body network: {path} ({why})", "fetch or copy it again")
+    return XmdptError(f"not OpenPose's body network: {path} ({why})", _AGAIN)
 
 
 def _can_show_a_person(picture: Picture) -> bool:
