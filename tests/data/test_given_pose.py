@@ -13,8 +13,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from xmdpt_cli.data.annotation_frames import PADDED
 from xmdpt_cli.data.given_pose import check_joints, is_pose_picture, pose_picture_keypoints
-from xmdpt_cli.data.pose import JOINTS, draw_pose, from_padded_frame
+from xmdpt_cli.data.pose import JOINTS, draw_pose, from_fractions, raw_to_nan
 from xmdpt_cli.data.pose_redraw import Manner, Window, redraw
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture
@@ -51,7 +52,8 @@ def jpeg(picture: Picture) -> Picture:
 
 @pytest.mark.parametrize(("number", "size"), [*((n, 256) for n in range(7)), (4, 512)])
 def test_published_drawings(shared: Callable[[str], Path], number: int, size: int) -> None:
-    want = from_padded_frame(np.loadtxt(shared(f"golden/pose/pose_{number}.txt")), size)
+    raw = raw_to_nan(np.loadtxt(shared(f"golden/pose/pose_{number}.txt")))
+    want = from_fractions(PADDED.fractions(raw), size)
     drawn = np.asarray(Image.open(shared(f"golden/pose/pose_{number}_{size}.png")))
     off = errors(pose_picture_keypoints(drawn), want, size)
     assert np.median(off) < 1

@@ -12,15 +12,23 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from xmdpt_cli.data.annotation_frames import PADDED, PUBLISHED, AnnotationFrame
 from xmdpt_cli.data.pose import (
     COLOURS,
     JOINTS,
     LIMBS,
     draw_pose,
     draw_pose_map,
-    from_176_frame,
-    from_padded_frame,
+    from_fractions,
+    raw_to_nan,
 )
+
+
+def placed(
+    raw: NDArray[np.float64], frame: AnnotationFrame, size: int | tuple[int, int]
+) -> NDArray[np.float64]:
+    """Keypoints of a published file -> pixels of an image of ``size``."""
+    return from_fractions(frame.fractions(raw_to_nan(raw)), size)
 
 
 @pytest.mark.parametrize("size", [256, 512])
@@ -28,7 +36,7 @@ from xmdpt_cli.data.pose import (
 def test_published_drawing(shared: Callable[[str], Path], number: int, size: int) -> None:
     raw = np.loadtxt(shared(f"golden/pose/pose_{number}.txt"))
     want = np.asarray(Image.open(shared(f"golden/pose/pose_{number}_{size}.png")))
-    np.testing.assert_array_equal(draw_pose(from_padded_frame(raw, size), size), want)
+    np.testing.assert_array_equal(draw_pose(placed(raw, PADDED, size), size), want)
 
 
 def draw_straight(points: NDArray[np.float64], height: int, width: int) -> NDArray[np.uint8]:
@@ -83,11 +91,11 @@ def test_frames() -> None:
     raw = np.full((18, 2), -1.0)
     raw[0] = (40 + 88, 128)
     raw[1] = (39.3125, 0)  # becomes exactly x = -1 at 256 px: left of the picture, not missing
-    padded = from_padded_frame(raw, (512, 352))
+    padded = placed(raw, PADDED, (512, 352))
     np.testing.assert_allclose(padded[0], (176, 256))
     assert np.isnan(padded[2:]).all()
-    np.testing.assert_allclose(from_padded_frame(raw, 256)[1], (-1, 0))
-    narrow = from_176_frame(raw - np.where(raw == -1, 0, (40, 0)), (512, 352))
+    np.testing.assert_allclose(placed(raw, PADDED, 256)[1], (-1, 0))
+    narrow = placed(raw - np.where(raw == -1, 0, (40, 0)), PUBLISHED, (512, 352))
     np.testing.assert_allclose(narrow, padded)
 
 

@@ -65,35 +65,10 @@ def raw_to_nan(raw: NDArray[np.floating] | list[list[float]]) -> Keypoints:
     return points
 
 
-def fractions_from_padded(raw: NDArray[np.floating] | list[list[float]]) -> Keypoints:
-    """Raw keypoints of the padded 256 frame -> fractions of the picture's width and height."""
-    points = raw_to_nan(raw)
-    return np.stack(((points[:, 0] - PADDING) / FRAME_WIDTH, points[:, 1] / FRAME_HEIGHT), axis=1)
-
-
-def fractions_from_176(raw: NDArray[np.floating] | list[list[float]]) -> Keypoints:
-    """Raw keypoints of the 176 x 256 frame -> fractions of the picture's width and height."""
-    return raw_to_nan(raw) / np.array((FRAME_WIDTH, FRAME_HEIGHT))
-
-
 def from_fractions(points: Keypoints, size: int | tuple[int, int]) -> Keypoints:
     """Fractions of width and height -> pixels of a picture of ``size`` (an int or (H, W))."""
     height, width = size_hw(size)
     return points * np.array((width, height), dtype=np.float64)
-
-
-def from_padded_frame(
-    raw: NDArray[np.floating] | list[list[float]], size: int | tuple[int, int]
-) -> Keypoints:
-    """Raw keypoints of the padded 256 frame (-1 missing) -> pixels of ``size``, NaN missing."""
-    return from_fractions(fractions_from_padded(raw), size)
-
-
-def from_176_frame(
-    raw: NDArray[np.floating] | list[list[float]], size: int | tuple[int, int]
-) -> Keypoints:
-    """Raw keypoints of the 176 x 256 frame (-1 missing) -> pixels of ``size``, NaN missing."""
-    return from_fractions(fractions_from_176(raw), size)
 
 
 def draw_pose(
