@@ -16,22 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from short_way import SHORT
 
 from xmdpt_cli.app import run
 
 DAMAGES = int(os.environ.get("XMDPT_DAMAGES", "3"))  # of each file
 
-SHORT = {
-    "XMDPT_PREPARE_ENCODERS": "toy",
-    "XMDPT_PREPARE_SIZE": "32",
-    "XMDPT_PREPARE_VAE_STEPS": "2",
-    "XMDPT_TRAIN_STEPS": "2",
-    "XMDPT_TRAIN_BATCH_SIZE": "2",
-    "XMDPT_TRAIN_SIZE": "tiny",
-    "XMDPT_TRAIN_SAMPLING_STEPS": "2",
-    "XMDPT_FINETUNE_VAE_STEPS": "2",
-    "XMDPT_FINETUNE_VAE_BATCH_SIZE": "2",
-}
+TINY = {**SHORT, "XMDPT_TRAIN_SIZE": "tiny"}
 TRAIN, SAMPLE = ["train", "--steps", "3"], ["sample", "--limit", "1"]
 EVALUATE, VAE = ["evaluate", "--ssim"], ["finetune-vae"]
 CHECK = ["prepare", "--check", "data/32"]
@@ -66,7 +57,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("workspace")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        for name, value in SHORT.items():
+        for name, value in TINY.items():
             patch.setenv(name, value)
         people = ["--people", "2", "--test-people", "2", "--views", "2", "--height", "64"]
         made = [["wardrobe", "--out", "DeepFashion", *people], PREPARE, ["train"], VAE]
@@ -122,7 +113,7 @@ def test_damage_is_named(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for name, value in SHORT.items():
+    for name, value in TINY.items():
         monkeypatch.setenv(name, value)
     for seed in range(DAMAGES):
         copy = tmp_path / str(seed)

@@ -10,19 +10,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from short_way import SHORT
 
 from xmdpt_cli.app import run
-
-SHORT = {
-    "XMDPT_PREPARE_ENCODERS": "toy",
-    "XMDPT_PREPARE_SIZE": "32",
-    "XMDPT_PREPARE_VAE_STEPS": "2",
-    "XMDPT_TRAIN_STEPS": "2",
-    "XMDPT_TRAIN_BATCH_SIZE": "2",
-    "XMDPT_TRAIN_SAMPLING_STEPS": "2",
-    "XMDPT_FINETUNE_VAE_STEPS": "2",
-    "XMDPT_FINETUNE_VAE_BATCH_SIZE": "2",
-}
 
 
 @pytest.fixture(autouse=True)
