@@ -25,7 +25,9 @@ from xmdpt_cli.bench.gpu_check.runner import environment, run
 from xmdpt_cli.bench.gpu_check.write import Report
 from xmdpt_cli.errors import XmdptError
 
-FACTS = "import json; from xmdpt_cli.bench.gpu_check.facts import facts; print(json.dumps(facts()))"
+FACTS = (
+    "import json; from xmdpt_cli.bench.gpu_check.machine import facts; print(json.dumps(facts()))"
+)
 
 
 def main() -> int:

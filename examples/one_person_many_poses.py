@@ -17,7 +17,7 @@ from xmdpt_cli.data.loader import eval_batches
 from xmdpt_cli.diffusion import start_noise
 from xmdpt_cli.images import save_png
 from xmdpt_cli.sampling.conditions import Conditions
-from xmdpt_cli.sampling.networks import vae_for
+from xmdpt_cli.sampling.encoders import vae_for
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("data")

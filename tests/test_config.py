@@ -9,7 +9,7 @@ import pytest
 
 from xmdpt_cli.config import dump, presets, resolve
 from xmdpt_cli.errors import ConfigError
-from xmdpt_cli.training.train_config import TrainConfig
+from xmdpt_cli.training.config import TrainConfig
 
 
 def write(path: Path, text: str) -> Path:

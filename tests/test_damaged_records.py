@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from short_way import SHORT
 
-from xmdpt_cli.app import run
+from xmdpt_cli.cli.app import run
 
 DAMAGES = int(os.environ.get("XMDPT_DAMAGES", "3"))  # of each file
 

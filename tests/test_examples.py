@@ -20,7 +20,7 @@ from stick_people import FIGURE
 from toy_models import make_encoders, make_model, person, write_pose
 
 import xmdpt_cli
-from xmdpt_cli.app import app
+from xmdpt_cli.cli.app import app
 from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 
 REPO = Path(__file__).resolve().parents[1]

@@ -14,22 +14,22 @@ import pytest
 import torch
 from encoder_records import encoder_records
 
-from xmdpt_cli.data.export import write_annotations
 from xmdpt_cli.data.manifest import refuse_strangers
-from xmdpt_cli.data.report import write as report
-from xmdpt_cli.data.synthetic import make_wardrobe
+from xmdpt_cli.datasets.export import write_annotations
 from xmdpt_cli.encoders.weights import find, save_folder
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import content, expanded, is_hidden, left_by_system, replacing, write_bytes
 from xmdpt_cli.images import save_png
 from xmdpt_cli.metrics.real_set import cache_folder
 from xmdpt_cli.model.checkpoint_file import save_published
+from xmdpt_cli.report import dataset as report
 from xmdpt_cli.sampling.generate import _begin as begin_samples
-from xmdpt_cli.stores import LocalStore
-from xmdpt_cli.training import vae_folder
-from xmdpt_cli.training.run import begin_run
-from xmdpt_cli.training.train_config import TrainConfig
-from xmdpt_cli.training.vae_config import VaeConfig
+from xmdpt_cli.storage.stores import LocalStore
+from xmdpt_cli.toy.synthetic import make_wardrobe
+from xmdpt_cli.training.config import TrainConfig
+from xmdpt_cli.training.run_folder import begin_run
+from xmdpt_cli.vae_training import folder as vae_folder
+from xmdpt_cli.vae_training.config import VaeConfig
 
 
 def test_a_full_disk_leaves_what_was_there_and_says_which_file(

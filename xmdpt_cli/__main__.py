@@ -10,7 +10,7 @@ import sys
 def main() -> None:
     """Run the command line. An interrupt while it is loaded is one of a command, too."""
     try:
-        from xmdpt_cli import app
+        from xmdpt_cli.cli import app
 
         code = app.main()
     except KeyboardInterrupt:

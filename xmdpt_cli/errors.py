@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from xmdpt_cli.shown import masked
+from xmdpt_cli.utils.redact import masked
 
 
 class XmdptError(Exception):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.shown import masked
+from xmdpt_cli.utils.redact import masked
 
 #: files and folders that an operating system or its file manager leaves behind, in lower case
 _LEFT_BEHIND = {

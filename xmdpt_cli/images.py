@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
-from xmdpt_cli.color import to_srgb
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import replacing
-from xmdpt_cli.image_types import hint_to_convert, open_image
+from xmdpt_cli.utils.color import to_srgb
+from xmdpt_cli.utils.image_types import hint_to_convert, open_image
 
 log = logging.getLogger(__name__)
 

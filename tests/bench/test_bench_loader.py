@@ -10,7 +10,7 @@ import torch
 from xmdpt_cli.bench import loader as bench
 from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.stores import open_store
+from xmdpt_cli.storage.stores import open_store
 
 
 @pytest.fixture(autouse=True)

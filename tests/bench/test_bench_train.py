@@ -26,9 +26,9 @@ from xmdpt_cli.diffusion import Schedule
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.model.convert import from_published
+from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.flops import step_flops
 from xmdpt_cli.training.step import Inputs, TrainStep
-from xmdpt_cli.training.train_config import TrainConfig
 
 
 @torch.no_grad()

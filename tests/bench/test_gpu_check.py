@@ -37,7 +37,9 @@ from xmdpt_cli.training.checkpoint import FILES
 
 @pytest.fixture
 def setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Setting:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where gpu_parts is
+    monkeypatch.setenv(
+        "PYTHONPATH", str(Path(__file__).parents[1] / "helpers")
+    )  # where gpu_parts is
     return Setting("cpu", True, tmp_path, compile=False)
 
 

@@ -16,10 +16,8 @@ import pytest
 import torch
 from fake_dataset import FakeEncoder, make_dataset
 
-from xmdpt_cli import remote
-from xmdpt_cli.data import order as orders
-from xmdpt_cli.data import pairs
-from xmdpt_cli.data.deepfashion import find_dataset
+from xmdpt_cli.data import dataset as pairs
+from xmdpt_cli.data import stream_order as orders
 from xmdpt_cli.data.loader import (
     Batch,
     Loader,
@@ -29,11 +27,13 @@ from xmdpt_cli.data.loader import (
     TrainLoader,
     prefetch,
 )
-from xmdpt_cli.data.prepare import prepare_dataset
 from xmdpt_cli.data.reader import ShardReader
-from xmdpt_cli.data.stream import StreamLoader
+from xmdpt_cli.data.streaming import StreamLoader
+from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.stores import open_store
+from xmdpt_cli.prepare.pipeline import prepare_dataset
+from xmdpt_cli.storage import remote
+from xmdpt_cli.storage.stores import open_store
 
 SIZE, STEPS = 6, 22  # two epochs of 66 pairs
 BROKEN = "train-000002.tar"

@@ -15,7 +15,6 @@ import pytest
 import torch
 from fake_dataset import FakeEncoder, make_dataset
 
-from xmdpt_cli.data.deepfashion import find_dataset
 from xmdpt_cli.data.loader import (
     Batch,
     PairDataset,
@@ -25,10 +24,11 @@ from xmdpt_cli.data.loader import (
     load_pairs,
     prefetch,
 )
-from xmdpt_cli.data.pose import draw_pose, draw_pose_map, from_fractions
-from xmdpt_cli.data.prepare import prepare_dataset
+from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import resize_square
+from xmdpt_cli.pose.pose_image import draw_pose, draw_pose_map, from_fractions
+from xmdpt_cli.prepare.pipeline import prepare_dataset
 
 SIZE = 32
 PAIRS = 30

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from xmdpt_cli.encoders.bundle import Encoders, load_encoders
-from xmdpt_cli.encoders.toy import toy_encoders
 from xmdpt_cli.encoders.vae import to_signed
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.toy.encoders import toy_encoders
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from transformers import Dinov2Config, Dinov2Model
 
 from xmdpt_cli.encoders.dino import Dino, pose_input
-from xmdpt_cli.encoders.toy import toy_dino
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.toy.encoders import toy_dino
 
 
 @pytest.fixture(scope="module")

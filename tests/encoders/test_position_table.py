@@ -12,12 +12,12 @@ from hub_dino import SHAPES, hub_table, hub_tokens, make_dino
 from safetensors.torch import load_file
 from transformers import Dinov2Config, Dinov2Model
 
-from xmdpt_cli.encoder_parts import dataset_note, table_of, tables_differ
 from xmdpt_cli.encoders.dino import Dino
+from xmdpt_cli.encoders.identity import dataset_note, table_of, tables_differ
 from xmdpt_cli.encoders.position_table import resize_table
-from xmdpt_cli.encoders.toy import toy_dino
 from xmdpt_cli.encoders.weights import Origin
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.toy.encoders import toy_dino
 
 OLD: dict[str, Any] = {"kind": "hub", "id": "facebook/dinov2-giant", "sha256": "1" * 64}
 NEW = {**OLD, "position_table": "hub"}

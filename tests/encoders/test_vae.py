@@ -14,9 +14,9 @@ from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from safetensors.torch import load_file, save_file
 
-from xmdpt_cli.encoders.toy import toy_vae
 from xmdpt_cli.encoders.vae import VAE, posterior_mean, sample_posterior, to_pictures, to_signed
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.toy.encoders import toy_vae
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 

@@ -21,16 +21,16 @@ import torch
 from encoder_records import encoder_records
 from PIL import Image
 
-from xmdpt_cli.app import run
-from xmdpt_cli.commands import evaluate_ways
-from xmdpt_cli.console import Talk
+from xmdpt_cli.cli import evaluate_inputs as evaluate_ways
+from xmdpt_cli.cli.app import run
+from xmdpt_cli.cli.console import Talk
 from xmdpt_cli.data.manifest import FORMAT, VERSION
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.metrics import download as module
 from xmdpt_cli.metrics import features, lpips_metric
 from xmdpt_cli.metrics.download import MIB, Published, choose, download
 from xmdpt_cli.metrics.lpips_metric import Lpips
-from xmdpt_cli.training.team import ALONE
+from xmdpt_cli.training.distributed import ALONE
 
 CONTENT = np.random.default_rng(0).bytes(3 * MIB + 5)
 
@@ -329,7 +329,7 @@ def test_evaluate_without_networks_measures_nothing_random(
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))  # HF_HUB_OFFLINE is set
     monkeypatch.setattr(
-        "xmdpt_cli.commands.evaluate_ways.measure", lambda *_: pytest.fail("measured all the same")
+        "xmdpt_cli.cli.evaluate_inputs.measure", lambda *_: pytest.fail("measured all the same")
     )
     assert run([*folders, "--protocol", "cfld", "--protocol", "clean"]) == 1
     said = capsys.readouterr().err

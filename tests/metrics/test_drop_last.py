@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xmdpt_cli.app import run
+from xmdpt_cli.cli.app import run
 from xmdpt_cli.images import Picture
 from xmdpt_cli.metrics.drop_last import WholeBatches, left_out, whole_batches
 from xmdpt_cli.metrics.evaluate import Networks, evaluate
 from xmdpt_cli.metrics.features import toy_features
 from xmdpt_cli.metrics.frechet import frechet_distance
 from xmdpt_cli.metrics.lpips_metric import Lpips
-from xmdpt_cli.metrics.page import page
 from xmdpt_cli.metrics.protocols import get_protocol
 from xmdpt_cli.metrics.real_set import RealSet
 from xmdpt_cli.metrics.report import table
+from xmdpt_cli.report.evaluation_page import page
 
 LPIPS = "lpips_alex_v0.1_toy"
 SMALL = dataclasses.replace(get_protocol("pidm"), batches={"fid": 4, "lpips": 3})

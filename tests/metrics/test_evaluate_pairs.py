@@ -21,7 +21,7 @@ from xmdpt_cli.metrics.lpips_metric import Lpips
 from xmdpt_cli.metrics.pairwise import measure
 from xmdpt_cli.metrics.protocols import get_protocol
 from xmdpt_cli.metrics.real_set import RealSet
-from xmdpt_cli.metrics.wardrobe import torso_colour_error
+from xmdpt_cli.metrics.toy_measures import torso_colour_error
 
 
 def person(seed: int, size: tuple[int, int] = (64, 64)) -> Picture:

@@ -14,8 +14,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from xmdpt_cli.bench.train import make_inputs
 from xmdpt_cli.diffusion import Schedule
 from xmdpt_cli.model import XMDPT
+from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.step import TrainStep
-from xmdpt_cli.training.train_config import TrainConfig
 
 pytestmark = pytest.mark.filterwarnings("ignore:Accessing the data pointer")
 N = 2

@@ -22,16 +22,16 @@ import torch
 from PIL import Image
 from small_set import RECIPE, SIZE, Small, make_model, make_small, pictures, within_a_level
 
-from xmdpt_cli.app import run
+from xmdpt_cli.cli.app import run
 from xmdpt_cli.data.loader import PairRef
-from xmdpt_cli.data.ranks import World
-from xmdpt_cli.encoders.toy import toy_vae
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import only_process
 from xmdpt_cli.sampling import writer
 from xmdpt_cli.sampling.generate import generate
 from xmdpt_cli.sampling.sample_names import sample_name
 from xmdpt_cli.sampling.sampler import Sampler
+from xmdpt_cli.storage.ranks import World
+from xmdpt_cli.toy.encoders import toy_vae
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from PIL import Image
 from stick_people import FIGURE, StickPeople, grey, standing, with_network
 from toy_models import SIZE, leaning, person, write_pose
 
-from xmdpt_cli.data.pose import draw_pose
 from xmdpt_cli.encoders.openpose import OpenPose
 from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.pose.pose_image import draw_pose
 from xmdpt_cli.sampling.inputs import Pose, View, read_pose, read_view
 
 ALONE, CROWD, NOBODY = 40, 90, 140  # greys by which the stand-in knows who is there

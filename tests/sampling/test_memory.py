@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from xmdpt_cli.diffusion import Schedule
-from xmdpt_cli.encoders.toy import toy_vae
 from xmdpt_cli.encoders.vae import CHUNK_PIXELS
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.model import XMDPT
@@ -25,6 +24,7 @@ from xmdpt_cli.sampling.memory import (
     picture_bytes,
 )
 from xmdpt_cli.sampling.sampler import Sampler
+from xmdpt_cli.toy.encoders import toy_vae
 
 MIB, GIB = 2**20, 2**30
 # FACTS of the published code: parameters in training, depth, width, heads; XL's by its shapes

@@ -18,18 +18,18 @@ from PIL import Image
 from stick_people import FIGURE
 from toy_models import FORMS, SIZE, leaning, make_model, person, write_pose
 
-from xmdpt_cli.data.deepfashion import find_dataset
 from xmdpt_cli.data.loader import PairDataset
-from xmdpt_cli.data.prepare import prepare_dataset
-from xmdpt_cli.data.synthetic import make_wardrobe
+from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.encoders.bundle import Encoders
-from xmdpt_cli.encoders.toy import toy_vae
 from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.prepare.pipeline import prepare_dataset
 from xmdpt_cli.sampling.generate import generate
 from xmdpt_cli.sampling.memory import held_bytes
 from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 from xmdpt_cli.sampling.sample_names import sample_name
 from xmdpt_cli.sampling.sampler import Sampler
+from xmdpt_cli.toy.encoders import toy_vae
+from xmdpt_cli.toy.synthetic import make_wardrobe
 
 Pipes = Callable[[str], XMDPTPipeline]
 Array = NDArray[np.int64]

@@ -18,7 +18,7 @@ from stick_people import FIGURE
 from toy_models import leaning, make_encoders, make_model, person, write_pose
 
 from xmdpt_cli import __version__
-from xmdpt_cli.app import run
+from xmdpt_cli.cli.app import run
 from xmdpt_cli.images import save_png
 from xmdpt_cli.sampling.animate import write_animation
 from xmdpt_cli.sampling.hub import without_paths

@@ -11,7 +11,7 @@ from small_data import CONFIG
 
 from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.training import estimate, footprint
-from xmdpt_cli.training.build import build_model
+from xmdpt_cli.training.build_model import build_model
 from xmdpt_cli.training.estimate import Estimate, estimate_training
 from xmdpt_cli.training.footprint import COUNTED, MEASURED, PEAK, Cost, parameter_bytes
 from xmdpt_cli.training.loop import train

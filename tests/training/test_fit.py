@@ -15,13 +15,13 @@ from safetensors.torch import save_file
 from xmdpt_cli.errors import XmdptError, is_out_of_memory
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.model.shapes import settings_of
+from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.fit import (
     check_dataset,
     check_model,
     largest_batch,
     too_large,
 )
-from xmdpt_cli.training.train_config import TrainConfig
 
 PAPER = TrainConfig(resolution=256, source_encoder="dinov2-giant", pose_encoder="dinov2-base")
 MANIFEST: dict[str, Any] = {

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from xmdpt_cli.diffusion import Losses, Schedule
 from xmdpt_cli.model import XMDPT, Mask
+from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.flops import peak_flops, peak_of, step_flops
 from xmdpt_cli.training.step import Inputs, TrainStep
-from xmdpt_cli.training.train_config import TrainConfig
 
 
 class Small(nn.Module):

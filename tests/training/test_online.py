@@ -18,17 +18,17 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
 from xmdpt_cli.data.crops import Crop, crop_keypoints, crop_picture, draw_crop
-from xmdpt_cli.data.deepfashion import find_dataset
 from xmdpt_cli.data.loader import Batch, PairDataset, Reading, Skipping, TrainLoader, prefetch
-from xmdpt_cli.data.pose import draw_pose, draw_pose_map
-from xmdpt_cli.data.prepare import prepare_dataset
-from xmdpt_cli.data.synthetic import make_wardrobe
+from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.encoders.bundle import Encoders
-from xmdpt_cli.encoders.toy import toy_encoders, toy_vae
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.pose.pose_image import draw_pose, draw_pose_map
+from xmdpt_cli.prepare.pipeline import prepare_dataset
+from xmdpt_cli.toy.encoders import toy_encoders, toy_vae
+from xmdpt_cli.toy.synthetic import make_wardrobe
+from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.loop import train
 from xmdpt_cli.training.online import OnlineLoader, find_encoders
-from xmdpt_cli.training.train_config import TrainConfig
 
 SIZE, N, SEED = 32, 6, 3
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from xmdpt_cli.model import XMDPT
+from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.optimizer import Muon, make_optimizers, orthogonal
-from xmdpt_cli.training.train_config import TrainConfig
 
 
 def test_newton_schulz_goes_towards_the_orthogonal_factor() -> None:

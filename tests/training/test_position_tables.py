@@ -16,23 +16,23 @@ from hashes import hashes
 from hub_dino import make_dino
 from small_data import CONFIG
 
-from xmdpt_cli.app import run
-from xmdpt_cli.data.deepfashion import find_dataset
+from xmdpt_cli.cli.app import run
 from xmdpt_cli.data.loader import PairDataset
-from xmdpt_cli.data.prepare import prepare_dataset
-from xmdpt_cli.data.synthetic import make_wardrobe
-from xmdpt_cli.encoder_parts import FOLDERS
+from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.encoders.bundle import Encoders, load_encoders
 from xmdpt_cli.encoders.dino import Dino
+from xmdpt_cli.encoders.identity import FOLDERS
 from xmdpt_cli.encoders.vae import VAE, to_signed
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.model.folder import published_facts, read_facts
+from xmdpt_cli.prepare.pipeline import prepare_dataset
+from xmdpt_cli.sampling.config import Recipe
+from xmdpt_cli.sampling.encoders import Networks
 from xmdpt_cli.sampling.generate import generate
-from xmdpt_cli.sampling.networks import Networks
-from xmdpt_cli.sampling.recipe import Recipe
+from xmdpt_cli.sampling.ground_truth import DatasetTruths
 from xmdpt_cli.sampling.sampler import Sampler
-from xmdpt_cli.sampling.truths import DatasetTruths
+from xmdpt_cli.toy.synthetic import make_wardrobe
 from xmdpt_cli.training.loop import train
 from xmdpt_cli.training.online import find_encoders
 

@@ -19,13 +19,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from small_data import CONFIG, logged, same, weights
 
-from xmdpt_cli import interrupts
 from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.model import XMDPT
-from xmdpt_cli.stores import open_store
+from xmdpt_cli.storage.stores import open_store
 from xmdpt_cli.training.loop import train
 from xmdpt_cli.training.trainer import Trainer, learning_rate_factor
+from xmdpt_cli.utils import interrupts
 
 
 @pytest.mark.parametrize("conditioning", ["vector", "tokens"])
@@ -84,7 +84,7 @@ def test_killed_and_run_again(data: Path, tmp_path: Path) -> None:
     steps = 40
     script = (
         "import sys; from pathlib import Path; import dataclasses, torch\n"
-        "from xmdpt_cli.training.train_config import TrainConfig\n"
+        "from xmdpt_cli.training.config import TrainConfig\n"
         "from xmdpt_cli.training.loop import train\n"
         f"config = {dataclasses.replace(CONFIG, steps=steps, checkpoint_every=5)!r}\n"
         "train(config, Path(sys.argv[1]), Path(sys.argv[2]))\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,11 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parent))
 from browsing import CHROMIUM, QUIET
-from fake import FakePipeline
+from fake_pipeline import FakePipeline
+from PIL import Image
 
 Running = Callable[[FakePipeline], AbstractContextManager[str]]
 

@@ -7,18 +7,15 @@ import json
 import os
 import socket
 import stat
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parent))
 from conftest import Running, wait_until
-from fake import FakePipeline
+from fake_pipeline import FakePipeline
+from PIL import Image
 
 pytest.importorskip("gradio", reason="the ui extra is not installed")
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from browsing import Skeleton, draw, opened, touch
 from conftest import Running, wait_until
-from fake import FakePipeline
+from fake_pipeline import FakePipeline
 
-from xmdpt_cli.data.pose import JOINTS
+from xmdpt_cli.pose.pose_image import JOINTS
 from xmdpt_cli.ui.poses import PRESETS, mirrored
 
 WRIST = JOINTS.index("right_wrist")

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from browsing import Skeleton, draw, opened, touch
 from conftest import Running, wait_until
-from fake import FakePipeline
+from fake_pipeline import FakePipeline
 from PIL import Image
 from toy_models import FORMS, make_encoders, make_model
 from toy_models import person as somebody
 
-from xmdpt_cli.data.keypoint_formats import Frame, read_poses, write_pose_json
-from xmdpt_cli.data.pose import JOINTS
+from xmdpt_cli.pose.formats import Frame, read_poses, write_pose_json
+from xmdpt_cli.pose.pose_image import JOINTS
 from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 from xmdpt_cli.ui import examples
 from xmdpt_cli.ui.examples import Examples, Person

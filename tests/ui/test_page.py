@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Running, wait_until
-from fake import SIZE, FakePipeline
+from fake_pipeline import SIZE, FakePipeline
 from PIL import Image
 
-from xmdpt_cli.data.pose import draw_pose, from_fractions
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.pose.pose_image import draw_pose, from_fractions
 from xmdpt_cli.sampling.writer import metadata
 from xmdpt_cli.ui.poses import PRESETS
 from xmdpt_cli.ui.skeleton import to_json_of

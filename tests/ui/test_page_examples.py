@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xmdpt_cli.data.deepfashion import find_dataset
 from xmdpt_cli.data.loader import PairDataset
-from xmdpt_cli.data.prepare import prepare_dataset
-from xmdpt_cli.data.synthetic import make_wardrobe
-from xmdpt_cli.encoders.toy import toy_encoders
+from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.images import resize_square
+from xmdpt_cli.prepare.pipeline import prepare_dataset
+from xmdpt_cli.toy.encoders import toy_encoders
+from xmdpt_cli.toy.synthetic import make_wardrobe
 from xmdpt_cli.ui.examples import PEOPLE, POSES, Examples, find_examples
 
 SIZE = 32

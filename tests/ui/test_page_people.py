@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake import FakePipeline
+from fake_pipeline import FakePipeline
 from PIL import Image
 
-from xmdpt_cli.data.keypoint_formats import Frame, write_pose_json
-from xmdpt_cli.data.sources.padding import is_padded_picture
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.pose.formats import Frame, write_pose_json
+from xmdpt_cli.pose.padding import is_padded_picture
 from xmdpt_cli.ui import marks
 from xmdpt_cli.ui.estimator import Estimator
 from xmdpt_cli.ui.examples import Examples, Person

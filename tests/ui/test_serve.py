@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from xmdpt_cli.app import run
+from xmdpt_cli.cli.app import run
 from xmdpt_cli.encoders.missing import check_encoders
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.ui.serve import address, check_gradio, listen
@@ -97,7 +97,7 @@ def test_a_wrong_folder_of_encoders_is_said_before_the_port_opens(
 CHILD = """
 import sys
 sys.path.insert(0, {tests!r})
-from fake import FakePipeline
+from fake_pipeline import FakePipeline
 from xmdpt_cli.sampling import pipeline
 
 class XMDPTPipeline(FakePipeline):
@@ -107,13 +107,13 @@ class XMDPTPipeline(FakePipeline):
         return cls()
 
 pipeline.XMDPTPipeline = XMDPTPipeline
-from xmdpt_cli.app import run
+from xmdpt_cli.cli.app import run
 sys.exit(run(sys.argv[1:]))
 """
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
-    code = CHILD.format(tests=str(Path(__file__).parent))
+    code = CHILD.format(tests=str(Path(__file__).parents[1] / "helpers"))
     command = [sys.executable, "-c", code, "ui", "--model", "RUN", "--device", "cpu", "--json"]
     return subprocess.Popen(
         [*command, "--port", "0", *arguments],

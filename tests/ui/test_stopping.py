@@ -12,8 +12,6 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 from test_serve import first_object, start
 
 from xmdpt_cli.ui.hosts import Hosts
@@ -90,7 +88,7 @@ def test_a_call_that_never_ends_does_not_keep_the_server(
     pytest.importorskip("gradio", reason="the ui extra is not installed")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
-    code = BUSY.format(tests=str(Path(__file__).parent))
+    code = BUSY.format(tests=str(Path(__file__).parents[1] / "helpers"))
     if asynchronous:
         code = code.replace("def busy", "async def busy")
     options = ["ui", "--model", "RUN", "--device", "cpu", "--json", "--port", "0"]

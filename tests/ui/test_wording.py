@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 import xmdpt_cli
-from xmdpt_cli.data.keypoint_formats import read_poses
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.pose.formats import read_poses
 from xmdpt_cli.sampling.inputs import read_pose, read_view
 from xmdpt_cli.ui.poses import PRESETS
 from xmdpt_cli.ui.said import failed, film, short
@@ -23,9 +23,9 @@ from xmdpt_cli.ui.wording import DRAG, OPERATOR, PLACE, page_note, page_words, w
 PACKAGE = Path(xmdpt_cli.__file__).parent
 #: what the page calls, and so may hear errors of
 REACHED = [
-    "images.py", "sampling/inputs.py", "sampling/pipeline.py", "sampling/networks.py",
-    "sampling/sampler.py", "sampling/memory.py", "data/framing.py", "data/given_pose.py",
-    "data/keypoint_formats.py", "data/keypoint_json.py", "data/lists.py", "data/reader.py",
+    "images.py", "sampling/inputs.py", "sampling/pipeline.py", "sampling/encoders.py",
+    "sampling/sampler.py", "sampling/memory.py", "pose/framing.py", "pose/from_pose_image.py",
+    "pose/formats.py", "pose/json_formats.py", "datasets/pair_lists.py", "data/reader.py",
     "diffusion/sampler.py", "diffusion/solvers.py", "encoders/openpose.py", "encoders/vae.py",
     "encoders/weights.py", "encoders/dino.py", "encoders/bundle.py",
 ]  # fmt: skip

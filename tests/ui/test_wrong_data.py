@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from fake import FakePipeline
+from fake_pipeline import FakePipeline
 from test_attacks import Client, events, file, page
 
 __all__ = ["page"]  # a fixture

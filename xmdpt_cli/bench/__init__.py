@@ -1,1 +1,1 @@
-
+"""Measurements of speed."""

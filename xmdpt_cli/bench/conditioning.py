@@ -18,7 +18,7 @@ from typing import Any
 
 from xmdpt_cli.config import resolve
 from xmdpt_cli.files import write_text
-from xmdpt_cli.training.train_config import TrainConfig
+from xmdpt_cli.training.config import TrainConfig
 
 PEOPLE, TEST_PEOPLE, VIEWS, SIZE = 400, 32, 4, 64  # the demo's
 MEASURES = ("ssim_256", "ssim_w51", "psnr", "torso_colour_error", "silhouette_iou")
@@ -51,10 +51,10 @@ FORMS: dict[str, dict[str, Any]] = {
 
 def make_data(out: Path, people: int = PEOPLE, vae_steps: int = 500) -> None:
     """The demo's people, toy encoders and prepared dataset below ``out``."""
-    from xmdpt_cli.data.deepfashion import find_dataset
-    from xmdpt_cli.data.prepare import prepare_dataset
-    from xmdpt_cli.data.synthetic import make_wardrobe
-    from xmdpt_cli.training.toy import make_toy_encoders
+    from xmdpt_cli.datasets.find import find_dataset
+    from xmdpt_cli.prepare.pipeline import prepare_dataset
+    from xmdpt_cli.toy.synthetic import make_wardrobe
+    from xmdpt_cli.toy.train_encoders import make_toy_encoders
 
     make_wardrobe(
         out / "wardrobe",
@@ -93,8 +93,8 @@ def run(name: str, seed: int, steps: int, out: Path) -> dict[str, Any]:
     from xmdpt_cli.encoders.vae import VAE
     from xmdpt_cli.metrics.evaluate import evaluate_pairs
     from xmdpt_cli.sampling.generate import generate
+    from xmdpt_cli.sampling.ground_truth import DatasetTruths
     from xmdpt_cli.sampling.sampler import Sampler
-    from xmdpt_cli.sampling.truths import DatasetTruths
     from xmdpt_cli.training.loop import train
 
     data = out / "data"

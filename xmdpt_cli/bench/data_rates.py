@@ -19,7 +19,7 @@ from xmdpt_cli.bench.machine import machine
 from xmdpt_cli.bench.reports import report
 from xmdpt_cli.bench.timing import Spread, ratios
 from xmdpt_cli.data.loader import PairDataset
-from xmdpt_cli.devices import cores
+from xmdpt_cli.utils.devices import cores
 
 FULL_SIZE = 750, 1101  # of a photograph in DeepFashion, width and height
 BUFFER = 512 << 20

@@ -17,14 +17,15 @@ import numpy as np
 import torch
 
 from xmdpt_cli.bench.prepare import no_encoders
-from xmdpt_cli.data import batch as batches
+from xmdpt_cli.data import collate as batches
 from xmdpt_cli.data.fp8 import SCALE, quantise_tokens
+from xmdpt_cli.data.index import FLIP
 from xmdpt_cli.data.loader import Batch, Loader, PairDataset, Reading, TrainLoader
 from xmdpt_cli.data.manifest import make_manifest
-from xmdpt_cli.data.shards import FLIP, ShardWriter, ViewData
-from xmdpt_cli.data.stream import StreamLoader
+from xmdpt_cli.data.streaming import StreamLoader
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.stores import LocalStore
+from xmdpt_cli.prepare.shard_writer import ShardWriter, ViewData
+from xmdpt_cli.storage.stores import LocalStore
 
 GARMENTS_PER_SHARD = 16
 # one view: both orientations of (8, 32, 32) in fp16, (257, 1536) and (257, 768) in bf16, a picture

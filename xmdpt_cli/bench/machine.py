@@ -17,8 +17,8 @@ import torch
 
 from xmdpt_cli import __version__
 from xmdpt_cli.bench.timing import clock
-from xmdpt_cli.devices import cores
 from xmdpt_cli.model import products
+from xmdpt_cli.utils.devices import cores
 
 #: rows of square matrices whose product is the peak: large enough to fill the device, small enough
 #: to be measured in every round

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xmdpt_cli.data.decoders import Decoders
-from xmdpt_cli.data.listing import Garment, Listing, Pair, PictureFile
+from xmdpt_cli.datasets.listing import Garment, Listing, Pair, PictureFile
 from xmdpt_cli.images import resize_square
+from xmdpt_cli.prepare.workers import Decoders
 
 if TYPE_CHECKING:  # the decoder processes read this file too, and do without torch
     import torch
@@ -87,7 +87,7 @@ def measure(
     picture: Path, garments: int, sizes: Sequence[int], workers: int, rounds: int
 ) -> list[tuple[float, float]]:
     """Each round's pictures a second: decoding and squashing alone, and all of ``prepare``."""
-    from xmdpt_cli.data.prepare import prepare_datasets
+    from xmdpt_cli.prepare.pipeline import prepare_datasets
 
     listing = made_up(picture, garments)
     encoder, found = NoEncoder(), []

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from xmdpt_cli.bench.plot import COLOURS, HEIGHT, TOP, WIDTH, text
+from xmdpt_cli.report.line_chart import COLOURS, HEIGHT, TOP, WIDTH, text
 
 LEFT, RIGHT, BOTTOM = 64, 210, 44
 

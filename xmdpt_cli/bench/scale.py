@@ -20,15 +20,15 @@ from xmdpt_cli.bench.machine import machine
 from xmdpt_cli.bench.reports import report
 from xmdpt_cli.bench.timing import Spread, clock, ratios
 from xmdpt_cli.bench.train import make_inputs, moved
-from xmdpt_cli.devices import cores
 from xmdpt_cli.diffusion import Schedule
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.progress import Progress, silent
+from xmdpt_cli.training.config import TrainConfig
+from xmdpt_cli.training.distributed import Team
 from xmdpt_cli.training.optimizer import make_optimizers
 from xmdpt_cli.training.step import TrainStep
-from xmdpt_cli.training.team import Team
-from xmdpt_cli.training.train_config import TrainConfig
+from xmdpt_cli.utils.devices import cores
 
 
 def most(device: torch.device) -> int:

@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from xmdpt_cli.bench.plot import Line, line_chart
 from xmdpt_cli.data.loader import PairDataset, eval_batches
 from xmdpt_cli.diffusion import SOLVERS, SPACINGS, start_noise
 from xmdpt_cli.diffusion.solvers import spaced
@@ -28,9 +27,10 @@ from xmdpt_cli.files import write_text
 from xmdpt_cli.images import Picture
 from xmdpt_cli.metrics.evaluate import Pair, evaluate_pairs
 from xmdpt_cli.metrics.pairwise import psnr
+from xmdpt_cli.report.line_chart import Line, line_chart
 from xmdpt_cli.sampling.conditions import Conditions
-from xmdpt_cli.sampling.networks import vae_for
-from xmdpt_cli.sampling.recipe import Recipe
+from xmdpt_cli.sampling.config import Recipe
+from xmdpt_cli.sampling.encoders import vae_for
 from xmdpt_cli.sampling.sampler import Sampler
 
 MEASURES = ("ssim_256", "psnr", "torso_colour_error", "silhouette_iou")

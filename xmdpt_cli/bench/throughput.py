@@ -16,12 +16,12 @@ from torch import Tensor
 
 from xmdpt_cli.bench.flops import flops
 from xmdpt_cli.bench.frozen import placed, sd_vae
+from xmdpt_cli.bench.implementations import Setting, Way, baseline_ways, xmdpt_ways
 from xmdpt_cli.bench.machine import Work, machine
 from xmdpt_cli.bench.memory import peak_memory
 from xmdpt_cli.bench.rates import peak_works, peaks_of
 from xmdpt_cli.bench.reports import report
 from xmdpt_cli.bench.timing import Spread, interleaved, precision, ratios
-from xmdpt_cli.bench.ways import Setting, Way, baseline_ways, xmdpt_ways
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.progress import Progress, silent
 

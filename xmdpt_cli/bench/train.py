@@ -31,10 +31,10 @@ from xmdpt_cli.diffusion.loss import loss_terms
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.model import XMDPT, Mask
 from xmdpt_cli.progress import Progress, silent
+from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.ema import Ema
 from xmdpt_cli.training.optimizer import make_optimizers
 from xmdpt_cli.training.step import Inputs, TrainStep
-from xmdpt_cli.training.train_config import TrainConfig
 
 CPU = torch.device("cpu")
 DATASET_BYTES = 100_000_000  # of random numbers, which batches are read from

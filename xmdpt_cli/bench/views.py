@@ -31,8 +31,8 @@ from xmdpt_cli.images import Picture
 from xmdpt_cli.metrics.evaluate import Pair, evaluate_pairs
 from xmdpt_cli.model import XMDPT, Context
 from xmdpt_cli.sampling.conditions import Conditions
-from xmdpt_cli.sampling.networks import vae_for
-from xmdpt_cli.sampling.recipe import Recipe
+from xmdpt_cli.sampling.config import Recipe
+from xmdpt_cli.sampling.encoders import vae_for
 from xmdpt_cli.sampling.sampler import Sampler
 
 MEASURES = ("ssim_256", "psnr", "torso_colour_error", "silhouette_iou")

@@ -1,1 +1,1 @@
-
+"""Reading a prepared dataset: samples, batches, samplers, streaming."""

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from xmdpt_cli.data.pose import Keypoints
 from xmdpt_cli.images import Picture
+from xmdpt_cli.pose.pose_image import Keypoints
 
 LARGEST = 1.05  # published
 ROLES = ("source", "target")

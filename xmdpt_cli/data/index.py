@@ -9,16 +9,18 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
 
-from xmdpt_cli import records
-from xmdpt_cli.plain_names import is_plain
-from xmdpt_cli.records import RecordError
-from xmdpt_cli.stores import Store
+from xmdpt_cli.storage.stores import Store
+from xmdpt_cli.utils import records
+from xmdpt_cli.utils.records import RecordError
+from xmdpt_cli.utils.safe_names import is_plain
 
 Count = Annotated[int, Ge(0)]
 Range = tuple[Count, Count]  # (offset, length) in bytes
 #: bytes of a number, by safetensors' names; prepare writes the first five
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1}
 ITEM_BYTES |= {"F8_E5M2": 1, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+
+FLIP = "_flip"  # suffix of a tensor that was computed from the mirrored images
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xmdpt_cli.data.batch import Batch, EvalBatch, load_pairs
-from xmdpt_cli.data.pairs import PairDataset, PairRef
+from xmdpt_cli.data.collate import Batch, EvalBatch, load_pairs
+from xmdpt_cli.data.dataset import PairDataset, PairRef
 from xmdpt_cli.data.prefetch import Loader, prefetch
 from xmdpt_cli.data.skipping import Draws, Skipping, skipping_or_not
 from xmdpt_cli.data.table import Ints

@@ -8,14 +8,15 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge
 from typing_extensions import NotRequired, TypedDict
 
-from xmdpt_cli import records
 from xmdpt_cli.data.index import ShardIndex, index_name, write_json
-from xmdpt_cli.data.lists import SPLITS, Problem
-from xmdpt_cli.encoder_parts import DIFFERENCE, DINOS, HUB, POSITION_TABLE, EncodersRecord
+from xmdpt_cli.encoders.identity import DIFFERENCE, DINOS, HUB, POSITION_TABLE, EncodersRecord
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import left_by_system
-from xmdpt_cli.plain_names import SHARD, is_plain, plain
-from xmdpt_cli.stores import Store
+from xmdpt_cli.storage.stores import Store
+from xmdpt_cli.utils import records
+from xmdpt_cli.utils.problems import Problem
+from xmdpt_cli.utils.safe_names import SHARD, is_plain, plain
+from xmdpt_cli.utils.splits import SPLITS
 
 FORMAT = "xmdpt-dataset"
 VERSION = 2

@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 
-from xmdpt_cli.data.batch import Batch
+from xmdpt_cli.data.collate import Batch
 
 _KEPT = 2  # batches that stay as they are after one more was asked for
 

@@ -20,9 +20,9 @@ import torch
 from numpy.typing import NDArray
 
 from xmdpt_cli.data.index import TensorPlace, ViewPlace
-from xmdpt_cli.data.pose import JOINTS
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.stores import Store
+from xmdpt_cli.pose.pose_image import JOINTS
+from xmdpt_cli.storage.stores import Store
 
 # safetensors' names -> how numpy reads the bytes; where numpy has no such type (bfloat16,
 # float8), the bits as unsigned integers.

@@ -15,8 +15,8 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.data.manifest import MANIFEST
-from xmdpt_cli.data.pairs import PairDataset
 from xmdpt_cli.data.reader import ShardError
 from xmdpt_cli.data.table import Ints
 from xmdpt_cli.errors import XmdptError

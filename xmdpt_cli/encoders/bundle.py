@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xmdpt_cli.encoder_parts import FOLDERS
 from xmdpt_cli.encoders import weights
 from xmdpt_cli.encoders.dino import DEFAULT_POSE, DEFAULT_SOURCE, Dino, pose_input
+from xmdpt_cli.encoders.identity import FOLDERS
 from xmdpt_cli.encoders.vae import DEFAULT_VAE, VAE, to_signed
 from xmdpt_cli.errors import XmdptError
 

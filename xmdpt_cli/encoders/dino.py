@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from xmdpt_cli.encoder_parts import HUB, POSITION_TABLE, STORED, TRANSFORMERS, table_of
 from xmdpt_cli.encoders import weights
+from xmdpt_cli.encoders.identity import HUB, POSITION_TABLE, STORED, TRANSFORMERS, table_of
 from xmdpt_cli.encoders.position_table import resize_table
 from xmdpt_cli.errors import XmdptError
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from xmdpt_cli.encoder_parts import FOLDERS
+from xmdpt_cli.encoders.identity import FOLDERS
 from xmdpt_cli.encoders.weights import HUB_ID, NotFetchedError
 from xmdpt_cli.errors import ConfigError, XmdptError
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xmdpt_cli.encoder_parts import HUB, TRANSFORMERS
+from xmdpt_cli.encoders.identity import HUB, TRANSFORMERS
 from xmdpt_cli.errors import XmdptError
 
 OFFSET = 0.1  # torch.hub's interpolate_offset, in patches

@@ -20,10 +20,10 @@ from huggingface_hub import snapshot_download
 from safetensors.torch import save as to_bytes
 from typing_extensions import TypedDict
 
-from xmdpt_cli import records
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import expanded, removed_on_error, sha256_of
-from xmdpt_cli.weights_files import check_whole, missing_shards, unfinished
+from xmdpt_cli.utils import records
+from xmdpt_cli.utils.weights_files import check_whole, missing_shards, unfinished
 
 # In a folder beside config.json: these weights were made to try things out, not trained on photos.
 TOY_MARK = "xmdpt_toy.json"

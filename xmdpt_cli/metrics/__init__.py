@@ -1,1 +1,1 @@
-
+"""Image metrics and the evaluation protocols of the literature."""

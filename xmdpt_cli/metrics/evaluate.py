@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture
 from xmdpt_cli.metrics import pairwise, sizes
-from xmdpt_cli.metrics import wardrobe as drawn
+from xmdpt_cli.metrics import toy_measures as drawn
 from xmdpt_cli.metrics.drop_last import dropped, left_out, note
 from xmdpt_cli.metrics.features import FeatureExtractor
 from xmdpt_cli.metrics.lpips_metric import SMALLEST, Lpips

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import is_hidden
-from xmdpt_cli.image_types import is_image_name, not_read, say_not_read, why_not_read
+from xmdpt_cli.utils.image_types import is_image_name, not_read, say_not_read, why_not_read
 
 
 def _same(name: str) -> str:

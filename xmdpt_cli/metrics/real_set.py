@@ -29,7 +29,7 @@ from xmdpt_cli.metrics.frechet import Floats
 from xmdpt_cli.metrics.pictures import checked
 from xmdpt_cli.metrics.protocols import Protocol
 from xmdpt_cli.progress import Progress, silent
-from xmdpt_cli.streams import private_folder
+from xmdpt_cli.utils.streams import private_folder
 
 VERSION = 2
 

@@ -24,14 +24,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 from typing_extensions import NotRequired, TypedDict
 
-from xmdpt_cli import records
-from xmdpt_cli.encoder_parts import HUB, POSITION_TABLE, EncodersRecord
+from xmdpt_cli.encoders.identity import HUB, POSITION_TABLE, EncodersRecord
+from xmdpt_cli.encoders.places import with_places
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import writing
 from xmdpt_cli.model.shapes import settings_of, shapes_in
 from xmdpt_cli.model.xmdpt import XMDPT
-from xmdpt_cli.run_places import with_places
-from xmdpt_cli.weights_files import check_whole
+from xmdpt_cli.utils import records
+from xmdpt_cli.utils.weights_files import check_whole
 
 FORMAT, VERSION = "xmdpt-model", 1
 CONFIG, WEIGHTS, FACTS = "config.json", "model.safetensors", "xmdpt.json"

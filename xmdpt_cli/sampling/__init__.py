@@ -1,1 +1,1 @@
-
+"""Generation of images from a trained model."""

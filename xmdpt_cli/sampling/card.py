@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from xmdpt_cli.encoder_parts import PARTS
+from xmdpt_cli.encoders.identity import PARTS
 
 IMPACT = """\
 A model that draws a given person in any pose can show people in situations they were never in.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xmdpt_cli.data.loader import PairDataset
-from xmdpt_cli.encoder_parts import DIFFERENCE, dataset_note, old_tokens, tables_differ
+from xmdpt_cli.encoders.identity import DIFFERENCE, dataset_note, old_tokens, tables_differ
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.sampling.sampler import Sampler

@@ -12,22 +12,22 @@ from typing import Any
 import numpy as np
 
 from xmdpt_cli.data.loader import PairDataset, PairRef, load_pairs
-from xmdpt_cli.data.ranks import World
 from xmdpt_cli.diffusion import start_noise
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import content, only_process, writing
 from xmdpt_cli.images import Picture, load_image, save_png
 from xmdpt_cli.progress import Progress, silent
+from xmdpt_cli.report.sample_sheet import contact_sheet
 from xmdpt_cli.sampling.conditions import Conditions
+from xmdpt_cli.sampling.config import Recipe
 from xmdpt_cli.sampling.fit import check_fit, token_notes
 from xmdpt_cli.sampling.memory import in_batches
-from xmdpt_cli.sampling.recipe import Recipe
 from xmdpt_cli.sampling.record import RECORD, read_record, refuse_others, write_record
 from xmdpt_cli.sampling.sample_names import sample_names
 from xmdpt_cli.sampling.sampler import Sampler
-from xmdpt_cli.sampling.sheet import contact_sheet
 from xmdpt_cli.sampling.writer import Writer, metadata, whole_png
+from xmdpt_cli.storage.ranks import World
 
 SHEET = "sheet.png"
 SHEET_ROWS = 16

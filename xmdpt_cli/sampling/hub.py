@@ -8,18 +8,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from xmdpt_cli import records
-from xmdpt_cli.encoder_parts import PARTS
+from xmdpt_cli.encoders.identity import PARTS
+from xmdpt_cli.encoders.places import without_places
 from xmdpt_cli.encoders.weights import HUB_ID, reason
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import expanded, write_text, writing
 from xmdpt_cli.metrics.report import WrittenReport
 from xmdpt_cli.model.folder import save_model
-from xmdpt_cli.run_places import without_places
 from xmdpt_cli.sampling.card import model_card
-from xmdpt_cli.sampling.networks import Networks
+from xmdpt_cli.sampling.encoders import Networks
 from xmdpt_cli.sampling.sampler import Sampler
-from xmdpt_cli.stores import refuse_url
+from xmdpt_cli.storage.stores import refuse_url
+from xmdpt_cli.utils import records
 
 #: begins like a path of a machine: root, home, drive, a folder above, a file URL
 _PATH = re.compile(r"[/~\\]|[A-Za-z]:[/\\]|\.{1,2}[/\\]|file:")

@@ -13,18 +13,18 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from xmdpt_cli.data.framing import Fit, check_fit_name, check_size, frame, frame_poses
-from xmdpt_cli.data.given_pose import LEAST_JOINTS, check_joints, pose_picture_keypoints
-from xmdpt_cli.data.image_size import Size, UnstatedSize, check_pose_size
-from xmdpt_cli.data.joint_tables import MIN_SCORE
-from xmdpt_cli.data.keypoint_formats import SUFFIXES, read_poses
-from xmdpt_cli.data.keypoint_json import Frame
-from xmdpt_cli.data.pose import Keypoints, from_fractions
-from xmdpt_cli.data.tracking import EmptyFrames, check_empty_frames, filled, notes_on, track
 from xmdpt_cli.encoders.openpose import OpenPose
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import Picture
-from xmdpt_cli.sampling.given import (
+from xmdpt_cli.pose.formats import SUFFIXES, read_poses
+from xmdpt_cli.pose.framing import Fit, check_fit_name, check_size, frame, frame_poses
+from xmdpt_cli.pose.from_pose_image import LEAST_JOINTS, check_joints, pose_picture_keypoints
+from xmdpt_cli.pose.image_size import Size, UnstatedSize, check_pose_size
+from xmdpt_cli.pose.joint_tables import MIN_SCORE
+from xmdpt_cli.pose.json_formats import Frame
+from xmdpt_cli.pose.pose_image import Keypoints, from_fractions
+from xmdpt_cli.pose.tracking import EmptyFrames, check_empty_frames, filled, notes_on, track
+from xmdpt_cli.sampling.user_inputs import (
     Finder,
     NoOpenPoseError,
     PictureLike,

@@ -9,23 +9,23 @@ from typing import Any
 
 import torch
 
-from xmdpt_cli.data.framing import Fit
-from xmdpt_cli.data.joint_tables import MIN_SCORE
-from xmdpt_cli.data.tracking import EmptyFrames
 from xmdpt_cli.diffusion import start_noise
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import only_process
 from xmdpt_cli.images import Picture, unsquash
+from xmdpt_cli.pose.framing import Fit
+from xmdpt_cli.pose.joint_tables import MIN_SCORE
+from xmdpt_cli.pose.tracking import EmptyFrames
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.sampling.conditions import Conditions
-from xmdpt_cli.sampling.facts import image_facts
+from xmdpt_cli.sampling.config import Recipe
 from xmdpt_cli.sampling.generate import SHEET_ROWS
 from xmdpt_cli.sampling.inputs import Pose, View
 from xmdpt_cli.sampling.memory import batch_size, in_batches
+from xmdpt_cli.sampling.metadata import image_facts
 from xmdpt_cli.sampling.own_folder import OwnFolder, pair_name, sheet_row
 from xmdpt_cli.sampling.pair_file import Row
 from xmdpt_cli.sampling.pipeline import XMDPTPipeline
-from xmdpt_cli.sampling.recipe import Recipe
 from xmdpt_cli.sampling.writer import Writer
 
 SECTION = 64  # rows whose inputs are in memory together

@@ -14,12 +14,12 @@ from typing import TypeVar
 
 import torch
 
-from xmdpt_cli.devices import free_memory
 from xmdpt_cli.encoders.vae import BYTES_A_PIXEL, VAE
 from xmdpt_cli.errors import ConfigError, XmdptError, is_out_of_memory
 from xmdpt_cli.files import human_bytes
 from xmdpt_cli.model.denoiser import MODULATION_BYTES
 from xmdpt_cli.sampling.sampler import Sampler
+from xmdpt_cli.utils.devices import free_memory
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from xmdpt_cli.data.pose import draw_pose_map
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import writing
 from xmdpt_cli.images import (
@@ -23,6 +22,8 @@ from xmdpt_cli.images import (
     save_bytes,
     unsquash,
 )
+from xmdpt_cli.pose.pose_image import draw_pose_map
+from xmdpt_cli.report.sample_sheet import contact_sheet
 from xmdpt_cli.sampling.generate import SHEET
 from xmdpt_cli.sampling.inputs import Pose, View
 from xmdpt_cli.sampling.record import (
@@ -33,7 +34,6 @@ from xmdpt_cli.sampling.record import (
     refuse_others,
     write_record,
 )
-from xmdpt_cli.sampling.sheet import contact_sheet
 from xmdpt_cli.sampling.writer import is_whole, metadata
 
 FORMAT = "xmdpt-own-samples"

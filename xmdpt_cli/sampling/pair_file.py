@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from xmdpt_cli.data.list_text import decode_text, separator_of, shown
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import expanded
 from xmdpt_cli.sampling.generate import SHEET
+from xmdpt_cli.utils.list_text import decode_text, separator_of, shown
 
 REQUIRED = ("source", "pose")
 OPTIONAL = ("out", "source_keypoints", "seed")

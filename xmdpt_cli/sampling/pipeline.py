@@ -16,27 +16,27 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from xmdpt_cli.data.framing import Fit
-from xmdpt_cli.data.joint_tables import MIN_SCORE
-from xmdpt_cli.data.pose import Keypoints, draw_pose, draw_pose_map
-from xmdpt_cli.data.tracking import EmptyFrames
-from xmdpt_cli.devices import pick_device
 from xmdpt_cli.diffusion import SOLVERS, Seen, start_noise
 from xmdpt_cli.encoders.bundle import moments_of, pose_tokens_of, source_tokens_of
 from xmdpt_cli.encoders.openpose import OpenPose
 from xmdpt_cli.encoders.vae import posterior_mean
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import Picture, unsquash
+from xmdpt_cli.pose.framing import Fit
+from xmdpt_cli.pose.joint_tables import MIN_SCORE
+from xmdpt_cli.pose.pose_image import Keypoints, draw_pose, draw_pose_map
+from xmdpt_cli.pose.tracking import EmptyFrames
 from xmdpt_cli.sampling import hub
 from xmdpt_cli.sampling.conditions import Conditions
-from xmdpt_cli.sampling.facts import image_facts
-from xmdpt_cli.sampling.given import NoOpenPoseError, PictureLike, PoseLike
+from xmdpt_cli.sampling.config import Recipe
+from xmdpt_cli.sampling.encoders import Networks
 from xmdpt_cli.sampling.inputs import Pose, View, read_pose, read_view
 from xmdpt_cli.sampling.memory import batch_size, fit_memory, in_batches
-from xmdpt_cli.sampling.networks import Networks
-from xmdpt_cli.sampling.recipe import Recipe
+from xmdpt_cli.sampling.metadata import image_facts
 from xmdpt_cli.sampling.sampler import Sampler
+from xmdpt_cli.sampling.user_inputs import NoOpenPoseError, PictureLike, PoseLike
 from xmdpt_cli.sampling.writer import metadata
+from xmdpt_cli.utils.devices import pick_device
 
 #: called after every step: (steps done, steps, a function that decodes what the network sees now)
 Callback = Callable[[int, int, Callable[[], Image.Image]], None]

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 from annotated_types import Len
 from typing_extensions import NotRequired, TypedDict
 
-from xmdpt_cli import records
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_text, writing
-from xmdpt_cli.plain_names import is_below
+from xmdpt_cli.utils import records
+from xmdpt_cli.utils.safe_names import is_below
 
 RECORD = "samples.json"
 OTHER_OUT = "choose another --out"

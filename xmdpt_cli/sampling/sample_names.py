@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from xmdpt_cli.data.loader import PairRef
-from xmdpt_cli.data.names import match_name
+from xmdpt_cli.utils.deepfashion_names import match_name
 
 _PUBLISHED = re.compile(r"(MEN|WOMEN)-(.+)-(id_\d{8})-(\d{2})")
 _HASH = 8  # hexadecimal digits

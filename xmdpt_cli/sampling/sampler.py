@@ -22,7 +22,7 @@ from xmdpt_cli.errors import ConfigError, XmdptError, is_out_of_memory
 from xmdpt_cli.model import XMDPT, Context
 from xmdpt_cli.model.folder import find_model, load_model
 from xmdpt_cli.sampling.conditions import Conditions
-from xmdpt_cli.sampling.recipe import Recipe
+from xmdpt_cli.sampling.config import Recipe
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

@@ -1,1 +1,1 @@
-
+"""Training of X-MDPT: state, step, loop, checkpoints, validation."""

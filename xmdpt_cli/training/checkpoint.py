@@ -25,10 +25,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from typing_extensions import NotRequired, TypedDict
 
-from xmdpt_cli import records
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import sha256_of, write_text, writing
-from xmdpt_cli.plain_names import CHECKPOINT
+from xmdpt_cli.training.distributed import ALONE, Team
 from xmdpt_cli.training.sharded import whole
 from xmdpt_cli.training.state import (
     Optimizers,
@@ -37,7 +36,8 @@ from xmdpt_cli.training.state import (
     fill_optimizers,
     optimizer_state,
 )
-from xmdpt_cli.training.team import ALONE, Team
+from xmdpt_cli.utils import records
+from xmdpt_cli.utils.safe_names import CHECKPOINT
 
 FILES = ("model.safetensors", "ema.safetensors", "optimizer.safetensors")
 

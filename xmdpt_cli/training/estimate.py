@@ -15,12 +15,12 @@ from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.diffusion import Schedule
 from xmdpt_cli.model import XMDPT, Mask
 from xmdpt_cli.training import checkpoint
-from xmdpt_cli.training.build import build_model
+from xmdpt_cli.training.build_model import build_model
+from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.ema import Ema
 from xmdpt_cli.training.footprint import COUNTED, Cost, parameter_bytes, step_time
 from xmdpt_cli.training.optimizer import make_optimizers, state_bytes
 from xmdpt_cli.training.step import Inputs, TrainStep, in_bf16
-from xmdpt_cli.training.train_config import TrainConfig
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from typing import Any, Protocol
 import torch
 from safetensors import SafetensorError
 
-from xmdpt_cli.encoder_parts import dataset_note
+from xmdpt_cli.encoders.identity import dataset_note
 from xmdpt_cli.errors import XmdptError, is_out_of_memory
 from xmdpt_cli.files import human_bytes
 from xmdpt_cli.model.folder import read_config
 from xmdpt_cli.model.shapes import settings_of, shapes_in
 from xmdpt_cli.model.xmdpt import SIZES, XMDPT
-from xmdpt_cli.weights_files import check_whole
+from xmdpt_cli.utils.weights_files import check_whole
 
 #: DINOv2's token widths: a local folder says no more about which one it is
 _WIDTHS = {"dinov2-small": 384, "dinov2-base": 768, "dinov2-large": 1024, "dinov2-giant": 1536}

@@ -19,18 +19,18 @@ from xmdpt_cli.errors import XmdptError, is_out_of_memory
 from xmdpt_cli.files import only_process
 from xmdpt_cli.progress import Progress, Say, silent, silently
 from xmdpt_cli.training import checkpoint
-from xmdpt_cli.training.feed import Networks
+from xmdpt_cli.training.build_dataloader import Networks
+from xmdpt_cli.training.config import TrainConfig
+from xmdpt_cli.training.distributed import Team
+from xmdpt_cli.training.find_batch_size import automatic_batch, largest_that_fits
 from xmdpt_cli.training.fit import check_dataset, check_model, too_large
-from xmdpt_cli.training.follow import open_log, open_watch
-from xmdpt_cli.training.log import Log, Timed
-from xmdpt_cli.training.probe import automatic_batch, largest_that_fits
-from xmdpt_cli.training.run import as_begun, begin_run, export, known_batch
+from xmdpt_cli.training.logger import Log, Timed
+from xmdpt_cli.training.run_folder import as_begun, begin_run, export, known_batch
+from xmdpt_cli.training.setup_logging import open_log, open_watch
 from xmdpt_cli.training.step import StepLoader
-from xmdpt_cli.training.team import Team
-from xmdpt_cli.training.track import check_tracker
-from xmdpt_cli.training.train_config import TrainConfig
+from xmdpt_cli.training.tracker import check_tracker
 from xmdpt_cli.training.trainer import Trainer
-from xmdpt_cli.training.watch import Decode, Watch, due
+from xmdpt_cli.training.validation import Decode, Watch, due
 
 LARGE = ("L", "XL")  # sizes that several processes share by FSDP2, if not told otherwise
 

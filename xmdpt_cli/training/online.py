@@ -12,18 +12,18 @@ from typing import Any
 
 import torch
 
-from xmdpt_cli.data.batch import Batch
+from xmdpt_cli.data.collate import Batch
 from xmdpt_cli.data.crops import Crop, draw_crop
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.data.loader import Reading, TrainLoader
-from xmdpt_cli.data.pairs import PairDataset
 from xmdpt_cli.data.skipping import skipping_or_not
 from xmdpt_cli.data.views import Views, load_views
-from xmdpt_cli.encoder_parts import PARTS
 from xmdpt_cli.encoders.bundle import Encoders
 from xmdpt_cli.encoders.dino import Dino, pose_input
+from xmdpt_cli.encoders.identity import PARTS
 from xmdpt_cli.encoders.vae import VAE, to_signed
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.stores import is_url
+from xmdpt_cli.storage.stores import is_url
 
 
 class OnlineLoader:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from xmdpt_cli.training.adan import Adan
-from xmdpt_cli.training.train_config import TrainConfig
+from xmdpt_cli.training.config import TrainConfig
 
 #: Newton-Schulz coefficients of the quintic that pushes singular values towards 1 (Jordan 2024)
 QUINTIC = (3.4445, -4.7750, 2.0315)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from xmdpt_cli.training.team import Team
+from xmdpt_cli.training.distributed import Team
 
 
 def local(tensor: Tensor) -> Tensor:

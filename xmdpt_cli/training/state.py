@@ -11,8 +11,8 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.training.distributed import Team
 from xmdpt_cli.training.sharded import spread
-from xmdpt_cli.training.team import Team
 
 Optimizers = list[torch.optim.Optimizer]
 

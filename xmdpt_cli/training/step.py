@@ -21,7 +21,7 @@ from xmdpt_cli.data.loader import Batch, Loader, Reading
 from xmdpt_cli.diffusion import Losses, Schedule, training_loss
 from xmdpt_cli.encoders.vae import sample_posterior
 from xmdpt_cli.model import XMDPT, Mask
-from xmdpt_cli.training.train_config import TrainConfig
+from xmdpt_cli.training.config import TrainConfig
 
 
 class Draws(NamedTuple):

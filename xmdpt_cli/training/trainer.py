@@ -14,15 +14,16 @@ from torch import Tensor, nn
 from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.diffusion import Losses, Schedule
 from xmdpt_cli.errors import ConfigError
-from xmdpt_cli.interrupts import held
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.model.attention import Block
 from xmdpt_cli.progress import Say, silently
-from xmdpt_cli.training.build import build_model
+from xmdpt_cli.training.build_dataloader import Networks, feed
+from xmdpt_cli.training.build_model import build_model
+from xmdpt_cli.training.config import TrainConfig
+from xmdpt_cli.training.distributed import ALONE, Team
 from xmdpt_cli.training.ema import Ema
-from xmdpt_cli.training.feed import Networks, feed
-from xmdpt_cli.training.follow import utilisation
 from xmdpt_cli.training.optimizer import make_optimizers
+from xmdpt_cli.training.setup_logging import utilisation
 from xmdpt_cli.training.sharded import whole
 from xmdpt_cli.training.step import (
     Inputs,
@@ -32,8 +33,7 @@ from xmdpt_cli.training.step import (
     in_bf16,
     inputs_of,
 )
-from xmdpt_cli.training.team import ALONE, Team
-from xmdpt_cli.training.train_config import TrainConfig
+from xmdpt_cli.utils.interrupts import held
 
 
 class Trainer:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from xmdpt_cli.data.person_box import extent
-from xmdpt_cli.data.pose import Keypoints
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import decode_image
+from xmdpt_cli.pose.person_box import extent
+from xmdpt_cli.pose.pose_image import Keypoints
 
 if TYPE_CHECKING:
     from xmdpt_cli.sampling.pipeline import XMDPTPipeline

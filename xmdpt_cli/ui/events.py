@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from xmdpt_cli.data.framing import Fit
-from xmdpt_cli.data.given_pose import check_joints
-from xmdpt_cli.data.pose import JOINTS, Keypoints
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.pose.framing import Fit
+from xmdpt_cli.pose.from_pose_image import check_joints
+from xmdpt_cli.pose.pose_image import JOINTS, Keypoints
 from xmdpt_cli.ui import marks, skeleton
 from xmdpt_cli.ui.drawing import StoppedError, draw
 from xmdpt_cli.ui.estimator import Estimator

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image
 
 from xmdpt_cli.data.loader import PairDataset
-from xmdpt_cli.data.pose import FRAME_HEIGHT, FRAME_WIDTH, Keypoints
-from xmdpt_cli.stores import is_url
+from xmdpt_cli.pose.pose_image import FRAME_HEIGHT, FRAME_WIDTH, Keypoints
+from xmdpt_cli.storage.stores import is_url
 from xmdpt_cli.ui.uploads import new_folder
 
 if TYPE_CHECKING:

@@ -20,10 +20,10 @@ from typing import Any
 
 from PIL import Image
 
-from xmdpt_cli.data.given_pose import LEAST_JOINTS
-from xmdpt_cli.data.pose import JOINTS, Keypoints
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import decode_image
+from xmdpt_cli.pose.from_pose_image import LEAST_JOINTS
+from xmdpt_cli.pose.pose_image import JOINTS, Keypoints
 from xmdpt_cli.ui import skeleton
 
 SIDE = 640  # pixels of the longer side of the small copy

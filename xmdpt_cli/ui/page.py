@@ -11,9 +11,9 @@ import gradio as gr
 from gradio.exceptions import ComponentProcessingError
 from gradio_client.utils import is_file_obj, traverse
 
-from xmdpt_cli.data.framing import FITS
-from xmdpt_cli.data.keypoint_formats import SUFFIXES
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.pose.formats import SUFFIXES
+from xmdpt_cli.pose.framing import FITS
 from xmdpt_cli.ui import marks, skeleton
 from xmdpt_cli.ui.estimator import Estimator
 from xmdpt_cli.ui.events import Stops, drawer, idle, pose_taker, starter, stopper

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from xmdpt_cli import interrupts
+from xmdpt_cli.utils import interrupts
 
 PATIENCE = 4.0  # seconds from a signal to the end of the process
 

@@ -8,8 +8,8 @@ import torch
 
 from xmdpt_cli.bench.gpu_check.rows import Ready, Row, Setting, at_most, speed
 from xmdpt_cli.bench.gpu_check.sampling import given, made, median, real_vae
-from xmdpt_cli.devices import peak_memory
 from xmdpt_cli.sampling.memory import fit_memory
+from xmdpt_cli.utils.devices import peak_memory
 
 
 def memory(setting: Setting, size: str, gib: float) -> Iterator[Row | Ready]:

@@ -75,8 +75,8 @@ def one_run(
     data: str, out: str, device: str, small: bool, compiled: bool, deterministic: bool
 ) -> None:
     """Train; in a process of its own."""
+    from xmdpt_cli.training.config import TrainConfig
     from xmdpt_cli.training.loop import train
-    from xmdpt_cli.training.train_config import TrainConfig
 
     if deterministic:
         # warnings alone would leave the fused attention's gradients as they are

@@ -11,8 +11,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from xmdpt_cli.bench.draws import Inputs
 from xmdpt_cli.bench.frozen import placed, sd_vae
+from xmdpt_cli.bench.generation import Inputs
 from xmdpt_cli.bench.gpu_check.goldens import relative
 from xmdpt_cli.bench.gpu_check.rows import Ready, Row, Setting, at_most, holds, speed
 from xmdpt_cli.bench.roof import drawing
@@ -23,7 +23,7 @@ from xmdpt_cli.encoders.weights import Origin
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.model.folder import published_facts
 from xmdpt_cli.sampling.conditions import Conditions
-from xmdpt_cli.sampling.recipe import Recipe
+from xmdpt_cli.sampling.config import Recipe
 from xmdpt_cli.sampling.sampler import PRECISIONS, Sampler
 from xmdpt_cli.training.flops import peak_flops
 

@@ -15,11 +15,11 @@ import torch
 from xmdpt_cli.bench.gpu_check.data import dataset
 from xmdpt_cli.bench.gpu_check.rows import Ready, Row, Setting, at_most, holds, speed
 from xmdpt_cli.data.prefetch import prefetch
-from xmdpt_cli.training.follow import pair_flops
-from xmdpt_cli.training.log import Timed
-from xmdpt_cli.training.probe import automatic_batch, largest_that_fits
+from xmdpt_cli.training.config import TrainConfig
+from xmdpt_cli.training.find_batch_size import automatic_batch, largest_that_fits
+from xmdpt_cli.training.logger import Timed
+from xmdpt_cli.training.setup_logging import pair_flops
 from xmdpt_cli.training.step import StepBatch
-from xmdpt_cli.training.train_config import TrainConfig
 from xmdpt_cli.training.trainer import Trainer
 
 WARM = 5  # steps before anything is counted, the compilation among them

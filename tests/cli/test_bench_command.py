@@ -1,0 +1,139 @@
+"""``xmdpt bench`` as a user meets it; how fast is asserted nowhere."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xmdpt_cli.cli.app import run
+
+TINY = ["bench", "--size", "tiny", "--no-compile", "--rounds", "1"]
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    capsys.readouterr()
+    assert run([*arguments, "--json"]) in (0, 1)
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    capsys.readouterr()
+    assert run(list(arguments)) in (1, 2)
+    return capsys.readouterr().err
+
+
+def test_a_run_is_written_shown_and_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ways = ["--impl", "published", "--impl", "attention"]
+    assert run([*TINY, *ways, "--out", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    for said in ("PIDM-style tiny", "published", "attention", "TINY networks", "1 of the steps"):
+        assert said in out
+    report = json.loads((tmp_path / "bench.json").read_text())
+    assert [row["way"] for row in report["rows"]] == ["D-CFG", "D-CFG", "published", "attention"]
+    page = (tmp_path / "bench.md").read_text()
+    assert "(bench.svg)" in page
+    assert page.count("\n| ") == len(report["rows"]) + 2
+    assert report["machine"]["identity"]["processor"] in (tmp_path / "bench.svg").read_text()
+    # what was a thousand times faster before
+    for row in report["rows"]:
+        row["mfu"] |= {"low": 1000, "median": 1000, "high": 1000}
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps(report))
+    capsys.readouterr()
+    assert run([*TINY, *ways, "--compare", str(old)]) == 1
+    said = capsys.readouterr()
+    assert "slower" in said.out
+    assert "slower than before: PIDM-style" in said.err
+    report["machine"]["identity"]["processor"] = "another"
+    old.write_text(json.dumps(report))
+    error = refused(capsys, *TINY, *ways, "--compare", str(old))
+    assert "different machines: processor another" in error
+
+
+def test_what_was_measured_is_told_whatever_the_disk_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("xmdpt_cli.bench.write.write_text", full)
+    assert run([*TINY, "--impl", "attention", "--out", str(tmp_path)]) == 1
+    said = capsys.readouterr()
+    assert "MFU" in said.out
+    assert "No space left" in said.err
+    assert "bench.json" in said.err
+
+
+def test_roofs(capsys: pytest.CaptureFixture[str]) -> None:
+    report = told(capsys, "bench", "--roof", "--size", "S,B")
+    assert [row["model"] for row in report["rows"]] == ["X-MDPT-S", "X-MDPT-B"]
+    own = told(
+        capsys, "bench", "--roof", "--size", "S", "--peak-tflops", "790", "--bandwidth", "3350"
+    )
+    assert own["rows"][0]["seconds"]["given"] == pytest.approx(0.019, abs=5e-4)
+    assert run(["bench", "--roof", "--size", "S"]) == 0
+    assert "H100" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["bench", "--size", "Q"], "no such size: 'Q'"),
+        (["bench", "--size", "tiny,S"], "measure it alone"),
+        (["bench", "--precision", "fp7"], "'fp7' is not one of"),
+        (["bench", "--peak-tflops", "3"], "are of --roof"),
+        (["bench", "--roof", "--peak-tflops", "3"], "a device has both"),
+        (["bench", "--compare", "/nowhere.json"], "cannot read /nowhere.json"),
+        (["bench", "--out", "/proc/nowhere"], "/proc/nowhere"),
+        ([*TINY, "--impl", "fast"], "no way is called 'fast'"),
+        (["bench", "--pixels", "300"], "256 or 512"),
+        (["bench", "data", "--url", "http://x"], "--url needs --dataset"),
+        (["bench", "data", "--picture", "/nowhere.jpg"], "no such picture"),
+        (["bench", "train", "--compare", "/nowhere.json"], "cannot read"),
+    ],
+)
+def test_what_cannot_be_measured(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    assert said in refused(capsys, *arguments)
+
+
+def test_training(capsys: pytest.CaptureFixture[str]) -> None:
+    report = told(capsys, "bench", "train", "--size", "tiny", "--no-compile", "--rounds", "1")
+    assert [row["key"] for row in report["rows"]] == [
+        "X-MDPT-tiny / published",
+        "X-MDPT-tiny / ours",
+    ]
+    assert set(report["data_wait"]) == {"X-MDPT-tiny"}
+
+
+def test_data(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    report = told(
+        capsys, "bench", "data", "--rounds", "1", "--gigabytes", "0.06", "--batch-size", "2",
+        "--dataset", str(tmp_path / "d"), "--garments", "8",
+    )  # fmt: skip
+    keys = [row["key"] for row in report["rows"]]
+    assert keys[:3] == [
+        "prepare: decode and squash alone",
+        "prepare, without networks",
+        "loader: local, 1 thread",
+    ]
+    assert all(row["images_per_second"] > 0 for row in report["rows"])
+    assert (tmp_path / "d/dataset.json").is_file()
+
+
+def test_scaling(capsys: pytest.CaptureFixture[str]) -> None:
+    report = told(
+        capsys, "bench", "scale", "--size", "tiny", "--processes", "2", "--rounds", "1",
+        "--steps", "1", "--batch-size", "1",
+    )  # fmt: skip
+    assert [row["processes"] for row in report["rows"]] == [1, 2]
+    assert report["rows"][0]["efficiency"] == 1
+    assert report["rows"][1]["over_first"]["median"] > 0

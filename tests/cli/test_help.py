@@ -1,0 +1,170 @@
+"""Help: every option in a panel, nothing cut off at any width, every option a variable."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from xmdpt_cli.cli.app import build, run
+from xmdpt_cli.cli.help import GENERAL, option_name, summary, walk
+from xmdpt_cli.config import presets
+
+PATHS = [path for path, _ in walk(build())]
+
+
+def text_of(path: str, width: int, monkeypatch: pytest.MonkeyPatch, capsys: object) -> str:
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert run([*path.split(), "--help"]) == 0
+    return str(capsys.readouterr().out)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+@pytest.mark.parametrize("path", PATHS)
+def test_help_shows_every_option_whole(
+    path: str, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = text_of(path, width, monkeypatch, capsys)
+    assert "…" not in shown
+    command = dict(walk(build()))[path]
+    for parameter in command.params:
+        for name in parameter.opts + parameter.secondary_opts:
+            assert re.search(rf"(^|\s){re.escape(name)}(\s|$)", shown, re.M), name
+        words = " ".join(shown.split())
+        for word in parameter.help.split():
+            # a long word may be broken at its hyphens, and only there
+            assert word in words or word.replace("-", "- ") in words or "-" in word, word
+    longest = max(len(line) for line in shown.splitlines())
+    options = max(len(line) for line in shown.splitlines() if line.strip().startswith("--"))
+    assert longest <= max(width, options)
+
+
+@pytest.mark.parametrize("path", [path for path in PATHS if path])
+def test_every_option_is_in_a_panel_of_its_command(path: str) -> None:
+    command = dict(walk(build()))[path]
+    for parameter in command.params:
+        if parameter.param_type_name == "option":
+            assert parameter.rich_help_panel, f"{path} --{option_name(parameter)} has no panel"
+    named = getattr(command.callback, "panels", {})
+    assert set(named) <= {option_name(parameter) for parameter in command.params}
+    assert GENERAL not in named.values()
+
+
+def test_summaries_fit_80_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = text_of("", 80, monkeypatch, capsys).splitlines()
+    for name, command in build().commands.items():
+        assert any(
+            line.strip().startswith(f"{name} ") and line.endswith(summary(command))
+            for line in lines
+        ), name
+
+
+def test_defaults_and_choices_are_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = text_of("train", 120, monkeypatch, capsys)
+    assert "--size <tiny|S|B|L|XL>" in shown
+    assert "Model size.  [default: S]" in shown
+    assert "[default: runs/SIZE or runs/PRESET]" in shown
+    assert re.search(r"--swap / --no-swap .*\[default: on\]", shown)
+
+
+def test_the_choices_of_protocol_are_the_protocols() -> None:
+    from xmdpt_cli.cli.evaluate import ProtocolName
+    from xmdpt_cli.metrics.protocols import PROTOCOLS
+
+    assert {one.value for one in ProtocolName} == {*PROTOCOLS, "native", "all"}
+
+
+@pytest.mark.parametrize("path", [path for path in PATHS if path])
+def test_every_option_has_a_variable(path: str) -> None:
+    prefix = f"XMDPT_{path}_".upper().replace("-", "_").replace(" ", "_")
+    command = dict(walk(build()))[path]
+    for parameter in command.params:
+        if parameter.param_type_name == "option":
+            name = option_name(parameter).upper().replace("-", "_")
+            assert parameter.envvar == prefix + name
+
+
+def test_a_variable_is_below_a_flag(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XMDPT_WARDROBE_PEOPLE", "1")
+    monkeypatch.setenv("XMDPT_WARDROBE_TEST_PEOPLE", "7")
+    monkeypatch.setenv("XMDPT_WARDROBE_PLAIN", "true")
+    monkeypatch.setenv("XMDPT_WARDROBE_HEIGHT", "64")
+    assert run(["wardrobe", "--out", str(tmp_path / "w"), "--test-people", "1"]) == 0
+    assert "4 training and 4 test pictures" in capsys.readouterr().out
+
+
+def test_a_variable_that_is_no_value_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XMDPT_TRAIN_STEPS", "many")
+    assert run(["train"]) == 2
+    assert "XMDPT_TRAIN_STEPS" in capsys.readouterr().err
+    monkeypatch.setenv("XMDPT_TRAIN_STEPS", "10")
+    monkeypatch.setenv("XMDPT_TRAIN_SCHEDULE", "round")
+    assert run(["train"]) == 2
+    said = capsys.readouterr().err
+    assert "XMDPT_TRAIN_SCHEDULE" in said
+    assert "linear" in said
+
+
+def test_a_variable_beats_a_preset(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """flag > environment > file > preset: the settings of a dry run tell."""
+    import json
+
+    monkeypatch.setenv("XMDPT_WARDROBE_HEIGHT", "64")
+    assert run(["wardrobe", "--people", "2", "--test-people", "1"]) == 0
+    toy = ["--encoders", "toy", "--size", "32", "--vae-steps", "2"]
+    assert run(["prepare", "--root", "people", *toy]) == 0
+    monkeypatch.setenv("XMDPT_TRAIN_BATCH_SIZE", "4")
+    monkeypatch.setenv("XMDPT_TRAIN_EMA_WARMUP", "false")
+    capsys.readouterr()
+    asked = ["train", "--preset", "demo/tokens-64", "--seed", "3", "--dry-run", "--json"]
+    assert run(asked) == 0
+    config = json.loads(capsys.readouterr().out)["config"]
+    assert (config["batch_size"], config["ema_warmup"], config["seed"]) == (4, False, 3)
+    assert config["conditioning"] == "tokens"  # the preset's
+    assert run([*asked, "--batch-size", "2"]) == 0
+    assert json.loads(capsys.readouterr().out)["config"]["batch_size"] == 2
+
+
+def test_presets_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["presets"]) == 0
+    listed = capsys.readouterr().out
+    assert all(f"\n{name}\n" in f"\n{listed}" for name in presets())
+    assert run(["presets", "paper/S-512"]) == 0
+    shown = capsys.readouterr().out
+    assert "batch_size = 10" in shown
+    assert "xmdpt train --preset paper/S-512" in shown
+    assert run(["presets", "paper/XXL"]) == 2
+    assert "paper/S-256" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "words", "offered"),
+    [
+        ("xmdpt tr", "1", "train"),
+        ("xmdpt train --pre", "2", "--preset"),
+        ("xmdpt train --preset paper/S", "3", "paper/S-256"),
+        ("xmdpt presets mdt", "2", "mdtv2/S-256"),
+    ],
+)
+def test_the_shell_completes(line: str, words: str, offered: str) -> None:
+    found = subprocess.run(
+        [sys.executable, "-m", "xmdpt_cli"],
+        env={"_XMDPT_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": words},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert offered in found.stdout.split()

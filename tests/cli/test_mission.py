@@ -1,0 +1,185 @@
+"""The mission's own lines, as typed, in an empty folder beside the raw dataset.
+
+The encoders are toys, chosen by a variable, as are the few settings that make it short.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from short_way import SHORT
+
+from xmdpt_cli.cli.app import run
+
+
+@pytest.fixture(autouse=True)
+def _beside_deepfashion(monkeypatch: pytest.MonkeyPatch) -> None:
+    people = ["--people", "2", "--test-people", "2", "--views", "2", "--height", "64"]
+    assert run(["wardrobe", "--out", "DeepFashion", *people]) == 0
+    for name, value in SHORT.items():
+        monkeypatch.setenv(name, value)
+
+
+def typed(line: str, capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+    """A line as one types it: what stands on stdout and on stderr."""
+    capsys.readouterr()
+    program, *arguments = line.split()
+    assert program == "xmdpt"
+    assert run(arguments) == 0, line
+    out, err = capsys.readouterr()
+    return out, err
+
+
+def files(folder: str) -> dict[str, int]:
+    return {p.name: p.stat().st_mtime_ns for p in Path(folder).iterdir() if p.suffix == ".png"}
+
+
+def test_the_missions_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    out, _ = typed("xmdpt prepare --root DeepFashion", capsys)
+    assert out.splitlines()[-1] == "next: xmdpt train --preset demo/tokens-64"  # for a toy
+    assert Path("data/32/dataset.json").is_file()
+    out, err = typed("xmdpt train --size B", capsys)
+    assert "data: data/32 (newest of 1), run: runs/B" in err
+    assert out.splitlines()[-1] == "next: xmdpt sample"
+    # without `xmdpt sample` in between: evaluate generates first
+    out, err = typed("xmdpt evaluate --fid --ssim --lpips", capsys)
+    taken = "model: runs/B at step 2 (newest of 1), data: data/32 (what runs/B was trained on)"
+    assert f"{taken}, out: samples/B" in err
+    rows = json.loads(Path("samples/B/metrics.json").read_text())["rows"]
+    kinds = {name.partition("_")[0] for name in rows["generated"]}
+    assert kinds == {"fid", "ssim", "lpips"}
+    before = files("samples/B")
+    assert len(before) == 4 + 1  # pairs, and the sheet
+
+    # the same lines again: nothing is made again
+    weights = Path("runs/B/model/model.safetensors").stat().st_mtime_ns
+    typed("xmdpt prepare --root DeepFashion", capsys)
+    out, err = typed("xmdpt train --size B", capsys)
+    assert "data: data/32 (what runs/B was begun with)" in err
+    assert "all 2 steps were done already" in out
+    typed("xmdpt sample", capsys)
+    typed("xmdpt evaluate --fid --ssim --lpips", capsys)
+    assert files("samples/B") == before
+    assert Path("runs/B/model/model.safetensors").stat().st_mtime_ns >= weights
+
+    # completed, with the settings that the others were made with
+    gone = next(name for name in before if "_2_" in name)
+    Path("samples/B", gone).unlink()
+    typed("xmdpt evaluate --fid --ssim --lpips", capsys)
+    again = files("samples/B")
+    assert set(again) == set(before)
+    assert {name for name in before if before[name] != again[name]} <= {gone, "sheet.png"}
+
+    typed("xmdpt", capsys)
+    assert run(["status", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [one["path"] for one in found["datasets"]] == ["data/32"]
+    (trained,) = found["runs"]
+    assert (trained["path"], trained["step"], trained["steps"]) == ("runs/B", 2, 2)
+    (samples,) = found["samples"]
+    assert (samples["path"], samples["images"], samples["complete"]) == ("samples/B", 4, True)
+    measured = {name for name, value in rows["generated"].items() if value is not None}
+    assert set(samples["metrics"]) == measured
+
+
+def test_with_sample_a_vae_and_two_sizes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XMDPT_PREPARE_SIZE", "32 64")
+    typed("xmdpt prepare --root DeepFashion", capsys)
+    assert Path("data/64/dataset.json").is_file()
+    typed("xmdpt train --size tiny --data data/32", capsys)
+    _, err = typed("xmdpt finetune-vae --data data/32", capsys)
+    assert "out: vae/32" in err
+    # its own dataset, though data/64 is newer; and the VAE fine-tuned on that one
+    _, err = typed("xmdpt sample", capsys)
+    assert "data: data/32 (what runs/tiny was trained on)" in err
+    assert "VAE: vae/32 (fine-tuned on this dataset), out: samples/tiny" in err
+    _, err = typed("xmdpt evaluate --ssim", capsys)
+    assert "VAE: vae/32" in err
+    report = json.loads(Path("samples/tiny/metrics.json").read_text())
+    assert "vae-reconstruction" in report["rows"]
+    # fine-tuned anew: what was decoded before stays, and is not taken for its own
+    monkeypatch.setenv("XMDPT_FINETUNE_VAE_STEPS", "3")
+    typed("xmdpt finetune-vae --data data/32 --out vae/again", capsys)
+    _, err = typed("xmdpt evaluate --ssim", capsys)
+    assert "VAE: vae/again (fine-tuned on this dataset), out: samples/tiny-vae" in err
+    _, err = typed("xmdpt evaluate --ssim --generated samples/tiny", capsys)
+    assert "VAE: " not in err
+    # trained further: its samples go beside those of before
+    monkeypatch.setenv("XMDPT_TRAIN_STEPS", "3")
+    _, err = typed("xmdpt train --size tiny", capsys)
+    assert "data: data/32 (what runs/tiny was begun with)" in err
+    _, err = typed("xmdpt sample", capsys)
+    assert "out: samples/tiny-step_0000003" in err
+    assert len(files("samples/tiny")) == len(files("samples/tiny-step_0000003")) == 5
+    _, err = typed("xmdpt evaluate --ssim --seeds 2", capsys)
+    assert "out: samples/tiny-step_0000003-seeds" in err or "out: samples/tiny-seeds" in err
+    # measured as they are, without a model: the dataset is told by the samples
+    _, err = typed("xmdpt evaluate --ssim --generated samples/tiny", capsys)
+    assert "data: data/32 (what samples/tiny was generated from)" in err
+    assert run(["sample", "--steps", "5"]) == 1  # never over what is there
+    assert "what differs: steps" in capsys.readouterr().err
+
+
+def test_only_the_first_pairs(capsys: pytest.CaptureFixture[str]) -> None:
+    typed("xmdpt prepare --root DeepFashion", capsys)
+    typed("xmdpt train --size tiny", capsys)
+    typed("xmdpt evaluate --ssim --limit 1", capsys)
+    report = json.loads(Path("samples/tiny/metrics.json").read_text())
+    assert report["counts"]["generated"] == 1
+    typed("xmdpt evaluate --ssim", capsys)
+    report = json.loads(Path("samples/tiny/metrics.json").read_text())
+    assert report["counts"]["generated"] == 4
+    # a report that says more is not lost
+    whole = Path("samples/tiny/metrics.json").read_bytes()
+    _, err = typed("xmdpt evaluate --ssim --limit 2", capsys)
+    assert "kept as samples/tiny/metrics-1.json" in err
+    assert Path("samples/tiny/metrics-1.json").read_bytes() == whole
+    assert {p.suffix for p in Path("samples/tiny").glob("metrics-1.*")} == {
+        ".json",
+        ".csv",
+        ".html",
+    }
+    out, _ = typed("xmdpt status", capsys)
+    assert "4 images of step 2" in " ".join(out.split())
+    assert "native, of 2 images: ssim" in " ".join(out.split())
+
+
+def test_an_image_of_another_pair_is_not_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    typed("xmdpt prepare --root DeepFashion", capsys)
+    typed("xmdpt train --size tiny", capsys)
+    typed("xmdpt sample", capsys)
+    first, second = sorted(Path("samples/tiny").glob("*_2_*.png"))[:2]
+    own = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    assert run(["evaluate", "--ssim"]) == 1
+    err = " ".join(capsys.readouterr().err.split())
+    assert f"{first} is not the generated image of its pair" in err
+    first.unlink()
+    typed("xmdpt evaluate --ssim", capsys)
+    assert first.read_bytes() == own
+
+
+def test_samples_of_another_model_are_not_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    """Trained anew under the same name, to the same step: its samples are not the old ones."""
+    typed("xmdpt prepare --root DeepFashion", capsys)
+    typed("xmdpt train --size tiny", capsys)
+    typed("xmdpt evaluate --ssim", capsys)
+    shutil.rmtree("runs/tiny")
+    typed("xmdpt train --size tiny --seed 7", capsys)
+    assert run(["evaluate", "--ssim"]) == 1
+    err = capsys.readouterr().err
+    assert "what differs: model" in err
+    assert "--generated DIR; or delete samples/tiny" in err
+    # another dataset at the place of the one that it was trained on
+    shutil.rmtree("samples")
+    shutil.rmtree("data/32")
+    typed("xmdpt prepare --root DeepFashion --seed 3", capsys)
+    assert run(["sample"]) == 1
+    assert "not there any more" in capsys.readouterr().err
+    out, _ = typed("xmdpt status", capsys)
+    assert "not there any more" in out

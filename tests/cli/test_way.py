@@ -1,0 +1,424 @@
+"""The whole way through the commands: drawn people always, real photographs where they are."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from xmdpt_cli.cli.app import run
+
+Capture = pytest.CaptureFixture[str]
+
+
+def ok(*arguments: object) -> None:
+    assert run([str(a) for a in arguments]) == 0
+
+
+def result(capsys: Capture, *arguments: object) -> dict[str, object]:
+    """Run with --json and parse what stdout holds: nothing but one object."""
+    capsys.readouterr()
+    ok(*arguments, "--json")
+    parsed: dict[str, object] = json.loads(capsys.readouterr().out)
+    return parsed
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn people, prepared with toy encoders and trained for a few steps."""
+    work = tmp_path_factory.mktemp("way")
+    ok("wardrobe", "--out", work / "raw", "--people", 3, "--test-people", 2, "--height", 64)
+    toy = ["--encoders", "toy", "--size", 32, "--vae-steps", 3]
+    ok("prepare", "--root", work / "raw", "--out", work / "data", *toy)
+    train(work, "run")
+    return work
+
+
+def train(work: Path, name: str, *more: object) -> None:
+    ok(
+        "train", "--data", work / "data", "--out", work / name, "--preset", "demo/tokens-64",
+        "--steps", 3, "--batch-size", 4, *more,
+    )  # fmt: skip
+
+
+def sample(work: Path, out: Path, *more: object) -> list[object]:
+    model = work / "run" / "model"
+    return ["sample", "--data", work / "data", "--model", model, "--out", out, "--steps", 2, *more]
+
+
+def test_sample_then_evaluate(work: Path, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "samples"
+    made = result(capsys, *sample(work, out))
+    assert made["pictures"] == 4
+    assert made["toy"] is True
+    names = sorted(p.name for p in out.glob("*_2_*.png"))
+    assert len(names) == 4
+    assert all(name.startswith("fashion") and "_1front" in name + "_1front" for name in names)
+    assert Image.open(out / "sheet.png").width > 4 * 32
+    numbers = result(capsys, "evaluate", "--data", work / "data", "--generated", out, "--wardrobe")
+    rows = numbers["rows"]
+    assert isinstance(rows, dict)
+    compared = {"generated", "copy-source", "mean-image", "vae-reconstruction"}
+    assert set(rows) == {*compared, "ground-truth"}
+    assert set(rows["ground-truth"]) == {"fid_toyconv"}
+    for metric in ("ssim_256", "psnr", "l1", "lpips_alex_v0.1_toy", "fid_toyconv"):
+        assert metric in rows["generated"]
+    assert (
+        "fid_tvinception" not in rows["generated"]
+    )  # a random network's distance never has that name
+    assert json.loads((out / "metrics.json").read_text())["counts"]["generated"] == 4
+
+
+def test_a_picture_depends_on_seed_and_pair_alone(work: Path, tmp_path: Path) -> None:
+    ok(*sample(work, tmp_path / "one", "--batch-size", 1))
+    ok(*sample(work, tmp_path / "many", "--batch-size", 4))
+    ok(*sample(work, tmp_path / "other", "--seed", 1))
+    for path in (tmp_path / "one").glob("*_2_*.png"):
+        one = np.asarray(Image.open(path)).astype(int)
+        many = np.asarray(Image.open(tmp_path / "many" / path.name)).astype(int)
+        other = np.asarray(Image.open(tmp_path / "other" / path.name)).astype(int)
+        assert np.abs(one - many).max() <= 1  # the sums of a matrix product round otherwise
+        assert np.abs(one - other).max() > 8
+
+
+def test_sampling_goes_on_where_it_was(work: Path, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "samples"
+    ok(*sample(work, out, "--batch-size", 1))
+    files = sorted(out.glob("*_2_*.png"))
+    before = {p: p.read_bytes() for p in files}
+    files[1].unlink()
+    files[2].write_bytes(before[files[2]][:50])  # cut short
+    kept = files[0].stat().st_mtime_ns
+    ok(*sample(work, out, "--batch-size", 1))
+    assert {p: p.read_bytes() for p in files} == before
+    assert files[0].stat().st_mtime_ns == kept
+    capsys.readouterr()
+    assert run([str(a) for a in sample(work, out, "--guidance", 3.5)]) == 1
+    assert "what differs: guidance (there 1.25, now 3.5)" in capsys.readouterr().err
+
+
+def test_evaluate_two_folders(tmp_path: Path, capsys: Capture) -> None:
+    rng = np.random.default_rng(0)
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for i in range(3):
+            picture = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+            Image.fromarray(picture).save(tmp_path / folder / f"{i}.png")
+    Image.fromarray(picture).save(tmp_path / "a" / "alone.png")
+    off = ["--alexnet-weights", "off", "--inception-weights", "off"]
+    args = ["evaluate", "--generated", tmp_path / "a", "--target", tmp_path / "b", *off]
+    rows = result(capsys, *args)["rows"]
+    assert isinstance(rows, dict)
+    assert set(rows["generated"]) == {"ssim_w51", "ssim_256", "psnr", "l1", "mae"}
+    ok(*args)
+    assert "no partner for" in capsys.readouterr().err
+
+
+def test_evaluate_by_every_protocol(tmp_path: Path, capsys: Capture) -> None:
+    rng = np.random.default_rng(1)
+    for folder, height in (("made", 256), ("true", 300)):
+        (tmp_path / folder).mkdir()
+        for name in "ab":
+            picture = rng.integers(0, 256, (height, height * 11 // 16, 3), dtype=np.uint8)
+            path = tmp_path / folder / f"{'person_2_' if folder == 'made' else ''}{name}.png"
+            Image.fromarray(picture).save(path)
+    args = ["evaluate", "--generated", tmp_path / "made", "--target", tmp_path / "true"]
+    args += ["--alexnet-weights", "toy", "--inception-weights", "toyconv"]
+    args += ["--tf-inception-weights", "toyconv"]
+    told = result(capsys, *args, "--protocol", "all", "--kid", "--reference")
+    reports = {told["protocol"]: told, **{one["protocol"]: one for one in told["others"]}}
+    assert list(reports) == ["cfld", "pidm", "pcdms", "clean"]
+    for name, report in reports.items():
+        found = report["rows"]["generated"]
+        assert ("ssim" in found, "ssim_w51" in found) == (name == "clean", name != "clean")
+        assert ("lpips_alex_v0.1_toy_unsigned" in found) == (name == "pcdms")
+        assert {"fid_toyconv", "kid_toyconv"} <= set(found)
+        counts = {"generated": 2, "mean-image": 2, "real": 2, "ground-truth": 2}
+        assert report["counts"] == counts
+        # the targets are the real set
+        assert report["rows"]["ground-truth"]["fid_toyconv"] == pytest.approx(0, abs=1e-6)
+    # predictions of 176x256 already: cfld and clean differ in the networks alone
+    psnr = {name: report["rows"]["generated"]["psnr"] for name, report in reports.items()}
+    assert psnr["cfld"] == psnr["clean"]
+    assert len(set(psnr.values())) == 3
+    made = tmp_path / "made"
+    rows = list(csv.DictReader((made / "metrics.csv").open()))
+    assert len(rows) == 4 * 2 * 2  # protocols, rows, pictures
+    page = (made / "metrics.html").read_text()
+    assert "8.0126" in page
+    assert "Protocol pcdms" in page
+    ok(*args, "--protocol", "all")
+    said = capsys.readouterr().out
+    assert "generated, by protocol" in said
+    assert "±" in said
+    some = result(capsys, *args, "--protocol", "pidm", "--ssim", "--psnr", "--no-intervals")
+    assert set(some["rows"]["generated"]) == {"ssim_w51", "ssim_256", "psnr"}
+    assert (some["intervals"], some["weights"], some["toy"]) == ({}, {}, [])
+    assert run([str(a) for a in [*args, "--protocol", "fid"]]) == 2
+    assert "'cfld', 'pidm', 'pcdms', 'clean', 'native'" in capsys.readouterr().err
+    large = result(capsys, *args, "--protocol", "cfld", "--height", "512", "--psnr")
+    assert large["sizes"] == ["352x512"]
+
+
+def test_evaluate_a_model_draws_what_is_missing(
+    work: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(work / "run" / "model", model)
+    args = ["evaluate", "--model", model, "--data", work / "data", "--psnr"]
+    first = result(capsys, *args)
+    drawn = sorted(Path("samples/model").glob("*_2_*.png"))
+    assert len(drawn) == 4
+    stamps = [path.stat().st_mtime_ns for path in drawn]
+    drawn[0].unlink()
+    assert result(capsys, *args)["rows"] == first["rows"]
+    again = [path.stat().st_mtime_ns for path in drawn]
+    assert again[1:] == stamps[1:]
+    assert again[0] > stamps[0]
+    page = Path("samples/model/metrics.html").read_text()
+    assert "toy" in page.lower()
+    assert page.count("<img") >= 4 * 4  # source, pose, truth, generated of every pair
+
+
+def test_evaluate_over_seeds_and_views(work: Path, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "drawn"
+    args = ["evaluate", "--model", work / "run", "--data", work / "data", "--generated", out]
+    told = result(capsys, *args, "--seeds", 2, "--psnr")
+    found = told["seeds"]["native"]["psnr"]
+    singles = []
+    for k in range(2):
+        alone = ["evaluate", "--data", work / "data", "--generated", out / f"seed_{k}", "--psnr"]
+        singles.append(result(capsys, *alone)["rows"]["generated"]["psnr"])
+    assert found["values"] == singles
+    assert singles[0] != singles[1]
+    assert found["mean"] == pytest.approx(np.mean(singles))
+    assert found["std"] == pytest.approx(np.std(singles, ddof=1))
+    assert json.loads((out / "metrics.json").read_text())["seeds"] == told["seeds"]
+    # one pose, two views of a person, and another's: cosines of condition vectors
+    assert set(told["condition"]) == {f"condition_similarity_{w}" for w in ("views", "people")}
+    assert all(-1 <= value <= 1 + 1e-9 for value in told["condition"].values())
+    ok(*args, "--seeds", 2, "--psnr")
+    said = capsys.readouterr().out
+    assert "over seeds" in said
+    assert "condition_similarity_views" in said
+
+
+def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = [*start, "-m", "xmdpt_cli", *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_two_processes_evaluate_as_one_does(work: Path, tmp_path: Path, capsys: Capture) -> None:
+    """The same file to the byte; and a picture that only one of them meets is an error of both."""
+    out, one, two = tmp_path / "drawn", tmp_path / "one.json", tmp_path / "two.json"
+    ok(*sample(work, out))
+    known = Image.open(next(out.glob("*_2_*.png")))
+    folders = [tmp_path / "made", tmp_path / "true"]
+    for folder, turned in zip(folders, (0, 180), strict=True):
+        folder.mkdir()
+        for i in range(19):
+            known.rotate(turned + i).save(folder / f"{i:02d}.png")
+    args = ["evaluate", "--generated", folders[0], "--target", folders[1], "--kid"]
+    args += ["--alexnet-weights", "off", "--inception-weights", "toyconv"]
+    args += ["--protocol", "cfld", "--protocol", "pidm"]
+    ok(*args, "--out", one)
+    done = torchrun(*args, "--out", two)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("generated, by protocol") == 1  # one of them speaks
+    assert one.read_text() == two.read_text()
+    with_data = ["evaluate", "--generated", out, "--data", work / "data"]
+    ok(*with_data, "--out", one)
+    done = torchrun(*with_data, "--out", two)
+    assert done.returncode == 0, done.stderr
+    assert one.read_text() == two.read_text()
+    broken = folders[0] / "01.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    done = torchrun(*args, "--out", tmp_path / "no.json")
+    assert done.returncode != 0
+    assert f"broken picture: {broken}" in done.stderr
+    assert not (tmp_path / "no.json").exists()
+    # a network that is not there: rank 0 says it for both
+    done = torchrun(*args[:5], "--lpips", "--out", tmp_path / "no.json")
+    assert done.returncode != 0
+    assert done.stderr.count("alexnet, for LPIPS, is not on this machine") == 1
+    assert not (tmp_path / "no.json").exists()
+
+
+def test_finetuning_changes_the_decoder_alone(work: Path, tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "vae"
+    stats = result(capsys, "finetune-vae", "--data", work / "data", "--out", out, "--steps", 2)
+    assert stats["decoder_only"] is True
+    assert isinstance(stats["psnr"], float)
+    assert (out / "diffusion_pytorch_model.safetensors").is_file()
+    ok(*sample(work, tmp_path / "samples", "--vae", out, "--limit", 1))
+
+
+def test_the_vector_model_goes_the_same_way(work: Path, tmp_path: Path) -> None:
+    ok(
+        "train", "--data", work / "data", "--out", work / "vector", "--size", "tiny",
+        "--steps", 2, "--batch-size", 2, "--ema-warmup",
+    )  # fmt: skip
+    facts = json.loads((work / "vector/model/xmdpt.json").read_text())
+    assert (facts["prediction"], facts["schedule"]) == ("epsilon", "linear")
+    args = ["sample", "--data", work / "data", "--model", work / "vector/model"]
+    ok(*args, "--out", tmp_path / "samples", "--steps", 2, "--limit", 1)
+
+
+def test_dry_run_writes_nothing(work: Path, tmp_path: Path, capsys: Capture) -> None:
+    plan = result(
+        capsys, "train", "--data", work / "data", "--out", tmp_path / "no", "--preset",
+        "paper/S-256", "--dry-run",
+    )  # fmt: skip
+    assert not (tmp_path / "no").exists()
+    assert plan["toy"] is True
+    assert isinstance(plan["config"], dict)
+    assert plan["config"]["batch_size"] == 32
+    for number in ("seconds", "memory_bytes", "disk"):
+        assert plan[number] > 0  # type: ignore[operator]
+
+
+def test_a_dry_run_shows_what_was_chosen_and_what_it_takes(
+    work: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    capsys.readouterr()
+    ok(
+        "train", "--data", work / "data", "--out", tmp_path / "no", "--size", "tiny", "--ema", 0.9,
+        "--batch-size", "auto", "--dry-run",
+    )  # fmt: skip
+    lines = capsys.readouterr().out.splitlines()
+    begins = [line.split(":")[0] for line in lines[:5]]
+    assert begins == ["plan", "parameters", "time", "memory", "disk"]
+    assert lines[5:] == [
+        "settings that differ from the defaults:",
+        '  size = "tiny"  (default "S")',
+        '  batch_size = "auto"  (default 32)',
+        "  ema = 0.9  (default 0.9999)",
+        "nothing was written (--dry-run)",
+    ]
+
+
+def test_a_plan_says_how_much_there_is_to_train(
+    work: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    plan = ["train", "--data", work / "data", "--out", tmp_path / "no", "--size", "tiny"]
+    plan += ["--dry-run", "--steps"]
+    pairs = json.loads((work / "data/dataset.json").read_text())["counts"]["train"]["pairs"]
+    ok(*plan, 30 * pairs, "--batch-size", 2, "--ema", 0.9)
+    said = capsys.readouterr()
+    assert f"{30 * pairs} steps of 2 (60.0 epochs)" in said.out
+    assert "average" not in said.err
+    ok(*plan, 7, "--batch-size", "auto")
+    said = capsys.readouterr()
+    assert "7 steps, batches as large as fit" in said.out
+    assert "0.9999), which is the model that samples, is still 100% of what it began" in said.err
+    ok(*plan, 7, "--ema-warmup")
+    assert "average" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "--data", "nowhere", "--out", "x"], "nowhere does not exist"),
+        (["sample", "--data", "DATA", "--model", "nowhere", "--out", "x"], "no such model folder"),
+        (["sample", "--data", "DATA", "--model", "DATA", "--out", "x"], "not a model folder"),
+        (["evaluate", "--generated", "nowhere", "--data", "DATA"], "no such folder"),
+        (["prepare", "--root", "nowhere", "--out", "x"], "nowhere does not exist"),
+    ],
+)
+def test_missing_things_are_named(
+    work: Path, arguments: list[str], said: str, capsys: Capture, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert run([str(work / "data") if a == "DATA" else a for a in arguments]) == 1
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert "Traceback" not in captured.err
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["prepare", "--root", "r", "--out", "o", "--encoders", "best"],
+        ["prepare", "--root", "r", "--out", "o", "--encoders", "toy", "--vae", "v"],
+        ["prepare", "--root", "r", "--out", "o", "--size", "100"],
+        ["evaluate", "--target", "t"],
+        ["evaluate", "--target", "t", "--generated", "g", "--limit", "1"],
+        ["evaluate", "--target", "t", "--model", "m"],
+        ["evaluate", "--target", "t", "--generated", "g", "--seeds", "2"],
+        ["evaluate", "--data", "d", "--generated", "g", "--real", "r"],
+        ["train", "--data", "d", "--out", "o", "--preset", "none"],
+        ["train", "--data", "d", "--out", "o", "--config", "missing.toml"],
+        ["train", "--data", "d", "--out", "o", "--conditioning", "words"],
+    ],
+)
+def test_wrong_options_exit_2(arguments: list[str], capsys: Capture) -> None:
+    assert run(arguments) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_a_model_of_another_size_is_refused(work: Path, tmp_path: Path, capsys: Capture) -> None:
+    """Trained at 32 px, asked to draw a dataset of 64 px; and with features of other encoders."""
+    toy = ["--encoders", "toy", "--vae-steps", 1, "--limit", 1]
+    for name, more in (("64", ["--size", 64]), ("other", ["--size", 32, "--seed", 1])):
+        ok("prepare", "--root", work / "raw", "--out", tmp_path / name, *toy, *more)
+        capsys.readouterr()
+        args = ["sample", "--data", tmp_path / name, "--model", work / "run/model"]
+        assert run([str(a) for a in (*args, "--out", tmp_path / "s")]) == 1
+        said = capsys.readouterr().err
+        assert ("prepared at 64 px" if name == "64" else "another vae encoder") in said
+
+
+def test_pretrained_weights_that_are_not_there(work: Path, tmp_path: Path, capsys: Capture) -> None:
+    args = ["prepare", "--root", work / "raw", "--out", tmp_path / "data", "--size", 64]
+    assert run([str(a) for a in args]) == 1
+    said = capsys.readouterr().err
+    assert "stabilityai/sd-vae-ft-mse" in said
+    assert "--vae" in said
+
+
+def test_two_processes_do_not_share_a_folder(work: Path, tmp_path: Path, capsys: Capture) -> None:
+    from xmdpt_cli.files import only_process
+
+    with only_process(tmp_path / "run"):
+        code = subprocess.run(
+            [sys.executable, "-m", "xmdpt_cli", "train", "--data", str(work / "data"), "--out",
+             str(tmp_path / "run"), "--size", "tiny", "--steps", "1"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+    assert code.returncode == 1
+    assert "another process is working in" in code.stderr
+
+
+def test_real_photographs(shared: Callable[[str], Path], tmp_path: Path, capsys: Capture) -> None:
+    """prepare, train, sample, evaluate on real DeepFashion pictures with toy encoders."""
+    root, data = shared("deepfashion_sample"), tmp_path / "data"
+    toy = ["--encoders", "toy", "--size", 64, "--vae-steps", 20, "--limit", 6]
+    done = result(capsys, "prepare", "--root", root, "--out", data, *toy)
+    assert done["toy"] is True
+    assert done["skipped"] == []
+    counts = done["counts"]
+    assert isinstance(counts, dict)
+    assert counts["train"] == {"garments": 6, "images": 12, "pairs": 12}
+    assert counts["test"] == {"garments": 6, "images": 12, "pairs": 6}
+    preset = ["--preset", "demo/tokens-64", "--steps", 3, "--batch-size", 4]
+    ok("train", "--data", data, "--out", tmp_path / "run", *preset)
+    args = ["sample", "--data", data, "--model", tmp_path / "run", "--out", tmp_path / "samples"]
+    made = result(capsys, *args, "--steps", 3)
+    assert made["pictures"] == 6
+    numbers = result(capsys, "evaluate", "--data", data, "--generated", tmp_path / "samples")
+    assert numbers["protocol"] == "native"
+    # the photographs themselves are right: both views of a person are alike, not equal
+    rows = numbers["rows"]
+    assert isinstance(rows, dict)
+    assert 0.1 < rows["copy-source"]["ssim_256"] < 0.95

@@ -1,0 +1,332 @@
+"""The workspace: what is found in the current folder, and what is said where nothing fits."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from xmdpt_cli.cli import workspace
+from xmdpt_cli.cli.app import run
+from xmdpt_cli.errors import XmdptError
+
+
+def record(path: Path, content: dict[str, Any], age: int = 0) -> None:
+    """A JSON record, written ``age`` seconds before a fixed time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    when = 1_000_000_000 - age
+    os.utime(path, (when, when))
+
+
+def dataset(name: str, age: int = 0, resolution: int = 256) -> Path:
+    marks = {"train": f"a{name}", "test": f"b{name}"}
+    shards = [{"sha256": mark, "split": split} for split, mark in marks.items()]
+    counts = {split: {"images": 4, "pairs": 2, "garments": 1} for split in ("train", "test")}
+    manifest = {"format": "xmdpt-dataset", "resolution": resolution, "toy": False, "counts": counts}
+    record(Path("data") / name / "dataset.json", {**manifest, "shards": shards}, age)
+    return Path("data") / name
+
+
+def model(path: str, age: int = 0, begun_with: Path | None = None, **more: Any) -> Path:
+    metadata = {"format": "xmdpt-model", "resolution": 256, "trained_steps": 100, "toy": False}
+    folder = Path(path) if path.startswith("models") else Path(path) / "model"
+    record(folder / "xmdpt.json", {**metadata, **more}, age)
+    if begun_with is not None:
+        manifest = json.loads((begun_with / "dataset.json").read_text())
+        record(Path(path) / "run.json", {"data": [s["sha256"] for s in manifest["shards"]]})
+    return Path(path)
+
+
+def test_the_newest_is_taken_by_its_record() -> None:
+    dataset("256", age=10)
+    dataset("512", age=5, resolution=512)
+    newest, count = workspace.newest_dataset()
+    assert (newest.path, count) == (Path("data/512"), 2)
+    assert workspace.newest_dataset(256)[0].path == Path("data/256")
+    model("runs/B", age=3)
+    model("models/ema", age=8)
+    assert workspace.newest_model()[0].path == Path("runs/B")
+    os.utime("models/ema/xmdpt.json")  # written again
+    assert workspace.newest_model()[0].path == Path("models/ema")
+
+
+def test_two_of_equal_age_are_no_guess() -> None:
+    model("runs/A", age=3)
+    model("runs/B", age=3)
+    model("runs/C", age=30)
+    with pytest.raises(XmdptError, match=r"runs/A and runs/B are equally new") as caught:
+        workspace.newest_model()
+    assert caught.value.hint == "choose one: --model runs/A"
+    model("runs/D", age=1)
+    assert workspace.newest_model()[0].path == Path("runs/D")
+
+
+def test_what_is_something_else_is_not_taken() -> None:
+    """``data/`` may hold whatever people keep there."""
+    with pytest.raises(XmdptError, match="no prepared dataset in data/") as caught:
+        workspace.newest_dataset()
+    assert "xmdpt prepare --root DEEPFASHION" in caught.value.hint
+    Path("DeepFashion").mkdir()
+    for name in ("photos", "broken", "list"):
+        (Path("data") / name).mkdir(parents=True)
+    Path("data/notes.txt").write_text("mine")
+    Path("data/broken/dataset.json").write_text("{")
+    Path("data/list/dataset.json").write_text("[]")
+    record(Path("data/other/dataset.json"), {"format": "somebody's"})
+    with pytest.raises(XmdptError, match="no prepared dataset") as caught:
+        workspace.newest_dataset()
+    assert "xmdpt prepare --root DeepFashion" in caught.value.hint
+    shutil.rmtree("data")
+    Path("data").write_text("a file")
+    with pytest.raises(XmdptError, match="no prepared dataset"):
+        workspace.newest_dataset()
+
+
+def test_an_unfinished_dataset_is_named() -> None:
+    record(Path("data/256/prepare.json"), {})
+    with pytest.raises(XmdptError, match="data/256 is not finished") as caught:
+        workspace.newest_dataset()
+    assert "it resumes" in caught.value.hint
+
+
+def test_a_run_without_a_model_says_how_to_resume() -> None:
+    dataset("256")
+    with pytest.raises(XmdptError, match="no model") as caught:
+        workspace.newest_model()
+    assert "xmdpt train --size B" in caught.value.hint
+    Path("runs/B").mkdir(parents=True)
+    Path("runs/B/config.toml").write_text("[train]\nsize = 'B'\n")
+    with pytest.raises(XmdptError, match="runs/B has no model yet") as caught:
+        workspace.newest_model()
+    assert "xmdpt train --config runs/B/config.toml --out runs/B" in caught.value.hint
+
+
+def test_a_run_finds_its_own_dataset_though_another_is_newer() -> None:
+    own = dataset("256", age=9)
+    dataset("512", age=1, resolution=512)
+    run_folder = model("runs/B", begun_with=own)
+    found = workspace.dataset_of_run(run_folder)
+    assert found is not None
+    assert found.path == own
+    assert workspace.dataset_of(workspace.models()[0])[0] == own
+    own.rename("data/deepfashion")  # moved within the workspace: told by its shards
+    assert workspace.dataset_of(workspace.models()[0])[0] == Path("data/deepfashion")
+
+
+def test_a_run_whose_dataset_has_moved_away_is_an_error(tmp_path: Path) -> None:
+    own = dataset("256")
+    dataset("512", resolution=512)
+    run_folder = model("runs/B", begun_with=own, data=str(own.resolve()))
+    shutil.move(str(own), tmp_path / "elsewhere")
+    with pytest.raises(XmdptError, match="runs/B was trained on is not there any more") as caught:
+        workspace.dataset_of(workspace.models()[0])
+    assert "data/256" in caught.value.message
+    assert "--data DIR" in caught.value.hint
+    with pytest.raises(XmdptError, match="runs/B was trained on is not in data/"):
+        workspace.dataset_of_run(run_folder)
+
+
+@pytest.mark.parametrize(
+    ("url", "hint"),
+    [
+        ("http://me:***@host/d", "type the password again: --data 'http://me:***@host/d'"),
+        ("http://me:secret@host/d", "type the password again: --data 'http://me:***@host/d'"),
+        ("s3://bucket/d", "name it: --data s3://bucket/d"),
+    ],
+)
+def test_a_run_that_was_trained_from_a_url_names_it(url: str, hint: str) -> None:
+    run_folder = model("runs/B", begun_with=dataset("256"))
+    shutil.rmtree("data")
+    record(run_folder / "places.json", {"data": url, "encoders": {}})
+    metadata = json.loads((run_folder / "model/xmdpt.json").read_text())
+    record(run_folder / "model/xmdpt.json", {**metadata, "encoders": {}})
+    for find in (
+        lambda: workspace.dataset_of(workspace.models()[0]),
+        lambda: workspace.dataset_of_run(run_folder),
+    ):
+        with pytest.raises(XmdptError) as caught:
+            find()
+        named = url.replace("secret", "***")
+        assert caught.value.message == f"runs/B was trained on {named}"
+        assert caught.value.hint == hint
+
+
+def test_a_converted_model_takes_the_newest_dataset_of_its_size() -> None:
+    model("models/ema", resolution=256)
+    dataset("512", resolution=512)
+    with pytest.raises(XmdptError, match="no prepared dataset of 256 px") as caught:
+        workspace.dataset_of(workspace.models()[0])
+    assert "--size 256" in caught.value.hint
+    dataset("256", age=50)
+    assert workspace.dataset_of(workspace.models()[0]) == (Path("data/256"), "newest of 1")
+
+
+def test_a_vae_is_taken_only_for_its_own_dataset() -> None:
+    dataset("256")
+    dataset("512", resolution=512)
+
+    def vae(name: str, pictures: list[str], finished: bool = True, **settings: Any) -> None:
+        record(Path("vae") / name / "run.json", {"pictures": pictures, "settings": settings})
+        if finished:
+            record(Path("vae") / name / "xmdpt_training.json", {})
+
+    vae("begun", ["a256"], finished=False)
+    vae("scratch", ["a256"], all_weights=True)
+    assert workspace.tuned_vae("data/256") is None
+    vae("256", ["a256"])
+    assert workspace.tuned_vae("data/256") == Path("vae/256")
+    assert workspace.tuned_vae("data/512") is None
+    assert workspace.tuned_vae("s3://somewhere/256") is None
+
+
+def test_samples_of_another_step_go_beside() -> None:
+    assert workspace.samples_folder("runs/B", 100) == Path("samples/B")
+    record(Path("samples/B/samples.json"), {"trained_steps": 100})
+    record(Path("runs/B/run.json"), {})
+    assert workspace.samples_folder("runs/B/model", 100) == Path("samples/B")
+    assert workspace.samples_folder("runs/B", 200) == Path("samples/B-step_0000200")
+    assert workspace.samples_folder("me/mine", None) == Path("samples/mine")
+
+
+def test_the_demo_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    from xmdpt_cli.cli.demo import demo
+
+    assert inspect.signature(demo).parameters["out"].default == workspace.DEMO
+    (workspace.DEMO / "run-tokens").mkdir(parents=True)  # interrupted: no model yet
+    assert workspace.demo_model() is None
+    model("xmdpt-demo/run-tokens", age=5)
+    assert workspace.demo_model() == Path("xmdpt-demo/run-tokens")
+    model("xmdpt-demo/run-vector", age=2)
+    assert workspace.demo_model() == Path("xmdpt-demo/run-vector")
+    assert run(["status"]) == 0
+    assert "xmdpt-demo/run-vector  try it: xmdpt ui" in capsys.readouterr().out
+    assert run(["sample"]) == 1
+    assert "hint: the demo's: --model xmdpt-demo/run-vector" in capsys.readouterr().err
+
+
+def test_a_converted_model_alone_is_for_own_images(capsys: pytest.CaptureFixture[str]) -> None:
+    model("models/ema")
+    assert run(["status"]) == 0
+    said = capsys.readouterr().out
+    assert "models/ema  converted" in said or "models/ema  step" in said
+    assert "next: xmdpt sample --source person.jpg --pose pose.json" in said
+
+
+@pytest.mark.parametrize(
+    ("size", "preset", "given", "folder"),
+    [
+        ("B", None, True, "runs/B"),
+        ("S", "paper/S-256", False, "runs/paper-S-256"),
+        ("B", "paper/table2a-mdt", True, "runs/paper-table2a-mdt-B"),
+        ("S", "mdtv2/S-256", False, "runs/mdtv2-S-256"),
+    ],
+)
+def test_runs_are_named_by_preset_and_size(
+    size: str, preset: str | None, given: bool, folder: str
+) -> None:
+    assert workspace.run_folder(size, preset, given) == Path(folder)
+
+
+@pytest.mark.parametrize(
+    ("line", "made"),
+    [
+        ("train --size B", "xmdpt prepare"),
+        ("finetune-vae", "xmdpt prepare"),
+        ("sample", "xmdpt prepare"),
+        ("evaluate --fid", "xmdpt prepare"),
+        ("prepare", "--root DeepFashion"),
+    ],
+)
+def test_in_an_empty_folder_each_command_names_the_one_before_it(
+    line: str, made: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(line.split()) in (1, 2)
+    said = capsys.readouterr().err
+    assert "error: " in said
+    assert made in said.partition("hint: ")[2]
+    assert not list(Path().iterdir())  # nothing was begun
+
+
+def test_status_of_an_empty_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    for line in ([], ["status"]):
+        assert run(line) == 0
+        said = capsys.readouterr().out
+        assert "next: xmdpt prepare --root DEEPFASHION" in said
+        assert "xmdpt demo" in said
+    assert run(["status", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["runs"] == []
+
+
+def test_status_shows_a_run_under_way(capsys: pytest.CaptureFixture[str]) -> None:
+    dataset("256")
+    out = Path("runs/B")
+    (out / "checkpoints/step_0000040").mkdir(parents=True)
+    (out / "config.toml").write_text("[train]\nsteps = 800\n")
+    log = [{"step": 20, "loss": 0.5}, {"step": 40, "loss": 0.25}, {"step": 40, "val_loss": 0.4}]
+    (out / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in log) + '{"st')
+    assert run(["status", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    (only,) = found["runs"]
+    assert (only["step"], only["steps"], only["loss"], only["model"]) == (40, 800, 0.25, False)
+    assert found["next"] == "xmdpt train --config runs/B/config.toml --out runs/B"
+
+
+@pytest.mark.parametrize("value", [None, [], {}, "x", 7, 1e999, [1], {"a": 1}])
+@pytest.mark.parametrize(
+    ("file", "keys"),
+    [
+        ("data/256/dataset.json", ("resolution", "counts", "shards", "toy")),
+        ("runs/B/model/xmdpt.json", ("trained_steps", "resolution", "data")),
+        ("runs/B/run.json", ("data",)),
+        ("runs/B/places.json", ("data", "encoders")),
+        ("samples/B/samples.json", ("recipe", "complete", "trained_steps", "files")),
+        ("samples/B/metrics.json", ("rows", "counts", "protocol")),
+        ("vae/256/run.json", ("settings", "pictures")),
+    ],
+)
+def test_records_of_others_are_no_bug_of_ours(
+    file: str, keys: tuple[str, ...], value: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each value of each record replaced by something else: a line less, or an error in words."""
+    own = dataset("256")
+    model("runs/B", begun_with=own)
+    recipe = {"steps": 2, "solver": "ddim", "interval": [0, 1]}
+    record(Path("samples/B/samples.json"), {"recipe": recipe, "trained_steps": 100})
+    rows = {"generated": {"ssim_256": 0.5}}
+    record(Path("samples/B/metrics.json"), {"rows": rows, "counts": {"generated": 2}})
+    record(Path("vae/256/run.json"), {"pictures": ["x"], "settings": {}})
+    record(Path("vae/256/xmdpt_training.json"), {"done": 1})
+    record(Path("runs/B/places.json"), {"data": str(own), "encoders": {}})
+    path = Path(file)
+    known = json.loads(path.read_text())
+    for key in keys:
+        path.write_text(json.dumps({**known, key: value}))
+        for line in (["status", "--json"], ["sample"], ["evaluate", "--ssim"]):
+            assert run(line) in (0, 1, 2), f"{key} of {file}"
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("place", "line"),
+    [
+        ("bench", "bench --size tiny"),
+        ("data", "prepare --root people --encoders toy --size 32 --vae-steps 2"),
+        ("people", "wardrobe --people 1 --test-people 1 --height 64"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_an_error(
+    place: str, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if place != "people":
+        assert run(["wardrobe", "--people", "1", "--test-people", "1", "--height", "64"]) == 0
+    Path(place).write_text("a file of somebody's")
+    assert run(line.split()) == 1
+    said = capsys.readouterr().err
+    assert place in said.partition("error: ")[2]
+    assert Path(place).read_text() == "a file of somebody's"

@@ -1,0 +1,199 @@
+"""What the processes of a team do in test_distributed: ``torchrun distributed_tasks.py TASK FOLDER``."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import sys
+import weakref
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from xmdpt_cli.data.loader import Batch
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.training import checkpoint, loop
+from xmdpt_cli.training.config import TrainConfig
+from xmdpt_cli.training.distributed import Team
+from xmdpt_cli.training.ema import Ema
+from xmdpt_cli.training.sharded import full, local
+from xmdpt_cli.training.step import StepBatch, StepLoader
+
+BATCH, STEPS = 12, 6
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.shift = nn.Linear(7, 7), nn.Parameter(torch.zeros(1, 7))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.linear(x + self.shift).tanh()
+        return out
+
+
+class Net(nn.Module):
+    """Sides that two do not divide, a weight of one row, blocks that run twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.blocks = nn.ModuleList([Block(), Block()])
+            self.last = nn.Linear(7, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(2):
+            for block in self.blocks:
+                x = block(x)
+        loss: Tensor = self.last(x).square().mean()
+        return loss
+
+
+class Run:
+    """What a loop does, small: the global batch of a step cut into ranks x micro batches."""
+
+    def __init__(self, team: Team, micro: int) -> None:
+        self.team, self.micro, self.net, self.done = team, micro, Net(), 0
+        self.ema = Ema(self.net, 0.9, warmup=True)
+        team.shard(self.ema.model, self.ema.model.blocks)
+        self.wrapped = team.wrap(self.net, self.net.blocks)
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(self.net.parameters(), lr=0.01, fused=True)
+        ]
+        team.settle(self.wrapped, lambda: self.wrapped(torch.ones(1, 7)))
+
+    def step(self) -> float:
+        x = torch.randn(BATCH, 7, generator=torch.Generator().manual_seed(self.done))
+        rows = BATCH // (self.team.world * self.micro)
+        self.net.zero_grad(set_to_none=True)
+        total = torch.zeros(())
+        for micro in range(self.micro):
+            mine = x[(micro * self.team.world + self.team.rank) * rows :][:rows]
+            if micro < self.micro - 1:
+                with self.team.no_sync(self.wrapped):
+                    loss = self.wrapped(mine) / self.micro
+                    loss.backward()
+            else:
+                loss = self.wrapped(mine) / self.micro
+                loss.backward()
+            total += loss.detach()
+        self.optimizers[0].step()
+        self.done += 1
+        self.ema.update(self.net, self.done)
+        return float(self.team.mean(total))
+
+    def save(self, folder: Path) -> Path:
+        return checkpoint.save(
+            folder, self.done, self.net, self.ema.model, self.optimizers, {}, 9, team=self.team
+        )
+
+    def load(self, path: Path) -> None:
+        models = (self.net, self.ema.model)
+        self.done = checkpoint.load(path, *models, self.optimizers, self.team)["step"]
+
+
+def train(folder: Path) -> None:
+    """Train by DDP and by FSDP2, go on from each other's checkpoint; tell what was seen."""
+    seen: dict[str, object] = {}
+    for sharding in ("ddp", "fsdp"):
+        team = Team.start("cpu", sharding)
+        for micro in (1, 2):
+            run = Run(team, micro)
+            name = f"{sharding}-{micro}"
+            seen[name] = [run.step() for _ in range(STEPS)]
+            run.save(folder / name)
+        if sharding == "fsdp":
+            parameter = run.net.blocks[0].linear.weight
+            seen["parts"] = [len(local(parameter)), len(full(parameter))]
+    for sharding, other in (("ddp", "fsdp"), ("fsdp", "ddp")):
+        run = Run(Team.start("cpu", sharding), 1)
+        run.load(folder / f"{other}-1" / f"step_{STEPS:07d}")
+        run.save(folder / f"{sharding}-from-{other}")
+    seen["any"] = [team.any(team.rank == 1), team.any(False)]
+    seen["sum"] = team.sum(team.rank + 5)
+    seen["mean"] = team.mean(torch.tensor([team.rank, 5.0])).tolist()
+    seen["done"] = team.on_first(lambda: team.rank)
+    try:
+        team.on_first(refuse)
+    except XmdptError as err:
+        seen["refused"] = [err.message, err.hint]
+    (folder / f"{team.rank}.json").write_text(json.dumps(seen))
+
+
+def refuse() -> None:
+    raise XmdptError("no", "try yes")
+
+
+def resume(folder: Path) -> None:
+    """Three ranks: six steps, and three after going on from the third."""
+    for sharding in ("ddp", "fsdp"):
+        team = Team.start("cpu", sharding)
+        run = Run(team, 1)
+        for _ in range(3):
+            run.step()
+        third = run.save(folder / sharding)
+        for _ in range(3):
+            run.step()
+        run.save(folder / sharding)
+        again = Run(team, 1)
+        again.load(third)
+        for _ in range(3):
+            again.step()
+        again.save(folder / f"{sharding}-again")
+
+
+def lose(folder: Path) -> None:
+    """Train on until another process is lost; say what was heard."""
+    team = Team.start("cpu", "ddp", patience=timedelta(seconds=6))
+    run = Run(team, 1)
+    run.step()
+    (folder / f"{team.rank}.ready").touch()
+    try:
+        with team.together():
+            while True:
+                run.step()
+    except XmdptError as err:
+        (folder / "said.json").write_text(json.dumps([err.message, err.hint]))
+        raise SystemExit(1) from None
+
+
+def fit(folder: Path) -> None:
+    """The real thing, once for each recipe in recipes.json; which pairs did this rank see?"""
+    recipes = json.loads((folder / "recipes.json").read_text())
+    read = StepLoader.batch
+    for name, recipe in recipes.items():
+        config = TrainConfig(**recipe)
+        seen: dict[int, list[str]] = {}
+
+        def batch(self: StepLoader, step: int, out: Batch | None = None) -> StepBatch:
+            found = read(self, step, out)
+            seen[step] = found.pairs  # noqa: B023
+            return found
+
+        StepLoader.batch = batch  # type: ignore[method-assign]
+        loop.train(config, folder / "data", folder / name)
+        steps = config.steps * config.accumulate  # more are read ahead
+        told = [seen[step] for step in range(steps)]
+        (folder / f"{name}-{os.environ['RANK']}.json").write_text(json.dumps(told))
+
+
+def end(folder: Path) -> None:
+    """Is the process group gone at the very end, behind what Team does there?"""
+    atexit.register(
+        lambda: (folder / os.environ["RANK"]).write_text("there" if group() else "gone")
+    )
+    team = Team.start("cpu", "ddp")
+    group = weakref.ref(torch.distributed.group.WORLD)
+    run = Run(team, 1)
+    run.step()
+    run.save(folder / "saved")
+    run.cycle = run  # type: ignore[attr-defined]
+
+
+if __name__ == "__main__":
+    tasks = {"train": train, "resume": resume, "lose": lose, "fit": fit, "end": end}
+    tasks[sys.argv[1]](Path(sys.argv[2]))

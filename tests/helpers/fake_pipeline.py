@@ -1,0 +1,102 @@
+"""A pipeline that paints what it was given, so that tests see what reached it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.pose.pose_image import Keypoints, draw_pose, from_fractions
+from xmdpt_cli.ui.poses import PRESETS
+
+SIZE = (256, 176)  # height, width
+
+
+@dataclass
+class Recipe:
+    steps: int = 7
+    guidance: float = 1.75
+    power: float = 0.5
+    solver: str = "dpm"
+    seed: int = 3
+
+
+class NoOpenPose:
+    """Networks of a machine without an estimator of keypoints."""
+
+    asked = 0
+
+    @property
+    def openpose(self) -> Any:
+        self.asked += 1
+        raise XmdptError("OpenPose is not on this machine", "fetch it: --openpose DIR")
+
+
+class FakePipeline:
+    resolution = 256
+    toy = True
+    solvers = ("ddim", "dpm")
+
+    def __init__(self, pause: float = 0.0, conditioning: str = "vector") -> None:
+        self.pause = pause
+        model = SimpleNamespace(conditioning=conditioning)
+        self.sampler = SimpleNamespace(model=model, facts={}, folder=None)
+        self.networks: Any = NoOpenPose()
+        self.info: dict[str, str] = {}
+        self.calls: list[dict[str, Any]] = []
+        self.steps_done = 0
+        self.last_notes: list[str] = []
+        self.fails: Exception | None = None
+
+    def recipe(self) -> Recipe:
+        return Recipe()
+
+    def find_pose(self, picture: Path) -> Keypoints:
+        if np.asarray(Image.open(picture)).std() < 1:
+            raise XmdptError("no person in the picture", "take one that shows a whole person")
+        return PRESETS[5].keypoints()
+
+    def __call__(
+        self,
+        source: list[Path],
+        pose: Keypoints,
+        *,
+        steps: int | None = None,
+        num_images: int = 1,
+        callback: Callable[[int, int, Callable[[], Image.Image]], None] | None = None,
+        **settings: Any,
+    ) -> list[Image.Image]:
+        if self.fails is not None:
+            raise self.fails
+        steps = steps or self.recipe().steps
+        pictures = [Image.open(path).convert("RGB") for path in source]
+        self.calls.append(
+            {"source": pictures, "pose": pose, "steps": steps, "num_images": num_images, **settings}
+        )
+        height, width = SIZE
+        drawn = draw_pose(from_fractions(pose, SIZE), SIZE).astype(np.float64)
+        person = np.asarray(pictures[0].resize((width, height)), dtype=np.float64)
+        whole = np.where(drawn.max(axis=2, keepdims=True) > 0, drawn, 0.7 * person)
+        noise = np.random.default_rng(0).uniform(0, 255, whole.shape)
+        for step in range(1, steps + 1):
+            time.sleep(self.pause)
+            self.steps_done += 1
+            share = step / steps
+            if callback is not None:
+                callback(step, steps, lambda s=share: _picture(s * whole + (1 - s) * noise))
+        self.last_notes = [f"cut {pictures[0].width}x{pictures[0].height} around the person"]
+        images = [_picture(whole) for _ in range(num_images)]
+        for image in images:
+            image.info.update(self.info)
+        return images
+
+
+def _picture(values: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))

@@ -1,0 +1,179 @@
+"""Several processes prepare one dataset, and some are killed: the bytes are always the same."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from fake_dataset import FakeEncoder, make_dataset
+from hashes import hashes
+
+from xmdpt_cli.datasets.find import find_dataset
+from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.prepare.pipeline import prepare_dataset
+from xmdpt_cli.prepare.plan import plan_shards, share
+from xmdpt_cli.storage.ranks import Meeting, World
+from xmdpt_cli.storage.stores import LocalStore
+
+HELPERS = Path(__file__).parents[1] / "helpers"
+
+
+def start(
+    root: Path, out: Path, *, rank: int = 0, world: int = 1, workers: int = 0, stall: int = -1
+) -> subprocess.Popen[str]:
+    paths = os.pathsep.join(map(str, (HELPERS, HELPERS.parents[1])))
+    environment = {**os.environ, "PYTHONPATH": paths, "RANK": str(rank), "WORLD_SIZE": str(world)}
+    command = [sys.executable, str(HELPERS / "prepare_child.py"), str(root), str(out)]
+    return subprocess.Popen(
+        [*command, str(workers), str(stall)], env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def ended_well(child: subprocess.Popen[str]) -> None:
+    said, wrong = child.communicate(timeout=120)
+    assert child.returncode == 0, wrong
+    assert said == "done\n"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_dataset(tmp_path_factory.mktemp("ranks") / "raw", train=9)
+
+
+@pytest.fixture(scope="module")
+def alone(root: Path) -> dict[str, str]:
+    """The bytes of one undisturbed process without helpers."""
+    out = root.parent / "alone"
+    prepare_dataset(
+        find_dataset(root), out, size=32, encoder=FakeEncoder(), garments_per_shard=2, batch_size=4
+    )
+    return hashes(out)
+
+
+def test_two_processes_make_the_bytes_of_one(
+    root: Path, alone: dict[str, str], tmp_path: Path
+) -> None:
+    children = [start(root, tmp_path / "out", rank=rank, world=2) for rank in (1, 0)]
+    for child in children:
+        ended_well(child)
+    assert hashes(tmp_path / "out") == alone
+
+
+def test_a_killed_rank_and_then_another_number_of_them(
+    root: Path, alone: dict[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    first, second = (start(root, out, rank=r, world=2, stall=6 * r - 1) for r in (0, 1))
+    assert second.stdout is not None
+    assert second.stdout.readline() == "here\n"  # in the middle of its second shard
+    second.kill()
+    second.communicate()
+    while not (out / "train-000004.tar").exists():  # rank 0 has done its own and waits
+        assert first.poll() is None
+        time.sleep(0.05)
+    first.kill()
+    first.communicate()
+    assert not (out / "dataset.json").exists()
+    children = [start(root, out, rank=rank, world=3) for rank in range(3)]
+    for child in children:
+        ended_well(child)
+    assert hashes(out) == alone
+
+
+def test_decoder_processes_make_the_same_bytes_and_die_with_their_parent(
+    root: Path, alone: dict[str, str], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    child = start(root, out, workers=2, stall=6)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "here\n"
+    decoders = children_of(child.pid)
+    assert len(decoders) >= 2
+    os.kill(child.pid, signal.SIGKILL)
+    child.communicate()
+    deadline = time.monotonic() + 20
+    while any(alive(pid) for pid in decoders):
+        assert time.monotonic() < deadline, "decoder processes outlive their parent"
+        time.sleep(0.05)
+    ended_well(start(root, out, workers=2))
+    assert hashes(out) == alone
+
+
+def children_of(pid: int) -> list[int]:
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    if not path.exists():
+        pytest.skip("this system does not list a process's children")
+    return [int(text) for text in path.read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_every_shard_belongs_to_one_rank(root: Path) -> None:
+    plans = plan_shards(find_dataset(root), 2)
+    shares = [share(plans, World(rank, 3)) for rank in range(3)]
+    names = [plan.name for part in shares for plan in part]
+    assert sorted(names) == sorted(plan.name for plan in plans)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_a_rank_that_fails_stops_the_others_and_is_named(root: Path, tmp_path: Path) -> None:
+    waiting = start(root, tmp_path / "out", rank=0, world=2)
+    while not (tmp_path / "out" / "prepare.json").exists():
+        assert waiting.poll() is None
+        time.sleep(0.05)
+
+    class Broken(FakeEncoder):
+        def encode(self, pictures: object, poses: object) -> dict[str, object]:  # type: ignore[override]
+            raise XmdptError("the graphics card is on fire")
+
+    with pytest.raises(XmdptError, match="on fire"):
+        prepare_dataset(
+            find_dataset(root), tmp_path / "out", size=32, encoder=Broken(), garments_per_shard=2,
+            batch_size=4, world=World(1, 2),
+        )  # fmt: skip
+    _, wrong = waiting.communicate(timeout=60)
+    assert waiting.returncode != 0
+    assert "rank 1 failed: the graphics card is on fire" in wrong
+
+
+def test_a_rank_that_falls_silent_is_named(tmp_path: Path) -> None:
+    meeting = Meeting(LocalStore(tmp_path), World(0, 2), patience=0.3)
+    with pytest.raises(XmdptError, match="rank 1 was not heard of") as error:
+        meeting.wait(lambda: None, "train-000001.tar")
+    assert "same command" in error.value.hint
+
+
+def test_an_old_failure_is_not_a_new_one(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    Meeting(store, World(1, 2)).beat(failure="yesterday")
+    meeting = Meeting(store, World(0, 2), patience=0.3)
+    with pytest.raises(XmdptError, match="not heard of"):
+        meeting.wait(lambda: None, "a shard")
+
+
+@pytest.mark.parametrize(("rank", "world"), [("2", "2"), ("-1", "2"), ("one", "2"), ("0", "0")])
+def test_impossible_ranks(rank: str, world: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", world)
+    with pytest.raises(ConfigError, match=f"RANK.*{rank}"):
+        World.from_environment()
+
+
+def test_torchrun_sets_what_we_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert World.from_environment() == World(0, 1)
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    assert World.from_environment() == World(3, 8)

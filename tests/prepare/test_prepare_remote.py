@@ -1,0 +1,118 @@
+"""Preparing into a real sftp server, read back from a real web server."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fake_dataset import FakeEncoder, make_dataset
+from hashes import hashes
+from servers import Server, nginx, sshd
+
+from xmdpt_cli.data.dataset import PairDataset
+from xmdpt_cli.datasets.find import find_dataset
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.prepare.pipeline import prepare_dataset
+from xmdpt_cli.prepare.verify import check_dataset
+from xmdpt_cli.report.dataset import write_report
+from xmdpt_cli.storage.stores import open_store
+
+HELPERS = Path(__file__).parents[1] / "helpers"
+OPTIONS = {"size": 32, "garments_per_shard": 2, "batch_size": 4}
+
+
+@pytest.fixture(scope="module")
+def ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path]]:
+    pytest.importorskip("paramiko")
+    with sshd(tmp_path_factory.mktemp("sshd")) as running:
+        yield running
+
+
+@pytest.fixture
+def config(
+    ssh: tuple[Server, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[str, str]:
+    """The environment that lets this and child processes in."""
+    import fsspec.config
+
+    settings = {"key_filename": str(ssh[1]), "allow_agent": False}
+    monkeypatch.setitem(fsspec.config.conf, "sftp", settings)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return {"FSSPEC_SFTP_KEY_FILENAME": str(ssh[1]), "HOME": str(tmp_path / "home")}
+
+
+def url_of(server: Server, folder: Path) -> str:
+    return f"sftp://{getpass.getuser()}@127.0.0.1:{server.port}{folder}"
+
+
+def test_an_interrupted_run_over_sftp_ends_with_the_bytes_of_a_local_one(
+    ssh: tuple[Server, Path], config: dict[str, str], tmp_path: Path
+) -> None:
+    listing = find_dataset(make_dataset(tmp_path / "raw"))
+    prepare_dataset(listing, tmp_path / "local", encoder=FakeEncoder(), **OPTIONS)
+    out, url = tmp_path / "remote", url_of(ssh[0], tmp_path / "remote")
+
+    class Interrupted(FakeEncoder):
+        def encode(self, pictures: object, poses: object) -> dict[str, torch.Tensor]:
+            if len(self.calls) == 6:
+                raise KeyboardInterrupt
+            return super().encode(pictures, poses)  # type: ignore[arg-type]
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare_dataset(listing, url, encoder=Interrupted(), **OPTIONS)
+    assert "train-000000.tar" in hashes(out)
+    encoder = FakeEncoder()
+    manifest = prepare_dataset(listing, url, encoder=encoder, **OPTIONS)
+    assert encoder.calls == [4, 4, 2, 2, 3, 3, 4, 4]  # the first shard is not made again
+    assert hashes(out) == hashes(tmp_path / "local")
+    assert check_dataset(open_store(url)).ok
+    with pytest.raises(XmdptError, match="was begun with other settings"):
+        prepare_dataset(listing, url, encoder=FakeEncoder("other"), **OPTIONS)
+    assert prepare_dataset(listing, url, encoder=FakeEncoder(), **OPTIONS) == manifest
+
+
+def test_two_ranks_over_sftp(
+    ssh: tuple[Server, Path], config: dict[str, str], tmp_path: Path
+) -> None:
+    root = make_dataset(tmp_path / "raw")
+    prepare_dataset(find_dataset(root), tmp_path / "local", encoder=FakeEncoder(), **OPTIONS)
+    paths = os.pathsep.join(map(str, (HELPERS, HELPERS.parents[1])))
+    command = [sys.executable, str(HELPERS / "prepare_child.py"), str(root)]
+    command += [url_of(ssh[0], tmp_path / "remote"), "0", "-1"]
+    children = [
+        subprocess.Popen(
+            command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env={**os.environ, **config, "PYTHONPATH": paths, "RANK": rank, "WORLD_SIZE": "2"},
+        )
+        for rank in ("0", "1")
+    ]  # fmt: skip
+    for child in children:
+        _, wrong = child.communicate(timeout=120)
+        assert child.returncode == 0, wrong
+    assert hashes(tmp_path / "remote") == hashes(tmp_path / "local")
+
+
+def test_what_was_prepared_is_read_and_shown_over_http(tmp_path: Path) -> None:
+    pytest.importorskip("aiohttp")
+    served = tmp_path / "served"
+    listing = find_dataset(make_dataset(tmp_path / "raw"))
+    prepare_dataset(listing, served / "set", encoder=FakeEncoder(), **OPTIONS)
+    with nginx(tmp_path, served) as (_, address):
+        url = f"{address}/set"
+        near, far = PairDataset(served / "set"), PairDataset(url)
+        for name, tensor in near.features(7).items():
+            torch.testing.assert_close(far.features(7)[name], tensor, rtol=0, atol=0)
+        key, view = near.views()[4]
+        np.testing.assert_array_equal(far.picture(key, view), near.picture(key, view))
+        assert check_dataset(open_store(url)).ok
+        with pytest.raises(XmdptError, match="web servers are read only"):
+            write_report(open_store(url))
+        with pytest.raises(XmdptError, match="web servers are read only"):
+            prepare_dataset(listing, f"{address}/other", encoder=FakeEncoder(), **OPTIONS)

@@ -1,0 +1,424 @@
+"""The synthetic wardrobe: exact keypoints, the published layout, and worth learning from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.toy.people.person import Cloth
+from xmdpt_cli.toy.people.pose import Arm, Leg
+from xmdpt_cli.toy.synthetic import (
+    Drawing,
+    Person,
+    Pose,
+    draw_person,
+    draw_view,
+    make_person,
+    make_pose,
+    make_wardrobe,
+    views_in,
+    views_of,
+)
+
+NOSE, NECK, RSHO, RELB, RWRI, LSHO = 0, 1, 2, 3, 4, 5
+RHIP, RKNE, LHIP, REYE, LEYE, REAR, LEAR = 8, 9, 11, 14, 15, 16, 17
+FLAT = re.compile(r"^fashion(MEN|WOMEN)(.+?)id(\d{8})(\d{2})_(\d)([a-z]+)\.jpg$")
+ROW = re.compile(r"^(\S+\.jpg): \[([-\d, ]+)\]: \[([-\d, ]+)\]$")
+SMALL = {"people_train": 4, "people_test": 2, "views": 3, "seed": 7, "height": 128}
+
+
+@pytest.fixture(scope="module")
+def wardrobe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small one at DeepFashion's size."""
+    root = tmp_path_factory.mktemp("wardrobe") / "w"
+    make_wardrobe(root, people_train=5, people_test=2, views=4, seed=3, workers=1)
+    return root
+
+
+def standing(yaw: float, **changes: object) -> Pose:
+    """Upright, arms hanging a little off the body."""
+    arm = Arm("shoulder", (0.07, 0.28, 0.0), (0.4, 0.0, -1.0))
+    leg = Leg(0.05, 0.0, 0.02)
+    pose = Pose(
+        np.deg2rad(yaw), 0.0, 0.0, (0.0, 0.0), (arm, arm), (leg, leg), zoom=0.9, shift=(0.0, 0.0)
+    )
+    return replace(pose, **changes)
+
+
+def dressed(pattern: str) -> Person:
+    """A man in a white-patterned red top and blue trousers, nothing over it."""
+    red, white = (0.85, 0.12, 0.10), (0.95, 0.95, 0.94)
+    return replace(
+        make_person(11),
+        woman=False,
+        hair_style="short",
+        top=Cloth(pattern, red, white, period=0.05, motif=0),
+        bottom=Cloth("plain", (0.1, 0.2, 0.8), white, period=0.05, motif=0),
+        bottom_kind="trousers",
+        bottom_length=1.9,
+        sleeve=0.6,
+        neckline="round",
+        neck_depth=0.02,
+        jacket=None,
+        tucked=True,
+    )
+
+
+def some_drawings(people: int) -> list[Drawing]:
+    return [
+        draw_view(view)
+        for index in range(people)
+        for view in views_of("train", index, seed=5, views=5)
+    ]
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def parse_annotations(path: Path) -> dict[str, np.ndarray]:
+    """An independent reader: name -> (18, 2) integer x, y."""
+    header, *rows = lines(path)
+    assert header == "name:keypoints_y:keypoints_x"
+    out = {}
+    for row in rows:
+        match = ROW.match(row)
+        assert match, row
+        y, x = ([int(v) for v in match[i].split(",")] for i in (2, 3))
+        assert len(y) == len(x) == 18
+        out[match[1]] = np.stack([x, y], axis=1)
+    return out
+
+
+def bytes_of(root: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+# --- the drawing -----------------------------------------------------------------------------
+
+
+def test_every_annotated_joint_lies_on_the_person() -> None:
+    for drawing in some_drawings(10):
+        seen = np.isfinite(drawing.keypoints[:, 0])
+        x, y = np.floor(drawing.keypoints[seen]).astype(int).T
+        assert drawing.silhouette[y, x].all(), np.flatnonzero(seen)[~drawing.silhouette[y, x]]
+
+
+def test_an_arm_is_painted_where_its_joints_are() -> None:
+    """Two poses that differ in the right arm alone differ only along that arm's bones."""
+    person, down = dressed("plain"), standing(0)
+    raised = Arm("hip", (0.03, -0.06, 0.03), (1.0, 0.0, -0.2))
+    a, b = (
+        draw_person(person, down),
+        draw_person(person, replace(down, arms=(raised, down.arms[1]))),
+    )
+    changed = np.argwhere(np.abs(a.picture.astype(int) - b.picture).max(axis=2) > 12)[:, ::-1]
+    scale = np.linalg.norm(a.keypoints[NECK] - a.keypoints[[RHIP, LHIP]].mean(axis=0)) / 0.3
+    reach = np.full(len(changed), np.inf)
+    for keypoints in (a.keypoints, b.keypoints):
+        shoulder, elbow, wrist = keypoints[[RSHO, RELB, RWRI]]
+        finger = wrist + 0.45 * (wrist - elbow)
+        for start, end in ((shoulder, elbow), (elbow, finger)):
+            t = np.clip((changed - start) @ (end - start) / ((end - start) @ (end - start)), 0, 1)
+            away = np.linalg.norm(changed - (start + t[:, None] * (end - start)), axis=1)
+            reach = np.minimum(reach, away)
+    assert len(changed) > 500
+    # an upper arm in its sleeve is at most 0.035 body heights in radius
+    assert reach.max() < 0.036 * scale + 1.5
+
+
+def test_sides_and_faces_follow_the_turn() -> None:
+    person = dressed("plain")
+    front, back = draw_person(person, standing(0)), draw_person(person, standing(180))
+    for right, left in ((RSHO, LSHO), (RHIP, LHIP), (REAR, LEAR)):
+        assert front.keypoints[right, 0] < front.keypoints[left, 0]
+        assert back.keypoints[right, 0] > back.keypoints[left, 0]
+    assert front.keypoints[REYE, 0] < front.keypoints[NOSE, 0] < front.keypoints[LEYE, 0]
+    assert np.isnan(back.keypoints[[NOSE, REYE, LEYE]]).all()
+    looks_right = draw_person(person, standing(90)).keypoints
+    # facing the right of the picture, it is the right side that is turned to us
+    assert np.isnan(looks_right[[LEYE, LEAR]]).all()
+    assert np.isfinite(looks_right[[NOSE, REYE, REAR]]).all()
+    assert looks_right[NOSE, 0] > looks_right[REYE, 0] > looks_right[REAR, 0]
+
+
+def test_upper_body_crops_lose_the_joints_outside_the_frame() -> None:
+    drawing = draw_person(dressed("plain"), standing(0, zoom=1.7))
+    assert np.isnan(drawing.keypoints[[10, 13]]).all()  # ankles
+    assert np.isfinite(drawing.keypoints[[NOSE, NECK, RSHO, LSHO]]).all()
+
+
+def test_height_scales_everything() -> None:
+    person = dressed("plaid")
+    for yaw in (20, 130):
+        large, small = (
+            draw_person(person, standing(yaw)),
+            draw_person(person, standing(yaw), height=64),
+        )
+        assert small.picture.shape == (64, 44, 3)
+        np.testing.assert_allclose(small.keypoints * 4, large.keypoints, atol=1e-9)
+        block = large.picture.reshape(64, 4, 44, 4, 3).mean(axis=(1, 3))
+        assert peak_signal_noise_ratio(block, small.picture.astype(float), data_range=255) > 30
+
+
+def test_textures_move_with_the_body() -> None:
+    """A person 10 pixels further on is the same person: nothing is fixed to the screen."""
+    person = dressed("plaid")
+    here = draw_person(person, standing(15, shift=(0.0, 0.0)))
+    there = draw_person(person, standing(15, shift=(10 / 176, 0.0)))
+    np.testing.assert_allclose(there.keypoints - here.keypoints, [[10, 0]] * 18, atol=1e-9)
+    difference = np.abs(here.picture[:, :-10].astype(int) - there.picture[:, 10:])
+    assert difference.max() <= 2
+    assert here.picture[here.silhouette].std() > 40
+
+
+@pytest.mark.parametrize(("yaw", "shown"), [(0, True), (25, True), (180, False), (160, False)])
+def test_a_print_sits_on_the_chest(yaw: float, shown: bool) -> None:
+    plain, printed = (draw_person(dressed(kind), standing(yaw)) for kind in ("plain", "print"))
+    changed = (plain.picture != printed.picture).any(axis=2)
+    assert (changed.sum() > 60) == shown
+    if not shown:
+        assert not changed.any()
+
+
+def test_a_garment_keeps_its_colour_from_view_to_view() -> None:
+    def chest(person: Person, yaw: float) -> np.ndarray:
+        drawing = draw_person(person, standing(yaw))
+        neck, hips = drawing.keypoints[NECK], drawing.keypoints[[RHIP, LHIP]].mean(axis=0)
+        x, y = (0.6 * neck + 0.4 * hips).astype(int)
+        return np.median(drawing.picture[y - 3 : y + 4, x - 3 : x + 4].reshape(-1, 3), axis=0)
+
+    views = [chest(dressed("plain"), yaw) for yaw in (0, 35, 160, 180, -150)]
+    wanted = np.array([0.85, 0.12, 0.10]) * 255
+    # shading may darken by a few percent; the garment stays that red
+    assert max(np.abs(view - wanted).max() for view in views) < 20
+
+
+# --- worth learning from ---------------------------------------------------------------------
+
+
+def test_copying_the_source_scores_badly(tmp_path: Path) -> None:
+    """Measured over 32 test persons at 256 px: SSIM 0.66, IoU 0.43."""
+    root = tmp_path / "w"
+    make_wardrobe(root, people_train=1, people_test=10, views=4, seed=0, workers=1)
+    known = views_in(root)
+    ssim, iou = [], []
+    for row in lines(root / "fasion-resize-pairs-test.csv")[1:]:
+        source, target = (draw_view(known[name]) for name in row.split(","))
+        ssim.append(structural_similarity(source.picture, target.picture, channel_axis=2))
+        both = (source.silhouette & target.silhouette).sum()
+        iou.append(both / (source.silhouette | target.silhouette).sum())
+    assert np.mean(ssim) < 0.75
+    assert 0.3 < np.mean(iou) < 0.6
+
+
+def test_people_differ() -> None:
+    people = [make_person([1, i]) for i in range(40)]
+    assert len(set(people)) == 40
+    assert {p.bottom_kind for p in people} == {"dress", "trousers", "skirt", "shorts"}
+    assert len({p.top.pattern for p in people}) >= 5
+    assert len({p.hair_style for p in people}) >= 5
+    hues = [np.argmax(p.top.colour) for p in people]
+    assert min(np.bincount(hues, minlength=3)) >= 4
+    assert make_person(3) == make_person(3) != make_person(4)
+
+
+def test_poses_cover_their_views() -> None:
+    rng = np.random.default_rng(0)
+    yaws = {
+        v: [abs(make_pose(rng, v).yaw) for _ in range(50)] for v in ("1_front", "2_side", "3_back")
+    }
+    assert max(yaws["1_front"]) < 0.5 < min(yaws["2_side"])
+    assert max(yaws["2_side"]) < 1.7 < 2.5 < min(yaws["3_back"])
+
+
+# --- the files -------------------------------------------------------------------------------
+
+
+def test_layout_is_the_published_one(wardrobe: Path, shared: Callable[[str], Path]) -> None:
+    sample = shared("deepfashion_sample")
+    for split in ("train", "test"):
+        for name in (f"fasion-resize-annotation-{split}.csv", f"fasion-resize-pairs-{split}.csv"):
+            assert lines(wardrobe / name)[0] == lines(sample / name)[0]
+        # the one parser reads both
+        for root in (sample, wardrobe):
+            points = parse_annotations(root / f"fasion-resize-annotation-{split}.csv")
+            listed = lines(root / f"{split}.lst")
+            assert set(points) == set(listed)
+            for row in lines(root / f"fasion-resize-pairs-{split}.csv")[1:]:
+                assert set(row.split(",")) <= set(listed)
+            assert all(FLAT.match(name) for name in listed)
+
+
+def test_flat_names_lead_to_the_pictures(wardrobe: Path) -> None:
+    names = lines(wardrobe / "train.lst") + lines(wardrobe / "test.lst")
+    found = set()
+    for name in names:
+        match = FLAT.match(name)
+        assert match, name
+        sex, category, item, colour, number, view = match.groups()
+        path = (
+            wardrobe
+            / "img_highres"
+            / sex
+            / category
+            / f"id_{item}"
+            / f"{colour}_{number}_{view}.jpg"
+        )
+        with Image.open(path) as image:
+            assert (image.format, image.size) == ("JPEG", (176, 256))
+        found.add(path)
+    assert found == set(wardrobe.rglob("*.jpg"))
+    assert len(names) == len(found) == 7 * 4
+
+
+def test_annotations_are_the_drawings_keypoints(wardrobe: Path) -> None:
+    known = views_in(wardrobe)
+    points = parse_annotations(wardrobe / "fasion-resize-annotation-test.csv")
+    assert points
+    for name, whole in points.items():
+        drawing = draw_view(known[name])
+        missing = np.isnan(drawing.keypoints[:, 0])
+        assert (whole[missing] == -1).all()
+        assert np.abs(whole[~missing] + 0.5 - drawing.keypoints[~missing]).max() <= 0.5
+        stored = np.asarray(Image.open(wardrobe / known[name].path))
+        assert peak_signal_noise_ratio(drawing.picture, stored) > 33
+
+
+def test_annotations_are_in_the_176_frame_whatever_the_height(tmp_path: Path) -> None:
+    make_wardrobe(tmp_path / "a", **SMALL, workers=1)
+    make_wardrobe(tmp_path / "b", **{**SMALL, "height": 256}, workers=1)
+    a, b = (parse_annotations(tmp_path / x / "fasion-resize-annotation-train.csv") for x in "ab")
+    assert a.keys() == b.keys()
+    assert max(np.abs(a[name] - b[name]).max() for name in a) <= 1
+
+
+def test_splits_are_disjoint_and_pairs_stay_within_a_garment(wardrobe: Path) -> None:
+    items = {}
+    for split, pairs in (("train", 5 * 4 * 3), ("test", 2 * 2)):
+        rows = [row.split(",") for row in lines(wardrobe / f"fasion-resize-pairs-{split}.csv")[1:]]
+        assert len(rows) == len({tuple(row) for row in rows}) == pairs
+        for source, target in rows:
+            a, b = FLAT.match(source), FLAT.match(target)
+            assert a
+            assert b
+            assert a.groups()[:4] == b.groups()[:4]
+            assert a.groups()[4:] != b.groups()[4:]
+        items[split] = {row[0][: row[0].rindex("_")] for row in rows}
+        assert {n[: n.rindex("_")] for n in lines(wardrobe / f"{split}.lst")} == items[split]
+    assert not items["train"] & items["test"]
+
+
+def test_same_seed_same_bytes_whatever_the_workers(tmp_path: Path) -> None:
+    for name, workers in (("one", 1), ("two", 2)):
+        make_wardrobe(tmp_path / name, **SMALL, workers=workers)
+    other = {**SMALL, "seed": 8}
+    make_wardrobe(tmp_path / "other", **other, workers=1)
+    one, two, third = (bytes_of(tmp_path / name) for name in ("one", "two", "other"))
+    assert one == two
+    assert one["train.lst"] != third["train.lst"] or one.keys() != third.keys()
+    assert not set(one.values()) & {v for k, v in third.items() if k.endswith(".jpg")}
+
+
+def test_more_people_leave_the_first_ones_alone(tmp_path: Path) -> None:
+    few, more = SMALL, {**SMALL, "people_train": 6}
+    make_wardrobe(tmp_path / "few", **few, workers=1)
+    make_wardrobe(tmp_path / "more", **more, workers=1)
+    first, second = bytes_of(tmp_path / "few"), bytes_of(tmp_path / "more")
+    pictures = [name for name in first if name.endswith(".jpg")]
+    assert pictures
+    assert all(first[name] == second[name] for name in pictures)
+
+
+def test_summary_and_progress(tmp_path: Path) -> None:
+    calls: list[tuple[str, int, int]] = []
+    summary = make_wardrobe(
+        tmp_path / "w",
+        **SMALL,
+        workers=1,
+        progress=lambda stage, done, total, /, **_: calls.append((stage, done, total)),
+    )
+    assert (summary.train_pictures, summary.test_pictures) == (12, 6)
+    assert (summary.train_pairs, summary.test_pairs) == (24, 4)
+    assert (summary.height, summary.width, summary.made) == (128, 88, True)
+    assert calls[-1] == ("drawing", 18, 18)
+    assert "ynthetic" in (tmp_path / "w" / "MADE_BY_XMDPT.txt").read_text(encoding="utf-8")
+
+
+# --- refusing, leaving and remaking ----------------------------------------------------------
+
+
+def test_a_finished_wardrobe_is_left_as_it_is(tmp_path: Path) -> None:
+    first = make_wardrobe(tmp_path, **SMALL, workers=1)
+    times = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
+    again = make_wardrobe(tmp_path, **SMALL, workers=1)
+    assert (first.made, again.made) == (True, False)
+    assert replace(again, made=True) == first
+    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == times
+
+
+def test_a_foreign_folder_is_refused_and_untouched(tmp_path: Path) -> None:
+    (tmp_path / "img_highres").mkdir()
+    (tmp_path / "img_highres" / "mine.jpg").write_bytes(b"mine")
+    with pytest.raises(XmdptError, match="not empty"):
+        make_wardrobe(tmp_path, **SMALL)
+    assert bytes_of(tmp_path) == {str(Path("img_highres") / "mine.jpg"): b"mine"}
+    with pytest.raises(XmdptError, match="not a folder"):
+        make_wardrobe(tmp_path / "img_highres" / "mine.jpg")
+
+
+def test_another_wardrobe_is_refused_and_untouched(tmp_path: Path) -> None:
+    make_wardrobe(tmp_path, **SMALL, workers=1)
+    before = bytes_of(tmp_path)
+    with pytest.raises(XmdptError, match="another wardrobe"):
+        make_wardrobe(tmp_path, **{**SMALL, "seed": 8}, workers=1)
+    assert bytes_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("damage", ["interrupted", "picture lost"])
+def test_a_broken_wardrobe_is_remade(tmp_path: Path, damage: str) -> None:
+    make_wardrobe(tmp_path, **SMALL, workers=1)
+    before = bytes_of(tmp_path)
+    pictures = sorted(tmp_path.rglob("*.jpg"))
+    pictures[0].unlink()
+    if damage == "interrupted":
+        (tmp_path / "MADE_BY_XMDPT.txt").rename(tmp_path / "MADE_BY_XMDPT.txt.part")
+        pictures[1].write_bytes(b"half")
+        (tmp_path / "train.lst").unlink()
+    assert make_wardrobe(tmp_path, **SMALL, workers=1).made
+    assert bytes_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_failing_disk_is_told_and_leaves_no_finished_mark(tmp_path: Path, workers: int) -> None:
+    (tmp_path / "MADE_BY_XMDPT.txt.part").write_text("", encoding="utf-8")
+    (tmp_path / "img_highres").write_bytes(b"a file where the folder should be")
+    with pytest.raises(XmdptError, match="img_highres"):
+        make_wardrobe(tmp_path, **SMALL, workers=workers)
+    assert not (tmp_path / "MADE_BY_XMDPT.txt").exists()
+    with pytest.raises(XmdptError, match="no finished"):
+        views_in(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"views": 1}, "2 to 5 views"),
+        ({"views": 6}, "2 to 5 views"),
+        ({"people_test": 0}, "at least 1 person"),
+        ({"seed": -1}, "seed"),
+        ({"height": 8}, "pixels high"),
+    ],
+)
+def test_wrong_wishes_are_refused(tmp_path: Path, wrong: dict[str, int], said: str) -> None:
+    with pytest.raises(XmdptError, match=said):
+        make_wardrobe(tmp_path / "w", **{**SMALL, **wrong})
+    assert not (tmp_path / "w").exists()

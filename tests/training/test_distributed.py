@@ -1,0 +1,202 @@
+"""Processes that train together do what one does; what they do is in helpers/distributed_tasks.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from distributed_tasks import BATCH, STEPS, Run
+from safetensors.torch import load_file
+
+from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.training.distributed import Team
+
+TASKS = Path(__file__).parents[1] / "helpers" / "distributed_tasks.py"
+FILES = ("model", "ema", "optimizer")
+
+
+def torchrun(ranks: int, *command: object) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    done = subprocess.run(
+        [*launcher, "--nproc-per-node", str(ranks), *map(str, command)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def tensors(checkpoint: Path) -> dict[str, torch.Tensor]:
+    found = {name: load_file(checkpoint / f"{name}.safetensors") for name in FILES}
+    return {f"{name}/{key}": value for name in FILES for key, value in found[name].items()}
+
+
+def same(a: Path, b: Path) -> bool:
+    ours, theirs = tensors(a), tensors(b)
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours)
+
+
+def newest(folder: Path) -> Path:
+    return sorted(folder.glob("step_*"))[-1]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[float], Path]:
+    """The losses and the checkpoint of one process that sees the whole batch."""
+    run = Run(Team(), micro=1)
+    losses = [run.step() for _ in range(STEPS)]
+    return losses, run.save(tmp_path_factory.mktemp("alone"))
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("two")
+    torchrun(2, TASKS, "train", folder)
+    return folder
+
+
+def test_alone_nothing_is_distributed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    team = Team.start("cpu", "fsdp")
+    assert (team.rank, team.world, team.first) == (0, 1, True)
+    net = torch.nn.Linear(2, 2)
+    assert team.wrap(net, []) is net
+    assert not torch.distributed.is_initialized()
+
+
+def test_what_torchrun_did_not_start_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    names = ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match="LOCAL_RANK, MASTER_ADDR, MASTER_PORT missing"):
+        Team.start("cpu")
+    count = torch.cuda.device_count()
+    for name, value in zip(names, (count, "127.0.0.1", 29500), strict=True):
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("RANK", str(count))
+    monkeypatch.setenv("WORLD_SIZE", str(count + 2))
+    with pytest.raises(ConfigError, match="GPUs"):
+        Team.start("cuda")
+
+
+def test_a_batch_is_cut_evenly_or_not_at_all() -> None:
+    assert Team(rank=1, world=2).part(12, accumulate=3) == 2
+    with pytest.raises(
+        ConfigError, match=r"a batch of 7 cannot be cut into 2 processes$"
+    ) as caught:
+        Team(world=2).part(7)
+    assert "that 2 divides, e.g. 8" in caught.value.hint
+
+
+@pytest.mark.parametrize("micro", [2, 4])
+def test_accumulation_is_the_large_batch(alone: tuple[list[float], Path], micro: int) -> None:
+    run = Run(Team(), micro)
+    assert BATCH % micro == 0
+    assert [run.step() for _ in range(STEPS)] == pytest.approx(alone[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ddp-1", "ddp-2", "fsdp-1", "fsdp-2"])
+def test_two_processes_do_what_one_does(
+    alone: tuple[list[float], Path], two: Path, name: str
+) -> None:
+    for rank in (0, 1):
+        seen = json.loads((two / f"{rank}.json").read_text())
+        assert seen[name] == pytest.approx(alone[0], rel=1e-5)
+    ours, theirs = tensors(newest(two / name)), tensors(alone[1])
+    assert ours.keys() == theirs.keys()
+    for key, value in ours.items():
+        torch.testing.assert_close(value, theirs[key], atol=1e-5, rtol=1e-4)
+
+
+def test_each_rank_holds_its_part(two: Path) -> None:
+    parts = [json.loads((two / f"{rank}.json").read_text())["parts"] for rank in (0, 1)]
+    assert parts == [[4, 7], [3, 7]]
+
+
+def test_a_checkpoint_does_not_depend_on_who_wrote_it(two: Path) -> None:
+    assert same(newest(two / "ddp-from-fsdp"), newest(two / "fsdp-1"))
+    assert same(newest(two / "fsdp-from-ddp"), newest(two / "ddp-1"))
+
+
+def test_one_process_goes_on_with_what_two_sharded(
+    alone: tuple[list[float], Path], two: Path, tmp_path: Path
+) -> None:
+    run, before = Run(Team(), 1), Run(Team(), 1)
+    run.load(newest(two / "fsdp-1"))
+    assert same(run.save(tmp_path), newest(two / "fsdp-1"))
+    before.load(alone[1])
+    curves: list[Any] = [[r.step() for _ in range(STEPS)] for r in (run, before)]
+    assert curves[0] == pytest.approx(curves[1], rel=1e-4)
+
+
+def test_all_ranks_hear_the_same(two: Path) -> None:
+    for rank in (0, 1):
+        seen = json.loads((two / f"{rank}.json").read_text())
+        assert seen["any"] == [True, False]
+        assert seen["sum"] == 11
+        assert seen["mean"] == [0.5, 5.0]
+        assert seen["done"] == 0
+        assert seen["refused"] == ["no", "try yes"]
+
+
+def test_three_ranks_go_on_to_the_bit(tmp_path: Path) -> None:
+    """With three the order in which gradients are added matters; it must not change."""
+    torchrun(3, TASKS, "resume", tmp_path)
+    for sharding in ("ddp", "fsdp"):
+        assert same(newest(tmp_path / sharding), newest(tmp_path / f"{sharding}-again"))
+
+
+def test_no_thread_of_gloo_outlives_the_team(tmp_path: Path) -> None:
+    """One that lets go of a tensor while Python ends aborts the process. Their group owns them."""
+    torchrun(2, TASKS, "end", tmp_path)
+    assert [(tmp_path / rank).read_text() for rank in "01"] == ["gone", "gone"]
+
+
+@pytest.mark.parametrize(
+    ("how", "word"),
+    [(signal.SIGKILL, "closed|reset"), (signal.SIGSTOP, "Timed out waiting 6000ms")],
+)
+def test_who_loses_another_stops_and_says_so(
+    tmp_path: Path, how: signal.Signals, word: str
+) -> None:
+    """Dead or silent; without torchrun here, which would end the others by itself."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, TASKS, "lose", tmp_path],
+            env={**os.environ, **world, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.DEVNULL,
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        deadline = time.monotonic() + 120
+        while len(list(tmp_path.glob("*.ready"))) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        ranks[1].send_signal(how)
+        assert ranks[0].wait(timeout=60) == 1
+    finally:
+        for rank in ranks:
+            rank.kill()
+            rank.wait()
+    message, hint = json.loads((tmp_path / "said.json").read_text())
+    assert message.startswith("rank 0 of 2 lost another process of the team")
+    assert re.search(word, message), message
+    assert "the same command goes on" in hint

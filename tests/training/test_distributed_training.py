@@ -1,0 +1,222 @@
+"""``xmdpt train`` under torchrun: as one process trains, killed and run again, refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_data import CONFIG, logged
+from test_distributed import TASKS, newest, same, tensors, torchrun
+
+from xmdpt_cli.cli.app import run
+from xmdpt_cli.config import dump
+from xmdpt_cli.data.loader import PairDataset, Reading, TrainLoader
+from xmdpt_cli.errors import ConfigError, SharedError
+from xmdpt_cli.model import XMDPT
+from xmdpt_cli.training.config import TrainConfig
+from xmdpt_cli.training.loop import train
+
+STEPS = 20
+RECIPE = dataclasses.replace(CONFIG, steps=STEPS, checkpoint_every=10, keep_checkpoints=1)
+RECIPES = {
+    "ddp": {"sharding": "ddp"},
+    "fsdp": {"sharding": "fsdp"},
+    "adan": {"sharding": "fsdp", "accumulate": 2, "optimizer": "adan"},
+    "half": {"sharding": "ddp", "accumulate": 2, "steps": STEPS // 2},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The dataset in data/, and what two processes made of it by every recipe."""
+    root = tmp_path_factory.mktemp("team")
+    (root / "data").symlink_to(data)
+    recipes = {
+        name: dataclasses.asdict(dataclasses.replace(RECIPE, **changes))
+        for name, changes in RECIPES.items()
+    }
+    (root / "recipes.json").write_text(json.dumps(recipes))
+    torchrun(2, TASKS, "fit", root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> Callable[[str], Path]:
+    """The run of one process on the whole batch, by optimizer."""
+
+    def run(optimizer: str) -> Path:
+        out = folder / f"alone-{optimizer}"
+        if not out.exists():
+            train(dataclasses.replace(RECIPE, optimizer=optimizer), folder / "data", out)
+        return out
+
+    return run
+
+
+def curve(run: Path) -> list[tuple[float, ...]]:
+    terms = ("loss", "mse", "vb", "masked_mse", "masked_vb")
+    return [tuple(row[term] for term in terms) for row in logged(run)]
+
+
+def close(ours: Path, theirs: Path) -> None:
+    """Loss curve within 1e-4, weights and average as near as rounding lets them be."""
+    assert len(curve(ours)) == len(curve(theirs)) == STEPS
+    for a, b in zip(curve(ours), curve(theirs), strict=True):
+        assert a == pytest.approx(b, abs=1e-4, rel=1e-4)
+    found, expected = (tensors(newest(run / "checkpoints")) for run in (ours, theirs))
+    assert found.keys() == expected.keys()
+    for key, value in found.items():
+        if key.startswith(("model/", "ema/")):
+            assert float((value - expected[key]).abs().max()) < 1e-3, key
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp", "adan"])
+def test_two_processes_train_as_one_does(
+    folder: Path, alone: Callable[[str], Path], name: str
+) -> None:
+    close(folder / name, alone("adan" if name == "adan" else "adamw"))
+
+
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_accumulation_is_the_large_batch(
+    folder: Path, alone: Callable[[str], Path], tmp_path: Path, accumulate: int
+) -> None:
+    train(dataclasses.replace(RECIPE, accumulate=accumulate), folder / "data", tmp_path / "run")
+    close(tmp_path / "run", alone("adamw"))
+
+
+@pytest.mark.parametrize("name", ["ddp", "half"])
+def test_ranks_read_what_the_others_do_not(folder: Path, name: str) -> None:
+    ranks = [json.loads((folder / f"{name}-{rank}.json").read_text()) for rank in (0, 1)]
+    order = [pair for parts in zip(*ranks, strict=True) for part in parts for pair in part]
+    dataset = PairDataset(folder / "data")
+    loader = TrainLoader(dataset, Reading(RECIPE.batch_size, RECIPE.seed))
+    steps = range(len(order) // RECIPE.batch_size)
+    assert order == [pair for step in steps for pair in loader.batch(step).pairs]
+    # an epoch holds every pair once (in either direction): no rank repeats another's
+    epoch, pairs = order[: len(dataset)], [pair.name() for pair in dataset.pairs]
+    assert Counter(map(undirected, epoch)) == Counter(map(undirected, pairs))
+    assert ranks[0] != ranks[1]
+
+
+def undirected(pair: str) -> tuple[str, ...]:
+    """``garment/source>target``, swapped or not."""
+    garment, _, views = pair.rpartition("/")
+    return (garment, *sorted(views.split(">")))
+
+
+def test_what_two_began_one_ends(
+    folder: Path, alone: Callable[[str], Path], tmp_path: Path
+) -> None:
+    shutil.copytree(folder / "half", tmp_path / "run")
+    assert newest(tmp_path / "run/checkpoints").name == f"step_{STEPS // 2:07d}"
+    train(RECIPE, folder / "data", tmp_path / "run")
+    close(tmp_path / "run", alone("adamw"))
+
+
+def test_what_is_sharded_is_exported_whole(folder: Path) -> None:
+    model = XMDPT.from_pretrained(str(folder / "fsdp/model"))
+    ema = load_file(newest(folder / "fsdp/checkpoints") / "ema.safetensors")
+    assert {k: v.shape for k, v in model.state_dict().items()} == {
+        k: v.shape for k, v in ema.items()
+    }
+    assert all(torch.equal(value, ema[key]) for key, value in model.state_dict().items())
+
+
+def test_a_batch_that_does_not_divide_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"4 cannot be cut into 1 processes x 3") as caught:
+        train(dataclasses.replace(RECIPE, accumulate=3), folder / "data", tmp_path / "run")
+    assert "e.g. 6" in caught.value.hint
+
+
+class Command:
+    """``torchrun --nproc-per-node 2 -m xmdpt_cli train`` with one recipe."""
+
+    def __init__(self, folder: Path, where: Path, config: TrainConfig) -> None:
+        (where / "recipe.toml").write_text(dump("train", config))
+        self.words = [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *("--nproc-per-node", "2", "-m", "xmdpt_cli", "train", "--device", "cpu"),
+            *("--data", str(folder / "data"), "--config", str(where / "recipe.toml"), "--out"),
+        ]
+        self.environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def start(self, out: Path) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*self.words, str(out)],
+            env=self.environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+
+def wait_for_step(run: Path, step: int, process: subprocess.Popen[str], began: float) -> None:
+    """Until this process (not the one before it) has logged the step, and a part of one more."""
+    deadline = time.monotonic() + 180
+    log = run / "metrics.jsonl"
+    while time.monotonic() < deadline and process.poll() is None:
+        written = log.is_file() and log.stat().st_mtime > began
+        if written and len(log.read_text().splitlines()) >= step:
+            break
+        time.sleep(0.01)
+    time.sleep(random.random() / 10)  # a step takes about this long: the run must not end first
+
+
+def test_killed_and_run_again_equals_undisturbed(folder: Path, tmp_path: Path) -> None:
+    """Killed once, interrupted once; the same command each time, to the bit."""
+    config = dataclasses.replace(RECIPE, checkpoint_every=3, sharding="ddp")
+    command, run = Command(folder, tmp_path, config), tmp_path / "killed"
+    for how, step in ((signal.SIGKILL, 4), (signal.SIGINT, 10)):
+        began = time.time()
+        process = command.start(run)
+        wait_for_step(run, step, process, began)
+        ranks = psutil.Process(process.pid).children(recursive=True)
+        assert len(ranks) == 2
+        process.send_signal(how)  # torchrun tells the ranks of an interrupt, not of its death
+        for rank in ranks if how == signal.SIGKILL else []:
+            rank.send_signal(how)
+        process.communicate(timeout=120)
+        assert process.returncode != 0
+        psutil.wait_procs(ranks, timeout=60)
+        assert not (run / "model").exists()
+    done = len(logged(run))  # the ranks stopped after the same step, and saved it
+    assert newest(run / "checkpoints").name == f"step_{done:07d}"
+    process = command.start(run)
+    stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    assert same(newest(run / "checkpoints"), newest(folder / "ddp/checkpoints"))
+    assert curve(run) == curve(folder / "ddp")
+    assert stdout.count(f"trained {STEPS} steps") == 1  # rank 0 speaks for all
+    assert stderr.count("training size tiny") == 1
+
+
+def test_what_rank_0_says_the_others_do_not(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise SharedError(ConfigError("a batch of 5 cannot be cut", "take 6"))
+
+    monkeypatch.setattr("xmdpt_cli.training.loop.train", refused)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    words = ["train", "--data", str(folder / "data"), "--out", str(tmp_path / "run")]
+    assert run([*words, "--device", "cpu"]) == 2
+    assert capsys.readouterr() == ("", "")

@@ -1,0 +1,109 @@
+"""A file of weights that is not whole is named, with what it is and how to fetch it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from encoder_records import encoder_records
+from safetensors.torch import save_file
+
+from xmdpt_cli.encoders.openpose import BODY_FILE, OpenPose
+from xmdpt_cli.encoders.weights import find
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.metrics.features import INCEPTION
+from xmdpt_cli.metrics.weights import weights_file
+from xmdpt_cli.model.checkpoint_file import plain_state
+from xmdpt_cli.model.folder import load_model
+from xmdpt_cli.utils.weights_files import check_whole
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 351355128\n"
+STEM = "diffusion_pytorch_model"
+
+
+def folder(path: Path, name: str, data: bytes) -> Path:
+    """A folder of a network or of a model whose weights are these bytes."""
+    path.mkdir()
+    for other in ("config.json", "xmdpt.json"):
+        (path / other).write_text("{}")
+    (path / name).write_bytes(data)
+    facts = {
+        "format": "xmdpt-model", "version": 1, "schedule": "linear", "prediction": "epsilon",
+        "sampling": {"steps": 1, "guidance": 2.0, "power": 1.0}, "resolution": 64,
+        "encoders": encoder_records(), "toy": True, "trained_steps": 1,
+    }  # fmt: skip
+    (path / "xmdpt.json").write_text(json.dumps(facts))
+    return path
+
+
+READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "VAE": (
+        f"{STEM}.safetensors",
+        lambda p: find(p, what="VAE", stem=STEM, revision=None, hint="--vae DIR"),
+    ),
+    "DINOv2": (
+        "model.safetensors",
+        lambda p: find(p, what="DINOv2", stem="model", revision=None, hint="--dino-pose DIR"),
+    ),
+    "model": ("model.safetensors", load_model),
+    "published": ("ema_1.pt", lambda p: plain_state(p / "ema_1.pt")),
+    "OpenPose": (BODY_FILE, OpenPose.load),
+    "Inception, LPIPS": ("x.pth", lambda p: weights_file(p / "x.pth", INCEPTION)),
+}
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_what_is_no_file_of_weights_is_said(tmp_path: Path, kind: str) -> None:
+    name, read = READERS[kind]
+    cases = {
+        "is a Git LFS pointer (72 bytes) of the file of 335.1 MiB": POINTER,
+        "is a web page": b"<!DOCTYPE html><html>404</html>",
+        "is empty (0 bytes)": b"",
+    }
+    if name.endswith(".safetensors"):
+        save_file({"a": torch.zeros(100)}, tmp_path / "whole.safetensors")
+        whole = (tmp_path / "whole.safetensors").read_bytes()
+        cases[f"is cut: it holds {len(whole) - 50} bytes of {len(whole)} bytes"] = whole[:-50]
+        cases["is cut: it holds 30 bytes of 72 bytes"] = whole[:30]  # within its header
+    else:
+        torch.save({"a": torch.zeros(100)}, tmp_path / "whole.pt")
+        cases["is cut: its end is missing"] = (tmp_path / "whole.pt").read_bytes()[:-100]
+    for number, (said, data) in enumerate(cases.items()):
+        place = folder(tmp_path / str(number), name, data)
+        with pytest.raises(XmdptError) as err:
+            read(place)
+        assert f"{place / name} {said}" in err.value.message
+        assert err.value.hint
+        if data == POINTER:
+            assert "git lfs pull" in err.value.hint
+            assert "hf download" in err.value.hint or "fetch" in err.value.hint
+
+
+def test_whole_files_pass(tmp_path: Path) -> None:
+    save_file({}, tmp_path / "none.safetensors")
+    save_file({"a": torch.zeros(2)}, tmp_path / "a.safetensors", metadata={"b": "c"})
+    torch.save({"a": torch.zeros(100)}, tmp_path / "a.pt")
+    torch.save({"a": 1}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
+    for path in tmp_path.iterdir():
+        check_whole(path)
+    check_whole(tmp_path / "nowhere.pt")
+
+
+def test_a_shard_that_is_missing_and_a_download_that_goes_on(tmp_path: Path) -> None:
+    place = folder(tmp_path / "vae", "readme", b"")
+    part = place / ".cache" / "huggingface" / "download" / "abc.incomplete"
+    part.parent.mkdir(parents=True)
+    part.touch()
+    with pytest.raises(XmdptError, match=r"no model\.safetensors; a download into it is unfinish"):
+        find(place, what="DINOv2", stem="model", revision=None, hint="")
+    names = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+    index = {"weight_map": {"a": names[0], "b": names[1]}}
+    (place / "model.safetensors.index.json").write_text(json.dumps(index))
+    save_file({"a": torch.zeros(2)}, place / names[0])
+    with pytest.raises(XmdptError, match=f"has no {names[1]}"):
+        find(place, what="DINOv2", stem="model", revision=None, hint="")
+    save_file({"b": torch.zeros(2)}, place / names[1])
+    assert len(find(place, what="DINOv2", stem="model", revision=None, hint="").files) == 2

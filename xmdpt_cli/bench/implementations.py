@@ -1,0 +1,181 @@
+"""The ways a batch of pictures is drawn that ``xmdpt bench`` compares, one gain after the other.
+
+All ways of one size have the same weights and the same inputs, and those that compute the same
+(``Way.same``) are checked to give the same before anything is timed. Conditions (DINOv2 tokens,
+source latents) are given: what makes them is measured by ``xmdpt bench encode``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xmdpt_cli.bench import generation as draws
+from xmdpt_cli.bench.baselines import BASELINES, BRANCHES, sample_dcfg
+from xmdpt_cli.bench.generation import Inputs
+from xmdpt_cli.bench.published import PublishedXMDPT
+from xmdpt_cli.bench.timing import precision, randomise
+from xmdpt_cli.model import XMDPT, products
+from xmdpt_cli.training.config import TrainConfig
+
+STEPS = 50  # the paper's table
+PIXELS_A_LATENT = 8
+
+
+@dataclass(frozen=True)
+class Way:
+    """How one batch is drawn: ``setup`` once, then ``draw`` from what it gave.
+
+    ``draw(state, steps)`` gives latents, or pictures where not ``latent``. ``steps`` is what a
+    whole picture takes; ``forwards`` the network's calls for it. Ways of one model with an equal
+    ``same`` draw the same latents.
+    """
+
+    model: str
+    name: str
+    network: nn.Module
+    setup: Callable[[], Any]
+    draw: Callable[[Any, int], Tensor]
+    dtype: torch.dtype
+    branches: int
+    steps: int = STEPS
+    latent: bool = True
+    same: str = ""
+    gain: str = ""  # what it adds to ``base``, the name of another way of this model
+    base: str = ""
+    parameters: tuple[int, int] = (0, 0)  # in training, in inference
+
+    @property
+    def key(self) -> str:
+        return f"{self.model} / {self.name}"
+
+    @property
+    def forwards(self) -> int:
+        return self.steps * self.branches
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all ways of a run share."""
+
+    device: torch.device
+    dtype: torch.dtype
+    batch: int
+    pixels: int = 256
+    compiled: bool = True
+    tiny: bool = False  # baselines cut down, for X-MDPT's tiny size
+
+
+def baseline_ways(setting: Setting) -> Iterator[Way]:
+    """PIDM's and PoCoLD's kind (see ``baselines``); the three branches in one batch, as published
+    and, for what the originals' code leaves undone, through torch.compile."""
+    for make in BASELINES.values():
+        baseline = make("tiny" if setting.tiny else "full")
+        torch.manual_seed(0)
+        with torch.device(setting.device):
+            network = baseline.build().to(setting.dtype).eval().requires_grad_(False)
+        given = baseline.inputs(setting.batch)
+        noise = given.noise.to(setting.device)
+        pose, source = (x.to(setting.device, setting.dtype) for x in (given.pose, given.source))
+        named, *tiny = baseline.name.split(" ", 1)
+        held = sum(p.numel() for p in network.parameters())
+
+        # default arguments: each way keeps its own network
+        def setup(network: Any = network, pose: Tensor = pose, source: Tensor = source) -> Any:
+            with torch.no_grad():
+                return network.encode(pose, source)
+
+        ways: list[tuple[str, Any, str, str]] = [("D-CFG", network, "", "")]
+        if setting.compiled:
+            faster = torch.compile(network, dynamic=False)
+            ways.append(("D-CFG, compiled", faster, "compile", "D-CFG"))
+        for name, run, gain, base in ways:
+
+            def draw(state: Any, steps: int, run: Any = run, noise: Tensor = noise) -> Tensor:
+                return sample_dcfg(run, noise, state, steps)
+
+            yield Way(
+                " ".join([f"{named}-style", *tiny]), name, network, setup, draw, setting.dtype,
+                BRANCHES, latent=baseline.latent, parameters=(held, held), same="dcfg",
+                gain=gain, base=base,
+            )  # fmt: skip
+
+
+def xmdpt_ways(size: str, setting: Setting) -> Iterator[Way]:
+    """X-MDPT of ``size``, from the published way of computing to ours; each row adds one gain.
+
+    - guidance: as published, but two branches a step, its own, instead of D-CFG's three;
+    - pruning: no source stream, CANet once;
+    - attention: fused, biases made once, timesteps and adaLN before the loop, branches batched;
+    - oneDNN: products with weights by it, where it is the faster library (see ``model.products``);
+    - compile: the same through torch.compile;
+    - solver: the default few steps; precision: the other one than the run's;
+    - and ours under D-CFG, for what guidance costs there.
+    """
+    model = _model(size, setting)
+    inputs = Inputs.of(model, setting.batch).to(setting.device, setting.dtype)
+    counts = model.parameter_counts()
+    own = counts["training"], counts["inference"]
+    named = f"X-MDPT-{size}"
+    with torch.device("meta"):  # its weights are the model's own
+        published = PublishedXMDPT(model, share=True).eval().requires_grad_(False)
+    published = published.to(setting.device)
+
+    def way(name: str, network: nn.Module, setup: Any, draw: Any, **more: Any) -> Way:
+        given = {"dtype": setting.dtype, "branches": 2, "same": "cfg", "parameters": own, **more}
+        return Way(named, name, network, setup, draw, **given)
+
+    draw = draws.published(published, inputs, BRANCHES)
+    yield way("published, D-CFG", published, lambda: None, draw, branches=BRANCHES, same="dcfg")
+    draw = draws.published(published, inputs, 2)
+    yield way("published", published, lambda: None, draw, gain="guidance", base="published, D-CFG")
+    yield way(
+        "pruned", published, *draws.pruned(published, inputs), gain="pruning", base="published"
+    )
+    yield way(
+        "attention", model, *draws.by_torch(*draws.ours(model, inputs)), gain="attention",
+        base="pruned",
+    )  # fmt: skip
+    best, name = model, "attention"
+    if setting.device.type == "cpu" and products.uses_onednn():
+        yield way("oneDNN", model, *draws.ours(model, inputs), gain="oneDNN", base=name)
+        name = "oneDNN"
+    if setting.compiled:
+        base, name = name, "compiled"
+        with torch.device("meta"):
+            best = _of_size(size, setting)
+        best.load_state_dict(model.state_dict(), assign=True)
+        best = best.eval().requires_grad_(False).to(setting.device)
+        best.compile_sampling()
+        yield way(name, best, *draws.ours(best, inputs), gain="compile", base=base)
+    config = TrainConfig()
+    few, solver = config.sampling_steps, config.sampling_solver
+    drawing = draws.ours(best, inputs, solver)
+    yield way(f"{few} steps", best, *drawing, steps=few, same="", gain="solver", base=name)
+    other = torch.float32 if setting.dtype == torch.bfloat16 else torch.bfloat16
+    changed = _model(size, setting).to(other)
+    if setting.compiled:
+        changed.compile_sampling()
+    drawing = draws.ours(changed, inputs.to(setting.device, other))
+    yield way(
+        precision(other), changed, *drawing, dtype=other, same="", gain="precision", base=name
+    )
+    drawing = draws.ours_disentangled(best, inputs)
+    yield way(
+        f"{name}, D-CFG", best, *drawing, branches=BRANCHES, same="dcfg", gain="guidance", base=name
+    )
+
+
+def _model(size: str, setting: Setting) -> XMDPT:
+    torch.manual_seed(0)
+    model = _of_size(size, setting)
+    randomise(model)
+    return model.eval().requires_grad_(False).to(setting.device, setting.dtype)
+
+
+def _of_size(size: str, setting: Setting) -> XMDPT:
+    return XMDPT.from_size(size, latent_size=setting.pixels // PIXELS_A_LATENT)

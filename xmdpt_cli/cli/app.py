@@ -1,0 +1,204 @@
+"""The Typer root: registers the commands and maps errors to exit codes.
+
+0 success, 1 a known failure, 2 usage or configuration, 3 a bug of ours, 130 interrupted, 143 ended
+by SIGTERM.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from xmdpt_cli import __version__
+from xmdpt_cli.cli import (
+    bench_parts,
+    convert,
+    demo,
+    evaluate,
+    finetune_vae,
+    prepare,
+    presets,
+    sample,
+    status,
+    train,
+    ui,
+)
+from xmdpt_cli.cli import synth as wardrobe
+from xmdpt_cli.cli.console import error, warning
+from xmdpt_cli.cli.help import WIDEST, Command, Group, finish
+from xmdpt_cli.errors import SharedError, XmdptError, is_out_of_memory
+from xmdpt_cli.utils import interrupts
+from xmdpt_cli.utils.processes import rank_and_size
+from xmdpt_cli.utils.redact import shown
+from xmdpt_cli.utils.streams import check_surroundings, prepare_home, prepare_streams
+
+app = typer.Typer(
+    name="xmdpt",
+    cls=Group,
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDEST},
+)
+
+
+def _version(show: bool) -> None:
+    if show:
+        print(f"xmdpt {__version__}")
+        raise typer.Exit
+
+
+@app.callback(
+    epilog="Every option of every command can be set by a variable as well: "
+    "XMDPT_TRAIN_STEPS=1000, XMDPT_PREPARE_ENCODERS=toy."
+)
+def root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Pose-guided person image synthesis: a photograph and a pose in, that person in that pose out.
+
+    The whole way, typed in one folder: prepare, train, sample, evaluate. Each command finds the
+    work of the one before it. To try it without data: xmdpt demo. Alone, xmdpt shows what is in
+    this folder and the next command.
+    """
+    if context.invoked_subcommand is None:
+        status.status()
+
+
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo.demo,
+    "prepare": prepare.prepare,
+    "finetune-vae": finetune_vae.finetune_vae,
+    "train": train.train,
+    "sample": sample.sample,
+    "evaluate": evaluate.evaluate,
+    "status": status.status,
+    "ui": ui.ui,
+    "convert": convert.convert,
+    "presets": presets.presets,
+    "wardrobe": wardrobe.wardrobe,
+}
+for _name, _command in _COMMANDS.items():
+    app.command(_name, cls=Command)(_command)
+app.add_typer(bench_parts.bench_app, name="bench", cls=Group)
+
+
+def build() -> Any:
+    """The whole command line, each option with its help panel and its variable."""
+    return finish(typer.main.get_command(app))
+
+
+def main() -> int:
+    """Run what was typed and return the exit code."""
+    prepare_streams()
+    arguments = sys.argv[1:]
+    if not {"-h", "--help", "--version"} & set(arguments):
+        try:
+            check_surroundings(arguments)
+            rank_and_size()  # a wrong one is refused by every command
+        except XmdptError as err:
+            error(err.message, err.hint)
+            return err.exit_code
+        told = prepare_home()
+        if told:
+            warning(told)
+    return run(arguments)
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line and return its exit code."""
+    with interrupts.listening():
+        code = _run(arguments)
+        if interrupts.received():  # also where the command ended as if there had been none
+            return _interrupted(arguments)
+    return code
+
+
+def _interrupted(arguments: list[str]) -> int:
+    """Say it; the exit code, as shells have it: 128 and the signal's number."""
+    if os.environ.get("RANK", "0") == "0":  # of several processes one says it
+        # what was timed is nothing without the rounds that were not
+        again = "what is done is kept: run the same command again to resume"
+        error("interrupted", again if arguments[:1] != ["bench"] else "no measurement is kept")
+    return 128 + (interrupts.received() or signal.SIGINT)
+
+
+def _run(arguments: list[str]) -> int:
+    # what was timed is nothing without the rounds that were not
+    goes_on = arguments[:1] != ["bench"]
+    try:
+        code = build().main(args=arguments, prog_name="xmdpt", standalone_mode=False)
+        if code == 130:  # Typer makes an exit code of Ctrl-C
+            raise KeyboardInterrupt
+        sys.stdout.flush()  # a full disk is an error of this command, not of Python's end
+        return code if isinstance(code, int) else 0
+    except SharedError as err:
+        return err.exit_code
+    except XmdptError as err:
+        if interrupts.received():  # what an interrupt led to
+            return 130
+        error(err.message, err.hint)
+        _debug()
+        return err.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        return 130 if interrupts.received() else _interrupted(arguments)
+    except BrokenPipeError:  # | head
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - nothing may be flushed into the pipe
+        return 1
+    except Exception as err:
+        if interrupts.received():
+            return 130
+        # usage errors of Typer's parser: known by their shape, its classes are not public
+        message, code = getattr(err, "format_message", None), getattr(err, "exit_code", None)
+        if callable(message) and code == 2:
+            context = getattr(err, "ctx", None)
+            command = getattr(context, "command_path", "xmdpt")
+            error(_usage(message()), f"{command} --help")
+            return 2
+        full, named = _is_full_disk(err), isinstance(err, OSError) and err.filename is not None
+        short = is_out_of_memory(err)
+        told = f"{err.strerror}: {err.filename}" if named else str(err)  # type: ignore[attr-defined]
+        if full:
+            again = "; the same command then goes on from what is done" if goes_on else ""
+            error(told, f"make room{again}")
+        elif named:
+            error(told)
+        elif short:
+            error("out of memory", "a smaller batch or model takes less")
+        else:
+            error(
+                f"a bug of ours: {type(err).__name__}: {err}",
+                "run again with XMDPT_DEBUG=1 and report what it prints",
+            )
+        _debug()
+        return 1 if full or named or short else 3
+
+
+def _usage(message: str) -> str:
+    """A usage error of Typer's in fewer words; the variable is named where the value is its."""
+    variable = re.search(r" \(env var: '(\w+)'\)", message)
+    if variable and variable[1] not in os.environ:
+        message = message.replace(variable[0], "")
+    return message.replace("Value error, ", "")
+
+
+def _is_full_disk(err: Exception) -> bool:
+    """Also where a library reports it in words only, as safetensors does."""
+    full = isinstance(err, OSError) and err.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full or "No space left on device" in str(err)
+
+
+def _debug() -> None:
+    if os.environ.get("XMDPT_DEBUG"):
+        print(shown(traceback.format_exc()), file=sys.stderr)

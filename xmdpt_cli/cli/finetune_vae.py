@@ -1,0 +1,279 @@
+"""``xmdpt finetune-vae``: train the VAE's decoder on the training pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from xmdpt_cli.cli import workspace
+from xmdpt_cli.cli.console import Talk, duration, table, warn_if_busy
+from xmdpt_cli.cli.help import panels
+from xmdpt_cli.cli.options import AsJson, DataDir, Device, pick_device, plain, quiet_libraries
+from xmdpt_cli.cli.workspace_defaults import choose_for_vae
+from xmdpt_cli.config import resolve
+from xmdpt_cli.errors import ConfigError
+
+if TYPE_CHECKING:
+    from xmdpt_cli.encoders.vae import VAE
+    from xmdpt_cli.vae_training.config import VaeConfig
+    from xmdpt_cli.vae_training.finetune import FineTuned
+    from xmdpt_cli.vae_training.loss import Perceptual
+    from xmdpt_cli.vae_training.plan import Plan
+
+SECTION = "finetune_vae"
+
+
+@panels(
+    {
+        "Run": "data out config vae limit dry-run seed",
+        "Training": "epochs steps batch-size learning-rate ema all-weights cached-latents "
+        "precision checkpoint-every",
+        "Loss": "l1 mse lpips alexnet-weights face-weight foreground-weight",
+    }
+)
+def finetune_vae(
+    data: DataDir = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the VAE (diffusers format), or to resume [vae/SIZE]."),
+    ] = None,
+    vae: Annotated[
+        str | None, typer.Option(help="VAE to start from: hub id or folder [the dataset's].")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with a [finetune_vae] table.")
+    ] = None,
+    epochs: Annotated[
+        float | None, typer.Option(help="Epochs over the training images [77, the paper's].")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimizer steps, instead of epochs.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Images per step, over all processes [8].")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Learning rate of AdamW [4.5e-6 x batch size].")
+    ] = None,
+    l1: Annotated[float | None, typer.Option(help="Weight of the absolute difference [1].")] = None,
+    mse: Annotated[float | None, typer.Option(help="Weight of the squared difference [2].")] = None,
+    lpips: Annotated[
+        float | None, typer.Option(help="Weight of LPIPS; 0 trains without [0.1].")
+    ] = None,
+    alexnet_weights: Annotated[
+        str | None,
+        typer.Option(
+            help="AlexNet of LPIPS: a file, toy, or off [torchvision's, downloaded; toy data: toy]."
+        ),
+    ] = None,
+    face_weight: Annotated[
+        float | None, typer.Option(help="Weight of pixels around the head [1].")
+    ] = None,
+    foreground_weight: Annotated[
+        float | None, typer.Option(help="Weight of pixels off the background [3].")
+    ] = None,
+    ema: Annotated[
+        float | None, typer.Option(help="Decay of the EMA of the weights; 0: no EMA [0].")
+    ] = None,
+    all_weights: Annotated[
+        bool | None, typer.Option("--all-weights", help="Train a small VAE from scratch instead.")
+    ] = None,
+    cached_latents: Annotated[
+        bool | None,
+        typer.Option(
+            "--cached-latents/--encode",
+            help="Decode the dataset's latents, or encode the images [the dataset's latents].",
+        ),
+    ] = None,
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"] | None,
+        typer.Option(help="auto: bf16 on a GPU, else fp32 [auto]."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Random seed [0].")] = None,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(min=1, help="Steps between checkpoints [500].")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Test images that are measured [all].")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Fine-tune the VAE's decoder, as the paper does.
+
+    The encoder stays as it is: latents, and models trained on them, stay valid. The same command
+    again resumes.
+    """
+    from xmdpt_cli.vae_training.config import VaeConfig
+
+    flags = {
+        "epochs": epochs,
+        "steps": steps,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "l1": l1,
+        "mse": mse,
+        "lpips": lpips,
+        "face_weight": face_weight,
+        "foreground_weight": foreground_weight,
+        "ema": ema,
+        "all_weights": all_weights,
+        "cached_latents": cached_latents,
+        "precision": precision,
+        "seed": seed,
+        "checkpoint_every": checkpoint_every,
+    }
+    recipe = resolve(VaeConfig, SECTION, flags, file=config)
+    quiet_libraries()
+    from xmdpt_cli.storage.ranks import World
+    from xmdpt_cli.training.distributed import Team
+    from xmdpt_cli.vae_training.finetune import finetune
+    from xmdpt_cli.vae_training.plan import lpips_networks, make_plan
+
+    talk = Talk(as_json, quiet=World.from_environment().rank > 0)  # under torchrun rank 0 talks
+    data, out = choose_for_vae(talk, data, out)
+    warn_if_busy(talk)
+    team = Team.start(pick_device(device), "ddp") if not dry_run else Team()
+    where = str(team.device)
+    network = _start(recipe, data, vae, where)
+    plan = make_plan(recipe, data, network, limit)
+    toy = bool(plan.train.dataset.manifest["toy"])
+    with talk.progress() as progress:
+        perceptual, measured, notes = lpips_networks(
+            recipe, alexnet_weights, toy, where, team, progress
+        )
+    told = _plan(plan, toy, None if perceptual is None else perceptual.weights)
+    if dry_run:
+        _dry_run(talk, recipe, plan, told, perceptual, out, pick_device(device))
+        return
+    talk.say("; ".join(f"{k} {v}" for k, v in told.items()))
+    for note in notes:
+        talk.warn(note)
+    with talk.progress() as progress:
+        done = finetune(
+            plan,
+            out,
+            perceptual=perceptual,
+            lpips=measured,
+            notes=notes,
+            team=team,
+            progress=progress,
+            say=talk.say,
+        )
+    _tell(talk, done, out, data, recipe.all_weights)
+
+
+def _dry_run(
+    talk: Talk,
+    recipe: VaeConfig,
+    plan: Plan,
+    told: dict[str, Any],
+    perceptual: Perceptual | None,
+    out: Path,
+    device: str,
+) -> None:
+    """What the training takes, and its settings."""
+    import torch
+
+    from xmdpt_cli.cli.dry_run import estimate_lines, setting_lines, warn_of_room
+    from xmdpt_cli.storage.ranks import World
+    from xmdpt_cli.vae_training.estimate import estimate_finetuning
+
+    where = torch.device(device)
+    plan.vae.to(where)
+    found = estimate_finetuning(plan, perceptual, out, World.from_environment().size)
+    warn_of_room(talk, found, out, where)
+    lines = [
+        *(f"{name}: {value}" for name, value in told.items()),
+        *estimate_lines(found, "the state twice while it is written, the VAE"),
+        *setting_lines(recipe, plan.config),
+        "nothing was written (--dry-run)",
+    ]
+    plain_plan = {**told, **found.to_json(), "steps": plan.config.steps}
+    talk.result({**plain_plan, "config": vars(plan.config)}, text="\n".join(lines))
+
+
+def _start(recipe: VaeConfig, data: str, vae: str | None, device: str) -> VAE:
+    """The VAE to train: as given, the dataset's, or a small untrained one."""
+    from xmdpt_cli.data.loader import PairDataset
+    from xmdpt_cli.encoders.vae import VAE
+    from xmdpt_cli.sampling.encoders import find_vae
+    from xmdpt_cli.toy.encoders import toy_vae
+
+    dataset = PairDataset(data, "train")
+    if recipe.all_weights:
+        if vae is not None:
+            raise ConfigError(
+                "--all-weights makes a small VAE of its own: there is none to start from",
+                "leave out --vae, or leave out --all-weights to fine-tune that VAE's decoder",
+            )
+        made = toy_vae(dataset.resolution, recipe.seed)
+        made.net.to(device)
+        return made
+    return VAE.load(find_vae(dataset.manifest["encoders"], data, vae), device=device)
+
+
+def _plan(plan: Plan, toy: bool, trunk: str | None) -> dict[str, Any]:
+    """What is going to happen, in numbers."""
+    from xmdpt_cli.files import human_bytes
+
+    net, config = plan.vae.net, plan.config
+    parts = [net.decoder, net.post_quant_conv]
+    parts += [net.encoder, net.quant_conv] if config.all_weights else []
+    count = sum(p.numel() for part in parts if part is not None for p in part.parameters())
+    copies = 4 if config.ema else 3  # weights, Adam's two moments, the average
+    return {
+        "VAE": plan.vae.origin.id,
+        "trains": "all weights" if config.all_weights else "decoder",
+        "parameters": count,
+        "pictures": len(plan.train),
+        "toy": toy,
+        "steps": config.steps,
+        "epochs": round(config.epochs, 2),
+        "learning_rate": config.learning_rate,
+        "latents": "the dataset's" if plan.train.cached else "encoded in every step",
+        "LPIPS": f"{config.lpips:g} x {trunk}" if trunk else "none",
+        "test_pictures": plan.measured,
+        "state_on_disk": human_bytes(4 * count * copies),
+    }
+
+
+def _tell(talk: Talk, done: FineTuned, out: Path, data: str, all_weights: bool) -> None:
+    from xmdpt_cli.vae_training.evaluate import cells
+    from xmdpt_cli.vae_training.finetune import PICTURE, REPORT
+
+    stats, tables, toy = done.stats, [], ", TOY VAE" if done.toy else ""
+    lines = [f"{stats.steps} steps in {duration(stats.seconds)}: {out}"]
+    report = None
+    if done.report is not None:
+        shown = cells(done.report)
+        title = f"rebuilt, {done.report.protocol}{toy}"
+        tables.append(table(title, shown.header, shown.rows))
+        lines.append(f"look at: {out / PICTURE} (truth, before, after); numbers: {out / REPORT}")
+        report = {k: v for k, v in done.report.to_json().items() if k != "images"}
+    if all_weights:
+        lines.append("the encoder is new: latents made with another one do not fit it")
+        lines.append(f"next: xmdpt prepare --vae {out} ... (the dataset anew), then train")
+    else:
+        lines.append(
+            f"encoder unchanged, sha256 {done.encoder['after']}: cached latents stay valid"
+        )
+        here = out.parent == workspace.VAE
+        lines.append("next: xmdpt sample" + ("" if here else f" --data {data} --vae {out}"))
+    talk.result(
+        plain(
+            {
+                "vae": out,
+                **dataclasses.asdict(stats),
+                "encoder": done.encoder,
+                "toy": done.toy,
+                "report": report,
+            }
+        ),
+        *tables,
+        text="\n".join(lines),
+    )

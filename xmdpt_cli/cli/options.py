@@ -1,0 +1,93 @@
+"""Options several commands share, and what they mean."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import logging
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from xmdpt_cli.utils.devices import pick_device as pick_device
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Device = Annotated[
+    str, typer.Option(help="cpu, cuda, cuda:1, mps (untested); auto: a CUDA GPU if there is one.")
+]
+DataDir = Annotated[
+    str | None,
+    typer.Option("--data", help="Prepared dataset: folder or URL [the newest in data/]."),
+]
+
+
+def with_options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command that takes ``**flags`` an option for every field of a settings dataclass.
+
+    A flag that is not given is None. Help shows the field's text and default.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True)
+        parameters = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        for field in dataclasses.fields(kind):
+            text = f"{field.metadata['help'].removesuffix('.')}{_default(field.default)}."
+            parameters.append(
+                inspect.Parameter(
+                    field.name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=None,
+                    annotation=Annotated[_type(field) | None, typer.Option(help=text)],
+                )
+            )
+
+        @functools.wraps(command)
+        def run(**arguments: Any) -> None:
+            command(**arguments)
+
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
+        return run
+
+    return decorate
+
+
+def _type(field: dataclasses.Field[Any]) -> Any:
+    if field.metadata["choices"]:
+        return Literal[field.metadata["choices"]]
+    # a number that may be written as a word comes as text
+    name = "str" if field.metadata["words"] else str(field.type)
+    return {"bool": bool, "int": int, "float": float, "str": str}[name]
+
+
+def _default(value: Any) -> str:
+    if isinstance(value, bool):
+        value = "on" if value else "off"
+    return "" if value == "" else f" [{value}]"
+
+
+def quiet_libraries() -> None:
+    """Keep hub libraries from drawing bars and notices between our lines."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    # torch says so of every first compilation without a GPU
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    # a camera's 108 megapixels are no attack; Pillow refuses what is twice as large
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
+
+
+def plain(value: Any) -> Any:
+    """Paths as strings, so that a result is fit for JSON."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value

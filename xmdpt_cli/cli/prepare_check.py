@@ -1,0 +1,67 @@
+"""``xmdpt prepare --check``: is a prepared dataset whole, and ``--repair``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xmdpt_cli.cli.console import Talk
+from xmdpt_cli.encoders.identity import dataset_note
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.files import human_bytes
+
+_SHOWN = 20  # lines printed; --json has all
+
+
+def check(talk: Talk, place: str, repair: bool, *, final: bool) -> list[str] | None:
+    """Verify, and mend if asked. Returns the shards that preparing has to make again, from here.
+
+    None: that is not necessary; an empty list: the dataset is not finished. With ``final`` this is
+    all the command does. What is wrong and is not mended either way is an error.
+    """
+    from xmdpt_cli.prepare.repair import repair_dataset
+    from xmdpt_cli.prepare.verify import check_dataset, try_manifest
+    from xmdpt_cli.storage.stores import open_store
+
+    store = open_store(place)
+    with talk.progress() as progress:
+        report = check_dataset(store, progress=progress)
+    manifest = try_manifest(store)
+    note = dataset_note(manifest, place) if isinstance(manifest, dict) else None
+    if note is not None:
+        talk.warn(note)
+    found = report.lines()
+    for line in found[:_SHOWN]:
+        talk.say(line)
+    if len(found) > _SHOWN:
+        talk.say(f"... and {len(found) - _SHOWN} lines more (--json has all)")
+    told: dict[str, Any] = {**report.to_dict(), "note": note}
+    whole, again = report.ok, False
+    remake: list[str] = []
+    lines = [
+        f"checked {place}: {report.shards} shards, {report.views} pictures, {report.pairs} pairs, "
+        f"{human_bytes(report.bytes)}: {'in order' if report.ok else 'not in order'}"
+    ]
+    if repair and report.findings:
+        mended = repair_dataset(store, report)
+        told["repair"] = mended.to_dict()
+        remake = mended.remake
+        again = bool(remake) or mended.unfinished
+        whole = not again and all(finding.harmless for finding in mended.remaining)
+        lines += [f"rebuilt: {name}" for name in mended.rebuilt]
+        lines += [f"removed: {name}" for name in mended.removed]
+        lines += [f"to be made again: {name}" for name in mended.remake]
+    if again and not final:
+        for line in lines:
+            talk.say(line)
+        return remake
+    talk.result(told, text="\n".join(lines))
+    if again:
+        raise XmdptError(
+            f"{place} is not whole until what is damaged or missing is made again",
+            f"xmdpt prepare --check {place} --repair --root ROOT, with the folder it was prepared "
+            "from; its record holds the settings",
+        )
+    if not whole:
+        hint = "no repair mends this: prepare it again" if repair else "--repair mends what it can"
+        raise XmdptError(f"{place} is not in order", hint)
+    return None

@@ -1,0 +1,177 @@
+"""The networks that ``xmdpt prepare`` needs: encoders, and OpenPose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xmdpt_cli.cli.console import Talk, duration
+from xmdpt_cli.progress import Progress
+
+if TYPE_CHECKING:
+    from xmdpt_cli.datasets.listing import Listing
+    from xmdpt_cli.encoders.bundle import Encoders
+    from xmdpt_cli.encoders.openpose import OpenPose
+    from xmdpt_cli.prepare.record import Record
+    from xmdpt_cli.prepare.shard_maker import FeatureEncoder
+    from xmdpt_cli.storage.ranks import World
+
+
+TOY_HINT = "to try the commands without pretrained encoders: --encoders toy (no real results)"
+
+
+def find_networks(
+    listing: Listing,
+    encoders: str,
+    vae: str | None,
+    source: str | None,
+    pose: str | None,
+    openpose: str | None,
+) -> None:
+    """XmdptError naming at once all networks that are needed and cannot be found."""
+    from xmdpt_cli.datasets.own_keypoints import UNUSABLE
+    from xmdpt_cli.encoders.dino import DEFAULT_POSE, DEFAULT_SOURCE, Dino
+    from xmdpt_cli.encoders.identity import PARTS
+    from xmdpt_cli.encoders.missing import Needed, find_all
+    from xmdpt_cli.encoders.openpose import BODY_FILE, DEFAULT_OPENPOSE, find_body
+    from xmdpt_cli.encoders.vae import DEFAULT_VAE, VAE
+    from xmdpt_cli.pose.beside_images import WANTED
+
+    needed = []
+    if encoders == "pretrained":
+        for name, given, find in (
+            ("vae", vae or DEFAULT_VAE, VAE.find),
+            ("source", source or DEFAULT_SOURCE, Dino.find),
+            ("pose", pose or DEFAULT_POSE, Dino.find),
+        ):
+            folder, option, what = PARTS[name]
+            needed.append(Needed(what, option, folder, partial(find, given), given))
+    waiting = listing.without_keypoints()
+    if waiting:
+        network = openpose or DEFAULT_OPENPOSE
+        unusable = [one.file for one in listing.problems if one.reason.startswith(UNUSABLE)]
+        first = f", the first being {unusable[0]}" if unusable else ""
+        broken = f"; {len(unusable)} keypoints files cannot be used{first}" if unusable else ""
+        needed.append(
+            Needed(
+                "OpenPose",
+                "--openpose",
+                "openpose",
+                partial(find_body, network),
+                network,
+                BODY_FILE,
+                why=f"for {waiting} of {listing.images()} images, which have no keypoints{broken}",
+                without=f"put keypoints beside the images: {WANTED}",
+            )
+        )
+    find_all(needed, TOY_HINT if encoders == "pretrained" else "")
+
+
+def pretrained(
+    encoders: str, vae: str | None, source: str | None, pose: str | None, device: str
+) -> Encoders:
+    """The pretrained networks in float32; on a GPU the two DINOv2 under bfloat16 autocast."""
+    import torch
+
+    from xmdpt_cli.encoders.bundle import Encoders, load_encoders
+    from xmdpt_cli.encoders.dino import DEFAULT_POSE, DEFAULT_SOURCE
+    from xmdpt_cli.encoders.vae import DEFAULT_VAE
+
+    fast = torch.bfloat16 if device.startswith("cuda") else None
+    if encoders != "pretrained":
+        return Encoders.load(encoders, device=device, dino_autocast=fast)
+    return load_encoders(
+        vae or DEFAULT_VAE,
+        source or DEFAULT_SOURCE,
+        pose or DEFAULT_POSE,
+        device=device,
+        dino_autocast=fast,
+    )
+
+
+def recorded(record: Record, given: Mapping[str, Any], device: str) -> FeatureEncoder:
+    """The networks of a dataset's record; XmdptError for others."""
+    from xmdpt_cli.encoders.bundle import Encoders
+    from xmdpt_cli.encoders.dino import Dino
+    from xmdpt_cli.encoders.vae import VAE
+
+    names = ("vae", "source", "pose")
+    places = {name: record.place(name, given) for name in names}
+    made = record.content["encoders"]
+    loaded = Encoders(
+        VAE.load(places["vae"], device=device),
+        Dino.load_recorded(made["source"], places["source"], device=device),
+        Dino.load_recorded(made["pose"], places["pose"], device=device),
+    )
+    for name in names:
+        record.refuse_network(name, getattr(loaded, name).describe(), places[name])
+
+    class Recorded:
+        """They may lie elsewhere now: described as they were."""
+
+        encode = staticmethod(loaded.encode)
+
+        def describe(self) -> dict[str, Any]:
+            return dict(made)
+
+    return Recorded()
+
+
+def say_toys(talk: Talk, outs: dict[int, str], given: int | None) -> None:
+    """Say how long training the toy VAEs will take, where that is still to be done."""
+    from xmdpt_cli.toy.train_encoders import default_steps, vae_seconds
+
+    for size, out in outs.items():
+        if not (Path(out) / "encoders" / "vae" / "config.json").is_file():
+            steps = given or default_steps(size)
+            seconds = vae_seconds(size, steps)
+            talk.say(
+                f"plan: before that the toy VAE for {size} px, {steps} training steps: about "
+                f"{duration(seconds)} (measured on a few)"
+            )
+
+
+def toy(
+    listing: Listing,
+    outs: dict[int, str],
+    seed: int,
+    steps: int | None,
+    limit: int | None,
+    world: World,
+    progress: Progress,
+) -> dict[int, Encoders]:
+    """Rank 0 trains them; the others wait until they are there."""
+    from xmdpt_cli.encoders.bundle import Encoders
+    from xmdpt_cli.encoders.identity import FOLDERS
+    from xmdpt_cli.storage.ranks import Meeting
+    from xmdpt_cli.storage.stores import LocalStore
+    from xmdpt_cli.toy.train_encoders import make_toy_encoders
+
+    made = {}
+    for size, out in outs.items():
+        folder = Path(out) / "encoders"
+        if world.rank == 0:
+            made[size] = make_toy_encoders(
+                listing, folder, size=size, seed=seed, vae_steps=steps, limit=limit,
+                progress=progress,
+            ).encoders  # fmt: skip
+            continue
+        meeting = Meeting(LocalStore(out), world)
+        meeting.wait(partial(_all_there, folder, FOLDERS), "the toy encoders")
+        made[size] = Encoders.load(folder)
+    return made
+
+
+def _all_there(folder: Path, parts: Sequence[str]) -> bool | None:
+    return all((folder / part / "config.json").is_file() for part in parts) or None
+
+
+def find_openpose(listing: Listing, source: str | None, device: str) -> OpenPose | None:
+    if not listing.without_keypoints():
+        return None
+    from xmdpt_cli.encoders.openpose import DEFAULT_OPENPOSE, OpenPose
+    from xmdpt_cli.utils.devices import cores
+
+    return OpenPose.load(source or DEFAULT_OPENPOSE, device=device, threads=cores())

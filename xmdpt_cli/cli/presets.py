@@ -1,0 +1,69 @@
+"""``xmdpt presets``: the recipes that ship with the package."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+import textwrap
+from typing import Annotated
+
+import typer
+
+from xmdpt_cli.cli.console import Talk
+from xmdpt_cli.cli.help import WIDEST, panels
+from xmdpt_cli.cli.options import AsJson
+from xmdpt_cli.config import complete_preset, preset_text, resolve
+from xmdpt_cli.config import presets as preset_names
+from xmdpt_cli.training.config import TrainConfig
+
+
+@panels({})
+def presets(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="Preset to show; without, all are listed.", autocompletion=complete_preset
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the recipes of train --preset, or show one.
+
+    A preset is a TOML file: copy it, change it, and train with --config FILE.
+    """
+    talk = Talk(as_json)
+    if name is None:
+        found = {one: _about(one) for one in preset_names()}
+        lines = [line for one, about in found.items() for line in _entry(one, about)]
+        lines += ["", "show one: xmdpt presets NAME; train with it: xmdpt train --preset NAME"]
+        talk.result({"presets": found}, text="\n".join(lines))
+        return
+    text = preset_text(name)
+    changed = {field.name: value for field, value in _values(name) if value != field.default}
+    talk.result(
+        {"preset": name, "about": _about(name), "settings": changed},
+        text=f"{text.strip()}\n\ntrain with it: xmdpt train --preset {name}",
+    )
+
+
+def _values(name: str) -> list[tuple[dataclasses.Field[object], object]]:
+    recipe = resolve(TrainConfig, "train", {}, preset=name)
+    return [(field, getattr(recipe, field.name)) for field in dataclasses.fields(recipe)]
+
+
+def _about(name: str) -> str:
+    """The first sentence of the comment above a preset."""
+    comment = []
+    for line in preset_text(name).splitlines():
+        if not line.startswith("#"):
+            break
+        comment.append(line.lstrip("# "))
+    text = " ".join(comment)
+    return re.split(r"(?<!sec)\. ", text)[0].rstrip(".")
+
+
+def _entry(name: str, about: str) -> list[str]:
+    """A name, and what it is, wrapped to the terminal's width."""
+    width = min(shutil.get_terminal_size().columns, WIDEST)
+    return [name, *textwrap.wrap(about, width, initial_indent="    ", subsequent_indent="    ")]

@@ -1,0 +1,61 @@
+"""``xmdpt sample --pairs``: the rows of a list."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xmdpt_cli.cli.console import Talk
+from xmdpt_cli.cli.sample_modes import TOY, _batch, _min_score, _pipeline, _pose_size, _recipe
+from xmdpt_cli.errors import XmdptError
+
+
+def listed(chosen: Any) -> None:
+    """The rows of --pairs; exit code 1 at the end if some were left out."""
+    from xmdpt_cli.sampling.many import Reading, draw_rows
+    from xmdpt_cli.sampling.memory import batch_size
+    from xmdpt_cli.sampling.pair_file import read_pair_file
+
+    talk, out = Talk(chosen.as_json), chosen.out
+    rows = read_pair_file(chosen.pair_file, out)
+    reading = Reading(
+        chosen.fit,
+        chosen.pose_fit,
+        chosen.person,
+        chosen.pose_person,
+        _pose_size(chosen),
+        _min_score(chosen),
+        chosen.empty_frames or "skip",
+    )
+    pipe = _pipeline(chosen)
+    recipe = pipe.recipe(**_recipe(chosen))
+    most = pipe.most or batch_size(pipe.sampler)
+    batch = _batch(chosen, pipe.sampler, most, len(rows), recipe.steps)
+    with talk.progress() as progress:
+        record = draw_rows(
+            pipe,
+            rows,
+            recipe,
+            out,
+            reading=reading,
+            square=chosen.square,
+            batch=batch,
+            progress=progress,
+            say=talk.warn,
+        )
+    toy = TOY if record["toy"] else ""
+    files = [str(out / name) for name in record["files"]]
+    text = f"{len(files)} images in {out}, generated{toy}"
+    if record["sheet"]:
+        text += f"; beside their sources: {out / record['sheet']}"
+    for row in record["rows"]:
+        if "file" in row:
+            row["file"] = str(out / row["file"])
+    talk.result({"out": str(out), **record, "files": files}, text=text)
+    failed = [row for row in record["rows"] if "error" in row]
+    if failed:
+        lines = "; ".join(f"line {row['line']}: {row['error']}" for row in failed[:3])
+        more = f"; and {len(failed) - 3} more" if len(failed) > 3 else ""
+        raise XmdptError(
+            f"{len(failed)} of {len(rows)} rows of {chosen.pair_file} are left out: {lines}{more}",
+            failed[0]["hint"] or "correct these rows; the same command then makes them alone",
+        )

@@ -1,0 +1,263 @@
+"""``xmdpt status``, or ``xmdpt`` alone: what is in this folder, and the next command."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import textwrap
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from xmdpt_cli.cli import workspace
+from xmdpt_cli.cli.console import Talk
+from xmdpt_cli.cli.help import WIDEST, panels
+from xmdpt_cli.cli.options import AsJson
+from xmdpt_cli.config import parse_toml, read_toml
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.files import is_hidden
+from xmdpt_cli.utils import records
+from xmdpt_cli.utils.safe_names import CHECKPOINT
+
+#: metrics of the generated images that a line shows, by how their names begin
+_SHOWN = ("fid", "ssim", "lpips")
+
+
+@dataclass
+class Status:
+    """Plain data, as ``--json`` prints it."""
+
+    datasets: list[dict[str, Any]] = field(default_factory=list)
+    vaes: list[dict[str, Any]] = field(default_factory=list)
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    demo: str | None = None
+    next: str = ""
+
+
+@panels({})
+def status(as_json: AsJson = False) -> None:
+    """Show what is in this folder, and the next command.
+
+    Datasets, runs with their steps and last loss, samples, and their metrics.
+    """
+    talk = Talk(as_json)
+    found = read_status()
+    shown = _lines(found)
+    lines = shown or [f"no dataset, run or samples in {Path.cwd()}"]
+    lines += ["", f"next: {found.next}"]
+    if not shown:
+        lines.append("without data: xmdpt demo")
+    lines.append("all commands: xmdpt --help")
+    talk.result(asdict(found), text="\n".join(lines))
+
+
+def read_status() -> Status:
+    """Read the records of the current folder; nothing large is opened."""
+    found = Status(
+        [_dataset(one) for one in workspace.datasets()],
+        _all(workspace.VAE, _vae),
+        _all(workspace.RUNS, _run),
+        _all(workspace.SAMPLES, _samples),
+    )
+    for path in workspace.unfinished_datasets():
+        found.datasets.append({"path": str(path), "finished": False})
+    for model in workspace.models():
+        if model.path.parent == workspace.MODELS:
+            found.runs.append(
+                {"path": str(model.path), "step": model.steps, "steps": model.steps,
+                 "loss": None, "model": True, "toy": bool(model.metadata.get("toy"))}
+            )  # fmt: skip
+    demo = workspace.demo_model()
+    found.demo = None if demo is None else str(demo)
+    found.next = _next(found)
+    return found
+
+
+def _all(parent: Path, read: Callable[[Path], dict[str, Any] | None]) -> list[dict[str, Any]]:
+    """What ``read`` finds in each folder; records of another program or version are passed over."""
+    found = []
+    for path in workspace.folders(parent):
+        with suppress(*workspace.UNEXPECTED):
+            one = read(path)
+            found += [] if one is None else [one]
+    return found
+
+
+def _dataset(one: workspace.Dataset) -> dict[str, Any]:
+    return {
+        "path": str(one.path),
+        "finished": True,
+        "resolution": one.resolution,
+        "images": sum(split["images"] for split in one.counts.values()),
+        "train_pairs": one.counts["train"]["pairs"],
+        "test_pairs": one.counts["test"]["pairs"],
+        "toy": one.toy,
+        "old_tokens": one.old_tokens,
+    }
+
+
+def _vae(path: Path) -> dict[str, Any] | None:
+    begun = workspace.read_record(path / "run.json")
+    done = workspace.read_record(path / "xmdpt_training.json")
+    return None if begun is None else {"path": str(path), "finished": done is not None}
+
+
+def _run(path: Path) -> dict[str, Any] | None:
+    config = _config(path)
+    if not config:
+        return None
+    model = workspace.model_at(path)
+    step, loss = _last_line(path / "metrics.jsonl")
+    if model is not None:
+        step = max(step, model.steps or 0)
+    for checkpoint in sorted((path / "checkpoints").glob("step_*")):
+        if CHECKPOINT.fullmatch(checkpoint.name):
+            step = max(step, int(checkpoint.name.removeprefix("step_")))
+    return {
+        "path": str(path),
+        "step": step,
+        "steps": int(config.get("steps", 0)),
+        "loss": loss,
+        "model": model is not None,
+        "toy": bool(model and model.metadata.get("toy")),
+    }
+
+
+def _config(path: Path) -> dict[str, Any]:
+    file = path / "config.toml"
+    try:
+        table_ = parse_toml(read_toml(file), str(file)).get("train", {})
+    except XmdptError:
+        return {}
+    return table_ if isinstance(table_, dict) else {}
+
+
+def _last_line(path: Path) -> tuple[int, float | None]:
+    """The last step that was logged with a loss, and that loss."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return 0, None
+    for line in reversed(lines):
+        try:
+            row = records.parse(dict[str, Any], line, path)
+            step, loss = int(row["step"]), float(row["loss"])
+        except (XmdptError, *workspace.UNEXPECTED):  # a line cut short, or of a validation
+            continue
+        return step, loss if math.isfinite(loss) else None
+    return 0, None
+
+
+def _samples(path: Path) -> dict[str, Any] | None:
+    record = workspace.read_record(path / "samples.json")
+    if record is None:
+        return None
+    done, files = record.get("complete"), record.get("files")
+    count = len(done or files or [p for p in path.glob("*_2_*.png") if not is_hidden(p.name)])
+    report = workspace.read_record(path / "metrics.json") or {}
+    row = report.get("rows", {}).get("generated", {})
+    numbers = {k: float(v) for k, v in row.items() if k.startswith(_SHOWN) and v is not None}
+    recipe, step = record["recipe"], record.get("trained_steps")
+    return {
+        "path": str(path),
+        "images": count,
+        "complete": bool(done or files),
+        "own": files is not None,
+        "step": None if step is None else int(step),
+        "recipe": f"{int(recipe['steps'])} steps of {recipe['solver']}",
+        "toy": bool(record.get("toy")),
+        "protocol": str(report.get("protocol")),
+        "measured": int(report["counts"]["generated"]) if numbers else None,
+        "metrics": {k: v for k, v in numbers.items() if math.isfinite(v)},
+    }
+
+
+def _lines(found: Status) -> list[str]:
+    """A heading for each kind, and what is there of it, in words."""
+    kinds = {
+        "datasets": [(one["path"], _dataset_words(one)) for one in found.datasets],
+        "VAEs": [
+            (one["path"], "decoder fine-tuned" if one["finished"] else "not finished")
+            for one in found.vaes
+        ],
+        "runs and models": [(one["path"], _run_words(one)) for one in found.runs],
+        "samples": [(one["path"], _samples_words(one)) for one in found.samples],
+        "demo": [(found.demo, "try it: xmdpt ui")] if found.demo else [],
+    }
+    longest = max((len(path) for rows in kinds.values() for path, _ in rows), default=0)
+    width = min(shutil.get_terminal_size().columns, WIDEST)
+    lines = []
+    for kind, rows in kinds.items():
+        lines += [kind] if rows else []
+        for path, words in rows:
+            indent = " " * (longest + 4)
+            text = textwrap.fill(words, max(width, longest + 40), initial_indent=indent,
+                                 subsequent_indent=indent, break_on_hyphens=False,
+                                 break_long_words=False)  # fmt: skip
+            lines.append(f"  {path:<{longest}}  {text[len(indent) :]}")
+    return lines
+
+
+def _dataset_words(one: dict[str, Any]) -> str:
+    if not one["finished"]:
+        return "not finished: the same xmdpt prepare command resumes"
+    return (
+        f"{one['resolution']} px, {one['images']:,} images, {one['train_pairs']:,} training and "
+        f"{one['test_pairs']:,} test pairs{_note(one)}"
+        + (", DINOv2 tokens of an earlier version" if one["old_tokens"] else "")
+    )
+
+
+def _run_words(one: dict[str, Any]) -> str:
+    if one["step"] is None:
+        return f"converted{_note(one)}"
+    loss = "" if one["loss"] is None else f", last loss {one['loss']:.4f}"
+    return f"step {one['step']:,} of {one['steps']:,}{loss}{_note(one)}"
+
+
+def _samples_words(one: dict[str, Any]) -> str:
+    count = f"{one['images']:,} images" + ("" if one["complete"] else " so far")
+    step = "" if one["step"] is None else f" of step {one['step']:,}"
+    metrics = ", ".join(f"{name} {value:.4g}" for name, value in one["metrics"].items())
+    part = "" if one["measured"] in (None, one["images"]) else f", of {one['measured']} images"
+    by = f"; {one['protocol']}{part}: {metrics}" if metrics else ""
+    return f"{count}{step}, {one['recipe']}{by}{_note(one)}"
+
+
+def _note(one: dict[str, Any]) -> str:
+    return " (toy)" if one["toy"] else ""
+
+
+def _next(found: Status) -> str:
+    """The next command of the way, for the newest of what is there."""
+    ready = [one for one in found.datasets if one["finished"]]
+    models = workspace.models()
+    unfinished = [run for run in found.runs if run["steps"] and run["step"] < run["steps"]]
+    for run in unfinished:
+        path = Path(run["path"])
+        if not models or workspace.last_activity(path) > models[0].written:
+            return workspace.resume_command(path)
+    if not models:
+        if ready:
+            return workspace.next_train(ready[0]["toy"])
+        begun = " (it resumes)" if found.datasets else ""
+        return f"xmdpt prepare --root {workspace.raw_dataset() or 'DEEPFASHION'}{begun}"
+    model = models[0]
+    if not ready and model.shards is None:  # converted: there is no dataset that it belongs to
+        return "xmdpt sample --source person.jpg --pose pose.json"
+    try:
+        workspace.newest_model()
+        data = workspace.dataset_of(model)[0]
+    except XmdptError as err:
+        return f"{err.message}: {err.hint}"
+    vae = None if model.brings_vae() else workspace.tuned_vae(data)
+    folder = str(workspace.samples_folder(model.path, model.steps, vae=vae))
+    samples = next((one for one in found.samples if one["path"] == folder), None)
+    if samples is None or not samples["complete"]:
+        return "xmdpt sample"
+    if not samples["metrics"]:
+        return "xmdpt evaluate --fid --ssim --lpips"
+    return "xmdpt ui, or xmdpt sample --source person.jpg --pose pose.json"

@@ -1,0 +1,197 @@
+"""``xmdpt train``: a prepared dataset -> a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from xmdpt_cli.cli.console import Talk, duration, warn_if_busy
+from xmdpt_cli.cli.help import panels
+from xmdpt_cli.cli.options import (
+    AsJson,
+    DataDir,
+    Device,
+    pick_device,
+    plain,
+    quiet_libraries,
+    with_options,
+)
+from xmdpt_cli.cli.workspace import run_folder
+from xmdpt_cli.cli.workspace_defaults import next_sample, training_data
+from xmdpt_cli.config import complete_preset, resolve
+from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.files import human_bytes
+from xmdpt_cli.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from xmdpt_cli.data.loader import PairDataset
+    from xmdpt_cli.training.validation import Decode
+
+
+@panels(
+    {
+        "Run": "data out preset config force dry-run seed",
+        "Model": "size resolution source-encoder pose-encoder conditioning condition-parts "
+        "aggregation predictor mask-ratio mask-span backbone decode-layers",
+        "Token conditioning (our extension)": "token-source token-source-by token-pose vector",
+        "Loss": "prediction schedule loss-weighting masked-noise align-weight align-block "
+        "timestep-power guidance-drop",
+        "Optimization": "steps batch-size accumulate optimizer learning-rate warmup-steps decay "
+        "weight-decay max-grad-norm ema ema-warmup",
+        "Data": "swap swap-by flip online vae dino-source dino-pose",
+        "Speed": "precision compile sharding",
+        "Checkpoints and logging": "checkpoint-every keep-checkpoints keep-every log-every "
+        "validate-every validation-pairs track",
+        "Sampling defaults of the model": "sampling-steps sampling-solver guidance power",
+    }
+)
+@with_options(TrainConfig)
+def train(
+    data: DataDir = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Run folder to write, or to resume [runs/SIZE or runs/PRESET]."),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help="A named recipe, e.g. paper/S-256; all of them: xmdpt presets.",
+            autocompletion=complete_preset,
+        ),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with a [train] table.")] = None,
+    vae: Annotated[
+        str | None,
+        typer.Option(help="VAE for --online and --validate-every [the dataset's]."),
+    ] = None,
+    dino_source: Annotated[
+        str | None, typer.Option(help="Source DINOv2 for --online [the dataset's].")
+    ] = None,
+    dino_pose: Annotated[
+        str | None, typer.Option(help="Pose DINOv2 for --online [the dataset's].")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Resume with other settings, where that is possible.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    device: Device = "auto",
+    as_json: AsJson = False,
+    **flags: Any,
+) -> None:
+    """Train X-MDPT on a prepared dataset.
+
+    With the paper's losses and an EMA of the weights. The same command again resumes.
+    """
+    recipe = resolve(TrainConfig, "train", flags, file=config, preset=preset)
+    if out is None:
+        out = run_folder(recipe.size, preset, flags.get("size") is not None)
+    quiet_libraries()
+    from xmdpt_cli.data.loader import PairDataset
+    from xmdpt_cli.storage.ranks import World
+    from xmdpt_cli.training.build_dataloader import Networks
+    from xmdpt_cli.training.fit import check_dataset
+    from xmdpt_cli.training.loop import train
+
+    networks = Networks(vae, dino_source, dino_pose)
+    if Networks(None, dino_source, dino_pose) != Networks() and not recipe.online:
+        raise ConfigError("--dino-source and --dino-pose go with --online")
+    if vae is not None and not (recipe.online or recipe.validate_every):
+        raise ConfigError("--vae goes with --online or --validate-every")
+    talk = Talk(as_json, quiet=World.from_environment().rank > 0)  # under torchrun rank 0 talks
+    data = training_data(talk, data, out)
+    warn_if_busy(talk)
+    # a run that goes on may have lost a shard: it is skipped
+    dataset = PairDataset(data, "train", lenient=(out / "checkpoints").is_dir())
+    toy = " (TOY features)" if dataset.manifest["toy"] else ""
+    if dry_run:
+        for note in [*recipe.doubts(), *check_dataset(recipe, dataset.manifest, data)]:
+            talk.warn(note)
+        _plan(talk, recipe, dataset, out, pick_device(device))
+        return
+    talk.say(
+        f"training size {recipe.size}, conditioning {recipe.conditioning}, {len(dataset)} pairs"
+        f"{toy}, {_amount(recipe, len(dataset))}"
+    )
+    if recipe.conditioning == "tokens":
+        talk.say("conditioning 'tokens' is our extension: it departs from the paper")
+    decode = (
+        _decoder(dataset, data, vae, talk, pick_device(device)) if recipe.validate_every else None
+    )
+    with talk.progress() as progress:
+        done = train(
+            recipe,
+            data,
+            out,
+            device=pick_device(device),
+            progress=progress,
+            warn=talk.warn,
+            say=talk.say,
+            networks=networks,
+            decode=decode,
+            force=force,
+        )
+    if done.skipped:
+        talk.warn(f"{done.skipped:,} pairs could not be read and others took their places")
+    told = f"trained {done.steps} steps in {duration(done.seconds)}"
+    if not done.steps_per_second:
+        told = f"all {done.steps} steps were done already"
+    talk.result(
+        plain(vars(done)),
+        text=f"{told}: {done.model}\nnext: {next_sample(out)}",
+    )
+
+
+def _plan(talk: Talk, recipe: TrainConfig, dataset: PairDataset, out: Path, device: str) -> None:
+    """What the training takes, and its settings."""
+    import torch
+
+    from xmdpt_cli.cli.dry_run import estimate_lines, setting_lines, warn_of_room
+    from xmdpt_cli.storage.ranks import World
+    from xmdpt_cli.training.estimate import estimate_training
+    from xmdpt_cli.training.loop import LARGE
+
+    where, world = torch.device(device), World.from_environment().size
+    sharded = recipe.sharding == "fsdp" or (recipe.sharding == "auto" and recipe.size in LARGE)
+    found = estimate_training(recipe, dataset, out, where, world, sharded and world > 1)
+    warn_of_room(talk, found, out, where)
+    counts, toy = found.parameters, " (TOY features)" if dataset.manifest["toy"] else ""
+    kept = f"{recipe.keep_checkpoints} checkpoints of {human_bytes(found.checkpoint)}, one more "
+    kept += "while it is written"
+    if recipe.keep_every:
+        kept += f", {recipe.steps // recipe.keep_every} kept for good"
+    lines = [
+        f"plan: size {recipe.size}, {len(dataset)} pairs{toy}, {_amount(recipe, len(dataset))}",
+        f"parameters: {counts['training']:,} in training, {counts['inference']:,} in inference",
+        *estimate_lines(found, f"{kept}, the model"),
+        *setting_lines(recipe),
+        "nothing was written (--dry-run)",
+    ]
+    plan = {"pairs": len(dataset), "toy": dataset.manifest["toy"], **found.to_json()}
+    talk.result({**plan, "config": {**vars(recipe)}}, text="\n".join(lines))
+
+
+def _amount(recipe: TrainConfig, pairs: int) -> str:
+    """How much there is to train, in words."""
+    if not recipe.batch_size:
+        return f"{recipe.steps} steps, batches as large as fit"
+    epochs = recipe.steps * recipe.batch_size / pairs
+    return f"{recipe.steps} steps of {recipe.batch_size} ({epochs:.1f} epochs)"
+
+
+def _decoder(
+    dataset: PairDataset, data: str | Path, vae: str | None, talk: Talk, device: str
+) -> Decode | None:
+    """What makes pictures of the validation's latents; None, and why is said, if it is not here."""
+    from xmdpt_cli.encoders.vae import VAE
+    from xmdpt_cli.sampling.encoders import find_vae
+
+    try:
+        found = VAE.load(find_vae(dataset.manifest["encoders"], data, vae), device=device)
+    except XmdptError as err:
+        if vae is not None:
+            raise
+        talk.warn(err.message)
+        return None
+    return found.decode

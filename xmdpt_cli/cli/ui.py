@@ -1,0 +1,132 @@
+"""``xmdpt ui``: a page to try a model on."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xmdpt_cli.cli.console import Talk
+from xmdpt_cli.cli.help import panels
+from xmdpt_cli.cli.options import AsJson, Device, pick_device, quiet_libraries
+from xmdpt_cli.cli.workspace import demo_model, models
+from xmdpt_cli.cli.workspace_defaults import choose_for_sampling
+from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.utils import interrupts
+
+
+@panels(
+    {
+        "Model": "model vae dino-source dino-pose encoders openpose",
+        "Page": "host port allow-host browser",
+    }
+)
+def ui(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Run, model folder or hub id [the newest in runs/ and models/, or the demo's]."
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 7860,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Further host name of the page, as of a proxy in front; repeat for several.",
+        ),
+    ] = None,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")
+    ] = False,
+    vae: Annotated[str | None, typer.Option(help="VAE: hub id or folder [the model's].")] = None,
+    dino_source: Annotated[
+        str | None, typer.Option(help="DINOv2 for the person: hub id or folder [the model's].")
+    ] = None,
+    dino_pose: Annotated[
+        str | None, typer.Option(help="DINOv2 for the pose: hub id or folder [the model's].")
+    ] = None,
+    encoders: Annotated[
+        Path | None, typer.Option(help="Folder with vae, dino_source and dino_pose, for all three.")
+    ] = None,
+    openpose: Annotated[
+        str | None, typer.Option(help="OpenPose, to find poses in photographs: folder or file.")
+    ] = None,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Open a web page to try a model on.
+
+    Drop an image of a person, drag a skeleton, generate. Ctrl-C stops it.
+    """
+    quiet_libraries()
+    from xmdpt_cli.encoders.missing import check_encoders
+    from xmdpt_cli.ui.hosts import LOOPBACK
+    from xmdpt_cli.ui.serve import check_gradio, listen, serve
+
+    talk = Talk(as_json)
+    if encoders is not None:
+        named = {"vae": vae, "dino_source": dino_source, "dino_pose": dino_pose}
+        check_encoders(encoders, {name for name, given in named.items() if given is not None})
+    model, vae = _choose(talk, model, vae)
+    check_gradio()  # and the port: both before a model is loaded
+    listener = listen(host, port)
+    with listener:
+        from xmdpt_cli.sampling.pipeline import XMDPTPipeline
+
+        talk.say(f"loading {model}")
+        pipe = XMDPTPipeline.from_pretrained(
+            model,
+            device=pick_device(device),
+            vae=vae,
+            dino_source=dino_source,
+            dino_pose=dino_pose,
+            openpose=openpose,
+            encoders=encoders,
+        )
+        if host not in LOOPBACK:
+            talk.warn(
+                f"everybody who reaches this machine at {host} can use the page, without a "
+                "password; --host 127.0.0.1 keeps it to this machine"
+            )
+
+        def ready(url: str) -> None:
+            toy = " (TOY model)" if pipe.toy else ""
+            talk.result(
+                {"url": url, "model": str(model), "toy": pipe.toy},
+                text=f"{url}{toy}\nCtrl-C stops it",
+            )
+            sys.stdout.flush()  # into a pipe, too: the program goes on
+
+        try:
+            serve(
+                pipe,
+                str(model),
+                listener,
+                browser=browser,
+                host=host,
+                allow_hosts=allow_host or (),
+                ready=ready,
+            )
+        except KeyboardInterrupt:  # that is how one leaves
+            interrupts.forget()
+            talk.say("stopped")
+
+
+def _choose(talk: Talk, model: str | None, vae: str | None) -> tuple[str, str | None]:
+    """The model of the workspace with its fine-tuned VAE, or the demo's, where none is named."""
+    if model is None and not models():
+        found = demo_model()
+        if found is None:
+            raise ConfigError(
+                "no model in runs/ or models/, and no demo's in xmdpt-demo/",
+                "make one: xmdpt demo (5 minutes); or name one: xmdpt ui --model RUN",
+            )
+        talk.say(f"model: {found} (of xmdpt demo)")
+        return str(found), vae
+    chosen = choose_for_sampling(talk, model, None, vae, Path(), own=True)
+    return chosen.model, chosen.vae

@@ -1,1 +1,0 @@
-"""Is a prepared dataset whole, and what mends it."""

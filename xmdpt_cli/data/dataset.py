@@ -1,0 +1,278 @@
+"""One split of a prepared dataset, read at random: from files, or by ranges behind a URL."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from xmdpt_cli.data.copying import Field, Read, loaded_dtype
+from xmdpt_cli.data.index import FLIP, index_name, parse_index
+from xmdpt_cli.data.manifest import RUN_AGAIN, missing_shard, read_manifest
+from xmdpt_cli.data.reader import ShardError, ShardReader, stored_keypoints
+from xmdpt_cli.data.table import Column, Part, Table, part_of
+from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.images import Picture, decode_image
+from xmdpt_cli.pose.pose_image import Keypoints, draw_pose_map
+from xmdpt_cli.storage.stores import Store, open_store
+from xmdpt_cli.utils.records import COPY_AGAIN
+from xmdpt_cli.utils.splits import SPLITS
+
+CONNECTIONS = 8  # at a time to a server; sshd turns away more than 10 that are not let in yet
+_OPEN_FILES = 256  # shards held open; of more each read opens its own: 1,024 files is a usual limit
+_MAP_CACHE_BYTES = 256 * 2**20  # drawn pose maps kept in memory: 1,365 of them at 256 px
+
+
+# Batch field -> which view of the pair it comes from, and the stored tensor's name.
+FEATURES = {
+    "target_moments": ("target", "moments"),
+    "source_moments": ("source", "moments"),
+    "pose_tokens": ("target", "pose_tokens"),
+    "source_tokens": ("source", "source_tokens"),
+}
+# and, where asked for, what the source's encoder says of the target
+TARGET_TOKENS = {"target_tokens": ("target", "source_tokens")}
+
+
+@dataclass(frozen=True)
+class PairRef:
+    """One listed pair."""
+
+    key: str  # the garment
+    source: str  # view
+    target: str
+    position: int  # in the published list of the split
+
+    def view(self, role: str, swap: bool = False) -> str:
+        """The view that is ``"source"`` or ``"target"``."""
+        return self.target if (role == "target") != swap else self.source
+
+    def name(self, swap: bool = False) -> str:
+        """``WOMEN-Dresses-id_00000002-02/1_front>2_side``: source > target."""
+        return f"{self.key}/{self.view('source', swap)}>{self.view('target', swap)}"
+
+
+class Pairs(Sequence[PairRef]):
+    """The pairs of a table in published order, each made when it is asked for."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def __len__(self) -> int:
+        return len(self._table.position)
+
+    @overload
+    def __getitem__(self, index: int) -> PairRef: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[PairRef]: ...
+    def __getitem__(self, index: int | slice) -> PairRef | list[PairRef]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        table = self._table
+        key, source = table.label(int(table.source[index]))
+        _, target = table.label(int(table.target[index]))
+        return PairRef(key, source, target, int(table.position[index]))
+
+
+class PairDataset:
+    """One split of a prepared folder or URL; shards are opened or asked for when first read.
+
+    Raises XmdptError if the place is no dataset, was interrupted, has lost a shard (behind a URL:
+    its index; a lost shard shows when it is read), or has no pair in this split. ``lenient`` lets
+    a lost shard pass as long as its index is there, as behind a URL: for a run that goes on after
+    it skipped that shard (see ``skipping``).
+    """
+
+    def __init__(
+        self, path: str | Path | Store, split: str = "train", lenient: bool = False
+    ) -> None:
+        self.store = open_store(path)
+        self.path = self.store.url
+        self.split = split
+        if split not in SPLITS:
+            raise ConfigError(f"no such split: {split!r}", f"splits are {', '.join(SPLITS)}")
+        self.manifest: dict[str, Any] = read_manifest(self.store)
+        self.resolution = int(self.manifest["resolution"])
+        # behind a URL one request for every shard would take minutes
+        if self.store.folder is not None and not lenient:
+            lost = missing_shard(self.store, self.manifest)
+            if lost is not None:
+                raise _lost(f"{self.path}/{lost} is missing or cut short")
+        shards = [shard for shard in self.manifest["shards"] if shard["split"] == split]
+        keep_open = len(shards) <= _OPEN_FILES
+        self.readers = [
+            ShardReader(self.store, str(shard["name"]), int(shard["bytes"]), keep_open)
+            for shard in shards
+        ]
+        self.table = self._read_table(shards)
+        self.pairs = Pairs(self.table)
+        if not self.pairs:
+            others = [s for s in SPLITS if self.manifest["counts"][s]["pairs"]]
+            raise XmdptError(
+                f"{self.path} has no {split} pairs", f"it has pairs of: {', '.join(others)}"
+            )
+        self._maps: OrderedDict[int, Picture] = OrderedDict()
+        self._maps_lock = threading.Lock()
+
+    def _read_table(self, shards: list[dict[str, Any]]) -> Table:
+        try:
+            if self.store.folder is not None:
+                return Table(map(self._read_part, shards))
+            with ThreadPoolExecutor(CONNECTIONS) as pool:  # waiting, mostly
+                return Table(pool.map(self._read_part, shards))
+        except (ValueError, KeyError) as err:
+            raise XmdptError(
+                f"the indexes of {self.path} do not fit together: {err}", "run prepare again"
+            ) from None
+
+    def _read_part(self, shard: dict[str, Any]) -> Part:
+        name = index_name(str(shard["name"]))
+        try:
+            data = self.store.read(name)
+        except FileNotFoundError:
+            raise _lost(f"{self.path}/{name} is missing") from None
+        except OSError as err:
+            raise XmdptError(f"cannot read {self.path}/{name}: {err}", RUN_AGAIN) from None
+        index = parse_index(data, f"{self.path}/{name}")
+        if (index.bytes, index.sha256) != (shard["bytes"], shard["sha256"]):
+            raise XmdptError(f"{self.path}/{name} is the index of another shard", COPY_AGAIN)
+        return part_of(index)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def views(self) -> list[tuple[str, str]]:
+        """All (garment key, view name) of the split, each once."""
+        return [self.table.label(row) for row in range(len(self.table.name))]
+
+    def rows(
+        self, pairs: NDArray[np.int64], swap: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(N,) rows of the table of the pairs' sources and of their targets."""
+        sources, targets = self.table.source[pairs], self.table.target[pairs]
+        return np.where(swap, targets, sources), np.where(swap, sources, targets)
+
+    def names(self, sources: NDArray[np.int64], targets: NDArray[np.int64]) -> list[str]:
+        """``PairRef.name`` of pairs of rows."""
+        found = []
+        for source, target in zip(sources.tolist(), targets.tolist(), strict=True):
+            key, view = self.table.label(source)
+            found.append(f"{key}/{view}>{self.table.label(target)[1]}")
+        return found
+
+    def read(self, row: int, offset: int, into: NDArray[np.uint8]) -> None:
+        """Bytes of the shard that holds view ``row`` of the table."""
+        self.readers[self.table.shard[row]].read(offset, into)
+
+    def member(self, row: int, which: int, read: Read | None = None) -> bytes:
+        """A member of view ``row``: 0 the picture (PNG), 1 the keypoints (npy)."""
+        offset, length = self.table.members[row, which].tolist()
+        stored = np.empty(length, np.uint8)
+        (read or self.read)(row, offset, stored)
+        return stored.tobytes()
+
+    def column(self, name: str) -> Column:
+        """Where a stored tensor lies; XmdptError if the dataset was prepared without it."""
+        columns = self.table.columns
+        if name not in columns:
+            raise XmdptError(
+                f"{self.path} holds no {name!r} (it holds {', '.join(sorted(columns))})",
+                "prepare the dataset again with an encoder that makes it",
+            )
+        return columns[name]
+
+    def field(
+        self, out: torch.Tensor, rows: NDArray[np.int64], name: str, flip: NDArray[np.bool_]
+    ) -> Field:
+        """What copies the tensor ``name`` of these views into ``out``, mirrored where ``flip``."""
+        plain = self.column(name)
+        mirrored = self.column(name + FLIP) if flip.any() else plain
+        made = Field(out, rows, plain, mirrored, flip)
+        if not made.complete or (mirrored.dtype, mirrored.shape) != (plain.dtype, plain.shape):
+            raise XmdptError(f"{self.path}: not every view has the same {name}", "prepare it again")
+        return made
+
+    def tensor(self, key: str, view: str, name: str) -> torch.Tensor:
+        """A copy of one stored tensor, in its stored dtype (float8: as bfloat16)."""
+        column = self.column(name)
+        out = torch.empty(1, *column.shape, dtype=loaded_dtype(column))
+        row = np.array([self.table.row(key, view)])
+        field = self.field(out, row, name, np.zeros(1, np.bool_))
+        field.copy(0, self.read)
+        field.settle(range(1))
+        return out[0]
+
+    def features(
+        self, pair_index: int, swap: bool = False, flip: bool = False
+    ) -> dict[str, torch.Tensor]:
+        """``target_moments``, ``source_moments`` (float32), ``pose_tokens``, ``source_tokens``."""
+        pair = self.pairs[pair_index]
+        found = {}
+        for field, (role, name) in FEATURES.items():
+            view = pair.view(role, swap)
+            tensor = self.tensor(pair.key, view, name + (FLIP if flip else ""))
+            found[field] = tensor.float() if name == "moments" else tensor
+        return found
+
+    def picture(self, key: str, view: str) -> Picture:
+        """The prepared picture, (resolution, resolution, 3)."""
+        return self.picture_of(self.table.row(key, view))
+
+    def picture_of(self, row: int) -> Picture:
+        """``picture`` of a row of the table; ShardError if it is damaged (PNG has checksums)."""
+        reader = self.readers[self.table.shard[row]]
+        name = f"{'.'.join(self.table.label(row))}.png of {reader.path}"
+        try:
+            return np.asarray(decode_image(self.member(row, 0), name))
+        except ShardError:
+            raise
+        except XmdptError as err:
+            raise ShardError(reader.name, err.message, err.hint) from None
+
+    def keypoints(self, key: str, view: str) -> Keypoints:
+        """(18, 2), pixels of the prepared picture, NaN missing."""
+        return self.keypoints_of(self.table.row(key, view))
+
+    def keypoints_of(self, row: int, read: Read | None = None) -> Keypoints:
+        """``keypoints`` of a row of the table."""
+        try:
+            return stored_keypoints(self.member(row, 1, read))
+        except ValueError as err:
+            reader = self.readers[self.table.shard[row]]
+            raise ShardError(
+                reader.name, f"{reader.path} holds damaged keypoints ({err})", COPY_AGAIN
+            ) from None
+
+    def view(self, key: str, view: str) -> tuple[Picture, Keypoints]:
+        """Picture and keypoints of one view."""
+        return self.picture(key, view), self.keypoints(key, view)
+
+    def pose_map(self, key: str, view: str, flip: bool = False) -> Picture:
+        """The pose map of one view (``draw_pose_map``), (resolution, resolution, 3); read only."""
+        return self.pose_map_of(self.table.row(key, view), flip, self.read)
+
+    def pose_map_of(self, row: int, flip: bool, read: Read) -> Picture:
+        """``pose_map`` of a row of the table, its keypoints read by ``read``."""
+        with self._maps_lock:
+            drawn = self._maps.get(row)
+            if drawn is not None:
+                self._maps.move_to_end(row)
+        if drawn is None:
+            drawn = draw_pose_map(self.keypoints_of(row, read), self.resolution)
+            with self._maps_lock:
+                self._maps[row] = drawn
+                while len(self._maps) * drawn.nbytes > _MAP_CACHE_BYTES:
+                    self._maps.popitem(last=False)
+        return drawn[:, ::-1] if flip else drawn
+
+
+def _lost(what: str) -> XmdptError:
+    return XmdptError(what, "run the same prepare command again, it makes what is missing")

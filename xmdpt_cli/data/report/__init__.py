@@ -1,1 +1,0 @@
-"""What people look at before they train: a contact sheet and a page."""

@@ -1,1 +1,0 @@
-"""Where pictures, pairs and keypoints lie on people's disks."""

@@ -1,0 +1,207 @@
+"""Where a DeepFashion folder keeps its pictures and its lists, by the layouts people have.
+
+Pictures: ``img_highres/`` or ``img/`` with ``MEN/`` and ``WOMEN/``, or these two bare, also where
+unpacking put them into another ``img_highres/`` or ``Img/``; flat names
+(``fashionWOMEN...jpg``) in any of these, in ``train_highres/`` and ``test_highres/``, or in
+``train/`` and ``test/``; PIDM's LMDB environments (``256-256/data.mdb``). Lists: in the root or
+one folder below it. Folders are listed once each; no name is asked for by itself.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from xmdpt_cli.datasets.listing import PictureFile
+from xmdpt_cli.datasets.lmdb_images import (
+    choose_environment,
+    lmdb_folders,
+    read_environment,
+)
+from xmdpt_cli.datasets.lmdb_scan import DATA
+from xmdpt_cli.datasets.scan import Folder, Scan, images_not_read, is_picture_name
+from xmdpt_cli.datasets.stored import StoredPicture
+from xmdpt_cli.pose.padding import are_padded
+from xmdpt_cli.utils.deepfashion_names import SUFFIXES, ImageName, match_name
+from xmdpt_cli.utils.problems import Problem
+
+GENDERS = ("MEN", "WOMEN")
+_DEPTH = 2  # folders below WOMEN/: category and item
+STRAY = 0.1  # a source of fewer than this share of another's pictures is not the dataset
+# In the order in which they are looked for; "" is the folder itself.
+_FAMILIES = (
+    ("img_highres",), ("img",), ("",), ("train_highres", "test_highres"), ("train", "test"),
+)  # fmt: skip
+_PICTURE_FOLDERS = {name for family in _FAMILIES for name in family} | set(GENDERS)
+
+
+@dataclass
+class Pictures:
+    """All pictures of one source, by what they show; the first of several is the one to use."""
+
+    label: str  # what people are told: raw img_highres
+    folders: tuple[str, ...]  # below the root, "" is the root
+    found: dict[str, list[StoredPicture]] = field(default_factory=dict)  # by ImageName.picture
+    # folders that are named like a picture, by ImageName.picture -> where
+    not_files: dict[str, str] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    padded: bool = False
+
+    def get(self, name: ImageName) -> list[StoredPicture]:
+        """The pictures of this name: with the very suffix first, then in order."""
+        there = self.found.get(name.picture, [])
+        if len(there) < 2:
+            return there
+        return sorted(there, key=lambda picture: not picture.name.endswith(f".{name.suffix}"))
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder that may hold lists: the root or one below it."""
+
+    name: str  # below the root, "" is the root
+    files: frozenset[str]
+    folders: frozenset[str]
+
+    def below(self, name: str) -> str:
+        return f"{self.name}/{name}" if self.name and name else self.name or name
+
+
+def read_places(root: Path) -> list[Place]:
+    """The root, then the folders in it that hold neither pictures nor poses, by name."""
+    scan = Scan(root)
+    top = scan.read("")
+    if top is None:
+        return []
+    skipped = _PICTURE_FOLDERS | {"pose"} | set(lmdb_folders(top.folders))
+    folders = [scan.read(name) for name in top.folders if name not in skipped]
+    found = [top, *(folder for folder in folders if folder is not None)]
+    # what unpacking adds: img_highres/img_highres, In-shop Clothes Retrieval Benchmark/Img
+    known = {folder.name for folder in found}
+    inside = {folder.below(name) for folder in found for name in folder.folders if _wraps(name)}
+    for inner in (scan.read(name) for name in sorted(inside - known)):
+        there = set() if inner is None else set(inner.folders)
+        if inner is not None and there & _PICTURE_FOLDERS and not there & {*GENDERS}:
+            found.append(inner)
+    return [
+        Place(folder.name, frozenset(folder.files), frozenset(folder.folders)) for folder in found
+    ]
+
+
+def _wraps(name: str) -> bool:
+    """Whether archives of pictures are unpacked into folders so named."""
+    return name.lower() in {name.lower() for name in _PICTURE_FOLDERS - {*GENDERS, ""}}
+
+
+def find_pictures(root: Path, places: Iterable[Place], sizes: tuple[int, ...]) -> Pictures | None:
+    """The source to use: high-resolution files, else LMDB, else low-resolution files.
+
+    ``sizes``: what will be prepared, to choose an environment by. None if there is no source.
+    """
+    places = list(places)
+    sources = [s for place in places for s in _file_sources(root, place)]
+    full = [source for source in sources if source.found]
+    enough = STRAY * max((len(source.found) for source in full), default=0)
+    chosen = next((source for source in sources if len(source.found) >= enough), None)
+    if chosen is not None and chosen.found:
+        chosen.padded = are_padded([pictures[0] for pictures in chosen.found.values()])
+    if chosen is None or not chosen.found or chosen.padded:
+        chosen = _lmdb_source(root, places, sizes) or chosen
+    if chosen is None:
+        return None
+    if chosen.padded:
+        chosen.label = f"padded 256x256 pictures in {chosen.folders[0] or 'the root'}"
+    where = ", ".join(str(root / folder) for folder in chosen.folders)
+    cut = ", the grey columns of each are cut off" if chosen.padded else ""
+    chosen.notes.insert(0, f"pictures: {where}, {len(chosen.found)} of them{cut}")
+    unused = [s.label for s in full if s is not chosen]
+    if unused:
+        chosen.notes.append(f"pictures not used: {', '.join(unused)}")
+    return chosen
+
+
+def _file_sources(root: Path, place: Place) -> Iterator[Pictures]:
+    for family in _FAMILIES:
+        there = tuple(place.below(f) for f in family if f in place.folders or not f)
+        if not there or (family == ("",) and place.name and not place.folders & {*GENDERS}):
+            continue  # flat names in any folder below the root would be somebody's own
+        source = _read_files(root, there)
+        if source is not None:
+            yield source
+
+
+def _read_files(root: Path, folders: tuple[str, ...]) -> Pictures | None:
+    """What lies in these folders: flat names directly, and the trees; None for neither."""
+    scan = Scan(root)
+    source = Pictures("", folders, problems=scan.problems)
+    tree = flat = False
+    for name in folders:
+        top = scan.read(name)
+        if top is None:
+            continue
+        flat = _take(source, root, top) or flat
+        for gender in GENDERS:
+            if gender in top.folders:
+                tree = True
+                for folder in scan.walk(top.below(gender), _DEPTH):
+                    _take(source, root, folder)
+    if not tree and not flat:
+        return None
+    for pictures in (found for found in source.found.values() if len(found) > 1):
+        pictures.sort(key=lambda p: _order(p.name, folders))
+    names = [folder or "the root" for folder in folders]
+    if flat:
+        source.label = f"flat names in {' and '.join(names)}"
+    else:
+        source.label = f"raw {names[0]}" if folders[0] else "raw MEN and WOMEN"
+    return source
+
+
+def _take(source: Pictures, root: Path, folder: Folder) -> bool:
+    """Add what is named like DeepFashion's pictures; whether anything was."""
+    some, here = False, root / folder.name
+    source.problems += images_not_read(folder)
+    for file in folder.files:
+        name = match_name(folder.below(file)) if is_picture_name(file) else None
+        if name is not None:
+            picture = PictureFile(folder.below(file), here / file)
+            source.found.setdefault(name.picture, []).append(picture)
+            some = True
+    for below in folder.folders:
+        name = match_name(folder.below(below)) if "." in below else None
+        if name is not None:
+            source.not_files[name.picture] = folder.below(below)
+    return some
+
+
+def _order(name: str, folders: tuple[str, ...]) -> tuple[int, int, str]:
+    """Of two pictures of one name: by folder as named above, then by suffix, then by path."""
+    folder = next((i for i, f in enumerate(folders) if name.startswith(f"{f}/")), len(folders))
+    return folder, SUFFIXES.index(name.rsplit(".", 1)[-1].lower()), name
+
+
+def _lmdb_source(root: Path, places: list[Place], sizes: tuple[int, ...]) -> Pictures | None:
+    there = {
+        place.below(name): shape
+        for place in places
+        for name, shape in lmdb_folders(sorted(place.folders)).items()
+        if os.path.isfile(root / place.name / name / DATA)
+    }
+    if not there:
+        return None
+    name = choose_environment(there, sizes)
+    found, others = read_environment(root, name, there[name][0])
+    source = Pictures(f"PIDM LMDB {name}", (name,), {k: list(v) for k, v in found.items()})
+    if there[name][0] != max(sizes):
+        source.notes.append(f"LMDB: no environment of size {max(sizes)}, {name} is used")
+    unused = [other for other in sorted(there) if other != name]
+    if unused:
+        source.notes.append(f"LMDB not used: {', '.join(unused)}")
+    if others:
+        many = f"LMDB: {len(others)} keys are no DeepFashion name, such as {others[0]!r}"
+        source.notes.append(many)
+    source.padded = are_padded([pictures[0] for pictures in found.values()])
+    return source

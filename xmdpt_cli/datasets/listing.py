@@ -1,0 +1,173 @@
+"""What a dataset folder offers once its lists were read: garments, their views and pairs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from PIL import Image
+
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.images import load_image
+from xmdpt_cli.pose.padding import PADDED_BOX, PADDED_SIZE
+from xmdpt_cli.pose.pose_image import Keypoints
+from xmdpt_cli.utils.problems import Problem
+from xmdpt_cli.utils.splits import SPLITS
+
+# Of a padded 256 x 256 picture the columns that hold the photograph: 750 x 1101 at 256 rows is
+# 174 columns wide, in the middle. Cut so, it is what squashing the full picture begins from.
+
+
+class PictureRef(Protocol):
+    """One picture of a dataset, not yet decoded; it travels to other processes."""
+
+    @property
+    def name(self) -> str:
+        """Its path below the dataset root, with forward slashes: what people are told."""
+        ...
+
+    @property
+    def identity(self) -> str:
+        """``name`` and how it is read: what a dataset's digest is made from."""
+        ...
+
+    @property
+    def where(self) -> str:
+        """How errors of ``load`` call it: where it lies on this machine."""
+        ...
+
+    def load(self) -> Image.Image:
+        """The upright RGB photograph, padding cut off; XmdptError if it cannot be used."""
+        ...
+
+
+@dataclass(frozen=True, order=True)
+class PictureFile:
+    """A picture in a file of its own. ``padded``: grey columns on both sides are cut off."""
+
+    name: str
+    path: Path
+    padded: bool = False
+
+    @property
+    def identity(self) -> str:
+        return f"{self.name} (padded)" if self.padded else self.name
+
+    @property
+    def where(self) -> str:
+        return str(self.path)
+
+    def load(self) -> Image.Image:
+        image = load_image(self.path)
+        return cut_padding(image, self.where) if self.padded else image
+
+    def stored_size(self) -> int:
+        try:
+            return self.path.stat().st_size
+        except OSError as err:
+            raise XmdptError(f"cannot read {self.path}: {err}") from None
+
+    def stored_bytes(self) -> bytes:
+        try:
+            return self.path.read_bytes()
+        except OSError as err:
+            raise XmdptError(f"cannot read {self.path}: {err}") from None
+
+
+def cut_padding(image: Image.Image, where: str) -> Image.Image:
+    """A padded 256x256 picture -> its photograph; XmdptError, naming ``where``, for others."""
+    if image.size != PADDED_SIZE:
+        raise XmdptError(
+            f"not a padded 256x256 picture like the others: {where} is "
+            f"{image.size[0]}x{image.size[1]}"
+        )
+    return image.crop(PADDED_BOX)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Source view -> target view of one garment."""
+
+    source: str
+    target: str
+    position: int  # 0-based, in the published list of its split
+
+
+@dataclass
+class Garment:
+    """One item in one colour, worn by one person: all its views that some pair uses."""
+
+    key: str  # WOMEN-Dresses-id_00000002-02
+    split: str  # train or test
+    views: dict[str, PictureRef] = field(default_factory=dict)  # 1_front -> its picture
+    # fractions of the picture's width and height, float64 (18, 2), NaN missing; a view that is
+    # not in here waits for OpenPose
+    keypoints: dict[str, Keypoints] = field(default_factory=dict)
+    pairs: list[Pair] = field(default_factory=list)
+
+
+@dataclass
+class Listing:
+    """A dataset as found: usable garments (train first, by key) and what is not usable."""
+
+    root: Path
+    garments: list[Garment]
+    problems: list[Problem] = field(default_factory=list)
+    # what was found where, for people: one sentence for all of it, then the details
+    notes: list[str] = field(default_factory=list)
+    layout: str = "deepfashion"  # or "people": one's own pictures, a folder for each person
+    # how it was asked for, to find the same again: layout, pose, seed (find_dataset)
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def split(self, name: str) -> list[Garment]:
+        """The garments of one split, by key."""
+        return [garment for garment in self.garments if garment.split == name]
+
+    def pairs(self, split: str) -> list[tuple[Garment, Pair]]:
+        """The pairs of one split in published order."""
+        found = [(garment, pair) for garment in self.split(split) for pair in garment.pairs]
+        return sorted(found, key=lambda item: item[1].position)
+
+    def images(self) -> int:
+        """How many pictures the garments hold together."""
+        return sum(len(garment.views) for garment in self.garments)
+
+    def without_keypoints(self) -> int:
+        """How many pictures wait for OpenPose."""
+        return sum(len(g.views.keys() - g.keypoints.keys()) for g in self.garments)
+
+    def digest(self) -> str:
+        """sha256 over keys, views, picture paths below the root, keypoints and pairs."""
+        content = [
+            [
+                garment.key,
+                garment.split,
+                {view: picture.identity for view, picture in garment.views.items()},
+                {view: kp.astype("<f8").tobytes().hex() for view, kp in garment.keypoints.items()},
+                [[pair.source, pair.target, pair.position] for pair in garment.pairs],
+            ]
+            for garment in self.garments
+        ]
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def describe(self) -> list[str]:
+        """What was found, one fact a line."""
+        lines = [*self.notes]
+        for split in SPLITS:
+            garments = self.split(split)
+            if garments:
+                views = sum(len(garment.views) for garment in garments)
+                pairs = sum(len(garment.pairs) for garment in garments)
+                lines.append(f"{split}: {pairs} pairs, {len(garments)} garments, {views} pictures")
+        for kept, label in ((False, "not usable"), (True, "odd, but used")):
+            of_kind = [problem for problem in self.problems if problem.kept is kept]
+            reasons = Counter(problem.reason.split(":")[0] for problem in of_kind)
+            for reason, count in reasons.most_common():
+                example = next(p.file for p in of_kind if p.reason.split(":")[0] == reason)
+                lines.append(f"{label}: {count} x {reason} (first: {example})")
+        return lines

@@ -1,0 +1,1 @@
+"""The 18 keypoints: file formats, pose images, framing of people."""

@@ -1,0 +1,180 @@
+"""Keypoints files that lie beside images, in any format that ``keypoint_formats`` reads.
+
+One file an image, called as the image (``front.json``, or ``front_keypoints.json`` as OpenPose
+calls it), or one file for all images of a folder (``keypoints.json``, ``annotations.csv``, ...),
+in which images are found by their names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.pose.annotation_frames import AnnotationFrame
+from xmdpt_cli.pose.formats import (
+    SUFFIXES,
+    KeypointsFile,
+    frame_of_picture,
+    open_file,
+    seen,
+)
+from xmdpt_cli.pose.image_size import OPENPOSE_ENDING, SizeOf, size_of_image
+from xmdpt_cli.pose.joint_tables import MIN_SCORE
+from xmdpt_cli.pose.json_formats import Frame
+from xmdpt_cli.pose.person_box import extent
+from xmdpt_cli.pose.pose_image import Keypoints
+from xmdpt_cli.utils.deepfashion_names import SUFFIXES as IMAGES
+
+T = TypeVar("T")
+#: what a file with the keypoints of all images of a folder is called, .json or .csv
+SHARED = ("keypoints", "annotations", "coco")
+WANTED = (
+    "one file an image (front.json or front_keypoints.json beside front.jpg), or one for all in "
+    "their folder (keypoints.json: COCO's form; annotations.csv)"
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The keypoints of one image, and the file they are of."""
+
+    file: Path
+    frame: Frame
+    notes: tuple[str, ...] = ()  # how they were read
+
+
+class KeypointsBeside:
+    """Looks for the keypoints of images; which lists a folder holds is kept.
+
+    ``skip``: files that are somebody else's to read; ``say(file, reason)`` hears of lines and files
+    that cannot be used, which are otherwise an XmdptError (a bad line of a list: nothing).
+    ``min_score``: joints with a lower score are not found. ``frames``: of files that do not say
+    theirs, by suffix (.csv, .txt); else it is decided for each file.
+    """
+
+    def __init__(
+        self,
+        skip: Sequence[Path] = (),
+        say: Callable[[Path, str], None] | None = None,
+        min_score: float = MIN_SCORE,
+        frames: dict[str, AnnotationFrame] | None = None,
+    ) -> None:
+        self.frames = frames or {}
+        self._skip, self._say, self._min_score = set(skip), say, min_score
+        self._lists: dict[Path, list[KeypointsFile]] = {}
+
+    def find(self, image: Path, root: Path | None = None) -> Found | None:
+        """The keypoints of an image file, None if there are none.
+
+        Looked for beside the image, then in lists of its folder and, with ``root``, of the folders
+        above it up to that. Raises XmdptError naming a file that is there and cannot be used.
+        """
+
+        def size_of(_: str) -> tuple[int, int]:
+            return size_of_image(image)
+
+        file = self.own_file(image)
+        if file is not None:
+            notes: list[str] = []
+            read = partial(
+                frame_of_picture,
+                file,
+                image,
+                size_of,
+                min_score=self._min_score,
+                notes=notes,
+                forced=self.frames.get(file.suffix.lower()),
+            )
+            return Found(file, _named(file, read), tuple(notes))
+        for folder in _upwards(image.parent, root):
+            for shared in self._lists_in(folder):
+                place = shared.names.find(image)
+                if place is not None:
+                    forced = self.frames.get(shared.path.suffix.lower())
+                    read = partial(_used, shared, shared.frames[place], size_of, forced)
+                    frame = _named(shared.path, read)
+                    return Found(shared.path, frame, tuple(shared.notes))
+        return None
+
+    def own_file(self, image: Path) -> Path | None:
+        """The keypoints file called as the image; OpenPose's own ending before the bare name."""
+        for ending in (OPENPOSE_ENDING, ""):
+            for suffix in SUFFIXES:
+                path = image.with_name(f"{image.stem}{ending}{suffix}")
+                # a bare .txt is a caption more often than a pose
+                if path.is_file() and (suffix != ".txt" or ending or _begins_with_numbers(path)):
+                    return path
+        return None
+
+    def _lists_in(self, folder: Path) -> list[KeypointsFile]:
+        if folder not in self._lists:
+            there = self._lists[folder] = []  # also where an error ends the first look
+            for path in (folder / f"{stem}{end}" for stem in SHARED for end in (".json", ".csv")):
+                if path not in self._skip and path.is_file() and not _is_an_images(path):
+                    there += self._read(path)
+        return self._lists[folder]
+
+    def _read(self, path: Path) -> list[KeypointsFile]:
+        try:
+            file = _named(path, lambda: open_file(path, self._min_score))
+        except XmdptError as err:
+            if self._say is None:
+                raise
+            self._say(path, err.message)
+            return []
+        for problem in file.problems:
+            if self._say is not None:
+                self._say(path.with_name(problem.file), problem.reason)
+        return [file]
+
+
+def largest_fractions(frame: Frame) -> Keypoints:
+    """Of the people of a frame the largest, (18, 2) as fractions of its image's sides."""
+    points = max(frame.people, key=extent)
+    return points if frame.size is None else points / np.array(frame.size[::-1], dtype=np.float64)
+
+
+def _upwards(folder: Path, root: Path | None) -> Iterator[Path]:
+    yield folder
+    while root is not None and folder != root and folder != folder.parent:
+        folder = folder.parent
+        yield folder
+
+
+def _is_an_images(path: Path) -> bool:
+    """Whether a file is called as an image beside it: then it is that image's alone."""
+    ends = [end for suffix in IMAGES for end in (suffix, suffix.upper())]
+    return any(path.with_suffix(f".{end}").is_file() for end in ends)
+
+
+def _begins_with_numbers(path: Path) -> bool:
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            first = next((line for line in file if line.strip()), "")
+        return len([float(field) for field in first.replace(",", " ").split()]) == 2
+    except (OSError, ValueError):
+        return False
+
+
+def _used(
+    file: KeypointsFile, frame: Frame, size_of: SizeOf, forced: AnnotationFrame | None
+) -> Frame:
+    return file.sized([seen(frame)], size_of, forced)[0]
+
+
+def _named(file: Path, read: Callable[[], T]) -> T:
+    """``read()``; its errors say what to do about a file that nobody asked for."""
+    try:
+        return read()
+    except XmdptError as err:
+        raise XmdptError(
+            err.message,
+            f"{file.name} is read because of its name: correct or rename it, or give "
+            f"--source-keypoints FILE, which is used instead; {err.hint}".removesuffix("; "),
+        ) from None

@@ -1,0 +1,202 @@
+"""From any photograph to what the model was trained on.
+
+DeepFashion's pictures are 750 x 1101, their annotations 176 x 256 (width to height 0.681 and
+0.6875); the published code squashes them whole to a square. So what is squashed must be of that
+shape, with a person in it as large as there: that is what the fits are for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+from PIL import Image
+
+from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.images import Picture, resize_square
+from xmdpt_cli.pose.padding import PADDED_BOX, is_padded_picture
+from xmdpt_cli.pose.person_box import ASPECT, Box, box_around, person_box, widened
+from xmdpt_cli.pose.pose_image import FRAME_HEIGHT, FRAME_WIDTH, Keypoints
+
+Fit = Literal["auto", "squash", "pad", "person"]
+FITS: tuple[str, ...] = get_args(Fit)
+
+_SQUASHABLE = 0.10  # how far from 176:256 a picture may be and still be squashed unasked
+_FAR = 0.5  # of the frame's height: a person whose box is smaller stands too far away for that
+_TINY = 64  # pixels of the box's narrower side
+_END = (0.03, 0.12)  # how deep and how long, as fractions, the ends of a side are
+
+
+class Framed(NamedTuple):
+    """A picture for the model: uint8 (size, size, 3)."""
+
+    picture: Picture
+    keypoints: Keypoints | None  # (18, 2) in pixels of ``picture``, where they were given
+    box: Box  # what of the original it shows, in its pixels; it may leave the original
+    note: str  # one clause for the user
+
+
+def frame(image: Image.Image, keypoints: Keypoints | None, size: int, fit: Fit = "auto") -> Framed:
+    """Bring a photograph (RGB) and the keypoints of the person in it, in its pixels, to ``size``.
+
+    ``squash``: the whole picture, as published. ``pad``: the whole picture in the middle of a
+    176:256 canvas. ``person``: the 176:256 box around the person (needs keypoints). ``auto``:
+    squash if the picture is within 10 % of that shape and the person, if known, is not far away;
+    else person. DeepFashion's grey columns are cut off first. XmdptError where it cannot be done.
+    """
+    check_fit_name(fit)
+    check_size(image.size)
+    shown, cut = _without_columns(image)
+    if keypoints is not None:
+        keypoints = keypoints - shown[:2]
+        if not np.isfinite(keypoints).all(axis=1).any():
+            keypoints = None
+    poses = [] if keypoints is None else [keypoints]
+    inside, note = _box(poses, (round(shown.height), round(shown.width)), fit)
+    box = Box(*(inside[i] + shown[i % 2] for i in range(4)))
+    picture = _render(image.crop(_whole_pixels(shown)) if cut else image, inside, size)
+    moved = None if keypoints is None else _to_square(keypoints, inside, size)
+    note = f"grey columns cut off, {note}" if cut else note
+    return Framed(picture, moved, box, note)
+
+
+def frame_poses(
+    poses: Sequence[Keypoints], frame_size: tuple[int, int] | None, size: int, fit: Fit = "auto"
+) -> tuple[list[Keypoints], str]:
+    """Poses (18, 2) of one picture size -> in pixels of a square of ``size``, and a note.
+
+    ``frame_size``: (H, W) of what they are pixels of; None for fractions, which are taken as of
+    a 176 x 256 picture. The fits are ``frame``'s. A sequence gets one box around all its frames:
+    the figure moves in it, and keeps its size.
+    """
+    if frame_size is None:
+        frame_size = (int(FRAME_HEIGHT), int(FRAME_WIDTH))
+        poses = [points * frame_size[::-1] for points in poses]
+    check_fit_name(fit)
+    check_size(frame_size[::-1])
+    if not all(np.isfinite(points).all(axis=1).any() for points in poses):
+        raise XmdptError("a pose without a single joint", "give keypoints of a person")
+    box, note = _box(poses, frame_size, fit)
+    return [_to_square(points, box, size) for points in poses], note
+
+
+def check_fit_name(fit: str) -> None:
+    """ConfigError unless it is one of ``FITS``."""
+    if fit not in FITS:
+        raise ConfigError(f"no such fit: {fit}", f"one of {', '.join(FITS)}")
+
+
+def check_size(size: tuple[int, int]) -> None:
+    """XmdptError if a picture of (width, height) has nothing to show."""
+    if min(size) < 2:
+        raise XmdptError(
+            f"the picture is {size[0]} x {size[1]} pixels", "give a photograph of a person"
+        )
+
+
+def _box(poses: Sequence[Keypoints], size: tuple[int, int], fit: str) -> tuple[Box, str]:
+    """What of a picture of (H, W) is shown, and how that is called."""
+    height, width = size
+    whole = Box(0.0, 0.0, float(width), float(height))
+    person = box_around([person_box(points, size) for points in poses]) if poses else None
+    fit = _chosen(person, size) if fit == "auto" else fit
+    if fit == "person" and person is None:
+        raise XmdptError(
+            f"the fit person needs to know where the person is ({width} x {height} picture)",
+            "give keypoints, or OpenPose's weights (--openpose DIR), or --fit pad",
+        )
+    if fit == "person" and person is not None:
+        note = f"the person's {_size(person)} of {width} x {height}"
+        return person, note + _tiny(person)
+    if fit == "pad":
+        return widened(whole), f"{width} x {height} padded to {_size(widened(whole))}{_tiny(whole)}"
+    return whole, f"the whole {width} x {height} squashed{_tiny(whole)}"
+
+
+def _chosen(person: Box | None, size: tuple[int, int]) -> str:
+    height, width = size
+    squashable = 1 / (1 + _SQUASHABLE) <= width / height / ASPECT <= 1 + _SQUASHABLE
+    if person is not None:
+        return "squash" if squashable and person.height >= _FAR * height else "person"
+    if squashable:
+        return "squash"
+    raise XmdptError(
+        f"the picture is {width} x {height}; the model knows pictures of the shape 176 x 256",
+        "`--fit pad` adds borders, `--fit squash` distorts; with keypoints or OpenPose's weights "
+        "(--openpose DIR) `--fit person` cuts the person out",
+    )
+
+
+def _size(box: Box) -> str:
+    return f"{box.width:.0f} x {box.height:.0f}"
+
+
+def _tiny(box: Box) -> str:
+    if min(box.width, box.height) >= _TINY:
+        return ""
+    return f" (only {_size(box)} pixels: expect little detail)"
+
+
+def _without_columns(image: Image.Image) -> tuple[Box, bool]:
+    """The part of a picture that is a photograph, and whether that is not all of it."""
+    if all(is_padded_picture(image)):
+        return Box(*(float(side) for side in PADDED_BOX)), True
+    return Box(0.0, 0.0, float(image.width), float(image.height)), False
+
+
+def _whole_pixels(box: Box) -> tuple[int, int, int, int]:
+    return round(box.left), round(box.top), round(box.right), round(box.bottom)
+
+
+def _to_square(keypoints: Keypoints, box: Box, size: int) -> Keypoints:
+    return (keypoints - box[:2]) * (size / box.width, size / box.height)
+
+
+def _render(image: Image.Image, box: Box, size: int) -> Picture:
+    """``box`` of the picture squashed to ``size``; beyond the picture its border's colours."""
+    if box == (0, 0, *image.size):
+        return resize_square(image, size)
+    scale = np.array((size / box.width, size / box.height))
+    # the square's pixels that lie in the picture with their whole area
+    first = np.ceil(np.maximum(-np.array(box[:2]), 0) * scale - 1e-6).astype(int)
+    beyond = np.maximum(np.array(box[2:]) - image.size, 0)
+    last = size - np.ceil(beyond * scale - 1e-6).astype(int)
+    if (last <= first).any():
+        raise XmdptError(
+            f"nothing of the {image.width} x {image.height} picture would be seen in a box of "
+            f"{_size(box)}",
+            "is it a photograph of a person, and are the keypoints, if given, of this picture?",
+        )
+    part = (*(first / scale + box[:2]), *(last / scale + box[:2]))
+    limits = (*image.size, *image.size)
+    part = tuple(float(min(max(side, 0), limit)) for side, limit in zip(part, limits, strict=True))
+    shape = (int(last[0] - first[0]), int(last[1] - first[1]))
+    inner = np.asarray(image.resize(shape, Image.Resampling.BICUBIC, box=part), dtype=np.uint8)
+    return _filled(inner, size, (int(first[0]), int(first[1])))
+
+
+def _filled(inner: Picture, size: int, at: tuple[int, int]) -> Picture:
+    """``inner`` at (x, y) of a square; around it each side's background goes on in one colour.
+
+    A side's background is looked for at its two ends: in its middle the person may leave.
+    """
+    x, y = at
+    height, width = inner.shape[:2]
+    across = inner.swapaxes(0, 1)
+    canvas = np.zeros((size, size, 3), dtype=np.uint8)
+    canvas[:, :x] = _background(across)
+    canvas[:, x + width :] = _background(across[::-1])
+    canvas[:y, :] = _background(inner)
+    canvas[y + height :, :] = _background(inner[::-1])
+    canvas[y : y + height, x : x + width] = inner
+    return canvas
+
+
+def _background(rows: Picture) -> Picture:
+    """The median colour at the ends of the first rows."""
+    deep, long = (
+        max(1, round(share * side)) for share, side in zip(_END, rows.shape, strict=False)
+    )
+    ends = np.concatenate((rows[:deep, :long], rows[:deep, -long:])).reshape(-1, 3)
+    return np.median(ends, axis=0).astype(np.uint8)

@@ -1,0 +1,159 @@
+"""The size of the image that a keypoints file is of, where the file does not say it.
+
+Pixels need it, as in OpenPose's own JSON; fractions need it for the image's shape. The
+size is taken, in this order, from ``given`` (``--pose-size``), from the image of the same name
+beside the file, and from the source image.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import UnidentifiedImageError
+
+from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.images import generated_facts
+from xmdpt_cli.utils.deepfashion_names import SUFFIXES
+from xmdpt_cli.utils.image_types import open_image
+
+Size = tuple[int, int]  # (height, width)
+#: the name that a file gives an image ("" if none) -> the image's size, None if not known
+SizeOf = Callable[[str], Size | None]
+
+OPENPOSE_ENDING = "_keypoints"  # OpenPose writes person_keypoints.json for person.jpg
+SIZE_HINT = (
+    "give the size of the image that the keypoints are of: --pose-size WxH (pose_size=(W, H) in "
+    'Python); or put that image, with the same name, beside the file; or add "canvas_width" and '
+    '"canvas_height" to the file; with a source image its size is taken'
+)
+_LARGEST = 100_000  # pixels a side
+_TURNED = (5, 6, 7, 8)  # EXIF orientations by which width and height change places
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """``750x1101`` -> (750, 1101), width and height. ConfigError for anything else."""
+    match = re.fullmatch(r"\s*(\d{1,9})\s*[xX*,:]\s*(\d{1,9})\s*", text)
+    if match is None:
+        raise ConfigError(
+            f"--pose-size is WIDTHxHEIGHT in pixels, not {text!r}", "for instance 750x1101"
+        )
+    return check_pose_size((int(match[1]), int(match[2])))
+
+
+def check_pose_size(size: Sequence[int]) -> tuple[int, int]:
+    """(width, height) as it is; ConfigError unless both are usable numbers of pixels."""
+    sides = [side for side in size if isinstance(side, (int, np.integer)) and side is not True]
+    if len(sides) != 2 or len(size) != 2 or min(sides) < 2 or max(sides) > _LARGEST:
+        shown = "x".join(str(side) for side in size)
+        raise ConfigError(
+            f"the pose size is a width and a height of 2 to {_LARGEST} pixels, not {shown}",
+            "for instance 750x1101 (pose_size=(750, 1101) in Python)",
+        )
+    return int(sides[0]), int(sides[1])
+
+
+def size_of_image(path: Path | bytes, name: object = None) -> Size:
+    """(height, width) of an image file, or of its bytes, upright (EXIF); nothing is decoded.
+
+    Raises XmdptError naming the file (``name`` for bytes) if it is not an image.
+    """
+    where = name or path
+    try:
+        with open_image(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(0x0112, 1) in _TURNED
+    except FileNotFoundError:
+        raise XmdptError(f"image not found: {where}") from None
+    except UnidentifiedImageError:
+        raise XmdptError(f"not an image (or empty): {where}") from None
+    except XmdptError as err:
+        raise XmdptError(f"{where}: {err.message}", err.hint) from None
+    except Exception as err:  # Pillow's readers raise a dozen types for damaged files
+        raise XmdptError(f"broken image: {where} ({err})") from None
+    return (width, height) if turned else (height, width)
+
+
+def shape_of(size_of: SizeOf | None, name: str) -> Size | None:
+    """What ``size_of`` knows of the image called ``name``, of which a file holds fractions."""
+    if isinstance(size_of, UnstatedSize):
+        return size_of(name, "fractions")
+    return None if size_of is None else size_of(name)
+
+
+class UnstatedSize:
+    """A ``SizeOf`` for one keypoints file; ``notes`` says what was taken.
+
+    ``given``: (width, height); ``source``: (height, width) of the source image.
+    """
+
+    def __init__(
+        self, file: Path, *, given: tuple[int, int] | None = None, source: Size | None = None
+    ) -> None:
+        self.file, self.given, self.source = file, given, source
+        self.notes: list[str] = []
+        self.guessed = False  # whether a size was that of the source image, which is a guess
+
+    def __call__(self, name: str, unit: str = "pixels") -> Size | None:
+        found = self._find(name)
+        if found is not None:
+            (height, width), where = found
+            note = f"in {unit} of an image of {width} x {height} ({where})"
+        elif unit == "fractions":
+            note = (
+                "fractions; the image's size is not known: taken as 176:256; --pose-size WxH "
+                "(pose_size=(W, H) in Python)"
+            )
+        else:
+            return None
+        note = f"{self.file.name}: {note}"
+        if note not in self.notes:
+            self.notes.append(note)
+        return None if found is None else found[0]
+
+    def _find(self, name: str) -> tuple[Size, str] | None:
+        if self.given is not None:
+            return (self.given[1], self.given[0]), "--pose-size"
+        image = image_beside(self.file, name)
+        if image is not None:
+            return size_of_image(image), f"the size of {image.name} beside it"
+        if self.source is not None:
+            self.guessed = True
+            return self.source, "the size of the source image, as nothing else says it"
+        return None
+
+
+def image_beside(file: Path, name: str = "") -> Path | None:
+    """The image beside a keypoints file: the one that the file names, else the one called as the
+    file (``person.jpg`` for ``person.json`` and ``person_keypoints.json``).
+
+    Of several with one name and one size the first kind of ``names.SUFFIXES``; XmdptError if their
+    sizes differ.
+    """
+    if name:
+        named = file.parent / Path(name.replace("\\", "/")).name
+        if named.suffix[1:].lower() in SUFFIXES and _is_file(named):
+            return named
+    stems = [Path(name).stem, name] if name else [file.stem.removesuffix(OPENPOSE_ENDING)]
+    ends = [end for suffix in SUFFIXES for end in (suffix, suffix.upper())]
+    # a folder may hold thousands of frames: it is not listed for each
+    places = [file.parent / f"{stem}.{end}" for stem in dict.fromkeys(stems) for end in ends]
+    # an animation or image that was generated from this pose is none that the pose was taken from
+    found = [place for place in places if _is_file(place) and generated_facts(place) is None]
+    if len(found) > 1 and len({size_of_image(path) for path in found}) > 1:
+        names = ", ".join(path.name for path in found)
+        raise XmdptError(
+            f"{file}: {names} beside it are images of different sizes",
+            "say which size the keypoints are of: --pose-size WxH",
+        )
+    return found[0] if found else None
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a file is there; a name out of a keypoints file may be none at all."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long, or with a null character
+        return False

@@ -1,0 +1,317 @@
+"""Find the joints a pose picture was drawn from, by drawing again until it looks the same.
+
+Where to begin is seen in the colours: a joint's disc holds its colour and that colour under the
+limbs that end there, nothing else. Then every joint is moved, left out or put elsewhere for as
+long as the new drawing comes closer to the picture.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from xmdpt_cli.images import Picture
+from xmdpt_cli.pose.pose_image import JOINTS, LIMBS, OPACITY, RADIUS, Keypoints
+from xmdpt_cli.pose.redraw import PALETTE, Manner, Window, redraw
+
+Place = tuple[float, float]
+
+DARK = 60  # of 255: nothing is drawn with a brightest channel below this
+_SPOT = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * RADIUS + 1,) * 2).astype(np.float32)
+_LEAST = 0.3  # of a joint's disc must have the right colours for a place to be considered
+_PLACES = 3  # considered for each joint
+_MOST_GAPS = 150  # places that are tried for a joint that was not found by its colours
+_REACH = RADIUS + 3  # pixels around joints that a drawing can change
+_APART = 50  # of 255: a pixel that is farther off is not explained
+_POOR = 30  # of 255: a joint around which the drawing is so far off may be another one
+_KNEE = JOINTS.index("left_knee")  # in whose colour hands are drawn
+_HAND_DOTS = 1.8  # discs of its colour, from which on some are of hands
+_WRISTS = (JOINTS.index("right_wrist"), JOINTS.index("left_wrist"))
+_BY_HANDS = (*_WRISTS, JOINTS.index("right_hip"), JOINTS.index("left_hip"))
+_WHOLE, _MOST_DOTS = 0.95, 50
+_OF_HANDS = 0.5  # of a difference where hands are drawn
+_FULL = 200  # of 255: limbs are darker where joints are drawn over them
+_MOST_WORK, _LEAST_PIXELS, _EACH, _LIMIT = 1000, 20_000, 2000, 400_000_000  # of ``Work``
+_AROUND = tuple((x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y)
+
+# Pairs whose colours are alike, or that lie side by side.
+_ALIKE = tuple((joint, joint + 1) for joint in range(len(JOINTS) - 1))
+_SWAPS = (*LIMBS, *_ALIKE, (0, 16), (0, 17), (8, 11), (2, 5))
+
+_LIMBS_OF = [[i for i, limb in enumerate(LIMBS) if joint in limb] for joint in range(len(JOINTS))]
+_NEIGHBOURS = [sorted({end for i in limbs for end in LIMBS[i]}) for limbs in _LIMBS_OF]
+
+
+def brightest(picture: Picture) -> NDArray[np.uint8]:
+    """The largest of every pixel's channels; several times as fast as ``max(axis=2)``."""
+    return np.maximum(np.maximum(picture[..., 0], picture[..., 1]), picture[..., 2])
+
+
+class Work:
+    """What may still be rendered, in pixels: noise in the colours of joints would be searched
+    for minutes. A pose takes 30 to 500 times the pixels of its image."""
+
+    def __init__(self, pixels: int) -> None:
+        self.left = min(_MOST_WORK * max(pixels, _LEAST_PIXELS), _LIMIT)
+
+    def spend(self, pixels: int) -> bool:
+        """Whether there is enough left for so many pixels; they are taken."""
+        self.left -= pixels + _EACH
+        return self.left > 0
+
+
+def _places(
+    picture: Picture, joint: int, manner: Manner, tolerance: int, work: Work
+) -> list[tuple[float, float]]:
+    """Where a disc has most of the colours that the joint's can have, the best first."""
+    rows, columns = np.nonzero(brightest(picture) >= DARK)
+    pixels = picture[rows, columns].astype(np.float32)
+    off = np.full(len(pixels), np.inf, dtype=np.float32)
+    colours = _disc_colours(joint, manner)
+    if not work.spend(len(pixels) * len(colours) // 2):
+        return []
+    for colour in colours:
+        np.minimum(off, np.abs(pixels - colour).max(axis=1), out=off)
+    fits = np.zeros(picture.shape[:2], dtype=np.float32)
+    fits[rows, columns] = off <= tolerance
+    count = cv2.filter2D(fits, -1, _SPOT, borderType=cv2.BORDER_CONSTANT)
+    found = []
+    for _ in range(_PLACES):
+        most = count.max()
+        if most < _LEAST * _SPOT.sum():
+            break
+        y, x = np.argwhere(count >= most - 0.5).T
+        near = (abs(x - x[0]) <= RADIUS) & (abs(y - y[0]) <= RADIUS)
+        x0, y0 = round(float(x[near].mean())), round(float(y[near].mean()))
+        found.append((float(x0), float(y0)))
+        blot = (slice(max(y0 - 6, 0), y0 + 7), slice(max(x0 - 6, 0), x0 + 7))
+        count[blot] = 0
+    return found
+
+
+def _disc_colours(joint: int, manner: Manner) -> list[NDArray[np.float32]]:
+    """The joint's own, and blended under one or more of its limbs in the order of drawing."""
+    colours = [PALETTE[joint]]
+    if manner is Manner.BLENDED:
+        for over in range(1, len(_LIMBS_OF[joint]) + 1):
+            for limbs in itertools.combinations(_LIMBS_OF[joint], over):
+                colour = PALETTE[joint]
+                for limb in limbs:
+                    colour = (1 - OPACITY) * colour + OPACITY * PALETTE[limb]
+                colours.append(colour)
+    return colours
+
+
+def hand_pixels(picture: Picture, tolerance: int) -> NDArray[np.uint8] | None:
+    """Where hands are drawn beside a body, uint8 (H, W) of 0 and 1; None if there are none.
+
+    OpenPose's tools draw a hand as 21 discs in the colour of the left knee, and thin lines of
+    full brightness between them. A knee is one such disc, at the end of a (dimmer) leg.
+    """
+    dots = _near(picture, PALETTE[_KNEE], tolerance)
+    if dots.sum() < _HAND_DOTS * _SPOT.sum():
+        return None
+    legs = np.zeros_like(dots)
+    for limb in _LIMBS_OF[_KNEE]:
+        legs |= _near(picture, OPACITY * PALETTE[limb], tolerance)
+    legs = cv2.dilate(legs, np.ones((5, 5), np.uint8))
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(dots, connectivity=8)
+    for label in range(1, count):
+        if stats[label, cv2.CC_STAT_AREA] <= 1.5 * _SPOT.sum() and legs[labels == label].any():
+            dots[labels == label] = 0
+    full = (brightest(picture) >= _FULL).astype(np.uint8)
+    thick = cv2.morphologyEx(full, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
+    count, labels = cv2.connectedComponents(dots | (full & (1 - thick)), connectivity=8)
+    of_hands = np.unique(labels[dots > 0])
+    hands = np.isin(labels, of_hands[of_hands > 0]).astype(np.uint8)
+    return np.asarray(cv2.dilate(hands, np.ones((3, 3), np.uint8)), dtype=np.uint8)
+
+
+def _dot_centres(picture: Picture, hands: NDArray[np.uint8], tolerance: int) -> list[Place]:
+    """The middles of the discs of hands; one of each hand lies on the wrist."""
+    dots = _near(picture, PALETTE[_KNEE], tolerance) * hands
+    whole = cv2.filter2D(dots.astype(np.float32), -1, _SPOT, borderType=cv2.BORDER_CONSTANT)
+    centres = (whole >= _WHOLE * _SPOT.sum()).astype(np.uint8)
+    _, _, _, middles = cv2.connectedComponentsWithStats(centres, connectivity=8)
+    found = [(float(round(x)), float(round(y))) for x, y in middles[1:]]
+    merged = centres * (cv2.filter2D(centres.astype(np.float32), -1, np.ones((5, 5))) > 20)
+    y, x = np.nonzero(merged)
+    every = max(1, len(x) // _MOST_DOTS)
+    found += zip(x[::every].astype(float).tolist(), y[::every].astype(float).tolist(), strict=True)
+    return found[: 2 * _MOST_DOTS]
+
+
+def _near(picture: Picture, colour: NDArray[np.float32], tolerance: int) -> NDArray[np.uint8]:
+    low, high = np.maximum(colour - tolerance, 0), np.minimum(colour + tolerance, 255)
+    return np.asarray(cv2.inRange(picture, low, high) > 0, dtype=np.uint8)
+
+
+class Search:
+    """A picture of one drawn person, the joints believed to be in it, and what they draw.
+
+    ``tolerance``: of 255, how far a colour may be off. Made with the places that colours give.
+    Hands that are drawn too are neither searched nor compared.
+    """
+
+    def __init__(self, picture: Picture, manner: Manner, tolerance: int, work: Work) -> None:
+        self.picture, self.manner, self.work = picture, manner, work
+        hands = hand_pixels(picture, tolerance) if manner is Manner.OPAQUE else None
+        self.hands = hands is not None
+        shape = picture.shape[:2]
+        self.counts = np.ones(shape, np.uint8) if hands is None else 1 - hands  # what is compared
+        self.bright = (brightest(picture) >= DARK) & (self.counts > 0)
+        joints = range(len(JOINTS))
+        body = picture if hands is None else picture * self.counts[..., None]
+        self.places = [_places(body, joint, manner, tolerance, work) for joint in joints]
+        if hands is not None:
+            for joint in _WRISTS:  # their own discs are hidden
+                self.places[joint] += _dot_centres(picture, hands, tolerance)
+        first = [found[0] if found else (np.nan, np.nan) for found in self.places]
+        self.points: Keypoints = np.array(first)
+        height, width = picture.shape[:2]
+        self.drawn = redraw(self.points, Window(0, 0, width, height), manner)
+        self.choose()
+
+    def finish(self) -> None:
+        """Put every joint where the drawing is closest to the picture."""
+        self.move((2, 1))
+        self.choose()
+        for _ in range(2):
+            if not (self.fill_gaps() | self.swap()):
+                break
+            self.choose()
+            self.move((2, 1))
+        self.move((1, 0.5))
+
+    def explained(self, tolerance: int, *, hands: bool = False) -> float:
+        """Which share of what is drawn, in the picture or again, is the same in both; of the body,
+        or with the ``hands``, which are never explained."""
+        ours, theirs = brightest(self.drawn) >= DARK, brightest(self.picture) >= DARK
+        if not hands:
+            ours, theirs = ours & (self.counts > 0), self.bright
+        same = brightest(cv2.absdiff(self.drawn, self.picture)) <= tolerance
+        return float((ours & theirs & same).sum() / max(1, (ours | theirs).sum()))
+
+    def wider(self) -> float:
+        """How much wider the picture's lines are than those of the drawing."""
+        ours = (brightest(self.drawn) >= DARK) & (self.counts > 0)
+        return float(self.bright.sum() / max(1, ours.sum()))  # lines are as long in both
+
+    def better(self, changes: dict[int, Place | None]) -> bool:
+        """Put joints somewhere (None: leave it out) if the drawing is then closer.
+
+        A joint that nobody sees (others cover it) is left out.
+        """
+        points = self.points.copy()
+        for joint, place in changes.items():
+            points[joint] = (np.nan, np.nan) if place is None else place
+        if np.array_equal(points, self.points, equal_nan=True):
+            return False
+        near = [self.points[_NEIGHBOURS[joint]] for joint in changes]
+        about = np.concatenate((points[list(changes)], *near))
+        height, width = self.picture.shape[:2]
+        low, high = np.nanmin(about, axis=0) - _REACH, np.nanmax(about, axis=0) + _REACH + 1
+        left, top = max(int(low[0]), 0), max(int(low[1]), 0)
+        right, bottom = min(int(high[0]) + 1, width), min(int(high[1]) + 1, height)
+        if left >= right or top >= bottom:
+            return False
+        if not self.work.spend((right - left) * (bottom - top)):
+            return False
+        window = (slice(top, bottom), slice(left, right))
+        drawn = redraw(points, Window(left, top, right, bottom), self.manner)
+        then, now = self._apart(window, drawn), self._apart(window, self.drawn[window])
+        if then > now or (then == now and None not in changes.values()):
+            return False
+        self.points = points
+        self.drawn[window] = drawn
+        return True
+
+    def _apart(self, window: tuple[slice, slice], drawn: Picture) -> float:
+        """How far a drawing is from the picture; where hands are drawn it counts less."""
+        picture = self.picture[window]
+        whole = float(cv2.norm(picture, drawn, cv2.NORM_L1))
+        if not self.hands:
+            return whole
+        body = float(cv2.norm(picture, drawn, cv2.NORM_L1, self.counts[window]))
+        return body + _OF_HANDS * (whole - body)
+
+    def choose(self) -> None:
+        """For every joint the best of its places, or none."""
+        for _ in range(4):
+            tried = [
+                self.better({joint: place})
+                for joint, found in enumerate(self.places)
+                for place in (*found, None)
+            ]
+            if not any(tried):
+                break
+
+    def move(self, steps: tuple[float, ...]) -> None:
+        """Every joint to where the drawing is closest, in ever smaller steps (pixels)."""
+        for step in steps:
+            moving = set(range(len(JOINTS)))
+            for _ in range(8):
+                moved = {joint for joint in sorted(moving) if self._walk(joint, step)}
+                if not moved:
+                    break
+                moving = moved.union(*(_NEIGHBOURS[joint] for joint in moved))
+
+    def _beside(self, joint: int, x: float, y: float) -> Place:
+        return float(self.points[joint, 0] + x), float(self.points[joint, 1] + y)
+
+    def swap(self) -> bool:
+        """Neighbours whose places were taken for one another."""
+        swapped = False
+        for a, b in _SWAPS:
+            if np.isfinite(self.points[[a, b]]).any():
+                there = [self._place(b), self._place(a)]
+                swapped |= self.better(dict(zip((a, b), there, strict=True)))
+        return swapped
+
+    def _place(self, joint: int) -> Place | None:
+        x, y = self.points[joint].tolist()
+        return (x, y) if np.isfinite(x) else None
+
+    def _walk(self, joint: int, step: float) -> bool:
+        start = self.points[joint].copy()
+        if np.isfinite(start).all():
+            for way in _AROUND:
+                while self.better({joint: self._beside(joint, way[0] * step, way[1] * step)}):
+                    pass
+        return not np.array_equal(start, self.points[joint], equal_nan=True)
+
+    def fill_gaps(self) -> bool:
+        """Doubtful joints to wherever the picture shows other things than the drawing."""
+        filled, spot = False, _SPOT / _SPOT.sum()
+        for joint in self._doubtful():
+            # of all joints these alone may be hidden by hands
+            hidden = self.hands and joint in _BY_HANDS
+            counts = np.ones_like(self.counts) if hidden else self.counts
+            bright = ((brightest(self.picture) >= DARK) & (counts > 0)).astype(np.float32)
+            full = cv2.filter2D(bright, -1, spot, borderType=cv2.BORDER_REPLICATE) > 0.9
+            off = (brightest(cv2.absdiff(self.picture, self.drawn)) > _APART) & (counts > 0)
+            off = cv2.morphologyEx(off.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+            y, x = np.nonzero(full & (cv2.dilate(off, np.ones((5, 5), np.uint8)) > 0))
+            every = max(9, len(x) // _MOST_GAPS)
+            for place in zip(x[::every].tolist(), y[::every].tolist(), strict=True):
+                filled |= self.better({joint: place})
+        return filled
+
+    def _doubtful(self) -> list[int]:
+        """Joints not found, and those around which the drawing differs from the picture."""
+        off = cv2.boxFilter(
+            (brightest(cv2.absdiff(self.picture, self.drawn)) * self.counts).astype(np.float32),
+            -1,
+            (2 * RADIUS + 1,) * 2,
+        )
+        height, width = off.shape
+        missing, poor = [], []
+        for joint, (x, y) in enumerate(self.points.tolist()):
+            if x != x:
+                missing.append(joint)
+            elif off[int(np.clip(y, 0, height - 1)), int(np.clip(x, 0, width - 1))] > _POOR:
+                poor.append(joint)
+        return missing + poor

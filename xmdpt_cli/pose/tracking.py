@@ -1,0 +1,141 @@
+"""One person through the frames of a sequence: by position, from frame to frame.
+
+Keypoints files list the people of each frame in any order. Who is who of the frames before is
+decided for everybody at once (``people_tracks``); a person who is not seen is missing, not another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+import numpy as np
+
+from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.pose.from_pose_image import LEAST_JOINTS
+from xmdpt_cli.pose.json_formats import Frame
+from xmdpt_cli.pose.person_box import extent
+from xmdpt_cli.pose.person_tracks import People
+from xmdpt_cli.pose.pose_image import Keypoints
+
+EmptyFrames = Literal["skip", "hold"]
+EMPTY_FRAMES: tuple[str, ...] = get_args(EmptyFrames)
+
+
+@dataclass
+class Track:
+    """The person of each frame of a sequence, None where they are not seen.
+
+    ``jumps``: numbers (from 1) of frames whose only person is farther from the one before than
+    the same person can be. ``doubtful``: those in which it may be another person.
+    """
+
+    poses: list[Keypoints | None] = field(default_factory=list)
+    jumps: list[int] = field(default_factory=list)
+    doubtful: list[int] = field(default_factory=list)
+
+
+def check_empty_frames(choice: str) -> None:
+    """ConfigError unless it is one of ``EMPTY_FRAMES``."""
+    if choice not in EMPTY_FRAMES:
+        raise ConfigError(
+            f"no such way with empty frames: {choice}", f"one of {', '.join(EMPTY_FRAMES)}"
+        )
+
+
+def person_of(people: Sequence[Keypoints], person: int | None, where: str, option: str) -> int:
+    """The place of the largest of some people, or of the one asked for (1: the largest);
+    ``option`` is what asks."""
+    wanted = 1 if person is None else person
+    if not 1 <= wanted <= len(people):
+        raise XmdptError(
+            f"{where}: person {wanted} is asked for, {len(people)} found",
+            f"{option} 1 to {len(people)}",
+        )
+    order = sorted(range(len(people)), key=lambda i: extent(people[i]), reverse=True)
+    return order[wanted - 1]
+
+
+def track(frames: Sequence[Frame], person: int | None, option: str) -> Track:
+    """One person through the frames of a file: ``person`` of the first frame, 1 the largest.
+
+    In frames that are images of their own (``Frame.separate``), and at each change of the image
+    size, the person is chosen anew. Where no frame has several people there is nothing to choose:
+    then everybody is taken, and ``jumps`` says where it can hardly be the same person. A person of
+    fewer than ``LEAST_JOINTS`` joints counts as not seen, unless the file has one frame.
+    """
+    found = Track()
+    crowded = any(len(frame.people) > 1 for frame in frames)
+    known: People | None = None
+    for number, frame in enumerate(frames, start=1):
+        people = [p for p in frame.people if len(frames) == 1 or _joints(p) >= LEAST_JOINTS]
+        if frame.separate or (number > 1 and frame.size != frames[number - 2].size):
+            known = None
+        place: int | None = None
+        if people and known is None:
+            place = person_of(people, person, frame.where, option)
+            known = People(number, people, place)
+        elif people and known is not None:
+            place = known.find(number, people)
+            if place is None and not crowded:
+                place = 0
+                known = People(number, people, place)
+                found.jumps.append(number)
+            elif crowded and known.doubtful:
+                found.doubtful.append(number)
+        found.poses.append(None if place is None else people[place])
+    return found
+
+
+def _joints(points: Keypoints) -> int:
+    return int(np.isfinite(points).all(axis=1).sum())
+
+
+def filled(poses: Sequence[Keypoints | None], empty: EmptyFrames) -> list[tuple[int, Keypoints]]:
+    """(place, pose) of the frames to use: without those that are None, or (hold) with the pose
+    before in their place."""
+    out: list[tuple[int, Keypoints]] = []
+    for place, points in enumerate(poses):
+        if points is not None:
+            out.append((place, points))
+        elif empty == "hold" and out:
+            out.append((place, out[-1][1]))
+    return out
+
+
+def notes_on(found: Track, name: str, empty: EmptyFrames) -> list[str]:
+    """What became of frames in which the person was not seen, and of jumps, a clause each."""
+    seen = [number for number, points in enumerate(found.poses, start=1) if points is not None]
+    total, notes = len(found.poses), []
+    what = "skipped" if empty == "skip" else "the pose before is held"
+    before = list(range(1, seen[0]))
+    gaps = sorted({*range(seen[0], seen[-1])} - {*seen})
+    other = "" if empty == "hold" else "; --empty-frames hold repeats the pose before"
+    if before:
+        notes.append(f"{name}: nobody in frame {_listed(before)} of {total}: skipped")
+    if gaps:
+        notes.append(
+            f"{name}: the person is not found in frame {_listed(gaps)} of {total}: {what}{other}"
+        )
+    if seen[-1] < total:
+        notes.append(
+            f"{name}: the person is not found from frame {seen[-1] + 1} on, to the last, {total}: "
+            f"{what}{other}"
+        )
+    if found.jumps:
+        notes.append(
+            f"{name}: the person of frame {_listed(found.jumps)} stands far from the one before; "
+            "taken, as there is no other"
+        )
+    if found.doubtful:
+        notes.append(
+            f"{name}: in frame {_listed(found.doubtful)} of {total} the person can hardly be told "
+            "from another one; the most likely one is taken: look at the poses from there on"
+        )
+    return notes
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    shown = ", ".join(str(number) for number in numbers[:6])
+    return shown if len(numbers) <= 6 else f"{shown} and {len(numbers) - 6} more"

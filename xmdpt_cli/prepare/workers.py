@@ -1,0 +1,200 @@
+"""Processes that decode garments ahead of the networks, and the memory they share with us."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from xmdpt_cli.datasets.listing import Garment
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.images import Picture
+from xmdpt_cli.prepare.decode import DecodedGarment, DecodedView, SizedView, decode_garment
+from xmdpt_cli.utils.devices import cores
+
+T = TypeVar("T")
+
+
+class Decoders:
+    """Processes or threads that decode garments ahead of whoever asks for them, in order.
+
+    Processes write pictures and pose pictures into memory shared with this one, in slots of a
+    garment each; through a pipe they would cost as much as drawing the poses. What finds no slot
+    free, or does not fit, goes through the pipe.
+    """
+
+    def __init__(self, workers: int, sizes: Sequence[int], ahead: int) -> None:
+        self.ahead = ahead  # about so many pictures are on the way
+        self._slots: Slots | None = None
+        self._pool: Executor
+        if workers:
+            context = get_context("spawn")  # fork would copy torch's and CUDA's threads half
+            view = sum(2 * 3 * size * size for size in sizes)
+            count = max(4, ahead // 2)  # garments: DeepFashion has three to five views of each
+            memory = min(5 * view, 2**28 // count)
+            self._slots = Slots(context.RawArray("B", count * memory), count)
+            self._pool = ProcessPoolExecutor(
+                workers,
+                mp_context=context,
+                initializer=_begin_decoder,
+                initargs=(self._slots.memory, count),
+            )
+        else:
+            self._pool = ThreadPoolExecutor(min(8, cores()))
+
+    def __enter__(self) -> Decoders:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        if isinstance(error, BrokenProcessPool):
+            raise XmdptError(
+                "a decoder process died (killed from outside, or out of memory)",
+                "run the same command again, it goes on; with fewer --workers it needs less memory",
+            ) from None
+
+    def map(self, work: Callable[..., T], *arguments: Iterable[Any]) -> Iterator[T]:
+        """``Executor.map``."""
+        return self._pool.map(work, *arguments)
+
+    def decode(self, garments: Iterable[tuple[Garment, Sequence[int]]]) -> Iterator[DecodedGarment]:
+        """Yield (garment, sizes) decoded, in order."""
+        pending: deque[tuple[Garment, Callable[[], DecodedGarment]]] = deque()
+        coming = iter(garments)
+        on_the_way = 0
+        while True:
+            while on_the_way < self.ahead or not pending:
+                following = next(coming, None)
+                if following is None:
+                    break
+                pending.append((following[0], self._begin(*following)))
+                on_the_way += len(following[0].views)
+            if not pending:
+                return
+            garment, finish = pending.popleft()
+            on_the_way -= len(garment.views)
+            yield finish()
+
+    def _begin(self, garment: Garment, sizes: Sequence[int]) -> Callable[[], DecodedGarment]:
+        """Have a garment decoded; the call that waits for it."""
+        if self._slots is None:
+            return self._pool.submit(decode_garment, garment, sizes).result
+        slots, slot = self._slots, self._slots.take()
+        future = self._pool.submit(_decode_packed, garment, sizes, slot)
+        return lambda: future.result().unpack(garment, slots, slot)
+
+
+class Slots:
+    """Shared memory in equal parts; each end has its own object over the same bytes."""
+
+    def __init__(self, memory: Any, count: int) -> None:
+        self.memory = memory
+        self._bytes: NDArray[np.uint8] = np.frombuffer(memory, dtype=np.uint8).reshape(count, -1)
+        self._free = deque(range(count))
+
+    def take(self) -> int | None:
+        """A slot nobody uses, if there is one."""
+        return self._free.popleft() if self._free else None
+
+    def put(self, item: DecodedGarment, slot: int) -> dict[tuple[str, int], int]:
+        """In the decoder: copy pictures into a slot as far as they fit -> where they begin."""
+        places: dict[tuple[str, int], int] = {}
+        begun, room = 0, self._bytes.shape[1]
+        for name, view in item.views.items():
+            for size, sized in view.sized.items():
+                both = [sized.picture] if sized.pose is None else [sized.picture, sized.pose]
+                if begun + sum(array.nbytes for array in both) > room:
+                    return places
+                places[name, size] = begun
+                for array in both:
+                    self._bytes[slot, begun : begun + array.nbytes] = array.reshape(-1)
+                    begun += array.nbytes
+        return places
+
+    def get(self, slot: int, place: int, size: int) -> Picture:
+        """In the main process: (size, size, 3) that begins there, a view until ``give``."""
+        return self._bytes[slot, place : place + 3 * size * size].reshape(size, size, 3)
+
+    def give(self, slot: int) -> None:
+        """The slot serves others."""
+        self._free.append(slot)
+
+
+@dataclass
+class Packed:
+    """A decoded garment on its way: nothing that the other end has or finds in the slot."""
+
+    skipped: list[tuple[str, str]]
+    # view -> size -> (PNG, where in the slot) or the view as it is, if it found no room there
+    views: dict[str, dict[int, tuple[bytes, int] | SizedView]]
+    whole: dict[str, Picture | None]
+
+    @staticmethod
+    def of(item: DecodedGarment, places: dict[tuple[str, int], int]) -> Packed:
+        """In the decoder."""
+        views: dict[str, dict[int, tuple[bytes, int] | SizedView]] = {}
+        for name, view in item.views.items():
+            views[name] = {
+                size: (one.png, places[name, size]) if (name, size) in places else one
+                for size, one in view.sized.items()
+            }
+        whole = {name: view.whole for name, view in item.views.items() if view.fractions is None}
+        return Packed(item.skipped, views, whole)
+
+    def unpack(self, garment: Garment, slots: Slots, slot: int | None) -> DecodedGarment:
+        """In the main process."""
+        item = DecodedGarment(garment, skipped=self.skipped)
+        for name, packed in self.views.items():
+            points, sized = garment.keypoints.get(name), {}
+            for size, one in packed.items():
+                if isinstance(one, tuple):
+                    assert slot is not None
+                    png, place = one
+                    one = SizedView(slots.get(slot, place, size), png)
+                    if points is not None:  # the pose lies behind its picture
+                        one.pose = slots.get(slot, place + one.picture.nbytes, size)
+                sized[size] = one
+            file = garment.views[name].name
+            item.views[name] = DecodedView(file, sized, points, self.whole.get(name))
+        if slot is not None:
+            item.release = partial(slots.give, slot)
+        return item
+
+
+_shared: Slots | None = None  # of a decoder process
+
+
+def _begin_decoder(memory: Any, count: int) -> None:
+    """In a new decoder process: one thread, no say in Ctrl-C, gone when its parent is gone."""
+    global _shared
+    _shared = Slots(memory, count)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)  # the parent was killed: nobody reads the queue any more
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _decode_packed(garment: Garment, sizes: Sequence[int], slot: int | None) -> Packed:
+    """``decode_garment`` in a decoder process."""
+    item = decode_garment(garment, sizes)
+    places = {} if slot is None or _shared is None else _shared.put(item, slot)
+    return Packed.of(item, places)

@@ -1,0 +1,177 @@
+"""What generated pictures are compared with: a prepared dataset's pairs, or a second folder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+
+from xmdpt_cli.data.loader import EvalBatch, PairDataset, eval_batches
+from xmdpt_cli.encoders.identity import dataset_note
+from xmdpt_cli.encoders.vae import VAE, posterior_mean
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.images import Picture, load_image
+from xmdpt_cli.metrics.evaluate import Pair
+from xmdpt_cli.metrics.real_set import RealSet
+from xmdpt_cli.sampling.encoders import find_vae
+from xmdpt_cli.sampling.sample_names import sample_names
+
+T = TypeVar("T")
+_BATCH = 8  # pairs read, and decoded, together
+
+
+class Sized(Generic[T]):
+    """An iterator that knows its length, for progress."""
+
+    def __init__(self, iterator: Iterator[T], length: int) -> None:
+        self._iterator, self._length = iterator, length
+
+    def __iter__(self) -> Iterator[T]:
+        return self._iterator
+
+    def __length_hint__(self) -> int:
+        return self._length
+
+
+class DatasetTruths:
+    """The pairs of a prepared dataset beside the samples that ``xmdpt sample`` drew of them."""
+
+    def __init__(
+        self,
+        data: str | Path,
+        split: str,
+        generated: Path,
+        device: str = "cpu",
+        limit: int | None = None,
+        vae: str | None = None,
+    ) -> None:
+        """``limit``: only the first pairs. ``vae``: the one of the reconstruction row, None for
+        the dataset's."""
+        self.dataset, self.generated = PairDataset(data, split), generated
+        self.height = self.dataset.resolution
+        self.toy = bool(self.dataset.manifest["toy"])
+        #: what to say of the tokens that the images were generated from
+        self.note = dataset_note(self.dataset.manifest, data)
+        names = sample_names(self.dataset.pairs)[:limit]
+        if not generated.is_dir():
+            raise XmdptError(f"no such folder: {generated}", "draw first: xmdpt sample --help")
+        there = [(generated / name).is_file() for name in names]
+        self.count = sum(there)
+        if not self.count:
+            raise XmdptError(
+                f"{generated} holds no sample of the {split} pairs of {data} (e.g. {names[0]})",
+                f"draw them: xmdpt sample --data {data} --model RUN/model --out {generated}",
+            )
+        if not all(there[: self.count]):
+            missing = names[there.index(False)]
+            raise XmdptError(
+                f"{generated} has gaps: {missing} is missing, later pairs are there",
+                "run the same sample command again, it makes what is missing",
+            )
+        self.names = names[: self.count]
+        self._numbers = {name: number for number, name in enumerate(names)}
+        # the reconstruction row needs the VAE; without it the other rows stand
+        self.vae: VAE | None
+        try:
+            where = find_vae(self.dataset.manifest["encoders"], data, vae)
+            self.vae = VAE.load(where, device=device)
+        except XmdptError:
+            self.vae = None
+
+    def pairs(self, rank: int = 0, ranks: int = 1) -> Sized[Pair]:
+        """All pairs, or a rank's own."""
+        return Sized(self._pairs(rank, ranks), -(-self.count // ranks))
+
+    def shown(self, name: str) -> dict[str, Picture]:
+        """What there is to see of a pair, by its sample's name."""
+        pair = self.dataset.pairs[self._numbers[name]]
+        return {
+            "source": self.dataset.picture(pair.key, pair.source),
+            "pose": self.dataset.pose_map(pair.key, pair.target),
+            "truth": self.dataset.picture(pair.key, pair.target),
+            "generated": np.asarray(load_image(self.generated / name)),
+        }
+
+    def real(self) -> RealSet:
+        """Every training picture, or the split's own if there is no training split."""
+        try:
+            reference = PairDataset(self.dataset.store, "train")
+        except XmdptError:
+            reference = self.dataset
+
+        def pictures() -> Sized[Picture]:
+            views = reference.views()
+            return Sized((reference.picture(key, view) for key, view in views), len(views))
+
+        def content() -> str:
+            shards = reference.manifest["shards"]
+            return " ".join(str(s["sha256"]) for s in shards if s["split"] == reference.split)
+
+        return RealSet(pictures, content)
+
+    def _pairs(self, rank: int, ranks: int) -> Iterator[Pair]:
+        mine = eval_batches(self.dataset, _BATCH, self.count, part=(rank, ranks))
+        for number, batch in enumerate(mine):
+            done = (rank + number * ranks) * _BATCH
+            rebuilt = self._rebuilt(batch)
+            for row in range(len(batch.pairs)):
+                name = self.names[done + row]
+                yield Pair(
+                    pred=np.asarray(load_image(self.generated / name)),
+                    truth=batch.target_pictures[row].numpy(),
+                    source=batch.source_pictures[row].numpy(),
+                    keypoints=batch.target_keypoints[row].numpy(),
+                    name=name,
+                    reconstruction=None if rebuilt is None else rebuilt[row],
+                )
+
+    def _rebuilt(self, batch: EvalBatch) -> list[Picture] | None:
+        if self.vae is None:
+            return None
+        with torch.no_grad():
+            moments = batch.target_moments.to(self.vae.device)
+            return list(self.vae.decode(posterior_mean(moments, self.vae.scale)))
+
+
+class FolderTruths:
+    """Two folders paired by file name; FID's real set is ``photographs``."""
+
+    toy = False
+    note = None
+
+    def __init__(self, pairs: list[tuple[str, Path, Path]], photographs: list[Path]) -> None:
+        self._named, self._photographs = pairs, photographs
+        self.names = [name for name, _, _ in pairs]
+        self.height = load_image(pairs[0][2]).height
+
+    def pairs(self, rank: int = 0, ranks: int = 1) -> Sized[Pair]:
+        """All pairs, or a rank's own."""
+        named = self._named[rank::ranks]
+        found = (
+            Pair(np.asarray(load_image(made)), np.asarray(load_image(truth)), name=name)
+            for name, made, truth in named
+        )
+        return Sized(found, len(named))
+
+    def shown(self, name: str) -> dict[str, Picture]:
+        """Both pictures of a pair."""
+        _, made, truth = next(named for named in self._named if named[0] == name)
+        return {
+            "truth": np.asarray(load_image(truth)),
+            "generated": np.asarray(load_image(made)),
+        }
+
+    def real(self) -> RealSet:
+        def pictures() -> Sized[Picture]:
+            read = (np.asarray(load_image(path)) for path in self._photographs)
+            return Sized(read, len(self._photographs))
+
+        def content() -> str:
+            digests = (hashlib.sha256(path.read_bytes()).digest() for path in self._photographs)
+            return hashlib.sha256(b"".join(digests)).hexdigest()
+
+        return RealSet(pictures, content)

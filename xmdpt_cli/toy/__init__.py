@@ -1,0 +1,1 @@
+"""All that is not real: synthetic people, toy encoders, measures of both."""

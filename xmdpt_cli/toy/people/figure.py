@@ -1,0 +1,100 @@
+"""The dressed figure: parts laid from back to front, cloth textures fixed to the body."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from xmdpt_cli.images import Picture
+from xmdpt_cli.toy.people.head import draw_face, draw_hair, draw_loose_hair
+from xmdpt_cli.toy.people.limbs import draw_arm
+from xmdpt_cli.toy.people.paint import Canvas
+from xmdpt_cli.toy.people.person import Person
+from xmdpt_cli.toy.people.pose import Pose
+from xmdpt_cli.toy.people.stage import Stage, frame
+from xmdpt_cli.toy.people.trunk import draw_trunk_and_legs
+
+LOWEST = 256  # smaller pictures are painted at least this high and averaged
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """``picture`` (H, W, 3) uint8; ``keypoints`` (18, 2) x, y in pixels, NaN missing;
+    ``silhouette`` (H, W) bool, where the person is."""
+
+    picture: Picture
+    keypoints: NDArray[np.float64]
+    silhouette: NDArray[np.bool_]
+
+
+def draw_person(
+    person: Person, pose: Pose, *, height: int = 256, background: float = 0.93
+) -> Drawing:
+    """Draw at ``height`` x round(height * 11 / 16) on an even grey."""
+    width = round(height * 11 / 16)
+    bones, scale, origin = frame(person, pose, height, width)
+    fine = -(-LOWEST // height)
+    canvas = Canvas(height * fine, width * fine, (background, background, background))
+    stage = Stage(
+        canvas, person, pose, bones,
+        scale * fine, (origin[0] * fine, origin[1] * fine),
+        line=max(1.0, 0.0045 * scale * fine),
+    )  # fmt: skip
+    if pose.zoom <= 1.2:
+        _shadow(stage)
+    _paint(stage)
+    planes = (*canvas.rgb, canvas.cover)
+    if fine > 1:
+        planes = tuple(
+            cv2.resize(plane, (width, height), interpolation=cv2.INTER_AREA) for plane in planes
+        )
+    *colours, cover = planes
+    keypoints = bones.joints[:, :2] * scale + np.array(origin)
+    out = (keypoints < 0).any(1) | (keypoints[:, 0] >= width) | (keypoints[:, 1] >= height)
+    keypoints[out | ~bones.seen] = np.nan
+    # cv2 rounds and saturates
+    small = cv2.merge(colours)
+    picture = cv2.convertScaleAbs(small, alpha=255.0)
+    return Drawing(picture, keypoints, cover >= 0.5)
+
+
+def _shadow(stage: Stage) -> None:
+    """A faint pool on the floor under the feet; no part of the silhouette."""
+    ankles = stage.bones.joints[[10, 13]]
+    x, _ = stage.flat(ankles.mean(axis=0))
+    y = stage.flat(ankles[np.argmax(ankles[:, 1])])[1] + 0.030 * stage.scale
+    rx = (0.09 + 0.5 * abs(float(ankles[0, 0] - ankles[1, 0]))) * stage.scale
+    ry = 0.030 * stage.scale
+    window = stage.canvas.window((x - rx, y - ry), (x + rx, y + ry))
+    if window is not None:
+        rows, columns, px, py = window
+        away = ((px - np.float32(x)) / np.float32(rx)) ** 2 + (
+            (py - np.float32(y)) / np.float32(ry)
+        ) ** 2
+        stage.canvas.rgb[:, rows, columns] *= 1.0 - np.float32(0.12) * np.maximum(1.0 - away, 0.0)
+
+
+def _paint(stage: Stage) -> None:
+    """Back to front: far hair, far arms, legs, clothes of the trunk, head, near arms."""
+    joints = stage.bones.joints
+    # an arm lies behind the trunk when its lower half does
+    depth = [float(joints[i + 1, 2] + joints[i + 2, 2] - joints[1, 2]) for i in (2, 5)]
+    arms = sorted((d, side) for side, d in enumerate(depth))
+    loose = stage.person.hair_style in ("long", "bob", "ponytail", "bun")
+    hair_behind = np.cos(stage.bones.head_yaw) > 0.1
+    if loose and hair_behind:
+        draw_loose_hair(stage)
+    for d, side in arms:
+        if d < 0:
+            draw_arm(stage, side)
+    draw_trunk_and_legs(stage)
+    draw_face(stage)
+    if loose and not hair_behind:
+        draw_loose_hair(stage)
+    draw_hair(stage)
+    for d, side in arms:
+        if d >= 0:
+            draw_arm(stage, side)

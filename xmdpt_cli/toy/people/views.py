@@ -1,0 +1,53 @@
+"""Which pictures a wardrobe holds: each is a pure function of (seed, split, person, view)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from xmdpt_cli.toy.people.figure import Drawing, draw_person
+from xmdpt_cli.toy.people.person import Person, make_person
+from xmdpt_cli.toy.people.pose import VIEWS, Pose, make_pose
+from xmdpt_cli.utils.splits import SPLITS
+
+FIRST_ID = {"train": 1, "test": 50_000_001}  # far apart: persons never meet, whatever the counts
+
+
+@dataclass(frozen=True)
+class View:
+    """One picture to be: who, how, and the names under which it is filed."""
+
+    person: Person
+    pose: Pose
+    background: float
+    path: str  # img_highres/WOMEN/Dresses/id_00000001/01_1_front.jpg
+    name: str  # fashionWOMENDressesid0000000101_1front.jpg
+
+
+def views_of(
+    split: str, index: int, *, seed: int, views: int = 4, plain: bool = False
+) -> list[View]:
+    """The ``views`` (2 to 5) pictures of person ``index`` (from 0) of "train" or "test".
+
+    ``plain``: clothes without patterns, nobody cut off by the frame.
+    """
+    key = [seed, SPLITS.index(split), index]
+    person = make_person([*key, 0], plain=plain)
+    rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([*key, 1])))
+    # the front is always there, the others by chance
+    others = np.sort(rng.permutation(np.arange(1, len(VIEWS)))[: views - 1])
+    sex, item = "WOMEN" if person.woman else "MEN", f"{FIRST_ID[split] + index:08d}"
+    background = float(rng.uniform(0.87, 0.97))
+    out = []
+    for view in (VIEWS[0], *(VIEWS[int(i)] for i in others)):
+        path = f"img_highres/{sex}/{person.category}/id_{item}/01_{view}.jpg"
+        name = f"fashion{sex}{person.category}id{item}01_{view.replace('_', '')}.jpg"
+        shade = background + float(rng.uniform(-0.012, 0.012))
+        out.append(View(person, make_pose(rng, view, whole=plain), shade, path, name))
+    return out
+
+
+def draw_view(view: View, *, height: int = 256) -> Drawing:
+    """The picture of a view before it is stored, with its exact keypoints and silhouette."""
+    return draw_person(view.person, view.pose, height=height, background=view.background)

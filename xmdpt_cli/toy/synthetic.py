@@ -1,0 +1,256 @@
+"""The synthetic wardrobe: people drawn by program, in the raw DeepFashion layout.
+
+No download and no licence: a few hundred persons with exact keypoints, made in seconds. The
+same seed gives the same bytes on the same machine and libraries. Persons in the training and
+test lists are disjoint.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from itertools import permutations
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.files import content
+from xmdpt_cli.progress import Progress, silent
+from xmdpt_cli.toy.people.figure import Drawing, draw_person
+from xmdpt_cli.toy.people.person import Person, make_person
+from xmdpt_cli.toy.people.pose import VIEWS, Pose, make_pose
+from xmdpt_cli.toy.people.studio import shoot, usable_workers
+from xmdpt_cli.toy.people.views import View, draw_view, views_of
+from xmdpt_cli.utils import records
+from xmdpt_cli.utils.splits import SPLITS
+
+__all__ = [
+    "Drawing",
+    "Person",
+    "Pose",
+    "View",
+    "WardrobeSummary",
+    "draw_person",
+    "draw_view",
+    "make_person",
+    "make_pose",
+    "make_wardrobe",
+    "views_in",
+    "views_of",
+]
+
+MARK = "MADE_BY_XMDPT.txt"  # written last: a wardrobe that has it is whole
+BEGUN = MARK + ".part"  # there from the first moment: an unfinished wardrobe of ours
+FORMAT = 1  # raised when the drawing changes
+FRAME = (256, 176)  # height and width of the annotation files' frame (DeepFashion's)
+
+
+@dataclass(frozen=True)
+class WardrobeSummary:
+    """What lies in a wardrobe; ``made`` is False if it was there already."""
+
+    root: Path
+    train_pictures: int
+    test_pictures: int
+    train_pairs: int
+    test_pairs: int
+    height: int
+    width: int
+    seed: int
+    plain: bool
+    made: bool
+
+
+def make_wardrobe(
+    out: Path,
+    *,
+    people_train: int = 400,
+    people_test: int = 32,
+    views: int = 4,
+    seed: int = 0,
+    height: int = 256,
+    plain: bool = False,
+    progress: Progress = silent,
+    workers: int | None = None,
+) -> WardrobeSummary:
+    """Write a wardrobe into the folder ``out`` unless exactly this one is there already.
+
+    ``people_*`` persons in one outfit each, ``views`` (2 to 5) pictures of each, ``height`` x
+    round(height * 11 / 16) pixels. ``plain`` leaves out what small pictures cannot show:
+    patterns, jackets, and people cut off by the frame. Training pairs are all ordered pairs of a
+    person's views; a test person gives the two pairs whose poses differ most. An interrupted
+    wardrobe is made anew. Raises XmdptError for a folder that holds something else, or another
+    wardrobe.
+    """
+    wanted = _parameters(people_train, people_test, views, seed, height, plain)
+    out = Path(out)
+    state = _look(out, wanted)
+    garments = _garments(wanted)
+    if state == "whole" and all((out / v.path).is_file() for g in garments.values() for v in g):
+        return _summary(out, wanted, made=False)
+    _clear(out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / BEGUN).write_text(_note(wanted), encoding="utf-8")
+    keypoints: dict[str, NDArray[np.float64]] = {}
+    to_frame = np.array(FRAME[::-1]) / (round(height * FRAME[1] / FRAME[0]), height)
+    workers = usable_workers(len(garments)) if workers is None else workers
+    shots = shoot(
+        out,
+        list(garments),
+        seed=seed,
+        views=views,
+        plain=plain,
+        height=height,
+        workers=workers,
+    )
+    for done, (garment, points) in enumerate(zip(garments.values(), shots, strict=True), start=1):
+        keypoints |= {v.name: p * to_frame for v, p in zip(garment, points, strict=True)}
+        progress("drawing", done * views, len(garments) * views)
+    for split in SPLITS:
+        _write_lists(out, split, [g for (s, _), g in garments.items() if s == split], keypoints)
+    (out / BEGUN).replace(out / MARK)
+    return _summary(out, wanted, made=True)
+
+
+def views_in(root: Path) -> dict[str, View]:
+    """The views of a finished wardrobe by flat name, e.g. to draw the true silhouette again."""
+    parameters = _read_mark(Path(root))
+    if parameters.get("format") != FORMAT:
+        raise XmdptError(f"drawn by another version of xmdpt: {root}", "make the wardrobe anew")
+    return {view.name: view for garment in _garments(parameters).values() for view in garment}
+
+
+def _garments(parameters: dict[str, int]) -> dict[tuple[str, int], list[View]]:
+    """Everybody's views by (split, index), in the order of the lists."""
+    seed, views, plain = parameters["seed"], parameters["views"], bool(parameters["plain"])
+    return {
+        (split, i): views_of(split, i, seed=seed, views=views, plain=plain)
+        for split in SPLITS
+        for i in range(parameters[f"people_{split}"])
+    }
+
+
+def _parameters(
+    train: int, test: int, views: int, seed: int, height: int, plain: bool
+) -> dict[str, int]:
+    if not 2 <= views <= len(VIEWS):
+        raise XmdptError(f"a person has 2 to {len(VIEWS)} views, not {views}")
+    if train < 1 or test < 1 or seed < 0:
+        raise XmdptError(f"need at least 1 person to train and 1 to test, and a seed from 0 "
+                         f"(got {train}, {test}, seed {seed})")  # fmt: skip
+    if not 32 <= height <= 1101:
+        raise XmdptError(f"pictures are 32 to 1101 pixels high, not {height}")
+    return {"format": FORMAT, "people_train": train, "people_test": test, "views": views,
+            "seed": seed, "height": height, "plain": int(plain)}  # fmt: skip
+
+
+def _note(parameters: dict[str, int]) -> str:
+    return (
+        "Synthetic people drawn by program (xmdpt), in the layout of DeepFashion In-shop.\n"
+        "No photograph, no real person.\n" + json.dumps(parameters) + "\n"
+    )
+
+
+def _look(out: Path, wanted: dict[str, int]) -> str:
+    """ "new", "begun" or "whole"; raises if the folder is somebody else's or another wardrobe."""
+    if not out.exists():
+        return "new"
+    if not out.is_dir():
+        raise XmdptError(f"not a folder: {out}", "choose another place for the wardrobe")
+    if (out / MARK).is_file():
+        there = _read_mark(out)
+        if there != wanted:
+            raise XmdptError(
+                f"another wardrobe lies in {out}: {json.dumps(there)}",
+                "choose another folder, or remove that one",
+            )
+        return "whole"
+    if (out / BEGUN).is_file():
+        return "begun"
+    if content(out):
+        raise XmdptError(f"folder not empty and not a wardrobe: {out}", "choose an empty folder")
+    return "new"
+
+
+def _read_mark(root: Path) -> dict[str, int]:
+    try:
+        note = (root / MARK).read_text(encoding="utf-8").splitlines()[-1]
+    except FileNotFoundError:
+        raise XmdptError(f"no finished synthetic wardrobe: {root}") from None
+    except (OSError, ValueError, IndexError):
+        raise XmdptError(f"cannot read {root / MARK}", f"remove {root}") from None
+    counts: dict[str, int] = records.parse(dict[str, int], note, root / MARK, f"remove {root}")
+    return counts
+
+
+def _clear(out: Path) -> None:
+    """Take away what an interrupted or damaged wardrobe left; only what we write ourselves."""
+    if (out / MARK).is_file():
+        (out / MARK).replace(out / BEGUN)
+    shutil.rmtree(out / "img_highres", ignore_errors=True)
+
+
+def _write_lists(
+    out: Path, split: str, garments: list[list[View]], keypoints: dict[str, NDArray[np.float64]]
+) -> None:
+    """The published files, with their published spelling."""
+    names = [view.name for garment in garments for view in garment]
+    _write(out / f"{split}.lst", names)
+    rows = ["name:keypoints_y:keypoints_x"]
+    for name in names:
+        x, y = _integers(keypoints[name])
+        rows.append(f"{name}: {y}: {x}")
+    _write(out / f"fasion-resize-annotation-{split}.csv", rows)
+    pairs = [pair for garment in garments for pair in _pairs(garment, split, keypoints)]
+    rows = ["from,to", *(f"{source.name},{target.name}" for source, target in pairs)]
+    _write(out / f"fasion-resize-pairs-{split}.csv", rows)
+
+
+def _write(path: Path, rows: list[str]) -> None:
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8", newline="\n")
+
+
+def _integers(points: NDArray[np.float64]) -> tuple[list[int], list[int]]:
+    """x and y in whole pixels of the annotation frame, -1 missing."""
+    top = np.array([FRAME[1] - 1, FRAME[0] - 1])
+    whole = np.clip(np.floor(np.nan_to_num(points, nan=0.0)), 0, top).astype(int)
+    whole[np.isnan(points).any(axis=1)] = -1
+    return whole[:, 0].tolist(), whole[:, 1].tolist()
+
+
+def _pairs(
+    garment: list[View], split: str, keypoints: dict[str, NDArray[np.float64]]
+) -> list[tuple[View, View]]:
+    """All ordered pairs; for a test person the two of clearly different pose, two targets."""
+    pairs = list(permutations(garment, 2))
+    if split == "train":
+        return pairs
+
+    def change(pair: tuple[View, View]) -> float:
+        """Mean movement of the joints that both views show; cropped targets come last."""
+        a, b = (keypoints[view.name] for view in pair)
+        whole = float(np.isfinite(b[1:14, 0]).mean() == 1.0)
+        return 1000.0 * whole + float(np.nanmean(np.abs(a - b)))
+
+    front = max((p for p in pairs if p[0] is garment[0]), key=change)
+    second = max((p for p in pairs if p[1] is not front[1]), key=change)
+    return [front, second]
+
+
+def _summary(out: Path, wanted: dict[str, int], *, made: bool) -> WardrobeSummary:
+    train, test, views = wanted["people_train"], wanted["people_test"], wanted["views"]
+    return WardrobeSummary(
+        root=out,
+        train_pictures=train * views,
+        test_pictures=test * views,
+        train_pairs=train * views * (views - 1),
+        test_pairs=2 * test,
+        height=wanted["height"],
+        width=round(wanted["height"] * FRAME[1] / FRAME[0]),
+        seed=wanted["seed"],
+        plain=bool(wanted["plain"]),
+        made=made,
+    )

@@ -1,0 +1,88 @@
+"""What feeds a run: cached features or ``--online``, with each pair's random numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import torch
+
+from xmdpt_cli.data.loader import PairDataset, Reading, Skipping
+from xmdpt_cli.data.streaming import train_loader
+from xmdpt_cli.data.views import Views
+from xmdpt_cli.model import XMDPT
+from xmdpt_cli.training.config import TrainConfig
+from xmdpt_cli.training.online import OnlineLoader, find_encoders
+from xmdpt_cli.training.step import Draws, StepBatch, StepLoader, with_draws
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Where the encoders of ``--online`` lie (hub id or folder), if not where the dataset says."""
+
+    vae: str | None = None
+    source: str | None = None
+    pose: str | None = None
+
+
+@dataclass
+class StepViews(Views):
+    """Pictures of a batch with its random numbers."""
+
+    draws: Draws | None = None
+
+
+class OnlineStepLoader(StepLoader):
+    """``StepLoader`` in the two halves of ``data.prefetch``: ``encode`` is for the device's thread.
+
+    ``batch`` does both.
+    """
+
+    loader: OnlineLoader
+
+    def read(self, step: int, out: Views | None = None) -> StepViews:
+        """The pictures of micro step ``step``, and its random numbers."""
+        views = self.loader.read(step, out)
+        of = {f.name: getattr(views, f.name) for f in fields(Views)}
+        return StepViews(**of, draws=self.draws(step))
+
+    def encode(self, read: StepViews) -> StepBatch:
+        """Their features."""
+        return with_draws(self.loader.encode(read), read.draws)
+
+
+def feed(
+    config: TrainConfig,
+    dataset: PairDataset,
+    model: XMDPT,
+    size: int,
+    rank: int = 0,
+    world: int = 1,
+    *,
+    device: str | torch.device = "cpu",
+    networks: Networks | None = None,
+    warn: Callable[[str], None] = print,
+) -> StepLoader:
+    """Micro batches of ``size`` pairs for rank ``rank`` of ``world``.
+
+    A shard that breaks is skipped and ``warn`` is told (``data.skipping``). Raises XmdptError if
+    the encoders for ``--online`` are not there, or are not the dataset's.
+    """
+    reading = Reading(
+        size,
+        config.seed,
+        rank,
+        world,
+        config.swap,
+        config.flip,
+        pose_maps=config.conditioning == "tokens",
+        target_tokens=config.align_weight > 0,
+        skipping=Skipping(dataset, config.seed, warn),
+        swap_batch=config.batch_size if config.swap_by == "batch" else 0,
+    )
+    drawn = (reading, model.latent_shape, model.tdnet.grid**2)
+    if not config.online:
+        return StepLoader(train_loader(dataset, reading), *drawn)
+    places = vars(networks or Networks())
+    encoders = find_encoders(dataset.manifest, dataset.path, **places, device=device)
+    return OnlineStepLoader(OnlineLoader(dataset, encoders, reading), *drawn)

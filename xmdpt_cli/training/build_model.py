@@ -1,0 +1,43 @@
+"""The model a recipe asks for, in the sizes the dataset's features have."""
+
+from __future__ import annotations
+
+from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.model import XMDPT
+from xmdpt_cli.training.config import TrainConfig
+
+#: MDTv2's blocks behind the side interpolater: 6 for S, 4 otherwise (FACTS section 8)
+MDTV2_DECODE_LAYERS = {"tiny": 2, "S": 6}
+
+
+def build_model(config: TrainConfig, dataset: PairDataset) -> XMDPT:
+    """An untrained XMDPT of the configured size that fits the dataset's features."""
+    # from the index: nothing is read, for the first shard may be the broken one of a run that
+    # goes on
+    channels, side = dataset.column("moments").shape[0] // 2, dataset.column("moments").shape[1]
+    pose_length, pose_width = dataset.column("pose_tokens").shape
+    source_length, source_width = dataset.column("source_tokens").shape
+    published = MDTV2_DECODE_LAYERS.get(config.size, 4) if config.backbone == "mdtv2" else 2
+    return XMDPT.from_size(
+        config.size,
+        latent_size=side,
+        latent_channels=channels,
+        decode_layers=config.decode_layers or published,
+        mask_ratio=config.mask_ratio,
+        pose_length=pose_length,
+        pose_width=pose_width,
+        source_length=source_length,
+        source_width=source_width,
+        predictor=config.predictor,
+        condition_parts=config.condition_parts,
+        aggregation=config.aggregation,
+        backbone=config.backbone,
+        conditioning=config.conditioning,
+        vae_factor=dataset.resolution // side,
+        token_source=config.token_source,
+        token_source_by=config.token_source_by,
+        token_pose=config.token_pose,
+        vector=config.vector,
+        align_width=source_width if config.align_weight else 0,
+        align_block=config.align_block,
+    )

@@ -1,0 +1,160 @@
+"""A run's folder (DESIGN: "What a run is"): its identity, and the model it exports."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import NotRequired, TypedDict
+
+from xmdpt_cli import config as configuration
+from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.encoders.identity import HUB, TRANSFORMERS, tables_of
+from xmdpt_cli.encoders.places import without_places, write_places
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.files import content, write_text
+from xmdpt_cli.model import XMDPT
+from xmdpt_cli.model.folder import save_model
+from xmdpt_cli.progress import Say, silently
+from xmdpt_cli.training.config import TrainConfig
+from xmdpt_cli.utils import records
+
+# What may differ between a run and its continuation: how far, how often, how many are kept,
+# how it is watched, and on how many devices the same batches are worked through.
+_FREE = {"steps", "checkpoint_every", "log_every", "keep_checkpoints", "keep_every"}
+_FREE |= {"accumulate", "sharding", "validate_every", "validation_pairs", "track"}
+_FREE |= {"sampling_steps", "sampling_solver", "guidance", "power"}  # only travel with the model
+#: What ``--force`` may change: the weights still fit, and the pairs keep their order.
+FORCEABLE = {"learning_rate", "weight_decay", "ema", "ema_warmup", "guidance_drop", "mask_ratio"}
+FORCEABLE |= {"mask_span", "loss_weighting", "align_weight", "timestep_power", "online"}
+FORCEABLE |= {"masked_noise", "swap_by", "max_grad_norm"}
+FORCEABLE |= {"precision", "compile", "steps", "resolution", "source_encoder", "pose_encoder"}
+
+#: What a run did whose run.json does not have the setting: it began before there was a choice.
+BEFORE: dict[str, Any] = {"masked_noise": "shared", "swap_by": "pair", "max_grad_norm": 0.0}
+
+
+def as_begun(config: TrainConfig, out: Path, say: Say = silently) -> TrainConfig:
+    """The recipe with which the run in ``out`` resumes: of settings that its run.json does not
+    have it keeps what was done then, and ``say`` is told of those that differ from ``config``."""
+    known = out / "run.json"
+    if not (known.is_file() and (out / "checkpoints" / "latest").is_file()):
+        return config
+    begun = records.read(_Begun, known)["config"]
+    kept = {k: v for k, v in BEFORE.items() if k not in begun and getattr(config, k) != v}
+    if kept:
+        named = ", ".join(f"{name} {value}" for name, value in kept.items())
+        say(f"{out} began with an earlier version, and keeps what that did: {named}")
+    return dataclasses.replace(config, **kept)
+
+
+#: What a kill, or a full disk, while a run is begun leaves in its folder.
+UNFINISHED = {".lock", "config.toml", "config.toml.part", "run.json.part"}
+
+
+class _Begun(TypedDict):
+    """run.json: the dataset's shards by their sha256, the settings, and what --force changed."""
+
+    data: list[str]
+    config: _Settings
+    position_tables: NotRequired[dict[str, str]]
+    forced: NotRequired[list[dict[str, str]]]
+
+
+class _Settings(TypedDict):
+    batch_size: int
+
+
+def begin_run(out: Path, config: TrainConfig, dataset: PairDataset, force: bool = False) -> None:
+    """Write config.toml and run.json, or check that ``out`` holds this very run.
+
+    With ``force`` what is ``FORCEABLE`` may differ: run.json remembers what changed, and where.
+    A run that has saved nothing yet may become another one.
+    """
+    identity: dict[str, Any] = {
+        "data": [shard["sha256"] for shard in dataset.manifest["shards"]],
+        "position_tables": tables_of(dataset.manifest["encoders"]),
+        "config": {k: v for k, v in dataclasses.asdict(config).items() if k not in _FREE},
+    }
+    if config.decay == "cosine":  # the schedule of the learning rate follows from the length
+        identity["config"]["steps"] = config.steps
+    known = out / "run.json"
+    kept = known.is_file() and (out / "checkpoints" / "latest").is_file()
+    if kept:
+        before = records.read(_Begun, known)
+        was, now = {**BEFORE, **before["config"]}, identity["config"]
+        differs = {k: f"{was.get(k)} -> {v}" for k, v in now.items() if was.get(k) != v}
+        if before["data"] != identity["data"]:
+            differs["data"] = "another prepared dataset" + _other_tables(before, identity)
+        identity["forced"] = before.get("forced", [])
+        if differs:
+            identity["forced"].append(_forced(out, differs, force))
+            write_text(known, json.dumps(identity, indent=2))
+    elif not known.is_file() and set(content(out)) - UNFINISHED:
+        raise XmdptError(f"{out} is not empty and holds no run", "choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    if not kept:  # first: by it an interrupted beginning is recognised
+        write_text(known, json.dumps(identity, indent=2))
+    write_text(out / "config.toml", configuration.dump("train", config))
+
+
+def _other_tables(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Said of two datasets whose DINOv2 tokens cannot be mixed in one run; else nothing."""
+    known = before.get("position_tables")
+    new = now["position_tables"]
+    if known is None:  # a run that an earlier version began
+        known = {part: TRANSFORMERS for part, table in new.items() if table == HUB}
+    differing = [part for part, table in known.items() if table != new.get(part, table)]
+    if not differing:
+        return ""
+    named = ", ".join(f"{part} {known[part]} -> {new[part]}" for part in differing)
+    return f" with DINOv2 tokens of another position table ({named})"
+
+
+def _forced(out: Path, differs: dict[str, str], force: bool) -> dict[str, str]:
+    """The note on a forced change; XmdptError if it is not forced or may not be."""
+    named = "; ".join(f"{name}: {change}" for name, change in differs.items())
+    firm = sorted(set(differs) - FORCEABLE)
+    if firm or not force:
+        hint = "choose another --out, or give the same settings to go on"
+        if not firm:
+            hint += ", or --force to go on with these"
+        elif force:
+            hint = f"--force cannot change {', '.join(firm)}: choose another --out"
+        raise XmdptError(f"{out} holds another run; what differs: {named}", hint)
+    return {"from": (out / "checkpoints" / "latest").read_text(errors="replace"), **differs}
+
+
+def known_batch(out: Path) -> int:
+    """The batch size that the run in ``out`` began with; 0 if there is no run."""
+    known = records.read_if_there(_Begun, out / "run.json")
+    return 0 if known is None else int(known["config"]["batch_size"])
+
+
+def export(
+    folder: Path, model: XMDPT, config: TrainConfig, dataset: PairDataset, steps: int
+) -> None:
+    """Write the EMA model as a model folder; what is this machine's alone stays in the run."""
+    manifest = dataset.manifest
+    facts: dict[str, Any] = {
+        "schedule": config.schedule,
+        "prediction": config.prediction,
+        "sampling": {
+            "steps": config.sampling_steps,
+            "solver": config.sampling_solver,
+            "guidance": config.guidance,
+            "power": config.power,
+        },
+        "resolution": manifest["resolution"],
+        "encoders": manifest["encoders"],
+        "toy": bool(manifest["toy"]),
+        "trained_steps": steps,
+        "trained_on": manifest["counts"]["train"],
+    }
+    # toy networks lie there, and nowhere else; of a URL without its password
+    local = dataset.store.folder
+    facts["data"] = dataset.store.url if local is None else str(local.resolve())
+    write_places(folder.parent, facts)
+    save_model(folder, model, without_places(facts))

@@ -1,0 +1,1 @@
+"""Small helpers without a home in one stage of the workflow."""

@@ -1,0 +1,3 @@
+"""The splits of a dataset."""
+
+SPLITS = ("train", "test")

@@ -1,0 +1,186 @@
+"""What a VAE learns from: pictures by index, and what of them a step of training takes.
+
+A step's pictures, mirrorings and noise follow from the seed and the step alone. Legend: n pictures
+of this process, C latent channels, h, w latent size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from xmdpt_cli.data.index import FLIP
+from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.encoders.vae import VAE
+from xmdpt_cli.images import Picture
+from xmdpt_cli.pose.head_disc import head_map
+
+T = TypeVar("T")
+_AHEAD = 4  # steps read ahead of training, and threads that decode pictures
+
+
+class Pictures(Protocol):
+    """Pictures of one size by index: an array (M, H, W, 3), or anything that reads lazily."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Picture: ...
+
+
+class Examples(Protocol):
+    """Pictures, and where there are such, what is already known of them."""
+
+    @property
+    def pictures(self) -> Pictures: ...
+
+    def moments(self, indices: list[int], mirrored: NDArray[np.bool_]) -> Tensor | None:
+        """Stored posterior moments, float32 (n, 2C, h, w), unscaled; None: encode."""
+
+    def head(self, index: int) -> NDArray[np.float32] | None:
+        """Where the head is, (H, W) in [0, 1]."""
+
+
+class PictureExamples:
+    """Pictures alone."""
+
+    def __init__(self, pictures: Pictures) -> None:
+        self.pictures = pictures
+
+    def moments(self, indices: list[int], mirrored: NDArray[np.bool_]) -> Tensor | None:
+        return None
+
+    def head(self, index: int) -> NDArray[np.float32] | None:
+        return None
+
+
+class DatasetPictures:
+    """The pictures of one split of a prepared dataset, decoded when asked for."""
+
+    def __init__(self, dataset: PairDataset) -> None:
+        self.dataset, self.views = dataset, sorted(dataset.views())
+
+    def __len__(self) -> int:
+        return len(self.views)
+
+    def __getitem__(self, index: int, /) -> Picture:
+        return self.dataset.picture(*self.views[index])
+
+
+class DatasetExamples:
+    """One split of a prepared dataset: pictures, keypoints, stored moments if ``cached``."""
+
+    def __init__(self, dataset: PairDataset, *, cached: bool = True, heads: bool = False) -> None:
+        self.dataset, self.heads = dataset, heads
+        self.pictures = DatasetPictures(dataset)
+        self.cached = cached and {"moments", "moments" + FLIP} <= dataset.table.columns.keys()
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def moments(self, indices: list[int], mirrored: NDArray[np.bool_]) -> Tensor | None:
+        if not self.cached:
+            return None
+        rows = np.array([self.dataset.table.row(*self.pictures.views[i]) for i in indices])
+        out = torch.empty(len(indices), *self.dataset.column("moments").shape)
+        field = self.dataset.field(out, rows, "moments", mirrored)
+        for number in range(len(indices)):
+            field.copy(number, self.dataset.read)
+        field.settle(range(len(indices)))
+        return out
+
+    def head(self, index: int) -> NDArray[np.float32] | None:
+        if not self.heads:
+            return None
+        size = self.dataset.resolution
+        return head_map(self.dataset.keypoints(*self.pictures.views[index]), size, size)
+
+
+@dataclass(frozen=True)
+class VaeBatch:
+    """What one process takes in one step."""
+
+    pictures: Tensor  # uint8 (n, H, W, 3)
+    noise: Tensor  # float32 (n, C, h, w), unit normal
+    moments: Tensor | None = None  # float32 (n, 2C, h, w): of these pictures, mirrored as they are
+    head: Tensor | None = None  # float32 (n, 1, H, W) in [0, 1]
+
+    def to(self, device: torch.device) -> VaeBatch:
+        def moved(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device)
+
+        return VaeBatch(
+            self.pictures.to(device), self.noise.to(device), moved(self.moments), moved(self.head)
+        )
+
+
+def draw(
+    examples: Examples, vae: VAE, seed: int, step: int, batch_size: int, rank: int, ranks: int
+) -> VaeBatch:
+    """The rows of one process of the step's one batch, whatever the number of processes.
+
+    Half of the pictures are mirrored.
+    """
+    pictures, size, part = examples.pictures, batch_size, batch_size // ranks
+    mine = slice(rank * part, (rank + 1) * part)
+    chosen = [_index(seed, len(pictures), step * size + i) for i in range(size)][mine]
+    rng = np.random.default_rng([seed, 1, step])
+    batch = np.stack([np.asarray(pictures[index]) for index in chosen])
+    mirrored = (rng.random(size) < 0.5)[mine]
+    batch[mirrored] = batch[mirrored][:, :, ::-1]
+    height, width = batch.shape[1] // vae.factor, batch.shape[2] // vae.factor
+    noise = rng.standard_normal((size, vae.channels, height, width), dtype=np.float32)[mine]
+    heads = [examples.head(index) for index in chosen]
+    head = None
+    if heads[0] is not None:
+        stacked = np.stack([h for h in heads if h is not None])
+        stacked[mirrored] = stacked[mirrored][:, :, ::-1]
+        head = torch.from_numpy(stacked)[:, None]
+    moments = examples.moments(chosen, mirrored)
+    return VaeBatch(torch.from_numpy(batch), torch.from_numpy(noise), moments, head)
+
+
+def ahead(make: Callable[[int], T], first: int, end: int) -> Generator[T, None, None]:
+    """``make(first)``, ..., ``make(end - 1)`` in this order, made ahead on threads.
+
+    Errors are raised here, at the step they belong to.
+    """
+    with ThreadPoolExecutor(_AHEAD, thread_name_prefix="vae-pictures") as pool:
+        waiting: deque[Future[T]] = deque()
+        for step in range(first, end):
+            while len(waiting) < _AHEAD and step + len(waiting) < end:
+                waiting.append(pool.submit(make, step + len(waiting)))
+            yield waiting.popleft().result()
+
+
+def _index(seed: int, count: int, position: int) -> int:
+    """Which picture stands at this position of an endless row of shuffled epochs."""
+    epoch, offset = divmod(position, count)
+    return int(_epoch_order(seed, count, epoch)[offset])
+
+
+@lru_cache(maxsize=4)
+def _epoch_order(seed: int, count: int, epoch: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, 0, epoch]).permutation(count)
+
+
+def some(pictures: Pictures, at_most: int) -> NDArray[np.uint8]:
+    """Up to ``at_most`` pictures, evenly spaced."""
+    indices = np.linspace(0, len(pictures) - 1, min(at_most, len(pictures)))
+    return np.stack([np.asarray(pictures[int(index)]) for index in indices])
+
+
+def digest(pictures: Pictures) -> str:
+    """Tells one training set from another without reading all of it: count and 64 pictures."""
+    chosen = some(pictures, 64)
+    text = f"{len(pictures)} {chosen.shape} ".encode()
+    return hashlib.sha256(text + np.ascontiguousarray(chosen).tobytes()).hexdigest()

@@ -1,0 +1,215 @@
+"""``xmdpt finetune-vae``: from a prepared dataset to a diffusers folder and a report.
+
+The paper fine-tunes the decoder for 77 epochs and leaves the encoder alone (sec. 4.1), so latents
+that are already made, and models trained on them, stay valid.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, fields
+from functools import partial
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+from typing_extensions import TypedDict
+
+from xmdpt_cli.files import only_process, write_text, writing
+from xmdpt_cli.images import save_png
+from xmdpt_cli.metrics.lpips_metric import Lpips
+from xmdpt_cli.metrics.report import Report, WrittenReport, write_json
+from xmdpt_cli.progress import Progress, Say, silent, silently
+from xmdpt_cli.report.vae_sheet import Rebuilt, before_after
+from xmdpt_cli.training.distributed import ALONE, Team
+from xmdpt_cli.utils import records
+from xmdpt_cli.vae_training import folder as folder
+from xmdpt_cli.vae_training.evaluate import Images, make_report, measure, protocol_for, rebuild
+from xmdpt_cli.vae_training.folder import VAEStats
+from xmdpt_cli.vae_training.loop import fit, make_stats
+from xmdpt_cli.vae_training.loss import Perceptual
+from xmdpt_cli.vae_training.plan import Plan
+from xmdpt_cli.vae_training.trainer import VaeTrainer
+
+REPORT, PICTURE, BEFORE = "report.json", "before_after.png", "before.json"
+_SHOWN = 8  # test pictures in PICTURE
+
+
+class _Before(TypedDict):
+    """before.json: the measures before training, and what they depend on."""
+
+    key: dict[str, Any]
+    images: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """What a finished training leaves in its folder."""
+
+    stats: VAEStats
+    encoder: dict[str, str]  # sha256 before and after
+    toy: bool  # a small VAE, or one that was a toy before
+    report: Report | None  # None: the dataset has no test pictures
+
+
+def finetune(
+    plan: Plan,
+    out: Path,
+    *,
+    perceptual: Perceptual | None = None,
+    lpips: Lpips | None = None,
+    notes: list[str] | None = None,
+    team: Team = ALONE,
+    progress: Progress = silent,
+    say: Say = silently,
+) -> FineTuned:
+    """Train as planned into the folder ``out``, or go on there, or return what is done there.
+
+    Every process of the team calls it; rank 0 writes. Raises XmdptError if ``out`` holds
+    something else, if the loss is no number any more, and if the encoder has changed. ``say`` is
+    told of a training that resumes.
+    """
+    team.part(plan.config.batch_size)
+    with team.together(), ExitStack() as held:
+        team.on_first(partial(held.enter_context, only_process(out)))
+        speak = progress if team.first else silent
+        return _finetune(plan, out, perceptual, lpips, notes or [], team, speak, say)
+
+
+def _finetune(
+    plan: Plan,
+    out: Path,
+    perceptual: Perceptual | None,
+    lpips: Lpips | None,
+    notes: list[str],
+    team: Team,
+    progress: Progress,
+    say: Say,
+) -> FineTuned:
+    vae, config, manifest = plan.vae, plan.config, plan.train.dataset.manifest
+    start, began = vae.describe(), time.monotonic()
+    shards = [s["sha256"] for s in manifest["shards"] if s["split"] == "train"]
+    trunk = "none" if perceptual is None else perceptual.weights
+    this = folder.identity(config, shards, vae, trunk)
+    team.on_first(partial(folder.begin, out, this, config))
+    record = team.on_first(partial(folder.finished, out))
+    if record is not None:
+        return _known(out, record)
+    trainer = VaeTrainer(vae, config, perceptual, team)
+    before = _measure_before(plan, out, lpips, team, progress)
+    shown = [] if plan.test is None else _spread(plan.measured, _SHOWN)
+    old = None if plan.test is None else rebuild(vae, plan.test, shown)
+    fit(trainer, plan.train, out, progress, say)
+    after_sha = team.on_first(partial(_write, plan, out, this["encoder"]))
+    encoder = {"before": this["encoder"], "after": after_sha}
+    report = None
+    if plan.test is not None and old is not None:
+        after = measure(
+            vae, plan.test, plan.measured, lpips, stage="after", team=team, progress=progress
+        )
+        report = make_report(plan.test.dataset.resolution, before, after, lpips, notes)
+        team.on_first(partial(_write_report, plan, out, report, shown, old))
+    psnr = {} if report is None else {k: row["psnr"] for k, row in report.to_json()["rows"].items()}
+    seconds = time.monotonic() - began
+    stats = make_stats(trainer, len(plan.train), psnr.get("before"), psnr.get("after"), seconds)
+    record = _record(plan, team.world, start, shards, encoder, stats)
+    team.on_first(partial(folder.publish, out, vae, record))
+    if team.first:
+        (out / BEFORE).unlink(missing_ok=True)
+    return FineTuned(stats, encoder, vae.origin.toy, report)
+
+
+def _record(
+    plan: Plan,
+    processes: int,
+    start: dict[str, Any],
+    shards: list[str],
+    encoder: dict[str, str],
+    stats: VAEStats,
+) -> dict[str, Any]:
+    """What the folder says of itself: how and from what it was made."""
+    tuned = "a decoder fine-tuned; encoder and latents are those of the VAE it started from"
+    dataset = plan.train.dataset
+    return {
+        "what": "a small VAE trained from scratch: a toy" if plan.config.all_weights else tuned,
+        "settings": asdict(plan.config),
+        "processes": processes,
+        "start": start,
+        "encoder": encoder,
+        "toy": plan.vae.origin.toy,
+        "trained_on": {
+            "data": PurePath(dataset.path).name,  # the folder may be published
+            "pictures": len(plan.train),
+            "resolution": dataset.resolution,
+            "toy": bool(dataset.manifest["toy"]),
+            "shards": shards,
+        },
+        "stats": asdict(stats),
+    }
+
+
+def _write(plan: Plan, out: Path, before: str) -> str:
+    """Write the VAE aside; the sha256 of the encoder as it is on the disk."""
+    after = folder.write_part(out, plan.vae)
+    if not plan.config.all_weights:
+        folder.refuse_changed_encoder(out, before, after)
+    return after
+
+
+def _measure_before(
+    plan: Plan, out: Path, lpips: Lpips | None, team: Team, progress: Progress
+) -> Images:
+    """The start's measures; kept in a file, so that a training that goes on has them."""
+    if plan.test is None:
+        return []
+    key = {
+        "pictures": plan.measured,
+        "lpips": None if lpips is None else lpips.weights,
+        "protocol": protocol_for(plan.test.dataset.resolution).name,
+    }
+    kept = team.on_first(lambda: records.read_if_there(_Before, out / BEFORE))
+    if kept is not None and kept["key"] == key:
+        images: Images = kept["images"]
+        return images
+    images = measure(
+        plan.vae, plan.test, plan.measured, lpips, stage="before", team=team, progress=progress
+    )
+    team.on_first(partial(_keep, out / BEFORE, {"key": key, "images": images}))
+    return images
+
+
+def _keep(path: Path, content: dict[str, Any]) -> None:
+    with writing(path):
+        write_text(path, json.dumps(content))
+
+
+def _write_report(plan: Plan, out: Path, report: Report, shown: list[int], old: np.ndarray) -> None:
+    assert plan.test is not None
+    new = rebuild(plan.vae, plan.test, shown)
+    rows = [
+        Rebuilt(
+            plan.test.pictures[index],
+            old[i],
+            new[i],
+            plan.test.dataset.keypoints(*plan.test.pictures.views[index]),
+        )
+        for i, index in enumerate(shown)
+    ]
+    with writing(out):
+        save_png(out / PICTURE, before_after(rows))
+        write_json(out / REPORT, report.to_json())
+
+
+def _known(out: Path, record: dict[str, Any]) -> FineTuned:
+    found = records.read_if_there(WrittenReport, out / REPORT)
+    known = [] if found is None else [f.name for f in fields(Report) if f.name in found]
+    report = Report(**{name: found[name] for name in known}) if known else None
+    toy = bool(record.get("toy"))
+    return FineTuned(folder.stats_of(record), record["encoder"], toy, report)
+
+
+def _spread(count: int, at_most: int) -> list[int]:
+    """Up to ``at_most`` of ``count``, evenly spaced."""
+    return [int(i) for i in np.linspace(0, count - 1, min(count, at_most))]

@@ -1,0 +1,236 @@
+"""The folder of a VAE training: begun, gone on with, finished; in the end a diffusers VAE.
+
+``run.json`` says what it was begun with, ``config.toml`` the settings, ``metrics.jsonl`` how it
+goes, ``state.safetensors`` (while it runs) where it is. The VAE's own files come when it is done,
+``config.json`` the last of them, then ``xmdpt_training.json``: the record of a finished training.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from typing_extensions import NotRequired, TypedDict
+
+from xmdpt_cli import config as configuration
+from xmdpt_cli.encoders.vae import VAE
+from xmdpt_cli.encoders.weights import TOY_MARK, Origin, state_sha256
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.files import content, removed_on_error, write_text, writing
+from xmdpt_cli.training.run_folder import UNFINISHED
+from xmdpt_cli.utils import records
+from xmdpt_cli.vae_training.config import VaeConfig
+
+IDENTITY, RECORD, STATE, LOG = (
+    "run.json",
+    "xmdpt_training.json",
+    "state.safetensors",
+    "metrics.jsonl",
+)
+_PART = ".vae.part"
+_WEIGHTS = "diffusion_pytorch_model*.safetensors"
+_SECTION = "finetune_vae"
+# What may differ between a training and its continuation. Epochs follow from the steps.
+_FREE = {"checkpoint_every", "log_every", "epochs"}
+
+
+@dataclasses.dataclass(frozen=True)
+class VAEStats:
+    """What a training reports. PSNR in dB on the held-out pictures, None without any."""
+
+    steps: int
+    pictures: int
+    decoder_only: bool
+    loss_first: float
+    loss_last: float
+    psnr_before: float | None
+    psnr: float | None
+    scaling_factor: float
+    seconds: float  # of the call that finished it
+
+
+class _Begun(TypedDict):
+    """run.json, see ``identity``."""
+
+    settings: dict[str, Any]
+    pictures: NotRequired[Any]
+    start: NotRequired[str]
+    lpips_trunk: NotRequired[str]
+
+
+class _Line(TypedDict):
+    """One line of metrics.jsonl."""
+
+    step: int
+
+
+class Encoder(TypedDict):
+    """sha256 of the encoder, before and after."""
+
+    before: str
+    after: str
+
+
+class Finished(TypedDict):
+    """xmdpt_training.json."""
+
+    stats: VAEStats
+    encoder: Encoder
+    toy: NotRequired[bool]
+    sha256: NotRequired[str]
+
+
+def encoder_sha256(vae: VAE) -> str:
+    """sha256 of all that decides a VAE's latents: encoder and quant_conv, names and values."""
+    parts = {"encoder": vae.net.encoder, "quant_conv": vae.net.quant_conv}
+    return state_sha256(nn.ModuleDict({k: v for k, v in parts.items() if v is not None}))
+
+
+def identity(config: VaeConfig, data: Any, vae: VAE, trunk: str) -> dict[str, Any]:
+    """What a continuation must agree on. ``data``: what tells the pictures; ``trunk``: LPIPS'."""
+    return {
+        "settings": {k: v for k, v in dataclasses.asdict(config).items() if k not in _FREE},
+        "pictures": data,
+        "start": state_sha256(vae.net),
+        "encoder": encoder_sha256(vae),
+        "lpips_trunk": trunk,
+    }
+
+
+def begin(out: Path, this: dict[str, Any], config: VaeConfig) -> None:
+    """Make ``out`` the folder of this training or recognise it; XmdptError for anything else."""
+    known = out / IDENTITY
+    if known.is_file():
+        differs = _differences(records.read(_Begun, known), this)
+        if differs:
+            raise XmdptError(
+                f"{out} holds another VAE training; what differs: {'; '.join(differs)}",
+                "choose another --out, or give the same settings to go on",
+            )
+    elif set(content(out)) - UNFINISHED:
+        raise XmdptError(
+            f"not overwriting {out}: it is not empty and holds no VAE training",
+            "choose another folder",
+        )
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        if not known.is_file():  # first: by it an interrupted beginning is recognised
+            write_text(known, json.dumps(this, indent=2))
+        if not (out / "config.toml").is_file():
+            write_text(out / "config.toml", configuration.dump(_SECTION, config))
+
+
+def _differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    before, after = was["settings"], now["settings"]
+    found = [f"{k}: {before.get(k)} -> {v}" for k, v in after.items() if before.get(k) != v]
+    words = {
+        "pictures": "the pictures",
+        "start": "the VAE it starts from",
+        "lpips_trunk": "the weights of LPIPS",
+    }
+    return found + [word for key, word in words.items() if was.get(key) != now[key]]
+
+
+def finished(out: Path) -> dict[str, Any] | None:
+    """The record of a training that is done, else None. ``begin`` has looked whose it is."""
+    record: dict[str, Any] | None = records.read_if_there(Finished, out / RECORD)
+    return record
+
+
+def stats_of(record: dict[str, Any]) -> VAEStats:
+    """The statistics in the record of a finished training."""
+    return VAEStats(**{f.name: record["stats"][f.name] for f in dataclasses.fields(VAEStats)})
+
+
+def write_part(out: Path, vae: VAE) -> str:
+    """Write the VAE to a hidden folder in ``out`` and read it back; the encoder's sha256 there.
+
+    Raises XmdptError if what is on the disk is not what is in memory.
+    """
+    part = out / _PART
+    shutil.rmtree(part, ignore_errors=True)
+    with writing(part), removed_on_error(part):
+        vae.net.save_pretrained(part)
+        if vae.origin.toy:
+            mark = {"toy": True, "id": vae.origin.id}
+            (part / TOY_MARK).write_text(json.dumps(mark) + "\n", encoding="utf-8")
+    written = VAE.load(part)
+    if state_sha256(written.net) != state_sha256(vae.net):
+        shutil.rmtree(part, ignore_errors=True)
+        raise XmdptError(
+            f"the VAE written to {out} does not read back as it was",
+            "check the disk; the same command then goes on from the last state",
+        )
+    return encoder_sha256(written)
+
+
+def refuse_changed_encoder(out: Path, before: str, after: str) -> None:
+    """XmdptError, and nothing of the VAE is left, if the frozen encoder is not what it was."""
+    if before != after:
+        shutil.rmtree(out / _PART, ignore_errors=True)
+        raise XmdptError(
+            f"the encoder has changed (sha256 {before[:12]} before, {after[:12]} after): nothing "
+            "was written, latents made with it would not fit",
+            "this must not happen: report it, and start again in another folder",
+        )
+
+
+def publish(out: Path, vae: VAE, record: dict[str, Any]) -> None:
+    """Move the written VAE to its place, then leave the record; the state is needed no more.
+
+    The record names the VAE as samples do that it decoded (``VAE.describe``).
+    """
+    part = out / _PART
+    with writing(out):
+        origin = vae.origin
+        if not origin.toy:
+            origin = Origin("local", str(part), files=sorted(part.glob(_WEIGHTS)))
+        record = {**record, "sha256": origin.describe(vae.net)["sha256"]}
+        files = sorted(part.iterdir(), key=lambda path: path.name == "config.json")
+        for path in files:  # config.json last: a folder without it is no VAE
+            path.replace(out / path.name)
+        part.rmdir()
+        write_text(out / RECORD, json.dumps(record, indent=2) + "\n")
+        (out / STATE).unlink(missing_ok=True)
+    if not vae.origin.toy:
+        vae.origin = Origin("local", str(out), files=sorted(out.glob(_WEIGHTS)))
+
+
+class Log:
+    """metrics.jsonl: means over the steps since the last line; continues where it was."""
+
+    def __init__(self, out: Path, done: int, every: int) -> None:
+        self.path, self.every = out / LOG, every
+        self.rows: list[dict[str, float]] = []
+        self.began = time.perf_counter()
+        if self.path.is_file():  # steps after the state that was kept will be written again
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+            write_text(self.path, "".join(line + "\n" for line in lines if _is_done(line, done)))
+
+    def add(self, terms: dict[str, float], step: int, *, last: bool) -> None:
+        """Take in the terms of step number ``step`` (from 1)."""
+        self.rows.append(terms)
+        if step % self.every and step != 1 and not last:
+            return
+        means = {k: math.fsum(row[k] for row in self.rows) / len(self.rows) for k in terms}
+        now = time.perf_counter()
+        means["averaged_steps"] = len(self.rows)
+        means["steps_per_second"] = len(self.rows) / (now - self.began)
+        self.rows.clear()
+        self.began = now
+        with writing(self.path), open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **means}) + "\n")
+
+
+def _is_done(line: str, done: int) -> bool:
+    """Whether a line of the log is whole (a full disk cuts one short) and at most ``done``."""
+    try:
+        return bool(records.parse(_Line, line, LOG)["step"] <= done)
+    except XmdptError:
+        return False

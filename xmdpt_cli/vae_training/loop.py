@@ -1,0 +1,177 @@
+"""Train a VAE on pictures: a toy from its pass-through start, or a real one's decoder.
+
+The paper fine-tunes the decoder of sd-vae-ft-mse on the training pictures for 77 epochs (sec.
+4.1: "the face is distorted if not"); its loss is not published (ours: ``vae_loss``).
+
+A step depends on the seed and its own number only, so an interrupted run continues exactly.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import closing
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xmdpt_cli.encoders.vae import VAE, posterior_mean
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.files import only_process
+from xmdpt_cli.progress import Progress, Say, silent, silently
+from xmdpt_cli.vae_training import folder as folder
+from xmdpt_cli.vae_training.config import VaeConfig, settle
+from xmdpt_cli.vae_training.examples import (
+    Examples,
+    PictureExamples,
+    Pictures,
+    VaeBatch,
+    ahead,
+    digest,
+    draw,
+    some,
+)
+from xmdpt_cli.vae_training.folder import VAEStats
+from xmdpt_cli.vae_training.trainer import VaeTrainer
+
+
+def train_vae(
+    vae: VAE,
+    pictures: Pictures,
+    config: VaeConfig,
+    *,
+    out: str | Path,
+    held_out: NDArray[np.uint8] | None = None,
+    progress: Progress = silent,
+) -> VAEStats:
+    """Train ``vae`` in place on pictures alone, without LPIPS, into the diffusers folder ``out``.
+
+    A toy's scaling factor is set to 1 / standard deviation of its latents. The same call
+    continues an interrupted run and returns the record of a finished one. Raises XmdptError when
+    ``out`` holds something else, when the pictures do not suit, and when the loss is no longer a
+    number.
+    """
+    out = Path(out)
+    if len(pictures) == 0:
+        raise XmdptError("no pictures to train the VAE on")
+    config = settle(config, len(pictures))
+    this = folder.identity(config, digest(pictures), vae, "none")
+    trainer = VaeTrainer(vae, config)
+    with only_process(out):
+        folder.begin(out, this, config)
+        done = folder.finished(out)
+        if done is not None:
+            trained = VAE.load(out, device=vae.device, dtype=vae.dtype)
+            vae.net, vae.origin = trained.net, trained.origin
+            return folder.stats_of(done)
+        began = time.monotonic()
+        before = None if held_out is None else reconstruction_psnr(vae, held_out)
+        fit(trainer, PictureExamples(pictures), out, progress)
+        after = folder.write_part(out, vae)
+        if not config.all_weights:
+            folder.refuse_changed_encoder(out, this["encoder"], after)
+        psnr = None if held_out is None else reconstruction_psnr(vae, held_out)
+        stats = make_stats(trainer, len(pictures), before, psnr, time.monotonic() - began)
+        record = {
+            "settings": asdict(config),
+            "encoder": {"before": this["encoder"], "after": after},
+        }
+        folder.publish(out, vae, {**record, "stats": asdict(stats)})
+    return stats
+
+
+def fit(
+    trainer: VaeTrainer,
+    examples: Examples,
+    out: Path,
+    progress: Progress = silent,
+    say: Say = silently,
+) -> None:
+    """Step until all steps are done, from the state in ``out`` if there is one, saving there.
+
+    Afterwards ``trainer.vae`` is what is to be handed out: the average if there is one, with the
+    scaling factor of its latents if the encoder learned. Every process of the team calls it.
+    """
+    net, team, config = trainer.vae.net, trainer.team, trainer.config
+    state = out / folder.STATE
+    if team.on_first(state.is_file):
+        trainer.load(state)
+        if team.first and trainer.done < config.steps:
+            say(f"resuming at step {trainer.done} of {config.steps}")
+    for parameter in trainer.parameters:
+        parameter.requires_grad_(True)
+    try:
+        if trainer.done < config.steps:
+            _steps(trainer, examples, out, progress)
+    finally:
+        net.requires_grad_(False)
+    trainer.take_average()
+    if config.all_weights:
+        set_scale(trainer.vae, examples.pictures)
+
+
+def _steps(trainer: VaeTrainer, examples: Examples, out: Path, progress: Progress) -> None:
+    config, team, vae = trainer.config, trainer.team, trainer.vae
+    state, first = out / folder.STATE, trainer.done
+    log = folder.Log(out, first, config.log_every) if team.first else None
+
+    def make(step: int) -> VaeBatch:
+        return draw(examples, vae, config.seed, step, config.batch_size, team.rank, team.world)
+
+    reading = closing(ahead(make, first, config.steps))
+    try:
+        with reading as batches, team.interruptible() as interrupted:
+            for batch in batches:
+                terms = trainer.step(batch)
+                last = trainer.done == config.steps
+                if log is not None:
+                    log.add(terms, trainer.done, last=last)
+                if last or trainer.done % config.checkpoint_every == 0:
+                    team.on_first(partial(trainer.save, state))
+                progress("vae", trainer.done, config.steps, loss=terms["loss"])
+                if interrupted():
+                    raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        if team.first and trainer.done > first:
+            trainer.save(state)
+        raise
+
+
+def make_stats(
+    trainer: VaeTrainer, pictures: int, before: float | None, after: float | None, seconds: float
+) -> VAEStats:
+    """What a finished training reports."""
+    return VAEStats(
+        steps=trainer.done,
+        pictures=pictures,
+        decoder_only=not trainer.config.all_weights,
+        loss_first=trainer.first_loss,
+        loss_last=float(np.mean(trainer.last)),
+        psnr_before=before,
+        psnr=after,
+        scaling_factor=trainer.vae.scale,
+        seconds=seconds,
+    )
+
+
+def reconstruction_psnr(vae: VAE, pictures: NDArray[np.uint8]) -> float:
+    """Encode to the posterior's mean, decode: PSNR in dB per uint8 picture, then the mean."""
+    decoded = vae.decode(posterior_mean(vae.encode_moments(pictures), vae.scale))
+    error = (decoded.astype(np.float64) - pictures.astype(np.float64)) / 255.0
+    mse = np.maximum((error**2).mean(axis=(1, 2, 3)), 1e-10)  # equal pictures: 100 dB
+    return float((-10.0 * np.log10(mse)).mean())
+
+
+def set_scale(vae: VAE, pictures: Pictures) -> None:
+    """scaling_factor = 1 / standard deviation of the latents, as latent diffusion defines it."""
+    latents = posterior_mean(vae.encode_moments(some(pictures, 256)), 1.0)
+    deviation = float(latents.std())
+    if not (math.isfinite(deviation) and deviation > 0):
+        raise XmdptError(
+            "all latents of the trained VAE are equal: there is no scale for them",
+            "train it on pictures that differ",
+        )
+    vae.net.register_to_config(scaling_factor=1.0 / deviation)

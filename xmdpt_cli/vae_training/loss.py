@@ -1,0 +1,111 @@
+"""What a VAE is trained for: L1 and MSE, weighted pixel by pixel, LPIPS, and a light KL term.
+
+The paper does not publish the loss of its fine-tuning. Legend: N pictures, C latent channels,
+h, w latent size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from xmdpt_cli.encoders.vae import VAE, to_signed
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.metrics.lpips_metric import SMALLEST, Lpips
+from xmdpt_cli.training.distributed import ALONE, Team
+from xmdpt_cli.vae_training.config import VaeConfig
+from xmdpt_cli.vae_training.examples import VaeBatch
+
+
+class Perceptual(Lpips):
+    """LPIPS to train with: the measure of the report, in batches and with gradients."""
+
+    def distances(self, a: Tensor, b: Tensor) -> Tensor:
+        """Two batches (N, 3, H, W) in [-1, 1] -> (N,). XmdptError below 31 px a side."""
+        if min(a.shape[2:]) < SMALLEST:
+            raise XmdptError(
+                f"LPIPS needs pictures of {SMALLEST} px, these have {min(a.shape[2:])}",
+                "train without it: --lpips 0",
+            )
+        return self._network(a, b).flatten()
+
+
+def vae_losses(
+    vae: VAE,
+    batch: VaeBatch,
+    config: VaeConfig,
+    *,
+    perceptual: Perceptual | None = None,
+    team: Team = ALONE,
+    autocast: bool = False,
+) -> dict[str, Tensor]:
+    """The terms of one step, each one number; ``loss`` is their weighted sum, with gradient.
+
+    ``l1`` and ``mse`` are the plain means on [-1, 1], as logged; in ``loss`` each pixel counts by
+    ``config.foreground_weight`` and ``config.face_weight``. The latents are drawn from the
+    posterior as in the published training.
+    """
+    target = to_signed(batch.pictures)
+    latents, mean, log_variance = _latents(vae, batch, target, config, team, autocast)
+    with torch.autocast(vae.device.type, torch.bfloat16, enabled=autocast):
+        decoded = vae.net.decode(latents).sample
+    decoded = decoded.float()
+    error = decoded - target
+    absolute, squared = error.abs(), error.square()
+    weight = 1.0 + (config.foreground_weight - 1.0) * foreground(target)  # (N, 1, H, W)
+    if batch.head is not None:
+        weight = weight * (1.0 + (config.face_weight - 1.0) * batch.head)
+    loss = (weight * (config.l1 * absolute + config.mse * squared)).mean()
+    terms = {"l1": absolute.detach().mean(), "mse": squared.detach().mean()}
+    if perceptual is not None:
+        distance = perceptual.distances(decoded, target).mean()
+        loss = loss + config.lpips * distance
+        terms["lpips"] = distance.detach()
+    if config.all_weights:  # here, not before decoding: the order decides how gradients round
+        each = 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance)
+        kl = each.sum(dim=(1, 2, 3)).mean()
+        loss = loss + config.kl * kl
+        terms["kl"] = kl.detach()
+    return {"loss": loss, **terms}
+
+
+def _latents(
+    vae: VAE, batch: VaeBatch, target: Tensor, config: VaeConfig, team: Team, autocast: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What the decoder reads, the posterior's mean and its log variance: (N, C, h, w), unscaled."""
+    learns = config.all_weights
+    # a frozen encoder runs as it did when the dataset was prepared: in float32
+    with (
+        torch.set_grad_enabled(learns),
+        torch.autocast(vae.device.type, torch.bfloat16, enabled=autocast and learns),
+    ):
+        moments = batch.moments
+        if moments is None:
+            moments = vae.net.encode(target).latent_dist.parameters.float()
+        mean, log_variance = moments.chunk(2, dim=1)
+        log_variance = log_variance.clamp(-30.0, 20.0)  # as AutoencoderKL does
+        variance = log_variance.exp()
+        if learns:
+            # the posterior's noise and ours, independent of each other: their variances add
+            variance = variance + (config.latent_noise * deviation(mean, team)) ** 2
+        latents = mean + variance.sqrt() * batch.noise
+    return latents, mean, log_variance
+
+
+def deviation(values: Tensor, team: Team) -> Tensor:
+    """Standard deviation of all ranks' ``values`` (as many on each) together, without gradient."""
+    values = values.detach()
+    if team.world == 1:
+        return values.std()
+    wide = values.double()
+    mean, square = team.mean(torch.stack([wide.mean(), wide.square().mean()]))
+    count = values.numel() * team.world
+    variance = (square - mean.square()) * count / (count - 1)
+    return variance.clamp(min=0).sqrt().to(values.dtype)
+
+
+def foreground(batch: Tensor) -> Tensor:
+    """(N, 3, H, W) -> (N, 1, H, W): 1 where a pixel differs from the border's median colour."""
+    border = torch.cat([batch[:, :, 0], batch[:, :, -1], batch[..., 0], batch[..., -1]], dim=2)
+    background = border.median(dim=2).values[..., None, None]  # (N, 3, 1, 1)
+    return ((batch - background).abs().amax(dim=1, keepdim=True) > 0.06).to(batch.dtype)

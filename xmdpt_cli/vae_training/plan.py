@@ -1,0 +1,119 @@
+"""What ``xmdpt finetune-vae`` will do, checked before anything is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.encoders.vae import VAE
+from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.metrics.download import choose, download
+from xmdpt_cli.metrics.lpips_metric import ALEXNET, Lpips
+from xmdpt_cli.progress import Progress, silent
+from xmdpt_cli.training.distributed import ALONE, Team
+from xmdpt_cli.vae_training.config import VaeConfig, settle
+from xmdpt_cli.vae_training.examples import DatasetExamples
+from xmdpt_cli.vae_training.loss import Perceptual
+
+_WITHOUT_LPIPS = "(off here needs --lpips 0 beside it: training without LPIPS)"
+_ALIKE = 0.01  # of the latents' deviation: above float16's rounding, below another encoder
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked training: what it reads and with which settings, nothing written yet."""
+
+    config: VaeConfig  # settled
+    vae: VAE
+    train: DatasetExamples
+    test: DatasetExamples | None
+    measured: int  # test pictures
+
+
+def make_plan(config: VaeConfig, data: str | Path, vae: VAE, limit: int | None = None) -> Plan:
+    """Settle ``config`` and check that dataset and VAE belong together.
+
+    ``limit``: test pictures to measure, None for all. Raises XmdptError for a dataset that is
+    none, and for latents of another encoder.
+    """
+    dataset = PairDataset(data, "train")
+    cached = config.cached_latents and not config.all_weights
+    heads = config.face_weight != 1
+    train = DatasetExamples(dataset, cached=cached, heads=heads)
+    try:
+        test = DatasetExamples(PairDataset(dataset.store, "test"), cached=cached)
+    except XmdptError:
+        test = None
+    if not config.all_weights:
+        check_encoder(vae, dataset)
+    count = 0 if test is None else min(len(test), limit or len(test))
+    return Plan(settle(config, len(train)), vae, train, test, count)
+
+
+def check_encoder(vae: VAE, dataset: PairDataset) -> None:
+    """XmdptError unless ``vae``'s encoder is the one that made the dataset's latents.
+
+    The same weights file is; another one (a fine-tuned decoder, another format of the file) is if
+    its moments of some pictures are the stored ones.
+    """
+    made, this = dataset.manifest["encoders"]["vae"], vae.describe()
+    if made["sha256"] == this["sha256"]:
+        return
+    examples = DatasetExamples(dataset)
+    indices = sorted({0, len(examples) // 2, len(examples) - 1})
+    rows = np.array([dataset.table.row(*examples.pictures.views[i]) for i in indices])
+    side = dataset.resolution // vae.factor
+    alike = dataset.column("moments").shape == (2 * vae.channels, side, side)
+    if alike:
+        stored = examples.moments(indices, np.zeros(len(rows), np.bool_))
+        assert stored is not None
+        now = vae.encode_moments(np.stack([examples.pictures[i] for i in indices])).cpu()
+        means = [moments.chunk(2, dim=1)[0] for moments in (stored, now)]
+        alike = float((means[0] - means[1]).abs().mean()) <= _ALIKE * float(means[0].std())
+    if not alike:
+        raise XmdptError(
+            f"{dataset.path} was prepared with another encoder: {made['id']} "
+            f"(sha256 {str(made['sha256'])[:12]}), not {this['id']} ({this['sha256'][:12]})",
+            "give the VAE the dataset was prepared with as --vae, or prepare it anew with this one",
+        )
+
+
+def lpips_networks(
+    config: VaeConfig,
+    weights: str | None,
+    toy: bool,
+    device: str,
+    team: Team = ALONE,
+    progress: Progress = silent,
+) -> tuple[Perceptual | None, Lpips | None, list[str]]:
+    """The LPIPS to train with, the one to measure with, and what must be said about them.
+
+    ``weights`` as in ``xmdpt evaluate``: AlexNet's file, ``toy``, ``off``, or None: the published
+    file, for a ``toy`` dataset always the random trunk, so that it gives the same everywhere.
+    Raises XmdptError, saying what to do, where the file cannot be had.
+    """
+    if weights == "off":
+        if config.lpips:
+            raise ConfigError(
+                f"no LPIPS network to train with (lpips {config.lpips:g})",
+                "train without it: --lpips 0, or name the weights: --alexnet-weights PATH",
+            )
+        return None, None, []
+    if weights is None and toy:
+        weights = "toy"
+    try:
+        team.on_first(lambda: download(choose({ALEXNET: weights}), progress))
+    except XmdptError as err:
+        if weights is None and config.lpips and team.first:
+            raise XmdptError(err.message, f"{err.hint}\n{_WITHOUT_LPIPS}") from None
+        raise
+    network = Perceptual(weights, device)
+    notes = []
+    if network.toy:
+        why = "toy dataset: " if toy else ""
+        use = "training and measuring" if config.lpips else "measuring"
+        notes.append(f"{why}{use} with LPIPS of a random AlexNet, named {network.metric}")
+    return (network if config.lpips else None), network, notes
