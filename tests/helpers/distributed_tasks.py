@@ -1,4 +1,4 @@
-"""What the processes of a team do in test_distributed: ``torchrun distributed_tasks.py TASK FOLDER``."""
+"""Tasks of several processes: ``torchrun distributed_tasks.py TASK FOLDER``."""
 
 from __future__ import annotations
 

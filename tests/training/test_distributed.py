@@ -1,4 +1,4 @@
-"""Processes that train together do what one does; what they do is in helpers/distributed_tasks.py."""
+"""Several ranks train as one process does; their tasks are in helpers/distributed_tasks.py."""
 
 from __future__ import annotations
 
