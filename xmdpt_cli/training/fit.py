@@ -18,7 +18,7 @@ from xmdpt_cli.files import human_bytes
 from xmdpt_cli.model.folder import read_config
 from xmdpt_cli.model.shapes import settings_of, shapes_in
 from xmdpt_cli.model.xmdpt import SIZES, XMDPT
-from xmdpt_cli.utils.weights_files import check_whole
+from xmdpt_cli.utils.weights_files import check_state_dict, check_whole
 
 # recipe and dataset
 
@@ -125,14 +125,12 @@ def check_model(model: XMDPT, path: str | Path) -> None:
             "give the settings it was trained with, or the folder of the model you mean",
         )
     own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    wrong = sorted(n for n in own.keys() | shapes.keys() if own.get(n) != shapes.get(n))
-    if wrong:
-        first = wrong[0]
-        raise XmdptError(
-            f"{path} holds another model: {len(wrong)} tensors differ, first {first}: "
-            f"{shapes.get(first, 'absent')} there, {own.get(first, 'absent')} asked for",
-            "give the settings it was trained with, or the folder of the model you mean",
-        )
+    check_state_dict(
+        shapes,
+        own,
+        f"{path} holds another model: it",
+        "give the settings it was trained with, or the folder of the model you mean",
+    )
 
 
 def _called(settings: Mapping[str, Any]) -> str:
