@@ -26,7 +26,7 @@ from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import only_process
 from xmdpt_cli.metrics.lpips_metric import ALEXNET
 from xmdpt_cli.toy.encoders import toy_vae
-from xmdpt_cli.training.distributed import Team
+from xmdpt_cli.training.distributed import Distributed
 from xmdpt_cli.vae_training import finetune as vae_finetune
 from xmdpt_cli.vae_training import trainer as vae_trainer
 from xmdpt_cli.vae_training.config import VaeConfig
@@ -382,17 +382,17 @@ MODES: dict[str, dict[str, Any]] = {
 
 
 def member(data: Path, out: Path) -> None:
-    team = Team.start("cpu", "ddp")
+    dist = Distributed.init("cpu", "ddp")
     for name, changes in MODES.items():
         config = settings(**changes, batch_size=4)
         vae = toy_vae(SIZE, 1) if config.all_weights else VAE.load(data.parent / "vae")
         plan = make_plan(config, data, vae)
         perceptual, lpips, _ = lpips_networks(config, None, True, "cpu")
-        finetune(plan, out / name, perceptual=perceptual, lpips=lpips, team=team)
+        finetune(plan, out / name, perceptual=perceptual, lpips=lpips, dist=dist)
     try:
-        finetune(plan, out / "mine", team=team)
+        finetune(plan, out / "mine", dist=dist)
     except XmdptError as err:
-        (out / f"rank-{team.rank}.txt").write_text(f"{err.message}|{err.hint}")
+        (out / f"rank-{dist.rank}.txt").write_text(f"{err.message}|{err.hint}")
 
 
 def test_two_processes_do_what_one_does(data: Path, tmp_path: Path) -> None:
