@@ -18,7 +18,7 @@ from xmdpt_cli.data.manifest import refuse_strangers
 from xmdpt_cli.datasets.export import write_annotations
 from xmdpt_cli.encoders.weights import find, save_folder
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import content, expanded, is_hidden, left_by_system, replacing, write_bytes
+from xmdpt_cli.files import atomic_write, content, expanded, is_hidden, left_by_system, write_bytes
 from xmdpt_cli.images import save_png
 from xmdpt_cli.metrics.real_set import cache_folder
 from xmdpt_cli.model.checkpoint_file import save_published
@@ -140,7 +140,7 @@ def test_an_unfinished_file_goes_whatever_ends_the_writing(
         raise Interrupted
 
     def replace_half() -> None:
-        with replacing(tmp_path / "a.bin") as part:
+        with atomic_write(tmp_path / "a.bin") as part:
             part.write_bytes(b"half")
             raise Interrupted
 
