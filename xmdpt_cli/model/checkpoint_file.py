@@ -19,8 +19,7 @@ from torch import Tensor
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import atomic_write, writing
-from xmdpt_cli.utils.torch_files import read_tensors
-from xmdpt_cli.utils.weights_files import check_whole
+from xmdpt_cli.utils.weights_files import check_whole, read_tensors
 
 #: keys below which a state dict is looked for; the average first: it draws better pictures
 WRAPPERS = ("ema", "model", "state_dict", "model_state_dict")
