@@ -72,7 +72,7 @@ def test_paper_presets_hold_the_papers_recipe(size: str) -> None:
     assert (small.size, small.conditioning, small.prediction) == (size, "vector", "epsilon")
     assert (small.batch_size, small.learning_rate, small.weight_decay) == (32, 1e-4, 0.0)
     assert (small.ema, small.ema_warmup, small.mask_ratio) == (0.9999, False, 0.3)
-    assert (small.guidance_drop, small.schedule, small.predictor) == (0.1, "linear", "self-cross")
+    assert (small.cond_drop_prob, small.schedule, small.predictor) == (0.1, "linear", "self-cross")
     assert (small.sampling_steps, small.sampling_solver, small.guidance) == (20, "unipc", 2.0)
     # published code: the passes' noises are independent, a batch is swapped as a whole
     assert (small.masked_noise, small.swap_by, small.max_grad_norm) == ("independent", "batch", 0)

@@ -15,7 +15,7 @@ import torch
 from xmdpt_cli.data import prefetch as ahead
 from xmdpt_cli.data.collate import Batch
 from xmdpt_cli.data.prefetch import prefetch
-from xmdpt_cli.training.step import Draws, StepBatch, with_draws
+from xmdpt_cli.training.step import StepBatch, StepNoise, with_step_noise
 
 STEPS = 30
 GPU = torch.device("cuda", 1)
@@ -122,16 +122,16 @@ def test_a_steps_random_numbers_are_locked_in_every_batch(monkeypatch: pytest.Mo
 
     class Drawing:
         def batch(self, step: int, out: Batch | None = None) -> StepBatch:
-            return with_draws(
-                counting.batch(step, out), Draws.of(0, [step, step + 1], (4, 2, 2), 4)
+            return with_step_noise(
+                counting.batch(step, out), StepNoise.sample(0, [step, step + 1], (4, 2, 2), 4)
             )
 
     with closing(prefetch(Drawing(), pin=GPU)) as batches:
         for step, batch in zip(range(STEPS), batches, strict=False):
-            assert batch.draws is not None
-            assert all(part.is_pinned() and part.is_contiguous() for part in batch.draws)
-            expected = Draws.of(0, [step, step + 1], (4, 2, 2), 4)
-            assert all(map(torch.equal, batch.draws, expected))
+            assert batch.step_noise is not None
+            assert all(part.is_pinned() and part.is_contiguous() for part in batch.step_noise)
+            expected = StepNoise.sample(0, [step, step + 1], (4, 2, 2), 4)
+            assert all(map(torch.equal, batch.step_noise, expected))
     assert len(locked) > 5 * STEPS
 
 

@@ -17,8 +17,9 @@ from xmdpt_cli.data.loader import Batch
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.training import checkpoint, loop
 from xmdpt_cli.training.config import TrainConfig
-from xmdpt_cli.training.distributed import Team
+from xmdpt_cli.training.distributed import Distributed
 from xmdpt_cli.training.ema import Ema
+from xmdpt_cli.training.parallel import no_sync, parallelize, shard, warm_up
 from xmdpt_cli.training.sharded import full, local
 from xmdpt_cli.training.step import StepBatch, StepLoader
 
@@ -56,25 +57,25 @@ class Net(nn.Module):
 class Run:
     """What a loop does, small: the global batch of a step cut into ranks x micro batches."""
 
-    def __init__(self, team: Team, micro: int) -> None:
-        self.team, self.micro, self.net, self.done = team, micro, Net(), 0
+    def __init__(self, dist: Distributed, micro: int) -> None:
+        self.dist, self.micro, self.net, self.done = dist, micro, Net(), 0
         self.ema = Ema(self.net, 0.9, warmup=True)
-        team.shard(self.ema.model, self.ema.model.blocks)
-        self.wrapped = team.wrap(self.net, self.net.blocks)
+        shard(self.ema.model, dist, self.ema.model.blocks)
+        self.wrapped = parallelize(self.net, dist, self.net.blocks)
         self.optimizers: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(self.net.parameters(), lr=0.01, fused=True)
         ]
-        team.settle(self.wrapped, lambda: self.wrapped(torch.ones(1, 7)))
+        warm_up(self.wrapped, dist, lambda: self.wrapped(torch.ones(1, 7)))
 
     def step(self) -> float:
         x = torch.randn(BATCH, 7, generator=torch.Generator().manual_seed(self.done))
-        rows = BATCH // (self.team.world * self.micro)
+        rows = BATCH // (self.dist.world_size * self.micro)
         self.net.zero_grad(set_to_none=True)
         total = torch.zeros(())
         for micro in range(self.micro):
-            mine = x[(micro * self.team.world + self.team.rank) * rows :][:rows]
+            mine = x[(micro * self.dist.world_size + self.dist.rank) * rows :][:rows]
             if micro < self.micro - 1:
-                with self.team.no_sync(self.wrapped):
+                with no_sync(self.wrapped):
                     loss = self.wrapped(mine) / self.micro
                     loss.backward()
             else:
@@ -84,25 +85,25 @@ class Run:
         self.optimizers[0].step()
         self.done += 1
         self.ema.update(self.net, self.done)
-        return float(self.team.mean(total))
+        return float(self.dist.all_reduce_mean(total))
 
     def save(self, folder: Path) -> Path:
         return checkpoint.save(
-            folder, self.done, self.net, self.ema.model, self.optimizers, {}, 9, team=self.team
+            folder, self.done, self.net, self.ema.model, self.optimizers, {}, 9, dist=self.dist
         )
 
     def load(self, path: Path) -> None:
         models = (self.net, self.ema.model)
-        self.done = checkpoint.load(path, *models, self.optimizers, self.team)["step"]
+        self.done = checkpoint.load(path, *models, self.optimizers, self.dist)["step"]
 
 
 def train(folder: Path) -> None:
     """Train by DDP and by FSDP2, go on from each other's checkpoint; tell what was seen."""
     seen: dict[str, object] = {}
     for sharding in ("ddp", "fsdp"):
-        team = Team.start("cpu", sharding)
+        dist = Distributed.init("cpu", sharding)
         for micro in (1, 2):
-            run = Run(team, micro)
+            run = Run(dist, micro)
             name = f"{sharding}-{micro}"
             seen[name] = [run.step() for _ in range(STEPS)]
             run.save(folder / name)
@@ -110,18 +111,18 @@ def train(folder: Path) -> None:
             parameter = run.net.blocks[0].linear.weight
             seen["parts"] = [len(local(parameter)), len(full(parameter))]
     for sharding, other in (("ddp", "fsdp"), ("fsdp", "ddp")):
-        run = Run(Team.start("cpu", sharding), 1)
+        run = Run(Distributed.init("cpu", sharding), 1)
         run.load(folder / f"{other}-1" / f"step_{STEPS:07d}")
         run.save(folder / f"{sharding}-from-{other}")
-    seen["any"] = [team.any(team.rank == 1), team.any(False)]
-    seen["sum"] = team.sum(team.rank + 5)
-    seen["mean"] = team.mean(torch.tensor([team.rank, 5.0])).tolist()
-    seen["done"] = team.on_first(lambda: team.rank)
+    seen["any"] = [dist.any_rank(dist.rank == 1), dist.any_rank(False)]
+    seen["sum"] = dist.all_reduce_sum(dist.rank + 5)
+    seen["mean"] = dist.all_reduce_mean(torch.tensor([dist.rank, 5.0])).tolist()
+    seen["done"] = dist.run_on_main(lambda: dist.rank)
     try:
-        team.on_first(refuse)
+        dist.run_on_main(refuse)
     except XmdptError as err:
         seen["refused"] = [err.message, err.hint]
-    (folder / f"{team.rank}.json").write_text(json.dumps(seen))
+    (folder / f"{dist.rank}.json").write_text(json.dumps(seen))
 
 
 def refuse() -> None:
@@ -131,15 +132,15 @@ def refuse() -> None:
 def resume(folder: Path) -> None:
     """Three ranks: six steps, and three after going on from the third."""
     for sharding in ("ddp", "fsdp"):
-        team = Team.start("cpu", sharding)
-        run = Run(team, 1)
+        dist = Distributed.init("cpu", sharding)
+        run = Run(dist, 1)
         for _ in range(3):
             run.step()
         third = run.save(folder / sharding)
         for _ in range(3):
             run.step()
         run.save(folder / sharding)
-        again = Run(team, 1)
+        again = Run(dist, 1)
         again.load(third)
         for _ in range(3):
             again.step()
@@ -148,12 +149,12 @@ def resume(folder: Path) -> None:
 
 def lose(folder: Path) -> None:
     """Train on until another process is lost; say what was heard."""
-    team = Team.start("cpu", "ddp", patience=timedelta(seconds=6))
-    run = Run(team, 1)
+    dist = Distributed.init("cpu", "ddp", timeout=timedelta(seconds=6))
+    run = Run(dist, 1)
     run.step()
-    (folder / f"{team.rank}.ready").touch()
+    (folder / f"{dist.rank}.ready").touch()
     try:
-        with team.together():
+        with dist.translate_errors():
             while True:
                 run.step()
     except XmdptError as err:
@@ -182,13 +183,13 @@ def fit(folder: Path) -> None:
 
 
 def end(folder: Path) -> None:
-    """Is the process group gone at the very end, behind what Team does there?"""
+    """Is the process group gone at the very end, behind what Distributed does there?"""
     atexit.register(
         lambda: (folder / os.environ["RANK"]).write_text("there" if group() else "gone")
     )
-    team = Team.start("cpu", "ddp")
+    dist = Distributed.init("cpu", "ddp")
     group = weakref.ref(torch.distributed.group.WORLD)
-    run = Run(team, 1)
+    run = Run(dist, 1)
     run.step()
     run.save(folder / "saved")
     run.cycle = run  # type: ignore[attr-defined]

@@ -193,21 +193,21 @@ def step_loss(
     w: W, batch: Any, scale: float, drop: float, ratio: float, depth: int, heads: int
 ) -> Any:
     """Paper eq. 5 on one batch."""
-    draws = batch.draws
+    random = batch.step_noise
 
     def latents(moments: Tensor, normal: Tensor) -> Tensor:
         mean, log_variance = moments[:, :4], moments[:, 4:]
         return (mean + (log_variance / 2).exp() * normal) * scale
 
-    clean = latents(batch.target_moments, draws.target)
-    source = latents(batch.source_moments, draws.source)
-    t = (draws.uniform[:, 0] * 1000).long()
+    clean = latents(batch.target_moments, random.target)
+    source = latents(batch.source_moments, random.source)
+    t = (random.uniform[:, 0] * 1000).long()
     condition = canet(w, batch.pose_tokens, batch.source_tokens, source)
-    keep = (draws.uniform[:, 1:] >= drop).float()
-    tokens = draws.tokens.shape[1]
-    kept = draws.tokens.argsort(dim=1)[:, : int(tokens * (1 - ratio))]
+    keep = (random.uniform[:, 1:] >= drop).float()
+    tokens = random.tokens.shape[1]
+    kept = random.tokens.argsort(dim=1)[:, : int(tokens * (1 - ratio))]
     total = torch.zeros(())
-    for column, shown, noise in ((0, None, draws.noise), (1, kept, draws.masked_noise)):
+    for column, shown, noise in ((0, None, random.noise), (1, kept, random.masked_noise)):
         noisy = pick(ABAR.sqrt(), t) * clean + pick((1 - ABAR).sqrt(), t) * noise
         c = condition * keep[:, column : column + 1]
         out = one_pass(w, noisy, t, c, source, shown, depth, heads)

@@ -30,7 +30,7 @@ from xmdpt_cli.metrics import download as module
 from xmdpt_cli.metrics import features, lpips_metric
 from xmdpt_cli.metrics.download import MIB, Published, choose, download
 from xmdpt_cli.metrics.lpips_metric import Lpips
-from xmdpt_cli.training.distributed import ALONE
+from xmdpt_cli.training.distributed import SINGLE_PROCESS
 
 CONTENT = np.random.default_rng(0).bytes(3 * MIB + 5)
 
@@ -393,11 +393,11 @@ def test_a_toy_dataset_takes_random_networks_and_says_so(
         **dict.fromkeys(names, False), **dict.fromkeys(weights),
     )  # fmt: skip
     chosen.tf_inception_weights = "off"
-    evaluate_ways.find_networks(chosen, ALONE, Talk())
+    evaluate_ways.find_networks(chosen, SINGLE_PROCESS, Talk())
     assert [getattr(chosen, name) for name in weights] == ["toy", "toyconv", "off"]
     said = capsys.readouterr().err
     assert "toy dataset: LPIPS with random weights, named lpips_alex_v0.1_toy" in said
     assert "toy dataset: FID with random weights, named fid_toyconv" in said
     assert said.count("toy dataset") == 2
-    evaluate_ways.find_networks(chosen, ALONE, Talk())  # settled: not said again
+    evaluate_ways.find_networks(chosen, SINGLE_PROCESS, Talk())  # settled: not said again
     assert capsys.readouterr().err == ""

@@ -19,7 +19,8 @@ from distributed_tasks import BATCH, STEPS, Run
 from safetensors.torch import load_file
 
 from xmdpt_cli.errors import ConfigError
-from xmdpt_cli.training.distributed import Team
+from xmdpt_cli.training.distributed import Distributed
+from xmdpt_cli.training.parallel import parallelize
 
 TASKS = Path(__file__).parents[1] / "helpers" / "distributed_tasks.py"
 FILES = ("model", "ema", "optimizer")
@@ -53,7 +54,7 @@ def newest(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[float], Path]:
     """The losses and the checkpoint of one process that sees the whole batch."""
-    run = Run(Team(), micro=1)
+    run = Run(Distributed(), micro=1)
     losses = [run.step() for _ in range(STEPS)]
     return losses, run.save(tmp_path_factory.mktemp("alone"))
 
@@ -68,10 +69,10 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_alone_nothing_is_distributed(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
-    team = Team.start("cpu", "fsdp")
-    assert (team.rank, team.world, team.first) == (0, 1, True)
+    dist = Distributed.init("cpu", "fsdp")
+    assert (dist.rank, dist.world_size, dist.is_main) == (0, 1, True)
     net = torch.nn.Linear(2, 2)
-    assert team.wrap(net, []) is net
+    assert parallelize(net, dist) is net
     assert not torch.distributed.is_initialized()
 
 
@@ -82,28 +83,28 @@ def test_what_torchrun_did_not_start_is_refused(monkeypatch: pytest.MonkeyPatch)
     for name in names:
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ConfigError, match="LOCAL_RANK, MASTER_ADDR, MASTER_PORT missing"):
-        Team.start("cpu")
+        Distributed.init("cpu")
     count = torch.cuda.device_count()
     for name, value in zip(names, (count, "127.0.0.1", 29500), strict=True):
         monkeypatch.setenv(name, str(value))
     monkeypatch.setenv("RANK", str(count))
     monkeypatch.setenv("WORLD_SIZE", str(count + 2))
     with pytest.raises(ConfigError, match="GPUs"):
-        Team.start("cuda")
+        Distributed.init("cuda")
 
 
 def test_a_batch_is_cut_evenly_or_not_at_all() -> None:
-    assert Team(rank=1, world=2).part(12, accumulate=3) == 2
+    assert Distributed(rank=1, world_size=2).split_batch(12, accumulate=3) == 2
     with pytest.raises(
         ConfigError, match=r"a batch of 7 cannot be cut into 2 processes$"
     ) as caught:
-        Team(world=2).part(7)
+        Distributed(world_size=2).split_batch(7)
     assert "that 2 divides, e.g. 8" in caught.value.hint
 
 
 @pytest.mark.parametrize("micro", [2, 4])
 def test_accumulation_is_the_large_batch(alone: tuple[list[float], Path], micro: int) -> None:
-    run = Run(Team(), micro)
+    run = Run(Distributed(), micro)
     assert BATCH % micro == 0
     assert [run.step() for _ in range(STEPS)] == pytest.approx(alone[0], rel=1e-5)
 
@@ -134,7 +135,7 @@ def test_a_checkpoint_does_not_depend_on_who_wrote_it(two: Path) -> None:
 def test_one_process_goes_on_with_what_two_sharded(
     alone: tuple[list[float], Path], two: Path, tmp_path: Path
 ) -> None:
-    run, before = Run(Team(), 1), Run(Team(), 1)
+    run, before = Run(Distributed(), 1), Run(Distributed(), 1)
     run.load(newest(two / "fsdp-1"))
     assert same(run.save(tmp_path), newest(two / "fsdp-1"))
     before.load(alone[1])
@@ -169,7 +170,7 @@ def test_no_thread_of_gloo_outlives_the_team(tmp_path: Path) -> None:
     ("how", "word"),
     [(signal.SIGKILL, "closed|reset"), (signal.SIGSTOP, "Timed out waiting 6000ms")],
 )
-def test_who_loses_another_stops_and_says_so(
+def test_a_lost_rank_ends_the_others_with_an_error(
     tmp_path: Path, how: signal.Signals, word: str
 ) -> None:
     """Dead or silent; without torchrun here, which would end the others by itself."""
@@ -197,6 +198,6 @@ def test_who_loses_another_stops_and_says_so(
             rank.kill()
             rank.wait()
     message, hint = json.loads((tmp_path / "said.json").read_text())
-    assert message.startswith("rank 0 of 2 lost another process of the team")
+    assert message.startswith("rank 0 of 2 lost another process")
     assert re.search(word, message), message
-    assert "the same command goes on" in hint
+    assert "the same command resumes" in hint

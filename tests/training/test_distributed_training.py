@@ -43,7 +43,7 @@ RECIPES = {
 @pytest.fixture(scope="module")
 def folder(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The dataset in data/, and what two processes made of it by every recipe."""
-    root = tmp_path_factory.mktemp("team")
+    root = tmp_path_factory.mktemp("distributed")
     (root / "data").symlink_to(data)
     recipes = {
         name: dataclasses.asdict(dataclasses.replace(RECIPE, **changes))

@@ -16,7 +16,7 @@ from xmdpt_cli.training.estimate import Estimate, estimate_training
 from xmdpt_cli.training.footprint import COUNTED, MEASURED, PEAK, Cost, parameter_bytes
 from xmdpt_cli.training.loop import train
 from xmdpt_cli.training.optimizer import make_optimizers, state_bytes
-from xmdpt_cli.training.step import TrainStep, inputs_of
+from xmdpt_cli.training.step import TrainStep, step_inputs
 from xmdpt_cli.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -75,10 +75,10 @@ def test_memory_and_disk_are_those_of_the_run(data: Path, tmp_path: Path) -> Non
 
 def test_the_inputs_are_shaped_as_a_batch(data: Path) -> None:
     """With every input there is: an estimate of other shapes would be of another step."""
-    config = dataclasses.replace(CONFIG, conditioning="tokens", align_weight=0.5, align_block=1)
+    config = dataclasses.replace(CONFIG, conditioning="tokens", repa_weight=0.5, repa_layer=1)
     dataset = PairDataset(data, "train")
     trainer = Trainer(config, dataset)
-    real = inputs_of(trainer.loader().batch(0), config, 0, 1.0, CPU)
+    real = step_inputs(trainer.loader().batch(0), config, 0, 1.0, CPU)
     made = estimate.made_up_inputs(config, dataset, trainer.model, config.batch_size, CPU)
     for name, a, b in zip(real._fields, real, made, strict=True):
         for x, y in zip(*((v if isinstance(v, tuple) else (v,)) for v in (a, b)), strict=True):

@@ -17,7 +17,7 @@ from xmdpt_cli.training import loop
 from xmdpt_cli.training.find_batch_size import automatic_batch, largest_that_fits
 from xmdpt_cli.training.loop import train
 from xmdpt_cli.training.run_folder import known_batch
-from xmdpt_cli.training.step import TrainStep, inputs_of
+from xmdpt_cli.training.step import TrainStep, step_inputs
 from xmdpt_cli.training.trainer import Trainer
 
 
@@ -39,7 +39,7 @@ def three_fit(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_inputs_of_any_size_are_made_of_one_batch(data: Path) -> None:
     trainer = Trainer(dataclasses.replace(CONFIG, conditioning="tokens"), PairDataset(data))
-    inputs = inputs_of(trainer.loader().batch(0), trainer.config, 0, 1.0, trainer.device)
+    inputs = step_inputs(trainer.loader().batch(0), trainer.config, 0, 1.0, trainer.device)
     large = probe.repeated(inputs, 10)
     assert large.mask is not None
     assert large.pose_maps is not None

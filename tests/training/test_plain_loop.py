@@ -38,7 +38,7 @@ def test_300_steps_equal_the_equations(
         config.learning_rate,
         config.ema,
         scale=trainer.scale,
-        drop=config.guidance_drop,
+        drop=config.cond_drop_prob,
         ratio=config.mask_ratio,
         depth=len(trainer.model.tdnet.blocks),
         heads=trainer.model.tdnet.bias.heads,

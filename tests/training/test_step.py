@@ -16,7 +16,7 @@ from torch._dynamo.testing import CompileCounter
 from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.diffusion import Schedule
 from xmdpt_cli.training.adan import Adan
-from xmdpt_cli.training.step import Draws, align_target, inputs_of, mask_ratio
+from xmdpt_cli.training.step import StepNoise, mask_ratio, repa_target, step_inputs
 from xmdpt_cli.training.trainer import Trainer
 
 
@@ -25,22 +25,22 @@ def trainer(data: Path, **changes: Any) -> Trainer:
 
 
 def test_a_pairs_numbers_are_its_own() -> None:
-    whole = Draws.of(3, range(8, 16), (4, 8, 8), 16)
+    whole = StepNoise.sample(3, range(8, 16), (4, 8, 8), 16)
     for part in (range(8, 12), range(12, 16), range(15, 16)):
-        alone = Draws.of(3, part, (4, 8, 8), 16)
+        alone = StepNoise.sample(3, part, (4, 8, 8), 16)
         for some, all_ in zip(alone, whole, strict=True):
             assert torch.equal(some, all_[part.start - 8 : part.stop - 8])
-    assert not torch.equal(Draws.of(4, range(8, 16), (4, 8, 8), 16).noise, whole.noise)
+    assert not torch.equal(StepNoise.sample(4, range(8, 16), (4, 8, 8), 16).noise, whole.noise)
 
 
 def test_what_is_drawn_is_normal_and_uniform() -> None:
-    draws = Draws.of(0, range(200), (4, 8, 8), 16)
-    flat = torch.cat([draws.target, draws.source, draws.noise]).flatten()
+    step_noise = StepNoise.sample(0, range(200), (4, 8, 8), 16)
+    flat = torch.cat([step_noise.target, step_noise.source, step_noise.noise]).flatten()
     assert abs(float(flat.mean())) < 0.01
     assert float(flat.std()) == pytest.approx(1.0, abs=0.01)
-    correlation = torch.corrcoef(torch.stack([d.flatten() for d in draws[:3]]))
+    correlation = torch.corrcoef(torch.stack([d.flatten() for d in step_noise[:3]]))
     assert float((correlation - torch.eye(3)).abs().max()) < 0.02
-    for values in (*draws.uniform.unbind(1), draws.tokens.flatten()):
+    for values in (*step_noise.uniform.unbind(1), step_noise.tokens.flatten()):
         assert float(values.min()) >= 0
         assert float(values.max()) < 1
         assert float(values.mean()) == pytest.approx(0.5, abs=0.08)
@@ -76,16 +76,16 @@ def test_the_noises_of_the_two_passes_are_independent(data: Path) -> None:
     """As published; the noise of the unmasked pass is the same either way."""
     run, shared = trainer(data), trainer(data, masked_noise="shared")
     batch = run.loader().batch(0)
-    draws = batch.draws
-    assert draws is not None
-    inputs = inputs_of(batch, run.config, 0, run.scale, run.device)
-    assert torch.equal(inputs.noise, draws.noise)
+    step_noise = batch.step_noise
+    assert step_noise is not None
+    inputs = step_inputs(batch, run.config, 0, run.scale, run.device)
+    assert torch.equal(inputs.noise, step_noise.noise)
     assert inputs.masked_noise is not None
-    many = Draws.of(7, range(200), (4, 8, 8), 64)
+    many = StepNoise.sample(7, range(200), (4, 8, 8), 64)
     pair = torch.stack([many.noise.flatten(), many.masked_noise.flatten()])
     assert abs(float(pair.corrcoef()[0, 1])) < 5 / many.noise.numel() ** 0.5
     assert float(many.masked_noise.std()) == pytest.approx(1, abs=0.02)
-    together = inputs_of(batch, shared.config, 0, run.scale, run.device)
+    together = step_inputs(batch, shared.config, 0, run.scale, run.device)
     assert together.masked_noise is None
 
     a, b = run.run(inputs), shared.run(together)
@@ -132,7 +132,7 @@ def test_min_snr_weights_are_the_papers(prediction: str) -> None:
 def test_min_snr_weights_the_error_and_nothing_else(data: Path) -> None:
     plain, weighted = trainer(data), trainer(data, loss_weighting="min-snr")
     batch = plain.loader().batch(0)
-    inputs = inputs_of(batch, CONFIG, 0, plain.scale, plain.device)
+    inputs = step_inputs(batch, CONFIG, 0, plain.scale, plain.device)
     a, b = plain.run(inputs), weighted.run(inputs)
     assert torch.equal(a.mse, b.mse)
     weight = Schedule().weight("min-snr", inputs.timesteps)
@@ -169,10 +169,10 @@ def test_adan_by_its_formula(decay: float) -> None:
 
 def test_alignment_takes_the_patches_in_the_latents_order() -> None:
     tokens = torch.arange(17.0)[None, :, None]  # CLS is 0, patches 1 to 16 by rows
-    same = align_target(tokens, 4)
+    same = repa_target(tokens, 4)
     assert same is not None
     assert same[0, :, 0].tolist() == list(range(1, 17))
-    double = align_target(tokens, 8)
+    double = repa_target(tokens, 8)
     assert double is not None
     grid = double[0, :, 0].reshape(8, 8)
     assert bool((grid.diff(dim=0) >= 0).all() and (grid.diff(dim=1) >= 0).all())
@@ -181,10 +181,10 @@ def test_alignment_takes_the_patches_in_the_latents_order() -> None:
 
 def test_alignment_learns_the_targets_tokens(data: Path) -> None:
     """REPA's term is 1 - cosine; it rises when trained, and the tokens are the target's."""
-    run = trainer(data, align_weight=0.5, align_block=2)
+    run = trainer(data, repa_weight=0.5, repa_layer=2)
     loader = run.loader()
     batch = loader.batch(0)
-    inputs = inputs_of(batch, run.config, 0, run.scale, run.device)
+    inputs = step_inputs(batch, run.config, 0, run.scale, run.device)
     dataset = run.dataset
     assert inputs.target_tokens is not None
     key, views = batch.pairs[0].split("/")
@@ -213,7 +213,7 @@ def test_a_step_is_one_graph_and_compiles_once(data: Path, conditioning: str) ->
     compiled = torch.compile(plain, backend=counter, fullgraph=True, dynamic=False)
     loader = run.loader()
     batch = loader.batch(0)
-    inputs = inputs_of(batch, run.config, 0, run.scale, run.device)
+    inputs = step_inputs(batch, run.config, 0, run.scale, run.device)
     torch.testing.assert_close(compiled(inputs).total, plain(inputs).total)
     run.run = compiled
     for step in range(1, 5):

@@ -26,7 +26,7 @@ from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import only_process
 from xmdpt_cli.metrics.lpips_metric import ALEXNET
 from xmdpt_cli.toy.encoders import toy_vae
-from xmdpt_cli.training.distributed import Team
+from xmdpt_cli.training.distributed import Distributed
 from xmdpt_cli.vae_training import finetune as vae_finetune
 from xmdpt_cli.vae_training import trainer as vae_trainer
 from xmdpt_cli.vae_training.config import VaeConfig
@@ -34,7 +34,8 @@ from xmdpt_cli.vae_training.examples import DatasetPictures
 from xmdpt_cli.vae_training.finetune import FineTuned, finetune
 from xmdpt_cli.vae_training.plan import lpips_networks, make_plan
 
-HELPERS = Path(__file__).parents[1] / "helpers"
+#: what a child process imports this file and the helpers from
+PATHS = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "helpers")]
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +165,7 @@ def test_killed_and_run_again_ends_with_the_same_bytes(data: Path, tmp_path: Pat
     changes = {"steps": 30, "ema": 0.9, "lpips": 0.1, "face_weight": 2.0, "checkpoint_every": 3}
     code = (
         "import sys; from pathlib import Path\n"
-        f"sys.path.insert(0, {str(HELPERS)!r})\n"
+        f"sys.path[:0] = {PATHS!r}\n"
         "from test_vae_finetune import run\n"
         f"run(Path(sys.argv[1]), Path(sys.argv[2]), **{changes!r})\n"
     )
@@ -360,7 +361,7 @@ def together(data: Path, out: Path, ranks: int) -> None:
     """As torchrun starts them: every process runs ``member``."""
     code = (
         "import sys; from pathlib import Path\n"
-        f"sys.path.insert(0, {str(HELPERS)!r})\n"
+        f"sys.path[:0] = {PATHS!r}\n"
         "from test_vae_finetune import member\n"
         "member(Path(sys.argv[1]), Path(sys.argv[2]))\n"
     )
@@ -382,17 +383,17 @@ MODES: dict[str, dict[str, Any]] = {
 
 
 def member(data: Path, out: Path) -> None:
-    team = Team.start("cpu", "ddp")
+    dist = Distributed.init("cpu", "ddp")
     for name, changes in MODES.items():
         config = settings(**changes, batch_size=4)
         vae = toy_vae(SIZE, 1) if config.all_weights else VAE.load(data.parent / "vae")
         plan = make_plan(config, data, vae)
         perceptual, lpips, _ = lpips_networks(config, None, True, "cpu")
-        finetune(plan, out / name, perceptual=perceptual, lpips=lpips, team=team)
+        finetune(plan, out / name, perceptual=perceptual, lpips=lpips, dist=dist)
     try:
-        finetune(plan, out / "mine", team=team)
+        finetune(plan, out / "mine", dist=dist)
     except XmdptError as err:
-        (out / f"rank-{team.rank}.txt").write_text(f"{err.message}|{err.hint}")
+        (out / f"rank-{dist.rank}.txt").write_text(f"{err.message}|{err.hint}")
 
 
 def test_two_processes_do_what_one_does(data: Path, tmp_path: Path) -> None:

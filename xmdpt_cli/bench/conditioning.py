@@ -79,11 +79,11 @@ def cost(config: TrainConfig, data: Path) -> int:
     """Counted FLOPs of one training step."""
     from xmdpt_cli.data.loader import PairDataset
     from xmdpt_cli.training.flops import step_flops
-    from xmdpt_cli.training.step import inputs_of
+    from xmdpt_cli.training.step import step_inputs
     from xmdpt_cli.training.trainer import Trainer
 
     trainer = Trainer(dataclasses.replace(config, compile="off"), PairDataset(data, "train"))
-    inputs = inputs_of(trainer.loader().batch(0), config, 0, trainer.scale, trainer.device)
+    inputs = step_inputs(trainer.loader().batch(0), config, 0, trainer.scale, trainer.device)
     return step_flops(trainer.wrapped, inputs)
 
 

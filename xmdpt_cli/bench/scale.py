@@ -25,8 +25,9 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.training.config import TrainConfig
-from xmdpt_cli.training.distributed import Team
+from xmdpt_cli.training.distributed import Distributed
 from xmdpt_cli.training.optimizer import make_optimizers
+from xmdpt_cli.training.parallel import parallelize
 from xmdpt_cli.training.step import TrainStep
 from xmdpt_cli.utils.devices import cores
 
@@ -94,14 +95,14 @@ def _launch(count: int, size: str, device: torch.device, batch: int, steps: int)
 
 def work(size: str, device: str, batch: int, steps: int) -> None:
     """One process of several: train, and rank 0 says how long it took."""
-    team = Team.start(device, "ddp")
+    dist = Distributed.init(device, "ddp")
     torch.manual_seed(0)
     config = TrainConfig(size=size, batch_size=batch)
-    model = XMDPT.from_size(size).to(team.device)
-    inputs = moved(make_inputs(model, batch, seed=team.rank)[0], team.device)
+    model = XMDPT.from_size(size).to(dist.device)
+    inputs = moved(make_inputs(model, batch, seed=dist.rank)[0], dist.device)
     module = TrainStep(model, config, Schedule())
-    module.autocast = team.device.type == "cuda"
-    step = team.wrap(module)
+    module.autocast = dist.device.type == "cuda"
+    step = parallelize(module, dist)
     (optimizer,) = make_optimizers(model, config)
 
     def train(times: int) -> None:
@@ -111,10 +112,10 @@ def work(size: str, device: str, batch: int, steps: int) -> None:
             optimizer.step()
 
     train(2)  # warm, and gradients laid out for sending
-    team.gather(None)
-    seconds = clock(team.device)(lambda: train(steps))
-    slowest = max(team.gather(seconds))
-    if team.first:
+    dist.all_gather(None)
+    seconds = clock(dist.device)(lambda: train(steps))
+    slowest = max(dist.all_gather(seconds))
+    if dist.is_main:
         print(json.dumps({"seconds": slowest}), flush=True)
 
 

@@ -161,27 +161,27 @@ def evaluate(
     from xmdpt_cli.metrics.report import over_seeds, plain, write_json
     from xmdpt_cli.report.evaluation_page import write_page
     from xmdpt_cli.report.metrics_csv import write_csv
-    from xmdpt_cli.training.distributed import Team
+    from xmdpt_cli.training.distributed import Distributed
 
-    team = Team.start(pick_device(device), "ddp")
-    talk, where = Talk(as_json, quiet=not team.first), str(team.device)
+    dist = Distributed.init(pick_device(device), "ddp")
+    talk, where = Talk(as_json, quiet=not dist.is_main), str(dist.device)
     warn_if_busy(talk)
     folders = [generated] if seeds == 1 else [generated / f"seed_{k}" for k in range(seeds)]
     measured, by = [], None
-    with team.together():
+    with dist.translate_errors():
         if chosen.model is not None:
-            ways.find_networks(chosen, team, talk)  # before images are generated
+            ways.find_networks(chosen, dist, talk)  # before images are generated
         for seed, folder in enumerate(folders):
             if chosen.model is not None:
                 ways.draw(chosen, folder, None if seeds == 1 else seed, talk)
-                team.gather(None)  # all parts are there
+                dist.all_gather(None)  # all parts are there
             truths = ways.truths(chosen, folder, where, talk)
             if by is None:
                 if chosen.model is None:
-                    ways.find_networks(chosen, team, talk)  # before they are measured
+                    ways.find_networks(chosen, dist, talk)  # before they are measured
                 by = ways.instruments(chosen, truths, where)
-            measured.append((truths, ways.measure(chosen, truths, *by, team, talk)))
-    if not team.first:
+            measured.append((truths, ways.measure(chosen, truths, *by, dist, talk)))
+    if not dist.is_main:
         return
     truths, reports = measured[0]
     found: dict[str, Any] = plain(reports)

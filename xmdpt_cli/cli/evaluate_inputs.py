@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from xmdpt_cli.metrics.evaluate import Networks
     from xmdpt_cli.metrics.protocols import Protocol
     from xmdpt_cli.metrics.report import Report
-    from xmdpt_cli.training.distributed import Team
+    from xmdpt_cli.training.distributed import Distributed
 
 METRICS = ("fid", "ssim", "lpips", "psnr")  # options that choose
 GARMENTS = 256  # whose condition vectors are compared, at most
@@ -154,17 +154,17 @@ def measure(
     seen: Any,
     protocols: list[Protocol],
     networks: Networks,
-    team: Team,
+    dist: Distributed,
     talk: Talk,
 ) -> list[Report]:
     """A report by each protocol; the same for all processes."""
     from xmdpt_cli.metrics.evaluate import Ranks, evaluate
     from xmdpt_cli.metrics.toy_measures import METRICS as DRAWN
 
-    ranks = Ranks(team.world, seen.names, team.gather, team.on_first)
+    ranks = Ranks(dist.world_size, seen.names, dist.all_gather, dist.run_on_main)
     with talk.progress() as progress:
         reports = evaluate(
-            seen.pairs(team.rank, team.world),
+            seen.pairs(dist.rank, dist.world_size),
             protocols,
             networks=networks,
             real=seen.real(),
@@ -233,7 +233,7 @@ def _protocols(names: list[str], height: int | None, seen: int) -> list[Protocol
     return [get_protocol(name, height or own) for name in dict.fromkeys(names)]
 
 
-def find_networks(chosen: SimpleNamespace, team: Team, talk: Talk) -> None:
+def find_networks(chosen: SimpleNamespace, dist: Distributed, talk: Talk) -> None:
     """Settle which networks measure, and download what is missing: before minutes of work.
 
     Random weights are used where they are asked for, and for a toy dataset, which is said.
@@ -257,7 +257,7 @@ def find_networks(chosen: SimpleNamespace, team: Team, talk: Talk) -> None:
         require_torch_fidelity()
     values = {needed[name][0]: getattr(chosen, name) for name in needed}
     with talk.progress() as progress:
-        team.on_first(lambda: download(choose(values), progress))
+        dist.run_on_main(lambda: download(choose(values), progress))
 
 
 def _needed(chosen: SimpleNamespace) -> dict[str, tuple[Published, str]]:

@@ -130,21 +130,21 @@ def finetune_vae(
     recipe = resolve(VaeConfig, SECTION, flags, file=config)
     quiet_libraries()
     from xmdpt_cli.storage.ranks import World
-    from xmdpt_cli.training.distributed import Team
+    from xmdpt_cli.training.distributed import Distributed
     from xmdpt_cli.vae_training.finetune import finetune
     from xmdpt_cli.vae_training.plan import lpips_networks, make_plan
 
     talk = Talk(as_json, quiet=World.from_environment().rank > 0)  # under torchrun rank 0 talks
     data, out = choose_for_vae(talk, data, out)
     warn_if_busy(talk)
-    team = Team.start(pick_device(device), "ddp") if not dry_run else Team()
-    where = str(team.device)
+    dist = Distributed.init(pick_device(device), "ddp") if not dry_run else Distributed()
+    where = str(dist.device)
     network = _start(recipe, data, vae, where)
     plan = make_plan(recipe, data, network, limit)
     toy = bool(plan.train.dataset.manifest["toy"])
     with talk.progress() as progress:
         perceptual, measured, notes = lpips_networks(
-            recipe, alexnet_weights, toy, where, team, progress
+            recipe, alexnet_weights, toy, where, dist, progress
         )
     told = _plan(plan, toy, None if perceptual is None else perceptual.weights)
     if dry_run:
@@ -160,7 +160,7 @@ def finetune_vae(
             perceptual=perceptual,
             lpips=measured,
             notes=notes,
-            team=team,
+            dist=dist,
             progress=progress,
             say=talk.say,
         )

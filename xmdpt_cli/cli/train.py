@@ -36,8 +36,8 @@ if TYPE_CHECKING:
         "Model": "size resolution source-encoder pose-encoder conditioning condition-parts "
         "aggregation predictor mask-ratio mask-span backbone decode-layers",
         "Token conditioning (our extension)": "token-source token-source-by token-pose vector",
-        "Loss": "prediction schedule loss-weighting masked-noise align-weight align-block "
-        "timestep-power guidance-drop",
+        "Loss": "prediction schedule loss-weighting masked-noise repa-weight repa-layer "
+        "timestep-power cond-drop-prob",
         "Optimization": "steps batch-size accumulate optimizer learning-rate warmup-steps decay "
         "weight-decay max-grad-norm ema ema-warmup",
         "Data": "swap swap-by flip online vae dino-source dino-pose",

@@ -13,7 +13,7 @@ from xmdpt_cli.data.views import Views
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.online import OnlineLoader, find_encoders
-from xmdpt_cli.training.step import Draws, StepBatch, StepLoader, with_draws
+from xmdpt_cli.training.step import StepBatch, StepLoader, StepNoise, with_step_noise
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Networks:
 class StepViews(Views):
     """Pictures of a batch with its random numbers."""
 
-    draws: Draws | None = None
+    step_noise: StepNoise | None = None
 
 
 class OnlineStepLoader(StepLoader):
@@ -44,11 +44,11 @@ class OnlineStepLoader(StepLoader):
         """The pictures of micro step ``step``, and its random numbers."""
         views = self.loader.read(step, out)
         of = {f.name: getattr(views, f.name) for f in fields(Views)}
-        return StepViews(**of, draws=self.draws(step))
+        return StepViews(**of, step_noise=self.step_noise(step))
 
     def encode(self, read: StepViews) -> StepBatch:
         """Their features."""
-        return with_draws(self.loader.encode(read), read.draws)
+        return with_step_noise(self.loader.encode(read), read.step_noise)
 
 
 def feed(
@@ -76,7 +76,7 @@ def feed(
         config.swap,
         config.flip,
         pose_maps=config.conditioning == "tokens",
-        target_tokens=config.align_weight > 0,
+        target_tokens=config.repa_weight > 0,
         skipping=Skipping(dataset, config.seed, warn),
         swap_batch=config.batch_size if config.swap_by == "batch" else 0,
     )

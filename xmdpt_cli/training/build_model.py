@@ -38,6 +38,6 @@ def build_model(config: TrainConfig, dataset: PairDataset) -> XMDPT:
         token_source_by=config.token_source_by,
         token_pose=config.token_pose,
         vector=config.vector,
-        align_width=source_width if config.align_weight else 0,
-        align_block=config.align_block,
+        align_width=source_width if config.repa_weight else 0,
+        align_block=config.repa_layer,
     )

@@ -27,7 +27,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import sha256_of, write_text, writing
-from xmdpt_cli.training.distributed import ALONE, Team
+from xmdpt_cli.training.distributed import SINGLE_PROCESS, Distributed
 from xmdpt_cli.training.sharded import whole
 from xmdpt_cli.training.state import (
     Optimizers,
@@ -69,7 +69,7 @@ def save(
     state: dict[str, Any],
     keep: int,
     keep_every: int = 0,
-    team: Team = ALONE,
+    dist: Distributed = SINGLE_PROCESS,
 ) -> Path:
     """Write checkpoint ``step`` below ``folder``; a collective, rank 0 writes.
 
@@ -80,7 +80,7 @@ def save(
     """
     final = folder / f"step_{step:07d}"
     part = folder / f".step_{step:07d}.part"
-    team.on_first(partial(_begin, folder, part, final))
+    dist.run_on_main(partial(_begin, folder, part, final))
     sums: dict[str, dict[str, Any]] = {}
     numbers: dict[str, float] = {}
     for name in FILES:  # one at a time: rank 0 needs memory for the largest alone
@@ -88,11 +88,11 @@ def save(
             tensors, numbers = optimizer_state(model, optimizers)
         else:
             tensors = (model if name.startswith("model") else ema).state_dict()
-        gathered = whole(tensors, team)
-        sums[name] = team.on_first(partial(_write, final, part / name, gathered))
+        gathered = whole(tensors, dist)
+        sums[name] = dist.run_on_main(partial(_write, final, part / name, gathered))
         del gathered
     record = {"step": step, **state, "numbers": numbers, "files": sums}
-    team.on_first(partial(_finish, folder, final, part, record, keep, keep_every))
+    dist.run_on_main(partial(_finish, folder, final, part, record, keep, keep_every))
     return final
 
 
@@ -114,18 +114,22 @@ def latest(folder: Path) -> Path | None:
 
 
 def load(
-    path: Path, model: nn.Module, ema: nn.Module, optimizers: Optimizers, team: Team = ALONE
+    path: Path,
+    model: nn.Module,
+    ema: nn.Module,
+    optimizers: Optimizers,
+    dist: Distributed = SINGLE_PROCESS,
 ) -> dict[str, Any]:
     """Fill model, EMA and optimizers from a checkpoint; returns its state.json. A collective.
 
     Rank 0 reads and hands each rank what it holds. Raises XmdptError if a file is not what was
     written (then nothing is changed), or if they are of another model.
     """
-    state: dict[str, Any] = team.on_first(partial(_checked, path))
+    state: dict[str, Any] = dist.run_on_main(partial(_checked, path))
     for name, module in zip(FILES, (model, ema), strict=False):
-        fill_module(Source(path / name, team), module)
+        fill_module(Source(path / name, dist), module)
     numbers = state.get("numbers", {})
-    fill_optimizers(Source(path / FILES[2], team), model, optimizers, numbers)
+    fill_optimizers(Source(path / FILES[2], dist), model, optimizers, numbers)
     return state
 
 

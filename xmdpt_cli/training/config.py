@@ -74,14 +74,14 @@ class TrainConfig:
         "Noise of the masked pass; independent of the unmasked one's: published.",
         choices=("independent", "shared"),
     )
-    align_weight: float = option(
+    repa_weight: float = option(
         0.0, "REPA: weight of aligning hidden tokens with the target's DINOv2 tokens (0.5)."
     )
-    align_block: int = option(4, "REPA: the block whose output is aligned.")
+    repa_layer: int = option(4, "REPA: the block whose output is aligned.")
     timestep_power: float = option(
         1.0, "t = T u^power with uniform u; below 1 favours noisy timesteps."
     )
-    guidance_drop: float = option(0.1, "Probability that a sample loses its conditions.")
+    cond_drop_prob: float = option(0.1, "Probability that a sample loses its conditions.")
     steps: int = option(300_000, "Optimizer steps.")
     batch_size: int = option(
         32, "Pairs per optimizer step over all processes; auto: what fits a GPU.", auto=0
@@ -159,13 +159,13 @@ class TrainConfig:
             "keep_every",
             "validate_every",
         )
-        at_least(self, 0, "mask_span", "align_weight", "resolution", "decode_layers")
+        at_least(self, 0, "mask_span", "repa_weight", "resolution", "decode_layers")
         at_least(self, 0, "max_grad_norm")
         for name in ("learning_rate", "timestep_power", "power"):
             value = getattr(self, name)
             if not value > 0:
                 raise ConfigError(f"{name} must be positive, not {value}")
-        for name, value in (("ema", self.ema), ("guidance_drop", self.guidance_drop)):
+        for name, value in (("ema", self.ema), ("cond_drop_prob", self.cond_drop_prob)):
             if not 0 <= value < 1:
                 raise ConfigError(f"{name} lies in [0, 1), not {value}")
         if not self.mask_ratio + self.mask_span < 1:

@@ -14,10 +14,10 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class Ema(Generic[M]):
-    """A frozen copy of a model whose weights follow it.
+    """A frozen copy of a model whose weights are an average of the model's.
 
-    Made before the model is sharded (``Team.shard``); sharded in the same way, each rank averages
-    its own part of the weights.
+    Create it before sharding the model, then shard both in the same way (``parallel.shard``): each
+    rank averages its own part of the weights.
     """
 
     def __init__(self, model: M, decay: float, warmup: bool) -> None:

@@ -130,7 +130,7 @@ def made_up_inputs(
         source_tokens=made(*wide, dtype=torch.bfloat16),
         mask=mask,
         pose_maps=maps,
-        target_tokens=made(*wide, dtype=torch.bfloat16) if config.align_weight else None,
+        target_tokens=made(*wide, dtype=torch.bfloat16) if config.repa_weight else None,
     )
 
 

@@ -11,7 +11,7 @@ from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.fit import free_memory, largest_batch
-from xmdpt_cli.training.step import inputs_of
+from xmdpt_cli.training.step import step_inputs
 from xmdpt_cli.training.trainer import Trainer
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ def largest_that_fits(trainer: Trainer, start: int) -> int:
     Nothing is exchanged with other processes. XmdptError if not even one pair fits.
     """
     batch = trainer.loader().batch(0)
-    inputs = inputs_of(batch, trainer.config, 0, trainer.scale, trainer.device)
+    inputs = step_inputs(batch, trainer.config, 0, trainer.scale, trainer.device)
 
     def try_step(count: int) -> None:
         trainer.model.zero_grad(set_to_none=True)

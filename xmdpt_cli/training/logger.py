@@ -21,7 +21,7 @@ from xmdpt_cli.diffusion import Losses
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_text, writing
 from xmdpt_cli.images import Picture
-from xmdpt_cli.training.distributed import ALONE, Team
+from xmdpt_cli.training.distributed import SINGLE_PROCESS, Distributed
 from xmdpt_cli.training.tracker import Tracker
 from xmdpt_cli.utils import records
 
@@ -46,7 +46,7 @@ class Log:
     images_per_second, steps_per_second, data_wait (share of the time the loop waited for a
     batch), gpu_memory (GiB, the most that was allocated so far) on a GPU, and mfu (0..1, model
     FLOPs used of the device's peak) where both ``flops_per_image`` and ``peak`` are known.
-    Means are over all ranks of ``team``, which all must call ``add``; rank 0 writes. Time inside
+    Means are over all ranks of ``dist``, which all must call ``add``; rank 0 writes. Time inside
     ``paused()`` counts for nothing.
 
     ``done``: steps of the checkpoint the run goes on from; what was written of later steps is cut,
@@ -58,7 +58,7 @@ class Log:
         out: Path,
         done: int,
         every: int,
-        team: Team = ALONE,
+        dist: Distributed = SINGLE_PROCESS,
         *,
         device: str | torch.device = "cpu",
         flops_per_image: float | None = None,
@@ -68,7 +68,7 @@ class Log:
         say: Callable[[str], None] = lambda text: None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.path, self.every, self.team = out / "metrics.jsonl", every, team
+        self.path, self.every, self.dist = out / "metrics.jsonl", every, dist
         self.device = torch.device(device)
         self.flops_per_image, self.peak = flops_per_image, peak
         self.tracker, self.say, self.clock = tracker, say, clock
@@ -77,7 +77,7 @@ class Log:
         self.shown: dict[str, float] = {}  # what a bar shows of it
         self.lines = 0  # by this process
         self.events: Any = None
-        if team.first:
+        if dist.is_main:
             from torch.utils.tensorboard import SummaryWriter
 
             cut(self.path, done)
@@ -110,7 +110,7 @@ class Log:
             return
         # one transfer, which waits for the device: only after it is the time of the steps known
         found = torch.stack([torch.stack(list(row.values())) for row in self.rows]).mean(dim=0)
-        found = self.team.mean(torch.cat([found, found.new_tensor([self.waited])]))
+        found = self.dist.all_reduce_mean(torch.cat([found, found.new_tensor([self.waited])]))
         *values, self.waited = found.tolist()
         means = dict(zip(terms, values, strict=True))
         seconds = max(self.clock() - self.began, 1e-9)
@@ -160,7 +160,7 @@ class Log:
 
         ``averaged``: steps that they are means of, written with them; 0: they are no means.
         """
-        if not self.team.first:
+        if not self.dist.is_main:
             return
         numbers: dict[str, float | None] = {"averaged_steps": averaged} if averaged else {}
         numbers |= {name: v if math.isfinite(v) else None for name, v in values.items()}

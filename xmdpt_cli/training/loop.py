@@ -21,7 +21,7 @@ from xmdpt_cli.progress import Progress, Say, silent, silently
 from xmdpt_cli.training import checkpoint
 from xmdpt_cli.training.build_dataloader import Networks
 from xmdpt_cli.training.config import TrainConfig
-from xmdpt_cli.training.distributed import Team
+from xmdpt_cli.training.distributed import Distributed
 from xmdpt_cli.training.find_batch_size import automatic_batch, largest_that_fits
 from xmdpt_cli.training.fit import check_dataset, check_model, too_large
 from xmdpt_cli.training.logger import Log, Timed
@@ -75,33 +75,33 @@ def train(
     Under torchrun every process calls this, and all train one model; rank 0 alone writes.
     """
     check_tracker(config.track)
-    team = Team.start(device, config.sharding, large=config.size in LARGE)
-    with team.together(), ExitStack() as held:
+    dist = Distributed.init(device, config.sharding, large=config.size in LARGE)
+    with dist.translate_errors(), ExitStack() as held:
         # a run that goes on may have to do without a shard, as before; a new one has to be whole
         dataset = PairDataset(data, "train", lenient=(out / "checkpoints").is_dir())
         for note in [*config.doubts(), *check_dataset(config, dataset.manifest, data)]:
             warn(note)
-        config = team.on_first(lambda: as_begun(config, out, say))
+        config = dist.run_on_main(lambda: as_begun(config, out, say))
         if not config.batch_size:  # auto
-            config = team.on_first(lambda: _with_batch(config, out, dataset, team))
-        trainer = Trainer(config, dataset, device, team)  # first: an impossible one leaves no run
-        team.on_first(lambda: _begin(held, out, config, dataset, force))
-        found = team.on_first(lambda: checkpoint.latest(out / "checkpoints"))
+            config = dist.run_on_main(lambda: _with_batch(config, out, dataset, dist))
+        trainer = Trainer(config, dataset, device, dist)  # first: an impossible one leaves no run
+        dist.run_on_main(lambda: _begin(held, out, config, dataset, force))
+        found = dist.run_on_main(lambda: checkpoint.latest(out / "checkpoints"))
         if found is not None:
-            team.on_first(lambda: check_model(trainer.model, found / "model.safetensors"))
+            dist.run_on_main(lambda: check_model(trainer.model, found / "model.safetensors"))
             models = (trainer.model, trainer.ema.model)
-            state = checkpoint.load(found, *models, trainer.optimizers, team)
+            state = checkpoint.load(found, *models, trainer.optimizers, dist)
             trainer.done = int(state["step"])
-            trainer.skipped = int(state.get("skipped", 0)) if team.first else 0  # of all ranks
-            if team.first and trainer.done < config.steps:
+            trainer.skipped = int(state.get("skipped", 0)) if dist.is_main else 0  # of all ranks
+            if dist.is_main and trainer.done < config.steps:
                 say(f"resuming at step {trainer.done} of {config.steps}")
         first, began = trainer.done, time.perf_counter()
-        follow = (config, out, trainer.done, team, trainer.device)
+        follow = (config, out, trainer.done, dist, trainer.device)
         log = open_log(*follow, trainer.use, warn)
         try:
             watch = open_watch(*follow, dataset, trainer.autocast, decode, warn)
             loader = trainer.loader(networks, warn)
-            _run(trainer, loader, out, log, watch, progress if team.first else silent)
+            _run(trainer, loader, out, log, watch, progress if dist.is_main else silent)
         except KeyboardInterrupt:
             if trainer.done > first:
                 _save(out, trainer)
@@ -112,7 +112,7 @@ def train(
         model = trainer.averaged()
         if model is not None:
             export(out / "model", model, config, dataset, trainer.done)
-        skipped = team.sum(trainer.skipped)  # and what is said to be done is there
+        skipped = dist.all_reduce_sum(trainer.skipped)  # and what is said to be done is there
     rate = (trainer.done - first) / seconds
     return Trained(out / "model", trainer.done, log.last, seconds, rate, skipped)
 
@@ -124,10 +124,12 @@ def _begin(
     begin_run(out, config, dataset, force)
 
 
-def _with_batch(config: TrainConfig, out: Path, dataset: PairDataset, team: Team) -> TrainConfig:
+def _with_batch(
+    config: TrainConfig, out: Path, dataset: PairDataset, dist: Distributed
+) -> TrainConfig:
     """The recipe with the batch that fits this rank's device, or that the run began with."""
-    parts = team.world * config.accumulate
-    size = known_batch(out) or automatic_batch(config, dataset, team.device) * parts
+    parts = dist.world_size * config.accumulate
+    size = known_batch(out) or automatic_batch(config, dataset, dist.device) * parts
     return dataclasses.replace(config, batch_size=size)
 
 
@@ -140,17 +142,17 @@ def _run(
     progress: Progress,
 ) -> None:
     """Step until ``config.steps`` are done, validating and saving as often as configured."""
-    config, team = trainer.config, trainer.team
+    config, dist = trainer.config, trainer.dist
     progress("train", trainer.done, config.steps)
     looking = due(config.validate_every, config.steps, trainer.done)
-    if looking and not team.on_first(lambda: log.has(trainer.done, "val_loss")):
+    if looking and not dist.run_on_main(lambda: log.has(trainer.done, "val_loss")):
         _look(trainer, log, watch)  # an interrupt came before it was made
     if trainer.done >= config.steps:
         return
     start = trainer.done * config.accumulate
     pin = trainer.device if trainer.device.type == "cuda" else None
     reading = closing(prefetch(loader, start, pin=pin))
-    with reading as batches, team.interruptible() as interrupted:
+    with reading as batches, dist.interruptible() as interrupted:
         timed = Timed(batches)
         while trainer.done < config.steps:
             losses = _step(trainer, timed)
@@ -161,9 +163,9 @@ def _run(
             looking = due(config.validate_every, config.steps, trainer.done)
             # reading a loss waits for the device: only where it was read anyhow, or before a save
             poor = (saving or looking) and not bool(losses.total.isfinite())
-            if not math.isfinite(log.last) or ((saving or looking) and team.any(poor)):
+            if not math.isfinite(log.last) or ((saving or looking) and dist.any_rank(poor)):
                 kept = checkpoint.latest(out / "checkpoints")
-                team.fail(
+                dist.fail(
                     XmdptError(
                         f"the loss is no number any more at step {trainer.done}",
                         (f"{kept} is good; " if kept else "nothing was saved before; ")
@@ -188,7 +190,7 @@ def _step(trainer: Trainer, batches: Timed) -> Losses:
         if not is_out_of_memory(err):
             raise
     # the error is gone by now, and with it what its frames held
-    config, world = trainer.config, trainer.team.world
+    config, world = trainer.config, trainer.dist.world_size
     largest = largest_that_fits(trainer, trainer.micro_batch)
     raise too_large(config.batch_size, largest, trainer.device, world, config.accumulate)
 
@@ -203,7 +205,7 @@ def _look(trainer: Trainer, log: Log, watch: Watch | None) -> None:
             assert model is not None
             watch.look(model, trainer.done, log)
 
-        trainer.team.on_first(look)
+        trainer.dist.run_on_main(look)
 
 
 def _save(out: Path, trainer: Trainer) -> None:
@@ -213,8 +215,8 @@ def _save(out: Path, trainer: Trainer) -> None:
         trainer.model,
         trainer.ema.model,
         trainer.optimizers,
-        {"seed": trainer.config.seed, "skipped": trainer.team.sum(trainer.skipped)},
+        {"seed": trainer.config.seed, "skipped": trainer.dist.all_reduce_sum(trainer.skipped)},
         trainer.config.keep_checkpoints,
         trainer.config.keep_every,
-        trainer.team,
+        trainer.dist,
     )

@@ -27,8 +27,8 @@ _FREE = {"steps", "checkpoint_every", "log_every", "keep_checkpoints", "keep_eve
 _FREE |= {"accumulate", "sharding", "validate_every", "validation_pairs", "track"}
 _FREE |= {"sampling_steps", "sampling_solver", "guidance", "power"}  # only travel with the model
 #: What ``--force`` may change: the weights still fit, and the pairs keep their order.
-FORCEABLE = {"learning_rate", "weight_decay", "ema", "ema_warmup", "guidance_drop", "mask_ratio"}
-FORCEABLE |= {"mask_span", "loss_weighting", "align_weight", "timestep_power", "online"}
+FORCEABLE = {"learning_rate", "weight_decay", "ema", "ema_warmup", "cond_drop_prob", "mask_ratio"}
+FORCEABLE |= {"mask_span", "loss_weighting", "repa_weight", "timestep_power", "online"}
 FORCEABLE |= {"masked_noise", "swap_by", "max_grad_norm"}
 FORCEABLE |= {"precision", "compile", "steps", "resolution", "source_encoder", "pose_encoder"}
 

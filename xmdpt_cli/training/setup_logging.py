@@ -13,10 +13,10 @@ from xmdpt_cli.diffusion import Schedule
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.training.build_dataloader import feed
 from xmdpt_cli.training.config import TrainConfig
-from xmdpt_cli.training.distributed import Team
+from xmdpt_cli.training.distributed import Distributed
 from xmdpt_cli.training.flops import peak_flops, step_flops
 from xmdpt_cli.training.logger import Log
-from xmdpt_cli.training.step import TrainStep, inputs_of
+from xmdpt_cli.training.step import TrainStep, step_inputs
 from xmdpt_cli.training.tracker import Tracker, open_tracker
 from xmdpt_cli.training.validation import Decode, Watch
 
@@ -35,7 +35,7 @@ def utilisation(
     config: TrainConfig,
     dataset: PairDataset,
     model: XMDPT,
-    team: Team,
+    dist: Distributed,
     device: torch.device,
     autocast: bool,
 ) -> Utilisation:
@@ -44,9 +44,9 @@ def utilisation(
     Where the mask ratio is drawn its mean counts. The encoders of ``online`` do not count.
     """
     peak = peak_flops(device, autocast)
-    if peak is None or not team.first:
+    if peak is None or not dist.is_main:
         return Utilisation()
-    return Utilisation(pair_flops(config, dataset, model), peak * team.world)
+    return Utilisation(pair_flops(config, dataset, model), peak * dist.world_size)
 
 
 def pair_flops(config: TrainConfig, dataset: PairDataset, model: XMDPT) -> float:
@@ -55,14 +55,14 @@ def pair_flops(config: TrainConfig, dataset: PairDataset, model: XMDPT) -> float
     plain = dataclasses.replace(config, online=False, mask_ratio=ratio, mask_span=0.0)
     batch = feed(plain, dataset, model, 1).batch(0)
     step = TrainStep(model, plain, Schedule(config.schedule, config.prediction))
-    return float(step_flops(step, inputs_of(batch, plain, 0, 1.0, CPU)))
+    return float(step_flops(step, step_inputs(batch, plain, 0, 1.0, CPU)))
 
 
 def open_log(
     config: TrainConfig,
     out: Path,
     done: int,
-    team: Team,
+    dist: Distributed,
     device: torch.device,
     use: Utilisation,
     say: Callable[[str], None],
@@ -70,12 +70,12 @@ def open_log(
     """The run's log; a collective, rank 0 alone has the tracker."""
     opened: list[Tracker | None] = []
     settings = dataclasses.asdict(config)
-    team.on_first(lambda: opened.append(open_tracker(config.track, out, settings)))
+    dist.run_on_main(lambda: opened.append(open_tracker(config.track, out, settings)))
     return Log(
         out,
         done,
         config.log_every,
-        team,
+        dist,
         device=device,
         flops_per_image=use.flops_per_pair,
         peak=use.peak,
@@ -89,7 +89,7 @@ def open_watch(
     config: TrainConfig,
     out: Path,
     done: int,
-    team: Team,
+    dist: Distributed,
     device: torch.device,
     dataset: PairDataset,
     autocast: bool,
@@ -123,5 +123,5 @@ def open_watch(
         )
         opened.append(watch)
 
-    team.on_first(begin)
+    dist.run_on_main(begin)
     return opened[0] if opened else None

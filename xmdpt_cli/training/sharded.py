@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from xmdpt_cli.training.distributed import Team
+from xmdpt_cli.training.distributed import Distributed
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -20,25 +20,25 @@ def full(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if _is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
-def whole(tensors: Mapping[str, Tensor], team: Team) -> dict[str, Tensor]:
+def whole(tensors: Mapping[str, Tensor], dist: Distributed) -> dict[str, Tensor]:
     """On rank 0 all tensors, whole and in memory; on the others, which help to gather, none."""
     found: dict[str, Tensor] = {}
     for key, value in tensors.items():
         gathered = full(value.detach())
-        if team.first:
+        if dist.is_main:
             found[key] = gathered.cpu().contiguous()
     return found
 
 
 @torch.no_grad()
-def spread(source: Tensor | None, target: Tensor, team: Team) -> None:
+def spread(source: Tensor | None, target: Tensor, dist: Distributed) -> None:
     """Copy rank 0's whole ``source`` into ``target``: all of it, or each rank its part."""
-    assert (source is not None) == team.first
-    if team.world == 1:
+    assert (source is not None) == dist.is_main
+    if dist.world_size == 1:
         assert source is not None
         target.copy_(source)
         return
-    everything = torch.empty(target.shape, dtype=target.dtype, device=team.device)
+    everything = torch.empty(target.shape, dtype=target.dtype, device=dist.device)
     if source is not None:
         everything.copy_(source)
     if _is_sharded(target):

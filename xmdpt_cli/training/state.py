@@ -11,7 +11,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.training.distributed import Team
+from xmdpt_cli.training.distributed import Distributed
 from xmdpt_cli.training.sharded import spread
 
 Optimizers = list[torch.optim.Optimizer]
@@ -36,11 +36,11 @@ def optimizer_state(
 class Source:
     """One file of a checkpoint: rank 0 reads it, all get what they need of it."""
 
-    def __init__(self, file: Path, team: Team) -> None:
-        self.file, self.team = file, team
+    def __init__(self, file: Path, dist: Distributed) -> None:
+        self.file, self.dist = file, dist
         #: what it holds: each tensor's shape and type
-        self.shapes: dict[str, tuple[torch.Size, torch.dtype]] = team.on_first(self._header)
-        self._open = safe_open(self.file, framework="pt") if team.first else None
+        self.shapes: dict[str, tuple[torch.Size, torch.dtype]] = dist.run_on_main(self._header)
+        self._open = safe_open(self.file, framework="pt") if dist.is_main else None
 
     def _header(self) -> dict[str, tuple[torch.Size, torch.dtype]]:
         with safe_open(self.file, framework="pt") as file:
@@ -53,7 +53,7 @@ class Source:
         shape = self.shapes[key][0]
         if shape != target.shape:
             raise other_model(self.file, f"{key} is {tuple(shape)}, here {tuple(target.shape)}")
-        spread(self._open.get_tensor(key) if self._open else None, target, self.team)
+        spread(self._open.get_tensor(key) if self._open else None, target, self.dist)
 
 
 def fill_module(source: Source, module: nn.Module) -> None:

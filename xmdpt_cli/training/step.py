@@ -1,8 +1,8 @@
-"""One training step as one call: what is random in it, and the losses.
+"""One training step: its random numbers, its inputs, its losses.
 
-Everything random about a pair follows from (seed, its number in the endless row of training
-pairs): a global batch is the same however many ranks, and however many parts, it is cut into, and a
-run that was cut off goes on with the same numbers.
+All random numbers of a pair follow from (seed, its number in the endless sequence of training
+pairs). So a global batch is the same for any number of ranks and micro batches, and a resumed run
+continues with the same numbers.
 
 Legend: N pairs, C latent channels, h, w latent size, T tokens, L DINOv2 tokens.
 """
@@ -24,21 +24,21 @@ from xmdpt_cli.model import XMDPT, Mask
 from xmdpt_cli.training.config import TrainConfig
 
 
-class Draws(NamedTuple):
-    """The random numbers of N pairs."""
+class StepNoise(NamedTuple):
+    """The random numbers of one step on N pairs."""
 
-    target: Tensor  # (N, C, h, w) normal: the target's posterior
-    source: Tensor  # (N, C, h, w) normal: the source's
-    noise: Tensor  # (N, C, h, w) normal: what is predicted
-    masked_noise: Tensor  # (N, C, h, w) normal: the same in the masked pass
-    uniform: Tensor  # (N, 3) in [0, 1): timestep, guidance drop, guidance drop of the masked pass
-    tokens: Tensor  # (N, T) in [0, 1): which tokens are masked
+    target: Tensor  # (N, C, h, w) normal: samples the target's VAE posterior
+    source: Tensor  # (N, C, h, w) normal: samples the source's
+    noise: Tensor  # (N, C, h, w) normal: the noise to predict
+    masked_noise: Tensor  # (N, C, h, w) normal: the same for the masked pass
+    uniform: Tensor  # (N, 3) in [0, 1): timestep; condition drop of the plain and the masked pass
+    tokens: Tensor  # (N, T) in [0, 1): tokens are masked in this order
 
     @classmethod
-    def of(
+    def sample(
         cls, seed: int, numbers: Sequence[int], latent_shape: tuple[int, ...], tokens: int
-    ) -> Draws:
-        """Draws for the pairs with these numbers."""
+    ) -> StepNoise:
+        """The random numbers of the pairs with these numbers."""
         count, size = len(numbers), int(np.prod(latent_shape))
         normal, uniform = torch.empty(count, 3 * size), torch.empty(count, 3 + tokens)
         masked = torch.empty(count, size)
@@ -47,7 +47,7 @@ class Draws(NamedTuple):
             rng.manual_seed(mix(seed, number))
             torch.randn(3 * size, generator=rng, out=normal[row])
             torch.rand(3 + tokens, generator=rng, out=uniform[row])
-            # last: runs with one noise for both passes keep the numbers above
+            # last, so that one noise for both passes leaves the numbers above unchanged
             torch.randn(size, generator=rng, out=masked[row])
         target, source, noise = normal.reshape(count, 3, *latent_shape).unbind(1)
         masked = masked.reshape(count, *latent_shape)
@@ -55,7 +55,7 @@ class Draws(NamedTuple):
 
 
 def mix(seed: int, number: int) -> int:
-    """One 63-bit seed for (seed, number): neighbours share nothing (splitmix64's finaliser)."""
+    """A 63-bit seed from (seed, number), unrelated for neighbours (splitmix64's finaliser)."""
     z = (seed * 0x9E3779B97F4A7C15 + number * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) % 2**64
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) % 2**64
@@ -63,7 +63,7 @@ def mix(seed: int, number: int) -> int:
 
 
 class Inputs(NamedTuple):
-    """All a step reads, on its device."""
+    """The inputs of a step, on its device."""
 
     target: Tensor  # (N, C, h, w) latents, scaled
     source: Tensor  # (N, C, h, w)
@@ -83,13 +83,13 @@ class Inputs(NamedTuple):
 class StepBatch(Batch):
     """A batch with its random numbers."""
 
-    draws: Draws | None = None
+    step_noise: StepNoise | None = None
 
 
 class StepLoader:
-    """A loader whose batches bring their random numbers, drawn where they are read ahead.
+    """Adds each batch's random numbers to a loader's batches, on the threads that prefetch.
 
-    Micro batch m of rank r holds the pairs from number (m * world + r) * N on, as the loader's.
+    Micro batch m of rank r starts at pair number (m * world_size + r) * N.
     """
 
     def __init__(
@@ -100,52 +100,53 @@ class StepLoader:
 
     def batch(self, step: int, out: Batch | None = None) -> StepBatch:
         """The batch of micro step ``step``."""
-        return with_draws(self.loader.batch(step, out), self.draws(step))
+        return with_step_noise(self.loader.batch(step, out), self.step_noise(step))
 
-    def draws(self, step: int) -> Draws:
+    def step_noise(self, step: int) -> StepNoise:
         """The random numbers of micro step ``step``."""
         numbers = self.reading.pair_numbers(step).tolist()
-        return Draws.of(self.reading.seed, numbers, self.latent_shape, self.tokens)
+        return StepNoise.sample(self.reading.seed, numbers, self.latent_shape, self.tokens)
 
 
-def with_draws(batch: Batch, draws: Draws | None) -> StepBatch:
+def with_step_noise(batch: Batch, step_noise: StepNoise | None) -> StepBatch:
     """The batch with its random numbers."""
-    return StepBatch(**{f.name: getattr(batch, f.name) for f in fields(Batch)}, draws=draws)
+    values = {f.name: getattr(batch, f.name) for f in fields(Batch)}
+    return StepBatch(**values, step_noise=step_noise)
 
 
 def mask_ratio(config: TrainConfig, step: int) -> float:
-    """The mask ratio of an optimizer step: fixed, or uniform in [r, r + span] (MDTv2)."""
+    """The mask ratio of optimizer step ``step``: fixed, or uniform in [r, r + span] (MDTv2)."""
     if not config.mask_span:
         return config.mask_ratio
     share = (mix(config.seed + 1, step) >> 10) / 2**53
     return config.mask_ratio + config.mask_span * share
 
 
-def inputs_of(
+def step_inputs(
     batch: StepBatch, config: TrainConfig, step: int, scale: float, device: torch.device
 ) -> Inputs:
-    """A batch on ``device``, latents drawn from the posterior and scaled; nothing waits for it."""
-    draws = batch.draws
-    assert draws is not None
+    """Copy a batch to ``device`` and sample its latents, without waiting for the device."""
+    random = batch.step_noise
+    assert random is not None
 
     def there(tensor: Tensor) -> Tensor:
-        # a copy waits for the device unless the memory it comes from is page-locked
+        # a copy from memory that is not page-locked would wait for the device
         if device.type == "cuda" and not tensor.is_cuda and not tensor.is_pinned():
             tensor = tensor.contiguous().pin_memory()
         return tensor.to(device, non_blocking=True)
 
     # t = T u^power; the paper's power is 1: uniform
-    times = (1000 * draws.uniform[:, 0].double() ** config.timestep_power).long().clamp(max=999)
-    kept = draws.uniform[:, 1:] >= config.guidance_drop
+    times = (1000 * random.uniform[:, 0].double() ** config.timestep_power).long().clamp(max=999)
+    kept = random.uniform[:, 1:] >= config.cond_drop_prob
     mask = None
     if config.predictor != "none":
-        mask = Mask(*(there(m) for m in Mask.draw(draws.tokens, mask_ratio(config, step))))
+        mask = Mask(*(there(m) for m in Mask.draw(random.tokens, mask_ratio(config, step))))
     own = mask is not None and config.masked_noise == "independent"
     return Inputs(
-        target=sample_posterior(there(batch.target_moments), there(draws.target), scale),
-        source=sample_posterior(there(batch.source_moments), there(draws.source), scale),
-        noise=there(draws.noise),
-        masked_noise=there(draws.masked_noise) if own else None,
+        target=sample_posterior(there(batch.target_moments), there(random.target), scale),
+        source=sample_posterior(there(batch.source_moments), there(random.source), scale),
+        noise=there(random.noise),
+        masked_noise=there(random.masked_noise) if own else None,
         timesteps=there(times),
         keep=there(kept[:, 0]),
         keep_masked=there(kept[:, 1]),
@@ -158,13 +159,13 @@ def inputs_of(
 
 
 def in_bf16(precision: str, device: torch.device) -> bool:
-    """Whether a training computes in bf16 (autocast): ``auto`` does on a GPU that has it."""
+    """Whether training runs under bf16 autocast; ``auto``: on a GPU that supports bf16."""
     able = device.type == "cuda" and torch.cuda.is_bf16_supported()
     return precision == "bf16" or (precision == "auto" and able)
 
 
 class TrainStep(nn.Module):
-    """Inputs -> losses in one call: what is compiled, and wrapped to run on many devices."""
+    """Inputs -> losses in one module call: what is compiled, and wrapped by DDP or FSDP2."""
 
     def __init__(self, model: XMDPT, config: TrainConfig, schedule: Schedule) -> None:
         super().__init__()
@@ -172,7 +173,7 @@ class TrainStep(nn.Module):
         self.autocast = False
 
     def forward(self, inputs: Inputs) -> Losses:
-        """Rows of the losses detached; ``total`` is what is minimised."""
+        """The losses; only ``total``, which is minimised, has a gradient."""
         config, model = self.config, self.model
         with torch.autocast(inputs.target.device.type, torch.bfloat16, enabled=self.autocast):
             condition = model.condition(inputs.pose_tokens, inputs.source_tokens, inputs.source)
@@ -191,17 +192,17 @@ class TrainStep(nn.Module):
                 source_latents=inputs.source,
                 mask=inputs.mask,
                 context=context,
-                align=align_target(inputs.target_tokens, model.tdnet.grid),
-                align_weight=config.align_weight,
+                align=repa_target(inputs.target_tokens, model.tdnet.grid),
+                align_weight=config.repa_weight,
                 weighting=config.loss_weighting,
                 schedule=self.schedule,
             )
 
 
-def align_target(tokens: Tensor | None, grid: int) -> Tensor | None:
-    """DINOv2 tokens (N, 1 + s*s, W), CLS first -> (N, grid * grid, W) as the latent tokens lie.
+def repa_target(tokens: Tensor | None, grid: int) -> Tensor | None:
+    """DINOv2 tokens (N, 1 + s*s, W), CLS first -> (N, grid * grid, W), on the latent tokens' grid.
 
-    Where the grids differ (512 px: 32 against 16) the tokens are resized bilinearly.
+    Different grids (512 px: 32 and 16) are resized bilinearly.
     """
     if tokens is None:
         return None

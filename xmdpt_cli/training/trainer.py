@@ -21,9 +21,10 @@ from xmdpt_cli.progress import Say, silently
 from xmdpt_cli.training.build_dataloader import Networks, feed
 from xmdpt_cli.training.build_model import build_model
 from xmdpt_cli.training.config import TrainConfig
-from xmdpt_cli.training.distributed import ALONE, Team
+from xmdpt_cli.training.distributed import SINGLE_PROCESS, Distributed
 from xmdpt_cli.training.ema import Ema
 from xmdpt_cli.training.optimizer import make_optimizers
+from xmdpt_cli.training.parallel import no_sync, parallelize, shard, warm_up
 from xmdpt_cli.training.setup_logging import utilisation
 from xmdpt_cli.training.sharded import whole
 from xmdpt_cli.training.step import (
@@ -32,7 +33,7 @@ from xmdpt_cli.training.step import (
     StepLoader,
     TrainStep,
     in_bf16,
-    inputs_of,
+    step_inputs,
 )
 from xmdpt_cli.utils.interrupts import held
 
@@ -45,22 +46,22 @@ class Trainer:
         config: TrainConfig,
         dataset: PairDataset,
         device: str | torch.device = "cpu",
-        team: Team = ALONE,
+        dist: Distributed = SINGLE_PROCESS,
     ) -> None:
-        self.config, self.dataset, self.team = config, dataset, team
-        self.device = torch.device(device) if team.world == 1 else team.device
-        self.micro_batch = micro_batch(config, team)
+        self.config, self.dataset, self.dist = config, dataset, dist
+        self.device = torch.device(device) if dist.world_size == 1 else dist.device
+        self.micro_batch = micro_batch(config, dist)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = build_model(config, dataset).to(self.device)
         self.ema = Ema(self.model, config.ema, config.ema_warmup)
-        team.shard(self.ema.model, layers(self.ema.model))
+        shard(self.ema.model, dist, blocks_of(self.ema.model))
         schedule = Schedule(config.schedule, config.prediction).to(self.device)
         self.scale = float(dataset.manifest["encoders"]["vae"]["scale"])
         self.module = TrainStep(self.model, config, schedule)
         self.autocast = self.module.autocast = in_bf16(config.precision, self.device)
-        self.use = utilisation(config, dataset, self.model, team, self.device, self.autocast)
-        self.wrapped = team.wrap(self.module, layers(self.model))
+        self.use = utilisation(config, dataset, self.model, dist, self.device, self.autocast)
+        self.wrapped = parallelize(self.module, dist, blocks_of(self.model))
         self.optimizers = make_optimizers(self.model, config)  # of the parts, where it is sharded
         self.run: Callable[[Inputs], Losses] = self.wrapped
         if config.compile == "on" or (config.compile == "auto" and self.device.type == "cuda"):
@@ -74,7 +75,7 @@ class Trainer:
         """CUDA graphs, unless shapes change from step to step, or gradients outlive a graph: from
         Python it takes longer to launch the kernels of S and B than to run them."""
         config = self.config
-        static = config.accumulate == 1 and not config.mask_span and self.team.world == 1
+        static = config.accumulate == 1 and not config.mask_span and self.dist.world_size == 1
         return "reduce-overhead" if static and self.device.type == "cuda" else None
 
     def loader(self, networks: Networks | None = None, warn: Say = silently) -> StepLoader:
@@ -84,8 +85,8 @@ class Trainer:
             self.dataset,
             self.model,
             self.micro_batch,
-            rank=self.team.rank,
-            world=self.team.world,
+            rank=self.dist.rank,
+            world=self.dist.world_size,
             device=self.device,
             networks=networks,
             warn=warn,
@@ -101,10 +102,10 @@ class Trainer:
             self.skipped += batch.skipped
             inputs = self._inputs(batch)
             if not self.settled:
-                self.team.settle(self.model, partial(self._total, inputs))
+                warm_up(self.model, self.dist, partial(self._total, inputs))
                 self.settled = True
             last = part == config.accumulate - 1
-            with nullcontext() if last else self.team.no_sync(self.wrapped):
+            with nullcontext() if last else no_sync(self.wrapped):
                 losses = self.run(inputs)
                 (losses.total / config.accumulate).backward()
             # copies: a CUDA graph writes its next results where these are
@@ -124,7 +125,7 @@ class Trainer:
 
     def _inputs(self, batch: StepBatch) -> Inputs:
         """The batch on the device, copied while a GPU still computes the step before."""
-        make = partial(inputs_of, batch, self.config, self.done, self.scale, self.device)
+        make = partial(step_inputs, batch, self.config, self.done, self.scale, self.device)
         if self.copies is None or batch.target_moments.is_cuda:
             return make()
         computing = torch.cuda.current_stream(self.device)
@@ -141,26 +142,26 @@ class Trainer:
 
     def averaged(self) -> XMDPT | None:
         """The EMA model, whole, on rank 0; None on the others. A collective."""
-        if self.team.sharding != "fsdp":
-            return self.ema.model if self.team.first else None
-        weights = whole(self.ema.model.state_dict(), self.team)
-        if not self.team.first:
+        if self.dist.sharding != "fsdp":
+            return self.ema.model if self.dist.is_main else None
+        weights = whole(self.ema.model.state_dict(), self.dist)
+        if not self.dist.is_main:
             return None
         model = build_model(self.config, self.dataset).eval().requires_grad_(False)
         model.load_state_dict(weights)
         return model.to(self.device)
 
 
-def layers(model: XMDPT) -> list[nn.Module]:
+def blocks_of(model: XMDPT) -> list[nn.Module]:
     """What FSDP2 gathers at a time: the transformer blocks."""
     return [module for module in model.modules() if isinstance(module, Block)]
 
 
-def micro_batch(config: TrainConfig, team: Team) -> int:
+def micro_batch(config: TrainConfig, dist: Distributed) -> int:
     """Pairs that one process takes at a time; ConfigError if the batch does not divide."""
-    if team.sharding == "fsdp" and config.optimizer == "muon":
-        team.fail(ConfigError("muon needs whole matrices", "--sharding ddp, or another optimizer"))
-    return team.part(config.batch_size, config.accumulate)
+    if dist.sharding == "fsdp" and config.optimizer == "muon":
+        dist.fail(ConfigError("muon needs whole matrices", "--sharding ddp, or another optimizer"))
+    return dist.split_batch(config.batch_size, config.accumulate)
 
 
 def joined(parts: list[Losses]) -> Losses:

@@ -20,7 +20,7 @@ from xmdpt_cli.metrics.protocols import LOWEST, Protocol, get_protocol
 from xmdpt_cli.metrics.report import Report, Row, Table, Value, table
 from xmdpt_cli.pose.head_disc import head_map
 from xmdpt_cli.progress import Progress, silent
-from xmdpt_cli.training.distributed import ALONE, Team
+from xmdpt_cli.training.distributed import SINGLE_PROCESS, Distributed
 from xmdpt_cli.vae_training.examples import DatasetExamples
 
 FACE = "psnr_face"
@@ -49,19 +49,19 @@ def measure(
     lpips: Lpips | None,
     *,
     stage: str,
-    team: Team = ALONE,
+    dist: Distributed = SINGLE_PROCESS,
     progress: Progress = silent,
 ) -> Images:
     """The first ``count`` pictures' measures, by name; all processes get all of them."""
     protocol = protocol_for(examples.dataset.resolution)
     mine: dict[int, dict[str, Value]] = {}
     for number, start in enumerate(range(0, count, _CHUNK)):
-        if number % team.world == team.rank:
+        if number % dist.world_size == dist.rank:
             indices = list(range(start, min(start + _CHUNK, count)))
             for index, made in zip(indices, rebuild(vae, examples, indices), strict=True):
                 mine[index] = _values(examples, index, made, protocol, lpips)
         progress(stage, min(start + _CHUNK, count), count)
-    found = {k: v for part in team.gather(mine) for k, v in part.items()}
+    found = {k: v for part in dist.all_gather(mine) for k, v in part.items()}
     names = ["/".join(view) for view in examples.pictures.views]
     return [{"name": names[index], "values": found[index]} for index in range(count)]
 

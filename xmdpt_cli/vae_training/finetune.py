@@ -23,7 +23,7 @@ from xmdpt_cli.metrics.lpips_metric import Lpips
 from xmdpt_cli.metrics.report import Report, WrittenReport, write_json
 from xmdpt_cli.progress import Progress, Say, silent, silently
 from xmdpt_cli.report.vae_sheet import Rebuilt, before_after
-from xmdpt_cli.training.distributed import ALONE, Team
+from xmdpt_cli.training.distributed import SINGLE_PROCESS, Distributed
 from xmdpt_cli.utils import records
 from xmdpt_cli.vae_training import folder as folder
 from xmdpt_cli.vae_training.evaluate import Images, make_report, measure, protocol_for, rebuild
@@ -61,21 +61,21 @@ def finetune(
     perceptual: Perceptual | None = None,
     lpips: Lpips | None = None,
     notes: list[str] | None = None,
-    team: Team = ALONE,
+    dist: Distributed = SINGLE_PROCESS,
     progress: Progress = silent,
     say: Say = silently,
 ) -> FineTuned:
     """Train as planned into the folder ``out``, or go on there, or return what is done there.
 
-    Every process of the team calls it; rank 0 writes. Raises XmdptError if ``out`` holds
+    Every rank calls it; rank 0 writes. Raises XmdptError if ``out`` holds
     something else, if the loss is no number any more, and if the encoder has changed. ``say`` is
     told of a training that resumes.
     """
-    team.part(plan.config.batch_size)
-    with team.together(), ExitStack() as held:
-        team.on_first(partial(held.enter_context, only_process(out)))
-        speak = progress if team.first else silent
-        return _finetune(plan, out, perceptual, lpips, notes or [], team, speak, say)
+    dist.split_batch(plan.config.batch_size)
+    with dist.translate_errors(), ExitStack() as held:
+        dist.run_on_main(partial(held.enter_context, only_process(out)))
+        speak = progress if dist.is_main else silent
+        return _finetune(plan, out, perceptual, lpips, notes or [], dist, speak, say)
 
 
 def _finetune(
@@ -84,7 +84,7 @@ def _finetune(
     perceptual: Perceptual | None,
     lpips: Lpips | None,
     notes: list[str],
-    team: Team,
+    dist: Distributed,
     progress: Progress,
     say: Say,
 ) -> FineTuned:
@@ -93,30 +93,30 @@ def _finetune(
     shards = [s["sha256"] for s in manifest["shards"] if s["split"] == "train"]
     trunk = "none" if perceptual is None else perceptual.weights
     this = folder.identity(config, shards, vae, trunk)
-    team.on_first(partial(folder.begin, out, this, config))
-    record = team.on_first(partial(folder.finished, out))
+    dist.run_on_main(partial(folder.begin, out, this, config))
+    record = dist.run_on_main(partial(folder.finished, out))
     if record is not None:
         return _known(out, record)
-    trainer = VaeTrainer(vae, config, perceptual, team)
-    before = _measure_before(plan, out, lpips, team, progress)
+    trainer = VaeTrainer(vae, config, perceptual, dist)
+    before = _measure_before(plan, out, lpips, dist, progress)
     shown = [] if plan.test is None else _spread(plan.measured, _SHOWN)
     old = None if plan.test is None else rebuild(vae, plan.test, shown)
     fit(trainer, plan.train, out, progress, say)
-    after_sha = team.on_first(partial(_write, plan, out, this["encoder"]))
+    after_sha = dist.run_on_main(partial(_write, plan, out, this["encoder"]))
     encoder = {"before": this["encoder"], "after": after_sha}
     report = None
     if plan.test is not None and old is not None:
         after = measure(
-            vae, plan.test, plan.measured, lpips, stage="after", team=team, progress=progress
+            vae, plan.test, plan.measured, lpips, stage="after", dist=dist, progress=progress
         )
         report = make_report(plan.test.dataset.resolution, before, after, lpips, notes)
-        team.on_first(partial(_write_report, plan, out, report, shown, old))
+        dist.run_on_main(partial(_write_report, plan, out, report, shown, old))
     psnr = {} if report is None else {k: row["psnr"] for k, row in report.to_json()["rows"].items()}
     seconds = time.monotonic() - began
     stats = make_stats(trainer, len(plan.train), psnr.get("before"), psnr.get("after"), seconds)
-    record = _record(plan, team.world, start, shards, encoder, stats)
-    team.on_first(partial(folder.publish, out, vae, record))
-    if team.first:
+    record = _record(plan, dist.world_size, start, shards, encoder, stats)
+    dist.run_on_main(partial(folder.publish, out, vae, record))
+    if dist.is_main:
         (out / BEFORE).unlink(missing_ok=True)
     return FineTuned(stats, encoder, vae.origin.toy, report)
 
@@ -159,7 +159,7 @@ def _write(plan: Plan, out: Path, before: str) -> str:
 
 
 def _measure_before(
-    plan: Plan, out: Path, lpips: Lpips | None, team: Team, progress: Progress
+    plan: Plan, out: Path, lpips: Lpips | None, dist: Distributed, progress: Progress
 ) -> Images:
     """The start's measures; kept in a file, so that a training that goes on has them."""
     if plan.test is None:
@@ -169,14 +169,14 @@ def _measure_before(
         "lpips": None if lpips is None else lpips.weights,
         "protocol": protocol_for(plan.test.dataset.resolution).name,
     }
-    kept = team.on_first(lambda: records.read_if_there(_Before, out / BEFORE))
+    kept = dist.run_on_main(lambda: records.read_if_there(_Before, out / BEFORE))
     if kept is not None and kept["key"] == key:
         images: Images = kept["images"]
         return images
     images = measure(
-        plan.vae, plan.test, plan.measured, lpips, stage="before", team=team, progress=progress
+        plan.vae, plan.test, plan.measured, lpips, stage="before", dist=dist, progress=progress
     )
-    team.on_first(partial(_keep, out / BEFORE, {"key": key, "images": images}))
+    dist.run_on_main(partial(_keep, out / BEFORE, {"key": key, "images": images}))
     return images
 
 

@@ -22,6 +22,7 @@ from xmdpt_cli.encoders.vae import VAE, posterior_mean
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import only_process
 from xmdpt_cli.progress import Progress, Say, silent, silently
+from xmdpt_cli.utils.prefetch import prefetch
 from xmdpt_cli.vae_training import folder as folder
 from xmdpt_cli.vae_training.config import VaeConfig, settle
 from xmdpt_cli.vae_training.examples import (
@@ -29,13 +30,14 @@ from xmdpt_cli.vae_training.examples import (
     PictureExamples,
     Pictures,
     VaeBatch,
-    ahead,
     digest,
     draw,
     some,
 )
 from xmdpt_cli.vae_training.folder import VAEStats
 from xmdpt_cli.vae_training.trainer import VaeTrainer
+
+_THREADS = 4  # that read and decode the images of later steps
 
 
 def train_vae(
@@ -93,13 +95,13 @@ def fit(
     """Step until all steps are done, from the state in ``out`` if there is one, saving there.
 
     Afterwards ``trainer.vae`` is what is to be handed out: the average if there is one, with the
-    scaling factor of its latents if the encoder learned. Every process of the team calls it.
+    scaling factor of its latents if the encoder learned. Every rank calls it.
     """
-    net, team, config = trainer.vae.net, trainer.team, trainer.config
+    net, dist, config = trainer.vae.net, trainer.dist, trainer.config
     state = out / folder.STATE
-    if team.on_first(state.is_file):
+    if dist.run_on_main(state.is_file):
         trainer.load(state)
-        if team.first and trainer.done < config.steps:
+        if dist.is_main and trainer.done < config.steps:
             say(f"resuming at step {trainer.done} of {config.steps}")
     for parameter in trainer.parameters:
         parameter.requires_grad_(True)
@@ -114,28 +116,28 @@ def fit(
 
 
 def _steps(trainer: VaeTrainer, examples: Examples, out: Path, progress: Progress) -> None:
-    config, team, vae = trainer.config, trainer.team, trainer.vae
+    config, dist, vae = trainer.config, trainer.dist, trainer.vae
     state, first = out / folder.STATE, trainer.done
-    log = folder.Log(out, first, config.log_every) if team.first else None
+    log = folder.Log(out, first, config.log_every) if dist.is_main else None
 
     def make(step: int) -> VaeBatch:
-        return draw(examples, vae, config.seed, step, config.batch_size, team.rank, team.world)
+        return draw(examples, vae, config.seed, step, config.batch_size, dist.rank, dist.world_size)
 
-    reading = closing(ahead(make, first, config.steps))
+    reading = closing(prefetch(make, range(first, config.steps), threads=_THREADS))
     try:
-        with reading as batches, team.interruptible() as interrupted:
+        with reading as batches, dist.interruptible() as interrupted:
             for batch in batches:
                 terms = trainer.step(batch)
                 last = trainer.done == config.steps
                 if log is not None:
                     log.add(terms, trainer.done, last=last)
                 if last or trainer.done % config.checkpoint_every == 0:
-                    team.on_first(partial(trainer.save, state))
+                    dist.run_on_main(partial(trainer.save, state))
                 progress("vae", trainer.done, config.steps, loss=terms["loss"])
                 if interrupted():
                     raise KeyboardInterrupt
     except KeyboardInterrupt:
-        if team.first and trainer.done > first:
+        if dist.is_main and trainer.done > first:
             trainer.save(state)
         raise
 

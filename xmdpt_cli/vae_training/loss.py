@@ -12,7 +12,7 @@ from torch import Tensor
 from xmdpt_cli.encoders.vae import VAE, to_signed
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.metrics.lpips_metric import SMALLEST, Lpips
-from xmdpt_cli.training.distributed import ALONE, Team
+from xmdpt_cli.training.distributed import SINGLE_PROCESS, Distributed
 from xmdpt_cli.vae_training.config import VaeConfig
 from xmdpt_cli.vae_training.examples import VaeBatch
 
@@ -36,7 +36,7 @@ def vae_losses(
     config: VaeConfig,
     *,
     perceptual: Perceptual | None = None,
-    team: Team = ALONE,
+    dist: Distributed = SINGLE_PROCESS,
     autocast: bool = False,
 ) -> dict[str, Tensor]:
     """The terms of one step, each one number; ``loss`` is their weighted sum, with gradient.
@@ -46,7 +46,7 @@ def vae_losses(
     posterior as in the published training.
     """
     target = to_signed(batch.pictures)
-    latents, mean, log_variance = _latents(vae, batch, target, config, team, autocast)
+    latents, mean, log_variance = _latents(vae, batch, target, config, dist, autocast)
     with torch.autocast(vae.device.type, torch.bfloat16, enabled=autocast):
         decoded = vae.net.decode(latents).sample
     decoded = decoded.float()
@@ -70,7 +70,7 @@ def vae_losses(
 
 
 def _latents(
-    vae: VAE, batch: VaeBatch, target: Tensor, config: VaeConfig, team: Team, autocast: bool
+    vae: VAE, batch: VaeBatch, target: Tensor, config: VaeConfig, dist: Distributed, autocast: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What the decoder reads, the posterior's mean and its log variance: (N, C, h, w), unscaled."""
     learns = config.all_weights
@@ -87,19 +87,19 @@ def _latents(
         variance = log_variance.exp()
         if learns:
             # the posterior's noise and ours, independent of each other: their variances add
-            variance = variance + (config.latent_noise * deviation(mean, team)) ** 2
+            variance = variance + (config.latent_noise * deviation(mean, dist)) ** 2
         latents = mean + variance.sqrt() * batch.noise
     return latents, mean, log_variance
 
 
-def deviation(values: Tensor, team: Team) -> Tensor:
+def deviation(values: Tensor, dist: Distributed) -> Tensor:
     """Standard deviation of all ranks' ``values`` (as many on each) together, without gradient."""
     values = values.detach()
-    if team.world == 1:
+    if dist.world_size == 1:
         return values.std()
     wide = values.double()
-    mean, square = team.mean(torch.stack([wide.mean(), wide.square().mean()]))
-    count = values.numel() * team.world
+    mean, square = dist.all_reduce_mean(torch.stack([wide.mean(), wide.square().mean()]))
+    count = values.numel() * dist.world_size
     variance = (square - mean.square()) * count / (count - 1)
     return variance.clamp(min=0).sqrt().to(values.dtype)
 

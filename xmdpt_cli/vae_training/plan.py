@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.encoders.identity import same_weights
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.metrics.download import choose, download
 from xmdpt_cli.metrics.lpips_metric import ALEXNET, Lpips
 from xmdpt_cli.progress import Progress, silent
-from xmdpt_cli.training.distributed import ALONE, Team
+from xmdpt_cli.training.distributed import SINGLE_PROCESS, Distributed
 from xmdpt_cli.vae_training.config import VaeConfig, settle
 from xmdpt_cli.vae_training.examples import DatasetExamples
 from xmdpt_cli.vae_training.loss import Perceptual
@@ -60,7 +61,7 @@ def check_encoder(vae: VAE, dataset: PairDataset) -> None:
     its moments of some pictures are the stored ones.
     """
     made, this = dataset.manifest["encoders"]["vae"], vae.describe()
-    if made["sha256"] == this["sha256"]:
+    if same_weights(made, this):
         return
     examples = DatasetExamples(dataset)
     indices = sorted({0, len(examples) // 2, len(examples) - 1})
@@ -86,7 +87,7 @@ def lpips_networks(
     weights: str | None,
     toy: bool,
     device: str,
-    team: Team = ALONE,
+    dist: Distributed = SINGLE_PROCESS,
     progress: Progress = silent,
 ) -> tuple[Perceptual | None, Lpips | None, list[str]]:
     """The LPIPS to train with, the one to measure with, and what must be said about them.
@@ -105,9 +106,9 @@ def lpips_networks(
     if weights is None and toy:
         weights = "toy"
     try:
-        team.on_first(lambda: download(choose({ALEXNET: weights}), progress))
+        dist.run_on_main(lambda: download(choose({ALEXNET: weights}), progress))
     except XmdptError as err:
-        if weights is None and config.lpips and team.first:
+        if weights is None and config.lpips and dist.is_main:
             raise XmdptError(err.message, f"{err.hint}\n{_WITHOUT_LPIPS}") from None
         raise
     network = Perceptual(weights, device)

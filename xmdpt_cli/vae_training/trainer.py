@@ -22,8 +22,8 @@ from typing_extensions import TypedDict
 
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import replacing, writing
-from xmdpt_cli.training.distributed import ALONE, Team
+from xmdpt_cli.files import atomic_write, writing
+from xmdpt_cli.training.distributed import SINGLE_PROCESS, Distributed
 from xmdpt_cli.training.ema import Ema
 from xmdpt_cli.training.step import in_bf16
 from xmdpt_cli.utils import records
@@ -52,12 +52,12 @@ class VaeTrainer:
         vae: VAE,
         config: VaeConfig,
         perceptual: Perceptual | None = None,
-        team: Team = ALONE,
+        dist: Distributed = SINGLE_PROCESS,
     ) -> None:
         """``config`` is settled (``vae_config.settle``). XmdptError if ``vae`` is not float32."""
         if vae.dtype != torch.float32:
             raise XmdptError(f"a VAE is trained in float32, this one is loaded as {vae.dtype}")
-        self.vae, self.config, self.perceptual, self.team = vae, config, perceptual, team
+        self.vae, self.config, self.perceptual, self.dist = vae, config, perceptual, dist
         names = ["decoder", "post_quant_conv"]
         if config.all_weights:
             names += ["encoder", "quant_conv"]
@@ -84,17 +84,17 @@ class VaeTrainer:
             batch.to(self.vae.device),
             config,
             perceptual=self.perceptual,
-            team=self.team,
+            dist=self.dist,
             autocast=self.autocast,
         )
         self.optimizer.zero_grad(set_to_none=True)
         terms["loss"].backward()
         seen = torch.stack([term.detach() for term in terms.values()])
-        self.team.average([seen, *(p.grad for p in self.parameters if p.grad is not None)])
+        self.dist.all_reduce_mean_([seen, *(p.grad for p in self.parameters if p.grad is not None)])
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         *values, length = torch.cat([seen, norm.detach()[None]]).tolist()
         if not all(map(math.isfinite, (*values, length))):
-            self.team.fail(
+            self.dist.fail(
                 XmdptError(
                     f"VAE training lost its way: loss {values[0]}, gradient {length} at step "
                     f"{self.done}",
@@ -124,7 +124,7 @@ class VaeTrainer:
         """Write the state, whole or not at all. XmdptError if it cannot be written."""
         state = {"done": self.done, "first_loss": self.first_loss, "last": list(self.last)}
         try:
-            with writing(path), replacing(path) as part:
+            with writing(path), atomic_write(path) as part:
                 save_file(self._tensors(), part, metadata={"state": json.dumps(state)})
                 with open(part, "rb+") as file:
                     os.fsync(file.fileno())
