@@ -156,8 +156,11 @@ def test_an_unfinished_file_goes_whatever_ends_the_writing(
     with pytest.raises(OSError, match="No space left") as caught:
         save_png(tmp_path / "a.png", np.zeros((4, 4, 3), np.uint8))
     assert caught.value.filename == str(tmp_path / "a.png")
-    with pytest.raises(XmdptError, match="cannot write"):  # sheet.png, of several processes
-        report._put(LocalStore(tmp_path), "sheet.png", b"1234")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", lambda handle: half(tmp_path / "a.bin", b""))
+        with pytest.raises(XmdptError, match="cannot write"):
+            report._put(LocalStore(tmp_path), "sheet.png", b"1234")
+    (tmp_path / "a.bin").unlink()
     monkeypatch.setattr(Path, "replace", broken)
     with pytest.raises(Interrupted):
         save_published(tmp_path / "a.pt", {"a": torch.zeros(2)})

@@ -91,9 +91,9 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, masked(text).encode())
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write under a temporary name, flush to disk, rename."""
-    with atomic_write(path) as part, open(part, "wb") as file:
+def write_bytes(path: Path, data: bytes, part: Path | None = None) -> None:
+    """Write under a temporary name (``part``), flush to disk, rename."""
+    with atomic_write(path, part) as part, open(part, "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
