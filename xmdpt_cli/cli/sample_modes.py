@@ -40,6 +40,8 @@ def draw_pairs(chosen: Any, talk: Talk, world: World) -> dict[str, Any]:
     most = fit_memory(sampler, vae, limit, dataset.resolution)
     count = -(-len(dataset.pairs[: chosen.limit]) // world.size)
     batch = _batch(chosen, sampler, most, count, recipe.steps)
+    if sampler.compiled:  # a test set is worth compiling the decoder, too
+        vae.compile_decoder(batch)
     with talk.progress() as progress:
         return generate(
             sampler,

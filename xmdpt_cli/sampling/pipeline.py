@@ -79,7 +79,10 @@ class XMDPTPipeline:
         """
         device = pick_device(device)
         sampler = Sampler.load(hub.fetch(source, revision), device, precision)
-        pipe = cls(sampler, Networks(sampler.facts, sampler.folder, device=device, **networks))
+        own = Networks(
+            sampler.facts, sampler.folder, device=device, decode_dtype=sampler.dtype, **networks
+        )
+        pipe = cls(sampler, own)
         if max_memory is not None:
             pipe.networks.find()  # all that is missing is named, not the VAE alone
             pipe.most = fit_memory(sampler, pipe.networks.vae, max_memory, pipe.resolution)
