@@ -59,7 +59,7 @@ def _outside_lists(line: str) -> str:
 
 
 def split_cells(line: str, separator: str) -> list[str]:
-    """The cells of one line, stripped where it is CSV; ValueError for a line too long or not CSV."""
+    """The cells of a line, stripped where it is CSV; ValueError if it is too long or not CSV."""
     if len(line) > LONGEST_LINE:
         raise ValueError(f"a line of {len(line):,} characters")
     if separator == ":":  # the published annotations: nothing is quoted
