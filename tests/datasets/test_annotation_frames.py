@@ -15,14 +15,8 @@ from stick_people import FIGURE
 
 from xmdpt_cli.datasets.find import Listing, find_dataset
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.pose.annotation_frames import (
-    ANYWHERE,
-    PADDED,
-    PHOTOGRAPHS,
-    PUBLISHED,
-    parse_frame,
-)
 from xmdpt_cli.pose.frame_decision import decide, decide_alone
+from xmdpt_cli.pose.frames import ANYWHERE, PADDED, PHOTOGRAPHS, PUBLISHED, parse_frame
 from xmdpt_cli.toy.synthetic import make_synthetic
 from xmdpt_cli.utils.deepfashion_names import parse_name
 
