@@ -229,7 +229,7 @@ def test_broken_pictures_are_skipped_with_their_pairs(tmp_path: Path) -> None:
         "test": {"garments": 1, "images": 2, "pairs": 1},
     }
     skipped = dict(map(tuple, manifest["skipped"]))
-    assert skipped[tree_name("WOMEN", 2, "2_side")] == "listed picture is not there"
+    assert skipped[tree_name("WOMEN", 2, "2_side")] == "listed image is not there"
     assert (
         "broken picture: 01_2_side.jpg" in skipped["img_highres/" + tree_name("MEN", 1, "2_side")]
     )

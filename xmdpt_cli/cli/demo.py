@@ -34,18 +34,23 @@ VAE_STEPS = 500
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = DEMO,
     paper: Annotated[
-        bool, typer.Option("--paper", help="Train the paper's single-vector model instead.")
+        bool,
+        typer.Option(
+            "--paper", help="Train the paper's single-vector model instead of the token model."
+        ),
     ] = False,
     seed: Annotated[
-        int, typer.Option(min=0, help="Random seed; the same seed, the same numbers.")
+        int, typer.Option(min=0, help="Random seed; the same seed gives the same numbers.")
     ] = 0,
     train_steps: Annotated[
-        int | None, typer.Option(min=1, help="Training steps [800; with --paper 500].")
+        int | None, typer.Option(min=1, help="Training steps of the model [800; with --paper 500].")
     ] = None,
     vae_steps: Annotated[
         int, typer.Option(min=1, help="Training steps of the toy VAE.")
     ] = VAE_STEPS,
-    people: Annotated[int, typer.Option(min=1, help="Synthetic people to train on.")] = PEOPLE,
+    people: Annotated[
+        int, typer.Option(min=1, help="Number of synthetic people to train on.")
+    ] = PEOPLE,
     as_json: AsJson = False,
 ) -> None:
     """Try everything on synthetic people, in about 5 minutes.

@@ -237,7 +237,7 @@ def _poses(
 
 def _files(given: Path, warn: Callable[[str], None]) -> list[Path]:
     """A folder stands for the pictures and keypoints in it, by name."""
-    from xmdpt_cli.datasets.scan import is_picture_name
+    from xmdpt_cli.datasets.scan import is_readable_image
     from xmdpt_cli.files import is_hidden
     from xmdpt_cli.pose.formats import SUFFIXES
     from xmdpt_cli.pose.formats.beside_images import KeypointsBeside
@@ -246,7 +246,7 @@ def _files(given: Path, warn: Callable[[str], None]) -> list[Path]:
     if not given.is_dir():
         return [given]
     there = sorted(p for p in given.iterdir() if not is_hidden(p.name))
-    found = [p for p in there if p.suffix.lower() in SUFFIXES or is_picture_name(p.name)]
+    found = [p for p in there if p.suffix.lower() in SUFFIXES or is_readable_image(p.name)]
     unread = [p.name for p in not_read(there)]
     if unread:
         warn(say_not_read(unread))
@@ -254,4 +254,4 @@ def _files(given: Path, warn: Callable[[str], None]) -> list[Path]:
         raise ConfigError(f"no pose in {given}", "it holds neither keypoints nor pictures")
     # a photograph with its keypoints beside it is one pose, not two
     beside = KeypointsBeside()
-    return [p for p in found if not is_picture_name(p.name) or beside.own_file(p) is None]
+    return [p for p in found if not is_readable_image(p.name) or beside.own_file(p) is None]

@@ -17,7 +17,7 @@ from PIL import Image
 from xmdpt_cli.encoders.openpose import OpenPose
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import Picture, check_pixels, load_image, upright
-from xmdpt_cli.pose.formats import frame_of_picture
+from xmdpt_cli.pose.formats import frame_of_image
 from xmdpt_cli.pose.formats.beside_images import KeypointsBeside
 from xmdpt_cli.pose.formats.image_poses import ImagePoses
 from xmdpt_cli.pose.formats.missing import MIN_SCORE, without_missing
@@ -102,7 +102,7 @@ def given_keypoints(
     if not isinstance(keypoints, (str, Path)):
         return from_fractions(fractions(keypoints, name), shape)
     file = source if isinstance(source, (str, Path)) else getattr(source, "filename", "") or None
-    found = frame_of_picture(keypoints, file, lambda _: shape, min_score=min_score, notes=notes)
+    found = frame_of_image(keypoints, file, lambda _: shape, min_score=min_score, notes=notes)
     return points_of(found, image, person, notes)
 
 
