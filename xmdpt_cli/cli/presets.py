@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from xmdpt_cli.cli.console import Talk
-from xmdpt_cli.cli.help import WIDEST, panels
+from xmdpt_cli.cli.console import WIDEST, Talk
+from xmdpt_cli.cli.help import panels
 from xmdpt_cli.cli.options import AsJson
 from xmdpt_cli.config import complete_preset, preset_text, resolve
 from xmdpt_cli.config import presets as preset_names
@@ -22,9 +22,7 @@ from xmdpt_cli.training.config import TrainConfig
 def presets(
     name: Annotated[
         str | None,
-        typer.Argument(
-            help="Preset to show; without, all are listed.", autocompletion=complete_preset
-        ),
+        typer.Argument(help="Preset to show [all are listed].", autocompletion=complete_preset),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from xmdpt_cli.data.loader import PairDataset
-from xmdpt_cli.pose.pose_image import FRAME_HEIGHT, FRAME_WIDTH, Keypoints
+from xmdpt_cli.pose.keypoints import FRAME_HEIGHT, FRAME_WIDTH, Keypoints
 from xmdpt_cli.storage.stores import is_url
 from xmdpt_cli.ui.uploads import new_folder
 
@@ -63,7 +63,7 @@ def find_examples(pipe: XMDPTPipeline) -> Examples:
 
 
 def _places(pipe: XMDPTPipeline) -> Iterator[Path]:
-    data: Any = pipe.sampler.facts.get("data")
+    data: Any = pipe.sampler.metadata.get("data")
     if data and not is_url(str(data)):
         yield Path(str(data))
     if pipe.sampler.folder is not None:  # RUN/model
