@@ -17,7 +17,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from xmdpt_cli.diffusion import Losses
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.training.logger import WARN_SECONDS, Log, read
+from xmdpt_cli.training.logger import WARN_SECONDS, MetricsLogger, read
+from xmdpt_cli.training.step import logged_terms
 from xmdpt_cli.training.tracker import open_tracker
 
 
@@ -37,7 +38,7 @@ def losses(value: float, masked: bool = True) -> Losses:
 
 
 def run(
-    log: Log,
+    log: MetricsLogger,
     clock: Clock,
     steps: range,
     *,
@@ -47,12 +48,12 @@ def run(
 ) -> None:
     for step in steps:
         clock.now += seconds
-        log.add(losses(step), step, images, waited, 1e-4)
+        log.log_step(logged_terms(losses(step)), step, images, waited, 1e-4)
 
 
 def test_a_line_is_the_mean_since_the_line_before(tmp_path: Path) -> None:
     clock = Clock()
-    log = Log(tmp_path, 0, 4, flops_per_image=5e9, peak=1e12, clock=clock)
+    log = MetricsLogger(tmp_path, 0, 4, flops_per_image=5e9, peak=1e12, clock=clock)
     run(log, clock, range(1, 9), waited=0.5)
     log.close()
     lines = read(tmp_path / "metrics.jsonl")
@@ -71,23 +72,23 @@ def test_a_line_is_the_mean_since_the_line_before(tmp_path: Path) -> None:
         "data_wait": pytest.approx(0.25),
         "mfu": pytest.approx(4 * 5e9 / 1e12),
     }
-    assert log.last == lines[2]["loss"]
-    assert log.shown["masked"] == pytest.approx(1.5 * 7.5)
-    assert list(log.shown) == ["loss", "images_per_second", "data_wait", "mfu", "masked"]
+    assert log.last_loss == lines[2]["loss"]
+    assert log.progress_values["masked"] == pytest.approx(1.5 * 7.5)
+    assert list(log.progress_values) == ["loss", "images_per_second", "data_wait", "mfu", "masked"]
 
 
 def test_no_masked_pass_and_no_peak_no_such_numbers(tmp_path: Path) -> None:
-    log = Log(tmp_path, 0, 1)
-    log.add(losses(1.0, masked=False), 1, 8, 0.0, 1e-4)
+    log = MetricsLogger(tmp_path, 0, 1)
+    log.log_step(logged_terms(losses(1.0, masked=False)), 1, 8, 0.0, 1e-4)
     log.close()
     (line,) = read(tmp_path / "metrics.jsonl")
     assert not {"masked_mse", "masked_vb", "mfu", "gpu_memory"} & line.keys()
-    assert "masked" not in log.shown
+    assert "masked" not in log.progress_values
 
 
 def test_a_pause_is_no_training_time(tmp_path: Path) -> None:
     clock = Clock()
-    log = Log(tmp_path, 0, 2, clock=clock)
+    log = MetricsLogger(tmp_path, 0, 2, clock=clock)
     run(log, clock, range(1, 2))
     with log.paused():
         clock.now += 1000.0
@@ -99,18 +100,18 @@ def test_a_pause_is_no_training_time(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_no_number_is_told_and_written_as_null(tmp_path: Path) -> None:
-    log = Log(tmp_path, 0, 1)
-    log.add(losses(math.inf), 1, 8, 0.0, 1e-4)
+    log = MetricsLogger(tmp_path, 0, 1)
+    log.log_step(logged_terms(losses(math.inf)), 1, 8, 0.0, 1e-4)
     log.close()
-    assert not math.isfinite(log.last)
+    assert not math.isfinite(log.last_loss)
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["loss"] is None
 
 
 def test_going_on_cuts_what_will_be_written_again(tmp_path: Path) -> None:
     clock = Clock()
-    log = Log(tmp_path, 0, 1, clock=clock)
+    log = MetricsLogger(tmp_path, 0, 1, clock=clock)
     run(log, clock, range(1, 6))
-    log.values(5, {"val_loss": 1.0})
+    log.log(5, {"val_loss": 1.0})
     log.close()
     whole = (tmp_path / "metrics.jsonl").read_text()
     with open(tmp_path / "metrics.jsonl", "a") as file:
@@ -118,11 +119,11 @@ def test_going_on_cuts_what_will_be_written_again(tmp_path: Path) -> None:
     # TensorBoard reads files in the order of their names: the second, then a counter as text (10
     # comes before 9), and no run goes on within the second in which it stopped
     time.sleep(1.1)
-    log = Log(tmp_path, 3, 1, clock=clock)
+    log = MetricsLogger(tmp_path, 3, 1, clock=clock)
     assert (tmp_path / "metrics.jsonl").read_text() == "".join(whole.splitlines(True)[:3])
     run(log, clock, range(4, 6))
     assert not log.has(5, "val_loss")
-    log.values(5, {"val_loss": 2.0})
+    log.log(5, {"val_loss": 2.0})
     assert log.has(5, "val_loss")
     log.close()
     events = EventAccumulator(str(tmp_path))
@@ -136,7 +137,7 @@ def test_much_waiting_is_said_once_after_warming_up(
     tmp_path: Path, waited: float, warned: bool
 ) -> None:
     clock, said = Clock(), []
-    log = Log(tmp_path, 0, 5, say=said.append, clock=clock)
+    log = MetricsLogger(tmp_path, 0, 5, warn=said.append, clock=clock)
     run(log, clock, range(1, 2), seconds=100.0, waited=99.0)  # the first batch
     run(log, clock, range(2, 15), waited=waited)
     assert said == []
@@ -151,7 +152,7 @@ def test_much_waiting_is_said_once_after_warming_up(
 
 def test_short_steps_are_not_judged_on_few(tmp_path: Path) -> None:
     clock, said = Clock(), []
-    log = Log(tmp_path, 0, 1, say=said.append, clock=clock)
+    log = MetricsLogger(tmp_path, 0, 1, warn=said.append, clock=clock)
     run(log, clock, range(1, 11), seconds=60.0, waited=59.0)
     assert said == []
     run(log, clock, range(11, 31), seconds=60.0, waited=59.0)
@@ -193,9 +194,9 @@ def test_a_run_that_goes_on_is_the_same_tracked_run(
     out.mkdir()
     for done in (0, 2):
         tracker = open_tracker(kind, out, {"size": "S"})
-        log = Log(out, done, 1, tracker=tracker)
-        log.add(losses(1.0), done + 1, 8, 0.0, 1e-4)
-        log.picture(done + 1, "samples", np.zeros((4, 6, 3), np.uint8))
+        log = MetricsLogger(out, done, 1, tracker=tracker)
+        log.log_step(logged_terms(losses(1.0)), done + 1, 8, 0.0, 1e-4)
+        log.log_image(done + 1, "samples", np.zeros((4, 6, 3), np.uint8))
         log.close()
     first, second = module.begun
     assert first == second
@@ -209,7 +210,7 @@ def test_a_run_that_goes_on_is_the_same_tracked_run(
     assert module.finished == 2
 
 
-def test_a_tracker_that_is_not_there_or_does_not_begin_is_named(
+def test_a_tracker_that_is_not_there_or_does_not_start_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert open_tracker("none", tmp_path, {}) is None
@@ -225,5 +226,5 @@ def test_a_tracker_that_is_not_there_or_does_not_begin_is_named(
             raise RuntimeError("api_key not configured (no-tty). call wandb.login()")
 
     monkeypatch.setitem(sys.modules, "wandb", Refusing("wandb"))
-    with pytest.raises(XmdptError, match="wandb did not begin: api_key"):
+    with pytest.raises(XmdptError, match="wandb did not start: api_key"):
         open_tracker("wandb", tmp_path, {})

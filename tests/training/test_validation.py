@@ -25,21 +25,20 @@ from xmdpt_cli.encoders.vae import posterior_mean
 from xmdpt_cli.images import load_image
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.prepare.pipeline import prepare_dataset
-from xmdpt_cli.report import validation_sheet as watch_sheet
+from xmdpt_cli.report import validation_sheet
 from xmdpt_cli.sampling.conditioning import Conditions
 from xmdpt_cli.sampling.config import SamplingConfig
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.toy.synthetic import make_synthetic
-from xmdpt_cli.training import validation_metrics as watch_numbers
-from xmdpt_cli.training import validation_pairs as watch_rows
+from xmdpt_cli.training import validation_metrics, validation_pairs
 from xmdpt_cli.training.ema import Ema
-from xmdpt_cli.training.logger import Log, read
+from xmdpt_cli.training.logger import MetricsLogger, read
 from xmdpt_cli.training.loop import train
-from xmdpt_cli.training.validation import Watch, due
+from xmdpt_cli.training.validation import Validator, is_validation_step
 from xmdpt_cli.training.validation_metrics import similarity, validation_losses
 from xmdpt_cli.training.validation_pairs import (
     evenly,
-    read_rows,
+    read_pairs,
     read_views,
     stratified,
 )
@@ -49,7 +48,7 @@ CPU, SCALE, SIDE = torch.device("cpu"), 1.5, 32
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> PairDataset:
-    root = tmp_path_factory.mktemp("watch")
+    root = tmp_path_factory.mktemp("validation")
     make_synthetic(root / "raw", people_train=3, people_test=5, views=4, height=64, workers=1)
     prepare_dataset(find_dataset(root / "raw"), root / "data", size=SIDE, encoder=PixelEncoder())
     return PairDataset(root / "data")
@@ -69,14 +68,14 @@ def model_of(conditioning: str = "vector", seed: int = 0) -> XMDPT:
     return model
 
 
-def watching(data: PairDataset, out: Path, **changed: Any) -> Watch:
+def make_validator(data: PairDataset, out: Path, **changed: Any) -> Validator:
     settings: dict[str, Any] = {
         "done": 0,
         "sampling": {"steps": 3, "guidance": 1.5, "power": 1.0},
         "tokens": False,
-        "pictures": 3,
+        "images": 3,
     }
-    return Watch(out, data, Schedule(), **{**settings, **changed})
+    return Validator(out, data, Schedule(), **{**settings, **changed})
 
 
 def test_evenly_spaced_pairs_and_timesteps() -> None:
@@ -103,7 +102,7 @@ def test_validation_loss_is_the_mean_over_pairs_and_quartiles(
     positions = evenly(len(test), 9)
     model, schedule = model_of(conditioning).eval(), Schedule("cosine", "v")
     tokens = conditioning == "tokens"
-    found = validation_losses(model, read_rows(test, positions, SCALE, tokens), schedule, CPU)
+    found = validation_losses(model, read_pairs(test, positions, SCALE, tokens), schedule, CPU)
     times = [stratified(9, 1000, q) for q in range(4)]
     mse, vb = np.zeros((4, 9)), np.zeros((4, 9))
     for i, batch in enumerate(eval_batches(test, 1, pose_maps=tokens)):
@@ -166,12 +165,12 @@ def test_numbers_follow_from_the_weights_alone(data: PairDataset, tmp_path: Path
     """An EMA's numbers change with its weights, and a fresh copy of it has the same ones: nothing
     of an earlier look is kept. The training's random numbers and modes stay what they were."""
     ema, raw = Ema(model_of(), 0.5, False), model_of(seed=1)
-    log, watch = Log(tmp_path, 0, 1), watching(data, tmp_path)
-    first = watch.look(ema.model, 2, log)
-    again = watch.look(ema.model, 2, log)
+    log, validator = MetricsLogger(tmp_path, 0, 1), make_validator(data, tmp_path)
+    first = validator.validate(ema.model, 2, log)
+    again = validator.validate(ema.model, 2, log)
     assert first == again
     ema.update(raw, 1)
-    moved = watch.look(ema.model, 4, log)
+    moved = validator.validate(ema.model, 4, log)
     assert moved["val_loss"] != first["val_loss"]
     fresh = model_of(seed=2)
     fresh.load_state_dict(ema.model.state_dict())
@@ -179,7 +178,7 @@ def test_numbers_follow_from_the_weights_alone(data: PairDataset, tmp_path: Path
     fresh.tdnet.blocks[1].eval()
     modes = [m.training for m in fresh.modules()]
     states = (torch.get_rng_state(), np.random.get_state()[1], random.getstate())
-    assert watch.look(fresh, 4, log) == moved
+    assert validator.validate(fresh, 4, log) == moved
     assert [m.training for m in fresh.modules()] == modes
     assert all(p.grad is None for p in fresh.parameters())
     assert torch.equal(torch.get_rng_state(), states[0])
@@ -192,11 +191,11 @@ def test_how_many_go_through_at_once_decides_nothing(
     data: PairDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     test = PairDataset(data.path, "test")
-    rows = read_rows(test, evenly(len(test), 9), SCALE, False)
+    rows = read_pairs(test, evenly(len(test), 9), SCALE, False)
     model, found = model_of().eval(), []
     for chunk in (8, 3):
-        monkeypatch.setattr(watch_rows, "CHUNK", chunk)
-        monkeypatch.setattr(watch_numbers, "CHUNK", chunk)
+        monkeypatch.setattr(validation_pairs, "CHUNK", chunk)
+        monkeypatch.setattr(validation_metrics, "CHUNK", chunk)
         found.append(validation_losses(model, rows, Schedule(), CPU))
     assert found[0] == pytest.approx(found[1], rel=1e-5)
 
@@ -213,9 +212,11 @@ def test_what_is_drawn_is_what_sampling_draws(
         seen.append(latents)
         return np.full((len(latents), SIDE, SIDE, 3), 77, np.uint8)
 
-    log = Log(tmp_path, 0, 1)
-    watch = watching(data, tmp_path, tokens=conditioning == "tokens", decode=decode, seed=9)
-    watch.look(model, 2, log)
+    log = MetricsLogger(tmp_path, 0, 1)
+    validator = make_validator(
+        data, tmp_path, tokens=conditioning == "tokens", decode=decode, seed=9
+    )
+    validator.validate(model, 2, log)
     log.close()
     drawn = np.asarray(load_image(tmp_path / "samples/step_0000002.png"))
     assert drawn.shape == (3 * SIDE, 4 * SIDE, 3)
@@ -238,12 +239,12 @@ def test_what_is_drawn_is_what_sampling_draws(
 
 def test_a_killed_run_ends_with_the_same_sheet_and_lines(data: PairDataset, tmp_path: Path) -> None:
     def steps(out: Path, done: int, until: int) -> None:
-        log, watch = Log(out, done, 1), watching(data, out, done=done)
-        if due(2, 7, done) and not log.has(done, "val_loss"):
-            watch.look(model_of(seed=done), done, log)
+        log, validator = MetricsLogger(out, done, 1), make_validator(data, out, done=done)
+        if is_validation_step(2, 7, done) and not log.has(done, "val_loss"):
+            validator.validate(model_of(seed=done), done, log)
         for step in range(done + 1, until + 1):
-            if due(2, 7, step):
-                watch.look(model_of(seed=step), step, log)
+            if is_validation_step(2, 7, step):
+                validator.validate(model_of(seed=step), step, log)
         log.close()
 
     steps(tmp_path / "whole", 0, 7)
@@ -271,13 +272,17 @@ def test_the_sheet_grows_to_the_right_and_is_thinned(tmp_path: Path) -> None:
     side, rows = 16, 2
     for number in range(1, 31):
         cells = [[np.full((side, side, 3), n, np.uint8) for n in (1, 2, 3, 100 + number)]] * rows
-        sheet = watch_sheet.write_step(tmp_path, 10 * number, cells)
+        sheet = validation_sheet.write_step(tmp_path, 10 * number, cells)
         shown = min(number, 12)
-        width = watch_sheet.GAP + (3 + shown) * (128 + watch_sheet.GAP)
-        assert sheet.shape == (watch_sheet.HEADER + rows * (128 + watch_sheet.GAP), width, 3)
-        middle = watch_sheet.HEADER + 64
+        width = validation_sheet.GAP + (3 + shown) * (128 + validation_sheet.GAP)
+        assert sheet.shape == (
+            validation_sheet.HEADER + rows * (128 + validation_sheet.GAP),
+            width,
+            3,
+        )
+        middle = validation_sheet.HEADER + 64
         colours = [
-            int(sheet[middle, watch_sheet.GAP + i * (128 + watch_sheet.GAP) + 64, 0])
+            int(sheet[middle, validation_sheet.GAP + i * (128 + validation_sheet.GAP) + 64, 0])
             for i in range(3 + shown)
         ]
         steps = [colour - 100 for colour in colours[3:]]
@@ -291,18 +296,18 @@ def test_the_sheet_grows_to_the_right_and_is_thinned(tmp_path: Path) -> None:
     # pictures of other pairs, or broken ones, are left out
     Image.fromarray(np.zeros((side, 4 * side, 3), np.uint8)).save(tmp_path / "step_0000005.png")
     (tmp_path / "step_0000006.png").write_bytes(b"no picture")
-    assert (watch_sheet.write_step(tmp_path, 300, cells) == sheet).all()
+    assert (validation_sheet.write_step(tmp_path, 300, cells) == sheet).all()
 
 
 def test_without_a_vae_and_without_test_pairs_it_is_said(
     data: PairDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    watch = watching(data, tmp_path, say=said.append)
+    validator = make_validator(data, tmp_path, warn=said.append)
     assert len(said) == 1
     assert "no VAE" in said[0]
-    log = Log(tmp_path, 0, 1)
-    watch.look(model_of(), 2, log)
+    log = MetricsLogger(tmp_path, 0, 1)
+    validator.validate(model_of(), 2, log)
     log.close()
     drawn = np.asarray(load_image(tmp_path / "samples/step_0000002.png"))[:, 3 * SIDE :]
     # latents of 8 x 8 enlarged to 32: blocks of one colour
@@ -311,16 +316,16 @@ def test_without_a_vae_and_without_test_pairs_it_is_said(
     counts = {**data.manifest["counts"], "test": {"pairs": 0}}
     monkeypatch.setitem(data.manifest, "counts", counts)
     said.clear()
-    watch = watching(data, tmp_path, say=said.append)
+    validator = make_validator(data, tmp_path, warn=said.append)
     assert "no test pairs" in said[0]
-    assert len(watch.drawn.positions) == 3
+    assert len(validator.generated.positions) == 3
 
 
 def test_pictures_reach_tensorboard(data: PairDataset, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    log = Log(tmp_path, 0, 1)
-    watching(data, tmp_path).look(model_of(), 2, log)
+    log = MetricsLogger(tmp_path, 0, 1)
+    make_validator(data, tmp_path).validate(model_of(), 2, log)
     log.close()
     events = EventAccumulator(str(tmp_path))
     events.Reload()
@@ -369,7 +374,7 @@ def test_mfu_is_shown_where_a_peak_is_known(
     data: PairDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Share of the peak = FLOPs a pair x pairs a second / peak, whatever the recipe."""
-    monkeypatch.setattr("xmdpt_cli.training.setup_logging.peak_flops", lambda *_: 1e12)
+    monkeypatch.setattr("xmdpt_cli.training.utilization.peak_flops", lambda *_: 1e12)
     config = dataclasses.replace(CONFIG, steps=2, conditioning="tokens", mask_span=0.2)
     shown: dict[str, Any] = {}
     train(config, data.path, tmp_path / "run", progress=lambda *_, **info: shown.update(info))

@@ -26,6 +26,7 @@ from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import only_process
 from xmdpt_cli.metrics.lpips_metric import ALEXNET
 from xmdpt_cli.toy.encoders import toy_vae
+from xmdpt_cli.training import checkpoint
 from xmdpt_cli.training.distributed import Distributed
 from xmdpt_cli.vae_training import finetune as vae_finetune
 from xmdpt_cli.vae_training import trainer as vae_trainer
@@ -172,7 +173,7 @@ def test_killed_and_run_again_ends_with_the_same_bytes(data: Path, tmp_path: Pat
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     process = subprocess.Popen([sys.executable, "-c", code, str(data), str(killed)])
     deadline = time.monotonic() + 120
-    while not (killed / "state.safetensors").is_file() and time.monotonic() < deadline:
+    while not (killed / "checkpoints/latest").is_file() and time.monotonic() < deadline:
         time.sleep(0.005)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
@@ -230,7 +231,7 @@ def test_latents_of_another_encoder_are_refused_by_name(data: Path, tmp_path: Pa
     assert not equal(tensors(tmp_path / "once"), tensors(tmp_path / "twice"))
 
 
-def test_a_loss_that_is_no_number_keeps_the_last_good_state(
+def test_a_loss_that_is_not_finite_keeps_the_last_good_state(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses, calls = vae_trainer.vae_losses, []
@@ -242,7 +243,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_state(
 
     with monkeypatch.context() as patch:
         patch.setattr(vae_trainer, "vae_losses", poisoned)
-        with pytest.raises(XmdptError, match="lost its way: loss nan, gradient nan at step 3"):
+        with pytest.raises(XmdptError, match="diverged: loss nan, gradient nan at step 3"):
             run(data, tmp_path / "run")
     run(data, tmp_path / "run")
     run(data, tmp_path / "whole")
@@ -252,16 +253,16 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_state(
 def test_a_full_disk_is_named_and_loses_nothing(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save, calls = vae_trainer.save_file, []
+    save, calls = checkpoint.save_file, []
 
     def full(*args: Any, **options: Any) -> None:
         calls.append(1)
-        if len(calls) == 2:
+        if len(calls) == 3:  # the weights of the second checkpoint
             raise SafetensorError("No space left on device")
         save(*args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(vae_trainer, "save_file", full)
+        patch.setattr(checkpoint, "save_file", full)
         with pytest.raises(XmdptError, match="No space left") as error:
             run(data, tmp_path / "run")
     assert "make room" in error.value.hint
@@ -304,11 +305,22 @@ def test_a_broken_state_is_named(data: Path, tmp_path: Path) -> None:
     plan = make_plan(settings(), data, VAE.load(data.parent / "vae"))
     with pytest.raises(KeyboardInterrupt):
         finetune(plan, tmp_path / "run", progress=stop)
-    state = tmp_path / "run/state.safetensors"
-    state.write_bytes(state.read_bytes()[:100])
-    with pytest.raises(XmdptError, match=r"cannot continue from .*state.safetensors") as error:
+    (step,) = (tmp_path / "run/checkpoints").glob("step_*")
+    weights = step / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(
+        XmdptError, match=rf"cannot continue from .*{step.name}: {weights.name}"
+    ) as error:
         run(data, tmp_path / "run")
-    assert f"rm {state}" in error.value.hint
+    assert f"rm -r {step}" in error.value.hint
+
+
+def test_a_training_of_an_earlier_format_is_refused_by_name(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/run.json").write_text("{}")
+    (tmp_path / "run/state.safetensors").touch()
+    with pytest.raises(XmdptError, match=r"earlier version \(state\.safetensors\)"):
+        run(data, tmp_path / "run")
 
 
 def test_a_small_vae_from_scratch(data: Path, tmp_path: Path) -> None:

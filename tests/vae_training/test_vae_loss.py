@@ -24,7 +24,7 @@ from xmdpt_cli.vae_training.examples import (
     draw,
 )
 from xmdpt_cli.vae_training.loss import Perceptual, vae_losses
-from xmdpt_cli.vae_training.trainer import VaeTrainer, learning_rate_factor
+from xmdpt_cli.vae_training.trainer import VaeTrainer
 
 
 @pytest.fixture(scope="module")
@@ -209,9 +209,6 @@ def test_settling() -> None:
     assert paper.learning_rate == pytest.approx(7.2e-5)
     assert settle(VaeConfig(steps=100, batch_size=4), 200).epochs == 2.0
     assert settle(VaeConfig(all_weights=True), 10).learning_rate == 2e-3
-    assert learning_rate_factor(0, 100) == pytest.approx(0.2)
-    assert learning_rate_factor(5, 100) == 1.0
-    assert learning_rate_factor(100, 100) == pytest.approx(0.0)
 
 
 @pytest.mark.parametrize(

@@ -92,12 +92,12 @@ def train(
     quiet_libraries()
     from xmdpt_cli.data.loader import PairDataset
     from xmdpt_cli.storage.ranks import World
-    from xmdpt_cli.training.build_dataloader import Networks
-    from xmdpt_cli.training.fit import check_dataset
+    from xmdpt_cli.training.build_dataloader import EncoderPaths
+    from xmdpt_cli.training.checks import check_dataset
     from xmdpt_cli.training.loop import train
 
-    networks = Networks(vae, dino_source, dino_pose)
-    if Networks(None, dino_source, dino_pose) != Networks() and not recipe.online:
+    encoders = EncoderPaths(vae, dino_source, dino_pose)
+    if EncoderPaths(None, dino_source, dino_pose) != EncoderPaths() and not recipe.online:
         raise ConfigError("--dino-source and --dino-pose go with --online")
     if vae is not None and not (recipe.online or recipe.validate_every):
         raise ConfigError("--vae goes with --online or --validate-every")
@@ -130,7 +130,7 @@ def train(
             progress=progress,
             warn=talk.warn,
             say=talk.say,
-            networks=networks,
+            encoders=encoders,
             decode=decode,
             force=force,
         )

@@ -1,4 +1,4 @@
-"""What feeds a run: cached features or ``--online``, with each pair's random numbers."""
+"""The training batches of a rank, from cached features or ``--online``, with random numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from xmdpt_cli.training.step import StepBatch, StepLoader, StepNoise, with_step_
 
 
 @dataclass(frozen=True)
-class Networks:
+class EncoderPaths:
     """Where the encoders of ``--online`` lie (hub id or folder), if not where the dataset says."""
 
     vae: str | None = None
@@ -27,7 +27,7 @@ class Networks:
 
 @dataclass
 class StepViews(Views):
-    """Pictures of a batch with its random numbers."""
+    """Images of a batch with its random numbers."""
 
     step_noise: StepNoise | None = None
 
@@ -41,7 +41,7 @@ class OnlineStepLoader(StepLoader):
     loader: OnlineLoader
 
     def read(self, step: int, out: Views | None = None) -> StepViews:
-        """The pictures of micro step ``step``, and its random numbers."""
+        """The images of micro step ``step``, and its random numbers."""
         views = self.loader.read(step, out)
         of = {f.name: getattr(views, f.name) for f in fields(Views)}
         return StepViews(**of, step_noise=self.step_noise(step))
@@ -51,7 +51,7 @@ class OnlineStepLoader(StepLoader):
         return with_step_noise(self.loader.encode(read), read.step_noise)
 
 
-def feed(
+def build_dataloader(
     config: TrainConfig,
     dataset: PairDataset,
     model: XMDPT,
@@ -60,13 +60,13 @@ def feed(
     world: int = 1,
     *,
     device: str | torch.device = "cpu",
-    networks: Networks | None = None,
+    encoders: EncoderPaths | None = None,
     warn: Callable[[str], None] = print,
 ) -> StepLoader:
     """Micro batches of ``size`` pairs for rank ``rank`` of ``world``.
 
-    A shard that breaks is skipped and ``warn`` is told (``data.skipping``). Raises XmdptError if
-    the encoders for ``--online`` are not there, or are not the dataset's.
+    ``warn`` receives a message when a broken shard is skipped (``data.skipping``). Raises
+    XmdptError if the encoders for ``--online`` are not found, or are not the dataset's.
     """
     reading = Reading(
         size,
@@ -83,6 +83,6 @@ def feed(
     drawn = (reading, model.latent_shape, model.tdnet.grid**2)
     if not config.online:
         return StepLoader(train_loader(dataset, reading), *drawn)
-    places = vars(networks or Networks())
-    encoders = find_encoders(dataset.manifest, dataset.path, **places, device=device)
-    return OnlineStepLoader(OnlineLoader(dataset, encoders, reading), *drawn)
+    places = vars(encoders or EncoderPaths())
+    found = find_encoders(dataset.manifest, dataset.path, **places, device=device)
+    return OnlineStepLoader(OnlineLoader(dataset, found, reading), *drawn)

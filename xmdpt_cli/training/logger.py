@@ -1,6 +1,6 @@
-"""What a run writes down while it trains: metrics.jsonl, TensorBoard, and a tracker if asked for.
+"""The metrics of a run: metrics.jsonl, TensorBoard, and a tracker if the run has one.
 
-Losses are gathered as tensors on their device and read once a line: reading waits for the device.
+Losses stay tensors on their device until a line is written: reading them waits for the device.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from xmdpt_cli.diffusion import Losses
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_text, writing
 from xmdpt_cli.images import Picture
@@ -27,8 +26,8 @@ from xmdpt_cli.utils import records
 
 T = TypeVar("T")
 
-MUCH_WAITING = 0.10  # share of the time: more is worth a warning
-# A share is judged over this many seconds and steps: the first batches are always waited for.
+MAX_WAIT = 0.10  # share of the time, above which a warning is given
+# The share is taken over this many seconds and steps: the loop always waits for the first batches.
 WARN_SECONDS, WARN_STEPS = 30.0, 20
 WAITING_HINT = (
     "Put the shards on a local disk, keep their tokens in fp8 (xmdpt prepare --tokens fp8), "
@@ -36,7 +35,7 @@ WAITING_HINT = (
 )
 
 
-class Log:
+class MetricsLogger:
     """Lines of means over the steps since the line before: every ``every`` steps, at step 1 and at
     the last of ``steps``.
 
@@ -46,11 +45,11 @@ class Log:
     images_per_second, steps_per_second, data_wait (share of the time the loop waited for a
     batch), gpu_memory (GiB, the most that was allocated so far) on a GPU, and mfu (0..1, model
     FLOPs used of the device's peak) where both ``flops_per_image`` and ``peak`` are known.
-    Means are over all ranks of ``dist``, which all must call ``add``; rank 0 writes. Time inside
-    ``paused()`` counts for nothing.
+    Means are over all ranks of ``dist``, which all must call ``log_step``; rank 0 writes. Time
+    inside ``paused()`` does not count.
 
-    ``done``: steps of the checkpoint the run goes on from; what was written of later steps is cut,
-    they will be written again. ``say`` hears, once, that the loop waits for data too much.
+    ``done``: the step the run resumes from; lines of later steps are removed, as they will be
+    written again. ``warn`` receives one message if the loop waits too long for data.
     """
 
     def __init__(
@@ -65,45 +64,50 @@ class Log:
         peak: float | None = None,
         tracker: Tracker | None = None,
         steps: int | None = None,
-        say: Callable[[str], None] = lambda text: None,
+        tensorboard: bool = True,
+        warn: Callable[[str], None] = lambda text: None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.path, self.every, self.dist = out / "metrics.jsonl", every, dist
         self.device = torch.device(device)
         self.flops_per_image, self.peak = flops_per_image, peak
-        self.tracker, self.say, self.clock = tracker, say, clock
+        self.tracker, self.warn, self.clock = tracker, warn, clock
         self.steps = steps
-        self.last = 0.0  # the loss of the last line: not finite if it is no number
-        self.shown: dict[str, float] = {}  # what a bar shows of it
+        self.last_loss = 0.0  # of the last line
+        self.progress_values: dict[str, float] = {}  # what a progress bar shows
         self.lines = 0  # by this process
         self.events: Any = None
         if dist.is_main:
+            cut(self.path, done)
+        if dist.is_main and tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            cut(self.path, done)
             self.events = SummaryWriter(str(out), purge_step=done + 1)
         self.warned = False
-        self._begin_judging()
+        self._reset_wait()
         self._begin_window()
 
     def _begin_window(self) -> None:
-        self.rows: list[dict[str, Tensor]] = []
+        self.rows: list[Mapping[str, Tensor]] = []
         self.images, self.waited, self.began = 0, 0.0, self.clock()
 
-    def _begin_judging(self) -> None:
-        self.judged_seconds, self.judged_waiting, self.judged_steps = 0.0, 0.0, 0
+    def _reset_wait(self) -> None:
+        self.wait_window, self.wait_seconds, self.wait_steps = 0.0, 0.0, 0
 
-    def add(
-        self, losses: Losses, step: int, images: int, waited: float, learning_rate: float
+    def log_step(
+        self,
+        terms: Mapping[str, Tensor],
+        step: int,
+        images: int,
+        waited: float,
+        learning_rate: float,
     ) -> None:
-        """After optimizer step ``step`` (from 1) on ``images`` pairs (of all processes).
+        """Record optimizer step ``step`` (from 1) on ``images`` pairs (over all processes).
 
-        ``waited``: seconds the loop stood still until the batch was there.
+        ``terms``: scalar losses by name, "loss" first; on all ranks the same names. ``waited``:
+        seconds that the loop waited for the batch.
         """
-        terms = {"loss": losses.total, "mse": losses.mse, "vb": losses.vb}
-        if losses.masked_mse is not None and losses.masked_vb is not None:
-            terms |= {"masked_mse": losses.masked_mse, "masked_vb": losses.masked_vb}
-        self.rows.append({name: value.detach().mean() for name, value in terms.items()})
+        self.rows.append(terms)
         self.images += images
         self.waited += waited
         if step % self.every and step not in (1, self.steps):
@@ -115,15 +119,17 @@ class Log:
         means = dict(zip(terms, values, strict=True))
         seconds = max(self.clock() - self.began, 1e-9)
         speed, averaged = self._speed(seconds), len(self.rows)
-        self._judge(seconds)
+        self._check_wait(seconds)
         self._begin_window()
         self.lines += 1
-        self.last = means["loss"]
-        self.shown = {"loss": self.last}  # the most useful first: a narrow terminal shows these
-        self.shown |= {k: v for k, v in speed.items() if k != "steps_per_second"}
+        self.last_loss = means["loss"]
+        self.progress_values = {
+            "loss": self.last_loss
+        }  # the most useful first: a narrow terminal shows these
+        self.progress_values |= {k: v for k, v in speed.items() if k != "steps_per_second"}
         if "masked_mse" in means:
-            self.shown["masked"] = means["masked_mse"] + means["masked_vb"]
-        self.values(step, {**means, "learning_rate": learning_rate, **speed}, averaged)
+            self.progress_values["masked"] = means["masked_mse"] + means["masked_vb"]
+        self.log(step, {**means, "learning_rate": learning_rate, **speed}, averaged)
 
     def _speed(self, seconds: float) -> dict[str, float]:
         out = {
@@ -137,28 +143,28 @@ class Log:
             out["mfu"] = self.flops_per_image * out["images_per_second"] / self.peak
         return out
 
-    def _judge(self, seconds: float) -> None:
-        """Say once that data is waited for; the first line, warming up, is not counted."""
+    def _check_wait(self, seconds: float) -> None:
+        """Warn once if the loop waits for data; the first line, a warm-up, does not count."""
         if self.lines == 0 or self.warned:
             return
-        self.judged_seconds += seconds
-        self.judged_waiting += self.waited
-        self.judged_steps += len(self.rows)
-        if self.judged_seconds < WARN_SECONDS or self.judged_steps < WARN_STEPS:
+        self.wait_window += seconds
+        self.wait_seconds += self.waited
+        self.wait_steps += len(self.rows)
+        if self.wait_window < WARN_SECONDS or self.wait_steps < WARN_STEPS:
             return
-        share = self.judged_waiting / self.judged_seconds
-        self._begin_judging()
-        if share > MUCH_WAITING:
+        share = self.wait_seconds / self.wait_window
+        self._reset_wait()
+        if share > MAX_WAIT:
             self.warned = True
-            self.say(
+            self.warn(
                 f"{share:.0%} of the time goes into waiting for data: the shards are read more "
                 f"slowly than the model trains. {WAITING_HINT}"
             )
 
-    def values(self, step: int, values: Mapping[str, float], averaged: int = 0) -> None:
-        """One more line: these numbers at this step. A number that is none is written as null.
+    def log(self, step: int, values: Mapping[str, float], averaged: int = 0) -> None:
+        """Write a line with these values at this step; a value that is not finite becomes null.
 
-        ``averaged``: steps that they are means of, written with them; 0: they are no means.
+        ``averaged``: the number of steps they are means of, if they are, written with them.
         """
         if not self.dist.is_main:
             return
@@ -166,24 +172,26 @@ class Log:
         numbers |= {name: v if math.isfinite(v) else None for name, v in values.items()}
         with writing(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **numbers}) + "\n")
-        for name, value in values.items():
-            self.events.add_scalar(name, value, step)
+        if self.events is not None:
+            for name, value in values.items():
+                self.events.add_scalar(name, value, step)
         if self.tracker is not None:
-            self.tracker.values(step, values)
+            self.tracker.log(step, values)
 
-    def picture(self, step: int, name: str, picture: Picture) -> None:
-        """A picture for TensorBoard and the tracker."""
-        self.events.add_image(name, picture, step, dataformats="HWC")
+    def log_image(self, step: int, name: str, image: Picture) -> None:
+        """Send an image to TensorBoard and the tracker."""
+        if self.events is not None:
+            self.events.add_image(name, image, step, dataformats="HWC")
         if self.tracker is not None:
-            self.tracker.picture(step, name, picture)
+            self.tracker.log_image(step, name, image)
 
     def has(self, step: int, name: str) -> bool:
-        """Whether a line of this step with this number is written."""
+        """Whether a line of this step holds a value of this name."""
         return any(line["step"] == step and name in line for line in read(self.path))
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """What happens inside is neither training nor waiting for data."""
+        """Time inside counts neither as training nor as waiting for data."""
         at = self.clock()
         try:
             yield
@@ -197,13 +205,13 @@ class Log:
             self.tracker.close()
 
 
-class Timed(Generic[T]):
-    """An iterator that knows how long it was waited for."""
+class TimedIterator(Generic[T]):
+    """An iterator that measures how long its caller waits for it."""
 
     def __init__(self, inner: Iterator[T]) -> None:
         self.inner, self.seconds = inner, 0.0
 
-    def __iter__(self) -> Timed[T]:
+    def __iter__(self) -> TimedIterator[T]:
         return self
 
     def __next__(self) -> T:
@@ -213,8 +221,8 @@ class Timed(Generic[T]):
         finally:
             self.seconds += time.perf_counter() - at
 
-    def taken(self) -> float:
-        """Seconds since this was last asked."""
+    def pop_seconds(self) -> float:
+        """Seconds waited since the last call."""
         seconds, self.seconds = self.seconds, 0.0
         return seconds
 
@@ -224,7 +232,7 @@ class _Line(TypedDict):
 
 
 def read(path: Path) -> list[dict[str, float | None]]:
-    """The whole lines of a metrics.jsonl; a full disk or a kill cuts the last one short."""
+    """The complete lines of a metrics.jsonl; a kill or a full disk may cut the last one short."""
     if not path.is_file():
         return []
     lines = []
@@ -235,7 +243,7 @@ def read(path: Path) -> list[dict[str, float | None]]:
 
 
 def cut(path: Path, done: int) -> None:
-    """Leave out of a metrics.jsonl what is not whole, and the steps after ``done``."""
+    """Remove incomplete lines, and steps after ``done``, from a metrics.jsonl."""
     if path.is_file():
         kept = [line for line in read(path) if (line["step"] or 0) <= done]
         write_text(path, "".join(json.dumps(line) + "\n" for line in kept))

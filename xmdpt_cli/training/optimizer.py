@@ -36,6 +36,19 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.O
     return optimizers
 
 
+def learning_rate_factor(step: int, steps: int, warmup_steps: int, decay: str) -> float:
+    """What the learning rate of ``step`` (from 0) of ``steps`` is multiplied by.
+
+    Linear warm-up, then constant (``decay`` "none") or half a cosine down to 0 ("cosine").
+    """
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    if decay == "none":
+        return 1.0
+    span = max(1, steps - warmup_steps)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup_steps) / span)))
+
+
 def state_bytes(model: nn.Module, config: TrainConfig) -> int:
     """Bytes of the optimizers' state: float32 tensors of the parameters' shapes."""
     each = 4 if config.optimizer == "adan" else 2

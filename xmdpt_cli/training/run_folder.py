@@ -1,4 +1,8 @@
-"""A run's folder (DESIGN: "What a run is"): its identity, and the model it exports."""
+"""A run's folder: its identity (run.json), its settings (config.toml), the model it exports.
+
+A run is also metrics.jsonl and TensorBoard events (``logger``), samples/ (``validation``) and
+checkpoints/ (``checkpoint``).
+"""
 
 from __future__ import annotations
 
@@ -17,44 +21,25 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import content, write_text
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.model.folder import save_model
-from xmdpt_cli.progress import Say, silently
 from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.utils import records
 
-# What may differ between a run and its continuation: how far, how often, how many are kept,
-# how it is watched, and on how many devices the same batches are worked through.
+# Settings that may differ when a run is resumed: how long it is, how often and how many checkpoints
+# are written, logging and validation, and on how many devices the same batches are computed.
 _FREE = {"steps", "checkpoint_every", "log_every", "keep_checkpoints", "keep_every"}
 _FREE |= {"accumulate", "sharding", "validate_every", "validation_pairs", "track"}
 _FREE |= {"sampling_steps", "sampling_solver", "guidance", "power"}  # only travel with the model
-#: What ``--force`` may change: the weights still fit, and the pairs keep their order.
+#: Settings that ``--force`` may change: the weights still fit, and the pairs keep their order.
 FORCEABLE = {"learning_rate", "weight_decay", "ema", "ema_warmup", "cond_drop_prob", "mask_ratio"}
 FORCEABLE |= {"mask_span", "loss_weighting", "repa_weight", "timestep_power", "online"}
 FORCEABLE |= {"masked_noise", "swap_by", "max_grad_norm"}
 FORCEABLE |= {"precision", "compile", "steps", "resolution", "source_encoder", "pose_encoder"}
 
-#: What a run did whose run.json does not have the setting: it began before there was a choice.
-BEFORE: dict[str, Any] = {"masked_noise": "shared", "swap_by": "pair", "max_grad_norm": 0.0}
-
-
-def as_begun(config: TrainConfig, out: Path, say: Say = silently) -> TrainConfig:
-    """The recipe with which the run in ``out`` resumes: of settings that its run.json does not
-    have it keeps what was done then, and ``say`` is told of those that differ from ``config``."""
-    known = out / "run.json"
-    if not (known.is_file() and (out / "checkpoints" / "latest").is_file()):
-        return config
-    begun = records.read(_Begun, known)["config"]
-    kept = {k: v for k, v in BEFORE.items() if k not in begun and getattr(config, k) != v}
-    if kept:
-        named = ", ".join(f"{name} {value}" for name, value in kept.items())
-        say(f"{out} began with an earlier version, and keeps what that did: {named}")
-    return dataclasses.replace(config, **kept)
-
-
-#: What a kill, or a full disk, while a run is begun leaves in its folder.
+#: Files that a process killed while beginning a run, or a full disk, leaves in the folder.
 UNFINISHED = {".lock", "config.toml", "config.toml.part", "run.json.part"}
 
 
-class _Begun(TypedDict):
+class Begun(TypedDict):
     """run.json: the dataset's shards by their sha256, the settings, and what --force changed."""
 
     data: list[str]
@@ -68,10 +53,10 @@ class _Settings(TypedDict):
 
 
 def begin_run(out: Path, config: TrainConfig, dataset: PairDataset, force: bool = False) -> None:
-    """Write config.toml and run.json, or check that ``out`` holds this very run.
+    """Write config.toml and run.json, or check that ``out`` holds the same run.
 
-    With ``force`` what is ``FORCEABLE`` may differ: run.json remembers what changed, and where.
-    A run that has saved nothing yet may become another one.
+    With ``force``, settings in ``FORCEABLE`` may differ; run.json records what changed and at which
+    checkpoint. A run without a checkpoint may become another run.
     """
     identity: dict[str, Any] = {
         "data": [shard["sha256"] for shard in dataset.manifest["shards"]],
@@ -83,8 +68,8 @@ def begin_run(out: Path, config: TrainConfig, dataset: PairDataset, force: bool 
     known = out / "run.json"
     kept = known.is_file() and (out / "checkpoints" / "latest").is_file()
     if kept:
-        before = records.read(_Begun, known)
-        was, now = {**BEFORE, **before["config"]}, identity["config"]
+        before = records.read(Begun, known)
+        was, now = before["config"], identity["config"]
         differs = {k: f"{was.get(k)} -> {v}" for k, v in now.items() if was.get(k) != v}
         if before["data"] != identity["data"]:
             differs["data"] = "another prepared dataset" + _other_tables(before, identity)
@@ -127,18 +112,17 @@ def _forced(out: Path, differs: dict[str, str], force: bool) -> dict[str, str]:
     return {"from": (out / "checkpoints" / "latest").read_text(errors="replace"), **differs}
 
 
-def known_batch(out: Path) -> int:
-    """The batch size that the run in ``out`` began with; 0 if there is no run."""
-    known = records.read_if_there(_Begun, out / "run.json")
-    return 0 if known is None else int(known["config"]["batch_size"])
+def read_run(out: Path) -> Begun | None:
+    """The run.json of the run in ``out``; None if there is no run."""
+    return records.read_if_there(Begun, out / "run.json")
 
 
-def export(
+def export_model(
     folder: Path, model: XMDPT, config: TrainConfig, dataset: PairDataset, steps: int
 ) -> None:
-    """Write the EMA model as a model folder; what is this machine's alone stays in the run."""
+    """Write the EMA model as a model folder; paths of this machine stay in the run folder."""
     manifest = dataset.manifest
-    facts: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "schedule": config.schedule,
         "prediction": config.prediction,
         "sampling": {
@@ -155,6 +139,6 @@ def export(
     }
     # toy networks lie there, and nowhere else; of a URL without its password
     local = dataset.store.folder
-    facts["data"] = dataset.store.url if local is None else str(local.resolve())
-    write_places(folder.parent, facts)
-    save_model(folder, model, without_places(facts))
+    metadata["data"] = dataset.store.url if local is None else str(local.resolve())
+    write_places(folder.parent, metadata)
+    save_model(folder, model, without_places(metadata))

@@ -158,6 +158,14 @@ def step_inputs(
     )
 
 
+def logged_terms(losses: Losses) -> dict[str, Tensor]:
+    """The means of the losses that are logged, by name; on their device, without gradient."""
+    terms = {"loss": losses.total, "mse": losses.mse, "vb": losses.vb}
+    if losses.masked_mse is not None and losses.masked_vb is not None:
+        terms |= {"masked_mse": losses.masked_mse, "masked_vb": losses.masked_vb}
+    return {name: value.detach().mean() for name, value in terms.items()}
+
+
 def in_bf16(precision: str, device: torch.device) -> bool:
     """Whether training runs under bf16 autocast; ``auto``: on a GPU that supports bf16."""
     able = device.type == "cuda" and torch.cuda.is_bf16_supported()

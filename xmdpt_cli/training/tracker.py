@@ -1,7 +1,7 @@
-"""``--track wandb|trackio``: the same numbers and pictures in an experiment tracker.
+"""``--track wandb|trackio``: the same metrics and images in an experiment tracker.
 
-Neither is needed: TensorBoard events and metrics.jsonl are always written. A run keeps its
-tracked run's id in ``track.json``, so that going on continues the same curves.
+Both are optional: TensorBoard events and metrics.jsonl are always written. A run keeps its
+tracked run's id in ``track.json``, so that resuming continues the same curves.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ IDS = "track.json"
 
 
 class Tracker(Protocol):
-    """Where a run is followed besides its folder."""
+    """An experiment tracker, in addition to the run's own files."""
 
-    def values(self, step: int, values: Mapping[str, float]) -> None: ...
+    def log(self, step: int, values: Mapping[str, float]) -> None: ...
 
-    def picture(self, step: int, name: str, picture: Picture) -> None: ...
+    def log_image(self, step: int, name: str, image: Picture) -> None: ...
 
     def close(self) -> None: ...
 
@@ -45,10 +45,10 @@ def check_tracker(kind: str) -> None:
 
 
 def open_tracker(kind: str, out: Path, config: Mapping[str, Any]) -> Tracker | None:
-    """Begin, or go on with, the tracked run of the run folder ``out``; None for "none".
+    """Create, or resume, the tracked run of the run folder ``out``; None for "none".
 
-    Logging in, projects and offline modes are the tracker's own business and follow its own
-    environment variables (WANDB_MODE, WANDB_PROJECT, TRACKIO_PROJECT, ...).
+    Login, project and offline mode are configured by the tracker's own environment variables
+     (WANDB_MODE, WANDB_PROJECT, TRACKIO_PROJECT, ...).
     """
     check_tracker(kind)
     if kind == "none":
@@ -57,14 +57,13 @@ def open_tracker(kind: str, out: Path, config: Mapping[str, Any]) -> Tracker | N
     if kind not in ids:
         ids[kind] = f"{out.resolve().name}-{secrets.token_hex(4)}"
         write_text(out / IDS, json.dumps(ids, indent=1) + "\n")
-    return _Following(kind, ids[kind], out, config)
+    return _WandbTracker(kind, ids[kind], out, config)
 
 
-class _Following:
-    """wandb, or trackio, which speaks wandb's words.
+class _WandbTracker:
+    """wandb, or trackio, which has the same interface.
 
-    Steps that a run does again after a kill: wandb ignores them, trackio shows the same numbers a
-    second time.
+    Steps that are repeated after a kill: wandb ignores them, trackio shows them twice.
     """
 
     def __init__(self, kind: str, run: str, out: Path, config: Mapping[str, Any]) -> None:
@@ -78,15 +77,15 @@ class _Following:
                 self.run = self.module.init(**options, resume="allow")
         except Exception as err:  # not logged in, no connection, a refused project: their types
             raise XmdptError(
-                f"{kind} did not begin: {str(err).splitlines()[0] if str(err) else type(err)}",
+                f"{kind} did not start: {str(err).splitlines()[0] if str(err) else type(err)}",
                 "set it up, or train without --track",
             ) from err
 
-    def values(self, step: int, values: Mapping[str, float]) -> None:
+    def log(self, step: int, values: Mapping[str, float]) -> None:
         self.run.log(dict(values), step=step)
 
-    def picture(self, step: int, name: str, picture: Picture) -> None:
-        self.run.log({name: self.module.Image(picture)}, step=step)
+    def log_image(self, step: int, name: str, image: Picture) -> None:
+        self.run.log({name: self.module.Image(image)}, step=step)
 
     def close(self) -> None:
         with redirect_stdout(sys.stderr):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,14 +18,15 @@ from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.model.attention import Block
 from xmdpt_cli.progress import Say, silently
-from xmdpt_cli.training.build_dataloader import Networks, feed
+from xmdpt_cli.training import checkpoint
+from xmdpt_cli.training.build_dataloader import EncoderPaths, build_dataloader
 from xmdpt_cli.training.build_model import build_model
+from xmdpt_cli.training.checks import check_model
 from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.distributed import SINGLE_PROCESS, Distributed
 from xmdpt_cli.training.ema import Ema
-from xmdpt_cli.training.optimizer import make_optimizers
+from xmdpt_cli.training.optimizer import learning_rate_factor, make_optimizers
 from xmdpt_cli.training.parallel import no_sync, parallelize, shard, warm_up
-from xmdpt_cli.training.setup_logging import utilisation
 from xmdpt_cli.training.state_dict import model_state
 from xmdpt_cli.training.step import (
     Inputs,
@@ -35,6 +36,7 @@ from xmdpt_cli.training.step import (
     in_bf16,
     step_inputs,
 )
+from xmdpt_cli.training.utilization import measure_utilization
 from xmdpt_cli.utils.interrupts import held
 
 
@@ -60,14 +62,17 @@ class Trainer:
         self.scale = float(dataset.manifest["encoders"]["vae"]["scale"])
         self.module = TrainStep(self.model, config, schedule)
         self.autocast = self.module.autocast = in_bf16(config.precision, self.device)
-        self.use = utilisation(config, dataset, self.model, dist, self.device, self.autocast)
+        self.utilization = measure_utilization(
+            config, dataset, self.model, dist, self.device, self.autocast
+        )
         self.wrapped = parallelize(self.module, dist, blocks_of(self.model))
         self.optimizers = make_optimizers(self.model, config)  # of the parts, where it is sharded
         self.run: Callable[[Inputs], Losses] = self.wrapped
         if config.compile == "on" or (config.compile == "auto" and self.device.type == "cuda"):
             self.run = torch.compile(self.wrapped, mode=self._compile_mode())
         self.copies = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
-        self.done, self.settled = 0, False
+        self.done = 0  # steps
+        self.warmed_up = False
         self.learning_rate = 0.0  # of the last step
         self.skipped = 0  # pairs this rank could not read; others took their places
 
@@ -78,9 +83,9 @@ class Trainer:
         static = config.accumulate == 1 and not config.mask_span and self.dist.world_size == 1
         return "reduce-overhead" if static and self.device.type == "cuda" else None
 
-    def loader(self, networks: Networks | None = None, warn: Say = silently) -> StepLoader:
+    def loader(self, encoders: EncoderPaths | None = None, warn: Say = silently) -> StepLoader:
         """This rank's micro batches with their random numbers."""
-        return feed(
+        return build_dataloader(
             self.config,
             self.dataset,
             self.model,
@@ -88,7 +93,7 @@ class Trainer:
             rank=self.dist.rank,
             world=self.dist.world_size,
             device=self.device,
-            networks=networks,
+            encoders=encoders,
             warn=warn,
         )
 
@@ -101,9 +106,9 @@ class Trainer:
             batch = next(batches)
             self.skipped += batch.skipped
             inputs = self._inputs(batch)
-            if not self.settled:
+            if not self.warmed_up:
                 warm_up(self.model, self.dist, partial(self._total, inputs))
-                self.settled = True
+                self.warmed_up = True
             last = part == config.accumulate - 1
             with nullcontext() if last else no_sync(self.wrapped):
                 losses = self.run(inputs)
@@ -113,7 +118,9 @@ class Trainer:
             parts.append(Losses(*rows))  # type: ignore[arg-type]
         if config.max_grad_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
-        self.learning_rate = config.learning_rate * learning_rate_factor(config, self.done)
+        self.learning_rate = config.learning_rate * learning_rate_factor(
+            self.done, config.steps, config.warmup_steps, config.decay
+        )
         with held():  # what is saved on an interrupt is the state after a whole step
             for optimizer in self.optimizers:
                 for group in optimizer.param_groups:
@@ -140,7 +147,36 @@ class Trainer:
     def _total(self, inputs: Inputs) -> Tensor:
         return self.run(inputs).total
 
-    def averaged(self) -> XMDPT | None:
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint of this step below ``folder``. A collective."""
+        config, skipped = self.config, self.dist.all_reduce_sum(self.skipped)
+        checkpoint.save(
+            folder,
+            self.done,
+            self.model,
+            self.ema.model,
+            self.optimizers,
+            {"seed": config.seed, "skipped": skipped},
+            config.keep_checkpoints,
+            config.keep_every,
+            self.dist,
+        )
+
+    def resume(self, folder: Path) -> bool:
+        """Load the newest checkpoint below ``folder``; returns whether there is one. A collective.
+
+        Raises XmdptError if it is damaged or of another model.
+        """
+        found = self.dist.run_on_main(lambda: checkpoint.latest(folder))
+        if found is None:
+            return False
+        self.dist.run_on_main(lambda: check_model(self.model, found / checkpoint.MODEL))
+        state = checkpoint.load(found, self.model, self.ema.model, self.optimizers, self.dist)
+        self.done = int(state["step"])
+        self.skipped = int(state.get("skipped", 0)) if self.dist.is_main else 0  # of all ranks
+        return True
+
+    def ema_model(self) -> XMDPT | None:
         """The EMA model, whole, on rank 0; None on the others. A collective."""
         if self.dist.sharding != "fsdp":
             return self.ema.model if self.dist.is_main else None
@@ -173,13 +209,3 @@ def joined(parts: list[Losses]) -> Losses:
         values = [getattr(part, name) for part in parts]
         rows[name] = None if values[0] is None else torch.cat(values)
     return parts[0]._replace(total=torch.stack([part.total for part in parts]).mean(), **rows)
-
-
-def learning_rate_factor(config: TrainConfig, done: int) -> float:
-    """Share of the learning rate for the step after ``done``: warm-up, then constant or cosine."""
-    if done < config.warmup_steps:
-        return (done + 1) / config.warmup_steps
-    if config.decay == "none":
-        return 1.0
-    span = max(1, config.steps - config.warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (done - config.warmup_steps) / span)))

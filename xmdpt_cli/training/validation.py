@@ -1,7 +1,7 @@
-"""Watching a run: every so many steps its EMA draws the same held-out pairs and is measured.
+"""Validation: the EMA model generates the same held-out pairs and its losses are measured.
 
-Nothing here touches the run: its own random numbers, its own reading of the data, the model's
-modes put back, and what is done again after a kill comes out the same.
+Training is not affected: validation has random numbers and data of its own and restores the
+model's modes. Repeated after a kill, it gives the same images and numbers.
 """
 
 from __future__ import annotations
@@ -22,38 +22,35 @@ from xmdpt_cli.files import writing
 from xmdpt_cli.images import Picture
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.report.validation_sheet import forget_after, write_step
-from xmdpt_cli.training.logger import Log
+from xmdpt_cli.training.logger import MetricsLogger
 from xmdpt_cli.training.validation_metrics import condition_of, similarity, validation_losses
 from xmdpt_cli.training.validation_pairs import (
     evenly,
     held_out,
-    read_pictures,
-    read_rows,
+    read_images,
+    read_pairs,
     read_views,
 )
 
-#: Scaled latents (N, C, h, w) -> pictures, uint8 (N, H, W, 3): ``VAE.decode``.
+#: Scaled latents (N, C, h, w) -> images, uint8 (N, H, W, 3): ``VAE.decode``.
 Decode = Callable[[Tensor], NDArray[np.uint8]]
 
-PICTURES = 8  # pairs that are drawn
+IMAGES = 8  # pairs that are generated
 LOSS_PAIRS = 32  # pairs that the loss is measured on, each at four timesteps
-GARMENTS = 16  # whose condition vectors are compared
+GARMENTS = 16  # garments whose condition vectors are compared
 
 
-def due(every: int, steps: int, step: int) -> bool:
-    """Whether ``step`` of ``steps`` ends with a validation: each ``every``-th and the last one.
-
-    It is made before the step's checkpoint is written: a checkpoint never lacks its validation.
-    """
+def is_validation_step(every: int, steps: int, step: int) -> bool:
+    """Whether validation follows step ``step`` of ``steps``: every ``every``-th and the last."""
     return every > 0 and step > 0 and (step % every == 0 or step == steps)
 
 
-class Watch:
-    """Fixed pairs of the test split, evenly spaced over it, and what becomes of them.
+class Validator:
+    """Validates on fixed pairs, evenly spaced over the test split.
 
-    ``done``: steps the run goes on from; later pictures are removed. ``sampling``: arguments of
-    ``diffusion.sample`` for the pictures; ``tokens``: whether the model wants pose maps. Without
-    ``decode`` three latent channels are shown as colours, and ``say`` hears that.
+    ``done``: the step the run resumes from; images of later steps are removed. ``sampling``:
+    arguments of ``diffusion.sample``; ``tokens``: whether the model takes pose maps. Without
+    ``decode``, three latent channels are shown as colours, and ``warn`` receives a message.
     """
 
     def __init__(
@@ -68,49 +65,49 @@ class Watch:
         device: str | torch.device = "cpu",
         autocast: bool = False,
         seed: int = 0,
-        pictures: int = PICTURES,
+        images: int = IMAGES,
         decode: Decode | None = None,
-        say: Callable[[str], None] = lambda text: None,
+        warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.folder, self.schedule = out / "samples", schedule
         self.sampling, self.device, self.autocast = sampling, torch.device(device), autocast
         self.seed, self.decode, self.resolution = seed, decode, dataset.resolution
-        test = held_out(dataset, say)
+        test = held_out(dataset, warn)
         scale = float(dataset.manifest["encoders"]["vae"]["scale"])
-        drawn, measured = evenly(len(test), pictures), evenly(len(test), LOSS_PAIRS)
-        self.drawn = read_rows(test, drawn, scale, tokens)
-        self.inputs = read_pictures(test, drawn)
-        self.measured = read_rows(test, measured, scale, tokens)
+        generated, measured = evenly(len(test), images), evenly(len(test), LOSS_PAIRS)
+        self.generated = read_pairs(test, generated, scale, tokens)
+        self.inputs = read_images(test, generated)
+        self.measured = read_pairs(test, measured, scale, tokens)
         self.views = read_views(test, measured, scale, GARMENTS)
         if decode is None:
-            say("no VAE to decode with: samples/ shows three latent channels as colours")
+            warn("no VAE to decode with: samples/ shows three latent channels as colours")
         self.folder.mkdir(parents=True, exist_ok=True)
         forget_after(self.folder, done)
 
-    def look(self, model: XMDPT, step: int, log: Log) -> dict[str, float]:
-        """Draw, measure, write down. Returns the numbers.
+    def validate(self, model: XMDPT, step: int, logger: MetricsLogger) -> dict[str, float]:
+        """Generate images, measure losses, log both; returns the values.
 
-        They are written last: where they are (``log.has(step, "val_loss")``) all is.
+        The values are logged last: once ``logger.has(step, "val_loss")``, the images exist, too.
         """
         with evaluating(model):
-            pictures = self._draw(model)
-            numbers = validation_losses(model, self.measured, self.schedule, self.device)
+            images = self._generate(model)
+            values = validation_losses(model, self.measured, self.schedule, self.device)
             if self.views is not None:
-                numbers |= similarity(model, self.views, self.device)
-            rows = [[*row, new] for row, new in zip(self.inputs, pictures, strict=True)]
+                values |= similarity(model, self.views, self.device)
+            rows = [[*row, new] for row, new in zip(self.inputs, images, strict=True)]
             with writing(self.folder):
                 sheet = write_step(self.folder, step, rows)
-            log.picture(step, "samples", sheet)
-            log.values(step, numbers)
-        return numbers
+            logger.log_image(step, "samples", sheet)
+            logger.log(step, values)
+        return values
 
     @torch.no_grad()
-    def _draw(self, model: XMDPT) -> list[Picture]:
+    def _generate(self, model: XMDPT) -> list[Picture]:
         out: list[Picture] = []
-        for rows in self.drawn.chunks(self.device):
-            noise = start_noise(tuple(rows.source.shape[1:]), self.seed, rows.positions)
+        for pairs in self.generated.chunks(self.device):
+            noise = start_noise(tuple(pairs.source.shape[1:]), self.seed, pairs.positions)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-                condition, context = condition_of(model, rows)
+                condition, context = condition_of(model, pairs)
                 latents = sample(
                     model,
                     noise.to(self.device),
@@ -123,7 +120,7 @@ class Watch:
         return out
 
     def _colours(self, latents: Tensor) -> NDArray[np.uint8]:
-        """Three channels as red, green and blue: -3 to 3 from dark to bright, enlarged."""
+        """Three latent channels as red, green and blue, -3 to 3 from dark to bright, enlarged."""
         three = latents[:, [i % latents.shape[1] for i in range(3)]].float().cpu()
         bytes_ = ((three / 6 + 0.5) * 255).round().clamp(0, 255).to(torch.uint8)
         enlarge = self.resolution // latents.shape[-1]
@@ -133,7 +130,7 @@ class Watch:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode; afterwards every module in the mode it was in."""
+    """Put the model in eval mode, and restore each module's mode afterwards."""
     before = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""What a run is judged by on held-out pairs: loss by timestep, and what the condition tells apart.
+"""Validation metrics on held-out pairs: losses by timestep, similarity of condition vectors.
 
 In float32 without autocast, in chunks of a fixed size and with fixed noise: one set of weights
 gives one set of numbers, whatever the training's batch size or precision.
@@ -12,23 +12,23 @@ from torch.nn.functional import cosine_similarity
 
 from xmdpt_cli.diffusion import Schedule, start_noise, training_loss
 from xmdpt_cli.model import XMDPT, Context
-from xmdpt_cli.training.validation_pairs import CHUNK, Rows, Views, stratified
+from xmdpt_cli.training.validation_pairs import CHUNK, GarmentViews, ValidationPairs, stratified
 
-LOSS_SEED = 1  # other noise than the pictures start from
+LOSS_SEED = 1  # other noise than the generated images start from
 
 
-def condition_of(model: XMDPT, rows: Rows) -> tuple[Tensor, Context | None]:
+def condition_of(model: XMDPT, pairs: ValidationPairs) -> tuple[Tensor, Context | None]:
     """Condition vectors (N, D), and the context of ``conditioning="tokens"``."""
-    condition = model.condition(rows.pose_tokens, rows.source_tokens, rows.source)
+    condition = model.condition(pairs.pose_tokens, pairs.source_tokens, pairs.source)
     if model.conditioning != "tokens":
         return condition, None
-    assert rows.pose_maps is not None
-    return condition, model.context(rows.source, *rows.pose_maps, rows.source_tokens)
+    assert pairs.pose_maps is not None
+    return condition, model.context(pairs.source, *pairs.pose_maps, pairs.source_tokens)
 
 
 @torch.no_grad()
 def validation_losses(
-    model: XMDPT, rows: Rows, schedule: Schedule, device: torch.device
+    model: XMDPT, pairs: ValidationPairs, schedule: Schedule, device: torch.device
 ) -> dict[str, float]:
     """The unmasked pass, every condition kept, each pair at one timestep of every quartile.
 
@@ -37,8 +37,8 @@ def validation_losses(
     """
     mse: list[list[Tensor]] = [[], [], [], []]
     vb: list[list[Tensor]] = [[], [], [], []]
-    times = [stratified(len(rows.positions), schedule.steps, q) for q in range(4)]
-    for number, part in enumerate(rows.chunks(device)):
+    times = [stratified(len(pairs.positions), schedule.steps, q) for q in range(4)]
+    for number, part in enumerate(pairs.chunks(device)):
         condition, context = condition_of(model, part)
         for q in range(4):
             noise = start_noise(tuple(part.target.shape[1:]), LOSS_SEED + q, part.positions)
@@ -65,7 +65,7 @@ def validation_losses(
 
 
 @torch.no_grad()
-def similarity(model: XMDPT, views: Views, device: torch.device) -> dict[str, float]:
+def similarity(model: XMDPT, views: GarmentViews, device: torch.device) -> dict[str, float]:
     """Mean cosine similarity of condition vectors for one pose and two sources (paper Fig. 5).
 
     ``condition_similarity_views``: the sources are two views of one garment on one person;

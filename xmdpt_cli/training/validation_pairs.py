@@ -1,6 +1,6 @@
-"""The held-out pairs a run is watched on: chosen once, read once, the same for the whole run.
+"""The held-out pairs of validation: chosen and read once, the same for the whole run.
 
-Legend: N pairs, C latent channels, h latent side, L DINOv2 tokens, W their width, H picture side.
+Legend: N pairs, C latent channels, h latent side, L DINOv2 tokens, W their width, H image side.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from xmdpt_cli.data.loader import PairDataset, load_pairs
 from xmdpt_cli.encoders.vae import posterior_mean
 from xmdpt_cli.images import Picture
 
-CHUNK = 8  # pairs through the network at once: never the training's batch size
+CHUNK = 8  # pairs per forward pass, whatever the training's batch size
 
 
 @dataclass(frozen=True)
-class Rows:
+class ValidationPairs:
     """Pairs as tensors on the CPU; latents are the posterior's mean, scaled."""
 
     positions: list[int]  # in the dataset
@@ -31,12 +31,12 @@ class Rows:
     source_tokens: Tensor  # (N, L, W)
     pose_maps: tuple[Tensor, Tensor] | None  # target's, source's (N, 3, H, H) in [0, 1]
 
-    def chunks(self, device: torch.device) -> Iterator[Rows]:
+    def chunks(self, device: torch.device) -> Iterator[ValidationPairs]:
         """``CHUNK`` pairs at a time, on ``device``."""
         for start in range(0, len(self.positions), CHUNK):
             part = slice(start, start + CHUNK)
             maps = self.pose_maps
-            yield Rows(
+            yield ValidationPairs(
                 self.positions[part],
                 self.target[part].to(device),
                 self.source[part].to(device),
@@ -47,7 +47,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Views:
+class GarmentViews:
     """Garments seen twice and a stranger: three sources for one pose each (see ``similarity``)."""
 
     pose_tokens: Tensor  # (N, L, W)
@@ -56,11 +56,11 @@ class Views:
     strangers: bool  # False: the dataset has one item only, the third source means nothing
 
 
-def held_out(dataset: PairDataset, say: Callable[[str], None]) -> PairDataset:
-    """The test split of a dataset; where it has none, its training pairs, and that is said."""
+def held_out(dataset: PairDataset, warn: Callable[[str], None]) -> PairDataset:
+    """The test split of a dataset; its training pairs, with a warning, if it has none."""
     if dataset.manifest["counts"]["test"]["pairs"]:
         return PairDataset(dataset.store, "test")
-    say("the dataset has no test pairs: validation is on pairs that are also trained on")
+    warn("the dataset has no test pairs: validation is on pairs that are also trained on")
     return dataset
 
 
@@ -70,11 +70,13 @@ def evenly(total: int, count: int) -> list[int]:
     return [i * total // count for i in range(count)]
 
 
-def read_rows(dataset: PairDataset, positions: list[int], scale: float, pose_maps: bool) -> Rows:
+def read_pairs(
+    dataset: PairDataset, positions: list[int], scale: float, pose_maps: bool
+) -> ValidationPairs:
     """Read these pairs as published: neither swapped nor mirrored."""
     none = [False] * len(positions)
     batch = load_pairs(dataset, positions, none, none, pose_maps)
-    return Rows(
+    return ValidationPairs(
         positions,
         posterior_mean(batch.target_moments, scale),
         posterior_mean(batch.source_moments, scale),
@@ -84,20 +86,22 @@ def read_rows(dataset: PairDataset, positions: list[int], scale: float, pose_map
     )
 
 
-def read_pictures(dataset: PairDataset, positions: list[int]) -> list[list[Picture]]:
+def read_images(dataset: PairDataset, positions: list[int]) -> list[list[Picture]]:
     """Source, target's pose and target of each pair."""
-    pairs = [dataset.pairs[i] for i in positions]
+    refs = [dataset.pairs[i] for i in positions]
     return [
         [
             dataset.picture(pair.key, pair.source),
             np.ascontiguousarray(dataset.pose_map(pair.key, pair.target)),
             dataset.picture(pair.key, pair.target),
         ]
-        for pair in pairs
+        for pair in refs
     ]
 
 
-def read_views(dataset: PairDataset, positions: list[int], scale: float, most: int) -> Views | None:
+def read_views(
+    dataset: PairDataset, positions: list[int], scale: float, most: int
+) -> GarmentViews | None:
     """At most ``most`` garments of these pairs; None if none of them has two views.
 
     The pose is the pair's target pose, the sources are the pair's source, another view of the
@@ -126,7 +130,7 @@ def read_views(dataset: PairDataset, positions: list[int], scale: float, most: i
     def read(places: list[tuple[str, str]], name: str) -> Tensor:
         return torch.stack([dataset.tensor(key, view, name) for key, view in places])
 
-    return Views(
+    return GarmentViews(
         read([(key, chosen[key][0]) for key in keys], "pose_tokens"),
         torch.stack([read(places, "source_tokens") for places in sources]),
         torch.stack([posterior_mean(read(places, "moments"), scale) for places in sources]),

@@ -6,18 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.training import checkpoint
 from xmdpt_cli.training.estimate import Estimate
 from xmdpt_cli.training.footprint import Cost, parameter_bytes, step_time
-from xmdpt_cli.utils import records
 from xmdpt_cli.vae_training.examples import draw
-from xmdpt_cli.vae_training.folder import STATE
+from xmdpt_cli.vae_training.folder import CHECKPOINTS
 from xmdpt_cli.vae_training.loss import Perceptual
 from xmdpt_cli.vae_training.plan import Plan
-from xmdpt_cli.vae_training.trainer import State, VaeTrainer
+from xmdpt_cli.vae_training.trainer import VaeTrainer
 
 
 def estimate_finetuning(
@@ -55,15 +53,7 @@ def estimate_finetuning(
 
     seconds, how = step_time(cost.flops, pairs, pairs, vae.device, trainer.autocast, ready)
     state = 3 * trained + average
-    left = max(0, config.steps - _done(out))
+    found = checkpoint.latest(out / CHECKPOINTS)
+    left = max(0, config.steps - (0 if found is None else checkpoint.step_of(found)))
     counts = {"training": trained // 4}
     return Estimate(left, seconds, how, memory, state, counts, 2 * state + whole)
-
-
-def _done(out: Path) -> int:
-    """Steps that the state in ``out`` is of; 0 without one."""
-    try:
-        with safe_open(out / STATE, "pt") as file:
-            return int(records.parse(State, file.metadata()["state"], STATE)["done"])
-    except (OSError, SafetensorError, KeyError, TypeError, XmdptError):
-        return 0

@@ -1,17 +1,15 @@
-"""The folder of a VAE training: begun, gone on with, finished; in the end a diffusers VAE.
+"""The folder of a VAE training, which in the end is a diffusers VAE.
 
-``run.json`` says what it was begun with, ``config.toml`` the settings, ``metrics.jsonl`` how it
-goes, ``state.safetensors`` (while it runs) where it is. The VAE's own files come when it is done,
-``config.json`` the last of them, then ``xmdpt_training.json``: the record of a finished training.
+``run.json`` is the training's identity, ``config.toml`` its settings, ``metrics.jsonl`` its
+metrics, ``checkpoints/`` its state until it is finished. Then the VAE's own files follow,
+``config.json`` last, and ``xmdpt_training.json``, the record of a finished training.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +25,8 @@ from xmdpt_cli.training.run_folder import UNFINISHED
 from xmdpt_cli.utils import records
 from xmdpt_cli.vae_training.config import VaeConfig
 
-IDENTITY, RECORD, STATE, LOG = (
-    "run.json",
-    "xmdpt_training.json",
-    "state.safetensors",
-    "metrics.jsonl",
-)
+IDENTITY, RECORD, CHECKPOINTS = "run.json", "xmdpt_training.json", "checkpoints"
+_OLD_STATE = "state.safetensors"  # of an earlier format
 _PART = ".vae.part"
 _WEIGHTS = "diffusion_pytorch_model*.safetensors"
 _SECTION = "finetune_vae"
@@ -62,12 +56,6 @@ class _Begun(TypedDict):
     pictures: NotRequired[Any]
     start: NotRequired[str]
     lpips_trunk: NotRequired[str]
-
-
-class _Line(TypedDict):
-    """One line of metrics.jsonl."""
-
-    step: int
 
 
 class Encoder(TypedDict):
@@ -106,6 +94,11 @@ def identity(config: VaeConfig, data: Any, vae: VAE, trunk: str) -> dict[str, An
 def begin(out: Path, this: dict[str, Any], config: VaeConfig) -> None:
     """Make ``out`` the folder of this training or recognise it; XmdptError for anything else."""
     known = out / IDENTITY
+    if (out / _OLD_STATE).is_file():
+        raise XmdptError(
+            f"{out} holds a VAE training of an earlier version ({_OLD_STATE})",
+            "choose another --out",
+        )
     if known.is_file():
         differs = _differences(records.read(_Begun, known), this)
         if differs:
@@ -182,7 +175,7 @@ def refuse_changed_encoder(out: Path, before: str, after: str) -> None:
 
 
 def publish(out: Path, vae: VAE, record: dict[str, Any]) -> None:
-    """Move the written VAE to its place, then leave the record; the state is needed no more.
+    """Move the written VAE to its place, then write the record and remove the checkpoints.
 
     The record names the VAE as samples do that it decoded (``VAE.describe``).
     """
@@ -197,40 +190,6 @@ def publish(out: Path, vae: VAE, record: dict[str, Any]) -> None:
             path.replace(out / path.name)
         part.rmdir()
         write_text(out / RECORD, json.dumps(record, indent=2) + "\n")
-        (out / STATE).unlink(missing_ok=True)
+        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
     if not vae.origin.toy:
         vae.origin = Origin("local", str(out), files=sorted(out.glob(_WEIGHTS)))
-
-
-class Log:
-    """metrics.jsonl: means over the steps since the last line; continues where it was."""
-
-    def __init__(self, out: Path, done: int, every: int) -> None:
-        self.path, self.every = out / LOG, every
-        self.rows: list[dict[str, float]] = []
-        self.began = time.perf_counter()
-        if self.path.is_file():  # steps after the state that was kept will be written again
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-            write_text(self.path, "".join(line + "\n" for line in lines if _is_done(line, done)))
-
-    def add(self, terms: dict[str, float], step: int, *, last: bool) -> None:
-        """Take in the terms of step number ``step`` (from 1)."""
-        self.rows.append(terms)
-        if step % self.every and step != 1 and not last:
-            return
-        means = {k: math.fsum(row[k] for row in self.rows) / len(self.rows) for k in terms}
-        now = time.perf_counter()
-        means["averaged_steps"] = len(self.rows)
-        means["steps_per_second"] = len(self.rows) / (now - self.began)
-        self.rows.clear()
-        self.began = now
-        with writing(self.path), open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **means}) + "\n")
-
-
-def _is_done(line: str, done: int) -> bool:
-    """Whether a line of the log is whole (a full disk cuts one short) and at most ``done``."""
-    try:
-        return bool(records.parse(_Line, line, LOG)["step"] <= done)
-    except XmdptError:
-        return False

@@ -12,16 +12,17 @@ import math
 import time
 from contextlib import closing
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from xmdpt_cli.encoders.vae import VAE, posterior_mean
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import only_process
 from xmdpt_cli.progress import Progress, Say, silent, silently
+from xmdpt_cli.training.logger import MetricsLogger, TimedIterator
 from xmdpt_cli.utils.prefetch import prefetch
 from xmdpt_cli.vae_training import folder as folder
 from xmdpt_cli.vae_training.config import VaeConfig, settle
@@ -98,11 +99,8 @@ def fit(
     scaling factor of its latents if the encoder learned. Every rank calls it.
     """
     net, dist, config = trainer.vae.net, trainer.dist, trainer.config
-    state = out / folder.STATE
-    if dist.run_on_main(state.is_file):
-        trainer.load(state)
-        if dist.is_main and trainer.done < config.steps:
-            say(f"resuming at step {trainer.done} of {config.steps}")
+    if trainer.resume(out / folder.CHECKPOINTS) and dist.is_main and trainer.done < config.steps:
+        say(f"resuming at step {trainer.done} of {config.steps}")
     for parameter in trainer.parameters:
         parameter.requires_grad_(True)
     try:
@@ -110,15 +108,17 @@ def fit(
             _steps(trainer, examples, out, progress)
     finally:
         net.requires_grad_(False)
-    trainer.take_average()
+    trainer.use_ema()
     if config.all_weights:
         set_scale(trainer.vae, examples.pictures)
 
 
 def _steps(trainer: VaeTrainer, examples: Examples, out: Path, progress: Progress) -> None:
     config, dist, vae = trainer.config, trainer.dist, trainer.vae
-    state, first = out / folder.STATE, trainer.done
-    log = folder.Log(out, first, config.log_every) if dist.is_main else None
+    first = trainer.done
+    logger = MetricsLogger(
+        out, first, config.log_every, dist, device=vae.device, steps=config.steps, tensorboard=False
+    )
 
     def make(step: int) -> VaeBatch:
         return draw(examples, vae, config.seed, step, config.batch_size, dist.rank, dist.world_size)
@@ -126,19 +126,25 @@ def _steps(trainer: VaeTrainer, examples: Examples, out: Path, progress: Progres
     reading = closing(prefetch(make, range(first, config.steps), threads=_THREADS))
     try:
         with reading as batches, dist.interruptible() as interrupted:
-            for batch in batches:
+            timed = TimedIterator(batches)
+            for batch in timed:
                 terms = trainer.step(batch)
-                last = trainer.done == config.steps
-                if log is not None:
-                    log.add(terms, trainer.done, last=last)
-                if last or trainer.done % config.checkpoint_every == 0:
-                    dist.run_on_main(partial(trainer.save, state))
+                logger.log_step(
+                    {name: torch.tensor(value) for name, value in terms.items()},
+                    trainer.done,
+                    config.batch_size,
+                    timed.pop_seconds(),
+                    trainer.learning_rate,
+                )
+                if trainer.done % config.checkpoint_every == 0 or trainer.done == config.steps:
+                    with logger.paused():
+                        trainer.save(out / folder.CHECKPOINTS)
                 progress("vae", trainer.done, config.steps, loss=terms["loss"])
                 if interrupted():
                     raise KeyboardInterrupt
     except KeyboardInterrupt:
-        if dist.is_main and trainer.done > first:
-            trainer.save(state)
+        if trainer.done > first:
+            trainer.save(out / folder.CHECKPOINTS)
         raise
 
 
@@ -151,7 +157,7 @@ def make_stats(
         pictures=pictures,
         decoder_only=not trainer.config.all_weights,
         loss_first=trainer.first_loss,
-        loss_last=float(np.mean(trainer.last)),
+        loss_last=float(np.mean(trainer.last_losses)),
         psnr_before=before,
         psnr=after,
         scaling_factor=trainer.vae.scale,

@@ -1,51 +1,32 @@
-"""The state of a VAE training: weights, average, optimizer, and how far it is. One file saves it.
-
-The file is safetensors, the numbers beside the tensors are JSON in its header: nothing that runs
-when read, and one rename makes it whole.
-"""
+"""The state of a VAE training: weights, EMA, optimizer, and the number of steps done."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections import deque
 from pathlib import Path
-from typing import Annotated, Any
 
 import torch
-from annotated_types import Ge
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
-from typing_extensions import TypedDict
+from torch import nn
 
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import atomic_write, writing
+from xmdpt_cli.training import checkpoint
 from xmdpt_cli.training.distributed import SINGLE_PROCESS, Distributed
 from xmdpt_cli.training.ema import Ema
+from xmdpt_cli.training.optimizer import learning_rate_factor
 from xmdpt_cli.training.step import in_bf16
-from xmdpt_cli.utils import records
 from xmdpt_cli.utils.interrupts import held
 from xmdpt_cli.vae_training.config import VaeConfig
 from xmdpt_cli.vae_training.examples import VaeBatch
 from xmdpt_cli.vae_training.loss import Perceptual, vae_losses
 
-WARM_UP = 0.05  # of the steps
-_LAST = 50  # losses whose mean is reported
-
-
-class State(TypedDict):
-    """What the state of an interrupted training says beside its tensors."""
-
-    done: Annotated[int, Ge(0)]
-    first_loss: float
-    last: list[float]
+WARMUP = 0.05  # share of the steps
+_LAST = 50  # steps whose mean loss is reported
 
 
 class VaeTrainer:
-    """Trains ``vae`` in place, step by step; between two steps the state is whole."""
+    """Trains ``vae`` in place, step by step."""
 
     def __init__(
         self,
@@ -54,7 +35,7 @@ class VaeTrainer:
         perceptual: Perceptual | None = None,
         dist: Distributed = SINGLE_PROCESS,
     ) -> None:
-        """``config`` is settled (``vae_config.settle``). XmdptError if ``vae`` is not float32."""
+        """``config`` is settled (``config.settle``). XmdptError if ``vae`` is not float32."""
         if vae.dtype != torch.float32:
             raise XmdptError(f"a VAE is trained in float32, this one is loaded as {vae.dtype}")
         self.vae, self.config, self.perceptual, self.dist = vae, config, perceptual, dist
@@ -69,14 +50,15 @@ class VaeTrainer:
         )
         self.ema = Ema(self.trained, config.ema, warmup=True) if config.ema else None
         self.autocast = in_bf16(config.precision, vae.device)
-        self.done = 0
+        self.done = 0  # steps
+        self.learning_rate = 0.0  # of the last step
         self.first_loss = math.nan
-        self.last: deque[float] = deque(maxlen=_LAST)
+        self.last_losses: deque[float] = deque(maxlen=_LAST)
 
     def step(self, batch: VaeBatch) -> dict[str, float]:
-        """One optimizer step on this process's part of a batch; the terms are the whole batch's.
+        """One optimizer step on this rank's part of a batch; returns the whole batch's loss terms.
 
-        Raises XmdptError, before any weight changes, where the loss is no number any more.
+        Raises XmdptError, before any weight changes, if the loss is not finite.
         """
         config = self.config
         terms = vae_losses(
@@ -96,90 +78,59 @@ class VaeTrainer:
         if not all(map(math.isfinite, (*values, length))):
             self.dist.fail(
                 XmdptError(
-                    f"VAE training lost its way: loss {values[0]}, gradient {length} at step "
+                    f"VAE training diverged: loss {values[0]}, gradient {length} at step "
                     f"{self.done}",
                     "the last good state is kept; start again in another folder with a lower "
                     f"learning rate than {config.learning_rate:g}",
                 )
             )
-        rate = config.learning_rate * learning_rate_factor(self.done, config.steps)
+        warmup_steps = max(1, round(WARMUP * config.steps))
+        factor = learning_rate_factor(self.done, config.steps, warmup_steps, "cosine")
+        self.learning_rate = config.learning_rate * factor
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        with held():  # what is saved on an interrupt is the state after a whole step
+            group["lr"] = self.learning_rate
+        with held():  # an interrupt saves the state between two steps
             self.optimizer.step()
             self.done += 1
             if self.ema is not None:
                 self.ema.update(self.trained, self.done)
             if self.done == 1:
                 self.first_loss = values[0]
-            self.last.append(values[0])
-        return {**dict(zip(terms, values, strict=True)), "learning_rate": rate}
+            self.last_losses.append(values[0])
+        return dict(zip(terms, values, strict=True))
 
-    def take_average(self) -> None:
-        """Put the average, if there is one, in the place of the weights: what is handed out."""
+    def use_ema(self) -> None:
+        """Replace the weights by their EMA, if there is one."""
         if self.ema is not None:
             self.trained.load_state_dict(self.ema.model.state_dict())
 
-    def save(self, path: Path) -> None:
-        """Write the state, whole or not at all. XmdptError if it cannot be written."""
-        state = {"done": self.done, "first_loss": self.first_loss, "last": list(self.last)}
-        try:
-            with writing(path), atomic_write(path) as part:
-                save_file(self._tensors(), part, metadata={"state": json.dumps(state)})
-                with open(part, "rb+") as file:
-                    os.fsync(file.fileno())
-        except SafetensorError as err:
-            raise XmdptError(
-                f"cannot write {path}: {err}",
-                "make room; the same command then goes on from the state before",
-            ) from err
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint of this step below ``folder``, in place of the last. A collective."""
+        checkpoint.save(
+            folder,
+            self.done,
+            self.trained,
+            None if self.ema is None else self.ema.model,
+            [self.optimizer],
+            {
+                "seed": self.config.seed,
+                "first_loss": self.first_loss,
+                "last_losses": list(self.last_losses),
+            },
+            keep=1,
+            dist=self.dist,
+        )
 
-    def load(self, path: Path) -> None:
-        """Go on from what ``save`` wrote. XmdptError, naming the file, if it is broken."""
-        try:
-            with safe_open(path, "pt") as file:
-                state: dict[str, Any] = records.parse(State, file.metadata()["state"], path)
-                # copies: tensors in a mapped file may lie unaligned, and be rounded otherwise
-                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-            self._fill(tensors)
-            self.done, self.first_loss = state["done"], float(state["first_loss"])
-            self.last = deque(state["last"], maxlen=_LAST)
-        except Exception as err:  # the library raises a dozen types for a broken file
-            reason = str(err).splitlines()[0] if str(err) else type(err).__name__
-            raise XmdptError(
-                f"cannot continue from {path}: {reason}", f"to start anew: rm {path}"
-            ) from err
+    def resume(self, folder: Path) -> bool:
+        """Load the newest checkpoint below ``folder``; returns whether there is one. A collective.
 
-    def _tensors(self) -> dict[str, Tensor]:
-        out = {f"weights/{k}": v for k, v in self.trained.state_dict().items()}
-        if self.ema is not None:
-            out |= {f"average/{k}": v for k, v in self.ema.model.state_dict().items()}
-        for name, parameter in self.trained.named_parameters():
-            for kind, value in self.optimizer.state.get(parameter, {}).items():
-                out[f"{kind}/{name}"] = torch.as_tensor(value)
-        return {k: v.detach().cpu().clone().contiguous() for k, v in out.items()}
-
-    def _fill(self, tensors: dict[str, Tensor]) -> None:
-        kinds: dict[str, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            kind, name = key.split("/", 1)
-            kinds.setdefault(kind, {})[name] = value
-        self.trained.load_state_dict(kinds.pop("weights"))
-        if self.ema is not None:
-            self.ema.model.load_state_dict(kinds.pop("average"))
-        names = [name for name, _ in self.trained.named_parameters()]
-        state = {
-            i: {kind: values[name] for kind, values in kinds.items()}
-            for i, name in enumerate(names)
-            if kinds
-        }
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": state, "param_groups": groups})
-
-
-def learning_rate_factor(step: int, steps: int) -> float:
-    """Linear warm-up, then half a cosine down to zero."""
-    warm = max(1, round(WARM_UP * steps))
-    if step < warm:
-        return (step + 1) / warm
-    return 0.5 * (1.0 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+        Raises XmdptError if it is damaged.
+        """
+        found = self.dist.run_on_main(lambda: checkpoint.latest(folder))
+        if found is None:
+            return False
+        ema = None if self.ema is None else self.ema.model
+        state = checkpoint.load(found, self.trained, ema, [self.optimizer], self.dist)
+        self.done, self.first_loss = int(state["step"]), float(state["first_loss"])
+        self.last_losses = deque(state["last_losses"], maxlen=_LAST)
+        return True

@@ -16,11 +16,11 @@ from xmdpt_cli.bench.gpu_check.data import dataset
 from xmdpt_cli.bench.gpu_check.rows import Ready, Row, Setting, at_most, holds, speed
 from xmdpt_cli.data.prefetch import prefetch
 from xmdpt_cli.training.config import TrainConfig
-from xmdpt_cli.training.find_batch_size import automatic_batch, largest_that_fits
-from xmdpt_cli.training.logger import Timed
-from xmdpt_cli.training.setup_logging import pair_flops
+from xmdpt_cli.training.find_batch_size import find_batch_size, largest_that_fits
+from xmdpt_cli.training.logger import TimedIterator
 from xmdpt_cli.training.step import StepBatch
 from xmdpt_cli.training.trainer import Trainer
+from xmdpt_cli.training.utilization import pair_flops
 
 WARM = 5  # steps before anything is counted, the compilation among them
 SHOWN = 6  # kernels
@@ -34,7 +34,7 @@ def training(setting: Setting, size: str, least_mfu: float | None) -> Iterator[R
     device, batch = trainer.device, trainer.config.batch_size
     called = f"{size}, batch {batch}"
     with closing(batches_of(trainer)) as batches:
-        timed = Timed(batches)
+        timed = TimedIterator(batches)
         began = time.perf_counter()
         trainer.step(timed)
         synchronize(device)
@@ -54,13 +54,13 @@ def training(setting: Setting, size: str, least_mfu: float | None) -> Iterator[R
         graphs, count = _graphs(), setting.pick(40, 2)
         step()
         yield from _waiting(called, setting, device, step)
-        timed.taken()
+        timed.pop_seconds()
         began = time.perf_counter()
         for _ in range(count):
             step()
         synchronize(device)
         seconds = (time.perf_counter() - began) / count
-        waited = timed.taken() / count
+        waited = timed.pop_seconds() / count
         yield from _speed(setting, called, trainer, seconds, waited, least_mfu)
         again = _graphs() - graphs
         yield at_most(f"{called}: compilations after the first {WARM + 1} steps", again, 0)
@@ -77,7 +77,7 @@ def batch_auto(setting: Setting) -> Iterator[Row]:
         found = largest_that_fits(Trainer(config, data, device), 3)
     else:
         began = time.perf_counter()
-        found = automatic_batch(dataclasses.replace(config, batch_size=0), data, device)
+        found = find_batch_size(dataclasses.replace(config, batch_size=0), data, device)
         seconds = time.perf_counter() - began
         yield speed(setting, f"{config.size}: time to find the batch size", seconds, "s")
     note = "all pairs of the dataset" if found == len(data) else ""
@@ -122,7 +122,7 @@ def _speed(
     yield speed(
         setting, f"{called}: training", rate, "images/s", note=f"{seconds * 1e3:.3g} ms a step"
     )
-    use, device = trainer.use, trainer.device
+    use, device = trainer.utilization, trainer.device
     if use.peak is not None and use.flops_per_pair is not None:
         mfu = 100 * use.flops_per_pair * rate / use.peak
         least = None if least_mfu is None else 100 * least_mfu

@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import copy
-import gc
-import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from safetensors.torch import save_file
 
-from xmdpt_cli.errors import XmdptError, is_out_of_memory
+from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.model.shapes import settings_of
+from xmdpt_cli.training.checks import check_dataset, check_model
 from xmdpt_cli.training.config import TrainConfig
-from xmdpt_cli.training.fit import (
-    check_dataset,
-    check_model,
-    largest_batch,
-    too_large,
-)
 
 PAPER = TrainConfig(resolution=256, source_encoder="dinov2-giant", pose_encoder="dinov2-base")
 MANIFEST: dict[str, Any] = {
@@ -163,78 +155,3 @@ def test_files_that_are_no_weights(tmp_path: Path, content: bytes | None) -> Non
         (tmp_path / "model.safetensors").write_bytes(content)
     with pytest.raises(XmdptError, match=r"cannot read|is empty"):
         check_model(tiny(), tmp_path)
-
-
-# batch and memory
-
-
-class Machine:
-    """Has memory for ``room`` pairs; ``held`` are the tensors its steps made."""
-
-    def __init__(
-        self, room: int, kind: type[Exception] = torch.OutOfMemoryError, text: str = "CUDA ..."
-    ) -> None:
-        self.room, self.kind, self.text = room, kind, text
-        self.tried: list[int] = []
-        self.held: list[weakref.ref[torch.Tensor]] = []
-
-    def step(self, size: int) -> None:
-        assert all(ref() is None for ref in self.held), "an earlier try still holds memory"
-        tensor = torch.zeros(4)
-        self.held.append(weakref.ref(tensor))
-        self.tried.append(size)
-        if size > self.room:
-            raise self.kind(self.text)
-
-
-@pytest.mark.parametrize("start", [1, 2, 7, 24, 25, 64, 1000])
-def test_the_largest_batch_that_fits(start: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gc, "collect", lambda: 0)  # slow, and nothing here goes round in circles
-    for room in {1, 2, 3, 23, 24, 25, start - 1, start, start + 5} - {0}:
-        machine = Machine(room)
-        assert largest_batch(machine.step, start) == min(room, start)
-        assert machine.tried[0] == start
-        assert max(machine.tried) == start
-        assert len(machine.tried) == len(set(machine.tried)) <= 2 * start.bit_length() + 1
-
-
-def test_what_fits_at_once_is_tried_once() -> None:
-    machine = Machine(64)
-    assert largest_batch(machine.step, 64) == 64
-    assert machine.tried == [64]
-    machine = Machine(24)
-    largest_batch(machine.step, 64)
-    assert machine.tried[:3] == [64, 32, 16]  # halves first: small tries are cheap
-
-
-def test_nothing_fits_and_other_errors() -> None:
-    with pytest.raises(XmdptError, match="not even one pair fits"):
-        largest_batch(Machine(0).step, 8)
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        largest_batch(Machine(3, RuntimeError, "shapes cannot be multiplied").step, 8)
-    with pytest.raises(ValueError, match="at least 1"):
-        largest_batch(Machine(3).step, 0)
-
-
-def test_what_counts_as_out_of_memory() -> None:
-    with pytest.raises(RuntimeError) as error:
-        torch.empty(2**60, dtype=torch.uint8)  # the CPU allocator's own words
-    assert is_out_of_memory(error.value)
-    assert largest_batch(Machine(5, RuntimeError, str(error.value)).step, 8) == 5
-    assert is_out_of_memory(MemoryError())
-    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
-    assert not is_out_of_memory(RuntimeError("expected a tensor"))
-    assert not is_out_of_memory(KeyError("out of memory"))
-
-
-def test_a_batch_that_does_not_fit_says_what_does() -> None:
-    error = too_large(64, 24, torch.device("cpu"))
-    assert "batch of 64 does not fit in" in error.message
-    assert "largest that fits is 24" in error.message
-    # parts must be equal: 64 = 4 * 16
-    assert "--batch-size 64 --accumulate 4 " in error.hint
-    assert "or --batch-size 24" in error.hint
-    shared = too_large(64, 24, torch.device("cpu"), world=2)
-    assert "batch of 32 of each process" in shared.message
-    assert "--batch-size 64 --accumulate 2 " in shared.hint
-    assert "or --batch-size 48" in shared.hint

@@ -1,30 +1,24 @@
-"""What must fit together before a run begins: recipe and dataset, model and weights, batch and
-memory. What does not is named, with the command that helps."""
+"""Checks before a run begins: that a recipe fits its dataset, and weights their model. An error
+names what differs and the command that helps."""
 
 from __future__ import annotations
 
-import gc
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from safetensors import SafetensorError
 
 from xmdpt_cli.encoders.identity import dataset_note, dino_name
-from xmdpt_cli.errors import XmdptError, is_out_of_memory
-from xmdpt_cli.files import human_bytes
+from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.model.folder import read_config
 from xmdpt_cli.model.shapes import settings_of, shapes_in
 from xmdpt_cli.model.xmdpt import SIZES, XMDPT
 from xmdpt_cli.utils.weights_files import check_state_dict, check_whole
 
-# recipe and dataset
 
-
-class Asks(Protocol):
-    """What a recipe asks of its dataset (``TrainConfig`` does); 0 and "" ask nothing."""
+class DatasetRequirements(Protocol):
+    """What a recipe (``TrainConfig``) requires of its dataset; 0 and "" require nothing."""
 
     @property
     def resolution(self) -> int: ...
@@ -35,7 +29,7 @@ class Asks(Protocol):
 
 
 def check_dataset(
-    recipe: Asks,
+    recipe: DatasetRequirements,
     manifest: Mapping[str, Any],
     place: str | Path,
     *,
@@ -45,8 +39,8 @@ def check_dataset(
     """XmdptError where the dataset at ``place`` is not what the recipe was made for.
 
     ``tokens``: "bf16" or "fp8", how the DINOv2 tokens must be stored; ``channels``: of the VAE's
-    latents. Toy datasets train any recipe: what differs is returned, to be said; also that a
-    dataset's tokens are not the published ones.
+    latents. A toy dataset can train any recipe: then what differs is returned as notes for the
+    user, as is a dataset whose tokens are not the published ones.
     """
     encoders = manifest["encoders"]
     if "vae" not in encoders or "scale" not in encoders["vae"]:
@@ -78,7 +72,7 @@ def check_dataset(
     raise XmdptError(f"{place} does not fit: {message}", _prepare_command(recipe, manifest, tokens))
 
 
-def _prepare_command(recipe: Asks, manifest: Mapping[str, Any], tokens: str) -> str:
+def _prepare_command(recipe: DatasetRequirements, manifest: Mapping[str, Any], tokens: str) -> str:
     """The command that makes a dataset for the recipe."""
     parts = [f"xmdpt prepare --root ROOT --out OUT --size {_size(recipe, manifest)}"]
     for option, name in (
@@ -92,11 +86,8 @@ def _prepare_command(recipe: Asks, manifest: Mapping[str, Any], tokens: str) -> 
     return "make the right one: " + " ".join(parts)
 
 
-def _size(recipe: Asks, manifest: Mapping[str, Any]) -> int:
+def _size(recipe: DatasetRequirements, manifest: Mapping[str, Any]) -> int:
     return recipe.resolution or int(manifest["resolution"])
-
-
-# model and weights
 
 
 def check_model(model: XMDPT, path: str | Path) -> None:
@@ -136,75 +127,3 @@ def check_model(model: XMDPT, path: str | Path) -> None:
 def _called(settings: Mapping[str, Any]) -> str:
     built = tuple(settings.get(name) for name in ("depth", "width", "heads"))
     return next((f" (size {name})" for name, size in SIZES.items() if size == built), "")
-
-
-# batch and memory
-
-
-def largest_batch(try_step: Callable[[int], None], start: int) -> int:
-    """The largest number of pairs, at most ``start``, for which ``try_step`` has memory.
-
-    Halves until one fits, then closes in from both sides. What a try leaves is freed before the
-    next. Other errors pass; XmdptError if not even one pair fits.
-    """
-    if start < 1:
-        raise ValueError(f"start must be at least 1, not {start}")
-    fits, too_many = 0, start + 1
-    size = start
-    while too_many - fits > 1:
-        if _fits(try_step, size):
-            fits = size
-        else:
-            too_many = size
-        size = too_many // 2 if fits == 0 else (fits + too_many) // 2
-    if fits == 0:
-        raise XmdptError(
-            "not even one pair fits into the memory there is",
-            "choose a smaller --size, or a dataset of smaller pictures",
-        )
-    return fits
-
-
-def _fits(try_step: Callable[[int], None], size: int) -> bool:
-    try:
-        try_step(size)
-        return True
-    except Exception as err:
-        if not is_out_of_memory(err):
-            raise
-    free_memory()  # the error is gone by now, and with it the frames that held tensors
-    return False
-
-
-def free_memory() -> None:
-    """Give back what nothing refers to any more, caches included."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def too_large(
-    batch_size: int, largest: int, device: torch.device, world: int = 1, per_step: int = 1
-) -> XmdptError:
-    """The error for a batch that does not fit.
-
-    ``batch_size``: pairs of an optimizer step, over ``world`` processes; ``largest``: pairs that
-    one process has memory for at a time; ``per_step``: parts the batch was already taken in.
-    """
-    share = batch_size // world
-    parts = next(n for n in range(1, share + 1) if share % n == 0 and share // n <= largest)
-    at_once = share // per_step
-    where = "of each process " if world > 1 else ""
-    return XmdptError(
-        f"a batch of {at_once} {where}does not fit in {memory_of(device)}; the largest that fits "
-        f"is {largest}",
-        f"--batch-size {batch_size} --accumulate {parts} makes the same steps in parts of "
-        f"{share // parts}; or --batch-size {largest * world}",
-    )
-
-
-def memory_of(device: torch.device) -> str:
-    """All the memory a device has, for people: "80.0 GB"."""
-    if device.type == "cuda":
-        return human_bytes(torch.cuda.get_device_properties(device).total_memory)
-    return human_bytes(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
