@@ -58,7 +58,10 @@ def prepare(
     ] = None,
     layout: Annotated[
         Literal["auto", "deepfashion", "people"],
-        typer.Option(help="Layout of ROOT; people: one folder of images per person."),
+        typer.Option(
+            metavar="<choice>",
+            help="Layout of ROOT: auto, deepfashion, or people (one folder of images per person).",
+        ),
     ] = "auto",
     pose: Annotated[
         Literal["auto", "openpose"],
