@@ -133,7 +133,7 @@ def run_demo(
     from xmdpt_cli.metrics.report import plain as plain_reports
     from xmdpt_cli.metrics.report import write_json
     from xmdpt_cli.prepare.pipeline import prepare_dataset
-    from xmdpt_cli.sampling.generate import generate
+    from xmdpt_cli.sampling.dataset_images import generate
     from xmdpt_cli.sampling.ground_truth import DatasetTruths
     from xmdpt_cli.sampling.sampler import Sampler
     from xmdpt_cli.toy.synthetic import make_synthetic
@@ -170,7 +170,7 @@ def run_demo(
         PairDataset(out / "data", "test"),
         toy.encoders.vae,
         samples,
-        sampler.recipe(seed=seed),
+        sampler.sampling_config(seed=seed),
         batch_size=16,
         progress=say_resuming(progress, say, "images"),
     )

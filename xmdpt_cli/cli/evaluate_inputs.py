@@ -100,15 +100,15 @@ def draw(chosen: SimpleNamespace, out: Path, seed: int | None, talk: Talk) -> No
     from xmdpt_cli.storage.ranks import World
 
     record = read_record(out) if (out / RECORD).exists() else {}
-    recipe = record.get("recipe", {})
-    interval = recipe.get("interval")
+    sampling = record.get("sampling", {})
+    interval = sampling.get("interval")
     precision = {"float32": "fp32", "bfloat16": "bf16"}.get(record.get("precision", ""), "auto")
     asked = SampleOptions(
         model=chosen.model, data=chosen.data, split=chosen.split, out=out, device=chosen.device,
         precision=precision, vae=chosen.vae, limit=chosen.limit,
         interval=interval and f"{interval[0]}:{interval[1]}",
-        **{k: recipe.get(k) for k in ("steps", "solver", "guidance", "power")},
-        seed=recipe.get("seed") if seed is None else seed,
+        **{k: sampling.get(k) for k in ("steps", "solver", "guidance", "power")},
+        seed=sampling.get("seed") if seed is None else seed,
     )  # fmt: skip
     try:
         generate_pairs(asked, talk, World.from_environment())
@@ -214,7 +214,7 @@ def invariance(chosen: SimpleNamespace, where: str) -> dict[str, float]:
 
     sampler = Sampler.load(hub.fetch(chosen.model), where, "fp32")
     dataset = PairDataset(chosen.data, chosen.split)
-    scale = float(sampler.facts["encoders"]["vae"]["scale"])
+    scale = float(sampler.metadata["encoders"]["vae"]["scale"])
     views = read_views(dataset, list(range(len(dataset))), scale, GARMENTS)
     return {} if views is None else similarity(sampler.model, views, sampler.device)
 

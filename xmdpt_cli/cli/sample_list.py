@@ -10,9 +10,9 @@ from xmdpt_cli.errors import XmdptError
 
 def sample_list(chosen: SampleOptions) -> None:
     """Generate the rows of --pairs; XmdptError at the end, exit code 1, if some were left out."""
-    from xmdpt_cli.sampling.many import Reading, draw_rows
-    from xmdpt_cli.sampling.memory import batch_size
-    from xmdpt_cli.sampling.pair_file import read_pair_file
+    from xmdpt_cli.sampling.batch_size import batch_size
+    from xmdpt_cli.sampling.listed_images import Reading, draw_rows
+    from xmdpt_cli.sampling.pair_list import read_pair_file
 
     talk, out = Talk(chosen.as_json), chosen.out
     assert out is not None
@@ -28,14 +28,14 @@ def sample_list(chosen: SampleOptions) -> None:
         empty_frames=chosen.empty_frames or "skip",
     )
     pipe = chosen.pipeline()
-    recipe = pipe.recipe(**chosen.recipe())
+    config = pipe.sampling_config(**chosen.sampling())
     most = pipe.most or batch_size(pipe.sampler)
-    batch = chosen.batch(pipe.sampler, most, len(rows), recipe.steps)
+    batch = chosen.batch(pipe.sampler, most, len(rows), config.steps)
     with talk.progress() as progress:
         record = draw_rows(
             pipe,
             rows,
-            recipe,
+            config,
             out,
             reading=reading,
             square=chosen.square,

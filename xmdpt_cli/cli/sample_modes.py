@@ -24,9 +24,9 @@ def generate_pairs(chosen: SampleOptions, talk: Talk, world: World) -> dict[str,
     """Generate the images of a dataset's pairs, this process's part of them; the record."""
     from xmdpt_cli.data.loader import PairDataset
     from xmdpt_cli.sampling import hub
+    from xmdpt_cli.sampling.batch_size import fit_memory
+    from xmdpt_cli.sampling.dataset_images import generate
     from xmdpt_cli.sampling.encoders import vae_for
-    from xmdpt_cli.sampling.generate import generate
-    from xmdpt_cli.sampling.memory import fit_memory
     from xmdpt_cli.sampling.sampler import Sampler
 
     assert chosen.model is not None
@@ -36,17 +36,19 @@ def generate_pairs(chosen: SampleOptions, talk: Talk, world: World) -> dict[str,
     sampler = Sampler.load(hub.fetch(chosen.model), where, chosen.precision)
     dataset = PairDataset(chosen.data, chosen.split)
     vae = vae_for(sampler, dataset, chosen.vae)
-    recipe = sampler.recipe(**chosen.recipe())
+    config = sampler.sampling_config(**chosen.sampling())
     most = fit_memory(sampler, vae, chosen.memory_limit(), dataset.resolution)
     count = -(-len(dataset.pairs[: chosen.limit]) // world.size)
-    batch = chosen.batch(sampler, most, count, recipe.steps)
+    batch = chosen.batch(sampler, most, count, config.steps)
+    if sampler.compiled:  # a test set is worth compiling the decoder, too
+        vae.compile_decoder(batch)
     with talk.progress() as progress:
         return generate(
             sampler,
             dataset,
             vae,
             chosen.out,
-            recipe,
+            config,
             limit=chosen.limit,
             shard=world,
             batch_size=batch,
@@ -87,8 +89,8 @@ def _next_evaluate(chosen: SampleOptions) -> str:
 
 def sample_own(chosen: SampleOptions) -> None:
     """The images of --source in the poses of --pose."""
-    from xmdpt_cli.sampling.animate import check_animation
-    from xmdpt_cli.sampling.memory import batch_size
+    from xmdpt_cli.sampling.animation import check_animation
+    from xmdpt_cli.sampling.batch_size import batch_size
     from xmdpt_cli.sampling.own_images import draw_own, notes_of
 
     talk, out = Talk(chosen.as_json), chosen.out
@@ -99,7 +101,7 @@ def sample_own(chosen: SampleOptions) -> None:
         check_animation(chosen.animate)
     pose_size = chosen.size_of_poses()
     pipe = chosen.pipeline()
-    recipe = pipe.recipe(**chosen.recipe())
+    config = pipe.sampling_config(**chosen.sampling())
     with pipe._networks_named():
         views = pipe._read_views(
             chosen.source,
@@ -116,13 +118,13 @@ def sample_own(chosen: SampleOptions) -> None:
         talk.warn("--pose-size is not used: no pose is a file that lacks its image's size")
     count = len(poses) * chosen.num_images
     most = pipe.most or batch_size(pipe.sampler)
-    batch = chosen.batch(pipe.sampler, most, count, recipe.steps)
+    batch = chosen.batch(pipe.sampler, most, count, config.steps)
     with talk.progress() as progress:
         record = draw_own(
             pipe,
             views,
             poses,
-            recipe,
+            config,
             out,
             num_images=chosen.num_images,
             square=chosen.square,

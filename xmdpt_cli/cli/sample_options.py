@@ -107,8 +107,8 @@ class SampleOptions:
         if self.batch_size == "0":
             raise ConfigError("--batch-size is at least 1")
 
-    def recipe(self) -> dict[str, Any]:
-        """Arguments of ``Sampler.recipe``; None where the model's own setting is used."""
+    def sampling(self) -> dict[str, Any]:
+        """Arguments of ``Sampler.sampling_config``; None where the model's own setting is used."""
         chosen: dict[str, Any] = {
             "steps": self.steps, "solver": self.solver, "guidance": self.guidance,
             "power": self.power, "seed": self.seed,
@@ -146,7 +146,7 @@ class SampleOptions:
 
     def memory_limit(self) -> int | None:
         """Bytes of --max-memory."""
-        from xmdpt_cli.sampling.memory import parse_bytes
+        from xmdpt_cli.sampling.batch_size import parse_bytes
 
         return None if self.max_memory is None else parse_bytes(self.max_memory)
 
