@@ -19,7 +19,7 @@ from hashes import hashes
 from numpy.typing import NDArray
 from safetensors.torch import load as load_safetensors
 
-from xmdpt_cli.data.reader import ShardReader
+from xmdpt_cli.data.shard_reader import ShardReader
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import resize_square

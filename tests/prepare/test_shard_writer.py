@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load as load_safetensors
 
-from xmdpt_cli.data.reader import ShardReader
+from xmdpt_cli.data.shard_reader import ShardReader
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.prepare.shard_writer import (
     ShardIndex,
