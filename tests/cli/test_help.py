@@ -30,7 +30,7 @@ def test_help_shows_every_option_whole(
     shown = text_of(path, width, monkeypatch, capsys)
     assert "…" not in shown
     command = dict(walk(build()))[path]
-    for parameter in command.params:
+    for parameter in (p for p in command.params if not getattr(p, "hidden", False)):
         for name in parameter.opts + parameter.secondary_opts:
             assert re.search(rf"(^|\s){re.escape(name)}(\s|$)", shown, re.M), name
         words = " ".join(shown.split())
@@ -46,7 +46,7 @@ def test_help_shows_every_option_whole(
 def test_every_option_is_in_a_panel_of_its_command(path: str) -> None:
     command = dict(walk(build()))[path]
     for parameter in command.params:
-        if parameter.param_type_name == "option":
+        if parameter.param_type_name == "option" and not parameter.hidden:
             assert parameter.rich_help_panel, f"{path} --{option_name(parameter)} has no panel"
     named = getattr(command.callback, "panels", {})
     assert set(named) <= {option_name(parameter) for parameter in command.params}
@@ -58,7 +58,7 @@ def test_summaries_fit_80_columns(
 ) -> None:
     lines = text_of("", 80, monkeypatch, capsys).splitlines()
     for name, command in build().commands.items():
-        assert any(
+        assert command.hidden or any(
             line.strip().startswith(f"{name} ") and line.endswith(summary(command))
             for line in lines
         ), name
@@ -94,12 +94,12 @@ def test_every_option_has_a_variable(path: str) -> None:
 def test_a_variable_is_below_a_flag(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("XMDPT_WARDROBE_PEOPLE", "1")
-    monkeypatch.setenv("XMDPT_WARDROBE_TEST_PEOPLE", "7")
-    monkeypatch.setenv("XMDPT_WARDROBE_PLAIN", "true")
-    monkeypatch.setenv("XMDPT_WARDROBE_HEIGHT", "64")
-    assert run(["wardrobe", "--out", str(tmp_path / "w"), "--test-people", "1"]) == 0
-    assert "4 training and 4 test pictures" in capsys.readouterr().out
+    monkeypatch.setenv("XMDPT_SYNTH_PEOPLE", "1")
+    monkeypatch.setenv("XMDPT_SYNTH_TEST_PEOPLE", "7")
+    monkeypatch.setenv("XMDPT_SYNTH_PLAIN", "true")
+    monkeypatch.setenv("XMDPT_SYNTH_HEIGHT", "64")
+    assert run(["synth", "--out", str(tmp_path / "w"), "--test-people", "1"]) == 0
+    assert "4 training and 4 test images" in capsys.readouterr().out
 
 
 def test_a_variable_that_is_no_value_is_named(
@@ -122,8 +122,8 @@ def test_a_variable_beats_a_preset(
     """flag > environment > file > preset: the settings of a dry run tell."""
     import json
 
-    monkeypatch.setenv("XMDPT_WARDROBE_HEIGHT", "64")
-    assert run(["wardrobe", "--people", "2", "--test-people", "1"]) == 0
+    monkeypatch.setenv("XMDPT_SYNTH_HEIGHT", "64")
+    assert run(["synth", "--people", "2", "--test-people", "1"]) == 0
     toy = ["--encoders", "toy", "--size", "32", "--vae-steps", "2"]
     assert run(["prepare", "--root", "people", *toy]) == 0
     monkeypatch.setenv("XMDPT_TRAIN_BATCH_SIZE", "4")

@@ -53,18 +53,18 @@ def make_data(out: Path, people: int = PEOPLE, vae_steps: int = 500) -> None:
     """The demo's people, toy encoders and prepared dataset below ``out``."""
     from xmdpt_cli.datasets.find import find_dataset
     from xmdpt_cli.prepare.pipeline import prepare_dataset
-    from xmdpt_cli.toy.synthetic import make_wardrobe
+    from xmdpt_cli.toy.synthetic import make_synthetic
     from xmdpt_cli.toy.train_encoders import make_toy_encoders
 
-    make_wardrobe(
-        out / "wardrobe",
+    make_synthetic(
+        out / "people",
         people_train=people,
         people_test=min(people, TEST_PEOPLE),
         views=VIEWS,
         height=128,
         plain=True,
     )
-    listing = find_dataset(out / "wardrobe")
+    listing = find_dataset(out / "people")
     toy = make_toy_encoders(listing, out / "data" / "encoders", size=SIZE, vae_steps=vae_steps)
     prepare_dataset(listing, out / "data", size=SIZE, encoder=toy.encoders)
 
@@ -114,7 +114,7 @@ def run(name: str, seed: int, steps: int, out: Path) -> dict[str, Any]:
     generate(sampler, dataset, vae, samples, sampler.recipe(seed=0), batch_size=16)
     truths = DatasetTruths(data, "test", samples)
     report = evaluate_pairs(
-        truths.pairs(), protocol="native", real=truths.real(), wardrobe=True, intervals=False
+        truths.pairs(), protocol="native", real=truths.real(), synthetic=True, intervals=False
     )
     row = report.to_json()["rows"]["generated"]
     found = {

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xmdpt_cli.model.attention import relative_index
 from xmdpt_cli.model.convert import published_tensors
 from xmdpt_cli.model.layers import modulate, sincos_position_embedding, timestep_features
+from xmdpt_cli.model.relative_bias import relative_index
 from xmdpt_cli.model.xmdpt import XMDPT
 
 

@@ -28,10 +28,10 @@ from xmdpt_cli.cli import (
     presets,
     sample,
     status,
+    synth,
     train,
     ui,
 )
-from xmdpt_cli.cli import synth as wardrobe
 from xmdpt_cli.cli.console import error, warning
 from xmdpt_cli.cli.help import WIDEST, Command, Group, finish
 from xmdpt_cli.errors import SharedError, XmdptError, is_out_of_memory
@@ -87,10 +87,11 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "ui": ui.ui,
     "convert": convert.convert,
     "presets": presets.presets,
-    "wardrobe": wardrobe.wardrobe,
+    "synth": synth.synth,
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name, cls=Command)(_command)
+app.command("wardrobe", cls=Command, hidden=True)(synth.wardrobe)
 app.add_typer(bench_parts.bench_app, name="bench", cls=Group)
 
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.model.attention import relative_index
 from xmdpt_cli.model.canet import PARTS
 from xmdpt_cli.model.checkpoint_file import plain_state
 from xmdpt_cli.model.mipnet import PREDICTORS
+from xmdpt_cli.model.relative_bias import relative_index
 from xmdpt_cli.model.xmdpt import XMDPT
 
 # (published prefix, ours); the first that fits is taken

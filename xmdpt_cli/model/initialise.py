@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from xmdpt_cli.model.attention import Block, RelativeBias, SourceAttention
+from xmdpt_cli.model.attention import Block, SourceAttention
 from xmdpt_cli.model.canet import CANet
 from xmdpt_cli.model.layers import FinalLayer, PatchEmbed, sincos_position_embedding
 from xmdpt_cli.model.mipnet import MIPNet
+from xmdpt_cli.model.relative_bias import RelativeBias
 from xmdpt_cli.model.tdnet import TDNet
 
 

@@ -14,11 +14,11 @@ from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.model.attention import (
     Block,
     CrossAttention,
-    RelativeBias,
     SelfAttention,
     Stream,
     rows_of,
 )
+from xmdpt_cli.model.relative_bias import RelativeBias, bias_among
 
 #: blocks in order (paper Table 2d); "self" alone is MDT's side interpolater
 PREDICTORS: dict[str, tuple[str, ...]] = {
@@ -86,12 +86,14 @@ class MIPNet(nn.Module):
         whole = x.scatter(1, _wide(mask.kept, width), kept_tokens) + position
         if not mask.hidden.shape[1]:
             return whole
+        whole_bias = self.bias().unbind(0)  # (H, T, T) a block
         x, everywhere = whole, True  # a block's kept rows matter if a self block reads them later
         for number, kind in enumerate(self.order):
             needed = "self" in self.order[number + 1 :]
             asking = None if needed or not everywhere else mask.hidden
-            places = self.bias.index if needed else self.bias.between(mask.hidden)
-            bias = self.bias.pick(number, places)
+            bias = whole_bias[number]
+            if not needed:
+                bias = bias_among(bias, mask.hidden, all_keys=True)
             if kind == "self":
                 stream = Stream(x, bias, condition=condition, asking=asking)
                 (x,) = self.self_block(c, stream)

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from xmdpt_cli.errors import ConfigError
-from xmdpt_cli.model.attention import Block, RelativeBias, SelfAttention, Stream
+from xmdpt_cli.model.attention import Block, SelfAttention, Stream
 from xmdpt_cli.model.conditioning import Context, TokenConditions
 from xmdpt_cli.model.layers import FinalLayer, PatchEmbed, TimestepEmbedder
+from xmdpt_cli.model.relative_bias import RelativeBias, bias_among
 
 #: "plain" is the published X-MDPT; "mdtv2" the macro structure of MDTv2 (FACTS: its ancestor)
 BACKBONES = ("plain", "mdtv2")
@@ -177,13 +178,13 @@ class TDNet(nn.Module):
         look: int,
         ready: Ready | None,
     ) -> None:
-        whole = self.bias() if ready is None else ready.bias  # (blocks, H, T, T + others)
-        places = [None if f.kept is None else self.bias.between(f.kept, f.kept) for f in flows]
+        # (H, T, T + others) a block; unbound at once, so that their gradients are stacked at once
+        whole = (self.bias() if ready is None else ready.bias).unbind(0)
         for i in blocks:
             made = None if ready is None else ready.of_block(i, flows[0].x.shape[2])
             streams = []
-            for flow, place in zip(flows, places, strict=True):
-                bias = whole[i] if place is None else self.bias.pick(i, place)
+            for flow in flows:
+                bias = whole[i] if flow.kept is None else bias_among(whole[i], flow.kept)
                 if self._in_sequence:
                     bias = self._with_source_rows(bias, whole[i])
                 keys = None if flow.keys is None else flow.keys[i]

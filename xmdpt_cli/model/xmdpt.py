@@ -19,12 +19,12 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from xmdpt_cli.errors import ConfigError
-from xmdpt_cli.model.attention import RelativeBias
 from xmdpt_cli.model.canet import PARTS, CANet
 from xmdpt_cli.model.conditioning import Context, Forms, TokenConditions
 from xmdpt_cli.model.denoiser import Denoiser
 from xmdpt_cli.model.initialise import initialise
 from xmdpt_cli.model.mipnet import PREDICTORS, Mask, MIPNet
+from xmdpt_cli.model.relative_bias import RelativeBias
 from xmdpt_cli.model.tdnet import Flow, TDNet
 
 #: (depth, D, heads); S, B, L: paper sec. 4.1; XL: published code only; tiny: ours, for toys
