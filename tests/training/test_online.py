@@ -85,7 +85,7 @@ def equal(one: Batch, other: Batch) -> bool:
 def test_without_crops_the_features_are_the_cached_ones(
     dataset: PairDataset, encoders: Encoders, rank: int, world: int
 ) -> None:
-    both = {"rank": rank, "world": world, "pose_maps": True, "target_tokens": True}
+    both = {"rank": rank, "world_size": world, "pose_maps": True, "target_tokens": True}
     online = loader(dataset, encoders, crops=False, **both)
     cached = TrainLoader(dataset, LoaderConfig(N, SEED, **both))
     for step in (0, 5, 7):  # over the end of an epoch, swapped and mirrored pairs among them
@@ -117,7 +117,7 @@ def test_crops_change_the_features_and_nothing_else(
         assert not torch.equal(have.pose_tokens, want.pose_tokens)
     # another epoch, another crop (at 32 px half of them are none)
     views = [fresh.read(step) for step in range(12)]
-    first, again = ({p: v.pictures[i] for v in part for i, p in enumerate(v.pairs)}
+    first, again = ({p: v.images[i] for v in part for i, p in enumerate(v.pairs)}
                     for part in (views[:6], views[6:]))  # fmt: skip
     both = first.keys() & again.keys()
     assert both
@@ -159,14 +159,14 @@ def test_a_batch_is_a_function_of_seed_and_numbers(
         split = [parts.read(2 * step + half) for half in range(2)]
         for views in (spread, split):
             assert [name for one in views for name in one.pairs] == whole[step].pairs
-            targets = torch.cat([one.pictures[:N] for one in views])
-            sources = torch.cat([one.pictures[N:] for one in views])
-            assert torch.equal(torch.cat([targets, sources]), whole[step].pictures)
+            targets = torch.cat([one.images[:N] for one in views])
+            sources = torch.cat([one.images[N:] for one in views])
+            assert torch.equal(torch.cat([targets, sources]), whole[step].images)
             assert torch.equal(torch.cat([one.poses for one in views]), whole[step].poses)
     again = loader(dataset, encoders, 2 * N)  # a run that goes on at step 1
-    assert torch.equal(again.read(1).pictures, whole[1].pictures)
+    assert torch.equal(again.read(1).images, whole[1].images)
     other = OnlineLoader(dataset, encoders, LoaderConfig(2 * N, SEED + 1))
-    assert not torch.equal(other.read(1).pictures, whole[1].pictures)
+    assert not torch.equal(other.read(1).images, whole[1].images)
 
 
 def test_prefetched_in_two_halves(dataset: PairDataset, encoders: Encoders) -> None:

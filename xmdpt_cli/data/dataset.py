@@ -224,11 +224,12 @@ class PairDataset:
         offsets = np.where(flip, mirrored.offsets[rows], column.offsets[rows])
         if (mirrored.dtype, mirrored.shape) != (column.dtype, column.shape) or (offsets < 0).any():
             raise XmdptError(f"{self.path}: not every view has the same {name}", "prepare it again")
+        starts: list[int] = offsets.tolist()
         if column.scales is not None and mirrored.scales is not None:
             scales = np.where(flip, mirrored.scales[rows], column.scales[rows])
             bits, scale = np.empty(column.shape, np.int8), np.empty(column.shape[0], np.float32)
             for i, row in enumerate(rows.tolist()):
-                read(row, int(offsets[i]), bits.view(np.uint8).reshape(-1))
+                read(row, starts[i], bits.view(np.uint8).reshape(-1))
                 read(row, int(scales[i]), scale.view(np.uint8))
                 dequantise_tokens(torch.from_numpy(bits), torch.from_numpy(scale), out[i])
             return
@@ -240,7 +241,7 @@ class PairDataset:
             stored = into if dtype == out.dtype else torch.empty(into.shape, dtype=dtype)
             raw = stored.view(torch.uint8).numpy().reshape(len(into), -1)
             for i, row in enumerate(rows[first : first + step].tolist()):
-                read(row, int(offsets[first + i]), raw[i])
+                read(row, starts[first + i], raw[i])
             if stored is not into:
                 into.copy_(stored)
 

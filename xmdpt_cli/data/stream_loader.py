@@ -180,7 +180,8 @@ def _parse(dataset: PairDataset, block: Block, data: bytes) -> Iterator[tuple[Po
     """The samples of a range of a shard. ShardError if it is not the tar of the index."""
     reader, found = dataset.readers[block.shard], 0
     places = {dataset.table.keys[garment]: place for place, garment in block.garments}
-    files = tar_file_expander([{"url": reader.path, "stream": io.BytesIO(data)}])
+    source = {"url": reader.path, "stream": io.BytesIO(data)}
+    files = tar_file_expander([source], select_files=_is_needed)
     try:
         for sample in group_by_keys(files, lcase=False):
             if sample["__key__"] in places:
@@ -192,6 +193,11 @@ def _parse(dataset: PairDataset, block: Block, data: bytes) -> Iterator[tuple[Po
     if found < len(places):
         message = f"{reader.path} does not hold the garments of its index"
         raise ShardError(reader.name, message, COPY_AGAIN)
+
+
+def _is_needed(member: str) -> bool:
+    """Training reads features, and keypoints for pose maps."""
+    return member.endswith((".safetensors", ".npy"))
 
 
 class _Members:
