@@ -378,7 +378,7 @@ def test_several_views_and_openpose_that_is_not_there(
     Image.new("RGB", (300, 100)).save(tmp_path / "wide.png")
     vector[vector.index(str(tmp_path / "alone.png"))] = str(tmp_path / "wide.png")
     said = refused(capsys, vector)
-    assert "wide.png: the picture is 300 x 100" in said
+    assert "wide.png: the image is 300 x 100" in said
     for way in ("--fit pad", "--fit squash", "--openpose"):
         assert way in said
     assert run([*vector, "--fit", "pad"]) == 0

@@ -24,7 +24,8 @@ from xmdpt_cli.data.shard_reader import parse_keypoints
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import resize_square
-from xmdpt_cli.pose.pose_image import draw_pose, from_fractions
+from xmdpt_cli.pose.drawing import draw_pose
+from xmdpt_cli.pose.keypoints import from_fractions
 from xmdpt_cli.prepare.pipeline import prepare_dataset
 from xmdpt_cli.prepare.plan import plan_shards
 from xmdpt_cli.storage.stores import LocalStore
@@ -229,7 +230,7 @@ def test_broken_pictures_are_skipped_with_their_pairs(tmp_path: Path) -> None:
         "test": {"garments": 1, "images": 2, "pairs": 1},
     }
     skipped = dict(map(tuple, manifest["skipped"]))
-    assert skipped[tree_name("WOMEN", 2, "2_side")] == "listed picture is not there"
+    assert skipped[tree_name("WOMEN", 2, "2_side")] == "listed image is not there"
     assert (
         "broken picture: 01_2_side.jpg" in skipped["img_highres/" + tree_name("MEN", 1, "2_side")]
     )

@@ -29,7 +29,7 @@ from xmdpt_cli.data.loader import (
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.encoders.bundle import Encoders
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.pose.pose_image import draw_pose, draw_pose_map
+from xmdpt_cli.pose.drawing import draw_pose, draw_pose_map
 from xmdpt_cli.prepare.pipeline import prepare_dataset
 from xmdpt_cli.toy.encoders import toy_encoders, toy_vae
 from xmdpt_cli.toy.synthetic import make_synthetic

@@ -14,7 +14,7 @@ from xmdpt_cli.data.collate import in_parts, reuse
 from xmdpt_cli.data.crops import Crop, crop_image, crop_keypoints
 from xmdpt_cli.data.dataset import CONNECTIONS, PairDataset
 from xmdpt_cli.data.sampler import PairIndices
-from xmdpt_cli.pose.pose_image import draw_pose, draw_pose_map
+from xmdpt_cli.pose.drawing import draw_pose, draw_pose_map
 
 # crop(number, role): the crop of the image with that role in the pair of that number
 Cropper = Callable[[int, str], Crop]

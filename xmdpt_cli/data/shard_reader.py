@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.pose.pose_image import JOINTS
+from xmdpt_cli.pose.keypoints import JOINTS
 from xmdpt_cli.storage.stores import Store
 
 _AGAIN = "run the same prepare command again, or copy the dataset again"
