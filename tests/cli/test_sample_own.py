@@ -79,8 +79,8 @@ def test_one_picture(toy: Path, tmp_path: Path, capsys: Capture) -> None:
         assert image.size == (22, 32)
         told = json.loads(image.info["xmdpt"])
         assert "not a photograph" in image.info["Source"]
-    assert told["recipe"]["seed"] == 0
-    assert told["recipe"]["steps"] == 3
+    assert told["sampling"]["seed"] == 0
+    assert told["sampling"]["steps"] == 3
     assert (told["image"], told["trained_steps"], told["toy"]) == (0, 7, True)
     assert sorted(p.name for p in (tmp_path / "o").iterdir()) == [
         "person_in_a.png",
@@ -176,7 +176,7 @@ def test_another_person_of_the_same_name_stands_beside(
 def test_an_interrupted_run_holds_to_its_settings(
     toy: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from xmdpt_cli.sampling.own_folder import OwnFolder
+    from xmdpt_cli.sampling.image_folder import OwnFolder
 
     def full(*_: object) -> None:
         raise KeyboardInterrupt

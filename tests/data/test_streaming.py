@@ -272,11 +272,12 @@ def test_what_is_held_stays_in_its_bounds(url: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(ShardReader, "request", counted_request)
     monkeypatch.setattr(stream_loader, "_parse", counted_parse)
     loader = stream(url, 3)
+    table, garments = loader.dataset.table, loader.sampler.garments
     for step in range(40):
         loader.batch(step)
-        samples = loader._held.values()
-        held = sum(len(d) for s in samples for d in s.values() if isinstance(d, bytes))
-        most = max(most, held + requested - parsed)
+        held = [table.keys.index(sample["__key__"]) for sample in loader._held.values()]
+        size = int((garments.end - garments.begin)[held].sum())
+        most = max(most, size + requested - parsed)
     assert BUFFER / 2 < most <= BUFFER + BLOCK
 
 
