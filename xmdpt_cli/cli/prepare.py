@@ -56,8 +56,10 @@ def prepare(
         typer.Option(help="Side of the square images in pixels; may be given twice [256]."),
     ] = None,
     layout: Annotated[
-        Literal["auto", "deepfashion", "people"],
-        typer.Option(help="How ROOT is laid out; people: a folder of images per person."),
+        str,
+        typer.Option(
+            help="How ROOT is laid out: auto, deepfashion, people (a folder of images each)."
+        ),
     ] = "auto",
     pose: Annotated[
         Literal["auto", "openpose"],
