@@ -79,8 +79,8 @@ def test_one_picture(toy: Path, tmp_path: Path, capsys: Capture) -> None:
         assert image.size == (22, 32)
         told = json.loads(image.info["xmdpt"])
         assert "not a photograph" in image.info["Source"]
-    assert told["recipe"]["seed"] == 0
-    assert told["recipe"]["steps"] == 3
+    assert told["sampling"]["seed"] == 0
+    assert told["sampling"]["steps"] == 3
     assert (told["image"], told["trained_steps"], told["toy"]) == (0, 7, True)
     assert sorted(p.name for p in (tmp_path / "o").iterdir()) == [
         "person_in_a.png",
@@ -176,7 +176,7 @@ def test_another_person_of_the_same_name_stands_beside(
 def test_an_interrupted_run_holds_to_its_settings(
     toy: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from xmdpt_cli.sampling.own_folder import OwnFolder
+    from xmdpt_cli.sampling.image_folder import OwnFolder
 
     def full(*_: object) -> None:
         raise KeyboardInterrupt
@@ -389,7 +389,7 @@ def test_several_views_and_openpose_that_is_not_there(
     [
         (["--limit", 3], 2, "--limit does not go with --source"),
         (["--shard", "0/2"], 2, "--shard does not go with --source"),
-        (["--data", "d"], 2, "give one of them"),
+        (["--data", "d"], 2, "give one of these"),
         (["--num-images", 0], 2, "--num-images"),
         (["--fit", "stretch"], 2, "'stretch' is not one of"),
         (["--pose-fit", "stretch"], 2, "'stretch' is not one of"),

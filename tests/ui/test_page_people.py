@@ -44,7 +44,7 @@ class Finds:
 def estimator(*people: np.ndarray, here: bool = True, conditioning: str = "tokens") -> Estimator:
     pipe = FakePipeline(conditioning=conditioning)
     if here:
-        pipe.networks = SimpleNamespace(openpose=Finds(*people))
+        pipe.encoders = SimpleNamespace(openpose=Finds(*people))
     return Estimator(pipe)  # type: ignore[arg-type]
 
 

@@ -92,7 +92,7 @@ def run(name: str, seed: int, steps: int, out: Path) -> dict[str, Any]:
     from xmdpt_cli.data.loader import PairDataset
     from xmdpt_cli.encoders.vae import VAE
     from xmdpt_cli.metrics.evaluate import evaluate_pairs
-    from xmdpt_cli.sampling.generate import generate
+    from xmdpt_cli.sampling.dataset_images import generate
     from xmdpt_cli.sampling.ground_truth import DatasetTruths
     from xmdpt_cli.sampling.sampler import Sampler
     from xmdpt_cli.training.loop import train
@@ -111,7 +111,7 @@ def run(name: str, seed: int, steps: int, out: Path) -> dict[str, Any]:
     samples = folder / f"samples-{steps}"
     dataset = PairDataset(data, "test")
     vae = VAE.load(data / "encoders" / "vae")
-    generate(sampler, dataset, vae, samples, sampler.recipe(seed=0), batch_size=16)
+    generate(sampler, dataset, vae, samples, sampler.sampling_config(seed=0), batch_size=16)
     truths = DatasetTruths(data, "test", samples)
     report = evaluate_pairs(
         truths.pairs(), protocol="native", real=truths.real(), synthetic=True, intervals=False

@@ -23,7 +23,8 @@ def presets(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="Preset to show; without, all are listed.", autocompletion=complete_preset
+            help="Preset to show; if it is left out, all are listed.",
+            autocompletion=complete_preset,
         ),
     ] = None,
     as_json: AsJson = False,

@@ -26,8 +26,8 @@ from xmdpt_cli.pose.keypoints import Keypoints, from_fractions
 from xmdpt_cli.pose.tracking import EmptyFrames, check_empty_frames, filled, notes_on, track
 from xmdpt_cli.sampling.user_inputs import (
     Finder,
+    ImageLike,
     NoOpenPoseError,
-    PictureLike,
     PoseLike,
     beside_frame,
     crowd,
@@ -62,7 +62,7 @@ class Pose:
 
 
 def read_view(
-    source: PictureLike,
+    source: ImageLike,
     size: int,
     openpose: Finder,
     *,

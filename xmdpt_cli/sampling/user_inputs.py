@@ -25,10 +25,10 @@ from xmdpt_cli.pose.keypoints import Keypoints, from_fractions
 from xmdpt_cli.pose.tracking import person_of
 
 #: a file, a picture, or its pixels uint8 (H, W, 3)
-PictureLike: TypeAlias = "str | Path | Image.Image | NDArray[np.uint8]"
+ImageLike: TypeAlias = "str | Path | Image.Image | NDArray[np.uint8]"
 #: a keypoints file, a photograph or drawing of a pose, or keypoints (18, 2) as fractions of width
 #: and height of the picture to draw
-PoseLike: TypeAlias = "PictureLike | NDArray[np.float64]"
+PoseLike: TypeAlias = "ImageLike | NDArray[np.float64]"
 Finder = Callable[[], OpenPose]  # raises XmdptError where OpenPose is not there
 
 
@@ -91,7 +91,7 @@ def opened(source: Any) -> tuple[Image.Image, str, str]:
 def given_keypoints(
     keypoints: str | Path | Keypoints,
     image: Image.Image,
-    source: PictureLike,
+    source: ImageLike,
     name: str,
     person: int | None,
     notes: list[str],
