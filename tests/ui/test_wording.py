@@ -16,8 +16,8 @@ import xmdpt_cli
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.pose.formats import read_poses
 from xmdpt_cli.sampling.inputs import read_pose, read_view
+from xmdpt_cli.ui.html_snippets import failed, film, short
 from xmdpt_cli.ui.poses import PRESETS
-from xmdpt_cli.ui.said import failed, film, short
 from xmdpt_cli.ui.wording import DRAG, OPERATOR, PLACE, page_note, page_words, without_folders
 
 PACKAGE = Path(xmdpt_cli.__file__).parent
