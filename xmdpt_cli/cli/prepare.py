@@ -57,9 +57,9 @@ def prepare(
         typer.Option(help="Side of the square images in pixels; repeat for a second size [256]."),
     ] = None,
     layout: Annotated[
-        Literal["auto", "deepfashion", "people"],
+        str,
         typer.Option(
-            metavar="<choice>",
+            metavar="<layout>",
             help="Layout of ROOT: auto, deepfashion, or people (one folder of images per person).",
         ),
     ] = "auto",
