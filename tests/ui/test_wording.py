@@ -25,7 +25,8 @@ PACKAGE = Path(xmdpt_cli.__file__).parent
 REACHED = [
     "images.py", "sampling/inputs.py", "sampling/pipeline.py", "sampling/encoders.py",
     "sampling/sampler.py", "sampling/batch_size.py", "pose/framing.py", "pose/from_pose_image.py",
-    "pose/formats.py", "pose/json_formats.py", "datasets/pair_lists.py", "data/shard_reader.py",
+    "pose/formats/__init__.py", "pose/formats/json_poses.py", "pose/formats/joint_tables.py",
+    "pose/formats/text_rows.py", "datasets/pair_lists.py", "data/shard_reader.py",
     "diffusion/sampler.py", "diffusion/solvers.py", "encoders/openpose.py", "encoders/vae.py",
     "encoders/weights.py", "encoders/dino.py", "encoders/bundle.py",
 ]  # fmt: skip
