@@ -192,8 +192,6 @@ def test_networks_stay_in_eval_mode_and_too_few_images_have_no_distance() -> Non
 
 
 def test_names_are_loaded_without_torch() -> None:
-    code = (
-        "import sys, xmdpt_cli.metrics as m; assert 'FID' in dir(m); print('torch' in sys.modules)"
-    )
+    code = "import sys, xmdpt_cli.metrics as m; print('FID' in dir(m), 'torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "True False"
