@@ -12,13 +12,15 @@ from xmdpt_cli.cli.workspace import SAMPLES, quote
 from xmdpt_cli.errors import ConfigError, XmdptError
 
 if TYPE_CHECKING:
+    from xmdpt_cli.sampling.inputs import InputOptions, Pose
+    from xmdpt_cli.sampling.pipeline import XMDPTPipeline
     from xmdpt_cli.sampling.sampler import Sampler
     from xmdpt_cli.storage.ranks import World
 
 #: on a processor compiling takes about a minute: worth it for so many forward passes
 COMPILE_FROM = 500
 TOY = " by a TOY model, which says nothing about real results"
-NETWORKS = ("vae", "dino_source", "dino_pose", "openpose", "encoders")
+ENCODERS = ("vae", "dino_source", "dino_pose", "openpose", "encoders")
 SAMPLING = ("steps", "solver", "guidance", "power", "seed")
 
 
@@ -53,7 +55,7 @@ def draw_pairs(chosen: Any, talk: Talk, world: World) -> dict[str, Any]:
             shard=world,
             batch_size=batch,
             progress=say_resuming(progress, talk.say, "images"),
-            say=talk.warn,
+            notify=talk.warn,
         )
 
 
@@ -65,13 +67,14 @@ def pairs(chosen: Any) -> None:
     record = draw_pairs(chosen, talk, world)
     toy = " (TOY model)" if record["toy"] else ""
     if record["complete"]:
-        text = f"{record['pictures']} pictures{toy} in {out}, to look at: {record['sheet']}\n"
+        text = f"{record['images']} images{toy} in {out}, to look at: {record['sheet']}\n"
         text += f"next: {_next_evaluate(chosen)}"
     else:
-        text = f"{record['pictures']} pictures{toy} of this part in {out}; others are missing yet"
+        text = f"{record['images']} images{toy} of this part in {out}; others are missing yet"
     if chosen.shard is None and world.size > 1:
-        # of a team whoever ended last knows the result; where nothing was left to do, the first
-        last = record["finished"] or (record["complete"] and not record["drawn"] and not world.rank)
+        # the process that ended last knows the result; where nothing was left to do, rank 0
+        nothing_left = record["complete"] and not record["generated"]
+        last = record["finished"] or (nothing_left and world.rank == 0)
         talk = Talk(chosen.as_json, quiet=not last)
     talk.result({"out": str(out), **record}, text=text)
 
@@ -87,34 +90,30 @@ def _next_evaluate(chosen: Any) -> str:
 def own(chosen: Any) -> None:
     from xmdpt_cli.sampling.animation import check_animation
     from xmdpt_cli.sampling.batch_size import batch_size
-    from xmdpt_cli.sampling.own_images import draw_own, notes_of
+    from xmdpt_cli.sampling.inputs import notes_of
+    from xmdpt_cli.sampling.own_images import generate_own_images
+    from xmdpt_cli.sampling.read_inputs import read_views
 
     talk, out = Talk(chosen.as_json), chosen.out
     warn_if_busy(talk)
     if chosen.animate is not None:
         check_animation(chosen.animate)
-    pose_size = _pose_size(chosen)
+    options = _input_options(chosen)
     pipe = _pipeline(chosen)
     config = pipe.sampling_config(**_overrides(chosen))
-    with pipe._networks_named():
-        views = pipe._read_views(
-            chosen.source,
-            chosen.source_keypoints or None,
-            chosen.fit,
-            chosen.person,
-            _min_score(chosen),
-        )
-        reading = (pose_size, views[0].size, _min_score(chosen), chosen.empty_frames or "skip")
-        poses, left_out = _poses(pipe, chosen, reading, talk.warn)
+    with pipe.encoders.naming_all_missing():
+        views = read_views(pipe, chosen.source, chosen.source_keypoints or None, options)
+        poses, left_out = _poses(pipe, chosen, options, views[0].size, talk.warn)
     notes = notes_of(views, poses)
     for note in notes:
         talk.say(note)
-    if pose_size is not None and not any("(--pose-size)" in note for note in notes):
+    if options.pose_size is not None and not any("(--pose-size)" in note for note in notes):
         talk.warn("--pose-size is not used: no pose is a file that lacks its image's size")
     count = len(poses) * chosen.num_images
-    batch = _batch(chosen, pipe.sampler, pipe.most or batch_size(pipe.sampler), count, config.steps)
+    most = pipe.max_batch or batch_size(pipe.sampler)
+    batch = _batch(chosen, pipe.sampler, most, count, config.steps)
     with talk.progress() as progress:
-        record = draw_own(
+        record = generate_own_images(
             pipe,
             views,
             poses,
@@ -126,18 +125,18 @@ def own(chosen: Any) -> None:
             fps=chosen.fps,
             batch=batch,
             progress=progress,
-            say=talk.warn,
+            notify=talk.warn,
         )
     toy = TOY if record["toy"] else ""
     files = [str(out / name) for name in record["files"]]
-    told = files[0] if len(files) == 1 else f"{len(files)} pictures in {out}"
+    told = files[0] if len(files) == 1 else f"{len(files)} images in {out}"
     text = f"{told}, generated{toy}; beside its source: {out / record['sheet']}"
     if chosen.animate is not None:
         text += f"\nanimation: {chosen.animate}"
     talk.result({"out": str(out), **record, "files": files, "left_out": left_out}, text=text)
 
 
-def _pipeline(chosen: Any) -> Any:
+def _pipeline(chosen: Any) -> XMDPTPipeline:
     from xmdpt_cli.sampling.batch_size import parse_bytes
     from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 
@@ -147,20 +146,24 @@ def _pipeline(chosen: Any) -> Any:
         device=pick_device(chosen.device),
         precision=chosen.precision,
         max_memory=limit,
-        **{name: getattr(chosen, name) for name in NETWORKS},
+        **{name: getattr(chosen, name) for name in ENCODERS},
     )
 
 
-def _pose_size(chosen: Any) -> tuple[int, int] | None:
+def _input_options(chosen: Any) -> InputOptions:
     from xmdpt_cli.pose.formats.image_size import parse_size
-
-    return None if chosen.pose_size is None else parse_size(chosen.pose_size)
-
-
-def _min_score(chosen: Any) -> float:
     from xmdpt_cli.pose.formats.missing import MIN_SCORE
+    from xmdpt_cli.sampling.inputs import InputOptions
 
-    return MIN_SCORE if chosen.min_score is None else float(chosen.min_score)
+    return InputOptions(
+        chosen.fit,
+        chosen.pose_fit,
+        chosen.person,
+        chosen.pose_person,
+        None if chosen.pose_size is None else parse_size(chosen.pose_size),
+        MIN_SCORE if chosen.min_score is None else float(chosen.min_score),
+        chosen.empty_frames or "skip",
+    )
 
 
 def _overrides(chosen: Any) -> dict[str, Any]:
@@ -213,17 +216,24 @@ def _batch(
 
 
 def _poses(
-    pipe: Any, chosen: Any, reading: tuple[Any, ...], warn: Callable[[str], None]
-) -> tuple[list[Any], list[str]]:
+    pipe: XMDPTPipeline,
+    chosen: Any,
+    options: InputOptions,
+    source_size: tuple[int, int] | None,
+    warn: Callable[[str], None],
+) -> tuple[list[Pose], list[str]]:
     """The poses, and what of the folders among them was left out, and why."""
+    from xmdpt_cli.sampling.read_inputs import read_poses
     from xmdpt_cli.sampling.user_inputs import NoOpenPoseError
 
-    poses, left_out = [], []
+    poses: list[Pose] = []
+    left_out: list[str] = []
     for given in chosen.pose:
-        files, found = _files(given, warn), []
+        files = _files(given, warn)
+        found: list[Pose] = []
         for file in files:
             try:
-                found += pipe._read_poses(file, chosen.pose_fit, chosen.pose_person, *reading)
+                found += read_poses(pipe, file, options, source_size)
             except (NoOpenPoseError, ConfigError):  # so it is with all of them
                 raise
             except XmdptError as err:
