@@ -25,7 +25,7 @@ PACKAGE = Path(xmdpt_cli.__file__).parent
 REACHED = [
     "images.py", "sampling/inputs.py", "sampling/pipeline.py", "sampling/encoders.py",
     "sampling/sampler.py", "sampling/batch_size.py", "pose/framing.py", "pose/from_pose_image.py",
-    "pose/formats.py", "pose/json_formats.py", "datasets/pair_lists.py", "data/reader.py",
+    "pose/formats.py", "pose/json_formats.py", "datasets/pair_lists.py", "data/shard_reader.py",
     "diffusion/sampler.py", "diffusion/solvers.py", "encoders/openpose.py", "encoders/vae.py",
     "encoders/weights.py", "encoders/dino.py", "encoders/bundle.py",
 ]  # fmt: skip
