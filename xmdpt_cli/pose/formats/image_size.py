@@ -15,7 +15,7 @@ import numpy as np
 from PIL import UnidentifiedImageError
 
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.images import generated_facts
+from xmdpt_cli.images import generated_metadata
 from xmdpt_cli.pose.frames import FRACTIONS, CoordinateFrame
 from xmdpt_cli.pose.keypoints import Size
 from xmdpt_cli.utils.image_types import SUFFIXES, open_image
@@ -147,7 +147,7 @@ def image_beside(file: Path, name: str = "") -> Path | None:
     # a folder may hold thousands of frames: it is not listed for each
     places = [file.parent / f"{stem}.{end}" for stem in dict.fromkeys(stems) for end in ends]
     # an animation or image that was generated from this pose is not what the pose was taken from
-    found = [place for place in places if _is_file(place) and generated_facts(place) is None]
+    found = [place for place in places if _is_file(place) and generated_metadata(place) is None]
     if len(found) > 1 and len({size_of_image(path) for path in found}) > 1:
         names = ", ".join(path.name for path in found)
         raise XmdptError(
