@@ -30,7 +30,7 @@ from xmdpt_cli.prepare.pipeline import prepare_dataset
 from xmdpt_cli.sampling.config import SamplingConfig
 from xmdpt_cli.sampling.dataset_images import generate
 from xmdpt_cli.sampling.encoders import LazyEncoders
-from xmdpt_cli.sampling.ground_truth import DatasetTruths
+from xmdpt_cli.sampling.ground_truth import DatasetGroundTruth
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.toy.synthetic import make_synthetic
 from xmdpt_cli.training.loop import train
@@ -209,14 +209,14 @@ def test_sampling_names_tokens_that_do_not_fit(
     sampler = Sampler.load(work.root / f"run-{model}" / "model")
     dataset, vae = PairDataset(work.root / data, "test"), VAE.load(work.encoders / "vae")
     notes: list[str] = []
-    more: dict[str, Any] = {"limit": 1, "say": notes.append}
+    more: dict[str, Any] = {"limit": 1, "notify": notes.append}
     generate(
         sampler, dataset, vae, tmp_path, SamplingConfig(steps=1, guidance=1.0, power=1.0), **more
     )
     assert len(notes) == len(said)
     for note, start in zip(notes, said, strict=True):
         assert start in note
-    note = DatasetTruths(work.root / data, "test", tmp_path).note
+    note = DatasetGroundTruth(work.root / data, "test", tmp_path).note
     assert (note is not None) == (data == "old")
 
 

@@ -103,7 +103,7 @@ def test_a_step_swaps_by_pair_or_all_together(data: Path) -> None:
 
     def swaps(**more: Any) -> list[list[bool]]:
         loader = trainer(data, accumulate=2, **more).loader()
-        read = loader.reading
+        read = loader.config
         parts = [read.swaps(read.pair_numbers(k), np.arange(2) < 1) for k in range(80)]
         return [[*parts[k], *parts[k + 1]] for k in range(0, 80, 2)]
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.metrics.lpips_metric import LpipsNetwork
 from xmdpt_cli.training import checkpoint
 from xmdpt_cli.training.distributed import SINGLE_PROCESS, Distributed
 from xmdpt_cli.training.ema import Ema
@@ -19,7 +20,7 @@ from xmdpt_cli.training.step import in_bf16
 from xmdpt_cli.utils.interrupts import held
 from xmdpt_cli.vae_training.config import VaeConfig
 from xmdpt_cli.vae_training.examples import VaeBatch
-from xmdpt_cli.vae_training.loss import Perceptual, vae_losses
+from xmdpt_cli.vae_training.loss import vae_losses
 
 WARMUP = 0.05  # share of the steps
 _LAST = 50  # steps whose mean loss is reported
@@ -32,7 +33,7 @@ class VaeTrainer:
         self,
         vae: VAE,
         config: VaeConfig,
-        perceptual: Perceptual | None = None,
+        perceptual: LpipsNetwork | None = None,
         dist: Distributed = SINGLE_PROCESS,
     ) -> None:
         """``config`` is settled (``config.settle``). XmdptError if ``vae`` is not float32."""
