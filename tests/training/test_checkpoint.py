@@ -126,7 +126,7 @@ def test_a_flipped_bit_is_found_and_the_way_on_is_told(tmp_path: Path, file: str
     assert all(map(torch.equal, before, again.net.parameters()))
     command, _, then = caught.value.hint.partition("  # ")
     assert command == f"rm -r {newest}"
-    assert "goes on from step_0000001" in then
+    assert "resumes from step_0000001" in then
     shutil.rmtree(newest)
     found = checkpoint.latest(tmp_path)
     assert found is not None
@@ -146,7 +146,7 @@ def test_other_harm_is_named_too(tmp_path: Path, harm: str) -> None:
         bad.write_bytes(data[:-1] if harm == "cut" else b"\xff" * 8 + data[8:])
     with pytest.raises(XmdptError, match=r"ema\.safetensors") as caught:
         Run().load(path)
-    assert "begins anew" in caught.value.hint
+    assert "starts anew" in caught.value.hint
 
 
 def test_no_older_one_goes_for_one_that_reads_back_otherwise(

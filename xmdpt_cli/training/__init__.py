@@ -1,1 +1,1 @@
-"""Training of X-MDPT: state, step, loop, checkpoints, validation."""
+"""Training of X-MDPT. Read ``loop.train`` first, then ``trainer.Trainer.step`` and ``step``."""

@@ -1,4 +1,4 @@
-"""The model a recipe asks for, in the sizes the dataset's features have."""
+"""The model of a configuration, in the sizes of the dataset's features."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.training.config import TrainConfig
 
-#: MDTv2's blocks behind the side interpolater: 6 for S, 4 otherwise (FACTS section 8)
+#: MDTv2's blocks behind the side interpolater: 6 for S, 4 otherwise (published code)
 MDTV2_DECODE_LAYERS = {"tiny": 2, "S": 6}
 
 
 def build_model(config: TrainConfig, dataset: PairDataset) -> XMDPT:
     """An untrained XMDPT of the configured size that fits the dataset's features."""
-    # from the index: nothing is read, for the first shard may be the broken one of a run that
-    # goes on
+    # from the index: no shard is read, since a resumed run's first shard may be broken
     channels, side = dataset.column("moments").shape[0] // 2, dataset.column("moments").shape[1]
     pose_length, pose_width = dataset.column("pose_tokens").shape
     source_length, source_width = dataset.column("source_tokens").shape

@@ -109,7 +109,7 @@ def save(
 
 
 def steps_in(folder: Path) -> list[Path]:
-    """The folders of checkpoints, whole or not, in the order of their steps."""
+    """The folders of checkpoints, complete or not, ordered by step."""
     named = (p for p in folder.glob("step_*") if CHECKPOINT.fullmatch(p.name))
     return sorted(path for path in named if not path.is_symlink())
 
@@ -150,7 +150,7 @@ def load(
 
 
 def verify(path: Path) -> str:
-    """What is wrong with a checkpoint's files, in words; empty if they are what was written."""
+    """What is wrong with a checkpoint's files, as a message; empty if they are what was written."""
     try:
         state: dict[str, Any] = records.read(State, path / "state.json")
         missing = {MODEL, OPTIMIZER} - state["files"].keys()
@@ -170,7 +170,7 @@ def verify(path: Path) -> str:
 
 
 def _all(folder: Path) -> list[Path]:
-    """Whole ones, oldest first. Nothing else in the folder is ever read, moved or removed."""
+    """Complete checkpoints, oldest first. Nothing else in the folder is read, moved or removed."""
     return [path for path in steps_in(folder) if (path / "state.json").is_file()]
 
 
@@ -187,11 +187,11 @@ def _checked(path: Path, models: Mapping[str, nn.Module]) -> dict[str, Any]:
 
 
 def _refusal(path: Path, reason: str) -> XmdptError:
-    """Says how to go on from the newest older checkpoint that is whole."""
+    """The error, whose hint says how to resume from the newest older checkpoint that is intact."""
     older = [p for p in _all(path.parent) if p < path]
     whole = next((p for p in reversed(older) if not verify(p)), None)
     torn = [p for p in older if whole is None or p > whole]
-    then = f"goes on from {whole.name}, which is whole" if whole else "begins anew: none is whole"
+    then = f"resumes from {whole.name}, which is intact" if whole else "starts anew: none is intact"
     remove = " ".join(str(p) for p in [path, *reversed(torn)])
     return XmdptError(
         f"cannot continue from {path}: {reason}",
@@ -201,7 +201,7 @@ def _refusal(path: Path, reason: str) -> XmdptError:
 
 @contextmanager
 def _writing(final: Path, part: Path) -> Iterator[None]:
-    """Errors of the disk for the user; what was begun is taken away."""
+    """Report errors of the disk to the user; remove the unfinished folder."""
     try:
         with writing(f"checkpoint {final}"):
             try:
@@ -214,7 +214,7 @@ def _writing(final: Path, part: Path) -> Iterator[None]:
 
 
 def _begin(folder: Path, part: Path, final: Path) -> None:
-    """Make room for the files; what killed processes left is nobody's."""
+    """Create the hidden folder; remove those that killed processes left."""
     with _writing(final, part):
         for left in folder.glob(".step_*"):
             shutil.rmtree(left)
@@ -222,7 +222,7 @@ def _begin(folder: Path, part: Path, final: Path) -> None:
 
 
 def _write(final: Path, file: Path, tensors: Mapping[str, Tensor]) -> Sums:
-    """Write one file to the disk, read it back from there; its size and sha256."""
+    """Write one file, read it back from the disk; returns its size and sha256."""
     with _writing(final, file.parent):
         save_file(dict(tensors), file)
         descriptor = os.open(file, os.O_RDONLY)
@@ -242,7 +242,7 @@ def _write(final: Path, file: Path, tensors: Mapping[str, Tensor]) -> Sums:
 
 
 def _holds(file: Path, tensors: Mapping[str, Tensor]) -> bool:
-    """Whether a file holds these tensors and no others, bit by bit (NaN are equal, too)."""
+    """Whether a file holds exactly these tensors, bit for bit (so that NaN equals NaN)."""
     with safe_open(file, framework="pt") as found:
         if set(found.keys()) != set(tensors):
             return False
@@ -260,7 +260,7 @@ def _bytes(tensor: Tensor) -> Tensor:
 def _finish(
     folder: Path, final: Path, part: Path, record: dict[str, Any], keep: int, keep_every: int
 ) -> None:
-    """Give the checkpoint its name, then let older ones go."""
+    """Give the checkpoint its name, then remove older ones."""
     with _writing(final, part):
         write_text(part / "state.json", json.dumps(record, indent=2))
         _sync(part)
@@ -277,14 +277,14 @@ def _finish(
 
 
 def _remove(folder: Path) -> None:
-    """Out of sight first: a kill in the middle must leave no half a checkpoint."""
+    """Rename first: a kill in the middle must not leave half a checkpoint."""
     hidden = folder.with_name(f".{folder.name}.old")
     folder.rename(hidden)
     shutil.rmtree(hidden)
 
 
 def _sync(folder: Path) -> None:
-    """Names of files reach the disk with their folder (where folders can be opened)."""
+    """Flush a folder's file names to the disk (on systems where folders can be opened)."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:  # pragma: no cover - Windows

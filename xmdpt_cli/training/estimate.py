@@ -1,4 +1,4 @@
-"""What a training will take, before it begins: time, memory, disk. All of it estimated."""
+"""Estimates of the time, memory and disk that a training needs, made before it begins."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from xmdpt_cli.training.step import Inputs, TrainStep, in_bf16
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of one process, where several train together."""
+    """The estimate, per process where several train together."""
 
     steps: int  # still to do
     step_seconds: float | None  # None: the batch size is not known yet

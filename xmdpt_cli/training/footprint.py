@@ -1,4 +1,4 @@
-"""What training steps need, found without running them or by running a few: memory and time."""
+"""Memory and time of a training step, found without running it or by running a few."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""AdamW, as in the paper; Adan, MDTv2's; Muon for the matrices of the blocks in short runs."""
+"""Optimizers (AdamW: the paper; Adan: MDTv2; Muon: short runs) and the learning rate schedule."""
 
 from __future__ import annotations
 

@@ -80,16 +80,16 @@ def begin_run(out: Path, config: TrainConfig, dataset: PairDataset, force: bool 
     elif not known.is_file() and set(content(out)) - UNFINISHED:
         raise XmdptError(f"{out} is not empty and holds no run", "choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    if not kept:  # first: by it an interrupted beginning is recognised
+    if not kept:  # first: marks a folder as a run's
         write_text(known, json.dumps(identity, indent=2))
     write_text(out / "config.toml", configuration.dump("train", config))
 
 
 def _other_tables(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """Said of two datasets whose DINOv2 tokens cannot be mixed in one run; else nothing."""
+    """Names the difference of datasets whose DINOv2 tokens cannot be mixed in a run; else empty."""
     known = before.get("position_tables")
     new = now["position_tables"]
-    if known is None:  # a run that an earlier version began
+    if known is None:  # a run begun by an earlier version
         known = {part: TRANSFORMERS for part, table in new.items() if table == HUB}
     differing = [part for part, table in known.items() if table != new.get(part, table)]
     if not differing:
@@ -99,13 +99,13 @@ def _other_tables(before: dict[str, Any], now: dict[str, Any]) -> str:
 
 
 def _forced(out: Path, differs: dict[str, str], force: bool) -> dict[str, str]:
-    """The note on a forced change; XmdptError if it is not forced or may not be."""
+    """The record of a forced change; XmdptError if it is not forced or cannot be."""
     named = "; ".join(f"{name}: {change}" for name, change in differs.items())
     firm = sorted(set(differs) - FORCEABLE)
     if firm or not force:
-        hint = "choose another --out, or give the same settings to go on"
+        hint = "choose another --out, or give the same settings to resume"
         if not firm:
-            hint += ", or --force to go on with these"
+            hint += ", or --force to resume with these"
         elif force:
             hint = f"--force cannot change {', '.join(firm)}: choose another --out"
         raise XmdptError(f"{out} holds another run; what differs: {named}", hint)
@@ -137,7 +137,7 @@ def export_model(
         "trained_steps": steps,
         "trained_on": manifest["counts"]["train"],
     }
-    # toy networks lie there, and nowhere else; of a URL without its password
+    # toy encoders lie there only; a URL comes without its password
     local = dataset.store.folder
     metadata["data"] = dataset.store.url if local is None else str(local.resolve())
     write_places(folder.parent, metadata)

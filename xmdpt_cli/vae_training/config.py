@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from xmdpt_cli.errors import ConfigError
 
-# For toys at 64 px. Measured on drawn people, same time each: 300 steps of 4 pictures 27.2 dB,
+# For toys at 64 px. Measured on synthetic people, same time each: 300 steps of 4 pictures 27.2 dB,
 # 600 of 2 27.8, 1200 of 1 27.9; at 4e-3 half a decibel less; 1800 of 2: 29.1 dB.
 # Four numbers for 4x4 pixels is tight: the best linear code of that size gives 23.0 dB.
 TOY_LR = 2e-3
 # Latent-diffusion autoencoders were trained at 4.5e-6 per picture of the batch (CompVis configs).
 FINE_TUNE_LR_PER_PICTURE = 4.5e-6
-# On drawn people at 64 px: 0.3 costs 0.9 dB of reconstruction (0.15: 0.3 dB) and takes most
+# On synthetic people at 64 px: 0.3 costs 0.9 dB of reconstruction (0.15: 0.3 dB) and takes most
 # blotches out of generated people, 0.01 of SSIM.
 LATENT_NOISE = 0.2
 
@@ -24,7 +24,7 @@ class VaeConfig:
     """One VAE training. The paper gives 77 epochs of the decoder (sec. 4.1) and no loss.
 
     The weights of the loss are those of public VAE fine-tuning: plain differences first, and a
-    tenth of LPIPS (sd-vae-ft-mse's model card); the foreground counts more because drawn people
+    tenth of LPIPS (sd-vae-ft-mse's model card); the foreground counts more because synthetic people
     and DeepFashion stand before plain backgrounds.
     """
 

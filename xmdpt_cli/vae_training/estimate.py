@@ -1,4 +1,4 @@
-"""What a VAE training will take, before it begins: time, memory, disk."""
+"""Estimates of the time, memory and disk that a VAE training needs, made before it begins."""
 
 from __future__ import annotations
 

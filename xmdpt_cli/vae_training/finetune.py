@@ -65,7 +65,7 @@ def finetune(
     progress: Progress = silent,
     say: Say = silently,
 ) -> FineTuned:
-    """Train as planned into the folder ``out``, or go on there, or return what is done there.
+    """Train as planned into the folder ``out``, or resume there, or return what is done there.
 
     Every rank calls it; rank 0 writes. Raises XmdptError if ``out`` holds
     something else, if the loss is no number any more, and if the encoder has changed. ``say`` is
@@ -161,7 +161,7 @@ def _write(plan: Plan, out: Path, before: str) -> str:
 def _measure_before(
     plan: Plan, out: Path, lpips: LpipsNetwork | None, dist: Distributed, progress: Progress
 ) -> Images:
-    """The start's measures; kept in a file, so that a training that goes on has them."""
+    """The start's measures; kept in a file, so that a resumed training has them."""
     if plan.test is None:
         return []
     key = {

@@ -104,7 +104,7 @@ def begin(out: Path, this: dict[str, Any], config: VaeConfig) -> None:
         if differs:
             raise XmdptError(
                 f"{out} holds another VAE training; what differs: {'; '.join(differs)}",
-                "choose another --out, or give the same settings to go on",
+                "choose another --out, or give the same settings to resume",
             )
     elif set(content(out)) - UNFINISHED:
         raise XmdptError(
@@ -113,7 +113,7 @@ def begin(out: Path, this: dict[str, Any], config: VaeConfig) -> None:
         )
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
-        if not known.is_file():  # first: by it an interrupted beginning is recognised
+        if not known.is_file():  # first: marks a folder as a training's
             write_text(known, json.dumps(this, indent=2))
         if not (out / "config.toml").is_file():
             write_text(out / "config.toml", configuration.dump(_SECTION, config))
@@ -158,7 +158,7 @@ def write_part(out: Path, vae: VAE) -> str:
         shutil.rmtree(part, ignore_errors=True)
         raise XmdptError(
             f"the VAE written to {out} does not read back as it was",
-            "check the disk; the same command then goes on from the last state",
+            "check the disk; the same command then resumes from the last checkpoint",
         )
     return encoder_sha256(written)
 

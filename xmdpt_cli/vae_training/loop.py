@@ -1,4 +1,4 @@
-"""Train a VAE on pictures: a toy from its pass-through start, or a real one's decoder.
+"""The VAE training loop: a toy VAE from scratch, or the decoder of a given one.
 
 The paper fine-tunes the decoder of sd-vae-ft-mse on the training pictures for 77 epochs (sec.
 4.1: "the face is distorted if not"); its loss is not published (ours: ``vae_loss``).
