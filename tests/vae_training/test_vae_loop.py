@@ -164,7 +164,7 @@ def test_a_finished_run_is_not_repeated_nor_overwritten(tmp_path: Path) -> None:
 def test_what_cannot_be_trained_is_said(tmp_path: Path) -> None:
     with pytest.raises(XmdptError, match="no pictures"):
         train(tmp_path / "toy", pictures=blobs(0, 32))
-    with pytest.raises(XmdptError, match="lost its way: loss nan") as err:
+    with pytest.raises(XmdptError, match="diverged: loss nan") as err:
         train(tmp_path / "toy", learning_rate=1e30)
     assert "lower learning rate" in err.value.hint
     assert not (tmp_path / "toy" / "config.json").exists()

@@ -199,7 +199,7 @@ def test_the_average_follows_its_formula_and_is_what_is_handed_out() -> None:
         decay = min(0.25, (2 + step) / (11 + step))
         expected = decay * expected + (1 - decay) * weight.detach()
     assert not torch.equal(weight, expected)
-    trainer.take_average()
+    trainer.use_ema()
     torch.testing.assert_close(vae.net.decoder.conv_in.weight.detach(), expected)
 
 

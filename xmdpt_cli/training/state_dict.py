@@ -106,6 +106,8 @@ def _by_name(
     model: nn.Module, optimizers: Optimizers, file: Path, found: OptimizerState
 ) -> dict[str, Any]:
     """The optimizers' state dict in torch's form, with names in place of parameters' numbers."""
+    # torch silently leaves out the state of frozen parameters
+    assert all(p.requires_grad for o in optimizers for g in o.param_groups for p in g["params"])
     names = {parameter: name for name, parameter in model.named_parameters()}
     state: dict[str, dict[str, Any]] = {name: {} for name in names.values()}
     for key, value in {**found.tensors, **found.numbers}.items():

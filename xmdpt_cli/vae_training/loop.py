@@ -99,11 +99,12 @@ def fit(
     scaling factor of its latents if the encoder learned. Every rank calls it.
     """
     net, dist, config = trainer.vae.net, trainer.dist, trainer.config
-    if trainer.resume(out / folder.CHECKPOINTS) and dist.is_main and trainer.done < config.steps:
-        say(f"resuming at step {trainer.done} of {config.steps}")
-    for parameter in trainer.parameters:
+    for parameter in trainer.parameters:  # before resuming: a frozen one gets no optimizer state
         parameter.requires_grad_(True)
     try:
+        resumed = trainer.resume(out / folder.CHECKPOINTS)
+        if resumed and dist.is_main and trainer.done < config.steps:
+            say(f"resuming at step {trainer.done} of {config.steps}")
         if trainer.done < config.steps:
             _steps(trainer, examples, out, progress)
     finally:
