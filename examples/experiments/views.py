@@ -31,11 +31,11 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture
 from xmdpt_cli.metrics.evaluate import Pair, evaluate_pairs
 from xmdpt_cli.model import XMDPT, Context
+from xmdpt_cli.report.tables import Table
 from xmdpt_cli.sampling.conditioning import Conditions
 from xmdpt_cli.sampling.config import SamplingConfig
 from xmdpt_cli.sampling.encoders import vae_for
 from xmdpt_cli.sampling.sampler import Sampler
-from xmdpt_cli.utils.text_tables import Table
 
 MEASURES = ("ssim_256", "psnr", "torso_colour_error", "silhouette_iou")
 Combine = Callable[[Tensor, Conditions, SamplingConfig], Tensor]

@@ -21,7 +21,7 @@ from xmdpt_cli.bench.tables import (
 from xmdpt_cli.cli.console import Talk, table
 from xmdpt_cli.metrics.report import METRICS, Report, beside, over_seeds, seeds_table
 from xmdpt_cli.metrics.report import table as metric_cells
-from xmdpt_cli.utils.text_tables import Table
+from xmdpt_cli.report.tables import Table
 from xmdpt_cli.vae_training.evaluate import cells as vae_cells
 
 PROTOCOLS = ("cfld", "pidm", "pcdms", "clean", "native")
