@@ -18,7 +18,7 @@ from xmdpt_cli.data.manifest import refuse_strangers
 from xmdpt_cli.datasets.export import write_annotations
 from xmdpt_cli.encoders.weights import find, save_folder
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import content, expanded, is_hidden, left_by_system, replacing, write_bytes
+from xmdpt_cli.files import atomic_write, content, expanded, is_hidden, left_by_system, write_bytes
 from xmdpt_cli.images import save_png
 from xmdpt_cli.metrics.real_set import cache_folder
 from xmdpt_cli.model.checkpoint_file import save_published
@@ -140,7 +140,7 @@ def test_an_unfinished_file_goes_whatever_ends_the_writing(
         raise Interrupted
 
     def replace_half() -> None:
-        with replacing(tmp_path / "a.bin") as part:
+        with atomic_write(tmp_path / "a.bin") as part:
             part.write_bytes(b"half")
             raise Interrupted
 
@@ -156,8 +156,11 @@ def test_an_unfinished_file_goes_whatever_ends_the_writing(
     with pytest.raises(OSError, match="No space left") as caught:
         save_png(tmp_path / "a.png", np.zeros((4, 4, 3), np.uint8))
     assert caught.value.filename == str(tmp_path / "a.png")
-    with pytest.raises(XmdptError, match="cannot write"):  # sheet.png, of several processes
-        report._put(LocalStore(tmp_path), "sheet.png", b"1234")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", lambda handle: half(tmp_path / "a.bin", b""))
+        with pytest.raises(XmdptError, match="cannot write"):
+            report._put(LocalStore(tmp_path), "sheet.png", b"1234")
+    (tmp_path / "a.bin").unlink()
     monkeypatch.setattr(Path, "replace", broken)
     with pytest.raises(Interrupted):
         save_published(tmp_path / "a.pt", {"a": torch.zeros(2)})

@@ -49,25 +49,29 @@ def expanded(path: str | Path) -> Path:
 
 @contextmanager
 def removed_on_error(part: Path) -> Iterator[Path]:
-    """The unfinished file or folder ``part`` is removed if the block ends by an exception."""
+    """The unfinished file or folder ``part`` is removed if the block raises."""
     try:
         yield part
     except BaseException:
         with suppress(OSError):
-            if part.is_dir():
-                shutil.rmtree(part)
-            else:
-                part.unlink(missing_ok=True)
+            _remove(part)
         raise
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """The name ``<name>.part`` to write a file under, renamed to ``path`` when the block ends,
-    removed if it ends by an exception."""
+def atomic_write(path: Path, part: Path | None = None) -> Iterator[Path]:
+    """Yield a temporary path for a file or a folder, renamed to ``path`` at the end of the block.
+
+    The temporary path is removed if the block raises; ``path`` is then as it was. ``part``: another
+    name beside it than ``<name>.part``. A folder at ``path`` is replaced by the new one.
+    """
+    part = part or path.with_name(path.name + ".part")
     try:
-        with removed_on_error(path.with_name(path.name + ".part")) as part:
+        with removed_on_error(part):
+            _remove(part)  # left by a killed process
             yield part
+            if part.is_dir() and path.exists():
+                _remove(path)
             part.replace(path)
     except OSError as err:
         if err.filename is None:  # a full disk does not say where
@@ -75,14 +79,21 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 under a temporary name, flush to disk, rename. Passwords in URLs are masked."""
     write_bytes(path, masked(text).encode())
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write under a temporary name, flush to disk, rename."""
-    with replacing(path) as part, open(part, "wb") as file:
+def write_bytes(path: Path, data: bytes, part: Path | None = None) -> None:
+    """Write under a temporary name (``part``), flush to disk, rename."""
+    with atomic_write(path, part) as part, open(part, "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import replacing
+from xmdpt_cli.files import atomic_write
 from xmdpt_cli.utils.color import to_srgb
 from xmdpt_cli.utils.image_types import hint_to_convert, open_image
 
@@ -254,5 +254,5 @@ def _facts_in_xmp(packet: bytes) -> dict[str, Any] | None:
 
 def save_bytes(path: Path, data: bytes) -> None:
     """Write under a temporary name and rename: for images, which can be made again."""
-    with replacing(path) as part:
+    with atomic_write(path) as part:
         part.write_bytes(data)

@@ -96,7 +96,7 @@ def test_a_wrong_folder_of_encoders_is_said_before_the_port_opens(
 
 CHILD = """
 import sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 from fake_pipeline import FakePipeline
 from xmdpt_cli.sampling import pipeline
 
@@ -113,7 +113,9 @@ sys.exit(run(sys.argv[1:]))
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
-    code = CHILD.format(tests=str(Path(__file__).parents[1] / "helpers"))
+    code = CHILD.format(
+        tests=[str(Path(__file__).parent), str(Path(__file__).parents[1] / "helpers")]
+    )
     command = [sys.executable, "-c", code, "ui", "--model", "RUN", "--device", "cpu", "--json"]
     return subprocess.Popen(
         [*command, "--port", "0", *arguments],

@@ -66,7 +66,7 @@ def test_what_a_killed_page_left_goes_at_the_next_start(
 
 BUSY = """
 import sys, threading, time
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 from test_serve import CHILD
 import xmdpt_cli.ui.events as events
 
@@ -88,7 +88,9 @@ def test_a_call_that_never_ends_does_not_keep_the_server(
     pytest.importorskip("gradio", reason="the ui extra is not installed")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
-    code = BUSY.format(tests=str(Path(__file__).parents[1] / "helpers"))
+    code = BUSY.format(
+        tests=[str(Path(__file__).parent), str(Path(__file__).parents[1] / "helpers")]
+    )
     if asynchronous:
         code = code.replace("def busy", "async def busy")
     options = ["ui", "--model", "RUN", "--device", "cpu", "--json", "--port", "0"]

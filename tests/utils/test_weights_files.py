@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,10 +16,15 @@ from xmdpt_cli.encoders.openpose import BODY_FILE, OpenPose
 from xmdpt_cli.encoders.weights import find
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.metrics.features import INCEPTION
-from xmdpt_cli.metrics.weights import weights_file
+from xmdpt_cli.metrics.weights import read_weights, weights_file
 from xmdpt_cli.model.checkpoint_file import plain_state
 from xmdpt_cli.model.folder import load_model
-from xmdpt_cli.utils.weights_files import check_whole
+from xmdpt_cli.utils.weights_files import (
+    UnreadableError,
+    check_state_dict,
+    check_whole,
+    read_tensors,
+)
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:aa\nsize 351355128\n"
 STEM = "diffusion_pytorch_model"
@@ -107,3 +113,62 @@ def test_a_shard_that_is_missing_and_a_download_that_goes_on(tmp_path: Path) -> 
         find(place, what="DINOv2", stem="model", revision=None, hint="")
     save_file({"b": torch.zeros(2)}, place / names[1])
     assert len(find(place, what="DINOv2", stem="model", revision=None, hint="").files) == 2
+
+
+@pytest.fixture
+def flipped(tmp_path: Path) -> Path:
+    """A state dict, one bit of which changed on the way: torch itself loads it."""
+    path = tmp_path / "ema_0.9999_300000.pt"
+    torch.save({"weight": torch.arange(1000.0)}, path)
+    with zipfile.ZipFile(path) as archive:
+        member = next(info for info in archive.infolist() if info.filename.endswith("data/0"))
+        begin = member.header_offset + len(member.FileHeader()) + 64
+    data = bytearray(path.read_bytes())
+    at = data.index(torch.arange(100.0, 110.0).numpy().tobytes(), begin)
+    data[at + 2] ^= 1
+    path.write_bytes(data)
+    assert not torch.load(path, weights_only=True)["weight"].equal(torch.arange(1000.0))
+    return path
+
+
+@pytest.mark.parametrize("read", [plain_state, read_weights, OpenPose.load])
+def test_a_changed_byte_is_found(read: Callable[[Path], object], flipped: Path) -> None:
+    with pytest.raises(XmdptError, match=r"damaged \(.*data/0 has another checksum\)") as error:
+        read(flipped)
+    assert "copy" in error.value.hint
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_whole_files_are_read_in_both_formats(zipped: bool, tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    torch.save({"a": torch.ones(3)}, path, _use_new_zipfile_serialization=zipped)
+    assert torch.equal(read_tensors(path, "")["a"], torch.ones(3))
+
+
+def test_half_a_file_and_other_content_are_named_without_torchs_advice(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    torch.save({"a": torch.ones(3000)}, path)
+    path.write_bytes(path.read_bytes()[:4000])
+    with pytest.raises(UnreadableError):
+        read_tensors(path, "")
+    torch.save({"a": torch.nn.Linear(2, 2)}, path)
+    with pytest.raises(UnreadableError, match="it wants to run torch") as error:
+        read_tensors(path, "")
+    assert "weights_only" not in str(error.value) + error.value.hint
+
+
+def test_tensors_that_are_not_the_networks_are_named() -> None:
+    net = torch.nn.Linear(3, 2)
+    expected, state = net.state_dict(), dict(net.state_dict())
+    check_state_dict(state, expected, "FILE")
+    check_state_dict({k: tuple(v.shape) for k, v in state.items()}, expected, "FILE")
+    for changed, named in (
+        ({"bias": None}, "FILE lacks 1 tensors, first bias"),
+        ({"scale": torch.ones(1)}, "FILE has 1 unexpected tensors, first scale"),
+        ({"bias": torch.ones(3)}, "1 tensors of another shape, first bias: (3,), expected (2,)"),
+    ):
+        wrong = {k: v for k, v in {**state, **changed}.items() if v is not None}
+        with pytest.raises(XmdptError) as error:
+            check_state_dict(wrong, expected, "FILE", "copy it again")
+        assert named in error.value.message
+        assert error.value.hint == "copy it again"

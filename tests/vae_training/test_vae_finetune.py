@@ -34,7 +34,8 @@ from xmdpt_cli.vae_training.examples import DatasetPictures
 from xmdpt_cli.vae_training.finetune import FineTuned, finetune
 from xmdpt_cli.vae_training.plan import lpips_networks, make_plan
 
-HELPERS = Path(__file__).parents[1] / "helpers"
+#: what a child process imports this file and the helpers from
+PATHS = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "helpers")]
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +165,7 @@ def test_killed_and_run_again_ends_with_the_same_bytes(data: Path, tmp_path: Pat
     changes = {"steps": 30, "ema": 0.9, "lpips": 0.1, "face_weight": 2.0, "checkpoint_every": 3}
     code = (
         "import sys; from pathlib import Path\n"
-        f"sys.path.insert(0, {str(HELPERS)!r})\n"
+        f"sys.path[:0] = {PATHS!r}\n"
         "from test_vae_finetune import run\n"
         f"run(Path(sys.argv[1]), Path(sys.argv[2]), **{changes!r})\n"
     )
@@ -360,7 +361,7 @@ def together(data: Path, out: Path, ranks: int) -> None:
     """As torchrun starts them: every process runs ``member``."""
     code = (
         "import sys; from pathlib import Path\n"
-        f"sys.path.insert(0, {str(HELPERS)!r})\n"
+        f"sys.path[:0] = {PATHS!r}\n"
         "from test_vae_finetune import member\n"
         "member(Path(sys.argv[1]), Path(sys.argv[2]))\n"
     )

@@ -21,7 +21,6 @@ from xmdpt_cli.vae_training.examples import (
     DatasetExamples,
     PictureExamples,
     VaeBatch,
-    ahead,
     draw,
 )
 from xmdpt_cli.vae_training.loss import Perceptual, vae_losses
@@ -187,20 +186,6 @@ def test_an_epoch_shows_every_picture_once() -> None:
     seen = [int(picture[0, 0, 0]) for batch in steps for picture in batch.pictures]
     assert sorted(seen[:12]) == sorted(seen[12:]) == list(range(12))
     assert seen[:12] != seen[12:]
-
-
-def test_reading_ahead_keeps_the_order_and_gives_errors_back() -> None:
-    def make(step: int) -> int:
-        if step == 7:
-            raise XmdptError("no such picture")
-        return step
-
-    found = []
-    steps = ahead(make, 2, 99)
-    with pytest.raises(XmdptError, match="no such picture"):
-        found.extend(steps)
-    assert found == [2, 3, 4, 5, 6]
-    assert list(ahead(make, 3, 6)) == [3, 4, 5]
 
 
 def test_the_average_follows_its_formula_and_is_what_is_handed_out() -> None:

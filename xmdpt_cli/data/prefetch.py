@@ -1,16 +1,19 @@
-"""Batches read ahead on a thread, into rooms that serve again: on page-locked memory for a GPU."""
+"""Batches read ahead on a thread, into buffers that are reused: page-locked for a GPU."""
 
 from __future__ import annotations
 
-import queue
-import threading
+from collections import deque
 from collections.abc import Generator
+from contextlib import closing
 from dataclasses import fields
+from functools import partial
+from itertools import count
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 
 from xmdpt_cli.data.collate import Batch
+from xmdpt_cli.utils import prefetch as ahead
 
 _KEPT = 2  # batches that stay as they are after one more was asked for
 
@@ -52,65 +55,38 @@ def prefetch(
     """``loader.batch(start_step)``, the next, and so on without end, read ahead on a thread.
 
     A batch is overwritten after two more have been asked for: copy what is to be kept. Close the
-    generator (or let it go) to stop the thread; its errors are raised here.
+    generator (or drop it) to stop the thread; its errors are raised here.
 
-    ``pin``: a GPU. The rooms are page-locked, for ``tensor.to(pin, non_blocking=True)`` on that
+    ``pin``: a GPU. The buffers are page-locked, for ``tensor.to(pin, non_blocking=True)`` on that
     device's current stream in the thread that asks for batches. Such a copy may still be under
-    way when its call is back, and when two more batches have been asked for: Python runs ahead of
-    the device. So when the next batch is asked for, an event is recorded in that stream: behind
+    way when the call returns, and when two more batches have been asked for: Python runs ahead of
+    the device. So when the next batch is asked for, an event is recorded in that stream, behind
     every copy of the batch before. The reading thread waits for the event before it overwrites
-    the room. At most depth + 4 rooms are in use: in the queue, being read, at the caller, and
-    waited for; the wait is also what keeps Python from running ahead of the device without end.
+    the buffer. At most depth + 4 buffers are in use; the wait also keeps Python from running ahead
+    of the device without end.
     """
     read = loader.read if isinstance(loader, Staged) else loader.batch
-    ready: queue.Queue[Any] = queue.Queue(maxsize=depth)
-    old: queue.SimpleQueue[tuple[Any, Wait | None]] = queue.SimpleQueue()
-    stop = threading.Event()
     if pin is not None and pin.index is None and torch.cuda.is_available():
         pin = torch.device("cuda", torch.cuda.current_device())  # of this thread
+    # a new thread has device 0
+    choose = partial(torch.cuda.set_device, pin) if pin and torch.cuda.is_available() else None
+    free: deque[tuple[Any, Wait | None]] = deque()
 
-    def put(item: Any) -> None:
-        while not stop.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-                return
-            except queue.Full:
-                continue
+    def read_step(step: int) -> Any:
+        buffer, copied = free.popleft() if free else (None, None)
+        if copied is not None:
+            copied.synchronize()
+        batch = read(step, buffer)
+        return batch if pin is None else _pinned(batch)
 
-    def work() -> None:
-        step = start_step
-        try:
-            if pin is not None and torch.cuda.is_available():  # a new thread has device 0
-                torch.cuda.set_device(pin)
-            while not stop.is_set():
-                if old.empty():
-                    fresh = read(step)
-                    put(fresh if pin is None else _pinned(fresh))
-                else:
-                    out, copied = old.get()
-                    if copied is not None:
-                        copied.synchronize()
-                    fresh = read(step, out)
-                    put(fresh if pin is None else _pinned(fresh))
-                step += 1
-        except BaseException as err:
-            put(err)
-
-    thread = threading.Thread(target=work, name="prefetch", daemon=True)
-    thread.start()
-    given: list[tuple[Any, Wait | None]] = []
-    try:
-        while True:
-            item = ready.get()
-            if isinstance(item, BaseException):
-                raise item
-            if len(given) > _KEPT - 1:
-                old.put(given.pop(0))
-            yield loader.encode(item) if isinstance(loader, Staged) else item
-            given.append((item, None if pin is None else record(pin)))
-    finally:
-        stop.set()
-        thread.join()
+    given: deque[tuple[Any, Wait | None]] = deque()
+    steps = ahead.prefetch(read_step, count(start_step), depth=depth, initializer=choose)
+    with closing(steps):
+        for batch in steps:
+            if len(given) >= _KEPT:
+                free.append(given.popleft())
+            yield loader.encode(batch) if isinstance(loader, Staged) else batch
+            given.append((batch, None if pin is None else record(pin)))
 
 
 def record(device: torch.device) -> Wait:
@@ -122,7 +98,7 @@ def record(device: torch.device) -> Wait:
 
 
 def _pinned(read: Any) -> Any:
-    """Its tensors moved to page-locked memory, which the rooms' later readers fill.
+    """Its tensors moved to page-locked memory, which later batches fill again.
 
     Tensors in tuples too (a step's random numbers, new in each batch): a copy from memory that is
     not page-locked, or that first has to be made contiguous, waits for the device.

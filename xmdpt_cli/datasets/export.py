@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from xmdpt_cli.datasets.listing import Listing
 from xmdpt_cli.datasets.own_keypoints import ANNOTATIONS, POSE
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import replacing, write_text
+from xmdpt_cli.files import atomic_write, write_text
 from xmdpt_cli.pose.annotation_csv import HEADER
 from xmdpt_cli.pose.pose_image import FRAME_HEIGHT, FRAME_WIDTH, JOINTS, PADDING, Keypoints
 from xmdpt_cli.utils.deepfashion_names import ImageName, match_key
@@ -104,5 +104,5 @@ def _write_txt(path: Path, points: Keypoints) -> None:
     pixels[pixels == -1] = np.nextafter(-1.0, 0.0)
     pixels[missing] = -1
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part:  # tens of thousands: renamed, not flushed to disk
+    with atomic_write(path) as part:  # tens of thousands: renamed, not flushed to disk
         part.write_text("".join(f"{x:.18e} {y:.18e}\n" for x, y in pixels), encoding="utf-8")

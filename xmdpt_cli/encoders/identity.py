@@ -1,8 +1,12 @@
-"""The three encoders under the names by which records, folders, options and messages know them,
-and how a record tells which position table DINOv2's tokens were made with."""
+"""The names of the three encoders in records, folders, options and messages, and the one rule by
+which two records name the same encoder.
+
+Also: how a record tells which position table DINOv2's tokens were made with.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -58,6 +62,67 @@ class EncodersRecord(TypedDict):
     source: DinoRecord
     pose: DinoRecord
     toy: NotRequired[bool]
+
+
+#: entries of a record that say where the files are, not which network it is
+_LOCATION = ("kind", "id", "revision")
+#: entries that decide the shape and the scale of features
+_SHAPES = ("factor", "channels", "scale", "length", "width")
+#: token width of each published DINOv2
+DINO_WIDTHS = {"dinov2-small": 384, "dinov2-base": 768, "dinov2-large": 1024, "dinov2-giant": 1536}
+
+
+def same_weights(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool | None:
+    """Whether two records (``describe``) name the same weights by sha256; None if one of the two
+    is not known."""
+    sums = one.get("sha256"), other.get("sha256")
+    return None if None in sums else sums[0] == sums[1]
+
+
+def encoder_difference(
+    made: Mapping[str, Any], other: Mapping[str, Any], *, exact: bool = False
+) -> str | None:
+    """Why features of ``other`` cannot stand for features of ``made``; None if they can.
+
+    Both are records of one encoder (``VAE.describe``, ``Dino.describe``). The sha256 decides.
+    Where one is not known (a converted checkpoint names only a hub id): two hub networks must
+    have the same id, a local folder must have the same shapes, and a toy matches only a toy.
+    ``exact``: also the number types, input size and position table must be equal, so that the
+    features have the same bytes.
+    """
+    if exact:
+        keys = sorted(key for key in made.keys() | other.keys() if key not in _LOCATION)
+        differing = [
+            f"{key} {str(made.get(key))[:12]}, not {str(other.get(key))[:12]}"
+            for key in keys
+            if made.get(key) != other.get(key)
+        ]
+        return f"{made['id']}: {'; '.join(differing)}" if differing else None
+    same = same_weights(made, other)
+    if same is not None:
+        ours, theirs = (f"{one['id']} (sha256 {str(one['sha256'])[:12]})" for one in (made, other))
+        return None if same else f"{ours}, not {theirs}"
+    named = f"{made['id']}, not {other['id']}"
+    if bool(made["toy"]) != bool(other["toy"]):
+        return f"{named} (one of them is a toy)"
+    if made["kind"] == other["kind"] == "hub" and made["id"] != other["id"]:
+        return named
+    for name in _SHAPES:
+        if name in made and not math.isclose(made[name], other.get(name, math.nan)):
+            return f"{named}: {name} {made[name]}, not {other.get(name)}"
+    return None
+
+
+def dino_name(record: Mapping[str, Any], expected: str) -> str:
+    """The short name of a DINOv2 in a record ("dinov2-giant"), to compare with ``expected``.
+
+    A local folder has any name: it counts as ``expected`` if its tokens have that width.
+    """
+    name = str(record.get("id", "unknown")).rstrip("/").rsplit("/", 1)[-1]
+    if record.get("kind") == "local" and name != expected:
+        fits = record.get("width") == DINO_WIDTHS.get(expected, 0)
+        return expected if fits else str(record["id"])
+    return name
 
 
 # DINOv2's position table (``encoders/position_table.py``) as an encoder's record names it

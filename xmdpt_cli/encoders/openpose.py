@@ -23,8 +23,7 @@ from xmdpt_cli.encoders.weights import HUB_ID, Origin, not_fetched
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import expanded
 from xmdpt_cli.images import Picture
-from xmdpt_cli.utils.torch_files import UnreadableError, check_archive, unreadable
-from xmdpt_cli.utils.weights_files import check_whole
+from xmdpt_cli.utils.weights_files import UnreadableError, check_archive, check_whole, unreadable
 
 DEFAULT_OPENPOSE = "lllyasviel/Annotators"
 BODY_FILE = "body_pose_model.pth"

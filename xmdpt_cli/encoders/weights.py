@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ from safetensors.torch import save as to_bytes
 from typing_extensions import TypedDict
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import expanded, removed_on_error, sha256_of
+from xmdpt_cli.files import atomic_write, expanded, sha256_of
 from xmdpt_cli.utils import records
 from xmdpt_cli.utils.weights_files import check_whole, missing_shards, unfinished
 
@@ -194,15 +193,9 @@ def save_folder(
 
     A folder that was there is replaced.
     """
-    folder = Path(folder)
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    with removed_on_error(part):
+    with atomic_write(Path(folder)) as part:
+        part.mkdir(parents=True)
         write(part)
         if toy_id is not None:
             mark = {"toy": True, "id": toy_id}
             (part / TOY_MARK).write_text(json.dumps(mark) + "\n", encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        part.rename(folder)

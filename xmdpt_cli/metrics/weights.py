@@ -12,8 +12,7 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import expanded, sha256_of
 from xmdpt_cli.metrics.download import Published, download
 from xmdpt_cli.progress import Progress, silent
-from xmdpt_cli.utils.torch_files import UnreadableError, read_tensors
-from xmdpt_cli.utils.weights_files import check_whole
+from xmdpt_cli.utils.weights_files import UnreadableError, check_whole, read_tensors
 
 TOY_SEED = 0
 

@@ -18,9 +18,8 @@ import torch
 from torch import Tensor
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import replacing, writing
-from xmdpt_cli.utils.torch_files import read_tensors
-from xmdpt_cli.utils.weights_files import check_whole
+from xmdpt_cli.files import atomic_write, writing
+from xmdpt_cli.utils.weights_files import check_whole, read_tensors
 
 #: keys below which a state dict is looked for; the average first: it draws better pictures
 WRAPPERS = ("ema", "model", "state_dict", "model_state_dict")
@@ -78,7 +77,7 @@ def save_published(path: str | Path, state: Mapping[str, Tensor]) -> None:
     path = Path(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as part:
+        with atomic_write(path) as part:
             try:
                 with open(part, "wb") as file:
                     torch.save(dict(state), file)

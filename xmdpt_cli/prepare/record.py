@@ -12,13 +12,10 @@ from typing_extensions import NotRequired, TypedDict
 
 from xmdpt_cli.data.manifest import BEGUN, OPTIONS
 from xmdpt_cli.datasets.listing import Listing
-from xmdpt_cli.encoders.identity import PARTS, EncodersRecord
+from xmdpt_cli.encoders.identity import PARTS, EncodersRecord, encoder_difference
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.storage.stores import Store
 from xmdpt_cli.utils import records
-
-# Where the network lies or how its file is named does not matter, which one it is does.
-_PLACE = ("kind", "id", "revision")
 
 ANEW = "prepare it again into a new folder"
 Positive = Annotated[int, Ge(1)]
@@ -137,16 +134,10 @@ class Record:
     def refuse_network(self, name: str, now: Mapping[str, Any], where: str) -> None:
         """XmdptError unless the network at ``where``, described as ``now``, is the recorded one."""
         made = self.content["encoders"][name]
-        keys = [key for key in made.keys() | now.keys() if key not in _PLACE]
-        differing = [
-            f"{key} {str(made.get(key))[:12]} there, {str(now.get(key))[:12]} here"
-            for key in sorted(keys)
-            if made.get(key) != now.get(key)
-        ]
-        if differing:
+        differs = encoder_difference(made, now, exact=True)
+        if differs:
             raise XmdptError(
-                f"{where} is not the network that {self.store.url} was prepared with "
-                f"({made['id']}; {'; '.join(differing)})",
+                f"{where} is not the network that {self.store.url} was prepared with ({differs})",
                 f"name the folder that holds it: {PARTS[name].option} DIR",
             )
 

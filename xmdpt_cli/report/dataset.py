@@ -5,7 +5,6 @@ from __future__ import annotations
 from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.data.manifest import read_manifest
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import removed_on_error
 from xmdpt_cli.images import fast_png_bytes
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.report.dataset_numbers import SplitFacts, gather, spread
@@ -47,9 +46,7 @@ def write_report(store: Store, progress: Progress = silent) -> list[str]:
 
 def _put(store: Store, name: str, data: bytes) -> None:
     try:
-        with removed_on_error(store.scratch(name)) as part:
-            part.write_bytes(data)
-            store.put(part, name)
+        store.write(name, data)
     except OSError as err:
         raise XmdptError(
             f"cannot write {store.url}/{name}: {err}", "make room or fix the permissions"

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.files import writing
+from xmdpt_cli.files import atomic_write, writing
 from xmdpt_cli.images import Picture, generated_facts
 from xmdpt_cli.sampling.embedded import append_xmp, embedded
 from xmdpt_cli.sampling.writer import metadata
@@ -55,7 +55,7 @@ def write_animation(
     part = path.with_name(f".{digest}.part{path.suffix.lower()}")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with atomic_write(path, part):
             if path.suffix.lower() == ".mp4":
                 _write_mp4(part, pictures, fps)
                 if told is not None:
@@ -71,9 +71,6 @@ def write_animation(
                     quality=90,  # WebP's; GIF knows none
                     **embedded(path.suffix.lower(), told),
                 )
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
 
 
 def _write_mp4(path: Path, pictures: Sequence[Picture], fps: float) -> None:

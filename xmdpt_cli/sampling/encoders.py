@@ -14,12 +14,11 @@ import torch
 
 from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.encoders.dino import Dino
-from xmdpt_cli.encoders.identity import PARTS, table_of
+from xmdpt_cli.encoders.identity import PARTS, encoder_difference, table_of
 from xmdpt_cli.encoders.missing import Needed, check_encoders, find_all
 from xmdpt_cli.encoders.openpose import BODY_FILE, DEFAULT_OPENPOSE, OpenPose
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.sampling.fit import encoder_mismatch
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.sampling.user_inputs import NoOpenPoseError
 from xmdpt_cli.storage.stores import is_url
@@ -55,7 +54,7 @@ class Networks:
         made = self.facts["encoders"]["vae"]
         # its files may be others: a fine-tuned decoder is another network for the same latents
         there = {**vae.describe(), "sha256": None, "kind": "local"}
-        differs = encoder_mismatch(made, there)
+        differs = encoder_difference(made, there)
         if differs:
             raise XmdptError(
                 f"the model was trained on latents of another VAE ({differs})",
@@ -153,7 +152,7 @@ class Networks:
             positions=table_of(made),
             autocast=torch.bfloat16 if self.device.type == "cuda" else None,
         )
-        differs = encoder_mismatch(made, dino.describe())
+        differs = encoder_difference(made, dino.describe())
         if differs:
             raise XmdptError(
                 f"the model was trained on features of another {part} encoder ({differs})",

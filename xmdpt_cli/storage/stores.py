@@ -100,9 +100,7 @@ class LocalStore:
             return file.read(length)
 
     def write(self, name: str, data: bytes) -> None:
-        path = self._path(name)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, data)
+        write_bytes(self._path(name), data, self.scratch(name))
 
     def scratch(self, name: str) -> Path:
         path = self._path(name)

@@ -12,16 +12,13 @@ from typing import Any, Protocol
 import torch
 from safetensors import SafetensorError
 
-from xmdpt_cli.encoders.identity import dataset_note
+from xmdpt_cli.encoders.identity import dataset_note, dino_name
 from xmdpt_cli.errors import XmdptError, is_out_of_memory
 from xmdpt_cli.files import human_bytes
 from xmdpt_cli.model.folder import read_config
 from xmdpt_cli.model.shapes import settings_of, shapes_in
 from xmdpt_cli.model.xmdpt import SIZES, XMDPT
-from xmdpt_cli.utils.weights_files import check_whole
-
-#: DINOv2's token widths: a local folder says no more about which one it is
-_WIDTHS = {"dinov2-small": 384, "dinov2-base": 768, "dinov2-large": 1024, "dinov2-giant": 1536}
+from xmdpt_cli.utils.weights_files import check_state_dict, check_whole
 
 # recipe and dataset
 
@@ -57,10 +54,12 @@ def check_dataset(
             f"{place} does not say which VAE made its latents, nor their scale",
             _prepare_command(recipe, manifest, tokens),
         )
+    source = dino_name(encoders.get("source") or {}, recipe.source_encoder)
+    pose = dino_name(encoders.get("pose") or {}, recipe.pose_encoder)
     asked = [
         ("pictures of", f"{recipe.resolution} px", f"{manifest['resolution']} px"),
-        ("source tokens of", recipe.source_encoder, _encoder(encoders, "source", recipe)),
-        ("pose tokens of", recipe.pose_encoder, _encoder(encoders, "pose", recipe)),
+        ("source tokens of", recipe.source_encoder, source),
+        ("pose tokens of", recipe.pose_encoder, pose),
         ("tokens stored as", tokens, str(manifest.get("tokens", "bf16"))),
         ("latent channels:", f"{channels}", str(encoders["vae"].get("channels", channels))),
     ]
@@ -77,16 +76,6 @@ def check_dataset(
     if manifest.get("toy"):
         return [f"{message}: accepted, as {place} was made with toy encoders"]
     raise XmdptError(f"{place} does not fit: {message}", _prepare_command(recipe, manifest, tokens))
-
-
-def _encoder(encoders: Mapping[str, Any], part: str, recipe: Asks) -> str:
-    """The name of what made a part's tokens; the recipe's own name if it may well be that."""
-    wanted = recipe.source_encoder if part == "source" else recipe.pose_encoder
-    made = encoders.get(part) or {}
-    name = str(made.get("id", "unknown")).rstrip("/").rsplit("/", 1)[-1]
-    if made.get("kind") == "local" and name != wanted:  # a folder has any name
-        return wanted if made.get("width") == _WIDTHS.get(wanted, 0) else str(made["id"])
-    return name
 
 
 def _prepare_command(recipe: Asks, manifest: Mapping[str, Any], tokens: str) -> str:
@@ -136,14 +125,12 @@ def check_model(model: XMDPT, path: str | Path) -> None:
             "give the settings it was trained with, or the folder of the model you mean",
         )
     own = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    wrong = sorted(n for n in own.keys() | shapes.keys() if own.get(n) != shapes.get(n))
-    if wrong:
-        first = wrong[0]
-        raise XmdptError(
-            f"{path} holds another model: {len(wrong)} tensors differ, first {first}: "
-            f"{shapes.get(first, 'absent')} there, {own.get(first, 'absent')} asked for",
-            "give the settings it was trained with, or the folder of the model you mean",
-        )
+    check_state_dict(
+        shapes,
+        own,
+        f"{path} holds another model: it",
+        "give the settings it was trained with, or the folder of the model you mean",
+    )
 
 
 def _called(settings: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from xmdpt_cli.data.skipping import skipping_or_not
 from xmdpt_cli.data.views import Views, load_views
 from xmdpt_cli.encoders.bundle import Encoders
 from xmdpt_cli.encoders.dino import Dino, pose_input
-from xmdpt_cli.encoders.identity import PARTS
+from xmdpt_cli.encoders.identity import PARTS, encoder_difference
 from xmdpt_cli.encoders.vae import VAE, to_signed
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.storage.stores import is_url
@@ -109,7 +109,7 @@ def find_encoders(
     parts: dict[str, Any] = {}
     for part, (folder, option, _) in PARTS.items():
         wanted = made.get(part) or {}
-        if "sha256" not in wanted or "dtype" not in wanted:
+        if not wanted.get("sha256") or "dtype" not in wanted:
             raise XmdptError(
                 f"{near} does not say which {part} encoder made its features",
                 "train from the cached features: without --online",
@@ -120,12 +120,10 @@ def find_encoders(
             parts[part] = VAE.load(where, device=device, dtype=dtype, revision=revision)
         else:  # with the position table of the cached tokens, which validation reads
             parts[part] = Dino.load_recorded(wanted, where, device=device, revision=revision)
-        found = parts[part].describe()
-        if found["sha256"] != wanted["sha256"]:
+        differs = encoder_difference(wanted, parts[part].describe())
+        if differs:
             raise XmdptError(
-                f"{where} is not the {part} encoder that made {near}: its weights' sha256 is "
-                f"{found['sha256'][:12]}..., the dataset names {wanted['id']} with "
-                f"{wanted['sha256'][:12]}...",
+                f"{where} is not the {part} encoder that made {near} ({differs})",
                 f"give the right one as {option} DIR, or prepare the dataset again with this one",
             )
     return Encoders(**parts)

@@ -1,17 +1,25 @@
-"""Files of weights that are not whole: what is wrong with them, and how to fetch them.
+"""Files of weights: whether they are whole, what torch.save wrote in them, whether tensors fit.
 
-Looked at before a library reads them, whose errors do not say it.
+Damage is found before a library reads the file: its own errors do not name it. Nothing in a file
+runs.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import human_bytes
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+STATE_ALONE = "torch.save(net.state_dict(), FILE)"
 _LFS = b"version https://git-lfs.github.com/spec/"
 _ZIP, _ZIP_END = b"PK\x03\x04", b"PK\x05\x06"
 _LONGEST_HEADER = 100_000_000  # bytes: safetensors' own limit
@@ -89,3 +97,94 @@ def _safetensors_size(path: Path) -> int:
 
 def _bytes(count: int) -> str:
     return f"{count:,} bytes" + (f" ({human_bytes(count)})" if count >= 2**20 else "")
+
+
+class UnreadableError(XmdptError):
+    """The file is damaged, or no file of tensors; ``reason`` says it without the path."""
+
+    def __init__(self, path: Path, reason: str, hint: str) -> None:
+        super().__init__(f"cannot read {path}: {reason}", hint)
+        self.reason = reason
+
+
+def read_tensors(path: Path, again: str, alone: str = STATE_ALONE) -> Any:
+    """What torch.save wrote, on the CPU. Raises UnreadableError.
+
+    ``again``: how to get it anew; ``alone``: the call that saves a state dict alone.
+
+    The checksums of the zip archive are compared first, which torch does not do: a byte that
+    changed on the way would become another weight.
+    """
+    import torch
+
+    check_archive(path, again)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as err:  # torch raises a dozen types for what is no file of its own
+        raise unreadable(path, err, again, alone) from None
+
+
+def check_archive(path: Path, again: str) -> None:
+    """UnreadableError if a member of the zip archive is damaged. Other files are not looked at:
+    the format before torch 1.6 has no checksums."""
+    try:
+        if not zipfile.is_zipfile(path):
+            return
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError) as err:
+        raise UnreadableError(path, f"it is damaged ({err})", again) from None
+    if damaged is not None:
+        raise UnreadableError(path, f"it is damaged ({damaged} has another checksum)", again)
+
+
+def unreadable(path: Path, err: Exception, again: str, alone: str = STATE_ALONE) -> UnreadableError:
+    """An error of torch.load in our words: torch advises to open the file so that its code runs."""
+    wanted = re.search(r"GLOBAL (\S+)", str(err))
+    if wanted:
+        return UnreadableError(
+            path,
+            f"it wants to run {wanted[1]}; it has not run",
+            "only plain tensors are read. If you trust the file, save its state dict alone, where "
+            f"its own code is: {alone}",
+        )
+    text = str(err).strip()
+    if "Weights only load failed" in text:
+        reason = "it holds other things than tensors"
+    else:
+        reason = text.splitlines()[0].split(". ")[0] if text else type(err).__name__
+    return UnreadableError(path, reason, again)
+
+
+def check_state_dict(
+    state: Mapping[str, Tensor | tuple[int, ...]],
+    expected: Mapping[str, Tensor | tuple[int, ...]],
+    what: str,
+    hint: str = "",
+) -> None:
+    """XmdptError unless ``state`` holds every tensor of ``expected`` in its shape, and no other.
+
+    Values are tensors or shapes. The message is ``what`` and then, for what is missing, unexpected
+    and of another shape, how many tensors and the first one's name.
+    """
+    missing = sorted(expected.keys() - state.keys())
+    unexpected = sorted(state.keys() - expected.keys())
+    common = sorted(state.keys() & expected.keys())
+    misshapen = [name for name in common if _shape(state[name]) != _shape(expected[name])]
+    problems = []
+    if missing:
+        problems.append(f"lacks {len(missing)} tensors, first {missing[0]}")
+    if unexpected:
+        problems.append(f"has {len(unexpected)} unexpected tensors, first {unexpected[0]}")
+    if misshapen:
+        name = misshapen[0]
+        problems.append(
+            f"has {len(misshapen)} tensors of another shape, first {name}: {_shape(state[name])}, "
+            f"expected {_shape(expected[name])}"
+        )
+    if problems:
+        raise XmdptError(f"{what} {' and '.join(problems)}", hint)
+
+
+def _shape(value: Tensor | tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(getattr(value, "shape", value))

@@ -7,12 +7,9 @@ of this process, C latent channels, h, w latent size.
 from __future__ import annotations
 
 import hashlib
-from collections import deque
-from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -24,9 +21,6 @@ from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.images import Picture
 from xmdpt_cli.pose.head_disc import head_map
-
-T = TypeVar("T")
-_AHEAD = 4  # steps read ahead of training, and threads that decode pictures
 
 
 class Pictures(Protocol):
@@ -147,19 +141,6 @@ def draw(
         head = torch.from_numpy(stacked)[:, None]
     moments = examples.moments(chosen, mirrored)
     return VaeBatch(torch.from_numpy(batch), torch.from_numpy(noise), moments, head)
-
-
-def ahead(make: Callable[[int], T], first: int, end: int) -> Generator[T, None, None]:
-    """``make(first)``, ..., ``make(end - 1)`` in this order, made ahead on threads.
-
-    Errors are raised here, at the step they belong to.
-    """
-    with ThreadPoolExecutor(_AHEAD, thread_name_prefix="vae-pictures") as pool:
-        waiting: deque[Future[T]] = deque()
-        for step in range(first, end):
-            while len(waiting) < _AHEAD and step + len(waiting) < end:
-                waiting.append(pool.submit(make, step + len(waiting)))
-            yield waiting.popleft().result()
 
 
 def _index(seed: int, count: int, position: int) -> int:

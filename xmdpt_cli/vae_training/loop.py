@@ -22,6 +22,7 @@ from xmdpt_cli.encoders.vae import VAE, posterior_mean
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import only_process
 from xmdpt_cli.progress import Progress, Say, silent, silently
+from xmdpt_cli.utils.prefetch import prefetch
 from xmdpt_cli.vae_training import folder as folder
 from xmdpt_cli.vae_training.config import VaeConfig, settle
 from xmdpt_cli.vae_training.examples import (
@@ -29,13 +30,14 @@ from xmdpt_cli.vae_training.examples import (
     PictureExamples,
     Pictures,
     VaeBatch,
-    ahead,
     digest,
     draw,
     some,
 )
 from xmdpt_cli.vae_training.folder import VAEStats
 from xmdpt_cli.vae_training.trainer import VaeTrainer
+
+_THREADS = 4  # that read and decode the images of later steps
 
 
 def train_vae(
@@ -121,7 +123,7 @@ def _steps(trainer: VaeTrainer, examples: Examples, out: Path, progress: Progres
     def make(step: int) -> VaeBatch:
         return draw(examples, vae, config.seed, step, config.batch_size, dist.rank, dist.world_size)
 
-    reading = closing(ahead(make, first, config.steps))
+    reading = closing(prefetch(make, range(first, config.steps), threads=_THREADS))
     try:
         with reading as batches, dist.interruptible() as interrupted:
             for batch in batches:

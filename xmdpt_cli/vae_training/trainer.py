@@ -22,7 +22,7 @@ from typing_extensions import TypedDict
 
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import replacing, writing
+from xmdpt_cli.files import atomic_write, writing
 from xmdpt_cli.training.distributed import SINGLE_PROCESS, Distributed
 from xmdpt_cli.training.ema import Ema
 from xmdpt_cli.training.step import in_bf16
@@ -124,7 +124,7 @@ class VaeTrainer:
         """Write the state, whole or not at all. XmdptError if it cannot be written."""
         state = {"done": self.done, "first_loss": self.first_loss, "last": list(self.last)}
         try:
-            with writing(path), replacing(path) as part:
+            with writing(path), atomic_write(path) as part:
                 save_file(self._tensors(), part, metadata={"state": json.dumps(state)})
                 with open(part, "rb+") as file:
                     os.fsync(file.fileno())

@@ -1,14 +1,15 @@
-"""Several views of a person, measured: ``python -m xmdpt_cli.bench.views --data DIR --model RUN``.
+"""Several views of a person: ``python examples/experiments/views.py --data DIR --model RUN``.
 
-Every view of every garment of a split is a target once, its other views are the sources. Drawn from
-the same start noise: from each view alone, from the view whose pose is nearest, and from all sets
-of two and more views, by the rule (vectors averaged, tokens joined: ``Sampler.latents``) and by
-averaging the predictions from each view in every step, which costs a forward pass more for each. A
-row's scores are means over its sets of views. Prints a table in Markdown.
+Every view of every garment of a split is a target once; its other views are the sources. From the
+same start noise, images are generated from each view alone, from the view with the nearest pose,
+and from all sets of two and more views: once as the pipeline combines them (condition vectors
+averaged, tokens joined: ``Sampler.latents``), and once by averaging the predictions from each view
+in every step, which costs one more forward pass per view. Scores are means over the sets of views
+of a row. Prints a Markdown table.
 
-Of the test split's views only those of listed pairs are kept, so for people who were not trained on
-draw others (``xmdpt wardrobe --seed 1``), prepare them with the model's encoders (``xmdpt prepare
---encoders DIR``) and take their ``--split train``.
+The test split holds only the views of its listed pairs. To measure people that the model was not
+trained on, make others (``xmdpt wardrobe --seed 1``), prepare them with the model's encoders
+(``xmdpt prepare --encoders DIR``) and use ``--split train``.
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ from xmdpt_cli.sampling.conditions import Conditions
 from xmdpt_cli.sampling.config import Recipe
 from xmdpt_cli.sampling.encoders import vae_for
 from xmdpt_cli.sampling.sampler import Sampler
+from xmdpt_cli.utils.text_tables import Table
 
 MEASURES = ("ssim_256", "psnr", "torso_colour_error", "silhouette_iou")
-Way = Callable[[Tensor, Conditions, Recipe], Tensor]
+Combine = Callable[[Tensor, Conditions, Recipe], Tensor]
 
 
 class Averaged:
@@ -54,8 +56,8 @@ class Averaged:
         return lambda x, i: torch.stack([predict(x, i) for predict in each]).mean(dim=0)
 
 
-class Bench:
-    """One model on the garments of a split that have more views than ``count``, the sources."""
+class Experiment:
+    """One model and the garments of a split that have more than ``count`` views."""
 
     def __init__(self, data: str, model: Path, split: str, count: int, limit: int | None) -> None:
         self.sampler, self.dataset = Sampler.load(model), PairDataset(data, split)
@@ -83,8 +85,8 @@ class Bench:
 
         def maps(k: int | None) -> Tensor:
             views = [(key, target if k is None else own[k]) for key, target, own in cases]
-            drawn = np.stack([read.pose_map(*view) for view in views])
-            return torch.from_numpy(drawn).permute(0, 3, 1, 2).float() / 255
+            stacked = np.stack([read.pose_map(*view) for view in views])
+            return torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 255
 
         tokens = self.sampler.model.conditioning == "tokens"
         return Conditions(
@@ -113,8 +115,8 @@ class Bench:
         model = Averaged(sampler.model, *views)
         return sample(model, noise, views[0][0], schedule=sampler.schedule, **settings)  # type: ignore[arg-type]
 
-    def draw(self, recipe: Recipe, batch: int = 16) -> dict[str, list[list[Picture]]]:
-        """Of every row of the table, for each of its sets of views, all pictures."""
+    def generate(self, recipe: Recipe, batch: int = 16) -> dict[str, list[list[Picture]]]:
+        """Of every row of the table, for each of its sets of views, the generated images."""
         found: dict[str, list[list[Picture]]] = {}
         for start in range(0, len(self.cases), batch):
             cases = self.cases[start : start + batch]
@@ -122,15 +124,17 @@ class Bench:
             places = list(range(start, start + len(cases)))
             noise = start_noise(self.sampler.model.latent_shape, recipe.seed, places)
             near = [self.nearest(case) for case in cases]
-            for name, way, sets in self.rows(near):
+            for name, combine, sets in self.rows(near):
                 kept = found.setdefault(name, [[] for _ in sets])
-                for pictures, views in zip(kept, sets, strict=True):
-                    latents = way(noise, given.views(views), recipe)
-                    pictures += list(self.vae.decode(latents))
+                for images, views in zip(kept, sets, strict=True):
+                    latents = combine(noise, given.views(views), recipe)
+                    images += list(self.vae.decode(latents))
         return found
 
-    def rows(self, near: list[int]) -> Iterator[tuple[str, Way, list[list[list[int]]]]]:
-        """A row's name, how it draws, and its sets of views: each view is a source of each target.
+    def rows(self, near: list[int]) -> Iterator[tuple[str, Combine, list[list[list[int]]]]]:
+        """Yields (row name, how views are combined, its sets of views).
+
+        A set holds for each view the index of that source for each target.
 
         ``near``: the nearest source of each target.
         """
@@ -149,12 +153,12 @@ class Bench:
         views = [(key, target) for key, target, _ in self.cases]
         truths = [self.dataset.view(*view) for view in views]
         table = {}
-        for name, drawn in self.draw(recipe).items():
+        for name, generated in self.generate(recipe).items():
             scores = []
-            for pictures in drawn:
+            for images in generated:
                 pairs = [
                     Pair(pred=new, truth=truth, keypoints=points, name=".".join(view))
-                    for new, (truth, points), view in zip(pictures, truths, views, strict=True)
+                    for new, (truth, points), view in zip(images, truths, views, strict=True)
                 ]
                 report = evaluate_pairs(
                     pairs, protocol="native", wardrobe=wardrobe, intervals=False
@@ -169,7 +173,7 @@ class Bench:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, prog="python -m xmdpt_cli.bench.views")
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True)
     parser.add_argument("--model", required=True, type=Path)
     parser.add_argument("--split", default="test")
@@ -178,15 +182,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--guidance", type=float)
     args = parser.parse_args(arguments)
-    bench = Bench(args.data, args.model, args.split, args.sources, args.limit)
-    recipe = bench.sampler.recipe(steps=args.steps, guidance=args.guidance)
-    scores = bench.measure(recipe)
+    experiment = Experiment(args.data, args.model, args.split, args.sources, args.limit)
+    recipe = experiment.sampler.recipe(steps=args.steps, guidance=args.guidance)
+    scores = experiment.measure(recipe)
     names = list(next(iter(scores.values())))
-    print(f"{len(bench.cases)} targets, {bench.count} sources of each, {recipe}")
-    print("| sources | " + " | ".join(names) + " |")
-    print("|---" * (1 + len(names)) + "|")
-    for row, values in scores.items():
-        print(f"| {row} | " + " | ".join(f"{values[name]:.4g}" for name in names) + " |")
+    print(f"{len(experiment.cases)} targets, {experiment.count} sources of each, {recipe}")
+    rows = [[row, *(f"{values[name]:.4g}" for name in names)] for row, values in scores.items()]
+    print(Table("", ["sources", *names], rows).markdown())
 
 
 if __name__ == "__main__":

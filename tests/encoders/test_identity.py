@@ -1,4 +1,4 @@
-"""Which encoders' features are good for which model."""
+"""Two records of an encoder: the same one or not (encoders.identity)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from xmdpt_cli.encoders.identity import encoder_difference
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.model.folder import published_facts
-from xmdpt_cli.sampling.fit import encoder_mismatch
 
 PUBLISHED = published_facts(XMDPT(depth=4, width=32, heads=2))["encoders"]
 
@@ -24,8 +24,8 @@ def local(part: str, **more: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("part", ["vae", "source", "pose"])
 def test_a_published_model_takes_its_networks_from_hub_or_folder(part: str) -> None:
-    assert encoder_mismatch(PUBLISHED[part], on_hub(part)) is None
-    assert encoder_mismatch(PUBLISHED[part], local(part)) is None
+    assert encoder_difference(PUBLISHED[part], on_hub(part)) is None
+    assert encoder_difference(PUBLISHED[part], local(part)) is None
 
 
 @pytest.mark.parametrize(
@@ -42,18 +42,32 @@ def test_a_published_model_takes_its_networks_from_hub_or_folder(part: str) -> N
     ],
 )
 def test_another_network_is_named(part: str, there: dict[str, Any], said: str) -> None:
-    assert said in str(encoder_mismatch(PUBLISHED[part], there))
+    assert said in str(encoder_difference(PUBLISHED[part], there))
 
 
 def test_known_files_decide_alone() -> None:
     """A model trained here knows its encoders' files: another file of the same id is another."""
     made = on_hub("vae", id="a/vae")
-    assert encoder_mismatch(made, local("vae", id="/a/copy")) is None
-    assert encoder_mismatch(made, on_hub("vae", id="a/vae", sha256="2" * 64)) is not None
+    assert encoder_difference(made, local("vae", id="/a/copy")) is None
+    assert encoder_difference(made, on_hub("vae", id="a/vae", sha256="2" * 64)) is not None
 
 
 def test_two_toys_of_one_name_are_told_apart_by_their_weights() -> None:
     toys = [on_hub("vae", id="toy-vae", toy=True, sha256=digit * 64) for digit in "ab"]
-    assert encoder_mismatch(toys[0], toys[0]) is None
-    said = encoder_mismatch(*toys)
-    assert said == f"two called toy-vae: weights of sha256 {'a' * 12}, not {'b' * 12}"
+    assert encoder_difference(toys[0], toys[0]) is None
+    said = encoder_difference(*toys)
+    assert said == f"toy-vae (sha256 {'a' * 12}), not toy-vae (sha256 {'b' * 12})"
+
+
+def test_exactly_the_same_includes_how_the_network_ran() -> None:
+    """A dataset is repaired to the same bytes: the number type and the position table count too."""
+    made = on_hub("source", position_table="hub")
+    assert encoder_difference(made, local("source", position_table="hub"), exact=True) is None
+    for changed, named in (
+        ({"dtype": "float32"}, "dtype bfloat16, not float32"),
+        ({"position_table": "transformers"}, "position_table hub, not transformers"),
+        ({"sha256": "2" * 64}, f"sha256 {'1' * 12}, not {'2' * 12}"),
+    ):
+        other = on_hub("source", **{"position_table": "hub", **changed})
+        assert named in str(encoder_difference(made, other, exact=True))
+        assert "sha256" in changed or encoder_difference(made, other) is None

@@ -1,10 +1,11 @@
-"""Quality against steps: ``python -m xmdpt_cli.bench.solvers --data DIR --model RUN --out DIR``.
+"""Quality against steps: ``python examples/experiments/solvers.py --data D --model RUN --out O``.
 
-Draws the held-out pairs of a prepared dataset with every solver, spacing of timesteps and number of
-steps, from the same start noise, and measures them; a table in Markdown, and a plot. "to converged"
-is the PSNR of the pictures against those of the same model, noise and guidance after many
-steps: how well a solver does its job, whatever the model is worth. "sharpness" is the strength of
-their edges over that of the truth's: too few steps blur, which SSIM and PSNR reward.
+Generates the held-out pairs of a prepared dataset with every solver, spacing of timesteps and
+number of steps, from the same start noise, and measures the images. Writes the records as JSON and
+one plot per measure, and prints a Markdown table. "to_converged" is the PSNR of the images against
+those of the same model, noise and guidance after many steps of a second-order solver: it measures
+the solver, not the model. "sharpness" is the strength of the image's edges over that of the ground
+truth's: too few steps blur, which SSIM and PSNR reward.
 """
 
 from __future__ import annotations
@@ -32,24 +33,21 @@ from xmdpt_cli.sampling.conditions import Conditions
 from xmdpt_cli.sampling.config import Recipe
 from xmdpt_cli.sampling.encoders import vae_for
 from xmdpt_cli.sampling.sampler import Sampler
+from xmdpt_cli.utils.text_tables import Table
 
 MEASURES = ("ssim_256", "psnr", "torso_colour_error", "silhouette_iou")
 PLOTS = {
     "ssim_256": "SSIM of held-out pairs",
-    "to_converged": "PSNR in dB against the converged pictures",
+    "to_converged": "PSNR in dB against the converged images",
 }
 CONVERGED = 250  # steps of DPM-Solver++(2M)
 
 
-class Bench:
-    """One model on one dataset's held-out pairs."""
+class Experiment:
+    """One model and the held-out pairs of one dataset."""
 
     def __init__(self, data: str, model: Path, limit: int | None, batch: int = 16) -> None:
-        self.sampler, self.dataset, self.batch = (
-            Sampler.load(model),
-            PairDataset(data, "test"),
-            batch,
-        )
+        self.sampler, self.dataset = Sampler.load(model), PairDataset(data, "test")
         self.vae = vae_for(self.sampler, self.dataset)
         tokens = self.sampler.model.conditioning == "tokens"
         scale = float(self.sampler.facts["encoders"]["vae"]["scale"])
@@ -68,27 +66,27 @@ class Bench:
                 )
         self.converged: dict[tuple[float, float], list[Picture]] = {}
 
-    def draw(self, recipe: Recipe) -> list[Picture]:
-        pictures: list[Picture] = []
+    def generate(self, recipe: Recipe) -> list[Picture]:
+        images: list[Picture] = []
         for conditions in self.parts:
-            first = len(pictures)
+            first = len(images)
             positions = list(range(first, first + len(conditions.pose_tokens)))
             noise = start_noise(self.sampler.model.latent_shape, recipe.seed, positions)
-            pictures += list(self.vae.decode(self.sampler.latents(noise, conditions, recipe)))
-        return pictures
+            images += list(self.vae.decode(self.sampler.latents(noise, conditions, recipe)))
+        return images
 
     def measure(self, recipe: Recipe) -> dict[str, Any]:
-        """The scores of one recipe, JSON-ready."""
+        """The record of one sampling configuration, JSON-ready."""
         key = (recipe.guidance, recipe.power)
         if key not in self.converged:
             many = Recipe(CONVERGED, *key, recipe.seed, "dpmpp-2m", "trailing")
-            self.converged[key] = self.draw(many)
-        pictures = self.draw(recipe)
-        pairs = [pair._replace(pred=new) for pair, new in zip(self.pairs, pictures, strict=True)]
+            self.converged[key] = self.generate(many)
+        images = self.generate(recipe)
+        pairs = [pair._replace(pred=new) for pair, new in zip(self.pairs, images, strict=True)]
         wardrobe = bool(self.dataset.manifest["toy"])
         report = evaluate_pairs(pairs, protocol="native", wardrobe=wardrobe, intervals=False)
         row = report.to_json()["rows"]
-        same = [psnr(new, old) for new, old in zip(pictures, self.converged[key], strict=True)]
+        same = [psnr(new, old) for new, old in zip(images, self.converged[key], strict=True)]
         scores = {name: row["generated"].get(name) for name in MEASURES}
         scores["sharpness"] = float(
             np.mean([_edges(pair.pred) / _edges(pair.truth) for pair in pairs])
@@ -100,29 +98,27 @@ class Bench:
         return {"recipe": dataclasses.asdict(recipe), "forwards": forwards, "scores": scores}
 
 
-def _edges(picture: Picture) -> float:
+def _edges(image: Picture) -> float:
     """Mean absolute difference of neighbouring pixels: blur lowers it."""
-    pixels = picture.astype(np.float64)
+    pixels = image.astype(np.float64)
     return float(np.abs(np.diff(pixels, axis=0)).mean() + np.abs(np.diff(pixels, axis=1)).mean())
 
 
 def table(records: Sequence[dict[str, Any]]) -> str:
-    """Markdown, a row a recipe."""
+    """A Markdown table with one row per record."""
     names = list(records[0]["scores"])
-    lines = ["| solver | timesteps | steps | guided | " + " | ".join(names) + " |"]
-    lines.append("|---" * (4 + len(names)) + "|")
+    rows = []
     for record in records:
         recipe = record["recipe"]
         low, high = recipe["interval"]
         guided = "all" if (low, high) == (0.0, 1.0) else f"{low} to {high}"
-        cells = [recipe["solver"], recipe["spacing"], str(recipe["steps"]), guided]
-        cells += ["" if (v := record["scores"][n]) is None else f"{v:.4g}" for n in names]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        scores = ["" if (v := record["scores"][n]) is None else f"{v:.4g}" for n in names]
+        rows.append([recipe["solver"], recipe["spacing"], str(recipe["steps"]), guided, *scores])
+    return Table("", ["solver", "timesteps", "steps", "guided", *names], rows).markdown()
 
 
 def plot(records: Sequence[dict[str, Any]], measure: str, title: str) -> str:
-    """SVG: a line a solver and spacing, its score against the steps."""
+    """SVG: the measure against the number of steps, one line per solver and spacing."""
     lines: dict[str, list[tuple[float, float]]] = {}
     for record in records:
         recipe = record["recipe"]
@@ -133,29 +129,33 @@ def plot(records: Sequence[dict[str, Any]], measure: str, title: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, prog="python -m xmdpt_cli.bench.solvers")
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True)
     parser.add_argument("--model", required=True, type=Path)
-    parser.add_argument("--out", required=True, type=Path, help="folder for table and plot")
+    parser.add_argument("--out", required=True, type=Path, help="folder for records and plots")
     parser.add_argument("--steps", type=int, nargs="+", default=[4, 6, 8, 12, 20, 50])
     parser.add_argument("--solver", nargs="+", choices=SOLVERS, default=list(SOLVERS))
     parser.add_argument("--spacing", nargs="+", choices=SPACINGS, default=list(SPACINGS))
-    parser.add_argument("--interval", action="append", help="of guidance, as 0.1:0.8 [all steps]")
+    parser.add_argument(
+        "--interval",
+        action="append",
+        help="guide only this part of the trajectory, as 0.1:0.8; again for several [all of it]",
+    )
     parser.add_argument("--guidance", type=float)
-    parser.add_argument("--limit", type=int, help="pairs")
-    parser.add_argument("--name", default="solvers")
+    parser.add_argument("--limit", type=int, help="number of pairs [all]")
+    parser.add_argument("--name", default="solvers", help="name of the files")
     args = parser.parse_args(arguments)
     torch.manual_seed(0)
-    bench = Bench(args.data, args.model, args.limit)
+    experiment = Experiment(args.data, args.model, args.limit)
     intervals = [tuple(map(float, part.split(":"))) for part in args.interval or ["0:1"]]
     records = []
     for interval, solver, spacing, steps in itertools.product(
         intervals, args.solver, args.spacing, args.steps
     ):
-        recipe = bench.sampler.recipe(
+        recipe = experiment.sampler.recipe(
             steps=steps, solver=solver, spacing=spacing, interval=interval, guidance=args.guidance
         )
-        records.append(bench.measure(recipe))
+        records.append(experiment.measure(recipe))
         print(records[-1], flush=True)
     args.out.mkdir(parents=True, exist_ok=True)
     write_text(args.out / f"{args.name}.json", json.dumps(records, indent=1))

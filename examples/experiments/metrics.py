@@ -1,14 +1,15 @@
-"""SSIM (both), PSNR and L1, ours against scikit-image: ``python -m xmdpt_cli.bench.metrics``.
+"""SSIM, PSNR and L1, ours against scikit-image: ``python examples/experiments/metrics.py``.
 
-Drawn pictures of 176 x 256. "scikit-image" calls its functions pair by pair, as the public codes
-do; "ours" measures as ``xmdpt evaluate`` does, a few pairs at once. The digits are compared before
-anything is timed.
+Measures synthetic images of 176 x 256. "scikit-image" calls its functions pair by pair, as the
+public implementations do; "ours" measures as ``xmdpt evaluate`` does, a few pairs at once. The
+values are compared before anything is timed.
 """
 
 from __future__ import annotations
 
 import argparse
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import cv2
 import numpy as np
@@ -21,11 +22,10 @@ from xmdpt_cli.metrics.pictures import unit
 
 SIZE = (256, 176)
 NAMES = ("ssim_w51", "ssim_256", "psnr", "l1")
-PAIRS = 8570  # of DeepFashion's test list
 
 
-def pictures(count: int) -> list[Picture]:
-    """Blotches of colour."""
+def synthetic_images(count: int) -> list[Picture]:
+    """Smooth random images (H, W, 3) uint8."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (count, 16, 11, 3), dtype=np.uint8)
     return [cv2.resize(one, SIZE[::-1], interpolation=cv2.INTER_CUBIC) for one in coarse]
@@ -59,18 +59,18 @@ def scikit_image(preds: list[Picture], truths: list[Picture]) -> np.ndarray:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, prog="python -m xmdpt_cli.bench.metrics")
-    parser.add_argument("--pairs", type=int, default=100, help="of a round")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=100, help="pairs in a round")
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args(arguments)
-    drawn = pictures(2 * args.pairs)
-    preds, truths = drawn[::2], drawn[1::2]
-    ways = {"scikit-image": scikit_image, "ours": ours}
-    found = {name: way(preds, truths) for name, way in ways.items()}
+    images = synthetic_images(2 * args.pairs)
+    preds, truths = images[::2], images[1::2]
+    implementations = {"scikit-image": scikit_image, "ours": ours}
+    found = {name: run(preds, truths) for name, run in implementations.items()}
     difference = float(np.abs(found["ours"] - found["scikit-image"]).max())
     assert difference < 1e-9, difference
     print(f"{args.pairs} pairs of {SIZE[1]}x{SIZE[0]} a round, values differ by {difference:.1e}")
-    calls = {name: (lambda way=way: way(preds, truths)) for name, way in ways.items()}
+    calls = {name: partial(run, preds, truths) for name, run in implementations.items()}
     times = interleaved(calls, args.rounds, torch.device("cpu"))
     for name, seconds in times.items():
         took, over = Spread(tuple(seconds)), ratios(times["scikit-image"], seconds)
