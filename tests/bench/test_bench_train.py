@@ -25,7 +25,7 @@ from xmdpt_cli.bench.train import (
 from xmdpt_cli.diffusion import Schedule
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.model import XMDPT
-from xmdpt_cli.model.convert import from_published
+from xmdpt_cli.model.published import from_published
 from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.flops import step_flops
 from xmdpt_cli.training.step import Inputs, TrainStep

@@ -18,8 +18,13 @@ from torch import Tensor
 from xmdpt_cli.bench.published import PublishedXMDPT
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.model import XMDPT
-from xmdpt_cli.model.checkpoint_file import plain_state, save_published, steps_in_name
-from xmdpt_cli.model.convert import from_published, to_published
+from xmdpt_cli.model.published import (
+    from_published,
+    plain_state,
+    save_published,
+    steps_in_name,
+    to_published,
+)
 
 State = dict[str, Tensor]
 INDEX = "blocks.0.attn.rel_pos_bias.relative_position_index"

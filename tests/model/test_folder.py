@@ -17,7 +17,7 @@ from test_xmdpt import inputs, small
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.model import XMDPT
-from xmdpt_cli.model.folder import load_model, published_facts, save_model
+from xmdpt_cli.model.checkpoint import load_model, published_metadata, save_model
 
 FILES = {"README.md", "config.json", "model.safetensors", "xmdpt.json"}
 
@@ -25,7 +25,7 @@ FILES = {"README.md", "config.json", "model.safetensors", "xmdpt.json"}
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     model = small()
-    save_model(tmp_path / "m", model, published_facts(model, trained_steps=7))
+    save_model(tmp_path / "m", model, published_metadata(model, trained_steps=7))
     return tmp_path / "m"
 
 
@@ -46,7 +46,7 @@ def weights(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
 )
 def test_what_was_saved_comes_back(options: dict[str, Any], tmp_path: Path) -> None:
     model = small(**options)
-    facts = {**published_facts(model), "encoders": encoder_records("ä")}
+    facts = {**published_metadata(model), "encoders": encoder_records("ä")}
     save_model(tmp_path / "m", model, facts)
     again, told = load_model(tmp_path / "m")
     assert told == {"format": "xmdpt-model", "version": 1, **facts}
@@ -73,7 +73,7 @@ def test_the_rest_of_a_folder_stays(folder: Path) -> None:
     (folder / "vae/config.json").write_text("{}")
     (folder / "README.md").write_text("mine")
     other = small(width=64)
-    save_model(folder, other, published_facts(other))
+    save_model(folder, other, published_metadata(other))
     assert load_model(folder)[0].width == 64
     assert (folder / "README.md").read_text() == "mine"
     assert {p.name for p in folder.iterdir()} == {*FILES, "vae"}
@@ -91,7 +91,7 @@ def test_a_disk_that_is_full_leaves_what_was_there(
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
         with pytest.raises(XmdptError, match=r"cannot write .*File too large") as error:
-            save_model(out, wide, published_facts(wide))
+            save_model(out, wide, published_metadata(wide))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "make room" in error.value.hint
@@ -113,18 +113,18 @@ def test_a_kill_between_the_renames_leaves_no_mixture(
     monkeypatch.setattr(Path, "replace", killed)
     model = small(mask_ratio=0.5)
     with pytest.raises(KeyboardInterrupt):
-        save_model(folder, model, published_facts(model))
+        save_model(folder, model, published_metadata(model))
     with pytest.raises(XmdptError, match=r"has no xmdpt\.json"):
         load_model(folder)
     monkeypatch.undo()
-    save_model(folder, model, published_facts(model))
+    save_model(folder, model, published_metadata(model))
     assert load_model(folder)[0].mask_ratio == 0.5
 
 
 def test_a_write_that_was_killed_is_begun_anew(folder: Path) -> None:
     (folder / ".part").mkdir()
     (folder / ".part/stale").write_text("x")
-    save_model(folder, small(), published_facts(small()))
+    save_model(folder, small(), published_metadata(small()))
     assert {p.name for p in folder.iterdir()} == FILES
 
 
@@ -253,7 +253,7 @@ def test_facts_of_published_checkpoints() -> None:
     """FACTS and paper sec. 4.1: 256 px from 32x32 latents, 512 px from 64x64."""
     for latent_size, resolution in ((32, 256), (64, 512)):
         model = XMDPT(depth=4, width=32, heads=2, latent_size=latent_size)
-        facts = published_facts(model)
+        facts = published_metadata(model)
         assert facts["resolution"] == resolution
     assert facts["sampling"] == {
         "steps": 20, "solver": "unipc", "guidance": 2.0, "power": 0.01,

@@ -17,7 +17,7 @@ from xmdpt_cli.diffusion.sampler import guidance_scale, guided
 from xmdpt_cli.diffusion.schedule import Schedule
 from xmdpt_cli.diffusion.solvers import timestep_list
 from xmdpt_cli.model import XMDPT, Mask
-from xmdpt_cli.model.convert import from_published, our_name, published_tensors
+from xmdpt_cli.model.published import from_published, our_name, published_tensors
 
 Shared = Callable[[str], Path]
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from xmdpt_cli.errors import XmdptError, is_out_of_memory
 from xmdpt_cli.model import XMDPT
-from xmdpt_cli.model.shapes import settings_of
+from xmdpt_cli.model.checkpoint import settings_of
 from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.fit import (
     check_dataset,

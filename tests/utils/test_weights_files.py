@@ -17,8 +17,8 @@ from xmdpt_cli.encoders.weights import find
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.metrics.features import INCEPTION
 from xmdpt_cli.metrics.weights import read_weights, weights_file
-from xmdpt_cli.model.checkpoint_file import plain_state
-from xmdpt_cli.model.folder import load_model
+from xmdpt_cli.model.checkpoint import load_model
+from xmdpt_cli.model.published import plain_state
 from xmdpt_cli.utils.weights_files import (
     UnreadableError,
     check_state_dict,

@@ -23,6 +23,7 @@ from xmdpt_cli.model.extensions import TokenConditions
 from xmdpt_cli.model.layers import (
     Attention,
     Block,
+    FinalLayer,
     drop,
     gather_tokens,
     merge_heads,
@@ -83,8 +84,11 @@ def training_passes(
         with torch.no_grad():
             source = net.embed(source_latents)  # (N, T, D)
     both = torch.stack([c, c_masked])  # (2, N, D)
-    x, masked, source, repa = _encode(model, both, mask, x_embedded, masked, source, kv, kv_masked)
-    masked = _predict_masked(mipnet, masked, mask, net.decoder_pos_embed, c_masked, source)
+    x, masked_x, source, repa = _encode(
+        model, both, mask, x_embedded, masked, source, kv, kv_masked
+    )
+    assert masked_x is not None
+    masked = _predict_masked(mipnet, masked_x, mask, net.decoder_pos_embed, c_masked, source)
     # nothing is masked any more: from here on both passes are one batch
     out = _decode(
         net,
@@ -93,7 +97,8 @@ def training_passes(
         torch.cat([x_embedded, masked_embedded]),
         None if kv is None or kv_masked is None else torch.cat([kv, kv_masked]),
     )
-    return Passes(*out.chunk(2), repa)
+    unmasked_out, masked_out = out.chunk(2)
+    return Passes(unmasked_out, masked_out, repa)
 
 
 def _embed(
@@ -134,7 +139,7 @@ def _encode(
         )  # fmt: skip
         if net.backbone == "mdtv2" and block.skip_linear is None:
             skips.append((x, masked, source))
-        if i + 1 == model.repa_layer:
+        if model.repa_projector is not None and i + 1 == model.repa_layer:
             repa = model.repa_projector(x)
     return x, masked, source, repa
 
@@ -206,7 +211,9 @@ def _predict_masked(
     return gather_tokens(torch.cat([kept, x.to(kept.dtype)], dim=1), mask.ids_restore)
 
 
-def _cross_block(block: Block, c: Tensor, x: Tensor, ids: Tensor | None, source: Tensor) -> Tensor:
+def _cross_block(
+    block: Block, c: Tensor, x: Tensor, ids: Tensor | None, source: Tensor | None
+) -> Tensor:
     """x (N, M, D), the tokens at ``ids``, or all."""
     bias = dense_bias(block.attn.rel_pos_bias)  # (H, T, T)
     if ids is not None:
@@ -276,11 +283,12 @@ class Denoiser:
         out = self.predict(
             self.net, torch.cat([latents, latents]), modulations, self._bias, *tokens
         )
-        return classifier_free_guidance(*out.to(x.dtype).chunk(2), scale)
+        conditional, unconditional = out.to(x.dtype).chunk(2)
+        return classifier_free_guidance(conditional, unconditional, scale)
 
     def _modulations_of(self, i: int) -> Tensor:
         if i not in self._steps:
-            layers = [*self.net.blocks, self.net.final_layer]
+            layers: list[Block | FinalLayer] = [*self.net.blocks, self.net.final_layer]
             _, rows, width = self._c.shape
             step_bytes = rows * (6 * len(layers) - 4) * width * self._c.element_size()
             count = max(1, MODULATION_BYTES // step_bytes)

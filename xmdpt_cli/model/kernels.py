@@ -28,14 +28,21 @@ def prepare(model: nn.Module, onednn: bool | None = None) -> None:
     if next(model.parameters()).device.type == "cpu":
         use = onednn_is_faster() if onednn is None else onednn
         classes |= {nn.Linear: OneDNNLinear if use else CPULinear, nn.GELU: CompiledGELU}
+    restore(model)
     _swap(model, classes)
 
 
 def restore(model: nn.Module) -> None:
     """Undo ``prepare``."""
-    linears = {OneDNNLinear: nn.Linear, CPULinear: nn.Linear}
-    others = {LearnedBiasAttention: ScaledDotProductAttention, CompiledGELU: nn.GELU}
-    _swap(model, {**linears, **others})
+    _swap(
+        model,
+        {
+            LearnedBiasAttention: ScaledDotProductAttention,
+            OneDNNLinear: nn.Linear,
+            CPULinear: nn.Linear,
+            CompiledGELU: nn.GELU,
+        },
+    )
 
 
 def _swap(model: nn.Module, classes: Mapping[type[nn.Module], type[nn.Module]]) -> None:
@@ -84,7 +91,8 @@ class CPULinear(nn.Linear):
     follows: as an operand MKL copies it into every row of the result (5 % of a step of S)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_compiling() and not torch.is_grad_enabled():
+        inference = torch.compiler.is_compiling() and not torch.is_grad_enabled()
+        if inference and x.device.type == "cpu" and self.bias is not None:
             return F.linear(x, self.weight) + self.bias
         return super().forward(x)
 
@@ -95,20 +103,21 @@ class OneDNNLinear(CPULinear):
     the time. It has no derivative: what needs gradients is ``F.linear``'s."""
 
     def forward(self, x: Tensor) -> Tensor:
-        wanted = torch.float32 == x.dtype == self.weight.dtype
-        if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or not wanted:
+        fp32 = torch.float32 == x.dtype == self.weight.dtype and x.device.type == "cpu"
+        if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or not fp32:
             return super().forward(x)
         # PyTorch's own operator compiles only for frozen weights; outside of a graph ours would
         # cost a call through Python
-        product = _in_graphs if torch.compiler.is_compiling() else _onednn
+        product = _in_graphs if torch.compiler.is_compiling() else onednn
         return product(x, self.weight, self.bias)
 
 
-def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``F.linear(x, weight, bias)`` by oneDNN, without gradients."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
-_in_graphs = torch.library.custom_op("xmdpt::linear", mutates_args=(), device_types="cpu")(_onednn)
+_in_graphs = torch.library.custom_op("xmdpt::linear", mutates_args=(), device_types="cpu")(onednn)
 
 
 @_in_graphs.register_fake

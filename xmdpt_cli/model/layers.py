@@ -42,7 +42,7 @@ class TimestepEmbedder(nn.Module):
 
     def forward(self, timesteps: Tensor) -> Tensor:
         features = timestep_features(timesteps, self.features)
-        return self.mlp(features.to(self.mlp[0].weight.dtype))
+        return self.mlp(features.to(next(self.mlp.parameters()).dtype))
 
 
 def timestep_features(timesteps: Tensor, features: int = 256) -> Tensor:
@@ -87,7 +87,7 @@ class RelativePositionBias(nn.Module):
         )
 
     def forward(self, ids_keep: Tensor | None = None, extra_keys: int = 0) -> Tensor:
-        """(H, T, T); with ``ids_keep`` (N, K) the rows and columns of the kept tokens, (N, H, K, K).
+        """(H, T, T); with ``ids_keep`` (N, K) rows and columns of the kept tokens, (N, H, K, K).
         ``extra_keys``: columns to append for as many source tokens."""
         table = self.relative_position_bias_table
         bias = table[relative_position_index(self.side, table.device)].permute(2, 0, 1)

@@ -42,12 +42,12 @@ def _windows(x: Tensor, side: int) -> Tensor:
 
 def bias_of_pairs(bias: Tensor, ids: Tensor) -> Tensor:
     """bias (H, T, T) among the tokens ids (N, K) of each row: (N, H, K, K)."""
-    return _GatherBias.apply(bias, ids, False)  # type: ignore[no-untyped-call, no-any-return]
+    return _GatherBias.apply(bias, ids, False)
 
 
 def bias_of_queries(bias: Tensor, ids: Tensor) -> Tensor:
     """bias (H, T, T) from the tokens ids (N, K) of each row to all: (N, H, K, T)."""
-    return _GatherBias.apply(bias, ids, True)  # type: ignore[no-untyped-call, no-any-return]
+    return _GatherBias.apply(bias, ids, True)
 
 
 class _GatherBias(torch.autograd.Function):

@@ -15,8 +15,8 @@ tokens, K of them kept by a mask, D width, H heads, L DINOv2 tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
@@ -56,6 +56,11 @@ PREDICTORS: dict[str, tuple[str, ...]] = {
     "cross-self": ("cross", "self"),
     "self-cross": ("self", "cross"),
 }
+
+
+def _blocks(blocks: Iterable[Block]) -> Sequence[Block]:
+    """An nn.ModuleList, typed."""
+    return cast("Sequence[Block]", nn.ModuleList(blocks))
 
 
 class CANet(nn.Module):
@@ -146,9 +151,7 @@ class TDNet(nn.Module):
         self.x_embedder = PatchEmbed(channels, width, patch)
         self.t_embedder = TimestepEmbedder(width)
         self.pos_embed = nn.Parameter(torch.zeros(1, grid * grid, width))
-        self.blocks = nn.ModuleList(
-            Block(width, heads, grid, skip=i >= first_skip) for i in range(depth)
-        )
+        self.blocks = _blocks(Block(width, heads, grid, skip=i >= first_skip) for i in range(depth))
         self.decoder_pos_embed = nn.Parameter(torch.zeros(1, grid * grid, width))
         self.final_layer = FinalLayer(width, patch * patch * 2 * channels)
 
@@ -208,11 +211,9 @@ class MIPNet(nn.Module):
         super().__init__()
         self.order = PREDICTORS[predictor]
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.sideblocks = nn.ModuleList(
-            Block(width, heads, grid) for _ in range(self.order.count("self"))
-        )
-        self.sideblocks_cross = nn.ModuleList(
-            Block(width, heads, grid, cross=True) for _ in range(self.order.count("cross"))
+        self.sideblocks = _blocks(Block(width, heads, grid) for k in self.order if k == "self")
+        self.sideblocks_cross = _blocks(
+            Block(width, heads, grid, cross=True) for k in self.order if k == "cross"
         )
 
     def fill(self, x: Tensor, mask: Mask, decoder_pos_embed: Tensor) -> Tensor:
@@ -359,6 +360,9 @@ class XMDPT(
         encoded = self.tdnet.encode(x, c, None, kv) + self.tdnet.decoder_pos_embed  # (N, T, D)
         return self.tdnet.decode(encoded, c, x, kv)  # (N, 2C, h, w)
 
+    if TYPE_CHECKING:  # nn.Module declares it as Any
+        __call__ = forward
+
     def forward_masked(
         self,
         latents: Tensor,
@@ -403,22 +407,24 @@ class XMDPT(
     def parameter_counts(self) -> dict[str, int]:
         """Parameters in training, in inference, and as the paper counts them: without MIPNet's
         blocks, the position embeddings and the bias tables of TDNet, with the mask token."""
+        sizes = {name: p.numel() for name, p in self.named_parameters()}
 
-        def count(*parts: nn.Module | Tensor | None) -> int:
-            tensors = [
-                [p] if isinstance(p, Tensor) else p.parameters() for p in parts if p is not None
-            ]
-            return sum(tensor.numel() for group in tensors for tensor in group)
+        def count(*parts: str) -> int:
+            return sum(size for name, size in sizes.items() if name.startswith(parts))
 
-        net, mipnet = self.tdnet, self.mipnet
-        training, repa = count(self), count(self.repa_projector)
-        blocks = count(mipnet.sideblocks, mipnet.sideblocks_cross) if mipnet is not None else 0
-        tables = count(*(m for m in net.modules() if isinstance(m, RelativePositionBias)))
-        positions = count(net.pos_embed, net.decoder_pos_embed)
+        tables = sum(
+            size
+            for name, size in sizes.items()
+            if name.startswith("tdnet.") and name.endswith("bias_table")
+        )
+        training, repa = count(""), count("repa_projector.")
         return {
             "training": training,
-            "inference": training - count(mipnet) - repa,
-            "paper": training - repa - blocks - positions - tables,
+            "inference": training - count("mipnet.") - repa,
+            "paper": training
+            - repa
+            - count("mipnet.sideblocks", "tdnet.pos_embed", "tdnet.decoder_pos_embed")
+            - tables,
         }
 
     def check(self, latents: Tensor, condition: Tensor, tokens: TokenConditions | None) -> None:
@@ -480,7 +486,7 @@ def initialise(model: XMDPT) -> None:
             nn.init.zeros_(module.bias)
         if isinstance(module, PatchEmbed):  # as a linear
             nn.init.xavier_uniform_(module.proj.weight.flatten(1))
-            nn.init.zeros_(module.proj.bias)
+            nn.init.zeros_(module.proj.bias)  # type: ignore[arg-type]
         if isinstance(module, nn.Conv1d):  # CANet's convolutions over tokens
             nn.init.normal_(module.weight, std=0.02)
         if isinstance(module, RelativePositionBias):

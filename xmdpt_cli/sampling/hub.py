@@ -14,7 +14,7 @@ from xmdpt_cli.encoders.weights import HUB_ID, reason
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import expanded, write_text, writing
 from xmdpt_cli.metrics.report import WrittenReport
-from xmdpt_cli.model.folder import save_model
+from xmdpt_cli.model.checkpoint import save_model
 from xmdpt_cli.sampling.card import model_card
 from xmdpt_cli.sampling.encoders import Networks
 from xmdpt_cli.sampling.sampler import Sampler

@@ -19,8 +19,9 @@ from torch import Tensor
 from xmdpt_cli.diffusion import Schedule, Seen, sample, spacing_of
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import ConfigError, XmdptError, is_out_of_memory
-from xmdpt_cli.model import XMDPT, Context
-from xmdpt_cli.model.folder import find_model, load_model
+from xmdpt_cli.model import XMDPT, TokenConditions, kernels
+from xmdpt_cli.model.checkpoint import find_model, load_model
+from xmdpt_cli.model.fast import compile_sampling
 from xmdpt_cli.sampling.conditions import Conditions
 from xmdpt_cli.sampling.config import Recipe
 
@@ -52,16 +53,17 @@ class Sampler:
         sampler = cls(model, Schedule(facts["schedule"], facts["prediction"]), facts)
         _ = sampler.identity  # of the weights as they were stored
         model.to(device, PRECISIONS[precision])
+        kernels.prepare(model)
         sampler.folder = folder
         return sampler
 
     @property
     def device(self) -> torch.device:
-        return self.model.tdnet.position.device
+        return self.model.tdnet.pos_embed.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.model.tdnet.position.dtype
+        return self.model.tdnet.pos_embed.dtype
 
     @cached_property
     def identity(self) -> str:
@@ -75,7 +77,7 @@ class Sampler:
     def compile(self, count: int) -> None:
         """Run through torch.compile from now on, in batches of ``count`` pictures: fewer are
         filled up, for another size would have to be compiled too."""
-        self.model.compile_sampling()
+        compile_sampling(self.model)
         self._compiled_for = count
 
     def stored_model(self) -> XMDPT:
@@ -149,7 +151,7 @@ class Sampler:
         recipe: Recipe,
         callback: Callable[[Seen], None] | None,
     ) -> Tensor:
-        vectors, contexts = self.encoded(conditions)
+        vectors, tokens = self.encoded(conditions)
         return sample(
             self.model,
             noise.to(self.device),
@@ -160,13 +162,13 @@ class Sampler:
             solver=recipe.solver,
             spacing=recipe.spacing,
             interval=recipe.interval,
-            context=Context.join(contexts) if contexts else None,
+            tokens=TokenConditions.join(tokens) if tokens else None,
             schedule=self.schedule,
             callback=callback,
         )
 
-    def encoded(self, conditions: Conditions) -> tuple[list[Tensor], list[Context]]:
-        """Each view's condition vector (N, D), and with token conditions its context."""
+    def encoded(self, conditions: Conditions) -> tuple[list[Tensor], list[TokenConditions]]:
+        """Each view's condition vector (N, D), and token conditions if the model takes them."""
         model, given = self.model, conditions.to(self.device)
         sources = given.source_latents.to(self.dtype)
         vectors = [
@@ -178,7 +180,5 @@ class Sampler:
         pose_map, own_maps = given.pose_map, given.source_pose_map
         assert pose_map is not None
         assert own_maps is not None
-        views = zip(sources, own_maps, given.source_tokens, strict=True)
-        return vectors, [
-            model.context(latents, pose_map, own, tokens) for latents, own, tokens in views
-        ]
+        views = zip(sources, own_maps, strict=True)
+        return vectors, [model.token_conditions(latents, pose_map, own) for latents, own in views]

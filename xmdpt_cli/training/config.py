@@ -44,22 +44,6 @@ class TrainConfig:
         "plain", "plain: published; mdtv2: long skip connections.", choices=("plain", "mdtv2")
     )
     decode_layers: int = option(0, "Blocks behind the predictor; 0: 2, mdtv2 6 (S) or 4.")
-    token_source: str = option(
-        "latents",
-        "tokens: what stands for the source.",
-        choices=("latents", "dino", "both", "none"),
-    )
-    token_source_by: str = option(
-        "keys",
-        "tokens: read as keys of the self-attention, by cross-attention, or in the sequence.",
-        choices=("keys", "cross", "sequence"),
-    )
-    token_pose: str = option(
-        "add",
-        "tokens: how the pose map joins the noisy tokens.",
-        choices=("add", "concat", "keys", "none"),
-    )
-    vector: bool = option(True, "tokens: use the condition vector as well.")
     prediction: str = option(
         "epsilon", "What the model predicts; epsilon: the paper.", choices=("epsilon", "v")
     )
