@@ -60,7 +60,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for name, value in TINY.items():
             patch.setenv(name, value)
         people = ["--people", "2", "--test-people", "2", "--views", "2", "--height", "64"]
-        made = [["wardrobe", "--out", "DeepFashion", *people], PREPARE, ["train"], VAE]
+        made = [["synth", "--out", "DeepFashion", *people], PREPARE, ["train"], VAE]
         for line in [*made, ["sample"], EVALUATE]:
             assert run(line) == 0, line
         yield folder

@@ -17,7 +17,7 @@ from toy_models import SIZE, make_model
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.prepare.pipeline import prepare_dataset
 from xmdpt_cli.toy.encoders import toy_encoders
-from xmdpt_cli.toy.synthetic import make_wardrobe
+from xmdpt_cli.toy.synthetic import make_synthetic
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "examples/experiments"
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}
@@ -42,7 +42,7 @@ class Prepared:
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     root = tmp_path_factory.mktemp("experiments")
-    make_wardrobe(root / "raw", people_train=1, people_test=1, views=4, height=64, workers=1)
+    make_synthetic(root / "raw", people_train=1, people_test=1, views=4, height=64, workers=1)
     encoders = toy_encoders(SIZE)
     prepare_dataset(find_dataset(root / "raw"), root / "data", size=SIZE, encoder=encoders)
     encoders.save(root / "data/encoders")

@@ -25,7 +25,7 @@ from xmdpt_cli.model.published import save_published
 from xmdpt_cli.report import dataset as report
 from xmdpt_cli.sampling.generate import _begin as begin_samples
 from xmdpt_cli.storage.stores import LocalStore
-from xmdpt_cli.toy.synthetic import make_wardrobe
+from xmdpt_cli.toy.synthetic import make_synthetic
 from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.run_folder import begin_run
 from xmdpt_cli.vae_training import folder as vae_folder
@@ -54,7 +54,7 @@ IDENTITY = {"settings": {}, "pictures": "", "start": "", "lpips_trunk": ""}
 DATASET = SimpleNamespace(manifest={"shards": [], "encoders": encoder_records()})
 BEGIN: dict[str, Callable[[Path], object]] = {
     "prepare": lambda out: refuse_strangers(LocalStore(out)),
-    "synth": lambda out: make_wardrobe(
+    "synth": lambda out: make_synthetic(
         out, people_train=1, people_test=1, views=2, height=32, workers=0
     ),
     "sample": lambda out: begin_samples(out, {"format": "xmdpt-samples"}),

@@ -17,7 +17,7 @@ _HOMES = {
     "sample": "xmdpt_cli.diffusion",
     "save_png": "xmdpt_cli.images",
     "training_loss": "xmdpt_cli.diffusion",
-    "draw_pose": "xmdpt_cli.pose.pose_image",
+    "draw_pose": "xmdpt_cli.pose.drawing",
     "PairDataset": "xmdpt_cli.data.loader",
     "Sampler": "xmdpt_cli.sampling.sampler",
     "XMDPTPipeline": "xmdpt_cli.sampling.pipeline",
@@ -46,7 +46,7 @@ if TYPE_CHECKING:  # what a type checker and an editor see; nothing of it runs
     from xmdpt_cli.images import save_png
     from xmdpt_cli.model import XMDPT
     from xmdpt_cli.model.published import from_published
-    from xmdpt_cli.pose.pose_image import draw_pose
+    from xmdpt_cli.pose.drawing import draw_pose
     from xmdpt_cli.sampling.pipeline import XMDPTPipeline
     from xmdpt_cli.sampling.sampler import Sampler
 else:

@@ -83,8 +83,8 @@ class Experiment:
             self.converged[key] = self.generate(many)
         images = self.generate(recipe)
         pairs = [pair._replace(pred=new) for pair, new in zip(self.pairs, images, strict=True)]
-        wardrobe = bool(self.dataset.manifest["toy"])
-        report = evaluate_pairs(pairs, protocol="native", wardrobe=wardrobe, intervals=False)
+        synthetic = bool(self.dataset.manifest["toy"])
+        report = evaluate_pairs(pairs, protocol="native", synthetic=synthetic, intervals=False)
         row = report.to_json()["rows"]
         same = [psnr(new, old) for new, old in zip(images, self.converged[key], strict=True)]
         scores = {name: row["generated"].get(name) for name in MEASURES}

@@ -8,7 +8,7 @@ in every step, which costs one more forward pass per view. Scores are means over
 of a row. Prints a Markdown table.
 
 The test split holds only the views of its listed pairs. To measure people that the model was not
-trained on, make others (``xmdpt wardrobe --seed 1``), prepare them with the model's encoders
+trained on, make others (``xmdpt synth --seed 1``), prepare them with the model's encoders
 (``xmdpt prepare --encoders DIR``) and use ``--split train``.
 """
 
@@ -155,7 +155,7 @@ class Experiment:
 
     def measure(self, recipe: Recipe) -> dict[str, dict[str, float]]:
         """The mean scores of every row."""
-        wardrobe = bool(self.dataset.manifest["toy"])
+        synthetic = bool(self.dataset.manifest["toy"])
         views = [(key, target) for key, target, _ in self.cases]
         truths = [self.dataset.view(*view) for view in views]
         table = {}
@@ -167,7 +167,7 @@ class Experiment:
                     for new, (truth, points), view in zip(images, truths, views, strict=True)
                 ]
                 report = evaluate_pairs(
-                    pairs, protocol="native", wardrobe=wardrobe, intervals=False
+                    pairs, protocol="native", synthetic=synthetic, intervals=False
                 )
                 scores.append(report.to_json()["rows"]["generated"])
             table[name] = {

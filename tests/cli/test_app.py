@@ -24,14 +24,15 @@ COMMANDS = [
     "ui",
     "convert",
     "presets",
-    "wardrobe",
+    "synth",
     "bench",
 ]
 
 
 def test_every_command_and_option_has_a_help_line() -> None:
     commands = dict(walk(build()))
-    assert [name for name in commands if name and " " not in name] == COMMANDS
+    shown = [n for n, one in commands.items() if n and " " not in n and not one.hidden]
+    assert shown == COMMANDS
     assert "bench train" in commands
     for name, command in commands.items():
         assert command.help, name
@@ -43,6 +44,17 @@ def test_every_command_and_option_has_a_help_line() -> None:
 def test_help_of_each_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([command, "--help"]) == 0
     assert f"xmdpt {command}" in capsys.readouterr().out
+
+
+def test_the_earlier_name_of_synth_works_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ["--people", "1", "--test-people", "1", "--height", "64"]
+    assert run(["wardrobe", "--out", str(tmp_path / "raw"), *few]) == 0
+    assert "xmdpt synth" in capsys.readouterr().err
+    assert (tmp_path / "raw" / "test.lst").is_file()
+    assert run(["--help"]) == 0
+    assert "wardrobe" not in capsys.readouterr().out
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,11 +124,11 @@ def test_debug_shows_the_traceback(
 
 def test_json_is_one_object_on_stdout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "people [1]"
-    args = ["wardrobe", "--out", str(out), "--people", "1", "--test-people", "1", "--height", "64"]
+    args = ["synth", "--out", str(out), "--people", "1", "--test-people", "1", "--height", "64"]
     assert run([*args, "--json"]) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["root"] == str(out)
-    assert "drawing" in captured.err
+    assert "rendering" in captured.err
 
 
 def test_an_interrupt_says_how_to_go_on(
@@ -125,8 +137,8 @@ def test_an_interrupt_says_how_to_go_on(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("xmdpt_cli.toy.synthetic.make_wardrobe", interrupted)
-    assert run(["wardrobe", "--out", str(tmp_path / "w")]) == 130
+    monkeypatch.setattr("xmdpt_cli.toy.synthetic.make_synthetic", interrupted)
+    assert run(["synth", "--out", str(tmp_path / "w")]) == 130
     assert "run the same command again" in capsys.readouterr().err
     # a measurement begins anew
     monkeypatch.setattr("xmdpt_cli.bench.throughput.measure", interrupted)

@@ -174,7 +174,7 @@ def test_a_converted_model_samples(checkpoint: Path, tmp_path: Path, capsys: Cap
     )
     Dinov2Model(config).save_pretrained(tmp_path / "dino")
     people = ("--people", 1, "--test-people", 1, "--height", 64)
-    assert call("wardrobe", "--out", tmp_path / "raw", *people) == 0
+    assert call("synth", "--out", tmp_path / "raw", *people) == 0
     networks = ("--vae", tmp_path / "vae", "--dino-source", tmp_path / "dino")
     prepare = ("prepare", "--root", tmp_path / "raw", "--size", 64)
     more = (*networks, "--dino-pose", tmp_path / "dino")

@@ -17,7 +17,7 @@ Capture = pytest.CaptureFixture[str]
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("finetune")
     drawn = ["--people", 3, "--test-people", 2, "--height", 64]
-    assert call("wardrobe", "--out", work / "raw", *drawn) == 0
+    assert call("synth", "--out", work / "raw", *drawn) == 0
     toy = ["--encoders", "toy", "--size", 32, "--vae-steps", 3]
     assert call("prepare", "--root", work / "raw", "--out", work / "data", *toy) == 0
     return work / "data"

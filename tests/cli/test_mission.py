@@ -18,7 +18,7 @@ from xmdpt_cli.cli.app import run
 @pytest.fixture(autouse=True)
 def _beside_deepfashion(monkeypatch: pytest.MonkeyPatch) -> None:
     people = ["--people", "2", "--test-people", "2", "--views", "2", "--height", "64"]
-    assert run(["wardrobe", "--out", "DeepFashion", *people]) == 0
+    assert run(["synth", "--out", "DeepFashion", *people]) == 0
     for name, value in SHORT.items():
         monkeypatch.setenv(name, value)
 

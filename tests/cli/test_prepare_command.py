@@ -32,7 +32,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Drawn people, prepared at 32 px with toy encoders."""
     work = tmp_path_factory.mktemp("prepare")
     people = ["--people", "3", "--test-people", "2", "--height", "64"]
-    assert run(["wardrobe", "--out", str(work / "raw"), *people]) == 0
+    assert run(["synth", "--out", str(work / "raw"), *people]) == 0
     toy = ["--encoders", "toy", "--size", "32", "--vae-steps", "2"]
     assert run(["prepare", "--root", str(work / "raw"), "--out", str(work / "data"), *toy]) == 0
     return work

@@ -26,7 +26,7 @@ def said(capsys: Capture, *arguments: object, code: int = 0) -> list[str]:
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("resuming")
     people = ["--people", 3, "--test-people", 2, "--height", 64]
-    assert run([str(a) for a in ("wardrobe", "--out", work / "raw", *people)]) == 0
+    assert run([str(a) for a in ("synth", "--out", work / "raw", *people)]) == 0
     assert run([str(a) for a in prepare(work, work / "data")]) == 0
     return work
 

@@ -35,7 +35,7 @@ def result(capsys: Capture, *arguments: object) -> dict[str, object]:
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Drawn people, prepared with toy encoders and trained for a few steps."""
     work = tmp_path_factory.mktemp("way")
-    ok("wardrobe", "--out", work / "raw", "--people", 3, "--test-people", 2, "--height", 64)
+    ok("synth", "--out", work / "raw", "--people", 3, "--test-people", 2, "--height", 64)
     toy = ["--encoders", "toy", "--size", 32, "--vae-steps", 3]
     ok("prepare", "--root", work / "raw", "--out", work / "data", *toy)
     train(work, "run")
@@ -63,7 +63,7 @@ def test_sample_then_evaluate(work: Path, tmp_path: Path, capsys: Capture) -> No
     assert len(names) == 4
     assert all(name.startswith("fashion") and "_1front" in name + "_1front" for name in names)
     assert Image.open(out / "sheet.png").width > 4 * 32
-    numbers = result(capsys, "evaluate", "--data", work / "data", "--generated", out, "--wardrobe")
+    numbers = result(capsys, "evaluate", "--data", work / "data", "--generated", out, "--synthetic")
     rows = numbers["rows"]
     assert isinstance(rows, dict)
     compared = {"generated", "copy-source", "mean-image", "vae-reconstruction"}

@@ -317,14 +317,14 @@ def test_records_of_others_are_no_bug_of_ours(
     [
         ("bench", "bench --size tiny"),
         ("data", "prepare --root people --encoders toy --size 32 --vae-steps 2"),
-        ("people", "wardrobe --people 1 --test-people 1 --height 64"),
+        ("people", "synth --people 1 --test-people 1 --height 64"),
     ],
 )
 def test_a_place_that_cannot_be_written_is_an_error(
     place: str, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if place != "people":
-        assert run(["wardrobe", "--people", "1", "--test-people", "1", "--height", "64"]) == 0
+        assert run(["synth", "--people", "1", "--test-people", "1", "--height", "64"]) == 0
     Path(place).write_text("a file of somebody's")
     assert run(line.split()) == 1
     said = capsys.readouterr().err

@@ -27,7 +27,8 @@ from xmdpt_cli.data.loader import (
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import resize_square
-from xmdpt_cli.pose.pose_image import draw_pose, draw_pose_map, from_fractions
+from xmdpt_cli.pose.drawing import draw_pose, draw_pose_map
+from xmdpt_cli.pose.keypoints import from_fractions
 from xmdpt_cli.prepare.pipeline import prepare_dataset
 
 SIZE = 32

@@ -15,15 +15,9 @@ from stick_people import FIGURE
 
 from xmdpt_cli.datasets.find import Listing, find_dataset
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.pose.annotation_frames import (
-    ANYWHERE,
-    PADDED,
-    PHOTOGRAPHS,
-    PUBLISHED,
-    parse_frame,
-)
 from xmdpt_cli.pose.frame_decision import decide, decide_alone
-from xmdpt_cli.toy.synthetic import make_wardrobe
+from xmdpt_cli.pose.frames import ANYWHERE, PADDED, PHOTOGRAPHS, PUBLISHED, parse_frame
+from xmdpt_cli.toy.synthetic import make_synthetic
 from xmdpt_cli.utils.deepfashion_names import parse_name
 
 NAN = np.nan
@@ -194,7 +188,7 @@ def test_what_is_no_frame(text: str) -> None:
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Synthetic people, 88 x 128 pixels, 36 to train and 9 to test."""
     root = tmp_path_factory.mktemp("drawn") / "raw"
-    make_wardrobe(root, people_train=12, people_test=3, views=3, height=128, workers=1)
+    make_synthetic(root, people_train=12, people_test=3, views=3, height=128, workers=1)
     return root
 
 

@@ -158,7 +158,7 @@ def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     for line, text in ((5, "18"), (6, "not a list of numbers"), (7, "found 1 fields")):
         assert text in why[f"{annotations.name}:{line}"]
     for line, text in (
-        (14, "across garments"), (15, "identical views"), (16, "two names"),
+        (14, "across garments"), (15, "identical views"), (16, "fields instead of 2"),
         (17, "portrait.jpg"), (18, "across splits"),
     ):  # fmt: skip
         assert text in why[f"{pairs.name}:{line}"]

@@ -212,3 +212,29 @@ def test_wrong_folders_are_named(sd_like: Path, tmp_path: Path) -> None:
 def test_pictures_that_do_not_divide_are_refused(sd_like: Path) -> None:
     with pytest.raises(XmdptError, match="factor 8"):
         VAE.load(sd_like).encode_moments(np.zeros((1, 36, 32, 3), dtype=np.uint8))
+
+
+def test_on_a_processor_images_are_decoded_in_float32_whatever_is_asked(sd_like: Path) -> None:
+    vae = VAE.load(sd_like)
+    latents = torch.randn(3, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    expected = vae.decode(latents)
+    vae.decode_dtype = torch.bfloat16
+    vae.compile_decoder(8)
+    assert np.array_equal(vae.decode(latents), expected)
+
+
+def test_a_batch_that_is_filled_up_decodes_to_the_same_images(sd_like: Path) -> None:
+    vae = VAE.load(sd_like)
+    latents = torch.randn(3, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    expected, decode = vae.decode(latents), vae.net.decode
+    sizes: list[int] = []
+
+    def noted(z: torch.Tensor) -> object:
+        sizes.append(len(z))
+        return decode(z)
+
+    vae.net.decode = noted
+    vae._compiled_for = 2  # what compile_decoder sets on a GPU
+    vae.chunk_pixels = 2 * 32 * 32
+    assert abs(vae.decode(latents).astype(int) - expected.astype(int)).max() <= 1
+    assert sizes == [2, 2]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xmdpt_cli.pose.annotation_csv import read_annotations
+from xmdpt_cli.pose.formats.text_rows import read_annotations
 
 Move = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 HEADER = "name:keypoints_y:keypoints_x"

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.pose.pose_image import Keypoints, draw_pose, from_fractions
+from xmdpt_cli.pose.drawing import draw_pose
+from xmdpt_cli.pose.keypoints import Keypoints, from_fractions
 from xmdpt_cli.ui.poses import PRESETS
 
 SIZE = (256, 176)  # height, width

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.prepare.pipeline import prepare_dataset
-from xmdpt_cli.toy.synthetic import make_wardrobe
+from xmdpt_cli.toy.synthetic import make_synthetic
 from xmdpt_cli.training.config import TrainConfig
 
 CONFIG = TrainConfig(
@@ -47,7 +47,7 @@ class PixelEncoder:
 
 def make_data(root: Path) -> Path:
     """Drawn people at 32 px, prepared below ``root``."""
-    make_wardrobe(root / "raw", people_train=4, people_test=2, views=3, height=64, workers=1)
+    make_synthetic(root / "raw", people_train=4, people_test=2, views=3, height=64, workers=1)
     prepare_dataset(find_dataset(root / "raw"), root / "data", size=32, encoder=PixelEncoder())
     return root / "data"
 

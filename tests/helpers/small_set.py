@@ -20,7 +20,7 @@ from xmdpt_cli.sampling.config import Recipe
 from xmdpt_cli.sampling.generate import generate
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.toy.encoders import toy_encoders
-from xmdpt_cli.toy.synthetic import make_wardrobe
+from xmdpt_cli.toy.synthetic import make_synthetic
 
 SIZE = 32
 RECIPE = Recipe(steps=2, guidance=2.0, power=0.01, seed=3)
@@ -40,7 +40,7 @@ class Small:
 
 
 def make_small(root: Path) -> Small:
-    make_wardrobe(root / "raw", people_train=1, people_test=6, views=3, height=64, workers=1)
+    make_synthetic(root / "raw", people_train=1, people_test=6, views=3, height=64, workers=1)
     encoders = toy_encoders(SIZE)
     prepare_dataset(find_dataset(root / "raw"), root / "data", size=SIZE, encoder=encoders)
     encoders.vae.save(root / "data/encoders/vae")

@@ -21,8 +21,6 @@ SIZE = 32
 FORMS: dict[str, dict[str, Any]] = {
     "vector": {},
     "keys": {"conditioning": "tokens"},
-    "cross": {"conditioning": "tokens", "token_source_by": "cross"},
-    "sequence": {"conditioning": "tokens", "token_source_by": "sequence"},
 }
 
 

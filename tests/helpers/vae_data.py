@@ -13,7 +13,7 @@ from xmdpt_cli.encoders.bundle import Encoders
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.prepare.pipeline import prepare_dataset
 from xmdpt_cli.toy.encoders import toy_dino, toy_vae
-from xmdpt_cli.toy.synthetic import make_wardrobe
+from xmdpt_cli.toy.synthetic import make_synthetic
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 SIZE = 32
@@ -37,7 +37,7 @@ def make_dataset(root: Path) -> Path:
 
     The VAE is a toy's network saved by diffusers alone, as a real one comes.
     """
-    make_wardrobe(root / "raw", people_train=4, people_test=2, views=3, height=64, workers=1)
+    make_synthetic(root / "raw", people_train=4, people_test=2, views=3, height=64, workers=1)
     made = toy_vae(SIZE, seed=5)
     made.net.register_to_config(scaling_factor=0.9)
     made.net.save_pretrained(root / "vae")

@@ -76,7 +76,7 @@ def test_calibration_rows_bracket_the_generated_one() -> None:
         protocol="native",
         networks=Networks(Lpips("toy"), {"torchvision": toy_features()}),
         real=RealSet(lambda: real),
-        wardrobe=True,
+        synthetic=True,
     )
     rows = report.rows
     compared = ["generated", "copy-source", "mean-image", "vae-reconstruction"]
@@ -197,7 +197,7 @@ def test_protocol_resizes_every_picture_and_the_keypoints() -> None:
     generated = cv2.resize(blurred(truth, 2), (256, 256))
     keypoints = KEYPOINTS * 2
     report = evaluate_pairs(
-        [(generated, truth, source, keypoints, "a")], protocol="cfld", wardrobe=True
+        [(generated, truth, source, keypoints, "a")], protocol="cfld", synthetic=True
     )
     cfld = get_protocol("cfld")
     small = cfld.truth(truth)
@@ -223,7 +223,7 @@ def test_missing_joints_small_and_equal_pictures() -> None:
     report = evaluate_pairs(
         [(small, small, None, nowhere, "x"), (small, small, None, None, "y")],
         protocol="native",
-        wardrobe=True,
+        synthetic=True,
     )
     generated = report.rows["generated"]
     assert generated["torso_colour_error"] is None

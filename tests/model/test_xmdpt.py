@@ -9,16 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.model import XMDPT, Mask
 from xmdpt_cli.model.layers import (
-    RelativePositionBias,
     relative_position_index,
     sincos_position_embedding,
     timestep_features,
 )
-from xmdpt_cli.model.published import from_published
-from xmdpt_cli.model.relative_bias import dense_bias
 
 SMALL = {
     "depth": 4,
@@ -55,7 +52,7 @@ def small(**settings: Any) -> XMDPT:
     model = XMDPT(**{**SMALL, **settings})
     for parameter in model.parameters():  # adaLN-Zero starts with nothing to see
         if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.1 * (32 / model.width) ** 0.5)
+            torch.nn.init.normal_(parameter, std=max(0.02, 3.2 / model.width))
     return model
 
 
@@ -317,18 +314,6 @@ def test_relative_position_index_by_its_definition() -> None:
             assert index[q, k] == (dy + side - 1) * (2 * side - 1) + dx + side - 1
 
 
-@pytest.mark.parametrize("extra_keys", [0, 9, 18])
-def test_dense_bias_is_the_indexed_one(extra_keys: int) -> None:
-    bias = RelativePositionBias(3, 2)
-    torch.nn.init.normal_(bias.relative_position_bias_table)
-    found = dense_bias(bias, extra_keys)
-    assert torch.equal(found, bias(extra_keys=extra_keys))
-    weights = torch.randn(found.shape)
-    (one,) = torch.autograd.grad((found * weights).sum(), bias.parameters())
-    (other,) = torch.autograd.grad((bias(extra_keys=extra_keys) * weights).sum(), bias.parameters())
-    torch.testing.assert_close(one, other)
-
-
 def test_timestep_features_by_formula() -> None:
     features = timestep_features(torch.tensor([7]))[0].double()
     for i in (0, 1, 64, 127):
@@ -342,24 +327,3 @@ def test_position_embedding_tells_column_then_row() -> None:
     assert torch.equal(table[0, :, :4], table[3, :, :4])  # first half: column only
     assert torch.equal(table[:, 0, 4:], table[:, 3, 4:])  # second half: row only
     assert float(table[0, 1, 0]) == pytest.approx(0.841471, abs=1e-5)  # sin 1
-
-
-def test_conversion_names_what_does_not_fit(tmp_path: Path) -> None:
-    with pytest.raises(XmdptError, match="not a published"):
-        from_published({"weight": torch.zeros(1)})
-    with pytest.raises(XmdptError, match="no such checkpoint"):
-        from_published(tmp_path / "ema.pt")
-    (tmp_path / "broken.pt").write_bytes(b"PK\x03\x04 not really")
-    with pytest.raises(XmdptError, match=r"broken\.pt is cut"):
-        from_published(tmp_path / "broken.pt")
-
-
-def test_a_pickle_that_wants_to_run_code_is_refused(tmp_path: Path) -> None:
-    class Evil:
-        def __reduce__(self) -> tuple[object, tuple[str]]:
-            return print, ("code ran",)
-
-    path = tmp_path / "evil.pt"
-    torch.save({"x_embedder.proj.weight": Evil()}, path)
-    with pytest.raises(XmdptError, match=r"evil\.pt"):
-        from_published(path)

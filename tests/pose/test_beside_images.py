@@ -15,7 +15,7 @@ from toy_models import leaning
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.pose import formats as keypoint_formats
-from xmdpt_cli.pose.beside_images import KeypointsBeside, largest_fractions
+from xmdpt_cli.pose.formats.beside_images import KeypointsBeside, largest_fractions
 
 W, H = 80, 120
 

@@ -14,9 +14,9 @@ import pytest
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture, decode_image, load_image
 from xmdpt_cli.pose import joint_search as pose_search
+from xmdpt_cli.pose.drawing import PALETTE, Manner, Window, render_pose
 from xmdpt_cli.pose.from_pose_image import pose_picture_keypoints
-from xmdpt_cli.pose.pose_image import JOINTS
-from xmdpt_cli.pose.redraw import PALETTE, Manner, Window, redraw
+from xmdpt_cli.pose.keypoints import JOINTS
 
 # Arms away from the body: the hands cover the wrists alone.
 POSE = np.array([
@@ -30,7 +30,7 @@ WRISTS = ((4, 3), (7, 6))
 def with_hands(points: Picture, width: int, height: int, share: float) -> Picture:
     """As OpenPose's tools draw it: 21 discs of one colour a hand, thin lines of many between."""
     places = points * (width, height)
-    picture = redraw(places, Window(0, 0, width, height), Manner.OPAQUE)[:, :, ::-1].copy()
+    picture = render_pose(places, Window(0, 0, width, height), Manner.OPAQUE)[:, :, ::-1].copy()
     for wrist, elbow in WRISTS:
         if not np.isfinite(places[[wrist, elbow]]).all():
             continue
@@ -69,14 +69,14 @@ def test_noise_in_a_poses_colours_is_refused_in_bounded_work(
     block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pixels = 0
-    render = pose_search.redraw
+    render = pose_search.render_pose
 
     def counted(points: Picture, window: Window, manner: Manner) -> Picture:
         nonlocal pixels
         pixels += (window.right - window.left) * (window.bottom - window.top)
         return render(points, window, manner)
 
-    monkeypatch.setattr(pose_search, "redraw", counted)
+    monkeypatch.setattr(pose_search, "render_pose", counted)
     rng = np.random.default_rng(0)
     for share in (0.02, 0.3):
         small = np.zeros((64 // block, 64 // block, 3), np.uint8)

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.pose.formats import Frame, read_poses, write_pose_json
-from xmdpt_cli.pose.pose_image import JOINTS
+from xmdpt_cli.pose.formats import read_poses, write_pose_json
+from xmdpt_cli.pose.formats.image_poses import ImagePoses
+from xmdpt_cli.pose.keypoints import JOINTS
 
 # The orders of the other programs, by name, as their documentation lists them.
 BODY_25 = [
@@ -81,8 +82,8 @@ CANVAS = {"canvas_width": 512, "canvas_height": 768}
 
 
 @pytest.fixture
-def read(tmp_path: Path) -> Callable[[Any], list[Frame]]:
-    def write_and_read(data: Any) -> list[Frame]:
+def read(tmp_path: Path) -> Callable[[Any], list[ImagePoses]]:
+    def write_and_read(data: Any) -> list[ImagePoses]:
         path = tmp_path / "pose.json"
         path.write_text(data if isinstance(data, str) else json.dumps(data))
         return read_poses(path)
@@ -90,7 +91,7 @@ def read(tmp_path: Path) -> Callable[[Any], list[Frame]]:
     return write_and_read
 
 
-Read = Callable[[Any], list[Frame]]
+Read = Callable[[Any], list[ImagePoses]]
 
 
 @pytest.mark.parametrize("names", [JOINTS, BODY_25], ids=["18", "25"])
@@ -286,15 +287,15 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     points = rng.uniform(0, 500, (3, 18, 2))
     points[0, 3] = points[2, 17] = np.nan
     frames = [
-        Frame([points[0], points[1]], (768, 512), "a"),
-        Frame([points[2]], (500, 600), "b"),
+        ImagePoses([points[0], points[1]], (768, 512), "a"),
+        ImagePoses([points[2]], (500, 600), "b"),
     ]
     for some in (frames, frames[:1], frames[1:]):
         write_pose_json(tmp_path / "out.json", some)
         for one, two in zip(read_poses(tmp_path / "out.json"), some, strict=True):
             assert one.size == two.size
             np.testing.assert_allclose(one.people, two.people, atol=6e-4)
-    write_pose_json(tmp_path / "out.json", [Frame([points[2] / 500], None, "c")])
+    write_pose_json(tmp_path / "out.json", [ImagePoses([points[2] / 500], None, "c")])
     [back] = read_poses(tmp_path / "out.json")
     assert back.size is None
     np.testing.assert_allclose(back.people, [points[2] / 500], atol=1e-6)

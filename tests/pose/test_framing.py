@@ -14,8 +14,8 @@ from PIL import Image
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.pose.formats import read_poses
 from xmdpt_cli.pose.framing import frame, frame_poses
+from xmdpt_cli.pose.keypoints import JOINTS
 from xmdpt_cli.pose.person_box import person_box
-from xmdpt_cli.pose.pose_image import JOINTS
 
 # Somebody standing in DeepFashion's frame, as fractions of its width and height.
 STANDING = np.array([

@@ -15,10 +15,11 @@ from PIL import Image
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture
-from xmdpt_cli.pose.annotation_frames import PADDED
+from xmdpt_cli.pose.drawing import Manner, Window, draw_pose, render_pose
+from xmdpt_cli.pose.formats.missing import without_missing
+from xmdpt_cli.pose.frames import PADDED
 from xmdpt_cli.pose.from_pose_image import check_joints, is_pose_picture, pose_picture_keypoints
-from xmdpt_cli.pose.pose_image import JOINTS, draw_pose, from_fractions, raw_to_nan
-from xmdpt_cli.pose.redraw import Manner, Window, redraw
+from xmdpt_cli.pose.keypoints import JOINTS, from_fractions
 
 Array = NDArray[np.float64]
 
@@ -52,7 +53,7 @@ def jpeg(picture: Picture) -> Picture:
 
 @pytest.mark.parametrize(("number", "size"), [*((n, 256) for n in range(7)), (4, 512)])
 def test_published_drawings(shared: Callable[[str], Path], number: int, size: int) -> None:
-    raw = raw_to_nan(np.loadtxt(shared(f"golden/pose/pose_{number}.txt")))
+    raw = without_missing(np.loadtxt(shared(f"golden/pose/pose_{number}.txt")))
     want = from_fractions(PADDED.fractions(raw), size)
     drawn = np.asarray(Image.open(shared(f"golden/pose/pose_{number}_{size}.png")))
     off = errors(pose_picture_keypoints(drawn), want, size)
@@ -117,16 +118,16 @@ def test_redrawing_is_the_published_drawing_and_controlnet_auxs() -> None:
         points = rng.uniform(-0.2, 1.2, (18, 2)) * (200, 300)
         points[rng.integers(18)] = np.nan
         whole = draw_pose(points, (300, 200))
-        again = redraw(points, Window(0, 0, 200, 300), Manner.BLENDED)
+        again = render_pose(points, Window(0, 0, 200, 300), Manner.BLENDED)
         np.testing.assert_array_equal(again, whole)
-        part = redraw(points, Window(40, 60, 150, 280), Manner.BLENDED)
+        part = render_pose(points, Window(40, 60, 150, 280), Manner.BLENDED)
         # OpenCV cuts a line off at the border: beside it a pixel may be another
         assert (part != whole[60:280, 40:150]).any(axis=2).mean() < 0.001
         canvas = np.zeros((300, 200, 3), dtype=np.uint8)
         theirs = util.draw_bodypose(
             canvas, [Of(x=x / 200, y=y / 300) if x == x else None for x, y in points.tolist()]
         )
-        part = redraw(points, Window(0, 0, 200, 300), Manner.OPAQUE)
+        part = render_pose(points, Window(0, 0, 200, 300), Manner.OPAQUE)
         # they go by way of fractions: a rounding may move a joint by a pixel
         assert (part[:, :, ::-1] != theirs).any(axis=2).mean() < 0.01
 

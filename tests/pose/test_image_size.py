@@ -14,7 +14,12 @@ from stick_people import FIGURE
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import generated_facts, save_png
 from xmdpt_cli.pose.formats import read_poses
-from xmdpt_cli.pose.image_size import UnstatedSize, check_pose_size, image_beside, parse_size
+from xmdpt_cli.pose.formats.image_size import (
+    UnstatedSize,
+    check_pose_size,
+    image_beside,
+    parse_size,
+)
 
 
 def openpose(*people: Any) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from stick_people import FIGURE
 
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.pose.formats import read_poses
-from xmdpt_cli.pose.joint_tables import MIN_SCORE, not_found
-from xmdpt_cli.pose.pose_image import Keypoints
+from xmdpt_cli.pose.formats.missing import MIN_SCORE, not_found
+from xmdpt_cli.pose.keypoints import Keypoints
 from xmdpt_cli.sampling.user_inputs import fractions
 
 COCO = (0, 15, 14, 17, 16, 5, 2, 6, 3, 7, 4, 11, 8, 12, 9, 13, 10)  # our joints in COCO's order

@@ -20,8 +20,8 @@ from stick_people import FIGURE
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import save_png
-from xmdpt_cli.pose.beside_images import KeypointsBeside
 from xmdpt_cli.pose.formats import frame_of_picture, read_poses
+from xmdpt_cli.pose.formats.beside_images import KeypointsBeside
 from xmdpt_cli.sampling.inputs import read_pose
 
 COUNT = int(os.environ.get("MUTATIONS", "60"))  # of each kind of file

@@ -12,8 +12,9 @@ from PIL import Image
 from stick_people import FIGURE
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.pose.formats import Frame, read_poses
-from xmdpt_cli.pose.image_size import UnstatedSize
+from xmdpt_cli.pose.formats import read_poses
+from xmdpt_cli.pose.formats.image_poses import ImagePoses
+from xmdpt_cli.pose.formats.image_size import UnstatedSize
 
 CANVAS = {"width": 300, "height": 400}
 
@@ -32,7 +33,7 @@ def rows(path: Path, *poses: Any) -> Path:
     return path
 
 
-def as_fractions(frame: Frame) -> Any:
+def as_fractions(frame: ImagePoses) -> Any:
     [points] = frame.people
     return points if frame.size is None else points / frame.size[::-1]
 

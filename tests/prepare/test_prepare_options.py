@@ -18,7 +18,7 @@ from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.datasets.listing import Listing
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.pose.pose_image import draw_pose
+from xmdpt_cli.pose.drawing import draw_pose
 from xmdpt_cli.prepare.pipeline import prepare_dataset, prepare_datasets
 from xmdpt_cli.storage.stores import LocalStore
 

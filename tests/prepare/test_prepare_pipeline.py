@@ -23,7 +23,8 @@ from xmdpt_cli.data.reader import ShardReader
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import resize_square
-from xmdpt_cli.pose.pose_image import draw_pose, from_fractions
+from xmdpt_cli.pose.drawing import draw_pose
+from xmdpt_cli.pose.keypoints import from_fractions
 from xmdpt_cli.prepare.pipeline import prepare_dataset
 from xmdpt_cli.prepare.plan import plan_shards
 from xmdpt_cli.prepare.shard_writer import read_index

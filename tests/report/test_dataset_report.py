@@ -21,7 +21,8 @@ from PIL import Image
 from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.pose.pose_image import COLOURS, JOINTS
+from xmdpt_cli.pose.drawing import COLOURS
+from xmdpt_cli.pose.keypoints import JOINTS
 from xmdpt_cli.prepare.pipeline import prepare_dataset
 from xmdpt_cli.prepare.verify import check_dataset
 from xmdpt_cli.progress import silent

@@ -15,7 +15,7 @@ from toy_models import SIZE, leaning, person, write_pose
 
 from xmdpt_cli.encoders.openpose import OpenPose
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.pose.pose_image import draw_pose
+from xmdpt_cli.pose.drawing import draw_pose
 from xmdpt_cli.sampling.inputs import Pose, View, read_pose, read_view
 
 ALONE, CROWD, NOBODY = 40, 90, 140  # greys by which the stand-in knows who is there

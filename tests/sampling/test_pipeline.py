@@ -29,7 +29,7 @@ from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 from xmdpt_cli.sampling.sample_names import sample_name
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.toy.encoders import toy_vae
-from xmdpt_cli.toy.synthetic import make_wardrobe
+from xmdpt_cli.toy.synthetic import make_synthetic
 
 Pipes = Callable[[str], XMDPTPipeline]
 Array = NDArray[np.int64]
@@ -149,7 +149,7 @@ def test_it_draws_what_the_dataset_way_draws(
 ) -> None:
     """The raw picture and its keypoints through the pipeline; the same pair prepared, encoded,
     stored and drawn by ``generate``."""
-    make_wardrobe(tmp_path / "raw", people_train=2, people_test=1, views=3, height=64, workers=1)
+    make_synthetic(tmp_path / "raw", people_train=2, people_test=1, views=3, height=64, workers=1)
     found = find_dataset(tmp_path / "raw")
     made = Encoders.load(encoders)
     prepare_dataset(found, tmp_path / "data", size=SIZE, encoder=made)

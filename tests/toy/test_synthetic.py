@@ -1,4 +1,4 @@
-"""The synthetic wardrobe: exact keypoints, the published layout, and worth learning from."""
+"""Synthetic people: exact keypoints, the published layout, and worth learning from."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from xmdpt_cli.toy.synthetic import (
     draw_view,
     make_person,
     make_pose,
-    make_wardrobe,
+    make_synthetic,
     views_in,
     views_of,
 )
@@ -36,10 +36,10 @@ SMALL = {"people_train": 4, "people_test": 2, "views": 3, "seed": 7, "height": 1
 
 
 @pytest.fixture(scope="module")
-def wardrobe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small one at DeepFashion's size."""
-    root = tmp_path_factory.mktemp("wardrobe") / "w"
-    make_wardrobe(root, people_train=5, people_test=2, views=4, seed=3, workers=1)
+    root = tmp_path_factory.mktemp("people") / "raw"
+    make_synthetic(root, people_train=5, people_test=2, views=4, seed=3, workers=1)
     return root
 
 
@@ -208,7 +208,7 @@ def test_a_garment_keeps_its_colour_from_view_to_view() -> None:
 def test_copying_the_source_scores_badly(tmp_path: Path) -> None:
     """Measured over 32 test persons at 256 px: SSIM 0.66, IoU 0.43."""
     root = tmp_path / "w"
-    make_wardrobe(root, people_train=1, people_test=10, views=4, seed=0, workers=1)
+    make_synthetic(root, people_train=1, people_test=10, views=4, seed=0, workers=1)
     known = views_in(root)
     ssim, iou = [], []
     for row in lines(root / "fasion-resize-pairs-test.csv")[1:]:
@@ -243,13 +243,13 @@ def test_poses_cover_their_views() -> None:
 # --- the files -------------------------------------------------------------------------------
 
 
-def test_layout_is_the_published_one(wardrobe: Path, shared: Callable[[str], Path]) -> None:
+def test_layout_is_the_published_one(synthetic: Path, shared: Callable[[str], Path]) -> None:
     sample = shared("deepfashion_sample")
     for split in ("train", "test"):
         for name in (f"fasion-resize-annotation-{split}.csv", f"fasion-resize-pairs-{split}.csv"):
-            assert lines(wardrobe / name)[0] == lines(sample / name)[0]
+            assert lines(synthetic / name)[0] == lines(sample / name)[0]
         # the one parser reads both
-        for root in (sample, wardrobe):
+        for root in (sample, synthetic):
             points = parse_annotations(root / f"fasion-resize-annotation-{split}.csv")
             listed = lines(root / f"{split}.lst")
             assert set(points) == set(listed)
@@ -258,15 +258,15 @@ def test_layout_is_the_published_one(wardrobe: Path, shared: Callable[[str], Pat
             assert all(FLAT.match(name) for name in listed)
 
 
-def test_flat_names_lead_to_the_pictures(wardrobe: Path) -> None:
-    names = lines(wardrobe / "train.lst") + lines(wardrobe / "test.lst")
+def test_flat_names_lead_to_the_pictures(synthetic: Path) -> None:
+    names = lines(synthetic / "train.lst") + lines(synthetic / "test.lst")
     found = set()
     for name in names:
         match = FLAT.match(name)
         assert match, name
         sex, category, item, colour, number, view = match.groups()
         path = (
-            wardrobe
+            synthetic
             / "img_highres"
             / sex
             / category
@@ -276,35 +276,35 @@ def test_flat_names_lead_to_the_pictures(wardrobe: Path) -> None:
         with Image.open(path) as image:
             assert (image.format, image.size) == ("JPEG", (176, 256))
         found.add(path)
-    assert found == set(wardrobe.rglob("*.jpg"))
+    assert found == set(synthetic.rglob("*.jpg"))
     assert len(names) == len(found) == 7 * 4
 
 
-def test_annotations_are_the_drawings_keypoints(wardrobe: Path) -> None:
-    known = views_in(wardrobe)
-    points = parse_annotations(wardrobe / "fasion-resize-annotation-test.csv")
+def test_annotations_are_the_drawings_keypoints(synthetic: Path) -> None:
+    known = views_in(synthetic)
+    points = parse_annotations(synthetic / "fasion-resize-annotation-test.csv")
     assert points
     for name, whole in points.items():
         drawing = draw_view(known[name])
         missing = np.isnan(drawing.keypoints[:, 0])
         assert (whole[missing] == -1).all()
         assert np.abs(whole[~missing] + 0.5 - drawing.keypoints[~missing]).max() <= 0.5
-        stored = np.asarray(Image.open(wardrobe / known[name].path))
+        stored = np.asarray(Image.open(synthetic / known[name].path))
         assert peak_signal_noise_ratio(drawing.picture, stored) > 33
 
 
 def test_annotations_are_in_the_176_frame_whatever_the_height(tmp_path: Path) -> None:
-    make_wardrobe(tmp_path / "a", **SMALL, workers=1)
-    make_wardrobe(tmp_path / "b", **{**SMALL, "height": 256}, workers=1)
+    make_synthetic(tmp_path / "a", **SMALL, workers=1)
+    make_synthetic(tmp_path / "b", **{**SMALL, "height": 256}, workers=1)
     a, b = (parse_annotations(tmp_path / x / "fasion-resize-annotation-train.csv") for x in "ab")
     assert a.keys() == b.keys()
     assert max(np.abs(a[name] - b[name]).max() for name in a) <= 1
 
 
-def test_splits_are_disjoint_and_pairs_stay_within_a_garment(wardrobe: Path) -> None:
+def test_splits_are_disjoint_and_pairs_stay_within_a_garment(synthetic: Path) -> None:
     items = {}
     for split, pairs in (("train", 5 * 4 * 3), ("test", 2 * 2)):
-        rows = [row.split(",") for row in lines(wardrobe / f"fasion-resize-pairs-{split}.csv")[1:]]
+        rows = [row.split(",") for row in lines(synthetic / f"fasion-resize-pairs-{split}.csv")[1:]]
         assert len(rows) == len({tuple(row) for row in rows}) == pairs
         for source, target in rows:
             a, b = FLAT.match(source), FLAT.match(target)
@@ -313,15 +313,15 @@ def test_splits_are_disjoint_and_pairs_stay_within_a_garment(wardrobe: Path) -> 
             assert a.groups()[:4] == b.groups()[:4]
             assert a.groups()[4:] != b.groups()[4:]
         items[split] = {row[0][: row[0].rindex("_")] for row in rows}
-        assert {n[: n.rindex("_")] for n in lines(wardrobe / f"{split}.lst")} == items[split]
+        assert {n[: n.rindex("_")] for n in lines(synthetic / f"{split}.lst")} == items[split]
     assert not items["train"] & items["test"]
 
 
 def test_same_seed_same_bytes_whatever_the_workers(tmp_path: Path) -> None:
     for name, workers in (("one", 1), ("two", 2)):
-        make_wardrobe(tmp_path / name, **SMALL, workers=workers)
+        make_synthetic(tmp_path / name, **SMALL, workers=workers)
     other = {**SMALL, "seed": 8}
-    make_wardrobe(tmp_path / "other", **other, workers=1)
+    make_synthetic(tmp_path / "other", **other, workers=1)
     one, two, third = (bytes_of(tmp_path / name) for name in ("one", "two", "other"))
     assert one == two
     assert one["train.lst"] != third["train.lst"] or one.keys() != third.keys()
@@ -330,8 +330,8 @@ def test_same_seed_same_bytes_whatever_the_workers(tmp_path: Path) -> None:
 
 def test_more_people_leave_the_first_ones_alone(tmp_path: Path) -> None:
     few, more = SMALL, {**SMALL, "people_train": 6}
-    make_wardrobe(tmp_path / "few", **few, workers=1)
-    make_wardrobe(tmp_path / "more", **more, workers=1)
+    make_synthetic(tmp_path / "few", **few, workers=1)
+    make_synthetic(tmp_path / "more", **more, workers=1)
     first, second = bytes_of(tmp_path / "few"), bytes_of(tmp_path / "more")
     pictures = [name for name in first if name.endswith(".jpg")]
     assert pictures
@@ -340,26 +340,26 @@ def test_more_people_leave_the_first_ones_alone(tmp_path: Path) -> None:
 
 def test_summary_and_progress(tmp_path: Path) -> None:
     calls: list[tuple[str, int, int]] = []
-    summary = make_wardrobe(
+    summary = make_synthetic(
         tmp_path / "w",
         **SMALL,
         workers=1,
         progress=lambda stage, done, total, /, **_: calls.append((stage, done, total)),
     )
-    assert (summary.train_pictures, summary.test_pictures) == (12, 6)
+    assert (summary.train_images, summary.test_images) == (12, 6)
     assert (summary.train_pairs, summary.test_pairs) == (24, 4)
     assert (summary.height, summary.width, summary.made) == (128, 88, True)
-    assert calls[-1] == ("drawing", 18, 18)
+    assert calls[-1] == ("rendering", 18, 18)
     assert "ynthetic" in (tmp_path / "w" / "MADE_BY_XMDPT.txt").read_text(encoding="utf-8")
 
 
 # --- refusing, leaving and remaking ----------------------------------------------------------
 
 
-def test_a_finished_wardrobe_is_left_as_it_is(tmp_path: Path) -> None:
-    first = make_wardrobe(tmp_path, **SMALL, workers=1)
+def test_a_finished_dataset_is_left_as_it_is(tmp_path: Path) -> None:
+    first = make_synthetic(tmp_path, **SMALL, workers=1)
     times = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
-    again = make_wardrobe(tmp_path, **SMALL, workers=1)
+    again = make_synthetic(tmp_path, **SMALL, workers=1)
     assert (first.made, again.made) == (True, False)
     assert replace(again, made=True) == first
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")} == times
@@ -369,23 +369,23 @@ def test_a_foreign_folder_is_refused_and_untouched(tmp_path: Path) -> None:
     (tmp_path / "img_highres").mkdir()
     (tmp_path / "img_highres" / "mine.jpg").write_bytes(b"mine")
     with pytest.raises(XmdptError, match="not empty"):
-        make_wardrobe(tmp_path, **SMALL)
+        make_synthetic(tmp_path, **SMALL)
     assert bytes_of(tmp_path) == {str(Path("img_highres") / "mine.jpg"): b"mine"}
     with pytest.raises(XmdptError, match="not a folder"):
-        make_wardrobe(tmp_path / "img_highres" / "mine.jpg")
+        make_synthetic(tmp_path / "img_highres" / "mine.jpg")
 
 
-def test_another_wardrobe_is_refused_and_untouched(tmp_path: Path) -> None:
-    make_wardrobe(tmp_path, **SMALL, workers=1)
+def test_another_dataset_is_refused_and_untouched(tmp_path: Path) -> None:
+    make_synthetic(tmp_path, **SMALL, workers=1)
     before = bytes_of(tmp_path)
-    with pytest.raises(XmdptError, match="another wardrobe"):
-        make_wardrobe(tmp_path, **{**SMALL, "seed": 8}, workers=1)
+    with pytest.raises(XmdptError, match="other synthetic people"):
+        make_synthetic(tmp_path, **{**SMALL, "seed": 8}, workers=1)
     assert bytes_of(tmp_path) == before
 
 
 @pytest.mark.parametrize("damage", ["interrupted", "picture lost"])
-def test_a_broken_wardrobe_is_remade(tmp_path: Path, damage: str) -> None:
-    make_wardrobe(tmp_path, **SMALL, workers=1)
+def test_a_broken_dataset_is_remade(tmp_path: Path, damage: str) -> None:
+    make_synthetic(tmp_path, **SMALL, workers=1)
     before = bytes_of(tmp_path)
     pictures = sorted(tmp_path.rglob("*.jpg"))
     pictures[0].unlink()
@@ -393,7 +393,7 @@ def test_a_broken_wardrobe_is_remade(tmp_path: Path, damage: str) -> None:
         (tmp_path / "MADE_BY_XMDPT.txt").rename(tmp_path / "MADE_BY_XMDPT.txt.part")
         pictures[1].write_bytes(b"half")
         (tmp_path / "train.lst").unlink()
-    assert make_wardrobe(tmp_path, **SMALL, workers=1).made
+    assert make_synthetic(tmp_path, **SMALL, workers=1).made
     assert bytes_of(tmp_path) == before
 
 
@@ -402,7 +402,7 @@ def test_a_failing_disk_is_told_and_leaves_no_finished_mark(tmp_path: Path, work
     (tmp_path / "MADE_BY_XMDPT.txt.part").write_text("", encoding="utf-8")
     (tmp_path / "img_highres").write_bytes(b"a file where the folder should be")
     with pytest.raises(XmdptError, match="img_highres"):
-        make_wardrobe(tmp_path, **SMALL, workers=workers)
+        make_synthetic(tmp_path, **SMALL, workers=workers)
     assert not (tmp_path / "MADE_BY_XMDPT.txt").exists()
     with pytest.raises(XmdptError, match="no finished"):
         views_in(tmp_path)
@@ -420,5 +420,5 @@ def test_a_failing_disk_is_told_and_leaves_no_finished_mark(tmp_path: Path, work
 )
 def test_wrong_wishes_are_refused(tmp_path: Path, wrong: dict[str, int], said: str) -> None:
     with pytest.raises(XmdptError, match=said):
-        make_wardrobe(tmp_path / "w", **{**SMALL, **wrong})
+        make_synthetic(tmp_path / "w", **{**SMALL, **wrong})
     assert not (tmp_path / "w").exists()

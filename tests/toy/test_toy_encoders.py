@@ -10,7 +10,7 @@ import torch
 
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.toy import train_encoders as toy
-from xmdpt_cli.toy.synthetic import make_wardrobe
+from xmdpt_cli.toy.synthetic import make_synthetic
 from xmdpt_cli.toy.train_encoders import CROP, Crops, ListedPictures, make_toy_encoders, vae_seconds
 from xmdpt_cli.vae_training.examples import Pictures
 
@@ -18,7 +18,7 @@ from xmdpt_cli.vae_training.examples import Pictures
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("toy") / "raw"
-    make_wardrobe(out, people_train=2, people_test=1, views=2, seed=0, height=128)
+    make_synthetic(out, people_train=2, people_test=1, views=2, seed=0, height=128)
     return out
 
 

@@ -22,10 +22,10 @@ from xmdpt_cli.data.loader import Batch, PairDataset, Reading, Skipping, TrainLo
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.encoders.bundle import Encoders
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.pose.pose_image import draw_pose, draw_pose_map
+from xmdpt_cli.pose.drawing import draw_pose, draw_pose_map
 from xmdpt_cli.prepare.pipeline import prepare_dataset
 from xmdpt_cli.toy.encoders import toy_encoders, toy_vae
-from xmdpt_cli.toy.synthetic import make_wardrobe
+from xmdpt_cli.toy.synthetic import make_synthetic
 from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.loop import train
 from xmdpt_cli.training.online import OnlineLoader, find_encoders
@@ -36,7 +36,7 @@ SIZE, N, SEED = 32, 6, 3
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("online")
-    make_wardrobe(root / "raw", people_train=6, people_test=1, views=3, height=64, workers=1)
+    make_synthetic(root / "raw", people_train=6, people_test=1, views=3, height=64, workers=1)
     encoders = toy_encoders(SIZE)
     encoders.save(root / "data" / "encoders")
     prepare_dataset(

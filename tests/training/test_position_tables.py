@@ -32,7 +32,7 @@ from xmdpt_cli.sampling.encoders import Networks
 from xmdpt_cli.sampling.generate import generate
 from xmdpt_cli.sampling.ground_truth import DatasetTruths
 from xmdpt_cli.sampling.sampler import Sampler
-from xmdpt_cli.toy.synthetic import make_wardrobe
+from xmdpt_cli.toy.synthetic import make_synthetic
 from xmdpt_cli.training.loop import train
 from xmdpt_cli.training.online import find_encoders
 
@@ -46,7 +46,7 @@ class Work:
 
     def __init__(self, root: Path) -> None:
         self.root, self.raw, self.encoders = root, root / "raw", root / "encoders"
-        make_wardrobe(self.raw, people_train=3, people_test=1, views=2, height=64, workers=1)
+        make_synthetic(self.raw, people_train=3, people_test=1, views=2, height=64, workers=1)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             net = AutoencoderKL(

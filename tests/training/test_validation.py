@@ -29,7 +29,7 @@ from xmdpt_cli.report import validation_sheet as watch_sheet
 from xmdpt_cli.sampling.conditions import Conditions
 from xmdpt_cli.sampling.config import Recipe
 from xmdpt_cli.sampling.sampler import Sampler
-from xmdpt_cli.toy.synthetic import make_wardrobe
+from xmdpt_cli.toy.synthetic import make_synthetic
 from xmdpt_cli.training import validation_metrics as watch_numbers
 from xmdpt_cli.training import validation_pairs as watch_rows
 from xmdpt_cli.training.ema import Ema
@@ -50,7 +50,7 @@ CPU, SCALE, SIDE = torch.device("cpu"), 1.5, 32
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> PairDataset:
     root = tmp_path_factory.mktemp("watch")
-    make_wardrobe(root / "raw", people_train=3, people_test=5, views=4, height=64, workers=1)
+    make_synthetic(root / "raw", people_train=3, people_test=5, views=4, height=64, workers=1)
     prepare_dataset(find_dataset(root / "raw"), root / "data", size=SIDE, encoder=PixelEncoder())
     return PairDataset(root / "data")
 

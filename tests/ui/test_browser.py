@@ -16,7 +16,7 @@ from browsing import Skeleton, draw, opened, touch
 from conftest import Running, wait_until
 from fake_pipeline import FakePipeline
 
-from xmdpt_cli.pose.pose_image import JOINTS
+from xmdpt_cli.pose.keypoints import JOINTS
 from xmdpt_cli.ui.poses import PRESETS, mirrored
 
 WRIST = JOINTS.index("right_wrist")

@@ -17,8 +17,9 @@ from PIL import Image
 from toy_models import FORMS, make_encoders, make_model
 from toy_models import person as somebody
 
-from xmdpt_cli.pose.formats import Frame, read_poses, write_pose_json
-from xmdpt_cli.pose.pose_image import JOINTS
+from xmdpt_cli.pose.formats import read_poses, write_pose_json
+from xmdpt_cli.pose.formats.image_poses import ImagePoses
+from xmdpt_cli.pose.keypoints import JOINTS
 from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 from xmdpt_cli.ui import examples
 from xmdpt_cli.ui.examples import Examples, Person
@@ -297,7 +298,7 @@ def test_a_saved_pose_comes_back(
     (frame,) = read_poses(saved)
     assert frame.size == (256, 176)
     own = tmp_path / "own.json"
-    write_pose_json(own, [Frame(frame.people, frame.size, "")])
+    write_pose_json(own, [ImagePoses(frame.people, frame.size, "")])
     assert json.loads(saved.read_text()) == json.loads(own.read_text())
 
     skeleton.press("Back")

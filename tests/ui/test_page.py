@@ -19,7 +19,8 @@ from fake_pipeline import SIZE, FakePipeline
 from PIL import Image
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.pose.pose_image import draw_pose, from_fractions
+from xmdpt_cli.pose.drawing import draw_pose
+from xmdpt_cli.pose.keypoints import from_fractions
 from xmdpt_cli.sampling.writer import metadata
 from xmdpt_cli.ui.poses import PRESETS
 from xmdpt_cli.ui.skeleton import to_json_of

@@ -17,7 +17,7 @@ from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.images import resize_square
 from xmdpt_cli.prepare.pipeline import prepare_dataset
 from xmdpt_cli.toy.encoders import toy_encoders
-from xmdpt_cli.toy.synthetic import make_wardrobe
+from xmdpt_cli.toy.synthetic import make_synthetic
 from xmdpt_cli.ui.examples import PEOPLE, POSES, Examples, find_examples
 
 SIZE = 32
@@ -26,7 +26,7 @@ SIZE = 32
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("examples")
-    make_wardrobe(root / "raw", people_train=1, people_test=9, views=3, height=64, workers=1)
+    make_synthetic(root / "raw", people_train=1, people_test=9, views=3, height=64, workers=1)
     listing = find_dataset(root / "raw")
     prepare_dataset(listing, root / "data", size=SIZE, encoder=toy_encoders(SIZE))
     return root / "data"

@@ -15,7 +15,8 @@ from fake_pipeline import FakePipeline
 from PIL import Image
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.pose.formats import Frame, write_pose_json
+from xmdpt_cli.pose.formats import write_pose_json
+from xmdpt_cli.pose.formats.image_poses import ImagePoses
 from xmdpt_cli.pose.padding import is_padded_picture
 from xmdpt_cli.ui import marks
 from xmdpt_cli.ui.estimator import Estimator
@@ -119,7 +120,7 @@ def test_keypoints_of_a_file_place_a_figure_of_which_few_joints_were_dragged(
     (view,) = look(estimator(here=False), person).views
     text = marks.to_json(marks.Marks((dataclasses.replace(view, places=STANDING, placed=1),)))
     file = tmp_path / "k.json"
-    write_pose_json(file, [Frame([STANDING * (88, 128)], (128, 88), "")])
+    write_pose_json(file, [ImagePoses([STANDING * (88, 128)], (128, 88), "")])
     text, _, _ = keypoints_taker()([str(file)], [(str(person), None)], text)
     assert not marks.from_json(text).views[0].partly
 
@@ -172,7 +173,7 @@ def test_a_file_of_keypoints_is_of_the_image_that_is_shown(
 ) -> None:
     known = look(estimator(here=False), person, other)
     file = tmp_path / "k.json"
-    write_pose_json(file, [Frame([STANDING * (300, 200)], (200, 300), "")])
+    write_pose_json(file, [ImagePoses([STANDING * (300, 200)], (200, 300), "")])
     people = [(str(person), None), (str(other), None)]
     text, said, _ = keypoints_taker()([str(file)], people, marks.to_json(known))
     views = marks.from_json(text).views
@@ -195,7 +196,7 @@ def test_keypoints_of_a_padded_image_are_where_they_are_in_it(tmp_path: Path) ->
     Image.fromarray(whole).save(tmp_path / "padded.png")
     assert all(is_padded_picture(Image.fromarray(whole)))
     points = STANDING * (120, 200) + (60, 20)
-    write_pose_json(tmp_path / "k.json", [Frame([points], (256, 256), "")])
+    write_pose_json(tmp_path / "k.json", [ImagePoses([points], (256, 256), "")])
     found, _ = keypoints_of(tmp_path / "k.json", tmp_path / "padded.png")
     np.testing.assert_allclose(found * 256, points, atol=0.01)
 

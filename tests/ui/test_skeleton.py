@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.pose.drawing import draw_pose
 from xmdpt_cli.pose.from_pose_image import LEAST_JOINTS
-from xmdpt_cli.pose.pose_image import JOINTS, draw_pose, from_fractions
+from xmdpt_cli.pose.keypoints import JOINTS, from_fractions
 from xmdpt_cli.ui import skeleton
 from xmdpt_cli.ui.poses import PRESETS, Pose, mirrored
 

@@ -14,7 +14,7 @@ from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.encoders.vae import VAE, to_signed
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.metrics.lpips_metric import Lpips
-from xmdpt_cli.pose.head_disc import head_disc, head_map
+from xmdpt_cli.pose.head import head_disc, head_map
 from xmdpt_cli.toy.encoders import toy_vae
 from xmdpt_cli.vae_training.config import VaeConfig, settle
 from xmdpt_cli.vae_training.examples import (

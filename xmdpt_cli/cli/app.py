@@ -28,12 +28,12 @@ from xmdpt_cli.cli import (
     presets,
     sample,
     status,
+    synth,
     train,
     ui,
 )
-from xmdpt_cli.cli import synth as wardrobe
 from xmdpt_cli.cli.console import error, warning
-from xmdpt_cli.cli.help import WIDEST, Command, Group, finish
+from xmdpt_cli.cli.help import Command, Group, finish
 from xmdpt_cli.errors import SharedError, XmdptError, is_out_of_memory
 from xmdpt_cli.utils import interrupts
 from xmdpt_cli.utils.processes import rank_and_size
@@ -44,9 +44,9 @@ app = typer.Typer(
     name="xmdpt",
     cls=Group,
     invoke_without_command=True,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDEST},
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -87,10 +87,11 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "ui": ui.ui,
     "convert": convert.convert,
     "presets": presets.presets,
-    "wardrobe": wardrobe.wardrobe,
+    "synth": synth.synth,
 }
 for _name, _command in _COMMANDS.items():
     app.command(_name, cls=Command)(_command)
+app.command("wardrobe", cls=Command, hidden=True)(synth.wardrobe)
 app.add_typer(bench_parts.bench_app, name="bench", cls=Group)
 
 

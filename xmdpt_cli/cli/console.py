@@ -26,6 +26,7 @@ from xmdpt_cli.utils.text_tables import Table
 if TYPE_CHECKING:  # Rich is loaded when something is said: --help does without
     from rich.console import Console
 
+WIDEST = 140  # columns: longer lines are hard to read
 STATUS_EVERY = 10.0  # seconds between status lines off a terminal
 
 

@@ -131,13 +131,13 @@ def run_demo(
     from xmdpt_cli.sampling.generate import generate
     from xmdpt_cli.sampling.ground_truth import DatasetTruths
     from xmdpt_cli.sampling.sampler import Sampler
-    from xmdpt_cli.toy.synthetic import make_wardrobe
+    from xmdpt_cli.toy.synthetic import make_synthetic
     from xmdpt_cli.toy.train_encoders import make_toy_encoders
     from xmdpt_cli.training.loop import train
 
     clock.lap("imports")
-    make_wardrobe(
-        out / "wardrobe",
+    make_synthetic(
+        out / "people",
         people_train=people,
         people_test=TEST_PEOPLE,
         views=VIEWS,
@@ -146,8 +146,8 @@ def run_demo(
         plain=True,  # at this size patterns cannot be seen
         progress=progress,
     )
-    listing = find_dataset(out / "wardrobe")
-    clock.lap("wardrobe")
+    listing = find_dataset(out / "people")
+    clock.lap("people")
     toy = make_toy_encoders(
         listing, out / "data" / "encoders", size=SIZE, seed=seed, vae_steps=vae_steps,
         progress=progress,
@@ -176,7 +176,7 @@ def run_demo(
         protocol="native",
         networks=Networks(Lpips("toy"), {"torchvision": toy_features()}),
         real=truths.real(),
-        wardrobe=True,
+        synthetic=True,
         progress=progress,
     )
     plain_report = plain_reports([report])

@@ -38,7 +38,8 @@ class ProtocolName(str, Enum):
     {
         "What is evaluated": "generated model data split limit vae seeds",
         "Two folders": "target real",
-        "Metrics": "fid ssim lpips psnr kid protocol height drop-last intervals wardrobe reference",
+        "Metrics": "fid ssim lpips psnr kid protocol height drop-last intervals synthetic "
+        "reference",
         "Networks": "alexnet-weights inception-weights tf-inception-weights",
         "Output": "out",
     }
@@ -117,8 +118,11 @@ def evaluate(
     intervals: Annotated[
         bool, typer.Option(help="95 % confidence intervals by bootstrap over images.")
     ] = True,
+    synthetic: Annotated[
+        bool, typer.Option("--synthetic", help="Add the toy metrics for synthetic people.")
+    ] = False,
     wardrobe: Annotated[
-        bool, typer.Option("--wardrobe", help="Add the toy metrics for synthetic people.")
+        bool, typer.Option("--wardrobe", hidden=True, help="The earlier name of --synthetic.")
     ] = False,
     out: Annotated[
         Path | None,
@@ -145,6 +149,7 @@ def evaluate(
     are measured.
     """
     chosen = SimpleNamespace(**locals())
+    chosen.synthetic = synthetic or wardrobe
     chosen.protocol = [one.value for one in protocol or []]
     ways.check_together(chosen)
     if out is not None:

@@ -168,7 +168,7 @@ def measure(
             protocols,
             networks=networks,
             real=seen.real(),
-            wardrobe=chosen.wardrobe,
+            synthetic=chosen.synthetic,
             intervals=chosen.intervals,
             drop_last=chosen.drop_last,
             ranks=ranks,

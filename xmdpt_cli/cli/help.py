@@ -1,14 +1,15 @@
-"""Help: options in panels, the width there is, defaults and choices shown; nothing is cut off.
+"""What Typer's help needs beyond the options themselves: panels, variables, and defaults in words.
 
-Typer's own Rich panels cut names and words that do not fit 80 columns, and take text in square
-brackets for markup. So the panels (``rich_help_panel``) are written as plain sections.
+Typer and Rich write the help. A command names its panels in one place (``panels``), so that their
+order is seen beside the command; ``finish`` gives them to Typer. On terminals narrower than 80
+columns Rich would cut names: there Typer's plain help is shown.
 """
 
 from __future__ import annotations
 
 import re
-import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,10 +19,10 @@ from xmdpt_cli.storage.stores import refuse_url
 
 F = TypeVar("F", bound=Callable[..., Any])
 GENERAL = "General"  # the last panel
-WIDEST = 140  # columns: longer lines are hard to read
-NAMES = 30  # columns of names; what is longer stands in a line of its own
-_NETWORKS = {"model", "vae", "dino_source", "dino_pose", "openpose", "encoders"}
-_GENERAL_OPTIONS = {"device", "json", "help"}
+NARROWEST = 80  # columns that Rich's panels need
+#: options that take a hub id as well as a path
+_ENCODERS = {"model", "vae", "dino_source", "dino_pose", "openpose", "encoders"}
+_GENERAL_OPTIONS = {"device", "json"}
 #: ``[the model's]`` at the end of an option's text: its default, in words
 _DEFAULT = re.compile(r"\s*\[([^\[\]]+)\]\.?$")
 
@@ -42,24 +43,41 @@ def panels(groups: Mapping[str, str]) -> Callable[[F], F]:
 
 def finish(root: Any) -> Any:
     """Give every option of every command its panel, its variable and its default in words."""
+    rich = shutil.get_terminal_size().columns >= NARROWEST
     for path, command in walk(root):
+        command.rich_markup_mode = "rich" if rich else None
+        paragraphs = (command.help or "").split("\n\n")
+        command.help = "\n\n".join(" ".join(text.split()) for text in paragraphs)
         title_of = getattr(command.callback, "panels", {})
+        order = list(title_of)
         for parameter in command.params:
             name = option_name(parameter)
             if parameter.param_type_name != "option":
                 continue
-            general = name in _GENERAL_OPTIONS or not path
-            parameter.rich_help_panel = title_of.get(name, GENERAL if general else None)
-            if path and name != "help":
+            parameter.rich_help_panel = title_of.get(name, GENERAL)
+            if path:
                 parameter.envvar = variable(path, name)
-            default = _DEFAULT.search(parameter.help or "")
-            if default:
-                parameter.help = parameter.help[: default.start()].rstrip(".") + "."
-                parameter.default_in_words = default[1]
+            text = _text(parameter)
+            parameter.help = text.replace("[", r"\[") if rich else text  # no Rich markup
+        command.params.sort(key=lambda p: _place(order, option_name(p)))
         if path and command.params:
             example = variable(path, _example(command))
             command.epilog = f"Every option can be set by a variable too: {example}=..."
     return root
+
+
+def _text(parameter: Any) -> str:
+    """An option's text; a default in words is marked as Typer marks others."""
+    text = parameter.help or ""
+    default = _DEFAULT.search(text)
+    if not default:
+        return text
+    return f"{text[: default.start()].rstrip('.')}. [default: {default[1]}]"
+
+
+def _place(order: list[str], name: str) -> int:
+    """Where an option stands in the help; those of no panel come last."""
+    return order.index(name) if name in order else len(order) + (name in _GENERAL_OPTIONS)
 
 
 def _example(command: Any) -> str:
@@ -84,70 +102,8 @@ def variable(path: str, name: str) -> str:
     return re.sub(r"[ -]", "_", f"xmdpt {path} {name}").upper()
 
 
-def _record(context: Any, parameter: Any) -> tuple[str, str] | None:
-    # errors name the variable; in the help its name would stand at every option
-    parameter.show_envvar = False
-    record = parameter.get_help_record(context)
-    parameter.show_envvar = True
-    if record is None:
-        return None
-    names = re.sub(r"<list\[(.+)\]>", lambda kind: f"<{_kind(kind[1])}>", record[0])
-    names = names.replace(" range>", ">")
-    words = getattr(parameter, "default_in_words", None)
-    if parameter.secondary_opts and isinstance(parameter.default, bool):
-        return names, f"{parameter.help}  [default: {'on' if parameter.default else 'off'}]"
-    if not words:
-        return names, record[1]
-    range_ = re.search(r"  \[([^\[\]]*)\]$", record[1])  # Typer's own, of a number's range
-    text = record[1][: range_.start()] if range_ else record[1]
-    return names, f"{text}  [default: {words}{f'; {range_[1]}' if range_ else ''}]"
-
-
-def _kind(name: str) -> str:
-    """``Path`` -> ``path``; choices stay as they are."""
-    return name if "|" in name else name.lower()
-
-
-def _write_list(formatter: Any, rows: Sequence[tuple[str, str]]) -> None:
-    """Names, and what they mean in a column of its own; lines break between words alone."""
-    indent, width = formatter.current_indent, formatter.width
-    column = min(max(len(name) for name, _ in rows), NAMES) + 2
-    for name, text in rows:
-        lines = textwrap.wrap(
-            text, max(width - indent - column, 20), break_on_hyphens=False, break_long_words=False
-        )
-        beside = len(name) <= column - 2
-        formatter.write(
-            " " * indent + (f"{name:<{column}}{lines.pop(0)}" if beside else name) + "\n"
-        )
-        for line in lines:
-            formatter.write(" " * (indent + column) + line + "\n")
-
-
-def _write_options(command: Any, context: Any, formatter: Any) -> None:
-    sections: dict[str, list[tuple[str, str]]] = {}
-    general: list[tuple[str, str]] = []
-    for parameter in command.get_params(context):
-        record = _record(context, parameter)
-        if record is None:
-            continue
-        if parameter.param_type_name == "argument":
-            title = "Arguments"
-        else:
-            title = getattr(parameter, "rich_help_panel", None) or GENERAL
-        rows = general if title == GENERAL else sections.setdefault(title, [])
-        rows.append(record)
-    order = list(dict.fromkeys(getattr(command.callback, "panels", {}).values()))
-    for title in sorted(sections, key=lambda title: order.index(title) if title in order else -1):
-        with formatter.section(title):
-            _write_list(formatter, sections[title])
-    if general:
-        with formatter.section(GENERAL):
-            _write_list(formatter, general)
-
-
 def refuse_urls(command: Any, values: Mapping[str, Any]) -> None:
-    """ConfigError for a URL where a path of this machine, or a hub id, is taken."""
+    """ConfigError for a URL where only a path of this machine, or a hub id, is accepted."""
     called = {
         p.name: str(p.name).upper() if p.param_type_name == "argument" else p.opts[0]
         for p in command.params
@@ -155,45 +111,35 @@ def refuse_urls(command: Any, values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         option = called.get(name, name)
         for one in value if isinstance(value, (list, tuple)) else [value]:
-            if isinstance(one, Path) or (isinstance(one, str) and name in _NETWORKS):
-                refuse_url(option, one, hub=name in _NETWORKS)
+            if isinstance(one, Path) or (isinstance(one, str) and name in _ENCODERS):
+                refuse_url(option, one, hub=name in _ENCODERS)
 
 
-class Command(TyperCommand):
-    """A command whose options are shown in panels, and whose paths are no URLs."""
+class _Ours:
+    """Refuses URLs for paths; in the help, --help is in the last panel and one variable is named.
+    Errors name the variable that a value came from."""
+
+    params: list[Any]
 
     def invoke(self, ctx: Any) -> Any:
         refuse_urls(self, ctx.params)
-        return super().invoke(ctx)
+        return super().invoke(ctx)  # type: ignore[misc]
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        _write_options(self, ctx, formatter)
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        for parameter in self.params:
+            parameter.show_envvar = False
+        super().format_help(ctx, formatter)  # type: ignore[misc]
+
+    def get_help_option(self, ctx: Any) -> Any:
+        option = super().get_help_option(ctx)  # type: ignore[misc]
+        if option is not None:
+            option.rich_help_panel = GENERAL
+        return option
 
 
-class Group(TyperGroup):
+class Command(_Ours, TyperCommand):
+    """A command of xmdpt."""
+
+
+class Group(_Ours, TyperGroup):
     """A command with commands below it."""
-
-    def invoke(self, ctx: Any) -> Any:
-        refuse_urls(self, ctx.params)
-        return super().invoke(ctx)
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        self.format_commands(ctx, formatter)
-        _write_options(self, ctx, formatter)
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """One line each, wrapped where it must be: Typer's own cut it."""
-        rows = [
-            (name, summary(command))
-            for name, command in self.commands.items()
-            if not command.hidden
-        ]
-        if rows:
-            with formatter.section("Commands"):
-                _write_list(formatter, rows)
-
-
-def summary(command: Any) -> str:
-    """The first sentence of a command's help."""
-    text = (command.short_help or command.help or "").split("\n\n")[0]
-    return re.split(r"(?<=\.)\s", " ".join(text.split()))[0].removesuffix(".")

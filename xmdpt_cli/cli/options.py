@@ -16,6 +16,7 @@ import typer
 
 from xmdpt_cli.utils.devices import pick_device as pick_device
 
+LONGEST_CHOICES = 18  # columns of ``a|b|c`` beside a name: more would be broken within words
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Device = Annotated[
     str, typer.Option(help="cpu, cuda, cuda:1, mps (untested); auto: a CUDA GPU if there is one.")
@@ -36,13 +37,16 @@ def with_options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..
         own = inspect.signature(command, eval_str=True)
         parameters = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
         for field in dataclasses.fields(kind):
-            text = f"{field.metadata['help'].removesuffix('.')}{_default(field.default)}."
+            metavar, choices = _choices(field)
+            text = f"{field.metadata['help'].removesuffix('.')}.{choices}{_default(field.default)}"
             parameters.append(
                 inspect.Parameter(
                     field.name,
                     inspect.Parameter.KEYWORD_ONLY,
                     default=None,
-                    annotation=Annotated[_type(field) | None, typer.Option(help=text)],
+                    annotation=Annotated[
+                        _type(field) | None, typer.Option(help=text, metavar=metavar)
+                    ],
                 )
             )
 
@@ -63,6 +67,14 @@ def _type(field: dataclasses.Field[Any]) -> Any:
     # a number that may be written as a word comes as text
     name = "str" if field.metadata["words"] else str(field.type)
     return {"bool": bool, "int": int, "float": float, "str": str}[name]
+
+
+def _choices(field: dataclasses.Field[Any]) -> tuple[str | None, str]:
+    """Where the choices of a field are listed: beside its name (None, ""), or in its text."""
+    choices = field.metadata["choices"]
+    if len("|".join(choices)) <= LONGEST_CHOICES:
+        return None, ""
+    return "<choice>", f" Choices: {', '.join(choices)}."
 
 
 def _default(value: Any) -> str:

@@ -37,7 +37,7 @@ def find_networks(
     from xmdpt_cli.encoders.missing import Needed, find_all
     from xmdpt_cli.encoders.openpose import BODY_FILE, DEFAULT_OPENPOSE, find_body
     from xmdpt_cli.encoders.vae import DEFAULT_VAE, VAE
-    from xmdpt_cli.pose.beside_images import WANTED
+    from xmdpt_cli.pose.formats.beside_images import WANTED
 
     needed = []
     if encoders == "pretrained":

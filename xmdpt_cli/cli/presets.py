@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from xmdpt_cli.cli.console import Talk
-from xmdpt_cli.cli.help import WIDEST, panels
+from xmdpt_cli.cli.console import WIDEST, Talk
+from xmdpt_cli.cli.help import panels
 from xmdpt_cli.cli.options import AsJson
 from xmdpt_cli.config import complete_preset, preset_text, resolve
 from xmdpt_cli.config import presets as preset_names

@@ -40,6 +40,8 @@ def draw_pairs(chosen: Any, talk: Talk, world: World) -> dict[str, Any]:
     most = fit_memory(sampler, vae, limit, dataset.resolution)
     count = -(-len(dataset.pairs[: chosen.limit]) // world.size)
     batch = _batch(chosen, sampler, most, count, recipe.steps)
+    if sampler.compiled:  # a test set is worth compiling the decoder, too
+        vae.compile_decoder(batch)
     with talk.progress() as progress:
         return generate(
             sampler,
@@ -150,13 +152,13 @@ def _pipeline(chosen: Any) -> Any:
 
 
 def _pose_size(chosen: Any) -> tuple[int, int] | None:
-    from xmdpt_cli.pose.image_size import parse_size
+    from xmdpt_cli.pose.formats.image_size import parse_size
 
     return None if chosen.pose_size is None else parse_size(chosen.pose_size)
 
 
 def _min_score(chosen: Any) -> float:
-    from xmdpt_cli.pose.joint_tables import MIN_SCORE
+    from xmdpt_cli.pose.formats.missing import MIN_SCORE
 
     return MIN_SCORE if chosen.min_score is None else float(chosen.min_score)
 
@@ -237,8 +239,8 @@ def _files(given: Path, warn: Callable[[str], None]) -> list[Path]:
     """A folder stands for the pictures and keypoints in it, by name."""
     from xmdpt_cli.datasets.scan import is_picture_name
     from xmdpt_cli.files import is_hidden
-    from xmdpt_cli.pose.beside_images import KeypointsBeside
     from xmdpt_cli.pose.formats import SUFFIXES
+    from xmdpt_cli.pose.formats.beside_images import KeypointsBeside
     from xmdpt_cli.utils.image_types import not_read, say_not_read
 
     if not given.is_dir():

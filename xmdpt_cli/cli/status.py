@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from xmdpt_cli.cli import workspace
-from xmdpt_cli.cli.console import Talk
-from xmdpt_cli.cli.help import WIDEST, panels
+from xmdpt_cli.cli.console import WIDEST, Talk
+from xmdpt_cli.cli.help import panels
 from xmdpt_cli.cli.options import AsJson
 from xmdpt_cli.config import parse_toml, read_toml
 from xmdpt_cli.errors import XmdptError

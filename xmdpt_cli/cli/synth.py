@@ -1,20 +1,21 @@
-"""``xmdpt wardrobe``: drawn people in the raw DeepFashion layout."""
+"""``xmdpt synth``: synthetic people in the raw DeepFashion layout."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from xmdpt_cli.cli.console import Talk
+from xmdpt_cli.cli.console import Talk, warning
 from xmdpt_cli.cli.help import panels
 from xmdpt_cli.cli.options import AsJson, plain
 
 
 @panels({"Synthetic people": "out people test-people views height plain seed"})
-def wardrobe(
+def synth(
     out: Annotated[
         Path, typer.Option(help="Folder to write, in the raw DeepFashion layout.")
     ] = Path("people"),
@@ -34,11 +35,11 @@ def wardrobe(
 
     Images, exact keypoints and pair lists, without any download.
     """
-    from xmdpt_cli.toy.synthetic import make_wardrobe
+    from xmdpt_cli.toy.synthetic import make_synthetic
 
     talk = Talk(as_json)
     with talk.progress() as progress:
-        summary = make_wardrobe(
+        summary = make_synthetic(
             out,
             people_train=people,
             people_test=test_people,
@@ -48,9 +49,16 @@ def wardrobe(
             plain=plain_clothes,
             progress=progress,
         )
-    made = "drawn" if summary.made else "there already"
+    made = "rendered" if summary.made else "there already"
     talk.result(
         plain(dataclasses.asdict(summary)),
-        text=f"{made}: {summary.train_pictures} training and {summary.test_pictures} test pictures "
+        text=f"{made}: {summary.train_images} training and {summary.test_images} test images "
         f"in {out}\nnext: xmdpt prepare --root {out} --encoders toy --size 64",
     )
+
+
+@functools.wraps(synth)
+def wardrobe(**options: Any) -> None:
+    """The earlier name of ``xmdpt synth``."""
+    warning("xmdpt wardrobe is now called xmdpt synth; the old name will go")
+    synth(**options)

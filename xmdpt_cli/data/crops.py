@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from xmdpt_cli.images import Picture
-from xmdpt_cli.pose.pose_image import Keypoints
+from xmdpt_cli.pose.keypoints import Keypoints
 
 LARGEST = 1.05  # published
 ROLES = ("source", "target")

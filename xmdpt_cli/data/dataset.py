@@ -21,7 +21,8 @@ from xmdpt_cli.data.reader import ShardError, ShardReader, stored_keypoints
 from xmdpt_cli.data.table import Column, Part, Table, part_of
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import Picture, decode_image
-from xmdpt_cli.pose.pose_image import Keypoints, draw_pose_map
+from xmdpt_cli.pose.drawing import draw_pose_map
+from xmdpt_cli.pose.keypoints import Keypoints
 from xmdpt_cli.storage.stores import Store, open_store
 from xmdpt_cli.utils.records import COPY_AGAIN
 from xmdpt_cli.utils.splits import SPLITS

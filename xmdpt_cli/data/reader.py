@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from xmdpt_cli.data.index import TensorPlace, ViewPlace
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.pose.pose_image import JOINTS
+from xmdpt_cli.pose.keypoints import JOINTS
 from xmdpt_cli.storage.stores import Store
 
 # safetensors' names -> how numpy reads the bytes; where numpy has no such type (bfloat16,

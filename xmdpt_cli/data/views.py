@@ -17,7 +17,7 @@ from xmdpt_cli.data.collate import room_for
 from xmdpt_cli.data.crops import Crop, crop_keypoints, crop_picture
 from xmdpt_cli.data.dataset import CONNECTIONS, PairDataset
 from xmdpt_cli.data.skipping import Draws
-from xmdpt_cli.pose.pose_image import draw_pose, draw_pose_map
+from xmdpt_cli.pose.drawing import draw_pose, draw_pose_map
 
 # crop(number, role): of the picture that has that role in the pair of that number
 Cropper = Callable[[int, str], Crop]

@@ -12,7 +12,7 @@ from xmdpt_cli.datasets.published_keypoints import KeypointFiles
 from xmdpt_cli.datasets.slugs import key_slug, view_slug
 from xmdpt_cli.datasets.stored import Sameness, StoredPicture, as_padded
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.pose.pose_image import Keypoints
+from xmdpt_cli.pose.keypoints import Keypoints
 from xmdpt_cli.utils.deepfashion_names import ImageName
 from xmdpt_cli.utils.problems import Problem
 from xmdpt_cli.utils.splits import SPLITS

@@ -13,8 +13,8 @@ from xmdpt_cli.datasets.listing import Listing
 from xmdpt_cli.datasets.own_keypoints import ANNOTATIONS, POSE
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import atomic_write, write_text
-from xmdpt_cli.pose.annotation_csv import HEADER
-from xmdpt_cli.pose.pose_image import FRAME_HEIGHT, FRAME_WIDTH, JOINTS, PADDING, Keypoints
+from xmdpt_cli.pose.formats.text_rows import HEADER
+from xmdpt_cli.pose.keypoints import FRAME_HEIGHT, FRAME_WIDTH, JOINTS, PADDING, Keypoints
 from xmdpt_cli.utils.deepfashion_names import ImageName, match_key
 from xmdpt_cli.utils.splits import SPLITS
 

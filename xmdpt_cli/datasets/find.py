@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xmdpt_cli.datasets.assembly import Assembly, make_listing, refuse_unusable
-from xmdpt_cli.datasets.find_pair_lists import PairLists, read_pair_lists
 from xmdpt_cli.datasets.folders import WANTED as PEOPLE_WANTED
 from xmdpt_cli.datasets.folders import find_people, garments_of, list_people
 from xmdpt_cli.datasets.layouts import STRAY, Pictures, Place, find_pictures, read_places
 from xmdpt_cli.datasets.listing import Garment, Listing, Pair, PictureFile, PictureRef
+from xmdpt_cli.datasets.pair_lists import PairLists, read_pair_lists
 from xmdpt_cli.datasets.published_keypoints import KeypointFiles, read_keypoint_files
 from xmdpt_cli.datasets.stored import stored_image_size
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.pose.annotation_frames import AUTO, PADDED, PIXELS, AnnotationFrame, parse_frame
-from xmdpt_cli.pose.image_size import Size
+from xmdpt_cli.pose.formats.image_size import Size
+from xmdpt_cli.pose.frames import AUTO, PADDED, PIXELS, CoordinateFrame, parse_frame
 from xmdpt_cli.utils.deepfashion_names import ImageName, parse_name
 from xmdpt_cli.utils.problems import Problem
 from xmdpt_cli.utils.splits import SPLITS
@@ -88,7 +88,7 @@ def _find(
     detect: bool,
     sizes: tuple[int, ...],
     seed: int,
-    frame: AnnotationFrame | None,
+    frame: CoordinateFrame | None,
 ) -> Listing:
     places = read_places(root)
     pictures = find_pictures(root, places, sizes)
@@ -110,7 +110,7 @@ def _find(
 
 
 def _settle(
-    keypoints: KeypointFiles, pictures: Pictures, lists: PairLists, frame: AnnotationFrame | None
+    keypoints: KeypointFiles, pictures: Pictures, lists: PairLists, frame: CoordinateFrame | None
 ) -> None:
     """Decide the frames of the keypoint files from the images that lie there."""
 
@@ -139,7 +139,7 @@ def _find_deepfashion(
     pictures: Pictures | None,
     lists: PairLists,
     detect: bool,
-    frame: AnnotationFrame | None,
+    frame: CoordinateFrame | None,
 ) -> Listing:
     if pictures is None:
         what = "lists but no pictures" if lists.label else "neither pictures nor lists"

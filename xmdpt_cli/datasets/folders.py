@@ -21,7 +21,7 @@ from xmdpt_cli.datasets.scan import Folder, Scan, images_not_read, is_picture_na
 from xmdpt_cli.datasets.slugs import key_slug, view_slug
 from xmdpt_cli.datasets.stored import StoredPicture, as_padded
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.pose.annotation_frames import AnnotationFrame
+from xmdpt_cli.pose.frames import CoordinateFrame
 from xmdpt_cli.pose.padding import are_padded
 from xmdpt_cli.utils.deepfashion_names import TREE, match_key
 from xmdpt_cli.utils.problems import Problem
@@ -134,7 +134,7 @@ def list_people(
     people: People,
     published: KeypointFiles | None,
     seed: int,
-    frame: AnnotationFrame | None = None,
+    frame: CoordinateFrame | None = None,
 ) -> Listing:
     """Draw pairs and the test set. ``published``: DeepFashion's keypoint files, which serve
     pictures of those names; None: all views wait for OpenPose. ``frame``: of keypoint files, None:

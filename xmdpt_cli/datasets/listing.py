@@ -13,8 +13,8 @@ from PIL import Image
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import load_image
+from xmdpt_cli.pose.keypoints import Keypoints
 from xmdpt_cli.pose.padding import PADDED_BOX, PADDED_SIZE
-from xmdpt_cli.pose.pose_image import Keypoints
 from xmdpt_cli.utils.problems import Problem
 from xmdpt_cli.utils.splits import SPLITS
 

@@ -19,15 +19,14 @@ from xmdpt_cli.datasets.published_keypoints import (
 from xmdpt_cli.datasets.scan import printable
 from xmdpt_cli.datasets.stored import StoredPicture, stored_image_size
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.pose.annotation_csv import Annotations, read_annotations
-from xmdpt_cli.pose.annotation_frames import OWN_POSES, PADDED, AnnotationFrame, Points, Sizes
-from xmdpt_cli.pose.beside_images import KeypointsBeside, largest_fractions
 from xmdpt_cli.pose.formats import open_file
+from xmdpt_cli.pose.formats.beside_images import KeypointsBeside, largest_fractions
+from xmdpt_cli.pose.formats.image_size import Size
+from xmdpt_cli.pose.formats.missing import TAKEN, Pair, scaled_note
+from xmdpt_cli.pose.formats.text_rows import Annotations, read_annotations, read_pose_txt
 from xmdpt_cli.pose.frame_decision import Decision, decide, decide_alone, some_of
-from xmdpt_cli.pose.image_size import Size
-from xmdpt_cli.pose.pose_image import Keypoints
-from xmdpt_cli.pose.pose_txt import read_pose_points
-from xmdpt_cli.pose.scaled_missing import TAKEN, Pair, said
+from xmdpt_cli.pose.frames import OWN_POSES, PADDED, CoordinateFrame, Points, Sizes
+from xmdpt_cli.pose.keypoints import Keypoints
 from xmdpt_cli.utils.deepfashion_names import match_key
 from xmdpt_cli.utils.problems import Problem
 
@@ -86,10 +85,10 @@ class OwnKeypoints:
     problems: list[Problem] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
     pose: bool = False
-    pose_frame: AnnotationFrame = PADDED
+    pose_frame: CoordinateFrame = PADDED
     pose_size: SizeOfRow = lambda picture: None
     beside: KeypointsBeside | None = None  # None: not looked for
-    forced: AnnotationFrame | None = None  # --frame
+    forced: CoordinateFrame | None = None  # --frame
     beside_files: set[Path] = field(default_factory=set)  # that were used
     beside_pictures: int = 0
     beside_scaled: dict[Path, str] = field(default_factory=dict)  # notes on scaled -1, -1
@@ -101,7 +100,7 @@ class OwnKeypoints:
         published: KeypointFiles,
         *,
         beside: bool = True,
-        frame: AnnotationFrame | None = None,
+        frame: CoordinateFrame | None = None,
     ) -> OwnKeypoints:
         """``annotations.csv`` and what ``published`` already found; pose files and files beside
         the images (``beside``: there may be some) are read later. ``frame``: ``--frame``, None:
@@ -131,7 +130,7 @@ class OwnKeypoints:
             own._settle_pose(pictures, frame)
         return own
 
-    def _settle_pose(self, pictures: OwnPictures, frame: AnnotationFrame | None) -> None:
+    def _settle_pose(self, pictures: OwnPictures, frame: CoordinateFrame | None) -> None:
         """The frame of ``pose/`` by the files of some images; as published where it is one."""
         there: dict[str, Keypoints] = {}
         keys = []
@@ -139,12 +138,13 @@ class OwnKeypoints:
         for name in (pictures.names[i] for i in some_of(len(pictures.names))):
             for file in self._pose_files(name):
                 try:
-                    there[name] = read_pose_points(self.root / file, scaled)
+                    there[name], pairs = read_pose_txt(self.root / file)
                 except (OSError, ValueError):  # said when it is needed
                     continue
+                scaled += pairs
                 keys.append(file)
                 break
-        self.notes += said(f"{POSE}/", scaled)
+        self.notes += scaled_note(f"{POSE}/", scaled)
         if there:
             raw, sizes = np.stack(list(there.values())), sizes_of(list(there), pictures.size_of)
             decision = decide(f"{POSE}/", keys, raw, sizes, OWN_POSES, frame)
@@ -195,7 +195,7 @@ class OwnKeypoints:
                 return None
         for file in self._pose_files(picture):
             try:
-                raw = read_pose_points(self.root / file)
+                raw = read_pose_txt(self.root / file).points
                 return in_frame(raw, self.pose_frame, lambda: self.pose_size(picture))
             except FileNotFoundError:
                 continue
@@ -248,8 +248,8 @@ class OwnKeypoints:
     def _broken(self, file: str, err: Exception, what: str = "pose file") -> None:
         self.problems.append(Problem(file, f"{what}, left to OpenPose: {err}", kept=True))
 
-    def _check_forced(self, frame: AnnotationFrame) -> None:
-        """--frame says nothing of JSON: that is said, or refused where there is nothing else."""
+    def _check_forced(self, frame: CoordinateFrame) -> None:
+        """--frame does not apply to JSON: noted, or refused where there is nothing else."""
         others = sorted(f.name for f in self.beside_files if f.suffix.lower() not in UNSAID)
         if not others:
             return

@@ -9,25 +9,18 @@ from pathlib import Path
 import numpy as np
 
 from xmdpt_cli.datasets.layouts import GENDERS, Place
-from xmdpt_cli.pose.annotation_csv import Annotations, read_annotations
-from xmdpt_cli.pose.annotation_frames import (
-    PADDED,
-    PHOTOGRAPHS,
-    AnnotationFrame,
-    mostly_outside,
-    of_own_images,
-)
+from xmdpt_cli.datasets.pair_lists import STEMS
+from xmdpt_cli.pose.formats.image_size import Size
+from xmdpt_cli.pose.formats.missing import Pair, scaled_note
+from xmdpt_cli.pose.formats.text_rows import Annotations, read_annotations, read_pose_txt
 from xmdpt_cli.pose.frame_decision import Decision, decide, some_of
-from xmdpt_cli.pose.image_size import Size
-from xmdpt_cli.pose.pose_image import JOINTS, Keypoints
-from xmdpt_cli.pose.pose_txt import read_pose_points
-from xmdpt_cli.pose.scaled_missing import Pair, said
+from xmdpt_cli.pose.frame_fit import mostly_outside
+from xmdpt_cli.pose.frames import PADDED, PHOTOGRAPHS, CoordinateFrame, of_own_images
+from xmdpt_cli.pose.keypoints import JOINTS, Keypoints
 from xmdpt_cli.utils.deepfashion_names import ImageName, parse_name
 from xmdpt_cli.utils.problems import Problem
 from xmdpt_cli.utils.splits import SPLITS
 
-# The published files say "fasion"; corrected copies exist.
-STEMS = ("fasion-resize", "fashion-resize", "fasion", "fashion")
 _POSE_TREES = ("pose", "pose/img", "pose/img_highres")
 OUTSIDE = "most joints lie outside of the image"
 #: the size of the image that a row or pose file belongs to, None where it is not known
@@ -39,7 +32,7 @@ class FramedRows:
     """An annotation file and the frame that it was found to be in."""
 
     file: Annotations
-    frame: AnnotationFrame
+    frame: CoordinateFrame
     size_of: SizeOfRow
 
     @classmethod
@@ -49,8 +42,8 @@ class FramedRows:
         size_of: SizeOfRow,
         *,
         deepfashion: bool,
-        forced: AnnotationFrame | None,
-        like: AnnotationFrame | None = None,
+        forced: CoordinateFrame | None,
+        like: CoordinateFrame | None = None,
     ) -> tuple[FramedRows, Decision]:
         """XmdptError where the frame cannot be told."""
         names = list(file.points)
@@ -68,7 +61,7 @@ class FramedRows:
         return None if raw is None else in_frame(raw, self.frame, lambda: self.size_of(key))
 
 
-def in_frame(raw: Keypoints, frame: AnnotationFrame, size: Callable[[], Size | None]) -> Keypoints:
+def in_frame(raw: Keypoints, frame: CoordinateFrame, size: Callable[[], Size | None]) -> Keypoints:
     """Raw (18, 2) points of one image as fractions; ValueError if most are outside of it."""
     sides = None
     if frame.of_images:
@@ -110,14 +103,14 @@ class KeypointFiles:
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     framed: list[FramedRows] = field(default_factory=list)
-    pose_frame: AnnotationFrame = PADDED
+    pose_frame: CoordinateFrame = PADDED
     size_of: SizeOfRow = lambda key: None
 
     def settle(
         self,
         names: Sequence[ImageName],
         size_of: SizeOfRow,
-        forced: AnnotationFrame | None = None,
+        forced: CoordinateFrame | None = None,
     ) -> None:
         """Decide the frame of each file and of the pose tree, and say it in ``notes``.
 
@@ -144,18 +137,19 @@ class KeypointFiles:
             labels.append("pose txt for the rest" if labels else txt)
         self.label = ", ".join(dict.fromkeys(labels))
 
-    def _settle_pose(self, names: Sequence[ImageName], forced: AnnotationFrame | None) -> Decision:
+    def _settle_pose(self, names: Sequence[ImageName], forced: CoordinateFrame | None) -> Decision:
         there: dict[str, Keypoints] = {}
         keys = []
         scaled: list[Pair] = []
         for i in some_of(len(names)):
             try:
-                points = read_pose_points(self.root / self.pose_file(names[i]), scaled)
+                points, pairs = read_pose_txt(self.root / self.pose_file(names[i]))
             except (OSError, ValueError):  # said when it is needed
                 continue
+            scaled += pairs
             keys.append(self.pose_file(names[i]))
             there[names[i].picture] = points
-        self.notes += said(f"{self.pose}/", scaled)
+        self.notes += scaled_note(f"{self.pose}/", scaled)
         raw = np.stack(list(there.values())) if there else _no_points()
         sizes = sizes_of(list(there), self.size_of)
         if not there and forced is None:
@@ -174,7 +168,7 @@ class KeypointFiles:
         if not self.pose:
             return None
         try:
-            raw = read_pose_points(self.root / self.pose_file(name))
+            raw = read_pose_txt(self.root / self.pose_file(name)).points
         except FileNotFoundError:
             return None
         return in_frame(raw, self.pose_frame, lambda: self.size_of(name.picture))

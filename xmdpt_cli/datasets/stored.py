@@ -7,7 +7,7 @@ from typing import Protocol
 
 from xmdpt_cli.datasets.listing import PictureRef
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.pose.image_size import Size, size_of_image
+from xmdpt_cli.pose.formats.image_size import Size, size_of_image
 
 # JPEGs of one size are rare, so this is plenty; uncompressed pictures are all of one size.
 BYTES_READ_AT_MOST = 256 * 2**20

@@ -80,7 +80,7 @@ def evaluate(
     *,
     networks: Networks | None = None,
     real: RealSet | None = None,
-    wardrobe: bool = False,
+    synthetic: bool = False,
     intervals: bool = True,
     drop_last: bool = False,
     ranks: Ranks | None = None,
@@ -88,7 +88,7 @@ def evaluate(
 ) -> list[Report]:
     """A report by each protocol, in one pass over ``pairs``: no picture is kept.
 
-    ``real``: what FID compares with, and what the mean image is of. ``wardrobe`` adds the toy
+    ``real``: what FID compares with, and what the mean image is of. ``synthetic`` adds the toy
     measures for drawn people. Raises XmdptError without pairs, for FID without a real set, and,
     naming the pair, for pictures that a protocol leaves at different sizes.
 
@@ -108,7 +108,7 @@ def evaluate(
     elif any(extractors):
         raise XmdptError("FID needs a real set to compare with", "name one, or leave FID out")
     runs = [
-        _Run(protocol, networks, statistics, wardrobe)
+        _Run(protocol, networks, statistics, synthetic)
         for protocol, statistics in zip(protocols, reals, strict=True)
     ]
     total = length_hint(pairs)
@@ -180,9 +180,10 @@ class _Run:
     """One evaluation by one protocol under way."""
 
     def __init__(
-        self, protocol: Protocol, networks: Networks, real: RealStatistics | None, wardrobe: bool
+        self, protocol: Protocol, networks: Networks, real: RealStatistics | None, synthetic: bool
     ) -> None:
-        self.protocol, self.networks, self.real, self.wardrobe = protocol, networks, real, wardrobe
+        self.protocol, self.networks = protocol, networks
+        self.real, self.synthetic = real, synthetic
         self.rows: dict[str, Row] = {}
         self.images: list[dict[str, Any]] = []
         self.sizes: set[str] = set()
@@ -306,7 +307,7 @@ class _Run:
             signed = protocol.lpips_signed
             fits = min(truth.shape[:2]) >= SMALLEST
             values[lpips.named(signed)] = lpips(picture, truth, signed) if fits else None
-        if self.wardrobe:
+        if self.synthetic:
             values.update(drawn.measure(picture, truth, keypoints))
         return values
 
@@ -314,7 +315,7 @@ class _Run:
         rows = {name: row.means() for name, row in self.rows.items()}
         counts = {name: row.count for name, row in self.rows.items()}
         found = {name: row.intervals() for name, row in self.rows.items()} if intervals else {}
-        toy = list(drawn.METRICS) if self.wardrobe else []
+        toy = list(drawn.METRICS) if self.synthetic else []
         weights: dict[str, str] = {}
         if self.real is not None:
             counts["real"] = self.real.count

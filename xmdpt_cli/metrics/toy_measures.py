@@ -1,4 +1,4 @@
-"""Toy measures for the drawn wardrobe: was the right garment put on, and in the right pose?
+"""Toy measures for synthetic people: is the right garment worn, and in the right pose?
 
 Made for synthetic people of flat colours on a plain light background, where the answer is known.
 They mean nothing on photographs and appear in no paper.

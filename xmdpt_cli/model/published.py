@@ -46,6 +46,13 @@ def published_name(name: str) -> str:
     return name.partition(".")[2]
 
 
+def _first_names() -> set[str]:
+    """What published names begin with."""
+    with torch.device("meta"):
+        names = XMDPT.from_size("tiny").state_dict()
+    return {published_name(name).partition(".")[0] for name in names}
+
+
 def published_tensors(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Our tensors (weights, or gradients) under their published names."""
     return {published_name(name): tensor for name, tensor in ours.items()}
@@ -65,7 +72,7 @@ def from_published(
     indices = {key: value for key, value in state.items() if key.endswith(_INDEX)}
     state = {key: value for key, value in state.items() if key not in indices}
     if missing := [key for key in _NEEDED if key not in state]:
-        foreign = sorted(set(state) - set(_NEEDED))
+        foreign = sorted(key for key in state if key.partition(".")[0] not in _first_names())
         has = f"; it has {foreign[0]!r}" if foreign else ""
         raise XmdptError(
             f"not a published X-MDPT checkpoint: no {', '.join(map(repr, missing[:3]))} in it{has}",

@@ -8,7 +8,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.pose.annotation_frames import (
+from xmdpt_cli.pose.frame_fit import (
+    Fit,
+    aside,
+    beyond,
+    differ,
+    fits,
+    measure,
+    not_upright,
+    of_another,
+    rivals,
+)
+from xmdpt_cli.pose.frames import (
     FRACTIONS,
     FRACTIONS_PADDED,
     FRAME_HINT,
@@ -16,21 +27,12 @@ from xmdpt_cli.pose.annotation_frames import (
     PIXELS,
     POSES,
     PUBLISHED,
-    AnnotationFrame,
-    Fit,
+    CoordinateFrame,
     Placement,
     Points,
     Sizes,
-    aside,
-    beyond,
-    differ,
-    fits,
-    measure,
-    of_another,
-    rivals,
 )
-from xmdpt_cli.pose.pose_image import JOINTS
-from xmdpt_cli.pose.upright import not_upright
+from xmdpt_cli.pose.keypoints import JOINTS
 
 MOST_ROWS = 400  # are looked at, evenly spread over a file
 _DECIDED = "decided from the values; --frame overrides"
@@ -52,7 +54,7 @@ _SWAPPED = "name:keypoints_x:keypoints_y"
 class Decision:
     """A frame, and how it was found, for people."""
 
-    frame: AnnotationFrame
+    frame: CoordinateFrame
     how: str
 
     def __str__(self) -> str:
@@ -70,8 +72,8 @@ def decide(
     raw: Points,
     sizes: Sizes | None,
     placement: Placement,
-    forced: AnnotationFrame | None = None,
-    like: AnnotationFrame | None = None,
+    forced: CoordinateFrame | None = None,
+    like: CoordinateFrame | None = None,
 ) -> Decision:
     """The frame of raw (N, 18, 2) points of ``file``, whose rows are called ``keys``.
 
@@ -188,7 +190,7 @@ def _forced(
     raw: Points,
     sizes: Sizes | None,
     placement: Placement,
-    frame: AnnotationFrame,
+    frame: CoordinateFrame,
 ) -> Decision:
     if frame.of_images and sizes is None:
         raise ConfigError(
@@ -256,7 +258,7 @@ def decide_alone(
     sizes: Sizes | None = None,
     *,
     given: bool = False,
-    published: AnnotationFrame = PUBLISHED,
+    published: CoordinateFrame = PUBLISHED,
     guessed: bool = False,
 ) -> Decision:
     """The frame of points (N, 18, 2) that are given to sample: a published one, fractions, or

@@ -15,9 +15,9 @@ from PIL import Image
 
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import Picture, resize_square
+from xmdpt_cli.pose.keypoints import FRAME_HEIGHT, FRAME_WIDTH, Keypoints
 from xmdpt_cli.pose.padding import PADDED_BOX, is_padded_picture
 from xmdpt_cli.pose.person_box import ASPECT, Box, box_around, person_box, widened
-from xmdpt_cli.pose.pose_image import FRAME_HEIGHT, FRAME_WIDTH, Keypoints
 
 Fit = Literal["auto", "squash", "pad", "person"]
 FITS: tuple[str, ...] = get_args(Fit)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture
+from xmdpt_cli.pose.drawing import OPACITY, PALETTE, RADIUS, Manner
 from xmdpt_cli.pose.joint_search import DARK, Search, Work, brightest
-from xmdpt_cli.pose.pose_image import JOINTS, LIMBS, OPACITY, RADIUS, Keypoints
-from xmdpt_cli.pose.redraw import PALETTE, Manner
+from xmdpt_cli.pose.keypoints import JOINTS, LIMBS, Keypoints
 
 # A drawn skeleton: thin coloured lines on black. Measured on drawings of 192 to 1024 pixels,
 # JPEG files too, against photographs, dark ones too.

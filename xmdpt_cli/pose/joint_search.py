@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmdpt_cli.images import Picture
-from xmdpt_cli.pose.pose_image import JOINTS, LIMBS, OPACITY, RADIUS, Keypoints
-from xmdpt_cli.pose.redraw import PALETTE, Manner, Window, redraw
+from xmdpt_cli.pose.drawing import OPACITY, PALETTE, RADIUS, Manner, Window, render_pose
+from xmdpt_cli.pose.keypoints import JOINTS, LIMBS, Keypoints
 
 Place = tuple[float, float]
 
@@ -172,7 +172,7 @@ class Search:
         first = [found[0] if found else (np.nan, np.nan) for found in self.places]
         self.points: Keypoints = np.array(first)
         height, width = picture.shape[:2]
-        self.drawn = redraw(self.points, Window(0, 0, width, height), manner)
+        self.drawn = render_pose(self.points, Window(0, 0, width, height), manner)
         self.choose()
 
     def finish(self) -> None:
@@ -221,7 +221,7 @@ class Search:
         if not self.work.spend((right - left) * (bottom - top)):
             return False
         window = (slice(top, bottom), slice(left, right))
-        drawn = redraw(points, Window(left, top, right, bottom), self.manner)
+        drawn = render_pose(points, Window(left, top, right, bottom), self.manner)
         then, now = self._apart(window, drawn), self._apart(window, self.drawn[window])
         if then > now or (then == now and None not in changes.values()):
             return False

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from xmdpt_cli.pose.pose_image import FRAME_HEIGHT, FRAME_WIDTH, JOINTS, Keypoints
+from xmdpt_cli.pose.keypoints import FACE, FRAME_HEIGHT, FRAME_WIDTH, JOINTS, Keypoints
 
 ASPECT = FRAME_WIDTH / FRAME_HEIGHT  # width to height of the annotations' frame
 
@@ -58,7 +58,6 @@ _SHOTS = (
     _Shot(("right_knee", "left_knee"), 0.102, 0.277, 0.965),
     _Shot(("right_hip", "left_hip"), 0.113, 0.312, 0.781),
 )
-_HEAD = ("nose", "right_eye", "left_eye", "right_ear", "left_ear")
 _SHOULDERS = ("right_shoulder", "left_shoulder")
 _PORTRAIT = _SHOTS[-1]  # of head and shoulders alone: as large as in the half-length pictures
 _SHOULDERS_WIDE, _NECK_BELOW_HEAD = 0.25, 0.20
@@ -108,17 +107,11 @@ def widened(box: Box) -> Box:
     return Box(box.left - more_x, box.top - more_y, box.right + more_x, box.bottom + more_y)
 
 
-def extent(keypoints: Keypoints) -> float:
-    """How large somebody is: the area of the box around the joints that are seen."""
-    seen = keypoints[np.isfinite(keypoints).all(axis=1)]
-    return float(np.prod(seen.max(axis=0) - seen.min(axis=0))) if len(seen) else 0.0
-
-
 def _vertical(keypoints: Keypoints) -> tuple[_Shot, float, float]:
     """(kind of picture, top, bottom): from the head, or the neck, down to the lowest joints."""
     rows = {name: float(y) for name, (_, y) in zip(JOINTS, keypoints, strict=True) if y == y}
     shot = next((shot for shot in _SHOTS if any(n in rows for n in shot.lowest)), None)
-    head = min((rows[name] for name in _HEAD if name in rows), default=None)
+    head = min((rows[name] for name in FACE if name in rows), default=None)
     neck = min((rows[name] for name in ("neck", *_SHOULDERS) if name in rows), default=None)
     start, place = (head, "head") if head is not None else (neck, "neck")
     if shot is not None and start is not None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from xmdpt_cli.pose.pose_image import Keypoints
+from xmdpt_cli.pose.keypoints import Keypoints
 
 Array = NDArray[np.float64]
 

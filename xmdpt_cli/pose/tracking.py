@@ -13,11 +13,10 @@ from typing import Literal, get_args
 import numpy as np
 
 from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.pose.formats.image_poses import ImagePoses
 from xmdpt_cli.pose.from_pose_image import LEAST_JOINTS
-from xmdpt_cli.pose.json_formats import Frame
-from xmdpt_cli.pose.person_box import extent
+from xmdpt_cli.pose.keypoints import Keypoints, extent
 from xmdpt_cli.pose.person_tracks import People
-from xmdpt_cli.pose.pose_image import Keypoints
 
 EmptyFrames = Literal["skip", "hold"]
 EMPTY_FRAMES: tuple[str, ...] = get_args(EmptyFrames)
@@ -57,11 +56,11 @@ def person_of(people: Sequence[Keypoints], person: int | None, where: str, optio
     return order[wanted - 1]
 
 
-def track(frames: Sequence[Frame], person: int | None, option: str) -> Track:
+def track(frames: Sequence[ImagePoses], person: int | None, option: str) -> Track:
     """One person through the frames of a file: ``person`` of the first frame, 1 the largest.
 
-    In frames that are images of their own (``Frame.separate``), and at each change of the image
-    size, the person is chosen anew. Where no frame has several people there is nothing to choose:
+    In frames that are images of their own (``separate``), and at each change of the image size, the
+    person is chosen anew. Where no frame has several people there is nothing to choose:
     then everybody is taken, and ``jumps`` says where it can hardly be the same person. A person of
     fewer than ``LEAST_JOINTS`` joints counts as not seen, unless the file has one frame.
     """

@@ -15,7 +15,8 @@ from PIL import Image
 from xmdpt_cli.datasets.listing import Garment
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture, fast_png_bytes, resize_square
-from xmdpt_cli.pose.pose_image import Keypoints, draw_pose, from_fractions
+from xmdpt_cli.pose.drawing import draw_pose
+from xmdpt_cli.pose.keypoints import Keypoints, from_fractions
 
 if TYPE_CHECKING:  # decoder processes do without it
     import torch

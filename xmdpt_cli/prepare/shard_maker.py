@@ -23,7 +23,7 @@ from xmdpt_cli.data.index import FLIP, ShardIndex
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import writing
 from xmdpt_cli.images import Picture
-from xmdpt_cli.pose.pose_image import Keypoints, from_fractions
+from xmdpt_cli.pose.keypoints import Keypoints, from_fractions
 from xmdpt_cli.prepare.decode import DecodedGarment, DecodedView, SizedView, draw_poses
 from xmdpt_cli.prepare.plan import ShardPlan
 from xmdpt_cli.prepare.shard_writer import ShardWriter, ViewData

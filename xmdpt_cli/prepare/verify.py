@@ -24,7 +24,7 @@ from xmdpt_cli.data.manifest import (
 )
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import left_by_system
-from xmdpt_cli.pose.annotation_frames import AUTO
+from xmdpt_cli.pose.frames import AUTO
 from xmdpt_cli.prepare.findings import CheckReport, Finding
 from xmdpt_cli.prepare.verify_across import AcrossShards
 from xmdpt_cli.prepare.verify_keypoints import People

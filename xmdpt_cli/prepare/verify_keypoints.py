@@ -12,15 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmdpt_cli.data.index import SamplePlace
-from xmdpt_cli.pose.annotation_frames import (
-    ANYWHERE,
-    FRACTIONS,
-    INSIDE,
-    PHOTOGRAPHS,
-    measure,
-    mostly_outside,
-)
-from xmdpt_cli.pose.upright import not_upright
+from xmdpt_cli.pose.frame_fit import INSIDE, measure, mostly_outside, not_upright
+from xmdpt_cli.pose.frames import ANYWHERE, FRACTIONS, PHOTOGRAPHS
 from xmdpt_cli.prepare.findings import Finding
 from xmdpt_cli.utils.deepfashion_names import match_name
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from xmdpt_cli.data.dataset import PairDataset
-from xmdpt_cli.pose.pose_image import JOINTS
+from xmdpt_cli.pose.keypoints import JOINTS
 from xmdpt_cli.progress import Progress
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ from html import escape
 from typing import Any
 
 from xmdpt_cli.files import human_bytes
-from xmdpt_cli.pose.pose_image import JOINTS
+from xmdpt_cli.pose.keypoints import JOINTS
 from xmdpt_cli.report.charts import bars, histogram, legend
 from xmdpt_cli.report.dataset_numbers import SplitFacts
 from xmdpt_cli.report.dataset_sheet import Strip

@@ -12,7 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from xmdpt_cli.data.dataset import PairDataset, PairRef
 from xmdpt_cli.images import Picture
-from xmdpt_cli.pose.pose_image import Keypoints, draw_pose
+from xmdpt_cli.pose.drawing import draw_pose
+from xmdpt_cli.pose.keypoints import Keypoints
 
 CELL, GAP, LINE = 144, 3, 18  # pixels: a square, between squares, a line of text
 ABREAST = 2  # pairs side by side on the sheet

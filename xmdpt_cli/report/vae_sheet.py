@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from xmdpt_cli.images import Picture
-from xmdpt_cli.pose.head_disc import head_disc
-from xmdpt_cli.pose.pose_image import Keypoints
+from xmdpt_cli.pose.head import head_disc
+from xmdpt_cli.pose.keypoints import Keypoints
 
 COLUMNS = ("truth", "before", "after")
 GAP, HEADER, SMALLEST = 4, 20, 160

@@ -38,9 +38,12 @@ class Networks:
         openpose: str | Path | None = None,
         encoders: str | Path | None = None,
         device: str | torch.device = "cpu",
+        decode_dtype: torch.dtype = torch.float32,
     ) -> None:
         """``facts``: the model's (``model/folder.py``); ``folder``: where it was read from;
-        ``encoders``: a folder with ``vae/``, ``dino_source/`` and ``dino_pose/``."""
+        ``encoders``: a folder with ``vae/``, ``dino_source/`` and ``dino_pose/``;
+        ``decode_dtype``: ``VAE.decode_dtype``."""
+        self._decode_dtype = decode_dtype
         self.facts, self.folder, self.device = facts, folder, torch.device(device)
         self._given = {"vae": vae, "source": dino_source, "pose": dino_pose}
         self._openpose = openpose
@@ -49,8 +52,9 @@ class Networks:
 
     @cached_property
     def vae(self) -> VAE:
-        """In float32: it is a small part of the work, and colours show rounding."""
+        """Weights in float32; on a GPU the decoder computes as the model does."""
         vae = VAE.load(self.where("vae"), device=self.device)
+        vae.decode_dtype = self._decode_dtype
         made = self.facts["encoders"]["vae"]
         # its files may be others: a fine-tuned decoder is another network for the same latents
         there = {**vae.describe(), "sha256": None, "kind": "local"}
@@ -202,6 +206,7 @@ def vae_for(sampler: Sampler, dataset: PairDataset, given: str | None = None) ->
     """What decodes the pictures of a model for a dataset: the VAE given, the model's own (its
     decoder may be a fine-tuned one), or the dataset's. XmdptError if it is not here."""
     own = given or Networks(sampler.facts, sampler.folder).beside("vae", dataset.path)
-    return VAE.load(
-        find_vae(dataset.manifest["encoders"], dataset.path, own), device=sampler.device
-    )
+    where = find_vae(dataset.manifest["encoders"], dataset.path, own)
+    vae = VAE.load(where, device=sampler.device)
+    vae.decode_dtype = sampler.dtype
+    return vae

@@ -17,12 +17,12 @@ from xmdpt_cli.encoders.openpose import OpenPose
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import Picture
 from xmdpt_cli.pose.formats import SUFFIXES, read_poses
+from xmdpt_cli.pose.formats.image_poses import ImagePoses
+from xmdpt_cli.pose.formats.image_size import Size, UnstatedSize, check_pose_size
+from xmdpt_cli.pose.formats.missing import MIN_SCORE
 from xmdpt_cli.pose.framing import Fit, check_fit_name, check_size, frame, frame_poses
 from xmdpt_cli.pose.from_pose_image import LEAST_JOINTS, check_joints, pose_picture_keypoints
-from xmdpt_cli.pose.image_size import Size, UnstatedSize, check_pose_size
-from xmdpt_cli.pose.joint_tables import MIN_SCORE
-from xmdpt_cli.pose.json_formats import Frame
-from xmdpt_cli.pose.pose_image import Keypoints, from_fractions
+from xmdpt_cli.pose.keypoints import Keypoints, from_fractions
 from xmdpt_cli.pose.tracking import EmptyFrames, check_empty_frames, filled, notes_on, track
 from xmdpt_cli.sampling.user_inputs import (
     Finder,
@@ -171,7 +171,7 @@ def read_pose(
 
 def _sequence(
     path: Path,
-    frames: Sequence[Frame],
+    frames: Sequence[ImagePoses],
     size: int,
     fit: Fit,
     person: int | None,

@@ -13,8 +13,8 @@ from xmdpt_cli.diffusion import start_noise
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import only_process
 from xmdpt_cli.images import Picture, unsquash
+from xmdpt_cli.pose.formats.missing import MIN_SCORE
 from xmdpt_cli.pose.framing import Fit
-from xmdpt_cli.pose.joint_tables import MIN_SCORE
 from xmdpt_cli.pose.tracking import EmptyFrames
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.sampling.conditions import Conditions

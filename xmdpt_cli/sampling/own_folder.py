@@ -22,7 +22,7 @@ from xmdpt_cli.images import (
     save_bytes,
     unsquash,
 )
-from xmdpt_cli.pose.pose_image import draw_pose_map
+from xmdpt_cli.pose.drawing import draw_pose_map
 from xmdpt_cli.report.sample_sheet import contact_sheet
 from xmdpt_cli.sampling.generate import SHEET
 from xmdpt_cli.sampling.inputs import Pose, View

@@ -22,9 +22,10 @@ from xmdpt_cli.encoders.openpose import OpenPose
 from xmdpt_cli.encoders.vae import posterior_mean
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import Picture, unsquash
+from xmdpt_cli.pose.drawing import draw_pose, draw_pose_map
+from xmdpt_cli.pose.formats.missing import MIN_SCORE
 from xmdpt_cli.pose.framing import Fit
-from xmdpt_cli.pose.joint_tables import MIN_SCORE
-from xmdpt_cli.pose.pose_image import Keypoints, draw_pose, draw_pose_map
+from xmdpt_cli.pose.keypoints import Keypoints
 from xmdpt_cli.pose.tracking import EmptyFrames
 from xmdpt_cli.sampling import hub
 from xmdpt_cli.sampling.conditions import Conditions
@@ -79,7 +80,10 @@ class XMDPTPipeline:
         """
         device = pick_device(device)
         sampler = Sampler.load(hub.fetch(source, revision), device, precision)
-        pipe = cls(sampler, Networks(sampler.facts, sampler.folder, device=device, **networks))
+        own = Networks(
+            sampler.facts, sampler.folder, device=device, decode_dtype=sampler.dtype, **networks
+        )
+        pipe = cls(sampler, own)
         if max_memory is not None:
             pipe.networks.find()  # all that is missing is named, not the VAE alone
             pipe.most = fit_memory(sampler, pipe.networks.vae, max_memory, pipe.resolution)

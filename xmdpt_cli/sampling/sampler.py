@@ -80,6 +80,10 @@ class Sampler:
         compile_sampling(self.model)
         self._compiled_for = count
 
+    @property
+    def compiled(self) -> bool:
+        return self._compiled_for > 0
+
     def stored_model(self) -> XMDPT:
         """The model in the precision it was stored in: bf16 for drawing loses digits."""
         if self.dtype == torch.float32 or self.folder is None:

@@ -17,11 +17,11 @@ from PIL import Image
 from xmdpt_cli.encoders.openpose import OpenPose
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import Picture, check_pixels, load_image, upright
-from xmdpt_cli.pose.beside_images import KeypointsBeside
 from xmdpt_cli.pose.formats import frame_of_picture
-from xmdpt_cli.pose.joint_tables import MIN_SCORE, without_missing
-from xmdpt_cli.pose.json_formats import Frame
-from xmdpt_cli.pose.pose_image import Keypoints, from_fractions
+from xmdpt_cli.pose.formats.beside_images import KeypointsBeside
+from xmdpt_cli.pose.formats.image_poses import ImagePoses
+from xmdpt_cli.pose.formats.missing import MIN_SCORE, without_missing
+from xmdpt_cli.pose.keypoints import Keypoints, from_fractions
 from xmdpt_cli.pose.tracking import person_of
 
 #: a file, a picture, or its pixels uint8 (H, W, 3)
@@ -106,7 +106,9 @@ def given_keypoints(
     return points_of(found, image, person, notes)
 
 
-def points_of(frame_: Frame, image: Image.Image, person: int | None, notes: list[str]) -> Keypoints:
+def points_of(
+    frame_: ImagePoses, image: Image.Image, person: int | None, notes: list[str]
+) -> Keypoints:
     """Of one of a frame's people, in pixels of their image."""
     shape = (image.height, image.width)
     points = one_of(frame_.people, person, frame_.where, "--person")
@@ -121,7 +123,7 @@ def points_of(frame_: Frame, image: Image.Image, person: int | None, notes: list
 
 def beside_frame(
     picture: Any, name: str, notes: list[str], min_score: float = MIN_SCORE
-) -> Frame | None:
+) -> ImagePoses | None:
     """The keypoints beside an image file, None if there are none; that is noted."""
     if not isinstance(picture, (str, Path)):
         return None

@@ -1,4 +1,4 @@
-"""The synthetic wardrobe: people drawn by program, in the raw DeepFashion layout.
+"""A synthetic dataset: people rendered by program, in the raw DeepFashion layout.
 
 No download and no licence: a few hundred persons with exact keypoints, made in seconds. The
 same seed gives the same bytes on the same machine and libraries. Persons in the training and
@@ -31,30 +31,30 @@ __all__ = [
     "Drawing",
     "Person",
     "Pose",
+    "SyntheticSummary",
     "View",
-    "WardrobeSummary",
     "draw_person",
     "draw_view",
     "make_person",
     "make_pose",
-    "make_wardrobe",
+    "make_synthetic",
     "views_in",
     "views_of",
 ]
 
-MARK = "MADE_BY_XMDPT.txt"  # written last: a wardrobe that has it is whole
-BEGUN = MARK + ".part"  # there from the first moment: an unfinished wardrobe of ours
-FORMAT = 1  # raised when the drawing changes
+MARK = "MADE_BY_XMDPT.txt"  # written last: a dataset that has it is whole
+BEGUN = MARK + ".part"  # there from the first moment: an unfinished dataset of ours
+FORMAT = 1  # raised when the images change
 FRAME = (256, 176)  # height and width of the annotation files' frame (DeepFashion's)
 
 
 @dataclass(frozen=True)
-class WardrobeSummary:
-    """What lies in a wardrobe; ``made`` is False if it was there already."""
+class SyntheticSummary:
+    """What a synthetic dataset holds; ``made`` is False if it was there already."""
 
     root: Path
-    train_pictures: int
-    test_pictures: int
+    train_images: int
+    test_images: int
     train_pairs: int
     test_pairs: int
     height: int
@@ -64,7 +64,7 @@ class WardrobeSummary:
     made: bool
 
 
-def make_wardrobe(
+def make_synthetic(
     out: Path,
     *,
     people_train: int = 400,
@@ -75,15 +75,15 @@ def make_wardrobe(
     plain: bool = False,
     progress: Progress = silent,
     workers: int | None = None,
-) -> WardrobeSummary:
-    """Write a wardrobe into the folder ``out`` unless exactly this one is there already.
+) -> SyntheticSummary:
+    """Write a synthetic dataset into the folder ``out`` unless exactly this one is there already.
 
     ``people_*`` persons in one outfit each, ``views`` (2 to 5) pictures of each, ``height`` x
     round(height * 11 / 16) pixels. ``plain`` leaves out what small pictures cannot show:
     patterns, jackets, and people cut off by the frame. Training pairs are all ordered pairs of a
     person's views; a test person gives the two pairs whose poses differ most. An interrupted
-    wardrobe is made anew. Raises XmdptError for a folder that holds something else, or another
-    wardrobe.
+    dataset is made again. Raises XmdptError for a folder that holds something else, or another
+    synthetic dataset.
     """
     wanted = _parameters(people_train, people_test, views, seed, height, plain)
     out = Path(out)
@@ -108,7 +108,7 @@ def make_wardrobe(
     )
     for done, (garment, points) in enumerate(zip(garments.values(), shots, strict=True), start=1):
         keypoints |= {v.name: p * to_frame for v, p in zip(garment, points, strict=True)}
-        progress("drawing", done * views, len(garments) * views)
+        progress("rendering", done * views, len(garments) * views)
     for split in SPLITS:
         _write_lists(out, split, [g for (s, _), g in garments.items() if s == split], keypoints)
     (out / BEGUN).replace(out / MARK)
@@ -116,10 +116,12 @@ def make_wardrobe(
 
 
 def views_in(root: Path) -> dict[str, View]:
-    """The views of a finished wardrobe by flat name, e.g. to draw the true silhouette again."""
+    """The views of a finished dataset by flat name, e.g. to render the true silhouette again."""
     parameters = _read_mark(Path(root))
     if parameters.get("format") != FORMAT:
-        raise XmdptError(f"drawn by another version of xmdpt: {root}", "make the wardrobe anew")
+        raise XmdptError(
+            f"{root} was rendered by another version of xmdpt", "render it again: xmdpt synth"
+        )
     return {view.name: view for garment in _garments(parameters).values() for view in garment}
 
 
@@ -142,36 +144,38 @@ def _parameters(
         raise XmdptError(f"need at least 1 person to train and 1 to test, and a seed from 0 "
                          f"(got {train}, {test}, seed {seed})")  # fmt: skip
     if not 32 <= height <= 1101:
-        raise XmdptError(f"pictures are 32 to 1101 pixels high, not {height}")
+        raise XmdptError(f"images are 32 to 1101 pixels high, not {height}")
     return {"format": FORMAT, "people_train": train, "people_test": test, "views": views,
             "seed": seed, "height": height, "plain": int(plain)}  # fmt: skip
 
 
 def _note(parameters: dict[str, int]) -> str:
     return (
-        "Synthetic people drawn by program (xmdpt), in the layout of DeepFashion In-shop.\n"
+        "Synthetic people rendered by program (xmdpt), in the layout of DeepFashion In-shop.\n"
         "No photograph, no real person.\n" + json.dumps(parameters) + "\n"
     )
 
 
 def _look(out: Path, wanted: dict[str, int]) -> str:
-    """ "new", "begun" or "whole"; raises if the folder is somebody else's or another wardrobe."""
+    """ "new", "begun" or "whole"; XmdptError for any other folder or synthetic dataset."""
     if not out.exists():
         return "new"
     if not out.is_dir():
-        raise XmdptError(f"not a folder: {out}", "choose another place for the wardrobe")
+        raise XmdptError(f"not a folder: {out}", "choose another folder: --out DIR")
     if (out / MARK).is_file():
         there = _read_mark(out)
         if there != wanted:
             raise XmdptError(
-                f"another wardrobe lies in {out}: {json.dumps(there)}",
+                f"{out} holds other synthetic people: {json.dumps(there)}",
                 "choose another folder, or remove that one",
             )
         return "whole"
     if (out / BEGUN).is_file():
         return "begun"
     if content(out):
-        raise XmdptError(f"folder not empty and not a wardrobe: {out}", "choose an empty folder")
+        raise XmdptError(
+            f"{out} is not empty and holds no synthetic dataset", "choose an empty folder"
+        )
     return "new"
 
 
@@ -179,7 +183,7 @@ def _read_mark(root: Path) -> dict[str, int]:
     try:
         note = (root / MARK).read_text(encoding="utf-8").splitlines()[-1]
     except FileNotFoundError:
-        raise XmdptError(f"no finished synthetic wardrobe: {root}") from None
+        raise XmdptError(f"{root} holds no finished synthetic dataset") from None
     except (OSError, ValueError, IndexError):
         raise XmdptError(f"cannot read {root / MARK}", f"remove {root}") from None
     counts: dict[str, int] = records.parse(dict[str, int], note, root / MARK, f"remove {root}")
@@ -187,7 +191,7 @@ def _read_mark(root: Path) -> dict[str, int]:
 
 
 def _clear(out: Path) -> None:
-    """Take away what an interrupted or damaged wardrobe left; only what we write ourselves."""
+    """Remove what an interrupted or damaged dataset left; only what we write ourselves."""
     if (out / MARK).is_file():
         (out / MARK).replace(out / BEGUN)
     shutil.rmtree(out / "img_highres", ignore_errors=True)
@@ -240,12 +244,12 @@ def _pairs(
     return [front, second]
 
 
-def _summary(out: Path, wanted: dict[str, int], *, made: bool) -> WardrobeSummary:
+def _summary(out: Path, wanted: dict[str, int], *, made: bool) -> SyntheticSummary:
     train, test, views = wanted["people_train"], wanted["people_test"], wanted["views"]
-    return WardrobeSummary(
+    return SyntheticSummary(
         root=out,
-        train_pictures=train * views,
-        test_pictures=test * views,
+        train_images=train * views,
+        test_images=test * views,
         train_pairs=train * views * (views - 1),
         test_pairs=2 * test,
         height=wanted["height"],

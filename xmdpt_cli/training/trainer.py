@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.diffusion import Losses, Schedule
@@ -65,10 +66,18 @@ class Trainer:
         self.optimizers = make_optimizers(self.model, config)  # of the parts, where it is sharded
         self.run: Callable[[Inputs], Losses] = self.wrapped
         if config.compile == "on" or (config.compile == "auto" and self.device.type == "cuda"):
-            self.run = torch.compile(self.wrapped)
+            self.run = torch.compile(self.wrapped, mode=self._compile_mode())
+        self.copies = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self.done, self.settled = 0, False
         self.learning_rate = 0.0  # of the last step
         self.skipped = 0  # pairs this rank could not read; others took their places
+
+    def _compile_mode(self) -> str | None:
+        """CUDA graphs, unless shapes change from step to step, or gradients outlive a graph: from
+        Python it takes longer to launch the kernels of S and B than to run them."""
+        config = self.config
+        static = config.accumulate == 1 and not config.mask_span and self.dist.world_size == 1
+        return "reduce-overhead" if static and self.device.type == "cuda" else None
 
     def loader(self, networks: Networks | None = None, warn: Say = silently) -> StepLoader:
         """This rank's micro batches with their random numbers."""
@@ -92,7 +101,7 @@ class Trainer:
         for part in range(config.accumulate):
             batch = next(batches)
             self.skipped += batch.skipped
-            inputs = step_inputs(batch, config, self.done, self.scale, self.device)
+            inputs = self._inputs(batch)
             if not self.settled:
                 warm_up(self.model, self.dist, partial(self._total, inputs))
                 self.settled = True
@@ -100,7 +109,9 @@ class Trainer:
             with nullcontext() if last else no_sync(self.wrapped):
                 losses = self.run(inputs)
                 (losses.total / config.accumulate).backward()
-            parts.append(losses._replace(total=losses.total.detach()))
+            # copies: a CUDA graph writes its next results where these are
+            rows = (None if row is None else row.detach().clone() for row in losses)
+            parts.append(Losses(*rows))  # type: ignore[arg-type]
         if config.max_grad_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
         self.learning_rate = config.learning_rate * learning_rate_factor(config, self.done)
@@ -112,6 +123,20 @@ class Trainer:
             self.done += 1
             self.ema.update(self.model, self.done)
         return joined(parts)
+
+    def _inputs(self, batch: StepBatch) -> Inputs:
+        """The batch on the device, copied while a GPU still computes the step before."""
+        make = partial(step_inputs, batch, self.config, self.done, self.scale, self.device)
+        if self.copies is None or batch.target_moments.is_cuda:
+            return make()
+        computing = torch.cuda.current_stream(self.device)
+        with torch.cuda.stream(self.copies):
+            inputs = make()
+        computing.wait_stream(self.copies)
+        for value in tree_leaves(inputs):
+            if isinstance(value, Tensor):
+                value.record_stream(computing)  # its memory is not given away before
+        return inputs
 
     def _total(self, inputs: Inputs) -> Tensor:
         return self.run(inputs).total

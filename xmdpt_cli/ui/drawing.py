@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from xmdpt_cli.pose.pose_image import Keypoints
+from xmdpt_cli.pose.keypoints import Keypoints
 
 if TYPE_CHECKING:
     from xmdpt_cli.sampling.pipeline import XMDPTPipeline

@@ -9,8 +9,7 @@ import numpy as np
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import decode_image
-from xmdpt_cli.pose.person_box import extent
-from xmdpt_cli.pose.pose_image import Keypoints
+from xmdpt_cli.pose.keypoints import Keypoints, extent
 
 if TYPE_CHECKING:
     from xmdpt_cli.sampling.pipeline import XMDPTPipeline

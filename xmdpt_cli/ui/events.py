@@ -13,7 +13,7 @@ import gradio as gr
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.pose.framing import Fit
 from xmdpt_cli.pose.from_pose_image import check_joints
-from xmdpt_cli.pose.pose_image import JOINTS, Keypoints
+from xmdpt_cli.pose.keypoints import JOINTS, Keypoints
 from xmdpt_cli.ui import marks, skeleton
 from xmdpt_cli.ui.drawing import StoppedError, draw
 from xmdpt_cli.ui.estimator import Estimator

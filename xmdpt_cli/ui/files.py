@@ -10,10 +10,10 @@ from PIL import Image
 from xmdpt_cli.encoders.openpose import OpenPose
 from xmdpt_cli.images import decode_image, save_png
 from xmdpt_cli.pose.formats import SUFFIXES, read_poses
+from xmdpt_cli.pose.formats.image_size import UnstatedSize, size_of_image
 from xmdpt_cli.pose.framing import Fit
-from xmdpt_cli.pose.image_size import UnstatedSize, size_of_image
+from xmdpt_cli.pose.keypoints import FRAME_HEIGHT, FRAME_WIDTH, Keypoints
 from xmdpt_cli.pose.padding import PADDED_BOX, is_padded_picture
-from xmdpt_cli.pose.pose_image import FRAME_HEIGHT, FRAME_WIDTH, Keypoints
 from xmdpt_cli.sampling.inputs import read_pose, read_view
 from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 from xmdpt_cli.ui.uploads import new_folder

@@ -23,7 +23,7 @@ from PIL import Image
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import decode_image
 from xmdpt_cli.pose.from_pose_image import LEAST_JOINTS
-from xmdpt_cli.pose.pose_image import JOINTS, Keypoints
+from xmdpt_cli.pose.keypoints import JOINTS, Keypoints
 from xmdpt_cli.ui import skeleton
 
 SIDE = 640  # pixels of the longer side of the small copy

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.pose.pose_image import JOINTS, Keypoints
+from xmdpt_cli.pose.keypoints import JOINTS, Keypoints
 from xmdpt_cli.ui import marks
 from xmdpt_cli.ui.estimator import Estimator
 from xmdpt_cli.ui.examples import Examples

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xmdpt_cli.pose.pose_image import JOINTS, Keypoints
+from xmdpt_cli.pose.keypoints import JOINTS, Keypoints
 
 Place = tuple[float, float]
 LEFT = {name: name.replace("right_", "left_") for name in JOINTS if name.startswith("right_")}

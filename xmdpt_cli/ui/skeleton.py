@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.pose.drawing import COLOURS
 from xmdpt_cli.pose.from_pose_image import LEAST_JOINTS, check_joints
-from xmdpt_cli.pose.pose_image import COLOURS, FRAME_HEIGHT, FRAME_WIDTH, JOINTS, LIMBS, Keypoints
+from xmdpt_cli.pose.keypoints import FRAME_HEIGHT, FRAME_WIDTH, JOINTS, LIMBS, Keypoints
 from xmdpt_cli.ui.poses import PRESETS, SIDES, Pose
 
 DIGITS = 4  # of a fraction: a fortieth of a pixel

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from xmdpt_cli.errors import XmdptError
@@ -50,14 +51,19 @@ def read_lines(path: Path) -> list[str]:
 
 def separator_of(line: str) -> str:
     """The separator of a line: of the usual ones the most frequent outside of brackets."""
-    bare = re.sub(r"\[[^\[\]]*\]|\"[^\"]*\"", "", line)
-    return max(SEPARATORS, key=bare.count)
+    return max(SEPARATORS, key=_outside_lists(line).count)
+
+
+def _outside_lists(line: str) -> str:
+    return re.sub(r"\[[^\[\]]*\]|\"[^\"]*\"", "", line)
 
 
 def split_cells(line: str, separator: str) -> list[str]:
-    """The cells of one line, stripped; ValueError for a line that is too long or not CSV."""
+    """The cells of a line, stripped where it is CSV; ValueError if it is too long or not CSV."""
     if len(line) > LONGEST_LINE:
         raise ValueError(f"a line of {len(line):,} characters")
+    if separator == ":":  # the published annotations: nothing is quoted
+        return line.split(":")
     if '"' in line:
         try:
             cells = next(csv.reader([line], delimiter=separator, strict=True))
@@ -73,10 +79,66 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")
 
 
-def columns_of(header: Sequence[str], wanted: Sequence[tuple[str, ...]]) -> list[int | None]:
-    """The place of each wanted column in a header; a column may have several names."""
-    names = [cell.strip().strip('"').lower() for cell in header]
-    return [next((names.index(n) for n in known if n in names), None) for known in wanted]
+@dataclass(frozen=True)
+class Table:
+    """How a list is laid out: ``places`` of the wanted columns among ``count`` of each line."""
+
+    lines: list[tuple[int, str]]  # (line number from 1, line), without the header and blank lines
+    separator: str
+    places: tuple[int, ...]
+    count: int
+    note: str = ""  # what was assumed, for people
+
+    @classmethod
+    def open(cls, path: Path, columns: Sequence[Sequence[str]], *, colons: bool = False) -> Table:
+        """Read a list whose header names ``columns``, in any order; the first name of each is ours.
+
+        Without a header the columns are taken in the given order, an index column before them is
+        skipped. ``colons``: colons separate columns, unless another separator stands outside of
+        lists of numbers; a first column may hold colons itself. XmdptError if the file cannot be
+        read or if its header lacks a column.
+        """
+        lines = [(n, line) for n, line in enumerate(read_lines(path), start=1) if line.strip()]
+        first = lines[0][1] if lines else ""
+        separator = _separator(first, colons=colons)
+        try:
+            cells = split_cells(first, separator)
+        except ValueError:  # it is refused when it is read as a row
+            cells = []
+        lower = [cell.strip().strip('"').lower() for cell in cells]
+        found = [next((lower.index(n) for n in names if n in lower), None) for names in columns]
+        places = tuple(place for place in found if place is not None)
+        ours = (":" if colons else ",").join(names[0] for names in columns)
+        if len(places) == len(columns):
+            return cls(lines[1:], separator, places, len(cells))
+        if "[" not in first and (places or "keypoints" in first.lower()):
+            missing = [names[0] for names, p in zip(columns, found, strict=True) if p is None]
+            raise XmdptError(
+                f"{path}: its header {shown(first)} lacks {', '.join(missing)}",
+                f"the columns are called {ours}, in any order",
+            )
+        numbered = separator != ":" and len(cells) == len(columns) + 1 and cells[0].isdigit()
+        places = tuple(range(numbered, len(columns) + numbered))
+        note = f"{path.name}: no header, its columns are taken as {ours}" if lines else ""
+        return cls(lines, separator, places, len(columns) + numbered, note)
+
+    def cells(self, line: str) -> list[str]:
+        """The wanted cells of a line; ValueError for another number of columns."""
+        cells = split_cells(line, self.separator)
+        more = len(cells) - self.count
+        if self.separator == ":" and more > 0:  # a path may hold colons
+            name = self.places[0]
+            cells[name : name + more + 1] = [":".join(cells[name : name + more + 1])]
+        if len(cells) != self.count:
+            raise ValueError(f"found {len(cells)} fields instead of {self.count}")
+        return [cells[place] for place in self.places]
+
+
+def _separator(line: str, *, colons: bool) -> str:
+    bare = _outside_lists(line)
+    if colons and (bare.count(":") >= 2 or not any(s in bare for s in SEPARATORS)):
+        return ":"
+    return separator_of(line)
 
 
 def refuse_all_wrong(path: Path, good: int, wrong: Sequence[tuple[str, str]], hint: str) -> None:

@@ -18,7 +18,7 @@ from xmdpt_cli.metrics import pairwise
 from xmdpt_cli.metrics.lpips_metric import SMALLEST, Lpips
 from xmdpt_cli.metrics.protocols import LOWEST, Protocol, get_protocol
 from xmdpt_cli.metrics.report import Report, Row, Table, Value, table
-from xmdpt_cli.pose.head_disc import head_map
+from xmdpt_cli.pose.head import head_map
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.training.distributed import SINGLE_PROCESS, Distributed
 from xmdpt_cli.vae_training.examples import DatasetExamples

@@ -20,7 +20,7 @@ from xmdpt_cli.data.index import FLIP
 from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.images import Picture
-from xmdpt_cli.pose.head_disc import head_map
+from xmdpt_cli.pose.head import head_map
 
 
 class Pictures(Protocol):

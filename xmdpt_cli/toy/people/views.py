@@ -1,4 +1,4 @@
-"""Which pictures a wardrobe holds: each is a pure function of (seed, split, person, view)."""
+"""The images of a synthetic dataset: each is a pure function of (seed, split, person, view)."""
 
 from __future__ import annotations
 

@@ -16,22 +16,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.pose.image_size import Size
-from xmdpt_cli.pose.joint_tables import (
+from xmdpt_cli.pose.formats.image_poses import ImagePoses
+from xmdpt_cli.pose.formats.image_size import Size
+from xmdpt_cli.pose.formats.joint_tables import (
     FARTHEST,
-    MIN_SCORE,
     UNDERSTOOD,
     is_number,
     joint_table,
     kind,
-    not_found,
     our_joints,
     shown,
+)
+from xmdpt_cli.pose.formats.missing import (
+    MIN_SCORE,
+    Pair,
+    not_found,
+    pairs_of,
+    scaled_missing,
+    scaled_note,
     without_missing,
 )
-from xmdpt_cli.pose.pose_image import Keypoints
-from xmdpt_cli.pose.scaled_missing import Pair, pairs_of, said, scaled_missing
-from xmdpt_cli.pose.units import all_joints, are_fractions, check_stated
+from xmdpt_cli.pose.formats.units import all_joints, are_fractions, check_stated
+from xmdpt_cli.pose.keypoints import Keypoints
 from xmdpt_cli.utils.problems import Problem
 
 _SIZE_HINT = 'add "canvas_width" and "canvas_height", the size of the image, beside the keypoints'
@@ -41,31 +47,12 @@ _FRAMES, _PEOPLE = ("frames", "instance_info"), ("people", "instances")
 _OF_MMPOSE = {"keypoint_scores", "bbox_score"}
 
 
-@dataclass(frozen=True)
-class Frame:
-    """One image's people: keypoints in our order (``data.pose.JOINTS``), NaN for missing.
-
-    ``size``: (height, width) of the image whose pixels they are, or None where they are
-    fractions of its width and height (``shapeless``: and the file does not state these).
-    ``where`` names the file, and the frame if it has several; ``name`` is what the file calls the
-    image, "" if it does not.
-    """
-
-    people: list[Keypoints]  # (18, 2) each, in the file's order
-    size: Size | None
-    where: str
-    name: str = ""
-    unsized: bool = False  # in pixels, and the file does not say of how large an image
-    shapeless: bool = False  # in fractions, and the file does not say of how large an image
-    separate: bool = False  # an image of its own among others, not the next one of a video
-
-
 @dataclass
 class PosesJson:
     """The frames of a JSON file; ``problems``: annotations that were left out; ``notes``: how the
     numbers were read, a clause each."""
 
-    frames: list[Frame]
+    frames: list[ImagePoses]
     problems: list[Problem]
     notes: list[str]
 
@@ -105,7 +92,7 @@ def _missing(name: str) -> None:
         raise ValueError(f"{name} is not a number; a missing joint is null or has confidence 0")
 
 
-def _finished(frame: Frame, fractions: bool) -> Frame:
+def _finished(frame: ImagePoses, fractions: bool) -> ImagePoses:
     people, size = frame.people, frame.size
     if size == (1, 1) and fractions:
         size = None  # this is how some files say that they hold fractions
@@ -116,7 +103,7 @@ def _finished(frame: Frame, fractions: bool) -> Frame:
     return replace(frame, people=people, size=size, unsized=unsized, shapeless=shapeless)
 
 
-def _unit_note(path: Path, frames: list[Frame], fractions: bool) -> str:
+def _unit_note(path: Path, frames: list[ImagePoses], fractions: bool) -> str:
     sizes = {frame.size for frame in frames if frame.size is not None}
     stated = "images of several sizes"
     if len(sizes) == 1:
@@ -140,7 +127,7 @@ class _Reader:
     scaled: list[Pair] = field(default_factory=list)  # joints that are a scaled -1, -1
 
     def summed(self) -> list[str]:
-        notes = [*self.notes, *said(self.path.name, self.scaled)]
+        notes = [*self.notes, *scaled_note(self.path.name, self.scaled)]
         if self.low:
             notes.append(
                 f"{self.path.name}: {self.low} of {self.low + self.seen} joints have a score below "
@@ -152,7 +139,7 @@ class _Reader:
             notes.append(f"{self.path.name}: {which} left out ({first.file}: {first.reason})")
         return notes
 
-    def nobody(self, raw: list[Frame]) -> XmdptError:
+    def nobody(self, raw: list[ImagePoses]) -> XmdptError:
         if self.problems:
             first = self.problems[0]
             return XmdptError(f"{self.path.parent / first.file}: {first.reason}", UNDERSTOOD)
@@ -163,7 +150,7 @@ class _Reader:
         hint = "lower --min-score, if these joints are right" if self.low else UNDERSTOOD
         return XmdptError(f"{where}: nobody in it (no joint of a body){low}", hint)
 
-    def frames(self, data: Any) -> Iterator[Frame]:
+    def frames(self, data: Any) -> Iterator[ImagePoses]:
         """The frames of a whole file."""
         where, canvas = str(self.path), None
         if isinstance(data, dict):
@@ -180,20 +167,20 @@ class _Reader:
             elif isinstance(data.get("predictions"), list):  # MMPose: people of each image
                 for number, people in enumerate(data["predictions"], start=1):
                     inside = f"{where}, frame {number}"
-                    yield Frame(self.persons(people, inside), canvas, inside)
+                    yield ImagePoses(self.persons(people, inside), canvas, inside)
             else:
                 keys = ", ".join(shown(str(key), 30) for key in list(data)[:6]) or "nothing"
                 raise XmdptError(f"{where}: no pose (it holds: {keys})", UNDERSTOOD)
         elif isinstance(data, list) and any(_is_of_coco(entry) for entry in data):
             yield from self.coco(data, [], canvas, where)
         elif isinstance(data, list) and data and all(_is_of_mmpose(entry) for entry in data):
-            yield Frame(self.persons(data, where), None, where)
+            yield ImagePoses(self.persons(data, where), None, where)
         elif isinstance(data, list) and data and any(isinstance(entry, dict) for entry in data):
             yield from self.sequence(data, canvas, where)
         else:
             raise XmdptError(f"{where}: no pose ({kind(data)})", UNDERSTOOD)
 
-    def sequence(self, frames: Any, canvas: Size | None, where: str) -> Iterator[Frame]:
+    def sequence(self, frames: Any, canvas: Size | None, where: str) -> Iterator[ImagePoses]:
         if not isinstance(frames, list):
             raise XmdptError(f"{where}: frames is {kind(frames)} instead of a list", UNDERSTOOD)
         for number, node in enumerate(frames, start=1):
@@ -202,16 +189,16 @@ class _Reader:
                 raise XmdptError(f"{inside}: no pose ({kind(node)})", UNDERSTOOD)
             yield self.frame(node, _canvas(node, inside) or canvas, inside)
 
-    def frame(self, node: dict[str, Any], canvas: Size | None, where: str) -> Frame:
+    def frame(self, node: dict[str, Any], canvas: Size | None, where: str) -> ImagePoses:
         key = next((key for key in _PEOPLE if key in node), None)
         if key is None and node["keypoints"] in (None, []):  # a frame in which nobody is
-            return Frame([], canvas, where)
+            return ImagePoses([], canvas, where)
         people = [node] if key is None else node[key]
-        return Frame(self.persons(people, where), canvas, where)
+        return ImagePoses(self.persons(people, where), canvas, where)
 
     def coco(
         self, annotations: Any, images: Any, canvas: Size | None, where: str
-    ) -> Iterator[Frame]:
+    ) -> Iterator[ImagePoses]:
         """A frame for every image in which somebody has joints, as first mentioned. A broken
         annotation is left out, and counted."""
         if not (isinstance(annotations, list) and isinstance(images, list)):
@@ -239,7 +226,7 @@ class _Reader:
                 self.problems.append(Problem(self.path.name, err.message, kept=True))
             # without a table of images the id is the file's name, or a number
             file = str(image.get("file_name", "")) or name
-            yield Frame(persons, size, inside, file, separate=bool(table))
+            yield ImagePoses(persons, size, inside, file, separate=bool(table))
 
     def persons(self, people: Any, where: str) -> list[Keypoints]:
         """Everybody who has a joint; an entry may be hands or a face without a body."""

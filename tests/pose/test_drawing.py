@@ -12,23 +12,17 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from xmdpt_cli.pose.annotation_frames import PADDED, PUBLISHED, AnnotationFrame
-from xmdpt_cli.pose.pose_image import (
-    COLOURS,
-    JOINTS,
-    LIMBS,
-    draw_pose,
-    draw_pose_map,
-    from_fractions,
-    raw_to_nan,
-)
+from xmdpt_cli.pose.drawing import COLOURS, draw_pose, draw_pose_map
+from xmdpt_cli.pose.formats.missing import without_missing
+from xmdpt_cli.pose.frames import PADDED, PUBLISHED, CoordinateFrame
+from xmdpt_cli.pose.keypoints import JOINTS, LIMBS, from_fractions
 
 
 def placed(
-    raw: NDArray[np.float64], frame: AnnotationFrame, size: int | tuple[int, int]
+    raw: NDArray[np.float64], frame: CoordinateFrame, size: int | tuple[int, int]
 ) -> NDArray[np.float64]:
     """Keypoints of a published file -> pixels of an image of ``size``."""
-    return from_fractions(frame.fractions(raw_to_nan(raw)), size)
+    return from_fractions(frame.fractions(without_missing(raw)), size)
 
 
 @pytest.mark.parametrize("size", [256, 512])

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.pose.pose_image import Keypoints
+from xmdpt_cli.pose.keypoints import Keypoints
 
 Size = tuple[int, int]  # (height, width)
 Array = NDArray[np.float64]

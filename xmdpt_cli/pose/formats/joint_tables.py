@@ -1,4 +1,4 @@
-"""Joints as keypoint files list them: the orders in use, and which joints count as not found."""
+"""Joints as keypoint files list them: the orders in use, and reading one person's table."""
 
 from __future__ import annotations
 
@@ -10,12 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.pose.pose_image import JOINTS, Keypoints
-from xmdpt_cli.pose.scaled_missing import scaled_missing
+from xmdpt_cli.pose.keypoints import JOINTS, Keypoints
 
-#: the score below which a joint is not found. OpenPose finds joints from 0.05 or 0.1 on; MMPose and
-#: DWPose give every joint a score and render those from 0.3 on.
-MIN_SCORE = 0.1
 FARTHEST = 100_000.0  # pixels: beyond this it is damage, not a joint
 
 UNDERSTOOD = (
@@ -59,32 +55,6 @@ def check_min_score(score: float) -> float:
     if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
         raise ConfigError(f"the minimum score is a number from 0 to 1, not {score!r}")
     return float(score)
-
-
-def not_found(
-    points: NDArray[np.float64],
-    scores: NDArray[np.float64] | None = None,
-    min_score: float = MIN_SCORE,
-) -> NDArray[np.bool_]:
-    """Which joints (n, 2) of a file were not found, in every format by the same rule.
-
-    Null (here: not finite), -1, also where it was scaled with the file, exactly (0, 0), or a score
-    (n,) below ``min_score``.
-    """
-    missing = ~np.isfinite(points).all(axis=1) | scaled_missing(points)
-    missing |= (points == -1).any(axis=1) | (points == 0).all(axis=1)
-    if scores is not None:
-        missing |= ~(scores >= min_score)
-    return np.asarray(missing)
-
-
-def without_missing(
-    points: NDArray[np.float64],
-    scores: NDArray[np.float64] | None = None,
-    min_score: float = MIN_SCORE,
-) -> Keypoints:
-    """Joints (n, 2) with NaN where they were not found."""
-    return np.where(not_found(points, scores, min_score)[:, None], np.nan, points)
 
 
 def joint_table(

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from stick_people import FIGURE
 
-from xmdpt_cli.pose.annotation_csv import HEADER, read_annotations
 from xmdpt_cli.pose.formats import open_file, read_poses
-from xmdpt_cli.pose.scaled_missing import scaled_missing
+from xmdpt_cli.pose.formats.missing import scaled_missing
+from xmdpt_cli.pose.formats.text_rows import HEADER, read_annotations
 
 FRAME = np.array((176.0, 256.0))
 HIDDEN = [4, 7, 10]

@@ -1,33 +1,33 @@
-"""Where the head is in a picture, from its keypoints: a soft disc that the loss may weigh."""
+"""Where the head is in an image, from its keypoints: a soft disc that the loss may weigh."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xmdpt_cli.pose.pose_image import JOINTS, Keypoints
+from xmdpt_cli.pose.keypoints import FACE, Keypoints, joint_indices, seen
 
-FACE = [JOINTS.index(name) for name in ("nose", "right_eye", "left_eye", "right_ear", "left_ear")]
-NECK = JOINTS.index("neck")
+_FACE = joint_indices(*FACE)
+(_NECK,) = joint_indices("neck")
 
 
 def head_disc(keypoints: Keypoints) -> tuple[float, float, float] | None:
-    """(x, y, radius) of the head in pixels; None where the joints do not tell.
+    """(x, y, radius) of the head in pixels; None where the joints do not show it.
 
     ``keypoints`` (18, 2) in pixels, NaN missing. The centre is the mean of the visible joints of
     the face. The radius follows from how far the joints lie apart, so it grows with the person:
-    1.5 times the way from the centre to the farthest joint of the face (ear to ear is the width
-    of a head, which is higher than wide), or 0.7 times the way to the neck, which OpenPose sets
-    between the shoulders, whichever is more: in a profile the face's joints lie close together.
-    A back view without ears has no face to care for; one joint alone has no spread.
+    1.5 times the distance from the centre to the farthest joint of the face (ear to ear is the
+    width of a head, which is higher than wide), or 0.7 times the distance to the neck, which
+    OpenPose sets between the shoulders, whichever is more: in a profile the face's joints lie
+    close together. A back view without ears has no face; one joint alone has no spread.
     """
-    face = keypoints[FACE]
-    face = face[np.isfinite(face).all(axis=1)]
+    face = keypoints[_FACE]
+    face = face[seen(face)]
     if not len(face):
         return None
     centre = face.mean(axis=0)
     radius = 1.5 * float(np.linalg.norm(face - centre, axis=1).max())
-    neck = keypoints[NECK]
+    neck = keypoints[_NECK]
     if np.isfinite(neck).all():
         radius = max(radius, 0.7 * float(np.linalg.norm(neck - centre)))
     return (float(centre[0]), float(centre[1]), radius) if radius >= 1.0 else None

@@ -16,7 +16,6 @@ from typing import TypeVar
 import numpy as np
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.pose.annotation_frames import AnnotationFrame
 from xmdpt_cli.pose.formats import (
     SUFFIXES,
     KeypointsFile,
@@ -24,11 +23,11 @@ from xmdpt_cli.pose.formats import (
     open_file,
     seen,
 )
-from xmdpt_cli.pose.image_size import OPENPOSE_ENDING, SizeOf, size_of_image
-from xmdpt_cli.pose.joint_tables import MIN_SCORE
-from xmdpt_cli.pose.json_formats import Frame
-from xmdpt_cli.pose.person_box import extent
-from xmdpt_cli.pose.pose_image import Keypoints
+from xmdpt_cli.pose.formats.image_poses import ImagePoses
+from xmdpt_cli.pose.formats.image_size import OPENPOSE_ENDING, SizeOf, size_of_image
+from xmdpt_cli.pose.formats.missing import MIN_SCORE
+from xmdpt_cli.pose.frames import CoordinateFrame
+from xmdpt_cli.pose.keypoints import Keypoints, extent
 from xmdpt_cli.utils.deepfashion_names import SUFFIXES as IMAGES
 
 T = TypeVar("T")
@@ -45,7 +44,7 @@ class Found:
     """The keypoints of one image, and the file they are of."""
 
     file: Path
-    frame: Frame
+    frame: ImagePoses
     notes: tuple[str, ...] = ()  # how they were read
 
 
@@ -63,7 +62,7 @@ class KeypointsBeside:
         skip: Sequence[Path] = (),
         say: Callable[[Path, str], None] | None = None,
         min_score: float = MIN_SCORE,
-        frames: dict[str, AnnotationFrame] | None = None,
+        frames: dict[str, CoordinateFrame] | None = None,
     ) -> None:
         self.frames = frames or {}
         self._skip, self._say, self._min_score = set(skip), say, min_score
@@ -134,7 +133,7 @@ class KeypointsBeside:
         return [file]
 
 
-def largest_fractions(frame: Frame) -> Keypoints:
+def largest_fractions(frame: ImagePoses) -> Keypoints:
     """Of the people of a frame the largest, (18, 2) as fractions of its image's sides."""
     points = max(frame.people, key=extent)
     return points if frame.size is None else points / np.array(frame.size[::-1], dtype=np.float64)
@@ -163,8 +162,8 @@ def _begins_with_numbers(path: Path) -> bool:
 
 
 def _used(
-    file: KeypointsFile, frame: Frame, size_of: SizeOf, forced: AnnotationFrame | None
-) -> Frame:
+    file: KeypointsFile, frame: ImagePoses, size_of: SizeOf, forced: CoordinateFrame | None
+) -> ImagePoses:
     return file.sized([seen(frame)], size_of, forced)[0]
 
 

@@ -11,9 +11,9 @@ from conventions import HEADER, rows_of, text_of
 from fake_dataset import flat_name, make_dataset
 
 from xmdpt_cli.datasets.find import find_dataset
-from xmdpt_cli.datasets.pair_lists import read_pairs_csv, read_pairs_pidm
+from xmdpt_cli.datasets.pair_lists import read_pairs
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.pose.pose_txt import read_pose_points
+from xmdpt_cli.pose.formats.text_rows import read_pose_txt
 
 NAN = float("nan")
 
@@ -176,7 +176,7 @@ def test_a_file_without_a_header_is_read_as_published_and_that_is_said(tmp_path:
     assert listing.digest() == before.digest()
     notes = "\n".join(listing.notes)
     assert f"annotation-train.csv: no header, its columns are taken as {HEADER}" in notes
-    assert "pairs-train.csv: no header, a row is taken as source, target" in notes
+    assert "pairs-train.csv: no header, its columns are taken as from,to" in notes
 
 
 A, B = (flat_name("MEN", 1, view) for view in ("1_front", "2_side"))
@@ -201,7 +201,7 @@ A, B = (flat_name("MEN", 1, view) for view in ("1_front", "2_side"))
 def test_spellings_of_a_list_of_pairs(tmp_path: Path, text: str, encoding: str) -> None:
     path = tmp_path / "pairs.csv"
     path.write_bytes(text.replace("\n", "\r\n").encode(encoding))
-    found = read_pairs_csv(path)
+    found = read_pairs(path)
     assert not found.problems
     assert [(p.source.flat, p.target.flat, p.position) for p in found.pairs] == [(A, B, 0)]
     assert bool(found.notes) == (text[0] in "f0" and not text.startswith("from"))
@@ -210,20 +210,20 @@ def test_spellings_of_a_list_of_pairs(tmp_path: Path, text: str, encoding: str) 
 def test_a_list_of_pairs_with_half_a_header(tmp_path: Path) -> None:
     path = tmp_path / "pairs.csv"
     path.write_text(f"from,where\n{A},{B}\n")
-    with pytest.raises(XmdptError, match="names from only"):
-        read_pairs_csv(path)
+    with pytest.raises(XmdptError, match="lacks to"):
+        read_pairs(path)
 
 
 def test_pidm_lists_and_pose_files_in_other_spellings(tmp_path: Path) -> None:
     path = tmp_path / "train_pairs.txt"
     path.write_bytes(f"{B};{A}\r\n".encode("utf-16"))
-    (pair,) = read_pairs_pidm(path).pairs
+    (pair,) = read_pairs(path).pairs
     assert (pair.source.flat, pair.target.flat) == (A, B)
     pose = tmp_path / "pose.txt"
     pose.write_bytes(
         "\r\n".join(["60; 20", "0 0", "nan nan", "-1 -1", *["0 5"] * 14]).encode("utf-16")
     )
-    found = read_pose_points(pose)
+    found = read_pose_txt(pose).points
     assert found[0].tolist() == [60, 20]
     assert np.isnan(found[1:4]).all()
     assert (found[4:] == (0, 5)).all()

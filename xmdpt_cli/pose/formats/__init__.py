@@ -13,26 +13,21 @@ import numpy as np
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_text, writing
-from xmdpt_cli.pose.annotation_csv import HEADER, read_annotations
-from xmdpt_cli.pose.annotation_frames import (
-    FRACTIONS,
-    PADDED,
-    PUBLISHED,
-    AnnotationFrame,
-    mostly_outside,
-)
+from xmdpt_cli.pose.formats.image_names import FrameNames
+from xmdpt_cli.pose.formats.image_poses import ImagePoses
+from xmdpt_cli.pose.formats.image_size import SIZE_HINT, Size, SizeOf, shape_of
+from xmdpt_cli.pose.formats.joint_tables import check_min_score, shown
+from xmdpt_cli.pose.formats.json_poses import read_json
+from xmdpt_cli.pose.formats.missing import MIN_SCORE, scaled_note
+from xmdpt_cli.pose.formats.text_rows import HEADER, read_annotations, read_pose_txt
+from xmdpt_cli.pose.formats.units import check_guessed
 from xmdpt_cli.pose.frame_decision import Decision, decide_alone
-from xmdpt_cli.pose.frame_names import FrameNames
-from xmdpt_cli.pose.image_size import SIZE_HINT, Size, SizeOf, shape_of
-from xmdpt_cli.pose.joint_tables import MIN_SCORE, check_min_score, shown
-from xmdpt_cli.pose.json_formats import Frame, read_json
-from xmdpt_cli.pose.pose_image import Keypoints
-from xmdpt_cli.pose.pose_txt import read_pose_points
-from xmdpt_cli.pose.scaled_missing import Pair, said
-from xmdpt_cli.pose.units import check_guessed
+from xmdpt_cli.pose.frame_fit import mostly_outside
+from xmdpt_cli.pose.frames import FRACTIONS, PADDED, PUBLISHED, CoordinateFrame
+from xmdpt_cli.pose.keypoints import Keypoints
 from xmdpt_cli.utils.problems import Problem
 
-__all__ = ["SUFFIXES", "Frame", "frame_of_picture", "read_poses", "write_pose_json"]
+__all__ = ["SUFFIXES", "ImagePoses", "frame_of_picture", "read_poses", "write_pose_json"]
 
 SUFFIXES = (".json", ".txt", ".csv")
 LARGEST = 64 * 2**20  # bytes of a file: some thousand frames of several people
@@ -46,7 +41,7 @@ def read_poses(
     *,
     min_score: float = MIN_SCORE,
     notes: list[str] | None = None,
-) -> list[Frame]:
+) -> list[ImagePoses]:
     """The frames of a keypoints file, at least one with at least one person.
 
     ``.json``: OpenPose's (18 or 25 joints; of one image, or a list of them), COCO's (17, 133),
@@ -90,11 +85,11 @@ class KeypointsFile:
     def __init__(
         self,
         path: Path,
-        frames: list[Frame],
+        frames: list[ImagePoses],
         problems: Sequence[Problem] = (),
         notes: Sequence[str] = (),
         *,
-        published: AnnotationFrame | None = None,
+        published: CoordinateFrame | None = None,
     ) -> None:
         self.path, self.frames, self.problems = path, frames, list(problems)
         self.notes, self.published = list(notes), published
@@ -106,10 +101,10 @@ class KeypointsFile:
 
     def sized(
         self,
-        frames: Sequence[Frame],
+        frames: Sequence[ImagePoses],
         size_of: SizeOf | None,
-        forced: AnnotationFrame | None = None,
-    ) -> list[Frame]:
+        forced: CoordinateFrame | None = None,
+    ) -> list[ImagePoses]:
         """Some of its frames with the size of their image, asked from ``size_of`` where the file
         does not state it. XmdptError if that does not know it either, or if it cannot be right.
 
@@ -139,11 +134,11 @@ class KeypointsFile:
 
     def _rows_sized(
         self,
-        frames: Sequence[Frame],
+        frames: Sequence[ImagePoses],
         sizes: Sequence[Size | None],
         size_of: SizeOf | None,
-        forced: AnnotationFrame | None,
-    ) -> list[Frame]:
+        forced: CoordinateFrame | None,
+    ) -> list[ImagePoses]:
         """Rows and poses, by all values of the file and the sizes of these frames' images."""
         of_images = {
             frame.where: size[::-1] for frame, size in zip(frames, sizes, strict=True) if size
@@ -195,7 +190,7 @@ class KeypointsFile:
         self.notes.append(f"{self.path.name}: in {decision.frame}{why}")
 
     def _check_forced(
-        self, frames: Sequence[Frame], sizes: Sequence[Size | None], forced: AnnotationFrame
+        self, frames: Sequence[ImagePoses], sizes: Sequence[Size | None], forced: CoordinateFrame
     ) -> None:
         """XmdptError for frames that cannot be in ``forced``."""
         for frame, size in zip(frames, sizes, strict=True):
@@ -240,9 +235,7 @@ def _open(_: Path, path: Path, _state: tuple[int, int, int], min_score: float) -
     if suffix == ".csv":
         return _open_csv(path)
     if suffix == ".txt":
-        scaled: list[Pair] = []
-        frames = _read_txt(path, scaled)
-        return KeypointsFile(path, frames, notes=said(path.name, scaled), published=PADDED)
+        return _open_txt(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as err:
@@ -251,20 +244,21 @@ def _open(_: Path, path: Path, _state: tuple[int, int, int], min_score: float) -
     return KeypointsFile(path, found.frames, found.problems, found.notes)
 
 
-def _read_txt(path: Path, scaled: list[Pair]) -> list[Frame]:
+def _open_txt(path: Path) -> KeypointsFile:
     try:
-        points = read_pose_points(path, scaled)
+        points, scaled = read_pose_txt(path)
     except (OSError, ValueError, OverflowError) as err:
         raise XmdptError(
             f"{path}: {err}", "a pose in .txt is 18 lines `x y`, -1 -1 for a joint not seen"
         ) from None
-    return [seen(Frame(_somebody(points), None, str(path), unsized=True))]
+    frames = [seen(ImagePoses(_somebody(points), None, str(path), unsized=True))]
+    return KeypointsFile(path, frames, notes=scaled_note(path.name, scaled), published=PADDED)
 
 
 def _open_csv(path: Path) -> KeypointsFile:
     read = read_annotations(path, str.strip)
     frames = [
-        Frame(
+        ImagePoses(
             _somebody(points),
             None,
             f"{path}, {shown(name)}",
@@ -281,7 +275,7 @@ def _somebody(points: Keypoints) -> list[Keypoints]:
     return [points] if np.isfinite(points).any() else []
 
 
-def seen(frame: Frame) -> Frame:
+def seen(frame: ImagePoses) -> ImagePoses:
     """The frame; XmdptError if nobody is seen in it."""
     if not any(np.isfinite(points).any() for points in frame.people):
         raise XmdptError(f"{frame.where}: nobody in it (no joint was seen)")
@@ -295,8 +289,8 @@ def frame_of_picture(
     *,
     min_score: float = MIN_SCORE,
     notes: list[str] | None = None,
-    forced: AnnotationFrame | None = None,
-) -> Frame:
+    forced: CoordinateFrame | None = None,
+) -> ImagePoses:
     """The frame of a keypoints file that belongs to an image's file (None: it has no name).
 
     A file of one frame belongs to any image. Of several the one is meant that the file calls as
@@ -331,20 +325,20 @@ def _which(file: KeypointsFile, picture: str | Path | None) -> int:
     )
 
 
-def _with_size(frame: Frame, size: Size) -> Frame:
+def _with_size(frame: ImagePoses, size: Size) -> ImagePoses:
     """A frame whose image's size is known now, in pixels."""
     people = [points * size[::-1] for points in frame.people] if frame.shapeless else frame.people
     return replace(frame, people=people, size=size, unsized=False, shapeless=False)
 
 
-def write_pose_json(path: str | Path, frames: Sequence[Frame]) -> None:
+def write_pose_json(path: str | Path, frames: Sequence[ImagePoses]) -> None:
     """Write frames in our own form, which ``read_poses`` reads back (to a thousandth pixel)."""
     nodes = [_node(frame) for frame in frames]
     with writing(path):
         write_text(Path(path), json.dumps(nodes[0] if len(nodes) == 1 else {"frames": nodes}))
 
 
-def _node(frame: Frame) -> dict[str, Any]:
+def _node(frame: ImagePoses) -> dict[str, Any]:
     size = {} if frame.size is None else {"width": frame.size[1], "height": frame.size[0]}
     decimals = _DECIMALS if frame.size else 2 * _DECIMALS
     people = []

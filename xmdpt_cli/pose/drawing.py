@@ -1,0 +1,128 @@
+"""The pose image: the 18 keypoints drawn as the published X-MDPT is conditioned on them.
+
+First the joints, then the limbs blended one after the other, with OpenCV in uint8.
+``render_pose`` also knows controlnet-aux's way, and draws a part of an image only.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+from functools import lru_cache
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from xmdpt_cli.images import Picture
+from xmdpt_cli.pose.keypoints import JOINTS, LIMBS, Keypoints, size_hw
+
+# Joint i and limb i take colour i, with its channels reversed (published).
+COLOURS = (
+    (255, 0, 0), (255, 85, 0), (255, 170, 0), (255, 255, 0), (170, 255, 0), (85, 255, 0),
+    (0, 255, 0), (0, 255, 85), (0, 255, 170), (0, 255, 255), (0, 170, 255), (0, 85, 255),
+    (0, 0, 255), (85, 0, 255), (170, 0, 255), (255, 0, 255), (255, 0, 170), (255, 0, 85),
+)  # fmt: skip
+RADIUS = 4  # of a joint, and half the width of a limb, at every image size (published)
+PUBLISHED_SIZE = 256  # the smallest images that this width is meant for
+OPACITY = 0.6  # of a limb over what is already there (published)
+
+PALETTE = np.array(COLOURS, dtype=np.float32)[:, ::-1]  # (18, 3), as the pose image holds them
+_BRIGHT = [tuple(row) for row in PALETTE.tolist()]
+_DIMMED = [tuple(int(channel * OPACITY) for channel in row) for row in PALETTE.tolist()]
+
+
+class Manner(Enum):
+    """How joints and limbs cover one another; controlnet-aux also swaps red and blue."""
+
+    BLENDED = "published: joints first, every limb blended over what is there"
+    OPAQUE = "controlnet-aux: dimmed limbs first, then the joints, each over what is there"
+
+
+class Window(NamedTuple):
+    """A part of an image, in its pixels; right and bottom are exclusive."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+def draw_pose(
+    keypoints: NDArray[np.floating] | list[list[float]], size: int | tuple[int, int]
+) -> Picture:
+    """Draw keypoints, (18, 2) in pixels of ``size``, as uint8 (H, W, 3); no joints give black.
+
+    A joint is missing where a coordinate is not finite or where both are -1. Divide by the
+    maximum (0 stays 0) to get the tensor that DINOv2 sees in the published code.
+    """
+    height, width = size_hw(size)
+    points = np.array(keypoints, dtype=np.float64).reshape(len(JOINTS), 2)
+    points[(points == -1).all(axis=1)] = np.nan
+    return render_pose(points, Window(0, 0, width, height))
+
+
+def draw_pose_map(keypoints: Keypoints, size: int) -> Picture:
+    """``draw_pose`` for images of any size: uint8 (size, size, 3).
+
+    Joints and limbs have a fixed width in pixels, made for 256: at 64 px they hide each other. So
+    small maps are drawn at 256 px or more and averaged down. From 256 px on this is
+    ``draw_pose`` to the bit.
+    """
+    factor = -(-PUBLISHED_SIZE // size)
+    points = np.where((keypoints == -1).all(axis=1, keepdims=True), np.nan, keypoints)
+    large = draw_pose(points * factor, size * factor)
+    return large if factor == 1 else cv2.resize(large, (size, size), interpolation=cv2.INTER_AREA)
+
+
+def render_pose(keypoints: Keypoints, window: Window, manner: Manner = Manner.BLENDED) -> Picture:
+    """The part of a pose image inside ``window``: uint8 (height, width, 3).
+
+    ``keypoints``: (18, 2) in pixels of the whole image, NaN missing.
+    """
+    left, top, right, bottom = window
+    canvas = np.zeros((max(bottom - top, 0), max(right - left, 0), 3), dtype=np.uint8)
+    places = keypoints.tolist()
+    if manner is Manner.BLENDED:
+        _draw_joints(canvas, places, window)
+    for limb, (a, b) in enumerate(LIMBS):
+        if not all(math.isfinite(value) for value in (*places[a], *places[b])):
+            continue
+        polygon, (x, y, w, h) = _limb(*places[a], *places[b])
+        x0, y0 = max(x, left) - left, max(y, top) - top
+        x1, y1 = min(x + w, right) - left, min(y + h, bottom) - top
+        if x0 >= x1 or y0 >= y1:
+            continue
+        # blending the limb's bounding box gives the same bytes as blending the whole image:
+        # outside of the polygon 0.4 c + 0.6 c rounds to c
+        part = canvas[y0:y1, x0:x1]
+        colour = _BRIGHT[limb] if manner is Manner.BLENDED else _DIMMED[limb]
+        filled = cv2.fillConvexPoly(part.copy(), polygon - (x0 + left, y0 + top), colour)
+        if manner is Manner.BLENDED:
+            cv2.addWeighted(part, 1 - OPACITY, filled, OPACITY, 0, dst=part)
+        else:
+            part[:] = filled
+    if manner is Manner.OPAQUE:
+        _draw_joints(canvas, places, window)
+    return canvas
+
+
+def _draw_joints(canvas: Picture, places: list[list[float]], window: Window) -> None:
+    for joint, (x, y) in enumerate(places):
+        if math.isfinite(x) and math.isfinite(y):
+            centre = (int(x) - window.left, int(y) - window.top)
+            cv2.circle(canvas, centre, RADIUS, _BRIGHT[joint], thickness=-1)
+
+
+@lru_cache(maxsize=10_000)  # the search for joints draws the same limbs again and again
+def _limb(
+    xa: float, ya: float, xb: float, yb: float
+) -> tuple[NDArray[np.int32], tuple[int, int, int, int]]:
+    """A limb's outline, an ellipse, and the box (x, y, width, height) around it."""
+    angle = int(math.degrees(math.atan2(ya - yb, xa - xb)))
+    axes = (int(math.hypot(ya - yb, xa - xb) / 2), RADIUS)
+    centre = (int((xa + xb) / 2), int((ya + yb) / 2))
+    polygon = np.asarray(cv2.ellipse2Poly(centre, axes, angle, 0, 360, 1))
+    x, y, w, h = cv2.boundingRect(polygon)
+    return polygon, (x, y, w, h)
