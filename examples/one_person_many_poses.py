@@ -16,7 +16,7 @@ from xmdpt_cli import PairDataset, Sampler
 from xmdpt_cli.data.loader import eval_batches
 from xmdpt_cli.diffusion import start_noise
 from xmdpt_cli.images import save_png
-from xmdpt_cli.sampling.conditions import Conditions
+from xmdpt_cli.sampling.conditioning import Conditions
 from xmdpt_cli.sampling.encoders import vae_for
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -38,7 +38,7 @@ poses_of = all_pairs.rows(slice(count))
 person = all_pairs.rows([arguments.person] * count)  # the same source for every pose
 conditions = replace(person, pose_tokens=poses_of.pose_tokens, pose_map=poses_of.pose_map)
 noise = start_noise(sampler.model.latent_shape, 0, [0] * count)  # the same noise as well
-latents = sampler.latents(noise, conditions, sampler.recipe())
+latents = sampler.latents(noise, conditions, sampler.sampling_config())
 poses = [dataset.pose_map(pair.key, pair.target) for pair in dataset.pairs[:count]]
 source = batch.source_pictures[arguments.person].numpy()
 above = np.concatenate([np.full_like(source, 255), *poses], axis=1)

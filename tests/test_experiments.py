@@ -55,7 +55,9 @@ def test_solvers(prepared: Prepared, tmp_path: Path, capsys: pytest.CaptureFixtu
     given += ["--steps", "1", "3", "--solver", "ddim", "unipc", "--spacing", "trailing"]
     solvers.main([*given, "--interval", "0:1", "--interval", "0.2:0.7", "--limit", "2"])
     rows = json.loads((tmp_path / "solvers.json").read_text())
-    by = {(r["recipe"]["solver"], r["recipe"]["steps"], r["forwards"]): r["scores"] for r in rows}
+    by = {
+        (r["sampling"]["solver"], r["sampling"]["steps"], r["forwards"]): r["scores"] for r in rows
+    }
     # trailing timesteps of 3 steps are 999, 666, 332: one of them is outside of 0.2 to 0.7
     forwards = ((1, 2), (1, 1), (3, 6), (3, 5))
     assert set(by) == {(solver, *both) for solver in ("ddim", "unipc") for both in forwards}
@@ -80,14 +82,14 @@ def test_averaged_predictions(prepared: Prepared) -> None:
     views = script("views")
     experiment = views.Experiment(str(prepared.data), prepared.model, "train", 3, 2)
     conditions = experiment.conditions(experiment.cases)
-    sampler, config = experiment.sampler, experiment.sampler.recipe(steps=2)
+    sampler, config = experiment.sampler, experiment.sampler.sampling_config(steps=2)
     noise = torch.randn(2, *sampler.model.latent_shape)
     alone = sampler.latents(noise, conditions.views([[1, 2]]), config)
     twice = conditions.views([[1, 2], [1, 2]])  # a view given twice is that view, either way
     torch.testing.assert_close(experiment.averaged(noise, twice, config), alone)
     torch.testing.assert_close(sampler.latents(noise, twice, config), alone, **CLOSE)
     # one step is linear in the network's prediction
-    one = sampler.recipe(steps=1)
+    one = sampler.sampling_config(steps=1)
     each = [sampler.latents(noise, conditions.views([own]), one) for own in ([1, 2], [0, 0])]
     mean = experiment.averaged(noise, conditions.views([[1, 2], [0, 0]]), one)
     torch.testing.assert_close(mean, (each[0] + each[1]) / 2)

@@ -23,7 +23,7 @@ from xmdpt_cli.images import save_png
 from xmdpt_cli.metrics.real_set import cache_folder
 from xmdpt_cli.model.published import save_published
 from xmdpt_cli.report import dataset as report
-from xmdpt_cli.sampling.generate import _begin as begin_samples
+from xmdpt_cli.sampling.dataset_images import _begin as begin_samples
 from xmdpt_cli.storage.stores import LocalStore
 from xmdpt_cli.toy.synthetic import make_synthetic
 from xmdpt_cli.training.config import TrainConfig

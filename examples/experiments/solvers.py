@@ -29,8 +29,8 @@ from xmdpt_cli.images import Picture
 from xmdpt_cli.metrics.evaluate import Pair, evaluate_pairs
 from xmdpt_cli.metrics.pairwise import psnr
 from xmdpt_cli.report.line_chart import Line, line_chart
-from xmdpt_cli.sampling.conditions import Conditions
-from xmdpt_cli.sampling.config import Recipe
+from xmdpt_cli.sampling.conditioning import Conditions
+from xmdpt_cli.sampling.config import SamplingConfig
 from xmdpt_cli.sampling.encoders import vae_for
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.utils.text_tables import Table
@@ -50,7 +50,7 @@ class Experiment:
         self.sampler, self.dataset = Sampler.load(model), PairDataset(data, "test")
         self.vae = vae_for(self.sampler, self.dataset)
         tokens = self.sampler.model.conditioning == "tokens"
-        scale = float(self.sampler.facts["encoders"]["vae"]["scale"])
+        scale = float(self.sampler.metadata["encoders"]["vae"]["scale"])
         self.parts: list[Conditions] = []
         self.pairs: list[Pair] = []
         for rows in eval_batches(self.dataset, batch, limit, pose_maps=tokens):
@@ -66,22 +66,22 @@ class Experiment:
                 )
         self.converged: dict[tuple[float, float], list[Picture]] = {}
 
-    def generate(self, recipe: Recipe) -> list[Picture]:
+    def generate(self, config: SamplingConfig) -> list[Picture]:
         images: list[Picture] = []
         for conditions in self.parts:
             first = len(images)
             positions = list(range(first, first + len(conditions.pose_tokens)))
-            noise = start_noise(self.sampler.model.latent_shape, recipe.seed, positions)
-            images += list(self.vae.decode(self.sampler.latents(noise, conditions, recipe)))
+            noise = start_noise(self.sampler.model.latent_shape, config.seed, positions)
+            images += list(self.vae.decode(self.sampler.latents(noise, conditions, config)))
         return images
 
-    def measure(self, recipe: Recipe) -> dict[str, Any]:
+    def measure(self, config: SamplingConfig) -> dict[str, Any]:
         """The record of one sampling configuration, JSON-ready."""
-        key = (recipe.guidance, recipe.power)
+        key = (config.guidance, config.power)
         if key not in self.converged:
-            many = Recipe(CONVERGED, *key, recipe.seed, "dpmpp-2m", "trailing")
+            many = SamplingConfig(CONVERGED, *key, config.seed, "dpmpp-2m", "trailing")
             self.converged[key] = self.generate(many)
-        images = self.generate(recipe)
+        images = self.generate(config)
         pairs = [pair._replace(pred=new) for pair, new in zip(self.pairs, images, strict=True)]
         synthetic = bool(self.dataset.manifest["toy"])
         report = evaluate_pairs(pairs, protocol="native", synthetic=synthetic, intervals=False)
@@ -92,10 +92,10 @@ class Experiment:
             np.mean([_edges(pair.pred) / _edges(pair.truth) for pair in pairs])
         )
         scores["to_converged"] = float(np.mean([min(value, 60.0) for value in same]))
-        times = spaced(recipe.spacing, recipe.steps, self.sampler.schedule)
-        low, high = recipe.interval
+        times = spaced(config.spacing, config.steps, self.sampler.schedule)
+        low, high = config.interval
         forwards = sum(2 if low <= t / self.sampler.schedule.steps <= high else 1 for t in times)
-        return {"recipe": dataclasses.asdict(recipe), "forwards": forwards, "scores": scores}
+        return {"sampling": dataclasses.asdict(config), "forwards": forwards, "scores": scores}
 
 
 def _edges(image: Picture) -> float:
@@ -109,11 +109,11 @@ def table(records: Sequence[dict[str, Any]]) -> str:
     names = list(records[0]["scores"])
     rows = []
     for record in records:
-        recipe = record["recipe"]
-        low, high = recipe["interval"]
+        config = record["sampling"]
+        low, high = config["interval"]
         guided = "all" if (low, high) == (0.0, 1.0) else f"{low} to {high}"
         scores = ["" if (v := record["scores"][n]) is None else f"{v:.4g}" for n in names]
-        rows.append([recipe["solver"], recipe["spacing"], str(recipe["steps"]), guided, *scores])
+        rows.append([config["solver"], config["spacing"], str(config["steps"]), guided, *scores])
     return Table("", ["solver", "timesteps", "steps", "guided", *names], rows).markdown()
 
 
@@ -121,10 +121,10 @@ def plot(records: Sequence[dict[str, Any]], measure: str, title: str) -> str:
     """SVG: the measure against the number of steps, one line per solver and spacing."""
     lines: dict[str, list[tuple[float, float]]] = {}
     for record in records:
-        recipe = record["recipe"]
-        if tuple(recipe["interval"]) == (0.0, 1.0):
-            name = f"{recipe['solver']}, {recipe['spacing']}"
-            lines.setdefault(name, []).append((recipe["steps"], record["scores"][measure]))
+        config = record["sampling"]
+        if tuple(config["interval"]) == (0.0, 1.0):
+            name = f"{config['solver']}, {config['spacing']}"
+            lines.setdefault(name, []).append((config["steps"], record["scores"][measure]))
     return line_chart([Line(n, sorted(p)) for n, p in lines.items()], "steps", "", title)
 
 
@@ -152,10 +152,10 @@ def main(arguments: list[str] | None = None) -> None:
     for interval, solver, spacing, steps in itertools.product(
         intervals, args.solver, args.spacing, args.steps
     ):
-        recipe = experiment.sampler.recipe(
+        config = experiment.sampler.sampling_config(
             steps=steps, solver=solver, spacing=spacing, interval=interval, guidance=args.guidance
         )
-        records.append(experiment.measure(recipe))
+        records.append(experiment.measure(config))
         print(records[-1], flush=True)
     args.out.mkdir(parents=True, exist_ok=True)
     write_text(args.out / f"{args.name}.json", json.dumps(records, indent=1))

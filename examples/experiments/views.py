@@ -31,14 +31,14 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture
 from xmdpt_cli.metrics.evaluate import Pair, evaluate_pairs
 from xmdpt_cli.model import XMDPT, TokenConditions
-from xmdpt_cli.sampling.conditions import Conditions
-from xmdpt_cli.sampling.config import Recipe
+from xmdpt_cli.sampling.conditioning import Conditions
+from xmdpt_cli.sampling.config import SamplingConfig
 from xmdpt_cli.sampling.encoders import vae_for
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.utils.text_tables import Table
 
 MEASURES = ("ssim_256", "psnr", "torso_colour_error", "silhouette_iou")
-Combine = Callable[[Tensor, Conditions, Recipe], Tensor]
+Combine = Callable[[Tensor, Conditions, SamplingConfig], Tensor]
 
 
 class Averaged:
@@ -84,7 +84,7 @@ class Experiment:
     def conditions(self, cases: Sequence[tuple[str, str, list[str]]]) -> Conditions:
         """Of N targets with all their K sources."""
         read, by_view = self.dataset, range(self.count)
-        scale = float(self.sampler.facts["encoders"]["vae"]["scale"])
+        scale = float(self.sampler.metadata["encoders"]["vae"]["scale"])
 
         def stored(name: str, k: int) -> Tensor:
             return torch.stack([read.tensor(key, own[k], name) for key, _, own in cases])
@@ -112,28 +112,28 @@ class Experiment:
         ]
         return int(np.argmin([np.nanmean(distances) for distances in apart]))
 
-    def averaged(self, noise: Tensor, conditions: Conditions, recipe: Recipe) -> Tensor:
+    def averaged(self, noise: Tensor, conditions: Conditions, config: SamplingConfig) -> Tensor:
         """``Sampler.latents``, with predictions averaged."""
-        sampler, settings = self.sampler, dataclasses.asdict(recipe)
+        sampler, settings = self.sampler, dataclasses.asdict(config)
         del settings["seed"]
         with torch.no_grad():
             views = sampler.encoded(conditions)
         model = Averaged(sampler.model, *views)
         return sample(model, noise, views[0][0], schedule=sampler.schedule, **settings)  # type: ignore[arg-type]
 
-    def generate(self, recipe: Recipe, batch: int = 16) -> dict[str, list[list[Picture]]]:
+    def generate(self, config: SamplingConfig, batch: int = 16) -> dict[str, list[list[Picture]]]:
         """Of every row of the table, for each of its sets of views, the generated images."""
         found: dict[str, list[list[Picture]]] = {}
         for start in range(0, len(self.cases), batch):
             cases = self.cases[start : start + batch]
             given = self.conditions(cases)
             places = list(range(start, start + len(cases)))
-            noise = start_noise(self.sampler.model.latent_shape, recipe.seed, places)
+            noise = start_noise(self.sampler.model.latent_shape, config.seed, places)
             near = [self.nearest(case) for case in cases]
             for name, combine, sets in self.rows(near):
                 kept = found.setdefault(name, [[] for _ in sets])
                 for images, views in zip(kept, sets, strict=True):
-                    latents = combine(noise, given.views(views), recipe)
+                    latents = combine(noise, given.views(views), config)
                     images += list(self.vae.decode(latents))
         return found
 
@@ -153,13 +153,13 @@ class Experiment:
             yield f"{size} views: predictions averaged", self.averaged, sets
             yield f"{size} views: {joined} (the rule)", rule, sets
 
-    def measure(self, recipe: Recipe) -> dict[str, dict[str, float]]:
+    def measure(self, config: SamplingConfig) -> dict[str, dict[str, float]]:
         """The mean scores of every row."""
         synthetic = bool(self.dataset.manifest["toy"])
         views = [(key, target) for key, target, _ in self.cases]
         truths = [self.dataset.view(*view) for view in views]
         table = {}
-        for name, generated in self.generate(recipe).items():
+        for name, generated in self.generate(config).items():
             scores = []
             for images in generated:
                 pairs = [
@@ -189,10 +189,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--guidance", type=float)
     args = parser.parse_args(arguments)
     experiment = Experiment(args.data, args.model, args.split, args.sources, args.limit)
-    recipe = experiment.sampler.recipe(steps=args.steps, guidance=args.guidance)
-    scores = experiment.measure(recipe)
+    config = experiment.sampler.sampling_config(steps=args.steps, guidance=args.guidance)
+    scores = experiment.measure(config)
     names = list(next(iter(scores.values())))
-    print(f"{len(experiment.cases)} targets, {experiment.count} sources of each, {recipe}")
+    print(f"{len(experiment.cases)} targets, {experiment.count} sources of each, {config}")
     rows = [[row, *(f"{values[name]:.4g}" for name in names)] for row, values in scores.items()]
     print(Table("", ["sources", *names], rows).markdown())
 

@@ -151,7 +151,7 @@ def test_own_pictures_with_their_own_keypoints(work: Path, tmp_path: Path, capsy
     counts = json.loads(text)["counts"]
     assert counts["train"]["garments"] + counts["test"]["garments"] == 3
     assert counts["test"]["garments"] == 1
-    assert "own pictures" in told
+    assert "own images" in told
 
 
 def test_the_frame_of_annotations_is_said_chosen_and_checked(

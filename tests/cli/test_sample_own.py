@@ -79,8 +79,8 @@ def test_one_picture(toy: Path, tmp_path: Path, capsys: Capture) -> None:
         assert image.size == (22, 32)
         told = json.loads(image.info["xmdpt"])
         assert "not a photograph" in image.info["Source"]
-    assert told["recipe"]["seed"] == 0
-    assert told["recipe"]["steps"] == 3
+    assert told["sampling"]["seed"] == 0
+    assert told["sampling"]["steps"] == 3
     assert (told["image"], told["trained_steps"], told["toy"]) == (0, 7, True)
     assert sorted(p.name for p in (tmp_path / "o").iterdir()) == [
         "person_in_a.png",
@@ -176,7 +176,7 @@ def test_another_person_of_the_same_name_stands_beside(
 def test_an_interrupted_run_holds_to_its_settings(
     toy: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from xmdpt_cli.sampling.own_folder import OwnFolder
+    from xmdpt_cli.sampling.image_folder import OwnFolder
 
     def full(*_: object) -> None:
         raise KeyboardInterrupt
@@ -378,7 +378,7 @@ def test_several_views_and_openpose_that_is_not_there(
     Image.new("RGB", (300, 100)).save(tmp_path / "wide.png")
     vector[vector.index(str(tmp_path / "alone.png"))] = str(tmp_path / "wide.png")
     said = refused(capsys, vector)
-    assert "wide.png: the picture is 300 x 100" in said
+    assert "wide.png: the image is 300 x 100" in said
     for way in ("--fit pad", "--fit squash", "--openpose"):
         assert way in said
     assert run([*vector, "--fit", "pad"]) == 0

@@ -285,7 +285,7 @@ def test_status_shows_a_run_under_way(capsys: pytest.CaptureFixture[str]) -> Non
         ("runs/B/model/xmdpt.json", ("trained_steps", "resolution", "data")),
         ("runs/B/run.json", ("data",)),
         ("runs/B/places.json", ("data", "encoders")),
-        ("samples/B/samples.json", ("recipe", "complete", "trained_steps", "files")),
+        ("samples/B/samples.json", ("sampling", "complete", "trained_steps", "files")),
         ("samples/B/metrics.json", ("rows", "counts", "protocol")),
         ("vae/256/run.json", ("settings", "pictures")),
     ],
@@ -296,8 +296,8 @@ def test_records_of_others_are_no_bug_of_ours(
     """Each value of each record replaced by something else: a line less, or an error in words."""
     own = dataset("256")
     model("runs/B", begun_with=own)
-    recipe = {"steps": 2, "solver": "ddim", "interval": [0, 1]}
-    record(Path("samples/B/samples.json"), {"recipe": recipe, "trained_steps": 100})
+    sampling = {"steps": 2, "solver": "ddim", "interval": [0, 1]}
+    record(Path("samples/B/samples.json"), {"sampling": sampling, "trained_steps": 100})
     rows = {"generated": {"ssim_256": 0.5}}
     record(Path("samples/B/metrics.json"), {"rows": rows, "counts": {"generated": 2}})
     record(Path("vae/256/run.json"), {"pictures": ["x"], "settings": {}})

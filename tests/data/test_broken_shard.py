@@ -17,18 +17,18 @@ import torch
 from fake_dataset import FakeEncoder, make_dataset
 
 from xmdpt_cli.data import dataset as pairs
-from xmdpt_cli.data import stream_order as orders
+from xmdpt_cli.data import stream_sampler as orders
 from xmdpt_cli.data.loader import (
     Batch,
+    BrokenShards,
     Loader,
+    LoaderConfig,
     PairDataset,
-    Reading,
-    Skipping,
     TrainLoader,
     prefetch,
 )
-from xmdpt_cli.data.reader import ShardReader
-from xmdpt_cli.data.streaming import StreamLoader
+from xmdpt_cli.data.shard_reader import ShardReader
+from xmdpt_cli.data.stream_loader import StreamLoader
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.prepare.pipeline import prepare_dataset
@@ -87,9 +87,8 @@ DAMAGES = [unlink, truncate, cut_a_little, lengthen, replace_by_folder]
 
 def local(folder: Path, warned: list[str], seed: int = 5, **more: int) -> TrainLoader:
     dataset = PairDataset(folder, lenient=True)
-    return TrainLoader(
-        dataset, Reading(SIZE, seed, skipping=Skipping(dataset, seed, warned.append), **more)
-    )
+    broken = BrokenShards(dataset, seed, warned.append)
+    return TrainLoader(dataset, LoaderConfig(SIZE, seed, **more), broken)
 
 
 def equal(one: Batch, other: Batch) -> bool:
@@ -103,6 +102,12 @@ def shards(loader: Loader, names: list[str]) -> list[str]:
     table, readers = loader.dataset.table, loader.dataset.readers
     keys = [name.rsplit("/", 1)[0] for name in names]
     return [readers[table.shard[table.first[table.keys.index(key)]]].name for key in keys]
+
+
+def held_bytes(loader: StreamLoader) -> int:
+    """What the shuffle buffer takes."""
+    samples = loader._held.values()
+    return sum(len(data) for s in samples for data in s.values() if isinstance(data, bytes))
 
 
 def check_replaced(whole: Batch, broken: Batch, loader: Loader, bad: str = BROKEN) -> int:
@@ -121,7 +126,7 @@ def check_replaced(whole: Batch, broken: Batch, loader: Loader, bad: str = BROKE
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_local_shard_breaks_in_mid_epoch(folder: Path, damage: Callable[[Path], None]) -> None:
-    healthy = TrainLoader(PairDataset(folder), Reading(SIZE, 5))
+    healthy = TrainLoader(PairDataset(folder), LoaderConfig(SIZE, 5))
     whole = [healthy.batch(step) for step in range(STEPS)]
     warned: list[str] = []
     loader = local(folder, warned)
@@ -140,36 +145,38 @@ def test_a_local_shard_breaks_in_mid_epoch(folder: Path, damage: Callable[[Path]
     again = local(folder, warned)
     for step in range(9, STEPS):
         assert equal(again.batch(step), seen[step - 4])
-    assert again.reading.skipping is not None
-    assert again.reading.skipping.broken == [BROKEN]
+    assert again.broken is not None
+    assert again.broken.names == [BROKEN]
 
 
 def test_ranks_skip_as_one_would(folder: Path) -> None:
     unlink(folder / BROKEN)
     warned: list[str] = []
     dataset = PairDataset(folder, lenient=True)
-    alone = TrainLoader(dataset, Reading(2 * SIZE, 5, skipping=Skipping(dataset, 5, warned.append)))
-    ranks = [local(folder, warned, rank=rank, world=2) for rank in range(2)]
+    alone = TrainLoader(dataset, LoaderConfig(2 * SIZE, 5), BrokenShards(dataset, 5, warned.append))
+    ranks = [local(folder, warned, rank=rank, world_size=2) for rank in range(2)]
     for step in range(8):
         whole, parts = alone.batch(step), [rank.batch(step) for rank in ranks]
         assert whole.pairs == parts[0].pairs + parts[1].pairs
         assert whole.skipped == parts[0].skipped + parts[1].skipped
-    numbers = [Reading(SIZE, 5, rank, 2).pair_numbers(3) for rank in range(2)]
-    assert [n for part in numbers for n in part] == Reading(2 * SIZE, 5).pair_numbers(3).tolist()
+    numbers = [LoaderConfig(SIZE, 5, rank, 2).pair_numbers(3) for rank in range(2)]
+    assert [n for part in numbers for n in part] == LoaderConfig(2 * SIZE, 5).pair_numbers(
+        3
+    ).tolist()
 
 
 def test_another_seed_takes_other_pairs(folder: Path) -> None:
     unlink(folder / BROKEN)
     warned: list[str] = []
     dataset = PairDataset(folder, lenient=True)
-    draws = TrainLoader(dataset, Reading(66, 5)).draws(0)
+    indices = TrainLoader(dataset, LoaderConfig(66, 5)).sampler.indices(0)
     chosen = []
     for seed in range(2):
-        skipping = Skipping(dataset, seed, warned.append)
-        replaced, skipped = skipping._replaced(draws)
+        broken = BrokenShards(dataset, seed, warned.append)
+        replaced, skipped = broken._readable(indices)
         assert skipped == 12
-        lost = skipping.lost(draws.pairs)
-        assert (replaced.pairs[~lost] == draws.pairs[~lost]).all()
+        lost = broken.lost(indices.pairs)
+        assert (replaced.pairs[~lost] == indices.pairs[~lost]).all()
         chosen.append(replaced.pairs[lost].tolist())
     assert chosen[0] != chosen[1]
     assert len(set(chosen[0])) > 6  # not one pair for all
@@ -188,10 +195,10 @@ def test_a_streamed_shard_breaks(
 
     def make(warned: list[str]) -> StreamLoader:
         dataset = PairDataset(store.url)
-        skipping = Skipping(dataset, 5, warned.append)
-        return StreamLoader(dataset, Reading(SIZE, 5, skipping=skipping), buffer_bytes=80_000)
+        broken = BrokenShards(dataset, 5, warned.append)
+        return StreamLoader(dataset, LoaderConfig(SIZE, 5), broken, buffer_bytes=80_000)
 
-    healthy = StreamLoader(PairDataset(store.url), Reading(SIZE, 5), buffer_bytes=80_000)
+    healthy = StreamLoader(PairDataset(store.url), LoaderConfig(SIZE, 5), buffer_bytes=80_000)
     whole = [healthy.batch(step) for step in range(STEPS)]
     healthy.close()
     warned: list[str] = []
@@ -215,10 +222,9 @@ def test_a_streamed_shard_breaks(
     again = make(warned)
     for step in range(begin + first + 1, STEPS):
         got = again.batch(step)
-        if again.reading.skipping is not None and again.reading.skipping.broken:
+        if again.broken is not None and again.broken.names:
             assert equal(got, seen[step - begin])
-    assert loader._fetcher is not None
-    assert sum(loader._fetcher._held.values()) < 100_000  # what is skipped is let go
+    assert held_bytes(loader) < 100_000  # what is skipped is let go
 
 
 def test_too_much_is_lost(folder: Path) -> None:
@@ -235,8 +241,8 @@ def test_too_much_is_lost(folder: Path) -> None:
     assert len(warned) == 1
     # a larger share may be allowed
     dataset = PairDataset(folder, lenient=True)
-    most = Skipping(dataset, 5, warned.append, limit=0.5)
-    assert TrainLoader(dataset, Reading(66, 5, skipping=most)).batch(0).skipped == 24
+    most = BrokenShards(dataset, 5, warned.append, limit=0.5)
+    assert TrainLoader(dataset, LoaderConfig(66, 5), most).batch(0).skipped == 24
 
 
 @pytest.mark.parametrize("kind", ["local", "url"])
@@ -252,8 +258,8 @@ def test_all_is_gone(folder: Path, tmp_path: Path, kind: str) -> None:
         for path in folder.iterdir():
             store.write(path.name, path.read_bytes())
         dataset = PairDataset(store.url)
-        skipping = Skipping(dataset, 5, warned.append)
-        loader = StreamLoader(dataset, Reading(SIZE, 5, skipping=skipping), buffer_bytes=80_000)
+        broken = BrokenShards(dataset, 5, warned.append)
+        loader = StreamLoader(dataset, LoaderConfig(SIZE, 5), broken, buffer_bytes=80_000)
     loader.batch(0)
     for path in folder.iterdir():
         path.unlink() if kind == "local" else store.remove(path.name)
@@ -274,8 +280,8 @@ def test_the_only_shard(tmp_path: Path) -> None:
         loader.batch(1)
 
 
-def test_without_skipping_a_broken_shard_is_an_error(folder: Path) -> None:
-    loader = TrainLoader(PairDataset(folder), Reading(SIZE, 5))
+def test_without_replacements_a_broken_shard_is_an_error(folder: Path) -> None:
+    loader = TrainLoader(PairDataset(folder), LoaderConfig(SIZE, 5))
     loader.batch(0)
     truncate(folder / BROKEN)
     with pytest.raises(XmdptError, match=rf"{BROKEN} is shorter than its index says"):
@@ -296,13 +302,13 @@ def test_prefetched_batches_skip_too(folder: Path) -> None:
 
 
 def test_more_shards_than_may_be_open(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    healthy = TrainLoader(PairDataset(folder), Reading(SIZE, 5))
+    healthy = TrainLoader(PairDataset(folder), LoaderConfig(SIZE, 5))
     whole = [healthy.batch(step) for step in range(3)]
     monkeypatch.setattr(pairs, "_OPEN_FILES", 2)
     gc.collect()
     dataset = PairDataset(folder)
     before = len(os.listdir("/proc/self/fd"))
-    loader = TrainLoader(dataset, Reading(SIZE, 5))
+    loader = TrainLoader(dataset, LoaderConfig(SIZE, 5))
     assert all(equal(loader.batch(step), whole[step]) for step in range(3))
     assert len(os.listdir("/proc/self/fd")) == before
 
@@ -310,7 +316,7 @@ def test_more_shards_than_may_be_open(folder: Path, monkeypatch: pytest.MonkeyPa
 def test_files_are_closed_with_their_dataset(folder: Path) -> None:
     gc.collect()  # what other tests left open
     before = len(os.listdir("/proc/self/fd"))
-    loader = TrainLoader(PairDataset(folder), Reading(66, 5))
+    loader = TrainLoader(PairDataset(folder), LoaderConfig(66, 5))
     loader.batch(0)
     assert len(os.listdir("/proc/self/fd")) == before + 6
     del loader

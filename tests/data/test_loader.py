@@ -1,4 +1,4 @@
-"""Reading: the right tensors, in an order that is a function of seed, step and rank."""
+"""Batches: the right tensors, in an order that is a function of seed, step and rank."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from fake_dataset import FakeEncoder, make_dataset
 
 from xmdpt_cli.data.loader import (
     Batch,
+    LoaderConfig,
     PairDataset,
-    Reading,
     TrainLoader,
     eval_batches,
     load_pairs,
@@ -104,29 +104,29 @@ def test_features_are_those_of_the_right_view(
 
 
 def test_dtypes(dataset: PairDataset) -> None:
-    batch = TrainLoader(dataset, Reading(7, seed=0, pose_maps=True)).batch(0)
+    batch = TrainLoader(dataset, LoaderConfig(7, seed=0, pose_maps=True)).batch(0)
     assert batch.target_moments.shape == batch.source_moments.shape == (7, 6, 4, 4)
     assert batch.target_moments.dtype == batch.source_moments.dtype == torch.float32
     assert batch.pose_tokens.dtype == batch.source_tokens.dtype == torch.bfloat16
     assert batch.pose_map is not None
     assert batch.pose_map.shape == (7, SIZE, SIZE, 3)
     assert batch.pose_map.dtype == torch.uint8
-    assert TrainLoader(dataset, Reading(7, seed=0)).batch(0).pose_map is None
+    assert TrainLoader(dataset, LoaderConfig(7, seed=0)).batch(0).pose_map is None
 
 
 def test_a_batch_depends_on_seed_step_and_rank_alone(prepared: Path, dataset: PairDataset) -> None:
-    loader = TrainLoader(dataset, Reading(8, seed=3))
+    loader = TrainLoader(dataset, LoaderConfig(8, seed=3))
     seen = [loader.batch(step) for step in range(9)]
     # a new process that begins at step 5, and steps asked for in another order
-    again = TrainLoader(PairDataset(prepared / "out"), Reading(8, seed=3))
+    again = TrainLoader(PairDataset(prepared / "out"), LoaderConfig(8, seed=3))
     for step in (5, 8, 0, 6):
         assert equal(again.batch(step), seen[step])
-    assert not equal(TrainLoader(dataset, Reading(8, seed=4)).batch(0), seen[0])
+    assert not equal(TrainLoader(dataset, LoaderConfig(8, seed=4)).batch(0), seen[0])
     assert not equal(seen[0], seen[1])
 
 
 def test_every_epoch_has_every_pair_once(dataset: PairDataset) -> None:
-    loader = TrainLoader(dataset, Reading(8, seed=0, swap=False, flip=False))
+    loader = TrainLoader(dataset, LoaderConfig(8, seed=0, swap=False, flip=False))
     everything = [pair.name() for pair in dataset.pairs]
     names = [name for step in range(15) for name in loader.batch(step).pairs]  # 4 epochs
     epochs = [names[i : i + PAIRS] for i in range(0, 4 * PAIRS, PAIRS)]
@@ -138,7 +138,10 @@ def test_every_epoch_has_every_pair_once(dataset: PairDataset) -> None:
 
 def test_ranks_are_disjoint_and_share_the_epoch(dataset: PairDataset) -> None:
     # unswapped, because the list holds both directions and names would meet by swapping
-    ranks = [TrainLoader(dataset, Reading(5, 1, rank=rank, world=2, swap=False)) for rank in (0, 1)]
+    ranks = [
+        TrainLoader(dataset, LoaderConfig(5, 1, rank=rank, world_size=2, swap=False))
+        for rank in (0, 1)
+    ]
     names: list[str] = []
     for step in range(3):  # one epoch
         parts = [loader.batch(step).pairs for loader in ranks]
@@ -148,8 +151,10 @@ def test_ranks_are_disjoint_and_share_the_epoch(dataset: PairDataset) -> None:
 
 
 def test_the_worlds_batch_does_not_depend_on_how_many_share_it(dataset: PairDataset) -> None:
-    alone = TrainLoader(dataset, Reading(10, seed=1))
-    ranks = [TrainLoader(dataset, Reading(5, seed=1, rank=rank, world=2)) for rank in (0, 1)]
+    alone = TrainLoader(dataset, LoaderConfig(10, seed=1))
+    ranks = [
+        TrainLoader(dataset, LoaderConfig(5, seed=1, rank=rank, world_size=2)) for rank in (0, 1)
+    ]
     for step in (0, 4):
         parts, whole = [loader.batch(step) for loader in ranks], alone.batch(step)
         assert parts[0].pairs + parts[1].pairs == whole.pairs
@@ -158,8 +163,8 @@ def test_the_worlds_batch_does_not_depend_on_how_many_share_it(dataset: PairData
 
 
 def test_swap_and_flip_happen_to_half_of_the_pairs(dataset: PairDataset) -> None:
-    plain = TrainLoader(dataset, Reading(100, seed=0, swap=False, flip=False))
-    loader = TrainLoader(dataset, Reading(100, seed=0))
+    plain = TrainLoader(dataset, LoaderConfig(100, seed=0, swap=False, flip=False))
+    loader = TrainLoader(dataset, LoaderConfig(100, seed=0))
     swapped = flipped = both = 0
     for step in range(20):
         batch, unchanged = loader.batch(step), plain.batch(step)
@@ -178,35 +183,36 @@ def test_swap_and_flip_happen_to_half_of_the_pairs(dataset: PairDataset) -> None
 
 def test_a_batch_is_swapped_as_a_whole(dataset: PairDataset) -> None:
     """Published; and however it is cut over ranks and parts, it is the same batch."""
-    plain = TrainLoader(dataset, Reading(8, seed=0))
-    whole = TrainLoader(dataset, Reading(8, seed=0, swap_batch=8))
+    plain = TrainLoader(dataset, LoaderConfig(8, seed=0))
+    whole = TrainLoader(dataset, LoaderConfig(8, seed=0, swap_batch=8))
     ranks = [
-        TrainLoader(dataset, Reading(2, seed=0, rank=r, world=2, swap_batch=8)) for r in (0, 1)
+        TrainLoader(dataset, LoaderConfig(2, seed=0, rank=r, world_size=2, swap_batch=8))
+        for r in (0, 1)
     ]
     swapped = []
     for step in range(200):
-        draws, own = whole.draws(step), plain.draws(step)
-        assert len(set(draws.swap.tolist())) == 1
-        assert np.array_equal(draws.pairs, own.pairs)
-        assert np.array_equal(draws.flip, own.flip)
-        parts = [ranks[r].draws(2 * step + part).swap for part in (0, 1) for r in (0, 1)]
-        assert np.array_equal(np.concatenate(parts), draws.swap)
-        swapped.append(bool(draws.swap[0]))
+        indices, own = whole.sampler.indices(step), plain.sampler.indices(step)
+        assert len(set(indices.swap.tolist())) == 1
+        assert np.array_equal(indices.pairs, own.pairs)
+        assert np.array_equal(indices.flip, own.flip)
+        parts = [ranks[r].sampler.indices(2 * step + part).swap for part in (0, 1) for r in (0, 1)]
+        assert np.array_equal(np.concatenate(parts), indices.swap)
+        swapped.append(bool(indices.swap[0]))
     assert abs(sum(swapped) - 100) < 36  # standard deviation 7
-    off = TrainLoader(dataset, Reading(8, seed=0, swap=False, swap_batch=8))
-    assert not any(off.draws(step).swap.any() for step in range(20))
+    off = TrainLoader(dataset, LoaderConfig(8, seed=0, swap=False, swap_batch=8))
+    assert not any(off.sampler.indices(step).swap.any() for step in range(20))
 
 
 def test_batches_larger_than_the_dataset(prepared: Path) -> None:
     small = PairDataset(prepared / "out", "test")
-    batch = TrainLoader(small, Reading(7, seed=0, swap=False)).batch(2)
+    batch = TrainLoader(small, LoaderConfig(7, seed=0, swap=False)).batch(2)
     assert len(batch.pairs) == len(batch.target_moments) == 7
     assert set(batch.pairs) == {pair.name() for pair in small.pairs}
     assert max(Counter(batch.pairs).values()) == 4
 
 
 def test_prefetch_gives_the_same_batches(dataset: PairDataset) -> None:
-    loader = TrainLoader(dataset, Reading(8, seed=0, pose_maps=True))
+    loader = TrainLoader(dataset, LoaderConfig(8, seed=0, pose_maps=True))
     with closing(prefetch(loader, start_step=4, depth=2)) as batches:
         for step, batch in zip(range(4, 20), batches, strict=False):
             assert equal(batch, loader.batch(step)), step
@@ -222,7 +228,7 @@ def test_prefetched_batches_stay_for_two_more(dataset: PairDataset) -> None:
 
     overwritten: list[Batch | None] = []
     at_step_3 = threading.Event()
-    loader = Recording(dataset, Reading(8, seed=0))
+    loader = Recording(dataset, LoaderConfig(8, seed=0))
     with closing(prefetch(loader, depth=1)) as batches:
         kept = list(islice(batches, 2))
         # one more waits in the queue, and the one after is being read: none into what is kept
@@ -244,7 +250,7 @@ def test_prefetch_raises_what_the_thread_met(dataset: PairDataset) -> None:
                 raise XmdptError("disk gone")
             return super().batch(step, out)
 
-    batches = prefetch(Failing(dataset, Reading(4, seed=0)))
+    batches = prefetch(Failing(dataset, LoaderConfig(4, seed=0)))
     next(batches)
     next(batches)
     with pytest.raises(XmdptError, match="disk gone"):
@@ -305,7 +311,7 @@ def test_folders_that_are_no_dataset(prepared: Path, tmp_path: Path) -> None:
 def test_impossible_loaders(dataset: PairDataset) -> None:
     for batch_size, rank, world in ((0, 0, 1), (4, 1, 1), (4, -1, 1)):
         with pytest.raises(ConfigError, match="impossible loader"):
-            TrainLoader(dataset, Reading(batch_size, seed=0, rank=rank, world=world))
+            TrainLoader(dataset, LoaderConfig(batch_size, seed=0, rank=rank, world_size=world))
 
 
 def test_a_tensor_that_was_not_prepared_is_named(dataset: PairDataset) -> None:

@@ -16,18 +16,20 @@ import torch
 from fake_dataset import FakeEncoder, make_dataset
 from servers import Server, nginx, sshd
 
-from xmdpt_cli.data import stream_order as orders
+from xmdpt_cli.data import stream_loader
+from xmdpt_cli.data import stream_sampler as orders
 from xmdpt_cli.data.loader import (
     Batch,
+    LoaderConfig,
     PairDataset,
-    Reading,
     TrainLoader,
     eval_batches,
     load_pairs,
     prefetch,
 )
-from xmdpt_cli.data.stream_order import Blocks, Order
-from xmdpt_cli.data.streaming import StreamLoader, train_loader
+from xmdpt_cli.data.shard_reader import ShardReader
+from xmdpt_cli.data.stream_loader import Block, StreamLoader, train_loader
+from xmdpt_cli.data.stream_sampler import Garments, StreamSampler
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.prepare.pipeline import prepare_dataset
@@ -77,28 +79,40 @@ def equal(one: Batch, other: Batch) -> bool:
 
 def stream(place: str | PairDataset, size: int = 5, seed: int = 0, **more: Any) -> StreamLoader:
     dataset = PairDataset(place) if isinstance(place, str) else place
-    return StreamLoader(dataset, Reading(size, seed, **more), buffer_bytes=BUFFER)
+    return StreamLoader(dataset, LoaderConfig(size, seed, **more), buffer_bytes=BUFFER)
 
 
 # the order, without any data
 
 
-def order(folder: Path, rank: int = 0, world: int = 1, seed: int = 0, room: int = 60_000) -> Order:
-    return Order(PairDataset(folder).table, seed, rank, world, True, True, room)
+def order(
+    folder: Path, rank: int = 0, world: int = 1, seed: int = 0, room: int = 60_000
+) -> StreamSampler:
+    config = LoaderConfig(1, seed, rank, world)
+    return StreamSampler(PairDataset(folder).table, config, room)
 
 
-def test_blocks_are_runs_of_garments_that_hold_what_training_reads(folder: Path) -> None:
+def test_blocks_are_runs_of_garments_that_hold_what_training_reads(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     table = PairDataset(folder).table
-    blocks = Blocks.of(table, BLOCK)
-    assert len(blocks.start) > 3
-    assert (np.diff(blocks.of_row) >= 0).all()
-    for row, block in enumerate(blocks.of_row):
-        assert table.shard[row] == blocks.shard[block]
-        for offset, length in table.members[row, 1:]:  # keypoints, features
-            assert blocks.start[block] <= offset
-            assert offset + length <= blocks.start[block] + blocks.length[block]
-    assert len(Blocks.of(table, 10**9).start) == 3  # never over a shard's end
-    assert len(Blocks.of(table, 1).start) == GARMENTS  # never less than a garment
+    garments = Garments.of(table)
+    count = int(garments.block[-1]) + 1
+    assert count > 3
+    assert (np.diff(garments.block) >= 0).all()
+    for row, garment in enumerate(table.garment):
+        assert table.shard[row] == garments.shard[garment]
+        for offset, length in table.members[row]:  # image, keypoints, features
+            assert garments.begin[garment] <= offset - 512
+            assert offset + length <= garments.end[garment]
+    for block in range(count):
+        inside = np.flatnonzero(garments.block == block)
+        assert len(set(garments.shard[inside])) == 1
+        assert len(inside) == 1 or garments.end[inside[-1]] - garments.begin[inside[0]] <= BLOCK
+    monkeypatch.setattr(orders, "BLOCK_BYTES", 10**9)
+    assert Garments.of(table).block[-1] == 2  # never over a shard's end
+    monkeypatch.setattr(orders, "BLOCK_BYTES", 1)
+    assert Garments.of(table).block[-1] == GARMENTS - 1  # never less than a garment
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 7])
@@ -131,8 +145,8 @@ def test_a_streamed_batch_is_swapped_as_a_whole(url: str) -> None:
         found = []
         for step in range(12):
             batch, plain = whole.batch(step), by_pair.batch(step)
-            numbers = whole.reading.pair_numbers(step)
-            swapped = whole.reading.swaps(numbers, np.zeros(5, bool))
+            numbers = whole.config.pair_numbers(step)
+            swapped = whole.config.swaps(numbers, np.zeros(5, bool))
             assert len(set(swapped.tolist())) == 1
             for one, other in zip(batch.pairs, plain.pairs, strict=True):
                 assert sorted(one.split("/")[-1].split(">")) == sorted(
@@ -145,25 +159,28 @@ def test_a_streamed_batch_is_swapped_as_a_whole(url: str) -> None:
 def test_the_buffer_mixes_and_stays_small(folder: Path) -> None:
     room = 60_000
     for epoch in range(3):
-        played = order(folder, room=room)
-        plan, blocks = played.plan(epoch), played.blocks
-        first = [int(np.flatnonzero(plan.used == block)[0]) for block in range(len(plan.blocks))]
+        sampler = order(folder, room=room)
+        plan, garments = sampler.plan(epoch), sampler.garments
+        size = (garments.end - garments.begin)[plan.garments]
+        count = len(plan.garments)
+        first = [int(np.flatnonzero(plan.used == number)[0]) for number in range(count)]
         for draw in range(len(plan.pairs)):
-            here = [b for b in range(len(first)) if first[b] <= draw <= plan.last[b]]
-            assert blocks.length[plan.blocks[here]].sum() <= room
-        assert np.count_nonzero(np.diff(plan.used)) > 2 * len(plan.blocks)  # not block by block
+            here = [g for g in range(count) if first[g] <= draw <= plan.last[g]]
+            assert size[here].sum() <= room
+        assert np.count_nonzero(np.diff(plan.used)) > 2 * count  # not garment by garment
         np.testing.assert_array_equal(
-            plan.last, [np.flatnonzero(plan.used == block)[-1] for block in range(len(first))]
+            plan.last, [np.flatnonzero(plan.used == number)[-1] for number in range(count)]
         )
-    tiny = order(folder, room=1).plan(0)  # a block at a time, each whole
-    assert np.count_nonzero(np.diff(tiny.used)) == len(tiny.blocks) - 1
+    tiny = order(folder, room=1).plan(0)  # a garment at a time, each whole
+    assert np.count_nonzero(np.diff(tiny.used)) == len(tiny.garments) - 1
 
 
 def test_more_ranks_than_pairs(folder: Path) -> None:
-    ranks = [Order(PairDataset(folder, "test").table, 0, r, 5, True, True, 10**6) for r in range(5)]
+    table = PairDataset(folder, "test").table
+    ranks = [StreamSampler(table, LoaderConfig(3, 0, rank, 5), 10**6) for rank in range(5)]
     for epoch in range(4):
         assert sorted(p for r in ranks for p in r.plan(epoch).pairs.tolist()) == [0, 1]
-    loader = StreamLoader(PairDataset(folder, "test"), Reading(3, 0, rank=4, world=5))
+    loader = StreamLoader(PairDataset(folder, "test"), LoaderConfig(3, 0, rank=4, world_size=5))
     assert len(loader.batch(2).pairs) == 3
 
 
@@ -195,7 +212,7 @@ def test_an_epoch_is_whole(url: str) -> None:
 
 def test_ranks_are_disjoint(url: str) -> None:
     dataset = PairDataset(url)
-    ranks = [stream(dataset, 11, swap=False, rank=rank, world=2) for rank in (0, 1)]
+    ranks = [stream(dataset, 11, swap=False, rank=rank, world_size=2) for rank in (0, 1)]
     names = [[n for step in range(3) for n in loader.batch(step).pairs] for loader in ranks]
     assert sorted(names[0] + names[1]) == sorted(pair.name() for pair in dataset.pairs)
 
@@ -204,8 +221,8 @@ def test_ranks_are_disjoint(url: str) -> None:
 def test_restoring_in_the_middle_of_an_epoch(folder: Path, url: str, kind: str) -> None:
     def make() -> TrainLoader | StreamLoader:
         if kind == "stream":
-            return stream(url, 7, seed=4, rank=1, world=2)
-        return TrainLoader(PairDataset(folder), Reading(7, seed=4, rank=1, world=2))
+            return stream(url, 7, seed=4, rank=1, world_size=2)
+        return TrainLoader(PairDataset(folder), LoaderConfig(7, seed=4, rank=1, world_size=2))
 
     through = make()
     seen = [through.batch(step) for step in range(14)]  # three epochs of 33 pairs
@@ -230,25 +247,42 @@ def test_every_byte_is_asked_for_once_an_epoch(url: str, monkeypatch: pytest.Mon
     for step in range(11):  # exactly one epoch; the next one is being read
         loader.batch(step)
     loader.close()
-    blocks = loader._order.blocks
+    garments = loader.sampler.garments
     times = Counter(asked)
-    assert len(times) == len(blocks.start)
+    assert len(times) == garments.block[-1] + 1
     assert set(times.values()) <= {1, 2}
-    assert sum(length for _, _, length in asked) < BUFFER + blocks.length.sum()
+    whole = (garments.end - garments.begin).sum()
+    assert sum(length for _, _, length in asked) < BUFFER + whole
 
 
-def test_what_is_held_stays_in_its_bounds(url: str) -> None:
+def test_what_is_held_stays_in_its_bounds(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    requested = parsed = most = 0
+    request, parse = ShardReader.request, stream_loader._parse
+
+    def counted_request(reader: ShardReader, offset: int, length: int) -> bytes:
+        nonlocal requested
+        requested += length
+        return request(reader, offset, length)
+
+    def counted_parse(dataset: PairDataset, block: Block, data: bytes) -> Iterator[Any]:
+        nonlocal parsed
+        parsed += len(data)
+        return parse(dataset, block, data)
+
+    monkeypatch.setattr(ShardReader, "request", counted_request)
+    monkeypatch.setattr(stream_loader, "_parse", counted_parse)
     loader = stream(url, 3)
-    most = 0
+    table, garments = loader.dataset.table, loader.sampler.garments
     for step in range(40):
         loader.batch(step)
-        assert loader._fetcher is not None
-        most = max(most, sum(loader._fetcher._held.values()))
+        held = [table.keys.index(sample["__key__"]) for sample in loader._held.values()]
+        size = int((garments.end - garments.begin)[held].sum())
+        most = max(most, size + requested - parsed)
     assert BUFFER / 2 < most <= BUFFER + BLOCK
 
 
 def test_a_buffer_smaller_than_a_garment(url: str) -> None:
-    one = StreamLoader(PairDataset(url), Reading(5, 0), buffer_bytes=1)
+    one = StreamLoader(PairDataset(url), LoaderConfig(5, 0), buffer_bytes=1)
     assert len({name for step in range(13) for name in one.batch(step).pairs}) > 30
 
 
@@ -263,7 +297,7 @@ def test_prefetching_a_stream(url: str) -> None:
 def test_threads_end_with_their_loader(url: str) -> None:
     loader = stream(url)
     loader.batch(0)
-    mine = [thread for thread in threading.enumerate() if thread.name == "stream"]
+    mine = [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
     assert mine
     del loader
     for thread in mine:
@@ -272,13 +306,13 @@ def test_threads_end_with_their_loader(url: str) -> None:
 
 
 def test_which_loader(folder: Path, url: str) -> None:
-    assert isinstance(train_loader(PairDataset(folder), Reading(4, 0)), TrainLoader)
-    assert isinstance(train_loader(PairDataset(url), Reading(4, 0)), StreamLoader)
+    assert isinstance(train_loader(PairDataset(folder), LoaderConfig(4, 0)), TrainLoader)
+    assert isinstance(train_loader(PairDataset(url), LoaderConfig(4, 0)), StreamLoader)
     for options in ({"size": 0}, {"rank": 1}, {"seed": -1}):
         with pytest.raises(ConfigError, match="impossible loader"):
             stream(url, **options)
     with pytest.raises(ConfigError, match="impossible buffer"):
-        StreamLoader(PairDataset(url), Reading(4, 0), buffer_bytes=0)
+        StreamLoader(PairDataset(url), LoaderConfig(4, 0), buffer_bytes=0)
 
 
 # random access, and damage
@@ -417,7 +451,7 @@ def own_memory() -> int:
 @pytest.mark.parametrize("kind", ["local", "stream"])
 def test_memory_is_flat(folder: Path, url: str, kind: str) -> None:
     local = kind == "local"
-    loader = TrainLoader(PairDataset(folder), Reading(64, 0)) if local else stream(url, 64)
+    loader = TrainLoader(PairDataset(folder), LoaderConfig(64, 0)) if local else stream(url, 64)
     old = None
     for step in range(40):
         old = loader.batch(step, old)

@@ -194,9 +194,9 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def apart(one: Listing, other: Listing) -> float:
     """Pixels of the 256x176 frame; the same joints must be missing."""
-    assert [g.key for g in one.garments] == [g.key for g in other.garments]
+    assert [g.key for g in one.items] == [g.key for g in other.items]
     far = 0.0
-    for a, b in zip(one.garments, other.garments, strict=True):
+    for a, b in zip(one.items, other.items, strict=True):
         assert a.keypoints.keys() == b.keypoints.keys() == a.views.keys()
         for view in a.views:
             found, wanted = a.keypoints[view], b.keypoints[view]
@@ -260,12 +260,11 @@ def test_pixels_of_the_images(drawn: Path, tmp_path: Path) -> None:
     listing = find_dataset(root)
     assert any("frame pixels of the images (" in note for note in listing.notes)
     # the pixels of an image of another size are those of that image
-    garment = next(g for g in listing.garments if any(p.name.endswith(first.name) and
+    item = next(g for g in listing.items if any(p.name.endswith(first.name) and
                    first.parent.name in p.name for p in g.views.values()))  # fmt: skip
-    wanted = next(g for g in find_dataset(drawn).garments if g.key == garment.key)
+    wanted = next(g for g in find_dataset(drawn).items if g.key == item.key)
     ratios = [
-        float(np.nanmean(garment.keypoints[v]) / np.nanmean(wanted.keypoints[v]))
-        for v in garment.views
+        float(np.nanmean(item.keypoints[v]) / np.nanmean(wanted.keypoints[v])) for v in item.views
     ]
     assert sorted(np.round(ratios, 1)) == [0.5, 1.0, 1.0]
 
@@ -350,11 +349,11 @@ def test_pose_trees_in_other_frames(drawn: Path, tmp_path: Path, move: Move, fra
     assert apart(listing, find_dataset(drawn)) < 1e-6
     assert any(f"keypoints: pose/, frame {frame}" in note for note in listing.notes)
     loose = find_dataset(root, layout="people")  # pose/<path>.txt of one's own images
-    wanted = {g.key: g.keypoints for g in listing.garments}
-    for garment in loose.garments:
-        for view in garment.keypoints.keys() & wanted[garment.key].keys():
-            found = garment.keypoints[view]
-            np.testing.assert_allclose(found, wanted[garment.key][view], atol=1e-9)
+    wanted = {g.key: g.keypoints for g in listing.items}
+    for item in loose.items:
+        for view in item.keypoints.keys() & wanted[item.key].keys():
+            found = item.keypoints[view]
+            np.testing.assert_allclose(found, wanted[item.key][view], atol=1e-9)
 
 
 def own(root: Path, count: int = 6, size: tuple[int, int] = (300, 400)) -> np.ndarray:
@@ -374,8 +373,8 @@ def test_own_annotations_in_pixels_of_their_photographs(tmp_path: Path, frame: s
     (tmp_path / "annotations.csv").write_text(text_of(rows, move[frame], decimals=4))
     listing = find_dataset(tmp_path)
     assert listing.without_keypoints() == 0
-    for garment in listing.garments:
-        for view, points in garment.keypoints.items():
+    for item in listing.items:
+        for view, points in item.keypoints.items():
             np.testing.assert_allclose(points, wanted[int(view)], atol=1e-3)
     assert any(note.startswith("keypoints: annotations.csv, frame ") for note in listing.notes)
 
@@ -391,8 +390,8 @@ def test_own_pose_files(tmp_path: Path, move: Move) -> None:
         np.savetxt(folder / f"{number}.txt", raw)
     listing = find_dataset(tmp_path)
     assert listing.without_keypoints() == 0
-    for garment in listing.garments:
-        for view, points in garment.keypoints.items():
+    for item in listing.items:
+        for view, points in item.keypoints.items():
             np.testing.assert_allclose(points, wanted[int(view)], atol=1e-9)
 
 

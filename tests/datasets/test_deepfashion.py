@@ -29,7 +29,7 @@ def rewrite(path: Path, line: int, text: str) -> None:
 def test_both_forms_of_a_name() -> None:
     name = parse_name("fashionMENShirts_Polosid0000180202_4full.jpg")
     assert name.path == "MEN/Shirts_Polos/id_00001802/02_4_full.jpg"
-    assert name.garment == "MEN-Shirts_Polos-id_00001802-02"
+    assert name.item_key == "MEN-Shirts_Polos-id_00001802-02"
     assert name.view == "4_full"
     assert parse_name("img/" + name.path) == name
 
@@ -82,21 +82,21 @@ def test_real_sample_by_csv_and_by_pidm_lists(
         assert [position for *_, position in named[0]] == list(range(count))
     assert by_csv.images() == by_pidm.images() == 120
     pixel = np.array((176, 256))
-    for one, other in zip(by_csv.garments, by_pidm.garments, strict=True):
+    for one, other in zip(by_csv.items, by_pidm.items, strict=True):
         assert one.views.keys() == other.views.keys() == one.keypoints.keys()
         for view in one.views:
             a, b = one.keypoints[view] * pixel, other.keypoints[view] * pixel
             np.testing.assert_array_equal(np.isnan(a), np.isnan(b))
             assert np.nanmax(np.abs(a - b)) <= 1.0
     assert any("padded" in line for line in by_pidm.describe())
-    assert "test: 12 pairs, 12 garments, 24 pictures" in by_csv.describe()
+    assert "test: 12 pairs, 12 items, 24 images" in by_csv.describe()
 
 
 def test_first_pair_of_the_real_csv_is_source_then_target(shared: Callable[[str], Path]) -> None:
     sample = shared("deepfashion_sample")
     first = (sample / "fasion-resize-pairs-test.csv").read_text().splitlines()[1].split(",")
-    garment, pair = find_dataset(sample).pairs("test")[0]
-    assert garment.key == parse_name(first[0]).garment
+    item, pair = find_dataset(sample).pairs("test")[0]
+    assert item.key == parse_name(first[0]).item_key
     assert (pair.source, pair.target) == (parse_name(first[0]).view, parse_name(first[1]).view)
 
 
@@ -125,15 +125,15 @@ def test_other_spellings(tmp_path: Path, stem: str) -> None:
 @pytest.mark.parametrize("folder", ["img", ""])
 def test_other_picture_folders(tmp_path: Path, folder: str) -> None:
     root = make_dataset(tmp_path)
-    pictures = root / "img_highres"
+    images = root / "img_highres"
     if folder:
-        pictures.rename(root / folder)
+        images.rename(root / folder)
     else:
         for gender in ("MEN", "WOMEN"):
-            (pictures / gender).rename(root / gender)
+            (images / gender).rename(root / gender)
     listing = find_dataset(root)
-    assert listing.images() == 21 - 2  # one view of each test garment is in no pair
-    assert all(p.path.is_file() for g in listing.garments for p in g.views.values())
+    assert listing.images() == 21 - 2  # one view of each test item is in no pair
+    assert all(p.path.is_file() for g in listing.items for p in g.views.values())
 
 
 def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
@@ -154,16 +154,16 @@ def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     rewrite(pairs, 18, f"{test_name},{flat_name('MEN', 501, '2_side')}")
     listing = find_dataset(root)
     why = reasons(listing)
-    assert why[gone] == "listed picture is not there"
+    assert why[gone] == "listed image is not there"
     for line, text in ((5, "18"), (6, "not a list of numbers"), (7, "found 1 fields")):
         assert text in why[f"{annotations.name}:{line}"]
     for line, text in (
-        (14, "across garments"), (15, "identical views"), (16, "fields instead of 2"),
+        (14, "across items"), (15, "identical views"), (16, "fields instead of 2"),
         (17, "portrait.jpg"), (18, "across splits"),
     ):  # fmt: skip
         assert text in why[f"{pairs.name}:{line}"]
-    assert why[tree_name("WOMEN", 2, "1_front")] == "no keypoints for this picture"
-    keys = [garment.key for garment in listing.garments]
+    assert why[tree_name("WOMEN", 2, "1_front")] == "no keypoints for this image"
+    keys = [item.key for item in listing.items]
     assert "WOMEN-Tees_Tanks-id_00000002-01" not in keys  # none of its views has keypoints
     kept = listing.split("train")[0]
     assert kept.key == "MEN-Tees_Tanks-id_00000001-01"
@@ -245,12 +245,12 @@ def test_pictures_without_lists(tmp_path: Path) -> None:
 def test_lists_without_pictures(tmp_path: Path) -> None:
     root = make_dataset(tmp_path)
     shutil.rmtree(root / "img_highres")
-    with pytest.raises(XmdptError, match="lists but no pictures") as error:
+    with pytest.raises(XmdptError, match="lists but no images") as error:
         find_dataset(root)
     assert "img_highres/WOMEN" in error.value.hint
     for path in root.glob("*.csv"):
         path.unlink()
-    with pytest.raises(XmdptError, match="neither pictures nor lists"):
+    with pytest.raises(XmdptError, match="neither images nor lists"):
         find_dataset(root)
 
 
@@ -258,5 +258,5 @@ def test_nothing_usable(tmp_path: Path) -> None:
     root = make_dataset(tmp_path)
     for path in (root / "img_highres").rglob("*.jpg"):
         path.unlink()
-    with pytest.raises(XmdptError, match=r"no usable pair .*listed picture is not there"):
+    with pytest.raises(XmdptError, match=r"no usable pair .*listed image is not there"):
         find_dataset(root)

@@ -22,7 +22,7 @@ CATEGORIES = {
     "Rompers_Jumpsuits Shorts Skirts Sweaters Sweatshirts_Hoodies Tees_Tanks",
 }
 VIEWS = ("1_front", "2_side", "3_back", "4_full", "5_flat", "6_flat", "7_additional")
-COUNT = 52_712  # pictures of the In-shop benchmark
+COUNT = 52_712  # images of the In-shop benchmark
 
 
 def all_names() -> list[ImageName]:
@@ -42,10 +42,10 @@ def test_as_many_names_as_the_benchmark_round_trip_and_none_collide() -> None:
     for name in names:
         assert parse_name(name.flat) == name == parse_name(name.path)
         assert parse_name(f"img_highres/{name.path}").flat == name.flat
-    for form in (lambda n: n.flat, lambda n: n.path, lambda n: n.picture):
+    for form in (lambda n: n.flat, lambda n: n.path, lambda n: n.key):
         assert len({form(name) for name in names}) == COUNT
     # the published keys are used as they are
-    assert all(key_slug(name.garment) == name.garment for name in names)
+    assert all(key_slug(name.item_key) == name.item_key for name in names)
     assert {view_slug(name.view) for name in names} == set(VIEWS)
 
 
@@ -69,7 +69,7 @@ def test_suffixes_in_any_case_are_kept() -> None:
         name = match_name(f"a b (1)/WOMEN/Denim/id_00000001/01_1_front.{suffix}")
         assert name is not None
         assert name.suffix == suffix
-        assert name.picture == "WOMEN-Denim-id_00000001-01/1_front"
+        assert name.key == "WOMEN-Denim-id_00000001-01/1_front"
     assert match_name("WOMEN/Denim/id_00000001/01_1_front.txt") is None
 
 

@@ -20,8 +20,8 @@ from xmdpt_cli.pose.frames import PADDED, PUBLISHED
 from xmdpt_cli.utils.deepfashion_names import parse_name
 
 
-def picture(name: str) -> str:
-    return parse_name(name).picture
+def image(name: str) -> str:
+    return parse_name(name).key
 
 
 def read_padded(path: Path) -> np.ndarray:
@@ -35,11 +35,11 @@ def test_real_annotations_come_back_to_the_byte(
     sample = shared("deepfashion_sample")
     rows = []
     for split in ("train", "test"):
-        file = read_annotations(sample / f"fasion-resize-annotation-{split}.csv", picture)
+        file = read_annotations(sample / f"fasion-resize-annotation-{split}.csv", image)
         assert not file.problems
         names = (sample / f"{split}.lst").read_text().split()
         rows += [
-            (split, name, PUBLISHED.fractions(file.points[name.picture]))
+            (split, name, PUBLISHED.fractions(file.points[name.key]))
             for name in map(parse_name, names)
         ]
     written = write_annotations(rows, tmp_path)
@@ -80,8 +80,8 @@ def test_a_joint_just_outside_the_picture_does_not_become_missing(tmp_path: Path
     points[4] = (0.2 / 176, 0.1 / 256)  # (0, 0) would say that it is missing
     name = parse_name("WOMEN/Denim/id_00000001/01_1_front.jpg")
     write_annotations([("train", name, points)], tmp_path)
-    file = read_annotations(tmp_path / "fasion-resize-annotation-train.csv", picture)
-    raw = file.points[name.picture]
+    file = read_annotations(tmp_path / "fasion-resize-annotation-train.csv", image)
+    raw = file.points[name.key]
     assert raw[:5].tolist() == [[0, 128], [88, 0], [-41, 0], [-5, 307], [0, 1]]
     assert np.isnan(raw[5:]).all()
     back = read_padded(tmp_path / "pose/WOMEN/Denim/id_00000001/01_1_front.txt")
@@ -108,11 +108,11 @@ def test_own_pictures_keep_theirs(tmp_path: Path, form: str) -> None:
         Image.new("RGB", (4, 4)).save(root / person / file)
     waiting = find_dataset(root)
     assert waiting.images() == waiting.without_keypoints() == 12
-    for garment in waiting.garments:
-        for view in garment.views:
+    for item in waiting.items:
+        for view in item.views:
             points = rng.integers(0, 176, (18, 2)) / np.array((176, 256))
             points[rng.random(18) < 0.3] = np.nan
-            garment.keypoints[view] = points
+            item.keypoints[view] = points
     written = write_annotations(
         annotation_rows(waiting), root, csv=form == "csv", txt=form == "txt"
     )
@@ -120,7 +120,7 @@ def test_own_pictures_keep_theirs(tmp_path: Path, form: str) -> None:
     listing = find_dataset(root)
     assert not listing.problems
     assert listing.without_keypoints() == 0
-    for one, other in zip(listing.garments, waiting.garments, strict=True):
+    for one, other in zip(listing.items, waiting.items, strict=True):
         assert (one.key, one.split, one.pairs) == (other.key, other.split, other.pairs)
         for view, points in one.keypoints.items():
             np.testing.assert_allclose(points, other.keypoints[view], rtol=0, atol=1e-9)

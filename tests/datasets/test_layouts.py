@@ -16,17 +16,17 @@ from fake_dataset import annotation_row, flat_name, joints, make_dataset, tree_n
 from PIL import Image
 
 from xmdpt_cli.datasets.find import Listing, find_dataset, parse_name
-from xmdpt_cli.datasets.listing import PictureFile
+from xmdpt_cli.datasets.listing import ImageFile
 from xmdpt_cli.datasets.stored import Sameness
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.pose.padding import are_padded
 
 
 def contents(listing: Listing) -> list[object]:
-    """Everything but where the pictures lie."""
+    """Everything but where the images lie."""
     return [
         (g.key, g.split, list(g.views), g.pairs, {v: k.tolist() for v, k in g.keypoints.items()})
-        for g in listing.garments
+        for g in listing.items
     ]
 
 
@@ -69,7 +69,7 @@ def test_flat_names(tmp_path: Path, folder_of: Callable[[str], str], said: str) 
     listing = find_dataset(root)
     assert same(listing, before)
     assert said in listing.notes[0]
-    assert all(p.load().size == (88, 128) for g in listing.garments for p in g.views.values())
+    assert all(p.load().size == (88, 128) for g in listing.items for p in g.views.values())
 
 
 def test_what_was_found_is_said_in_one_sentence(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_lists_one_folder_below_and_pictures_too(tmp_path: Path) -> None:
     listing = find_dataset(root)
     assert listing.digest() == before.digest()
     assert "lists/fasion-resize-pairs-train.csv" in " ".join(listing.notes)
-    # a list inside a picture folder is not looked at
+    # a list inside an image folder is not looked at
     for path in (root / "lists").glob("*pairs-test.csv"):
         path.rename(root / "img_highres" / path.name)
     assert "pairs of test: no list" in find_dataset(root).notes
@@ -107,7 +107,7 @@ def test_a_few_stray_pictures_do_not_hide_the_dataset(tmp_path: Path) -> None:
     shutil.copy(stray, root / stray.name)
     listing = find_dataset(root)
     assert same(listing, before)
-    assert "pictures not used: flat names in the root" in listing.notes
+    assert "images not used: flat names in the root" in listing.notes
 
 
 def test_pictures_still_in_their_archive(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_pictures_still_in_their_archive(tmp_path: Path) -> None:
             path.unlink()
         with pytest.raises(XmdptError) as error:
             find_dataset(root)
-        assert error.value.hint.startswith("unpack img_highres.zip; put the raw pictures")
+        assert error.value.hint.startswith("unpack img_highres.zip; put the raw images")
 
 
 def test_layout_is_one_of_three(tmp_path: Path) -> None:
@@ -127,11 +127,11 @@ def test_layout_is_one_of_three(tmp_path: Path) -> None:
         find_dataset(tmp_path, layout="coco")
 
 
-# --- low-resolution pictures ---------------------------------------------------------------
+# --- low-resolution images ---------------------------------------------------------------
 
 
 def padded_sample(sample: Path, root: Path) -> dict[str, Path]:
-    """Real padded pictures, two to a garment, as img/ and pose/ with a PIDM list."""
+    """Real padded images, two to an item, as img/ and pose/ with a PIDM list."""
     originals = sorted((sample / "img").rglob("*.jpg"))
     made, lines = {}, []
     for item, two in enumerate(zip(originals[::2], originals[1::2], strict=True), start=1):
@@ -161,20 +161,20 @@ def test_real_padded_pictures_are_cut_and_keypoints_follow(
     assert "padded 256x256" in listing.notes[0]
     assert "PIDM pair lists" in listing.notes[0]
     assert listing.images() == len(made) == 8
-    for garment in listing.garments:
-        for view, picture in garment.views.items():
-            original = made[picture.name.removeprefix("img/")]
+    for item in listing.items:
+        for view, image in item.views.items():
+            original = made[image.name.removeprefix("img/")]
             whole = np.asarray(Image.open(original).convert("RGB"))
-            np.testing.assert_array_equal(np.asarray(picture.load()), whole[:, 41:215])
+            np.testing.assert_array_equal(np.asarray(image.load()), whole[:, 41:215])
             pose = sample / "pose" / original.relative_to(sample / "img").with_suffix(".txt")
             raw = np.loadtxt(pose)
             raw[(raw == -1).any(axis=1)] = np.nan
             want = np.stack(((raw[:, 0] - 40) / 176, raw[:, 1] / 256), axis=1)
-            np.testing.assert_allclose(garment.keypoints[view], want, rtol=0, atol=1e-12)
-    assert "(padded)" in listing.garments[0].views["1_front"].identity
-    # the same pictures as people's garments are cut as well
+            np.testing.assert_allclose(item.keypoints[view], want, rtol=0, atol=1e-12)
+    assert "(padded)" in listing.items[0].views["1_front"].identity
+    # the same images as people's items are cut as well
     people = find_dataset(tmp_path / "root", layout="people")
-    assert {p.load().size for g in people.garments for p in g.views.values()} == {(174, 256)}
+    assert {p.load().size for g in people.items for p in g.views.values()} == {(174, 256)}
     assert people.without_keypoints() == 0
 
 
@@ -189,7 +189,7 @@ def test_one_broken_picture_among_padded_ones(
     assert "padded" in listing.notes[0]
     other.save(second)
     with pytest.raises(XmdptError, match=r"2_side.jpg is 100x100"):
-        listing.garments[0].views["2_side"].load()
+        listing.items[0].views["2_side"].load()
 
 
 def test_squashed_pictures_are_used_whole(shared: Callable[[str], Path], tmp_path: Path) -> None:
@@ -198,18 +198,18 @@ def test_squashed_pictures_are_used_whole(shared: Callable[[str], Path], tmp_pat
         Image.open(path).crop((41, 0, 215, 256)).resize((256, 256)).save(path)
     listing = find_dataset(tmp_path)
     assert listing.notes[0].startswith("raw img, ")
-    assert listing.garments[0].views["1_front"].load().size == (256, 256)
+    assert listing.items[0].views["1_front"].load().size == (256, 256)
 
 
 def test_squashed_pictures_before_an_empty_white_wall_are_used_whole(tmp_path: Path) -> None:
     noise = np.random.Generator(np.random.PCG64(0)).integers(0, 256, (200, 60, 3), dtype=np.uint8)
     refs = []
     for number in range(5):
-        picture = np.full((256, 256, 3), 255, dtype=np.uint8)
-        picture[28:228, 98:158] = noise
+        image = np.full((256, 256, 3), 255, dtype=np.uint8)
+        image[28:228, 98:158] = noise
         path = tmp_path / f"{number}.png"
-        Image.fromarray(picture).save(path)
-        refs.append(PictureFile(path.name, path))
+        Image.fromarray(image).save(path)
+        refs.append(ImageFile(path.name, path))
     assert not are_padded(refs)
     assert not are_padded([])
 
@@ -227,8 +227,8 @@ def test_no_keypoints_at_all_wait_for_openpose(tmp_path: Path) -> None:
     assert "keypoints: none there, OpenPose will find them" in listing.notes
     for one in (listing, detected):
         assert one.images() == one.without_keypoints() == with_files.images()
-        assert all(not garment.keypoints for garment in one.garments)
-        assert [g.pairs for g in one.garments] == [g.pairs for g in with_files.garments]
+        assert all(not item.keypoints for item in one.items)
+        assert [g.pairs for g in one.items] == [g.pairs for g in with_files.items]
     assert with_files.without_keypoints() == 0
     assert "keypoints: OpenPose will find them" in detected.notes
 
@@ -267,9 +267,9 @@ def test_a_folder_named_like_a_picture(tmp_path: Path) -> None:
     path.mkdir()
     listing = find_dataset(root)
     name = path.relative_to(root).as_posix()
-    assert reasons(listing) == {name: "a folder that is named like a picture"}
+    assert reasons(listing) == {name: "a folder that is named like an image"}
     assert listing.images() == 18
-    with pytest.raises(XmdptError, match=f"{name}: a folder that is named like a picture"):
+    with pytest.raises(XmdptError, match=f"{name}: a folder that is named like an image"):
         find_dataset(root, strict=True)
 
 
@@ -280,7 +280,7 @@ def test_strict_names_the_first_and_lets_oddities_pass(tmp_path: Path) -> None:
     shutil.copy(one, one.with_name("01_2_side.jpg"))
     assert find_dataset(root, strict=True).problems[0].kept
     (root / "img_highres" / tree_name("MEN", 1, "1_front")).unlink()
-    with pytest.raises(XmdptError, match=r"id_00000001/01_1_front.jpg: listed picture is not"):
+    with pytest.raises(XmdptError, match=r"id_00000001/01_1_front.jpg: listed image is not"):
         find_dataset(root, strict=True)
 
 
@@ -292,7 +292,7 @@ def test_one_picture_in_two_folders_or_two_forms(tmp_path: Path) -> None:
     png = root / "train_highres" / flat_name("MEN", 1, "1_front").replace(".jpg", ".png")
     Image.new("RGB", (8, 8)).save(png)
     listing = find_dataset(root)
-    views = {g.key: g.views["1_front"].name for g in listing.garments}
+    views = {g.key: g.views["1_front"].name for g in listing.items}
     # the folders in the order in which they are named, then the suffix that is listed
     assert views["MEN-Tees_Tanks-id_00000501-01"] == f"train_highres/{twice}"
     assert views["MEN-Tees_Tanks-id_00000001-01"].endswith("_1front.jpg")
@@ -307,7 +307,7 @@ def test_comparing_pictures_reads_little(tmp_path: Path) -> None:
     refs = []
     for name, data in (("a", b"x" * 100), ("b", b"x" * 100), ("c", b"y" * 100), ("d", b"x")):
         (tmp_path / name).write_bytes(data)
-        refs.append(PictureFile(name, tmp_path / name))
+        refs.append(ImageFile(name, tmp_path / name))
     a, b, c, d = refs
     same = Sameness(left=400)
     for _ in range(3):  # remembered, whichever way round it is asked
@@ -319,7 +319,7 @@ def test_comparing_pictures_reads_little(tmp_path: Path) -> None:
     assert not same.stopped
     assert not same.same(b, c)
     assert same.stopped
-    assert not Sameness().same(a, PictureFile("gone", tmp_path / "gone"))
+    assert not Sameness().same(a, ImageFile("gone", tmp_path / "gone"))
 
 
 def test_links_in_circles_end(tmp_path: Path) -> None:
@@ -347,10 +347,10 @@ def test_spaces_accents_and_parentheses_in_folders(tmp_path: Path) -> None:
     listing = find_dataset(root)
     assert not listing.problems
     assert listing.images() == 19
-    for garment in listing.garments:  # fit for a shard's members
-        assert garment.key.isascii()
-        assert not set(garment.key) & set("./ ()")
-    assert len({garment.key for garment in listing.garments}) == 7
+    for item in listing.items:  # fit for a shard's members
+        assert item.key.isascii()
+        assert not set(item.key) & set("./ ()")
+    assert len({item.key for item in listing.items}) == 7
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="the system refuses such names")
@@ -368,10 +368,10 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
 
 
 def test_a_few_thousand_pictures_take_no_time(tmp_path: Path) -> None:
-    """The full thing (50,000 pictures, 110,536 pairs) takes seconds; this a twentieth of it."""
+    """The full thing (50,000 images, 110,536 pairs) takes seconds; this a twentieth of it."""
     root = tmp_path / "root"
-    picture = make_dataset(tmp_path / "one", train=1, test=1) / "img_highres"
-    data = (picture / tree_name("MEN", 1, "1_front")).read_bytes()
+    image = make_dataset(tmp_path / "one", train=1, test=1) / "img_highres"
+    data = (image / tree_name("MEN", 1, "1_front")).read_bytes()
     rng = np.random.Generator(np.random.PCG64(0))
     views = ("1_front", "2_side", "3_back", "4_full", "7_additional")
     annotations, pairs = ["name:keypoints_y:keypoints_x"], ["from,to"]

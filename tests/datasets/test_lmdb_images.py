@@ -1,4 +1,4 @@
-"""PIDM's LMDB environments as the source of pictures."""
+"""PIDM's LMDB environments as the source of images."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from fake_dataset import make_dataset
 from PIL import Image
 
 from xmdpt_cli.datasets.find import Listing, find_dataset, parse_name
-from xmdpt_cli.datasets.lmdb_images import LmdbPicture
+from xmdpt_cli.datasets.lmdb_images import LmdbImage
 from xmdpt_cli.errors import XmdptError
 
 lmdb = pytest.importorskip("lmdb")
 
 
 def pack(
-    pictures: Path, folder: Path, key_of: Callable[[str], str], size: int = 256, form: str = "PNG"
+    images: Path, folder: Path, key_of: Callable[[str], str], size: int = 256, form: str = "PNG"
 ) -> None:
-    """An environment of the pictures below ``pictures``, squashed, with keys made of paths."""
+    """An environment of the images below ``images``, squashed, with keys made of paths."""
     folder.mkdir(parents=True, exist_ok=True)
     environment = lmdb.open(str(folder), map_size=2**28)
     with environment.begin(write=True) as transaction:
-        for path in sorted(pictures.rglob("*.jpg")):
+        for path in sorted(images.rglob("*.jpg")):
             stream = io.BytesIO()
             Image.open(path).resize((size, size)).save(stream, form)
-            name = path.relative_to(pictures).as_posix()
+            name = path.relative_to(images).as_posix()
             transaction.put(key_of(name).encode(), stream.getvalue())
         transaction.put(b"length", b"21")
     environment.close()
@@ -42,9 +42,9 @@ def pack(
 
 def pixels(listing: Listing) -> dict[str, np.ndarray]:
     return {
-        f"{g.key}/{view}": np.asarray(picture.load())
-        for g in listing.garments
-        for view, picture in g.views.items()
+        f"{g.key}/{view}": np.asarray(image.load())
+        for g in listing.items
+        for view, image in g.views.items()
     }
 
 
@@ -52,7 +52,7 @@ def pixels(listing: Listing) -> dict[str, np.ndarray]:
 def packed(tmp_path: Path) -> Path:
     root = make_dataset(tmp_path / "root")
     pack(root / "img_highres", root / "256-256", lambda name: f"256-img/{name}")
-    (root / "img_highres").rename(tmp_path / "pictures")
+    (root / "img_highres").rename(tmp_path / "images")
     return root
 
 
@@ -75,8 +75,8 @@ def test_keys_in_any_usual_form(tmp_path: Path, key_of: Callable[[str], str]) ->
     listing = find_dataset(root)
     assert listing.notes[0].startswith("PIDM LMDB 256-256, pairs CSV")
     assert any("'length'" in note for note in listing.notes)
-    assert [(g.key, list(g.views), g.pairs) for g in listing.garments] == [
-        (g.key, list(g.views), g.pairs) for g in from_files.garments
+    assert [(g.key, list(g.views), g.pairs) for g in listing.items] == [
+        (g.key, list(g.views), g.pairs) for g in from_files.items
     ]
     assert not listing.problems
     assert {p.shape for p in pixels(listing).values()} == {(256, 256, 3)}
@@ -84,11 +84,11 @@ def test_keys_in_any_usual_form(tmp_path: Path, key_of: Callable[[str], str]) ->
 
 def test_pictures_are_the_stored_ones(packed: Path, tmp_path: Path) -> None:
     listing = find_dataset(packed)
-    for garment in listing.garments:
-        for picture in garment.views.values():
-            path = tmp_path / "pictures" / picture.name.removeprefix("256-256/256-img/")
+    for item in listing.items:
+        for image in item.views.values():
+            path = tmp_path / "images" / image.name.removeprefix("256-256/256-img/")
             want = np.asarray(Image.open(path).resize((256, 256)))
-            np.testing.assert_array_equal(np.asarray(picture.load()), want)
+            np.testing.assert_array_equal(np.asarray(image.load()), want)
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
@@ -96,19 +96,19 @@ def test_references_travel_to_other_processes(packed: Path, method: str) -> None
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"no {method} here")
     listing = find_dataset(packed)
-    pictures = [p for g in listing.garments for p in g.views.values()]
-    assert all(len(pickle.dumps(picture)) < 500 for picture in pictures)
-    here = [picture.load() for picture in pictures]  # the environment is open in this process
+    images = [p for g in listing.items for p in g.views.values()]
+    assert all(len(pickle.dumps(image)) < 500 for image in images)
+    here = [image.load() for image in images]  # the environment is open in this process
     with ThreadPoolExecutor(4) as threads:
-        assert list(threads.map(LmdbPicture.load, pictures * 5)) == here * 5
+        assert list(threads.map(LmdbImage.load, images * 5)) == here * 5
     with multiprocessing.get_context(method).Pool(2) as pool:
-        assert pool.map(LmdbPicture.load, pictures) == here
-    assert [picture.load() for picture in pictures] == here
+        assert pool.map(LmdbImage.load, images) == here
+    assert [image.load() for image in images] == here
 
 
 def test_the_environment_of_the_largest_wanted_size(packed: Path, tmp_path: Path) -> None:
-    pack(tmp_path / "pictures", packed / "512-512", lambda name: name, 512, "JPEG")
-    pack(tmp_path / "pictures", packed / "64-64", lambda name: name, 64, "JPEG")
+    pack(tmp_path / "images", packed / "512-512", lambda name: name, 512, "JPEG")
+    pack(tmp_path / "images", packed / "64-64", lambda name: name, 64, "JPEG")
     (packed / "1024-1024").mkdir()  # holds no environment
     for sizes, want in (((256,), 256), ((256, 512), 512), ((64,), 64), ((1024,), 512)):
         listing = find_dataset(packed, sizes=sizes)
@@ -122,7 +122,7 @@ def test_padded_files_give_way_to_lmdb(shared: Callable[[str], Path], packed: Pa
     (packed / "img").symlink_to(sample / "img")
     listing = find_dataset(packed)
     assert listing.notes[0].startswith("PIDM LMDB 256-256")
-    assert "pictures not used: raw img" in listing.notes
+    assert "images not used: raw img" in listing.notes
 
 
 def test_padded_pictures_in_lmdb_are_cut(shared: Callable[[str], Path], tmp_path: Path) -> None:
@@ -160,12 +160,12 @@ def test_a_missing_picture_and_a_broken_one(packed: Path, tmp_path: Path) -> Non
     environment.close()
     listing = find_dataset(packed)
     name = gone.removeprefix("256-img/")
-    assert {p.file: p.reason for p in listing.problems} == {name: "listed picture is not there"}
+    assert {p.file: p.reason for p in listing.problems} == {name: "listed image is not there"}
     with pytest.raises(XmdptError, match="not a picture") as error:
-        listing.garments[0].views["2_side"].load()
-    assert listing.garments[0].views["2_side"].where in error.value.message
-    with pytest.raises(XmdptError, match="no such picture"):
-        LmdbPicture("x", str(packed / "256-256"), gone.encode(), 1).load()
+        listing.items[0].views["2_side"].load()
+    assert listing.items[0].views["2_side"].where in error.value.message
+    with pytest.raises(XmdptError, match="no such image"):
+        LmdbImage("x", str(packed / "256-256"), gone.encode(), 1).load()
 
 
 def test_environments_that_are_none(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,9 +218,9 @@ from pathlib import Path
 from xmdpt_cli.errors import XmdptError
 try:
     found, _ = read_environment(Path(sys.argv[1]), "256-256", 256)
-    for pictures in found.values():
-        for picture in pictures:
-            picture.stored_bytes()
+    for images in found.values():
+        for image in images:
+            image.stored_bytes()
 except XmdptError as err:
     print(err.message)
 """

@@ -1,4 +1,4 @@
-"""Own pictures: a folder for each person, no lists."""
+"""Own images: a folder for each person, no lists."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from xmdpt_cli.datasets.folders import MOST_SOURCES
 from xmdpt_cli.errors import XmdptError
 
 
-def picture(root: Path, name: str, value: int = 0) -> Path:
+def image(root: Path, name: str, value: int = 0) -> Path:
     path = root / name
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (8, 12), (value % 256, 0, 0)).save(path)
@@ -27,13 +27,13 @@ def picture(root: Path, name: str, value: int = 0) -> Path:
 
 def crowd(root: Path, people: int, views: int = 3, first: int = 0) -> Path:
     for person, view in itertools.product(range(first, first + people), range(views)):
-        picture(root, f"person {person}/{view}.jpg", person * 7 + view)
+        image(root, f"person {person}/{view}.jpg", person * 7 + view)
     return root
 
 
 def by_folder(listing: Listing) -> dict[str, str]:
     """folder -> split."""
-    return {next(iter(g.views.values())).name.rsplit("/", 1)[0]: g.split for g in listing.garments}
+    return {next(iter(g.views.values())).name.rsplit("/", 1)[0]: g.split for g in listing.items}
 
 
 def reasons(listing: Listing) -> dict[str, str]:
@@ -44,23 +44,23 @@ def test_a_folder_for_each_person_at_any_depth(tmp_path: Path) -> None:
     for name in ("Zoë/front view.JPG", "Zoë/side (2).png", "team/bob/1.webp", "team/bob/2.bmp",
                  "team/bob/3.TIFF", "team/bob/.4.jpg", ".trash/x/1.jpg", ".trash/x/2.jpg",
                  "alone/1.jpg"):  # fmt: skip
-        picture(tmp_path, name)
-    (tmp_path / "team" / "bob" / "notes.txt").write_text("not a picture")
+        image(tmp_path, name)
+    (tmp_path / "team" / "bob" / "notes.txt").write_text("not an image")
     listing = find_dataset(tmp_path)
     assert listing.layout == "people"
     assert sorted(by_folder(listing)) == ["Zoë", "team/bob"]
-    assert reasons(listing) == {"alone/1.jpg": "the only picture of this person"}
-    assert {len(g.views): len(g.pairs) for g in listing.garments} == {2: 2, 3: 6}
+    assert reasons(listing) == {"alone/1.jpg": "the only image of this person"}
+    assert {len(g.views): len(g.pairs) for g in listing.items} == {2: 2, 3: 6}
     assert listing.without_keypoints() == listing.images() == 5
     assert any(note == "keypoints: none there, OpenPose will find them" for note in listing.notes)
-    for garment in listing.garments:
-        for name in (garment.key, *garment.views):
+    for item in listing.items:
+        for name in (item.key, *item.views):
             assert name.isascii()
             assert not set(name) & set("./ ")
-        longest = max(f"{garment.key}.{view}.keypoints.npy" for view in garment.views)
+        longest = max(f"{item.key}.{view}.keypoints.npy" for view in item.views)
         assert len(longest) < 100
-        assert all(p.load().size == (8, 12) for p in garment.views.values())
-    with pytest.raises(XmdptError, match="the only picture"):
+        assert all(p.load().size == (8, 12) for p in item.views.values())
+    with pytest.raises(XmdptError, match="the only image"):
         find_dataset(tmp_path, strict=True)
 
 
@@ -86,13 +86,13 @@ def test_pairs_are_all_ordered_ones_up_to_a_number_of_sources(tmp_path: Path) ->
     crowd(tmp_path, 3, views=MOST_SOURCES + 1)
     crowd(tmp_path, 1, views=30, first=9)
     listing = find_dataset(tmp_path)
-    for garment in listing.garments:
-        pairs = [(pair.source, pair.target) for pair in garment.pairs]
-        assert len(set(pairs)) == len(pairs) == MOST_SOURCES * len(garment.views)
+    for item in listing.items:
+        pairs = [(pair.source, pair.target) for pair in item.pairs]
+        assert len(set(pairs)) == len(pairs) == MOST_SOURCES * len(item.views)
         assert all(source != target for source, target in pairs)
-        assert {target for _, target in pairs} == set(garment.views)
+        assert {target for _, target in pairs} == set(item.views)
     assert find_dataset(tmp_path).digest() == listing.digest()
-    big = [[g.pairs for g in found.garments if len(g.views) == 30]
+    big = [[g.pairs for g in found.items if len(g.views) == 30]
            for found in (listing, find_dataset(tmp_path, seed=5))]  # fmt: skip
     assert big[0] != big[1]
     for split in ("train", "test"):
@@ -103,33 +103,33 @@ def test_pairs_are_all_ordered_ones_up_to_a_number_of_sources(tmp_path: Path) ->
 def test_folders_and_files_that_differ_little_stay_apart(tmp_path: Path) -> None:
     people = ["Ann", "ann", "Änn", "Ann ", "team/Ann", "team-Ann", "x" * 60, "x" * 61]
     for person, file in itertools.product(people, ("a.jpg", "a.png", "A.jpg", "a b.jpg")):
-        picture(tmp_path, f"{person}/{file}")
+        image(tmp_path, f"{person}/{file}")
     listing = find_dataset(tmp_path)
-    assert len({garment.key for garment in listing.garments}) == len(people)
-    assert all(len(garment.views) == 4 for garment in listing.garments)
+    assert len({item.key for item in listing.items}) == len(people)
+    assert all(len(item.views) == 4 for item in listing.items)
 
 
 def test_all_pictures_in_one_folder(tmp_path: Path) -> None:
     for name in ("a.jpg", "b.jpg"):
-        picture(tmp_path, name)
+        image(tmp_path, name)
     for layout in ("auto", "people"):
         with pytest.raises(XmdptError, match="who is who") as error:
             find_dataset(tmp_path, layout=layout)
         assert "one folder per person" in error.value.hint
     crowd(tmp_path, 2)
-    assert reasons(find_dataset(tmp_path))["a.jpg"] == "a picture in no person's folder"
+    assert reasons(find_dataset(tmp_path))["a.jpg"] == "an image in no person's folder"
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    with pytest.raises(XmdptError, match="neither pictures nor lists") as error:
+    with pytest.raises(XmdptError, match="neither images nor lists") as error:
         find_dataset(tmp_path)
     assert "one folder per person" in error.value.hint
-    with pytest.raises(XmdptError, match="holds no pictures"):
+    with pytest.raises(XmdptError, match="holds no images"):
         find_dataset(tmp_path, layout="people")
-    picture(tmp_path, "ann/1.jpg")
-    with pytest.raises(XmdptError, match=r"no person .* has two pictures"):
+    image(tmp_path, "ann/1.jpg")
+    with pytest.raises(XmdptError, match=r"no person .* has two images"):
         find_dataset(tmp_path)
-    with pytest.raises(XmdptError, match="neither pictures nor lists of DeepFashion"):
+    with pytest.raises(XmdptError, match="neither images nor lists of DeepFashion"):
         find_dataset(tmp_path, layout="deepfashion")
 
 
@@ -153,8 +153,8 @@ def test_odd_files(tmp_path: Path) -> None:
 
 def test_keypoints_of_ones_own(tmp_path: Path) -> None:
     root = crowd(tmp_path, 2)
-    picture(root, "a: b/ü.jpg")
-    picture(root, "a: b/2.jpg")
+    image(root, "a: b/ü.jpg")
+    image(root, "a: b/2.jpg")
     raw = joints(np.random.Generator(np.random.PCG64(0)))
     (root / "annotations.csv").write_text(
         "name:keypoints_y:keypoints_x\n"
@@ -172,7 +172,7 @@ def test_keypoints_of_ones_own(tmp_path: Path) -> None:
     listing = find_dataset(root)
     want = np.where(raw == -1, np.nan, raw / np.array((176, 256)))
     found = {
-        g.views[view].name: points for g in listing.garments for view, points in g.keypoints.items()
+        g.views[view].name: points for g in listing.items for view, points in g.keypoints.items()
     }
     assert sorted(found) == ["a: b/ü.jpg", "person 0/0.jpg", "person 0/1.jpg"]
     for points in found.values():
@@ -180,9 +180,9 @@ def test_keypoints_of_ones_own(tmp_path: Path) -> None:
     why = reasons(listing)
     assert "1 numbers instead of 18" in why["annotations.csv:4"]
     assert "left to OpenPose" in why["pose/person 0/2.txt"]
-    assert "no usable picture" in why["person 9/1.jpg"]
+    assert "no usable image" in why["person 9/1.jpg"]
     assert listing.without_keypoints() == 5
-    assert "5 pictures without" in listing.notes[-1]
+    assert "5 images without" in listing.notes[-1]
     assert find_dataset(root, detect=True).without_keypoints() == 8
 
 
@@ -190,18 +190,18 @@ def test_deepfashion_as_people_groups_by_garment(tmp_path: Path) -> None:
     root = make_dataset(tmp_path)
     listed = find_dataset(root)
     listing = find_dataset(root, layout="people")
-    assert [g.key for g in listing.garments] != []
-    assert {g.key for g in listing.garments} == {g.key for g in listed.garments}
-    assert {tuple(g.views) for g in listing.garments} == {("1_front", "2_side", "7_additional")}
+    assert [g.key for g in listing.items] != []
+    assert {g.key for g in listing.items} == {g.key for g in listed.items}
+    assert {tuple(g.views) for g in listing.items} == {("1_front", "2_side", "7_additional")}
     assert listing.without_keypoints() == 0  # the published annotations serve
     one = listed.split("train")[0]
-    other = next(g for g in listing.garments if g.key == one.key)
+    other = next(g for g in listing.items if g.key == one.key)
     np.testing.assert_array_equal(one.keypoints["1_front"], other.keypoints["1_front"])
     # two colours of an item are worn by one model: they go to one side
     for item in (root / "img_highres" / "MEN" / "Tees_Tanks").iterdir():
         for path in list(item.glob("01_*")):
             shutil.copy(path, path.with_name("02" + path.name[2:]))
-    split = {g.key: g.split for g in find_dataset(root, layout="people").garments}
+    split = {g.key: g.split for g in find_dataset(root, layout="people").items}
     for key in [key for key in split if key.endswith("-02")]:
         assert split[key] == split[key[:-1] + "1"]
 
@@ -212,13 +212,13 @@ def test_deepfashion_as_people_leaves_other_folders_alone(tmp_path: Path) -> Non
     shutil.copytree(root / "img_highres" / "MEN", root / "img" / "MEN")  # less good ones
     crowd(root / "official", 1)
     for name in ("a.jpg", "b.jpg"):
-        picture(root, name)
+        image(root, name)
     assert find_dataset(root, layout="people").digest() == want
-    # but a few such names among one's own pictures do not count
+    # but a few such names among one's own images do not count
     own = crowd(tmp_path / "own", 10)
     for name in ("1_front", "2_side"):
-        picture(own, f"MEN/Denim/id_00000001/01_{name}.jpg")
-    picture(own, "person 1/fashionMENDenimid0000000101_1front.jpg")
+        image(own, f"MEN/Denim/id_00000001/01_{name}.jpg")
+    image(own, "person 1/fashionMENDenimid0000000101_1front.jpg")
     folders = by_folder(find_dataset(own, layout="people"))
     assert set(folders) == {f"person {i}" for i in range(10)} | {"MEN/Denim/id_00000001"}
 
@@ -229,9 +229,9 @@ def test_a_raw_tree_deeper_than_usual(tmp_path: Path) -> None:
     for path in list(item.glob("01_*")):
         shutil.copy(path, path.with_name("02" + path.name[2:]))
     listing = find_dataset(tmp_path)
-    assert "garments of DeepFashion" in listing.notes[0]
-    assert len(listing.garments) == 8
-    assert all(len(garment.views) == 3 for garment in listing.garments)
+    assert "items of DeepFashion" in listing.notes[0]
+    assert len(listing.items) == 8
+    assert all(len(item.views) == 3 for item in listing.items)
 
 
 def test_real_pictures_without_lists(shared: Callable[[str], Path], tmp_path: Path) -> None:
@@ -241,5 +241,5 @@ def test_real_pictures_without_lists(shared: Callable[[str], Path], tmp_path: Pa
     assert "--layout people" in error.value.hint
     listing = find_dataset(tmp_path, layout="people")
     assert listing.images() == listing.without_keypoints() == 120
-    assert "garments of DeepFashion" in listing.notes[0]
+    assert "items of DeepFashion" in listing.notes[0]
     json.dumps(listing.describe())

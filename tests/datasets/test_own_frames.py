@@ -32,8 +32,8 @@ def beside(root: Path, wanted: np.ndarray, move: Move, ending: str = ".txt") -> 
 
 def check(listing: Listing, wanted: np.ndarray) -> None:
     assert listing.without_keypoints() == 0
-    for garment in listing.garments:
-        for view, points in garment.keypoints.items():
+    for item in listing.items:
+        for view, points in item.keypoints.items():
             np.testing.assert_allclose(points, wanted[int(view)], atol=0.01)
 
 

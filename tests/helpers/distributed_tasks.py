@@ -18,9 +18,8 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.training import checkpoint, loop
 from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.distributed import Distributed
-from xmdpt_cli.training.ema import Ema
+from xmdpt_cli.training.ema import Ema, local_shard
 from xmdpt_cli.training.parallel import no_sync, parallelize, shard, warm_up
-from xmdpt_cli.training.sharded import full, local
 from xmdpt_cli.training.step import StepBatch, StepLoader
 
 BATCH, STEPS = 12, 6
@@ -109,7 +108,7 @@ def train(folder: Path) -> None:
             run.save(folder / name)
         if sharding == "fsdp":
             parameter = run.net.blocks[0].linear.weight
-            seen["parts"] = [len(local(parameter)), len(full(parameter))]
+            seen["parts"] = [len(local_shard(parameter)), len(parameter)]
     for sharding, other in (("ddp", "fsdp"), ("fsdp", "ddp")):
         run = Run(Distributed.init("cpu", sharding), 1)
         run.load(folder / f"{other}-1" / f"step_{STEPS:07d}")

@@ -21,7 +21,7 @@ SIZE = (256, 176)  # height, width
 
 
 @dataclass
-class Recipe:
+class SamplingConfig:
     steps: int = 7
     guidance: float = 1.75
     power: float = 0.5
@@ -48,16 +48,16 @@ class FakePipeline:
     def __init__(self, pause: float = 0.0, conditioning: str = "vector") -> None:
         self.pause = pause
         model = SimpleNamespace(conditioning=conditioning)
-        self.sampler = SimpleNamespace(model=model, facts={}, folder=None)
-        self.networks: Any = NoOpenPose()
+        self.sampler = SimpleNamespace(model=model, metadata={}, folder=None)
+        self.encoders: Any = NoOpenPose()
         self.info: dict[str, str] = {}
         self.calls: list[dict[str, Any]] = []
         self.steps_done = 0
         self.last_notes: list[str] = []
         self.fails: Exception | None = None
 
-    def recipe(self) -> Recipe:
-        return Recipe()
+    def sampling_config(self) -> SamplingConfig:
+        return SamplingConfig()
 
     def find_pose(self, picture: Path) -> Keypoints:
         if np.asarray(Image.open(picture)).std() < 1:
@@ -76,7 +76,7 @@ class FakePipeline:
     ) -> list[Image.Image]:
         if self.fails is not None:
             raise self.fails
-        steps = steps or self.recipe().steps
+        steps = steps or self.sampling_config().steps
         pictures = [Image.open(path).convert("RGB") for path in source]
         self.calls.append(
             {"source": pictures, "pose": pose, "steps": steps, "num_images": num_images, **settings}

@@ -16,14 +16,14 @@ from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.model.checkpoint import save_model
 from xmdpt_cli.prepare.pipeline import prepare_dataset
-from xmdpt_cli.sampling.config import Recipe
-from xmdpt_cli.sampling.generate import generate
+from xmdpt_cli.sampling.config import SamplingConfig
+from xmdpt_cli.sampling.dataset_images import generate
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.toy.encoders import toy_encoders
 from xmdpt_cli.toy.synthetic import make_synthetic
 
 SIZE = 32
-RECIPE = Recipe(steps=2, guidance=2.0, power=0.01, seed=3)
+CONFIG = SamplingConfig(steps=2, guidance=2.0, power=0.01, seed=3)
 
 
 @dataclass
@@ -35,8 +35,8 @@ class Small:
         self.dataset = PairDataset(self.root / "data", "test")
         self.vae = VAE.load(self.root / "data/encoders/vae")
 
-    def draw(self, out: Path, recipe: Recipe = RECIPE, **more: Any) -> dict[str, Any]:
-        return generate(self.sampler, self.dataset, self.vae, out, recipe, **more)
+    def draw(self, out: Path, config: SamplingConfig = CONFIG, **more: Any) -> dict[str, Any]:
+        return generate(self.sampler, self.dataset, self.vae, out, config, **more)
 
 
 def make_small(root: Path) -> Small:

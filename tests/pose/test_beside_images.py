@@ -139,7 +139,7 @@ def test_prepare_reads_them(tmp_path: Path) -> None:
     listing = find_dataset(tmp_path)
     assert listing.without_keypoints() == 0
     got = {
-        g.views[view].name: points for g in listing.garments for view, points in g.keypoints.items()
+        g.views[view].name: points for g in listing.items for view, points in g.keypoints.items()
     }
     want = {"ann/front.jpg": 0, "ann/back.jpg": 0.1, "bob/1.png": 0.2, "bob/2.png": 0,
             "cy/a.jpg": 0, "cy/b.jpg": 0.1}  # fmt: skip
@@ -147,7 +147,7 @@ def test_prepare_reads_them(tmp_path: Path) -> None:
     joints = [j for j in range(18) if j != 1]
     for name, amount in want.items():
         np.testing.assert_allclose(got[name][joints], leaning(amount)[joints], atol=1e-9)
-    assert "keypoints of 6 pictures in 4 files beside them" in listing.notes[0]
+    assert "keypoints of 6 images in 4 files beside them" in listing.notes[0]
     assert [p.file for p in listing.problems if "several people" in p.reason] == ["ann/front.jpg"]
     assert find_dataset(tmp_path, detect=True).without_keypoints() == 6
 

@@ -1,4 +1,4 @@
-"""The pose picture against the published drawing, and against a straight transcription of it."""
+"""The pose image against the published drawing, and against a straight transcription of it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_published_drawing(shared: Callable[[str], Path], number: int, size: int
 
 
 def draw_straight(points: NDArray[np.float64], height: int, width: int) -> NDArray[np.uint8]:
-    """The drawing as its description says it, blending the whole picture for every limb."""
+    """The drawing as its description says it, blending the whole image for every limb."""
     canvas = np.zeros((height, width, 3), np.uint8)
     seen = ~np.isnan(points).any(axis=1)
     for joint in range(18):
@@ -58,7 +58,7 @@ def test_bounding_boxes_change_nothing() -> None:
     rng = np.random.Generator(np.random.PCG64(0))
     for _ in range(60):
         height, width = (int(side) for side in rng.integers(32, 400, 2))
-        # some joints lie outside the picture: limbs are cut off at its border
+        # some joints lie outside the image: limbs are cut off at its border
         points = rng.uniform(-0.3, 1.3, (18, 2)) * (width, height)
         points[rng.random(18) < 0.2] = np.nan
         want = draw_straight(points, height, width)
@@ -84,7 +84,7 @@ def test_one_joint_has_its_colour_reversed() -> None:
 def test_frames() -> None:
     raw = np.full((18, 2), -1.0)
     raw[0] = (40 + 88, 128)
-    raw[1] = (39.3125, 0)  # becomes exactly x = -1 at 256 px: left of the picture, not missing
+    raw[1] = (39.3125, 0)  # becomes exactly x = -1 at 256 px: left of the image, not missing
     padded = placed(raw, PADDED, (512, 352))
     np.testing.assert_allclose(padded[0], (176, 256))
     assert np.isnan(padded[2:]).all()

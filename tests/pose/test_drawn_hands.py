@@ -1,4 +1,4 @@
-"""Drawn poses with hands; and pictures in a pose's colours that are none, in bounded work."""
+"""Drawn poses with hands; and images in a pose's colours that are none, in bounded work."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture, decode_image, load_image
 from xmdpt_cli.pose import joint_search as pose_search
 from xmdpt_cli.pose.drawing import PALETTE, Manner, Window, render_pose
-from xmdpt_cli.pose.from_pose_image import pose_picture_keypoints
+from xmdpt_cli.pose.from_pose_image import pose_image_keypoints
 from xmdpt_cli.pose.keypoints import JOINTS
 
 # Arms away from the body: the hands cover the wrists alone.
@@ -30,7 +30,7 @@ WRISTS = ((4, 3), (7, 6))
 def with_hands(points: Picture, width: int, height: int, share: float) -> Picture:
     """As OpenPose's tools draw it: 21 discs of one colour a hand, thin lines of many between."""
     places = points * (width, height)
-    picture = render_pose(places, Window(0, 0, width, height), Manner.OPAQUE)[:, :, ::-1].copy()
+    image = render_pose(places, Window(0, 0, width, height), Manner.OPAQUE)[:, :, ::-1].copy()
     for wrist, elbow in WRISTS:
         if not np.isfinite(places[[wrist, elbow]]).all():
             continue
@@ -43,10 +43,10 @@ def with_hands(points: Picture, width: int, height: int, share: float) -> Pictur
             hue = np.uint8([[[round(180 * i / 20) % 180, 255, 255]]])
             colour = cv2.cvtColor(hue, cv2.COLOR_HSV2RGB)[0, 0].tolist()
             start = dots[0] if i % 4 == 0 else dots[i]
-            cv2.line(picture, start.astype(int).tolist(), dot.astype(int).tolist(), colour, 2)
+            cv2.line(image, start.astype(int).tolist(), dot.astype(int).tolist(), colour, 2)
         for dot in dots:
-            cv2.circle(picture, dot.astype(int).tolist(), 4, (0, 0, 255), -1)
-    return picture
+            cv2.circle(image, dot.astype(int).tolist(), 4, (0, 0, 255), -1)
+    return image
 
 
 @pytest.mark.parametrize("share", [0.04, 0.07, 0.1])
@@ -55,7 +55,7 @@ def test_a_drawn_pose_with_hands_gives_its_joints(share: float, seen: str) -> No
     points = POSE.copy()
     if seen == "no legs":
         points[[9, 10, 12, 13]] = np.nan
-    found = pose_picture_keypoints(with_hands(points, 256, 384, share))
+    found = pose_image_keypoints(with_hands(points, 256, 384, share))
     assert found is not None
     np.testing.assert_array_equal(np.isnan(found), np.isnan(points))
     off = np.hypot(*(found - points * (256, 384)).T) * 256 / 384
@@ -89,9 +89,9 @@ def test_noise_in_a_poses_colours_is_refused_in_bounded_work(
     assert pixels < 2 * 400_000_000
 
 
-def refusal(picture: Picture) -> str:
+def refusal(image: Picture) -> str:
     try:
-        pose_picture_keypoints(picture)
+        pose_image_keypoints(image)
     except XmdptError as err:
         return err.message + err.hint
     return ""

@@ -132,7 +132,7 @@ def test_coco(read: Read) -> None:
     np.testing.assert_array_equal(points[JOINTS.index("neck")], (left + right) / 2)
     for name in COCO[1:]:
         np.testing.assert_array_equal(points[JOINTS.index(name)], at[name], err_msg=name)
-    # a list of results: two persons of one picture, one of another, sizes unknown
+    # a list of results: two persons of one image, one of another, sizes unknown
     results = [entry, {**entry, "image_id": 9}, {**entry, "width": 640, "height": 480}]
     with pytest.raises(XmdptError, match="image 7: coordinates in pixels"):
         read(results)

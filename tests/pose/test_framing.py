@@ -1,4 +1,4 @@
-"""What the model is shown of a photograph: geometry, and DeepFashion's own pictures."""
+"""What the model is shown of a photograph: geometry, and DeepFashion's own images."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ Array = NDArray[np.float64]
 
 
 def placed(left: float, top: float, height: float) -> Array:
-    """STANDING in a 176:256 frame of a larger picture."""
+    """STANDING in a 176:256 frame of a larger image."""
     return STANDING * (height * 176 / 256, height) + (left, top)
 
 
 def marked(width: int, height: int, points: Array, half: int = 3) -> Image.Image:
-    """A grey picture with a blot at every point; blots are as wide as high."""
+    """A grey image with a blot at every point; blots are as wide as high."""
     pixels = np.full((height, width, 3), 200, dtype=np.uint8)
     for x, y in points.round().astype(int):
         pixels[max(y - half, 0) : y + half + 1, max(x - half, 0) : x + half + 1] = 0
     return Image.fromarray(pixels)
 
 
-def darkness_at(picture: NDArray[np.uint8], points: Array) -> NDArray[np.uint8]:
-    x, y = np.clip(points.astype(int), 0, len(picture) - 1).T
-    return 255 - picture[y, x, 0]
+def darkness_at(image: NDArray[np.uint8], points: Array) -> NDArray[np.uint8]:
+    x, y = np.clip(points.astype(int), 0, len(image) - 1).T
+    return 255 - image[y, x, 0]
 
 
 def test_squash_is_the_published_way(shared: Callable[[str], Path]) -> None:
     image = Image.open(shared("photos/deepfashion_raw_750x1101.jpg")).convert("RGB")
     want = np.asarray(image.resize((256, 256), Image.Resampling.BICUBIC))
     framed = frame(image, None, 256)
-    np.testing.assert_array_equal(framed.picture, want)
+    np.testing.assert_array_equal(framed.image, want)
     assert framed.box == (0, 0, 750, 1101)
     assert "750 x 1101 squashed" in framed.note
 
@@ -59,10 +59,10 @@ def test_squash_is_the_published_way(shared: Callable[[str], Path]) -> None:
 def test_keypoints_stay_on_what_they_marked(fit: str, width: int, height: int) -> None:
     points = placed(100, 30, 400)
     framed = frame(marked(width, height, points), points, 256, fit)
-    assert framed.picture.shape == (256, 256, 3)
+    assert framed.image.shape == (256, 256, 3)
     assert framed.keypoints is not None
-    assert darkness_at(framed.picture, framed.keypoints).min() > 150
-    assert darkness_at(framed.picture, framed.keypoints + (14, -14)).mean() < 100
+    assert darkness_at(framed.image, framed.keypoints).min() > 150
+    assert darkness_at(framed.image, framed.keypoints + (14, -14)).mean() < 100
 
 
 def test_pad_keeps_the_proportions_of_176_to_256() -> None:
@@ -76,22 +76,22 @@ def test_pad_keeps_the_proportions_of_176_to_256() -> None:
     # 200 pixels to the right and down: in the square as far apart as a squash of 176:256 says
     across, down = framed.keypoints[1] - framed.keypoints[0]
     assert across / down == pytest.approx(256 / 176)
-    assert (framed.picture == (10, 120, 230)).all(), "the border goes on beyond it"
+    assert (framed.image == (10, 120, 230)).all(), "the border goes on beyond it"
 
 
 def test_the_border_goes_on_without_the_body_that_leaves_it() -> None:
     pixels = np.full((300, 600, 3), 220, dtype=np.uint8)
     pixels[100:, 200:400] = (200, 20, 20)  # cut by the bottom
     framed = frame(Image.fromarray(pixels), None, 128, "pad")
-    assert (framed.picture[-20:] == 220).all()
-    assert (framed.picture[:20] == 220).all()
-    assert (framed.picture[64, 64] == (200, 20, 20)).all()
+    assert (framed.image[-20:] == 220).all()
+    assert (framed.image[:20] == 220).all()
+    assert (framed.image[64, 64] == (200, 20, 20)).all()
 
 
 @pytest.mark.parametrize("cut", ["ankles", "knees", "hips"])
 def test_the_person_box_is_the_frame_it_came_from(cut: str) -> None:
     points = STANDING.copy()
-    if cut == "knees":  # the medians of that kind of picture
+    if cut == "knees":  # the medians of that kind of image
         points[LEGS] = [(0.45, 0.965), (np.nan, np.nan), (0.57, 0.965), (np.nan, np.nan)]
         points[:, 1] += np.where(points[:, 1] < 0.1, 0.018, 0)
     elif cut == "hips":
@@ -164,7 +164,7 @@ def test_grey_columns_are_cut_off() -> None:
     points = STANDING * (174, 256) + (41, 0)
     framed = frame(Image.fromarray(pixels), points, 128)
     want = Image.fromarray(pixels[:, 41:215].copy()).resize((128, 128), Image.Resampling.BICUBIC)
-    np.testing.assert_array_equal(framed.picture, np.asarray(want))
+    np.testing.assert_array_equal(framed.image, np.asarray(want))
     assert framed.keypoints is not None
     np.testing.assert_allclose(framed.keypoints, STANDING * 128)
     assert framed.box == (41, 0, 215, 256)
@@ -190,7 +190,7 @@ def test_poses_are_framed_as_pictures_are() -> None:
     np.testing.assert_allclose(moved, framed.keypoints)
     assert note == framed.note
     np.testing.assert_allclose(moved / 256, STANDING, atol=0.02)
-    # far away in a picture of the right shape: as large as in the training data all the same
+    # far away in an image of the right shape: as large as in the training data all the same
     (moved,), _ = frame_poses([placed(200, 700, 300)], (1600, 1100), 512)
     np.testing.assert_allclose(moved / 512, STANDING, atol=0.02)
     # fractions are of 176 x 256

@@ -18,7 +18,7 @@ from xmdpt_cli.images import Picture
 from xmdpt_cli.pose.drawing import Manner, Window, draw_pose, render_pose
 from xmdpt_cli.pose.formats.missing import without_missing
 from xmdpt_cli.pose.frames import PADDED
-from xmdpt_cli.pose.from_pose_image import check_joints, is_pose_picture, pose_picture_keypoints
+from xmdpt_cli.pose.from_pose_image import check_joints, is_pose_image, pose_image_keypoints
 from xmdpt_cli.pose.keypoints import JOINTS, from_fractions
 
 Array = NDArray[np.float64]
@@ -28,26 +28,26 @@ WALKING = np.array([
     (0.68, 0.34), (0.74, 0.43), (0.46, 0.49), (0.37, 0.68), (0.30, 0.87), (0.56, 0.49),
     (0.61, 0.67), (0.60, 0.90), (0.49, 0.11), (0.55, 0.11), (0.45, 0.12), (0.59, 0.12),
 ])  # fmt: skip
-# From behind, the legs not in the picture.
+# From behind, the legs not in the image.
 HALF = WALKING * (1.3, 1.6) - (0.15, 0.02)
 HALF[[0, 9, 10, 12, 13, 14, 15]] = np.nan
 
 
 def errors(found: Array | None, want: Array, size: int) -> Array:
-    """Distances in pixels of a 256 picture; the same joints must be there."""
+    """Distances in pixels of a 256 image; the same joints must be there."""
     assert found is not None
     np.testing.assert_array_equal(np.isnan(found), np.isnan(want))
     distances = np.hypot(*(found - want).T) * 256 / size
     return distances[np.isfinite(distances)]
 
 
-def scaled(picture: Picture, width: int, height: int) -> Picture:
-    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC))
+def scaled(image: Picture, width: int, height: int) -> Picture:
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def jpeg(picture: Picture) -> Picture:
+def jpeg(image: Picture) -> Picture:
     stream = io.BytesIO()
-    Image.fromarray(picture).save(stream, format="JPEG", quality=80)
+    Image.fromarray(image).save(stream, format="JPEG", quality=80)
     return np.asarray(Image.open(stream))
 
 
@@ -56,7 +56,7 @@ def test_published_drawings(shared: Callable[[str], Path], number: int, size: in
     raw = without_missing(np.loadtxt(shared(f"golden/pose/pose_{number}.txt")))
     want = from_fractions(PADDED.fractions(raw), size)
     drawn = np.asarray(Image.open(shared(f"golden/pose/pose_{number}_{size}.png")))
-    off = errors(pose_picture_keypoints(drawn), want, size)
+    off = errors(pose_image_keypoints(drawn), want, size)
     assert np.median(off) < 1
     assert (off <= 2).mean() >= 0.9
 
@@ -65,7 +65,7 @@ def test_official_pictures_are_drawn_again(shared: Callable[[str], Path]) -> Non
     folder = shared("deepfashion_sample/official")
     for path in sorted(folder.glob("*_pose.png"))[:3]:
         drawn = np.asarray(Image.open(path).convert("RGB"))
-        found = pose_picture_keypoints(drawn)
+        found = pose_image_keypoints(drawn)
         assert found is not None
         again = draw_pose(found, drawn.shape[:2])
         apart = np.abs(again.astype(int) - drawn).max(axis=2) > 60
@@ -75,9 +75,9 @@ def test_official_pictures_are_drawn_again(shared: Callable[[str], Path]) -> Non
 @pytest.mark.parametrize("pose", [WALKING, HALF], ids=["walking", "half"])
 @pytest.mark.parametrize(("drawn_at", "size"), [(256, 192), (256, 1024), (512, 256)])
 def test_drawings_of_any_size(pose: Array, drawn_at: int, size: int) -> None:
-    picture = scaled(draw_pose(pose * drawn_at, drawn_at), size, size)
-    assert is_pose_picture(picture)
-    off = errors(pose_picture_keypoints(picture), pose * size, size)
+    image = scaled(draw_pose(pose * drawn_at, drawn_at), size, size)
+    assert is_pose_image(image)
+    off = errors(pose_image_keypoints(image), pose * size, size)
     assert np.median(off) < 1
     assert (off <= 2).mean() >= 0.9
 
@@ -85,8 +85,8 @@ def test_drawings_of_any_size(pose: Array, drawn_at: int, size: int) -> None:
 def test_drawings_that_are_not_square_and_jpeg_files() -> None:
     for width, height in ((176, 256), (420, 240)):
         drawn = draw_pose(WALKING * (width, height), (height, width))
-        for picture in (drawn, jpeg(drawn)):
-            off = errors(pose_picture_keypoints(picture), WALKING * (width, height), height)
+        for image in (drawn, jpeg(drawn)):
+            off = errors(pose_image_keypoints(image), WALKING * (width, height), height)
             assert np.median(off) < 1
             assert (off <= 2).mean() >= 0.9
 
@@ -102,9 +102,9 @@ def test_controlnet_aux_and_swapped_colours(pose: Array, size: tuple[int, int]) 
     theirs = util.draw_bodypose(np.zeros((height, width, 3), dtype=np.uint8), points)
     half = scaled(theirs, width * 3 // 4, height * 3 // 4)
     swapped = np.ascontiguousarray(draw_pose(pose * (width, height), size)[:, :, ::-1])
-    for picture in (theirs, half, swapped):
-        want = pose * picture.shape[1::-1]
-        off = errors(pose_picture_keypoints(picture), want, picture.shape[0])
+    for image in (theirs, half, swapped):
+        want = pose * image.shape[1::-1]
+        off = errors(pose_image_keypoints(image), want, image.shape[0])
         assert np.median(off) < 1
         assert (off <= 2).mean() >= 0.9
 
@@ -137,14 +137,14 @@ def test_what_is_no_drawn_pose(shared: Callable[[str], Path]) -> None:
         for path in sorted(shared(folder).rglob("*.jpg"))[:20]:
             photograph = np.asarray(Image.open(path).convert("RGB").resize((200, 280)))
             for light in (1.0, 0.3, 0.1):
-                assert not is_pose_picture((photograph * light).astype(np.uint8)), path.name
+                assert not is_pose_image((photograph * light).astype(np.uint8)), path.name
 
 
 def test_dark_pictures_are_no_drawn_poses() -> None:
     rng = np.random.default_rng(0)
     black = np.zeros((256, 256, 3), dtype=np.uint8)
-    assert not is_pose_picture(black)
-    assert pose_picture_keypoints(black) is None
+    assert not is_pose_image(black)
+    assert pose_image_keypoints(black) is None
     noise = rng.integers(0, 40, (256, 256, 3), dtype=np.uint8)
     lamp = black.copy()
     lamp[100:140, 100:140] = (250, 240, 200)
@@ -152,15 +152,15 @@ def test_dark_pictures_are_no_drawn_poses() -> None:
     portrait[60:200, 80:180] = (150, 105, 85)  # skin before black cloth
     dress = noise.copy()
     dress[60:230, 80:180] = (150, 20, 40)
-    for picture in (noise, lamp, portrait, dress):
-        assert not is_pose_picture(picture)
+    for image in (noise, lamp, portrait, dress):
+        assert not is_pose_image(image)
 
 
 def test_two_people_are_refused_by_name() -> None:
     one, two = WALKING * (200, 256), WALKING * (200, 256) + (250, 0)
     both = np.maximum(draw_pose(one, (256, 450)), draw_pose(two, (256, 450)))
     with pytest.raises(XmdptError, match="not found") as err:
-        pose_picture_keypoints(both)
+        pose_image_keypoints(both)
     assert "#0000ff" in err.value.hint  # the published nose
     assert "one person" in err.value.hint
 

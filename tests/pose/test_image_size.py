@@ -141,8 +141,8 @@ def test_what_was_generated_from_a_pose_is_not_the_image_that_it_was_taken_from(
     tmp_path: Path, suffix: str
 ) -> None:
     """``--pose walk.json --animate walk.webp`` leaves an image of the same name beside it."""
-    from xmdpt_cli.sampling.animate import write_animation
-    from xmdpt_cli.sampling.writer import metadata
+    from xmdpt_cli.sampling.animation import write_animation
+    from xmdpt_cli.sampling.png_writer import metadata
 
     made, facts = tmp_path / f"walk.{suffix}", {"toy": True, "note": "\"a\" & 'b' < c"}
     pixels = np.zeros((64, 44, 3), np.uint8)

@@ -20,7 +20,7 @@ from stick_people import FIGURE
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import save_png
-from xmdpt_cli.pose.formats import frame_of_picture, read_poses
+from xmdpt_cli.pose.formats import frame_of_image, read_poses
 from xmdpt_cli.pose.formats.beside_images import KeypointsBeside
 from xmdpt_cli.sampling.inputs import read_pose
 
@@ -138,7 +138,7 @@ def attempt(file: Path) -> str | None:
     readers: list[Callable[[], Any]] = [
         lambda: read_pose(file, 64, no_openpose, source_size=SIZE),
         lambda: read_poses(file),
-        lambda: frame_of_picture(file, image, lambda _: SIZE),
+        lambda: frame_of_image(file, image, lambda _: SIZE),
         lambda: KeypointsBeside(say=lambda _, reason: reason.encode()).find(image),
     ]
     for read in readers:

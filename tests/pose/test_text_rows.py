@@ -132,7 +132,7 @@ def test_a_row_that_is_wrong_is_named_and_the_others_are_used(
 def test_a_file_whose_every_row_is_wrong_is_one_error(tmp_path: Path) -> None:
     root = make_dataset(tmp_path)
     file = root / "fasion-resize-annotation-train.csv"
-    file.write_text("\n".join([HEADER, *(f"picture {i}.jpg: [1]: [2]" for i in range(5000))]))
+    file.write_text("\n".join([HEADER, *(f"image {i}.jpg: [1]: [2]" for i in range(5000))]))
     with pytest.raises(XmdptError, match="all 5,000 rows are wrong") as error:
         find_dataset(root)
     assert "fasion-resize-annotation-train.csv:2: " in error.value.message
@@ -146,7 +146,7 @@ def test_a_file_whose_every_row_is_wrong_is_one_error(tmp_path: Path) -> None:
 def test_a_few_wrong_rows_are_counted_and_the_first_is_named(tmp_path: Path) -> None:
     root = make_dataset(tmp_path)
     with (root / "fasion-resize-annotation-train.csv").open("a") as file:
-        file.writelines(f"picture {i}.jpg: [1]: [2]\n" for i in range(3))
+        file.writelines(f"image {i}.jpg: [1]: [2]\n" for i in range(3))
     line = "not usable: 3 x annotation row (first: fasion-resize-annotation-train.csv:17)"
     assert line in find_dataset(root).describe()
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xmdpt_cli.datasets.listing import Garment, Pair, PictureFile
+from xmdpt_cli.datasets.listing import ImageFile, Item, Pair
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.prepare.decode import DecodedGarment, decode_garment
 from xmdpt_cli.prepare.workers import Decoders
@@ -17,17 +17,17 @@ SIZES = (32, 48)
 
 
 @pytest.fixture(scope="module")
-def garments(tmp_path_factory: pytest.TempPathFactory) -> list[Garment]:
+def garments(tmp_path_factory: pytest.TempPathFactory) -> list[Item]:
     """Garments of 1 to 12 pictures (five fit), every other one without keypoints."""
     folder = tmp_path_factory.mktemp("pictures")
     rng = np.random.default_rng(0)
     made = []
     for number, count in enumerate((1, 12, 12, 2, 5, 4, 10, 2)):
-        garment = Garment(f"garment-{number}", "train")
+        garment = Item(f"garment-{number}", "train")
         for view in range(count):
             path = folder / f"{number}-{view}.png"
             Image.fromarray(rng.integers(0, 256, (60, 40, 3), dtype=np.uint8)).save(path)
-            garment.views[f"{view}_front"] = PictureFile(path.name, path)
+            garment.views[f"{view}_front"] = ImageFile(path.name, path)
             if number % 2:
                 garment.keypoints[f"{view}_front"] = rng.random((18, 2))
         garment.pairs.append(Pair("0_front", f"{count - 1}_front", number))
@@ -52,9 +52,7 @@ def same(got: DecodedGarment, want: DecodedGarment) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("keep", [False, True])
-def test_decoded_elsewhere_is_decoded_here(
-    garments: list[Garment], workers: int, keep: bool
-) -> None:
+def test_decoded_elsewhere_is_decoded_here(garments: list[Item], workers: int, keep: bool) -> None:
     """With ``keep`` no slot is given back: they run out, and the pipe serves."""
     want = [decode_garment(garment, SIZES) for garment in garments] * 2
     with Decoders(workers, SIZES, ahead=8) as decoders:

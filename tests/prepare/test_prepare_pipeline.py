@@ -19,7 +19,8 @@ from hashes import hashes
 from numpy.typing import NDArray
 from safetensors.torch import load as load_safetensors
 
-from xmdpt_cli.data.reader import ShardReader
+from xmdpt_cli.data.index import read_index
+from xmdpt_cli.data.shard_reader import parse_keypoints
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import resize_square
@@ -27,7 +28,6 @@ from xmdpt_cli.pose.drawing import draw_pose
 from xmdpt_cli.pose.keypoints import from_fractions
 from xmdpt_cli.prepare.pipeline import prepare_dataset
 from xmdpt_cli.prepare.plan import plan_shards
-from xmdpt_cli.prepare.shard_writer import read_index
 from xmdpt_cli.storage.stores import LocalStore
 
 
@@ -46,13 +46,14 @@ def test_features_of_both_orientations(tmp_path: Path) -> None:
     sample = index.samples[1]
     assert sample.key == garment.key
     assert sample.pairs == [(p.source, p.target, p.position) for p in garment.pairs]
-    reader, encoder = ShardReader(LocalStore(out), "train-000001.tar"), FakeEncoder()
+    store, encoder = LocalStore(out), FakeEncoder()
     for view, place in sample.views.items():
         picture = resize_square(garment.views[view].load(), 32)
         keypoints = from_fractions(garment.keypoints[view], 32)
         pose = draw_pose(keypoints, 32)
-        np.testing.assert_array_equal(reader.keypoints(place), keypoints)
-        stored = load_safetensors(reader.member(place.features))
+        points = store.read_range("train-000001.tar", *place.keypoints)
+        np.testing.assert_array_equal(parse_keypoints(points), keypoints)
+        stored = load_safetensors(store.read_range("train-000001.tar", *place.features))
         plain = encoder.encode(picture[None], pose[None])
         flipped = encoder.encode(picture[None, :, ::-1], pose[None, :, ::-1])
         want = {**plain, **{f"{name}_flip": tensor for name, tensor in flipped.items()}}
@@ -229,7 +230,7 @@ def test_broken_pictures_are_skipped_with_their_pairs(tmp_path: Path) -> None:
         "test": {"garments": 1, "images": 2, "pairs": 1},
     }
     skipped = dict(map(tuple, manifest["skipped"]))
-    assert skipped[tree_name("WOMEN", 2, "2_side")] == "listed picture is not there"
+    assert skipped[tree_name("WOMEN", 2, "2_side")] == "listed image is not there"
     assert (
         "broken picture: 01_2_side.jpg" in skipped["img_highres/" + tree_name("MEN", 1, "2_side")]
     )
@@ -257,9 +258,10 @@ def test_empty_pose_is_black_and_finite(tmp_path: Path) -> None:
     index = read_index(LocalStore(out), "train-000000.tar")
     assert index is not None
     place = index.samples[0].views["1_front"]
-    reader = ShardReader(LocalStore(out), "train-000000.tar")
-    assert not load_safetensors(reader.member(place.features))["pose_tokens"].any()
-    assert np.isnan(reader.keypoints(place)).all()
+    store = LocalStore(out)
+    stored = load_safetensors(store.read_range("train-000000.tar", *place.features))
+    assert not stored["pose_tokens"].any()
+    assert np.isnan(parse_keypoints(store.read_range("train-000000.tar", *place.keypoints))).all()
 
 
 class NotFinite(FakeEncoder):

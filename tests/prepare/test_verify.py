@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from fake_dataset import FakeEncoder, make_dataset
 
+from xmdpt_cli.data.index import read_index
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.prepare.findings import CheckReport
 from xmdpt_cli.prepare.pipeline import prepare_dataset
-from xmdpt_cli.prepare.shard_writer import read_index
 from xmdpt_cli.prepare.verify import check_dataset
 from xmdpt_cli.prepare.verify_shard import walk_shard
 from xmdpt_cli.storage.stores import LocalStore

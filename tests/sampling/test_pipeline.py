@@ -23,8 +23,8 @@ from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.encoders.bundle import Encoders
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.prepare.pipeline import prepare_dataset
-from xmdpt_cli.sampling.generate import generate
-from xmdpt_cli.sampling.memory import held_bytes
+from xmdpt_cli.sampling.batch_size import held_bytes
+from xmdpt_cli.sampling.dataset_images import generate
 from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 from xmdpt_cli.sampling.sample_names import sample_name
 from xmdpt_cli.sampling.sampler import Sampler
@@ -106,7 +106,9 @@ def test_a_picture_depends_on_its_seed_and_inputs_alone(pipe_of: Pipes) -> None:
     jobs = [(p, k) for p in range(3) for k in range(2)]
     for batch in (1, 4):
         small = list(
-            pipe._draw(views, poses, pipe.recipe(seed=5), jobs=jobs, batch=batch, square=True)
+            pipe._draw(
+                views, poses, pipe.sampling_config(seed=5), jobs=jobs, batch=batch, square=True
+            )
         )
         for picture, whole in zip(
             small, drawn(pipe, bent, num_images=2, seed=5, square=True), strict=True
@@ -155,7 +157,7 @@ def test_it_draws_what_the_dataset_way_draws(
     prepare_dataset(found, tmp_path / "data", size=SIZE, encoder=made)
     dataset = PairDataset(tmp_path / "data", "test")
     sampler = Sampler.load(model_of("keys"))
-    generate(sampler, dataset, made.vae, tmp_path / "out", sampler.recipe(seed=4))
+    generate(sampler, dataset, made.vae, tmp_path / "out", sampler.sampling_config(seed=4))
     pipe = XMDPTPipeline.from_pretrained(model_of("keys"))
     for pair in dataset.pairs[:3]:
         assert pair.position < 10
@@ -202,7 +204,7 @@ def test_little_memory(model_of: Callable[[str], Path], pipe_of: Pipes) -> None:
     with pytest.raises(XmdptError, match=r"one picture needs .* more than 1\.0 KiB"):
         XMDPTPipeline.from_pretrained(model_of("keys"), max_memory=1024)
     pipe = pipe_of("keys")
-    enough = held_bytes(pipe.sampler, pipe.networks.vae) + 2**26  # the rest is for decoding
+    enough = held_bytes(pipe.sampler, pipe.encoders.vae) + 2**26  # the rest is for decoding
     little = XMDPTPipeline.from_pretrained(model_of("keys"), max_memory=enough)
     little.most = 2
     many = [leaning(0.02 * i) for i in range(-6, 6)]
@@ -233,7 +235,7 @@ def test_saved_and_loaded_anywhere(pipe_of: Pipes, encoders: Path, tmp_path: Pat
     (tmp_path / "first").rename(tmp_path / "there")
     again = XMDPTPipeline.from_pretrained(tmp_path / "there")
     for part in ("vae", "source", "pose"):
-        assert again.networks.where(part).startswith(str(tmp_path / "there"))
+        assert again.encoders.where(part).startswith(str(tmp_path / "there"))
     np.testing.assert_array_equal(drawn(again)[0], drawn(pipe)[0])
     written = {p: p.read_bytes() for p in (tmp_path / "there").rglob("*") if p.is_file()}
     assert any(b"toy-vae-32" in data for data in written.values())
@@ -402,16 +404,16 @@ def test_to_moves_the_model_and_every_loaded_network(
     model_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipe = XMDPTPipeline.from_pretrained(model_of("keys"))
-    loaded = [pipe.networks.vae, pipe.networks.source]
+    loaded = [pipe.encoders.vae, pipe.encoders.source]
     with pytest.raises(ConfigError, match="cuda:99 not found"):
         pipe.to("cuda:99")
     assert pipe.sampler.device.type == "cpu"
     monkeypatch.setattr("xmdpt_cli.sampling.pipeline.pick_device", str)
     assert pipe.to("meta") is pipe
-    devices = [pipe.sampler.device, pipe.networks.device, *(net.device for net in loaded)]
+    devices = [pipe.sampler.device, pipe.encoders.device, *(net.device for net in loaded)]
     assert {device.type for device in devices} == {"meta"}
-    assert "openpose" not in vars(pipe.networks)  # not there: nothing was loaded to be moved
-    assert "pose" not in vars(pipe.networks)
+    assert "openpose" not in vars(pipe.encoders)  # not there: nothing was loaded to be moved
+    assert "pose" not in vars(pipe.encoders)
 
 
 def test_repr_says_what_it_is(pipe_of: Pipes) -> None:

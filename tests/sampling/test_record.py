@@ -12,7 +12,7 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.sampling.record import RECORD, read_record, write_record
 
 SOUND = {
-    "recipe": {"steps": 20, "guidance": 2.0, "solver": "unipc", "interval": [0.0, 1.0]},
+    "sampling": {"steps": 20, "guidance": 2.0, "solver": "unipc", "interval": [0.0, 1.0]},
     "complete": ["a.png"],
     "trained_steps": None,
 }
@@ -26,12 +26,15 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"recipe": [1]}, r"recipe should be an object, not \[1\]"),
-        ({"recipe": "x"}, "recipe should be an object, not 'x'"),
-        ({"recipe": None}, "recipe should be an object, not None"),
-        ({"recipe": {"steps": "x"}}, "recipe.steps should be a valid integer, not 'x'"),
-        ({"recipe": {"interval": 3}}, "recipe.interval should be a valid array, not 3"),
-        ({"recipe": {"interval": [0, 1, 2]}}, "recipe.interval should have at most 2 items, not"),
+        ({"sampling": [1]}, r"sampling should be an object, not \[1\]"),
+        ({"sampling": "x"}, "sampling should be an object, not 'x'"),
+        ({"sampling": None}, "sampling should be an object, not None"),
+        ({"sampling": {"steps": "x"}}, "sampling.steps should be a valid integer, not 'x'"),
+        ({"sampling": {"interval": 3}}, "sampling.interval should be a valid array, not 3"),
+        (
+            {"sampling": {"interval": [0, 1, 2]}},
+            "sampling.interval should have at most 2 items, not",
+        ),
         ({"complete": 7}, "complete should be a valid array, not 7"),
         ({"complete": [1, 2]}, r"complete\.0 should be a valid string, not 1"),
         ({"files": {"a": 1}}, "files should be a valid array, not"),

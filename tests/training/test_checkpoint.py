@@ -14,6 +14,8 @@ from torch import nn
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.training import checkpoint
+from xmdpt_cli.training.config import TrainConfig
+from xmdpt_cli.training.optimizer import make_optimizers
 
 
 class Counting(torch.optim.Optimizer):
@@ -200,12 +202,58 @@ def test_one_of_another_model_is_refused(tmp_path: Path) -> None:
         checkpoint.load(path, other, nn.Linear(5, 4), [torch.optim.AdamW(other.parameters())])
 
 
-def test_one_written_before_there_were_checksums_still_loads(tmp_path: Path) -> None:
-    run, again = Run(), Run(seed=1)
+def test_one_of_an_earlier_format_is_refused_by_name(tmp_path: Path) -> None:
+    run = Run()
     run.step(0)
     path = run.save(tmp_path, 1)
     state = json.loads((path / "state.json").read_text())
     del state["files"]
     (path / "state.json").write_text(json.dumps(state))
-    again.load(path)
+    with pytest.raises(XmdptError, match=r"cannot continue from .*step_0000001.*files"):
+        Run(seed=1).load(path)
+
+
+def test_a_training_without_ema_saves_and_resumes(tmp_path: Path) -> None:
+    run, again = Run(), Run(seed=1)
+    run.step(0)
+    path = checkpoint.save(tmp_path, 1, run.net, None, run.optimizers, {}, 1)
+    assert not (path / "ema.safetensors").exists()
+    checkpoint.load(path, again.net, None, again.optimizers)
+    again.average.load_state_dict(run.average.state_dict())
     assert equal(run, again)
+    with pytest.raises(XmdptError, match=r"has no ema\.safetensors"):
+        again.load(path)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adan", "muon"])
+def test_every_optimizer_resumes_to_the_bit(tmp_path: Path, optimizer: str) -> None:
+    """Adan of timm counts its steps in the parameter group, the others in each state."""
+    config = TrainConfig(optimizer=optimizer, learning_rate=0.01, weight_decay=0.1)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block = nn.ModuleDict({"attention": nn.Linear(4, 8), "mlp": nn.Linear(8, 4)})
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.block["mlp"](self.block["attention"](x).tanh())
+            return out
+
+    def step(net: Net, optimizers: list[torch.optim.Optimizer], number: int) -> None:
+        x = torch.randn(4, 4, generator=torch.Generator().manual_seed(number))
+        net.zero_grad()
+        net(x).square().sum().backward()
+        for each in optimizers:
+            each.step()
+
+    net, again = Net(), Net()
+    first, second = make_optimizers(net, config), make_optimizers(again, config)
+    assert len(first) == (2 if optimizer == "muon" else 1)
+    for number in range(3):
+        step(net, first, number)
+    path = checkpoint.save(tmp_path, 3, net, None, first, {}, 1)
+    checkpoint.load(path, again, None, second)
+    for number in range(3, 6):
+        step(net, first, number)
+        step(again, second, number)
+    assert all(map(torch.equal, net.parameters(), again.parameters()))

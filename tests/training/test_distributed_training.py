@@ -24,7 +24,7 @@ from test_distributed import TASKS, newest, same, tensors, torchrun
 
 from xmdpt_cli.cli.app import run
 from xmdpt_cli.config import dump
-from xmdpt_cli.data.loader import PairDataset, Reading, TrainLoader
+from xmdpt_cli.data.loader import LoaderConfig, PairDataset, TrainLoader
 from xmdpt_cli.errors import ConfigError, SharedError
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.training.config import TrainConfig
@@ -104,7 +104,7 @@ def test_ranks_read_what_the_others_do_not(folder: Path, name: str) -> None:
     ranks = [json.loads((folder / f"{name}-{rank}.json").read_text()) for rank in (0, 1)]
     order = [pair for parts in zip(*ranks, strict=True) for part in parts for pair in part]
     dataset = PairDataset(folder / "data")
-    loader = TrainLoader(dataset, Reading(RECIPE.batch_size, RECIPE.seed))
+    loader = TrainLoader(dataset, LoaderConfig(RECIPE.batch_size, RECIPE.seed))
     steps = range(len(order) // RECIPE.batch_size)
     assert order == [pair for step in steps for pair in loader.batch(step).pairs]
     # an epoch holds every pair once (in either direction): no rank repeats another's

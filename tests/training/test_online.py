@@ -17,8 +17,15 @@ from safetensors.torch import load_file
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
-from xmdpt_cli.data.crops import Crop, crop_keypoints, crop_picture, draw_crop
-from xmdpt_cli.data.loader import Batch, PairDataset, Reading, Skipping, TrainLoader, prefetch
+from xmdpt_cli.data.crops import Crop, crop_image, crop_keypoints, sample_crop
+from xmdpt_cli.data.loader import (
+    Batch,
+    BrokenShards,
+    LoaderConfig,
+    PairDataset,
+    TrainLoader,
+    prefetch,
+)
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.encoders.bundle import Encoders
 from xmdpt_cli.errors import XmdptError
@@ -56,9 +63,14 @@ def encoders(dataset: PairDataset, data: Path) -> Encoders:
 
 
 def loader(
-    dataset: PairDataset, encoders: Encoders, size: int = N, crops: bool = True, **more: Any
+    dataset: PairDataset,
+    encoders: Encoders,
+    size: int = N,
+    crops: bool = True,
+    broken: BrokenShards | None = None,
+    **more: Any,
 ) -> OnlineLoader:
-    return OnlineLoader(dataset, encoders, Reading(size, SEED, **more), crops)
+    return OnlineLoader(dataset, encoders, LoaderConfig(size, SEED, **more), broken, crops)
 
 
 def equal(one: Batch, other: Batch) -> bool:
@@ -73,9 +85,9 @@ def equal(one: Batch, other: Batch) -> bool:
 def test_without_crops_the_features_are_the_cached_ones(
     dataset: PairDataset, encoders: Encoders, rank: int, world: int
 ) -> None:
-    both = {"rank": rank, "world": world, "pose_maps": True, "target_tokens": True}
+    both = {"rank": rank, "world_size": world, "pose_maps": True, "target_tokens": True}
     online = loader(dataset, encoders, crops=False, **both)
-    cached = TrainLoader(dataset, Reading(N, SEED, **both))
+    cached = TrainLoader(dataset, LoaderConfig(N, SEED, **both))
     for step in (0, 5, 7):  # over the end of an epoch, swapped and mirrored pairs among them
         have, want = online.batch(step), cached.batch(step)
         assert (have.pairs, have.flipped, have.skipped) == (want.pairs, want.flipped, 0)
@@ -105,7 +117,7 @@ def test_crops_change_the_features_and_nothing_else(
         assert not torch.equal(have.pose_tokens, want.pose_tokens)
     # another epoch, another crop (at 32 px half of them are none)
     views = [fresh.read(step) for step in range(12)]
-    first, again = ({p: v.pictures[i] for v in part for i, p in enumerate(v.pairs)}
+    first, again = ({p: v.images[i] for v in part for i, p in enumerate(v.pairs)}
                     for part in (views[:6], views[6:]))  # fmt: skip
     both = first.keys() & again.keys()
     assert both
@@ -114,47 +126,47 @@ def test_crops_change_the_features_and_nothing_else(
 
 def test_pictures_and_poses_follow_the_same_crop(dataset: PairDataset, encoders: Encoders) -> None:
     online = loader(dataset, encoders, pose_maps=True)
-    draws, views = online.order.draws(4), online.read(4)
-    assert views.pose_map is not None
-    assert views.source_pose_map is not None
-    sources, targets = dataset.rows(draws.pairs, draws.swap)
-    for i, number in enumerate(draws.numbers.tolist()):
-        step = -1 if draws.flip[i] else 1
+    indices, images = online.sampler.indices(4), online.read(4)
+    assert images.pose_map is not None
+    assert images.source_pose_map is not None
+    sources, targets = dataset.rows(indices.pairs, indices.swap)
+    for i, number in enumerate(indices.numbers.tolist()):
+        step = -1 if indices.flip[i] else 1
         for role, row, place in (("target", targets[i], i), ("source", sources[i], N + i)):
-            crop = draw_crop(SEED, number, role, SIZE)
-            picture = crop_picture(dataset.picture_of(int(row)), crop)[:, ::step]
-            np.testing.assert_array_equal(views.pictures[place].numpy(), picture)
+            crop = sample_crop(SEED, number, role, SIZE)
+            picture = crop_image(dataset.picture_of(int(row)), crop)[:, ::step]
+            np.testing.assert_array_equal(images.images[place].numpy(), picture)
             points = crop_keypoints(dataset.keypoints_of(int(row)), crop, SIZE)
             drawn = draw_pose_map(points, SIZE)[:, ::step]
             if role == "target":
                 pose = draw_pose(points, SIZE)[:, ::step]
-                np.testing.assert_array_equal(views.poses[i].numpy(), pose)
-                np.testing.assert_array_equal(views.pose_map[i].numpy(), drawn)
+                np.testing.assert_array_equal(images.poses[i].numpy(), pose)
+                np.testing.assert_array_equal(images.pose_map[i].numpy(), drawn)
             else:
-                np.testing.assert_array_equal(views.source_pose_map[i].numpy(), drawn)
-    assert draws.flip.any()
-    assert draws.swap.any()
+                np.testing.assert_array_equal(images.source_pose_map[i].numpy(), drawn)
+    assert indices.flip.any()
+    assert indices.swap.any()
 
 
 def test_a_batch_is_a_function_of_seed_and_numbers(
     dataset: PairDataset, encoders: Encoders
 ) -> None:
     whole = [loader(dataset, encoders, 2 * N).read(step) for step in range(2)]
-    ranks = [loader(dataset, encoders, N, rank=rank, world=2) for rank in range(2)]
+    ranks = [loader(dataset, encoders, N, rank=rank, world_size=2) for rank in range(2)]
     parts = loader(dataset, encoders, N)  # twice as many steps: accumulated
     for step in range(2):
         spread = [rank.read(step) for rank in ranks]
         split = [parts.read(2 * step + half) for half in range(2)]
         for views in (spread, split):
             assert [name for one in views for name in one.pairs] == whole[step].pairs
-            targets = torch.cat([one.pictures[:N] for one in views])
-            sources = torch.cat([one.pictures[N:] for one in views])
-            assert torch.equal(torch.cat([targets, sources]), whole[step].pictures)
+            targets = torch.cat([one.images[:N] for one in views])
+            sources = torch.cat([one.images[N:] for one in views])
+            assert torch.equal(torch.cat([targets, sources]), whole[step].images)
             assert torch.equal(torch.cat([one.poses for one in views]), whole[step].poses)
     again = loader(dataset, encoders, 2 * N)  # a run that goes on at step 1
-    assert torch.equal(again.read(1).pictures, whole[1].pictures)
-    other = OnlineLoader(dataset, encoders, Reading(2 * N, SEED + 1))
-    assert not torch.equal(other.read(1).pictures, whole[1].pictures)
+    assert torch.equal(again.read(1).images, whole[1].images)
+    other = OnlineLoader(dataset, encoders, LoaderConfig(2 * N, SEED + 1))
+    assert not torch.equal(other.read(1).images, whole[1].images)
 
 
 def test_prefetched_in_two_halves(dataset: PairDataset, encoders: Encoders) -> None:
@@ -183,13 +195,13 @@ def test_a_crop_is_what_torchvision_makes_of_it() -> None:
     rng = np.random.Generator(np.random.PCG64(0))
     picture = rng.integers(0, 256, (256, 256, 3), dtype=np.uint8)
     for number in range(5):
-        crop = draw_crop(0, number, "source", 256)
+        crop = sample_crop(0, number, "source", 256)
         large = transforms.resize(
             Image.fromarray(picture), [crop.side] * 2, InterpolationMode.BICUBIC
         )
         want = np.asarray(transforms.crop(large, crop.top, crop.left, 256, 256))
-        np.testing.assert_array_equal(crop_picture(picture, crop), want)
-    assert crop_picture(picture, Crop(256)) is picture
+        np.testing.assert_array_equal(crop_image(picture, crop), want)
+    assert crop_image(picture, Crop(256)) is picture
 
 
 def test_keypoints_stay_on_what_they_mark() -> None:
@@ -199,8 +211,8 @@ def test_keypoints_stay_on_what_they_mark() -> None:
         x, y = rng.uniform(40, 216, 2)
         spot = 255 * np.exp(-((xx - x) ** 2 + (yy - y) ** 2) / 18)
         picture = np.repeat(spot.astype(np.uint8)[:, :, None], 3, axis=2)
-        crop = draw_crop(0, number, "target", 256)
-        seen = crop_picture(picture, crop)[:, :, 0].astype(float)
+        crop = sample_crop(0, number, "target", 256)
+        seen = crop_image(picture, crop)[:, :, 0].astype(float)
         centre = np.array([(seen * xx).sum(), (seen * yy).sum()]) / seen.sum()
         points = np.full((18, 2), np.nan)
         points[3] = x, y
@@ -211,7 +223,7 @@ def test_keypoints_stay_on_what_they_mark() -> None:
 
 def test_the_distribution_of_crops() -> None:
     drawn = {
-        role: [draw_crop(7, number, role, 256) for number in range(4000)]
+        role: [sample_crop(7, number, role, 256) for number in range(4000)]
         for role in ("source", "target")
     }
     sides = np.array([crop.side for crop in drawn["source"]])
@@ -242,8 +254,7 @@ def test_a_broken_shard_is_skipped(
     folder = shutil.copytree(data, tmp_path / "data")
     dataset = PairDataset(folder)
     warned: list[str] = []
-    skipping = Skipping(dataset, SEED, warned.append)
-    online = loader(dataset, encoders, skipping=skipping)
+    online = loader(dataset, encoders, broken=BrokenShards(dataset, SEED, warned.append))
     whole = loader(PairDataset(data), encoders)
     assert equal(online.batch(0), whole.batch(0))
     broken = folder / "train-000001.tar"
@@ -383,5 +394,5 @@ def test_the_types_the_dataset_was_made_in(dataset: PairDataset, data: Path) -> 
     mixed = find_encoders(manifest, data)
     assert mixed.source.dtype == torch.bfloat16
     assert mixed.vae.dtype == mixed.pose.dtype == torch.float32
-    batch = OnlineLoader(dataset, replace(mixed), Reading(N, SEED)).batch(0)
+    batch = OnlineLoader(dataset, replace(mixed), LoaderConfig(N, SEED)).batch(0)
     assert batch.source_tokens.isfinite().all()

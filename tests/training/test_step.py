@@ -15,7 +15,7 @@ from torch._dynamo.testing import CompileCounter
 
 from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.diffusion import Schedule
-from xmdpt_cli.training.adan import Adan
+from xmdpt_cli.training.optimizer import make_optimizers
 from xmdpt_cli.training.step import StepNoise, mask_ratio, repa_target, step_inputs
 from xmdpt_cli.training.trainer import Trainer
 
@@ -103,7 +103,7 @@ def test_a_step_swaps_by_pair_or_all_together(data: Path) -> None:
 
     def swaps(**more: Any) -> list[list[bool]]:
         loader = trainer(data, accumulate=2, **more).loader()
-        read = loader.reading
+        read = loader.config
         parts = [read.swaps(read.pair_numbers(k), np.arange(2) < 1) for k in range(80)]
         return [[*parts[k], *parts[k + 1]] for k in range(0, 80, 2)]
 
@@ -146,14 +146,16 @@ def test_min_snr_weights_the_error_and_nothing_else(data: Path) -> None:
 def test_adan_by_its_formula(decay: float) -> None:
     """Algorithm 1 of the paper with the bias corrections of its published code, in float64."""
     rng = torch.Generator().manual_seed(0)
-    weight = torch.nn.Parameter(torch.randn(5, 3, generator=rng, dtype=torch.float64))
-    optimizer = Adan([weight], lr=0.1, weight_decay=decay)
+    model = torch.nn.Linear(5, 3, bias=False, dtype=torch.float64)
+    weight = model.weight
+    config = dataclasses.replace(CONFIG, optimizer="adan", learning_rate=0.1, weight_decay=decay)
+    (optimizer,) = make_optimizers(model, config)
     x = weight.detach().clone()
     m, v, n = (torch.zeros_like(x) for _ in range(3))
     b1, b2, b3 = 0.02, 0.08, 0.01  # as the paper writes them
     before = None
     for k in range(1, 6):
-        g = torch.randn(5, 3, generator=rng, dtype=torch.float64)
+        g = torch.randn(5, 3, generator=rng, dtype=torch.float64).T
         weight.grad = g.clone()
         optimizer.step()
         change = torch.zeros_like(g) if before is None else g - before

@@ -26,8 +26,8 @@ from xmdpt_cli.images import load_image
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.prepare.pipeline import prepare_dataset
 from xmdpt_cli.report import validation_sheet as watch_sheet
-from xmdpt_cli.sampling.conditions import Conditions
-from xmdpt_cli.sampling.config import Recipe
+from xmdpt_cli.sampling.conditioning import Conditions
+from xmdpt_cli.sampling.config import SamplingConfig
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.toy.synthetic import make_synthetic
 from xmdpt_cli.training import validation_metrics as watch_numbers
@@ -231,7 +231,7 @@ def test_what_is_drawn_is_what_sampling_draws(
         latents = sampler.latents(
             start_noise((4, 8, 8), 9, [position]),
             Conditions.of_batch(batch, SCALE),
-            Recipe(3, 1.5, 1.0),
+            SamplingConfig(3, 1.5, 1.0),
         )
         torch.testing.assert_close(seen[0][row : row + 1], latents, rtol=1e-4, atol=1e-4)
 

@@ -21,7 +21,7 @@ from PIL import Image
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.pose.drawing import draw_pose
 from xmdpt_cli.pose.keypoints import from_fractions
-from xmdpt_cli.sampling.writer import metadata
+from xmdpt_cli.sampling.png_writer import metadata
 from xmdpt_cli.ui.poses import PRESETS
 from xmdpt_cli.ui.skeleton import to_json_of
 

@@ -33,7 +33,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def pipe(data: Any, folder: Path | None = None, resolution: int = SIZE) -> Any:
-    sampler = SimpleNamespace(facts={"data": data}, folder=folder)
+    sampler = SimpleNamespace(metadata={"data": data}, folder=folder)
     return SimpleNamespace(sampler=sampler, resolution=resolution)
 
 

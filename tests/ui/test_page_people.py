@@ -17,7 +17,7 @@ from PIL import Image
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.pose.formats import write_pose_json
 from xmdpt_cli.pose.formats.image_poses import ImagePoses
-from xmdpt_cli.pose.padding import is_padded_picture
+from xmdpt_cli.pose.padding import is_padded_image
 from xmdpt_cli.ui import marks
 from xmdpt_cli.ui.estimator import Estimator
 from xmdpt_cli.ui.examples import Examples, Person
@@ -44,7 +44,7 @@ class Finds:
 def estimator(*people: np.ndarray, here: bool = True, conditioning: str = "tokens") -> Estimator:
     pipe = FakePipeline(conditioning=conditioning)
     if here:
-        pipe.networks = SimpleNamespace(openpose=Finds(*people))
+        pipe.encoders = SimpleNamespace(openpose=Finds(*people))
     return Estimator(pipe)  # type: ignore[arg-type]
 
 
@@ -194,7 +194,7 @@ def test_keypoints_of_a_padded_image_are_where_they_are_in_it(tmp_path: Path) ->
     whole = np.full((256, 256, 3), 240, np.uint8)
     whole[:, 41:215] = np.random.default_rng(0).integers(0, 255, (256, 174, 3))
     Image.fromarray(whole).save(tmp_path / "padded.png")
-    assert all(is_padded_picture(Image.fromarray(whole)))
+    assert all(is_padded_image(Image.fromarray(whole)))
     points = STANDING * (120, 200) + (60, 20)
     write_pose_json(tmp_path / "k.json", [ImagePoses([points], (256, 256), "")])
     found, _ = keypoints_of(tmp_path / "k.json", tmp_path / "padded.png")

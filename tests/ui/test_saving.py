@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from xmdpt_cli.images import fast_png_bytes, save_png
-from xmdpt_cli.sampling.writer import metadata
+from xmdpt_cli.sampling.png_writer import metadata
 from xmdpt_cli.ui.files import save_images
 
 FACTS = {"seed": 3, "steps": 50, "source": "person.png", "note": "grün, 人"}

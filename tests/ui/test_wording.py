@@ -24,8 +24,8 @@ PACKAGE = Path(xmdpt_cli.__file__).parent
 #: what the page calls, and so may hear errors of
 REACHED = [
     "images.py", "sampling/inputs.py", "sampling/pipeline.py", "sampling/encoders.py",
-    "sampling/sampler.py", "sampling/memory.py", "pose/framing.py", "pose/from_pose_image.py",
-    "pose/formats.py", "pose/json_formats.py", "datasets/pair_lists.py", "data/reader.py",
+    "sampling/sampler.py", "sampling/batch_size.py", "pose/framing.py", "pose/from_pose_image.py",
+    "pose/formats.py", "pose/json_formats.py", "datasets/pair_lists.py", "data/shard_reader.py",
     "diffusion/sampler.py", "diffusion/solvers.py", "encoders/openpose.py", "encoders/vae.py",
     "encoders/weights.py", "encoders/dino.py", "encoders/bundle.py",
 ]  # fmt: skip
@@ -104,7 +104,7 @@ def test_what_happens_without_an_estimator_has_a_way_out_on_the_page(wide: Path)
     assert message == "a wide one.png: there is no keypoint estimator here to find the person"
     assert hint == PLACE
     message, hint = words_of("person", read_view, wide, 64, no_openpose)
-    assert "a wide one.png: the picture is 300 x 100" in message
+    assert "a wide one.png: the image is 300 x 100" in message
     assert hint.startswith(PLACE)
     assert "Fit in Settings" in hint
     assert words_of("pose", read_pose, wide, 64, no_openpose)[1] == DRAG

@@ -20,9 +20,9 @@ from xmdpt_cli.bench.prepare import no_encoders
 from xmdpt_cli.data import collate as batches
 from xmdpt_cli.data.fp8 import SCALE, quantise_tokens
 from xmdpt_cli.data.index import FLIP
-from xmdpt_cli.data.loader import Batch, Loader, PairDataset, Reading, TrainLoader
+from xmdpt_cli.data.loader import Batch, Loader, LoaderConfig, PairDataset, TrainLoader
 from xmdpt_cli.data.manifest import make_manifest
-from xmdpt_cli.data.streaming import StreamLoader
+from xmdpt_cli.data.stream_loader import StreamLoader
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.prepare.shard_writer import ShardWriter, ViewData
 from xmdpt_cli.storage.stores import LocalStore
@@ -88,11 +88,11 @@ def measure(
     dataset: PairDataset, url: str | None, size: int, steps: int, rounds: int, buffer_bytes: int
 ) -> dict[str, list[float]]:
     """Pairs a second of every way, one value a round."""
-    local = TrainLoader(dataset, Reading(size, seed=0))
+    local = TrainLoader(dataset, LoaderConfig(size, seed=0))
     out = [local.batch(0), local.batch(1)]
     for step in range(len(dataset) // size + 1):  # all pages warm and mapped
         local.batch(step, out[0])
-    threads = batches.threads()
+    threads = batches.copy_threads()
 
     def mapped(count: int) -> Callable[[int], float]:
         def run(number: int) -> float:
@@ -103,7 +103,9 @@ def measure(
 
     ways = {"local, 1 thread": mapped(1), f"local, {threads} threads": mapped(threads)}
     if url is not None:
-        stream = StreamLoader(PairDataset(url), Reading(size, seed=0), buffer_bytes=buffer_bytes)
+        stream = StreamLoader(
+            PairDataset(url), LoaderConfig(size, seed=0), buffer_bytes=buffer_bytes
+        )
 
         def streamed(number: int) -> float:
             batches.limit_threads(threads)

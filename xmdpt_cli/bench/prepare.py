@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xmdpt_cli.datasets.listing import Garment, Listing, Pair, PictureFile
+from xmdpt_cli.datasets.listing import ImageFile, Item, Listing, Pair
 from xmdpt_cli.images import resize_square
 from xmdpt_cli.prepare.workers import Decoders
 
@@ -55,7 +55,7 @@ def no_encoders(name: str) -> dict[str, Any]:
     return {"vae": vae, "source": source, "pose": pose, "toy": True}
 
 
-def decode_and_squash(garment: Garment, sizes: Sequence[int]) -> int:
+def decode_and_squash(garment: Item, sizes: Sequence[int]) -> int:
     """What is compared with: nothing but the pictures, in memory, thrown away."""
     for ref in garment.views.values():
         image = ref.load()
@@ -72,10 +72,10 @@ def made_up(picture: Path, garments: int, views: int = 4) -> Listing:
     for number in range(garments):
         key = f"WOMEN-Dresses-id_{number:08d}-01"
         made.append(
-            Garment(
+            Item(
                 key,
                 "train",
-                {name: PictureFile(f"{key}/{name}.jpg", picture) for name in names},
+                {name: ImageFile(f"{key}/{name}.jpg", picture) for name in names},
                 {name: STANDING + rng.normal(0, 0.02, (18, 2)) for name in names},
                 [Pair(names[0], name, number * views + i) for i, name in enumerate(names[1:])],
             )
@@ -93,11 +93,9 @@ def measure(
     encoder, found = NoEncoder(), []
     for number in range(-1, rounds):  # the first round warms up
         with Decoders(workers, sizes, 32) as pool:
-            list(
-                pool.map(decode_and_squash, listing.garments[: 4 * workers], [sizes] * 4 * workers)
-            )
+            list(pool.map(decode_and_squash, listing.items[: 4 * workers], [sizes] * 4 * workers))
             begun = time.perf_counter()
-            sum(pool.map(decode_and_squash, listing.garments, [sizes] * garments))
+            sum(pool.map(decode_and_squash, listing.items, [sizes] * garments))
             alone = listing.images() / (time.perf_counter() - begun)
         folder = Path(tempfile.mkdtemp(prefix="xmdpt-bench-"))
         moments: list[tuple[float, int]] = []  # (time, pictures done); the first when all are up

@@ -24,7 +24,7 @@ from xmdpt_cli.bench.loader import make_dataset
 from xmdpt_cli.bench.published import PublishedXMDPT
 from xmdpt_cli.bench.rates import Rated, rate
 from xmdpt_cli.bench.timing import precision, randomise
-from xmdpt_cli.data.loader import PairDataset, Reading, TrainLoader
+from xmdpt_cli.data.loader import LoaderConfig, PairDataset, TrainLoader
 from xmdpt_cli.data.prefetch import prefetch
 from xmdpt_cli.diffusion import Schedule
 from xmdpt_cli.diffusion.loss import loss_terms
@@ -255,7 +255,7 @@ def data_wait(step: Step, batch: int, steps: int) -> float:
     thread reads ahead from a dataset of random numbers. Its pages are warm: no disk is measured."""
     with tempfile.TemporaryDirectory(prefix="xmdpt-bench-") as folder:
         make_dataset(Path(folder), DATASET_BYTES)
-        batches = prefetch(TrainLoader(PairDataset(folder), Reading(batch, seed=0)))
+        batches = prefetch(TrainLoader(PairDataset(folder), LoaderConfig(batch, seed=0)))
         next(batches)
         waited, began = 0.0, time.perf_counter()
         for _ in range(steps):

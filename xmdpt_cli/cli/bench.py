@@ -21,12 +21,14 @@ bench_app = typer.Typer(cls=Group, invoke_without_command=True)
 
 Sizes = Annotated[
     list[str] | None,
-    typer.Option("--size", help="tiny, S, B, L or XL; again for several [S B L]."),
+    typer.Option("--size", help="Model size: tiny, S, B, L or XL; repeat for several [S B L]."),
 ]
-Rounds = Annotated[int, typer.Option(min=1, help="Rounds; each runs everything once.")]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Batch size [8 on a GPU, 2 on a CPU].")]
+Rounds = Annotated[int, typer.Option(min=1, help="Number of rounds; each runs everything once.")]
+BatchSize = Annotated[
+    int | None, typer.Option(min=1, help="Images or pairs per batch [8 on a GPU, 2 on a CPU].")
+]
 Precision = Annotated[
-    Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 on a GPU, else fp32.")
+    Literal["auto", "fp32", "bf16"], typer.Option(help="Precision; auto: bf16 on a GPU, else fp32.")
 ]
 Compile = Annotated[
     bool, typer.Option("--compile/--no-compile", help="Measure torch.compile as well.")
@@ -34,7 +36,7 @@ Compile = Annotated[
 Out = Annotated[Path, typer.Option(help="Folder for the report: JSON, Markdown, a plot.")]
 Compare = Annotated[
     Path | None,
-    typer.Option(help="An earlier report of this machine (JSON): exit 1 if something is slower."),
+    typer.Option(help="Earlier report (JSON) of this machine; exit code 1 if something is slower."),
 ]
 REPORT = "rounds out compare"
 
@@ -50,12 +52,12 @@ REPORT = "rounds out compare"
 def bench(
     context: typer.Context,
     size: Sizes = None,
-    pixels: Annotated[int, typer.Option(help="256 or 512.")] = 256,
+    pixels: Annotated[int, typer.Option(help="Side of the images in pixels: 256 or 512.")] = 256,
     batch_size: BatchSize = None,
     rounds: Rounds = 10,
     steps_timed: Annotated[
         int | None,
-        typer.Option(min=1, help="Sampling steps that are timed [all on a GPU, 1 on a CPU]."),
+        typer.Option(min=1, help="Number of sampling steps to time [all on a GPU, 1 on a CPU]."),
     ] = None,
     impl: Annotated[
         list[str] | None,
@@ -65,18 +67,18 @@ def bench(
         ),
     ] = None,
     baselines: Annotated[
-        bool, typer.Option(help="Measure PIDM's and PoCoLD's kind of network as well.")
+        bool, typer.Option(help="Measure networks like PIDM's and PoCoLD's as well.")
     ] = True,
     precision: Precision = "auto",
     compile_: Compile = True,
     roof: Annotated[
-        bool, typer.Option("--roof", help="The least time on paper instead; measures nothing.")
+        bool, typer.Option("--roof", help="Compute the least possible time instead of measuring.")
     ] = False,
     peak_tflops: Annotated[
-        float | None, typer.Option(help="--roof for a device of so many TFLOP/s.")
+        float | None, typer.Option(help="Peak TFLOP/s of the device for --roof.")
     ] = None,
     bandwidth: Annotated[
-        float | None, typer.Option(help="--roof: and so many GB/s between it and its memory.")
+        float | None, typer.Option(help="Memory bandwidth of the device in GB/s for --roof.")
     ] = None,
     out: Out = BENCH,
     compare: Compare = None,

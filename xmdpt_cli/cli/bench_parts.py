@@ -29,7 +29,7 @@ from xmdpt_cli.cli.options import AsJson, Device, quiet_libraries
 from xmdpt_cli.cli.workspace import BENCH
 from xmdpt_cli.errors import ConfigError
 
-Pixels = Annotated[int, typer.Option(help="256 or 512.")]
+Pixels = Annotated[int, typer.Option(help="Side of the images in pixels: 256 or 512.")]
 
 
 @bench_app.command("train", cls=Command)
@@ -120,7 +120,7 @@ def encode(
 @panels({"What is measured": "picture batch-size url dataset gigabytes garments", "Report": REPORT})
 def data(
     picture: Annotated[
-        Path | None, typer.Option(help="An image to prepare again and again [a synthetic one].")
+        Path | None, typer.Option(help="Image that is prepared repeatedly [a synthetic one].")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pairs per batch.")] = 64,
     url: Annotated[
@@ -128,10 +128,12 @@ def data(
     ] = None,
     dataset: Annotated[
         Path | None,
-        typer.Option(help="Folder of the dataset of random numbers, kept or taken [temporary]."),
+        typer.Option(
+            help="Folder of the dataset of random numbers, reused if it is there [temporary]."
+        ),
     ] = None,
     gigabytes: Annotated[
-        float, typer.Option(min=0.01, help="Size of the dataset of random numbers.")
+        float, typer.Option(min=0.01, help="Size in GB of the dataset of random numbers.")
     ] = 0.5,
     garments: Annotated[
         int, typer.Option(min=1, help="People with four images each, prepared per round.")
@@ -171,14 +173,15 @@ def data(
 @bench_app.command("scale", cls=Command)
 @panels({"What is measured": "size processes batch-size steps", "Report": REPORT})
 def scale(
-    size: Annotated[str, typer.Option(help="tiny, S, B, L or XL.")] = "S",
+    size: Annotated[str, typer.Option(help="Model size: tiny, S, B, L or XL.")] = "S",
     processes: Annotated[
-        int | None, typer.Option(min=1, help="Most processes [all GPUs, or cores].")
+        int | None, typer.Option(min=1, help="Largest number of processes [all GPUs, or cores].")
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Pairs in each process [32 on a GPU, 2 on a CPU].")
+        int | None,
+        typer.Option(min=1, help="Pairs per batch in each process [32 on a GPU, 2 on a CPU]."),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps per round.")] = 5,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps per round.")] = 5,
     rounds: Rounds = 3,
     out: Out = BENCH,
     compare: Compare = None,

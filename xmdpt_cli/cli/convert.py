@@ -25,25 +25,28 @@ if TYPE_CHECKING:
 @panels({"Conversion": "out to mask-ratio force"})
 def convert(
     source: Annotated[
-        Path, typer.Argument(help="Published checkpoint (ema_*.pt); a model folder to go back.")
+        Path,
+        typer.Argument(
+            help="Published checkpoint (ema_*.pt), or a model folder for --to published."
+        ),
     ],
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Model folder to write, or the .pt file of --to published "
+            help="Model folder to write, or the .pt file for --to published "
             "[models/NAME, or NAME.pt]."
         ),
     ] = None,
     to: Annotated[
         Literal["folder", "published"],
-        typer.Option(help="folder: what xmdpt reads; published: what its authors' code reads."),
+        typer.Option(help="Format to write; folder: for xmdpt, published: for the authors' code."),
     ] = "folder",
     mask_ratio: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="Mask ratio that the model was trained with [0.3]."),
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace a model that is at --out already.")
+        bool, typer.Option("--force", help="Replace an existing model at --out.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -34,18 +34,23 @@ VAE_STEPS = 500
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = DEMO,
     paper: Annotated[
-        bool, typer.Option("--paper", help="Train the paper's single-vector model instead.")
+        bool,
+        typer.Option(
+            "--paper", help="Train the paper's single-vector model instead of the token model."
+        ),
     ] = False,
     seed: Annotated[
-        int, typer.Option(min=0, help="Random seed; the same seed, the same numbers.")
+        int, typer.Option(min=0, help="Random seed; the same seed gives the same numbers.")
     ] = 0,
     train_steps: Annotated[
-        int | None, typer.Option(min=1, help="Training steps [800; with --paper 500].")
+        int | None, typer.Option(min=1, help="Training steps of the model [800; with --paper 500].")
     ] = None,
     vae_steps: Annotated[
         int, typer.Option(min=1, help="Training steps of the toy VAE.")
     ] = VAE_STEPS,
-    people: Annotated[int, typer.Option(min=1, help="Synthetic people to train on.")] = PEOPLE,
+    people: Annotated[
+        int, typer.Option(min=1, help="Number of synthetic people to train on.")
+    ] = PEOPLE,
     as_json: AsJson = False,
 ) -> None:
     """Try everything on synthetic people, in about 5 minutes.
@@ -128,7 +133,7 @@ def run_demo(
     from xmdpt_cli.metrics.report import plain as plain_reports
     from xmdpt_cli.metrics.report import write_json
     from xmdpt_cli.prepare.pipeline import prepare_dataset
-    from xmdpt_cli.sampling.generate import generate
+    from xmdpt_cli.sampling.dataset_images import generate
     from xmdpt_cli.sampling.ground_truth import DatasetTruths
     from xmdpt_cli.sampling.sampler import Sampler
     from xmdpt_cli.toy.synthetic import make_synthetic
@@ -165,7 +170,7 @@ def run_demo(
         PairDataset(out / "data", "test"),
         toy.encoders.vae,
         samples,
-        sampler.recipe(seed=seed),
+        sampler.sampling_config(seed=seed),
         batch_size=16,
         progress=say_resuming(progress, say, "images"),
     )

@@ -94,20 +94,20 @@ def choose(chosen: SimpleNamespace, talk: Talk) -> None:
 
 def draw(chosen: SimpleNamespace, out: Path, seed: int | None, talk: Talk) -> None:
     """Generate what is missing, as ``xmdpt sample`` does, with the settings of what is there."""
-    from xmdpt_cli.cli.sample_modes import RECIPE, draw_pairs
+    from xmdpt_cli.cli.sample_modes import SAMPLING, draw_pairs
     from xmdpt_cli.sampling.record import OTHER_OUT, RECORD, read_record
     from xmdpt_cli.storage.ranks import World
 
     record = read_record(out) if (out / RECORD).exists() else {}
-    recipe = record.get("recipe", {})
-    interval = recipe.get("interval")
+    sampling = record.get("sampling", {})
+    interval = sampling.get("interval")
     precision = {"float32": "fp32", "bfloat16": "bf16"}.get(record.get("precision", ""), "auto")
     asked = SimpleNamespace(
         model=chosen.model, data=chosen.data, split=chosen.split, out=out, device=chosen.device,
         precision=precision, vae=chosen.vae, max_memory=None, limit=chosen.limit,
         batch_size="auto", compile_="auto", paper=False, shard=None,
         interval=interval and f"{interval[0]}:{interval[1]}",
-        **{name: recipe.get(name) for name in RECIPE},
+        **{name: sampling.get(name) for name in SAMPLING},
     )  # fmt: skip
     if seed is not None:
         asked.seed = seed
@@ -215,7 +215,7 @@ def invariance(chosen: SimpleNamespace, where: str) -> dict[str, float]:
 
     sampler = Sampler.load(hub.fetch(chosen.model), where, "fp32")
     dataset = PairDataset(chosen.data, chosen.split)
-    scale = float(sampler.facts["encoders"]["vae"]["scale"])
+    scale = float(sampler.metadata["encoders"]["vae"]["scale"])
     views = read_views(dataset, list(range(len(dataset))), scale, GARMENTS)
     return {} if views is None else similarity(sampler.model, views, sampler.device)
 

@@ -47,10 +47,11 @@ def finetune_vae(
         Path | None, typer.Option(help="TOML file with a [finetune_vae] table.")
     ] = None,
     epochs: Annotated[
-        float | None, typer.Option(help="Epochs over the training images [77, the paper's].")
+        float | None,
+        typer.Option(help="Number of epochs over the training images [77, the paper's]."),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Optimizer steps, instead of epochs.")
+        int | None, typer.Option(min=1, help="Number of optimizer steps, instead of --epochs.")
     ] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Images per step, over all processes [8].")
@@ -58,22 +59,26 @@ def finetune_vae(
     learning_rate: Annotated[
         float | None, typer.Option(help="Learning rate of AdamW [4.5e-6 x batch size].")
     ] = None,
-    l1: Annotated[float | None, typer.Option(help="Weight of the absolute difference [1].")] = None,
-    mse: Annotated[float | None, typer.Option(help="Weight of the squared difference [2].")] = None,
+    l1: Annotated[
+        float | None, typer.Option(help="Weight of the absolute difference in the loss [1].")
+    ] = None,
+    mse: Annotated[
+        float | None, typer.Option(help="Weight of the squared difference in the loss [2].")
+    ] = None,
     lpips: Annotated[
-        float | None, typer.Option(help="Weight of LPIPS; 0 trains without [0.1].")
+        float | None, typer.Option(help="Weight of LPIPS in the loss; 0: no LPIPS [0.1].")
     ] = None,
     alexnet_weights: Annotated[
         str | None,
         typer.Option(
-            help="AlexNet of LPIPS: a file, toy, or off [torchvision's, downloaded; toy data: toy]."
+            help="AlexNet weights of LPIPS: a file, toy, or off [torchvision's; for toy data toy]."
         ),
     ] = None,
     face_weight: Annotated[
-        float | None, typer.Option(help="Weight of pixels around the head [1].")
+        float | None, typer.Option(help="Weight of pixels around the head in the loss [1].")
     ] = None,
     foreground_weight: Annotated[
-        float | None, typer.Option(help="Weight of pixels off the background [3].")
+        float | None, typer.Option(help="Weight of pixels outside the background in the loss [3].")
     ] = None,
     ema: Annotated[
         float | None, typer.Option(help="Decay of the EMA of the weights; 0: no EMA [0].")
@@ -85,19 +90,19 @@ def finetune_vae(
         bool | None,
         typer.Option(
             "--cached-latents/--encode",
-            help="Decode the dataset's latents, or encode the images [the dataset's latents].",
+            help="Train on the dataset's latents, or encode images in every step [latents].",
         ),
     ] = None,
     precision: Annotated[
         Literal["auto", "fp32", "bf16"] | None,
-        typer.Option(help="auto: bf16 on a GPU, else fp32 [auto]."),
+        typer.Option(help="Precision of the VAE; auto: bf16 on a GPU, else fp32 [auto]."),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Random seed [0].")] = None,
     checkpoint_every: Annotated[
         int | None, typer.Option(min=1, help="Steps between checkpoints [500].")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Test images that are measured [all].")
+        int | None, typer.Option(min=1, help="Number of test images to measure [all].")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     device: Device = "auto",

@@ -19,7 +19,10 @@ from xmdpt_cli.utils.devices import pick_device as pick_device
 LONGEST_CHOICES = 18  # columns of ``a|b|c`` beside a name: more would be broken within words
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Device = Annotated[
-    str, typer.Option(help="cpu, cuda, cuda:1, mps (untested); auto: a CUDA GPU if there is one.")
+    str,
+    typer.Option(
+        help="Device: cpu, cuda, cuda:1, mps (untested); auto: a CUDA GPU if there is one."
+    ),
 ]
 DataDir = Annotated[
     str | None,

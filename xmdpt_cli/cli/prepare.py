@@ -45,7 +45,8 @@ LOSS = 0.01  # share of the pictures and pairs that may be left out before it is
 def prepare(
     context: typer.Context,
     root: Annotated[
-        Path | None, typer.Option(help="Raw dataset: images, and lists if there are any.")
+        Path | None,
+        typer.Option(help="Raw dataset: a folder of images, with pair lists if there are any."),
     ] = None,
     out: Annotated[
         str | None,
@@ -53,21 +54,23 @@ def prepare(
     ] = None,
     size: Annotated[
         list[int] | None,
-        typer.Option(help="Side of the square images in pixels; may be given twice [256]."),
+        typer.Option(help="Side of the square images in pixels; repeat for a second size [256]."),
     ] = None,
     layout: Annotated[
         Literal["auto", "deepfashion", "people"],
-        typer.Option(help="How ROOT is laid out; people: a folder of images per person."),
+        typer.Option(help="Layout of ROOT; people: one folder of images per person."),
     ] = "auto",
     pose: Annotated[
         Literal["auto", "openpose"],
-        typer.Option(help="auto: the dataset's keypoints, else OpenPose; openpose: always."),
+        typer.Option(
+            help="Source of keypoints; auto: the dataset's, else OpenPose, openpose: always."
+        ),
     ] = "auto",
     frame: Annotated[
         str,
         typer.Option(
-            help="What keypoint files hold: 256x176, 256x256-padded, pixels, fractions, WxH; "
-            "auto: decided from the values."
+            help="Frame of the keypoint files: 256x176, 256x256-padded, pixels, fractions, WxH; "
+            "auto: detected from the values."
         ),
     ] = "auto",
     openpose: Annotated[
@@ -77,7 +80,7 @@ def prepare(
     encoders: Annotated[
         str,
         typer.Option(
-            help="pretrained, toy (small ones, made on the spot), or a folder of encoders."
+            help="Encoders: pretrained, toy (small ones, trained now), or a folder that holds them."
         ),
     ] = "pretrained",
     vae: Annotated[
@@ -91,7 +94,7 @@ def prepare(
     ] = None,
     tokens: Annotated[
         Literal["bf16", "fp8"],
-        typer.Option(help="How DINOv2 tokens are stored; fp8: half the bytes."),
+        typer.Option(help="Number type of the stored DINOv2 tokens; fp8: half the bytes."),
     ] = "bf16",
     vae_steps: Annotated[
         int | None,
@@ -99,31 +102,39 @@ def prepare(
     ] = None,
     seed: Annotated[
         int,
-        typer.Option(min=0, help="Random seed of your own images' pairs, and of toy encoders."),
+        typer.Option(
+            min=0, help="Random seed of the pairs of your own images, and of toy encoders."
+        ),
     ] = 0,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only the first LIMIT people of each split [all].")
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per network call.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per batch of the encoders.")] = 16,
     workers: Annotated[
         int | None,
-        typer.Option(min=0, help="Processes that decode images; 0: threads [one per core]."),
+        typer.Option(
+            min=0, help="Number of processes that decode images; 0: threads [one per core]."
+        ),
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first file that cannot be used.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan: images, bytes, time; write nothing.")
+        bool,
+        typer.Option("--dry-run", help="Print the plan (images, bytes, time) and write nothing."),
     ] = False,
     check_dir: Annotated[
-        str | None, typer.Option("--check", help="Verify a prepared dataset instead.")
+        str | None,
+        typer.Option("--check", help="Prepared dataset to verify, instead of preparing one."),
     ] = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="With --check: repair what can be repaired.")
+        bool, typer.Option("--repair", help="Repair what can be repaired, with --check.")
     ] = False,
     write_annotations: Annotated[
         Path | None,
-        typer.Option(help="Folder to write all keypoints to as well, in both published formats."),
+        typer.Option(
+            help="Folder to which all keypoints are also written, in both published formats."
+        ),
     ] = None,
     device: Device = "auto",
     as_json: AsJson = False,

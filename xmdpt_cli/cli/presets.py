@@ -22,9 +22,7 @@ from xmdpt_cli.training.config import TrainConfig
 def presets(
     name: Annotated[
         str | None,
-        typer.Argument(
-            help="Preset to show; without, all are listed.", autocompletion=complete_preset
-        ),
+        typer.Argument(help="Preset to show [all are listed].", autocompletion=complete_preset),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -46,107 +46,125 @@ def sample(
     data: Annotated[
         str | None,
         typer.Option(
-            help="Generate all pairs of this dataset, a folder or URL [the model's dataset]."
+            help="Prepared dataset whose pairs are generated: folder or URL [the model's dataset]."
         ),
     ] = None,
     split: Annotated[
-        Literal["test", "train"], typer.Option(help="Which pairs of the dataset.")
+        Literal["test", "train"],
+        typer.Option(help="Split of the dataset whose pairs are generated."),
     ] = "test",
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first LIMIT pairs of the dataset [all].")
+        int | None,
+        typer.Option(min=1, help="Generate only the first LIMIT pairs of the dataset [all]."),
     ] = None,
     shard: Annotated[
         str | None,
-        typer.Option(help="I/N: generate part I (from 0) of N. torchrun does this by itself."),
+        typer.Option(help="Part I (from 0) of N to generate, as I/N; torchrun needs no --shard."),
     ] = None,
     source: Annotated[
         list[Path] | None,
-        typer.Option(help="Image of a person; again: another view of the same person."),
+        typer.Option(help="Image of a person; repeat for other views of the same person."),
     ] = None,
     pose: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Keypoints (.json, .txt, .csv; a file may hold a sequence), a photograph, a "
-            "drawn pose, or a folder of these; may be given again."
+            help="Pose: keypoints (.json, .txt, .csv; also a sequence), a photograph, a "
+            "pose image, or a folder of these; repeat for several."
         ),
     ] = None,
     source_keypoints: Annotated[
         list[Path] | None,
-        typer.Option(help="Keypoints of each source, in order [estimated by OpenPose]."),
+        typer.Option(help="Keypoints of each source image, in order [estimated by OpenPose]."),
     ] = None,
     fit: Annotated[
         Literal["auto", "squash", "pad", "person"],
         typer.Option(
-            help="How a source gets the model's shape; squash: as published, person: cut out."
+            metavar="<choice>",
+            help="How source images get the model's shape: auto, squash (published), pad, or "
+            "person (crop around it).",
         ),
     ] = "auto",
     pose_fit: Annotated[
-        Literal["auto", "squash", "pad", "person"], typer.Option(help="The same for poses.")
+        Literal["auto", "squash", "pad", "person"],
+        typer.Option(
+            metavar="<choice>",
+            help="How poses get the model's shape: auto, squash, pad or person, as --fit.",
+        ),
     ] = "auto",
     person: Annotated[
         int | None,
-        typer.Option(min=1, help="Which of several people in the source; 1 is the largest."),
+        typer.Option(
+            min=1, help="Number of the person in a source with several people; 1 is the largest."
+        ),
     ] = None,
     pose_person: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Which of several people in the pose, of a sequence in its first frame.",
+            help="Number of the person in a pose (or first frame) with several people.",
         ),
     ] = None,
     min_score: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, help="Joints of keypoint files with a lower score are not found [0.1]."
+            min=0,
+            max=1,
+            help="Lowest score of a joint in keypoint files; lower ones are missing [0.1].",
         ),
     ] = None,
     empty_frames: Annotated[
         Literal["skip", "hold"] | None,
         typer.Option(
-            help="Frames of a sequence without the person: leave them out, or repeat the pose "
+            help="What to do with frames without the person: leave them out, or repeat the pose "
             "before [skip]."
         ),
     ] = None,
-    num_images: Annotated[int, typer.Option(min=1, help="Images of each pose.")] = 1,
+    num_images: Annotated[
+        int, typer.Option(min=1, help="Number of images to generate for each pose.")
+    ] = 1,
     square: Annotated[
         bool, typer.Option("--square", help="Save square images, as the model generates them.")
     ] = False,
     animate: Annotated[
-        Path | None, typer.Option(help="The poses as an animation: FILE.webp, .gif or .mp4.")
+        Path | None, typer.Option(help="Animation of the poses to write: FILE.webp, .gif or .mp4.")
     ] = None,
     fps: Annotated[
         float, typer.Option(min=0.1, max=100, help="Frames per second of the animation.")
     ] = 12.0,
-    steps: Annotated[int | None, typer.Option(min=1, help="Sampling steps [the model's].")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Number of sampling steps [the model's].")
+    ] = None,
     solver: Annotated[
         Literal["ddim", "dpmpp-2m", "unipc"] | None,
-        typer.Option(help="Solver; ddim: as published [the model's]."),
+        typer.Option(help="Sampling solver; ddim: published [the model's]."),
     ] = None,
     guidance: Annotated[
         float | None, typer.Option(help="Guidance scale gamma (eq. 6) [the model's].")
     ] = None,
     power: Annotated[
-        float | None, typer.Option(help="Power alpha of its schedule (eq. 6) [the model's].")
+        float | None,
+        typer.Option(help="Power alpha of the guidance schedule (eq. 6) [the model's]."),
     ] = None,
     interval: Annotated[
-        str | None, typer.Option(help="Guide only where t/1000 lies in LOW:HIGH [0:1].")
+        str | None, typer.Option(help="Range LOW:HIGH of t/1000 in which guidance is used [0:1].")
     ] = None,
     paper: Annotated[
-        bool, typer.Option("--paper", help="The paper's sampling: 50 steps of ddim, guidance 2.")
+        bool, typer.Option("--paper", help="Sample as in the paper: 50 steps of ddim, guidance 2.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0,
     batch_size: Annotated[
         str, typer.Option(help="Images per batch; auto: what memory allows.")
     ] = "auto",
     max_memory: Annotated[
-        str | None, typer.Option(help="Memory limit, e.g. 8GB [what the device has].")
+        str | None, typer.Option(help="Limit of the device's memory, e.g. 8GB [all of it].")
     ] = None,
     precision: Annotated[
-        Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 on a GPU, else fp32.")
+        Literal["auto", "fp32", "bf16"],
+        typer.Option(help="Precision of the model; auto: bf16 on a GPU, else fp32."),
     ] = "auto",
     compile_: Annotated[
         Literal["auto", "on", "off"],
-        typer.Option("--compile", help="torch.compile; auto: on a GPU, and for much work."),
+        typer.Option("--compile", help="Use of torch.compile; auto: on a GPU, and for much work."),
     ] = "auto",
     vae: Annotated[
         str | None, typer.Option(help="VAE: hub id or folder [the model's or the dataset's].")
@@ -159,23 +177,23 @@ def sample(
     ] = None,
     encoders: Annotated[
         Path | None,
-        typer.Option(help="Folder with vae/, dino_source/ and dino_pose/, for all three."),
+        typer.Option(help="Folder with vae/, dino_source/ and dino_pose/, instead of naming each."),
     ] = None,
     openpose: Annotated[
-        str | None, typer.Option(help="Folder or file of OpenPose's body network, or hub id.")
+        str | None, typer.Option(help="OpenPose body network: folder, file or hub id.")
     ] = None,
     pair_file: Annotated[
         Path | None,
         typer.Option(
             "--pairs",
-            help="List of many images to generate: a CSV file with the columns source, pose "
+            help="CSV file of many images to generate, with the columns source, pose "
             "and, optionally, out, source_keypoints, seed.",
         ),
     ] = None,
     pose_size: Annotated[
         str | None,
         typer.Option(
-            help="WxH of the image that pose keypoints are of, where their file does "
+            help="Size WxH of the image that the keypoints of a pose refer to, if their file does "
             "not say it [the image of the same name beside the file, else the source]."
         ),
     ] = None,

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from xmdpt_cli.cli.console import Talk
-from xmdpt_cli.cli.sample_modes import TOY, _batch, _min_score, _pipeline, _pose_size, _recipe
+from xmdpt_cli.cli.sample_modes import TOY, _batch, _min_score, _overrides, _pipeline, _pose_size
 from xmdpt_cli.errors import XmdptError
 
 
 def listed(chosen: Any) -> None:
     """The rows of --pairs; exit code 1 at the end if some were left out."""
-    from xmdpt_cli.sampling.many import Reading, draw_rows
-    from xmdpt_cli.sampling.memory import batch_size
-    from xmdpt_cli.sampling.pair_file import read_pair_file
+    from xmdpt_cli.sampling.batch_size import batch_size
+    from xmdpt_cli.sampling.listed_images import Reading, draw_rows
+    from xmdpt_cli.sampling.pair_list import read_pair_file
 
     talk, out = Talk(chosen.as_json), chosen.out
     rows = read_pair_file(chosen.pair_file, out)
@@ -27,14 +27,14 @@ def listed(chosen: Any) -> None:
         chosen.empty_frames or "skip",
     )
     pipe = _pipeline(chosen)
-    recipe = pipe.recipe(**_recipe(chosen))
+    config = pipe.sampling_config(**_overrides(chosen))
     most = pipe.most or batch_size(pipe.sampler)
-    batch = _batch(chosen, pipe.sampler, most, len(rows), recipe.steps)
+    batch = _batch(chosen, pipe.sampler, most, len(rows), config.steps)
     with talk.progress() as progress:
         record = draw_rows(
             pipe,
             rows,
-            recipe,
+            config,
             out,
             reading=reading,
             square=chosen.square,

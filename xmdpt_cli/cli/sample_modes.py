@@ -19,27 +19,27 @@ if TYPE_CHECKING:
 COMPILE_FROM = 500
 TOY = " by a TOY model, which says nothing about real results"
 NETWORKS = ("vae", "dino_source", "dino_pose", "openpose", "encoders")
-RECIPE = ("steps", "solver", "guidance", "power", "seed")
+SAMPLING = ("steps", "solver", "guidance", "power", "seed")
 
 
 def draw_pairs(chosen: Any, talk: Talk, world: World) -> dict[str, Any]:
     """The pictures of a dataset's pairs, this process's part of them; the record."""
     from xmdpt_cli.data.loader import PairDataset
     from xmdpt_cli.sampling import hub
+    from xmdpt_cli.sampling.batch_size import fit_memory, parse_bytes
+    from xmdpt_cli.sampling.dataset_images import generate
     from xmdpt_cli.sampling.encoders import vae_for
-    from xmdpt_cli.sampling.generate import generate
-    from xmdpt_cli.sampling.memory import fit_memory, parse_bytes
     from xmdpt_cli.sampling.sampler import Sampler
 
     where = pick_device(chosen.device)
     sampler = Sampler.load(hub.fetch(chosen.model), where, chosen.precision)
     dataset = PairDataset(chosen.data, chosen.split)
     vae = vae_for(sampler, dataset, chosen.vae)
-    recipe = sampler.recipe(**_recipe(chosen))
+    config = sampler.sampling_config(**_overrides(chosen))
     limit = None if chosen.max_memory is None else parse_bytes(chosen.max_memory)
     most = fit_memory(sampler, vae, limit, dataset.resolution)
     count = -(-len(dataset.pairs[: chosen.limit]) // world.size)
-    batch = _batch(chosen, sampler, most, count, recipe.steps)
+    batch = _batch(chosen, sampler, most, count, config.steps)
     if sampler.compiled:  # a test set is worth compiling the decoder, too
         vae.compile_decoder(batch)
     with talk.progress() as progress:
@@ -48,7 +48,7 @@ def draw_pairs(chosen: Any, talk: Talk, world: World) -> dict[str, Any]:
             dataset,
             vae,
             chosen.out,
-            recipe,
+            config,
             limit=chosen.limit,
             shard=world,
             batch_size=batch,
@@ -85,8 +85,8 @@ def _next_evaluate(chosen: Any) -> str:
 
 
 def own(chosen: Any) -> None:
-    from xmdpt_cli.sampling.animate import check_animation
-    from xmdpt_cli.sampling.memory import batch_size
+    from xmdpt_cli.sampling.animation import check_animation
+    from xmdpt_cli.sampling.batch_size import batch_size
     from xmdpt_cli.sampling.own_images import draw_own, notes_of
 
     talk, out = Talk(chosen.as_json), chosen.out
@@ -95,7 +95,7 @@ def own(chosen: Any) -> None:
         check_animation(chosen.animate)
     pose_size = _pose_size(chosen)
     pipe = _pipeline(chosen)
-    recipe = pipe.recipe(**_recipe(chosen))
+    config = pipe.sampling_config(**_overrides(chosen))
     with pipe._networks_named():
         views = pipe._read_views(
             chosen.source,
@@ -112,13 +112,13 @@ def own(chosen: Any) -> None:
     if pose_size is not None and not any("(--pose-size)" in note for note in notes):
         talk.warn("--pose-size is not used: no pose is a file that lacks its image's size")
     count = len(poses) * chosen.num_images
-    batch = _batch(chosen, pipe.sampler, pipe.most or batch_size(pipe.sampler), count, recipe.steps)
+    batch = _batch(chosen, pipe.sampler, pipe.most or batch_size(pipe.sampler), count, config.steps)
     with talk.progress() as progress:
         record = draw_own(
             pipe,
             views,
             poses,
-            recipe,
+            config,
             out,
             num_images=chosen.num_images,
             square=chosen.square,
@@ -138,7 +138,7 @@ def own(chosen: Any) -> None:
 
 
 def _pipeline(chosen: Any) -> Any:
-    from xmdpt_cli.sampling.memory import parse_bytes
+    from xmdpt_cli.sampling.batch_size import parse_bytes
     from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 
     limit = None if chosen.max_memory is None else parse_bytes(chosen.max_memory)
@@ -163,8 +163,8 @@ def _min_score(chosen: Any) -> float:
     return MIN_SCORE if chosen.min_score is None else float(chosen.min_score)
 
 
-def _recipe(chosen: Any) -> dict[str, Any]:
-    named = {name: getattr(chosen, name) for name in RECIPE}
+def _overrides(chosen: Any) -> dict[str, Any]:
+    named = {name: getattr(chosen, name) for name in SAMPLING}
     if chosen.paper:
         from xmdpt_cli.sampling.config import PAPER
 
@@ -237,7 +237,7 @@ def _poses(
 
 def _files(given: Path, warn: Callable[[str], None]) -> list[Path]:
     """A folder stands for the pictures and keypoints in it, by name."""
-    from xmdpt_cli.datasets.scan import is_picture_name
+    from xmdpt_cli.datasets.scan import is_readable_image
     from xmdpt_cli.files import is_hidden
     from xmdpt_cli.pose.formats import SUFFIXES
     from xmdpt_cli.pose.formats.beside_images import KeypointsBeside
@@ -246,7 +246,7 @@ def _files(given: Path, warn: Callable[[str], None]) -> list[Path]:
     if not given.is_dir():
         return [given]
     there = sorted(p for p in given.iterdir() if not is_hidden(p.name))
-    found = [p for p in there if p.suffix.lower() in SUFFIXES or is_picture_name(p.name)]
+    found = [p for p in there if p.suffix.lower() in SUFFIXES or is_readable_image(p.name)]
     unread = [p.name for p in not_read(there)]
     if unread:
         warn(say_not_read(unread))
@@ -254,4 +254,4 @@ def _files(given: Path, warn: Callable[[str], None]) -> list[Path]:
         raise ConfigError(f"no pose in {given}", "it holds neither keypoints nor pictures")
     # a photograph with its keypoints beside it is one pose, not two
     beside = KeypointsBeside()
-    return [p for p in found if not is_picture_name(p.name) or beside.own_file(p) is None]
+    return [p for p in found if not is_readable_image(p.name) or beside.own_file(p) is None]

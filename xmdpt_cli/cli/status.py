@@ -160,14 +160,14 @@ def _samples(path: Path) -> dict[str, Any] | None:
     report = workspace.read_record(path / "metrics.json") or {}
     row = report.get("rows", {}).get("generated", {})
     numbers = {k: float(v) for k, v in row.items() if k.startswith(_SHOWN) and v is not None}
-    recipe, step = record["recipe"], record.get("trained_steps")
+    sampling, step = record["sampling"], record.get("trained_steps")
     return {
         "path": str(path),
         "images": count,
         "complete": bool(done or files),
         "own": files is not None,
         "step": None if step is None else int(step),
-        "recipe": f"{int(recipe['steps'])} steps of {recipe['solver']}",
+        "sampling": f"{int(sampling['steps'])} steps of {sampling['solver']}",
         "toy": bool(record.get("toy")),
         "protocol": str(report.get("protocol")),
         "measured": int(report["counts"]["generated"]) if numbers else None,
@@ -224,7 +224,7 @@ def _samples_words(one: dict[str, Any]) -> str:
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in one["metrics"].items())
     part = "" if one["measured"] in (None, one["images"]) else f", of {one['measured']} images"
     by = f"; {one['protocol']}{part}: {metrics}" if metrics else ""
-    return f"{count}{step}, {one['recipe']}{by}{_note(one)}"
+    return f"{count}{step}, {one['sampling']}{by}{_note(one)}"
 
 
 def _note(one: dict[str, Any]) -> str:

@@ -19,15 +19,24 @@ def synth(
     out: Annotated[
         Path, typer.Option(help="Folder to write, in the raw DeepFashion layout.")
     ] = Path("people"),
-    people: Annotated[int, typer.Option(min=1, help="People in the training list.")] = 400,
-    test_people: Annotated[int, typer.Option(min=1, help="People in the test list.")] = 32,
-    views: Annotated[int, typer.Option(min=2, max=5, help="Images of each person.")] = 4,
-    height: Annotated[int, typer.Option(help="Height in pixels; the width is 11/16 of it.")] = 256,
+    people: Annotated[
+        int, typer.Option(min=1, help="Number of people in the training list.")
+    ] = 400,
+    test_people: Annotated[
+        int, typer.Option(min=1, help="Number of people in the test list.")
+    ] = 32,
+    views: Annotated[int, typer.Option(min=2, max=5, help="Number of images of each person.")] = 4,
+    height: Annotated[
+        int, typer.Option(help="Height of the images in pixels; the width is 11/16 of it.")
+    ] = 256,
     plain_clothes: Annotated[
-        bool, typer.Option("--plain", help="No patterns, no jackets, nobody cut off.")
+        bool,
+        typer.Option(
+            "--plain", help="Leave out patterns, jackets and people cut off by the frame."
+        ),
     ] = False,
     seed: Annotated[
-        int, typer.Option(min=0, help="Random seed; the same seed, the same people.")
+        int, typer.Option(min=0, help="Random seed; the same seed gives the same people.")
     ] = 0,
     as_json: AsJson = False,
 ) -> None:

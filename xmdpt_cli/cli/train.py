@@ -56,23 +56,25 @@ def train(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="A named recipe, e.g. paper/S-256; all of them: xmdpt presets.",
+            help="Named preset, e.g. paper/S-256; xmdpt presets lists all.",
             autocompletion=complete_preset,
         ),
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file with a [train] table.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with a [train] table of settings.")
+    ] = None,
     vae: Annotated[
         str | None,
         typer.Option(help="VAE for --online and --validate-every [the dataset's]."),
     ] = None,
     dino_source: Annotated[
-        str | None, typer.Option(help="Source DINOv2 for --online [the dataset's].")
+        str | None, typer.Option(help="DINOv2 of the source for --online [the dataset's].")
     ] = None,
     dino_pose: Annotated[
-        str | None, typer.Option(help="Pose DINOv2 for --online [the dataset's].")
+        str | None, typer.Option(help="DINOv2 of the pose for --online [the dataset's].")
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Resume with other settings, where that is possible.")
+        bool, typer.Option("--force", help="Resume with changed settings, where a run allows it.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     device: Device = "auto",

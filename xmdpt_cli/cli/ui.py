@@ -31,13 +31,15 @@ def ui(
         ),
     ] = None,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
+        str, typer.Option(help="Address to listen on; 0.0.0.0 accepts other machines.")
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 7860,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0: a free one.")
+    ] = 7860,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
-            help="Further host name of the page, as of a proxy in front; repeat for several.",
+            help="Additional host name of the page, e.g. of a proxy; repeat for several.",
         ),
     ] = None,
     browser: Annotated[
@@ -51,10 +53,14 @@ def ui(
         str | None, typer.Option(help="DINOv2 for the pose: hub id or folder [the model's].")
     ] = None,
     encoders: Annotated[
-        Path | None, typer.Option(help="Folder with vae, dino_source and dino_pose, for all three.")
+        Path | None,
+        typer.Option(help="Folder with vae/, dino_source/ and dino_pose/, instead of naming each."),
     ] = None,
     openpose: Annotated[
-        str | None, typer.Option(help="OpenPose, to find poses in photographs: folder or file.")
+        str | None,
+        typer.Option(
+            help="OpenPose body network, to estimate poses in photographs: folder or file."
+        ),
     ] = None,
     device: Device = "auto",
     as_json: AsJson = False,

@@ -1,9 +1,9 @@
-"""Pairs of a prepared dataset as tensors."""
+"""Pairs of a prepared dataset as the tensors of a batch."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cache
@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xmdpt_cli.data.copying import Read, loaded_dtype
-from xmdpt_cli.data.dataset import CONNECTIONS, FEATURES, TARGET_TOKENS, PairDataset
+from xmdpt_cli.data.dataset import CONNECTIONS, FEATURES, TARGET_TOKENS, PairDataset, Read
+
+_WORTH_THREADS = 2**20  # bytes: less is copied sooner than a thread is woken
 
 
 @dataclass
@@ -27,21 +28,21 @@ class Batch:
     target_moments: torch.Tensor  # float32 (N, 2C, h, w)
     source_moments: torch.Tensor  # float32 (N, 2C, h, w)
     pose_tokens: torch.Tensor  # (N, L, W), of the target's pose, as stored (bfloat16)
-    source_tokens: torch.Tensor  # (N, L, W), of the source picture, as stored (bfloat16)
+    source_tokens: torch.Tensor  # (N, L, W), of the source image, as stored (bfloat16)
     pairs: list[str]  # PairRef.name
     flipped: list[bool]
-    pose_map: torch.Tensor | None = None  # uint8 (N, H, W, 3), the target's pose picture
+    pose_map: torch.Tensor | None = None  # uint8 (N, H, W, 3), the target's pose map
     source_pose_map: torch.Tensor | None = None  # uint8 (N, H, W, 3), the source's
-    target_tokens: torch.Tensor | None = None  # (N, L, W), of the target picture, as stored
-    skipped: int = 0  # of these pairs stand for others that could not be read (``skipping``)
+    target_tokens: torch.Tensor | None = None  # (N, L, W), of the target image, as stored
+    skipped: int = 0  # of these pairs replace others that could not be read (``broken_shards``)
 
     def pose_maps(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """The target's and the source's pose picture, float32 (N, 3, H, W) in [0, 1]."""
+        """The target's and the source's pose map, float32 (N, 3, H, W) in [0, 1]."""
         if self.pose_map is None or self.source_pose_map is None:
             return None
         target, source = (
-            picture.to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
-            for picture in (self.pose_map, self.source_pose_map)
+            image.to(device, non_blocking=True).permute(0, 3, 1, 2).float() / 255
+            for image in (self.pose_map, self.source_pose_map)
         )
         return target, source
 
@@ -56,74 +57,6 @@ class EvalBatch(Batch):
     target_keypoints: torch.Tensor  # float64 (N, 18, 2), pixels, NaN missing
 
 
-class Filling:
-    """A batch and how to fill it: rows may be filled in parts, from different places."""
-
-    def __init__(
-        self,
-        dataset: PairDataset,
-        indices: Sequence[int] | NDArray[np.int64],
-        swap: Sequence[bool] | NDArray[np.bool_],
-        flip: Sequence[bool] | NDArray[np.bool_],
-        pose_maps: bool = False,
-        out: Batch | None = None,
-        target_tokens: bool = False,
-    ) -> None:
-        """Takes the arguments of ``load_pairs``; nothing is read yet."""
-        picks, swaps = np.asarray(indices, np.int64), np.asarray(swap, np.bool_)
-        flips = np.asarray(flip, np.bool_)
-        assert len(picks) == len(swaps) == len(flips)
-        sources, targets = dataset.rows(picks, swaps)
-        rows = {"source": sources, "target": targets}
-        self.dataset, self.rows, self.flips = dataset, rows, flips.tolist()
-        rooms: dict[str, torch.Tensor] = {}
-        self.fields = []
-        wanted = {**FEATURES, **(TARGET_TOKENS if target_tokens else {})}
-        for field, (role, name) in wanted.items():
-            column = dataset.column(name)
-            dtype = torch.float32 if name == "moments" else loaded_dtype(column)
-            old = None if out is None else getattr(out, field)
-            rooms[field] = room_for(old, (len(picks), *column.shape), dtype)
-            self.fields.append(dataset.field(rooms[field], rows[role], name, flips))
-        self.maps: dict[str, NDArray[np.uint8]] = {}
-        if pose_maps:
-            shape = (len(picks), dataset.resolution, dataset.resolution, 3)
-            for field, role in (("pose_map", "target"), ("source_pose_map", "source")):
-                old = None if out is None else getattr(out, field)
-                rooms[field] = room_for(old, shape, torch.uint8)
-                self.maps[role] = rooms[field].numpy()
-        names = dataset.names(sources, targets)
-        self.batch = Batch(**rooms, pairs=names, flipped=self.flips, skipped=0)
-
-    def fill(self, numbers: range, read: Read) -> None:
-        """Read these rows of the batch."""
-        count = len(numbers)
-        asking = read == self.dataset.read and self.dataset.store.folder is None
-        size = sum(field.column.bytes for field in self.fields) * count
-        # who asks waits for a server; of copies a few fill the memory's bandwidth
-        workers = CONNECTIONS if asking else threads() if size >= _WORTH_THREADS else 1
-        workers = min(workers, count)
-        if workers <= 1:
-            self._fill(numbers, read)
-            return
-        cuts = [count * i // workers for i in range(workers + 1)]
-        parts = [numbers[a:b] for a, b in pairwise(cuts)]
-        filled = [_pool().submit(self._fill, part, read) for part in parts]
-        wait(filled)  # all of them: none may write on after another one's error was raised
-        for future in filled:
-            future.result()
-
-    def _fill(self, numbers: range, read: Read) -> None:
-        for number in numbers:
-            for field in self.fields:
-                field.copy(number, read)
-            for role, room in self.maps.items():
-                row = int(self.rows[role][number])
-                room[number] = self.dataset.pose_map_of(row, self.flips[number], read)
-        for field in self.fields:
-            field.settle(numbers)
-
-
 def load_pairs(
     dataset: PairDataset,
     indices: Sequence[int] | NDArray[np.int64],
@@ -132,41 +65,84 @@ def load_pairs(
     pose_maps: bool = False,
     out: Batch | None = None,
     target_tokens: bool = False,
+    read: Read | None = None,
 ) -> Batch:
-    """Read pairs: one copy from the file's pages into the batch.
+    """Read pairs into a batch, each tensor copied once.
 
-    ``out`` is a batch nobody needs any more, whose tensors are overwritten where they fit: fresh
-    memory costs as much as the copy itself.
+    ``out``: an old batch whose tensors are overwritten where they fit, for fresh memory costs as
+    much as the copy itself. ``read``: where the bytes come from instead of ``dataset.read``.
     """
-    filling = Filling(dataset, indices, swap, flip, pose_maps, out, target_tokens)
-    filling.fill(range(len(indices)), dataset.read)
-    return filling.batch
+    count, flips = len(indices), np.asarray(flip, np.bool_)
+    sources, targets = dataset.rows(np.asarray(indices, np.int64), np.asarray(swap, np.bool_))
+    assert count == len(sources) == len(flips)
+    rows = {"source": sources, "target": targets}
+    features = {**FEATURES, **(TARGET_TOKENS if target_tokens else {})}
+    shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+    for field, (_, name) in features.items():
+        dtype = torch.float32 if name == "moments" else dataset.dtype(name)
+        shapes[field] = ((count, *dataset.column(name).shape), dtype)
+    maps = {"pose_map": targets, "source_pose_map": sources} if pose_maps else {}
+    for field in maps:
+        shapes[field] = ((count, dataset.resolution, dataset.resolution, 3), torch.uint8)
+    tensors = {f: reuse(getattr(out, f, None), *shape) for f, shape in shapes.items()}
+    batch = Batch(
+        **tensors,
+        pairs=dataset.names(sources, targets),
+        flipped=flips.tolist(),
+        skipped=0,
+    )
+
+    def fill(part: slice) -> None:
+        for field, (role, name) in features.items():
+            dataset.read_tensors(name, rows[role][part], flips[part], tensors[field][part], read)
+        for field, views in maps.items():
+            for i in range(count)[part]:
+                drawn = dataset.pose_map_of(int(views[i]), bool(flips[i]), read or dataset.read)
+                tensors[field][i].numpy()[...] = drawn
+
+    if read is None and dataset.store.folder is None:
+        threads = CONNECTIONS  # each waits for the server
+    else:  # a few fill the memory's bandwidth
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        threads = copy_threads() if size >= _WORTH_THREADS else 1
+    in_parts(fill, count, threads)
+    return batch
 
 
-def room_for(old: torch.Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """``old``, if it fits: to be overwritten."""
+def reuse(old: torch.Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """``old`` if it fits, to be overwritten; else an empty tensor."""
     if old is not None and old.shape == shape and old.dtype == dtype:
         return old
     return torch.empty(shape, dtype=dtype)
 
 
-_WORTH_THREADS = 2**20  # bytes: less is copied sooner than a thread is woken
+def in_parts(work: Callable[[slice], None], count: int, threads: int) -> None:
+    """``work`` on slices of 0 .. ``count``, one per thread; returns when all are done."""
+    threads = min(threads, count)
+    if threads <= 1:
+        work(slice(0, count))
+        return
+    cuts = [count * i // threads for i in range(threads + 1)]
+    parts = [_pool().submit(work, slice(a, b)) for a, b in pairwise(cuts)]
+    wait(parts)  # all of them: none may write on after another one's error was raised
+    for part in parts:
+        part.result()
 
 
-_copying = min(4, os.cpu_count() or 1)
+_copy_threads = min(4, os.cpu_count() or 1)
 
 
-def threads() -> int:
+def copy_threads() -> int:
     """How many threads fill a batch from memory."""
-    return _copying
+    return _copy_threads
 
 
 def limit_threads(count: int) -> None:
     """Let ``count`` threads fill a batch from memory, 4 at most: for measuring."""
-    global _copying
-    _copying = count
+    global _copy_threads
+    _copy_threads = count
 
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="fill")
+    return ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="collate")

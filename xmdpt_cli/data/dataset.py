@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, overload
@@ -14,16 +13,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from xmdpt_cli.data.copying import Field, Read, loaded_dtype
-from xmdpt_cli.data.index import FLIP, index_name, parse_index
+from xmdpt_cli.data.fp8 import dequantise_tokens
+from xmdpt_cli.data.index import FLIP, ShardIndex, index_name, parse_index
 from xmdpt_cli.data.manifest import RUN_AGAIN, missing_shard, read_manifest
-from xmdpt_cli.data.reader import ShardError, ShardReader, stored_keypoints
-from xmdpt_cli.data.table import Column, Part, Table, part_of
+from xmdpt_cli.data.shard_reader import ShardError, ShardReader, parse_keypoints
+from xmdpt_cli.data.table import Column, Ints, Table
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import Picture, decode_image
 from xmdpt_cli.pose.drawing import draw_pose_map
 from xmdpt_cli.pose.keypoints import Keypoints
 from xmdpt_cli.storage.stores import Store, open_store
+from xmdpt_cli.utils.prefetch import prefetch
 from xmdpt_cli.utils.records import COPY_AGAIN
 from xmdpt_cli.utils.splits import SPLITS
 
@@ -32,15 +32,27 @@ _OPEN_FILES = 256  # shards held open; of more each read opens its own: 1,024 fi
 _MAP_CACHE_BYTES = 256 * 2**20  # drawn pose maps kept in memory: 1,365 of them at 256 px
 
 
-# Batch field -> which view of the pair it comes from, and the stored tensor's name.
+# read(row, offset, into): fill ``into`` with bytes of the shard of that view (row of the table)
+Read = Callable[[int, int, NDArray[np.uint8]], None]
+
+# safetensors' names of the stored dtypes
+TORCH_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+}
+
+# Batch field -> the view of the pair it comes from, and the stored tensor's name.
 FEATURES = {
     "target_moments": ("target", "moments"),
     "source_moments": ("source", "moments"),
     "pose_tokens": ("target", "pose_tokens"),
     "source_tokens": ("source", "source_tokens"),
 }
-# and, where asked for, what the source's encoder says of the target
-TARGET_TOKENS = {"target_tokens": ("target", "source_tokens")}
+TARGET_TOKENS = {"target_tokens": ("target", "source_tokens")}  # for REPA
+_ALONE = 32_768  # elements from which torch splits a conversion over its threads
 
 
 @dataclass(frozen=True)
@@ -62,7 +74,7 @@ class PairRef:
 
 
 class Pairs(Sequence[PairRef]):
-    """The pairs of a table in published order, each made when it is asked for."""
+    """The pairs of a table in published order, each made when it is accessed."""
 
     def __init__(self, table: Table) -> None:
         self._table = table
@@ -84,12 +96,12 @@ class Pairs(Sequence[PairRef]):
 
 
 class PairDataset:
-    """One split of a prepared folder or URL; shards are opened or asked for when first read.
+    """One split of a prepared folder or URL; shards are opened or requested when first read.
 
-    Raises XmdptError if the place is no dataset, was interrupted, has lost a shard (behind a URL:
-    its index; a lost shard shows when it is read), or has no pair in this split. ``lenient`` lets
-    a lost shard pass as long as its index is there, as behind a URL: for a run that goes on after
-    it skipped that shard (see ``skipping``).
+    Raises XmdptError if the place is no dataset, is unfinished, has lost a shard (behind a URL: its
+    index; a lost shard shows when it is read), or has no pair in this split. ``lenient`` accepts a
+    lost shard whose index is there, as behind a URL: for a run that resumes after it skipped that
+    shard (``data.broken_shards``).
     """
 
     def __init__(
@@ -124,17 +136,16 @@ class PairDataset:
         self._maps_lock = threading.Lock()
 
     def _read_table(self, shards: list[dict[str, Any]]) -> Table:
+        # of a local folder reading is quick; behind a URL it is mostly waiting
+        threads = 1 if self.store.folder is not None else CONNECTIONS
         try:
-            if self.store.folder is not None:
-                return Table(map(self._read_part, shards))
-            with ThreadPoolExecutor(CONNECTIONS) as pool:  # waiting, mostly
-                return Table(pool.map(self._read_part, shards))
+            return Table(prefetch(self._read_index, shards, threads=threads))
         except (ValueError, KeyError) as err:
             raise XmdptError(
                 f"the indexes of {self.path} do not fit together: {err}", "run prepare again"
             ) from None
 
-    def _read_part(self, shard: dict[str, Any]) -> Part:
+    def _read_index(self, shard: dict[str, Any]) -> ShardIndex:
         name = index_name(str(shard["name"]))
         try:
             data = self.store.read(name)
@@ -145,7 +156,7 @@ class PairDataset:
         index = parse_index(data, f"{self.path}/{name}")
         if (index.bytes, index.sha256) != (shard["bytes"], shard["sha256"]):
             raise XmdptError(f"{self.path}/{name} is the index of another shard", COPY_AGAIN)
-        return part_of(index)
+        return index
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -174,7 +185,7 @@ class PairDataset:
         self.readers[self.table.shard[row]].read(offset, into)
 
     def member(self, row: int, which: int, read: Read | None = None) -> bytes:
-        """A member of view ``row``: 0 the picture (PNG), 1 the keypoints (npy)."""
+        """A member of view ``row``: 0 the image (PNG), 1 the keypoints (npy)."""
         offset, length = self.table.members[row, which].tolist()
         stored = np.empty(length, np.uint8)
         (read or self.read)(row, offset, stored)
@@ -190,25 +201,56 @@ class PairDataset:
             )
         return columns[name]
 
-    def field(
-        self, out: torch.Tensor, rows: NDArray[np.int64], name: str, flip: NDArray[np.bool_]
-    ) -> Field:
-        """What copies the tensor ``name`` of these views into ``out``, mirrored where ``flip``."""
-        plain = self.column(name)
-        mirrored = self.column(name + FLIP) if flip.any() else plain
-        made = Field(out, rows, plain, mirrored, flip)
-        if not made.complete or (mirrored.dtype, mirrored.shape) != (plain.dtype, plain.shape):
+    def dtype(self, name: str) -> torch.dtype:
+        """How a stored tensor is loaded: as stored, but float8 with its scales as bfloat16."""
+        column = self.column(name)
+        return torch.bfloat16 if column.scales is not None else TORCH_DTYPES[column.dtype]
+
+    def read_tensors(
+        self,
+        name: str,
+        rows: Ints,
+        flip: NDArray[np.bool_],
+        out: torch.Tensor,
+        read: Read | None = None,
+    ) -> None:
+        """Read the tensor ``name`` of these views, mirrored where ``flip``, into ``out``.
+
+        ``out``: contiguous (N, *shape); each row is one read, straight into place where the dtypes
+        are equal. Several threads may read parts of one tensor at a time.
+        """
+        read = read or self.read
+        column = self.column(name)
+        mirrored = self.column(name + FLIP) if flip.any() else column
+        offsets = np.where(flip, mirrored.offsets[rows], column.offsets[rows])
+        if (mirrored.dtype, mirrored.shape) != (column.dtype, column.shape) or (offsets < 0).any():
             raise XmdptError(f"{self.path}: not every view has the same {name}", "prepare it again")
-        return made
+        starts: list[int] = offsets.tolist()
+        if column.scales is not None and mirrored.scales is not None:
+            scales = np.where(flip, mirrored.scales[rows], column.scales[rows])
+            bits, scale = np.empty(column.shape, np.int8), np.empty(column.shape[0], np.float32)
+            for i, row in enumerate(rows.tolist()):
+                read(row, starts[i], bits.view(np.uint8).reshape(-1))
+                read(row, int(scales[i]), scale.view(np.uint8))
+                dequantise_tokens(torch.from_numpy(bits), torch.from_numpy(scale), out[i])
+            return
+        dtype = TORCH_DTYPES[column.dtype]
+        # converted a few rows at a time: from more elements on torch would wake its own threads
+        step = len(rows) if dtype == out.dtype else max(1, (_ALONE - 1) // out[0].numel())
+        for first in range(0, len(rows), step):
+            into = out[first : first + step]
+            stored = into if dtype == out.dtype else torch.empty(into.shape, dtype=dtype)
+            raw = stored.view(torch.uint8).numpy().reshape(len(into), -1)
+            for i, row in enumerate(rows[first : first + step].tolist()):
+                read(row, starts[first + i], raw[i])
+            if stored is not into:
+                into.copy_(stored)
 
     def tensor(self, key: str, view: str, name: str) -> torch.Tensor:
         """A copy of one stored tensor, in its stored dtype (float8: as bfloat16)."""
-        column = self.column(name)
-        out = torch.empty(1, *column.shape, dtype=loaded_dtype(column))
+        out = torch.empty(1, *self.column(name).shape, dtype=self.dtype(name))
         row = np.array([self.table.row(key, view)])
-        field = self.field(out, row, name, np.zeros(1, np.bool_))
-        field.copy(0, self.read)
-        field.settle(range(1))
+        self.read_tensors(name, row, np.zeros(1, np.bool_), out)
         return out[0]
 
     def features(
@@ -245,7 +287,7 @@ class PairDataset:
     def keypoints_of(self, row: int, read: Read | None = None) -> Keypoints:
         """``keypoints`` of a row of the table."""
         try:
-            return stored_keypoints(self.member(row, 1, read))
+            return parse_keypoints(self.member(row, 1, read))
         except ValueError as err:
             reader = self.readers[self.table.shard[row]]
             raise ShardError(

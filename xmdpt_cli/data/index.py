@@ -20,6 +20,7 @@ Range = tuple[Count, Count]  # (offset, length) in bytes
 ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1}
 ITEM_BYTES |= {"F8_E5M2": 1, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 
+SUFFIXES = ("png", "keypoints.npy", "safetensors")  # of a view's members
 FLIP = "_flip"  # suffix of a tensor that was computed from the mirrored images
 
 

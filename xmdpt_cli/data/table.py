@@ -1,12 +1,11 @@
-"""The indexes of a whole split in memory: columns, not an object for every view.
+"""The indexes of a whole split in memory, as columns instead of one object per view.
 
-52,712 views take about 12 MB this way. Legend: V views (rows), G garments, P pairs. The views of
-a garment are neighbouring rows.
+52,712 views take about 12 MB. Legend: V views (rows), G garments, P pairs. The views of a garment
+are neighbouring rows.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmdpt_cli.data.fp8 import SCALE
-from xmdpt_cli.data.index import ShardIndex, tensor_bytes
+from xmdpt_cli.data.index import ShardIndex, TensorPlace, tensor_bytes
 
 Ints = NDArray[np.int64]
 
@@ -23,98 +22,59 @@ _NONE = -1  # the offset of a tensor that a view lacks
 
 @dataclass(frozen=True)
 class Column:
-    """One stored tensor of every view: one dtype and shape, an offset in the shard for each."""
+    """One stored tensor of every view: one dtype and shape, one offset in the shard per view."""
 
     dtype: str  # safetensors' name: F16, BF16, F8_E4M3, ...
     shape: tuple[int, ...]
-    offsets: Ints  # (V,)
+    offsets: Ints  # (V,), -1 where a view lacks it
     scales: Ints | None = None  # (V,), of F8_E4M3: where the float32 (shape[0],) scales lie
 
     @property
     def bytes(self) -> int:
         return tensor_bytes(self.dtype, self.shape)
 
-    def offset(self, row: int) -> int | None:
-        """Where it begins in the view's shard, None if this view lacks it."""
-        found = int(self.offsets[row])
-        return None if found == _NONE else found
-
-
-@dataclass(frozen=True)
-class Part:
-    """What one shard's index says, as lists."""
-
-    keys: list[str]
-    counts: list[int]  # views of each garment
-    names: list[str]  # of each view
-    members: list[list[int]]  # of each view: picture, keypoints, features as offset, length
-    tensors: dict[str, tuple[str, tuple[int, ...], list[int]]]  # dtype, shape, offset by view
-    pairs: list[tuple[int, int, int]]  # source view, target view (counted in this part), position
-
-
-def part_of(index: ShardIndex) -> Part:
-    """One shard's columns. ValueError if its views differ in the shape of a tensor."""
-    part = Part([], [], [], [], {}, [])
-    for sample in index.samples:
-        rows = {}
-        for name, view in sample.views.items():
-            rows[name] = row = len(part.names)
-            part.names.append(name)
-            part.members.append([*view.picture, *view.keypoints, *view.features])
-            for tensor, entry in view.tensors.items():
-                known = part.tensors.setdefault(tensor, (entry.dtype, entry.shape, []))
-                if known[:2] != (entry.dtype, entry.shape):
-                    raise ValueError(f"{tensor} differs in shape")
-                known[2].extend([_NONE] * (row - len(known[2])))
-                known[2].append(entry.offset)
-        part.keys.append(sample.key)
-        part.counts.append(len(rows))
-        part.pairs.extend((rows[s], rows[t], place) for s, t, place in sample.pairs)
-    return part
-
 
 class Table:
-    """All views, and the pairs in published order."""
+    """All views of a split, and its pairs in published order."""
 
-    def __init__(self, parts: Iterable[Part]) -> None:
-        """One part a shard, in the manifest's order. ValueError if tensors differ in shape."""
-        self.keys: list[str] = []
-        self.view_names: list[str] = []  # the few different ones
-        known: dict[str, int] = {}
-        counts: list[int] = []
-        shards: list[Ints] = []
+    def __init__(self, indexes: Iterable[ShardIndex]) -> None:
+        """One index per shard, in the manifest's order. ValueError if tensors differ in shape."""
+        self.keys: list[str] = []  # (G,)
+        view_names: dict[str, int] = {}
+        shard_of: list[int] = []  # of each garment
+        counts: list[int] = []  # views of each garment
         names: list[Ints] = []
         members: list[Ints] = []
         pairs: list[Ints] = []
-        tensors: dict[str, tuple[str, tuple[int, ...], list[Ints]]] = {}
-        have: Counter[str] = Counter()  # offsets of each tensor so far
+        tensors = _TensorOffsets()
         rows = 0
-        for shard, part in enumerate(parts):
-            self.keys += part.keys
-            counts += part.counts
-            shards.append(np.full(len(part.keys), shard))
-            names.append(np.array([known.setdefault(n, len(known)) for n in part.names], int))
-            members.append(np.array(part.members, np.int64).reshape(-1, 3, 2))
-            found = np.array(part.pairs, np.int64).reshape(-1, 3)
-            pairs.append(found + (rows, rows, 0))
-            for name, (dtype, shape, offsets) in part.tensors.items():
-                column = tensors.setdefault(name, (dtype, shape, []))
-                if column[:2] != (dtype, shape):
-                    raise ValueError(f"{name} differs in shape")
-                column[2].append(np.full(rows - have[name], _NONE))
-                column[2].append(np.array(offsets, np.int64))
-                have[name] = rows + len(offsets)
-            rows += len(part.names)
-        self.view_names = list(known)
+        for shard, index in enumerate(indexes):
+            places = [view for sample in index.samples for view in sample.views.values()]
+            for sample in index.samples:
+                row_of = {name: rows + i for i, name in enumerate(sample.views)}
+                names.append(
+                    np.array([view_names.setdefault(v, len(view_names)) for v in row_of], np.int64)
+                )
+                listed = [(row_of[s], row_of[t], position) for s, t, position in sample.pairs]
+                pairs.append(np.array(listed, np.int64).reshape(-1, 3))
+                self.keys.append(sample.key)
+                counts.append(len(row_of))
+                shard_of.append(shard)
+                rows += len(row_of)
+            ranges = [(*place.picture, *place.keypoints, *place.features) for place in places]
+            members.append(np.array(ranges, np.int64).reshape(-1, 3, 2))
+            tensors.add(rows - len(places), [place.tensors for place in places])
+        self.view_names = list(view_names)
         self.first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)  # (G + 1,) rows
         self.garment = np.repeat(np.arange(len(counts)), counts)  # (V,)
-        self.shard = _joined(shards)[self.garment] if counts else np.zeros(0, np.int64)  # (V,)
+        self.shard = np.array(shard_of, np.int64)[self.garment]  # (V,)
         self.name = _joined(names).astype(np.int32)  # (V,), into view_names
-        self.members = _joined(members).reshape(-1, 3, 2)  # (V, 3, 2), see Part.members
-        self.columns = _columns(tensors, rows)
-        listed = _joined(pairs).reshape(-1, 3)
-        listed = listed[np.argsort(listed[:, 2], kind="stable")]
-        self.source, self.target, self.position = np.ascontiguousarray(listed.T)  # (P,) each
+        # (V, 3, 2): image, keypoints, features as offset and length
+        self.members = _joined(members).reshape(-1, 3, 2)
+        self.columns = tensors.columns(rows)
+        published = _joined(pairs).reshape(-1, 3)
+        published = published[np.argsort(published[:, 2], kind="stable")]
+        self.source, self.target, self.position = np.ascontiguousarray(published.T)  # (P,) each
         self._garments = {key: number for number, key in enumerate(self.keys)}
 
     def row(self, key: str, view: str) -> int:
@@ -130,26 +90,46 @@ class Table:
         return self.keys[self.garment[row]], self.view_names[self.name[row]]
 
 
+class _TensorOffsets:
+    """Collects the offsets of every tensor, shard by shard."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, tuple[str, tuple[int, ...]]] = {}  # name -> dtype, shape
+        self._parts: dict[str, list[tuple[Ints, Ints]]] = {}  # name -> rows and their offsets
+
+    def add(self, first: int, views: list[dict[str, TensorPlace]]) -> None:
+        """The views of one shard, whose rows begin at ``first``."""
+        found: dict[str, tuple[list[int], list[int]]] = {}
+        for row, tensors in enumerate(views, first):
+            for name, place in tensors.items():
+                kind = (place.dtype, place.shape)
+                if self._kinds.setdefault(name, kind) != kind:
+                    raise ValueError(f"{name} differs in shape")
+                rows, offsets = found.setdefault(name, ([], []))
+                rows.append(row)
+                offsets.append(place.offset)
+        for name, (rows, offsets) in found.items():
+            part = (np.array(rows, np.int64), np.array(offsets, np.int64))
+            self._parts.setdefault(name, []).append(part)
+
+    def columns(self, rows: int) -> dict[str, Column]:
+        """The tensors by name; float8 tensors and their scales become one column."""
+        whole = {name: np.full(rows, _NONE, np.int64) for name in self._parts}
+        for name, parts in self._parts.items():
+            for where, offsets in parts:
+                whole[name][where] = offsets
+        scaled = {name + SCALE: name for name, kind in self._kinds.items() if kind[0] == "F8_E4M3"}
+        columns = {}
+        for name, (dtype, shape) in sorted(self._kinds.items()):
+            scales = None
+            if dtype == "F8_E4M3":
+                if self._kinds[name + SCALE] != ("F32", shape[:1]):
+                    raise ValueError(f"{name + SCALE} differs in shape")
+                scales = whole[name + SCALE]
+            if name not in scaled:
+                columns[name] = Column(dtype, shape, whole[name], scales)
+        return columns
+
+
 def _joined(arrays: list[Ints]) -> Ints:
     return np.concatenate(arrays) if arrays else np.zeros(0, np.int64)
-
-
-def _columns(
-    tensors: dict[str, tuple[str, tuple[int, ...], list[Ints]]], rows: int
-) -> dict[str, Column]:
-    """The tensors by name; those that are the scales of another go to that one."""
-    offsets = {}
-    for name, (_, _, found) in tensors.items():
-        whole = np.concatenate(found)
-        offsets[name] = np.concatenate([whole, np.full(rows - len(whole), _NONE)])
-    columns = {}
-    for name, (dtype, shape, _) in sorted(tensors.items()):
-        scales = None
-        if dtype == "F8_E4M3":
-            if tensors[name + SCALE][:2] != ("F32", shape[:1]):
-                raise ValueError(f"{name + SCALE} differs in shape")
-            scales = offsets[name + SCALE]
-        of = tensors.get(name.removesuffix(SCALE))
-        if not (name.endswith(SCALE) and of is not None and of[0] == "F8_E4M3"):
-            columns[name] = Column(dtype, shape, offsets[name], scales)
-    return columns

@@ -24,11 +24,11 @@ AnnotationRow = tuple[str, "ImageName | str", Keypoints]
 
 def annotation_rows(listing: Listing) -> Iterator[AnnotationRow]:
     """The keypoints of a listing as rows for ``write_annotations``; waiting views are left out."""
-    for garment in listing.garments:
-        for view, points in garment.keypoints.items():
-            picture = garment.views[view].name
-            name = match_key(picture) if listing.layout == "deepfashion" else None
-            yield garment.split, name or picture, points
+    for item in listing.items:
+        for view, points in item.keypoints.items():
+            image = item.views[view].name
+            name = match_key(image) if listing.layout == "deepfashion" else None
+            yield item.split, name or image, points
 
 
 def write_annotations(
@@ -78,7 +78,7 @@ def _check(split: str, name: ImageName | str, points: Keypoints) -> None:
 
 
 def _pose_path(name: ImageName | str) -> str:
-    """Own pictures keep their suffix: a.jpg and a.png may lie in one folder."""
+    """Own images keep their suffix: a.jpg and a.png may lie in one folder."""
     return f"{name}.txt" if isinstance(name, str) else f"{name.path.rsplit('.', 1)[0]}.txt"
 
 

@@ -1,7 +1,7 @@
-"""Own data: a folder of pictures for each person, no lists.
+"""Own data: a folder of images for each person, no lists.
 
-A group is a folder that directly holds pictures, at any depth; of DeepFashion's pictures it is a
-garment. Pairs are drawn within a group, the test set by person.
+A group is a folder that directly holds images, at any depth; of DeepFashion's images it is a
+item. Pairs are drawn within a group, the test set by person.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from xmdpt_cli.datasets.assembly import make_listing
-from xmdpt_cli.datasets.layouts import Pictures
-from xmdpt_cli.datasets.listing import Garment, Listing, Pair, PictureFile
-from xmdpt_cli.datasets.own_keypoints import OwnKeypoints, OwnPictures
+from xmdpt_cli.datasets.layouts import ImageSource
+from xmdpt_cli.datasets.listing import ImageFile, Item, Listing, Pair
+from xmdpt_cli.datasets.own_keypoints import OwnImages, OwnKeypoints
 from xmdpt_cli.datasets.published_keypoints import KeypointFiles
-from xmdpt_cli.datasets.scan import Folder, Scan, images_not_read, is_picture_name
+from xmdpt_cli.datasets.scan import Folder, Scan, images_not_read, is_readable_image
 from xmdpt_cli.datasets.slugs import key_slug, view_slug
-from xmdpt_cli.datasets.stored import StoredPicture, as_padded
+from xmdpt_cli.datasets.stored import StoredImage, as_padded
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.pose.frames import CoordinateFrame
 from xmdpt_cli.pose.padding import are_padded
@@ -28,31 +28,31 @@ from xmdpt_cli.utils.problems import Problem
 
 MOST_SOURCES = 8  # per target; DeepFashion has about 3
 TEST_SHARE = 0.1  # of the people
-WANTED = "make one folder per person, each with two pictures or more: alice/front.jpg"
+WANTED = "make one folder per person, each with two images or more: alice/front.jpg"
 
 
 @dataclass
 class Group:
-    """The pictures of one garment on one person."""
+    """The images of one item on one person."""
 
-    name: str  # the folder below the root, or DeepFashion's garment
+    name: str  # the folder below the root, or DeepFashion's item
     person: str  # who is in the training or in the test set as a whole
-    views: dict[str, StoredPicture] = field(default_factory=dict)
+    views: dict[str, StoredImage] = field(default_factory=dict)
 
 
 @dataclass
 class People:
-    """What a folder holds: groups of two pictures and more, sorted by name."""
+    """What a folder holds: groups of two images and more, sorted by name."""
 
     root: Path
     groups: list[Group]
     problems: list[Problem]
-    pictures: int = 0  # all of them, usable or not
-    garments: bool = False  # of DeepFashion
-    loose: bool = False  # there are pictures directly in the root
+    images: int = 0  # all of them, usable or not
+    deepfashion: bool = False  # of DeepFashion
+    loose: bool = False  # there are images directly in the root
 
 
-Found = list[tuple[Group, str, StoredPicture]]
+Found = list[tuple[Group, str, StoredImage]]
 
 
 def find_people(root: Path) -> People:
@@ -62,72 +62,72 @@ def find_people(root: Path) -> People:
     found: Found = []
     trees: list[bool] = []
     for folder in scan.walk(""):
-        files = [file for file in folder.files if is_picture_name(file)]
+        files = [file for file in folder.files if is_readable_image(file)]
         people.problems += _odd_entries(folder, files) + images_not_read(folder)
-        people.pictures += len(files)
+        people.images += len(files)
         if not files:
             continue
         if not folder.name:
             people.loose = True
-            what = "a picture in no person's folder"
+            what = "an image in no person's folder"
             people.problems += [Problem(file, what) for file in files]
             continue
         # a raw tree deeper than layouts looks: one folder holds several colours
         tree = all(TREE.match(folder.below(file)) for file in files)
         trees.append(tree)
-        refs = [PictureFile(folder.below(f), root / folder.name / f) for f in files]
-        found += [_garment_of(ref) for ref in refs] if tree else _own(folder.name, refs)
-    people.garments = bool(trees) and all(trees)
+        refs = [ImageFile(folder.below(f), root / folder.name / f) for f in files]
+        found += [_item_of(ref) for ref in refs] if tree else _own(folder.name, refs)
+    people.deepfashion = bool(trees) and all(trees)
     return _grouped(people, found)
 
 
-def garments_of(root: Path, pictures: Pictures) -> People:
-    """DeepFashion's pictures by garment, without their lists."""
-    everything = [ref for refs in pictures.found.values() for ref in refs]
-    people = People(root, [], pictures.problems, len(everything), garments=True)
-    return _grouped(people, [_garment_of(ref) for ref in everything])
+def items_of(root: Path, images: ImageSource) -> People:
+    """DeepFashion's images by item, without their lists."""
+    everything = [ref for refs in images.found.values() for ref in refs]
+    people = People(root, [], images.problems, len(everything), deepfashion=True)
+    return _grouped(people, [_item_of(ref) for ref in everything])
 
 
 def _grouped(people: People, found: Found) -> People:
     """Put the groups of two and more into ``people``, sorted; say what is left."""
     groups: dict[str, Group] = {}
-    for group, view, picture in found:
-        there = groups.setdefault(group.name, group).views.setdefault(view, picture)
-        if there is not picture:
-            what = f"duplicate picture: {there.name} is used, {picture.name} is not"
+    for group, view, image in found:
+        there = groups.setdefault(group.name, group).views.setdefault(view, image)
+        if there is not image:
+            what = f"duplicate image: {there.name} is used, {image.name} is not"
             people.problems.append(Problem(there.name, what, kept=True))
     for _, group in sorted(groups.items()):
         if len(group.views) > 1:
             people.groups.append(group)
         else:
             only = next(iter(group.views.values()))
-            people.problems.append(Problem(only.name, "the only picture of this person"))
+            people.problems.append(Problem(only.name, "the only image of this person"))
     return people
 
 
 def _odd_entries(folder: Folder, files: list[str]) -> list[Problem]:
-    links = [name for name in folder.broken if is_picture_name(name)]
+    links = [name for name in folder.broken if is_readable_image(name)]
     problems = [Problem(folder.below(name), "a link to nothing") for name in links]
-    if is_picture_name(folder.name) and not files:
-        problems.append(Problem(folder.name, "a folder that is named like a picture"))
+    if is_readable_image(folder.name) and not files:
+        problems.append(Problem(folder.name, "a folder that is named like an image"))
     return problems
 
 
-def _own(folder: str, pictures: list[PictureFile]) -> Found:
+def _own(folder: str, images: list[ImageFile]) -> Found:
     """The folder is a group; a view is called like its file, with the suffix where it must."""
-    files = [PurePosixPath(picture.name) for picture in pictures]
+    files = [PurePosixPath(image.name) for image in images]
     stems = Counter(file.stem for file in files)
     names = [file.stem if stems[file.stem] == 1 else file.name for file in files]
     group = Group(folder, folder)
-    return [(group, view_slug(n), ref) for n, ref in zip(names, pictures, strict=True)]
+    return [(group, view_slug(n), ref) for n, ref in zip(names, images, strict=True)]
 
 
-def _garment_of(picture: StoredPicture) -> tuple[Group, str, StoredPicture]:
+def _item_of(image: StoredImage) -> tuple[Group, str, StoredImage]:
     """A person is the item: its colours are mostly worn by one model."""
-    name = match_key(picture.name)
-    assert name is not None, picture
-    group = Group(name.garment, f"{name.gender}/{name.category}/id_{name.item}")
-    return group, view_slug(name.view), picture
+    name = match_key(image.name)
+    assert name is not None, image
+    group = Group(name.item_key, f"{name.gender}/{name.category}/id_{name.item}")
+    return group, view_slug(name.view), image
 
 
 def list_people(
@@ -137,7 +137,7 @@ def list_people(
     frame: CoordinateFrame | None = None,
 ) -> Listing:
     """Draw pairs and the test set. ``published``: DeepFashion's keypoint files, which serve
-    pictures of those names; None: all views wait for OpenPose. ``frame``: of keypoint files, None:
+    images of those names; None: all views wait for OpenPose. ``frame``: of keypoint files, None:
     decided from their values.
 
     Raises XmdptError if there is no group.
@@ -145,45 +145,45 @@ def list_people(
     if not people.groups:
         raise XmdptError(_why_none(people), WANTED)
     test = _test_people({group.person for group in people.groups}, seed)
-    # garments are of DeepFashion, whose keypoints have files of their own
-    if people.garments:
+    # items are of DeepFashion, whose keypoints have files of their own
+    if people.deepfashion:
         _cut_padding(people.groups)
     keypoints = None
     if published is not None:
         found = {p.name: p for group in people.groups for p in group.views.values()}
         keypoints = OwnKeypoints.read(
-            OwnPictures(people.root, found), published, beside=not people.garments, frame=frame
+            OwnImages(people.root, found), published, beside=not people.deepfashion, frame=frame
         )
-    garments, positions = [], Counter[str]()
+    items, positions = [], Counter[str]()
     for group in people.groups:
-        garment = Garment(key_slug(group.name), "test" if group.person in test else "train")
-        for view, picture in group.views.items():
-            garment.views[view] = picture
-            points = None if keypoints is None else keypoints.find(picture.name)
+        item = Item(key_slug(group.name), "test" if group.person in test else "train")
+        for view, image in group.views.items():
+            item.views[view] = image
+            points = None if keypoints is None else keypoints.find(image.name)
             if points is not None:
-                garment.keypoints[view] = points
+                item.keypoints[view] = points
         for source, target in _pairs(group, seed):
-            garment.pairs.append(Pair(source, target, positions[garment.split]))
-            positions[garment.split] += 1
-        garments.append(garment)
+            item.pairs.append(Pair(source, target, positions[item.split]))
+            positions[item.split] += 1
+        items.append(item)
     problems = people.problems + ([] if keypoints is None else keypoints.close())
-    waiting = sum(len(g.views) - len(g.keypoints) for g in garments)
+    waiting = sum(len(g.views) - len(g.keypoints) for g in items)
     notes = _notes(people, len(test), seed, waiting, keypoints)
-    return make_listing(people.root, garments, problems, notes, "people")
+    return make_listing(people.root, items, problems, notes, "people")
 
 
 def _cut_padding(groups: list[Group]) -> None:
-    if are_padded([picture for group in groups for picture in group.views.values()]):
+    if are_padded([image for group in groups for image in group.views.values()]):
         for group in groups:
-            group.views = {v: as_padded(picture) for v, picture in group.views.items()}
+            group.views = {v: as_padded(image) for v, image in group.views.items()}
 
 
 def _why_none(people: People) -> str:
     if people.loose:
-        return f"the pictures lie directly in {people.root}: who is who cannot be told"
-    if people.pictures:
-        return f"no person in {people.root} has two pictures"
-    return f"{people.root} holds no pictures"
+        return f"the images lie directly in {people.root}: who is who cannot be told"
+    if people.images:
+        return f"no person in {people.root} has two images"
+    return f"{people.root} holds no images"
 
 
 def _hash(*parts: str) -> int:
@@ -221,7 +221,7 @@ def _pairs(group: Group, seed: int) -> list[tuple[str, str]]:
 def _notes(
     people: People, test: int, seed: int, waiting: int, keypoints: OwnKeypoints | None
 ) -> list[str]:
-    what = "garments of DeepFashion" if people.garments else "own pictures, a folder each"
+    what = "items of DeepFashion" if people.deepfashion else "own images, a folder each"
     persons = len({group.person for group in people.groups})
     images = sum(len(group.views) for group in people.groups)
     count = "1 person" if persons == 1 else f"{persons} people"
@@ -229,7 +229,7 @@ def _notes(
     label = files or "keypoints from OpenPose"
     notes = [
         f"{what}: {count}, {label}",
-        f"pictures: {people.root}, {images} in {len(people.groups)} groups",
+        f"images: {people.root}, {images} in {len(people.groups)} groups",
         f"pairs: made here, all ordered ones of a group, at most {MOST_SOURCES} sources to a "
         f"target (seed {seed})",
         f"test set: {test} of {count}, by their names and the seed",
@@ -238,6 +238,6 @@ def _notes(
         notes[-1] = "test set: none, there is one person only"
     notes += [] if keypoints is None else keypoints.notes
     if waiting:
-        where = f"{waiting} pictures without, " if files else "none there, "
+        where = f"{waiting} images without, " if files else "none there, "
         notes.append(f"keypoints: {where if keypoints else ''}OpenPose will find them")
     return notes

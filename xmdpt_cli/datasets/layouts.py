@@ -1,6 +1,6 @@
-"""Where a DeepFashion folder keeps its pictures and its lists, by the layouts people have.
+"""Where a DeepFashion folder keeps its images and its lists, by the layouts people have.
 
-Pictures: ``img_highres/`` or ``img/`` with ``MEN/`` and ``WOMEN/``, or these two bare, also where
+Images: ``img_highres/`` or ``img/`` with ``MEN/`` and ``WOMEN/``, or these two bare, also where
 unpacking put them into another ``img_highres/`` or ``Img/``; flat names
 (``fashionWOMEN...jpg``) in any of these, in ``train_highres/`` and ``test_highres/``, or in
 ``train/`` and ``test/``; PIDM's LMDB environments (``256-256/data.mdb``). Lists: in the root or
@@ -14,22 +14,22 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from xmdpt_cli.datasets.listing import PictureFile
+from xmdpt_cli.datasets.listing import ImageFile
 from xmdpt_cli.datasets.lmdb_images import (
     choose_environment,
     lmdb_folders,
     read_environment,
 )
 from xmdpt_cli.datasets.lmdb_scan import DATA
-from xmdpt_cli.datasets.scan import Folder, Scan, images_not_read, is_picture_name
-from xmdpt_cli.datasets.stored import StoredPicture
+from xmdpt_cli.datasets.scan import Folder, Scan, images_not_read, is_readable_image
+from xmdpt_cli.datasets.stored import StoredImage
 from xmdpt_cli.pose.padding import are_padded
 from xmdpt_cli.utils.deepfashion_names import SUFFIXES, ImageName, match_name
 from xmdpt_cli.utils.problems import Problem
 
 GENDERS = ("MEN", "WOMEN")
 _DEPTH = 2  # folders below WOMEN/: category and item
-STRAY = 0.1  # a source of fewer than this share of another's pictures is not the dataset
+STRAY = 0.1  # a source of fewer than this share of another's images is not the dataset
 # In the order in which they are looked for; "" is the folder itself.
 _FAMILIES = (
     ("img_highres",), ("img",), ("",), ("train_highres", "test_highres"), ("train", "test"),
@@ -38,24 +38,24 @@ _PICTURE_FOLDERS = {name for family in _FAMILIES for name in family} | set(GENDE
 
 
 @dataclass
-class Pictures:
-    """All pictures of one source, by what they show; the first of several is the one to use."""
+class ImageSource:
+    """All images of one source, by what they show; the first of several is the one to use."""
 
     label: str  # what people are told: raw img_highres
     folders: tuple[str, ...]  # below the root, "" is the root
-    found: dict[str, list[StoredPicture]] = field(default_factory=dict)  # by ImageName.picture
-    # folders that are named like a picture, by ImageName.picture -> where
+    found: dict[str, list[StoredImage]] = field(default_factory=dict)  # by ImageName.key
+    # folders that are named like an image, by ImageName.key -> where
     not_files: dict[str, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     padded: bool = False
 
-    def get(self, name: ImageName) -> list[StoredPicture]:
-        """The pictures of this name: with the very suffix first, then in order."""
-        there = self.found.get(name.picture, [])
+    def get(self, name: ImageName) -> list[StoredImage]:
+        """The images of this name: with the very suffix first, then in order."""
+        there = self.found.get(name.key, [])
         if len(there) < 2:
             return there
-        return sorted(there, key=lambda picture: not picture.name.endswith(f".{name.suffix}"))
+        return sorted(there, key=lambda image: not image.name.endswith(f".{name.suffix}"))
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Place:
 
 
 def read_places(root: Path) -> list[Place]:
-    """The root, then the folders in it that hold neither pictures nor poses, by name."""
+    """The root, then the folders in it that hold neither images nor poses, by name."""
     scan = Scan(root)
     top = scan.read("")
     if top is None:
@@ -92,11 +92,11 @@ def read_places(root: Path) -> list[Place]:
 
 
 def _wraps(name: str) -> bool:
-    """Whether archives of pictures are unpacked into folders so named."""
+    """Whether archives of images are unpacked into folders so named."""
     return name.lower() in {name.lower() for name in _PICTURE_FOLDERS - {*GENDERS, ""}}
 
 
-def find_pictures(root: Path, places: Iterable[Place], sizes: tuple[int, ...]) -> Pictures | None:
+def find_images(root: Path, places: Iterable[Place], sizes: tuple[int, ...]) -> ImageSource | None:
     """The source to use: high-resolution files, else LMDB, else low-resolution files.
 
     ``sizes``: what will be prepared, to choose an environment by. None if there is no source.
@@ -107,23 +107,23 @@ def find_pictures(root: Path, places: Iterable[Place], sizes: tuple[int, ...]) -
     enough = STRAY * max((len(source.found) for source in full), default=0)
     chosen = next((source for source in sources if len(source.found) >= enough), None)
     if chosen is not None and chosen.found:
-        chosen.padded = are_padded([pictures[0] for pictures in chosen.found.values()])
+        chosen.padded = are_padded([images[0] for images in chosen.found.values()])
     if chosen is None or not chosen.found or chosen.padded:
         chosen = _lmdb_source(root, places, sizes) or chosen
     if chosen is None:
         return None
     if chosen.padded:
-        chosen.label = f"padded 256x256 pictures in {chosen.folders[0] or 'the root'}"
+        chosen.label = f"padded 256x256 images in {chosen.folders[0] or 'the root'}"
     where = ", ".join(str(root / folder) for folder in chosen.folders)
     cut = ", the grey columns of each are cut off" if chosen.padded else ""
-    chosen.notes.insert(0, f"pictures: {where}, {len(chosen.found)} of them{cut}")
+    chosen.notes.insert(0, f"images: {where}, {len(chosen.found)} of them{cut}")
     unused = [s.label for s in full if s is not chosen]
     if unused:
-        chosen.notes.append(f"pictures not used: {', '.join(unused)}")
+        chosen.notes.append(f"images not used: {', '.join(unused)}")
     return chosen
 
 
-def _file_sources(root: Path, place: Place) -> Iterator[Pictures]:
+def _file_sources(root: Path, place: Place) -> Iterator[ImageSource]:
     for family in _FAMILIES:
         there = tuple(place.below(f) for f in family if f in place.folders or not f)
         if not there or (family == ("",) and place.name and not place.folders & {*GENDERS}):
@@ -133,10 +133,10 @@ def _file_sources(root: Path, place: Place) -> Iterator[Pictures]:
             yield source
 
 
-def _read_files(root: Path, folders: tuple[str, ...]) -> Pictures | None:
+def _read_files(root: Path, folders: tuple[str, ...]) -> ImageSource | None:
     """What lies in these folders: flat names directly, and the trees; None for neither."""
     scan = Scan(root)
-    source = Pictures("", folders, problems=scan.problems)
+    source = ImageSource("", folders, problems=scan.problems)
     tree = flat = False
     for name in folders:
         top = scan.read(name)
@@ -150,8 +150,8 @@ def _read_files(root: Path, folders: tuple[str, ...]) -> Pictures | None:
                     _take(source, root, folder)
     if not tree and not flat:
         return None
-    for pictures in (found for found in source.found.values() if len(found) > 1):
-        pictures.sort(key=lambda p: _order(p.name, folders))
+    for images in (found for found in source.found.values() if len(found) > 1):
+        images.sort(key=lambda p: _order(p.name, folders))
     names = [folder or "the root" for folder in folders]
     if flat:
         source.label = f"flat names in {' and '.join(names)}"
@@ -160,30 +160,30 @@ def _read_files(root: Path, folders: tuple[str, ...]) -> Pictures | None:
     return source
 
 
-def _take(source: Pictures, root: Path, folder: Folder) -> bool:
-    """Add what is named like DeepFashion's pictures; whether anything was."""
+def _take(source: ImageSource, root: Path, folder: Folder) -> bool:
+    """Add what is named like DeepFashion's images; whether anything was."""
     some, here = False, root / folder.name
     source.problems += images_not_read(folder)
     for file in folder.files:
-        name = match_name(folder.below(file)) if is_picture_name(file) else None
+        name = match_name(folder.below(file)) if is_readable_image(file) else None
         if name is not None:
-            picture = PictureFile(folder.below(file), here / file)
-            source.found.setdefault(name.picture, []).append(picture)
+            image = ImageFile(folder.below(file), here / file)
+            source.found.setdefault(name.key, []).append(image)
             some = True
     for below in folder.folders:
         name = match_name(folder.below(below)) if "." in below else None
         if name is not None:
-            source.not_files[name.picture] = folder.below(below)
+            source.not_files[name.key] = folder.below(below)
     return some
 
 
 def _order(name: str, folders: tuple[str, ...]) -> tuple[int, int, str]:
-    """Of two pictures of one name: by folder as named above, then by suffix, then by path."""
+    """Of two images of one name: by folder as named above, then by suffix, then by path."""
     folder = next((i for i, f in enumerate(folders) if name.startswith(f"{f}/")), len(folders))
     return folder, SUFFIXES.index(name.rsplit(".", 1)[-1].lower()), name
 
 
-def _lmdb_source(root: Path, places: list[Place], sizes: tuple[int, ...]) -> Pictures | None:
+def _lmdb_source(root: Path, places: list[Place], sizes: tuple[int, ...]) -> ImageSource | None:
     there = {
         place.below(name): shape
         for place in places
@@ -194,7 +194,7 @@ def _lmdb_source(root: Path, places: list[Place], sizes: tuple[int, ...]) -> Pic
         return None
     name = choose_environment(there, sizes)
     found, others = read_environment(root, name, there[name][0])
-    source = Pictures(f"PIDM LMDB {name}", (name,), {k: list(v) for k, v in found.items()})
+    source = ImageSource(f"PIDM LMDB {name}", (name,), {k: list(v) for k, v in found.items()})
     if there[name][0] != max(sizes):
         source.notes.append(f"LMDB: no environment of size {max(sizes)}, {name} is used")
     unused = [other for other in sorted(there) if other != name]
@@ -203,5 +203,5 @@ def _lmdb_source(root: Path, places: list[Place], sizes: tuple[int, ...]) -> Pic
     if others:
         many = f"LMDB: {len(others)} keys are no DeepFashion name, such as {others[0]!r}"
         source.notes.append(many)
-    source.padded = are_padded([pictures[0] for pictures in found.values()])
+    source.padded = are_padded([images[0] for images in found.values()])
     return source

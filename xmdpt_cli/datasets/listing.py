@@ -1,4 +1,4 @@
-"""What a dataset folder offers once its lists were read: garments, their views and pairs."""
+"""What a dataset folder offers once its lists were read: items, their views and pairs."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from xmdpt_cli.pose.padding import PADDED_BOX, PADDED_SIZE
 from xmdpt_cli.utils.problems import Problem
 from xmdpt_cli.utils.splits import SPLITS
 
-# Of a padded 256 x 256 picture the columns that hold the photograph: 750 x 1101 at 256 rows is
-# 174 columns wide, in the middle. Cut so, it is what squashing the full picture begins from.
+# Of a padded 256 x 256 image the columns that hold the photograph: 750 x 1101 at 256 rows is
+# 174 columns wide, in the middle. Cut so, it is what squashing the full image begins from.
 
 
-class PictureRef(Protocol):
-    """One picture of a dataset, not yet decoded; it travels to other processes."""
+class ImageRef(Protocol):
+    """One image of a dataset, not yet decoded; it travels to other processes."""
 
     @property
     def name(self) -> str:
@@ -46,8 +46,8 @@ class PictureRef(Protocol):
 
 
 @dataclass(frozen=True, order=True)
-class PictureFile:
-    """A picture in a file of its own. ``padded``: grey columns on both sides are cut off."""
+class ImageFile:
+    """An image in a file of its own. ``padded``: grey columns on both sides are cut off."""
 
     name: str
     path: Path
@@ -79,10 +79,10 @@ class PictureFile:
 
 
 def cut_padding(image: Image.Image, where: str) -> Image.Image:
-    """A padded 256x256 picture -> its photograph; XmdptError, naming ``where``, for others."""
+    """A padded 256x256 image -> its photograph; XmdptError, naming ``where``, for others."""
     if image.size != PADDED_SIZE:
         raise XmdptError(
-            f"not a padded 256x256 picture like the others: {where} is "
+            f"not a padded 256x256 image like the others: {where} is "
             f"{image.size[0]}x{image.size[1]}"
         )
     return image.crop(PADDED_BOX)
@@ -90,7 +90,7 @@ def cut_padding(image: Image.Image, where: str) -> Image.Image:
 
 @dataclass(frozen=True)
 class Pair:
-    """Source view -> target view of one garment."""
+    """Source view -> target view of one item."""
 
     source: str
     target: str
@@ -98,13 +98,13 @@ class Pair:
 
 
 @dataclass
-class Garment:
+class Item:
     """One item in one colour, worn by one person: all its views that some pair uses."""
 
     key: str  # WOMEN-Dresses-id_00000002-02
     split: str  # train or test
-    views: dict[str, PictureRef] = field(default_factory=dict)  # 1_front -> its picture
-    # fractions of the picture's width and height, float64 (18, 2), NaN missing; a view that is
+    views: dict[str, ImageRef] = field(default_factory=dict)  # 1_front -> its image
+    # fractions of the image's width and height, float64 (18, 2), NaN missing; a view that is
     # not in here waits for OpenPose
     keypoints: dict[str, Keypoints] = field(default_factory=dict)
     pairs: list[Pair] = field(default_factory=list)
@@ -112,45 +112,45 @@ class Garment:
 
 @dataclass
 class Listing:
-    """A dataset as found: usable garments (train first, by key) and what is not usable."""
+    """A dataset as found: usable items (train first, by key) and what is not usable."""
 
     root: Path
-    garments: list[Garment]
+    items: list[Item]
     problems: list[Problem] = field(default_factory=list)
     # what was found where, for people: one sentence for all of it, then the details
     notes: list[str] = field(default_factory=list)
-    layout: str = "deepfashion"  # or "people": one's own pictures, a folder for each person
+    layout: str = "deepfashion"  # or "people": one's own images, a folder for each person
     # how it was asked for, to find the same again: layout, pose, seed (find_dataset)
     options: dict[str, Any] = field(default_factory=dict)
 
-    def split(self, name: str) -> list[Garment]:
-        """The garments of one split, by key."""
-        return [garment for garment in self.garments if garment.split == name]
+    def split(self, name: str) -> list[Item]:
+        """The items of one split, by key."""
+        return [item for item in self.items if item.split == name]
 
-    def pairs(self, split: str) -> list[tuple[Garment, Pair]]:
+    def pairs(self, split: str) -> list[tuple[Item, Pair]]:
         """The pairs of one split in published order."""
-        found = [(garment, pair) for garment in self.split(split) for pair in garment.pairs]
+        found = [(item, pair) for item in self.split(split) for pair in item.pairs]
         return sorted(found, key=lambda item: item[1].position)
 
     def images(self) -> int:
-        """How many pictures the garments hold together."""
-        return sum(len(garment.views) for garment in self.garments)
+        """How many images the items hold together."""
+        return sum(len(item.views) for item in self.items)
 
     def without_keypoints(self) -> int:
-        """How many pictures wait for OpenPose."""
-        return sum(len(g.views.keys() - g.keypoints.keys()) for g in self.garments)
+        """How many images wait for OpenPose."""
+        return sum(len(g.views.keys() - g.keypoints.keys()) for g in self.items)
 
     def digest(self) -> str:
-        """sha256 over keys, views, picture paths below the root, keypoints and pairs."""
+        """sha256 over keys, views, image paths below the root, keypoints and pairs."""
         content = [
             [
-                garment.key,
-                garment.split,
-                {view: picture.identity for view, picture in garment.views.items()},
-                {view: kp.astype("<f8").tobytes().hex() for view, kp in garment.keypoints.items()},
-                [[pair.source, pair.target, pair.position] for pair in garment.pairs],
+                item.key,
+                item.split,
+                {view: image.identity for view, image in item.views.items()},
+                {view: kp.astype("<f8").tobytes().hex() for view, kp in item.keypoints.items()},
+                [[pair.source, pair.target, pair.position] for pair in item.pairs],
             ]
-            for garment in self.garments
+            for item in self.items
         ]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
@@ -159,11 +159,11 @@ class Listing:
         """What was found, one fact a line."""
         lines = [*self.notes]
         for split in SPLITS:
-            garments = self.split(split)
-            if garments:
-                views = sum(len(garment.views) for garment in garments)
-                pairs = sum(len(garment.pairs) for garment in garments)
-                lines.append(f"{split}: {pairs} pairs, {len(garments)} garments, {views} pictures")
+            items = self.split(split)
+            if items:
+                views = sum(len(item.views) for item in items)
+                pairs = sum(len(item.pairs) for item in items)
+                lines.append(f"{split}: {pairs} pairs, {len(items)} items, {views} images")
         for kept, label in ((False, "not usable"), (True, "odd, but used")):
             of_kind = [problem for problem in self.problems if problem.kept is kept]
             reasons = Counter(problem.reason.split(":")[0] for problem in of_kind)

@@ -1,7 +1,7 @@
-"""Pictures in an LMDB environment, as PIDM's preparation writes them (``256-256/data.mdb``).
+"""ImageSource in an LMDB environment, as PIDM's preparation writes them (``256-256/data.mdb``).
 
 Nobody documents the keys, so they are scanned once and each is read as a DeepFashion name with
-whatever stands before it. Values are encoded pictures.
+whatever stands before it. Values are encoded images.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if hasattr(os, "register_at_fork"):
 
 
 @dataclass(frozen=True, order=True)
-class LmdbPicture:
+class LmdbImage:
     """One value of an environment; cheap to send to another process, which opens it anew."""
 
     name: str  # 256-256/img/WOMEN/Dresses/id_00000002/02_1_front.jpg
@@ -71,7 +71,7 @@ class LmdbPicture:
         except lmdb.Error as err:
             raise XmdptError(f"cannot read {self.where}: {err}") from None
         if value is None:
-            raise XmdptError(f"no such picture: {self.where}")
+            raise XmdptError(f"no such image: {self.where}")
         return bytes(value)
 
 
@@ -90,25 +90,25 @@ def choose_environment(there: dict[str, tuple[int, int]], sizes: tuple[int, ...]
 
 def read_environment(
     root: Path, name: str, wanted: int
-) -> tuple[dict[str, list[LmdbPicture]], list[str]]:
-    """{garment/view: its pictures, the best first} and the keys that are no DeepFashion name.
+) -> tuple[dict[str, list[LmdbImage]], list[str]]:
+    """{item/view: its images, the best first} and the keys that are no DeepFashion name.
 
-    ``name`` is the environment's folder below ``root``. Of several keys of one picture the one
+    ``name`` is the environment's folder below ``root``. Of several keys of one image the one
     with the prefix ``wanted`` (``256-...``) is best, then the largest such number, then the
     first in order. Raises XmdptError without the lmdb library, or if it is no such environment.
     """
     folder = str(root / name)
-    found: dict[str, list[tuple[tuple[bool, int], LmdbPicture]]] = {}
+    found: dict[str, list[tuple[tuple[bool, int], LmdbImage]]] = {}
     others: list[str] = []
     _library()
     for key, size in scan(folder):
         text = printable(os.fsdecode(key))
-        image = match_key(text)
-        if image is None:
+        parts = match_key(text)
+        if parts is None:
             others.append(text)
             continue
-        picture = LmdbPicture(f"{name}/{text}", folder, key, size)
-        found.setdefault(image.picture, []).append((_prefix_rank(text, wanted), picture))
+        image = LmdbImage(f"{name}/{text}", folder, key, size)
+        found.setdefault(parts.key, []).append((_prefix_rank(text, wanted), image))
     if not found:
         some = f", such as {others[0]!r}" if others else ""
         raise XmdptError(
@@ -116,7 +116,7 @@ def read_environment(
             "expected keys like 256-img/WOMEN/Dresses/id_00000002/02_1_front.jpg",
         )
     best_first = {
-        view: [picture for _, picture in sorted(ranked, key=lambda r: (r[0], r[1].key))]
+        view: [image for _, image in sorted(ranked, key=lambda r: (r[0], r[1].key))]
         for view, ranked in found.items()
     }
     return best_first, others
@@ -133,7 +133,7 @@ def _library() -> Any:
         return importlib.import_module("lmdb")
     except ImportError:
         raise XmdptError(
-            "pictures in LMDB (data.mdb) need the lmdb library", "pip install 'xmdpt-cli[lmdb]'"
+            "images in LMDB (data.mdb) need the lmdb library", "pip install 'xmdpt-cli[lmdb]'"
         ) from None
 
 

@@ -1,5 +1,5 @@
-"""Keypoints beside one's own pictures: ``annotations.csv`` in the root, ``pose/<path>.txt``, and
-files beside the pictures in any format that is read (``data/keypoints_beside.py``)."""
+"""Keypoints beside one's own images: ``annotations.csv`` in the root, ``pose/<path>.txt``, and
+files beside the images in any format that is read (``data/keypoints_beside.py``)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from xmdpt_cli.datasets.published_keypoints import (
     sizes_of,
 )
 from xmdpt_cli.datasets.scan import printable
-from xmdpt_cli.datasets.stored import StoredPicture, stored_image_size
+from xmdpt_cli.datasets.stored import StoredImage, stored_image_size
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.pose.formats import open_file
 from xmdpt_cli.pose.formats.beside_images import KeypointsBeside, largest_fractions
@@ -35,23 +35,23 @@ WANTED_NAME = "alice/front.jpg"
 POSE = "pose"  # pose/alice/front.jpg.txt or pose/alice/front.txt
 #: files beside the images that do not say the frame of their values
 UNSAID = (".txt", ".csv")
-#: how problems with files beside the pictures begin
+#: how problems with files beside the images begin
 UNUSABLE = "keypoints that cannot be used, left to OpenPose"
 
 
 @dataclass
-class OwnPictures:
+class OwnImages:
     """The images that keypoints are looked for, to decide frames by their sizes."""
 
     root: Path
-    pictures: dict[str, StoredPicture]  # by the name below the root
+    images: dict[str, StoredImage]  # by the name below the root
 
     def __post_init__(self) -> None:
-        self.names = list(self.pictures)
+        self.names = list(self.images)
         keys = {name: match_key(name) for name in self.names}
         self.published = [key for key in keys.values() if key is not None]
-        self._by_key = {_same_letters(name): picture for name, picture in self.pictures.items()}
-        self._by_key |= {key.picture: self.pictures[n] for n, key in keys.items() if key}
+        self._by_key = {_same_letters(name): image for name, image in self.images.items()}
+        self._by_key |= {key.key: self.images[n] for n, key in keys.items() if key}
 
     def check_named(self, file: Annotations) -> None:
         """XmdptError if no row of an annotation file is called as an image."""
@@ -65,17 +65,17 @@ class OwnPictures:
             )
 
     def size_of(self, key: str) -> Size | None:
-        """By the name below the root or by ``ImageName.picture``; None where it is not known, and
+        """By the name below the root or by ``ImageName.key``; None where it is not known, and
         for padded images, whose pixels are cut."""
-        picture = self._by_key.get(_same_letters(key))
-        if picture is None or getattr(picture, "padded", False):
+        image = self._by_key.get(_same_letters(key))
+        if image is None or getattr(image, "padded", False):
             return None
-        return stored_image_size(picture)
+        return stored_image_size(image)
 
 
 @dataclass
 class OwnKeypoints:
-    """What is there; what is broken is a problem, and its picture waits for OpenPose."""
+    """What is there; what is broken is a problem, and its image waits for OpenPose."""
 
     root: Path
     published: KeypointFiles
@@ -86,17 +86,17 @@ class OwnKeypoints:
     used: set[str] = field(default_factory=set)
     pose: bool = False
     pose_frame: CoordinateFrame = PADDED
-    pose_size: SizeOfRow = lambda picture: None
+    pose_size: SizeOfRow = lambda image: None
     beside: KeypointsBeside | None = None  # None: not looked for
     forced: CoordinateFrame | None = None  # --frame
     beside_files: set[Path] = field(default_factory=set)  # that were used
-    beside_pictures: int = 0
+    beside_images: int = 0
     beside_scaled: dict[Path, str] = field(default_factory=dict)  # notes on scaled -1, -1
 
     @classmethod
     def read(
         cls,
-        pictures: OwnPictures,
+        images: OwnImages,
         published: KeypointFiles,
         *,
         beside: bool = True,
@@ -105,13 +105,13 @@ class OwnKeypoints:
         """``annotations.csv`` and what ``published`` already found; pose files and files beside
         the images (``beside``: there may be some) are read later. ``frame``: ``--frame``, None:
         decided from the values and the images' sizes."""
-        root = pictures.root
+        root = images.root
         own = cls(root, published, problems=list(published.problems))
         if (root / ANNOTATIONS).is_file():
             file = read_annotations(root / ANNOTATIONS, _same_letters)
-            pictures.check_named(file)
+            images.check_named(file)
             own.rows, decision = FramedRows.decide(
-                file, pictures.size_of, deepfashion=False, forced=frame
+                file, images.size_of, deepfashion=False, forced=frame
             )
             own.problems += file.problems
             own.notes += [*file.notes, f"keypoints: {ANNOTATIONS}, {decision}"]
@@ -119,23 +119,23 @@ class OwnKeypoints:
         if beside:
             own.forced = frame
             own.beside = KeypointsBeside(skip=[root / ANNOTATIONS], say=own._say)
-            own._settle_beside(own.beside, pictures)
+            own._settle_beside(own.beside, images)
         own.pose = (root / POSE).is_dir()
-        if published.files or (published.pose and pictures.published):
-            published.settle(pictures.published, pictures.size_of, frame)
+        if published.files or (published.pose and images.published):
+            published.settle(images.published, images.size_of, frame)
             own.notes += published.notes
             own.labels.append(published.label)
-            own.pose_frame, own.pose_size = published.pose_frame, pictures.size_of
+            own.pose_frame, own.pose_size = published.pose_frame, images.size_of
         elif own.pose:
-            own._settle_pose(pictures, frame)
+            own._settle_pose(images, frame)
         return own
 
-    def _settle_pose(self, pictures: OwnPictures, frame: CoordinateFrame | None) -> None:
+    def _settle_pose(self, images: OwnImages, frame: CoordinateFrame | None) -> None:
         """The frame of ``pose/`` by the files of some images; as published where it is one."""
         there: dict[str, Keypoints] = {}
         keys = []
         scaled: list[Pair] = []
-        for name in (pictures.names[i] for i in some_of(len(pictures.names))):
+        for name in (images.names[i] for i in some_of(len(images.names))):
             for file in self._pose_files(name):
                 try:
                     there[name], pairs = read_pose_txt(self.root / file)
@@ -146,18 +146,18 @@ class OwnKeypoints:
                 break
         self.notes += scaled_note(f"{POSE}/", scaled)
         if there:
-            raw, sizes = np.stack(list(there.values())), sizes_of(list(there), pictures.size_of)
+            raw, sizes = np.stack(list(there.values())), sizes_of(list(there), images.size_of)
             decision = decide(f"{POSE}/", keys, raw, sizes, OWN_POSES, frame)
             self.pose_frame = decision.frame
             self.notes.append(f"keypoints: {POSE}/, {decision}")
-        self.pose_size = pictures.size_of
+        self.pose_size = images.size_of
         self.labels.append(f"pose txt (frame {self.pose_frame})")
 
-    def _settle_beside(self, beside: KeypointsBeside, pictures: OwnPictures) -> None:
+    def _settle_beside(self, beside: KeypointsBeside, images: OwnImages) -> None:
         """The frame of the files of single images that do not say it, by those of some images."""
         if self.forced is not None:
             beside.frames = dict.fromkeys(UNSAID, self.forced)
-        files = {name: beside.own_file(self.root / name) for name in pictures.names}
+        files = {name: beside.own_file(self.root / name) for name in images.names}
         for suffix in UNSAID:
             names = [n for n, file in files.items() if file and file.suffix.lower() == suffix]
             there: dict[str, Keypoints] = {}
@@ -166,7 +166,7 @@ class OwnKeypoints:
                 if points is not None:
                     there[name] = points
             if there:
-                raw, sizes = np.stack(list(there.values())), sizes_of(list(there), pictures.size_of)
+                raw, sizes = np.stack(list(there.values())), sizes_of(list(there), images.size_of)
                 what = f"{suffix} files beside the images"
                 decision = self._decide_beside(what, list(there), raw, sizes, suffix)
                 beside.frames[suffix] = decision.frame
@@ -179,13 +179,13 @@ class OwnKeypoints:
             return decide_alone(what, names[0], raw, sizes)
         return decide(what, names, raw, sizes, OWN_POSES, self.forced)
 
-    def _pose_files(self, picture: str) -> tuple[str, ...]:
-        stem = picture.rsplit(".", 1)[0]
-        return (f"{POSE}/{picture}.txt", f"{POSE}/{stem}.txt") if self.pose else ()
+    def _pose_files(self, image: str) -> tuple[str, ...]:
+        stem = image.rsplit(".", 1)[0]
+        return (f"{POSE}/{image}.txt", f"{POSE}/{stem}.txt") if self.pose else ()
 
-    def find(self, picture: str) -> Keypoints | None:
-        """Fractions (18, 2), NaN missing, of the picture of this name below the root, or None."""
-        name = _same_letters(picture)
+    def find(self, image: str) -> Keypoints | None:
+        """Fractions (18, 2), NaN missing, of the image of this name below the root, or None."""
+        name = _same_letters(image)
         if self.rows is not None and name in self.rows.file.points:
             self.used.add(name)
             try:
@@ -193,16 +193,16 @@ class OwnKeypoints:
             except ValueError as err:
                 self._broken(self.rows.file.where(name), err, "annotation row")
                 return None
-        for file in self._pose_files(picture):
+        for file in self._pose_files(image):
             try:
                 raw = read_pose_txt(self.root / file).points
-                return in_frame(raw, self.pose_frame, lambda: self.pose_size(picture))
+                return in_frame(raw, self.pose_frame, lambda: self.pose_size(image))
             except FileNotFoundError:
                 continue
             except (OSError, ValueError) as err:
                 self._broken(file, err)
-        points = self._find_beside(picture)
-        published = match_key(picture)
+        points = self._find_beside(image)
+        published = match_key(image)
         if points is not None or published is None:
             return points
         try:
@@ -211,37 +211,37 @@ class OwnKeypoints:
             self._broken(self.published.source(published), err, "keypoints")
             return None
 
-    def _find_beside(self, picture: str) -> Keypoints | None:
+    def _find_beside(self, image: str) -> Keypoints | None:
         if self.beside is None:
             return None
         try:
-            found = self.beside.find(self.root / picture, self.root)
+            found = self.beside.find(self.root / image, self.root)
         except XmdptError as err:
-            file = self.beside.own_file(self.root / picture) or self.root / picture
+            file = self.beside.own_file(self.root / image) or self.root / image
             self._say(file, err.message)
             return None
         if found is None:
             return None
         if len(found.frame.people) > 1:
             what = f"several people in its keypoints: the largest is taken ({found.file.name})"
-            self.problems.append(Problem(picture, what, kept=True))
+            self.problems.append(Problem(image, what, kept=True))
         self.beside_files.add(found.file)
         notes = [note for note in found.notes if TAKEN in note]
         self.beside_scaled |= dict.fromkeys([found.file] * len(notes), "; ".join(notes))
-        self.beside_pictures += 1
+        self.beside_images += 1
         return largest_fractions(found.frame)
 
     def label(self) -> str:
-        """What was used, when every picture was asked for; "" for nothing."""
+        """What was used, when every image was asked for; "" for nothing."""
         labels = list(self.labels)
-        if self.beside_pictures:
+        if self.beside_images:
             files = len(self.beside_files)
             what = "1 file" if files == 1 else f"{files} files"
-            labels.append(f"keypoints of {self.beside_pictures} pictures in {what} beside them")
+            labels.append(f"keypoints of {self.beside_images} images in {what} beside them")
         return " and ".join(labels)
 
     def _say(self, file: Path, reason: str) -> None:
-        """A file beside the pictures that cannot be used, or a line of one."""
+        """A file beside the images that cannot be used, or a line of one."""
         name = printable(file.relative_to(self.root).as_posix())
         self.problems.append(Problem(name, f"{UNUSABLE}: {reason}", kept=True))
 
@@ -262,7 +262,7 @@ class OwnKeypoints:
         self.notes.append(f"keypoints: {what}")
 
     def close(self) -> list[Problem]:
-        """All problems, when every picture was asked for."""
+        """All problems, when every image was asked for."""
         if self.beside_scaled:
             more = len(self.beside_scaled) - 1
             also = f"; so in {more} more of the files beside the images" if more else ""
@@ -271,7 +271,7 @@ class OwnKeypoints:
             self._check_forced(self.forced)
         rows = [] if self.rows is None else list(self.rows.file.points)
         unused = [name for name in rows if name not in self.used]
-        what = f"annotation of no usable picture: in {ANNOTATIONS}"
+        what = f"annotation of no usable image: in {ANNOTATIONS}"
         return self.problems + [Problem(name, what, kept=True) for name in unused]
 
 

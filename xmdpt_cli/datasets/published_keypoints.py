@@ -98,7 +98,7 @@ class KeypointFiles:
 
     root: Path
     label: str = ""
-    files: list[Annotations] = field(default_factory=list)  # by ImageName.picture
+    files: list[Annotations] = field(default_factory=list)  # by ImageName.key
     pose: str = ""  # folder below the root, "" if there is none
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -115,7 +115,7 @@ class KeypointFiles:
         """Decide the frame of each file and of the pose tree, and say it in ``notes``.
 
         ``names``: of images, among which pose files are looked at. ``size_of``: by
-        ``ImageName.picture``. XmdptError where a frame cannot be told.
+        ``ImageName.key``. XmdptError where a frame cannot be told.
         """
         self.size_of = size_of
         labels = []
@@ -148,7 +148,7 @@ class KeypointFiles:
                 continue
             scaled += pairs
             keys.append(self.pose_file(names[i]))
-            there[names[i].picture] = points
+            there[names[i].key] = points
         self.notes += scaled_note(f"{self.pose}/", scaled)
         raw = np.stack(list(there.values())) if there else _no_points()
         sizes = sizes_of(list(there), self.size_of)
@@ -162,7 +162,7 @@ class KeypointFiles:
         Raises ValueError or OSError if there is a row or pose file that cannot be used.
         """
         for rows in self.framed:
-            points = rows.find(name.picture)
+            points = rows.find(name.key)
             if points is not None:
                 return points
         if not self.pose:
@@ -171,12 +171,12 @@ class KeypointFiles:
             raw = read_pose_txt(self.root / self.pose_file(name)).points
         except FileNotFoundError:
             return None
-        return in_frame(raw, self.pose_frame, lambda: self.size_of(name.picture))
+        return in_frame(raw, self.pose_frame, lambda: self.size_of(name.key))
 
     def source(self, name: ImageName) -> str:
         """What holds the keypoints of this image: ``file:line``, or the pose file's place."""
-        rows = next((rows for rows in self.framed if name.picture in rows.file.points), None)
-        return self.pose_file(name) if rows is None else rows.file.where(name.picture)
+        rows = next((rows for rows in self.framed if name.key in rows.file.points), None)
+        return self.pose_file(name) if rows is None else rows.file.where(name.key)
 
     def pose_file(self, name: ImageName) -> str:
         """Where the pose file of this image belongs, below the root."""
@@ -190,7 +190,7 @@ def read_keypoint_files(root: Path, places: Sequence[Place]) -> KeypointFiles:
         paths = [_first(places, f"{stem}-annotation-{split}.csv") for split in SPLITS]
         there = [root / path for path in paths if path is not None]
         if there:
-            files.files = [read_annotations(path, _picture) for path in there]
+            files.files = [read_annotations(path, _image) for path in there]
             break
     for file in files.files:
         files.problems += file.problems
@@ -201,8 +201,8 @@ def read_keypoint_files(root: Path, places: Sequence[Place]) -> KeypointFiles:
     return files
 
 
-def _picture(name: str) -> str:
-    return parse_name(name).picture
+def _image(name: str) -> str:
+    return parse_name(name).key
 
 
 def _first(places: Sequence[Place], file: str) -> str | None:

@@ -14,8 +14,8 @@ from xmdpt_cli.utils.problems import Problem
 _ABOVE = ".."
 
 
-def is_picture_name(name: str) -> bool:
-    """Whether a file so named is taken for a picture."""
+def is_readable_image(name: str) -> bool:
+    """Whether a file so named is taken for an image."""
     return is_image_name(name) and why_not_read(name) is None
 
 
@@ -26,7 +26,7 @@ def printable(name: str) -> str:
 
 def images_not_read(folder: Folder) -> list[Problem]:
     """Images of types that are not read; one beside an image of the same name is not missed."""
-    read = {name.rsplit(".", 1)[0] for name in folder.files if is_picture_name(name)}
+    read = {name.rsplit(".", 1)[0] for name in folder.files if is_readable_image(name)}
     found = [(name, why_not_read(name)) for name in folder.files]
     return [
         Problem(folder.below(name), why, kept=name.rsplit(".", 1)[0] in read)

@@ -31,7 +31,7 @@ def slug(name: str, length: int) -> str:
 
 
 def key_slug(name: str) -> str:
-    """``slug`` for a garment's key."""
+    """``slug`` for an item's key."""
     return slug(name, KEY_LENGTH)
 
 

@@ -1,20 +1,20 @@
-"""Pictures whose bytes lie on this machine; find those that were saved twice, reading little."""
+"""ImageSource whose bytes lie on this machine; find those that were saved twice, reading little."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from xmdpt_cli.datasets.listing import PictureRef
+from xmdpt_cli.datasets.listing import ImageRef
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.pose.formats.image_size import Size, size_of_image
 
-# JPEGs of one size are rare, so this is plenty; uncompressed pictures are all of one size.
+# JPEGs of one size are rare, so this is plenty; uncompressed images are all of one size.
 BYTES_READ_AT_MOST = 256 * 2**20
 
 
-class StoredPicture(PictureRef, Protocol):
-    """A picture whose encoded bytes lie on this machine."""
+class StoredImage(ImageRef, Protocol):
+    """An image whose encoded bytes lie on this machine."""
 
     def stored_size(self) -> int:
         """How many bytes; XmdptError if that cannot be said."""
@@ -25,37 +25,37 @@ class StoredPicture(PictureRef, Protocol):
         ...
 
 
-def stored_image_size(picture: StoredPicture) -> Size | None:
+def stored_image_size(image: StoredImage) -> Size | None:
     """(height, width) of an image as it lies there, upright; None if it cannot be read."""
-    path = getattr(picture, "path", None)
+    path = getattr(image, "path", None)
     try:
-        return size_of_image(picture.stored_bytes() if path is None else path)
+        return size_of_image(image.stored_bytes() if path is None else path)
     except XmdptError:  # said when it is decoded
         return None
 
 
-def as_padded(picture: StoredPicture) -> StoredPicture:
-    """The same picture, its grey columns cut off when it is loaded."""
-    return replace(picture, padded=True)  # type: ignore[type-var]  # each of ours is a dataclass
+def as_padded(image: StoredImage) -> StoredImage:
+    """The same image, its grey columns cut off when it is loaded."""
+    return replace(image, padded=True)  # type: ignore[type-var]  # each of ours is a dataclass
 
 
 @dataclass
 class Sameness:
-    """Compares pictures by size, then by bytes, up to ``BYTES_READ_AT_MOST`` in all."""
+    """Compares images by size, then by bytes, up to ``BYTES_READ_AT_MOST`` in all."""
 
     left: int = BYTES_READ_AT_MOST
     stopped: bool = False  # some of one size were not compared any more
     _sizes: dict[str, int] = field(default_factory=dict)
     _known: dict[tuple[str, str], bool] = field(default_factory=dict)
 
-    def same(self, one: StoredPicture, other: StoredPicture) -> bool:
+    def same(self, one: StoredImage, other: StoredImage) -> bool:
         """Whether both are the same file; False where that was not looked at."""
         key = (min(one.identity, other.identity), max(one.identity, other.identity))
         if key not in self._known:
             self._known[key] = self._compare(one, other)
         return self._known[key]
 
-    def _compare(self, one: StoredPicture, other: StoredPicture) -> bool:
+    def _compare(self, one: StoredImage, other: StoredImage) -> bool:
         try:
             size = self._size(one)
             if size != self._size(other):
@@ -68,7 +68,7 @@ class Sameness:
         except XmdptError:  # said when it is decoded
             return False
 
-    def _size(self, picture: StoredPicture) -> int:
-        if picture.identity not in self._sizes:
-            self._sizes[picture.identity] = picture.stored_size()
-        return self._sizes[picture.identity]
+    def _size(self, image: StoredImage) -> int:
+        if image.identity not in self._sizes:
+            self._sizes[image.identity] = image.stored_size()
+        return self._sizes[image.identity]

@@ -1,6 +1,6 @@
 """From any photograph to what the model was trained on.
 
-DeepFashion's pictures are 750 x 1101, their annotations 176 x 256 (width to height 0.681 and
+DeepFashion's images are 750 x 1101, their annotations 176 x 256 (width to height 0.681 and
 0.6875); the published code squashes them whole to a square. So what is squashed must be of that
 shape, with a person in it as large as there: that is what the fits are for.
 """
@@ -16,23 +16,23 @@ from PIL import Image
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import Picture, resize_square
 from xmdpt_cli.pose.keypoints import FRAME_HEIGHT, FRAME_WIDTH, Keypoints
-from xmdpt_cli.pose.padding import PADDED_BOX, is_padded_picture
+from xmdpt_cli.pose.padding import PADDED_BOX, is_padded_image
 from xmdpt_cli.pose.person_box import ASPECT, Box, box_around, person_box, widened
 
 Fit = Literal["auto", "squash", "pad", "person"]
 FITS: tuple[str, ...] = get_args(Fit)
 
-_SQUASHABLE = 0.10  # how far from 176:256 a picture may be and still be squashed unasked
+_SQUASHABLE = 0.10  # how far from 176:256 an image may be and still be squashed unasked
 _FAR = 0.5  # of the frame's height: a person whose box is smaller stands too far away for that
 _TINY = 64  # pixels of the box's narrower side
 _END = (0.03, 0.12)  # how deep and how long, as fractions, the ends of a side are
 
 
 class Framed(NamedTuple):
-    """A picture for the model: uint8 (size, size, 3)."""
+    """An image for the model: uint8 (size, size, 3)."""
 
-    picture: Picture
-    keypoints: Keypoints | None  # (18, 2) in pixels of ``picture``, where they were given
+    image: Picture
+    keypoints: Keypoints | None  # (18, 2) in pixels of ``image``, where they were given
     box: Box  # what of the original it shows, in its pixels; it may leave the original
     note: str  # one clause for the user
 
@@ -40,9 +40,9 @@ class Framed(NamedTuple):
 def frame(image: Image.Image, keypoints: Keypoints | None, size: int, fit: Fit = "auto") -> Framed:
     """Bring a photograph (RGB) and the keypoints of the person in it, in its pixels, to ``size``.
 
-    ``squash``: the whole picture, as published. ``pad``: the whole picture in the middle of a
+    ``squash``: the whole image, as published. ``pad``: the whole image in the middle of a
     176:256 canvas. ``person``: the 176:256 box around the person (needs keypoints). ``auto``:
-    squash if the picture is within 10 % of that shape and the person, if known, is not far away;
+    squash if the image is within 10 % of that shape and the person, if known, is not far away;
     else person. DeepFashion's grey columns are cut off first. XmdptError where it cannot be done.
     """
     check_fit_name(fit)
@@ -55,19 +55,19 @@ def frame(image: Image.Image, keypoints: Keypoints | None, size: int, fit: Fit =
     poses = [] if keypoints is None else [keypoints]
     inside, note = _box(poses, (round(shown.height), round(shown.width)), fit)
     box = Box(*(inside[i] + shown[i % 2] for i in range(4)))
-    picture = _render(image.crop(_whole_pixels(shown)) if cut else image, inside, size)
+    square = _render(image.crop(_whole_pixels(shown)) if cut else image, inside, size)
     moved = None if keypoints is None else _to_square(keypoints, inside, size)
     note = f"grey columns cut off, {note}" if cut else note
-    return Framed(picture, moved, box, note)
+    return Framed(square, moved, box, note)
 
 
 def frame_poses(
     poses: Sequence[Keypoints], frame_size: tuple[int, int] | None, size: int, fit: Fit = "auto"
 ) -> tuple[list[Keypoints], str]:
-    """Poses (18, 2) of one picture size -> in pixels of a square of ``size``, and a note.
+    """Poses (18, 2) of one image size -> in pixels of a square of ``size``, and a note.
 
     ``frame_size``: (H, W) of what they are pixels of; None for fractions, which are taken as of
-    a 176 x 256 picture. The fits are ``frame``'s. A sequence gets one box around all its frames:
+    a 176 x 256 image. The fits are ``frame``'s. A sequence gets one box around all its frames:
     the figure moves in it, and keeps its size.
     """
     if frame_size is None:
@@ -88,22 +88,22 @@ def check_fit_name(fit: str) -> None:
 
 
 def check_size(size: tuple[int, int]) -> None:
-    """XmdptError if a picture of (width, height) has nothing to show."""
+    """XmdptError if an image of (width, height) has nothing to show."""
     if min(size) < 2:
         raise XmdptError(
-            f"the picture is {size[0]} x {size[1]} pixels", "give a photograph of a person"
+            f"the image is {size[0]} x {size[1]} pixels", "give a photograph of a person"
         )
 
 
 def _box(poses: Sequence[Keypoints], size: tuple[int, int], fit: str) -> tuple[Box, str]:
-    """What of a picture of (H, W) is shown, and how that is called."""
+    """What of an image of (H, W) is shown, and how that is called."""
     height, width = size
     whole = Box(0.0, 0.0, float(width), float(height))
     person = box_around([person_box(points, size) for points in poses]) if poses else None
     fit = _chosen(person, size) if fit == "auto" else fit
     if fit == "person" and person is None:
         raise XmdptError(
-            f"the fit person needs to know where the person is ({width} x {height} picture)",
+            f"the fit person needs to know where the person is ({width} x {height} image)",
             "give keypoints, or OpenPose's weights (--openpose DIR), or --fit pad",
         )
     if fit == "person" and person is not None:
@@ -122,7 +122,7 @@ def _chosen(person: Box | None, size: tuple[int, int]) -> str:
     if squashable:
         return "squash"
     raise XmdptError(
-        f"the picture is {width} x {height}; the model knows pictures of the shape 176 x 256",
+        f"the image is {width} x {height}; the model knows images of the shape 176 x 256",
         "`--fit pad` adds borders, `--fit squash` distorts; with keypoints or OpenPose's weights "
         "(--openpose DIR) `--fit person` cuts the person out",
     )
@@ -139,8 +139,8 @@ def _tiny(box: Box) -> str:
 
 
 def _without_columns(image: Image.Image) -> tuple[Box, bool]:
-    """The part of a picture that is a photograph, and whether that is not all of it."""
-    if all(is_padded_picture(image)):
+    """The part of an image that is a photograph, and whether that is not all of it."""
+    if all(is_padded_image(image)):
         return Box(*(float(side) for side in PADDED_BOX)), True
     return Box(0.0, 0.0, float(image.width), float(image.height)), False
 
@@ -154,19 +154,19 @@ def _to_square(keypoints: Keypoints, box: Box, size: int) -> Keypoints:
 
 
 def _render(image: Image.Image, box: Box, size: int) -> Picture:
-    """``box`` of the picture squashed to ``size``; beyond the picture its border's colours."""
+    """``box`` of the image squashed to ``size``; beyond the image its border's colours."""
     if box == (0, 0, *image.size):
         return resize_square(image, size)
     scale = np.array((size / box.width, size / box.height))
-    # the square's pixels that lie in the picture with their whole area
+    # the square's pixels that lie in the image with their whole area
     first = np.ceil(np.maximum(-np.array(box[:2]), 0) * scale - 1e-6).astype(int)
     beyond = np.maximum(np.array(box[2:]) - image.size, 0)
     last = size - np.ceil(beyond * scale - 1e-6).astype(int)
     if (last <= first).any():
         raise XmdptError(
-            f"nothing of the {image.width} x {image.height} picture would be seen in a box of "
+            f"nothing of the {image.width} x {image.height} image would be seen in a box of "
             f"{_size(box)}",
-            "is it a photograph of a person, and are the keypoints, if given, of this picture?",
+            "is it a photograph of a person, and are the keypoints, if given, of this image?",
         )
     part = (*(first / scale + box[:2]), *(last / scale + box[:2]))
     limits = (*image.size, *image.size)

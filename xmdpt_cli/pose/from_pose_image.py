@@ -1,4 +1,4 @@
-"""A pose that a user gives as a picture of a skeleton: is it one, and of which joints?
+"""A pose that a user gives as an image of a skeleton: is it one, and of which joints?
 
 Joints are better than pixels: they can be drawn at any size, and token conditions need them.
 """
@@ -20,10 +20,10 @@ from xmdpt_cli.pose.keypoints import JOINTS, LIMBS, Keypoints
 # A drawn skeleton: thin coloured lines on black. Measured on drawings of 192 to 1024 pixels,
 # JPEG files too, against photographs, dark ones too.
 _BLACK = 24  # of 255: what a JPEG file makes of black
-_BACKGROUND = 0.6  # of the picture is black
+_BACKGROUND = 0.6  # of the image is black
 _SATURATED = 0.75  # of what is not: colours with a channel below a third of the brightest
 _OF_PALETTE = 0.45  # of what is not: a joint's or limb's colour; the rest are edges and blends
-_NEAR = 48  # of 255: as far as a colour may be off, in pictures that were scaled
+_NEAR = 48  # of 255: as far as a colour may be off, in images that were scaled
 
 _NATIVE = 0.15  # how far line widths may be off and still be the published ones
 _EXACT = 3  # of 255: neither scaled nor from a JPEG file
@@ -41,10 +41,10 @@ _EQUAL = 0.03  # how far line widths are off in the end
 LEAST_JOINTS, FEW_JOINTS = 4, 9
 
 
-def is_pose_picture(picture: Picture) -> bool:
-    """Whether a picture uint8 (H, W, 3) is a drawn skeleton in the usual colours, on black."""
-    bright = brightest(picture)
-    drawn = picture[bright >= DARK].astype(np.float32)
+def is_pose_image(image: Picture) -> bool:
+    """Whether an image uint8 (H, W, 3) is a drawn skeleton in the usual colours, on black."""
+    bright = brightest(image)
+    drawn = image[bright >= DARK].astype(np.float32)
     if len(drawn) < 16 or (bright < _BLACK).mean() < _BACKGROUND:
         return False
     saturated = drawn.min(axis=1) < drawn.max(axis=1) / 3
@@ -64,9 +64,9 @@ _UNDERSTOOD = (
 )
 
 
-def _has_lines(picture: Picture) -> bool:
+def _has_lines(image: Picture) -> bool:
     """Whether what is drawn is at least two pixels wide, mostly, and not noise."""
-    drawn = (brightest(picture) >= DARK).astype(np.uint8)
+    drawn = (brightest(image) >= DARK).astype(np.uint8)
     solid = cv2.morphologyEx(drawn, cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
     return bool(solid.sum() >= drawn.sum() / 2)
 
@@ -79,18 +79,18 @@ def _colour_off(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     return off
 
 
-def pose_picture_keypoints(picture: Picture) -> Keypoints | None:
-    """The joints, (18, 2) in pixels of a picture of one drawn pose; None if it is no such picture.
+def pose_image_keypoints(image: Picture) -> Keypoints | None:
+    """The joints, (18, 2) in pixels of an image of one drawn pose; None if it is no such image.
 
     Understood at any size: the published drawing, and controlnet-aux's, each also with red and
     blue swapped. NaN for joints not drawn, or not to be told. Within 2 pixels of a drawing of
     256 for nearly all joints. XmdptError for other drawings, such as of several people.
     """
-    if not is_pose_picture(picture):
+    if not is_pose_image(image):
         return None
-    if not _has_lines(picture):
+    if not _has_lines(image):
         raise XmdptError("colours of a drawn pose, but no lines or discs of one", _UNDERSTOOD)
-    corner, shown = _cropped(picture)
+    corner, shown = _cropped(image)
     smaller = max(1.0, (shown.shape[0] * shown.shape[1] / _MOST_PIXELS) ** 0.5)
     if smaller > 1:
         shown = _scaled(shown, 1 / smaller)
@@ -124,24 +124,24 @@ class _Found(NamedTuple):
     explained: float  # share of what is drawn that the joints draw again
 
 
-def _begun(picture: Picture, manner: Manner, scale: float, work: Work) -> Search:
-    """A picture whose lines are ``scale`` times as wide as drawn, brought back to that."""
+def _begun(image: Picture, manner: Manner, scale: float, work: Work) -> Search:
+    """An image whose lines are ``scale`` times as wide as drawn, brought back to that."""
     if scale == 1.0:
-        drawn = picture[brightest(picture) >= DARK].astype(np.float32)
+        drawn = image[brightest(image) >= DARK].astype(np.float32)
         exact = (_colour_off(drawn) <= _EXACT).mean() >= _OF_PALETTE
-        return Search(picture, manner, _CLOSE if exact else _NEAR, work)
-    return Search(_scaled(picture, 1 / scale), manner, _NEAR, work)
+        return Search(image, manner, _CLOSE if exact else _NEAR, work)
+    return Search(_scaled(image, 1 / scale), manner, _NEAR, work)
 
 
-def _recover(picture: Picture, manner: Manner, scale: float, work: Work) -> _Found:
+def _recover(image: Picture, manner: Manner, scale: float, work: Work) -> _Found:
     """The joints, and the scale, with which the drawing comes closest."""
     found = _Found(np.full((len(JOINTS), 2), np.nan), 0.0)
     for _ in range(_REFINEMENTS):
-        state = _begun(picture, manner, scale, work)
+        state = _begun(image, manner, scale, work)
         state.finish()
         explained = state.explained(_SAME)
         if explained > found.explained:
-            per_pixel = np.array(picture.shape[1::-1]) / state.drawn.shape[1::-1]
+            per_pixel = np.array(image.shape[1::-1]) / state.drawn.shape[1::-1]
             found = _Found((state.points + _TRUNCATED) * per_pixel, explained)
         wider = state.wider()
         if explained >= _SURE or abs(wider - 1) < _EQUAL or not 0.2 < wider * scale < 20:
@@ -150,37 +150,37 @@ def _recover(picture: Picture, manner: Manner, scale: float, work: Work) -> _Fou
     return found
 
 
-def _scaled(picture: Picture, factor: float) -> Picture:
-    size = [max(1, round(side * factor)) for side in picture.shape[1::-1]]
+def _scaled(image: Picture, factor: float) -> Picture:
+    size = [max(1, round(side * factor)) for side in image.shape[1::-1]]
     kind = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(picture, size, interpolation=kind), dtype=np.uint8)
+    return np.asarray(cv2.resize(image, size, interpolation=kind), dtype=np.uint8)
 
 
-def _cropped(picture: Picture) -> tuple[tuple[int, int], Picture]:
-    """((x, y), the part of a picture from there that has something on it, with a margin)."""
-    rows, columns = np.nonzero(brightest(picture) >= DARK)
+def _cropped(image: Picture) -> tuple[tuple[int, int], Picture]:
+    """((x, y), the part of an image from there that has something on it, with a margin)."""
+    rows, columns = np.nonzero(brightest(image) >= DARK)
     margin = 4 * RADIUS
     top, left = max(rows.min() - margin, 0), max(columns.min() - margin, 0)
-    part = picture[top : rows.max() + margin + 1, left : columns.max() + margin + 1]
+    part = image[top : rows.max() + margin + 1, left : columns.max() + margin + 1]
     return (int(left), int(top)), np.ascontiguousarray(part)
 
 
-def _line_width(picture: Picture) -> float:
+def _line_width(image: Picture) -> float:
     """How wide, in pixels, the widest of the limbs and joints is.
 
     Hands that are drawn too are heaps of discs in the colour of a joint: then limbs alone count.
     """
     limbs, joints = (
-        max(_half_width(picture, colour) for colour in colours)
+        max(_half_width(image, colour) for colour in colours)
         for colours in (OPACITY * PALETTE[: len(LIMBS)], PALETTE)
     )
     inside = limbs if limbs >= _LIMB and joints > _HEAP * limbs else max(limbs, joints)
     return 2 * inside - min(1.0, inside / 5)
 
 
-def _half_width(picture: Picture, colour: NDArray[np.float32]) -> float:
+def _half_width(image: Picture, colour: NDArray[np.float32]) -> float:
     low, high = np.maximum(colour - _NEAR, 0), np.minimum(colour + _NEAR, 255)
-    part = cv2.inRange(picture, low, high)
+    part = cv2.inRange(image, low, high)
     return float(cv2.distanceTransform(part, cv2.DIST_L2, 5).max())
 
 

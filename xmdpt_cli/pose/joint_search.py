@@ -1,8 +1,8 @@
-"""Find the joints a pose picture was drawn from, by drawing again until it looks the same.
+"""Find the joints a pose image was drawn from, by drawing again until it looks the same.
 
 Where to begin is seen in the colours: a joint's disc holds its colour and that colour under the
 limbs that end there, nothing else. Then every joint is moved, left out or put elsewhere for as
-long as the new drawing comes closer to the picture.
+long as the new drawing comes closer to the image.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ _LIMBS_OF = [[i for i, limb in enumerate(LIMBS) if joint in limb] for joint in r
 _NEIGHBOURS = [sorted({end for i in limbs for end in LIMBS[i]}) for limbs in _LIMBS_OF]
 
 
-def brightest(picture: Picture) -> NDArray[np.uint8]:
+def brightest(image: Picture) -> NDArray[np.uint8]:
     """The largest of every pixel's channels; several times as fast as ``max(axis=2)``."""
-    return np.maximum(np.maximum(picture[..., 0], picture[..., 1]), picture[..., 2])
+    return np.maximum(np.maximum(image[..., 0], image[..., 1]), image[..., 2])
 
 
 class Work:
@@ -64,18 +64,18 @@ class Work:
 
 
 def _places(
-    picture: Picture, joint: int, manner: Manner, tolerance: int, work: Work
+    image: Picture, joint: int, manner: Manner, tolerance: int, work: Work
 ) -> list[tuple[float, float]]:
     """Where a disc has most of the colours that the joint's can have, the best first."""
-    rows, columns = np.nonzero(brightest(picture) >= DARK)
-    pixels = picture[rows, columns].astype(np.float32)
+    rows, columns = np.nonzero(brightest(image) >= DARK)
+    pixels = image[rows, columns].astype(np.float32)
     off = np.full(len(pixels), np.inf, dtype=np.float32)
     colours = _disc_colours(joint, manner)
     if not work.spend(len(pixels) * len(colours) // 2):
         return []
     for colour in colours:
         np.minimum(off, np.abs(pixels - colour).max(axis=1), out=off)
-    fits = np.zeros(picture.shape[:2], dtype=np.float32)
+    fits = np.zeros(image.shape[:2], dtype=np.float32)
     fits[rows, columns] = off <= tolerance
     count = cv2.filter2D(fits, -1, _SPOT, borderType=cv2.BORDER_CONSTANT)
     found = []
@@ -105,24 +105,24 @@ def _disc_colours(joint: int, manner: Manner) -> list[NDArray[np.float32]]:
     return colours
 
 
-def hand_pixels(picture: Picture, tolerance: int) -> NDArray[np.uint8] | None:
+def hand_pixels(image: Picture, tolerance: int) -> NDArray[np.uint8] | None:
     """Where hands are drawn beside a body, uint8 (H, W) of 0 and 1; None if there are none.
 
     OpenPose's tools draw a hand as 21 discs in the colour of the left knee, and thin lines of
     full brightness between them. A knee is one such disc, at the end of a (dimmer) leg.
     """
-    dots = _near(picture, PALETTE[_KNEE], tolerance)
+    dots = _near(image, PALETTE[_KNEE], tolerance)
     if dots.sum() < _HAND_DOTS * _SPOT.sum():
         return None
     legs = np.zeros_like(dots)
     for limb in _LIMBS_OF[_KNEE]:
-        legs |= _near(picture, OPACITY * PALETTE[limb], tolerance)
+        legs |= _near(image, OPACITY * PALETTE[limb], tolerance)
     legs = cv2.dilate(legs, np.ones((5, 5), np.uint8))
     count, labels, stats, _ = cv2.connectedComponentsWithStats(dots, connectivity=8)
     for label in range(1, count):
         if stats[label, cv2.CC_STAT_AREA] <= 1.5 * _SPOT.sum() and legs[labels == label].any():
             dots[labels == label] = 0
-    full = (brightest(picture) >= _FULL).astype(np.uint8)
+    full = (brightest(image) >= _FULL).astype(np.uint8)
     thick = cv2.morphologyEx(full, cv2.MORPH_OPEN, np.ones((5, 5), np.uint8))
     count, labels = cv2.connectedComponents(dots | (full & (1 - thick)), connectivity=8)
     of_hands = np.unique(labels[dots > 0])
@@ -130,9 +130,9 @@ def hand_pixels(picture: Picture, tolerance: int) -> NDArray[np.uint8] | None:
     return np.asarray(cv2.dilate(hands, np.ones((3, 3), np.uint8)), dtype=np.uint8)
 
 
-def _dot_centres(picture: Picture, hands: NDArray[np.uint8], tolerance: int) -> list[Place]:
+def _dot_centres(image: Picture, hands: NDArray[np.uint8], tolerance: int) -> list[Place]:
     """The middles of the discs of hands; one of each hand lies on the wrist."""
-    dots = _near(picture, PALETTE[_KNEE], tolerance) * hands
+    dots = _near(image, PALETTE[_KNEE], tolerance) * hands
     whole = cv2.filter2D(dots.astype(np.float32), -1, _SPOT, borderType=cv2.BORDER_CONSTANT)
     centres = (whole >= _WHOLE * _SPOT.sum()).astype(np.uint8)
     _, _, _, middles = cv2.connectedComponentsWithStats(centres, connectivity=8)
@@ -144,39 +144,39 @@ def _dot_centres(picture: Picture, hands: NDArray[np.uint8], tolerance: int) -> 
     return found[: 2 * _MOST_DOTS]
 
 
-def _near(picture: Picture, colour: NDArray[np.float32], tolerance: int) -> NDArray[np.uint8]:
+def _near(image: Picture, colour: NDArray[np.float32], tolerance: int) -> NDArray[np.uint8]:
     low, high = np.maximum(colour - tolerance, 0), np.minimum(colour + tolerance, 255)
-    return np.asarray(cv2.inRange(picture, low, high) > 0, dtype=np.uint8)
+    return np.asarray(cv2.inRange(image, low, high) > 0, dtype=np.uint8)
 
 
 class Search:
-    """A picture of one drawn person, the joints believed to be in it, and what they draw.
+    """An image of one drawn person, the joints believed to be in it, and what they draw.
 
     ``tolerance``: of 255, how far a colour may be off. Made with the places that colours give.
     Hands that are drawn too are neither searched nor compared.
     """
 
-    def __init__(self, picture: Picture, manner: Manner, tolerance: int, work: Work) -> None:
-        self.picture, self.manner, self.work = picture, manner, work
-        hands = hand_pixels(picture, tolerance) if manner is Manner.OPAQUE else None
+    def __init__(self, image: Picture, manner: Manner, tolerance: int, work: Work) -> None:
+        self.image, self.manner, self.work = image, manner, work
+        hands = hand_pixels(image, tolerance) if manner is Manner.OPAQUE else None
         self.hands = hands is not None
-        shape = picture.shape[:2]
+        shape = image.shape[:2]
         self.counts = np.ones(shape, np.uint8) if hands is None else 1 - hands  # what is compared
-        self.bright = (brightest(picture) >= DARK) & (self.counts > 0)
+        self.bright = (brightest(image) >= DARK) & (self.counts > 0)
         joints = range(len(JOINTS))
-        body = picture if hands is None else picture * self.counts[..., None]
+        body = image if hands is None else image * self.counts[..., None]
         self.places = [_places(body, joint, manner, tolerance, work) for joint in joints]
         if hands is not None:
             for joint in _WRISTS:  # their own discs are hidden
-                self.places[joint] += _dot_centres(picture, hands, tolerance)
+                self.places[joint] += _dot_centres(image, hands, tolerance)
         first = [found[0] if found else (np.nan, np.nan) for found in self.places]
         self.points: Keypoints = np.array(first)
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         self.drawn = render_pose(self.points, Window(0, 0, width, height), manner)
         self.choose()
 
     def finish(self) -> None:
-        """Put every joint where the drawing is closest to the picture."""
+        """Put every joint where the drawing is closest to the image."""
         self.move((2, 1))
         self.choose()
         for _ in range(2):
@@ -187,16 +187,16 @@ class Search:
         self.move((1, 0.5))
 
     def explained(self, tolerance: int, *, hands: bool = False) -> float:
-        """Which share of what is drawn, in the picture or again, is the same in both; of the body,
+        """Which share of what is drawn, in the image or again, is the same in both; of the body,
         or with the ``hands``, which are never explained."""
-        ours, theirs = brightest(self.drawn) >= DARK, brightest(self.picture) >= DARK
+        ours, theirs = brightest(self.drawn) >= DARK, brightest(self.image) >= DARK
         if not hands:
             ours, theirs = ours & (self.counts > 0), self.bright
-        same = brightest(cv2.absdiff(self.drawn, self.picture)) <= tolerance
+        same = brightest(cv2.absdiff(self.drawn, self.image)) <= tolerance
         return float((ours & theirs & same).sum() / max(1, (ours | theirs).sum()))
 
     def wider(self) -> float:
-        """How much wider the picture's lines are than those of the drawing."""
+        """How much wider the image's lines are than those of the drawing."""
         ours = (brightest(self.drawn) >= DARK) & (self.counts > 0)
         return float(self.bright.sum() / max(1, ours.sum()))  # lines are as long in both
 
@@ -212,7 +212,7 @@ class Search:
             return False
         near = [self.points[_NEIGHBOURS[joint]] for joint in changes]
         about = np.concatenate((points[list(changes)], *near))
-        height, width = self.picture.shape[:2]
+        height, width = self.image.shape[:2]
         low, high = np.nanmin(about, axis=0) - _REACH, np.nanmax(about, axis=0) + _REACH + 1
         left, top = max(int(low[0]), 0), max(int(low[1]), 0)
         right, bottom = min(int(high[0]) + 1, width), min(int(high[1]) + 1, height)
@@ -230,12 +230,12 @@ class Search:
         return True
 
     def _apart(self, window: tuple[slice, slice], drawn: Picture) -> float:
-        """How far a drawing is from the picture; where hands are drawn it counts less."""
-        picture = self.picture[window]
-        whole = float(cv2.norm(picture, drawn, cv2.NORM_L1))
+        """How far a drawing is from the image; where hands are drawn it counts less."""
+        image = self.image[window]
+        whole = float(cv2.norm(image, drawn, cv2.NORM_L1))
         if not self.hands:
             return whole
-        body = float(cv2.norm(picture, drawn, cv2.NORM_L1, self.counts[window]))
+        body = float(cv2.norm(image, drawn, cv2.NORM_L1, self.counts[window]))
         return body + _OF_HANDS * (whole - body)
 
     def choose(self) -> None:
@@ -284,15 +284,15 @@ class Search:
         return not np.array_equal(start, self.points[joint], equal_nan=True)
 
     def fill_gaps(self) -> bool:
-        """Doubtful joints to wherever the picture shows other things than the drawing."""
+        """Doubtful joints to wherever the image shows other things than the drawing."""
         filled, spot = False, _SPOT / _SPOT.sum()
         for joint in self._doubtful():
             # of all joints these alone may be hidden by hands
             hidden = self.hands and joint in _BY_HANDS
             counts = np.ones_like(self.counts) if hidden else self.counts
-            bright = ((brightest(self.picture) >= DARK) & (counts > 0)).astype(np.float32)
+            bright = ((brightest(self.image) >= DARK) & (counts > 0)).astype(np.float32)
             full = cv2.filter2D(bright, -1, spot, borderType=cv2.BORDER_REPLICATE) > 0.9
-            off = (brightest(cv2.absdiff(self.picture, self.drawn)) > _APART) & (counts > 0)
+            off = (brightest(cv2.absdiff(self.image, self.drawn)) > _APART) & (counts > 0)
             off = cv2.morphologyEx(off.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
             y, x = np.nonzero(full & (cv2.dilate(off, np.ones((5, 5), np.uint8)) > 0))
             every = max(9, len(x) // _MOST_GAPS)
@@ -301,9 +301,9 @@ class Search:
         return filled
 
     def _doubtful(self) -> list[int]:
-        """Joints not found, and those around which the drawing differs from the picture."""
+        """Joints not found, and those around which the drawing differs from the image."""
         off = cv2.boxFilter(
-            (brightest(cv2.absdiff(self.picture, self.drawn)) * self.counts).astype(np.float32),
+            (brightest(cv2.absdiff(self.image, self.drawn)) * self.counts).astype(np.float32),
             -1,
             (2 * RADIUS + 1,) * 2,
         )

@@ -1,4 +1,4 @@
-"""Tell the benchmark's padded 256x256 pictures (img.zip) from pictures squashed to 256x256."""
+"""Tell the benchmark's padded 256x256 images (img.zip) from images squashed to 256x256."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from PIL import Image
 from xmdpt_cli.errors import XmdptError
 
 PADDED_SIZE, PADDED_BOX = (256, 256), (41, 0, 215, 256)
-SAMPLE = 12  # pictures that are looked at
+SAMPLE = 12  # images that are looked at
 _READ_AT_MOST = 3 * SAMPLE  # some may be missing or broken
-# The border is one grey (227 to 251 on real pictures, not always white), saved as JPEG: its
+# The border is one grey (227 to 251 on real images, not always white), saved as JPEG: its
 # columns deviate by at most 0.2. The photograph beside it deviates by 0.9 and more; a squashed
 # photograph before an empty white wall has no such step, and nothing of it may be cut off.
 _FLAT, _ALIVE = 0.5, 0.7
@@ -27,7 +27,7 @@ class Loadable(Protocol):
     def load(self) -> Image.Image: ...
 
 
-def is_padded_picture(image: Image.Image) -> tuple[bool, bool]:
+def is_padded_image(image: Image.Image) -> tuple[bool, bool]:
     """(256 x 256 with a flat border where the padding would be, and a photograph beside it)."""
     if image.size != PADDED_SIZE:
         return False, False
@@ -39,15 +39,15 @@ def is_padded_picture(image: Image.Image) -> tuple[bool, bool]:
     return bool(border.max() < _FLAT), bool(inside.max() > _ALIVE)
 
 
-def are_padded(pictures: Sequence[Loadable]) -> bool:
-    """Whether these are padded pictures, judged from a dozen of them, evenly spread.
+def are_padded(images: Sequence[Loadable]) -> bool:
+    """Whether these are padded images, judged from a dozen of them, evenly spread.
 
     Nine tenths of those that can be read must have the border, and half of them the step.
     """
     read = bordered = stepped = 0
-    for index in np.linspace(0, len(pictures) - 1, min(_READ_AT_MOST, len(pictures))).astype(int):
+    for index in np.linspace(0, len(images) - 1, min(_READ_AT_MOST, len(images))).astype(int):
         try:
-            border, step = is_padded_picture(pictures[index].load())
+            border, step = is_padded_image(images[index].load())
         except XmdptError:
             continue
         read, bordered, stepped = read + 1, bordered + border, stepped + (border and step)

@@ -1,19 +1,19 @@
 """Where DeepFashion's photographer would have put the frame around a person.
 
-Measured on 128 annotated DeepFashion pictures (medians; fractions of the frame, which is
+Measured on 128 annotated DeepFashion images (medians; fractions of the frame, which is
 176:256; "head" is the highest of eyes, nose and ears):
 
-| lowest joints seen | pictures | head at | neck at | lowest joint at |
+| lowest joints seen | images | head at | neck at | lowest joint at |
 |---|---|---|---|---|
 | ankles | 38 | 0.084 | 0.207 | 0.893 |
 | knees | 23 | 0.102 | 0.277 | 0.965 |
 | hips | 67 | 0.113 | 0.312 | 0.781 |
 
-The mean of a person's joints is at 0.51 of the width in all three (a tenth of the pictures below
+The mean of a person's joints is at 0.51 of the width in all three (a tenth of the images below
 0.46, a tenth above 0.56). Beside the outermost joint there is 0.31, 0.23 and 0.22 of the width on
-the narrower side; in a tenth of the half-length pictures less than 0.10. The highest joint of any
+the narrower side; in a tenth of the half-length images less than 0.10. The highest joint of any
 kind is lower than 0.07 in nine tenths of all. Shoulders seen from the front are 0.25 of the height
-apart in the half-length pictures, and the neck is 0.20 below the head.
+apart in the half-length images, and the neck is 0.20 below the head.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ASPECT = FRAME_WIDTH / FRAME_HEIGHT  # width to height of the annotations' frame
 
 
 class Box(NamedTuple):
-    """A part of a picture in its pixels; it may leave the picture."""
+    """A part of an image in its pixels; it may leave the image."""
 
     left: float
     top: float
@@ -59,17 +59,17 @@ _SHOTS = (
     _Shot(("right_hip", "left_hip"), 0.113, 0.312, 0.781),
 )
 _SHOULDERS = ("right_shoulder", "left_shoulder")
-_PORTRAIT = _SHOTS[-1]  # of head and shoulders alone: as large as in the half-length pictures
+_PORTRAIT = _SHOTS[-1]  # of head and shoulders alone: as large as in the half-length images
 _SHOULDERS_WIDE, _NECK_BELOW_HEAD = 0.25, 0.20
 # The least room between a joint and the frame.
 _BESIDE, _ABOVE = 0.10, 0.04
 
 
-def person_box(keypoints: Keypoints, picture_size: tuple[int, int]) -> Box:
-    """Keypoints (18, 2) in pixels of a picture of (H, W) -> the 176:256 box around the person.
+def person_box(keypoints: Keypoints, image_size: tuple[int, int]) -> Box:
+    """Keypoints (18, 2) in pixels of an image of (H, W) -> the 176:256 box around the person.
 
     As large as the measured margins make it, larger where joints would be outside (arms spread,
-    somebody lying). Where the body leaves the picture at its bottom, the box ends there too. At
+    somebody lying). Where the body leaves the image at its bottom, the box ends there too. At
     least one joint must be seen.
     """
     assert np.isfinite(keypoints).all(axis=1).any(), "nobody to put a box around"
@@ -81,9 +81,9 @@ def person_box(keypoints: Keypoints, picture_size: tuple[int, int]) -> Box:
     height = max(bottom - top, least)
     middle = (top + bottom) / 2
     top, bottom = middle - height / 2, middle + height / 2
-    edge = float(picture_size[0])
+    edge = float(image_size[0])
     if shot is not _SHOTS[0] and bottom > edge > high[1]:
-        # the picture cuts the body: so does the box, and what is above stays where it was
+        # the image cuts the body: so does the box, and what is above stays where it was
         height = max(edge - top, least)
         top = edge - height
     top = _within(top, low[1] - _ABOVE * height, high[1] - (1 - _ABOVE) * height)
@@ -108,7 +108,7 @@ def widened(box: Box) -> Box:
 
 
 def _vertical(keypoints: Keypoints) -> tuple[_Shot, float, float]:
-    """(kind of picture, top, bottom): from the head, or the neck, down to the lowest joints."""
+    """(kind of image, top, bottom): from the head, or the neck, down to the lowest joints."""
     rows = {name: float(y) for name, (_, y) in zip(JOINTS, keypoints, strict=True) if y == y}
     shot = next((shot for shot in _SHOTS if any(n in rows for n in shot.lowest)), None)
     head = min((rows[name] for name in FACE if name in rows), default=None)

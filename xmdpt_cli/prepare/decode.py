@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from PIL import Image
 
-from xmdpt_cli.datasets.listing import Garment
+from xmdpt_cli.datasets.listing import Item
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture, fast_png_bytes, resize_square
 from xmdpt_cli.pose.drawing import draw_pose
@@ -54,7 +54,7 @@ class DecodedView:
 class DecodedGarment:
     """The views that could be decoded, and what could not."""
 
-    garment: Garment
+    garment: Item
     views: dict[str, DecodedView] = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)  # (file, reason)
     # called when the pictures are not looked at any more: their memory serves others
@@ -78,7 +78,7 @@ class DecodedGarment:
         return pairs
 
 
-def decode_garment(garment: Garment, sizes: Sequence[int]) -> DecodedGarment:
+def decode_garment(garment: Item, sizes: Sequence[int]) -> DecodedGarment:
     """Decode every view once and squash it to every size; what fails is named, not raised.
 
     One kind of work after the other: a loop that does all of it view by view takes half as long

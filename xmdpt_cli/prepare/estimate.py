@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xmdpt_cli.datasets.listing import Garment
+from xmdpt_cli.datasets.listing import Item
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.prepare.decode import DecodedView, decode_garment, draw_poses
 from xmdpt_cli.prepare.plan import ShardPlan
@@ -90,7 +90,7 @@ def _view_bytes(views: Sequence[DecodedView], size: int, tokens: str) -> float:
     return picture + _padded(count) + _padded(keypoints)
 
 
-def _decode_some(garments: Sequence[Garment], sizes: Sequence[int]) -> list[DecodedView]:
+def _decode_some(garments: Sequence[Item], sizes: Sequence[int]) -> list[DecodedView]:
     """All views of a few garments spread over the listing."""
     places = np.unique(np.linspace(0, len(garments) - 1, _GARMENTS).round().astype(int))
     decoded = [decode_garment(garments[i], sizes) for i in places]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from xmdpt_cli.data.index import read_index
 from xmdpt_cli.data.manifest import read_manifest
-from xmdpt_cli.data.reader import stored_keypoints
+from xmdpt_cli.data.shard_reader import parse_keypoints
 from xmdpt_cli.datasets.export import AnnotationRow
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.storage.stores import Store
@@ -24,7 +24,7 @@ def keypoint_rows(store: Store) -> Iterator[AnnotationRow]:
             for place in sample.views.values():
                 data = store.read_range(index.name, *place.keypoints)
                 try:
-                    points = stored_keypoints(data)
+                    points = parse_keypoints(data)
                 except ValueError as err:
                     raise _damaged(store, index.name, f"holds damaged keypoints ({err})") from None
                 yield index.split, _name(place.file), points / float(manifest["resolution"])

@@ -173,7 +173,7 @@ def fingerprint(
         "limit": limit,
         "tokens": settings.tokens,
         "dataset": {
-            "garments": len(listing.garments),
+            "garments": len(listing.items),
             "images": listing.images(),
             "sha256": listing.digest(),
         },

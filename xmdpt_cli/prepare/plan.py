@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from xmdpt_cli.datasets.listing import Garment, Listing
+from xmdpt_cli.datasets.listing import Item, Listing
 from xmdpt_cli.storage.ranks import World
 from xmdpt_cli.utils.splits import SPLITS
 
@@ -19,7 +19,7 @@ class ShardPlan:
 
     name: str  # train-000000.tar
     split: str
-    garments: list[Garment]
+    garments: list[Item]
 
     @property
     def images(self) -> int:

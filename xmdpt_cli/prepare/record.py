@@ -156,9 +156,9 @@ class Record:
         if made["sha256"] == listing.digest():
             return
         there = f"{made['images']} pictures of {made['garments']} garments"
-        found = f"{listing.images()} of {len(listing.garments)}"
+        found = f"{listing.images()} of {len(listing.items)}"
         what = f"it holds {found}, not {there}"
-        if (made["images"], made["garments"]) == (listing.images(), len(listing.garments)):
+        if (made["images"], made["garments"]) == (listing.images(), len(listing.items)):
             what = "its pictures' names, pairs or keypoints are others"
         problems = [f"{p.file}: {p.reason}" for p in listing.problems if not p.kept][:3]
         hint = "give the folder it was prepared from as --root; nothing was changed"

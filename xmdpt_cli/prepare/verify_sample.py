@@ -15,13 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from typing_extensions import TypedDict
 
-from xmdpt_cli.data.index import Count, SamplePlace, TensorPlace, ViewPlace
-from xmdpt_cli.data.reader import stored_keypoints
+from xmdpt_cli.data.index import SUFFIXES, Count, SamplePlace, TensorPlace, ViewPlace
+from xmdpt_cli.data.shard_reader import parse_keypoints
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.prepare.tar_walk import Member
 from xmdpt_cli.utils import records
-
-SUFFIXES = ("png", "keypoints.npy", "safetensors")  # of a view's members
 
 
 def _bits(mask: int, dtype: str) -> Callable[[bytes], int]:
@@ -244,7 +242,7 @@ def picture_trouble(data: bytes, resolution: int | None) -> str:
 def keypoints_trouble(data: bytes, resolution: int | None) -> str:
     """What is wrong with stored keypoints, empty if nothing."""
     try:
-        points = stored_keypoints(data)
+        points = parse_keypoints(data)
     except ValueError as err:
         return f"the keypoints cannot be read ({err})"
     absent = np.isnan(points)

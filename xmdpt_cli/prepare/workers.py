@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from xmdpt_cli.datasets.listing import Garment
+from xmdpt_cli.datasets.listing import Item
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture
 from xmdpt_cli.prepare.decode import DecodedGarment, DecodedView, SizedView, decode_garment
@@ -70,9 +70,9 @@ class Decoders:
         """``Executor.map``."""
         return self._pool.map(work, *arguments)
 
-    def decode(self, garments: Iterable[tuple[Garment, Sequence[int]]]) -> Iterator[DecodedGarment]:
+    def decode(self, garments: Iterable[tuple[Item, Sequence[int]]]) -> Iterator[DecodedGarment]:
         """Yield (garment, sizes) decoded, in order."""
-        pending: deque[tuple[Garment, Callable[[], DecodedGarment]]] = deque()
+        pending: deque[tuple[Item, Callable[[], DecodedGarment]]] = deque()
         coming = iter(garments)
         on_the_way = 0
         while True:
@@ -88,7 +88,7 @@ class Decoders:
             on_the_way -= len(garment.views)
             yield finish()
 
-    def _begin(self, garment: Garment, sizes: Sequence[int]) -> Callable[[], DecodedGarment]:
+    def _begin(self, garment: Item, sizes: Sequence[int]) -> Callable[[], DecodedGarment]:
         """Have a garment decoded; the call that waits for it."""
         if self._slots is None:
             return self._pool.submit(decode_garment, garment, sizes).result
@@ -154,7 +154,7 @@ class Packed:
         whole = {name: view.whole for name, view in item.views.items() if view.fractions is None}
         return Packed(item.skipped, views, whole)
 
-    def unpack(self, garment: Garment, slots: Slots, slot: int | None) -> DecodedGarment:
+    def unpack(self, garment: Item, slots: Slots, slot: int | None) -> DecodedGarment:
         """In the main process."""
         item = DecodedGarment(garment, skipped=self.skipped)
         for name, packed in self.views.items():
@@ -193,7 +193,7 @@ def _begin_decoder(memory: Any, count: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _decode_packed(garment: Garment, sizes: Sequence[int], slot: int | None) -> Packed:
+def _decode_packed(garment: Item, sizes: Sequence[int], slot: int | None) -> Packed:
     """``decode_garment`` in a decoder process."""
     item = decode_garment(garment, sizes)
     places = {} if slot is None or _shared is None else _shared.put(item, slot)

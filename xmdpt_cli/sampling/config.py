@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Recipe:
+class SamplingConfig:
     """What ``diffusion.sample`` is told, and the seed; the defaults travel with the model."""
 
     steps: int
@@ -19,4 +19,4 @@ class Recipe:
 
 
 #: the paper's sampling (sec. 4.1; power 0.01 for the best SSIM and LPIPS, 1.0 for the best FID)
-PAPER = Recipe(50, 2.0, 0.01)
+PAPER = SamplingConfig(50, 2.0, 0.01)

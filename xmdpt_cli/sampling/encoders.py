@@ -24,7 +24,7 @@ from xmdpt_cli.sampling.user_inputs import NoOpenPoseError
 from xmdpt_cli.storage.stores import is_url
 
 
-class Networks:
+class LazyEncoders:
     """VAE, both DINOv2 and OpenPose for one model."""
 
     def __init__(
@@ -205,7 +205,7 @@ def find_vae(encoders: dict[str, Any], near: str | Path, given: str | None) -> s
 def vae_for(sampler: Sampler, dataset: PairDataset, given: str | None = None) -> VAE:
     """What decodes the pictures of a model for a dataset: the VAE given, the model's own (its
     decoder may be a fine-tuned one), or the dataset's. XmdptError if it is not here."""
-    own = given or Networks(sampler.facts, sampler.folder).beside("vae", dataset.path)
+    own = given or LazyEncoders(sampler.metadata, sampler.folder).beside("vae", dataset.path)
     where = find_vae(dataset.manifest["encoders"], dataset.path, own)
     vae = VAE.load(where, device=sampler.device)
     vae.decode_dtype = sampler.dtype

@@ -15,8 +15,8 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import expanded, write_text, writing
 from xmdpt_cli.metrics.report import WrittenReport
 from xmdpt_cli.model.checkpoint import save_model
-from xmdpt_cli.sampling.card import model_card
-from xmdpt_cli.sampling.encoders import Networks
+from xmdpt_cli.sampling.encoders import LazyEncoders
+from xmdpt_cli.sampling.model_card import model_card
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.storage.stores import refuse_url
 from xmdpt_cli.utils import records
@@ -46,7 +46,7 @@ def fetch(source: str | Path, revision: str | None = None) -> Path:
 
 
 def save(
-    folder: Path, sampler: Sampler, networks: Networks, include: Sequence[str] | None = None
+    folder: Path, sampler: Sampler, networks: LazyEncoders, include: Sequence[str] | None = None
 ) -> None:
     """A folder that ``from_pretrained`` reads anywhere: the model, and networks beside it.
 
@@ -71,7 +71,7 @@ def save(
 
 def public_facts(sampler: Sampler) -> dict[str, Any]:
     """The model's facts without this machine's paths: of local networks the folder's name."""
-    return without_places(sampler.facts)
+    return without_places(sampler.metadata)
 
 
 def without_paths(text: str) -> str:
@@ -88,25 +88,27 @@ def without_paths(text: str) -> str:
 
 
 def card(
-    repo_id: str, sampler: Sampler, networks: Networks, metrics: str | Path | None = None
+    repo_id: str, sampler: Sampler, networks: LazyEncoders, metrics: str | Path | None = None
 ) -> str:
-    """The card, with the run's recipe where the model lies in its run's folder."""
-    recipe = None
+    """The card, with the run's config.toml where the model lies in its run's folder."""
+    training_config = None
     if networks.folder is not None and (networks.folder.parent / "config.toml").is_file():
         text = (networks.folder.parent / "config.toml").read_text(encoding="utf-8")
-        recipe = without_paths(text)
+        training_config = without_paths(text)
     measured: dict[str, Any] | None = None
     if metrics is not None:
         hint = "name the metrics.json of xmdpt evaluate"
         measured = records.read(WrittenReport, Path(metrics), hint)
     counts = sampler.model.parameter_counts()
-    return model_card(repo_id, public_facts(sampler), counts, recipe=recipe, metrics=measured)
+    return model_card(
+        repo_id, public_facts(sampler), counts, training_config=training_config, metrics=measured
+    )
 
 
 def push(
     repo_id: str,
     sampler: Sampler,
-    networks: Networks,
+    networks: LazyEncoders,
     *,
     metrics: str | Path | None = None,
     private: bool = False,

@@ -21,13 +21,13 @@ from xmdpt_cli.pose.formats.image_poses import ImagePoses
 from xmdpt_cli.pose.formats.image_size import Size, UnstatedSize, check_pose_size
 from xmdpt_cli.pose.formats.missing import MIN_SCORE
 from xmdpt_cli.pose.framing import Fit, check_fit_name, check_size, frame, frame_poses
-from xmdpt_cli.pose.from_pose_image import LEAST_JOINTS, check_joints, pose_picture_keypoints
+from xmdpt_cli.pose.from_pose_image import LEAST_JOINTS, check_joints, pose_image_keypoints
 from xmdpt_cli.pose.keypoints import Keypoints, from_fractions
 from xmdpt_cli.pose.tracking import EmptyFrames, check_empty_frames, filled, notes_on, track
 from xmdpt_cli.sampling.user_inputs import (
     Finder,
+    ImageLike,
     NoOpenPoseError,
-    PictureLike,
     PoseLike,
     beside_frame,
     crowd,
@@ -62,7 +62,7 @@ class Pose:
 
 
 def read_view(
-    source: PictureLike,
+    source: ImageLike,
     size: int,
     openpose: Finder,
     *,
@@ -105,7 +105,7 @@ def read_view(
     if framed.keypoints is not None:
         _named(name, _check_inside, framed.keypoints, size, "are these the picture's keypoints?")
     said = (f"{name}: {framed.note}", *notes)
-    return View(stem, framed.picture, framed.keypoints, said, (image.height, image.width))
+    return View(stem, framed.image, framed.keypoints, said, (image.height, image.width))
 
 
 def read_pose(
@@ -148,7 +148,7 @@ def read_pose(
         raise XmdptError(err.message, err.hint or POSE_HINT) from None
     _named(name, check_size, image.size)
     notes: list[str] = []
-    found = pose_picture_keypoints(np.asarray(image))
+    found = pose_image_keypoints(np.asarray(image))
     if found is None:
         beside = beside_frame(pose, name, notes, min_score)
         if beside is not None:

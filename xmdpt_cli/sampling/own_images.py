@@ -11,21 +11,21 @@ import numpy as np
 from xmdpt_cli.files import only_process
 from xmdpt_cli.images import load_image, unsquash
 from xmdpt_cli.progress import Progress, silent
-from xmdpt_cli.sampling.animate import check_free, write_animation
-from xmdpt_cli.sampling.config import Recipe
-from xmdpt_cli.sampling.generate import SHEET_ROWS
+from xmdpt_cli.sampling.animation import check_free, write_animation
+from xmdpt_cli.sampling.config import SamplingConfig
+from xmdpt_cli.sampling.dataset_images import SHEET_ROWS
+from xmdpt_cli.sampling.image_folder import OwnFolder, pair_name, sheet_row
 from xmdpt_cli.sampling.inputs import Pose, View
 from xmdpt_cli.sampling.metadata import image_facts
-from xmdpt_cli.sampling.own_folder import OwnFolder, pair_name, sheet_row
 from xmdpt_cli.sampling.pipeline import XMDPTPipeline
-from xmdpt_cli.sampling.writer import Writer
+from xmdpt_cli.sampling.png_writer import Writer
 
 
 def draw_own(
     pipe: XMDPTPipeline,
     views: Sequence[View],
     poses: Sequence[Pose],
-    recipe: Recipe,
+    config: SamplingConfig,
     out: Path,
     *,
     num_images: int = 1,
@@ -46,7 +46,7 @@ def draw_own(
     of every pose, in order.
     """
     jobs = [(p, k) for p in range(len(poses)) for k in range(num_images)]
-    shared = pipe.sampler.described(recipe, pipe.networks.vae)
+    shared = pipe.sampler.described(config, pipe.encoders.vae)
     facts = [image_facts(shared, views, poses[p], k, square) for p, k in jobs]
     folder = OwnFolder(out, {**shared, "square": square}, say)
     inputs = [one["inputs"] for one in facts[::num_images]]
@@ -65,7 +65,7 @@ def draw_own(
         progress("sample", done, len(jobs))
         wanted = [jobs[i] for i in missing]
         with Writer() as writer:
-            drawn = pipe._draw(views, poses, recipe, jobs=wanted, batch=batch, say=say)
+            drawn = pipe._draw(views, poses, config, jobs=wanted, batch=batch, say=say)
             for i, picture in zip(missing, drawn, strict=True):
                 writer.put(out / names[i], picture if square else unsquash(picture), facts[i])
                 done += 1

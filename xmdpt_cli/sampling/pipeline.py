@@ -28,15 +28,15 @@ from xmdpt_cli.pose.framing import Fit
 from xmdpt_cli.pose.keypoints import Keypoints
 from xmdpt_cli.pose.tracking import EmptyFrames
 from xmdpt_cli.sampling import hub
-from xmdpt_cli.sampling.conditions import Conditions
-from xmdpt_cli.sampling.config import Recipe
-from xmdpt_cli.sampling.encoders import Networks
+from xmdpt_cli.sampling.batch_size import batch_size, fit_memory, in_batches
+from xmdpt_cli.sampling.conditioning import Conditions
+from xmdpt_cli.sampling.config import SamplingConfig
+from xmdpt_cli.sampling.encoders import LazyEncoders
 from xmdpt_cli.sampling.inputs import Pose, View, read_pose, read_view
-from xmdpt_cli.sampling.memory import batch_size, fit_memory, in_batches
 from xmdpt_cli.sampling.metadata import image_facts
+from xmdpt_cli.sampling.png_writer import metadata
 from xmdpt_cli.sampling.sampler import Sampler
-from xmdpt_cli.sampling.user_inputs import NoOpenPoseError, PictureLike, PoseLike
-from xmdpt_cli.sampling.writer import metadata
+from xmdpt_cli.sampling.user_inputs import ImageLike, NoOpenPoseError, PoseLike
 from xmdpt_cli.utils.devices import pick_device
 
 #: called after every step: (steps done, steps, a function that decodes what the network sees now)
@@ -50,8 +50,8 @@ class XMDPTPipeline:
     #: what ``solver`` may be
     solvers = SOLVERS
 
-    def __init__(self, sampler: Sampler, networks: Networks) -> None:
-        self.sampler, self.networks = sampler, networks
+    def __init__(self, sampler: Sampler, encoders: LazyEncoders) -> None:
+        self.sampler, self.encoders = sampler, encoders
         #: what was done to the inputs of the last call, a clause each
         self.last_notes: list[str] = []
         #: pictures drawn together; None: what the device has room for
@@ -80,13 +80,13 @@ class XMDPTPipeline:
         """
         device = pick_device(device)
         sampler = Sampler.load(hub.fetch(source, revision), device, precision)
-        own = Networks(
-            sampler.facts, sampler.folder, device=device, decode_dtype=sampler.dtype, **networks
+        own = LazyEncoders(
+            sampler.metadata, sampler.folder, device=device, decode_dtype=sampler.dtype, **networks
         )
         pipe = cls(sampler, own)
         if max_memory is not None:
-            pipe.networks.find()  # all that is missing is named, not the VAE alone
-            pipe.most = fit_memory(sampler, pipe.networks.vae, max_memory, pipe.resolution)
+            pipe.encoders.find()  # all that is missing is named, not the VAE alone
+            pipe.most = fit_memory(sampler, pipe.encoders.vae, max_memory, pipe.resolution)
         return pipe
 
     def __repr__(self) -> str:
@@ -102,32 +102,32 @@ class XMDPTPipeline:
         """Move model and networks; the precision stays, ``max_memory`` ends."""
         where = pick_device(device)
         self.sampler.model.to(where)
-        self.networks.to(where)
+        self.encoders.to(where)
         self.most = None
         return self
 
     @property
     def resolution(self) -> int:
         """Side of the images in pixels."""
-        return int(self.sampler.facts["resolution"])
+        return int(self.sampler.metadata["resolution"])
 
     @property
     def toy(self) -> bool:
         """Made to try things out: its images say nothing of real results."""
-        return bool(self.sampler.facts["toy"])
+        return bool(self.sampler.metadata["toy"])
 
-    def recipe(self, **given: Any) -> Recipe:
+    def sampling_config(self, **given: Any) -> SamplingConfig:
         """The model's own defaults, overridden by what is given."""
-        return self.sampler.recipe(**given)
+        return self.sampler.sampling_config(**given)
 
-    def find_pose(self, picture: PictureLike) -> Keypoints:
+    def find_pose(self, picture: ImageLike) -> Keypoints:
         """(18, 2) fractions, of the largest person; XmdptError if there is none."""
         (pose,) = read_pose(picture, self.resolution, self._openpose)
         return pose.keypoints / self.resolution
 
     def __call__(
         self,
-        source: PictureLike | Sequence[PictureLike],
+        source: ImageLike | Sequence[ImageLike],
         pose: PoseLike | Sequence[PoseLike],
         *,
         steps: int | None = None,
@@ -163,7 +163,7 @@ class XMDPTPipeline:
         model's own; the paper's are 50, 2.0, 0.01, "ddim". Returns RGB images
         in pose order, ``resolution`` high and 176/256 as wide; ``square``
         keeps the model's own shape. An image depends on its inputs and ``seed``
-        (or ``generator``, read in order) alone; ``image.info`` has its recipe.
+        (or ``generator``, read in order) alone; ``image.info`` has its config.
         Raises XmdptError or ConfigError for what a user can correct.
         """
         with self._networks_named():
@@ -172,7 +172,9 @@ class XMDPTPipeline:
             poses = self._read_poses(pose, pose_fit, pose_person, *own)
         self.last_notes = [n for view in views for n in view.notes]
         self.last_notes += [n for one in poses for n in one.notes]
-        recipe = self.recipe(steps=steps, guidance=guidance, power=power, solver=solver, seed=seed)
+        config = self.sampling_config(
+            steps=steps, guidance=guidance, power=power, solver=solver, seed=seed
+        )
         if num_images < 1:
             raise ConfigError(f"num_images is at least 1, not {num_images}")
         jobs = [(p, k) for p in range(len(poses)) for k in range(num_images)]
@@ -181,11 +183,11 @@ class XMDPTPipeline:
             shape, device = self.sampler.model.latent_shape, generator.device
             noise = {job: torch.randn(shape, generator=generator, device=device) for job in jobs}
         drawn = self._draw(
-            views, poses, recipe, jobs=jobs, noise=noise, tell=callback, square=square
+            views, poses, config, jobs=jobs, noise=noise, tell=callback, square=square
         )
-        shared = self.sampler.described(recipe, self.networks.vae)
+        shared = self.sampler.described(config, self.encoders.vae)
         if generator is not None:  # the seed says nothing then
-            shared["recipe"]["seed"] = None
+            shared["sampling"]["seed"] = None
         images = []
         for (p, k), picture in zip(jobs, drawn, strict=True):
             image = _shown(picture, square)
@@ -195,7 +197,7 @@ class XMDPTPipeline:
 
     def save_pretrained(self, folder: str | Path, include: Sequence[str] | None = None) -> None:
         """Write a folder that ``from_pretrained`` reads on any machine."""
-        hub.save(Path(folder), self.sampler, self.networks, include)
+        hub.save(Path(folder), self.sampler, self.encoders, include)
 
     def push_to_hub(
         self,
@@ -207,12 +209,12 @@ class XMDPTPipeline:
     ) -> str:
         """Publish as ``repo_id``; returns its address. ``metrics``: the JSON of evaluate."""
         return hub.push(
-            repo_id, self.sampler, self.networks, metrics=metrics, private=private, token=token
+            repo_id, self.sampler, self.encoders, metrics=metrics, private=private, token=token
         )
 
     def _read_views(
         self,
-        source: PictureLike | Sequence[PictureLike],
+        source: ImageLike | Sequence[ImageLike],
         keypoints: KeypointsLike | Sequence[KeypointsLike | None] | None = None,
         fit: Fit = "auto",
         person: int | None = None,
@@ -280,7 +282,7 @@ class XMDPTPipeline:
         self,
         views: Sequence[View],
         poses: Sequence[Pose],
-        recipe: Recipe,
+        config: SamplingConfig,
         *,
         jobs: Sequence[tuple[int, int]],
         noise: dict[tuple[int, int], Tensor] | None = None,
@@ -291,23 +293,23 @@ class XMDPTPipeline:
     ) -> Iterator[Picture]:
         """The images of ``jobs``, (pose, image of it), as they are generated.
 
-        ``noise`` (C, h, w) of a job; None: from the recipe's seed.
+        ``noise`` (C, h, w) of a job; None: from the config's seed.
         """
         if not jobs:
             return
         conditions = self._conditions(views, poses)
         if self.most is not None:  # a limit was set: what draws and what encodes take turns
-            self.networks.release()
+            self.encoders.release()
         shape = self.sampler.model.latent_shape
 
         def work(part: Sequence[tuple[int, int]]) -> list[Picture]:
             if noise is None:
-                own = start_noise(shape, recipe.seed, [k for _, k in part])
+                own = start_noise(shape, config.seed, [k for _, k in part])
             else:
                 own = torch.stack([noise[job] for job in part])
             rows = conditions.rows([p for p, _ in part])
             heard = None if tell is None else self._heard(tell, square)
-            return list(self.networks.vae.decode(self.sampler.latents(own, rows, recipe, heard)))
+            return list(self.encoders.vae.decode(self.sampler.latents(own, rows, config, heard)))
 
         size = batch or self.most or batch_size(self.sampler)
         for pictures in in_batches(jobs, size, work, say):
@@ -315,9 +317,9 @@ class XMDPTPipeline:
 
     def _conditions(self, views: Sequence[View], poses: Sequence[Pose]) -> Conditions:
         """Views of one person, and N poses -> the conditions of N pictures, on the CPU."""
-        net, size, count = self.networks, self.resolution, len(poses)
+        net, size, count = self.encoders, self.resolution, len(poses)
         pictures = np.stack([view.picture for view in views])
-        scale = float(self.sampler.facts["encoders"]["vae"]["scale"])
+        scale = float(self.sampler.metadata["encoders"]["vae"]["scale"])
         drawn = np.stack([draw_pose(pose.keypoints, size) for pose in poses])
 
         def for_each(part: Tensor) -> Tensor:  # (K, ...) -> (K, N, ...)
@@ -349,17 +351,17 @@ class XMDPTPipeline:
         try:
             yield
         except NoOpenPoseError as err:
-            self.networks.find(err)
+            self.encoders.find(err)
             raise
-        self.networks.find()
+        self.encoders.find()
 
     def _openpose(self) -> OpenPose:
-        return self.networks.openpose
+        return self.encoders.openpose
 
     def _heard(self, tell: Callback, square: bool) -> Callable[[Seen], None]:
         def heard(seen: Seen) -> None:
             def preview() -> Image.Image:
-                return _shown(self.networks.vae.decode(seen.clean[:1])[0], square)
+                return _shown(self.encoders.vae.decode(seen.clean[:1])[0], square)
 
             tell(seen.done, seen.steps, preview)
 

@@ -20,7 +20,7 @@ OTHER_OUT = "choose another --out"
 
 
 class SamplingRecord(TypedDict):
-    """The sampling settings, see ``Recipe``; absent ones were not recorded yet."""
+    """The sampling settings, see ``SamplingConfig``; absent ones were not recorded yet."""
 
     steps: NotRequired[int]
     guidance: NotRequired[float]
@@ -35,7 +35,7 @@ class SamplesRecord(TypedDict):
     """samples.json: of pairs of a dataset, or of a user's own images (``files``, ``sources``)."""
 
     format: NotRequired[str]
-    recipe: NotRequired[SamplingRecord]
+    sampling: NotRequired[SamplingRecord]
     precision: NotRequired[str]
     trained_steps: NotRequired[int | None]
     toy: NotRequired[bool]
@@ -66,7 +66,7 @@ def differences(
 ) -> list[str]:
     """What of ``now`` is otherwise in ``before``: ``steps (there 20, now 50)``, or the name alone
     where a value is too long to say anything. The sampling settings count one by one."""
-    settings = set(now.get("recipe", {}))
+    settings = set(now.get("sampling", {}))
     asked, there = _flat(now), _flat(before)
     return [
         f"{key} (there {there.get(key)}, now {value})"
@@ -92,6 +92,6 @@ def refuse_others(
 
 
 def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if key != "recipe"} | dict(
-        record.get("recipe") or {}
+    return {key: value for key, value in record.items() if key != "sampling"} | dict(
+        record.get("sampling") or {}
     )

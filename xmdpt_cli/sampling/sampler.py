@@ -22,8 +22,8 @@ from xmdpt_cli.errors import ConfigError, XmdptError, is_out_of_memory
 from xmdpt_cli.model import XMDPT, TokenConditions, kernels
 from xmdpt_cli.model.checkpoint import find_model, load_model
 from xmdpt_cli.model.fast import compile_sampling
-from xmdpt_cli.sampling.conditions import Conditions
-from xmdpt_cli.sampling.config import Recipe
+from xmdpt_cli.sampling.conditioning import Conditions
+from xmdpt_cli.sampling.config import SamplingConfig
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -31,8 +31,9 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 class Sampler:
     """An XMDPT with its schedule: conditions in, latents out."""
 
-    def __init__(self, model: XMDPT, schedule: Schedule, facts: dict[str, Any]) -> None:
-        self.model, self.schedule, self.facts = model.eval().requires_grad_(False), schedule, facts
+    def __init__(self, model: XMDPT, schedule: Schedule, metadata: dict[str, Any]) -> None:
+        self.model, self.schedule = model.eval().requires_grad_(False), schedule
+        self.metadata = metadata
         self.folder: Path | None = None  #: where it was read from
         self._compiled_for = 0
 
@@ -40,7 +41,7 @@ class Sampler:
     def load(
         cls, folder: str | Path, device: str | torch.device = "cpu", precision: str = "auto"
     ) -> Sampler:
-        """Read a model folder (``model/folder.py``). Raises XmdptError if it is none.
+        """Read a model folder (``model/checkpoint.py``). Raises XmdptError if it is none.
 
         ``precision``: "fp32", "bf16" or "auto", which is bf16 on a GPU (on a CPU it is slower).
         """
@@ -49,8 +50,8 @@ class Sampler:
         if precision not in PRECISIONS:
             raise ConfigError(f"precision is auto, {' or '.join(PRECISIONS)}, not {precision!r}")
         folder = find_model(Path(folder))
-        model, facts = load_model(folder, "cpu")
-        sampler = cls(model, Schedule(facts["schedule"], facts["prediction"]), facts)
+        model, metadata = load_model(folder, "cpu")
+        sampler = cls(model, Schedule(metadata["schedule"], metadata["prediction"]), metadata)
         _ = sampler.identity  # of the weights as they were stored
         model.to(device, PRECISIONS[precision])
         kernels.prepare(model)
@@ -90,46 +91,46 @@ class Sampler:
             return self.model
         return load_model(self.folder)[0]
 
-    def described(self, recipe: Recipe, vae: VAE) -> dict[str, Any]:
+    def described(self, config: SamplingConfig, vae: VAE) -> dict[str, Any]:
         """JSON-ready: what decides a picture besides its inputs; records and PNGs carry it."""
         return {
-            "recipe": {**asdict(recipe), "interval": list(recipe.interval)},
+            "sampling": {**asdict(config), "interval": list(config.interval)},
             "model": self.identity,
             "vae": vae.describe()["sha256"],
             "precision": str(self.dtype).removeprefix("torch."),
-            "trained_steps": self.facts["trained_steps"],
-            "toy": bool(self.facts["toy"]),
+            "trained_steps": self.metadata["trained_steps"],
+            "toy": bool(self.metadata["toy"]),
         }
 
-    def recipe(self, **given: Any) -> Recipe:
-        """The model's own defaults, overridden by fields of ``Recipe`` that are not None.
+    def sampling_config(self, **given: Any) -> SamplingConfig:
+        """The model's own defaults, overridden by fields of ``SamplingConfig`` that are not None.
 
         ConfigError for a solver that is none. Another solver brings its own spacing.
         """
         given = {name: value for name, value in given.items() if value is not None}
-        named = {**self.facts["sampling"], **given}
+        named = {**self.metadata["sampling"], **given}
         own_spacing = spacing_of(named.get("solver", "ddim"))
         if "spacing" not in given:
             named["spacing"] = own_spacing
         if "interval" in named:
             named["interval"] = tuple(named["interval"])
         try:
-            recipe = Recipe(**named)
+            config = SamplingConfig(**named)
         except TypeError as err:
             raise XmdptError(
                 f"the model's sampling defaults are not understood ({err})", "mend its xmdpt.json"
             ) from None
         for name in ("guidance", "power"):
-            if not math.isfinite(getattr(recipe, name)):
-                raise ConfigError(f"{name} is a number, not {getattr(recipe, name)}")
-        return recipe
+            if not math.isfinite(getattr(config, name)):
+                raise ConfigError(f"{name} is a number, not {getattr(config, name)}")
+        return config
 
     @torch.no_grad()
     def latents(
         self,
         noise: Tensor,
         conditions: Conditions,
-        recipe: Recipe,
+        config: SamplingConfig,
         callback: Callable[[Seen], None] | None = None,
     ) -> Tensor:
         """Noise (N, C, h, w) -> scaled latents of its shape and type, on the model's device.
@@ -142,7 +143,7 @@ class Sampler:
             rows = [min(i, count - 1) for i in range(self._compiled_for)]
             noise, conditions = noise[rows], conditions.rows(rows)
         try:
-            return self._latents(noise, conditions, recipe, callback)[:count]
+            return self._latents(noise, conditions, config, callback)[:count]
         except RuntimeError as err:
             if is_out_of_memory(err):
                 self._compiled_for = 0  # who calls will come with less
@@ -152,7 +153,7 @@ class Sampler:
         self,
         noise: Tensor,
         conditions: Conditions,
-        recipe: Recipe,
+        config: SamplingConfig,
         callback: Callable[[Seen], None] | None,
     ) -> Tensor:
         vectors, tokens = self.encoded(conditions)
@@ -160,12 +161,12 @@ class Sampler:
             self.model,
             noise.to(self.device),
             torch.stack(vectors).mean(dim=0),
-            steps=recipe.steps,
-            guidance=recipe.guidance,
-            power=recipe.power,
-            solver=recipe.solver,
-            spacing=recipe.spacing,
-            interval=recipe.interval,
+            steps=config.steps,
+            guidance=config.guidance,
+            power=config.power,
+            solver=config.solver,
+            spacing=config.spacing,
+            interval=config.interval,
             tokens=TokenConditions.join(tokens) if tokens else None,
             schedule=self.schedule,
             callback=callback,

@@ -17,7 +17,7 @@ from PIL import Image
 from xmdpt_cli.encoders.openpose import OpenPose
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import Picture, check_pixels, load_image, upright
-from xmdpt_cli.pose.formats import frame_of_picture
+from xmdpt_cli.pose.formats import frame_of_image
 from xmdpt_cli.pose.formats.beside_images import KeypointsBeside
 from xmdpt_cli.pose.formats.image_poses import ImagePoses
 from xmdpt_cli.pose.formats.missing import MIN_SCORE, without_missing
@@ -25,10 +25,10 @@ from xmdpt_cli.pose.keypoints import Keypoints, from_fractions
 from xmdpt_cli.pose.tracking import person_of
 
 #: a file, a picture, or its pixels uint8 (H, W, 3)
-PictureLike: TypeAlias = "str | Path | Image.Image | NDArray[np.uint8]"
+ImageLike: TypeAlias = "str | Path | Image.Image | NDArray[np.uint8]"
 #: a keypoints file, a photograph or drawing of a pose, or keypoints (18, 2) as fractions of width
 #: and height of the picture to draw
-PoseLike: TypeAlias = "PictureLike | NDArray[np.float64]"
+PoseLike: TypeAlias = "ImageLike | NDArray[np.float64]"
 Finder = Callable[[], OpenPose]  # raises XmdptError where OpenPose is not there
 
 
@@ -91,7 +91,7 @@ def opened(source: Any) -> tuple[Image.Image, str, str]:
 def given_keypoints(
     keypoints: str | Path | Keypoints,
     image: Image.Image,
-    source: PictureLike,
+    source: ImageLike,
     name: str,
     person: int | None,
     notes: list[str],
@@ -102,7 +102,7 @@ def given_keypoints(
     if not isinstance(keypoints, (str, Path)):
         return from_fractions(fractions(keypoints, name), shape)
     file = source if isinstance(source, (str, Path)) else getattr(source, "filename", "") or None
-    found = frame_of_picture(keypoints, file, lambda _: shape, min_score=min_score, notes=notes)
+    found = frame_of_image(keypoints, file, lambda _: shape, min_score=min_score, notes=notes)
     return points_of(found, image, person, notes)
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from xmdpt_cli.data.loader import PairDataset, Reading, Skipping
-from xmdpt_cli.data.streaming import train_loader
-from xmdpt_cli.data.views import Views
+from xmdpt_cli.data.loader import BrokenShards, LoaderConfig, PairDataset
+from xmdpt_cli.data.pair_images import PairImages
+from xmdpt_cli.data.stream_loader import train_loader
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.online import OnlineLoader, find_encoders
@@ -26,8 +26,8 @@ class Networks:
 
 
 @dataclass
-class StepViews(Views):
-    """Pictures of a batch with its random numbers."""
+class StepImages(PairImages):
+    """The images of a batch with its random numbers."""
 
     step_noise: StepNoise | None = None
 
@@ -40,13 +40,13 @@ class OnlineStepLoader(StepLoader):
 
     loader: OnlineLoader
 
-    def read(self, step: int, out: Views | None = None) -> StepViews:
-        """The pictures of micro step ``step``, and its random numbers."""
-        views = self.loader.read(step, out)
-        of = {f.name: getattr(views, f.name) for f in fields(Views)}
-        return StepViews(**of, step_noise=self.step_noise(step))
+    def read(self, step: int, out: PairImages | None = None) -> StepImages:
+        """The images of micro step ``step``, and its random numbers."""
+        images = self.loader.read(step, out)
+        values = {f.name: getattr(images, f.name) for f in fields(PairImages)}
+        return StepImages(**values, step_noise=self.step_noise(step))
 
-    def encode(self, read: StepViews) -> StepBatch:
+    def encode(self, read: StepImages) -> StepBatch:
         """Their features."""
         return with_step_noise(self.loader.encode(read), read.step_noise)
 
@@ -65,10 +65,10 @@ def feed(
 ) -> StepLoader:
     """Micro batches of ``size`` pairs for rank ``rank`` of ``world``.
 
-    A shard that breaks is skipped and ``warn`` is told (``data.skipping``). Raises XmdptError if
-    the encoders for ``--online`` are not there, or are not the dataset's.
+    A shard that breaks is skipped and ``warn`` is called (``data.broken_shards``). Raises
+    XmdptError if the encoders for ``--online`` are not there, or are not the dataset's.
     """
-    reading = Reading(
+    loader_config = LoaderConfig(
         size,
         config.seed,
         rank,
@@ -77,12 +77,12 @@ def feed(
         config.flip,
         pose_maps=config.conditioning == "tokens",
         target_tokens=config.repa_weight > 0,
-        skipping=Skipping(dataset, config.seed, warn),
         swap_batch=config.batch_size if config.swap_by == "batch" else 0,
     )
-    drawn = (reading, model.latent_shape, model.tdnet.grid**2)
+    broken = BrokenShards(dataset, config.seed, warn)
+    step_noise = (loader_config, model.latent_shape, model.tdnet.grid**2)
     if not config.online:
-        return StepLoader(train_loader(dataset, reading), *drawn)
+        return StepLoader(train_loader(dataset, loader_config, broken), *step_noise)
     places = vars(networks or Networks())
     encoders = find_encoders(dataset.manifest, dataset.path, **places, device=device)
-    return OnlineStepLoader(OnlineLoader(dataset, encoders, reading), *drawn)
+    return OnlineStepLoader(OnlineLoader(dataset, encoders, loader_config, broken), *step_noise)

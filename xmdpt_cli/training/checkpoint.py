@@ -1,10 +1,10 @@
-"""Checkpoints: whole or not there, proven before an older one goes, read back to the bit.
+"""Checkpoints: written atomically, verified before an older one is removed, resumed to the bit.
 
-``checkpoints/step_0001000/`` holds model.safetensors, ema.safetensors, optimizer.safetensors and
-state.json with the sha256 of each. All is written and read back inside a hidden folder, which is
-then renamed; ``checkpoints/latest`` names the newest. Tensors lie there whole and under their
-parameters' names, however many ranks wrote them: any number of ranks goes on. Random numbers need
-no saving: each step's follow from the seed and its number.
+``checkpoints/step_0001000/`` holds model.safetensors, ema.safetensors (if the run has an EMA),
+optimizer.safetensors, and state.json with the sha256 of each. Everything is written and read back
+in a hidden folder, which is then renamed; ``checkpoints/latest`` names the newest. Tensors are
+unsharded and named by their parameters, so any number of ranks can resume. Random numbers need not
+be saved: each step's follow from the seed and its number.
 """
 
 from __future__ import annotations
@@ -28,18 +28,19 @@ from typing_extensions import NotRequired, TypedDict
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import sha256_of, write_text, writing
 from xmdpt_cli.training.distributed import SINGLE_PROCESS, Distributed
-from xmdpt_cli.training.sharded import whole
-from xmdpt_cli.training.state import (
+from xmdpt_cli.training.state_dict import (
     Optimizers,
-    Source,
-    fill_module,
-    fill_optimizers,
+    OptimizerState,
+    check_model_state,
+    load_model_state,
+    load_optimizer_state,
+    model_state,
     optimizer_state,
 )
 from xmdpt_cli.utils import records
 from xmdpt_cli.utils.safe_names import CHECKPOINT
 
-FILES = ("model.safetensors", "ema.safetensors", "optimizer.safetensors")
+FILES = MODEL, EMA, OPTIMIZER = "model.safetensors", "ema.safetensors", "optimizer.safetensors"
 
 Name = Literal["model.safetensors", "ema.safetensors", "optimizer.safetensors"]
 Count = Annotated[int, Ge(0)]
@@ -51,47 +52,58 @@ class Sums(TypedDict):
 
 
 class State(TypedDict):
-    """state.json. ``files`` is absent in checkpoints of the first version."""
+    """state.json: the step, what is left of the optimizers' state beside tensors, and the run's own
+    records (``numbers`` to ``counters`` as in ``state_dict.OptimizerState``)."""
 
     step: Count
+    files: dict[Name, Sums]
+    numbers: dict[str, float]
+    counters: list[dict[str, float]]
     seed: NotRequired[int]
     skipped: NotRequired[Count]
-    numbers: NotRequired[dict[str, float]]
-    files: NotRequired[dict[Name, Sums]]
+    first_loss: NotRequired[float]
+    last_losses: NotRequired[list[float]]
 
 
 def save(
     folder: Path,
     step: int,
     model: nn.Module,
-    ema: nn.Module,
+    ema: nn.Module | None,
     optimizers: Optimizers,
-    state: dict[str, Any],
+    state: Mapping[str, Any],
     keep: int,
     keep_every: int = 0,
     dist: Distributed = SINGLE_PROCESS,
 ) -> Path:
     """Write checkpoint ``step`` below ``folder``; a collective, rank 0 writes.
 
-    When it has been read back as it was written, all older ones go but the ``keep`` newest and
-    those whose step ``keep_every`` divides (0: none). ``state`` is what else going on needs, for
-    JSON. Raises XmdptError on every rank, with the older ones untouched, if the disk is full or
-    gives back other bytes.
+    Once it has been read back as written, older checkpoints are removed, except the ``keep`` newest
+    and those whose step ``keep_every`` divides (0: none). ``state`` is what else resuming needs,
+    see ``State``. Raises XmdptError on every rank, with the older ones untouched, if the disk is
+    full or returns other bytes.
     """
     final = folder / f"step_{step:07d}"
     part = folder / f".step_{step:07d}.part"
     dist.run_on_main(partial(_begin, folder, part, final))
-    sums: dict[str, dict[str, Any]] = {}
-    numbers: dict[str, float] = {}
-    for name in FILES:  # one at a time: rank 0 needs memory for the largest alone
-        if name == "optimizer.safetensors":
-            tensors, numbers = optimizer_state(model, optimizers)
-        else:
-            tensors = (model if name.startswith("model") else ema).state_dict()
-        gathered = whole(tensors, dist)
-        sums[name] = dist.run_on_main(partial(_write, final, part / name, gathered))
-        del gathered
-    record = {"step": step, **state, "numbers": numbers, "files": sums}
+    sums: dict[str, Sums] = {}
+
+    def write(name: str, tensors: Mapping[str, Tensor]) -> None:
+        sums[name] = dist.run_on_main(partial(_write, final, part / name, tensors))
+
+    # one file at a time: rank 0 needs memory for the largest only
+    write(MODEL, model_state(model))
+    if ema is not None:
+        write(EMA, model_state(ema))
+    found = optimizer_state(model, optimizers)
+    write(OPTIMIZER, found.tensors)
+    record = {
+        "step": step,
+        **state,
+        "numbers": found.numbers,
+        "counters": found.counters,
+        "files": sums,
+    }
     dist.run_on_main(partial(_finish, folder, final, part, record, keep, keep_every))
     return final
 
@@ -116,20 +128,24 @@ def latest(folder: Path) -> Path | None:
 def load(
     path: Path,
     model: nn.Module,
-    ema: nn.Module,
+    ema: nn.Module | None,
     optimizers: Optimizers,
     dist: Distributed = SINGLE_PROCESS,
 ) -> dict[str, Any]:
-    """Fill model, EMA and optimizers from a checkpoint; returns its state.json. A collective.
+    """Load model, EMA and optimizers from a checkpoint; returns its state.json. A collective.
 
-    Rank 0 reads and hands each rank what it holds. Raises XmdptError if a file is not what was
-    written (then nothing is changed), or if they are of another model.
+    Raises XmdptError if a file is not what was written (then nothing is changed), or if the
+    checkpoint is of another model.
     """
-    state: dict[str, Any] = dist.run_on_main(partial(_checked, path))
-    for name, module in zip(FILES, (model, ema), strict=False):
-        fill_module(Source(path / name, dist), module)
-    numbers = state.get("numbers", {})
-    fill_optimizers(Source(path / FILES[2], dist), model, optimizers, numbers)
+    models: dict[str, nn.Module] = {MODEL: model}
+    if ema is not None:
+        models[EMA] = ema
+    state: dict[str, Any] = dist.run_on_main(partial(_checked, path, models))
+    found = OptimizerState(numbers=state["numbers"], counters=state["counters"])
+    # before the weights: torch creates an optimizer's state by a step of zero length
+    load_optimizer_state(model, optimizers, path / OPTIMIZER, found, dist)
+    for name, module in models.items():
+        load_model_state(module, path / name, dist)
     return state
 
 
@@ -137,7 +153,10 @@ def verify(path: Path) -> str:
     """What is wrong with a checkpoint's files, in words; empty if they are what was written."""
     try:
         state: dict[str, Any] = records.read(State, path / "state.json")
-        for name, expected in state.get("files", {}).items():  # none: of an earlier version
+        missing = {MODEL, OPTIMIZER} - state["files"].keys()
+        if missing:
+            return f"state.json lists no {', '.join(sorted(missing))}"
+        for name, expected in state["files"].items():
             if name not in FILES:
                 return f"state.json names {name!a}, which is no file of a checkpoint"
             found = (path / name).stat().st_size
@@ -145,9 +164,6 @@ def verify(path: Path) -> str:
                 return f"{name} has {found} bytes instead of {expected['bytes']}"
             if sha256_of(path / name) != expected["sha256"]:
                 return f"{name} is not what was written (another sha256)"
-        for name in FILES:
-            with safe_open(path / name, framework="pt"):
-                pass
     except (OSError, XmdptError, SafetensorError) as err:
         return str(err).splitlines()[0] if str(err) else type(err).__name__
     return ""
@@ -158,11 +174,15 @@ def _all(folder: Path) -> list[Path]:
     return [path for path in steps_in(folder) if (path / "state.json").is_file()]
 
 
-def _checked(path: Path) -> dict[str, Any]:
+def _checked(path: Path, models: Mapping[str, nn.Module]) -> dict[str, Any]:
     wrong = verify(path)
     if wrong:
         raise _refusal(path, wrong)
     state: dict[str, Any] = records.read(State, path / "state.json")
+    for name, module in models.items():
+        if name not in state["files"]:
+            raise XmdptError(f"{path} has no {name}", "choose another --out")
+        check_model_state(module, path / name)
     return state
 
 
@@ -201,10 +221,10 @@ def _begin(folder: Path, part: Path, final: Path) -> None:
         part.mkdir(parents=True)
 
 
-def _write(final: Path, file: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
+def _write(final: Path, file: Path, tensors: Mapping[str, Tensor]) -> Sums:
     """Write one file to the disk, read it back from there; its size and sha256."""
     with _writing(final, file.parent):
-        save_file(tensors, file)
+        save_file(dict(tensors), file)
         descriptor = os.open(file, os.O_RDONLY)
         try:
             os.fsync(descriptor)
@@ -212,7 +232,7 @@ def _write(final: Path, file: Path, tensors: dict[str, Tensor]) -> dict[str, Any
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(descriptor)
-        sums = {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
+        sums = Sums(bytes=file.stat().st_size, sha256=sha256_of(file))
         if not _holds(file, tensors):
             raise XmdptError(
                 f"checkpoint {final}: {file.name} reads back other than it was written",

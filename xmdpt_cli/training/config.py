@@ -12,114 +12,130 @@ from xmdpt_cli.errors import ConfigError
 class TrainConfig:
     """One training run. The defaults are the paper's recipe (sec. 4.1) for size S at 256 px."""
 
-    size: str = option("S", "Model size.", choices=("tiny", "S", "B", "L", "XL"))
-    resolution: int = option(0, "Resolution the dataset must have, in pixels; 0: any.")
+    size: str = option("S", "Size of the model.", choices=("tiny", "S", "B", "L", "XL"))
+    resolution: int = option(0, "Image side that the dataset must have, in pixels; 0: any.")
     source_encoder: str = option(
-        "", "Encoder the source tokens must come from, e.g. dinov2-giant (Table 2c)."
+        "", "Encoder that the dataset's source tokens must come from, e.g. dinov2-giant (Table 2c)."
     )
     pose_encoder: str = option(
-        "", "Encoder the pose tokens must come from, e.g. dinov2-base (Table 2c)."
+        "", "Encoder that the dataset's pose tokens must come from, e.g. dinov2-base (Table 2c)."
     )
     conditioning: str = option(
         "vector",
-        "vector: the paper's single vector; tokens: our extension.",
+        "Form of the conditions; vector: the paper's single vector, tokens: our extension.",
         choices=("vector", "tokens"),
     )
     condition_parts: str = option(
-        "local+global+pose", "Which of vL, vG and vP are used, joined by + (Table 2e)."
+        "local+global+pose", "Parts of the condition vector (vL, vG, vP), joined by + (Table 2e)."
     )
     aggregation: str = option(
-        "add", "How they are combined; add: published (Table 2e).", choices=("add", "mlp", "concat")
+        "add",
+        "How the parts of the condition vector are combined; add: published (Table 2e).",
+        choices=("add", "mlp", "concat"),
     )
     predictor: str = option(
         "self-cross",
-        "Predicts masked tokens; self-cross: MIPNet, self: MDT (Table 2a, d).",
+        "Predictor of masked tokens; self-cross: MIPNet, self: MDT (Table 2a, d).",
         choices=("none", "self", "cross", "cross-self", "self-cross"),
     )
     mask_ratio: float = option(0.3, "Share of tokens masked in the masked pass (Table 2b).")
     mask_span: float = option(
-        0.0, "Above 0: the ratio is drawn per step from [ratio, ratio + span] (MDTv2: 0.2)."
+        0.0, "Width of the range from which each step samples its mask ratio (MDTv2: 0.2)."
     )
     backbone: str = option(
-        "plain", "plain: published; mdtv2: long skip connections.", choices=("plain", "mdtv2")
+        "plain",
+        "Transformer backbone; plain: published, mdtv2: with long skip connections.",
+        choices=("plain", "mdtv2"),
     )
-    decode_layers: int = option(0, "Blocks behind the predictor; 0: 2, mdtv2 6 (S) or 4.")
+    decode_layers: int = option(
+        0, "Number of blocks after the predictor; 0: 2, for mdtv2 6 (S) or 4."
+    )
     prediction: str = option(
-        "epsilon", "What the model predicts; epsilon: the paper.", choices=("epsilon", "v")
+        "epsilon", "Quantity that the model predicts; epsilon: the paper.", choices=("epsilon", "v")
     )
     schedule: str = option(
         "linear", "Noise schedule; linear: the paper.", choices=("linear", "cosine")
     )
     loss_weighting: str = option(
-        "none", "Weight of the squared error by timestep (limit 5).", choices=("none", "min-snr")
+        "none",
+        "Weighting of the squared error by timestep; min-snr: with limit 5.",
+        choices=("none", "min-snr"),
     )
     masked_noise: str = option(
         "independent",
-        "Noise of the masked pass; independent of the unmasked one's: published.",
+        "Noise of the masked pass; independent of the unmasked pass: published.",
         choices=("independent", "shared"),
     )
     repa_weight: float = option(
-        0.0, "REPA: weight of aligning hidden tokens with the target's DINOv2 tokens (0.5)."
+        0.0, "Weight of the REPA loss on the target's DINOv2 tokens; 0: off, REPA: 0.5."
     )
-    repa_layer: int = option(4, "REPA: the block whose output is aligned.")
+    repa_layer: int = option(4, "Number of the block whose output the REPA loss aligns.")
     timestep_power: float = option(
-        1.0, "t = T u^power with uniform u; below 1 favours noisy timesteps."
+        1.0, "Power p of the timestep sampling t = T u^p; below 1: more noisy timesteps."
     )
-    cond_drop_prob: float = option(0.1, "Probability that a sample loses its conditions.")
-    steps: int = option(300_000, "Optimizer steps.")
+    cond_drop_prob: float = option(
+        0.1, "Probability of dropping a sample's conditions, for guidance."
+    )
+    steps: int = option(300_000, "Number of optimizer steps.")
     batch_size: int = option(
-        32, "Pairs per optimizer step over all processes; auto: what fits a GPU.", auto=0
+        32, "Pairs per optimizer step, over all processes; auto: what fits a GPU.", auto=0
     )
-    accumulate: int = option(1, "Gradient accumulation: parts of a batch, for less memory.")
+    accumulate: int = option(
+        1, "Parts of a batch for gradient accumulation: less memory, same result."
+    )
     optimizer: str = option(
         "adamw",
-        "adamw: the paper; adan: MDTv2; muon: short runs.",
+        "Optimizer; adamw: the paper, adan: MDTv2, muon: short runs.",
         choices=("adamw", "adan", "muon"),
     )
-    learning_rate: float = option(1e-4, "Learning rate.")
-    warmup_steps: int = option(0, "Steps in which the learning rate rises from 0.")
+    learning_rate: float = option(1e-4, "Learning rate of the optimizer.")
+    warmup_steps: int = option(0, "Steps over which the learning rate rises from 0.")
     decay: str = option(
         "none",
         "Learning rate schedule; none: the paper, cosine: to 0 at the last step.",
         choices=("none", "cosine"),
     )
-    weight_decay: float = option(0.0, "Weight decay.")
+    weight_decay: float = option(0.0, "Weight decay of the optimizer.")
     max_grad_norm: float = option(
-        0.0, "Clip the norm of all gradients at this; 0: no clipping (the paper), MDTv2: 1."
+        0.0, "Largest norm of the gradients; 0: no clipping (the paper), MDTv2: 1."
     )
     ema: float = option(0.9999, "Decay of the exponential moving average of the weights.")
-    ema_warmup: bool = option(False, "Start the EMA with a short memory, for short runs.")
-    swap: bool = option(True, "Swap source and target half of the time.")
+    ema_warmup: bool = option(False, "Raise the EMA's decay from 0 at the start, for short runs.")
+    swap: bool = option(True, "Swap source and target of half of the pairs.")
     swap_by: str = option(
         "pair",
-        "pair: each for itself; batch: all pairs of a step together (published).",
+        "Unit of --swap; pair: each pair alone, batch: all pairs of a step (published).",
         choices=("pair", "batch"),
     )
-    flip: bool = option(True, "Mirror both half of the time.")
+    flip: bool = option(True, "Flip both images of half of the pairs horizontally.")
     online: bool = option(
-        False, "Encode the images in every step, with fresh crops (published), not from the cache."
+        False, "Encode the images in every step, with random crops (published), without the cache."
     )
     seed: int = option(0, "Random seed.")
     precision: str = option(
         "auto",
-        "auto: bf16 (autocast) on a GPU that has it, else fp32.",
+        "Precision of the model; auto: bf16 autocast on a GPU that has it, else fp32.",
         choices=("auto", "fp32", "bf16"),
     )
-    compile: str = option("auto", "torch.compile; auto: on a GPU.", choices=("auto", "on", "off"))
+    compile: str = option(
+        "auto", "Use of torch.compile; auto: on a GPU.", choices=("auto", "on", "off")
+    )
     sharding: str = option(
         "auto",
-        "Under torchrun; auto: fsdp for L and XL, else ddp.",
+        "Sharding of the model under torchrun; auto: fsdp for L and XL, else ddp.",
         choices=("auto", "ddp", "fsdp"),
     )
     checkpoint_every: int = option(5000, "Steps between checkpoints.")
-    keep_checkpoints: int = option(2, "Newest checkpoints that are kept.")
-    keep_every: int = option(0, "Checkpoints of every so many steps are kept for good; 0: none.")
+    keep_checkpoints: int = option(2, "Number of newest checkpoints to keep.")
+    keep_every: int = option(0, "Steps between checkpoints that are never deleted; 0: none.")
     log_every: int = option(50, "Steps between lines of the log.")
     validate_every: int = option(
         0, "Steps between validations: images, losses, similarity; 0: none."
     )
-    validation_pairs: int = option(8, "Pairs generated in each validation.")
-    track: str = option("none", "Tracker beside TensorBoard.", choices=("none", "wandb", "trackio"))
+    validation_pairs: int = option(8, "Number of pairs generated in each validation.")
+    track: str = option(
+        "none", "Experiment tracker used beside TensorBoard.", choices=("none", "wandb", "trackio")
+    )
     sampling_steps: int = option(20, "Default sampling steps of the model; the paper: 50.")
     sampling_solver: str = option(
         "unipc",

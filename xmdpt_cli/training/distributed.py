@@ -196,23 +196,30 @@ class Distributed:
     def run_on_main(self, work: Callable[[], T]) -> T:
         """Run ``work()`` on rank 0 only; return its result, or raise its error, on every rank.
 
-        A collective: the others wait.
+        A collective: the others wait. The result is pickled.
         """
+        return self._on_main(work, send=True)  # type: ignore[return-value]
+
+    def only_on_main(self, work: Callable[[], T]) -> T | None:
+        """Like ``run_on_main``, but the result stays on rank 0; the others return None."""
+        return self._on_main(work, send=False)
+
+    def _on_main(self, work: Callable[[], T], send: bool) -> T | None:
         if self.world_size == 1:
             return work()
-        outcome: list[Any] = [None, None]  # the result, the error
+        result, error = None, None
         if self.is_main:
             try:
-                outcome[0] = work()
+                result = work()
             except BaseException as err:  # an interrupt too: the others wait for an answer
-                outcome[1] = err if isinstance(err, XmdptError) else XmdptError(f"rank 0: {err!r}")
-                torch.distributed.broadcast_object_list(outcome, src=0)
+                error = err if isinstance(err, XmdptError) else XmdptError(f"rank 0: {err!r}")
+                torch.distributed.broadcast_object_list([None, error], src=0)
                 raise
+        outcome: list[Any] = [result if send else None, None]
         torch.distributed.broadcast_object_list(outcome, src=0)
         if outcome[1] is not None:
             self.fail(outcome[1])
-        result: T = outcome[0]
-        return result
+        return outcome[0] if send else result
 
     def fail(self, err: XmdptError) -> NoReturn:
         """Raise an error that all ranks raise; only rank 0's is to be printed."""

@@ -6,9 +6,7 @@ import copy
 from typing import Generic, TypeVar
 
 import torch
-from torch import nn
-
-from xmdpt_cli.training.sharded import local
+from torch import Tensor, nn
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -28,6 +26,12 @@ class Ema(Generic[M]):
     def update(self, model: nn.Module, step: int) -> None:
         """Move towards ``model`` after optimizer step number ``step`` (from 1)."""
         decay = min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
-        ours = [local(p) for p in self.model.parameters()]
-        theirs = [local(p.detach()) for p in model.parameters()]
-        torch._foreach_lerp_(ours, theirs, 1 - decay)
+        averages = [local_shard(p) for p in self.model.parameters()]
+        weights = [local_shard(p.detach()) for p in model.parameters()]
+        torch._foreach_lerp_(averages, weights, 1 - decay)
+
+
+def local_shard(tensor: Tensor) -> Tensor:
+    """This rank's part of a sharded tensor (DTensor), a view; any other tensor as it is."""
+    # without isinstance: importing DTensor takes half as long as importing torch
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor

@@ -67,7 +67,7 @@ def train(
     the state is saved first.
 
     ``warn`` is told of what a run goes on in spite of: a toy dataset for another recipe, a shard
-    that breaks (it is skipped, see ``data.skipping``; ``Trained.skipped`` counts its pairs).
+    that breaks (it is skipped, see ``data.broken_shards``; ``Trained.skipped`` counts its pairs).
     ``say`` is told of a run that resumes.
     ``networks``: where the encoders of ``config.online`` are, if not where the dataset says.
     ``decode`` makes pictures of the validation's latents (``VAE.decode``). ``force`` goes on with

@@ -1,7 +1,7 @@
-"""``--online``: features from the pictures in every step, with fresh crops: the published recipe.
+"""``--online``: features from the images in every step, with fresh crops: the published recipe.
 
-The shards give pictures and keypoints, not features. Threads decode, crop and draw ahead
-(``data.views``); the encoders run where the model does, in the thread that trains.
+The shards give images and keypoints, not features. Threads decode, crop and render ahead
+(``data.pair_images``); the encoders run where the model does, in the thread that trains.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from typing import Any
 import torch
 
 from xmdpt_cli.data.collate import Batch
-from xmdpt_cli.data.crops import Crop, draw_crop
-from xmdpt_cli.data.dataset import PairDataset
-from xmdpt_cli.data.loader import Reading, TrainLoader
-from xmdpt_cli.data.skipping import skipping_or_not
-from xmdpt_cli.data.views import Views, load_views
+from xmdpt_cli.data.crops import Crop, sample_crop
+from xmdpt_cli.data.loader import BrokenShards, LoaderConfig, PairDataset
+from xmdpt_cli.data.pair_images import PairImages, load_pair_images
+from xmdpt_cli.data.sampler import PairSampler
 from xmdpt_cli.encoders.bundle import Encoders
 from xmdpt_cli.encoders.dino import Dino, pose_input
 from xmdpt_cli.encoders.identity import PARTS, encoder_difference
@@ -30,9 +29,9 @@ class OnlineLoader:
     """``TrainLoader`` that computes the features: same arguments, same pairs, same interface.
 
     The pairs, and which are swapped and mirrored, are those of ``TrainLoader`` with the same
-    arguments. Both pictures of a pair get a crop of their own (``data.crops``), which follows
-    from (seed, the pair's number, role): a run that goes on, other ranks, and accumulating
-    over several batches change nothing. ``crops=False`` leaves the pictures as prepared; then the
+    arguments. Both images of a pair get a crop of their own (``data.crops``), which follows
+    from (seed, the pair's number, role): resuming, the number of ranks, and gradient accumulation
+    change nothing. ``crops=False`` leaves the images as prepared; then the
     features are the cached ones, up to the precision those are stored in.
 
     Features come on the encoders' device: moments as float32, tokens as bfloat16. The networks
@@ -43,36 +42,38 @@ class OnlineLoader:
         self,
         dataset: PairDataset,
         encoders: Encoders,
-        reading: Reading,
+        config: LoaderConfig,
+        broken: BrokenShards | None = None,
         crops: bool = True,
     ) -> None:
-        self.order = TrainLoader(dataset, reading)
-        self.dataset, self.encoders, self.reading, self.crops = dataset, encoders, reading, crops
+        self.sampler = PairSampler(len(dataset), config)
+        self.dataset, self.encoders, self.config = dataset, encoders, config
+        self.broken, self.crops = broken, crops
         self.device = encoders.vae.device
 
     def batch(self, step: int, out: Batch | None = None) -> Batch:
         """The batch of this rank at ``step`` (from 0): always the same one. ``out`` is not used."""
         return self.encode(self.read(step))
 
-    def read(self, step: int, out: Views | None = None) -> Views:
-        """The first half: pictures of that batch, on the CPU. Any thread may call it."""
-        maps = self.reading.pose_maps
-        read = partial(load_views, self.dataset, crop=self._crop, pose_maps=maps, out=out)
-        return skipping_or_not(self.reading.skipping, self.order.draws(step), read)
+    def read(self, step: int, out: PairImages | None = None) -> PairImages:
+        """The first half: the images of that batch, on the CPU. Any thread may call it."""
+        maps, indices = self.config.pose_maps, self.sampler.indices(step)
+        load = partial(load_pair_images, self.dataset, crop=self._crop, pose_maps=maps, out=out)
+        return load(indices) if self.broken is None else self.broken.load_readable(indices, load)
 
     def _crop(self, number: int, role: str) -> Crop:
         size = self.dataset.resolution
-        return draw_crop(self.reading.seed, number, role, size) if self.crops else Crop(size)
+        return sample_crop(self.config.seed, number, role, size) if self.crops else Crop(size)
 
     @torch.no_grad()
-    def encode(self, views: Views) -> Batch:
-        """The second half: pictures to features, on the current stream of the device."""
-        count = len(views.pairs)
-        pictures = views.pictures.to(self.device, non_blocking=True)
-        poses = views.poses.to(self.device, non_blocking=True)
+    def encode(self, images: PairImages) -> Batch:
+        """The second half: images to features, on the current stream of the device."""
+        count = len(images.pairs)
+        pixels = images.images.to(self.device, non_blocking=True)
+        poses = images.poses.to(self.device, non_blocking=True)
         with torch.autocast(self.device.type, enabled=False):  # the caller's model may be in it
-            moments = self.encoders.vae.encode_moments(pictures)
-            seen = pictures if self.reading.target_tokens else pictures[count:]
+            moments = self.encoders.vae.encode_moments(pixels)
+            seen = pixels if self.config.target_tokens else pixels[count:]
             tokens = self.encoders.source.tokens(to_signed(seen)).bfloat16()
             pose_tokens = self.encoders.pose.tokens(pose_input(poses))
         return Batch(
@@ -80,12 +81,12 @@ class OnlineLoader:
             source_moments=moments[count:],
             pose_tokens=pose_tokens.bfloat16(),
             source_tokens=tokens[-count:],
-            pairs=views.pairs,
-            flipped=views.flipped,
-            pose_map=views.pose_map,
-            source_pose_map=views.source_pose_map,
-            target_tokens=tokens[:count] if self.reading.target_tokens else None,
-            skipped=views.skipped,
+            pairs=images.pairs,
+            flipped=images.flipped,
+            pose_map=images.pose_map,
+            source_pose_map=images.source_pose_map,
+            target_tokens=tokens[:count] if self.config.target_tokens else None,
+            skipped=images.skipped,
         )
 
 

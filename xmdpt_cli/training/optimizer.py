@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xmdpt_cli.training.adan import Adan
 from xmdpt_cli.training.config import TrainConfig
 
 #: Newton-Schulz coefficients of the quintic that pushes singular values towards 1 (Jordan 2024)
@@ -19,6 +18,8 @@ QUINTIC = (3.4445, -4.7750, 2.0315)
 def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """AdamW or Adan over everything, or Muon over the blocks' matrices and AdamW over the rest."""
     if config.optimizer == "adan":
+        from timm.optim.adan import Adan
+
         return [Adan(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)]
     matrices: list[nn.Parameter] = []
     if config.optimizer == "muon":

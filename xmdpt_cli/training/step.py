@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xmdpt_cli.data.loader import Batch, Loader, Reading
+from xmdpt_cli.data.loader import Batch, Loader, LoaderConfig
 from xmdpt_cli.diffusion import Losses, Schedule, training_loss
 from xmdpt_cli.encoders.vae import sample_posterior
 from xmdpt_cli.model import XMDPT, Mask, kernels
@@ -94,9 +94,13 @@ class StepLoader:
     """
 
     def __init__(
-        self, loader: Loader[Batch], reading: Reading, latent_shape: tuple[int, ...], tokens: int
+        self,
+        loader: Loader[Batch],
+        config: LoaderConfig,
+        latent_shape: tuple[int, ...],
+        tokens: int,
     ) -> None:
-        self.loader, self.reading = loader, reading
+        self.loader, self.config = loader, config
         self.latent_shape, self.tokens = latent_shape, tokens
 
     def batch(self, step: int, out: Batch | None = None) -> StepBatch:
@@ -105,8 +109,8 @@ class StepLoader:
 
     def step_noise(self, step: int) -> StepNoise:
         """The random numbers of micro step ``step``."""
-        numbers = self.reading.pair_numbers(step).tolist()
-        return StepNoise.sample(self.reading.seed, numbers, self.latent_shape, self.tokens)
+        numbers = self.config.pair_numbers(step).tolist()
+        return StepNoise.sample(self.config.seed, numbers, self.latent_shape, self.tokens)
 
 
 def with_step_noise(batch: Batch, step_noise: StepNoise | None) -> StepBatch:

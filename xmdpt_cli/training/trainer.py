@@ -26,7 +26,7 @@ from xmdpt_cli.training.ema import Ema
 from xmdpt_cli.training.optimizer import make_optimizers
 from xmdpt_cli.training.parallel import no_sync, parallelize, shard, warm_up
 from xmdpt_cli.training.setup_logging import utilisation
-from xmdpt_cli.training.sharded import whole
+from xmdpt_cli.training.state_dict import model_state
 from xmdpt_cli.training.step import (
     Inputs,
     StepBatch,
@@ -145,7 +145,7 @@ class Trainer:
         """The EMA model, whole, on rank 0; None on the others. A collective."""
         if self.dist.sharding != "fsdp":
             return self.ema.model if self.dist.is_main else None
-        weights = whole(self.ema.model.state_dict(), self.dist)
+        weights = model_state(self.ema.model)
         if not self.dist.is_main:
             return None
         model = build_model(self.config, self.dataset).eval().requires_grad_(False)

@@ -73,7 +73,7 @@ def draw(
         except BaseException as err:
             events.put(err)
             return
-        steps = settings.get("steps") or pipe.recipe().steps
+        steps = settings.get("steps") or pipe.sampling_config().steps
         events.put(Event(steps, steps, time.monotonic() - began, None, pictures, notes))
 
     # a daemon: Ctrl-C need not wait for a picture

@@ -32,7 +32,7 @@ class Estimator:
         if self.missing:
             return None
         try:
-            openpose = self._pipe.networks.openpose
+            openpose = self._pipe.encoders.openpose
         except XmdptError:
             self.missing = True
             return None

@@ -63,7 +63,7 @@ def find_examples(pipe: XMDPTPipeline) -> Examples:
 
 
 def _places(pipe: XMDPTPipeline) -> Iterator[Path]:
-    data: Any = pipe.sampler.facts.get("data")
+    data: Any = pipe.sampler.metadata.get("data")
     if data and not is_url(str(data)):
         yield Path(str(data))
     if pipe.sampler.folder is not None:  # RUN/model

@@ -13,7 +13,7 @@ from xmdpt_cli.pose.formats import SUFFIXES, read_poses
 from xmdpt_cli.pose.formats.image_size import UnstatedSize, size_of_image
 from xmdpt_cli.pose.framing import Fit
 from xmdpt_cli.pose.keypoints import FRAME_HEIGHT, FRAME_WIDTH, Keypoints
-from xmdpt_cli.pose.padding import PADDED_BOX, is_padded_picture
+from xmdpt_cli.pose.padding import PADDED_BOX, is_padded_image
 from xmdpt_cli.sampling.inputs import read_pose, read_view
 from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 from xmdpt_cli.ui.uploads import new_folder
@@ -54,7 +54,7 @@ def keypoints_of(file: Path, image: Path) -> tuple[Keypoints, str]:
     assert view.keypoints is not None
     points = view.keypoints / size
     picture = decode_image(image, image.name)
-    if all(is_padded_picture(picture)):  # read_view cuts grey columns off
+    if all(is_padded_image(picture)):  # read_view cuts grey columns off
         left, top, right, bottom = PADDED_BOX
         points = (points * (right - left, bottom - top) + (left, top)) / picture.size
     chosen = [note for note in view.notes[1:] if "people" in note]

@@ -70,7 +70,7 @@ class Page(gr.Blocks):
 
 def build(pipe: XMDPTPipeline, title: str, examples: Examples, folder: Path) -> gr.Blocks:
     """The page for one model. ``title`` says which one; ``folder`` holds what is uploaded."""
-    own = pipe.recipe()
+    own = pipe.sampling_config()
     turn = threading.Lock()  # there is one model
     estimator = Estimator(pipe)
     stops: Stops = {}

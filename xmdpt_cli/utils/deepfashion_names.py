@@ -25,12 +25,12 @@ _KEYS = tuple(
 
 
 class ImageName(NamedTuple):
-    """The parts of one picture's name."""
+    """The parts of one image's name."""
 
     gender: str  # MEN or WOMEN
     category: str  # Blouses_Shirts
     item: str  # 8 digits
-    colour: str  # 2 digits: the same item in another colour is another garment
+    colour: str  # 2 digits: the same item in another colour is another item
     number: str  # 1 digit
     kind: str  # front, side, back, full, flat, additional
     suffix: str = "jpg"
@@ -41,14 +41,14 @@ class ImageName(NamedTuple):
         return f"{self.number}_{self.kind}"
 
     @property
-    def garment(self) -> str:
+    def item_key(self) -> str:
         """``WOMEN-Dresses-id_00000002-02``."""
         return f"{self.gender}-{self.category}-id_{self.item}-{self.colour}"
 
     @property
-    def picture(self) -> str:
-        """``WOMEN-Dresses-id_00000002-02/1_front``: the picture, whatever its suffix."""
-        return f"{self.garment}/{self.number}_{self.kind}"
+    def key(self) -> str:
+        """``WOMEN-Dresses-id_00000002-02/1_front``: the image, whatever its suffix."""
+        return f"{self.item_key}/{self.number}_{self.kind}"
 
     @property
     def flat(self) -> str:
@@ -78,7 +78,7 @@ def match_key(text: str) -> ImageName | None:
     return next((name for key in _KEYS if (name := _parts(key.search(text)))), None)
 
 
-@lru_cache(maxsize=2**18)  # lists name every picture several times
+@lru_cache(maxsize=2**18)  # lists name every image several times
 def parse_name(text: str) -> ImageName:
     """Either form -> its parts; folders before the tree form (``img/WOMEN/...``) are ignored.
 

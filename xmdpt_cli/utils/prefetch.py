@@ -31,7 +31,7 @@ def prefetch(
     try:
         for item in items:
             pending.append(pool.submit(work, item))
-            if len(pending) >= depth + threads:
+            if len(pending) > depth + threads:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()

@@ -86,10 +86,7 @@ class DatasetExamples:
             return None
         rows = np.array([self.dataset.table.row(*self.pictures.views[i]) for i in indices])
         out = torch.empty(len(indices), *self.dataset.column("moments").shape)
-        field = self.dataset.field(out, rows, "moments", mirrored)
-        for number in range(len(indices)):
-            field.copy(number, self.dataset.read)
-        field.settle(range(len(indices)))
+        self.dataset.read_tensors("moments", rows, mirrored, out)
         return out
 
     def head(self, index: int) -> NDArray[np.float32] | None:

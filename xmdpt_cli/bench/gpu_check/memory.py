@@ -8,7 +8,7 @@ import torch
 
 from xmdpt_cli.bench.gpu_check.rows import Ready, Row, Setting, at_most, speed
 from xmdpt_cli.bench.gpu_check.sampling import given, made, median, real_vae
-from xmdpt_cli.sampling.memory import fit_memory
+from xmdpt_cli.sampling.batch_size import fit_memory
 from xmdpt_cli.utils.devices import peak_memory
 
 
@@ -20,10 +20,10 @@ def memory(setting: Setting, size: str, gib: float) -> Iterator[Row | Ready]:
     count = min(fit_memory(sampler, vae, int(gib * 2**30), side), 8)
     conditions, noise, _ = given(sampler)
     conditions, noise = conditions.rows(list(range(count))), noise[:count]
-    recipe = sampler.recipe(steps=setting.pick(20, 2))
+    config = sampler.sampling_config(steps=setting.pick(20, 2))
 
     def generate() -> object:
-        return vae.decode(sampler.latents(noise, conditions, recipe))
+        return vae.decode(sampler.latents(noise, conditions, config))
 
     _forget(device)
     generate()
@@ -42,7 +42,7 @@ def memory(setting: Setting, size: str, gib: float) -> Iterator[Row | Ready]:
         reserved = torch.cuda.max_memory_reserved(device) / 2**30
         yield speed(setting, f"{called}: reserved by PyTorch", reserved, "GiB")
     seconds = median(setting, generate)
-    check = f"{called}, {recipe.steps} steps, decoded"
+    check = f"{called}, {config.steps} steps, decoded"
     yield speed(setting, check, seconds, "s", note=f"{count / seconds:.3g} images/s")
 
 

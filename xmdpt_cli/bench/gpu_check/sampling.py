@@ -24,8 +24,8 @@ from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.encoders.weights import Origin
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.model.checkpoint import published_metadata
-from xmdpt_cli.sampling.conditions import Conditions
-from xmdpt_cli.sampling.config import Recipe
+from xmdpt_cli.sampling.conditioning import Conditions
+from xmdpt_cli.sampling.config import SamplingConfig
 from xmdpt_cli.sampling.sampler import PRECISIONS, Sampler
 from xmdpt_cli.training.flops import peak_flops
 
@@ -43,10 +43,10 @@ def sampling(
     size, pixels = setting.size(size), setting.pick(256, 64)
     sampler = made(setting, size, pixels, PRECISIONS[precision])
     conditions, noise, other = given(sampler)
-    paper = sampler.recipe(steps=setting.pick(50, 3), solver="ddim")
+    paper = sampler.sampling_config(steps=setting.pick(50, 3), solver="ddim")
 
-    def latents(noise: Tensor = noise, recipe: Recipe = paper) -> Tensor:
-        return sampler.latents(noise, conditions, recipe)
+    def latents(noise: Tensor = noise, config: SamplingConfig = paper) -> Tensor:
+        return sampler.latents(noise, conditions, config)
 
     eager, eager_other = latents(), latents(other)
     exact = eager if precision == "fp32" else _in_fp32(sampler).latents(noise, conditions, paper)
@@ -107,23 +107,23 @@ def _timed(
     vae: VAE,
 ) -> Iterator[Row]:
     steps = setting.pick(50, 3)
-    own = sampler.recipe(steps=setting.pick(sampler.recipe().steps, 2))
-    ways = {f"{steps} DDIM steps": sampler.recipe(steps=steps, solver="ddim")}
+    own = sampler.sampling_config(steps=setting.pick(sampler.sampling_config().steps, 2))
+    ways = {f"{steps} DDIM steps": sampler.sampling_config(steps=steps, solver="ddim")}
     ways[f"{own.steps} steps of {own.solver}"] = own
-    for name, recipe in ways.items():
-        seconds = median(setting, partial(latents, recipe=recipe))
+    for name, config in ways.items():
+        seconds = median(setting, partial(latents, config=config))
         yield speed(setting, f"{size}: {IMAGES} images, {name}, latents", seconds, "s")
 
-    def images(recipe: Recipe) -> object:
-        return vae.decode(latents(recipe=recipe))
+    def images(config: SamplingConfig) -> object:
+        return vae.decode(latents(config=config))
 
-    for name, recipe in ways.items():
-        seconds = median(setting, partial(images, recipe))
-        most = most_seconds if recipe is not own else None
+    for name, config in ways.items():
+        seconds = median(setting, partial(images, config))
+        most = most_seconds if config is not own else None
         check = f"{size}: {IMAGES} images, {name}, decoded"
         note = f"{IMAGES / seconds:.3g} images/s; decoder in bf16, compiled"
         yield speed(setting, check, seconds, "s", most=most, note=note)
-        yield from _mfu(setting, f"{check}, MFU", size, recipe.steps, pixels, seconds)
+        yield from _mfu(setting, f"{check}, MFU", size, config.steps, pixels, seconds)
 
 
 def _decoding(
@@ -183,7 +183,7 @@ def median(setting: Setting, call: Callable[[], object]) -> float:
 def _in_fp32(sampler: Sampler) -> Sampler:
     """The same (rounded) weights, computed in fp32."""
     model = copy.deepcopy(sampler.model).float()
-    return Sampler(model, sampler.schedule, sampler.facts)
+    return Sampler(model, sampler.schedule, sampler.metadata)
 
 
 def _done(setting: Setting, call: Callable[[], Tensor]) -> Tensor:

@@ -27,7 +27,7 @@ from xmdpt_cli.pose.frames import FRACTIONS, PADDED, PUBLISHED, CoordinateFrame
 from xmdpt_cli.pose.keypoints import Keypoints
 from xmdpt_cli.utils.problems import Problem
 
-__all__ = ["SUFFIXES", "ImagePoses", "frame_of_picture", "read_poses", "write_pose_json"]
+__all__ = ["SUFFIXES", "ImagePoses", "frame_of_image", "read_poses", "write_pose_json"]
 
 SUFFIXES = (".json", ".txt", ".csv")
 LARGEST = 64 * 2**20  # bytes of a file: some thousand frames of several people
@@ -282,9 +282,9 @@ def seen(frame: ImagePoses) -> ImagePoses:
     return frame
 
 
-def frame_of_picture(
+def frame_of_image(
     path: str | Path,
-    picture: str | Path | None,
+    image: str | Path | None,
     size_of: SizeOf | None = None,
     *,
     min_score: float = MIN_SCORE,
@@ -299,7 +299,7 @@ def frame_of_picture(
     """
     file = open_file(path, min_score)
     if len(file.frames) > 1:  # of thousands of rows the other ones may be bad
-        frame = seen(file.frames[_which(file, picture)])
+        frame = seen(file.frames[_which(file, image)])
     else:
         file = _usable(path, min_score)
         frame = file.frames[0]
@@ -309,19 +309,19 @@ def frame_of_picture(
     return found
 
 
-def _which(file: KeypointsFile, picture: str | Path | None) -> int:
+def _which(file: KeypointsFile, image: str | Path | None) -> int:
     """The place of the image's frame in a file of several."""
-    if picture is None:
-        looked = "the picture, which has no file name"
+    if image is None:
+        looked = "the image, which has no file name"
     else:
-        place = file.names.find(picture)
+        place = file.names.find(image)
         if place is not None:
             return place
-        alike = file.names.alike(picture)
-        looked = f"{picture} (several have its file name)" if alike else Path(picture).name
+        alike = file.names.alike(image)
+        looked = f"{image} (several have its file name)" if alike else Path(image).name
     raise XmdptError(
         f"{file.path}: {len(file.frames)} poses, none of them called as {looked}",
-        "give a file with the pose of this picture alone, or call its row as the picture",
+        "give a file with the pose of this image alone, or call its row as the image",
     )
 
 

@@ -19,7 +19,7 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.pose.formats import (
     SUFFIXES,
     KeypointsFile,
-    frame_of_picture,
+    frame_of_image,
     open_file,
     seen,
 )
@@ -82,7 +82,7 @@ class KeypointsBeside:
         if file is not None:
             notes: list[str] = []
             read = partial(
-                frame_of_picture,
+                frame_of_image,
                 file,
                 image,
                 size_of,

@@ -21,25 +21,25 @@ class FrameNames:
         for i, name in enumerate(names):
             published = match_name(name)
             if published is not None:
-                self._published.setdefault(published.picture, i)
+                self._published.setdefault(published.key, i)
             if name:
                 self._by_stem.setdefault(self._parts[i][-1], []).append(i)
 
-    def find(self, picture: str | Path) -> int | None:
+    def find(self, image: str | Path) -> int | None:
         """The place of the image's name; None if it is not there, or not to be told apart."""
-        place = Path(picture).absolute()
+        place = Path(image).absolute()
         own = match_name(place.as_posix())
-        if own is not None and own.picture in self._published:
-            return self._published[own.picture]
-        wanted, alike = _parts(place), self.alike(picture)
+        if own is not None and own.key in self._published:
+            return self._published[own.key]
+        wanted, alike = _parts(place), self.alike(image)
         ends = [i for i in alike if _ends_with(wanted, self._parts[i])]
         if ends:
             return max(ends, key=lambda i: len(self._parts[i]))
         return alike[0] if len(alike) == 1 else None
 
-    def alike(self, picture: str | Path) -> list[int]:
+    def alike(self, image: str | Path) -> list[int]:
         """The places of names with the image's own file name, whatever their folders."""
-        return self._by_stem.get(_parts(picture)[-1], [])
+        return self._by_stem.get(_parts(image)[-1], [])
 
 
 def _parts(name: str | Path) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from xmdpt_cli.sampling.sampler import Sampler
 
 def check_fit(sampler: Sampler, dataset: PairDataset, vae: VAE) -> None:
     """XmdptError if model, dataset and VAE do not belong together."""
-    facts, manifest = sampler.facts, dataset.manifest
+    facts, manifest = sampler.metadata, dataset.manifest
     if facts["resolution"] != manifest["resolution"]:
         raise XmdptError(
             f"the model draws {facts['resolution']} px, the dataset was prepared at "
@@ -47,7 +47,7 @@ def token_notes(sampler: Sampler, dataset: PairDataset) -> list[str]:
 
     The images of such a pair can be made; they are not those of the model's own tokens.
     """
-    made, there = sampler.facts["encoders"], dataset.manifest["encoders"]
+    made, there = sampler.metadata["encoders"], dataset.manifest["encoders"]
     notes = [dataset_note(dataset.manifest, dataset.path)]
     if tables_differ(made, there) and old_tokens(made):
         notes.append(

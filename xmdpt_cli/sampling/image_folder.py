@@ -24,8 +24,9 @@ from xmdpt_cli.images import (
 )
 from xmdpt_cli.pose.drawing import draw_pose_map
 from xmdpt_cli.report.sample_sheet import contact_sheet
-from xmdpt_cli.sampling.generate import SHEET
+from xmdpt_cli.sampling.dataset_images import SHEET
 from xmdpt_cli.sampling.inputs import Pose, View
+from xmdpt_cli.sampling.png_writer import is_whole, metadata
 from xmdpt_cli.sampling.record import (
     OTHER_OUT,
     RECORD,
@@ -34,7 +35,6 @@ from xmdpt_cli.sampling.record import (
     refuse_others,
     write_record,
 )
-from xmdpt_cli.sampling.writer import is_whole, metadata
 
 FORMAT = "xmdpt-own-samples"
 Facts = Mapping[str, Any]  # of one image: ``facts.image_facts``

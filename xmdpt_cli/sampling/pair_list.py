@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import expanded
-from xmdpt_cli.sampling.generate import SHEET
+from xmdpt_cli.sampling.dataset_images import SHEET
 from xmdpt_cli.utils.list_text import decode_text, separator_of, shown
 
 REQUIRED = ("source", "pose")

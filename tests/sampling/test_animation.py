@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.sampling import animate
-from xmdpt_cli.sampling.animate import check_animation, write_animation
+from xmdpt_cli.sampling import animation
+from xmdpt_cli.sampling.animation import check_animation, write_animation
 
 Frames = list[NDArray[np.uint8]]
 
@@ -86,7 +86,7 @@ def test_what_was_there_stays_until_all_is_written(
 ) -> None:
     path = tmp_path / "walk.mp4"
     path.write_bytes(b"before")
-    monkeypatch.setattr(animate, "_frames", lambda _: 2)  # what a full disk leaves of it
+    monkeypatch.setattr(animation, "_frames", lambda _: 2)  # what a full disk leaves of it
     with pytest.raises(XmdptError, match="2 of 6 pictures are in it"):
         write_animation(path, frames(), 12)
     assert path.read_bytes() == b"before"
@@ -106,7 +106,7 @@ def test_killed_half_way(tmp_path: Path, suffix: str) -> None:
         "import os, sys\n"
         "from pathlib import Path\n"
         "import numpy as np\n"
-        "from xmdpt_cli.sampling.animate import write_animation\n"
+        "from xmdpt_cli.sampling.animation import write_animation\n"
         "pictures = [np.full((64, 44, 3), i, np.uint8) for i in range(0, 250, 50)]\n"
         "Path.replace = lambda *_: os._exit(9)\n"
         f"write_animation(Path({str(path)!r}), pictures, 12)\n"

@@ -20,12 +20,12 @@ from toy_models import leaning, make_encoders, make_model, person, write_pose
 from xmdpt_cli import __version__
 from xmdpt_cli.cli.app import run
 from xmdpt_cli.images import save_png
-from xmdpt_cli.sampling.animate import write_animation
+from xmdpt_cli.sampling.animation import write_animation
 from xmdpt_cli.sampling.hub import without_paths
 from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 
 SECRET = "home-of-zoe"  # a folder that a published file must not name
-FACTS = {"inputs": ["<&\"'>é"], "recipe": {"steps": 3}, "toy": True}
+FACTS = {"inputs": ["<&\"'>é"], "sampling": {"steps": 3}, "toy": True}
 
 
 def walk() -> list[Any]:
@@ -84,7 +84,7 @@ def test_the_pipelines_images(pipe_of: Callable[[str], XMDPTPipeline], tmp_path:
     first, second = pipe(pose=FIGURE, **more)
     told = [json.loads(image.info["xmdpt"]) for image in (first, second)]
     assert told[0] == {**told[1], "image": 0}
-    assert told[0]["recipe"]["seed"] == 5
+    assert told[0]["sampling"]["seed"] == 5
     assert told[0]["model"] == pipe.sampler.identity
     assert "not a photograph" in first.info["Source"]
     assert first.info["Software"] == f"xmdpt {__version__}"
@@ -104,7 +104,7 @@ def test_noise_of_a_generator_is_of_no_seed(pipe_of: Callable[[str], XMDPTPipeli
 
     own = torch.Generator().manual_seed(1)
     [image] = pipe_of("keys")(person(), FIGURE, source_keypoints=FIGURE, generator=own)
-    assert json.loads(image.info["xmdpt"])["recipe"]["seed"] is None
+    assert json.loads(image.info["xmdpt"])["sampling"]["seed"] is None
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def test_no_file_names_a_path(secret: Path, tmp_path: Path) -> None:
     for path in files:
         assert SECRET.encode() not in path.read_bytes(), path
     sheet = tmp_path / "out" / "own" / "sheet.png"
-    assert json.loads(Image.open(sheet).info["xmdpt"])["recipe"]["steps"] == 3
+    assert json.loads(Image.open(sheet).info["xmdpt"])["sampling"]["steps"] == 3
 
 
 def test_paths_in_a_recipe() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from xmdpt_cli.errors import ConfigError
-from xmdpt_cli.sampling.pair_file import Row, read_pair_file
+from xmdpt_cli.sampling.pair_list import Row, read_pair_file
 
 
 def read(folder: Path, text: str | bytes) -> list[Row]:

@@ -23,13 +23,13 @@ def model_card(
     facts: Mapping[str, Any],
     parameters: Mapping[str, int],
     *,
-    recipe: str | None = None,
+    training_config: str | None = None,
     metrics: Mapping[str, Any] | None = None,
 ) -> str:
     """README.md of a published model.
 
-    ``facts``: ``model/folder.py``. ``recipe``: the run's config.toml. ``metrics``: what ``xmdpt
-    evaluate`` wrote (metrics.json).
+    ``facts``: the model's metadata. ``training_config``: the run's config.toml. ``metrics``: what
+    ``xmdpt evaluate`` wrote (metrics.json).
     """
     toy = bool(facts["toy"])
     parts = [_front(toy), f"# {repo_id.split('/')[-1]}\n"]
@@ -45,7 +45,7 @@ def model_card(
         f"that pose out. {parameters['inference']:,} parameters at inference.\n"
     )
     parts.append(_use(repo_id, facts))
-    parts.append(_made(facts, recipe))
+    parts.append(_made(facts, training_config))
     parts.append(_measured(metrics))
     parts.append(f"## Impact\n\n{IMPACT}\n")
     return "\n".join(parts)
@@ -66,13 +66,13 @@ def _use(repo_id: str, facts: Mapping[str, Any]) -> str:
         "```python\nfrom xmdpt_cli import XMDPTPipeline, save_png\n\n"
         f'pipe = XMDPTPipeline.from_pretrained("{repo_id}")\n'
         'image = pipe(source="person.jpg", pose="pose.json")[0]\n'
-        'save_png("person_in_pose.png", image)  # with its recipe\n```\n\n'
+        'save_png("person_in_pose.png", image)  # with its settings\n```\n\n'
         f"Defaults: {own['steps']} steps of {own.get('solver', 'ddim')}, guidance "
         f"{own['guidance']}, power {own['power']} (paper eq. 6).\n"
     )
 
 
-def _made(facts: Mapping[str, Any], recipe: str | None) -> str:
+def _made(facts: Mapping[str, Any], training_config: str | None) -> str:
     steps, data = facts["trained_steps"], facts.get("trained_on")
     networks = "; ".join(
         f"{network.what} `{facts['encoders'][part]['id']}`" for part, network in PARTS.items()
@@ -90,9 +90,13 @@ def _made(facts: Mapping[str, Any], recipe: str | None) -> str:
         )
     else:
         lines.append("Data: not recorded.")
-    if recipe:
-        lines += ["\n<details><summary>The whole recipe</summary>\n", "```toml", recipe.strip()]
-        lines += ["```\n", "</details>"]
+    if training_config:
+        lines += [
+            "\n<details><summary>Training configuration</summary>\n",
+            "```toml",
+            training_config.strip(),
+        ]
+        lines += [training_config.strip(), "```\n", "</details>"]
     return "\n".join([*lines, ""])
 
 

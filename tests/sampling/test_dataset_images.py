@@ -20,16 +20,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_set import RECIPE, SIZE, Small, make_model, make_small, pictures, within_a_level
+from small_set import CONFIG, SIZE, Small, make_model, make_small, pictures, within_a_level
 
 from xmdpt_cli.cli.app import run
 from xmdpt_cli.data.loader import PairRef
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import only_process
 from xmdpt_cli.model.fast import predict
+from xmdpt_cli.sampling import png_writer
 from xmdpt_cli.sampling import sampler as sampler_module
-from xmdpt_cli.sampling import writer
-from xmdpt_cli.sampling.generate import generate
+from xmdpt_cli.sampling.dataset_images import generate
 from xmdpt_cli.sampling.sample_names import sample_name
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.storage.ranks import World
@@ -80,7 +80,7 @@ def test_all_pairs_are_there_and_a_record(small: Small, whole: Path) -> None:
     assert set(pictures(whole)) == set(names)
     record = json.loads((whole / "samples.json").read_text())
     assert record["complete"] == names
-    assert record["recipe"]["seed"] == 3
+    assert record["sampling"]["seed"] == 3
     assert record["toy"] is True
     assert Image.open(whole / "sheet.png").width > 4 * 128
     assert no_rest(whole)
@@ -96,13 +96,13 @@ def test_a_png_says_how_it_was_made(small: Small, whole: Path) -> None:
     assert read.shape == (SIZE, SIZE, 3)
     assert (cv2.imread(str(path))[..., ::-1] == read).all()
     told = json.loads(info["xmdpt"])
-    assert told["recipe"] == {
+    assert told["sampling"] == {
         "steps": 2, "guidance": 2.0, "power": 0.01, "seed": 3, "solver": "ddim",
         "spacing": "linspace", "interval": [0.0, 1.0],
     }  # fmt: skip
     assert (told["position"], told["pair"]) == (pair.position, pair.name())
     sheet = Image.open(whole / "sheet.png").info
-    assert json.loads(sheet["xmdpt"])["recipe"] == told["recipe"]
+    assert json.loads(sheet["xmdpt"])["sampling"] == told["sampling"]
     assert "not a photograph" in sheet["Source"]
     for file in whole.iterdir():
         assert str(small.root).encode() not in file.read_bytes(), file
@@ -130,7 +130,7 @@ def test_neither_order_nor_neighbours_show(small: Small, whole: Path, tmp_path: 
 
 
 def test_a_seed_changes_every_picture(small: Small, whole: Path, tmp_path: Path) -> None:
-    small.draw(tmp_path / "o", replace(RECIPE, seed=4))
+    small.draw(tmp_path / "o", replace(CONFIG, seed=4))
     other, same = pictures(tmp_path / "o"), pictures(whole)
     assert all(
         (np.asarray(Image.open(whole / n)) != np.asarray(Image.open(tmp_path / "o" / n))).any()
@@ -220,22 +220,22 @@ def test_what_was_made_otherwise_is_refused_by_name(small: Small, tmp_path: Path
     out = tmp_path / "o"
     small.draw(out, limit=1)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    for recipe, said in (
-        (replace(RECIPE, seed=5), r"seed \(there 3, now 5\)"),
-        (replace(RECIPE, steps=3), r"steps \(there 2, now 3\)"),
-        (replace(RECIPE, solver="unipc"), r"solver \(there ddim, now unipc\)"),
-        (replace(RECIPE, interval=(0.1, 1.0)), "interval"),
+    for config, said in (
+        (replace(CONFIG, seed=5), r"seed \(there 3, now 5\)"),
+        (replace(CONFIG, steps=3), r"steps \(there 2, now 3\)"),
+        (replace(CONFIG, solver="unipc"), r"solver \(there ddim, now unipc\)"),
+        (replace(CONFIG, interval=(0.1, 1.0)), "interval"),
     ):
         with pytest.raises(XmdptError, match=f"differs: {said}"):
-            small.draw(out, recipe)
+            small.draw(out, config)
     make_model(small.root, "other", seed=1)
-    given = (small.dataset, small.vae, out, RECIPE)
+    given = (small.dataset, small.vae, out, CONFIG)
     with pytest.raises(XmdptError, match=r"differs: model$"):
         generate(Sampler.load(small.root / "other"), *given)
     with pytest.raises(XmdptError, match=r"differs: precision$"):
         generate(Sampler.load(small.root / "model", precision="bf16"), *given)
     with pytest.raises(XmdptError, match=r"differs: vae$"):
-        generate(small.sampler, small.dataset, toy_vae(SIZE, seed=1), out, RECIPE)
+        generate(small.sampler, small.dataset, toy_vae(SIZE, seed=1), out, CONFIG)
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
@@ -326,7 +326,7 @@ def test_compiled_for_one_batch_size(
     )
     sampler.compile(5)
     given = (sampler, small.dataset, small.vae)
-    generate(*given, tmp_path / "o", RECIPE, batch_size=5)
+    generate(*given, tmp_path / "o", CONFIG, batch_size=5)
     assert len(small.dataset) % 5 != 0
     assert len(graphs) == 1
     assert within_a_level(whole, tmp_path / "o")
@@ -340,7 +340,7 @@ def test_compiled_for_one_batch_size(
         return draw(self, noise, *more)
 
     monkeypatch.setattr(Sampler, "_latents", latents)
-    generate(*given, tmp_path / "less", RECIPE, batch_size=5)
+    generate(*given, tmp_path / "less", CONFIG, batch_size=5)
     assert sizes == [5] + [2] * (len(small.dataset) // 2)
     assert len(graphs) == 2
     assert within_a_level(whole, tmp_path / "less")
@@ -394,7 +394,7 @@ def test_what_was_drawn_before_an_error_is_kept(
 ) -> None:
     """The pictures in the writer's queue when the third batch is interrupted."""
     draw, batches = Sampler.latents, iter([True, True, False])
-    save = writer.save_bytes
+    save = png_writer.save_bytes
 
     def latents(self: Sampler, *given: Any) -> torch.Tensor:
         if not next(batches):
@@ -406,7 +406,7 @@ def test_what_was_drawn_before_an_error_is_kept(
         save(path, data)
 
     monkeypatch.setattr(Sampler, "latents", latents)
-    monkeypatch.setattr(writer, "save_bytes", slow)
+    monkeypatch.setattr(png_writer, "save_bytes", slow)
     with pytest.raises(KeyboardInterrupt):
         small.draw(tmp_path / "o", batch_size=4)
     assert len(pictures(tmp_path / "o")) == 8
@@ -430,7 +430,7 @@ def start(words: Sequence[str], launcher: Sequence[str] = ()) -> subprocess.Pope
 
 def test_killed_interrupted_and_run_again(small: Small, whole: Path, tmp_path: Path) -> None:
     out, slow = tmp_path / "o", ("--steps", 20, "--batch-size", 1)  # so that there is a middle
-    small.draw(tmp_path / "undisturbed", replace(RECIPE, steps=20), batch_size=1)
+    small.draw(tmp_path / "undisturbed", replace(CONFIG, steps=20), batch_size=1)
     for how, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)):
         process, already = start(command(small, out, *slow)), len(pictures(out))
         while process.poll() is None and len(pictures(out)) == already:

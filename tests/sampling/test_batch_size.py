@@ -11,8 +11,8 @@ from xmdpt_cli.diffusion import Schedule
 from xmdpt_cli.encoders.vae import CHUNK_PIXELS
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.model import XMDPT
-from xmdpt_cli.sampling import memory
-from xmdpt_cli.sampling.memory import (
+from xmdpt_cli.sampling import batch_size as batch_size_module
+from xmdpt_cli.sampling.batch_size import (
     batch_size,
     batch_within,
     fit_memory,
@@ -39,7 +39,7 @@ def sampler(size: str, side: int = 32) -> Sampler:
         model = XMDPT.from_size(size, latent_size=side)
     made = Sampler(model, Schedule("linear", "epsilon"), {})
     return type("OnCpu", (Sampler,), {"device": torch.device("cpu")})(
-        made.model, made.schedule, made.facts
+        made.model, made.schedule, made.metadata
     )
 
 
@@ -132,13 +132,17 @@ def test_decoding_within_a_limit_or_as_ever() -> None:
 
 def test_without_a_limit_it_is_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     """And never nothing: an estimate is no reason to refuse."""
-    monkeypatch.setattr(memory, "_room", lambda _: 3 * picture_bytes(sampler("L", 64)))
+    monkeypatch.setattr(batch_size_module, "_room", lambda _: 3 * picture_bytes(sampler("L", 64)))
     assert batch_size(sampler("L", 64)) == 3
     vae = toy_vae(32)
     assert fit_memory(sampler("L", 64), vae, None, 512) == 3
     assert vae.chunk_pixels < CHUNK_PIXELS
-    for room, count in ((-5, 1), (10**15, memory.ON_CPU), (None, memory.ON_CPU)):
-        monkeypatch.setattr(memory, "_room", lambda _, room=room: room)
+    for room, count in (
+        (-5, 1),
+        (10**15, batch_size_module.ON_CPU),
+        (None, batch_size_module.ON_CPU),
+    ):
+        monkeypatch.setattr(batch_size_module, "_room", lambda _, room=room: room)
         assert batch_size(sampler("L", 64)) == count
 
 

@@ -17,16 +17,16 @@ from xmdpt_cli.pose.formats.missing import MIN_SCORE
 from xmdpt_cli.pose.framing import Fit
 from xmdpt_cli.pose.tracking import EmptyFrames
 from xmdpt_cli.progress import Progress, silent
-from xmdpt_cli.sampling.conditions import Conditions
-from xmdpt_cli.sampling.config import Recipe
-from xmdpt_cli.sampling.generate import SHEET_ROWS
+from xmdpt_cli.sampling.batch_size import batch_size, in_batches
+from xmdpt_cli.sampling.conditioning import Conditions
+from xmdpt_cli.sampling.config import SamplingConfig
+from xmdpt_cli.sampling.dataset_images import SHEET_ROWS
+from xmdpt_cli.sampling.image_folder import OwnFolder, pair_name, sheet_row
 from xmdpt_cli.sampling.inputs import Pose, View
-from xmdpt_cli.sampling.memory import batch_size, in_batches
 from xmdpt_cli.sampling.metadata import image_facts
-from xmdpt_cli.sampling.own_folder import OwnFolder, pair_name, sheet_row
-from xmdpt_cli.sampling.pair_file import Row
+from xmdpt_cli.sampling.pair_list import Row
 from xmdpt_cli.sampling.pipeline import XMDPTPipeline
-from xmdpt_cli.sampling.writer import Writer
+from xmdpt_cli.sampling.png_writer import Writer
 
 SECTION = 64  # rows whose inputs are in memory together
 
@@ -70,7 +70,7 @@ class _Run:
 def draw_rows(
     pipe: XMDPTPipeline,
     rows: Sequence[Row],
-    recipe: Recipe,
+    config: SamplingConfig,
     out: Path,
     *,
     reading: Reading | None = None,
@@ -86,8 +86,8 @@ def draw_rows(
     settings are an XmdptError. A row whose given name is there as another image is left out.
     """
     reading = reading or Reading()
-    pipe.networks.find()
-    shared = pipe.sampler.described(recipe, pipe.networks.vae)
+    pipe.encoders.find()
+    shared = pipe.sampler.described(config, pipe.encoders.vae)
     folder = OwnFolder(out, {**shared, "square": square}, say)
     run = _Run()
     with only_process(out):
@@ -97,7 +97,7 @@ def draw_rows(
                 folder.reserve(row.out)
         progress("sample", 0, len(rows))
         for start in range(0, len(rows), SECTION):
-            jobs = _read(pipe, rows[start : start + SECTION], recipe, reading, square, folder, run)
+            jobs = _read(pipe, rows[start : start + SECTION], config, reading, square, folder, run)
             for line, err in run.errors.items():
                 if line >= rows[start].line:
                     say(f"line {line} is left out: {err.message}")
@@ -107,7 +107,7 @@ def draw_rows(
             if jobs:
                 folder.begin()
             with Writer() as writer:
-                for drawn in _drawn(pipe, missing, recipe, batch, say):
+                for drawn in _drawn(pipe, missing, config, batch, say):
                     for job, picture in drawn:
                         shown = picture if square else unsquash(picture)
                         (out / job.name).parent.mkdir(parents=True, exist_ok=True)
@@ -127,7 +127,7 @@ def draw_rows(
 def _read(
     pipe: XMDPTPipeline,
     rows: Sequence[Row],
-    recipe: Recipe,
+    config: SamplingConfig,
     reading: Reading,
     square: bool,
     folder: OwnFolder,
@@ -148,8 +148,8 @@ def _read(
                     reading.min_score,
                 )
             view, pose = views[key], _pose(pipe, row, reading, views[key])
-            own = recipe if row.seed is None else replace(recipe, seed=row.seed)
-            shared = pipe.sampler.described(own, pipe.networks.vae)
+            own = config if row.seed is None else replace(config, seed=row.seed)
+            shared = pipe.sampler.described(own, pipe.encoders.vae)
             facts = image_facts(shared, [view], pose, 0, square)
             if row.out:
                 folder.check_named(row.out, facts)
@@ -187,7 +187,7 @@ def _pose(pipe: XMDPTPipeline, row: Row, reading: Reading, view: View) -> Pose:
 def _drawn(
     pipe: XMDPTPipeline,
     jobs: Sequence[_Job],
-    recipe: Recipe,
+    config: SamplingConfig,
     batch: int | None,
     say: Callable[[str], None],
 ) -> Any:
@@ -197,15 +197,15 @@ def _drawn(
     jobs = _by_view(jobs)
     conditions = _conditions(pipe, jobs)
     if pipe.most is not None:  # a limit was set: what samples and what encodes take turns
-        pipe.networks.release()
+        pipe.encoders.release()
     shape = pipe.sampler.model.latent_shape
     places = list(range(len(jobs)))
 
     def work(part: Sequence[int]) -> list[tuple[_Job, Picture]]:
-        seeds = [int(jobs[i].facts["recipe"]["seed"]) for i in part]
+        seeds = [int(jobs[i].facts["sampling"]["seed"]) for i in part]
         noise = torch.cat([start_noise(shape, seed, [0]) for seed in seeds])
-        latents = pipe.sampler.latents(noise, conditions.rows(list(part)), recipe)
-        pictures = pipe.networks.vae.decode(latents)
+        latents = pipe.sampler.latents(noise, conditions.rows(list(part)), config)
+        pictures = pipe.encoders.vae.decode(latents)
         return list(zip((jobs[i] for i in part), pictures, strict=True))
 
     yield from in_batches(places, batch or pipe.most or batch_size(pipe.sampler), work, say)

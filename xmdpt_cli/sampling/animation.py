@@ -16,8 +16,8 @@ from PIL import Image
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import atomic_write, writing
 from xmdpt_cli.images import Picture, generated_facts
-from xmdpt_cli.sampling.embedded import append_xmp, embedded
-from xmdpt_cli.sampling.writer import metadata
+from xmdpt_cli.sampling.png_writer import metadata
+from xmdpt_cli.sampling.xmp import append_xmp, embedded
 
 SUFFIXES = (".webp", ".gif", ".mp4")
 _CODECS = ("vp09", "mp4v")  # the first that this OpenCV can write

@@ -19,14 +19,14 @@ from xmdpt_cli.files import content, only_process, writing
 from xmdpt_cli.images import Picture, load_image, save_png
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.report.sample_sheet import contact_sheet
-from xmdpt_cli.sampling.conditions import Conditions
-from xmdpt_cli.sampling.config import Recipe
-from xmdpt_cli.sampling.fit import check_fit, token_notes
-from xmdpt_cli.sampling.memory import in_batches
+from xmdpt_cli.sampling.batch_size import in_batches
+from xmdpt_cli.sampling.compatibility import check_fit, token_notes
+from xmdpt_cli.sampling.conditioning import Conditions
+from xmdpt_cli.sampling.config import SamplingConfig
+from xmdpt_cli.sampling.png_writer import Writer, metadata, whole_png
 from xmdpt_cli.sampling.record import RECORD, read_record, refuse_others, write_record
 from xmdpt_cli.sampling.sample_names import sample_names
 from xmdpt_cli.sampling.sampler import Sampler
-from xmdpt_cli.sampling.writer import Writer, metadata, whole_png
 from xmdpt_cli.storage.ranks import World
 
 SHEET = "sheet.png"
@@ -39,7 +39,7 @@ def generate(
     dataset: PairDataset,
     vae: VAE,
     out: Path,
-    recipe: Recipe,
+    config: SamplingConfig,
     *,
     limit: int | None = None,
     shard: World = World(),  # noqa: B008 - frozen
@@ -51,14 +51,14 @@ def generate(
 
     Of ``shard.size`` processes that share the folder this one draws every ``size``-th pair.
     A picture that is there and whole is not made again, provided the folder was begun with the
-    same model and recipe (else XmdptError). A picture depends on the seed and its pair alone, to
+    same model and config (else XmdptError). A picture depends on the seed and its pair alone, to
     the bit in batches of one size; another size rounds otherwise, by one level of 255 at most.
     Whoever finds all pictures there writes the sheet and finishes the record (``finished``).
     """
     check_fit(sampler, dataset, vae)
     for note in token_notes(sampler, dataset):
         say(note)
-    record = _record(sampler, dataset, vae, recipe)
+    record = _record(sampler, dataset, vae, config)
     pairs = dataset.pairs[:limit]
     names = sample_names(dataset.pairs)[:limit]
     mine = list(range(shard.rank, len(pairs), shard.size))
@@ -76,9 +76,9 @@ def generate(
 
             def work(indices: Sequence[int]) -> list[tuple[int, Picture]]:
                 noise = start_noise(
-                    sampler.model.latent_shape, recipe.seed, [pairs[i].position for i in indices]
+                    sampler.model.latent_shape, config.seed, [pairs[i].position for i in indices]
                 )
-                latents = sampler.latents(noise, ahead.conditions(indices), recipe)
+                latents = sampler.latents(noise, ahead.conditions(indices), config)
                 return list(zip(indices, vae.decode(latents), strict=True))
 
             for drawn in in_batches(missing, batch_size, work, say):
@@ -122,7 +122,7 @@ class _Ahead:
         self.dataset, self.indices = dataset, indices
         self.place = {index: place for place, index in enumerate(indices)}
         self.tokens = sampler.model.conditioning == "tokens"
-        self.scale = float(sampler.facts["encoders"]["vae"]["scale"])
+        self.scale = float(sampler.metadata["encoders"]["vae"]["scale"])
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="read")
         self._next: tuple[list[int], Future[Conditions]] | None = None
 
@@ -152,18 +152,20 @@ class _Ahead:
 
 def _told(record: dict[str, Any]) -> dict[str, Any]:
     """What of the record each PNG carries."""
-    return {key: record[key] for key in ("recipe", "model", "vae", "trained_steps", "toy")}
+    return {key: record[key] for key in ("sampling", "model", "vae", "trained_steps", "toy")}
 
 
-def _record(sampler: Sampler, dataset: PairDataset, vae: VAE, recipe: Recipe) -> dict[str, Any]:
+def _record(
+    sampler: Sampler, dataset: PairDataset, vae: VAE, config: SamplingConfig
+) -> dict[str, Any]:
     """What decides the pictures: resuming with another one would mix them."""
     return {
         "format": "xmdpt-samples",
-        **sampler.described(recipe, vae),
+        **sampler.described(config, vae),
         "conditioning": sampler.model.conditioning,
         "data": [s["sha256"] for s in dataset.manifest["shards"] if s["split"] == dataset.split],
         "split": dataset.split,
-        "toy": bool(sampler.facts["toy"] or dataset.manifest["toy"]),
+        "toy": bool(sampler.metadata["toy"] or dataset.manifest["toy"]),
     }
 
 

@@ -1,0 +1,146 @@
+"""Shards that break during training: each is named once, and other pairs replace its pairs.
+
+A broken shard is a file that is gone, of another size than the manifest says, or that cannot be
+read; behind a URL, one of which a read failed for good. (A byte that changed in place is not
+noticed: only ``xmdpt prepare --check`` reads everything and compares checksums.)
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from xmdpt_cli.data.dataset import PairDataset
+from xmdpt_cli.data.manifest import MANIFEST
+from xmdpt_cli.data.sampler import Bools, PairIndices
+from xmdpt_cli.data.shard_reader import ShardError
+from xmdpt_cli.data.table import Ints
+from xmdpt_cli.errors import XmdptError
+
+LIMIT = 0.1  # share of the pairs that several broken shards may hold
+_REPLACEMENT = 0x1057  # keeps these random numbers apart from others of (seed, number)
+
+
+class Counts(Protocol):
+    """A batch that says how many of its pairs are replacements."""
+
+    skipped: int
+
+
+Loaded = TypeVar("Loaded", bound=Counts)
+
+
+class BrokenShards:
+    """The broken shards of a dataset, and the pairs that replace theirs.
+
+    The replacement of a pair is drawn from (seed, the pair's number), so batches keep their shape,
+    later steps keep their pairs, and two runs that find the same shards broken read the same pairs.
+    A shard stays broken until the process ends. ``warn`` is called once per shard, on the thread
+    that reads.
+
+    One shard may break, whatever it holds; several are too many (XmdptError) if they hold more than
+    ``limit`` of the pairs. A disk or server that is gone as a whole is an error at once.
+    """
+
+    def __init__(
+        self,
+        dataset: PairDataset,
+        seed: int,
+        warn: Callable[[str], None],
+        limit: float = LIMIT,
+    ) -> None:
+        self.dataset, self.seed, self._warn, self.limit = dataset, seed, warn, limit
+        self._of_pair = dataset.table.shard[dataset.table.source]  # both views lie in one shard
+        self._numbers = {reader.name: i for i, reader in enumerate(dataset.readers)}
+        self._broken: set[int] = set()
+        self._lock = threading.Lock()
+
+    @property
+    def names(self) -> list[str]:
+        """File names of the broken shards."""
+        return [self.dataset.readers[shard].name for shard in sorted(self._broken)]
+
+    def __contains__(self, shard: int) -> bool:
+        """Whether the shard of this number is known to be broken."""
+        return shard in self._broken
+
+    def load_readable(self, indices: PairIndices, load: Callable[[PairIndices], Loaded]) -> Loaded:
+        """``load(indices)`` with other pairs for those that cannot be read; counts them."""
+        while True:
+            readable, skipped = self._readable(indices)
+            try:
+                loaded = load(readable)
+            except ShardError as err:  # then the whole batch again, without that shard
+                self._add(self._numbers[err.shard], err)
+                continue
+            loaded.skipped = skipped
+            return loaded
+
+    def lost(self, pairs: Ints) -> Bools:
+        """(N,) whether each pair's shard is broken."""
+        return np.isin(self._of_pair[pairs], list(self._broken))
+
+    def _readable(self, indices: PairIndices) -> tuple[PairIndices, int]:
+        """The indices with replacements, and how many there are."""
+        self._check(np.unique(self._of_pair[indices.pairs]).tolist())
+        if not self._broken:
+            return indices, 0
+        lost = self.lost(indices.pairs)
+        pairs = indices.pairs.copy()
+        pairs[lost] = [self._replacement(number) for number in indices.numbers[lost].tolist()]
+        return replace(indices, pairs=pairs), int(lost.sum())
+
+    def _replacement(self, number: int) -> int:
+        rng = np.random.Generator(np.random.PCG64([self.seed, number, _REPLACEMENT]))
+        while True:
+            pair = int(rng.integers(len(self._of_pair)))
+            shard = int(self._of_pair[pair])
+            self._check([shard])
+            if shard not in self._broken:
+                return pair
+
+    def _check(self, shards: Iterable[int]) -> None:
+        for shard in shards:
+            if shard not in self._broken:
+                try:
+                    self.dataset.readers[shard].check()
+                except ShardError as err:
+                    self._add(shard, err)
+
+    def _add(self, shard: int, err: ShardError) -> None:
+        self._still_there(err)
+        with self._lock:
+            if shard in self._broken:
+                return
+            self._broken.add(shard)
+        pairs = len(self._of_pair)
+        own = int((self._of_pair == shard).sum())
+        gone = int(self.lost(np.arange(pairs)).sum())
+        repair = f"xmdpt prepare --check {self.dataset.path} --repair --root ROOT"
+        if gone == pairs or (len(self._broken) > 1 and gone > self.limit * pairs):
+            raise XmdptError(
+                f"{err.message}; with it {gone:,} of {pairs:,} pairs cannot be read any more "
+                f"(broken: {', '.join(self.names)})",
+                f"{err.hint}; then give the same command again. To repair it: {repair}",
+            ) from err
+        self._warn(
+            f"{err.message}: its {own:,} pairs ({own / pairs:.1%}) are skipped from here on, "
+            f"other pairs replace them; to repair it: {repair}"
+        )
+
+    def _still_there(self, err: ShardError) -> None:
+        """XmdptError if the manifest cannot be read either: then the disk or server is gone."""
+        store = self.dataset.store
+        try:
+            if store.size(MANIFEST) is not None:
+                return
+        except (OSError, XmdptError):
+            pass
+        raise XmdptError(
+            f"{err.message}, nor any other file of {store.url}",
+            f"{err.hint}; then give the same command again: it resumes from its last checkpoint",
+        ) from err

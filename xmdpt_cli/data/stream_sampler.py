@@ -1,0 +1,174 @@
+"""The order in which shards behind a URL are streamed, known before anything is read.
+
+The indexes tell where every garment lies, so the shuffle buffer is simulated without data: which
+pair comes when, which garments must have been read by then, and when they can be freed follow from
+(seed, epoch, rank, world size) alone. That is what makes any position exact to resume;
+``webdataset``'s own shuffle keeps its state in the process and has no position.
+
+Legend: P pairs of the split, G its garments, n pairs of this rank in an epoch, m the garments it
+reads for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xmdpt_cli.data.sampler import Bools, LoaderConfig, PairIndices
+from xmdpt_cli.data.table import Ints, Table
+
+BLOCK_BYTES = 8 * 2**20  # one request, unless a single garment is larger
+_HEADER = 512  # bytes of a tar header in front of each member; members are padded to as much
+
+Position = tuple[int, int]  # (epoch, number within the rank's part of it)
+
+
+@dataclass(frozen=True)
+class Garments:
+    """Where garments lie, and runs of neighbours of about ``BLOCK_BYTES``: the blocks."""
+
+    shard: Ints  # (G,)
+    begin: Ints  # (G,) byte in the shard of the first member's header
+    end: Ints  # (G,) byte behind the last member
+    block: Ints  # (G,)
+
+    @classmethod
+    def of(cls, table: Table) -> Garments:
+        first, offsets, lengths = table.first[:-1], table.members[..., 0], table.members[..., 1]
+        padded = -(-lengths // _HEADER) * _HEADER
+        begin = np.minimum.reduceat(offsets.min(axis=1), first) - _HEADER
+        end = np.maximum.reduceat((offsets + padded).max(axis=1), first)
+        shard, block = table.shard[first], np.zeros(len(first), np.int64)
+        start = 0  # first garment of the block
+        for garment in range(1, len(first)):
+            whole = shard[garment] != shard[start]
+            whole |= end[garment] - begin[start] > BLOCK_BYTES
+            start = garment if whole else start
+            block[garment] = block[garment - 1] + whole
+        return cls(shard, begin, end, block)
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """One rank's part of an epoch."""
+
+    pairs: Ints  # (n,) in the order they come
+    swap: Bools  # (n,)
+    flip: Bools  # (n,)
+    garments: Ints  # (m,) in the order they are read
+    used: Ints  # (n,) which of ``garments`` a pair needs
+    last: Ints  # (m,) the last pair that needs it
+
+
+class StreamSampler:
+    """Which pairs each step reads, and which garments must have been read for them.
+
+    An epoch permutes the blocks of the split and deals their pairs to the ranks in equal parts (to
+    one pair, and never more than one apart over all epochs so far). A rank reads its garments in
+    this order into a buffer, as long as they fit into ``room`` bytes, and draws pairs from all that
+    are in it; a garment leaves with its last pair. So the shuffle is more local than that of
+    ``PairSampler``.
+    """
+
+    def __init__(self, table: Table, config: LoaderConfig, room: int) -> None:
+        self.config, self.garments = config, Garments.of(table)
+        self._garment = table.garment[table.source]  # (P,)
+        self._room = room
+        self.plan = lru_cache(maxsize=3)(self._plan)
+
+    def indices(self, step: int) -> PairIndices:
+        """What this rank reads at ``step`` (from 0)."""
+        numbers = self.config.pair_numbers(step)
+        plans = [(self.plan(epoch), number) for epoch, number in self.positions(step)]
+        pairs = np.array([plan.pairs[number] for plan, number in plans])
+        swap = np.array([plan.swap[number] for plan, number in plans])
+        flip = np.array([plan.flip[number] for plan, number in plans])
+        return PairIndices(numbers, pairs, self.config.swaps(numbers, swap), flip)
+
+    def positions(self, step: int) -> list[Position]:
+        """Where in the epochs the pairs of ``step`` are, in their order."""
+        first = step * self.config.batch_size
+        return [self.find(number) for number in range(first, first + self.config.batch_size)]
+
+    def find(self, number: int) -> Position:
+        """Where the rank's pair ``number``, counted from the beginning, is."""
+        epoch = number * self.config.world_size // len(self._garment)
+        while self._begin(epoch, self.config.rank) > number:
+            epoch -= 1
+        while self._begin(epoch + 1, self.config.rank) <= number:
+            epoch += 1
+        return epoch, number - self._begin(epoch, self.config.rank)
+
+    def reads(self, position: Position) -> Iterator[tuple[Position, int]]:
+        """((epoch, number in the plan), garment) to be read from ``position`` on, in order.
+
+        It begins with those that are in the buffer at that position.
+        """
+        epoch, number = position
+        while True:
+            plan = self.plan(epoch)
+            for place, garment in enumerate(plan.garments.tolist()):
+                if plan.last[place] >= number:
+                    yield (epoch, place), garment
+            epoch, number = epoch + 1, 0
+
+    def _begin(self, epoch: int, rank: int) -> int:
+        """How many pairs a rank has had before an epoch; over the ranks these add up to all."""
+        return (epoch * len(self._garment) + rank) // self.config.world_size
+
+    def _plan(self, epoch: int) -> EpochPlan:
+        config = self.config
+        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([config.seed, epoch])))
+        place = rng.permutation(int(self.garments.block[-1]) + 1)
+        # always both, so that the order does not depend on what is switched on
+        swap, flip = rng.random((2, len(self._garment)))
+        order = np.lexsort((self._garment, place[self.garments.block[self._garment]]))  # (P,)
+        low, high = (
+            sum(self._begin(epoch + 1, r) - self._begin(epoch, r) for r in range(ranks))
+            for ranks in (config.rank, config.rank + 1)
+        )
+        mine = order[low:high]  # (n,)
+        garment = self._garment[mine]
+        begins = np.flatnonzero(np.diff(garment, prepend=-1))  # (m,)
+        sizes = (self.garments.end - self.garments.begin)[garment[begins]]
+        own = np.random.SeedSequence([config.seed, epoch, config.rank, config.world_size])
+        chance = np.random.Generator(np.random.PCG64(own)).random(len(mine))
+        drawn, last = self._simulate(begins, sizes, chance)
+        pairs = mine[drawn]
+        return EpochPlan(
+            pairs,
+            (swap[pairs] < 0.5) & config.swap,
+            (flip[pairs] < 0.5) & config.flip,
+            garment[begins],
+            np.searchsorted(begins, drawn, side="right") - 1,
+            last,
+        )
+
+    def _simulate(
+        self, begins: Ints, sizes: Ints, chance: NDArray[np.float64]
+    ) -> tuple[Ints, Ints]:
+        """Run the shuffle buffer: the order of the n pairs, and each garment's last pair."""
+        starts, bytes_of = [*begins.tolist(), len(chance)], sizes.tolist()
+        left = np.diff(starts).tolist()
+        buffer: list[tuple[int, int]] = []  # (pair, garment)
+        held = read = 0
+        drawn, last = [], np.zeros(len(begins), np.int64)
+        for number, share in enumerate(chance.tolist()):
+            while read < len(left) and (not buffer or held + bytes_of[read] <= self._room):
+                buffer += [(pair, read) for pair in range(starts[read], starts[read + 1])]
+                held += bytes_of[read]
+                read += 1
+            pick = int(share * len(buffer))
+            pair, garment = buffer[pick]
+            buffer[pick] = buffer[-1]
+            buffer.pop()
+            drawn.append(pair)
+            left[garment] -= 1
+            if not left[garment]:
+                held -= bytes_of[garment]
+                last[garment] = number
+        return np.array(drawn, np.int64), last
