@@ -37,7 +37,7 @@ def folder(path: Path, name: str, data: bytes) -> Path:
         (path / other).write_text("{}")
     (path / name).write_bytes(data)
     facts = {
-        "format": "xmdpt-model", "version": 1, "schedule": "linear", "prediction": "epsilon",
+        "format": "xmdpt-model", "version": 2, "schedule": "linear", "prediction": "epsilon",
         "sampling": {"steps": 1, "guidance": 2.0, "power": 1.0}, "resolution": 64,
         "encoders": encoder_records(), "toy": True, "trained_steps": 1,
     }  # fmt: skip
