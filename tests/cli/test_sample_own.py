@@ -176,12 +176,12 @@ def test_another_person_of_the_same_name_stands_beside(
 def test_an_interrupted_run_holds_to_its_settings(
     toy: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from xmdpt_cli.sampling.image_folder import OwnFolder
+    from xmdpt_cli.sampling.image_folder import ImageFolder
 
     def full(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(OwnFolder, "save_sheet", full)
+    monkeypatch.setattr(ImageFolder, "save_sheet", full)
     assert run(command(toy, tmp_path / "o")) == 130
     monkeypatch.undo()
     assert (tmp_path / "o" / "person_in_a.png").is_file()
@@ -389,7 +389,7 @@ def test_several_views_and_openpose_that_is_not_there(
     [
         (["--limit", 3], 2, "--limit does not go with --source"),
         (["--shard", "0/2"], 2, "--shard does not go with --source"),
-        (["--data", "d"], 2, "give one of them"),
+        (["--data", "d"], 2, "give one of these"),
         (["--num-images", 0], 2, "--num-images"),
         (["--fit", "stretch"], 2, "'stretch' is not one of"),
         (["--pose-fit", "stretch"], 2, "'stretch' is not one of"),

@@ -57,7 +57,7 @@ def sample(work: Path, out: Path, *more: object) -> list[object]:
 def test_sample_then_evaluate(work: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "samples"
     made = result(capsys, *sample(work, out))
-    assert made["pictures"] == 4
+    assert made["images"] == 4
     assert made["toy"] is True
     names = sorted(p.name for p in out.glob("*_2_*.png"))
     assert len(names) == 4
@@ -141,7 +141,7 @@ def test_evaluate_by_every_protocol(tmp_path: Path, capsys: Capture) -> None:
         assert ("ssim" in found, "ssim_w51" in found) == (name == "clean", name != "clean")
         assert ("lpips_alex_v0.1_toy_unsigned" in found) == (name == "pcdms")
         assert {"fid_toyconv", "kid_toyconv"} <= set(found)
-        counts = {"generated": 2, "mean-image": 2, "real": 2, "ground-truth": 2}
+        counts = {"generated": 2, "mean-image": 2, "reference-set": 2, "ground-truth": 2}
         assert report["counts"] == counts
         # the targets are the real set
         assert report["rows"]["ground-truth"]["fid_toyconv"] == pytest.approx(0, abs=1e-6)
@@ -415,7 +415,7 @@ def test_real_photographs(shared: Callable[[str], Path], tmp_path: Path, capsys:
     ok("train", "--data", data, "--out", tmp_path / "run", *preset)
     args = ["sample", "--data", data, "--model", tmp_path / "run", "--out", tmp_path / "samples"]
     made = result(capsys, *args, "--steps", 3)
-    assert made["pictures"] == 6
+    assert made["images"] == 6
     numbers = result(capsys, "evaluate", "--data", data, "--generated", tmp_path / "samples")
     assert numbers["protocol"] == "native"
     # the photographs themselves are right: both views of a person are alike, not equal

@@ -68,7 +68,7 @@ def _tiles(
 
 
 def _figure(strip: Strip) -> dict[str, Any]:
-    height, width = strip.picture.shape[:2]
+    height, width = strip.image.shape[:2]
     return {
         "key": strip.key,
         "views": strip.views,

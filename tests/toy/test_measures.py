@@ -1,0 +1,106 @@
+"""The toy measures on people whose answer can be worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from xmdpt_cli.images import Picture
+from xmdpt_cli.metrics.pixels import to_tensor
+from xmdpt_cli.toy.measures import (
+    SilhouetteIoU,
+    TorsoColourError,
+    silhouette_iou,
+    torso_colour_error,
+)
+
+BACKGROUND = (225, 222, 218)
+
+
+def person(x: int = 22, colour: tuple[int, int, int] = (200, 40, 60)) -> Picture:
+    """A torso 20 wide and 30 high on a plain background."""
+    image = np.full((64, 64, 3), BACKGROUND, np.uint8)
+    image[16:46, x : x + 20] = colour
+    return image
+
+
+def joints(x: int = 22) -> NDArray[np.float64]:
+    keypoints = np.full((18, 2), np.nan)
+    keypoints[2], keypoints[5] = (x, 16), (x + 19, 16)
+    keypoints[8], keypoints[11] = (x, 45), (x + 19, 45)
+    return keypoints
+
+
+def test_torso_colour_error_is_the_difference_of_mean_colours() -> None:
+    truth = person()
+    assert torso_colour_error(truth, truth, joints()) == 0.0
+    other = person(colour=(170, 40, 120))
+    assert torso_colour_error(other, truth, joints()) == pytest.approx((30 + 0 + 60) / 3)
+    # noise without bias averages out, only the mean counts
+    checks = truth.astype(np.int64)
+    checks[::2, ::2] += 10
+    checks[1::2, 1::2] -= 10
+    assert torso_colour_error(checks.astype(np.uint8), truth, joints()) < 1.0
+
+
+def test_torso_colour_error_reads_inside_the_torso_of_the_truth() -> None:
+    outlined = person()
+    outlined[16:46, [22, 23, 40, 41]] = 0  # an outline, and arms at its sides
+    outlined[:16] = 0
+    assert torso_colour_error(outlined, person(), joints()) == 0.0
+    absent = np.full((64, 64, 3), BACKGROUND, np.uint8)
+    expected = np.abs(np.array(BACKGROUND) - (200, 40, 60)).mean()
+    assert torso_colour_error(absent, person(), joints()) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("joint", [2, 5, 8, 11])
+def test_torso_colour_error_needs_shoulders_and_hips(joint: int) -> None:
+    keypoints = joints()
+    keypoints[joint] = np.nan
+    assert math.isnan(torso_colour_error(person(), person(), keypoints))
+    assert math.isnan(torso_colour_error(person(), person(), joints() + 500))  # outside the picture
+
+
+def test_silhouette_iou_counts_pixels() -> None:
+    truth = person()
+    assert silhouette_iou(truth, truth) == 1.0
+    assert silhouette_iou(person(x=27), truth) == pytest.approx(15 / 25)
+    assert silhouette_iou(person(x=43), truth) == 0.0
+    # the colour of the clothes does not matter, nor that of each picture's background
+    darker = person(colour=(30, 90, 20))
+    darker[(darker == BACKGROUND).all(axis=2)] = (200, 205, 210)
+    assert silhouette_iou(darker, truth) == 1.0
+
+
+def test_silhouette_iou_bears_noise_and_feet_at_the_border() -> None:
+    noise = np.random.default_rng(0).normal(0, 6, (64, 64, 3))
+    rough = np.clip(person() + noise, 0, 255).astype(np.uint8)
+    assert silhouette_iou(rough, person()) > 0.99
+    standing = person()
+    standing[46:, 24:40] = (40, 50, 90)
+    assert silhouette_iou(standing, standing) == 1.0
+    assert silhouette_iou(standing, person()) == pytest.approx(600 / (600 + 18 * 16))
+
+
+def test_nothing_on_the_background_is_undefined() -> None:
+    empty = np.full((64, 64, 3), BACKGROUND, np.uint8)
+    assert math.isnan(silhouette_iou(empty, empty))
+    assert silhouette_iou(empty, person()) == 0.0
+
+
+def test_metrics_of_a_batch() -> None:
+    made = to_tensor([person(colour=(170, 40, 120)), person(x=27)])
+    truth = to_tensor([person(), person()])
+    torso, iou = TorsoColourError(), SilhouetteIoU()
+    torso.update(made, truth, torch.from_numpy(np.stack([joints(), joints() + np.nan])))
+    iou.update(made, truth)
+    assert float(torso.compute()) == pytest.approx(30)
+    np.testing.assert_allclose(torso.per_image(), [30, np.nan])
+    np.testing.assert_allclose(iou.per_image(), [1.0, 15 / 25])
+    torso.reset()
+    torso.update(made, truth)  # no keypoints are known
+    assert math.isnan(torso.compute())
