@@ -1,7 +1,7 @@
-"""What a run is judged by on held-out pairs: loss by timestep, and what the condition tells apart.
+"""Values of a run on held-out pairs: the loss by timestep, the similarity of condition vectors.
 
-In float32 without autocast, in chunks of a fixed size and with fixed noise: one set of weights
-gives one set of numbers, whatever the training's batch size or precision.
+Computed in float32 without autocast, in chunks of a fixed size and with fixed noise: the same
+weights give the same values, whatever the training's batch size or precision.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from xmdpt_cli.diffusion import Schedule, start_noise, training_loss
 from xmdpt_cli.model import XMDPT, Context
 from xmdpt_cli.training.validation_pairs import CHUNK, Rows, Views, stratified
 
-LOSS_SEED = 1  # other noise than the pictures start from
+LOSS_SEED = 1  # not the noise that the validation images start from
 
 
 def condition_of(model: XMDPT, rows: Rows) -> tuple[Tensor, Context | None]:
@@ -70,10 +70,10 @@ def similarity(model: XMDPT, views: Views, device: torch.device) -> dict[str, fl
 
     ``condition_similarity_views``: the sources are two views of one garment on one person;
     ``condition_similarity_people``: they show people in different items. The pose is the same in
-    each comparison, so only the source tells the vectors apart: what is high in both says that
-    the vector holds little of the person, a gap that it knows the person from any side.
+    each comparison, so only the source differs. If both are high, the vector holds little of the
+    person; if the first is much higher, it recognises the person from any side.
     """
-    if model.canet is None:  # no condition vector to speak of
+    if model.canet is None:  # the model has no condition vector
         return {}
     vectors = []
     for source_tokens, source in zip(views.source_tokens, views.source, strict=True):
