@@ -357,7 +357,7 @@ def test_urls_that_are_no_dataset(url: str, folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("damage", "message"),
-    [("gone", "is not there any more"), ("short", "is shorter than its index")],
+    [("gone", "is no longer there"), ("short", "is shorter than its index")],
 )
 def test_a_damaged_shard_is_named_and_may_come_back(url: str, damage: str, message: str) -> None:
     loader, want = stream(url), stream(url)

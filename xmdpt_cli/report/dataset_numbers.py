@@ -59,7 +59,7 @@ def gather(dataset: PairDataset, progress: Progress, done: int, total: int) -> S
 def left_out(skipped: Iterable[Sequence[str]], examples: int = 3) -> list[LeftOut]:
     """Group what was skipped by reason, most frequent first.
 
-    A reason's details come after its first colon: ``broken picture: 02_1_front.jpg (...)``.
+    A reason's details come after its first colon: ``broken image: 02_1_front.jpg (...)``.
     """
     groups: dict[str, list[tuple[str, str]]] = {}
     for file, reason in skipped:
