@@ -21,7 +21,7 @@ from PIL import Image
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.pose.drawing import draw_pose
 from xmdpt_cli.pose.keypoints import from_fractions
-from xmdpt_cli.sampling.png_writer import metadata
+from xmdpt_cli.sampling.png_writer import png_text
 from xmdpt_cli.ui.poses import PRESETS
 from xmdpt_cli.ui.skeleton import to_json_of
 
@@ -112,7 +112,7 @@ def test_several_pictures_are_saved_together(client: Any, pipe: FakePipeline, pe
 def test_what_is_saved_and_shown_carries_the_recipe(
     client: Any, pipe: FakePipeline, person: Path
 ) -> None:
-    pipe.info = metadata({"seed": 3, "toy": True})
+    pipe.info = png_text({"seed": 3, "toy": True})
     result = client.predict(gallery(person), "", POSE, *SETTINGS, api_name="/generate")
     for file in (result[1]["value"][0]["image"], result[3]["value"]):
         info = Image.open(file).info

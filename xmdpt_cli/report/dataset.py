@@ -9,7 +9,7 @@ from xmdpt_cli.images import fast_png_bytes
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.report.dataset_numbers import SplitFacts, gather, spread
 from xmdpt_cli.report.dataset_page import page
-from xmdpt_cli.report.dataset_sheet import TEST_PAIRS, TRAIN_PAIRS, Strip, contact_sheet, make_strip
+from xmdpt_cli.report.dataset_sheet import TEST_PAIRS, TRAIN_PAIRS, Strip, make_strip, pairs_sheet
 from xmdpt_cli.storage.stores import Store
 from xmdpt_cli.utils.splits import SPLITS
 
@@ -37,7 +37,7 @@ def write_report(store: Store, progress: Progress = silent) -> list[str]:
         splits.append(gather(dataset, progress, done, total))
         wanted = TRAIN_PAIRS if split == "train" else TEST_PAIRS
         strips += [make_strip(dataset, pair) for pair in spread(dataset.pairs, wanted)]
-    sheet = contact_sheet(strips, {facts.name: facts.pairs for facts in splits})
+    sheet = pairs_sheet(strips, {facts.name: facts.pairs for facts in splits})
     _put(store, SHEET, fast_png_bytes(sheet))
     text = page(manifest, splits, strips)
     _put(store, PAGE, text.encode("utf-8", "backslashreplace"))

@@ -62,7 +62,7 @@ def _pairs(facts: SplitFacts, strips: Sequence[Strip]) -> str:
     figures = []
     for strip in strips:
         data = base64.b64encode(strip.jpeg()).decode()
-        height, width = strip.picture.shape[:2]
+        height, width = strip.image.shape[:2]
         name = escape(f"{strip.key}, {strip.views}")
         joints = f"{strip.source_joints} and {strip.target_joints} joints"
         figures.append(
