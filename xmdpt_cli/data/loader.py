@@ -13,9 +13,10 @@ import torch
 
 from xmdpt_cli.data.broken_shards import BrokenShards
 from xmdpt_cli.data.collate import Batch, EvalBatch, load_pairs
-from xmdpt_cli.data.dataset import PairDataset, PairRef
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.data.prefetch import Loader, prefetch
 from xmdpt_cli.data.sampler import LoaderConfig, PairIndices, PairSampler
+from xmdpt_cli.data.table import PairRef
 
 __all__ = [
     "Batch",

@@ -1,4 +1,4 @@
-"""Pictures of a garment decoded, squashed and compressed: what decoder processes do.
+"""The images of a garment decoded, resized and compressed: what decoder processes do.
 
 What runs there imports no torch: a decoder process starts in under a second and stays small.
 """
@@ -57,25 +57,30 @@ class DecodedGarment:
     garment: Item
     views: dict[str, DecodedView] = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)  # (file, reason)
-    # called when the pictures are not looked at any more: their memory serves others
+    pairs: list[tuple[str, str, int]] = field(default_factory=list)  # that are left, see ``settle``
+    # called when the images are not needed any more: their memory is reused
     release: Callable[[], None] = field(default=_nothing, compare=False)
+
+    @property
+    def encoded(self) -> bool:
+        """Whether all views have their features."""
+        return all(s.features is not None for v in self.views.values() for s in v.sized.values())
 
     def drop(self, view: str, reason: str) -> None:
         """Leave one view out."""
         self.skipped.append((self.garment.views[view].name, reason))
         self.views.pop(view, None)
 
-    def settle(self) -> list[tuple[str, str, int]]:
-        """The pairs that are left; drops the views that none of them uses."""
-        pairs = [
+    def settle(self) -> None:
+        """Find the pairs that are left, and drop the views that none of them uses."""
+        self.pairs = [
             (pair.source, pair.target, pair.position)
             for pair in self.garment.pairs
             if pair.source in self.views and pair.target in self.views
         ]
-        used = {view for source, target, _ in pairs for view in (source, target)}
+        used = {view for source, target, _ in self.pairs for view in (source, target)}
         for name in [name for name in self.views if name not in used]:
             self.drop(name, "no usable pair is left for this picture")
-        return pairs
 
 
 def decode_garment(garment: Item, sizes: Sequence[int]) -> DecodedGarment:

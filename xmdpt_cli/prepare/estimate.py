@@ -11,8 +11,8 @@ import numpy as np
 from xmdpt_cli.datasets.listing import Item
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.prepare.decode import DecodedView, decode_garment, draw_poses
+from xmdpt_cli.prepare.features import FeatureEncoder, PoseDetector, encode_views
 from xmdpt_cli.prepare.plan import ShardPlan
-from xmdpt_cli.prepare.shard_maker import FeatureEncoder, PoseDetector, encode_views
 from xmdpt_cli.utils.splits import SPLITS
 
 _GARMENTS = 8  # decoded to measure

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from xmdpt_cli.data.dataset import PairDataset, PairRef
+from xmdpt_cli.data.dataset import PairDataset
+from xmdpt_cli.data.table import PairRef
 from xmdpt_cli.images import Picture
 from xmdpt_cli.pose.drawing import draw_pose
 from xmdpt_cli.pose.keypoints import Keypoints
