@@ -8,7 +8,6 @@ values are compared before anything is timed.
 from __future__ import annotations
 
 import argparse
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import cv2
@@ -17,11 +16,11 @@ import torch
 
 from xmdpt_cli.bench.timing import Spread, interleaved, ratios
 from xmdpt_cli.images import Picture
-from xmdpt_cli.metrics.pairwise import measure
-from xmdpt_cli.metrics.pictures import unit
+from xmdpt_cli.metrics import L1, PSNR, SSIM256, SSIMW51
+from xmdpt_cli.metrics.pixels import to_tensor, unit
 
 SIZE = (256, 176)
-NAMES = ("ssim_w51", "ssim_256", "psnr", "l1")
+BATCH = 16
 
 
 def synthetic_images(count: int) -> list[Picture]:
@@ -31,10 +30,13 @@ def synthetic_images(count: int) -> list[Picture]:
     return [cv2.resize(one, SIZE[::-1], interpolation=cv2.INTER_CUBIC) for one in coarse]
 
 
-def ours(preds: list[Picture], truths: list[Picture]) -> np.ndarray:
-    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-        found = list(pool.map(measure, preds, truths))
-    return np.array([[values[name] for name in NAMES] for values in found], dtype=np.float64)
+def ours(generated: list[Picture], ground_truth: list[Picture]) -> np.ndarray:
+    metrics = [SSIMW51(), SSIM256(), PSNR(), L1()]
+    for start in range(0, len(generated), BATCH):
+        batch = [to_tensor(images[start : start + BATCH]) for images in (generated, ground_truth)]
+        for metric in metrics:
+            metric.update(*batch)
+    return np.stack([metric.per_image() for metric in metrics], axis=1)
 
 
 def scikit_image(preds: list[Picture], truths: list[Picture]) -> np.ndarray:

@@ -26,13 +26,15 @@ from xmdpt_cli.diffusion import SOLVERS, SPACINGS, start_noise
 from xmdpt_cli.diffusion.solvers import spaced
 from xmdpt_cli.files import write_text
 from xmdpt_cli.images import Picture
-from xmdpt_cli.metrics.evaluate import Pair, evaluate_pairs
-from xmdpt_cli.metrics.pairwise import psnr
+from xmdpt_cli.metrics.evaluate import ImagePair, evaluate_pairs
+from xmdpt_cli.metrics.pixel_metrics import psnr
+from xmdpt_cli.report.evaluation_json import to_json
 from xmdpt_cli.report.line_chart import Line, line_chart
 from xmdpt_cli.sampling.conditioning import Conditions
 from xmdpt_cli.sampling.config import SamplingConfig
 from xmdpt_cli.sampling.encoders import vae_for
 from xmdpt_cli.sampling.sampler import Sampler
+from xmdpt_cli.toy.measures import TOY_METRICS
 from xmdpt_cli.utils.text_tables import Table
 
 MEASURES = ("ssim_256", "psnr", "torso_colour_error", "silhouette_iou")
@@ -52,14 +54,14 @@ class Experiment:
         tokens = self.sampler.model.conditioning == "tokens"
         scale = float(self.sampler.metadata["encoders"]["vae"]["scale"])
         self.parts: list[Conditions] = []
-        self.pairs: list[Pair] = []
+        self.pairs: list[ImagePair] = []
         for rows in eval_batches(self.dataset, batch, limit, pose_maps=tokens):
             self.parts.append(Conditions.of_batch(rows, scale))
             for i in range(len(rows.pairs)):
                 self.pairs.append(
-                    Pair(
-                        pred=rows.source_pictures[i].numpy(),
-                        truth=rows.target_pictures[i].numpy(),
+                    ImagePair(
+                        generated=rows.source_pictures[i].numpy(),
+                        ground_truth=rows.target_pictures[i].numpy(),
                         keypoints=rows.target_keypoints[i].numpy(),
                         name=rows.pairs[i],
                     )
@@ -82,14 +84,14 @@ class Experiment:
             many = SamplingConfig(CONVERGED, *key, config.seed, "dpmpp-2m", "trailing")
             self.converged[key] = self.generate(many)
         images = self.generate(config)
-        pairs = [pair._replace(pred=new) for pair, new in zip(self.pairs, images, strict=True)]
-        synthetic = bool(self.dataset.manifest["toy"])
-        report = evaluate_pairs(pairs, protocol="native", synthetic=synthetic, intervals=False)
-        row = report.to_json()["rows"]
+        pairs = [pair._replace(generated=new) for pair, new in zip(self.pairs, images, strict=True)]
+        extra = TOY_METRICS if self.dataset.manifest["toy"] else ()
+        report = evaluate_pairs(pairs, protocol="native", extra=extra, intervals=False)
+        row = to_json(report)["rows"]
         same = [psnr(new, old) for new, old in zip(images, self.converged[key], strict=True)]
         scores = {name: row["generated"].get(name) for name in MEASURES}
         scores["sharpness"] = float(
-            np.mean([_edges(pair.pred) / _edges(pair.truth) for pair in pairs])
+            np.mean([_edges(pair.generated) / _edges(pair.ground_truth) for pair in pairs])
         )
         scores["to_converged"] = float(np.mean([min(value, 60.0) for value in same]))
         times = spaced(config.spacing, config.steps, self.sampler.schedule)

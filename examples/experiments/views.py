@@ -29,12 +29,14 @@ from xmdpt_cli.diffusion import sample, start_noise
 from xmdpt_cli.encoders.vae import posterior_mean
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture
-from xmdpt_cli.metrics.evaluate import Pair, evaluate_pairs
+from xmdpt_cli.metrics.evaluate import ImagePair, evaluate_pairs
 from xmdpt_cli.model import XMDPT, Context
+from xmdpt_cli.report.evaluation_json import to_json
 from xmdpt_cli.sampling.conditioning import Conditions
 from xmdpt_cli.sampling.config import SamplingConfig
 from xmdpt_cli.sampling.encoders import vae_for
 from xmdpt_cli.sampling.sampler import Sampler
+from xmdpt_cli.toy.measures import TOY_METRICS
 from xmdpt_cli.utils.text_tables import Table
 
 MEASURES = ("ssim_256", "psnr", "torso_colour_error", "silhouette_iou")
@@ -149,7 +151,7 @@ class Experiment:
 
     def measure(self, config: SamplingConfig) -> dict[str, dict[str, float]]:
         """The mean scores of every row."""
-        synthetic = bool(self.dataset.manifest["toy"])
+        extra = TOY_METRICS if self.dataset.manifest["toy"] else ()
         views = [(key, target) for key, target, _ in self.cases]
         truths = [self.dataset.view(*view) for view in views]
         table = {}
@@ -157,13 +159,13 @@ class Experiment:
             scores = []
             for images in generated:
                 pairs = [
-                    Pair(pred=new, truth=truth, keypoints=points, name=".".join(view))
+                    ImagePair(
+                        generated=new, ground_truth=truth, keypoints=points, name=".".join(view)
+                    )
                     for new, (truth, points), view in zip(images, truths, views, strict=True)
                 ]
-                report = evaluate_pairs(
-                    pairs, protocol="native", synthetic=synthetic, intervals=False
-                )
-                scores.append(report.to_json()["rows"]["generated"])
+                report = evaluate_pairs(pairs, protocol="native", extra=extra, intervals=False)
+                scores.append(to_json(report)["rows"]["generated"])
             table[name] = {
                 measure: float(np.mean([row[measure] for row in scores]))
                 for measure in MEASURES

@@ -389,7 +389,7 @@ def test_several_views_and_openpose_that_is_not_there(
     [
         (["--limit", 3], 2, "--limit does not go with --source"),
         (["--shard", "0/2"], 2, "--shard does not go with --source"),
-        (["--data", "d"], 2, "give one of them"),
+        (["--data", "d"], 2, "give one of these"),
         (["--num-images", 0], 2, "--num-images"),
         (["--fit", "stretch"], 2, "'stretch' is not one of"),
         (["--pose-fit", "stretch"], 2, "'stretch' is not one of"),

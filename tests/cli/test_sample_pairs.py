@@ -187,8 +187,8 @@ def test_more_rows_than_are_read_together(
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--source", "a.png", "--pose", "p.json"], "give one of them"),
-        (["--data", "d"], "give one of them"),
+        (["--source", "a.png", "--pose", "p.json"], "give one of these"),
+        (["--data", "d"], "give one of these"),
         (["--pose", "p.json"], "--pose does not go with --pairs"),
         (["--source-keypoints", "k.json"], "--source-keypoints does not go with --pairs"),
         (["--animate", "a.gif"], "--animate does not go with --pairs"),

@@ -141,7 +141,7 @@ def test_evaluate_by_every_protocol(tmp_path: Path, capsys: Capture) -> None:
         assert ("ssim" in found, "ssim_w51" in found) == (name == "clean", name != "clean")
         assert ("lpips_alex_v0.1_toy_unsigned" in found) == (name == "pcdms")
         assert {"fid_toyconv", "kid_toyconv"} <= set(found)
-        counts = {"generated": 2, "mean-image": 2, "real": 2, "ground-truth": 2}
+        counts = {"generated": 2, "mean-image": 2, "reference-set": 2, "ground-truth": 2}
         assert report["counts"] == counts
         # the targets are the real set
         assert report["rows"]["ground-truth"]["fid_toyconv"] == pytest.approx(0, abs=1e-6)

@@ -11,8 +11,9 @@ import pytest
 from fake_dataset import annotation_row, flat_name, joints, make_dataset, tree_name
 from PIL import Image
 
-from xmdpt_cli.datasets.find import Listing, find_dataset, parse_name
+from xmdpt_cli.datasets.find import Listing, find_dataset
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.utils.deepfashion_names import parse_name
 
 
 def reasons(listing: Listing) -> dict[str, str]:

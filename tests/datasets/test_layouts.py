@@ -15,11 +15,12 @@ import pytest
 from fake_dataset import annotation_row, flat_name, joints, make_dataset, tree_name
 from PIL import Image
 
-from xmdpt_cli.datasets.find import Listing, find_dataset, parse_name
+from xmdpt_cli.datasets.find import Listing, find_dataset
 from xmdpt_cli.datasets.listing import ImageFile
 from xmdpt_cli.datasets.stored import Sameness
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.pose.padding import are_padded
+from xmdpt_cli.utils.deepfashion_names import parse_name
 
 
 def contents(listing: Listing) -> list[object]:

@@ -17,9 +17,10 @@ import pytest
 from fake_dataset import make_dataset
 from PIL import Image
 
-from xmdpt_cli.datasets.find import Listing, find_dataset, parse_name
+from xmdpt_cli.datasets.find import Listing, find_dataset
 from xmdpt_cli.datasets.lmdb_images import LmdbImage
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.utils.deepfashion_names import parse_name
 
 lmdb = pytest.importorskip("lmdb")
 

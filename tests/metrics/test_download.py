@@ -29,7 +29,7 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.metrics import download as module
 from xmdpt_cli.metrics import features, lpips_metric
 from xmdpt_cli.metrics.download import MIB, Published, choose, download
-from xmdpt_cli.metrics.lpips_metric import Lpips
+from xmdpt_cli.metrics.lpips_metric import LpipsNetwork
 from xmdpt_cli.training.distributed import SINGLE_PROCESS
 
 CONTENT = np.random.default_rng(0).bytes(3 * MIB + 5)
@@ -317,7 +317,7 @@ def test_evaluate_downloads_what_it_measures_with(
     assert json.loads(said.out)["weights"]["lpips_alex_v0.1"].endswith(
         hashlib.sha256(buffer.getvalue()).hexdigest()  # and not "(not the published file)"
     )
-    assert Lpips().weights == json.loads(said.out)["weights"]["lpips_alex_v0.1"]
+    assert LpipsNetwork().weights == json.loads(said.out)["weights"]["lpips_alex_v0.1"]
     assert server.requests == [name]
 
 

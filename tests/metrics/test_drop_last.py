@@ -11,15 +11,16 @@ from PIL import Image
 
 from xmdpt_cli.cli.app import run
 from xmdpt_cli.images import Picture
-from xmdpt_cli.metrics.drop_last import WholeBatches, left_out, whole_batches
+from xmdpt_cli.metrics.drop_last import left_out, whole_batches
 from xmdpt_cli.metrics.evaluate import Networks, evaluate
 from xmdpt_cli.metrics.features import toy_features
-from xmdpt_cli.metrics.frechet import frechet_distance
-from xmdpt_cli.metrics.lpips_metric import Lpips
+from xmdpt_cli.metrics.fid import frechet_distance
+from xmdpt_cli.metrics.lpips_metric import LpipsNetwork
 from xmdpt_cli.metrics.protocols import get_protocol
-from xmdpt_cli.metrics.real_set import RealSet
-from xmdpt_cli.metrics.report import table
+from xmdpt_cli.metrics.reference_set import ReferenceSet, reference_statistics
+from xmdpt_cli.report.evaluation_json import to_json
 from xmdpt_cli.report.evaluation_page import page
+from xmdpt_cli.report.evaluation_text import table
 
 LPIPS = "lpips_alex_v0.1_toy"
 SMALL = dataclasses.replace(get_protocol("pidm"), batches={"fid": 4, "lpips": 3})
@@ -31,7 +32,7 @@ def image(seed: int) -> Picture:
 
 
 def test_the_published_counts() -> None:
-    """FACTS: PIDM 8,512 of 8,570 pairs, PCDMs' FID 8,448."""
+    """PIDM 8,512 of 8,570 pairs, PCDMs' FID 8,448."""
     pidm, pcdms = (get_protocol(name).batches for name in ("pidm", "pcdms"))
     assert whole_batches(8570, pidm["fid"]) == whole_batches(8570, pidm["lpips"]) == 8512
     assert whole_batches(8570, pcdms["fid"]) == 8448
@@ -47,15 +48,17 @@ def test_those_behind_the_last_whole_batch_by_name_are_left_out() -> None:
     assert left_out(["d", "a", "c", "b", "e"], 2) == [4]
     assert left_out(["d", "a", "c", "b", "e"], 3) == [0, 4]
     assert left_out(["b", "a"], 3) == []
-    for count, kept in ((7, 6), (2, 2), (3, 3), (0, 0)):
-        seen: list[Picture] = []
-        batches = WholeBatches(seen.append, 3)
-        images = [np.full((1, 1, 3), k, np.uint8) for k in range(count)]
-        for one in images:
-            batches.add(one)
-        batches.close()
-        assert batches.count == len(seen) == kept
-        assert all(a is b for a, b in zip(seen, images[:kept], strict=True))
+    for count, kept in ((7, 6), (2, 2), (3, 3)):
+        images = [image(k) for k in range(count)]
+        three = dataclasses.replace(SMALL, batches={"fid": 3})
+        toy = toy_features()
+        [found] = reference_statistics(
+            ReferenceSet(lambda images=images: images), [three], [toy], drop_last=True
+        )
+        assert (found.used, found.count) == (kept, count)
+        expected = toy([three.ground_truth(one) for one in images[:kept]]).mean(0)
+        assert found.features is not None
+        np.testing.assert_allclose(found.features.mean, expected, rtol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +72,11 @@ def test_what_is_dropped_is_left_out_and_counted(
     both: tuple[list[tuple[Picture, Picture, None, None, str]], list[Picture]],
 ) -> None:
     pairs, real = both
-    lpips, toy = Lpips("toy"), toy_features()
+    lpips, toy = LpipsNetwork("toy"), toy_features()
     networks = Networks(lpips, {"torchvision": toy}, kid=True)
-    [whole] = evaluate(pairs, [SMALL], networks=networks, real=RealSet(lambda: real))
+    [whole] = evaluate(pairs, [SMALL], networks=networks, reference=ReferenceSet(lambda: real))
     [found] = evaluate(
-        pairs, [SMALL], networks=networks, real=RealSet(lambda: real), drop_last=True
+        pairs, [SMALL], networks=networks, reference=ReferenceSet(lambda: real), drop_last=True
     )
     per_pair = {i["name"]: i["rows"]["generated"][LPIPS] for i in found.images}
     assert len(per_pair) == 5  # the pairs' own values stay
@@ -82,9 +85,9 @@ def test_what_is_dropped_is_left_out_and_counted(
     assert rows["psnr"] == whole.rows["generated"]["psnr"]  # of all pairs
     assert found.undefined == {}
 
-    shown = {name: SMALL.prediction(made) for made, _, _, _, name in pairs}
+    shown = {name: SMALL.generated(made) for made, _, _, _, name in pairs}
     ours = toy([shown[name] for name in "badc"]).astype(np.float64)
-    theirs = toy([SMALL.truth(one) for one in real[:4]]).astype(np.float64)
+    theirs = toy([SMALL.ground_truth(one) for one in real[:4]]).astype(np.float64)
     expected = frechet_distance(
         ours.mean(0), np.cov(ours, rowvar=False), theirs.mean(0), np.cov(theirs, rowvar=False)
     )
@@ -95,22 +98,26 @@ def test_what_is_dropped_is_left_out_and_counted(
         "batch_size": 4, "used": 4, "of": 5, "dropped": ["e"],
         "reference_used": 4, "reference_of": 6,
     }  # fmt: skip
-    assert found.to_json()["drop_last"] == {
+    assert to_json(found)["drop_last"] == {
         LPIPS: {"batch_size": 3, "used": 3, "of": 5, "dropped": ["d", "e"]},
         "fid_toyconv": distance,
         "kid_toyconv": distance,
     }
-    assert whole.to_json()["drop_last"] == {}
+    assert to_json(whole)["drop_last"] == {}
     assert found.counts == whole.counts
     cells = {line[0]: line[1:] for line in table(found).rows}
-    assert cells["pictures"] == ["5", "5", "5"]
-    assert cells[f"pictures, {LPIPS}"] == ["3", "3", "-"]
-    assert cells["pictures, fid_toyconv"] == ["4", "4", "4"]
+    assert cells["images"] == ["5", "5", "5"]
+    assert cells[f"images, {LPIPS}"] == ["3", "3", "-"]
+    assert cells["images, fid_toyconv"] == ["4", "4", "4"]
     told = page([found], lambda name: {}, title="t")
     assert "3 of 5 pairs" in told
     assert "4 of 5 pairs and 4 of 6 images of the reference set" in told
-    found.keep(["psnr"])
-    assert found.drop_last == {}
+    [plain] = evaluate(
+        pairs, [SMALL], networks=networks, reference=ReferenceSet(lambda: real), drop_last=True,
+        only=["psnr"],
+    )  # fmt: skip
+    assert plain.drop_last == {}
+    assert plain.rows["generated"] == {"psnr": rows["psnr"]}
 
 
 def test_fewer_than_a_batch_are_all_measured(
@@ -118,7 +125,7 @@ def test_fewer_than_a_batch_are_all_measured(
 ) -> None:
     pairs, real = both
     networks = Networks(features={"torchvision": toy_features()})
-    args = {"networks": networks, "real": RealSet(lambda: real), "intervals": False}
+    args = {"networks": networks, "reference": ReferenceSet(lambda: real), "intervals": False}
     [whole] = evaluate(pairs, [get_protocol("pidm")], **args)
     [found] = evaluate(pairs, [get_protocol("pidm")], drop_last=True, **args)
     assert found.rows == whole.rows
@@ -160,4 +167,4 @@ def test_the_command_counts_what_it_drops(
     told = capsys.readouterr()
     assert "fid_toyconv is of 64 of 66 pairs and 64 of 66 images of the reference set" in told.err
     assert "no partner" not in told.err
-    assert "pictures, fid_toyconv" in told.out
+    assert "images, fid_toyconv" in told.out

@@ -7,41 +7,44 @@ import math
 import numpy as np
 import pytest
 
-from xmdpt_cli.metrics.frechet import FrechetAccumulator, frechet_distance
-from xmdpt_cli.metrics.intervals import around, frechet_deviation, resampled_means
+from xmdpt_cli.metrics.fid import FeatureStatistics, factor, frechet_distance
+from xmdpt_cli.metrics.intervals import around, frechet_deviation, mean_interval
 
 
 def test_a_means_interval_is_the_normal_one() -> None:
     values = np.random.default_rng(0).normal(3.0, 2.0, 400)
-    [(low, high)] = resampled_means([values])
+    found = mean_interval(values)
+    assert found is not None
+    low, high = found
     half = 1.96 * values.std(ddof=1) / math.sqrt(400)
     assert (high + low) / 2 == pytest.approx(values.mean(), abs=0.1 * half)
     assert (high - low) / 2 == pytest.approx(half, rel=0.1)
-    assert resampled_means([values]) == [(low, high)]  # the same again
+    assert mean_interval(values) == found  # the same again
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     rng = np.random.default_rng(1)
     held = 0
     for _ in range(200):
-        [(low, high)] = resampled_means([rng.exponential(1.0, 60)])
-        held += low <= 1.0 <= high
+        found = mean_interval(rng.exponential(1.0, 60))
+        assert found is not None
+        held += found[0] <= 1.0 <= found[1]
     assert 0.88 <= held / 200 <= 0.99
 
 
-def test_pictures_without_a_value_are_left_out() -> None:
+def test_images_without_a_value_are_left_out() -> None:
     values = np.array([1.0, 2.0, np.nan, 4.0, np.inf])
-    none, one = np.full(5, np.nan), np.array([np.nan, 7.0, np.nan, np.inf, np.nan])
-    found, empty, alone = resampled_means([values, none, one])
+    found = mean_interval(values)
     assert found is not None
     assert 1.0 <= found[0] < 7 / 3 < found[1] <= 4.0
-    assert (empty, alone) == (None, None)
-    assert resampled_means([np.zeros(0)]) == [None]
-    assert resampled_means([]) == []
+    assert mean_interval(np.full(5, np.nan)) is None
+    assert mean_interval(np.array([np.nan, 7.0, np.nan, np.inf, np.nan])) is None
+    assert mean_interval(np.zeros(0)) is None
+    assert mean_interval(np.ones(4)) == (1.0, 1.0)
 
 
-def statistics(features: np.ndarray) -> FrechetAccumulator:
-    found = FrechetAccumulator()
+def statistics(features: np.ndarray) -> FeatureStatistics:
+    found = FeatureStatistics()
     found.update(features)
     return found
 
@@ -59,13 +62,13 @@ def test_the_deviation_of_a_distance_is_that_of_new_sets(count: int, width: int)
     for _ in range(60):
         own = statistics(drawn())
         distances.append(frechet_distance(own.mean, own.cov, real.mean, real.cov))
-    estimates = [frechet_deviation(drawn(), real.mean, real.cov) for _ in range(8)]
+    estimates = [frechet_deviation(drawn(), real.mean, factor(real.cov)) for _ in range(8)]
     assert 0.75 < np.mean(estimates) / np.std(distances) < 1.4
 
 
 def test_too_few_for_a_deviation() -> None:
     real = statistics(np.random.default_rng(3).normal(size=(50, 4)))
-    assert frechet_deviation(np.ones((3, 4), np.float32), real.mean, real.cov) is None
-    same = frechet_deviation(np.ones((9, 4), np.float32), real.mean, real.cov)
+    assert frechet_deviation(np.ones((3, 4), np.float32), real.mean, factor(real.cov)) is None
+    same = frechet_deviation(np.ones((9, 4), np.float32), real.mean, factor(real.cov))
     assert same == pytest.approx(0.0, abs=1e-9)
     assert around(1.0, 10.0)[0] == 0.0

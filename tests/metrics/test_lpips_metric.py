@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture
-from xmdpt_cli.metrics.lpips_metric import ALEXNET, Lpips
+from xmdpt_cli.metrics.lpips_metric import ALEXNET, LpipsNetwork
 
 Shared = Callable[[str], Path]
 
@@ -42,16 +42,16 @@ def trunk_of(network: lpips.LPIPS) -> dict[str, torch.Tensor]:
 
 def test_every_golden_pair(shared: Shared) -> None:
     golden = json.loads(shared("golden/metrics/golden.json").read_text())
-    metric = Lpips(shared("golden/metrics/alexnet_features_seed0.safetensors"))
+    metric = LpipsNetwork(shared("golden/metrics/alexnet_features_seed0.safetensors"))
     for pair in golden["pairs"]:
         truth, pred = (
             np.asarray(Image.open(shared(f"golden/metrics/{pair[k]}")).convert("RGB"))
             for k in ("ref", "dist")
         )
-        got = metric(pred, truth)
+        got = metric.distance(pred, truth)
         assert got == pytest.approx(pair["lpips_alex_seed0"], abs=1e-7), pair["distortion"]
         unsigned = pair["by_code"]["pcdms"]["lpips_unscaled_0_1"]
-        assert metric(pred, truth, signed=False) == pytest.approx(unsigned, abs=1e-7)
+        assert metric.distance(pred, truth, signed=False) == pytest.approx(unsigned, abs=1e-7)
     assert metric.named(signed=False) == "lpips_alex_v0.1_unsigned"
 
 
@@ -63,7 +63,7 @@ def test_equals_the_package_with_the_same_trunk(
     # the classifier of torchvision's whole file is of no use here
     state = {**trunk_of(reference), "classifier.1.weight": torch.zeros(2, 2)}
     save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
-    metric = Lpips(path)
+    metric = LpipsNetwork(path)
     assert (metric.metric, metric.toy) == ("lpips_alex_v0.1", False)
     assert f"alexnet{suffix} sha256:" in metric.weights
 
@@ -74,13 +74,13 @@ def test_equals_the_package_with_the_same_trunk(
     ]
     with torch.inference_mode():
         expected = [float(reference(s, signed[-1])) for s in signed[:-1]]
-    assert [metric(c, truth) for c in candidates] == pytest.approx(expected, rel=1e-5)
-    assert metric(truth, truth) == 0.0
+    assert [metric.distance(c, truth) for c in candidates] == pytest.approx(expected, rel=1e-5)
+    assert metric.distance(truth, truth) == 0.0
 
 
 def test_toy_trunk_says_so_is_always_the_same_and_grows_with_damage() -> None:
     before = torch.random.get_rng_state()
-    toy = Lpips("toy")
+    toy = LpipsNetwork("toy")
     assert torch.equal(before, torch.random.get_rng_state())
     assert (toy.metric, toy.toy) == ("lpips_alex_v0.1_toy", True)
     truth = np.full((64, 64, 3), 200, np.uint8)
@@ -90,8 +90,10 @@ def test_toy_trunk_says_so_is_always_the_same_and_grows_with_damage() -> None:
         np.clip(truth + rng.normal(0, sigma, truth.shape), 0, 255).astype(np.uint8)
         for sigma in (10, 60)
     )
-    assert toy(truth, truth) == 0.0 < toy(light, truth) < toy(heavy, truth)
-    assert Lpips("toy")(heavy, truth) == toy(heavy, truth)
+    assert (
+        toy.distance(truth, truth) == 0.0 < toy.distance(light, truth) < toy.distance(heavy, truth)
+    )
+    assert LpipsNetwork("toy").distance(heavy, truth) == toy.distance(heavy, truth)
 
 
 def test_missing_or_wrong_weights(
@@ -99,7 +101,7 @@ def test_missing_or_wrong_weights(
 ) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(XmdptError) as caught:
-        Lpips()
+        LpipsNetwork()
     assert ALEXNET.url in caught.value.hint
     assert str(tmp_path / "checkpoints/alexnet-owt-7be5be79.pth") in caught.value.hint
 
@@ -107,4 +109,4 @@ def test_missing_or_wrong_weights(
     del incomplete["features.8.bias"]
     torch.save(incomplete, tmp_path / "incomplete.pth")
     with pytest.raises(XmdptError, match=r"not the weights of torchvision's alexnet: .*incomplete"):
-        Lpips(tmp_path / "incomplete.pth")
+        LpipsNetwork(tmp_path / "incomplete.pth")

@@ -17,8 +17,8 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from xmdpt_cli.images import Picture
-from xmdpt_cli.metrics.evaluate import Networks, Pair, evaluate
-from xmdpt_cli.metrics.lpips_metric import Lpips
+from xmdpt_cli.metrics.evaluate import ImagePair, Networks, evaluate
+from xmdpt_cli.metrics.lpips_metric import LpipsNetwork
 from xmdpt_cli.metrics.protocols import get_protocol
 
 
@@ -60,7 +60,7 @@ def reference(pred: Picture, truth: Picture) -> dict[str, float]:
 
 
 def check(found: list[tuple[str, Picture, Picture]]) -> None:
-    pairs = [Pair(pred, truth, name=name) for name, pred, truth in found]
+    pairs = [ImagePair(pred, truth, name=name) for name, pred, truth in found]
     [report] = evaluate(pairs, [get_protocol("pidm")], intervals=False)
     expected = [reference(pred, truth) for _, pred, truth in found]
     for image, values in zip(report.images, expected, strict=True):
@@ -79,7 +79,7 @@ def test_every_pairs_values_are_of_the_unresized_squares() -> None:
     found = [(str(k), noisy(square(k), k), square(k)) for k in range(3)]
     check(found)
     # the resize would move them: 0.9 dB on photographs
-    small = get_protocol("pidm").prediction
+    small = get_protocol("pidm").generated
     _, pred, truth = found[0]
     x, y = (small(image) / np.float32(255) for image in (pred, truth))
     resized = peak_signal_noise_ratio(y, x, data_range=1)
@@ -114,7 +114,7 @@ def test_photographs_become_the_squares_first() -> None:
 
 def test_lpips_sees_the_resized_images() -> None:
     pred, truth = square(1), square(2)
-    lpips = Lpips("toy")
+    lpips = LpipsNetwork("toy")
     [report] = evaluate(
         [(pred, truth)], [get_protocol("pidm")], networks=Networks(lpips), intervals=False
     )
@@ -122,7 +122,7 @@ def test_lpips_sees_the_resized_images() -> None:
         cv2.resize(image.astype(np.float32), (176, 256), interpolation=cv2.INTER_LINEAR)
         for image in (pred, truth)
     ]
-    expected = lpips(small[0], small[1], True)
+    expected = lpips.distance(small[0], small[1], True)
     got = report.rows["generated"]["lpips_alex_v0.1_toy"]
     assert got == pytest.approx(float(torch.tensor(expected)), rel=1e-6)
-    assert got != pytest.approx(lpips(pred, truth, True), rel=1e-3)
+    assert got != pytest.approx(lpips.distance(pred, truth, True), rel=1e-3)

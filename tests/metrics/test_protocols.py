@@ -25,12 +25,12 @@ def test_cfld_paths_are_bit_equal_to_the_published_ones(shared: Shared) -> None:
     with Image.open(shared("golden/metrics/resize_source_750x1101.png")) as image:
         photograph = image.convert("RGB")
     cfld = get_protocol("cfld")
-    truth = cfld.truth(np.asarray(photograph))
+    truth = cfld.ground_truth(np.asarray(photograph))
     np.testing.assert_array_equal(truth, golden["pil_bicubic_256x176_u8"])
     generated = np.asarray(photograph.resize((512, 512), Image.Resampling.BICUBIC))
     if hashlib.sha256(generated.tobytes()).hexdigest() != CFLD_INPUT:
         pytest.skip(f"Pillow {PIL.__version__} makes another 512 px picture than the golden's")
-    np.testing.assert_array_equal(cfld.prediction(generated), golden["cfld_512_to_256x176_u8"])
+    np.testing.assert_array_equal(cfld.generated(generated), golden["cfld_512_to_256x176_u8"])
 
 
 def test_square_protocols_are_the_published_resizes(shared: Shared) -> None:
@@ -42,13 +42,13 @@ def test_square_protocols_are_the_published_resizes(shared: Shared) -> None:
     square = np.asarray(pidm.square(photograph), dtype=np.uint8)
     np.testing.assert_array_equal(square, golden["pil_bicubic_256x256_u8"])
     for given in (photograph, square):  # a folder of squares was resized before
-        found = pidm.truth(given)
+        found = pidm.ground_truth(given)
         np.testing.assert_array_equal(found, golden["pidm_cv2_linear_256x176_f32"])
-        np.testing.assert_array_equal(pidm.prediction(given), found)
+        np.testing.assert_array_equal(pidm.generated(given), found)
         # OpenCV's releases differ by 2e-5 of white
         cubic = golden["pcdms_cv2_cubic_256x176_f32"]
-        np.testing.assert_allclose(pcdms.truth(given), cubic, atol=255 * 2e-5)
-    np.testing.assert_array_equal(clean.truth(photograph), golden["pil_bicubic_256x176_u8"])
+        np.testing.assert_allclose(pcdms.ground_truth(given), cubic, atol=255 * 2e-5)
+    np.testing.assert_array_equal(clean.ground_truth(photograph), golden["pil_bicubic_256x176_u8"])
 
 
 @pytest.mark.parametrize("name", ["cfld", "pidm", "pcdms", "clean"])
@@ -57,7 +57,9 @@ def test_both_published_sizes(name: str) -> None:
     for height, size in ((256, (256, 176)), (512, (512, 352))):
         protocol = get_protocol(name, height)
         assert protocol.size == size
-        assert protocol.truth(picture).shape == protocol.prediction(picture).shape == (*size, 3)
+        assert (
+            protocol.ground_truth(picture).shape == protocol.generated(picture).shape == (*size, 3)
+        )
     with pytest.raises(ConfigError, match="no protocol is 300 px high") as caught:
         get_protocol(name, 300)
     assert "256, 512" in caught.value.hint
@@ -68,7 +70,7 @@ def test_cfld_truncates_predictions_and_rounds_photographs() -> None:
     stripes = np.zeros((512, 352, 3), np.uint8)
     stripes[:, 0::2], stripes[:, 1::2] = 100, 101
     cfld = get_protocol("cfld")
-    truth, prediction = cfld.truth(stripes), cfld.prediction(stripes)
+    truth, prediction = cfld.ground_truth(stripes), cfld.generated(stripes)
     assert truth.shape == prediction.shape == (256, 176, 3)
     centre = (slice(64, 192), slice(44, 132))
     assert (prediction[centre] == 100).all()
@@ -79,8 +81,8 @@ def test_cfld_truncates_predictions_and_rounds_photographs() -> None:
 def test_pictures_of_the_right_size_stay_as_they_are(name: str) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (256, 176, 3), dtype=np.uint8)
     protocol = get_protocol(name)
-    np.testing.assert_array_equal(protocol.truth(picture), picture)
-    np.testing.assert_array_equal(protocol.prediction(picture), picture)
+    np.testing.assert_array_equal(protocol.ground_truth(picture), picture)
+    np.testing.assert_array_equal(protocol.generated(picture), picture)
 
 
 def test_unknown_protocol_lists_the_known() -> None:

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from xmdpt_cli.images import Picture
-from xmdpt_cli.metrics.evaluate import Ranks, evaluate
+from xmdpt_cli.metrics.evaluate import evaluate
 from xmdpt_cli.metrics.protocols import get_protocol
-from xmdpt_cli.metrics.real_set import RealSet
+from xmdpt_cli.metrics.reference_set import ReferenceSet
 from xmdpt_cli.metrics.sizes import size_notes
+from xmdpt_cli.report.evaluation_json import to_json
 
 PHOTOGRAPH, SQUARE, EXACT = (1101, 750), (256, 256), (256, 176)
 
@@ -72,15 +73,15 @@ def test_a_report_counts_what_was_mixed() -> None:
     """One of 10x10 beside photographs is not measured unsaid, in the reference set neither."""
     sizes = [(1101, 750), (1101, 750), (10, 10)]
     found = [(image(SQUARE, k), image(size, k)) for k, size in enumerate(sizes)]
-    real = RealSet(lambda: [image(size) for size in sizes])
+    reference = ReferenceSet(lambda: [image(size) for size in sizes])
     [cfld, clean] = evaluate(
         [*found, (image((10, 10)), image((10, 10)))],
         [get_protocol("cfld"), get_protocol("clean")],
-        real=real,
+        reference=reference,
         intervals=False,
     )
     assert cfld.input_sizes == clean.input_sizes
-    assert cfld.to_json()["input_sizes"] == {
+    assert to_json(cfld)["input_sizes"] == {
         "generated": {"10x10": 1, "256x256": 3},
         "ground-truth": {"10x10": 2, "750x1101": 2},
         "reference-set": {"10x10": 1, "750x1101": 2},
@@ -106,22 +107,3 @@ def test_native_says_that_sizes_are_mixed() -> None:
         "generated images (64x64: 2, 60x70: 1), ground truths (64x64: 2, 60x70: 1) are of several "
         "sizes, and native measures them together as they are"
     ]
-
-
-def test_ranks_count_the_sizes_of_all() -> None:
-    found = [(image(SQUARE, k), image((20 + k, 20)), None, None, str(k)) for k in range(4)]
-    protocols = [get_protocol("cfld")]
-    [alone] = evaluate(found, protocols, intervals=False)
-    [own] = evaluate(found[1::2], protocols, intervals=False)
-    other: list[object] = []
-    # what rank 0 gathers: its own part, then the other rank's
-    evaluate(
-        found[1::2], protocols, intervals=False,
-        ranks=Ranks(2, [str(k) for k in range(4)], lambda part: [other.append(part), part][1:]),
-    )  # fmt: skip
-    [both] = evaluate(
-        found[::2], protocols, intervals=False,
-        ranks=Ranks(2, [str(k) for k in range(4)], lambda part: [part, *other]),
-    )  # fmt: skip
-    assert own.input_sizes != alone.input_sizes
-    assert both.to_json() == alone.to_json()

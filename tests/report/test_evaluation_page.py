@@ -18,7 +18,8 @@ from PIL import Image
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture
-from xmdpt_cli.metrics.report import METRICS, Report, Value
+from xmdpt_cli.metrics.evaluation import Evaluation, Value
+from xmdpt_cli.metrics.registry import METRICS
 from xmdpt_cli.report.evaluation_charts import MOST_DOTS, histogram, means, scatter
 from xmdpt_cli.report.evaluation_page import page, write_page
 from xmdpt_cli.report.evaluation_pairs import ranking
@@ -40,7 +41,7 @@ def report(
     protocol: str = "cfld",
     joints: list[int | None] | None = None,
     **change: Any,
-) -> Report:
+) -> Evaluation:
     """Pairs ``p0``, ``p1``, ... with these values; ``copy-source`` has 0.25 everywhere."""
     count = max((len(column) for column in values.values()), default=1)
     images = [
@@ -57,13 +58,13 @@ def report(
         "copy-source": dict.fromkeys(values, 0.25),
     }
     counts = {"generated": count, "copy-source": count}
-    made = Report(protocol, rows, counts, {}, ["176x256"], {}, [], images=images)
+    made = Evaluation(protocol, rows, counts, {}, ["176x256"], {}, [], images=images)
     for name, value in change.items():
         setattr(made, name, value)
     return made
 
 
-def read(*reports: Report, show: Any = pictures, **options: Any) -> Reader:
+def read(*reports: Evaluation, show: Any = pictures, **options: Any) -> Reader:
     return Reader(page(reports, show, **{"title": "A title", **options}))
 
 
@@ -110,7 +111,7 @@ def test_a_table_wider_than_a_phone_says_that_it_scrolls() -> None:
 def test_the_table_shows_the_reports_values() -> None:
     made = report(
         {"ssim_256": [0.5, 0.7], "psnr": [math.inf, 20.0], "l1": [0.01239, 0.01241]},
-        counts={"generated": 8570, "copy-source": 8570, "real": 101966},
+        counts={"generated": 8570, "copy-source": 8570, "reference-set": 101966},
         intervals={"generated": {"ssim_256": (0.51234, 0.68), "l1": (0.0, math.nan)}},
         undefined={"generated": {"ssim_256": 1234}},
     )
@@ -120,7 +121,7 @@ def test_the_table_shows_the_reports_values() -> None:
         ["generated", "–", "0.6000 0.5123 – 0.6800 1,234 undefined", "∞", "0.0124"],
         ["To calibrate the eye"],
         [
-            "copy-source the source picture itself, as if no pose had been asked for",
+            "copy-source the source image itself, as if no pose had been asked for",
             *("–", "0.2500", "0.25", "0.2500"),
         ],
         ["Printed in papers"],
@@ -133,7 +134,7 @@ def test_the_table_shows_the_reports_values() -> None:
 def test_rows_of_other_counts_say_them() -> None:
     made = report({"l1": [0.5, 0.7]}, counts={"generated": 2, "copy-source": 1})
     assert [row[-1] for row in read(made).tables[0]] == [
-        "pictures",
+        "images",
         "2",
         "To calibrate the eye",
         "1",

@@ -7,14 +7,14 @@ import math
 from pathlib import Path
 from typing import Any
 
-from xmdpt_cli.metrics.report import Report
+from xmdpt_cli.metrics.evaluation import Evaluation
 from xmdpt_cli.report.metrics_csv import write_csv
 
 NASTY = 'a "quoted", name\nü'
 
 
-def report(protocol: str, images: list[dict[str, Any]]) -> Report:
-    return Report(protocol, {}, {}, {}, [], {}, [], images=images)
+def report(protocol: str, images: list[dict[str, Any]]) -> Evaluation:
+    return Evaluation(protocol, {}, {}, {}, [], {}, [], images=images)
 
 
 def read(path: Path) -> list[dict[str, str]]:

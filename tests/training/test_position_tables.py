@@ -30,7 +30,7 @@ from xmdpt_cli.prepare.pipeline import prepare_dataset
 from xmdpt_cli.sampling.config import SamplingConfig
 from xmdpt_cli.sampling.dataset_images import generate
 from xmdpt_cli.sampling.encoders import LazyEncoders
-from xmdpt_cli.sampling.ground_truth import DatasetTruths
+from xmdpt_cli.sampling.ground_truth import DatasetGroundTruth
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.toy.synthetic import make_synthetic
 from xmdpt_cli.training.loop import train
@@ -216,7 +216,7 @@ def test_sampling_names_tokens_that_do_not_fit(
     assert len(notes) == len(said)
     for note, start in zip(notes, said, strict=True):
         assert start in note
-    note = DatasetTruths(work.root / data, "test", tmp_path).note
+    note = DatasetGroundTruth(work.root / data, "test", tmp_path).note
     assert (note is not None) == (data == "old")
 
 

@@ -19,20 +19,23 @@ from xmdpt_cli.bench.tables import (
     speed_table,
 )
 from xmdpt_cli.cli.console import Talk, table
-from xmdpt_cli.metrics.report import METRICS, Report, beside, over_seeds, seeds_table
-from xmdpt_cli.metrics.report import table as metric_cells
+from xmdpt_cli.metrics.evaluation import Evaluation
+from xmdpt_cli.metrics.registry import METRICS
+from xmdpt_cli.report.evaluation_json import over_seeds
+from xmdpt_cli.report.evaluation_text import beside, seeds_table
+from xmdpt_cli.report.evaluation_text import table as metric_cells
+from xmdpt_cli.report.evaluation_text import table as vae_cells
 from xmdpt_cli.utils.text_tables import Table
-from xmdpt_cli.vae_training.evaluate import cells as vae_cells
 
 PROTOCOLS = ("cfld", "pidm", "pcdms", "clean", "native")
 ROWS = ("generated", "copy-source", "mean-image", "vae-reconstruction", "ground-truth")
 WIDTHS = (60, 80, 120, 200, None)
 
 
-def evaluated(protocol: str, rows: tuple[str, ...] = ROWS) -> Report:
+def evaluated(protocol: str, rows: tuple[str, ...] = ROWS) -> Evaluation:
     """A report with every metric there is; values as long as they get."""
     values: dict[str, float | None] = dict.fromkeys(METRICS, 123.456789)
-    return Report(
+    return Evaluation(
         protocol=protocol,
         rows={name: dict(values) for name in rows},
         counts=dict.fromkeys(rows, 8570),

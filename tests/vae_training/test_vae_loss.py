@@ -13,7 +13,7 @@ from vae_data import SIZE, blobs, make_dataset
 from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.encoders.vae import VAE, to_signed
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.metrics.lpips_metric import Lpips
+from xmdpt_cli.metrics.lpips_metric import LpipsNetwork
 from xmdpt_cli.pose.head import head_disc, head_map
 from xmdpt_cli.toy.encoders import toy_vae
 from xmdpt_cli.vae_training.config import VaeConfig, settle
@@ -23,7 +23,7 @@ from xmdpt_cli.vae_training.examples import (
     VaeBatch,
     draw,
 )
-from xmdpt_cli.vae_training.loss import Perceptual, vae_losses
+from xmdpt_cli.vae_training.loss import vae_losses
 from xmdpt_cli.vae_training.trainer import VaeTrainer, learning_rate_factor
 
 
@@ -111,17 +111,17 @@ def test_a_step_runs_on_contiguous_tensors(all_weights: bool) -> None:
 
 def test_lpips_is_the_measures_own_and_has_gradients() -> None:
     a, b = blobs(2, 48, seed=1), blobs(2, 48, seed=2)
-    network = Perceptual("toy")
+    network = LpipsNetwork("toy")
     made = to_signed(a).requires_grad_(True)
-    distances = network.distances(made, to_signed(b))
-    metric = Lpips("toy")
-    expected = [metric(x, y) for x, y in zip(a, b, strict=True)]
+    distances = network(made, to_signed(b))
+    expected = [network.distance(x, y) for x, y in zip(a, b, strict=True)]
     assert distances.tolist() == pytest.approx(expected, rel=1e-4)
     distances.sum().backward()
     assert made.grad is not None
     assert float(made.grad.abs().sum()) > 0
+    small = VaeBatch(torch.from_numpy(blobs(2, 16)), torch.zeros(2, 4, 4, 4))
     with pytest.raises(XmdptError, match="31 px") as error:
-        network.distances(made[..., :16, :16], made[..., :16, :16])
+        vae_losses(toy_vae(16), small, VaeConfig(lpips=0.5), perceptual=network)
     assert "--lpips 0" in error.value.hint
 
     vae, config = toy_vae(48), VaeConfig(lpips=0.5)

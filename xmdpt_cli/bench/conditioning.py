@@ -92,9 +92,11 @@ def run(name: str, seed: int, steps: int, out: Path) -> dict[str, Any]:
     from xmdpt_cli.data.loader import PairDataset
     from xmdpt_cli.encoders.vae import VAE
     from xmdpt_cli.metrics.evaluate import evaluate_pairs
+    from xmdpt_cli.report.evaluation_json import to_json
     from xmdpt_cli.sampling.dataset_images import generate
-    from xmdpt_cli.sampling.ground_truth import DatasetTruths
+    from xmdpt_cli.sampling.ground_truth import DatasetGroundTruth
     from xmdpt_cli.sampling.sampler import Sampler
+    from xmdpt_cli.toy.measures import TOY_METRICS
     from xmdpt_cli.training.loop import train
 
     data = out / "data"
@@ -112,11 +114,15 @@ def run(name: str, seed: int, steps: int, out: Path) -> dict[str, Any]:
     dataset = PairDataset(data, "test")
     vae = VAE.load(data / "encoders" / "vae")
     generate(sampler, dataset, vae, samples, sampler.sampling_config(seed=0), batch_size=16)
-    truths = DatasetTruths(data, "test", samples)
+    truths = DatasetGroundTruth(data, "test", samples)
     report = evaluate_pairs(
-        truths.pairs(), protocol="native", real=truths.real(), synthetic=True, intervals=False
+        truths.pairs(),
+        protocol="native",
+        reference=truths.reference_set(),
+        extra=TOY_METRICS,
+        intervals=False,
     )
-    row = report.to_json()["rows"]["generated"]
+    row = to_json(report)["rows"]["generated"]
     found = {
         "form": name,
         "seed": seed,

@@ -23,7 +23,7 @@ from xmdpt_cli.progress import Progress, Say
 from xmdpt_cli.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from xmdpt_cli.metrics.report import Report
+    from xmdpt_cli.metrics.evaluation import Evaluation
 
 SIZE = 64  # pixels: what two cores can train in minutes
 PEOPLE, TEST_PEOPLE, VIEWS, HEIGHT = 400, 32, 4, 128
@@ -66,7 +66,7 @@ def demo(
     talk.say(departure(paper))
     with talk.progress() as progress, _begun_otherwise(out):
         summary, report = run_demo(out, recipe, seed, vae_steps, people, progress, talk.say)
-    from xmdpt_cli.metrics.report import table as cells
+    from xmdpt_cli.report.evaluation_text import table as cells
 
     shown = cells(report)
     record = out / ("demo-paper.json" if paper else "demo.json")
@@ -122,20 +122,21 @@ def run_demo(
     people: int,
     progress: Progress,
     say: Say,
-) -> tuple[dict[str, Any], Report]:
+) -> tuple[dict[str, Any], Evaluation]:
     """All five steps; each goes on where it was. The summary is plain data."""
     clock = _Clock()  # importing the libraries takes its seconds too
     from xmdpt_cli.data.loader import PairDataset
     from xmdpt_cli.datasets.find import find_dataset
     from xmdpt_cli.metrics.evaluate import Networks, evaluate_pairs
     from xmdpt_cli.metrics.features import toy_features
-    from xmdpt_cli.metrics.lpips_metric import Lpips
-    from xmdpt_cli.metrics.report import plain as plain_reports
-    from xmdpt_cli.metrics.report import write_json
+    from xmdpt_cli.metrics.lpips_metric import LpipsNetwork
     from xmdpt_cli.prepare.pipeline import prepare_dataset
+    from xmdpt_cli.report.evaluation_json import plain as plain_reports
+    from xmdpt_cli.report.evaluation_json import write_json
     from xmdpt_cli.sampling.dataset_images import generate
-    from xmdpt_cli.sampling.ground_truth import DatasetTruths
+    from xmdpt_cli.sampling.ground_truth import DatasetGroundTruth
     from xmdpt_cli.sampling.sampler import Sampler
+    from xmdpt_cli.toy.measures import TOY_METRICS
     from xmdpt_cli.toy.synthetic import make_synthetic
     from xmdpt_cli.toy.train_encoders import make_toy_encoders
     from xmdpt_cli.training.loop import train
@@ -175,13 +176,13 @@ def run_demo(
         progress=say_resuming(progress, say, "images"),
     )
     clock.lap("sample")
-    truths = DatasetTruths(out / "data", "test", samples)
+    truths = DatasetGroundTruth(out / "data", "test", samples)
     report = evaluate_pairs(
         truths.pairs(),
         protocol="native",
-        networks=Networks(Lpips("toy"), {"torchvision": toy_features()}),
-        real=truths.real(),
-        synthetic=True,
+        networks=Networks(LpipsNetwork("toy"), {"torchvision": toy_features()}),
+        reference=truths.reference_set(),
+        extra=TOY_METRICS,
         progress=progress,
     )
     plain_report = plain_reports([report])
@@ -215,7 +216,7 @@ def beats(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, bool]]:
 
     FID is left out against copies of the source: they are real pictures, only not the asked ones.
     """
-    from xmdpt_cli.metrics.report import METRICS
+    from xmdpt_cli.metrics.registry import METRICS
 
     ours = rows["generated"]
     out: dict[str, dict[str, bool]] = {}

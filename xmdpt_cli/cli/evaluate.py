@@ -20,7 +20,7 @@ from xmdpt_cli.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from xmdpt_cli.metrics.report import Report
+    from xmdpt_cli.metrics.evaluation import Evaluation
 
 
 class ProtocolName(str, Enum):
@@ -162,10 +162,10 @@ def evaluate(
     generated = chosen.generated
     path = out or generated / "metrics.json"
     ways.check_report(path)
-    from xmdpt_cli.metrics.reference import references
-    from xmdpt_cli.metrics.report import over_seeds, plain, write_json
+    from xmdpt_cli.report.evaluation_json import over_seeds, plain, write_json
     from xmdpt_cli.report.evaluation_page import write_page
     from xmdpt_cli.report.metrics_csv import write_csv
+    from xmdpt_cli.report.paper_values import references
     from xmdpt_cli.training.distributed import Distributed
 
     dist = Distributed.init(pick_device(device), "ddp")
@@ -207,19 +207,19 @@ def evaluate(
 
 def _tell(
     talk: Talk,
-    reports: list[Report],
+    reports: list[Evaluation],
     found: dict[str, Any],
     path: Path,
     toy: bool,
     known: list[dict[str, Any]],
 ) -> None:
-    from xmdpt_cli.metrics.report import beside, seeds_table
-    from xmdpt_cli.metrics.report import table as cells
+    from xmdpt_cli.report.evaluation_text import beside, seeds_table
+    from xmdpt_cli.report.evaluation_text import table as cells
 
     shown = []
     for report in reports:
         rows = cells(report)
-        title = f"protocol {report.protocol}, {report.counts['generated']} pictures"
+        title = f"protocol {report.protocol}, {report.counts['generated']} images"
         shown.append(table(title + (", TOY model" if toy else ""), rows.header, rows.rows))
     if len(reports) > 1:
         rows = beside(reports)

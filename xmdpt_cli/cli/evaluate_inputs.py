@@ -16,8 +16,8 @@ from xmdpt_cli.files import check_writable
 if TYPE_CHECKING:
     from xmdpt_cli.metrics.download import Published
     from xmdpt_cli.metrics.evaluate import Networks
+    from xmdpt_cli.metrics.evaluation import Evaluation
     from xmdpt_cli.metrics.protocols import Protocol
-    from xmdpt_cli.metrics.report import Report
     from xmdpt_cli.training.distributed import Distributed
 
 METRICS = ("fid", "ssim", "lpips", "psnr")  # options that choose
@@ -94,7 +94,8 @@ def choose(chosen: SimpleNamespace, talk: Talk) -> None:
 
 def draw(chosen: SimpleNamespace, out: Path, seed: int | None, talk: Talk) -> None:
     """Generate what is missing, as ``xmdpt sample`` does, with the settings of what is there."""
-    from xmdpt_cli.cli.sample_modes import SAMPLING, draw_pairs
+    from xmdpt_cli.cli.sample_modes import generate_pairs
+    from xmdpt_cli.cli.sample_options import SampleOptions
     from xmdpt_cli.sampling.record import OTHER_OUT, RECORD, read_record
     from xmdpt_cli.storage.ranks import World
 
@@ -102,17 +103,15 @@ def draw(chosen: SimpleNamespace, out: Path, seed: int | None, talk: Talk) -> No
     sampling = record.get("sampling", {})
     interval = sampling.get("interval")
     precision = {"float32": "fp32", "bfloat16": "bf16"}.get(record.get("precision", ""), "auto")
-    asked = SimpleNamespace(
+    asked = SampleOptions(
         model=chosen.model, data=chosen.data, split=chosen.split, out=out, device=chosen.device,
-        precision=precision, vae=chosen.vae, max_memory=None, limit=chosen.limit,
-        batch_size="auto", compile_="auto", paper=False, shard=None,
+        precision=precision, vae=chosen.vae, limit=chosen.limit,
         interval=interval and f"{interval[0]}:{interval[1]}",
-        **{name: sampling.get(name) for name in SAMPLING},
+        **{k: sampling.get(k) for k in ("steps", "solver", "guidance", "power")},
+        seed=sampling.get("seed") if seed is None else seed,
     )  # fmt: skip
-    if seed is not None:
-        asked.seed = seed
     try:
-        draw_pairs(asked, talk, World.from_environment())
+        generate_pairs(asked, talk, World.from_environment())
     except XmdptError as err:
         if err.hint != OTHER_OUT:
             raise
@@ -122,11 +121,11 @@ def draw(chosen: SimpleNamespace, out: Path, seed: int | None, talk: Talk) -> No
 
 def truths(chosen: SimpleNamespace, generated: Path, where: str, talk: Talk) -> Any:
     from xmdpt_cli.metrics.folders import images_not_read, pair_folders, pictures_of
-    from xmdpt_cli.sampling.ground_truth import DatasetTruths, FolderTruths
+    from xmdpt_cli.sampling.ground_truth import DatasetGroundTruth, FolderGroundTruth
     from xmdpt_cli.utils.image_types import say_not_read, why_not_read
 
     if chosen.data is not None:
-        return DatasetTruths(
+        return DatasetGroundTruth(
             chosen.data, chosen.split, generated, device=where, limit=chosen.limit, vae=chosen.vae
         )
     found = pair_folders(generated, chosen.target)
@@ -140,7 +139,7 @@ def truths(chosen: SimpleNamespace, generated: Path, where: str, talk: Talk) -> 
     if unread:
         talk.warn(say_not_read([path.name for path in unread]))
         talk.hint(why_not_read(unread[0].name) or "")
-    return FolderTruths(found.pairs, photographs)
+    return FolderGroundTruth(found.pairs, photographs)
 
 
 def instruments(chosen: SimpleNamespace, seen: Any, device: str) -> tuple[list[Protocol], Networks]:
@@ -156,29 +155,29 @@ def measure(
     networks: Networks,
     dist: Distributed,
     talk: Talk,
-) -> list[Report]:
-    """A report by each protocol; the same for all processes."""
+) -> list[Evaluation]:
+    """An evaluation by each protocol; the same for all processes."""
     from xmdpt_cli.metrics.evaluate import Ranks, evaluate
-    from xmdpt_cli.metrics.toy_measures import METRICS as DRAWN
+    from xmdpt_cli.metrics.registry import registered
+    from xmdpt_cli.toy.measures import TOY_METRICS
 
+    only = [name for name in METRICS if getattr(chosen, name)]
+    only += ["kid"] if only and chosen.kid else []
     ranks = Ranks(dist.world_size, seen.names, dist.all_gather, dist.run_on_main)
     with talk.progress() as progress:
         reports = evaluate(
             seen.pairs(dist.rank, dist.world_size),
             protocols,
             networks=networks,
-            real=seen.real(),
-            synthetic=chosen.synthetic,
+            reference=seen.reference_set(),
+            only=only,
+            extra=[*registered(), *(TOY_METRICS if chosen.synthetic else ())],
             intervals=chosen.intervals,
             drop_last=chosen.drop_last,
             ranks=ranks,
             progress=progress,
         )
-    wanted = [name for name in METRICS if getattr(chosen, name)]
     for report in reports:
-        if wanted:
-            extra = [*(["kid"] if chosen.kid else []), *(name.partition("_")[0] for name in DRAWN)]
-            report.keep([*wanted, *extra])
         if seen.toy:
             report.notes.append("toy: made with toy encoders")
         if seen.note is not None:
@@ -285,12 +284,12 @@ def _networks(chosen: SimpleNamespace, device: str) -> Networks:
     """The LPIPS and FID networks that ``find_networks`` settled."""
     from xmdpt_cli.metrics.evaluate import Networks
     from xmdpt_cli.metrics.features import inception_features, tensorflow_features, toy_features
-    from xmdpt_cli.metrics.lpips_metric import Lpips
+    from xmdpt_cli.metrics.lpips_metric import LpipsNetwork
 
     needed = _needed(chosen)
     perceptual = None
     if "alexnet_weights" in needed and chosen.alexnet_weights != "off":
-        perceptual = Lpips(chosen.alexnet_weights, device)
+        perceptual = LpipsNetwork(chosen.alexnet_weights, device)
     features = {}
     for kind, name, load in (
         ("torchvision", "inception_weights", inception_features),

@@ -18,9 +18,9 @@ from xmdpt_cli.errors import ConfigError
 
 if TYPE_CHECKING:
     from xmdpt_cli.encoders.vae import VAE
+    from xmdpt_cli.metrics.lpips_metric import LpipsNetwork
     from xmdpt_cli.vae_training.config import VaeConfig
     from xmdpt_cli.vae_training.finetune import FineTuned
-    from xmdpt_cli.vae_training.loss import Perceptual
     from xmdpt_cli.vae_training.plan import Plan
 
 SECTION = "finetune_vae"
@@ -177,7 +177,7 @@ def _dry_run(
     recipe: VaeConfig,
     plan: Plan,
     told: dict[str, Any],
-    perceptual: Perceptual | None,
+    perceptual: LpipsNetwork | None,
     out: Path,
     device: str,
 ) -> None:
@@ -248,7 +248,8 @@ def _plan(plan: Plan, toy: bool, trunk: str | None) -> dict[str, Any]:
 
 
 def _tell(talk: Talk, done: FineTuned, out: Path, data: str, all_weights: bool) -> None:
-    from xmdpt_cli.vae_training.evaluate import cells
+    from xmdpt_cli.report.evaluation_json import to_json
+    from xmdpt_cli.report.evaluation_text import table as cells
     from xmdpt_cli.vae_training.finetune import PICTURE, REPORT
 
     stats, tables, toy = done.stats, [], ", TOY VAE" if done.toy else ""
@@ -259,7 +260,7 @@ def _tell(talk: Talk, done: FineTuned, out: Path, data: str, all_weights: bool) 
         title = f"rebuilt, {done.report.protocol}{toy}"
         tables.append(table(title, shown.header, shown.rows))
         lines.append(f"look at: {out / PICTURE} (truth, before, after); numbers: {out / REPORT}")
-        report = {k: v for k, v in done.report.to_json().items() if k != "images"}
+        report = {k: v for k, v in to_json(done.report).items() if k != "images"}
     if all_weights:
         lines.append("the encoder is new: latents made with another one do not fit it")
         lines.append(f"next: xmdpt prepare --vae {out} ... (the dataset anew), then train")

@@ -57,8 +57,11 @@ def prepare(
         typer.Option(help="Side of the square images in pixels; repeat for a second size [256]."),
     ] = None,
     layout: Annotated[
-        Literal["auto", "deepfashion", "people"],
-        typer.Option(help="Layout of ROOT; people: one folder of images per person."),
+        str,
+        typer.Option(
+            metavar="<layout>",
+            help="Layout of ROOT: auto, deepfashion, or people (one folder of images per person).",
+        ),
     ] = "auto",
     pose: Annotated[
         Literal["auto", "openpose"],

@@ -22,7 +22,10 @@ from xmdpt_cli.training.config import TrainConfig
 def presets(
     name: Annotated[
         str | None,
-        typer.Argument(help="Preset to show [all are listed].", autocompletion=complete_preset),
+        typer.Argument(
+            help="Preset to show; if it is left out, all are listed.",
+            autocompletion=complete_preset,
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

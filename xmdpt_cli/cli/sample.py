@@ -1,9 +1,8 @@
-"""``xmdpt sample``: a model, and a prepared dataset or one's own pictures -> pictures."""
+"""``xmdpt sample``: a model, and a prepared dataset or your own images -> generated images."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Annotated, Literal
 
 import typer
@@ -11,17 +10,10 @@ import typer
 from xmdpt_cli.cli.console import Talk
 from xmdpt_cli.cli.help import panels
 from xmdpt_cli.cli.options import AsJson, Device, quiet_libraries
-from xmdpt_cli.cli.sample_list import listed
-from xmdpt_cli.cli.sample_modes import own, pairs
+from xmdpt_cli.cli.sample_list import sample_list
+from xmdpt_cli.cli.sample_modes import sample_own, sample_pairs
+from xmdpt_cli.cli.sample_options import SampleOptions
 from xmdpt_cli.cli.workspace_defaults import choose_for_sampling
-from xmdpt_cli.errors import ConfigError
-
-#: what only the one way knows, and what only the other
-OWN = ("pose", "source_keypoints", "person", "pose_person", "min_score", "empty_frames",
-       "animate", "square", "openpose", "dino_source", "dino_pose", "encoders")  # fmt: skip
-PAIRS = ("limit", "shard")
-#: what the rows of a list say themselves
-LISTED = ("source", "pose", "source_keypoints", "animate")
 
 
 @panels(
@@ -203,62 +195,21 @@ def sample(
     """Generate a person in a pose.
 
     The test pairs of the dataset, or your own --source in your own --pose, or the rows of a list
-    (--pairs). Images that are there are not made again: the same command resumes. Nothing in --out
-    is replaced: other settings are refused by name; another image or pose of a name that is there
-    gets _2 behind it.
+    (--pairs). The same command again resumes: existing images are kept. Nothing in --out is
+    replaced: other settings are refused by name, and another image or pose of the same name gets
+    the suffix _2.
     """
-    chosen = SimpleNamespace(**locals())  # so many belong together and are passed on
-    if [data, source, pair_file].count(None) < 2:
-        raise ConfigError(
-            "give one of them: --data, for the pairs of a dataset; --source and --pose; or --pairs",
-            "xmdpt sample --source person.jpg --pose pose.json",
-        )
-    _check_together(chosen)
+    chosen = SampleOptions(**locals())
+    chosen.check()
     quiet_libraries()
-    from xmdpt_cli.storage.ranks import World
-
-    talk = Talk(as_json, quiet=shard is None and World.from_environment().rank > 0)
-    found = choose_for_sampling(
-        talk, model, data, vae, out, own=data is None and (source or pair_file) is not None
-    )
-    chosen.model, chosen.data, chosen.vae, chosen.out = (
-        found.model,
-        found.data,
-        found.vae,
-        found.out,
-    )
+    talk = Talk(as_json, quiet=shard is None and chosen.world().rank > 0)
+    own_images = data is None and (source or pair_file) is not None
+    found = choose_for_sampling(talk, model, data, vae, out, own=own_images)
+    chosen.model, chosen.data = found.model, found.data
+    chosen.vae, chosen.out = found.vae, found.out
     if pair_file is not None:
-        listed(chosen)
+        sample_list(chosen)
     elif source is not None:
-        own(chosen)
+        sample_own(chosen)
     else:
-        pairs(chosen)
-
-
-def _check_together(chosen: SimpleNamespace) -> None:
-    """Options of the one way do nothing in the other: they are refused rather than ignored."""
-    way, foreign = "--data", [*OWN, "pose_size"]
-    if chosen.pair_file is not None:
-        way, foreign = "--pairs", [*LISTED, *PAIRS]
-    elif chosen.source:
-        way, foreign = "--source", [*PAIRS]
-    elif chosen.pose and not chosen.data:
-        raise ConfigError("--pose needs --source", "give an image of the person")
-    for name in foreign:
-        given = getattr(chosen, name)
-        if given or (given == 0 and given is not False):
-            raise ConfigError(f"--{name.replace('_', '-')} does not go with {way}")
-    if way == "--pairs" and chosen.num_images > 1:
-        raise ConfigError(
-            "--num-images does not go with --pairs", "give a row for each image, with other seeds"
-        )
-    if way == "--source" and not chosen.pose:
-        raise ConfigError("--source needs --pose", "give keypoints, or an image of a pose")
-    if chosen.paper:
-        for name in ("steps", "solver", "guidance", "interval"):
-            if getattr(chosen, name) is not None:
-                raise ConfigError(f"--{name} does not go with --paper, which says it")
-    if chosen.batch_size != "auto" and not chosen.batch_size.isdigit():
-        raise ConfigError(f"--batch-size is a number or auto, not {chosen.batch_size!r}")
-    if chosen.batch_size == "0":
-        raise ConfigError("--batch-size is at least 1")
+        sample_pairs(chosen)

@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from xmdpt_cli.cli.console import Talk
-from xmdpt_cli.cli.sample_modes import TOY, _batch, _min_score, _overrides, _pipeline, _pose_size
+from xmdpt_cli.cli.sample_modes import TOY
+from xmdpt_cli.cli.sample_options import SampleOptions
 from xmdpt_cli.errors import XmdptError
 
 
-def listed(chosen: Any) -> None:
-    """The rows of --pairs; exit code 1 at the end if some were left out."""
+def sample_list(chosen: SampleOptions) -> None:
+    """Generate the rows of --pairs; XmdptError at the end, exit code 1, if some were left out."""
     from xmdpt_cli.sampling.batch_size import batch_size
     from xmdpt_cli.sampling.listed_images import Reading, draw_rows
     from xmdpt_cli.sampling.pair_list import read_pair_file
 
     talk, out = Talk(chosen.as_json), chosen.out
+    assert out is not None
+    assert chosen.pair_file is not None
     rows = read_pair_file(chosen.pair_file, out)
     reading = Reading(
-        chosen.fit,
-        chosen.pose_fit,
-        chosen.person,
-        chosen.pose_person,
-        _pose_size(chosen),
-        _min_score(chosen),
-        chosen.empty_frames or "skip",
+        fit=chosen.fit,
+        pose_fit=chosen.pose_fit,
+        person=chosen.person,
+        pose_person=chosen.pose_person,
+        pose_size=chosen.size_of_poses(),
+        min_score=chosen.lowest_score(),
+        empty_frames=chosen.empty_frames or "skip",
     )
-    pipe = _pipeline(chosen)
-    config = pipe.sampling_config(**_overrides(chosen))
+    pipe = chosen.pipeline()
+    config = pipe.sampling_config(**chosen.sampling())
     most = pipe.most or batch_size(pipe.sampler)
-    batch = _batch(chosen, pipe.sampler, most, len(rows), config.steps)
+    batch = chosen.batch(pipe.sampler, most, len(rows), config.steps)
     with talk.progress() as progress:
         record = draw_rows(
             pipe,
@@ -57,5 +58,5 @@ def listed(chosen: Any) -> None:
         more = f"; and {len(failed) - 3} more" if len(failed) > 3 else ""
         raise XmdptError(
             f"{len(failed)} of {len(rows)} rows of {chosen.pair_file} are left out: {lines}{more}",
-            failed[0]["hint"] or "correct these rows; the same command then makes them alone",
+            failed[0]["hint"] or "correct these rows; the same command then generates only them",
         )

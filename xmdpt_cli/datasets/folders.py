@@ -12,14 +12,15 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from xmdpt_cli.datasets.assembly import make_listing
-from xmdpt_cli.datasets.layouts import ImageSource
-from xmdpt_cli.datasets.listing import ImageFile, Item, Listing, Pair
+from xmdpt_cli.datasets.builder import make_listing
+from xmdpt_cli.datasets.layouts import STRAY, ImageSource, find_images, read_places
+from xmdpt_cli.datasets.listing import ImageFile, ImageRef, Item, Listing, Pair
 from xmdpt_cli.datasets.own_keypoints import OwnImages, OwnKeypoints
-from xmdpt_cli.datasets.published_keypoints import KeypointFiles
+from xmdpt_cli.datasets.published_keypoints import KeypointFiles, read_keypoint_files
+from xmdpt_cli.datasets.readers import POSSIBLE, ReadOptions
 from xmdpt_cli.datasets.scan import Folder, Scan, images_not_read, is_readable_image
 from xmdpt_cli.datasets.slugs import key_slug, view_slug
-from xmdpt_cli.datasets.stored import StoredImage, as_padded
+from xmdpt_cli.datasets.stored import as_padded
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.pose.frames import CoordinateFrame
 from xmdpt_cli.pose.padding import are_padded
@@ -37,7 +38,7 @@ class Group:
 
     name: str  # the folder below the root, or DeepFashion's item
     person: str  # who is in the training or in the test set as a whole
-    views: dict[str, StoredImage] = field(default_factory=dict)
+    views: dict[str, ImageRef] = field(default_factory=dict)
 
 
 @dataclass
@@ -52,7 +53,32 @@ class People:
     loose: bool = False  # there are images directly in the root
 
 
-Found = list[tuple[Group, str, StoredImage]]
+Found = list[tuple[Group, str, ImageRef]]
+
+
+class PersonFolders:
+    """The reader of own images, a folder for each person (``readers.DatasetReader``)."""
+
+    name = "people"
+    wanted = WANTED
+
+    def detect(self, root: Path) -> float | None:
+        """Any image that can be read."""
+        folders = Scan(root).walk("")
+        there = any(is_readable_image(file) for folder in folders for file in folder.files)
+        return POSSIBLE if there else None
+
+    def read(self, root: Path, options: ReadOptions) -> Listing:
+        """Pairs within each folder, and a test set of some people. DeepFashion's images, without
+        its lists, are read by item."""
+        places = read_places(root)
+        images = find_images(root, places, options.sizes)
+        people = find_people(root)
+        # A few images that happen to have such names do not make it DeepFashion.
+        if images is not None and len(images.found) > STRAY * people.images:
+            people = items_of(root, images)
+        published = None if options.openpose else read_keypoint_files(root, places)
+        return list_people(people, published, options.seed, options.frame)
 
 
 def find_people(root: Path) -> People:
@@ -122,7 +148,7 @@ def _own(folder: str, images: list[ImageFile]) -> Found:
     return [(group, view_slug(n), ref) for n, ref in zip(names, images, strict=True)]
 
 
-def _item_of(image: StoredImage) -> tuple[Group, str, StoredImage]:
+def _item_of(image: ImageRef) -> tuple[Group, str, ImageRef]:
     """A person is the item: its colours are mostly worn by one model."""
     name = match_key(image.name)
     assert name is not None, image

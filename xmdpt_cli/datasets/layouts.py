@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from xmdpt_cli.datasets.listing import ImageFile
+from xmdpt_cli.datasets.listing import ImageFile, ImageRef
 from xmdpt_cli.datasets.lmdb_images import (
     choose_environment,
     lmdb_folders,
@@ -22,7 +22,6 @@ from xmdpt_cli.datasets.lmdb_images import (
 )
 from xmdpt_cli.datasets.lmdb_scan import DATA
 from xmdpt_cli.datasets.scan import Folder, Scan, images_not_read, is_readable_image
-from xmdpt_cli.datasets.stored import StoredImage
 from xmdpt_cli.pose.padding import are_padded
 from xmdpt_cli.utils.deepfashion_names import SUFFIXES, ImageName, match_name
 from xmdpt_cli.utils.problems import Problem
@@ -43,14 +42,14 @@ class ImageSource:
 
     label: str  # what people are told: raw img_highres
     folders: tuple[str, ...]  # below the root, "" is the root
-    found: dict[str, list[StoredImage]] = field(default_factory=dict)  # by ImageName.key
+    found: dict[str, list[ImageRef]] = field(default_factory=dict)  # by ImageName.key
     # folders that are named like an image, by ImageName.key -> where
     not_files: dict[str, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     padded: bool = False
 
-    def get(self, name: ImageName) -> list[StoredImage]:
+    def get(self, name: ImageName) -> list[ImageRef]:
         """The images of this name: with the very suffix first, then in order."""
         there = self.found.get(name.key, [])
         if len(there) < 2:
@@ -102,7 +101,8 @@ def find_images(root: Path, places: Iterable[Place], sizes: tuple[int, ...]) -> 
     ``sizes``: what will be prepared, to choose an environment by. None if there is no source.
     """
     places = list(places)
-    sources = [s for place in places for s in _file_sources(root, place)]
+    read = (_read_files(root, there) for place in places for there in _families(place))
+    sources = [source for source in read if source is not None]
     full = [source for source in sources if source.found]
     enough = STRAY * max((len(source.found) for source in full), default=0)
     chosen = next((source for source in sources if len(source.found) >= enough), None)
@@ -123,14 +123,36 @@ def find_images(root: Path, places: Iterable[Place], sizes: tuple[int, ...]) -> 
     return chosen
 
 
-def _file_sources(root: Path, place: Place) -> Iterator[ImageSource]:
+def has_images(root: Path, places: Iterable[Place]) -> bool:
+    """Whether there is at least one image of DeepFashion; no more is read than that takes."""
+    places = list(places)
+    folders = (f for place in places for family in _families(place) for f in family)
+    return bool(_environments(root, places)) or any(
+        is_readable_image(file) and match_name(folder.below(file)) is not None
+        for folder, _ in _walk(Scan(root), folders)
+        for file in folder.files
+    )
+
+
+def _families(place: Place) -> Iterator[tuple[str, ...]]:
+    """The folders of each family that are in ``place``."""
     for family in _FAMILIES:
         there = tuple(place.below(f) for f in family if f in place.folders or not f)
-        if not there or (family == ("",) and place.name and not place.folders & {*GENDERS}):
-            continue  # flat names in any folder below the root would be somebody's own
-        source = _read_files(root, there)
-        if source is not None:
-            yield source
+        # flat names in any folder below the root would be somebody's own
+        if there and (family != ("",) or not place.name or place.folders & {*GENDERS}):
+            yield there
+
+
+def _walk(scan: Scan, folders: Iterable[str]) -> Iterator[tuple[Folder, bool]]:
+    """Each folder itself, then the trees MEN/ and WOMEN/ in it (True)."""
+    for name in folders:
+        top = scan.read(name)
+        if top is None:
+            continue
+        yield top, False
+        for gender in GENDERS:
+            if gender in top.folders:
+                yield from ((folder, True) for folder in scan.walk(top.below(gender), _DEPTH))
 
 
 def _read_files(root: Path, folders: tuple[str, ...]) -> ImageSource | None:
@@ -138,16 +160,9 @@ def _read_files(root: Path, folders: tuple[str, ...]) -> ImageSource | None:
     scan = Scan(root)
     source = ImageSource("", folders, problems=scan.problems)
     tree = flat = False
-    for name in folders:
-        top = scan.read(name)
-        if top is None:
-            continue
-        flat = _take(source, root, top) or flat
-        for gender in GENDERS:
-            if gender in top.folders:
-                tree = True
-                for folder in scan.walk(top.below(gender), _DEPTH):
-                    _take(source, root, folder)
+    for folder, in_tree in _walk(scan, folders):
+        some = _take(source, root, folder)
+        tree, flat = tree or in_tree, flat or (some and not in_tree)
     if not tree and not flat:
         return None
     for images in (found for found in source.found.values() if len(found) > 1):
@@ -183,13 +198,18 @@ def _order(name: str, folders: tuple[str, ...]) -> tuple[int, int, str]:
     return folder, SUFFIXES.index(name.rsplit(".", 1)[-1].lower()), name
 
 
-def _lmdb_source(root: Path, places: list[Place], sizes: tuple[int, ...]) -> ImageSource | None:
-    there = {
+def _environments(root: Path, places: list[Place]) -> dict[str, tuple[int, int]]:
+    """LMDB environments below the root -> (height, width) as their names say."""
+    return {
         place.below(name): shape
         for place in places
         for name, shape in lmdb_folders(sorted(place.folders)).items()
         if os.path.isfile(root / place.name / name / DATA)
     }
+
+
+def _lmdb_source(root: Path, places: list[Place], sizes: tuple[int, ...]) -> ImageSource | None:
+    there = _environments(root, places)
     if not there:
         return None
     name = choose_environment(there, sizes)

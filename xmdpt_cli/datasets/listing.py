@@ -18,9 +18,6 @@ from xmdpt_cli.pose.padding import PADDED_BOX, PADDED_SIZE
 from xmdpt_cli.utils.problems import Problem
 from xmdpt_cli.utils.splits import SPLITS
 
-# Of a padded 256 x 256 image the columns that hold the photograph: 750 x 1101 at 256 rows is
-# 174 columns wide, in the middle. Cut so, it is what squashing the full image begins from.
-
 
 class ImageRef(Protocol):
     """One image of a dataset, not yet decoded; it travels to other processes."""
@@ -42,6 +39,14 @@ class ImageRef(Protocol):
 
     def load(self) -> Image.Image:
         """The upright RGB photograph, padding cut off; XmdptError if it cannot be used."""
+        ...
+
+    def stored_size(self) -> int:
+        """How many bytes are stored; XmdptError if that is not known."""
+        ...
+
+    def stored_bytes(self) -> bytes:
+        """The encoded image as it is stored; XmdptError if it cannot be read."""
         ...
 
 

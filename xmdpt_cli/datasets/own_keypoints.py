@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from xmdpt_cli.datasets.listing import ImageRef
 from xmdpt_cli.datasets.published_keypoints import (
     FramedRows,
     KeypointFiles,
@@ -17,7 +18,7 @@ from xmdpt_cli.datasets.published_keypoints import (
     sizes_of,
 )
 from xmdpt_cli.datasets.scan import printable
-from xmdpt_cli.datasets.stored import StoredImage, stored_image_size
+from xmdpt_cli.datasets.stored import stored_image_size
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.pose.formats import open_file
 from xmdpt_cli.pose.formats.beside_images import KeypointsBeside, largest_fractions
@@ -44,7 +45,7 @@ class OwnImages:
     """The images that keypoints are looked for, to decide frames by their sizes."""
 
     root: Path
-    images: dict[str, StoredImage]  # by the name below the root
+    images: dict[str, ImageRef]  # by the name below the root
 
     def __post_init__(self) -> None:
         self.names = list(self.images)

@@ -54,13 +54,20 @@ class PairLists:
     notes: list[str] = field(default_factory=list)
 
 
+def find_pair_lists(places: Sequence[Place]) -> dict[str, list[str]]:
+    """For each split the usual lists that are there, the one to use first."""
+    found = {}
+    for split in SPLITS:
+        names = [f"{stem}-pairs-{split}.csv" for stem in STEMS] + [f"{split}_pairs.txt"]
+        found[split] = [place.below(n) for n in names for place in places if n in place.files]
+    return found
+
+
 def read_pair_lists(root: Path, places: Sequence[Place]) -> PairLists:
     """For each split the first of the usual lists that is there, root first."""
     lists = PairLists()
     labels = []
-    for split in SPLITS:
-        names = [f"{stem}-pairs-{split}.csv" for stem in STEMS] + [f"{split}_pairs.txt"]
-        there = [place.below(n) for n in names for place in places if n in place.files]
+    for split, there in find_pair_lists(places).items():
         if not there:
             lists.notes.append(f"pairs of {split}: no list")
             continue

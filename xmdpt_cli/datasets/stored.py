@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from xmdpt_cli.datasets.listing import ImageRef
 from xmdpt_cli.errors import XmdptError
@@ -13,19 +12,7 @@ from xmdpt_cli.pose.formats.image_size import Size, size_of_image
 BYTES_READ_AT_MOST = 256 * 2**20
 
 
-class StoredImage(ImageRef, Protocol):
-    """An image whose encoded bytes lie on this machine."""
-
-    def stored_size(self) -> int:
-        """How many bytes; XmdptError if that cannot be said."""
-        ...
-
-    def stored_bytes(self) -> bytes:
-        """The file as it is; XmdptError if it cannot be read."""
-        ...
-
-
-def stored_image_size(image: StoredImage) -> Size | None:
+def stored_image_size(image: ImageRef) -> Size | None:
     """(height, width) of an image as it lies there, upright; None if it cannot be read."""
     path = getattr(image, "path", None)
     try:
@@ -34,7 +21,7 @@ def stored_image_size(image: StoredImage) -> Size | None:
         return None
 
 
-def as_padded(image: StoredImage) -> StoredImage:
+def as_padded(image: ImageRef) -> ImageRef:
     """The same image, its grey columns cut off when it is loaded."""
     return replace(image, padded=True)  # type: ignore[type-var]  # each of ours is a dataclass
 
@@ -48,14 +35,14 @@ class Sameness:
     _sizes: dict[str, int] = field(default_factory=dict)
     _known: dict[tuple[str, str], bool] = field(default_factory=dict)
 
-    def same(self, one: StoredImage, other: StoredImage) -> bool:
+    def same(self, one: ImageRef, other: ImageRef) -> bool:
         """Whether both are the same file; False where that was not looked at."""
         key = (min(one.identity, other.identity), max(one.identity, other.identity))
         if key not in self._known:
             self._known[key] = self._compare(one, other)
         return self._known[key]
 
-    def _compare(self, one: StoredImage, other: StoredImage) -> bool:
+    def _compare(self, one: ImageRef, other: ImageRef) -> bool:
         try:
             size = self._size(one)
             if size != self._size(other):
@@ -68,7 +55,7 @@ class Sameness:
         except XmdptError:  # said when it is decoded
             return False
 
-    def _size(self, image: StoredImage) -> int:
+    def _size(self, image: ImageRef) -> int:
         if image.identity not in self._sizes:
             self._sizes[image.identity] = image.stored_size()
         return self._sizes[image.identity]

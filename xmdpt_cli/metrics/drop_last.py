@@ -9,10 +9,8 @@ order that can be had again, so here it is by name too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-from xmdpt_cli.metrics.pictures import Pixels
 
 
 def whole_batches(count: int, batch: int) -> int:
@@ -27,7 +25,7 @@ def left_out(names: Sequence[str], batch: int) -> list[int]:
 
 
 def dropped(batch: int, names: Sequence[str], out: Sequence[int]) -> dict[str, Any]:
-    """An entry of ``Report.drop_last``."""
+    """An entry of ``Evaluation.drop_last``."""
     return {
         "batch_size": batch,
         "used": len(names) - len(out),
@@ -37,37 +35,9 @@ def dropped(batch: int, names: Sequence[str], out: Sequence[int]) -> dict[str, A
 
 
 def note(metric: str, dropped: Mapping[str, Any]) -> str:
-    """An entry of ``Report.drop_last`` in words."""
+    """An entry of ``Evaluation.drop_last`` in words."""
     said = f"{metric} is of {dropped['used']:,} of {dropped['of']:,} pairs"
     if "reference_of" in dropped:
         used, of = dropped["reference_used"], dropped["reference_of"]
         said += f" and {used:,} of {of:,} images of the reference set"
     return f"{said}: the last partial batch of {dropped['batch_size']} is dropped"
-
-
-class WholeBatches:
-    """Passes images on to ``add`` batch by batch; ``count`` of them when ``close`` was called.
-
-    What it holds at the end is left out, unless it is all there was.
-    """
-
-    def __init__(self, add: Callable[[Pixels], None], batch: int) -> None:
-        self._add, self._batch = add, batch
-        self._waiting: list[Pixels] = []
-        self.count = 0
-
-    def add(self, image: Pixels) -> None:
-        self._waiting.append(image)
-        if len(self._waiting) == self._batch:
-            self._flush()
-
-    def close(self) -> None:
-        if not self.count:
-            self._flush()
-        self._waiting = []
-
-    def _flush(self) -> None:
-        for image in self._waiting:
-            self._add(image)
-        self.count += len(self._waiting)
-        self._waiting = []

@@ -1,4 +1,4 @@
-"""Networks whose features stand for pictures in a distance between two sets of them.
+"""Networks whose features stand for images in a distance between two sets of them.
 
 The papers of this field use torchvision's ImageNet inception_v3 (GFLA, PIDM, PoCoLD, CFLD), not the
 TensorFlow network of the original FID: values of the two do not compare, so they bear two names.
@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +22,7 @@ from torchvision.models import inception_v3
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.metrics.download import Published
-from xmdpt_cli.metrics.frechet import FrechetAccumulator
-from xmdpt_cli.metrics.pictures import Pixels, unit_tensor
+from xmdpt_cli.metrics.pixels import Pixels, unit_tensor
 from xmdpt_cli.metrics.weights import TOY_SEED, fill_random, identity, read_weights, weights_file
 from xmdpt_cli.progress import Progress, silent
 
@@ -43,91 +41,46 @@ TF_INCEPTION = Published(
     "--tf-inception-weights",
     ("toy", "toyconv"),
 )
-_BATCH = 16  # pictures a forward pass
 _TOYCONV_WIDTHS = (32, 64, 128)
 
 
-@dataclass(frozen=True)
-class FeatureExtractor:
+class FeatureExtractor(nn.Module):
     """A frozen network in front of the distance.
 
-    ``name`` is its honest name, which its columns bear: ``fid_<name>``, ``kid_<name>``. ``weights``
+    ``name`` is its honest name, which the metrics bear: ``fid_<name>``, ``kid_<name>``. ``weights``
     says which weights these are.
     """
 
-    name: str
-    weights: str
-    network: nn.Module
-    prepare: Callable[[Pixels], Tensor]  # -> (1, 3, h, w) of the type the network takes
+    def __init__(
+        self,
+        name: str,
+        weights: str,
+        network: nn.Module,
+        prepare: Callable[[Pixels], Tensor],
+        num_features: int,
+    ) -> None:
+        """``prepare``: an image -> (1, 3, h, w) of the type that ``network`` takes."""
+        super().__init__()
+        self.name, self.weights = name, weights
+        self.prepare, self.num_features = prepare, num_features
+        self.network = network.float().eval().requires_grad_(False)
 
     @property
     def toy(self) -> bool:
         """Random weights: the distances compare with nothing published."""
         return "toy" in self.name
 
-    @property
-    def fid(self) -> str:
-        return f"fid_{self.name}"
+    def train(self, mode: bool = True) -> FeatureExtractor:
+        """Stays in eval mode."""
+        super().train(False)
+        return self
 
-    @property
-    def kid(self) -> str:
-        return f"kid_{self.name}"
-
-    def __call__(self, pictures: Sequence[Pixels]) -> NDArray[np.float32]:
-        """Features (N, D) of N >= 1 pictures, of any sizes."""
+    @torch.inference_mode()
+    def forward(self, images: Sequence[Pixels]) -> NDArray[np.float32]:
+        """Features (N, D) of N >= 1 images, of any sizes."""
         device = next(self.network.parameters()).device
-        with torch.inference_mode():
-            batch = torch.cat([self.prepare(picture) for picture in pictures])
-            return self.network(batch.to(device)).float().cpu().numpy()
-
-
-class FeatureSet:
-    """The features of one set of pictures, taken in one by one, and their statistics.
-
-    ``keep``: the features themselves as well, in a file without a name, not in memory.
-    """
-
-    def __init__(self, extractor: FeatureExtractor, keep: bool = False) -> None:
-        self._extractor = extractor
-        self._waiting: list[Pixels] = []
-        self._statistics = FrechetAccumulator()
-        self._file: IO[bytes] | None = tempfile.TemporaryFile() if keep else None  # noqa: SIM115 - its own
-
-    def add(self, picture: Pixels) -> None:
-        self._waiting.append(picture)
-        if len(self._waiting) == _BATCH:
-            self._flush()
-
-    def take(self, features: NDArray[np.float32]) -> None:
-        """Features (N, D) that were made elsewhere."""
-        for start in range(0, len(features), _BATCH):
-            self._keep(features[start : start + _BATCH])
-
-    def statistics(self) -> FrechetAccumulator:
-        """Everything added so far."""
-        self._flush()
-        return self._statistics
-
-    def features(self) -> NDArray[np.float32]:
-        """(N, D) of everything added so far, mapped from the file."""
-        self._flush()
-        assert self._file is not None
-        count = self._statistics.count
-        if not count:
-            return np.zeros((0, 0), np.float32)
-        self._file.flush()
-        return np.memmap(self._file, np.float32, "r").reshape(count, -1)
-
-    def _flush(self) -> None:
-        if not self._waiting:
-            return
-        self._keep(self._extractor(self._waiting))
-        self._waiting = []
-
-    def _keep(self, features: NDArray[np.float32]) -> None:
-        self._statistics.update(features)
-        if self._file is not None:
-            self._file.write(np.ascontiguousarray(features, dtype=np.float32).data)
+        batch = torch.cat([self.prepare(image) for image in images])
+        return self.network(batch.to(device)).float().cpu().numpy()
 
 
 def inception_features(
@@ -150,7 +103,7 @@ def inception_features(
         network = network.to_empty(device="cpu")
         fill_random(network, TOY_SEED)
         name = f"inception_v3, random weights, seed {TOY_SEED}"
-        return _extractor("tvinception_toy", name, network, _to_299, device)
+        return FeatureExtractor("tvinception_toy", name, network, _to_299, 2048).to(device)
     path = weights_file(weights, INCEPTION, progress)
     unused = ("fc.", "AuxLogits.")
     state = {k: v for k, v in read_weights(path).items() if not k.startswith(unused)}
@@ -160,7 +113,8 @@ def inception_features(
         raise XmdptError(
             f"not the weights of torchvision's inception_v3: {path}", f"fetch {INCEPTION.url}"
         ) from None
-    return _extractor("tvinception", identity(path, INCEPTION), network, _to_299, device)
+    weights_name = identity(path, INCEPTION)
+    return FeatureExtractor("tvinception", weights_name, network, _to_299, 2048).to(device)
 
 
 def tensorflow_features(
@@ -191,7 +145,9 @@ def tensorflow_features(
     if weights == "toy":
         fill_random(network, TOY_SEED)
         name = f"TensorFlow Inception, random weights, seed {TOY_SEED}"
-        return _extractor("tfinception_toy", name, network, _to_299_antialiased, device)
+        return FeatureExtractor("tfinception_toy", name, network, _to_299_antialiased, 2048).to(
+            device
+        )
     path = weights_file(weights, TF_INCEPTION, progress)
     try:
         torch.nn.Module.load_state_dict(network, read_weights(path))
@@ -200,7 +156,7 @@ def tensorflow_features(
             f"not the weights of torch-fidelity's Inception: {path}", f"fetch {TF_INCEPTION.url}"
         ) from None
     name = identity(path, TF_INCEPTION)
-    return _extractor("tfinception", name, network, _to_299_antialiased, device)
+    return FeatureExtractor("tfinception", name, network, _to_299_antialiased, 2048).to(device)
 
 
 def require_torch_fidelity() -> None:
@@ -220,7 +176,8 @@ def toy_features(device: str | torch.device = "cpu") -> FeatureExtractor:
     network = _ToyConv()
     fill_random(network, TOY_SEED)
     name = f"3 random convolutions, seed {TOY_SEED}"
-    return _extractor("toyconv", name, network, _to_64, device)
+    width = sum(_TOYCONV_WIDTHS)
+    return FeatureExtractor("toyconv", name, network, _to_64, width).to(device)
 
 
 class _ToyConv(nn.Module):
@@ -244,29 +201,18 @@ class _ToyConv(nn.Module):
         return torch.cat(pooled, dim=1)
 
 
-def _extractor(
-    name: str,
-    weights: str,
-    network: nn.Module,
-    prepare: Callable[[Pixels], Tensor],
-    device: str | torch.device,
-) -> FeatureExtractor:
-    frozen = network.float().eval().requires_grad_(False).to(device)
-    return FeatureExtractor(name, weights, frozen, prepare)
-
-
-def _to_299(picture: Pixels) -> Tensor:
+def _to_299(image: Pixels) -> Tensor:
     """[0, 1], bilinear without antialias; the network's transform_input does the rest."""
-    return F.interpolate(unit_tensor(picture), size=(299, 299), mode="bilinear")
+    return F.interpolate(unit_tensor(image), size=(299, 299), mode="bilinear")
 
 
-def _to_299_antialiased(picture: Pixels) -> Tensor:
-    """PIL's bicubic as a picture, uint8: of this size the network resizes nothing itself."""
-    levels = np.rint(np.clip(picture, 0, 255)).astype(np.uint8)
+def _to_299_antialiased(image: Pixels) -> Tensor:
+    """PIL's bicubic, uint8: the network itself resizes no image of this size."""
+    levels = np.rint(np.clip(image, 0, 255)).astype(np.uint8)
     resized = Image.fromarray(levels).resize((299, 299), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1)[None]
 
 
-def _to_64(picture: Pixels) -> Tensor:
-    small = F.interpolate(unit_tensor(picture), size=(64, 64), mode="bilinear", antialias=True)
+def _to_64(image: Pixels) -> Tensor:
+    small = F.interpolate(unit_tensor(image), size=(64, 64), mode="bilinear", antialias=True)
     return small * 2 - 1

@@ -1,20 +1,21 @@
-"""How pictures are brought to one size before they are compared: part of every published number.
+"""How images are brought to one size before they are compared: part of every published number.
 
-Ground truth and prediction take different paths, and the public codes of this field take several.
-A score means something only together with the name of its protocol:
+Ground truth and generated image take different paths, and the public codes of this field take
+several. A score means something only together with the name of its protocol:
 
-``cfld``: photographs by PIL's bicubic from the high resolution in one step; predictions by torch's
+``cfld``: photographs by PIL's bicubic from the high resolution in one step; generated images by
+torch's, antialiased, truncated;
 ``pidm``: both by PIL's bicubic to a square PNG, which SSIM, PSNR, L1 and MAE compare; for LPIPS
 and FID then by OpenCV's bilinear, not antialiased.
 ``pcdms``: as pidm, but OpenCV's bicubic, and LPIPS on [0, 1] (PCDMs, b3a46fb).
-``clean``: for people outside this field: PIL's bicubic, antialiased, for all pictures, SSIM as Wang
+``clean``: for people outside this field: PIL's bicubic, antialiased, for all images, SSIM as Wang
 et al. 2004 have it, and the TensorFlow Inception of the first FID.
-``native``: pictures as they are, for sizes that no paper reports.
+``native``: images as they are, for sizes that no paper reports.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -26,7 +27,8 @@ from PIL import Image
 
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.images import Picture
-from xmdpt_cli.metrics.pictures import Pixels, unit_tensor
+from xmdpt_cli.metrics.base import Path, unchanged
+from xmdpt_cli.metrics.pixels import Pixels, unit_tensor
 
 #: the evaluated sizes of DeepFashion in the literature, (H, W), by their height
 SIZES = {256: (256, 176), 512: (512, 352)}
@@ -36,20 +38,18 @@ LOWEST = min(SIZES)
 PIDM_BATCHES = {"fid": 64, "lpips": 64}
 PCDMS_BATCHES = {"fid": 128, "lpips": 64}
 
-Resize = Callable[[Picture], Pixels]
-
 
 @dataclass(frozen=True)
 class Protocol:
-    """``truth`` also serves the real set and the source pictures: all are photographs."""
+    """``ground_truth`` also serves the reference set and the source images: all are photographs."""
 
     name: str
-    size: tuple[int, int] | None  # (H, W) of what is compared; None: as the pictures are
-    truth: Resize
-    prediction: Resize
+    size: tuple[int, int] | None  # (H, W) of what is compared; None: as the images are
+    ground_truth: Path
+    generated: Path
     published: bool  # values compare with papers if the inputs are the papers' too
-    square: Resize | None = None  # the square PNG that the two paths start from
-    pixelwise: Resize | None = None  # what all but LPIPS and FID compare, where not the above
+    square: Path | None = None  # the square PNG that the two paths start from
+    pixelwise: Path | None = None  # what all but LPIPS and FID compare, where not the above
     sigma: float = 1.5  # of ssim_256's Gaussian: 1.5 in GFLA, PoCoLD, CFLD; 1.2 in PIDM, PCDMs
     wang: bool = False  # SSIM as Wang et al. have it, in the place of the two of this field
     lpips_signed: bool = True  # LPIPS on [-1, 1], as it was trained; else on [0, 1]
@@ -58,40 +58,36 @@ class Protocol:
     batches: Mapping[str, int] = field(default_factory=dict)
 
 
-def _same(picture: Picture) -> Pixels:
-    return picture
-
-
-def _pil(size: tuple[int, int], picture: Picture) -> Picture:
+def _pil(size: tuple[int, int], image: Picture) -> Picture:
     """PIL's bicubic (antialiased, rounded) to (H, W)."""
-    if picture.shape[:2] == size:
-        return picture
-    resized = Image.fromarray(picture).resize(size[::-1], Image.Resampling.BICUBIC)
+    if image.shape[:2] == size:
+        return image
+    resized = Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC)
     return np.array(resized, dtype=np.uint8)
 
 
-def _torch_bicubic(size: tuple[int, int], picture: Picture) -> Picture:
+def _torch_bicubic(size: tuple[int, int], image: Picture) -> Picture:
     """Antialiased bicubic on floats to (H, W), then truncated, not rounded.
 
     Truncation darkens by half a grey level on average; the published numbers include it.
     """
-    if picture.shape[:2] == size:
-        return picture
-    floats = F.interpolate(unit_tensor(picture), size=size, mode="bicubic", antialias=True)
+    if image.shape[:2] == size:
+        return image
+    floats = F.interpolate(unit_tensor(image), size=size, mode="bicubic", antialias=True)
     grey_levels = floats[0].clamp(0, 1).mul(255).to(torch.uint8)
     return np.ascontiguousarray(grey_levels.permute(1, 2, 0).numpy())
 
 
-def _square(size: tuple[int, int], picture: Picture) -> Picture:
+def _square(size: tuple[int, int], image: Picture) -> Picture:
     """The square PNG of PIDM's folders, as high as (H, W)."""
-    return _pil((size[0], size[0]), picture)
+    return _pil((size[0], size[0]), image)
 
 
-def _through_square(size: tuple[int, int], method: int, picture: Picture) -> Pixels:
+def _through_square(size: tuple[int, int], method: int, image: Picture) -> Pixels:
     """The square PNG, then OpenCV on its float32 grey levels; float32 (H, W, 3)."""
-    if picture.shape[:2] == size:  # squeezed already
-        return picture
-    floats = _square(size, picture).astype(np.float32)
+    if image.shape[:2] == size:  # squeezed already
+        return image
+    floats = _square(size, image).astype(np.float32)
     return np.asarray(cv2.resize(floats, size[::-1], interpolation=method), dtype=np.float32)
 
 
@@ -127,12 +123,12 @@ def _clean(size: tuple[int, int]) -> Protocol:
 
 
 PROTOCOLS = {"cfld": _cfld, "pidm": _pidm, "pcdms": _pcdms, "clean": _clean}
-NATIVE = Protocol("native", None, _same, _same, published=False)
+NATIVE = Protocol("native", None, unchanged, unchanged, published=False)
 NAMES = (*PROTOCOLS, NATIVE.name)
 
 
 def get_protocol(name: str, height: int = 256) -> Protocol:
-    """By name, for pictures of 256x176 or 512x352 (by ``height``); ConfigError for another."""
+    """By name, for images of 256x176 or 512x352 (by ``height``); ConfigError for another."""
     if name == NATIVE.name:
         return NATIVE
     if name not in PROTOCOLS:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from xmdpt_cli.errors import XmdptError
 
+# The columns that hold the photograph: 750 x 1101 at 256 rows is 174 columns wide, in the middle.
 PADDED_SIZE, PADDED_BOX = (256, 256), (41, 0, 215, 256)
 SAMPLE = 12  # images that are looked at
 _READ_AT_MOST = 3 * SAMPLE  # some may be missing or broken

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from xmdpt_cli.files import write_bytes
-from xmdpt_cli.metrics.report import Report
+from xmdpt_cli.metrics.evaluation import Evaluation
+from xmdpt_cli.metrics.sizes import REFERENCE
 from xmdpt_cli.report.evaluation_pairs import Pictures, pairs_section
 from xmdpt_cli.report.evaluation_spread import spread_section
 from xmdpt_cli.report.evaluation_style import STYLE
@@ -20,7 +21,7 @@ from xmdpt_cli.utils.redact import shown
 
 def write_page(
     path: str | Path,
-    reports: Sequence[Report],
+    reports: Sequence[Evaluation],
     pictures: Pictures,
     *,
     title: str,
@@ -42,7 +43,7 @@ def write_page(
 
 
 def page(
-    reports: Sequence[Report],
+    reports: Sequence[Evaluation],
     pictures: Pictures,
     *,
     title: str,
@@ -62,14 +63,17 @@ def page(
     return document(title, sections, STYLE)
 
 
-def _header(reports: Sequence[Report], title: str) -> str:
+def _header(reports: Sequence[Evaluation], title: str) -> str:
     first = reports[0]
     names = ", ".join(report.protocol for report in reports)
     several = len(reports) > 1
     pairs = first.counts.get(main_row(first), len(first.images))
-    cells = [(f"{pairs:,}", "pair" if pairs == 1 else "pairs", "generated beside their truths")]
-    if "real" in first.counts:
-        cells.append((f"{first.counts['real']:,}", "real pictures", "of the set that FID sees"))
+    cells = [
+        (f"{pairs:,}", "pair" if pairs == 1 else "pairs", "generated beside their ground truths")
+    ]
+    if REFERENCE in first.counts:
+        count = first.counts[REFERENCE]
+        cells.append((f"{count:,}", "reference images", "that FID compares with"))
     sizes = list(dict.fromkeys(size for report in reports for size in report.sizes))
     if sizes:
         more = f"and {len(sizes) - 1:,} more sizes" if len(sizes) > 1 else "pixels, width × height"
@@ -81,7 +85,7 @@ def _header(reports: Sequence[Report], title: str) -> str:
     )
 
 
-def _toy(reports: Sequence[Report]) -> str:
+def _toy(reports: Sequence[Evaluation]) -> str:
     """What cannot be missed: numbers that say nothing beside those of a paper."""
     metrics = list(dict.fromkeys(metric for report in reports for metric in report.toy))
     notes = dict.fromkeys(n for r in reports for n in r.notes if _is_toy(n))
@@ -100,7 +104,7 @@ def _is_toy(note: str) -> bool:
     return note.lower().startswith("toy")
 
 
-def _notes(reports: Sequence[Report]) -> str:
+def _notes(reports: Sequence[Evaluation]) -> str:
     said: dict[str, list[str]] = {}
     for report in reports:
         for note in report.notes:
@@ -116,7 +120,7 @@ def _notes(reports: Sequence[Report]) -> str:
     return f'<h2>Notes</h2><ul class="card notes">{"".join(lines)}</ul>'
 
 
-def _tables(reports: Sequence[Report], reference: Sequence[Mapping[str, Any]]) -> str:
+def _tables(reports: Sequence[Evaluation], reference: Sequence[Mapping[str, Any]]) -> str:
     if len(reports) == 1:
         numbers = protocol_table(reports[0], reference) + legend(reports)
         return f'<h2>Numbers</h2><div class="card">{numbers}</div>'

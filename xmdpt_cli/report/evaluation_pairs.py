@@ -14,7 +14,7 @@ from PIL import Image
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture, png_bytes
-from xmdpt_cli.metrics.report import Report
+from xmdpt_cli.metrics.evaluation import Evaluation
 from xmdpt_cli.report.metric_values import arrow, column, main_row, per_pair, shown, style
 
 Pictures = Callable[[str], Mapping[str, Picture]]
@@ -24,14 +24,14 @@ LARGEST = 256  # pixels of a picture's longer side; larger ones are reduced
 MOST_BYTES = 32_000  # of a picture, if a lower quality can do it
 
 
-def pairs_section(report: Report, pictures: Pictures) -> str:
+def pairs_section(report: Evaluation, pictures: Pictures) -> str:
     """Worst beside best by a SSIM and by LPIPS; nothing where pairs have no values."""
     show = _Shown(report, pictures)
     parts = [show.ends(metric) for metric in ranked_metrics(report)]
     return "".join(parts)
 
 
-def ranked_metrics(report: Report) -> list[str]:
+def ranked_metrics(report: Evaluation) -> list[str]:
     """What to rank pairs by: a SSIM and LPIPS, else the first metric that knows a better way."""
     main = main_row(report)
     there = [
@@ -45,7 +45,7 @@ def ranked_metrics(report: Report) -> list[str]:
     return ssim + lpips or there[:1]
 
 
-def ranking(report: Report, metric: str) -> tuple[list[int], list[int]]:
+def ranking(report: Evaluation, metric: str) -> tuple[list[int], list[int]]:
     """Pairs, as places in ``report.images``: the worst, worst first, and the best, best first.
 
     No pair is in both lists, and none without a value is in either; of equal ones the first in
@@ -64,7 +64,7 @@ def ranking(report: Report, metric: str) -> tuple[list[int], list[int]]:
 class _Shown:
     """Pairs as HTML; their pictures are asked for once each."""
 
-    def __init__(self, report: Report, pictures: Pictures) -> None:
+    def __init__(self, report: Evaluation, pictures: Pictures) -> None:
         self.report, self.pictures = report, pictures
         self.main = main_row(report)
         self.metrics = per_pair([report])
@@ -101,7 +101,7 @@ class _Shown:
         return " · ".join(f"<span>{one}</span>" for one in told)
 
 
-def _compared(report: Report) -> tuple[int, int] | None:
+def _compared(report: Evaluation) -> tuple[int, int] | None:
     """(height, width) of all pictures as they were compared: squashed to a square, as this field's
     models draw, a figure cannot be judged. None where they differ."""
     found = re.fullmatch(r"(\d+)x(\d+)", report.sizes[0]) if len(report.sizes) == 1 else None

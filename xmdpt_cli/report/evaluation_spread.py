@@ -8,7 +8,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from xmdpt_cli.metrics.report import Report
+from xmdpt_cli.metrics.evaluation import Evaluation
 from xmdpt_cli.report.evaluation_charts import histogram, scatter
 from xmdpt_cli.report.metric_values import (
     Column,
@@ -22,7 +22,7 @@ from xmdpt_cli.report.metric_values import (
 )
 
 
-def spread_section(report: Report, *, several: bool) -> str:
+def spread_section(report: Evaluation, *, several: bool) -> str:
     """A card for every metric that pairs have; ``several``: say of which protocol."""
     metrics = per_pair([report])
     if not metrics:
@@ -57,14 +57,14 @@ class _Joints:
         )
 
 
-def _joints(report: Report) -> _Joints:
+def _joints(report: Evaluation) -> _Joints:
     found = [image.get("joints") for image in report.images]
     known = np.array([number is not None for number in found], dtype=np.bool_)
     numbers = np.array([0 if number is None else int(number) for number in found], dtype=np.int64)
     return _Joints(known, numbers, [str(image["name"]) for image in report.images])
 
 
-def _card(report: Report, metric: str, joints: _Joints) -> str:
+def _card(report: Evaluation, metric: str, joints: _Joints) -> str:
     found = column(report, main_row(report), metric)
     inner = _spread(report, metric, found)
     both = found.finite & joints.known
@@ -75,7 +75,7 @@ def _card(report: Report, metric: str, joints: _Joints) -> str:
     return f'<div class="card chart"><h3>{heading(metric, report)}</h3>{inner}</div>'
 
 
-def _spread(report: Report, metric: str, found: Column) -> str:
+def _spread(report: Evaluation, metric: str, found: Column) -> str:
     """Mean and median in words, what the charts leave out, and the histogram."""
     row = main_row(report)
     values = found.values[found.finite]

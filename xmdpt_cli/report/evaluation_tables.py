@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from xmdpt_cli.metrics.report import Report, Value
+from xmdpt_cli.metrics.evaluation import Evaluation, Value
 from xmdpt_cli.report.html import code, table
 from xmdpt_cli.report.metric_values import (
     NONE,
@@ -21,23 +21,23 @@ from xmdpt_cli.report.metric_values import (
 )
 
 ABOUT = {
-    "copy-source": "the source picture itself, as if no pose had been asked for",
-    "mean-image": "one average picture, the same for every pair",
-    "vae-reconstruction": "the truth through the VAE: the best a latent model can do",
-    "ground-truth": "the truths themselves, as a set beside the real one",
+    "copy-source": "the source image itself, as if no pose had been asked for",
+    "mean-image": "one average image, the same for every pair",
+    "vae-reconstruction": "the ground truth through the VAE: the best a latent model can do",
+    "ground-truth": "the ground truths themselves, beside the reference set",
 }
 PRINTED = "Printed in papers"
 
 Reference = Sequence[Mapping[str, Any]]
 
 
-def protocol_table(report: Report, reference: Reference = ()) -> str:
+def protocol_table(report: Evaluation, reference: Reference = ()) -> str:
     """Rows down, metrics across: the generated pictures, what calibrates them, papers."""
     metrics = ordered([*measured(report), *_named(reference)])
     main = main_row(report)
     # the page says how many pairs there are: a column only where a row has another number
     counts = {report.counts.get(row) for row in report.rows}
-    extra = ["pictures"] if len(counts) > 1 else []
+    extra = ["images"] if len(counts) > 1 else []
     lines = [_line(report, main, main, metrics, extra)] if main in report.rows else []
     others = [row for row in report.rows if row != main]
     if others:
@@ -48,7 +48,7 @@ def protocol_table(report: Report, reference: Reference = ()) -> str:
     return _metric_table("", head + extra, lines)
 
 
-def side_by_side(reports: Sequence[Report], reference: Reference = ()) -> str:
+def side_by_side(reports: Sequence[Evaluation], reference: Reference = ()) -> str:
     """The generated pictures under every protocol, how far these differ, papers."""
     metrics = ordered([*(m for r in reports for m in _main(r)), *_named(reference)])
     lines = [_line(report, main_row(report), report.protocol, metrics) for report in reports]
@@ -58,7 +58,7 @@ def side_by_side(reports: Sequence[Report], reference: Reference = ()) -> str:
     return _metric_table("Protocol", head, lines)
 
 
-def legend(reports: Sequence[Report]) -> str:
+def legend(reports: Sequence[Evaluation]) -> str:
     """How to read the tables."""
     parts = ["Arrows show which way is better."]
     if any(report.intervals for report in reports):
@@ -68,7 +68,7 @@ def legend(reports: Sequence[Report]) -> str:
     return f'<p class="legend">{" ".join(parts)}</p>'
 
 
-def weights_table(reports: Sequence[Report]) -> str:
+def weights_table(reports: Sequence[Evaluation]) -> str:
     """Which network weights a metric was measured with; nothing where none was needed."""
     used: dict[tuple[str, str], list[str]] = {}
     for report in reports:
@@ -86,12 +86,12 @@ def weights_table(reports: Sequence[Report]) -> str:
     )
 
 
-def _main(report: Report) -> dict[str, Value]:
+def _main(report: Evaluation) -> dict[str, Value]:
     return report.rows.get(main_row(report), {})
 
 
 def _line(
-    report: Report,
+    report: Evaluation,
     row: str,
     label: str,
     metrics: Sequence[str],
@@ -105,7 +105,7 @@ def _line(
     return f'<tr class="{kind}"><th scope="row">{escape(label)}{about}</th>{cells}</tr>'
 
 
-def _cell(report: Report, row: str, metric: str) -> str:
+def _cell(report: Evaluation, row: str, metric: str) -> str:
     value = report.rows.get(row, {}).get(metric)
     text = f"<b>{shown(metric, value)}</b>"
     ends = interval(report, row, metric)
@@ -120,7 +120,7 @@ def _cell(report: Report, row: str, metric: str) -> str:
     return f'<td class="n">{text}</td>'
 
 
-def _spread(reports: Sequence[Report], metrics: Iterable[str]) -> str:
+def _spread(reports: Sequence[Evaluation], metrics: Iterable[str]) -> str:
     cells = []
     for metric in metrics:
         values = [_main(report).get(metric) for report in reports]

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from xmdpt_cli.metrics.report import METRICS, Report, Value
+from xmdpt_cli.metrics.evaluation import Evaluation, Value
+from xmdpt_cli.metrics.registry import METRICS
 
 GENERATED = "generated"
 NONE = "–"
@@ -43,17 +44,17 @@ def ordered(metrics: Iterable[str]) -> list[str]:
     return sorted(dict.fromkeys(metrics), key=place)
 
 
-def main_row(report: Report) -> str:
+def main_row(report: Evaluation) -> str:
     """The row that the page is about: ``generated``, else the first one."""
     return GENERATED if GENERATED in report.rows else next(iter(report.rows), GENERATED)
 
 
-def measured(report: Report) -> list[str]:
+def measured(report: Evaluation) -> list[str]:
     """All metrics of the report, of sets and of pairs."""
     return ordered(metric for row in report.rows.values() for metric in row)
 
 
-def per_pair(reports: Sequence[Report]) -> list[str]:
+def per_pair(reports: Sequence[Evaluation]) -> list[str]:
     """The metrics that have a value for every pair."""
     rows = (row for report in reports for image in report.images for row in image["rows"].values())
     return ordered({metric: None for row in rows for metric in row})
@@ -84,7 +85,7 @@ def arrow(metric: str) -> str:
     return f'<abbr class="way" title="{told}" aria-label="{told}">{sign}</abbr>'
 
 
-def heading(metric: str, *reports: Report) -> str:
+def heading(metric: str, *reports: Evaluation) -> str:
     """A metric's name as HTML, with its arrow, and marked where it is a toy."""
     name = escape(metric).replace("_", "_<wbr>")
     toy = any(metric in report.toy for report in reports)
@@ -92,7 +93,7 @@ def heading(metric: str, *reports: Report) -> str:
     return "&nbsp;".join(part for part in (name, arrow(metric)) if part) + badge
 
 
-def interval(report: Report, row: str, metric: str) -> tuple[float, float] | None:
+def interval(report: Evaluation, row: str, metric: str) -> tuple[float, float] | None:
     """The 95 % interval, where the report has one that is finite."""
     ends = report.intervals.get(row, {}).get(metric)
     if ends is None or any(end is None or not math.isfinite(end) for end in ends):
@@ -121,7 +122,7 @@ class Column:
         return int(np.isnan(self.values).sum())
 
 
-def column(report: Report, row: str, metric: str) -> Column:
+def column(report: Evaluation, row: str, metric: str) -> Column:
     """The values of ``report.images`` in their order."""
     found = [image["rows"].get(row, {}).get(metric) for image in report.images]
     values = np.array([math.nan if v is None else v for v in found], dtype=np.float64)

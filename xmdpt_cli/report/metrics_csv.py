@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xmdpt_cli.files import write_bytes
-from xmdpt_cli.metrics.report import Report, Value
+from xmdpt_cli.metrics.evaluation import Evaluation, ImageValues, Value
 from xmdpt_cli.report.metric_values import per_pair
 
 
-def write_csv(path: str | Path, reports: Sequence[Report]) -> None:
+def write_csv(path: str | Path, reports: Sequence[Evaluation]) -> None:
     """Columns ``protocol,row,name,joints`` and every metric that pairs have, as RFC 4180 in UTF-8.
 
     Numbers are the shortest that read back as the same double; ``inf`` where a value is infinite,
@@ -43,7 +43,7 @@ def write_csv(path: str | Path, reports: Sequence[Report]) -> None:
     write_bytes(path, stream.getvalue().encode("utf-8", "backslashreplace"))
 
 
-def _joints(image: dict[str, object]) -> str:
+def _joints(image: ImageValues) -> str:
     joints = image.get("joints")
     return "" if joints is None else str(joints)
 

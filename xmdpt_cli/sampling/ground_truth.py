@@ -1,4 +1,4 @@
-"""What generated pictures are compared with: a prepared dataset's pairs, or a second folder."""
+"""What generated images are compared with: a prepared dataset's pairs, or a second folder."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from xmdpt_cli.encoders.identity import dataset_note
 from xmdpt_cli.encoders.vae import VAE, posterior_mean
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture, load_image
-from xmdpt_cli.metrics.evaluate import Pair
-from xmdpt_cli.metrics.real_set import RealSet
+from xmdpt_cli.metrics.evaluate import ImagePair
+from xmdpt_cli.metrics.reference_set import ReferenceSet
 from xmdpt_cli.sampling.encoders import find_vae
 from xmdpt_cli.sampling.sample_names import sample_names
 
@@ -37,8 +37,8 @@ class Sized(Generic[T]):
         return self._length
 
 
-class DatasetTruths:
-    """The pairs of a prepared dataset beside the samples that ``xmdpt sample`` drew of them."""
+class DatasetGroundTruth:
+    """The pairs of a prepared dataset beside the images that ``xmdpt sample`` generated."""
 
     def __init__(
         self,
@@ -58,13 +58,13 @@ class DatasetTruths:
         self.note = dataset_note(self.dataset.manifest, data)
         names = sample_names(self.dataset.pairs)[:limit]
         if not generated.is_dir():
-            raise XmdptError(f"no such folder: {generated}", "draw first: xmdpt sample --help")
+            raise XmdptError(f"no such folder: {generated}", "generate first: xmdpt sample --help")
         there = [(generated / name).is_file() for name in names]
         self.count = sum(there)
         if not self.count:
             raise XmdptError(
                 f"{generated} holds no sample of the {split} pairs of {data} (e.g. {names[0]})",
-                f"draw them: xmdpt sample --data {data} --model RUN/model --out {generated}",
+                f"generate them: xmdpt sample --data {data} --model RUN/model --out {generated}",
             )
         if not all(there[: self.count]):
             missing = names[there.index(False)]
@@ -82,7 +82,7 @@ class DatasetTruths:
         except XmdptError:
             self.vae = None
 
-    def pairs(self, rank: int = 0, ranks: int = 1) -> Sized[Pair]:
+    def pairs(self, rank: int = 0, ranks: int = 1) -> Sized[ImagePair]:
         """All pairs, or a rank's own."""
         return Sized(self._pairs(rank, ranks), -(-self.count // ranks))
 
@@ -96,14 +96,14 @@ class DatasetTruths:
             "generated": np.asarray(load_image(self.generated / name)),
         }
 
-    def real(self) -> RealSet:
-        """Every training picture, or the split's own if there is no training split."""
+    def reference_set(self) -> ReferenceSet:
+        """Every training image, or the split's own if there is no training split."""
         try:
             reference = PairDataset(self.dataset.store, "train")
         except XmdptError:
             reference = self.dataset
 
-        def pictures() -> Sized[Picture]:
+        def images() -> Sized[Picture]:
             views = reference.views()
             return Sized((reference.picture(key, view) for key, view in views), len(views))
 
@@ -111,18 +111,18 @@ class DatasetTruths:
             shards = reference.manifest["shards"]
             return " ".join(str(s["sha256"]) for s in shards if s["split"] == reference.split)
 
-        return RealSet(pictures, content)
+        return ReferenceSet(images, content)
 
-    def _pairs(self, rank: int, ranks: int) -> Iterator[Pair]:
+    def _pairs(self, rank: int, ranks: int) -> Iterator[ImagePair]:
         mine = eval_batches(self.dataset, _BATCH, self.count, part=(rank, ranks))
         for number, batch in enumerate(mine):
             done = (rank + number * ranks) * _BATCH
             rebuilt = self._rebuilt(batch)
             for row in range(len(batch.pairs)):
                 name = self.names[done + row]
-                yield Pair(
-                    pred=np.asarray(load_image(self.generated / name)),
-                    truth=batch.target_pictures[row].numpy(),
+                yield ImagePair(
+                    generated=np.asarray(load_image(self.generated / name)),
+                    ground_truth=batch.target_pictures[row].numpy(),
                     source=batch.source_pictures[row].numpy(),
                     keypoints=batch.target_keypoints[row].numpy(),
                     name=name,
@@ -137,8 +137,8 @@ class DatasetTruths:
             return list(self.vae.decode(posterior_mean(moments, self.vae.scale)))
 
 
-class FolderTruths:
-    """Two folders paired by file name; FID's real set is ``photographs``."""
+class FolderGroundTruth:
+    """Two folders paired by file name; FID's reference set is ``photographs``."""
 
     toy = False
     note = None
@@ -148,25 +148,25 @@ class FolderTruths:
         self.names = [name for name, _, _ in pairs]
         self.height = load_image(pairs[0][2]).height
 
-    def pairs(self, rank: int = 0, ranks: int = 1) -> Sized[Pair]:
+    def pairs(self, rank: int = 0, ranks: int = 1) -> Sized[ImagePair]:
         """All pairs, or a rank's own."""
         named = self._named[rank::ranks]
         found = (
-            Pair(np.asarray(load_image(made)), np.asarray(load_image(truth)), name=name)
+            ImagePair(np.asarray(load_image(made)), np.asarray(load_image(truth)), name=name)
             for name, made, truth in named
         )
         return Sized(found, len(named))
 
     def shown(self, name: str) -> dict[str, Picture]:
-        """Both pictures of a pair."""
+        """Both images of a pair."""
         _, made, truth = next(named for named in self._named if named[0] == name)
         return {
             "truth": np.asarray(load_image(truth)),
             "generated": np.asarray(load_image(made)),
         }
 
-    def real(self) -> RealSet:
-        def pictures() -> Sized[Picture]:
+    def reference_set(self) -> ReferenceSet:
+        def images() -> Sized[Picture]:
             read = (np.asarray(load_image(path)) for path in self._photographs)
             return Sized(read, len(self._photographs))
 
@@ -174,4 +174,4 @@ class FolderTruths:
             digests = (hashlib.sha256(path.read_bytes()).digest() for path in self._photographs)
             return hashlib.sha256(b"".join(digests)).hexdigest()
 
-        return RealSet(pictures, content)
+        return ReferenceSet(images, content)

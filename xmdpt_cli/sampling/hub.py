@@ -13,8 +13,8 @@ from xmdpt_cli.encoders.places import without_places
 from xmdpt_cli.encoders.weights import HUB_ID, reason
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import expanded, write_text, writing
-from xmdpt_cli.metrics.report import WrittenReport
 from xmdpt_cli.model.folder import save_model
+from xmdpt_cli.report.evaluation_json import WrittenEvaluation
 from xmdpt_cli.sampling.encoders import LazyEncoders
 from xmdpt_cli.sampling.model_card import model_card
 from xmdpt_cli.sampling.sampler import Sampler
@@ -98,7 +98,7 @@ def card(
     measured: dict[str, Any] | None = None
     if metrics is not None:
         hint = "name the metrics.json of xmdpt evaluate"
-        measured = records.read(WrittenReport, Path(metrics), hint)
+        measured = records.read(WrittenEvaluation, Path(metrics), hint)
     counts = sampler.model.parameter_counts()
     return model_card(
         repo_id, public_facts(sampler), counts, training_config=training_config, metrics=measured

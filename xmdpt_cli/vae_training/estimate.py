@@ -10,18 +10,18 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.metrics.lpips_metric import LpipsNetwork
 from xmdpt_cli.training.estimate import Estimate
 from xmdpt_cli.training.footprint import Cost, parameter_bytes, step_time
 from xmdpt_cli.utils import records
 from xmdpt_cli.vae_training.examples import draw
 from xmdpt_cli.vae_training.folder import STATE
-from xmdpt_cli.vae_training.loss import Perceptual
 from xmdpt_cli.vae_training.plan import Plan
 from xmdpt_cli.vae_training.trainer import State, VaeTrainer
 
 
 def estimate_finetuning(
-    plan: Plan, perceptual: Perceptual | None, out: Path, world: int = 1
+    plan: Plan, perceptual: LpipsNetwork | None, out: Path, world: int = 1
 ) -> Estimate:
     """``plan.vae`` is used up: a few steps run where one takes ``LONG`` seconds at most.
 

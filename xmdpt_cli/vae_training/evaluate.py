@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from xmdpt_cli.encoders.vae import VAE, posterior_mean
 from xmdpt_cli.images import Picture
-from xmdpt_cli.metrics import pairwise
-from xmdpt_cli.metrics.lpips_metric import SMALLEST, Lpips
+from xmdpt_cli.metrics.base import PairMetric
+from xmdpt_cli.metrics.collection import ProtocolMetrics, protocol_metrics
+from xmdpt_cli.metrics.evaluation import Evaluation, Value
+from xmdpt_cli.metrics.lpips_metric import LpipsNetwork
+from xmdpt_cli.metrics.pixels import to_tensor
 from xmdpt_cli.metrics.protocols import LOWEST, Protocol, get_protocol
-from xmdpt_cli.metrics.report import Report, Row, Table, Value, table
 from xmdpt_cli.pose.head import head_map
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.training.distributed import SINGLE_PROCESS, Distributed
@@ -46,38 +48,46 @@ def measure(
     vae: VAE,
     examples: DatasetExamples,
     count: int,
-    lpips: Lpips | None,
+    lpips: LpipsNetwork | None,
     *,
     stage: str,
     dist: Distributed = SINGLE_PROCESS,
     progress: Progress = silent,
 ) -> Images:
     """The first ``count`` pictures' measures, by name; all processes get all of them."""
-    protocol = protocol_for(examples.dataset.resolution)
-    mine: dict[int, dict[str, Value]] = {}
+    metrics = _metrics(protocol_for(examples.dataset.resolution), lpips)
+    places: list[int] = []
+    faces: list[Value] = []
     for number, start in enumerate(range(0, count, _CHUNK)):
         if number % dist.world_size == dist.rank:
             indices = list(range(start, min(start + _CHUNK, count)))
-            for index, made in zip(indices, rebuild(vae, examples, indices), strict=True):
-                mine[index] = _values(examples, index, made, protocol, lpips)
+            made, originals = (
+                rebuild(vae, examples, indices),
+                [examples.pictures[i] for i in indices],
+            )
+            metrics.update(to_tensor(made), to_tensor(originals))
+            places += indices
+            faces += [_face(examples, *of) for of in zip(indices, made, originals, strict=True)]
         progress(stage, min(start + _CHUNK, count), count)
-    found = {k: v for part in dist.all_gather(mine) for k, v in part.items()}
+    values: dict[int, dict[str, Value]] = {place: {} for place in places}
+    for metric in metrics.metrics:
+        if isinstance(metric, PairMetric):
+            for place, value in zip(places, metric.per_image().tolist(), strict=True):
+                values[place][metric.name] = None if math.isnan(value) else value
+    for place, face in zip(places, faces, strict=True):
+        values[place][FACE] = face
+    found = {k: v for part in dist.all_gather(values) for k, v in part.items()}
     names = ["/".join(view) for view in examples.pictures.views]
     return [{"name": names[index], "values": found[index]} for index in range(count)]
 
 
-def _values(
-    examples: DatasetExamples, index: int, made: Picture, protocol: Protocol, lpips: Lpips | None
-) -> dict[str, Value]:
-    original = examples.pictures[index]
-    truth, rebuilt = protocol.truth(original), protocol.prediction(made)
-    values = pairwise.measure(rebuilt, truth)
-    if lpips is not None:
-        fits = min(truth.shape[:2]) >= SMALLEST
-        values[lpips.metric] = lpips(rebuilt, truth) if fits else None
+def _metrics(protocol: Protocol, lpips: LpipsNetwork | None) -> ProtocolMetrics:
+    return protocol_metrics(protocol, lpips=lpips, sync_on_compute=False)
+
+
+def _face(examples: DatasetExamples, index: int, made: Picture, original: Picture) -> Value:
     keypoints = examples.dataset.keypoints(*examples.pictures.views[index])
-    values[FACE] = psnr_face(made, original, head_map(keypoints, *original.shape[:2]))
-    return values
+    return psnr_face(made, original, head_map(keypoints, *original.shape[:2]))
 
 
 def psnr_face(made: Picture, truth: Picture, head: NDArray[np.float32]) -> Value:
@@ -91,13 +101,9 @@ def psnr_face(made: Picture, truth: Picture, head: NDArray[np.float32]) -> Value
 
 
 def make_report(
-    resolution: int, before: Images, after: Images, lpips: Lpips | None, notes: list[str]
-) -> Report:
+    resolution: int, before: Images, after: Images, lpips: LpipsNetwork | None, notes: list[str]
+) -> Evaluation:
     """Both rows side by side; ``before`` and ``after`` are of the same pictures."""
-    rows = {"before": Row(), "after": Row()}
-    for row, images in zip(rows.values(), (before, after), strict=True):
-        for image in images:
-            row.add(image["values"])
     protocol = protocol_for(resolution)
     if protocol.published:
         notes = [
@@ -105,12 +111,11 @@ def make_report(
             f"the truths are the prepared {resolution} px pictures brought to 256x176, not the "
             "high-resolution photographs published numbers start from",
         ]
-    return Report(
+    report = Evaluation(
         protocol=protocol.name,
-        rows={name: row.means() for name, row in rows.items()},
-        counts={name: row.count for name, row in rows.items()},
-        undefined={name: row.undefined for name, row in rows.items() if row.undefined},
-        infinite={name: row.infinite for name, row in rows.items() if row.infinite},
+        rows={},
+        counts={"before": len(before), "after": len(after)},
+        undefined={},
         sizes=["176x256" if protocol.published else f"{resolution}x{resolution}"],
         weights={} if lpips is None else {lpips.metric: lpips.weights},
         toy=[lpips.metric] if lpips is not None and lpips.toy else [],
@@ -120,11 +125,8 @@ def make_report(
             for a, b in zip(before, after, strict=True)
         ],
     )
-
-
-def cells(report: Report) -> Table:
-    """The report as text, with the face's own line."""
-    made = table(report)
-    values = [row.get(FACE) for row in report.rows.values()]
-    shown = ["-" if v is None else f"{v:.2f}" for v in values]
-    return Table(made.header, [*made.rows[:-1], [f"{FACE} ↑", *shown], made.rows[-1]])
+    for row, images in (("before", before), ("after", after)):
+        for metric in images[0]["values"]:
+            values = [image["values"][metric] for image in images]
+            report.add(row, metric, np.array(values, dtype=np.float64))
+    return report

@@ -19,9 +19,10 @@ from typing_extensions import TypedDict
 
 from xmdpt_cli.files import only_process, write_text, writing
 from xmdpt_cli.images import save_png
-from xmdpt_cli.metrics.lpips_metric import Lpips
-from xmdpt_cli.metrics.report import Report, WrittenReport, write_json
+from xmdpt_cli.metrics.evaluation import Evaluation
+from xmdpt_cli.metrics.lpips_metric import LpipsNetwork
 from xmdpt_cli.progress import Progress, Say, silent, silently
+from xmdpt_cli.report.evaluation_json import WrittenEvaluation, to_json, write_json
 from xmdpt_cli.report.vae_sheet import Rebuilt, before_after
 from xmdpt_cli.training.distributed import SINGLE_PROCESS, Distributed
 from xmdpt_cli.utils import records
@@ -29,7 +30,6 @@ from xmdpt_cli.vae_training import folder as folder
 from xmdpt_cli.vae_training.evaluate import Images, make_report, measure, protocol_for, rebuild
 from xmdpt_cli.vae_training.folder import VAEStats
 from xmdpt_cli.vae_training.loop import fit, make_stats
-from xmdpt_cli.vae_training.loss import Perceptual
 from xmdpt_cli.vae_training.plan import Plan
 from xmdpt_cli.vae_training.trainer import VaeTrainer
 
@@ -51,15 +51,15 @@ class FineTuned:
     stats: VAEStats
     encoder: dict[str, str]  # sha256 before and after
     toy: bool  # a small VAE, or one that was a toy before
-    report: Report | None  # None: the dataset has no test pictures
+    report: Evaluation | None  # None: the dataset has no test pictures
 
 
 def finetune(
     plan: Plan,
     out: Path,
     *,
-    perceptual: Perceptual | None = None,
-    lpips: Lpips | None = None,
+    perceptual: LpipsNetwork | None = None,
+    lpips: LpipsNetwork | None = None,
     notes: list[str] | None = None,
     dist: Distributed = SINGLE_PROCESS,
     progress: Progress = silent,
@@ -81,8 +81,8 @@ def finetune(
 def _finetune(
     plan: Plan,
     out: Path,
-    perceptual: Perceptual | None,
-    lpips: Lpips | None,
+    perceptual: LpipsNetwork | None,
+    lpips: LpipsNetwork | None,
     notes: list[str],
     dist: Distributed,
     progress: Progress,
@@ -111,7 +111,7 @@ def _finetune(
         )
         report = make_report(plan.test.dataset.resolution, before, after, lpips, notes)
         dist.run_on_main(partial(_write_report, plan, out, report, shown, old))
-    psnr = {} if report is None else {k: row["psnr"] for k, row in report.to_json()["rows"].items()}
+    psnr = {} if report is None else {k: row["psnr"] for k, row in to_json(report)["rows"].items()}
     seconds = time.monotonic() - began
     stats = make_stats(trainer, len(plan.train), psnr.get("before"), psnr.get("after"), seconds)
     record = _record(plan, dist.world_size, start, shards, encoder, stats)
@@ -159,7 +159,7 @@ def _write(plan: Plan, out: Path, before: str) -> str:
 
 
 def _measure_before(
-    plan: Plan, out: Path, lpips: Lpips | None, dist: Distributed, progress: Progress
+    plan: Plan, out: Path, lpips: LpipsNetwork | None, dist: Distributed, progress: Progress
 ) -> Images:
     """The start's measures; kept in a file, so that a training that goes on has them."""
     if plan.test is None:
@@ -185,7 +185,9 @@ def _keep(path: Path, content: dict[str, Any]) -> None:
         write_text(path, json.dumps(content))
 
 
-def _write_report(plan: Plan, out: Path, report: Report, shown: list[int], old: np.ndarray) -> None:
+def _write_report(
+    plan: Plan, out: Path, report: Evaluation, shown: list[int], old: np.ndarray
+) -> None:
     assert plan.test is not None
     new = rebuild(plan.vae, plan.test, shown)
     rows = [
@@ -199,13 +201,13 @@ def _write_report(plan: Plan, out: Path, report: Report, shown: list[int], old: 
     ]
     with writing(out):
         save_png(out / PICTURE, before_after(rows))
-        write_json(out / REPORT, report.to_json())
+        write_json(out / REPORT, to_json(report))
 
 
 def _known(out: Path, record: dict[str, Any]) -> FineTuned:
-    found = records.read_if_there(WrittenReport, out / REPORT)
-    known = [] if found is None else [f.name for f in fields(Report) if f.name in found]
-    report = Report(**{name: found[name] for name in known}) if known else None
+    found = records.read_if_there(WrittenEvaluation, out / REPORT)
+    known = [] if found is None else [f.name for f in fields(Evaluation) if f.name in found]
+    report = Evaluation(**{name: found[name] for name in known}) if known else None
     toy = bool(record.get("toy"))
     return FineTuned(folder.stats_of(record), record["encoder"], toy, report)
 

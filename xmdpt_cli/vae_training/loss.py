@@ -11,23 +11,10 @@ from torch import Tensor
 
 from xmdpt_cli.encoders.vae import VAE, to_signed
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.metrics.lpips_metric import SMALLEST, Lpips
+from xmdpt_cli.metrics.lpips_metric import SMALLEST, LpipsNetwork
 from xmdpt_cli.training.distributed import SINGLE_PROCESS, Distributed
 from xmdpt_cli.vae_training.config import VaeConfig
 from xmdpt_cli.vae_training.examples import VaeBatch
-
-
-class Perceptual(Lpips):
-    """LPIPS to train with: the measure of the report, in batches and with gradients."""
-
-    def distances(self, a: Tensor, b: Tensor) -> Tensor:
-        """Two batches (N, 3, H, W) in [-1, 1] -> (N,). XmdptError below 31 px a side."""
-        if min(a.shape[2:]) < SMALLEST:
-            raise XmdptError(
-                f"LPIPS needs pictures of {SMALLEST} px, these have {min(a.shape[2:])}",
-                "train without it: --lpips 0",
-            )
-        return self._network(a, b).flatten()
 
 
 def vae_losses(
@@ -35,7 +22,7 @@ def vae_losses(
     batch: VaeBatch,
     config: VaeConfig,
     *,
-    perceptual: Perceptual | None = None,
+    perceptual: LpipsNetwork | None = None,
     dist: Distributed = SINGLE_PROCESS,
     autocast: bool = False,
 ) -> dict[str, Tensor]:
@@ -58,7 +45,7 @@ def vae_losses(
     loss = (weight * (config.l1 * absolute + config.mse * squared)).mean()
     terms = {"l1": absolute.detach().mean(), "mse": squared.detach().mean()}
     if perceptual is not None:
-        distance = perceptual.distances(decoded, target).mean()
+        distance = _lpips(perceptual, decoded, target)
         loss = loss + config.lpips * distance
         terms["lpips"] = distance.detach()
     if config.all_weights:  # here, not before decoding: the order decides how gradients round
@@ -109,3 +96,14 @@ def foreground(batch: Tensor) -> Tensor:
     border = torch.cat([batch[:, :, 0], batch[:, :, -1], batch[..., 0], batch[..., -1]], dim=2)
     background = border.median(dim=2).values[..., None, None]  # (N, 3, 1, 1)
     return ((batch - background).abs().amax(dim=1, keepdim=True) > 0.06).to(batch.dtype)
+
+
+def _lpips(network: LpipsNetwork, decoded: Tensor, target: Tensor) -> Tensor:
+    """Mean LPIPS of two batches (N, 3, H, W) in [-1, 1]. XmdptError below 31 px a side."""
+    side = min(target.shape[2:])
+    if side < SMALLEST:
+        raise XmdptError(
+            f"LPIPS needs images of {SMALLEST} px, these have {side}",
+            "train without it: --lpips 0",
+        )
+    return network(decoded, target).mean()

@@ -12,12 +12,11 @@ from xmdpt_cli.encoders.identity import same_weights
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.metrics.download import choose, download
-from xmdpt_cli.metrics.lpips_metric import ALEXNET, Lpips
+from xmdpt_cli.metrics.lpips_metric import ALEXNET, LpipsNetwork
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.training.distributed import SINGLE_PROCESS, Distributed
 from xmdpt_cli.vae_training.config import VaeConfig, settle
 from xmdpt_cli.vae_training.examples import DatasetExamples
-from xmdpt_cli.vae_training.loss import Perceptual
 
 _WITHOUT_LPIPS = "(off here needs --lpips 0 beside it: training without LPIPS)"
 _ALIKE = 0.01  # of the latents' deviation: above float16's rounding, below another encoder
@@ -89,7 +88,7 @@ def lpips_networks(
     device: str,
     dist: Distributed = SINGLE_PROCESS,
     progress: Progress = silent,
-) -> tuple[Perceptual | None, Lpips | None, list[str]]:
+) -> tuple[LpipsNetwork | None, LpipsNetwork | None, list[str]]:
     """The LPIPS to train with, the one to measure with, and what must be said about them.
 
     ``weights`` as in ``xmdpt evaluate``: AlexNet's file, ``toy``, ``off``, or None: the published
@@ -111,7 +110,7 @@ def lpips_networks(
         if weights is None and config.lpips and dist.is_main:
             raise XmdptError(err.message, f"{err.hint}\n{_WITHOUT_LPIPS}") from None
         raise
-    network = Perceptual(weights, device)
+    network = LpipsNetwork(weights, device)
     notes = []
     if network.toy:
         why = "toy dataset: " if toy else ""

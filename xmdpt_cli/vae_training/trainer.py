@@ -23,6 +23,7 @@ from typing_extensions import TypedDict
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import atomic_write, writing
+from xmdpt_cli.metrics.lpips_metric import LpipsNetwork
 from xmdpt_cli.training.distributed import SINGLE_PROCESS, Distributed
 from xmdpt_cli.training.ema import Ema
 from xmdpt_cli.training.step import in_bf16
@@ -30,7 +31,7 @@ from xmdpt_cli.utils import records
 from xmdpt_cli.utils.interrupts import held
 from xmdpt_cli.vae_training.config import VaeConfig
 from xmdpt_cli.vae_training.examples import VaeBatch
-from xmdpt_cli.vae_training.loss import Perceptual, vae_losses
+from xmdpt_cli.vae_training.loss import vae_losses
 
 WARM_UP = 0.05  # of the steps
 _LAST = 50  # losses whose mean is reported
@@ -51,7 +52,7 @@ class VaeTrainer:
         self,
         vae: VAE,
         config: VaeConfig,
-        perceptual: Perceptual | None = None,
+        perceptual: LpipsNetwork | None = None,
         dist: Distributed = SINGLE_PROCESS,
     ) -> None:
         """``config`` is settled (``vae_config.settle``). XmdptError if ``vae`` is not float32."""

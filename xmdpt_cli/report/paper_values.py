@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from xmdpt_cli.metrics.report import Report
+from xmdpt_cli.metrics.evaluation import Evaluation
 
 _TABLE_1: dict[int, list[dict[str, Any]]] = {
     256: [
@@ -22,7 +22,7 @@ _TABLE_1: dict[int, list[dict[str, Any]]] = {
 }
 
 
-def references(reports: Sequence[Report]) -> list[dict[str, Any]]:
+def references(reports: Sequence[Evaluation]) -> list[dict[str, Any]]:
     """The calibration rows of these reports' size: {"name": ..., "FID": ...} as printed."""
     large = any(size == "352x512" for report in reports for size in report.sizes)
     return [dict(row) for row in _TABLE_1[512 if large else 256]]

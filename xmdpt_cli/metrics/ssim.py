@@ -1,13 +1,13 @@
-"""Measures of one prediction against its ground truth: SSIM in three ways, PSNR, L1 and MAE.
+"""SSIM in the three forms that are printed: with a uniform window of 51, ``ssim_256``, Wang's.
 
-The literature on pose-guided synthesis prints two different numbers as "SSIM", so both are
-here, by name. They were fixed by the evaluation code of GFLA (Ren et al., CVPR 2020) and PIDM
-(Bhunia et al., CVPR 2023), which later work reuses; common metric libraries have other defaults
-and give other values.
+The literature on pose-guided synthesis prints two different numbers as "SSIM", so both are here,
+by name. They were fixed by the evaluation code of GFLA (Ren et al., CVPR 2020) and PIDM (Bhunia et
+al., CVPR 2023), which later work reuses. torchmetrics' StructuralSimilarityIndexMeasure gives none
+of them: it does not crop the border, which moves SSIM by up to 0.16.
 
-All functions take two pictures of one shape (``pictures.Pixels``). The published code turns
-them into float32 before anything else; the conversions below repeat that rounding, then SSIM
-is computed in float64.
+All functions take two arrays of one shape (``pixels.Pixels``). The published code turns them into
+float32 before anything else; the conversions below repeat that rounding, then SSIM is computed in
+float64.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.metrics.pictures import Pixels, size_of, unit
+from xmdpt_cli.metrics.base import PairMetric, check_sizes
+from xmdpt_cli.metrics.pixels import Pixels, unit
 
 Floats = NDArray[np.float64]
 
@@ -30,42 +31,12 @@ _K1, _K2 = 0.01, 0.03  # Wang et al. 2004, sec. III-C
 _TRUNCATE = 3.5  # of the Gaussian window, in sigmas: 11 taps at 1.5, 9 at 1.2 (scikit-image)
 
 
-def measure(
-    pred: Pixels,
-    truth: Pixels,
-    *,
-    sigma: float = 1.5,
-    wang: bool = False,
-) -> dict[str, float | None]:
-    """All measures of this file by name; None where a window is larger than the pictures, or
-    where the value is undefined.
-
-    ``sigma``: of ``ssim_256``. ``wang``: ``ssim`` in the place of the two SSIMs of this field.
-    """
-    fits = min(truth.shape[:2]) >= 2 * _radius(1.5 if wang else sigma) + 1
-    values: dict[str, float | None] = {}
-    if wang:
-        values["ssim"] = ssim(pred, truth) if fits else None
-    else:
-        wide = min(truth.shape[:2]) >= SSIM_WINDOW
-        values["ssim_w51"] = ssim_w51(pred, truth) if wide else None
-        gaussian = ssim_256(pred, truth, sigma) if fits else math.nan
-        values["ssim_256"] = None if math.isnan(gaussian) else gaussian
-    share = mae(pred, truth)
-    return {
-        **values,
-        "psnr": psnr(pred, truth),
-        "l1": l1(pred, truth),
-        "mae": None if math.isnan(share) else share,
-    }
-
-
 def ssim_w51(a: Pixels, b: Pixels) -> float:
     """SSIM with a uniform 51 x 51 window on [0, 1], sample covariance, border left out.
 
-    Symmetric; 1 for equal pictures. Raises XmdptError for pictures under 51 px on a side.
+    Symmetric; 1 for equal images. Raises XmdptError for images under 51 px on a side.
     """
-    _check_shapes(a, b, SSIM_WINDOW)
+    check_sizes(a, b, SSIM_WINDOW)
 
     def window_mean(values: Floats, into: Floats) -> None:
         cv2.boxFilter(values, cv2.CV_64F, (SSIM_WINDOW, SSIM_WINDOW), dst=into)
@@ -75,18 +46,18 @@ def ssim_w51(a: Pixels, b: Pixels) -> float:
     return _ssim(unit(a), unit(b), window_mean, SSIM_WINDOW // 2, factor, data_range=1.0)
 
 
-def ssim_256(pred: Pixels, truth: Pixels, sigma: float = 1.5) -> float:
+def ssim_256(generated: Pixels, ground_truth: Pixels, sigma: float = 1.5) -> float:
     """SSIM with a Gaussian window on [0, 255], population covariance, border left out.
 
-    NOT symmetric: the data range is the *prediction's* own (max - min), as in the published
-    code, so a flat prediction is judged more harshly. ``sigma`` is 1.5 in GFLA, PoCoLD and
-    CFLD, 1.2 in PIDM and PCDMs. NaN for a prediction of a single colour: without a data range
-    the formula becomes 0/0. Raises XmdptError for pictures smaller than the window.
+    NOT symmetric: the data range is the *generated* image's own (max - min), as in the published
+    code, so a flat image is judged more harshly. ``sigma`` is 1.5 in GFLA, PoCoLD and
+    CFLD, 1.2 in PIDM and PCDMs. NaN for a generated image of a single colour: without a data range
+    the formula becomes 0/0. Raises XmdptError for images smaller than the window.
     """
     # float32 times 255, then float64: the rounding of the published code
-    x, y = (unit(p) * np.float32(255) for p in (pred, truth))
+    x, y = (unit(p) * np.float32(255) for p in (generated, ground_truth))
     data_range = float(x.max() - x.min())
-    _check_shapes(pred, truth, 2 * _radius(sigma) + 1)
+    check_sizes(generated, ground_truth, 2 * _radius(sigma) + 1)
     return math.nan if data_range == 0 else _gaussian_ssim(x, y, sigma, data_range)
 
 
@@ -94,7 +65,7 @@ def ssim(a: Pixels, b: Pixels) -> float:
     """SSIM as Wang et al. 2004 have it: Gaussian window of 11 (sigma 1.5), data range 1 on [0, 1],
     population covariance, border left out; the mean of the three channels. What scikit-image gives
     with ``gaussian_weights``, and not what this field prints."""
-    _check_shapes(a, b, 2 * _radius(1.5) + 1)
+    check_sizes(a, b, 2 * _radius(1.5) + 1)
     return _gaussian_ssim(unit(a), unit(b), 1.5, 1.0)
 
 
@@ -109,28 +80,6 @@ def _gaussian_ssim(
         cv2.sepFilter2D(values, cv2.CV_64F, taps, taps, dst=into)
 
     return _ssim(a, b, window_mean, radius, 1.0, data_range)
-
-
-def psnr(a: Pixels, b: Pixels) -> float:
-    """Peak signal-to-noise ratio in dB on [0, 1] of one pair; +inf for equal pictures."""
-    _check_shapes(a, b, 1)
-    # float32 difference and square, float64 mean: scikit-image on float32 input
-    error = float(np.mean((unit(a) - unit(b)) ** 2, dtype=np.float64))
-    return math.inf if error == 0 else float(10 * np.log10(1.0 / error))
-
-
-def l1(a: Pixels, b: Pixels) -> float:
-    """Mean absolute difference on [0, 1]."""
-    _check_shapes(a, b, 1)
-    return float(np.mean(np.abs(unit(a) - unit(b)), dtype=np.float64))
-
-
-def mae(a: Pixels, b: Pixels) -> float:
-    """GFLA's and PIDM's "MAE": sum |a - b| over sum (a + b). NaN for two black pictures."""
-    _check_shapes(a, b, 1)
-    x, y = unit(a), unit(b)
-    total = float(np.sum(x, dtype=np.float64) + np.sum(y, dtype=np.float64))
-    return float(np.sum(np.abs(x - y), dtype=np.float64)) / total if total else math.nan
 
 
 def _radius(sigma: float) -> int:
@@ -176,7 +125,7 @@ def _ssim(
     np.multiply(y, y, out=y)
     np.add(x, y, out=x)
     window_mean(x, variances)
-    # of the whole picture, the border too: three times faster than of its inner part alone
+    # of the whole image, the border too: three times faster than of its inner part alone
     np.multiply(ux, uy, out=product)
     np.multiply(ux, ux, out=ux)
     np.multiply(uy, uy, out=uy)
@@ -195,14 +144,45 @@ def _ssim(
     return float(np.mean(product[border : a.shape[0] - border, border : a.shape[1] - border]))
 
 
-def _check_shapes(a: Pixels, b: Pixels, smallest: int) -> None:
-    if a.shape != b.shape:
-        raise XmdptError(
-            f"pictures of different sizes cannot be compared: {size_of(a)} and {size_of(b)}",
-            "choose a protocol that brings both to one size, for example cfld",
-        )
-    if min(a.shape[:2]) < smallest:
-        raise XmdptError(
-            f"a picture of {size_of(a)} px is smaller than the {smallest} px window of this SSIM",
-            f"evaluate pictures of at least {smallest} x {smallest} px",
-        )
+class SSIMW51(PairMetric):
+    """SSIM with a uniform window of 51 px (``ssim_w51``), in [-1, 1]; NaN under 51 px a side.
+
+    GFLA's and PIDM's ``compare_ssim(win_size=51)``: see ``ssim_w51``.
+    """
+
+    name = "ssim_w51"
+    higher_is_better = True
+    smallest = SSIM_WINDOW
+
+    def measure(self, generated: Pixels, ground_truth: Pixels) -> float:
+        return ssim_w51(generated, ground_truth)
+
+
+class SSIM256(PairMetric):
+    """SSIM with a Gaussian window (``ssim_256``), in [-1, 1]: probably the "SSIM" of recent papers.
+
+    ``sigma``: 1.5 in GFLA, PoCoLD and CFLD, 1.2 in PIDM and PCDMs. NaN for a generated image of a
+    single colour, and for images smaller than the window.
+    """
+
+    name = "ssim_256"
+    higher_is_better = True
+
+    def __init__(self, sigma: float = 1.5, **kwargs: Any) -> None:
+        super().__init__(state=f"ssim_256_sigma_{sigma}_values", **kwargs)
+        self.sigma = sigma
+        self.smallest = 2 * _radius(sigma) + 1
+
+    def measure(self, generated: Pixels, ground_truth: Pixels) -> float:
+        return ssim_256(generated, ground_truth, self.sigma)
+
+
+class SSIM(PairMetric):
+    """SSIM as Wang et al. 2004 have it (``ssim``), in [-1, 1]; NaN under 11 px a side."""
+
+    name = "ssim"
+    higher_is_better = True
+    smallest = 11
+
+    def measure(self, generated: Pixels, ground_truth: Pixels) -> float:
+        return ssim(generated, ground_truth)

@@ -1,4 +1,4 @@
-"""The real set's statistics: made once, found by content, made again where they are broken."""
+"""The reference set's statistics: made once, found by content, made again where they are broken."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture
 from xmdpt_cli.metrics.features import toy_features
 from xmdpt_cli.metrics.protocols import NATIVE, get_protocol
-from xmdpt_cli.metrics.real_set import RealSet, RealStatistics, real_statistics
+from xmdpt_cli.metrics.reference_set import ReferenceSet, ReferenceStatistics, reference_statistics
 
 TOY = toy_features()
 
@@ -33,43 +33,52 @@ class Photographs:
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XMDPT_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "real"
+    return tmp_path / "cache" / "reference"
 
 
-def same(a: RealStatistics, b: RealStatistics) -> bool:
-    return all(np.array_equal(getattr(a, k), getattr(b, k)) for k in vars(a) if k != "features")
+def same(a: ReferenceStatistics, b: ReferenceStatistics) -> bool:
+    parts = ("count", "used", "sizes", "mean_image")
+    if not all(np.array_equal(getattr(a, k), getattr(b, k)) for k in parts):
+        return False
+    if a.features is None or b.features is None:
+        return a.features is b.features
+    return np.array_equal(a.features.mean, b.features.mean) and np.array_equal(
+        a.features.cov, b.features.cov
+    )
 
 
 def test_statistics_are_those_of_the_pictures() -> None:
     photographs = Photographs()
-    [found] = real_statistics(RealSet(photographs), [NATIVE], [TOY], keep_features=True)
+    [found] = reference_statistics(ReferenceSet(photographs), [NATIVE], [TOY], keep_features=True)
     features = TOY(list(photographs.all)).astype(np.float64)
     assert found.count == 7
-    np.testing.assert_allclose(found.mean, features.mean(0), rtol=1e-5)
-    np.testing.assert_allclose(found.cov, np.cov(features, rowvar=False), rtol=1e-3, atol=1e-7)
-    np.testing.assert_allclose(found.features, features, rtol=1e-4, atol=1e-6)
-    np.testing.assert_array_equal(found.mean_picture, np.rint(photographs.all.mean(0)))
+    known = found.features
+    assert known is not None
+    np.testing.assert_allclose(known.mean, features.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(known.cov, np.cov(features, rowvar=False), rtol=1e-3, atol=1e-7)
+    np.testing.assert_allclose(known.features, features, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(found.mean_image, np.rint(photographs.all.mean(0)))
 
 
 def test_a_second_time_nothing_is_read(cache: Path) -> None:
     photographs = Photographs()
-    real = RealSet(photographs, lambda: "one")
+    real = ReferenceSet(photographs, lambda: "one")
     protocols = [NATIVE, get_protocol("cfld")]
-    first = real_statistics(real, protocols, [TOY, None])
+    first = reference_statistics(real, protocols, [TOY, None])
     assert photographs.read == 7  # for both protocols
-    again = real_statistics(real, protocols, [TOY, None])
+    again = reference_statistics(real, protocols, [TOY, None])
     assert photographs.read == 7
     assert all(same(a, b) for a, b in zip(first, again, strict=True))
-    assert again[1].mean is None
+    assert again[1].features is None
     # another content, protocol, network, or more kept: not the same statistics
     for other, protocol, network, keep in (
-        (RealSet(photographs, lambda: "two"), NATIVE, TOY, False),
+        (ReferenceSet(photographs, lambda: "two"), NATIVE, TOY, False),
         (real, get_protocol("pidm"), TOY, False),
         (real, NATIVE, None, False),
         (real, NATIVE, TOY, True),
     ):
         before = photographs.read
-        real_statistics(other, [protocol], [network], keep)
+        reference_statistics(other, [protocol], [network], keep)
         assert photographs.read == before + 7
     assert len(list(cache.iterdir())) == 6
 
@@ -77,14 +86,14 @@ def test_a_second_time_nothing_is_read(cache: Path) -> None:
 @pytest.mark.parametrize("damage", ["cut", "changed", "empty"])
 def test_a_corrupt_file_is_made_again(cache: Path, damage: str) -> None:
     photographs = Photographs()
-    real = RealSet(photographs, lambda: "one")
-    [first] = real_statistics(real, [NATIVE], [TOY])
+    real = ReferenceSet(photographs, lambda: "one")
+    [first] = reference_statistics(real, [NATIVE], [TOY])
     (path,) = cache.iterdir()
     whole = path.read_bytes()
     changed = bytearray(whole)
     changed[len(changed) // 2] ^= 1
     path.write_bytes({"cut": whole[:-100], "changed": bytes(changed), "empty": b""}[damage])
-    [again] = real_statistics(real, [NATIVE], [TOY])
+    [again] = reference_statistics(real, [NATIVE], [TOY])
     assert same(first, again)
     assert photographs.read == 14
     assert path.read_bytes() == whole
@@ -93,13 +102,13 @@ def test_a_corrupt_file_is_made_again(cache: Path, damage: str) -> None:
 def test_no_room_for_the_cache_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XMDPT_CACHE", str(tmp_path / "file"))
-    [found] = real_statistics(RealSet(Photographs(), lambda: "one"), [NATIVE], [TOY])
+    [found] = reference_statistics(ReferenceSet(Photographs(), lambda: "one"), [NATIVE], [TOY])
     assert found.count == 7
 
 
-def test_what_is_no_real_set() -> None:
-    with pytest.raises(XmdptError, match="no pictures"):
-        real_statistics(RealSet(list), [NATIVE], [None])
+def test_what_is_no_reference_set() -> None:
+    with pytest.raises(XmdptError, match="no images"):
+        reference_statistics(ReferenceSet(list), [NATIVE], [None])
     mixed = [np.zeros((8, 8, 3), np.uint8), np.zeros((9, 8, 3), np.uint8)]
     with pytest.raises(XmdptError, match="different sizes"):
-        real_statistics(RealSet(lambda: mixed), [NATIVE], [None])
+        reference_statistics(ReferenceSet(lambda: mixed), [NATIVE], [None])

@@ -10,17 +10,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from pair_values import pair_values as measure
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture
-from xmdpt_cli.metrics.pairwise import l1, mae, measure, psnr, ssim, ssim_256, ssim_w51
+from xmdpt_cli.metrics.pixel_metrics import l1, mae, psnr
+from xmdpt_cli.metrics.ssim import ssim, ssim_256, ssim_w51
 
 Shared = Callable[[str], Path]
 
 
-def picture(seed: int, size: tuple[int, int] = (96, 70), contrast: int = 255) -> Picture:
+def image(seed: int, size: tuple[int, int] = (96, 70), contrast: int = 255) -> Picture:
     """Blotches of colour: smooth enough for SSIM to mean something."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, contrast + 1, (9, 7, 3), dtype=np.uint8)
@@ -58,7 +60,7 @@ def test_every_golden_pair(shared: Shared) -> None:
 
 @pytest.mark.parametrize("size", [(96, 70), (51, 64), (64, 64)])
 def test_ssim_w51_is_scikit_images_uniform_window(size: tuple[int, int]) -> None:
-    a = picture(1, size)
+    a = image(1, size)
     b = noisy(a, 2)
     x, y = (p.astype(np.float32) / np.float32(255) for p in (a, b))
     expected = structural_similarity(
@@ -70,7 +72,7 @@ def test_ssim_w51_is_scikit_images_uniform_window(size: tuple[int, int]) -> None
 
 @pytest.mark.parametrize("sigma", [1.2, 1.5])
 def test_ssim_256_takes_its_data_range_from_the_prediction(sigma: float) -> None:
-    truth, pred = picture(3), picture(4, contrast=90)
+    truth, pred = image(3), image(4, contrast=90)
     spans = [float(p.max()) - float(p.min()) for p in (pred, truth)]
     assert spans[0] < spans[1] / 2
     right, wrong = (
@@ -90,7 +92,7 @@ def test_ssim_256_takes_its_data_range_from_the_prediction(sigma: float) -> None
 
 
 def test_ssim_of_wang_is_scikit_images() -> None:
-    a = picture(11)
+    a = image(11)
     b = noisy(a, 12)
     x, y = (p.astype(np.float64) / 255 for p in (a, b))
     expected = structural_similarity(
@@ -102,7 +104,7 @@ def test_ssim_of_wang_is_scikit_images() -> None:
 
 def test_floats_of_grey_levels_are_measured_unrounded() -> None:
     """As PIDM's and PCDMs' resizes leave them, also beyond 0 and 255."""
-    a, b = picture(13), picture(14)
+    a, b = image(13), image(14)
     floats = [p.astype(np.float32) for p in (a, b)]
     assert measure(*floats) == measure(a, b)
     half = floats[0] + np.float32(0.5)
@@ -119,7 +121,7 @@ def test_mae_is_a_share_of_the_brightness() -> None:
 
 
 def test_psnr_is_scikit_images() -> None:
-    a = picture(5)
+    a = image(5)
     b = noisy(a, 6)
     x, y = (p.astype(np.float32) / np.float32(255) for p in (a, b))
     assert psnr(a, b) == pytest.approx(peak_signal_noise_ratio(x, y, data_range=1), abs=1e-9)
@@ -127,8 +129,8 @@ def test_psnr_is_scikit_images() -> None:
     assert l1(a, b) == pytest.approx(exact, abs=1e-8)
 
 
-def test_equal_pictures() -> None:
-    a = picture(7)
+def test_equal_images() -> None:
+    a = image(7)
     equal = {"psnr": math.inf, "l1": 0.0, "mae": 0.0}
     assert measure(a, a.copy()) == {"ssim_w51": 1.0, "ssim_256": 1.0, **equal}
     assert measure(a, a.copy(), wang=True) == {"ssim": 1.0, **equal}
@@ -142,21 +144,21 @@ def test_black_against_white() -> None:
 
 
 def test_undefined_or_too_small_is_none_in_the_overview() -> None:
-    flat, truth = np.full((64, 64, 3), 90, np.uint8), picture(8, (64, 64))
+    flat, truth = np.full((64, 64, 3), 90, np.uint8), image(8, (64, 64))
     assert math.isnan(ssim_256(flat, truth))
     assert measure(flat, truth)["ssim_256"] is None
-    small = measure(picture(9, (32, 32)), picture(10, (32, 32)))
+    small = measure(image(9, (32, 32)), image(10, (32, 32)))
     assert small["ssim_w51"] is None
     assert small["ssim_256"] is not None
-    assert measure(picture(9, (8, 8)), picture(10, (8, 8)))["ssim_256"] is None
+    assert measure(image(9, (8, 8)), image(10, (8, 8)))["ssim_256"] is None
 
 
-def test_pictures_that_cannot_be_compared() -> None:
+def test_images_that_cannot_be_compared() -> None:
     with pytest.raises(XmdptError, match="64x50 px is smaller than the 51 px window"):
-        ssim_w51(picture(1, (50, 64)), picture(2, (50, 64)))
+        ssim_w51(image(1, (50, 64)), image(2, (50, 64)))
     for function in (ssim_w51, ssim_256, psnr, l1):
         with pytest.raises(XmdptError, match="64x70 and 70x64"):
-            function(picture(1, (70, 64)), picture(2, (64, 70)))
+            function(image(1, (70, 64)), image(2, (64, 70)))
 
 
 def test_published_samples_rank_as_the_paper_ranks_the_models(shared: Shared) -> None:

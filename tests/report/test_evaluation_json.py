@@ -6,14 +6,17 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from xmdpt_cli.metrics.report import Report, Row, over_seeds, seeds_table, table, write_json
+from xmdpt_cli.metrics.evaluation import Evaluation
+from xmdpt_cli.report.evaluation_json import over_seeds, to_json, write_json
+from xmdpt_cli.report.evaluation_text import seeds_table, table
 
 
-def report() -> Report:
+def report() -> Evaluation:
     generated = {"psnr": math.inf, "l1": 0.01234, "ssim_w51": None, "fid_toyconv": 1.5}
-    return Report(
+    return Evaluation(
         protocol="native",
         rows={"generated": generated, "mean-image": {"psnr": 9.876, "l1": 0.2, "ssim_w51": 0.5}},
         counts={"generated": 3, "mean-image": 4},
@@ -34,7 +37,7 @@ def strict(text: str) -> dict:
 
 def test_json_has_no_infinity_and_says_where_one_was(tmp_path: Path) -> None:
     path = tmp_path / "new" / "report.json"
-    write_json(path, report().to_json())
+    write_json(path, to_json(report()))
     data = strict(path.read_text(encoding="utf-8"))
     generated = data["rows"]["generated"]
     assert generated["psnr"] is None
@@ -49,12 +52,12 @@ def test_json_has_no_infinity_and_says_where_one_was(tmp_path: Path) -> None:
 
 def test_a_failed_write_leaves_the_old_report(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
-    write_json(path, report().to_json())
+    write_json(path, to_json(report()))
     before = path.read_bytes()
     broken = report()
     broken.notes = [object()]  # type: ignore[list-item]
     try:
-        write_json(path, broken.to_json())
+        write_json(path, to_json(broken))
     except TypeError:
         assert path.read_bytes() == before
     else:
@@ -69,12 +72,12 @@ def test_table_orders_metrics_and_points_to_better() -> None:
         ["ssim_w51 ↑", "-", "0.5000"],
         ["psnr ↑", "inf", "9.88"],
         ["l1 ↓", "0.0123", "0.2000"],
-        ["pictures", "3", "4"],
+        ["images", "3", "4"],
     ]
 
 
 def test_seeds_are_put_together() -> None:
-    def of(psnr: float | None) -> list[Report]:
+    def of(psnr: float | None) -> list[Evaluation]:
         made = report()
         made.rows["generated"] = {"psnr": psnr, "l1": 0.25}
         return [made]
@@ -91,11 +94,12 @@ def test_seeds_are_put_together() -> None:
     assert shown.rows == [["psnr ↑", "-"], ["l1 ↓", "0.2500, 0.0000"]]
 
 
-def test_row_means_are_over_the_defined_values() -> None:
-    row = Row()
-    for value in (1.0, None, 4.0):
-        row.add({"iou": value, "psnr": math.inf if value is None else 3.0, "none": None})
-    assert row.means() == {"iou": 2.5, "psnr": 3.0, "none": None}
-    assert row.undefined == {"iou": 1, "none": 3}
-    assert row.infinite == {"psnr": 1}
-    assert row.count == 3
+def test_means_are_over_the_defined_values() -> None:
+    found = report()
+    nan, inf = math.nan, math.inf
+    for metric, values in (("iou", [1, nan, 4]), ("psnr", [3, inf, 3]), ("none", [nan] * 3)):
+        found.add("new", metric, np.array(values, dtype=float))
+    found.add("new", "equal", np.array([inf, nan]))
+    assert found.rows["new"] == {"iou": 2.5, "psnr": 3.0, "none": None, "equal": inf}
+    assert found.undefined["new"] == {"iou": 1, "none": 3, "equal": 1}
+    assert found.infinite == {"new": {"psnr": 1, "equal": 1}}

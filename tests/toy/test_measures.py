@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from xmdpt_cli.images import Picture
-from xmdpt_cli.metrics.toy_measures import measure, silhouette_iou, torso_colour_error
+from xmdpt_cli.metrics.pixels import to_tensor
+from xmdpt_cli.toy.measures import (
+    SilhouetteIoU,
+    TorsoColourError,
+    silhouette_iou,
+    torso_colour_error,
+)
 
 BACKGROUND = (225, 222, 218)
 
 
 def person(x: int = 22, colour: tuple[int, int, int] = (200, 40, 60)) -> Picture:
     """A torso 20 wide and 30 high on a plain background."""
-    picture = np.full((64, 64, 3), BACKGROUND, np.uint8)
-    picture[16:46, x : x + 20] = colour
-    return picture
+    image = np.full((64, 64, 3), BACKGROUND, np.uint8)
+    image[16:46, x : x + 20] = colour
+    return image
 
 
 def joints(x: int = 22) -> NDArray[np.float64]:
@@ -52,8 +61,8 @@ def test_torso_colour_error_reads_inside_the_torso_of_the_truth() -> None:
 def test_torso_colour_error_needs_shoulders_and_hips(joint: int) -> None:
     keypoints = joints()
     keypoints[joint] = np.nan
-    assert torso_colour_error(person(), person(), keypoints) is None
-    assert torso_colour_error(person(), person(), joints() + 500) is None  # outside the picture
+    assert math.isnan(torso_colour_error(person(), person(), keypoints))
+    assert math.isnan(torso_colour_error(person(), person(), joints() + 500))  # outside the picture
 
 
 def test_silhouette_iou_counts_pixels() -> None:
@@ -79,6 +88,19 @@ def test_silhouette_iou_bears_noise_and_feet_at_the_border() -> None:
 
 def test_nothing_on_the_background_is_undefined() -> None:
     empty = np.full((64, 64, 3), BACKGROUND, np.uint8)
-    assert silhouette_iou(empty, empty) is None
+    assert math.isnan(silhouette_iou(empty, empty))
     assert silhouette_iou(empty, person()) == 0.0
-    assert measure(person(), person(), None) == {"torso_colour_error": None, "silhouette_iou": 1.0}
+
+
+def test_metrics_of_a_batch() -> None:
+    made = to_tensor([person(colour=(170, 40, 120)), person(x=27)])
+    truth = to_tensor([person(), person()])
+    torso, iou = TorsoColourError(), SilhouetteIoU()
+    torso.update(made, truth, torch.from_numpy(np.stack([joints(), joints() + np.nan])))
+    iou.update(made, truth)
+    assert float(torso.compute()) == pytest.approx(30)
+    np.testing.assert_allclose(torso.per_image(), [30, np.nan])
+    np.testing.assert_allclose(iou.per_image(), [1.0, 15 / 25])
+    torso.reset()
+    torso.update(made, truth)  # no keypoints are known
+    assert math.isnan(torso.compute())

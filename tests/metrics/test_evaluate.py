@@ -9,19 +9,20 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from pair_values import pair_values as measure
 from PIL import Image
 
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import Picture
-from xmdpt_cli.metrics.evaluate import Networks, Pair, evaluate, evaluate_pairs
+from xmdpt_cli.metrics.evaluate import ImagePair, Networks, evaluate, evaluate_pairs
 from xmdpt_cli.metrics.features import inception_features, toy_features
+from xmdpt_cli.metrics.fid import frechet_distance
 from xmdpt_cli.metrics.folders import pair_folders
-from xmdpt_cli.metrics.frechet import frechet_distance
-from xmdpt_cli.metrics.lpips_metric import Lpips
-from xmdpt_cli.metrics.pairwise import measure
+from xmdpt_cli.metrics.lpips_metric import LpipsNetwork
 from xmdpt_cli.metrics.protocols import get_protocol
-from xmdpt_cli.metrics.real_set import RealSet
-from xmdpt_cli.metrics.toy_measures import torso_colour_error
+from xmdpt_cli.metrics.reference_set import ReferenceSet
+from xmdpt_cli.report.evaluation_json import to_json
+from xmdpt_cli.toy.measures import TOY_METRICS, torso_colour_error
 
 
 def person(seed: int, size: tuple[int, int] = (64, 64)) -> Picture:
@@ -42,10 +43,10 @@ KEYPOINTS = np.full((18, 2), np.nan)
 KEYPOINTS[[2, 5, 11, 8]] = [(24, 12), (40, 12), (40, 48), (24, 48)]
 
 
-def pairs(count: int = 6) -> Iterator[Pair]:
+def pairs(count: int = 6) -> Iterator[ImagePair]:
     for i in range(count):
         truth = person(i)
-        yield Pair(
+        yield ImagePair(
             blurred(truth, 3), truth, person(i + 50), KEYPOINTS, f"p{i}", blurred(truth, 0.7)
         )
 
@@ -56,11 +57,11 @@ def test_rows_are_means_of_the_measures() -> None:
     assert report.counts == {"generated": 6, "copy-source": 6, "vae-reconstruction": 6}
     assert report.sizes == ["64x64"]
     for row, field in (
-        ("generated", "pred"),
+        ("generated", "generated"),
         ("copy-source", "source"),
         ("vae-reconstruction", "reconstruction"),
     ):
-        found = [measure(getattr(p, field), p.truth) for p in pairs()]
+        found = [measure(getattr(p, field), p.ground_truth) for p in pairs()]
         for metric in ("ssim_w51", "ssim_256", "psnr", "l1"):
             expected = np.mean([f[metric] for f in found])
             assert report.rows[row][metric] == pytest.approx(expected, rel=1e-12), (row, metric)
@@ -74,14 +75,14 @@ def test_calibration_rows_bracket_the_generated_one() -> None:
     report = evaluate_pairs(
         pairs(),
         protocol="native",
-        networks=Networks(Lpips("toy"), {"torchvision": toy_features()}),
-        real=RealSet(lambda: real),
-        synthetic=True,
+        networks=Networks(LpipsNetwork("toy"), {"torchvision": toy_features()}),
+        reference=ReferenceSet(lambda: real),
+        extra=TOY_METRICS,
     )
     rows = report.rows
     compared = ["generated", "copy-source", "mean-image", "vae-reconstruction"]
     assert list(rows) == [*compared, "ground-truth"]
-    assert report.counts["real"] == 20
+    assert report.counts["reference-set"] == 20
     for metric in ("psnr", "ssim_w51", "ssim_256"):
         assert rows["vae-reconstruction"][metric] > rows["generated"][metric]
         assert rows["generated"][metric] > rows["copy-source"][metric]
@@ -90,7 +91,7 @@ def test_calibration_rows_bracket_the_generated_one() -> None:
     # real people in wrong poses: the set is right, the pairs are wrong
     assert rows["copy-source"]["fid_toyconv"] < rows["generated"]["fid_toyconv"]
     assert rows["mean-image"]["fid_toyconv"] == max(row["fid_toyconv"] for row in rows.values())
-    errors = [torso_colour_error(p.pred, p.truth, KEYPOINTS) for p in pairs()]
+    errors = [torso_colour_error(p.generated, p.ground_truth, KEYPOINTS) for p in pairs()]
     assert rows["generated"]["torso_colour_error"] == pytest.approx(np.mean(errors))
     assert report.toy == [
         "fid_toyconv",
@@ -99,7 +100,7 @@ def test_calibration_rows_bracket_the_generated_one() -> None:
         "torso_colour_error",
     ]
     assert set(report.weights) == {"fid_toyconv", "lpips_alex_v0.1_toy"}
-    assert any("fid_toyconv of 6 pictures" in note for note in report.notes)
+    assert any("fid_toyconv of 6 images" in note for note in report.notes)
 
 
 def test_fid_is_between_the_rows_pictures_and_the_real_set() -> None:
@@ -108,7 +109,7 @@ def test_fid_is_between_the_rows_pictures_and_the_real_set() -> None:
     mean = np.rint(np.mean(real, axis=0)).astype(np.uint8)
     networks = Networks(features={"torchvision": toy})
     report = evaluate_pairs(
-        pairs(), protocol="native", networks=networks, real=RealSet(lambda: real)
+        pairs(), protocol="native", networks=networks, reference=ReferenceSet(lambda: real)
     )
 
     def statistics(pictures: list[Picture]) -> tuple[np.ndarray, np.ndarray]:
@@ -116,9 +117,9 @@ def test_fid_is_between_the_rows_pictures_and_the_real_set() -> None:
         return features.mean(0), np.cov(features, rowvar=False)
 
     for row, pictures in (
-        ("generated", [p.pred for p in pairs()]),
+        ("generated", [p.generated for p in pairs()]),
         ("mean-image", [mean] * 6),  # measured once, stands for six
-        ("ground-truth", [p.truth for p in pairs()]),
+        ("ground-truth", [p.ground_truth for p in pairs()]),
     ):
         expected = frechet_distance(*statistics(pictures), *statistics(real))
         assert report.rows[row]["fid_toyconv"] == pytest.approx(expected, rel=1e-4), row
@@ -138,7 +139,9 @@ def test_published_samples_rank_as_the_paper_ranks_the_models(
     reports = {}
     for size in "SBL":
         drawn = [t.with_name(t.name.replace("target256", f"sample_{size}")) for t in targets]
-        found = [Pair(read(one), read(target)) for one, target in zip(drawn, targets, strict=True)]
+        found = [
+            ImagePair(read(one), read(target)) for one, target in zip(drawn, targets, strict=True)
+        ]
         protocols = [get_protocol(name) for name in ("cfld", "pidm", "pcdms", "clean")]
         reports[size] = {report.protocol: report for report in evaluate(found, protocols)}
     for protocol in ("cfld", "pidm", "pcdms"):
@@ -159,11 +162,11 @@ def test_protocols_are_measured_in_one_pass_as_alone() -> None:
     photographs = [person(i, (300, 206)) for i in range(4)]
     found = [(blurred(p, 2), p, None, None, str(i)) for i, p in enumerate(photographs)]
     protocols = [get_protocol(name) for name in ("pidm", "cfld", "clean")]
-    real = RealSet(lambda: photographs)
-    networks = Networks(Lpips("toy"), {"torchvision": toy_features()}, kid=True)
-    together = evaluate(found, protocols, networks=networks, real=real)
+    reference = ReferenceSet(lambda: photographs)
+    networks = Networks(LpipsNetwork("toy"), {"torchvision": toy_features()}, kid=True)
+    together = evaluate(found, protocols, networks=networks, reference=reference)
     for protocol, report in zip(protocols, together, strict=True):
-        [alone] = evaluate(found, [protocol], networks=networks, real=real)
+        [alone] = evaluate(found, [protocol], networks=networks, reference=reference)
         assert report == alone
         row = report.rows["generated"]
         # no TensorFlow network was given for clean
@@ -182,13 +185,13 @@ def test_protocols_are_measured_in_one_pass_as_alone() -> None:
 
 
 def test_equal_pictures_have_an_infinite_psnr_that_is_counted_apart() -> None:
-    found = [*pairs(3), Pair(person(9), person(9), name="same")]
+    found = [*pairs(3), ImagePair(person(9), person(9), name="same")]
     report = evaluate_pairs(found, protocol="native")
-    others = [measure(p.pred, p.truth)["psnr"] for p in pairs(3)]
+    others = [measure(p.generated, p.ground_truth)["psnr"] for p in pairs(3)]
     assert report.rows["generated"]["psnr"] == pytest.approx(np.mean(others))
     assert report.infinite == {"generated": {"psnr": 1}}
     assert any(
-        "of the generated pictures 1 equal their ground truths" in note for note in report.notes
+        "of the generated images 1 equal their ground truths" in note for note in report.notes
     )
 
 
@@ -197,14 +200,12 @@ def test_protocol_resizes_every_picture_and_the_keypoints() -> None:
     generated = cv2.resize(blurred(truth, 2), (256, 256))
     keypoints = KEYPOINTS * 2
     report = evaluate_pairs(
-        [(generated, truth, source, keypoints, "a")], protocol="cfld", synthetic=True
+        [(generated, truth, source, keypoints, "a")], protocol="cfld", extra=TOY_METRICS
     )
     cfld = get_protocol("cfld")
-    small = cfld.truth(truth)
-    expected = measure(cfld.prediction(generated), small)
-    error = torso_colour_error(
-        cfld.prediction(generated), small, keypoints * (176 / 150, 256 / 220)
-    )
+    small = cfld.ground_truth(truth)
+    expected = measure(cfld.generated(generated), small)
+    error = torso_colour_error(cfld.generated(generated), small, keypoints * (176 / 150, 256 / 220))
     got = dict(report.rows["generated"])
     assert got.pop("torso_colour_error") == pytest.approx(error)
     del got["silhouette_iou"]
@@ -223,13 +224,13 @@ def test_missing_joints_small_and_equal_pictures() -> None:
     report = evaluate_pairs(
         [(small, small, None, nowhere, "x"), (small, small, None, None, "y")],
         protocol="native",
-        synthetic=True,
+        extra=TOY_METRICS,
     )
     generated = report.rows["generated"]
     assert generated["torso_colour_error"] is None
     assert generated["ssim_w51"] is None
     assert report.undefined == {"generated": {"torso_colour_error": 2, "ssim_w51": 2}}
-    data = report.to_json()
+    data = to_json(report)
     assert data["rows"]["generated"]["psnr"] is None
     assert data["rows"]["generated"]["psnr_is_inf"] is True
     json.dumps(data, allow_nan=False)
@@ -245,11 +246,11 @@ def test_progress_knows_the_total_where_the_input_does() -> None:
         list(pairs(2)),
         protocol="native",
         networks=TOY,
-        real=RealSet(lambda: [person(1), person(2), person(3)]),
+        reference=ReferenceSet(lambda: [person(1), person(2), person(3)]),
         progress=listen,
     )
     assert calls == [
-        *[("real set", i, 3) for i in (1, 2, 3)],
+        *[("reference set", i, 3) for i in (1, 2, 3)],
         *[("evaluate", i, 2) for i in (1, 2)],
     ]
 
@@ -259,13 +260,15 @@ def test_what_cannot_be_evaluated() -> None:
         evaluate_pairs([], protocol="native")
     with pytest.raises(ConfigError, match="no such protocol: other"):
         evaluate_pairs(pairs(1), protocol="other")
-    with pytest.raises(XmdptError, match="FID needs a real set"):
+    with pytest.raises(XmdptError, match="FID needs a reference set"):
         evaluate_pairs(pairs(1), protocol="native", networks=TOY)
-    one = RealSet(lambda: [person(1)])
+    one = ReferenceSet(lambda: [person(1)])
     with pytest.raises(XmdptError, match="at least two"):
-        evaluate_pairs(pairs(1), protocol="native", networks=TOY, real=one)
+        evaluate_pairs(pairs(1), protocol="native", networks=TOY, reference=one)
     wrong = [(person(1, (64, 48)), person(1), None, None, "who")]
-    with pytest.raises(XmdptError, match="who: the generated picture is 48x64, the truth 64x64"):
+    with pytest.raises(
+        XmdptError, match="who: the generated image is 48x64, the ground truth 64x64"
+    ):
         evaluate_pairs(wrong, protocol="native")
 
 
@@ -278,11 +281,11 @@ def test_only_pictures_of_three_uint8_channels_are_measured() -> None:
         for number, row in ((0, "generated"), (1, "ground-truth"), (2, "copy-source")):
             given = [good, good, good]
             given[number] = bad
-            with pytest.raises(XmdptError, match=f"who: the {row} picture is {bad.dtype}"):
+            with pytest.raises(XmdptError, match=f"who: the {row} image is {bad.dtype}"):
                 evaluate_pairs([(*given, None, "who")], protocol="cfld")
-        real = RealSet(lambda bad=bad: [good, bad])
-        with pytest.raises(XmdptError, match="picture 1 of the real set"):
-            evaluate_pairs(pairs(2), protocol="cfld", real=real)
+        reference = ReferenceSet(lambda bad=bad: [good, bad])
+        with pytest.raises(XmdptError, match="image 1 of the reference set"):
+            evaluate_pairs(pairs(2), protocol="cfld", reference=reference)
 
 
 def test_fid_of_the_literatures_network_is_the_formula() -> None:
@@ -296,17 +299,17 @@ def test_fid_of_the_literatures_network_is_the_formula() -> None:
         [(picture, person(50)) for picture in made],
         protocol="cfld",
         networks=networks,
-        real=RealSet(lambda: real),
+        reference=ReferenceSet(lambda: real),
         intervals=False,
     )
     cfld = get_protocol("cfld")
-    a = toy_inception([cfld.prediction(p) for p in made]).astype(np.float64)
-    b = toy_inception([cfld.truth(p) for p in real]).astype(np.float64)
+    a = toy_inception([cfld.generated(p) for p in made]).astype(np.float64)
+    b = toy_inception([cfld.ground_truth(p) for p in real]).astype(np.float64)
     shift = a.mean(0) - b.mean(0)
     a, b = (a - a.mean(0)) / np.sqrt(len(a) - 1), (b - b.mean(0)) / np.sqrt(len(b) - 1)
     root = np.linalg.svd(a @ b.T, compute_uv=False).sum()
     expected = shift @ shift + (a**2).sum() + (b**2).sum() - 2 * root
-    assert found.rows["generated"][toy_inception.fid] == pytest.approx(expected, rel=1e-9)
+    assert found.rows["generated"]["fid_tvinception_toy"] == pytest.approx(expected, rel=1e-9)
 
 
 def test_pair_folders(tmp_path: Path) -> None:

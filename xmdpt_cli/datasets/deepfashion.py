@@ -1,0 +1,172 @@
+"""DeepFashion In-shop: images by their published names, listed pairs, published keypoints.
+
+Where images and lists may lie: ``layouts``. Keypoints: ``published_keypoints``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from xmdpt_cli.datasets.builder import ListingBuilder, View
+from xmdpt_cli.datasets.layouts import ImageSource, Place, find_images, has_images, read_places
+from xmdpt_cli.datasets.listing import Listing
+from xmdpt_cli.datasets.pair_lists import ListedPair, PairLists, find_pair_lists, read_pair_lists
+from xmdpt_cli.datasets.published_keypoints import KeypointFiles, read_keypoint_files
+from xmdpt_cli.datasets.readers import SURE, ReadOptions
+from xmdpt_cli.datasets.stored import Sameness, as_padded, stored_image_size
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.pose.frames import PADDED, PIXELS, CoordinateFrame
+from xmdpt_cli.pose.keypoints import Size
+from xmdpt_cli.utils.deepfashion_names import ImageName
+from xmdpt_cli.utils.splits import SPLITS
+
+_ARCHIVES = ("img_highres.zip", "img.zip", "train_highres.zip", "test_highres.zip")
+_LISTS_WANTED = (
+    "beside the images, put either fasion-resize-pairs-train.csv, fasion-resize-pairs-test.csv "
+    "and fasion-resize-annotation-train.csv, fasion-resize-annotation-test.csv, "
+    "or train_pairs.txt, test_pairs.txt and the folder pose/"
+)
+IMAGES_WANTED = (
+    "put the raw images there as img_highres/WOMEN/Dresses/id_00000002/02_1_front.jpg "
+    "(img/ or bare MEN/ and WOMEN/ do too, and train_highres/ and test_highres/ with flat names)"
+)
+
+
+class DeepFashion:
+    """The reader of all layouts of DeepFashion In-shop (``readers.DatasetReader``)."""
+
+    name = "deepfashion"
+    wanted = f"{IMAGES_WANTED}; {_LISTS_WANTED}"
+
+    def detect(self, root: Path) -> float | None:
+        """Images with DeepFashion's names, or its lists of pairs."""
+        places = read_places(root)
+        there = any(find_pair_lists(places).values()) or has_images(root, places)
+        return SURE if there else None
+
+    def read(self, root: Path, options: ReadOptions) -> Listing:
+        """The listed pairs of which both images are there, and keypoints unless OpenPose finds
+        them."""
+        places = read_places(root)
+        images = find_images(root, places, options.sizes)
+        lists = read_pair_lists(root, places)
+        if images is None:
+            what = "lists but no images" if lists.label else "neither images nor lists"
+            wanted = IMAGES_WANTED if lists.label else self.wanted
+            raise XmdptError(f"{root} holds {what} of DeepFashion", unpack_hint(places) + wanted)
+        if not lists.label:
+            raise XmdptError(
+                f"{root} holds images but no list of pairs",
+                f"{_LISTS_WANTED}; or make pairs from the folders themselves: --layout people",
+            )
+        keypoints = KeypointFiles(root)
+        if not options.openpose:
+            keypoints = read_keypoint_files(root, places)
+        if keypoints.label:
+            _settle_frames(keypoints, images, lists, options.frame)
+        join = _Join(images, keypoints if keypoints.label else None)
+        join.built.problems += images.problems + lists.problems + keypoints.problems
+        # Test first: an item that is in both lists belongs to the test set, lest it leak.
+        for split in reversed(SPLITS):
+            for pair in lists.pairs.get(split, []):
+                join.add(split, pair)
+        openpose = "OpenPose will find them"
+        openpose = openpose if options.openpose else f"none there, {openpose}"
+        notes = [
+            f"{images.label}, {lists.label}, {keypoints.label or 'keypoints from OpenPose'}",
+            *images.notes,
+            *lists.notes,
+            *(keypoints.notes or [f"keypoints: {openpose}"]),
+        ]
+        if join.same.stopped:
+            notes.append("identical views: looked for among the first 256 MiB of equal size only")
+        return join.built.listing(root, notes, self.name)
+
+
+def unpack_hint(places: list[Place]) -> str:
+    """What to do first where the images still lie in their archive, else ""."""
+    names = (place.below(file) for place in places for file in sorted(place.files))
+    archive = next((n for n in names if n.rsplit("/", 1)[-1] in _ARCHIVES), None)
+    return f"unpack {archive}; " if archive else ""
+
+
+def _settle_frames(
+    keypoints: KeypointFiles,
+    images: ImageSource,
+    lists: PairLists,
+    frame: CoordinateFrame | None,
+) -> None:
+    """Decide the frames of the keypoint files from the images that lie there."""
+
+    def size_of(key: str) -> Size | None:
+        there = images.found.get(key)
+        return stored_image_size(there[0]) if there and not images.padded else None
+
+    if frame is PIXELS and images.padded:
+        frame = PADDED  # the pixels of such images are those of that frame
+    pairs = [pair for split in lists.pairs.values() for pair in split]
+    listed = {name.key: name for pair in pairs for name in (pair.source, pair.target)}
+    keypoints.settle(list(listed.values()), size_of, frame)
+
+
+@dataclass
+class _Join:
+    """Joins listed pairs with images and keypoints. ``keypoints`` None: OpenPose finds them."""
+
+    images: ImageSource
+    keypoints: KeypointFiles | None
+    built: ListingBuilder = field(default_factory=ListingBuilder)
+    same: Sameness = field(default_factory=Sameness)
+    _views: dict[ImageName, View | None] = field(default_factory=dict)
+
+    def add(self, split: str, pair: ListedPair) -> None:
+        """Take one listed pair in, or name why not."""
+        one, two = pair.source, pair.target
+        if one[:4] != two[:4]:
+            what = f"pair across items: {one.item_key} and {two.item_key}"
+            self.built.problem(pair.where, what)
+            return
+        if not self.built.accepts(pair.where, split, one.item_key, one.view, two.view):
+            return
+        source, target = self._view(one), self._view(two)
+        if source is None or target is None:
+            return
+        self.built.add(pair.where, split, one.item_key, source, target, pair.position)
+        # published lists hold a few pairs of one image saved twice: they are named, and kept
+        if self.same.same(source.image, target.image):
+            names = (view.image.name.rsplit("/", 1)[-1] for view in (source, target))
+            what = f"identical views: {' and '.join(sorted(names))} are the same image"
+            self.built.problem(pair.where, what, kept=True)
+
+    def _view(self, name: ImageName) -> View | None:
+        """The image and keypoints of a listed name; what is missing is named once."""
+        if name not in self._views:
+            self._views[name] = self._find_view(name)
+        return self._views[name]
+
+    def _find_view(self, name: ImageName) -> View | None:
+        there = self.images.get(name)
+        if not there:
+            folder = self.images.not_files.get(name.key)
+            if folder is not None:
+                self.built.problem(folder, "a folder that is named like an image")
+            else:
+                self.built.problem(name.path, "listed image is not there")
+            return None
+        first, *others = there
+        if others:
+            what = f"duplicate image: {first.name} is used, {others[0].name} is not"
+            self.built.problem(first.name, what, kept=True)
+        image = as_padded(first) if self.images.padded else first
+        if self.keypoints is None:
+            return View(name.view, image, None)
+        try:
+            points = self.keypoints.find(name)
+        except (OSError, ValueError) as err:
+            self.built.problem(self.keypoints.source(name), f"keypoints: {err}")
+            return None
+        if points is None:
+            self.built.problem(name.path, "no keypoints for this image")
+            return None
+        return View(name.view, image, points)

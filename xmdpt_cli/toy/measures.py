@@ -1,0 +1,105 @@
+"""Toy metrics for synthetic people: is the garment the right one, and the pose?
+
+Made for synthetic people of flat colours on a plain light background, where the answer is known.
+They mean nothing on photographs and appear in no paper.
+"""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from xmdpt_cli.metrics.base import PairMetric
+from xmdpt_cli.metrics.pixels import Pixels, in_threads
+from xmdpt_cli.metrics.registry import describe
+
+# right shoulder, left shoulder, left hip, right hip of the 18 joints: around the torso
+_TORSO = (2, 5, 11, 8)
+_SHRINK = 0.8  # about the centre: keeps outlines, arms and background out of the mean
+_FOREGROUND = 32  # grey levels off the background: above the noise of a small decoder
+
+
+def torso_colour_error(
+    generated: Pixels, ground_truth: Pixels, keypoints: NDArray[np.float64]
+) -> float:
+    """Mean over R, G, B of |mean torso colour of one image - of the other|, in grey levels (0 to
+    255).
+
+    ``keypoints`` (18, 2), x and y in pixels of ``ground_truth``, NaN where missing. Both images are
+    read inside the ground truth's torso, so a person in the wrong place counts as the wrong colour.
+    NaN where a shoulder or hip is missing or the torso covers no pixel.
+    """
+    corners = np.asarray(keypoints, dtype=np.float64)[list(_TORSO)]
+    if not np.isfinite(corners).all():
+        return math.nan
+    centre = corners.mean(axis=0)
+    polygon = np.rint(centre + _SHRINK * (corners - centre)).astype(np.int32)
+    mask = np.zeros(ground_truth.shape[:2], dtype=np.uint8)
+    cv2.fillPoly(mask, [polygon], 1)
+    inside = mask.astype(bool)
+    if not inside.any():
+        return math.nan
+    difference = generated[inside].mean(axis=0) - ground_truth[inside].mean(axis=0)
+    return float(np.abs(difference).mean())
+
+
+def silhouette_iou(generated: Pixels, ground_truth: Pixels) -> float:
+    """Intersection over union of the two foregrounds, in [0, 1]; NaN if both are empty.
+
+    Foreground: pixels that differ, in some channel, by more than a threshold from the image's own
+    background, which is the median colour of its outermost pixels. Clothes as light as the
+    background count as background, in both images alike.
+    """
+    a, b = _foreground(generated), _foreground(ground_truth)
+    union = int((a | b).sum())
+    return int((a & b).sum()) / union if union else math.nan
+
+
+@describe
+class TorsoColourError(PairMetric):
+    """``torso_colour_error``; ``update(generated, ground_truth, keypoints)`` with keypoints
+    (N, 18, 2) in pixels of the ground truth before any resize, NaN where missing."""
+
+    name = "torso_colour_error"
+    higher_is_better = False
+    decimals = 1
+    toy = True
+
+    def update(
+        self, generated: Tensor, ground_truth: Tensor, keypoints: Tensor | None = None
+    ) -> None:
+        a, b = self.pairs(generated, ground_truth)
+        if keypoints is None:
+            keypoints = torch.full((len(b), 18, 2), math.nan)
+        height, width = b[0].shape[:2]
+        scale = (width / ground_truth.shape[3], height / ground_truth.shape[2])
+        points = keypoints.double().cpu().numpy() * scale
+        self._keep_values(in_threads(torso_colour_error, a, b, points))
+
+
+@describe
+class SilhouetteIoU(PairMetric):
+    """``silhouette_iou``."""
+
+    name = "silhouette_iou"
+    higher_is_better = True
+    decimals = 3
+    toy = True
+
+    def measure(self, generated: Pixels, ground_truth: Pixels) -> float:
+        return silhouette_iou(generated, ground_truth)
+
+
+#: for ``evaluate(..., extra=TOY_METRICS)``
+TOY_METRICS = (TorsoColourError, SilhouetteIoU)
+
+
+def _foreground(image: Pixels) -> NDArray[np.bool_]:
+    edges = (image[0], image[-1], image[:, 0], image[:, -1])
+    background = np.median(np.concatenate(edges), axis=0)  # (3,)
+    return np.abs(image - background).max(axis=2) > _FOREGROUND
