@@ -31,7 +31,7 @@ def test_the_lines_of_the_docs_read_what_we_read(
     lines = code[0].replace("1_front", view) + "    break\n"
     exec(compile(lines, str(DOC), "exec"), found)
     assert found["garment"]["__key__"] == key
-    np.testing.assert_array_equal(found["image"], dataset.picture(key, view))
+    np.testing.assert_array_equal(found["image"], dataset.image(key, view))
     np.testing.assert_array_equal(found["keypoints"], dataset.keypoints(key, view))
     assert found["features"].keys() == dataset.table.columns.keys()
     for name, tensor in found["features"].items():

@@ -202,7 +202,7 @@ def test_the_sheet_shows_the_pairs_it_names(prepared: Path, out: Path) -> None:
         strip = make_strip(dataset, pair).picture
         found = cv2.matchTemplate(sheet, strip, cv2.TM_SQDIFF)
         assert found.min() == 0
-    source = dataset.picture(dataset.pairs[0].key, dataset.pairs[0].source)
+    source = dataset.image(dataset.pairs[0].key, dataset.pairs[0].source)
     strip = make_strip(dataset, dataset.pairs[0])
     shown = cv2.resize(strip.picture[:, :CELL], (32, 32), interpolation=cv2.INTER_AREA)
     assert np.abs(shown.astype(int) - source).mean() < 12  # enlarged and reduced again

@@ -224,12 +224,12 @@ class PairDataset:
             found[field] = tensor.float() if name == "moments" else tensor
         return found
 
-    def picture(self, key: str, view: str) -> Picture:
-        """The prepared picture, (resolution, resolution, 3)."""
-        return self.picture_of(self.table.row(key, view))
+    def image(self, key: str, view: str) -> Picture:
+        """The prepared image, (resolution, resolution, 3)."""
+        return self.image_of(self.table.row(key, view))
 
-    def picture_of(self, row: int) -> Picture:
-        """``picture`` of a row of the table; ShardError if it is damaged (PNG has checksums)."""
+    def image_of(self, row: int) -> Picture:
+        """``image`` of a row of the table; ShardError if it is damaged (PNG has checksums)."""
         reader = self.readers[self.table.shard[row]]
         name = f"{'.'.join(self.table.label(row))}.png of {reader.path}"
         try:
@@ -254,8 +254,8 @@ class PairDataset:
             ) from None
 
     def view(self, key: str, view: str) -> tuple[Picture, Keypoints]:
-        """Picture and keypoints of one view."""
-        return self.picture(key, view), self.keypoints(key, view)
+        """Image and keypoints of one view."""
+        return self.image(key, view), self.keypoints(key, view)
 
     def pose_map(self, key: str, view: str, flip: bool = False) -> Picture:
         """The pose map of one view (``draw_pose_map``), (resolution, resolution, 3); read only."""

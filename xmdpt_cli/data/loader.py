@@ -79,8 +79,8 @@ def eval_batches(
         targets = [dataset.view(pair.key, pair.target) for pair in pairs]
         yield EvalBatch(
             **vars(batch),
-            source_pictures=torch.from_numpy(np.stack([image for image, _ in sources])),
-            target_pictures=torch.from_numpy(np.stack([image for image, _ in targets])),
+            source_images=torch.from_numpy(np.stack([image for image, _ in sources])),
+            target_images=torch.from_numpy(np.stack([image for image, _ in targets])),
             source_keypoints=torch.from_numpy(np.stack([points for _, points in sources])),
             target_keypoints=torch.from_numpy(np.stack([points for _, points in targets])),
         )

@@ -48,7 +48,7 @@ def make_strip(dataset: PairDataset, pair: PairRef) -> Strip:
     """Decode and draw one pair."""
     cells, joints = [], []
     for view in (pair.source, pair.target):
-        picture = dataset.picture(pair.key, view)
+        picture = dataset.image(pair.key, view)
         keypoints = dataset.keypoints(pair.key, view)
         cells += [_resized(picture, CELL), with_joints(picture, keypoints)]
         joints.append(int(np.isfinite(keypoints).all(axis=1).sum()))
