@@ -240,7 +240,7 @@ class PairDataset:
             raise ShardError(reader.name, err.message, err.hint) from None
 
     def keypoints(self, key: str, view: str) -> Keypoints:
-        """(18, 2), pixels of the prepared picture, NaN missing."""
+        """(18, 2), pixels of the prepared image, NaN missing."""
         return self.keypoints_of(self.table.row(key, view))
 
     def keypoints_of(self, row: int, read: Read | None = None) -> Keypoints:

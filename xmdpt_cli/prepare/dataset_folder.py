@@ -36,7 +36,7 @@ def fingerprint(
     garments_per_shard: int,
     limit: int | None,
 ) -> dict[str, Any]:
-    """Everything the bytes depend on, apart from the pictures themselves."""
+    """Everything the bytes depend on, apart from the images themselves."""
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -77,7 +77,7 @@ def begin(store: Store, begun: dict[str, Any], meeting: Meeting, keep: bool) -> 
 
 
 def left_out(store: Store) -> set[str] | None:
-    """The pictures that a finished dataset was made without; None: it is not finished."""
+    """The images that a finished dataset was made without; None: it is not finished."""
     try:
         return {str(file) for file, _ in read_manifest(store)["skipped"]}
     except XmdptError:
@@ -207,7 +207,7 @@ def make_manifest(
     skipped += [entry for index in indexes for entry in index.skipped]
     if not any(count["pairs"] for count in counts.values()):
         first = "; ".join(f"{file}: {reason}" for file, reason in skipped[:3])
-        raise XmdptError(f"nothing usable is left to prepare ({first})", "check the pictures")
+        raise XmdptError(f"nothing usable is left to prepare ({first})", "check the images")
     manifest = {
         "format": FORMAT,
         "version": VERSION,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # decoder processes do without it
 
 T = TypeVar("T")
 
-DETECT_HEIGHT = 512  # rows of the picture that OpenPose is shown: it scales to 184 itself
+DETECT_HEIGHT = 512  # rows of the image that OpenPose is shown: it scales to 184 itself
 
 
 def _nothing() -> None:
@@ -34,7 +34,7 @@ def _nothing() -> None:
 class SizedView:
     """One view at one prepared size."""
 
-    picture: Picture  # (size, size, 3)
+    image: Picture  # (size, size, 3)
     png: bytes = b""
     pose: Picture | None = None  # (size, size, 3), black if no joint is there; None: not yet drawn
     features: dict[str, torch.Tensor] | None = None  # come last
@@ -80,7 +80,7 @@ class DecodedGarment:
         ]
         used = {view for source, target, _ in self.pairs for view in (source, target)}
         for name in [name for name in self.views if name not in used]:
-            self.drop(name, "no usable pair is left for this picture")
+            self.drop(name, "no usable pair is left for this image")
 
 
 def decode_garment(garment: Item, sizes: Sequence[int]) -> DecodedGarment:
@@ -101,13 +101,13 @@ def decode_garment(garment: Item, sizes: Sequence[int]) -> DecodedGarment:
         except MemoryError:
             item.drop(name, "not enough memory to decode it")
             continue
-        sized = {size: SizedView(picture) for size, picture in squashed.items()}
+        sized = {size: SizedView(image) for size, image in squashed.items()}
         view = item.views[name] = DecodedView(ref.name, sized, garment.keypoints.get(name))
         if view.fractions is None:
             view.whole = _reduced(image, DETECT_HEIGHT)
     for view in item.views.values():
         for one in view.sized.values():
-            one.png = fast_png_bytes(one.picture)
+            one.png = fast_png_bytes(one.image)
     for view in item.views.values():
         if view.fractions is not None:
             draw_poses(view)
@@ -115,7 +115,7 @@ def decode_garment(garment: Item, sizes: Sequence[int]) -> DecodedGarment:
 
 
 def _reduced(image: Image.Image, height: int) -> Picture:
-    """The picture in its own shape, at most ``height`` rows."""
+    """The image in its own shape, at most ``height`` rows."""
     if image.height > height:
         width = max(1, round(image.width * height / image.height))
         image = image.resize((width, height), Image.Resampling.BOX)
@@ -123,7 +123,7 @@ def _reduced(image: Image.Image, height: int) -> Picture:
 
 
 def draw_poses(view: DecodedView) -> None:
-    """Draw a view's pose picture at each of its sizes; its keypoints are known."""
+    """Draw a view's pose image at each of its sizes; its keypoints are known."""
     assert view.fractions is not None
     for size, sized in view.sized.items():
         sized.pose = draw_pose(from_fractions(view.fractions, size), size)

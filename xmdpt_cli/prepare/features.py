@@ -129,10 +129,10 @@ def encode_views(
         sized = [view.sized[size] for view in batch]
         features: list[dict[str, torch.Tensor]] = [{} for _ in batch]
         for suffix in ("", FLIP):
-            pictures = _stacked([one.picture for one in sized], bool(suffix))
+            images = _stacked([one.image for one in sized], bool(suffix))
             poses = _stacked([one.pose for one in sized if one.pose is not None], bool(suffix))
             with torch.no_grad():
-                encoded = encoder.encode(pictures, poses)
+                encoded = encoder.encode(images, poses)
             for name, tensor in encoded.items():
                 assert tensor.shape[0] == len(batch), (name, tensor.shape)
                 for view, into, row in zip(batch, features, tensor.detach().cpu(), strict=True):
@@ -146,14 +146,14 @@ def encode_views(
             one.features = found
 
 
-def _stacked(pictures: list[Picture], mirror: bool) -> Picture:
+def _stacked(images: list[Picture], mirror: bool) -> Picture:
     """(N, H, W, 3). Images are mirrored, joints are not relabelled (published)."""
-    stacked = np.empty((len(pictures), *pictures[0].shape), dtype=np.uint8)
-    for picture, into in zip(pictures, stacked, strict=True):
+    stacked = np.empty((len(images), *images[0].shape), dtype=np.uint8)
+    for image, into in zip(images, stacked, strict=True):
         if mirror:
-            cv2.flip(picture, 1, dst=into)  # ten times faster than numpy
+            cv2.flip(image, 1, dst=into)  # ten times faster than numpy
         else:
-            into[...] = picture
+            into[...] = image
     return stacked
 
 

@@ -96,7 +96,7 @@ def _refuse(skipped: Sequence[tuple[str, str]], settings: Settings) -> None:
     if lost:
         raise XmdptError(
             f"{lost[0][0]}: {lost[0][1]}; it was usable when the dataset was prepared",
-            "restore that picture; nothing of the dataset was changed",
+            "restore that image; nothing of the dataset was changed",
         )
 
 

@@ -97,7 +97,7 @@ def prepare_datasets(
         detector = None
     elif detector is None:
         raise ConfigError(
-            f"{listing.without_keypoints()} pictures have no keypoints", "give a pose detector"
+            f"{listing.without_keypoints()} images have no keypoints", "give a pose detector"
         )
     settings = Settings(detector, tokens, batch_size, strict, replace=remake is not None)
     if remake is not None and (world.size > 1 or len(outs) > 1):
