@@ -53,15 +53,12 @@ class PoseDetector(Protocol):
 
 
 def add_keypoints(
-    garments: Iterable[DecodedGarment], detector: PoseDetector | None, batch_size: int
+    garments: Iterable[DecodedGarment], detector: PoseDetector, batch_size: int
 ) -> Iterator[DecodedGarment]:
     """The garments in order; views without keypoints get OpenPose's, or are left out.
 
     The detector looks at about ``batch_size`` images at a time.
     """
-    if detector is None:
-        yield from garments
-        return
     group: list[DecodedGarment] = []
     images = 0
     for item in garments:

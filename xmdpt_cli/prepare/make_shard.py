@@ -64,8 +64,9 @@ def make_shard(
     def usable(garments: Iterator[DecodedGarment]) -> Iterator[DecodedGarment]:
         for item in garments:
             item.settle()
-            _refuse(item.skipped, settings)
-            skipped.extend(item.skipped)
+            if item.skipped:
+                _refuse(item.skipped, settings)
+                skipped.extend(item.skipped)
             yield item
             report(len(item.garment.views), plan.name)
 
@@ -80,7 +81,8 @@ def make_shard(
         stack.callback(thread.stop)  # before the writers close their files
         garments: Iterator[DecodedGarment]
         garments = (item for _, item in zip(plan.garments, decoded, strict=False))
-        garments = add_keypoints(garments, settings.detector, settings.batch_size)
+        if settings.detector is not None:
+            garments = add_keypoints(garments, settings.detector, settings.batch_size)
         garments = usable(garments)
         for item in add_features(garments, encoders, settings.tokens, settings.batch_size):
             thread.write(item)
@@ -89,7 +91,7 @@ def make_shard(
 
 def _refuse(skipped: Sequence[tuple[str, str]], settings: Settings) -> None:
     """XmdptError for an image that must not be left out."""
-    if settings.strict and skipped:
+    if settings.strict:
         raise XmdptError(": ".join(skipped[0]), "mend it, or go on without --strict")
     known = settings.left_out
     lost = [entry for entry in skipped if known is not None and entry[0] not in known]
