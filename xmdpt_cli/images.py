@@ -230,15 +230,15 @@ def save_png(
     save_bytes(path, png_bytes(picture, text))
 
 
-def generated_facts(path: Path) -> dict[str, Any] | None:
-    """What an image or animation of ours says of how it was generated; None: it is not ours."""
+def generated_metadata(path: Path) -> dict[str, Any] | None:
+    """The metadata of an image or animation that xmdpt generated; None: it is not ours."""
     try:
         if path.suffix.lower() == ".mp4":
-            return _facts_in_xmp(path.read_bytes())
+            return _metadata_in_xmp(path.read_bytes())
         with open_image(path) as image:
             own, info = GENERATED[-1], image.info
             if own not in info and "xmp" in info:
-                return _facts_in_xmp(info["xmp"])
+                return _metadata_in_xmp(info["xmp"])
             text = info.get(own) or json.loads(info.get("comment", b"{}")).get(own, "null")
         found = json.loads(text)
     except Exception:  # Pillow's readers raise a dozen types for damaged files and foreign texts
@@ -246,9 +246,9 @@ def generated_facts(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _facts_in_xmp(packet: bytes) -> dict[str, Any] | None:
-    """The ``xmdpt:facts`` of an XMP packet, wherever in some bytes it stands."""
-    match = re.search(rb"xmdpt:facts=(\"[^\"]*\"|'[^']*')", packet)
+def _metadata_in_xmp(packet: bytes) -> dict[str, Any] | None:
+    """The ``xmdpt:metadata`` of an XMP packet, wherever in some bytes it stands."""
+    match = re.search(rb"xmdpt:metadata=(\"[^\"]*\"|'[^']*')", packet)
     if match is None:
         return None
     found = json.loads(html.unescape(match[1].decode()[1:-1]))

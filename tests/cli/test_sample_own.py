@@ -176,12 +176,12 @@ def test_another_person_of_the_same_name_stands_beside(
 def test_an_interrupted_run_holds_to_its_settings(
     toy: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from xmdpt_cli.sampling.image_folder import OwnFolder
+    from xmdpt_cli.sampling.image_folder import ImageFolder
 
     def full(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(OwnFolder, "save_sheet", full)
+    monkeypatch.setattr(ImageFolder, "save_sheet", full)
     assert run(command(toy, tmp_path / "o")) == 130
     monkeypatch.undo()
     assert (tmp_path / "o" / "person_in_a.png").is_file()

@@ -101,11 +101,11 @@ def test_what_is_there_is_not_made_again(toy: Path, tmp_path: Path, capsys: Capt
     sample(toy, ROWS, out, capsys)
     before = stamps(out)
     told, _ = sample(toy, ROWS, out, capsys)
-    assert told["drawn"] == 0
+    assert told["generated"] == 0
     assert stamps(out) == before
     (out / "ann_in_b.png").unlink()
     told, _ = sample(toy, ROWS + "cy.png,a.json,,\n", out, capsys)
-    assert told["drawn"] == 2
+    assert told["generated"] == 2
     now = stamps(out)
     assert {name for name in now if now[name] != before.get(name)} == {
         "ann_in_b.png",

@@ -57,7 +57,7 @@ def sample(work: Path, out: Path, *more: object) -> list[object]:
 def test_sample_then_evaluate(work: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "samples"
     made = result(capsys, *sample(work, out))
-    assert made["pictures"] == 4
+    assert made["images"] == 4
     assert made["toy"] is True
     names = sorted(p.name for p in out.glob("*_2_*.png"))
     assert len(names) == 4
@@ -415,7 +415,7 @@ def test_real_photographs(shared: Callable[[str], Path], tmp_path: Path, capsys:
     ok("train", "--data", data, "--out", tmp_path / "run", *preset)
     args = ["sample", "--data", data, "--model", tmp_path / "run", "--out", tmp_path / "samples"]
     made = result(capsys, *args, "--steps", 3)
-    assert made["pictures"] == 6
+    assert made["images"] == 6
     numbers = result(capsys, "evaluate", "--data", data, "--generated", tmp_path / "samples")
     assert numbers["protocol"] == "native"
     # the photographs themselves are right: both views of a person are alike, not equal

@@ -62,11 +62,11 @@ def opened(browser: Any, url: str, **options: Any) -> Iterator[Any]:
     context.close()
 
 
-def draw(page: Any, person: Path | None = None) -> None:
+def press_generate(page: Any, person: Path | None = None) -> None:
     if person is not None:
         page.set_input_files("#people input[type=file]", str(person))
         page.wait_for_selector("#people img")
-    page.click("#draw")
+    page.click("#generate")
 
 
 def touch(page: Any, *way: tuple[float, float]) -> None:

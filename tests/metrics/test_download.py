@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,9 +20,11 @@ import torch
 from encoder_records import encoder_records
 from PIL import Image
 
-from xmdpt_cli.cli import evaluate_inputs as evaluate_ways
+from xmdpt_cli.cli import evaluate_inputs
 from xmdpt_cli.cli.app import run
 from xmdpt_cli.cli.console import Talk
+from xmdpt_cli.cli.evaluate_networks import find_networks
+from xmdpt_cli.cli.evaluate_options import EvaluateOptions
 from xmdpt_cli.data.manifest import FORMAT, VERSION
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.metrics import download as module
@@ -375,7 +376,9 @@ def test_evaluate_asks_for_networks_before_images_are_generated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr(evaluate_ways, "draw", lambda *_: pytest.fail("generated all the same"))
+    monkeypatch.setattr(
+        evaluate_inputs, "generate_missing", lambda *_: pytest.fail("generated all the same")
+    )
     (tmp_path / "model").mkdir()
     data = dataset(tmp_path / "data", toy=False)
     assert run(["evaluate", "--model", str(tmp_path / "model"), "--data", data, "--lpips"]) == 1
@@ -386,18 +389,17 @@ def test_a_toy_dataset_takes_random_networks_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    names = ("fid", "ssim", "lpips", "psnr", "kid")
     weights = ("alexnet_weights", "inception_weights", "tf_inception_weights")
-    chosen = SimpleNamespace(
-        data=dataset(tmp_path / "data", toy=True), protocol=["cfld", "clean"],
-        **dict.fromkeys(names, False), **dict.fromkeys(weights),
-    )  # fmt: skip
-    chosen.tf_inception_weights = "off"
-    evaluate_ways.find_networks(chosen, SINGLE_PROCESS, Talk())
+    chosen = EvaluateOptions(
+        data=dataset(tmp_path / "data", toy=True),
+        protocol=["cfld", "clean"],
+        tf_inception_weights="off",
+    )
+    find_networks(chosen, SINGLE_PROCESS, Talk())
     assert [getattr(chosen, name) for name in weights] == ["toy", "toyconv", "off"]
     said = capsys.readouterr().err
     assert "toy dataset: LPIPS with random weights, named lpips_alex_v0.1_toy" in said
     assert "toy dataset: FID with random weights, named fid_toyconv" in said
     assert said.count("toy dataset") == 2
-    evaluate_ways.find_networks(chosen, SINGLE_PROCESS, Talk())  # settled: not said again
+    find_networks(chosen, SINGLE_PROCESS, Talk())  # settled: not said again
     assert capsys.readouterr().err == ""

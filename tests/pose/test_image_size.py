@@ -12,7 +12,7 @@ from PIL import Image
 from stick_people import FIGURE
 
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.images import generated_facts, save_png
+from xmdpt_cli.images import generated_metadata, save_png
 from xmdpt_cli.pose.formats import read_poses
 from xmdpt_cli.pose.formats.image_size import (
     UnstatedSize,
@@ -142,16 +142,16 @@ def test_what_was_generated_from_a_pose_is_not_the_image_that_it_was_taken_from(
 ) -> None:
     """``--pose walk.json --animate walk.webp`` leaves an image of the same name beside it."""
     from xmdpt_cli.sampling.animation import write_animation
-    from xmdpt_cli.sampling.png_writer import metadata
+    from xmdpt_cli.sampling.png_writer import png_text
 
     made, facts = tmp_path / f"walk.{suffix}", {"toy": True, "note": "\"a\" & 'b' < c"}
     pixels = np.zeros((64, 44, 3), np.uint8)
     if suffix == "png":
-        save_png(made, pixels, metadata(facts))
+        save_png(made, pixels, png_text(facts))
     else:
         write_animation(made, [pixels, pixels + 9], 10, facts)
-    assert generated_facts(made) == facts
+    assert generated_metadata(made) == facts
     assert image_beside(tmp_path / "walk.json") is None
     Image.new("RGB", (750, 1101)).save(tmp_path / "walk.jpg")
     assert image_beside(tmp_path / "walk.json") == tmp_path / "walk.jpg"
-    assert generated_facts(tmp_path / "walk.jpg") is None
+    assert generated_metadata(tmp_path / "walk.jpg") is None

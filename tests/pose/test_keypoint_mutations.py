@@ -139,7 +139,7 @@ def attempt(file: Path) -> str | None:
         lambda: read_pose(file, 64, no_openpose, source_size=SIZE),
         lambda: read_poses(file),
         lambda: frame_of_image(file, image, lambda _: SIZE),
-        lambda: KeypointsBeside(say=lambda _, reason: reason.encode()).find(image),
+        lambda: KeypointsBeside(report=lambda _, reason: reason.encode()).find(image),
     ]
     for read in readers:
         refusals.append(None)

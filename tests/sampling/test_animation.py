@@ -87,7 +87,7 @@ def test_what_was_there_stays_until_all_is_written(
     path = tmp_path / "walk.mp4"
     path.write_bytes(b"before")
     monkeypatch.setattr(animation, "_frames", lambda _: 2)  # what a full disk leaves of it
-    with pytest.raises(XmdptError, match="2 of 6 pictures are in it"):
+    with pytest.raises(XmdptError, match="2 of 6 images are in it"):
         write_animation(path, frames(), 12)
     assert path.read_bytes() == b"before"
     assert list(tmp_path.iterdir()) == [path]

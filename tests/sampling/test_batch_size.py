@@ -17,11 +17,11 @@ from xmdpt_cli.sampling.batch_size import (
     batch_within,
     fit_memory,
     held_bytes,
+    image_bytes,
     in_batches,
     limit_decoding,
     model_bytes,
     parse_bytes,
-    picture_bytes,
 )
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.toy.encoders import toy_vae
@@ -73,7 +73,7 @@ def test_what_a_model_takes(size: str, side: int) -> None:
     # 20 values a token and unit of width, of both guidance branches; four copies of 257 DINOv2
     # tokens of 768 and of 1536 values
     one = 4 * (2 * 20 * tokens * width + 4 * 257 * (768 + 1536))
-    assert picture_bytes(sampler(size, side)) == one
+    assert image_bytes(sampler(size, side)) == one
 
 
 @pytest.mark.parametrize(
@@ -106,10 +106,10 @@ def test_large_models_at_512_fit_into_8_gb(size: str) -> None:
 
 
 def test_a_limit_that_is_too_small_says_how_much_is_needed() -> None:
-    with pytest.raises(XmdptError, match=r"one picture needs 3.8 GiB, more than 1.0 GiB") as caught:
+    with pytest.raises(XmdptError, match=r"one image needs 3.8 GiB, more than 1.0 GiB") as caught:
         batch_within(sampler("L", 64), GIB, model_bytes(sampler("L", 64)))
     assert "--max-memory" in caught.value.hint
-    with pytest.raises(XmdptError, match=r"decode one picture needs 1.9 GiB, more than 1.0 GiB"):
+    with pytest.raises(XmdptError, match=r"decode one image needs 1.9 GiB, more than 1.0 GiB"):
         limit_decoding(toy_vae(32), GIB, held=9 * GIB // 10, side=512)
 
 
@@ -132,7 +132,7 @@ def test_decoding_within_a_limit_or_as_ever() -> None:
 
 def test_without_a_limit_it_is_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     """And never nothing: an estimate is no reason to refuse."""
-    monkeypatch.setattr(batch_size_module, "_room", lambda _: 3 * picture_bytes(sampler("L", 64)))
+    monkeypatch.setattr(batch_size_module, "_room", lambda _: 3 * image_bytes(sampler("L", 64)))
     assert batch_size(sampler("L", 64)) == 3
     vae = toy_vae(32)
     assert fit_memory(sampler("L", 64), vae, None, 512) == 3

@@ -162,7 +162,7 @@ def test_only_what_is_damaged_is_made_again(
     small.draw(out, batch_size=1)
     before, names = pictures(out), list(pictures(out))
     counted.clear()
-    assert small.draw(out, batch_size=1)["drawn"] == 0
+    assert small.draw(out, batch_size=1)["generated"] == 0
     assert counted == []
     for name, damage in zip(names, DAMAGE.values(), strict=False):
         damage(out / name)
@@ -182,7 +182,7 @@ def test_parts_together_are_the_whole(small: Small, tmp_path: Path, counted: lis
         record = small.draw(out, batch_size=2, shard=World(rank, 3))
         assert record["complete"] is record["finished"] is last
         assert (out / "sheet.png").exists() is last
-        assert sum(counted) == record["drawn"] == len(range(rank, len(small.dataset), 3))
+        assert sum(counted) == record["generated"] == len(range(rank, len(small.dataset), 3))
     assert pictures(out) == pictures(tmp_path / "one")
     assert (out / "sheet.png").read_bytes() == (tmp_path / "one/sheet.png").read_bytes()
     one, other = (json.loads((f / "samples.json").read_text()) for f in (tmp_path / "one", out))
@@ -192,7 +192,7 @@ def test_parts_together_are_the_whole(small: Small, tmp_path: Path, counted: lis
 
 def test_more_parts_than_pairs(small: Small, tmp_path: Path) -> None:
     record = small.draw(tmp_path / "o", limit=1, shard=World(2, 3))
-    assert (record["pictures"], record["complete"]) == (0, False)
+    assert (record["images"], record["complete"]) == (0, False)
     assert small.draw(tmp_path / "o", limit=1, shard=World(0, 3))["finished"]
 
 
@@ -250,16 +250,16 @@ def test_a_folder_of_something_else_is_left_alone(small: Small, tmp_path: Path) 
 def test_a_limit_first_all_later(small: Small, whole: Path, tmp_path: Path) -> None:
     out, total = tmp_path / "o", len(small.dataset)
     record = small.draw(out, limit=3, batch_size=3)
-    assert (record["pictures"], record["complete"]) == (3, True)
+    assert (record["images"], record["complete"]) == (3, True)
     low = Image.open(out / "sheet.png").height
     record = small.draw(out, batch_size=3)
-    assert (record["pictures"], record["drawn"], record["complete"]) == (total, total - 3, True)
+    assert (record["images"], record["generated"], record["complete"]) == (total, total - 3, True)
     assert Image.open(out / "sheet.png").height > low
     assert pictures(out) == pictures(whole)
     # fewer, or more than there are, take nothing away
     for limit in (2, 10**6):
         record = small.draw(out, limit=limit, batch_size=3)
-        assert (record["drawn"], record["complete"]) == (0, True)
+        assert (record["generated"], record["complete"]) == (0, True)
     assert len(json.loads((out / "samples.json").read_text())["complete"]) == total
 
 
@@ -296,7 +296,7 @@ def test_out_of_memory_goes_on_with_less(
 
     monkeypatch.setattr(Sampler, "latents", latents)
     said: list[str] = []
-    small.draw(tmp_path / "o", batch_size=8, say=said.append)
+    small.draw(tmp_path / "o", batch_size=8, notify=said.append)
     assert within_a_level(whole, tmp_path / "o")
     assert said == ["out of memory: going on with batches of 4"]
     assert sizes[:2] == [8, 4]
@@ -345,7 +345,7 @@ def test_one_picture_too_many_says_what_to_do(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Sampler, "latents", fails_above(0, NO_MEMORY[0]))
-    with pytest.raises(XmdptError, match="single picture") as caught:
+    with pytest.raises(XmdptError, match="single image") as caught:
         small.draw(tmp_path / "o", batch_size=4)
     assert "Tried to allocate" in caught.value.message
     assert "smaller model" in caught.value.hint
@@ -380,7 +380,7 @@ def test_a_full_disk(
     assert "goes on from what is done" in caught.value.hint
     assert len(pictures(out)) == 5
     assert no_rest(out)
-    assert small.draw(out, batch_size=3)["drawn"] == len(small.dataset) - 5
+    assert small.draw(out, batch_size=3)["generated"] == len(small.dataset) - 5
     assert within_a_level(whole, out)
 
 
@@ -447,7 +447,7 @@ def test_two_processes_of_torchrun(small: Small, whole: Path, tmp_path: Path) ->
     stdout, stderr = process.communicate(timeout=300)
     assert process.returncode == 0, stderr
     record = json.loads(stdout)
-    assert (record["complete"], record["pictures"]) == (True, len(small.dataset))
+    assert (record["complete"], record["images"]) == (True, len(small.dataset))
     assert within_a_level(whole, tmp_path / "o")
     assert (tmp_path / "o/samples.json").read_text() == (whole / "samples.json").read_text()
     assert no_rest(tmp_path / "o")
@@ -483,7 +483,7 @@ def test_the_command_line_and_a_vae_of_ones_own(
     small.vae.save(tmp_path / "vae")
     words = command(small, tmp_path / "o", "--batch-size", 3, "--vae", tmp_path / "vae", "--json")
     assert run(words) == 0
-    assert json.loads(capsys.readouterr().out)["pictures"] == len(small.dataset)
+    assert json.loads(capsys.readouterr().out)["images"] == len(small.dataset)
     assert pictures(tmp_path / "o") == pictures(whole)
     assert run([*words[:-1], "--seed", "4"]) == 1
     assert "seed (there 3, now 4)" in capsys.readouterr().err

@@ -25,14 +25,14 @@ from xmdpt_cli.sampling.hub import without_paths
 from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 
 SECRET = "home-of-zoe"  # a folder that a published file must not name
-FACTS = {"inputs": ["<&\"'>é"], "sampling": {"steps": 3}, "toy": True}
+METADATA = {"inputs": ["<&\"'>é"], "sampling": {"steps": 3}, "toy": True}
 
 
 def walk() -> list[Any]:
     return [np.full((32, 22, 3), 40 * i, np.uint8) for i in range(4)]
 
 
-def xmp_facts(data: bytes) -> dict[str, str]:
+def xmp_fields(data: bytes) -> dict[str, str]:
     """What an XMP packet says: attribute (without its namespace) to value."""
     [packet] = re.findall(rb"<x:xmpmeta.*</x:xmpmeta>", data, re.DOTALL)
     [description] = ElementTree.fromstring(packet)[0]
@@ -40,18 +40,18 @@ def xmp_facts(data: bytes) -> dict[str, str]:
 
 
 def test_webp(tmp_path: Path) -> None:
-    write_animation(tmp_path / "a.webp", walk(), 10, FACTS)
+    write_animation(tmp_path / "a.webp", walk(), 10, METADATA)
     with Image.open(tmp_path / "a.webp") as image:
         assert image.n_frames == 4  # type: ignore[attr-defined]
-        told = xmp_facts(image.info["xmp"])
+        told = xmp_fields(image.info["xmp"])
     assert told["CreatorTool"] == f"xmdpt {__version__}"
     assert "not a photograph (toy model" in told["source"]
     assert told["DigitalSourceType"].endswith("/trainedAlgorithmicMedia")
-    assert json.loads(told["facts"]) == FACTS
+    assert json.loads(told["metadata"]) == METADATA
 
 
 def test_gif(tmp_path: Path) -> None:
-    many = {**FACTS, "inputs": ["x" * 64] * 50}  # more than one block of a comment
+    many = {**METADATA, "inputs": ["x" * 64] * 50}  # more than one block of a comment
     write_animation(tmp_path / "a.gif", walk(), 10, many)
     with Image.open(tmp_path / "a.gif") as image:
         assert image.n_frames == 4  # type: ignore[attr-defined]
@@ -62,9 +62,9 @@ def test_gif(tmp_path: Path) -> None:
 
 
 def test_mp4_still_plays(tmp_path: Path) -> None:
-    write_animation(tmp_path / "a.mp4", walk(), 10, FACTS)
+    write_animation(tmp_path / "a.mp4", walk(), 10, METADATA)
     data = (tmp_path / "a.mp4").read_bytes()
-    assert json.loads(xmp_facts(data)["facts"]) == FACTS
+    assert json.loads(xmp_fields(data)["metadata"]) == METADATA
     kinds, at = [], 0  # the boxes fill the file to its end
     while at < len(data):
         kinds.append(data[at + 4 : at + 8])

@@ -25,7 +25,9 @@ from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.prepare.pipeline import prepare_dataset
 from xmdpt_cli.sampling.batch_size import held_bytes
 from xmdpt_cli.sampling.dataset_images import generate
+from xmdpt_cli.sampling.generation import generate_images, pose_requests
 from xmdpt_cli.sampling.pipeline import XMDPTPipeline
+from xmdpt_cli.sampling.read_inputs import read_poses, read_views
 from xmdpt_cli.sampling.sample_names import sample_name
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.toy.encoders import toy_vae
@@ -101,19 +103,17 @@ def test_a_picture_depends_on_its_seed_and_inputs_alone(pipe_of: Pipes) -> None:
         for k in range(2):
             assert apart(many[2 * i + k], back[2 * (2 - i) + k]) <= ROUNDING
     assert apart(many[2], many[3]) > ROUNDING, "the second picture of a pose has noise of its own"
-    views = pipe._read_views(person(), FIGURE)
-    poses = pipe._read_poses(bent)
-    jobs = [(p, k) for p in range(3) for k in range(2)]
+    views = read_views(pipe, person(), FIGURE)
+    poses = read_poses(pipe, bent)
+    requests = pose_requests(views, poses, 2, 5)
+    whole = drawn(pipe, bent, num_images=2, seed=5, square=True)
     for batch in (1, 4):
-        small = list(
-            pipe._draw(
-                views, poses, pipe.sampling_config(seed=5), jobs=jobs, batch=batch, square=True
-            )
+        small = dict(
+            generate_images(pipe, requests, pipe.sampling_config(), batch=batch, square=True)
         )
-        for picture, whole in zip(
-            small, drawn(pipe, bent, num_images=2, seed=5, square=True), strict=True
-        ):
-            assert apart(picture.astype(int), whole) <= ROUNDING
+        assert list(small) == list(range(6))
+        for i in small:
+            assert apart(small[i].astype(int), whole[i]) <= ROUNDING
 
 
 def test_a_generator_is_used_as_in_diffusers(pipe_of: Pipes) -> None:
@@ -201,12 +201,12 @@ def test_no_network_changes_nothing_of_what_is_not_needed(pipe_of: Pipes) -> Non
 
 
 def test_little_memory(model_of: Callable[[str], Path], pipe_of: Pipes) -> None:
-    with pytest.raises(XmdptError, match=r"one picture needs .* more than 1\.0 KiB"):
+    with pytest.raises(XmdptError, match=r"one image needs .* more than 1\.0 KiB"):
         XMDPTPipeline.from_pretrained(model_of("keys"), max_memory=1024)
     pipe = pipe_of("keys")
     enough = held_bytes(pipe.sampler, pipe.encoders.vae) + 2**26  # the rest is for decoding
     little = XMDPTPipeline.from_pretrained(model_of("keys"), max_memory=enough)
-    little.most = 2
+    little.max_batch = 2
     many = [leaning(0.02 * i) for i in range(-6, 6)]
     for a, b in zip(drawn(little, many), drawn(pipe_of("keys"), many), strict=True):
         assert apart(a, b) <= ROUNDING
@@ -248,7 +248,7 @@ def test_saved_and_loaded_anywhere(pipe_of: Pipes, encoders: Path, tmp_path: Pat
     with pytest.raises(XmdptError, match="toy network") as err:
         drawn(XMDPTPipeline.from_pretrained(tmp_path / "small"))
     assert "--encoders" in err.value.hint
-    with pytest.raises(XmdptError, match="no such networks: unet"):
+    with pytest.raises(XmdptError, match="no such encoders: unet"):
         pipe.save_pretrained(tmp_path / "bad", include=["unet"])
 
 
@@ -380,7 +380,7 @@ def test_files_as_inputs(pipe_of: Pipes, files: Path) -> None:
         source_keypoints=files / "person.json",
         pose=[files / "pose.json", files / "more.json"],
     )
-    want = drawn(pipe, [pipe._read_poses(files / "pose.json")[0].keypoints / SIZE, leaning(0.1)])
+    want = drawn(pipe, [read_poses(pipe, files / "pose.json")[0].keypoints / SIZE, leaning(0.1)])
     for image, expected in zip(images, want, strict=True):
         assert apart(np.asarray(image).astype(int), expected) <= ROUNDING
 

@@ -209,7 +209,7 @@ def test_sampling_names_tokens_that_do_not_fit(
     sampler = Sampler.load(work.root / f"run-{model}" / "model")
     dataset, vae = PairDataset(work.root / data, "test"), VAE.load(work.encoders / "vae")
     notes: list[str] = []
-    more: dict[str, Any] = {"limit": 1, "say": notes.append}
+    more: dict[str, Any] = {"limit": 1, "notify": notes.append}
     generate(
         sampler, dataset, vae, tmp_path, SamplingConfig(steps=1, guidance=1.0, power=1.0), **more
     )

@@ -134,7 +134,7 @@ def test_no_event_reads_a_file_that_was_not_uploaded(
     secret.write_text(json.dumps({"people": SECRET}))
     listed = events(client)
     attacked = [event for event in listed if FILE_INPUTS & set(event[2])]
-    assert {name for name, _, _ in attacked} >= {"draw", "look", "pose", "keypoints"}
+    assert {name for name, _, _ in attacked} >= {"generate", "look", "pose", "keypoints"}
     refusals = set()
     for name, number, kinds in listed:
         for what, path in attacks(folder, secret).items():
@@ -223,11 +223,12 @@ def test_requests_of_other_sites_are_refused(page: tuple[Client, FakePipeline, P
 def test_a_request_is_bounded_whatever_it_says_of_its_length(
     page: tuple[Client, FakePipeline, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from xmdpt_cli.ui import gate
+
+    from xmdpt_cli.ui import request_filter
 
     client, _, folder = page
-    monkeypatch.setattr(gate, "MOST_REQUEST", 100_000)
-    monkeypatch.setattr(gate, "MOST_CALL", 1000)
+    monkeypatch.setattr(request_filter, "MOST_REQUEST", 100_000)
+    monkeypatch.setattr(request_filter, "MOST_CALL", 1000)
     assert client.upload("a.png", bytes(99_000))[0] == 200
     assert client.upload("b.png", bytes(100_001))[0] == 413
     call = json.dumps({"data": ["x" * 1000], "fn_index": 0, "session_hash": "s"}).encode()
@@ -240,7 +241,7 @@ def test_a_request_is_bounded_whatever_it_says_of_its_length(
     connection.request("POST", "/gradio_api/upload", iter(chunks), kind, encode_chunked=True)
     assert connection.getresponse().status == 413
     connection.close()
-    for path in ("call/pose", "queue/join", "call/draw"):
+    for path in ("call/pose", "queue/join", "call/generate"):
         connection = http.client.HTTPConnection(client.netloc, timeout=20)
         parts = iter([b'{"data": ["', *([b"x" * 900] * 4), b'"]}'])
         kind = {"Content-Type": "application/json"}
@@ -256,10 +257,11 @@ def test_a_request_is_bounded_whatever_it_says_of_its_length(
 def test_all_that_is_kept_is_bounded_and_the_oldest_goes_first(
     page: tuple[Client, FakePipeline, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from xmdpt_cli.ui import gate
+
+    from xmdpt_cli.ui import request_filter
 
     client, _, folder = page
-    monkeypatch.setattr(gate, "MOST_TOTAL", 250_000)
+    monkeypatch.setattr(request_filter, "MOST_TOTAL", 250_000)
     for number in range(5):
         assert client.upload(f"{number}.png", bytes([number]) * 80_000)[0] == 200
         time.sleep(0.02)

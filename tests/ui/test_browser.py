@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browsing import Skeleton, draw, opened, touch
+from browsing import Skeleton, opened, press_generate, touch
 from conftest import Running, wait_until
 from fake_pipeline import FakePipeline
 
@@ -36,7 +36,7 @@ def page(running: Running, browser: Any, pipe: FakePipeline) -> Iterator[Any]:
 def drawn_pose(page: Any, pipe: FakePipeline, person: Path | None = None) -> np.ndarray:
     """The pose that reaches the pipeline."""
     before = len(pipe.calls)
-    draw(page, person)
+    press_generate(page, person)
     wait_until(lambda: len(pipe.calls) > before, "it is drawn")
     page.wait_for_selector("#said :text('image in')")
     return pipe.calls[-1]["pose"]
@@ -105,7 +105,7 @@ def test_a_pose_from_a_file_replaces_the_skeleton(
 
 
 def test_errors_are_seen_and_drawing_goes_on(page: Any, pipe: FakePipeline, person: Path) -> None:
-    draw(page)
+    press_generate(page)
     page.wait_for_selector("#said [role=alert] :text('No image of a person')")
     assert drawn_pose(page, pipe, person) is not None
     assert page.locator("#said [role=alert]").count() == 0
@@ -118,12 +118,12 @@ def test_a_drawing_can_be_stopped(
     pipe.pause = 0.1
     with running(pipe) as url, opened(browser, url) as page:
         page.get_by_label("Steps").fill("900")
-        draw(page, person)
+        press_generate(page, person)
         wait_until(lambda: pipe.steps_done > 3, "drawing begins")
         if how == "the button":
             page.click("#stop")
             page.wait_for_selector("#said :text('Stopped')")
-            wait_until(page.locator("#draw").is_enabled, "one can draw again")
+            wait_until(page.locator("#generate").is_enabled, "Generate is enabled again")
         else:
             page.close()
         wait_until(lambda: not drawing(), "drawing stops")
@@ -131,7 +131,7 @@ def test_a_drawing_can_be_stopped(
 
 
 def drawing() -> bool:
-    return any(thread.name == "draw" for thread in threading.enumerate())
+    return any(thread.name == "generate" for thread in threading.enumerate())
 
 
 def test_a_finger_drags_a_joint_and_a_phone_shows_all(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browsing import Skeleton, draw, opened, touch
+from browsing import Skeleton, opened, press_generate, touch
 from conftest import Running, wait_until
 from fake_pipeline import FakePipeline
 from PIL import Image
@@ -51,7 +51,7 @@ def drop(page: Any, *files: Path) -> Skeleton:
 def generate(page: Any, pipe: Any) -> dict[str, Any]:
     """What reaches the pipeline."""
     before = len(pipe.calls)
-    draw(page)
+    press_generate(page)
     wait_until(lambda: len(pipe.calls) > before, "it is generated")
     page.wait_for_selector("#said :text('in ')")
     return pipe.calls[-1]
@@ -62,7 +62,7 @@ def test_keypoints_are_placed_by_hand_where_no_estimator_is(
 ) -> None:
     skeleton = drop(page, person)
     assert skeleton.all.locator(".hint").inner_text().startswith("This model needs to know")
-    draw(page)
+    press_generate(page)
     page.wait_for_selector("#said [role=alert] :text('person one.png are not placed')")
     assert pipe.calls == []
 
@@ -99,7 +99,7 @@ def test_a_figure_of_which_few_joints_were_dragged_is_not_placed(
         expected = f"{count} of 18 joints moved: drag the others onto the person too"
         assert chosen(skeleton) == f"{name.replace('_', ' ')}; {expected}"
         if count == 1:
-            draw(page)
+            press_generate(page)
             page.wait_for_selector("#said [role=alert] :text('only 1 of 18 joints moved')")
             assert "a limb to move the whole figure" in page.inner_text("#said")
             assert pipe.calls == []
@@ -146,14 +146,14 @@ def test_a_real_model_generates_with_placed_keypoints(
     with running(real) as url, opened(browser, url) as page:  # type: ignore[arg-type]
         page.set_input_files("#people input[type=file]", str(tmp_path / "wide one.png"))
         page.wait_for_selector("#placed .placer:not([hidden])")
-        draw(page)
+        press_generate(page)
         page.wait_for_selector("#said [role=alert]")
         no_command_line(page)
         if form == "vector":
             page.click("#placed summary")
         skeleton = Skeleton(page, "#placed")
         skeleton.press("Front")
-        draw(page)
+        press_generate(page)
         page.wait_for_selector("#said :text('1 image in')")
         no_command_line(page)
         assert "wide one.png: the person's" in page.inner_text("#said")
@@ -222,7 +222,7 @@ def test_each_image_has_keypoints_of_its_own(
     page.wait_for_selector("#placed .placer", state="hidden")
     drop(page, other)
     page.wait_for_selector("#placed .placer:not([hidden])")
-    draw(page)  # what is gone is gone: its keypoints, too
+    press_generate(page)  # what is gone is gone: its keypoints, too
     page.wait_for_selector("#said [role=alert] :text('other.png are not placed')")
 
 

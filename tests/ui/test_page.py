@@ -21,7 +21,7 @@ from PIL import Image
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.pose.drawing import draw_pose
 from xmdpt_cli.pose.keypoints import from_fractions
-from xmdpt_cli.sampling.png_writer import metadata
+from xmdpt_cli.sampling.png_writer import png_text
 from xmdpt_cli.ui.poses import PRESETS
 from xmdpt_cli.ui.skeleton import to_json_of
 
@@ -66,7 +66,7 @@ def component(client: Any, label: str) -> dict[str, Any]:
 
 
 def test_a_picture_is_drawn(client: Any, pipe: FakePipeline, person: Path) -> None:
-    job = client.submit(gallery(person), None, POSE, *SETTINGS, api_name="/draw")
+    job = client.submit(gallery(person), None, POSE, *SETTINGS, api_name="/generate")
     said, pictures, _, file, seed = job.result(timeout=60)
     (call,) = pipe.calls
     np.testing.assert_array_equal(call["pose"], PRESETS[6].keypoints())
@@ -88,7 +88,7 @@ def test_a_picture_is_drawn(client: Any, pipe: FakePipeline, person: Path) -> No
 
 
 def test_the_steps_are_shown_on_the_way(client: Any, person: Path) -> None:
-    job = client.submit(gallery(person), None, POSE, 20, *SETTINGS[1:], api_name="/draw")
+    job = client.submit(gallery(person), None, POSE, 20, *SETTINGS[1:], api_name="/generate")
     job.result(timeout=60)
     told = [words(output[0]) for output in job.outputs()]
     numbers = [int(found[1]) for text in told if (found := re.match(r"Step (\d+) of 20", text))]
@@ -99,7 +99,9 @@ def test_the_steps_are_shown_on_the_way(client: Any, person: Path) -> None:
 
 def test_several_pictures_are_saved_together(client: Any, pipe: FakePipeline, person: Path) -> None:
     people = gallery(person, person)
-    result = client.predict(people, None, POSE, *SETTINGS[:6], 3, *SETTINGS[7:], api_name="/draw")
+    result = client.predict(
+        people, None, POSE, *SETTINGS[:6], 3, *SETTINGS[7:], api_name="/generate"
+    )
     assert pipe.calls[0]["num_images"] == 3
     assert len(pipe.calls[0]["source"]) == 2
     assert len(result[1]["value"]) == 3
@@ -110,8 +112,8 @@ def test_several_pictures_are_saved_together(client: Any, pipe: FakePipeline, pe
 def test_what_is_saved_and_shown_carries_the_recipe(
     client: Any, pipe: FakePipeline, person: Path
 ) -> None:
-    pipe.info = metadata({"seed": 3, "toy": True})
-    result = client.predict(gallery(person), "", POSE, *SETTINGS, api_name="/draw")
+    pipe.info = png_text({"seed": 3, "toy": True})
+    result = client.predict(gallery(person), "", POSE, *SETTINGS, api_name="/generate")
     for file in (result[1]["value"][0]["image"], result[3]["value"]):
         info = Image.open(file).info
         assert {name: info[name] for name in pipe.info} == pipe.info
@@ -151,11 +153,13 @@ def test_errors_are_words_on_the_page_and_the_server_lives(
         path = tmp_path / "bad one.png"
         path.write_bytes(person.read_bytes() if file == "person" else file)
         people = gallery(path)
-    said = client.predict(people, None, pose, *SETTINGS, api_name="/draw")[0]
+    said = client.predict(people, None, pose, *SETTINGS, api_name="/generate")[0]
     assert 'role="alert"' in said
     assert expected in words(said)
     assert "Traceback" not in said
-    assert "1 image" in client.predict(gallery(person), None, POSE, *SETTINGS, api_name="/draw")[0]
+    assert (
+        "1 image" in client.predict(gallery(person), None, POSE, *SETTINGS, api_name="/generate")[0]
+    )
 
 
 def test_keypoints_of_files_go_with_the_images(
@@ -171,7 +175,7 @@ def test_keypoints_of_files_go_with_the_images(
     assert "2 files of keypoints for 1 images" in words(said)
     placed, said, _ = client.predict(two[:1], gallery(person), placed, api_name="/keypoints")
     assert words(said) == "Keypoints of stands.txt"
-    client.predict(gallery(person), placed, POSE, *SETTINGS[:8], 1, api_name="/draw")
+    client.predict(gallery(person), placed, POSE, *SETTINGS[:8], 1, api_name="/generate")
     (given,) = pipe.calls[0]["source_keypoints"]
     np.testing.assert_allclose(given[:17], [[(100 - 40) / 176, 64 / 256]] * 17, atol=1e-4)
     assert np.isnan(given[17]).all()
@@ -188,7 +192,7 @@ def test_settings_out_of_range_are_said(
     client: Any, pipe: FakePipeline, person: Path, steps: int, count: int, expected: str
 ) -> None:
     settings = (steps, *SETTINGS[1:6], count, *SETTINGS[7:])
-    said = client.predict(gallery(person), None, POSE, *settings, api_name="/draw")[0]
+    said = client.predict(gallery(person), None, POSE, *settings, api_name="/generate")[0]
     assert words(said) == f"{expected} See Settings"
     assert pipe.calls == []
 
@@ -198,7 +202,7 @@ def test_the_largest_person_needs_no_openpose(
     client: Any, pipe: FakePipeline, person: Path, person_field: int | None, reached: int | None
 ) -> None:
     settings = (*SETTINGS[:8], person_field)
-    client.predict(gallery(person), None, POSE, *settings, api_name="/draw")
+    client.predict(gallery(person), None, POSE, *settings, api_name="/generate")
     assert pipe.calls[0]["person"] == reached
 
 
@@ -213,11 +217,13 @@ def test_what_the_pipeline_raises_is_said_too(
     client: Any, pipe: FakePipeline, person: Path, fails: Exception, expected: str
 ) -> None:
     pipe.fails = fails
-    said = client.predict(gallery(person), None, POSE, *SETTINGS, api_name="/draw")[0]
+    said = client.predict(gallery(person), None, POSE, *SETTINGS, api_name="/generate")[0]
     assert 'role="alert"' in said
     assert expected in words(said)
     pipe.fails = None
-    assert "1 image" in client.predict(gallery(person), None, POSE, *SETTINGS, api_name="/draw")[0]
+    assert (
+        "1 image" in client.predict(gallery(person), None, POSE, *SETTINGS, api_name="/generate")[0]
+    )
 
 
 def test_a_broken_picture_is_named_when_it_is_dropped(
@@ -270,7 +276,7 @@ def test_a_pose_comes_from_a_photograph_or_a_file(
 
 def test_a_drawing_nobody_wants_stops(client: Any, pipe: FakePipeline, person: Path) -> None:
     pipe.pause = 0.05
-    job = client.submit(gallery(person), None, POSE, 1000, *SETTINGS[1:], api_name="/draw")
+    job = client.submit(gallery(person), None, POSE, 1000, *SETTINGS[1:], api_name="/generate")
     wait_until(lambda: pipe.steps_done > 3, "drawing begins")
     job.cancel()
     client.close()

@@ -18,15 +18,15 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.pose.formats import write_pose_json
 from xmdpt_cli.pose.formats.image_poses import ImagePoses
 from xmdpt_cli.pose.padding import is_padded_image
-from xmdpt_cli.ui import marks
 from xmdpt_cli.ui.estimator import Estimator
 from xmdpt_cli.ui.examples import Examples, Person
 from xmdpt_cli.ui.files import keypoints_of
 from xmdpt_cli.ui.poses import PRESETS
 
 pytest.importorskip("gradio", reason="the ui extra is not installed")
-from xmdpt_cli.ui.events import keypoints_known, pose_taker
-from xmdpt_cli.ui.people import example_taker, keypoints_taker, looker
+from xmdpt_cli.ui.events import keypoints_known, pose_handler
+from xmdpt_cli.ui.people import example_handler, images_handler, keypoints_handler
+from xmdpt_cli.ui.person_views import PersonViews, View, from_json, to_json
 
 STANDING = PRESETS[0].keypoints()
 
@@ -48,11 +48,11 @@ def estimator(*people: np.ndarray, here: bool = True, conditioning: str = "token
     return Estimator(pipe)  # type: ignore[arg-type]
 
 
-def look(which: Estimator, *files: Path, placed: str = "") -> marks.Marks:
+def look(which: Estimator, *files: Path, placed: str = "") -> PersonViews:
     people = [(str(file), None) for file in files]
-    said, text, _, _ = looker(threading.Lock(), which)(people, placed)
+    said, text, _, _ = images_handler(threading.Lock(), which)(people, placed)
     assert said == ""
-    return marks.from_json(text if isinstance(text, str) else placed)
+    return from_json(text if isinstance(text, str) else placed)
 
 
 @pytest.fixture
@@ -84,16 +84,16 @@ def test_who_is_not_found_is_placed_by_hand(person: Path) -> None:
 def test_what_was_placed_stays_where_images_come_and_go(person: Path, other: Path) -> None:
     which = estimator(here=False)
     first = look(which, person)
-    placed = marks.Marks((marks.View(**{**vars(first.views[0]), "places": STANDING}),))
-    both = look(which, other, person, placed=marks.to_json(placed))
+    placed = PersonViews((View(**{**vars(first.views[0]), "places": STANDING}),))
+    both = look(which, other, person, placed=to_json(placed))
     assert [view.name for view in both.views] == ["other.png", "person one.png"]
     assert both.at == 0  # the new one is shown
     assert both.views[0].places is None
     np.testing.assert_allclose(both.views[1].places, STANDING, atol=1e-4)
     assert (both.views[0].width, both.views[0].height) == (300, 200)
-    again = look(which, person, placed=marks.to_json(both))
+    again = look(which, person, placed=to_json(both))
     np.testing.assert_allclose(again.views[0].places, STANDING, atol=1e-4)
-    assert look(which, placed=marks.to_json(again)) == marks.Marks()
+    assert look(which, placed=to_json(again)) == PersonViews()
 
 
 def test_few_dragged_joints_are_refused_and_no_placed_figure_is(person: Path) -> None:
@@ -101,43 +101,43 @@ def test_few_dragged_joints_are_refused_and_no_placed_figure_is(person: Path) ->
         (empty,) = look(which, person).views
         for placed, fine in ((0, False), (1, False), (3, False), (4, True), (18, True)):
             view = dataclasses.replace(empty, places=STANDING, placed=placed)
-            (view,) = marks.from_json(marks.to_json(marks.Marks((view,)))).views
+            (view,) = from_json(to_json(PersonViews((view,)))).views
             if fine:
-                assert keypoints_known([person], marks.Marks((view,)), 1, which)
+                assert keypoints_known([person], PersonViews((view,)), 1, which)
                 continue
             with pytest.raises(XmdptError, match=f"only {placed} of 18 joints moved") as err:
-                keypoints_known([person], marks.Marks((view,)), 1, which)
+                keypoints_known([person], PersonViews((view,)), 1, which)
             assert "limb to move the whole figure" in err.value.hint
     # whoever sends keypoints without a page has placed them
-    data = json.loads(marks.to_json(marks.Marks((dataclasses.replace(empty, places=STANDING),))))
+    data = json.loads(to_json(PersonViews((dataclasses.replace(empty, places=STANDING),))))
     del data["views"][0]["placed"]
-    assert keypoints_known([person], marks.from_json(json.dumps(data)), 1, estimator(here=False))
+    assert keypoints_known([person], from_json(json.dumps(data)), 1, estimator(here=False))
 
 
 def test_keypoints_of_a_file_place_a_figure_of_which_few_joints_were_dragged(
     person: Path, tmp_path: Path
 ) -> None:
     (view,) = look(estimator(here=False), person).views
-    text = marks.to_json(marks.Marks((dataclasses.replace(view, places=STANDING, placed=1),)))
+    text = to_json(PersonViews((dataclasses.replace(view, places=STANDING, placed=1),)))
     file = tmp_path / "k.json"
     write_pose_json(file, [ImagePoses([STANDING * (88, 128)], (128, 88), "")])
-    text, _, _ = keypoints_taker()([str(file)], [(str(person), None)], text)
-    assert not marks.from_json(text).views[0].partly
+    text, _, _ = keypoints_handler()([str(file)], [(str(person), None)], text)
+    assert not from_json(text).views[0].partly
 
 
 def test_a_photo_takes_the_place_of_an_example_person(person: Path, other: Path) -> None:
-    see = looker(threading.Lock(), estimator(here=False))
+    see = images_handler(threading.Lock(), estimator(here=False))
     example = Person(Image.open(person), STANDING)
-    (shown,), placed, _ = example_taker(Examples([example]))(0)
+    (shown,), placed, _ = example_handler(Examples([example]))(0)
     said, after, people, views = see([(shown, None), (str(other), None)], placed)
     assert (said, people, views) == ("", [str(other)], "")
-    assert [view.name for view in marks.from_json(after).views] == ["other.png"]
+    assert [view.name for view in from_json(after).views] == ["other.png"]
     assert not isinstance(see([(shown, None)], placed)[2], list)  # alone it stays
     # two of one's own are views of one person, and the page says so
     _, after, people, views = see([(str(other), None), (str(person), None)], after)
     assert "2 views of one person" in views
     assert not isinstance(people, list)  # they stay
-    assert len(marks.from_json(after).views) == 2
+    assert len(from_json(after).views) == 2
 
 
 def test_what_reaches_the_pipeline(person: Path, other: Path) -> None:
@@ -152,9 +152,9 @@ def test_what_reaches_the_pipeline(person: Path, other: Path) -> None:
         keypoints_known([person], empty, 1, missing)
     few = np.full((18, 2), np.nan)
     few[:3] = 0.5
-    view = marks.View(**{**vars(empty.views[0]), "places": few})
+    view = View(**{**vars(empty.views[0]), "places": few})
     with pytest.raises(XmdptError, match=r"keypoints of person one\.png: the pose has 3 of 18"):
-        keypoints_known([person], marks.Marks((view,)), 1, missing)
+        keypoints_known([person], PersonViews((view,)), 1, missing)
     vector = estimator(here=False, conditioning="vector")
     assert keypoints_known([person], look(vector, person), 1, vector) is None
 
@@ -165,7 +165,7 @@ def test_what_reaches_the_pipeline(person: Path, other: Path) -> None:
 )  # fmt: skip
 def test_what_is_no_text_of_the_page_is_said(text: str) -> None:
     with pytest.raises(XmdptError, match="not readable"):
-        marks.from_json(text)
+        from_json(text)
 
 
 def test_a_file_of_keypoints_is_of_the_image_that_is_shown(
@@ -175,16 +175,16 @@ def test_a_file_of_keypoints_is_of_the_image_that_is_shown(
     file = tmp_path / "k.json"
     write_pose_json(file, [ImagePoses([STANDING * (300, 200)], (200, 300), "")])
     people = [(str(person), None), (str(other), None)]
-    text, said, _ = keypoints_taker()([str(file)], people, marks.to_json(known))
-    views = marks.from_json(text).views
+    text, said, _ = keypoints_handler()([str(file)], people, to_json(known))
+    views = from_json(text).views
     assert known.at == 1
     assert views[0].places is None
     np.testing.assert_allclose(views[1].places, STANDING, atol=1e-4)
     assert "Keypoints of k.json" in said
-    _, said, _ = keypoints_taker()([str(file)], None, "")
+    _, said, _ = keypoints_handler()([str(file)], None, "")
     assert "Drop an image first" in said
     file.write_text("{")
-    _, said, _ = keypoints_taker()([str(file)], people, marks.to_json(known))
+    _, said, _ = keypoints_handler()([str(file)], people, to_json(known))
     assert "k.json: not JSON" in said
     assert str(tmp_path) not in said
 
@@ -203,12 +203,12 @@ def test_keypoints_of_a_padded_image_are_where_they_are_in_it(tmp_path: Path) ->
 
 @pytest.mark.parametrize("number", [None, "x", -1, 0, 7])
 def test_an_example_that_is_not_there_is_said(number: Any) -> None:
-    said = example_taker(Examples())(number)[2]
+    said = example_handler(Examples())(number)[2]
     assert 'role="alert"' in said
 
 
 def test_the_text_of_the_page_is_plain_json(person: Path) -> None:
-    data = json.loads(marks.to_json(look(estimator(STANDING), person)))
+    data = json.loads(to_json(look(estimator(STANDING), person)))
     assert data["at"] == 0
     assert data["views"][0]["image"].startswith("data:image/jpeg;base64,")
     assert str(person.parent) not in json.dumps(data)
@@ -221,7 +221,7 @@ def test_openposes_own_file_takes_the_size_of_the_person(tmp_path: Path, other: 
         flat += [0, 0, 0] if np.isnan(x) else [float(x), float(y), 0.9]
     file = tmp_path / "walk_keypoints.json"
     file.write_text(json.dumps({"version": 1.3, "people": [{"pose_keypoints_2d": flat}]}))
-    take = pose_taker(FakePipeline(), threading.Lock())  # type: ignore[arg-type]
+    take = pose_handler(FakePipeline(), threading.Lock())  # type: ignore[arg-type]
     text, said, _ = take(str(file), [(str(other), None)])
     assert len(json.loads(text)) == 18
     assert "Pose of walk_keypoints.json" in said

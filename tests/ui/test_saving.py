@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from xmdpt_cli.images import fast_png_bytes, save_png
-from xmdpt_cli.sampling.png_writer import metadata
+from xmdpt_cli.sampling.png_writer import png_text
 from xmdpt_cli.ui.files import save_images
 
 FACTS = {"seed": 3, "steps": 50, "source": "person.png", "note": "grün, 人"}
@@ -18,14 +18,14 @@ FACTS = {"seed": 3, "steps": 50, "source": "person.png", "note": "grün, 人"}
 
 def image(level: int = 90) -> Image.Image:
     made = Image.new("RGB", (22, 32), (level, 80, 70))
-    made.info.update(metadata(FACTS))
+    made.info.update(png_text(FACTS))
     return made
 
 
 def test_an_image_carries_its_recipe_as_the_commands_does(tmp_path: Path) -> None:
     made = image()
     save_png(tmp_path / "a.png", made)
-    (tmp_path / "b.png").write_bytes(fast_png_bytes(np.asarray(made), metadata(FACTS)))
+    (tmp_path / "b.png").write_bytes(fast_png_bytes(np.asarray(made), png_text(FACTS)))
     ours, theirs = (Image.open(tmp_path / name) for name in ("a.png", "b.png"))
     assert ours.info == theirs.info
     assert json.loads(ours.info["xmdpt"]) == FACTS

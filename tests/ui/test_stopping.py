@@ -75,7 +75,7 @@ def busy(*_):
         time.sleep(0.1)
 
 import xmdpt_cli.ui.page as page
-page.pose_taker = lambda *_: busy
+page.pose_handler = lambda *_: busy
 exec(CHILD.format(tests={tests!r}))
 """
 

@@ -16,16 +16,19 @@ import xmdpt_cli
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.pose.formats import read_poses
 from xmdpt_cli.sampling.inputs import read_pose, read_view
+from xmdpt_cli.ui.html_snippets import failed, film, short
 from xmdpt_cli.ui.poses import PRESETS
-from xmdpt_cli.ui.said import failed, film, short
 from xmdpt_cli.ui.wording import DRAG, OPERATOR, PLACE, page_note, page_words, without_folders
 
 PACKAGE = Path(xmdpt_cli.__file__).parent
 #: what the page calls, and so may hear errors of
 REACHED = [
     "images.py", "sampling/inputs.py", "sampling/pipeline.py", "sampling/encoders.py",
-    "sampling/sampler.py", "sampling/batch_size.py", "pose/framing.py", "pose/from_pose_image.py",
-    "pose/formats.py", "pose/json_formats.py", "datasets/pair_lists.py", "data/shard_reader.py",
+    "sampling/sampler.py", "sampling/batch_size.py", "sampling/read_inputs.py",
+    "sampling/generation.py", "sampling/conditioning.py", "pose/framing.py",
+    "pose/from_pose_image.py", "pose/formats/__init__.py", "pose/formats/json_poses.py",
+    "pose/formats/joint_tables.py",
+    "pose/formats/text_rows.py", "datasets/pair_lists.py", "data/shard_reader.py",
     "diffusion/sampler.py", "diffusion/solvers.py", "encoders/openpose.py", "encoders/vae.py",
     "encoders/weights.py", "encoders/dino.py", "encoders/bundle.py",
 ]  # fmt: skip

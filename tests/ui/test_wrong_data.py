@@ -35,7 +35,7 @@ def test_wrong_data_is_refused_in_words(
         if not kinds:
             continue
         values = [right[kind] for kind in kinds]
-        if name == "draw":
+        if name == "generate":
             values[1], values[6], values[10] = "", None, "auto"
         sent = [
             [*values[:place], wrong, *values[place + 1 :]]

@@ -1,16 +1,18 @@
-"""``xmdpt evaluate``: generated pictures -> named numbers."""
+"""``xmdpt evaluate``: generated images -> named numbers."""
 
 from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from xmdpt_cli.cli import evaluate_inputs as ways
+from xmdpt_cli.cli import evaluate_inputs as inputs
+from xmdpt_cli.cli import evaluate_options as options
 from xmdpt_cli.cli.console import Talk, table, warn_if_busy
+from xmdpt_cli.cli.evaluate_networks import find_networks, load_networks
+from xmdpt_cli.cli.evaluate_options import EvaluateOptions
 from xmdpt_cli.cli.help import panels
 from xmdpt_cli.cli.options import (
     AsJson,
@@ -21,6 +23,7 @@ from xmdpt_cli.cli.options import (
 
 if TYPE_CHECKING:
     from xmdpt_cli.metrics.evaluation import Evaluation
+    from xmdpt_cli.sampling.ground_truth import GroundTruth
 
 
 class ProtocolName(str, Enum):
@@ -148,20 +151,26 @@ def evaluate(
     Rows that calibrate the numbers stand beside them. Without --fid, --ssim, --lpips or --psnr all
     are measured.
     """
-    chosen = SimpleNamespace(**locals())
-    chosen.synthetic = synthetic or wardrobe
-    chosen.protocol = [one.value for one in protocol or []]
-    ways.check_together(chosen)
+    chosen = EvaluateOptions(
+        generated=generated, model=model, seeds=seeds, data=data, target=target, real=real,
+        split=split, protocol=[one.value for one in protocol or []], height=height,
+        drop_last=drop_last, fid=fid, ssim=ssim, lpips=lpips, psnr=psnr, kid=kid,
+        alexnet_weights=alexnet_weights, inception_weights=inception_weights,
+        tf_inception_weights=tf_inception_weights, intervals=intervals,
+        synthetic=synthetic or wardrobe, limit=limit, vae=vae, device=device,
+    )  # fmt: skip
+    options.check_together(chosen)
     if out is not None:
-        ways.check_report(out)
+        options.check_report(out)
     quiet_libraries()
-    ways.check_drop_last(chosen)
+    options.check_drop_last(chosen)
     from xmdpt_cli.storage.ranks import World
 
-    ways.choose(chosen, Talk(as_json, quiet=World.from_environment().rank > 0))
-    generated = chosen.generated
-    path = out or generated / "metrics.json"
-    ways.check_report(path)
+    options.complete(chosen, Talk(as_json, quiet=World.from_environment().rank > 0))
+    assert chosen.generated is not None
+    folder = chosen.generated
+    path = out or folder / "metrics.json"
+    options.check_report(path)
     from xmdpt_cli.report.evaluation_json import over_seeds, plain, write_json
     from xmdpt_cli.report.evaluation_page import write_page
     from xmdpt_cli.report.metrics_csv import write_csv
@@ -171,38 +180,39 @@ def evaluate(
     dist = Distributed.init(pick_device(device), "ddp")
     talk, where = Talk(as_json, quiet=not dist.is_main), str(dist.device)
     warn_if_busy(talk)
-    folders = [generated] if seeds == 1 else [generated / f"seed_{k}" for k in range(seeds)]
-    measured, by = [], None
+    folders = [folder] if seeds == 1 else [folder / f"seed_{k}" for k in range(seeds)]
+    measured: list[tuple[GroundTruth, list[Evaluation]]] = []
     with dist.translate_errors():
+        networks = None
         if chosen.model is not None:
-            ways.find_networks(chosen, dist, talk)  # before images are generated
+            find_networks(chosen, dist, talk)  # before images are generated
         for seed, folder in enumerate(folders):
             if chosen.model is not None:
-                ways.draw(chosen, folder, None if seeds == 1 else seed, talk)
+                inputs.generate_missing(chosen, folder, None if seeds == 1 else seed, talk)
                 dist.all_gather(None)  # all parts are there
-            truths = ways.truths(chosen, folder, where, talk)
-            if by is None:
+            truth = inputs.ground_truth(chosen, folder, where, talk)
+            if networks is None:
                 if chosen.model is None:
-                    ways.find_networks(chosen, dist, talk)  # before they are measured
-                by = ways.instruments(chosen, truths, where)
-            measured.append((truths, ways.measure(chosen, truths, *by, dist, talk)))
+                    find_networks(chosen, dist, talk)  # before images are measured
+                networks = load_networks(chosen, where)
+            measured.append((truth, inputs.measure(chosen, truth, networks, dist, talk)))
     if not dist.is_main:
         return
-    truths, reports = measured[0]
+    truth, reports = measured[0]
     found: dict[str, Any] = plain(reports)
     if seeds > 1:
         found["seeds"] = over_seeds([own for _, own in measured])
     if model is not None:
-        found["condition"] = ways.invariance(chosen, where)
+        found["condition"] = inputs.condition_similarity(chosen, where)
     for note in dict.fromkeys(note for report in reports for note in report.notes):
         talk.warn(note)
-    ways.keep_earlier(path, found, talk)
+    inputs.keep_earlier(path, found, talk)
     write_json(path, found)
     write_csv(path.with_suffix(".csv"), reports)
     known = references(reports) if reference else []
     title = f"{folders[0]} against {chosen.data or target}"
-    write_page(path.with_suffix(".html"), reports, truths.shown, title=title, reference=known)
-    _tell(talk, reports, found, path, truths.toy, known)
+    write_page(path.with_suffix(".html"), reports, truth.shown, title=title, reference=known)
+    _tell(talk, reports, found, path, truth.toy, known)
 
 
 def _tell(

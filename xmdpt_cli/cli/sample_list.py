@@ -11,37 +11,29 @@ from xmdpt_cli.errors import XmdptError
 def sample_list(chosen: SampleOptions) -> None:
     """Generate the rows of --pairs; XmdptError at the end, exit code 1, if some were left out."""
     from xmdpt_cli.sampling.batch_size import batch_size
-    from xmdpt_cli.sampling.listed_images import Reading, draw_rows
+    from xmdpt_cli.sampling.listed_images import generate_listed_images
     from xmdpt_cli.sampling.pair_list import read_pair_file
 
     talk, out = Talk(chosen.as_json), chosen.out
     assert out is not None
     assert chosen.pair_file is not None
     rows = read_pair_file(chosen.pair_file, out)
-    reading = Reading(
-        fit=chosen.fit,
-        pose_fit=chosen.pose_fit,
-        person=chosen.person,
-        pose_person=chosen.pose_person,
-        pose_size=chosen.size_of_poses(),
-        min_score=chosen.lowest_score(),
-        empty_frames=chosen.empty_frames or "skip",
-    )
+    options = chosen.input_options()
     pipe = chosen.pipeline()
     config = pipe.sampling_config(**chosen.sampling())
-    most = pipe.most or batch_size(pipe.sampler)
+    most = pipe.max_batch or batch_size(pipe.sampler)
     batch = chosen.batch(pipe.sampler, most, len(rows), config.steps)
     with talk.progress() as progress:
-        record = draw_rows(
+        record = generate_listed_images(
             pipe,
             rows,
             config,
             out,
-            reading=reading,
+            options=options,
             square=chosen.square,
             batch=batch,
             progress=progress,
-            say=talk.warn,
+            notify=talk.warn,
         )
     toy = TOY if record["toy"] else ""
     files = [str(out / name) for name in record["files"]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from xmdpt_cli.cli.workspace import SAMPLES, quote
 from xmdpt_cli.errors import ConfigError, XmdptError
 
 if TYPE_CHECKING:
-    from xmdpt_cli.sampling.inputs import Pose
+    from xmdpt_cli.sampling.inputs import InputOptions, Pose
     from xmdpt_cli.sampling.pipeline import XMDPTPipeline
     from xmdpt_cli.storage.ranks import World
 
@@ -53,7 +53,7 @@ def generate_pairs(chosen: SampleOptions, talk: Talk, world: World) -> dict[str,
             shard=world,
             batch_size=batch,
             progress=say_resuming(progress, talk.say, "images"),
-            say=talk.warn,
+            notify=talk.warn,
         )
 
 
@@ -66,13 +66,14 @@ def sample_pairs(chosen: SampleOptions) -> None:
     record = generate_pairs(chosen, talk, world)
     toy = " (TOY model)" if record["toy"] else ""
     if record["complete"]:
-        text = f"{record['pictures']} images{toy} in {out}, to look at: {record['sheet']}\n"
+        text = f"{record['images']} images{toy} in {out}, to look at: {record['sheet']}\n"
         text += f"next: {_next_evaluate(chosen)}"
     else:
-        text = f"{record['pictures']} images{toy} of this part in {out}; others are not complete"
+        text = f"{record['images']} images{toy} of this part in {out}; others are not complete"
     if chosen.shard is None and world.size > 1:
-        # the process that ended last knows the result; where nothing was left to do, rank 0 says it
-        last = record["finished"] or (record["complete"] and not record["drawn"] and not world.rank)
+        # the process that ended last knows the result; where nothing was left to do, rank 0
+        nothing_left = record["complete"] and not record["generated"]
+        last = record["finished"] or (nothing_left and world.rank == 0)
         talk = Talk(chosen.as_json, quiet=not last)
     talk.result({"out": str(out), **record}, text=text)
 
@@ -91,36 +92,33 @@ def sample_own(chosen: SampleOptions) -> None:
     """The images of --source in the poses of --pose."""
     from xmdpt_cli.sampling.animation import check_animation
     from xmdpt_cli.sampling.batch_size import batch_size
-    from xmdpt_cli.sampling.own_images import draw_own, notes_of
+    from xmdpt_cli.sampling.inputs import notes_of
+    from xmdpt_cli.sampling.own_images import generate_own_images
+    from xmdpt_cli.sampling.read_inputs import read_views
 
     talk, out = Talk(chosen.as_json), chosen.out
     assert out is not None
     assert chosen.source is not None
+    assert chosen.pose is not None
     warn_if_busy(talk)
     if chosen.animate is not None:
         check_animation(chosen.animate)
-    pose_size = chosen.size_of_poses()
+    options = chosen.input_options()
     pipe = chosen.pipeline()
     config = pipe.sampling_config(**chosen.sampling())
-    with pipe._networks_named():
-        views = pipe._read_views(
-            chosen.source,
-            chosen.source_keypoints or None,
-            chosen.fit,
-            chosen.person,
-            chosen.lowest_score(),
-        )
-        poses, left_out = _poses(pipe, chosen, views[0].size, talk.warn)
+    with pipe.encoders.naming_all_missing():
+        views = read_views(pipe, chosen.source, chosen.source_keypoints or None, options)
+        poses, left_out = _poses(pipe, chosen.pose, options, views[0].size, talk.warn)
     notes = notes_of(views, poses)
     for note in notes:
         talk.say(note)
-    if pose_size is not None and not any("(--pose-size)" in note for note in notes):
+    if options.pose_size is not None and not any("(--pose-size)" in note for note in notes):
         talk.warn("--pose-size is not used: no pose is a file that lacks its image's size")
     count = len(poses) * chosen.num_images
-    most = pipe.most or batch_size(pipe.sampler)
+    most = pipe.max_batch or batch_size(pipe.sampler)
     batch = chosen.batch(pipe.sampler, most, count, config.steps)
     with talk.progress() as progress:
-        record = draw_own(
+        record = generate_own_images(
             pipe,
             views,
             poses,
@@ -132,7 +130,7 @@ def sample_own(chosen: SampleOptions) -> None:
             fps=chosen.fps,
             batch=batch,
             progress=progress,
-            say=talk.warn,
+            notify=talk.warn,
         )
     toy = TOY if record["toy"] else ""
     files = [str(out / name) for name in record["files"]]
@@ -145,29 +143,23 @@ def sample_own(chosen: SampleOptions) -> None:
 
 def _poses(
     pipe: XMDPTPipeline,
-    chosen: SampleOptions,
+    given_poses: Sequence[Path],
+    options: InputOptions,
     source_size: tuple[int, int] | None,
     warn: Callable[[str], None],
 ) -> tuple[list[Pose], list[str]]:
     """The poses, and why files of the folders among them were left out."""
+    from xmdpt_cli.sampling.read_inputs import read_poses
     from xmdpt_cli.sampling.user_inputs import NoOpenPoseError
 
-    assert chosen.pose is not None
     poses: list[Pose] = []
     left_out = []
-    for given in chosen.pose:
-        files, found = _files(given, warn), []
+    for given in given_poses:
+        files = _files(given, warn)
+        found: list[Pose] = []
         for file in files:
             try:
-                found += pipe._read_poses(
-                    file,
-                    chosen.pose_fit,
-                    chosen.pose_person,
-                    pose_size=chosen.size_of_poses(),
-                    source_size=source_size,
-                    min_score=chosen.lowest_score(),
-                    empty_frames=chosen.empty_frames or "skip",
-                )
+                found += read_poses(pipe, file, options, source_size)
             except (NoOpenPoseError, ConfigError):  # true of all files
                 raise
             except XmdptError as err:

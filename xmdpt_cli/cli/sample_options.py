@@ -12,6 +12,7 @@ from xmdpt_cli.errors import ConfigError
 if TYPE_CHECKING:
     from xmdpt_cli.pose.framing import Fit
     from xmdpt_cli.pose.tracking import EmptyFrames
+    from xmdpt_cli.sampling.inputs import InputOptions
     from xmdpt_cli.sampling.pipeline import XMDPTPipeline
     from xmdpt_cli.sampling.sampler import Sampler
     from xmdpt_cli.storage.ranks import World
@@ -150,17 +151,21 @@ class SampleOptions:
 
         return None if self.max_memory is None else parse_bytes(self.max_memory)
 
-    def size_of_poses(self) -> tuple[int, int] | None:
-        """(width, height) of --pose-size."""
+    def input_options(self) -> InputOptions:
+        """How source images and poses are read; ConfigError for what is no --pose-size."""
         from xmdpt_cli.pose.formats.image_size import parse_size
-
-        return None if self.pose_size is None else parse_size(self.pose_size)
-
-    def lowest_score(self) -> float:
-        """The score below which a joint of a keypoint file is missing."""
         from xmdpt_cli.pose.formats.missing import MIN_SCORE
+        from xmdpt_cli.sampling.inputs import InputOptions
 
-        return MIN_SCORE if self.min_score is None else self.min_score
+        return InputOptions(
+            fit=self.fit,
+            pose_fit=self.pose_fit,
+            person=self.person,
+            pose_person=self.pose_person,
+            pose_size=None if self.pose_size is None else parse_size(self.pose_size),
+            min_score=MIN_SCORE if self.min_score is None else self.min_score,
+            empty_frames=self.empty_frames or "skip",
+        )
 
     def pipeline(self) -> XMDPTPipeline:
         """The model with its encoders, which are loaded when needed."""

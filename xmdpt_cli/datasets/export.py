@@ -87,8 +87,8 @@ def _csv_columns(points: Keypoints) -> str:
     missing = _missing(points)
     pixels = np.where(missing[:, None], 0.0, points) * (FRAME_WIDTH, FRAME_HEIGHT)
     whole = np.rint(pixels).astype(int)
-    whole[whole == -1] = 0  # -1 would say that there is no joint
-    whole[(whole == 0).all(axis=1), 1] = 1  # and so would both of them 0
+    whole[whole == -1] = 0  # -1 means that there is no joint
+    whole[(whole == 0).all(axis=1), 1] = 1  # and so do two zeros
     whole[missing] = -1
     return f"{json.dumps(whole[:, 1].tolist())}: {json.dumps(whole[:, 0].tolist())}"
 

@@ -1,7 +1,7 @@
 """Own data: a folder of images for each person, no lists.
 
 A group is a folder that directly holds images, at any depth; of DeepFashion's images it is a
-item. Pairs are drawn within a group, the test set by person.
+item. Pairs are made within a group, the test set by person.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def items_of(root: Path, images: ImageSource) -> People:
 
 
 def _grouped(people: People, found: Found) -> People:
-    """Put the groups of two and more into ``people``, sorted; say what is left."""
+    """Put the groups of two and more into ``people``, sorted; what is left becomes problems."""
     groups: dict[str, Group] = {}
     for group, view, image in found:
         there = groups.setdefault(group.name, group).views.setdefault(view, image)
@@ -219,7 +219,7 @@ def _hash(*parts: str) -> int:
 
 
 def _test_people(people: set[str], seed: int) -> set[str]:
-    """Who is tested on: a tenth by hash, so that new people move nobody.
+    """Who is tested on: a tenth by hash, so that new people move no one else.
 
     Only where that would leave one of the two sets empty, the lowest or the highest hash decides.
     """
@@ -237,8 +237,8 @@ def _pairs(group: Group, seed: int) -> list[tuple[str, str]]:
     for index, target in enumerate(views):
         others = views[:index] + views[index + 1 :] if len(views) <= MOST_SOURCES + 1 else None
         if others is None:
-            draw = random.Random(_hash(str(seed), group.name, target))
-            places = sorted(draw.sample(range(len(views) - 1), MOST_SOURCES))
+            rng = random.Random(_hash(str(seed), group.name, target))
+            places = sorted(rng.sample(range(len(views) - 1), MOST_SOURCES))
             others = [views[place + (place >= index)] for place in places]
         pairs += [(source, target) for source in others]
     return pairs

@@ -40,7 +40,7 @@ _PICTURE_FOLDERS = {name for family in _FAMILIES for name in family} | set(GENDE
 class ImageSource:
     """All images of one source, by what they show; the first of several is the one to use."""
 
-    label: str  # what people are told: raw img_highres
+    label: str  # in messages: raw img_highres
     folders: tuple[str, ...]  # below the root, "" is the root
     found: dict[str, list[ImageRef]] = field(default_factory=dict)  # by ImageName.key
     # folders that are named like an image, by ImageName.key -> where
@@ -138,7 +138,7 @@ def _families(place: Place) -> Iterator[tuple[str, ...]]:
     """The folders of each family that are in ``place``."""
     for family in _FAMILIES:
         there = tuple(place.below(f) for f in family if f in place.folders or not f)
-        # flat names in any folder below the root would be somebody's own
+        # flat names in any folder below the root would be own images
         if there and (family != ("",) or not place.name or place.folders & {*GENDERS}):
             yield there
 
@@ -199,7 +199,7 @@ def _order(name: str, folders: tuple[str, ...]) -> tuple[int, int, str]:
 
 
 def _environments(root: Path, places: list[Place]) -> dict[str, tuple[int, int]]:
-    """LMDB environments below the root -> (height, width) as their names say."""
+    """LMDB environments below the root -> (height, width) by their names."""
     return {
         place.below(name): shape
         for place in places

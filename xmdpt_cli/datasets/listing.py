@@ -24,7 +24,7 @@ class ImageRef(Protocol):
 
     @property
     def name(self) -> str:
-        """Its path below the dataset root, with forward slashes: what people are told."""
+        """Its path below the dataset root, with forward slashes, as messages show it."""
         ...
 
     @property

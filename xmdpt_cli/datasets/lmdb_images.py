@@ -76,7 +76,7 @@ class LmdbImage:
 
 
 def lmdb_folders(names: list[str]) -> dict[str, tuple[int, int]]:
-    """The folder names that look like PIDM's environments -> (height, width) as they say."""
+    """The folder names that look like PIDM's environments -> (height, width) by their names."""
     found = {name: re.fullmatch(r"(\d{2,4})-(\d{2,4})", name) for name in names}
     return {name: (int(m[1]), int(m[2])) for name, m in found.items() if m is not None}
 
@@ -149,7 +149,7 @@ def _environment(folder: str) -> Any:
 def _open(folder: str) -> Any:
     lmdb = _library()
     try:
-        # no lock file: the folder may be read-only, and nobody writes while we read
+        # no lock file: the folder may be read-only, and no process writes while we read
         return lmdb.open(folder, readonly=True, lock=False, readahead=False, create=False)
     except (OSError, lmdb.Error) as err:
         raise XmdptError(f"not an LMDB environment: {folder} ({err})") from None

@@ -14,6 +14,7 @@ from xmdpt_cli.datasets.published_keypoints import (
     FramedRows,
     KeypointFiles,
     SizeOfRow,
+    decide_of_poses,
     in_frame,
     sizes_of,
 )
@@ -23,7 +24,7 @@ from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.pose.formats import open_file
 from xmdpt_cli.pose.formats.beside_images import KeypointsBeside, largest_fractions
 from xmdpt_cli.pose.formats.image_size import Size
-from xmdpt_cli.pose.formats.missing import TAKEN, Pair, scaled_note
+from xmdpt_cli.pose.formats.missing import TAKEN
 from xmdpt_cli.pose.formats.text_rows import Annotations, read_annotations, read_pose_txt
 from xmdpt_cli.pose.frame_decision import Decision, decide, decide_alone, some_of
 from xmdpt_cli.pose.frames import OWN_POSES, PADDED, CoordinateFrame, Points, Sizes
@@ -34,8 +35,8 @@ from xmdpt_cli.utils.problems import Problem
 ANNOTATIONS = "annotations.csv"  # the published form, the name a path below the root
 WANTED_NAME = "alice/front.jpg"
 POSE = "pose"  # pose/alice/front.jpg.txt or pose/alice/front.txt
-#: files beside the images that do not say the frame of their values
-UNSAID = (".txt", ".csv")
+#: suffixes of files beside the images that do not state the frame of their values
+UNSTATED = (".txt", ".csv")
 #: how problems with files beside the images begin
 UNUSABLE = "keypoints that cannot be used, left to OpenPose"
 
@@ -119,7 +120,7 @@ class OwnKeypoints:
             own.labels.append(f"{ANNOTATIONS} (frame {decision.frame})")
         if beside:
             own.forced = frame
-            own.beside = KeypointsBeside(skip=[root / ANNOTATIONS], say=own._say)
+            own.beside = KeypointsBeside(skip=[root / ANNOTATIONS], report=own._report)
             own._settle_beside(own.beside, images)
         own.pose = (root / POSE).is_dir()
         if published.files or (published.pose and images.published):
@@ -132,34 +133,22 @@ class OwnKeypoints:
         return own
 
     def _settle_pose(self, images: OwnImages, frame: CoordinateFrame | None) -> None:
-        """The frame of ``pose/`` by the files of some images; as published where it is one."""
-        there: dict[str, Keypoints] = {}
-        keys = []
-        scaled: list[Pair] = []
-        for name in (images.names[i] for i in some_of(len(images.names))):
-            for file in self._pose_files(name):
-                try:
-                    there[name], pairs = read_pose_txt(self.root / file)
-                except (OSError, ValueError):  # said when it is needed
-                    continue
-                scaled += pairs
-                keys.append(file)
-                break
-        self.notes += scaled_note(f"{POSE}/", scaled)
-        if there:
-            raw, sizes = np.stack(list(there.values())), sizes_of(list(there), images.size_of)
-            decision = decide(f"{POSE}/", keys, raw, sizes, OWN_POSES, frame)
+        """The frame of ``pose/`` by the files of some images; as published if there are none."""
+        files = {name: self._pose_files(name) for name in images.names}
+        decision, notes = decide_of_poses(self.root, POSE, files, images.size_of, OWN_POSES, frame)
+        self.notes += notes
+        if decision is not None:
             self.pose_frame = decision.frame
             self.notes.append(f"keypoints: {POSE}/, {decision}")
         self.pose_size = images.size_of
         self.labels.append(f"pose txt (frame {self.pose_frame})")
 
     def _settle_beside(self, beside: KeypointsBeside, images: OwnImages) -> None:
-        """The frame of the files of single images that do not say it, by those of some images."""
+        """The frame of the files of single images that do not state it, from some of them."""
         if self.forced is not None:
-            beside.frames = dict.fromkeys(UNSAID, self.forced)
+            beside.frames = dict.fromkeys(UNSTATED, self.forced)
         files = {name: beside.own_file(self.root / name) for name in images.names}
-        for suffix in UNSAID:
+        for suffix in UNSTATED:
             names = [n for n, file in files.items() if file and file.suffix.lower() == suffix]
             there: dict[str, Keypoints] = {}
             for name in (names[i] for i in some_of(len(names))):
@@ -219,7 +208,7 @@ class OwnKeypoints:
             found = self.beside.find(self.root / image, self.root)
         except XmdptError as err:
             file = self.beside.own_file(self.root / image) or self.root / image
-            self._say(file, err.message)
+            self._report(file, err.message)
             return None
         if found is None:
             return None
@@ -241,7 +230,7 @@ class OwnKeypoints:
             labels.append(f"keypoints of {self.beside_images} images in {what} beside them")
         return " and ".join(labels)
 
-    def _say(self, file: Path, reason: str) -> None:
+    def _report(self, file: Path, reason: str) -> None:
         """A file beside the images that cannot be used, or a line of one."""
         name = printable(file.relative_to(self.root).as_posix())
         self.problems.append(Problem(name, f"{UNUSABLE}: {reason}", kept=True))
@@ -251,7 +240,7 @@ class OwnKeypoints:
 
     def _check_forced(self, frame: CoordinateFrame) -> None:
         """--frame does not apply to JSON: noted, or refused where there is nothing else."""
-        others = sorted(f.name for f in self.beside_files if f.suffix.lower() not in UNSAID)
+        others = sorted(f.name for f in self.beside_files if f.suffix.lower() not in UNSTATED)
         if not others:
             return
         what = f"--frame {frame.name} does not apply to JSON files beside the images ({others[0]})"
@@ -277,10 +266,10 @@ class OwnKeypoints:
 
 
 def _only_pose(path: Path | None) -> Keypoints | None:
-    """The joints of a file of one image and person, None if it is none or cannot be used."""
+    """The joints of a file of one image and person, None if there is none or it cannot be used."""
     try:
         frames = open_file(path).frames if path else []
-    except XmdptError:  # said when it is needed
+    except XmdptError:  # reported when it is needed
         return None
     return frames[0].people[0] if len(frames) == 1 and len(frames[0].people) == 1 else None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from xmdpt_cli.pose.formats.missing import Pair, scaled_note
 from xmdpt_cli.pose.formats.text_rows import Annotations, read_annotations, read_pose_txt
 from xmdpt_cli.pose.frame_decision import Decision, decide, some_of
 from xmdpt_cli.pose.frame_fit import mostly_outside
-from xmdpt_cli.pose.frames import PADDED, PHOTOGRAPHS, CoordinateFrame, of_own_images
+from xmdpt_cli.pose.frames import PADDED, PHOTOGRAPHS, CoordinateFrame, Placement, of_own_images
 from xmdpt_cli.pose.keypoints import JOINTS, Keypoints
 from xmdpt_cli.utils.deepfashion_names import ImageName, parse_name
 from xmdpt_cli.utils.problems import Problem
@@ -45,10 +45,10 @@ class FramedRows:
         forced: CoordinateFrame | None,
         like: CoordinateFrame | None = None,
     ) -> tuple[FramedRows, Decision]:
-        """XmdptError where the frame cannot be told."""
+        """XmdptError where the frame cannot be decided."""
         names = list(file.points)
         some = [names[i] for i in some_of(len(names))]
-        raw = np.stack([file.points[name] for name in some]) if some else _no_points()
+        raw = np.reshape([file.points[name] for name in some], (len(some), len(JOINTS), 2))
         keys = [f"{file.where(name)}, {name}" for name in some]
         sizes = sizes_of(some, size_of)
         placement = PHOTOGRAPHS if deepfashion else of_own_images(sizes)
@@ -84,8 +84,37 @@ def sizes_of(keys: Sequence[str], size_of: SizeOfRow) -> np.ndarray | None:
     return np.array([nothing if size is None else size[::-1] for size in sizes], dtype=np.float64)
 
 
-def _no_points() -> np.ndarray:
-    return np.empty((0, len(JOINTS), 2))
+def decide_of_poses(
+    root: Path,
+    folder: str,
+    files: Mapping[str, Sequence[str]],
+    size_of: SizeOfRow,
+    placement: Placement,
+    forced: CoordinateFrame | None,
+) -> tuple[Decision | None, list[str]]:
+    """The frame of a folder of pose files, by those of some images, and notes on how it was read.
+
+    ``files``: by image, what its pose file may be called below ``root``. None if there is none.
+    XmdptError where the frame cannot be decided.
+    """
+    there: dict[str, Keypoints] = {}
+    names: list[str] = []
+    scaled: list[Pair] = []
+    keys = list(files)
+    for key in (keys[i] for i in some_of(len(keys))):
+        for file in files[key]:
+            try:
+                there[key], pairs = read_pose_txt(root / file)
+            except (OSError, ValueError):  # named when it is needed
+                continue
+            scaled += pairs
+            names.append(file)
+            break
+    notes = scaled_note(f"{folder}/", scaled)
+    if not there:
+        return None, notes
+    raw, sizes = np.stack(list(there.values())), sizes_of(list(there), size_of)
+    return decide(f"{folder}/", names, raw, sizes, placement, forced), notes
 
 
 @dataclass
@@ -112,14 +141,14 @@ class KeypointFiles:
         size_of: SizeOfRow,
         forced: CoordinateFrame | None = None,
     ) -> None:
-        """Decide the frame of each file and of the pose tree, and say it in ``notes``.
+        """Decide the frame of each file and of the pose tree, and note how.
 
         ``names``: of images, among which pose files are looked at. ``size_of``: by
-        ``ImageName.key``. XmdptError where a frame cannot be told.
+        ``ImageName.key``. XmdptError where a frame cannot be decided.
         """
         self.size_of = size_of
         labels = []
-        like = None
+        like: CoordinateFrame | None = None
         for file in sorted(self.files, key=lambda file: -len(file.points)):
             rows, decision = FramedRows.decide(
                 file, size_of, deepfashion=True, forced=forced, like=like
@@ -130,31 +159,18 @@ class KeypointFiles:
             labels.append(f"annotations (frame {decision.frame})")
         if self.pose:
             gaps = " where an annotation row is missing" if self.files else ""
-            decision = self._settle_pose(names, forced)
+            files = {name.key: [self.pose_file(name)] for name in names}
+            found, notes = decide_of_poses(
+                self.root, self.pose, files, size_of, PHOTOGRAPHS, forced
+            )
+            how = "by --frame" if forced else "as published"
+            decision = found or Decision(forced or PADDED, how)
+            self.notes += notes
             self.pose_frame = decision.frame
             self.notes.append(f"keypoints: {self.pose}/, {decision}{gaps}")
             txt = f"pose txt (frame {decision.frame})"
             labels.append("pose txt for the rest" if labels else txt)
         self.label = ", ".join(dict.fromkeys(labels))
-
-    def _settle_pose(self, names: Sequence[ImageName], forced: CoordinateFrame | None) -> Decision:
-        there: dict[str, Keypoints] = {}
-        keys = []
-        scaled: list[Pair] = []
-        for i in some_of(len(names)):
-            try:
-                points, pairs = read_pose_txt(self.root / self.pose_file(names[i]))
-            except (OSError, ValueError):  # said when it is needed
-                continue
-            scaled += pairs
-            keys.append(self.pose_file(names[i]))
-            there[names[i].key] = points
-        self.notes += scaled_note(f"{self.pose}/", scaled)
-        raw = np.stack(list(there.values())) if there else _no_points()
-        sizes = sizes_of(list(there), self.size_of)
-        if not there and forced is None:
-            return Decision(PADDED, "as published")
-        return decide(f"{self.pose}/", keys, raw, sizes, PHOTOGRAPHS, forced)
 
     def find(self, name: ImageName) -> Keypoints | None:
         """Fractions of width and height (18, 2), NaN missing; None if there are none.

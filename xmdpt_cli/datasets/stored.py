@@ -17,7 +17,7 @@ def stored_image_size(image: ImageRef) -> Size | None:
     path = getattr(image, "path", None)
     try:
         return size_of_image(image.stored_bytes() if path is None else path)
-    except XmdptError:  # said when it is decoded
+    except XmdptError:  # reported when it is decoded
         return None
 
 
@@ -52,7 +52,7 @@ class Sameness:
                 return False
             self.left -= 2 * size
             return one.stored_bytes() == other.stored_bytes()
-        except XmdptError:  # said when it is decoded
+        except XmdptError:  # reported when it is decoded
             return False
 
     def _size(self, image: ImageRef) -> int:

@@ -35,7 +35,7 @@ class ProtocolMetrics(MetricCollection):
 
     @property
     def metrics(self) -> list[ImageMetric]:
-        """All of them, in order."""
+        """All of them, by their keys."""
         return list(self.values())  # type: ignore[arg-type]
 
     def update(self, *args: Any, **kwargs: Any) -> None:

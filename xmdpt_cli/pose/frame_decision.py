@@ -1,4 +1,4 @@
-"""Decide the frame of a file's keypoints, or say why it cannot be decided."""
+"""Decide the frame of a file's keypoints; errors explain why it cannot be decided."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _ALONE = (
     "which may state the image's size"
 )
 _PIXELS = 0.6  # how much more than the best pixels of an image of known size may cost
-_SAID = 2.0  # so much more may the frame that is published for a kind of file cost to be said
+_NOTED = 2.0  # the frame published for a kind of file is noted if it costs at most so much more
 _SWAPPED = "name:keypoints_x:keypoints_y"
 
 
@@ -265,7 +265,7 @@ def decide_alone(
     pixels of their images where ``sizes`` (N, 2) knows them, NaN for the others.
 
     Of those that fit about equally well the pixels of the images, if these are not ``guessed``,
-    then ``published``, that of its kind of file; the others are said. XmdptError if none is
+    then ``published``, that of its kind of file; the others are noted. XmdptError if none is
     possible. People may be anywhere. ``given``: a user says which image they are of: no published
     frame is tried.
     """
@@ -286,7 +286,7 @@ def decide_alone(
     chosen = min(near, key=lambda fit: order.get(fit.frame, 2))
     others = ", ".join(str(fit.frame) for fit in near if differ(chosen, fit))
     if not others:
-        worse = [fit for fit in rivals(found, _SAID) if fit.frame == published]
+        worse = [fit for fit in rivals(found, _NOTED) if fit.frame == published]
         less = f"the values fit {published} less well" if worse else ""
         return Decision(chosen.frame, less)
     why = "as published; " if chosen.frame == published else ""

@@ -28,7 +28,7 @@ _ROUNDING = 0.015  # of a side: 2.6 pixels of 176
 _SAME = 0.04  # of a side: frames whose joints all differ by less are one
 _MIXED, _FEW_ROWS = 0.1, 3  # share of rows, and how many, that make a file one of two frames
 _SPREAD = 0.3  # five times that of single people around the middle, 0.06
-_FEW_JOINTS = 4  # rows of fewer say nothing about a person
+_FEW_JOINTS = 4  # rows of fewer show nothing about a person
 # whether people stand
 _UPPER = joint_indices("nose", "neck", "right_shoulder", "left_shoulder")
 _HIPS = joint_indices("right_hip", "left_hip")
@@ -67,7 +67,7 @@ def measure(frame: CoordinateFrame, fractions: Points, placement: Placement) -> 
     inside = float(within[found].mean())
     costs = np.full(len(fractions), np.nan)
     telling = found.sum(axis=1) >= _FEW_JOINTS
-    if not telling.any():  # a joint or two: inside or not is all there is to say
+    if not telling.any():  # a joint or two: only inside or not can be measured
         x, y = (float(v) for v in np.median(fractions[found], axis=0))
         return Fit(frame, fractions, inside, x, y, 0.0, 1 - inside, inside >= INSIDE, costs)
     people = fractions[telling]
@@ -162,8 +162,8 @@ def mostly_outside(fractions: Keypoints) -> bool:
 def not_upright(fractions: NDArray[np.float64]) -> str:
     """(N, 18, 2) -> what is wrong with how people stand, empty if nothing.
 
-    Sides are weighted as of DeepFashion's images (176 to 256). Nobody can tell from fewer than
-    three people.
+    Sides are weighted as of DeepFashion's images (176 to 256). Fewer than
+    three people do not show it.
     """
     down = lying = people = 0
     for points in fractions * (FRAME_WIDTH, FRAME_HEIGHT):

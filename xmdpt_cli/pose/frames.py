@@ -1,6 +1,6 @@
 """In which frame the keypoints of a file are: decided from the values and the images' sizes.
 
-Annotation files do not say whether they hold pixels of the 256x176 frame, of the padded 256x256
+Annotation files do not state whether they hold pixels of the 256x176 frame, of the padded 256x256
 one, of the images themselves or fractions. Each frame makes fractions of an image's sides of the
 same values, and only in the right one are there people in the images: joints inside, the body
 where photographers put it, as large as usual. That is measured over all rows (medians, so that a
@@ -30,7 +30,7 @@ class CoordinateFrame:
     width: float = 0.0  # 0: the sides are those of each image
     height: float = 0.0
     left: float = 0.0
-    label: str = ""  # as people are told; empty: the name
+    label: str = ""  # in messages; empty: the name
 
     @property
     def of_images(self) -> bool:
@@ -54,7 +54,7 @@ PADDED = CoordinateFrame(
 )
 PIXELS = CoordinateFrame("pixels", label="pixels of the images")
 FRACTIONS = CoordinateFrame("fractions", 1.0, 1.0, label="fractions of the sides")
-#: whoever divides the padded frame by 256
+#: the padded frame divided by 256
 FRACTIONS_PADDED = CoordinateFrame(
     "fractions-padded", FRAME_WIDTH / 256, 1.0, PADDING / 256,
     label="fractions of the padded 256x256 image",
@@ -113,7 +113,7 @@ PHOTOGRAPHS = Placement(
 )
 _OWN = ((0.50, 0.25), (0.50, 0.25), 0.30, 0.10, (0.48, 0.48))
 ANYWHERE = Placement(OWN, *_OWN)
-#: of one's own images of nearly the published shape: whoever pads these has people in the middle
+#: of one's own images of nearly the published shape: in padded ones people are in the middle
 PORTRAITS = Placement((PUBLISHED, PADDED, PIXELS, FRACTIONS), (0.50, 0.20), *_OWN[1:])
 #: pose files of one's own images: as published (padded), or one of these
 OWN_POSES = Placement((PADDED, PUBLISHED, PIXELS, FRACTIONS), *_OWN, (PADDED,))

@@ -177,7 +177,7 @@ def _render(image: Image.Image, box: Box, size: int) -> Picture:
 
 
 def _filled(inner: Picture, size: int, at: tuple[int, int]) -> Picture:
-    """``inner`` at (x, y) of a square; around it each side's background goes on in one colour.
+    """``inner`` at (x, y) of a square; around it each side's background continues in one colour.
 
     A side's background is looked for at its two ends: in its middle the person may leave.
     """

@@ -83,7 +83,7 @@ def pose_image_keypoints(image: Picture) -> Keypoints | None:
     """The joints, (18, 2) in pixels of an image of one drawn pose; None if it is no such image.
 
     Understood at any size: the published drawing, and controlnet-aux's, each also with red and
-    blue swapped. NaN for joints not drawn, or not to be told. Within 2 pixels of a drawing of
+    blue swapped. NaN for joints not drawn, or not recognised. Within 2 pixels of a drawing of
     256 for nearly all joints. XmdptError for other drawings, such as of several people.
     """
     if not is_pose_image(image):
@@ -145,7 +145,7 @@ def _recover(image: Picture, manner: Manner, scale: float, work: Work) -> _Found
             found = _Found((state.points + _TRUNCATED) * per_pixel, explained)
         wider = state.wider()
         if explained >= _SURE or abs(wider - 1) < _EQUAL or not 0.2 < wider * scale < 20:
-            break  # lines of another width are none of a pose
+            break  # a pose has no lines of such a width
         scale *= wider
     return found
 

@@ -203,7 +203,7 @@ class Search:
     def better(self, changes: dict[int, Place | None]) -> bool:
         """Put joints somewhere (None: leave it out) if the drawing is then closer.
 
-        A joint that nobody sees (others cover it) is left out.
+        A joint that is not visible (others cover it) is left out.
         """
         points = self.points.copy()
         for joint, place in changes.items():

@@ -69,10 +69,10 @@ def person_box(keypoints: Keypoints, image_size: tuple[int, int]) -> Box:
     """Keypoints (18, 2) in pixels of an image of (H, W) -> the 176:256 box around the person.
 
     As large as the measured margins make it, larger where joints would be outside (arms spread,
-    somebody lying). Where the body leaves the image at its bottom, the box ends there too. At
+    a person lying). Where the body leaves the image at its bottom, the box ends there too. At
     least one joint must be seen.
     """
-    assert np.isfinite(keypoints).all(axis=1).any(), "nobody to put a box around"
+    assert np.isfinite(keypoints).all(axis=1).any(), "no joint to put a box around"
     shot, top, bottom = _vertical(keypoints)
     low, high = np.nanmin(keypoints, axis=0), np.nanmax(keypoints, axis=0)
     span = high - low

@@ -18,11 +18,11 @@ from xmdpt_cli.pose.keypoints import Keypoints
 Array = NDArray[np.float64]
 
 #: body sizes (the diagonal of a person's box) that the mean joint lies from where it is expected;
-#: somebody who walks moves 0.05 from a frame to the next at 25 frames a second, and 0.4 at 2
+#: a person who walks moves 0.05 from a frame to the next at 25 frames a second, and 0.4 at 2
 GATE = 0.5
-_CLOSE = 0.15  # such matches are made first: nobody gives up their own place to help another
+_CLOSE = 0.15  # such matches are made first: no person gives up their place to help another
 _WIDER = 0.1  # of the gate for each frame in which a person was not seen, at most twice as wide
-_GOES_ON = 25  # frames for which somebody is expected to go on at the same pace
+_KEEPS_PACE = 25  # frames for which a person is expected to keep their pace
 _PACE = 5  # sightings over which the pace is measured
 _STOPPED = 0.15  # body sizes by which staying is less likely than going on
 _UNSEEN = (
@@ -30,7 +30,7 @@ _UNSEEN = (
     5,
 )  # body sizes by which a match is less likely, each unseen frame, at most so many
 _NEW = (0.05, 3)  # the same for others who were seen fewer times than this
-_PATIENCE = 50  # frames after which somebody else is forgotten
+_PATIENCE = 50  # frames after which other people are forgotten
 _TWICE = 0.08  # body sizes: so near is the same person, found twice by the estimator
 _ALIKE = 0.05  # body sizes: matches that differ by less cannot be told apart
 
@@ -56,7 +56,7 @@ class _Person:
         if first == last or not both.any():
             return None
         pace = (new - old)[both].mean(axis=0) / (last - first)
-        return np.asarray(new + pace * min(number - last, _GOES_ON))
+        return np.asarray(new + pace * min(number - last, _KEEPS_PACE))
 
     def see(self, number: int, joints: Keypoints) -> None:
         self.seen = [*self.seen[1 - _PACE :], (number, joints)]
@@ -103,9 +103,9 @@ class People:
         return costs + (_NEW[0] if one is not self._all[0] and one.count < _NEW[1] else 0.0)
 
     def _judge(self, number: int, costs: Array, owner: dict[int, int], place: int | None) -> None:
-        """Keep whether the followed person could as well be somebody else."""
+        """Keep whether the followed person could as well be another one."""
         mine = costs[0]
-        if place is None:  # somebody else is taken to be where they could be
+        if place is None:  # another person is taken to be where they could be
             near = any(mine[i] - costs[who, i] < _ALIKE for i, who in owner.items())
             self._confused, self.doubtful = self._confused or near, False
             return
@@ -119,7 +119,7 @@ class People:
             for i, who in owner.items()
             if who
         )
-        # nobody knows where several who were hidden for a while went on to
+        # where several people went who were hidden for a while is unknown
         guessed = lost >= _UNSEEN[1] or one.expected(number) is None
         several = (
             lost > 0
@@ -130,7 +130,7 @@ class People:
                 if self._all[who].unseen(number)
             )
         )
-        long = lost > _GOES_ON or several
+        long = lost > _KEEPS_PACE or several
         self.doubtful = far or claimed or swapped or self._confused or long
         self._confused = False
 

@@ -1,7 +1,7 @@
-"""How many pictures are drawn together, and what happens when that was too many.
+"""How many images are generated in a batch, and what happens when that was too many.
 
-What a batch needs is counted from the shapes, a little generously; where that was still too little
-memory, the batch is halved and the work goes on.
+The memory of a batch is estimated from the shapes, a little generously; where the estimate was
+still too low, the batch is halved.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from xmdpt_cli.utils.devices import free_memory
 T = TypeVar("T")
 R = TypeVar("R")
 
-ON_CPU, ON_GPU = 8, 64  # pictures at once without a limit: more is no faster
+ON_CPU, ON_GPU = 8, 64  # images at once without a limit: more is no faster
 # Peaks of whole processes were measured (float32, one thread, random weights), in MiB; before a
 # model is there a process has 840, as ``xmdpt sample`` 880. Estimated / measured:
 #   S 256 px, batch 1, 4, 8: 1472 / 1051, 1547 / 1117, 1647 / 1169 (at 2 steps; 1284 at 50)
@@ -34,13 +34,13 @@ ON_CPU, ON_GPU = 8, 64  # pictures at once without a limit: more is no faster
 # Of the difference 190 is the room for libraries that not every run loads, and 256 that for the
 # modulations of many steps, which these runs of one or two did not need.
 # sd-vae's decoder, above its weights: 256 px, 1 or 2 at once, 384 / 365, 640 / 544; 512 px,
-# 1152 / 1137. L at 512 px told to stay below 8 GiB, 8 drawn and 2 decoded at once: 7257 / 6276.
+# 1152 / 1137. L at 512 px told to stay below 8 GiB, 8 generated and 2 decoded at once: 7257 / 6276.
 #: a process on a CPU without any network: Python, torch, diffusers
 PROCESS_BYTES = 2**30
 #: rows x tokens x width values alive at once in a block: x, its norm, qkv, the MLP's 4 D twice,
 #: and what the allocator cannot use again
 ALIVE = 20
-#: of a picture's DINOv2 tokens in float32: as read, the next batch's, and CANet's projections
+#: of an image's DINOv2 tokens in float32: as read, the next batch's, and CANet's projections
 TOKEN_COPIES = 4
 #: what the VAE's first call leaves: its convolutions' kernels and the allocator's pieces
 DECODER_BYTES = 160 * 2**20
@@ -58,15 +58,15 @@ def parse_bytes(text: str) -> int:
 
 
 def model_bytes(sampler: Sampler) -> int:
-    """What stays for the whole run: weights, and what ``_made_bytes`` says."""
-    return _weight_bytes(sampler.model) + _made_bytes(sampler)
+    """What stays for the whole run: weights, and what ``_precomputed_bytes`` says."""
+    return _weight_bytes(sampler.model) + _precomputed_bytes(sampler)
 
 
 def _weight_bytes(net: torch.nn.Module) -> int:
     return sum(p.numel() * p.element_size() for p in net.parameters())
 
 
-def _made_bytes(sampler: Sampler) -> int:
+def _precomputed_bytes(sampler: Sampler) -> int:
     """The biases of all attentions (T x T a head), and the modulations of the steps to come."""
     net = sampler.model.tdnet
     tokens = net.grid**2
@@ -75,14 +75,14 @@ def _made_bytes(sampler: Sampler) -> int:
 
 
 def held_bytes(sampler: Sampler, vae: VAE) -> int:
-    """What there is besides the pictures being drawn or decoded; on a CPU of the whole process."""
+    """Bytes besides the images being generated or decoded; on a CPU of the whole process."""
     decoder = _weight_bytes(vae.net) + DECODER_BYTES
     process = PROCESS_BYTES if sampler.device.type == "cpu" else 0
     return process + model_bytes(sampler) + decoder
 
 
-def picture_bytes(sampler: Sampler) -> int:
-    """What one picture more needs while it is drawn, both guidance branches."""
+def image_bytes(sampler: Sampler) -> int:
+    """What one image more needs while it is generated, both guidance branches."""
     model, net = sampler.model, sampler.model.tdnet
     tokens, rows = net.grid**2, 2
     keys = 3 * 2 * len(net.blocks) * net.bias.others  # of the source, in all blocks, and doubled
@@ -94,9 +94,9 @@ def picture_bytes(sampler: Sampler) -> int:
 
 
 def fit_memory(sampler: Sampler, vae: VAE, limit: int | None, side: int) -> int:
-    """How many pictures of ``side`` x ``side`` to draw at once, so that all of it stays within
+    """How many images of ``side`` x ``side`` to generate at once, so that all of it stays within
     ``limit`` bytes: on a CPU the whole process. The VAE decodes no more at once than fits, too.
-    None: what the device has free. XmdptError if a limit is too small for one picture."""
+    None: what the device has free. XmdptError if a limit is too small for one image."""
     if limit is not None:
         held = held_bytes(sampler, vae)
         limit_decoding(vae, limit, held, side)
@@ -108,21 +108,21 @@ def fit_memory(sampler: Sampler, vae: VAE, limit: int | None, side: int) -> int:
 
 
 def batch_size(sampler: Sampler) -> int:
-    """Pictures at once in what the device has free; at least one: an estimate is no reason to
+    """Images at once in what the device has free; at least one: an estimate is no reason to
     refuse."""
     room = _room(sampler)
     most = _most(sampler)
-    return most if room is None else max(1, min(most, room // picture_bytes(sampler)))
+    return most if room is None else max(1, min(most, room // image_bytes(sampler)))
 
 
 def batch_within(sampler: Sampler, limit: int, held: int) -> int:
-    """Pictures at once within ``limit`` bytes, of which ``held`` are taken. XmdptError if not even
+    """Images at once within ``limit`` bytes, of which ``held`` are taken. XmdptError if not even
     one fits."""
-    one = picture_bytes(sampler)
+    one = image_bytes(sampler)
     if limit - held < one:
         raise XmdptError(
-            f"one picture needs {human_bytes(held + one)}, more than {human_bytes(limit)}",
-            "raise --max-memory, or draw with a smaller model or --precision bf16",
+            f"one image needs {human_bytes(held + one)}, more than {human_bytes(limit)}",
+            "raise --max-memory, or use a smaller model or --precision bf16",
         )
     return min(_most(sampler), (limit - held) // one)
 
@@ -132,20 +132,20 @@ def _most(sampler: Sampler) -> int:
 
 
 def _room(sampler: Sampler) -> int | None:
-    """Bytes to draw in, now that the weights are there; None: not known (no Linux)."""
+    """Bytes for batches, now that the weights are there; None: not known (no Linux)."""
     free = free_memory(sampler.device)
-    return None if free is None else int(0.8 * free) - _made_bytes(sampler)
+    return None if free is None else int(0.8 * free) - _precomputed_bytes(sampler)
 
 
 def limit_decoding(vae: VAE, limit: int, held: int, side: int) -> None:
     """The VAE decodes no more at once than fits into ``limit`` bytes, of which ``held`` are taken.
-    XmdptError if a picture of ``side`` x ``side`` does not fit."""
+    XmdptError if an image of ``side`` x ``side`` does not fit."""
     pixels = (limit - held) // BYTES_A_PIXEL
     if pixels < side**2:
         needed = held + side**2 * BYTES_A_PIXEL
         raise XmdptError(
-            f"to decode one picture needs {human_bytes(needed)}, more than {human_bytes(limit)}",
-            "raise --max-memory, or draw with a smaller model or --precision bf16",
+            f"to decode one image needs {human_bytes(needed)}, more than {human_bytes(limit)}",
+            "raise --max-memory, or use a smaller model or --precision bf16",
         )
     vae.chunk_pixels = min(vae.chunk_pixels, pixels)
 
@@ -153,22 +153,23 @@ def limit_decoding(vae: VAE, limit: int, held: int, side: int) -> None:
 def in_batches(
     items: Sequence[T],
     size: int,
-    work: Callable[[Sequence[T]], R],
-    say: Callable[[str], None] = lambda _: None,
+    run: Callable[[Sequence[T]], R],
+    notify: Callable[[str], None] = lambda _: None,
 ) -> Iterator[R]:
-    """``work`` on ``items`` in parts of ``size``; a part that does not fit into memory is halved,
-    and all that follow are no larger. That is said once. XmdptError if one alone does not fit."""
-    start, said = 0, False
+    """``run`` on ``items`` in parts of ``size``; a part that does not fit into memory is halved,
+    and all that follow are no larger; ``notify`` is called once. XmdptError if a single item does
+    not fit."""
+    start, notified = 0, False
     while start < len(items):
         part = items[start : start + size]
         try:
-            result = work(part)
+            result = run(part)
         except (RuntimeError, MemoryError) as err:
             if not is_out_of_memory(err):
                 raise
             if len(part) == 1:
                 raise XmdptError(
-                    f"out of memory with a single picture ({_first_line(err)})",
+                    f"out of memory with a single image ({_first_line(err)})",
                     "end what else uses this memory, or take a smaller model or --precision bf16; "
                     "the same command then goes on from what is done",
                 ) from err
@@ -181,9 +182,9 @@ def in_batches(
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if not said:
-            said = True
-            say(f"out of memory: going on with batches of {size}")
+        if not notified:
+            notified = True
+            notify(f"out of memory: going on with batches of {size}")
 
 
 def _first_line(err: BaseException) -> str:

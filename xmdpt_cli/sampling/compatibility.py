@@ -17,16 +17,16 @@ from xmdpt_cli.sampling.sampler import Sampler
 
 def check_fit(sampler: Sampler, dataset: PairDataset, vae: VAE) -> None:
     """XmdptError if model, dataset and VAE do not belong together."""
-    facts, manifest = sampler.metadata, dataset.manifest
-    if facts["resolution"] != manifest["resolution"]:
+    metadata, manifest = sampler.metadata, dataset.manifest
+    if metadata["resolution"] != manifest["resolution"]:
         raise XmdptError(
-            f"the model draws {facts['resolution']} px, the dataset was prepared at "
+            f"the model draws {metadata['resolution']} px, the dataset was prepared at "
             f"{manifest['resolution']} px",
             "prepare the dataset at the model's resolution: xmdpt prepare --size "
-            f"{facts['resolution']}",
+            f"{metadata['resolution']}",
         )
     for part in ("vae", "source", "pose"):
-        differs = encoder_difference(facts["encoders"][part], manifest["encoders"][part])
+        differs = encoder_difference(metadata["encoders"][part], manifest["encoders"][part])
         if differs:
             raise XmdptError(
                 f"the model was trained on features of another {part} encoder ({differs})",

@@ -1,19 +1,29 @@
-"""What pictures are drawn from: a pose and one or more views of a person, as the model sees them.
+"""What the model is conditioned on: a pose and one or more views of a person, encoded.
 
-Legend: N pictures, K views of a person, C latent channels, L DINOv2 tokens, H = W pixels.
+Legend: N images, K views of a person, C latent channels, L DINOv2 tokens, H = W pixels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from xmdpt_cli.data.loader import Batch
+from xmdpt_cli.encoders.bundle import moments_of, pose_tokens_of, source_tokens_of
 from xmdpt_cli.encoders.vae import posterior_mean
+from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.images import Picture
+from xmdpt_cli.pose.drawing import draw_pose, draw_pose_map
+from xmdpt_cli.sampling.inputs import Pose, View
+
+if TYPE_CHECKING:  # they import this file
+    from xmdpt_cli.sampling.encoders import LazyEncoders
+    from xmdpt_cli.sampling.sampler import Sampler
 
 # (a tensor, the axis of its N) -> what stands in its place
 Change = Callable[[Tensor, int], Tensor]
@@ -21,9 +31,9 @@ Change = Callable[[Tensor, int], Tensor]
 
 @dataclass(frozen=True)
 class Conditions:
-    """Of N pictures; on any device."""
+    """Of N images; on any device."""
 
-    pose_tokens: Tensor  # (N, L, 768) DINOv2-B tokens of the pose picture
+    pose_tokens: Tensor  # (N, L, 768) DINOv2-B tokens of the pose image
     source_tokens: Tensor  # (K, N, L, 1536) DINOv2-G tokens of the person's views
     source_latents: Tensor  # (K, N, C, h, w), scaled
     pose_map: Tensor | None = None  # (N, 3, H, W) in [0, 1]; for ``conditioning="tokens"``
@@ -56,11 +66,11 @@ class Conditions:
         return self._each(lambda part, _: part.to(device))
 
     def rows(self, which: slice | list[int]) -> Conditions:
-        """Some of the N pictures."""
+        """Some of the N images."""
         return self._each(lambda part, axis: part[which] if axis == 0 else part[:, which])
 
     def views(self, which: list[list[int]]) -> Conditions:
-        """Some of the K views: each is a view of each of the N pictures."""
+        """Some of the K views: each names a view for each of the N images."""
         taken, every = torch.tensor(which), torch.arange(len(self.pose_tokens))
         return self._each(lambda part, axis: part[taken, every] if axis else part)
 
@@ -75,3 +85,43 @@ class Conditions:
 def _is_source(name: str) -> bool:
     """Whether a part's first axis is that of the K views."""
     return name.startswith("source_")
+
+
+def encode_conditions(
+    sampler: Sampler, encoders: LazyEncoders, views: Sequence[View], poses: Sequence[Pose]
+) -> Conditions:
+    """Views of one person and N poses -> the conditions of N images, on the CPU.
+
+    XmdptError if the model needs keypoints of the views and they are not known.
+    """
+    size = int(sampler.metadata["resolution"])
+    scale = float(sampler.metadata["encoders"]["vae"]["scale"])
+    images = np.stack([view.picture for view in views])
+    pose_images = np.stack([draw_pose(pose.keypoints, size) for pose in poses])
+
+    def for_each_pose(part: Tensor) -> Tensor:  # (K, ...) -> (K, N, ...)
+        return part[:, None].expand(-1, len(poses), *part.shape[1:])
+
+    pose_maps = source_maps = None
+    if sampler.model.conditioning == "tokens":
+        known = [view.keypoints for view in views if view.keypoints is not None]
+        if len(known) < len(views):
+            raise XmdptError(
+                "this model reads where the person of the source stands, and no keypoints "
+                "are known",
+                "give --source-keypoints, or OpenPose's weights (--openpose DIR)",
+            )
+        pose_maps = _unit([draw_pose_map(pose.keypoints, size) for pose in poses])
+        source_maps = for_each_pose(_unit([draw_pose_map(points, size) for points in known]))
+    return Conditions(
+        pose_tokens_of(encoders.pose, pose_images),
+        for_each_pose(source_tokens_of(encoders.source, images)),
+        for_each_pose(posterior_mean(moments_of(encoders.vae, images), scale)),
+        pose_maps,
+        source_maps,
+    )
+
+
+def _unit(images: Sequence[Picture]) -> Tensor:
+    """uint8 (H, W, 3) each -> float32 (N, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255

@@ -23,7 +23,7 @@ from xmdpt_cli.sampling.batch_size import in_batches
 from xmdpt_cli.sampling.compatibility import check_fit, token_notes
 from xmdpt_cli.sampling.conditioning import Conditions
 from xmdpt_cli.sampling.config import SamplingConfig
-from xmdpt_cli.sampling.png_writer import Writer, metadata, whole_png
+from xmdpt_cli.sampling.png_writer import Writer, png_text, whole_png
 from xmdpt_cli.sampling.record import RECORD, read_record, refuse_others, write_record
 from xmdpt_cli.sampling.sample_names import sample_names
 from xmdpt_cli.sampling.sampler import Sampler
@@ -45,25 +45,25 @@ def generate(
     shard: World = World(),  # noqa: B008 - frozen
     batch_size: int = 8,
     progress: Progress = silent,
-    say: Callable[[str], None] = lambda _: None,
+    notify: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Draw the dataset's pairs into ``out``; returns the record.
+    """Generate the dataset's pairs into ``out``; returns the record.
 
-    Of ``shard.size`` processes that share the folder this one draws every ``size``-th pair.
-    A picture that is there and whole is not made again, provided the folder was begun with the
-    same model and config (else XmdptError). A picture depends on the seed and its pair alone, to
-    the bit in batches of one size; another size rounds otherwise, by one level of 255 at most.
-    Whoever finds all pictures there writes the sheet and finishes the record (``finished``).
+    Of ``shard.size`` processes that share the folder this one generates every ``size``-th pair.
+    An image that is there and whole is not generated again, provided the folder was begun with the
+    same model and config (else XmdptError). An image depends only on the seed and its pair, to the
+    bit in batches of one size; another size rounds otherwise, by one level of 255 at most. The
+    process that finds all images there writes the sheet and finishes the record (``finished``).
     """
     check_fit(sampler, dataset, vae)
     for note in token_notes(sampler, dataset):
-        say(note)
+        notify(note)
     record = _record(sampler, dataset, vae, config)
     pairs = dataset.pairs[:limit]
     names = sample_names(dataset.pairs)[:limit]
     mine = list(range(shard.rank, len(pairs), shard.size))
     size, finished = dataset.resolution, False
-    with _mine_alone(out, shard):
+    with _locked_part(out, shard):
         with only_process(out, _RECORD_LOCK, wait=True):
             _begin(out, record)
         missing = _missing(out, names, pairs, mine, size)
@@ -72,20 +72,20 @@ def generate(
                 write_record(out, record)  # no longer complete, if it was
         done = len(mine) - len(missing)
         progress("sample", done, len(mine))
-        with Writer() as writer, _Ahead(dataset, sampler, missing) as ahead:
+        with Writer() as writer, _ConditionReader(dataset, sampler, missing) as reader:
 
-            def work(indices: Sequence[int]) -> list[tuple[int, Picture]]:
+            def run(indices: Sequence[int]) -> list[tuple[int, Picture]]:
                 noise = start_noise(
                     sampler.model.latent_shape, config.seed, [pairs[i].position for i in indices]
                 )
-                latents = sampler.latents(noise, ahead.conditions(indices), config)
+                latents = sampler.latents(noise, reader.conditions(indices), config)
                 return list(zip(indices, vae.decode(latents), strict=True))
 
-            for drawn in in_batches(missing, batch_size, work, say):
-                for i, picture in drawn:
-                    facts = {"pair": pairs[i].name(), "position": pairs[i].position}
-                    writer.put(out / names[i], picture, {**facts, **_told(record)})
-                done += len(drawn)
+            for generated in in_batches(missing, batch_size, run, notify):
+                for i, image in generated:
+                    pair = {"pair": pairs[i].name(), "position": pairs[i].position}
+                    writer.put(out / names[i], image, {**pair, **_in_metadata(record)})
+                done += len(generated)
                 progress("sample", done, len(mine))
         whole = not _missing(out, names, pairs, range(len(names)), size)
         if whole:
@@ -93,8 +93,8 @@ def generate(
                 finished = _finish(out, record, names, dataset, pairs[:SHEET_ROWS])
     return {
         **record,
-        "pictures": len(names) if whole else len(mine),
-        "drawn": len(missing),
+        "images": len(names) if whole else len(mine),
+        "generated": len(missing),
         "complete": whole,
         "finished": finished,
         "sheet": str(out / SHEET) if whole else None,
@@ -102,21 +102,21 @@ def generate(
 
 
 @contextmanager
-def _mine_alone(out: Path, shard: World) -> Iterator[None]:
-    """This part is this process's alone; XmdptError if another one draws it, or the same pictures
-    cut into parts otherwise."""
+def _locked_part(out: Path, shard: World) -> Iterator[None]:
+    """Lock this part for this process; XmdptError if another process generates it, or the same
+    images in other parts."""
     family = f"-of-{shard.size}"
     lock = ".lock" if shard.size == 1 else f".lock-{shard.rank}{family}"
     with only_process(out, lock):
         for other in out.glob(".lock*"):
             if other.name not in (lock, _RECORD_LOCK) and not other.name.endswith(family):
                 with only_process(out, other.name):
-                    pass  # nobody's: a killed process left it
+                    pass  # a killed process left it
         yield
 
 
-class _Ahead:
-    """The conditions of a batch, read on a thread while the batch before is drawn."""
+class _ConditionReader:
+    """The conditions of a batch, read on a thread while the batch before is generated."""
 
     def __init__(self, dataset: PairDataset, sampler: Sampler, indices: Sequence[int]) -> None:
         self.dataset, self.indices = dataset, indices
@@ -143,22 +143,22 @@ class _Ahead:
         batch = load_pairs(self.dataset, indices, none, none, self.tokens)
         return Conditions.of_batch(batch, self.scale)
 
-    def __enter__(self) -> _Ahead:
+    def __enter__(self) -> _ConditionReader:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _told(record: dict[str, Any]) -> dict[str, Any]:
-    """What of the record each PNG carries."""
+def _in_metadata(record: dict[str, Any]) -> dict[str, Any]:
+    """The part of the record that each PNG carries."""
     return {key: record[key] for key in ("sampling", "model", "vae", "trained_steps", "toy")}
 
 
 def _record(
     sampler: Sampler, dataset: PairDataset, vae: VAE, config: SamplingConfig
 ) -> dict[str, Any]:
-    """What decides the pictures: resuming with another one would mix them."""
+    """What decides the images: resuming with another one would mix them."""
     return {
         "format": "xmdpt-samples",
         **sampler.described(config, vae),
@@ -199,7 +199,7 @@ def _finish(
             ]
         )
     with writing(out / SHEET):
-        save_png(out / SHEET, contact_sheet(rows), metadata(_told(record)))
+        save_png(out / SHEET, contact_sheet(rows), png_text(_in_metadata(record)))
     write_record(out, {**record, "complete": names})
     return True
 

@@ -6,6 +6,8 @@ model was trained on, then by its hub id. What is found must be what the model w
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ class LazyEncoders:
 
     def __init__(
         self,
-        facts: dict[str, Any],
+        metadata: dict[str, Any],
         folder: Path | None = None,
         *,
         vae: str | Path | None = None,
@@ -40,11 +42,11 @@ class LazyEncoders:
         device: str | torch.device = "cpu",
         decode_dtype: torch.dtype = torch.float32,
     ) -> None:
-        """``facts``: the model's (``model/folder.py``); ``folder``: where it was read from;
+        """``metadata``: the model's (``model/folder.py``); ``folder``: where it was read from;
         ``encoders``: a folder with ``vae/``, ``dino_source/`` and ``dino_pose/``;
         ``decode_dtype``: ``VAE.decode_dtype``."""
         self._decode_dtype = decode_dtype
-        self.facts, self.folder, self.device = facts, folder, torch.device(device)
+        self.metadata, self.folder, self.device = metadata, folder, torch.device(device)
         self._given = {"vae": vae, "source": dino_source, "pose": dino_pose}
         self._openpose = openpose
         self._encoders = None if encoders is None else Path(encoders)
@@ -55,7 +57,7 @@ class LazyEncoders:
         """Weights in float32; on a GPU the decoder computes as the model does."""
         vae = VAE.load(self.where("vae"), device=self.device)
         vae.decode_dtype = self._decode_dtype
-        made = self.facts["encoders"]["vae"]
+        made = self.metadata["encoders"]["vae"]
         # its files may be others: a fine-tuned decoder is another network for the same latents
         there = {**vae.describe(), "sha256": None, "kind": "local"}
         differs = encoder_difference(made, there)
@@ -79,6 +81,10 @@ class LazyEncoders:
         """Raises XmdptError saying what to fetch where it is not there."""
         return OpenPose.load(self._openpose or DEFAULT_OPENPOSE, device=self.device)
 
+    def find_openpose(self) -> OpenPose:
+        """``openpose``, as a function."""
+        return self.openpose
+
     def to(self, device: str | torch.device) -> None:
         """Move the networks that are loaded; the others are loaded there when first needed."""
         self.device = torch.device(device)
@@ -98,9 +104,20 @@ class LazyEncoders:
         find_all(needed)
         self._found.update(PARTS)
 
+    @contextmanager
+    def naming_all_missing(self) -> Iterator[None]:
+        """Around the reading of inputs: one XmdptError names everything that cannot be found,
+        OpenPose included where an input needs it."""
+        try:
+            yield
+        except NoOpenPoseError as err:
+            self.find(err)
+            raise
+        self.find()
+
     def _needed(self, part: str) -> Needed:
         name, option, what = PARTS[part]
-        made = self.facts["encoders"][part]
+        made = self.metadata["encoders"][part]
         hub_id = "" if made["toy"] or self._encoders else str(made["id"])
         hub_id = str(self._given[part] or hub_id)
         load: type[VAE] | type[Dino] = VAE if part == "vae" else Dino
@@ -122,7 +139,7 @@ class LazyEncoders:
         beside = self.beside(part)
         if beside is not None:
             return beside
-        made = self.facts["encoders"][part]
+        made = self.metadata["encoders"][part]
         if made["toy"]:
             raise XmdptError(
                 f"the model was trained with a toy network ({made['id']}), which is not beside it",
@@ -141,7 +158,7 @@ class LazyEncoders:
         None: it is in none of them."""
         name = PARTS[part].folder
         places = [] if self.folder is None else [self.folder / name]
-        data = [near for near in (dataset, self.facts.get("data")) if near and not is_url(near)]
+        data = [near for near in (dataset, self.metadata.get("data")) if near and not is_url(near)]
         places += [Path(near) / "encoders" / name for near in data]
         found = (str(place) for place in places if (place / "config.json").is_file())
         return next(found, None)
@@ -149,7 +166,7 @@ class LazyEncoders:
     def _dino(self, part: str) -> Dino:
         # as in ``xmdpt prepare``: float32, on a GPU under bfloat16 autocast; and with the position
         # table that the model was trained with
-        made = self.facts["encoders"][part]
+        made = self.metadata["encoders"][part]
         dino = Dino.load(
             self.where(part),
             device=self.device,

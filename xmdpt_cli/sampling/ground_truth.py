@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -175,3 +175,7 @@ class FolderGroundTruth:
             return hashlib.sha256(b"".join(digests)).hexdigest()
 
         return ReferenceSet(images, content)
+
+
+#: what ``xmdpt evaluate`` compares generated images with
+GroundTruth: TypeAlias = DatasetGroundTruth | FolderGroundTruth

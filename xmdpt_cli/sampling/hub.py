@@ -46,31 +46,31 @@ def fetch(source: str | Path, revision: str | None = None) -> Path:
 
 
 def save(
-    folder: Path, sampler: Sampler, networks: LazyEncoders, include: Sequence[str] | None = None
+    folder: Path, sampler: Sampler, encoders: LazyEncoders, include: Sequence[str] | None = None
 ) -> None:
-    """A folder that ``from_pretrained`` reads anywhere: the model, and networks beside it.
+    """A folder that ``from_pretrained`` reads anywhere: the model, and encoders beside it.
 
     ``include``: which of "vae", "source" and "pose" are written; None: the VAE (its decoder may be
     a fine-tuned one) and whatever a hub id alone does not name. Paths of this machine stay behind.
     """
-    facts = public_facts(sampler)
+    metadata = public_metadata(sampler)
     if include is None:
-        made = facts["encoders"]
+        made = metadata["encoders"]
         include = [part for part in PARTS if part == "vae" or made[part].get("kind") != "hub"]
     unknown = sorted(set(include) - set(PARTS))
     if unknown:
-        raise XmdptError(f"no such networks: {', '.join(unknown)}", f"choose of {', '.join(PARTS)}")
+        raise XmdptError(f"no such encoders: {', '.join(unknown)}", f"choose of {', '.join(PARTS)}")
     own_readme = (folder / "README.md").exists()
-    save_model(folder, sampler.stored_model(), facts)
+    save_model(folder, sampler.stored_model(), metadata)
     with writing(folder):
         if not own_readme:
-            write_text(folder / "README.md", card(folder.name, sampler, networks))
+            write_text(folder / "README.md", card(folder.name, sampler, encoders))
         for part in include:
-            getattr(networks, part).save(folder / PARTS[part].folder)
+            getattr(encoders, part).save(folder / PARTS[part].folder)
 
 
-def public_facts(sampler: Sampler) -> dict[str, Any]:
-    """The model's facts without this machine's paths: of local networks the folder's name."""
+def public_metadata(sampler: Sampler) -> dict[str, Any]:
+    """The model's metadata without paths of this machine: local encoders keep the folder's name."""
     return without_places(sampler.metadata)
 
 
@@ -88,12 +88,12 @@ def without_paths(text: str) -> str:
 
 
 def card(
-    repo_id: str, sampler: Sampler, networks: LazyEncoders, metrics: str | Path | None = None
+    repo_id: str, sampler: Sampler, encoders: LazyEncoders, metrics: str | Path | None = None
 ) -> str:
     """The card, with the run's config.toml where the model lies in its run's folder."""
     training_config = None
-    if networks.folder is not None and (networks.folder.parent / "config.toml").is_file():
-        text = (networks.folder.parent / "config.toml").read_text(encoding="utf-8")
+    if encoders.folder is not None and (encoders.folder.parent / "config.toml").is_file():
+        text = (encoders.folder.parent / "config.toml").read_text(encoding="utf-8")
         training_config = without_paths(text)
     measured: dict[str, Any] | None = None
     if metrics is not None:
@@ -101,14 +101,14 @@ def card(
         measured = records.read(WrittenEvaluation, Path(metrics), hint)
     counts = sampler.model.parameter_counts()
     return model_card(
-        repo_id, public_facts(sampler), counts, training_config=training_config, metrics=measured
+        repo_id, public_metadata(sampler), counts, training_config=training_config, metrics=measured
     )
 
 
 def push(
     repo_id: str,
     sampler: Sampler,
-    networks: LazyEncoders,
+    encoders: LazyEncoders,
     *,
     metrics: str | Path | None = None,
     private: bool = False,
@@ -117,11 +117,11 @@ def push(
     """Save, write the card, upload; returns the repository's address."""
     from huggingface_hub import HfApi
 
-    told = card(repo_id, sampler, networks, metrics)  # before the work: metrics may be wrong
+    text = card(repo_id, sampler, encoders, metrics)  # before the work: metrics may be wrong
     with tempfile.TemporaryDirectory() as there:
         folder = Path(there) / "model"
-        save(folder, sampler, networks)
-        write_text(folder / "README.md", told)
+        save(folder, sampler, encoders)
+        write_text(folder / "README.md", text)
         try:
             api = HfApi(token=token)
             url = api.create_repo(repo_id, private=private, exist_ok=True)

@@ -61,6 +61,30 @@ class Pose:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class InputOptions:
+    """How source images and poses are read."""
+
+    fit: Fit = "auto"  # of source images: "squash", "pad", "person" or "auto" (``pose/framing.py``)
+    pose_fit: Fit = "auto"  # of poses, likewise
+    person: int | None = None  # which of several people in a source image, 1 the largest
+    pose_person: int | None = None  # which of several people in a pose
+    #: (width, height) of pose keypoints in pixels whose file does not state it
+    pose_size: tuple[int, int] | None = None
+    min_score: float = MIN_SCORE  # joints of a file with a lower score are missing
+    empty_frames: EmptyFrames = "skip"  # or "hold": frames of a sequence without the person
+
+
+DEFAULT_OPTIONS = InputOptions()
+
+
+def notes_of(views: Sequence[View], poses: Sequence[Pose]) -> list[str]:
+    """What was done to the inputs."""
+    return [note for view in views for note in view.notes] + [
+        n for pose in poses for n in pose.notes
+    ]
+
+
 def read_view(
     source: ImageLike,
     size: int,

@@ -1,7 +1,7 @@
-"""What an image of a user's own person and pose says of how it was generated.
+"""Metadata of an image of a user's own person and pose: how it was generated.
 
-The same for a PNG of ``xmdpt sample`` and for ``image.info`` of ``XMDPTPipeline``. Nothing in it is
-a path or a name of the machine.
+The same for a PNG of ``xmdpt sample`` and for ``image.info`` of ``XMDPTPipeline``. It contains no
+path and no name of the machine.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from xmdpt_cli.sampling.inputs import Pose, View
 
 
-def image_facts(
+def image_metadata(
     shared: Mapping[str, Any], views: Sequence[View], pose: Pose, number: int, square: bool
 ) -> dict[str, Any]:
     """``shared``: ``Sampler.described``; ``number``: of the image among those of one pose."""

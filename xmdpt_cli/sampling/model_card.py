@@ -20,7 +20,7 @@ is for you to find out before any other use."""
 
 def model_card(
     repo_id: str,
-    facts: Mapping[str, Any],
+    metadata: Mapping[str, Any],
     parameters: Mapping[str, int],
     *,
     training_config: str | None = None,
@@ -28,24 +28,24 @@ def model_card(
 ) -> str:
     """README.md of a published model.
 
-    ``facts``: the model's metadata. ``training_config``: the run's config.toml. ``metrics``: what
+    ``metadata``: of the model. ``training_config``: the run's config.toml. ``metrics``: what
     ``xmdpt evaluate`` wrote (metrics.json).
     """
-    toy = bool(facts["toy"])
+    toy = bool(metadata["toy"])
     parts = [_front(toy), f"# {repo_id.split('/')[-1]}\n"]
     if toy:
         parts.append(
             "> **Toy**: made of drawn people or with toy networks, to try things out. Its pictures "
             "and numbers say nothing of results on photographs.\n"
         )
-    size = int(facts["resolution"])
+    size = int(metadata["resolution"])
     parts.append(
         "X-MDPT ([Cross-view Masked Diffusion Transformers](https://arxiv.org/abs/2402.01516), "
         f"ICML 2024) at {size}x{size} px: a photograph of a person and a pose in, that person in "
         f"that pose out. {parameters['inference']:,} parameters at inference.\n"
     )
-    parts.append(_use(repo_id, facts))
-    parts.append(_made(facts, training_config))
+    parts.append(_use(repo_id, metadata))
+    parts.append(_made(metadata, training_config))
     parts.append(_measured(metrics))
     parts.append(f"## Impact\n\n{IMPACT}\n")
     return "\n".join(parts)
@@ -58,8 +58,8 @@ def _front(toy: bool) -> str:
     return "\n".join(lines)
 
 
-def _use(repo_id: str, facts: Mapping[str, Any]) -> str:
-    own = facts["sampling"]
+def _use(repo_id: str, metadata: Mapping[str, Any]) -> str:
+    own = metadata["sampling"]
     return (
         "## Use\n\n```bash\npip install xmdpt-cli\n"
         f"xmdpt sample --model {repo_id} --source person.jpg --pose pose.json --out drawn\n```\n\n"
@@ -72,16 +72,16 @@ def _use(repo_id: str, facts: Mapping[str, Any]) -> str:
     )
 
 
-def _made(facts: Mapping[str, Any], training_config: str | None) -> str:
-    steps, data = facts["trained_steps"], facts.get("trained_on")
+def _made(metadata: Mapping[str, Any], training_config: str | None) -> str:
+    steps, data = metadata["trained_steps"], metadata.get("trained_on")
     networks = "; ".join(
-        f"{network.what} `{facts['encoders'][part]['id']}`" for part, network in PARTS.items()
+        f"{network.what} `{metadata['encoders'][part]['id']}`" for part, network in PARTS.items()
     )
     trained = "an unknown number of" if steps is None else f"{steps:,}"
     lines = [
         "## How it was made\n",
-        f"Trained for {trained} steps to predict {facts['prediction']} on the {facts['schedule']} "
-        f"schedule. Features: {networks}.",
+        f"Trained for {trained} steps to predict {metadata['prediction']} on the "
+        f"{metadata['schedule']} schedule. Features: {networks}.",
     ]
     if data:
         lines.append(

@@ -9,19 +9,18 @@ from typing import Any
 import numpy as np
 
 from xmdpt_cli.files import only_process
-from xmdpt_cli.images import load_image, unsquash
+from xmdpt_cli.images import load_image
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.sampling.animation import check_free, write_animation
 from xmdpt_cli.sampling.config import SamplingConfig
 from xmdpt_cli.sampling.dataset_images import SHEET_ROWS
-from xmdpt_cli.sampling.image_folder import OwnFolder, pair_name, sheet_row
-from xmdpt_cli.sampling.inputs import Pose, View
-from xmdpt_cli.sampling.metadata import image_facts
+from xmdpt_cli.sampling.generation import describe_image, pose_requests
+from xmdpt_cli.sampling.image_folder import ImageFolder, PlannedImage, pair_name, sheet_row
+from xmdpt_cli.sampling.inputs import Pose, View, notes_of
 from xmdpt_cli.sampling.pipeline import XMDPTPipeline
-from xmdpt_cli.sampling.png_writer import Writer
 
 
-def draw_own(
+def generate_own_images(
     pipe: XMDPTPipeline,
     views: Sequence[View],
     poses: Sequence[Pose],
@@ -34,55 +33,41 @@ def draw_own(
     fps: float = 12.0,
     batch: int | None = None,
     progress: Progress = silent,
-    say: Callable[[str], None] = lambda _: None,
+    notify: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Draw every pose into ``out``; returns the record, which is written as well.
+    """Generate every pose into ``out``; returns the record, which is written as well.
 
-    Pictures have the shape of what the model learned from, 176:256, or are ``square`` as it draws
-    them. ``out`` may hold samples of the same model and settings already: what is there from the
-    same inputs is not made again, and other inputs add files. Nothing is ever replaced: other
-    settings are an XmdptError that names them, and so is a file that is not ours; another person or
-    pose of a name that is there gets ``_2`` behind its own (said). ``animation``: the first picture
-    of every pose, in order.
+    Images have the shape of the training images, 176:256, or are ``square`` as the model generates
+    them. ``out`` may hold samples of the same model and settings already: images of the same inputs
+    are not generated again, and other inputs add files. Nothing is ever replaced: other settings
+    are an XmdptError that names them, and so is a file that is not ours; another person or pose
+    with a name that is taken gets ``_2`` behind its own, and ``notify`` is called. ``animation``:
+    the first image of every pose, in order.
     """
-    jobs = [(p, k) for p in range(len(poses)) for k in range(num_images)]
+    requests = pose_requests(views, poses, num_images, config.seed)
+    metadata = [describe_image(pipe, request, config, square) for request in requests]
     shared = pipe.sampler.described(config, pipe.encoders.vae)
-    facts = [image_facts(shared, views, poses[p], k, square) for p, k in jobs]
-    folder = OwnFolder(out, {**shared, "square": square}, say)
-    inputs = [one["inputs"] for one in facts[::num_images]]
-    film = {"inputs": inputs, "square": square, "fps": fps, **shared}
+    folder = ImageFolder(out, {**shared, "square": square}, notify)
+    inputs = [one["inputs"] for one in metadata[::num_images]]
+    about_film = {"inputs": inputs, "square": square, "fps": fps, **shared}
     with only_process(out):
         folder.check()
         if animation is not None:
-            check_free(animation, film)
+            check_free(animation, about_film)
         names: list[str] = []
         for p, pose in enumerate(poses):
-            own = facts[p * num_images :][:num_images]
-            names += folder.place(pair_name(views[0].name, pose.name), own)
-        missing = [i for i, name in enumerate(names) if not folder.is_made(name, facts[i])]
-        folder.begin()
-        done = len(jobs) - len(missing)
-        progress("sample", done, len(jobs))
-        wanted = [jobs[i] for i in missing]
-        with Writer() as writer:
-            drawn = pipe._draw(views, poses, config, jobs=wanted, batch=batch, say=say)
-            for i, picture in zip(missing, drawn, strict=True):
-                writer.put(out / names[i], picture if square else unsquash(picture), facts[i])
-                done += 1
-                progress("sample", done, len(jobs))
+            of_pose = metadata[p * num_images :][:num_images]
+            names += folder.place(pair_name(views[0].name, pose.name), of_pose)
+        planned = list(map(PlannedImage, requests, metadata, names))
+        folder.generate(
+            pipe, planned, config, batch, lambda done: progress("sample", done, len(planned))
+        )
         rows = []
         for p, pose in enumerate(poses[:SHEET_ROWS]):
             files = [out / name for name in names[p * num_images :][:num_images]]
             rows.append(sheet_row(views, pose, files, pipe.resolution, square))
-        columns = ["source"] * len(views) + ["pose"] + ["generated"] * num_images
-        folder.save_sheet(rows, columns)
+        folder.save_sheet(rows, ["source"] * len(views) + ["pose"] + ["generated"] * num_images)
         if animation is not None:
             frames = [np.asarray(load_image(out / name)) for name in names[::num_images]]
-            write_animation(animation, frames, fps, film)
-        sources = [view.name for view in views]
-        return folder.finish(names, sources, notes_of(views, poses))
-
-
-def notes_of(views: Sequence[View], poses: Sequence[Pose]) -> list[str]:
-    """What was done to what was given."""
-    return [n for view in views for n in view.notes] + [n for pose in poses for n in pose.notes]
+            write_animation(animation, frames, fps, about_film)
+        return folder.finish(names, [view.name for view in views], notes_of(views, poses))

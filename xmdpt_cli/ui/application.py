@@ -11,8 +11,8 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from xmdpt_cli.ui.examples import find_examples
-from xmdpt_cli.ui.gate import MOST_FILE, Gate, Hosts
 from xmdpt_cli.ui.page import build
+from xmdpt_cli.ui.request_filter import MOST_FILE, Hosts, RequestFilter
 from xmdpt_cli.ui.skeleton import text_beside
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ MOST_WAITING = 64  # calls in the queue
 
 
 def application(pipe: XMDPTPipeline, title: str, hosts: Hosts, folder: Path) -> FastAPI:
-    """The page behind its gate. ``folder``: of ``upload_folder``, in which this is called.
+    """The page and its request filter. ``folder``: of ``upload_folder``, in which this is called.
 
     Gradio's own ``launch`` is not used: it asks itself over HTTP whether it runs, which fails
     behind a proxy, and it can share, search ports and start Node.
@@ -37,7 +37,9 @@ def application(pipe: XMDPTPipeline, title: str, hosts: Hosts, folder: Path) -> 
     # what launch would set: without it, Gradio does not check which files a client names
     page.has_launched = page.is_running = True
     return gr.mount_gradio_app(
-        FastAPI(openapi_url=None, middleware=[Middleware(Gate, hosts=hosts, folder=folder)]),
+        FastAPI(
+            openapi_url=None, middleware=[Middleware(RequestFilter, hosts=hosts, folder=folder)]
+        ),
         page.queue(max_size=MOST_WAITING),
         path="/",
         footer_links=[],

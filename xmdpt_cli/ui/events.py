@@ -14,18 +14,18 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.pose.framing import Fit
 from xmdpt_cli.pose.from_pose_image import check_joints
 from xmdpt_cli.pose.keypoints import JOINTS, Keypoints
-from xmdpt_cli.ui import marks, skeleton
-from xmdpt_cli.ui.drawing import StoppedError, draw
+from xmdpt_cli.ui import person_views, skeleton
 from xmdpt_cli.ui.estimator import Estimator
 from xmdpt_cli.ui.files import checked, pose_of, save_images
-from xmdpt_cli.ui.said import failed, film, finished, frame, note, progress
+from xmdpt_cli.ui.generation import StoppedError, generate
+from xmdpt_cli.ui.html_snippets import failed, film, finished, frame, note, progress
 from xmdpt_cli.ui.wording import PLACE, PLACE_ALL
 
 if TYPE_CHECKING:
     from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 
-Stops = dict[str | None, threading.Event]  # of the drawings on the way, by a page's session
-MOST_PICTURES = 16  # of one drawing
+Stops = dict[str | None, threading.Event]  # of the running generations, by a page's session
+MOST_IMAGES = 16  # of one generation
 MOST_STEPS = 1000
 MOST_PEOPLE = 100  # among whom one is chosen
 MOST_SEED = 2**53  # JavaScript's numbers are exact up to here
@@ -33,8 +33,8 @@ RANDOM_SEEDS = 2**31
 LARGEST = 1  # of several people: taken unasked, which needs no OpenPose
 
 
-def starter(stops: Stops) -> Callable[[gr.Request], tuple[Any, ...]]:
-    """Draw, Stop and Download while a picture is drawn."""
+def start_handler(stops: Stops) -> Callable[[gr.Request], tuple[Any, ...]]:
+    """Generate, Stop and Download while an image is generated."""
 
     def start(request: gr.Request) -> tuple[Any, ...]:
         stops[request.session_hash] = threading.Event()
@@ -44,9 +44,9 @@ def starter(stops: Stops) -> Callable[[gr.Request], tuple[Any, ...]]:
     return start
 
 
-def stopper(stops: Stops) -> Callable[[gr.Request], Any]:
-    """The drawing itself says that it has stopped: Gradio's own way of cancelling an event leaves
-    it to chance whether its last progress is shown after that."""
+def stop_handler(stops: Stops) -> Callable[[gr.Request], Any]:
+    """The generation itself says that it has stopped: when Gradio cancels an event, the event's
+    last progress may be shown after that."""
 
     def stop(request: gr.Request) -> Any:
         if request.session_hash in stops:
@@ -61,7 +61,7 @@ def idle() -> tuple[Any, ...]:
     return gr.update(interactive=True), gr.update(interactive=False)
 
 
-def drawer(
+def generate_handler(
     pipe: XMDPTPipeline, turn: threading.Lock, stops: Stops, estimator: Estimator
 ) -> Callable[..., Iterator[tuple[Any, ...]]]:
     """(people, their keypoints, pose, settings) -> (what is said, images, previews, file to save,
@@ -92,14 +92,16 @@ def drawer(
                 raise XmdptError("no image of a person", "drop one on the left")
             points = skeleton.from_json(pose)
             _within("steps", steps, MOST_STEPS)
-            _within("images", count, MOST_PICTURES)
+            _within("images", count, MOST_IMAGES)
             _within("person", person, MOST_PEOPLE)
             _within("seed", seed, MOST_SEED, 0)
             source = checked([path for path, _ in people])
-            stands = keypoints_known(source, marks.from_json(placed), person or LARGEST, estimator)
+            stands = keypoints_known(
+                source, person_views.from_json(placed), person or LARGEST, estimator
+            )
             seed = secrets.randbelow(RANDOM_SEEDS) if random else seed or 0
             yield note("Reading the images"), [], "", keep, seed
-            for event in draw(
+            for event in generate(
                 pipe,
                 turn,
                 stop,
@@ -115,8 +117,8 @@ def drawer(
                 fit=fit,
                 person=None if person == LARGEST else person,
             ):
-                if event.pictures:
-                    files, saved = save_images(event.pictures, seed)
+                if event.images:
+                    files, saved = save_images(event.images, seed)
                     file = gr.update(value=saved, interactive=True)
                     shown = gr.update(value=files, columns=min(2, len(files)))
                     yield finished(event, seed, names), shown, keep, file, seed
@@ -142,7 +144,7 @@ def _within(name: str, value: int | None, most: int, least: int = 1) -> None:
 
 
 def keypoints_known(
-    source: list[Path], placed: marks.Marks, person: int, estimator: Estimator
+    source: list[Path], placed: person_views.PersonViews, person: int, estimator: Estimator
 ) -> list[Keypoints | None] | None:
     """The keypoints of each image, as placed on the page; None: the pipeline looks for them.
 
@@ -150,7 +152,7 @@ def keypoints_known(
     """
     known: list[Keypoints | None] = []
     for path in source:
-        view = placed[marks.key_of(path)]
+        view = placed[person_views.key_of(path)]
         if view is not None and view.partly:
             moved = f"{view.placed} of {len(JOINTS)} joints moved"
             raise XmdptError(f"{path.name}: only {moved}", PLACE_ALL)
@@ -173,7 +175,7 @@ def _enough(name: str, points: Keypoints) -> None:
         raise XmdptError(f"keypoints of {name}: {err.message}", PLACE) from None
 
 
-def pose_taker(pipe: XMDPTPipeline, turn: threading.Lock) -> Callable[..., tuple[Any, ...]]:
+def pose_handler(pipe: XMDPTPipeline, turn: threading.Lock) -> Callable[..., tuple[Any, ...]]:
     """(A dropped file, the images of the person) -> (the pose as text, what is said, None: there is
     room for the next)."""
 

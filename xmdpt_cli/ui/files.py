@@ -30,7 +30,7 @@ def checked(paths: list[str]) -> list[Path]:
 
 
 def pose_of(file: Path, pipe: XMDPTPipeline, person: Path | None = None) -> tuple[Keypoints, str]:
-    """A photograph, a drawn pose, or a keypoints file -> (fractions (18, 2), what was done).
+    """A photograph, a pose image, or a keypoints file -> (fractions (18, 2), what was done).
 
     Of a file with several poses the first one. ``person``: the image whose size keypoints in pixels
     are of where nothing else says it, as in OpenPose's own files. XmdptError where there is none.

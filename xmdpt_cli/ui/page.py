@@ -14,14 +14,21 @@ from gradio_client.utils import is_file_obj, traverse
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.pose.formats import SUFFIXES
 from xmdpt_cli.pose.framing import FITS
-from xmdpt_cli.ui import marks, skeleton
+from xmdpt_cli.ui import person_views, skeleton
 from xmdpt_cli.ui.estimator import Estimator
-from xmdpt_cli.ui.events import Stops, drawer, idle, pose_taker, starter, stopper
+from xmdpt_cli.ui.events import (
+    Stops,
+    generate_handler,
+    idle,
+    pose_handler,
+    start_handler,
+    stop_handler,
+)
 from xmdpt_cli.ui.examples import Examples
-from xmdpt_cli.ui.gate import MOST_FILE
-from xmdpt_cli.ui.people import example_taker, keypoints_taker, looker
+from xmdpt_cli.ui.html_snippets import header
+from xmdpt_cli.ui.people import example_handler, images_handler, keypoints_handler
 from xmdpt_cli.ui.poses import PRESETS
-from xmdpt_cli.ui.said import header
+from xmdpt_cli.ui.request_filter import MOST_FILE
 from xmdpt_cli.ui.uploads import uploaded
 
 if TYPE_CHECKING:
@@ -84,7 +91,7 @@ def build(pipe: XMDPTPipeline, title: str, examples: Examples, folder: Path) -> 
             with gr.Column(elem_classes="column", min_width=280, scale=11):
                 gr.HTML("<h2>Result</h2>")
                 with gr.Row(elem_id="actions"):
-                    go = gr.Button("Generate", variant="primary", elem_id="draw", scale=3)
+                    go = gr.Button("Generate", variant="primary", elem_id="generate", scale=3)
                     stop = gr.Button(
                         "Stop", elem_id="stop", scale=1, min_width=80, interactive=False
                     )
@@ -105,43 +112,43 @@ def build(pipe: XMDPTPipeline, title: str, examples: Examples, folder: Path) -> 
                     settings = _settings(pipe, own)
 
         quietly: dict[str, Any] = {"api_visibility": "private", "queue": False}
-        begun = go.click(starter(stops), outputs=[go, stop, save], **quietly)
-        drawing = begun.then(
-            drawer(pipe, turn, stops, estimator),
+        begun = go.click(start_handler(stops), outputs=[go, stop, save], **quietly)
+        generation = begun.then(
+            generate_handler(pipe, turn, stops, estimator),
             inputs=[people, placed, pose, *settings],
             outputs=[said, result, film, save, settings[SEED]],
-            api_name="draw",
+            api_name="generate",
             concurrency_id="model",  # one after the other
             concurrency_limit=1,
             show_progress="hidden",
         )
-        drawing.then(idle, outputs=[go, stop], **quietly)
+        generation.then(idle, outputs=[go, stop], **quietly)
         stop.click(
-            stopper(stops), outputs=stop, api_name="stop", queue=False, show_progress="hidden"
+            stop_handler(stops), outputs=stop, api_name="stop", queue=False, show_progress="hidden"
         )
         people.change(
-            looker(turn, estimator),
+            images_handler(turn, estimator),
             inputs=[people, placed],
             outputs=[said, placed, people, views],
             api_name="look",
             show_progress="hidden",
         )
         strip.click(
-            example_taker(examples),
+            example_handler(examples),
             inputs=strip,
             outputs=[people, placed, said],
             api_name="example",
             show_progress="hidden",
         )
         stands.upload(
-            keypoints_taker(),
+            keypoints_handler(),
             inputs=[stands, people, placed],
             outputs=[placed, said, stands],
             api_name="keypoints",
             show_progress="minimal",
         )
         pose_file.upload(
-            pose_taker(pipe, turn),
+            pose_handler(pipe, turn),
             inputs=[pose_file, people],
             outputs=[pose, pose_said, pose_file],
             api_name="pose",
@@ -178,7 +185,7 @@ def _person(examples: Examples, needs_keypoints: bool) -> tuple[Any, ...]:
         visible=bool(examples.people),
     )
     placed = gr.HTML(
-        marks.to_json(marks.Marks()),
+        person_views.to_json(person_views.PersonViews()),
         html_template=skeleton.person_html(open_=needs_keypoints),
         apply_default_css=False,
         js_on_load=skeleton.editor_script(),
@@ -223,7 +230,7 @@ def _strip(examples: Examples) -> str:
     buttons = "".join(
         f'<button type="button" data-number="{i}" title="Test person {i + 1}"'
         f' aria-label="Test person {i + 1}">'
-        f'<img src="{marks.data_url(person.image, THUMB)}" alt=""></button>'
+        f'<img src="{person_views.data_url(person.image, THUMB)}" alt=""></button>'
         for i, person in enumerate(examples.people)
     )
     return (
@@ -233,7 +240,7 @@ def _strip(examples: Examples) -> str:
 
 
 def _settings(pipe: XMDPTPipeline, own: Any) -> list[Any]:
-    """In the order in which ``drawer`` takes them; the values are the model's own.
+    """In the order in which ``generate_handler`` takes them; the values are the model's own.
 
     Without Gradio's bounds: it says a broken one in a window of its own, and in code's words.
     """

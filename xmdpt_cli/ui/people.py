@@ -12,12 +12,12 @@ import gradio as gr
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.pose.keypoints import JOINTS, Keypoints
-from xmdpt_cli.ui import marks
+from xmdpt_cli.ui import person_views
 from xmdpt_cli.ui.estimator import Estimator
 from xmdpt_cli.ui.examples import Examples
 from xmdpt_cli.ui.files import checked, keypoints_of
-from xmdpt_cli.ui.marks import Marks, View
-from xmdpt_cli.ui.said import failed, note, short
+from xmdpt_cli.ui.html_snippets import failed, note, short
+from xmdpt_cli.ui.person_views import PersonViews, View
 
 People = list[tuple[str, "str | None"]]
 
@@ -30,7 +30,7 @@ KNOWN = "Known from the dataset."
 VIEWS = "The model takes them together. For another person, clear them first."
 
 
-def looker(turn: threading.Lock, estimator: Estimator) -> Callable[..., tuple[Any, ...]]:
+def images_handler(turn: threading.Lock, estimator: Estimator) -> Callable[..., tuple[Any, ...]]:
     """(people, keypoints) -> (what is said, keypoints, people, how many views there are): after
     images came or went.
 
@@ -41,18 +41,18 @@ def looker(turn: threading.Lock, estimator: Estimator) -> Callable[..., tuple[An
     def look(people: People | None, placed: str | None) -> tuple[Any, ...]:
         names = [Path(path).name for path, _ in people or []]
         try:
-            before = marks.from_json(placed)
+            before = person_views.from_json(placed)
             kept = _without_example(people or [], before)
             views: list[View] = []
             new = before.at
             for path in checked(kept):
-                key = marks.key_of(path)
+                key = person_views.key_of(path)
                 known = before[key]
                 if known is None:
                     new = len(views)
-                    known = _located(marks.view_of(path, key), path, turn, estimator)
+                    known = _located(person_views.view_of(path, key), path, turn, estimator)
                 views.append(known)
-            after = marks.to_json(Marks(tuple(views), new))
+            after = person_views.to_json(PersonViews(tuple(views), new))
             return (
                 "",
                 gr.skip() if after == placed else after,
@@ -65,9 +65,9 @@ def looker(turn: threading.Lock, estimator: Estimator) -> Callable[..., tuple[An
     return look
 
 
-def _without_example(people: People, before: Marks) -> list[str]:
+def _without_example(people: People, before: PersonViews) -> list[str]:
     """The images, without the example person where others were dropped beside it."""
-    known = [(path, before[marks.key_of(Path(path))]) for path, _ in people]
+    known = [(path, before[person_views.key_of(Path(path))]) for path, _ in people]
     own = [path for path, view in known if view is None or not view.example]
     return own or [path for path, _ in known]
 
@@ -87,7 +87,7 @@ def _located(view: View, path: Path, turn: threading.Lock, estimator: Estimator)
     return replace(view, note=(NEEDED if estimator.missing else NOT_FOUND) + HOW)
 
 
-def keypoints_taker() -> Callable[..., tuple[Any, ...]]:
+def keypoints_handler() -> Callable[..., tuple[Any, ...]]:
     """(files, people, keypoints) -> (keypoints, what is said, None: room for the next).
 
     One file is of the image that is shown; several are of the images in their order.
@@ -96,7 +96,7 @@ def keypoints_taker() -> Callable[..., tuple[Any, ...]]:
     def take(files: list[str] | None, people: People | None, placed: str | None) -> tuple[Any, ...]:
         names = [Path(file).name for file in files or []]
         try:
-            known = marks.from_json(placed)
+            known = person_views.from_json(placed)
             views = list(known.views)
             if not files or not people or len(people) != len(views):
                 raise XmdptError("no image to which these keypoints belong", "drop an image first")
@@ -112,7 +112,7 @@ def keypoints_taker() -> Callable[..., tuple[Any, ...]]:
                 file = Path(path).name
                 views[number] = _loaded(views[number], points, said.replace(file, short(file)))
                 told.append(said)
-            text = marks.to_json(Marks(tuple(views), known.at))
+            text = person_views.to_json(PersonViews(tuple(views), known.at))
             return text, note("; ".join(told), names=names), None
         except Exception as err:
             return gr.skip(), failed(err, names=names), None
@@ -124,7 +124,7 @@ def _loaded(view: View, points: Keypoints, said: str) -> View:
     return replace(view, places=points, placed=len(JOINTS), note=f"{said}.")
 
 
-def example_taker(examples: Examples) -> Callable[[Any], tuple[Any, ...]]:
+def example_handler(examples: Examples) -> Callable[[Any], tuple[Any, ...]]:
     """The number of an example -> (people, keypoints, what is said)."""
 
     def take(number: Any) -> tuple[Any, ...]:
@@ -134,9 +134,9 @@ def example_taker(examples: Examples) -> Callable[[Any], tuple[Any, ...]]:
                 raise XmdptError("no such example", "reload the page")
             path = examples.file(index)
             points = examples.people[index].keypoints
-            view = marks.view_of(path, marks.key_of(path))
+            view = person_views.view_of(path, person_views.key_of(path))
             view = replace(view, places=points, note=KNOWN, example=True)
-            return [str(path)], marks.to_json(Marks((view,))), ""
+            return [str(path)], person_views.to_json(PersonViews((view,))), ""
         except Exception as err:
             return gr.skip(), gr.skip(), failed(err)
 

@@ -1,7 +1,7 @@
 // A skeleton editor. Gradio calls this with `element`, `props` and `watch`; it serves two editors.
 // The pose editor: props.value is one pose as JSON text (see skeleton.py).
 // The person editor (data-person): props.value is JSON text of the source images with the
-// keypoints of each (see marks.py); the skeleton lies over the image that is shown.
+// keypoints of each (see person_views.py); the skeleton lies over the image that is shown.
 const root = element.querySelector(".skeleton");
 const svg = root.querySelector(".frame");
 const lines = [...svg.querySelectorAll(".limbs line")];
@@ -18,7 +18,7 @@ const DOUBLE_TAP = 350; // milliseconds
 const STEP = 0.01, LEAP = 0.05; // of the frame, per press of an arrow key
 const SCALE = 1.06; // per press of Larger
 const MOST_UNDO = 200;
-const ALL = groups.length, ENOUGH = Number(root.dataset.enough); // joints; see marks.py
+const ALL = groups.length, ENOUGH = Number(root.dataset.enough); // joints; see person_views.py
 const NEAR = 2e-4; // two roundings of a place
 
 const standing = JSON.parse(presets[0].dataset.pose);

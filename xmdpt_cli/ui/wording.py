@@ -70,14 +70,14 @@ _RULES = (
         "",
     ),
     _Rule(
-        "the model knows pictures of the shape",
+        "the model knows images of the shape",
         "",
         f"{PLACE}, then the person is cut out; or choose Fit in Settings: pad adds borders, "
         "squash distorts",
         "load keypoints of an image of that shape, or drag the skeleton",
     ),
-    _Rule("joints lie outside of the picture", "", PLACE, DRAG),
-    _Rule("nothing of the .* picture would be seen", "", PLACE, DRAG),
+    _Rule("joints lie outside of the image", "", PLACE, DRAG),
+    _Rule("nothing of the .* image would be seen", "", PLACE, DRAG),
     _Rule(
         "the size of their image is not known",
         "",

@@ -21,7 +21,6 @@ from xmdpt_cli.pose.formats import (
     KeypointsFile,
     frame_of_image,
     open_file,
-    seen,
 )
 from xmdpt_cli.pose.formats.image_poses import ImagePoses
 from xmdpt_cli.pose.formats.image_size import OPENPOSE_ENDING, SizeOf, size_of_image
@@ -51,21 +50,21 @@ class Found:
 class KeypointsBeside:
     """Looks for the keypoints of images; which lists a folder holds is kept.
 
-    ``skip``: files that are somebody else's to read; ``say(file, reason)`` hears of lines and files
+    ``skip``: files that are read elsewhere; ``report(file, reason)`` is called for lines and files
     that cannot be used, which are otherwise an XmdptError (a bad line of a list: nothing).
-    ``min_score``: joints with a lower score are not found. ``frames``: of files that do not say
+    ``min_score``: joints with a lower score are not found. ``frames``: of files that do not state
     theirs, by suffix (.csv, .txt); else it is decided for each file.
     """
 
     def __init__(
         self,
         skip: Sequence[Path] = (),
-        say: Callable[[Path, str], None] | None = None,
+        report: Callable[[Path, str], None] | None = None,
         min_score: float = MIN_SCORE,
         frames: dict[str, CoordinateFrame] | None = None,
     ) -> None:
         self.frames = frames or {}
-        self._skip, self._say, self._min_score = set(skip), say, min_score
+        self._skip, self._report, self._min_score = set(skip), report, min_score
         self._lists: dict[Path, list[KeypointsFile]] = {}
 
     def find(self, image: Path, root: Path | None = None) -> Found | None:
@@ -123,13 +122,13 @@ class KeypointsBeside:
         try:
             file = _named(path, lambda: open_file(path, self._min_score))
         except XmdptError as err:
-            if self._say is None:
+            if self._report is None:
                 raise
-            self._say(path, err.message)
+            self._report(path, err.message)
             return []
         for problem in file.problems:
-            if self._say is not None:
-                self._say(path.with_name(problem.file), problem.reason)
+            if self._report is not None:
+                self._report(path.with_name(problem.file), problem.reason)
         return [file]
 
 
@@ -164,11 +163,11 @@ def _begins_with_numbers(path: Path) -> bool:
 def _used(
     file: KeypointsFile, frame: ImagePoses, size_of: SizeOf, forced: CoordinateFrame | None
 ) -> ImagePoses:
-    return file.sized([seen(frame)], size_of, forced)[0]
+    return file.sized([frame.check_seen()], size_of, forced)[0]
 
 
 def _named(file: Path, read: Callable[[], T]) -> T:
-    """``read()``; its errors say what to do about a file that nobody asked for."""
+    """``read()``; its errors explain that the file is read because of its name."""
     try:
         return read()
     except XmdptError as err:

@@ -9,7 +9,7 @@ from pathlib import Path
 from xmdpt_cli.utils.deepfashion_names import match_name
 
 
-class FrameNames:
+class ImageNames:
     """The names that a file gives its images, to find the one of an image by its path: in either
     form of DeepFashion's names, by the end of its path, or by its file's name if only one is called
     so. Suffixes do not count, nor how accents are stored."""
@@ -26,7 +26,7 @@ class FrameNames:
                 self._by_stem.setdefault(self._parts[i][-1], []).append(i)
 
     def find(self, image: str | Path) -> int | None:
-        """The place of the image's name; None if it is not there, or not to be told apart."""
+        """The place of the image's name; None if it is not there, or ambiguous."""
         place = Path(image).absolute()
         own = match_name(place.as_posix())
         if own is not None and own.key in self._published:

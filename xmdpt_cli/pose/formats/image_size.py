@@ -1,4 +1,4 @@
-"""The size of the image that a keypoints file is of, where the file does not say it.
+"""The size of the image that a keypoints file is of, where the file does not state it.
 
 Pixels need it, as in OpenPose's own JSON; fractions need it for the image's shape. The
 size is taken, in this order, from ``given`` (``--pose-size``), from the image of the same name
@@ -15,11 +15,11 @@ import numpy as np
 from PIL import UnidentifiedImageError
 
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.images import generated_facts
-from xmdpt_cli.utils.deepfashion_names import SUFFIXES
-from xmdpt_cli.utils.image_types import open_image
+from xmdpt_cli.images import generated_metadata
+from xmdpt_cli.pose.frames import FRACTIONS, CoordinateFrame
+from xmdpt_cli.pose.keypoints import Size
+from xmdpt_cli.utils.image_types import SUFFIXES, open_image
 
-Size = tuple[int, int]  # (height, width)
 #: the name that a file gives an image ("" if none) -> the image's size, None if not known
 SizeOf = Callable[[str], Size | None]
 
@@ -84,7 +84,7 @@ def shape_of(size_of: SizeOf | None, name: str) -> Size | None:
 
 
 class UnstatedSize:
-    """A ``SizeOf`` for one keypoints file; ``notes`` says what was taken.
+    """A ``SizeOf`` for one keypoints file; ``notes``: which size was taken, and from where.
 
     ``given``: (width, height); ``source``: (height, width) of the source image.
     """
@@ -113,6 +113,12 @@ class UnstatedSize:
             self.notes.append(note)
         return None if found is None else found[0]
 
+    def correct_notes(self, frame: CoordinateFrame) -> None:
+        """Once the values' ``frame`` is known, drop sizes of images that they are not of."""
+        notes = self.notes if frame.of_images or frame.name == FRACTIONS.name else []
+        unit = " in pixels of " if frame.of_images else " in fractions of "
+        self.notes[:] = [note.replace(" in pixels of ", unit) for note in notes]
+
     def _find(self, name: str) -> tuple[Size, str] | None:
         if self.given is not None:
             return (self.given[1], self.given[0]), "--pose-size"
@@ -140,8 +146,8 @@ def image_beside(file: Path, name: str = "") -> Path | None:
     ends = [end for suffix in SUFFIXES for end in (suffix, suffix.upper())]
     # a folder may hold thousands of frames: it is not listed for each
     places = [file.parent / f"{stem}.{end}" for stem in dict.fromkeys(stems) for end in ends]
-    # an animation or image that was generated from this pose is none that the pose was taken from
-    found = [place for place in places if _is_file(place) and generated_facts(place) is None]
+    # an animation or image that was generated from this pose is not what the pose was taken from
+    found = [place for place in places if _is_file(place) and generated_metadata(place) is None]
     if len(found) > 1 and len({size_of_image(path) for path in found}) > 1:
         names = ", ".join(path.name for path in found)
         raise XmdptError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,23 +24,25 @@ UNDERSTOOD = (
 _BODY_25 = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)
 _COCO = (0, -1, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3)
 _HALPE = (0, 18, *_COCO[2:])
-_ORDERS = {
-    17: _COCO,
-    18: tuple(range(len(JOINTS))),
-    25: _BODY_25,
-    26: _HALPE,
-    133: _COCO,  # COCO-WholeBody: the body comes first, then feet, face and hands
-    136: _HALPE,  # Halpe's whole body
+
+
+class JointOrder(NamedTuple):
+    """An order in which files list joints."""
+
+    name: str
+    rows: tuple[int, ...]  # of each of our 18 joints in it; -1: made from others
+
+
+#: by the number of joints; the body comes first, then feet, face and hands, which are not read
+ORDERS = {
+    17: JointOrder("COCO", _COCO),
+    18: JointOrder("OpenPose", tuple(range(len(JOINTS)))),
+    25: JointOrder("OpenPose BODY_25", _BODY_25),
+    26: JointOrder("Halpe", _HALPE),
+    133: JointOrder("COCO-WholeBody", _COCO),
+    136: JointOrder("Halpe full body", _HALPE),
 }
-_NAMES = {
-    17: "COCO",
-    18: "OpenPose",
-    25: "OpenPose BODY_25",
-    26: "Halpe",
-    133: "COCO-WholeBody",
-    136: "Halpe full body",
-}
-ACCEPTED = ", ".join(f"{count} ({name})" for count, name in _NAMES.items())
+ACCEPTED = ", ".join(f"{count} ({name})" for count, (name, _) in ORDERS.items())
 _NECK, _SHOULDERS = 1, (2, 5)
 
 #: lists of one score a joint, beside the keypoints of a person
@@ -83,12 +85,12 @@ def _rows(values: list[Any], where: str, *, pairs: bool) -> list[Any]:
     count, found = len(values), f"{len(values)} joints"
     rows = values
     flat = all(value is None or is_number(value) for value in values)
-    if flat and (count not in _ORDERS or any(value is not None for value in values)):
+    if flat and (count not in ORDERS or any(value is not None for value in values)):
         found = f"{count} numbers"
         widths = (3, 2) if pairs else (3,)
-        each = next((n for n in widths if count % n == 0 and count // n in _ORDERS), 0)
+        each = next((n for n in widths if count % n == 0 and count // n in ORDERS), 0)
         rows = [values[at : at + each] for at in range(0, count, each)] if each else []
-    if len(rows) not in _ORDERS:
+    if len(rows) not in ORDERS:
         raise XmdptError(f"{where}: {found}; {ACCEPTED} joints are understood", UNDERSTOOD)
     return rows
 
@@ -131,7 +133,7 @@ def our_joints(table: NDArray[np.float64]) -> Keypoints:
 
     COCO's orders have no neck: it is between the shoulders, as OpenPose was trained with.
     """
-    order = np.array(_ORDERS[len(table)])
+    order = np.array(ORDERS[len(table)].rows)
     points = np.where((order >= 0)[:, None], table[order], np.nan)
     if order[_NECK] < 0:
         points[_NECK] = points[list(_SHOULDERS)].mean(axis=0)
@@ -139,7 +141,7 @@ def our_joints(table: NDArray[np.float64]) -> Keypoints:
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """A finite number that fits a float; true and false are none."""
+    """A finite number that fits a float; true and false are not numbers."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return abs(value) < 1e300  # an integer may be too long for a float, 1e999 is infinite

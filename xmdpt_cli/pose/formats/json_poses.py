@@ -95,7 +95,7 @@ def _missing(name: str) -> None:
 def _finished(frame: ImagePoses, fractions: bool) -> ImagePoses:
     people, size = frame.people, frame.size
     if size == (1, 1) and fractions:
-        size = None  # this is how some files say that they hold fractions
+        size = None  # this is how some files state that they hold fractions
     if size is not None and fractions:
         people = [points * size[::-1] for points in people]
     unsized = size is None and not fractions

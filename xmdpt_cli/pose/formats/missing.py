@@ -56,7 +56,7 @@ def scaled_missing(points: Array) -> NDArray[np.bool_]:
     """(n,): which joints (n, 2) of one person are a scaled -1, -1: both coordinates negative, and
     small against the largest or the same for two joints. (-1, -1) itself is not."""
     there = seen(points)
-    # beside -1 are joints that a writer kept from looking missing; nobody scales by nearly 1
+    # beside -1 are joints that a writer kept from looking missing; no file is scaled by nearly 1
     unscaled = (np.abs(points + 1) < _UNSCALED).any(axis=1)
     negative: NDArray[np.bool_] = np.asarray(there & (points < 0).all(axis=1) & ~unscaled)
     if not negative.any():

@@ -1,7 +1,7 @@
 """Keypoints as plain text: annotation rows (.csv, one an image) and PIDM's pose files (.txt).
 
 Published annotations are ``name:keypoints_y:keypoints_x`` with lists of 18 numbers in brackets;
-how else columns may be named and separated is ``Table``'s to say. A pose file holds 18 rows
+``Table`` knows how else columns may be named and separated. A pose file holds 18 rows
 ``x y``. Points are returned in the file's own coordinate frame, NaN missing.
 """
 

@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.pose.keypoints import Keypoints
+from xmdpt_cli.pose.keypoints import Keypoints, Size
 
-Size = tuple[int, int]  # (height, width)
 Array = NDArray[np.float64]
 
 _FRACTION = (-2.0, 3.0)  # joints of a body that is partly outside; no image is so small in pixels

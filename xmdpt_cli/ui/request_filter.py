@@ -24,11 +24,11 @@ MOST_CALL = 16 * MEGABYTE  # of a call: settings, and small copies of the images
 MOST_TOTAL = 2048 * MEGABYTE  # of all that the page keeps; the oldest goes first
 SAFE = {"GET", "HEAD", "OPTIONS"}
 _API = "/gradio_api/"
-# Gradio's own doors that this page has no use for: it fetches URLs for a client, keeps recordings
+# Gradio's own endpoints that this page does not use: they fetch URLs for a client, keep recordings
 _CLOSED = ("proxy=", "file=http", "process_recording", "vibe", "stream/", "component_server")
 
 
-class Gate:
+class RequestFilter:
     """ASGI middleware: refuses foreign names and origins, bounds what is sent and kept."""
 
     def __init__(self, app: ASGIApp, hosts: Hosts, folder: Path) -> None:
@@ -52,7 +52,7 @@ class Gate:
         await self._bounded(scope, receive, send, headers)
 
     def _refused(self, scope: Scope, headers: Headers) -> tuple[int, str] | None:
-        """(status, what is said) of a request that does not come from this page."""
+        """(status, message) for a request that does not come from this page."""
         host = headers.get("host", "")
         if not self.hosts.known(host):
             return 400, "this page is not served under this name (xmdpt ui --allow-host NAME)"
@@ -84,7 +84,7 @@ class Gate:
 
         async def noted(message: Message) -> None:
             nonlocal started
-            if count <= most:  # else it is Gradio's word on what is refused here
+            if count <= most:  # else it is Gradio's answer to what is refused here
                 started = True
                 await send(message)
 

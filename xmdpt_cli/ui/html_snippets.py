@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 
 from xmdpt_cli.errors import XmdptError, is_out_of_memory
-from xmdpt_cli.ui.drawing import Event
+from xmdpt_cli.ui.generation import Event
 from xmdpt_cli.ui.wording import Part, page_note, page_words, without_folders
 
 LONG, ENDING = 32, 12  # characters of a file's name that are shown, and of these its end
@@ -85,7 +85,7 @@ def progress(event: Event) -> str:
 
 def finished(event: Event, seed: int, names: Iterable[str] = ()) -> str:
     """How long it took, and what was done to the inputs. ``names`` of files: see ``note``."""
-    number = len(event.pictures)
+    number = len(event.images)
     what = "1 image" if number == 1 else f"{number} images"
     notes = [f"{event.steps} steps", f"seed {seed}", *map(page_note, event.notes)]
     return note(f"{what} in {event.seconds:.1f} s", ", ".join(notes), names=names)

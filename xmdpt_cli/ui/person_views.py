@@ -56,7 +56,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Marks:
+class PersonViews:
     """The views of the person in the order of the images, and the number of the one shown."""
 
     views: tuple[View, ...] = ()
@@ -86,26 +86,26 @@ def data_url(image: Image.Image, side: int) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
-def to_json(marks: Marks) -> str:
-    """The text of ``marks``."""
+def to_json(person: PersonViews) -> str:
+    """The text of ``person``."""
     views = [
         {**vars(view), "places": _listed(view.places), "found": _listed(view.found)}
-        for view in marks.views
+        for view in person.views
     ]
-    return json.dumps({"views": views, "at": min(marks.at, max(len(views) - 1, 0))})
+    return json.dumps({"views": views, "at": min(person.at, max(len(views) - 1, 0))})
 
 
-def from_json(text: str | None) -> Marks:
-    """The marks of a text that the page sent. XmdptError if it is none."""
+def from_json(text: str | None) -> PersonViews:
+    """The views in a text that the page sent. XmdptError if it is none."""
     if not text:
-        return Marks()
+        return PersonViews()
     try:
         data = json.loads(text)
         views = tuple(_view(one) for one in data["views"])
         at = int(data["at"])
         if not 0 <= at < max(len(views), 1):
             raise ValueError
-        return Marks(views, at)
+        return PersonViews(views, at)
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         raise XmdptError(
             "the keypoints of the images are not readable", "reload the page"
