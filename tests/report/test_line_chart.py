@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 import pytest
 from bench_reports import drawing
 
-from xmdpt_cli.bench.roof_chart import roof_chart
 from xmdpt_cli.report.line_chart import Line, line_chart
+from xmdpt_cli.report.roof_chart import roof_chart
 
 
 def test_a_chart_has_its_lines_and_ticks() -> None:
