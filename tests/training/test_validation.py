@@ -119,8 +119,9 @@ def test_validation_loss_is_the_mean_over_pairs_and_quartiles(
             noisy = schedule.add_noise(clean, noise, t)
             with torch.no_grad():
                 condition = model.condition(batch.pose_tokens, batch.source_tokens, source)
-                context = model.context(source, *batch.pose_maps(CPU)) if tokens else None
-                out = model(noisy, t, condition, context)
+                maps = batch.pose_maps(CPU)
+                more = model.token_conditions(source, *maps) if tokens else None
+                out = model(noisy, t, condition, more)
             terms = loss_terms(out, clean, noise, t, schedule)
             mse[q, row], vb[q, row] = float(terms[0]), float(terms[1])
     for q in range(4):

@@ -77,9 +77,7 @@ def drawing(
     def step() -> None:
         model.denoiser(condition, [500], [2.0])(noise, 0)
 
-    width = _BYTES[precision]
-    canet = model.canet
-    assert canet is not None
+    width, canet = _BYTES[precision], model.canet
     return [
         Part("CANet", pictures * flops(lambda: model.condition(*given)), width * _count(canet)),
         Part("a guided step", pictures * flops(step), width * _count(model.tdnet), steps),

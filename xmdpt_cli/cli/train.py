@@ -35,7 +35,6 @@ if TYPE_CHECKING:
         "Run": "data out preset config force dry-run seed",
         "Model": "size resolution source-encoder pose-encoder conditioning condition-parts "
         "aggregation predictor mask-ratio mask-span backbone decode-layers",
-        "Token conditioning (our extension)": "token-source token-source-by token-pose vector",
         "Loss": "prediction schedule loss-weighting masked-noise repa-weight repa-layer "
         "timestep-power cond-drop-prob",
         "Optimization": "steps batch-size accumulate optimizer learning-rate warmup-steps decay "

@@ -17,7 +17,7 @@ from test_xmdpt import inputs, small
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.model import XMDPT
-from xmdpt_cli.model.folder import load_model, published_facts, save_model
+from xmdpt_cli.model.checkpoint import load_model, published_metadata, save_model
 
 FILES = {"README.md", "config.json", "model.safetensors", "xmdpt.json"}
 
@@ -25,7 +25,7 @@ FILES = {"README.md", "config.json", "model.safetensors", "xmdpt.json"}
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     model = small()
-    save_model(tmp_path / "m", model, published_facts(model, trained_steps=7))
+    save_model(tmp_path / "m", model, published_metadata(model, trained_steps=7))
     return tmp_path / "m"
 
 
@@ -46,10 +46,10 @@ def weights(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
 )
 def test_what_was_saved_comes_back(options: dict[str, Any], tmp_path: Path) -> None:
     model = small(**options)
-    facts = {**published_facts(model), "encoders": encoder_records("ä")}
-    save_model(tmp_path / "m", model, facts)
+    metadata = {**published_metadata(model), "encoders": encoder_records("ä")}
+    save_model(tmp_path / "m", model, metadata)
     again, told = load_model(tmp_path / "m")
-    assert told == {"format": "xmdpt-model", "version": 1, **facts}
+    assert told == {"format": "xmdpt-model", "version": 2, **metadata}
     assert again.state_dict().keys() == model.state_dict().keys()
     assert all(torch.equal(a, model.state_dict()[k]) for k, a in again.state_dict().items())
     assert again.mask_ratio == model.mask_ratio
@@ -73,7 +73,7 @@ def test_the_rest_of_a_folder_stays(folder: Path) -> None:
     (folder / "vae/config.json").write_text("{}")
     (folder / "README.md").write_text("mine")
     other = small(width=64)
-    save_model(folder, other, published_facts(other))
+    save_model(folder, other, published_metadata(other))
     assert load_model(folder)[0].width == 64
     assert (folder / "README.md").read_text() == "mine"
     assert {p.name for p in folder.iterdir()} == {*FILES, "vae"}
@@ -91,7 +91,7 @@ def test_a_disk_that_is_full_leaves_what_was_there(
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
         with pytest.raises(XmdptError, match=r"cannot write .*File too large") as error:
-            save_model(out, wide, published_facts(wide))
+            save_model(out, wide, published_metadata(wide))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "make room" in error.value.hint
@@ -113,24 +113,24 @@ def test_a_kill_between_the_renames_leaves_no_mixture(
     monkeypatch.setattr(Path, "replace", killed)
     model = small(mask_ratio=0.5)
     with pytest.raises(KeyboardInterrupt):
-        save_model(folder, model, published_facts(model))
+        save_model(folder, model, published_metadata(model))
     with pytest.raises(XmdptError, match=r"has no xmdpt\.json"):
         load_model(folder)
     monkeypatch.undo()
-    save_model(folder, model, published_facts(model))
+    save_model(folder, model, published_metadata(model))
     assert load_model(folder)[0].mask_ratio == 0.5
 
 
 def test_a_write_that_was_killed_is_begun_anew(folder: Path) -> None:
     (folder / ".part").mkdir()
     (folder / ".part/stale").write_text("x")
-    save_model(folder, small(), published_facts(small()))
+    save_model(folder, small(), published_metadata(small()))
     assert {p.name for p in folder.iterdir()} == FILES
 
 
 BROKEN: list[tuple[str, Callable[[Path], object], str]] = [
     ("no config", lambda f: (f / "config.json").unlink(), r"has no config\.json"),
-    ("no facts", lambda f: (f / "xmdpt.json").unlink(), r"has no xmdpt\.json"),
+    ("no metadata", lambda f: (f / "xmdpt.json").unlink(), r"has no xmdpt\.json"),
     ("no weights", lambda f: (f / "model.safetensors").unlink(), r"has no model\.safetensors"),
     (
         "pickle",
@@ -195,8 +195,13 @@ BROKEN: list[tuple[str, Callable[[Path], object], str]] = [
     ),
     (
         "newer",
-        lambda f: change(f / "xmdpt.json", lambda c: c.update(version=2)),
-        r"newer xmdpt: xmdpt\.json has version 2, this one reads 1",
+        lambda f: change(f / "xmdpt.json", lambda c: c.update(version=3)),
+        r"newer xmdpt: xmdpt\.json has version 3, this one reads 2",
+    ),
+    (
+        "older",
+        lambda f: change(f / "xmdpt.json", lambda c: c.update(version=1)),
+        r"older xmdpt: xmdpt\.json has version 1, this one reads 2",
     ),
     (
         "another format",
@@ -204,7 +209,7 @@ BROKEN: list[tuple[str, Callable[[Path], object], str]] = [
         r"xmdpt\.json does not describe a model",
     ),
     (
-        "half the facts",
+        "half the metadata",
         lambda f: change(f / "xmdpt.json", lambda c: c.pop("encoders")),
         r"xmdpt\.json is damaged: encoders is missing",
     ),
@@ -215,18 +220,20 @@ BROKEN: list[tuple[str, Callable[[Path], object], str]] = [
     ),
     (
         "a tensor missing",
-        lambda f: weights(f, lambda t: t.pop("canet.final.0.weight")),
-        r"lacks 1 tensors, first canet\.final\.0\.weight",
+        lambda f: weights(f, lambda t: t.pop("canet.mlp_final.0.weight")),
+        r"lacks 1 tensors, first canet\.mlp_final\.0\.weight",
     ),
     (
         "a tensor too many",
         lambda f: weights(f, lambda t: t.update(more=torch.zeros(1))),
-        r"unknown 1 tensors, first more",
+        "1 unexpected tensors, first more",
     ),
     (
         "a wrong shape",
-        lambda f: weights(f, lambda t: t.update({"tdnet.decoder_position": torch.zeros(1, 9, 32)})),
-        r"misshapen 1 tensors, first tdnet\.decoder_position",
+        lambda f: weights(
+            f, lambda t: t.update({"tdnet.decoder_pos_embed": torch.zeros(1, 9, 32)})
+        ),
+        r"1 tensors of another shape, first tdnet\.decoder_pos_embed",
     ),
 ]
 
@@ -249,21 +256,21 @@ def test_a_file_or_nothing_is_no_folder(tmp_path: Path) -> None:
     assert f"xmdpt convert {tmp_path}/ema.pt" in error.value.hint
 
 
-def test_facts_of_published_checkpoints() -> None:
+def test_metadata_of_published_checkpoints() -> None:
     """FACTS and paper sec. 4.1: 256 px from 32x32 latents, 512 px from 64x64."""
     for latent_size, resolution in ((32, 256), (64, 512)):
         model = XMDPT(depth=4, width=32, heads=2, latent_size=latent_size)
-        facts = published_facts(model)
-        assert facts["resolution"] == resolution
-    assert facts["sampling"] == {
+        metadata = published_metadata(model)
+        assert metadata["resolution"] == resolution
+    assert metadata["sampling"] == {
         "steps": 20, "solver": "unipc", "guidance": 2.0, "power": 0.01,
     }  # fmt: skip
-    assert (facts["schedule"], facts["prediction"]) == ("linear", "epsilon")
-    ids = {part: facts["encoders"][part]["id"] for part in ("vae", "source", "pose")}
+    assert (metadata["schedule"], metadata["prediction"]) == ("linear", "epsilon")
+    ids = {part: metadata["encoders"][part]["id"] for part in ("vae", "source", "pose")}
     assert ids == {
         "vae": "stabilityai/sd-vae-ft-mse",
         "source": "facebook/dinov2-giant",
         "pose": "facebook/dinov2-base",
     }
-    assert facts["encoders"]["vae"]["scale"] == 0.18215
-    assert facts["trained_steps"] is None
+    assert metadata["encoders"]["vae"]["scale"] == 0.18215
+    assert metadata["trained_steps"] is None

@@ -1,7 +1,7 @@
 """A model folder: config.json and model.safetensors, which ``from_pretrained`` reads, and
-xmdpt.json, the facts that sampling must know. Written and read here alone.
+xmdpt.json, the metadata that sampling must know. Written and read here alone.
 
-The facts: schedule and prediction, sampling defaults, resolution in pixels, the encoders whose
+The metadata: schedule and prediction, sampling defaults, resolution in pixels, the encoders whose
 features the model was trained on (as ``Encoders.describe`` names them; a sha256 that is None is not
 known), toy, trained_steps (None: not known).
 """
@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from functools import cache
@@ -19,22 +21,20 @@ from typing import Annotated, Any, get_type_hints
 
 import torch
 from annotated_types import Ge, MaxLen
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from torch import Tensor
 from typing_extensions import NotRequired, TypedDict
 
 from xmdpt_cli.encoders.identity import HUB, POSITION_TABLE, EncodersRecord
 from xmdpt_cli.encoders.places import with_places
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import writing
-from xmdpt_cli.model.shapes import settings_of, shapes_in
 from xmdpt_cli.model.xmdpt import XMDPT
 from xmdpt_cli.utils import records
-from xmdpt_cli.utils.weights_files import check_whole
+from xmdpt_cli.utils.weights_files import check_state_dict, check_whole
 
-FORMAT, VERSION = "xmdpt-model", 1
-CONFIG, WEIGHTS, FACTS = "config.json", "model.safetensors", "xmdpt.json"
+FORMAT, VERSION = "xmdpt-model", 2
+CONFIG, WEIGHTS, METADATA = "config.json", "model.safetensors", "xmdpt.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _HINT = (
     "name the folder that `xmdpt train` wrote (RUN/model), or make one of a published checkpoint: "
@@ -59,7 +59,7 @@ class Defaults(TypedDict):
     power: float
 
 
-class Facts(TypedDict):
+class Metadata(TypedDict):
     """xmdpt.json."""
 
     schedule: str
@@ -81,7 +81,7 @@ def is_model_folder(folder: str | Path) -> bool:
         return False
 
 
-def save_model(folder: str | Path, model: XMDPT, facts: Mapping[str, Any]) -> None:
+def save_model(folder: str | Path, model: XMDPT, metadata: Mapping[str, Any]) -> None:
     """Write the model folder: whole, or as it was before. Raises XmdptError if it cannot be.
 
     A folder that is there keeps whatever else lies in it (``vae/``, a README of its own).
@@ -95,8 +95,8 @@ def save_model(folder: str | Path, model: XMDPT, facts: Mapping[str, Any]) -> No
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir(parents=True)
             model.save_pretrained(part)
-            text = json.dumps({"format": FORMAT, "version": VERSION, **facts}, indent=2)
-            (part / FACTS).write_text(text, encoding="utf-8")
+            text = json.dumps({"format": FORMAT, "version": VERSION, **metadata}, indent=2)
+            (part / METADATA).write_text(text, encoding="utf-8")
             for path in part.iterdir():
                 _to_disk(path)
             if there:
@@ -110,13 +110,14 @@ def save_model(folder: str | Path, model: XMDPT, facts: Mapping[str, Any]) -> No
 
 
 def _replace(part: Path, folder: Path) -> None:
-    """The facts go first and come last: no kill leaves weights beside the facts of others."""
-    (folder / FACTS).unlink(missing_ok=True)
+    """The metadata is deleted first and written last: a kill leaves no weights beside the metadata
+    of others."""
+    (folder / METADATA).unlink(missing_ok=True)
     for path in list(part.iterdir()):
-        if path.name == FACTS or (path.name == "README.md" and (folder / path.name).exists()):
+        if path.name == METADATA or (path.name == "README.md" and (folder / path.name).exists()):
             continue
         path.replace(folder / path.name)
-    (part / FACTS).replace(folder / FACTS)
+    (part / METADATA).replace(folder / METADATA)
 
 
 def _to_disk(path: Path) -> None:
@@ -127,16 +128,15 @@ def _to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def published_facts(
+def published_metadata(
     model: XMDPT, resolution: int | None = None, trained_steps: int | None = None
 ) -> dict[str, Any]:
-    """The facts of a model that the published code trained: noise prediction, linear schedule,
+    """The metadata of a model that the published code trained: noise prediction, linear schedule,
     features of the hub's networks, whose files are not known (sha256 None).
 
     ``resolution`` in pixels; None: what an f = 8 VAE makes of the latents.
     """
     channels, side, _ = model.latent_shape
-    assert model.canet is not None
     vae = {"scale": 0.18215, "factor": 8, "channels": channels}  # published code
     return {
         "schedule": "linear",
@@ -147,8 +147,8 @@ def published_facts(
         "resolution": resolution or side * 8,
         "encoders": {
             "vae": {**_on_hub("stabilityai/sd-vae-ft-mse"), **vae},
-            "source": _dino(*model.canet.source),
-            "pose": _dino(*model.canet.pose),
+            "source": _dino(*model.canet.source_shape),
+            "pose": _dino(*model.canet.pose_shape),
             "toy": False,
         },
         "toy": False,
@@ -173,13 +173,13 @@ def _dino(length: int, width: int) -> dict[str, Any]:
 def load_model(
     folder: str | Path, device: str | torch.device = "cpu"
 ) -> tuple[XMDPT, dict[str, Any]]:
-    """The model in evaluation mode, and its facts. A run's folder stands for the model in it.
+    """The model in evaluation mode, and its metadata. A run's folder stands for the model in it.
 
     Raises XmdptError, naming the file, if one is missing, broken, of a newer version, of something
     else, or does not hold every tensor of the model in its shape.
     """
     folder = find_model(Path(folder))
-    facts = read_facts(folder)
+    metadata = read_metadata(folder)
     check_whole(folder / WEIGHTS)
     model = _built(folder)
     try:
@@ -187,11 +187,12 @@ def load_model(
     except (SafetensorError, OSError) as err:
         raise _broken(folder, err) from err
     expected = model.state_dict()
-    _check_tensors(folder, tensors, expected)
+    what = f"cannot load the model in {folder}: {WEIGHTS}"
+    check_state_dict(tensors, expected, what, _ONE_MODEL)
     # copied: a file's own pages are not aligned as the products want them
     own = {name: value.to(expected[name].dtype, copy=True) for name, value in tensors.items()}
     model.load_state_dict(own, assign=True)
-    return model.eval().to(device), facts
+    return model.eval().to(device), metadata
 
 
 def find_model(folder: Path) -> Path:
@@ -203,7 +204,7 @@ def find_model(folder: Path) -> Path:
         )
     if not folder.is_dir():
         raise XmdptError(f"no such model folder: {folder}", "train one: xmdpt train --help")
-    if not (folder / FACTS).is_file() and (folder / "model" / FACTS).is_file():
+    if not (folder / METADATA).is_file() and (folder / "model" / METADATA).is_file():
         return folder / "model"  # the run's folder was named: meant is the model in it
     pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
     if pickles and not (folder / WEIGHTS).is_file():
@@ -217,26 +218,32 @@ def find_model(folder: Path) -> Path:
             f"{folder} has no model yet: its training was interrupted",
             f"resume it: xmdpt train --config {folder / 'config.toml'} --out {folder}",
         )
-    for name in (CONFIG, WEIGHTS, FACTS):
+    for name in (CONFIG, WEIGHTS, METADATA):
         if not (folder / name).is_file():
             raise XmdptError(f"not a model folder: {folder} has no {name}", _HINT)
     return folder
 
 
-def read_facts(folder: Path) -> dict[str, Any]:
+def read_metadata(folder: Path) -> dict[str, Any]:
     """xmdpt.json, checked: its format and version, and that all is there in its type."""
-    path = folder / FACTS
+    path = folder / METADATA
     kind = records.read(_Kind, path)
     if kind.get("format") != FORMAT:
         raise XmdptError(f"{path} does not describe a model (no format {FORMAT!r})", _HINT)
     if kind["version"] > VERSION:
         raise XmdptError(
-            f"{folder} was written by a newer xmdpt: {FACTS} has version {kind['version']}, this "
-            f"one reads {VERSION}",
+            f"{folder} was written by a newer xmdpt: {METADATA} has version {kind['version']}, "
+            f"this one reads {VERSION}",
             "pip install --upgrade xmdpt-cli",
         )
-    facts: dict[str, Any] = records.read(Facts, path)
-    return with_places(folder, facts)
+    if kind["version"] < VERSION:
+        raise XmdptError(
+            f"{folder} was written by an older xmdpt: {METADATA} has version {kind['version']}, "
+            f"this one reads {VERSION}",
+            "train the model again; of a published checkpoint: xmdpt convert CHECKPOINT --out DIR",
+        )
+    metadata: dict[str, Any] = records.read(Metadata, path)
+    return with_places(folder, metadata)
 
 
 @cache
@@ -300,21 +307,38 @@ def _broken(folder: Path, err: Exception) -> XmdptError:
     )
 
 
-def _check_tensors(
-    folder: Path, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]
-) -> None:
-    """XmdptError unless they are the model's: the hub's mixin leaves what is missing random."""
-    missing = sorted(set(expected) - set(found))
-    foreign = sorted(set(found) - set(expected))
-    shaped = sorted(k for k in set(found) & set(expected) if found[k].shape != expected[k].shape)
-    for names, what in ((missing, "lacks"), (foreign, "has unknown"), (shaped, "has misshapen")):
-        if names:
-            raise XmdptError(
-                f"cannot load the model in {folder}: {WEIGHTS} {what} {len(names)} tensors, first "
-                f"{names[0]}",
-                _ONE_MODEL,
-            )
-
-
 def _first(err: Exception) -> str:
     return str(err).splitlines()[0] if str(err) else type(err).__name__
+
+
+# what the header of the weights tells
+
+
+def shapes_in(weights: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor in a safetensors file; only its header is read."""
+    with safe_open(weights, framework="pt") as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+
+
+def settings_of(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The arguments of ``XMDPT`` as far as the shapes of its tensors determine them; tensors by
+    their published names, with or without our part before them."""
+    shapes = {name.removeprefix("canet.").removeprefix("tdnet."): s for name, s in shapes.items()}
+    found: dict[str, Any] = {}
+    blocks = {m[1] for name in shapes if (m := re.match(r"blocks\.(\d+)\.", name))}
+    found["depth"] = len(blocks)
+    if "x_embedder.proj.weight" in shapes:
+        found["width"], channels, patch, _ = shapes["x_embedder.proj.weight"]
+        found |= {"latent_channels": channels, "patch": patch}
+        if "pos_embed" in shapes:
+            found["latent_size"] = math.isqrt(shapes["pos_embed"][1]) * patch
+    table = "blocks.0.attn.rel_pos_bias.relative_position_bias_table"
+    if table in shapes:
+        found["heads"] = shapes[table][1]
+    for part, mlp, conv in (("pose", "pose", "pose"), ("source", "img", "global")):
+        if f"mlp_dino_{mlp}.0.weight" in shapes:
+            found[f"{part}_width"] = shapes[f"mlp_dino_{mlp}.0.weight"][1]
+        if f"conv1d_{conv}.0.weight" in shapes:
+            found[f"{part}_length"] = shapes[f"conv1d_{conv}.0.weight"][1]
+    tokens = any(name.startswith("tokens.") for name in shapes)
+    return found | {"conditioning": "tokens" if tokens else "vector"}
