@@ -9,7 +9,7 @@ from typing import Any
 
 from xmdpt_cli.bench.roof_chart import roof_chart
 from xmdpt_cli.files import write_text
-from xmdpt_cli.utils.text_tables import Table
+from xmdpt_cli.report.tables import Table
 
 
 def write_report(

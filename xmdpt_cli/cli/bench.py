@@ -15,7 +15,7 @@ from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.files import check_writable
 
 if TYPE_CHECKING:
-    from xmdpt_cli.utils.text_tables import Table
+    from xmdpt_cli.report.tables import Table
 
 bench_app = typer.Typer(cls=Group, invoke_without_command=True)
 
