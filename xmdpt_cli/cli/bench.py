@@ -211,8 +211,8 @@ def finish(
 ) -> None:
     """Compare, tell and write; exit 1 where something became slower."""
     from xmdpt_cli.bench.compare import compare
+    from xmdpt_cli.bench.report import write_report
     from xmdpt_cli.bench.tables import change_table
-    from xmdpt_cli.bench.write import write_report
 
     changes = [] if old is None else compare(old, report)
     told = [
