@@ -35,6 +35,8 @@ GENERATED = ("Software", "Source", "xmdpt")
 MOST_BYTES = 2**30  # of memory that decoding one image may take
 _ORIENTATION = 0x0112  # EXIF tag: how the camera was held
 _WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
+# a phone's JPEG (MPO) and HEIC hold a depth map or a preview beside the photograph
+_ANIMATED = ("GIF", "WEBP", "PNG", "AVIF", "TIFF")
 _said_of: set[str] = set()  # animations whose first frame was taken
 _UNKNOWN = ("LAB", "HSV")  # Pillow does not convert them, or guesses
 
@@ -55,7 +57,8 @@ def decode_image(data: bytes | Path, name: str) -> Image.Image:
             check_pixels(image, name)
             image.load()
             found = upright(image, name)
-            _say_first_frame(image, name)
+            if image.format in _ANIMATED:
+                _say_first_frame(image, name)
             return found
     except FileNotFoundError:
         raise XmdptError(f"image not found: {name}") from None
@@ -101,12 +104,14 @@ def upright(image: Image.Image, name: str = "image") -> Image.Image:
     turned = image
     if image.getexif().get(_ORIENTATION, 1) != 1:  # else it would make a copy
         turned = ImageOps.exif_transpose(image)
-    turned = _eight_bits(turned, image.format, name)
+    if turned.mode.startswith(("I", "F")) or turned.mode in _UNKNOWN:
+        turned = _eight_bits(turned, image.format, name)
     alpha = None
     if turned.mode in _WITH_ALPHA or "transparency" in turned.info:
         rgba = turned.convert("RGBA")
         alpha, turned = rgba.getchannel("A"), _opaque(turned, rgba)
-    turned = to_srgb(turned, name)
+    if "icc_profile" in turned.info:
+        turned = to_srgb(turned, name)
     if turned.mode != "RGB":
         turned = turned.convert("RGB")
     if alpha is not None:
@@ -147,12 +152,10 @@ def _eight_bits(image: Image.Image, kind: str | None, name: str) -> Image.Image:
 
 
 def _say_first_frame(image: Image.Image, name: str) -> None:
-    # a phone's JPEG (MPO) and HEIC hold a depth map or a preview beside the photograph
-    if image.format in ("GIF", "WEBP", "PNG", "AVIF", "TIFF"):
-        with suppress(Exception):  # damaged later frames are not ours to judge
-            if getattr(image, "is_animated", False) and name not in _said_of:
-                _said_of.add(name)
-                log.warning("%s holds several frames: the first one is used", name)
+    with suppress(Exception):  # damaged later frames are not ours to judge
+        if getattr(image, "is_animated", False) and name not in _said_of:
+            _said_of.add(name)
+            log.warning("%s holds several frames: the first one is used", name)
 
 
 def resize_square(image: Image.Image, size: int) -> Picture:

@@ -32,12 +32,12 @@ from xmdpt_cli.images import Picture
 from xmdpt_cli.metrics.evaluate import ImagePair, evaluate_pairs
 from xmdpt_cli.model import XMDPT, TokenConditions
 from xmdpt_cli.report.evaluation_json import to_json
+from xmdpt_cli.report.tables import Table
 from xmdpt_cli.sampling.conditioning import Conditions
 from xmdpt_cli.sampling.config import SamplingConfig
 from xmdpt_cli.sampling.encoders import vae_for
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.toy.measures import TOY_METRICS
-from xmdpt_cli.utils.text_tables import Table
 
 MEASURES = ("ssim_256", "psnr", "torso_colour_error", "silhouette_iou")
 Combine = Callable[[Tensor, Conditions, SamplingConfig], Tensor]

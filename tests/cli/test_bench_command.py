@@ -63,7 +63,7 @@ def test_what_was_measured_is_told_whatever_the_disk_says(
     def full(path: Path, text: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr("xmdpt_cli.bench.write.write_text", full)
+    monkeypatch.setattr("xmdpt_cli.bench.report.write_text", full)
     assert run([*TINY, "--impl", "attention", "--out", str(tmp_path)]) == 1
     said = capsys.readouterr()
     assert "MFU" in said.out

@@ -273,7 +273,7 @@ def test_a_repair_that_would_lose_pictures_changes_nothing(
     broken.write_bytes(b"no picture")
     with pytest.raises(XmdptError, match=broken.name) as caught:
         prepare(raw, out, names)
-    assert "restore that picture" in caught.value.hint
+    assert "restore that image" in caught.value.hint
     assert hashes(out) == damaged
     prepare(made / "raw", out, names)
     assert hashes(out) == hashes(made / "out")

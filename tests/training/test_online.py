@@ -134,7 +134,7 @@ def test_pictures_and_poses_follow_the_same_crop(dataset: PairDataset, encoders:
         step = -1 if indices.flip[i] else 1
         for role, row, place in (("target", targets[i], i), ("source", sources[i], N + i)):
             crop = sample_crop(SEED, number, role, SIZE)
-            picture = crop_image(dataset.picture_of(int(row)), crop)[:, ::step]
+            picture = crop_image(dataset.image_of(int(row)), crop)[:, ::step]
             np.testing.assert_array_equal(images.images[place].numpy(), picture)
             points = crop_keypoints(dataset.keypoints_of(int(row)), crop, SIZE)
             drawn = draw_pose_map(points, SIZE)[:, ::step]

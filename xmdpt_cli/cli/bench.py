@@ -15,7 +15,7 @@ from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.files import check_writable
 
 if TYPE_CHECKING:
-    from xmdpt_cli.utils.text_tables import Table
+    from xmdpt_cli.report.tables import Table
 
 bench_app = typer.Typer(cls=Group, invoke_without_command=True)
 
@@ -210,8 +210,8 @@ def finish(
 ) -> None:
     """Compare, tell and write; exit 1 where something became slower."""
     from xmdpt_cli.bench.compare import compare
+    from xmdpt_cli.bench.report import write_report
     from xmdpt_cli.bench.tables import change_table
-    from xmdpt_cli.bench.write import write_report
 
     changes = [] if old is None else compare(old, report)
     rows = [

@@ -180,8 +180,8 @@ def prepare(
     outs = dict(zip(sizes, places, strict=True))
     given = {"--vae": vae, "--dino-source": dino_source, "--dino-pose": dino_pose}
     _check_choice(encoders, [name for name, value in given.items() if value], outs)
-    from xmdpt_cli.data.manifest import refuse_strangers
     from xmdpt_cli.datasets.find import find_dataset
+    from xmdpt_cli.prepare.dataset_folder import refuse_strangers
     from xmdpt_cli.prepare.pipeline import prepare_datasets
     from xmdpt_cli.storage.ranks import World
     from xmdpt_cli.toy.encoders import toy_encoders

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 @dataclass
-class SplitFacts:
+class SplitStatistics:
     """One split. Counters: how many views, pairs, joints -> how many garments or images."""
 
     name: str
@@ -31,7 +31,7 @@ class SplitFacts:
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class SkippedFiles:
     """Files that are not in the dataset for one reason."""
 
     reason: str
@@ -39,24 +39,26 @@ class LeftOut:
     examples: list[tuple[str, str]]  # file, the whole reason
 
 
-def gather(dataset: PairDataset, progress: Progress, done: int, total: int) -> SplitFacts:
+def split_statistics(
+    dataset: PairDataset, progress: Progress, done: int, total: int
+) -> SplitStatistics:
     """Read every view's keypoints once; ``progress`` counts images from ``done``."""
     views = dataset.views()
     by_garment = Counter(key for key, _ in views)
-    facts = SplitFacts(dataset.split, len(by_garment), len(views), len(dataset.pairs))
-    facts.views_per_garment = Counter(by_garment.values())
-    facts.pairs_per_garment = Counter(Counter(pair.key for pair in dataset.pairs).values())
+    statistics = SplitStatistics(dataset.split, len(by_garment), len(views), len(dataset.pairs))
+    statistics.views_per_garment = Counter(by_garment.values())
+    statistics.pairs_per_garment = Counter(Counter(pair.key for pair in dataset.pairs).values())
     seen = np.zeros(len(JOINTS), dtype=np.int64)
     for number, (key, view) in enumerate(views, start=1):
         there = np.isfinite(dataset.keypoints(key, view)).all(axis=1)  # (18,)
         seen += there
-        facts.joints_per_image[int(there.sum())] += 1
+        statistics.joints_per_image[int(there.sum())] += 1
         progress("report", done + number, total)
-    facts.seen = seen.tolist()
-    return facts
+    statistics.seen = seen.tolist()
+    return statistics
 
 
-def left_out(skipped: Iterable[Sequence[str]], examples: int = 3) -> list[LeftOut]:
+def group_skipped(skipped: Iterable[Sequence[str]], examples: int = 3) -> list[SkippedFiles]:
     """Group what was skipped by reason, most frequent first.
 
     A reason's details come after its first colon: ``broken image: 02_1_front.jpg (...)``.
@@ -64,12 +66,12 @@ def left_out(skipped: Iterable[Sequence[str]], examples: int = 3) -> list[LeftOu
     groups: dict[str, list[tuple[str, str]]] = {}
     for file, reason in skipped:
         groups.setdefault(reason.split(":")[0], []).append((file, reason))
-    found = [LeftOut(reason, len(rows), rows[:examples]) for reason, rows in groups.items()]
+    found = [SkippedFiles(reason, len(rows), rows[:examples]) for reason, rows in groups.items()]
     return sorted(found, key=lambda group: (-group.count, group.reason))
 
 
-def spread(items: Sequence[T], count: int) -> list[T]:
-    """At most ``count`` items, evenly spread from the first to the last."""
+def evenly_spaced(items: Sequence[T], count: int) -> list[T]:
+    """At most ``count`` items, evenly spaced from the first to the last."""
     if len(items) <= count:
         return list(items)
     if count == 1:
@@ -77,11 +79,11 @@ def spread(items: Sequence[T], count: int) -> list[T]:
     return [items[i * (len(items) - 1) // (count - 1)] for i in range(count)]
 
 
-def table_of(content: Any, prefix: str = "") -> list[tuple[str, str]]:
+def flatten(content: Any, prefix: str = "") -> list[tuple[str, str]]:
     """Nested settings as rows of a table: {"a": {"b": 1}} -> [("a.b", "1")]."""
     if not isinstance(content, dict):
         return [(prefix, "" if content is None else str(content))]
     rows = []
     for name, value in content.items():
-        rows += table_of(value, f"{prefix}.{name}" if prefix else str(name))
+        rows += flatten(value, f"{prefix}.{name}" if prefix else str(name))
     return rows

@@ -1,8 +1,8 @@
-"""Tables as text, and how they fit a terminal: what does not fit is laid out in another way.
+"""Tables: as Markdown, fitted to a terminal, and (by templates/macros.html.j2) in a page.
 
-Nothing is cut and nothing is folded inside a cell. A table that is too wide gets its header in
-several lines, then is transposed (or its two keys share a column), then split into several with
-the first columns repeated; as the last resort it becomes a list.
+In a terminal nothing is cut and nothing is folded inside a cell. A table that is too wide gets its
+header in several lines, then is transposed (or its two keys share a column), then split into
+several with the first columns repeated; as the last resort it becomes a list.
 """
 
 from __future__ import annotations
@@ -10,16 +10,18 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 
-class Table(NamedTuple):
-    """Cells as text. ``keys``: the one or two leading columns that say what a row is of."""
+@dataclass(frozen=True)
+class Table:
+    """Cells as text; for a page also as ``Markup``."""
 
     title: str
     header: list[str]
     rows: list[list[str]]
-    keys: int = 1
+    keys: int = 1  # the one or two leading columns that say what a row is of
+    numbers: tuple[int, ...] = ()  # columns that a page aligns to the right
 
     def markdown(self) -> str:
         lines = [self.header, ["---"] * len(self.header), *self.rows]
@@ -58,7 +60,7 @@ class Table(NamedTuple):
             words = re.split(r" (?![^(]*\))", name)  # what is in brackets stays together
             room = max([columns(text) for text in (*words, *below)])
             header.append("\n".join(_lines(words, room)))
-        return self._replace(header=header)
+        return replace(self, header=header)
 
     def _transposed(self) -> Table:
         """Rows become columns; the header becomes the first column."""

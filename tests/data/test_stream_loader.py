@@ -377,6 +377,18 @@ def test_a_damaged_shard_is_named_and_may_come_back(url: str, damage: str, messa
     assert equal(loader.batch(step), want.batch(step))
 
 
+def test_a_damaged_tar_header_is_named(url: str) -> None:
+    store = open_store(url)
+    data = bytearray(store.read("train-000001.tar"))
+    table = PairDataset(url).table
+    for begin in table.members[table.shard == 1, 2, 0].tolist():
+        data[begin - 512 : begin] = b"x" * 512
+    store.write("train-000001.tar", bytes(data))
+    with pytest.raises(XmdptError, match=r"train-000001\.tar") as error:
+        [stream(url).batch(step) for step in range(14)]
+    assert "copy" in error.value.hint
+
+
 # real servers
 
 

@@ -25,7 +25,7 @@ from xmdpt_cli.report.evaluation_json import over_seeds
 from xmdpt_cli.report.evaluation_text import beside, seeds_table
 from xmdpt_cli.report.evaluation_text import table as metric_cells
 from xmdpt_cli.report.evaluation_text import table as vae_cells
-from xmdpt_cli.utils.text_tables import Table
+from xmdpt_cli.report.tables import Table
 
 PROTOCOLS = ("cfld", "pidm", "pcdms", "clean", "native")
 ROWS = ("generated", "copy-source", "mean-image", "vae-reconstruction", "ground-truth")

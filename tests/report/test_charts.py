@@ -7,8 +7,10 @@ from xml.etree import ElementTree
 import pytest
 from bench_reports import drawing
 
-from xmdpt_cli.bench.roof_chart import roof_chart
-from xmdpt_cli.report.line_chart import Line, line_chart
+from xmdpt_cli.report.charts import Line, line_chart
+from xmdpt_cli.report.roof_chart import roof_chart
+
+SPACE = "{http://www.w3.org/2000/svg}"
 
 
 def test_a_chart_has_its_lines_and_ticks() -> None:
@@ -17,24 +19,22 @@ def test_a_chart_has_its_lines_and_ticks() -> None:
     assert "a &amp; b" in svg
     for tick in (">4<", ">8<", ">50<", ">0.5<", ">1<"):
         assert tick in svg
-    assert svg.count("<circle") == 4
+    line = ElementTree.fromstring(svg).iter(f"{SPACE}use")
+    assert len([*line]) == 4 + 2  # points, and one in the legend for each line
+    assert line_chart(lines, "steps", "score", "title") == svg
 
 
 def test_no_row_lies_below_the_roof_where_the_peak_is_reached() -> None:
     """A row at an MFU of 1 lies on the line, one of 0.5 above it by a factor of two."""
     report = drawing({"M / full": (200.0, 1.0), "M / half": (200.0, 0.5), "N / small": (20.0, 0.8)})
     root = ElementTree.fromstring(roof_chart(report, "a <title>"))
-    space = "{http://www.w3.org/2000/svg}"
     marks = {}
-    for circle in root.iter(f"{space}circle"):
-        title = circle.find(f"{space}title")
+    for use in root.iter(f"{SPACE}use"):
+        title = use.findtext(f"{SPACE}title")
         if title is not None:
-            place = float(circle.attrib["cx"]), float(circle.attrib["cy"])
-            marks[(title.text or "").split(":")[0]] = place
+            marks[title.split(":")[0]] = float(use.attrib["x"]), float(use.attrib["y"])
     (roof,) = [
-        path.attrib["d"]
-        for path in root.iter(f"{space}path")
-        if path.get("stroke") == "#888" and "L" in path.attrib["d"]
+        path.attrib["d"] for path in root.iter(f"{SPACE}path") if path.get("class") == "roof"
     ]
     (x0, y0), (x1, y1) = (tuple(map(float, end.split())) for end in roof[1:].split("L"))
     slope = (y1 - y0) / (x1 - x0)
@@ -47,5 +47,5 @@ def test_no_row_lies_below_the_roof_where_the_peak_is_reached() -> None:
     assert above("M / half") > 3
     assert above("M / half") > above("N / small") > 0.3
     texts = "".join(root.itertext())
-    for said in ("a <title>", "roof in fp32, 100 GFLOP/s", "GFLOP a picture", "M / half"):
+    for said in ("a <title>", "roof in fp32, 100 GFLOP/s", "GFLOP per image", "M / half"):
         assert said in texts
