@@ -139,7 +139,7 @@ def test_eps_reaches_no_other_program(
     Image.init()
     with Image.open(tmp_path / name) as image:  # Pillow by itself would
         assert image.format == "EPS"
-    with pytest.raises(XmdptError, match="not a picture"):
+    with pytest.raises(XmdptError, match="not an image"):
         load_image(tmp_path / name)
 
 

@@ -19,7 +19,8 @@ from xmdpt_cli.bench.baselines import BASELINES, BRANCHES, sample_dcfg
 from xmdpt_cli.bench.generation import Inputs
 from xmdpt_cli.bench.published import PublishedXMDPT
 from xmdpt_cli.bench.timing import precision, randomise
-from xmdpt_cli.model import XMDPT, products
+from xmdpt_cli.model import XMDPT, kernels
+from xmdpt_cli.model.fast import compile_sampling
 from xmdpt_cli.training.config import TrainConfig
 
 STEPS = 50  # the paper's table
@@ -111,7 +112,7 @@ def xmdpt_ways(size: str, setting: Setting) -> Iterator[Way]:
     - guidance: as published, but two branches a step, its own, instead of D-CFG's three;
     - pruning: no source stream, CANet once;
     - attention: fused, biases made once, timesteps and adaLN before the loop, branches batched;
-    - oneDNN: products with weights by it, where it is the faster library (see ``model.products``);
+    - oneDNN: products with weights by it, where it is the faster library (see ``model.kernels``);
     - compile: the same through torch.compile;
     - solver: the default few steps; precision: the other one than the run's;
     - and ours under D-CFG, for what guidance costs there.
@@ -121,9 +122,8 @@ def xmdpt_ways(size: str, setting: Setting) -> Iterator[Way]:
     counts = model.parameter_counts()
     own = counts["training"], counts["inference"]
     named = f"X-MDPT-{size}"
-    with torch.device("meta"):  # its weights are the model's own
-        published = PublishedXMDPT(model, share=True).eval().requires_grad_(False)
-    published = published.to(setting.device)
+    kernels.prepare(model, onednn=False)
+    published = PublishedXMDPT(_twin(model, size, setting))
 
     def way(name: str, network: nn.Module, setup: Any, draw: Any, **more: Any) -> Way:
         given = {"dtype": setting.dtype, "branches": 2, "same": "cfg", "parameters": own, **more}
@@ -136,21 +136,18 @@ def xmdpt_ways(size: str, setting: Setting) -> Iterator[Way]:
     yield way(
         "pruned", published, *draws.pruned(published, inputs), gain="pruning", base="published"
     )
-    yield way(
-        "attention", model, *draws.by_torch(*draws.ours(model, inputs)), gain="attention",
-        base="pruned",
-    )  # fmt: skip
+    yield way("attention", model, *draws.ours(model, inputs), gain="attention", base="pruned")
     best, name = model, "attention"
-    if setting.device.type == "cpu" and products.uses_onednn():
-        yield way("oneDNN", model, *draws.ours(model, inputs), gain="oneDNN", base=name)
+    if setting.device.type == "cpu" and kernels.onednn_is_faster():
+        best = _twin(model, size, setting)
+        kernels.prepare(best)
+        yield way("oneDNN", best, *draws.ours(best, inputs), gain="oneDNN", base=name)
         name = "oneDNN"
     if setting.compiled:
         base, name = name, "compiled"
-        with torch.device("meta"):
-            best = _of_size(size, setting)
-        best.load_state_dict(model.state_dict(), assign=True)
-        best = best.eval().requires_grad_(False).to(setting.device)
-        best.compile_sampling()
+        best = _twin(model, size, setting)
+        kernels.prepare(best)
+        compile_sampling(best)
         yield way(name, best, *draws.ours(best, inputs), gain="compile", base=base)
     config = TrainConfig()
     few, solver = config.sampling_steps, config.sampling_solver
@@ -158,8 +155,9 @@ def xmdpt_ways(size: str, setting: Setting) -> Iterator[Way]:
     yield way(f"{few} steps", best, *drawing, steps=few, same="", gain="solver", base=name)
     other = torch.float32 if setting.dtype == torch.bfloat16 else torch.bfloat16
     changed = _model(size, setting).to(other)
+    kernels.prepare(changed)
     if setting.compiled:
-        changed.compile_sampling()
+        compile_sampling(changed)
     drawing = draws.ours(changed, inputs.to(setting.device, other))
     yield way(
         precision(other), changed, *drawing, dtype=other, same="", gain="precision", base=name
@@ -175,6 +173,14 @@ def _model(size: str, setting: Setting) -> XMDPT:
     model = _of_size(size, setting)
     randomise(model)
     return model.eval().requires_grad_(False).to(setting.device, setting.dtype)
+
+
+def _twin(model: XMDPT, size: str, setting: Setting) -> XMDPT:
+    """Another model with the same weights in the same memory."""
+    with torch.device("meta"):
+        twin = _of_size(size, setting)
+    twin.load_state_dict(model.state_dict(), assign=True)
+    return twin.eval().requires_grad_(False).to(setting.device)
 
 
 def _of_size(size: str, setting: Setting) -> XMDPT:

@@ -8,7 +8,7 @@ from typing import Any
 from xmdpt_cli.bench.baselines import BASELINES, BRANCHES, PAPER_SECONDS, fit
 from xmdpt_cli.bench.compare import Change
 from xmdpt_cli.bench.machine import described
-from xmdpt_cli.utils.text_tables import Table
+from xmdpt_cli.report.tables import Table
 
 _COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "steps": lambda row: str(row["steps"]),

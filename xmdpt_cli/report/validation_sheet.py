@@ -11,15 +11,14 @@ import re
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from xmdpt_cli.images import Picture, load_image, save_png
+from xmdpt_cli.report.contact_sheet import contact_sheet
 from xmdpt_cli.utils.image_types import open_image
 
 SHEET = "sheet.png"
 MOST = 12  # columns of steps
-GAP, HEADER, FONT = 4, 24, 14
-SMALLEST, LARGEST = 128, 256  # a square's side on the sheet
+LARGEST = 256  # a square's side on the sheet
 
 
 def step_picture(rows: list[list[Picture]]) -> Picture:
@@ -66,19 +65,10 @@ def growing_sheet(pictures: dict[int, Picture], side: int) -> Picture:
     newest = pictures[max(pictures)]
     columns = [newest[:, i * side : (i + 1) * side] for i in range(3)]
     columns += [picture[:, 3 * side :] for picture in pictures.values()]
-    titles = ["source", "pose", "truth", *(f"step {step}" for step in pictures)]
-    shown = min(side * max(1, SMALLEST // side), LARGEST)
-    cell, count = shown + GAP, newest.shape[0] // side
-    sheet = Image.new("RGB", (GAP + len(columns) * cell, HEADER + count * cell), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT)
-    how = Image.Resampling.NEAREST if shown >= side else Image.Resampling.BOX
-    for number, (title, column) in enumerate(zip(titles, columns, strict=True)):
-        left = GAP + number * cell
-        draw.text((left, GAP), title, fill="black", font=font)
-        for row in range(count):
-            square = Image.fromarray(np.ascontiguousarray(column[row * side : (row + 1) * side]))
-            sheet.paste(square.resize((shown, shown), how), (left, HEADER + row * cell))
-    return np.asarray(sheet)
+    titles = ["source", "pose", "ground truth", *(f"step {step}" for step in pictures)]
+    starts = range(0, newest.shape[0], side)
+    rows = [[column[top : top + side] for column in columns] for top in starts]
+    return contact_sheet(rows, titles, largest=LARGEST)
 
 
 def _steps(folder: Path) -> list[tuple[int, Path]]:

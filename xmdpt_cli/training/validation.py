@@ -110,12 +110,12 @@ class Watch:
         for rows in self.drawn.chunks(self.device):
             noise = start_noise(tuple(rows.source.shape[1:]), self.seed, rows.positions)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-                condition, context = condition_of(model, rows)
+                condition, tokens = condition_of(model, rows)
                 latents = sample(
                     model,
                     noise.to(self.device),
                     condition,
-                    context=context,
+                    tokens=tokens,
                     schedule=self.schedule,
                     **self.sampling,
                 )

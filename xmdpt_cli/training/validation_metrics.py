@@ -1,7 +1,7 @@
-"""Values of a run on held-out pairs: the loss by timestep, the similarity of condition vectors.
+"""What a run is judged by on held-out pairs: loss by timestep, and what the condition tells apart.
 
-Computed in float32 without autocast, in chunks of a fixed size and with fixed noise: the same
-weights give the same values, whatever the training's batch size or precision.
+In float32 without autocast, in chunks of a fixed size and with fixed noise: one set of weights
+gives one set of numbers, whatever the training's batch size or precision.
 """
 
 from __future__ import annotations
@@ -10,20 +10,21 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from xmdpt_cli.diffusion import Schedule, start_noise, training_loss
-from xmdpt_cli.model import XMDPT, Context
+from xmdpt_cli.diffusion import Schedule, start_noise
+from xmdpt_cli.diffusion.loss import loss_terms
+from xmdpt_cli.model import XMDPT, TokenConditions
 from xmdpt_cli.training.validation_pairs import CHUNK, Rows, Views, stratified
 
-LOSS_SEED = 1  # not the noise that the validation images start from
+LOSS_SEED = 1  # other noise than the pictures start from
 
 
-def condition_of(model: XMDPT, rows: Rows) -> tuple[Tensor, Context | None]:
-    """Condition vectors (N, D), and the context of ``conditioning="tokens"``."""
+def condition_of(model: XMDPT, rows: Rows) -> tuple[Tensor, TokenConditions | None]:
+    """Condition vectors (N, D), and the token conditions of ``conditioning="tokens"``."""
     condition = model.condition(rows.pose_tokens, rows.source_tokens, rows.source)
     if model.conditioning != "tokens":
         return condition, None
     assert rows.pose_maps is not None
-    return condition, model.context(rows.source, *rows.pose_maps, rows.source_tokens)
+    return condition, model.token_conditions(rows.source, *rows.pose_maps)
 
 
 @torch.no_grad()
@@ -39,29 +40,24 @@ def validation_losses(
     vb: list[list[Tensor]] = [[], [], [], []]
     times = [stratified(len(rows.positions), schedule.steps, q) for q in range(4)]
     for number, part in enumerate(rows.chunks(device)):
-        condition, context = condition_of(model, part)
+        condition, tokens = condition_of(model, part)
         for q in range(4):
             noise = start_noise(tuple(part.target.shape[1:]), LOSS_SEED + q, part.positions)
-            t = times[q][number * CHUNK : number * CHUNK + len(part.positions)]
-            losses = training_loss(
-                model,
-                part.target,
-                torch.from_numpy(t).to(device),
-                noise.to(device),
-                condition,
-                context=context,
-                schedule=schedule,
-            )
-            mse[q].append(losses.mse)
-            vb[q].append(losses.vb)
-    out = {"val_loss": 0.0, "val_mse": 0.0, "val_vb": 0.0}
+            noise = noise.to(device)
+            first = number * CHUNK
+            t = torch.from_numpy(times[q][first : first + len(part.positions)]).to(device)
+            out = model(schedule.add_noise(part.target, noise, t), t, condition, tokens)
+            terms = loss_terms(out, part.target, noise, t, schedule)
+            mse[q].append(terms[0])
+            vb[q].append(terms[1])
+    values = {"val_loss": 0.0, "val_mse": 0.0, "val_vb": 0.0}
     for name, quartiles in (("val_mse", mse), ("val_vb", vb)):
         for q, parts in enumerate(quartiles):
             value = float(torch.cat(parts).double().mean())
-            out[f"{name}_q{q + 1}"] = value
-            out[name] += value / 4
-    out["val_loss"] = out["val_mse"] + out["val_vb"]
-    return out
+            values[f"{name}_q{q + 1}"] = value
+            values[name] += value / 4
+    values["val_loss"] = values["val_mse"] + values["val_vb"]
+    return values
 
 
 @torch.no_grad()
@@ -70,11 +66,9 @@ def similarity(model: XMDPT, views: Views, device: torch.device) -> dict[str, fl
 
     ``condition_similarity_views``: the sources are two views of one garment on one person;
     ``condition_similarity_people``: they show people in different items. The pose is the same in
-    each comparison, so only the source differs. If both are high, the vector holds little of the
-    person; if the first is much higher, it recognises the person from any side.
+    each comparison, so only the source tells the vectors apart: what is high in both says that
+    the vector holds little of the person, a gap that it knows the person from any side.
     """
-    if model.canet is None:  # the model has no condition vector
-        return {}
     vectors = []
     for source_tokens, source in zip(views.source_tokens, views.source, strict=True):
         parts = [
