@@ -63,7 +63,7 @@ def test_what_was_measured_is_told_whatever_the_disk_says(
     def full(path: Path, text: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr("xmdpt_cli.bench.write.write_text", full)
+    monkeypatch.setattr("xmdpt_cli.bench.report.write_text", full)
     assert run([*TINY, "--impl", "attention", "--out", str(tmp_path)]) == 1
     said = capsys.readouterr()
     assert "MFU" in said.out
@@ -88,14 +88,14 @@ def test_roofs(capsys: pytest.CaptureFixture[str]) -> None:
         (["bench", "--size", "Q"], "no such size: 'Q'"),
         (["bench", "--size", "tiny,S"], "measure it alone"),
         (["bench", "--precision", "fp7"], "'fp7' is not one of"),
-        (["bench", "--peak-tflops", "3"], "are of --roof"),
-        (["bench", "--roof", "--peak-tflops", "3"], "a device has both"),
+        (["bench", "--peak-tflops", "3"], "need --roof"),
+        (["bench", "--roof", "--peak-tflops", "3"], "give both"),
         (["bench", "--compare", "/nowhere.json"], "cannot read /nowhere.json"),
         (["bench", "--out", "/proc/nowhere"], "/proc/nowhere"),
         ([*TINY, "--impl", "fast"], "no way is called 'fast'"),
         (["bench", "--pixels", "300"], "256 or 512"),
         (["bench", "data", "--url", "http://x"], "--url needs --dataset"),
-        (["bench", "data", "--picture", "/nowhere.jpg"], "no such picture"),
+        (["bench", "data", "--picture", "/nowhere.jpg"], "image not found"),
         (["bench", "train", "--compare", "/nowhere.json"], "cannot read"),
     ],
 )

@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 import pytest
 from bench_reports import drawing
 
-from xmdpt_cli.bench.roof_chart import roof_chart
 from xmdpt_cli.report.charts import Line, line_chart
+from xmdpt_cli.report.roof_chart import roof_chart
 
 SPACE = "{http://www.w3.org/2000/svg}"
 

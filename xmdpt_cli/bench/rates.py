@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from xmdpt_cli.bench.machine import Work, copy, machine, matmul
-from xmdpt_cli.bench.reports import report
+from xmdpt_cli.bench.report import report
 from xmdpt_cli.bench.timing import Spread, interleaved, precision, ratios
 from xmdpt_cli.progress import Progress, silent
 

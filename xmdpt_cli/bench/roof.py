@@ -15,7 +15,7 @@ import torch
 from xmdpt_cli.bench.flops import flops
 from xmdpt_cli.bench.frozen import sd_vae
 from xmdpt_cli.bench.generation import Inputs
-from xmdpt_cli.bench.reports import FORMAT
+from xmdpt_cli.bench.report import FORMAT
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.training.flops import peak_of

@@ -20,7 +20,7 @@ from xmdpt_cli.bench.implementations import Setting, Way, baseline_ways, xmdpt_w
 from xmdpt_cli.bench.machine import Work, machine
 from xmdpt_cli.bench.memory import peak_memory
 from xmdpt_cli.bench.rates import peak_works, peaks_of
-from xmdpt_cli.bench.reports import report
+from xmdpt_cli.bench.report import report
 from xmdpt_cli.bench.timing import Spread, interleaved, precision, ratios
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.progress import Progress, silent

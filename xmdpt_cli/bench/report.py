@@ -1,4 +1,4 @@
-"""A report on the disk: JSON to compare with, Markdown and a plot to show."""
+"""The report of a measurement: one JSON form for all of ``xmdpt bench``, and its files."""
 
 from __future__ import annotations
 
@@ -7,15 +7,40 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from xmdpt_cli.bench.roof_chart import roof_chart
 from xmdpt_cli.files import write_text
+from xmdpt_cli.report.roof_chart import roof_chart
 from xmdpt_cli.report.tables import Table
+
+FORMAT = "xmdpt-bench"
+VERSION = 1
+
+
+def report(
+    kind: str,
+    settings: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    machine: Mapping[str, Any],
+    peak: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """For JSON. ``machine``: as it was before the measurement; ``peak``: what it can do at best,
+    where that was measured too."""
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "kind": kind,
+        "machine": dict(machine),
+        "settings": dict(settings),
+        "peak": dict(peak or {}),
+        "rows": list(rows),
+    }
 
 
 def write_report(
     folder: Path, report: Mapping[str, Any], tables: Sequence[Table], notes: Sequence[str]
 ) -> list[Path]:
-    """The files written; a plot where drawing was measured."""
+    """Write JSON to compare with and Markdown to show, and a plot where generation was measured;
+    returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     name = "bench" if report["kind"] == "drawing" else f"bench-{report['kind']}"
     paths = [folder / f"{name}.json", folder / f"{name}.md"]
