@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from importlib import resources
 from xml.etree import ElementTree
 
 import pytest
 from bench_reports import drawing
 
-from xmdpt_cli.report.charts import Line, line_chart
+from xmdpt_cli.report.charts import PROPERTIES, Line, bars, line_chart
 from xmdpt_cli.report.roof_chart import roof_chart
 
 SPACE = "{http://www.w3.org/2000/svg}"
@@ -22,6 +24,32 @@ def test_a_chart_has_its_lines_and_ticks() -> None:
     line = ElementTree.fromstring(svg).iter(f"{SPACE}use")
     assert len([*line]) == 4 + 2  # points, and one in the legend for each line
     assert line_chart(lines, "steps", "score", "title") == svg
+
+
+def test_text_is_text_and_a_dollar_no_formula() -> None:
+    (label, *_) = [
+        text.text
+        for text in ElementTree.fromstring(
+            line_chart([Line("cost in $ and <b>", [(1, 0.5), (2, 0.6)])], "$x$", "", "")
+        ).iter(f"{SPACE}text")
+        if "cost" in (text.text or "")
+    ]
+    assert label == "cost in $ and <b>"
+
+
+def test_colours_of_a_chart_in_a_page_are_those_of_the_stylesheet() -> None:
+    """So that it is readable by night too; and by day it looks as matplotlib drew it."""
+    chart = bars(["nose"], [1], 2, "images", "a <label>")
+    assert not re.search("#[0-9a-f]{6}|font-family", chart)
+    assert 'aria-label="a &lt;label&gt;"' in chart
+    styles = resources.files("xmdpt_cli.report").joinpath("templates/style.css").read_text()
+    day, night = (
+        dict(re.findall(r"(--[\w-]+): ([^;]+);", block))
+        for block in re.findall(r":root \{(.*?)\}", styles, re.DOTALL)
+    )
+    for colour, name in PROPERTIES.items():
+        assert day[name] in (colour, f"#{colour[1::2]}"), name
+        assert night[name] != day[name]
 
 
 def test_no_row_lies_below_the_roof_where_the_peak_is_reached() -> None:
