@@ -60,8 +60,8 @@ class Experiment:
             for i in range(len(rows.pairs)):
                 self.pairs.append(
                     ImagePair(
-                        generated=rows.source_pictures[i].numpy(),
-                        ground_truth=rows.target_pictures[i].numpy(),
+                        generated=rows.source_images[i].numpy(),
+                        ground_truth=rows.target_images[i].numpy(),
                         keypoints=rows.target_keypoints[i].numpy(),
                         name=rows.pairs[i],
                     )

@@ -45,7 +45,7 @@ def test_the_plan_is_the_papers_and_writes_nothing(
     plan = result(capsys, data, tmp_path / "no", "--dry-run")
     assert not (tmp_path / "no").exists()
     assert plan["epochs"] == 77
-    assert plan["steps"] == -(-77 * plan["pictures"] // 8)
+    assert plan["steps"] == -(-77 * plan["images"] // 8)
     assert plan["trains"] == "decoder"
     assert plan["latents"] == "the dataset's"
     assert plan["toy"] is True

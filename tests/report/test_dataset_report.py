@@ -109,7 +109,7 @@ def test_names_are_text_whatever_they_hold(out: Path) -> None:
                "revision": None, "scale": 1.0, "factor": 8, "channels": 4}  # fmt: skip
     edit_manifest(
         out,
-        skipped=[[nasty, "broken picture: <i>x</i>"], ["byte \ufffd", "<gone>"]],
+        skipped=[[nasty, "broken image: <i>x</i>"], ["byte \ufffd", "<gone>"]],
         encoders={**encoder_records(), "vae": network},
         settings={"tokens": "<fp8>"},
     )
@@ -117,7 +117,7 @@ def test_names_are_text_whatever_they_hold(out: Path) -> None:
     # the page itself has six tiles and three legends of two
     assert (reader.tags["script"], reader.tags["b"], reader.tags["i"]) == (0, 6, 6)
     assert reader.text.count(nasty) == 2  # among the first of its reason, and in the list
-    for text in ("such as: broken picture: <i>x</i>", "/data/<b>&", "<fp8>", "<gone>"):
+    for text in ("such as: broken image: <i>x</i>", "/data/<b>&", "<fp8>", "<gone>"):
         assert text in reader.text, text
 
 
@@ -153,14 +153,14 @@ def test_what_it_was_made_with_is_said_in_words(out: Path) -> None:
 
 @pytest.mark.usefixtures("few")
 def test_reasons_are_counted(out: Path) -> None:
-    skipped = [[f"{i}.jpg", f"broken picture: {i}.jpg (cut)"] for i in range(1200)]
+    skipped = [[f"{i}.jpg", f"broken image: {i}.jpg (cut)"] for i in range(1200)]
     skipped += [["a.jpg", "listed picture is not there"]]
     groups = group_skipped(skipped)
     assert [(g.reason, g.count) for g in groups] == [
-        ("broken picture", 1200),
+        ("broken image", 1200),
         ("listed picture is not there", 1),
     ]
-    assert groups[0].examples[0] == ("0.jpg", "broken picture: 0.jpg (cut)")
+    assert groups[0].examples[0] == ("0.jpg", "broken image: 0.jpg (cut)")
     edit_manifest(out, skipped=skipped)
     text = Reader(page(out)).text
     assert "999.jpg" in text
@@ -203,7 +203,7 @@ def test_the_sheet_shows_the_pairs_it_names(prepared: Path, out: Path) -> None:
         _, _, (left, top), _ = cv2.minMaxLoc(cv2.matchTemplate(sheet, strip, cv2.TM_SQDIFF))
         height, width = strip.shape[:2]
         assert (sheet[top : top + height, left : left + width] == strip).all()
-    source = dataset.picture(dataset.pairs[0].key, dataset.pairs[0].source)
+    source = dataset.image(dataset.pairs[0].key, dataset.pairs[0].source)
     strip = make_strip(dataset, dataset.pairs[0])
     shown = cv2.resize(strip.image[:, :CELL], (32, 32), interpolation=cv2.INTER_AREA)
     assert np.abs(shown.astype(int) - source).mean() < 12  # enlarged and reduced again

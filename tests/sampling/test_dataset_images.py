@@ -382,7 +382,7 @@ def test_a_full_disk(
         with pytest.raises(XmdptError, match="No space left on device") as caught:
             small.draw(out, batch_size=3)
     assert caught.value.exit_code == 1
-    assert "goes on from what is done" in caught.value.hint
+    assert "then resumes" in caught.value.hint
     assert len(pictures(out)) == 5
     assert no_rest(out)
     assert small.draw(out, batch_size=3)["generated"] == len(small.dataset) - 5

@@ -173,7 +173,7 @@ def test_encoding_online_makes_the_cached_tokens(work: Work, name: str) -> None:
     dataset = PairDataset(work.root / name, "test")
     encoders = find_encoders(dataset.manifest, dataset.path)
     pair = dataset.pairs[0]
-    picture = np.array(dataset.picture(pair.key, pair.source))
+    picture = np.array(dataset.image(pair.key, pair.source))
     made = encoders.source.tokens(to_signed(picture[None]))[0]
     stored = tokens(work.root / name)
     torch.testing.assert_close(made, stored, rtol=2**-7, atol=1e-3)

@@ -224,9 +224,9 @@ def test_what_is_drawn_is_what_sampling_draws(
     for row, position in enumerate(evenly(len(test), 3)):
         pair = test.pairs[position]
         cells = drawn[row * SIDE : (row + 1) * SIDE]
-        assert (cells[:, :SIDE] == test.picture(pair.key, pair.source)).all()
+        assert (cells[:, :SIDE] == test.image(pair.key, pair.source)).all()
         assert (cells[:, SIDE : 2 * SIDE] == test.pose_map(pair.key, pair.target)).all()
-        assert (cells[:, 2 * SIDE : 3 * SIDE] == test.picture(pair.key, pair.target)).all()
+        assert (cells[:, 2 * SIDE : 3 * SIDE] == test.image(pair.key, pair.target)).all()
         assert (cells[:, 3 * SIDE :] == 77).all()
         batch = list(eval_batches(test, 1, pose_maps=True))[position]
         latents = sampler.latents(

@@ -21,9 +21,9 @@ from xmdpt_cli.data import collate as batches
 from xmdpt_cli.data.fp8 import SCALE, quantise_tokens
 from xmdpt_cli.data.index import FLIP
 from xmdpt_cli.data.loader import Batch, Loader, LoaderConfig, PairDataset, TrainLoader
-from xmdpt_cli.data.manifest import make_manifest
 from xmdpt_cli.data.stream_loader import StreamLoader
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.prepare.dataset_folder import make_manifest
 from xmdpt_cli.prepare.shard_writer import ShardWriter, ViewData
 from xmdpt_cli.storage.stores import LocalStore
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from xmdpt_cli.cli.progress_bars import Bars, Pace, facts
+from xmdpt_cli.cli.progress_bars import Bars, Pace, values
 from xmdpt_cli.cli.progress_bars import duration as duration
 from xmdpt_cli.progress import Progress, Say
 from xmdpt_cli.report.tables import Table
@@ -179,7 +179,7 @@ class _Lines:
             parts.append(f"{rate:.3g}/s")
             if done < total:
                 parts.append(f"{duration((total - done) / rate)} left")
-        self.talk.say(", ".join([*parts, *facts(info)]))
+        self.talk.say(", ".join([*parts, *values(info)]))
 
 
 def _escape(text: str) -> str:

@@ -85,12 +85,12 @@ def _to_folder(source: Path, out: Path, mask_ratio: float, force: bool, talk: Ta
         save_model(out, model, metadata)
     for note in notes:
         talk.say(note)
-    told = {"out": str(out), "resolution": metadata["resolution"], **_described(model)}
+    described = {"out": str(out), "resolution": metadata["resolution"], **_described(model)}
     trained = metadata["trained_steps"]
     after = "" if trained is None else f", trained for {trained:,} steps"
     talk.result(
-        {**told, "trained_steps": trained, "notes": notes},
-        text=f"{_called(told)}{after}: {out}\n"
+        {**described, "trained_steps": trained, "notes": notes},
+        text=f"{_called(described)}{after}: {out}\n"
         f"next: xmdpt sample --model {out} --source person.jpg --pose pose.json",
     )
 
@@ -110,10 +110,10 @@ def _to_published(source: Path, out: Path, force: bool, talk: Talk) -> None:
         save_published(out, state)
     if metadata["toy"]:
         talk.warn("it was trained on features of toy encoders: the published code has no such")
-    told = {"out": str(out), "resolution": metadata["resolution"], **_described(model)}
+    described = {"out": str(out), "resolution": metadata["resolution"], **_described(model)}
     talk.result(
-        {**told, "trained_steps": metadata["trained_steps"]},
-        text=f"{_called(told)}, under the published names: {out}",
+        {**described, "trained_steps": metadata["trained_steps"]},
+        text=f"{_called(described)}, under the published names: {out}",
     )
 
 
@@ -166,11 +166,12 @@ def _described(model: XMDPT) -> dict[str, Any]:
     }
 
 
-def _called(told: dict[str, Any]) -> str:
-    counts = told["parameters"]
-    named = f"X-MDPT-{told['size']}" if told["size"] else "X-MDPT of no named size"
+def _called(described: dict[str, Any]) -> str:
+    counts = described["parameters"]
+    named = f"X-MDPT-{described['size']}" if described["size"] else "X-MDPT of no named size"
     return (
-        f"{named} (depth {told['depth']}, width {told['width']}, {told['heads']} heads), "
-        f"{told['resolution']} px, {counts['paper']:,} parameters as the paper counts "
+        f"{named} (depth {described['depth']}, width {described['width']}, "
+        f"{described['heads']} heads), "
+        f"{described['resolution']} px, {counts['paper']:,} parameters as the paper counts "
         f"({counts['training']:,} in all, {counts['inference']:,} in inference)"
     )

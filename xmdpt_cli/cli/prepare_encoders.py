@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from xmdpt_cli.datasets.listing import Listing
     from xmdpt_cli.encoders.bundle import Encoders
     from xmdpt_cli.encoders.openpose import OpenPose
+    from xmdpt_cli.prepare.features import FeatureEncoder
     from xmdpt_cli.prepare.record import Record
-    from xmdpt_cli.prepare.shard_maker import FeatureEncoder
     from xmdpt_cli.storage.ranks import World
 
 

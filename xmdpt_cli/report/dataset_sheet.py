@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from xmdpt_cli.data.dataset import PairDataset, PairRef
+from xmdpt_cli.data.dataset import PairDataset
+from xmdpt_cli.data.table import PairRef
 from xmdpt_cli.images import Picture
 from xmdpt_cli.pose.drawing import draw_pose
 from xmdpt_cli.pose.keypoints import Keypoints
@@ -53,7 +54,7 @@ def make_strip(dataset: PairDataset, pair: PairRef) -> Strip:
     """Decode and draw one pair."""
     cells, joints = [], []
     for view in (pair.source, pair.target):
-        picture = dataset.picture(pair.key, view)
+        picture = dataset.image(pair.key, view)
         keypoints = dataset.keypoints(pair.key, view)
         cells += [_resized(picture, CELL), with_joints(picture, keypoints)]
         joints.append(int(np.isfinite(keypoints).all(axis=1).sum()))

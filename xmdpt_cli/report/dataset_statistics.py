@@ -61,7 +61,7 @@ def split_statistics(
 def group_skipped(skipped: Iterable[Sequence[str]], examples: int = 3) -> list[SkippedFiles]:
     """Group what was skipped by reason, most frequent first.
 
-    A reason's details come after its first colon: ``broken picture: 02_1_front.jpg (...)``.
+    A reason's details come after its first colon: ``broken image: 02_1_front.jpg (...)``.
     """
     groups: dict[str, list[tuple[str, str]]] = {}
     for file, reason in skipped:

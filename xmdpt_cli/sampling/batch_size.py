@@ -176,7 +176,7 @@ def in_batches(
                 raise XmdptError(
                     f"out of memory with a single image ({_first_line(err)})",
                     "end what else uses this memory, or take a smaller model or --precision bf16; "
-                    "the same command then goes on from what is done",
+                    "the same command then resumes",
                 ) from err
             size = len(part) // 2
         else:

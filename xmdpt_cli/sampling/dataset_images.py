@@ -198,9 +198,9 @@ def _finish(
     for pair, name in zip(pairs, names, strict=False):
         rows.append(
             [
-                dataset.picture(pair.key, pair.source),
+                dataset.image(pair.key, pair.source),
                 dataset.pose_map(pair.key, pair.target),
-                dataset.picture(pair.key, pair.target),
+                dataset.image(pair.key, pair.target),
                 np.asarray(load_image(out / name)),
             ]
         )

@@ -89,9 +89,9 @@ def read_pictures(dataset: PairDataset, positions: list[int]) -> list[list[Pictu
     pairs = [dataset.pairs[i] for i in positions]
     return [
         [
-            dataset.picture(pair.key, pair.source),
+            dataset.image(pair.key, pair.source),
             np.ascontiguousarray(dataset.pose_map(pair.key, pair.target)),
-            dataset.picture(pair.key, pair.target),
+            dataset.image(pair.key, pair.target),
         ]
         for pair in pairs
     ]

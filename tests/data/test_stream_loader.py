@@ -357,7 +357,7 @@ def test_urls_that_are_no_dataset(url: str, folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("damage", "message"),
-    [("gone", "is not there any more"), ("short", "is shorter than its index")],
+    [("gone", "is no longer there"), ("short", "is shorter than its index")],
 )
 def test_a_damaged_shard_is_named_and_may_come_back(url: str, damage: str, message: str) -> None:
     loader, want = stream(url), stream(url)
@@ -375,6 +375,18 @@ def test_a_damaged_shard_is_named_and_may_come_back(url: str, damage: str, messa
         [loader.dataset.features(pair) for pair in range(PAIRS)]
     store.write("train-000001.tar", whole)
     assert equal(loader.batch(step), want.batch(step))
+
+
+def test_a_damaged_tar_header_is_named(url: str) -> None:
+    store = open_store(url)
+    data = bytearray(store.read("train-000001.tar"))
+    table = PairDataset(url).table
+    for begin in table.members[table.shard == 1, 2, 0].tolist():
+        data[begin - 512 : begin] = b"x" * 512
+    store.write("train-000001.tar", bytes(data))
+    with pytest.raises(XmdptError, match=r"train-000001\.tar") as error:
+        [stream(url).batch(step) for step in range(14)]
+    assert "copy" in error.value.hint
 
 
 # real servers

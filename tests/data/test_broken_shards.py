@@ -173,6 +173,7 @@ def test_another_seed_takes_other_pairs(folder: Path) -> None:
     chosen = []
     for seed in range(2):
         broken = BrokenShards(dataset, seed, warned.append)
+        broken._check(range(6))
         replaced, skipped = broken._readable(indices)
         assert skipped == 12
         lost = broken.lost(indices.pairs)
