@@ -2,7 +2,7 @@
 
 Every implementation runs once in each round, the machine's own peak too. The time of an image is
 the sum of its parts: what is computed once, its steps, and the VAE's decoder where the
-implementation generates latents. All steps cost the same, so a slow machine times a few and says so.
+implementation generates latents. All steps cost the same, so a slow machine times only a few.
 """
 
 from __future__ import annotations
