@@ -1,4 +1,4 @@
-"""Charts as SVG, drawn by matplotlib without a display.
+"""Charts as SVG, made by matplotlib without a display.
 
 Text stays text and the same numbers give the same bytes. A chart is written either as a file of
 its own or to stand in a page, where its colours are those of the page's stylesheet, by day and by

@@ -1,4 +1,4 @@
-"""Pairs to look at: what the networks will be given, and where the joints were found in it."""
+"""Pairs to look at: the images as the encoders see them, and where the joints were found."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from xmdpt_cli.pose.keypoints import Keypoints
 from xmdpt_cli.report.contact_sheet import GAP, contact_sheet, stacked
 
 CELL = 144  # pixels of a square
-DRAWN = 2 * CELL  # poses are drawn at twice the size and averaged down, at any resolution
-DIMMED = 0.4  # of its brightness is left of a picture under its joints
+RENDERED = 2 * CELL  # poses are rendered at twice the size and averaged down
+DIMMED = 0.4  # of its brightness is left of an image under its joints
 COLUMNS = ("source", "its joints", "target", "its joints")
 TRAIN_PAIRS, TEST_PAIRS = 24, 8
 
@@ -51,29 +51,29 @@ class Strip:
 
 
 def make_strip(dataset: PairDataset, pair: PairRef) -> Strip:
-    """Decode and draw one pair."""
+    """Decode one pair and render its poses."""
     cells, joints = [], []
     for view in (pair.source, pair.target):
-        picture = dataset.image(pair.key, view)
+        image = dataset.image(pair.key, view)
         keypoints = dataset.keypoints(pair.key, view)
-        cells += [_resized(picture, CELL), with_joints(picture, keypoints)]
+        cells += [_resized(image, CELL), with_joints(image, keypoints)]
         joints.append(int(np.isfinite(keypoints).all(axis=1).sum()))
     views = f"{pair.source} > {pair.target}"
     return Strip(dataset.split, pair.key, views, pair.position, tuple(cells), *joints)
 
 
-def with_joints(picture: Picture, keypoints: Keypoints) -> Picture:
-    """The picture dimmed, (CELL, CELL, 3), under its pose; ``keypoints`` in its pixels."""
-    scale = DRAWN / np.array(picture.shape[1::-1], dtype=np.float64)
-    pose = draw_pose(keypoints * scale, DRAWN)
-    dimmed = (_resized(picture, DRAWN) * DIMMED).astype(np.uint8)
+def with_joints(image: Picture, keypoints: Keypoints) -> Picture:
+    """The image dimmed, (CELL, CELL, 3), under its pose; ``keypoints`` in its pixels."""
+    scale = RENDERED / np.array(image.shape[1::-1], dtype=np.float64)
+    pose = draw_pose(keypoints * scale, RENDERED)
+    dimmed = (_resized(image, RENDERED) * DIMMED).astype(np.uint8)
     return _resized(np.where(pose.any(axis=2, keepdims=True), pose, dimmed), CELL)
 
 
-def _resized(picture: Picture, side: int) -> Picture:
-    smaller = side < picture.shape[0]
+def _resized(image: Picture, side: int) -> Picture:
+    smaller = side < image.shape[0]
     how = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(picture, (side, side), interpolation=how), dtype=np.uint8)
+    return np.asarray(cv2.resize(image, (side, side), interpolation=how), dtype=np.uint8)
 
 
 def pairs_sheet(strips: Sequence[Strip], totals: dict[str, int]) -> Picture:

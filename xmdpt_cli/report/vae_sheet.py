@@ -48,7 +48,7 @@ def _line(row: Rebuilt, side: int) -> list[Picture | None]:
 
 
 def _head_box(keypoints: Keypoints, side: int) -> tuple[float, float, float, float] | None:
-    """The square around the head, (left, top, right, bottom) in pixels, inside the picture."""
+    """The square around the head, (left, top, right, bottom) in pixels, inside the image."""
     disc = head_disc(keypoints)
     if disc is None:
         return None
