@@ -1,7 +1,7 @@
 """How X-MDPT draws a batch: as published, pruned, as here, and each under D-CFG.
 
 A drawing is made once a batch (``setup``) and then step by step (``draw(state, steps)``, which
-gives latents (N, C, h, w)); see ``ways`` for what is compared.
+gives latents (N, C, h, w)); see ``implementations`` for what is compared.
 """
 
 from __future__ import annotations

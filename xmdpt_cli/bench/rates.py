@@ -45,8 +45,8 @@ def rate(
     rounds: int,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """The report of ``kind``: every part a row; of those named ``model / way`` each beside its
-    model's first way, by the rounds' ratios."""
+    """The report of ``kind`` with a row for every part; parts named ``model / implementation`` are
+    compared to their model's first, by the rounds' ratios."""
     before = machine(device)
     works = peak_works(device, {part.dtype for part in parts.values()})
     calls = {name: part.run for name, part in parts.items()}

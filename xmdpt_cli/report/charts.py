@@ -50,6 +50,7 @@ STYLE = {
     "ytick.color": SOFT,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
+    "xtick.major.pad": 7,  # the first label stands clear of the 0% beside it
     "xtick.minor.size": 0,
     "ytick.minor.size": 0,
     "legend.frameon": False,
@@ -115,7 +116,7 @@ class Chart:
                     del element.attrib[name]
                 elif name.startswith("{"):
                     element.attrib[name.partition("}")[2]] = element.attrib.pop(name)
-                elif name in ("d", "x", "y", "transform"):
+                elif name in ("d", "x", "y"):
                     element.set(name, re.sub(r"\d+\.\d{3,}", _rounded, value))
             if element.text and not element.text.strip():
                 element.text = None

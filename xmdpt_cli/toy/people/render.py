@@ -1,8 +1,8 @@
-"""Draws and stores the pictures, on several processes if asked.
+"""Renders and stores the images, in several processes if asked.
 
-The painting is many small array operations, which threads cannot share. The helpers are plain
-child interpreters (``python -m xmdpt_cli.toy.people.studio``) and not a multiprocessing
-pool: a pool would run the caller's script again, or fork a process that has loaded torch.
+Rendering is many small NumPy operations, which hold the GIL. The workers are plain child
+interpreters (``python -m xmdpt_cli.toy.people.render``) and not a multiprocessing pool: a pool
+would run the caller's script again, or fork a process that has loaded torch.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.toy.people.views import draw_view, views_of
+from xmdpt_cli.toy.people.views import render_view, views_of
 
 QUALITY = 95
 Points = list[NDArray[np.float64]]  # (18, 2) of each view of a garment
 
 
 def usable_workers(garments: int) -> int:
-    """As many as there are cores, but not more than start-up (about 0.5 s each) is worth."""
+    """One a core, but one for 16 persons at most: each takes about 0.5 s to start."""
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
     return max(1, min(cores, 16, garments // 16))
 
 
-def shoot(
+def render_people(
     out: Path,
     people: list[tuple[str, int]],
     *,
@@ -46,7 +46,7 @@ def shoot(
     workers: int,
 ) -> Iterator[Points]:
     """Store every view of the (split, index) ``people`` under ``out``; yields their keypoints in
-    picture pixels, in order. Raises XmdptError if a picture cannot be written."""
+    image pixels, in order. Raises XmdptError if an image cannot be written."""
     workers = min(workers, len(people))
     task: dict[str, Any] = {"seed": seed, "views": views, "plain": plain, "height": height}
     if workers < 2 or not sys.executable:
@@ -62,8 +62,8 @@ def shoot(
             assert child.stderr is not None
             line = child.stdout.readline()
             if not line:
-                said = child.stderr.read().strip().splitlines() or ["no message"]
-                raise XmdptError(f"drawing into {out} failed: {said[-1]}")
+                message = child.stderr.read().strip().splitlines() or ["no message"]
+                raise XmdptError(f"rendering into {out} failed: {message[-1]}")
             yield [np.array(points, np.float64) for points in json.loads(line)]
     finally:
         for child in children:
@@ -78,7 +78,7 @@ def _start(task: dict[str, Any]) -> subprocess.Popen[str]:
     root = str(Path(__file__).resolve().parents[3])
     path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH", "")) if p)
     child = subprocess.Popen(
-        [sys.executable, "-m", "xmdpt_cli.toy.people.studio"],
+        [sys.executable, "-m", "xmdpt_cli.toy.people.render"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         text=True, env={**os.environ, "PYTHONPATH": path},
     )  # fmt: skip
@@ -91,15 +91,15 @@ def _start(task: dict[str, Any]) -> subprocess.Popen[str]:
 def _garment(out: Path, person: tuple[str, int], *, height: int, **how: Any) -> Points:
     points = []
     for view in views_of(*person, **how):
-        drawing = draw_view(view, height=height)
+        rendering = render_view(view, height=height)
         path = out / view.path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # colours at full resolution: stripes and dots are a few pixels wide
-            Image.fromarray(drawing.picture).save(path, "JPEG", quality=QUALITY, subsampling=0)
+            Image.fromarray(rendering.image).save(path, "JPEG", quality=QUALITY, subsampling=0)
         except OSError as err:
             raise XmdptError(f"cannot write {path}: {err}") from None
-        points.append(drawing.keypoints)
+        points.append(rendering.keypoints)
     return points
 
 
