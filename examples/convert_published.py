@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 
 from xmdpt_cli import XMDPT, from_published
-from xmdpt_cli.model.folder import published_facts, save_model
+from xmdpt_cli.model.checkpoint import published_metadata, save_model
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("checkpoint", help=".pt or .safetensors with the published key names")
@@ -17,7 +17,7 @@ parser.add_argument("folder", help="where config.json, model.safetensors and xmd
 arguments = parser.parse_args()
 
 model = from_published(arguments.checkpoint)
-save_model(arguments.folder, model, published_facts(model))
+save_model(arguments.folder, model, published_metadata(model))
 again = XMDPT.from_pretrained(arguments.folder)
 counts = again.parameter_counts()
 print(f"{arguments.folder}: {counts['inference']:,} parameters in inference")

@@ -40,7 +40,7 @@ conditions = replace(person, pose_tokens=poses_of.pose_tokens, pose_map=poses_of
 noise = start_noise(sampler.model.latent_shape, 0, [0] * count)  # the same noise as well
 latents = sampler.latents(noise, conditions, sampler.sampling_config())
 poses = [dataset.pose_map(pair.key, pair.target) for pair in dataset.pairs[:count]]
-source = batch.source_pictures[arguments.person].numpy()
+source = batch.source_images[arguments.person].numpy()
 above = np.concatenate([np.full_like(source, 255), *poses], axis=1)
 below = np.concatenate([source, *vae.decode(latents)], axis=1)
 save_png(arguments.strip, np.concatenate([above, below]))

@@ -14,14 +14,14 @@ import pytest
 import torch
 from encoder_records import encoder_records
 
-from xmdpt_cli.data.manifest import refuse_strangers
 from xmdpt_cli.datasets.export import write_annotations
 from xmdpt_cli.encoders.weights import find, save_folder
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import atomic_write, content, expanded, is_hidden, left_by_system, write_bytes
 from xmdpt_cli.images import save_png
 from xmdpt_cli.metrics.reference_set import cache_folder
-from xmdpt_cli.model.checkpoint_file import save_published
+from xmdpt_cli.model.published import save_published
+from xmdpt_cli.prepare.dataset_folder import refuse_strangers
 from xmdpt_cli.report import dataset as report
 from xmdpt_cli.sampling.dataset_images import _begin as begin_samples
 from xmdpt_cli.storage.stores import LocalStore

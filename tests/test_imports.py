@@ -49,7 +49,16 @@ MAY_IMPORT["__init__"] = BASE | NETWORKS | DATA | {"sampling"}  # lazily, and fo
 MAY_IMPORT["__main__"] = {"cli"}
 MAY_IMPORT = {part: rooms | {part} for part, rooms in MAY_IMPORT.items()}
 EARLY = {"__init__", "config", "errors", "files", "progress", "cli"}
-HEAVY = {"torch", "torchvision", "diffusers", "transformers", "lpips", "controlnet_aux", "cv2"}
+HEAVY = {
+    "torch",
+    "torchvision",
+    "diffusers",
+    "transformers",
+    "lpips",
+    "controlnet_aux",
+    "cv2",
+    "matplotlib",
+}
 PAGE = {"gradio", "gradio_client", "fastapi", "uvicorn"}
 TALKERS = {"cli"}
 

@@ -41,9 +41,10 @@ def train(data: str, noise: Tensor, timesteps: Tensor, latents: Tensor) -> None:
     assert_type(from_published("checkpoint.pt"), XMDPT)
     condition = model.condition(noise, noise, latents)
     assert_type(condition, Tensor)
-    assert_type(model(latents, timesteps, condition), Tensor)
     assert_type(sample(model, noise, condition, schedule=Schedule()), Tensor)
-    assert_type(training_loss(model, latents, timesteps, noise, condition).total, Tensor)
+    assert_type(
+        training_loss(model(latents, timesteps, condition), latents, timesteps, noise).total, Tensor
+    )
     dataset = PairDataset(data, "train")
     assert_type(len(dataset), int)
     pair = dataset.pairs[0]

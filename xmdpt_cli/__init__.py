@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "XMDPT": "xmdpt_cli.model",
-    "from_published": "xmdpt_cli.model.convert",
+    "from_published": "xmdpt_cli.model.published",
     "Schedule": "xmdpt_cli.diffusion",
     "sample": "xmdpt_cli.diffusion",
     "save_png": "xmdpt_cli.images",
@@ -45,7 +45,7 @@ if TYPE_CHECKING:  # what a type checker and an editor see; nothing of it runs
     from xmdpt_cli.errors import XmdptError
     from xmdpt_cli.images import save_png
     from xmdpt_cli.model import XMDPT
-    from xmdpt_cli.model.convert import from_published
+    from xmdpt_cli.model.published import from_published
     from xmdpt_cli.pose.drawing import draw_pose
     from xmdpt_cli.sampling.pipeline import XMDPTPipeline
     from xmdpt_cli.sampling.sampler import Sampler

@@ -36,7 +36,7 @@ def option(default: T, text: str, choices: tuple[str, ...] = (), **words: T) -> 
 
 
 def check_choices(config: Any) -> None:
-    """ConfigError for a field whose value is none of its choices."""
+    """ConfigError for a field whose value is not one of its choices."""
     for field in dataclasses.fields(config):
         allowed, value = field.metadata["choices"], getattr(config, field.name)
         if allowed and value not in allowed:

@@ -31,7 +31,7 @@ class ConfigError(XmdptError):
 
 
 class SharedError(XmdptError):
-    """An error of all processes of a team, on one that need not say it: the first one does."""
+    """An error of all processes, on one that does not report it: rank 0 does."""
 
     def __init__(self, err: XmdptError) -> None:
         super().__init__(err.message, err.hint)

@@ -137,7 +137,7 @@ def writing(what: object) -> Iterator[None]:
     except OSError as err:
         raise XmdptError(
             f"cannot write {what}: {err.strerror or err}",
-            "make room or fix the permissions; the same command then goes on from what is done",
+            "make room or fix the permissions; the same command then resumes",
         ) from err
 
 

@@ -30,4 +30,4 @@ def silently(text: str) -> None:
 
 
 def silent(stage: str, done: int, total: int, /, **info: Any) -> None:
-    """The default listener: nobody."""
+    """The default: no progress is shown."""

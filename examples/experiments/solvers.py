@@ -28,14 +28,14 @@ from xmdpt_cli.files import write_text
 from xmdpt_cli.images import Picture
 from xmdpt_cli.metrics.evaluate import ImagePair, evaluate_pairs
 from xmdpt_cli.metrics.pixel_metrics import psnr
+from xmdpt_cli.report.charts import Line, line_chart
 from xmdpt_cli.report.evaluation_json import to_json
-from xmdpt_cli.report.line_chart import Line, line_chart
+from xmdpt_cli.report.tables import Table
 from xmdpt_cli.sampling.conditioning import Conditions
 from xmdpt_cli.sampling.config import SamplingConfig
 from xmdpt_cli.sampling.encoders import vae_for
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.toy.measures import TOY_METRICS
-from xmdpt_cli.utils.text_tables import Table
 
 MEASURES = ("ssim_256", "psnr", "torso_colour_error", "silhouette_iou")
 PLOTS = {
@@ -60,8 +60,8 @@ class Experiment:
             for i in range(len(rows.pairs)):
                 self.pairs.append(
                     ImagePair(
-                        generated=rows.source_pictures[i].numpy(),
-                        ground_truth=rows.target_pictures[i].numpy(),
+                        generated=rows.source_images[i].numpy(),
+                        ground_truth=rows.target_images[i].numpy(),
                         keypoints=rows.target_keypoints[i].numpy(),
                         name=rows.pairs[i],
                     )

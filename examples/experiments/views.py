@@ -30,14 +30,14 @@ from xmdpt_cli.encoders.vae import posterior_mean
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture
 from xmdpt_cli.metrics.evaluate import ImagePair, evaluate_pairs
-from xmdpt_cli.model import XMDPT, Context
+from xmdpt_cli.model import XMDPT, TokenConditions
 from xmdpt_cli.report.evaluation_json import to_json
+from xmdpt_cli.report.tables import Table
 from xmdpt_cli.sampling.conditioning import Conditions
 from xmdpt_cli.sampling.config import SamplingConfig
 from xmdpt_cli.sampling.encoders import vae_for
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.toy.measures import TOY_METRICS
-from xmdpt_cli.utils.text_tables import Table
 
 MEASURES = ("ssim_256", "psnr", "torso_colour_error", "silhouette_iou")
 Combine = Callable[[Tensor, Conditions, SamplingConfig], Tensor]
@@ -46,15 +46,21 @@ Combine = Callable[[Tensor, Conditions, SamplingConfig], Tensor]
 class Averaged:
     """A model whose prediction is the mean of its predictions from each view."""
 
-    def __init__(self, model: XMDPT, vectors: list[Tensor], contexts: list[Context]) -> None:
-        own: Sequence[Context | None] = contexts or [None] * len(vectors)
+    def __init__(self, model: XMDPT, vectors: list[Tensor], tokens: list[TokenConditions]) -> None:
+        own: Sequence[TokenConditions | None] = tokens or [None] * len(vectors)
         self.model, self.views = model, list(zip(vectors, own, strict=True))
 
     def denoiser(
-        self, _: Tensor, times: Sequence[int], scales: Sequence[float], __: Context | None
+        self,
+        condition: Tensor,
+        timesteps: Sequence[int],
+        cfg_scales: Sequence[float],
+        tokens: object = None,
     ) -> Callable[[Tensor, int], Tensor]:
         """As ``XMDPT.denoiser``: guidance is linear, so guided predictions are averaged."""
-        each = [self.model.denoiser(vector, times, scales, own) for vector, own in self.views]
+        each = [
+            self.model.denoiser(vector, timesteps, cfg_scales, own) for vector, own in self.views
+        ]
         return lambda x, i: torch.stack([predict(x, i) for predict in each]).mean(dim=0)
 
 

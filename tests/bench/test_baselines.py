@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from xmdpt_cli.bench.baseline_networks import PIDM, Network
 from xmdpt_cli.bench.baselines import BASELINES, Baseline, Inputs, fit, sample_dcfg
 from xmdpt_cli.bench.flops import flops
-from xmdpt_cli.diffusion import sample
+from xmdpt_cli.diffusion import Guided, sample
 from xmdpt_cli.errors import ConfigError
 
 STEPS = 2
@@ -131,14 +131,14 @@ def test_guidance_is_the_formula(tiny: Baseline, network: Network) -> None:
     pose, source = network.encode(inputs.pose, inputs.source)
     no_source = tuple(0 * tokens for tokens in source)
 
-    def predict(x: Tensor, t: Tensor, _: Tensor) -> Tensor:
+    def predict(x: Tensor, t: Tensor, *_: Tensor) -> Tensor:
         channels = x.shape[1]
         without = network(x, t, 0 * pose, no_source)[:, :channels]
         posed = network(x, t, pose, no_source)[:, :channels]
         both = network(x, t, pose, source)[:, :channels]
         return without + 1.5 * (posed - without) + 3.0 * (both - posed)
 
-    wanted = sample(predict, inputs.noise, torch.zeros(1, 0), STEPS, guidance=1.0)
+    wanted = sample(Guided(predict), inputs.noise, torch.zeros(1, 0), STEPS, guidance=1.0)
     found = drawn(network, inputs, STEPS, pose_scale=1.5, source_scale=3.0)
     assert apart(found, wanted) < 1e-4
     assert apart(drawn(network, inputs, STEPS), wanted) > 1e-3

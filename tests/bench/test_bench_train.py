@@ -25,7 +25,7 @@ from xmdpt_cli.bench.train import (
 from xmdpt_cli.diffusion import Schedule
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.model import XMDPT
-from xmdpt_cli.model.convert import from_published
+from xmdpt_cli.model.published import from_published, published_tensors
 from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.flops import step_flops
 from xmdpt_cli.training.step import Inputs, TrainStep
@@ -36,7 +36,7 @@ def test_the_published_way_gives_the_published_outputs(shared: Callable[[str], P
     golden = load_file(shared("golden/dev_a.safetensors"))
     state = {k[6:]: v for k, v in golden.items() if k.startswith("state.")}
     net = PublishedXMDPT(from_published(state)).eval()
-    own = net.state_dict()
+    own = published_tensors(net.model.state_dict())
     assert own.keys() == state.keys()
     assert all(torch.equal(own[key], state[key].float()) for key in state)
     there = torch.ones(3, dtype=torch.bool)

@@ -13,36 +13,42 @@ from torch.profiler import ProfilerActivity, profile
 from xmdpt_cli.bench import generation as draws
 from xmdpt_cli.bench import throughput
 from xmdpt_cli.bench.flops import flops
-from xmdpt_cli.bench.implementations import Setting, Way, baseline_ways, xmdpt_ways
+from xmdpt_cli.bench.implementations import (
+    Implementation,
+    Setting,
+    baseline_implementations,
+    xmdpt_implementations,
+)
 from xmdpt_cli.bench.published import PublishedXMDPT
 from xmdpt_cli.bench.throughput import measure
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.model import products
+from xmdpt_cli.model import kernels
 
 TINY = Setting(torch.device("cpu"), torch.float32, 2, 64, compiled=False, tiny=True)
 
 
-ONEDNN = torch.backends.mkldnn.is_available()
-LAST = "oneDNN" if ONEDNN else "attention"  # of the ways that are not compiled
+ONEDNN = kernels.has_onednn()
+LAST = "oneDNN" if ONEDNN else "attention"  # of the implementations that are not compiled
 
 
 @pytest.fixture(scope="module", autouse=True)
 def one_processor() -> Iterator[None]:
     """The rows of a processor on which oneDNN is faster, wherever this runs."""
-    with products.by_onednn(ONEDNN):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "onednn_is_faster", lambda: ONEDNN)
         yield
 
 
 @pytest.fixture(scope="module")
-def found(one_processor: None) -> dict[str, Way]:
-    return {way.name: way for way in xmdpt_ways("tiny", TINY)}
+def found(one_processor: None) -> dict[str, Implementation]:
+    return {impl.name: impl for impl in xmdpt_implementations("tiny", TINY)}
 
 
-def test_ways_that_are_to_draw_the_same_do(found: dict[str, Way]) -> None:
+def test_ways_that_are_to_draw_the_same_do(found: dict[str, Implementation]) -> None:
     drawn: dict[str, list[torch.Tensor]] = {}
-    for way in found.values():
-        if way.same:
-            drawn.setdefault(way.same, []).append(way.draw(way.setup(), 3))
+    for impl in found.values():
+        if impl.same:
+            drawn.setdefault(impl.same, []).append(impl.generate(impl.setup(), 3))
     assert {name: len(outs) for name, outs in drawn.items()} == {"cfg": 3 + ONEDNN, "dcfg": 2}
     for first, *others in drawn.values():
         for out in others:
@@ -51,7 +57,7 @@ def test_ways_that_are_to_draw_the_same_do(found: dict[str, Way]) -> None:
     assert float((both[0] - both[1]).abs().max() / both[0].abs().max()) > 1e-4
 
 
-def test_every_way_does_the_work_that_it_is_said_to(found: dict[str, Way]) -> None:
+def test_every_way_does_the_work_that_it_is_said_to(found: dict[str, Implementation]) -> None:
     """Passes of pictures through one block, and CANet's, for two pictures and three steps."""
     seen: Counter[str] = Counter()
 
@@ -60,13 +66,6 @@ def test_every_way_does_the_work_that_it_is_said_to(found: dict[str, Way]) -> No
             lambda _, given, __: seen.update({name: given[0].shape[0]})
         )
 
-    published, ours = found["published"].network, found["attention"].network
-    handles = [
-        counted(published.blocks[1], "block"),
-        counted(published.mlp_final, "canet"),
-        counted(ours.tdnet.blocks[1].attention, "block"),
-        counted(ours.canet, "canet"),
-    ]
     for name, block, canet in (
         ("published, D-CFG", 2 * 3 * 2 * 3, 2 * 3 * 3),  # both streams, three branches, three steps
         ("published", 2 * 2 * 2 * 3, 2 * 2 * 3),
@@ -76,20 +75,22 @@ def test_every_way_does_the_work_that_it_is_said_to(found: dict[str, Way]) -> No
         (f"{LAST}, D-CFG", 2 * 3 * 3, 2 * 2),
     ):
         seen.clear()
-        way = found[name]
-        way.draw(way.setup(), 3)
+        impl = found[name]
+        model = getattr(impl.network, "model", impl.network)
+        handles = [counted(model.tdnet.blocks[1].attn, "block"), counted(model.canet, "canet")]
+        impl.generate(impl.setup(), 3)
+        for handle in handles:
+            handle.remove()
         assert seen == {"block": block, "canet": canet}, name
-        assert way.forwards == 50 * way.branches
-    for handle in handles:
-        handle.remove()
+        assert impl.forwards == 50 * impl.branches
 
 
 @pytest.mark.skipif(not ONEDNN, reason="this torch has no oneDNN")
-def test_products_by_onednn_have_a_row_of_their_own(found: dict[str, Way]) -> None:
+def test_products_by_onednn_have_a_row_of_their_own(found: dict[str, Implementation]) -> None:
     def asked(name: str) -> bool:
-        way = found[name]
+        impl = found[name]
         with torch.no_grad(), profile(activities=[ProfilerActivity.CPU]) as seen:
-            way.draw(way.setup(), 1)
+            impl.generate(impl.setup(), 1)
         return any("_linear_pointwise" in event.key for event in seen.key_averages())
 
     assert [name for name in found if asked(name)] == ["oneDNN", "20 steps", "oneDNN, D-CFG"]
@@ -98,18 +99,21 @@ def test_products_by_onednn_have_a_row_of_their_own(found: dict[str, Way]) -> No
 def test_ways_of_one_precision_share_their_weights() -> None:
     """Beside each other they are to fit into memory: L's are 2 GB."""
     setting = dataclasses.replace(TINY, compiled=True)
-    for ways in (list(xmdpt_ways("tiny", setting)), list(baseline_ways(setting))):
-        compiled = [way.name for way in ways if way.gain == "compile"]
+    for impls in (
+        list(xmdpt_implementations("tiny", setting)),
+        list(baseline_implementations(setting)),
+    ):
+        compiled = [impl.name for impl in impls if impl.gain == "compile"]
         assert compiled
-        for model in {way.model for way in ways}:
+        for model in {impl.model for impl in impls}:
             large = {  # the weights of MLPs and convolutions
                 parameter.data_ptr()
-                for way in ways
-                if way.model == model and way.dtype == torch.float32
-                for parameter in way.network.parameters()
+                for impl in impls
+                if impl.model == model and impl.dtype == torch.float32
+                for parameter in impl.network.parameters()
                 if parameter.dim() > 1 and parameter.numel() > 10_000
             }
-            one = next(way.network for way in ways if way.model == model)
+            one = next(impl.network for impl in impls if impl.model == model)
             own = [p for p in one.parameters() if p.dim() > 1 and p.numel() > 10_000]
             assert len(large) == len(own) > 5
 
@@ -118,9 +122,9 @@ def test_the_gains_less_work() -> None:
     """Size S: FACTS section 7's 49.3 GFLOP a guided step become 24.2."""
     setting = Setting(torch.device("cpu"), torch.float32, 1, compiled=False)
     counted = {}
-    for way in xmdpt_ways("S", setting):
-        state = way.setup()
-        counted[way.name] = flops(lambda way=way, state=state: way.draw(state, 1)) / 1e9
+    for impl in xmdpt_implementations("S", setting):
+        state = impl.setup()
+        counted[impl.name] = flops(lambda impl=impl, state=state: impl.generate(state, 1)) / 1e9
     assert counted["published"] == pytest.approx(49.3, rel=0.01)
     assert counted["pruned"] == pytest.approx(24.2, rel=0.01)
     assert counted["attention"] == pytest.approx(24.2, rel=0.01)
@@ -172,6 +176,6 @@ def test_nothing_is_timed_where_ways_differ(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_way_that_there_is_not() -> None:
-    with pytest.raises(ConfigError, match="no way is called 'fast'") as caught:
+    with pytest.raises(ConfigError, match="no implementation is called 'fast'") as caught:
         measure(["tiny"], TINY, baselines=False, only=["fast"])
     assert "pruned" in caught.value.hint

@@ -87,11 +87,11 @@ def test_wrong_usage_exits_2_with_error_and_hint(
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 1, "error: out of memory"),
         (PermissionError(13, "Permission denied", "/x/y"), 1, "error: Permission denied: /x/y"),
         (OSError(28, "No space left on device", "/x/y"), 1, "No space left on device: /x/y"),
-        (OSError(28, "No space left on device"), 1, "hint: make room"),
+        (OSError(28, "No space left on device"), 1, "hint: free some space"),
         (
             SafetensorError("Error while serializing: No space left on device (os error 28)"),
             1,
-            "hint: make room",
+            "hint: free some space",
         ),
     ],
 )

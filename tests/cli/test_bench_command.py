@@ -30,13 +30,18 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_a_run_is_written_shown_and_compared(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ways = ["--impl", "published", "--impl", "attention"]
-    assert run([*TINY, *ways, "--out", str(tmp_path)]) == 0
+    impls = ["--impl", "published", "--impl", "attention"]
+    assert run([*TINY, *impls, "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     for said in ("PIDM-style tiny", "published", "attention", "TINY networks", "1 of the steps"):
         assert said in out
     report = json.loads((tmp_path / "bench.json").read_text())
-    assert [row["way"] for row in report["rows"]] == ["D-CFG", "D-CFG", "published", "attention"]
+    assert [row["implementation"] for row in report["rows"]] == [
+        "D-CFG",
+        "D-CFG",
+        "published",
+        "attention",
+    ]
     page = (tmp_path / "bench.md").read_text()
     assert "(bench.svg)" in page
     assert page.count("\n| ") == len(report["rows"]) + 2
@@ -47,13 +52,13 @@ def test_a_run_is_written_shown_and_compared(
     old = tmp_path / "old.json"
     old.write_text(json.dumps(report))
     capsys.readouterr()
-    assert run([*TINY, *ways, "--compare", str(old)]) == 1
+    assert run([*TINY, *impls, "--compare", str(old)]) == 1
     said = capsys.readouterr()
     assert "slower" in said.out
     assert "slower than before: PIDM-style" in said.err
     report["machine"]["identity"]["processor"] = "another"
     old.write_text(json.dumps(report))
-    error = refused(capsys, *TINY, *ways, "--compare", str(old))
+    error = refused(capsys, *TINY, *impls, "--compare", str(old))
     assert "different machines: processor another" in error
 
 
@@ -63,7 +68,7 @@ def test_what_was_measured_is_told_whatever_the_disk_says(
     def full(path: Path, text: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr("xmdpt_cli.bench.write.write_text", full)
+    monkeypatch.setattr("xmdpt_cli.bench.report.write_text", full)
     assert run([*TINY, "--impl", "attention", "--out", str(tmp_path)]) == 1
     said = capsys.readouterr()
     assert "MFU" in said.out
@@ -88,14 +93,14 @@ def test_roofs(capsys: pytest.CaptureFixture[str]) -> None:
         (["bench", "--size", "Q"], "no such size: 'Q'"),
         (["bench", "--size", "tiny,S"], "measure it alone"),
         (["bench", "--precision", "fp7"], "'fp7' is not one of"),
-        (["bench", "--peak-tflops", "3"], "are of --roof"),
-        (["bench", "--roof", "--peak-tflops", "3"], "a device has both"),
+        (["bench", "--peak-tflops", "3"], "need --roof"),
+        (["bench", "--roof", "--peak-tflops", "3"], "give both"),
         (["bench", "--compare", "/nowhere.json"], "cannot read /nowhere.json"),
         (["bench", "--out", "/proc/nowhere"], "/proc/nowhere"),
-        ([*TINY, "--impl", "fast"], "no way is called 'fast'"),
+        ([*TINY, "--impl", "fast"], "no implementation is called 'fast'"),
         (["bench", "--pixels", "300"], "256 or 512"),
         (["bench", "data", "--url", "http://x"], "--url needs --dataset"),
-        (["bench", "data", "--picture", "/nowhere.jpg"], "no such picture"),
+        (["bench", "data", "--picture", "/nowhere.jpg"], "image not found"),
         (["bench", "train", "--compare", "/nowhere.json"], "cannot read"),
     ],
 )

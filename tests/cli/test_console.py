@@ -12,7 +12,7 @@ from rich.console import Console
 from xmdpt_cli.cli import console
 from xmdpt_cli.cli import progress_bars as console_bars
 from xmdpt_cli.cli.console import Talk, duration, warn_if_busy
-from xmdpt_cli.cli.progress_bars import Pace, facts
+from xmdpt_cli.cli.progress_bars import Pace, values
 
 TRAIN = {  # in the order of training/log.py
     "loss": 0.1234,
@@ -25,14 +25,14 @@ TRAIN = {  # in the order of training/log.py
 
 
 def test_facts_are_readable() -> None:
-    shown = facts({**TRAIN, "shard": "train-0001.tar", "other": 0.123456})
+    shown = values({**TRAIN, "shard": "train-0001.tar", "other": 0.123456})
     assert shown == [
         "loss 0.123", "812 img/s", "wait 1%", "12.3 GiB", "MFU 41%", "masked 0.130",
         "shard train-0001.tar", "other 0.1235",
     ]  # fmt: skip
-    assert facts({"images_per_second": 3.456}) == ["3.46 img/s"]
-    assert facts({"images_per_second": 12345.6}) == ["12,346 img/s"]
-    assert facts({"loss": float("nan")}) == ["loss nan"]
+    assert values({"images_per_second": 3.456}) == ["3.46 img/s"]
+    assert values({"images_per_second": 12345.6}) == ["12,346 img/s"]
+    assert values({"loss": float("nan")}) == ["loss nan"]
 
 
 def drawn(width: int, info: dict[str, Any], *, done: int = 123_456, total: int = 300_000) -> str:
@@ -50,11 +50,11 @@ def drawn(width: int, info: dict[str, Any], *, done: int = 123_456, total: int =
 def test_a_line_fits_and_no_fact_is_cut(width: int) -> None:
     line = drawn(width, TRAIN)
     assert cell_len(line) <= width
-    words = "  ".join(facts(TRAIN))
+    words = "  ".join(values(TRAIN))
     tail = line.split("left ", 1)[1].split("  ", 1)[1:] if "left " in line else []
     if tail:  # whatever is shown is the beginning of the list, up to a whole fact
         assert words.startswith(tail[0])
-        assert tail[0] in {"  ".join(facts(TRAIN)[:n]) for n in range(1, 7)}
+        assert tail[0] in {"  ".join(values(TRAIN)[:n]) for n in range(1, 7)}
 
 
 def test_facts_leave_room_for_the_bar() -> None:
@@ -127,7 +127,7 @@ def test_off_a_terminal_there_are_plain_lines(
     assert out.out == ""
     lines = out.err.splitlines()
     assert lines[0] == "train: 900/1000"
-    assert lines[1] == "train: 910/1000, 1/s, 1m30s left, " + ", ".join(facts(TRAIN))
+    assert lines[1] == "train: 910/1000, 1/s, 1m30s left, " + ", ".join(values(TRAIN))
     assert len(lines) == 11
     assert lines[-1].startswith("train: 1000/1000, 1/s, loss 0.123")
     assert "\x1b" not in out.err

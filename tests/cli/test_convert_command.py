@@ -13,8 +13,8 @@ from transformers import Dinov2Config, Dinov2Model
 
 from xmdpt_cli.cli.app import run
 from xmdpt_cli.model import XMDPT
-from xmdpt_cli.model.convert import to_published
-from xmdpt_cli.model.folder import load_model, published_facts, save_model
+from xmdpt_cli.model.checkpoint import load_model, published_metadata, save_model
+from xmdpt_cli.model.published import to_published
 from xmdpt_cli.toy.encoders import toy_vae
 
 Capture = pytest.CaptureFixture[str]
@@ -144,7 +144,7 @@ def test_wrong_calls_are_answered_and_write_nothing(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     model = XMDPT(depth=4, width=64, heads=4, latent_size=8)
-    save_model(tmp_path / "m", model, published_facts(model))
+    save_model(tmp_path / "m", model, published_metadata(model))
     monkeypatch.chdir(tmp_path)
     given = [{"FILE": str(checkpoint), "MODEL": "m"}.get(a, a) for a in arguments]
     out = [] if "--out" in given else ["--out", "new"]
@@ -155,7 +155,7 @@ def test_wrong_calls_are_answered_and_write_nothing(
 
 def test_what_the_published_code_cannot_hold(tmp_path: Path, capsys: Capture) -> None:
     model = XMDPT(depth=4, width=64, heads=4, latent_size=8)
-    facts = {**published_facts(model), "prediction": "v"}
+    facts = {**published_metadata(model), "prediction": "v"}
     save_model(tmp_path / "m", model, facts)
     out = tmp_path / "x.pt"
     assert call("convert", tmp_path / "m", "--to", "published", "--out", out) == 1

@@ -45,7 +45,7 @@ def test_the_plan_is_the_papers_and_writes_nothing(
     plan = result(capsys, data, tmp_path / "no", "--dry-run")
     assert not (tmp_path / "no").exists()
     assert plan["epochs"] == 77
-    assert plan["steps"] == -(-77 * plan["pictures"] // 8)
+    assert plan["steps"] == -(-77 * plan["images"] // 8)
     assert plan["trains"] == "decoder"
     assert plan["latents"] == "the dataset's"
     assert plan["toy"] is True
@@ -104,7 +104,7 @@ def test_from_scratch(data: Path, tmp_path: Path, capsys: Capture) -> None:
     assert finetune(data, out, *options) == 0
     told = capsys.readouterr().out
     assert f"xmdpt prepare --vae {out}" in told
-    assert "latents made with another one do not fit" in told
+    assert "cached latents of another encoder do not fit" in told
     assert json.loads((out / "report.json").read_text())["counts"] == {"before": 3, "after": 3}
     assert json.loads((out / "xmdpt_toy.json").read_text())["toy"] is True
     assert finetune(data, tmp_path / "b", *options, "--vae", data / "encoders/vae") == 2

@@ -405,7 +405,7 @@ def test_several_views_and_openpose_that_is_not_there(
         (["--model", "/no/where"], 1, "no such model folder: /no/where"),
         (["--source", "/no/where.jpg"], 2, "1 source keypoints for 2 sources"),
         (["--pose", "/no/where.json"], 1, "no such file of keypoints: /no/where.json"),
-        (["--pose", "/no/where.jpg"], 1, "no such picture: /no/where.jpg"),
+        (["--pose", "/no/where.jpg"], 1, "image not found: /no/where.jpg"),
     ],
 )
 def test_what_cannot_be(

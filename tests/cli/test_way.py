@@ -244,7 +244,7 @@ def test_two_processes_evaluate_as_one_does(work: Path, tmp_path: Path, capsys: 
     broken.write_bytes(broken.read_bytes()[:60])
     done = torchrun(*args, "--out", tmp_path / "no.json")
     assert done.returncode != 0
-    assert f"broken picture: {broken}" in done.stderr
+    assert f"broken image: {broken}" in done.stderr
     assert not (tmp_path / "no.json").exists()
     # a network that is not there: rank 0 says it for both
     done = torchrun(*args[:5], "--lpips", "--out", tmp_path / "no.json")

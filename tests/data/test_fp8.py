@@ -11,8 +11,8 @@ from encoder_records import encoder_records
 
 from xmdpt_cli.data.fp8 import dequantise_tokens, quantise_tokens
 from xmdpt_cli.data.loader import PairDataset, load_pairs
-from xmdpt_cli.data.manifest import make_manifest
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.prepare.dataset_folder import make_manifest
 from xmdpt_cli.prepare.shard_writer import ShardWriter, ViewData
 from xmdpt_cli.storage.stores import LocalStore
 

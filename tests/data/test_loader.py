@@ -266,8 +266,8 @@ def test_eval_batches(prepared: Path) -> None:
     garment, pair = find_dataset(prepared / "raw").pairs("train")[9]
     batch = batches[1]
     for view, pictures, points in (
-        (pair.source, batch.source_pictures, batch.source_keypoints),
-        (pair.target, batch.target_pictures, batch.target_keypoints),
+        (pair.source, batch.source_images, batch.source_keypoints),
+        (pair.target, batch.target_images, batch.target_keypoints),
     ):
         np.testing.assert_array_equal(
             pictures[1].numpy(), resize_square(garment.views[view].load(), SIZE)

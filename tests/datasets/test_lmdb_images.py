@@ -162,7 +162,7 @@ def test_a_missing_picture_and_a_broken_one(packed: Path, tmp_path: Path) -> Non
     listing = find_dataset(packed)
     name = gone.removeprefix("256-img/")
     assert {p.file: p.reason for p in listing.problems} == {name: "listed image is not there"}
-    with pytest.raises(XmdptError, match="not a picture") as error:
+    with pytest.raises(XmdptError, match="not an image") as error:
         listing.items[0].views["2_side"].load()
     assert listing.items[0].views["2_side"].where in error.value.message
     with pytest.raises(XmdptError, match="no such image"):

@@ -12,13 +12,12 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor
 
-from xmdpt_cli.diffusion import Schedule, sample, training_loss
+from xmdpt_cli.diffusion import Guided, Schedule, sample
+from xmdpt_cli.diffusion.guidance import classifier_free_guidance, guidance_scale
 from xmdpt_cli.diffusion.loss import discretised_log_likelihood, loss_terms
-from xmdpt_cli.diffusion.sampler import guidance_scale, guided
 from xmdpt_cli.diffusion.schedule import at
 from xmdpt_cli.diffusion.solvers import timestep_list
 from xmdpt_cli.errors import ConfigError
-from xmdpt_cli.model import Passes
 
 
 @pytest.mark.parametrize(
@@ -200,20 +199,23 @@ def test_guidance_follows_equation_6() -> None:
     assert min(guidance_scale(t, 2.0, 0.01) for t in timestep_list(50)) >= 1.989
 
 
-def gaussian_model(x: Tensor, t: Tensor, c: Tensor) -> Tensor:
+def gaussian_network(x: Tensor, t: Tensor, c: Tensor, keep: Tensor) -> Tensor:
     """The exact noise prediction if the data are N(m, s^2): m = 0.5 where conditioned, s = 0.3."""
     schedule = Schedule()
     alpha_bar = schedule.alpha_bar[t].float().reshape(-1, 1, 1, 1)
-    mean = 0.5 * (c[:, :1] != 0).float().reshape(-1, 1, 1, 1)
+    mean = 0.5 * keep.float().reshape(-1, 1, 1, 1)
     variance = alpha_bar * 0.09 + 1 - alpha_bar
     eps = (1 - alpha_bar).sqrt() * (x - alpha_bar.sqrt() * mean) / variance
     return torch.cat([eps, torch.zeros_like(eps)], dim=1)
 
 
+GAUSSIAN = Guided(gaussian_network)
+
+
 def test_sampling_a_gaussian_gives_the_gaussian() -> None:
     rng = torch.Generator().manual_seed(0)
     noise = torch.randn(64, 4, 8, 8, generator=rng)
-    out = sample(gaussian_model, noise, torch.ones(64, 1), steps=200, guidance=1.0)
+    out = sample(GAUSSIAN, noise, torch.ones(64, 1), steps=200, guidance=1.0)
     assert float(out.mean()) == pytest.approx(0.5, abs=0.01)
     assert float(out.std()) == pytest.approx(0.3, abs=0.01)
 
@@ -226,50 +228,46 @@ def test_1000_steps_are_diffusers_ddim() -> None:
     scheduler.set_timesteps(1000)
     c = torch.ones(2, 1)
     for t in scheduler.timesteps:
-        eps = guided(gaussian_model, x, int(t), c, guidance_scale(int(t), 2.0, 0.5))[:, :4]
+        times, every = t.expand(2), torch.ones(2, dtype=torch.bool)
+        both = (gaussian_network(x, times, c, keep)[:, :4] for keep in (every, ~every))
+        conditional, unconditional = both
+        scale = guidance_scale(int(t), 2.0, 0.5)
+        eps = unconditional + scale * (conditional - unconditional)
         x = scheduler.step(eps, t, x, eta=0.0).prev_sample
-    ours = sample(gaussian_model, noise, c, steps=1000, guidance=2.0, power=0.5)
+    ours = sample(GAUSSIAN, noise, c, steps=1000, guidance=2.0, power=0.5)
     torch.testing.assert_close(ours, x, rtol=1e-3, atol=1e-3)
 
 
-def test_guidance_of_one_runs_no_unconditional_branch() -> None:
-    seen: list[int] = []
-
-    def model(x: Tensor, t: Tensor, c: Tensor) -> Tensor:
-        seen.append(len(x))
-        return gaussian_model(x, t, c)
-
-    sample(model, torch.zeros(2, 4, 4, 4), torch.ones(2, 1), steps=3, guidance=1.0)
-    assert seen == [2, 2, 2]
-    sample(model, torch.zeros(2, 4, 4, 4), torch.ones(2, 1), steps=3, guidance=2.0)
-    assert seen[3:] == [4, 4, 4]
-
-
-def test_dropped_rows_see_a_zero_condition() -> None:
+def test_a_scale_of_one_computes_no_unconditional_branch() -> None:
     seen: list[Tensor] = []
 
-    class Model:
-        def passes(self, x: Tensor, t: Tensor, c: Tensor, masked: Tensor, *_: object) -> Passes:
-            seen.extend([c, masked])
-            return Passes(torch.zeros(2, 8, 4, 4), None, None)
+    def network(x: Tensor, t: Tensor, c: Tensor, keep: Tensor) -> Tensor:
+        seen.append(keep)
+        return gaussian_network(x, t, c, keep)
 
-    args = (torch.zeros(2, 4, 4, 4), torch.tensor([1, 2]), torch.zeros(2, 4, 4, 4))
-    keep, keep_masked = torch.tensor([True, False]), torch.tensor([False, True])
-    losses = training_loss(Model(), *args, torch.ones(2, 3), keep=keep, keep_masked=keep_masked)
-    assert seen[0].tolist() == [[1, 1, 1], [0, 0, 0]]
-    assert seen[1].tolist() == [[0, 0, 0], [1, 1, 1]]
-    assert losses.masked_mse is None
+    model = Guided(network)
+    sample(model, torch.zeros(2, 4, 4, 4), torch.ones(2, 1), steps=3, guidance=1.0)
+    assert [keep.tolist() for keep in seen] == [[True, True]] * 3
+    seen.clear()
+    sample(model, torch.zeros(2, 4, 4, 4), torch.ones(2, 1), steps=3, guidance=2.0)
+    assert [keep.tolist() for keep in seen] == [[True, True, False, False]] * 3
+
+
+def test_guidance_by_its_formula() -> None:
+    conditional, unconditional = torch.tensor([3.0, -1.0]), torch.tensor([1.0, 1.0])
+    found = classifier_free_guidance(conditional, unconditional, 1.5)
+    assert found.tolist() == [4.0, -2.0]
 
 
 def test_unknown_names_are_refused() -> None:
     for spacing in (None, "linspace"):  # given or the solver's own
         with pytest.raises(ConfigError, match="solver"):
             sample(
-                gaussian_model, torch.zeros(1, 4, 4, 4), torch.ones(1, 1), solver="euler",
+                GAUSSIAN, torch.zeros(1, 4, 4, 4), torch.ones(1, 1), solver="euler",
                 spacing=spacing,
             )  # fmt: skip
     with pytest.raises(ConfigError, match="power"):
-        sample(gaussian_model, torch.zeros(1, 4, 4, 4), torch.ones(1, 1), power=0.0)
+        sample(GAUSSIAN, torch.zeros(1, 4, 4, 4), torch.ones(1, 1), power=0.0)
     with pytest.raises(ConfigError, match="schedule"):
         Schedule("round")
     with pytest.raises(ConfigError, match="prediction"):

@@ -11,7 +11,7 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
-from xmdpt_cli.diffusion import SOLVERS, Schedule, Seen, sample
+from xmdpt_cli.diffusion import SOLVERS, Guided, Schedule, Seen, sample
 from xmdpt_cli.diffusion.solvers import plan, spaced, timestep_list
 from xmdpt_cli.errors import ConfigError
 
@@ -26,10 +26,10 @@ class Gaussian:
     def __init__(self, schedule: Schedule) -> None:
         self.schedule, self.calls = schedule, 0
 
-    def __call__(self, x: Tensor, t: Tensor, c: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, c: Tensor, keep: Tensor) -> Tensor:
         self.calls += 1
         alpha_bar = self.schedule.alpha_bar[t].to(x.dtype).reshape(-1, 1, 1, 1)
-        mean = MEAN * (c[:, :1] != 0).to(x.dtype).reshape(-1, 1, 1, 1)
+        mean = MEAN * keep.to(x.dtype).reshape(-1, 1, 1, 1)
         variance = alpha_bar * SPREAD**2 + 1 - alpha_bar
         eps = (1 - alpha_bar).sqrt() * (x - alpha_bar.sqrt() * mean) / variance
         if self.schedule.prediction == "v":
@@ -68,9 +68,11 @@ def test_solver_is_diffusers(solver: str, kind: str, prediction: str, steps: int
     noise = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0)).double()
     x = noise
     for t in scheduler.timesteps:
-        out = model(x, t.expand(2), c)[:, :4]
+        out = model(x, t.expand(2), c, torch.ones(2, dtype=torch.bool))[:, :4]
         x = scheduler.step(out, t, x).prev_sample
-    ours = sample(model, noise, c, steps, 1.0, solver=solver, spacing="trailing", schedule=schedule)
+    ours = sample(
+        Guided(model), noise, c, steps, 1.0, solver=solver, spacing="trailing", schedule=schedule
+    )
     assert spaced("trailing", steps, schedule) == scheduler.timesteps.tolist()
     torch.testing.assert_close(ours, x, rtol=1e-4, atol=1e-5)
 
@@ -83,7 +85,7 @@ def test_a_solver_converges_at_its_order(solver: str) -> None:
 
     def error(steps: int) -> float:
         out = sample(
-            Gaussian(schedule), noise, torch.ones(64, 1), steps, 1.0, solver=solver,
+            Guided(Gaussian(schedule)), noise, torch.ones(64, 1), steps, 1.0, solver=solver,
             spacing="trailing", schedule=schedule,
         )  # fmt: skip
         return float((out - exact(noise)).abs().mean())
@@ -117,8 +119,8 @@ def test_one_step_gives_the_clean_picture_seen_from_noise(solver: str, predictio
     noise = torch.randn(4, 2, 2, 2, generator=torch.Generator().manual_seed(0)).double()
     seen: list[Seen] = []
     out = sample(
-        Gaussian(schedule), noise, torch.ones(4, 1), 1, 1.0, solver=solver, schedule=schedule,
-        callback=seen.append,
+        Guided(Gaussian(schedule)), noise, torch.ones(4, 1), 1, 1.0, solver=solver,
+        schedule=schedule, callback=seen.append,
     )  # fmt: skip
     torch.testing.assert_close(out, seen[0].clean)
     assert (seen[0].done, seen[0].steps) == (1, 1)
@@ -144,14 +146,14 @@ def test_weights_carry_a_known_picture_exactly() -> None:
 def test_outside_its_interval_guidance_costs_nothing() -> None:
     network, rows = Gaussian(Schedule()), []
 
-    def model(x: Tensor, t: Tensor, c: Tensor) -> Tensor:
+    def model(x: Tensor, t: Tensor, c: Tensor, keep: Tensor) -> Tensor:
         rows.append(len(x))
-        return network(x, t, c)
+        return network(x, t, c, keep)
 
     noise = torch.zeros(3, 1, 2, 2)
-    sample(model, noise, torch.ones(3, 1), 10, 2.0, interval=(0.2, 0.7))
+    sample(Guided(model), noise, torch.ones(3, 1), 10, 2.0, interval=(0.2, 0.7))
     times = timestep_list(10)
     assert rows == [6 if 200 <= t <= 700 else 3 for t in times]
     for bad in ((0.5, 0.5), (-0.1, 1.0), (0.0, 1.1), (math.nan, 1.0)):
         with pytest.raises(ConfigError, match="interval"):
-            sample(model, noise, torch.ones(3, 1), 10, interval=bad)
+            sample(Guided(model), noise, torch.ones(3, 1), 10, interval=bad)

@@ -8,9 +8,9 @@ import pytest
 
 from xmdpt_cli.encoders.identity import encoder_difference
 from xmdpt_cli.model import XMDPT
-from xmdpt_cli.model.folder import published_facts
+from xmdpt_cli.model.checkpoint import published_metadata
 
-PUBLISHED = published_facts(XMDPT(depth=4, width=32, heads=2))["encoders"]
+PUBLISHED = published_metadata(XMDPT(depth=4, width=32, heads=2))["encoders"]
 
 
 def on_hub(part: str, **more: Any) -> dict[str, Any]:

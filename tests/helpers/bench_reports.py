@@ -10,14 +10,15 @@ PEAK = 100e9  # FLOP a second
 
 
 def drawing(rows: dict[str, tuple[float, float]], spread: float = 0.02) -> dict[str, Any]:
-    """``{"model / way": (GFLOP, MFU)}`` on a machine of 100 GFLOP/s, in three rounds each."""
+    """``{"model / impl": (GFLOP, MFU)}`` on a machine of 100 GFLOP/s, in three rounds each."""
     made = []
     for key, (gflop, mfu) in rows.items():
         seconds = gflop / mfu / (PEAK / 1e9)
         around = (1 - spread, 1, 1 + spread)
-        model, _, way = key.partition(" / ")
+        model, _, impl = key.partition(" / ")
         made.append({
-            "key": key, "model": model, "way": way, "gain": "", "base": "", "precision": "fp32",
+            "key": key, "model": model, "implementation": impl, "gain": "", "base": "",
+            "precision": "fp32",
             "steps": 50, "steps_timed": 1, "forwards": 100, "parameters_training": 2_000_000,
             "parameters_inference": 1_000_000, "peak_memory": 2**30, "gflop": gflop,
             "seconds": Spread(tuple(8 * seconds * a for a in around)).plain(),

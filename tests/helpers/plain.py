@@ -42,8 +42,8 @@ def embed(w: W, latents: Tensor) -> Tensor:
     n, c, h, _ = latents.shape
     patches = latents.reshape(n, c, h // 2, 2, h // 2, 2).permute(0, 2, 4, 1, 3, 5)
     flat = patches.reshape(n, (h // 2) ** 2, c * 4)
-    weight = w["tdnet.patch_embed.proj.weight"].flatten(1)
-    return flat @ weight.T + w["tdnet.patch_embed.proj.bias"] + w["tdnet.position"]
+    weight = w["tdnet.x_embedder.proj.weight"].flatten(1)
+    return flat @ weight.T + w["tdnet.x_embedder.proj.bias"] + w["tdnet.pos_embed"]
 
 
 def project(w: W, name: str, x: Tensor) -> Tensor:
@@ -59,22 +59,24 @@ def over_tokens(w: W, name: str, x: Tensor) -> Tensor:
 
 def canet(w: W, pose: Tensor, image: Tensor, source: Tensor) -> Tensor:
     """Paper sec. 3: vP + vG + vL through a last projection."""
-    v_pose = over_tokens(w, "canet.pose_conv", project(w, "canet.pose_mlp", pose.float()))
-    v_global = over_tokens(w, "canet.global_conv", project(w, "canet.source_mlp", image.float()))
-    v_local = over_tokens(w, "canet.local_conv", embed(w, source))
-    return project(w, "canet.final", v_pose + v_global + v_local)
+    v_pose = over_tokens(w, "canet.conv1d_pose", project(w, "canet.mlp_dino_pose", pose.float()))
+    v_global = over_tokens(
+        w, "canet.conv1d_global", project(w, "canet.mlp_dino_img", image.float())
+    )
+    v_local = over_tokens(w, "canet.conv1d_local", embed(w, source))
+    return project(w, "canet.mlp_final", v_pose + v_global + v_local)
 
 
 def timestep(w: W, t: Tensor) -> Tensor:
     i = torch.arange(128)
     angle = t[:, None].float() * torch.exp(-math.log(10000) * i / 128)
     x = torch.cat([angle.cos(), angle.sin()], dim=1)
-    return linear(w, "tdnet.timestep.mlp.2", silu(linear(w, "tdnet.timestep.mlp.0", x)))
+    return linear(w, "tdnet.t_embedder.mlp.2", silu(linear(w, "tdnet.t_embedder.mlp.0", x)))
 
 
-def bias_of(w: W, name: str, block: int, heads: int, side: int) -> Tensor:
+def bias_of(w: W, block: str, side: int) -> Tensor:
     """(H, T, T): a number for every offset of query and key."""
-    table = w[f"{name}.bias.table"][block * heads : (block + 1) * heads]
+    table = w[f"{block}.attn.rel_pos_bias.relative_position_bias_table"].T
     place = torch.arange(side * side)
     y, x = place // side, place % side
     dy, dx = y[:, None] - y[None], x[:, None] - x[None]
@@ -96,14 +98,16 @@ def block(
     w: W, name: str, x: Tensor, c: Tensor, bias: Tensor, heads: int, other: Any = None
 ) -> Any:
     """adaLN-Zero; ``other``: what a cross block reads."""
-    s1, a1, g1, s2, a2, g2 = linear(w, f"{name}.modulation.1", silu(c))[:, None].chunk(6, dim=2)
+    s1, a1, g1, s2, a2, g2 = linear(w, f"{name}.adaLN_modulation.1", silu(c))[:, None].chunk(
+        6, dim=2
+    )
     h = layer_norm(x, 1e-6) * (1 + a1) + s1
     if other is None:
-        q, k, v = linear(w, f"{name}.attention.qkv", h).chunk(3, dim=2)
+        q, k, v = linear(w, f"{name}.attn.qkv", h).chunk(3, dim=2)
     else:
-        q = linear(w, f"{name}.attention.to_q", h)
-        k, v = linear(w, f"{name}.attention.to_kv", other).chunk(2, dim=2)
-    x = x + g1 * linear(w, f"{name}.attention.proj", attention(q, k, v, bias, heads))
+        q = linear(w, f"{name}.attn.to_q", h)
+        k, v = linear(w, f"{name}.attn.to_kv", other).chunk(2, dim=2)
+    x = x + g1 * linear(w, f"{name}.attn.proj", attention(q, k, v, bias, heads))
     h = layer_norm(x, 1e-6) * (1 + a2) + s2
     h = linear(w, f"{name}.mlp.fc2", gelu_tanh(linear(w, f"{name}.mlp.fc1", h)))
     return x + g2 * h
@@ -123,12 +127,12 @@ def one_pass(
     side = noisy.shape[2] // 2
     n, tokens = len(noisy), side * side
     c = timestep(w, t) + c_cond
-    biases = [bias_of(w, "tdnet", i, heads, side)[None] for i in range(depth)]
+    biases = [bias_of(w, f"tdnet.blocks.{i}", side)[None] for i in range(depth)]
     x = embed(w, noisy)
     if kept is None:
         for i in range(depth - 2):
             x = block(w, f"tdnet.blocks.{i}", x, c, biases[i], heads)
-        x = x + w["tdnet.decoder_position"]
+        x = x + w["tdnet.decoder_pos_embed"]
     else:
         rows = torch.arange(n)[:, None]
         x = x[rows, kept]
@@ -140,17 +144,20 @@ def one_pass(
             for i in range(depth - 2):
                 view = block(w, f"tdnet.blocks.{i}", view, c, biases[i], heads)
         whole = w["mipnet.mask_token"].repeat(n, tokens, 1)
-        whole = whole.index_put((rows, kept), x) + w["tdnet.decoder_position"]
-        own, cross = (bias_of(w, "mipnet", i, heads, side)[None] for i in range(2))
-        new = block(w, "mipnet.self_block", whole, c, own, heads)
-        new = block(w, "mipnet.cross_block", new, c, cross, heads, view)
+        whole = whole.index_put((rows, kept), x) + w["tdnet.decoder_pos_embed"]
+        side_blocks = ("mipnet.sideblocks.0", "mipnet.sideblocks_cross.0")
+        own, cross = (bias_of(w, name, side)[None] for name in side_blocks)
+        new = block(w, side_blocks[0], whole, c, own, heads)
+        new = block(w, side_blocks[1], new, c, cross, heads, view)
         there = torch.zeros(n, tokens, 1, dtype=torch.bool)
         there[rows, kept] = True
         x = torch.where(there, whole, new)
     for i in range(depth - 2, depth):
         x = block(w, f"tdnet.blocks.{i}", x, c, biases[i], heads)
-    shift, scale = linear(w, "tdnet.final.modulation.1", silu(c))[:, None].chunk(2, dim=2)
-    x = linear(w, "tdnet.final.linear", layer_norm(x, 1e-6) * (1 + scale) + shift)
+    shift, scale = linear(w, "tdnet.final_layer.adaLN_modulation.1", silu(c))[:, None].chunk(
+        2, dim=2
+    )
+    x = linear(w, "tdnet.final_layer.linear", layer_norm(x, 1e-6) * (1 + scale) + shift)
     x = x.reshape(n, side, side, 2, 2, 8).permute(0, 5, 1, 3, 2, 4)
     return x.reshape(n, 8, 2 * side, 2 * side)
 

@@ -14,7 +14,7 @@ from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.model import XMDPT
-from xmdpt_cli.model.folder import save_model
+from xmdpt_cli.model.checkpoint import save_model
 from xmdpt_cli.prepare.pipeline import prepare_dataset
 from xmdpt_cli.sampling.config import SamplingConfig
 from xmdpt_cli.sampling.dataset_images import generate

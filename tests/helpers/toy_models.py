@@ -14,15 +14,13 @@ from stick_people import FIGURE
 
 from xmdpt_cli.encoders.bundle import Encoders
 from xmdpt_cli.model import XMDPT
-from xmdpt_cli.model.folder import save_model
+from xmdpt_cli.model.checkpoint import save_model
 from xmdpt_cli.toy.encoders import toy_encoders
 
 SIZE = 32
 FORMS: dict[str, dict[str, Any]] = {
     "vector": {},
     "keys": {"conditioning": "tokens"},
-    "cross": {"conditioning": "tokens", "token_source_by": "cross"},
-    "sequence": {"conditioning": "tokens", "token_source_by": "sequence"},
 }
 
 

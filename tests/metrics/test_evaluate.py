@@ -103,7 +103,7 @@ def test_calibration_rows_bracket_the_generated_one() -> None:
     assert any("fid_toyconv of 6 images" in note for note in report.notes)
 
 
-def test_fid_is_between_the_rows_pictures_and_the_real_set() -> None:
+def test_fid_is_between_the_rows_images_and_the_reference_set() -> None:
     toy = toy_features()
     real = [person(i) for i in range(200, 220)]
     mean = np.rint(np.mean(real, axis=0)).astype(np.uint8)
@@ -112,16 +112,16 @@ def test_fid_is_between_the_rows_pictures_and_the_real_set() -> None:
         pairs(), protocol="native", networks=networks, reference=ReferenceSet(lambda: real)
     )
 
-    def statistics(pictures: list[Picture]) -> tuple[np.ndarray, np.ndarray]:
-        features = toy(pictures).astype(np.float64)
+    def statistics(images: list[Picture]) -> tuple[np.ndarray, np.ndarray]:
+        features = toy(images).astype(np.float64)
         return features.mean(0), np.cov(features, rowvar=False)
 
-    for row, pictures in (
+    for row, images in (
         ("generated", [p.generated for p in pairs()]),
         ("mean-image", [mean] * 6),  # measured once, stands for six
         ("ground-truth", [p.ground_truth for p in pairs()]),
     ):
-        expected = frechet_distance(*statistics(pictures), *statistics(real))
+        expected = frechet_distance(*statistics(images), *statistics(real))
         assert report.rows[row]["fid_toyconv"] == pytest.approx(expected, rel=1e-4), row
 
 
@@ -184,7 +184,7 @@ def test_protocols_are_measured_in_one_pass_as_alone() -> None:
     assert wide != pytest.approx(cfld.rows["generated"]["ssim_w51"], abs=1e-5)
 
 
-def test_equal_pictures_have_an_infinite_psnr_that_is_counted_apart() -> None:
+def test_equal_images_have_an_infinite_psnr_that_is_counted_apart() -> None:
     found = [*pairs(3), ImagePair(person(9), person(9), name="same")]
     report = evaluate_pairs(found, protocol="native")
     others = [measure(p.generated, p.ground_truth)["psnr"] for p in pairs(3)]
@@ -218,7 +218,7 @@ def test_protocol_resizes_every_picture_and_the_keypoints() -> None:
     assert fine.notes == []
 
 
-def test_missing_joints_small_and_equal_pictures() -> None:
+def test_missing_joints_small_and_equal_images() -> None:
     nowhere = np.full((18, 2), np.nan)
     small = person(3, (40, 40))
     report = evaluate_pairs(
@@ -272,7 +272,7 @@ def test_what_cannot_be_evaluated() -> None:
         evaluate_pairs(wrong, protocol="native")
 
 
-def test_only_pictures_of_three_uint8_channels_are_measured() -> None:
+def test_only_images_of_three_uint8_channels_are_measured() -> None:
     """Floats have no known scale, and NaN would go through resizes unseen."""
     good = person(1)
     unknown = (good / 255).astype(np.float32)
@@ -335,7 +335,7 @@ def test_pair_folders(tmp_path: Path) -> None:
     assert found.target_only == [right / "c.png"]
 
     Image.fromarray(person(0)).save(left / "a.jpg")
-    with pytest.raises(XmdptError, match="two pictures of one name"):
+    with pytest.raises(XmdptError, match="two images of one name"):
         pair_folders(left, right)
     (tmp_path / "empty").mkdir()
     with pytest.raises(XmdptError, match="no file name"):

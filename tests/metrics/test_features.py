@@ -168,11 +168,11 @@ def test_random_networks_say_toy_and_are_always_the_same(toy_inception: FeatureE
     toy = toy_features()
     assert (FID(toy).name, toy.toy) == ("fid_toyconv", True)
     assert (FID(toy_inception).name, toy_inception.toy) == ("fid_tvinception_toy", True)
-    pictures = blotches(1, 2)
+    images = blotches(1, 2)
     before = torch.random.get_rng_state()
-    np.testing.assert_array_equal(toy(pictures), toy_features()(pictures))
+    np.testing.assert_array_equal(toy(images), toy_features()(images))
     assert torch.equal(before, torch.random.get_rng_state())
-    features = toy_inception(pictures)
+    features = toy_inception(images)
     assert features.shape == (2, 2048)
     assert np.isfinite(features).all()
     assert np.abs(features[0] - features[1]).max() > 1e-4
@@ -184,8 +184,8 @@ def test_toyconv_sees_worse_sets_as_worse() -> None:
     fresh = blotches(3, 48)
     target = accumulate(toy(blotches(2, 48)))
 
-    def fid(pictures: list[Picture]) -> float:
-        own = accumulate(toy(pictures))
+    def fid(images: list[Picture]) -> float:
+        own = accumulate(toy(images))
         return frechet_distance(own.mean, own.cov, target.mean, target.cov)
 
     rng = np.random.default_rng(4)
@@ -214,7 +214,7 @@ def test_a_set_is_the_same_in_any_batches() -> None:
 
 
 def test_the_tensorflow_network_is_torch_fidelitys(tmp_path: Path) -> None:
-    """With the same random weights; pictures of 299 px reach it as they are."""
+    """With the same random weights; images of 299 px reach it as they are."""
     toy = tensorflow_features("toy")
     assert (FID(toy).name, toy.toy) == ("fid_tfinception_toy", True)
     path = tmp_path / "weights.pth"

@@ -24,7 +24,7 @@ def folder(path: Path, names: list[str]) -> Path:
     ["{0}_2_{1}", "{0}_2_{1}_vis", "{0}_to_{1}", "{1}_vis", "{1}"],
     ids=["pidm, xmdpt", "gfla, nted", "pcdms", "target_vis", "the same"],
 )
-def test_a_target_is_found_by_the_generated_pictures_name(tmp_path: Path, form: str) -> None:
+def test_a_target_is_found_by_the_generated_images_name(tmp_path: Path, form: str) -> None:
     wanted = [(TRUTHS[0], TRUTHS[1]), (TRUTHS[1], TRUTHS[0])]
     generated = folder(tmp_path / "g", [form.format(*pair) for pair in wanted] + ["stray"])
     found = pair_folders(generated, folder(tmp_path / "t", TRUTHS))
@@ -34,8 +34,8 @@ def test_a_target_is_found_by_the_generated_pictures_name(tmp_path: Path, form: 
     assert [path.stem for path in found.target_only] == [TRUTHS[2]]
 
 
-def test_targets_may_be_named_as_the_generated_pictures_are(tmp_path: Path) -> None:
-    """Whole names come first: TARGET alone would pair the wrong pictures here."""
+def test_targets_may_be_named_as_the_generated_images_are(tmp_path: Path) -> None:
+    """Whole names come first: TARGET alone would pair the wrong images here."""
     pairs = ["a_2_b", "b_2_a"]
     found = pair_folders(folder(tmp_path / "g", pairs), folder(tmp_path / "t", [*pairs, "a", "b"]))
     assert [(name, target.stem) for name, _, target in found.pairs] == [(p, p) for p in pairs]

@@ -51,7 +51,7 @@ def statistics(features: np.ndarray) -> FeatureStatistics:
 
 @pytest.mark.parametrize(("count", "width"), [(300, 6), (40, 64), (200, 64)])
 def test_the_deviation_of_a_distance_is_that_of_new_sets(count: int, width: int) -> None:
-    """Against the distances of sets drawn anew; with fewer pictures than features as well."""
+    """Against the distances of sets drawn anew; with fewer images than features as well."""
     rng = np.random.default_rng(2)
     real = statistics(rng.normal(size=(2000, width)))
 

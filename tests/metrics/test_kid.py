@@ -23,8 +23,8 @@ def test_equals_torchmetrics_on_the_whole_sets() -> None:
     assert deviation == 0.0
 
 
-def test_unbiased_whatever_the_number_of_pictures() -> None:
-    """Of equal distributions about 0, of few pictures too, where a biased estimate is large."""
+def test_unbiased_whatever_the_number_of_images() -> None:
+    """Of equal distributions about 0, of few images too, where a biased estimate is large."""
     few = [kernel_distance(features(2 * i, 20), features(2 * i + 1, 20))[0] for i in range(60)]
     assert abs(np.mean(few)) < 3 * np.std(few) / np.sqrt(60)
     shifted = kernel_distance(features(0, 1500, 0.5), features(1, 1200))

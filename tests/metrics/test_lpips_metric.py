@@ -30,7 +30,7 @@ def reference() -> lpips.LPIPS:
         return lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
 
 
-def picture(seed: int) -> Picture:
+def image(seed: int) -> Picture:
     return np.random.default_rng(seed).integers(0, 256, (64, 48, 3), dtype=np.uint8)
 
 
@@ -67,7 +67,7 @@ def test_equals_the_package_with_the_same_trunk(
     assert (metric.metric, metric.toy) == ("lpips_alex_v0.1", False)
     assert f"alexnet{suffix} sha256:" in metric.weights
 
-    candidates, truth = [picture(1), picture(2), picture(3)], picture(3)
+    candidates, truth = [image(1), image(2), image(3)], image(3)
     signed = [
         torch.from_numpy(p.astype(np.float32) / 127.5 - 1).permute(2, 0, 1)[None]
         for p in (*candidates, truth)

@@ -1,4 +1,4 @@
-"""Resizes against the published pipelines' pictures."""
+"""Resizes against the published pipelines' images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from xmdpt_cli.metrics.protocols import get_protocol
 
 Shared = Callable[[str], Path]
 
-# the 512 px picture whose published resize the golden holds; Pillow before 13 makes another
+# the 512 px image whose published resize the golden holds; Pillow before 13 makes another
 CFLD_INPUT = "ccfe8514cc087c2288bdeaf6e0a90734c7479031a76d5eaaf39de887eec01cc2"
 
 
@@ -29,7 +29,7 @@ def test_cfld_paths_are_bit_equal_to_the_published_ones(shared: Shared) -> None:
     np.testing.assert_array_equal(truth, golden["pil_bicubic_256x176_u8"])
     generated = np.asarray(photograph.resize((512, 512), Image.Resampling.BICUBIC))
     if hashlib.sha256(generated.tobytes()).hexdigest() != CFLD_INPUT:
-        pytest.skip(f"Pillow {PIL.__version__} makes another 512 px picture than the golden's")
+        pytest.skip(f"Pillow {PIL.__version__} makes another 512 px image than the golden's")
     np.testing.assert_array_equal(cfld.generated(generated), golden["cfld_512_to_256x176_u8"])
 
 
@@ -53,13 +53,11 @@ def test_square_protocols_are_the_published_resizes(shared: Shared) -> None:
 
 @pytest.mark.parametrize("name", ["cfld", "pidm", "pcdms", "clean"])
 def test_both_published_sizes(name: str) -> None:
-    picture = np.random.default_rng(1).integers(0, 256, (512, 512, 3), dtype=np.uint8)
+    image = np.random.default_rng(1).integers(0, 256, (512, 512, 3), dtype=np.uint8)
     for height, size in ((256, (256, 176)), (512, (512, 352))):
         protocol = get_protocol(name, height)
         assert protocol.size == size
-        assert (
-            protocol.ground_truth(picture).shape == protocol.generated(picture).shape == (*size, 3)
-        )
+        assert protocol.ground_truth(image).shape == protocol.generated(image).shape == (*size, 3)
     with pytest.raises(ConfigError, match="no protocol is 300 px high") as caught:
         get_protocol(name, 300)
     assert "256, 512" in caught.value.hint
@@ -78,11 +76,11 @@ def test_cfld_truncates_predictions_and_rounds_photographs() -> None:
 
 
 @pytest.mark.parametrize("name", ["cfld", "clean", "native"])
-def test_pictures_of_the_right_size_stay_as_they_are(name: str) -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (256, 176, 3), dtype=np.uint8)
+def test_images_of_the_right_size_stay_as_they_are(name: str) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (256, 176, 3), dtype=np.uint8)
     protocol = get_protocol(name)
-    np.testing.assert_array_equal(protocol.ground_truth(picture), picture)
-    np.testing.assert_array_equal(protocol.generated(picture), picture)
+    np.testing.assert_array_equal(protocol.ground_truth(image), image)
+    np.testing.assert_array_equal(protocol.generated(image), image)
 
 
 def test_unknown_protocol_lists_the_known() -> None:

@@ -25,9 +25,9 @@ class Photographs:
         self.read = 0
 
     def __call__(self) -> Iterator[Picture]:
-        for picture in self.all:
+        for image in self.all:
             self.read += 1
-            yield picture
+            yield image
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,7 @@ def same(a: ReferenceStatistics, b: ReferenceStatistics) -> bool:
     )
 
 
-def test_statistics_are_those_of_the_pictures() -> None:
+def test_statistics_are_those_of_the_images() -> None:
     photographs = Photographs()
     [found] = reference_statistics(ReferenceSet(photographs), [NATIVE], [TOY], keep_features=True)
     features = TOY(list(photographs.all)).astype(np.float64)

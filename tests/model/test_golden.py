@@ -12,12 +12,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from xmdpt_cli.diffusion import sample, training_loss
+from xmdpt_cli.diffusion.guidance import guidance_scale
 from xmdpt_cli.diffusion.loss import loss_terms
-from xmdpt_cli.diffusion.sampler import guidance_scale, guided
 from xmdpt_cli.diffusion.schedule import Schedule
 from xmdpt_cli.diffusion.solvers import timestep_list
 from xmdpt_cli.model import XMDPT, Mask
-from xmdpt_cli.model.convert import from_published, our_name, published_tensors
+from xmdpt_cli.model.fast import training_passes
+from xmdpt_cli.model.published import from_published, published_name
 
 Shared = Callable[[str], Path]
 
@@ -43,6 +44,10 @@ def condition(model: XMDPT, golden: dict[str, Tensor]) -> Tensor:
         )
 
 
+def mask(golden: dict[str, Tensor]) -> Mask:
+    return Mask.random(golden["in.mask_noise"], 0.3)
+
+
 def relative(a: Tensor, b: Tensor) -> float:
     """Largest difference over the largest value."""
     return float((a - b).abs().max() / b.abs().max())
@@ -52,13 +57,18 @@ def relative(a: Tensor, b: Tensor) -> float:
 def test_forward(model: XMDPT, golden: dict[str, Tensor], condition: Tensor) -> None:
     x, t = golden["in.x"], golden["in.t"]
     assert relative(model(x, t, condition), golden["out.eps_cond"]) < 1e-5
-    assert relative(model(x, t, torch.zeros_like(condition)), golden["out.eps_uncond"]) < 1e-5
+    assert (
+        relative(
+            model(x, t, condition, keep=torch.zeros(3, dtype=torch.bool)), golden["out.eps_uncond"]
+        )
+        < 1e-5
+    )
 
 
 @torch.no_grad()
 def test_forward_masked(model: XMDPT, golden: dict[str, Tensor], condition: Tensor) -> None:
     out = model.forward_masked(
-        golden["in.x"], golden["in.t"], condition, golden["in.src_img"], golden["in.mask_noise"]
+        golden["in.x"], golden["in.t"], condition, golden["in.src_img"], mask(golden)
     )
     assert relative(out, golden["out.eps_masked"]) < 1e-5
 
@@ -66,15 +76,12 @@ def test_forward_masked(model: XMDPT, golden: dict[str, Tensor], condition: Tens
 @pytest.mark.parametrize("power", [0.01, 1.0])
 @torch.no_grad()
 def test_guided(model: XMDPT, golden: dict[str, Tensor], condition: Tensor, power: float) -> None:
-    rows, fast = [], []
+    rows = []
     for i, t in enumerate(golden["in.t"].tolist()):
-        x, c = golden["in.x"][i : i + 1], condition[i : i + 1]
         scale = guidance_scale(t, 2.0, power)
-        rows.append(guided(model, x, t, c, scale))
-        fast.append(model.denoiser(c, [t], [scale])(x, 0))
-    expected = golden[f"out.cfg_scale2_pow{power}"]
-    assert relative(torch.cat(rows), expected) < 1e-5
-    assert relative(torch.cat(fast), expected) < 1e-5
+        denoise = model.denoiser(condition[i : i + 1], [t], [scale])
+        rows.append(denoise(golden["in.x"][i : i + 1], 0))
+    assert relative(torch.cat(rows), golden[f"out.cfg_scale2_pow{power}"]) < 1e-5
 
 
 @torch.no_grad()
@@ -84,14 +91,14 @@ def test_one_row_alone_equals_its_row_in_a_batch(
     args = [golden[f"in.{k}"] for k in ("dino_tgt_pose", "dino_src_img", "src_img")]
     x, t = golden["in.x"], golden["in.t"]
     batch = model(x, t, condition)
-    masked = model.forward_masked(x, t, condition, args[2], golden["in.mask_noise"])
+    masked = model.forward_masked(x, t, condition, args[2], mask(golden))
     for i in range(3):
         one = slice(i, i + 1)
         alone = model.condition(*(a[one] for a in args))
         assert relative(alone, condition[one]) < 1e-5
         assert relative(model(x[one], t[one], alone), batch[one]) < 1e-5
         out = model.forward_masked(
-            x[one], t[one], alone, args[2][one], golden["in.mask_noise"][one]
+            x[one], t[one], alone, args[2][one], Mask(*(ids[one] for ids in mask(golden)))
         )
         assert relative(out, masked[one]) < 1e-5
 
@@ -103,16 +110,15 @@ def test_training_loss_and_every_gradient(
     condition = model.condition(
         golden["in.dino_tgt_pose"], golden["in.dino_src_img"], golden["in.src_img"]
     )
-    losses = training_loss(
-        model,
-        golden["in.x0"],
-        golden["in.t"],
-        golden["in.noise"],
-        condition,
-        keep=golden["in.keep_unmasked"],
+    clean, t, noise = golden["in.x0"], golden["in.t"], golden["in.noise"]
+    noisy = Schedule().add_noise(clean, noise, t)  # here both passes have the same noise
+    passes = training_passes(
+        model, noisy, t, condition, keep=golden["in.keep_unmasked"], mask=mask(golden),
+        masked_latents=noisy, keep_masked=golden["in.keep_masked"],
         source_latents=golden["in.src_img"],
-        mask=Mask.draw(golden["in.mask_noise"], 0.3),
-        keep_masked=golden["in.keep_masked"],
+    )  # fmt: skip
+    losses = training_loss(
+        passes.out, clean, t, noise, masked_out=passes.masked_out, masked_noise=noise
     )
     torch.testing.assert_close(losses.mse, golden["out.train_mse"], rtol=1e-4, atol=0)
     torch.testing.assert_close(losses.vb, golden["out.train_vb"], rtol=1e-4, atol=0)
@@ -126,10 +132,11 @@ def test_training_loss_and_every_gradient(
 
     losses.total.backward()  # type: ignore[no-untyped-call]
     norms = json.loads(shared("golden/dev_a.gradnorms.json").read_text())
-    ours = {name: p.grad for name, p in model.named_parameters()}
-    assert {our_name(k) for k in norms} == set(ours)
-    for published, grad in published_tensors(ours, norms).items():
-        assert float(grad.norm()) == pytest.approx(norms[published], rel=1e-4), published
+    ours = {published_name(name): p.grad for name, p in model.named_parameters()}
+    assert set(ours) == set(norms)
+    for name, grad in ours.items():
+        assert grad is not None
+        assert float(grad.norm()) == pytest.approx(norms[name], rel=1e-4), name
     model.zero_grad()
 
 

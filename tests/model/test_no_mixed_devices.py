@@ -52,11 +52,11 @@ def test_sampling(conditioning: str) -> None:
     net, given = on_gpu(model, fake, torch.bfloat16), on_gpu(given, fake, torch.bfloat16)
     with fake, torch.no_grad():
         condition = net.condition(given.pose_tokens, given.source_tokens, given.source)
-        context = None
+        tokens = None
         if conditioning == "tokens":
             maps = torch.empty(N, 3, 256, 256, device="cuda")
-            context = net.context(given.source, maps, maps, given.source_tokens)
-        denoise = net.denoiser(condition, [999, 10], [2.0, 1.0], context)
+            tokens = net.token_conditions(given.source, maps, maps)
+        denoise = net.denoiser(condition, [999, 10], [2.0, 1.0], tokens)
         noise = torch.empty(N, 4, 32, 32, device="cuda")
         for step in range(2):
             out = denoise(noise, step)

@@ -4,51 +4,44 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
-from xmdpt_cli.model.relative_bias import RelativeBias, bias_among, relative_index
+from xmdpt_cli.model.layers import RelativePositionBias, relative_position_index
+from xmdpt_cli.model.relative_bias import bias_of_pairs, bias_of_queries, dense_bias
 
-SIDE, HEADS, BLOCKS, ROWS = 4, 3, 2, 5
+SIDE, HEADS, ROWS = 4, 3, 5
 TOKENS = SIDE * SIDE
 
 
-def made(others: int = 0) -> RelativeBias:
+def made() -> tuple[RelativePositionBias, Tensor]:
     torch.manual_seed(0)
-    bias = RelativeBias(SIDE, HEADS, BLOCKS, others).double()
-    torch.nn.init.normal_(bias.table)
-    return bias
+    bias = RelativePositionBias(SIDE, HEADS).double()
+    table = torch.nn.init.normal_(bias.relative_position_bias_table)
+    return bias, table
 
 
-def plain(bias: RelativeBias) -> torch.Tensor:
-    return bias.table[:, relative_index(SIDE)].unflatten(0, (BLOCKS, HEADS))
-
-
-def test_the_tables_gradient_sums_diagonals() -> None:
-    bias = made()
-    whole = bias()
-    assert torch.equal(whole, plain(bias))
-    upstream = torch.randn_like(whole)
-    (ours,) = torch.autograd.grad(whole, bias.table, upstream)
-    (expected,) = torch.autograd.grad(plain(bias), bias.table, upstream)
-    torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
+@pytest.mark.parametrize("extra_keys", [0, TOKENS, 2 * TOKENS])
+def test_dense_bias(extra_keys: int) -> None:
+    bias, table = made()
+    found, expected = dense_bias(bias, extra_keys), bias(extra_keys=extra_keys)
+    assert found.shape == (HEADS, TOKENS, TOKENS + extra_keys)
+    check(table, found, expected)
 
 
 @pytest.mark.parametrize("kept", [1, 7, TOKENS])
-@pytest.mark.parametrize("among_all", [False, True])
-@pytest.mark.parametrize("others", [0, 2])
-def test_a_rows_own_tokens(kept: int, among_all: bool, others: int) -> None:
-    bias = made(others)
-    queries = torch.rand(ROWS, TOKENS).argsort(dim=1)[:, :kept]
-    keys = torch.arange(TOKENS).expand(ROWS, -1) if among_all else queries
-    whole = bias()[1]
-    found = bias_among(whole, queries, all_keys=among_all)
-    index = relative_index(SIDE)
-    places = torch.stack([index[q][:, k] for q, k in zip(queries, keys, strict=True)])
-    expected = bias.table[HEADS:, places].transpose(0, 1)  # (N, H, K, K')
-    if others:
-        far = bias.table[HEADS:, bias.far].reshape(1, HEADS, 1, 1)
-        expected = torch.cat([expected, far.expand(*expected.shape[:-1], others)], dim=-1)
+def test_bias_of_a_rows_own_tokens(kept: int) -> None:
+    bias, table = made()
+    ids = torch.rand(ROWS, TOKENS).argsort(dim=1)[:, :kept]
+    dense, index = dense_bias(bias), relative_position_index(SIDE)
+    pairs = torch.stack([index[row][:, row] for row in ids])
+    check(table, bias_of_pairs(dense, ids), table.T[:, pairs].transpose(0, 1))
+    check(table, bias(ids), table.T[:, pairs].transpose(0, 1))
+    check(table, bias_of_queries(dense_bias(bias), ids), table.T[:, index[ids]].transpose(0, 1))
+
+
+def check(table: Tensor, found: Tensor, expected: Tensor) -> None:
     assert torch.equal(found, expected)
     upstream = torch.randn_like(found)
-    (ours,) = torch.autograd.grad(found, bias.table, upstream)
-    (theirs,) = torch.autograd.grad(expected, bias.table, upstream)
-    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    (one,) = torch.autograd.grad(found, table, upstream, retain_graph=True)
+    (other,) = torch.autograd.grad(expected, table, upstream)
+    torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)

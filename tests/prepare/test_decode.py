@@ -44,7 +44,7 @@ def same(got: DecodedGarment, want: DecodedGarment) -> None:
         for size in SIZES:
             a, b = other.sized[size], view.sized[size]
             assert a.png == b.png
-            np.testing.assert_array_equal(a.picture, b.picture)
+            np.testing.assert_array_equal(a.image, b.image)
             assert (a.pose is None) == (b.pose is None)
             if a.pose is not None and b.pose is not None:
                 np.testing.assert_array_equal(a.pose, b.pose)

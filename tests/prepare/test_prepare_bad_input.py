@@ -46,11 +46,11 @@ def truncated(path: Path) -> bytes:
 
 
 BROKEN: dict[str, tuple[Callable[[Path], bytes], str]] = {
-    "truncated": (truncated, "broken picture"),
-    "zero bytes": (lambda _: b"", "not a picture (or empty)"),
-    "text": (lambda _: b"<html>404 Not Found</html>", "not a picture"),
+    "truncated": (truncated, "broken image"),
+    "zero bytes": (lambda _: b"", "not an image (or empty)"),
+    "text": (lambda _: b"<html>404 Not Found</html>", "not an image"),
     "bomb": (lambda _: bomb(), "too large to decode safely"),
-    "noise behind a header": (lambda p: p.read_bytes()[:200] + os.urandom(500), "picture"),
+    "noise behind a header": (lambda p: p.read_bytes()[:200] + os.urandom(500), "image"),
 }
 
 

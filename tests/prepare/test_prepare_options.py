@@ -145,7 +145,7 @@ def test_a_picture_without_a_person_is_left_out_with_its_pairs(tmp_path: Path) -
 
 def test_openpose_is_needed_and_remembered(tmp_path: Path) -> None:
     root = make_dataset(tmp_path / "raw")
-    with pytest.raises(ConfigError, match="19 pictures have no keypoints"):
+    with pytest.raises(ConfigError, match="19 images have no keypoints"):
         prepare(without_keypoints(root), tmp_path / "out")
     prepare(without_keypoints(root), tmp_path / "out", detector=Detector())
     with pytest.raises(XmdptError, match="poses"):

@@ -231,9 +231,7 @@ def test_broken_pictures_are_skipped_with_their_pairs(tmp_path: Path) -> None:
     }
     skipped = dict(map(tuple, manifest["skipped"]))
     assert skipped[tree_name("WOMEN", 2, "2_side")] == "listed image is not there"
-    assert (
-        "broken picture: 01_2_side.jpg" in skipped["img_highres/" + tree_name("MEN", 1, "2_side")]
-    )
+    assert "broken image: 01_2_side.jpg" in skipped["img_highres/" + tree_name("MEN", 1, "2_side")]
     assert "empty" in skipped["img_highres/" + tree_name("MEN", 501, "1_front")]
     assert "no usable pair" in skipped["img_highres/" + tree_name("MEN", 501, "2_side")]
     assert len(skipped) == 4

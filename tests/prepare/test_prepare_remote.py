@@ -110,7 +110,7 @@ def test_what_was_prepared_is_read_and_shown_over_http(tmp_path: Path) -> None:
         for name, tensor in near.features(7).items():
             torch.testing.assert_close(far.features(7)[name], tensor, rtol=0, atol=0)
         key, view = near.views()[4]
-        np.testing.assert_array_equal(far.picture(key, view), near.picture(key, view))
+        np.testing.assert_array_equal(far.image(key, view), near.image(key, view))
         assert check_dataset(open_store(url)).ok
         with pytest.raises(XmdptError, match="web servers are read only"):
             write_report(open_store(url))

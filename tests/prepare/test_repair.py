@@ -123,7 +123,7 @@ def test_what_was_left_out_comes_back_with_its_shard(tmp_path: Path) -> None:
     broken.write_bytes(b"no picture")
     prepare(root, out)
     manifest = json.loads((out / "dataset.json").read_text())
-    (left_out,) = [entry for entry in manifest["skipped"] if "not a picture" in entry[1]]
+    (left_out,) = [entry for entry in manifest["skipped"] if "not an image" in entry[1]]
     own = {
         name: json.loads((out / name.replace(".tar", ".index.json")).read_text())["skipped"]
         for name in SHARDS
@@ -273,7 +273,7 @@ def test_a_repair_that_would_lose_pictures_changes_nothing(
     broken.write_bytes(b"no picture")
     with pytest.raises(XmdptError, match=broken.name) as caught:
         prepare(raw, out, names)
-    assert "restore that picture" in caught.value.hint
+    assert "restore that image" in caught.value.hint
     assert hashes(out) == damaged
     prepare(made / "raw", out, names)
     assert hashes(out) == hashes(made / "out")

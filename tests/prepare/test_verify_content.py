@@ -139,7 +139,7 @@ DAMAGES: list[tuple[str, str, dict[str, Any]]] = [
     ("picture", "cannot be decoded", {"png": b"GIF89a"}),
     ("picture", "cannot be decoded", {"png": view().png[:45]}),
     ("keypoints", "float64 (17, 2)", {"keypoints": np.zeros((17, 2))}),
-    ("keypoints", "to 40 px in a picture of 16 px", {"keypoints": FAR}),
+    ("keypoints", "to 40 px in an image of 16 px", {"keypoints": FAR}),
     ("keypoints", "neither there nor absent", {"keypoints": HALF}),
     ("keypoints", "neither there nor absent", {"keypoints": INFINITE}),
 ]

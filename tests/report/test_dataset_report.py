@@ -26,10 +26,10 @@ from xmdpt_cli.pose.keypoints import JOINTS
 from xmdpt_cli.prepare.pipeline import prepare_dataset
 from xmdpt_cli.prepare.verify import check_dataset
 from xmdpt_cli.progress import silent
-from xmdpt_cli.report.charts import MOST_BARS, bins, histogram
+from xmdpt_cli.report.charts import MAX_BARS, bins, histogram
 from xmdpt_cli.report.dataset import write_report
-from xmdpt_cli.report.dataset_numbers import gather, left_out, spread
 from xmdpt_cli.report.dataset_sheet import CELL, make_strip, with_joints
+from xmdpt_cli.report.dataset_statistics import evenly_spaced, group_skipped, split_statistics
 from xmdpt_cli.storage.stores import LocalStore
 
 
@@ -77,7 +77,7 @@ def test_the_page_says_what_is_there(out: Path) -> None:
     for fact in ("32 pairs", "30 train · 2 test", "7 garments", "19 images", "32 px"):
         assert fact in re.sub(r"\s+", " ", reader.text), fact
     assert "train, 3: 5 garments (100.0%)" in reader.text
-    assert "every listed picture is in the dataset" in reader.text
+    assert "every listed image is in the dataset" in reader.text
     shards = json.loads((out / "dataset.json").read_text())["shards"]
     assert all(shard["sha256"] in reader.text for shard in shards)
     assert check_dataset(LocalStore(out)).findings == []  # the report belongs to the folder
@@ -109,7 +109,7 @@ def test_names_are_text_whatever_they_hold(out: Path) -> None:
                "revision": None, "scale": 1.0, "factor": 8, "channels": 4}  # fmt: skip
     edit_manifest(
         out,
-        skipped=[[nasty, "broken picture: <i>x</i>"], ["byte \ufffd", "<gone>"]],
+        skipped=[[nasty, "broken image: <i>x</i>"], ["byte \ufffd", "<gone>"]],
         encoders={**encoder_records(), "vae": network},
         settings={"tokens": "<fp8>"},
     )
@@ -117,7 +117,7 @@ def test_names_are_text_whatever_they_hold(out: Path) -> None:
     # the page itself has six tiles and three legends of two
     assert (reader.tags["script"], reader.tags["b"], reader.tags["i"]) == (0, 6, 6)
     assert reader.text.count(nasty) == 2  # among the first of its reason, and in the list
-    for text in ("such as: broken picture: <i>x</i>", "/data/<b>&", "<fp8>", "<gone>"):
+    for text in ("such as: broken image: <i>x</i>", "/data/<b>&", "<fp8>", "<gone>"):
         assert text in reader.text, text
 
 
@@ -153,14 +153,14 @@ def test_what_it_was_made_with_is_said_in_words(out: Path) -> None:
 
 @pytest.mark.usefixtures("few")
 def test_reasons_are_counted(out: Path) -> None:
-    skipped = [[f"{i}.jpg", f"broken picture: {i}.jpg (cut)"] for i in range(1200)]
+    skipped = [[f"{i}.jpg", f"broken image: {i}.jpg (cut)"] for i in range(1200)]
     skipped += [["a.jpg", "listed picture is not there"]]
-    groups = left_out(skipped)
+    groups = group_skipped(skipped)
     assert [(g.reason, g.count) for g in groups] == [
-        ("broken picture", 1200),
+        ("broken image", 1200),
         ("listed picture is not there", 1),
     ]
-    assert groups[0].examples[0] == ("0.jpg", "broken picture: 0.jpg (cut)")
+    assert groups[0].examples[0] == ("0.jpg", "broken image: 0.jpg (cut)")
     edit_manifest(out, skipped=skipped)
     text = Reader(page(out)).text
     assert "999.jpg" in text
@@ -170,7 +170,7 @@ def test_reasons_are_counted(out: Path) -> None:
 
 def test_facts_are_counted_from_the_keypoints(prepared: Path) -> None:
     dataset = PairDataset(prepared, "train")
-    facts = gather(dataset, silent, 0, 0)
+    facts = split_statistics(dataset, silent, 0, 0)
     there = np.stack([
         np.isfinite(dataset.keypoints(key, view)).all(axis=1) for key, view in dataset.views()
     ])  # fmt: skip
@@ -199,12 +199,13 @@ def test_the_sheet_shows_the_pairs_it_names(prepared: Path, out: Path) -> None:
     sheet = np.asarray(Image.open(out / "sheet.png"))
     dataset = PairDataset(prepared, "train")
     for pair in (dataset.pairs[0], dataset.pairs[-1]):  # the first and the last are among them
-        strip = make_strip(dataset, pair).picture
-        found = cv2.matchTemplate(sheet, strip, cv2.TM_SQDIFF)
-        assert found.min() == 0
-    source = dataset.picture(dataset.pairs[0].key, dataset.pairs[0].source)
+        strip = make_strip(dataset, pair).image
+        _, _, (left, top), _ = cv2.minMaxLoc(cv2.matchTemplate(sheet, strip, cv2.TM_SQDIFF))
+        height, width = strip.shape[:2]
+        assert (sheet[top : top + height, left : left + width] == strip).all()
+    source = dataset.image(dataset.pairs[0].key, dataset.pairs[0].source)
     strip = make_strip(dataset, dataset.pairs[0])
-    shown = cv2.resize(strip.picture[:, :CELL], (32, 32), interpolation=cv2.INTER_AREA)
+    shown = cv2.resize(strip.image[:, :CELL], (32, 32), interpolation=cv2.INTER_AREA)
     assert np.abs(shown.astype(int) - source).mean() < 12  # enlarged and reduced again
     assert strip.views == f"{dataset.pairs[0].source} > {dataset.pairs[0].target}"
 
@@ -220,19 +221,19 @@ def test_joints_lie_where_they_are_in_the_picture(side: int) -> None:
 
 
 def test_pairs_are_spread_over_the_list() -> None:
-    assert spread(range(101_966), 3) == [0, 50_982, 101_965]
-    assert spread(range(3), 8) == [0, 1, 2]
-    assert spread(range(9), 1) == [0]
-    assert spread([], 8) == []
+    assert evenly_spaced(range(101_966), 3) == [0, 50_982, 101_965]
+    assert evenly_spaced(range(3), 8) == [0, 1, 2]
+    assert evenly_spaced(range(9), 1) == [0]
+    assert evenly_spaced([], 8) == []
 
 
 def test_long_histograms_are_put_into_bins() -> None:
     assert bins([Counter({2: 5, 4: 1})]) == [range(2, 3), range(3, 4), range(4, 5)]
     places = bins([Counter({1: 5}), Counter({90: 1})])
-    assert len(places) <= MOST_BARS
+    assert len(places) <= MAX_BARS
     assert [value for place in places for value in place][:90] == list(range(1, 91))
     assert bins([Counter()]) == [range(1)]
-    chart = histogram(["train"], [Counter({1: 3, 90: 1})], "garments")
+    chart = histogram(["train"], [Counter({1: 3, 90: 1})], "garments", "a label")
     assert "train, 1–5: 3 garments (75.0%)" in chart
 
 

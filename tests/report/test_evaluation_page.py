@@ -20,7 +20,7 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture
 from xmdpt_cli.metrics.evaluation import Evaluation, Value
 from xmdpt_cli.metrics.registry import METRICS
-from xmdpt_cli.report.evaluation_charts import MOST_DOTS, histogram, means, scatter
+from xmdpt_cli.report.evaluation_charts import MAX_DOTS, histogram, means, scatter
 from xmdpt_cli.report.evaluation_page import page, write_page
 from xmdpt_cli.report.evaluation_pairs import ranking
 
@@ -75,7 +75,7 @@ def captions(text: str) -> list[str]:
 def hovers(svg: str, kind: str) -> list[str]:
     """What marks of a class say when hovered over."""
     root = ElementTree.fromstring(svg)
-    marks = [mark for mark in root if mark.get("class") == kind]
+    marks = [mark for mark in root.iter() if mark.get("class") == kind]
     return [mark.findtext("title") or "" for mark in marks]
 
 
@@ -86,7 +86,8 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
     text = path.read_text("utf-8")
     reader = Reader(text)
     assert reader.tags["img"] == 12 * len(KINDS)
-    assert all(source.startswith("data:image/") for source in reader.sources)
+    # images inside the page, or shapes of its own charts
+    assert all(source.startswith(("data:image/", "#")) for source in reader.sources)
     assert not {"script", "link", "iframe", "object"} & set(reader.tags)
     style = re.sub(r"base64,[^\"]*", "", text)
     assert not re.search(r"https?:|//|url\(|@import|\bon\w+=", style)
@@ -265,7 +266,7 @@ def test_even_noise_leaves_the_page_small() -> None:
 def test_pictures_that_are_missing_are_said() -> None:
     reader = read(report({"l1": [0.5, 0.6]}), show=none)
     assert reader.tags["img"] == 0
-    assert "No pictures: no pictures here: <p0>" in reader.text
+    assert "No images: no pictures here: <p0>" in reader.text
     assert "0.5500" in reader.tables[0][1]
 
 
@@ -304,7 +305,7 @@ def test_what_is_no_number_is_counted_apart() -> None:
     values: list[Value] = [math.inf, math.inf, None, 20.0, 22.0]
     made = report({"psnr": values}, joints=[3, 4, 5, 6, None])
     reader = read(made)
-    assert "mean ∞; median ∞; 2 infinite (equal pictures), not in the charts" in reader.text
+    assert "mean ∞; median ∞; 2 infinite (equal images), not in the charts" in reader.text
     assert "; 1 without a value" in reader.text
     assert "Not known for 1 pairs" in reader.text
     assert reader.tags["svg"] == 2
@@ -356,13 +357,22 @@ def test_the_histogram_counts_every_pair_and_marks_the_mean() -> None:
     texts = [t.text or "" for t in root.iter("text")]
     assert "mean 0.7012" in texts
     assert all(len(t.partition(".")[2]) <= METRICS["ssim_256"][1] for t in texts)
+
     # the mean's line stands between the bars around it
-    mean = float(re.search(r'class="mean" d="M([\d.]+)', svg)[1])
-    bars = {m.findtext("title"): float(m.get("x")) for m in root if m.get("class") == "s0"}
-    left = next(x for t, x in bars.items() if float(t.split(" ")[0]) == 0.7)
-    assert left - 1 < mean < left + 3
-    band = next(m for m in root if m.get("class") == "band")
-    assert float(band.get("x")) < mean < float(band.get("x")) + float(band.get("width"))
+    def points(kind: str, title: str = "") -> list[float]:
+        """The x of a mark's path."""
+        (path,) = [
+            mark.get("d")
+            for mark in root.iter("path")
+            if mark.get("class") == kind and (mark.findtext("title") or "").startswith(title)
+        ]
+        return [float(point.split()[0]) for point in re.findall(r"[ML] ([\d. -]+)", path)]
+
+    (mean,) = {*points("mean")}
+    bar = points("s0", "0.70 – ")
+    assert min(bar) - 1 < mean < min(bar) + 0.5 * (max(bar) - min(bar))
+    low, high = points("band")
+    assert low < mean < high
 
 
 def test_means_over_joints_are_of_enough_pairs() -> None:
@@ -384,7 +394,7 @@ def test_many_pairs_are_counted_in_cells() -> None:
     rng = np.random.default_rng(0)
     joints, values = rng.integers(0, 19, 8570), rng.normal(0.7, 0.1, 8570)
     names = [f"p{i}" for i in range(8570)]
-    few, many = MOST_DOTS, MOST_DOTS + 1
+    few, many = MAX_DOTS, MAX_DOTS + 1
     assert len(hovers(scatter(values[:few], joints[:few], names[:few], "l1"), "dot")) == few
     assert "dot" not in scatter(values[:many], joints[:many], names[:many], "l1")
     svg = scatter(values, joints, names, "ssim_256")

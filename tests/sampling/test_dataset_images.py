@@ -26,7 +26,9 @@ from xmdpt_cli.cli.app import run
 from xmdpt_cli.data.loader import PairRef
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import only_process
+from xmdpt_cli.model.fast import predict
 from xmdpt_cli.sampling import png_writer
+from xmdpt_cli.sampling import sampler as sampler_module
 from xmdpt_cli.sampling.dataset_images import generate
 from xmdpt_cli.sampling.sample_names import sample_name
 from xmdpt_cli.sampling.sampler import Sampler
@@ -315,9 +317,12 @@ def test_compiled_for_one_batch_size(
         return graph.forward
 
     torch._dynamo.reset()
-    net = sampler.model.tdnet
     monkeypatch.setattr(
-        sampler.model, "compile_sampling", lambda: net.compile(dynamic=False, backend=backend)
+        sampler_module,
+        "compile_sampling",
+        lambda model: setattr(
+            model, "predict", torch.compile(predict, dynamic=False, backend=backend)
+        ),
     )
     sampler.compile(5)
     given = (sampler, small.dataset, small.vae)
@@ -377,7 +382,7 @@ def test_a_full_disk(
         with pytest.raises(XmdptError, match="No space left on device") as caught:
             small.draw(out, batch_size=3)
     assert caught.value.exit_code == 1
-    assert "goes on from what is done" in caught.value.hint
+    assert "then resumes" in caught.value.hint
     assert len(pictures(out)) == 5
     assert no_rest(out)
     assert small.draw(out, batch_size=3)["generated"] == len(small.dataset) - 5

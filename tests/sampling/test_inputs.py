@@ -78,7 +78,7 @@ def test_one_picture_in_every_form(tmp_path: Path) -> None:
         (np.zeros((0, 0, 3), np.uint8), "0 x 0"),
         (Image.new("RGB", (1, 1)), "1 x 1"),
         (7, "not int"),
-        ("nowhere.jpg", "no such picture: nowhere.jpg"),
+        ("nowhere.jpg", "image not found: nowhere.jpg"),
         (".", "a folder"),
     ],
 )

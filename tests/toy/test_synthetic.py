@@ -16,14 +16,14 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.toy.people.person import Cloth
 from xmdpt_cli.toy.people.pose import Arm, Leg
 from xmdpt_cli.toy.synthetic import (
-    Drawing,
     Person,
     Pose,
-    draw_person,
-    draw_view,
+    Rendering,
     make_person,
     make_pose,
     make_synthetic,
+    render_person,
+    render_view,
     views_in,
     views_of,
 )
@@ -72,9 +72,9 @@ def dressed(pattern: str) -> Person:
     )
 
 
-def some_drawings(people: int) -> list[Drawing]:
+def some_drawings(people: int) -> list[Rendering]:
     return [
-        draw_view(view)
+        render_view(view)
         for index in range(people)
         for view in views_of("train", index, seed=5, views=5)
     ]
@@ -102,14 +102,14 @@ def bytes_of(root: Path) -> dict[str, bytes]:
     return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
-# --- the drawing -----------------------------------------------------------------------------
+# --- the rendering -----------------------------------------------------------------------------
 
 
 def test_every_annotated_joint_lies_on_the_person() -> None:
-    for drawing in some_drawings(10):
-        seen = np.isfinite(drawing.keypoints[:, 0])
-        x, y = np.floor(drawing.keypoints[seen]).astype(int).T
-        assert drawing.silhouette[y, x].all(), np.flatnonzero(seen)[~drawing.silhouette[y, x]]
+    for rendering in some_drawings(10):
+        seen = np.isfinite(rendering.keypoints[:, 0])
+        x, y = np.floor(rendering.keypoints[seen]).astype(int).T
+        assert rendering.silhouette[y, x].all(), np.flatnonzero(seen)[~rendering.silhouette[y, x]]
 
 
 def test_an_arm_is_painted_where_its_joints_are() -> None:
@@ -117,10 +117,10 @@ def test_an_arm_is_painted_where_its_joints_are() -> None:
     person, down = dressed("plain"), standing(0)
     raised = Arm("hip", (0.03, -0.06, 0.03), (1.0, 0.0, -0.2))
     a, b = (
-        draw_person(person, down),
-        draw_person(person, replace(down, arms=(raised, down.arms[1]))),
+        render_person(person, down),
+        render_person(person, replace(down, arms=(raised, down.arms[1]))),
     )
-    changed = np.argwhere(np.abs(a.picture.astype(int) - b.picture).max(axis=2) > 12)[:, ::-1]
+    changed = np.argwhere(np.abs(a.image.astype(int) - b.image).max(axis=2) > 12)[:, ::-1]
     scale = np.linalg.norm(a.keypoints[NECK] - a.keypoints[[RHIP, LHIP]].mean(axis=0)) / 0.3
     reach = np.full(len(changed), np.inf)
     for keypoints in (a.keypoints, b.keypoints):
@@ -137,13 +137,13 @@ def test_an_arm_is_painted_where_its_joints_are() -> None:
 
 def test_sides_and_faces_follow_the_turn() -> None:
     person = dressed("plain")
-    front, back = draw_person(person, standing(0)), draw_person(person, standing(180))
+    front, back = render_person(person, standing(0)), render_person(person, standing(180))
     for right, left in ((RSHO, LSHO), (RHIP, LHIP), (REAR, LEAR)):
         assert front.keypoints[right, 0] < front.keypoints[left, 0]
         assert back.keypoints[right, 0] > back.keypoints[left, 0]
     assert front.keypoints[REYE, 0] < front.keypoints[NOSE, 0] < front.keypoints[LEYE, 0]
     assert np.isnan(back.keypoints[[NOSE, REYE, LEYE]]).all()
-    looks_right = draw_person(person, standing(90)).keypoints
+    looks_right = render_person(person, standing(90)).keypoints
     # facing the right of the picture, it is the right side that is turned to us
     assert np.isnan(looks_right[[LEYE, LEAR]]).all()
     assert np.isfinite(looks_right[[NOSE, REYE, REAR]]).all()
@@ -151,39 +151,39 @@ def test_sides_and_faces_follow_the_turn() -> None:
 
 
 def test_upper_body_crops_lose_the_joints_outside_the_frame() -> None:
-    drawing = draw_person(dressed("plain"), standing(0, zoom=1.7))
-    assert np.isnan(drawing.keypoints[[10, 13]]).all()  # ankles
-    assert np.isfinite(drawing.keypoints[[NOSE, NECK, RSHO, LSHO]]).all()
+    rendering = render_person(dressed("plain"), standing(0, zoom=1.7))
+    assert np.isnan(rendering.keypoints[[10, 13]]).all()  # ankles
+    assert np.isfinite(rendering.keypoints[[NOSE, NECK, RSHO, LSHO]]).all()
 
 
 def test_height_scales_everything() -> None:
     person = dressed("plaid")
     for yaw in (20, 130):
         large, small = (
-            draw_person(person, standing(yaw)),
-            draw_person(person, standing(yaw), height=64),
+            render_person(person, standing(yaw)),
+            render_person(person, standing(yaw), height=64),
         )
-        assert small.picture.shape == (64, 44, 3)
+        assert small.image.shape == (64, 44, 3)
         np.testing.assert_allclose(small.keypoints * 4, large.keypoints, atol=1e-9)
-        block = large.picture.reshape(64, 4, 44, 4, 3).mean(axis=(1, 3))
-        assert peak_signal_noise_ratio(block, small.picture.astype(float), data_range=255) > 30
+        block = large.image.reshape(64, 4, 44, 4, 3).mean(axis=(1, 3))
+        assert peak_signal_noise_ratio(block, small.image.astype(float), data_range=255) > 30
 
 
 def test_textures_move_with_the_body() -> None:
     """A person 10 pixels further on is the same person: nothing is fixed to the screen."""
     person = dressed("plaid")
-    here = draw_person(person, standing(15, shift=(0.0, 0.0)))
-    there = draw_person(person, standing(15, shift=(10 / 176, 0.0)))
+    here = render_person(person, standing(15, shift=(0.0, 0.0)))
+    there = render_person(person, standing(15, shift=(10 / 176, 0.0)))
     np.testing.assert_allclose(there.keypoints - here.keypoints, [[10, 0]] * 18, atol=1e-9)
-    difference = np.abs(here.picture[:, :-10].astype(int) - there.picture[:, 10:])
+    difference = np.abs(here.image[:, :-10].astype(int) - there.image[:, 10:])
     assert difference.max() <= 2
-    assert here.picture[here.silhouette].std() > 40
+    assert here.image[here.silhouette].std() > 40
 
 
 @pytest.mark.parametrize(("yaw", "shown"), [(0, True), (25, True), (180, False), (160, False)])
 def test_a_print_sits_on_the_chest(yaw: float, shown: bool) -> None:
-    plain, printed = (draw_person(dressed(kind), standing(yaw)) for kind in ("plain", "print"))
-    changed = (plain.picture != printed.picture).any(axis=2)
+    plain, printed = (render_person(dressed(kind), standing(yaw)) for kind in ("plain", "print"))
+    changed = (plain.image != printed.image).any(axis=2)
     assert (changed.sum() > 60) == shown
     if not shown:
         assert not changed.any()
@@ -191,10 +191,10 @@ def test_a_print_sits_on_the_chest(yaw: float, shown: bool) -> None:
 
 def test_a_garment_keeps_its_colour_from_view_to_view() -> None:
     def chest(person: Person, yaw: float) -> np.ndarray:
-        drawing = draw_person(person, standing(yaw))
-        neck, hips = drawing.keypoints[NECK], drawing.keypoints[[RHIP, LHIP]].mean(axis=0)
+        rendering = render_person(person, standing(yaw))
+        neck, hips = rendering.keypoints[NECK], rendering.keypoints[[RHIP, LHIP]].mean(axis=0)
         x, y = (0.6 * neck + 0.4 * hips).astype(int)
-        return np.median(drawing.picture[y - 3 : y + 4, x - 3 : x + 4].reshape(-1, 3), axis=0)
+        return np.median(rendering.image[y - 3 : y + 4, x - 3 : x + 4].reshape(-1, 3), axis=0)
 
     views = [chest(dressed("plain"), yaw) for yaw in (0, 35, 160, 180, -150)]
     wanted = np.array([0.85, 0.12, 0.10]) * 255
@@ -212,8 +212,8 @@ def test_copying_the_source_scores_badly(tmp_path: Path) -> None:
     known = views_in(root)
     ssim, iou = [], []
     for row in lines(root / "fasion-resize-pairs-test.csv")[1:]:
-        source, target = (draw_view(known[name]) for name in row.split(","))
-        ssim.append(structural_similarity(source.picture, target.picture, channel_axis=2))
+        source, target = (render_view(known[name]) for name in row.split(","))
+        ssim.append(structural_similarity(source.image, target.image, channel_axis=2))
         both = (source.silhouette & target.silhouette).sum()
         iou.append(both / (source.silhouette | target.silhouette).sum())
     assert np.mean(ssim) < 0.75
@@ -285,12 +285,12 @@ def test_annotations_are_the_drawings_keypoints(synthetic: Path) -> None:
     points = parse_annotations(synthetic / "fasion-resize-annotation-test.csv")
     assert points
     for name, whole in points.items():
-        drawing = draw_view(known[name])
-        missing = np.isnan(drawing.keypoints[:, 0])
+        rendering = render_view(known[name])
+        missing = np.isnan(rendering.keypoints[:, 0])
         assert (whole[missing] == -1).all()
-        assert np.abs(whole[~missing] + 0.5 - drawing.keypoints[~missing]).max() <= 0.5
+        assert np.abs(whole[~missing] + 0.5 - rendering.keypoints[~missing]).max() <= 0.5
         stored = np.asarray(Image.open(synthetic / known[name].path))
-        assert peak_signal_noise_ratio(drawing.picture, stored) > 33
+        assert peak_signal_noise_ratio(rendering.image, stored) > 33
 
 
 def test_annotations_are_in_the_176_frame_whatever_the_height(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.toy import train_encoders as toy
 from xmdpt_cli.toy.synthetic import make_synthetic
-from xmdpt_cli.toy.train_encoders import CROP, Crops, ListedPictures, make_toy_encoders, vae_seconds
+from xmdpt_cli.toy.train_encoders import CROP, Crops, ListedImages, make_toy_encoders, vae_seconds
 from xmdpt_cli.vae_training.examples import Pictures
 
 
@@ -23,7 +23,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_pieces_of_pictures(root: Path) -> None:
-    pictures = ListedPictures(find_dataset(root), "train", 96)
+    pictures = ListedImages(find_dataset(root), "train", 96)
     crops = Crops(pictures, seed=0)
     assert len(crops) == 16 * len(pictures)
     places = set()

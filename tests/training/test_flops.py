@@ -52,7 +52,7 @@ def inputs(model: XMDPT, n: int) -> Inputs:
         keep_masked=flags,
         pose_tokens=torch.empty(n, 257, 768),
         source_tokens=torch.empty(n, 257, 1536),
-        mask=Mask.draw(tokens, model.mask_ratio),
+        mask=Mask.random(tokens, model.mask_ratio),
         pose_maps=None,
         target_tokens=None,
     )

@@ -134,7 +134,7 @@ def test_pictures_and_poses_follow_the_same_crop(dataset: PairDataset, encoders:
         step = -1 if indices.flip[i] else 1
         for role, row, place in (("target", targets[i], i), ("source", sources[i], N + i)):
             crop = sample_crop(SEED, number, role, SIZE)
-            picture = crop_image(dataset.picture_of(int(row)), crop)[:, ::step]
+            picture = crop_image(dataset.image_of(int(row)), crop)[:, ::step]
             np.testing.assert_array_equal(images.images[place].numpy(), picture)
             points = crop_keypoints(dataset.keypoints_of(int(row)), crop, SIZE)
             drawn = draw_pose_map(points, SIZE)[:, ::step]
@@ -330,7 +330,7 @@ def test_a_run_survives_a_shard(data: Path, tmp_path: Path, online: bool) -> Non
 
     done = train(config, folder, tmp_path / "run", progress=breaking, warn=warned.append)
     assert (done.steps, len(warned)) == (24, 1)
-    assert "train-000001.tar is not there any more" in warned[0]
+    assert "train-000001.tar is no longer there" in warned[0]
     assert done.skipped > 10  # a third of the 96 pairs, from some step on
     # the same command goes on, and goes on counting
     again = train(replace(config, steps=30), folder, tmp_path / "run", warn=warned.append)

@@ -41,7 +41,7 @@ def test_300_steps_equal_the_equations(
         drop=config.cond_drop_prob,
         ratio=config.mask_ratio,
         depth=len(trainer.model.tdnet.blocks),
-        heads=trainer.model.tdnet.bias.heads,
+        heads=trainer.model.tdnet.heads,
     )
     done = train(config, data, tmp_path / "run")
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]

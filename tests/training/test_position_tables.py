@@ -25,7 +25,7 @@ from xmdpt_cli.encoders.identity import FOLDERS
 from xmdpt_cli.encoders.vae import VAE, to_signed
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.model import XMDPT
-from xmdpt_cli.model.folder import published_facts, read_facts
+from xmdpt_cli.model.checkpoint import published_metadata, read_metadata
 from xmdpt_cli.prepare.pipeline import prepare_dataset
 from xmdpt_cli.sampling.config import SamplingConfig
 from xmdpt_cli.sampling.dataset_images import generate
@@ -173,7 +173,7 @@ def test_encoding_online_makes_the_cached_tokens(work: Work, name: str) -> None:
     dataset = PairDataset(work.root / name, "test")
     encoders = find_encoders(dataset.manifest, dataset.path)
     pair = dataset.pairs[0]
-    picture = np.array(dataset.picture(pair.key, pair.source))
+    picture = np.array(dataset.image(pair.key, pair.source))
     made = encoders.source.tokens(to_signed(picture[None]))[0]
     stored = tokens(work.root / name)
     torch.testing.assert_close(made, stored, rtol=2**-7, atol=1e-3)
@@ -184,9 +184,9 @@ def test_encoding_online_makes_the_cached_tokens(work: Work, name: str) -> None:
 def test_a_model_is_sampled_with_the_table_it_was_trained_with(work: Work) -> None:
     for name, positions in (("old", "transformers"), ("new", "hub")):
         model = work.root / f"run-{name}" / "model"
-        networks = LazyEncoders(read_facts(model), model, encoders=work.encoders)
+        networks = LazyEncoders(read_metadata(model), model, encoders=work.encoders)
         assert (networks.source.positions, networks.pose.positions) == (positions, positions)
-    facts = published_facts(XMDPT(depth=4, width=32, heads=2, source_width=72, pose_width=48))
+    facts = published_metadata(XMDPT(depth=4, width=32, heads=2, source_width=72, pose_width=48))
     networks = LazyEncoders(facts, encoders=work.encoders)
     assert networks.source.positions == "hub"
     for part in ("source", "pose"):  # converted by an earlier version

@@ -218,7 +218,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
     def poisoned(self: Trainer, batch: Any) -> Any:
         if self.done == 3:
             with torch.no_grad():
-                self.model.tdnet.position.fill_(float("nan"))
+                self.model.tdnet.pos_embed.fill_(float("nan"))
         return before(self, batch)
 
     monkeypatch.setattr(Trainer, "step", poisoned)
@@ -267,10 +267,10 @@ def test_learning_rate_schedule() -> None:
 
 def test_the_average_follows_its_formula(data: Path) -> None:
     trainer = Trainer(dataclasses.replace(CONFIG, ema=0.9, ema_warmup=False), PairDataset(data))
-    start = trainer.model.tdnet.position.detach().clone()
+    start = trainer.model.tdnet.pos_embed.detach().clone()
     trainer.step(iter([trainer.loader().batch(0)]))
-    expected = 0.9 * start + 0.1 * trainer.model.tdnet.position.detach()
-    torch.testing.assert_close(trainer.ema.model.tdnet.position, expected)
+    expected = 0.9 * start + 0.1 * trainer.model.tdnet.pos_embed.detach()
+    torch.testing.assert_close(trainer.ema.model.tdnet.pos_embed, expected)
 
 
 def test_a_full_disk_is_named_and_loses_nothing(

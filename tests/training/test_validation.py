@@ -25,7 +25,7 @@ from xmdpt_cli.encoders.vae import posterior_mean
 from xmdpt_cli.images import load_image
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.prepare.pipeline import prepare_dataset
-from xmdpt_cli.report import validation_sheet
+from xmdpt_cli.report import contact_sheet, validation_sheet
 from xmdpt_cli.sampling.conditioning import Conditions
 from xmdpt_cli.sampling.config import SamplingConfig
 from xmdpt_cli.sampling.sampler import Sampler
@@ -118,8 +118,9 @@ def test_validation_loss_is_the_mean_over_pairs_and_quartiles(
             noisy = schedule.add_noise(clean, noise, t)
             with torch.no_grad():
                 condition = model.condition(batch.pose_tokens, batch.source_tokens, source)
-                context = model.context(source, *batch.pose_maps(CPU)) if tokens else None
-                out = model(noisy, t, condition, context)
+                maps = batch.pose_maps(CPU)
+                more = model.token_conditions(source, *maps) if tokens else None
+                out = model(noisy, t, condition, more)
             terms = loss_terms(out, clean, noise, t, schedule)
             mse[q, row], vb[q, row] = float(terms[0]), float(terms[1])
     for q in range(4):
@@ -224,9 +225,9 @@ def test_what_is_drawn_is_what_sampling_draws(
     for row, position in enumerate(evenly(len(test), 3)):
         pair = test.pairs[position]
         cells = drawn[row * SIDE : (row + 1) * SIDE]
-        assert (cells[:, :SIDE] == test.picture(pair.key, pair.source)).all()
+        assert (cells[:, :SIDE] == test.image(pair.key, pair.source)).all()
         assert (cells[:, SIDE : 2 * SIDE] == test.pose_map(pair.key, pair.target)).all()
-        assert (cells[:, 2 * SIDE : 3 * SIDE] == test.picture(pair.key, pair.target)).all()
+        assert (cells[:, 2 * SIDE : 3 * SIDE] == test.image(pair.key, pair.target)).all()
         assert (cells[:, 3 * SIDE :] == 77).all()
         batch = list(eval_batches(test, 1, pose_maps=True))[position]
         latents = sampler.latents(
@@ -274,15 +275,11 @@ def test_the_sheet_grows_to_the_right_and_is_thinned(tmp_path: Path) -> None:
         cells = [[np.full((side, side, 3), n, np.uint8) for n in (1, 2, 3, 100 + number)]] * rows
         sheet = validation_sheet.write_step(tmp_path, 10 * number, cells)
         shown = min(number, 12)
-        width = validation_sheet.GAP + (3 + shown) * (128 + validation_sheet.GAP)
-        assert sheet.shape == (
-            validation_sheet.HEADER + rows * (128 + validation_sheet.GAP),
-            width,
-            3,
-        )
-        middle = validation_sheet.HEADER + 64
+        width = contact_sheet.GAP + (3 + shown) * (128 + contact_sheet.GAP)
+        assert sheet.shape == (contact_sheet.HEADER + rows * (128 + contact_sheet.GAP), width, 3)
+        middle = contact_sheet.HEADER + 64
         colours = [
-            int(sheet[middle, validation_sheet.GAP + i * (128 + validation_sheet.GAP) + 64, 0])
+            int(sheet[middle, contact_sheet.GAP + i * (128 + contact_sheet.GAP) + 64, 0])
             for i in range(3 + shown)
         ]
         steps = [colour - 100 for colour in colours[3:]]

@@ -144,7 +144,7 @@ def test_what_prepare_decodes_and_what_a_user_gives_in_python(tmp_path: Path) ->
     path = tmp_path / "a.png"
     path.write_bytes(png(Image.fromarray(COLOURS), matrix_profile(P3)))
     garment = Item("a", "train", {"x": ImageFile("x", path)})
-    prepared = decode_garment(garment, [32]).views["x"].sized[32].picture
+    prepared = decode_garment(garment, [32]).views["x"].sized[32].image
     assert np.array_equal(prepared, resize_square(load_image(path), 32))
     assert np.abs(prepared.astype(int) - resize_square(Image.fromarray(COLOURS), 32)).max() > 10
     with Image.open(path) as image:

@@ -14,7 +14,7 @@ from xmdpt_cli.cli.sample_modes import _files
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import load_image
-from xmdpt_cli.metrics.folders import pair_folders, pictures_of
+from xmdpt_cli.metrics.folders import images_in, pair_folders
 from xmdpt_cli.utils import image_types
 from xmdpt_cli.utils.image_types import SUFFIXES, open_image, say_not_read
 
@@ -51,7 +51,7 @@ def test_every_type_of_the_list_is_read_by_prepare_and_evaluate(
     listing = find_dataset(tmp_path, strict=True)
     assert listing.images() == 2
     assert listing.problems == []
-    assert pictures_of(folder) == files
+    assert images_in(folder) == files
     assert _files(folder, pytest.fail) == files
 
 
@@ -139,7 +139,7 @@ def test_eps_reaches_no_other_program(
     Image.init()
     with Image.open(tmp_path / name) as image:  # Pillow by itself would
         assert image.format == "EPS"
-    with pytest.raises(XmdptError, match="not a picture"):
+    with pytest.raises(XmdptError, match="not an image"):
         load_image(tmp_path / name)
 
 

@@ -139,7 +139,7 @@ def test_without_home_and_stdout_caches_go_elsewhere_and_it_is_said(tmp_path: Pa
     )
     assert done.stdout == b""
     assert json.loads((tmp_path / "work" / "r.json").read_text())
-    assert list(home.rglob("real/*.npz"))
+    assert list(home.rglob("reference/*.npz"))
     assert home.stat().st_mode & 0o077 == 0
     assert not (tmp_path / "work" / "~").exists()
 

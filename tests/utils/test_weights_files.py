@@ -17,8 +17,8 @@ from xmdpt_cli.encoders.weights import find
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.metrics.features import INCEPTION
 from xmdpt_cli.metrics.weights import read_weights, weights_file
-from xmdpt_cli.model.checkpoint_file import plain_state
-from xmdpt_cli.model.folder import load_model
+from xmdpt_cli.model.checkpoint import load_model
+from xmdpt_cli.model.published import plain_state
 from xmdpt_cli.utils.weights_files import (
     UnreadableError,
     check_state_dict,
@@ -37,7 +37,7 @@ def folder(path: Path, name: str, data: bytes) -> Path:
         (path / other).write_text("{}")
     (path / name).write_bytes(data)
     facts = {
-        "format": "xmdpt-model", "version": 1, "schedule": "linear", "prediction": "epsilon",
+        "format": "xmdpt-model", "version": 2, "schedule": "linear", "prediction": "epsilon",
         "sampling": {"steps": 1, "guidance": 2.0, "power": 1.0}, "resolution": 64,
         "encoders": encoder_records(), "toy": True, "trained_steps": 1,
     }  # fmt: skip

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from xmdpt_cli.bench.baseline_networks import PIDM, POSE_CHANNELS, Conditions, Network, PoCoLD
 from xmdpt_cli.bench.flops import flops
-from xmdpt_cli.diffusion import sample
+from xmdpt_cli.diffusion import Guided, sample
 from xmdpt_cli.errors import ConfigError
 
 BRANCHES = 3  # forwards a step: unconditional, pose alone, pose and source
@@ -186,14 +186,14 @@ def sample_dcfg(
     branches = three_branches(conditions)
     calls = [joined(branches)] if batched else branches
 
-    def predict(x: Tensor, t: Tensor, _: Tensor) -> Tensor:
+    def predict(x: Tensor, t: Tensor, *_: Tensor) -> Tensor:
         times = BRANCHES // len(calls)
         own, t = torch.cat([x.to(dtype)] * times), t.repeat(times)
         out = torch.cat([network(own, t, *call)[:, :channels].to(x.dtype) for call in calls])
         return disentangled(out, pose_scale, source_scale)
 
     # guidance 1: ``sample`` asks once a step and adds none of its own
-    return sample(predict, noise, noise.new_empty(n, 0), steps, guidance=1.0)
+    return sample(Guided(predict), noise, noise.new_empty(n, 0), steps, guidance=1.0)
 
 
 def disentangled(out: Tensor, pose_scale: float, source_scale: float) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from typing_extensions import NotRequired, TypedDict
 
-from xmdpt_cli.bench.reports import FORMAT
+from xmdpt_cli.bench.report import FORMAT
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.utils import records
 

@@ -16,7 +16,7 @@ from PIL import Image
 from xmdpt_cli.bench import loader as loading
 from xmdpt_cli.bench import prepare as preparing
 from xmdpt_cli.bench.machine import machine
-from xmdpt_cli.bench.reports import report
+from xmdpt_cli.bench.report import report
 from xmdpt_cli.bench.timing import Spread, ratios
 from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.utils.devices import cores

@@ -6,6 +6,7 @@ counts. Matrix products, convolutions and attention count; norms and activations
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from xmdpt_cli.model.products import by_onednn
+from xmdpt_cli.model import kernels
 
 # Kernels of scaled_dot_product_attention that some versions of PyTorch count as nothing.
 _ATTENTIONS = (
@@ -35,7 +36,6 @@ def flops(call: Callable[[], object], gradients: bool = False) -> int:
         warnings.catch_warnings(),
         torch.compiler.set_stance("force_eager"),
         torch.set_grad_enabled(gradients),
-        by_onednn(False),
         counter,
     ):
         warnings.filterwarnings("ignore", message=".*global hooks on modules")  # the counter's
@@ -45,7 +45,17 @@ def flops(call: Callable[[], object], gradients: bool = False) -> int:
 
 def _uncounted() -> dict[Any, Any]:
     there = (getattr(torch.ops.aten, name, None) for name in _ATTENTIONS)
-    return {op: _attention for op in there if op is not None and op not in flop_registry}
+    found: dict[Any, Any] = {
+        op: _attention for op in there if op is not None and op not in flop_registry
+    }
+    if kernels.has_onednn():
+        found[torch.ops.mkldnn._linear_pointwise] = _linear
+    return found
+
+
+def _linear(x: torch.Size, weight: torch.Size, *_: object, **__: object) -> int:
+    """(..., K), (O, K)."""
+    return 2 * math.prod(x) * weight[0]
 
 
 def _attention(

@@ -1,7 +1,7 @@
 """How X-MDPT draws a batch: as published, pruned, as here, and each under D-CFG.
 
 A drawing is made once a batch (``setup``) and then step by step (``draw(state, steps)``, which
-gives latents (N, C, h, w)); see ``ways`` for what is compared.
+gives latents (N, C, h, w)); see ``implementations`` for what is compared.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from xmdpt_cli.bench.baselines import BRANCHES, disentangled
 from xmdpt_cli.bench.published import PublishedXMDPT
 from xmdpt_cli.diffusion import sample
-from xmdpt_cli.model import XMDPT, products
+from xmdpt_cli.model import XMDPT
 
 GUIDANCE, POWER = 2.0, 0.01  # paper sec. 4.1
 SCALES = 2.0, 2.0  # of D-CFG; speed does not depend on them
@@ -38,9 +38,8 @@ class Inputs(NamedTuple):
     def of(cls, model: XMDPT, count: int, seed: int = 0) -> Inputs:
         """On the CPU, tokens in bf16 as datasets hold them."""
         rng = torch.Generator().manual_seed(seed)
-        assert model.canet is not None
-        pose = torch.randn(count, *model.canet.pose, generator=rng).bfloat16()
-        source = torch.randn(count, *model.canet.source, generator=rng).bfloat16()
+        pose = torch.randn(count, *model.canet.pose_shape, generator=rng).bfloat16()
+        source = torch.randn(count, *model.canet.source_shape, generator=rng).bfloat16()
         latents, noise = (torch.randn(count, *model.latent_shape, generator=rng) for _ in range(2))
         return cls(pose, source, latents, noise)
 
@@ -69,13 +68,13 @@ def pruned(net: PublishedXMDPT, inputs: Inputs) -> tuple[Setup, Draw]:
 
     @torch.no_grad()
     def setup() -> Tensor:
-        return net.condition(inputs.pose, inputs.source, inputs.latents)
+        return net.model.condition(inputs.pose, inputs.source, inputs.latents)
 
     def draw(condition: Tensor, steps: int) -> Tensor:
         nothing = torch.zeros_like(condition)
 
         def predict(x: Tensor, t: Tensor) -> list[Tensor]:
-            return [net.pruned(x, t, c) for c in (nothing, condition)]
+            return [net.model(x, t, c) for c in (nothing, condition)]
 
         return _by_branches(predict, inputs, steps)
 
@@ -93,20 +92,6 @@ def ours(model: XMDPT, inputs: Inputs, solver: str = "ddim") -> tuple[Setup, Dra
         return sample(model, inputs.noise, condition, steps, GUIDANCE, POWER, solver)
 
     return setup, draw
-
-
-def by_torch(setup: Setup, draw: Draw) -> tuple[Setup, Draw]:
-    """The same with products as torch computes them."""
-
-    def plain_setup() -> Any:
-        with products.by_onednn(False):
-            return setup()
-
-    def plain_draw(state: Any, steps: int) -> Tensor:
-        with products.by_onednn(False):
-            return draw(state, steps)
-
-    return plain_setup, plain_draw
 
 
 def ours_disentangled(model: XMDPT, inputs: Inputs) -> tuple[Setup, Draw]:
@@ -155,13 +140,14 @@ class _Model:
     def __init__(self, make: Callable[[Sequence[int], Sequence[float]], Denoise]) -> None:
         self.make = make
 
-    def __call__(self, *_: Any) -> Tensor:
-        raise AssertionError("sample asks for a denoiser")
-
     def denoiser(
-        self, _: Tensor, timesteps: Sequence[int], scales: Sequence[float], __: Any
+        self,
+        condition: Tensor,
+        timesteps: Sequence[int],
+        cfg_scales: Sequence[float],
+        tokens: Any = None,
     ) -> Denoise:
-        return self.make(timesteps, scales)
+        return self.make(timesteps, cfg_scales)
 
 
 def _sampled(

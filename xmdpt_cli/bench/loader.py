@@ -21,9 +21,9 @@ from xmdpt_cli.data import collate as batches
 from xmdpt_cli.data.fp8 import SCALE, quantise_tokens
 from xmdpt_cli.data.index import FLIP
 from xmdpt_cli.data.loader import Batch, Loader, LoaderConfig, PairDataset, TrainLoader
-from xmdpt_cli.data.manifest import make_manifest
 from xmdpt_cli.data.stream_loader import StreamLoader
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.prepare.dataset_folder import make_manifest
 from xmdpt_cli.prepare.shard_writer import ShardWriter, ViewData
 from xmdpt_cli.storage.stores import LocalStore
 
@@ -87,7 +87,7 @@ def pairs_per_second(
 def measure(
     dataset: PairDataset, url: str | None, size: int, steps: int, rounds: int, buffer_bytes: int
 ) -> dict[str, list[float]]:
-    """Pairs a second of every way, one value a round."""
+    """Pairs per second of every reader, one value per round."""
     local = TrainLoader(dataset, LoaderConfig(size, seed=0))
     out = [local.batch(0), local.batch(1)]
     for step in range(len(dataset) // size + 1):  # all pages warm and mapped
@@ -101,7 +101,7 @@ def measure(
 
         return run
 
-    ways = {"local, 1 thread": mapped(1), f"local, {threads} threads": mapped(threads)}
+    readers = {"local, 1 thread": mapped(1), f"local, {threads} threads": mapped(threads)}
     if url is not None:
         stream = StreamLoader(
             PairDataset(url), LoaderConfig(size, seed=0), buffer_bytes=buffer_bytes
@@ -112,12 +112,12 @@ def measure(
             begin = number * (steps + 1)
             stream.batch(begin, out[0])  # fills the buffer, which a long run does once
             rate = pairs_per_second(stream, begin + 1, steps, size, out)
-            stream.close()  # or it would read ahead while the other ways are measured
+            stream.close()  # or it would read ahead while the others are measured
             return rate
 
-        ways[f"streamed from {url}"] = streamed
-    found: dict[str, list[float]] = {name: [] for name in ways}
+        readers[f"streamed from {url}"] = streamed
+    found: dict[str, list[float]] = {name: [] for name in readers}
     for number in range(rounds):
-        for name, way in ways.items():
-            found[name].append(way(number))
+        for name, read in readers.items():
+            found[name].append(read(number))
     return found

@@ -17,7 +17,7 @@ import torch
 
 from xmdpt_cli import __version__
 from xmdpt_cli.bench.timing import clock
-from xmdpt_cli.model import products
+from xmdpt_cli.model import kernels
 from xmdpt_cli.utils.devices import cores
 
 #: rows of square matrices whose product is the peak: large enough to fill the device, small enough
@@ -81,8 +81,8 @@ def matmul(device: torch.device, dtype: torch.dtype) -> Work:
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     out = torch.empty_like(a)
     calls: list[Callable[[], object]] = [lambda: torch.mm(a, b, out=out)]
-    if device.type == "cpu" and products.has_onednn():
-        calls.append(lambda: products.onednn(a, b))
+    if device.type == "cpu" and kernels.has_onednn():
+        calls.append(lambda: kernels.onednn(a, b))
     timed = clock(device)
     best = min(calls, key=lambda call: min(timed(call) for _ in range(6)))
     return Work(best, 2.0 * side**3)
@@ -97,7 +97,7 @@ def copy(device: torch.device) -> Work:
 
 def processor() -> str:
     """The processor's name as the system has it."""
-    return products.cpuinfo("model name") or platform.processor() or platform.machine()
+    return kernels.cpuinfo("model name") or platform.processor() or platform.machine()
 
 
 def memory() -> int | None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from xmdpt_cli.bench.machine import Work, copy, machine, matmul
-from xmdpt_cli.bench.reports import report
+from xmdpt_cli.bench.report import report
 from xmdpt_cli.bench.timing import Spread, interleaved, precision, ratios
 from xmdpt_cli.progress import Progress, silent
 
@@ -45,8 +45,8 @@ def rate(
     rounds: int,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """The report of ``kind``: every part a row; of those named ``model / way`` each beside its
-    model's first way, by the rounds' ratios."""
+    """The report of ``kind`` with a row for every part; parts named ``model / implementation`` are
+    compared to their model's first, by the rounds' ratios."""
     before = machine(device)
     works = peak_works(device, {part.dtype for part in parts.values()})
     calls = {name: part.run for name, part in parts.items()}

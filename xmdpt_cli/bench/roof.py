@@ -15,7 +15,7 @@ import torch
 from xmdpt_cli.bench.flops import flops
 from xmdpt_cli.bench.frozen import sd_vae
 from xmdpt_cli.bench.generation import Inputs
-from xmdpt_cli.bench.reports import FORMAT
+from xmdpt_cli.bench.report import FORMAT
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.training.flops import peak_of
@@ -77,9 +77,7 @@ def drawing(
     def step() -> None:
         model.denoiser(condition, [500], [2.0])(noise, 0)
 
-    width = _BYTES[precision]
-    canet = model.canet
-    assert canet is not None
+    width, canet = _BYTES[precision], model.canet
     return [
         Part("CANet", pictures * flops(lambda: model.condition(*given)), width * _count(canet)),
         Part("a guided step", pictures * flops(step), width * _count(model.tdnet), steps),

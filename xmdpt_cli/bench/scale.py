@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from xmdpt_cli.bench.machine import machine
-from xmdpt_cli.bench.reports import report
+from xmdpt_cli.bench.report import report
 from xmdpt_cli.bench.timing import Spread, clock, ratios
 from xmdpt_cli.bench.train import make_inputs, moved
 from xmdpt_cli.diffusion import Schedule

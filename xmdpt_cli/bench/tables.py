@@ -8,7 +8,7 @@ from typing import Any
 from xmdpt_cli.bench.baselines import BASELINES, BRANCHES, PAPER_SECONDS, fit
 from xmdpt_cli.bench.compare import Change
 from xmdpt_cli.bench.machine import described
-from xmdpt_cli.utils.text_tables import Table
+from xmdpt_cli.report.tables import Table
 
 _COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "steps": lambda row: str(row["steps"]),
@@ -30,8 +30,11 @@ def speed_table(report: Mapping[str, Any]) -> Table:
     """Tables 2f and 3 in shape, with a row for each gain."""
     settings, rows = report["settings"], report["rows"]
     title = f"seconds for {settings['pictures']} pictures of {settings['pixels']} px"
-    cells = [[row["model"], row["way"], *(show(row) for show in _COLUMNS.values())] for row in rows]
-    return Table(title, ["model", "way", *_COLUMNS], cells, keys=2)
+    cells = [
+        [row["model"], row["implementation"], *(show(row) for show in _COLUMNS.values())]
+        for row in rows
+    ]
+    return Table(title, ["model", "implementation", *_COLUMNS], cells, keys=2)
 
 
 def fit_table() -> Table:
@@ -65,10 +68,12 @@ def paper_table(report: Mapping[str, Any]) -> Table | None:
         return None
     rows = []
     for name, seconds in PAPER_SECONDS.items():
-        here = {row["way"]: row for row in own.get(name, [])}
-        # of X-MDPT as published, and of the last way that draws the same in as many steps
+        here = {row["implementation"]: row for row in own.get(name, [])}
+        # as published, and the last implementation with the same result in as many steps
         published = here.get("published", here.get("D-CFG"))
-        ours = next((here[way] for way in ("compiled", "oneDNN", "attention") if way in here), None)
+        ours = next(
+            (here[impl] for impl in ("compiled", "oneDNN", "attention") if impl in here), None
+        )
         fastest = here.get("D-CFG, compiled", here.get("compiled"))
         rows.append([
             name,

@@ -1,8 +1,8 @@
 """The paper's speed tables (Tables 2f and 3) on the machine at hand.
 
-Every way (see ``ways``) runs once in each round, the machine's own peak too. A picture's time is
-put together from its parts: what is made once, its steps, and the VAE's decoder where the way
-draws latents. All steps cost the same, so a slow machine times a few and says so.
+Every implementation runs once in each round, the machine's own peak too. The time of an image is
+the sum of its parts: what is computed once, its steps, and the VAE's decoder where the
+implementation generates latents. All steps cost the same, so a slow machine times only a few.
 """
 
 from __future__ import annotations
@@ -16,11 +16,16 @@ from torch import Tensor
 
 from xmdpt_cli.bench.flops import flops
 from xmdpt_cli.bench.frozen import placed, sd_vae
-from xmdpt_cli.bench.implementations import Setting, Way, baseline_ways, xmdpt_ways
+from xmdpt_cli.bench.implementations import (
+    Implementation,
+    Setting,
+    baseline_implementations,
+    xmdpt_implementations,
+)
 from xmdpt_cli.bench.machine import Work, machine
 from xmdpt_cli.bench.memory import peak_memory
 from xmdpt_cli.bench.rates import peak_works, peaks_of
-from xmdpt_cli.bench.reports import report
+from xmdpt_cli.bench.report import report
 from xmdpt_cli.bench.timing import Spread, interleaved, precision, ratios
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.progress import Progress, silent
@@ -47,8 +52,10 @@ def measure(
     only: Sequence[str] | None = None,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """The report, as JSON has it. ``only``: names of X-MDPT's ways. XmdptError where one is no
-    way's name, or where ways that are to draw the same do not."""
+    """The report, as JSON has it. ``only``: names of X-MDPT's implementations.
+
+    ConfigError for a name that is none; XmdptError where implementations that should agree do not.
+    """
     with _enough_compilations():
         return _measure(sizes, setting, rounds, measured_steps, baselines, only, progress)
 
@@ -63,35 +70,36 @@ def _measure(
     progress: Progress,
 ) -> dict[str, Any]:
     before = machine(setting.device)
-    ways = list(baseline_ways(setting)) if baselines else []
+    impls = list(baseline_implementations(setting)) if baselines else []
     for number, size in enumerate(sizes):
         progress("build", number, len(sizes))
-        ways += _chosen(list(xmdpt_ways(size, setting)), only)
+        impls += _chosen(list(xmdpt_implementations(size, setting)), only)
     progress("build", len(sizes), len(sizes))
-    progress("compile, check", 0, len(ways))
-    states = _checked(ways, setting, measured_steps, progress)
+    progress("compile, check", 0, len(impls))
+    states = _checked(impls, setting, measured_steps, progress)
     parts: dict[str, _Part] = {}
-    for way in ways:
-        steps = min(measured_steps, way.steps)
-        parts[f"{way.key} / once"] = _Part(way.setup, float(flops(way.setup)))
-        draw = _drawing(way, states[way.key], steps)
-        one = _drawing(way, states[way.key], 1)
-        parts[f"{way.key} / steps"] = _Part(draw, float(flops(one)) * steps)
-    for dtype in {way.dtype: None for way in ways if way.latent}:
+    for impl in impls:
+        steps = min(measured_steps, impl.steps)
+        parts[f"{impl.key} / once"] = _Part(impl.setup, float(flops(impl.setup)))
+        draw = _drawing(impl, states[impl.key], steps)
+        one = _drawing(impl, states[impl.key], 1)
+        parts[f"{impl.key} / steps"] = _Part(draw, float(flops(one)) * steps)
+    for dtype in {impl.dtype: None for impl in impls if impl.latent}:
         decode = _decoding(setting, dtype)
         parts[f"decode {precision(dtype)}"] = _Part(decode, float(flops(decode)))
-    peaks = peak_works(setting.device, {way.dtype for way in ways})
+    peaks = peak_works(setting.device, {impl.dtype for impl in impls})
     calls = {name: part.run for name, part in parts.items()}
     calls |= {name: work.run for name, work in peaks.items()}
     seconds = interleaved(calls, rounds, setting.device, progress)
     memory = {}
-    for done, way in enumerate(ways, start=1):
-        memory[way.key] = _memory(way, states[way.key], setting)
-        progress("memory", done, len(ways))
+    for done, impl in enumerate(impls, start=1):
+        memory[impl.key] = _memory(impl, states[impl.key], setting)
+        progress("memory", done, len(impls))
     rows = [
-        _row(way, setting, parts, peaks, seconds, memory[way.key], measured_steps) for way in ways
+        _row(impl, setting, parts, peaks, seconds, memory[impl.key], measured_steps)
+        for impl in impls
     ]
-    _compare(ways, rows)
+    _compare(impls, rows)
     settings = {
         "batch": setting.batch,
         "pixels": setting.pixels,
@@ -115,16 +123,16 @@ def _enough_compilations() -> AbstractContextManager[Any]:
     return patched
 
 
-def _chosen(ways: list[Way], only: Sequence[str] | None) -> list[Way]:
+def _chosen(impls: list[Implementation], only: Sequence[str] | None) -> list[Implementation]:
     for name in only or ():
-        if name not in [way.name for way in ways]:
-            there = "; ".join(way.name for way in ways)  # some have a comma
-            raise ConfigError(f"no way is called {name!r}", f"choose from {there}")
-    return [way for way in ways if only is None or way.name in only]
+        if name not in [impl.name for impl in impls]:
+            there = "; ".join(impl.name for impl in impls)  # some have a comma
+            raise ConfigError(f"no implementation is called {name!r}", f"choose from {there}")
+    return [impl for impl in impls if only is None or impl.name in only]
 
 
 def _row(
-    way: Way,
+    impl: Implementation,
     setting: Setting,
     parts: dict[str, _Part],
     peaks: dict[str, Work],
@@ -132,33 +140,33 @@ def _row(
     memory: int | None,
     measured_steps: int,
 ) -> dict[str, Any]:
-    """A way's line; ``seconds`` and ``denoising`` still as Spreads, to be compared."""
-    steps = min(measured_steps, way.steps)
-    pieces = {f"{way.key} / once": 1.0, f"{way.key} / steps": way.steps / steps}
-    if way.latent:
-        pieces[f"decode {precision(way.dtype)}"] = 1.0
+    """A row of the report; ``seconds`` and ``denoising`` still as Spreads, to be compared."""
+    steps = min(measured_steps, impl.steps)
+    pieces = {f"{impl.key} / once": 1.0, f"{impl.key} / steps": impl.steps / steps}
+    if impl.latent:
+        pieces[f"decode {precision(impl.dtype)}"] = 1.0
     scale = PICTURES / setting.batch
     rounds = range(len(next(iter(seconds.values()))))
     total = [scale * sum(seconds[p][i] * times for p, times in pieces.items()) for i in rounds]
     flop = sum(parts[p].flop * times for p, times in pieces.items()) / setting.batch  # a picture
-    peak = peaks[f"peak {precision(way.dtype)}"].amount
-    peak_seconds = seconds[f"peak {precision(way.dtype)}"]
+    peak = peaks[f"peak {precision(impl.dtype)}"].amount
+    peak_seconds = seconds[f"peak {precision(impl.dtype)}"]
     mfu = [flop * PICTURES / s / (peak / p) for s, p in zip(total, peak_seconds, strict=True)]
     return {
-        "key": way.key,
-        "model": way.model,
-        "way": way.name,
-        "gain": way.gain,
-        "base": way.base,
-        "precision": precision(way.dtype),
-        "steps": way.steps,
+        "key": impl.key,
+        "model": impl.model,
+        "implementation": impl.name,
+        "gain": impl.gain,
+        "base": impl.base,
+        "precision": precision(impl.dtype),
+        "steps": impl.steps,
         "steps_timed": steps,
-        "forwards": way.forwards,
-        "parameters_training": way.parameters[0],
-        "parameters_inference": way.parameters[1],
+        "forwards": impl.forwards,
+        "parameters_training": impl.parameters[0],
+        "parameters_inference": impl.parameters[1],
         "seconds": Spread(tuple(total)),
-        "denoising": Spread(tuple(scale * way.steps / steps * s
-                                  for s in seconds[f"{way.key} / steps"])),
+        "denoising": Spread(tuple(scale * impl.steps / steps * s
+                                  for s in seconds[f"{impl.key} / steps"])),
         "parts": {p: scale * times * Spread(tuple(seconds[p])).median
                   for p, times in pieces.items()},
         "images_per_second": PICTURES / Spread(tuple(total)).median,
@@ -168,55 +176,56 @@ def _row(
     }  # fmt: skip
 
 
-def _pidm(rows: list[dict[str, Any]], way: str) -> str | None:
-    own = (row for row in rows if row["model"].startswith("PIDM") and row["way"] == way)
+def _pidm(rows: list[dict[str, Any]], impl: str) -> str | None:
+    own = (row for row in rows if row["model"].startswith("PIDM") and row["implementation"] == impl)
     return next((row["key"] for row in own), None)
 
 
-def _compare(ways: Sequence[Way], rows: list[dict[str, Any]]) -> None:
-    """Each row beside the first baseline, its own model's published way, and the way that it adds
-    a gain to: by the ratios of the rounds. ``seconds`` and ``denoising`` are Spreads no more."""
+def _compare(impls: Sequence[Implementation], rows: list[dict[str, Any]]) -> None:
+    """Compare each row to the first baseline, to its model's published implementation, and to the
+    one that it adds a gain to, by the ratios of the rounds. ``seconds`` and ``denoising`` become
+    JSON-ready."""
     known = {row["key"]: row for row in rows}
     first, compiled = _pidm(rows, "D-CFG"), _pidm(rows, "D-CFG, compiled")
-    for way, row in zip(ways, rows, strict=True):
-        published = f"{way.model} / published"
+    for impl, row in zip(impls, rows, strict=True):
+        published = f"{impl.model} / published"
         for name, base, what in (
             ("over_pidm", first, "seconds"),
             ("over_pidm_compiled", compiled, "seconds"),
             ("over_published", published, "seconds"),
-            ("over_base", f"{way.model} / {way.base}", "seconds"),
+            ("over_base", f"{impl.model} / {impl.base}", "seconds"),
             ("denoising_over_published", published, "denoising"),
         ):
             row[name] = None
-            if base in known and base != way.key:
+            if base in known and base != impl.key:
                 row[name] = ratios(known[base][what].values, row[what].values).plain()
     for row in rows:
         row["seconds"], row["denoising"] = row["seconds"].plain(), row["denoising"].plain()
 
 
 def _checked(
-    ways: Sequence[Way], setting: Setting, steps: int, progress: Progress
+    impls: Sequence[Implementation], setting: Setting, steps: int, progress: Progress
 ) -> dict[str, Any]:
-    """What every way's setup gives, after ways that are to agree have been seen to agree."""
+    """What every setup gives, after implementations of equal results were compared."""
     states: dict[str, Any] = {}
     seen: dict[tuple[str, str], tuple[Tensor, str]] = {}
-    for done, way in enumerate(ways, start=1):
-        state = states[way.key] = way.setup()
-        if way.same:
-            out = way.draw(state, min(2, steps)).float()
-            first, name = seen.setdefault((way.model, way.same), (out, way.key))
+    for done, impl in enumerate(impls, start=1):
+        state = states[impl.key] = impl.setup()
+        if impl.same:
+            out = impl.generate(state, min(2, steps)).float()
+            first, name = seen.setdefault((impl.model, impl.same), (out, impl.key))
             error = float((out - first).abs().max() / first.abs().max())
-            if not error <= _EQUAL[way.dtype]:
+            if not error <= _EQUAL[impl.dtype]:
                 raise XmdptError(
-                    f"{way.key} differs from {name} by {error:.1e} of the largest value",
+                    f"{impl.key} differs from {name} by {error:.1e} of the largest value",
                     "this is a bug: nothing was timed",
                 )
-        progress("compile, check", done, len(ways))
+        progress("compile, check", done, len(impls))
     return states
 
 
-def _drawing(way: Way, state: Any, steps: int) -> Callable[[], Tensor]:
-    return lambda: way.draw(state, steps)
+def _drawing(impl: Implementation, state: Any, steps: int) -> Callable[[], Tensor]:
+    return lambda: impl.generate(state, steps)
 
 
 def _decoding(setting: Setting, dtype: torch.dtype) -> Callable[[], Tensor]:
@@ -233,6 +242,6 @@ def _decoding(setting: Setting, dtype: torch.dtype) -> Callable[[], Tensor]:
     return decode
 
 
-def _memory(way: Way, state: Any, setting: Setting) -> int | None:
-    held = sum(p.numel() * p.element_size() for p in way.network.parameters())
-    return peak_memory(lambda: way.draw(way.setup(), 1), setting.device, held)
+def _memory(impl: Implementation, state: Any, setting: Setting) -> int | None:
+    held = sum(p.numel() * p.element_size() for p in impl.network.parameters())
+    return peak_memory(lambda: impl.generate(impl.setup(), 1), setting.device, held)

@@ -1,8 +1,9 @@
-"""Honest ratios: the same work done in several ways, in turn, in one run.
+"""Ratios of several implementations of the same work, measured in turn in one run.
 
-A machine has moods: clocks, neighbours, heat. So nothing is timed by itself: every way runs once in
-each round, in an order that turns round, and what is compared are the ratios of one round. On a
-GPU the device's own events are read, not the clock beside it.
+Clocks, other processes and heat change a machine's speed. So nothing is timed by itself: every
+implementation runs once per round, in alternating order, and the ratios within one round are
+compared. On a GPU the device's events are used. (``torch.utils.benchmark`` times one statement
+after the other, so a drift of the machine would look like a difference between them.)
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import torch
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.progress import Progress, silent
 
-_TURN = 1.0  # seconds that a way's turn in a round takes at the least, where others take longer
+_TURN = 1.0  # least seconds of an implementation in a round, where others take longer
 _MOST = 20  # calls in a turn
 _TOO_FEW = 5
 _FAR = 3.5  # median absolute deviations, scaled to standard ones, beyond which a round is odd
@@ -113,33 +114,33 @@ def clock(device: torch.device) -> Callable[[Callable[[], object]], float]:
 
 
 def interleaved(
-    ways: Mapping[str, Callable[[], object]],
+    calls: Mapping[str, Callable[[], object]],
     rounds: int,
     device: torch.device,
     progress: Progress = silent,
 ) -> dict[str, list[float]]:
-    """Seconds of every way, one value a round, after a call each that warms up and is not counted.
+    """Seconds of every call, one value per round, after one warm-up call each.
 
-    Every other round goes backwards, so that no way always follows the same other one. What is
-    short beside the rest, or a second, is called again and again in its turn, and the turn's median
-    counts: one call of a tenth of a second would tell more of the machine's mood than of the way.
+    Every other round goes backwards, so that no call always follows the same other one. A call that
+    is short beside the others, or takes less than a second, is repeated in its turn, and the median
+    counts: a single short call is dominated by noise.
     """
-    timed, names = clock(device), list(ways)
+    timed, names = clock(device), list(calls)
     expected: dict[str, float] = {}
-    for done, (name, way) in enumerate(ways.items(), start=1):
-        expected[name] = timed(way)
-        progress("warm up", done, len(ways))
+    for done, (name, call) in enumerate(calls.items(), start=1):
+        expected[name] = timed(call)
+        progress("warm up", done, len(calls))
     least = min(_TURN, statistics.mean(expected.values()))
-    calls = {name: min(_MOST, math.ceil(least / once)) if once else 1
+    repeats = {name: min(_MOST, math.ceil(least / once)) if once else 1
              for name, once in expected.items()}  # fmt: skip
-    found: dict[str, list[float]] = {name: [] for name in ways}
+    found: dict[str, list[float]] = {name: [] for name in calls}
     # in seconds: turns may differ by a hundred times, and what is left is known from the start
-    past, whole = 0.0, rounds * sum(calls[name] * expected[name] for name in names)
+    past, whole = 0.0, rounds * sum(repeats[name] * expected[name] for name in names)
     for number in range(rounds):
         for name in names if number % 2 == 0 else reversed(names):
-            turn = [timed(ways[name]) for _ in range(calls[name])]
+            turn = [timed(calls[name]) for _ in range(repeats[name])]
             found[name].append(statistics.median(turn))
-            past += calls[name] * expected[name]
+            past += repeats[name] * expected[name]
             progress("rounds, in seconds", math.ceil(past), math.ceil(whole))
     return found
 

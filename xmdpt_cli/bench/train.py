@@ -47,7 +47,6 @@ def make_inputs(model: XMDPT, count: int, seed: int = 0) -> tuple[Inputs, Tensor
     """Random inputs of a step, and the uniforms its mask comes from."""
     rng = torch.Generator().manual_seed(seed)
     net, canet = model.tdnet, model.canet
-    assert canet is not None
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=rng)
@@ -61,9 +60,9 @@ def make_inputs(model: XMDPT, count: int, seed: int = 0) -> tuple[Inputs, Tensor
         timesteps=torch.randint(0, 1000, (count,), generator=rng),
         keep=torch.rand(count, generator=rng) > 0.1,
         keep_masked=torch.rand(count, generator=rng) > 0.1,
-        pose_tokens=normal(count, *canet.pose).bfloat16(),
-        source_tokens=normal(count, *canet.source).bfloat16(),
-        mask=Mask.draw(uniform, model.mask_ratio),
+        pose_tokens=normal(count, *canet.pose_shape).bfloat16(),
+        source_tokens=normal(count, *canet.source_shape).bfloat16(),
+        mask=Mask.random(uniform, model.mask_ratio),
         pose_maps=None,
         target_tokens=None,
     )
@@ -75,7 +74,7 @@ def published_step(
 ) -> Step:
     """The published step on a copy of ``model``; a call takes one and returns the loss."""
     device = inputs.target.device
-    net = PublishedXMDPT(model)
+    net = PublishedXMDPT(copy.deepcopy(model))
     average = copy.deepcopy(net)
     optimizer = torch.optim.AdamW(
         net.parameters(), lr=config.learning_rate, weight_decay=0.0, foreach=False, fused=False

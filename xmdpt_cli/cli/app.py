@@ -111,9 +111,9 @@ def main() -> int:
         except XmdptError as err:
             error(err.message, err.hint)
             return err.exit_code
-        told = prepare_home()
-        if told:
-            warning(told)
+        notice = prepare_home()
+        if notice:
+            warning(notice)
     return run(arguments)
 
 
@@ -137,7 +137,7 @@ def _interrupted(arguments: list[str]) -> int:
 
 def _run(arguments: list[str]) -> int:
     # what was timed is nothing without the rounds that were not
-    goes_on = arguments[:1] != ["bench"]
+    resumes = arguments[:1] != ["bench"]
     try:
         code = build().main(args=arguments, prog_name="xmdpt", standalone_mode=False)
         if code == 130:  # Typer makes an exit code of Ctrl-C
@@ -169,14 +169,14 @@ def _run(arguments: list[str]) -> int:
             return 2
         full, named = _is_full_disk(err), isinstance(err, OSError) and err.filename is not None
         short = is_out_of_memory(err)
-        told = f"{err.strerror}: {err.filename}" if named else str(err)  # type: ignore[attr-defined]
+        message = f"{err.strerror}: {err.filename}" if named else str(err)  # type: ignore[attr-defined]
         if full:
-            again = "; the same command then goes on from what is done" if goes_on else ""
-            error(told, f"make room{again}")
+            again = "; the same command then resumes" if resumes else ""
+            error(message, f"free some space{again}")
         elif named:
-            error(told)
+            error(message)
         elif short:
-            error("out of memory", "a smaller batch or model takes less")
+            error("out of memory", "a smaller batch or model needs less memory")
         else:
             error(
                 f"a bug of ours: {type(err).__name__}: {err}",

@@ -1,4 +1,4 @@
-"""``xmdpt bench``: how fast drawing is on this machine, beside baselines, and why."""
+"""``xmdpt bench``: the speed of sampling on this machine, beside baselines, and its causes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.files import check_writable
 
 if TYPE_CHECKING:
-    from xmdpt_cli.utils.text_tables import Table
+    from xmdpt_cli.report.tables import Table
 
 bench_app = typer.Typer(cls=Group, invoke_without_command=True)
 
@@ -99,7 +99,7 @@ def bench(
         _roof(sizes, pixels, precision, peak_tflops, bandwidth, as_json)
         return
     if peak_tflops is not None or bandwidth is not None:
-        raise ConfigError("--peak-tflops and --bandwidth are of --roof")
+        raise ConfigError("--peak-tflops and --bandwidth need --roof")
     from xmdpt_cli.bench.implementations import Setting
     from xmdpt_cli.bench.tables import fit_table, notes, paper_table, speed_table
     from xmdpt_cli.bench.throughput import measure
@@ -112,7 +112,7 @@ def bench(
     talk = Talk(as_json)
     warn_if_busy(talk)
     if pixels != 256 and baselines:
-        talk.say("PIDM's and PoCoLD's kind are of 256 px: left out")
+        talk.say("PIDM's and PoCoLD's kind are for 256 px: left out")
         baselines = False
     gpu = where.type == "cuda"
     setting = Setting(
@@ -141,8 +141,7 @@ def bench(
 
 
 def earlier(path: Path | None, out: Path) -> dict[str, Any] | None:
-    """The report to compare with. Before the work: what is none is refused, as is a folder that
-    cannot be written to."""
+    """The report to compare with. Checked before the work, as is that ``out`` can be written to."""
     from xmdpt_cli.bench.compare import load
 
     check_writable(out / "bench.json")
@@ -163,7 +162,7 @@ def named_sizes(given: list[str] | None) -> list[str]:
 def check_pixels(pixels: int) -> None:
     """ConfigError for what no model here is made for."""
     if pixels not in (256, 512):
-        raise ConfigError(f"pictures are of 256 or 512 px, not {pixels}")
+        raise ConfigError(f"--pixels is 256 or 512, not {pixels}")
 
 
 def where_and_type(device: str, precision: str) -> tuple[Any, Any]:
@@ -191,11 +190,11 @@ def _roof(
 
     precision = "bf16" if precision == "auto" else precision
     if (peak is None) != (bandwidth is None):
-        raise ConfigError("a device has both: --peak-tflops and --bandwidth")
+        raise ConfigError("give both --peak-tflops and --bandwidth")
     devices = known_peaks(precision)
     if peak is not None and bandwidth is not None:
         if peak <= 0 or bandwidth <= 0:
-            raise ConfigError("peaks are positive")
+            raise ConfigError("--peak-tflops and --bandwidth must be positive")
         devices = [Peaks("given", peak * 1e12, bandwidth * 1e9)]
     report = roofs(sizes, devices, pixels=pixels, precision=precision)
     Talk(as_json).result(report, roof_table(report))
@@ -211,17 +210,17 @@ def finish(
 ) -> None:
     """Compare, tell and write; exit 1 where something became slower."""
     from xmdpt_cli.bench.compare import compare
+    from xmdpt_cli.bench.report import write_report
     from xmdpt_cli.bench.tables import change_table
-    from xmdpt_cli.bench.write import write_report
 
     changes = [] if old is None else compare(old, report)
-    told = [
+    rows = [
         {**change._asdict(), "ratio": change.ratio if change.ratio > 0 else None}
         for change in changes
     ]
     beside = [] if old is None else [change_table(changes)]
-    talk.result({**report, "changes": told}, *shown, *beside, text="\n".join(notes))
-    # last: what was measured has been told, whatever the disk says
+    talk.result({**report, "changes": rows}, *shown, *beside, text="\n".join(notes))
+    # last: what was measured is printed even if the disk is full
     talk.say(f"written: {', '.join(map(str, write_report(out, report, shown, notes)))}")
     slower = [change.key for change in changes if change.verdict == "slower"]
     if slower:

@@ -154,7 +154,7 @@ def data(
     if url is not None and dataset is None:
         raise ConfigError("--url needs --dataset DIR: the folder that is served there")
     if picture is not None and not picture.is_file():
-        raise ConfigError(f"no such picture: {picture}")
+        raise ConfigError(f"image not found: {picture}")
     talk = Talk(as_json)
     warn_if_busy(talk)
     talk.say("making a dataset of random numbers, then in turn")

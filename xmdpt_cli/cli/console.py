@@ -14,14 +14,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from xmdpt_cli.cli.progress_bars import Bars, Pace, facts
+from xmdpt_cli.cli.progress_bars import Bars, Pace, values
 from xmdpt_cli.cli.progress_bars import duration as duration
 from xmdpt_cli.progress import Progress, Say
+from xmdpt_cli.report.tables import Table
 from xmdpt_cli.utils import interrupts
 from xmdpt_cli.utils.devices import busy_load
 from xmdpt_cli.utils.redact import masked_values, shown, visible_json
 from xmdpt_cli.utils.streams import is_utf8
-from xmdpt_cli.utils.text_tables import Table
 
 if TYPE_CHECKING:  # Rich is loaded when something is said: --help does without
     from rich.console import Console
@@ -179,7 +179,7 @@ class _Lines:
             parts.append(f"{rate:.3g}/s")
             if done < total:
                 parts.append(f"{duration((total - done) / rate)} left")
-        self.talk.say(", ".join([*parts, *facts(info)]))
+        self.talk.say(", ".join([*parts, *values(info)]))
 
 
 def _escape(text: str) -> str:

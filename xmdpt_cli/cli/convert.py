@@ -65,9 +65,8 @@ def convert(
 
 
 def _to_folder(source: Path, out: Path, mask_ratio: float, force: bool, talk: Talk) -> None:
-    from xmdpt_cli.model.checkpoint_file import plain_state, steps_in_name
-    from xmdpt_cli.model.convert import from_published
-    from xmdpt_cli.model.folder import is_model_folder, published_facts, save_model
+    from xmdpt_cli.model.checkpoint import is_model_folder, published_metadata, save_model
+    from xmdpt_cli.model.published import from_published, plain_state, steps_in_name
 
     if is_model_folder(source) or is_model_folder(source / "model"):
         raise ConfigError(
@@ -78,44 +77,43 @@ def _to_folder(source: Path, out: Path, mask_ratio: float, force: bool, talk: Ta
     check_writable(out / "model.safetensors")
     state = plain_state(source)
     model = from_published(state.tensors, mask_ratio)
-    facts = published_facts(model, trained_steps=steps_in_name(source))
+    metadata = published_metadata(model, trained_steps=steps_in_name(source))
     notes = list(state.notes)
     if model.mipnet is None:
         notes.append("MIPNet is not in it: a model for sampling, not for training")
-    if free or force or not _is_there(out, "model folder", _same_model(out, model, facts), talk):
-        save_model(out, model, facts)
+    if free or force or not _is_there(out, "model folder", _same_model(out, model, metadata), talk):
+        save_model(out, model, metadata)
     for note in notes:
         talk.say(note)
-    told = {"out": str(out), "resolution": facts["resolution"], **_described(model)}
-    trained = facts["trained_steps"]
+    described = {"out": str(out), "resolution": metadata["resolution"], **_described(model)}
+    trained = metadata["trained_steps"]
     after = "" if trained is None else f", trained for {trained:,} steps"
     talk.result(
-        {**told, "trained_steps": trained, "notes": notes},
-        text=f"{_called(told)}{after}: {out}\n"
+        {**described, "trained_steps": trained, "notes": notes},
+        text=f"{_called(described)}{after}: {out}\n"
         f"next: xmdpt sample --model {out} --source person.jpg --pose pose.json",
     )
 
 
 def _to_published(source: Path, out: Path, force: bool, talk: Talk) -> None:
-    from xmdpt_cli.model.checkpoint_file import plain_state, save_published
-    from xmdpt_cli.model.convert import is_published, to_published
-    from xmdpt_cli.model.folder import load_model
+    from xmdpt_cli.model.checkpoint import load_model
+    from xmdpt_cli.model.published import is_published, plain_state, save_published, to_published
 
     if out.suffix not in (".pt", ".pth"):
         raise ConfigError(f"--out names a .pt file with --to published, not {out}")
     free, what = not out.exists(), "published checkpoint"
     _check_kind(out, free, what, is_published(out))
     check_writable(out)
-    model, facts = load_model(source)
-    state = to_published(model, facts)
+    model, metadata = load_model(source)
+    state = to_published(model, metadata)
     if free or force or not _is_there(out, what, _equal(plain_state(out).tensors, state), talk):
         save_published(out, state)
-    if facts["toy"]:
+    if metadata["toy"]:
         talk.warn("it was trained on features of toy encoders: the published code has no such")
-    told = {"out": str(out), "resolution": facts["resolution"], **_described(model)}
+    described = {"out": str(out), "resolution": metadata["resolution"], **_described(model)}
     talk.result(
-        {**told, "trained_steps": facts["trained_steps"]},
-        text=f"{_called(told)}, under the published names: {out}",
+        {**described, "trained_steps": metadata["trained_steps"]},
+        text=f"{_called(described)}, under the published names: {out}",
     )
 
 
@@ -136,14 +134,14 @@ def _is_there(out: Path, what: str, equal: bool, talk: Talk) -> bool:
     return True
 
 
-def _same_model(out: Path, model: XMDPT, facts: dict[str, Any]) -> bool:
-    from xmdpt_cli.model.folder import load_model
+def _same_model(out: Path, model: XMDPT, metadata: dict[str, Any]) -> bool:
+    from xmdpt_cli.model.checkpoint import load_model
 
     try:
         there, known = load_model(out)
     except XmdptError:  # a broken one: --force replaces it
         return False
-    same = all(known.get(key) == value for key, value in facts.items())
+    same = all(known.get(key) == value for key, value in metadata.items())
     same = same and there.mask_ratio == model.mask_ratio
     return same and _equal(there.state_dict(), model.state_dict())
 
@@ -162,17 +160,18 @@ def _described(model: XMDPT) -> dict[str, Any]:
         "size": None if model.size == "custom" else model.size,
         "depth": len(net.blocks),
         "width": model.width,
-        "heads": net.bias.heads,
+        "heads": net.heads,
         "mask_ratio": model.mask_ratio,
         "parameters": model.parameter_counts(),
     }
 
 
-def _called(told: dict[str, Any]) -> str:
-    counts = told["parameters"]
-    named = f"X-MDPT-{told['size']}" if told["size"] else "X-MDPT of no named size"
+def _called(described: dict[str, Any]) -> str:
+    counts = described["parameters"]
+    named = f"X-MDPT-{described['size']}" if described["size"] else "X-MDPT of no named size"
     return (
-        f"{named} (depth {told['depth']}, width {told['width']}, {told['heads']} heads), "
-        f"{told['resolution']} px, {counts['paper']:,} parameters as the paper counts "
+        f"{named} (depth {described['depth']}, width {described['width']}, "
+        f"{described['heads']} heads), "
+        f"{described['resolution']} px, {counts['paper']:,} parameters as the paper counts "
         f"({counts['training']:,} in all, {counts['inference']:,} in inference)"
     )

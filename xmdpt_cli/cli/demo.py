@@ -1,4 +1,4 @@
-"""``xmdpt demo``: the whole way once, on drawn people, in minutes on two CPU cores."""
+"""``xmdpt demo``: the whole workflow once, on synthetic people, in minutes on two CPU cores."""
 
 from __future__ import annotations
 
@@ -102,11 +102,12 @@ def next_commands(out: Path, summary: dict[str, Any]) -> str:
 
 
 def departure(paper: bool) -> str:
-    """What the user must know about the model before looking at its pictures."""
+    """What the user must know about the model before looking at its images."""
     if paper:
         return (
             "the paper's model and losses (single condition vector, noise prediction, linear "
-            "schedule, MIPNet) at toy size: in minutes it draws patches of colour, it takes days"
+            "schedule, MIPNet) at toy size: after minutes it generates patches of colour, it "
+            "needs days"
         )
     return (
         "this departs from the paper: conditioning 'tokens' (our extension), v prediction, cosine "
@@ -123,7 +124,7 @@ def run_demo(
     progress: Progress,
     say: Say,
 ) -> tuple[dict[str, Any], Evaluation]:
-    """All five steps; each goes on where it was. The summary is plain data."""
+    """All five steps; each resumes. The summary is plain data."""
     clock = _Clock()  # importing the libraries takes its seconds too
     from xmdpt_cli.data.loader import PairDataset
     from xmdpt_cli.datasets.find import find_dataset
@@ -190,7 +191,7 @@ def run_demo(
     clock.lap("evaluate")
     summary = plain(
         {
-            "what": "xmdpt demo: toy networks on drawn people; compares with no published number",
+            "what": "xmdpt demo: toy networks on synthetic people, no published protocol",
             "version": __version__,
             "paper_model": recipe.conditioning == "vector",
             "departs_from_paper": recipe.conditioning != "vector",
@@ -212,9 +213,9 @@ def run_demo(
 
 
 def beats(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, bool]]:
-    """Per baseline and measure: are the generated pictures better?
+    """Per baseline and metric: are the generated images better?
 
-    FID is left out against copies of the source: they are real pictures, only not the asked ones.
+    FID is left out against copies of the source: they are real images, only not the right ones.
     """
     from xmdpt_cli.metrics.registry import METRICS
 
@@ -239,7 +240,7 @@ def verdict(summary: dict[str, Any]) -> str:
     if not any(lost.values()):
         return (
             "better than copying the source and than the mean image in every measure "
-            "(FID aside for the copies, which are real pictures)"
+            "(FID aside for the copies, which are real images)"
         )
     return "; ".join(
         f"NOT better than {name} in {', '.join(metrics)}"

@@ -50,7 +50,7 @@ def generate_missing(chosen: EvaluateOptions, out: Path, seed: int | None, talk:
 
 def ground_truth(chosen: EvaluateOptions, generated: Path, device: str, talk: Talk) -> GroundTruth:
     """What the images of a folder are compared with: a dataset, or the folder --target."""
-    from xmdpt_cli.metrics.folders import images_not_read, pair_folders, pictures_of
+    from xmdpt_cli.metrics.folders import images_in, images_not_read, pair_folders
     from xmdpt_cli.sampling.ground_truth import DatasetGroundTruth, FolderGroundTruth
     from xmdpt_cli.utils.image_types import say_not_read, why_not_read
 
@@ -65,7 +65,7 @@ def ground_truth(chosen: EvaluateOptions, generated: Path, device: str, talk: Ta
             talk.warn(f"no partner for {path}")
         if len(paths) > 3:
             talk.warn(f"nor for {len(paths) - 3} more {what} images")
-    photographs = pictures_of(chosen.real or chosen.target)
+    photographs = images_in(chosen.real or chosen.target)
     unread = found.not_read + (images_not_read(chosen.real) if chosen.real else [])
     if unread:
         talk.warn(say_not_read([path.name for path in unread]))

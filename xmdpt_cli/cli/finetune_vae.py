@@ -1,4 +1,4 @@
-"""``xmdpt finetune-vae``: train the VAE's decoder on the training pictures."""
+"""``xmdpt finetune-vae``: train the VAE's decoder on the training images."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ def _start(recipe: VaeConfig, data: str, vae: str | None, device: str) -> VAE:
     if recipe.all_weights:
         if vae is not None:
             raise ConfigError(
-                "--all-weights makes a small VAE of its own: there is none to start from",
+                "--all-weights trains a new small VAE and does not start from another one",
                 "leave out --vae, or leave out --all-weights to fine-tune that VAE's decoder",
             )
         made = toy_vae(dataset.resolution, recipe.seed)
@@ -235,14 +235,14 @@ def _plan(plan: Plan, toy: bool, trunk: str | None) -> dict[str, Any]:
         "VAE": plan.vae.origin.id,
         "trains": "all weights" if config.all_weights else "decoder",
         "parameters": count,
-        "pictures": len(plan.train),
+        "images": len(plan.train),
         "toy": toy,
         "steps": config.steps,
         "epochs": round(config.epochs, 2),
         "learning_rate": config.learning_rate,
         "latents": "the dataset's" if plan.train.cached else "encoded in every step",
         "LPIPS": f"{config.lpips:g} x {trunk}" if trunk else "none",
-        "test_pictures": plan.measured,
+        "test_images": plan.measured,
         "state_on_disk": human_bytes(4 * count * copies),
     }
 
@@ -262,8 +262,8 @@ def _tell(talk: Talk, done: FineTuned, out: Path, data: str, all_weights: bool) 
         lines.append(f"look at: {out / PICTURE} (truth, before, after); numbers: {out / REPORT}")
         report = {k: v for k, v in to_json(done.report).items() if k != "images"}
     if all_weights:
-        lines.append("the encoder is new: latents made with another one do not fit it")
-        lines.append(f"next: xmdpt prepare --vae {out} ... (the dataset anew), then train")
+        lines.append("the encoder is new: cached latents of another encoder do not fit it")
+        lines.append(f"next: xmdpt prepare --vae {out} ... (the whole dataset again), then train")
     else:
         lines.append(
             f"encoder unchanged, sha256 {done.encoder['after']}: cached latents stay valid"

@@ -67,7 +67,7 @@ def with_options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..
 def _type(field: dataclasses.Field[Any]) -> Any:
     if field.metadata["choices"]:
         return Literal[field.metadata["choices"]]
-    # a number that may be written as a word comes as text
+    # a number that can also be a word is text
     name = "str" if field.metadata["words"] else str(field.type)
     return {"bool": bool, "int": int, "float": float, "str": str}[name]
 
@@ -87,7 +87,7 @@ def _default(value: Any) -> str:
 
 
 def quiet_libraries() -> None:
-    """Keep hub libraries from drawing bars and notices between our lines."""
+    """Keep the libraries' progress bars and notices out of our output."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from xmdpt_cli.encoders.bundle import Encoders
     from xmdpt_cli.encoders.openpose import OpenPose
 
-LOSS = 0.01  # share of the pictures and pairs that may be left out before it is a failure
+LOSS = 0.01  # share of the images and pairs that may be left out before it is a failure
 
 
 @panels(
@@ -144,7 +144,8 @@ def prepare(
 ) -> None:
     """Turn a raw dataset into shards of encoded images.
 
-    Resizes, draws the poses, encodes with the VAE and both DINOv2. The same command again resumes.
+    Resizes images, renders poses, and encodes both with the VAE and two DINOv2. The same command
+    again resumes.
     """
     quiet_libraries()
     talk = Talk(as_json)
@@ -179,8 +180,8 @@ def prepare(
     outs = dict(zip(sizes, places, strict=True))
     given = {"--vae": vae, "--dino-source": dino_source, "--dino-pose": dino_pose}
     _check_choice(encoders, [name for name, value in given.items() if value], outs)
-    from xmdpt_cli.data.manifest import refuse_strangers
     from xmdpt_cli.datasets.find import find_dataset
+    from xmdpt_cli.prepare.dataset_folder import refuse_strangers
     from xmdpt_cli.prepare.pipeline import prepare_datasets
     from xmdpt_cli.storage.ranks import World
     from xmdpt_cli.toy.encoders import toy_encoders
@@ -215,11 +216,11 @@ def prepare(
                 raise
             talk.warn(f"the time it takes is unknown: {err.message}")
             talk.hint(err.hint)
-        told = say_plan(talk, plan, networks, detector) if world.rank == 0 else None
+        plan_data = say_plan(talk, plan, networks, detector) if world.rank == 0 else None
         if encoders == "toy" and world.rank == 0:
             say_toys(talk, outs, vae_steps)
         if dry_run:
-            talk.result(told or {"shards": 0}, text="nothing was written (--dry-run)")
+            talk.result(plan_data or {"shards": 0}, text="nothing was written (--dry-run)")
             return
         if encoders == "toy":
             networks = toy(listing, outs, seed, vae_steps, limit, world, progress)
@@ -237,7 +238,7 @@ def prepare(
 
 
 def _worth(processes: int, listing: Listing) -> int:
-    """Processes take a second to start: a few pictures are decoded on threads."""
+    """Processes take a second to start: a few images are decoded in threads."""
     return processes if listing.images() >= 500 else 0
 
 
@@ -301,7 +302,7 @@ def _report(
     for size, manifest in manifests.items():
         total = human_bytes(sum(shard["bytes"] for shard in manifest["shards"]))
         lines.append(
-            f"prepared {images} pictures at {size} px{toy}: {pairs['train']} training and "
+            f"prepared {images} images at {size} px{toy}: {pairs['train']} training and "
             f"{pairs['test']} test pairs, {total}, {len(skipped)} left out"
         )
         note = dataset_note(manifest, outs[size])

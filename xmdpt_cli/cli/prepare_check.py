@@ -34,16 +34,16 @@ def check(talk: Talk, place: str, repair: bool, *, final: bool) -> list[str] | N
         talk.say(line)
     if len(found) > _SHOWN:
         talk.say(f"... and {len(found) - _SHOWN} lines more (--json has all)")
-    told: dict[str, Any] = {**report.to_dict(), "note": note}
+    data: dict[str, Any] = {**report.to_dict(), "note": note}
     whole, again = report.ok, False
     remake: list[str] = []
     lines = [
-        f"checked {place}: {report.shards} shards, {report.views} pictures, {report.pairs} pairs, "
+        f"checked {place}: {report.shards} shards, {report.views} images, {report.pairs} pairs, "
         f"{human_bytes(report.bytes)}: {'in order' if report.ok else 'not in order'}"
     ]
     if repair and report.findings:
         mended = repair_dataset(store, report)
-        told["repair"] = mended.to_dict()
+        data["repair"] = mended.to_dict()
         remake = mended.remake
         again = bool(remake) or mended.unfinished
         whole = not again and all(finding.harmless for finding in mended.remaining)
@@ -54,7 +54,7 @@ def check(talk: Talk, place: str, repair: bool, *, final: bool) -> list[str] | N
         for line in lines:
             talk.say(line)
         return remake
-    talk.result(told, text="\n".join(lines))
+    talk.result(data, text="\n".join(lines))
     if again:
         raise XmdptError(
             f"{place} is not whole until what is damaged or missing is made again",

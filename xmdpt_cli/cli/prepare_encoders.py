@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from xmdpt_cli.datasets.listing import Listing
     from xmdpt_cli.encoders.bundle import Encoders
     from xmdpt_cli.encoders.openpose import OpenPose
+    from xmdpt_cli.prepare.features import FeatureEncoder
     from xmdpt_cli.prepare.record import Record
-    from xmdpt_cli.prepare.shard_maker import FeatureEncoder
     from xmdpt_cli.storage.ranks import World
 
 
@@ -31,7 +31,7 @@ def find_networks(
     openpose: str | None,
 ) -> None:
     """XmdptError naming at once all networks that are needed and cannot be found."""
-    from xmdpt_cli.datasets.own_keypoints import UNUSABLE
+    from xmdpt_cli.datasets.beside_keypoints import UNUSABLE
     from xmdpt_cli.encoders.dino import DEFAULT_POSE, DEFAULT_SOURCE, Dino
     from xmdpt_cli.encoders.identity import PARTS
     from xmdpt_cli.encoders.missing import Needed, find_all

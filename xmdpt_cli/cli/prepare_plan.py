@@ -32,7 +32,7 @@ class Plan:
     world: World
 
     def shards(self) -> tuple[list[ShardPlan], list[ShardPlan]]:
-        """All shards, and those that are not there yet at every size."""
+        """All shards, and those that are missing at one of the sizes."""
         from xmdpt_cli.data.index import index_name
         from xmdpt_cli.prepare.plan import plan_shards
 
@@ -45,12 +45,12 @@ class Plan:
 def say_plan(
     talk: Talk, plan: Plan, networks: dict[int, Encoders] | None, detector: OpenPose | None
 ) -> dict[str, Any] | None:
-    """Say what is left to do, measured on a few pictures; None if nothing is."""
+    """Print what is left to do, measured on a few images; None if nothing is left."""
     from xmdpt_cli.prepare.estimate import estimate
 
     everything, missing = plan.shards()
     if not missing:
-        talk.say(f"plan: all {len(everything)} shards are there already")
+        talk.say(f"plan: all {len(everything)} shards are complete already")
         return None
     if len(missing) < len(everything):
         there = len(everything) - len(missing)
@@ -58,7 +58,7 @@ def say_plan(
     numbers = estimate(missing, networks, detector, list(plan.outs), plan.tokens)
     pairs = numbers.pairs
     talk.say(
-        f"plan: {sum(numbers.images.values())} pictures, {pairs['train']} training and "
+        f"plan: {sum(numbers.images.values())} images, {pairs['train']} training and "
         f"{pairs['test']} test pairs, {len(missing)} shards"
     )
     for size, out in plan.outs.items():
@@ -102,7 +102,7 @@ def _time(numbers: Estimate, seconds: float | None) -> str:
     if numbers.undetected:
         parts.append(each("OpenPose", numbers.detect_seconds))
     known = "time unknown" if seconds is None else f"about {duration(seconds)}"
-    return f"plan: {known} (a picture: {', '.join(parts)}; measured on a few)"
+    return f"plan: {known} (per image: {', '.join(parts)}; measured on a few)"
 
 
 def _free(out: str) -> int | None:

@@ -36,7 +36,7 @@ def remake(
     device: str,
     workers: Callable[[Listing], int],
 ) -> dict[int, dict[str, Any]]:
-    """Make ``shards`` of a dataset again, or go on with it, by its own record; its manifest.
+    """Make ``shards`` of a dataset again, or resume it, by its own record; returns its manifest.
 
     ``given``: the options on the command line, which must not contradict the record. Nothing is
     changed before the record, the root and the networks are known to fit.
@@ -104,11 +104,11 @@ def _compare(talk: Talk, before: dict[str, Any], after: dict[str, Any]) -> None:
     for shard in after["shards"]:
         if old.get(shard["name"], shard["sha256"]) != shard["sha256"]:
             talk.warn(
-                f"{shard['name']} is whole again, with other bytes than before: images in the root "
+                f"{shard['name']} was repaired, with other bytes than before: images in the root "
                 "have changed, or features are rounded otherwise (another number of threads, "
                 "another device, other releases of the libraries or of xmdpt)"
             )
-            talk.hint("runs trained on it do not resume: begin a new one (train --out DIR)")
+            talk.hint("runs trained on it do not resume: start a new one (train --out DIR)")
 
 
 class _AsRecorded:

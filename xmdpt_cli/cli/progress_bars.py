@@ -26,8 +26,8 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
-#: How a progress call's facts are shown; others as ``name value``.
-FACTS = {
+#: How a progress call's values are shown; others as ``name value``.
+FORMATS = {
     "loss": "loss {:.3f}",
     "masked": "masked {:.3f}",
     "data_wait": "wait {:.0%}",
@@ -36,14 +36,14 @@ FACTS = {
 }
 
 
-def facts(info: Mapping[str, Any]) -> list[str]:
+def values(info: Mapping[str, Any]) -> list[str]:
     """``{"loss": 0.1234, "data_wait": 0.01}`` -> ``["loss 0.123", "wait 1%"]``."""
     out = []
     for name, value in info.items():
         if name == "images_per_second":
             out.append(f"{value:.3g} img/s" if value < 100 else f"{value:,.0f} img/s")
-        elif name in FACTS:
-            out.append(FACTS[name].format(float(value)))
+        elif name in FORMATS:
+            out.append(FORMATS[name].format(float(value)))
         else:
             out.append(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}")
     return out
@@ -60,7 +60,7 @@ class Pace:
     def rate(self, now: float, done: int) -> float | None:
         """Units a second, or None while nothing is done. The first unit, which warms up and may
         compile, is left out as soon as there is another; with it whatever comes at once, as the
-        pictures of a batch do."""
+        images of a batch do."""
         if done > self.first:
             self.came = now if self.came is None else self.came
             if now - self.came <= 0.05 * (self.came - self.began):
@@ -81,13 +81,13 @@ class _Stage:
             now,
         )
         self.rate: float | None = None
-        self.facts: list[str] = []
+        self.values: list[str] = []
 
     def update(self, done: int, total: int, now: float, info: Mapping[str, Any]) -> None:
         self.done, self.total, self.now = done, total, now
         self.rate = self.pace.rate(now, done)
         if info:
-            self.facts = facts(info)
+            self.values = values(info)
 
     def time(self, now: float) -> str:
         if self.done >= self.total:
@@ -105,19 +105,19 @@ NAME, BAR, SHORTEST_BAR = 8, 30, 10  # columns: a stage's name, its bar at the m
 def fitted(name: str, stage: _Stage, width: int, now: float) -> tuple[str, int, str]:
     """A stage on one line of ``width`` columns: (text, the bar's columns, text after the bar).
 
-    What does not fit is left out whole: facts from the last one on, then the bar, then the rest.
-    Facts never take the columns of the shortest bar; what they leave makes it longer.
+    What does not fit is left out whole: values from the last one on, then the bar, then the rest.
+    Values never take the columns of the shortest bar; what they leave makes it longer.
     """
     head = f"{name:<{NAME}}"
     parts = [f"{stage.done}/{stage.total}", stage.time(now)]
     shortest = SHORTEST_BAR + 2
 
-    def taken(facts: Sequence[str]) -> int:
-        return len(head) + 2 + len("  ".join([*parts, *facts]))
+    def taken(values: Sequence[str]) -> int:
+        return len(head) + 2 + len("  ".join([*parts, *values]))
 
-    if taken(stage.facts) + shortest > width:
+    if taken(stage.values) + shortest > width:
         head = name  # stages under each other need not be aligned where room is short
-    shown = list(stage.facts)
+    shown = list(stage.values)
     while shown and taken(shown) + shortest > width:
         shown.pop()
     room = width - taken(shown) - 2
@@ -130,7 +130,7 @@ def fitted(name: str, stage: _Stage, width: int, now: float) -> tuple[str, int, 
 
 
 class Bars:
-    """One line a stage, drawn by Rich ten times a second; a line never wraps."""
+    """One line a stage, printed by Rich ten times a second; a line never wraps."""
 
     def __init__(self) -> None:
         self.stages: dict[str, _Stage] = {}

@@ -134,8 +134,8 @@ def sample_own(chosen: SampleOptions) -> None:
         )
     toy = TOY if record["toy"] else ""
     files = [str(out / name) for name in record["files"]]
-    told = files[0] if len(files) == 1 else f"{len(files)} images in {out}"
-    text = f"{told}, generated{toy}; beside its source: {out / record['sheet']}"
+    what = files[0] if len(files) == 1 else f"{len(files)} images in {out}"
+    text = f"{what}, generated{toy}; beside its source: {out / record['sheet']}"
     if chosen.animate is not None:
         text += f"\nanimation: {chosen.animate}"
     talk.result({"out": str(out), **record, "files": files, "left_out": left_out}, text=text)

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
         "Run": "data out preset config force dry-run seed",
         "Model": "size resolution source-encoder pose-encoder conditioning condition-parts "
         "aggregation predictor mask-ratio mask-span backbone decode-layers",
-        "Token conditioning (our extension)": "token-source token-source-by token-pose vector",
         "Loss": "prediction schedule loss-weighting masked-noise repa-weight repa-layer "
         "timestep-power cond-drop-prob",
         "Optimization": "steps batch-size accumulate optimizer learning-rate warmup-steps decay "
@@ -104,7 +103,7 @@ def train(
     talk = Talk(as_json, quiet=World.from_environment().rank > 0)  # under torchrun rank 0 talks
     data = training_data(talk, data, out)
     warn_if_busy(talk)
-    # a run that goes on may have lost a shard: it is skipped
+    # a resumed run may have lost a shard: it is skipped
     dataset = PairDataset(data, "train", lenient=(out / "checkpoints").is_dir())
     toy = " (TOY features)" if dataset.manifest["toy"] else ""
     if dry_run:
@@ -135,13 +134,13 @@ def train(
             force=force,
         )
     if done.skipped:
-        talk.warn(f"{done.skipped:,} pairs could not be read and others took their places")
-    told = f"trained {done.steps} steps in {duration(done.seconds)}"
+        talk.warn(f"{done.skipped:,} pairs could not be read and were replaced by others")
+    what = f"trained {done.steps} steps in {duration(done.seconds)}"
     if not done.steps_per_second:
-        told = f"all {done.steps} steps were done already"
+        what = f"all {done.steps} steps were already done"
     talk.result(
         plain(vars(done)),
-        text=f"{told}: {done.model}\nnext: {next_sample(out)}",
+        text=f"{what}: {done.model}\nnext: {next_sample(out)}",
     )
 
 
@@ -185,7 +184,7 @@ def _amount(recipe: TrainConfig, pairs: int) -> str:
 def _decoder(
     dataset: PairDataset, data: str | Path, vae: str | None, talk: Talk, device: str
 ) -> Decode | None:
-    """What makes pictures of the validation's latents; None, and why is said, if it is not here."""
+    """Decodes the latents of the validation; None, with a warning, if the VAE is not found."""
     from xmdpt_cli.encoders.vae import VAE
     from xmdpt_cli.sampling.encoders import find_vae
 

@@ -96,8 +96,8 @@ def ui(
         )
         if host not in LOOPBACK:
             talk.warn(
-                f"everybody who reaches this machine at {host} can use the page, without a "
-                "password; --host 127.0.0.1 keeps it to this machine"
+                f"anyone who can reach this machine at {host} can use the page, without a "
+                "password; --host 127.0.0.1 restricts it to this machine"
             )
 
         def ready(url: str) -> None:
@@ -106,7 +106,7 @@ def ui(
                 {"url": url, "model": str(model), "toy": pipe.toy},
                 text=f"{url}{toy}\nCtrl-C stops it",
             )
-            sys.stdout.flush()  # into a pipe, too: the program goes on
+            sys.stdout.flush()  # into a pipe, too: the program keeps running
 
         try:
             serve(
@@ -118,7 +118,7 @@ def ui(
                 allow_hosts=allow_host or (),
                 ready=ready,
             )
-        except KeyboardInterrupt:  # that is how one leaves
+        except KeyboardInterrupt:  # the way to stop it
             interrupts.forget()
             talk.say("stopped")
 

@@ -89,7 +89,7 @@ def datasets() -> list[Dataset]:
 
 
 def dataset_at(path: str | Path) -> Dataset | None:
-    """The finished dataset in a folder; None where there is none, as for a URL."""
+    """The finished dataset in a folder; None for any other folder, and for a URL."""
     record = Path(path) / "dataset.json"
     manifest = read_record(record)
     if manifest is None or manifest.get("format") != "xmdpt-dataset":
@@ -122,7 +122,7 @@ def models() -> list[Model]:
 
 
 def model_at(path: str | Path) -> Model | None:
-    """A model folder or run by its path; None if there is none, as for a hub id."""
+    """A model folder or run by its path; None for anything else, and for a hub id."""
     return next(iter(_model(Path(path))), None)
 
 
@@ -203,7 +203,7 @@ def dataset_of(model: Model) -> tuple[Path, str]:
     if model.shards is not None or recorded:
         was = f" (it was {_short(Path(recorded))})" if recorded else ""
         raise XmdptError(
-            f"the dataset that {model.path} was trained on is not there any more{was}",
+            f"the dataset that {model.path} was trained on is no longer there{was}",
             "was it moved? name it: --data DIR",
         )
     newest, count = newest_dataset(int(model.metadata["resolution"]))
@@ -276,7 +276,7 @@ def last_activity(run: Path) -> int:
 
 
 def demo_model() -> Path | None:
-    """The run of ``xmdpt demo`` in this folder, of several the newest; None: there is none."""
+    """The run of ``xmdpt demo`` in this folder, of several the newest, or None."""
     found = [m for name in ("run-tokens", "run-vector") for m in _model(DEMO / name)]
     return _newest_first(found)[0].path if found else None
 

@@ -71,7 +71,8 @@ class BrokenShards:
     def load_readable(self, indices: PairIndices, load: Callable[[PairIndices], Loaded]) -> Loaded:
         """``load(indices)`` with other pairs for those that cannot be read; counts them."""
         while True:
-            readable, skipped = self._readable(indices)
+            self._check(np.unique(self._of_pair[indices.pairs]).tolist())
+            readable, skipped = self._readable(indices) if self._broken else (indices, 0)
             try:
                 loaded = load(readable)
             except ShardError as err:  # then the whole batch again, without that shard
@@ -86,9 +87,6 @@ class BrokenShards:
 
     def _readable(self, indices: PairIndices) -> tuple[PairIndices, int]:
         """The indices with replacements, and how many there are."""
-        self._check(np.unique(self._of_pair[indices.pairs]).tolist())
-        if not self._broken:
-            return indices, 0
         lost = self.lost(indices.pairs)
         pairs = indices.pairs.copy()
         pairs[lost] = [self._replacement(number) for number in indices.numbers[lost].tolist()]

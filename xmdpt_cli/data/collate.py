@@ -51,8 +51,8 @@ class Batch:
 class EvalBatch(Batch):
     """A batch in published order, with what a report shows."""
 
-    source_pictures: torch.Tensor  # uint8 (N, H, W, 3)
-    target_pictures: torch.Tensor  # uint8 (N, H, W, 3)
+    source_images: torch.Tensor  # uint8 (N, H, W, 3)
+    target_images: torch.Tensor  # uint8 (N, H, W, 3)
     source_keypoints: torch.Tensor  # float64 (N, 18, 2), pixels, NaN missing
     target_keypoints: torch.Tensor  # float64 (N, 18, 2), pixels, NaN missing
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,7 @@ from xmdpt_cli.data.fp8 import dequantise_tokens
 from xmdpt_cli.data.index import FLIP, ShardIndex, index_name, parse_index
 from xmdpt_cli.data.manifest import RUN_AGAIN, missing_shard, read_manifest
 from xmdpt_cli.data.shard_reader import ShardError, ShardReader, parse_keypoints
-from xmdpt_cli.data.table import Column, Ints, Table
+from xmdpt_cli.data.table import Column, Ints, Pairs, Table
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import Picture, decode_image
 from xmdpt_cli.pose.drawing import draw_pose_map
@@ -53,46 +52,6 @@ FEATURES = {
 }
 TARGET_TOKENS = {"target_tokens": ("target", "source_tokens")}  # for REPA
 _ALONE = 32_768  # elements from which torch splits a conversion over its threads
-
-
-@dataclass(frozen=True)
-class PairRef:
-    """One listed pair."""
-
-    key: str  # the garment
-    source: str  # view
-    target: str
-    position: int  # in the published list of the split
-
-    def view(self, role: str, swap: bool = False) -> str:
-        """The view that is ``"source"`` or ``"target"``."""
-        return self.target if (role == "target") != swap else self.source
-
-    def name(self, swap: bool = False) -> str:
-        """``WOMEN-Dresses-id_00000002-02/1_front>2_side``: source > target."""
-        return f"{self.key}/{self.view('source', swap)}>{self.view('target', swap)}"
-
-
-class Pairs(Sequence[PairRef]):
-    """The pairs of a table in published order, each made when it is accessed."""
-
-    def __init__(self, table: Table) -> None:
-        self._table = table
-
-    def __len__(self) -> int:
-        return len(self._table.position)
-
-    @overload
-    def __getitem__(self, index: int) -> PairRef: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[PairRef]: ...
-    def __getitem__(self, index: int | slice) -> PairRef | list[PairRef]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        table = self._table
-        key, source = table.label(int(table.source[index]))
-        _, target = table.label(int(table.target[index]))
-        return PairRef(key, source, target, int(table.position[index]))
 
 
 class PairDataset:
@@ -265,12 +224,12 @@ class PairDataset:
             found[field] = tensor.float() if name == "moments" else tensor
         return found
 
-    def picture(self, key: str, view: str) -> Picture:
-        """The prepared picture, (resolution, resolution, 3)."""
-        return self.picture_of(self.table.row(key, view))
+    def image(self, key: str, view: str) -> Picture:
+        """The prepared image, (resolution, resolution, 3)."""
+        return self.image_of(self.table.row(key, view))
 
-    def picture_of(self, row: int) -> Picture:
-        """``picture`` of a row of the table; ShardError if it is damaged (PNG has checksums)."""
+    def image_of(self, row: int) -> Picture:
+        """``image`` of a row of the table; ShardError if it is damaged (PNG has checksums)."""
         reader = self.readers[self.table.shard[row]]
         name = f"{'.'.join(self.table.label(row))}.png of {reader.path}"
         try:
@@ -281,7 +240,7 @@ class PairDataset:
             raise ShardError(reader.name, err.message, err.hint) from None
 
     def keypoints(self, key: str, view: str) -> Keypoints:
-        """(18, 2), pixels of the prepared picture, NaN missing."""
+        """(18, 2), pixels of the prepared image, NaN missing."""
         return self.keypoints_of(self.table.row(key, view))
 
     def keypoints_of(self, row: int, read: Read | None = None) -> Keypoints:
@@ -295,8 +254,8 @@ class PairDataset:
             ) from None
 
     def view(self, key: str, view: str) -> tuple[Picture, Keypoints]:
-        """Picture and keypoints of one view."""
-        return self.picture(key, view), self.keypoints(key, view)
+        """Image and keypoints of one view."""
+        return self.image(key, view), self.keypoints(key, view)
 
     def pose_map(self, key: str, view: str, flip: bool = False) -> Picture:
         """The pose map of one view (``draw_pose_map``), (resolution, resolution, 3); read only."""

@@ -45,7 +45,7 @@ class TensorPlace:
 class ViewPlace:
     """One view's members as (offset, length) in the tar, and its tensors by name."""
 
-    file: str  # the picture it was made from, below the dataset root
+    file: str  # the image it was made from, below the dataset root
     picture: Range
     keypoints: Range
     features: Range

@@ -13,9 +13,10 @@ import torch
 
 from xmdpt_cli.data.broken_shards import BrokenShards
 from xmdpt_cli.data.collate import Batch, EvalBatch, load_pairs
-from xmdpt_cli.data.dataset import PairDataset, PairRef
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.data.prefetch import Loader, prefetch
 from xmdpt_cli.data.sampler import LoaderConfig, PairIndices, PairSampler
+from xmdpt_cli.data.table import PairRef
 
 __all__ = [
     "Batch",
@@ -78,8 +79,8 @@ def eval_batches(
         targets = [dataset.view(pair.key, pair.target) for pair in pairs]
         yield EvalBatch(
             **vars(batch),
-            source_pictures=torch.from_numpy(np.stack([image for image, _ in sources])),
-            target_pictures=torch.from_numpy(np.stack([image for image, _ in targets])),
+            source_images=torch.from_numpy(np.stack([image for image, _ in sources])),
+            target_images=torch.from_numpy(np.stack([image for image, _ in targets])),
             source_keypoints=torch.from_numpy(np.stack([points for _, points in sources])),
             target_keypoints=torch.from_numpy(np.stack([points for _, points in targets])),
         )

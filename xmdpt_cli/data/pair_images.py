@@ -59,7 +59,7 @@ def load_pair_images(
         for i in range(count)[part]:
             for role, row, place in (("target", targets[i], i), ("source", sources[i], count + i)):
                 cut = crop(numbers[i], role)
-                _put(images, place, crop_image(dataset.picture_of(int(row)), cut), flips[i])
+                _put(images, place, crop_image(dataset.image_of(int(row)), cut), flips[i])
                 if role == "source" and not maps:
                     continue
                 points = crop_keypoints(dataset.keypoints_of(int(row)), cut, size)

@@ -106,4 +106,6 @@ class PairSampler:
             order, swaps, flips = self._epoch(int(epoch))
             places = offsets[here]
             pairs[here], swap[here], flip[here] = order[places], swaps[places], flips[places]
-        return PairIndices(numbers, pairs, self.config.swaps(numbers, swap), flip)
+        if self.config.swap_batch:
+            swap = self.config.swaps(numbers, swap)
+        return PairIndices(numbers, pairs, swap, flip)

@@ -108,7 +108,7 @@ class ShardReader:
 
     def _unreadable(self, err: OSError) -> ShardError:
         if isinstance(err, FileNotFoundError):
-            return self._error("is not there any more")
+            return self._error("is no longer there")
         return ShardError(self.name, f"cannot read {self.path}: {err}", _AGAIN)
 
     def _short(self) -> ShardError:

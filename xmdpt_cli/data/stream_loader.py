@@ -177,22 +177,25 @@ def _samples(
 
 
 def _parse(dataset: PairDataset, block: Block, data: bytes) -> Iterator[tuple[Position, Sample]]:
-    """The samples of a range of a shard. ShardError if it is not the tar of the index."""
-    reader, found = dataset.readers[block.shard], 0
-    places = {dataset.table.keys[garment]: place for place, garment in block.garments}
+    """The samples of a range of a shard. ShardError if they are not those of the index."""
+    reader, table = dataset.readers[block.shard], dataset.table
+    missing = {table.keys[garment]: (place, garment) for place, garment in block.garments}
     source = {"url": reader.path, "stream": io.BytesIO(data)}
     files = tar_file_expander([source], select_files=_is_needed)
     try:
         for sample in group_by_keys(files, lcase=False):
-            if sample["__key__"] in places:
-                found += 1
-                yield places[sample["__key__"]], sample
+            if sample["__key__"] not in missing:
+                continue
+            place, garment = missing.pop(sample["__key__"])
+            rows = range(table.first[garment], table.first[garment + 1])
+            if all(f"{table.label(row)[1]}.safetensors" in sample for row in rows):
+                yield place, sample
+            else:  # a damaged header ends a tar without an error
+                missing[sample["__key__"]] = (place, garment)
     except (tarfile.TarError, ValueError) as err:
-        message = f"{reader.path} is a damaged tar ({err.args[0]})"
-        raise ShardError(reader.name, message, COPY_AGAIN) from None
-    if found < len(places):
-        message = f"{reader.path} does not hold the garments of its index"
-        raise ShardError(reader.name, message, COPY_AGAIN)
+        raise ShardError(reader.name, f"{reader.path} is damaged ({err})", COPY_AGAIN) from None
+    if missing:
+        raise ShardError(reader.name, f"{reader.path} is no tar of its index", COPY_AGAIN)
 
 
 def _is_needed(member: str) -> bool:

@@ -6,8 +6,9 @@ are neighbouring rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,6 +130,46 @@ class _TensorOffsets:
             if name not in scaled:
                 columns[name] = Column(dtype, shape, whole[name], scales)
         return columns
+
+
+@dataclass(frozen=True)
+class PairRef:
+    """One listed pair."""
+
+    key: str  # the garment
+    source: str  # view
+    target: str
+    position: int  # in the published list of the split
+
+    def view(self, role: str, swap: bool = False) -> str:
+        """The view that is ``"source"`` or ``"target"``."""
+        return self.target if (role == "target") != swap else self.source
+
+    def name(self, swap: bool = False) -> str:
+        """``WOMEN-Dresses-id_00000002-02/1_front>2_side``: source > target."""
+        return f"{self.key}/{self.view('source', swap)}>{self.view('target', swap)}"
+
+
+class Pairs(Sequence[PairRef]):
+    """The pairs of a table in published order, each made when it is accessed."""
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+
+    def __len__(self) -> int:
+        return len(self._table.position)
+
+    @overload
+    def __getitem__(self, index: int) -> PairRef: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[PairRef]: ...
+    def __getitem__(self, index: int | slice) -> PairRef | list[PairRef]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        table = self._table
+        key, source = table.label(int(table.source[index]))
+        _, target = table.label(int(table.target[index]))
+        return PairRef(key, source, target, int(table.position[index]))
 
 
 def _joined(arrays: list[Ints]) -> Ints:

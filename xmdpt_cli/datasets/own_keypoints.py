@@ -1,5 +1,5 @@
 """Keypoints beside one's own images: ``annotations.csv`` in the root, ``pose/<path>.txt``, and
-files beside the images in any format that is read (``data/keypoints_beside.py``)."""
+files beside the images (``beside_keypoints``)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-import numpy as np
-
+from xmdpt_cli.datasets.beside_keypoints import BesideKeypoints
 from xmdpt_cli.datasets.listing import ImageRef
 from xmdpt_cli.datasets.published_keypoints import (
     FramedRows,
@@ -16,18 +15,13 @@ from xmdpt_cli.datasets.published_keypoints import (
     SizeOfRow,
     decide_of_poses,
     in_frame,
-    sizes_of,
 )
 from xmdpt_cli.datasets.scan import printable
 from xmdpt_cli.datasets.stored import stored_image_size
-from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.pose.formats import open_file
-from xmdpt_cli.pose.formats.beside_images import KeypointsBeside, largest_fractions
+from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.pose.formats.image_size import Size
-from xmdpt_cli.pose.formats.missing import TAKEN
 from xmdpt_cli.pose.formats.text_rows import Annotations, read_annotations, read_pose_txt
-from xmdpt_cli.pose.frame_decision import Decision, decide, decide_alone, some_of
-from xmdpt_cli.pose.frames import OWN_POSES, PADDED, CoordinateFrame, Points, Sizes
+from xmdpt_cli.pose.frames import OWN_POSES, PADDED, CoordinateFrame
 from xmdpt_cli.pose.keypoints import Keypoints
 from xmdpt_cli.utils.deepfashion_names import match_key
 from xmdpt_cli.utils.problems import Problem
@@ -35,10 +29,6 @@ from xmdpt_cli.utils.problems import Problem
 ANNOTATIONS = "annotations.csv"  # the published form, the name a path below the root
 WANTED_NAME = "alice/front.jpg"
 POSE = "pose"  # pose/alice/front.jpg.txt or pose/alice/front.txt
-#: suffixes of files beside the images that do not state the frame of their values
-UNSTATED = (".txt", ".csv")
-#: how problems with files beside the images begin
-UNUSABLE = "keypoints that cannot be used, left to OpenPose"
 
 
 @dataclass
@@ -89,11 +79,7 @@ class OwnKeypoints:
     pose: bool = False
     pose_frame: CoordinateFrame = PADDED
     pose_size: SizeOfRow = lambda image: None
-    beside: KeypointsBeside | None = None  # None: not looked for
-    forced: CoordinateFrame | None = None  # --frame
-    beside_files: set[Path] = field(default_factory=set)  # that were used
-    beside_images: int = 0
-    beside_scaled: dict[Path, str] = field(default_factory=dict)  # notes on scaled -1, -1
+    beside: BesideKeypoints | None = None  # None: not looked for
 
     @classmethod
     def read(
@@ -119,9 +105,8 @@ class OwnKeypoints:
             own.notes += [*file.notes, f"keypoints: {ANNOTATIONS}, {decision}"]
             own.labels.append(f"{ANNOTATIONS} (frame {decision.frame})")
         if beside:
-            own.forced = frame
-            own.beside = KeypointsBeside(skip=[root / ANNOTATIONS], report=own._report)
-            own._settle_beside(own.beside, images)
+            own.beside = BesideKeypoints(root, root / ANNOTATIONS, own.problems, frame)
+            own.notes += own.beside.settle(images.names, images.size_of)
         own.pose = (root / POSE).is_dir()
         if published.files or (published.pose and images.published):
             published.settle(images.published, images.size_of, frame)
@@ -142,32 +127,6 @@ class OwnKeypoints:
             self.notes.append(f"keypoints: {POSE}/, {decision}")
         self.pose_size = images.size_of
         self.labels.append(f"pose txt (frame {self.pose_frame})")
-
-    def _settle_beside(self, beside: KeypointsBeside, images: OwnImages) -> None:
-        """The frame of the files of single images that do not state it, from some of them."""
-        if self.forced is not None:
-            beside.frames = dict.fromkeys(UNSTATED, self.forced)
-        files = {name: beside.own_file(self.root / name) for name in images.names}
-        for suffix in UNSTATED:
-            names = [n for n, file in files.items() if file and file.suffix.lower() == suffix]
-            there: dict[str, Keypoints] = {}
-            for name in (names[i] for i in some_of(len(names))):
-                points = _only_pose(files[name])
-                if points is not None:
-                    there[name] = points
-            if there:
-                raw, sizes = np.stack(list(there.values())), sizes_of(list(there), images.size_of)
-                what = f"{suffix} files beside the images"
-                decision = self._decide_beside(what, list(there), raw, sizes, suffix)
-                beside.frames[suffix] = decision.frame
-                self.notes.append(f"keypoints: {what}, {decision}")
-
-    def _decide_beside(
-        self, what: str, names: list[str], raw: Points, sizes: Sizes | None, suffix: str
-    ) -> Decision:
-        if suffix == ".csv" and self.forced is None:  # a row alone is as sample reads it
-            return decide_alone(what, names[0], raw, sizes)
-        return decide(what, names, raw, sizes, OWN_POSES, self.forced)
 
     def _pose_files(self, image: str) -> tuple[str, ...]:
         stem = image.rsplit(".", 1)[0]
@@ -191,7 +150,7 @@ class OwnKeypoints:
                 continue
             except (OSError, ValueError) as err:
                 self._broken(file, err)
-        points = self._find_beside(image)
+        points = None if self.beside is None else self.beside.find(image)
         published = match_key(image)
         if points is not None or published is None:
             return points
@@ -201,77 +160,21 @@ class OwnKeypoints:
             self._broken(self.published.source(published), err, "keypoints")
             return None
 
-    def _find_beside(self, image: str) -> Keypoints | None:
-        if self.beside is None:
-            return None
-        try:
-            found = self.beside.find(self.root / image, self.root)
-        except XmdptError as err:
-            file = self.beside.own_file(self.root / image) or self.root / image
-            self._report(file, err.message)
-            return None
-        if found is None:
-            return None
-        if len(found.frame.people) > 1:
-            what = f"several people in its keypoints: the largest is taken ({found.file.name})"
-            self.problems.append(Problem(image, what, kept=True))
-        self.beside_files.add(found.file)
-        notes = [note for note in found.notes if TAKEN in note]
-        self.beside_scaled |= dict.fromkeys([found.file] * len(notes), "; ".join(notes))
-        self.beside_images += 1
-        return largest_fractions(found.frame)
-
     def label(self) -> str:
         """What was used, when every image was asked for; "" for nothing."""
-        labels = list(self.labels)
-        if self.beside_images:
-            files = len(self.beside_files)
-            what = "1 file" if files == 1 else f"{files} files"
-            labels.append(f"keypoints of {self.beside_images} images in {what} beside them")
-        return " and ".join(labels)
-
-    def _report(self, file: Path, reason: str) -> None:
-        """A file beside the images that cannot be used, or a line of one."""
-        name = printable(file.relative_to(self.root).as_posix())
-        self.problems.append(Problem(name, f"{UNUSABLE}: {reason}", kept=True))
+        return " and ".join(self.labels + ([] if self.beside is None else self.beside.label()))
 
     def _broken(self, file: str, err: Exception, what: str = "pose file") -> None:
         self.problems.append(Problem(file, f"{what}, left to OpenPose: {err}", kept=True))
 
-    def _check_forced(self, frame: CoordinateFrame) -> None:
-        """--frame does not apply to JSON: noted, or refused where there is nothing else."""
-        others = sorted(f.name for f in self.beside_files if f.suffix.lower() not in UNSTATED)
-        if not others:
-            return
-        what = f"--frame {frame.name} does not apply to JSON files beside the images ({others[0]})"
-        if not self.labels and len(others) == len(self.beside_files):
-            raise ConfigError(
-                f"{what}: they say themselves what their numbers are of",
-                'leave --frame out; the size of their image is "canvas_width", "canvas_height"',
-            )
-        self.notes.append(f"keypoints: {what}")
-
     def close(self) -> list[Problem]:
         """All problems, when every image was asked for."""
-        if self.beside_scaled:
-            more = len(self.beside_scaled) - 1
-            also = f"; so in {more} more of the files beside the images" if more else ""
-            self.notes.append(f"keypoints: {next(iter(self.beside_scaled.values()))}{also}")
-        if self.forced is not None and self.beside_files:
-            self._check_forced(self.forced)
+        if self.beside is not None:
+            self.notes += self.beside.close(alone=not self.labels)
         rows = [] if self.rows is None else list(self.rows.file.points)
         unused = [name for name in rows if name not in self.used]
         what = f"annotation of no usable image: in {ANNOTATIONS}"
         return self.problems + [Problem(name, what, kept=True) for name in unused]
-
-
-def _only_pose(path: Path | None) -> Keypoints | None:
-    """The joints of a file of one image and person, None if there is none or it cannot be used."""
-    try:
-        frames = open_file(path).frames if path else []
-    except XmdptError:  # reported when it is needed
-        return None
-    return frames[0].people[0] if len(frames) == 1 and len(frames[0].people) == 1 else None
 
 
 def _same_letters(name: str) -> str:

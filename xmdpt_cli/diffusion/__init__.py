@@ -1,5 +1,6 @@
-"""Schedule, training loss, sampler. The model comes in as a callable."""
+"""Schedule, training loss, guidance, solvers, sampler. Nothing here imports the model."""
 
+from xmdpt_cli.diffusion.guidance import Guided
 from xmdpt_cli.diffusion.loss import Losses, training_loss
 from xmdpt_cli.diffusion.sampler import Seen, sample, start_noise
 from xmdpt_cli.diffusion.schedule import Schedule
@@ -8,6 +9,7 @@ from xmdpt_cli.diffusion.solvers import SOLVERS, SPACINGS, spacing_of
 __all__ = [
     "SOLVERS",
     "SPACINGS",
+    "Guided",
     "Losses",
     "Schedule",
     "Seen",

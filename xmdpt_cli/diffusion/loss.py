@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,70 +17,51 @@ LINEAR = Schedule()
 
 
 class Losses(NamedTuple):
-    """Per-row terms (N,), detached and unweighted, and what is minimised."""
+    """The total, which is minimised, and its terms (N,), detached and unweighted."""
 
     total: Tensor  # mean(loss) + mean(masked loss), paper eq. 5
     mse: Tensor
     vb: Tensor
     masked_mse: Tensor | None = None
     masked_vb: Tensor | None = None
-    align: Tensor | None = None  # cosine similarity to what is aligned with
+    repa: Tensor | None = None  # cosine similarity of hidden tokens and REPA's target
 
 
 def training_loss(
-    model: Any,
+    out: Tensor,
     latents: Tensor,
     timesteps: Tensor,
     noise: Tensor,
-    condition: Tensor,
     *,
-    keep: Tensor | None = None,
-    keep_masked: Tensor | None = None,
+    masked_out: Tensor | None = None,
     masked_noise: Tensor | None = None,
-    source_latents: Tensor | None = None,
-    mask: Any = None,
-    context: Any = None,
-    align: Tensor | None = None,
-    align_weight: float = 0.0,
+    repa: Tensor | None = None,
+    repa_target: Tensor | None = None,
+    repa_weight: float = 0.0,
     weighting: str = "none",
     schedule: Schedule = LINEAR,
 ) -> Losses:
-    """Both passes of one training step: same timesteps, independent noise and guidance drops.
+    """The loss of one training step from the outputs of its passes.
 
-    latents (N, C, h, w) clean and scaled; timesteps (N,) integers in [0, 1000); noise like
-    latents, ``masked_noise`` that of the masked pass (None: the same noise); condition (N, D) from
-    ``model.condition``; ``keep`` and ``keep_masked`` (N,) bool say which rows keep their condition
-    in each pass (None: all), the others see a zero vector.
-    Without ``mask`` (``model.Mask``) the masked pass is left out; it may need ``source_latents``
-    (N, C, h, w). ``weighting`` of the squared error: ``Schedule.weight``. ``align`` (N, T, W): the
-    tokens REPA aligns the hidden ones with, ``align_weight`` times 1 - cosine is added.
+    out (N, 2C, h, w): the unmasked pass on ``schedule.add_noise(latents, noise, timesteps)``;
+    latents (N, C, h, w) clean and scaled; timesteps (N,) integers in [0, 1000). ``masked_out`` and
+    ``masked_noise``: the same of the masked pass (None: there is none). ``repa`` (N, T, W):
+    projected hidden tokens, ``repa_target`` (N, T, W): the tokens that REPA aligns them with;
+    ``repa_weight`` times 1 - cosine is added. ``weighting`` of the squared error:
+    ``Schedule.weight``.
     """
-    noisy = schedule.add_noise(latents, noise, timesteps)
-    masked_noisy = None
-    if masked_noise is not None:
-        masked_noisy = schedule.add_noise(latents, masked_noise, timesteps)
-    out, masked, hidden = model.passes(
-        noisy,
-        timesteps,
-        _dropped(condition, keep),
-        _dropped(condition, keep_masked),
-        source_latents,
-        mask,
-        context,
-        masked_noisy,
-    )
     weight = schedule.weight(weighting, timesteps)
     mse, vb = loss_terms(out, latents, noise, timesteps, schedule)
     total = (weight * mse + vb).mean()
     masked_mse = masked_vb = cosine = None
-    if masked is not None:
-        own = noise if masked_noise is None else masked_noise
-        masked_mse, masked_vb = loss_terms(masked, latents, own, timesteps, schedule)
+    if masked_out is not None:
+        assert masked_noise is not None
+        masked_mse, masked_vb = loss_terms(masked_out, latents, masked_noise, timesteps, schedule)
         total = total + (weight * masked_mse + masked_vb).mean()  # paper eq. 5
-    if align is not None and hidden is not None:
+    if repa is not None and repa_target is not None:
         # REPA (Yu et al. 2024, eq. 8): mean over tokens of the cosine similarity
-        cosine = F.cosine_similarity(hidden.float(), align.float(), dim=-1).mean(dim=1)
-        total = total + align_weight * (1 - cosine).mean()
+        cosine = F.cosine_similarity(repa.float(), repa_target.float(), dim=-1).mean(dim=1)
+        total = total + repa_weight * (1 - cosine).mean()
     rows = (mse, vb, masked_mse, masked_vb, cosine)
     return Losses(total, *(None if row is None else row.detach() for row in rows))  # type: ignore[arg-type]
 
@@ -149,8 +130,3 @@ def discretised_log_likelihood(x: Tensor, error: Tensor, log_scale: Tensor) -> T
     above = cdf(inverse * (half - error)).clamp(min=tiny).log()
     middle = mass.clamp(min=tiny).log()
     return torch.where(x < -0.999, below, torch.where(x > 0.999, above, middle))
-
-
-def _dropped(condition: Tensor, keep: Tensor | None) -> Tensor:
-    """Zero rows stand for the unconditional model (classifier-free guidance)."""
-    return condition if keep is None else condition * keep.to(condition.dtype).unsqueeze(1)

@@ -93,6 +93,12 @@ class Schedule:
         signal = at(self.alpha_bar.sqrt(), timesteps, clean)
         return signal * noise - at(self.sigma, timesteps, clean) * clean
 
+    def clean(self, x: Tensor, out: Tensor, alpha: float, sigma: float) -> Tensor:
+        """The clean latents x_0 that a prediction ``out`` implies, x = alpha x_0 + sigma eps."""
+        if self.prediction == "epsilon":
+            return (x - sigma * out) / alpha
+        return alpha * x - sigma * out
+
     def weight(self, kind: str, timesteps: Tensor, limit: float = 5.0) -> Tensor:
         """Weights (N,) of the squared error at these timesteps.
 

@@ -153,17 +153,17 @@ class FeatureMetric(ImageMetric):
             self.reference_features.append(self._empty())
         super().sync(*args, **kwargs)
 
-    def distributions(self) -> tuple[FeatureDistribution, FeatureDistribution] | None:
-        """Of the generated images and of the reference set; None if either has fewer than two."""
-        own, reference = self.rows().cpu().numpy(), self.reference
-        if len(own) < 2:
-            return None
-        if reference is None:
-            theirs = dim_zero_cat(self.reference_features).cpu().numpy()
-            if len(theirs) < 2:
-                return None
-            reference = FeatureDistribution.of(theirs)
-        return FeatureDistribution.of(own), reference
+    def own_features(self) -> NDArray[np.float32]:
+        """(N, D) of the generated images."""
+        return self.rows().cpu().numpy()
+
+    def reference_distribution(self) -> FeatureDistribution | None:
+        """Of the reference set; None with fewer than two images."""
+        if self.reference is not None:
+            return self.reference
+        kept = self.reference_features
+        features = (dim_zero_cat(kept) if len(kept) else self._empty()).cpu().numpy()
+        return FeatureDistribution.of(features) if len(features) > 1 else None
 
     def _features(self, path: Path, images: Tensor) -> Tensor:
         found = self.resize.once(self.network, self.resize.batch(path, images))
@@ -186,19 +186,17 @@ class FID(FeatureMetric):
 
     def compute(self) -> Tensor:
         """float64 (); NaN with fewer than two images in either set."""
-        found = self.distributions()
-        if found is None:
+        features, theirs = self.own_features(), self.reference_distribution()
+        if len(features) < 2 or theirs is None:
             return self._number(math.nan)
-        own, theirs = found
+        own = FeatureDistribution.of(features)
         distance = frechet_distance(own.mean, own.cov, theirs.mean, theirs.cov, theirs.root)
         return self._number(distance)
 
     def interval(self) -> Interval | None:
         """By jackknife over the generated images; None with fewer than four."""
-        found = self.distributions()
-        if found is None:
+        theirs = self.reference_distribution()
+        if theirs is None:
             return None
-        own, theirs = found
-        assert own.features is not None
-        deviation = frechet_deviation(own.features, theirs.mean, theirs.root)
+        deviation = frechet_deviation(self.own_features(), theirs.mean, theirs.root)
         return None if deviation is None else around(float(self.compute()), deviation)

@@ -1,4 +1,4 @@
-"""Two folders of pictures, paired by their names as the public codes write them."""
+"""Two folders of images, paired by their names as the public codes write them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _flat(target: str) -> str:
     return target.removeprefix("deep") if target.startswith("deepfashion") else target
 
 
-#: how a generated picture's name leads to its ground truth's, the plainest first
+#: how a generated image's name leads to its ground truth's, the plainest first
 _RULES: tuple[Callable[[str], str], ...] = (_same, _without_vis, _target_of)
 
 
@@ -45,21 +45,21 @@ _RULES: tuple[Callable[[str], str], ...] = (_same, _without_vis, _target_of)
 class FolderPairs:
     """Two folders put side by side; the lists are sorted by name."""
 
-    pairs: list[tuple[str, Path, Path]]  # generated picture's name, it, its target
+    pairs: list[tuple[str, Path, Path]]  # generated image's name, it, its target
     generated_only: list[Path]
     target_only: list[Path]
     not_read: list[Path]  # images of types that are not read, in both folders
 
 
 def pair_folders(generated: str | Path, target: str | Path) -> FolderPairs:
-    """Pair the pictures directly inside two folders by file name without suffix.
+    """Pair the images directly inside two folders by file name without suffix.
 
     The names are the same, or those of GFLA, NTED, PIDM, PCDMs and xmdpt, which hold the source's
-    name and the target's (several generated pictures may then have one target); whichever rule
+    name and the target's (several generated images may then have one target); whichever rule
     pairs the most. A ground truth may be named ``deepfashion...``, as in PIDM. Raises XmdptError
-    for a missing folder, two pictures of one name, or no pair.
+    for a missing folder, two images of one name, or no pair.
     """
-    left, right = _pictures_by_name(Path(generated)), _pictures_by_name(Path(target))
+    left, right = _images_by_name(Path(generated)), _images_by_name(Path(target))
     own = {path: name for name, path in right.items()}
     right = {**{_flat(name): path for name, path in right.items()}, **right}
     found = [{name: rule(name) for name in left if rule(name) in right} for rule in _RULES]
@@ -68,9 +68,8 @@ def pair_folders(generated: str | Path, target: str | Path) -> FolderPairs:
         unread = [path.name for place in (generated, target) for path in images_not_read(place)]
         said = f"; {say_not_read(unread)}" if unread else ""
         raise XmdptError(
-            f"no file name of {generated} ({len(left)} pictures) is in {target} ({len(right)})"
-            f"{said}",
-            "give both pictures of a pair the same name (suffixes may differ), or the generated "
+            f"no file name of {generated} ({len(left)} images) is in {target} ({len(right)}){said}",
+            "give both images of a pair the same name (suffixes may differ), or the generated "
             "one SOURCE_2_TARGET",
         )
     met = {right[name] for name in best.values()}
@@ -82,8 +81,8 @@ def pair_folders(generated: str | Path, target: str | Path) -> FolderPairs:
     )
 
 
-def pictures_of(folder: str | Path) -> list[Path]:
-    """The pictures directly inside a folder, by name. XmdptError if it is not there."""
+def images_in(folder: str | Path) -> list[Path]:
+    """The images directly inside a folder, by name. XmdptError if it is not there."""
     if not Path(folder).is_dir():
         raise XmdptError(f"no such folder: {folder}")
     paths = sorted(Path(folder).iterdir())
@@ -99,9 +98,9 @@ def _is_read(name: str) -> bool:
     return is_image_name(name) and not is_hidden(name) and why_not_read(name) is None
 
 
-def _pictures_by_name(folder: Path) -> dict[str, Path]:
+def _images_by_name(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    paths = pictures_of(folder)
+    paths = images_in(folder)
     # macOS may write an accent as a letter of its own, other systems do not
     forms = Counter(unicodedata.normalize("NFC", stem) for stem in {path.stem for path in paths})
     for path in paths:
@@ -109,7 +108,7 @@ def _pictures_by_name(folder: Path) -> dict[str, Path]:
         name = one_form if forms[one_form] == 1 else path.stem
         if name in found:
             raise XmdptError(
-                f"two pictures of one name: {found[name]} and {path}", "remove one of them"
+                f"two images of one name: {found[name]} and {path}", "remove one of them"
             )
         found[name] = path
     return found

@@ -54,8 +54,8 @@ class KID(FeatureMetric):
 
     def compute(self) -> Tensor:
         """float64 (): the mean over the subsets; NaN with fewer than two images in either set."""
-        found = self.distributions()
-        features = None if found is None else (found[0].features, found[1].features)
-        if features is None or features[0] is None or features[1] is None:
+        own, reference = self.own_features(), self.reference_distribution()
+        theirs = None if reference is None else reference.features
+        if len(own) < 2 or theirs is None:
             return self._number(math.nan)
-        return self._number(kernel_distance(features[0], features[1])[0])
+        return self._number(kernel_distance(own, theirs)[0])

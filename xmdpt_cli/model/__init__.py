@@ -1,7 +1,6 @@
-"""CANet, TDNet, MIPNet and published checkpoints."""
+"""X-MDPT: the reference model, its fast computation, model folders and published checkpoints."""
 
-from xmdpt_cli.model.conditioning import Context
-from xmdpt_cli.model.mipnet import Mask
-from xmdpt_cli.model.xmdpt import SIZES, XMDPT, Passes
+from xmdpt_cli.model.extensions import TokenConditions
+from xmdpt_cli.model.xmdpt import SIZES, XMDPT, Mask
 
-__all__ = ["SIZES", "XMDPT", "Context", "Mask", "Passes"]
+__all__ = ["SIZES", "XMDPT", "Mask", "TokenConditions"]

@@ -1,131 +1,281 @@
-"""What is no attention in TDNet and MIPNet: positions, timesteps, patches, MLP, output layer.
+"""The layers of X-MDPT: embeddings, attention with a relative position bias, adaLN-Zero block.
 
-Legend: N batch, T tokens, D width, s grid side (T = s * s).
+Parameters are named as in the published checkpoints.
+
+Legend: N batch, T tokens of the s x s latent grid, K tokens of a sequence (T, or those kept by a
+mask), S context tokens, D width, H heads, d = D / H.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xmdpt_cli.model import products
+R = TypeVar("R")
 
-
-def sincos_position_embedding(width: int, side: int) -> Tensor:
-    """2-D sin-cos table (1, side*side, width): half the features tell the column, half the row.
-
-    The start value of both learned position embeddings (published code; MAE's layout).
-    """
-    assert width % 4 == 0, "2-D sin-cos needs a width divisible by 4"
-    omega = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width // 4))
-    row, column = torch.meshgrid(
-        torch.arange(side, dtype=torch.float64),
-        torch.arange(side, dtype=torch.float64),
-        indexing="ij",
-    )
-
-    def features(position: Tensor) -> Tensor:  # (T,) -> (T, D/2)
-        angle = position.reshape(-1, 1) * omega
-        return torch.cat([angle.sin(), angle.cos()], dim=1)
-
-    return torch.cat([features(column), features(row)], dim=1).float().unsqueeze(0)
-
-
-def timestep_features(timesteps: Tensor, width: int = 256) -> Tensor:
-    """(N,) -> (N, width): cos first, then sin, of t * exp(-ln(10000) i / (width/2))."""
-    half = width // 2
-    i = torch.arange(half, dtype=torch.float32, device=timesteps.device)
-    angle = timesteps.float()[:, None] * torch.exp(-math.log(10000.0) * i / half)
-    return torch.cat([angle.cos(), angle.sin()], dim=1)
-
-
-class TimestepEmbedder(nn.Module):
-    """(N,) timesteps -> (N, D)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.mlp = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
-
-    def forward(self, timesteps: Tensor) -> Tensor:
-        first: nn.Linear = self.mlp[0]  # type: ignore[assignment]
-        out: Tensor = self.mlp(timestep_features(timesteps).to(first.weight.dtype))
-        return out
+# embeddings
 
 
 class PatchEmbed(nn.Module):
-    """(N, C, h, w) -> (N, T, D), a convolution whose stride is its kernel."""
+    """(N, C, h, w) -> (N, T, D): a convolution whose stride is its kernel."""
 
     def __init__(self, channels: int, width: int, patch: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(channels, width, kernel_size=patch, stride=patch)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.proj(x).flatten(2).transpose(1, 2)
-        return out
+        return self.proj(x).flatten(2).transpose(1, 2)
 
 
-class PoseEmbed(nn.Module):
-    """A pose map (N, 3, H, W) -> (N, T, D), for our "tokens" conditioning.
+class TimestepEmbedder(nn.Module):
+    """(N,) timesteps -> (N, D): sinusoidal features through an MLP."""
 
-    A patch inside a body holds no stick, so what a token knows of the pose must come from its
-    neighbours: two residual 3 x 3 convolutions on the grid look two patches far.
+    def __init__(self, width: int, features: int = 256) -> None:
+        super().__init__()
+        self.features = features
+        self.mlp = nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, timesteps: Tensor) -> Tensor:
+        features = timestep_features(timesteps, self.features)
+        return self.mlp(features.to(next(self.mlp.parameters()).dtype))
+
+
+def timestep_features(timesteps: Tensor, features: int = 256) -> Tensor:
+    """(N,) -> (N, features): cosines, then sines, of t exp(-ln(10000) i / (features / 2))."""
+    half = features // 2
+    i = torch.arange(half, dtype=torch.float32, device=timesteps.device)
+    angle = timesteps.float()[:, None] * torch.exp(-math.log(10000.0) * i / half)
+    return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+def sincos_position_embedding(width: int, side: int) -> Tensor:
+    """2-D sin-cos table (1, side * side, width): half of the features encode the column, half the
+    row (MAE's layout). Both learned position embeddings start from it."""
+    assert width % 4 == 0, "2-D sin-cos needs a width divisible by 4"
+    omega = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width // 4))
+    positions = torch.arange(side, dtype=torch.float64)
+    row, column = torch.meshgrid(positions, positions, indexing="ij")
+
+    def features(position: Tensor) -> Tensor:  # (s, s) -> (T, D/2)
+        angle = position.reshape(-1, 1) * omega
+        return torch.cat([angle.sin(), angle.cos()], dim=1)
+
+    return torch.cat([features(column), features(row)], dim=1).float().unsqueeze(0)
+
+
+# attention
+
+
+class RelativePositionBias(nn.Module):
+    """A learned bias for every attention logit, by the offset of query and key (BEiT).
+
+    The last three rows of the table are BEiT's for a class token. The published model does not
+    read them; source tokens that are further keys (``extensions.py``) take the first of them,
+    since distance to another view of the person means nothing.
     """
 
-    def __init__(self, width: int, patch: int) -> None:
+    def __init__(self, side: int, heads: int) -> None:
         super().__init__()
-        self.patches = PatchEmbed(3, width, patch)
-        self.convs = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+        self.side, self.heads = side, heads
+        self.relative_position_bias_table = nn.Parameter(
+            torch.zeros((2 * side - 1) ** 2 + 3, heads)
+        )
 
-    def forward(self, pose_map: Tensor) -> Tensor:
-        side = pose_map.shape[-1] // self.patches.proj.kernel_size[0]
-        x = self.patches(pose_map).transpose(1, 2).unflatten(2, (side, side))
-        for conv in self.convs:
-            x = x + conv(F.silu(x))
-        return x.flatten(2).transpose(1, 2)
+    def forward(self, ids_keep: Tensor | None = None, extra_keys: int = 0) -> Tensor:
+        """(H, T, T); with ``ids_keep`` (N, K) rows and columns of the kept tokens, (N, H, K, K).
+        ``extra_keys``: columns to append for as many source tokens."""
+        table = self.relative_position_bias_table
+        bias = table[relative_position_index(self.side, table.device)].permute(2, 0, 1)
+        if ids_keep is not None:
+            bias = bias[:, ids_keep[:, :, None], ids_keep[:, None, :]].transpose(0, 1)
+        return self.append_keys(bias, extra_keys)
+
+    def append_keys(self, bias: Tensor, extra_keys: int) -> Tensor:
+        """(..., H, K, K) -> (..., H, K, K + extra_keys)."""
+        if not extra_keys:
+            return bias
+        tokens = self.side**2
+        # V views of a person weigh 1 / V each: a view given twice is that view given once
+        column = self.relative_position_bias_table[-3] - math.log(extra_keys / tokens)  # (H,)
+        return torch.cat([bias, column[:, None, None].expand(*bias.shape[:-1], extra_keys)], dim=-1)
+
+
+def relative_position_index(side: int, device: torch.device | str = "cpu") -> Tensor:
+    """(T, T) rows of the bias table: (dy + s - 1)(2s - 1) + dx + s - 1, d = query minus key."""
+    positions = torch.arange(side, device=device)
+    y, x = (p.flatten() for p in torch.meshgrid(positions, positions, indexing="ij"))
+    dy = y[:, None] - y[None, :] + side - 1
+    dx = x[:, None] - x[None, :] + side - 1
+    return dy * (2 * side - 1) + dx
+
+
+class ScaledDotProductAttention(nn.Module):
+    """softmax(q k^T / sqrt(d) + bias) v; a module of its own, so that ``cpu.py`` can replace it."""
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+        """q (N, H, K, d); k, v (N, H, S, d); bias (H, K, S) or (N, H, K, S)."""
+        # four dimensions: no fused kernel takes a mask of three
+        bias = bias.to(q.dtype).expand(len(q), *bias.shape[-3:])
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with a relative position bias."""
+
+    def __init__(self, width: int, heads: int, side: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.sdpa = ScaledDotProductAttention()
+        self.rel_pos_bias = RelativePositionBias(side, heads)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, bias: Tensor, kv: Tensor | None = None) -> Tensor:
+        """x (N, K, D), bias (..., H, K, K + S), kv (N, S, 2D) further keys and values."""
+        q, k, v = split_heads(self.qkv(x), self.heads, 3)  # (N, H, K, d) each
+        if kv is not None:
+            k_source, v_source = split_heads(kv, self.heads, 2)
+            k, v = torch.cat([k, k_source], dim=2), torch.cat([v, v_source], dim=2)
+        return self.proj(merge_heads(self.sdpa(q, k, v, bias)))
+
+
+class CrossAttention(nn.Module):
+    """Multi-head attention from x to a context, with a relative position bias."""
+
+    def __init__(self, width: int, heads: int, side: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(width, width)
+        self.to_kv = nn.Linear(width, 2 * width)
+        self.sdpa = ScaledDotProductAttention()
+        self.rel_pos_bias = RelativePositionBias(side, heads)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, bias: Tensor, context: Tensor) -> Tensor:
+        """x (N, K, D), bias (..., H, K, T), context (N, T, D), neither normalised nor modulated."""
+        (q,) = split_heads(self.to_q(x), self.heads, 1)
+        k, v = split_heads(self.to_kv(context), self.heads, 2)
+        return self.proj(merge_heads(self.sdpa(q, k, v, bias)))
+
+
+def split_heads(x: Tensor, heads: int, parts: int) -> tuple[Tensor, ...]:
+    """(N, T, parts * D) -> ``parts`` tensors (N, H, T, d); features lie as (part, head, d)."""
+    n, t, _ = x.shape
+    return x.reshape(n, t, parts, heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """(N, H, T, d) -> (N, T, D)."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def gather_tokens(x: Tensor, ids: Tensor) -> Tensor:
+    """x (N, T, D) at ids (N, K) -> (N, K, D)."""
+    return x.gather(1, ids.unsqueeze(2).expand(-1, -1, x.shape[2]))
+
+
+# blocks
+
+
+def drop(condition: Tensor, keep: Tensor | None) -> Tensor:
+    """(N, D), zero in the rows that lose their condition (classifier-free guidance); keep (N,)
+    bool, None: all keep it."""
+    return condition if keep is None else condition * keep.to(condition.dtype).unsqueeze(1)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """x (N, T, D); shift, scale (N, D)."""
     return x * (1 + scale.unsqueeze(1)) + shift.unsqueeze(1)
 
 
-def gelu(x: Tensor) -> Tensor:
-    """GELU's tanh form, 0.5 x (1 + tanh u) = x sigmoid(2 u), u = sqrt(2/pi) (x + 0.044715 x^3).
-
-    Fused by the compiler the right side takes half the time: an exponential is cheaper than tanh.
-    """
-    if not torch.compiler.is_compiling():
-        return F.gelu(x, approximate="tanh")
-    return x * torch.sigmoid(2 * math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
-
-
-def linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    """``layer(x)``, by the library that multiplies fastest (see ``products``)."""
-    return products.linear(x, layer.weight, layer.bias)
-
-
 class Mlp(nn.Module):
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, ratio: int = 4) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, 4 * width)
-        self.fc2 = nn.Linear(4 * width, width)
+        self.fc1 = nn.Linear(width, ratio * width)
+        self.act = nn.GELU(approximate="tanh")
+        self.fc2 = nn.Linear(ratio * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return linear(self.fc2, gelu(linear(self.fc1, x)))
+        return self.fc2(self.act(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """A DiT block with adaLN-Zero: attention and MLP, shifted, scaled and gated by c.
+
+    ``cross``: cross-attention to a context instead of self-attention (MIPNet). ``skip``: begins
+    with a Linear over [x, an earlier x] (MDTv2's long skips).
+    """
+
+    def __init__(
+        self, width: int, heads: int, side: int, cross: bool = False, skip: bool = False
+    ) -> None:
+        super().__init__()
+        self.skip_linear = nn.Linear(2 * width, width) if skip else None
+        self.norm1 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.attn = (CrossAttention if cross else Attention)(width, heads, side)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.mlp = Mlp(width)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 6 * width))
+
+    def forward(
+        self,
+        x: Tensor,  # (N, K, D)
+        c: Tensor,  # (N, D)
+        ids_keep: Tensor | None = None,  # (N, K) grid positions of x; None: all
+        context: Tensor | None = None,  # (N, S, 2D) keys and values; cross: (N, T, D) tokens
+        skip: Tensor | None = None,  # (N, K, D)
+    ) -> Tensor:
+        extra_keys = 0 if context is None or self.is_cross else context.shape[1]
+        bias = self.attn.rel_pos_bias(ids_keep, extra_keys)  # (..., H, K, K + S)
+        return self.modulated(x, self.adaLN_modulation(c), bias, context, skip)
+
+    def modulated(
+        self,
+        x: Tensor,
+        modulation: Tensor,  # (N, 6D) of c
+        bias: Tensor,
+        context: Tensor | None = None,
+        skip: Tensor | None = None,
+    ) -> Tensor:
+        """``forward`` from what can be computed before the tokens are known."""
+        (shift_msa, scale_msa, gate_msa,
+         shift_mlp, scale_mlp, gate_mlp) = modulation.chunk(6, dim=1)  # (N, D) each  # fmt: skip
+        if self.skip_linear is not None:
+            assert skip is not None
+            x = self.skip_linear(torch.cat([x, skip], dim=2))
+        h = self.attn(modulate(self.norm1(x), shift_msa, scale_msa), bias, context)
+        x = x + gate_msa.unsqueeze(1) * h
+        h = self.mlp(modulate(self.norm2(x), shift_mlp, scale_mlp))
+        return x + gate_mlp.unsqueeze(1) * h
+
+    @property
+    def is_cross(self) -> bool:
+        return isinstance(self.attn, CrossAttention)
+
+    def call(self, function: Callable[..., R], *args: object) -> R:
+        """``function(self, *args)`` as one forward of this module: FSDP2 gathers the weights once
+        for all that the function computes."""
+        return function(self, *args)
 
 
 class FinalLayer(nn.Module):
-    """(N, T, D) -> (N, T, patch*patch*channels)."""
+    """(N, T, D) -> (N, T, out), modulated by c."""
 
     def __init__(self, width: int, out: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
-        self.modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
+        self.norm_final = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.linear = nn.Linear(width, out)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
 
-    def forward(self, x: Tensor, modulation: Tensor) -> Tensor:
-        """modulation (N, 2D), made of c by the module of that name."""
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        return self.modulated(x, self.adaLN_modulation(c))
+
+    def modulated(self, x: Tensor, modulation: Tensor) -> Tensor:
+        """``forward`` from the modulation (N, 2D) of c."""
         shift, scale = modulation.chunk(2, dim=1)
-        return self.linear(modulate(self.norm(x), shift, scale))
+        return self.linear(modulate(self.norm_final(x), shift, scale))

@@ -1,33 +1,42 @@
-"""XMDPT: one module that holds CANet, TDNet and MIPNet (Cross-view Masked Diffusion Transformers,
-ICML 2024), with the calls that training and sampling need.
+"""X-MDPT: Cross-view Masked Diffusion Transformers for Person Image Synthesis (ICML 2024,
+arXiv 2402.01516), in the order of the paper's section 3.
 
-    condition = model.condition(pose_tokens, source_tokens, source_latents)   # CANet, once an image
-    out = model(latents, timesteps, condition)                                # the unmasked pass
-    both = model.passes(latents, timesteps, condition, condition, source_latents, mask)  # training
+    condition = model.condition(pose_tokens, source_tokens, source_latents)  # CANet, once an image
+    out = model(latents, timesteps, condition)                               # TDNet
+    out = model.forward_masked(                                              # TDNet with MIPNet
+        latents, timesteps, condition, source_latents, mask
+    )
 
-Legend: N batch, C latent channels (4), h = w latent side, T = (h/p)(w/p) tokens, D width,
-L DINOv2 tokens.
+This file is written for reading. Training and sampling compute the same through ``fast.py``.
+
+Legend: N batch, C latent channels (4), h = w latent side, p patch, s = h / p grid side, T = s * s
+tokens, K of them kept by a mask, D width, H heads, L DINOv2 tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from xmdpt_cli.errors import ConfigError
-from xmdpt_cli.model.canet import PARTS, CANet
-from xmdpt_cli.model.conditioning import Context, Forms, TokenConditions
-from xmdpt_cli.model.denoiser import Denoiser
-from xmdpt_cli.model.initialise import initialise
-from xmdpt_cli.model.mipnet import PREDICTORS, Mask, MIPNet
-from xmdpt_cli.model.relative_bias import RelativeBias
-from xmdpt_cli.model.tdnet import Flow, TDNet
+from xmdpt_cli.model.extensions import TokenConditioner, TokenConditions, repa_projector
+from xmdpt_cli.model.fast import Denoiser, predict
+from xmdpt_cli.model.layers import (
+    Block,
+    FinalLayer,
+    PatchEmbed,
+    RelativePositionBias,
+    TimestepEmbedder,
+    drop,
+    gather_tokens,
+    sincos_position_embedding,
+)
 
-#: (depth, D, heads); S, B, L: paper sec. 4.1; XL: published code only; tiny: ours, for toys
+#: (depth, D, H); S, B, L: paper sec. 4.1; XL: published code only; tiny: ours, for toy data
 SIZES: dict[str, tuple[int, int, int]] = {
     "tiny": (4, 128, 4),
     "S": (12, 384, 6),
@@ -35,17 +44,195 @@ SIZES: dict[str, tuple[int, int, int]] = {
     "L": (24, 1024, 16),
     "XL": (28, 1152, 16),
 }
-DINO_TOKENS = 257  # DINOv2 on 224 px with patch 14: CLS and 16 x 16 patches
-POSE_WIDTH, SOURCE_WIDTH = 768, 1536  # DINOv2-B and DINOv2-G
-ALIGN_WIDTH = 2048  # hidden width of REPA's projector (Yu et al. 2024, arXiv 2410.06940)
+#: parts of the condition vector: vL, vG, vP (paper Table 2e)
+CONDITION_PARTS = ("local", "global", "pose")
+#: how they become one vector (Table 2e)
+AGGREGATIONS = ("add", "mlp", "concat")
+#: blocks that predict the masked tokens, in order (Table 2a, d); "self" alone is MDT's
+PREDICTORS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "self": ("self",),
+    "cross": ("cross",),
+    "cross-self": ("cross", "self"),
+    "self-cross": ("self", "cross"),
+}
 
 
-class Passes(NamedTuple):
-    """What a training step's passes give."""
+def _blocks(blocks: Iterable[Block]) -> Sequence[Block]:
+    """An nn.ModuleList, typed."""
+    return cast("Sequence[Block]", nn.ModuleList(blocks))
 
-    out: Tensor  # (N, 2C, h, w), the unmasked pass
-    masked: Tensor | None  # (N, 2C, h, w), the masked pass
-    aligned: Tensor | None  # (N, T, align_width), hidden tokens of the unmasked pass, projected
+
+class CANet(nn.Module):
+    """Conditional aggregation network (paper sec. 3): all conditions -> one vector c_cond (N, D).
+
+    The published model has all three ``parts`` and adds them. ``aggregation`` "mlp": side by side
+    through a Linear and GELU; "concat": stacked and joined by a convolution with kernel 1.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        tokens: int,
+        pose_shape: tuple[int, int],  # (L, features) of the pose tokens
+        source_shape: tuple[int, int],  # (L, features) of the source tokens
+        parts: Sequence[str] = CONDITION_PARTS,
+        aggregation: str = "add",
+    ) -> None:
+        super().__init__()
+        self.parts, self.aggregation = tuple(parts), aggregation
+        self.pose_shape, self.source_shape = pose_shape, source_shape
+
+        def activated(layer: nn.Module) -> nn.Sequential:
+            return nn.Sequential(layer, nn.GELU(), nn.LayerNorm(width, eps=1e-12))
+
+        if "local" in parts:
+            self.conv1d_local = activated(nn.Conv1d(tokens, 1, kernel_size=1))
+        if "global" in parts:
+            self.mlp_dino_img = activated(nn.Linear(source_shape[1], width))
+            self.conv1d_global = activated(nn.Conv1d(source_shape[0], 1, kernel_size=1))
+        if "pose" in parts:
+            self.mlp_dino_pose = activated(nn.Linear(pose_shape[1], width))
+            self.conv1d_pose = activated(nn.Conv1d(pose_shape[0], 1, kernel_size=1))
+        if aggregation == "mlp":
+            self.join: nn.Module = nn.Sequential(nn.Linear(len(parts) * width, width), nn.GELU())
+        if aggregation == "concat":
+            self.join = nn.Conv1d(len(parts), 1, kernel_size=1)
+        self.mlp_final = activated(nn.Linear(width, width))
+
+    def forward(
+        self,
+        pose_tokens: Tensor,  # (N, L, 768) DINOv2-B of the target's pose image
+        source_tokens: Tensor,  # (N, L, 1536) DINOv2-G of the source image
+        source_embedding: Tensor,  # (N, T, D) patch embedding of the source's latents
+    ) -> Tensor:
+        dtype, vectors = source_embedding.dtype, []
+        # each convolution has kernel 1 and runs over the token axis: L (or T) tokens -> 1
+        if "local" in self.parts:
+            vectors.append(self.conv1d_local(source_embedding))  # vL (N, 1, D)
+        if "global" in self.parts:
+            x = self.mlp_dino_img(source_tokens.to(dtype))  # (N, L, D)
+            vectors.append(self.conv1d_global(x))  # vG (N, 1, D)
+        if "pose" in self.parts:
+            x = self.mlp_dino_pose(pose_tokens.to(dtype))  # (N, L, D)
+            vectors.append(self.conv1d_pose(x))  # vP (N, 1, D)
+        if self.aggregation == "add":
+            v = sum(vectors[1:], vectors[0])  # (N, 1, D)
+        elif self.aggregation == "mlp":
+            v = self.join(torch.cat(vectors, dim=2))  # (N, 1, D)
+        else:
+            v = self.join(torch.cat(vectors, dim=1))  # (N, 1, D)
+        return self.mlp_final(v.squeeze(1))  # (N, D)
+
+
+class TDNet(nn.Module):
+    """Transformer-based denoising network (paper sec. 3): DiT blocks, conditioned by adaLN-Zero.
+
+    MIPNet works between ``encode`` and ``decode``. ``backbone`` "mdtv2" adds the long skips of
+    MDTv2 (arXiv 2303.14389): the second half of the encoder blocks takes the outputs of the first
+    half, last in first out, and every decoder block takes the embedded input.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        depth: int,
+        heads: int,
+        grid: int,
+        patch: int,
+        channels: int,
+        decode_layers: int = 2,
+        backbone: str = "plain",
+    ) -> None:
+        super().__init__()
+        self.grid, self.patch, self.channels, self.heads = grid, patch, channels, heads
+        self.encoder_depth, self.backbone = depth - decode_layers, backbone
+        first_skip = self.encoder_depth // 2 if backbone == "mdtv2" else depth
+        self.x_embedder = PatchEmbed(channels, width, patch)
+        self.t_embedder = TimestepEmbedder(width)
+        self.pos_embed = nn.Parameter(torch.zeros(1, grid * grid, width))
+        self.blocks = _blocks(Block(width, heads, grid, skip=i >= first_skip) for i in range(depth))
+        self.decoder_pos_embed = nn.Parameter(torch.zeros(1, grid * grid, width))
+        self.final_layer = FinalLayer(width, patch * patch * 2 * channels)
+
+    def embed(self, latents: Tensor) -> Tensor:
+        """(N, C, h, w) -> (N, T, D)."""
+        return self.x_embedder(latents) + self.pos_embed
+
+    def encode(
+        self, x: Tensor, c: Tensor, ids_keep: Tensor | None = None, kv: Tensor | None = None
+    ) -> Tensor:
+        """The first depth - decode_layers blocks: (N, K, D), (N, D) -> (N, K, D)."""
+        skips: list[Tensor] = []
+        for i, block in enumerate(self.blocks[: self.encoder_depth]):
+            skip = None if block.skip_linear is None else skips.pop()
+            x = block(x, c, ids_keep, self.block_kv(kv, i), skip)  # (N, K, D)
+            if self.backbone == "mdtv2" and skip is None:
+                skips.append(x)
+        return x
+
+    def decode(self, x: Tensor, c: Tensor, x_embedded: Tensor, kv: Tensor | None = None) -> Tensor:
+        """The last blocks and the output layer: (N, T, D), (N, D) -> (N, 2C, h, w)."""
+        for i, block in enumerate(self.blocks[self.encoder_depth :], start=self.encoder_depth):
+            x = block(x, c, None, self.block_kv(kv, i), x_embedded)  # (N, T, D)
+        return self.unpatchify(self.final_layer(x, c))
+
+    def block_kv(self, kv: Tensor | None, block: int) -> Tensor | None:
+        """Keys and values of the source for one block: (N, S, depth * 2D) -> (N, S, 2D)."""
+        return None if kv is None else kv.chunk(len(self.blocks), dim=2)[block]
+
+    def unpatchify(self, x: Tensor) -> Tensor:
+        """(N, T, p * p * 2C) -> (N, 2C, h, w); the values of a token lie as (row, column, 2C)."""
+        n, p, s = len(x), self.patch, self.grid
+        x = x.reshape(n, s, s, p, p, 2 * self.channels)
+        return x.permute(0, 5, 1, 3, 2, 4).reshape(n, 2 * self.channels, s * p, s * p)
+
+
+class Mask(NamedTuple):
+    """Which tokens of each row the masked pass sees (as in MAE)."""
+
+    ids_keep: Tensor  # (N, K) grid positions of the kept tokens
+    ids_mask: Tensor  # (N, T - K) grid positions of the masked tokens
+    ids_restore: Tensor  # (N, T) where each grid position stands in [ids_keep, ids_mask]
+
+    @classmethod
+    def random(cls, token_noise: Tensor, mask_ratio: float) -> Mask:
+        """token_noise (N, T), uniform in [0, 1): the int(T (1 - mask_ratio)) smallest are kept."""
+        shuffle = token_noise.argsort(dim=1, stable=True)
+        kept = int(token_noise.shape[1] * (1 - mask_ratio))
+        return cls(shuffle[:, :kept], shuffle[:, kept:], shuffle.argsort(dim=1))
+
+
+class MIPNet(nn.Module):
+    """Mask-based inter-prediction network (paper sec. 3), for training only: the masked tokens are
+    predicted from the kept ones by self-attention, then from the source by cross-attention."""
+
+    def __init__(self, width: int, heads: int, grid: int, predictor: str = "self-cross") -> None:
+        super().__init__()
+        self.order = PREDICTORS[predictor]
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.sideblocks = _blocks(Block(width, heads, grid) for k in self.order if k == "self")
+        self.sideblocks_cross = _blocks(
+            Block(width, heads, grid, cross=True) for k in self.order if k == "cross"
+        )
+
+    def fill(self, x: Tensor, mask: Mask, decoder_pos_embed: Tensor) -> Tensor:
+        """Kept tokens (N, K, D) -> (N, T, D): mask tokens in the gaps, plus the position."""
+        gaps = self.mask_token.to(x.dtype).expand(*mask.ids_mask.shape, -1)
+        return gather_tokens(torch.cat([x, gaps], dim=1), mask.ids_restore) + decoder_pos_embed
+
+    def forward(
+        self, x: Tensor, mask: Mask, decoder_pos_embed: Tensor, c: Tensor, source: Tensor | None
+    ) -> Tensor:
+        """(N, K, D), (1, T, D), (N, D), source (N, T, D) -> (N, T, D)."""
+        x = filled = self.fill(x, mask, decoder_pos_embed)
+        for kind in self.order:
+            if kind == "self":
+                x = self.sideblocks[0](x, c)  # (N, T, D)
+            else:
+                x = self.sideblocks_cross[0](x, c, context=source)  # (N, T, D)
+        is_masked = (mask.ids_restore >= mask.ids_keep.shape[1]).unsqueeze(2)  # (N, T, 1)
+        return torch.where(is_masked, x, filled)
 
 
 class XMDPT(
@@ -55,374 +242,202 @@ class XMDPT(
     tags=["pose-guided-person-image-synthesis", "diffusion"],
     repo_url="https://arxiv.org/abs/2402.01516",
 ):
-    """The whole model. Every argument is plain, so ``config.json`` rebuilds it.
+    """CANet, TDNet and, for training, MIPNet.
 
-    ``latent_size`` is the side of the (square) latents: 32 at 256 px, 64 at 512 px with an f = 8
-    VAE. ``pose_length``/``source_length`` and ``pose_width``/``source_width`` describe the DINOv2
-    tokens. The paper's Table 2: ``predictor`` (a, d) a key of ``mipnet.PREDICTORS``, "none" builds
-    what inference needs and no more; ``mask_ratio`` (b) the share r of tokens hidden in the masked
-    pass; ``condition_parts`` and ``aggregation`` (e) as in ``CANet``, joined by "+".
-    ``backbone`` is "plain" (published) or "mdtv2".
-
-    ``conditioning`` is "vector" (the paper) or "tokens" (our extension), which needs ``vae_factor``
-    to lay the pose map on the latent grid; ``token_source``, ``token_source_by``, ``token_pose``
-    are ``conditioning.Forms``, ``vector=False`` leaves CANet out. ``align_width`` above 0 adds
-    REPA's projector to that width behind block ``align_block``.
+    Every argument is a plain value, so ``config.json`` rebuilds the model. A parameter has its
+    published name behind the part that holds it: ``tdnet.blocks.0.attn.qkv.weight``.
     """
 
     def __init__(
         self,
         *,
-        depth: int = 12,
-        width: int = 384,
-        heads: int = 6,
-        latent_size: int = 32,
-        latent_channels: int = 4,
-        patch: int = 2,
-        decode_layers: int = 2,
-        mask_ratio: float = 0.3,
-        pose_length: int = DINO_TOKENS,
-        pose_width: int = POSE_WIDTH,
-        source_length: int = DINO_TOKENS,
-        source_width: int = SOURCE_WIDTH,
-        predictor: str = "self-cross",
-        condition_parts: str = "+".join(PARTS),
-        aggregation: str = "add",
-        backbone: str = "plain",
-        conditioning: str = "vector",
-        vae_factor: int = 8,
-        token_source: str = "latents",
-        token_source_by: str = "keys",
-        token_pose: str = "add",
-        vector: bool = True,
-        align_width: int = 0,
-        align_block: int = 4,
+        depth: int = 12,  # number of transformer blocks
+        width: int = 384,  # D
+        heads: int = 6,  # H
+        latent_size: int = 32,  # h: 32 at 256 px, 64 at 512 px with an f = 8 VAE
+        latent_channels: int = 4,  # C
+        patch: int = 2,  # p
+        decode_layers: int = 2,  # blocks behind MIPNet
+        pose_length: int = 257,  # L: DINOv2 on 224 px with patch 14, CLS and 16 x 16 patches
+        pose_width: int = 768,  # DINOv2-B
+        source_length: int = 257,
+        source_width: int = 1536,  # DINOv2-G
+        predictor: str = "self-cross",  # a key of PREDICTORS; none: what inference needs
+        mask_ratio: float = 0.3,  # share of masked tokens it was trained with; no weight needs it
+        condition_parts: str = "local+global+pose",  # some of CONDITION_PARTS
+        aggregation: str = "add",  # one of AGGREGATIONS
+        backbone: str = "plain",  # plain: published; mdtv2: long skips
+        conditioning: str = "vector",  # vector: the paper; tokens: our extension, beside the vector
+        vae_factor: int = 8,  # tokens: pixels of the pose map a latent
+        repa_width: int = 0,  # REPA: width of the tokens to align with; 0: no projector
+        repa_layer: int = 4,  # REPA: number of the block, from 1, whose output is projected
     ) -> None:
         super().__init__()
-        if conditioning not in ("vector", "tokens"):
-            raise ConfigError(f"conditioning is 'vector' or 'tokens', not {conditioning!r}")
-        if latent_size % patch or width % heads or width % 4:
+        parts, grid = condition_parts.split("+"), latent_size // patch
+        _check_arguments(depth, width, heads, latent_size, patch, decode_layers, mask_ratio)
+        _check_choice("predictor", predictor, PREDICTORS)
+        _check_choice("aggregation", aggregation, AGGREGATIONS)
+        _check_choice("backbone", backbone, ("plain", "mdtv2"))
+        _check_choice("conditioning", conditioning, ("vector", "tokens"))
+        if set(parts) - set(CONDITION_PARTS) or len(set(parts)) != len(parts):
             raise ConfigError(
-                f"sizes do not fit: latents {latent_size}, patch {patch}, width {width}, "
-                f"heads {heads}"
+                f"condition_parts are some of {', '.join(CONDITION_PARTS)}, not {condition_parts!r}"
             )
-        if not 0 <= mask_ratio < 1:
-            raise ConfigError(f"mask_ratio lies in [0, 1), not {mask_ratio}")
-        if not 0 < decode_layers < depth:
+        if backbone == "mdtv2" and (depth - decode_layers) % 2:
             raise ConfigError(
-                f"decode_layers lies between 1 and {depth - 1} of {depth} blocks, not "
-                f"{decode_layers}"
+                f"backbone 'mdtv2' pairs its encoder blocks: depth {depth} minus decode_layers "
+                f"{decode_layers} must be even"
             )
-        if predictor not in PREDICTORS:
-            raise ConfigError(f"predictor is one of {', '.join(PREDICTORS)}, not {predictor!r}")
-        if not vector and conditioning == "vector":
-            raise ConfigError("conditioning 'vector' without the vector leaves nothing")
-        grid = latent_size // patch
-        if align_width and not 0 < align_block <= depth - decode_layers:
-            raise ConfigError(f"align_block lies in 1 to {depth - decode_layers}")
+        if repa_width and not 0 < repa_layer <= depth - decode_layers:
+            raise ConfigError(f"repa_layer lies between 1 and {depth - decode_layers}")
+        self.width, self.conditioning, self.mask_ratio = width, conditioning, mask_ratio
         self.latent_shape = (latent_channels, latent_size, latent_size)
-        self.mask_ratio, self.conditioning, self.width = mask_ratio, conditioning, width
-        self.align_block = align_block if align_width else 0
-        self.pose_pixels = grid * vae_factor * patch
-        self.canet = None
-        if vector:
-            self.canet = CANet(
-                width,
-                grid * grid,
-                (pose_length, pose_width),
-                (source_length, source_width),
-                tuple(condition_parts.split("+")),
-                aggregation,
-            )
-        conditions = None
-        if conditioning == "tokens":
-            forms = Forms(token_source, token_source_by, token_pose)
-            if backbone == "mdtv2" and forms.source_by == "sequence":
-                raise ConfigError("backbone 'mdtv2' has no source tokens in the sequence")
-            conditions = TokenConditions(
-                forms,
-                width=width,
-                depth=depth,
-                tokens=grid * grid,
-                channels=latent_channels,
-                patch=patch,
-                pose_patch=vae_factor * patch,
-                source=(source_length, source_width),
-            )
+        self.pose_pixels = latent_size * vae_factor
+        self.repa_layer = repa_layer if repa_width else 0
+        pose, source = (pose_length, pose_width), (source_length, source_width)
+        self.canet = CANet(width, grid * grid, pose, source, parts, aggregation)
         self.tdnet = TDNet(
-            width=width,
-            depth=depth,
-            heads=heads,
-            grid=grid,
-            patch=patch,
-            channels=latent_channels,
-            decode_layers=decode_layers,
-            backbone=backbone,
-            conditions=conditions,
+            width, depth, heads, grid, patch, latent_channels, decode_layers, backbone
         )
         self.mipnet = None if predictor == "none" else MIPNet(width, heads, grid, predictor)
-        self.align = None
-        if align_width:
-            self.align = nn.Sequential(
-                nn.Linear(width, ALIGN_WIDTH),
-                nn.SiLU(),
-                nn.Linear(ALIGN_WIDTH, ALIGN_WIDTH),
-                nn.SiLU(),
-                nn.Linear(ALIGN_WIDTH, align_width),
-            )
-        initialise(self.canet, self.tdnet, self.mipnet)
+        self.tokens: TokenConditioner | None = None
+        if conditioning == "tokens":
+            self.tokens = TokenConditioner(width, depth, latent_channels, patch, vae_factor * patch)
+        self.predict = predict  # of sampling; fast.compile_sampling replaces it
+        initialise(self)
+        self.repa_projector = repa_projector(width, repa_width) if repa_width else None
 
     @classmethod
     def from_size(cls, size: str, **overrides: Any) -> XMDPT:
-        """``XMDPT.from_size("S", latent_size=64)``: a named size, the rest as in __init__."""
+        """``XMDPT.from_size("S", latent_size=64)``: a key of SIZES, the rest as in __init__."""
         if size not in SIZES:
             raise ConfigError(f"no such size: {size!r}", f"choose one of {', '.join(SIZES)}")
         depth, width, heads = SIZES[size]
         return cls(**{"depth": depth, "width": width, "heads": heads, **overrides})
 
-    @property
-    def size(self) -> str:
-        """The name of its size, a key of ``SIZES``; "custom" if it has none."""
-        shape = (len(self.tdnet.blocks), self.width, self.tdnet.bias.heads)
-        return next((name for name, size in SIZES.items() if size == shape), "custom")
-
     def condition(
         self, pose_tokens: Tensor, source_tokens: Tensor, source_latents: Tensor
     ) -> Tensor:
-        """CANet (paper sec. 3): the condition vector (N, D).
+        """CANet: (N, L, 768), (N, L, 1536), (N, C, h, w) -> the condition vector (N, D)."""
+        self.check_latents(source_latents, "source_latents")
+        return self.canet(pose_tokens, source_tokens, self.tdnet.embed(source_latents))
 
-        pose_tokens (N, L, 768): DINOv2-B tokens of the target's pose picture; source_tokens
-        (N, L, 1536): DINOv2-G tokens of the source; source_latents (N, C, h, w), scaled. A model
-        without the vector gives ones: they say that there are conditions.
-        """
-        self._check(source_latents, "source_latents")
-        if self.canet is None:
-            return source_latents.new_ones(len(source_latents), self.width)
-        embedded = self.tdnet.embed(source_latents)
-        return self.canet(pose_tokens, source_tokens, embedded)
-
-    def context(
-        self,
-        source_latents: Tensor,
-        pose_map: Tensor,
-        source_pose_map: Tensor,
-        source_tokens: Tensor | None = None,
-    ) -> Context:
-        """What ``conditioning="tokens"`` passes besides the vector; made once a picture.
-
-        source_latents (N, C, h, w); pose_map and source_pose_map (N, 3, H, W) in [0, 1], drawn
-        from the target's and the source's keypoints, H = h times the VAE's factor. The source's
-        pose tells the tokens of one body part in both views that they belong together.
-        source_tokens (N, L, 1536) for ``token_source`` "dino" and "both".
-        """
-        conditions = self.tdnet.conditions
-        if conditions is None:
+    def token_conditions(
+        self, source_latents: Tensor, pose_map: Tensor, source_pose_map: Tensor
+    ) -> TokenConditions:
+        """What ``conditioning="tokens"`` takes besides the vector: (N, C, h, w) latents and, twice,
+        (N, 3, H, W) pose maps in [0, 1], rendered from the target's and the source's keypoints."""
+        if self.tokens is None:
             raise ConfigError("this model takes the condition vector only (conditioning='vector')")
-        self._check(source_latents, "source_latents")
+        self.check_latents(source_latents, "source_latents")
         expected = (len(source_latents), 3, self.pose_pixels, self.pose_pixels)
-        for drawn in (pose_map, source_pose_map):
-            if drawn.shape != expected:
+        for image in (pose_map, source_pose_map):
+            if image.shape != expected:
                 raise ConfigError(
-                    f"a pose map {tuple(drawn.shape)} does not lie on the latent grid "
+                    f"a pose map {tuple(image.shape)} does not lie on the latent grid "
                     f"{tuple(source_latents.shape)}: expected {expected}"
                 )
         dtype = source_latents.dtype
-        maps = (pose_map.to(dtype), source_pose_map.to(dtype))
-        return conditions(source_latents, source_tokens, *maps, self.tdnet.position)
+        return self.tokens(
+            source_latents, pose_map.to(dtype), source_pose_map.to(dtype), self.tdnet.pos_embed
+        )
 
     def forward(
         self,
-        latents: Tensor,
-        timesteps: Tensor,
-        condition: Tensor,
-        context: Context | None = None,
+        latents: Tensor,  # (N, C, h, w) noisy
+        timesteps: Tensor,  # (N,)
+        condition: Tensor,  # (N, D)
+        tokens: TokenConditions | None = None,
+        keep: Tensor | None = None,  # (N,) bool: rows that keep their conditions; None: all
     ) -> Tensor:
-        """The unmasked pass: (N, C, h, w), (N,), (N, D) -> (N, 2C, h, w), prediction then variance.
+        """The unmasked pass: (N, 2C, h, w), the prediction, then the variance."""
+        self.check(latents, condition, tokens)
+        c = self.tdnet.t_embedder(timesteps) + drop(condition, keep)  # (N, D)
+        x, kv = self.tdnet.embed(latents), None  # (N, T, D)
+        if tokens is not None:
+            pose, kv = tokens.keep(keep)
+            x = x + pose
+        encoded = self.tdnet.encode(x, c, None, kv) + self.tdnet.decoder_pos_embed  # (N, T, D)
+        return self.tdnet.decode(encoded, c, x, kv)  # (N, 2C, h, w)
 
-        A row of ``condition`` that is all zero means unconditional (its context is dropped too).
-        """
-        return self._passes(latents, timesteps, condition, None, None, None, context).out
-
-    if TYPE_CHECKING:  # nn.Module's own says Any
-
-        def __call__(
-            self,
-            latents: Tensor,
-            timesteps: Tensor,
-            condition: Tensor,
-            context: Context | None = None,
-        ) -> Tensor: ...
-
-    def denoiser(
-        self,
-        condition: Tensor,
-        timesteps: Sequence[int],
-        scales: Sequence[float],
-        context: Context | None = None,
-    ) -> Denoiser:
-        """Guided predictions for the pictures of ``condition`` (N, D): see ``Denoiser``."""
-        self._check_condition(condition, condition, context)
-        return Denoiser(self.tdnet, condition, timesteps, scales, context)
-
-    def compile_sampling(self) -> None:
-        """From now on sampling runs through torch.compile: one compilation a batch size.
-
-        On a GPU its steps become CUDA graphs. Equal up to rounding.
-        """
-        cuda = next(self.parameters()).is_cuda
-        self.tdnet.compile(dynamic=False, mode="reduce-overhead" if cuda else None)
+    if TYPE_CHECKING:  # nn.Module declares it as Any
+        __call__ = forward
 
     def forward_masked(
         self,
         latents: Tensor,
         timesteps: Tensor,
         condition: Tensor,
-        source_latents: Tensor,
-        token_noise: Tensor,
-        context: Context | None = None,
+        source_latents: Tensor,  # (N, C, h, w)
+        mask: Mask,
+        tokens: TokenConditions | None = None,
+        keep: Tensor | None = None,
     ) -> Tensor:
-        """The masked pass of training (MIPNet) alone: shapes as in forward.
+        """The masked pass of training; shapes as in ``forward``."""
+        self.check(latents, condition, tokens)
+        mipnet = self.check_mipnet(source_latents)
+        c = self.tdnet.t_embedder(timesteps) + drop(condition, keep)  # (N, D)
+        x, kv = self.tdnet.embed(latents), None  # (N, T, D)
+        if tokens is not None:
+            pose, kv = tokens.keep(keep)
+            x = x + pose
+        visible = gather_tokens(x, mask.ids_keep)  # (N, K, D)
+        visible = self.tdnet.encode(visible, c, mask.ids_keep, kv)  # (N, K, D)
+        with torch.no_grad():  # the source through the same blocks, unmasked
+            source = self.tdnet.encode(self.tdnet.embed(source_latents), c, None, kv)  # (N, T, D)
+        encoded = mipnet(visible, mask, self.tdnet.decoder_pos_embed, c, source)  # (N, T, D)
+        return self.tdnet.decode(encoded, c, x, kv)  # (N, 2C, h, w)
 
-        token_noise (N, T), uniform in [0, 1): the int(T (1 - r)) smallest of a row are kept.
-        """
-        expected = (len(latents), self.tdnet.grid**2)
-        if token_noise.shape != expected:
-            raise ConfigError(f"token_noise is {tuple(token_noise.shape)}, not {expected}")
-        mask = Mask.draw(token_noise, self.mask_ratio)
-        found = self._passes(latents, timesteps, None, condition, source_latents, mask, context)
-        assert found.masked is not None
-        return found.masked
-
-    def passes(
+    def denoiser(
         self,
-        latents: Tensor,
-        timesteps: Tensor,
         condition: Tensor,
-        masked_condition: Tensor | None = None,
-        source_latents: Tensor | None = None,
-        mask: Mask | None = None,
-        context: Context | None = None,
-        masked_latents: Tensor | None = None,
-    ) -> Passes:
-        """Both passes of a training step in one walk through the blocks; without ``mask`` the
-        unmasked one alone.
+        timesteps: Sequence[int],
+        cfg_scales: Sequence[float],
+        tokens: TokenConditions | None = None,
+    ) -> Callable[[Tensor, int], Tensor]:
+        """Guided predictions for the steps of a sampler: see ``fast.Denoiser``."""
+        return Denoiser(self, condition, timesteps, cfg_scales, tokens)
 
-        Shapes as in ``forward``; each pass has its condition (rows are dropped independently), and
-        the masked one its own noisy latents where ``masked_latents`` (N, C, h, w) are given.
-        Equal to ``forward`` and ``forward_masked`` up to rounding.
-        """
-        if mask is None:
-            masked_condition = None
-        return self._passes(
-            latents,
-            timesteps,
-            condition,
-            masked_condition,
-            source_latents,
-            mask,
-            context,
-            masked_latents,
-        )
+    @property
+    def size(self) -> str:
+        """Its key in SIZES, or "custom"."""
+        shape = (len(self.tdnet.blocks), self.width, self.tdnet.heads)
+        return next((name for name, size in SIZES.items() if size == shape), "custom")
 
     def parameter_counts(self) -> dict[str, int]:
-        """Parameters three ways: held in training, read in inference, and as the paper counts.
+        """Parameters in training, in inference, and as the paper counts them: without MIPNet's
+        blocks, the position embeddings and the bias tables of TDNet, with the mask token."""
+        sizes = {name: p.numel() for name, p in self.named_parameters()}
 
-        The paper leaves out MIPNet's two blocks, both position embeddings and the bias tables of
-        the main blocks, but counts the mask token.
-        """
-        training = sum(p.numel() for p in self.parameters())
-        mipnet = sum(p.numel() for p in self.mipnet.parameters()) if self.mipnet else 0
-        align = sum(p.numel() for p in self.align.parameters()) if self.align else 0
-        blocks = mipnet - (self.mipnet.mask_token.numel() if self.mipnet else 0)
-        positions = self.tdnet.position.numel() + self.tdnet.decoder_position.numel()
-        tables = sum(m.table.numel() for m in self.tdnet.modules() if isinstance(m, RelativeBias))
+        def count(*parts: str) -> int:
+            return sum(size for name, size in sizes.items() if name.startswith(parts))
+
+        tables = sum(
+            size
+            for name, size in sizes.items()
+            if name.startswith("tdnet.") and name.endswith("bias_table")
+        )
+        training, repa = count(""), count("repa_projector.")
         return {
             "training": training,
-            "inference": training - mipnet - align,
-            "paper": training - align - blocks - positions - tables,
+            "inference": training - count("mipnet.") - repa,
+            "paper": training
+            - repa
+            - count("mipnet.sideblocks", "tdnet.pos_embed", "tdnet.decoder_pos_embed")
+            - tables,
         }
 
-    def _passes(
-        self,
-        latents: Tensor,
-        timesteps: Tensor,
-        condition: Tensor | None,
-        masked_condition: Tensor | None,
-        source_latents: Tensor | None,
-        mask: Mask | None,
-        context: Context | None,
-        masked_latents: Tensor | None = None,
-    ) -> Passes:
-        """The passes that have a condition."""
-        self._check(latents, "latents")
-        given = [c for c in (condition, masked_condition) if c is not None]
-        for one in given:
-            self._check_condition(one, latents, context)
-        net = self.tdnet
-        x = net.embed(latents)  # (N, T, D)
-        c = net.timestep(timesteps) + torch.stack(given)  # (P, N, D): c = t_emb + c_cond
-        seen = [None if context is None else context.where(_known(one, x)) for one in given]
-        flows = []
-        if condition is not None:
-            flows.append(net.flow(x, seen[0]))
-        if mask is None or masked_condition is None:
-            net.encode(c, flows, self.align_block)
-            flows[0].x = net.with_position(flows[0].x)
-            return Passes(net.decode(c, flows)[0], None, self._aligned(flows[0]))
-        if self.mipnet is None:
-            raise ConfigError("this model was built without MIPNet: it cannot run the masked pass")
-        last = len(given) - 1
-        if masked_latents is not None:
-            self._check(masked_latents, "masked_latents")
-            x = net.embed(masked_latents)
-        masked = net.flow(x, seen[last], last, mask.kept)
-        views = []
-        if self.mipnet.reads_source:
-            assert source_latents is not None
-            self._check(source_latents, "source_latents")
-            # The source view through the same blocks, unmasked, with the same c and no gradient.
-            with torch.no_grad():
-                start = net.embed(source_latents)
-                known = seen[last]
-                known = None if known is None else known.detach()
-                views = [net.flow(start, known, last, None, False, False)]
-        net.encode(c, [*flows, masked, *views], self.align_block)
-        aligned = None
-        for flow in flows:
-            flow.x = net.with_position(flow.x)
-            aligned = self._aligned(flow)
-        self._fill(masked, mask, views, c)
-        outs = net.decode(c, [*flows, masked])
-        return Passes(outs[0], outs[-1], aligned)
-
-    def _fill(self, flow: Flow, mask: Mask, views: list[Flow], c: Tensor) -> None:
-        """MIPNet puts the missing tokens into a flow."""
-        assert self.mipnet is not None
-        count, tokens = mask.kept.shape[1], self.tdnet.grid**2
-        source = views[0].x[:, :tokens] if views else None
-        whole = self.mipnet(
-            flow.x[:, :count], mask, self.tdnet.decoder_position, source, c, flow.condition
-        )
-        rest = flow.x[:, count:]  # the source's tokens, if they are in the sequence
-        flow.x = torch.cat([whole, rest], dim=1) if rest.shape[1] else whole
-        flow.kept = None
-
-    def _aligned(self, flow: Flow) -> Tensor | None:
-        if self.align is None or flow.hidden is None:
-            return None
-        projected: Tensor = self.align(flow.hidden)
-        return projected
-
-    def _check_condition(self, condition: Tensor, latents: Tensor, context: Context | None) -> None:
-        if condition.shape != (latents.shape[0], self.width):
-            expected = (latents.shape[0], self.width)
+    def check(self, latents: Tensor, condition: Tensor, tokens: TokenConditions | None) -> None:
+        """ConfigError unless the inputs of a pass are those of this model."""
+        self.check_latents(latents, "latents")
+        if condition.shape != (len(latents), self.width):
+            expected = (len(latents), self.width)
             raise ConfigError(f"condition is {tuple(condition.shape)}, not {expected}")
-        if (context is not None) != (self.conditioning == "tokens"):
-            raise ConfigError(
-                f"conditioning={self.conditioning!r} does not fit context={context!r:.60}"
-            )
+        if (tokens is not None) != (self.tokens is not None):
+            given = "without token conditions" if tokens is None else "with token conditions"
+            raise ConfigError(f"conditioning={self.conditioning!r} does not fit a call {given}")
 
-    def _check(self, latents: Tensor, name: str) -> None:
+    def check_latents(self, latents: Tensor, name: str) -> None:
         if tuple(latents.shape[1:]) != self.latent_shape:
             raise ConfigError(
                 f"{name} are {tuple(latents.shape)}, this model was built for "
@@ -430,7 +445,63 @@ class XMDPT(
                 "use data prepared at the resolution the model was made for",
             )
 
+    def check_mipnet(self, source_latents: Tensor) -> MIPNet:
+        if self.mipnet is None:
+            raise ConfigError("this model was built without MIPNet: it cannot run the masked pass")
+        self.check_latents(source_latents, "source_latents")
+        return self.mipnet
 
-def _known(condition: Tensor, like: Tensor) -> Tensor:
-    """(N, D) -> (N, 1, 1): 0 for the rows that have lost their conditions."""
-    return (condition != 0).any(dim=1)[:, None, None].to(like.dtype)
+
+def _check_arguments(
+    depth: int,
+    width: int,
+    heads: int,
+    latent_size: int,
+    patch: int,
+    decode_layers: int,
+    mask_ratio: float,
+) -> None:
+    if latent_size % patch or width % heads or width % 4:
+        raise ConfigError(
+            f"sizes do not fit: latents {latent_size}, patch {patch}, width {width}, heads {heads}"
+        )
+    if not 0 < decode_layers < depth:
+        raise ConfigError(
+            f"decode_layers lies between 1 and {depth - 1} of {depth} blocks, not {decode_layers}"
+        )
+    if not 0 <= mask_ratio < 1:
+        raise ConfigError(f"mask_ratio lies in [0, 1), not {mask_ratio}")
+
+
+def _check_choice(name: str, value: str, choices: Any) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} is one of {', '.join(choices)}, not {value!r}")
+
+
+def initialise(model: XMDPT) -> None:
+    """The published initialisation."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+        if isinstance(module, PatchEmbed):  # as a linear
+            nn.init.xavier_uniform_(module.proj.weight.flatten(1))
+            nn.init.zeros_(module.proj.bias)  # type: ignore[arg-type]
+        if isinstance(module, nn.Conv1d):  # CANet's convolutions over tokens
+            nn.init.normal_(module.weight, std=0.02)
+        if isinstance(module, RelativePositionBias):
+            nn.init.trunc_normal_(module.relative_position_bias_table, std=0.02)
+    for name, parameter in model.named_parameters():
+        narrow = ("t_embedder.mlp.", "mlp_dino_pose.0.", "mlp_dino_img.0.", "mlp_final.0.")
+        if any(part in name for part in narrow) and name.endswith("weight"):
+            nn.init.normal_(parameter, std=0.02)
+        if ".adaLN_modulation." in name or name == "tdnet.final_layer.linear.weight":  # adaLN-Zero
+            nn.init.zeros_(parameter)
+        if name.endswith("mask_token"):
+            nn.init.normal_(parameter, std=0.02)
+        if name.endswith("pos_embed"):
+            with torch.no_grad():
+                parameter.copy_(sincos_position_embedding(model.width, model.tdnet.grid))
+        if name == "tokens.source_kv.weight":  # a D x D matrix a block, for keys and for values
+            for weight in parameter.split(model.width):
+                nn.init.xavier_uniform_(weight)

@@ -7,6 +7,7 @@ First the joints, then the limbs blended one after the other, with OpenCV in uin
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from enum import Enum
 from functools import lru_cache
 from typing import NamedTuple
@@ -31,6 +32,8 @@ OPACITY = 0.6  # of a limb over what is already there (published)
 PALETTE = np.array(COLOURS, dtype=np.float32)[:, ::-1]  # (18, 3), as the pose image holds them
 _BRIGHT = [tuple(row) for row in PALETTE.tolist()]
 _DIMMED = [tuple(int(channel * OPACITY) for channel in row) for row in PALETTE.tolist()]
+
+Limb = tuple[NDArray[np.int32], tuple[int, int, int, int]]
 
 
 class Manner(Enum):
@@ -60,7 +63,7 @@ def draw_pose(
     height, width = size_hw(size)
     points = np.array(keypoints, dtype=np.float64).reshape(len(JOINTS), 2)
     points[(points == -1).all(axis=1)] = np.nan
-    return render_pose(points, Window(0, 0, width, height))
+    return _render(points, Window(0, 0, width, height), Manner.BLENDED, _limb)
 
 
 def draw_pose_map(keypoints: Keypoints, size: int) -> Picture:
@@ -79,8 +82,15 @@ def draw_pose_map(keypoints: Keypoints, size: int) -> Picture:
 def render_pose(keypoints: Keypoints, window: Window, manner: Manner = Manner.BLENDED) -> Picture:
     """The part of a pose image inside ``window``: uint8 (height, width, 3).
 
-    ``keypoints``: (18, 2) in pixels of the whole image, NaN missing.
+    ``keypoints``: (18, 2) in pixels of the whole image, NaN missing. Made to be called again and
+    again with few joints changed: limbs are remembered.
     """
+    return _render(keypoints, window, manner, _remembered_limb)
+
+
+def _render(
+    keypoints: Keypoints, window: Window, manner: Manner, limb_of: Callable[..., Limb]
+) -> Picture:
     left, top, right, bottom = window
     canvas = np.zeros((max(bottom - top, 0), max(right - left, 0), 3), dtype=np.uint8)
     places = keypoints.tolist()
@@ -89,7 +99,7 @@ def render_pose(keypoints: Keypoints, window: Window, manner: Manner = Manner.BL
     for limb, (a, b) in enumerate(LIMBS):
         if not all(math.isfinite(value) for value in (*places[a], *places[b])):
             continue
-        polygon, (x, y, w, h) = _limb(*places[a], *places[b])
+        polygon, (x, y, w, h) = limb_of(*places[a], *places[b])
         x0, y0 = max(x, left) - left, max(y, top) - top
         x1, y1 = min(x + w, right) - left, min(y + h, bottom) - top
         if x0 >= x1 or y0 >= y1:
@@ -98,7 +108,8 @@ def render_pose(keypoints: Keypoints, window: Window, manner: Manner = Manner.BL
         # outside of the polygon 0.4 c + 0.6 c rounds to c
         part = canvas[y0:y1, x0:x1]
         colour = _BRIGHT[limb] if manner is Manner.BLENDED else _DIMMED[limb]
-        filled = cv2.fillConvexPoly(part.copy(), polygon - (x0 + left, y0 + top), colour)
+        outline = np.subtract(polygon, (x0 + left, y0 + top), dtype=np.int32)
+        filled = cv2.fillConvexPoly(part.copy(), outline, colour)
         if manner is Manner.BLENDED:
             cv2.addWeighted(part, 1 - OPACITY, filled, OPACITY, 0, dst=part)
         else:
@@ -115,10 +126,7 @@ def _draw_joints(canvas: Picture, places: list[list[float]], window: Window) -> 
             cv2.circle(canvas, centre, RADIUS, _BRIGHT[joint], thickness=-1)
 
 
-@lru_cache(maxsize=10_000)  # the search for joints draws the same limbs again and again
-def _limb(
-    xa: float, ya: float, xb: float, yb: float
-) -> tuple[NDArray[np.int32], tuple[int, int, int, int]]:
+def _limb(xa: float, ya: float, xb: float, yb: float) -> Limb:
     """A limb's outline, an ellipse, and the box (x, y, width, height) around it."""
     angle = int(math.degrees(math.atan2(ya - yb, xa - xb)))
     axes = (int(math.hypot(ya - yb, xa - xb) / 2), RADIUS)
@@ -126,3 +134,6 @@ def _limb(
     polygon = np.asarray(cv2.ellipse2Poly(centre, axes, angle, 0, 360, 1))
     x, y, w, h = cv2.boundingRect(polygon)
     return polygon, (x, y, w, h)
+
+
+_remembered_limb = lru_cache(maxsize=10_000)(_limb)

@@ -1,4 +1,4 @@
-"""Pictures of a garment decoded, squashed and compressed: what decoder processes do.
+"""The images of a garment decoded, resized and compressed: what decoder processes do.
 
 What runs there imports no torch: a decoder process starts in under a second and stays small.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # decoder processes do without it
 
 T = TypeVar("T")
 
-DETECT_HEIGHT = 512  # rows of the picture that OpenPose is shown: it scales to 184 itself
+DETECT_HEIGHT = 512  # rows of the image that OpenPose is shown: it scales to 184 itself
 
 
 def _nothing() -> None:
@@ -34,7 +34,7 @@ def _nothing() -> None:
 class SizedView:
     """One view at one prepared size."""
 
-    picture: Picture  # (size, size, 3)
+    image: Picture  # (size, size, 3)
     png: bytes = b""
     pose: Picture | None = None  # (size, size, 3), black if no joint is there; None: not yet drawn
     features: dict[str, torch.Tensor] | None = None  # come last
@@ -57,25 +57,30 @@ class DecodedGarment:
     garment: Item
     views: dict[str, DecodedView] = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)  # (file, reason)
-    # called when the pictures are not looked at any more: their memory serves others
+    pairs: list[tuple[str, str, int]] = field(default_factory=list)  # that are left, see ``settle``
+    # called when the images are not needed any more: their memory is reused
     release: Callable[[], None] = field(default=_nothing, compare=False)
+
+    @property
+    def encoded(self) -> bool:
+        """Whether all views have their features."""
+        return all(s.features is not None for v in self.views.values() for s in v.sized.values())
 
     def drop(self, view: str, reason: str) -> None:
         """Leave one view out."""
         self.skipped.append((self.garment.views[view].name, reason))
         self.views.pop(view, None)
 
-    def settle(self) -> list[tuple[str, str, int]]:
-        """The pairs that are left; drops the views that none of them uses."""
-        pairs = [
+    def settle(self) -> None:
+        """Find the pairs that are left, and drop the views that none of them uses."""
+        self.pairs = [
             (pair.source, pair.target, pair.position)
             for pair in self.garment.pairs
             if pair.source in self.views and pair.target in self.views
         ]
-        used = {view for source, target, _ in pairs for view in (source, target)}
+        used = {view for source, target, _ in self.pairs for view in (source, target)}
         for name in [name for name in self.views if name not in used]:
-            self.drop(name, "no usable pair is left for this picture")
-        return pairs
+            self.drop(name, "no usable pair is left for this image")
 
 
 def decode_garment(garment: Item, sizes: Sequence[int]) -> DecodedGarment:
@@ -96,13 +101,13 @@ def decode_garment(garment: Item, sizes: Sequence[int]) -> DecodedGarment:
         except MemoryError:
             item.drop(name, "not enough memory to decode it")
             continue
-        sized = {size: SizedView(picture) for size, picture in squashed.items()}
+        sized = {size: SizedView(image) for size, image in squashed.items()}
         view = item.views[name] = DecodedView(ref.name, sized, garment.keypoints.get(name))
         if view.fractions is None:
             view.whole = _reduced(image, DETECT_HEIGHT)
     for view in item.views.values():
         for one in view.sized.values():
-            one.png = fast_png_bytes(one.picture)
+            one.png = fast_png_bytes(one.image)
     for view in item.views.values():
         if view.fractions is not None:
             draw_poses(view)
@@ -110,7 +115,7 @@ def decode_garment(garment: Item, sizes: Sequence[int]) -> DecodedGarment:
 
 
 def _reduced(image: Image.Image, height: int) -> Picture:
-    """The picture in its own shape, at most ``height`` rows."""
+    """The image in its own shape, at most ``height`` rows."""
     if image.height > height:
         width = max(1, round(image.width * height / image.height))
         image = image.resize((width, height), Image.Resampling.BOX)
@@ -118,7 +123,7 @@ def _reduced(image: Image.Image, height: int) -> Picture:
 
 
 def draw_poses(view: DecodedView) -> None:
-    """Draw a view's pose picture at each of its sizes; its keypoints are known."""
+    """Draw a view's pose image at each of its sizes; its keypoints are known."""
     assert view.fractions is not None
     for size, sized in view.sized.items():
         sized.pose = draw_pose(from_fractions(view.fractions, size), size)

@@ -1,4 +1,4 @@
-"""What a preparation will take, before it begins: pictures, pairs, bytes, and measured time."""
+"""What a preparation will take, before it begins: images, pairs, bytes, and measured time."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 from xmdpt_cli.datasets.listing import Item
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.prepare.decode import DecodedView, decode_garment, draw_poses
+from xmdpt_cli.prepare.features import FeatureEncoder, PoseDetector, encode_views
 from xmdpt_cli.prepare.plan import ShardPlan
-from xmdpt_cli.prepare.shard_maker import FeatureEncoder, PoseDetector, encode_views
 from xmdpt_cli.utils.splits import SPLITS
 
 _GARMENTS = 8  # decoded to measure
@@ -22,16 +22,16 @@ _LONG = 5.0  # seconds: a first call this long is not repeated
 
 @dataclass(frozen=True)
 class Estimate:
-    """Measured on a few pictures; seconds are of one process, for all sizes together."""
+    """Measured on a few images; seconds are of one process, for all sizes together."""
 
     garments: dict[str, int]  # by split
     images: dict[str, int]
     pairs: dict[str, int]
     bytes: dict[int, int]  # by size
-    undetected: int  # pictures that wait for OpenPose
-    decode_seconds: float  # a picture, on one core
-    encode_seconds: float | None  # a picture, both orientations; None: not measured
-    detect_seconds: float | None  # a picture OpenPose looks at; None: not measured
+    undetected: int  # images that wait for OpenPose
+    decode_seconds: float  # an image, on one core
+    encode_seconds: float | None  # an image, both orientations; None: not measured
+    detect_seconds: float | None  # an image OpenPose looks at; None: not measured
 
     def seconds(self, workers: int, world: int, apart: bool) -> float | None:
         """Time for all of it; ``apart``: networks do not use the cores. None if not known."""
@@ -50,11 +50,11 @@ def estimate(
     sizes: Sequence[int],
     tokens: str,
 ) -> Estimate:
-    """Decode a few pictures, encode fewer, and multiply.
+    """Decode a few images, encode fewer, and multiply.
 
     Without ``encoders`` bytes are those of the published networks (257 x 1536 and 257 x 768
     tokens, 8 x size/8 x size/8 moments) and the networks' time stays unknown.
-    Raises XmdptError if none of the pictures looked at can be used.
+    Raises XmdptError if none of the images looked at can be used.
     """
     garments = [garment for plan in plans for garment in plan.garments]
     begun = time.perf_counter()
@@ -79,7 +79,7 @@ def estimate(
 
 def _view_bytes(views: Sequence[DecodedView], size: int, tokens: str) -> float:
     """What one view takes in a shard, mean."""
-    picture = float(np.mean([_padded(len(view.sized[size].png)) for view in views]))
+    image = float(np.mean([_padded(len(view.sized[size].png)) for view in views]))
     features = views[0].sized[size].features
     count = (
         sum(tensor.numel() * tensor.element_size() for tensor in features.values())
@@ -87,7 +87,7 @@ def _view_bytes(views: Sequence[DecodedView], size: int, tokens: str) -> float:
         else _published_bytes(size, tokens)
     )
     keypoints = 18 * 2 * 8 + 128  # and numpy's header
-    return picture + _padded(count) + _padded(keypoints)
+    return image + _padded(count) + _padded(keypoints)
 
 
 def _decode_some(garments: Sequence[Item], sizes: Sequence[int]) -> list[DecodedView]:
@@ -97,24 +97,24 @@ def _decode_some(garments: Sequence[Item], sizes: Sequence[int]) -> list[Decoded
     views = [view for item in decoded for view in item.views.values()]
     if not views:
         first = "; ".join(f"{file}: {why}" for item in decoded for file, why in item.skipped[:1])
-        raise XmdptError(f"none of the first pictures looked at can be used ({first})")
+        raise XmdptError(f"none of the first images looked at can be used ({first})")
     return views
 
 
 def _time_detector(views: Sequence[DecodedView], detector: PoseDetector) -> float | None:
-    """Seconds a picture takes OpenPose; None if it has to look at none of these."""
-    pictures = [view.whole for view in views if view.whole is not None]
-    if not pictures:
+    """Seconds an image takes OpenPose; None if it has to look at none of these."""
+    images = [view.whole for view in views if view.whole is not None]
+    if not images:
         return None
     begun = time.perf_counter()
-    detector.keypoints_batch(pictures)
-    return (time.perf_counter() - begun) / len(pictures)
+    detector.keypoints_batch(images)
+    return (time.perf_counter() - begun) / len(images)
 
 
 def _time_encoders(
     views: Sequence[DecodedView], encoders: Mapping[int, FeatureEncoder], tokens: str
 ) -> float:
-    """Seconds a picture takes the networks."""
+    """Seconds an image takes the networks."""
     for view in views:
         if view.fractions is None:  # any pose takes as long
             view.fractions = np.full((18, 2), np.nan)
@@ -139,7 +139,7 @@ def _padded(count: int) -> int:
 
 
 def _published_bytes(size: int, tokens: str) -> int:
-    """Bytes of one picture's features with the published networks, both orientations."""
+    """Bytes of one image's features with the published networks, both orientations."""
     moments = 8 * (size // 8) ** 2 * 2
     wide = 257 * (1536 + 768)
     return 2 * (moments + (wide + 2 * 257 * 4 if tokens == "fp8" else 2 * wide))

@@ -14,7 +14,7 @@ from xmdpt_cli.utils.deepfashion_names import ImageName, parse_name
 
 
 def keypoint_rows(store: Store) -> Iterator[AnnotationRow]:
-    """(split, name or path below the root, fractions (18, 2) with NaN for missing) a picture."""
+    """(split, name or path below the root, fractions (18, 2) with NaN for missing) an image."""
     manifest = read_manifest(store)
     for shard in manifest["shards"]:
         index = read_index(store, shard["name"])

@@ -1,10 +1,15 @@
-"""Turn a listing into a prepared dataset: pictures squashed, features computed once, shards.
+"""From a listing of a raw dataset to a prepared one.
 
-The folder: ``prepare.json`` (what it is being made from, written first), ``train-000000.tar``
-and its index one after the other, ``dataset.json`` (the manifest, written last). Interrupted at
-any point, the same call continues with the shards that are not whole and ends with the same bytes
-as an undisturbed run, whether one process makes them or many. (On a CPU the networks' rounding
-depends on torch's number of threads: bytes are compared at the same number.)
+A shard goes through these stages, a garment at a time (``make_shard``):
+
+    decode and resize (``decode``, on ``workers``) -> keypoints where the listing has none
+    (``features``) -> VAE moments and DINOv2 tokens (``features``) -> write (``shard_writer``)
+
+The folder then holds ``prepare.json`` (what it is made from, written first), the shards with their
+indexes, and ``dataset.json`` (the manifest, written last). Interrupted at any point, the same call
+continues with the shards that are not whole and ends with the same bytes as an undisturbed run,
+whether one process makes them or many. (On a CPU the networks' rounding depends on torch's number
+of threads: bytes are compared at the same number.)
 """
 
 from __future__ import annotations
@@ -17,30 +22,21 @@ from pathlib import Path
 from typing import Any
 
 from xmdpt_cli.data.index import ShardIndex, index_name, read_index
-from xmdpt_cli.data.manifest import (
-    FORMAT,
-    MANIFEST,
-    OPTIONS,
-    VERSION,
-    check_begun,
-    claim_folder,
-    finished_manifest,
+from xmdpt_cli.data.manifest import finished_manifest
+from xmdpt_cli.datasets.listing import Listing
+from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.files import only_process
+from xmdpt_cli.prepare.dataset_folder import (
+    begin,
+    describe_poses,
+    fingerprint,
+    left_out,
     make_manifest,
-    read_manifest,
     remove_parts,
 )
-from xmdpt_cli.datasets.listing import Listing
-from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.files import only_process
+from xmdpt_cli.prepare.features import TOKEN_TYPES, FeatureEncoder, PoseDetector
+from xmdpt_cli.prepare.make_shard import Settings, Target, make_shard
 from xmdpt_cli.prepare.plan import ShardPlan, plan_shards, share
-from xmdpt_cli.prepare.shard_maker import (
-    TOKEN_TYPES,
-    FeatureEncoder,
-    PoseDetector,
-    Settings,
-    Target,
-    make_shard,
-)
 from xmdpt_cli.prepare.workers import Decoders
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.storage.ranks import Meeting, World
@@ -79,21 +75,21 @@ def prepare_datasets(
     remake: Collection[str] | None = None,
     progress: Progress = silent,
 ) -> dict[int, dict[str, Any]]:
-    """Write ``listing`` as shards, one dataset a size, in one pass over the pictures.
+    """Write ``listing`` as shards, one dataset a size, in one pass over the images.
 
-    ``outs``: side of the prepared squares in pixels -> folder or URL; ``encoders``: the networks
-    of each size; ``detector``: finds the keypoints that the listing does not have; ``tokens``:
-    ``"bf16"``, or ``"fp8"`` with a scale a token; ``batch_size``: pictures per call of a network;
-    ``limit``: at most so many garments per split; ``strict``: the first picture that cannot be
-    used is an error; ``workers``: processes that decode ahead of the networks (0: threads of this
-    process; a script that asks for processes needs ``if __name__ == "__main__"``); ``world``:
-    which of how many processes this is, all called alike; each returns when all are done;
-    ``remake``: shards to make again though they are there, in one process. Each is replaced when
-    its successor is whole and read back, the manifest last.
+    ``outs``: side of the prepared squares in pixels -> folder or URL; ``encoders``: those of each
+    size; ``detector``: finds the keypoints that the listing does not have; ``tokens``: ``"bf16"``,
+    or ``"fp8"`` with a scale a token; ``batch_size``: images per call of an encoder; ``limit``: at
+    most so many garments per split; ``strict``: the first image that cannot be used is an error;
+    ``workers``: processes that decode ahead of the encoders (0: threads of this process; a script
+    that asks for processes needs ``if __name__ == "__main__"``); ``world``: which of how many
+    processes this is, all called alike; each returns when all are done; ``remake``: shards to make
+    again though they are there, in one process. Each is replaced when its successor is whole and
+    read back, the manifest last.
 
-    Returns the manifests by size. A finished folder returns at once. Raises XmdptError if a
-    folder holds something else or was begun with other settings, if the encoder gives values
-    that are not finite, or if nothing usable is left.
+    Returns the manifests by size. A finished folder returns at once. Raises XmdptError if a folder
+    holds something else or was begun with other settings, if the encoder gives values that are not
+    finite, or if nothing usable is left.
     """
     _check(outs, encoders, tokens, garments_per_shard, batch_size, limit, workers)
     world = world or World()
@@ -101,7 +97,7 @@ def prepare_datasets(
         detector = None
     elif detector is None:
         raise ConfigError(
-            f"{listing.without_keypoints()} pictures have no keypoints", "give a pose detector"
+            f"{listing.without_keypoints()} images have no keypoints", "give a pose detector"
         )
     settings = Settings(detector, tokens, batch_size, strict, replace=remake is not None)
     if remake is not None and (world.size > 1 or len(outs) > 1):
@@ -116,9 +112,9 @@ def prepare_datasets(
         try:
             for target in targets:
                 begun = fingerprint(listing, target, settings, garments_per_shard, limit)
-                _claim(target.store, begun, meeting, keep=remake is not None)
+                begin(target.store, begun, meeting, keep=remake is not None)
             if remake is not None:
-                settings = replace(settings, left_out=_left_out(targets[0].store))
+                settings = replace(settings, left_out=left_out(targets[0].store))
             plans = plan_shards(listing, garments_per_shard, limit)
             made = _make_shards(targets, plans, settings, workers, meeting, remake or (), progress)
             manifests = {
@@ -126,87 +122,11 @@ def prepare_datasets(
                 for target in targets
             }
         except BaseException as err:
-            with suppress(Exception):  # the first error is the one to be told
+            with suppress(Exception):  # the first error is the one to be shown
                 meeting.beat(failure=str(err) or type(err).__name__)
             raise
         meeting.close()
         return manifests
-
-
-def _check(
-    outs: Mapping[int, str | Path],
-    encoders: Mapping[int, FeatureEncoder],
-    tokens: str,
-    garments_per_shard: int,
-    batch_size: int,
-    limit: int | None,
-    workers: int,
-) -> None:
-    """ConfigError for numbers that make no sense."""
-    numbers = {"garments_per_shard": garments_per_shard, "batch_size": batch_size, "limit": limit}
-    for name, value in [*(("size", size) for size in outs), *numbers.items()]:
-        if value is not None and value < 1:
-            raise ConfigError(f"{name} must be at least 1, not {value}")
-    if workers < 0:
-        raise ConfigError(f"workers must be at least 0, not {workers}")
-    if tokens not in TOKEN_TYPES:
-        raise ConfigError(f"tokens are stored as {' or '.join(TOKEN_TYPES)}, not {tokens!r}")
-    if not outs or outs.keys() != encoders.keys():
-        raise ConfigError("give at least one size, and an encoder for each")
-    if len({str(out) for out in outs.values()}) < len(outs):
-        raise ConfigError("two sizes cannot be written to the same folder")
-
-
-def fingerprint(
-    listing: Listing,
-    target: Target,
-    settings: Settings,
-    garments_per_shard: int,
-    limit: int | None,
-) -> dict[str, Any]:
-    """Everything the bytes depend on, apart from the pictures themselves."""
-    return {
-        "format": FORMAT,
-        "version": VERSION,
-        "resolution": target.size,
-        "garments_per_shard": garments_per_shard,
-        "limit": limit,
-        "tokens": settings.tokens,
-        "dataset": {
-            "garments": len(listing.items),
-            "images": listing.images(),
-            "sha256": listing.digest(),
-        },
-        "poses": _describe_poses(settings),
-        "encoders": target.encoder.describe(),
-        OPTIONS: {**listing.options, "batch_size": settings.batch_size},
-    }
-
-
-def _describe_poses(settings: Settings) -> dict[str, Any]:
-    """Where the keypoints come from."""
-    return {"kind": "listed"} if settings.detector is None else settings.detector.describe()
-
-
-def _claim(store: Store, begun: dict[str, Any], meeting: Meeting, keep: bool) -> None:
-    """Rank 0 makes the folder its own; the others wait for that and compare. ``keep``: the manifest
-    of a dataset with damaged shards stays until there is a new one."""
-    if meeting.world.rank == 0:
-        claim_folder(store, begun)
-        if meeting.world.size == 1:
-            remove_parts(store)
-        if not keep and finished_manifest(store) is None:
-            store.remove(MANIFEST)  # a shard was lost: not finished any more
-    else:
-        meeting.wait(lambda: check_begun(store, begun), "rank 0 to begin")
-
-
-def _left_out(store: Store) -> set[str] | None:
-    """The pictures that a finished dataset was made without; None: it is not finished."""
-    try:
-        return {str(file) for file, _ in read_manifest(store)["skipped"]}
-    except XmdptError:
-        return None
 
 
 def _make_shards(
@@ -232,16 +152,15 @@ def _make_shards(
     total, done = sum(plan.images for plan in mine), 0
     progress("prepare", 0, total)
 
-    def add(count: int, shard: str) -> None:
+    def report(images: int, shard: str) -> None:
         nonlocal done
-        done += count
+        done += images
         meeting.beat()
         progress("prepare", done, total, shard=shard)
 
-    settings = replace(settings, done=add)
     for plan in mine:
         if plan.name not in missing:
-            add(plan.images, plan.name)
+            report(plan.images, plan.name)
     todo = [
         (garment, [target.size for target in missing[plan.name]])
         for plan in mine
@@ -255,7 +174,7 @@ def _make_shards(
         decoded = pool.decode(todo)
         for plan in mine:
             if plan.name in missing:
-                indexes = make_shard(plan, missing[plan.name], decoded, settings)
+                indexes = make_shard(plan, missing[plan.name], decoded, settings, report)
                 for target, index in zip(missing[plan.name], indexes, strict=True):
                     made[target.size, plan.name] = index
     return made
@@ -290,10 +209,34 @@ def _finish(
         listing.problems,
         target.size,
         target.encoder.describe(),
-        {"tokens": settings.tokens, "poses": _describe_poses(settings)},
+        {"tokens": settings.tokens, "poses": describe_poses(settings)},
     )
 
 
 def _whole(store: Store, name: str) -> ShardIndex | None:
     """The index of a shard that another rank makes, once it is there."""
     return None if store.size(index_name(name)) is None else read_index(store, name)
+
+
+def _check(
+    outs: Mapping[int, str | Path],
+    encoders: Mapping[int, FeatureEncoder],
+    tokens: str,
+    garments_per_shard: int,
+    batch_size: int,
+    limit: int | None,
+    workers: int,
+) -> None:
+    """ConfigError for numbers that make no sense."""
+    numbers = {"garments_per_shard": garments_per_shard, "batch_size": batch_size, "limit": limit}
+    for name, value in [*(("size", size) for size in outs), *numbers.items()]:
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} must be at least 1, not {value}")
+    if workers < 0:
+        raise ConfigError(f"workers must be at least 0, not {workers}")
+    if tokens not in TOKEN_TYPES:
+        raise ConfigError(f"tokens are stored as {' or '.join(TOKEN_TYPES)}, not {tokens!r}")
+    if not outs or outs.keys() != encoders.keys():
+        raise ConfigError("give at least one size, and an encoder for each")
+    if len({str(out) for out in outs.values()}) < len(outs):
+        raise ConfigError("two sizes cannot be written to the same folder")

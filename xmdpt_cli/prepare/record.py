@@ -155,11 +155,11 @@ class Record:
         made = self.content["dataset"]
         if made["sha256"] == listing.digest():
             return
-        there = f"{made['images']} pictures of {made['garments']} garments"
+        there = f"{made['images']} images of {made['garments']} garments"
         found = f"{listing.images()} of {len(listing.items)}"
         what = f"it holds {found}, not {there}"
         if (made["images"], made["garments"]) == (listing.images(), len(listing.items)):
-            what = "its pictures' names, pairs or keypoints are others"
+            what = "its images' names, pairs or keypoints are others"
         problems = [f"{p.file}: {p.reason}" for p in listing.problems if not p.kept][:3]
         hint = "give the folder it was prepared from as --root; nothing was changed"
         if not self.options:

@@ -41,9 +41,9 @@ REPORTS = ("sheet.png", "report.html")  # lie in the folder once a report was wr
 def check_dataset(store: Store, *, deep: bool = True, progress: Progress = silent) -> CheckReport:
     """Look at everything in a prepared folder and report what is wrong with it.
 
-    ``deep``: read every shard and check its sha256, pictures, keypoints and tensors; otherwise
+    ``deep``: read every shard and check its sha256, images, keypoints and tensors; otherwise
     only that files have their size and that indexes and the manifest agree. ``progress`` counts
-    pictures. Nothing is changed.
+    images. Nothing is changed.
 
     Raises XmdptError if there is no prepared dataset, finished or not, or of another version.
     """

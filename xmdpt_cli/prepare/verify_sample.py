@@ -96,7 +96,7 @@ class GarmentCheck:
 def check_garment(key: str, members: Iterable[Member], resolution: int | None) -> GarmentCheck:
     """Read every member of one garment: its place for the index, and what is wrong with it.
 
-    ``resolution``: side of the pictures in pixels, None if not known.
+    ``resolution``: side of the images in pixels, None if not known.
     """
     found = GarmentCheck(key)
     views: dict[str, dict[str, Member]] = {}
@@ -175,7 +175,7 @@ def _view(
     png, npy, tensors = (parts[suffix] for suffix in SUFFIXES)
     broken = keypoints_trouble(npy.data, resolution)
     for kind, message in (
-        ("picture", picture_trouble(png.data, resolution)),
+        ("picture", image_trouble(png.data, resolution)),
         ("keypoints", broken),
     ):
         if message:
@@ -222,8 +222,8 @@ def read_tensors(member: Member) -> dict[str, TensorPlace]:
     return places
 
 
-def picture_trouble(data: bytes, resolution: int | None) -> str:
-    """What is wrong with a stored picture, empty if nothing."""
+def image_trouble(data: bytes, resolution: int | None) -> str:
+    """What is wrong with a stored image, empty if nothing."""
     try:
         with warnings.catch_warnings():
             # a damaged header may name a size that Pillow warns about before it fails
@@ -232,10 +232,10 @@ def picture_trouble(data: bytes, resolution: int | None) -> str:
                 shape = (image.height, image.width, len(image.getbands()))
                 wanted = (resolution or shape[0], resolution or shape[0], 3)
                 if shape != wanted:
-                    return f"the picture is {shape}, not {wanted}"
+                    return f"the image is {shape}, not {wanted}"
                 image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as err:
-        return f"the picture cannot be decoded ({_first_line(err)})"
+        return f"the image cannot be decoded ({_first_line(err)})"
     return ""
 
 
@@ -248,11 +248,11 @@ def keypoints_trouble(data: bytes, resolution: int | None) -> str:
     absent = np.isnan(points)
     if np.isinf(points).any() or (absent[:, 0] != absent[:, 1]).any():
         return "a joint is neither there nor absent (both coordinates NaN)"
-    # annotated joints may lie a little outside the picture, never by a whole picture
+    # annotated joints may lie a little outside the image, never by a whole image
     if resolution is not None and not absent.all():
         low, high = float(np.nanmin(points)), float(np.nanmax(points))
         if low < -resolution or high > 2 * resolution:
-            return f"joints from {low:.0f} to {high:.0f} px in a picture of {resolution} px"
+            return f"joints from {low:.0f} to {high:.0f} px in an image of {resolution} px"
     return ""
 
 

@@ -17,7 +17,7 @@ from xmdpt_cli.prepare.tar_walk import BrokenTarError, TarWalk
 from xmdpt_cli.prepare.verify_sample import Trouble, check_garment
 from xmdpt_cli.storage.stores import Store
 
-REMAKE = "--repair --root ROOT makes the shard again from the pictures it was prepared from"
+REMAKE = "--repair --root ROOT makes the shard again from the images it was prepared from"
 REBUILD = "--repair rebuilds the index from the shard"
 AS_PREPARED = "the shard is as it was prepared: prepare again into a new folder"
 
@@ -46,7 +46,7 @@ def walk_shard(
 ) -> Walked:
     """Read a shard once, a garment at a time; ``seen`` is told how many views it has passed.
 
-    ``resolution``: side of the pictures in pixels, None if not known. Raises OSError if the
+    ``resolution``: side of the images in pixels, None if not known. Raises OSError if the
     store fails, which says nothing about the shard.
     """
     walked = Walked()

@@ -31,13 +31,13 @@ T = TypeVar("T")
 class Decoders:
     """Processes or threads that decode garments ahead of whoever asks for them, in order.
 
-    Processes write pictures and pose pictures into memory shared with this one, in slots of a
+    Processes write images and pose images into memory shared with this one, in slots of a
     garment each; through a pipe they would cost as much as drawing the poses. What finds no slot
     free, or does not fit, goes through the pipe.
     """
 
     def __init__(self, workers: int, sizes: Sequence[int], ahead: int) -> None:
-        self.ahead = ahead  # about so many pictures are on the way
+        self.ahead = ahead  # about so many images are on the way
         self._slots: Slots | None = None
         self._pool: Executor
         if workers:
@@ -110,12 +110,12 @@ class Slots:
         return self._free.popleft() if self._free else None
 
     def put(self, item: DecodedGarment, slot: int) -> dict[tuple[str, int], int]:
-        """In the decoder: copy pictures into a slot as far as they fit -> where they begin."""
+        """In the decoder: copy images into a slot as far as they fit -> where they begin."""
         places: dict[tuple[str, int], int] = {}
         begun, room = 0, self._bytes.shape[1]
         for name, view in item.views.items():
             for size, sized in view.sized.items():
-                both = [sized.picture] if sized.pose is None else [sized.picture, sized.pose]
+                both = [sized.image] if sized.pose is None else [sized.image, sized.pose]
                 if begun + sum(array.nbytes for array in both) > room:
                     return places
                 places[name, size] = begun
@@ -164,8 +164,8 @@ class Packed:
                     assert slot is not None
                     png, place = one
                     one = SizedView(slots.get(slot, place, size), png)
-                    if points is not None:  # the pose lies behind its picture
-                        one.pose = slots.get(slot, place + one.picture.nbytes, size)
+                    if points is not None:  # the pose lies behind its image
+                        one.pose = slots.get(slot, place + one.image.nbytes, size)
                 sized[size] = one
             file = garment.views[name].name
             item.views[name] = DecodedView(file, sized, points, self.whole.get(name))

@@ -1,122 +1,235 @@
-"""Bar charts as inline SVG: no scripts, colours from the page's CSS, numbers on hovering."""
+"""Charts as SVG, made by matplotlib without a display.
+
+Text stays text and the same numbers give the same bytes. A chart is written either as a file of
+its own or to stand in a page, where its colours are those of the page's stylesheet, by day and by
+night, and a mark shows its numbers on hovering.
+"""
 
 from __future__ import annotations
 
+import io
+import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from html import escape
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+from xml.etree import ElementTree
 
-from xmdpt_cli.report.html import ceiling
+import matplotlib
+from markupsafe import Markup
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-MOST_BARS = 20  # a longer histogram is put into bins
+TEXT, SOFT, LINE, TRACK, CARD = "#1c2330", "#667085", "#e3e7ee", "#eef1f6", "#ffffff"
+SERIES = ("#3b6fd4", "#e08a1e")
+#: the custom properties of templates/style.css that stand for these colours in a page
+PROPERTIES = {TEXT: "--text", SOFT: "--soft", LINE: "--line", TRACK: "--track", CARD: "--card",
+              SERIES[0]: "--s0", SERIES[1]: "--s1"}  # fmt: skip
+#: told apart by most eyes (Okabe and Ito 2008)
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "xmdpt",  # else the ids of shapes are random
+    "text.parse_math": False,  # a name with a dollar is a name
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib
+    "font.size": 12,
+    "axes.titlesize": 13,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": SOFT,
+    "axes.titlecolor": TEXT,
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "grid.color": LINE,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "xtick.major.pad": 7,  # the first label stands clear of the 0% beside it
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "legend.frameon": False,
+}
+styled = matplotlib.rc_context(STYLE)
+plain_number = FuncFormatter(lambda value, _: f"{value:,.4g}")  # 1,000 and 0.5, not 10^3
+percent_number = FuncFormatter(lambda value, _: f"{value:g}%")
+MAX_BARS = 20  # a longer histogram is put into bins
+WIDTH = 440  # of the charts of the dataset page: on a phone their text is still legible
 
 
-@dataclass(frozen=True)
-class Series:
-    """One colour of a chart: counts at the chart's labels."""
+class Chart:
+    """A figure with one pair of axes. Make, fill and write it in functions that are ``@styled``."""
 
-    name: str
-    counts: Sequence[int]
+    def __init__(self, width: float, height: float) -> None:
+        """Pixels of the viewBox; a page scales the chart to its column."""
+        self.figure = Figure((width / 72, height / 72), dpi=72, layout="constrained")
+        self.axes = self.figure.add_subplot()
+        self._titles: dict[str, list[str]] = {}
 
-    def percent(self, i: int) -> float:
-        """Of all this series counts."""
-        return 100 * self.counts[i] / max(1, sum(self.counts))
+    def mark(self, artist: Artist, kind: str, titles: Sequence[str]) -> None:
+        """Let the elements of ``artist`` show ``titles`` on hovering, one each; ``kind`` becomes
+        the class of the SVG elements."""
+        name = f"mark-{len(self._titles)}-{kind}"
+        artist.set_gid(name)
+        self._titles[name] = list(titles)
+
+    def svg(self) -> str:
+        """As the text of an SVG file, on white."""
+        root = self._elements()
+        root.set("xmlns", "http://www.w3.org/2000/svg")
+        return ElementTree.tostring(root, encoding="unicode") + "\n"
+
+    def inline(self, label: str) -> Markup:
+        """As an element of a page; ``label`` is what a screen reader says."""
+        self.figure.patch.set_visible(False)
+        self.axes.patch.set_visible(False)
+        root = self._elements()
+        for name in ("width", "height", "version"):
+            del root.attrib[name]
+        root.attrib.update({"role": "img", "aria-label": label})
+        for element in root.iter():
+            style = element.get("style")
+            if style:  # the page chooses fonts and colours
+                style = re.sub("font-family: [^;]*; ", "", style)
+                element.set("style", re.sub("#[0-9a-f]{6}", _property, style))
+        return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+    def _elements(self) -> ElementTree.Element:
+        """The SVG without what a page does not need, and with titles."""
+        stream = io.BytesIO()
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        self.figure.savefig(stream, format="svg", metadata=nothing)
+        root = ElementTree.fromstring(stream.getvalue())
+        parents = {child: parent for parent in root.iter() for child in parent}
+        for element in list(root.iter()):
+            element.tag = element.tag.partition("}")[2]
+            element.tail = None
+            if element.tag in ("style", "clipPath"):
+                parents[parents[element]].remove(parents[element])
+            for name, value in list(element.attrib.items()):
+                if name == "clip-path" or value.startswith("rotate(-0 "):
+                    del element.attrib[name]
+                elif name.startswith("{"):
+                    element.attrib[name.partition("}")[2]] = element.attrib.pop(name)
+                elif name in ("d", "x", "y"):
+                    element.set(name, re.sub(r"\d+\.\d{3,}", _rounded, value))
+            if element.text and not element.text.strip():
+                element.text = None
+        used = {element.get("href", "").removeprefix("#") for element in root.iter("use")}
+        for element in list(root.iter()):
+            name = element.get("id", "")
+            if name in self._titles:
+                _add_titles(element, name.split("-")[2], self._titles[name])
+            if name not in used:
+                element.attrib.pop("id", None)
+        return root
+
+
+def _add_titles(group: ElementTree.Element, kind: str, titles: Sequence[str]) -> None:
+    definitions = {shape for defs in group.iter("defs") for shape in defs.iter()}
+    shapes = [s for s in group.iter() if s.tag in ("path", "use") and s not in definitions]
+    for shape, title in zip(shapes, titles, strict=True):
+        shape.set("class", kind)
+        ElementTree.SubElement(shape, "title").text = title
+
+
+def _property(colour: re.Match[str]) -> str:
+    name = PROPERTIES.get(colour[0])
+    return colour[0] if name is None else f"var({name})"
+
+
+def _rounded(number: re.Match[str]) -> str:
+    return f"{float(number[0]):.2f}".rstrip("0").rstrip(".")
 
 
 def bins(counters: Sequence[Counter[int]], full: range | None = None) -> list[range]:
-    """The values that one bar stands for: each by itself, or evenly many where they are many.
+    """The values that one bar stands for: one value, or equally many where there are too many.
 
     ``full``: these values in any case.
     """
     values = [value for counter in counters for value in counter]
     low = min([*values, *(full or ())], default=0)
     high = max([*values, *(full or ())], default=0)
-    width = -(-(high - low + 1) // MOST_BARS)
-    return [range(at, at + width) for at in range(low, high + 1, width)]
+    width = -(-(high - low + 1) // MAX_BARS)
+    return [range(start, start + width) for start in range(low, high + 1, width)]
 
 
+@styled
 def histogram(
     names: Sequence[str],
     counters: Sequence[Counter[int]],
     unit: str,
+    label: str,
     full: range | None = None,
-    height: int = 230,
-) -> str:
+    height: int = 180,
+) -> Markup:
     """Side by side, how often each value occurs, in percent of its counter.
 
     ``unit`` names what is counted ("garments"), for the numbers on hovering.
     """
     places = bins(counters, full)
     labels = [str(p[0]) if len(p) == 1 else f"{p[0]}–{p[-1]}" for p in places]
-    series = [
-        Series(name, [sum(counter[value] for value in place) for place in places])
-        for name, counter in zip(names, counters, strict=True)
-    ]
-    return columns(labels, series, unit, height)
+    chart = Chart(WIDTH, height)
+    wide = min(0.78, 0.08 * len(places)) / len(names)  # few bars stay slender
+    for number, (name, counter) in enumerate(zip(names, counters, strict=True)):
+        counts = [sum(counter[value] for value in place) for place in places]
+        percent = [100 * count / max(1, counter.total()) for count in counts]
+        middle = [at + (number - (len(names) - 1) / 2) * wide for at in range(len(places))]
+        drawn = chart.axes.bar(middle, percent, 0.94 * wide, color=SERIES[number % len(SERIES)])
+        for bar, where, count, share in zip(drawn, labels, counts, percent, strict=True):
+            said = f"{name}, {where}: {count:,} {unit} ({share:.1f}%)"
+            chart.mark(bar, f"s{number}", [said])
+    chart.axes.grid(axis="x", visible=False)
+    chart.axes.set_xlim(-0.6, len(places) - 0.4)
+    every = -(-sum(map(len, labels)) // 45)  # as many labels as have room
+    chart.axes.set_xticks(range(0, len(places), every), labels[::every])
+    chart.axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    chart.axes.yaxis.set_major_formatter(percent_number)
+    return chart.inline(label)
 
 
-WIDTH = 560  # of every chart; pages scale them
-LEFT, RIGHT, TOP, BOTTOM = 44, 8, 12, 30
+@styled
+def bars(labels: Sequence[str], counts: Sequence[int], of: int, unit: str, label: str) -> Markup:
+    """Horizontal bars: counts in percent of ``of``, the first at the top."""
+    chart = Chart(WIDTH, 17 * max(1, len(labels)) + 4)
+    chart.axes.axis("off")
+    places = range(len(labels))
+    percent = [100 * count / max(1, of) for count in counts]
+    chart.axes.barh(places, [100] * len(labels), 0.64, color=TRACK)
+    drawn = chart.axes.barh(places, percent, 0.64, color=SERIES[0])
+    for place, bar, name, count in zip(places, drawn, labels, counts, strict=True):
+        chart.mark(bar, "s0", [f"{name}: {count:,} of {of:,} {unit}"])
+        chart.axes.text(-2, place, name, ha="right", va="center_baseline", color=SOFT)
+        chart.axes.text(102, place, f"{percent[place]:.0f}%", va="center_baseline", color=SOFT)
+    chart.axes.set_xlim(0, 100)
+    chart.axes.set_ylim(len(labels) - 0.5, -0.5)
+    return chart.inline(label)
 
 
-def columns(labels: Sequence[str], series: Sequence[Series], unit: str, height: int) -> str:
-    """A chart of upright bars, a group a label, in percent of each series."""
-    top = ceiling(max((s.percent(i) for s in series for i in range(len(labels))), default=0))
-    inner_w, inner_h = WIDTH - LEFT - RIGHT, height - TOP - BOTTOM
-    parts = []
-    for step in range(5):
-        value = top * step / 4
-        y = TOP + inner_h * (1 - step / 4)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:g}" y2="{y:g}"/>')
-        parts.append(f'<text class="axis end" x="{LEFT - 8}" y="{y + 4:g}">{value:g}%</text>')
-    group = inner_w / max(1, len(labels))
-    bar = min(36.0, group * 0.78 / max(1, len(series)))
-    every = -(-max((len(label) for label in labels), default=1) * len(labels) * 8 // inner_w)
-    for i, label in enumerate(labels):
-        middle = LEFT + group * (i + 0.5)
-        if i % every == 0:
-            where = f'x="{middle:.1f}" y="{height - 10}"'
-            parts.append(f'<text class="axis middle" {where}>{escape(label)}</text>')
-        for n, one in enumerate(series):
-            if one.counts[i]:
-                tall = max(1.0, inner_h * one.percent(i) / top)
-                x = middle + (n - len(series) / 2) * bar
-                hover = f"{one.name}, {label}: {one.counts[i]:,} {unit} ({one.percent(i):.1f}%)"
-                parts.append(
-                    f'<rect class="s{n}" x="{x + 0.5:.1f}" y="{TOP + inner_h - tall:.1f}" '
-                    f'width="{bar - 1:.1f}" height="{tall:.1f}" rx="2">'
-                    f"<title>{escape(hover)}</title></rect>"
-                )
-    return _svg(WIDTH, height, parts)
+class Line(NamedTuple):
+    name: str
+    points: Sequence[tuple[float, float]]  # (x, y), x rising
 
 
-def legend(names: Sequence[str]) -> str:
-    """Which colour is which series; nothing to tell apart where there is one."""
-    if len(names) < 2:
-        return ""
-    keys = (f'<span><i class="s{n}"></i>{escape(name)}</span>' for n, name in enumerate(names))
-    return f'<p class="legend">{"".join(keys)}</p>'
-
-
-NAMED, ROW = 128, 22  # pixels: for names, from row to row
-
-
-def bars(labels: Sequence[str], counts: Sequence[int], of: int, unit: str) -> str:
-    """A chart of lying bars: counts in percent of ``of``."""
-    inner = WIDTH - NAMED - 56
-    parts = []
-    for i, (label, count) in enumerate(zip(labels, counts, strict=True)):
-        share, y = count / max(1, of), i * ROW
-        parts.append(
-            f'<text class="axis end" x="{NAMED - 10}" y="{y + 15}">{escape(label)}</text>'
-            f'<rect class="track" x="{NAMED}" y="{y + 4}" width="{inner}" height="14" rx="3"/>'
-            f'<rect class="s0" x="{NAMED}" y="{y + 4}" width="{inner * share:.1f}" height="14" '
-            f'rx="3"><title>{escape(f"{label}: {count:,} of {of:,} {unit}")}</title></rect>'
-            f'<text class="axis" x="{NAMED + inner + 8}" y="{y + 15}">{100 * share:.0f}%</text>'
-        )
-    return _svg(WIDTH, max(1, len(labels)) * ROW + 2, parts)
-
-
-def _svg(width: int, height: int, parts: Sequence[str]) -> str:
-    return f'<svg viewBox="0 0 {width} {height}" role="img">{"".join(parts)}</svg>'
+@styled
+def line_chart(lines: Iterable[Line], across: str, up: str, title: str) -> str:
+    """``lines`` over a logarithmic x axis, as an SVG file; ``across`` and ``up`` name the axes."""
+    chart = Chart(720, 400)
+    places: set[float] = set()
+    for number, line in enumerate(lines):
+        x, y = zip(*line.points, strict=True)
+        places |= {*x}
+        colour = COLOURS[number % len(COLOURS)]
+        dashes = "-" if number < len(COLOURS) else "--"
+        chart.axes.plot(x, y, dashes, color=colour, marker="o", markersize=6, label=line.name)
+    chart.axes.set(xscale="log", xlabel=across, ylabel=up, title=title)
+    chart.axes.set_xticks(sorted(places), [f"{x:g}" for x in sorted(places)])
+    chart.axes.minorticks_off()
+    chart.axes.yaxis.set_major_formatter(plain_number)
+    chart.axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return chart.svg()

@@ -7,9 +7,9 @@ from xmdpt_cli.data.manifest import read_manifest
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import fast_png_bytes
 from xmdpt_cli.progress import Progress, silent
-from xmdpt_cli.report.dataset_numbers import SplitFacts, gather, spread
 from xmdpt_cli.report.dataset_page import page
-from xmdpt_cli.report.dataset_sheet import TEST_PAIRS, TRAIN_PAIRS, Strip, contact_sheet, make_strip
+from xmdpt_cli.report.dataset_sheet import TEST_PAIRS, TRAIN_PAIRS, Strip, make_strip, pairs_sheet
+from xmdpt_cli.report.dataset_statistics import SplitStatistics, evenly_spaced, split_statistics
 from xmdpt_cli.storage.stores import Store
 from xmdpt_cli.utils.splits import SPLITS
 
@@ -27,17 +27,17 @@ def write_report(store: Store, progress: Progress = silent) -> list[str]:
     counts = manifest["counts"]
     total = sum(int(count["images"]) for count in counts.values())
     progress("report", 0, total)
-    splits: list[SplitFacts] = []
+    splits: list[SplitStatistics] = []
     strips: list[Strip] = []
     for split in SPLITS:
         if not counts[split]["pairs"]:
             continue
         dataset = PairDataset(store, split)
-        done = sum(facts.images for facts in splits)
-        splits.append(gather(dataset, progress, done, total))
+        done = sum(one.images for one in splits)
+        splits.append(split_statistics(dataset, progress, done, total))
         wanted = TRAIN_PAIRS if split == "train" else TEST_PAIRS
-        strips += [make_strip(dataset, pair) for pair in spread(dataset.pairs, wanted)]
-    sheet = contact_sheet(strips, {facts.name: facts.pairs for facts in splits})
+        strips += [make_strip(dataset, pair) for pair in evenly_spaced(dataset.pairs, wanted)]
+    sheet = pairs_sheet(strips, {one.name: one.pairs for one in splits})
     _put(store, SHEET, fast_png_bytes(sheet))
     text = page(manifest, splits, strips)
     _put(store, PAGE, text.encode("utf-8", "backslashreplace"))

@@ -2,56 +2,111 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import re
-from collections.abc import Callable, Mapping
-from html import escape
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from PIL import Image
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import Picture, png_bytes
-from xmdpt_cli.metrics.evaluation import Evaluation
-from xmdpt_cli.report.metric_values import arrow, column, main_row, per_pair, shown, style
+from xmdpt_cli.metrics.evaluation import Evaluation, ImageValues
+from xmdpt_cli.report.metric_values import (
+    Heading,
+    column,
+    heading,
+    main_row,
+    per_pair,
+    shown,
+    style,
+)
+from xmdpt_cli.report.pages import data_uri
 
-Pictures = Callable[[str], Mapping[str, Picture]]
+Images = Callable[[str], Mapping[str, Picture]]
 
 SHOWN = 6  # pairs at either end
-LARGEST = 256  # pixels of a picture's longer side; larger ones are reduced
-MOST_BYTES = 32_000  # of a picture, if a lower quality can do it
+LARGEST = 256  # pixels of an image's longer side; larger ones are reduced
+MOST_BYTES = 32_000  # of an image, if a lower quality can do it
 
 
-def pairs_section(report: Evaluation, pictures: Pictures) -> str:
-    """Worst beside best by a SSIM and by LPIPS; nothing where pairs have no values."""
-    show = _Shown(report, pictures)
-    parts = [show.ends(metric) for metric in ranked_metrics(report)]
-    return "".join(parts)
+@dataclass(frozen=True)
+class Shot:
+    """One image of a pair."""
+
+    kind: str  # "source", "generated", ...
+    width: int
+    height: int
+    source: str  # a data URI
 
 
-def ranked_metrics(report: Evaluation) -> list[str]:
+@dataclass(frozen=True)
+class ShownPair:
+    name: str
+    values: list[str]  # the metric that it is ranked by first
+    shots: Sequence[Shot]
+    error: str | None  # why there are no images
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The pairs at both ends of a metric."""
+
+    metric: Heading
+    sides: list[tuple[str, list[ShownPair]]]
+
+
+def ranked_pairs(evaluation: Evaluation, images: Images) -> list[Ranking]:
+    """Worst beside best by a SSIM and by LPIPS; empty where pairs have no values.
+
+    ``images`` is called once for each pair shown.
+    """
+    shape = _compared_size(evaluation)
+
+    @cache
+    def shots(name: str) -> tuple[Sequence[Shot], str | None]:
+        try:
+            found = images(name)
+        except XmdptError as err:
+            return (), err.message
+        return [_shot(kind, image, shape) for kind, image in found.items()], None
+
+    def shown_pair(place: int, metric: str) -> ShownPair:
+        image = evaluation.images[place]
+        return ShownPair(image["name"], _values(evaluation, image, metric), *shots(image["name"]))
+
+    rankings = []
+    for metric in ranked_metrics(evaluation):
+        low, high = ranking(evaluation, metric)
+        ends = {"Worst": low, "Best": high} if high else {"The only pair with a value": low}
+        sides = [(name, [shown_pair(i, metric) for i in places]) for name, places in ends.items()]
+        rankings.append(Ranking(heading(metric, evaluation), sides))
+    return rankings
+
+
+def ranked_metrics(evaluation: Evaluation) -> list[str]:
     """What to rank pairs by: a SSIM and LPIPS, else the first metric that knows a better way."""
-    main = main_row(report)
+    main = main_row(evaluation)
     there = [
         metric
-        for metric in per_pair([report])
+        for metric in per_pair([evaluation])
         if style(metric).higher is not None
-        and not np.isnan(column(report, main, metric).values).all()
+        and not np.isnan(column(evaluation, main, metric).values).all()
     ]
     ssim = [m for name in ("ssim_256", "ssim", "ssim_w51") for m in there if m == name][:1]
     lpips = [m for m in there if m.startswith("lpips")][:1]
     return ssim + lpips or there[:1]
 
 
-def ranking(report: Evaluation, metric: str) -> tuple[list[int], list[int]]:
-    """Pairs, as places in ``report.images``: the worst, worst first, and the best, best first.
+def ranking(evaluation: Evaluation, metric: str) -> tuple[list[int], list[int]]:
+    """Pairs, as places in ``evaluation.images``: the worst, worst first, and the best, best first.
 
     No pair is in both lists, and none without a value is in either; of equal ones the first in
-    the report come first.
+    the evaluation come first.
     """
-    values = column(report, main_row(report), metric).values
+    values = column(evaluation, main_row(evaluation), metric).values
     known = np.flatnonzero(~np.isnan(values))
     signed = values[known] if style(metric).higher else -values[known]
     worst = known[np.argsort(signed, kind="stable")].tolist()
@@ -61,90 +116,50 @@ def ranking(report: Evaluation, metric: str) -> tuple[list[int], list[int]]:
     return low, high
 
 
-class _Shown:
-    """Pairs as HTML; their pictures are asked for once each."""
-
-    def __init__(self, report: Evaluation, pictures: Pictures) -> None:
-        self.report, self.pictures = report, pictures
-        self.main = main_row(report)
-        self.metrics = per_pair([report])
-        self.strips: dict[str, str] = {}
-        self.shape = _compared(report)
-
-    def ends(self, metric: str) -> str:
-        low, high = ranking(self.report, metric)
-        sides = [("Worst", low), ("Best", high)] if high else [("The only pair with a value", low)]
-        columns = "".join(
-            f"<div><h3>{name}</h3>{''.join(self.pair(i, metric) for i in places)}</div>"
-            for name, places in sides
-        )
-        heading = f"Worst and best by {escape(metric)}&nbsp;{arrow(metric)}"
-        return f'<h2>{heading}</h2><div class="two ends">{columns}</div>'
-
-    def pair(self, place: int, ranked: str) -> str:
-        image = self.report.images[place]
-        name = str(image["name"])
-        if name not in self.strips:
-            self.strips[name] = strip(name, self.pictures, self.shape)
-        return (
-            f'<figure class="pair">{self.strips[name]}<figcaption>{escape(name)}'
-            f"<small>{self.values(image, ranked)}</small></figcaption></figure>"
-        )
-
-    def values(self, image: Mapping[str, Any], ranked: str) -> str:
-        row = image["rows"].get(self.main, {})
-        rest = [metric for metric in self.metrics if metric != ranked and metric in row]
-        told = [f"<b>{escape(ranked)} {shown(ranked, row[ranked])}</b>"]
-        told += [f"{escape(metric)} {shown(metric, row[metric])}" for metric in rest]
-        if image.get("joints") is not None:
-            told.append(f"{int(image['joints'])} joints")
-        return " · ".join(f"<span>{one}</span>" for one in told)
+def _values(evaluation: Evaluation, image: ImageValues, ranked: str) -> list[str]:
+    """The ranked metric first, then the others, then the joints."""
+    row = image["rows"].get(main_row(evaluation), {})
+    rest = [metric for metric in per_pair([evaluation]) if metric != ranked and metric in row]
+    values = [f"{metric} {shown(metric, row[metric])}" for metric in (ranked, *rest)]
+    joints = image.get("joints")
+    return values if joints is None else [*values, f"{joints} joints"]
 
 
-def _compared(report: Evaluation) -> tuple[int, int] | None:
-    """(height, width) of all pictures as they were compared: squashed to a square, as this field's
-    models draw, a figure cannot be judged. None where they differ."""
-    found = re.fullmatch(r"(\d+)x(\d+)", report.sizes[0]) if len(report.sizes) == 1 else None
+def _compared_size(evaluation: Evaluation) -> tuple[int, int] | None:
+    """(height, width) that all images had in the comparison, None where they differ.
+
+    Generated squares are squashed; in the size of the comparison a person has true proportions.
+    """
+    sizes = evaluation.sizes
+    found = re.fullmatch(r"(\d+)x(\d+)", sizes[0]) if len(sizes) == 1 else None
     return None if found is None else (int(found[2]), int(found[1]))
 
 
-def strip(name: str, pictures: Pictures, shape: tuple[int, int] | None) -> str:
-    """A pair's pictures side by side, or why there are none; all in the proportions of ``shape``
-    (height, width), in which they were compared, or each as it is."""
-    try:
-        found = pictures(name)
-    except XmdptError as err:
-        return f'<p class="none">No pictures: {escape(err.message)}</p>'
-    return f'<div class="shots">{"".join(_shot(k, p, name, shape) for k, p in found.items())}</div>'
-
-
-def _shot(kind: str, picture: Picture, name: str, shape: tuple[int, int] | None) -> str:
-    smaller = _bounded(picture, shape)
+def _shot(kind: str, image: Picture, shape: tuple[int, int] | None) -> Shot:
+    smaller = _bounded(image, shape)
     height, width = smaller.shape[:2]
-    return (
-        f'<div><img width="{width}" height="{height}" loading="lazy" decoding="async" '
-        f'alt="{escape(f"{kind} of {name}")}" src="{_data_uri(smaller)}">{escape(kind)}</div>'
-    )
+    return Shot(kind, width, height, _small_uri(smaller))
 
 
-def _bounded(picture: Picture, shape: tuple[int, int] | None) -> Picture:
-    height, width = shape or picture.shape[:2]
+def _bounded(image: Picture, shape: tuple[int, int] | None) -> Picture:
+    """In the proportions of ``shape``, at most LARGEST pixels high and wide."""
+    height, width = shape or image.shape[:2]
     scale = min(1.0, LARGEST / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    if size == (picture.shape[1], picture.shape[0]):
-        return picture
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BICUBIC))
+    if size == (image.shape[1], image.shape[0]):
+        return image
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
 
 
-def _data_uri(picture: Picture) -> str:
-    """The smaller of a PNG (drawn poses) and a JPEG (photographs) without subsampled colour."""
-    kind, data = "png", png_bytes(picture)
+def _small_uri(image: Picture) -> str:
+    """The smaller of a PNG (poses) and a JPEG (photographs) without chroma subsampling."""
+    kind, data = "png", png_bytes(image)
     for quality in (90, 75, 60, 40):
         stream = io.BytesIO()
         # not optimize=True: Pillow then fails where a JPEG needs more bytes than it has pixels
-        Image.fromarray(picture).save(stream, format="JPEG", quality=quality, subsampling=0)
+        Image.fromarray(image).save(stream, format="JPEG", quality=quality, subsampling=0)
         if stream.tell() < len(data):
             kind, data = "jpeg", stream.getvalue()
         if len(data) <= MOST_BYTES:
             break
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    return data_uri(kind, data)

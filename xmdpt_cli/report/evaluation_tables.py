@@ -1,16 +1,17 @@
-"""The page's tables: rows and metrics of a protocol, protocols side by side, the networks."""
+"""The tables of an evaluation's page: rows and metrics of a protocol, protocols side by side, the
+networks."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from xmdpt_cli.metrics.evaluation import Evaluation, Value
-from xmdpt_cli.report.html import code, table
+from xmdpt_cli.metrics.evaluation import Evaluation
 from xmdpt_cli.report.metric_values import (
     NONE,
+    Heading,
     heading,
     interval,
     interval_text,
@@ -19,147 +20,116 @@ from xmdpt_cli.report.metric_values import (
     ordered,
     shown,
 )
+from xmdpt_cli.report.pages import code
+from xmdpt_cli.report.tables import Table
 
 ABOUT = {
     "copy-source": "the source image itself, as if no pose had been asked for",
     "mean-image": "one average image, the same for every pair",
     "vae-reconstruction": "the ground truth through the VAE: the best a latent model can do",
-    "ground-truth": "the ground truths themselves, beside the reference set",
+    "ground-truth": "the ground truths themselves, as a set beside the reference set",
 }
-PRINTED = "Printed in papers"
 
 Reference = Sequence[Mapping[str, Any]]
 
 
-def protocol_table(report: Evaluation, reference: Reference = ()) -> str:
-    """Rows down, metrics across: the generated pictures, what calibrates them, papers."""
-    metrics = ordered([*measured(report), *_named(reference)])
-    main = main_row(report)
+@dataclass(frozen=True)
+class Cell:
+    text: str
+    notes: tuple[str, ...] = ()  # below it, in small letters
+
+
+@dataclass(frozen=True)
+class MetricRow:
+    kind: str  # of its style: main, soft, spread, printed, or group: a heading of the rows below
+    label: str
+    cells: Sequence[Cell] = ()
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class MetricTable:
+    corner: str
+    metrics: list[Heading]
+    rows: list[MetricRow]
+    extra: Sequence[str] = ()  # headings of columns behind the metrics
+
+
+def protocol_table(evaluation: Evaluation, reference: Reference = ()) -> MetricTable:
+    """Rows down, metrics across: the generated images, the calibration rows, papers."""
+    metrics = ordered([*measured(evaluation), *_named(reference)])
+    main = main_row(evaluation)
     # the page says how many pairs there are: a column only where a row has another number
-    counts = {report.counts.get(row) for row in report.rows}
+    counts = {evaluation.counts.get(row) for row in evaluation.rows}
     extra = ["images"] if len(counts) > 1 else []
-    lines = [_line(report, main, main, metrics, extra)] if main in report.rows else []
-    others = [row for row in report.rows if row != main]
+
+    def line(row: str, kind: str) -> MetricRow:
+        cells = [_cell(evaluation, row, metric) for metric in metrics]
+        count = evaluation.counts.get(row)
+        cells += [Cell(NONE if count is None else f"{count:,}") for _ in extra]
+        return MetricRow(kind, row, cells, ABOUT.get(row, ""))
+
+    rows = [line(main, "main")] if main in evaluation.rows else []
+    others = [line(row, "soft") for row in evaluation.rows if row != main]
     if others:
-        lines.append(_group("To calibrate the eye", metrics + extra))
-        lines += [_line(report, row, row, metrics, extra, "soft") for row in others]
-    lines += _printed(reference, metrics, extra)
-    head = [heading(metric, report) for metric in metrics]
-    return _metric_table("", head + extra, lines)
+        rows += [MetricRow("group", "To calibrate the eye"), *others]
+    rows += _printed(reference, [*metrics, *extra])
+    return MetricTable("", [heading(metric, evaluation) for metric in metrics], rows, extra)
 
 
-def side_by_side(reports: Sequence[Evaluation], reference: Reference = ()) -> str:
-    """The generated pictures under every protocol, how far these differ, papers."""
-    metrics = ordered([*(m for r in reports for m in _main(r)), *_named(reference)])
-    lines = [_line(report, main_row(report), report.protocol, metrics) for report in reports]
-    lines.append(_spread(reports, metrics))
-    lines += _printed(reference, metrics)
-    head = [heading(metric, *reports) for metric in metrics]
-    return _metric_table("Protocol", head, lines)
-
-
-def legend(reports: Sequence[Evaluation]) -> str:
-    """How to read the tables."""
-    parts = ["Arrows show which way is better."]
-    if any(report.intervals for report in reports):
-        parts.append("Small numbers are 95 % intervals.")
-    if any(report.undefined for report in reports):
-        parts.append("Means are over the pictures where a measure is defined.")
-    return f'<p class="legend">{" ".join(parts)}</p>'
-
-
-def weights_table(reports: Sequence[Evaluation]) -> str:
-    """Which network weights a metric was measured with; nothing where none was needed."""
-    used: dict[tuple[str, str], list[str]] = {}
-    for report in reports:
-        for metric, weights in report.weights.items():
-            used.setdefault((metric, weights), []).append(report.protocol)
-    if not used:
-        return ""
+def side_by_side(evaluations: Sequence[Evaluation], reference: Reference = ()) -> MetricTable:
+    """The generated images under every protocol, how far these differ, papers."""
+    found = [(evaluation, main_row(evaluation)) for evaluation in evaluations]
+    measured_here = [metric for one, row in found for metric in one.rows.get(row, {})]
+    metrics = ordered([*measured_here, *_named(reference)])
     rows = [
-        (escape(metric), code(weights), escape(", ".join(protocols)))
-        for (metric, weights), protocols in used.items()
+        MetricRow("main", one.protocol, [_cell(one, row, metric) for metric in metrics])
+        for one, row in found
     ]
-    return (
-        '<h2>Networks</h2><p class="soft">A value compares only with values of the same weights.'
-        f'</p><div class="card">{table(("Metric", "Weights", "Protocols"), rows)}</div>'
-    )
-
-
-def _main(report: Evaluation) -> dict[str, Value]:
-    return report.rows.get(main_row(report), {})
-
-
-def _line(
-    report: Evaluation,
-    row: str,
-    label: str,
-    metrics: Sequence[str],
-    extra: Sequence[str] = (),
-    kind: str = "main",
-) -> str:
-    about = f"<small>{escape(ABOUT[row])}</small>" if row in ABOUT else ""
-    cells = "".join(_cell(report, row, metric) for metric in metrics)
-    count = report.counts.get(row)
-    cells += "".join(f'<td class="n">{NONE if count is None else f"{count:,}"}</td>' for _ in extra)
-    return f'<tr class="{kind}"><th scope="row">{escape(label)}{about}</th>{cells}</tr>'
-
-
-def _cell(report: Evaluation, row: str, metric: str) -> str:
-    value = report.rows.get(row, {}).get(metric)
-    text = f"<b>{shown(metric, value)}</b>"
-    ends = interval(report, row, metric)
-    if value is not None and ends is not None:
-        text += f"<small>{interval_text(metric, ends)}</small>"
-    missing = report.undefined.get(row, {}).get(metric)
-    if missing:
-        text += f"<small>{missing:,} undefined</small>"
-    dropped = report.drop_last.get(metric)
-    if dropped and value is not None:
-        text += f"<small>{dropped['used']:,} of {dropped['of']:,} pairs</small>"
-    return f'<td class="n">{text}</td>'
-
-
-def _spread(reports: Sequence[Evaluation], metrics: Iterable[str]) -> str:
-    cells = []
+    spread = []
     for metric in metrics:
-        values = [_main(report).get(metric) for report in reports]
+        values = [one.rows.get(row, {}).get(metric) for one, row in found]
         known = [v for v in values if v is not None and math.isfinite(v)]
-        far = shown(metric, max(known) - min(known)) if len(known) > 1 else ""
-        cells.append(f'<td class="n">{far}</td>')
-    return f'<tr class="spread"><th scope="row">largest − smallest</th>{"".join(cells)}</tr>'
+        spread.append(Cell(shown(metric, max(known) - min(known)) if len(known) > 1 else ""))
+    rows.append(MetricRow("spread", "largest − smallest", spread))
+    rows += _printed(reference, metrics)
+    return MetricTable("Protocol", [heading(metric, *evaluations) for metric in metrics], rows)
+
+
+def weights_table(evaluations: Sequence[Evaluation]) -> Table:
+    """Which network weights a metric was measured with; no rows where none was needed."""
+    used: dict[tuple[str, str], list[str]] = {}
+    for evaluation in evaluations:
+        for metric, weights in evaluation.weights.items():
+            used.setdefault((metric, weights), []).append(evaluation.protocol)
+    rows = [[metric, code(weights), ", ".join(of)] for (metric, weights), of in used.items()]
+    return Table("", ["Metric", "Weights", "Protocols"], rows)
+
+
+def _cell(evaluation: Evaluation, row: str, metric: str) -> Cell:
+    value = evaluation.rows.get(row, {}).get(metric)
+    notes = []
+    ends = interval(evaluation, row, metric)
+    if value is not None and ends is not None:
+        notes.append(interval_text(metric, ends))
+    missing = evaluation.undefined.get(row, {}).get(metric)
+    if missing:
+        notes.append(f"{missing:,} undefined")
+    dropped = evaluation.drop_last.get(metric)
+    if dropped and value is not None:
+        notes.append(f"{dropped['used']:,} of {dropped['of']:,} pairs")
+    return Cell(shown(metric, value), tuple(notes))
 
 
 def _named(reference: Reference) -> list[str]:
     return [metric for row in reference for metric in row if metric != "name"]
 
 
-def _printed(reference: Reference, metrics: Sequence[str], extra: Sequence[str] = ()) -> list[str]:
-    """Their numbers with the decimals that they were given with."""
-    columns = [*metrics, *extra]
-    lines = [_group(PRINTED, columns)] if reference else []
+def _printed(reference: Reference, columns: Sequence[str]) -> list[MetricRow]:
+    """Published numbers with the decimals that they were given with."""
+    rows = [MetricRow("group", "Printed in papers")] if reference else []
     for row in reference:
-        cells = "".join(f'<td class="n">{_as_printed(row.get(name))}</td>' for name in columns)
-        name = escape(str(row.get("name", "")))
-        lines.append(f'<tr class="printed"><th scope="row">{name}</th>{cells}</tr>')
-    return lines
-
-
-def _as_printed(value: Any) -> str:
-    return NONE if value is None else escape(str(value))
-
-
-def _group(name: str, columns: Sequence[str]) -> str:
-    return (
-        f'<tr class="group"><th colspan="{len(columns) + 1}"><span>{escape(name)}</span></th></tr>'
-    )
-
-
-def _metric_table(corner: str, columns: Sequence[str], lines: Sequence[str]) -> str:
-    """``columns`` and ``lines`` are HTML."""
-    head = "".join(f'<th class="n" scope="col">{column}</th>' for column in columns)
-    hint = '<p class="swipe">The table scrolls sideways \u2192</p>' if len(columns) > 2 else ""
-    return (
-        f'{hint}<div class="scroll" tabindex="0" role="group" aria-label="Numbers">'
-        f'<table class="metrics"><tr><th>{corner}</th>{head}</tr>{"".join(lines)}</table></div>'
-    )
+        values = [row.get(name) for name in columns]
+        cells = [Cell(NONE if value is None else str(value)) for value in values]
+        rows.append(MetricRow("printed", str(row.get("name", "")), cells))
+    return rows

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from xmdpt_cli.metrics.evaluation import Evaluation
 from xmdpt_cli.report.metric_values import fixed, ordered, style
-
-
-@dataclass(frozen=True)
-class Table:
-    header: list[str]
-    rows: list[list[str]]
+from xmdpt_cli.report.tables import Table
 
 
 def table(evaluation: Evaluation) -> Table:
@@ -27,7 +21,7 @@ def table(evaluation: Evaluation) -> Table:
         [f"images, {metric}", *(_used(evaluation, name, metric) for name in evaluation.rows)]
         for metric in evaluation.drop_last
     ]
-    return Table(["", *evaluation.rows], lines)
+    return Table("", ["", *evaluation.rows], lines)
 
 
 def beside(evaluations: Sequence[Evaluation], row: str = "generated") -> Table:
@@ -36,7 +30,7 @@ def beside(evaluations: Sequence[Evaluation], row: str = "generated") -> Table:
         [evaluation.rows[row] for evaluation in evaluations],
         lambda metric: [_shown(evaluation, row, metric) for evaluation in evaluations],
     )
-    return Table(["", *(evaluation.protocol for evaluation in evaluations)], lines)
+    return Table("", ["", *(evaluation.protocol for evaluation in evaluations)], lines)
 
 
 def seeds_table(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
@@ -48,7 +42,7 @@ def seeds_table(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
         return shown if std is None else f"{shown}, {fixed(std, style(metric).digits)}"
 
     lines = _lines(found.values(), lambda metric: [cell(metric, one) for one in found.values()])
-    return Table(["", *found], lines)
+    return Table("", ["", *found], lines)
 
 
 def _lines(measured: Iterable[Iterable[str]], cells: Callable[[str], list[str]]) -> list[list[str]]:

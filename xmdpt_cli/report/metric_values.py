@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import NamedTuple
 
 import numpy as np
@@ -75,22 +74,17 @@ def shown(metric: str, value: Value) -> str:
     return fixed(value, style(metric).digits)
 
 
-def arrow(metric: str) -> str:
-    """Which way is better, said to screen readers and on hovering too; nothing if not known."""
-    higher = style(metric).higher
-    if higher is None:
-        return ""
-    sign, word = ("↑", "higher") if higher else ("↓", "lower")
-    told = f"{word} is better"
-    return f'<abbr class="way" title="{told}" aria-label="{told}">{sign}</abbr>'
+class Heading(NamedTuple):
+    """A metric as the head of a column or a card."""
+
+    name: str
+    higher: bool | None  # whether higher is better; None: not known
+    toy: bool
 
 
-def heading(metric: str, *reports: Evaluation) -> str:
-    """A metric's name as HTML, with its arrow, and marked where it is a toy."""
-    name = escape(metric).replace("_", "_<wbr>")
-    toy = any(metric in report.toy for report in reports)
-    badge = ' <span class="badge">toy</span>' if toy else ""
-    return "&nbsp;".join(part for part in (name, arrow(metric)) if part) + badge
+def heading(metric: str, *evaluations: Evaluation) -> Heading:
+    toy = any(metric in evaluation.toy for evaluation in evaluations)
+    return Heading(metric, style(metric).higher, toy)
 
 
 def interval(report: Evaluation, row: str, metric: str) -> tuple[float, float] | None:

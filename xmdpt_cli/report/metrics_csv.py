@@ -1,4 +1,4 @@
-"""One line per picture, for a spreadsheet or a data frame."""
+"""One line per image, for a spreadsheet or a data frame."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write_csv(path: str | Path, reports: Sequence[Evaluation]) -> None:
                     continue
                 values = image["rows"][row]
                 # The name stays as it is, even where it begins with = + - or @ and a spreadsheet
-                # takes it for a formula: it is the key that joins these lines to the pictures'
+                # takes it for a formula: it is the key that joins these lines to the images'
                 # files, quotes do not stop a spreadsheet, and any mark before it would silently
                 # make it another name. Import such a file with that column as text.
                 cells = [_cell(values.get(metric)) for metric in metrics]

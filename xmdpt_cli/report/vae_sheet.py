@@ -1,4 +1,4 @@
-"""What fine-tuning did, to look at: truth, before, after, and the same heads enlarged."""
+"""What fine-tuning did: ground truth, before and after, and the same heads enlarged."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from xmdpt_cli.images import Picture
 from xmdpt_cli.pose.head import head_disc
 from xmdpt_cli.pose.keypoints import Keypoints
+from xmdpt_cli.report.contact_sheet import contact_sheet
 
-COLUMNS = ("truth", "before", "after")
-GAP, HEADER, SMALLEST = 4, 20, 160
+COLUMNS = ("ground truth", "before", "after", "ground truth, head", "before, head", "after, head")
+SMALLEST = 160  # side of an image on the sheet
 
 
 class Rebuilt(NamedTuple):
-    """One test picture and what the VAE made of it; all of one size."""
+    """One test image and what the VAE made of it; all of one size."""
 
     truth: Picture
     before: Picture
@@ -26,37 +27,28 @@ class Rebuilt(NamedTuple):
 
 
 def before_after(rows: Sequence[Rebuilt]) -> Picture:
-    """A sheet on white, a line for each picture; without a head its three places stay empty.
+    """A sheet with a line for each image; the places of a head that is not known stay empty.
 
-    Pictures under 160 px are enlarged pixel by pixel, heads to the same size, smoothly.
+    Images under 160 px are enlarged pixel by pixel, heads to the same size, smoothly.
     """
-    enlarge = max(1, -(-SMALLEST // rows[0].truth.shape[0]))
-    side = rows[0].truth.shape[0] * enlarge
-    cell = side + GAP
-    sheet = Image.new("RGB", (6 * cell + 5 * GAP, HEADER + len(rows) * cell), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default()
-    for column in range(6):
-        name = COLUMNS[column % 3] + (", head" if column > 2 else "")
-        pen.text((_left(column, cell), GAP), name, fill="black", font=font)
-    for line, row in enumerate(rows):
-        box = _head_box(row.keypoints, row.truth.shape[0])
-        for column, picture in enumerate((row.truth, row.before, row.after)):
-            image = Image.fromarray(np.ascontiguousarray(picture))
-            top = HEADER + line * cell
-            whole = image.resize((side, side), Image.Resampling.NEAREST)
-            sheet.paste(whole, (_left(column, cell), top))
-            if box is not None:
-                head = image.resize((side, side), Image.Resampling.BICUBIC, box=box)
-                sheet.paste(head, (_left(column + 3, cell), top))
-    return np.asarray(sheet)
+    size = rows[0].truth.shape[0]
+    side = size * max(1, -(-SMALLEST // size))
+    return contact_sheet([_line(row, side) for row in rows], COLUMNS)
 
 
-def _left(column: int, cell: int) -> int:
-    return GAP + column * cell + (3 * GAP if column > 2 else 0)
+def _line(row: Rebuilt, side: int) -> list[Picture | None]:
+    """The images and their heads, (side, side, 3) each."""
+    images = [Image.fromarray(image) for image in (row.truth, row.before, row.after)]
+    whole = [image.resize((side, side), Image.Resampling.NEAREST) for image in images]
+    box = _head_box(row.keypoints, row.truth.shape[0])
+    if box is None:
+        return [*map(np.asarray, whole), None, None, None]
+    how = Image.Resampling.BICUBIC
+    return list(map(np.asarray, [*whole, *(i.resize((side, side), how, box) for i in images)]))
 
 
 def _head_box(keypoints: Keypoints, side: int) -> tuple[float, float, float, float] | None:
-    """The square around the head, (left, top, right, bottom) in pixels, inside the picture."""
+    """The square around the head, (left, top, right, bottom) in pixels, inside the image."""
     disc = head_disc(keypoints)
     if disc is None:
         return None

@@ -1,8 +1,8 @@
-"""The growing contact sheet: the same pairs drawn again and again, one column a validation.
+"""The contact sheet of a training run: the same pairs, one column a validation.
 
 ``samples/step_0001000.png`` holds its pairs as rows of four squares, pixel by pixel: source, pose,
-truth, drawn. ``samples/sheet.png`` is made of these files alone, so that a run that was killed and
-went on ends with the sheet of one that was not.
+ground truth, generated. ``samples/sheet.png`` is made from these files alone, so that a resumed run
+ends with the same sheet as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -11,18 +11,17 @@ import re
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from xmdpt_cli.images import Picture, load_image, save_png
+from xmdpt_cli.report.contact_sheet import contact_sheet
 from xmdpt_cli.utils.image_types import open_image
 
 SHEET = "sheet.png"
 MOST = 12  # columns of steps
-GAP, HEADER, FONT = 4, 24, 14
-SMALLEST, LARGEST = 128, 256  # a square's side on the sheet
+LARGEST = 256  # a square's side on the sheet
 
 
-def step_picture(rows: list[list[Picture]]) -> Picture:
+def step_image(rows: list[list[Picture]]) -> Picture:
     """Rows of four squares (S, S, 3) -> (rows * S, 4 * S, 3)."""
     return np.concatenate([np.concatenate(row, axis=1) for row in rows], axis=0)
 
@@ -32,21 +31,21 @@ def step_name(step: int) -> str:
 
 
 def forget_after(folder: Path, done: int) -> None:
-    """Remove the pictures of steps that will be done again."""
+    """Remove the images of steps that will be done again."""
     for step, path in _steps(folder):
         if step > done:
             path.unlink()
 
 
 def write_step(folder: Path, step: int, rows: list[list[Picture]]) -> Picture:
-    """Write the picture of ``step`` and then the sheet; returns the sheet."""
-    save_png(folder / step_name(step), step_picture(rows))
+    """Write the image of ``step`` and then the sheet; returns the sheet."""
+    save_png(folder / step_name(step), step_image(rows))
     side = rows[0][0].shape[0]
     fitting = [
         (s, path) for s, path in _steps(folder) if _size(path) == (4 * side, len(rows) * side)
     ]
-    pictures = {s: np.asarray(load_image(path)) for s, path in thinned(fitting)}
-    sheet = growing_sheet(pictures, side)
+    images = {s: np.asarray(load_image(path)) for s, path in thinned(fitting)}
+    sheet = growing_sheet(images, side)
     save_png(folder / SHEET, sheet)
     return sheet
 
@@ -58,27 +57,18 @@ def thinned(steps: list[tuple[int, Path]]) -> list[tuple[int, Path]]:
     return [steps[round(i * (len(steps) - 1) / (MOST - 1))] for i in range(MOST)]
 
 
-def growing_sheet(pictures: dict[int, Picture], side: int) -> Picture:
-    """Step pictures by step, oldest first -> source, pose, truth, then one column a step.
+def growing_sheet(images: dict[int, Picture], side: int) -> Picture:
+    """Step images by step, oldest first -> source, pose, truth, then one column a step.
 
     Squares under 128 px are enlarged pixel by pixel, those over 256 px are averaged down.
     """
-    newest = pictures[max(pictures)]
+    newest = images[max(images)]
     columns = [newest[:, i * side : (i + 1) * side] for i in range(3)]
-    columns += [picture[:, 3 * side :] for picture in pictures.values()]
-    titles = ["source", "pose", "truth", *(f"step {step}" for step in pictures)]
-    shown = min(side * max(1, SMALLEST // side), LARGEST)
-    cell, count = shown + GAP, newest.shape[0] // side
-    sheet = Image.new("RGB", (GAP + len(columns) * cell, HEADER + count * cell), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT)
-    how = Image.Resampling.NEAREST if shown >= side else Image.Resampling.BOX
-    for number, (title, column) in enumerate(zip(titles, columns, strict=True)):
-        left = GAP + number * cell
-        draw.text((left, GAP), title, fill="black", font=font)
-        for row in range(count):
-            square = Image.fromarray(np.ascontiguousarray(column[row * side : (row + 1) * side]))
-            sheet.paste(square.resize((shown, shown), how), (left, HEADER + row * cell))
-    return np.asarray(sheet)
+    columns += [image[:, 3 * side :] for image in images.values()]
+    titles = ["source", "pose", "ground truth", *(f"step {step}" for step in images)]
+    starts = range(0, newest.shape[0], side)
+    rows = [[column[top : top + side] for column in columns] for top in starts]
+    return contact_sheet(rows, titles, largest=LARGEST)
 
 
 def _steps(folder: Path) -> list[tuple[int, Path]]:
@@ -87,7 +77,7 @@ def _steps(folder: Path) -> list[tuple[int, Path]]:
 
 
 def _size(path: Path) -> tuple[int, int] | None:
-    """(width, height), or None if it is no picture: pairs or pixels may have been others."""
+    """(width, height), or None if it is not an image."""
     try:
         with open_image(path) as image:
             return image.size

@@ -17,7 +17,7 @@ import torch
 from xmdpt_cli.encoders.vae import BYTES_A_PIXEL, VAE
 from xmdpt_cli.errors import ConfigError, XmdptError, is_out_of_memory
 from xmdpt_cli.files import human_bytes
-from xmdpt_cli.model.denoiser import MODULATION_BYTES
+from xmdpt_cli.model.fast import MODULATION_BYTES
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.utils.devices import free_memory
 
@@ -70,8 +70,13 @@ def _precomputed_bytes(sampler: Sampler) -> int:
     """The biases of all attentions (T x T a head), and the modulations of the steps to come."""
     net = sampler.model.tdnet
     tokens = net.grid**2
-    biases = len(net.blocks) * net.bias.heads * tokens * (tokens + net.bias.others)
-    return biases * net.position.element_size() + MODULATION_BYTES
+    biases = len(net.blocks) * net.heads * tokens * (tokens + _source_tokens(sampler))
+    return biases * net.pos_embed.element_size() + MODULATION_BYTES
+
+
+def _source_tokens(sampler: Sampler) -> int:
+    """Tokens of one source view that attention reads."""
+    return 0 if sampler.model.tokens is None else sampler.model.tdnet.grid**2
 
 
 def held_bytes(sampler: Sampler, vae: VAE) -> int:
@@ -85,12 +90,12 @@ def image_bytes(sampler: Sampler) -> int:
     """What one image more needs while it is generated, both guidance branches."""
     model, net = sampler.model, sampler.model.tdnet
     tokens, rows = net.grid**2, 2
-    keys = 3 * 2 * len(net.blocks) * net.bias.others  # of the source, in all blocks, and doubled
+    keys = (
+        3 * 2 * len(net.blocks) * _source_tokens(sampler)
+    )  # of the source, in all blocks, and doubled
     values = model.width * (rows * ALIVE * tokens + keys)
-    given = 0
-    if model.canet is not None:
-        given = math.prod(model.canet.pose) + math.prod(model.canet.source)
-    return net.position.element_size() * values + 4 * TOKEN_COPIES * given
+    given = math.prod(model.canet.pose_shape) + math.prod(model.canet.source_shape)
+    return net.pos_embed.element_size() * values + 4 * TOKEN_COPIES * given
 
 
 def fit_memory(sampler: Sampler, vae: VAE, limit: int | None, side: int) -> int:
@@ -171,7 +176,7 @@ def in_batches(
                 raise XmdptError(
                     f"out of memory with a single image ({_first_line(err)})",
                     "end what else uses this memory, or take a smaller model or --precision bf16; "
-                    "the same command then goes on from what is done",
+                    "the same command then resumes",
                 ) from err
             size = len(part) // 2
         else:

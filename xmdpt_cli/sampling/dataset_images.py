@@ -18,7 +18,7 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import content, only_process, writing
 from xmdpt_cli.images import Picture, load_image, save_png
 from xmdpt_cli.progress import Progress, silent
-from xmdpt_cli.report.sample_sheet import contact_sheet
+from xmdpt_cli.report.contact_sheet import contact_sheet
 from xmdpt_cli.sampling.batch_size import in_batches
 from xmdpt_cli.sampling.compatibility import check_fit, token_notes
 from xmdpt_cli.sampling.conditioning import Conditions
@@ -30,6 +30,7 @@ from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.storage.ranks import World
 
 SHEET = "sheet.png"
+COLUMNS = ("source", "pose", "ground truth", "generated")
 SHEET_ROWS = 16
 _RECORD_LOCK = ".lock-record"  # parts that begin or end together write the record in turn
 
@@ -150,6 +151,11 @@ class _ConditionReader:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
+def blocks_for(rows: int) -> int:
+    """Blocks side by side on a sheet of so many rows."""
+    return 2 if rows > 4 else 1
+
+
 def _in_metadata(record: dict[str, Any]) -> dict[str, Any]:
     """The part of the record that each PNG carries."""
     return {key: record[key] for key in ("sampling", "model", "vae", "trained_steps", "toy")}
@@ -192,14 +198,18 @@ def _finish(
     for pair, name in zip(pairs, names, strict=False):
         rows.append(
             [
-                dataset.picture(pair.key, pair.source),
+                dataset.image(pair.key, pair.source),
                 dataset.pose_map(pair.key, pair.target),
-                dataset.picture(pair.key, pair.target),
+                dataset.image(pair.key, pair.target),
                 np.asarray(load_image(out / name)),
             ]
         )
     with writing(out / SHEET):
-        save_png(out / SHEET, contact_sheet(rows), png_text(_in_metadata(record)))
+        save_png(
+            out / SHEET,
+            contact_sheet(rows, COLUMNS, blocks=blocks_for(len(rows))),
+            png_text(_in_metadata(record)),
+        )
     write_record(out, {**record, "complete": names})
     return True
 

@@ -42,7 +42,7 @@ class LazyEncoders:
         device: str | torch.device = "cpu",
         decode_dtype: torch.dtype = torch.float32,
     ) -> None:
-        """``metadata``: the model's (``model/folder.py``); ``folder``: where it was read from;
+        """``metadata``: the model's (``model/checkpoint.py``); ``folder``: where it was read from;
         ``encoders``: a folder with ``vae/``, ``dino_source/`` and ``dino_pose/``;
         ``decode_dtype``: ``VAE.decode_dtype``."""
         self._decode_dtype = decode_dtype

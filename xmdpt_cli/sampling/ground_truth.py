@@ -90,9 +90,9 @@ class DatasetGroundTruth:
         """What there is to see of a pair, by its sample's name."""
         pair = self.dataset.pairs[self._numbers[name]]
         return {
-            "source": self.dataset.picture(pair.key, pair.source),
+            "source": self.dataset.image(pair.key, pair.source),
             "pose": self.dataset.pose_map(pair.key, pair.target),
-            "truth": self.dataset.picture(pair.key, pair.target),
+            "truth": self.dataset.image(pair.key, pair.target),
             "generated": np.asarray(load_image(self.generated / name)),
         }
 
@@ -105,7 +105,7 @@ class DatasetGroundTruth:
 
         def images() -> Sized[Picture]:
             views = reference.views()
-            return Sized((reference.picture(key, view) for key, view in views), len(views))
+            return Sized((reference.image(key, view) for key, view in views), len(views))
 
         def content() -> str:
             shards = reference.manifest["shards"]
@@ -122,8 +122,8 @@ class DatasetGroundTruth:
                 name = self.names[done + row]
                 yield ImagePair(
                     generated=np.asarray(load_image(self.generated / name)),
-                    ground_truth=batch.target_pictures[row].numpy(),
-                    source=batch.source_pictures[row].numpy(),
+                    ground_truth=batch.target_images[row].numpy(),
+                    source=batch.source_images[row].numpy(),
                     keypoints=batch.target_keypoints[row].numpy(),
                     name=name,
                     reconstruction=None if rebuilt is None else rebuilt[row],

@@ -13,7 +13,7 @@ from xmdpt_cli.encoders.places import without_places
 from xmdpt_cli.encoders.weights import HUB_ID, reason
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import expanded, write_text, writing
-from xmdpt_cli.model.folder import save_model
+from xmdpt_cli.model.checkpoint import save_model
 from xmdpt_cli.report.evaluation_json import WrittenEvaluation
 from xmdpt_cli.sampling.encoders import LazyEncoders
 from xmdpt_cli.sampling.model_card import model_card

@@ -23,8 +23,8 @@ from xmdpt_cli.images import (
     unsquash,
 )
 from xmdpt_cli.pose.drawing import draw_pose_map
-from xmdpt_cli.report.sample_sheet import contact_sheet
-from xmdpt_cli.sampling.dataset_images import SHEET
+from xmdpt_cli.report.contact_sheet import contact_sheet
+from xmdpt_cli.sampling.dataset_images import SHEET, blocks_for
 from xmdpt_cli.sampling.generation import ImageRequest, generate_images
 from xmdpt_cli.sampling.inputs import Pose, View
 from xmdpt_cli.sampling.png_writer import Writer, is_whole, png_text
@@ -150,7 +150,10 @@ class ImageFolder:
         """The contact sheet, which every run writes anew."""
         text = png_text({key: self.settings[key] for key in self.settings if key != "format"})
         with writing(self.out):
-            save_bytes(self.out / SHEET, fast_png_bytes(contact_sheet(rows, columns), text))
+            save_bytes(
+                self.out / SHEET,
+                fast_png_bytes(contact_sheet(rows, columns, blocks=blocks_for(len(rows))), text),
+            )
 
     def finish(
         self, files: Sequence[str], sources: Sequence[str], notes: Sequence[str]

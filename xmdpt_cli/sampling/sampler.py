@@ -19,8 +19,9 @@ from torch import Tensor
 from xmdpt_cli.diffusion import Schedule, Seen, sample, spacing_of
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import ConfigError, XmdptError, is_out_of_memory
-from xmdpt_cli.model import XMDPT, Context
-from xmdpt_cli.model.folder import find_model, load_model
+from xmdpt_cli.model import XMDPT, TokenConditions, kernels
+from xmdpt_cli.model.checkpoint import find_model, load_model
+from xmdpt_cli.model.fast import compile_sampling
 from xmdpt_cli.sampling.conditioning import Conditions
 from xmdpt_cli.sampling.config import SamplingConfig
 
@@ -40,7 +41,7 @@ class Sampler:
     def load(
         cls, folder: str | Path, device: str | torch.device = "cpu", precision: str = "auto"
     ) -> Sampler:
-        """Read a model folder (``model/folder.py``). Raises XmdptError if it is none.
+        """Read a model folder (``model/checkpoint.py``). Raises XmdptError if it is none.
 
         ``precision``: "fp32", "bf16" or "auto", which is bf16 on a GPU (on a CPU it is slower).
         """
@@ -53,16 +54,17 @@ class Sampler:
         sampler = cls(model, Schedule(metadata["schedule"], metadata["prediction"]), metadata)
         _ = sampler.identity  # of the weights as they were stored
         model.to(device, PRECISIONS[precision])
+        kernels.prepare(model)
         sampler.folder = folder
         return sampler
 
     @property
     def device(self) -> torch.device:
-        return self.model.tdnet.position.device
+        return self.model.tdnet.pos_embed.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.model.tdnet.position.dtype
+        return self.model.tdnet.pos_embed.dtype
 
     @cached_property
     def identity(self) -> str:
@@ -76,7 +78,7 @@ class Sampler:
     def compile(self, count: int) -> None:
         """Run through torch.compile from now on, in batches of ``count`` pictures: fewer are
         filled up, for another size would have to be compiled too."""
-        self.model.compile_sampling()
+        compile_sampling(self.model)
         self._compiled_for = count
 
     @property
@@ -154,7 +156,7 @@ class Sampler:
         config: SamplingConfig,
         callback: Callable[[Seen], None] | None,
     ) -> Tensor:
-        vectors, contexts = self.encoded(conditions)
+        vectors, tokens = self.encoded(conditions)
         return sample(
             self.model,
             noise.to(self.device),
@@ -165,13 +167,13 @@ class Sampler:
             solver=config.solver,
             spacing=config.spacing,
             interval=config.interval,
-            context=Context.join(contexts) if contexts else None,
+            tokens=TokenConditions.join(tokens) if tokens else None,
             schedule=self.schedule,
             callback=callback,
         )
 
-    def encoded(self, conditions: Conditions) -> tuple[list[Tensor], list[Context]]:
-        """Each view's condition vector (N, D), and with token conditions its context."""
+    def encoded(self, conditions: Conditions) -> tuple[list[Tensor], list[TokenConditions]]:
+        """Each view's condition vector (N, D), and token conditions if the model takes them."""
         model, given = self.model, conditions.to(self.device)
         sources = given.source_latents.to(self.dtype)
         vectors = [
@@ -183,7 +185,5 @@ class Sampler:
         pose_map, own_maps = given.pose_map, given.source_pose_map
         assert pose_map is not None
         assert own_maps is not None
-        views = zip(sources, own_maps, given.source_tokens, strict=True)
-        return vectors, [
-            model.context(latents, pose_map, own, tokens) for latents, own, tokens in views
-        ]
+        views = zip(sources, own_maps, strict=True)
+        return vectors, [model.token_conditions(latents, pose_map, own) for latents, own in views]

@@ -84,7 +84,7 @@ def opened(source: Any) -> tuple[Image.Image, str, str]:
         try:
             return upright(source), "picture", "picture"
         except (OSError, SyntaxError) as err:  # Pillow reads a file when its pixels are needed
-            raise XmdptError(f"broken picture ({err})") from None
+            raise XmdptError(f"broken image ({err})") from None
     raise ConfigError(f"a picture is a path, a PIL image or an array, not {type(source).__name__}")
 
 

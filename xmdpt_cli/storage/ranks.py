@@ -1,7 +1,7 @@
 """Several processes, on one machine or many, that prepare one dataset.
 
 They share nothing but the output folder: each leaves a small file there now and then, a beat, and
-whoever waits for another watches that its beat goes on.
+a rank that waits for another checks its heartbeat.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Meeting:
             return ""
 
     def beat(self, failure: str | None = None) -> None:
-        """Say that this rank goes on, at most every ten seconds; or that it does not."""
+        """Write this rank's heartbeat, at most every ten seconds; or that it has failed."""
         now = time.monotonic()
         if self.world.size == 1 or (failure is None and now - self._last < _BEAT_EVERY):
             return

@@ -29,7 +29,7 @@ from xmdpt_cli.utils.safe_names import plain
 
 T = TypeVar("T")
 
-TRIES = 5  # of what fails for a reason that may pass
+TRIES = 5  # attempts for errors that can be temporary
 WAIT = 0.25  # seconds before the second try, then twice as long each time
 TIMEOUT = 20  # seconds for an ssh server to answer; paramiko has no limit of its own
 
@@ -44,7 +44,7 @@ _WRITABLE = "give a folder, or a URL that can be written: sftp://, s3://, gs://"
 class RemoteStore:
     """A folder behind a URL (the protocol ``Store``); connects at the first use.
 
-    Every thread has its own connection. What fails for a reason that may pass (a lost
+    Every thread has its own connection. Errors that can be temporary (a lost
     connection, HTTP's 503) is tried again, ``TRIES`` times in all; a server that was never
     reached is not waited for.
     """

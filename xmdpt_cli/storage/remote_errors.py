@@ -31,7 +31,7 @@ class HostKeyError(Exception):
 
 
 def explained(protocol: str, doing: str, place: str, err: BaseException) -> XmdptError:
-    """The error a person is told: ``doing`` ("read", "write") failed at ``place``.
+    """The error to report: ``doing`` ("read", "write") failed at ``place``.
 
     ``place`` is a URL that may be shown.
     """
@@ -45,7 +45,7 @@ def explained(protocol: str, doing: str, place: str, err: BaseException) -> Xmdp
     if is_refused(err):
         hint = "check the address, and that the server runs and can be reached from here"
     elif isinstance(err, PermissionError) and _EXTRAS.get(protocol) == "sftp":
-        hint = "the server let you in, but not there: choose another folder, or change its rights"
+        hint = "the login works, but not for this folder: choose another, or change its permissions"
     elif is_shut_out(err):
         hint = _ACCESS.get(_EXTRAS.get(protocol, ""), "check the name and the password")
     elif may_pass(err):

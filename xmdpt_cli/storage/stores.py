@@ -1,4 +1,4 @@
-"""A folder of files that are whole or not there: on this machine, or behind a URL.
+"""A folder of files that are complete or absent: on this machine, or behind a URL.
 
 A prepared dataset is such a folder, flat, with a few names. ``open_store`` takes what a user
 types: a path, ``sftp://user@host/folder``, ``s3://bucket/folder``, ``https://host/folder``.
@@ -19,11 +19,11 @@ from xmdpt_cli.utils.safe_names import plain
 class Store(Protocol):
     """What reading and writing a dataset needs of a folder.
 
-    Names are plain file names, any other is refused (XmdptError). Reading what is not there raises
+    Names are plain file names, any other is refused (XmdptError). Reading a missing file raises
     FileNotFoundError, any other trouble is an OSError that says where, or an XmdptError.
     """
 
-    url: str  # what people are told
+    url: str  # as shown in messages
 
     @property
     def folder(self) -> Path | None:
@@ -36,7 +36,7 @@ class Store(Protocol):
         ...
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file, None if it is not there."""
+        """Size of a file in bytes, None if it does not exist."""
         ...
 
     def names(self) -> list[str]:

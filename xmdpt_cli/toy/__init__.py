@@ -1,1 +1,1 @@
-"""All that is not real: synthetic people, toy encoders, measures of both."""
+"""All that is not real: synthetic people, toy encoders, metrics of both."""

@@ -1,6 +1,6 @@
 """Toy encoders: the real interfaces and formats, small enough for minutes on two CPU cores.
 
-They are for trying the whole way through on drawn people. Nothing here is trained on photos,
+They are for trying every command on synthetic people. Nothing here is trained on photos,
 and whatever is saved from here stays marked as a toy.
 """
 
@@ -22,13 +22,13 @@ from xmdpt_cli.encoders.weights import Origin
 ROLES = ("source", "pose")
 PATCH = 14
 RGB = 3
-# A constant added to two spare channels before the last norm. It outweighs the picture in the
-# norm's variance, so that normalising hardly touches the picture's own brightness and contrast.
+# A constant added to two spare channels before the last norm. It outweighs the image in the
+# norm's variance, so that normalising hardly touches the image's own brightness and contrast.
 ANCHOR = 10.0
 
 
 def toy_encoders(image_size: int, seed: int = 0) -> Encoders:
-    """An untrained VAE and two untrained DINOv2 for pictures of ``image_size``, all toys."""
+    """An untrained VAE and two untrained DINOv2 for images of ``image_size``, all toys."""
     return Encoders(
         vae=toy_vae(image_size, seed),
         source=toy_dino("source", image_size, seed),
@@ -39,7 +39,7 @@ def toy_encoders(image_size: int, seed: int = 0) -> Encoders:
 def toy_dino(role: str, image_size: int, seed: int = 0) -> Dino:
     """A random DINOv2 of width 64: (image_size / 8)^2 + 1 tokens, at most the real 257.
 
-    Random patch projections keep colour and place, which is what drawn people need.
+    Random patch projections keep colour and place, which is what synthetic people need.
     """
     if role not in ROLES:
         raise ValueError(f"role must be one of {ROLES}, got {role!r}")
@@ -65,9 +65,9 @@ def toy_dino(role: str, image_size: int, seed: int = 0) -> Dino:
 
 
 def toy_vae(image_size: int, seed: int = 0) -> VAE:
-    """A small AutoencoderKL (0.23 M parameters at f = 4) that passes the picture through.
+    """A small AutoencoderKL (0.23 M parameters at f = 4) that passes the image through.
 
-    f = 4 up to 128 px, above that 8. The first three latent channels start as the picture's
+    f = 4 up to 128 px, above that 8. The first three latent channels start as the image's
     block means, and decoding starts as their smooth enlargement; the rest is small noise to
     learn from. Default initialisation loses hues in the minutes there are.
     """
@@ -90,9 +90,9 @@ def toy_vae(image_size: int, seed: int = 0) -> VAE:
 
 @torch.no_grad()
 def _pass_through(net: AutoencoderKL, generator: torch.Generator) -> None:
-    """Small random convolutions everywhere, plus taps that carry the picture end to end.
+    """Small random convolutions everywhere, plus taps that carry the image end to end.
 
-    The picture travels as x in channels 0-2 and -x in 3-5, so that the SiLU before the last
+    The image travels as x in channels 0-2 and -x in 3-5, so that the SiLU before the last
     convolution can be undone: silu(x) - silu(-x) = x.
     """
     for name, module in net.named_modules():
@@ -102,7 +102,7 @@ def _pass_through(net: AutoencoderKL, generator: torch.Generator) -> None:
             module.weight.normal_(0.0, gain / math.sqrt(fan_in), generator=generator)
             if module.bias is not None:
                 module.bias.zero_()
-            if name.endswith("conv2"):  # residual branches start beside the picture, not in it
+            if name.endswith("conv2"):  # residual branches start beside the image, not in it
                 module.weight[: 2 * RGB].zero_()
     for part in (net.encoder, net.decoder):
         for block in (*getattr(part, "down_blocks", ()), *getattr(part, "up_blocks", ())):

@@ -19,25 +19,25 @@ from numpy.typing import NDArray
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import content
 from xmdpt_cli.progress import Progress, silent
-from xmdpt_cli.toy.people.figure import Drawing, draw_person
+from xmdpt_cli.toy.people.figure import Rendering, render_person
 from xmdpt_cli.toy.people.person import Person, make_person
 from xmdpt_cli.toy.people.pose import VIEWS, Pose, make_pose
-from xmdpt_cli.toy.people.studio import shoot, usable_workers
-from xmdpt_cli.toy.people.views import View, draw_view, views_of
+from xmdpt_cli.toy.people.render import render_people, usable_workers
+from xmdpt_cli.toy.people.views import View, render_view, views_of
 from xmdpt_cli.utils import records
 from xmdpt_cli.utils.splits import SPLITS
 
 __all__ = [
-    "Drawing",
     "Person",
     "Pose",
+    "Rendering",
     "SyntheticSummary",
     "View",
-    "draw_person",
-    "draw_view",
     "make_person",
     "make_pose",
     "make_synthetic",
+    "render_person",
+    "render_view",
     "views_in",
     "views_of",
 ]
@@ -78,8 +78,8 @@ def make_synthetic(
 ) -> SyntheticSummary:
     """Write a synthetic dataset into the folder ``out`` unless exactly this one is there already.
 
-    ``people_*`` persons in one outfit each, ``views`` (2 to 5) pictures of each, ``height`` x
-    round(height * 11 / 16) pixels. ``plain`` leaves out what small pictures cannot show:
+    ``people_*`` persons in one outfit each, ``views`` (2 to 5) images of each, ``height`` x
+    round(height * 11 / 16) pixels. ``plain`` leaves out what small images cannot show:
     patterns, jackets, and people cut off by the frame. Training pairs are all ordered pairs of a
     person's views; a test person gives the two pairs whose poses differ most. An interrupted
     dataset is made again. Raises XmdptError for a folder that holds something else, or another
@@ -87,7 +87,7 @@ def make_synthetic(
     """
     wanted = _parameters(people_train, people_test, views, seed, height, plain)
     out = Path(out)
-    state = _look(out, wanted)
+    state = _state(out, wanted)
     garments = _garments(wanted)
     if state == "whole" and all((out / v.path).is_file() for g in garments.values() for v in g):
         return _summary(out, wanted, made=False)
@@ -97,7 +97,7 @@ def make_synthetic(
     keypoints: dict[str, NDArray[np.float64]] = {}
     to_frame = np.array(FRAME[::-1]) / (round(height * FRAME[1] / FRAME[0]), height)
     workers = usable_workers(len(garments)) if workers is None else workers
-    shots = shoot(
+    rendered = render_people(
         out,
         list(garments),
         seed=seed,
@@ -106,7 +106,9 @@ def make_synthetic(
         height=height,
         workers=workers,
     )
-    for done, (garment, points) in enumerate(zip(garments.values(), shots, strict=True), start=1):
+    for done, (garment, points) in enumerate(
+        zip(garments.values(), rendered, strict=True), start=1
+    ):
         keypoints |= {v.name: p * to_frame for v, p in zip(garment, points, strict=True)}
         progress("rendering", done * views, len(garments) * views)
     for split in SPLITS:
@@ -126,7 +128,7 @@ def views_in(root: Path) -> dict[str, View]:
 
 
 def _garments(parameters: dict[str, int]) -> dict[tuple[str, int], list[View]]:
-    """Everybody's views by (split, index), in the order of the lists."""
+    """Every person's views by (split, index), in the order of the lists."""
     seed, views, plain = parameters["seed"], parameters["views"], bool(parameters["plain"])
     return {
         (split, i): views_of(split, i, seed=seed, views=views, plain=plain)
@@ -156,7 +158,7 @@ def _note(parameters: dict[str, int]) -> str:
     )
 
 
-def _look(out: Path, wanted: dict[str, int]) -> str:
+def _state(out: Path, wanted: dict[str, int]) -> str:
     """ "new", "begun" or "whole"; XmdptError for any other folder or synthetic dataset."""
     if not out.exists():
         return "new"

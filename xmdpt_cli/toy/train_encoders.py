@@ -1,6 +1,6 @@
-"""Toy encoders for the pictures at hand: DINOv2 seeded and untrained, a VAE trained for a minute.
+"""Toy encoders for a dataset: untrained DINOv2 networks, and a VAE trained for a minute.
 
-For trying the whole way without weights to fetch. What is made with them says "toy" everywhere.
+They let every command run without a download. Results made with them are marked "toy".
 """
 
 from __future__ import annotations
@@ -28,49 +28,49 @@ from xmdpt_cli.vae_training.trainer import VaeTrainer
 
 HELD_OUT = 32
 BATCH = 2  # see vae_config.TOY_LR
-# px: larger pictures are trained on in pieces of this side, so that a step costs the same at every
-# size. Measured on 96 photographs at 128 px, 600 steps: whole pictures 26.1 dB in 101 s of CPU
-# time, pieces of 64 px 26.8 dB in 42 s. The network has convolutions only.
+# px: larger images are trained on in crops of this side, so that a step costs the same at every
+# size. Measured on 96 photographs at 128 px, 600 steps: whole images 26.1 dB in 101 s of CPU
+# time, crops of 64 px 26.8 dB in 42 s. The network has convolutions only.
 CROP = 64
-_CROPS = 16  # of a picture
-_PROBED = 5  # steps
+_CROPS = 16  # of an image
+_TIMED_STEPS = 5
 
 
-class ListedPictures:
-    """The usable pictures of a listing's split, squashed to size x size, decoded once."""
+class ListedImages:
+    """The readable images of a listing's split, squashed to size x size, decoded once."""
 
     def __init__(self, listing: Listing, split: str, size: int, limit: int | None = None) -> None:
-        pictures = {p.identity: p for g in listing.split(split)[:limit] for p in g.views.values()}
-        self._pictures: list[Picture] = []
-        for _, picture in sorted(pictures.items()):
+        images = {p.identity: p for g in listing.split(split)[:limit] for p in g.views.values()}
+        self._images: list[Picture] = []
+        for _, image in sorted(images.items()):
             try:
-                self._pictures.append(resize_square(picture.load(), size))
+                self._images.append(resize_square(image.load(), size))
             except XmdptError:
                 continue  # preparing will report it
-        if not self._pictures and split == "train":
-            raise XmdptError("there are no training pictures to train the toy VAE on")
+        if not self._images and split == "train":
+            raise XmdptError("there are no training images to train the toy VAE on")
 
     def __len__(self) -> int:
-        return len(self._pictures)
+        return len(self._images)
 
     def __getitem__(self, index: int, /) -> Picture:
-        return self._pictures[index]
+        return self._images[index]
 
 
 class Crops:
-    """Pieces of pictures, CROP px a side, where the piece's number puts them."""
+    """Random crops of images, CROP px a side; a crop's index and the seed decide its place."""
 
-    def __init__(self, pictures: ListedPictures, seed: int) -> None:
-        self._pictures, self._seed = pictures, seed
+    def __init__(self, images: ListedImages, seed: int) -> None:
+        self._images, self._seed = images, seed
 
     def __len__(self) -> int:
-        return _CROPS * len(self._pictures)
+        return _CROPS * len(self._images)
 
     def __getitem__(self, index: int, /) -> Picture:
-        picture = self._pictures[index // _CROPS]
+        image = self._images[index // _CROPS]
         rng = np.random.default_rng([self._seed, 2, index])
-        y, x = (int(rng.integers(0, side - CROP + 1)) for side in picture.shape[:2])
-        return picture[y : y + CROP, x : x + CROP]
+        y, x = (int(rng.integers(0, side - CROP + 1)) for side in image.shape[:2])
+        return image[y : y + CROP, x : x + CROP]
 
 
 @dataclass(frozen=True)
@@ -89,45 +89,44 @@ def make_toy_encoders(
     limit: int | None = None,
     progress: Progress = silent,
 ) -> ToyEncoders:
-    """Train the toy VAE on the listing's training pictures and put all three below ``out``.
+    """Train the toy VAE on the listing's training images and save all three encoders.
 
-    ``out/vae``, ``out/dino_source``, ``out/dino_pose``. ``vae_steps``: None for as many as the size
-    needs. What is there already is not made again;
-    an interrupted VAE training goes on.
+    Folders: ``out/vae``, ``out/dino_source``, ``out/dino_pose``. ``vae_steps``: None for as many as
+    the size needs. Encoders that exist are kept; an interrupted VAE training resumes.
     """
     with only_process(out):
-        train = ListedPictures(listing, "train", size, limit)
-        test = ListedPictures(listing, "test", size, limit)
+        train = ListedImages(listing, "train", size, limit)
+        test = ListedImages(listing, "test", size, limit)
         held_out = (
             np.stack([test[i] for i in range(min(HELD_OUT, len(test)))]) if len(test) else None
         )
         vae = toy_vae(size, seed)
-        pictures: Pictures = train if size <= CROP else Crops(train, seed)
+        images: Pictures = train if size <= CROP else Crops(train, seed)
         config = _config(vae_steps or default_steps(size), seed)
         with _threads(size):
             stats = train_vae(
-                vae, pictures, config, out=out / "vae", held_out=held_out, progress=progress
+                vae, images, config, out=out / "vae", held_out=held_out, progress=progress
             )
         source, pose = (toy_dino(role, size, seed) for role in ("source", "pose"))
         for dino, name in ((source, "dino_source"), (pose, "dino_pose")):
             if not (out / name / "config.json").is_file():
                 dino.save(out / name)
-    # read back: what prepares the dataset is what sampling will load
+    # loaded again, so that the dataset is prepared with exactly what sampling will load
     return ToyEncoders(Encoders.load(out), stats)
 
 
 def default_steps(size: int) -> int:
-    """How many steps the toy VAE of pictures of ``size`` is trained.
+    """Training steps of the toy VAE for images of ``size``.
 
-    Above 128 px four numbers stand for 8x8 pixels. Measured on 96 photographs at 256 px: whole
-    pictures, 600 steps, 25.0 dB in 297 s of CPU time; pieces, 600 steps, 23.8 dB in 49 s; pieces,
-    1200 steps, 24.9 dB in 62 s.
+    Above 128 px the VAE is of f = 8. Measured on 96 photographs at 256 px: whole images, 600 steps,
+    25.0 dB in 297 s of CPU time; crops, 600 steps, 23.8 dB in 49 s; crops, 1200 steps, 24.9 dB
+    in 62 s.
     """
     return 600 if size <= 128 else 1200
 
 
 def vae_seconds(size: int, vae_steps: int) -> float:
-    """How long the toy VAE's training will take on this machine, by a few steps of its own."""
+    """Estimated seconds of the toy VAE's training on this machine, from a few timed steps."""
     side = min(size, CROP)
     noise = np.random.default_rng(0).integers(0, 256, (BATCH, side, side, 3), dtype=np.uint8)
     vae, examples = toy_vae(size), PictureExamples(noise)
@@ -136,7 +135,7 @@ def vae_seconds(size: int, vae_steps: int) -> float:
         parameter.requires_grad_(True)
     seconds = []
     with _threads(size):
-        for step in range(_PROBED):
+        for step in range(_TIMED_STEPS):
             began = time.perf_counter()
             trainer.step(draw(examples, vae, 0, step, BATCH, 0, 1))
             seconds.append(time.perf_counter() - began)
@@ -145,9 +144,9 @@ def vae_seconds(size: int, vae_steps: int) -> float:
 
 @contextmanager
 def _threads(size: int) -> Iterator[None]:
-    """Pieces are learned on one thread: two pieces of 64 px keep no second core busy (37 ms a step
-    against 60 to 80 on two), and where other work takes a core, two threads that wait for each
-    other took seconds. It also gives the same weights on any number of cores."""
+    """One thread where training uses crops: a batch of two 64 px crops takes 37 ms a step on one
+    thread and 60 to 80 ms on two, and seconds where other processes use a core. One thread also
+    gives the same weights on any number of cores."""
     threads = torch.get_num_threads()
     if size > CROP:
         torch.set_num_threads(1)

@@ -33,10 +33,6 @@ def build_model(config: TrainConfig, dataset: PairDataset) -> XMDPT:
         backbone=config.backbone,
         conditioning=config.conditioning,
         vae_factor=dataset.resolution // side,
-        token_source=config.token_source,
-        token_source_by=config.token_source_by,
-        token_pose=config.token_pose,
-        vector=config.vector,
-        align_width=source_width if config.repa_weight else 0,
-        align_block=config.repa_layer,
+        repa_width=source_width if config.repa_weight else 0,
+        repa_layer=config.repa_layer,
     )

@@ -11,8 +11,7 @@ from safetensors import SafetensorError
 
 from xmdpt_cli.encoders.identity import dataset_note, dino_name
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.model.folder import read_config
-from xmdpt_cli.model.shapes import settings_of, shapes_in
+from xmdpt_cli.model.checkpoint import read_config, settings_of, shapes_in
 from xmdpt_cli.model.xmdpt import SIZES, XMDPT
 from xmdpt_cli.utils.weights_files import check_state_dict, check_whole
 

@@ -50,22 +50,6 @@ class TrainConfig:
     decode_layers: int = option(
         0, "Number of blocks after the predictor; 0: 2, for mdtv2 6 (S) or 4."
     )
-    token_source: str = option(
-        "latents",
-        "Tokens of the source, with --conditioning tokens.",
-        choices=("latents", "dino", "both", "none"),
-    )
-    token_source_by: str = option(
-        "keys",
-        "Where source tokens enter, with --conditioning tokens.",
-        choices=("keys", "cross", "sequence"),
-    )
-    token_pose: str = option(
-        "add",
-        "How the pose map joins the noisy tokens, with --conditioning tokens.",
-        choices=("add", "concat", "keys", "none"),
-    )
-    vector: bool = option(True, "Keep the condition vector, with --conditioning tokens.")
     prediction: str = option(
         "epsilon", "Quantity that the model predicts; epsilon: the paper.", choices=("epsilon", "v")
     )

@@ -116,7 +116,7 @@ def made_up_inputs(
     maps = (image(), image()) if config.conditioning == "tokens" else None
     mask = None
     if config.predictor != "none":
-        mask = Mask.draw(torch.rand(count, tokens, device=device), config.mask_ratio)
+        mask = Mask.random(torch.rand(count, tokens, device=device), config.mask_ratio)
     kept = torch.ones(count, dtype=torch.bool, device=device)
     return Inputs(
         target=made(*model.latent_shape),

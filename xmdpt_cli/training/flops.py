@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from xmdpt_cli.model.products import by_onednn
+from xmdpt_cli.model import kernels
 
 # Dense TFLOP/s as published: (part of the device's name, bf16 with fp32 sums, fp32 without tensor
 # cores). Sources: NVIDIA's data sheets of each GPU (the figures "with sparsity" halved) and its
@@ -57,7 +57,7 @@ def step_flops(step: nn.Module, inputs: Any) -> int:
     """
     fake = FakeTensorMode(allow_non_fake_inputs=True)
     shadow, shapes = without_data(step, fake), _shapes(inputs, fake)
-    with fake, by_onednn(False), FlopCounterMode(display=False) as counter:
+    with fake, FlopCounterMode(display=False) as counter:
         shadow(shapes).total.backward()
     return int(counter.get_total_flops())
 
@@ -69,7 +69,9 @@ def without_data(module: nn.Module, fake: FakeTensorMode) -> Any:
         there[id(parameter)] = nn.Parameter(_empty(parameter, fake), parameter.requires_grad)
     for buffer in module.buffers():
         there[id(buffer)] = _empty(buffer, fake)
-    return copy.deepcopy(module, there)
+    shadow = copy.deepcopy(module, there)
+    kernels.prepare(shadow, onednn=False)  # the counter knows ``F.linear``
+    return shadow
 
 
 def _empty(tensor: Tensor, fake: FakeTensorMode) -> Tensor:

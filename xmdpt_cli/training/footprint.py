@@ -12,7 +12,6 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from xmdpt_cli.errors import is_out_of_memory
-from xmdpt_cli.model.products import by_onednn
 from xmdpt_cli.training.flops import without_data
 
 LONG = 2.0  # seconds that one measured step may take
@@ -68,7 +67,7 @@ def _run(
             kept[storage._cdata] = storage.nbytes()
         return tensor
 
-    with fake, by_onednn(False), FlopCounterMode(display=False) as counter:
+    with fake, FlopCounterMode(display=False) as counter:
         with saved_tensors_hooks(keep, lambda tensor: tensor):
             total = loss(shadow, count)
         if backward:

@@ -61,7 +61,7 @@ def state_bytes(model: nn.Module, config: TrainConfig) -> int:
 
 def _is_block_matrix(name: str, parameter: nn.Parameter) -> bool:
     """Attention and MLP weights: they map tokens to tokens. Modulations are AdamW's."""
-    in_block = "block" in name and (".attention." in name or ".mlp." in name)
+    in_block = "block" in name and (".attn." in name or ".mlp." in name)
     return (in_block or ".source_kv." in name) and name.endswith(".weight")
 
 

@@ -38,12 +38,14 @@ def shard(module: nn.Module, dist: Distributed, layers: Iterable[nn.Module] = ()
     if dist.sharding != "fsdp":
         return module
     from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
     mesh = init_device_mesh(dist.device.type, (dist.world_size,))
-    for part in [*layers, module]:
-        # gathered in full precision, like DDP's copy: autocast rounds both in the same way
-        fully_shard(part, mesh=mesh)
+    # gathered in full precision, like DDP's copy: autocast rounds both in the same way
+    for layer in layers:
+        fully_shard(layer, mesh=mesh)
+        register_fsdp_forward_method(layer, "call")  # ``layers.Block.call``
+    fully_shard(module, mesh=mesh)
     return module
 
 

@@ -20,7 +20,7 @@ from xmdpt_cli.encoders.places import without_places, write_places
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import content, write_text
 from xmdpt_cli.model import XMDPT
-from xmdpt_cli.model.folder import save_model
+from xmdpt_cli.model.checkpoint import save_model
 from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.utils import records
 

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from xmdpt_cli.data.loader import Batch, Loader, LoaderConfig
 from xmdpt_cli.diffusion import Losses, Schedule, training_loss
 from xmdpt_cli.encoders.vae import sample_posterior
-from xmdpt_cli.model import XMDPT, Mask
+from xmdpt_cli.model import XMDPT, Mask, kernels
+from xmdpt_cli.model.fast import training_passes
 from xmdpt_cli.training.config import TrainConfig
 
 
@@ -74,7 +75,7 @@ class Inputs(NamedTuple):
     keep_masked: Tensor  # (N,) bool, in the masked pass
     pose_tokens: Tensor  # (N, L, 768)
     source_tokens: Tensor  # (N, L, 1536)
-    mask: Mask | None  # positions of kept and masked tokens
+    mask: Mask | None  # grid positions of the kept and the masked tokens
     pose_maps: tuple[Tensor, Tensor] | None  # (N, 3, H, W) each: the target's, the source's
     target_tokens: Tensor | None  # (N, L, 1536) for REPA
 
@@ -144,7 +145,7 @@ def step_inputs(
     kept = random.uniform[:, 1:] >= config.cond_drop_prob
     mask = None
     if config.predictor != "none":
-        mask = Mask(*(there(m) for m in Mask.draw(random.tokens, mask_ratio(config, step))))
+        mask = Mask(*(there(m) for m in Mask.random(random.tokens, mask_ratio(config, step))))
     own = mask is not None and config.masked_noise == "independent"
     return Inputs(
         target=sample_posterior(there(batch.target_moments), there(random.target), scale),
@@ -183,31 +184,42 @@ class TrainStep(nn.Module):
         super().__init__()
         self.model, self.config, self.schedule = model, config, schedule
         self.autocast = False
+        kernels.prepare(model)
 
     def forward(self, inputs: Inputs) -> Losses:
         """The losses; only ``total``, which is minimised, has a gradient."""
         config, model = self.config, self.model
         with torch.autocast(inputs.target.device.type, torch.bfloat16, enabled=self.autocast):
+            masked_noise = inputs.noise if inputs.masked_noise is None else inputs.masked_noise
+            schedule, t = self.schedule, inputs.timesteps
             condition = model.condition(inputs.pose_tokens, inputs.source_tokens, inputs.source)
-            context = None
+            tokens = None
             if inputs.pose_maps is not None:
-                context = model.context(inputs.source, *inputs.pose_maps, inputs.source_tokens)
-            return training_loss(
+                tokens = model.token_conditions(inputs.source, *inputs.pose_maps)
+            passes = training_passes(
                 model,
-                inputs.target,
-                inputs.timesteps,
-                inputs.noise,
+                schedule.add_noise(inputs.target, inputs.noise, t),
+                t,
                 condition,
+                tokens=tokens,
                 keep=inputs.keep,
-                keep_masked=inputs.keep_masked,
-                masked_noise=inputs.masked_noise,
-                source_latents=inputs.source,
                 mask=inputs.mask,
-                context=context,
-                align=repa_target(inputs.target_tokens, model.tdnet.grid),
-                align_weight=config.repa_weight,
+                masked_latents=schedule.add_noise(inputs.target, masked_noise, t),
+                keep_masked=inputs.keep_masked,
+                source_latents=inputs.source,
+            )
+            return training_loss(
+                passes.out,
+                inputs.target,
+                t,
+                inputs.noise,
+                masked_out=passes.masked_out,
+                masked_noise=masked_noise,
+                repa=passes.repa,
+                repa_target=repa_target(inputs.target_tokens, model.tdnet.grid),
+                repa_weight=config.repa_weight,
                 weighting=config.loss_weighting,
-                schedule=self.schedule,
+                schedule=schedule,
             )
 
 

@@ -15,8 +15,8 @@ from torch.utils._pytree import tree_leaves
 from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.diffusion import Losses, Schedule
 from xmdpt_cli.errors import ConfigError
-from xmdpt_cli.model import XMDPT
-from xmdpt_cli.model.attention import Block
+from xmdpt_cli.model import XMDPT, kernels
+from xmdpt_cli.model.layers import Block
 from xmdpt_cli.progress import Say, silently
 from xmdpt_cli.training import checkpoint
 from xmdpt_cli.training.build_dataloader import EncoderPaths, build_dataloader
@@ -56,6 +56,7 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = build_model(config, dataset).to(self.device)
+        kernels.prepare(self.model)  # before the EMA copies it
         self.ema = Ema(self.model, config.ema, config.ema_warmup)
         shard(self.ema.model, dist, blocks_of(self.ema.model))
         schedule = Schedule(config.schedule, config.prediction).to(self.device)

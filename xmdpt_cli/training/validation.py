@@ -107,12 +107,12 @@ class Validator:
         for pairs in self.generated.chunks(self.device):
             noise = start_noise(tuple(pairs.source.shape[1:]), self.seed, pairs.positions)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-                condition, context = condition_of(model, pairs)
+                condition, tokens = condition_of(model, pairs)
                 latents = sample(
                     model,
                     noise.to(self.device),
                     condition,
-                    context=context,
+                    tokens=tokens,
                     schedule=self.schedule,
                     **self.sampling,
                 )

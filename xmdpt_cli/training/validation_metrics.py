@@ -10,20 +10,21 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from xmdpt_cli.diffusion import Schedule, start_noise, training_loss
-from xmdpt_cli.model import XMDPT, Context
+from xmdpt_cli.diffusion import Schedule, start_noise
+from xmdpt_cli.diffusion.loss import loss_terms
+from xmdpt_cli.model import XMDPT, TokenConditions
 from xmdpt_cli.training.validation_pairs import CHUNK, GarmentViews, ValidationPairs, stratified
 
 LOSS_SEED = 1  # other noise than the generated images start from
 
 
-def condition_of(model: XMDPT, pairs: ValidationPairs) -> tuple[Tensor, Context | None]:
-    """Condition vectors (N, D), and the context of ``conditioning="tokens"``."""
+def condition_of(model: XMDPT, pairs: ValidationPairs) -> tuple[Tensor, TokenConditions | None]:
+    """Condition vectors (N, D), and the token conditions of ``conditioning="tokens"``."""
     condition = model.condition(pairs.pose_tokens, pairs.source_tokens, pairs.source)
     if model.conditioning != "tokens":
         return condition, None
     assert pairs.pose_maps is not None
-    return condition, model.context(pairs.source, *pairs.pose_maps, pairs.source_tokens)
+    return condition, model.token_conditions(pairs.source, *pairs.pose_maps)
 
 
 @torch.no_grad()
@@ -39,29 +40,24 @@ def validation_losses(
     vb: list[list[Tensor]] = [[], [], [], []]
     times = [stratified(len(pairs.positions), schedule.steps, q) for q in range(4)]
     for number, part in enumerate(pairs.chunks(device)):
-        condition, context = condition_of(model, part)
+        condition, tokens = condition_of(model, part)
         for q in range(4):
             noise = start_noise(tuple(part.target.shape[1:]), LOSS_SEED + q, part.positions)
-            t = times[q][number * CHUNK : number * CHUNK + len(part.positions)]
-            losses = training_loss(
-                model,
-                part.target,
-                torch.from_numpy(t).to(device),
-                noise.to(device),
-                condition,
-                context=context,
-                schedule=schedule,
-            )
-            mse[q].append(losses.mse)
-            vb[q].append(losses.vb)
-    out = {"val_loss": 0.0, "val_mse": 0.0, "val_vb": 0.0}
+            noise = noise.to(device)
+            first = number * CHUNK
+            t = torch.from_numpy(times[q][first : first + len(part.positions)]).to(device)
+            out = model(schedule.add_noise(part.target, noise, t), t, condition, tokens)
+            terms = loss_terms(out, part.target, noise, t, schedule)
+            mse[q].append(terms[0])
+            vb[q].append(terms[1])
+    values = {"val_loss": 0.0, "val_mse": 0.0, "val_vb": 0.0}
     for name, quartiles in (("val_mse", mse), ("val_vb", vb)):
         for q, parts in enumerate(quartiles):
             value = float(torch.cat(parts).double().mean())
-            out[f"{name}_q{q + 1}"] = value
-            out[name] += value / 4
-    out["val_loss"] = out["val_mse"] + out["val_vb"]
-    return out
+            values[f"{name}_q{q + 1}"] = value
+            values[name] += value / 4
+    values["val_loss"] = values["val_mse"] + values["val_vb"]
+    return values
 
 
 @torch.no_grad()
@@ -73,8 +69,6 @@ def similarity(model: XMDPT, views: GarmentViews, device: torch.device) -> dict[
     each comparison, so only the source tells the vectors apart: what is high in both says that
     the vector holds little of the person, a gap that it knows the person from any side.
     """
-    if model.canet is None:  # no condition vector to speak of
-        return {}
     vectors = []
     for source_tokens, source in zip(views.source_tokens, views.source, strict=True):
         parts = [

@@ -91,9 +91,9 @@ def read_images(dataset: PairDataset, positions: list[int]) -> list[list[Picture
     refs = [dataset.pairs[i] for i in positions]
     return [
         [
-            dataset.picture(pair.key, pair.source),
+            dataset.image(pair.key, pair.source),
             np.ascontiguousarray(dataset.pose_map(pair.key, pair.target)),
-            dataset.picture(pair.key, pair.target),
+            dataset.image(pair.key, pair.target),
         ]
         for pair in refs
     ]

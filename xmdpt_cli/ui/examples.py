@@ -83,7 +83,7 @@ def _examples(dataset: PairDataset) -> Examples:
         pair = pairs[number]
         points = dataset.keypoints(pair.key, pair.source) / dataset.resolution
         if _enough(points):
-            found.people.append(Person(_upright(dataset.picture(pair.key, pair.source)), points))
+            found.people.append(Person(_upright(dataset.image(pair.key, pair.source)), points))
         if len(found.people) == PEOPLE:
             break
     for number in [*order[PEOPLE:], *order[:PEOPLE]]:

@@ -23,7 +23,7 @@ FRAME = (int(FRAME_HEIGHT), int(FRAME_WIDTH))
 
 def checked(paths: list[str]) -> list[Path]:
     """These images, if all can be decoded. XmdptError names a broken one as the user knows it:
-    where the server keeps it is nobody's business."""
+    the server's path stays private."""
     for path in map(Path, paths):
         decode_image(path, path.name)
     return [Path(path) for path in paths]

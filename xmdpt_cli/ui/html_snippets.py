@@ -97,7 +97,7 @@ def film(frames: Iterable[str]) -> str:
 
 
 def frame(event: Event) -> str:
-    """One picture of the row of steps."""
+    """One image of the row of steps."""
     assert event.preview is not None
     small = event.preview.convert("RGB")
     small.thumbnail((THUMB, THUMB))

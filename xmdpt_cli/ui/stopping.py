@@ -1,4 +1,4 @@
-"""The server ends when it is told to, whatever its threads are busy with."""
+"""The server stops when asked to, whatever its threads are doing."""
 
 from __future__ import annotations
 

@@ -83,19 +83,17 @@ def open_image(source: bytes | Path) -> Image.Image:
 
     Raises what Pillow raises, and XmdptError for a HEIC image where pillow-heif is missing.
     """
-    from PIL import Image
-
-    file: IO[bytes] | Path = io.BytesIO(source) if isinstance(source, bytes) else source
-    if _is_heif(source):
-        _register_heif()
-    return Image.open(file, formats=_registered())
-
-
-def _registered() -> list[str]:
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     _load_plugins()
-    return [name for name in _FORMATS if name in Image.OPEN]
+    file: IO[bytes] | Path = io.BytesIO(source) if isinstance(source, bytes) else source
+    try:
+        return Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN])
+    except UnidentifiedImageError:
+        if not _is_heif(source):
+            raise
+    _register_heif()
+    return Image.open(file, formats=["HEIF"])
 
 
 @lru_cache(maxsize=1)

@@ -1,4 +1,4 @@
-"""What readers of a dataset's files name and go on without."""
+"""Problems in a dataset's files that are reported and skipped."""
 
 from __future__ import annotations
 

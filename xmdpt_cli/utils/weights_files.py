@@ -110,7 +110,7 @@ class UnreadableError(XmdptError):
 def read_tensors(path: Path, again: str, alone: str = STATE_ALONE) -> Any:
     """What torch.save wrote, on the CPU. Raises UnreadableError.
 
-    ``again``: how to get it anew; ``alone``: the call that saves a state dict alone.
+    ``again``: how to get the file again; ``alone``: the call that saves a state dict alone.
 
     The checksums of the zip archive are compared first, which torch does not do: a byte that
     changed on the way would become another weight.

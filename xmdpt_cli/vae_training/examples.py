@@ -67,7 +67,7 @@ class DatasetPictures:
         return len(self.views)
 
     def __getitem__(self, index: int, /) -> Picture:
-        return self.dataset.picture(*self.views[index])
+        return self.dataset.image(*self.views[index])
 
 
 class DatasetExamples:

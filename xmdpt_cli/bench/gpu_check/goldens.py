@@ -13,8 +13,9 @@ from torch import Tensor
 
 from xmdpt_cli.bench.gpu_check.rows import NOT_RUN, Row, Setting, at_most
 from xmdpt_cli.diffusion import Losses, Schedule, sample, training_loss
-from xmdpt_cli.model import XMDPT, Mask
-from xmdpt_cli.model.convert import from_published, published_tensors
+from xmdpt_cli.model import XMDPT, Mask, kernels
+from xmdpt_cli.model.fast import training_passes
+from xmdpt_cli.model.published import from_published, published_tensors
 
 FILE, NORMS = "dev_a.safetensors", "dev_a.gradnorms.json"
 #: largest differences over the largest value: of outputs, of 50 DDIM steps, of losses, of gradient
@@ -73,8 +74,10 @@ def _outputs(
     condition = net.condition(*given)
     x, t = known["in.x"].to(dtype), known["in.t"]
     one = relative(net(x, t, condition), known["out.eps_cond"])
-    none = relative(net(x, t, torch.zeros_like(condition)), known["out.eps_uncond"])
-    masked = net.forward_masked(x, t, condition, given[2], known["in.mask_noise"])
+    dropped = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+    none = relative(net(x, t, condition, keep=dropped), known["out.eps_uncond"])
+    mask = Mask.random(known["in.mask_noise"], 0.3)
+    masked = net.forward_masked(x, t, condition, given[2], mask)
     worst = max(one, none, relative(masked, known["out.eps_masked"]))
     yield at_most(f"{name}: outputs", worst, limits[0], note="largest difference / largest value")
     for steps in (10, 50):
@@ -104,7 +107,7 @@ def _training(
     ours = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
     ratios = [
         abs(float(gradient.float().norm()) / norms[key] - 1)
-        for key, gradient in published_tensors(ours, norms).items()
+        for key, gradient in published_tensors(ours).items()
         if norms[key] > 1e-6 * max(norms.values())
     ]
     note = f"of {len(ratios)} tensors, the worst"
@@ -113,20 +116,27 @@ def _training(
 
 
 def _losses(model: XMDPT, known: Mapping[str, Tensor]) -> Losses:
+    kernels.prepare(model)
     names = ("dino_tgt_pose", "dino_src_img", "src_img")
     condition = model.condition(*(known[f"in.{key}"].float() for key in names))
-    return training_loss(
+    schedule = Schedule().to(known["in.x"].device)
+    clean, t, noise = known["in.x0"], known["in.t"], known["in.noise"]
+    noisy = schedule.add_noise(clean, noise, t)
+    passes = training_passes(
         model,
-        known["in.x0"],
-        known["in.t"],
-        known["in.noise"],
+        noisy,
+        t,
         condition,
         keep=known["in.keep_unmasked"],
+        mask=Mask.random(known["in.mask_noise"], 0.3),
+        masked_latents=noisy,
         keep_masked=known["in.keep_masked"],
         source_latents=known["in.src_img"],
-        mask=Mask.draw(known["in.mask_noise"], 0.3),
-        schedule=Schedule().to(known["in.x"].device),
     )
+    return training_loss(
+        passes.out, clean, t, noise, masked_out=passes.masked_out, masked_noise=noise,
+        schedule=schedule,
+    )  # fmt: skip
 
 
 def default_folder() -> Path | None:

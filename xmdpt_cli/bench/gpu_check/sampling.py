@@ -23,7 +23,7 @@ from xmdpt_cli.diffusion import Schedule, start_noise
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.encoders.weights import Origin
 from xmdpt_cli.model import XMDPT
-from xmdpt_cli.model.folder import published_facts
+from xmdpt_cli.model.checkpoint import published_metadata
 from xmdpt_cli.sampling.conditioning import Conditions
 from xmdpt_cli.sampling.config import SamplingConfig
 from xmdpt_cli.sampling.sampler import PRECISIONS, Sampler
@@ -152,7 +152,7 @@ def made(setting: Setting, size: str, pixels: int, dtype: torch.dtype) -> Sample
     torch.manual_seed(0)
     model = XMDPT.from_size(size, latent_size=pixels // 8)
     randomise(model)
-    facts = published_facts(model, pixels)
+    facts = published_metadata(model, pixels)
     sampler = Sampler(model, Schedule(facts["schedule"], facts["prediction"]), facts)
     sampler.model.to(setting.where, dtype)
     return sampler

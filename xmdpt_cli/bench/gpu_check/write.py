@@ -9,7 +9,7 @@ from typing import Any
 
 from xmdpt_cli.bench.gpu_check.rows import BAD, Row
 from xmdpt_cli.files import write_text
-from xmdpt_cli.utils.text_tables import Table
+from xmdpt_cli.report.tables import Table
 
 NAME = "gpu_check"
 DRY_RUN = (

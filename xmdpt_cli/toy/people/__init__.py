@@ -1,1 +1,1 @@
-"""Synthetic people, drawn by program."""
+"""Synthetic people, rendered by program."""

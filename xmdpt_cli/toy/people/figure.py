@@ -1,4 +1,4 @@
-"""The dressed figure: parts laid from back to front, cloth textures fixed to the body."""
+"""The dressed figure: parts painted from back to front, cloth textures fixed to the body."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from xmdpt_cli.toy.people.pose import Pose
 from xmdpt_cli.toy.people.stage import Stage, frame
 from xmdpt_cli.toy.people.trunk import draw_trunk_and_legs
 
-LOWEST = 256  # smaller pictures are painted at least this high and averaged
+MIN_PAINTED = 256  # smaller images are painted at least this high, then averaged down
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """``picture`` (H, W, 3) uint8; ``keypoints`` (18, 2) x, y in pixels, NaN missing;
+class Rendering:
+    """``image`` (H, W, 3) uint8; ``keypoints`` (18, 2) x, y in pixels, NaN missing;
     ``silhouette`` (H, W) bool, where the person is."""
 
-    picture: Picture
+    image: Picture
     keypoints: NDArray[np.float64]
     silhouette: NDArray[np.bool_]
 
 
-def draw_person(
+def render_person(
     person: Person, pose: Pose, *, height: int = 256, background: float = 0.93
-) -> Drawing:
-    """Draw at ``height`` x round(height * 11 / 16) on an even grey."""
+) -> Rendering:
+    """Render at ``height`` x round(height * 11 / 16) on an even grey."""
     width = round(height * 11 / 16)
     bones, scale, origin = frame(person, pose, height, width)
-    fine = -(-LOWEST // height)
+    fine = -(-MIN_PAINTED // height)
     canvas = Canvas(height * fine, width * fine, (background, background, background))
     stage = Stage(
         canvas, person, pose, bones,
@@ -57,8 +57,8 @@ def draw_person(
     keypoints[out | ~bones.seen] = np.nan
     # cv2 rounds and saturates
     small = cv2.merge(colours)
-    picture = cv2.convertScaleAbs(small, alpha=255.0)
-    return Drawing(picture, keypoints, cover >= 0.5)
+    image = cv2.convertScaleAbs(small, alpha=255.0)
+    return Rendering(image, keypoints, cover >= 0.5)
 
 
 def _shadow(stage: Stage) -> None:

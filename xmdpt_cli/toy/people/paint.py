@@ -52,7 +52,7 @@ def unit(x: Plane) -> Plane:
 
 
 class Canvas:
-    """A picture being painted, and how much of each pixel the person covers."""
+    """An image being painted, and how much of each pixel the person covers."""
 
     def __init__(self, height: int, width: int, background: Colour) -> None:
         # planes, not pixels: blending runs over long contiguous rows
@@ -125,7 +125,7 @@ def limb(
     flat_end: bool = False,
     flat_start: bool = False,
 ) -> Field | None:
-    """The union of round cones along a polyline; ``None`` if it is out of the picture."""
+    """The union of round cones along a polyline; ``None`` if it is outside the image."""
     largest = max(radii)
     low = (min(p[0] for p in points) - largest, min(p[1] for p in points) - largest)
     high = (max(p[0] for p in points) + largest, max(p[1] for p in points) + largest)
@@ -181,7 +181,7 @@ def trunk(
     ink: str = "hem",
 ) -> Field | None:
     """A shape with a profile: at ``levels`` (increasing pixels along the unit ``axis``) it spans
-    ``centre`` -+ ``half`` across; ``None`` if it is out of the picture.
+    ``centre`` -+ ``half`` across; ``None`` if it is outside the image.
 
     The lower edge hangs ``sag`` pixels deeper in the middle. ``ink`` says what gets a contour
     besides the sides: "hem", "waist hem" or "".

@@ -1,4 +1,4 @@
-"""Who is drawn: body proportions, skin, hair and clothes, all drawn by chance from one seed.
+"""A person: body proportions, skin, hair and clothes, all sampled from one seed.
 
 Lengths are in body heights (the top of the head to the soles is about 1); colours are RGB
 in [0, 1].

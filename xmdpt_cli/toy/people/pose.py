@@ -1,8 +1,8 @@
-"""How the person stands: a 3-D skeleton turned about the vertical and projected.
+"""A pose: a 3-D skeleton turned about the vertical axis and projected.
 
 Body frame (x to the person's left, y down, z forward), in body heights, origin between the
-hips; seen from the front the person's right is on the left of the picture. Camera frame: x to
-the right of the picture, y down, z towards the viewer. The 18 joints are in the order nose,
+hips; seen from the front the person's right is on the left of the image. Camera frame: x to
+the right of the image, y down, z towards the viewer. The 18 joints are in the order nose,
 neck, Rsho, Relb, Rwri, Lsho, Lelb, Lwri, Rhip, Rkne, Rank, Lhip, Lkne, Lank, Reye, Leye,
 Rear, Lear.
 """
@@ -36,7 +36,7 @@ HIDDEN = {NOSE: -0.05, REYE: 0.10, LEYE: 0.10, REAR: -0.45, LEAR: -0.45}
 
 @dataclass(frozen=True)
 class Arm:
-    """The wrist is sent to ``offset`` (outward, down, forward) from ``anchor``."""
+    """The wrist reaches for ``offset`` (outward, down, forward) from ``anchor``."""
 
     anchor: str  # shoulder, hip, head, chest
     offset: Vector
@@ -54,7 +54,7 @@ class Leg:
 
 @dataclass(frozen=True)
 class Pose:
-    """``yaw`` 0 is seen from the front, +90 degrees looks to the right of the picture."""
+    """``yaw`` 0 is seen from the front, +90 degrees looks to the right of the image."""
 
     yaw: float
     head_yaw: float
@@ -62,7 +62,7 @@ class Pose:
     lean: tuple[float, float]  # of the spine: sideways, forward
     arms: tuple[Arm, Arm]  # right, left
     legs: tuple[Leg, Leg]
-    zoom: float  # of the frame's height; above 1.2 the legs are out of the picture
+    zoom: float  # of the frame's height; above 1.2 the legs are outside the image
     shift: tuple[float, float]  # of the frame's width and height
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from xmdpt_cli.toy.people.figure import Drawing, draw_person
+from xmdpt_cli.toy.people.figure import Rendering, render_person
 from xmdpt_cli.toy.people.person import Person, make_person
 from xmdpt_cli.toy.people.pose import VIEWS, Pose, make_pose
 from xmdpt_cli.utils.splits import SPLITS
@@ -16,7 +16,7 @@ FIRST_ID = {"train": 1, "test": 50_000_001}  # far apart: persons never meet, wh
 
 @dataclass(frozen=True)
 class View:
-    """One picture to be: who, how, and the names under which it is filed."""
+    """One image to render: the person, the pose, and the names of its file."""
 
     person: Person
     pose: Pose
@@ -28,9 +28,9 @@ class View:
 def views_of(
     split: str, index: int, *, seed: int, views: int = 4, plain: bool = False
 ) -> list[View]:
-    """The ``views`` (2 to 5) pictures of person ``index`` (from 0) of "train" or "test".
+    """The ``views`` (2 to 5) images of person ``index`` (from 0) of "train" or "test".
 
-    ``plain``: clothes without patterns, nobody cut off by the frame.
+    ``plain``: clothes without patterns, and the whole body inside the frame.
     """
     key = [seed, SPLITS.index(split), index]
     person = make_person([*key, 0], plain=plain)
@@ -48,6 +48,6 @@ def views_of(
     return out
 
 
-def draw_view(view: View, *, height: int = 256) -> Drawing:
-    """The picture of a view before it is stored, with its exact keypoints and silhouette."""
-    return draw_person(view.person, view.pose, height=height, background=view.background)
+def render_view(view: View, *, height: int = 256) -> Rendering:
+    """The image of a view before JPEG compression, with its exact keypoints and silhouette."""
+    return render_person(view.person, view.pose, height=height, background=view.background)

@@ -1,0 +1,49 @@
+"""A prepared dataset opens in other people's programs as docs/dataset-format.md says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from small_data import make_data
+
+from xmdpt_cli.data.dataset import PairDataset
+
+DOC = Path(__file__).resolve().parents[2] / "docs" / "dataset-format.md"
+
+
+def test_the_lines_of_the_docs_read_what_we_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_data(tmp_path)
+    (tmp_path / "data" / "256").symlink_to(folder)
+    monkeypatch.chdir(tmp_path)
+    code = re.findall(r"```python\n(.*?)```", DOC.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(code) == 1
+    dataset = PairDataset(folder)
+    key, view = dataset.views()[0]
+    found: dict[str, Any] = {"safetensors": safetensors}
+    lines = code[0].replace("1_front", view) + "    break\n"
+    exec(compile(lines, str(DOC), "exec"), found)
+    assert found["garment"]["__key__"] == key
+    np.testing.assert_array_equal(found["image"], dataset.image(key, view))
+    np.testing.assert_array_equal(found["keypoints"], dataset.keypoints(key, view))
+    assert found["features"].keys() == dataset.table.columns.keys()
+    for name, tensor in found["features"].items():
+        assert torch.equal(tensor, dataset.tensor(key, view, name)), name
+
+
+def test_members_and_tensors_are_those_of_the_docs(tmp_path: Path) -> None:
+    import webdataset as wds
+
+    shard = make_data(tmp_path) / "train-000000.tar"
+    garment = next(iter(wds.WebDataset(str(shard), shardshuffle=False)))
+    listed = re.findall(r"^\| `([\w.]+)` \|", DOC.read_text(encoding="utf-8"), re.MULTILINE)
+    members = {re.sub(r"^\d_\w+\.", "VIEW.", name) for name in garment if not name.startswith("__")}
+    tensors = {n.removesuffix("_flip") for n in PairDataset(shard.parent).table.columns}
+    assert sorted(listed) == sorted(members | tensors)

@@ -1,0 +1,79 @@
+"""Charts as SVG files of their own."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from xml.etree import ElementTree
+
+import pytest
+from bench_reports import drawing
+
+from xmdpt_cli.report.charts import PROPERTIES, Line, bars, line_chart
+from xmdpt_cli.report.roof_chart import roof_chart
+
+SPACE = "{http://www.w3.org/2000/svg}"
+
+
+def test_a_chart_has_its_lines_and_ticks() -> None:
+    lines = [Line("a & b", [(4, 0.5), (8, 0.75), (50, 1.0)]), Line("c", [(8, 0.6)])]
+    svg = line_chart(lines, "steps", "score", "title")
+    assert "a &amp; b" in svg
+    for tick in (">4<", ">8<", ">50<", ">0.5<", ">1<"):
+        assert tick in svg
+    line = ElementTree.fromstring(svg).iter(f"{SPACE}use")
+    assert len([*line]) == 4 + 2  # points, and one in the legend for each line
+    assert line_chart(lines, "steps", "score", "title") == svg
+
+
+def test_text_is_text_and_a_dollar_no_formula() -> None:
+    (label, *_) = [
+        text.text
+        for text in ElementTree.fromstring(
+            line_chart([Line("cost in $ and <b>", [(1, 0.5), (2, 0.6)])], "$x$", "", "")
+        ).iter(f"{SPACE}text")
+        if "cost" in (text.text or "")
+    ]
+    assert label == "cost in $ and <b>"
+
+
+def test_colours_of_a_chart_in_a_page_are_those_of_the_stylesheet() -> None:
+    """So that it is readable by night too; and by day it looks as matplotlib drew it."""
+    chart = bars(["nose"], [1], 2, "images", "a <label>")
+    assert not re.search("#[0-9a-f]{6}|font-family", chart)
+    assert 'aria-label="a &lt;label&gt;"' in chart
+    styles = resources.files("xmdpt_cli.report").joinpath("templates/style.css").read_text()
+    day, night = (
+        dict(re.findall(r"(--[\w-]+): ([^;]+);", block))
+        for block in re.findall(r":root \{(.*?)\}", styles, re.DOTALL)
+    )
+    for colour, name in PROPERTIES.items():
+        assert day[name] in (colour, f"#{colour[1::2]}"), name
+        assert night[name] != day[name]
+
+
+def test_no_row_lies_below_the_roof_where_the_peak_is_reached() -> None:
+    """A row at an MFU of 1 lies on the line, one of 0.5 above it by a factor of two."""
+    report = drawing({"M / full": (200.0, 1.0), "M / half": (200.0, 0.5), "N / small": (20.0, 0.8)})
+    root = ElementTree.fromstring(roof_chart(report, "a <title>"))
+    marks = {}
+    for use in root.iter(f"{SPACE}use"):
+        title = use.findtext(f"{SPACE}title")
+        if title is not None:
+            marks[title.split(":")[0]] = float(use.attrib["x"]), float(use.attrib["y"])
+    (roof,) = [
+        path.attrib["d"] for path in root.iter(f"{SPACE}path") if path.get("class") == "roof"
+    ]
+    (x0, y0), (x1, y1) = (tuple(map(float, end.split())) for end in roof[1:].split("L"))
+    slope = (y1 - y0) / (x1 - x0)
+
+    def above(name: str) -> float:
+        x, y = marks[name]
+        return y0 + slope * (x - x0) - y  # SVG's y goes down
+
+    assert above("M / full") == pytest.approx(0, abs=0.3)
+    assert above("M / half") > 3
+    assert above("M / half") > above("N / small") > 0.3
+    texts = "".join(root.itertext())
+    for said in ("a <title>", "roof in fp32, 100 GFLOP/s", "GFLOP per image", "M / half"):
+        assert said in texts

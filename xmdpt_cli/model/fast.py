@@ -1,0 +1,333 @@
+"""The computation of ``xmdpt.py`` as training and sampling run it: same weights, same numbers up to
+rounding (``tests/model/test_fast.py``), less work.
+
+- Training (``training_passes``): the unmasked pass, the masked pass and the source view go through
+  each block in one call. They share its modulations and its bias, and FSDP2 gathers it once.
+- Sampling (``Denoiser``): biases, and the modulations of many steps, are computed before the first
+  step; both branches of guidance are one batch; no source view, since only training reads it.
+
+Legend as in ``xmdpt.py``; M = T - K masked tokens, P passes of a training step (1 or 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from xmdpt_cli.diffusion.guidance import classifier_free_guidance
+from xmdpt_cli.model.extensions import TokenConditions
+from xmdpt_cli.model.layers import (
+    Attention,
+    Block,
+    FinalLayer,
+    drop,
+    gather_tokens,
+    merge_heads,
+    split_heads,
+)
+from xmdpt_cli.model.relative_bias import bias_of_pairs, bias_of_queries, dense_bias
+
+if TYPE_CHECKING:
+    from xmdpt_cli.model.xmdpt import XMDPT, Mask, MIPNet, TDNet
+
+#: The modulations of as many steps are computed at once as fit: one large matrix product is faster
+#: than many small ones, but all 50 steps of L with 512 images would be 15 GB.
+MODULATION_BYTES = 256 * 2**20
+
+
+# training
+
+
+class Passes(NamedTuple):
+    """The outputs of a training step."""
+
+    out: Tensor  # (N, 2C, h, w) of the unmasked pass
+    masked_out: Tensor | None  # (N, 2C, h, w) of the masked pass
+    repa: Tensor | None  # (N, T, repa_width) projected hidden tokens of the unmasked pass
+
+
+def training_passes(
+    model: XMDPT,
+    latents: Tensor,  # (N, C, h, w) noisy
+    timesteps: Tensor,  # (N,)
+    condition: Tensor,  # (N, D)
+    *,
+    tokens: TokenConditions | None = None,
+    keep: Tensor | None = None,  # (N,) bool: rows that keep their conditions
+    mask: Mask | None = None,  # None: no masked pass
+    masked_latents: Tensor | None = None,  # (N, C, h, w) noisy, of the masked pass
+    keep_masked: Tensor | None = None,  # (N,) bool, in the masked pass
+    source_latents: Tensor | None = None,  # (N, C, h, w), for the masked pass
+) -> Passes:
+    """``model(...)`` and ``model.forward_masked(...)`` in one walk through the blocks."""
+    model.check(latents, condition, tokens)
+    net = model.tdnet
+    x_embedded, kv, c = _embed(model, latents, timesteps, condition, tokens, keep)
+    if mask is None:
+        x, _, _, repa = _encode(model, c[None], None, x_embedded, None, None, kv, None)
+        out = _decode(net, c, x + net.decoder_pos_embed, x_embedded, kv)
+        return Passes(out, None, repa)
+
+    assert masked_latents is not None
+    assert source_latents is not None
+    mipnet = model.check_mipnet(source_latents)
+    masked_embedded, kv_masked, c_masked = _embed(
+        model, masked_latents, timesteps, condition, tokens, keep_masked
+    )
+    masked = gather_tokens(masked_embedded, mask.ids_keep)  # (N, K, D)
+    source = None
+    if "cross" in mipnet.order:
+        with torch.no_grad():
+            source = net.embed(source_latents)  # (N, T, D)
+    both = torch.stack([c, c_masked])  # (2, N, D)
+    x, masked_x, source, repa = _encode(
+        model, both, mask, x_embedded, masked, source, kv, kv_masked
+    )
+    assert masked_x is not None
+    masked = _predict_masked(mipnet, masked_x, mask, net.decoder_pos_embed, c_masked, source)
+    # nothing is masked any more: from here on both passes are one batch
+    out = _decode(
+        net,
+        both.flatten(0, 1),
+        torch.cat([x + net.decoder_pos_embed, masked]),
+        torch.cat([x_embedded, masked_embedded]),
+        None if kv is None or kv_masked is None else torch.cat([kv, kv_masked]),
+    )
+    unmasked_out, masked_out = out.chunk(2)
+    return Passes(unmasked_out, masked_out, repa)
+
+
+def _embed(
+    model: XMDPT,
+    latents: Tensor,
+    timesteps: Tensor,
+    condition: Tensor,
+    tokens: TokenConditions | None,
+    keep: Tensor | None,
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Embedded latents with the pose (N, T, D), keys and values of the source, c (N, D)."""
+    c = model.tdnet.t_embedder(timesteps) + drop(condition, keep)
+    x = model.tdnet.embed(latents)
+    if tokens is None:
+        return x, None, c
+    pose, kv = tokens.keep(keep)
+    return x + pose, kv, c
+
+
+def _encode(
+    model: XMDPT,
+    c: Tensor,  # (P, N, D)
+    mask: Mask | None,
+    x: Tensor,  # (N, T, D)
+    masked: Tensor | None,  # (N, K, D)
+    source: Tensor | None,  # (N, T, D)
+    kv: Tensor | None,
+    kv_masked: Tensor | None,
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+    """x, masked and source after the encoder blocks, and REPA's projection."""
+    net, repa = model.tdnet, None
+    skips: list[tuple[Tensor, Tensor | None, Tensor | None]] = []
+    for i, block in enumerate(net.blocks[: net.encoder_depth]):
+        skip = (None, None, None) if block.skip_linear is None else skips.pop()
+        x, masked, source = block.call(
+            _encoder_block, c, x, masked, source, mask, net.block_kv(kv, i),
+            net.block_kv(kv_masked, i), skip,
+        )  # fmt: skip
+        if net.backbone == "mdtv2" and block.skip_linear is None:
+            skips.append((x, masked, source))
+        if model.repa_projector is not None and i + 1 == model.repa_layer:
+            repa = model.repa_projector(x)
+    return x, masked, source, repa
+
+
+def _encoder_block(
+    block: Block,
+    c: Tensor,
+    x: Tensor,
+    masked: Tensor | None,
+    source: Tensor | None,
+    mask: Mask | None,
+    kv: Tensor | None,
+    kv_masked: Tensor | None,
+    skip: tuple[Tensor | None, ...],
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    modulation = block.adaLN_modulation(c)  # (P, N, 6D)
+    table = block.attn.rel_pos_bias
+    extra_keys = 0 if kv is None else kv.shape[1]
+    bias = dense_bias(table)  # (H, T, T)
+    whole = table.append_keys(bias, extra_keys)  # (H, T, T + S)
+    x = block.modulated(x, modulation[0], whole, kv, skip[0])
+    if masked is not None and mask is not None:
+        of_kept = bias_of_pairs(bias, mask.ids_keep)  # (N, H, K, K)
+        of_kept = table.append_keys(of_kept, extra_keys)  # (N, H, K, K + S)
+        masked = block.modulated(masked, modulation[1], of_kept, kv_masked, skip[1])
+    if source is not None:
+        with torch.no_grad():
+            source = block.modulated(source, modulation[1], whole, kv_masked, skip[2])
+    return x, masked, source
+
+
+def _decode(net: TDNet, c: Tensor, x: Tensor, x_embedded: Tensor, kv: Tensor | None) -> Tensor:
+    """The last blocks and the output layer: x (B, T, D), c (B, D) -> (B, 2C, h, w)."""
+    for i, block in enumerate(net.blocks[net.encoder_depth :], start=net.encoder_depth):
+        x = block.call(_decoder_block, c, x, x_embedded, net.block_kv(kv, i))
+    return net.unpatchify(net.final_layer(x, c))
+
+
+def _decoder_block(
+    block: Block, c: Tensor, x: Tensor, x_embedded: Tensor, kv: Tensor | None
+) -> Tensor:
+    bias = dense_bias(block.attn.rel_pos_bias, 0 if kv is None else kv.shape[1])
+    return block.modulated(x, block.adaLN_modulation(c), bias, kv, x_embedded)
+
+
+def _predict_masked(
+    mipnet: MIPNet,
+    x: Tensor,  # (N, K, D)
+    mask: Mask,
+    decoder_pos_embed: Tensor,
+    c: Tensor,
+    source: Tensor | None,
+) -> Tensor:
+    """``MIPNet.forward``, where no block computes tokens that nothing reads: (N, T, D)."""
+    filled = mipnet.fill(x, mask, decoder_pos_embed)  # (N, T, D)
+    if not mask.ids_mask.shape[1]:
+        return filled
+    x = filled
+    for number, kind in enumerate(mipnet.order):
+        # a self-attention block to come reads all tokens, else the masked ones are enough
+        ids = None if "self" in mipnet.order[number + 1 :] else mask.ids_mask
+        if kind == "self":
+            x = mipnet.sideblocks[0].call(_self_block, c, x, ids)
+        else:
+            if ids is not None and x.shape[1] == filled.shape[1]:
+                x = gather_tokens(x, ids)
+            x = mipnet.sideblocks_cross[0].call(_cross_block, c, x, ids, source)
+    kept = gather_tokens(filled, mask.ids_keep)
+    return gather_tokens(torch.cat([kept, x.to(kept.dtype)], dim=1), mask.ids_restore)
+
+
+def _cross_block(
+    block: Block, c: Tensor, x: Tensor, ids: Tensor | None, source: Tensor | None
+) -> Tensor:
+    """x (N, M, D), the tokens at ``ids``, or all."""
+    bias = dense_bias(block.attn.rel_pos_bias)  # (H, T, T)
+    if ids is not None:
+        bias = bias_of_queries(bias, ids)  # (N, H, M, T)
+    return block.modulated(x, block.adaLN_modulation(c), bias, source)
+
+
+def _self_block(block: Block, c: Tensor, x: Tensor, ids: Tensor | None) -> Tensor:
+    """All tokens x (N, T, D) in, those at ``ids`` (N, M) out: (N, M, D)."""
+    if ids is None:
+        return _decoder_block(block, c, x, x, None)
+    attn, width = block.attn, x.shape[2]
+    assert isinstance(attn, Attention)
+    bias = bias_of_queries(dense_bias(attn.rel_pos_bias), ids)  # (N, H, M, T)
+    modulation = block.adaLN_modulation(c)
+    shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp = modulation.unsqueeze(1).chunk(
+        6, dim=2
+    )  # (N, 1, D) each
+    h = block.norm1(x) * (1 + scale_msa) + shift_msa
+    weight, b = attn.qkv.weight, attn.qkv.bias
+    (q,) = split_heads(F.linear(gather_tokens(h, ids), weight[:width], b[:width]), attn.heads, 1)
+    k, v = split_heads(F.linear(h, weight[width:], b[width:]), attn.heads, 2)
+    x = gather_tokens(x, ids) + gate_msa * attn.proj(merge_heads(attn.sdpa(q, k, v, bias)))
+    h = block.mlp(block.norm2(x) * (1 + scale_mlp) + shift_mlp)
+    return x + gate_mlp * h
+
+
+# sampling
+
+
+class Denoiser:
+    """``denoiser(x, i)``: the guided prediction at step i, (N, C, h, w) -> (N, 2C, h, w)."""
+
+    def __init__(
+        self,
+        model: XMDPT,
+        condition: Tensor,  # (N, D)
+        timesteps: Sequence[int],  # of the steps to come
+        cfg_scales: Sequence[float],  # of the same; 1: the unconditional branch is not computed
+        tokens: TokenConditions | None = None,
+    ) -> None:
+        model.check(condition.new_empty(len(condition), *model.latent_shape), condition, tokens)
+        self.net, self.predict, self.cfg_scales = model.tdnet, model.predict, cfg_scales
+        self.tokens = tokens
+        times = torch.tensor(timesteps, device=condition.device)
+        # c of each image and, last, of the unconditional branch, which all images share
+        rows = torch.cat([condition, torch.zeros_like(condition[:1])])  # (N + 1, D)
+        self._c = self.net.t_embedder(times)[:, None] + rows  # (steps, N + 1, D)
+        self._modulations, self._steps = self._c[:0], range(0)
+        extra_keys = 0 if tokens is None else tokens.kv.shape[1]
+        biases = [dense_bias(block.attn.rel_pos_bias, extra_keys) for block in self.net.blocks]
+        self._bias = torch.stack(biases)  # (depth, H, T, T + S)
+        self._both: TokenConditions | None = None
+        if tokens is not None and any(scale != 1.0 for scale in cfg_scales):
+            none = (torch.cat([part, torch.zeros_like(part)]) for part in tokens)
+            self._both = TokenConditions(*none)
+
+    def __call__(self, x: Tensor, i: int) -> Tensor:
+        """In the dtype of x whatever the network computes in: guidance amplifies rounding."""
+        modulations = self._modulations_of(i)  # (N + 1, (6 depth + 2) D)
+        n, scale, latents = len(x), self.cfg_scales[i], x.to(self._c.dtype)
+        if scale == 1.0:
+            tokens = self.tokens or (None, None)
+            return self.predict(self.net, latents, modulations[:n], self._bias, *tokens).to(x.dtype)
+        modulations = torch.cat([modulations[:n], modulations[n:].expand(n, -1)])
+        tokens = self._both or (None, None)
+        out = self.predict(
+            self.net, torch.cat([latents, latents]), modulations, self._bias, *tokens
+        )
+        conditional, unconditional = out.to(x.dtype).chunk(2)
+        return classifier_free_guidance(conditional, unconditional, scale)
+
+    def _modulations_of(self, i: int) -> Tensor:
+        if i not in self._steps:
+            layers: list[Block | FinalLayer] = [*self.net.blocks, self.net.final_layer]
+            _, rows, width = self._c.shape
+            step_bytes = rows * (6 * len(layers) - 4) * width * self._c.element_size()
+            count = max(1, MODULATION_BYTES // step_bytes)
+            self._steps = range(i, min(i + count, len(self.cfg_scales)))
+            self._modulations = self._c[:0]  # frees the old ones before the new ones are computed
+            c = self._c[i : self._steps.stop]
+            self._modulations = torch.cat([layer.adaLN_modulation(c) for layer in layers], dim=-1)
+        return self._modulations[i - self._steps.start]
+
+
+def predict(
+    net: TDNet,
+    latents: Tensor,  # (B, C, h, w)
+    modulations: Tensor,  # (B, (6 depth + 2) D) of the blocks in order, then of the output layer
+    bias: Tensor,  # (depth, H, T, T + S)
+    pose: Tensor | None = None,  # (B, T, D)
+    kv: Tensor | None = None,  # (B, S, depth * 2D)
+) -> Tensor:
+    """The unmasked pass from all that does not depend on the noisy latents: (B, 2C, h, w)."""
+    x = net.embed(latents)  # (B, T, D)
+    x = x_embedded = x if pose is None else x + pose
+    *of_blocks, of_output = modulations.split(
+        [6 * x.shape[2]] * len(net.blocks) + [2 * x.shape[2]], dim=1
+    )
+    skips: list[Tensor] = []
+    for i, block in enumerate(net.blocks):
+        if i == net.encoder_depth:
+            x = x + net.decoder_pos_embed
+        skip = None
+        if block.skip_linear is not None:
+            skip = skips.pop() if i < net.encoder_depth else x_embedded
+        x = block.modulated(x, of_blocks[i], bias[i], net.block_kv(kv, i), skip)
+        if net.backbone == "mdtv2" and skip is None:
+            skips.append(x)
+    return net.unpatchify(net.final_layer.modulated(x, of_output))
+
+
+def compile_sampling(model: XMDPT) -> None:
+    """``Denoiser`` goes through torch.compile from now on: one compilation a batch size; on a GPU
+    its steps become CUDA graphs."""
+    cuda = next(model.parameters()).is_cuda
+    model.predict = torch.compile(predict, dynamic=False, mode="reduce-overhead" if cuda else None)
