@@ -51,7 +51,7 @@ def test_inputs_of_any_size_are_made_of_one_batch(data: Path) -> None:
     large = repeat_rows(inputs, 10)
     assert large.mask is not None
     assert large.pose_maps is not None
-    assert len(large.target) == len(large.mask.kept) == len(large.pose_maps[1]) == 10
+    assert len(large.target) == len(large.mask.ids_keep) == len(large.pose_maps[1]) == 10
     assert torch.equal(large.source_tokens[4:8], inputs.source_tokens)
     assert bool(trainer.module(large).total.isfinite())
 
