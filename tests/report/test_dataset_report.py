@@ -1,4 +1,4 @@
-"""The report about a prepared dataset: true numbers, sound HTML, the right pictures, same bytes."""
+"""The report about a prepared dataset: true numbers, sound HTML, the right images, same bytes."""
 
 from __future__ import annotations
 
@@ -154,11 +154,11 @@ def test_what_it_was_made_with_is_said_in_words(out: Path) -> None:
 @pytest.mark.usefixtures("few")
 def test_reasons_are_counted(out: Path) -> None:
     skipped = [[f"{i}.jpg", f"broken image: {i}.jpg (cut)"] for i in range(1200)]
-    skipped += [["a.jpg", "listed picture is not there"]]
+    skipped += [["a.jpg", "listed image is not there"]]
     groups = group_skipped(skipped)
     assert [(g.reason, g.count) for g in groups] == [
         ("broken image", 1200),
-        ("listed picture is not there", 1),
+        ("listed image is not there", 1),
     ]
     assert groups[0].examples[0] == ("0.jpg", "broken image: 0.jpg (cut)")
     edit_manifest(out, skipped=skipped)
@@ -211,7 +211,7 @@ def test_the_sheet_shows_the_pairs_it_names(prepared: Path, out: Path) -> None:
 
 
 @pytest.mark.parametrize("side", [64, 256, 512])
-def test_joints_lie_where_they_are_in_the_picture(side: int) -> None:
+def test_joints_lie_where_they_are_in_the_image(side: int) -> None:
     points = np.full((len(JOINTS), 2), np.nan)
     points[4] = (0.25 * side, 0.75 * side)
     shown = with_joints(np.full((side, side, 3), 200, np.uint8), points)

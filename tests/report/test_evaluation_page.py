@@ -27,13 +27,13 @@ from xmdpt_cli.report.evaluation_pairs import ranking
 KINDS = ("source", "pose", "truth", "generated")
 
 
-def pictures(name: str) -> dict[str, Picture]:
+def images(name: str) -> dict[str, Picture]:
     """A grey of each kind."""
     return {kind: np.full((64, 44, 3), 60 * n, np.uint8) for n, kind in enumerate(KINDS)}
 
 
 def none(name: str) -> Mapping[str, Picture]:
-    raise XmdptError(f"no pictures here: <{name}>")
+    raise XmdptError(f"no images here: <{name}>")
 
 
 def report(
@@ -64,7 +64,7 @@ def report(
     return made
 
 
-def read(*reports: Evaluation, show: Any = pictures, **options: Any) -> Reader:
+def read(*reports: Evaluation, show: Any = images, **options: Any) -> Reader:
     return Reader(page(reports, show, **{"title": "A title", **options}))
 
 
@@ -82,7 +82,7 @@ def hovers(svg: str, kind: str) -> list[str]:
 def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
     values = {"ssim_256": [i / 40 for i in range(40)], "psnr": [20.0 + i for i in range(40)]}
     path = tmp_path / "new" / "report.html"
-    write_page(path, [report(values, joints=[i % 19 for i in range(40)])], pictures, title="T")
+    write_page(path, [report(values, joints=[i % 19 for i in range(40)])], images, title="T")
     text = path.read_text("utf-8")
     reader = Reader(text)
     assert reader.tags["img"] == 12 * len(KINDS)
@@ -96,16 +96,16 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
     for svg in svgs:
         ElementTree.fromstring(svg)
     before = path.read_bytes()
-    write_page(path, [report(values, joints=[i % 19 for i in range(40)])], pictures, title="T")
+    write_page(path, [report(values, joints=[i % 19 for i in range(40)])], images, title="T")
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
 
 
 def test_a_table_wider_than_a_phone_says_that_it_scrolls() -> None:
-    wide = page([report({"ssim_256": [0.5], "psnr": [20.0], "l1": [0.1]})], pictures, title="T")
+    wide = page([report({"ssim_256": [0.5], "psnr": [20.0], "l1": [0.1]})], images, title="T")
     assert "The table scrolls sideways" in wide
     assert '<div class="scroll" tabindex="0"' in wide  # by keys, too
-    narrow = page([report({"ssim_256": [0.5], "psnr": [20.0]})], pictures, title="T")
+    narrow = page([report({"ssim_256": [0.5], "psnr": [20.0]})], images, title="T")
     assert "The table scrolls sideways" not in narrow
 
 
@@ -193,7 +193,7 @@ def test_the_worst_are_worst_and_the_best_best() -> None:
 
     def show(name: str) -> dict[str, Picture]:
         asked.append(name)
-        return pictures(name)
+        return images(name)
 
     made = report({"ssim_256": ssim.tolist(), "psnr": [1.0] * 40, "lpips_alex": lpips.tolist()})
     text = page([made], show, title="T")
@@ -214,7 +214,7 @@ def test_pairs_without_a_value_are_not_ranked() -> None:
 
 
 def _shown(reader: Reader) -> list[Any]:
-    """(kind, picture) of every picture of a page."""
+    """(kind, image) of every image of a page."""
     found = []
     for source in reader.sources:
         kind, data = source.split(";base64,")
@@ -222,7 +222,7 @@ def _shown(reader: Reader) -> list[Any]:
     return found
 
 
-def test_pictures_are_shown_in_the_proportions_in_which_they_were_compared() -> None:
+def test_images_are_shown_in_the_proportions_in_which_they_were_compared() -> None:
     """A square that this field's models draw is a squashed figure of 176 x 256."""
     rng = np.random.default_rng(0)
     seen = np.asarray(Image.fromarray(rng.integers(0, 255, (8, 6, 3), np.uint8)).resize((176, 256)))
@@ -231,15 +231,15 @@ def test_pictures_are_shown_in_the_proportions_in_which_they_were_compared() -> 
     shots = _shown(
         read(report({"l1": [0.5]}), show=lambda name: {"truth": large, "generated": square})
     )
-    assert [picture.shape for _, picture in shots] == [(256, 176, 3)] * 2
-    assert all(np.abs(picture - seen).mean() < 4 for _, picture in shots)
+    assert [image.shape for _, image in shots] == [(256, 176, 3)] * 2
+    assert all(np.abs(image - seen).mean() < 4 for _, image in shots)
     wide = report({"l1": [0.5]}, sizes=["352x512"])
     assert [p.shape for _, p in _shown(read(wide, show=lambda name: {"truth": square}))] == [
         (256, 176, 3)
     ]
 
 
-def test_pictures_of_several_sizes_are_shown_as_they_are_within_bounds() -> None:
+def test_images_of_several_sizes_are_shown_as_they_are_within_bounds() -> None:
     rng = np.random.default_rng(0)
     photo = np.asarray(
         Image.fromarray(rng.integers(0, 255, (8, 6, 3), np.uint8)).resize((352, 512))
@@ -263,10 +263,10 @@ def test_even_noise_leaves_the_page_small() -> None:
     assert len(page([made], lambda name: dict.fromkeys(KINDS, noise), title="T")) < 5_000_000
 
 
-def test_pictures_that_are_missing_are_said() -> None:
+def test_images_that_are_missing_are_said() -> None:
     reader = read(report({"l1": [0.5, 0.6]}), show=none)
     assert reader.tags["img"] == 0
-    assert "No images: no pictures here: <p0>" in reader.text
+    assert "No images: no images here: <p0>" in reader.text
     assert "0.5500" in reader.tables[0][1]
 
 
@@ -282,7 +282,7 @@ def test_whatever_users_name_is_text() -> None:
             [name],
             [name],
         )
-        one = {name: pictures("")["truth"]}
+        one = {name: images("")["truth"]}
         reference = [{"name": name, "fid": name, name: 1}]
         return read(made, report({}), show=lambda _: one, title=name, reference=reference)
 
@@ -291,13 +291,13 @@ def test_whatever_users_name_is_text() -> None:
     assert reader.tags == plain.tags
     assert reader.text.count(nasty) == plain.text.count("plain") > 20
     refused = read(report({"l1": [0.5]}), show=none)
-    assert "no pictures here: <p0>" in refused.text
+    assert "no images here: <p0>" in refused.text
 
 
 def test_a_name_that_is_no_utf8_is_written(tmp_path: Path) -> None:
     made = report({"l1": [0.5]})
     made.images[0]["name"] = "lone \udc80"
-    write_page(tmp_path / "x.html", [made], pictures, title="T")
+    write_page(tmp_path / "x.html", [made], images, title="T")
     assert "lone \\udc80" in (tmp_path / "x.html").read_text("utf-8")
 
 
@@ -326,7 +326,7 @@ def test_what_is_no_number_is_counted_apart() -> None:
     ids=["all infinite", "undefined", "one pair", "all equal", "tiny", "no metric"],
 )
 def test_edges(values: dict[str, list[Value]], charts: int, shown: list[str]) -> None:
-    text = page([report(values, joints=[5] * 3)], pictures, title="T")
+    text = page([report(values, joints=[5] * 3)], images, title="T")
     reader = Reader(text)
     assert reader.tags["svg"] == charts
     assert captions(text) == shown

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 from xml.etree import ElementTree
 
-import matplotlib
+import matplotlib.style
 from markupsafe import Markup
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
@@ -55,7 +55,7 @@ STYLE = {
     "ytick.minor.size": 0,
     "legend.frameon": False,
 }
-styled = matplotlib.rc_context(STYLE)
+styled = matplotlib.style.context(["default", STYLE])  # whatever a matplotlibrc says
 plain_number = FuncFormatter(lambda value, _: f"{value:,.4g}")  # 1,000 and 0.5, not 10^3
 percent_number = FuncFormatter(lambda value, _: f"{value:g}%")
 MAX_BARS = 20  # a longer histogram is put into bins

@@ -43,19 +43,24 @@ def ordered(metrics: Iterable[str]) -> list[str]:
     return sorted(dict.fromkeys(metrics), key=place)
 
 
-def main_row(report: Evaluation) -> str:
+def main_row(evaluation: Evaluation) -> str:
     """The row that the page is about: ``generated``, else the first one."""
-    return GENERATED if GENERATED in report.rows else next(iter(report.rows), GENERATED)
+    return GENERATED if GENERATED in evaluation.rows else next(iter(evaluation.rows), GENERATED)
 
 
-def measured(report: Evaluation) -> list[str]:
-    """All metrics of the report, of sets and of pairs."""
-    return ordered(metric for row in report.rows.values() for metric in row)
+def measured(evaluation: Evaluation) -> list[str]:
+    """All metrics of the evaluation, of sets and of pairs."""
+    return ordered(metric for row in evaluation.rows.values() for metric in row)
 
 
-def per_pair(reports: Sequence[Evaluation]) -> list[str]:
+def per_pair(evaluations: Sequence[Evaluation]) -> list[str]:
     """The metrics that have a value for every pair."""
-    rows = (row for report in reports for image in report.images for row in image["rows"].values())
+    rows = (
+        row
+        for evaluation in evaluations
+        for image in evaluation.images
+        for row in image["rows"].values()
+    )
     return ordered({metric: None for row in rows for metric in row})
 
 
@@ -87,9 +92,9 @@ def heading(metric: str, *evaluations: Evaluation) -> Heading:
     return Heading(metric, style(metric).higher, toy)
 
 
-def interval(report: Evaluation, row: str, metric: str) -> tuple[float, float] | None:
-    """The 95 % interval, where the report has one that is finite."""
-    ends = report.intervals.get(row, {}).get(metric)
+def interval(evaluation: Evaluation, row: str, metric: str) -> tuple[float, float] | None:
+    """The 95 % interval, where the evaluation has one that is finite."""
+    ends = evaluation.intervals.get(row, {}).get(metric)
     if ends is None or any(end is None or not math.isfinite(end) for end in ends):
         return None
     return float(ends[0]), float(ends[1])
@@ -116,8 +121,8 @@ class Column:
         return int(np.isnan(self.values).sum())
 
 
-def column(report: Evaluation, row: str, metric: str) -> Column:
-    """The values of ``report.images`` in their order."""
-    found = [image["rows"].get(row, {}).get(metric) for image in report.images]
+def column(evaluation: Evaluation, row: str, metric: str) -> Column:
+    """The values of ``evaluation.images`` in their order."""
+    found = [image["rows"].get(row, {}).get(metric) for image in evaluation.images]
     values = np.array([math.nan if v is None else v for v in found], dtype=np.float64)
     return Column(values, np.isfinite(values))

@@ -13,21 +13,21 @@ from xmdpt_cli.metrics.evaluation import Evaluation, ImageValues, Value
 from xmdpt_cli.report.metric_values import per_pair
 
 
-def write_csv(path: str | Path, reports: Sequence[Evaluation]) -> None:
+def write_csv(path: str | Path, evaluations: Sequence[Evaluation]) -> None:
     """Columns ``protocol,row,name,joints`` and every metric that pairs have, as RFC 4180 in UTF-8.
 
     Numbers are the shortest that read back as the same double; ``inf`` where a value is infinite,
     nothing where it is not defined or the number of joints is not known. Written under a temporary
     name and renamed.
     """
-    metrics = per_pair(reports)
+    metrics = per_pair(evaluations)
     stream = io.StringIO(newline="")
     lines = csv.writer(stream)
     lines.writerow(["protocol", "row", "name", "joints", *metrics])
-    for report in reports:
-        rows = dict.fromkeys(name for image in report.images for name in image["rows"])
+    for evaluation in evaluations:
+        rows = dict.fromkeys(name for image in evaluation.images for name in image["rows"])
         for row in rows:
-            for image in report.images:
+            for image in evaluation.images:
                 if row not in image["rows"]:
                     continue
                 values = image["rows"][row]
@@ -36,7 +36,7 @@ def write_csv(path: str | Path, reports: Sequence[Evaluation]) -> None:
                 # files, quotes do not stop a spreadsheet, and any mark before it would silently
                 # make it another name. Import such a file with that column as text.
                 cells = [_cell(values.get(metric)) for metric in metrics]
-                lines.writerow([report.protocol, row, image["name"], _joints(image), *cells])
+                lines.writerow([evaluation.protocol, row, image["name"], _joints(image), *cells])
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # a file's name may hold bytes that are no UTF-8
