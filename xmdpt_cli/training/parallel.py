@@ -44,7 +44,8 @@ def shard(module: nn.Module, dist: Distributed, layers: Iterable[nn.Module] = ()
     # gathered in full precision, like DDP's copy: autocast rounds both in the same way
     for layer in layers:
         fully_shard(layer, mesh=mesh)
-        register_fsdp_forward_method(layer, "call")  # ``layers.Block.call``
+        if hasattr(layer, "call"):  # ``model.layers.Block.call``, which bypasses ``forward``
+            register_fsdp_forward_method(layer, "call")
     fully_shard(module, mesh=mesh)
     return module
 
