@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from xmdpt_cli.model.layers import Block
 from xmdpt_cli.training.distributed import Distributed
 
 
@@ -45,7 +44,7 @@ def shard(module: nn.Module, dist: Distributed, layers: Iterable[nn.Module] = ()
     # gathered in full precision, like DDP's copy: autocast rounds both in the same way
     for layer in layers:
         fully_shard(layer, mesh=mesh)
-        if isinstance(layer, Block):  # ``fast`` calls its blocks by ``call``
+        if hasattr(layer, "call"):  # ``model.layers.Block.call``, which bypasses ``forward``
             register_fsdp_forward_method(layer, "call")
     fully_shard(module, mesh=mesh)
     return module
