@@ -67,7 +67,7 @@ def test_every_preset_reads_and_says_what_was_measured(name: str) -> None:
 
 @pytest.mark.parametrize("size", ["S", "B", "L"])
 def test_paper_presets_hold_the_papers_recipe(size: str) -> None:
-    """Paper sec. 4.1, as FACTS lists it."""
+    """Paper sec. 4.1."""
     small = resolve(TrainConfig, "train", {}, preset=f"paper/{size}-256")
     assert (small.size, small.conditioning, small.prediction) == (size, "vector", "epsilon")
     assert (small.batch_size, small.learning_rate, small.weight_decay) == (32, 1e-4, 0.0)

@@ -1,4 +1,4 @@
-"""DESIGN's rule of who may import whom, and what may not be imported early, read with ast."""
+"""Who may import whom, and what may not be imported early, read from the syntax trees."""
 
 from __future__ import annotations
 

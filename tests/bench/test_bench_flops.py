@@ -55,7 +55,7 @@ def test_attention_where_pytorch_does_not_count_it(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_guided_step_of_size_s() -> None:
-    """FACTS section 7: 49.3 GFLOP a picture the published way, 24.2 at the least."""
+    """49.3 GFLOP an image the published way, 24.2 at the least."""
     with torch.device("meta"), torch.no_grad():
         model = XMDPT.from_size("S").eval()
         published = PublishedXMDPT(XMDPT.from_size("S").eval())
@@ -70,7 +70,7 @@ def test_a_guided_step_of_size_s() -> None:
 
 
 def test_a_multiplication_and_an_addition_are_two() -> None:
-    """FACTS section 7: decoding 4x32x32 latents by Stable Diffusion's VAE is 622 GFLOP."""
+    """Decoding 4x32x32 latents by Stable Diffusion's VAE is 622 GFLOP."""
     with torch.device("meta"):
         vae = AutoencoderKL(
             down_block_types=("DownEncoderBlock2D",) * 4,

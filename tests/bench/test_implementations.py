@@ -119,7 +119,7 @@ def test_ways_of_one_precision_share_their_weights() -> None:
 
 
 def test_the_gains_less_work() -> None:
-    """Size S: FACTS section 7's 49.3 GFLOP a guided step become 24.2."""
+    """Size S: the 49.3 GFLOP of a published guided step become 24.2."""
     setting = Setting(torch.device("cpu"), torch.float32, 1, compiled=False)
     counted = {}
     for impl in xmdpt_implementations("S", setting):

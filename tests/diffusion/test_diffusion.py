@@ -195,7 +195,7 @@ def test_guidance_follows_equation_6() -> None:
     assert guidance_scale(1000, 2.0, 1.0) == pytest.approx(1.0)
     assert guidance_scale(500, 2.0, 1.0) == pytest.approx(1.5)
     assert guidance_scale(0, 2.0, 1.0) == pytest.approx(2.0)
-    # FACTS section 7: with power 0.01 the scale is at least 1.989 at every step
+    # with power 0.01 the scale is at least 1.989 at every step
     assert min(guidance_scale(t, 2.0, 0.01) for t in timestep_list(50)) >= 1.989
 
 

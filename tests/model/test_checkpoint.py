@@ -257,7 +257,7 @@ def test_a_file_or_nothing_is_no_folder(tmp_path: Path) -> None:
 
 
 def test_metadata_of_published_checkpoints() -> None:
-    """FACTS and paper sec. 4.1: 256 px from 32x32 latents, 512 px from 64x64."""
+    """Paper sec. 4.1: 256 px from 32x32 latents, 512 px from 64x64."""
     for latent_size, resolution in ((32, 256), (64, 512)):
         model = XMDPT(depth=4, width=32, heads=2, latent_size=latent_size)
         metadata = published_metadata(model)

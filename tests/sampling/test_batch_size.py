@@ -27,7 +27,7 @@ from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.toy.encoders import toy_vae
 
 MIB, GIB = 2**20, 2**30
-# FACTS of the published code: parameters in training, depth, width, heads; XL's by its shapes
+# Counted in the published code: parameters in training, depth, width, heads; XL's by its shapes
 PARAMETERS = {"S": 39_117_301, "B": 153_731_269, "L": 498_945_445}
 SHAPES = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}
 

@@ -25,7 +25,7 @@ BRANCHES = 3  # forwards a step: unconditional, pose alone, pose and source
 
 @dataclass(frozen=True)
 class Original:
-    """What is published of a baseline (FACTS section 6). None: not known.
+    """What is published of a baseline, in papers and released code. None: not known.
 
     ``seconds``: the X-MDPT paper's table; A100, 8 pictures of 256x176, 50 steps.
     """

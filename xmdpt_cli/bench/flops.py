@@ -1,7 +1,7 @@
-"""FLOPs of a call, counted as it runs, for what is measured to be compared by its work too.
+"""FLOPs of a call, counted while it runs, so that measurements can be compared by their work, too.
 
-A multiplication and an addition are two FLOPs, which is how every number of FACTS sections 6 and 7
-counts. Matrix products, convolutions and attention count; norms and activations do not.
+A multiplication and an addition are two FLOPs. Matrix products, convolutions and attention count;
+norms and activations do not.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ def _training(wave: int, size: str, mfu: float | None) -> Part:
     return Part(f"training-{size}", f"{HERE}.training:training", wave, 270, 60, given)
 
 
-#: targets: FACTS section 7, on an H100-class GPU
+#: targets for an H100-class GPU: 45 % MFU in training; sampling at a third of the matrix roof
 PARTS = (
     Part("goldens", f"{HERE}.goldens:goldens", 0, 90),
     _sampling(1, "S", 0.06),
