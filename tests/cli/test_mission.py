@@ -59,7 +59,7 @@ def test_the_missions_lines(capsys: pytest.CaptureFixture[str]) -> None:
     typed("xmdpt prepare --root DeepFashion", capsys)
     out, err = typed("xmdpt train --size B", capsys)
     assert "data: data/32 (what runs/B was begun with)" in err
-    assert "all 2 steps were done already" in out
+    assert "all 2 steps were already done" in out
     typed("xmdpt sample", capsys)
     typed("xmdpt evaluate --fid --ssim --lpips", capsys)
     assert files("samples/B") == before

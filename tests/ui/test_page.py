@@ -140,7 +140,7 @@ def test_the_model_and_that_it_is_a_toy_are_said(client: Any) -> None:
     ("pose", "file", "expected"),
     [
         (POSE, None, "No image of a person"),
-        (POSE, b"no picture", "Not a picture (or empty): bad one.png"),
+        (POSE, b"no picture", "Not an image (or empty): bad one.png"),
         (json.dumps([None] * 18), "person", "The pose has 0 of 18 joints"),
         ("nonsense", "person", "This is no skeleton"),
     ],
