@@ -68,7 +68,7 @@ def test_a_plan_without_the_networks_says_what_it_cannot_know(
     assert "networks not measured" in told
     assert "hf download stabilityai/sd-vae-ft-mse" in told
     assert "nothing was written" in text
-    # an image: latents 2 x 16 kB, DINOv2-G and -B tokens 2 x 1.13 MB; 63 GB for all, twice with flips
+    # an image: latents 2 x 16 kB, DINOv2-G and -B tokens 2 x 1.13 MB; 63 GB in all, 126 with flips
     plan = json.loads(said(capsys, 0, *arguments, "--json")[0])
     each = plan["bytes"]["256"] / sum(plan["images"].values())
     assert each == pytest.approx(2 * (16_384 + 257 * (1536 + 768) * 2), rel=0.1)
