@@ -132,3 +132,9 @@ def test_public_names_are_what_they_say() -> None:
     assert xmdpt_cli.XMDPT.__name__ == "XMDPT"
     with pytest.raises(AttributeError, match="no_such_name"):
         xmdpt_cli.no_such_name  # noqa: B018
+
+
+def test_files_of_tests_have_names_of_their_own() -> None:
+    """pytest imports a test file by its name alone: of two with one name, one is not collected."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
