@@ -28,6 +28,12 @@ DataDir = Annotated[
     str | None,
     typer.Option("--data", help="Prepared dataset: folder or URL [the newest in data/]."),
 ]
+EncodersDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--encoders", help="Folder with vae/, dino_source/ and dino_pose/, instead of naming each."
+    ),
+]
 
 
 def with_options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:

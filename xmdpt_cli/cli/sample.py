@@ -9,7 +9,7 @@ import typer
 
 from xmdpt_cli.cli.console import Talk
 from xmdpt_cli.cli.help import panels
-from xmdpt_cli.cli.options import AsJson, Device, quiet_libraries
+from xmdpt_cli.cli.options import AsJson, Device, EncodersDir, quiet_libraries
 from xmdpt_cli.cli.sample_list import sample_list
 from xmdpt_cli.cli.sample_modes import sample_own, sample_pairs
 from xmdpt_cli.cli.sample_options import SampleOptions
@@ -167,10 +167,7 @@ def sample(
     dino_pose: Annotated[
         str | None, typer.Option(help="DINOv2 for poses: hub id or folder [the model's].")
     ] = None,
-    encoders: Annotated[
-        Path | None,
-        typer.Option(help="Folder with vae/, dino_source/ and dino_pose/, instead of naming each."),
-    ] = None,
+    encoders: EncodersDir = None,
     openpose: Annotated[
         str | None, typer.Option(help="OpenPose body network: folder, file or hub id.")
     ] = None,

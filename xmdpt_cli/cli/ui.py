@@ -10,7 +10,7 @@ import typer
 
 from xmdpt_cli.cli.console import Talk
 from xmdpt_cli.cli.help import panels
-from xmdpt_cli.cli.options import AsJson, Device, pick_device, quiet_libraries
+from xmdpt_cli.cli.options import AsJson, Device, EncodersDir, pick_device, quiet_libraries
 from xmdpt_cli.cli.workspace import demo_model, models
 from xmdpt_cli.cli.workspace_defaults import choose_for_sampling
 from xmdpt_cli.errors import ConfigError
@@ -52,10 +52,7 @@ def ui(
     dino_pose: Annotated[
         str | None, typer.Option(help="DINOv2 for the pose: hub id or folder [the model's].")
     ] = None,
-    encoders: Annotated[
-        Path | None,
-        typer.Option(help="Folder with vae/, dino_source/ and dino_pose/, instead of naming each."),
-    ] = None,
+    encoders: EncodersDir = None,
     openpose: Annotated[
         str | None,
         typer.Option(

@@ -16,7 +16,6 @@ from xmdpt_cli import __version__
 from xmdpt_cli.files import writing
 from xmdpt_cli.images import GENERATED, Picture, fast_png_bytes, save_bytes
 
-KEYWORD = GENERATED[-1]  # of the PNG's text that holds the metadata
 WAITING = 64  # images in memory that are not yet on the disk
 _BEGINNING = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 
