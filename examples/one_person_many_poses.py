@@ -1,4 +1,4 @@
-"""One test person of a prepared dataset in the poses of others: a strip of pictures.
+"""One test person of a prepared dataset in the poses of others: a strip of images.
 
     python examples/one_person_many_poses.py DATA RUN STRIP.png
 

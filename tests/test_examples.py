@@ -61,12 +61,12 @@ def test_one_person_many_poses(walked: Path) -> None:
     assert Image.open(walked / "strip.png").size == (4 * 64, 2 * 64)
 
 
-def test_own_picture(tmp_path: Path) -> None:
+def test_own_image(tmp_path: Path) -> None:
     make_model(tmp_path / "model", make_encoders(tmp_path / "encoders"))
     person().save(tmp_path / "person.jpg")
     for name in ("person.json", "pose.json"):
         write_pose(tmp_path / name, FIGURE)
-    script = EXAMPLES / "own_picture.py"
+    script = EXAMPLES / "own_image.py"
     given = ["model", "person.jpg", "person.json", "pose.json", "out.png"]
     assert "out.png: drawn" in call(sys.executable, script, *given, cwd=tmp_path)
     assert Image.open(tmp_path / "out.png").size == (22, 32)

@@ -50,7 +50,7 @@ def test_a_full_disk_leaves_what_was_there_and_says_which_file(
 
 
 LEFT = [".DS_Store", "._sheet.png", "Thumbs.db", "desktop.ini", "__MACOSX", "lost+found"]
-IDENTITY = {"settings": {}, "pictures": "", "start": "", "lpips_trunk": ""}
+IDENTITY = {"settings": {}, "images": "", "start": "", "lpips_trunk": ""}
 DATASET = SimpleNamespace(manifest={"shards": [], "encoders": encoder_records()})
 BEGIN: dict[str, Callable[[Path], object]] = {
     "prepare": lambda out: refuse_strangers(LocalStore(out)),

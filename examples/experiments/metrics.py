@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from xmdpt_cli.bench.timing import Spread, interleaved, ratios
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.metrics import L1, PSNR, SSIM256, SSIMW51
 from xmdpt_cli.metrics.pixels import to_tensor, unit
 
@@ -23,14 +23,14 @@ SIZE = (256, 176)
 BATCH = 16
 
 
-def synthetic_images(count: int) -> list[Picture]:
+def synthetic_images(count: int) -> list[ImageArray]:
     """Smooth random images (H, W, 3) uint8."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (count, 16, 11, 3), dtype=np.uint8)
     return [cv2.resize(one, SIZE[::-1], interpolation=cv2.INTER_CUBIC) for one in coarse]
 
 
-def ours(generated: list[Picture], ground_truth: list[Picture]) -> np.ndarray:
+def ours(generated: list[ImageArray], ground_truth: list[ImageArray]) -> np.ndarray:
     metrics = [SSIMW51(), SSIM256(), PSNR(), L1()]
     for start in range(0, len(generated), BATCH):
         batch = [to_tensor(images[start : start + BATCH]) for images in (generated, ground_truth)]
@@ -39,7 +39,7 @@ def ours(generated: list[Picture], ground_truth: list[Picture]) -> np.ndarray:
     return np.stack([metric.per_image() for metric in metrics], axis=1)
 
 
-def scikit_image(preds: list[Picture], truths: list[Picture]) -> np.ndarray:
+def scikit_image(preds: list[ImageArray], truths: list[ImageArray]) -> np.ndarray:
     from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
     rows = []

@@ -25,7 +25,7 @@ from xmdpt_cli.data.loader import PairDataset, eval_batches
 from xmdpt_cli.diffusion import SOLVERS, SPACINGS, start_noise
 from xmdpt_cli.diffusion.solvers import spaced
 from xmdpt_cli.files import write_text
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.metrics.evaluate import ImagePair, evaluate_pairs
 from xmdpt_cli.metrics.pixel_metrics import psnr
 from xmdpt_cli.report.charts import Line, line_chart
@@ -66,10 +66,10 @@ class Experiment:
                         name=rows.pairs[i],
                     )
                 )
-        self.converged: dict[tuple[float, float], list[Picture]] = {}
+        self.converged: dict[tuple[float, float], list[ImageArray]] = {}
 
-    def generate(self, config: SamplingConfig) -> list[Picture]:
-        images: list[Picture] = []
+    def generate(self, config: SamplingConfig) -> list[ImageArray]:
+        images: list[ImageArray] = []
         for conditions in self.parts:
             first = len(images)
             positions = list(range(first, first + len(conditions.pose_tokens)))
@@ -100,7 +100,7 @@ class Experiment:
         return {"sampling": dataclasses.asdict(config), "forwards": forwards, "scores": scores}
 
 
-def _edges(image: Picture) -> float:
+def _edges(image: ImageArray) -> float:
     """Mean absolute difference of neighbouring pixels: blur lowers it."""
     pixels = image.astype(np.float64)
     return float(np.abs(np.diff(pixels, axis=0)).mean() + np.abs(np.diff(pixels, axis=1)).mean())

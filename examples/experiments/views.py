@@ -1,6 +1,6 @@
 """Several views of a person: ``python examples/experiments/views.py --data DIR --model RUN``.
 
-Every view of every garment of a split is a target once; its other views are the sources. From the
+Every view of every item of a split is a target once; its other views are the sources. From the
 same start noise, images are generated from each view alone, from the view with the nearest pose,
 and from all sets of two and more views: once as the pipeline combines them (condition vectors
 averaged, tokens joined: ``Sampler.latents``), and once by averaging the predictions from each view
@@ -28,7 +28,7 @@ from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.diffusion import sample, start_noise
 from xmdpt_cli.encoders.vae import posterior_mean
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.metrics.evaluate import ImagePair, evaluate_pairs
 from xmdpt_cli.model import XMDPT, TokenConditions
 from xmdpt_cli.report.evaluation_json import to_json
@@ -65,23 +65,23 @@ class Averaged:
 
 
 class Experiment:
-    """One model and the garments of a split that have more than ``count`` views."""
+    """One model and the items of a split that have more than ``count`` views."""
 
     def __init__(self, data: str, model: Path, split: str, count: int, limit: int | None) -> None:
         self.sampler, self.dataset = Sampler.load(model), PairDataset(data, split)
         self.vae = vae_for(self.sampler, self.dataset)
-        garments: dict[str, list[str]] = {}
+        items: dict[str, list[str]] = {}
         for key, view in self.dataset.views():
-            garments.setdefault(key, []).append(view)
+            items.setdefault(key, []).append(view)
         self.count = count
         self.cases = [
             (key, target, [view for view in views if view != target][:count])
-            for key, views in garments.items()
+            for key, views in items.items()
             for target in views
             if len(views) > count
         ][:limit]
         if not self.cases:
-            raise XmdptError(f"{data}: no garment of {split} has {count + 1} views")
+            raise XmdptError(f"{data}: no item of {split} has {count + 1} views")
 
     def conditions(self, cases: Sequence[tuple[str, str, list[str]]]) -> Conditions:
         """Of N targets with all their K sources."""
@@ -123,9 +123,11 @@ class Experiment:
         model = Averaged(sampler.model, *views)
         return sample(model, noise, views[0][0], schedule=sampler.schedule, **settings)  # type: ignore[arg-type]
 
-    def generate(self, config: SamplingConfig, batch: int = 16) -> dict[str, list[list[Picture]]]:
+    def generate(
+        self, config: SamplingConfig, batch: int = 16
+    ) -> dict[str, list[list[ImageArray]]]:
         """Of every row of the table, for each of its sets of views, the generated images."""
-        found: dict[str, list[list[Picture]]] = {}
+        found: dict[str, list[list[ImageArray]]] = {}
         for start in range(0, len(self.cases), batch):
             cases = self.cases[start : start + batch]
             given = self.conditions(cases)

@@ -15,7 +15,7 @@ from xmdpt_cli.storage.stores import open_store
 
 @pytest.fixture(autouse=True)
 def _few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "GARMENTS_PER_SHARD", 1)
+    monkeypatch.setattr(bench, "ITEMS_PER_SHARD", 1)
     monkeypatch.setattr(bench, "VIEWS", (2, 2))
 
 

@@ -108,7 +108,7 @@ def test_a_report_with_encoders_in_the_published_step(monkeypatch: pytest.Monkey
     assert [row["key"].split(" / ")[1] for row in report["rows"]] == [
         "published", "published, online", "ours",
     ]  # fmt: skip
-    # two pictures of every pair; the convolution alone is beside the step's work
+    # two images of every pair; the convolution alone is beside the step's work
     assert online["gflop"] - published["gflop"] == pytest.approx(2 * 2 * 14**2 * 4 * 27 / 1e9)
     assert ours["over_first"] is not None
 

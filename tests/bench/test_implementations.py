@@ -1,4 +1,4 @@
-"""What is compared in speed: the same pictures, the stated work, in full."""
+"""What is compared in speed: the same images, the stated work, in full."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_ways_that_are_to_draw_the_same_do(found: dict[str, Implementation]) -> 
 
 
 def test_every_way_does_the_work_that_it_is_said_to(found: dict[str, Implementation]) -> None:
-    """Passes of pictures through one block, and CANet's, for two pictures and three steps."""
+    """Passes of images through one block, and CANet's, for two images and three steps."""
     seen: Counter[str] = Counter()
 
     def counted(module: torch.nn.Module, name: str) -> torch.utils.hooks.RemovableHandle:

@@ -18,9 +18,9 @@ def test_the_roof_that_was_computed_before() -> None:
     assert all(row["bound"][H100.name] == "compute" for row in report["rows"])
 
 
-def test_one_picture_on_a_slow_memory_waits_for_the_weights() -> None:
+def test_one_image_on_a_slow_memory_waits_for_the_weights() -> None:
     slow = Peaks("slow", 1e15, 1e9)
-    (row,) = roofs(["S"], [slow], pictures=1, steps=10)["rows"]
+    (row,) = roofs(["S"], [slow], images=1, steps=10)["rows"]
     assert row["bound"]["slow"] == "memory"
     canet, step, decoder = drawing("S", 1, 10)
     expected = (canet.weights + 10 * step.weights + decoder.weights) / 1e9
@@ -32,7 +32,7 @@ def test_a_part_is_bound_by_the_slower_of_two() -> None:
     assert Part("x", 10.0, 7, 3).seconds(Peaks("p", 10.0, 1.0)) == 21
 
 
-def test_more_pictures_more_work_the_same_weights() -> None:
+def test_more_images_more_work_the_same_weights() -> None:
     one, many = drawing("S", 1, 50), drawing("S", 8, 50)
     assert [b.flop / a.flop for a, b in zip(one, many, strict=True)] == pytest.approx([8, 8, 8])
     assert [p.weights for p in one] == [p.weights for p in many]

@@ -100,7 +100,7 @@ def test_roofs(capsys: pytest.CaptureFixture[str]) -> None:
         ([*TINY, "--impl", "fast"], "no implementation is called 'fast'"),
         (["bench", "--pixels", "300"], "256 or 512"),
         (["bench", "data", "--url", "http://x"], "--url needs --dataset"),
-        (["bench", "data", "--picture", "/nowhere.jpg"], "image not found"),
+        (["bench", "data", "--image", "/nowhere.jpg"], "image not found"),
         (["bench", "train", "--compare", "/nowhere.json"], "cannot read"),
     ],
 )
@@ -122,7 +122,7 @@ def test_training(capsys: pytest.CaptureFixture[str]) -> None:
 def test_data(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     report = told(
         capsys, "bench", "data", "--rounds", "1", "--gigabytes", "0.06", "--batch-size", "2",
-        "--dataset", str(tmp_path / "d"), "--garments", "8",
+        "--dataset", str(tmp_path / "d"), "--items", "8",
     )  # fmt: skip
     keys = [row["key"] for row in report["rows"]]
     assert keys[:3] == [

@@ -80,7 +80,7 @@ def test_time_left_is_of_this_process() -> None:
     assert pace.rate(140.0, 906) == pytest.approx(0.5)
 
 
-def test_the_pictures_of_a_batch_come_at_once() -> None:
+def test_the_images_of_a_batch_come_at_once() -> None:
     pace = Pace(now=0.0, done=0)
     first = [pace.rate(10 + 0.01 * i, i + 1) for i in range(8)]
     assert first[-1] == pytest.approx(0.8, rel=0.01)  # not 100

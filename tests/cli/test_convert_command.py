@@ -164,7 +164,7 @@ def test_what_the_published_code_cannot_hold(tmp_path: Path, capsys: Capture) ->
 
 
 def test_a_converted_model_samples(checkpoint: Path, tmp_path: Path, capsys: Capture) -> None:
-    """From a checkpoint and local folders of encoders to pictures; features of toys are refused."""
+    """From a checkpoint and local folders of encoders to images; features of toys are refused."""
     net = toy_vae(256).net  # f = 8
     net.register_to_config(scaling_factor=0.18215)
     net.save_pretrained(tmp_path / "vae")  # without the mark of a toy: as if it were trained

@@ -27,7 +27,7 @@ def test_demo_in_short(paper: bool, folder: Path, capsys: pytest.CaptureFixture[
     assert summary["toy"] is True
     assert summary["paper_model"] is paper
     assert ("departs from the paper" in captured.err) is not paper
-    assert Path(summary["picture"]).is_file()
+    assert Path(summary["image"]).is_file()
     written = json.loads((folder / ("demo-paper.json" if paper else "demo.json")).read_text())
     assert written["rows"] == summary["rows"]
     assert run(args) == 0  # all is there: nothing is made again, the numbers are the same
@@ -37,7 +37,7 @@ def test_demo_in_short(paper: bool, folder: Path, capsys: pytest.CaptureFixture[
 def test_the_verdict_is_honest() -> None:
     rows = {
         "generated": {"ssim_256": 0.5, "l1": 0.2, "fid_toyconv": 2.0},
-        "copy-source": {"ssim_256": 0.4, "l1": 0.1, "fid_toyconv": 1.0},  # real pictures
+        "copy-source": {"ssim_256": 0.4, "l1": 0.1, "fid_toyconv": 1.0},  # real images
         "mean-image": {"ssim_256": 0.6, "l1": 0.3, "fid_toyconv": 3.0},
     }
     found = beats(rows)

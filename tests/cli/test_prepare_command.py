@@ -1,4 +1,4 @@
-"""``xmdpt prepare`` as a user meets it: plans, sizes, own pictures, losses, checks and repairs."""
+"""``xmdpt prepare`` as a user meets it: plans, sizes, own images, losses, checks and repairs."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_keypoints_come_back_in_both_published_forms(
     )
 
 
-def own_pictures(work: Path, root: Path) -> Path:
+def own_images(work: Path, root: Path) -> Path:
     """The drawn people again, as somebody would keep photographs: a folder each."""
     for number, path in enumerate(sorted((work / "raw").rglob("*.jpg"))):
         person = root / ("Zoë (2)", "bob", "anna")[number % 3]
@@ -136,21 +136,21 @@ def own_pictures(work: Path, root: Path) -> Path:
 
 
 def with_keypoints(root: Path) -> None:
-    """The same keypoints for every picture, in the published form."""
+    """The same keypoints for every image, in the published form."""
     rows = ["name:keypoints_y:keypoints_x"]
     joints = f"{[20 + 10 * i for i in range(18)]}: {[60 + i for i in range(18)]}"
     rows += [f"{p.relative_to(root).as_posix()}: {joints}" for p in root.rglob("*.jpg")]
     (root / "annotations.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
-def test_own_pictures_with_their_own_keypoints(work: Path, tmp_path: Path, capsys: Capture) -> None:
-    root = own_pictures(work, tmp_path / "mine")
+def test_own_images_with_their_own_keypoints(work: Path, tmp_path: Path, capsys: Capture) -> None:
+    root = own_images(work, tmp_path / "mine")
     with_keypoints(root)
     arguments = ["--root", root, *options(work)[2:], "--out", tmp_path / "out"]
     text, told = said(capsys, 0, *arguments, "--json")
     counts = json.loads(text)["counts"]
-    assert counts["train"]["garments"] + counts["test"]["garments"] == 3
-    assert counts["test"]["garments"] == 1
+    assert counts["train"]["items"] + counts["test"]["items"] == 3
+    assert counts["test"]["items"] == 1
     assert "own images" in told
 
 
@@ -184,7 +184,7 @@ def test_the_frame_of_annotations_is_said_chosen_and_checked(
 def test_openpose_that_is_not_there_is_asked_for(
     work: Path, tmp_path: Path, capsys: Capture
 ) -> None:
-    root = own_pictures(work, tmp_path / "mine")
+    root = own_images(work, tmp_path / "mine")
     arguments = ["--root", root, *options(work)[2:], "--out", tmp_path / "out"]
     _, told = said(capsys, 1, *arguments)
     assert "body_pose_model.pth" in told
@@ -240,7 +240,7 @@ def test_check_and_repair(work: Path, tmp_path: Path, capsys: Capture) -> None:
 def unusual(work: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """(root, dataset) prepared with options that are no defaults, and the encoders elsewhere."""
     folder = tmp_path_factory.mktemp("unusual")
-    root = own_pictures(work, folder / "mine")
+    root = own_images(work, folder / "mine")
     with_keypoints(root)
     arguments = ["--root", root, "--out", folder / "data", "--size", 32, "--layout", "people"]
     arguments += ["--seed", 3, "--tokens", "fp8", "--limit", 2, "--batch-size", 5]
@@ -303,7 +303,7 @@ def test_a_repair_with_a_wrong_root_or_network_changes_nothing(
     raw = Path(shutil.copytree(work / "raw", tmp_path / "raw"))
     gone = next(raw.rglob("*.jpg"))
     gone.unlink()
-    other = own_pictures(work, tmp_path / "mine")
+    other = own_images(work, tmp_path / "mine")
     for root, named in ((raw, gone.name), (other, "not what"), (tmp_path / "no", "not exist")):
         _, told = said(capsys, 1, "--check", data, "--repair", "--root", root)
         assert named in told

@@ -69,7 +69,7 @@ def stamps(out: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-def test_one_picture(toy: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_one_image(toy: Path, tmp_path: Path, capsys: Capture) -> None:
     assert run(command(toy, tmp_path / "o")) == 0
     said = capsys.readouterr()
     path = tmp_path / "o" / "person_in_a.png"
@@ -336,7 +336,7 @@ def test_poses_of_one_name_get_names_of_their_own(
 
 
 def test_what_is_not_ours_stays(toy: Path, tmp_path: Path, capsys: Capture) -> None:
-    """A picture, something else under its name, another record, another sheet."""
+    """An image, something else under its name, another record, another sheet."""
     arguments = command(toy, tmp_path / "o")
     for name, content in (
         ("person_in_a.png", (toy / "person.png").read_bytes()),

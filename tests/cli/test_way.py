@@ -77,7 +77,7 @@ def test_sample_then_evaluate(work: Path, tmp_path: Path, capsys: Capture) -> No
     assert json.loads((out / "metrics.json").read_text())["counts"]["generated"] == 4
 
 
-def test_a_picture_depends_on_seed_and_pair_alone(work: Path, tmp_path: Path) -> None:
+def test_an_image_depends_on_seed_and_pair_alone(work: Path, tmp_path: Path) -> None:
     ok(*sample(work, tmp_path / "one", "--batch-size", 1))
     ok(*sample(work, tmp_path / "many", "--batch-size", 4))
     ok(*sample(work, tmp_path / "other", "--seed", 1))
@@ -110,9 +110,9 @@ def test_evaluate_two_folders(tmp_path: Path, capsys: Capture) -> None:
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         for i in range(3):
-            picture = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
-            Image.fromarray(picture).save(tmp_path / folder / f"{i}.png")
-    Image.fromarray(picture).save(tmp_path / "a" / "alone.png")
+            image = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+            Image.fromarray(image).save(tmp_path / folder / f"{i}.png")
+    Image.fromarray(image).save(tmp_path / "a" / "alone.png")
     off = ["--alexnet-weights", "off", "--inception-weights", "off"]
     args = ["evaluate", "--generated", tmp_path / "a", "--target", tmp_path / "b", *off]
     rows = result(capsys, *args)["rows"]
@@ -127,9 +127,9 @@ def test_evaluate_by_every_protocol(tmp_path: Path, capsys: Capture) -> None:
     for folder, height in (("made", 256), ("true", 300)):
         (tmp_path / folder).mkdir()
         for name in "ab":
-            picture = rng.integers(0, 256, (height, height * 11 // 16, 3), dtype=np.uint8)
+            image = rng.integers(0, 256, (height, height * 11 // 16, 3), dtype=np.uint8)
             path = tmp_path / folder / f"{'person_2_' if folder == 'made' else ''}{name}.png"
-            Image.fromarray(picture).save(path)
+            Image.fromarray(image).save(path)
     args = ["evaluate", "--generated", tmp_path / "made", "--target", tmp_path / "true"]
     args += ["--alexnet-weights", "toy", "--inception-weights", "toyconv"]
     args += ["--tf-inception-weights", "toyconv"]
@@ -151,7 +151,7 @@ def test_evaluate_by_every_protocol(tmp_path: Path, capsys: Capture) -> None:
     assert len(set(psnr.values())) == 3
     made = tmp_path / "made"
     rows = list(csv.DictReader((made / "metrics.csv").open()))
-    assert len(rows) == 4 * 2 * 2  # protocols, rows, pictures
+    assert len(rows) == 4 * 2 * 2  # protocols, rows, images
     page = (made / "metrics.html").read_text()
     assert "8.0126" in page
     assert "Protocol pcdms" in page
@@ -218,7 +218,7 @@ def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_two_processes_evaluate_as_one_does(work: Path, tmp_path: Path, capsys: Capture) -> None:
-    """The same file to the byte; and a picture that only one of them meets is an error of both."""
+    """The same file to the byte; and an image that only one of them meets is an error of both."""
     out, one, two = tmp_path / "drawn", tmp_path / "one.json", tmp_path / "two.json"
     ok(*sample(work, out))
     known = Image.open(next(out.glob("*_2_*.png")))
@@ -401,7 +401,7 @@ def test_two_processes_do_not_share_a_folder(work: Path, tmp_path: Path, capsys:
 
 
 def test_real_photographs(shared: Callable[[str], Path], tmp_path: Path, capsys: Capture) -> None:
-    """prepare, train, sample, evaluate on real DeepFashion pictures with toy encoders."""
+    """prepare, train, sample, evaluate on real DeepFashion images with toy encoders."""
     root, data = shared("deepfashion_sample"), tmp_path / "data"
     toy = ["--encoders", "toy", "--size", 64, "--vae-steps", 20, "--limit", 6]
     done = result(capsys, "prepare", "--root", root, "--out", data, *toy)
@@ -409,8 +409,8 @@ def test_real_photographs(shared: Callable[[str], Path], tmp_path: Path, capsys:
     assert done["skipped"] == []
     counts = done["counts"]
     assert isinstance(counts, dict)
-    assert counts["train"] == {"garments": 6, "images": 12, "pairs": 12}
-    assert counts["test"] == {"garments": 6, "images": 12, "pairs": 6}
+    assert counts["train"] == {"items": 6, "images": 12, "pairs": 12}
+    assert counts["test"] == {"items": 6, "images": 12, "pairs": 6}
     preset = ["--preset", "demo/tokens-64", "--steps", 3, "--batch-size", 4]
     ok("train", "--data", data, "--out", tmp_path / "run", *preset)
     args = ["sample", "--data", data, "--model", tmp_path / "run", "--out", tmp_path / "samples"]

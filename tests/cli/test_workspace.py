@@ -27,7 +27,7 @@ def record(path: Path, content: dict[str, Any], age: int = 0) -> None:
 def dataset(name: str, age: int = 0, resolution: int = 256) -> Path:
     marks = {"train": f"a{name}", "test": f"b{name}"}
     shards = [{"sha256": mark, "split": split} for split, mark in marks.items()]
-    counts = {split: {"images": 4, "pairs": 2, "garments": 1} for split in ("train", "test")}
+    counts = {split: {"images": 4, "pairs": 2, "items": 1} for split in ("train", "test")}
     manifest = {"format": "xmdpt-dataset", "resolution": resolution, "toy": False, "counts": counts}
     record(Path("data") / name / "dataset.json", {**manifest, "shards": shards}, age)
     return Path("data") / name
@@ -171,8 +171,8 @@ def test_a_vae_is_taken_only_for_its_own_dataset() -> None:
     dataset("256")
     dataset("512", resolution=512)
 
-    def vae(name: str, pictures: list[str], finished: bool = True, **settings: Any) -> None:
-        record(Path("vae") / name / "run.json", {"pictures": pictures, "settings": settings})
+    def vae(name: str, images: list[str], finished: bool = True, **settings: Any) -> None:
+        record(Path("vae") / name / "run.json", {"images": images, "settings": settings})
         if finished:
             record(Path("vae") / name / "xmdpt_training.json", {})
 
@@ -287,7 +287,7 @@ def test_status_shows_a_run_under_way(capsys: pytest.CaptureFixture[str]) -> Non
         ("runs/B/places.json", ("data", "encoders")),
         ("samples/B/samples.json", ("sampling", "complete", "trained_steps", "files")),
         ("samples/B/metrics.json", ("rows", "counts", "protocol")),
-        ("vae/256/run.json", ("settings", "pictures")),
+        ("vae/256/run.json", ("settings", "images")),
     ],
 )
 def test_records_of_others_are_no_bug_of_ours(
@@ -300,7 +300,7 @@ def test_records_of_others_are_no_bug_of_ours(
     record(Path("samples/B/samples.json"), {"sampling": sampling, "trained_steps": 100})
     rows = {"generated": {"ssim_256": 0.5}}
     record(Path("samples/B/metrics.json"), {"rows": rows, "counts": {"generated": 2}})
-    record(Path("vae/256/run.json"), {"pictures": ["x"], "settings": {}})
+    record(Path("vae/256/run.json"), {"images": ["x"], "settings": {}})
     record(Path("vae/256/xmdpt_training.json"), {"done": 1})
     record(Path("runs/B/places.json"), {"data": str(own), "encoders": {}})
     path = Path(file)

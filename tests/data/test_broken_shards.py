@@ -43,7 +43,7 @@ BROKEN = "train-000002.tar"
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("broken")
     listing = find_dataset(make_dataset(place / "raw", train=11))
-    prepare_dataset(listing, place / "set", size=32, encoder=FakeEncoder(), garments_per_shard=2)
+    prepare_dataset(listing, place / "set", size=32, encoder=FakeEncoder(), items_per_shard=2)
     return place / "set"
 
 

@@ -30,7 +30,7 @@ def test_the_lines_of_the_docs_read_what_we_read(
     found: dict[str, Any] = {"safetensors": safetensors}
     lines = code[0].replace("1_front", view) + "    break\n"
     exec(compile(lines, str(DOC), "exec"), found)
-    assert found["garment"]["__key__"] == key
+    assert found["item"]["__key__"] == key
     np.testing.assert_array_equal(found["image"], dataset.image(key, view))
     np.testing.assert_array_equal(found["keypoints"], dataset.keypoints(key, view))
     assert found["features"].keys() == dataset.table.columns.keys()
@@ -42,8 +42,8 @@ def test_members_and_tensors_are_those_of_the_docs(tmp_path: Path) -> None:
     import webdataset as wds
 
     shard = make_data(tmp_path) / "train-000000.tar"
-    garment = next(iter(wds.WebDataset(str(shard), shardshuffle=False)))
+    item = next(iter(wds.WebDataset(str(shard), shardshuffle=False)))
     listed = re.findall(r"^\| `([\w.]+)` \|", DOC.read_text(encoding="utf-8"), re.MULTILINE)
-    members = {re.sub(r"^\d_\w+\.", "VIEW.", name) for name in garment if not name.startswith("__")}
+    members = {re.sub(r"^\d_\w+\.", "VIEW.", name) for name in item if not name.startswith("__")}
     tensors = {n.removesuffix("_flip") for n in PairDataset(shard.parent).table.columns}
     assert sorted(listed) == sorted(members | tensors)

@@ -39,7 +39,7 @@ PAIRS = 30
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("loader")
     listing = find_dataset(make_dataset(folder / "raw"))
-    prepare_dataset(listing, folder / "out", size=SIZE, encoder=FakeEncoder(), garments_per_shard=2)
+    prepare_dataset(listing, folder / "out", size=SIZE, encoder=FakeEncoder(), items_per_shard=2)
     return folder
 
 
@@ -73,14 +73,14 @@ def test_pairs_in_published_order(prepared: Path, dataset: PairDataset) -> None:
 def test_features_are_those_of_the_right_view(
     prepared: Path, dataset: PairDataset, swap: bool, flip: bool
 ) -> None:
-    garment, pair = find_dataset(prepared / "raw").pairs("train")[17]
+    item, pair = find_dataset(prepared / "raw").pairs("train")[17]
     source, target = (pair.target, pair.source) if swap else (pair.source, pair.target)
     step = -1 if flip else 1
 
     def encoded(view: str) -> dict[str, torch.Tensor]:
-        picture = resize_square(garment.views[view].load(), SIZE)[:, ::step]
-        pose = draw_pose(from_fractions(garment.keypoints[view], SIZE), SIZE)[:, ::step]
-        return {k: t[0] for k, t in FakeEncoder().encode(picture[None], pose[None]).items()}
+        image = resize_square(item.views[view].load(), SIZE)[:, ::step]
+        pose = draw_pose(from_fractions(item.keypoints[view], SIZE), SIZE)[:, ::step]
+        return {k: t[0] for k, t in FakeEncoder().encode(image[None], pose[None]).items()}
 
     want = {
         "target_moments": encoded(target)["moments"].float(),
@@ -96,10 +96,10 @@ def test_features_are_those_of_the_right_view(
         assert torch.equal(features[name], tensor), name
         assert torch.equal(getattr(batch, name)[0], tensor), name
     for view, drawn in ((target, batch.pose_map), (source, batch.source_pose_map)):
-        pose = draw_pose_map(from_fractions(garment.keypoints[view], SIZE), SIZE)[:, ::step]
+        pose = draw_pose_map(from_fractions(item.keypoints[view], SIZE), SIZE)[:, ::step]
         assert drawn is not None
         np.testing.assert_array_equal(drawn[0].numpy(), pose)
-    assert batch.pairs == [f"{garment.key}/{source}>{target}"]
+    assert batch.pairs == [f"{item.key}/{source}>{target}"]
     assert batch.flipped == [flip]
 
 
@@ -263,16 +263,16 @@ def test_eval_batches(prepared: Path) -> None:
     assert [len(batch.pairs) for batch in batches] == [8, 8, 4]
     names = [name for batch in batches for name in batch.pairs]
     assert names == [pair.name() for pair in dataset.pairs[:20]]
-    garment, pair = find_dataset(prepared / "raw").pairs("train")[9]
+    item, pair = find_dataset(prepared / "raw").pairs("train")[9]
     batch = batches[1]
-    for view, pictures, points in (
+    for view, images, points in (
         (pair.source, batch.source_images, batch.source_keypoints),
         (pair.target, batch.target_images, batch.target_keypoints),
     ):
         np.testing.assert_array_equal(
-            pictures[1].numpy(), resize_square(garment.views[view].load(), SIZE)
+            images[1].numpy(), resize_square(item.views[view].load(), SIZE)
         )
-        want = from_fractions(garment.keypoints[view], SIZE)
+        want = from_fractions(item.keypoints[view], SIZE)
         np.testing.assert_array_equal(points[1].numpy(), want)
     assert batch.flipped == [False] * 8
     assert batch.pose_map is not None

@@ -29,23 +29,23 @@ from xmdpt_cli.data.loader import (
 )
 from xmdpt_cli.data.shard_reader import ShardReader
 from xmdpt_cli.data.stream_loader import Block, StreamLoader, train_loader
-from xmdpt_cli.data.stream_sampler import Garments, StreamSampler
+from xmdpt_cli.data.stream_sampler import Items, StreamSampler
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.prepare.pipeline import prepare_dataset
 from xmdpt_cli.storage import remote
 from xmdpt_cli.storage.stores import open_store
 
-GARMENTS, PAIRS = 11, 66
-BLOCK = 20_000  # two garments or so
+ITEMS, PAIRS = 11, 66
+BLOCK = 20_000  # two items or so
 BUFFER = 80_000
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("stream")
-    listing = find_dataset(make_dataset(place / "raw", train=GARMENTS))
-    prepare_dataset(listing, place / "set", size=32, encoder=FakeEncoder(), garments_per_shard=4)
+    listing = find_dataset(make_dataset(place / "raw", train=ITEMS))
+    prepare_dataset(listing, place / "set", size=32, encoder=FakeEncoder(), items_per_shard=4)
     return place / "set"
 
 
@@ -92,27 +92,27 @@ def order(
     return StreamSampler(PairDataset(folder).table, config, room)
 
 
-def test_blocks_are_runs_of_garments_that_hold_what_training_reads(
+def test_blocks_are_runs_of_items_that_hold_what_training_reads(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = PairDataset(folder).table
-    garments = Garments.of(table)
-    count = int(garments.block[-1]) + 1
+    items = Items.of(table)
+    count = int(items.block[-1]) + 1
     assert count > 3
-    assert (np.diff(garments.block) >= 0).all()
-    for row, garment in enumerate(table.garment):
-        assert table.shard[row] == garments.shard[garment]
+    assert (np.diff(items.block) >= 0).all()
+    for row, item in enumerate(table.item):
+        assert table.shard[row] == items.shard[item]
         for offset, length in table.members[row]:  # image, keypoints, features
-            assert garments.begin[garment] <= offset - 512
-            assert offset + length <= garments.end[garment]
+            assert items.begin[item] <= offset - 512
+            assert offset + length <= items.end[item]
     for block in range(count):
-        inside = np.flatnonzero(garments.block == block)
-        assert len(set(garments.shard[inside])) == 1
-        assert len(inside) == 1 or garments.end[inside[-1]] - garments.begin[inside[0]] <= BLOCK
+        inside = np.flatnonzero(items.block == block)
+        assert len(set(items.shard[inside])) == 1
+        assert len(inside) == 1 or items.end[inside[-1]] - items.begin[inside[0]] <= BLOCK
     monkeypatch.setattr(orders, "BLOCK_BYTES", 10**9)
-    assert Garments.of(table).block[-1] == 2  # never over a shard's end
+    assert Items.of(table).block[-1] == 2  # never over a shard's end
     monkeypatch.setattr(orders, "BLOCK_BYTES", 1)
-    assert Garments.of(table).block[-1] == GARMENTS - 1  # never less than a garment
+    assert Items.of(table).block[-1] == ITEMS - 1  # never less than an item
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 7])
@@ -160,19 +160,19 @@ def test_the_buffer_mixes_and_stays_small(folder: Path) -> None:
     room = 60_000
     for epoch in range(3):
         sampler = order(folder, room=room)
-        plan, garments = sampler.plan(epoch), sampler.garments
-        size = (garments.end - garments.begin)[plan.garments]
-        count = len(plan.garments)
+        plan, items = sampler.plan(epoch), sampler.items
+        size = (items.end - items.begin)[plan.items]
+        count = len(plan.items)
         first = [int(np.flatnonzero(plan.used == number)[0]) for number in range(count)]
         for draw in range(len(plan.pairs)):
             here = [g for g in range(count) if first[g] <= draw <= plan.last[g]]
             assert size[here].sum() <= room
-        assert np.count_nonzero(np.diff(plan.used)) > 2 * count  # not garment by garment
+        assert np.count_nonzero(np.diff(plan.used)) > 2 * count  # not item by item
         np.testing.assert_array_equal(
             plan.last, [np.flatnonzero(plan.used == number)[-1] for number in range(count)]
         )
-    tiny = order(folder, room=1).plan(0)  # a garment at a time, each whole
-    assert np.count_nonzero(np.diff(tiny.used)) == len(tiny.garments) - 1
+    tiny = order(folder, room=1).plan(0)  # an item at a time, each whole
+    assert np.count_nonzero(np.diff(tiny.used)) == len(tiny.items) - 1
 
 
 def test_more_ranks_than_pairs(folder: Path) -> None:
@@ -247,11 +247,11 @@ def test_every_byte_is_asked_for_once_an_epoch(url: str, monkeypatch: pytest.Mon
     for step in range(11):  # exactly one epoch; the next one is being read
         loader.batch(step)
     loader.close()
-    garments = loader.sampler.garments
+    items = loader.sampler.items
     times = Counter(asked)
-    assert len(times) == garments.block[-1] + 1
+    assert len(times) == items.block[-1] + 1
     assert set(times.values()) <= {1, 2}
-    whole = (garments.end - garments.begin).sum()
+    whole = (items.end - items.begin).sum()
     assert sum(length for _, _, length in asked) < BUFFER + whole
 
 
@@ -272,16 +272,16 @@ def test_what_is_held_stays_in_its_bounds(url: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(ShardReader, "request", counted_request)
     monkeypatch.setattr(stream_loader, "_parse", counted_parse)
     loader = stream(url, 3)
-    table, garments = loader.dataset.table, loader.sampler.garments
+    table, items = loader.dataset.table, loader.sampler.items
     for step in range(40):
         loader.batch(step)
         held = [table.keys.index(sample["__key__"]) for sample in loader._held.values()]
-        size = int((garments.end - garments.begin)[held].sum())
+        size = int((items.end - items.begin)[held].sum())
         most = max(most, size + requested - parsed)
     assert BUFFER / 2 < most <= BUFFER + BLOCK
 
 
-def test_a_buffer_smaller_than_a_garment(url: str) -> None:
+def test_a_buffer_smaller_than_an_item(url: str) -> None:
     one = StreamLoader(PairDataset(url), LoaderConfig(5, 0), buffer_bytes=1)
     assert len({name for step in range(13) for name in one.batch(step).pairs}) > 30
 

@@ -124,7 +124,7 @@ def test_other_spellings(tmp_path: Path, stem: str) -> None:
 
 
 @pytest.mark.parametrize("folder", ["img", ""])
-def test_other_picture_folders(tmp_path: Path, folder: str) -> None:
+def test_other_image_folders(tmp_path: Path, folder: str) -> None:
     root = make_dataset(tmp_path)
     images = root / "img_highres"
     if folder:
@@ -178,7 +178,7 @@ def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     assert side not in why
 
 
-def test_same_picture_under_two_names_is_said_and_kept(tmp_path: Path) -> None:
+def test_same_image_under_two_names_is_said_and_kept(tmp_path: Path) -> None:
     root = make_dataset(tmp_path)
     folder = (root / "img_highres" / tree_name("MEN", 501, "1_front")).parent
     shutil.copy(folder / "01_1_front.jpg", folder / "01_2_side.jpg")
@@ -233,7 +233,7 @@ def test_no_such_root(tmp_path: Path) -> None:
     assert "img_highres" in error.value.hint
 
 
-def test_pictures_without_lists(tmp_path: Path) -> None:
+def test_images_without_lists(tmp_path: Path) -> None:
     root = make_dataset(tmp_path)
     for path in root.glob("*.csv"):
         path.unlink()
@@ -243,7 +243,7 @@ def test_pictures_without_lists(tmp_path: Path) -> None:
         assert wanted in error.value.hint
 
 
-def test_lists_without_pictures(tmp_path: Path) -> None:
+def test_lists_without_images(tmp_path: Path) -> None:
     root = make_dataset(tmp_path)
     shutil.rmtree(root / "img_highres")
     with pytest.raises(XmdptError, match="lists but no images") as error:

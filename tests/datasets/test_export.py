@@ -71,7 +71,7 @@ def test_real_pose_files_come_back(shared: Callable[[str], Path], tmp_path: Path
         np.testing.assert_allclose(read_padded(path), read_padded(original), atol=1e-9)
 
 
-def test_a_joint_just_outside_the_picture_does_not_become_missing(tmp_path: Path) -> None:
+def test_a_joint_just_outside_the_image_does_not_become_missing(tmp_path: Path) -> None:
     points = np.full((18, 2), np.nan)
     points[0] = (-1 / 176, 0.5)  # x is -1 in the frame of the CSV
     points[1] = (0.5, -1.3 / 256)
@@ -98,7 +98,7 @@ def test_found_keypoints_serve_as_the_dataset_s_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["csv", "txt"])
-def test_own_pictures_keep_theirs(tmp_path: Path, form: str) -> None:
+def test_own_images_keep_theirs(tmp_path: Path, form: str) -> None:
     rng = np.random.Generator(np.random.PCG64(2))
     root = tmp_path / "root"
     for person, file in itertools.product(

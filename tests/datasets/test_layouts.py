@@ -84,7 +84,7 @@ def test_what_was_found_is_said_in_one_sentence(tmp_path: Path) -> None:
     assert find_dataset(root).notes[0].startswith("raw img, pairs CSV (fashion), ")
 
 
-def test_lists_one_folder_below_and_pictures_too(tmp_path: Path) -> None:
+def test_lists_one_folder_below_and_images_too(tmp_path: Path) -> None:
     root = make_dataset(tmp_path / "root")
     before = find_dataset(root)
     assert same(find_dataset(tmp_path), before)  # all of it one folder below
@@ -100,7 +100,7 @@ def test_lists_one_folder_below_and_pictures_too(tmp_path: Path) -> None:
     assert "pairs of test: no list" in find_dataset(root).notes
 
 
-def test_a_few_stray_pictures_do_not_hide_the_dataset(tmp_path: Path) -> None:
+def test_a_few_stray_images_do_not_hide_the_dataset(tmp_path: Path) -> None:
     root = make_dataset(tmp_path)
     before = find_dataset(root)
     flatten(root, lambda n: "test_highres" if is_test(n) else "train_highres")
@@ -111,7 +111,7 @@ def test_a_few_stray_pictures_do_not_hide_the_dataset(tmp_path: Path) -> None:
     assert "images not used: flat names in the root" in listing.notes
 
 
-def test_pictures_still_in_their_archive(tmp_path: Path) -> None:
+def test_images_still_in_their_archive(tmp_path: Path) -> None:
     root = make_dataset(tmp_path)
     shutil.rmtree(root / "img_highres")
     (root / "img_highres.zip").write_bytes(b"PK")
@@ -148,7 +148,7 @@ def padded_sample(sample: Path, root: Path) -> dict[str, Path]:
     return made
 
 
-def test_real_padded_pictures_are_cut_and_keypoints_follow(
+def test_real_padded_images_are_cut_and_keypoints_follow(
     shared: Callable[[str], Path], tmp_path: Path
 ) -> None:
     sample = shared("deepfashion_lowres_sample")
@@ -179,9 +179,7 @@ def test_real_padded_pictures_are_cut_and_keypoints_follow(
     assert people.without_keypoints() == 0
 
 
-def test_one_broken_picture_among_padded_ones(
-    shared: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_one_broken_image_among_padded_ones(shared: Callable[[str], Path], tmp_path: Path) -> None:
     padded_sample(shared("deepfashion_lowres_sample"), tmp_path)
     first, second = sorted((tmp_path / "img").rglob("*.jpg"))[:2]
     first.write_bytes(b"")
@@ -193,7 +191,7 @@ def test_one_broken_picture_among_padded_ones(
         listing.items[0].views["2_side"].load()
 
 
-def test_squashed_pictures_are_used_whole(shared: Callable[[str], Path], tmp_path: Path) -> None:
+def test_squashed_images_are_used_whole(shared: Callable[[str], Path], tmp_path: Path) -> None:
     padded_sample(shared("deepfashion_lowres_sample"), tmp_path)
     for path in (tmp_path / "img").rglob("*.jpg"):
         Image.open(path).crop((41, 0, 215, 256)).resize((256, 256)).save(path)
@@ -202,7 +200,7 @@ def test_squashed_pictures_are_used_whole(shared: Callable[[str], Path], tmp_pat
     assert listing.items[0].views["1_front"].load().size == (256, 256)
 
 
-def test_squashed_pictures_before_an_empty_white_wall_are_used_whole(tmp_path: Path) -> None:
+def test_squashed_images_before_an_empty_white_wall_are_used_whole(tmp_path: Path) -> None:
     noise = np.random.Generator(np.random.PCG64(0)).integers(0, 256, (200, 60, 3), dtype=np.uint8)
     refs = []
     for number in range(5):
@@ -261,7 +259,7 @@ def test_the_first_of_two_annotation_rows_counts(tmp_path: Path) -> None:
 # --- files that are not what they seem -------------------------------------------------------
 
 
-def test_a_folder_named_like_a_picture(tmp_path: Path) -> None:
+def test_a_folder_named_like_an_image(tmp_path: Path) -> None:
     root = make_dataset(tmp_path)
     path = root / "img_highres" / tree_name("MEN", 1, "1_front")
     path.unlink()
@@ -285,7 +283,7 @@ def test_strict_names_the_first_and_lets_oddities_pass(tmp_path: Path) -> None:
         find_dataset(root, strict=True)
 
 
-def test_one_picture_in_two_folders_or_two_forms(tmp_path: Path) -> None:
+def test_one_image_in_two_folders_or_two_forms(tmp_path: Path) -> None:
     root = make_dataset(tmp_path)
     flatten(root, lambda n: "test_highres" if is_test(n) else "train_highres")
     twice = flat_name("MEN", 501, "1_front")
@@ -304,7 +302,7 @@ def test_one_picture_in_two_folders_or_two_forms(tmp_path: Path) -> None:
     assert "test_highres" in reasons(listing)[f"train_highres/{twice}"]
 
 
-def test_comparing_pictures_reads_little(tmp_path: Path) -> None:
+def test_comparing_images_reads_little(tmp_path: Path) -> None:
     refs = []
     for name, data in (("a", b"x" * 100), ("b", b"x" * 100), ("c", b"y" * 100), ("d", b"x")):
         (tmp_path / name).write_bytes(data)
@@ -368,7 +366,7 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
 # --- cost ------------------------------------------------------------------------------------
 
 
-def test_a_few_thousand_pictures_take_no_time(tmp_path: Path) -> None:
+def test_a_few_thousand_images_take_no_time(tmp_path: Path) -> None:
     """The full thing (50,000 images, 110,536 pairs) takes seconds; this a twentieth of it."""
     root = tmp_path / "root"
     image = make_dataset(tmp_path / "one", train=1, test=1) / "img_highres"

@@ -83,7 +83,7 @@ def test_keys_in_any_usual_form(tmp_path: Path, key_of: Callable[[str], str]) ->
     assert {p.shape for p in pixels(listing).values()} == {(256, 256, 3)}
 
 
-def test_pictures_are_the_stored_ones(packed: Path, tmp_path: Path) -> None:
+def test_images_are_the_stored_ones(packed: Path, tmp_path: Path) -> None:
     listing = find_dataset(packed)
     for item in listing.items:
         for image in item.views.values():
@@ -126,7 +126,7 @@ def test_padded_files_give_way_to_lmdb(shared: Callable[[str], Path], packed: Pa
     assert "images not used: raw img" in listing.notes
 
 
-def test_padded_pictures_in_lmdb_are_cut(shared: Callable[[str], Path], tmp_path: Path) -> None:
+def test_padded_images_in_lmdb_are_cut(shared: Callable[[str], Path], tmp_path: Path) -> None:
     sample = shared("deepfashion_lowres_sample") / "img"
     names = iter(f"MEN/Denim/id_{i // 2:08d}/01_{i % 2}_front.jpg" for i in range(8))
     pack(sample, tmp_path / "256-256", lambda _: next(names))
@@ -141,7 +141,7 @@ def test_padded_pictures_in_lmdb_are_cut(shared: Callable[[str], Path], tmp_path
     )
 
 
-def test_lmdb_without_lists_by_garment(packed: Path) -> None:
+def test_lmdb_without_lists_by_item(packed: Path) -> None:
     for path in packed.glob("*pairs*"):
         path.unlink()
     with pytest.raises(XmdptError, match="no list of pairs"):
@@ -152,7 +152,7 @@ def test_lmdb_without_lists_by_garment(packed: Path) -> None:
     assert {p.shape for p in pixels(listing).values()} == {(256, 256, 3)}
 
 
-def test_a_missing_picture_and_a_broken_one(packed: Path, tmp_path: Path) -> None:
+def test_a_missing_image_and_a_broken_one(packed: Path, tmp_path: Path) -> None:
     gone = "256-img/MEN/Tees_Tanks/id_00000001/01_1_front.jpg"
     environment = lmdb.open(str(packed / "256-256"), map_size=2**28)
     with environment.begin(write=True) as transaction:

@@ -109,7 +109,7 @@ def test_folders_and_files_that_differ_little_stay_apart(tmp_path: Path) -> None
     assert all(len(item.views) == 4 for item in listing.items)
 
 
-def test_all_pictures_in_one_folder(tmp_path: Path) -> None:
+def test_all_images_in_one_folder(tmp_path: Path) -> None:
     for name in ("a.jpg", "b.jpg"):
         image(tmp_path, name)
     for layout in ("auto", "people"):
@@ -186,7 +186,7 @@ def test_keypoints_of_ones_own(tmp_path: Path) -> None:
     assert find_dataset(root, detect=True).without_keypoints() == 8
 
 
-def test_deepfashion_as_people_groups_by_garment(tmp_path: Path) -> None:
+def test_deepfashion_as_people_groups_by_item(tmp_path: Path) -> None:
     root = make_dataset(tmp_path)
     listed = find_dataset(root)
     listing = find_dataset(root, layout="people")
@@ -234,7 +234,7 @@ def test_a_raw_tree_deeper_than_usual(tmp_path: Path) -> None:
     assert all(len(item.views) == 3 for item in listing.items)
 
 
-def test_real_pictures_without_lists(shared: Callable[[str], Path], tmp_path: Path) -> None:
+def test_real_images_without_lists(shared: Callable[[str], Path], tmp_path: Path) -> None:
     (tmp_path / "img_highres").symlink_to(shared("deepfashion_sample") / "img_highres")
     with pytest.raises(XmdptError, match="no list of pairs") as error:
         find_dataset(tmp_path)

@@ -114,7 +114,7 @@ def test_logsnr_is_even() -> None:
 
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("prediction", ["epsilon", "v"])
-def test_one_step_gives_the_clean_picture_seen_from_noise(solver: str, prediction: str) -> None:
+def test_one_step_gives_the_clean_image_seen_from_noise(solver: str, prediction: str) -> None:
     schedule = Schedule("linear", prediction)
     noise = torch.randn(4, 2, 2, 2, generator=torch.Generator().manual_seed(0)).double()
     seen: list[Seen] = []
@@ -128,7 +128,7 @@ def test_one_step_gives_the_clean_picture_seen_from_noise(solver: str, predictio
     torch.testing.assert_close(out, torch.full_like(out, MEAN), atol=0.01, rtol=0)
 
 
-def test_weights_carry_a_known_picture_exactly() -> None:
+def test_weights_carry_a_known_image_exactly() -> None:
     """x_t = alpha x_0 + sigma eps with both known: every solver must stay on that line."""
     schedule = Schedule()
     clean, eps = 0.7, -1.3

@@ -22,20 +22,20 @@ def toys() -> Encoders:
 
 def sample() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    pictures = rng.integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    images = rng.integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
     poses = np.zeros((2, 64, 64, 3), dtype=np.uint8)
     poses[0, 20:40, 20:40, 1] = 120  # the second pose is empty
-    return pictures, poses
+    return images, poses
 
 
 def test_encode_gives_the_features_of_each_network(toys: Encoders) -> None:
-    pictures, poses = sample()
-    features = toys.encode(pictures, poses)
+    images, poses = sample()
+    features = toys.encode(images, poses)
     assert features["moments"].shape == (2, 8, 16, 16)
     assert features["moments"].dtype == torch.float16
-    assert torch.equal(features["moments"], toys.vae.encode_moments(pictures).half())
+    assert torch.equal(features["moments"], toys.vae.encode_moments(images).half())
     assert features["source_tokens"].shape == features["pose_tokens"].shape == (2, 65, 64)
-    source = toys.source.tokens(to_signed(pictures))
+    source = toys.source.tokens(to_signed(images))
     assert torch.equal(features["source_tokens"], source.bfloat16())
     scaled = (
         torch.from_numpy(poses).permute(0, 3, 1, 2) / torch.tensor([120, 1])[:, None, None, None]
@@ -48,10 +48,10 @@ def test_encode_gives_the_features_of_each_network(toys: Encoders) -> None:
 def test_moments_beyond_half_precision_stay_whole(
     toys: Encoders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pictures, poses = sample()
+    images, poses = sample()
     huge = torch.full((2, 8, 16, 16), 1e6)
     monkeypatch.setattr(toys.vae, "encode_moments", lambda _: huge, raising=True)
-    moments = toys.encode(pictures, poses)["moments"]
+    moments = toys.encode(images, poses)["moments"]
     assert torch.equal(moments, huge)
 
 
@@ -61,8 +61,8 @@ def test_round_trip_keeps_features_and_marks(toys: Encoders, tmp_path: Path) -> 
     assert again.describe() == toys.describe()
     assert again.describe()["toy"] is True
     json.dumps(again.describe())
-    pictures, poses = sample()
-    before, after = toys.encode(pictures, poses), again.encode(pictures, poses)
+    images, poses = sample()
+    before, after = toys.encode(images, poses), again.encode(images, poses)
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert (tmp_path / "toy" / "vae" / "diffusion_pytorch_model.safetensors").is_file()
     assert (tmp_path / "toy" / "dino_pose" / "model.safetensors").is_file()

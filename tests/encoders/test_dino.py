@@ -64,7 +64,7 @@ def test_chunks_do_not_change_the_tokens(real_like: Path, monkeypatch: pytest.Mo
     torch.testing.assert_close(dino.tokens(images), whole, rtol=1e-4, atol=1e-5)
 
 
-def test_pose_pictures_are_divided_by_their_own_maximum() -> None:
+def test_pose_images_are_divided_by_their_own_maximum() -> None:
     poses = np.zeros((3, 4, 6, 3), dtype=np.uint8)
     poses[0, 1, 2] = 51, 102, 204
     poses[1, 3, 5, 0] = 255

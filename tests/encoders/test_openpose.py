@@ -24,7 +24,7 @@ class FixedPeople:
     def __init__(self, *people: tuple[float, list[Any]]) -> None:
         self.people = [Of(body=Of(total_score=s, keypoints=k)) for s, k in people]
 
-    def detect_poses(self, picture: np.ndarray) -> list[Any]:
+    def detect_poses(self, image: np.ndarray) -> list[Any]:
         return self.people
 
 
@@ -74,9 +74,9 @@ def test_a_body_file_of_the_right_shape_finds_the_same_in_batches(body_folder: P
     openpose = OpenPose.load(body_folder)
     rng = np.random.default_rng(0)
     sizes = [(64, 48), (40, 24), (96, 72)]  # two shapes for the network
-    pictures = [rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in sizes]
-    many = openpose.keypoints_batch(pictures)
-    assert_same(many, [openpose.keypoints(picture) for picture in pictures])
+    images = [rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in sizes]
+    many = openpose.keypoints_batch(images)
+    assert_same(many, [openpose.keypoints(image) for image in images])
     assert any(points is not None for points in many), "a network that sees nobody tests nothing"
     assert openpose.keypoints_batch([]) == []
 
@@ -102,37 +102,37 @@ PEOPLE = {
 def test_known_joints_come_back() -> None:
     network = StickPeople(PEOPLE)
     openpose = with_network(network)
-    pictures = [
+    images = [
         grey(ALONE, 368, 256), grey(NOBODY, 184, 128), grey(CROWD, 184, 216),
         grey(ARMLESS, 368, 256), grey(ALONE, 1101, 766), grey(ALONE, 64, 64),
     ]  # fmt: skip
-    found = openpose.keypoints_batch(pictures, threads=2)
+    found = openpose.keypoints_batch(images, threads=2)
     # four of them scale to 184 x 128, one to 184 x 216, one to 184 x 184
     assert sorted(network.batches) == [1, 1, 4]
     assert found[1] is None
     persons = [ALONE, NOBODY, CROWD, ARMLESS, ALONE, ALONE]
-    for value, picture, points in zip(persons, pictures, found, strict=True):
+    for value, image, points in zip(persons, images, found, strict=True):
         if value == NOBODY:
             continue
         assert points is not None
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         _, joints = max(PEOPLE[value], key=lambda person: person[0])
         np.testing.assert_array_equal(np.isnan(points), np.isnan(joints))
         off = np.nanmax(np.abs(points - joints * (width, height)))
         # a third of a map's cell, of which there are 23 in the height; joints are whole pixels
         assert off <= max(height / 23 / 3, 1.0)
-    assert_same(found, [openpose.keypoints(picture) for picture in pictures])
+    assert_same(found, [openpose.keypoints(image) for image in images])
 
 
 def test_everybody_the_largest_first() -> None:
     small, large = standing(0.02, 0.3, confidence=0.95), standing(0.4, 0.98, confidence=0.6)
     openpose = with_network(StickPeople({CROWD: [small, large], NOBODY: []}))
-    picture = grey(CROWD, 184, 216)
-    found = openpose.people(picture)
+    image = grey(CROWD, 184, 216)
+    found = openpose.people(image)
     assert len(found) == 2
     for points, (_, joints) in zip(found, (large, small), strict=True):
         assert np.nanmax(np.abs(points - joints * (216, 184))) <= 184 / 23 / 3
-    best = openpose.keypoints(picture)
+    best = openpose.keypoints(image)
     assert best is not None
     np.testing.assert_array_equal(best, found[1])  # prepare takes the most confident
     assert openpose.people(grey(NOBODY, 184, 216)) == []
@@ -156,12 +156,12 @@ def test_threads_share_one_openpose() -> None:
     assert_same(together, alone)
 
 
-def test_tall_pictures_are_reduced_and_strips_hold_nobody() -> None:
+def test_tall_images_are_reduced_and_strips_hold_nobody() -> None:
     seen: list[tuple[int, ...]] = []
 
     class Watched(FixedPeople):
-        def detect_poses(self, picture: np.ndarray) -> list[Any]:
-            seen.append(picture.shape)
+        def detect_poses(self, image: np.ndarray) -> list[Any]:
+            seen.append(image.shape)
             return self.people
 
     openpose = OpenPose(Watched((9.0, [Of(x=0.5, y=0.25)] * 18)))

@@ -14,14 +14,14 @@ from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from safetensors.torch import load_file, save_file
 
-from xmdpt_cli.encoders.vae import VAE, posterior_mean, sample_posterior, to_pictures, to_signed
+from xmdpt_cli.encoders.vae import VAE, posterior_mean, sample_posterior, to_images, to_signed
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.toy.encoders import toy_vae
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
-def noise_pictures(count: int = 2, size: int = 32) -> np.ndarray:
+def noise_images(count: int = 2, size: int = 32) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
 
 
@@ -44,14 +44,14 @@ def sd_like(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_moments_are_those_of_diffusers(sd_like: Path) -> None:
-    pictures = noise_pictures()
+    images = noise_images()
     vae = VAE.load(sd_like)
     assert (vae.scale, vae.factor, vae.channels) == (0.18215, 8, 4)
     net = AutoencoderKL.from_pretrained(sd_like)
-    signed = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255.0 * 2.0 - 1.0
+    signed = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255.0 * 2.0 - 1.0
     with torch.no_grad():
         expected = net.encode(signed).latent_dist.parameters
-    moments = vae.encode_moments(pictures)
+    moments = vae.encode_moments(images)
     assert moments.shape == (2, 8, 4, 4)
     assert moments.dtype == torch.float32
     torch.testing.assert_close(moments, expected, rtol=1e-4, atol=1e-5)
@@ -81,9 +81,9 @@ def test_no_digits_are_lost_to_channels_last(sd_like: Path, tmp_path: Path) -> N
     for part in (plain.encoder, plain.decoder):
         part.conv_in.bias.data.fill_(100.0)
     plain.save_pretrained(tmp_path)
-    vae, exact, pictures = VAE.load(tmp_path), plain.double(), noise_pictures(1, 128)
+    vae, exact, images = VAE.load(tmp_path), plain.double(), noise_images(1, 128)
     plain = AutoencoderKL.from_pretrained(tmp_path)
-    signed = to_signed(pictures)
+    signed = to_signed(images)
     assert signed.is_contiguous()
     latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     last = [x.to(memory_format=torch.channels_last) for x in (signed, latents)]
@@ -94,7 +94,7 @@ def test_no_digits_are_lost_to_channels_last(sd_like: Path, tmp_path: Path) -> N
         kept = vae.net.decode(latents).sample
     for made, true in zip(lost, (moments, decoded), strict=True):
         assert relative(made, true) > 1e-4, "torch loses none any more: see vae.channels_first"
-    assert relative(vae.encode_moments(pictures), moments) < 1e-5
+    assert relative(vae.encode_moments(images), moments) < 1e-5
     assert relative(kept, decoded) < 1e-5
     seen: list[bool] = []
     vae.net.decoder.register_forward_pre_hook(lambda _, x: seen.append(x[0].is_contiguous()))
@@ -103,14 +103,14 @@ def test_no_digits_are_lost_to_channels_last(sd_like: Path, tmp_path: Path) -> N
 
 
 def test_chunks_do_not_change_the_moments(sd_like: Path) -> None:
-    vae, pictures = VAE.load(sd_like), noise_pictures(5)
-    whole = vae.encode_moments(pictures)
+    vae, images = VAE.load(sd_like), noise_images(5)
+    whole = vae.encode_moments(images)
     latents = posterior_mean(whole, vae.scale)
     decoded = vae.decode(latents)
     vae.chunk_pixels = 2 * 32 * 32
-    torch.testing.assert_close(vae.encode_moments(pictures), whole, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(vae.encode_moments(images), whole, rtol=1e-4, atol=1e-5)
     assert np.abs(vae.decode(latents).astype(int) - decoded.astype(int)).max() <= 1
-    assert vae.encode_moments(pictures[:0]).shape == (0, 8, 4, 4)
+    assert vae.encode_moments(images[:0]).shape == (0, 8, 4, 4)
 
 
 def test_posterior_helpers_agree_with_diffusers() -> None:
@@ -134,7 +134,7 @@ def test_bytes_survive_the_trip_to_floats_and_back() -> None:
     signed = to_signed(every)
     assert signed.min() == -1.0
     assert signed.max() == 1.0
-    assert np.array_equal(to_pictures(signed), every)
+    assert np.array_equal(to_images(signed), every)
     with pytest.raises(ValueError, match="uint8"):
         to_signed(every.astype(np.float32))
 
@@ -172,9 +172,9 @@ def test_old_attention_names_of_the_published_file_are_read(sd_like: Path, tmp_p
         old[name] = value
     assert "encoder.mid_block.attentions.0.query.weight" in old
     save_file(old, folder / WEIGHTS, metadata={"format": "pt"})
-    pictures = noise_pictures()
-    moments = VAE.load(folder).encode_moments(pictures)
-    assert torch.equal(moments, VAE.load(sd_like).encode_moments(pictures))
+    images = noise_images()
+    moments = VAE.load(folder).encode_moments(images)
+    assert torch.equal(moments, VAE.load(sd_like).encode_moments(images))
 
 
 def test_offline_error_says_what_to_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +209,7 @@ def test_wrong_folders_are_named(sd_like: Path, tmp_path: Path) -> None:
         VAE.load(tmp_path)
 
 
-def test_pictures_that_do_not_divide_are_refused(sd_like: Path) -> None:
+def test_images_that_do_not_divide_are_refused(sd_like: Path) -> None:
     with pytest.raises(XmdptError, match="factor 8"):
         VAE.load(sd_like).encode_moments(np.zeros((1, 36, 32, 3), dtype=np.uint8))
 

@@ -35,7 +35,7 @@ def drawing(rows: dict[str, tuple[float, float]], spread: float = 0.02) -> dict[
         "kind": "drawing",
         "machine": {"identity": identity, "state": {"torch": "2"}},
         "settings": {"batch": 2, "pixels": 256, "precision": "fp32", "compiled": True,
-                     "tiny": False, "rounds": 3, "measured_steps": 1, "pictures": 8},
+                     "tiny": False, "rounds": 3, "measured_steps": 1, "images": 8},
         "peak": {"peak fp32": Spread((PEAK,)).plain(), "copy": Spread((1e10,)).plain()},
         "rows": made,
     }  # fmt: skip

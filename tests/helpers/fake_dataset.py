@@ -24,10 +24,10 @@ class FakeEncoder:
         self.calls: list[int] = []
 
     def encode(
-        self, pictures: NDArray[np.uint8], poses: NDArray[np.uint8]
+        self, images: NDArray[np.uint8], poses: NDArray[np.uint8]
     ) -> dict[str, torch.Tensor]:
-        self.calls.append(len(pictures))
-        blocks = pictures[:, ::8, ::8].astype(np.float32)  # (N, h, w, 3)
+        self.calls.append(len(images))
+        blocks = images[:, ::8, ::8].astype(np.float32)  # (N, h, w, 3)
         moments = torch.from_numpy(np.concatenate([blocks, -blocks], axis=3)).permute(0, 3, 1, 2)
         return {
             "moments": moments.half(),
@@ -61,7 +61,7 @@ def annotation_row(name: str, points: NDArray[np.int64]) -> str:
 
 
 def make_dataset(root: Path, train: int = 5, test: int = 2, seed: int = 0) -> Path:
-    """``train`` + ``test`` garments of three views; all ordered pairs train, one each tests."""
+    """``train`` + ``test`` items of three views; all ordered pairs train, one each tests."""
     rng = np.random.Generator(np.random.PCG64(seed))
     for split, first, count in (("train", 1, train), ("test", 501, test)):
         annotations, pairs = ["name:keypoints_y:keypoints_x"], ["from,to"]

@@ -59,9 +59,9 @@ class FakePipeline:
     def sampling_config(self) -> SamplingConfig:
         return SamplingConfig()
 
-    def find_pose(self, picture: Path) -> Keypoints:
-        if np.asarray(Image.open(picture)).std() < 1:
-            raise XmdptError("no person in the picture", "take one that shows a whole person")
+    def find_pose(self, image: Path) -> Keypoints:
+        if np.asarray(Image.open(image)).std() < 1:
+            raise XmdptError("no person in the image", "take one that shows a whole person")
         return PRESETS[5].keypoints()
 
     def __call__(
@@ -77,27 +77,27 @@ class FakePipeline:
         if self.fails is not None:
             raise self.fails
         steps = steps or self.sampling_config().steps
-        pictures = [Image.open(path).convert("RGB") for path in source]
+        sources = [Image.open(path).convert("RGB") for path in source]
         self.calls.append(
-            {"source": pictures, "pose": pose, "steps": steps, "num_images": num_images, **settings}
+            {"source": sources, "pose": pose, "steps": steps, "num_images": num_images, **settings}
         )
         height, width = SIZE
-        drawn = draw_pose(from_fractions(pose, SIZE), SIZE).astype(np.float64)
-        person = np.asarray(pictures[0].resize((width, height)), dtype=np.float64)
-        whole = np.where(drawn.max(axis=2, keepdims=True) > 0, drawn, 0.7 * person)
+        pose_image = draw_pose(from_fractions(pose, SIZE), SIZE).astype(np.float64)
+        person = np.asarray(sources[0].resize((width, height)), dtype=np.float64)
+        whole = np.where(pose_image.max(axis=2, keepdims=True) > 0, pose_image, 0.7 * person)
         noise = np.random.default_rng(0).uniform(0, 255, whole.shape)
         for step in range(1, steps + 1):
             time.sleep(self.pause)
             self.steps_done += 1
             share = step / steps
             if callback is not None:
-                callback(step, steps, lambda s=share: _picture(s * whole + (1 - s) * noise))
-        self.last_notes = [f"cut {pictures[0].width}x{pictures[0].height} around the person"]
-        images = [_picture(whole) for _ in range(num_images)]
+                callback(step, steps, lambda s=share: _image(s * whole + (1 - s) * noise))
+        self.last_notes = [f"cut {sources[0].width}x{sources[0].height} around the person"]
+        images = [_image(whole) for _ in range(num_images)]
         for image in images:
             image.info.update(self.info)
         return images
 
 
-def _picture(values: np.ndarray) -> Image.Image:
+def _image(values: np.ndarray) -> Image.Image:
     return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))

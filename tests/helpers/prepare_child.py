@@ -26,18 +26,18 @@ class Stalling(FakeEncoder):
         self.stall = stall
 
     def encode(
-        self, pictures: NDArray[np.uint8], poses: NDArray[np.uint8]
+        self, images: NDArray[np.uint8], poses: NDArray[np.uint8]
     ) -> dict[str, torch.Tensor]:
         if len(self.calls) == self.stall:
             print("here", flush=True)
             time.sleep(120)
-        return super().encode(pictures, poses)
+        return super().encode(images, poses)
 
 
 if __name__ == "__main__":
     root, out, workers, stall = sys.argv[1:]
     prepare_dataset(
         find_dataset(Path(root)), out, size=32, encoder=Stalling(int(stall)),
-        garments_per_shard=2, batch_size=4, workers=int(workers), world=World.from_environment(),
+        items_per_shard=2, batch_size=4, workers=int(workers), world=World.from_environment(),
     )  # fmt: skip
     print("done", flush=True)

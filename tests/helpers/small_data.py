@@ -27,16 +27,16 @@ class PixelEncoder:
     """Features that are plain functions of the pixels: no network, no minutes."""
 
     def encode(
-        self, pictures: NDArray[np.uint8], poses: NDArray[np.uint8]
+        self, images: NDArray[np.uint8], poses: NDArray[np.uint8]
     ) -> dict[str, torch.Tensor]:
-        def blocks(images: NDArray[np.uint8]) -> torch.Tensor:  # (N, 8, 8, 3) in [-1, 1]
-            n, size = images.shape[:2]
-            small = images.reshape(n, 8, size // 8, 8, size // 8, 3).mean(axis=(2, 4))
+        def blocks(batch: NDArray[np.uint8]) -> torch.Tensor:  # (N, 8, 8, 3) in [-1, 1]
+            n, size = batch.shape[:2]
+            small = batch.reshape(n, 8, size // 8, 8, size // 8, 3).mean(axis=(2, 4))
             return torch.from_numpy(small).float() / 127.5 - 1
 
-        mean = blocks(pictures).permute(0, 3, 1, 2)
+        mean = blocks(images).permute(0, 3, 1, 2)
         mean = torch.cat([mean, mean.mean(dim=1, keepdim=True)], dim=1)
-        tokens, pose = (blocks(p).flatten(1, 2).bfloat16() for p in (pictures, poses))
+        tokens, pose = (blocks(p).flatten(1, 2).bfloat16() for p in (images, poses))
         tokens, pose = (torch.cat([t.mean(1, keepdim=True), t], dim=1) for t in (tokens, pose))
         moments = torch.cat([mean, torch.full_like(mean, -10.0)], dim=1)
         return {"moments": moments.half(), "source_tokens": tokens, "pose_tokens": pose}

@@ -76,13 +76,13 @@ def make_model(root: Path, folder: str = "model", seed: int = 0) -> None:
     save_model(root / folder, model, facts)
 
 
-def pictures(out: Path) -> dict[str, bytes]:
+def images(out: Path) -> dict[str, bytes]:
     """The drawn PNGs' bytes by name, without the sheet."""
     return {p.name: p.read_bytes() for p in sorted(out.glob("*.png")) if p.name != "sheet.png"}
 
 
 def pixels(out: Path) -> dict[str, np.ndarray]:
-    return {name: np.asarray(Image.open(out / name)).astype(int) for name in pictures(out)}
+    return {name: np.asarray(Image.open(out / name)).astype(int) for name in images(out)}
 
 
 def within_a_level(one: Path, other: Path) -> bool:

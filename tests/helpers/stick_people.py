@@ -1,7 +1,7 @@
 """A network that sees stick people: OpenPose's maps for known joints. For tests only.
 
-The picture is one grey; which people stand in it is looked up by that grey. So the maps follow
-the pictures through any batching, and the joints that must come back are known.
+The image is one grey; which people stand in it is looked up by that grey. So the maps follow
+the images through any batching, and the joints that must come back are known.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from xmdpt_cli.encoders.openpose import OpenPose
 
-STRIDE = 8  # picture pixels to a map's cell
+STRIDE = 8  # image pixels to a map's cell
 
 # Limbs (0-based joints) and the first of their two channels of the affinity maps: the order that
 # the published network was trained with.
@@ -35,7 +35,7 @@ Person = tuple[float, NDArray[np.float64]]  # confidence, joints (18, 2) as frac
 
 
 def standing(left: float, right: float, confidence: float = 0.9, absent: int = -1) -> Person:
-    """A person who fills the picture's height between two fractions of its width."""
+    """A person who fills the image's height between two fractions of its width."""
     joints = FIGURE * (right - left, 0.94) + (left, 0.03)
     if absent >= 0:
         joints[absent] = np.nan
@@ -60,8 +60,8 @@ class StickPeople(torch.nn.Module):
         height, width = data.shape[2] // STRIDE, data.shape[3] // STRIDE
         affinity = torch.zeros(len(data), 38, height, width)
         heat = torch.zeros(len(data), 19, height, width)
-        for i, picture in enumerate(data):
-            value = round((float(picture[0, 0, 0]) + 0.5) * 256)
+        for i, image in enumerate(data):
+            value = round((float(image[0, 0, 0]) + 0.5) * 256)
             for confidence, joints in self.people.get(value, []):
                 cells = joints * (width, height) - 0.5
                 _draw(affinity[i].numpy(), heat[i].numpy(), cells, confidence)

@@ -51,7 +51,7 @@ def make_model(folder: Path, encoders: Path, form: str = "keys", **facts: Any) -
         "encoders": made,
         "toy": True,
         "trained_steps": 7,
-        "trained_on": {"garments": 4, "images": 12, "pairs": 24},
+        "trained_on": {"items": 4, "images": 12, "pairs": 24},
         "data": str(encoders.parent),
     }
     save_model(folder, model, {**known, **facts})
@@ -79,7 +79,7 @@ def leaning(amount: float) -> NDArray[np.float64]:
 
 
 def write_pose(path: Path, points: NDArray[np.float64], size: tuple[int, int] = (88, 128)) -> Path:
-    """Our own form, in pixels of a picture of (width, height)."""
+    """Our own form, in pixels of an image of (width, height)."""
     rows = (points * size).tolist()
     data = {"keypoints": rows, "width": size[0], "height": size[1]}
     path.write_text(json.dumps(data), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What the tests of VAE training share: pictures, a tiny prepared dataset, and reading results."""
+"""What the tests of VAE training share: images, a tiny prepared dataset, and reading results."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def blobs(count: int, size: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:size, :size] / size
     out = np.empty((count, size, size, 3), dtype=np.uint8)
-    for picture in out:
-        picture[:] = rng.integers(190, 256, 3)
-        picture[(abs(x - 0.5) < 0.2) & (y > 0.4) & (y < 0.9)] = rng.integers(0, 256, 3)
+    for image in out:
+        image[:] = rng.integers(190, 256, 3)
+        image[(abs(x - 0.5) < 0.2) & (y > 0.4) & (y < 0.9)] = rng.integers(0, 256, 3)
         cx, cy = rng.uniform(0.3, 0.7), rng.uniform(0.2, 0.4)
-        picture[(x - cx) ** 2 + (y - cy) ** 2 < 0.02] = rng.integers(0, 256, 3)
+        image[(x - cx) ** 2 + (y - cy) ** 2 < 0.02] = rng.integers(0, 256, 3)
     return out
 
 
 def make_dataset(root: Path) -> Path:
-    """``root/data``: 12 training and 6 test pictures, its VAE in ``root/vae``, no toy by its mark.
+    """``root/data``: 12 training and 6 test images, its VAE in ``root/vae``, no toy by its mark.
 
     The VAE is a toy's network saved by diffusers alone, as a real one comes.
     """

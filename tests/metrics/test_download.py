@@ -283,8 +283,8 @@ def folders(tmp_path: Path) -> list[str]:
     for folder in ("made", "true"):
         (tmp_path / folder).mkdir()
         for i in range(3):
-            picture = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
-            Image.fromarray(picture).save(tmp_path / folder / f"{i}.png")
+            image = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+            Image.fromarray(image).save(tmp_path / folder / f"{i}.png")
     return ["evaluate", "--generated", str(tmp_path / "made"), "--target", str(tmp_path / "true")]
 
 
@@ -363,7 +363,7 @@ def test_evaluate_by_plain_arithmetic_needs_no_network(
 def dataset(folder: Path, toy: bool) -> str:
     """A folder whose manifest says whether it is a toy, no more."""
     folder.mkdir()
-    counts = {"garments": 1, "images": 2, "pairs": 1}
+    counts = {"items": 1, "images": 2, "pairs": 1}
     content = {
         "format": FORMAT, "version": VERSION, "toy": toy, "resolution": 64, "shards": [],
         "skipped": [], "counts": {"train": counts, "test": counts}, "encoders": encoder_records(),

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from xmdpt_cli.cli.app import run
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.metrics.drop_last import left_out, whole_batches
 from xmdpt_cli.metrics.evaluate import Networks, evaluate
 from xmdpt_cli.metrics.features import toy_features
@@ -26,7 +26,7 @@ LPIPS = "lpips_alex_v0.1_toy"
 SMALL = dataclasses.replace(get_protocol("pidm"), batches={"fid": 4, "lpips": 3})
 
 
-def image(seed: int) -> Picture:
+def image(seed: int) -> ImageArray:
     rng = np.random.default_rng(seed)
     return np.repeat(np.repeat(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8), 32, 0), 32, 1)
 
@@ -62,14 +62,14 @@ def test_those_behind_the_last_whole_batch_by_name_are_left_out() -> None:
 
 
 @pytest.fixture(scope="module")
-def both() -> tuple[list[tuple[Picture, Picture, None, None, str]], list[Picture]]:
+def both() -> tuple[list[tuple[ImageArray, ImageArray, None, None, str]], list[ImageArray]]:
     names = ["e", "b", "a", "d", "c"]  # five pairs: FID sees a to d, LPIPS a to c
     pairs = [(image(k), image(k + 50), None, None, name) for k, name in enumerate(names)]
     return pairs, [image(100 + k) for k in range(6)]  # and of the six real ones four
 
 
 def test_what_is_dropped_is_left_out_and_counted(
-    both: tuple[list[tuple[Picture, Picture, None, None, str]], list[Picture]],
+    both: tuple[list[tuple[ImageArray, ImageArray, None, None, str]], list[ImageArray]],
 ) -> None:
     pairs, real = both
     lpips, toy = LpipsNetwork("toy"), toy_features()
@@ -121,7 +121,7 @@ def test_what_is_dropped_is_left_out_and_counted(
 
 
 def test_fewer_than_a_batch_are_all_measured(
-    both: tuple[list[tuple[Picture, Picture, None, None, str]], list[Picture]],
+    both: tuple[list[tuple[ImageArray, ImageArray, None, None, str]], list[ImageArray]],
 ) -> None:
     pairs, real = both
     networks = Networks(features={"torchvision": toy_features()})

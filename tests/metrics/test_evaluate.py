@@ -13,7 +13,7 @@ from pair_values import pair_values as measure
 from PIL import Image
 
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.metrics.evaluate import ImagePair, Networks, evaluate, evaluate_pairs
 from xmdpt_cli.metrics.features import inception_features, toy_features
 from xmdpt_cli.metrics.fid import frechet_distance
@@ -25,17 +25,17 @@ from xmdpt_cli.report.evaluation_json import to_json
 from xmdpt_cli.toy.measures import TOY_METRICS, torso_colour_error
 
 
-def person(seed: int, size: tuple[int, int] = (64, 64)) -> Picture:
+def person(seed: int, size: tuple[int, int] = (64, 64)) -> ImageArray:
     """A block of colour somewhere on a plain background."""
     rng = np.random.default_rng(seed)
-    picture = np.full((*size, 3), 225, np.uint8)
+    image = np.full((*size, 3), 225, np.uint8)
     x = int(rng.integers(4, size[1] - 30))
-    picture[10:50, x : x + 24] = rng.integers(0, 160, 3)
-    return picture
+    image[10:50, x : x + 24] = rng.integers(0, 160, 3)
+    return image
 
 
-def blurred(picture: Picture, sigma: float) -> Picture:
-    return cv2.GaussianBlur(picture, (0, 0), sigma)
+def blurred(image: ImageArray, sigma: float) -> ImageArray:
+    return cv2.GaussianBlur(image, (0, 0), sigma)
 
 
 TOY = Networks(features={"torchvision": toy_features()})
@@ -112,7 +112,7 @@ def test_fid_is_between_the_rows_images_and_the_reference_set() -> None:
         pairs(), protocol="native", networks=networks, reference=ReferenceSet(lambda: real)
     )
 
-    def statistics(images: list[Picture]) -> tuple[np.ndarray, np.ndarray]:
+    def statistics(images: list[ImageArray]) -> tuple[np.ndarray, np.ndarray]:
         features = toy(images).astype(np.float64)
         return features.mean(0), np.cov(features, rowvar=False)
 
@@ -133,7 +133,7 @@ def test_published_samples_rank_as_the_paper_ranks_the_models(
     targets = sorted(folder.glob("*_target256.png"))
     assert len(targets) == 60
 
-    def read(path: Path) -> Picture:
+    def read(path: Path) -> ImageArray:
         return np.asarray(Image.open(path).convert("RGB"))
 
     reports = {}
@@ -195,7 +195,7 @@ def test_equal_images_have_an_infinite_psnr_that_is_counted_apart() -> None:
     )
 
 
-def test_protocol_resizes_every_picture_and_the_keypoints() -> None:
+def test_protocol_resizes_every_image_and_the_keypoints() -> None:
     truth, source = person(1, (220, 150)), person(2, (300, 200))
     generated = cv2.resize(blurred(truth, 2), (256, 256))
     keypoints = KEYPOINTS * 2
@@ -296,7 +296,7 @@ def test_fid_of_the_literatures_network_is_the_formula() -> None:
     real, made = [person(k) for k in range(20, 34)], [person(k) for k in range(9)]
     networks = Networks(features={"torchvision": toy_inception})
     found = evaluate_pairs(
-        [(picture, person(50)) for picture in made],
+        [(image, person(50)) for image in made],
         protocol="cfld",
         networks=networks,
         reference=ReferenceSet(lambda: real),

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.metrics.features import (
     INCEPTION,
     TF_INCEPTION,
@@ -48,7 +48,7 @@ def distance(a: NDArray, b: NDArray) -> float:
     return frechet_distance(x.mean, x.cov, y.mean, y.cov)
 
 
-def blotches(seed: int, count: int, size: int = 64) -> list[Picture]:
+def blotches(seed: int, count: int, size: int = 64) -> list[ImageArray]:
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (count, 6, 6, 3), dtype=np.uint8)
     return [cv2.resize(c, (size, size), interpolation=cv2.INTER_NEAREST) for c in coarse]
@@ -93,7 +93,7 @@ def test_streaming_equals_numpy_and_keeps_small_variances_beside_large_means() -
     np.testing.assert_allclose(statistics.cov, np.cov(features, rowvar=False), rtol=0, atol=1e-14)
 
 
-def inception_input(extractor: FeatureExtractor, picture: Picture) -> Tensor:
+def inception_input(extractor: FeatureExtractor, image: ImageArray) -> Tensor:
     """What reaches the first convolution."""
     seen: list[Tensor] = []
     first = extractor.network.Conv2d_1a_3x3
@@ -105,7 +105,7 @@ def inception_input(extractor: FeatureExtractor, picture: Picture) -> Tensor:
 
     hook = first.register_forward_pre_hook(stop)
     with pytest.raises(StopIteration):
-        extractor([picture])
+        extractor([image])
     hook.remove()
     return seen[0]
 
@@ -153,13 +153,13 @@ def test_inception_from_a_file_equals_torchvision(tmp_path: Path) -> None:
     assert "inception.pth sha256:" in extractor.weights
     assert "not the published file" in extractor.weights
 
-    picture = blotches(0, 1, 80)[0]
+    image = blotches(0, 1, 80)[0]
     pooled: list[Tensor] = []
     reference.avgpool.register_forward_hook(lambda module, inputs, output: pooled.append(output))
-    unit = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 255
+    unit = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255
     with torch.inference_mode():
         reference(torch.nn.functional.interpolate(unit, (299, 299), mode="bilinear"))
-    features = extractor([picture])
+    features = extractor([image])
     assert features.shape == (1, 2048)
     np.testing.assert_allclose(features[0], pooled[0].flatten().numpy(), rtol=1e-5, atol=1e-7)
 
@@ -184,7 +184,7 @@ def test_toyconv_sees_worse_sets_as_worse() -> None:
     fresh = blotches(3, 48)
     target = accumulate(toy(blotches(2, 48)))
 
-    def fid(images: list[Picture]) -> float:
+    def fid(images: list[ImageArray]) -> float:
         own = accumulate(toy(images))
         return frechet_distance(own.mean, own.cov, target.mean, target.cov)
 
@@ -226,10 +226,10 @@ def test_the_tensorflow_network_is_torch_fidelitys(tmp_path: Path) -> None:
     reference = package.FeatureExtractorInceptionV3(
         "reference", ["2048"], feature_extractor_weights_path=path
     )
-    picture = blotches(9, 1, 299)[0]
+    image = blotches(9, 1, 299)[0]
     with torch.inference_mode():
-        (expected,) = reference(torch.from_numpy(picture).permute(2, 0, 1)[None])
-    np.testing.assert_allclose(loaded([picture]), expected.numpy(), rtol=1e-6)
+        (expected,) = reference(torch.from_numpy(image).permute(2, 0, 1)[None])
+    np.testing.assert_allclose(loaded([image]), expected.numpy(), rtol=1e-6)
     assert np.abs(expected.numpy()).max() > 0
     torch.save({"conv.weight": torch.zeros(1)}, path)
     with pytest.raises(XmdptError, match="not the weights of torch-fidelity's Inception") as caught:

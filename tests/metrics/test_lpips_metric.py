@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.metrics.lpips_metric import ALEXNET, LpipsNetwork
 
 Shared = Callable[[str], Path]
@@ -30,7 +30,7 @@ def reference() -> lpips.LPIPS:
         return lpips.LPIPS(net="alex", pnet_rand=True, verbose=False).eval()
 
 
-def image(seed: int) -> Picture:
+def image(seed: int) -> ImageArray:
     return np.random.default_rng(seed).integers(0, 256, (64, 48, 3), dtype=np.uint8)
 
 

@@ -15,26 +15,26 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.metrics.pixel_metrics import l1, mae, psnr
 from xmdpt_cli.metrics.ssim import ssim, ssim_256, ssim_w51
 
 Shared = Callable[[str], Path]
 
 
-def image(seed: int, size: tuple[int, int] = (96, 70), contrast: int = 255) -> Picture:
+def image(seed: int, size: tuple[int, int] = (96, 70), contrast: int = 255) -> ImageArray:
     """Blotches of colour: smooth enough for SSIM to mean something."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, contrast + 1, (9, 7, 3), dtype=np.uint8)
     return cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)
 
 
-def noisy(clean: Picture, seed: int, sigma: float = 20) -> Picture:
+def noisy(clean: ImageArray, seed: int, sigma: float = 20) -> ImageArray:
     noise = np.random.default_rng(seed).normal(0, sigma, clean.shape)
     return np.clip(clean + noise, 0, 255).astype(np.uint8)
 
 
-def decode(path: Path) -> Picture:
+def decode(path: Path) -> ImageArray:
     return np.asarray(Image.open(path).convert("RGB"))
 
 

@@ -16,13 +16,13 @@ import torch
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.metrics.evaluate import ImagePair, Networks, evaluate
 from xmdpt_cli.metrics.lpips_metric import LpipsNetwork
 from xmdpt_cli.metrics.protocols import get_protocol
 
 
-def square(seed: int, side: int = 256) -> Picture:
+def square(seed: int, side: int = 256) -> ImageArray:
     """Blotches of colour with fine stripes, which a resize changes."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 200, (9, 7, 3), dtype=np.uint8)
@@ -31,12 +31,12 @@ def square(seed: int, side: int = 256) -> Picture:
     return np.clip(smooth + rng.integers(-12, 13, smooth.shape), 0, 255).astype(np.uint8)
 
 
-def noisy(image: Picture, seed: int) -> Picture:
+def noisy(image: ImageArray, seed: int) -> ImageArray:
     noise = np.random.default_rng(100 + seed).normal(0, 20, image.shape)
     return np.clip(image + noise, 0, 255).astype(np.uint8)
 
 
-def reference(pred: Picture, truth: Picture) -> dict[str, float]:
+def reference(pred: ImageArray, truth: ImageArray) -> dict[str, float]:
     """Of one pair of 256x256 images."""
     x, y = (image.astype(np.float32) / np.float32(255) for image in (pred, truth))
     a, b = (np.float32(255) * image for image in (x, y))
@@ -59,7 +59,7 @@ def reference(pred: Picture, truth: Picture) -> dict[str, float]:
     }
 
 
-def check(found: list[tuple[str, Picture, Picture]]) -> None:
+def check(found: list[tuple[str, ImageArray, ImageArray]]) -> None:
     pairs = [ImagePair(pred, truth, name=name) for name, pred, truth in found]
     [report] = evaluate(pairs, [get_protocol("pidm")], intervals=False)
     expected = [reference(pred, truth) for _, pred, truth in found]
@@ -90,7 +90,7 @@ def test_published_samples(shared: Callable[[str], Path]) -> None:
     targets = sorted(shared("deepfashion_sample/official").glob("*_target256.png"))[:6]
     assert targets
 
-    def read(path: Path) -> Picture:
+    def read(path: Path) -> ImageArray:
         return np.asarray(Image.open(path).convert("RGB"))
 
     check([

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.metrics.features import toy_features
 from xmdpt_cli.metrics.protocols import NATIVE, get_protocol
 from xmdpt_cli.metrics.reference_set import ReferenceSet, ReferenceStatistics, reference_statistics
@@ -24,7 +24,7 @@ class Photographs:
         self.all = np.random.default_rng(seed).integers(0, 256, (7, 40, 30, 3), dtype=np.uint8)
         self.read = 0
 
-    def __call__(self) -> Iterator[Picture]:
+    def __call__(self) -> Iterator[ImageArray]:
         for image in self.all:
             self.read += 1
             yield image

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.metrics.evaluate import evaluate
 from xmdpt_cli.metrics.protocols import get_protocol
 from xmdpt_cli.metrics.reference_set import ReferenceSet
@@ -15,7 +15,7 @@ from xmdpt_cli.report.evaluation_json import to_json
 PHOTOGRAPH, SQUARE, EXACT = (1101, 750), (256, 256), (256, 176)
 
 
-def image(size: tuple[int, int], seed: int = 0) -> Picture:
+def image(size: tuple[int, int], seed: int = 0) -> ImageArray:
     return np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
 
 

@@ -93,7 +93,7 @@ def test_frames() -> None:
     np.testing.assert_allclose(narrow, padded)
 
 
-def test_joint_left_of_the_picture_is_drawn() -> None:
+def test_joint_left_of_the_image_is_drawn() -> None:
     points = np.full((18, 2), np.nan)
     points[0] = (-1, 10)
     assert draw_pose(points, 32)[10, 0].tolist() == [0, 0, 255]

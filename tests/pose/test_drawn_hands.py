@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.images import Picture, decode_image, load_image
+from xmdpt_cli.images import ImageArray, decode_image, load_image
 from xmdpt_cli.pose import joint_search as pose_search
 from xmdpt_cli.pose.drawing import PALETTE, Manner, Window, render_pose
 from xmdpt_cli.pose.from_pose_image import pose_image_keypoints
@@ -27,7 +27,7 @@ POSE = np.array([
 WRISTS = ((4, 3), (7, 6))
 
 
-def with_hands(points: Picture, width: int, height: int, share: float) -> Picture:
+def with_hands(points: ImageArray, width: int, height: int, share: float) -> ImageArray:
     """As OpenPose's tools draw it: 21 discs of one colour a hand, thin lines of many between."""
     places = points * (width, height)
     image = render_pose(places, Window(0, 0, width, height), Manner.OPAQUE)[:, :, ::-1].copy()
@@ -71,7 +71,7 @@ def test_noise_in_a_poses_colours_is_refused_in_bounded_work(
     pixels = 0
     render = pose_search.render_pose
 
-    def counted(points: Picture, window: Window, manner: Manner) -> Picture:
+    def counted(points: ImageArray, window: Window, manner: Manner) -> ImageArray:
         nonlocal pixels
         pixels += (window.right - window.left) * (window.bottom - window.top)
         return render(points, window, manner)
@@ -89,7 +89,7 @@ def test_noise_in_a_poses_colours_is_refused_in_bounded_work(
     assert pixels < 2 * 400_000_000
 
 
-def refusal(image: Picture) -> str:
+def refusal(image: ImageArray) -> str:
     try:
         pose_image_keypoints(image)
     except XmdptError as err:

@@ -130,7 +130,7 @@ def test_every_joint_is_inside_the_box() -> None:
         assert box.width / box.height == pytest.approx(176 / 256)
 
 
-def test_a_body_that_leaves_the_picture_leaves_the_box() -> None:
+def test_a_body_that_leaves_the_image_leaves_the_box() -> None:
     half = placed(300, 60, 700)
     half[LEGS] = np.nan
     cut_below_the_hips = int(half[8, 1] + 20)
@@ -171,7 +171,7 @@ def test_grey_columns_are_cut_off() -> None:
     assert "grey columns" in framed.note
 
 
-def test_small_and_empty_pictures() -> None:
+def test_small_and_empty_images() -> None:
     with pytest.raises(XmdptError, match="1 x 1"):
         frame(Image.new("RGB", (1, 1)), None, 64, "squash")
     assert "only 44 x 64 pixels" in frame(Image.new("RGB", (44, 64)), None, 64).note
@@ -183,7 +183,7 @@ def test_small_and_empty_pictures() -> None:
         frame(Image.new("RGB", (20_000, 100)), None, 64, "pad")
 
 
-def test_poses_are_framed_as_pictures_are() -> None:
+def test_poses_are_framed_as_images_are() -> None:
     points = placed(900, 100, 800)
     framed = frame(Image.new("RGB", (1920, 1080)), points, 256)
     (moved,), note = frame_poses([points], (1080, 1920), 256)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.pose.drawing import Manner, Window, draw_pose, render_pose
 from xmdpt_cli.pose.formats.missing import without_missing
 from xmdpt_cli.pose.frames import PADDED
@@ -41,11 +41,11 @@ def errors(found: Array | None, want: Array, size: int) -> Array:
     return distances[np.isfinite(distances)]
 
 
-def scaled(image: Picture, width: int, height: int) -> Picture:
+def scaled(image: ImageArray, width: int, height: int) -> ImageArray:
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def jpeg(image: Picture) -> Picture:
+def jpeg(image: ImageArray) -> ImageArray:
     stream = io.BytesIO()
     Image.fromarray(image).save(stream, format="JPEG", quality=80)
     return np.asarray(Image.open(stream))
@@ -61,7 +61,7 @@ def test_published_drawings(shared: Callable[[str], Path], number: int, size: in
     assert (off <= 2).mean() >= 0.9
 
 
-def test_official_pictures_are_drawn_again(shared: Callable[[str], Path]) -> None:
+def test_official_images_are_drawn_again(shared: Callable[[str], Path]) -> None:
     folder = shared("deepfashion_sample/official")
     for path in sorted(folder.glob("*_pose.png"))[:3]:
         drawn = np.asarray(Image.open(path).convert("RGB"))
@@ -140,7 +140,7 @@ def test_what_is_no_drawn_pose(shared: Callable[[str], Path]) -> None:
                 assert not is_pose_image((photograph * light).astype(np.uint8)), path.name
 
 
-def test_dark_pictures_are_no_drawn_poses() -> None:
+def test_dark_images_are_no_drawn_poses() -> None:
     rng = np.random.default_rng(0)
     black = np.zeros((256, 256, 3), dtype=np.uint8)
     assert not is_pose_image(black)

@@ -1,4 +1,4 @@
-"""Pictures and places that are not as they should be: named, counted, never in the way."""
+"""Images and places that are not as they should be: named, counted, never in the way."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RED = (200, 30, 30)
 
 
 def prepare(root: Path, out: Path, **options: Any) -> dict[str, Any]:
-    options = {"size": 32, "garments_per_shard": 2, "batch_size": 4, **options}
+    options = {"size": 32, "items_per_shard": 2, "batch_size": 4, **options}
     return prepare_dataset(find_dataset(root), out, encoder=FakeEncoder(), **options)
 
 
@@ -55,7 +55,7 @@ BROKEN: dict[str, tuple[Callable[[Path], bytes], str]] = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_broken_picture_is_named_and_left_out(tmp_path: Path, kind: str) -> None:
+def test_a_broken_image_is_named_and_left_out(tmp_path: Path, kind: str) -> None:
     root = make_dataset(tmp_path / "raw")
     name = "img_highres/" + tree_name("MEN", 3, VIEWS[1])
     make, reason = BROKEN[kind]
@@ -64,11 +64,11 @@ def test_a_broken_picture_is_named_and_left_out(tmp_path: Path, kind: str) -> No
     assert [file for file, _ in manifest["skipped"]] == [name]
     assert reason in manifest["skipped"][0][1]
     assert str(tmp_path) not in manifest["skipped"][0][1]  # the same data, the same manifest
-    assert manifest["counts"]["train"] == {"garments": 5, "images": 14, "pairs": 26}
+    assert manifest["counts"]["train"] == {"items": 5, "images": 14, "pairs": 26}
 
 
-def odd_pictures(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Red pictures in every form that should just work."""
+def odd_images(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Red images in every form that should just work."""
     red = Image.new("RGB", SIZE, RED)
     cmyk, grey16, alpha, palette = (folder / f"{n}" for n in ("c.jpg", "g.png", "a.png", "p.png"))
     red.convert("CMYK").save(cmyk, quality=95)
@@ -90,8 +90,8 @@ def odd_pictures(folder: Path) -> Iterator[tuple[str, Path]]:
     yield "animated", animated
 
 
-def test_odd_pictures_just_work(tmp_path: Path) -> None:
-    for kind, path in odd_pictures(tmp_path):
+def test_odd_images_just_work(tmp_path: Path) -> None:
+    for kind, path in odd_images(tmp_path):
         image = load_image(path)
         assert (image.mode, image.size) == ("RGB", SIZE), kind
         want = (200, 200, 200) if kind == "16 bit" else RED
@@ -104,7 +104,7 @@ def test_what_is_transparent_is_white(tmp_path: Path) -> None:
     assert np.asarray(load_image(tmp_path / "a.png")).min() == 255
 
 
-def test_a_folder_named_like_a_picture(tmp_path: Path) -> None:
+def test_a_folder_named_like_an_image(tmp_path: Path) -> None:
     root = make_dataset(tmp_path / "raw")
     path = root / "img_highres" / tree_name("MEN", 3, VIEWS[1])
     path.unlink()
@@ -114,7 +114,7 @@ def test_a_folder_named_like_a_picture(tmp_path: Path) -> None:
     assert path.name in manifest["skipped"][0][0]
 
 
-def test_all_pictures_broken_is_an_error(tmp_path: Path) -> None:
+def test_all_images_broken_is_an_error(tmp_path: Path) -> None:
     root = make_dataset(tmp_path / "raw", train=1, test=0)
     for path in (root / "img_highres").rglob("*.jpg"):
         path.write_bytes(b"")
@@ -126,12 +126,12 @@ def test_all_pictures_broken_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (64, 64), (256, 256)])
 def test_fast_pngs_are_pngs(shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
-    for picture in (
+    for image in (
         rng.integers(0, 256, (*shape, 3), dtype=np.uint8),
         np.zeros((*shape, 3), dtype=np.uint8),
     ):
-        image = decode_image(fast_png_bytes(picture), "it")
-        np.testing.assert_array_equal(np.asarray(image), picture)
+        decoded = decode_image(fast_png_bytes(image), "it")
+        np.testing.assert_array_equal(np.asarray(decoded), image)
 
 
 def test_a_read_only_place(tmp_path: Path) -> None:
@@ -175,5 +175,5 @@ def test_a_full_disk_is_said_and_the_run_goes_on_with_room(
     assert not any(name.endswith(".part") for name in names)
     subprocess.run(["mount", "-o", "remount,size=20m", str(small_disk)], check=True)
     manifest = prepare(root, small_disk / "out", size=96)
-    assert manifest["counts"]["train"]["garments"] == 9
+    assert manifest["counts"]["train"]["items"] == 9
     assert len(PairDataset(small_disk / "out")) == 54

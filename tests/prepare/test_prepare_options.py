@@ -22,7 +22,7 @@ from xmdpt_cli.pose.drawing import draw_pose
 from xmdpt_cli.prepare.pipeline import prepare_dataset, prepare_datasets
 from xmdpt_cli.storage.stores import LocalStore
 
-OPTIONS: dict[str, Any] = {"garments_per_shard": 2, "batch_size": 4}
+OPTIONS: dict[str, Any] = {"items_per_shard": 2, "batch_size": 4}
 
 
 def prepare(listing: Listing, out: Path, **options: Any) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def test_only_the_size_that_lost_a_shard_is_made_again(tmp_path: Path) -> None:
     encoders = {size: FakeEncoder() for size in outs}
     prepare_datasets(listing, outs, encoders, **OPTIONS)
     assert encoders[32].calls == []
-    assert encoders[48].calls == [4, 4]  # two garments of two views, both orientations
+    assert encoders[48].calls == [4, 4]  # two items of two views, both orientations
     assert hashes(outs[48]) == before
 
 
@@ -82,7 +82,7 @@ def test_tokens_in_8_bits_are_nearly_the_same(tmp_path: Path) -> None:
 
 
 class Detector:
-    """Sees a person everywhere but in pictures whose mean is ``blind``: a nose and a neck."""
+    """Sees a person everywhere but in images whose mean is ``blind``: a nose and a neck."""
 
     def __init__(self, blind: Sequence[float] = ()) -> None:
         self.blind = [round(value, 6) for value in blind]
@@ -90,16 +90,16 @@ class Detector:
         self.shapes: set[tuple[int, ...]] = set()
 
     def keypoints_batch(
-        self, pictures: Sequence[NDArray[np.uint8]]
+        self, images: Sequence[NDArray[np.uint8]]
     ) -> list[NDArray[np.float64] | None]:
-        self.calls.append(len(pictures))
-        self.shapes |= {picture.shape for picture in pictures}
+        self.calls.append(len(images))
+        self.shapes |= {image.shape for image in images}
         found: list[NDArray[np.float64] | None] = []
-        for picture in pictures:
-            if round(float(picture.mean()), 6) in self.blind:
+        for image in images:
+            if round(float(image.mean()), 6) in self.blind:
                 found.append(None)
                 continue
-            height, width, _ = picture.shape
+            height, width, _ = image.shape
             points = np.full((18, 2), np.nan)
             points[:2] = [[width * 0.5, height * 0.25], [width * 0.5, height * 0.5]]
             found.append(points)
@@ -120,7 +120,7 @@ def test_openpose_finds_what_the_lists_do_not_say(tmp_path: Path) -> None:
     manifest = prepare(listing, tmp_path / "out", detector=detector)
     assert manifest["poses"] == {"kind": "test", "id": "detector"}
     assert sum(detector.calls) == 19
-    assert max(detector.calls) <= 6  # four and the rest of a garment
+    assert max(detector.calls) <= 6  # four and the rest of an item
     assert detector.shapes == {(128, 88, 3)}  # the photograph as it is, not squashed
     data = PairDataset(tmp_path / "out")
     key, view = data.views()[0]
@@ -133,14 +133,14 @@ def test_openpose_finds_what_the_lists_do_not_say(tmp_path: Path) -> None:
     torch.testing.assert_close(stored, tokens, rtol=0, atol=0)
 
 
-def test_a_picture_without_a_person_is_left_out_with_its_pairs(tmp_path: Path) -> None:
+def test_an_image_without_a_person_is_left_out_with_its_pairs(tmp_path: Path) -> None:
     root = make_dataset(tmp_path / "raw")
     listing = without_keypoints(root)
-    garment = listing.split("train")[0]
-    mean = float(np.asarray(garment.views[VIEWS[1]].load()).mean())
+    item = listing.split("train")[0]
+    mean = float(np.asarray(item.views[VIEWS[1]].load()).mean())
     manifest = prepare(listing, tmp_path / "out", detector=Detector(blind=[mean]))
-    assert manifest["skipped"] == [[garment.views[VIEWS[1]].name, "OpenPose finds no person"]]
-    assert manifest["counts"]["train"] == {"garments": 5, "images": 14, "pairs": 26}
+    assert manifest["skipped"] == [[item.views[VIEWS[1]].name, "OpenPose finds no person"]]
+    assert manifest["counts"]["train"] == {"items": 5, "images": 14, "pairs": 26}
 
 
 def test_openpose_is_needed_and_remembered(tmp_path: Path) -> None:
@@ -157,10 +157,10 @@ def test_a_killed_run_with_openpose_ends_with_the_same_bytes(tmp_path: Path) -> 
     prepare(without_keypoints(root), tmp_path / "whole", detector=Detector())
 
     class Interrupted(Detector):
-        def keypoints_batch(self, pictures: Sequence[NDArray[np.uint8]]) -> Any:
+        def keypoints_batch(self, images: Sequence[NDArray[np.uint8]]) -> Any:
             if len(self.calls) == 2:
                 raise KeyboardInterrupt
-            return super().keypoints_batch(pictures)
+            return super().keypoints_batch(images)
 
     with pytest.raises(KeyboardInterrupt):
         prepare(without_keypoints(root), tmp_path / "out", detector=Interrupted())
@@ -168,7 +168,7 @@ def test_a_killed_run_with_openpose_ends_with_the_same_bytes(tmp_path: Path) -> 
     assert hashes(tmp_path / "out") == hashes(tmp_path / "whole")
 
 
-def test_strict_stops_at_the_first_broken_picture(tmp_path: Path) -> None:
+def test_strict_stops_at_the_first_broken_image(tmp_path: Path) -> None:
     root = make_dataset(tmp_path / "raw")
     broken = root / "img_highres" / tree_name("MEN", 3, VIEWS[0])
     broken.write_bytes(b"")

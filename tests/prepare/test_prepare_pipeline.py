@@ -32,7 +32,7 @@ from xmdpt_cli.storage.stores import LocalStore
 
 
 def prepare(root: Path, out: Path, encoder: FakeEncoder | None = None, **options: Any) -> Any:
-    options = {"size": 32, "garments_per_shard": 2, "batch_size": 4, **options}
+    options = {"size": 32, "items_per_shard": 2, "batch_size": 4, **options}
     return prepare_dataset(find_dataset(root), out, encoder=encoder or FakeEncoder(), **options)
 
 
@@ -40,22 +40,22 @@ def test_features_of_both_orientations(tmp_path: Path) -> None:
     root, out = make_dataset(tmp_path / "raw"), tmp_path / "out"
     prepare(root, out)
     listing = find_dataset(root)
-    garment = listing.split("train")[3]  # the second of the second shard
+    item = listing.split("train")[3]  # the second of the second shard
     index = read_index(LocalStore(out), "train-000001.tar")
     assert index is not None
     sample = index.samples[1]
-    assert sample.key == garment.key
-    assert sample.pairs == [(p.source, p.target, p.position) for p in garment.pairs]
+    assert sample.key == item.key
+    assert sample.pairs == [(p.source, p.target, p.position) for p in item.pairs]
     store, encoder = LocalStore(out), FakeEncoder()
     for view, place in sample.views.items():
-        picture = resize_square(garment.views[view].load(), 32)
-        keypoints = from_fractions(garment.keypoints[view], 32)
+        image = resize_square(item.views[view].load(), 32)
+        keypoints = from_fractions(item.keypoints[view], 32)
         pose = draw_pose(keypoints, 32)
         points = store.read_range("train-000001.tar", *place.keypoints)
         np.testing.assert_array_equal(parse_keypoints(points), keypoints)
         stored = load_safetensors(store.read_range("train-000001.tar", *place.features))
-        plain = encoder.encode(picture[None], pose[None])
-        flipped = encoder.encode(picture[None, :, ::-1], pose[None, :, ::-1])
+        plain = encoder.encode(image[None], pose[None])
+        flipped = encoder.encode(image[None, :, ::-1], pose[None, :, ::-1])
         want = {**plain, **{f"{name}_flip": tensor for name, tensor in flipped.items()}}
         assert stored.keys() == want.keys()
         for name, tensor in want.items():
@@ -71,14 +71,14 @@ def test_manifest(tmp_path: Path) -> None:
         root, out, progress=lambda stage, done, total, /, **_: seen.append((stage, done, total))
     )
     assert manifest == json.loads((out / "dataset.json").read_text())
-    assert (manifest["format"], manifest["version"]) == ("xmdpt-dataset", 2)
+    assert (manifest["format"], manifest["version"]) == ("xmdpt-dataset", 3)
     assert manifest["resolution"] == 32
     assert manifest["toy"] is True
     assert manifest["encoders"]["vae"]["id"] == "fake"
     assert manifest["skipped"] == []
     assert manifest["counts"] == {
-        "train": {"garments": 5, "images": 15, "pairs": 30},
-        "test": {"garments": 2, "images": 4, "pairs": 2},
+        "train": {"items": 5, "images": 15, "pairs": 30},
+        "test": {"items": 2, "images": 4, "pairs": 2},
     }
     files = hashes(out)
     assert [shard["name"] for shard in manifest["shards"]] == [
@@ -96,7 +96,7 @@ def test_manifest(tmp_path: Path) -> None:
 def test_batches_end_with_the_shard(tmp_path: Path) -> None:
     encoder = FakeEncoder()
     prepare(make_dataset(tmp_path / "raw"), tmp_path / "out", encoder)
-    # shards of 6, 6, 3 and 4 pictures, batches of 4, each in two orientations
+    # shards of 6, 6, 3 and 4 images, batches of 4, each in two orientations
     assert encoder.calls == [4, 4, 2, 2, 4, 4, 2, 2, 3, 3, 4, 4]
 
 
@@ -127,14 +127,14 @@ from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.prepare.pipeline import prepare_dataset
 
 class Slow(FakeEncoder):
-    def encode(self, pictures, poses):
+    def encode(self, images, poses):
         if len(self.calls) == int(sys.argv[5]):
             print("here", flush=True)
             time.sleep(60)
-        return super().encode(pictures, poses)
+        return super().encode(images, poses)
 
 prepare_dataset(find_dataset(sys.argv[1]), sys.argv[2], size=32, encoder=Slow(),
-                garments_per_shard=2, batch_size=4)
+                items_per_shard=2, batch_size=4)
 """
 
 
@@ -217,7 +217,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
         prepare(root, out / "thesis.txt")
 
 
-def test_broken_pictures_are_skipped_with_their_pairs(tmp_path: Path) -> None:
+def test_broken_images_are_skipped_with_their_pairs(tmp_path: Path) -> None:
     root, out = make_dataset(tmp_path / "raw"), tmp_path / "out"
     cut = root / "img_highres" / tree_name("MEN", 1, "2_side")
     cut.write_bytes(cut.read_bytes()[:400])
@@ -226,8 +226,8 @@ def test_broken_pictures_are_skipped_with_their_pairs(tmp_path: Path) -> None:
     (root / "img_highres" / tree_name("WOMEN", 2, "2_side")).unlink()
     manifest = prepare(root, out)
     assert manifest["counts"] == {
-        "train": {"garments": 5, "images": 13, "pairs": 22},
-        "test": {"garments": 1, "images": 2, "pairs": 1},
+        "train": {"items": 5, "images": 13, "pairs": 22},
+        "test": {"items": 1, "images": 2, "pairs": 1},
     }
     skipped = dict(map(tuple, manifest["skipped"]))
     assert skipped[tree_name("WOMEN", 2, "2_side")] == "listed image is not there"
@@ -238,10 +238,10 @@ def test_broken_pictures_are_skipped_with_their_pairs(tmp_path: Path) -> None:
     assert str(tmp_path) not in json.dumps(manifest)
 
 
-def test_nothing_but_broken_pictures(tmp_path: Path) -> None:
+def test_nothing_but_broken_images(tmp_path: Path) -> None:
     root, out = make_dataset(tmp_path / "raw"), tmp_path / "out"
     for path in (root / "img_highres").rglob("*.jpg"):
-        path.write_bytes(b"\xff\xd8 no picture")
+        path.write_bytes(b"\xff\xd8 no image")
     with pytest.raises(XmdptError, match="nothing usable is left"):
         prepare(root, out)
     assert not (out / "dataset.json").exists()
@@ -264,9 +264,9 @@ def test_empty_pose_is_black_and_finite(tmp_path: Path) -> None:
 
 class NotFinite(FakeEncoder):
     def encode(
-        self, pictures: NDArray[np.uint8], poses: NDArray[np.uint8]
+        self, images: NDArray[np.uint8], poses: NDArray[np.uint8]
     ) -> dict[str, torch.Tensor]:
-        features = super().encode(pictures, poses)
+        features = super().encode(images, poses)
         features["moments"][-1, 0, 0, 0] = float("inf")
         return features
 
@@ -280,15 +280,15 @@ def test_features_that_are_not_finite_stop_the_run(tmp_path: Path) -> None:
 
 def test_limit_and_plan(tmp_path: Path) -> None:
     root = make_dataset(tmp_path / "raw")
-    plans = plan_shards(find_dataset(root), garments_per_shard=3)
-    assert [(p.name, len(p.garments)) for p in plans] == [
+    plans = plan_shards(find_dataset(root), items_per_shard=3)
+    assert [(p.name, len(p.items)) for p in plans] == [
         ("train-000000.tar", 3), ("train-000001.tar", 2), ("test-000000.tar", 2),
     ]  # fmt: skip
     counts = prepare(root, tmp_path / "out", limit=1)["counts"]
-    assert [counts[split]["garments"] for split in ("train", "test")] == [1, 1]
+    assert [counts[split]["items"] for split in ("train", "test")] == [1, 1]
 
 
-@pytest.mark.parametrize("name", ["size", "garments_per_shard", "batch_size", "limit"])
+@pytest.mark.parametrize("name", ["size", "items_per_shard", "batch_size", "limit"])
 def test_impossible_numbers(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=f"{name} must be at least 1"):
         prepare(make_dataset(tmp_path / "raw"), tmp_path / "out", **{name: 0})
@@ -296,7 +296,7 @@ def test_impossible_numbers(tmp_path: Path, name: str) -> None:
 
 
 def test_real_sample(shared: Callable[[str], Path], tmp_path: Path) -> None:
-    manifest = prepare(shared("deepfashion_sample"), tmp_path, size=64, garments_per_shard=16)
-    assert manifest["counts"]["train"] == {"garments": 48, "images": 96, "pairs": 96}
-    assert manifest["counts"]["test"] == {"garments": 12, "images": 24, "pairs": 12}
+    manifest = prepare(shared("deepfashion_sample"), tmp_path, size=64, items_per_shard=16)
+    assert manifest["counts"]["train"] == {"items": 48, "images": 96, "pairs": 96}
+    assert manifest["counts"]["test"] == {"items": 12, "images": 24, "pairs": 12}
     assert manifest["skipped"] == []

@@ -51,7 +51,7 @@ def alone(root: Path) -> dict[str, str]:
     """The bytes of one undisturbed process without helpers."""
     out = root.parent / "alone"
     prepare_dataset(
-        find_dataset(root), out, size=32, encoder=FakeEncoder(), garments_per_shard=2, batch_size=4
+        find_dataset(root), out, size=32, encoder=FakeEncoder(), items_per_shard=2, batch_size=4
     )
     return hashes(out)
 
@@ -134,12 +134,12 @@ def test_a_rank_that_fails_stops_the_others_and_is_named(root: Path, tmp_path: P
         time.sleep(0.05)
 
     class Broken(FakeEncoder):
-        def encode(self, pictures: object, poses: object) -> dict[str, object]:  # type: ignore[override]
+        def encode(self, images: object, poses: object) -> dict[str, object]:  # type: ignore[override]
             raise XmdptError("the graphics card is on fire")
 
     with pytest.raises(XmdptError, match="on fire"):
         prepare_dataset(
-            find_dataset(root), tmp_path / "out", size=32, encoder=Broken(), garments_per_shard=2,
+            find_dataset(root), tmp_path / "out", size=32, encoder=Broken(), items_per_shard=2,
             batch_size=4, world=World(1, 2),
         )  # fmt: skip
     _, wrong = waiting.communicate(timeout=60)

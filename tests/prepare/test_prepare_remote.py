@@ -25,7 +25,7 @@ from xmdpt_cli.report.dataset import write_report
 from xmdpt_cli.storage.stores import open_store
 
 HELPERS = Path(__file__).parents[1] / "helpers"
-OPTIONS = {"size": 32, "garments_per_shard": 2, "batch_size": 4}
+OPTIONS = {"size": 32, "items_per_shard": 2, "batch_size": 4}
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +60,10 @@ def test_an_interrupted_run_over_sftp_ends_with_the_bytes_of_a_local_one(
     out, url = tmp_path / "remote", url_of(ssh[0], tmp_path / "remote")
 
     class Interrupted(FakeEncoder):
-        def encode(self, pictures: object, poses: object) -> dict[str, torch.Tensor]:
+        def encode(self, images: object, poses: object) -> dict[str, torch.Tensor]:
             if len(self.calls) == 6:
                 raise KeyboardInterrupt
-            return super().encode(pictures, poses)  # type: ignore[arg-type]
+            return super().encode(images, poses)  # type: ignore[arg-type]
 
     with pytest.raises(KeyboardInterrupt):
         prepare_dataset(listing, url, encoder=Interrupted(), **OPTIONS)

@@ -27,10 +27,10 @@ SHARDS = ["train-000000.tar", "train-000001.tar", "train-000002.tar", "test-0000
 
 
 def prepare(root: Path, out: Path, remake: list[str] | None = None) -> list[int]:
-    """Prepare; how many pictures each call of the encoder had."""
+    """Prepare; how many images each call of the encoder had."""
     encoder = FakeEncoder()
     prepare_dataset(
-        find_dataset(root), out, size=32, encoder=encoder, garments_per_shard=2, remake=remake
+        find_dataset(root), out, size=32, encoder=encoder, items_per_shard=2, remake=remake
     )
     return encoder.calls
 
@@ -89,7 +89,7 @@ def test_damaged_shards_alone_are_made_again(made: Path, out: Path) -> None:
     assert done.remake == ["train-000001.tar", "test-000000.tar"]
     assert done.remaining == []
     assert hashes(out) == damaged  # nothing is removed before its replacement is there
-    # 6 pictures of the one shard, 4 of the other, in both orientations; then nothing is left to do
+    # 6 images of the one shard, 4 of the other, in both orientations; then nothing is left to do
     assert prepare(made / "raw", out, done.remake) == [6, 6, 4, 4]
     assert hashes(out) == hashes(made / "out")
     assert times["train-000000.tar"] == (out / "train-000000.tar").stat().st_mtime_ns
@@ -120,7 +120,7 @@ def test_without_settings_nothing_is_removed(out: Path) -> None:
 def test_what_was_left_out_comes_back_with_its_shard(tmp_path: Path) -> None:
     root, out = make_dataset(tmp_path / "raw"), tmp_path / "out"
     broken = next((root / "img_highres" / "MEN").rglob("*2_side.jpg"))
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     prepare(root, out)
     manifest = json.loads((out / "dataset.json").read_text())
     (left_out,) = [entry for entry in manifest["skipped"] if "not an image" in entry[1]]
@@ -194,9 +194,7 @@ def test_a_store_that_is_no_folder(made: Path, tmp_path: Path) -> None:
     assert store.files == {**whole, "test-000000.tar": b"cut"}
     encoder = FakeEncoder()
     listing = find_dataset(made / "raw")
-    prepare_dataset(
-        listing, store, size=32, encoder=encoder, garments_per_shard=2, remake=done.remake
-    )
+    prepare_dataset(listing, store, size=32, encoder=encoder, items_per_shard=2, remake=done.remake)
     assert store.files == whole
 
 
@@ -255,14 +253,14 @@ def _repair_until_killed(root: Path, out: Path, names: list[str], step: int, aft
 
     try:
         prepare_dataset(
-            find_dataset(root), Killed(out), size=32, encoder=FakeEncoder(), garments_per_shard=2,
+            find_dataset(root), Killed(out), size=32, encoder=FakeEncoder(), items_per_shard=2,
             remake=names,
         )  # fmt: skip
     finally:
         os._exit(1)
 
 
-def test_a_repair_that_would_lose_pictures_changes_nothing(
+def test_a_repair_that_would_lose_images_changes_nothing(
     made: Path, out: Path, tmp_path: Path
 ) -> None:
     damaged = damage(out)
@@ -270,7 +268,7 @@ def test_a_repair_that_would_lose_pictures_changes_nothing(
     raw = Path(shutil.copytree(made / "raw", tmp_path / "raw"))
     listed = json.loads((out / "train-000001.index.json").read_text())["samples"][0]["views"]
     broken = raw / next(iter(listed.values()))["file"]
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     with pytest.raises(XmdptError, match=broken.name) as caught:
         prepare(raw, out, names)
     assert "restore that image" in caught.value.hint

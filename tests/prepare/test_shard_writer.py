@@ -113,7 +113,7 @@ def test_index_finds_every_tensor(tmp_path: Path) -> None:
         assert sample.pairs == PAIRS
         for view, seed in (("1_front", 10 * number + 1), ("2_side", 10 * number)):
             want, place = make_view(seed), sample.views[view]
-            begin, length = place.picture
+            begin, length = place.image
             assert content[begin : begin + length] == want.png
             begin, length = place.keypoints
             points = np.load(io.BytesIO(content[begin : begin + length]))
@@ -173,6 +173,6 @@ def test_a_lost_shard_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "train-000000.tar"
     index = make_shard(path)
     path.unlink()
-    begin, length = index.samples[0].views["1_front"].picture
+    begin, length = index.samples[0].views["1_front"].image
     with pytest.raises(XmdptError, match=r"train-000000\.tar"):
         ShardReader(LocalStore(path.parent), path.name).read(begin, np.empty(length, np.uint8))

@@ -28,7 +28,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("check")
     root = make_dataset(folder / "raw")
     prepare_dataset(
-        find_dataset(root), folder / "out", size=32, encoder=FakeEncoder(), garments_per_shard=2
+        find_dataset(root), folder / "out", size=32, encoder=FakeEncoder(), items_per_shard=2
     )
     return folder / "out"
 
@@ -43,7 +43,7 @@ def check(out: Path, **options: Any) -> CheckReport:
 
 
 def found(report: CheckReport) -> set[tuple[str, str, str, str]]:
-    return {(f.kind, f.shard, f.garment, f.view) for f in report.findings}
+    return {(f.kind, f.shard, f.item, f.view) for f in report.findings}
 
 
 def edit_json(path: Path, change: Callable[[Any], None]) -> None:
@@ -64,7 +64,7 @@ def test_a_sound_dataset(prepared: Path, deep: bool) -> None:
     report = check(prepared, deep=deep, progress=lambda s, d, t, /, **_: seen.append((d, t)))
     assert report.findings == []
     assert report.ok
-    assert (report.shards, report.garments, report.views, report.pairs) == (4, 7, 19, 32)
+    assert (report.shards, report.items, report.views, report.pairs) == (4, 7, 19, 32)
     assert report.bytes == sum(path.stat().st_size for path in prepared.glob("*.tar"))
     assert (seen[0], seen[-1]) == ((0, 19), (19, 19))
     assert seen == sorted(seen)
@@ -75,11 +75,11 @@ def test_a_changed_byte_is_found_where_it_is(out: Path) -> None:
     index = read_index(LocalStore(out), "train-000001.tar")
     assert index is not None
     sample = index.samples[0]
-    flip_byte(out / "train-000001.tar", sample.views["2_side"].picture[0] + 20)
+    flip_byte(out / "train-000001.tar", sample.views["2_side"].image[0] + 20)
     report = check(out)
     assert not report.ok
     assert ("shard-sha256", "train-000001.tar", "", "") in found(report)
-    assert ("picture", "train-000001.tar", sample.key, "2_side") in found(report)
+    assert ("image", "train-000001.tar", sample.key, "2_side") in found(report)
     assert all(f.shard == "train-000001.tar" for f in report.findings)
     assert all("prepare" in f.hint for f in report.findings)
     assert check(out, deep=False).ok  # a quick look does not read the shards
@@ -134,7 +134,7 @@ def test_an_index_that_points_elsewhere(out: Path) -> None:
     report = check(out)
     (finding,) = report.findings
     assert (finding.kind, finding.shard) == ("index-differs", "train-000001.tar")
-    assert finding.garment
+    assert finding.item
     assert "repair rebuilds the index" in finding.hint
 
 

@@ -1,4 +1,4 @@
-"""Checking what is inside shards: pictures, keypoints, tensors, pairs, and all of them together."""
+"""Checking what is inside shards: images, keypoints, tensors, pairs, and all of them together."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check(out: Path, **options: Any) -> CheckReport:
 
 
 def found(report: CheckReport) -> set[tuple[str, str, str, str]]:
-    return {(f.kind, f.shard, f.garment, f.view) for f in report.findings}
+    return {(f.kind, f.shard, f.item, f.view) for f in report.findings}
 
 
 def view(resolution: int = 16, **change: Any) -> ViewData:
@@ -48,29 +48,29 @@ def with_tensor(name: str, value: torch.Tensor) -> dict[str, torch.Tensor]:
     return {**view().features, name: value}
 
 
-Garments = dict[str, tuple[dict[str, ViewData], list[tuple[str, str, int]]]]
+Items = dict[str, tuple[dict[str, ViewData], list[tuple[str, str, int]]]]
 
 
-def write(out: Path, shards: dict[str, Garments], resolution: int = 16) -> Path:
-    """A dataset whose shards hold these garments, with a manifest that is true to them."""
+def write(out: Path, shards: dict[str, Items], resolution: int = 16) -> Path:
+    """A dataset whose shards hold these items, with a manifest that is true to them."""
     out.mkdir()
     entries, counts = [], {}
     for split in ("train", "test"):
-        counts[split] = {"garments": 0, "images": 0, "pairs": 0}
-    for name, garments in shards.items():
+        counts[split] = {"items": 0, "images": 0, "pairs": 0}
+    for name, items in shards.items():
         split = name.split("-")[0]
         with ShardWriter(LocalStore(out), name, split) as writer:
-            for key, (views, pairs) in garments.items():
+            for key, (views, pairs) in items.items():
                 writer.add(key, views, pairs)
-                counts[split]["garments"] += 1
+                counts[split]["items"] += 1
                 counts[split]["images"] += len(views)
                 counts[split]["pairs"] += len(pairs)
             index = writer.finish([])
         entries.append({
             "name": name, "split": split, "bytes": index.bytes, "sha256": index.sha256,
-            "samples": len(garments), "skipped": [],
+            "samples": len(items), "skipped": [],
         })  # fmt: skip
-    begun: dict[str, Any] = {"format": "xmdpt-dataset", "version": 2, "resolution": resolution}
+    begun: dict[str, Any] = {"format": "xmdpt-dataset", "version": 3, "resolution": resolution}
     begun["encoders"] = encoder_records()
     (out / "prepare.json").write_text(json.dumps(begun))
     manifest = {**begun, "toy": True, "counts": counts, "shards": entries, "skipped": []}
@@ -102,12 +102,12 @@ SHIFTED = {
 def test_keypoints_that_are_of_nobody_in_the_images(
     tmp_path: Path, says: str, by_hand: bool
 ) -> None:
-    garments: Garments = {}
+    items: Items = {}
     for number in range(3):
         points = SHIFTED[says](FIGURE * (0.6, 0.85) + (0.2, 0.06)) * 16
         one = view(keypoints=points, file=f"MEN/Shorts/id_0000000{number}/01_1_front.jpg")
-        garments[f"MEN-Shorts-id_0000000{number}-01"] = pair_of(one, one, number)
-    out = write(tmp_path / "out", {"train-000000.tar": garments})
+        items[f"MEN-Shorts-id_0000000{number}-01"] = pair_of(one, one, number)
+    out = write(tmp_path / "out", {"train-000000.tar": items})
     if by_hand:
         begun = json.loads((out / "prepare.json").read_text())
         begun["options"] = {"frame": "352x512"}
@@ -134,10 +134,10 @@ FAR, HALF, INFINITE = (np.full((18, 2), np.nan) for _ in range(3))
 FAR[3], HALF[3, 0], INFINITE[3] = (8.0, 40.0), 8.0, np.inf
 
 DAMAGES: list[tuple[str, str, dict[str, Any]]] = [
-    ("picture", "(8, 8, 3), not (16, 16, 3)", {"png": view(8).png}),
-    ("picture", "(16, 16, 1)", {"png": png_bytes(np.zeros((16, 16), np.uint8))}),
-    ("picture", "cannot be decoded", {"png": b"GIF89a"}),
-    ("picture", "cannot be decoded", {"png": view().png[:45]}),
+    ("image", "(8, 8, 3), not (16, 16, 3)", {"png": view(8).png}),
+    ("image", "(16, 16, 1)", {"png": png_bytes(np.zeros((16, 16), np.uint8))}),
+    ("image", "cannot be decoded", {"png": b"GIF89a"}),
+    ("image", "cannot be decoded", {"png": view().png[:45]}),
     ("keypoints", "float64 (17, 2)", {"keypoints": np.zeros((17, 2))}),
     ("keypoints", "to 40 px in an image of 16 px", {"keypoints": FAR}),
     ("keypoints", "neither there nor absent", {"keypoints": HALF}),
@@ -165,7 +165,7 @@ def test_content(tmp_path: Path, kind: str, says: str, change: dict[str, Any]) -
     shards = {"train-000000.tar": {"A-1": pair_of(view(), view(**change))}}
     report = check(write(tmp_path / "out", shards))
     (finding,) = report.findings
-    assert (finding.kind, finding.garment, finding.view) == (kind, "A-1", "2_side")
+    assert (finding.kind, finding.item, finding.view) == (kind, "A-1", "2_side")
     assert says in finding.message
     assert "into a new folder" in finding.hint
 
@@ -179,7 +179,7 @@ def test_float32_stands_in_for_float16(tmp_path: Path) -> None:
 @pytest.mark.parametrize("deep", [True, False])
 def test_pairs_keys_and_positions(tmp_path: Path, deep: bool) -> None:
     both = {"1_front": view(), "2_side": view()}
-    shards: dict[str, Garments] = {
+    shards: dict[str, Items] = {
         "train-000000.tar": {
             "A-1": (both, [("1_front", "2_side", 0), ("1_front", "7_additional", 1)]),
             "A-2": (both, [("1_front", "2_side", 0), ("2_side", "2_side", 3)]),
@@ -193,15 +193,15 @@ def test_pairs_keys_and_positions(tmp_path: Path, deep: bool) -> None:
         ("position-twice", "train-000000.tar", "A-2", ""),
         ("pairs", "train-000000.tar", "A-2", "2_side"),
         ("pairs", "train-000000.tar", "A-3", ""),
-        ("garment-twice", "test-000000.tar", "A-2", ""),
+        ("item-twice", "test-000000.tar", "A-2", ""),
     }
     assert not report.ok
 
 
 def test_a_shard_damaged_throughout_is_not_a_thousand_findings(tmp_path: Path) -> None:
-    bad = view(png=b"no picture")
-    garments = {f"A-{i}": pair_of(bad, bad, i) for i in range(KEPT)}
-    report = check(write(tmp_path / "out", {"train-000000.tar": garments}))
+    bad = view(png=b"no image")
+    items = {f"A-{i}": pair_of(bad, bad, i) for i in range(KEPT)}
+    report = check(write(tmp_path / "out", {"train-000000.tar": items}))
     assert len(report.findings) == KEPT
-    assert report.not_listed == {("train-000000.tar", "picture"): KEPT}
-    assert f"{KEPT} more of the kind picture" in report.lines()[-1]
+    assert report.not_listed == {("train-000000.tar", "image"): KEPT}
+    assert f"{KEPT} more of the kind image" in report.lines()[-1]

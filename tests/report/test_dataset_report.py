@@ -74,9 +74,9 @@ def test_the_page_says_what_is_there(out: Path) -> None:
     assert reader.tags["script"] == 0
     assert all(source.startswith("data:image/jpeg;base64,") for source in reader.sources)
     assert "http" not in re.sub(r"base64,[^\"]*", "", text)
-    for fact in ("32 pairs", "30 train · 2 test", "7 garments", "19 images", "32 px"):
+    for fact in ("32 pairs", "30 train · 2 test", "7 items", "19 images", "32 px"):
         assert fact in re.sub(r"\s+", " ", reader.text), fact
-    assert "train, 3: 5 garments (100.0%)" in reader.text
+    assert "train, 3: 5 items (100.0%)" in reader.text
     assert "every listed image is in the dataset" in reader.text
     shards = json.loads((out / "dataset.json").read_text())["shards"]
     assert all(shard["sha256"] in reader.text for shard in shards)
@@ -176,9 +176,9 @@ def test_facts_are_counted_from_the_keypoints(prepared: Path) -> None:
     ])  # fmt: skip
     assert facts.seen == there.sum(axis=0).tolist()
     assert facts.joints_per_image == Counter(there.sum(axis=1).tolist())
-    assert (facts.garments, facts.images, facts.pairs) == (5, 15, 30)
-    assert facts.views_per_garment == {3: 5}
-    assert facts.pairs_per_garment == {6: 5}
+    assert (facts.items, facts.images, facts.pairs) == (5, 15, 30)
+    assert facts.views_per_item == {3: 5}
+    assert facts.pairs_per_item == {6: 5}
 
 
 @pytest.mark.usefixtures("few")
@@ -233,8 +233,8 @@ def test_long_histograms_are_put_into_bins() -> None:
     assert len(places) <= MAX_BARS
     assert [value for place in places for value in place][:90] == list(range(1, 91))
     assert bins([Counter()]) == [range(1)]
-    chart = histogram(["train"], [Counter({1: 3, 90: 1})], "garments", "a label")
-    assert "train, 1–5: 3 garments (75.0%)" in chart
+    chart = histogram(["train"], [Counter({1: 3, 90: 1})], "items", "a label")
+    assert "train, 1–5: 3 items (75.0%)" in chart
 
 
 def test_real_sample(shared: Callable[[str], Path], tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from html_reader import Reader
 from PIL import Image
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.metrics.evaluation import Evaluation, Value
 from xmdpt_cli.metrics.registry import METRICS
 from xmdpt_cli.report.evaluation_charts import MAX_DOTS, histogram, means, scatter
@@ -27,12 +27,12 @@ from xmdpt_cli.report.evaluation_pairs import ranking
 KINDS = ("source", "pose", "truth", "generated")
 
 
-def images(name: str) -> dict[str, Picture]:
+def images(name: str) -> dict[str, ImageArray]:
     """A grey of each kind."""
     return {kind: np.full((64, 44, 3), 60 * n, np.uint8) for n, kind in enumerate(KINDS)}
 
 
-def none(name: str) -> Mapping[str, Picture]:
+def none(name: str) -> Mapping[str, ImageArray]:
     raise XmdptError(f"no images here: <{name}>")
 
 
@@ -191,7 +191,7 @@ def test_the_worst_are_worst_and_the_best_best() -> None:
     ssim, lpips = rng.permutation(40) / 40, rng.permutation(40) / 40
     asked: list[str] = []
 
-    def show(name: str) -> dict[str, Picture]:
+    def show(name: str) -> dict[str, ImageArray]:
         asked.append(name)
         return images(name)
 

@@ -1,4 +1,4 @@
-"""What is written is read back by Pillow and OpenCV: as many pictures, as large, as fast."""
+"""What is written is read back by Pillow and OpenCV: as many images, as large, as fast."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def frames(count: int = 6, height: int = 64, width: int = 44) -> Frames:
 
 
 def video(path: Path) -> tuple[float, list[int], tuple[int, ...]]:
-    """(pictures a second, their greys, their shape)."""
+    """(images a second, their greys, their shape)."""
     capture = cv2.VideoCapture(str(path))
     found = []
     while (read := capture.read())[0]:
@@ -60,7 +60,7 @@ def test_opencv_reads_it_back(tmp_path: Path, name: str) -> None:
     assert [p.name for p in tmp_path.iterdir()] == [name]
 
 
-def test_odd_sizes_and_a_single_picture(tmp_path: Path) -> None:
+def test_odd_sizes_and_a_single_image(tmp_path: Path) -> None:
     write_animation(tmp_path / "odd.mp4", frames(3, 33, 23), fps=5)
     assert video(tmp_path / "odd.mp4")[2] == (32, 22, 3)  # halved colours want even sides
     for name in ("odd.gif", "odd.webp"):
@@ -107,9 +107,9 @@ def test_killed_half_way(tmp_path: Path, suffix: str) -> None:
         "from pathlib import Path\n"
         "import numpy as np\n"
         "from xmdpt_cli.sampling.animation import write_animation\n"
-        "pictures = [np.full((64, 44, 3), i, np.uint8) for i in range(0, 250, 50)]\n"
+        "images = [np.full((64, 44, 3), i, np.uint8) for i in range(0, 250, 50)]\n"
         "Path.replace = lambda *_: os._exit(9)\n"
-        f"write_animation(Path({str(path)!r}), pictures, 12)\n"
+        f"write_animation(Path({str(path)!r}), images, 12)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
     assert done.returncode == 9, done.stderr

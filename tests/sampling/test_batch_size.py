@@ -1,4 +1,4 @@
-"""How many pictures fit: against numbers worked out by hand from the shapes."""
+"""How many images fit: against numbers worked out by hand from the shapes."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_what_a_model_takes(size: str, side: int) -> None:
 @pytest.mark.parametrize(
     ("size", "side", "limit", "count"),
     [
-        # MiB: S holds 149 + 18 + 256, each picture 15 + 9.04; room for (limit - 423.2) / 24.03
+        # MiB: S holds 149 + 18 + 256, each image 15 + 9.04; room for (limit - 423.2) / 24.03
         ("S", 32, 500 * MIB, 3),
         ("S", 32, 600 * MIB, 7),
         ("S", 32, 8 * GIB, 8),  # more is no faster
@@ -91,18 +91,18 @@ def test_what_a_model_takes(size: str, side: int) -> None:
         ("L", 64, 4800 * MIB, 6),
     ],
 )
-def test_pictures_at_once(size: str, side: int, limit: int, count: int) -> None:
+def test_images_at_once(size: str, side: int, limit: int, count: int) -> None:
     assert batch_within(sampler(size, side), limit, model_bytes(sampler(size, side))) == count
 
 
 @pytest.mark.parametrize("size", list(SHAPES))
 def test_large_models_at_512_fit_into_8_gb(size: str) -> None:
-    """The whole process, its decoder (here sd-vae's 319 MiB) and its pictures."""
+    """The whole process, its decoder (here sd-vae's 319 MiB) and its images."""
     held = held_bytes(sampler(size, 64), toy_vae(32)) + 319 * MIB
     if size == "XL":  # by hand: 2.5 GiB of weights, 1.75 of biases, 1.7 of all else
         assert held < 6.2 * GIB
     assert batch_within(sampler(size, 64), 8 * GIB, held) == 8
-    assert held + GIB < 8 * GIB  # to decode one picture of 512 px: 4096 bytes a pixel
+    assert held + GIB < 8 * GIB  # to decode one image of 512 px: 4096 bytes a pixel
 
 
 def test_a_limit_that_is_too_small_says_how_much_is_needed() -> None:
@@ -127,7 +127,7 @@ def test_decoding_within_a_limit_or_as_ever() -> None:
     limit_decoding(vae, 100 * GIB, held=GIB, side=512)
     assert vae.chunk_pixels == CHUNK_PIXELS  # no more than ever
     limit_decoding(vae, 3 * GIB, held=GIB, side=512)
-    assert vae.chunk_pixels == 2 * GIB // 4096  # two pictures of 512 px
+    assert vae.chunk_pixels == 2 * GIB // 4096  # two images of 512 px
 
 
 def test_without_a_limit_it_is_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +152,7 @@ def test_halving_goes_through_all_and_speaks_once() -> None:
 
     def work(part: list[int]) -> list[int]:
         tried.append(len(part))
-        if len(part) > (3 if part[0] < 8 else 1):  # later pictures need more
+        if len(part) > (3 if part[0] < 8 else 1):  # later images need more
             raise torch.OutOfMemoryError("CUDA out of memory")
         return part
 

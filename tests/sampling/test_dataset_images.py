@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_set import CONFIG, SIZE, Small, make_model, make_small, pictures, within_a_level
+from small_set import CONFIG, SIZE, Small, images, make_model, make_small, within_a_level
 
 from xmdpt_cli.cli.app import run
 from xmdpt_cli.data.loader import PairRef
@@ -77,7 +77,7 @@ def test_names_are_those_of_the_literature() -> None:
 def test_all_pairs_are_there_and_a_record(small: Small, whole: Path) -> None:
     names = [sample_name(pair) for pair in small.dataset.pairs]
     assert len(names) > 9
-    assert set(pictures(whole)) == set(names)
+    assert set(images(whole)) == set(names)
     record = json.loads((whole / "samples.json").read_text())
     assert record["complete"] == names
     assert record["sampling"]["seed"] == 3
@@ -120,18 +120,18 @@ def test_no_batch_size_shows(small: Small, whole: Path, tmp_path: Path, size: in
 
 
 def test_neither_order_nor_neighbours_show(small: Small, whole: Path, tmp_path: Path) -> None:
-    """To the bit in batches of one size: every picture stands in another row, beside others."""
+    """To the bit in batches of one size: every image stands in another row, beside others."""
     names = [sample_name(pair) for pair in small.dataset.pairs]
     out = tmp_path / "o"
     small.draw(out, limit=1, batch_size=3)  # all others move up by one
     small.draw(out, limit=7, batch_size=3)
-    drawn = pictures(whole)
-    assert {n: drawn[n] for n in names[1:7]} == {n: pictures(out)[n] for n in names[1:7]}
+    drawn = images(whole)
+    assert {n: drawn[n] for n in names[1:7]} == {n: images(out)[n] for n in names[1:7]}
 
 
-def test_a_seed_changes_every_picture(small: Small, whole: Path, tmp_path: Path) -> None:
+def test_a_seed_changes_every_image(small: Small, whole: Path, tmp_path: Path) -> None:
     small.draw(tmp_path / "o", replace(CONFIG, seed=4))
-    other, same = pictures(tmp_path / "o"), pictures(whole)
+    other, same = images(tmp_path / "o"), images(whole)
     assert all(
         (np.asarray(Image.open(whole / n)) != np.asarray(Image.open(tmp_path / "o" / n))).any()
         for n in same
@@ -148,7 +148,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "a byte flipped": lambda path: path.write_bytes(_flipped(path.read_bytes())),
     "other size": lambda path: Image.new("RGB", (SIZE, SIZE + 1)).save(path),
     "no PNG": lambda path: Image.new("RGB", (SIZE, SIZE)).save(path, "JPEG"),
-    "no picture": lambda path: path.write_text("no picture"),
+    "no image": lambda path: path.write_text("no image"),
 }
 
 
@@ -162,7 +162,7 @@ def test_only_what_is_damaged_is_made_again(
 ) -> None:
     out = tmp_path / "o"
     small.draw(out, batch_size=1)
-    before, names = pictures(out), list(pictures(out))
+    before, names = images(out), list(images(out))
     counted.clear()
     assert small.draw(out, batch_size=1)["generated"] == 0
     assert counted == []
@@ -171,7 +171,7 @@ def test_only_what_is_damaged_is_made_again(
     kept = {name: (out / name).stat().st_mtime_ns for name in names[len(DAMAGE) :]}
     assert small.draw(out, batch_size=1)["complete"]
     assert counted == [1] * len(DAMAGE)
-    assert pictures(out) == before
+    assert images(out) == before
     assert kept == {name: (out / name).stat().st_mtime_ns for name in kept}
 
 
@@ -185,7 +185,7 @@ def test_parts_together_are_the_whole(small: Small, tmp_path: Path, counted: lis
         assert record["complete"] is record["finished"] is last
         assert (out / "sheet.png").exists() is last
         assert sum(counted) == record["generated"] == len(range(rank, len(small.dataset), 3))
-    assert pictures(out) == pictures(tmp_path / "one")
+    assert images(out) == images(tmp_path / "one")
     assert (out / "sheet.png").read_bytes() == (tmp_path / "one/sheet.png").read_bytes()
     one, other = (json.loads((f / "samples.json").read_text()) for f in (tmp_path / "one", out))
     assert one == other
@@ -257,7 +257,7 @@ def test_a_limit_first_all_later(small: Small, whole: Path, tmp_path: Path) -> N
     record = small.draw(out, batch_size=3)
     assert (record["images"], record["generated"], record["complete"]) == (total, total - 3, True)
     assert Image.open(out / "sheet.png").height > low
-    assert pictures(out) == pictures(whole)
+    assert images(out) == images(whole)
     # fewer, or more than there are, take nothing away
     for limit in (2, 10**6):
         record = small.draw(out, limit=limit, batch_size=3)
@@ -346,7 +346,7 @@ def test_compiled_for_one_batch_size(
     assert within_a_level(whole, tmp_path / "less")
 
 
-def test_one_picture_too_many_says_what_to_do(
+def test_one_image_too_many_says_what_to_do(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Sampler, "latents", fails_above(0, NO_MEMORY[0]))
@@ -383,7 +383,7 @@ def test_a_full_disk(
             small.draw(out, batch_size=3)
     assert caught.value.exit_code == 1
     assert "then resumes" in caught.value.hint
-    assert len(pictures(out)) == 5
+    assert len(images(out)) == 5
     assert no_rest(out)
     assert small.draw(out, batch_size=3)["generated"] == len(small.dataset) - 5
     assert within_a_level(whole, out)
@@ -392,7 +392,7 @@ def test_a_full_disk(
 def test_what_was_drawn_before_an_error_is_kept(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The pictures in the writer's queue when the third batch is interrupted."""
+    """The images in the writer's queue when the third batch is interrupted."""
     draw, batches = Sampler.latents, iter([True, True, False])
     save = png_writer.save_bytes
 
@@ -409,7 +409,7 @@ def test_what_was_drawn_before_an_error_is_kept(
     monkeypatch.setattr(png_writer, "save_bytes", slow)
     with pytest.raises(KeyboardInterrupt):
         small.draw(tmp_path / "o", batch_size=4)
-    assert len(pictures(tmp_path / "o")) == 8
+    assert len(images(tmp_path / "o")) == 8
 
 
 def command(small: Small, out: Path, *more: object) -> list[str]:
@@ -432,13 +432,13 @@ def test_killed_interrupted_and_run_again(small: Small, whole: Path, tmp_path: P
     out, slow = tmp_path / "o", ("--steps", 20, "--batch-size", 1)  # so that there is a middle
     small.draw(tmp_path / "undisturbed", replace(CONFIG, steps=20), batch_size=1)
     for how, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)):
-        process, already = start(command(small, out, *slow)), len(pictures(out))
-        while process.poll() is None and len(pictures(out)) == already:
+        process, already = start(command(small, out, *slow)), len(images(out))
+        while process.poll() is None and len(images(out)) == already:
             time.sleep(0.02)
         process.send_signal(how)
         _, stderr = process.communicate(timeout=60)
         assert process.returncode == code, stderr
-        assert already < len(pictures(out)) < len(small.dataset)
+        assert already < len(images(out)) < len(small.dataset)
     assert "what is done is kept" in stderr
     assert run(command(small, out, *slow)) == 0
     assert within_a_level(tmp_path / "undisturbed", out)
@@ -489,7 +489,7 @@ def test_the_command_line_and_a_vae_of_ones_own(
     words = command(small, tmp_path / "o", "--batch-size", 3, "--vae", tmp_path / "vae", "--json")
     assert run(words) == 0
     assert json.loads(capsys.readouterr().out)["images"] == len(small.dataset)
-    assert pictures(tmp_path / "o") == pictures(whole)
+    assert images(tmp_path / "o") == images(whole)
     assert run([*words[:-1], "--seed", "4"]) == 1
     assert "seed (there 3, now 4)" in capsys.readouterr().err
     assert run([*words[:-1], "--shard", "3/3"]) == 2

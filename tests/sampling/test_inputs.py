@@ -43,30 +43,30 @@ def poses(pose: Any, openpose: Callable[[], OpenPose] = no_openpose, **more: Any
     return read_pose(pose, SIZE, openpose, **more)
 
 
-def test_one_picture_in_every_form(tmp_path: Path) -> None:
-    """File, path, PIL, array; transparent, turned by EXIF, 16 bit: the model sees one picture."""
+def test_one_image_in_every_form(tmp_path: Path) -> None:
+    """File, path, PIL, array; transparent, turned by EXIF, 16 bit: the model sees one image."""
     image = person()
-    want = view(image).picture
+    want = view(image).image
     assert want.shape == (SIZE, SIZE, 3)
     assert want.std() > 10
-    np.testing.assert_array_equal(view(np.asarray(image)).picture, want)
+    np.testing.assert_array_equal(view(np.asarray(image)).image, want)
     name = "DSC 0042 % #1 é\U0001f600.PNG"
     image.save(tmp_path / name)
     for path in (tmp_path / name, str(tmp_path / name)):
         found = view(path)
-        np.testing.assert_array_equal(found.picture, want)
+        np.testing.assert_array_equal(found.image, want)
         assert found.name == "DSC 0042 % #1 é\U0001f600"
     exif = Image.Exif()
-    exif[0x0112] = 6  # the camera was held so that the picture must be turned to the right
+    exif[0x0112] = 6  # the camera was held so that the image must be turned to the right
     image.rotate(90, expand=True).save(tmp_path / "turned.png", exif=exif)
-    np.testing.assert_array_equal(view(tmp_path / "turned.png").picture, want)
+    np.testing.assert_array_equal(view(tmp_path / "turned.png").image, want)
     clear = image.convert("RGBA")
     clear.putalpha(Image.new("L", image.size, 0))
     clear.save(tmp_path / "clear.png")
-    assert (view(tmp_path / "clear.png").picture == 255).all()
+    assert (view(tmp_path / "clear.png").image == 255).all()
     deep = np.asarray(image.convert("L")).astype(np.uint16) * 257
     Image.fromarray(deep).save(tmp_path / "deep.png")
-    off = view(tmp_path / "deep.png").picture.astype(int) - view(image.convert("L")).picture
+    off = view(tmp_path / "deep.png").image.astype(int) - view(image.convert("L")).image
     assert abs(off).max() <= 1
 
 
@@ -82,12 +82,12 @@ def test_one_picture_in_every_form(tmp_path: Path) -> None:
         (".", "a folder"),
     ],
 )
-def test_no_picture(given: Any, said: str) -> None:
+def test_no_image(given: Any, said: str) -> None:
     with pytest.raises(XmdptError, match=said):
         view(given)
 
 
-def test_broken_pictures(tmp_path: Path) -> None:
+def test_broken_images(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").touch()
     with pytest.raises(XmdptError, match=r"empty\.jpg"):
         view(tmp_path / "empty.jpg")
@@ -170,7 +170,7 @@ def test_without_openpose_what_to_do_is_said() -> None:
             read()
         assert instead in err.value.hint
         assert "put it into DIR" in err.value.hint
-    assert view(person()).keypoints is None, "a picture of the model's shape needs nobody found"
+    assert view(person()).keypoints is None, "an image of the model's shape needs nobody found"
 
 
 def body_25(points: Any) -> list[float]:
@@ -214,7 +214,7 @@ def test_source_keypoints_from_every_format(tmp_path: Path) -> None:
     assert any("scaled from 176 x 256" in note for note in scaled.notes)
 
 
-def test_of_several_rows_the_pictures_own(tmp_path: Path) -> None:
+def test_of_several_rows_the_images_own(tmp_path: Path) -> None:
     rows = {
         "a/x.jpg": 0.0,
         "b/x.jpg": 0.1,
@@ -253,7 +253,7 @@ def test_of_several_rows_the_pictures_own(tmp_path: Path) -> None:
         view(person(), keypoints=csv)
 
 
-def test_coco_pictures_are_found_by_their_file_name(tmp_path: Path) -> None:
+def test_coco_images_are_found_by_their_file_name(tmp_path: Path) -> None:
     frames = [
         {"image_id": i, "keypoints": [v for row in leaning(lean) * 100 for v in (*row, 2)][:51]}
         for i, lean in ((1, 0.0), (2, 0.2))
@@ -294,7 +294,7 @@ def test_a_drawn_pose_gives_its_joints() -> None:
 
 
 @pytest.mark.parametrize("number", [0, 1, 3])
-def test_published_pose_pictures_are_the_poses_they_were_drawn_from(
+def test_published_pose_images_are_the_poses_they_were_drawn_from(
     shared: Callable[[str], Path], number: int
 ) -> None:
     """They are square, of figures squashed from 176 x 256."""
@@ -305,7 +305,7 @@ def test_published_pose_pictures_are_the_poses_they_were_drawn_from(
 
 
 def test_a_sequence_shares_one_box(tmp_path: Path) -> None:
-    """A figure that walks across a wide picture walks across the model's."""
+    """A figure that walks across a wide image walks across the model's."""
     walk = [leaning(0) * (100, 180) + (40 + 60 * i, 10) for i in range(4)]
     frames = [{"keypoints": one.tolist()} for one in walk]
     file = tmp_path / "walk.json"
@@ -359,7 +359,7 @@ def test_odd_arrays_of_keypoints() -> None:
     assert "fractions" in err.value.hint
 
 
-def test_joints_outside_of_the_picture(tmp_path: Path) -> None:
+def test_joints_outside_of_the_image(tmp_path: Path) -> None:
     file = write_pose(tmp_path / "far.json", FIGURE + (5, 0))
     for fit in ("squash", "person"):
         with pytest.raises(XmdptError, match=r"far\.json: 18 of 18 joints lie outside") as err:
@@ -369,9 +369,9 @@ def test_joints_outside_of_the_picture(tmp_path: Path) -> None:
             view(person(), keypoints=file, fit=fit)
     with pytest.raises(XmdptError, match="18 of 18 joints lie outside") as err:
         poses(FIGURE + (5, 0), fit="squash")
-    with pytest.raises(XmdptError, match="picture: 18 of 18 joints lie outside") as err:
+    with pytest.raises(XmdptError, match="image: 18 of 18 joints lie outside") as err:
         view(person(), keypoints=FIGURE * (88, 128), fit="squash")
-    assert "are these the picture's keypoints?" in err.value.hint
+    assert "are these the image's keypoints?" in err.value.hint
     with pytest.raises(XmdptError, match="in one point"):
         poses(FIGURE * 0 + 0.5)
 
@@ -452,7 +452,7 @@ def test_fractions_are_of_an_image_of_some_shape(tmp_path: Path, shape: tuple[in
     assert any(note.startswith(said) for note in found_.notes)
 
 
-def test_keypoints_beside_a_picture_are_used(
+def test_keypoints_beside_an_image_are_used(
     tmp_path: Path, openpose: Callable[[], OpenPose]
 ) -> None:
     """For the source and for a photograph of a pose; what is given explicitly comes first."""

@@ -1,4 +1,4 @@
-"""XMDPTPipeline: pictures depend on their inputs and seed alone; saved is what was loaded."""
+"""XMDPTPipeline: images depend on their inputs and seed alone; saved is what was loaded."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def apart(a: Array, b: Array) -> int:
 
 
 def test_shape_and_kind(pipe_of: Pipes) -> None:
-    """176:256 by default, as the model draws on demand; RGB pictures of the pose and no other."""
+    """176:256 by default, as the model draws on demand; RGB images of the pose and no other."""
     pipe = pipe_of("keys")
     (image,) = pipe(source=person(), source_keypoints=FIGURE, pose=FIGURE)
     assert isinstance(image, Image.Image)
@@ -57,7 +57,7 @@ def test_shape_and_kind(pipe_of: Pipes) -> None:
     (square,) = pipe(source=person(), source_keypoints=FIGURE, pose=FIGURE, square=True)
     assert square.size == (SIZE, SIZE)
     assert pipe.toy
-    assert pipe.last_notes == ["picture: the whole 88 x 128 squashed"]
+    assert pipe.last_notes == ["image: the whole 88 x 128 squashed"]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -84,17 +84,17 @@ def test_views_are_a_set(pipe_of: Pipes, form: str) -> None:
     views = [(person(0), FIGURE), (person(1), leaning(0.1)), (person(2), leaning(-0.1))]
     mixed = []
     for order in ((0, 1, 2), (2, 0, 1)):
-        pictures, points = zip(*(views[i] for i in order), strict=True)
-        mixed += drawn(pipe, source=list(pictures), source_keypoints=list(points))
+        images, points = zip(*(views[i] for i in order), strict=True)
+        mixed += drawn(pipe, source=list(images), source_keypoints=list(points))
     assert apart(*mixed) <= ROUNDING
     assert apart(mixed[0], one) > ROUNDING
 
 
-def test_a_picture_depends_on_its_seed_and_inputs_alone(pipe_of: Pipes) -> None:
-    """Not on the other poses, their order, the number of pictures, the batch: up to rounding."""
+def test_an_image_depends_on_its_seed_and_inputs_alone(pipe_of: Pipes) -> None:
+    """Not on the other poses, their order, the number of images, the batch: up to rounding."""
     pipe = pipe_of("keys")
     bent = [leaning(0.1), leaning(0.0), leaning(-0.1)]
-    many = drawn(pipe, bent, num_images=2, seed=5)  # pose by pose, picture by picture
+    many = drawn(pipe, bent, num_images=2, seed=5)  # pose by pose, image by image
     assert len(many) == 6
     alone = drawn(pipe, bent[1], seed=5)[0]
     assert apart(alone, many[2]) <= ROUNDING
@@ -102,7 +102,7 @@ def test_a_picture_depends_on_its_seed_and_inputs_alone(pipe_of: Pipes) -> None:
     for i in range(3):
         for k in range(2):
             assert apart(many[2 * i + k], back[2 * (2 - i) + k]) <= ROUNDING
-    assert apart(many[2], many[3]) > ROUNDING, "the second picture of a pose has noise of its own"
+    assert apart(many[2], many[3]) > ROUNDING, "the second image of a pose has noise of its own"
     views = read_views(pipe, person(), FIGURE)
     poses = read_poses(pipe, bent)
     requests = pose_requests(views, poses, 2, 5)
@@ -117,7 +117,7 @@ def test_a_picture_depends_on_its_seed_and_inputs_alone(pipe_of: Pipes) -> None:
 
 
 def test_a_generator_is_used_as_in_diffusers(pipe_of: Pipes) -> None:
-    """Noise is drawn from it in order: as much as there are pictures, and its state goes on."""
+    """Noise is drawn from it in order: as much as there are images, and its state goes on."""
     pipe = pipe_of("keys")
     two = [FIGURE, leaning(0.1)]
 
@@ -149,7 +149,7 @@ def test_previews(pipe_of: Pipes) -> None:
 def test_it_draws_what_the_dataset_way_draws(
     encoders: Path, model_of: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    """The raw picture and its keypoints through the pipeline; the same pair prepared, encoded,
+    """The raw image and its keypoints through the pipeline; the same pair prepared, encoded,
     stored and drawn by ``generate``."""
     make_synthetic(tmp_path / "raw", people_train=2, people_test=1, views=3, height=64, workers=1)
     found = find_dataset(tmp_path / "raw")
@@ -193,8 +193,8 @@ def test_bad_calls(pipe_of: Pipes) -> None:
 
 def test_no_network_changes_nothing_of_what_is_not_needed(pipe_of: Pipes) -> None:
     """OpenPose is not on this machine: a token model says so, the vector model does without."""
-    (picture,) = drawn(pipe_of("vector"), source_keypoints=None)
-    assert picture.std() > 1
+    (image,) = drawn(pipe_of("vector"), source_keypoints=None)
+    assert image.std() > 1
     with pytest.raises(XmdptError, match="OpenPose") as err:
         drawn(pipe_of("keys"), source_keypoints=None)
     assert "--source-keypoints" in err.value.hint
@@ -325,7 +325,7 @@ def test_publishing(
     text = card.text
     for part in (
         "**Toy**", "## Impact", "agreed", "| generated | 0.7512 | 6.5 |", "| copy-source | 0.6 |",
-        "`cfld`", "steps = 7", "12 pictures of 4 people", "Trained for 7 steps", "xmdpt sample",
+        "`cfld`", "steps = 7", "12 images of 4 people", "Trained for 7 steps", "xmdpt sample",
         'XMDPTPipeline.from_pretrained("me/it")', "3 steps of ddim, guidance 1.5, power 0.01",
     ):  # fmt: skip
         assert part in text, part

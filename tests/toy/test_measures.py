@@ -9,7 +9,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.metrics.pixels import to_tensor
 from xmdpt_cli.toy.measures import (
     SilhouetteIoU,
@@ -21,7 +21,7 @@ from xmdpt_cli.toy.measures import (
 BACKGROUND = (225, 222, 218)
 
 
-def person(x: int = 22, colour: tuple[int, int, int] = (200, 40, 60)) -> Picture:
+def person(x: int = 22, colour: tuple[int, int, int] = (200, 40, 60)) -> ImageArray:
     """A torso 20 wide and 30 high on a plain background."""
     image = np.full((64, 64, 3), BACKGROUND, np.uint8)
     image[16:46, x : x + 20] = colour
@@ -62,7 +62,7 @@ def test_torso_colour_error_needs_shoulders_and_hips(joint: int) -> None:
     keypoints = joints()
     keypoints[joint] = np.nan
     assert math.isnan(torso_colour_error(person(), person(), keypoints))
-    assert math.isnan(torso_colour_error(person(), person(), joints() + 500))  # outside the picture
+    assert math.isnan(torso_colour_error(person(), person(), joints() + 500))  # outside the image
 
 
 def test_silhouette_iou_counts_pixels() -> None:
@@ -70,7 +70,7 @@ def test_silhouette_iou_counts_pixels() -> None:
     assert silhouette_iou(truth, truth) == 1.0
     assert silhouette_iou(person(x=27), truth) == pytest.approx(15 / 25)
     assert silhouette_iou(person(x=43), truth) == 0.0
-    # the colour of the clothes does not matter, nor that of each picture's background
+    # the colour of the clothes does not matter, nor that of each image's background
     darker = person(colour=(30, 90, 20))
     darker[(darker == BACKGROUND).all(axis=2)] = (200, 205, 210)
     assert silhouette_iou(darker, truth) == 1.0

@@ -144,7 +144,7 @@ def test_sides_and_faces_follow_the_turn() -> None:
     assert front.keypoints[REYE, 0] < front.keypoints[NOSE, 0] < front.keypoints[LEYE, 0]
     assert np.isnan(back.keypoints[[NOSE, REYE, LEYE]]).all()
     looks_right = render_person(person, standing(90)).keypoints
-    # facing the right of the picture, it is the right side that is turned to us
+    # facing the right of the image, it is the right side that is turned to us
     assert np.isnan(looks_right[[LEYE, LEAR]]).all()
     assert np.isfinite(looks_right[[NOSE, REYE, REAR]]).all()
     assert looks_right[NOSE, 0] > looks_right[REYE, 0] > looks_right[REAR, 0]
@@ -258,7 +258,7 @@ def test_layout_is_the_published_one(synthetic: Path, shared: Callable[[str], Pa
             assert all(FLAT.match(name) for name in listed)
 
 
-def test_flat_names_lead_to_the_pictures(synthetic: Path) -> None:
+def test_flat_names_lead_to_the_images(synthetic: Path) -> None:
     names = lines(synthetic / "train.lst") + lines(synthetic / "test.lst")
     found = set()
     for name in names:
@@ -333,9 +333,9 @@ def test_more_people_leave_the_first_ones_alone(tmp_path: Path) -> None:
     make_synthetic(tmp_path / "few", **few, workers=1)
     make_synthetic(tmp_path / "more", **more, workers=1)
     first, second = bytes_of(tmp_path / "few"), bytes_of(tmp_path / "more")
-    pictures = [name for name in first if name.endswith(".jpg")]
-    assert pictures
-    assert all(first[name] == second[name] for name in pictures)
+    images = [name for name in first if name.endswith(".jpg")]
+    assert images
+    assert all(first[name] == second[name] for name in images)
 
 
 def test_summary_and_progress(tmp_path: Path) -> None:
@@ -383,15 +383,15 @@ def test_another_dataset_is_refused_and_untouched(tmp_path: Path) -> None:
     assert bytes_of(tmp_path) == before
 
 
-@pytest.mark.parametrize("damage", ["interrupted", "picture lost"])
+@pytest.mark.parametrize("damage", ["interrupted", "image lost"])
 def test_a_broken_dataset_is_remade(tmp_path: Path, damage: str) -> None:
     make_synthetic(tmp_path, **SMALL, workers=1)
     before = bytes_of(tmp_path)
-    pictures = sorted(tmp_path.rglob("*.jpg"))
-    pictures[0].unlink()
+    images = sorted(tmp_path.rglob("*.jpg"))
+    images[0].unlink()
     if damage == "interrupted":
         (tmp_path / "MADE_BY_XMDPT.txt").rename(tmp_path / "MADE_BY_XMDPT.txt.part")
-        pictures[1].write_bytes(b"half")
+        images[1].write_bytes(b"half")
         (tmp_path / "train.lst").unlink()
     assert make_synthetic(tmp_path, **SMALL, workers=1).made
     assert bytes_of(tmp_path) == before

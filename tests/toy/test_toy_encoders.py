@@ -1,4 +1,4 @@
-"""Toy encoders: large pictures are learned in pieces, small ones whole; the time is told before."""
+"""Toy encoders: large images are learned in pieces, small ones whole; the time is told before."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.toy import train_encoders as toy
 from xmdpt_cli.toy.synthetic import make_synthetic
 from xmdpt_cli.toy.train_encoders import CROP, Crops, ListedImages, make_toy_encoders, vae_seconds
-from xmdpt_cli.vae_training.examples import Pictures
+from xmdpt_cli.vae_training.examples import Images
 
 
 @pytest.fixture(scope="module")
@@ -22,13 +22,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_pieces_of_pictures(root: Path) -> None:
-    pictures = ListedImages(find_dataset(root), "train", 96)
-    crops = Crops(pictures, seed=0)
-    assert len(crops) == 16 * len(pictures)
+def test_pieces_of_images(root: Path) -> None:
+    images = ListedImages(find_dataset(root), "train", 96)
+    crops = Crops(images, seed=0)
+    assert len(crops) == 16 * len(images)
     places = set()
     for index in range(32):
-        piece, whole = crops[index], pictures[index // 16]
+        piece, whole = crops[index], images[index // 16]
         assert piece.shape == (CROP, CROP, 3)
         found = [
             (y, x)
@@ -38,24 +38,24 @@ def test_pieces_of_pictures(root: Path) -> None:
         ]
         assert found
         places.add(found[0])
-        np.testing.assert_array_equal(piece, Crops(pictures, seed=0)[index])
+        np.testing.assert_array_equal(piece, Crops(images, seed=0)[index])
     assert len(places) > 16
-    assert any(not np.array_equal(crops[i], Crops(pictures, seed=1)[i]) for i in range(16))
+    assert any(not np.array_equal(crops[i], Crops(images, seed=1)[i]) for i in range(16))
 
 
 @pytest.mark.parametrize(("size", "side"), [(64, 64), (80, 64), (32, 32)])
 def test_a_training_step_never_sees_more_than_a_piece(
     root: Path, tmp_path: Path, size: int, side: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[Pictures] = []
+    seen: list[Images] = []
     train = toy.train_vae
     monkeypatch.setattr(
-        toy, "train_vae", lambda vae, pictures, *a, **k: seen.append(pictures) or train(
-            vae, pictures, *a, **k)
+        toy, "train_vae", lambda vae, images, *a, **k: seen.append(images) or train(
+            vae, images, *a, **k)
     )  # fmt: skip
     made = make_toy_encoders(find_dataset(root), tmp_path / "a", size=size, vae_steps=2)
     assert seen[0][0].shape == (side, side, 3)
-    assert made.vae.psnr is not None  # of whole pictures
+    assert made.vae.psnr is not None  # of whole images
     threads = torch.get_num_threads()
     if size > CROP:  # pieces are learned on one thread, whatever there is
         torch.set_num_threads(threads + 1)

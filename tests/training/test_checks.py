@@ -55,7 +55,7 @@ def test_a_dataset_that_fits() -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"resolution": 512}, "pictures of 256 px (the dataset's: 512 px)"),
+        ({"resolution": 512}, "images of 256 px (the dataset's: 512 px)"),
         (
             {"source__id": "facebook/dinov2-large"},
             "source tokens of dinov2-giant (the dataset's: dinov2-large)",

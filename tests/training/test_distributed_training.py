@@ -114,9 +114,9 @@ def test_ranks_read_what_the_others_do_not(folder: Path, name: str) -> None:
 
 
 def undirected(pair: str) -> tuple[str, ...]:
-    """``garment/source>target``, swapped or not."""
-    garment, _, views = pair.rpartition("/")
-    return (garment, *sorted(views.split(">")))
+    """``item/source>target``, swapped or not."""
+    item, _, views = pair.rpartition("/")
+    return (item, *sorted(views.split(">")))
 
 
 def test_what_two_began_one_ends(

@@ -176,8 +176,8 @@ class Module(types.ModuleType):
     def log(self, values: dict[str, Any], step: int) -> None:
         self.logged.append((step, values))
 
-    def Image(self, picture: Any) -> Any:  # noqa: N802
-        return ("image", picture.shape)
+    def Image(self, image: Any) -> Any:  # noqa: N802
+        return ("image", image.shape)
 
     def finish(self) -> None:
         self.finished += 1

@@ -47,7 +47,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     encoders = toy_encoders(SIZE)
     encoders.save(root / "data" / "encoders")
     prepare_dataset(
-        find_dataset(root / "raw"), root / "data", size=SIZE, encoder=encoders, garments_per_shard=2
+        find_dataset(root / "raw"), root / "data", size=SIZE, encoder=encoders, items_per_shard=2
     )
     return root / "data"
 
@@ -124,7 +124,7 @@ def test_crops_change_the_features_and_nothing_else(
     assert sum(not torch.equal(first[pair], again[pair]) for pair in both) > len(both) / 4
 
 
-def test_pictures_and_poses_follow_the_same_crop(dataset: PairDataset, encoders: Encoders) -> None:
+def test_images_and_poses_follow_the_same_crop(dataset: PairDataset, encoders: Encoders) -> None:
     online = loader(dataset, encoders, pose_maps=True)
     indices, images = online.sampler.indices(4), online.read(4)
     assert images.pose_map is not None
@@ -134,8 +134,8 @@ def test_pictures_and_poses_follow_the_same_crop(dataset: PairDataset, encoders:
         step = -1 if indices.flip[i] else 1
         for role, row, place in (("target", targets[i], i), ("source", sources[i], N + i)):
             crop = sample_crop(SEED, number, role, SIZE)
-            picture = crop_image(dataset.image_of(int(row)), crop)[:, ::step]
-            np.testing.assert_array_equal(images.images[place].numpy(), picture)
+            image = crop_image(dataset.image_of(int(row)), crop)[:, ::step]
+            np.testing.assert_array_equal(images.images[place].numpy(), image)
             points = crop_keypoints(dataset.keypoints_of(int(row)), crop, SIZE)
             drawn = draw_pose_map(points, SIZE)[:, ::step]
             if role == "target":
@@ -193,15 +193,15 @@ def test_autocast_of_the_model_does_not_reach_the_encoders(
 
 def test_a_crop_is_what_torchvision_makes_of_it() -> None:
     rng = np.random.Generator(np.random.PCG64(0))
-    picture = rng.integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    image = rng.integers(0, 256, (256, 256, 3), dtype=np.uint8)
     for number in range(5):
         crop = sample_crop(0, number, "source", 256)
         large = transforms.resize(
-            Image.fromarray(picture), [crop.side] * 2, InterpolationMode.BICUBIC
+            Image.fromarray(image), [crop.side] * 2, InterpolationMode.BICUBIC
         )
         want = np.asarray(transforms.crop(large, crop.top, crop.left, 256, 256))
-        np.testing.assert_array_equal(crop_image(picture, crop), want)
-    assert crop_image(picture, Crop(256)) is picture
+        np.testing.assert_array_equal(crop_image(image, crop), want)
+    assert crop_image(image, Crop(256)) is image
 
 
 def test_keypoints_stay_on_what_they_mark() -> None:
@@ -210,9 +210,9 @@ def test_keypoints_stay_on_what_they_mark() -> None:
     for number in range(20):
         x, y = rng.uniform(40, 216, 2)
         spot = 255 * np.exp(-((xx - x) ** 2 + (yy - y) ** 2) / 18)
-        picture = np.repeat(spot.astype(np.uint8)[:, :, None], 3, axis=2)
+        image = np.repeat(spot.astype(np.uint8)[:, :, None], 3, axis=2)
         crop = sample_crop(0, number, "target", 256)
-        seen = crop_image(picture, crop)[:, :, 0].astype(float)
+        seen = crop_image(image, crop)[:, :, 0].astype(float)
         centre = np.array([(seen * xx).sum(), (seen * yy).sum()]) / seen.sum()
         points = np.full((18, 2), np.nan)
         points[3] = x, y
@@ -237,7 +237,7 @@ def test_the_distribution_of_crops() -> None:
         here = corners[sides == 263]
         assert set(here) == set(range(8))
         assert abs(here.mean() - 3.5) < 0.7  # deviation 0.13
-    # the two pictures of a pair, and the two axes, know nothing of each other
+    # the two images of a pair, and the two axes, know nothing of each other
     other = np.array([crop.side for crop in drawn["target"]])
     assert abs(np.corrcoef(sides, other)[0, 1]) < 0.08  # five deviations
     wide = [(c.left, c.top) for c in drawn["source"] if c.side == 268 or c.side == 267]
@@ -247,7 +247,7 @@ def test_the_distribution_of_crops() -> None:
 # broken shards
 
 
-@pytest.mark.parametrize("damage", ["gone", "a byte of a picture"])
+@pytest.mark.parametrize("damage", ["gone", "a byte of an image"])
 def test_a_broken_shard_is_skipped(
     data: Path, encoders: Encoders, tmp_path: Path, damage: str
 ) -> None:

@@ -68,7 +68,7 @@ class Work:
 
     def prepare(self, name: str, encoders: Encoders) -> None:
         out, listing = self.root / name, find_dataset(self.raw)
-        prepare_dataset(listing, out, size=SIZE, encoder=encoders, garments_per_shard=2)
+        prepare_dataset(listing, out, size=SIZE, encoder=encoders, items_per_shard=2)
 
 
 @pytest.fixture(scope="module")
@@ -110,13 +110,13 @@ def test_a_finished_dataset_is_used_as_it_is(
     copy = Path(shutil.copytree(work.root / "old", tmp_path / "old"))
     before, now = hashes(copy), load_encoders(*(work.encoders / n for n in FOLDERS))
     listing = find_dataset(work.raw)
-    prepare_dataset(listing, copy, size=SIZE, encoder=now, garments_per_shard=2)
+    prepare_dataset(listing, copy, size=SIZE, encoder=now, items_per_shard=2)
     assert hashes(copy) == before
     assert run(["prepare", "--check", str(copy)]) == 0
     assert "was prepared by an earlier version" in " ".join(capsys.readouterr().err.split())
     (copy / "train-000001.tar").unlink()
     with pytest.raises(XmdptError, match="was begun by an earlier version"):
-        prepare_dataset(listing, copy, size=SIZE, encoder=now, garments_per_shard=2)
+        prepare_dataset(listing, copy, size=SIZE, encoder=now, items_per_shard=2)
 
 
 def test_an_unfinished_dataset_is_finished_with_its_own_table(
@@ -173,8 +173,8 @@ def test_encoding_online_makes_the_cached_tokens(work: Work, name: str) -> None:
     dataset = PairDataset(work.root / name, "test")
     encoders = find_encoders(dataset.manifest, dataset.path)
     pair = dataset.pairs[0]
-    picture = np.array(dataset.image(pair.key, pair.source))
-    made = encoders.source.tokens(to_signed(picture[None]))[0]
+    image = np.array(dataset.image(pair.key, pair.source))
+    made = encoders.source.tokens(to_signed(image[None]))[0]
     stored = tokens(work.root / name)
     torch.testing.assert_close(made, stored, rtol=2**-7, atol=1e-3)
     other = tokens(work.root / ("new" if name == "old" else "old"))

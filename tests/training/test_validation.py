@@ -205,7 +205,7 @@ def test_how_many_go_through_at_once_decides_nothing(
 def test_what_is_drawn_is_what_sampling_draws(
     data: PairDataset, tmp_path: Path, conditioning: str
 ) -> None:
-    """Source, pose and truth of the pairs, and the picture that the pipeline makes of them."""
+    """Source, pose and truth of the pairs, and the image that the pipeline makes of them."""
     test, model = PairDataset(data.path, "test"), model_of(conditioning)
     seen: list[torch.Tensor] = []
 
@@ -290,9 +290,9 @@ def test_the_sheet_grows_to_the_right_and_is_thinned(tmp_path: Path) -> None:
         gaps = [after - before for before, after in pairwise(steps)]
         assert max(gaps, default=0) <= -(-number // 11)
     assert (np.asarray(load_image(tmp_path / "sheet.png")) == sheet).all()
-    # pictures of other pairs, or broken ones, are left out
+    # images of other pairs, or broken ones, are left out
     Image.fromarray(np.zeros((side, 4 * side, 3), np.uint8)).save(tmp_path / "step_0000005.png")
-    (tmp_path / "step_0000006.png").write_bytes(b"no picture")
+    (tmp_path / "step_0000006.png").write_bytes(b"no image")
     assert (validation_sheet.write_step(tmp_path, 300, cells) == sheet).all()
 
 
@@ -318,7 +318,7 @@ def test_without_a_vae_and_without_test_pairs_it_is_said(
     assert len(validator.generated.positions) == 3
 
 
-def test_pictures_reach_tensorboard(data: PairDataset, tmp_path: Path) -> None:
+def test_images_reach_tensorboard(data: PairDataset, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     log = MetricsLogger(tmp_path, 0, 1)

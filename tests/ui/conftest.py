@@ -61,11 +61,11 @@ def wait_until(done: Callable[[], object], what: str, seconds: float = 30) -> No
 
 @pytest.fixture
 def person(tmp_path: Path) -> Path:
-    """A picture with something in it."""
+    """An image with something in it."""
     row = np.linspace(0, 255, 88)[None, :, None]
-    picture = np.broadcast_to(row, (128, 88, 3)).astype(np.uint8)
+    image = np.broadcast_to(row, (128, 88, 3)).astype(np.uint8)
     path = tmp_path / "person one.png"
-    Image.fromarray(picture).save(path)
+    Image.fromarray(image).save(path)
     return path
 
 

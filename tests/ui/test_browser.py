@@ -1,4 +1,4 @@
-"""The page in a real browser: a joint is dragged, a picture is drawn, nothing leaves the machine.
+"""The page in a real browser: a joint is dragged, an image is drawn, nothing leaves the machine.
 
 Needs Chromium on the machine and Playwright (of the dev extra, without its own browsers).
 """
@@ -42,7 +42,7 @@ def drawn_pose(page: Any, pipe: FakePipeline, person: Path | None = None) -> np.
     return pipe.calls[-1]["pose"]
 
 
-def test_a_dragged_joint_is_where_the_picture_has_it(
+def test_a_dragged_joint_is_where_the_image_has_it(
     page: Any, pipe: FakePipeline, person: Path, tmp_path: Path
 ) -> None:
     begin = PRESETS[0].keypoints()

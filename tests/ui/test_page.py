@@ -65,17 +65,17 @@ def component(client: Any, label: str) -> dict[str, Any]:
     return found
 
 
-def test_a_picture_is_drawn(client: Any, pipe: FakePipeline, person: Path) -> None:
+def test_an_image_is_drawn(client: Any, pipe: FakePipeline, person: Path) -> None:
     job = client.submit(gallery(person), None, POSE, *SETTINGS, api_name="/generate")
-    said, pictures, _, file, seed = job.result(timeout=60)
+    said, images, _, file, seed = job.result(timeout=60)
     (call,) = pipe.calls
     np.testing.assert_array_equal(call["pose"], PRESETS[6].keypoints())
-    assert [picture.size for picture in call["source"]] == [(88, 128)]
+    assert [image.size for image in call["source"]] == [(88, 128)]
     assert {k: v for k, v in call.items() if k not in ("source", "pose")} == {
         "steps": 7, "guidance": 1.75, "power": 0.5, "solver": "dpm", "seed": 3, "num_images": 1,
         "source_keypoints": None, "fit": "pad", "person": 2,
     }  # fmt: skip
-    shown = np.asarray(Image.open(pictures["value"][0]["image"]))
+    shown = np.asarray(Image.open(images["value"][0]["image"]))
     pose = draw_pose(from_fractions(PRESETS[6].keypoints(), SIZE), SIZE)
     drawn = pose.max(axis=2) > 0
     np.testing.assert_array_equal(shown[drawn], pose[drawn])
@@ -97,7 +97,7 @@ def test_the_steps_are_shown_on_the_way(client: Any, person: Path) -> None:
     assert max(film.count("<img") for film in films) == 6
 
 
-def test_several_pictures_are_saved_together(client: Any, pipe: FakePipeline, person: Path) -> None:
+def test_several_images_are_saved_together(client: Any, pipe: FakePipeline, person: Path) -> None:
     people = gallery(person, person)
     result = client.predict(
         people, None, POSE, *SETTINGS[:6], 3, *SETTINGS[7:], api_name="/generate"
@@ -140,7 +140,7 @@ def test_the_model_and_that_it_is_a_toy_are_said(client: Any) -> None:
     ("pose", "file", "expected"),
     [
         (POSE, None, "No image of a person"),
-        (POSE, b"no picture", "Not an image (or empty): bad one.png"),
+        (POSE, b"no image", "Not an image (or empty): bad one.png"),
         (json.dumps([None] * 18), "person", "The pose has 0 of 18 joints"),
         ("nonsense", "person", "This is no skeleton"),
     ],
@@ -226,7 +226,7 @@ def test_what_the_pipeline_raises_is_said_too(
     )
 
 
-def test_a_broken_picture_is_named_when_it_is_dropped(
+def test_a_broken_image_is_named_when_it_is_dropped(
     client: Any, person: Path, tmp_path: Path
 ) -> None:
     bad = tmp_path / "half.png"
@@ -271,7 +271,7 @@ def test_a_pose_comes_from_a_photograph_or_a_file(
     assert "line 2 is not two numbers" in pose_of(text)[1]
     assert "/" not in pose_of(text)[1]  # nobody asked where the server keeps it
     Image.new("RGB", (40, 60)).save(tmp_path / "grey.png")
-    assert pose_of(tmp_path / "grey.png")[1].startswith("No person in the picture")
+    assert pose_of(tmp_path / "grey.png")[1].startswith("No person in the image")
 
 
 def test_a_drawing_nobody_wants_stops(client: Any, pipe: FakePipeline, person: Path) -> None:

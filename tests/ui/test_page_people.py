@@ -37,8 +37,8 @@ class Finds:
     def __init__(self, *people: np.ndarray) -> None:
         self.found = list(people)
 
-    def people(self, picture: np.ndarray) -> list[np.ndarray]:
-        return [points * picture.shape[1::-1] for points in self.found]
+    def people(self, image: np.ndarray) -> list[np.ndarray]:
+        return [points * image.shape[1::-1] for points in self.found]
 
 
 def estimator(*people: np.ndarray, here: bool = True, conditioning: str = "tokens") -> Estimator:

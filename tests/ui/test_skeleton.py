@@ -112,8 +112,8 @@ def test_too_few_joints_are_said() -> None:
         skeleton.from_json(json.dumps([None, *places[1:]]))
 
 
-def test_the_colours_are_those_of_the_pose_picture() -> None:
-    """Of a joint that no limb covers: it is in the picture as the page shows it."""
+def test_the_colours_are_those_of_the_pose_image() -> None:
+    """Of a joint that no limb covers: it is in the image as the page shows it."""
     for index in range(len(JOINTS)):
         points = np.full((18, 2), np.nan)
         points[index] = (50, 60)

@@ -23,7 +23,7 @@ from PIL import Image, ImageCms
 
 from xmdpt_cli.datasets.listing import ImageFile, Item
 from xmdpt_cli.images import decode_image, load_image, resize_square, upright
-from xmdpt_cli.prepare.decode import decode_garment
+from xmdpt_cli.prepare.decode import decode_item
 from xmdpt_cli.sampling.user_inputs import opened
 from xmdpt_cli.utils import color
 
@@ -143,8 +143,8 @@ def test_an_image_is_converted_once() -> None:
 def test_what_prepare_decodes_and_what_a_user_gives_in_python(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(png(Image.fromarray(COLOURS), matrix_profile(P3)))
-    garment = Item("a", "train", {"x": ImageFile("x", path)})
-    prepared = decode_garment(garment, [32]).views["x"].sized[32].image
+    item = Item("a", "train", {"x": ImageFile("x", path)})
+    prepared = decode_item(item, [32]).views["x"].sized[32].image
     assert np.array_equal(prepared, resize_square(load_image(path), 32))
     assert np.abs(prepared.astype(int) - resize_square(Image.fromarray(COLOURS), 32)).max() > 10
     with Image.open(path) as image:

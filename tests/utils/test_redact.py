@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from servers import nginx
-from small_set import make_small, pictures
+from small_set import images, make_small
 
 from xmdpt_cli.cli.app import run
 from xmdpt_cli.cli.console import Talk, error, table
@@ -176,7 +176,7 @@ def test_the_password_of_a_dataset_is_in_no_output_and_in_no_file(
     for command in commands:
         run(command)
     said = capsys.readouterr()
-    assert pictures(tmp_path / "out"), said.err
+    assert images(tmp_path / "out"), said.err
     assert "metrics.html" in {path.name for path in (tmp_path / "out").iterdir()}, said.err
     assert SECRET not in said.out + said.err
     assert "http://me:***@127.0.0.1" in said.out + said.err

@@ -31,7 +31,7 @@ ELSEWHERE = ["../victim.tar", "/etc/passwd", "a/../../victim.tar", "..", ".", ""
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("names")
     listing = find_dataset(make_dataset(folder / "raw"))
-    prepare_dataset(listing, folder / "out", size=32, encoder=FakeEncoder(), garments_per_shard=2)
+    prepare_dataset(listing, folder / "out", size=32, encoder=FakeEncoder(), items_per_shard=2)
     return folder
 
 

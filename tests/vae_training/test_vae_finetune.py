@@ -31,7 +31,7 @@ from xmdpt_cli.training.distributed import Distributed
 from xmdpt_cli.vae_training import finetune as vae_finetune
 from xmdpt_cli.vae_training import trainer as vae_trainer
 from xmdpt_cli.vae_training.config import VaeConfig
-from xmdpt_cli.vae_training.examples import DatasetPictures
+from xmdpt_cli.vae_training.examples import DatasetImages
 from xmdpt_cli.vae_training.finetune import FineTuned, finetune
 from xmdpt_cli.vae_training.plan import lpips_networks, make_plan
 
@@ -69,7 +69,7 @@ def test_only_the_decoder_changes_and_it_is_proven(data: Path, tmp_path: Path) -
     assert record["encoder"]["before"] == record["encoder"]["after"] == done.encoder["after"]
     assert record["start"]["sha256"] == VAE.load(data.parent / "vae").describe()["sha256"]
     assert record["sha256"] == VAE.load(tmp_path / "vae").describe()["sha256"]  # as samples name it
-    assert record["trained_on"]["pictures"] == 12
+    assert record["trained_on"]["images"] == 12
     assert not done.toy
     assert not VAE.load(tmp_path / "vae").origin.toy
 
@@ -111,12 +111,12 @@ def test_diffusers_loads_it_by_itself(data: Path, tmp_path: Path) -> None:
     assert np.abs(theirs[0].transpose(1, 2, 0) - ours[0]).max() < 0.51
 
 
-def test_it_reports_before_and_after_on_the_test_pictures(data: Path, tmp_path: Path) -> None:
+def test_it_reports_before_and_after_on_the_test_images(data: Path, tmp_path: Path) -> None:
     done = run(data, tmp_path / "vae", steps=40, lpips=0.1, face_weight=3.0)
     report = json.loads((tmp_path / "vae/report.json").read_text())
-    pictures = DatasetPictures(PairDataset(data, "test"))
-    assert report["counts"] == {"before": len(pictures), "after": len(pictures)}
-    truth = np.stack([pictures[i] for i in range(len(pictures))])
+    images = DatasetImages(PairDataset(data, "test"))
+    assert report["counts"] == {"before": len(images), "after": len(images)}
+    truth = np.stack([images[i] for i in range(len(images))])
     for row, folder in (("before", data.parent / "vae"), ("after", tmp_path / "vae")):
         vae = VAE.load(folder)
         rebuilt = vae.decode(posterior_mean(vae.encode_moments(truth), vae.scale))
@@ -330,8 +330,8 @@ def test_a_small_vae_from_scratch(data: Path, tmp_path: Path) -> None:
     assert vae.origin.toy
     assert not equal(tensors(tmp_path / "vae"), tensors(data.parent / "vae"))
     assert done.encoder["before"] != done.encoder["after"]
-    pictures = DatasetPictures(PairDataset(data))
-    moments = vae.encode_moments(np.stack([pictures[i] for i in range(len(pictures))]))
+    images = DatasetImages(PairDataset(data))
+    moments = vae.encode_moments(np.stack([images[i] for i in range(len(images))]))
     assert float(posterior_mean(moments, vae.scale).std()) == pytest.approx(1.0, abs=1e-3)
     assert done.report is not None
     assert done.report.rows["after"]["psnr"] > done.report.rows["before"]["psnr"] + 1.0
@@ -427,7 +427,7 @@ def test_two_processes_do_what_one_does(data: Path, tmp_path: Path) -> None:
         # the same weights are measured before: to the last digit, however many measure
         assert rows[0]["before"] == rows[1]["before"]
         for metric, value in rows[0]["after"].items():
-            if value is not None:  # windows larger than these pictures
+            if value is not None:  # windows larger than these images
                 assert rows[1]["after"][metric] == pytest.approx(value, rel=1e-3), metric
         losses = [[row["loss"] for row in logged(folder)] for folder in folders]
         assert [row["step"] for row in logged(folders[1])] == [1, 2, 4, 6]

@@ -27,9 +27,9 @@ def train(out: Path, **changes: Any) -> Any:
     settings = {"steps": 6, "batch_size": 2, "learning_rate": 1e-3, "seed": 1, "lpips": 0.0}
     settings |= {"all_weights": True, "latent_noise": 0.0, **changes}
     vae = settings.pop("vae", None) or toy_vae(32)
-    pictures = settings.pop("pictures", blobs(5, 32))
+    images = settings.pop("images", blobs(5, 32))
     more = {k: settings.pop(k) for k in ("held_out", "progress") if k in settings}
-    return vae, train_vae(vae, pictures, VaeConfig(**settings), out=out, **more)
+    return vae, train_vae(vae, images, VaeConfig(**settings), out=out, **more)
 
 
 def state_bytes(part: torch.nn.Module) -> bytes:
@@ -37,20 +37,20 @@ def state_bytes(part: torch.nn.Module) -> bytes:
 
 
 @pytest.mark.parametrize("size", [64, 256])
-def test_toy_passes_pictures_through_untrained(size: int) -> None:
-    pictures = blobs(4, size)
+def test_toy_passes_images_through_untrained(size: int) -> None:
+    images = blobs(4, size)
     vae = toy_vae(size)
     untouched = VAE(AutoencoderKL.from_config(vae.net.config), Origin("toy", "default"))
-    assert reconstruction_psnr(vae, pictures) > 18.0
-    assert reconstruction_psnr(untouched, pictures) < 12.0
+    assert reconstruction_psnr(vae, images) > 18.0
+    assert reconstruction_psnr(untouched, images) < 12.0
     assert vae.factor == (4 if size == 64 else 8)
 
 
 def test_psnr_is_that_of_skimage() -> None:
-    pictures, vae = blobs(3, 32), toy_vae(32)
-    decoded = vae.decode(posterior_mean(vae.encode_moments(pictures), vae.scale))
-    each = [peak_signal_noise_ratio(a, b) for a, b in zip(pictures, decoded, strict=True)]
-    assert reconstruction_psnr(vae, pictures) == pytest.approx(np.mean(each), abs=1e-9)
+    images, vae = blobs(3, 32), toy_vae(32)
+    decoded = vae.decode(posterior_mean(vae.encode_moments(images), vae.scale))
+    each = [peak_signal_noise_ratio(a, b) for a, b in zip(images, decoded, strict=True)]
+    assert reconstruction_psnr(vae, images) == pytest.approx(np.mean(each), abs=1e-9)
 
 
 def test_training_improves_and_reports(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_training_improves_and_reports(tmp_path: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     vae, stats = train(
         tmp_path / "toy",
-        pictures=blobs(40, 32),
+        images=blobs(40, 32),
         steps=60,
         batch_size=4,
         held_out=held_out,
@@ -74,21 +74,21 @@ def test_training_improves_and_reports(tmp_path: Path) -> None:
 
 
 def test_a_toys_latents_get_unit_deviation(tmp_path: Path) -> None:
-    pictures = blobs(20, 32)
-    train(tmp_path / "toy", pictures=pictures)
+    images = blobs(20, 32)
+    train(tmp_path / "toy", images=images)
     vae = VAE.load(tmp_path / "toy")
-    latents = posterior_mean(vae.encode_moments(pictures), vae.scale)
+    latents = posterior_mean(vae.encode_moments(images), vae.scale)
     assert float(latents.std()) == pytest.approx(1.0, abs=1e-3)
 
 
 def test_latent_noise_teaches_the_decoder_to_bear_errors(tmp_path: Path) -> None:
-    pictures = blobs(24, 32)
+    images = blobs(24, 32)
     scores = {}
     for noise in (0.0, 1.0):
-        vae, _ = train(tmp_path / str(noise), pictures=pictures, steps=120, latent_noise=noise)
-        latents = posterior_mean(vae.encode_moments(pictures), vae.scale)  # unit deviation
+        vae, _ = train(tmp_path / str(noise), images=images, steps=120, latent_noise=noise)
+        latents = posterior_mean(vae.encode_moments(images), vae.scale)  # unit deviation
         wrong = latents + torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
-        scores[noise] = peak_signal_noise_ratio(pictures, vae.decode(wrong), data_range=255)
+        scores[noise] = peak_signal_noise_ratio(images, vae.decode(wrong), data_range=255)
     assert scores[1.0] > scores[0.0] + 1.0, scores  # dB
 
 
@@ -152,8 +152,8 @@ def test_a_finished_run_is_not_repeated_nor_overwritten(tmp_path: Path) -> None:
     assert seen == []
     assert repeated == stats
     assert again.describe() == VAE.load(tmp_path / "toy").describe()
-    with pytest.raises(XmdptError, match="what differs: the pictures"):
-        train(tmp_path / "toy", pictures=blobs(5, 32, seed=4))
+    with pytest.raises(XmdptError, match="what differs: the images"):
+        train(tmp_path / "toy", images=blobs(5, 32, seed=4))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "precious.txt").write_text("mine")
     with pytest.raises(XmdptError, match="not overwriting"):
@@ -162,8 +162,8 @@ def test_a_finished_run_is_not_repeated_nor_overwritten(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_trained_is_said(tmp_path: Path) -> None:
-    with pytest.raises(XmdptError, match="no pictures"):
-        train(tmp_path / "toy", pictures=blobs(0, 32))
+    with pytest.raises(XmdptError, match="no images"):
+        train(tmp_path / "toy", images=blobs(0, 32))
     with pytest.raises(XmdptError, match="diverged: loss nan") as err:
         train(tmp_path / "toy", learning_rate=1e30)
     assert "lower learning rate" in err.value.hint
@@ -174,9 +174,9 @@ def test_what_cannot_be_trained_is_said(tmp_path: Path) -> None:
 
 
 def test_foreground_is_what_differs_from_the_border() -> None:
-    picture = np.full((1, 8, 8, 3), 200, dtype=np.uint8)
-    picture[0, 2:5, 3:8] = 10, 200, 200  # reaches the right border
-    picture[0, 6, 1] = 203  # a touch of compression noise
+    image = np.full((1, 8, 8, 3), 200, dtype=np.uint8)
+    image[0, 2:5, 3:8] = 10, 200, 200  # reaches the right border
+    image[0, 6, 1] = 203  # a touch of compression noise
     expected = np.zeros((8, 8), dtype=np.float32)
     expected[2:5, 3:8] = 1
-    assert np.array_equal(foreground(to_signed(picture))[0, 0].numpy(), expected)
+    assert np.array_equal(foreground(to_signed(image))[0, 0].numpy(), expected)

@@ -19,7 +19,7 @@ from xmdpt_cli.toy.encoders import toy_vae
 from xmdpt_cli.vae_training.config import VaeConfig, settle
 from xmdpt_cli.vae_training.examples import (
     DatasetExamples,
-    PictureExamples,
+    ImageExamples,
     VaeBatch,
     draw,
 )
@@ -53,7 +53,7 @@ def test_the_head_is_where_its_joints_are() -> None:
     assert grown == (100, 80, 30.0)
 
 
-def test_the_head_map_is_soft_and_mirrors_with_the_picture() -> None:
+def test_the_head_map_is_soft_and_mirrors_with_the_image() -> None:
     front = person(nose=(50, 40), right_ear=(40, 40), left_ear=(60, 40), neck=(50, 60))
     found = head_map(front, 96, 128)
     assert found.shape == (96, 128)
@@ -69,19 +69,19 @@ def test_the_head_map_is_soft_and_mirrors_with_the_picture() -> None:
 def test_the_loss_is_its_formula() -> None:
     """In numpy, float64, pixel by pixel, from the decoder's output alone."""
     vae, config = toy_vae(SIZE), VaeConfig(l1=0.7, mse=1.3, lpips=0.0, face_weight=5.0)
-    pictures = blobs(2, SIZE)
-    pictures[:] = np.where(pictures == pictures[:, :1, :1], np.uint8(200), pictures)
+    images = blobs(2, SIZE)
+    images[:] = np.where(images == images[:, :1, :1], np.uint8(200), images)
     head = np.random.default_rng(0).random((2, 1, SIZE, SIZE), np.float32)
-    moments = vae.encode_moments(pictures)
+    moments = vae.encode_moments(images)
     noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
-    batch = VaeBatch(torch.from_numpy(pictures), noise, moments, torch.from_numpy(head))
+    batch = VaeBatch(torch.from_numpy(images), noise, moments, torch.from_numpy(head))
     terms = vae_losses(vae, batch, config)
 
     mean, log_variance = moments.double().chunk(2, dim=1)
     latents = mean + (log_variance / 2).exp() * noise.double()
     with torch.no_grad():
         decoded = vae.net.decode(latents.float()).sample.double().numpy()
-    target = pictures.transpose(0, 3, 1, 2) / 127.5 - 1
+    target = images.transpose(0, 3, 1, 2) / 127.5 - 1
     error = np.abs(decoded - target)
     differs = (np.abs(target - (200 / 127.5 - 1)) > 0.06).any(axis=1, keepdims=True)
     weight = np.where(differs, 3.0, 1.0) * (1 + 4 * head)
@@ -132,58 +132,58 @@ def test_lpips_is_the_measures_own_and_has_gradients() -> None:
 
 
 def test_stored_moments_are_what_encoding_gives(data: Path) -> None:
-    """Of mirrored pictures too; to the precision they are stored in, half."""
+    """Of mirrored images too; to the precision they are stored in, half."""
     dataset, vae = PairDataset(data), VAE.load(data.parent / "vae")
     stored, encoded = (DatasetExamples(dataset, cached=cached) for cached in (True, False))
     config = VaeConfig(lpips=0.0)
     mirrored = 0
     for step in range(3):
         a, b = (draw(examples, vae, 0, step, 4, 0, 1) for examples in (stored, encoded))
-        assert torch.equal(a.pictures, b.pictures)
+        assert torch.equal(a.images, b.images)
         assert b.moments is None
-        exact = vae.encode_moments(a.pictures.numpy())
+        exact = vae.encode_moments(a.images.numpy())
         assert a.moments is not None
         torch.testing.assert_close(a.moments, exact, rtol=1e-3, atol=1e-3)
         losses = [vae_losses(vae, batch, config)["loss"].item() for batch in (a, b)]
         assert losses[0] == pytest.approx(losses[1], rel=1e-3)
-        originals = [stored.pictures[i].tobytes() for i in range(len(stored))]
-        mirrored += sum(p.numpy().tobytes() not in originals for p in a.pictures)
+        originals = [stored.images[i].tobytes() for i in range(len(stored))]
+        mirrored += sum(p.numpy().tobytes() not in originals for p in a.images)
     assert 0 < mirrored < 12
 
 
-def test_heads_are_mirrored_with_their_pictures(data: Path) -> None:
-    """Pictures that are their own head's map: whatever happens to one must happen to the other."""
+def test_heads_are_mirrored_with_their_images(data: Path) -> None:
+    """Images that are their own head's map: whatever happens to one must happen to the other."""
     examples = DatasetExamples(PairDataset(data), heads=True)
 
     heads = [examples.head(index) for index in range(len(examples))]
 
-    class Heads(PictureExamples):
+    class Heads(ImageExamples):
         def head(self, index: int) -> np.ndarray | None:
             return heads[index]
 
-    pictures = [np.repeat(np.uint8(255 * h)[..., None], 3, axis=2) for h in heads if h is not None]
-    batch = draw(Heads(pictures), toy_vae(SIZE), 0, 0, 12, 0, 1)
+    images = [np.repeat(np.uint8(255 * h)[..., None], 3, axis=2) for h in heads if h is not None]
+    batch = draw(Heads(images), toy_vae(SIZE), 0, 0, 12, 0, 1)
     assert batch.head is not None
-    shown = batch.pictures[..., 0].float() / 255
+    shown = batch.images[..., 0].float() / 255
     assert float(shown.max()) > 0.9
     torch.testing.assert_close(shown, batch.head[:, 0], atol=1 / 255, rtol=0)
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_processes_share_one_batch(ranks: int) -> None:
-    vae, examples = toy_vae(SIZE), PictureExamples(blobs(7, SIZE))
+    vae, examples = toy_vae(SIZE), ImageExamples(blobs(7, SIZE))
     for step in range(3):
         whole = draw(examples, vae, 3, step, 8, 0, 1)
         parts = [draw(examples, vae, 3, step, 8, rank, ranks) for rank in range(ranks)]
-        assert torch.equal(torch.cat([p.pictures for p in parts]), whole.pictures)
+        assert torch.equal(torch.cat([p.images for p in parts]), whole.images)
         assert torch.equal(torch.cat([p.noise for p in parts]), whole.noise)
 
 
-def test_an_epoch_shows_every_picture_once() -> None:
-    pictures = np.arange(12, dtype=np.uint8)[:, None, None, None].repeat(8, 1).repeat(8, 2)
-    examples = PictureExamples(pictures.repeat(3, 3))
+def test_an_epoch_shows_every_image_once() -> None:
+    images = np.arange(12, dtype=np.uint8)[:, None, None, None].repeat(8, 1).repeat(8, 2)
+    examples = ImageExamples(images.repeat(3, 3))
     steps = [draw(examples, toy_vae(SIZE), 0, step, 4, 0, 1) for step in range(6)]
-    seen = [int(picture[0, 0, 0]) for batch in steps for picture in batch.pictures]
+    seen = [int(image[0, 0, 0]) for batch in steps for image in batch.images]
     assert sorted(seen[:12]) == sorted(seen[12:]) == list(range(12))
     assert seen[:12] != seen[12:]
 
@@ -195,7 +195,7 @@ def test_the_average_follows_its_formula_and_is_what_is_handed_out() -> None:
     weight, expected = vae.net.decoder.conv_in.weight, vae.net.decoder.conv_in.weight.clone()
     trainer.trained.requires_grad_(True)
     for step in range(3):
-        trainer.step(draw(PictureExamples(blobs(5, SIZE)), vae, 0, step, 2, 0, 1))
+        trainer.step(draw(ImageExamples(blobs(5, SIZE)), vae, 0, step, 2, 0, 1))
         decay = min(0.25, (2 + step) / (11 + step))
         expected = decay * expected + (1 - decay) * weight.detach()
     assert not torch.equal(weight, expected)
@@ -204,7 +204,7 @@ def test_the_average_follows_its_formula_and_is_what_is_handed_out() -> None:
 
 
 def test_settling() -> None:
-    paper = settle(VaeConfig(batch_size=16), 48_674)  # the training pictures of DeepFashion
+    paper = settle(VaeConfig(batch_size=16), 48_674)  # the training images of DeepFashion
     assert paper.steps == math.ceil(77 * 48_674 / 16)
     assert paper.learning_rate == pytest.approx(7.2e-5)
     assert settle(VaeConfig(steps=100, batch_size=4), 200).epochs == 2.0

@@ -1,10 +1,10 @@
 """The networks that X-MDPT is compared with in speed: PIDM's kind and PoCoLD's kind.
 
 Built from diffusers' blocks, with random weights: they do the work of the originals and draw noise.
-Both are asked alike: ``encode`` once a picture, then ``forward`` at every step with what it gave. A
+Both are asked alike: ``encode`` once an image, then ``forward`` at every step with what it gave. A
 condition that is dropped for guidance is zeros (PIDM).
 
-Legend: N batch, H W picture, h w latents, T tokens, C channels.
+Legend: N batch, H W image, h w latents, T tokens, C channels.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class SourceEncoder(nn.Module):
 class PIDM(nn.Module):
     """A pixel-space UNet (ADM's blocks); the pose comes in as channels, the source by attention.
 
-    Attention at ``attended`` levels and in the middle has keys and values from the picture itself
+    Attention at ``attended`` levels and in the middle has keys and values from the image itself
     and from the source's features of that level (PIDM's texture diffusion blocks).
     """
 
@@ -163,7 +163,7 @@ class PoCoLD(nn.Module):
     ) -> None:
         super().__init__()
         levels = len(widths)
-        # a token is a patch of 16 pixels, in the pose's picture as in the latents (1/8 of it)
+        # a token is a patch of 16 pixels, in the pose's image as in the latents (1/8 of it)
         self.pose_tokens = PatchTokens(POSE_CHANNELS, 8 * latent_side, 16, token_width)
         self.source_tokens = PatchTokens(4, latent_side, 2, token_width)
         self.unet = UNet2DConditionModel(

@@ -27,12 +27,12 @@ BRANCHES = 3  # forwards a step: unconditional, pose alone, pose and source
 class Original:
     """What is published of a baseline, in papers and released code. None: not known.
 
-    ``seconds``: the X-MDPT paper's table; A100, 8 pictures of 256x176, 50 steps.
+    ``seconds``: the X-MDPT paper's table; A100, 8 images of 256x176, 50 steps.
     """
 
     parameters: float  # encoder included
-    gflop: float | None  # a forward of one picture
-    encoder_gflop: float | None  # once a picture
+    gflop: float | None  # a forward of one image
+    encoder_gflop: float | None  # once an image
     seconds: float
     forwards: int = 50 * BRANCHES
 
@@ -41,7 +41,7 @@ class Original:
 PIDM_ORIGINAL = Original(180.4e6, gflop=559.4, encoder_gflop=140.3, seconds=16.975)
 POCOLD_ORIGINAL = Original(395.89e6, gflop=None, encoder_gflop=None, seconds=3.215)
 
-#: the X-MDPT paper's table by our names: seconds on an A100, 8 pictures of 256x176, 50 steps
+#: the X-MDPT paper's table by our names: seconds on an A100, 8 images of 256x176, 50 steps
 PAPER_SECONDS = {
     "PIDM-style": PIDM_ORIGINAL.seconds,
     "PoCoLD-style": POCOLD_ORIGINAL.seconds,
@@ -68,12 +68,12 @@ class Baseline:
 
     name: str
     original: Original | None
-    pixels: int  # the side of the square picture
+    pixels: int  # the side of the square image
     latent: bool  # noise and source are latents (4, pixels / 8, pixels / 8), else pixels
     build: Callable[[], Network]  # on the default device, in fp32, weights from torch's seed
 
     def inputs(self, count: int, seed: int = 0) -> Inputs:
-        """Of ``count`` pictures, on the CPU, in fp32: noise and source alike, pose maps."""
+        """Of ``count`` images, on the CPU, in fp32: noise and source alike, pose maps."""
         rng = torch.Generator().manual_seed(seed)
         side = self.pixels
         shape = (count, 4, side // 8, side // 8) if self.latent else (count, 3, side, side)
@@ -85,7 +85,7 @@ class Baseline:
 def pidm(size: str = "full") -> Baseline:
     """Person Image Synthesis via Denoising Diffusion Model (PIDM, CVPR 2023).
 
-    A 256x176 picture is computed on 256x256. The widths are DDPM's for that size, with ADM's
+    A 256x176 image is computed on 256x256. The widths are DDPM's for that size, with ADM's
     residual blocks, and attention at 16x16 and 8x8: at 32x32 too it would be 576 GFLOP.
     """
     cut, pixels = _cut(size)
@@ -114,7 +114,7 @@ BASELINES = {"pidm": pidm, "pocold": pocold}
 
 
 def _cut(size: str) -> tuple[int, int]:
-    """What widths are divided by, and the picture's side."""
+    """What widths are divided by, and the image's side."""
     sizes = {"full": (1, 256), "tiny": (4, 64)}
     if size not in sizes:
         raise ConfigError(f"a baseline's size is one of {', '.join(sizes)}, not {size!r}")
@@ -131,8 +131,8 @@ class Fit:
 
     name: str
     parameters: int
-    gflop: float  # a forward of one picture
-    encoder_gflop: float  # once a picture
+    gflop: float  # a forward of one image
+    encoder_gflop: float  # once an image
     original: Original | None
 
     def off(self) -> dict[str, float]:
@@ -171,7 +171,7 @@ def sample_dcfg(
     source_scale: float = 2.0,
     batched: bool = True,
 ) -> Tensor:
-    """Pictures, or latents, (N, C, H, W) from start noise of that shape and dtype.
+    """Images, or latents, (N, C, H, W) from start noise of that shape and dtype.
 
     ``conditions``: of ``network.encode``, once for all steps. DDIM (eta 0, linear schedule).
     Guidance as PIDM's, with scales that are taken (speed does not depend on them):

@@ -104,7 +104,7 @@ def refuse_others(old: dict[str, Any], new: dict[str, Any]) -> None:
 
 
 def _cost(row: dict[str, Any]) -> tuple[float, float, float]:
-    """Low, median, high of a picture's time: what the machine could have computed in it, or
+    """Low, median, high of an image's time: what the machine could have computed in it, or
     seconds where nothing is computed that has a peak."""
     mfu, gflop = row["mfu"], row["gflop"]
     if mfu is None:

@@ -1,4 +1,4 @@
-"""How fast pictures become a dataset, and a dataset batches: what ``xmdpt bench data`` measures.
+"""How fast images become a dataset, and a dataset batches: what ``xmdpt bench data`` measures.
 
 Networks are left out of both; disks too, for pages are warm.
 """
@@ -28,24 +28,24 @@ BUFFER = 512 << 20
 def measure_data(
     batch: int = 64,
     *,
-    picture: Path | None = None,
+    image: Path | None = None,
     size: int = 256,
-    garments: int = 64,
+    items: int = 64,
     steps: int = 40,
     dataset_bytes: int = 500_000_000,
     rounds: int = 5,
     url: str | None = None,
     out: Path | None = None,
 ) -> dict[str, Any]:
-    """The report: pictures a second of ``prepare`` beside decoding alone, pairs a second of the
+    """The report: images a second of ``prepare`` beside decoding alone, pairs a second of the
     loader with one thread, with all, and streamed from ``url``, which serves ``out``.
 
-    ``picture``: a photograph to prepare again and again, or one that is made up.
+    ``image``: a photograph to prepare again and again, or one that is made up.
     """
     before = machine(torch.device("cpu"))
     with tempfile.TemporaryDirectory(prefix="xmdpt-bench-") as temporary:
-        shown = picture or made_up_photograph(Path(temporary) / "photograph.jpg")
-        prepared = preparing.measure(shown, garments, [size], cores(), rounds)
+        shown = image or made_up_photograph(Path(temporary) / "photograph.jpg")
+        prepared = preparing.measure(shown, items, [size], cores(), rounds)
         folder = out or Path(temporary) / "dataset"
         if not (folder / "dataset.json").is_file():
             loading.make_dataset(folder, dataset_bytes)
@@ -61,7 +61,7 @@ def measure_data(
         first = next(values for key, values in named.items() if key.startswith(group))
         rows.append({
             "key": name,
-            "unit": "pictures" if group == "prepare" else "pairs",
+            "unit": "images" if group == "prepare" else "pairs",
             "seconds": Spread(tuple(1 / value for value in found)).plain(),
             "images_per_second": Spread(tuple(found)).median,
             "gflop": None,
@@ -71,7 +71,7 @@ def measure_data(
     settings = {
         "batch": batch,
         "size": size,
-        "picture": "made up" if picture is None else picture.name,
+        "image": "made up" if image is None else image.name,
         "dataset_bytes": dataset_bytes,
         "rounds": rounds,
     }

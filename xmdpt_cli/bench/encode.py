@@ -24,7 +24,7 @@ def measure_encoders(
     rounds: int = 10,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """DINOv2-G (of sources), DINOv2-B (of pose pictures), the VAE both ways; random weights."""
+    """DINOv2-G (of sources), DINOv2-B (of pose images), the VAE both ways; random weights."""
     parts = {
         name: Rated(run, batch, float(flops(run)), dtype)
         for name, run in _calls(device, dtype, batch, pixels)

@@ -27,7 +27,7 @@ Denoise = Callable[[Tensor, int], Tensor]
 
 
 class Inputs(NamedTuple):
-    """Random conditions and start noise of N pictures."""
+    """Random conditions and start noise of N images."""
 
     pose: Tensor  # (N, L, 768)
     source: Tensor  # (N, L, 1536)

@@ -31,8 +31,8 @@ PIXELS_A_LATENT = 8
 class Implementation:
     """How one batch is generated: ``setup`` once, then ``generate`` from what it gave.
 
-    ``generate(state, steps)`` gives latents, or pictures where not ``latent``. ``steps`` is what a
-    whole picture takes; ``forwards`` the network's calls for it. Ways of one model with an equal
+    ``generate(state, steps)`` gives latents, or images where not ``latent``. ``steps`` is what a
+    whole image takes; ``forwards`` the network's calls for it. Ways of one model with an equal
     ``same`` draw the same latents.
     """
 

@@ -27,16 +27,16 @@ from xmdpt_cli.prepare.dataset_folder import make_manifest
 from xmdpt_cli.prepare.shard_writer import ShardWriter, ViewData
 from xmdpt_cli.storage.stores import LocalStore
 
-GARMENTS_PER_SHARD = 16
-# one view: both orientations of (8, 32, 32) in fp16, (257, 1536) and (257, 768) in bf16, a picture
+ITEMS_PER_SHARD = 16
+# one view: both orientations of (8, 32, 32) in fp16, (257, 1536) and (257, 768) in bf16, an image
 VIEW_BYTES = 2 * (16_384 + 789_504 + 394_752) + 100_000
-VIEWS = (3, 4)  # of every other garment; all ordered pairs: 2.6 pairs a view, as the lists have
+VIEWS = (3, 4)  # of every other item; all ordered pairs: 2.6 pairs a view, as the lists have
 
 
-def make_dataset(folder: Path, size: int, fp8: bool = False, garments: int | None = None) -> None:
-    """Write shards of about ``size`` bytes, of ``garments`` each (``GARMENTS_PER_SHARD``);
+def make_dataset(folder: Path, size: int, fp8: bool = False, items: int | None = None) -> None:
+    """Write shards of about ``size`` bytes, of ``items`` each (``ITEMS_PER_SHARD``);
     XmdptError if the disk lacks the room."""
-    garments = garments or GARMENTS_PER_SHARD
+    items = items or ITEMS_PER_SHARD
     folder.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(folder).free < 1.5 * size:
         raise XmdptError(
@@ -45,9 +45,9 @@ def make_dataset(folder: Path, size: int, fp8: bool = False, garments: int | Non
         )
     store, rng = LocalStore(folder), np.random.Generator(np.random.PCG64(0))
     indexes, position = [], 0
-    for shard in range(max(1, round(size / (VIEW_BYTES * sum(VIEWS) / 2 * garments)))):
+    for shard in range(max(1, round(size / (VIEW_BYTES * sum(VIEWS) / 2 * items)))):
         with ShardWriter(store, f"train-{shard:06d}.tar", "train") as writer:
-            for number in range(garments):
+            for number in range(items):
                 names = [f"{view}_view" for view in range(VIEWS[number % 2])]
                 pairs = [(a, b) for a in names for b in names if a != b]
                 rows = [(a, b, position + i) for i, (a, b) in enumerate(pairs)]

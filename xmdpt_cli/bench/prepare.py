@@ -36,11 +36,11 @@ class NoEncoder:
     """Stands where the networks stand and costs nothing."""
 
     def encode(
-        self, pictures: NDArray[np.uint8], poses: NDArray[np.uint8]
+        self, images: NDArray[np.uint8], poses: NDArray[np.uint8]
     ) -> dict[str, torch.Tensor]:
         import torch
 
-        return {"moments": torch.zeros(len(pictures), 1)}
+        return {"moments": torch.zeros(len(images), 1)}
 
     def describe(self) -> dict[str, Any]:
         return no_encoders("none")
@@ -55,50 +55,50 @@ def no_encoders(name: str) -> dict[str, Any]:
     return {"vae": vae, "source": source, "pose": pose, "toy": True}
 
 
-def decode_and_squash(garment: Item, sizes: Sequence[int]) -> int:
-    """What is compared with: nothing but the pictures, in memory, thrown away."""
-    for ref in garment.views.values():
+def decode_and_squash(item: Item, sizes: Sequence[int]) -> int:
+    """What is compared with: nothing but the images, in memory, thrown away."""
+    for ref in item.views.values():
         image = ref.load()
         for size in sizes:
             resize_square(image, size)
-    return len(garment.views)
+    return len(item.views)
 
 
-def made_up(picture: Path, garments: int, views: int = 4) -> Listing:
-    """The same picture as ``garments`` x ``views`` pictures, of somebody who never stands still."""
+def made_up(image: Path, items: int, views: int = 4) -> Listing:
+    """The same image as ``items`` x ``views`` images, of somebody who never stands still."""
     rng = np.random.default_rng(0)
     names = [f"{number}_front" for number in range(views)]
     made = []
-    for number in range(garments):
+    for number in range(items):
         key = f"WOMEN-Dresses-id_{number:08d}-01"
         made.append(
             Item(
                 key,
                 "train",
-                {name: ImageFile(f"{key}/{name}.jpg", picture) for name in names},
+                {name: ImageFile(f"{key}/{name}.jpg", image) for name in names},
                 {name: STANDING + rng.normal(0, 0.02, (18, 2)) for name in names},
                 [Pair(names[0], name, number * views + i) for i, name in enumerate(names[1:])],
             )
         )
-    return Listing(picture.parent, made)
+    return Listing(image.parent, made)
 
 
 def measure(
-    picture: Path, garments: int, sizes: Sequence[int], workers: int, rounds: int
+    image: Path, items: int, sizes: Sequence[int], workers: int, rounds: int
 ) -> list[tuple[float, float]]:
-    """Each round's pictures a second: decoding and squashing alone, and all of ``prepare``."""
+    """Each round's images a second: decoding and squashing alone, and all of ``prepare``."""
     from xmdpt_cli.prepare.pipeline import prepare_datasets
 
-    listing = made_up(picture, garments)
+    listing = made_up(image, items)
     encoder, found = NoEncoder(), []
     for number in range(-1, rounds):  # the first round warms up
         with Decoders(workers, sizes, 32) as pool:
             list(pool.map(decode_and_squash, listing.items[: 4 * workers], [sizes] * 4 * workers))
             begun = time.perf_counter()
-            sum(pool.map(decode_and_squash, listing.items, [sizes] * garments))
+            sum(pool.map(decode_and_squash, listing.items, [sizes] * items))
             alone = listing.images() / (time.perf_counter() - begun)
         folder = Path(tempfile.mkdtemp(prefix="xmdpt-bench-"))
-        moments: list[tuple[float, int]] = []  # (time, pictures done); the first when all are up
+        moments: list[tuple[float, int]] = []  # (time, images done); the first when all are up
 
         def seen(stage: str, done: int, total: int, /, **info: Any) -> None:
             if done:

@@ -1,4 +1,4 @@
-"""Reports of how many pictures a second go through something, with the share of the peak."""
+"""Reports of how many images a second go through something, with the share of the peak."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from xmdpt_cli.progress import Progress, silent
 
 
 class Rated(NamedTuple):
-    """A call that takes ``images`` pictures (or pairs) through ``flop`` FLOP in all."""
+    """A call that takes ``images`` images (or pairs) through ``flop`` FLOP in all."""
 
     run: Callable[[], object]
     images: int

@@ -51,7 +51,7 @@ def write_report(
         device = report["machine"]["identity"]
         on = device["processor"] if device["device"] == "cpu" else device["device"]
         write_text(paths[2], roof_chart(report, f"Time against work, {on}"))
-        parts.append(f"![Time a picture against its FLOPs, with the machine's roof]({name}.svg)")
+        parts.append(f"![Time per image against its FLOPs, with the machine's roof]({name}.svg)")
     parts += [f"**{one.title}**\n\n{one.markdown()}" for one in tables]
     write_text(paths[1], "\n\n".join(parts) + "\n")
     return paths

@@ -60,7 +60,7 @@ def known_peaks(precision: str = "bf16") -> list[Peaks]:
 
 
 def drawing(
-    size: str, pictures: int, steps: int, pixels: int = 256, precision: str = "bf16"
+    size: str, images: int, steps: int, pixels: int = 256, precision: str = "bf16"
 ) -> list[Part]:
     """What a guided batch takes: CANet once, ``steps`` steps of both branches, the VAE's decoder.
     Counted on the meta device."""
@@ -79,11 +79,11 @@ def drawing(
 
     width, canet = _BYTES[precision], model.canet
     return [
-        Part("CANet", pictures * flops(lambda: model.condition(*given)), width * _count(canet)),
-        Part("a guided step", pictures * flops(step), width * _count(model.tdnet), steps),
+        Part("CANet", images * flops(lambda: model.condition(*given)), width * _count(canet)),
+        Part("a guided step", images * flops(step), width * _count(model.tdnet), steps),
         Part(
             "VAE decoder",
-            pictures * flops(lambda: vae.decode(noise)),
+            images * flops(lambda: vae.decode(noise)),
             width * (_count(vae.decoder) + _count(vae.post_quant_conv)),
         ),
     ]
@@ -93,20 +93,20 @@ def roofs(
     sizes: Sequence[str],
     devices: Sequence[Peaks],
     *,
-    pictures: int = 8,
+    images: int = 8,
     steps: int = 50,
     pixels: int = 256,
     precision: str = "bf16",
 ) -> dict[str, Any]:
-    """For JSON: the least seconds for ``pictures`` of each size on each device, and what bounds a
+    """For JSON: the least seconds for ``images`` of each size on each device, and what bounds a
     step there: ``compute`` or ``memory``."""
     rows = []
     for size in sizes:
-        parts = drawing(size, pictures, steps, pixels, precision)
+        parts = drawing(size, images, steps, pixels, precision)
         step = parts[1]
         rows.append({
             "model": f"X-MDPT-{size}",
-            "gflop": sum(part.times * part.flop for part in parts) / pictures / 1e9,
+            "gflop": sum(part.times * part.flop for part in parts) / images / 1e9,
             "weights": sum(part.weights for part in parts),
             "seconds": {d.name: sum(part.seconds(d) for part in parts) for d in devices},
             "bound": {
@@ -118,7 +118,7 @@ def roofs(
         "format": FORMAT,
         "kind": "roof",
         "settings": {
-            "pictures": pictures,
+            "images": images,
             "steps": steps,
             "pixels": pixels,
             "precision": precision,

@@ -29,7 +29,7 @@ _COLUMNS: dict[str, Callable[[Mapping[str, Any]], str]] = {
 def speed_table(report: Mapping[str, Any]) -> Table:
     """Tables 2f and 3 in shape, with a row for each gain."""
     settings, rows = report["settings"], report["rows"]
-    title = f"seconds for {settings['pictures']} pictures of {settings['pixels']} px"
+    title = f"seconds for {settings['images']} images of {settings['pixels']} px"
     cells = [
         [row["model"], row["implementation"], *(show(row) for show in _COLUMNS.values())]
         for row in rows
@@ -84,11 +84,11 @@ def paper_table(report: Mapping[str, Any]) -> Table | None:
             _times(None if fastest is None else fastest["over_pidm_compiled"]),
         ])  # fmt: skip
     header = ["", "paper, A100, s", "over PIDM", "here as published", "here, ours", "both compiled"]
-    return Table("the paper's table beside this run: 8 pictures, 50 steps", header, rows)
+    return Table("the paper's table beside this run: 8 images, 50 steps", header, rows)
 
 
 def rate_table(report: Mapping[str, Any]) -> Table:
-    """Pictures or pairs a second: training, encoders, data, several processes."""
+    """Images or pairs a second: training, encoders, data, several processes."""
     header = ["seconds (95 %)", "a second", "over the first", "GFLOP each", "MFU"]
     several = any("processes" in row for row in report["rows"])
     rows = []
@@ -100,8 +100,8 @@ def rate_table(report: Mapping[str, Any]) -> Table:
         rows.append([*line, *([f"{row['efficiency']:.0%}"] if several else [])])
     title = {
         "train": "a training step, pairs",
-        "encode": "frozen networks, pictures",
-        "data": "pictures prepared, pairs read; seconds for one",
+        "encode": "frozen networks, images",
+        "data": "images prepared, pairs read; seconds for one",
         "scale": "training in several processes, pairs; seconds for one",
     }[report["kind"]]
     header += ["efficiency"] if several else []
@@ -167,7 +167,7 @@ def roof_table(report: Mapping[str, Any]) -> Table:
     """The least seconds on each device."""
     s = report["settings"]
     title = (
-        f"the least seconds for {s['pictures']} pictures of {s['pixels']} px, {s['steps']} guided "
+        f"the least seconds for {s['images']} images of {s['pixels']} px, {s['steps']} guided "
         f"steps, {s['precision']}"
     )
     header = [f"{row['model']} ({row['gflop']:,.0f} GFLOP/img)" for row in report["rows"]]

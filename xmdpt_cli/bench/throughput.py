@@ -30,7 +30,7 @@ from xmdpt_cli.bench.timing import Spread, interleaved, precision, ratios
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.progress import Progress, silent
 
-PICTURES = 8  # the paper's table is of so many
+IMAGES = 8  # the paper's table is of so many
 TINY_CUT = 4  # of the VAE's widths, beside tiny models
 _EQUAL = {torch.float32: 1e-4, torch.bfloat16: 0.1}  # of the largest value
 
@@ -108,7 +108,7 @@ def _measure(
         "tiny": setting.tiny,
         "rounds": rounds,
         "measured_steps": measured_steps,
-        "pictures": PICTURES,
+        "images": IMAGES,
     }
     return report("drawing", settings, rows, machine=before, peak=peaks_of(peaks, seconds))
 
@@ -145,13 +145,13 @@ def _row(
     pieces = {f"{impl.key} / once": 1.0, f"{impl.key} / steps": impl.steps / steps}
     if impl.latent:
         pieces[f"decode {precision(impl.dtype)}"] = 1.0
-    scale = PICTURES / setting.batch
+    scale = IMAGES / setting.batch
     rounds = range(len(next(iter(seconds.values()))))
     total = [scale * sum(seconds[p][i] * times for p, times in pieces.items()) for i in rounds]
-    flop = sum(parts[p].flop * times for p, times in pieces.items()) / setting.batch  # a picture
+    flop = sum(parts[p].flop * times for p, times in pieces.items()) / setting.batch  # an image
     peak = peaks[f"peak {precision(impl.dtype)}"].amount
     peak_seconds = seconds[f"peak {precision(impl.dtype)}"]
-    mfu = [flop * PICTURES / s / (peak / p) for s, p in zip(total, peak_seconds, strict=True)]
+    mfu = [flop * IMAGES / s / (peak / p) for s, p in zip(total, peak_seconds, strict=True)]
     return {
         "key": impl.key,
         "model": impl.model,
@@ -169,7 +169,7 @@ def _row(
                                   for s in seconds[f"{impl.key} / steps"])),
         "parts": {p: scale * times * Spread(tuple(seconds[p])).median
                   for p, times in pieces.items()},
-        "images_per_second": PICTURES / Spread(tuple(total)).median,
+        "images_per_second": IMAGES / Spread(tuple(total)).median,
         "gflop": flop / 1e9,
         "mfu": Spread(tuple(mfu)).plain(),
         "peak_memory": memory,

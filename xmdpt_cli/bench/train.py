@@ -3,7 +3,7 @@
 Same weights, same inputs, same losses (checked before anything is timed), rounds interleaved in
 one run. "published" computes as the published code does (see ``published``), with AdamW and EMA a
 tensor at a time and the norms of weights and gradients read every step. With ``online`` it has
-features as it has them: DINOv2 and VAE on both pictures in every step.
+features as it has them: DINOv2 and VAE on both images in every step.
 """
 
 from __future__ import annotations
@@ -141,9 +141,9 @@ def our_step(
 def published_encoders(
     device: torch.device = CPU, dtype: torch.dtype = torch.float32
 ) -> list[tuple[Encoder, int]]:
-    """What the published step encodes both pictures of every pair with, and their side in pixels.
+    """What the published step encodes both images of every pair with, and their side in pixels.
 
-    DINOv2-G of both pictures, DINOv2-B of both poses (half of all that is never used), and the
+    DINOv2-G of both images, DINOv2-B of both poses (half of all that is never used), and the
     VAE's encoder on both; networks of the real architectures with random weights.
     """
     giant, base = (dinov2(size, device, dtype) for size in ("giant", "base"))
@@ -158,7 +158,7 @@ def online_step(
     device: torch.device = CPU,
     dtype: torch.dtype = torch.float32,
 ) -> Step:
-    """The published step as it is run: features of both pictures of ``count`` pairs, ``then`` it.
+    """The published step as it is run: features of both images of ``count`` pairs, ``then`` it.
 
     The features are thrown away: ``then`` has its inputs, and only the time is looked at.
     """
@@ -170,8 +170,8 @@ def online_step(
 
     def step() -> float:
         with torch.no_grad():
-            for net, pictures in work:
-                net(pictures)
+            for net, images in work:
+                net(images)
         return then()
 
     return step

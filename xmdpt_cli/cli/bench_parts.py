@@ -117,9 +117,9 @@ def encode(
 
 
 @bench_app.command("data", cls=Command)
-@panels({"What is measured": "picture batch-size url dataset gigabytes garments", "Report": REPORT})
+@panels({"What is measured": "image batch-size url dataset gigabytes items", "Report": REPORT})
 def data(
-    picture: Annotated[
+    image: Annotated[
         Path | None, typer.Option(help="Image that is prepared repeatedly [a synthetic one].")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pairs per batch.")] = 64,
@@ -135,7 +135,7 @@ def data(
     gigabytes: Annotated[
         float, typer.Option(min=0.01, help="Size in GB of the dataset of random numbers.")
     ] = 0.5,
-    garments: Annotated[
+    items: Annotated[
         int, typer.Option(min=1, help="People with four images each, prepared per round.")
     ] = 64,
     rounds: Rounds = 5,
@@ -153,15 +153,15 @@ def data(
 
     if url is not None and dataset is None:
         raise ConfigError("--url needs --dataset DIR: the folder that is served there")
-    if picture is not None and not picture.is_file():
-        raise ConfigError(f"image not found: {picture}")
+    if image is not None and not image.is_file():
+        raise ConfigError(f"image not found: {image}")
     talk = Talk(as_json)
     warn_if_busy(talk)
     talk.say("making a dataset of random numbers, then in turn")
     report = measure_data(
         batch_size,
-        picture=picture,
-        garments=garments,
+        image=image,
+        items=items,
         dataset_bytes=int(gigabytes * 1e9),
         rounds=rounds,
         url=url,

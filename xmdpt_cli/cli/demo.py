@@ -74,7 +74,7 @@ def demo(
     talk.result(
         summary,
         table(f"held-out people, TOY networks, {SIZE} px", shown.header, shown.rows),
-        text=f"{verdict(summary)}\nlook at: {summary['picture']} (source, pose, truth, generated)\n"
+        text=f"{verdict(summary)}\nlook at: {summary['image']} (source, pose, truth, generated)\n"
         f"numbers: {record}; {duration(summary['seconds']['total'])} in all\n"
         + next_commands(out, summary),
     )
@@ -205,7 +205,7 @@ def run_demo(
             "beats": beats(plain_report["rows"]),
             "seconds": clock.seconds(),
             "steps_per_second": trained.steps_per_second,
-            "picture": record["sheet"],
+            "image": record["sheet"],
             "model": trained.model,
         }
     )

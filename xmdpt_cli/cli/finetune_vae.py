@@ -250,7 +250,7 @@ def _plan(plan: Plan, toy: bool, trunk: str | None) -> dict[str, Any]:
 def _tell(talk: Talk, done: FineTuned, out: Path, data: str, all_weights: bool) -> None:
     from xmdpt_cli.report.evaluation_json import to_json
     from xmdpt_cli.report.evaluation_text import table as cells
-    from xmdpt_cli.vae_training.finetune import PICTURE, REPORT
+    from xmdpt_cli.vae_training.finetune import IMAGE, REPORT
 
     stats, tables, toy = done.stats, [], ", TOY VAE" if done.toy else ""
     lines = [f"{stats.steps} steps in {duration(stats.seconds)}: {out}"]
@@ -259,7 +259,7 @@ def _tell(talk: Talk, done: FineTuned, out: Path, data: str, all_weights: bool) 
         shown = cells(done.report)
         title = f"rebuilt, {done.report.protocol}{toy}"
         tables.append(table(title, shown.header, shown.rows))
-        lines.append(f"look at: {out / PICTURE} (truth, before, after); numbers: {out / REPORT}")
+        lines.append(f"look at: {out / IMAGE} (truth, before, after); numbers: {out / REPORT}")
         report = {k: v for k, v in to_json(done.report).items() if k != "images"}
     if all_weights:
         lines.append("the encoder is new: cached latents of another encoder do not fit it")

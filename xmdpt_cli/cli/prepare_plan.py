@@ -80,7 +80,7 @@ def say_plan(
     return {
         "images": numbers.images,
         "pairs": numbers.pairs,
-        "garments": numbers.garments,
+        "items": numbers.items,
         "shards": len(missing),
         "bytes": {str(size): count for size, count in numbers.bytes.items()},
         "memory_bytes": memory,

@@ -80,7 +80,7 @@ def remake(
             {record.size: networks},
             detector=None if detector is None else _AsRecorded(detector, record.content["poses"]),
             tokens=record.content["tokens"],
-            garments_per_shard=record.content["garments_per_shard"],
+            items_per_shard=record.content["items_per_shard"],
             batch_size=record.value("batch_size", given, 16),
             limit=record.content["limit"],
             workers=workers(listing),

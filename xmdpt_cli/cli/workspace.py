@@ -240,7 +240,7 @@ def tuned_vae(data: str | Path) -> Path | None:
         settings = run.get("settings")
         if not isinstance(settings, dict) or settings.get("all_weights"):
             continue  # another encoder: the dataset's latents do not fit it
-        if run.get("pictures") == dataset.shards("train"):
+        if run.get("images") == dataset.shards("train"):
             fitting.append((_written(path / "xmdpt_training.json"), path))
     return max(fitting)[1] if fitting else None
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.pose.keypoints import Keypoints
 
 LARGEST = 1.05  # published
@@ -46,7 +46,7 @@ def sample_crop(seed: int, number: int, role: str, size: int) -> Crop:
     return Crop(side, left, top)
 
 
-def crop_image(image: Picture, crop: Crop) -> Picture:
+def crop_image(image: ImageArray, crop: Crop) -> ImageArray:
     """(S, S, 3) -> (S, S, 3); what is not enlarged comes back as it is."""
     size = len(image)
     if crop.side == size:

@@ -18,7 +18,7 @@ from xmdpt_cli.data.manifest import RUN_AGAIN, missing_shard, read_manifest
 from xmdpt_cli.data.shard_reader import ShardError, ShardReader, parse_keypoints
 from xmdpt_cli.data.table import Column, Ints, Pairs, Table
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.images import Picture, decode_image
+from xmdpt_cli.images import ImageArray, decode_image
 from xmdpt_cli.pose.drawing import draw_pose_map
 from xmdpt_cli.pose.keypoints import Keypoints
 from xmdpt_cli.storage.stores import Store, open_store
@@ -91,7 +91,7 @@ class PairDataset:
             raise XmdptError(
                 f"{self.path} has no {split} pairs", f"it has pairs of: {', '.join(others)}"
             )
-        self._maps: OrderedDict[int, Picture] = OrderedDict()
+        self._maps: OrderedDict[int, ImageArray] = OrderedDict()
         self._maps_lock = threading.Lock()
 
     def _read_table(self, shards: list[dict[str, Any]]) -> Table:
@@ -121,7 +121,7 @@ class PairDataset:
         return len(self.pairs)
 
     def views(self) -> list[tuple[str, str]]:
-        """All (garment key, view name) of the split, each once."""
+        """All (item key, view name) of the split, each once."""
         return [self.table.label(row) for row in range(len(self.table.name))]
 
     def rows(
@@ -224,11 +224,11 @@ class PairDataset:
             found[field] = tensor.float() if name == "moments" else tensor
         return found
 
-    def image(self, key: str, view: str) -> Picture:
+    def image(self, key: str, view: str) -> ImageArray:
         """The prepared image, (resolution, resolution, 3)."""
         return self.image_of(self.table.row(key, view))
 
-    def image_of(self, row: int) -> Picture:
+    def image_of(self, row: int) -> ImageArray:
         """``image`` of a row of the table; ShardError if it is damaged (PNG has checksums)."""
         reader = self.readers[self.table.shard[row]]
         name = f"{'.'.join(self.table.label(row))}.png of {reader.path}"
@@ -253,15 +253,15 @@ class PairDataset:
                 reader.name, f"{reader.path} holds damaged keypoints ({err})", COPY_AGAIN
             ) from None
 
-    def view(self, key: str, view: str) -> tuple[Picture, Keypoints]:
+    def view(self, key: str, view: str) -> tuple[ImageArray, Keypoints]:
         """Image and keypoints of one view."""
         return self.image(key, view), self.keypoints(key, view)
 
-    def pose_map(self, key: str, view: str, flip: bool = False) -> Picture:
+    def pose_map(self, key: str, view: str, flip: bool = False) -> ImageArray:
         """The pose map of one view (``draw_pose_map``), (resolution, resolution, 3); read only."""
         return self.pose_map_of(self.table.row(key, view), flip, self.read)
 
-    def pose_map_of(self, row: int, flip: bool, read: Read) -> Picture:
+    def pose_map_of(self, row: int, flip: bool, read: Read) -> ImageArray:
         """``pose_map`` of a row of the table, its keypoints read by ``read``."""
         with self._maps_lock:
             drawn = self._maps.get(row)

@@ -46,7 +46,7 @@ class ViewPlace:
     """One view's members as (offset, length) in the tar, and its tensors by name."""
 
     file: str  # the image it was made from, below the dataset root
-    picture: Range
+    image: Range
     keypoints: Range
     features: Range
     tensors: dict[str, TensorPlace]
@@ -54,7 +54,7 @@ class ViewPlace:
 
 @dataclass(frozen=True)
 class SamplePlace:
-    """One garment: pairs are (source view, target view, position in the published list)."""
+    """One item: pairs are (source view, target view, position in the published list)."""
 
     key: str
     pairs: list[tuple[str, str, int]]
@@ -76,7 +76,7 @@ class ShardIndex:
     def __post_init__(self) -> None:
         for sample in self.samples:
             for view in sample.views.values():
-                ranges = [view.picture, view.keypoints, view.features]
+                ranges = [view.image, view.keypoints, view.features]
                 ranges += [(tensor.offset, tensor.bytes) for tensor in view.tensors.values()]
                 if any(offset + length > self.bytes for offset, length in ranges):
                     raise ValueError(f"members within the {self.bytes} bytes of the shard")
@@ -116,11 +116,11 @@ def read_index(store: Store, shard: str) -> ShardIndex | None:
 
 
 def parse_index(data: bytes, where: object) -> ShardIndex:
-    """A sidecar's content; ``where`` names it in errors. RecordError if it is none, or if a garment
+    """A sidecar's content; ``where`` names it in errors. RecordError if it is none, or if an item
     or view has no name that prepare writes: generated images are called by it."""
     index: ShardIndex = records.parse(ShardIndex, data, where)
     for sample in index.samples:
         for name in (sample.key, *sample.views):
             if not is_plain(name) or name.startswith("."):
-                raise RecordError(f"{where} is damaged: {name!a} names no garment or view")
+                raise RecordError(f"{where} is damaged: {name!a} names no item or view")
     return index

@@ -15,7 +15,7 @@ from xmdpt_cli.utils import records
 from xmdpt_cli.utils.safe_names import SHARD, plain
 
 FORMAT = "xmdpt-dataset"
-VERSION = 2
+VERSION = 3
 MANIFEST = "dataset.json"
 BEGUN = "prepare.json"
 RUN_AGAIN = "run the same prepare command again"
@@ -41,7 +41,7 @@ class ShardEntry(TypedDict):
 
 
 class SplitCounts(TypedDict):
-    garments: Count
+    items: Count
     images: Count
     pairs: Count
 

@@ -1,7 +1,7 @@
 """Training batches from shards behind a URL, streamed by ``webdataset`` ahead of their use.
 
 Ranges of about 8 MB of the shards are requested on threads, in the order of ``StreamSampler``, and
-``webdataset`` turns them into samples, one garment each. Every byte is requested once an epoch.
+``webdataset`` turns them into samples, one item each. Every byte is requested once an epoch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from xmdpt_cli.data.index import SUFFIXES
 from xmdpt_cli.data.loader import Loader, TrainLoader
 from xmdpt_cli.data.sampler import LoaderConfig, PairIndices
 from xmdpt_cli.data.shard_reader import ShardError
-from xmdpt_cli.data.stream_sampler import Garments, Position, StreamSampler
+from xmdpt_cli.data.stream_sampler import Items, Position, StreamSampler
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.utils.prefetch import prefetch
 from xmdpt_cli.utils.records import COPY_AGAIN
@@ -33,7 +33,7 @@ from xmdpt_cli.utils.records import COPY_AGAIN
 BUFFER_BYTES = 2**30
 CONNECTIONS = 4  # requests at a time
 
-Sample = dict[str, Any]  # a garment as webdataset gives it: member suffix -> bytes
+Sample = dict[str, Any]  # an item as webdataset gives it: member suffix -> bytes
 
 
 class StreamLoader:
@@ -43,9 +43,9 @@ class StreamLoader:
     disjoint pairs, and every pair comes once an epoch. Any step is exact, but a step that does not
     follow the one before reads its buffer anew; resuming a run does this once.
 
-    ``buffer_bytes`` bounds the memory that garments take: three quarters for the shuffle buffer,
-    the rest for requests ahead. With the default of 1 GiB about 80 garments are mixed at a time, at
-    256 px and four views each. Garments whose last pair is in a batch stay until it is complete.
+    ``buffer_bytes`` bounds the memory that items take: three quarters for the shuffle buffer,
+    the rest for requests ahead. With the default of 1 GiB about 80 items are mixed at a time, at
+    256 px and four views each. Items whose last pair is in a batch stay until it is complete.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class StreamLoader:
         self.sampler = StreamSampler(dataset.table, config, buffer_bytes * 3 // 4)
         self._stream: Generator[tuple[Position, Sample], None, None] | None = None
         self._held: dict[Position, Sample] = {}  # the shuffle buffer
-        self._read: Position = (-1, 0)  # the last garment that was read
+        self._read: Position = (-1, 0)  # the last item that was read
         self._next = -1  # the step that the stream continues with
 
     def batch(self, step: int, out: Batch | None = None) -> Batch:
@@ -77,9 +77,9 @@ class StreamLoader:
             config = self.config
             try:
                 self._fetch(step, max(needed))
-                garments = {g: self._held[p] for p, g in needed.items() if p in self._held}
+                items = {g: self._held[p] for p, g in needed.items() if p in self._held}
                 which = (indices.pairs, indices.swap, indices.flip, config.pose_maps, out)
-                read = _Members(self.dataset, garments).read
+                read = _Members(self.dataset, items).read
                 return load_pairs(self.dataset, *which, config.target_tokens, read)
             except BaseException:  # the stream cannot go on: begin anew
                 self.close()
@@ -98,20 +98,20 @@ class StreamLoader:
         self._held.clear()
 
     def _needed(self, step: int) -> dict[Position, int]:
-        """The garments that the pairs of a step lie in."""
+        """The items that the pairs of a step lie in."""
         needed = {}
         for epoch, number in self.sampler.positions(step):
             plan = self.sampler.plan(epoch)
             place = int(plan.used[number])
-            needed[epoch, place] = int(plan.garments[place])
+            needed[epoch, place] = int(plan.items[place])
         return needed
 
     def _fetch(self, step: int, last: Position) -> None:
-        """Have all garments up to ``last`` in the buffer, if their shards can be read."""
+        """Have all items up to ``last`` in the buffer, if their shards can be read."""
         if self._stream is None or self._next != step:
             self.close()
             reads = self.sampler.reads(self.sampler.positions(step)[0])
-            blocks = _blocks(self.sampler.garments, reads)
+            blocks = _blocks(self.sampler.items, reads)
             # no reference to ``self``: the threads end with the loader
             self._stream = _samples(self.dataset, self.broken, blocks, self.buffer_bytes)
             self._next = step
@@ -121,7 +121,7 @@ class StreamLoader:
             self._held[self._read] = sample
 
     def _release(self, step: int) -> None:
-        """Free the garments that no later step needs."""
+        """Free the items that no later step needs."""
         epoch, number = self.sampler.positions(step + 1)[0]
         for held, place in list(self._held):
             if held < epoch or (held == epoch and self.sampler.plan(held).last[place] < number):
@@ -131,27 +131,27 @@ class StreamLoader:
 
 @dataclass
 class Block:
-    """A range of a shard: neighbouring garments."""
+    """A range of a shard: neighbouring items."""
 
     shard: int
     begin: int
     end: int
-    garments: list[tuple[Position, int]]
+    items: list[tuple[Position, int]]
 
 
-def _blocks(garments: Garments, reads: Iterator[tuple[Position, int]]) -> Iterator[Block]:
+def _blocks(items: Items, reads: Iterator[tuple[Position, int]]) -> Iterator[Block]:
     """Join reads that follow each other in one block of an epoch."""
     block: Block | None = None
-    for place, garment in reads:
-        begin, end = int(garments.begin[garment]), int(garments.end[garment])
+    for place, item in reads:
+        begin, end = int(items.begin[item]), int(items.end[item])
         if block is not None:
-            (epoch, _), before = block.garments[-1]
-            if epoch == place[0] and garments.block[before] == garments.block[garment]:
+            (epoch, _), before = block.items[-1]
+            if epoch == place[0] and items.block[before] == items.block[item]:
                 block.end = end
-                block.garments.append((place, garment))
+                block.items.append((place, item))
                 continue
             yield block
-        block = Block(int(garments.shard[garment]), begin, end, [(place, garment)])
+        block = Block(int(items.shard[item]), begin, end, [(place, item)])
 
 
 def _samples(
@@ -160,7 +160,7 @@ def _samples(
     blocks: Iterator[Block],
     buffer_bytes: int,
 ) -> Generator[tuple[Position, Sample], None, None]:
-    """The garments of the blocks, without those of broken shards, requested ahead of their use."""
+    """The items of the blocks, without those of broken shards, requested ahead of their use."""
 
     def request(block: Block) -> tuple[Block, bytes]:
         if broken is not None and block.shard in broken:
@@ -178,7 +178,7 @@ def _samples(
 def _parse(dataset: PairDataset, block: Block, data: bytes) -> Iterator[tuple[Position, Sample]]:
     """The samples of a range of a shard. ShardError if they are not those of the index."""
     reader, table = dataset.readers[block.shard], dataset.table
-    missing = {table.keys[garment]: (place, garment) for place, garment in block.garments}
+    missing = {table.keys[item]: (place, item) for place, item in block.items}
     source = {"url": reader.path, "stream": io.BytesIO(data)}
     # 0.8 s, which local datasets do without
     from webdataset.tariterators import group_by_keys, tar_file_expander
@@ -188,12 +188,12 @@ def _parse(dataset: PairDataset, block: Block, data: bytes) -> Iterator[tuple[Po
         for sample in group_by_keys(files, lcase=False):
             if sample["__key__"] not in missing:
                 continue
-            place, garment = missing.pop(sample["__key__"])
-            rows = range(table.first[garment], table.first[garment + 1])
+            place, item = missing.pop(sample["__key__"])
+            rows = range(table.first[item], table.first[item + 1])
             if all(f"{table.label(row)[1]}.safetensors" in sample for row in rows):
                 yield place, sample
             else:  # a damaged header ends a tar without an error
-                missing[sample["__key__"]] = (place, garment)
+                missing[sample["__key__"]] = (place, item)
     except (tarfile.TarError, ValueError) as err:
         raise ShardError(reader.name, f"{reader.path} is damaged ({err})", COPY_AGAIN) from None
     if missing:
@@ -206,14 +206,14 @@ def _is_needed(member: str) -> bool:
 
 
 class _Members:
-    """``Read`` for the garments that are here; replacements are requested one by one."""
+    """``Read`` for the items that are here; replacements are requested one by one."""
 
-    def __init__(self, dataset: PairDataset, garments: dict[int, Sample]) -> None:
-        self.dataset, self.garments = dataset, garments
+    def __init__(self, dataset: PairDataset, items: dict[int, Sample]) -> None:
+        self.dataset, self.items = dataset, items
 
     def read(self, row: int, offset: int, into: NDArray[np.uint8]) -> None:
         table = self.dataset.table
-        sample = self.garments.get(int(table.garment[row]))
+        sample = self.items.get(int(table.item[row]))
         if sample is None:
             self.dataset.read(row, offset, into)
             return

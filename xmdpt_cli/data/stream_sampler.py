@@ -1,11 +1,11 @@
 """The order in which shards behind a URL are streamed, known before anything is read.
 
-The indexes tell where every garment lies, so the shuffle buffer is simulated without data: which
-pair comes when, which garments must have been read by then, and when they can be freed follow from
+The indexes tell where every item lies, so the shuffle buffer is simulated without data: which
+pair comes when, which items must have been read by then, and when they can be freed follow from
 (seed, epoch, rank, world size) alone. That is what makes any position exact to resume;
 ``webdataset``'s own shuffle keeps its state in the process and has no position.
 
-Legend: P pairs of the split, G its garments, n pairs of this rank in an epoch, m the garments it
+Legend: P pairs of the split, G its items, n pairs of this rank in an epoch, m the items it
 reads for them.
 """
 
@@ -21,15 +21,15 @@ from numpy.typing import NDArray
 from xmdpt_cli.data.sampler import Bools, LoaderConfig, PairIndices
 from xmdpt_cli.data.table import Ints, Table
 
-BLOCK_BYTES = 8 * 2**20  # one request, unless a single garment is larger
+BLOCK_BYTES = 8 * 2**20  # one request, unless a single item is larger
 _HEADER = 512  # bytes of a tar header in front of each member; members are padded to as much
 
 Position = tuple[int, int]  # (epoch, number within the rank's part of it)
 
 
 @dataclass(frozen=True)
-class Garments:
-    """Where garments lie, and runs of neighbours of about ``BLOCK_BYTES``: the blocks."""
+class Items:
+    """Where items lie, and runs of neighbours of about ``BLOCK_BYTES``: the blocks."""
 
     shard: Ints  # (G,)
     begin: Ints  # (G,) byte in the shard of the first member's header
@@ -37,18 +37,18 @@ class Garments:
     block: Ints  # (G,)
 
     @classmethod
-    def of(cls, table: Table) -> Garments:
+    def of(cls, table: Table) -> Items:
         first, offsets, lengths = table.first[:-1], table.members[..., 0], table.members[..., 1]
         padded = -(-lengths // _HEADER) * _HEADER
         begin = np.minimum.reduceat(offsets.min(axis=1), first) - _HEADER
         end = np.maximum.reduceat((offsets + padded).max(axis=1), first)
         shard, block = table.shard[first], np.zeros(len(first), np.int64)
-        start = 0  # first garment of the block
-        for garment in range(1, len(first)):
-            whole = shard[garment] != shard[start]
-            whole |= end[garment] - begin[start] > BLOCK_BYTES
-            start = garment if whole else start
-            block[garment] = block[garment - 1] + whole
+        start = 0  # first item of the block
+        for item in range(1, len(first)):
+            whole = shard[item] != shard[start]
+            whole |= end[item] - begin[start] > BLOCK_BYTES
+            start = item if whole else start
+            block[item] = block[item - 1] + whole
         return cls(shard, begin, end, block)
 
 
@@ -59,24 +59,24 @@ class EpochPlan:
     pairs: Ints  # (n,) in the order they come
     swap: Bools  # (n,)
     flip: Bools  # (n,)
-    garments: Ints  # (m,) in the order they are read
-    used: Ints  # (n,) which of ``garments`` a pair needs
+    items: Ints  # (m,) in the order they are read
+    used: Ints  # (n,) which of ``items`` a pair needs
     last: Ints  # (m,) the last pair that needs it
 
 
 class StreamSampler:
-    """Which pairs each step reads, and which garments must have been read for them.
+    """Which pairs each step reads, and which items must have been read for them.
 
     An epoch permutes the blocks of the split and deals their pairs to the ranks in equal parts (to
-    one pair, and never more than one apart over all epochs so far). A rank reads its garments in
+    one pair, and never more than one apart over all epochs so far). A rank reads its items in
     this order into a buffer, as long as they fit into ``room`` bytes, and draws pairs from all that
-    are in it; a garment leaves with its last pair. So the shuffle is more local than that of
+    are in it; an item leaves with its last pair. So the shuffle is more local than that of
     ``PairSampler``.
     """
 
     def __init__(self, table: Table, config: LoaderConfig, room: int) -> None:
-        self.config, self.garments = config, Garments.of(table)
-        self._garment = table.garment[table.source]  # (P,)
+        self.config, self.items = config, Items.of(table)
+        self._item = table.item[table.source]  # (P,)
         self._room = room
         self.plan = lru_cache(maxsize=3)(self._plan)
 
@@ -96,7 +96,7 @@ class StreamSampler:
 
     def find(self, number: int) -> Position:
         """Where the rank's pair ``number``, counted from the beginning, is."""
-        epoch = number * self.config.world_size // len(self._garment)
+        epoch = number * self.config.world_size // len(self._item)
         while self._begin(epoch, self.config.rank) > number:
             epoch -= 1
         while self._begin(epoch + 1, self.config.rank) <= number:
@@ -104,37 +104,37 @@ class StreamSampler:
         return epoch, number - self._begin(epoch, self.config.rank)
 
     def reads(self, position: Position) -> Iterator[tuple[Position, int]]:
-        """((epoch, number in the plan), garment) to be read from ``position`` on, in order.
+        """((epoch, number in the plan), item) to be read from ``position`` on, in order.
 
         It begins with those that are in the buffer at that position.
         """
         epoch, number = position
         while True:
             plan = self.plan(epoch)
-            for place, garment in enumerate(plan.garments.tolist()):
+            for place, item in enumerate(plan.items.tolist()):
                 if plan.last[place] >= number:
-                    yield (epoch, place), garment
+                    yield (epoch, place), item
             epoch, number = epoch + 1, 0
 
     def _begin(self, epoch: int, rank: int) -> int:
         """How many pairs a rank has had before an epoch; over the ranks these add up to all."""
-        return (epoch * len(self._garment) + rank) // self.config.world_size
+        return (epoch * len(self._item) + rank) // self.config.world_size
 
     def _plan(self, epoch: int) -> EpochPlan:
         config = self.config
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([config.seed, epoch])))
-        place = rng.permutation(int(self.garments.block[-1]) + 1)
+        place = rng.permutation(int(self.items.block[-1]) + 1)
         # always both, so that the order does not depend on what is switched on
-        swap, flip = rng.random((2, len(self._garment)))
-        order = np.lexsort((self._garment, place[self.garments.block[self._garment]]))  # (P,)
+        swap, flip = rng.random((2, len(self._item)))
+        order = np.lexsort((self._item, place[self.items.block[self._item]]))  # (P,)
         low, high = (
             sum(self._begin(epoch + 1, r) - self._begin(epoch, r) for r in range(ranks))
             for ranks in (config.rank, config.rank + 1)
         )
         mine = order[low:high]  # (n,)
-        garment = self._garment[mine]
-        begins = np.flatnonzero(np.diff(garment, prepend=-1))  # (m,)
-        sizes = (self.garments.end - self.garments.begin)[garment[begins]]
+        item = self._item[mine]
+        begins = np.flatnonzero(np.diff(item, prepend=-1))  # (m,)
+        sizes = (self.items.end - self.items.begin)[item[begins]]
         own = np.random.SeedSequence([config.seed, epoch, config.rank, config.world_size])
         chance = np.random.Generator(np.random.PCG64(own)).random(len(mine))
         drawn, last = self._simulate(begins, sizes, chance)
@@ -143,7 +143,7 @@ class StreamSampler:
             pairs,
             (swap[pairs] < 0.5) & config.swap,
             (flip[pairs] < 0.5) & config.flip,
-            garment[begins],
+            item[begins],
             np.searchsorted(begins, drawn, side="right") - 1,
             last,
         )
@@ -151,10 +151,10 @@ class StreamSampler:
     def _simulate(
         self, begins: Ints, sizes: Ints, chance: NDArray[np.float64]
     ) -> tuple[Ints, Ints]:
-        """Run the shuffle buffer: the order of the n pairs, and each garment's last pair."""
+        """Run the shuffle buffer: the order of the n pairs, and each item's last pair."""
         starts, bytes_of = [*begins.tolist(), len(chance)], sizes.tolist()
         left = np.diff(starts).tolist()
-        buffer: list[tuple[int, int]] = []  # (pair, garment)
+        buffer: list[tuple[int, int]] = []  # (pair, item)
         held = read = 0
         drawn, last = [], np.zeros(len(begins), np.int64)
         for number, share in enumerate(chance.tolist()):
@@ -163,12 +163,12 @@ class StreamSampler:
                 held += bytes_of[read]
                 read += 1
             pick = int(share * len(buffer))
-            pair, garment = buffer[pick]
+            pair, item = buffer[pick]
             buffer[pick] = buffer[-1]
             buffer.pop()
             drawn.append(pair)
-            left[garment] -= 1
-            if not left[garment]:
-                held -= bytes_of[garment]
-                last[garment] = number
+            left[item] -= 1
+            if not left[item]:
+                held -= bytes_of[item]
+                last[item] = number
         return np.array(drawn, np.int64), last

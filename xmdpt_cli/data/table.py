@@ -1,6 +1,6 @@
 """The indexes of a whole split in memory, as columns instead of one object per view.
 
-52,712 views take about 12 MB. Legend: V views (rows), G garments, P pairs. The views of a garment
+52,712 views take about 12 MB. Legend: V views (rows), G items, P pairs. The views of an item
 are neighbouring rows.
 """
 
@@ -42,8 +42,8 @@ class Table:
         """One index per shard, in the manifest's order. ValueError if tensors differ in shape."""
         self.keys: list[str] = []  # (G,)
         view_names: dict[str, int] = {}
-        shard_of: list[int] = []  # of each garment
-        counts: list[int] = []  # views of each garment
+        shard_of: list[int] = []  # of each item
+        counts: list[int] = []  # views of each item
         names: list[Ints] = []
         members: list[Ints] = []
         pairs: list[Ints] = []
@@ -62,13 +62,13 @@ class Table:
                 counts.append(len(row_of))
                 shard_of.append(shard)
                 rows += len(row_of)
-            ranges = [(*place.picture, *place.keypoints, *place.features) for place in places]
+            ranges = [(*place.image, *place.keypoints, *place.features) for place in places]
             members.append(np.array(ranges, np.int64).reshape(-1, 3, 2))
             tensors.add(rows - len(places), [place.tensors for place in places])
         self.view_names = list(view_names)
         self.first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)  # (G + 1,) rows
-        self.garment = np.repeat(np.arange(len(counts)), counts)  # (V,)
-        self.shard = np.array(shard_of, np.int64)[self.garment]  # (V,)
+        self.item = np.repeat(np.arange(len(counts)), counts)  # (V,)
+        self.shard = np.array(shard_of, np.int64)[self.item]  # (V,)
         self.name = _joined(names).astype(np.int32)  # (V,), into view_names
         # (V, 3, 2): image, keypoints, features as offset and length
         self.members = _joined(members).reshape(-1, 3, 2)
@@ -76,19 +76,19 @@ class Table:
         published = _joined(pairs).reshape(-1, 3)
         published = published[np.argsort(published[:, 2], kind="stable")]
         self.source, self.target, self.position = np.ascontiguousarray(published.T)  # (P,) each
-        self._garments = {key: number for number, key in enumerate(self.keys)}
+        self._items = {key: number for number, key in enumerate(self.keys)}
 
     def row(self, key: str, view: str) -> int:
         """The row of a view; KeyError if there is none."""
-        garment = self._garments[key]
-        for row in range(self.first[garment], self.first[garment + 1]):
+        item = self._items[key]
+        for row in range(self.first[item], self.first[item + 1]):
             if self.view_names[self.name[row]] == view:
                 return row
         raise KeyError((key, view))
 
     def label(self, row: int) -> tuple[str, str]:
-        """(garment key, view name) of a row."""
-        return self.keys[self.garment[row]], self.view_names[self.name[row]]
+        """(item key, view name) of a row."""
+        return self.keys[self.item[row]], self.view_names[self.name[row]]
 
 
 class _TensorOffsets:
@@ -136,7 +136,7 @@ class _TensorOffsets:
 class PairRef:
     """One listed pair."""
 
-    key: str  # the garment
+    key: str  # the item
     source: str  # view
     target: str
     position: int  # in the published list of the split

@@ -33,7 +33,7 @@ STRAY = 0.1  # a source of fewer than this share of another's images is not the 
 _FAMILIES = (
     ("img_highres",), ("img",), ("",), ("train_highres", "test_highres"), ("train", "test"),
 )  # fmt: skip
-_PICTURE_FOLDERS = {name for family in _FAMILIES for name in family} | set(GENDERS)
+_IMAGE_FOLDERS = {name for family in _FAMILIES for name in family} | set(GENDERS)
 
 
 @dataclass
@@ -75,7 +75,7 @@ def read_places(root: Path) -> list[Place]:
     top = scan.read("")
     if top is None:
         return []
-    skipped = _PICTURE_FOLDERS | {"pose"} | set(lmdb_folders(top.folders))
+    skipped = _IMAGE_FOLDERS | {"pose"} | set(lmdb_folders(top.folders))
     folders = [scan.read(name) for name in top.folders if name not in skipped]
     found = [top, *(folder for folder in folders if folder is not None)]
     # what unpacking adds: img_highres/img_highres, In-shop Clothes Retrieval Benchmark/Img
@@ -83,7 +83,7 @@ def read_places(root: Path) -> list[Place]:
     inside = {folder.below(name) for folder in found for name in folder.folders if _wraps(name)}
     for inner in (scan.read(name) for name in sorted(inside - known)):
         there = set() if inner is None else set(inner.folders)
-        if inner is not None and there & _PICTURE_FOLDERS and not there & {*GENDERS}:
+        if inner is not None and there & _IMAGE_FOLDERS and not there & {*GENDERS}:
             found.append(inner)
     return [
         Place(folder.name, frozenset(folder.files), frozenset(folder.folders)) for folder in found
@@ -92,7 +92,7 @@ def read_places(root: Path) -> list[Place]:
 
 def _wraps(name: str) -> bool:
     """Whether archives of images are unpacked into folders so named."""
-    return name.lower() in {name.lower() for name in _PICTURE_FOLDERS - {*GENDERS, ""}}
+    return name.lower() in {name.lower() for name in _IMAGE_FOLDERS - {*GENDERS, ""}}
 
 
 def find_images(root: Path, places: Iterable[Place], sizes: tuple[int, ...]) -> ImageSource | None:

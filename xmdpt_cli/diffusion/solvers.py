@@ -1,6 +1,6 @@
 """Solvers of the sampling ODE, written as what they are: weights.
 
-A step of every solver here is a weighted sum of the present x and of the last few clean pictures
+A step of every solver here is a weighted sum of the present x and of the last few clean images
 x_0 that the network predicted. The weights depend on the schedule and the timesteps alone, so they
 are made in float64 before the loop.
 
@@ -33,7 +33,7 @@ class Step:
     timestep: int
     alpha: float
     sigma: float
-    #: weights of x, then of the clean pictures, the newest first
+    #: weights of x, then of the clean images, the newest first
     predict: tuple[float, ...]
     #: the same for a correction of x beforehand, now that the network has seen it; the first
     #: weight is that of the previous step's x. Empty: no correction

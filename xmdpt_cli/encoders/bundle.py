@@ -19,24 +19,24 @@ from xmdpt_cli.errors import XmdptError
 
 @dataclass(frozen=True)
 class Encoders:
-    """A VAE, the DINOv2 for source pictures, and the one for pose pictures."""
+    """A VAE, the DINOv2 for source images, and the one for pose images."""
 
     vae: VAE
     source: Dino
     pose: Dino
 
     def encode(
-        self, pictures: NDArray[np.uint8], poses: NDArray[np.uint8]
+        self, images: NDArray[np.uint8], poses: NDArray[np.uint8]
     ) -> dict[str, torch.Tensor]:
-        """Pictures and their pose pictures, uint8 (N, H, W, 3) each -> features on the CPU.
+        """Images and their pose images, uint8 (N, H, W, 3) each -> features on the CPU.
 
         ``moments`` (N, 2C, h, w) unscaled, float16 where that holds them, else float32;
         ``source_tokens`` (N, L, D) and ``pose_tokens`` (N, L', D') bfloat16, which loses
         nothing: the model casts them to bfloat16 at its first layer.
         """
         return {
-            "moments": moments_of(self.vae, pictures),
-            "source_tokens": source_tokens_of(self.source, pictures),
+            "moments": moments_of(self.vae, images),
+            "source_tokens": source_tokens_of(self.source, images),
             "pose_tokens": pose_tokens_of(self.pose, poses),
         }
 
@@ -83,20 +83,20 @@ class Encoders:
         )
 
 
-def moments_of(vae: VAE, pictures: NDArray[np.uint8]) -> torch.Tensor:
+def moments_of(vae: VAE, images: NDArray[np.uint8]) -> torch.Tensor:
     """uint8 (N, H, W, 3) -> (N, 2C, h, w) on the CPU: float16 where that holds them."""
-    moments = vae.encode_moments(pictures).cpu()
+    moments = vae.encode_moments(images).cpu()
     half = moments.half()
     return half if bool(half.isfinite().all()) else moments
 
 
-def source_tokens_of(dino: Dino, pictures: NDArray[np.uint8]) -> torch.Tensor:
+def source_tokens_of(dino: Dino, images: NDArray[np.uint8]) -> torch.Tensor:
     """uint8 (N, H, W, 3) -> bfloat16 (N, L, D) on the CPU."""
-    return dino.tokens(to_signed(pictures)).bfloat16().cpu()
+    return dino.tokens(to_signed(images)).bfloat16().cpu()
 
 
 def pose_tokens_of(dino: Dino, poses: NDArray[np.uint8]) -> torch.Tensor:
-    """Pose pictures uint8 (N, H, W, 3) -> bfloat16 (N, L, D) on the CPU."""
+    """Pose images uint8 (N, H, W, 3) -> bfloat16 (N, L, D) on the CPU."""
     return dino.tokens(pose_input(poses)).bfloat16().cpu()
 
 

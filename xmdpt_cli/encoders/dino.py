@@ -1,4 +1,4 @@
-"""DINOv2 (transformers): pictures and pose pictures to tokens, CLS first.
+"""DINOv2 (transformers): images and pose images to tokens, CLS first.
 
 Shapes: N batch, L tokens (257 at 224 px), D width (1536 giant, 768 base).
 """
@@ -26,14 +26,14 @@ from xmdpt_cli.encoders.vae import channels_first
 
 DEFAULT_SOURCE = "facebook/dinov2-giant"  # paper sec. 3; published code
 DEFAULT_POSE = "facebook/dinov2-base"
-INPUT_SIZE = 224  # at every picture size, 512 included (published code)
+INPUT_SIZE = 224  # at every image size, 512 included (published code)
 HINT = "give the folder as `--dino-source DIR` or `--dino-pose DIR`"
-# DINOv2-G in float32 needs about 50 MB of activations a picture.
+# DINOv2-G in float32 needs about 50 MB of activations an image.
 CHUNK = 16
 
 
 def pose_input(poses: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
-    """Pose pictures uint8 (N, H, W, 3) -> float32 (N, 3, H, W) in [0, 1], each over its maximum.
+    """Pose images uint8 (N, H, W, 3) -> float32 (N, 3, H, W) in [0, 1], each over its maximum.
 
     A pose without any joint is black and stays 0 (the published division gives NaN).
     """
@@ -148,7 +148,7 @@ class Dino:
 
     @property
     def length(self) -> int:
-        """Tokens per picture L, CLS included."""
+        """Tokens per image L, CLS included."""
         return self.grid**2 + 1
 
     @property
@@ -172,7 +172,7 @@ class Dino:
     def tokens(self, images: torch.Tensor) -> torch.Tensor:
         """Float (N, 3, H, W) -> float32 (N, L, D): the last layer after its norm, CLS first.
 
-        Source pictures come in [-1, 1], not with ImageNet statistics, pose pictures in [0, 1];
+        Source images come in [-1, 1], not with ImageNet statistics, pose images in [0, 1];
         both are resized bicubic without antialiasing (published code).
         """
         size = (self.input_size, self.input_size)

@@ -1,7 +1,7 @@
-"""OpenPose's body network (controlnet-aux): a picture of a person to 18 keypoints.
+"""OpenPose's body network (controlnet-aux): an image of a person to 18 keypoints.
 
 Only keypoints are taken from it: controlnet-aux draws joints, limbs and colours in another
-order than the published pose pictures.
+order than the published pose images.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from xmdpt_cli.encoders.openpose_batch import detect_batch
 from xmdpt_cli.encoders.weights import HUB_ID, Origin, not_fetched
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import expanded
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.utils.weights_files import UnreadableError, check_archive, check_whole, unreadable
 
 DEFAULT_OPENPOSE = "lllyasviel/Annotators"
@@ -30,8 +30,8 @@ BODY_FILE = "body_pose_model.pth"
 JOINTS = 18
 _AGAIN = "fetch or copy it again"
 
-# Taller pictures are reduced before detection: the network sees 184 rows in any case, and
-# controlnet-aux enlarges 57 maps to the picture it was given to look for joints in them.
+# Taller images are reduced before detection: the network sees 184 rows in any case, and
+# controlnet-aux enlarges 57 maps to the image it was given to look for joints in them.
 DETECT_HEIGHT = 512
 FARTHEST_RATIO = 10  # of width to height, or height to width
 
@@ -93,45 +93,45 @@ class OpenPose:
         network = self._detector.body_estimation.model
         return self._origin.describe(network, joints=JOINTS, detect_height=DETECT_HEIGHT)
 
-    def keypoints(self, picture: Picture) -> NDArray[np.float64] | None:
+    def keypoints(self, image: ImageArray) -> NDArray[np.float64] | None:
         """uint8 (H, W, 3) -> (18, 2) x, y in its pixels, NaN where not seen; None for no person.
 
         Of several persons the one with the highest total score.
         """
-        if not _can_show_a_person(picture):
+        if not _can_show_a_person(image):
             return None
-        reduced = _reduce(picture)
-        return _best(self._detector.detect_poses(reduced), reduced, picture)
+        reduced = _reduce(image)
+        return _best(self._detector.detect_poses(reduced), reduced, image)
 
-    def people(self, picture: Picture) -> list[NDArray[np.float64]]:
+    def people(self, image: ImageArray) -> list[NDArray[np.float64]]:
         """uint8 (H, W, 3) -> everybody in it, (18, 2) each in its pixels, NaN where not seen.
 
         The largest first: the box around the joints that were seen, then the total score.
         """
-        if not _can_show_a_person(picture):
+        if not _can_show_a_person(image):
             return []
-        reduced = _reduce(picture)
+        reduced = _reduce(image)
         found = [
-            (_joints(person.body, reduced, picture), float(person.body.total_score))
+            (_joints(person.body, reduced, image), float(person.body.total_score))
             for person in self._detector.detect_poses(reduced)
         ]
         found.sort(key=lambda one: (_extent(one[0]), one[1]), reverse=True)
         return [points for points, _ in found if np.isfinite(points).any()]
 
     def keypoints_batch(
-        self, pictures: Sequence[Picture], *, threads: int | None = None
+        self, images: Sequence[ImageArray], *, threads: int | None = None
     ) -> list[NDArray[np.float64] | None]:
-        """``keypoints`` of pictures of any sizes, in order.
+        """``keypoints`` of images of any sizes, in order.
 
-        The network sees pictures of one shape (after scaling to 184 rows) together; what comes
-        before and after it is done a picture at a time, on ``threads`` threads [those of load].
+        The network sees images of one shape (after scaling to 184 rows) together; what comes
+        before and after it is done an image at a time, on ``threads`` threads [those of load].
         """
-        found: list[NDArray[np.float64] | None] = [None] * len(pictures)
-        usable = [i for i, picture in enumerate(pictures) if _can_show_a_person(picture)]
-        reduced = [_reduce(pictures[i]) for i in usable]
+        found: list[NDArray[np.float64] | None] = [None] * len(images)
+        usable = [i for i, image in enumerate(images) if _can_show_a_person(image)]
+        reduced = [_reduce(images[i]) for i in usable]
         people = detect_batch(self._detector, reduced, threads=threads or self.threads)
         for i, shown, persons in zip(usable, reduced, people, strict=True):
-            found[i] = _best(persons, shown, pictures[i])
+            found[i] = _best(persons, shown, images[i])
         return found
 
 
@@ -139,35 +139,37 @@ def _not_body(path: Path, why: str) -> XmdptError:
     return XmdptError(f"not OpenPose's body network: {path} ({why})", _AGAIN)
 
 
-def _can_show_a_person(picture: Picture) -> bool:
+def _can_show_a_person(image: ImageArray) -> bool:
     """Strips far from a person's shape break controlnet-aux's scaling, or fill the memory."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     return height > 0 and 1 / FARTHEST_RATIO <= width / height <= FARTHEST_RATIO
 
 
-def _reduce(picture: Picture) -> Picture:
+def _reduce(image: ImageArray) -> ImageArray:
     """At most ``DETECT_HEIGHT`` rows, in proportion."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     if height <= DETECT_HEIGHT:
-        return picture
+        return image
     size = (max(1, round(width * DETECT_HEIGHT / height)), DETECT_HEIGHT)
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
-def _best(people: Sequence[Any], shown: Picture, picture: Picture) -> NDArray[np.float64] | None:
+def _best(
+    people: Sequence[Any], shown: ImageArray, image: ImageArray
+) -> NDArray[np.float64] | None:
     """The joints of the most confident person, whom ``shown`` shows; None for nobody."""
     if not people:
         return None
     body = max((person.body for person in people), key=lambda body: body.total_score)
-    return _joints(body, shown, picture)
+    return _joints(body, shown, image)
 
 
-def _joints(body: Any, shown: Picture, picture: Picture) -> NDArray[np.float64]:
-    """A person's joints in pixels of ``picture``, (18, 2), NaN where missing.
+def _joints(body: Any, shown: ImageArray, image: ImageArray) -> NDArray[np.float64]:
+    """A person's joints in pixels of ``image``, (18, 2), NaN where missing.
 
-    They were found in ``shown``, the picture or a smaller copy: as fractions of its sides.
+    They were found in ``shown``, the image or a smaller copy: as fractions of its sides.
     """
-    size = np.array(picture.shape[1::-1], dtype=np.float64)
+    size = np.array(image.shape[1::-1], dtype=np.float64)
     # a pixel of the copy stands for several: its middle, not its corner, is where the joint is
     middle = (size / shown.shape[1::-1] - 1) / 2
     points = np.full((JOINTS, 2), math.nan)

@@ -1,10 +1,10 @@
-"""Many pictures through OpenPose's network at once, around controlnet-aux's one-picture code.
+"""Many images through OpenPose's network at once, around controlnet-aux's one-image code.
 
-controlnet-aux calls its network in the middle of a function that scales a picture before and
-assembles people after. That function is run twice for every picture, each time on a copy of the
+controlnet-aux calls its network in the middle of a function that scales an image before and
+assembles people after. That function is run twice for every image, each time on a copy of the
 detector with a stand-in for the network: one that takes what it is given and stops there, and,
-once the real network has seen all pictures of one shape together, one that answers with that
-picture's part of its output.
+once the real network has seen all images of one shape together, one that answers with that
+image's part of its output.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 
-Outputs = tuple[torch.Tensor, torch.Tensor]  # of one picture: (1, 38, h, w), (1, 19, h, w)
+Outputs = tuple[torch.Tensor, torch.Tensor]  # of one image: (1, 38, h, w), (1, 19, h, w)
 Network = Callable[[torch.Tensor], Outputs]
 
-AT_ONCE = 32  # pictures a call of the network: its first layers hold about 12 MB for each
+AT_ONCE = 32  # images a call of the network: its first layers hold about 12 MB for each
 
 
 class _Stopped(Exception):  # noqa: N818 - not an error
@@ -37,7 +37,7 @@ class _StandIn:
     """What the library's function asks of a network: where its parameters are, and a call."""
 
     def parameters(self) -> Iterator[torch.Tensor]:
-        yield torch.empty(0)  # on the CPU: the pictures travel together, later
+        yield torch.empty(0)  # on the CPU: the images travel together, later
 
 
 class _Recorder(_StandIn):
@@ -59,24 +59,24 @@ class _Replay(_StandIn):
 
 
 def detect_batch(
-    detector: Any, pictures: Sequence[Picture], *, threads: int = 1
+    detector: Any, images: Sequence[ImageArray], *, threads: int = 1
 ) -> list[list[Any]]:
-    """``detector.detect_poses`` of every picture, uint8 (H, W, 3) of any sizes, in order.
+    """``detector.detect_poses`` of every image, uint8 (H, W, 3) of any sizes, in order.
 
     ``threads`` work before and after the network. ``detector`` is not changed, so calls from
     several threads do not disturb each other.
     """
     network = detector.body_estimation.model
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        asked = list(pool.map(lambda picture: _question(detector, picture), pictures))
+        asked = list(pool.map(lambda image: _question(detector, image), images))
         answers = _ask(network, asked)
 
         def finish(i: int) -> list[Any]:
             replay = _Replay(asked[i], answers[i], network)
-            people: list[Any] = _with_network(detector, replay).detect_poses(pictures[i])
+            people: list[Any] = _with_network(detector, replay).detect_poses(images[i])
             return people
 
-        return list(pool.map(finish, range(len(pictures))))
+        return list(pool.map(finish, range(len(images))))
 
 
 def _with_network(detector: Any, network: Any) -> Any:
@@ -87,10 +87,10 @@ def _with_network(detector: Any, network: Any) -> Any:
     return other
 
 
-def _question(detector: Any, picture: Picture) -> torch.Tensor:
-    """What the network is given for this picture: float32 (1, 3, h, w) on the CPU."""
+def _question(detector: Any, image: ImageArray) -> torch.Tensor:
+    """What the network is given for this image: float32 (1, 3, h, w) on the CPU."""
     try:
-        _with_network(detector, _Recorder()).detect_poses(picture)
+        _with_network(detector, _Recorder()).detect_poses(image)
     except _Stopped as stopped:
         return stopped.data
     raise AssertionError("controlnet-aux did not ask its network")

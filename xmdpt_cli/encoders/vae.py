@@ -1,4 +1,4 @@
-"""The VAE (diffusers' AutoencoderKL): pictures to posterior moments, latents to pictures.
+"""The VAE (diffusers' AutoencoderKL): images to posterior moments, latents to images.
 
 Shapes: N batch, C latent channels (4), f downsampling factor (8, toy 4), h = H/f, w = W/f.
 """
@@ -25,27 +25,25 @@ CHUNK_PIXELS = 16 * 256 * 256
 BYTES_A_PIXEL = 4096
 
 
-def channels_first(pictures: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
+def channels_first(images: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
     """uint8 (N, H, W, 3), an array or a tensor on any device -> float32 (N, 3, H, W), 0 to 255.
 
     Contiguous, not a view: networks keep the layout of their input, and on CPUs torch's GroupNorm
     loses digits of channels-last tensors (3.1e-3 of the moments at 512 px, against 9e-6).
     """
-    if not isinstance(pictures, torch.Tensor):
-        pictures = torch.from_numpy(np.ascontiguousarray(pictures))
-    if pictures.dtype != torch.uint8 or pictures.ndim != 4 or pictures.shape[-1] != 3:
-        raise ValueError(
-            f"expected uint8 (N, H, W, 3), got {pictures.dtype} {tuple(pictures.shape)}"
-        )
-    return pictures.permute(0, 3, 1, 2).contiguous().float()
+    if not isinstance(images, torch.Tensor):
+        images = torch.from_numpy(np.ascontiguousarray(images))
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[-1] != 3:
+        raise ValueError(f"expected uint8 (N, H, W, 3), got {images.dtype} {tuple(images.shape)}")
+    return images.permute(0, 3, 1, 2).contiguous().float()
 
 
-def to_signed(pictures: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
+def to_signed(images: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
     """uint8 (N, H, W, 3) -> float32 (N, 3, H, W) in [-1, 1]."""
-    return channels_first(pictures).div(127.5).sub(1.0)
+    return channels_first(images).div(127.5).sub(1.0)
 
 
-def to_pictures(signed: torch.Tensor) -> NDArray[np.uint8]:
+def to_images(signed: torch.Tensor) -> NDArray[np.uint8]:
     """(N, 3, H, W) in [-1, 1] -> uint8 (N, H, W, 3), rounded and clipped."""
     bytes_ = signed.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
     return np.ascontiguousarray(bytes_.permute(0, 2, 3, 1).cpu().numpy())
@@ -137,20 +135,20 @@ class VAE:
         self.net.to(device)
 
     @torch.no_grad()
-    def encode_moments(self, pictures: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
+    def encode_moments(self, images: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
         """uint8 (N, H, W, 3) -> float32 (N, 2C, h, w): mean, then log-variance, unscaled.
 
         A tensor may be on any device. H and W must be multiples of f (XmdptError).
         """
-        height, width = pictures.shape[1:3]
+        height, width = images.shape[1:3]
         if height % self.factor or width % self.factor:
             raise XmdptError(
-                f"pictures of {height}x{width} do not divide by the VAE's factor {self.factor}"
+                f"images of {height}x{width} do not divide by the VAE's factor {self.factor}"
             )
         step = max(1, self.chunk_pixels // (height * width))
         parts = []
-        for start in range(0, len(pictures), step):
-            signed = to_signed(pictures[start : start + step]).to(self.device, self.dtype)
+        for start in range(0, len(images), step):
+            signed = to_signed(images[start : start + step]).to(self.device, self.dtype)
             parts.append(self.net.encode(signed).latent_dist.parameters.float())
         if not parts:
             shape = (0, 2 * self.channels, height // self.factor, width // self.factor)
@@ -178,7 +176,7 @@ class VAE:
                 part = torch.cat([part, part[-1:].expand(missing, -1, -1, -1)])
             with self._autocast():
                 signed = self.net.decode(part.to(self.dtype).contiguous()).sample
-            out[start : start + step] = to_pictures(signed[: len(out) - start])
+            out[start : start + step] = to_images(signed[: len(out) - start])
         return out
 
     def _autocast(self) -> torch.autocast:

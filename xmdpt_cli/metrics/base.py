@@ -26,16 +26,16 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.metrics.evaluation import finite_mean
 from xmdpt_cli.metrics.intervals import Interval, mean_interval
 from xmdpt_cli.metrics.pixels import Once, Pixels, in_threads, size_of, to_arrays
 
 #: one image, brought to the size that is compared
-Path = Callable[[Picture], Pixels]
+Path = Callable[[ImageArray], Pixels]
 
 
-def unchanged(image: Picture) -> Pixels:
+def unchanged(image: ImageArray) -> Pixels:
     """An image as it is."""
     return image
 
@@ -62,7 +62,7 @@ class _Each:
 
     path: Path
 
-    def __call__(self, images: Sequence[Picture]) -> list[Pixels]:
+    def __call__(self, images: Sequence[ImageArray]) -> list[Pixels]:
         return in_threads(self.path, images)
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.metrics.collection import Factory
 from xmdpt_cli.metrics.evaluation import Evaluation
 from xmdpt_cli.metrics.features import FeatureExtractor
@@ -38,12 +38,12 @@ _BATCH = 16  # pairs measured at once
 class ImagePair(NamedTuple):
     """A generated image and its ground truth, uint8 (H, W, 3); a tuple in this order will do."""
 
-    generated: Picture
-    ground_truth: Picture
-    source: Picture | None = None
+    generated: ImageArray
+    ground_truth: ImageArray
+    source: ImageArray | None = None
     keypoints: NDArray[np.float64] | None = None  # (18, 2) of the ground truth, NaN: missing
     name: str = ""
-    reconstruction: Picture | None = None  # the ground truth, encoded and decoded
+    reconstruction: ImageArray | None = None  # the ground truth, encoded and decoded
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _batches(pairs: Iterable[ImagePair | tuple[Any, ...]]) -> Iterator[Batch]:
 def _batch(pairs: Sequence[ImagePair]) -> Batch:
     sizes = _sizes(pairs[0])
 
-    def stack(images: Sequence[Picture | None]) -> Tensor | None:
+    def stack(images: Sequence[ImageArray | None]) -> Tensor | None:
         return None if images[0] is None else to_tensor([i for i in images if i is not None])
 
     unknown = np.full((18, 2), np.nan)

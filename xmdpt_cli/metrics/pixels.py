@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -23,7 +23,7 @@ B = TypeVar("B")
 Pixels: TypeAlias = "NDArray[np.uint8] | NDArray[np.float32]"
 
 
-def checked(image: Picture, whose: str) -> Picture:
+def checked(image: ImageArray, whose: str) -> ImageArray:
     """``image`` if it is uint8 (H, W, 3). Otherwise an XmdptError that begins with ``whose``:
     floats have no known scale and may hold NaN."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
@@ -34,7 +34,7 @@ def checked(image: Picture, whose: str) -> Picture:
     return image
 
 
-def to_arrays(images: Tensor) -> list[Picture]:
+def to_arrays(images: Tensor) -> list[ImageArray]:
     """uint8 (N, 3, H, W) on any device -> N arrays (H, W, 3). XmdptError for anything else."""
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
         raise XmdptError(
@@ -44,7 +44,7 @@ def to_arrays(images: Tensor) -> list[Picture]:
     return list(np.ascontiguousarray(images.detach().permute(0, 2, 3, 1).cpu().numpy()))
 
 
-def to_tensor(images: Iterable[Picture]) -> Tensor:
+def to_tensor(images: Iterable[ImageArray]) -> Tensor:
     """Arrays (H, W, 3) of one size -> (N, 3, H, W)."""
     return torch.from_numpy(np.stack(list(images))).permute(0, 3, 1, 2)
 

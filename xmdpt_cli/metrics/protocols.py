@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from xmdpt_cli.errors import ConfigError
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.metrics.base import Path, unchanged
 from xmdpt_cli.metrics.pixels import Pixels, unit_tensor
 
@@ -58,7 +58,7 @@ class Protocol:
     batches: Mapping[str, int] = field(default_factory=dict)
 
 
-def _pil(size: tuple[int, int], image: Picture) -> Picture:
+def _pil(size: tuple[int, int], image: ImageArray) -> ImageArray:
     """PIL's bicubic (antialiased, rounded) to (H, W)."""
     if image.shape[:2] == size:
         return image
@@ -66,7 +66,7 @@ def _pil(size: tuple[int, int], image: Picture) -> Picture:
     return np.array(resized, dtype=np.uint8)
 
 
-def _torch_bicubic(size: tuple[int, int], image: Picture) -> Picture:
+def _torch_bicubic(size: tuple[int, int], image: ImageArray) -> ImageArray:
     """Antialiased bicubic on floats to (H, W), then truncated, not rounded.
 
     Truncation darkens by half a grey level on average; the published numbers include it.
@@ -78,12 +78,12 @@ def _torch_bicubic(size: tuple[int, int], image: Picture) -> Picture:
     return np.ascontiguousarray(grey_levels.permute(1, 2, 0).numpy())
 
 
-def _square(size: tuple[int, int], image: Picture) -> Picture:
+def _square(size: tuple[int, int], image: ImageArray) -> ImageArray:
     """The square PNG of PIDM's folders, as high as (H, W)."""
     return _pil((size[0], size[0]), image)
 
 
-def _through_square(size: tuple[int, int], method: int, image: Picture) -> Pixels:
+def _through_square(size: tuple[int, int], method: int, image: ImageArray) -> Pixels:
     """The square PNG, then OpenCV on its float32 grey levels; float32 (H, W, 3)."""
     if image.shape[:2] == size:  # squeezed already
         return image

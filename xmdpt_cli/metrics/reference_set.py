@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_bytes
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.metrics.features import FeatureExtractor
 from xmdpt_cli.metrics.fid import FeatureDistribution, FeatureStatistics
 from xmdpt_cli.metrics.pixels import Pixels, checked
@@ -40,7 +40,7 @@ class ReferenceSet:
     """Photographs that FID and KID compare with. ``content`` names them by what they are; None:
     nothing is cached."""
 
-    images: Callable[[], Iterable[Picture]]
+    images: Callable[[], Iterable[ImageArray]]
     content: Callable[[], str] | None = None
 
 
@@ -99,7 +99,7 @@ def reference_statistics(
 
 
 def _read_all(
-    images: Iterable[Picture], passes: Sequence[_Pass], progress: Progress
+    images: Iterable[ImageArray], passes: Sequence[_Pass], progress: Progress
 ) -> Mapping[tuple[int, int], int]:
     """Show every image to every pass; returns how many there are of each size."""
     sizes: Counter[tuple[int, int]] = Counter()
@@ -134,7 +134,7 @@ class _Pass:
         self.seen = FeatureStatistics()
         self.features: list[NDArray[np.float32]] = []
 
-    def add(self, image: Picture) -> None:
+    def add(self, image: ImageArray) -> None:
         shown = self.protocol.ground_truth(image)
         if not self.count:
             self.total = np.zeros(shown.shape)

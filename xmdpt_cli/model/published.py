@@ -167,7 +167,7 @@ def _is_index(index: Tensor, grid: Tensor) -> bool:
 
 # files
 
-#: keys below which a state dict is looked for; the average first: it draws better pictures
+#: keys below which a state dict is looked for; the average first: it draws better images
 WRAPPERS = ("ema", "model", "state_dict", "model_state_dict")
 _AGAIN = "it is not whole, or no checkpoint: fetch or copy the published ema_*.pt file again"
 #: what DDP and torch.compile put into names; no published name has such a part

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.pose.keypoints import JOINTS, LIMBS, Keypoints, size_hw
 
 # Joint i and limb i take colour i, with its channels reversed (published).
@@ -54,7 +54,7 @@ class Window(NamedTuple):
 
 def draw_pose(
     keypoints: NDArray[np.floating] | list[list[float]], size: int | tuple[int, int]
-) -> Picture:
+) -> ImageArray:
     """Draw keypoints, (18, 2) in pixels of ``size``, as uint8 (H, W, 3); no joints give black.
 
     A joint is missing where a coordinate is not finite or where both are -1. Divide by the
@@ -66,7 +66,7 @@ def draw_pose(
     return _render(points, Window(0, 0, width, height), Manner.BLENDED, _limb)
 
 
-def draw_pose_map(keypoints: Keypoints, size: int) -> Picture:
+def draw_pose_map(keypoints: Keypoints, size: int) -> ImageArray:
     """``draw_pose`` for images of any size: uint8 (size, size, 3).
 
     Joints and limbs have a fixed width in pixels, made for 256: at 64 px they hide each other. So
@@ -79,7 +79,9 @@ def draw_pose_map(keypoints: Keypoints, size: int) -> Picture:
     return large if factor == 1 else cv2.resize(large, (size, size), interpolation=cv2.INTER_AREA)
 
 
-def render_pose(keypoints: Keypoints, window: Window, manner: Manner = Manner.BLENDED) -> Picture:
+def render_pose(
+    keypoints: Keypoints, window: Window, manner: Manner = Manner.BLENDED
+) -> ImageArray:
     """The part of a pose image inside ``window``: uint8 (height, width, 3).
 
     ``keypoints``: (18, 2) in pixels of the whole image, NaN missing. Made to be called again and
@@ -90,7 +92,7 @@ def render_pose(keypoints: Keypoints, window: Window, manner: Manner = Manner.BL
 
 def _render(
     keypoints: Keypoints, window: Window, manner: Manner, limb_of: Callable[..., Limb]
-) -> Picture:
+) -> ImageArray:
     left, top, right, bottom = window
     canvas = np.zeros((max(bottom - top, 0), max(right - left, 0), 3), dtype=np.uint8)
     places = keypoints.tolist()
@@ -119,7 +121,7 @@ def _render(
     return canvas
 
 
-def _draw_joints(canvas: Picture, places: list[list[float]], window: Window) -> None:
+def _draw_joints(canvas: ImageArray, places: list[list[float]], window: Window) -> None:
     for joint, (x, y) in enumerate(places):
         if math.isfinite(x) and math.isfinite(y):
             centre = (int(x) - window.left, int(y) - window.top)

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.images import Picture, resize_square
+from xmdpt_cli.images import ImageArray, resize_square
 from xmdpt_cli.pose.keypoints import FRAME_HEIGHT, FRAME_WIDTH, Keypoints
 from xmdpt_cli.pose.padding import PADDED_BOX, is_padded_image
 from xmdpt_cli.pose.person_box import ASPECT, Box, box_around, person_box, widened
@@ -31,7 +31,7 @@ _END = (0.03, 0.12)  # how deep and how long, as fractions, the ends of a side a
 class Framed(NamedTuple):
     """An image for the model: uint8 (size, size, 3)."""
 
-    image: Picture
+    image: ImageArray
     keypoints: Keypoints | None  # (18, 2) in pixels of ``image``, where they were given
     box: Box  # what of the original it shows, in its pixels; it may leave the original
     note: str  # one clause for the user
@@ -153,7 +153,7 @@ def _to_square(keypoints: Keypoints, box: Box, size: int) -> Keypoints:
     return (keypoints - box[:2]) * (size / box.width, size / box.height)
 
 
-def _render(image: Image.Image, box: Box, size: int) -> Picture:
+def _render(image: Image.Image, box: Box, size: int) -> ImageArray:
     """``box`` of the image squashed to ``size``; beyond the image its border's colours."""
     if box == (0, 0, *image.size):
         return resize_square(image, size)
@@ -176,7 +176,7 @@ def _render(image: Image.Image, box: Box, size: int) -> Picture:
     return _filled(inner, size, (int(first[0]), int(first[1])))
 
 
-def _filled(inner: Picture, size: int, at: tuple[int, int]) -> Picture:
+def _filled(inner: ImageArray, size: int, at: tuple[int, int]) -> ImageArray:
     """``inner`` at (x, y) of a square; around it each side's background continues in one colour.
 
     A side's background is looked for at its two ends: in its middle the person may leave.
@@ -193,7 +193,7 @@ def _filled(inner: Picture, size: int, at: tuple[int, int]) -> Picture:
     return canvas
 
 
-def _background(rows: Picture) -> Picture:
+def _background(rows: ImageArray) -> ImageArray:
     """The median colour at the ends of the first rows."""
     deep, long = (
         max(1, round(share * side)) for share, side in zip(_END, rows.shape, strict=False)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.pose.drawing import OPACITY, PALETTE, RADIUS, Manner
 from xmdpt_cli.pose.joint_search import DARK, Search, Work, brightest
 from xmdpt_cli.pose.keypoints import JOINTS, LIMBS, Keypoints
@@ -41,7 +41,7 @@ _EQUAL = 0.03  # how far line widths are off in the end
 LEAST_JOINTS, FEW_JOINTS = 4, 9
 
 
-def is_pose_image(image: Picture) -> bool:
+def is_pose_image(image: ImageArray) -> bool:
     """Whether an image uint8 (H, W, 3) is a drawn skeleton in the usual colours, on black."""
     bright = brightest(image)
     drawn = image[bright >= DARK].astype(np.float32)
@@ -64,7 +64,7 @@ _UNDERSTOOD = (
 )
 
 
-def _has_lines(image: Picture) -> bool:
+def _has_lines(image: ImageArray) -> bool:
     """Whether what is drawn is at least two pixels wide, mostly, and not noise."""
     drawn = (brightest(image) >= DARK).astype(np.uint8)
     solid = cv2.morphologyEx(drawn, cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
@@ -79,7 +79,7 @@ def _colour_off(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
     return off
 
 
-def pose_image_keypoints(image: Picture) -> Keypoints | None:
+def pose_image_keypoints(image: ImageArray) -> Keypoints | None:
     """The joints, (18, 2) in pixels of an image of one drawn pose; None if it is no such image.
 
     Understood at any size: the published drawing, and controlnet-aux's, each also with red and
@@ -124,7 +124,7 @@ class _Found(NamedTuple):
     explained: float  # share of what is drawn that the joints draw again
 
 
-def _begun(image: Picture, manner: Manner, scale: float, work: Work) -> Search:
+def _begun(image: ImageArray, manner: Manner, scale: float, work: Work) -> Search:
     """An image whose lines are ``scale`` times as wide as drawn, brought back to that."""
     if scale == 1.0:
         drawn = image[brightest(image) >= DARK].astype(np.float32)
@@ -133,7 +133,7 @@ def _begun(image: Picture, manner: Manner, scale: float, work: Work) -> Search:
     return Search(_scaled(image, 1 / scale), manner, _NEAR, work)
 
 
-def _recover(image: Picture, manner: Manner, scale: float, work: Work) -> _Found:
+def _recover(image: ImageArray, manner: Manner, scale: float, work: Work) -> _Found:
     """The joints, and the scale, with which the drawing comes closest."""
     found = _Found(np.full((len(JOINTS), 2), np.nan), 0.0)
     for _ in range(_REFINEMENTS):
@@ -150,13 +150,13 @@ def _recover(image: Picture, manner: Manner, scale: float, work: Work) -> _Found
     return found
 
 
-def _scaled(image: Picture, factor: float) -> Picture:
+def _scaled(image: ImageArray, factor: float) -> ImageArray:
     size = [max(1, round(side * factor)) for side in image.shape[1::-1]]
     kind = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(image, size, interpolation=kind), dtype=np.uint8)
 
 
-def _cropped(image: Picture) -> tuple[tuple[int, int], Picture]:
+def _cropped(image: ImageArray) -> tuple[tuple[int, int], ImageArray]:
     """((x, y), the part of an image from there that has something on it, with a margin)."""
     rows, columns = np.nonzero(brightest(image) >= DARK)
     margin = 4 * RADIUS
@@ -165,7 +165,7 @@ def _cropped(image: Picture) -> tuple[tuple[int, int], Picture]:
     return (int(left), int(top)), np.ascontiguousarray(part)
 
 
-def _line_width(image: Picture) -> float:
+def _line_width(image: ImageArray) -> float:
     """How wide, in pixels, the widest of the limbs and joints is.
 
     Hands that are drawn too are heaps of discs in the colour of a joint: then limbs alone count.
@@ -178,7 +178,7 @@ def _line_width(image: Picture) -> float:
     return 2 * inside - min(1.0, inside / 5)
 
 
-def _half_width(image: Picture, colour: NDArray[np.float32]) -> float:
+def _half_width(image: ImageArray, colour: NDArray[np.float32]) -> float:
     low, high = np.maximum(colour - _NEAR, 0), np.minimum(colour + _NEAR, 255)
     part = cv2.inRange(image, low, high)
     return float(cv2.distanceTransform(part, cv2.DIST_L2, 5).max())

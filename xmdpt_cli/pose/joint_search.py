@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.pose.drawing import OPACITY, PALETTE, RADIUS, Manner, Window, render_pose
 from xmdpt_cli.pose.keypoints import JOINTS, LIMBS, Keypoints
 
@@ -45,7 +45,7 @@ _LIMBS_OF = [[i for i, limb in enumerate(LIMBS) if joint in limb] for joint in r
 _NEIGHBOURS = [sorted({end for i in limbs for end in LIMBS[i]}) for limbs in _LIMBS_OF]
 
 
-def brightest(image: Picture) -> NDArray[np.uint8]:
+def brightest(image: ImageArray) -> NDArray[np.uint8]:
     """The largest of every pixel's channels; several times as fast as ``max(axis=2)``."""
     return np.maximum(np.maximum(image[..., 0], image[..., 1]), image[..., 2])
 
@@ -64,7 +64,7 @@ class Work:
 
 
 def _places(
-    image: Picture, joint: int, manner: Manner, tolerance: int, work: Work
+    image: ImageArray, joint: int, manner: Manner, tolerance: int, work: Work
 ) -> list[tuple[float, float]]:
     """Where a disc has most of the colours that the joint's can have, the best first."""
     rows, columns = np.nonzero(brightest(image) >= DARK)
@@ -105,7 +105,7 @@ def _disc_colours(joint: int, manner: Manner) -> list[NDArray[np.float32]]:
     return colours
 
 
-def hand_pixels(image: Picture, tolerance: int) -> NDArray[np.uint8] | None:
+def hand_pixels(image: ImageArray, tolerance: int) -> NDArray[np.uint8] | None:
     """Where hands are drawn beside a body, uint8 (H, W) of 0 and 1; None if there are none.
 
     OpenPose's tools draw a hand as 21 discs in the colour of the left knee, and thin lines of
@@ -130,7 +130,7 @@ def hand_pixels(image: Picture, tolerance: int) -> NDArray[np.uint8] | None:
     return np.asarray(cv2.dilate(hands, np.ones((3, 3), np.uint8)), dtype=np.uint8)
 
 
-def _dot_centres(image: Picture, hands: NDArray[np.uint8], tolerance: int) -> list[Place]:
+def _dot_centres(image: ImageArray, hands: NDArray[np.uint8], tolerance: int) -> list[Place]:
     """The middles of the discs of hands; one of each hand lies on the wrist."""
     dots = _near(image, PALETTE[_KNEE], tolerance) * hands
     whole = cv2.filter2D(dots.astype(np.float32), -1, _SPOT, borderType=cv2.BORDER_CONSTANT)
@@ -144,7 +144,7 @@ def _dot_centres(image: Picture, hands: NDArray[np.uint8], tolerance: int) -> li
     return found[: 2 * _MOST_DOTS]
 
 
-def _near(image: Picture, colour: NDArray[np.float32], tolerance: int) -> NDArray[np.uint8]:
+def _near(image: ImageArray, colour: NDArray[np.float32], tolerance: int) -> NDArray[np.uint8]:
     low, high = np.maximum(colour - tolerance, 0), np.minimum(colour + tolerance, 255)
     return np.asarray(cv2.inRange(image, low, high) > 0, dtype=np.uint8)
 
@@ -156,7 +156,7 @@ class Search:
     Hands that are drawn too are neither searched nor compared.
     """
 
-    def __init__(self, image: Picture, manner: Manner, tolerance: int, work: Work) -> None:
+    def __init__(self, image: ImageArray, manner: Manner, tolerance: int, work: Work) -> None:
         self.image, self.manner, self.work = image, manner, work
         hands = hand_pixels(image, tolerance) if manner is Manner.OPAQUE else None
         self.hands = hands is not None
@@ -229,7 +229,7 @@ class Search:
         self.drawn[window] = drawn
         return True
 
-    def _apart(self, window: tuple[slice, slice], drawn: Picture) -> float:
+    def _apart(self, window: tuple[slice, slice], drawn: ImageArray) -> float:
         """How far a drawing is from the image; where hands are drawn it counts less."""
         image = self.image[window]
         whole = float(cv2.norm(image, drawn, cv2.NORM_L1))

@@ -33,7 +33,7 @@ def fingerprint(
     listing: Listing,
     target: Target,
     settings: Settings,
-    garments_per_shard: int,
+    items_per_shard: int,
     limit: int | None,
 ) -> dict[str, Any]:
     """Everything the bytes depend on, apart from the images themselves."""
@@ -41,11 +41,11 @@ def fingerprint(
         "format": FORMAT,
         "version": VERSION,
         "resolution": target.size,
-        "garments_per_shard": garments_per_shard,
+        "items_per_shard": items_per_shard,
         "limit": limit,
         "tokens": settings.tokens,
         "dataset": {
-            "garments": len(listing.items),
+            "items": len(listing.items),
             "images": listing.images(),
             "sha256": listing.digest(),
         },
@@ -236,7 +236,7 @@ def make_manifest(
 def _counts(indexes: list[ShardIndex]) -> dict[str, int]:
     samples = [sample for index in indexes for sample in index.samples]
     return {
-        "garments": len(samples),
+        "items": len(samples),
         "images": sum(len(sample.views) for sample in samples),
         "pairs": sum(len(sample.pairs) for sample in samples),
     }

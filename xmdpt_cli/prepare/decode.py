@@ -1,4 +1,4 @@
-"""The images of a garment decoded, resized and compressed: what decoder processes do.
+"""The images of an item decoded, resized and compressed: what decoder processes do.
 
 What runs there imports no torch: a decoder process starts in under a second and stays small.
 """
@@ -14,7 +14,7 @@ from PIL import Image
 
 from xmdpt_cli.datasets.listing import Item
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.images import Picture, fast_png_bytes, resize_square
+from xmdpt_cli.images import ImageArray, fast_png_bytes, resize_square
 from xmdpt_cli.pose.drawing import draw_pose
 from xmdpt_cli.pose.keypoints import Keypoints, from_fractions
 
@@ -34,9 +34,9 @@ def _nothing() -> None:
 class SizedView:
     """One view at one prepared size."""
 
-    image: Picture  # (size, size, 3)
+    image: ImageArray  # (size, size, 3)
     png: bytes = b""
-    pose: Picture | None = None  # (size, size, 3), black if no joint is there; None: not yet drawn
+    pose: ImageArray | None = None  # (size, size, 3), black without joints; None: not rendered
     features: dict[str, torch.Tensor] | None = None  # come last
 
 
@@ -47,14 +47,14 @@ class DecodedView:
     file: str  # below the dataset root
     sized: dict[int, SizedView]
     fractions: Keypoints | None  # of width and height, NaN missing; None: OpenPose has to look
-    whole: Picture | None = None  # (H, W, 3), H at most DETECT_HEIGHT: what OpenPose looks at
+    whole: ImageArray | None = None  # (H, W, 3), H at most DETECT_HEIGHT: what OpenPose looks at
 
 
 @dataclass
-class DecodedGarment:
+class DecodedItem:
     """The views that could be decoded, and what could not."""
 
-    garment: Item
+    item: Item
     views: dict[str, DecodedView] = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)  # (file, reason)
     pairs: list[tuple[str, str, int]] = field(default_factory=list)  # that are left, see ``settle``
@@ -68,14 +68,14 @@ class DecodedGarment:
 
     def drop(self, view: str, reason: str) -> None:
         """Leave one view out."""
-        self.skipped.append((self.garment.views[view].name, reason))
+        self.skipped.append((self.item.views[view].name, reason))
         self.views.pop(view, None)
 
     def settle(self) -> None:
         """Find the pairs that are left, and drop the views that none of them uses."""
         self.pairs = [
             (pair.source, pair.target, pair.position)
-            for pair in self.garment.pairs
+            for pair in self.item.pairs
             if pair.source in self.views and pair.target in self.views
         ]
         used = {view for source, target, _ in self.pairs for view in (source, target)}
@@ -83,38 +83,38 @@ class DecodedGarment:
             self.drop(name, "no usable pair is left for this image")
 
 
-def decode_garment(garment: Item, sizes: Sequence[int]) -> DecodedGarment:
+def decode_item(item: Item, sizes: Sequence[int]) -> DecodedItem:
     """Decode every view once and squash it to every size; what fails is named, not raised.
 
     One kind of work after the other: a loop that does all of it view by view takes half as long
     again for what is not decoding, its code and data never being in the processor's cache.
     """
-    item = DecodedGarment(garment)
-    for name, ref in garment.views.items():
+    decoded = DecodedItem(item)
+    for name, ref in item.views.items():
         try:
             image = ref.load()
             squashed = {size: resize_square(image, size) for size in sizes}
         except XmdptError as err:
             # without the folder, so that the same data give the same manifest anywhere
-            item.drop(name, err.message.replace(ref.where, ref.name.rsplit("/", 1)[-1]))
+            decoded.drop(name, err.message.replace(ref.where, ref.name.rsplit("/", 1)[-1]))
             continue
         except MemoryError:
-            item.drop(name, "not enough memory to decode it")
+            decoded.drop(name, "not enough memory to decode it")
             continue
         sized = {size: SizedView(image) for size, image in squashed.items()}
-        view = item.views[name] = DecodedView(ref.name, sized, garment.keypoints.get(name))
+        view = decoded.views[name] = DecodedView(ref.name, sized, item.keypoints.get(name))
         if view.fractions is None:
             view.whole = _reduced(image, DETECT_HEIGHT)
-    for view in item.views.values():
+    for view in decoded.views.values():
         for one in view.sized.values():
             one.png = fast_png_bytes(one.image)
-    for view in item.views.values():
+    for view in decoded.views.values():
         if view.fractions is not None:
             draw_poses(view)
-    return item
+    return decoded
 
 
-def _reduced(image: Image.Image, height: int) -> Picture:
+def _reduced(image: Image.Image, height: int) -> ImageArray:
     """The image in its own shape, at most ``height`` rows."""
     if image.height > height:
         width = max(1, round(image.width * height / image.height))

@@ -10,12 +10,12 @@ import numpy as np
 
 from xmdpt_cli.datasets.listing import Item
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.prepare.decode import DecodedView, decode_garment, draw_poses
+from xmdpt_cli.prepare.decode import DecodedView, decode_item, draw_poses
 from xmdpt_cli.prepare.features import FeatureEncoder, PoseDetector, encode_views
 from xmdpt_cli.prepare.plan import ShardPlan
 from xmdpt_cli.utils.splits import SPLITS
 
-_GARMENTS = 8  # decoded to measure
+_ITEMS = 8  # decoded to measure
 _VIEWS = 8  # shown to the networks to measure
 _LONG = 5.0  # seconds: a first call this long is not repeated
 
@@ -24,7 +24,7 @@ _LONG = 5.0  # seconds: a first call this long is not repeated
 class Estimate:
     """Measured on a few images; seconds are of one process, for all sizes together."""
 
-    garments: dict[str, int]  # by split
+    items: dict[str, int]  # by split
     images: dict[str, int]
     pairs: dict[str, int]
     bytes: dict[int, int]  # by size
@@ -56,9 +56,9 @@ def estimate(
     tokens, 8 x size/8 x size/8 moments) and the networks' time stays unknown.
     Raises XmdptError if none of the images looked at can be used.
     """
-    garments = [garment for plan in plans for garment in plan.garments]
+    items = [item for plan in plans for item in plan.items]
     begun = time.perf_counter()
-    views = _decode_some(garments, sizes)
+    views = _decode_some(items, sizes)
     decoding = (time.perf_counter() - begun) / len(views)
     few = views[:_VIEWS]
     detecting = _time_detector(few, detector) if detector else None
@@ -66,13 +66,13 @@ def estimate(
     counts = dict.fromkeys(SPLITS, 0)
     images, pairs = dict(counts), dict(counts)
     for plan in plans:
-        counts[plan.split] += len(plan.garments)
+        counts[plan.split] += len(plan.items)
         images[plan.split] += plan.images
-        pairs[plan.split] += sum(len(garment.pairs) for garment in plan.garments)
-    undetected = sum(len(g.views.keys() - g.keypoints.keys()) for g in garments)
+        pairs[plan.split] += sum(len(item.pairs) for item in plan.items)
+    undetected = sum(len(g.views.keys() - g.keypoints.keys()) for g in items)
     total = sum(images.values())
-    # each garment has two small JSON members, each shard about half a record of padding
-    beside = len(garments) * 2 * 1024 + len(plans) * 5 * 1024
+    # each item has two small JSON members, each shard about half a record of padding
+    beside = len(items) * 2 * 1024 + len(plans) * 5 * 1024
     bytes_ = {s: round(total * _view_bytes(views, s, tokens)) + beside for s in sizes}
     return Estimate(counts, images, pairs, bytes_, undetected, decoding, encoding, detecting)
 
@@ -90,10 +90,10 @@ def _view_bytes(views: Sequence[DecodedView], size: int, tokens: str) -> float:
     return image + _padded(count) + _padded(keypoints)
 
 
-def _decode_some(garments: Sequence[Item], sizes: Sequence[int]) -> list[DecodedView]:
-    """All views of a few garments spread over the listing."""
-    places = np.unique(np.linspace(0, len(garments) - 1, _GARMENTS).round().astype(int))
-    decoded = [decode_garment(garments[i], sizes) for i in places]
+def _decode_some(items: Sequence[Item], sizes: Sequence[int]) -> list[DecodedView]:
+    """All views of a few items spread over the listing."""
+    places = np.unique(np.linspace(0, len(items) - 1, _ITEMS).round().astype(int))
+    decoded = [decode_item(items[i], sizes) for i in places]
     views = [view for item in decoded for view in item.views.values()]
     if not views:
         first = "; ".join(f"{file}: {why}" for item in decoded for file, why in item.skipped[:1])

@@ -1,4 +1,4 @@
-"""What the frozen networks add to decoded garments: keypoints where they are missing, features."""
+"""What the frozen networks add to decoded items: keypoints where they are missing, features."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from xmdpt_cli.data.fp8 import SCALE, quantise_tokens
 from xmdpt_cli.data.index import FLIP
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.pose.keypoints import Keypoints
-from xmdpt_cli.prepare.decode import DecodedGarment, DecodedView, draw_poses
+from xmdpt_cli.prepare.decode import DecodedItem, DecodedView, draw_poses
 
 TOKEN_TYPES = ("bf16", "fp8")
 NO_PERSON = "OpenPose finds no person"
@@ -26,7 +26,7 @@ class FeatureEncoder(Protocol):
     """The frozen networks, behind one call."""
 
     def encode(
-        self, pictures: NDArray[np.uint8], poses: NDArray[np.uint8]
+        self, images: NDArray[np.uint8], poses: NDArray[np.uint8]
     ) -> dict[str, torch.Tensor]:
         """Images and rendered poses, each uint8 (N, size, size, 3) -> tensors (N, ...).
 
@@ -43,7 +43,7 @@ class FeatureEncoder(Protocol):
 class PoseDetector(Protocol):
     """OpenPose, behind one call."""
 
-    def keypoints_batch(self, pictures: Sequence[Picture]) -> list[Keypoints | None]:
+    def keypoints_batch(self, images: Sequence[ImageArray]) -> list[Keypoints | None]:
         """uint8 (H, W, 3) each -> (18, 2) x, y in its pixels, NaN missing; None for no person."""
         ...
 
@@ -53,15 +53,15 @@ class PoseDetector(Protocol):
 
 
 def add_keypoints(
-    garments: Iterable[DecodedGarment], detector: PoseDetector, batch_size: int
-) -> Iterator[DecodedGarment]:
-    """The garments in order; views without keypoints get OpenPose's, or are left out.
+    items: Iterable[DecodedItem], detector: PoseDetector, batch_size: int
+) -> Iterator[DecodedItem]:
+    """The items in order; views without keypoints get OpenPose's, or are left out.
 
     The detector looks at about ``batch_size`` images at a time.
     """
-    group: list[DecodedGarment] = []
+    group: list[DecodedItem] = []
     images = 0
-    for item in garments:
+    for item in items:
         group.append(item)
         images += sum(view.fractions is None for view in item.views.values())
         if images >= batch_size:
@@ -72,7 +72,7 @@ def add_keypoints(
     yield from group
 
 
-def _detect(group: Sequence[DecodedGarment], detector: PoseDetector) -> None:
+def _detect(group: Sequence[DecodedItem], detector: PoseDetector) -> None:
     """Find the keypoints of all views that have none."""
     missing = [
         (item, name, view)
@@ -93,18 +93,18 @@ def _detect(group: Sequence[DecodedGarment], detector: PoseDetector) -> None:
 
 
 def add_features(
-    garments: Iterable[DecodedGarment],
+    items: Iterable[DecodedItem],
     encoders: Mapping[int, FeatureEncoder],
     tokens: str,
     batch_size: int,
-) -> Iterator[DecodedGarment]:
-    """The garments in order, each as soon as all its views are encoded.
+) -> Iterator[DecodedItem]:
+    """The items in order, each as soon as all its views are encoded.
 
     Batches hold ``batch_size`` views; the last one may be smaller.
     """
-    waiting: deque[DecodedGarment] = deque()
+    waiting: deque[DecodedItem] = deque()
     batch: list[DecodedView] = []
-    for item in garments:
+    for item in items:
         waiting.append(item)
         for view in item.views.values():
             batch.append(view)
@@ -143,7 +143,7 @@ def encode_views(
             one.features = found
 
 
-def _stacked(images: list[Picture], mirror: bool) -> Picture:
+def _stacked(images: list[ImageArray], mirror: bool) -> ImageArray:
     """(N, H, W, 3). Images are mirrored, joints are not relabelled (published)."""
     stacked = np.empty((len(images), *images[0].shape), dtype=np.uint8)
     for image, into in zip(images, stacked, strict=True):

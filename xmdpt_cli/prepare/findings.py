@@ -21,7 +21,7 @@ class Finding:
     message: str
     hint: str
     shard: str = ""  # the file it concerns; empty: the dataset
-    garment: str = ""
+    item: str = ""
     view: str = ""
 
     @property
@@ -31,7 +31,7 @@ class Finding:
 
     def where(self) -> str:
         """``train-000000.tar, WOMEN-Dresses-id_00000002-02/1_front``; empty: the dataset."""
-        inside = "/".join(part for part in (self.garment, self.view) if part)
+        inside = "/".join(part for part in (self.item, self.view) if part)
         return ", ".join(part for part in (self.shard, inside) if part)
 
     def line(self) -> str:
@@ -48,7 +48,7 @@ class CheckReport:
     deep: bool  # whether the shards' content was read
     findings: list[Finding] = field(default_factory=list)
     shards: int = 0  # there should be
-    garments: int = 0  # seen in usable shards, as the next three
+    items: int = 0  # seen in usable shards, as the next three
     views: int = 0
     pairs: int = 0
     bytes: int = 0
@@ -91,7 +91,7 @@ class CheckReport:
             "ok": self.ok,
             "deep": self.deep,
             "shards": self.shards,
-            "garments": self.garments,
+            "items": self.items,
             "views": self.views,
             "pairs": self.pairs,
             "bytes": self.bytes,

@@ -1,4 +1,4 @@
-"""One shard: decoded garments in, files out, for every size at once."""
+"""One shard: decoded items in, files out, for every size at once."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from xmdpt_cli.data.index import ShardIndex
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import writing
 from xmdpt_cli.pose.keypoints import from_fractions
-from xmdpt_cli.prepare.decode import DecodedGarment
+from xmdpt_cli.prepare.decode import DecodedItem
 from xmdpt_cli.prepare.features import FeatureEncoder, PoseDetector, add_features, add_keypoints
 from xmdpt_cli.prepare.plan import ShardPlan
 from xmdpt_cli.prepare.shard_writer import ShardWriter, ViewData
 from xmdpt_cli.storage.stores import Store
 
-_UNWRITTEN = 64  # garments that may wait for the writing thread
+_UNWRITTEN = 64  # items that may wait for the writing thread
 
 
 @dataclass(frozen=True)
@@ -47,28 +47,28 @@ class Settings:
 def make_shard(
     plan: ShardPlan,
     targets: Sequence[Target],
-    decoded: Iterator[DecodedGarment],
+    decoded: Iterator[DecodedItem],
     settings: Settings,
     report: Callable[[int, str], None],
 ) -> list[ShardIndex]:
-    """Take the plan's garments from ``decoded`` and write them for each target.
+    """Take the plan's items from ``decoded`` and write them for each target.
 
     Encoders run in the calling thread, hashing and writing in another one, decoding elsewhere.
     Batches never cross a shard's border, so a shard depends on nothing before it. ``report(images,
-    shard)`` is called for each garment. Raises XmdptError where a shard cannot be written, features
+    shard)`` is called for each item. Raises XmdptError where a shard cannot be written, features
     are not finite, or (``strict``) an image cannot be used.
     """
     skipped: list[tuple[str, str]] = []
     encoders = {target.size: target.encoder for target in targets}
 
-    def usable(garments: Iterator[DecodedGarment]) -> Iterator[DecodedGarment]:
-        for item in garments:
+    def usable(items: Iterator[DecodedItem]) -> Iterator[DecodedItem]:
+        for item in items:
             item.settle()
             if item.skipped:
                 _refuse(item.skipped, settings)
                 skipped.extend(item.skipped)
             yield item
-            report(len(item.garment.views), plan.name)
+            report(len(item.item.views), plan.name)
 
     with ExitStack() as stack:
         writers = [
@@ -79,12 +79,12 @@ def make_shard(
         ]
         thread = _WriterThread([target.size for target in targets], writers)
         stack.callback(thread.stop)  # before the writers close their files
-        garments: Iterator[DecodedGarment]
-        garments = (item for _, item in zip(plan.garments, decoded, strict=False))
+        items: Iterator[DecodedItem]
+        items = (item for _, item in zip(plan.items, decoded, strict=False))
         if settings.detector is not None:
-            garments = add_keypoints(garments, settings.detector, settings.batch_size)
-        garments = usable(garments)
-        for item in add_features(garments, encoders, settings.tokens, settings.batch_size):
+            items = add_keypoints(items, settings.detector, settings.batch_size)
+        items = usable(items)
+        for item in add_features(items, encoders, settings.tokens, settings.batch_size):
             thread.write(item)
         return thread.finish(skipped)
 
@@ -103,22 +103,22 @@ def _refuse(skipped: Sequence[tuple[str, str]], settings: Settings) -> None:
 
 
 class _WriterThread:
-    """One thread that hashes and writes garments, in order."""
+    """One thread that hashes and writes items, in order."""
 
     def __init__(self, sizes: Sequence[int], writers: Sequence[ShardWriter]) -> None:
         self.sizes, self.writers = sizes, writers
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="write")
         self._pending: deque[Future[None]] = deque()
 
-    def write(self, item: DecodedGarment) -> None:
-        """Take one garment; waits if too many are not written yet, raises what went wrong."""
+    def write(self, item: DecodedItem) -> None:
+        """Take one item; waits if too many are not written yet, raises what went wrong."""
         item.release()  # what is written is compressed already
         if item.pairs:
             self._pending.append(self._thread.submit(self._write, item))
         while len(self._pending) > _UNWRITTEN or (self._pending and self._pending[0].done()):
             self._pending.popleft().result()
 
-    def _write(self, item: DecodedGarment) -> None:
+    def _write(self, item: DecodedItem) -> None:
         for size, writer in zip(self.sizes, self.writers, strict=True):
             views = {}
             for name, view in item.views.items():
@@ -127,7 +127,7 @@ class _WriterThread:
                 points = from_fractions(view.fractions, size)
                 views[name] = ViewData(view.file, sized.png, points, sized.features or {})
             with writing(f"{writer.store.url}/{writer.name}"):
-                writer.add(item.garment.key, views, item.pairs)
+                writer.add(item.item.key, views, item.pairs)
 
     def finish(self, skipped: list[tuple[str, str]]) -> list[ShardIndex]:
         """Wait for the rest and end the shards."""

@@ -1,6 +1,6 @@
 """From a listing of a raw dataset to a prepared one.
 
-A shard goes through these stages, a garment at a time (``make_shard``):
+A shard goes through these stages, an item at a time (``make_shard``):
 
     decode and resize (``decode``, on ``workers``) -> keypoints where the listing has none
     (``features``) -> VAE moments and DINOv2 tokens (``features``) -> write (``shard_writer``)
@@ -44,7 +44,7 @@ from xmdpt_cli.storage.stores import Store, open_store
 
 __all__ = ["FeatureEncoder", "PoseDetector", "World", "prepare_dataset", "prepare_datasets"]
 
-GARMENTS_PER_SHARD = 64
+ITEMS_PER_SHARD = 64
 
 
 def prepare_dataset(
@@ -66,7 +66,7 @@ def prepare_datasets(
     *,
     detector: PoseDetector | None = None,
     tokens: str = "bf16",
-    garments_per_shard: int = GARMENTS_PER_SHARD,
+    items_per_shard: int = ITEMS_PER_SHARD,
     batch_size: int = 16,
     limit: int | None = None,
     strict: bool = False,
@@ -80,7 +80,7 @@ def prepare_datasets(
     ``outs``: side of the prepared squares in pixels -> folder or URL; ``encoders``: those of each
     size; ``detector``: finds the keypoints that the listing does not have; ``tokens``: ``"bf16"``,
     or ``"fp8"`` with a scale a token; ``batch_size``: images per call of an encoder; ``limit``: at
-    most so many garments per split; ``strict``: the first image that cannot be used is an error;
+    most so many items per split; ``strict``: the first image that cannot be used is an error;
     ``workers``: processes that decode ahead of the encoders (0: threads of this process; a script
     that asks for processes needs ``if __name__ == "__main__"``); ``world``: which of how many
     processes this is, all called alike; each returns when all are done; ``remake``: shards to make
@@ -91,7 +91,7 @@ def prepare_datasets(
     holds something else or was begun with other settings, if the encoder gives values that are not
     finite, or if nothing usable is left.
     """
-    _check(outs, encoders, tokens, garments_per_shard, batch_size, limit, workers)
+    _check(outs, encoders, tokens, items_per_shard, batch_size, limit, workers)
     world = world or World()
     if listing.without_keypoints() == 0:
         detector = None
@@ -111,11 +111,11 @@ def prepare_datasets(
         meeting = Meeting(targets[0].store, world)
         try:
             for target in targets:
-                begun = fingerprint(listing, target, settings, garments_per_shard, limit)
+                begun = fingerprint(listing, target, settings, items_per_shard, limit)
                 begin(target.store, begun, meeting, keep=remake is not None)
             if remake is not None:
                 settings = replace(settings, left_out=left_out(targets[0].store))
-            plans = plan_shards(listing, garments_per_shard, limit)
+            plans = plan_shards(listing, items_per_shard, limit)
             made = _make_shards(targets, plans, settings, workers, meeting, remake or (), progress)
             manifests = {
                 target.size: _finish(target, plans, made, listing, settings, meeting)
@@ -162,10 +162,10 @@ def _make_shards(
         if plan.name not in missing:
             report(plan.images, plan.name)
     todo = [
-        (garment, [target.size for target in missing[plan.name]])
+        (item, [target.size for target in missing[plan.name]])
         for plan in mine
         if plan.name in missing
-        for garment in plan.garments
+        for item in plan.items
     ]
     if not todo:
         return made
@@ -222,13 +222,13 @@ def _check(
     outs: Mapping[int, str | Path],
     encoders: Mapping[int, FeatureEncoder],
     tokens: str,
-    garments_per_shard: int,
+    items_per_shard: int,
     batch_size: int,
     limit: int | None,
     workers: int,
 ) -> None:
     """ConfigError for numbers that make no sense."""
-    numbers = {"garments_per_shard": garments_per_shard, "batch_size": batch_size, "limit": limit}
+    numbers = {"items_per_shard": items_per_shard, "batch_size": batch_size, "limit": limit}
     for name, value in [*(("size", size) for size in outs), *numbers.items()]:
         if value is not None and value < 1:
             raise ConfigError(f"{name} must be at least 1, not {value}")

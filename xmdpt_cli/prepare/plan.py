@@ -1,4 +1,4 @@
-"""Which garment goes into which shard, and which rank makes it."""
+"""Which item goes into which shard, and which rank makes it."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ class ShardPlan:
 
     name: str  # train-000000.tar
     split: str
-    garments: list[Item]
+    items: list[Item]
 
     @property
     def images(self) -> int:
-        return sum(len(garment.views) for garment in self.garments)
+        return sum(len(item.views) for item in self.items)
 
 
 def plan_shards(
-    listing: Listing, garments_per_shard: int = 64, limit: int | None = None
+    listing: Listing, items_per_shard: int = 64, limit: int | None = None
 ) -> list[ShardPlan]:
-    """Which garment goes where: by split, then by key; at most ``limit`` garments per split."""
+    """Which item goes where: by split, then by key; at most ``limit`` items per split."""
     plans = []
     for split in SPLITS:
-        garments = listing.split(split)[:limit]
-        for number, start in enumerate(range(0, len(garments), garments_per_shard)):
-            part = garments[start : start + garments_per_shard]
+        items = listing.split(split)[:limit]
+        for number, start in enumerate(range(0, len(items), items_per_shard)):
+            part = items[start : start + items_per_shard]
             plans.append(ShardPlan(f"{split}-{number:06d}.tar", split, part))
     return plans
 

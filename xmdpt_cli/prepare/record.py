@@ -26,7 +26,7 @@ class Made(TypedDict):
 
     sha256: str
     images: int
-    garments: int
+    items: int
 
 
 class Poses(TypedDict):
@@ -51,7 +51,7 @@ class Begun(TypedDict):
     resolution: Positive
     tokens: str
     limit: Positive | None
-    garments_per_shard: Positive
+    items_per_shard: Positive
     dataset: Made
     poses: Poses
     encoders: EncodersRecord
@@ -155,10 +155,10 @@ class Record:
         made = self.content["dataset"]
         if made["sha256"] == listing.digest():
             return
-        there = f"{made['images']} images of {made['garments']} garments"
+        there = f"{made['images']} images of {made['items']} items"
         found = f"{listing.images()} of {len(listing.items)}"
         what = f"it holds {found}, not {there}"
-        if (made["images"], made["garments"]) == (listing.images(), len(listing.items)):
+        if (made["images"], made["items"]) == (listing.images(), len(listing.items)):
             what = "its images' names, pairs or keypoints are others"
         problems = [f"{p.file}: {p.reason}" for p in listing.problems if not p.kept][:3]
         hint = "give the folder it was prepared from as --root; nothing was changed"

@@ -1,6 +1,6 @@
 """Writes WebDataset shards, and for each an index of where its members and tensors begin.
 
-A sample is one garment. For every view it holds ``KEY.VIEW.png`` (the prepared image),
+A sample is one item. For every view it holds ``KEY.VIEW.png`` (the prepared image),
 ``KEY.VIEW.keypoints.npy`` (float64 (18, 2), pixels, NaN missing) and ``KEY.VIEW.safetensors``
 (features), and once ``KEY.files.json`` (view -> the image it was made from) and ``KEY.pairs.json``.
 The same content gives the same bytes: no times, no owners, sorted members.
@@ -74,7 +74,7 @@ class ShardWriter:
             self._part.unlink(missing_ok=True)
 
     def add(self, key: str, views: dict[str, ViewData], pairs: list[tuple[str, str, int]]) -> None:
-        """Append one garment. Keys and view names hold no dot: WebDataset splits there."""
+        """Append one item. Keys and view names hold no dot: WebDataset splits there."""
         assert "." not in key, key
         assert not any("." in view for view in views), views
         rows = [{"source": s, "target": t, "position": p} for s, t, p in pairs]

@@ -1,6 +1,6 @@
 """Verify a prepared dataset: is everything there, unharmed, and does it fit together?
 
-Shards are read once, a garment at a time; what is remembered of all garments is their keys and
+Shards are read once, an item at a time; what is remembered of all items is their keys and
 the positions of their pairs.
 """
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from xmdpt_cli.data.index import SamplePlace, ViewPlace
 from xmdpt_cli.prepare.findings import CheckReport, Finding
-from xmdpt_cli.prepare.verify_sample import GarmentCheck, check_pairs
+from xmdpt_cli.prepare.verify_sample import ItemCheck, check_pairs
 from xmdpt_cli.utils.splits import SPLITS
 
 TWICE = "the shards are of two preparations: copy the dataset again, or prepare into a new folder"
@@ -19,19 +19,19 @@ Signature = dict[str, tuple[str, tuple[int, ...]]]  # tensor -> its dtype and sh
 
 
 class AcrossShards:
-    """Remembers of every garment its key, and of every pair its position."""
+    """Remembers of every item its key, and of every pair its position."""
 
     def __init__(self, report: CheckReport) -> None:
         self.report = report
-        self.keys: dict[str, str] = {}  # garment -> its shard
+        self.keys: dict[str, str] = {}  # item -> its shard
         self.positions: dict[str, set[int]] = {}  # by split
-        self.counts = {split: dict.fromkeys(("garments", "images", "pairs"), 0) for split in SPLITS}
+        self.counts = {split: dict.fromkeys(("items", "images", "pairs"), 0) for split in SPLITS}
         self.like: tuple[str, Signature] | None = None  # the first view, and its tensors
 
     def add(self, shard: str, split: str, sample: SamplePlace) -> None:
-        """One garment of a shard whose content is known."""
+        """One item of a shard whose content is known."""
         if sample.key in self.keys:
-            self._find("garment-twice", f"is in {self.keys[sample.key]} too", shard, sample.key)
+            self._find("item-twice", f"is in {self.keys[sample.key]} too", shard, sample.key)
         self.keys[sample.key] = shard
         positions = self.positions.setdefault(split, set())
         for source, target, position in sample.pairs:
@@ -41,17 +41,17 @@ class AcrossShards:
             positions.add(position)
         for view, place in sample.views.items():
             self._compare(shard, sample.key, view, place)
-        count = self.counts.setdefault(split, dict.fromkeys(("garments", "images", "pairs"), 0))
-        for name, more in (("garments", 1), ("images", len(sample.views)),
+        count = self.counts.setdefault(split, dict.fromkeys(("items", "images", "pairs"), 0))
+        for name, more in (("items", 1), ("images", len(sample.views)),
                            ("pairs", len(sample.pairs))):  # fmt: skip
             count[name] += more
-        self.report.garments += 1
+        self.report.items += 1
         self.report.views += len(sample.views)
         self.report.pairs += len(sample.pairs)
 
     def add_pairs(self, shard: str, sample: SamplePlace) -> None:
-        """Check the pairs of a garment known from its index alone."""
-        found = GarmentCheck(sample.key)
+        """Check the pairs of an item known from its index alone."""
+        found = ItemCheck(sample.key)
         check_pairs(sample.pairs, sample.views, found)
         for trouble in found.troubles:
             self._find(trouble.kind, trouble.message, shard, sample.key, trouble.view)

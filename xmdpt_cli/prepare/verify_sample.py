@@ -1,4 +1,4 @@
-"""Whether the members of one garment are what the writer of shards would have written."""
+"""Whether the members of one item are what the writer of shards would have written."""
 
 from __future__ import annotations
 
@@ -72,17 +72,17 @@ _TABLES = {"files": dict[str, str], "pairs": list[_Pair]}
 
 @dataclass(frozen=True)
 class Trouble:
-    """Something wrong in a garment; ``view`` is empty where it concerns the garment."""
+    """Something wrong in an item; ``view`` is empty where it concerns the item."""
 
     kind: str
-    garment: str
+    item: str
     view: str
     message: str
 
 
 @dataclass
-class GarmentCheck:
-    """One garment of a shard as its members say; ``place`` is None if they do not tell."""
+class ItemCheck:
+    """One item of a shard as its members say; ``place`` is None if they do not tell."""
 
     key: str
     place: SamplePlace | None = None
@@ -93,12 +93,12 @@ class GarmentCheck:
         self.troubles.append(Trouble(kind, self.key, view, message))
 
 
-def check_garment(key: str, members: Iterable[Member], resolution: int | None) -> GarmentCheck:
-    """Read every member of one garment: its place for the index, and what is wrong with it.
+def check_item(key: str, members: Iterable[Member], resolution: int | None) -> ItemCheck:
+    """Read every member of one item: its place for the index, and what is wrong with it.
 
     ``resolution``: side of the images in pixels, None if not known.
     """
-    found = GarmentCheck(key)
+    found = ItemCheck(key)
     views: dict[str, dict[str, Member]] = {}
     tables: dict[str, Any] = {}
     for member in members:
@@ -124,9 +124,7 @@ def check_garment(key: str, members: Iterable[Member], resolution: int | None) -
     return found
 
 
-def _files(
-    table: dict[str, str] | None, views: dict[str, Any], found: GarmentCheck
-) -> dict[str, str]:
+def _files(table: dict[str, str] | None, views: dict[str, Any], found: ItemCheck) -> dict[str, str]:
     if table is None:
         found.add("member", f"no usable {found.key}.files.json")
         return {}
@@ -136,7 +134,7 @@ def _files(
 
 
 def _pairs(
-    table: list[_Pair] | None, views: dict[str, Any], found: GarmentCheck
+    table: list[_Pair] | None, views: dict[str, Any], found: ItemCheck
 ) -> list[tuple[str, str, int]] | None:
     if table is None:
         found.add("member", f"no usable {found.key}.pairs.json")
@@ -146,13 +144,11 @@ def _pairs(
     return pairs
 
 
-def check_pairs(
-    pairs: list[tuple[str, str, int]], views: Iterable[str], found: GarmentCheck
-) -> None:
+def check_pairs(pairs: list[tuple[str, str, int]], views: Iterable[str], found: ItemCheck) -> None:
     """Pairs name views that are there, and at least one pair uses a view."""
     there = set(views)
     if not pairs:
-        found.add("pairs", "a garment without pairs")
+        found.add("pairs", "an item without pairs")
     for source, target, position in pairs:
         for view in (source, target):
             if view not in there:
@@ -166,7 +162,7 @@ def _view(
     file: str | None,
     parts: dict[str, Member],
     resolution: int | None,
-    found: GarmentCheck,
+    found: ItemCheck,
 ) -> ViewPlace | None:
     missing = [suffix for suffix in SUFFIXES if suffix not in parts]
     if missing:
@@ -175,7 +171,7 @@ def _view(
     png, npy, tensors = (parts[suffix] for suffix in SUFFIXES)
     broken = keypoints_trouble(npy.data, resolution)
     for kind, message in (
-        ("picture", image_trouble(png.data, resolution)),
+        ("image", image_trouble(png.data, resolution)),
         ("keypoints", broken),
     ):
         if message:

@@ -14,7 +14,7 @@ from xmdpt_cli.data.index import SamplePlace, ShardIndex, index_name, read_index
 from xmdpt_cli.data.manifest import MANIFEST, RUN_AGAIN
 from xmdpt_cli.prepare.findings import Finding
 from xmdpt_cli.prepare.tar_walk import BrokenTarError, TarWalk
-from xmdpt_cli.prepare.verify_sample import Trouble, check_garment
+from xmdpt_cli.prepare.verify_sample import Trouble, check_item
 from xmdpt_cli.storage.stores import Store
 
 REMAKE = "--repair --root ROOT makes the shard again from the images it was prepared from"
@@ -44,7 +44,7 @@ def walk_shard(
     resolution: int | None,
     seen: Callable[[int], None] = lambda views: None,
 ) -> Walked:
-    """Read a shard once, a garment at a time; ``seen`` is told how many views it has passed.
+    """Read a shard once, an item at a time; ``seen`` is told how many views it has passed.
 
     ``resolution``: side of the images in pixels, None if not known. Raises OSError if the
     store fails, which says nothing about the shard.
@@ -53,14 +53,14 @@ def walk_shard(
     walk = TarWalk(store, name)
     try:
         for key, members in groupby(walk, key=lambda member: member.name.split(".")[0]):
-            garment = check_garment(key, members, resolution)
-            walked.troubles += garment.troubles
-            walked.keypoints += garment.keypoints
-            if garment.place is None:
+            item = check_item(key, members, resolution)
+            walked.troubles += item.troubles
+            walked.keypoints += item.keypoints
+            if item.place is None:
                 walked.whole = False
             else:
-                walked.samples.append(garment.place)
-                seen(len(garment.place.views))
+                walked.samples.append(item.place)
+                seen(len(item.place.views))
     except BrokenTarError as err:
         walked.broken, walked.whole = str(err), False
     walked.sha256 = walk.finish()
@@ -83,7 +83,7 @@ class ShardCheck:
     def samples(
         self, deep: bool, resolution: int | None, seen: Callable[[int], None]
     ) -> list[SamplePlace] | None:
-        """The garments of the shard, from its bytes or its index; None if they are not known."""
+        """The items of the shard, from its bytes or its index; None if they are not known."""
         size = self.store.size(self.name)
         if size is None:
             self._find("shard-missing", "the shard is not there", REMAKE)
@@ -132,18 +132,18 @@ class ShardCheck:
         if walked.broken:
             self._find("shard-broken", walked.broken, hint)
         for trouble in walked.troubles:
-            self._find(trouble.kind, trouble.message, hint, trouble.garment, trouble.view)
+            self._find(trouble.kind, trouble.message, hint, trouble.item, trouble.view)
         if not intact or not walked.whole:
             return None
         if index is not None:
             self._index_against_tar(index, walked.samples)
         if self.entry is not None and len(walked.samples) != int(self.entry["samples"]):
-            message = f"{len(walked.samples)} garments, {self.entry['samples']} in {MANIFEST}"
+            message = f"{len(walked.samples)} items, {self.entry['samples']} in {MANIFEST}"
             self._find("shard-samples", message, AS_PREPARED)
         return walked.samples
 
     def _index_against_tar(self, index: ShardIndex, walked: list[SamplePlace]) -> None:
-        """Name the garments that the index describes otherwise than the shard holds them."""
+        """Name the items that the index describes otherwise than the shard holds them."""
         there = {sample.key: sample for sample in walked}
         here = {sample.key: sample for sample in index.samples}
         for key in dict.fromkeys([*here, *there]):
@@ -155,5 +155,5 @@ class ShardCheck:
                 message = "lies elsewhere, or has other views or pairs, than its index says"
                 self._find("index-differs", message, REBUILD, key)
 
-    def _find(self, kind: str, message: str, hint: str, garment: str = "", view: str = "") -> None:
-        self.report(Finding(kind, message, hint, self.name, garment, view))
+    def _find(self, kind: str, message: str, hint: str, item: str = "", view: str = "") -> None:
+        self.report(Finding(kind, message, hint, self.name, item, view))

@@ -1,4 +1,4 @@
-"""Processes that decode garments ahead of the networks, and the memory they share with us."""
+"""Processes that decode items ahead of the networks, and the memory they share with us."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from numpy.typing import NDArray
 
 from xmdpt_cli.datasets.listing import Item
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.images import Picture
-from xmdpt_cli.prepare.decode import DecodedGarment, DecodedView, SizedView, decode_garment
+from xmdpt_cli.images import ImageArray
+from xmdpt_cli.prepare.decode import DecodedItem, DecodedView, SizedView, decode_item
 from xmdpt_cli.utils.devices import cores
 
 T = TypeVar("T")
 
 
 class Decoders:
-    """Processes or threads that decode garments ahead of whoever asks for them, in order.
+    """Processes or threads that decode items ahead of whoever asks for them, in order.
 
     Processes write images and pose images into memory shared with this one, in slots of a
-    garment each; through a pipe they would cost as much as drawing the poses. What finds no slot
+    item each; through a pipe they would cost as much as drawing the poses. What finds no slot
     free, or does not fit, goes through the pipe.
     """
 
@@ -43,7 +43,7 @@ class Decoders:
         if workers:
             context = get_context("spawn")  # fork would copy torch's and CUDA's threads half
             view = sum(2 * 3 * size * size for size in sizes)
-            count = max(4, ahead // 2)  # garments: DeepFashion has three to five views of each
+            count = max(4, ahead // 2)  # items: DeepFashion has three to five views of each
             memory = min(5 * view, 2**28 // count)
             self._slots = Slots(context.RawArray("B", count * memory), count)
             self._pool = ProcessPoolExecutor(
@@ -70,10 +70,10 @@ class Decoders:
         """``Executor.map``."""
         return self._pool.map(work, *arguments)
 
-    def decode(self, garments: Iterable[tuple[Item, Sequence[int]]]) -> Iterator[DecodedGarment]:
-        """Yield (garment, sizes) decoded, in order."""
-        pending: deque[tuple[Item, Callable[[], DecodedGarment]]] = deque()
-        coming = iter(garments)
+    def decode(self, items: Iterable[tuple[Item, Sequence[int]]]) -> Iterator[DecodedItem]:
+        """Yield (item, sizes) decoded, in order."""
+        pending: deque[tuple[Item, Callable[[], DecodedItem]]] = deque()
+        coming = iter(items)
         on_the_way = 0
         while True:
             while on_the_way < self.ahead or not pending:
@@ -84,17 +84,17 @@ class Decoders:
                 on_the_way += len(following[0].views)
             if not pending:
                 return
-            garment, finish = pending.popleft()
-            on_the_way -= len(garment.views)
+            item, finish = pending.popleft()
+            on_the_way -= len(item.views)
             yield finish()
 
-    def _begin(self, garment: Item, sizes: Sequence[int]) -> Callable[[], DecodedGarment]:
-        """Have a garment decoded; the call that waits for it."""
+    def _begin(self, item: Item, sizes: Sequence[int]) -> Callable[[], DecodedItem]:
+        """Have an item decoded; the call that waits for it."""
         if self._slots is None:
-            return self._pool.submit(decode_garment, garment, sizes).result
+            return self._pool.submit(decode_item, item, sizes).result
         slots, slot = self._slots, self._slots.take()
-        future = self._pool.submit(_decode_packed, garment, sizes, slot)
-        return lambda: future.result().unpack(garment, slots, slot)
+        future = self._pool.submit(_decode_packed, item, sizes, slot)
+        return lambda: future.result().unpack(item, slots, slot)
 
 
 class Slots:
@@ -109,7 +109,7 @@ class Slots:
         """A slot nobody uses, if there is one."""
         return self._free.popleft() if self._free else None
 
-    def put(self, item: DecodedGarment, slot: int) -> dict[tuple[str, int], int]:
+    def put(self, item: DecodedItem, slot: int) -> dict[tuple[str, int], int]:
         """In the decoder: copy images into a slot as far as they fit -> where they begin."""
         places: dict[tuple[str, int], int] = {}
         begun, room = 0, self._bytes.shape[1]
@@ -124,7 +124,7 @@ class Slots:
                     begun += array.nbytes
         return places
 
-    def get(self, slot: int, place: int, size: int) -> Picture:
+    def get(self, slot: int, place: int, size: int) -> ImageArray:
         """In the main process: (size, size, 3) that begins there, a view until ``give``."""
         return self._bytes[slot, place : place + 3 * size * size].reshape(size, size, 3)
 
@@ -135,30 +135,30 @@ class Slots:
 
 @dataclass
 class Packed:
-    """A decoded garment on its way: nothing that the other end has or finds in the slot."""
+    """A decoded item on its way: nothing that the other end has or finds in the slot."""
 
     skipped: list[tuple[str, str]]
     # view -> size -> (PNG, where in the slot) or the view as it is, if it found no room there
     views: dict[str, dict[int, tuple[bytes, int] | SizedView]]
-    whole: dict[str, Picture | None]
+    whole: dict[str, ImageArray | None]
 
     @staticmethod
-    def of(item: DecodedGarment, places: dict[tuple[str, int], int]) -> Packed:
+    def of(decoded: DecodedItem, places: dict[tuple[str, int], int]) -> Packed:
         """In the decoder."""
         views: dict[str, dict[int, tuple[bytes, int] | SizedView]] = {}
-        for name, view in item.views.items():
+        for name, view in decoded.views.items():
             views[name] = {
                 size: (one.png, places[name, size]) if (name, size) in places else one
                 for size, one in view.sized.items()
             }
-        whole = {name: view.whole for name, view in item.views.items() if view.fractions is None}
-        return Packed(item.skipped, views, whole)
+        whole = {name: view.whole for name, view in decoded.views.items() if view.fractions is None}
+        return Packed(decoded.skipped, views, whole)
 
-    def unpack(self, garment: Item, slots: Slots, slot: int | None) -> DecodedGarment:
+    def unpack(self, item: Item, slots: Slots, slot: int | None) -> DecodedItem:
         """In the main process."""
-        item = DecodedGarment(garment, skipped=self.skipped)
+        decoded = DecodedItem(item, skipped=self.skipped)
         for name, packed in self.views.items():
-            points, sized = garment.keypoints.get(name), {}
+            points, sized = item.keypoints.get(name), {}
             for size, one in packed.items():
                 if isinstance(one, tuple):
                     assert slot is not None
@@ -167,11 +167,11 @@ class Packed:
                     if points is not None:  # the pose lies behind its image
                         one.pose = slots.get(slot, place + one.image.nbytes, size)
                 sized[size] = one
-            file = garment.views[name].name
-            item.views[name] = DecodedView(file, sized, points, self.whole.get(name))
+            file = item.views[name].name
+            decoded.views[name] = DecodedView(file, sized, points, self.whole.get(name))
         if slot is not None:
-            item.release = partial(slots.give, slot)
-        return item
+            decoded.release = partial(slots.give, slot)
+        return decoded
 
 
 _shared: Slots | None = None  # of a decoder process
@@ -193,8 +193,8 @@ def _begin_decoder(memory: Any, count: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _decode_packed(garment: Item, sizes: Sequence[int], slot: int | None) -> Packed:
-    """``decode_garment`` in a decoder process."""
-    item = decode_garment(garment, sizes)
-    places = {} if slot is None or _shared is None else _shared.put(item, slot)
-    return Packed.of(item, places)
+def _decode_packed(item: Item, sizes: Sequence[int], slot: int | None) -> Packed:
+    """``decode_item`` in a decoder process."""
+    decoded = decode_item(item, sizes)
+    places = {} if slot is None or _shared is None else _shared.put(decoded, slot)
+    return Packed.of(decoded, places)

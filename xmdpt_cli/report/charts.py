@@ -170,7 +170,7 @@ def histogram(
 ) -> Markup:
     """Side by side, how often each value occurs, in percent of its counter.
 
-    ``unit`` names what is counted ("garments"), for the numbers on hovering.
+    ``unit`` names what is counted ("items"), for the numbers on hovering.
     """
     places = bins(counters, full)
     labels = [str(p[0]) if len(p) == 1 else f"{p[0]}–{p[-1]}" for p in places]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 
 GAP, HEADER, FONT = 4, 24, 13  # pixels: between images, above the first row, of the text
 LABEL = 20  # above a row that has a label
@@ -16,14 +16,14 @@ SMALLEST = 128
 
 
 def contact_sheet(
-    rows: Sequence[Sequence[Picture | None]],
+    rows: Sequence[Sequence[ImageArray | None]],
     columns: Sequence[str],
     *,
     labels: Sequence[str] = (),
     blocks: int = 1,
     smallest: int = SMALLEST,
     largest: int | None = None,
-) -> Picture:
+) -> ImageArray:
     """uint8 (H, W, 3). All images have one shape; None leaves its place empty.
 
     Images lower than ``smallest`` are enlarged by a whole factor, pixel by pixel; those higher than
@@ -53,7 +53,7 @@ def contact_sheet(
     return np.asarray(sheet)
 
 
-def stacked(sheets: Sequence[tuple[str, Picture]]) -> Picture:
+def stacked(sheets: Sequence[tuple[str, ImageArray]]) -> ImageArray:
     """Sheets below one another, each under its title."""
     width = max(sheet.shape[1] for _, sheet in sheets)
     whole = Image.new("RGB", (width, sum(HEADER + sheet.shape[0] for _, sheet in sheets)), "white")
@@ -65,7 +65,7 @@ def stacked(sheets: Sequence[tuple[str, Picture]]) -> Picture:
     return np.asarray(whole)
 
 
-def _scaled(image: Picture | None, smallest: int, largest: int | None) -> Image.Image | None:
+def _scaled(image: ImageArray | None, smallest: int, largest: int | None) -> Image.Image | None:
     if image is None:
         return None
     height, width = image.shape[:2]

@@ -59,7 +59,7 @@ def _tiles(
     size = sum(int(shard["bytes"]) for shard in shards)
     return [
         total("pairs"),
-        total("garments"),
+        total("items"),
         total("images"),
         (f"{int(manifest['resolution'])} px", "resolution", "squashed to squares"),
         (human_bytes(size), "in shards", f"{len(shards):,} files"),
@@ -81,9 +81,9 @@ def _figure(strip: Strip) -> dict[str, Any]:
 
 def _charts(splits: Sequence[SplitStatistics]) -> dict[str, Any]:
     names = [split.name for split in splits]
-    garments = {
-        "Views per garment": [split.views_per_garment for split in splits],
-        "Pairs per garment": [split.pairs_per_garment for split in splits],
+    items = {
+        "Views per item": [split.views_per_item for split in splits],
+        "Pairs per item": [split.pairs_per_item for split in splits],
     }
     found = [split.joints_per_image for split in splits]
     every = range(len(JOINTS) + 1)
@@ -91,9 +91,8 @@ def _charts(splits: Sequence[SplitStatistics]) -> dict[str, Any]:
     labels = [name.replace("_", " ") for name in JOINTS]
     images = sum(split.images for split in splits)
     return {
-        "garment_charts": [
-            (title, histogram(names, counters, "garments", title))
-            for title, counters in garments.items()
+        "item_charts": [
+            (title, histogram(names, counters, "items", title)) for title, counters in items.items()
         ],
         "joints_per_image": histogram(names, found, "images", "Joints per image", every, 290),
         "images_per_joint": bars(labels, seen, images, "images", "Images with each joint"),

@@ -12,7 +12,7 @@ from PIL import Image
 
 from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.data.table import PairRef
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.pose.drawing import draw_pose
 from xmdpt_cli.pose.keypoints import Keypoints
 from xmdpt_cli.report.contact_sheet import GAP, contact_sheet, stacked
@@ -32,12 +32,12 @@ class Strip:
     key: str
     views: str  # 1_front > 2_side
     position: int
-    cells: tuple[Picture, ...]  # (CELL, CELL, 3) each
+    cells: tuple[ImageArray, ...]  # (CELL, CELL, 3) each
     source_joints: int
     target_joints: int
 
     @property
-    def image(self) -> Picture:
+    def image(self) -> ImageArray:
         """(CELL, 4 CELL + 3 GAP, 3)."""
         gap = np.full((CELL, GAP, 3), 255, np.uint8)
         parts = [part for cell in self.cells for part in (cell, gap)]
@@ -62,7 +62,7 @@ def make_strip(dataset: PairDataset, pair: PairRef) -> Strip:
     return Strip(dataset.split, pair.key, views, pair.position, tuple(cells), *joints)
 
 
-def with_joints(image: Picture, keypoints: Keypoints) -> Picture:
+def with_joints(image: ImageArray, keypoints: Keypoints) -> ImageArray:
     """The image dimmed, (CELL, CELL, 3), under its pose; ``keypoints`` in its pixels."""
     scale = RENDERED / np.array(image.shape[1::-1], dtype=np.float64)
     pose = draw_pose(keypoints * scale, RENDERED)
@@ -70,13 +70,13 @@ def with_joints(image: Picture, keypoints: Keypoints) -> Picture:
     return _resized(np.where(pose.any(axis=2, keepdims=True), pose, dimmed), CELL)
 
 
-def _resized(image: Picture, side: int) -> Picture:
+def _resized(image: ImageArray, side: int) -> ImageArray:
     smaller = side < image.shape[0]
     how = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(image, (side, side), interpolation=how), dtype=np.uint8)
 
 
-def pairs_sheet(strips: Sequence[Strip], totals: dict[str, int]) -> Picture:
+def pairs_sheet(strips: Sequence[Strip], totals: dict[str, int]) -> ImageArray:
     """All strips, split by split; ``totals``: the pairs that a split has."""
     sheets = []
     for name, total in totals.items():

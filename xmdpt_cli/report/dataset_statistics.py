@@ -18,14 +18,14 @@ T = TypeVar("T")
 
 @dataclass
 class SplitStatistics:
-    """One split. Counters: how many views, pairs, joints -> how many garments or images."""
+    """One split. Counters: how many views, pairs, joints -> how many items or images."""
 
     name: str
-    garments: int
+    items: int
     images: int
     pairs: int
-    views_per_garment: Counter[int] = field(default_factory=Counter)
-    pairs_per_garment: Counter[int] = field(default_factory=Counter)
+    views_per_item: Counter[int] = field(default_factory=Counter)
+    pairs_per_item: Counter[int] = field(default_factory=Counter)
     joints_per_image: Counter[int] = field(default_factory=Counter)
     seen: list[int] = field(default_factory=lambda: [0] * len(JOINTS))  # images, by joint
 
@@ -44,10 +44,10 @@ def split_statistics(
 ) -> SplitStatistics:
     """Read every view's keypoints once; ``progress`` counts images from ``done``."""
     views = dataset.views()
-    by_garment = Counter(key for key, _ in views)
-    statistics = SplitStatistics(dataset.split, len(by_garment), len(views), len(dataset.pairs))
-    statistics.views_per_garment = Counter(by_garment.values())
-    statistics.pairs_per_garment = Counter(Counter(pair.key for pair in dataset.pairs).values())
+    by_item = Counter(key for key, _ in views)
+    statistics = SplitStatistics(dataset.split, len(by_item), len(views), len(dataset.pairs))
+    statistics.views_per_item = Counter(by_item.values())
+    statistics.pairs_per_item = Counter(Counter(pair.key for pair in dataset.pairs).values())
     seen = np.zeros(len(JOINTS), dtype=np.int64)
     for number, (key, view) in enumerate(views, start=1):
         there = np.isfinite(dataset.keypoints(key, view)).all(axis=1)  # (18,)

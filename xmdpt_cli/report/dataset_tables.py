@@ -97,7 +97,7 @@ def shard_table(shards: Sequence[dict[str, Any]]) -> Table:
         ]
         for shard in shards
     ]
-    return Table("", ["Shard", "Garments", "Size", "sha256"], rows, numbers=(1, 2))
+    return Table("", ["Shard", "Items", "Size", "sha256"], rows, numbers=(1, 2))
 
 
 def _entries(manifest: dict[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.images import Picture, png_bytes
+from xmdpt_cli.images import ImageArray, png_bytes
 from xmdpt_cli.metrics.evaluation import Evaluation, ImageValues
 from xmdpt_cli.report.metric_values import (
     Heading,
@@ -25,7 +25,7 @@ from xmdpt_cli.report.metric_values import (
 )
 from xmdpt_cli.report.pages import data_uri
 
-Images = Callable[[str], Mapping[str, Picture]]
+Images = Callable[[str], Mapping[str, ImageArray]]
 
 SHOWN = 6  # pairs at either end
 LARGEST = 256  # pixels of an image's longer side; larger ones are reduced
@@ -135,13 +135,13 @@ def _compared_size(evaluation: Evaluation) -> tuple[int, int] | None:
     return None if found is None else (int(found[2]), int(found[1]))
 
 
-def _shot(kind: str, image: Picture, shape: tuple[int, int] | None) -> Shot:
+def _shot(kind: str, image: ImageArray, shape: tuple[int, int] | None) -> Shot:
     smaller = _bounded(image, shape)
     height, width = smaller.shape[:2]
     return Shot(kind, width, height, _small_uri(smaller))
 
 
-def _bounded(image: Picture, shape: tuple[int, int] | None) -> Picture:
+def _bounded(image: ImageArray, shape: tuple[int, int] | None) -> ImageArray:
     """In the proportions of ``shape``, at most LARGEST pixels high and wide."""
     height, width = shape or image.shape[:2]
     scale = min(1.0, LARGEST / max(height, width))
@@ -151,7 +151,7 @@ def _bounded(image: Picture, shape: tuple[int, int] | None) -> Picture:
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
 
 
-def _small_uri(image: Picture) -> str:
+def _small_uri(image: ImageArray) -> str:
     """The smaller of a PNG (poses) and a JPEG (photographs) without chroma subsampling."""
     kind, data = "png", png_bytes(image)
     for quality in (90, 75, 60, 40):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.pose.head import head_disc
 from xmdpt_cli.pose.keypoints import Keypoints
 from xmdpt_cli.report.contact_sheet import contact_sheet
@@ -20,13 +20,13 @@ SMALLEST = 160  # side of an image on the sheet
 class Rebuilt(NamedTuple):
     """One test image and what the VAE made of it; all of one size."""
 
-    truth: Picture
-    before: Picture
-    after: Picture
+    truth: ImageArray
+    before: ImageArray
+    after: ImageArray
     keypoints: Keypoints
 
 
-def before_after(rows: Sequence[Rebuilt]) -> Picture:
+def before_after(rows: Sequence[Rebuilt]) -> ImageArray:
     """A sheet with a line for each image; the places of a head that is not known stay empty.
 
     Images under 160 px are enlarged pixel by pixel, heads to the same size, smoothly.
@@ -36,7 +36,7 @@ def before_after(rows: Sequence[Rebuilt]) -> Picture:
     return contact_sheet([_line(row, side) for row in rows], COLUMNS)
 
 
-def _line(row: Rebuilt, side: int) -> list[Picture | None]:
+def _line(row: Rebuilt, side: int) -> list[ImageArray | None]:
     """The images and their heads, (side, side, 3) each."""
     images = [Image.fromarray(image) for image in (row.truth, row.before, row.after)]
     whole = [image.resize((side, side), Image.Resampling.NEAREST) for image in images]

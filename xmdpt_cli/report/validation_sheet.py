@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xmdpt_cli.images import Picture, load_image, save_png
+from xmdpt_cli.images import ImageArray, load_image, save_png
 from xmdpt_cli.report.contact_sheet import contact_sheet
 from xmdpt_cli.utils.image_types import open_image
 
@@ -21,7 +21,7 @@ MOST = 12  # columns of steps
 LARGEST = 256  # a square's side on the sheet
 
 
-def step_image(rows: list[list[Picture]]) -> Picture:
+def step_image(rows: list[list[ImageArray]]) -> ImageArray:
     """Rows of four squares (S, S, 3) -> (rows * S, 4 * S, 3)."""
     return np.concatenate([np.concatenate(row, axis=1) for row in rows], axis=0)
 
@@ -37,7 +37,7 @@ def forget_after(folder: Path, done: int) -> None:
             path.unlink()
 
 
-def write_step(folder: Path, step: int, rows: list[list[Picture]]) -> Picture:
+def write_step(folder: Path, step: int, rows: list[list[ImageArray]]) -> ImageArray:
     """Write the image of ``step`` and then the sheet; returns the sheet."""
     save_png(folder / step_name(step), step_image(rows))
     side = rows[0][0].shape[0]
@@ -57,7 +57,7 @@ def thinned(steps: list[tuple[int, Path]]) -> list[tuple[int, Path]]:
     return [steps[round(i * (len(steps) - 1) / (MOST - 1))] for i in range(MOST)]
 
 
-def growing_sheet(images: dict[int, Picture], side: int) -> Picture:
+def growing_sheet(images: dict[int, ImageArray], side: int) -> ImageArray:
     """Step images by step, oldest first -> source, pose, truth, then one column a step.
 
     Squares under 128 px are enlarged pixel by pixel, those over 256 px are averaged down.

@@ -15,7 +15,7 @@ from PIL import Image
 
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import atomic_write, writing
-from xmdpt_cli.images import Picture, generated_metadata
+from xmdpt_cli.images import ImageArray, generated_metadata
 from xmdpt_cli.sampling.png_writer import png_text
 from xmdpt_cli.sampling.xmp import append_xmp, embedded
 
@@ -42,7 +42,7 @@ def check_free(path: Path, metadata: Mapping[str, Any]) -> None:
 
 
 def write_animation(
-    path: Path, images: Sequence[Picture], fps: float, metadata: Mapping[str, Any] | None = None
+    path: Path, images: Sequence[ImageArray], fps: float, metadata: Mapping[str, Any] | None = None
 ) -> None:
     """uint8 (H, W, 3) each, one size; played without end. Whole, or not there.
 
@@ -73,7 +73,7 @@ def write_animation(
                 )
 
 
-def _write_mp4(path: Path, images: Sequence[Picture], fps: float) -> None:
+def _write_mp4(path: Path, images: Sequence[ImageArray], fps: float) -> None:
     path.write_bytes(bytes(2**16))  # fails with a reason, where OpenCV would only not open it
     height, width = (side - side % 2 for side in images[0].shape[:2])  # its colours are halved
     for codec in _CODECS:

@@ -17,7 +17,7 @@ from xmdpt_cli.data.loader import Batch
 from xmdpt_cli.encoders.bundle import moments_of, pose_tokens_of, source_tokens_of
 from xmdpt_cli.encoders.vae import posterior_mean
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.pose.drawing import draw_pose, draw_pose_map
 from xmdpt_cli.sampling.inputs import Pose, View
 
@@ -96,7 +96,7 @@ def encode_conditions(
     """
     size = int(sampler.metadata["resolution"])
     scale = float(sampler.metadata["encoders"]["vae"]["scale"])
-    images = np.stack([view.picture for view in views])
+    images = np.stack([view.image for view in views])
     pose_images = np.stack([draw_pose(pose.keypoints, size) for pose in poses])
 
     def for_each_pose(part: Tensor) -> Tensor:  # (K, ...) -> (K, N, ...)
@@ -122,6 +122,6 @@ def encode_conditions(
     )
 
 
-def _unit(images: Sequence[Picture]) -> Tensor:
+def _unit(images: Sequence[ImageArray]) -> Tensor:
     """uint8 (H, W, 3) each -> float32 (N, 3, H, W) in [0, 1]."""
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255

@@ -16,7 +16,7 @@ from xmdpt_cli.diffusion import start_noise
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import content, only_process, writing
-from xmdpt_cli.images import Picture, load_image, save_png
+from xmdpt_cli.images import ImageArray, load_image, save_png
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.report.contact_sheet import contact_sheet
 from xmdpt_cli.sampling.batch_size import in_batches
@@ -75,7 +75,7 @@ def generate(
         progress("sample", done, len(mine))
         with Writer() as writer, _ConditionReader(dataset, sampler, missing) as reader:
 
-            def run(indices: Sequence[int]) -> list[tuple[int, Picture]]:
+            def run(indices: Sequence[int]) -> list[tuple[int, ImageArray]]:
                 noise = start_noise(
                     sampler.model.latent_shape, config.seed, [pairs[i].position for i in indices]
                 )

@@ -1,4 +1,4 @@
-"""The frozen networks that turn a user's own picture and pose into what the model knows.
+"""The frozen networks that turn a user's own image and pose into what the model knows.
 
 Each is looked for when it is first needed: as given, in the model's folder, beside the dataset the
 model was trained on, then by its hub id. What is found must be what the model was trained with.
@@ -220,7 +220,7 @@ def find_vae(encoders: dict[str, Any], near: str | Path, given: str | None) -> s
 
 
 def vae_for(sampler: Sampler, dataset: PairDataset, given: str | None = None) -> VAE:
-    """What decodes the pictures of a model for a dataset: the VAE given, the model's own (its
+    """What decodes the images of a model for a dataset: the VAE given, the model's own (its
     decoder may be a fine-tuned one), or the dataset's. XmdptError if it is not here."""
     own = given or LazyEncoders(sampler.metadata, sampler.folder).beside("vae", dataset.path)
     where = find_vae(dataset.manifest["encoders"], dataset.path, own)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from xmdpt_cli.diffusion import Seen, start_noise
 from xmdpt_cli.errors import ConfigError
-from xmdpt_cli.images import Picture, unsquash
+from xmdpt_cli.images import ImageArray, unsquash
 from xmdpt_cli.sampling.batch_size import batch_size, in_batches
 from xmdpt_cli.sampling.conditioning import Conditions, encode_conditions
 from xmdpt_cli.sampling.config import SamplingConfig
@@ -62,7 +62,7 @@ def generate_images(
     square: bool = False,
     callback: Callback | None = None,
     notify: Callable[[str], None] = lambda _: None,
-) -> Iterator[tuple[int, Picture]]:
+) -> Iterator[tuple[int, ImageArray]]:
     """Yield (index of the request, uint8 image), batch by batch.
 
     Requests of one person are put side by side, so that each person is
@@ -79,7 +79,7 @@ def generate_images(
     shape, vae = pipe.sampler.model.latent_shape, pipe.encoders.vae
     on_step = None if callback is None else _on_step(pipe, callback, square)
 
-    def run(rows: Sequence[int]) -> list[Picture]:
+    def run(rows: Sequence[int]) -> list[ImageArray]:
         noise = torch.stack([requests[order[row]].start_noise(shape) for row in rows])
         latents = pipe.sampler.latents(noise, conditions.rows(list(rows)), config, on_step)
         return list(vae.decode(latents))

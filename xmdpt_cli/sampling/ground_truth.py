@@ -14,7 +14,7 @@ from xmdpt_cli.data.loader import EvalBatch, PairDataset, eval_batches
 from xmdpt_cli.encoders.identity import dataset_note
 from xmdpt_cli.encoders.vae import VAE, posterior_mean
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.images import Picture, load_image
+from xmdpt_cli.images import ImageArray, load_image
 from xmdpt_cli.metrics.evaluate import ImagePair
 from xmdpt_cli.metrics.reference_set import ReferenceSet
 from xmdpt_cli.sampling.encoders import find_vae
@@ -86,7 +86,7 @@ class DatasetGroundTruth:
         """All pairs, or a rank's own."""
         return Sized(self._pairs(rank, ranks), -(-self.count // ranks))
 
-    def shown(self, name: str) -> dict[str, Picture]:
+    def shown(self, name: str) -> dict[str, ImageArray]:
         """What there is to see of a pair, by its sample's name."""
         pair = self.dataset.pairs[self._numbers[name]]
         return {
@@ -103,7 +103,7 @@ class DatasetGroundTruth:
         except XmdptError:
             reference = self.dataset
 
-        def images() -> Sized[Picture]:
+        def images() -> Sized[ImageArray]:
             views = reference.views()
             return Sized((reference.image(key, view) for key, view in views), len(views))
 
@@ -129,7 +129,7 @@ class DatasetGroundTruth:
                     reconstruction=None if rebuilt is None else rebuilt[row],
                 )
 
-    def _rebuilt(self, batch: EvalBatch) -> list[Picture] | None:
+    def _rebuilt(self, batch: EvalBatch) -> list[ImageArray] | None:
         if self.vae is None:
             return None
         with torch.no_grad():
@@ -157,7 +157,7 @@ class FolderGroundTruth:
         )
         return Sized(found, len(named))
 
-    def shown(self, name: str) -> dict[str, Picture]:
+    def shown(self, name: str) -> dict[str, ImageArray]:
         """Both images of a pair."""
         _, made, truth = next(named for named in self._named if named[0] == name)
         return {
@@ -166,7 +166,7 @@ class FolderGroundTruth:
         }
 
     def reference_set(self) -> ReferenceSet:
-        def images() -> Sized[Picture]:
+        def images() -> Sized[ImageArray]:
             read = (np.asarray(load_image(path)) for path in self._photographs)
             return Sized(read, len(self._photographs))
 

@@ -15,7 +15,7 @@ import numpy as np
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import writing
 from xmdpt_cli.images import (
-    Picture,
+    ImageArray,
     fast_png_bytes,
     generated_metadata,
     load_image,
@@ -146,7 +146,7 @@ class ImageFolder:
                 progress(done)
         return len(missing)
 
-    def save_sheet(self, rows: Sequence[Sequence[Picture]], columns: Sequence[str]) -> None:
+    def save_sheet(self, rows: Sequence[Sequence[ImageArray]], columns: Sequence[str]) -> None:
         """The contact sheet, which every run writes anew."""
         text = png_text({key: self.settings[key] for key in self.settings if key != "format"})
         with writing(self.out):
@@ -180,7 +180,7 @@ def pair_name(source: str, pose: str) -> str:
 def _plain(name: str) -> str:
     """A name that every file system takes, and not too long for two of them."""
     short = re.sub(r"[^\w.()+-]+", "_", name).encode()[:80].decode(errors="ignore")
-    return short.strip("_.") or "picture"
+    return short.strip("_.") or "image"
 
 
 def read_metadata(path: Path) -> Any:
@@ -198,9 +198,9 @@ def read_metadata(path: Path) -> Any:
 
 def sheet_row(
     views: Sequence[View], pose: Pose, files: Sequence[Path], resolution: int, square: bool
-) -> list[Picture]:
+) -> list[ImageArray]:
     """A row of the contact sheet: the views of the person, the pose, and the generated images."""
     shape = (lambda image: image) if square else unsquash
     pose_map = draw_pose_map(pose.keypoints, resolution)
     generated = [np.asarray(load_image(file)) for file in files]
-    return [*(shape(view.picture) for view in views), shape(pose_map), *generated]
+    return [*(shape(view.image) for view in views), shape(pose_map), *generated]

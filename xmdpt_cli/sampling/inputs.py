@@ -1,4 +1,4 @@
-"""What a user gives, brought to what a model takes: pictures of a person, and poses.
+"""What a user gives, brought to what a model takes: images of a person, and poses.
 
 Sizes are pixels; keypoints (18, 2) are x and y in pixels of a square of the model's resolution,
 NaN where a joint is missing.
@@ -15,7 +15,7 @@ import numpy as np
 
 from xmdpt_cli.encoders.openpose import OpenPose
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.pose.formats import SUFFIXES, read_poses
 from xmdpt_cli.pose.formats.image_poses import ImagePoses
 from xmdpt_cli.pose.formats.image_size import Size, UnstatedSize, check_pose_size
@@ -45,10 +45,10 @@ POSE_HINT = "a pose is keypoints in .json, .txt or .csv, a photograph, or a draw
 
 @dataclass(frozen=True)
 class View:
-    """One picture of the person."""
+    """One image of the person."""
 
     name: str
-    picture: Picture  # (S, S, 3)
+    image: ImageArray  # (S, S, 3)
     keypoints: Keypoints | None
     notes: tuple[str, ...]
     size: Size | None = None  # (height, width) of the image as it was given
@@ -96,10 +96,10 @@ def read_view(
     needs_keypoints: bool = False,
     min_score: float = MIN_SCORE,
 ) -> View:
-    """A picture of a person, framed (``data/framing.py``) to (size, size, 3).
+    """An image of a person, framed (``data/framing.py``) to (size, size, 3).
 
-    ``keypoints``: a file, or (18, 2) as fractions of the picture's sides; else a file beside the
-    picture (``data/keypoints_beside.py``); else OpenPose looks, if it is there. A file in pixels
+    ``keypoints``: a file, or (18, 2) as fractions of the image's sides; else a file beside the
+    image (``data/keypoints_beside.py``); else OpenPose looks, if it is there. A file in pixels
     that does not state the image's size is taken to be in pixels of ``source``. ``person``: which
     one of several, 1 the largest. ``needs_keypoints``: the model reads them; without, they only
     serve to frame. ``min_score``: joints of a file with a lower score are not found. XmdptError
@@ -127,7 +127,7 @@ def read_view(
             points = find_person(finder, np.asarray(image), name, person, "--person", notes)
     framed = _named(name, frame, image, points, size, fit)
     if framed.keypoints is not None:
-        _named(name, _check_inside, framed.keypoints, size, "are these the picture's keypoints?")
+        _named(name, _check_inside, framed.keypoints, size, "are these the image's keypoints?")
     said = (f"{name}: {framed.note}", *notes)
     return View(stem, framed.image, framed.keypoints, said, (image.height, image.width))
 
@@ -250,14 +250,14 @@ def _check_inside(points: Keypoints, size: int, hint: str) -> None:
     inside = int(((points >= 0) & (points <= size)).all(axis=1).sum())
     if inside < min(seen, LEAST_JOINTS):
         raise XmdptError(
-            f"{seen - inside} of {seen} joints lie outside of the picture",
+            f"{seen - inside} of {seen} joints lie outside of the image",
             "arrays hold fractions of its width and height; a file may name another size than "
-            f"that of its picture; {hint}",
+            f"that of its image; {hint}",
         )
 
 
 def _named(name: str, make: Callable[..., T], *given: Any) -> T:
-    """``make(*given)``; its errors say which picture they are about."""
+    """``make(*given)``; its errors say which image they are about."""
     try:
         return make(*given)
     except XmdptError as err:

@@ -10,7 +10,7 @@ from typing import Any
 
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import only_process
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.sampling.config import SamplingConfig
 from xmdpt_cli.sampling.dataset_images import SHEET_ROWS
@@ -66,7 +66,7 @@ def generate_listed_images(
     shared = pipe.sampler.described(config, pipe.encoders.vae)
     folder = ImageFolder(out, {**shared, "square": square}, notify)
     results: list[RowResult] = []
-    sheet: list[list[Picture]] = []
+    sheet: list[list[ImageArray]] = []
     sources: dict[str, None] = {}
     notes: dict[str, None] = {}
     generated = 0

@@ -26,7 +26,7 @@ def inputs_digest(views: Sequence[View], pose: Pose) -> str:
     """sha256 of what the model sees of the source's views and the pose."""
     digest = hashlib.sha256(np.ascontiguousarray(pose.keypoints).tobytes())
     for view in views:
-        digest.update(view.picture.tobytes())
+        digest.update(view.image.tobytes())
         if view.keypoints is not None:
             digest.update(np.ascontiguousarray(view.keypoints).tobytes())
     return digest.hexdigest()

@@ -10,11 +10,11 @@ from xmdpt_cli.encoders.identity import PARTS
 
 IMPACT = """\
 A model that draws a given person in any pose can show people in situations they were never in.
-Use it on pictures of people who agreed, or who do not exist; say of its pictures that they are
+Use it on images of people who agreed, or who do not exist; say of its images that they are
 synthetic (the PNGs that `xmdpt` writes carry that in their metadata); do not use it to deceive,
 to harass, or to tell who somebody is. It inherits its data's narrowness: DeepFashion shows mostly
 young, slim, light-skinned models in studio light, so others are drawn worse. DeepFashion's
-pictures are licensed for non-commercial research only; whether that binds weights trained on them
+images are licensed for non-commercial research only; whether that binds weights trained on them
 is for you to find out before any other use."""
 
 
@@ -35,7 +35,7 @@ def model_card(
     parts = [_front(toy), f"# {repo_id.split('/')[-1]}\n"]
     if toy:
         parts.append(
-            "> **Toy**: made of drawn people or with toy networks, to try things out. Its pictures "
+            "> **Toy**: made of drawn people or with toy networks, to try things out. Its images "
             "and numbers say nothing of results on photographs.\n"
         )
     size = int(metadata["resolution"])
@@ -85,7 +85,7 @@ def _made(metadata: Mapping[str, Any], training_config: str | None) -> str:
     ]
     if data:
         lines.append(
-            f"Data: {data['images']:,} pictures of {data['garments']:,} people in one outfit each, "
+            f"Data: {data['images']:,} images of {data['items']:,} people in one outfit each, "
             f"{data['pairs']:,} pairs."
         )
     else:

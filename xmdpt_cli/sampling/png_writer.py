@@ -14,7 +14,7 @@ from typing import Any
 
 from xmdpt_cli import __version__
 from xmdpt_cli.files import writing
-from xmdpt_cli.images import GENERATED, Picture, fast_png_bytes, save_bytes
+from xmdpt_cli.images import GENERATED, ImageArray, fast_png_bytes, save_bytes
 
 WAITING = 64  # images in memory that are not yet on the disk
 _BEGINNING = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
@@ -72,7 +72,7 @@ class Writer:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="png")
         self._running: deque[Future[None]] = deque()
 
-    def put(self, path: Path, image: Picture, metadata: Mapping[str, Any]) -> None:
+    def put(self, path: Path, image: ImageArray, metadata: Mapping[str, Any]) -> None:
         """A PNG with its metadata; whole, or not there. Folders above it are made."""
         while len(self._running) >= WAITING:
             self._running.popleft().result()
@@ -95,7 +95,7 @@ class Writer:
             self._pool.shutdown(wait=True)
 
 
-def _write(path: Path, image: Picture, metadata: Mapping[str, Any]) -> None:
+def _write(path: Path, image: ImageArray, metadata: Mapping[str, Any]) -> None:
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         save_bytes(path, fast_png_bytes(image, png_text(metadata)))

@@ -1,6 +1,6 @@
 """A trained model folder, ready to draw: model, schedule and the defaults it was made with.
 
-Legend: N pictures, K views of a person, C latent channels.
+Legend: N images, K views of a person, C latent channels.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Sampler:
         return digest.hexdigest()
 
     def compile(self, count: int) -> None:
-        """Run through torch.compile from now on, in batches of ``count`` pictures: fewer are
+        """Run through torch.compile from now on, in batches of ``count`` images: fewer are
         filled up, for another size would have to be compiled too."""
         compile_sampling(self.model)
         self._compiled_for = count
@@ -92,7 +92,7 @@ class Sampler:
         return load_model(self.folder)[0]
 
     def described(self, config: SamplingConfig, vae: VAE) -> dict[str, Any]:
-        """JSON-ready: what decides a picture besides its inputs; records and PNGs carry it."""
+        """JSON-ready: what decides an image besides its inputs; records and PNGs carry it."""
         return {
             "sampling": {**asdict(config), "interval": list(config.interval)},
             "model": self.identity,

@@ -16,7 +16,7 @@ from PIL import Image
 
 from xmdpt_cli.encoders.openpose import OpenPose
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.images import Picture, check_pixels, load_image, upright
+from xmdpt_cli.images import ImageArray, check_pixels, load_image, upright
 from xmdpt_cli.pose.formats import frame_of_image
 from xmdpt_cli.pose.formats.beside_images import KeypointsBeside
 from xmdpt_cli.pose.formats.image_poses import ImagePoses
@@ -24,16 +24,16 @@ from xmdpt_cli.pose.formats.missing import MIN_SCORE, without_missing
 from xmdpt_cli.pose.keypoints import Keypoints, from_fractions
 from xmdpt_cli.pose.tracking import person_of
 
-#: a file, a picture, or its pixels uint8 (H, W, 3)
+#: a file, an image, or its pixels uint8 (H, W, 3)
 ImageLike: TypeAlias = "str | Path | Image.Image | NDArray[np.uint8]"
 #: a keypoints file, a photograph or drawing of a pose, or keypoints (18, 2) as fractions of width
-#: and height of the picture to draw
+#: and height of the image to draw
 PoseLike: TypeAlias = "ImageLike | NDArray[np.float64]"
 Finder = Callable[[], OpenPose]  # raises XmdptError where OpenPose is not there
 
 
 class NoOpenPoseError(XmdptError):
-    """OpenPose is needed and not here: so it will be for every other picture, too.
+    """OpenPose is needed and not here: so it will be for every other image, too.
 
     ``image``: for which; ``instead``: what a user can give in its place; ``reason``: why it is not
     here."""
@@ -70,22 +70,22 @@ def one_of(people: list[Keypoints], person: int | None, where: str, option: str)
 
 
 def opened(source: Any) -> tuple[Image.Image, str, str]:
-    """A picture, what it is called, and its name without a suffix."""
+    """An image, what it is called, and its name without a suffix."""
     if isinstance(source, (str, Path)):
         return load_image(source), Path(source).name, Path(source).stem
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
             raise ConfigError(f"pixels are {source.dtype} {source.shape}, not uint8 (H, W, 3)")
         if not source.size:
-            raise XmdptError(f"a picture of {source.shape[1]} x {source.shape[0]} pixels")
-        return Image.fromarray(source), "picture", "picture"
+            raise XmdptError(f"an image of {source.shape[1]} x {source.shape[0]} pixels")
+        return Image.fromarray(source), "image", "image"
     if isinstance(source, Image.Image):
-        check_pixels(source, "picture")
+        check_pixels(source, "image")
         try:
-            return upright(source), "picture", "picture"
+            return upright(source), "image", "image"
         except (OSError, SyntaxError) as err:  # Pillow reads a file when its pixels are needed
             raise XmdptError(f"broken image ({err})") from None
-    raise ConfigError(f"a picture is a path, a PIL image or an array, not {type(source).__name__}")
+    raise ConfigError(f"an image is a path, a PIL image or an array, not {type(source).__name__}")
 
 
 def given_keypoints(
@@ -97,7 +97,7 @@ def given_keypoints(
     notes: list[str],
     min_score: float = MIN_SCORE,
 ) -> Keypoints:
-    """Keypoints of a picture in its pixels."""
+    """Keypoints of an image in its pixels."""
     shape = (image.height, image.width)
     if not isinstance(keypoints, (str, Path)):
         return from_fractions(fractions(keypoints, name), shape)
@@ -122,12 +122,12 @@ def points_of(
 
 
 def beside_frame(
-    picture: Any, name: str, notes: list[str], min_score: float = MIN_SCORE
+    image: Any, name: str, notes: list[str], min_score: float = MIN_SCORE
 ) -> ImagePoses | None:
     """The keypoints beside an image file, None if there are none; that is noted."""
-    if not isinstance(picture, (str, Path)):
+    if not isinstance(image, (str, Path)):
         return None
-    found = KeypointsBeside(min_score=min_score).find(Path(picture))
+    found = KeypointsBeside(min_score=min_score).find(Path(image))
     if found is None:
         return None
     notes.append(f"{name}: keypoints of {found.file.name} beside it")
@@ -143,14 +143,14 @@ def short(where: str) -> str:
 
 def find_person(
     openpose: OpenPose,
-    picture: Picture,
+    image: ImageArray,
     name: str,
     person: int | None,
     option: str,
     notes: list[str],
 ) -> Keypoints:
-    """The joints of one of the people OpenPose finds, in the picture's pixels."""
-    people = openpose.people(picture)
+    """The joints of one of the people OpenPose finds, in the image's pixels."""
+    people = openpose.people(image)
     if not people:
         raise XmdptError(
             f"{name}: OpenPose finds no person",

@@ -88,31 +88,29 @@ def make_synthetic(
     wanted = _parameters(people_train, people_test, views, seed, height, plain)
     out = Path(out)
     state = _state(out, wanted)
-    garments = _garments(wanted)
-    if state == "whole" and all((out / v.path).is_file() for g in garments.values() for v in g):
+    items = _items(wanted)
+    if state == "whole" and all((out / v.path).is_file() for g in items.values() for v in g):
         return _summary(out, wanted, made=False)
     _clear(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / BEGUN).write_text(_note(wanted), encoding="utf-8")
     keypoints: dict[str, NDArray[np.float64]] = {}
     to_frame = np.array(FRAME[::-1]) / (round(height * FRAME[1] / FRAME[0]), height)
-    workers = usable_workers(len(garments)) if workers is None else workers
+    workers = usable_workers(len(items)) if workers is None else workers
     rendered = render_people(
         out,
-        list(garments),
+        list(items),
         seed=seed,
         views=views,
         plain=plain,
         height=height,
         workers=workers,
     )
-    for done, (garment, points) in enumerate(
-        zip(garments.values(), rendered, strict=True), start=1
-    ):
-        keypoints |= {v.name: p * to_frame for v, p in zip(garment, points, strict=True)}
-        progress("rendering", done * views, len(garments) * views)
+    for done, (item, points) in enumerate(zip(items.values(), rendered, strict=True), start=1):
+        keypoints |= {v.name: p * to_frame for v, p in zip(item, points, strict=True)}
+        progress("rendering", done * views, len(items) * views)
     for split in SPLITS:
-        _write_lists(out, split, [g for (s, _), g in garments.items() if s == split], keypoints)
+        _write_lists(out, split, [g for (s, _), g in items.items() if s == split], keypoints)
     (out / BEGUN).replace(out / MARK)
     return _summary(out, wanted, made=True)
 
@@ -124,10 +122,10 @@ def views_in(root: Path) -> dict[str, View]:
         raise XmdptError(
             f"{root} was rendered by another version of xmdpt", "render it again: xmdpt synth"
         )
-    return {view.name: view for garment in _garments(parameters).values() for view in garment}
+    return {view.name: view for item in _items(parameters).values() for view in item}
 
 
-def _garments(parameters: dict[str, int]) -> dict[tuple[str, int], list[View]]:
+def _items(parameters: dict[str, int]) -> dict[tuple[str, int], list[View]]:
     """Every person's views by (split, index), in the order of the lists."""
     seed, views, plain = parameters["seed"], parameters["views"], bool(parameters["plain"])
     return {
@@ -200,17 +198,17 @@ def _clear(out: Path) -> None:
 
 
 def _write_lists(
-    out: Path, split: str, garments: list[list[View]], keypoints: dict[str, NDArray[np.float64]]
+    out: Path, split: str, items: list[list[View]], keypoints: dict[str, NDArray[np.float64]]
 ) -> None:
     """The published files, with their published spelling."""
-    names = [view.name for garment in garments for view in garment]
+    names = [view.name for item in items for view in item]
     _write(out / f"{split}.lst", names)
     rows = ["name:keypoints_y:keypoints_x"]
     for name in names:
         x, y = _integers(keypoints[name])
         rows.append(f"{name}: {y}: {x}")
     _write(out / f"fasion-resize-annotation-{split}.csv", rows)
-    pairs = [pair for garment in garments for pair in _pairs(garment, split, keypoints)]
+    pairs = [pair for item in items for pair in _pairs(item, split, keypoints)]
     rows = ["from,to", *(f"{source.name},{target.name}" for source, target in pairs)]
     _write(out / f"fasion-resize-pairs-{split}.csv", rows)
 
@@ -228,10 +226,10 @@ def _integers(points: NDArray[np.float64]) -> tuple[list[int], list[int]]:
 
 
 def _pairs(
-    garment: list[View], split: str, keypoints: dict[str, NDArray[np.float64]]
+    item: list[View], split: str, keypoints: dict[str, NDArray[np.float64]]
 ) -> list[tuple[View, View]]:
     """All ordered pairs; for a test person the two of clearly different pose, two targets."""
-    pairs = list(permutations(garment, 2))
+    pairs = list(permutations(item, 2))
     if split == "train":
         return pairs
 
@@ -241,7 +239,7 @@ def _pairs(
         whole = float(np.isfinite(b[1:14, 0]).mean() == 1.0)
         return 1000.0 * whole + float(np.nanmean(np.abs(a - b)))
 
-    front = max((p for p in pairs if p[0] is garment[0]), key=change)
+    front = max((p for p in pairs if p[0] is item[0]), key=change)
     second = max((p for p in pairs if p[1] is not front[1]), key=change)
     return [front, second]
 

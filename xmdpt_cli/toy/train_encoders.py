@@ -18,11 +18,11 @@ from xmdpt_cli.datasets.listing import Listing
 from xmdpt_cli.encoders.bundle import Encoders
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import only_process
-from xmdpt_cli.images import Picture, resize_square
+from xmdpt_cli.images import ImageArray, resize_square
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.toy.encoders import toy_dino, toy_vae
 from xmdpt_cli.vae_training.config import VaeConfig, settle
-from xmdpt_cli.vae_training.examples import PictureExamples, Pictures, draw
+from xmdpt_cli.vae_training.examples import ImageExamples, Images, draw
 from xmdpt_cli.vae_training.loop import VAEStats, train_vae
 from xmdpt_cli.vae_training.trainer import VaeTrainer
 
@@ -41,7 +41,7 @@ class ListedImages:
 
     def __init__(self, listing: Listing, split: str, size: int, limit: int | None = None) -> None:
         images = {p.identity: p for g in listing.split(split)[:limit] for p in g.views.values()}
-        self._images: list[Picture] = []
+        self._images: list[ImageArray] = []
         for _, image in sorted(images.items()):
             try:
                 self._images.append(resize_square(image.load(), size))
@@ -53,7 +53,7 @@ class ListedImages:
     def __len__(self) -> int:
         return len(self._images)
 
-    def __getitem__(self, index: int, /) -> Picture:
+    def __getitem__(self, index: int, /) -> ImageArray:
         return self._images[index]
 
 
@@ -66,7 +66,7 @@ class Crops:
     def __len__(self) -> int:
         return _CROPS * len(self._images)
 
-    def __getitem__(self, index: int, /) -> Picture:
+    def __getitem__(self, index: int, /) -> ImageArray:
         image = self._images[index // _CROPS]
         rng = np.random.default_rng([self._seed, 2, index])
         y, x = (int(rng.integers(0, side - CROP + 1)) for side in image.shape[:2])
@@ -101,7 +101,7 @@ def make_toy_encoders(
             np.stack([test[i] for i in range(min(HELD_OUT, len(test)))]) if len(test) else None
         )
         vae = toy_vae(size, seed)
-        images: Pictures = train if size <= CROP else Crops(train, seed)
+        images: Images = train if size <= CROP else Crops(train, seed)
         config = _config(vae_steps or default_steps(size), seed)
         with _threads(size):
             stats = train_vae(
@@ -129,7 +129,7 @@ def vae_seconds(size: int, vae_steps: int) -> float:
     """Estimated seconds of the toy VAE's training on this machine, from a few timed steps."""
     side = min(size, CROP)
     noise = np.random.default_rng(0).integers(0, 256, (BATCH, side, side, 3), dtype=np.uint8)
-    vae, examples = toy_vae(size), PictureExamples(noise)
+    vae, examples = toy_vae(size), ImageExamples(noise)
     trainer = VaeTrainer(vae, settle(_config(vae_steps, 0), BATCH))
     for parameter in trainer.parameters:
         parameter.requires_grad_(True)

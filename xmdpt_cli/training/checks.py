@@ -50,7 +50,7 @@ def check_dataset(
     source = dino_name(encoders.get("source") or {}, recipe.source_encoder)
     pose = dino_name(encoders.get("pose") or {}, recipe.pose_encoder)
     asked = [
-        ("pictures of", f"{recipe.resolution} px", f"{manifest['resolution']} px"),
+        ("images of", f"{recipe.resolution} px", f"{manifest['resolution']} px"),
         ("source tokens of", recipe.source_encoder, source),
         ("pose tokens of", recipe.pose_encoder, pose),
         ("tokens stored as", tokens, str(manifest.get("tokens", "bf16"))),

@@ -19,7 +19,7 @@ from typing_extensions import TypedDict
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_text, writing
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.training.distributed import SINGLE_PROCESS, Distributed
 from xmdpt_cli.training.tracker import Tracker
 from xmdpt_cli.utils import records
@@ -178,7 +178,7 @@ class MetricsLogger:
         if self.tracker is not None:
             self.tracker.log(step, values)
 
-    def log_image(self, step: int, name: str, image: Picture) -> None:
+    def log_image(self, step: int, name: str, image: ImageArray) -> None:
         """Send an image to TensorBoard and the tracker."""
         if self.events is not None:
             self.events.add_image(name, image, step, dataformats="HWC")

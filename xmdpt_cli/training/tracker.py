@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import write_text
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.utils import records
 
 TRACKERS = ("none", "wandb", "trackio")
@@ -31,7 +31,7 @@ class Tracker(Protocol):
 
     def log(self, step: int, values: Mapping[str, float]) -> None: ...
 
-    def log_image(self, step: int, name: str, image: Picture) -> None: ...
+    def log_image(self, step: int, name: str, image: ImageArray) -> None: ...
 
     def close(self) -> None: ...
 
@@ -84,7 +84,7 @@ class _WandbTracker:
     def log(self, step: int, values: Mapping[str, float]) -> None:
         self.run.log(dict(values), step=step)
 
-    def log_image(self, step: int, name: str, image: Picture) -> None:
+    def log_image(self, step: int, name: str, image: ImageArray) -> None:
         self.run.log({name: self.module.Image(image)}, step=step)
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.diffusion import Schedule, sample, start_noise
 from xmdpt_cli.files import writing
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.report.validation_sheet import forget_after, write_step
 from xmdpt_cli.training.logger import MetricsLogger
@@ -37,7 +37,7 @@ Decode = Callable[[Tensor], NDArray[np.uint8]]
 
 IMAGES = 8  # pairs that are generated
 LOSS_PAIRS = 32  # pairs that the loss is measured on, each at four timesteps
-GARMENTS = 16  # garments whose condition vectors are compared
+ITEMS = 16  # items whose condition vectors are compared
 
 
 def is_validation_step(every: int, steps: int, step: int) -> bool:
@@ -78,7 +78,7 @@ class Validator:
         self.generated = read_pairs(test, generated, scale, tokens)
         self.inputs = read_images(test, generated)
         self.measured = read_pairs(test, measured, scale, tokens)
-        self.views = read_views(test, measured, scale, GARMENTS)
+        self.views = read_views(test, measured, scale, ITEMS)
         if decode is None:
             warn("no VAE to decode with: samples/ shows three latent channels as colours")
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -102,8 +102,8 @@ class Validator:
         return values
 
     @torch.no_grad()
-    def _generate(self, model: XMDPT) -> list[Picture]:
-        out: list[Picture] = []
+    def _generate(self, model: XMDPT) -> list[ImageArray]:
+        out: list[ImageArray] = []
         for pairs in self.generated.chunks(self.device):
             noise = start_noise(tuple(pairs.source.shape[1:]), self.seed, pairs.positions)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):

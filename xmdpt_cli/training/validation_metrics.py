@@ -13,7 +13,7 @@ from torch.nn.functional import cosine_similarity
 from xmdpt_cli.diffusion import Schedule, start_noise
 from xmdpt_cli.diffusion.loss import loss_terms
 from xmdpt_cli.model import XMDPT, TokenConditions
-from xmdpt_cli.training.validation_pairs import CHUNK, GarmentViews, ValidationPairs, stratified
+from xmdpt_cli.training.validation_pairs import CHUNK, ItemViews, ValidationPairs, stratified
 
 LOSS_SEED = 1  # other noise than the generated images start from
 
@@ -61,10 +61,10 @@ def validation_losses(
 
 
 @torch.no_grad()
-def similarity(model: XMDPT, views: GarmentViews, device: torch.device) -> dict[str, float]:
+def similarity(model: XMDPT, views: ItemViews, device: torch.device) -> dict[str, float]:
     """Mean cosine similarity of condition vectors for one pose and two sources (paper Fig. 5).
 
-    ``condition_similarity_views``: the sources are two views of one garment on one person;
+    ``condition_similarity_views``: the sources are two views of one item on one person;
     ``condition_similarity_people``: they show people in different items. The pose is the same in
     each comparison, so only the source tells the vectors apart: what is high in both says that
     the vector holds little of the person, a gap that it knows the person from any side.

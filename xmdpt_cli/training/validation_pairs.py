@@ -15,7 +15,7 @@ from torch import Tensor
 
 from xmdpt_cli.data.loader import PairDataset, load_pairs
 from xmdpt_cli.encoders.vae import posterior_mean
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 
 CHUNK = 8  # pairs per forward pass, whatever the training's batch size
 
@@ -47,11 +47,11 @@ class ValidationPairs:
 
 
 @dataclass(frozen=True)
-class GarmentViews:
-    """Garments seen twice and a stranger: three sources for one pose each (see ``similarity``)."""
+class ItemViews:
+    """Items seen twice and a stranger: three sources for one pose each (see ``similarity``)."""
 
     pose_tokens: Tensor  # (N, L, W)
-    source_tokens: Tensor  # (3, N, L, W): one view, another view of the garment, someone else
+    source_tokens: Tensor  # (3, N, L, W): one view, another view of the item, someone else
     source: Tensor  # (3, N, C, h, h)
     strangers: bool  # False: the dataset has one item only, the third source means nothing
 
@@ -86,7 +86,7 @@ def read_pairs(
     )
 
 
-def read_images(dataset: PairDataset, positions: list[int]) -> list[list[Picture]]:
+def read_images(dataset: PairDataset, positions: list[int]) -> list[list[ImageArray]]:
     """Source, target's pose and target of each pair."""
     refs = [dataset.pairs[i] for i in positions]
     return [
@@ -101,17 +101,17 @@ def read_images(dataset: PairDataset, positions: list[int]) -> list[list[Picture
 
 def read_views(
     dataset: PairDataset, positions: list[int], scale: float, most: int
-) -> GarmentViews | None:
-    """At most ``most`` garments of these pairs; None if none of them has two views.
+) -> ItemViews | None:
+    """At most ``most`` items of these pairs; None if none of them has two views.
 
     The pose is the pair's target pose, the sources are the pair's source, another view of the
-    garment (one that is not the target where there is a third) and the source of the next garment
-    of another item.
+    item (not the target where there is a third) and the source of the next item that another
+    person wears.
     """
     views: dict[str, list[str]] = {}
     for key, view in dataset.views():
         views.setdefault(key, []).append(view)
-    chosen: dict[str, tuple[str, str, str]] = {}  # garment: pose of, source, other source
+    chosen: dict[str, tuple[str, str, str]] = {}  # item: pose of, source, other source
     for pair in (dataset.pairs[i] for i in positions):
         others = [v for v in views[pair.key] if v != pair.source]
         others.sort(key=lambda view: (view == pair.target, view))
@@ -130,24 +130,24 @@ def read_views(
     def read(places: list[tuple[str, str]], name: str) -> Tensor:
         return torch.stack([dataset.tensor(key, view, name) for key, view in places])
 
-    return GarmentViews(
+    return ItemViews(
         read([(key, chosen[key][0]) for key in keys], "pose_tokens"),
         torch.stack([read(places, "source_tokens") for places in sources]),
         torch.stack([posterior_mean(read(places, "moments"), scale) for places in sources]),
-        all(_item(a) != _item(b) for a, b in zip(keys, strangers, strict=True)),
+        all(_product(a) != _product(b) for a, b in zip(keys, strangers, strict=True)),
     )
 
 
-def _item(key: str) -> str:
+def _product(key: str) -> str:
     """``WOMEN-Dresses-id_00000002-02`` without its colour: colours are worn by one person."""
     return key.rsplit("-", 1)[0]
 
 
 def _stranger(keys: list[str], i: int) -> str:
-    """The next garment of another item, or the same one where there is none."""
+    """The next item on another person, or the same item where there is none."""
     for step in range(1, len(keys)):
         other = keys[(i + step) % len(keys)]
-        if _item(other) != _item(keys[i]):
+        if _product(other) != _product(keys[i]):
             return other
     return keys[i]
 

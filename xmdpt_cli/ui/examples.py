@@ -73,7 +73,7 @@ def _places(pipe: XMDPTPipeline) -> Iterator[Path]:
 def _examples(dataset: PairDataset) -> Examples:
     found = Examples()
     pairs = dataset.pairs
-    # one pair of a garment each, from all over the split: neighbours are alike
+    # one pair of an item each, from all over the split: neighbours are alike
     first: dict[str, int] = {}
     for number in np.unique(np.linspace(0, len(pairs) - 1, 40 * PEOPLE).astype(int)).tolist():
         first.setdefault(pairs[number].key, number)
@@ -100,8 +100,8 @@ def _enough(points: Keypoints) -> bool:
     return int(np.isfinite(points).all(axis=1).sum()) >= FEWEST_JOINTS
 
 
-def _upright(picture: np.ndarray[Any, Any]) -> Image.Image:
+def _upright(image: np.ndarray[Any, Any]) -> Image.Image:
     """A square of the dataset in the shape it had before; higher, so that no pixel is lost."""
-    size = len(picture)
+    size = len(image)
     shape = (size, round(size * FRAME_HEIGHT / FRAME_WIDTH))
-    return Image.fromarray(picture).resize(shape, Image.Resampling.BICUBIC)
+    return Image.fromarray(image).resize(shape, Image.Resampling.BICUBIC)

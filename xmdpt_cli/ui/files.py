@@ -53,10 +53,10 @@ def keypoints_of(file: Path, image: Path) -> tuple[Keypoints, str]:
     view = read_view(image, size, _no_need, keypoints=file, fit="squash")
     assert view.keypoints is not None
     points = view.keypoints / size
-    picture = decode_image(image, image.name)
-    if all(is_padded_image(picture)):  # read_view cuts grey columns off
+    loaded = decode_image(image, image.name)
+    if all(is_padded_image(loaded)):  # read_view cuts grey columns off
         left, top, right, bottom = PADDED_BOX
-        points = (points * (right - left, bottom - top) + (left, top)) / picture.size
+        points = (points * (right - left, bottom - top) + (left, top)) / loaded.size
     chosen = [note for note in view.notes[1:] if "people" in note]
     return points, "; ".join([f"Keypoints of {file.name}", *chosen])
 

@@ -2,7 +2,7 @@
 
 Fractions of the width and height of the upright 176 x 256 frame, (x, y) a joint, None where the
 body hides it. Left and right are the person's own: who faces us has the right shoulder on the
-left of the picture.
+left of the image.
 """
 
 from __future__ import annotations

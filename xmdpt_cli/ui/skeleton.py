@@ -76,7 +76,7 @@ def _place(place: Any) -> tuple[float, float]:
 
 
 def colour(joint_or_limb: int) -> str:
-    """As CSS. The published picture has its channels reversed, and so has this."""
+    """As CSS. The published image has its channels reversed, and so has this."""
     return "rgb({},{},{})".format(*COLOURS[joint_or_limb][::-1])
 
 

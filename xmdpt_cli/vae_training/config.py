@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from xmdpt_cli.errors import ConfigError
 
-# For toys at 64 px. Measured on synthetic people, same time each: 300 steps of 4 pictures 27.2 dB,
+# For toys at 64 px. Measured on synthetic people, same time each: 300 steps of 4 images 27.2 dB,
 # 600 of 2 27.8, 1200 of 1 27.9; at 4e-3 half a decibel less; 1800 of 2: 29.1 dB.
 # Four numbers for 4x4 pixels is tight: the best linear code of that size gives 23.0 dB.
 TOY_LR = 2e-3
-# Latent-diffusion autoencoders were trained at 4.5e-6 per picture of the batch (CompVis configs).
-FINE_TUNE_LR_PER_PICTURE = 4.5e-6
+# Latent-diffusion autoencoders were trained at 4.5e-6 per image of the batch (CompVis configs).
+FINE_TUNE_LR_PER_IMAGE = 4.5e-6
 # On synthetic people at 64 px: 0.3 costs 0.9 dB of reconstruction (0.15: 0.3 dB) and takes most
 # blotches out of generated people, 0.01 of SSIM.
 LATENT_NOISE = 0.2
@@ -30,8 +30,8 @@ class VaeConfig:
 
     epochs: float = 77.0  # paper sec. 4.1
     steps: int = 0  # 0: as many as the epochs make
-    batch_size: int = 8  # pictures a step, over all processes
-    learning_rate: float = 0.0  # 0: 4.5e-6 per picture of the batch; small VAE from scratch 2e-3
+    batch_size: int = 8  # images a step, over all processes
+    learning_rate: float = 0.0  # 0: 4.5e-6 per image of the batch; small VAE from scratch 2e-3
     l1: float = 1.0  # on [-1, 1]
     mse: float = 2.0
     lpips: float = 0.1
@@ -66,18 +66,18 @@ class VaeConfig:
             raise ConfigError("l1, mse and lpips are all 0: there is nothing to train for")
 
 
-def settle(config: VaeConfig, pictures: int) -> VaeConfig:
+def settle(config: VaeConfig, images: int) -> VaeConfig:
     """Put numbers where ``config`` leaves the choice: steps and epochs fit, a learning rate.
 
     What has no meaning for this kind of training is 0 or off, so that the record says what was.
     """
     scratch, batch = config.all_weights, config.batch_size
-    steps = config.steps or max(1, math.ceil(config.epochs * pictures / batch))
-    chosen = TOY_LR if scratch else FINE_TUNE_LR_PER_PICTURE * batch
+    steps = config.steps or max(1, math.ceil(config.epochs * images / batch))
+    chosen = TOY_LR if scratch else FINE_TUNE_LR_PER_IMAGE * batch
     return dataclasses.replace(
         config,
         steps=steps,
-        epochs=config.epochs if not config.steps else steps * batch / pictures,
+        epochs=config.epochs if not config.steps else steps * batch / images,
         learning_rate=config.learning_rate or chosen,
         kl=config.kl if scratch else 0.0,
         latent_noise=config.latent_noise if scratch else 0.0,

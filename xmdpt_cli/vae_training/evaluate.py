@@ -1,6 +1,6 @@
-"""How well a VAE rebuilds the test pictures, before training and after: numbers by name.
+"""How well a VAE rebuilds the test images, before training and after: numbers by name.
 
-Every picture is encoded to its posterior's mean and decoded, alone or with the same seven others
+Every image is encoded to its posterior's mean and decoded, alone or with the same seven others
 whoever computes it, so the numbers do not depend on the number of processes.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmdpt_cli.encoders.vae import VAE, posterior_mean
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.metrics.base import PairMetric
 from xmdpt_cli.metrics.collection import ProtocolMetrics, protocol_metrics
 from xmdpt_cli.metrics.evaluation import Evaluation, Value
@@ -26,21 +26,21 @@ from xmdpt_cli.training.distributed import SINGLE_PROCESS, Distributed
 from xmdpt_cli.vae_training.examples import DatasetExamples
 
 FACE = "psnr_face"
-_CHUNK = 8  # pictures decoded together
+_CHUNK = 8  # images decoded together
 
-Images = list[dict[str, Any]]  # of each test picture: its name and its values
+Images = list[dict[str, Any]]  # of each test image: its name and its values
 
 
 def rebuild(vae: VAE, examples: DatasetExamples, indices: list[int]) -> NDArray[np.uint8]:
-    """These pictures, encoded (or read as stored moments) and decoded: uint8 (n, H, W, 3)."""
+    """These images, encoded (or read as stored moments) and decoded: uint8 (n, H, W, 3)."""
     moments = examples.moments(indices, np.zeros(len(indices), np.bool_))
     if moments is None:
-        moments = vae.encode_moments(np.stack([examples.pictures[i] for i in indices]))
+        moments = vae.encode_moments(np.stack([examples.images[i] for i in indices]))
     return vae.decode(posterior_mean(moments.to(vae.device), vae.scale))
 
 
 def protocol_for(resolution: int) -> Protocol:
-    """As ``xmdpt evaluate`` chooses: the published 256x176, smaller pictures as they are."""
+    """As ``xmdpt evaluate`` chooses: the published 256x176, smaller images as they are."""
     return get_protocol("cfld" if resolution >= LOWEST else "native")
 
 
@@ -54,7 +54,7 @@ def measure(
     dist: Distributed = SINGLE_PROCESS,
     progress: Progress = silent,
 ) -> Images:
-    """The first ``count`` pictures' measures, by name; all processes get all of them."""
+    """The first ``count`` images' measures, by name; all processes get all of them."""
     metrics = _metrics(protocol_for(examples.dataset.resolution), lpips)
     places: list[int] = []
     faces: list[Value] = []
@@ -63,7 +63,7 @@ def measure(
             indices = list(range(start, min(start + _CHUNK, count)))
             made, originals = (
                 rebuild(vae, examples, indices),
-                [examples.pictures[i] for i in indices],
+                [examples.images[i] for i in indices],
             )
             metrics.update(to_tensor(made), to_tensor(originals))
             places += indices
@@ -77,7 +77,7 @@ def measure(
     for place, face in zip(places, faces, strict=True):
         values[place][FACE] = face
     found = {k: v for part in dist.all_gather(values) for k, v in part.items()}
-    names = ["/".join(view) for view in examples.pictures.views]
+    names = ["/".join(view) for view in examples.images.views]
     return [{"name": names[index], "values": found[index]} for index in range(count)]
 
 
@@ -85,13 +85,13 @@ def _metrics(protocol: Protocol, lpips: LpipsNetwork | None) -> ProtocolMetrics:
     return protocol_metrics(protocol, lpips=lpips, sync_on_compute=False)
 
 
-def _face(examples: DatasetExamples, index: int, made: Picture, original: Picture) -> Value:
-    keypoints = examples.dataset.keypoints(*examples.pictures.views[index])
+def _face(examples: DatasetExamples, index: int, made: ImageArray, original: ImageArray) -> Value:
+    keypoints = examples.dataset.keypoints(*examples.images.views[index])
     return psnr_face(made, original, head_map(keypoints, *original.shape[:2]))
 
 
-def psnr_face(made: Picture, truth: Picture, head: NDArray[np.float32]) -> Value:
-    """PSNR in dB of prepared pictures where the head is, (H, W) in [0, 1]; None without a head."""
+def psnr_face(made: ImageArray, truth: ImageArray, head: NDArray[np.float32]) -> Value:
+    """PSNR in dB of prepared images where the head is, (H, W) in [0, 1]; None without a head."""
     total = 3.0 * float(head.sum(dtype=np.float64))
     if total == 0:
         return None
@@ -103,12 +103,12 @@ def psnr_face(made: Picture, truth: Picture, head: NDArray[np.float32]) -> Value
 def make_report(
     resolution: int, before: Images, after: Images, lpips: LpipsNetwork | None, notes: list[str]
 ) -> Evaluation:
-    """Both rows side by side; ``before`` and ``after`` are of the same pictures."""
+    """Both rows side by side; ``before`` and ``after`` are of the same images."""
     protocol = protocol_for(resolution)
     if protocol.published:
         notes = [
             *notes,
-            f"the truths are the prepared {resolution} px pictures brought to 256x176, not the "
+            f"the truths are the prepared {resolution} px images brought to 256x176, not the "
             "high-resolution photographs published numbers start from",
         ]
     report = Evaluation(

@@ -1,6 +1,6 @@
-"""What a VAE learns from: pictures by index, and what of them a step of training takes.
+"""What a VAE learns from: images by index, and what of them a step of training takes.
 
-A step's pictures, mirrorings and noise follow from the seed and the step alone. Legend: n pictures
+A step's images, mirrorings and noise follow from the seed and the step alone. Legend: n images
 of this process, C latent channels, h, w latent size.
 """
 
@@ -19,23 +19,23 @@ from torch import Tensor
 from xmdpt_cli.data.index import FLIP
 from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.encoders.vae import VAE
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.pose.head import head_map
 
 
-class Pictures(Protocol):
-    """Pictures of one size by index: an array (M, H, W, 3), or anything that reads lazily."""
+class Images(Protocol):
+    """Images of one size by index: an array (M, H, W, 3), or anything that reads lazily."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int, /) -> Picture: ...
+    def __getitem__(self, index: int, /) -> ImageArray: ...
 
 
 class Examples(Protocol):
-    """Pictures, and where there are such, what is already known of them."""
+    """Images, and where there are such, what is already known of them."""
 
     @property
-    def pictures(self) -> Pictures: ...
+    def images(self) -> Images: ...
 
     def moments(self, indices: list[int], mirrored: NDArray[np.bool_]) -> Tensor | None:
         """Stored posterior moments, float32 (n, 2C, h, w), unscaled; None: encode."""
@@ -44,11 +44,11 @@ class Examples(Protocol):
         """Where the head is, (H, W) in [0, 1]."""
 
 
-class PictureExamples:
-    """Pictures alone."""
+class ImageExamples:
+    """Images alone."""
 
-    def __init__(self, pictures: Pictures) -> None:
-        self.pictures = pictures
+    def __init__(self, images: Images) -> None:
+        self.images = images
 
     def moments(self, indices: list[int], mirrored: NDArray[np.bool_]) -> Tensor | None:
         return None
@@ -57,8 +57,8 @@ class PictureExamples:
         return None
 
 
-class DatasetPictures:
-    """The pictures of one split of a prepared dataset, decoded when asked for."""
+class DatasetImages:
+    """The images of one split of a prepared dataset, decoded when asked for."""
 
     def __init__(self, dataset: PairDataset) -> None:
         self.dataset, self.views = dataset, sorted(dataset.views())
@@ -66,25 +66,25 @@ class DatasetPictures:
     def __len__(self) -> int:
         return len(self.views)
 
-    def __getitem__(self, index: int, /) -> Picture:
+    def __getitem__(self, index: int, /) -> ImageArray:
         return self.dataset.image(*self.views[index])
 
 
 class DatasetExamples:
-    """One split of a prepared dataset: pictures, keypoints, stored moments if ``cached``."""
+    """One split of a prepared dataset: images, keypoints, stored moments if ``cached``."""
 
     def __init__(self, dataset: PairDataset, *, cached: bool = True, heads: bool = False) -> None:
         self.dataset, self.heads = dataset, heads
-        self.pictures = DatasetPictures(dataset)
+        self.images = DatasetImages(dataset)
         self.cached = cached and {"moments", "moments" + FLIP} <= dataset.table.columns.keys()
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def moments(self, indices: list[int], mirrored: NDArray[np.bool_]) -> Tensor | None:
         if not self.cached:
             return None
-        rows = np.array([self.dataset.table.row(*self.pictures.views[i]) for i in indices])
+        rows = np.array([self.dataset.table.row(*self.images.views[i]) for i in indices])
         out = torch.empty(len(indices), *self.dataset.column("moments").shape)
         self.dataset.read_tensors("moments", rows, mirrored, out)
         return out
@@ -93,16 +93,16 @@ class DatasetExamples:
         if not self.heads:
             return None
         size = self.dataset.resolution
-        return head_map(self.dataset.keypoints(*self.pictures.views[index]), size, size)
+        return head_map(self.dataset.keypoints(*self.images.views[index]), size, size)
 
 
 @dataclass(frozen=True)
 class VaeBatch:
     """What one process takes in one step."""
 
-    pictures: Tensor  # uint8 (n, H, W, 3)
+    images: Tensor  # uint8 (n, H, W, 3)
     noise: Tensor  # float32 (n, C, h, w), unit normal
-    moments: Tensor | None = None  # float32 (n, 2C, h, w): of these pictures, mirrored as they are
+    moments: Tensor | None = None  # float32 (n, 2C, h, w): of these images, mirrored as they are
     head: Tensor | None = None  # float32 (n, 1, H, W) in [0, 1]
 
     def to(self, device: torch.device) -> VaeBatch:
@@ -110,7 +110,7 @@ class VaeBatch:
             return None if tensor is None else tensor.to(device)
 
         return VaeBatch(
-            self.pictures.to(device), self.noise.to(device), moved(self.moments), moved(self.head)
+            self.images.to(device), self.noise.to(device), moved(self.moments), moved(self.head)
         )
 
 
@@ -119,13 +119,13 @@ def draw(
 ) -> VaeBatch:
     """The rows of one process of the step's one batch, whatever the number of processes.
 
-    Half of the pictures are mirrored.
+    Half of the images are mirrored.
     """
-    pictures, size, part = examples.pictures, batch_size, batch_size // ranks
+    images, size, part = examples.images, batch_size, batch_size // ranks
     mine = slice(rank * part, (rank + 1) * part)
-    chosen = [_index(seed, len(pictures), step * size + i) for i in range(size)][mine]
+    chosen = [_index(seed, len(images), step * size + i) for i in range(size)][mine]
     rng = np.random.default_rng([seed, 1, step])
-    batch = np.stack([np.asarray(pictures[index]) for index in chosen])
+    batch = np.stack([np.asarray(images[index]) for index in chosen])
     mirrored = (rng.random(size) < 0.5)[mine]
     batch[mirrored] = batch[mirrored][:, :, ::-1]
     height, width = batch.shape[1] // vae.factor, batch.shape[2] // vae.factor
@@ -141,7 +141,7 @@ def draw(
 
 
 def _index(seed: int, count: int, position: int) -> int:
-    """Which picture stands at this position of an endless row of shuffled epochs."""
+    """Which image stands at this position of an endless row of shuffled epochs."""
     epoch, offset = divmod(position, count)
     return int(_epoch_order(seed, count, epoch)[offset])
 
@@ -151,14 +151,14 @@ def _epoch_order(seed: int, count: int, epoch: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, 0, epoch]).permutation(count)
 
 
-def some(pictures: Pictures, at_most: int) -> NDArray[np.uint8]:
-    """Up to ``at_most`` pictures, evenly spaced."""
-    indices = np.linspace(0, len(pictures) - 1, min(at_most, len(pictures)))
-    return np.stack([np.asarray(pictures[int(index)]) for index in indices])
+def some(images: Images, at_most: int) -> NDArray[np.uint8]:
+    """Up to ``at_most`` images, evenly spaced."""
+    indices = np.linspace(0, len(images) - 1, min(at_most, len(images)))
+    return np.stack([np.asarray(images[int(index)]) for index in indices])
 
 
-def digest(pictures: Pictures) -> str:
-    """Tells one training set from another without reading all of it: count and 64 pictures."""
-    chosen = some(pictures, 64)
-    text = f"{len(pictures)} {chosen.shape} ".encode()
+def digest(images: Images) -> str:
+    """Tells one training set from another without reading all of it: count and 64 images."""
+    chosen = some(images, 64)
+    text = f"{len(images)} {chosen.shape} ".encode()
     return hashlib.sha256(text + np.ascontiguousarray(chosen).tobytes()).hexdigest()

@@ -33,8 +33,8 @@ from xmdpt_cli.vae_training.loop import fit, make_stats
 from xmdpt_cli.vae_training.plan import Plan
 from xmdpt_cli.vae_training.trainer import VaeTrainer
 
-REPORT, PICTURE, BEFORE = "report.json", "before_after.png", "before.json"
-_SHOWN = 8  # test pictures in PICTURE
+REPORT, IMAGE, BEFORE = "report.json", "before_after.png", "before.json"
+_SHOWN = 8  # test images in IMAGE
 
 
 class _Before(TypedDict):
@@ -51,7 +51,7 @@ class FineTuned:
     stats: VAEStats
     encoder: dict[str, str]  # sha256 before and after
     toy: bool  # a small VAE, or one that was a toy before
-    report: Evaluation | None  # None: the dataset has no test pictures
+    report: Evaluation | None  # None: the dataset has no test images
 
 
 def finetune(
@@ -141,7 +141,7 @@ def _record(
         "toy": plan.vae.origin.toy,
         "trained_on": {
             "data": PurePath(dataset.path).name,  # the folder may be published
-            "pictures": len(plan.train),
+            "images": len(plan.train),
             "resolution": dataset.resolution,
             "toy": bool(dataset.manifest["toy"]),
             "shards": shards,
@@ -165,7 +165,7 @@ def _measure_before(
     if plan.test is None:
         return []
     key = {
-        "pictures": plan.measured,
+        "images": plan.measured,
         "lpips": None if lpips is None else lpips.weights,
         "protocol": protocol_for(plan.test.dataset.resolution).name,
     }
@@ -192,15 +192,15 @@ def _write_report(
     new = rebuild(plan.vae, plan.test, shown)
     rows = [
         Rebuilt(
-            plan.test.pictures[index],
+            plan.test.images[index],
             old[i],
             new[i],
-            plan.test.dataset.keypoints(*plan.test.pictures.views[index]),
+            plan.test.dataset.keypoints(*plan.test.images.views[index]),
         )
         for i, index in enumerate(shown)
     ]
     with writing(out):
-        save_png(out / PICTURE, before_after(rows))
+        save_png(out / IMAGE, before_after(rows))
         write_json(out / REPORT, to_json(report))
 
 

@@ -36,10 +36,10 @@ _FREE = {"checkpoint_every", "log_every", "epochs"}
 
 @dataclasses.dataclass(frozen=True)
 class VAEStats:
-    """What a training reports. PSNR in dB on the held-out pictures, None without any."""
+    """What a training reports. PSNR in dB on the held-out images, None without any."""
 
     steps: int
-    pictures: int
+    images: int
     decoder_only: bool
     loss_first: float
     loss_last: float
@@ -53,7 +53,7 @@ class _Begun(TypedDict):
     """run.json, see ``identity``."""
 
     settings: dict[str, Any]
-    pictures: NotRequired[Any]
+    images: NotRequired[Any]
     start: NotRequired[str]
     lpips_trunk: NotRequired[str]
 
@@ -81,10 +81,10 @@ def encoder_sha256(vae: VAE) -> str:
 
 
 def identity(config: VaeConfig, data: Any, vae: VAE, trunk: str) -> dict[str, Any]:
-    """What a continuation must agree on. ``data``: what tells the pictures; ``trunk``: LPIPS'."""
+    """What a continuation must agree on. ``data``: what tells the images; ``trunk``: LPIPS'."""
     return {
         "settings": {k: v for k, v in dataclasses.asdict(config).items() if k not in _FREE},
-        "pictures": data,
+        "images": data,
         "start": state_sha256(vae.net),
         "encoder": encoder_sha256(vae),
         "lpips_trunk": trunk,
@@ -123,7 +123,7 @@ def _differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
     before, after = was["settings"], now["settings"]
     found = [f"{k}: {before.get(k)} -> {v}" for k, v in after.items() if before.get(k) != v]
     words = {
-        "pictures": "the pictures",
+        "images": "the images",
         "start": "the VAE it starts from",
         "lpips_trunk": "the weights of LPIPS",
     }

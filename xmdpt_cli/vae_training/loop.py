@@ -1,6 +1,6 @@
 """The VAE training loop: a toy VAE from scratch, or the decoder of a given one.
 
-The paper fine-tunes the decoder of sd-vae-ft-mse on the training pictures for 77 epochs (sec.
+The paper fine-tunes the decoder of sd-vae-ft-mse on the training images for 77 epochs (sec.
 4.1: "the face is distorted if not"); its loss is not published (ours: ``vae_loss``).
 
 A step depends on the seed and its own number only, so an interrupted run continues exactly.
@@ -28,8 +28,8 @@ from xmdpt_cli.vae_training import folder as folder
 from xmdpt_cli.vae_training.config import VaeConfig, settle
 from xmdpt_cli.vae_training.examples import (
     Examples,
-    PictureExamples,
-    Pictures,
+    ImageExamples,
+    Images,
     VaeBatch,
     digest,
     draw,
@@ -43,25 +43,25 @@ _THREADS = 4  # that read and decode the images of later steps
 
 def train_vae(
     vae: VAE,
-    pictures: Pictures,
+    images: Images,
     config: VaeConfig,
     *,
     out: str | Path,
     held_out: NDArray[np.uint8] | None = None,
     progress: Progress = silent,
 ) -> VAEStats:
-    """Train ``vae`` in place on pictures alone, without LPIPS, into the diffusers folder ``out``.
+    """Train ``vae`` in place on images alone, without LPIPS, into the diffusers folder ``out``.
 
     A toy's scaling factor is set to 1 / standard deviation of its latents. The same call
     continues an interrupted run and returns the record of a finished one. Raises XmdptError when
-    ``out`` holds something else, when the pictures do not suit, and when the loss is no longer a
+    ``out`` holds something else, when the images do not suit, and when the loss is no longer a
     number.
     """
     out = Path(out)
-    if len(pictures) == 0:
-        raise XmdptError("no pictures to train the VAE on")
-    config = settle(config, len(pictures))
-    this = folder.identity(config, digest(pictures), vae, "none")
+    if len(images) == 0:
+        raise XmdptError("no images to train the VAE on")
+    config = settle(config, len(images))
+    this = folder.identity(config, digest(images), vae, "none")
     trainer = VaeTrainer(vae, config)
     with only_process(out):
         folder.begin(out, this, config)
@@ -72,12 +72,12 @@ def train_vae(
             return folder.stats_of(done)
         began = time.monotonic()
         before = None if held_out is None else reconstruction_psnr(vae, held_out)
-        fit(trainer, PictureExamples(pictures), out, progress)
+        fit(trainer, ImageExamples(images), out, progress)
         after = folder.write_part(out, vae)
         if not config.all_weights:
             folder.refuse_changed_encoder(out, this["encoder"], after)
         psnr = None if held_out is None else reconstruction_psnr(vae, held_out)
-        stats = make_stats(trainer, len(pictures), before, psnr, time.monotonic() - began)
+        stats = make_stats(trainer, len(images), before, psnr, time.monotonic() - began)
         record = {
             "settings": asdict(config),
             "encoder": {"before": this["encoder"], "after": after},
@@ -111,7 +111,7 @@ def fit(
         net.requires_grad_(False)
     trainer.use_ema()
     if config.all_weights:
-        set_scale(trainer.vae, examples.pictures)
+        set_scale(trainer.vae, examples.images)
 
 
 def _steps(trainer: VaeTrainer, examples: Examples, out: Path, progress: Progress) -> None:
@@ -150,12 +150,12 @@ def _steps(trainer: VaeTrainer, examples: Examples, out: Path, progress: Progres
 
 
 def make_stats(
-    trainer: VaeTrainer, pictures: int, before: float | None, after: float | None, seconds: float
+    trainer: VaeTrainer, images: int, before: float | None, after: float | None, seconds: float
 ) -> VAEStats:
     """What a finished training reports."""
     return VAEStats(
         steps=trainer.done,
-        pictures=pictures,
+        images=images,
         decoder_only=not trainer.config.all_weights,
         loss_first=trainer.first_loss,
         loss_last=float(np.mean(trainer.last_losses)),
@@ -166,21 +166,21 @@ def make_stats(
     )
 
 
-def reconstruction_psnr(vae: VAE, pictures: NDArray[np.uint8]) -> float:
-    """Encode to the posterior's mean, decode: PSNR in dB per uint8 picture, then the mean."""
-    decoded = vae.decode(posterior_mean(vae.encode_moments(pictures), vae.scale))
-    error = (decoded.astype(np.float64) - pictures.astype(np.float64)) / 255.0
-    mse = np.maximum((error**2).mean(axis=(1, 2, 3)), 1e-10)  # equal pictures: 100 dB
+def reconstruction_psnr(vae: VAE, images: NDArray[np.uint8]) -> float:
+    """Encode to the posterior's mean, decode: PSNR in dB per uint8 image, then the mean."""
+    decoded = vae.decode(posterior_mean(vae.encode_moments(images), vae.scale))
+    error = (decoded.astype(np.float64) - images.astype(np.float64)) / 255.0
+    mse = np.maximum((error**2).mean(axis=(1, 2, 3)), 1e-10)  # equal images: 100 dB
     return float((-10.0 * np.log10(mse)).mean())
 
 
-def set_scale(vae: VAE, pictures: Pictures) -> None:
+def set_scale(vae: VAE, images: Images) -> None:
     """scaling_factor = 1 / standard deviation of the latents, as latent diffusion defines it."""
-    latents = posterior_mean(vae.encode_moments(some(pictures, 256)), 1.0)
+    latents = posterior_mean(vae.encode_moments(some(images, 256)), 1.0)
     deviation = float(latents.std())
     if not (math.isfinite(deviation) and deviation > 0):
         raise XmdptError(
             "all latents of the trained VAE are equal: there is no scale for them",
-            "train it on pictures that differ",
+            "train it on images that differ",
         )
     vae.net.register_to_config(scaling_factor=1.0 / deviation)

@@ -1,6 +1,6 @@
 """What a VAE is trained for: L1 and MSE, weighted pixel by pixel, LPIPS, and a light KL term.
 
-The paper does not publish the loss of its fine-tuning. Legend: N pictures, C latent channels,
+The paper does not publish the loss of its fine-tuning. Legend: N images, C latent channels,
 h, w latent size.
 """
 
@@ -32,7 +32,7 @@ def vae_losses(
     ``config.foreground_weight`` and ``config.face_weight``. The latents are drawn from the
     posterior as in the published training.
     """
-    target = to_signed(batch.pictures)
+    target = to_signed(batch.images)
     latents, mean, log_variance = _latents(vae, batch, target, config, dist, autocast)
     with torch.autocast(vae.device.type, torch.bfloat16, enabled=autocast):
         decoded = vae.net.decode(latents).sample

@@ -30,13 +30,13 @@ class Plan:
     vae: VAE
     train: DatasetExamples
     test: DatasetExamples | None
-    measured: int  # test pictures
+    measured: int  # test images
 
 
 def make_plan(config: VaeConfig, data: str | Path, vae: VAE, limit: int | None = None) -> Plan:
     """Settle ``config`` and check that dataset and VAE belong together.
 
-    ``limit``: test pictures to measure, None for all. Raises XmdptError for a dataset that is
+    ``limit``: test images to measure, None for all. Raises XmdptError for a dataset that is
     none, and for latents of another encoder.
     """
     dataset = PairDataset(data, "train")
@@ -57,20 +57,20 @@ def check_encoder(vae: VAE, dataset: PairDataset) -> None:
     """XmdptError unless ``vae``'s encoder is the one that made the dataset's latents.
 
     The same weights file is; another one (a fine-tuned decoder, another format of the file) is if
-    its moments of some pictures are the stored ones.
+    its moments of some images are the stored ones.
     """
     made, this = dataset.manifest["encoders"]["vae"], vae.describe()
     if same_weights(made, this):
         return
     examples = DatasetExamples(dataset)
     indices = sorted({0, len(examples) // 2, len(examples) - 1})
-    rows = np.array([dataset.table.row(*examples.pictures.views[i]) for i in indices])
+    rows = np.array([dataset.table.row(*examples.images.views[i]) for i in indices])
     side = dataset.resolution // vae.factor
     alike = dataset.column("moments").shape == (2 * vae.channels, side, side)
     if alike:
         stored = examples.moments(indices, np.zeros(len(rows), np.bool_))
         assert stored is not None
-        now = vae.encode_moments(np.stack([examples.pictures[i] for i in indices])).cpu()
+        now = vae.encode_moments(np.stack([examples.images[i] for i in indices])).cpu()
         means = [moments.chunk(2, dim=1)[0] for moments in (stored, now)]
         alike = float((means[0] - means[1]).abs().mean()) <= _ALIKE * float(means[0].std())
     if not alike:

@@ -6,7 +6,7 @@ import os
 import shutil
 
 from xmdpt_cli.bench.gpu_check.rows import Setting
-from xmdpt_cli.bench.loader import GARMENTS_PER_SHARD, make_dataset
+from xmdpt_cli.bench.loader import ITEMS_PER_SHARD, make_dataset
 from xmdpt_cli.data.loader import PairDataset
 
 
@@ -16,8 +16,8 @@ def dataset(setting: Setting) -> PairDataset:
     folder = setting.work / "data"
     if not folder.is_dir():
         own = setting.work / f"data.{os.getpid()}"
-        garments = setting.pick(GARMENTS_PER_SHARD, 2)
-        make_dataset(own, setting.pick(300_000_000, 1), garments=garments)
+        items = setting.pick(ITEMS_PER_SHARD, 2)
+        make_dataset(own, setting.pick(300_000_000, 1), items=items)
         try:
             own.rename(folder)
         except OSError:  # another part's was whole before

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from xmdpt_cli.images import Picture
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.toy.people.head import draw_face, draw_hair, draw_loose_hair
 from xmdpt_cli.toy.people.limbs import draw_arm
 from xmdpt_cli.toy.people.paint import Canvas
@@ -25,7 +25,7 @@ class Rendering:
     """``image`` (H, W, 3) uint8; ``keypoints`` (18, 2) x, y in pixels, NaN missing;
     ``silhouette`` (H, W) bool, where the person is."""
 
-    image: Picture
+    image: ImageArray
     keypoints: NDArray[np.float64]
     silhouette: NDArray[np.bool_]
 

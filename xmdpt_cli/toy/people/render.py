@@ -24,15 +24,15 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.toy.people.views import render_view, views_of
 
 QUALITY = 95
-Points = list[NDArray[np.float64]]  # (18, 2) of each view of a garment
+Points = list[NDArray[np.float64]]  # (18, 2) of each view of an item
 
 
-def usable_workers(garments: int) -> int:
+def usable_workers(items: int) -> int:
     """One a core, but one for 16 persons at most: each takes about 0.5 s to start."""
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
-    return max(1, min(cores, 16, garments // 16))
+    return max(1, min(cores, 16, items // 16))
 
 
 def render_people(
@@ -51,7 +51,7 @@ def render_people(
     task: dict[str, Any] = {"seed": seed, "views": views, "plain": plain, "height": height}
     if workers < 2 or not sys.executable:
         for person in people:
-            yield _garment(out, person, **task)
+            yield _item(out, person, **task)
         return
     task["out"] = str(out.resolve())
     children = [_start({**task, "people": people[k::workers]}) for k in range(workers)]
@@ -88,7 +88,7 @@ def _start(task: dict[str, Any]) -> subprocess.Popen[str]:
     return child
 
 
-def _garment(out: Path, person: tuple[str, int], *, height: int, **how: Any) -> Points:
+def _item(out: Path, person: tuple[str, int], *, height: int, **how: Any) -> Points:
     points = []
     for view in views_of(*person, **how):
         rendering = render_view(view, height=height)
@@ -104,11 +104,11 @@ def _garment(out: Path, person: tuple[str, int], *, height: int, **how: Any) -> 
 
 
 def _child() -> None:
-    """Read a task from stdin; one line of JSON a garment on stdout (NaN as Python writes it)."""
+    """Read a task from stdin; one line of JSON an item on stdout (NaN as Python writes it)."""
     task = json.load(sys.stdin)
     out, people = Path(task.pop("out")), task.pop("people")
     for split, index in people:
-        points = _garment(out, (split, index), **task)
+        points = _item(out, (split, index), **task)
         print(json.dumps([p.tolist() for p in points]), flush=True)
 
 

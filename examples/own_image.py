@@ -1,6 +1,6 @@
 """Your own person in your own pose, in Python.
 
-    python examples/own_picture.py MODEL PERSON.jpg PERSON.json POSE.json OUT.png
+    python examples/own_image.py MODEL PERSON.jpg PERSON.json POSE.json OUT.png
 
 MODEL is a folder (RUN of ``xmdpt train``) or a hub id, PERSON.json the keypoints of PERSON.jpg.
 With OpenPose's weights on the machine photographs are enough: leave source_keypoints out.
