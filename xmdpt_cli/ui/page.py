@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,9 +86,10 @@ def build(pipe: XMDPTPipeline, title: str, examples: Examples, folder: Path) -> 
         gr.HTML(header(title, pipe.resolution, pipe.toy))
         with gr.Row(elem_classes="columns"):
             with gr.Column(elem_classes="column", min_width=280, scale=10):
-                people, person_status, views, strip, placed, stands = _person(examples, estimator.needed)
+                person = _person(examples, estimator.needed)
+                people, placed = person.images, person.keypoints
             with gr.Column(elem_classes="column", min_width=280, scale=13):
-                pose, pose_file, pose_status = _pose(examples)
+                pose, pose_status, pose_file = _pose(examples)
             with gr.Column(elem_classes="column", min_width=280, scale=11):
                 gr.HTML("<h2>Result</h2>")
                 with gr.Row(elem_id="actions"):
@@ -131,21 +133,21 @@ def build(pipe: XMDPTPipeline, title: str, examples: Examples, folder: Path) -> 
         people.change(
             images_handler(turn, estimator),
             inputs=[people, placed],
-            outputs=[person_status, placed, people, views],
+            outputs=[person.status, placed, people, person.number],
             api_name="look",
             show_progress="hidden",
         )
-        strip.click(
+        person.examples.click(
             example_handler(examples),
-            inputs=strip,
-            outputs=[people, placed, person_status],
+            inputs=person.examples,
+            outputs=[people, placed, person.status],
             api_name="example",
             show_progress="hidden",
         )
-        stands.upload(
+        person.files.upload(
             keypoints_handler(),
-            inputs=[stands, people, placed],
-            outputs=[placed, person_status, stands],
+            inputs=[person.files, people, placed],
+            outputs=[placed, person.status, person.files],
             api_name="keypoints",
             show_progress="minimal",
         )
@@ -160,8 +162,19 @@ def build(pipe: XMDPTPipeline, title: str, examples: Examples, folder: Path) -> 
     return page
 
 
-def _person(examples: Examples, needs_keypoints: bool) -> tuple[Any, ...]:
-    """(images, status, how many views they are, examples, their keypoints, files of keypoints)."""
+@dataclass(frozen=True)
+class PersonColumn:
+    """The components of the Person column."""
+
+    images: gr.Gallery
+    status: gr.HTML
+    number: gr.HTML  # how many views the images are
+    examples: gr.HTML
+    keypoints: gr.HTML  # of the images, as JSON
+    files: gr.File  # of keypoints
+
+
+def _person(examples: Examples, needs_keypoints: bool) -> PersonColumn:
     gr.HTML("<h2>Person</h2>")
     people = gr.Gallery(
         label="Images of one person",
@@ -203,11 +216,11 @@ def _person(examples: Examples, needs_keypoints: bool) -> tuple[Any, ...]:
         height=56,
         elem_id="stands",
     )
-    return people, status, views, strip, placed, stands
+    return PersonColumn(people, status, views, strip, placed, stands)
 
 
-def _pose(examples: Examples) -> tuple[Any, ...]:
-    """(pose, a file that replaces it, status of that file)."""
+def _pose(examples: Examples) -> tuple[gr.HTML, gr.HTML, gr.File]:
+    """(pose, status of the file, file that replaces the pose)."""
     gr.HTML("<h2>Pose</h2>")
     pose = gr.HTML(
         skeleton.to_json_of(PRESETS[0]),
@@ -225,7 +238,7 @@ def _pose(examples: Examples) -> tuple[Any, ...]:
         height=56,
         elem_id="pose-file",
     )
-    return pose, file, status
+    return pose, status, file
 
 
 def _strip(examples: Examples) -> str:
