@@ -25,7 +25,7 @@ from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.distributed import Distributed
 from xmdpt_cli.training.find_batch_size import batch_too_large, find_batch_size, largest_that_fits
 from xmdpt_cli.training.logger import MetricsLogger, TimedIterator
-from xmdpt_cli.training.run_folder import begin_run, export_model, read_run
+from xmdpt_cli.training.run_folder import export_model, read_run, start_run
 from xmdpt_cli.training.setup_logging import setup_logging, setup_validation
 from xmdpt_cli.training.step import StepBatch, StepLoader, logged_terms
 from xmdpt_cli.training.tracker import check_tracker
@@ -84,7 +84,7 @@ def train(
             config = dataclasses.replace(config, batch_size=size)
         trainer = Trainer(config, dataset, device, dist)  # before anything is written: may fail
         dist.only_on_main(lambda: stack.enter_context(only_process(out)))
-        dist.run_on_main(lambda: begin_run(out, config, dataset, force))
+        dist.run_on_main(lambda: start_run(out, config, dataset, force))
         if trainer.resume(out / "checkpoints") and dist.is_main and trainer.done < config.steps:
             say(f"resuming at step {trainer.done} of {config.steps}")
         first, began = trainer.done, time.perf_counter()
