@@ -435,4 +435,4 @@ def test_two_processes_do_what_one_does(data: Path, tmp_path: Path) -> None:
     said = [(tmp_path / f"two/rank-{rank}.txt").read_text() for rank in range(2)]
     assert said[0] == said[1]
     assert "holds no VAE training" in said[0]
-    assert said[0].endswith("|choose another folder")
+    assert said[0].endswith("|choose another --out")
