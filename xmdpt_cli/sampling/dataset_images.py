@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from xmdpt_cli.data.loader import PairDataset, PairRef, load_pairs
+from xmdpt_cli.data.sampler import PairIndices
 from xmdpt_cli.diffusion import start_noise
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
@@ -140,8 +141,7 @@ class _ConditionReader:
         return now
 
     def _read(self, indices: list[int]) -> Conditions:
-        none = [False] * len(indices)
-        batch = load_pairs(self.dataset, indices, none, none, self.tokens)
+        batch = load_pairs(self.dataset, PairIndices.listed(indices), pose_maps=self.tokens)
         return Conditions.of_batch(batch, self.scale)
 
     def __enter__(self) -> _ConditionReader:
