@@ -24,6 +24,7 @@ from xmdpt_cli.data.loader import (
     load_pairs,
     prefetch,
 )
+from xmdpt_cli.data.sampler import PairIndices
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import resize_square
@@ -88,7 +89,7 @@ def test_features_are_those_of_the_right_view(
         "pose_tokens": encoded(target)["pose_tokens"],
         "source_tokens": encoded(source)["source_tokens"],
     }
-    batch = load_pairs(dataset, [17], [swap], [flip], pose_maps=True)
+    batch = load_pairs(dataset, PairIndices.listed([17], swap, flip), pose_maps=True)
     features = dataset.features(17, swap, flip)
     assert features.keys() == want.keys()
     for name, tensor in want.items():

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from xmdpt_cli.data.dataset import CONNECTIONS, FEATURES, TARGET_TOKENS, PairDataset, Read
+from xmdpt_cli.data.sampler import PairIndices
 
 _WORTH_THREADS = 2**20  # bytes: less is copied sooner than a thread is woken
 
@@ -59,22 +58,20 @@ class EvalBatch(Batch):
 
 def load_pairs(
     dataset: PairDataset,
-    indices: Sequence[int] | NDArray[np.int64],
-    swap: Sequence[bool] | NDArray[np.bool_],
-    flip: Sequence[bool] | NDArray[np.bool_],
+    indices: PairIndices,
+    *,
     pose_maps: bool = False,
-    out: Batch | None = None,
     target_tokens: bool = False,
+    out: Batch | None = None,
     read: Read | None = None,
 ) -> Batch:
     """Read pairs into a batch, each tensor copied once.
 
-    ``out``: an old batch whose tensors are overwritten where they fit, for fresh memory costs as
-    much as the copy itself. ``read``: where the bytes come from instead of ``dataset.read``.
+    ``out``: an old batch whose tensors are overwritten where they fit, because fresh memory costs
+    as much as the copy itself. ``read``: reads the bytes instead of ``dataset.read``.
     """
-    count, flips = len(indices), np.asarray(flip, np.bool_)
-    sources, targets = dataset.rows(np.asarray(indices, np.int64), np.asarray(swap, np.bool_))
-    assert count == len(sources) == len(flips)
+    count, flips = len(indices.pairs), indices.flip
+    sources, targets = dataset.rows(indices.pairs, indices.swap)
     rows = {"source": sources, "target": targets}
     features = {**FEATURES, **(TARGET_TOKENS if target_tokens else {})}
     shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
@@ -85,20 +82,14 @@ def load_pairs(
     for field in maps:
         shapes[field] = ((count, dataset.resolution, dataset.resolution, 3), torch.uint8)
     tensors = {f: reuse(getattr(out, f, None), *shape) for f, shape in shapes.items()}
-    batch = Batch(
-        **tensors,
-        pairs=dataset.names(sources, targets),
-        flipped=flips.tolist(),
-        skipped=0,
-    )
 
     def fill(part: slice) -> None:
         for field, (role, name) in features.items():
             dataset.read_tensors(name, rows[role][part], flips[part], tensors[field][part], read)
         for field, views in maps.items():
             for i in range(count)[part]:
-                drawn = dataset.pose_map_of(int(views[i]), bool(flips[i]), read or dataset.read)
-                tensors[field][i].numpy()[...] = drawn
+                rendered = dataset.pose_map_of(int(views[i]), bool(flips[i]), read)
+                tensors[field][i].numpy()[...] = rendered
 
     if read is None and dataset.store.folder is None:
         threads = CONNECTIONS  # each waits for the server
@@ -106,7 +97,9 @@ def load_pairs(
         size = sum(tensor.nbytes for tensor in tensors.values())
         threads = copy_threads() if size >= _WORTH_THREADS else 1
     in_parts(fill, count, threads)
-    return batch
+    return Batch(
+        **tensors, pairs=dataset.names(sources, targets), flipped=flips.tolist(), skipped=0
+    )
 
 
 def reuse(old: torch.Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:

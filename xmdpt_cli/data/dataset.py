@@ -259,9 +259,9 @@ class PairDataset:
 
     def pose_map(self, key: str, view: str, flip: bool = False) -> ImageArray:
         """The pose map of one view (``draw_pose_map``), (resolution, resolution, 3); read only."""
-        return self.pose_map_of(self.table.row(key, view), flip, self.read)
+        return self.pose_map_of(self.table.row(key, view), flip)
 
-    def pose_map_of(self, row: int, flip: bool, read: Read) -> ImageArray:
+    def pose_map_of(self, row: int, flip: bool, read: Read | None = None) -> ImageArray:
         """``pose_map`` of a row of the table, its keypoints read by ``read``."""
         with self._maps_lock:
             drawn = self._maps.get(row)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from xmdpt_cli.data.dataset import CONNECTIONS
 from xmdpt_cli.data.loader import PairDataset, PairRef, load_pairs
+from xmdpt_cli.data.sampler import PairIndices
 from xmdpt_cli.diffusion import start_noise
 from xmdpt_cli.encoders.identity import encoder_difference, token_notes
 from xmdpt_cli.encoders.vae import VAE
@@ -146,7 +147,8 @@ def _inputs_of(
     shape = sampler.model.latent_shape
 
     def read(i: int) -> Conditions:
-        return Conditions.of_batch(load_pairs(dataset, [i], [False], [False], tokens), scale)
+        pair = load_pairs(dataset, PairIndices.listed([i]), pose_maps=tokens)
+        return Conditions.of_batch(pair, scale)
 
     waiting: dict[int, Conditions] = {}
     with closing(prefetch(read, missing, depth=batch_size, threads=threads)) as ahead:
