@@ -168,7 +168,7 @@ def test_empty_frames_are_skipped_or_held(tmp_path: Path, empty: list[Any]) -> N
     assert "not found in frame 3 of 5: skipped; --empty-frames hold" in said(found)
     held = poses(file, empty_frames="hold")
     assert at(held) == [100, 100, 200, 300]
-    with pytest.raises(ConfigError, match="no such way"):
+    with pytest.raises(ConfigError, match="no such choice for empty frames"):
         poses(file, empty_frames="drop")
 
 
