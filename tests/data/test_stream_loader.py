@@ -375,7 +375,7 @@ def test_a_damaged_shard_is_named_and_may_come_back(url: str, damage: str, messa
         for step in range(14):
             loader.batch(step)
     with pytest.raises(XmdptError, match=rf"train-000001\.tar {message}"):
-        [loader.dataset.features(pair) for pair in range(PAIRS)]
+        load_pairs(loader.dataset, PairIndices.listed(range(PAIRS)))
     store.write("train-000001.tar", whole)
     assert equal(loader.batch(step), want.batch(step))
 

@@ -16,9 +16,8 @@ from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.model.checkpoint import save_model
 from xmdpt_cli.prepare.pipeline import prepare_dataset
-from xmdpt_cli.sampling.config import SamplingConfig
 from xmdpt_cli.sampling.dataset_images import generate
-from xmdpt_cli.sampling.sampler import Sampler
+from xmdpt_cli.sampling.sampler import Sampler, SamplingConfig
 from xmdpt_cli.toy.encoders import toy_encoders
 from xmdpt_cli.toy.synthetic import make_synthetic
 

@@ -156,7 +156,7 @@ def test_a_few_wrong_rows_are_counted_and_the_first_is_named(tmp_path: Path) -> 
     [
         ("name:keypoints_y", "lacks keypoints_x"),
         ("name:a:b", "lacks keypoints_y, keypoints_x"),
-        ("image:keypoints_y:keypoints_x", "lacks name"),
+        ("person:keypoints_y:keypoints_x", "lacks name"),
     ],
 )
 def test_a_header_without_a_column(tmp_path: Path, header: str, said: str) -> None:

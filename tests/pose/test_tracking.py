@@ -12,7 +12,7 @@ from stick_people import FIGURE
 
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.pose.person_tracks import distance
-from xmdpt_cli.sampling.inputs import Pose, read_pose
+from xmdpt_cli.sampling.inputs import InputOptions, Pose, read_pose
 
 WIDE, HIGH = 800, 400
 
@@ -32,7 +32,7 @@ def poses(path: Path, **more: Any) -> list[Pose]:
     def no_openpose() -> Any:
         raise AssertionError("not needed")
 
-    return read_pose(path, 256, no_openpose, fit="squash", **more)
+    return read_pose(path, 256, no_openpose, InputOptions(pose_fit="squash", **more))
 
 
 def at(found: list[Pose]) -> list[int]:
@@ -52,11 +52,11 @@ def test_a_sequence_stays_with_one_person(tmp_path: Path) -> None:
         frames.append(people[:: (1, -1)[i % 2]])
     file = sequence(tmp_path / "walk.json", *frames)
     assert at(poses(file)) == [600] * 4  # the largest of the first frame
-    assert at(poses(file, person=1)) == [600] * 4
-    assert at(poses(file, person=2)) == [150, 160, 170, 180]
+    assert at(poses(file, pose_person=1)) == [600] * 4
+    assert at(poses(file, pose_person=2)) == [150, 160, 170, 180]
     assert "2 people, the largest is taken (--pose-person" in said(poses(file))
     with pytest.raises(XmdptError, match="frame 1: person 3 is asked for, 2 found"):
-        poses(file, person=3)
+        poses(file, pose_person=3)
 
 
 def test_people_who_meet(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_empty_frames_are_skipped_or_held(tmp_path: Path, empty: list[Any]) -> N
     assert "not found in frame 3 of 5: skipped; --empty-frames hold" in said(found)
     held = poses(file, empty_frames="hold")
     assert at(held) == [100, 100, 200, 300]
-    with pytest.raises(ConfigError, match="no such way"):
+    with pytest.raises(ConfigError, match="no such choice for empty frames"):
         poses(file, empty_frames="drop")
 
 

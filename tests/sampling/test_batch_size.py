@@ -54,7 +54,7 @@ def test_amounts_of_memory(said: str, count: int) -> None:
 
 @pytest.mark.parametrize("said", ["", "much", "8 bananas", "-1GB", "1.2.3GB", "8GBB", "."])
 def test_what_is_no_amount(said: str) -> None:
-    with pytest.raises(ConfigError, match="no amount of memory") as caught:
+    with pytest.raises(ConfigError, match="not an amount of memory") as caught:
         parse_bytes(said)
     assert "8GB" in caught.value.hint
 
@@ -159,4 +159,4 @@ def test_halving_goes_through_all_and_speaks_once() -> None:
     done = [i for part in in_batches(list(range(13)), 8, work, said.append) for i in part]
     assert done == list(range(13))
     assert tried == [8, 4, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1]
-    assert said == ["out of memory: going on with batches of 4"]
+    assert said == ["out of memory: continuing with batches of 4"]

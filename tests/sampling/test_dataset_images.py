@@ -300,7 +300,7 @@ def test_out_of_memory_goes_on_with_less(
     said: list[str] = []
     small.draw(tmp_path / "o", batch_size=8, notify=said.append)
     assert within_a_level(whole, tmp_path / "o")
-    assert said == ["out of memory: going on with batches of 4"]
+    assert said == ["out of memory: continuing with batches of 4"]
     assert sizes[:2] == [8, 4]
     assert set(sizes[2:-1]) == {2}  # and never more again
 

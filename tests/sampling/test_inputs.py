@@ -16,7 +16,7 @@ from toy_models import SIZE, leaning, person, write_pose
 from xmdpt_cli.encoders.openpose import OpenPose
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.pose.drawing import draw_pose
-from xmdpt_cli.sampling.inputs import Pose, View, read_pose, read_view
+from xmdpt_cli.sampling.inputs import InputOptions, Pose, View, read_pose, read_view
 
 ALONE, CROWD, NOBODY = 40, 90, 140  # greys by which the stand-in knows who is there
 PEOPLE = {
@@ -36,11 +36,15 @@ def openpose() -> Callable[[], OpenPose]:
 
 
 def view(source: Any, openpose: Callable[[], OpenPose] = no_openpose, **more: Any) -> View:
-    return read_view(source, SIZE, openpose, **more)
+    of_call = {name: more.pop(name) for name in ("keypoints", "needs_keypoints") if name in more}
+    return read_view(source, SIZE, openpose, InputOptions(**more), **of_call)
 
 
 def poses(pose: Any, openpose: Callable[[], OpenPose] = no_openpose, **more: Any) -> list[Pose]:
-    return read_pose(pose, SIZE, openpose, **more)
+    source_size = more.pop("source_size", None)
+    names = {"fit": "pose_fit", "person": "pose_person"}
+    options = InputOptions(**{names.get(name, name): value for name, value in more.items()})
+    return read_pose(pose, SIZE, openpose, options, source_size=source_size)
 
 
 def test_one_image_in_every_form(tmp_path: Path) -> None:

@@ -26,8 +26,7 @@ from xmdpt_cli.prepare.pipeline import prepare_dataset
 from xmdpt_cli.sampling.batch_size import held_bytes
 from xmdpt_cli.sampling.dataset_images import generate
 from xmdpt_cli.sampling.generation import generate_images, pose_requests
-from xmdpt_cli.sampling.pipeline import XMDPTPipeline
-from xmdpt_cli.sampling.read_inputs import read_poses, read_views
+from xmdpt_cli.sampling.pipeline import XMDPTPipeline, read_poses, read_views
 from xmdpt_cli.sampling.sample_names import sample_name
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.toy.encoders import toy_vae
@@ -245,7 +244,7 @@ def test_saved_and_loaded_anywhere(pipe_of: Pipes, encoders: Path, tmp_path: Pat
     pipe.save_pretrained(tmp_path / "small", include=["vae"])
     assert (tmp_path / "small/vae/config.json").is_file()
     assert not (tmp_path / "small/dino_source").exists()
-    with pytest.raises(XmdptError, match="toy network") as err:
+    with pytest.raises(XmdptError, match="toy DINOv2") as err:
         drawn(XMDPTPipeline.from_pretrained(tmp_path / "small"))
     assert "--encoders" in err.value.hint
     with pytest.raises(XmdptError, match="no such encoders: unet"):

@@ -24,7 +24,7 @@ PACKAGE = Path(xmdpt_cli.__file__).parent
 #: what the page calls, and so may hear errors of
 REACHED = [
     "images.py", "sampling/inputs.py", "sampling/pipeline.py", "sampling/encoders.py",
-    "sampling/sampler.py", "sampling/batch_size.py", "sampling/read_inputs.py",
+    "sampling/sampler.py", "sampling/batch_size.py", "encoders/places.py",
     "sampling/generation.py", "sampling/conditioning.py", "pose/framing.py",
     "pose/from_pose_image.py", "pose/formats/__init__.py", "pose/formats/json_poses.py",
     "pose/formats/joint_tables.py",

@@ -239,7 +239,7 @@ class SampleOptions:
             "power": self.power, "seed": self.seed,
         }  # fmt: skip
         if self.paper:
-            from xmdpt_cli.sampling.config import PAPER
+            from xmdpt_cli.sampling.sampler import PAPER
 
             for name in ("steps", "solver", "guidance", "interval"):
                 chosen[name] = getattr(PAPER, name)

@@ -11,9 +11,17 @@ from itertools import pairwise
 
 import torch
 
-from xmdpt_cli.data.dataset import CONNECTIONS, FEATURES, TARGET_TOKENS, PairDataset, Read
+from xmdpt_cli.data.dataset import CONNECTIONS, PairDataset, Read
 from xmdpt_cli.data.sampler import PairIndices
 
+# field of a batch -> the view of the pair it comes from, and the stored tensor's name
+_FEATURES = {
+    "target_moments": ("target", "moments"),
+    "source_moments": ("source", "moments"),
+    "pose_tokens": ("target", "pose_tokens"),
+    "source_tokens": ("source", "source_tokens"),
+}
+_TARGET_TOKENS = {"target_tokens": ("target", "source_tokens")}  # for REPA
 _WORTH_THREADS = 2**20  # bytes: less is copied sooner than a thread is woken
 
 
@@ -33,7 +41,7 @@ class Batch:
     pose_map: torch.Tensor | None = None  # uint8 (N, H, W, 3), the target's pose map
     source_pose_map: torch.Tensor | None = None  # uint8 (N, H, W, 3), the source's
     target_tokens: torch.Tensor | None = None  # (N, L, W), of the target image, as stored
-    skipped: int = 0  # of these pairs replace others that could not be read (``broken_shards``)
+    skipped: int = 0  # how many of the pairs replace pairs of broken shards (``broken_shards``)
 
     def pose_maps(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor] | None:
         """The target's and the source's pose map, float32 (N, 3, H, W) in [0, 1]."""
@@ -48,7 +56,7 @@ class Batch:
 
 @dataclass(kw_only=True)
 class EvalBatch(Batch):
-    """A batch in published order, with what a report shows."""
+    """A batch in published order, with its images and keypoints."""
 
     source_images: torch.Tensor  # uint8 (N, H, W, 3)
     target_images: torch.Tensor  # uint8 (N, H, W, 3)
@@ -73,7 +81,7 @@ def load_pairs(
     count, flips = len(indices.pairs), indices.flip
     sources, targets = dataset.rows(indices.pairs, indices.swap)
     rows = {"source": sources, "target": targets}
-    features = {**FEATURES, **(TARGET_TOKENS if target_tokens else {})}
+    features = _FEATURES | (_TARGET_TOKENS if target_tokens else {})
     shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
     for field, (_, name) in features.items():
         dtype = torch.float32 if name == "moments" else dataset.dtype(name)
@@ -103,21 +111,21 @@ def load_pairs(
 
 
 def reuse(old: torch.Tensor | None, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """``old`` if it fits, to be overwritten; else an empty tensor."""
+    """``old`` if it has this shape and dtype, else a new uninitialised tensor."""
     if old is not None and old.shape == shape and old.dtype == dtype:
         return old
     return torch.empty(shape, dtype=dtype)
 
 
 def in_parts(work: Callable[[slice], None], count: int, threads: int) -> None:
-    """``work`` on slices of 0 .. ``count``, one per thread; returns when all are done."""
+    """Call ``work`` with slices of 0 .. ``count``, one a thread; return when all are done."""
     threads = min(threads, count)
     if threads <= 1:
         work(slice(0, count))
         return
     cuts = [count * i // threads for i in range(threads + 1)]
     parts = [_pool().submit(work, slice(a, b)) for a, b in pairwise(cuts)]
-    wait(parts)  # all of them: none may write on after another one's error was raised
+    wait(parts)  # all of them: none may still write when an error is raised
     for part in parts:
         part.result()
 
@@ -126,12 +134,12 @@ _copy_threads = min(4, os.cpu_count() or 1)
 
 
 def copy_threads() -> int:
-    """How many threads fill a batch from memory."""
+    """The number of threads that fill a batch from memory."""
     return _copy_threads
 
 
 def limit_threads(count: int) -> None:
-    """Let ``count`` threads fill a batch from memory, 4 at most: for measuring."""
+    """Set ``copy_threads`` (at most 4), for measuring."""
     global _copy_threads
     _copy_threads = count
 
