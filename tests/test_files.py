@@ -23,7 +23,7 @@ from xmdpt_cli.metrics.reference_set import cache_folder
 from xmdpt_cli.model.published import save_published
 from xmdpt_cli.prepare.dataset_folder import refuse_strangers
 from xmdpt_cli.report import dataset as report
-from xmdpt_cli.sampling.dataset_images import _begin as begin_samples
+from xmdpt_cli.sampling.dataset_images import _start as start_samples
 from xmdpt_cli.storage.stores import LocalStore
 from xmdpt_cli.toy.synthetic import make_synthetic
 from xmdpt_cli.training.config import TrainConfig
@@ -57,7 +57,7 @@ BEGIN: dict[str, Callable[[Path], object]] = {
     "synth": lambda out: make_synthetic(
         out, people_train=1, people_test=1, views=2, height=32, workers=0
     ),
-    "sample": lambda out: begin_samples(out, {"format": "xmdpt-samples"}),
+    "sample": lambda out: start_samples(out, {"format": "xmdpt-samples"}),
     "finetune-vae": lambda out: vae_folder.start_training(out, IDENTITY, VaeConfig()),
     "train": lambda out: start_run(out, TrainConfig(), DATASET),  # type: ignore[arg-type]
 }

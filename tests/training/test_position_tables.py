@@ -28,11 +28,10 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.model.checkpoint import published_metadata, read_metadata
 from xmdpt_cli.prepare.pipeline import prepare_dataset
-from xmdpt_cli.sampling.config import SamplingConfig
 from xmdpt_cli.sampling.dataset_images import generate
 from xmdpt_cli.sampling.encoders import LazyEncoders
 from xmdpt_cli.sampling.ground_truth import DatasetGroundTruth
-from xmdpt_cli.sampling.sampler import Sampler
+from xmdpt_cli.sampling.sampler import Sampler, SamplingConfig
 from xmdpt_cli.toy.synthetic import make_synthetic
 from xmdpt_cli.training.loop import train
 from xmdpt_cli.training.online import find_encoders

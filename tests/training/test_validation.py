@@ -27,8 +27,7 @@ from xmdpt_cli.model import XMDPT
 from xmdpt_cli.prepare.pipeline import prepare_dataset
 from xmdpt_cli.report import contact_sheet, validation_sheet
 from xmdpt_cli.sampling.conditioning import Conditions
-from xmdpt_cli.sampling.config import SamplingConfig
-from xmdpt_cli.sampling.sampler import Sampler
+from xmdpt_cli.sampling.sampler import Sampler, SamplingConfig
 from xmdpt_cli.toy.synthetic import make_synthetic
 from xmdpt_cli.training import validation_metrics, validation_pairs
 from xmdpt_cli.training.config import TrainConfig
