@@ -23,11 +23,11 @@ from xmdpt_cli.metrics.reference_set import cache_folder
 from xmdpt_cli.model.published import save_published
 from xmdpt_cli.prepare.dataset_folder import refuse_strangers
 from xmdpt_cli.report import dataset as report
-from xmdpt_cli.sampling.dataset_images import _begin as begin_samples
+from xmdpt_cli.sampling.dataset_images import _start as start_samples
 from xmdpt_cli.storage.stores import LocalStore
 from xmdpt_cli.toy.synthetic import make_synthetic
 from xmdpt_cli.training.config import TrainConfig
-from xmdpt_cli.training.run_folder import begin_run
+from xmdpt_cli.training.run_folder import RUN, start_run
 from xmdpt_cli.vae_training import folder as vae_folder
 from xmdpt_cli.vae_training.config import VaeConfig
 
@@ -57,9 +57,9 @@ BEGIN: dict[str, Callable[[Path], object]] = {
     "synth": lambda out: make_synthetic(
         out, people_train=1, people_test=1, views=2, height=32, workers=0
     ),
-    "sample": lambda out: begin_samples(out, {"format": "xmdpt-samples"}),
-    "finetune-vae": lambda out: vae_folder.begin(out, IDENTITY, VaeConfig()),
-    "train": lambda out: begin_run(out, TrainConfig(), DATASET),  # type: ignore[arg-type]
+    "sample": lambda out: start_samples(out, {"format": "xmdpt-samples"}),
+    "finetune-vae": lambda out: vae_folder.start_training(out, IDENTITY, VaeConfig()),
+    "train": lambda out: start_run(out, TrainConfig(), DATASET),  # type: ignore[arg-type]
 }
 
 
@@ -88,9 +88,9 @@ def test_names() -> None:
     assert not left_by_system(".lock")  # another program's, or ours
 
 
-@pytest.mark.parametrize(("command", "record"), [("train", "run.json"), ("finetune-vae", None)])
+@pytest.mark.parametrize("command", ["train", "finetune-vae"])
 def test_a_full_disk_at_the_beginning_does_not_close_the_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, record: str | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     for killed in (0, 1):
         out, count = tmp_path / str(killed), iter(range(9))
@@ -103,9 +103,9 @@ def test_a_full_disk_at_the_beginning_does_not_close_the_folder(
             patch.setattr(os, "fsync", fsync)
             with pytest.raises((OSError, XmdptError)):
                 BEGIN[command](out)
-        (out / f"{record or vae_folder.IDENTITY}.part").touch()  # of a kill
+        (out / f"{RUN}.part").touch()  # of a kill
         BEGIN[command](out)
-        assert {"config.toml", record or vae_folder.IDENTITY} <= set(content(out))
+        assert {"config.toml", RUN} <= set(content(out))
 
 
 def test_a_home_that_is_not_there_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ command (``[train]``); a key that is not a field is an error by name.
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from collections.abc import Mapping
 from importlib import resources
@@ -26,27 +27,32 @@ T = TypeVar("T")
 LIMIT = 2**20  # characters of a configuration file
 
 
-def option(default: T, text: str, choices: tuple[str, ...] = (), **words: T) -> T:
-    """A field that is a command's option too: its default, and what help says of it.
+def option(
+    default: T, text: str, choices: tuple[str, ...] = (), names: tuple[str, ...] = (), **words: T
+) -> T:
+    """A field that is also an option of a command, with its default and help text.
 
-    ``choices``: the only values it takes. ``words`` may be written for values: ``auto=0``.
+    ``choices``: the only values it takes. ``names``: the option's names, if not the field's.
+    ``words``: words that may be written for values, such as ``auto=0``.
     """
-    metadata = {"help": text, "choices": choices, "words": words}
+    metadata = {"help": text, "choices": choices, "names": names, "words": words}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def check_choices(config: Any) -> None:
     """ConfigError for a field whose value is not one of its choices."""
     for field in dataclasses.fields(config):
-        allowed, value = field.metadata["choices"], getattr(config, field.name)
+        allowed, value = field.metadata.get("choices"), getattr(config, field.name)
         if allowed and value not in allowed:
             raise ConfigError(f"{field.name} is one of {', '.join(allowed)}, not {value!r}")
 
 
 def at_least(config: Any, least: float, *names: str) -> None:
+    """ConfigError for a field that is below ``least`` or not finite."""
     for name in names:
-        if getattr(config, name) < least:
-            raise ConfigError(f"{name} must be at least {least}, not {getattr(config, name)}")
+        value = getattr(config, name)
+        if not (value >= least and math.isfinite(value)):
+            raise ConfigError(f"{name} must be at least {least}, not {value}")
 
 
 def resolve(

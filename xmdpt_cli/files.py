@@ -1,4 +1,4 @@
-"""Writing so that what is there is whole, and one process a folder."""
+"""Atomic writes, checksums, and the lock of a folder."""
 
 from __future__ import annotations
 
@@ -25,31 +25,35 @@ _LEFT_BEHIND_PREFIXES = ("._", ".trash-", ".nfs", ".fuse_hidden")
 
 
 def left_by_system(name: str) -> bool:
-    """Whether an operating system leaves files so named behind (``.DS_Store``, ``Thumbs.db``)."""
+    """Whether operating systems leave files of this name behind (``.DS_Store``, ``Thumbs.db``)."""
     lower = name.lower()
     return lower in _LEFT_BEHIND or lower.startswith(_LEFT_BEHIND_PREFIXES)
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file so named is none of the user's data: hidden, or left by the system."""
+    """Whether a file of this name is hidden or left by the system, thus not the user's data."""
     return name.startswith(".") or left_by_system(name)
 
 
 def content(folder: Path) -> list[str]:
-    """The names in a folder, sorted, without what the system left; none if it does not exist."""
+    """The sorted names in a folder, without those the system left; empty if it does not exist."""
     if not folder.is_dir():
         return []
     return sorted(name for name in os.listdir(folder) if not left_by_system(name))
 
 
 def expanded(path: str | Path) -> Path:
-    """``~`` and ``~name`` as home folders; as it is where there is no such home."""
+    """The path with ``~`` and ``~name`` expanded, or unchanged if there is no such home folder."""
     return Path(os.path.expanduser(path))
 
 
 @contextmanager
-def removed_on_error(part: Path) -> Iterator[Path]:
-    """The unfinished file or folder ``part`` is removed if the block raises."""
+def unfinished(part: Path) -> Iterator[Path]:
+    """Yield ``part``, the path of an unfinished file or folder; removed if the block raises.
+
+    What a killed process left there is removed first.
+    """
+    _remove(part)
     try:
         yield part
     except BaseException:
@@ -65,18 +69,29 @@ def atomic_write(path: Path, part: Path | None = None) -> Iterator[Path]:
     The temporary path is removed if the block raises; ``path`` is then as it was. ``part``: another
     name beside it than ``<name>.part``. A folder at ``path`` is replaced by the new one.
     """
-    part = part or path.with_name(path.name + ".part")
     try:
-        with removed_on_error(part):
-            _remove(part)  # left by a killed process
+        with unfinished(part or path.with_name(path.name + ".part")) as part:
             yield part
-            if part.is_dir() and path.exists():
-                _remove(path)
+            folder = part.is_dir()
+            if folder:
+                _sync_folder(part)
+                remove_folder(path)
             part.replace(path)
+            if folder:
+                _sync_folder(path.parent)
     except OSError as err:
-        if err.filename is None:  # a full disk does not say where
+        if err.errno and err.filename is None:  # the error of a full disk names no file
             err.filename = str(path)
         raise
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder, if it exists; renamed first, so that a kill never leaves half of it."""
+    if folder.exists():
+        hidden = folder.with_name(f".{folder.name}.old")
+        _remove(hidden)
+        folder.rename(hidden)
+        shutil.rmtree(hidden)
 
 
 def _remove(path: Path) -> None:
@@ -84,6 +99,18 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Flush a folder's file names to the disk (on systems where folders can be opened)."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # pragma: no cover - Windows
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -100,7 +127,7 @@ def write_bytes(path: Path, data: bytes, part: Path | None = None) -> None:
 
 
 def sha256_of(path: Path, *, from_disk: bool = False) -> str:
-    """Hex SHA-256 of a file. ``from_disk``: not from the memory that it may still be in."""
+    """Hex SHA-256 of a file. ``from_disk``: read from the disk, bypassing the page cache."""
     digest, buffer = hashlib.sha256(), memoryview(bytearray(2**22))
     with open(path, "rb", buffering=0) as stream:
         if from_disk and hasattr(os, "posix_fadvise"):
@@ -111,9 +138,9 @@ def sha256_of(path: Path, *, from_disk: bool = False) -> str:
 
 
 def check_writable(path: Path) -> None:
-    """XmdptError unless the file ``path`` could be written; nothing is left behind.
+    """Raise XmdptError unless the file ``path`` can be written; leaves nothing behind.
 
-    For what is written after minutes of work. Folders above it may have to be made.
+    To be called before minutes of work. Folders above ``path`` need not exist yet.
     """
     if path.is_dir():
         raise ConfigError(f"a folder, not a file: {path}", f"--out {path / 'NAME'}")
@@ -131,7 +158,7 @@ def check_writable(path: Path) -> None:
 
 @contextmanager
 def writing(what: object) -> Iterator[None]:
-    """An OSError while ``what`` is written becomes an error that a user can act on."""
+    """Turn an OSError raised while writing ``what`` into an XmdptError with a hint."""
     try:
         yield
     except OSError as err:
@@ -143,10 +170,10 @@ def writing(what: object) -> Iterator[None]:
 
 @contextmanager
 def only_process(folder: Path, lock: str = ".lock", *, wait: bool = False) -> Iterator[None]:
-    """Hold ``folder`` for this process; XmdptError if another one works in it, or ``wait`` for it.
+    """Lock ``folder`` for this process. If another process holds it: XmdptError, or ``wait``.
 
-    The lock goes with its process, however that ends. Where the system has no such locks
-    (Windows, some network file systems) nothing is held.
+    The lock ends with its process. On systems without such locks (Windows, some network file
+    systems) nothing is locked.
     """
     try:
         import fcntl
@@ -167,7 +194,7 @@ def only_process(folder: Path, lock: str = ".lock", *, wait: bool = False) -> It
                 pass
             try:
                 if os.fstat(handle.fileno()).st_ino != path.stat().st_ino:
-                    continue  # its last holder has just removed it: the next lock is another file
+                    continue  # its last holder has just removed it: open the new file
             except FileNotFoundError:
                 continue
             try:

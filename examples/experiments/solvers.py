@@ -32,9 +32,8 @@ from xmdpt_cli.report.charts import Line, line_chart
 from xmdpt_cli.report.evaluation_json import to_json
 from xmdpt_cli.report.tables import Table
 from xmdpt_cli.sampling.conditioning import Conditions
-from xmdpt_cli.sampling.config import SamplingConfig
 from xmdpt_cli.sampling.encoders import vae_for
-from xmdpt_cli.sampling.sampler import Sampler
+from xmdpt_cli.sampling.sampler import Sampler, SamplingConfig
 from xmdpt_cli.toy.measures import TOY_METRICS
 
 MEASURES = ("ssim_256", "psnr", "torso_colour_error", "silhouette_iou")

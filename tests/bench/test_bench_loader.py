@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from xmdpt_cli.bench import loader as bench
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.loader import PairDataset, load_pairs
+from xmdpt_cli.data.sampler import PairIndices
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.storage.stores import open_store
 
@@ -22,12 +23,13 @@ def _few(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("fp8", [False, True])
 def test_the_features_have_the_real_sizes(tmp_path: Path, fp8: bool) -> None:
     bench.make_dataset(tmp_path, 1, fp8)
-    features = PairDataset(tmp_path).features(0)
-    assert {name: (tuple(t.shape), t.dtype) for name, t in features.items()} == {
-        "target_moments": ((8, 32, 32), torch.float32),
-        "source_moments": ((8, 32, 32), torch.float32),
-        "pose_tokens": ((257, 768), torch.bfloat16),
-        "source_tokens": ((257, 1536), torch.bfloat16),
+    batch = load_pairs(PairDataset(tmp_path), PairIndices.listed([0]))
+    tensors = {name: value for name, value in vars(batch).items() if torch.is_tensor(value)}
+    assert {name: (tuple(t.shape), t.dtype) for name, t in tensors.items()} == {
+        "target_moments": ((1, 8, 32, 32), torch.float32),
+        "source_moments": ((1, 8, 32, 32), torch.float32),
+        "pose_tokens": ((1, 257, 768), torch.bfloat16),
+        "source_tokens": ((1, 257, 1536), torch.bfloat16),
     }
     size = sum(path.stat().st_size for path in tmp_path.iterdir())
     assert size == pytest.approx(2 * bench.VIEW_BYTES * (0.7 if fp8 else 1), rel=0.05)

@@ -79,7 +79,7 @@ def test_defaults_choices_and_panels_are_shown(
 
 
 def test_the_choices_of_protocol_are_the_protocols() -> None:
-    from xmdpt_cli.cli.evaluate import ProtocolName
+    from xmdpt_cli.cli.evaluate_options import ProtocolName
     from xmdpt_cli.metrics.protocols import PROTOCOLS
 
     assert {one.value for one in ProtocolName} == {*PROTOCOLS, "native", "all"}

@@ -399,7 +399,7 @@ def test_several_views_and_openpose_that_is_not_there(
         (["--interval", "0.5"], 2, "LOW:HIGH"),
         (["--solver", "euler"], 2, "euler"),
         (["--max-memory", "1KB"], 1, "raise --max-memory"),
-        (["--max-memory", "lots"], 2, "no amount of memory"),
+        (["--max-memory", "lots"], 2, "not an amount of memory"),
         (["--batch-size", "0"], 2, "at least 1"),
         (["--encoders", "/no/where"], 2, "/no/where"),
         (["--model", "/no/where"], 1, "no such model folder: /no/where"),

@@ -173,9 +173,9 @@ def test_what_is_not_ours_stays(toy: Path, tmp_path: Path, capsys: Capture) -> N
 def test_more_rows_than_are_read_together(
     toy: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from xmdpt_cli.sampling import listed_images
+    from xmdpt_cli.sampling import own_images
 
-    monkeypatch.setattr(listed_images, "SECTION", 2)
+    monkeypatch.setattr(own_images, "SECTION", 2)
     cut, _ = sample(toy, ROWS, tmp_path / "cut", capsys, "--max-memory", "100GB")
     monkeypatch.undo()
     whole, _ = sample(toy, ROWS, tmp_path / "whole", capsys)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -173,12 +174,11 @@ def test_another_seed_takes_other_pairs(folder: Path) -> None:
     chosen = []
     for seed in range(2):
         broken = BrokenShards(dataset, seed, warned.append)
-        broken._check(range(6))
-        replaced, skipped = broken._readable(indices)
-        assert skipped == 12
-        lost = broken.lost(indices.pairs)
-        assert (replaced.pairs[~lost] == indices.pairs[~lost]).all()
-        chosen.append(replaced.pairs[lost].tolist())
+        loaded = broken.load_readable(indices, lambda found: SimpleNamespace(pairs=found.pairs))
+        assert loaded.skipped == 12
+        lost = broken.is_broken(indices.pairs)
+        assert (loaded.pairs[~lost] == indices.pairs[~lost]).all()
+        chosen.append(loaded.pairs[lost].tolist())
     assert chosen[0] != chosen[1]
     assert len(set(chosen[0])) > 6  # not one pair for all
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
@@ -27,6 +27,7 @@ from xmdpt_cli.data.loader import (
     load_pairs,
     prefetch,
 )
+from xmdpt_cli.data.sampler import PairIndices
 from xmdpt_cli.data.shard_reader import ShardReader
 from xmdpt_cli.data.stream_loader import Block, StreamLoader, train_loader
 from xmdpt_cli.data.stream_sampler import Items, StreamSampler
@@ -193,13 +194,13 @@ def test_batches_hold_the_pairs_of_the_order(folder: Path, url: str) -> None:
     for step in range(30):  # over two epochs
         draws = [played.find(position) for position in range(5 * step, 5 * step + 5)]
         plans = [(played.plan(epoch), draw) for epoch, draw in draws]
-        want = load_pairs(
-            local,
-            [plan.pairs[draw] for plan, draw in plans],
-            [plan.swap[draw] for plan, draw in plans],
-            [plan.flip[draw] for plan, draw in plans],
-            pose_maps=True,
+        indices = PairIndices(
+            np.arange(5 * step, 5 * step + 5),
+            np.array([plan.pairs[draw] for plan, draw in plans]),
+            np.array([plan.swap[draw] for plan, draw in plans]),
+            np.array([plan.flip[draw] for plan, draw in plans]),
         )
+        want = load_pairs(local, indices, pose_maps=True)
         assert equal(loader.batch(step), want), step
 
 
@@ -256,28 +257,30 @@ def test_every_byte_is_asked_for_once_an_epoch(url: str, monkeypatch: pytest.Mon
 
 
 def test_what_is_held_stays_in_its_bounds(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    requested = parsed = most = 0
-    request, parse = ShardReader.request, stream_loader._parse
+    requested = released = most = 0
+    request, cut = ShardReader.request, stream_loader._cut
 
     def counted_request(reader: ShardReader, offset: int, length: int) -> bytes:
         nonlocal requested
         requested += length
         return request(reader, offset, length)
 
-    def counted_parse(dataset: PairDataset, block: Block, data: bytes) -> Iterator[Any]:
-        nonlocal parsed
-        parsed += len(data)
-        return parse(dataset, block, data)
+    def counted_cut(dataset: PairDataset, items: Items, blocks: Iterable[Block]) -> Iterator[Any]:
+        def counted() -> Iterator[Block]:
+            nonlocal released
+            for block in blocks:
+                released += len(block.data)
+                yield block
+
+        return cut(dataset, items, counted())
 
     monkeypatch.setattr(ShardReader, "request", counted_request)
-    monkeypatch.setattr(stream_loader, "_parse", counted_parse)
+    monkeypatch.setattr(stream_loader, "_cut", counted_cut)
     loader = stream(url, 3)
-    table, items = loader.dataset.table, loader.sampler.items
     for step in range(40):
         loader.batch(step)
-        held = [table.keys.index(sample["__key__"]) for sample in loader._held.values()]
-        size = int((items.end - items.begin)[held].sum())
-        most = max(most, size + requested - parsed)
+        held = sum(map(len, loader._held.values()))
+        most = max(most, held + requested - released)
     assert BUFFER / 2 < most <= BUFFER + BLOCK
 
 
@@ -372,7 +375,7 @@ def test_a_damaged_shard_is_named_and_may_come_back(url: str, damage: str, messa
         for step in range(14):
             loader.batch(step)
     with pytest.raises(XmdptError, match=rf"train-000001\.tar {message}"):
-        [loader.dataset.features(pair) for pair in range(PAIRS)]
+        load_pairs(loader.dataset, PairIndices.listed(range(PAIRS)))
     store.write("train-000001.tar", whole)
     assert equal(loader.batch(step), want.batch(step))
 

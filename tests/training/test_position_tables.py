@@ -17,7 +17,8 @@ from hub_dino import make_dino
 from small_data import CONFIG
 
 from xmdpt_cli.cli.app import run
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.loader import PairDataset, load_pairs
+from xmdpt_cli.data.sampler import PairIndices
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.encoders.bundle import Encoders, load_encoders
 from xmdpt_cli.encoders.dino import Dino
@@ -27,11 +28,10 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.model.checkpoint import published_metadata, read_metadata
 from xmdpt_cli.prepare.pipeline import prepare_dataset
-from xmdpt_cli.sampling.config import SamplingConfig
 from xmdpt_cli.sampling.dataset_images import generate
 from xmdpt_cli.sampling.encoders import LazyEncoders
 from xmdpt_cli.sampling.ground_truth import DatasetGroundTruth
-from xmdpt_cli.sampling.sampler import Sampler
+from xmdpt_cli.sampling.sampler import Sampler, SamplingConfig
 from xmdpt_cli.toy.synthetic import make_synthetic
 from xmdpt_cli.training.loop import train
 from xmdpt_cli.training.online import find_encoders
@@ -78,7 +78,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Work:
 
 def tokens(data: Path) -> torch.Tensor:
     dataset = PairDataset(data, "test")
-    return dataset.features(0)["source_tokens"].float()
+    return load_pairs(dataset, PairIndices.listed([0])).source_tokens[0].float()
 
 
 def test_a_dataset_records_its_table(work: Work) -> None:

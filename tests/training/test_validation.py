@@ -27,10 +27,10 @@ from xmdpt_cli.model import XMDPT
 from xmdpt_cli.prepare.pipeline import prepare_dataset
 from xmdpt_cli.report import contact_sheet, validation_sheet
 from xmdpt_cli.sampling.conditioning import Conditions
-from xmdpt_cli.sampling.config import SamplingConfig
-from xmdpt_cli.sampling.sampler import Sampler
+from xmdpt_cli.sampling.sampler import Sampler, SamplingConfig
 from xmdpt_cli.toy.synthetic import make_synthetic
 from xmdpt_cli.training import validation_metrics, validation_pairs
+from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.ema import Ema
 from xmdpt_cli.training.logger import MetricsLogger, read
 from xmdpt_cli.training.loop import train
@@ -55,7 +55,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> PairDataset:
 
 
 def model_of(conditioning: str = "vector", seed: int = 0) -> XMDPT:
-    """A tiny model whose zero-initialised layers have values: else it draws nothing."""
+    """A tiny model whose zero-initialised layers have values: else its output is zero."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = XMDPT.from_size(
@@ -68,14 +68,19 @@ def model_of(conditioning: str = "vector", seed: int = 0) -> XMDPT:
     return model
 
 
-def make_validator(data: PairDataset, out: Path, **changed: Any) -> Validator:
-    settings: dict[str, Any] = {
-        "done": 0,
-        "sampling": {"steps": 3, "guidance": 1.5, "power": 1.0},
-        "tokens": False,
-        "images": 3,
-    }
-    return Validator(out, data, Schedule(), **{**settings, **changed})
+def make_validator(
+    data: PairDataset, out: Path, conditioning: str = "vector", seed: int = 0, **options: Any
+) -> Validator:
+    config = TrainConfig(
+        conditioning=conditioning,
+        seed=seed,
+        validation_pairs=3,
+        sampling_steps=3,
+        sampling_solver="ddim",
+        guidance=1.5,
+        power=1.0,
+    )
+    return Validator(out, data, config, **options)
 
 
 def test_evenly_spaced_pairs_and_timesteps() -> None:
@@ -214,9 +219,7 @@ def test_what_is_drawn_is_what_sampling_draws(
         return np.full((len(latents), SIDE, SIDE, 3), 77, np.uint8)
 
     log = MetricsLogger(tmp_path, 0, 1)
-    validator = make_validator(
-        data, tmp_path, tokens=conditioning == "tokens", decode=decode, seed=9
-    )
+    validator = make_validator(data, tmp_path, conditioning, seed=9, decode=decode)
     validator.validate(model, 2, log)
     log.close()
     drawn = np.asarray(load_image(tmp_path / "samples/step_0000002.png"))
@@ -371,7 +374,7 @@ def test_mfu_is_shown_where_a_peak_is_known(
     data: PairDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Share of the peak = FLOPs a pair x pairs a second / peak, whatever the recipe."""
-    monkeypatch.setattr("xmdpt_cli.training.utilization.peak_flops", lambda *_: 1e12)
+    monkeypatch.setattr("xmdpt_cli.training.loop.peak_flops", lambda *_: 1e12)
     config = dataclasses.replace(CONFIG, steps=2, conditioning="tokens", mask_span=0.2)
     shown: dict[str, Any] = {}
     train(config, data.path, tmp_path / "run", progress=lambda *_, **info: shown.update(info))

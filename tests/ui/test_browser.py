@@ -17,6 +17,7 @@ from conftest import Running, wait_until
 from fake_pipeline import FakePipeline
 
 from xmdpt_cli.pose.keypoints import JOINTS
+from xmdpt_cli.ui.person_views import View, view_of
 from xmdpt_cli.ui.poses import PRESETS, mirrored
 
 WRIST = JOINTS.index("right_wrist")
@@ -38,7 +39,7 @@ def drawn_pose(page: Any, pipe: FakePipeline, person: Path | None = None) -> np.
     before = len(pipe.calls)
     press_generate(page, person)
     wait_until(lambda: len(pipe.calls) > before, "it is drawn")
-    page.wait_for_selector("#said :text('image in')")
+    page.wait_for_selector("#result-status :text('image in')")
     return pipe.calls[-1]["pose"]
 
 
@@ -95,20 +96,20 @@ def test_a_pose_from_a_file_replaces_the_skeleton(
 ) -> None:
     Skeleton(page).press("Sitting")
     page.set_input_files("#pose-file input[type=file]", str(person))
-    page.wait_for_selector("#pose-said :text('Pose found in')")
+    page.wait_for_selector("#pose-status :text('Pose found in')")
     np.testing.assert_allclose(drawn_pose(page, pipe, person), PRESETS[5].keypoints(), atol=1e-4)
     broken = tmp_path / "broken.txt"
     broken.write_text("1 2")
     page.set_input_files("#pose-file input[type=file]", str(broken))
-    page.wait_for_selector("#pose-said [role=alert] :text('joints instead of 18')")
+    page.wait_for_selector("#pose-status [role=alert] :text('joints instead of 18')")
     np.testing.assert_allclose(drawn_pose(page, pipe), PRESETS[5].keypoints(), atol=1e-4)
 
 
 def test_errors_are_seen_and_drawing_goes_on(page: Any, pipe: FakePipeline, person: Path) -> None:
     press_generate(page)
-    page.wait_for_selector("#said [role=alert] :text('No image of a person')")
+    page.wait_for_selector("#result-status [role=alert] :text('No image of a person')")
     assert drawn_pose(page, pipe, person) is not None
-    assert page.locator("#said [role=alert]").count() == 0
+    assert page.locator("#result-status [role=alert]").count() == 0
 
 
 @pytest.mark.parametrize("how", ["the button", "the page is closed"])
@@ -122,7 +123,7 @@ def test_a_drawing_can_be_stopped(
         wait_until(lambda: pipe.steps_done > 3, "drawing begins")
         if how == "the button":
             page.click("#stop")
-            page.wait_for_selector("#said :text('Stopped')")
+            page.wait_for_selector("#result-status :text('Stopped')")
             wait_until(page.locator("#generate").is_enabled, "Generate is enabled again")
         else:
             page.close()
@@ -154,3 +155,20 @@ def test_a_finger_drags_a_joint_and_a_phone_shows_all(
         np.testing.assert_allclose(pose[WRIST], (0.2, 0.2), atol=0.01)
         assert np.flatnonzero(np.isnan(pose).any(axis=1)).tolist() == [ankle]
         page.screenshot(path=tmp_path / "phone.png", full_page=True)
+
+
+def test_a_slow_answer_about_the_images_does_not_hide_the_result(
+    page: Any, pipe: FakePipeline, person: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inspected = threading.Event()
+
+    def slow(*_arguments: Any) -> View:
+        assert inspected.wait(30)
+        return view_of(*_arguments)
+
+    monkeypatch.setattr("xmdpt_cli.ui.person_views.view_of", slow)
+    press_generate(page, person)
+    page.wait_for_selector("#result-status :text('image in')")
+    inspected.set()
+    page.wait_for_selector("#placed .placer:not([hidden])")
+    assert "1 image in" in page.inner_text("#result-status")

@@ -53,7 +53,7 @@ def generate(page: Any, pipe: Any) -> dict[str, Any]:
     before = len(pipe.calls)
     press_generate(page)
     wait_until(lambda: len(pipe.calls) > before, "it is generated")
-    page.wait_for_selector("#said :text('in ')")
+    page.wait_for_selector("#result-status :text('in ')")
     return pipe.calls[-1]
 
 
@@ -63,7 +63,7 @@ def test_keypoints_are_placed_by_hand_where_no_estimator_is(
     skeleton = drop(page, person)
     assert skeleton.all.locator(".hint").inner_text().startswith("This model needs to know")
     press_generate(page)
-    page.wait_for_selector("#said [role=alert] :text('person one.png are not placed')")
+    page.wait_for_selector("#result-status [role=alert] :text('person one.png are not placed')")
     assert pipe.calls == []
 
     skeleton.press("Front")
@@ -100,8 +100,8 @@ def test_a_figure_of_which_few_joints_were_dragged_is_not_placed(
         assert chosen(skeleton) == f"{name.replace('_', ' ')}; {expected}"
         if count == 1:
             press_generate(page)
-            page.wait_for_selector("#said [role=alert] :text('only 1 of 18 joints moved')")
-            assert "a limb to move the whole figure" in page.inner_text("#said")
+            page.wait_for_selector("#result-status [role=alert] :text('only 1 of 18 joints moved')")
+            assert "a limb to move the whole figure" in page.inner_text("#result-status")
             assert pipe.calls == []
     assert len(generate(page, pipe)["source_keypoints"]) == 1
     for _ in range(3):
@@ -147,16 +147,16 @@ def test_a_real_model_generates_with_placed_keypoints(
         page.set_input_files("#people input[type=file]", str(tmp_path / "wide one.png"))
         page.wait_for_selector("#placed .placer:not([hidden])")
         press_generate(page)
-        page.wait_for_selector("#said [role=alert]")
+        page.wait_for_selector("#result-status [role=alert]")
         no_command_line(page)
         if form == "vector":
             page.click("#placed summary")
         skeleton = Skeleton(page, "#placed")
         skeleton.press("Front")
         press_generate(page)
-        page.wait_for_selector("#said :text('1 image in')")
+        page.wait_for_selector("#result-status :text('1 image in')")
         no_command_line(page)
-        assert "wide one.png: the person's" in page.inner_text("#said")
+        assert "wide one.png: the person's" in page.inner_text("#result-status")
         with page.expect_download() as download:
             page.click("#download")
         assert Image.open(download.value.path()).size == (22, 32)
@@ -223,7 +223,7 @@ def test_each_image_has_keypoints_of_its_own(
     drop(page, other)
     page.wait_for_selector("#placed .placer:not([hidden])")
     press_generate(page)  # what is gone is gone: its keypoints, too
-    page.wait_for_selector("#said [role=alert] :text('other.png are not placed')")
+    page.wait_for_selector("#result-status [role=alert] :text('other.png are not placed')")
 
 
 def test_a_finger_places_keypoints(
@@ -303,7 +303,7 @@ def test_a_saved_pose_comes_back(
 
     skeleton.press("Back")
     page.set_input_files("#pose-file input[type=file]", str(saved))
-    page.wait_for_selector("#pose-said :text('Pose of pose.json')")
+    page.wait_for_selector("#pose-status :text('Pose of pose.json')")
     np.testing.assert_allclose(generate(page, pipe)["pose"], expected, atol=2e-4)
     skeleton.press("Undo")  # a file that was loaded by mistake
     back = PRESETS[1].keypoints()
@@ -380,7 +380,7 @@ def test_a_random_seed_is_shown_and_can_be_repeated(
     seeds = []
     for _ in range(2):
         seeds.append(generate(page, pipe)["seed"])
-        page.wait_for_selector(f"#said :text('seed {seeds[-1]}')")
+        page.wait_for_selector(f"#result-status :text('seed {seeds[-1]}')")
         wait_until(lambda: field.input_value() == str(seeds[-1]), "the seed is shown")
     assert seeds[0] != seeds[1]
     page.get_by_label("New random seed each time").uncheck()

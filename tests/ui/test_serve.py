@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from xmdpt_cli.cli.app import run
-from xmdpt_cli.encoders.missing import check_encoders
+from xmdpt_cli.encoders.places import check_encoders
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.ui.serve import address, check_gradio, listen
 

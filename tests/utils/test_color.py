@@ -24,7 +24,7 @@ from PIL import Image, ImageCms
 from xmdpt_cli.datasets.listing import ImageFile, Item
 from xmdpt_cli.images import decode_image, load_image, resize_square, upright
 from xmdpt_cli.prepare.decode import decode_item
-from xmdpt_cli.sampling.user_inputs import opened
+from xmdpt_cli.sampling.user_inputs import UserImage
 from xmdpt_cli.utils import color
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (32, 24, 3), np.uint8)
@@ -137,7 +137,7 @@ def test_an_image_is_converted_once() -> None:
     """What was opened may be given on as a PIL image, as sampling in Python does."""
     image = decode_image(png(Image.fromarray(COLOURS), matrix_profile(P3)), "x")
     assert np.array_equal(pixels(upright(image)), pixels(image))
-    assert np.array_equal(pixels(opened(image)[0]), pixels(image))
+    assert np.array_equal(pixels(UserImage.open(image).image), pixels(image))
 
 
 def test_what_prepare_decodes_and_what_a_user_gives_in_python(tmp_path: Path) -> None:
@@ -148,6 +148,6 @@ def test_what_prepare_decodes_and_what_a_user_gives_in_python(tmp_path: Path) ->
     assert np.array_equal(prepared, resize_square(load_image(path), 32))
     assert np.abs(prepared.astype(int) - resize_square(Image.fromarray(COLOURS), 32)).max() > 10
     with Image.open(path) as image:
-        given = pixels(opened(image)[0])
+        given = pixels(UserImage.open(image).image)
         assert "icc_profile" in image.info  # the user's own image is not changed
     assert np.array_equal(given, pixels(load_image(path)))

@@ -202,7 +202,7 @@ def test_other_settings_and_other_folders_are_refused(data: Path, tmp_path: Path
         run(data, tmp_path / "vae", vae=VAE.load(tmp_path / "vae"), steps=2)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/precious.txt").write_text("mine")
-    with pytest.raises(XmdptError, match="not overwriting"):
+    with pytest.raises(XmdptError, match="holds no VAE training"):
         run(data, tmp_path / "mine")
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["precious.txt"]
 
@@ -434,5 +434,5 @@ def test_two_processes_do_what_one_does(data: Path, tmp_path: Path) -> None:
         assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     said = [(tmp_path / f"two/rank-{rank}.txt").read_text() for rank in range(2)]
     assert said[0] == said[1]
-    assert "not overwriting" in said[0]
-    assert said[0].endswith("|choose another folder")
+    assert "holds no VAE training" in said[0]
+    assert said[0].endswith("|choose another --out")

@@ -156,7 +156,7 @@ def test_a_finished_run_is_not_repeated_nor_overwritten(tmp_path: Path) -> None:
         train(tmp_path / "toy", images=blobs(5, 32, seed=4))
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "precious.txt").write_text("mine")
-    with pytest.raises(XmdptError, match="not overwriting"):
+    with pytest.raises(XmdptError, match="holds no VAE training"):
         train(tmp_path / "mine")
     json.loads((tmp_path / "toy" / "xmdpt_training.json").read_text())
 

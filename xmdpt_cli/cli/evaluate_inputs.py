@@ -31,7 +31,9 @@ def generate_missing(chosen: EvaluateOptions, out: Path, seed: int | None, talk:
     record = read_record(out) if (out / RECORD).exists() else {}
     sampling = record.get("sampling", {})
     interval = sampling.get("interval")
-    precision = {"float32": "fp32", "bfloat16": "bf16"}.get(record.get("precision", ""), "auto")
+    precision: Any = {"float32": "fp32", "bfloat16": "bf16"}.get(
+        record.get("precision", ""), "auto"
+    )
     asked = SampleOptions(
         model=chosen.model, data=chosen.data, split=chosen.split, out=out, device=chosen.device,
         precision=precision, vae=chosen.vae, limit=chosen.limit,
@@ -98,7 +100,7 @@ def measure(
     with talk.progress() as progress:
         reports = evaluate(
             seen.pairs(dist.rank, dist.world_size),
-            protocols_for(chosen.protocol, chosen.height, seen.height),
+            protocols_for(chosen.protocols, chosen.height, seen.height),
             networks=networks,
             reference=seen.reference_set(),
             only=chosen.only,

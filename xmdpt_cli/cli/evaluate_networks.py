@@ -72,7 +72,7 @@ def _needed(chosen: EvaluateOptions) -> dict[str, tuple[Published, str]]:
     if every or chosen.lpips:
         needed["alexnet_weights"] = (ALEXNET, "lpips_alex_v0.1_toy")
     if every or chosen.fid or chosen.kid:
-        names = chosen.protocol or ["native"]
+        names = chosen.protocols or ["native"]
         names = list(PROTOCOLS) if "all" in names else names
         kinds = {get_protocol(name).inception for name in names}
         if "torchvision" in kinds:

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from xmdpt_cli.cli import workspace
 from xmdpt_cli.cli.console import Talk, duration, table, warn_if_busy
 from xmdpt_cli.cli.help import panels
-from xmdpt_cli.cli.options import AsJson, DataDir, Device, pick_device, plain, quiet_libraries
+from xmdpt_cli.cli.options import (
+    AsJson,
+    DataDir,
+    Device,
+    pick_device,
+    plain,
+    quiet_libraries,
+    with_options,
+)
 from xmdpt_cli.cli.workspace_defaults import choose_for_vae
 from xmdpt_cli.config import resolve
 from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.vae_training.config import VaeConfig
 
 if TYPE_CHECKING:
     from xmdpt_cli.encoders.vae import VAE
     from xmdpt_cli.metrics.lpips_metric import LpipsNetwork
-    from xmdpt_cli.vae_training.config import VaeConfig
     from xmdpt_cli.vae_training.finetune import FineTuned
     from xmdpt_cli.vae_training.plan import Plan
 
@@ -34,6 +42,7 @@ SECTION = "finetune_vae"
         "Loss": "l1 mse lpips alexnet-weights face-weight foreground-weight",
     }
 )
+@with_options(VaeConfig)
 def finetune_vae(
     data: DataDir = None,
     out: Annotated[
@@ -46,60 +55,11 @@ def finetune_vae(
     config: Annotated[
         Path | None, typer.Option(help="TOML file with a [finetune_vae] table.")
     ] = None,
-    epochs: Annotated[
-        float | None,
-        typer.Option(help="Number of epochs over the training images [77, the paper's]."),
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Number of optimizer steps, instead of --epochs.")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Images per step, over all processes [8].")
-    ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="Learning rate of AdamW [4.5e-6 x batch size].")
-    ] = None,
-    l1: Annotated[
-        float | None, typer.Option(help="Weight of the absolute difference in the loss [1].")
-    ] = None,
-    mse: Annotated[
-        float | None, typer.Option(help="Weight of the squared difference in the loss [2].")
-    ] = None,
-    lpips: Annotated[
-        float | None, typer.Option(help="Weight of LPIPS in the loss; 0: no LPIPS [0.1].")
-    ] = None,
     alexnet_weights: Annotated[
         str | None,
         typer.Option(
             help="AlexNet weights of LPIPS: a file, toy, or off [torchvision's; for toy data toy]."
         ),
-    ] = None,
-    face_weight: Annotated[
-        float | None, typer.Option(help="Weight of pixels around the head in the loss [1].")
-    ] = None,
-    foreground_weight: Annotated[
-        float | None, typer.Option(help="Weight of pixels outside the background in the loss [3].")
-    ] = None,
-    ema: Annotated[
-        float | None, typer.Option(help="Decay of the EMA of the weights; 0: no EMA [0].")
-    ] = None,
-    all_weights: Annotated[
-        bool | None, typer.Option("--all-weights", help="Train a small VAE from scratch instead.")
-    ] = None,
-    cached_latents: Annotated[
-        bool | None,
-        typer.Option(
-            "--cached-latents/--encode",
-            help="Train on the dataset's latents, or encode images in every step [latents].",
-        ),
-    ] = None,
-    precision: Annotated[
-        Literal["auto", "fp32", "bf16"] | None,
-        typer.Option(help="Precision of the VAE; auto: bf16 on a GPU, else fp32 [auto]."),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Random seed [0].")] = None,
-    checkpoint_every: Annotated[
-        int | None, typer.Option(min=1, help="Steps between checkpoints [500].")
     ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Number of test images to measure [all].")
@@ -107,31 +67,13 @@ def finetune_vae(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
     device: Device = "auto",
     as_json: AsJson = False,
+    **flags: Any,
 ) -> None:
     """Fine-tune the VAE's decoder, as the paper does.
 
     The encoder stays as it is: latents, and models trained on them, stay valid. The same command
     again resumes.
     """
-    from xmdpt_cli.vae_training.config import VaeConfig
-
-    flags = {
-        "epochs": epochs,
-        "steps": steps,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "l1": l1,
-        "mse": mse,
-        "lpips": lpips,
-        "face_weight": face_weight,
-        "foreground_weight": foreground_weight,
-        "ema": ema,
-        "all_weights": all_weights,
-        "cached_latents": cached_latents,
-        "precision": precision,
-        "seed": seed,
-        "checkpoint_every": checkpoint_every,
-    }
     recipe = resolve(VaeConfig, SECTION, flags, file=config)
     quiet_libraries()
     from xmdpt_cli.storage.ranks import World
@@ -205,8 +147,8 @@ def _dry_run(
 def _start(recipe: VaeConfig, data: str, vae: str | None, device: str) -> VAE:
     """The VAE to train: as given, the dataset's, or a small untrained one."""
     from xmdpt_cli.data.loader import PairDataset
+    from xmdpt_cli.encoders.places import find_vae
     from xmdpt_cli.encoders.vae import VAE
-    from xmdpt_cli.sampling.encoders import find_vae
     from xmdpt_cli.toy.encoders import toy_vae
 
     dataset = PairDataset(data, "train")

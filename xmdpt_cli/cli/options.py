@@ -8,13 +8,15 @@ import inspect
 import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import typer
 
 from xmdpt_cli.utils.devices import pick_device as pick_device
+
+T = TypeVar("T")
 
 LONGEST_CHOICES = 18  # columns of ``a|b|c`` beside a name: more would be broken within words
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
@@ -39,35 +41,63 @@ EncodersDir = Annotated[
 def with_options(kind: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command that takes ``**flags`` an option for every field of a settings dataclass.
 
-    A flag that is not given is None. Help shows the field's text and default.
+    Fields without a help text are not options. A flag that is not given is None. Help shows the
+    field's text and default.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = inspect.signature(command, eval_str=True)
-        parameters = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        parameters = {p.name: (p.annotation, p.default) for p in own if p.kind is not p.VAR_KEYWORD}
         for field in dataclasses.fields(kind):
-            metavar, choices = _choices(field)
-            text = f"{field.metadata['help'].removesuffix('.')}.{choices}{_default(field.default)}"
-            parameters.append(
-                inspect.Parameter(
-                    field.name,
-                    inspect.Parameter.KEYWORD_ONLY,
-                    default=None,
-                    annotation=Annotated[
-                        _type(field) | None, typer.Option(help=text, metavar=metavar)
-                    ],
+            if "help" in field.metadata:
+                metavar, choices = _choices(field)
+                text = field.metadata["help"].removesuffix(".")
+                option = typer.Option(
+                    *field.metadata["names"],
+                    help=f"{text}.{choices}{_default(field.default)}",
+                    metavar=metavar,
                 )
-            )
-
-        @functools.wraps(command)
-        def run(**arguments: Any) -> None:
-            command(**arguments)
-
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
-        return run
+                parameters[field.name] = (Annotated[_type(field) | None, option], None)
+        return _signed(command, command, parameters)
 
     return decorate
+
+
+def options_from(kind: type[T]) -> Callable[[Callable[[T], None]], Callable[..., None]]:
+    """Give a command an option for every field of a dataclass whose fields are annotated options.
+
+    The command takes one argument, the dataclass.
+    """
+
+    def decorate(command: Callable[[T], None]) -> Callable[..., None]:
+        own = inspect.signature(kind, eval_str=True).parameters.values()
+        parameters = {p.name: (p.annotation, p.default) for p in own}
+        return _signed(command, lambda **values: command(kind(**values)), parameters)
+
+    return decorate
+
+
+def _signed(
+    command: Callable[..., None], call: Callable[..., None], parameters: Mapping[str, Any]
+) -> Callable[..., None]:
+    """``call`` under the name and help of ``command``, with these parameters for Typer.
+
+    ``parameters``: name -> annotation and default.
+    """
+
+    @functools.wraps(command)
+    def run(**arguments: Any) -> None:
+        call(**arguments)
+
+    kind = inspect.Parameter.KEYWORD_ONLY
+    run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(name, kind, default=default, annotation=annotation)
+            for name, (annotation, default) in parameters.items()
+        ]
+    )
+    run.__annotations__ = {name: found[0] for name, found in parameters.items()} | {"return": None}
+    return run
 
 
 def _type(field: dataclasses.Field[Any]) -> Any:
@@ -89,6 +119,8 @@ def _choices(field: dataclasses.Field[Any]) -> tuple[str | None, str]:
 def _default(value: Any) -> str:
     if isinstance(value, bool):
         value = "on" if value else "off"
+    elif isinstance(value, float):
+        value = f"{value:g}"
     return "" if value == "" else f" [{value}]"
 
 

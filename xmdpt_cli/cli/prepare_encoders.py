@@ -11,6 +11,7 @@ from xmdpt_cli.cli.console import Talk, duration
 from xmdpt_cli.progress import Progress
 
 if TYPE_CHECKING:
+    from xmdpt_cli.cli.prepare_options import PrepareOptions
     from xmdpt_cli.datasets.listing import Listing
     from xmdpt_cli.encoders.bundle import Encoders
     from xmdpt_cli.encoders.openpose import OpenPose
@@ -22,15 +23,8 @@ if TYPE_CHECKING:
 TOY_HINT = "to try the commands without pretrained encoders: --encoders toy (no real results)"
 
 
-def find_networks(
-    listing: Listing,
-    encoders: str,
-    vae: str | None,
-    source: str | None,
-    pose: str | None,
-    openpose: str | None,
-) -> None:
-    """XmdptError naming at once all networks that are needed and cannot be found."""
+def find_networks(listing: Listing, chosen: PrepareOptions) -> None:
+    """XmdptError that names all networks that are needed and not found."""
     from xmdpt_cli.datasets.beside_keypoints import UNUSABLE
     from xmdpt_cli.encoders.dino import DEFAULT_POSE, DEFAULT_SOURCE, Dino
     from xmdpt_cli.encoders.identity import PARTS
@@ -40,17 +34,17 @@ def find_networks(
     from xmdpt_cli.pose.formats.beside_images import WANTED
 
     needed = []
-    if encoders == "pretrained":
+    if chosen.encoders == "pretrained":
         for name, given, find in (
-            ("vae", vae or DEFAULT_VAE, VAE.find),
-            ("source", source or DEFAULT_SOURCE, Dino.find),
-            ("pose", pose or DEFAULT_POSE, Dino.find),
+            ("vae", chosen.vae or DEFAULT_VAE, VAE.find),
+            ("source", chosen.dino_source or DEFAULT_SOURCE, Dino.find),
+            ("pose", chosen.dino_pose or DEFAULT_POSE, Dino.find),
         ):
             folder, option, what = PARTS[name]
             needed.append(Needed(what, option, folder, partial(find, given), given))
     waiting = listing.without_keypoints()
     if waiting:
-        network = openpose or DEFAULT_OPENPOSE
+        network = chosen.openpose or DEFAULT_OPENPOSE
         unusable = [one.file for one in listing.problems if one.reason.startswith(UNUSABLE)]
         first = f", the first being {unusable[0]}" if unusable else ""
         broken = f"; {len(unusable)} keypoints files cannot be used{first}" if unusable else ""
@@ -66,13 +60,11 @@ def find_networks(
                 without=f"put keypoints beside the images: {WANTED}",
             )
         )
-    find_all(needed, TOY_HINT if encoders == "pretrained" else "")
+    find_all(needed, TOY_HINT if chosen.encoders == "pretrained" else "")
 
 
-def pretrained(
-    encoders: str, vae: str | None, source: str | None, pose: str | None, device: str
-) -> Encoders:
-    """The pretrained networks in float32; on a GPU the two DINOv2 under bfloat16 autocast."""
+def pretrained(chosen: PrepareOptions, device: str) -> Encoders:
+    """The pretrained encoders in float32; on a GPU the two DINOv2 under bfloat16 autocast."""
     import torch
 
     from xmdpt_cli.encoders.bundle import Encoders, load_encoders
@@ -80,12 +72,12 @@ def pretrained(
     from xmdpt_cli.encoders.vae import DEFAULT_VAE
 
     fast = torch.bfloat16 if device.startswith("cuda") else None
-    if encoders != "pretrained":
-        return Encoders.load(encoders, device=device, dino_autocast=fast)
+    if chosen.encoders != "pretrained":
+        return Encoders.load(chosen.encoders, device=device, dino_autocast=fast)
     return load_encoders(
-        vae or DEFAULT_VAE,
-        source or DEFAULT_SOURCE,
-        pose or DEFAULT_POSE,
+        chosen.vae or DEFAULT_VAE,
+        chosen.dino_source or DEFAULT_SOURCE,
+        chosen.dino_pose or DEFAULT_POSE,
         device=device,
         dino_autocast=fast,
     )
@@ -120,7 +112,7 @@ def recorded(record: Record, given: Mapping[str, Any], device: str) -> FeatureEn
 
 
 def say_toys(talk: Talk, outs: dict[int, str], given: int | None) -> None:
-    """Say how long training the toy VAEs will take, where that is still to be done."""
+    """Print how long training the toy VAEs takes, unless they exist."""
     from xmdpt_cli.toy.train_encoders import default_steps, vae_seconds
 
     for size, out in outs.items():
@@ -133,16 +125,10 @@ def say_toys(talk: Talk, outs: dict[int, str], given: int | None) -> None:
             )
 
 
-def toy(
-    listing: Listing,
-    outs: dict[int, str],
-    seed: int,
-    steps: int | None,
-    limit: int | None,
-    world: World,
-    progress: Progress,
+def train_toys(
+    listing: Listing, chosen: PrepareOptions, world: World, progress: Progress
 ) -> dict[int, Encoders]:
-    """Rank 0 trains them; the others wait until they are there."""
+    """Toy encoders by size. Rank 0 trains them; the other ranks wait for the files."""
     from xmdpt_cli.encoders.bundle import Encoders
     from xmdpt_cli.encoders.identity import FOLDERS
     from xmdpt_cli.storage.ranks import Meeting
@@ -150,12 +136,12 @@ def toy(
     from xmdpt_cli.toy.train_encoders import make_toy_encoders
 
     made = {}
-    for size, out in outs.items():
+    for size, out in chosen.outs.items():
         folder = Path(out) / "encoders"
         if world.rank == 0:
             made[size] = make_toy_encoders(
-                listing, folder, size=size, seed=seed, vae_steps=steps, limit=limit,
-                progress=progress,
+                listing, folder, size=size, seed=chosen.seed, vae_steps=chosen.vae_steps,
+                limit=chosen.limit, progress=progress,
             ).encoders  # fmt: skip
             continue
         meeting = Meeting(LocalStore(out), world)
@@ -169,6 +155,7 @@ def _all_there(folder: Path, parts: Sequence[str]) -> bool | None:
 
 
 def find_openpose(listing: Listing, source: str | None, device: str) -> OpenPose | None:
+    """OpenPose if some images have no keypoints, else None."""
     if not listing.without_keypoints():
         return None
     from xmdpt_cli.encoders.openpose import DEFAULT_OPENPOSE, OpenPose

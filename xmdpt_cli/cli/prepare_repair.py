@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from xmdpt_cli.cli.console import Talk
+from xmdpt_cli.cli.options import pick_device
 from xmdpt_cli.errors import ConfigError
 
 if TYPE_CHECKING:
-    from xmdpt_cli.datasets.listing import Listing
+    from xmdpt_cli.cli.prepare_options import PrepareOptions
     from xmdpt_cli.prepare.record import Record
-
-
-def given_options(context: typer.Context) -> dict[str, Any]:
-    """The options that stand on the command line, by name; not those of the environment."""
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    return {
-        name: context.params[name]
-        for name, source in sources.items()
-        if source is not None and source.name == "COMMANDLINE"
-    }
 
 
 def remake(
@@ -31,15 +20,12 @@ def remake(
     place: str,
     shards: Sequence[str],
     root: Path,
-    given: dict[str, Any],
-    *,
-    device: str,
-    workers: Callable[[Listing], int],
+    chosen: PrepareOptions,
 ) -> dict[int, dict[str, Any]]:
     """Make ``shards`` of a dataset again, or resume it, by its own record; returns its manifest.
 
-    ``given``: the options on the command line, which must not contradict the record. Nothing is
-    changed before the record, the root and the networks are known to fit.
+    Options on the command line must not contradict the record. Nothing is changed before the
+    record, the root and the networks are known to fit.
     """
     from xmdpt_cli.cli.prepare_encoders import find_openpose, recorded
     from xmdpt_cli.datasets.find import find_dataset
@@ -51,7 +37,7 @@ def remake(
 
     if World.from_environment().size > 1:
         raise ConfigError("--repair works in one process", "start it without torchrun")
-    store = open_store(place)
+    store, given, device = open_store(place), chosen.given(), pick_device(chosen.device)
     record = Record.read(store)
     record.refuse({name: sorted(set(v)) if name == "size" else v for name, v in given.items()})
     listing = find_dataset(
@@ -83,7 +69,7 @@ def remake(
             items_per_shard=record.content["items_per_shard"],
             batch_size=record.value("batch_size", given, 16),
             limit=record.content["limit"],
-            workers=workers(listing),
+            workers=chosen.processes(listing),
             remake=shards,
             progress=progress,
         )

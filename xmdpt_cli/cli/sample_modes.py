@@ -94,7 +94,7 @@ def sample_own(chosen: SampleOptions) -> None:
     from xmdpt_cli.sampling.batch_size import batch_size
     from xmdpt_cli.sampling.inputs import notes_of
     from xmdpt_cli.sampling.own_images import generate_own_images
-    from xmdpt_cli.sampling.read_inputs import read_views
+    from xmdpt_cli.sampling.pipeline import read_views
 
     talk, out = Talk(chosen.as_json), chosen.out
     assert out is not None
@@ -149,7 +149,7 @@ def _poses(
     warn: Callable[[str], None],
 ) -> tuple[list[Pose], list[str]]:
     """The poses, and why files of the folders among them were left out."""
-    from xmdpt_cli.sampling.read_inputs import read_poses
+    from xmdpt_cli.sampling.pipeline import read_poses
     from xmdpt_cli.sampling.user_inputs import NoOpenPoseError
 
     poses: list[Pose] = []

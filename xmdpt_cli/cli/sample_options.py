@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from xmdpt_cli.cli.options import pick_device
+import typer
+
+from xmdpt_cli.cli.options import AsJson, Device, EncodersDir, pick_device
 from xmdpt_cli.errors import ConfigError
 
 if TYPE_CHECKING:
-    from xmdpt_cli.pose.framing import Fit
-    from xmdpt_cli.pose.tracking import EmptyFrames
     from xmdpt_cli.sampling.inputs import InputOptions
     from xmdpt_cli.sampling.pipeline import XMDPTPipeline
     from xmdpt_cli.sampling.sampler import Sampler
@@ -30,48 +30,172 @@ COMPILE_FROM = 500
 
 @dataclass
 class SampleOptions:
-    """What was typed; ``model``, ``data``, ``vae`` and ``out`` are then completed from the
-    workspace. The names are those of the options."""
+    """The options as typed; ``model``, ``data``, ``vae`` and ``out`` are completed later.
 
-    model: str | None = None
-    out: Path | None = None
-    data: str | None = None
-    split: str = "test"
-    limit: int | None = None
-    shard: str | None = None
-    source: list[Path] | None = None
-    pose: list[Path] | None = None
-    source_keypoints: list[Path] | None = None
-    fit: Fit = "auto"
-    pose_fit: Fit = "auto"
-    person: int | None = None
-    pose_person: int | None = None
-    min_score: float | None = None
-    empty_frames: EmptyFrames | None = None
-    num_images: int = 1
-    square: bool = False
-    animate: Path | None = None
-    fps: float = 12.0
-    steps: int | None = None
-    solver: str | None = None
-    guidance: float | None = None
-    power: float | None = None
-    interval: str | None = None
-    paper: bool = False
-    seed: int | None = 0  # None: as the model says
-    batch_size: str = "auto"
-    max_memory: str | None = None
-    precision: str = "auto"
-    compile_: str = "auto"
-    vae: str | None = None
-    dino_source: str | None = None
-    dino_pose: str | None = None
-    encoders: Path | None = None
-    openpose: str | None = None
-    pair_file: Path | None = None
-    pose_size: str | None = None
-    device: str = "auto"
-    as_json: bool = False
+    A field is an option of the command.
+    """
+
+    model: Annotated[
+        str | None,
+        typer.Option(help="Run, model folder or hub id [the newest in runs/ and models/]."),
+    ] = None
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the images and the contact sheet [samples/RUN]."),
+    ] = None
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Prepared dataset whose pairs are generated: folder or URL [the model's dataset]."
+        ),
+    ] = None
+    split: Annotated[
+        Literal["test", "train"],
+        typer.Option(help="Split of the dataset whose pairs are generated."),
+    ] = "test"
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Generate only the first LIMIT pairs of the dataset [all]."),
+    ] = None
+    shard: Annotated[
+        str | None,
+        typer.Option(help="Part I (from 0) of N to generate, as I/N; torchrun needs no --shard."),
+    ] = None
+    source: Annotated[
+        list[Path] | None,
+        typer.Option(help="Image of a person; repeat for other views of the same person."),
+    ] = None
+    pose: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Pose: keypoints (.json, .txt, .csv; also a sequence), a photograph, a "
+            "pose image, or a folder of these; repeat for several."
+        ),
+    ] = None
+    source_keypoints: Annotated[
+        list[Path] | None,
+        typer.Option(help="Keypoints of each source image, in order [estimated by OpenPose]."),
+    ] = None
+    fit: Annotated[
+        Literal["auto", "squash", "pad", "person"],
+        typer.Option(
+            metavar="<choice>",
+            help="How source images get the model's shape: auto, squash (published), pad, or "
+            "person (crop around it).",
+        ),
+    ] = "auto"
+    pose_fit: Annotated[
+        Literal["auto", "squash", "pad", "person"],
+        typer.Option(
+            metavar="<choice>",
+            help="How poses get the model's shape: auto, squash, pad or person, as --fit.",
+        ),
+    ] = "auto"
+    person: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Number of the person in a source with several people; 1 is the largest."
+        ),
+    ] = None
+    pose_person: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Number of the person in a pose (or first frame) with several people.",
+        ),
+    ] = None
+    min_score: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Lowest score of a joint in keypoint files; lower ones are missing [0.1].",
+        ),
+    ] = None
+    empty_frames: Annotated[
+        Literal["skip", "hold"] | None,
+        typer.Option(
+            help="What to do with frames without the person: leave them out, or repeat the pose "
+            "before [skip]."
+        ),
+    ] = None
+    num_images: Annotated[
+        int, typer.Option(min=1, help="Number of images to generate for each pose.")
+    ] = 1
+    square: Annotated[
+        bool, typer.Option("--square", help="Save square images, as the model generates them.")
+    ] = False
+    animate: Annotated[
+        Path | None, typer.Option(help="Animation of the poses to write: FILE.webp, .gif or .mp4.")
+    ] = None
+    fps: Annotated[
+        float, typer.Option(min=0.1, max=100, help="Frames per second of the animation.")
+    ] = 12.0
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Number of sampling steps [the model's].")
+    ] = None
+    solver: Annotated[
+        Literal["ddim", "dpmpp-2m", "unipc"] | None,
+        typer.Option(help="Sampling solver; ddim: published [the model's]."),
+    ] = None
+    guidance: Annotated[
+        float | None, typer.Option(help="Guidance scale gamma (eq. 6) [the model's].")
+    ] = None
+    power: Annotated[
+        float | None,
+        typer.Option(help="Power alpha of the guidance schedule (eq. 6) [the model's]."),
+    ] = None
+    interval: Annotated[
+        str | None, typer.Option(help="Range LOW:HIGH of t/1000 in which guidance is used [0:1].")
+    ] = None
+    paper: Annotated[
+        bool, typer.Option("--paper", help="Sample as in the paper: 50 steps of ddim, guidance 2.")
+    ] = False
+    seed: Annotated[int | None, typer.Option(min=0, help="Random seed.")] = 0  # None: the model's
+    batch_size: Annotated[str, typer.Option(help="Images per batch; auto: what memory allows.")] = (
+        "auto"
+    )
+    max_memory: Annotated[
+        str | None, typer.Option(help="Limit of the device's memory, e.g. 8GB [all of it].")
+    ] = None
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"],
+        typer.Option(help="Precision of the model; auto: bf16 on a GPU, else fp32."),
+    ] = "auto"
+    compile_: Annotated[
+        Literal["auto", "on", "off"],
+        typer.Option("--compile", help="Use of torch.compile; auto: on a GPU, and for much work."),
+    ] = "auto"
+    vae: Annotated[
+        str | None, typer.Option(help="VAE: hub id or folder [the model's or the dataset's].")
+    ] = None
+    dino_source: Annotated[
+        str | None, typer.Option(help="DINOv2 for sources: hub id or folder [the model's].")
+    ] = None
+    dino_pose: Annotated[
+        str | None, typer.Option(help="DINOv2 for poses: hub id or folder [the model's].")
+    ] = None
+    encoders: EncodersDir = None
+    openpose: Annotated[
+        str | None, typer.Option(help="OpenPose body network: folder, file or hub id.")
+    ] = None
+    pair_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--pairs",
+            help="CSV file of many images to generate, with the columns source, pose "
+            "and, optionally, out, source_keypoints, seed.",
+        ),
+    ] = None
+    pose_size: Annotated[
+        str | None,
+        typer.Option(
+            help="Size WxH of the image that the keypoints of a pose refer to, if their file does "
+            "not say it [the image of the same name beside the file, else the source]."
+        ),
+    ] = None
+    device: Device = "auto"
+    as_json: AsJson = False
 
     def check(self) -> None:
         """ConfigError for options that contradict each other, or would be ignored."""
@@ -115,7 +239,7 @@ class SampleOptions:
             "power": self.power, "seed": self.seed,
         }  # fmt: skip
         if self.paper:
-            from xmdpt_cli.sampling.config import PAPER
+            from xmdpt_cli.sampling.sampler import PAPER
 
             for name in ("steps", "solver", "guidance", "interval"):
                 chosen[name] = getattr(PAPER, name)

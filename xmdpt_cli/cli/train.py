@@ -185,8 +185,8 @@ def _decoder(
     dataset: PairDataset, data: str | Path, vae: str | None, talk: Talk, device: str
 ) -> Decode | None:
     """Decodes the latents of the validation; None, with a warning, if the VAE is not found."""
+    from xmdpt_cli.encoders.places import find_vae
     from xmdpt_cli.encoders.vae import VAE
-    from xmdpt_cli.sampling.encoders import find_vae
 
     try:
         found = VAE.load(find_vae(dataset.manifest["encoders"], data, vae), device=device)

@@ -67,7 +67,7 @@ def ui(
     Drop an image of a person, drag a skeleton, generate. Ctrl-C stops it.
     """
     quiet_libraries()
-    from xmdpt_cli.encoders.missing import check_encoders
+    from xmdpt_cli.encoders.places import check_encoders
     from xmdpt_cli.ui.hosts import LOOPBACK
     from xmdpt_cli.ui.serve import check_gradio, listen, serve
 

@@ -1,14 +1,14 @@
-"""Shards that break during training: each is named once, and other pairs replace its pairs.
+"""Shards that break during training: each is reported once, and other pairs replace its pairs.
 
-A broken shard is a file that is gone, of another size than the manifest says, or that cannot be
-read; behind a URL, one of which a read failed for good. (A byte that changed in place is not
+A shard is broken if its file is missing, has another size than the manifest states, or cannot be
+read; behind a URL, if a read still fails after retries. (A byte that changed in place is not
 noticed: only ``xmdpt prepare --check`` reads everything and compares checksums.)
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
@@ -21,12 +21,12 @@ from xmdpt_cli.data.shard_reader import ShardError
 from xmdpt_cli.data.table import Ints
 from xmdpt_cli.errors import XmdptError
 
-LIMIT = 0.1  # share of the pairs that several broken shards may hold
+LIMIT = 0.1  # largest share of the pairs that several broken shards may hold
 _REPLACEMENT = 0x1057  # keeps these random numbers apart from others of (seed, number)
 
 
 class Counts(Protocol):
-    """A batch that says how many of its pairs are replacements."""
+    """A batch that counts its replaced pairs."""
 
     skipped: int
 
@@ -37,13 +37,13 @@ Loaded = TypeVar("Loaded", bound=Counts)
 class BrokenShards:
     """The broken shards of a dataset, and the pairs that replace theirs.
 
-    The replacement of a pair is drawn from (seed, the pair's number), so batches keep their shape,
-    later steps keep their pairs, and two runs that find the same shards broken read the same pairs.
-    A shard stays broken until the process ends. ``warn`` is called once per shard, on the thread
-    that reads.
+    The replacement of a pair is a function of (seed, the pair's number), so batches keep their
+    shape, later steps keep their pairs, and two runs with the same broken shards read the same
+    pairs. A shard stays broken until the process ends. ``warn`` is called once per shard, on the
+    reading thread.
 
-    One shard may break, whatever it holds; several are too many (XmdptError) if they hold more than
-    ``limit`` of the pairs. A disk or server that is gone as a whole is an error at once.
+    A single shard may break, whatever its share. Several raise XmdptError if together they hold
+    more than ``limit`` of the pairs. A disk or server that is not reachable at all raises at once.
     """
 
     def __init__(
@@ -69,55 +69,41 @@ class BrokenShards:
         return shard in self._broken
 
     def load_readable(self, indices: PairIndices, load: Callable[[PairIndices], Loaded]) -> Loaded:
-        """``load(indices)`` with other pairs for those that cannot be read; counts them."""
+        """``load(indices)`` with replacements for the pairs that cannot be read."""
         while True:
-            self._check(np.unique(self._of_pair[indices.pairs]).tolist())
-            readable, skipped = self._readable(indices) if self._broken else (indices, 0)
+            broken = self.is_broken(indices.pairs)
+            pairs = indices.pairs.copy()
+            pairs[broken] = [self._replacement(n) for n in indices.numbers[broken].tolist()]
             try:
-                loaded = load(readable)
-            except ShardError as err:  # then the whole batch again, without that shard
+                for shard in np.unique(self._of_pair[pairs]).tolist():
+                    self.dataset.readers[shard].check()
+                loaded = load(replace(indices, pairs=pairs))
+            except ShardError as err:  # load the whole batch again, without that shard
                 self._add(self._numbers[err.shard], err)
                 continue
-            loaded.skipped = skipped
+            loaded.skipped = int(broken.sum())
             return loaded
 
-    def lost(self, pairs: Ints) -> Bools:
+    def is_broken(self, pairs: Ints) -> Bools:
         """(N,) whether each pair's shard is broken."""
         return np.isin(self._of_pair[pairs], list(self._broken))
-
-    def _readable(self, indices: PairIndices) -> tuple[PairIndices, int]:
-        """The indices with replacements, and how many there are."""
-        lost = self.lost(indices.pairs)
-        pairs = indices.pairs.copy()
-        pairs[lost] = [self._replacement(number) for number in indices.numbers[lost].tolist()]
-        return replace(indices, pairs=pairs), int(lost.sum())
 
     def _replacement(self, number: int) -> int:
         rng = np.random.Generator(np.random.PCG64([self.seed, number, _REPLACEMENT]))
         while True:
             pair = int(rng.integers(len(self._of_pair)))
-            shard = int(self._of_pair[pair])
-            self._check([shard])
-            if shard not in self._broken:
+            if int(self._of_pair[pair]) not in self._broken:
                 return pair
 
-    def _check(self, shards: Iterable[int]) -> None:
-        for shard in shards:
-            if shard not in self._broken:
-                try:
-                    self.dataset.readers[shard].check()
-                except ShardError as err:
-                    self._add(shard, err)
-
     def _add(self, shard: int, err: ShardError) -> None:
-        self._still_there(err)
+        self._check_place(err)
         with self._lock:
             if shard in self._broken:
                 return
             self._broken.add(shard)
         pairs = len(self._of_pair)
         own = int((self._of_pair == shard).sum())
-        gone = int(self.lost(np.arange(pairs)).sum())
+        gone = int(self.is_broken(np.arange(pairs)).sum())
         repair = f"xmdpt prepare --check {self.dataset.path} --repair --root ROOT"
         if gone == pairs or (len(self._broken) > 1 and gone > self.limit * pairs):
             raise XmdptError(
@@ -130,8 +116,8 @@ class BrokenShards:
             f"other pairs replace them; to repair it: {repair}"
         )
 
-    def _still_there(self, err: ShardError) -> None:
-        """XmdptError if the manifest cannot be read either: then the disk or server is gone."""
+    def _check_place(self, err: ShardError) -> None:
+        """XmdptError if the manifest cannot be read either: the disk or server is not reachable."""
         store = self.dataset.store
         try:
             if store.size(MANIFEST) is not None:

@@ -1,4 +1,4 @@
-"""One split of a prepared dataset, read at random: from files, or by ranges behind a URL."""
+"""One split of a prepared dataset with random access, from files or through range requests."""
 
 from __future__ import annotations
 
@@ -26,10 +26,9 @@ from xmdpt_cli.utils.prefetch import prefetch
 from xmdpt_cli.utils.records import COPY_AGAIN
 from xmdpt_cli.utils.splits import SPLITS
 
-CONNECTIONS = 8  # at a time to a server; sshd turns away more than 10 that are not let in yet
-_OPEN_FILES = 256  # shards held open; of more each read opens its own: 1,024 files is a usual limit
-_MAP_CACHE_BYTES = 256 * 2**20  # drawn pose maps kept in memory: 1,365 of them at 256 px
-
+CONNECTIONS = 8  # at a time to a server; sshd refuses more than 10 that are not logged in yet
+_OPEN_FILES = 256  # shards held open; with more, each read opens its file (1,024 is a usual limit)
+_MAP_CACHE_BYTES = 256 * 2**20  # rendered pose maps kept in memory: 1,365 of them at 256 px
 
 # read(row, offset, into): fill ``into`` with bytes of the shard of that view (row of the table)
 Read = Callable[[int, int, NDArray[np.uint8]], None]
@@ -43,24 +42,16 @@ TORCH_DTYPES = {
     "F8_E4M3": torch.float8_e4m3fn,
 }
 
-# Batch field -> the view of the pair it comes from, and the stored tensor's name.
-FEATURES = {
-    "target_moments": ("target", "moments"),
-    "source_moments": ("source", "moments"),
-    "pose_tokens": ("target", "pose_tokens"),
-    "source_tokens": ("source", "source_tokens"),
-}
-TARGET_TOKENS = {"target_tokens": ("target", "source_tokens")}  # for REPA
-_ALONE = 32_768  # elements from which torch splits a conversion over its threads
+_SINGLE_THREADED = 32_767  # elements that torch converts without its threads
 
 
 class PairDataset:
     """One split of a prepared folder or URL; shards are opened or requested when first read.
 
-    Raises XmdptError if the place is no dataset, is unfinished, has lost a shard (behind a URL: its
-    index; a lost shard shows when it is read), or has no pair in this split. ``lenient`` accepts a
-    lost shard whose index is there, as behind a URL: for a run that resumes after it skipped that
-    shard (``data.broken_shards``).
+    Raises XmdptError if ``path`` is no dataset, is unfinished, lacks a shard, or has no pair in
+    this split. Behind a URL only the indexes are read: a missing shard shows when it is read.
+    ``lenient`` accepts a missing local shard whose index exists, for a run that resumes after it
+    skipped that shard (``data.broken_shards``).
     """
 
     def __init__(
@@ -75,9 +66,9 @@ class PairDataset:
         self.resolution = int(self.manifest["resolution"])
         # behind a URL one request for every shard would take minutes
         if self.store.folder is not None and not lenient:
-            lost = missing_shard(self.store, self.manifest)
-            if lost is not None:
-                raise _lost(f"{self.path}/{lost} is missing or cut short")
+            missing = missing_shard(self.store, self.manifest)
+            if missing is not None:
+                raise _missing(f"{self.path}/{missing} is missing or cut short")
         shards = [shard for shard in self.manifest["shards"] if shard["split"] == split]
         keep_open = len(shards) <= _OPEN_FILES
         self.readers = [
@@ -95,7 +86,7 @@ class PairDataset:
         self._maps_lock = threading.Lock()
 
     def _read_table(self, shards: list[dict[str, Any]]) -> Table:
-        # of a local folder reading is quick; behind a URL it is mostly waiting
+        # behind a URL reading is mostly waiting
         threads = 1 if self.store.folder is not None else CONNECTIONS
         try:
             return Table(prefetch(self._read_index, shards, threads=threads))
@@ -109,7 +100,7 @@ class PairDataset:
         try:
             data = self.store.read(name)
         except FileNotFoundError:
-            raise _lost(f"{self.path}/{name} is missing") from None
+            raise _missing(f"{self.path}/{name} is missing") from None
         except OSError as err:
             raise XmdptError(f"cannot read {self.path}/{name}: {err}", RUN_AGAIN) from None
         index = parse_index(data, f"{self.path}/{name}")
@@ -127,17 +118,14 @@ class PairDataset:
     def rows(
         self, pairs: NDArray[np.int64], swap: NDArray[np.bool_]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(N,) rows of the table of the pairs' sources and of their targets."""
+        """The pairs' sources and targets as rows of the table, (N,) each."""
         sources, targets = self.table.source[pairs], self.table.target[pairs]
         return np.where(swap, targets, sources), np.where(swap, sources, targets)
 
     def names(self, sources: NDArray[np.int64], targets: NDArray[np.int64]) -> list[str]:
         """``PairRef.name`` of pairs of rows."""
-        found = []
-        for source, target in zip(sources.tolist(), targets.tolist(), strict=True):
-            key, view = self.table.label(source)
-            found.append(f"{key}/{view}>{self.table.label(target)[1]}")
-        return found
+        label, rows = self.table.label, zip(sources.tolist(), targets.tolist(), strict=True)
+        return [f"{'/'.join(label(source))}>{label(target)[1]}" for source, target in rows]
 
     def read(self, row: int, offset: int, into: NDArray[np.uint8]) -> None:
         """Bytes of the shard that holds view ``row`` of the table."""
@@ -151,7 +139,7 @@ class PairDataset:
         return stored.tobytes()
 
     def column(self, name: str) -> Column:
-        """Where a stored tensor lies; XmdptError if the dataset was prepared without it."""
+        """Dtype, shape and offsets of a stored tensor; XmdptError if the dataset lacks it."""
         columns = self.table.columns
         if name not in columns:
             raise XmdptError(
@@ -161,7 +149,7 @@ class PairDataset:
         return columns[name]
 
     def dtype(self, name: str) -> torch.dtype:
-        """How a stored tensor is loaded: as stored, but float8 with its scales as bfloat16."""
+        """The dtype that a tensor is loaded with: as stored, but float8 with scales as bfloat16."""
         column = self.column(name)
         return torch.bfloat16 if column.scales is not None else TORCH_DTYPES[column.dtype]
 
@@ -175,8 +163,8 @@ class PairDataset:
     ) -> None:
         """Read the tensor ``name`` of these views, mirrored where ``flip``, into ``out``.
 
-        ``out``: contiguous (N, *shape); each row is one read, straight into place where the dtypes
-        are equal. Several threads may read parts of one tensor at a time.
+        ``out``: contiguous (N, *shape). Each row is one read, straight into place where the dtypes
+        are equal. Several threads may read parts of one tensor at the same time.
         """
         read = read or self.read
         column = self.column(name)
@@ -194,8 +182,8 @@ class PairDataset:
                 dequantise_tokens(torch.from_numpy(bits), torch.from_numpy(scale), out[i])
             return
         dtype = TORCH_DTYPES[column.dtype]
-        # converted a few rows at a time: from more elements on torch would wake its own threads
-        step = len(rows) if dtype == out.dtype else max(1, (_ALONE - 1) // out[0].numel())
+        # converted a few rows at a time, so that torch does not wake its own threads
+        step = len(rows) if dtype == out.dtype else max(1, _SINGLE_THREADED // out[0].numel())
         for first in range(0, len(rows), step):
             into = out[first : first + step]
             stored = into if dtype == out.dtype else torch.empty(into.shape, dtype=dtype)
@@ -211,18 +199,6 @@ class PairDataset:
         row = np.array([self.table.row(key, view)])
         self.read_tensors(name, row, np.zeros(1, np.bool_), out)
         return out[0]
-
-    def features(
-        self, pair_index: int, swap: bool = False, flip: bool = False
-    ) -> dict[str, torch.Tensor]:
-        """``target_moments``, ``source_moments`` (float32), ``pose_tokens``, ``source_tokens``."""
-        pair = self.pairs[pair_index]
-        found = {}
-        for field, (role, name) in FEATURES.items():
-            view = pair.view(role, swap)
-            tensor = self.tensor(pair.key, view, name + (FLIP if flip else ""))
-            found[field] = tensor.float() if name == "moments" else tensor
-        return found
 
     def image(self, key: str, view: str) -> ImageArray:
         """The prepared image, (resolution, resolution, 3)."""
@@ -258,23 +234,23 @@ class PairDataset:
         return self.image(key, view), self.keypoints(key, view)
 
     def pose_map(self, key: str, view: str, flip: bool = False) -> ImageArray:
-        """The pose map of one view (``draw_pose_map``), (resolution, resolution, 3); read only."""
-        return self.pose_map_of(self.table.row(key, view), flip, self.read)
+        """The pose map of a view (``draw_pose_map``), (resolution, resolution, 3); read only."""
+        return self.pose_map_of(self.table.row(key, view), flip)
 
-    def pose_map_of(self, row: int, flip: bool, read: Read) -> ImageArray:
+    def pose_map_of(self, row: int, flip: bool, read: Read | None = None) -> ImageArray:
         """``pose_map`` of a row of the table, its keypoints read by ``read``."""
         with self._maps_lock:
-            drawn = self._maps.get(row)
-            if drawn is not None:
+            rendered = self._maps.get(row)
+            if rendered is not None:
                 self._maps.move_to_end(row)
-        if drawn is None:
-            drawn = draw_pose_map(self.keypoints_of(row, read), self.resolution)
+        if rendered is None:
+            rendered = draw_pose_map(self.keypoints_of(row, read), self.resolution)
             with self._maps_lock:
-                self._maps[row] = drawn
-                while len(self._maps) * drawn.nbytes > _MAP_CACHE_BYTES:
+                self._maps[row] = rendered
+                while len(self._maps) * rendered.nbytes > _MAP_CACHE_BYTES:
                     self._maps.popitem(last=False)
-        return drawn[:, ::-1] if flip else drawn
+        return rendered[:, ::-1] if flip else rendered
 
 
-def _lost(what: str) -> XmdptError:
-    return XmdptError(what, "run the same prepare command again, it makes what is missing")
+def _missing(message: str) -> XmdptError:
+    return XmdptError(message, "run the same prepare command again, it makes what is missing")

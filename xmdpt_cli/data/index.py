@@ -1,4 +1,4 @@
-"""The sidecar of a shard: where every member, and every tensor in it, begins."""
+"""The index of a shard, a file beside it: where every member, and every tensor in it, begins."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ from xmdpt_cli.utils.safe_names import is_plain
 
 Count = Annotated[int, Ge(0)]
 Range = tuple[Count, Count]  # (offset, length) in bytes
-#: bytes of a number, by safetensors' names; prepare writes the first five
-ITEM_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1}
-ITEM_BYTES |= {"F8_E5M2": 1, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+# safetensors' names; prepare writes the first five
+DType = Literal[
+    "F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "I64", "I32", "I16", "I8", "U8", "BOOL"
+]
+_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}  # others: 1
 
 SUFFIXES = ("png", "keypoints.npy", "safetensors")  # of a view's members
 FLIP = "_flip"  # suffix of a tensor that was computed from the mirrored images
@@ -26,15 +28,11 @@ FLIP = "_flip"  # suffix of a tensor that was computed from the mirrored images
 
 @dataclass(frozen=True)
 class TensorPlace:
-    """One tensor in a shard: ``offset`` counts bytes from the beginning of the tar."""
+    """One tensor in a shard."""
 
-    dtype: str  # safetensors' name: F16, BF16, ...
+    dtype: DType
     shape: tuple[Count, ...]
-    offset: Count
-
-    def __post_init__(self) -> None:
-        if self.dtype not in ITEM_BYTES:
-            raise ValueError(f"a type of numbers ({', '.join(ITEM_BYTES)})")
+    offset: Count  # bytes from the beginning of the tar
 
     @property
     def bytes(self) -> int:
@@ -63,14 +61,14 @@ class SamplePlace:
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """What the sidecar of one whole shard says."""
+    """The index of one complete shard."""
 
     name: str  # train-000000.tar
     split: str
     bytes: Count
     sha256: str
     samples: list[SamplePlace]
-    skipped: list[tuple[str, str]]  # (file, reason): what was to be in this shard and is not
+    skipped: list[tuple[str, str]]  # (file, reason): images left out of this shard
     version: Literal[2] = 2
 
     def __post_init__(self) -> None:
@@ -84,7 +82,7 @@ class ShardIndex:
 
 def tensor_bytes(dtype: str, shape: tuple[int, ...]) -> int:
     """How many bytes a stored tensor takes."""
-    return math.prod(shape) * ITEM_BYTES[dtype]
+    return math.prod(shape) * _BYTES.get(dtype, 1)
 
 
 def index_name(shard: str) -> str:
@@ -93,31 +91,34 @@ def index_name(shard: str) -> str:
 
 
 def write_json(store: Store, name: str, content: Any) -> None:
-    """Compact JSON; a file that is there is whole."""
+    """Write compact JSON, completely or not at all."""
     # dataclasses become objects; dataclasses.asdict would copy every number first
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), default=vars) + "\n"
     store.write(name, text.encode(errors="replace"))  # names that are not UTF-8
 
 
 def write_index(store: Store, index: ShardIndex) -> None:
-    """Write the sidecar, the last step of a shard: from then on it counts as whole."""
+    """Write the index, the last step of a shard: it marks the shard as complete."""
     version = index.version  # first in the file
     write_json(store, index_name(index.name), {"version": version, **vars(index)})
 
 
 def read_index(store: Store, shard: str) -> ShardIndex | None:
-    """The index of a whole shard; None if the shard or its index is missing or cut short."""
+    """The index of a complete shard; None if the shard or its index is missing or cut short."""
     try:
         index = parse_index(store.read(index_name(shard)), index_name(shard))
     except (OSError, RecordError):
         return None
-    # by another name it would be written and removed
+    # under another name it would later be written to, or removed
     return index if (store.size(shard), shard) == (index.bytes, index.name) else None
 
 
 def parse_index(data: bytes, where: object) -> ShardIndex:
-    """A sidecar's content; ``where`` names it in errors. RecordError if it is none, or if an item
-    or view has no name that prepare writes: generated images are called by it."""
+    """An index file's content; errors call it ``where``.
+
+    Raises RecordError if it is no index, or if an item or view has a name that prepare does not
+    write: files of generated images are named after it.
+    """
     index: ShardIndex = records.parse(ShardIndex, data, where)
     for sample in index.samples:
         for name in (sample.key, *sample.views):

@@ -7,6 +7,7 @@ position and no worker state.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -51,11 +52,10 @@ class TrainLoader:
         ``out`` is an old batch to overwrite (see ``load_pairs``). Raises XmdptError if a shard
         cannot be read, and with ``broken`` if too many cannot.
         """
-
-        def load(found: PairIndices) -> Batch:
-            which, config = (found.pairs, found.swap, found.flip), self.config
-            return load_pairs(self.dataset, *which, config.pose_maps, out, config.target_tokens)
-
+        maps, target_tokens = self.config.pose_maps, self.config.target_tokens
+        load = partial(
+            load_pairs, self.dataset, pose_maps=maps, target_tokens=target_tokens, out=out
+        )
         indices = self.sampler.indices(step)
         return load(indices) if self.broken is None else self.broken.load_readable(indices, load)
 
@@ -72,8 +72,7 @@ def eval_batches(
     count = len(dataset) if limit is None else min(limit, len(dataset))
     for start in range(part[0] * batch_size, count, part[1] * batch_size):
         indices = list(range(start, min(start + batch_size, count)))
-        none = [False] * len(indices)
-        batch = load_pairs(dataset, indices, none, none, pose_maps)
+        batch = load_pairs(dataset, PairIndices.listed(indices), pose_maps=pose_maps)
         pairs = [dataset.pairs[i] for i in indices]
         sources = [dataset.view(pair.key, pair.source) for pair in pairs]
         targets = [dataset.view(pair.key, pair.target) for pair in pairs]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -67,6 +68,12 @@ class PairIndices:
     pairs: Ints  # (N,) indices into ``PairDataset.pairs``
     swap: Bools  # (N,)
     flip: Bools  # (N,)
+
+    @classmethod
+    def listed(cls, pairs: Sequence[int], swap: bool = False, flip: bool = False) -> PairIndices:
+        """These pairs of the published list; all of them swapped, or mirrored, if asked for."""
+        numbers, same = np.array(pairs, np.int64), np.ones(len(pairs), np.bool_)
+        return cls(numbers, numbers, same & swap, same & flip)
 
 
 class PairSampler:

@@ -22,7 +22,7 @@ from xmdpt_cli.data.sampler import Bools, LoaderConfig, PairIndices
 from xmdpt_cli.data.table import Ints, Table
 
 BLOCK_BYTES = 8 * 2**20  # one request, unless a single item is larger
-_HEADER = 512  # bytes of a tar header in front of each member; members are padded to as much
+HEADER = 512  # bytes of a tar header in front of each member; members are padded to as much
 
 Position = tuple[int, int]  # (epoch, number within the rank's part of it)
 
@@ -39,8 +39,8 @@ class Items:
     @classmethod
     def of(cls, table: Table) -> Items:
         first, offsets, lengths = table.first[:-1], table.members[..., 0], table.members[..., 1]
-        padded = -(-lengths // _HEADER) * _HEADER
-        begin = np.minimum.reduceat(offsets.min(axis=1), first) - _HEADER
+        padded = -(-lengths // HEADER) * HEADER
+        begin = np.minimum.reduceat(offsets.min(axis=1), first) - HEADER
         end = np.maximum.reduceat((offsets + padded).max(axis=1), first)
         shard, block = table.shard[first], np.zeros(len(first), np.int64)
         start = 0  # first item of the block

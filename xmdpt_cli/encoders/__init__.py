@@ -1,1 +1,1 @@
-"""The frozen networks (VAE, DINOv2, OpenPose) and where their weights come from."""
+"""The frozen networks (VAE, DINOv2, OpenPose), their weights and their identity in records."""

@@ -1,4 +1,4 @@
-"""The three frozen encoders together: what preparing a data set and sampling need."""
+"""The three frozen encoders that turn images and pose images into features."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from xmdpt_cli.errors import XmdptError
 
 @dataclass(frozen=True)
 class Encoders:
-    """A VAE, the DINOv2 for source images, and the one for pose images."""
+    """The VAE, the DINOv2 of source images, and the DINOv2 of pose images."""
 
     vae: VAE
     source: Dino
@@ -30,9 +30,9 @@ class Encoders:
     ) -> dict[str, torch.Tensor]:
         """Images and their pose images, uint8 (N, H, W, 3) each -> features on the CPU.
 
-        ``moments`` (N, 2C, h, w) unscaled, float16 where that holds them, else float32;
-        ``source_tokens`` (N, L, D) and ``pose_tokens`` (N, L', D') bfloat16, which loses
-        nothing: the model casts them to bfloat16 at its first layer.
+        ``moments`` (N, 2C, h, w) unscaled, float16 if finite in it, else float32;
+        ``source_tokens`` (N, L, D) and ``pose_tokens`` (N, L', D') bfloat16, without loss: the
+        model casts them to bfloat16 in its first layer.
         """
         return {
             "moments": moments_of(self.vae, images),
@@ -41,7 +41,7 @@ class Encoders:
         }
 
     def describe(self) -> dict[str, Any]:
-        """JSON-ready: each network's description, and ``toy`` if any of them is."""
+        """JSON-ready: the record of each network, and whether any of them is a toy."""
         parts = {
             "vae": self.vae.describe(),
             "source": self.source.describe(),
@@ -50,7 +50,7 @@ class Encoders:
         return {**parts, "toy": any(part["toy"] for part in parts.values())}
 
     def save(self, folder: str | Path) -> None:
-        """Write ``vae/``, ``dino_source/``, ``dino_pose/``: whole, or not at all."""
+        """Write ``vae/``, ``dino_source/`` and ``dino_pose/`` into ``folder``, atomically."""
 
         def write(part: Path) -> None:
             self.vae.save(part / "vae")
@@ -68,7 +68,7 @@ class Encoders:
         dtype: torch.dtype = torch.float32,
         dino_autocast: torch.dtype | None = None,
     ) -> Encoders:
-        """Read what ``save`` wrote. Raises XmdptError naming the parts that are not there."""
+        """Load what ``save`` wrote. Raises XmdptError naming the missing parts."""
         folder = Path(folder)
         missing = [n for n in FOLDERS if not (folder / n / "config.json").is_file()]
         if missing:
@@ -84,7 +84,7 @@ class Encoders:
 
 
 def moments_of(vae: VAE, images: NDArray[np.uint8]) -> torch.Tensor:
-    """uint8 (N, H, W, 3) -> (N, 2C, h, w) on the CPU: float16 where that holds them."""
+    """uint8 (N, H, W, 3) -> (N, 2C, h, w) on the CPU: float16 if finite in it, else float32."""
     moments = vae.encode_moments(images).cpu()
     half = moments.half()
     return half if bool(half.isfinite().all()) else moments
@@ -111,8 +111,8 @@ def load_encoders(
 ) -> Encoders:
     """Load each network from a hub id or folder; the defaults are the published ones.
 
-    ``dino_autocast``: type for the products of the two DINOv2. Their tokens are kept in bfloat16
-    anyway, the VAE's moments are not: bfloat16 would round latents to three digits.
+    ``dino_autocast``: autocast type of both DINOv2. Their tokens are stored in bfloat16 anyway; the
+    VAE's moments are not, since bfloat16 would round latents to three digits.
     """
     return Encoders(
         vae=VAE.load(vae, device=device, dtype=dtype),

@@ -1,4 +1,4 @@
-"""DINOv2 (transformers): images and pose images to tokens, CLS first.
+"""DINOv2 (transformers): images and pose images -> tokens, CLS first.
 
 Shapes: N batch, L tokens (257 at 224 px), D width (1536 giant, 768 base).
 """
@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from xmdpt_cli.encoders import weights
 from xmdpt_cli.encoders.identity import HUB, POSITION_TABLE, STORED, TRANSFORMERS, table_of
 from xmdpt_cli.encoders.position_table import resize_table
+from xmdpt_cli.encoders.vae import channels_first
 from xmdpt_cli.errors import XmdptError
 
-if TYPE_CHECKING:  # loaded with a network: training from cached features does without
+if TYPE_CHECKING:  # imported in ``load``: training on stored features does not need it
     from transformers import Dinov2Model
-from xmdpt_cli.encoders.vae import channels_first
 
 DEFAULT_SOURCE = "facebook/dinov2-giant"  # paper sec. 3; published code
 DEFAULT_POSE = "facebook/dinov2-base"
@@ -33,9 +33,8 @@ CHUNK = 16
 
 
 def pose_input(poses: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
-    """Pose images uint8 (N, H, W, 3) -> float32 (N, 3, H, W) in [0, 1], each over its maximum.
-
-    A pose without any joint is black and stays 0 (the published division gives NaN).
+    """Pose images uint8 (N, H, W, 3) -> float32 (N, 3, H, W) in [0, 1], each divided by its
+    maximum. A pose without any joint is black and stays 0 (the published division gives NaN).
     """
     pixels = channels_first(poses)
     return pixels / pixels.amax(dim=(1, 2, 3), keepdim=True).clamp(min=1.0)
@@ -43,7 +42,7 @@ def pose_input(poses: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def _no_bars() -> Iterator[None]:
-    """transformers draws a bar for every load and save; that is for a command to decide."""
+    """Without the progress bars that transformers prints for every load and save."""
     from transformers.utils import logging as transformers_logging
 
     shown = transformers_logging.is_progress_bar_enabled()
@@ -56,7 +55,7 @@ def _no_bars() -> Iterator[None]:
 
 
 def _type(name: object) -> torch.dtype:
-    """The number type of a record; XmdptError for anything else."""
+    """The number type of that name in a record; XmdptError if there is none."""
     found = getattr(torch, str(name), None)
     if not isinstance(found, torch.dtype):
         raise XmdptError(
@@ -67,12 +66,12 @@ def _type(name: object) -> torch.dtype:
 
 
 class Dino:
-    """One Dinov2Model, frozen, with its origin and the side its input is resized to.
+    """A frozen Dinov2Model with its origin. Input images are resized to ``input_size``.
 
     ``positions``: how its position table is resized to the patches of that input
-    (``position_table``); ``autocast``: the type its products are computed in. The residual
-    stream stays in the weights' type then, as in the published code: with weights in bfloat16
-    throughout, the tokens of 40 layers lose 1.5e-2 (rms), under autocast 5.8e-3.
+    (``position_table``); ``autocast``: the autocast type. Under autocast the residual stream stays
+    in the weights' type, as in the published code: the tokens of 40 layers lose 5.8e-3 (rms), with
+    weights in bfloat16 1.5e-2.
     """
 
     def __init__(
@@ -85,14 +84,14 @@ class Dino:
     ) -> None:
         self.net = net.eval().requires_grad_(False)
         self.origin, self.autocast = origin, autocast
-        # a toy is made at the side it works at; the real config says 518, its training's last
+        # a toy's config has its input size; the published config has 518, of the last training
         self.input_size = int(net.config.image_size) if origin.toy else INPUT_SIZE
-        self._stored = net.embeddings.position_embeddings  # what is saved again
-        # the record of a network that needed no resizing may have been given for another one
+        self._stored = net.embeddings.position_embeddings  # written by ``save``
+        # the record may be of another network, which needed no resizing
         positions = HUB if positions == STORED else positions
         table = resize_table(self._stored, self.grid, positions)
         self.positions = STORED if table is self._stored else positions
-        # of the right grid: transformers takes it as it is
+        # of the right grid: transformers does not resize it
         net.embeddings.position_embeddings = torch.nn.Parameter(table, requires_grad=False)
 
     @classmethod
@@ -106,7 +105,7 @@ class Dino:
         positions: str = HUB,
         autocast: torch.dtype | None = None,
     ) -> Dino:
-        """From a hub id or a local transformers folder. Raises XmdptError saying what to fetch."""
+        """Load from a hub id or a local transformers folder. XmdptError with what to fetch."""
         from transformers import Dinov2Model
 
         origin = cls.find(source, revision)
@@ -125,7 +124,7 @@ class Dino:
         device: str | torch.device = "cpu",
         revision: str | None = None,
     ) -> Dino:
-        """From ``source``, to compute as it did when ``record`` (``describe``) was written."""
+        """Load from ``source``, to compute as when ``record`` (``describe``) was written."""
         autocast = record.get("autocast")
         return cls.load(
             source,
@@ -138,7 +137,8 @@ class Dino:
 
     @staticmethod
     def find(source: str | Path, revision: str | None = None) -> weights.Origin:
-        """Where its files are, fetched if needed; nothing is read. XmdptError as ``load``."""
+        """Locate its files, downloading them if needed; no weights are read. XmdptError as
+        ``load``."""
         return weights.find(source, what="DINOv2", stem="model", revision=revision, hint=HINT)
 
     @property
@@ -172,8 +172,8 @@ class Dino:
     def tokens(self, images: torch.Tensor) -> torch.Tensor:
         """Float (N, 3, H, W) -> float32 (N, L, D): the last layer after its norm, CLS first.
 
-        Source images come in [-1, 1], not with ImageNet statistics, pose images in [0, 1];
-        both are resized bicubic without antialiasing (published code).
+        Source images are in [-1, 1], without ImageNet statistics, pose images in [0, 1]; both are
+        resized bicubically without antialiasing (published code).
         """
         size = (self.input_size, self.input_size)
         out = torch.empty(len(images), self.length, self.width, device=self.device)
@@ -191,10 +191,10 @@ class Dino:
         return torch.autocast(self.device.type, self.autocast)
 
     def describe(self) -> dict[str, Any]:
-        """What a manifest keeps, JSON-ready: Origin.describe, input_size, length and width; of a
-        real one its position table, and the type of its products if it is not the weights'."""
+        """JSON-ready record: ``Origin.describe``, input_size, length and width, the position table
+        except of toys, and the autocast type if there is one."""
         more: dict[str, Any] = {}
-        # earlier versions, whose table that is, recorded nothing
+        # earlier versions recorded nothing, and used transformers' table
         if not self.origin.toy and self.positions != TRANSFORMERS:
             more[POSITION_TABLE] = self.positions
         if self.autocast is not None:
@@ -204,9 +204,9 @@ class Dino:
         )
 
     def save(self, folder: str | Path) -> None:
-        """Write a transformers folder (whole or not at all); a toy stays marked as one.
+        """Write a transformers folder, atomically; a toy stays marked as one.
 
-        The position table is written as it was read, so that what is saved is the checkpoint.
+        The position table is written as it was read: the folder holds the same checkpoint.
         """
         toy_id = self.origin.id if self.origin.toy else None
         state = self.net.state_dict()

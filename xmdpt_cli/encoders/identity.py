@@ -1,7 +1,6 @@
-"""The names of the three encoders in records, folders, options and messages, and the one rule by
-which two records name the same encoder.
+"""The three encoders in records, folders, options and messages, and how two records are compared.
 
-Also: how a record tells which position table DINOv2's tokens were made with.
+Also: which position table DINOv2's tokens were computed with, according to a record.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ from typing_extensions import NotRequired, TypedDict
 
 
 class Part(NamedTuple):
-    """``folder``: its own among encoders; ``option`` names another place; ``what``: in words."""
+    """One of the encoders."""
 
-    folder: str
-    option: str
-    what: str
+    folder: str  # its name in a folder of encoders
+    option: str  # that names another folder
+    what: str  # its name in messages
 
 
-#: by the name under "encoders" in a dataset's and a model's record
+#: by the key under "encoders" in a dataset's and a model's record
 PARTS = {
     "vae": Part("vae", "--vae", "VAE"),
     "source": Part("dino_source", "--dino-source", "DINOv2 of the source"),
@@ -56,7 +55,7 @@ class DinoRecord(EncoderRecord):
 
 
 class EncodersRecord(TypedDict):
-    """What stands under "encoders" in a dataset's and a model's record."""
+    """The entry "encoders" of a dataset's and a model's record."""
 
     vae: VAERecord
     source: DinoRecord
@@ -64,7 +63,7 @@ class EncodersRecord(TypedDict):
     toy: NotRequired[bool]
 
 
-#: entries of a record that say where the files are, not which network it is
+#: entries of a record that are the location of the files, not the identity of the network
 _LOCATION = ("kind", "id", "revision")
 #: entries that decide the shape and the scale of features
 _SHAPES = ("factor", "channels", "scale", "length", "width")
@@ -73,8 +72,7 @@ DINO_WIDTHS = {"dinov2-small": 384, "dinov2-base": 768, "dinov2-large": 1024, "d
 
 
 def same_weights(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool | None:
-    """Whether two records (``describe``) name the same weights by sha256; None if one of the two
-    is not known."""
+    """Whether two records have the same sha256; None if a record has none."""
     sums = one.get("sha256"), other.get("sha256")
     return None if None in sums else sums[0] == sums[1]
 
@@ -82,13 +80,13 @@ def same_weights(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool | Non
 def encoder_difference(
     made: Mapping[str, Any], other: Mapping[str, Any], *, exact: bool = False
 ) -> str | None:
-    """Why features of ``other`` cannot stand for features of ``made``; None if they can.
+    """Why features of ``other`` cannot replace features of ``made``; None if they can.
 
-    Both are records of one encoder (``VAE.describe``, ``Dino.describe``). The sha256 decides.
-    Where one is not known (a converted checkpoint names only a hub id): two hub networks must
-    have the same id, a local folder must have the same shapes, and a toy matches only a toy.
-    ``exact``: also the number types, input size and position table must be equal, so that the
-    features have the same bytes.
+    Both are records of one encoder (``VAE.describe``, ``Dino.describe``). The sha256 decides. If a
+    record has none (a converted checkpoint has only a hub id), two hub networks must have the same
+    id, a local folder must have the same shapes, and a toy matches only a toy. ``exact``: the
+    number types, input size and position table must be equal too, so that the features have the
+    same bytes.
     """
     if exact:
         keys = sorted(key for key in made.keys() | other.keys() if key not in _LOCATION)
@@ -100,8 +98,8 @@ def encoder_difference(
         return f"{made['id']}: {'; '.join(differing)}" if differing else None
     same = same_weights(made, other)
     if same is not None:
-        ours, theirs = (f"{one['id']} (sha256 {str(one['sha256'])[:12]})" for one in (made, other))
-        return None if same else f"{ours}, not {theirs}"
+        names = [f"{r['id']} (sha256 {str(r['sha256'])[:12]})" for r in (made, other)]
+        return None if same else ", not ".join(names)
     named = f"{made['id']}, not {other['id']}"
     if bool(made["toy"]) != bool(other["toy"]):
         return f"{named} (one of them is a toy)"
@@ -116,7 +114,7 @@ def encoder_difference(
 def dino_name(record: Mapping[str, Any], expected: str) -> str:
     """The short name of a DINOv2 in a record ("dinov2-giant"), to compare with ``expected``.
 
-    A local folder has any name: it counts as ``expected`` if its tokens have that width.
+    A local folder may have any name: it is ``expected`` if its tokens have that width.
     """
     name = str(record.get("id", "unknown")).rstrip("/").rsplit("/", 1)[-1]
     if record.get("kind") == "local" and name != expected:
@@ -125,20 +123,20 @@ def dino_name(record: Mapping[str, Any], expected: str) -> str:
     return name
 
 
-# DINOv2's position table (``encoders/position_table.py``) as an encoder's record names it
+# how DINOv2's position table was resized (``encoders/position_table.py``), in an encoder's record
 POSITION_TABLE = "position_table"
-HUB = "hub"  # as torch.hub's DINOv2 resizes it: the published tokens
+HUB = "hub"  # as torch.hub's DINOv2 does: the published tokens
 TRANSFORMERS = "transformers"  # as transformers does: xmdpt up to 0.1.0, which recorded nothing
-STORED = "stored"  # the checkpoint's own grid is the one needed: nothing is resized
+STORED = "stored"  # not at all: the checkpoint's grid is the one needed
 DINOS = ("source", "pose")
 DIFFERENCE = "1.3 to 1.8 % (rms)"  # of the tokens
 
 
 def table_of(record: Mapping[str, Any]) -> str:
-    """The position table behind the tokens of an encoder's record (``Dino.describe``).
+    """How the position table was resized for the tokens of a record (``Dino.describe``).
 
-    Toys need no resizing. A converted published checkpoint knows no file (sha256 None): its tokens
-    are torch.hub's. A record with a file and without the key was written by xmdpt up to 0.1.0.
+    Toys need no resizing. The record of a converted published checkpoint has no sha256: its tokens
+    are torch.hub's. A record with a sha256 and without the key was written by xmdpt up to 0.1.0.
     """
     if record.get("toy"):
         return STORED
@@ -147,23 +145,23 @@ def table_of(record: Mapping[str, Any]) -> str:
 
 
 def tables_of(encoders: Mapping[str, Any]) -> dict[str, str]:
-    """``table_of`` both DINOv2 of a dataset's or model's ``encoders``."""
+    """``table_of`` for both DINOv2 in a dataset's or model's ``encoders``."""
     return {part: table_of(encoders.get(part) or {}) for part in DINOS}
 
 
 def tables_differ(made: Mapping[str, Any], there: Mapping[str, Any]) -> bool:
-    """Whether two records of encoders name different tables. A stored table fits to both."""
-    ours, theirs = tables_of(made), tables_of(there)
-    return any({ours[part], theirs[part]} == {HUB, TRANSFORMERS} for part in DINOS)
+    """Whether two records of encoders have different tables. A stored table matches both."""
+    tables = tables_of(made), tables_of(there)
+    return any({table[part] for table in tables} == {HUB, TRANSFORMERS} for part in DINOS)
 
 
 def old_tokens(encoders: Mapping[str, Any]) -> bool:
-    """Whether a dataset's or model's tokens are not the published ones, but transformers'."""
+    """Whether a dataset's or model's tokens use transformers' table, not the published one."""
     return TRANSFORMERS in tables_of(encoders).values()
 
 
 def dataset_note(manifest: Mapping[str, Any], place: object) -> str | None:
-    """What to say of a dataset made with transformers' table; None for any other."""
+    """A note on a dataset whose tokens use transformers' table; None for any other dataset."""
     if not old_tokens(manifest["encoders"]):
         return None
     return (
@@ -172,3 +170,19 @@ def dataset_note(manifest: Mapping[str, Any], place: object) -> str | None:
         "on it is sampled with the same table; published weights expect the published tokens. To "
         f"make those: xmdpt prepare --root ROOT --out NEW --size {manifest['resolution']}"
     )
+
+
+def token_notes(made: Mapping[str, Any], manifest: Mapping[str, Any], place: object) -> list[str]:
+    """Notes where a dataset's tokens are not the published ones, or not those that a model was
+    trained on (``made``: the model's record of encoders). The model can still be sampled."""
+    notes = [dataset_note(manifest, place)]
+    if tables_differ(made, manifest["encoders"]):
+        notes.append(
+            f"the model was trained on tokens of an earlier version, {place} has the published "
+            f"ones, which differ by {DIFFERENCE}: train it again on this dataset, or sample with "
+            "the dataset it was trained on"
+            if old_tokens(made)
+            else f"the model was trained on the published tokens, and {place} has those of an "
+            "earlier version: its images and numbers are not those of the published tokens"
+        )
+    return [note for note in notes if note is not None]

@@ -1,95 +1,79 @@
-"""All pretrained networks that are not here, named in one error instead of one a run."""
+"""All pretrained networks that are not found, named in one error."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from xmdpt_cli.encoders.identity import FOLDERS
 from xmdpt_cli.encoders.weights import HUB_ID, NotFetchedError
-from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.errors import XmdptError
 
 
 @dataclass(frozen=True)
 class Needed:
-    """A network that some work needs. ``find`` raises XmdptError where it is neither on this
-    machine nor to be fetched; it reads no weights."""
+    """A network that a command needs. ``find`` raises XmdptError if it is neither on this machine
+    nor can be fetched; it reads no weights."""
 
-    what: str  # what errors call it: "DINOv2 of the source"
+    what: str  # its name in errors: "DINOv2 of the source"
     option: str  # that names its folder: "--dino-source"
-    folder: str  # where the hint puts it: "dino_source"
+    folder: str  # the folder in the hint: "dino_source"
     find: Callable[[], object]
-    hub_id: str = ""  # what to fetch; "" if it is on no hub
-    file: str = ""  # the one file of it that is needed; "": all
+    hub_id: str = ""  # what to fetch; "" if it is not on the hub
+    file: str = ""  # the only file of the repository that is needed; "": all
     why: str = ""  # it is needed: "for person.jpg"
     without: str = ""  # what can be done without it: "give keypoints (--pose FILE)"
-    alone: XmdptError | None = None  # the error where nothing else is missing; None: that of find
+    alone: XmdptError | None = None  # the error if nothing else is missing; None: that of ``find``
 
 
-def find_all(needed: Sequence[Needed], more: str = "") -> None:
-    """XmdptError unless all are found, naming each that is not, with how to get it.
+def find_all(needed: Sequence[Needed], alternative: str = "") -> None:
+    """XmdptError naming every network that is not found, and how to get it.
 
-    ``more``: another way out, added to the hint. Of a single one the error is its own.
+    ``alternative``: another solution, added to the hint. A single missing network raises its own
+    error.
     """
     failed: list[tuple[Needed, XmdptError]] = []
-    for one in needed:
+    for network in needed:
         try:
-            one.find()
-        except XmdptError as error:
-            failed.append((one, error))
-    if not failed:
-        return
-    if len(failed) == 1:
-        one, err = failed[0]
-        err = one.alone or err
-        message = err.message if not one.why or one.alone else f"{err.message}; needed {one.why}"
-        without = "" if one.without in err.hint else f"without it: {one.without}"
-        added = [part for part in (without, more) if part]
-        if not added:
-            raise err
-        raise XmdptError(message, "\n".join([err.hint, *added]))
-    raise XmdptError(_message(failed), _hint(failed, more))
+            network.find()
+        except XmdptError as err:
+            failed.append((network, err))
+    if len(failed) > 1:
+        raise XmdptError(_message(failed), _hint(failed, alternative))
+    for network, found in failed:
+        error = network.alone or found
+        why = "" if network.alone or not network.why else f"; needed {network.why}"
+        without = "" if network.without in error.hint else f"without it: {network.without}"
+        added = [line for line in (without, alternative) if line]
+        if not why and not added:
+            raise error
+        raise XmdptError(f"{error.message}{why}", "\n".join([error.hint, *added]))
 
 
 def _message(failed: Sequence[tuple[Needed, XmdptError]]) -> str:
     lines = [f"{len(failed)} networks are needed and not found:"]
-    for one, err in failed:
-        fetched = isinstance(err, NotFetchedError)
-        why = f" ({one.why})" if one.why else ""
-        lines.append(f"  {one.what}{why}: {one.hub_id if fetched else err.message}")
     reasons = dict.fromkeys(err.why for _, err in failed if isinstance(err, NotFetchedError))
-    which = (
-        "those of the hub" if any(not isinstance(e, NotFetchedError) for _, e in failed) else "they"
-    )
+    all_of_hub = True
+    for network, err in failed:
+        of_hub = isinstance(err, NotFetchedError)
+        all_of_hub = all_of_hub and of_hub
+        why = f" ({network.why})" if network.why else ""
+        lines.append(f"  {network.what}{why}: {network.hub_id if of_hub else err.message}")
+    which = "they" if all_of_hub else "those of the hub"
     lines += [f"{which} are not on this machine and cannot be fetched: {why}" for why in reasons]
     return "\n".join(lines)
 
 
-def _hint(failed: Sequence[tuple[Needed, XmdptError]], more: str) -> str:
-    fetched = [one for one, _ in failed if HUB_ID.fullmatch(one.hub_id)]
+def _hint(failed: Sequence[tuple[Needed, XmdptError]], alternative: str) -> str:
+    of_hub = [network for network, _ in failed if HUB_ID.fullmatch(network.hub_id)]
     lines = []
-    if fetched:
+    if of_hub:
         lines.append("on a machine with internet access:")
-        for one in fetched:
-            file = f" {one.file}" if one.file else ""
-            lines.append(f"  hf download {one.hub_id}{file} --local-dir {one.folder}")
-        options = " ".join(f"{one.option} {one.folder}" for one in fetched)
+        for network in of_hub:
+            file = f" {network.file}" if network.file else ""
+            lines.append(f"  hf download {network.hub_id}{file} --local-dir {network.folder}")
+        options = " ".join(f"{network.option} {network.folder}" for network in of_hub)
         lines.append(f"then add: {options}")
-    # networks on no hub, such as toys, have hints of their own
-    lines += [f"{one.what}: {err.hint}" for one, err in failed if one not in fetched and err.hint]
-    lines += [f"without {one.what}: {one.without}" for one, _ in failed if one.without]
-    return "\n".join([*lines, more] if more else lines)
-
-
-def check_encoders(folder: Path, named: Container[str] = ()) -> None:
-    """ConfigError unless ``folder`` holds the encoders, except those that are ``named`` apart."""
-    wanted = [f"{name}/" for name in FOLDERS if name not in named]
-    missing = [name for name in wanted if not (folder / name).is_dir()]
-    if missing:
-        what = f"has no {', '.join(missing)}" if folder.is_dir() else "is not a folder"
-        raise ConfigError(
-            f"--encoders: {folder} {what}",
-            f"name a folder with {', '.join(wanted)}, such as DATA/encoders of a prepared dataset; "
-            "or leave the option out",
-        )
+    # networks that are not on the hub, such as toys, have hints of their own
+    lines += [f"{n.what}: {err.hint}" for n, err in failed if n not in of_hub and err.hint]
+    lines += [f"without {n.what}: {n.without}" for n, _ in failed if n.without]
+    return "\n".join([*lines, alternative] if alternative else lines)

@@ -1,7 +1,7 @@
-"""OpenPose's body network (controlnet-aux): an image of a person to 18 keypoints.
+"""OpenPose's body network (controlnet-aux): an image of a person -> 18 keypoints.
 
-Only keypoints are taken from it: controlnet-aux draws joints, limbs and colours in another
-order than the published pose images.
+Only its keypoints are used: controlnet-aux renders joints, limbs and colours in another order than
+the published pose images.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download
 from numpy.typing import NDArray
 
 from xmdpt_cli.encoders.openpose_batch import detect_batch
-from xmdpt_cli.encoders.weights import HUB_ID, Origin, not_fetched
+from xmdpt_cli.encoders.weights import Origin, fetch, is_hub_id
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import expanded
 from xmdpt_cli.images import ImageArray
@@ -30,18 +29,17 @@ BODY_FILE = "body_pose_model.pth"
 JOINTS = 18
 _AGAIN = "fetch or copy it again"
 
-# Taller images are reduced before detection: the network sees 184 rows in any case, and
-# controlnet-aux enlarges 57 maps to the image it was given to look for joints in them.
+# Taller images are reduced before detection: the network reads 184 rows in any case, and
+# controlnet-aux enlarges 57 maps to the size of the image to find joints in them.
 DETECT_HEIGHT = 512
 FARTHEST_RATIO = 10  # of width to height, or height to width
 
 
 class OpenPose:
-    """The body network alone: hands and faces are not needed, so their files are not either.
+    """The body network, without those of hands and faces.
 
-    Always float32, its thresholds are compared with sums of small numbers (on a GPU PyTorch
-    rounds the factors of convolutions to TF32, unless told otherwise). A call changes nothing
-    in the object, so several threads may share one.
+    Always float32, since its thresholds are compared with sums of small numbers (on a GPU PyTorch
+    uses TF32 for convolutions by default). Calls do not change the object: threads may share it.
     """
 
     def __init__(self, detector: Any, origin: Origin | None = None, threads: int = 1) -> None:
@@ -56,16 +54,16 @@ class OpenPose:
         device: str | torch.device = "cpu",
         threads: int = 1,
     ) -> OpenPose:
-        """From a hub id, a folder with ``body_pose_model.pth``, or that file itself.
+        """Load from a hub id, a folder with ``body_pose_model.pth``, or that file itself.
 
-        ``threads``: for what ``keypoints_batch`` does before and after the network.
-        Raises XmdptError saying what to fetch and where to put it.
+        ``threads``: of ``keypoints_batch``, before and after the network. Raises XmdptError with
+        what to fetch and where to put it.
         """
         origin = find_body(source)
         path = origin.files[0]
         check_whole(path, f"hf download {DEFAULT_OPENPOSE} {BODY_FILE} --local-dir DIR")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # its import warns about networks not used here
+            warnings.simplefilter("ignore")  # the import warns about networks that are not used
             from controlnet_aux.open_pose import OpenposeDetector
             from controlnet_aux.open_pose.body import Body
 
@@ -85,18 +83,15 @@ class OpenPose:
         self._detector.body_estimation.to(device)
 
     def describe(self) -> dict[str, Any]:
-        """JSON-ready: what identifies the keypoints it finds.
-
-        ``kind`` hub or local, ``id``, ``revision``, ``sha256`` of the body file, ``dtype``,
-        ``toy`` (False), ``joints`` (18) and ``detect_height``.
-        """
+        """JSON-ready identity of the estimator: ``Origin.describe``, ``joints`` (18) and
+        ``detect_height``."""
         network = self._detector.body_estimation.model
         return self._origin.describe(network, joints=JOINTS, detect_height=DETECT_HEIGHT)
 
     def keypoints(self, image: ImageArray) -> NDArray[np.float64] | None:
-        """uint8 (H, W, 3) -> (18, 2) x, y in its pixels, NaN where not seen; None for no person.
+        """uint8 (H, W, 3) -> (18, 2) x, y in its pixels, NaN where not found; None if no person is.
 
-        Of several persons the one with the highest total score.
+        Of several people the one with the highest total score.
         """
         if not _can_show_a_person(image):
             return None
@@ -104,9 +99,9 @@ class OpenPose:
         return _best(self._detector.detect_poses(reduced), reduced, image)
 
     def people(self, image: ImageArray) -> list[NDArray[np.float64]]:
-        """uint8 (H, W, 3) -> everybody in it, (18, 2) each in its pixels, NaN where not seen.
+        """uint8 (H, W, 3) -> all people in it, (18, 2) each in its pixels, NaN where not found.
 
-        The largest first: the box around the joints that were seen, then the total score.
+        Sorted by the area of the box around the found joints, the largest first, then by score.
         """
         if not _can_show_a_person(image):
             return []
@@ -115,7 +110,7 @@ class OpenPose:
             (_joints(person.body, reduced, image), float(person.body.total_score))
             for person in self._detector.detect_poses(reduced)
         ]
-        found.sort(key=lambda one: (_extent(one[0]), one[1]), reverse=True)
+        found.sort(key=lambda person: (_extent(person[0]), person[1]), reverse=True)
         return [points for points, _ in found if np.isfinite(points).any()]
 
     def keypoints_batch(
@@ -123,15 +118,15 @@ class OpenPose:
     ) -> list[NDArray[np.float64] | None]:
         """``keypoints`` of images of any sizes, in order.
 
-        The network sees images of one shape (after scaling to 184 rows) together; what comes
-        before and after it is done an image at a time, on ``threads`` threads [those of load].
+        Images of one shape (after scaling to 184 rows) pass the network in one batch; the steps
+        before and after it run per image, on ``threads`` threads [those of ``load``].
         """
         found: list[NDArray[np.float64] | None] = [None] * len(images)
         usable = [i for i, image in enumerate(images) if _can_show_a_person(image)]
         reduced = [_reduce(images[i]) for i in usable]
         people = detect_batch(self._detector, reduced, threads=threads or self.threads)
-        for i, shown, persons in zip(usable, reduced, people, strict=True):
-            found[i] = _best(persons, shown, images[i])
+        for i, small, persons in zip(usable, reduced, people, strict=True):
+            found[i] = _best(persons, small, images[i])
         return found
 
 
@@ -140,7 +135,8 @@ def _not_body(path: Path, why: str) -> XmdptError:
 
 
 def _can_show_a_person(image: ImageArray) -> bool:
-    """Strips far from a person's shape break controlnet-aux's scaling, or fill the memory."""
+    """Whether the image's shape is usable: strips break controlnet-aux's scaling, or fill the
+    memory."""
     height, width = image.shape[:2]
     return height > 0 and 1 / FARTHEST_RATIO <= width / height <= FARTHEST_RATIO
 
@@ -155,23 +151,23 @@ def _reduce(image: ImageArray) -> ImageArray:
 
 
 def _best(
-    people: Sequence[Any], shown: ImageArray, image: ImageArray
+    people: Sequence[Any], reduced: ImageArray, image: ImageArray
 ) -> NDArray[np.float64] | None:
-    """The joints of the most confident person, whom ``shown`` shows; None for nobody."""
+    """The joints of the person with the highest score; None for no people."""
     if not people:
         return None
     body = max((person.body for person in people), key=lambda body: body.total_score)
-    return _joints(body, shown, image)
+    return _joints(body, reduced, image)
 
 
-def _joints(body: Any, shown: ImageArray, image: ImageArray) -> NDArray[np.float64]:
+def _joints(body: Any, reduced: ImageArray, image: ImageArray) -> NDArray[np.float64]:
     """A person's joints in pixels of ``image``, (18, 2), NaN where missing.
 
-    They were found in ``shown``, the image or a smaller copy: as fractions of its sides.
+    ``body`` has them as fractions of ``reduced``, the image or a smaller copy of it.
     """
     size = np.array(image.shape[1::-1], dtype=np.float64)
-    # a pixel of the copy stands for several: its middle, not its corner, is where the joint is
-    middle = (size / shown.shape[1::-1] - 1) / 2
+    # a pixel of the copy covers several pixels of the image: the joint is at their middle
+    middle = (size / reduced.shape[1::-1] - 1) / 2
     points = np.full((JOINTS, 2), math.nan)
     for joint, point in enumerate(body.keypoints):
         if point is not None:
@@ -180,13 +176,13 @@ def _joints(body: Any, shown: ImageArray, image: ImageArray) -> NDArray[np.float
 
 
 def _extent(points: NDArray[np.float64]) -> float:
-    """The area, in square pixels, of the box around the joints that were seen."""
+    """The area, in square pixels, of the box around the found joints."""
     seen = points[np.isfinite(points).all(axis=1)]
     return float(np.prod(seen.max(axis=0) - seen.min(axis=0))) if len(seen) else 0.0
 
 
 def find_body(source: str | Path) -> Origin:
-    """Locate the body network's file, fetching it if needed. XmdptError saying what to fetch."""
+    """Locate the body network's file, downloading it if needed. XmdptError with what to fetch."""
     path = expanded(source)
     if path.is_file():
         return Origin("local", str(path), files=[path])
@@ -194,12 +190,10 @@ def find_body(source: str | Path) -> Origin:
         if (path / BODY_FILE).is_file():
             return Origin("local", str(path), files=[path / BODY_FILE])
         raise XmdptError(f"no {BODY_FILE} in {path}", _hint("that folder"))
-    if isinstance(source, Path) or not HUB_ID.fullmatch(str(source)):
-        raise XmdptError(f"no such OpenPose file or folder: {source}", _hint("a folder DIR"))
-    try:
-        folder = Path(snapshot_download(str(source), allow_patterns=[BODY_FILE]))
-    except Exception as err:  # offline, no such repository, no right to it, a dozen types more
-        raise not_fetched(f"OpenPose {source}", err, _hint("a folder DIR")) from None
+    hint = _hint("a folder DIR")
+    if not is_hub_id(source):
+        raise XmdptError(f"no such OpenPose file or folder: {source}", hint)
+    folder = fetch(str(source), [BODY_FILE], what=f"OpenPose {source}", hint=hint)
     return Origin("hub", str(source), revision=folder.name, files=[folder / BODY_FILE])
 
 

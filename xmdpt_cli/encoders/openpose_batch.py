@@ -1,10 +1,10 @@
-"""Many images through OpenPose's network at once, around controlnet-aux's one-image code.
+"""Batched OpenPose, around controlnet-aux's code for one image.
 
-controlnet-aux calls its network in the middle of a function that scales an image before and
-assembles people after. That function is run twice for every image, each time on a copy of the
-detector with a stand-in for the network: one that takes what it is given and stops there, and,
-once the real network has seen all images of one shape together, one that answers with that
-image's part of its output.
+controlnet-aux calls its network in the middle of a function that scales an image before it and
+assembles people after it. That function runs twice for every image, each time on a copy of the
+detector with a stand-in for the network: first ``_Recorder``, which stops at the network's input;
+then, once the real network has processed all images of one shape in batches, ``_Replay``, which
+returns that image's part of the output.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ AT_ONCE = 32  # images a call of the network: its first layers hold about 12 MB 
 
 
 class _Stopped(Exception):  # noqa: N818 - not an error
-    """Carries what the network would have been given out of the library's function."""
+    """Carries the network's input out of the library's function."""
 
     def __init__(self, data: torch.Tensor) -> None:
         super().__init__()
@@ -34,10 +34,10 @@ class _Stopped(Exception):  # noqa: N818 - not an error
 
 
 class _StandIn:
-    """What the library's function asks of a network: where its parameters are, and a call."""
+    """The interface of a network that the library's function uses: parameters, and a call."""
 
     def parameters(self) -> Iterator[torch.Tensor]:
-        yield torch.empty(0)  # on the CPU: the images travel together, later
+        yield torch.empty(0)  # on the CPU: images are moved to the device in batches
 
 
 class _Recorder(_StandIn):
@@ -46,14 +46,14 @@ class _Recorder(_StandIn):
 
 
 class _Replay(_StandIn):
-    """Answers the recorded question; anything else goes to the real network."""
+    """Returns the stored output for the recorded input; other inputs go to the real network."""
 
-    def __init__(self, asked: torch.Tensor, answer: Outputs, network: Any) -> None:
-        self.asked, self.answer, self.network = asked, answer, network
+    def __init__(self, recorded: torch.Tensor, outputs: Outputs, network: Any) -> None:
+        self.recorded, self.outputs, self.network = recorded, outputs, network
 
     def __call__(self, data: torch.Tensor) -> Outputs:
-        if torch.equal(data, self.asked):
-            return self.answer
+        if torch.equal(data, self.recorded):
+            return self.outputs
         first, second = self.network(data.to(_device(self.network)))
         return first, second
 
@@ -63,16 +63,16 @@ def detect_batch(
 ) -> list[list[Any]]:
     """``detector.detect_poses`` of every image, uint8 (H, W, 3) of any sizes, in order.
 
-    ``threads`` work before and after the network. ``detector`` is not changed, so calls from
-    several threads do not disturb each other.
+    ``threads`` run the steps before and after the network. ``detector`` is not changed, so several
+    threads may call this.
     """
     network = detector.body_estimation.model
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        asked = list(pool.map(lambda image: _question(detector, image), images))
-        answers = _ask(network, asked)
+        inputs = list(pool.map(lambda image: _network_input(detector, image), images))
+        outputs = _run(network, inputs)
 
         def finish(i: int) -> list[Any]:
-            replay = _Replay(asked[i], answers[i], network)
+            replay = _Replay(inputs[i], outputs[i], network)
             people: list[Any] = _with_network(detector, replay).detect_poses(images[i])
             return people
 
@@ -80,37 +80,37 @@ def detect_batch(
 
 
 def _with_network(detector: Any, network: Any) -> Any:
-    """A copy of the detector that asks ``network``; weights are shared, not copied."""
+    """A copy of the detector that calls ``network``; weights are shared, not copied."""
     other = copy.copy(detector)
     other.body_estimation = copy.copy(detector.body_estimation)
     other.body_estimation.model = network
     return other
 
 
-def _question(detector: Any, image: ImageArray) -> torch.Tensor:
-    """What the network is given for this image: float32 (1, 3, h, w) on the CPU."""
+def _network_input(detector: Any, image: ImageArray) -> torch.Tensor:
+    """The network's input for this image: float32 (1, 3, h, w) on the CPU."""
     try:
         _with_network(detector, _Recorder()).detect_poses(image)
     except _Stopped as stopped:
         return stopped.data
-    raise AssertionError("controlnet-aux did not ask its network")
+    raise AssertionError("controlnet-aux did not call its network")
 
 
-def _ask(network: Any, asked: Sequence[torch.Tensor]) -> list[Outputs]:
-    """The network's outputs on the CPU for every question, in order."""
+def _run(network: Any, inputs: Sequence[torch.Tensor]) -> list[Outputs]:
+    """The network's outputs on the CPU for each input, in order."""
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for i, data in enumerate(asked):
+    for i, data in enumerate(inputs):
         groups[tuple(data.shape)].append(i)
-    answers: dict[int, Outputs] = {}
+    outputs: dict[int, Outputs] = {}
     for members in groups.values():
         for start in range(0, len(members), AT_ONCE):
             part = members[start : start + AT_ONCE]
-            batch = torch.cat([asked[i] for i in part])
+            batch = torch.cat([inputs[i] for i in part])
             with torch.no_grad():
                 first, second = network(batch.to(_device(network)))
             pairs = zip(first.float().cpu().split(1), second.float().cpu().split(1), strict=True)
-            answers.update(zip(part, pairs, strict=True))
-    return [answers[i] for i in range(len(asked))]
+            outputs.update(zip(part, pairs, strict=True))
+    return [outputs[i] for i in range(len(inputs))]
 
 
 def _device(network: Any) -> torch.device:

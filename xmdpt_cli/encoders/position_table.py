@@ -1,7 +1,7 @@
-"""DINOv2's position table at the grid of patches that tokens are made on.
+"""Resizing of DINOv2's position table to the grid of patches of the input.
 
-A checkpoint holds a table for 37 x 37 patches (518 px); 224 px are 16 x 16 patches, so the table
-is resized, bicubically and without antialiasing. Two ways are in use: torch.hub's DINOv2, which
+A checkpoint has a table for 37 x 37 patches (518 px); 224 px are 16 x 16 patches, so the table is
+resized, bicubically and without antialiasing. Two versions are in use: torch.hub's DINOv2, which
 the published code calls, samples it at the scale (16 + 0.1) / 37; transformers from 4.48 on at
 16 / 37. The tokens differ by 1.3 to 1.8 % (rms).
 """
@@ -21,11 +21,10 @@ OFFSET = 0.1  # torch.hub's interpolate_offset, in patches
 
 
 def resize_table(table: Tensor, grid: int, kind: str = HUB) -> Tensor:
-    """Table (1, 1 + S * S, D), CLS first -> (1, 1 + grid * grid, D), in its type.
+    """Table (1, 1 + S * S, D), CLS first -> (1, 1 + grid * grid, D), of the same type.
 
-    The CLS position is kept. A table of that grid comes back as it is, whatever the ``kind``
-    (HUB or TRANSFORMERS, as a record says). XmdptError for a table that is not square, or another
-    ``kind``.
+    ``kind``: HUB or TRANSFORMERS. The CLS position is kept; a table of that grid is returned
+    unchanged. XmdptError for a table that is not square, or another ``kind``.
     """
     if kind not in (HUB, TRANSFORMERS):
         raise XmdptError(

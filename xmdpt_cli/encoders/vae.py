@@ -1,4 +1,4 @@
-"""The VAE (diffusers' AutoencoderKL): images to posterior moments, latents to images.
+"""The VAE (diffusers' AutoencoderKL): images -> posterior moments, latents -> images.
 
 Shapes: N batch, C latent channels (4), f downsampling factor (8, toy 4), h = H/f, w = W/f.
 """
@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from xmdpt_cli.encoders import weights
 from xmdpt_cli.errors import XmdptError
 
-if TYPE_CHECKING:  # loaded with a network: training from cached features does without
+if TYPE_CHECKING:  # imported in ``load``: training on stored features does not need it
     from diffusers import AutoencoderKL
 
 DEFAULT_VAE = "stabilityai/sd-vae-ft-mse"  # published code
 HINT = "give the folder as `--vae DIR`"
-# Pixels per forward pass, and what its activations need for each in float32: 4 GB in all.
+# pixels per forward pass, and bytes of activations for each in float32: 4 GB in all
 CHUNK_PIXELS = 16 * 256 * 256
 BYTES_A_PIXEL = 4096
 
@@ -29,7 +29,7 @@ def channels_first(images: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
     """uint8 (N, H, W, 3), an array or a tensor on any device -> float32 (N, 3, H, W), 0 to 255.
 
     Contiguous, not a view: networks keep the layout of their input, and on CPUs torch's GroupNorm
-    loses digits of channels-last tensors (3.1e-3 of the moments at 512 px, against 9e-6).
+    loses digits with channels-last tensors (3.1e-3 of the moments at 512 px, against 9e-6).
     """
     if not isinstance(images, torch.Tensor):
         images = torch.from_numpy(np.ascontiguousarray(images))
@@ -64,13 +64,13 @@ def sample_posterior(moments: torch.Tensor, noise: torch.Tensor, scale: float) -
 
 
 class VAE:
-    """One AutoencoderKL, frozen, with its origin. Latents outside are scaled, moments are not."""
+    """A frozen AutoencoderKL with its origin. Its callers' latents are scaled, moments are not."""
 
     def __init__(self, net: AutoencoderKL, origin: weights.Origin) -> None:
         self.net = net.eval().requires_grad_(False)
         self.origin = origin
-        self.chunk_pixels = CHUNK_PIXELS  # at once through the network; less needs less memory
-        #: on a GPU the decoder may compute in bf16: 0.5 of 255 from float32 in the mean
+        self.chunk_pixels = CHUNK_PIXELS  # per forward pass; fewer need less memory
+        #: bf16: the decoder's autocast type on a GPU, on average 0.5 of 255 from float32
         self.decode_dtype = torch.float32
         self._compiled_for = 0
 
@@ -83,7 +83,7 @@ class VAE:
         dtype: torch.dtype = torch.float32,
         revision: str | None = None,
     ) -> VAE:
-        """From a hub id or a local diffusers folder. Raises XmdptError saying what to fetch."""
+        """Load from a hub id or a local diffusers folder. XmdptError with what to fetch."""
         from diffusers import AutoencoderKL
 
         origin = cls.find(source, revision)
@@ -99,7 +99,8 @@ class VAE:
 
     @staticmethod
     def find(source: str | Path, revision: str | None = None) -> weights.Origin:
-        """Where its files are, fetched if needed; nothing is read. XmdptError as ``load``."""
+        """Locate its files, downloading them if needed; no weights are read. XmdptError as
+        ``load``."""
         return weights.find(
             source, what="VAE", stem="diffusion_pytorch_model", revision=revision, hint=HINT
         )
@@ -156,10 +157,10 @@ class VAE:
         return torch.cat(parts)  # (N, 2C, h, w)
 
     def compile_decoder(self, count: int) -> None:
-        """On a GPU the decoder runs through torch.compile from now on, in batches of ``count``
-        images (or as many as fit at once): fewer are filled up, as in ``Sampler.compile``."""
+        """Use torch.compile for the decoder on a GPU, in batches of ``count`` images or of as many
+        as ``chunk_pixels`` allows; smaller batches are padded, as in ``Sampler.compile``."""
         if self.device.type == "cuda":
-            self.net.decoder.to(memory_format=torch.channels_last)  # what tensor cores read
+            self.net.decoder.to(memory_format=torch.channels_last)  # the layout of tensor cores
             self.net.decoder.compile(dynamic=False)
             self._compiled_for = count
 
@@ -184,14 +185,14 @@ class VAE:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=wanted)
 
     def describe(self) -> dict[str, Any]:
-        """What a manifest keeps, JSON-ready: Origin.describe, scale, factor and channels."""
+        """JSON-ready record: ``Origin.describe``, scale, factor and channels."""
         return self.origin.describe(
             self.net, scale=self.scale, factor=self.factor, channels=self.channels
         )
 
     def save(self, folder: str | Path) -> None:
-        """Write a diffusers folder (whole or not at all); a toy stays marked as one."""
+        """Write a diffusers folder, atomically; a toy stays marked as one."""
         toy_id = self.origin.id if self.origin.toy else None
-        # diffusers would write the path it was read from, also into what is published
+        # else diffusers writes the local path, which must not be published
         self.net.register_to_config(_name_or_path=Path(self.origin.id).name)
         weights.save_folder(folder, self.net.save_pretrained, toy_id=toy_id)

@@ -1,7 +1,7 @@
-"""Where the weights of a frozen network come from: hub, local folder, or toy; and which exactly.
+"""Where the weights of a frozen network come from: a local folder or the hub, and which exactly.
 
-A prepared data set names its encoders by what ``Origin.describe`` says here, so that features
-of different networks are never mixed unnoticed.
+A prepared dataset identifies its encoders by ``Origin.describe``, so that features of different
+networks are never mixed.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +25,18 @@ from xmdpt_cli.files import atomic_write, expanded, sha256_of
 from xmdpt_cli.utils import records
 from xmdpt_cli.utils.weights_files import check_whole, missing_shards, unfinished
 
-# In a folder beside config.json: these weights were made to try things out, not trained on photos.
+# beside config.json: the network is a toy, trained to try things out and not on photographs
 TOY_MARK = "xmdpt_toy.json"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_AGAIN = "fetch or copy it again"
 
 
 class NotFetchedError(XmdptError):
-    """A network of the hub that is not on this machine and cannot be fetched; ``why`` not."""
+    """A repository of the hub is not on this machine and cannot be fetched (``why``)."""
 
-    why = ""
-
-
-def not_fetched(what: str, err: Exception, hint: str) -> NotFetchedError:
-    """``what``: the network and its hub id; ``err``: the hub library's error."""
-    failed = NotFetchedError(
-        f"{what} is not on this machine and cannot be fetched ({reason(err)})", hint
-    )
-    failed.why = reason(err)
-    return failed
+    def __init__(self, what: str, why: str, hint: str) -> None:
+        super().__init__(f"{what} is not on this machine and cannot be fetched ({why})", hint)
+        self.why = why
 
 
 class _Mark(TypedDict):
@@ -54,77 +49,91 @@ class _Mark(TypedDict):
 class Origin:
     """Where a network was loaded from. ``kind`` is ``hub``, ``local`` or ``toy``.
 
-    ``id`` is the hub id, the folder, or the toy's name; ``revision`` the hub commit; ``files``
-    the weight files in order (none for a toy that is only in memory).
+    ``id`` is the hub id, the folder, or the toy's name; ``revision`` the hub commit; ``files`` the
+    weight files in order (empty for a toy that only exists in memory).
     """
 
     kind: str
     id: str
     revision: str | None = None
     files: list[Path] = field(default_factory=list)
-    _sha256: str | None = None
 
     @property
     def toy(self) -> bool:
         return self.kind == "toy"
 
     def describe(self, net: torch.nn.Module, **more: Any) -> dict[str, Any]:
-        """JSON-ready: kind, id, revision, sha256, dtype, toy, and what the network adds.
+        """JSON-ready: kind, id, revision, sha256, dtype, toy, and the network's own entries.
 
-        The sha256 is that of the weight file. Toys are small and trained in place: theirs is of
-        the weights in memory, the same before saving and after loading.
+        The sha256 is that of the weight file. Toys are trained in place: theirs is computed from
+        the weights in memory, and is the same before saving and after loading.
         """
         dtype = next(net.parameters()).dtype
         return {
             "kind": self.kind,
             "id": self.id,
             "revision": self.revision,
-            "sha256": state_sha256(net) if self.toy else self._file_sha256(),
+            "sha256": state_sha256(net) if self.toy else self._sha256,
             "dtype": str(dtype).removeprefix("torch."),
             "toy": self.toy,
             **more,
         }
 
-    def _file_sha256(self) -> str:
-        if self._sha256 is None:  # seconds for DINOv2-G's 4.5 GB: once
-            digests = [sha256_of(path) for path in self.files]
-            joined = "".join(digests).encode()
-            self._sha256 = digests[0] if len(digests) == 1 else hashlib.sha256(joined).hexdigest()
-        return self._sha256
+    @cached_property  # takes seconds for DINOv2-G's 4.5 GB
+    def _sha256(self) -> str:
+        digests = [sha256_of(path) for path in self.files]
+        if len(digests) == 1:
+            return digests[0]
+        return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def state_sha256(net: torch.nn.Module) -> str:
-    """sha256 over names, shapes, types and values of a network's state."""
+    """sha256 of the names, shapes, types and values of a network's state."""
     state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     return hashlib.sha256(to_bytes(state)).hexdigest()
 
 
+def is_hub_id(source: str | Path) -> bool:
+    """Whether ``source`` has the form of a hub id. A ``Path`` always names a folder."""
+    return not isinstance(source, Path) and HUB_ID.fullmatch(source) is not None
+
+
+def fetch(
+    hub_id: str, patterns: Sequence[str], *, what: str, hint: str, revision: str | None = None
+) -> Path:
+    """The local folder with the files of a hub repository, downloaded or from the cache.
+
+    Raises NotFetchedError with ``hint``; ``what`` names the repository in its message.
+    """
+    try:
+        return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(patterns)))
+    except Exception as err:  # offline, no such repository, no permission: a dozen types
+        at = f" at revision {revision}" if revision else ""
+        raise NotFetchedError(f"{what}{at}", reason(err), hint) from None
+
+
 def find(source: str | Path, *, what: str, stem: str, revision: str | None, hint: str) -> Origin:
-    """Locate one network: an existing local folder, or a hub id (fetched, or from the cache).
+    """Locate one network: an existing local folder, or a hub id (downloaded, or from the cache).
 
     ``what`` names it in errors ("VAE"), ``stem`` is the weight file's name without suffix
-    (``diffusion_pytorch_model``, ``model``), ``hint`` ends every error ("give it as ...").
-    Raises XmdptError where nothing is found or fetched, saying what to fetch.
+    (``diffusion_pytorch_model``, ``model``), ``hint`` ends every error ("give it as ..."). Raises
+    XmdptError if it is not found or incomplete, with what to fetch.
     """
     path = expanded(source)
     if path.is_dir():
         return _in_folder(path, what, stem, hint)
-    if not HUB_ID.fullmatch(str(source)) or isinstance(source, Path):
+    if not is_hub_id(source):
         raise XmdptError(f"no such {what} folder: {source}", hint)
     name = str(source)
-    fetch = f"where there is a network: `hf download {name} --local-dir DIR`; then {hint}"
-    try:
-        patterns = ["config.json", f"{stem}*.safetensors*"]
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except Exception as err:  # offline, no such repository, no right to it, a dozen types more
-        at = f" at revision {revision}" if revision else ""
-        raise not_fetched(f"{what} {name}{at}", err, fetch) from None
-    origin = _in_folder(folder, what, stem, fetch)
+    hint = f"where there is a network: `hf download {name} --local-dir DIR`; then {hint}"
+    patterns = ["config.json", f"{stem}*.safetensors*"]
+    folder = fetch(name, patterns, what=f"{what} {name}", hint=hint, revision=revision)
+    origin = _in_folder(folder, what, stem, hint)
     return Origin("hub", name, revision=folder.name, files=origin.files)
 
 
 def reason(err: Exception) -> str:
-    """The first sentence of another library's error, for ours."""
+    """The first sentence of another library's error."""
     lines = str(err).strip().splitlines()
     return lines[0].split(". ")[0].rstrip(".") if lines else type(err).__name__
 
@@ -153,19 +162,19 @@ def load_net(
 ) -> torch.nn.Module:
     """``cls.from_pretrained`` of a found folder, in evaluation mode, without gradients.
 
-    ``key`` and ``value`` is what config.json must say (``_class_name``: ``AutoencoderKL``).
-    Raises XmdptError for another kind of network, broken files and missing tensors, which the
-    libraries would fill with random numbers.
+    config.json must have ``value`` under ``key`` (``_class_name``: ``AutoencoderKL``). Raises
+    XmdptError for another kind of network, broken files and missing tensors, which the libraries
+    would initialise randomly.
     """
     folder = origin.files[0].parent
     try:
-        config = records.read(dict[str, Any], folder / "config.json", "fetch or copy it again")
+        config = records.read(dict[str, Any], folder / "config.json", _AGAIN)
         if config.get(key) != value:
             raise XmdptError(
                 f"not a {what}: {folder}/config.json says {key} = {config.get(key)!r}, "
                 f"expected {value!r}"
             )
-        # the releases of transformers spell this argument differently: there it is set afterwards
+        # transformers renamed this argument between releases: there the type is set afterwards
         typed = {"torch_dtype": dtype} if value == "AutoencoderKL" else {}
         net, info = cls.from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **typed
@@ -173,14 +182,11 @@ def load_net(
     except XmdptError:
         raise
     except Exception as err:  # the libraries raise a dozen types for a broken file
-        raise XmdptError(
-            f"broken {what}: {folder} ({reason(err)})", "fetch or copy it again"
-        ) from None
+        raise XmdptError(f"broken {what}: {folder} ({reason(err)})", _AGAIN) from None
     missing = sorted(info["missing_keys"])
     if missing:
         raise XmdptError(
-            f"incomplete {what}: {folder} lacks {len(missing)} tensors, first {missing[0]}",
-            "fetch or copy it again",
+            f"incomplete {what}: {folder} lacks {len(missing)} tensors, first {missing[0]}", _AGAIN
         )
     made: torch.nn.Module = net.eval().requires_grad_(False)
     return made if value == "AutoencoderKL" else made.to(dtype)
@@ -189,10 +195,7 @@ def load_net(
 def save_folder(
     folder: str | Path, write: Callable[[Path], None], *, toy_id: str | None = None
 ) -> None:
-    """``write(part)`` into a temporary folder, mark it if it is a toy, rename it to ``folder``.
-
-    A folder that was there is replaced.
-    """
+    """Replace ``folder`` atomically by what ``write(part)`` writes; ``toy_id`` marks a toy."""
     with atomic_write(Path(folder)) as part:
         part.mkdir(parents=True)
         write(part)

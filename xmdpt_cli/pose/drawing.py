@@ -1,7 +1,7 @@
-"""The pose image: the 18 keypoints drawn as the published X-MDPT is conditioned on them.
+"""The pose image: the 18 keypoints rendered as in the published X-MDPT.
 
-First the joints, then the limbs blended one after the other, with OpenCV in uint8.
-``render_pose`` also knows controlnet-aux's way, and draws a part of an image only.
+First the joints, then the limbs, blended one after the other, with OpenCV in uint8.
+``render_pose`` also supports controlnet-aux's manner, and renders only a part of an image.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from numpy.typing import NDArray
 from xmdpt_cli.images import ImageArray
 from xmdpt_cli.pose.keypoints import JOINTS, LIMBS, Keypoints, size_hw
 
-# Joint i and limb i take colour i, with its channels reversed (published).
+# joint i and limb i have colour i, with its channels reversed (published)
 COLOURS = (
     (255, 0, 0), (255, 85, 0), (255, 170, 0), (255, 255, 0), (170, 255, 0), (85, 255, 0),
     (0, 255, 0), (0, 255, 85), (0, 255, 170), (0, 255, 255), (0, 170, 255), (0, 85, 255),
     (0, 0, 255), (85, 0, 255), (170, 0, 255), (255, 0, 255), (255, 0, 170), (255, 0, 85),
 )  # fmt: skip
 RADIUS = 4  # of a joint, and half the width of a limb, at every image size (published)
-PUBLISHED_SIZE = 256  # the smallest images that this width is meant for
-OPACITY = 0.6  # of a limb over what is already there (published)
+PUBLISHED_SIZE = 256  # the smallest images with this radius
+OPACITY = 0.6  # of a limb over the canvas (published)
 
-PALETTE = np.array(COLOURS, dtype=np.float32)[:, ::-1]  # (18, 3), as the pose image holds them
+PALETTE = np.array(COLOURS, dtype=np.float32)[:, ::-1]  # (18, 3), in the order of the pose image
 _BRIGHT = [tuple(row) for row in PALETTE.tolist()]
 _DIMMED = [tuple(int(channel * OPACITY) for channel in row) for row in PALETTE.tolist()]
 
@@ -37,10 +37,10 @@ Limb = tuple[NDArray[np.int32], tuple[int, int, int, int]]
 
 
 class Manner(Enum):
-    """How joints and limbs cover one another; controlnet-aux also swaps red and blue."""
+    """The order and blending of joints and limbs; controlnet-aux also swaps red and blue."""
 
-    BLENDED = "published: joints first, every limb blended over what is there"
-    OPAQUE = "controlnet-aux: dimmed limbs first, then the joints, each over what is there"
+    BLENDED = "published: joints first, then each limb blended over the canvas"
+    OPAQUE = "controlnet-aux: dimmed limbs first, then the joints, without blending"
 
 
 class Window(NamedTuple):
@@ -55,10 +55,10 @@ class Window(NamedTuple):
 def draw_pose(
     keypoints: NDArray[np.floating] | list[list[float]], size: int | tuple[int, int]
 ) -> ImageArray:
-    """Draw keypoints, (18, 2) in pixels of ``size``, as uint8 (H, W, 3); no joints give black.
+    """Render keypoints, (18, 2) in pixels of ``size``, as uint8 (H, W, 3), black without joints.
 
-    A joint is missing where a coordinate is not finite or where both are -1. Divide by the
-    maximum (0 stays 0) to get the tensor that DINOv2 sees in the published code.
+    A joint is missing if a coordinate is not finite or if both are -1. ``encoders.dino.pose_input``
+    turns the image into DINOv2's input.
     """
     height, width = size_hw(size)
     points = np.array(keypoints, dtype=np.float64).reshape(len(JOINTS), 2)
@@ -69,9 +69,8 @@ def draw_pose(
 def draw_pose_map(keypoints: Keypoints, size: int) -> ImageArray:
     """``draw_pose`` for images of any size: uint8 (size, size, 3).
 
-    Joints and limbs have a fixed width in pixels, made for 256: at 64 px they hide each other. So
-    small maps are drawn at 256 px or more and averaged down. From 256 px on this is
-    ``draw_pose`` to the bit.
+    The width of joints and limbs in pixels is fixed: at 64 px they would hide each other. So small
+    maps are rendered at 256 px or more and averaged down. From 256 px on this equals ``draw_pose``.
     """
     factor = -(-PUBLISHED_SIZE // size)
     points = np.where((keypoints == -1).all(axis=1, keepdims=True), np.nan, keypoints)
@@ -84,10 +83,10 @@ def render_pose(
 ) -> ImageArray:
     """The part of a pose image inside ``window``: uint8 (height, width, 3).
 
-    ``keypoints``: (18, 2) in pixels of the whole image, NaN missing. Made to be called again and
-    again with few joints changed: limbs are remembered.
+    ``keypoints``: (18, 2) in pixels of the whole image, NaN missing. Limbs are cached, for repeated
+    calls with few changed joints.
     """
-    return _render(keypoints, window, manner, _remembered_limb)
+    return _render(keypoints, window, manner, _cached_limb)
 
 
 def _render(
@@ -106,8 +105,8 @@ def _render(
         x1, y1 = min(x + w, right) - left, min(y + h, bottom) - top
         if x0 >= x1 or y0 >= y1:
             continue
-        # blending the limb's bounding box gives the same bytes as blending the whole image:
-        # outside of the polygon 0.4 c + 0.6 c rounds to c
+        # blending the limb's bounding box equals blending the whole image: outside of the polygon
+        # 0.4 c + 0.6 c rounds to c
         part = canvas[y0:y1, x0:x1]
         colour = _BRIGHT[limb] if manner is Manner.BLENDED else _DIMMED[limb]
         outline = np.subtract(polygon, (x0 + left, y0 + top), dtype=np.int32)
@@ -129,7 +128,7 @@ def _draw_joints(canvas: ImageArray, places: list[list[float]], window: Window) 
 
 
 def _limb(xa: float, ya: float, xb: float, yb: float) -> Limb:
-    """A limb's outline, an ellipse, and the box (x, y, width, height) around it."""
+    """The outline of a limb, an ellipse, and its bounding box (x, y, width, height)."""
     angle = int(math.degrees(math.atan2(ya - yb, xa - xb)))
     axes = (int(math.hypot(ya - yb, xa - xb) / 2), RADIUS)
     centre = (int((xa + xb) / 2), int((ya + yb) / 2))
@@ -138,4 +137,4 @@ def _limb(xa: float, ya: float, xb: float, yb: float) -> Limb:
     return polygon, (x, y, w, h)
 
 
-_remembered_limb = lru_cache(maxsize=10_000)(_limb)
+_cached_limb = lru_cache(maxsize=10_000)(_limb)

@@ -1,4 +1,4 @@
-"""Decide the frame of a file's keypoints; errors explain why it cannot be decided."""
+"""Decide the coordinate frame of a file's keypoints; errors name the frames that were tried."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ from xmdpt_cli.pose.frames import (
     Points,
     Sizes,
 )
-from xmdpt_cli.pose.keypoints import JOINTS
+from xmdpt_cli.pose.keypoints import JOINTS, seen
 
-MOST_ROWS = 400  # are looked at, evenly spread over a file
+MOST_ROWS = 400  # of a file that are measured, evenly spread
 _DECIDED = "decided from the values; --frame overrides"
-_PADDING_USED = 0.003  # share of joints in the padding that pads no longer
-_MANY_ROWS, _USUAL = 24, 0.3  # of so many rows in the right frame the cost is lower
-_MANY_FRACTIONS = 1000  # joints; fractions of the padded image are not usual
-_MANY_JOINTS = 300  # of squashed images so many have some there
+_PADDING_USED = 0.003  # share of joints in the padding from which on it is not padding
+_MANY_ROWS, _USUAL = 24, 0.3  # from so many rows on the cost of the right frame is lower
+_MANY_FRACTIONS = 1000  # joints; fractions of the padded image are unusual
+_MANY_JOINTS = 300  # squashed images of so many joints have some where padding is
 _ALONE = (
     "give the size of the image that the keypoints are of: --pose-size WxH; or write them in "
     "pixels of the 256x176 frame or as fractions (0 to 1) of the image's sides; or give JSON, "
     "which may state the image's size"
 )
-_PIXELS = 0.6  # how much more than the best pixels of an image of known size may cost
-_NOTED = 2.0  # the frame published for a kind of file is noted if it costs at most so much more
+_PIXELS = 0.6  # how much more than the best frame pixels of an image of known size may cost
+_NOTED = 2.0  # how much more the published frame may cost and be mentioned in a note
 _SWAPPED = "name:keypoints_x:keypoints_y"
 
 
 @dataclass(frozen=True)
 class Decision:
-    """A frame, and how it was found, for people."""
+    """A coordinate frame, and how it was decided, for messages."""
 
     frame: CoordinateFrame
     how: str
@@ -61,8 +61,51 @@ class Decision:
         return f"frame {self.frame} ({self.how})" if self.how else f"frame {self.frame}"
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of a file whose frame is decided."""
+
+    file: str
+    keys: Sequence[str]
+    raw: Points  # (N, 18, 2)
+    sizes: Sizes | None  # (N, 2)
+    placement: Placement
+
+    @property
+    def first(self) -> str:
+        return self.keys[0] if self.keys else ""
+
+    def __str__(self) -> str:
+        return "its row" if len(self.raw) == 1 else f"{len(self.raw)} rows"
+
+    def refused(self, found: Sequence[Fit]) -> XmdptError:
+        """The error for rows that are plausible in no frame."""
+        low, high = np.nanmin(self.raw, axis=(0, 1)), np.nanmax(self.raw, axis=(0, 1))
+        joint = int(np.argmax(seen(self.raw[0])))
+        x, y = self.raw[0, joint]
+        example = f"{JOINTS[joint]} at {x:g}, {y:g}" if x == x else "no joint"
+        return XmdptError(
+            f"{self.file}: keypoints that are in no known frame, in {self} (first: {self.first}, "
+            f"{example}); x from {low[0]:g} to {high[0]:g}, y from {low[1]:g} to {high[1]:g}. "
+            "Tried: " + "; ".join(str(fit) for fit in found),
+            self.hint(),
+        )
+
+    def hint(self) -> str:
+        """How to correct rows that are not plausible, also with x and y exchanged."""
+        name_it = f"if they are right, say which frame it is: {FRAME_HINT}"
+        exchanged = fits(self.raw[:, :, ::-1], self.sizes, self.placement)
+        if exchanged and exchanged[0].plausible and not not_upright(exchanged[0].fractions):
+            return (
+                f"with x and y exchanged there are people in the frame {exchanged[0].frame}: "
+                "exchange keypoints_y and keypoints_x in the header (where there is none, add "
+                f"{_SWAPPED}); {name_it}"
+            )
+        return f"{name_it}; y counts from the top, missing joints are -1"
+
+
 def some_of(count: int, most: int = MOST_ROWS) -> list[int]:
-    """Places of at most ``most`` of ``count`` rows, evenly spread."""
+    """The indices of at most ``most`` of ``count`` rows, evenly spread."""
     return [int(i) for i in np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))]
 
 
@@ -75,58 +118,62 @@ def decide(
     forced: CoordinateFrame | None = None,
     like: CoordinateFrame | None = None,
 ) -> Decision:
-    """The frame of raw (N, 18, 2) points of ``file``, whose rows are called ``keys``.
+    """Decide the frame of raw (N, 18, 2) points of ``file``, whose rows have the names ``keys``.
 
-    ``sizes``: of the rows' images, None if none is known. ``forced``: ``--frame``; refused only
-    where most joints would lie outside. ``like``: of a larger file beside it, which decides among
-    frames that fit. XmdptError naming the file, its first row and the frames
-    that were tried, if none is plausible or if several are.
+    ``sizes``: of the images of the rows, None if none is known. ``forced``: ``--frame``, refused
+    only if most joints would lie outside. ``like``: the frame of a larger file beside it, which
+    decides among frames that fit. Raises XmdptError naming the file, its first row and the tried
+    frames, if no frame is plausible or several are.
     """
-    first = keys[0] if keys else ""
+    rows = _Rows(file, keys, raw, sizes, placement)
     if forced is not None:
-        return _forced(file, first, raw, sizes, placement, forced)
+        return _forced(rows, forced)
     found = fits(raw, sizes, placement)
     if not found:
         return Decision(PUBLISHED, "no joint in it")
     best = found[0]
     if not best.plausible:
-        raise _implausible(file, first, raw, sizes, placement, found)
+        raise rows.refused(found)
     wrong = not_upright(best.fractions)
     if wrong:
         raise XmdptError(
-            f"{file}: {wrong}, in {_rows(best)} (first: {first}), if it is in the frame "
+            f"{file}: {wrong}, in {rows} (first: {rows.first}), if it is in the frame "
             f"{best.frame}; tried: {', '.join(str(fit.frame) for fit in found)}",
-            _turned(raw, sizes, placement),
+            rows.hint(),
         )
     mixed = of_another(found, placement)
     if mixed is not None:
-        other, rows = mixed
+        other, which = mixed
         raise XmdptError(
-            f"{file}: rows of two frames: {best.frame}, and {int(rows.sum())} of {len(rows)} rows "
-            f"rather {other.frame} (the first of these: {keys[int(np.argmax(rows))]})",
+            f"{file}: rows of two frames: {best.frame}, and {int(which.sum())} of {len(which)} "
+            f"rows rather {other.frame} (the first of these: {keys[int(np.argmax(which))]})",
             f"split the file, or say which frame all of it is in: {FRAME_HINT}",
         )
-    near = rivals(found)
-    best, near = _without_guesses(best, near, placement)
+    best, near = _without_guesses(best, rivals(found), placement)
     if like is not None and like in [fit.frame for fit in near]:
         return Decision(like, "as the other file; --frame overrides")
     if aside(best, placement):
-        raise _aside(file, first, found, placement)
+        raise XmdptError(
+            f"{file}: in no known frame do people stand in the middle, as these images show them "
+            f"(x {placement.x[0]:g}), in {rows} (first: {rows.first}). Tried: "
+            + "; ".join(str(fit) for fit in found if fit.plausible),
+            f"name the size of the images that the values are pixels of: {FRAME_HINT}",
+        )
+    if not near:
+        return Decision(best.frame, _DECIDED)
     frames = [fit.frame for fit in (best, *near)]
-    if sorted(map(str, frames)) == sorted(map(str, (FRACTIONS, FRACTIONS_PADDED))):
+    if len(frames) == 2 and FRACTIONS in frames and FRACTIONS_PADDED in frames:
         return _of_fractions(next(f for f in (best, *near) if f.frame == FRACTIONS_PADDED))
     guesses = all(frame in GUESSED for frame in frames[1:])
-    if near and best.frame == PIXELS and _usual(best) and guesses:
+    if best.frame == PIXELS and _usual(best) and guesses:
         others = ", ".join(map(str, frames[1:]))
         return Decision(PIXELS, f"the values fit {others} too: --frame overrides")
-    if near:
-        return _settled(file, first, best, near, placement)
-    return Decision(best.frame, _DECIDED)
+    return _settled(rows, best, near)
 
 
 def _without_guesses(best: Fit, near: Sequence[Fit], placement: Placement) -> tuple[Fit, list[Fit]]:
-    """Pixels of the images, whose sizes are known, come before sizes that are only usual; of many
-    rows only if people are where they usually are, else the images were of another size."""
+    """The best fit and its rivals, with pixels of images of known size before usual sizes. Of many
+    rows only if people are at the usual places, else the images had another size."""
     pixels = next((fit for fit in (best, *near) if fit.frame == PIXELS), None)
     if pixels is None or not _usual(pixels) or best.frame in placement.published:
         return best, list(near)
@@ -138,7 +185,7 @@ def _usual(fit: Fit) -> bool:
 
 
 def _of_fractions(padded: Fit) -> Decision:
-    """Of the whole image, or of the padded one, in whose padding there are no joints."""
+    """Fractions of the image, or of the padded image, which has no joints in its padding."""
     joints, out = beyond(padded)
     if out > _PADDING_USED:
         return Decision(FRACTIONS, _DECIDED)
@@ -147,28 +194,17 @@ def _of_fractions(padded: Fit) -> Decision:
     return Decision(FRACTIONS, f"the values fit {FRACTIONS_PADDED} too: --frame overrides")
 
 
-def _aside(file: str, first: str, found: Sequence[Fit], placement: Placement) -> XmdptError:
-    return XmdptError(
-        f"{file}: in no known frame do people stand in the middle, as these images show them (x "
-        f"{placement.x[0]:g}), in {_rows(found[0])} (first: {first}). Tried: "
-        + "; ".join(str(fit) for fit in found if fit.plausible),
-        f"name the size of the images that the values are pixels of: {FRAME_HINT}",
-    )
+def _settled(rows: _Rows, best: Fit, near: Sequence[Fit]) -> Decision:
+    """Of several frames that fit, the one that is published for the kind of file, if only one is.
 
-
-def _settled(
-    file: str, first: str, best: Fit, near: Sequence[Fit], placement: Placement
-) -> Decision:
-    """Of several that fit, a file is in the one that is published for its kind, if only one is.
-
-    The padded frame and 256x256 squashed have the same centre. But squashed images have joints in
-    the columns that padding fills: 2 % of them in 96 annotated images.
+    The padded frame and 256x256 squashed have the same centre, but squashed images have joints in
+    the columns of the padding: 2 % of them in 96 annotated images.
     """
-    published = [fit for fit in (best, *near) if fit.frame in placement.published]
+    published = [fit for fit in (best, *near) if fit.frame in rows.placement.published]
     others = [fit for fit in (best, *near) if fit not in published]
     if len(published) != 1:
         raise XmdptError(
-            f"{file}: its frame cannot be told from {_rows(best)} (first: {first}): "
+            f"{rows.file}: its frame cannot be told from {rows} (first: {rows.first}): "
             + "; ".join(str(fit) for fit in (best, *near)),
             f"say which it is: {FRAME_HINT}",
         )
@@ -184,71 +220,23 @@ def _settled(
     )
 
 
-def _forced(
-    file: str,
-    first: str,
-    raw: Points,
-    sizes: Sizes | None,
-    placement: Placement,
-    frame: CoordinateFrame,
-) -> Decision:
-    if frame.of_images and sizes is None:
+def _forced(rows: _Rows, frame: CoordinateFrame) -> Decision:
+    """The frame of ``--frame``; ConfigError if most joints would lie outside of the images."""
+    if frame.of_images and rows.sizes is None:
         raise ConfigError(
-            f"--frame {frame.name}: the sizes of the images of {file} are not known",
+            f"--frame {frame.name}: the sizes of the images of {rows.file} are not known",
             "give the frame as WIDTHxHEIGHT",
         )
-    fit = measure(frame, frame.fractions(raw, sizes), placement)
-    if fit is not None and fit.inside < 0.5:
+    fit = measure(frame, frame.fractions(rows.raw, rows.sizes), rows.placement)
+    if fit is None or fit.plausible:
+        return Decision(frame, "by --frame")
+    if fit.inside < 0.5:
         raise ConfigError(
-            f"--frame {frame.name}: most joints of {file} lie outside of the images "
-            f"({fit.inside:.0%} inside; first row: {first})",
+            f"--frame {frame.name}: most joints of {rows.file} lie outside of the images "
+            f"({fit.inside:.0%} inside; first row: {rows.first})",
             "leave --frame out: the frame is decided from the values",
         )
-    if fit is not None and not fit.plausible:
-        return Decision(frame, f"by --frame, although implausible: {fit}")
-    return Decision(frame, "by --frame")
-
-
-def _implausible(
-    file: str,
-    first: str,
-    raw: Points,
-    sizes: Sizes | None,
-    placement: Placement,
-    found: Sequence[Fit],
-) -> XmdptError:
-    low, high = np.nanmin(raw, axis=(0, 1)), np.nanmax(raw, axis=(0, 1))
-    return XmdptError(
-        f"{file}: keypoints that are in no known frame, in {_rows(found[0])} (first: {first}, "
-        f"{_example(raw[0])}); x from {low[0]:g} to {high[0]:g}, y from {low[1]:g} to {high[1]:g}. "
-        "Tried: " + "; ".join(str(fit) for fit in found),
-        _turned(raw, sizes, placement),
-    )
-
-
-def _example(points: np.ndarray) -> str:
-    """The first joint of a row that is seen."""
-    joint = int(np.argmax(np.isfinite(points).all(axis=1)))
-    x, y = points[joint]
-    return f"{JOINTS[joint]} at {x:g}, {y:g}" if x == x else "no joint"
-
-
-def _rows(fit: Fit) -> str:
-    count = len(fit.fractions)
-    return "its row" if count == 1 else f"{count} rows"
-
-
-def _turned(raw: Points, sizes: Sizes | None, placement: Placement) -> str:
-    """What to do, after trying the columns the other way round."""
-    say = f"if they are right, say which frame it is: {FRAME_HINT}"
-    exchanged = fits(raw[:, :, ::-1], sizes, placement)
-    if exchanged and exchanged[0].plausible and not not_upright(exchanged[0].fractions):
-        return (
-            f"with x and y exchanged there are people in the frame {exchanged[0].frame}: "
-            "exchange keypoints_y and keypoints_x in the header (where there is none, add "
-            f"{_SWAPPED}); {say}"
-        )
-    return f"{say}; y counts from the top, missing joints are -1"
+    return Decision(frame, f"by --frame, although implausible: {fit}")
 
 
 def decide_alone(
@@ -261,23 +249,22 @@ def decide_alone(
     published: CoordinateFrame = PUBLISHED,
     guessed: bool = False,
 ) -> Decision:
-    """The frame of points (N, 18, 2) that are given to sample: a published one, fractions, or
-    pixels of their images where ``sizes`` (N, 2) knows them, NaN for the others.
+    """Decide the frame of points (N, 18, 2) for sampling: a published frame, fractions, or pixels
+    of their images, of ``sizes`` (N, 2), NaN if unknown. People may be anywhere.
 
-    Of those that fit about equally well the pixels of the images, if these are not ``guessed``,
-    then ``published``, that of its kind of file; the others are noted. XmdptError if none is
-    possible. People may be anywhere. ``given``: a user says which image they are of: no published
-    frame is tried.
+    Of frames that fit about equally well it is pixels of the images, unless their sizes are
+    ``guessed``, then ``published``, the usual frame of the kind of file; the others are noted.
+    ``given``: the user states the size of the image, so published frames are not tried. Raises
+    XmdptError if no frame is plausible.
     """
-    frames = (FRACTIONS, PIXELS) if given else (*POSES.frames, PIXELS)
-    placement = replace(POSES, frames=frames)
+    placement = replace(POSES, frames=(FRACTIONS, PIXELS) if given else (*POSES.frames, PIXELS))
+    rows = _Rows(file, [first], raw, sizes, placement)
     found = fits(raw, sizes, placement)
     if not found:
         return Decision(published, "")
     if not found[0].plausible:
-        error = _implausible(file, first, raw, sizes, placement, found)
-        raise XmdptError(error.message, _ALONE)
-    # the size of an image that happens to be there proves less than values that fit well
+        raise XmdptError(rows.refused(found).message, _ALONE)
+    # an image of known size is weaker evidence than values that fit well
     best, near = found[0], [found[0], *rivals(found)]
     near = [fit for fit in near if fit.frame != PIXELS or fit.cost < best.cost + _PIXELS]
     order = {published: 1}
@@ -287,7 +274,6 @@ def decide_alone(
     others = ", ".join(str(fit.frame) for fit in near if differ(chosen, fit))
     if not others:
         worse = [fit for fit in rivals(found, _NOTED) if fit.frame == published]
-        less = f"the values fit {published} less well" if worse else ""
-        return Decision(chosen.frame, less)
+        return Decision(chosen.frame, f"the values fit {published} less well" if worse else "")
     why = "as published; " if chosen.frame == published else ""
     return Decision(chosen.frame, f"{why}the values fit {others} too")

@@ -1,10 +1,8 @@
-"""In which frame the keypoints of a file are: decided from the values and the images' sizes.
+"""The coordinate frames of keypoint files, and where people stand in kinds of images.
 
-Annotation files do not state whether they hold pixels of the 256x176 frame, of the padded 256x256
-one, of the images themselves or fractions. Each frame makes fractions of an image's sides of the
-same values, and only in the right one are there people in the images: joints inside, the body
-where photographers put it, as large as usual. That is measured over all rows (medians, so that a
-few odd rows do not count); one row for each frame below, another dataset's frame is one more.
+Annotation files do not state whether their values are pixels of the 256x176 frame, of the padded
+256x256 frame, of the images, or fractions. ``frame_decision`` decides it. To support the frame of
+another dataset, add a ``CoordinateFrame`` below.
 """
 
 from __future__ import annotations
@@ -24,17 +22,17 @@ Sizes = NDArray[np.float64]  # (N, 2), width and height of each row's image, NaN
 
 @dataclass(frozen=True)
 class CoordinateFrame:
-    """Pixels of a ``width`` x ``height`` image that begins at column ``left`` of the frame."""
+    """Pixels of a frame in which a ``width`` x ``height`` image starts at column ``left``."""
 
-    name: str  # as --frame calls it
-    width: float = 0.0  # 0: the sides are those of each image
+    name: str  # for --frame
+    width: float = 0.0  # 0: the size of each image
     height: float = 0.0
     left: float = 0.0
     label: str = ""  # in messages; empty: the name
 
     @property
     def of_images(self) -> bool:
-        """Whether an image's size must be known."""
+        """Whether the sizes of the images must be known."""
         return not self.width
 
     def fractions(self, raw: Points, sizes: Sizes | None = None) -> Points:
@@ -59,15 +57,15 @@ FRACTIONS_PADDED = CoordinateFrame(
     "fractions-padded", FRAME_WIDTH / 256, 1.0, PADDING / 256,
     label="fractions of the padded 256x256 image",
 )  # fmt: skip
-#: sizes that images are often brought to; where their own is known, it is likelier
+#: usual sizes of images; less likely than the images' own size, if that is known
 GUESSED = (
     CoordinateFrame("256x256", 256.0, 256.0, label="256x256 squashed"),
     CoordinateFrame("512x352", 352.0, 512.0),
     CoordinateFrame("750x1101", 750.0, 1101.0, label="750x1101 original"),
 )
-#: DeepFashion's: the published two, then what people make of them
+#: of DeepFashion: the two published frames, then derived ones
 DEEPFASHION = (PUBLISHED, PADDED, PIXELS, *GUESSED, FRACTIONS, FRACTIONS_PADDED)
-#: of one's own images, which may be of any shape with people anywhere in them
+#: of own images, which have any shape and people anywhere
 OWN = (PUBLISHED, PIXELS, FRACTIONS)
 AUTO = "auto"
 CHOICES = (AUTO, *(frame.name for frame in (PUBLISHED, PADDED, PIXELS, FRACTIONS)))
@@ -75,7 +73,7 @@ FRAME_HINT = "--frame " + "|".join((*CHOICES[1:], "WIDTHxHEIGHT"))
 
 
 def parse_frame(text: str) -> CoordinateFrame | None:
-    """``--frame``: a frame's name or WIDTHxHEIGHT; None for ``auto``. ConfigError for others."""
+    """``--frame``: a frame's name or WIDTHxHEIGHT; None for ``auto``. ConfigError otherwise."""
     text = text.strip().lower()
     if text == AUTO:
         return None
@@ -93,16 +91,16 @@ def parse_frame(text: str) -> CoordinateFrame | None:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where people stand in a kind of images: DeepFashion's photographs, or one's own."""
+    """Where people stand in a kind of images: DeepFashion's photographs, or own images."""
 
-    frames: tuple[CoordinateFrame, ...]
-    x: tuple[float, float]  # the middle of people, and how far off it costs as much as ...
+    frames: tuple[CoordinateFrame, ...]  # that are tried
+    x: tuple[float, float]  # the usual middle of people, and the distance from it that costs 1
     y: tuple[float, float]
-    usual: float  # the extent from which on a person is as large as usual
-    smallest: float  # plausible is no smaller person, nor one whose middle is ...
-    off: tuple[float, float]  # ... farther from the middle in x and y
-    published: tuple[CoordinateFrame, ...] = ()  # of frames that fit equally well the one to take
-    narrow: float = 0.0  # how far off the middle in x may be of many rows; 0: not known
+    usual: float  # extent from which on a person has the usual size
+    smallest: float  # smallest plausible extent
+    off: tuple[float, float]  # largest plausible distance from the middle in x and y
+    published: tuple[CoordinateFrame, ...] = ()  # chosen among frames that fit equally well
+    narrow: float = 0.0  # largest distance of the middle in x over many rows; 0: unknown
 
 
 # The middle of people in 128 annotated DeepFashion images: x 0.51 (0.46 to 0.58 in eight tenths),
@@ -113,19 +111,19 @@ PHOTOGRAPHS = Placement(
 )
 _OWN = ((0.50, 0.25), (0.50, 0.25), 0.30, 0.10, (0.48, 0.48))
 ANYWHERE = Placement(OWN, *_OWN)
-#: of one's own images of nearly the published shape: in padded ones people are in the middle
+#: own images of nearly the published shape: in padded ones people are in the middle
 PORTRAITS = Placement((PUBLISHED, PADDED, PIXELS, FRACTIONS), (0.50, 0.20), *_OWN[1:])
-#: pose files of one's own images: as published (padded), or one of these
+#: pose files of own images: padded, as published, or one of the others
 OWN_POSES = Placement((PADDED, PUBLISHED, PIXELS, FRACTIONS), *_OWN, (PADDED,))
-#: poses that are given without images
+#: poses without images
 POSES = Placement(
     (PUBLISHED, PADDED, FRACTIONS), (0.50, 0.10), (0.50, 0.25), 0.30, 0.0, (0.48, 0.48)
 )
-_SHAPE = 0.1  # how far the sides of nearly the published shape are off it
+_SHAPE = 0.1  # relative difference of nearly the published shape
 
 
 def of_own_images(sizes: Sizes | None) -> Placement:
-    """Where people stand in one's own images of these sizes."""
+    """Where people stand in own images of these sizes."""
     if sizes is None:
         return ANYWHERE
     shape = float(np.nanmedian(sizes[:, 0] / sizes[:, 1])) / (FRAME_WIDTH / FRAME_HEIGHT)

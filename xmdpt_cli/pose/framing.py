@@ -1,8 +1,9 @@
-"""From any photograph to what the model was trained on.
+"""Frame any photograph like the model's training images.
 
 DeepFashion's images are 750 x 1101, their annotations 176 x 256 (width to height 0.681 and
-0.6875); the published code squashes them whole to a square. So what is squashed must be of that
-shape, with a person in it as large as there: that is what the fits are for.
+0.6875); the published code squashes the whole image to a square. So an image must have that shape
+before it is squashed, and show the person as large as DeepFashion does. A ``Fit`` is how it gets
+that shape.
 """
 
 from __future__ import annotations
@@ -22,28 +23,29 @@ from xmdpt_cli.pose.person_box import ASPECT, Box, box_around, person_box, widen
 Fit = Literal["auto", "squash", "pad", "person"]
 FITS: tuple[str, ...] = get_args(Fit)
 
-_SQUASHABLE = 0.10  # how far from 176:256 an image may be and still be squashed unasked
-_FAR = 0.5  # of the frame's height: a person whose box is smaller stands too far away for that
-_TINY = 64  # pixels of the box's narrower side
-_END = (0.03, 0.12)  # how deep and how long, as fractions, the ends of a side are
+_SQUASHABLE = 0.10  # relative difference from 176:256 up to which "auto" squashes an image
+_FAR = 0.5  # of the image's height: "auto" crops around a person whose box is smaller
+_TINY = 64  # pixels of the box's narrower side that get a warning
+_END = (0.03, 0.12)  # depth and length of the ends of a side, as fractions
 
 
 class Framed(NamedTuple):
-    """An image for the model: uint8 (size, size, 3)."""
+    """An image in the model's shape."""
 
-    image: ImageArray
-    keypoints: Keypoints | None  # (18, 2) in pixels of ``image``, where they were given
-    box: Box  # what of the original it shows, in its pixels; it may leave the original
-    note: str  # one clause for the user
+    image: ImageArray  # uint8 (size, size, 3)
+    keypoints: Keypoints | None  # (18, 2) in pixels of ``image``; None if they are unknown
+    box: Box  # the part of the original, in its pixels; may extend beyond it
+    note: str  # what was done
 
 
 def frame(image: Image.Image, keypoints: Keypoints | None, size: int, fit: Fit = "auto") -> Framed:
-    """Bring a photograph (RGB) and the keypoints of the person in it, in its pixels, to ``size``.
+    """Frame a photograph (RGB), and the keypoints of its person in its pixels, to ``size``.
 
     ``squash``: the whole image, as published. ``pad``: the whole image in the middle of a
     176:256 canvas. ``person``: the 176:256 box around the person (needs keypoints). ``auto``:
     squash if the image is within 10 % of that shape and the person, if known, is not far away;
-    else person. DeepFashion's grey columns are cut off first. XmdptError where it cannot be done.
+    else person. DeepFashion's grey columns are removed first. Raises XmdptError if the fit is not
+    possible.
     """
     check_fit_name(fit)
     check_size(image.size)
@@ -64,11 +66,11 @@ def frame(image: Image.Image, keypoints: Keypoints | None, size: int, fit: Fit =
 def frame_poses(
     poses: Sequence[Keypoints], frame_size: tuple[int, int] | None, size: int, fit: Fit = "auto"
 ) -> tuple[list[Keypoints], str]:
-    """Poses (18, 2) of one image size -> in pixels of a square of ``size``, and a note.
+    """Frame poses (18, 2) of one image size to pixels of a square of ``size``; also a note.
 
-    ``frame_size``: (H, W) of what they are pixels of; None for fractions, which are taken as of
-    a 176 x 256 image. The fits are ``frame``'s. A sequence gets one box around all its frames:
-    the figure moves in it, and keeps its size.
+    ``frame_size``: (H, W) of the image of their pixels; None: they are fractions of a 176 x 256
+    image. The fits are those of ``frame``. A sequence has one box around all its frames, in which
+    the figure moves and keeps its size.
     """
     if frame_size is None:
         frame_size = (int(FRAME_HEIGHT), int(FRAME_WIDTH))
@@ -88,7 +90,7 @@ def check_fit_name(fit: str) -> None:
 
 
 def check_size(size: tuple[int, int]) -> None:
-    """XmdptError if an image of (width, height) has nothing to show."""
+    """XmdptError for an image of (width, height) less than 2 pixels wide or high."""
     if min(size) < 2:
         raise XmdptError(
             f"the image is {size[0]} x {size[1]} pixels", "give a photograph of a person"
@@ -96,14 +98,14 @@ def check_size(size: tuple[int, int]) -> None:
 
 
 def _box(poses: Sequence[Keypoints], size: tuple[int, int], fit: str) -> tuple[Box, str]:
-    """What of an image of (H, W) is shown, and how that is called."""
+    """The part of an image of (H, W) that is shown, and its description."""
     height, width = size
     whole = Box(0.0, 0.0, float(width), float(height))
     person = box_around([person_box(points, size) for points in poses]) if poses else None
     fit = _chosen(person, size) if fit == "auto" else fit
     if fit == "person" and person is None:
         raise XmdptError(
-            f"the fit person needs to know where the person is ({width} x {height} image)",
+            f"the fit person needs the place of the person ({width} x {height} image)",
             "give keypoints, or OpenPose's weights (--openpose DIR), or --fit pad",
         )
     if fit == "person" and person is not None:
@@ -115,6 +117,7 @@ def _box(poses: Sequence[Keypoints], size: tuple[int, int], fit: str) -> tuple[B
 
 
 def _chosen(person: Box | None, size: tuple[int, int]) -> str:
+    """The fit of "auto"."""
     height, width = size
     squashable = 1 / (1 + _SQUASHABLE) <= width / height / ASPECT <= 1 + _SQUASHABLE
     if person is not None:
@@ -122,7 +125,7 @@ def _chosen(person: Box | None, size: tuple[int, int]) -> str:
     if squashable:
         return "squash"
     raise XmdptError(
-        f"the image is {width} x {height}; the model knows images of the shape 176 x 256",
+        f"the image is {width} x {height}; the model is for images of the shape 176 x 256",
         "`--fit pad` adds borders, `--fit squash` distorts; with keypoints or OpenPose's weights "
         "(--openpose DIR) `--fit person` cuts the person out",
     )
@@ -139,7 +142,7 @@ def _tiny(box: Box) -> str:
 
 
 def _without_columns(image: Image.Image) -> tuple[Box, bool]:
-    """The part of an image that is a photograph, and whether that is not all of it."""
+    """The part of an image without grey columns, and whether it has such columns."""
     if all(is_padded_image(image)):
         return Box(*(float(side) for side in PADDED_BOX)), True
     return Box(0.0, 0.0, float(image.width), float(image.height)), False
@@ -154,11 +157,11 @@ def _to_square(keypoints: Keypoints, box: Box, size: int) -> Keypoints:
 
 
 def _render(image: Image.Image, box: Box, size: int) -> ImageArray:
-    """``box`` of the image squashed to ``size``; beyond the image its border's colours."""
+    """``box`` of the image squashed to ``size``; filled with background beyond the image."""
     if box == (0, 0, *image.size):
         return resize_square(image, size)
     scale = np.array((size / box.width, size / box.height))
-    # the square's pixels that lie in the image with their whole area
+    # the square's pixels that lie completely in the image
     first = np.ceil(np.maximum(-np.array(box[:2]), 0) * scale - 1e-6).astype(int)
     beyond = np.maximum(np.array(box[2:]) - image.size, 0)
     last = size - np.ceil(beyond * scale - 1e-6).astype(int)
@@ -177,9 +180,9 @@ def _render(image: Image.Image, box: Box, size: int) -> ImageArray:
 
 
 def _filled(inner: ImageArray, size: int, at: tuple[int, int]) -> ImageArray:
-    """``inner`` at (x, y) of a square; around it each side's background continues in one colour.
+    """``inner`` at (x, y) of a square, surrounded by the background colour of each of its sides.
 
-    A side's background is looked for at its two ends: in its middle the person may leave.
+    The background of a side is measured at its two ends, since the person may be in its middle.
     """
     x, y = at
     height, width = inner.shape[:2]

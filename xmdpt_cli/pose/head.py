@@ -1,4 +1,4 @@
-"""Where the head is in an image, from its keypoints: a soft disc that the loss may weigh."""
+"""The place of the head in an image, from its keypoints: a soft disc as a weight of the loss."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ _FACE = joint_indices(*FACE)
 
 
 def head_disc(keypoints: Keypoints) -> tuple[float, float, float] | None:
-    """(x, y, radius) of the head in pixels; None where the joints do not show it.
+    """(x, y, radius) of the head in pixels; None if the joints do not determine it.
 
-    ``keypoints`` (18, 2) in pixels, NaN missing. The centre is the mean of the visible joints of
-    the face. The radius follows from how far the joints lie apart, so it grows with the person:
-    1.5 times the distance from the centre to the farthest joint of the face (ear to ear is the
-    width of a head, which is higher than wide), or 0.7 times the distance to the neck, which
-    OpenPose sets between the shoulders, whichever is more: in a profile the face's joints lie
-    close together. A back view without ears has no face; one joint alone has no spread.
+    ``keypoints``: (18, 2) in pixels, NaN missing. The centre is the mean of the found joints of the
+    face. The radius is the larger of 1.5 times the distance from the centre to the farthest joint
+    of the face (ear to ear is the width of a head, which is higher than wide), and 0.7 times the
+    distance to the neck, which OpenPose places between the shoulders: in a profile the joints of
+    the face are close together. A back view without ears has no face; a single joint has no radius.
     """
     face = keypoints[_FACE]
     face = face[seen(face)]
@@ -34,7 +33,7 @@ def head_disc(keypoints: Keypoints) -> tuple[float, float, float] | None:
 
 
 def head_map(keypoints: Keypoints, height: int, width: int) -> NDArray[np.float32]:
-    """(H, W): 1 inside the head's disc, falling linearly to 0 at 1.5 radii; 0 without a head."""
+    """(H, W): 1 inside the head's disc, linear to 0 at 1.5 radii; all 0 without a head."""
     disc = head_disc(keypoints)
     if disc is None:
         return np.zeros((height, width), np.float32)

@@ -1,8 +1,8 @@
-"""Find the joints a pose image was drawn from, by drawing again until it looks the same.
+"""Find the joints of a pose image by rendering: joints are moved until the rendering is the image.
 
-Where to begin is seen in the colours: a joint's disc holds its colour and that colour under the
-limbs that end there, nothing else. Then every joint is moved, left out or put elsewhere for as
-long as the new drawing comes closer to the image.
+The first places follow from the colours: a joint's disc has its colour, and that colour under the
+limbs that end there, and no other. Then each joint is moved, left out or placed elsewhere as long
+as this brings the rendering closer to the image.
 """
 
 from __future__ import annotations
@@ -15,29 +15,27 @@ from numpy.typing import NDArray
 
 from xmdpt_cli.images import ImageArray
 from xmdpt_cli.pose.drawing import OPACITY, PALETTE, RADIUS, Manner, Window, render_pose
-from xmdpt_cli.pose.keypoints import JOINTS, LIMBS, Keypoints
+from xmdpt_cli.pose.keypoints import JOINTS, LIMBS, Keypoints, joint_indices
 
 Place = tuple[float, float]
 
-DARK = 60  # of 255: nothing is drawn with a brightest channel below this
+DARK = 60  # of 255: the brightest channel of rendered pixels is not below this
 _SPOT = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * RADIUS + 1,) * 2).astype(np.float32)
-_LEAST = 0.3  # of a joint's disc must have the right colours for a place to be considered
-_PLACES = 3  # considered for each joint
+_LEAST = 0.3  # share of a joint's disc that must have the right colours
+_PLACES = 3  # candidates for each joint
 _MOST_GAPS = 150  # places that are tried for a joint that was not found by its colours
-_REACH = RADIUS + 3  # pixels around joints that a drawing can change
-_APART = 50  # of 255: a pixel that is farther off is not explained
-_POOR = 30  # of 255: a joint around which the drawing is so far off may be another one
-_KNEE = JOINTS.index("left_knee")  # in whose colour hands are drawn
-_HAND_DOTS = 1.8  # discs of its colour, from which on some are of hands
-_WRISTS = (JOINTS.index("right_wrist"), JOINTS.index("left_wrist"))
-_BY_HANDS = (*_WRISTS, JOINTS.index("right_hip"), JOINTS.index("left_hip"))
-_WHOLE, _MOST_DOTS = 0.95, 50
-_OF_HANDS = 0.5  # of a difference where hands are drawn
-_FULL = 200  # of 255: limbs are darker where joints are drawn over them
+_REACH = RADIUS + 3  # pixels around joints that a rendering can change
+_APART = 50  # of 255: pixels that differ by more are not explained
+_POOR = 30  # of 255: a joint around which the rendering differs by more may be misplaced
+_KNEE = JOINTS.index("left_knee")  # hands are rendered in its colour
+_HAND_DOTS = 1.8  # number of discs of its colour from which on some belong to hands
+_BY_HANDS = joint_indices("right_wrist", "left_wrist", "right_hip", "left_hip")
+_OF_HANDS = 0.5  # weight of differences where hands are rendered
+_FULL = 200  # of 255: limbs that joints are rendered over are darker
 _MOST_WORK, _LEAST_PIXELS, _EACH, _LIMIT = 1000, 20_000, 2000, 400_000_000  # of ``Work``
 _AROUND = tuple((x, y) for x in (-1, 0, 1) for y in (-1, 0, 1) if x or y)
 
-# Pairs whose colours are alike, or that lie side by side.
+# pairs of joints with similar colours, or that are neighbours
 _ALIKE = tuple((joint, joint + 1) for joint in range(len(JOINTS) - 1))
 _SWAPS = (*LIMBS, *_ALIKE, (0, 16), (0, 17), (8, 11), (2, 5))
 
@@ -46,27 +44,27 @@ _NEIGHBOURS = [sorted({end for i in limbs for end in LIMBS[i]}) for limbs in _LI
 
 
 def brightest(image: ImageArray) -> NDArray[np.uint8]:
-    """The largest of every pixel's channels; several times as fast as ``max(axis=2)``."""
+    """The largest channel of each pixel; several times faster than ``max(axis=2)``."""
     return np.maximum(np.maximum(image[..., 0], image[..., 1]), image[..., 2])
 
 
 class Work:
-    """What may still be rendered, in pixels: noise in the colours of joints would be searched
-    for minutes. A pose takes 30 to 500 times the pixels of its image."""
+    """The number of pixels that may still be rendered; without this limit noise in the colours of
+    joints is searched for minutes. A pose takes 30 to 500 times the pixels of its image."""
 
     def __init__(self, pixels: int) -> None:
         self.left = min(_MOST_WORK * max(pixels, _LEAST_PIXELS), _LIMIT)
 
     def spend(self, pixels: int) -> bool:
-        """Whether there is enough left for so many pixels; they are taken."""
+        """Take so many pixels; returns whether they were left."""
         self.left -= pixels + _EACH
         return self.left > 0
 
 
 def _places(
     image: ImageArray, joint: int, manner: Manner, tolerance: int, work: Work
-) -> list[tuple[float, float]]:
-    """Where a disc has most of the colours that the joint's can have, the best first."""
+) -> list[Place]:
+    """The places where most of a disc has colours that the joint can have, the best first."""
     rows, columns = np.nonzero(brightest(image) >= DARK)
     pixels = image[rows, columns].astype(np.float32)
     off = np.full(len(pixels), np.inf, dtype=np.float32)
@@ -93,7 +91,7 @@ def _places(
 
 
 def _disc_colours(joint: int, manner: Manner) -> list[NDArray[np.float32]]:
-    """The joint's own, and blended under one or more of its limbs in the order of drawing."""
+    """The joint's colour, and this colour blended under one or more of its limbs in order."""
     colours = [PALETTE[joint]]
     if manner is Manner.BLENDED:
         for over in range(1, len(_LIMBS_OF[joint]) + 1):
@@ -106,9 +104,9 @@ def _disc_colours(joint: int, manner: Manner) -> list[NDArray[np.float32]]:
 
 
 def hand_pixels(image: ImageArray, tolerance: int) -> NDArray[np.uint8] | None:
-    """Where hands are drawn beside a body, uint8 (H, W) of 0 and 1; None if there are none.
+    """Where hands are rendered beside a body, uint8 (H, W) of 0 and 1; None if there are none.
 
-    OpenPose's tools draw a hand as 21 discs in the colour of the left knee, and thin lines of
+    OpenPose's tools render a hand as 21 discs in the colour of the left knee, and thin lines of
     full brightness between them. A knee is one such disc, at the end of a (dimmer) leg.
     """
     dots = _near(image, PALETTE[_KNEE], tolerance)
@@ -130,30 +128,16 @@ def hand_pixels(image: ImageArray, tolerance: int) -> NDArray[np.uint8] | None:
     return np.asarray(cv2.dilate(hands, np.ones((3, 3), np.uint8)), dtype=np.uint8)
 
 
-def _dot_centres(image: ImageArray, hands: NDArray[np.uint8], tolerance: int) -> list[Place]:
-    """The middles of the discs of hands; one of each hand lies on the wrist."""
-    dots = _near(image, PALETTE[_KNEE], tolerance) * hands
-    whole = cv2.filter2D(dots.astype(np.float32), -1, _SPOT, borderType=cv2.BORDER_CONSTANT)
-    centres = (whole >= _WHOLE * _SPOT.sum()).astype(np.uint8)
-    _, _, _, middles = cv2.connectedComponentsWithStats(centres, connectivity=8)
-    found = [(float(round(x)), float(round(y))) for x, y in middles[1:]]
-    merged = centres * (cv2.filter2D(centres.astype(np.float32), -1, np.ones((5, 5))) > 20)
-    y, x = np.nonzero(merged)
-    every = max(1, len(x) // _MOST_DOTS)
-    found += zip(x[::every].astype(float).tolist(), y[::every].astype(float).tolist(), strict=True)
-    return found[: 2 * _MOST_DOTS]
-
-
 def _near(image: ImageArray, colour: NDArray[np.float32], tolerance: int) -> NDArray[np.uint8]:
     low, high = np.maximum(colour - tolerance, 0), np.minimum(colour + tolerance, 255)
     return np.asarray(cv2.inRange(image, low, high) > 0, dtype=np.uint8)
 
 
 class Search:
-    """An image of one drawn person, the joints believed to be in it, and what they draw.
+    """A pose image of one person, the joints assumed in it, and their rendering.
 
-    ``tolerance``: of 255, how far a colour may be off. Made with the places that colours give.
-    Hands that are drawn too are neither searched nor compared.
+    ``tolerance``: of 255, the largest difference of a colour. Hands are neither searched nor
+    compared.
     """
 
     def __init__(self, image: ImageArray, manner: Manner, tolerance: int, work: Work) -> None:
@@ -161,14 +145,11 @@ class Search:
         hands = hand_pixels(image, tolerance) if manner is Manner.OPAQUE else None
         self.hands = hands is not None
         shape = image.shape[:2]
-        self.counts = np.ones(shape, np.uint8) if hands is None else 1 - hands  # what is compared
+        self.counts = np.ones(shape, np.uint8) if hands is None else 1 - hands  # 1: compared
         self.bright = (brightest(image) >= DARK) & (self.counts > 0)
         joints = range(len(JOINTS))
         body = image if hands is None else image * self.counts[..., None]
         self.places = [_places(body, joint, manner, tolerance, work) for joint in joints]
-        if hands is not None:
-            for joint in _WRISTS:  # their own discs are hidden
-                self.places[joint] += _dot_centres(image, hands, tolerance)
         first = [found[0] if found else (np.nan, np.nan) for found in self.places]
         self.points: Keypoints = np.array(first)
         height, width = image.shape[:2]
@@ -176,7 +157,7 @@ class Search:
         self.choose()
 
     def finish(self) -> None:
-        """Put every joint where the drawing is closest to the image."""
+        """Place every joint where the rendering is closest to the image."""
         self.move((2, 1))
         self.choose()
         for _ in range(2):
@@ -187,24 +168,22 @@ class Search:
         self.move((1, 0.5))
 
     def explained(self, tolerance: int, *, hands: bool = False) -> float:
-        """Which share of what is drawn, in the image or again, is the same in both; of the body,
-        or with the ``hands``, which are never explained."""
-        ours, theirs = brightest(self.drawn) >= DARK, brightest(self.image) >= DARK
+        """The share of the non-black pixels of image and rendering that are equal in both, without
+        hands, or with ``hands``, which are never equal."""
+        rendered, given = brightest(self.drawn) >= DARK, brightest(self.image) >= DARK
         if not hands:
-            ours, theirs = ours & (self.counts > 0), self.bright
+            rendered, given = rendered & (self.counts > 0), self.bright
         same = brightest(cv2.absdiff(self.drawn, self.image)) <= tolerance
-        return float((ours & theirs & same).sum() / max(1, (ours | theirs).sum()))
+        return float((rendered & given & same).sum() / max(1, (rendered | given).sum()))
 
     def wider(self) -> float:
-        """How much wider the image's lines are than those of the drawing."""
-        ours = (brightest(self.drawn) >= DARK) & (self.counts > 0)
-        return float(self.bright.sum() / max(1, ours.sum()))  # lines are as long in both
+        """How much wider the image's lines are than those of the rendering, by their areas."""
+        rendered = (brightest(self.drawn) >= DARK) & (self.counts > 0)
+        return float(self.bright.sum() / max(1, rendered.sum()))
 
     def better(self, changes: dict[int, Place | None]) -> bool:
-        """Put joints somewhere (None: leave it out) if the drawing is then closer.
-
-        A joint that is not visible (others cover it) is left out.
-        """
+        """Change the places of joints (None: missing) if the rendering is then closer; returns
+        whether they were changed. A joint that is hidden by others is missing."""
         points = self.points.copy()
         for joint, place in changes.items():
             points[joint] = (np.nan, np.nan) if place is None else place
@@ -230,7 +209,7 @@ class Search:
         return True
 
     def _apart(self, window: tuple[slice, slice], drawn: ImageArray) -> float:
-        """How far a drawing is from the image; where hands are drawn it counts less."""
+        """The difference of a rendering from the image, weighted less where hands are."""
         image = self.image[window]
         whole = float(cv2.norm(image, drawn, cv2.NORM_L1))
         if not self.hands:
@@ -239,7 +218,7 @@ class Search:
         return body + _OF_HANDS * (whole - body)
 
     def choose(self) -> None:
-        """For every joint the best of its places, or none."""
+        """Choose the best of its places for every joint, or none."""
         for _ in range(4):
             tried = [
                 self.better({joint: place})
@@ -250,7 +229,7 @@ class Search:
                 break
 
     def move(self, steps: tuple[float, ...]) -> None:
-        """Every joint to where the drawing is closest, in ever smaller steps (pixels)."""
+        """Move every joint to where the rendering is closest, by ``steps`` (pixels) in turn."""
         for step in steps:
             moving = set(range(len(JOINTS)))
             for _ in range(8):
@@ -259,11 +238,8 @@ class Search:
                     break
                 moving = moved.union(*(_NEIGHBOURS[joint] for joint in moved))
 
-    def _beside(self, joint: int, x: float, y: float) -> Place:
-        return float(self.points[joint, 0] + x), float(self.points[joint, 1] + y)
-
     def swap(self) -> bool:
-        """Neighbours whose places were taken for one another."""
+        """Exchange the places of similar or neighbouring joints where that is better."""
         swapped = False
         for a, b in _SWAPS:
             if np.isfinite(self.points[[a, b]]).any():
@@ -271,23 +247,26 @@ class Search:
                 swapped |= self.better(dict(zip((a, b), there, strict=True)))
         return swapped
 
-    def _place(self, joint: int) -> Place | None:
+    def _place(self, joint: int, way: tuple[int, int] = (0, 0), step: float = 0.0) -> Place | None:
+        """The place of a joint, moved by ``step`` pixels; None if it is missing."""
         x, y = self.points[joint].tolist()
-        return (x, y) if np.isfinite(x) else None
+        return (x + way[0] * step, y + way[1] * step) if np.isfinite(x) else None
 
     def _walk(self, joint: int, step: float) -> bool:
-        start = self.points[joint].copy()
-        if np.isfinite(start).all():
-            for way in _AROUND:
-                while self.better({joint: self._beside(joint, way[0] * step, way[1] * step)}):
-                    pass
-        return not np.array_equal(start, self.points[joint], equal_nan=True)
+        """Move a joint by steps while that is better; returns whether it was moved."""
+        start = self._place(joint)
+        if start is None:
+            return False
+        for way in _AROUND:
+            while self.better({joint: self._place(joint, way, step)}):
+                pass
+        return self._place(joint) != start
 
     def fill_gaps(self) -> bool:
-        """Doubtful joints to wherever the image shows other things than the drawing."""
+        """Place doubtful joints wherever the image differs from the rendering."""
         filled, spot = False, _SPOT / _SPOT.sum()
         for joint in self._doubtful():
-            # of all joints these alone may be hidden by hands
+            # only these joints may be hidden by hands
             hidden = self.hands and joint in _BY_HANDS
             counts = np.ones_like(self.counts) if hidden else self.counts
             bright = ((brightest(self.image) >= DARK) & (counts > 0)).astype(np.float32)
@@ -301,12 +280,11 @@ class Search:
         return filled
 
     def _doubtful(self) -> list[int]:
-        """Joints not found, and those around which the drawing differs from the image."""
-        off = cv2.boxFilter(
-            (brightest(cv2.absdiff(self.image, self.drawn)) * self.counts).astype(np.float32),
-            -1,
-            (2 * RADIUS + 1,) * 2,
+        """Missing joints, then joints around which the rendering differs from the image."""
+        difference = (brightest(cv2.absdiff(self.image, self.drawn)) * self.counts).astype(
+            np.float32
         )
+        off = cv2.boxFilter(difference, -1, (2 * RADIUS + 1,) * 2)
         height, width = off.shape
         missing, poor = [], []
         for joint, (x, y) in enumerate(self.points.tolist()):

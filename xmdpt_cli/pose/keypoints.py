@@ -1,7 +1,7 @@
-"""The 18 keypoints of a person, and the frame of the published annotations.
+"""The 18 keypoints of a person, and the coordinate frame of the published annotations.
 
-Keypoints are float64 (18, 2), x and y in pixels of the image they belong to, or as fractions of
-its width and height; NaN where a joint is missing.
+Keypoints are float64 (18, 2), x and y in pixels of their image, or as fractions of its width and
+height; NaN where a joint is missing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LIMBS = (  # later limbs are blended over earlier ones (published drawing)
 )  # fmt: skip
 FACE = ("nose", "right_eye", "left_eye", "right_ear", "left_ear")
 
-# The annotations' frame: a 176 x 256 image, alone or in the middle of a padded 256 x 256 one.
+# of the annotations: a 176 x 256 image, alone or in the middle of a padded 256 x 256 image
 FRAME_WIDTH, FRAME_HEIGHT, PADDING = 176.0, 256.0, 40.0
 
 
@@ -37,12 +37,12 @@ def joint_indices(*names: str) -> list[int]:
 
 
 def seen(points: Keypoints) -> NDArray[np.bool_]:
-    """(..., 18, 2) -> (..., 18): whether each joint is there."""
+    """(..., 18, 2) -> (..., 18): whether each joint was found."""
     return np.asarray(np.isfinite(points).all(axis=-1))
 
 
 def extent(points: Keypoints) -> float:
-    """How large a person is: the area of the box around the joints that are seen, 0 for none."""
+    """The size of a person: the area of the box around the found joints, 0 without joints."""
     joints = points[seen(points)]
     return float(np.prod(joints.max(axis=0) - joints.min(axis=0))) if len(joints) else 0.0
 
@@ -53,6 +53,6 @@ def size_hw(size: int | Size) -> Size:
 
 
 def from_fractions(points: Keypoints, size: int | Size) -> Keypoints:
-    """Fractions of width and height -> pixels of an image of ``size`` (an int or (H, W))."""
+    """Fractions of width and height -> pixels of an image of ``size``."""
     height, width = size_hw(size)
     return points * np.array((width, height), dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Tell the benchmark's padded 256x256 images (img.zip) from images squashed to 256x256."""
+"""Distinguish the benchmark's padded 256x256 images (img.zip) from images squashed to 256x256."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from PIL import Image
 
 from xmdpt_cli.errors import XmdptError
 
-# The columns that hold the photograph: 750 x 1101 at 256 rows is 174 columns wide, in the middle.
+# the columns of the photograph: 750 x 1101 at 256 rows is 174 columns wide, in the middle
 PADDED_SIZE, PADDED_BOX = (256, 256), (41, 0, 215, 256)
-SAMPLE = 12  # images that are looked at
+SAMPLE = 12  # images that are inspected
 _READ_AT_MOST = 3 * SAMPLE  # some may be missing or broken
-# The border is one grey (227 to 251 on real images, not always white), saved as JPEG: its
-# columns deviate by at most 0.2. The photograph beside it deviates by 0.9 and more; a squashed
-# photograph before an empty white wall has no such step, and nothing of it may be cut off.
+# The border has one grey (227 to 251 in real images, not always white), saved as JPEG: the standard
+# deviation of its columns is at most 0.2, that of the photograph's beside it 0.9 and more. A
+# squashed photograph in front of a white wall has no such step, and must not be cropped.
 _FLAT, _ALIVE = 0.5, 0.7
 _MARGIN = 2  # columns on either side of the step that JPEG blurs
-_INSIDE = 6  # columns beyond the margin in which the photograph must show
+_INSIDE = 6  # columns inside of the margin that must show the photograph
 
 
 class Loadable(Protocol):
@@ -29,7 +29,8 @@ class Loadable(Protocol):
 
 
 def is_padded_image(image: Image.Image) -> tuple[bool, bool]:
-    """(256 x 256 with a flat border where the padding would be, and a photograph beside it)."""
+    """(whether it is 256 x 256 with a flat border where the padding would be, whether there is a
+    photograph beside the border)."""
     if image.size != PADDED_SIZE:
         return False, False
     columns = np.asarray(image, dtype=np.float32).std(axis=0).max(axis=1)  # (256,), of 3 channels
@@ -41,9 +42,9 @@ def is_padded_image(image: Image.Image) -> tuple[bool, bool]:
 
 
 def are_padded(images: Sequence[Loadable]) -> bool:
-    """Whether these are padded images, judged from a dozen of them, evenly spread.
+    """Whether these are padded images, according to a dozen of them, evenly spread.
 
-    Nine tenths of those that can be read must have the border, and half of them the step.
+    Nine tenths of the readable ones must have the border, half of them a photograph beside it.
     """
     read = bordered = stepped = 0
     for index in np.linspace(0, len(images) - 1, min(_READ_AT_MOST, len(images))).astype(int):

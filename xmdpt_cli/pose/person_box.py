@@ -1,4 +1,4 @@
-"""Where DeepFashion's photographer would have put the frame around a person.
+"""The box around a person that frames it as DeepFashion's photographs do.
 
 Measured on 128 annotated DeepFashion images (medians; fractions of the frame, which is
 176:256; "head" is the highest of eyes, nose and ears):
@@ -61,16 +61,16 @@ _SHOTS = (
 _SHOULDERS = ("right_shoulder", "left_shoulder")
 _PORTRAIT = _SHOTS[-1]  # of head and shoulders alone: as large as in the half-length images
 _SHOULDERS_WIDE, _NECK_BELOW_HEAD = 0.25, 0.20
-# The least room between a joint and the frame.
+# smallest distance of a joint from the sides of the box
 _BESIDE, _ABOVE = 0.10, 0.04
 
 
 def person_box(keypoints: Keypoints, image_size: tuple[int, int]) -> Box:
     """Keypoints (18, 2) in pixels of an image of (H, W) -> the 176:256 box around the person.
 
-    As large as the measured margins make it, larger where joints would be outside (arms spread,
-    a person lying). Where the body leaves the image at its bottom, the box ends there too. At
-    least one joint must be seen.
+    Its size follows from the measured margins; it is larger if joints would be outside (spread
+    arms, a lying person). If the image cuts the body at its bottom, the box ends there too. At
+    least one joint must be found.
     """
     assert np.isfinite(keypoints).all(axis=1).any(), "no joint to put a box around"
     shot, top, bottom = _vertical(keypoints)
@@ -83,7 +83,7 @@ def person_box(keypoints: Keypoints, image_size: tuple[int, int]) -> Box:
     top, bottom = middle - height / 2, middle + height / 2
     edge = float(image_size[0])
     if shot is not _SHOTS[0] and bottom > edge > high[1]:
-        # the image cuts the body: so does the box, and what is above stays where it was
+        # the image cuts the body, and so does the box; its top does not move
         height = max(edge - top, least)
         top = edge - height
     top = _within(top, low[1] - _ABOVE * height, high[1] - (1 - _ABOVE) * height)
@@ -94,7 +94,7 @@ def person_box(keypoints: Keypoints, image_size: tuple[int, int]) -> Box:
 
 
 def box_around(boxes: list[Box]) -> Box:
-    """The smallest 176:256 box around boxes: of a sequence, so that the figure moves in it."""
+    """The smallest 176:256 box around the boxes of a sequence, in which the figure moves."""
     left, top = min(b.left for b in boxes), min(b.top for b in boxes)
     right, bottom = max(b.right for b in boxes), max(b.bottom for b in boxes)
     return widened(Box(left, top, right, bottom))
@@ -108,7 +108,8 @@ def widened(box: Box) -> Box:
 
 
 def _vertical(keypoints: Keypoints) -> tuple[_Shot, float, float]:
-    """(kind of image, top, bottom): from the head, or the neck, down to the lowest joints."""
+    """(kind of image, top, bottom) from the places of the head, or the neck, and the lowest
+    joints."""
     rows = {name: float(y) for name, (_, y) in zip(JOINTS, keypoints, strict=True) if y == y}
     shot = next((shot for shot in _SHOTS if any(n in rows for n in shot.lowest)), None)
     head = min((rows[name] for name in FACE if name in rows), default=None)
@@ -125,11 +126,11 @@ def _vertical(keypoints: Keypoints) -> tuple[_Shot, float, float]:
         at = _PORTRAIT.head if place == "head" else _PORTRAIT.neck
         return _PORTRAIT, start - at * height, start + (1 - at) * height
     low, high = float(np.nanmin(keypoints[:, 1])), float(np.nanmax(keypoints[:, 1]))
-    return shot or _PORTRAIT, low, high  # a few limbs: they fill the box
+    return shot or _PORTRAIT, low, high  # a few limbs fill the box
 
 
 def _from_shoulders(keypoints: Keypoints, head: float | None, neck: float | None) -> float:
-    """The height of a box in which head and shoulders are as large as usual, 0 if unknown."""
+    """The height of a box in which head and shoulders have the usual size, 0 if unknown."""
     right, left = (keypoints[JOINTS.index(name)] for name in _SHOULDERS)
     wide = float(np.hypot(*(right - left))) / _SHOULDERS_WIDE
     tall = (neck - head) / _NECK_BELOW_HEAD if head is not None and neck is not None else 0.0
@@ -137,5 +138,5 @@ def _from_shoulders(keypoints: Keypoints, head: float | None, neck: float | None
 
 
 def _within(value: float, most: float, least: float) -> float:
-    """``value``, moved between ``least`` and ``most``."""
+    """``value`` clipped to [least, most]."""
     return float(min(max(value, least), most))

@@ -1,7 +1,7 @@
-"""The people of a sequence, each with a track: who of a frame is who of the frames before.
+"""Tracks of all people of a sequence: matches the people of a frame to those of earlier frames.
 
-Everybody is tracked, so that a person who is hidden for some frames is not taken for the one who
-hides them: that one's joints belong to the track of their own.
+Everyone is tracked, so that a hidden person is not confused with the person in front, whose joints
+belong to another track.
 """
 
 from __future__ import annotations
@@ -17,40 +17,38 @@ from xmdpt_cli.pose.keypoints import Keypoints
 
 Array = NDArray[np.float64]
 
-#: body sizes (the diagonal of a person's box) that the mean joint lies from where it is expected;
-#: a person who walks moves 0.05 from a frame to the next at 25 frames a second, and 0.4 at 2
+# Distances and costs are in body sizes, the diagonal of a person's box, averaged over the joints.
+#: largest distance of a match from the expected place; a walking person moves 0.05 between frames
+#: at 25 frames a second, and 0.4 at 2
 GATE = 0.5
-_CLOSE = 0.15  # such matches are made first: no person gives up their place to help another
-_WIDER = 0.1  # of the gate for each frame in which a person was not seen, at most twice as wide
+_CLOSE = 0.15  # matches within this distance are made first
+_WIDER = 0.1  # growth of the gate for each frame without the person, up to twice as wide
 _KEEPS_PACE = 25  # frames for which a person is expected to keep their pace
-_PACE = 5  # sightings over which the pace is measured
-_STOPPED = 0.15  # body sizes by which staying is less likely than going on
-_UNSEEN = (
-    0.03,
-    5,
-)  # body sizes by which a match is less likely, each unseen frame, at most so many
-_NEW = (0.05, 3)  # the same for others who were seen fewer times than this
-_PATIENCE = 50  # frames after which other people are forgotten
-_TWICE = 0.08  # body sizes: so near is the same person, found twice by the estimator
-_ALIKE = 0.05  # body sizes: matches that differ by less cannot be told apart
+_PACE = 5  # detections over which the pace is measured
+_STOPPED = 0.15  # cost of staying instead of keeping the pace
+_UNSEEN = (0.03, 5)  # cost of each frame without the person, and the largest number that counts
+_NEW = (0.05, 3)  # cost of other people who were detected fewer times than this
+_PATIENCE = 50  # frames after which other people are dropped
+_TWICE = 0.08  # distance of two detections of the same person
+_ALIKE = 0.05  # matches whose costs differ by less are ambiguous
 
 
 @dataclass
 class _Person:
-    """``seen``: the last sightings, (number of the frame, joints); ``count``: of all of them."""
+    """One tracked person."""
 
-    seen: list[tuple[int, Keypoints]]
-    count: int = 1
+    seen: list[tuple[int, Keypoints]]  # the last detections: (number of the frame, joints)
+    count: int = 1  # number of all detections
 
     def unseen(self, number: int) -> int:
-        """Frames since the last sighting, without frame ``number``."""
+        """The number of frames between the last detection and frame ``number``."""
         return number - self.seen[-1][0] - 1
 
     def gate(self, number: int) -> float:
         return GATE * min(2.0, 1 + _WIDER * self.unseen(number))
 
     def expected(self, number: int) -> Keypoints | None:
-        """Where they are if they go on at their pace; None if that is not known."""
+        """The joints in frame ``number`` at a constant pace; None if the pace is unknown."""
         (first, old), (last, new) = self.seen[0], self.seen[-1]
         both = np.isfinite(old - new).all(axis=1)
         if first == last or not both.any():
@@ -64,27 +62,26 @@ class _Person:
 
 
 class People:
-    """Everybody since a first frame, one of whom is followed.
+    """Everyone since a first frame, and the person of interest among them.
 
-    ``doubtful``: whether the followed person, as found last, may be another one.
+    ``doubtful``: whether the last match of the person of interest may be another person.
     """
 
-    def __init__(self, number: int, people: Sequence[Keypoints], followed: int) -> None:
+    def __init__(self, number: int, people: Sequence[Keypoints], person: int) -> None:
         self._all = [_Person([(number, joints)]) for joints in people]
-        self._all.insert(0, self._all.pop(followed))  # the followed one comes first
+        self._all.insert(0, self._all.pop(person))  # the person of interest is the first
         self._confused = False
         self.doubtful = False
 
     def find(self, number: int, people: Sequence[Keypoints]) -> int | None:
-        """The place of the followed person among the people of frame ``number``, None if they
-        are not there."""
+        """The index of the person of interest among the people of frame ``number``, or None."""
         self._all = [
-            one for i, one in enumerate(self._all) if not i or one.unseen(number) < _PATIENCE
+            track for i, track in enumerate(self._all) if not i or track.unseen(number) < _PATIENCE
         ]
-        costs = np.array([self._costs(one, number, people) for one in self._all])
-        gates = np.array([one.gate(number) for one in self._all])
+        costs = np.array([self._costs(track, number, people) for track in self._all])
+        gates = np.array([track.gate(number) for track in self._all])
         owner = _matches(costs, gates)
-        place = next((i for i, who in owner.items() if who == 0), None)
+        place = next((i for i, track in owner.items() if track == 0), None)
         self._judge(number, costs, owner, place)
         for i, joints in enumerate(people):
             if i in owner:
@@ -93,41 +90,41 @@ class People:
                 self._all.append(_Person([(number, joints)]))
         return place
 
-    def _costs(self, one: _Person, number: int, people: Sequence[Keypoints]) -> Array:
-        """How unlikely each of some people is to be one of before, in body sizes."""
-        stays, goes = one.seen[-1][1], one.expected(number)
-        costs = distances(stays, people)
-        if goes is not None:
-            costs = np.minimum(costs + _STOPPED, distances(goes, people))
-        costs = costs + _UNSEEN[0] * min(one.unseen(number), _UNSEEN[1])
-        return costs + (_NEW[0] if one is not self._all[0] and one.count < _NEW[1] else 0.0)
+    def _costs(self, track: _Person, number: int, people: Sequence[Keypoints]) -> Array:
+        """The cost of matching each of some people to a track."""
+        last, expected = track.seen[-1][1], track.expected(number)
+        costs = distances(last, people)
+        if expected is not None:
+            costs = np.minimum(costs + _STOPPED, distances(expected, people))
+        costs = costs + _UNSEEN[0] * min(track.unseen(number), _UNSEEN[1])
+        return costs + (_NEW[0] if track is not self._all[0] and track.count < _NEW[1] else 0.0)
 
     def _judge(self, number: int, costs: Array, owner: dict[int, int], place: int | None) -> None:
-        """Keep whether the followed person could as well be another one."""
-        mine = costs[0]
-        if place is None:  # another person is taken to be where they could be
-            near = any(mine[i] - costs[who, i] < _ALIKE for i, who in owner.items())
+        """Determine whether the person of interest may as well be another person."""
+        own = costs[0]
+        if place is None:  # another person was matched where they could be
+            near = any(own[i] - costs[other, i] < _ALIKE for i, other in owner.items())
             self._confused, self.doubtful = self._confused or near, False
             return
-        one = self._all[0]
-        lost = one.unseen(number)
-        far = mine[place] > one.gate(number) / 2
-        idle = [who for who in range(1, len(costs)) if who not in owner.values()]
-        claimed = any(costs[who, place] - mine[place] < _ALIKE for who in idle)
+        person = self._all[0]
+        lost = person.unseen(number)
+        far = own[place] > person.gate(number) / 2
+        idle = [other for other in range(1, len(costs)) if other not in owner.values()]
+        claimed = any(costs[other, place] - own[place] < _ALIKE for other in idle)
         swapped = any(
-            mine[i] + costs[who, place] - mine[place] - costs[who, i] < _ALIKE
-            for i, who in owner.items()
-            if who
+            own[i] + costs[other, place] - own[place] - costs[other, i] < _ALIKE
+            for i, other in owner.items()
+            if other
         )
-        # where several people went who were hidden for a while is unknown
-        guessed = lost >= _UNSEEN[1] or one.expected(number) is None
+        # the order of several people who were hidden for a while is unknown
+        guessed = lost >= _UNSEEN[1] or person.expected(number) is None
         several = (
             lost > 0
             and guessed
             and any(
-                costs[who, place] <= one.gate(number)
-                for who in range(1, len(costs))
-                if self._all[who].unseen(number)
+                costs[other, place] <= person.gate(number)
+                for other in range(1, len(costs))
+                if self._all[other].unseen(number)
             )
         )
         long = lost > _KEEPS_PACE or several
@@ -136,14 +133,14 @@ class People:
 
 
 def _matches(costs: Array, gates: Array) -> dict[int, int]:
-    """{place of a detection: place of its track}: close matches first, then those in the gate."""
+    """{index of a detection: index of its track}: close matches first, then those in the gate."""
     owner: dict[int, int] = {}
     for limits in (np.minimum(gates, _CLOSE), gates):
         tracks = [i for i in range(len(costs)) if i not in owner.values()]
         places = [i for i in range(costs.shape[1]) if i not in owner]
         if not tracks or not places:
             break
-        # a column for each track, to be left without a match
+        # one more column for each track, to leave it without a match
         part, most = costs[np.ix_(tracks, places)], limits[tracks]
         part = np.where(part <= most[:, None], part, 1e6)
         alone = np.where(np.eye(len(tracks), dtype=bool), most[:, None], 1e6)
@@ -155,12 +152,12 @@ def _matches(costs: Array, gates: Array) -> dict[int, int]:
 
 
 def distance(one: Keypoints, two: Keypoints) -> float:
-    """How far two poses (18, 2) lie apart, in body sizes: the mean over the joints of both."""
+    """The distance of two poses (18, 2) in body sizes: the mean over the joints of both."""
     return float(distances(one, [two])[0])
 
 
 def distances(one: Keypoints, others: Sequence[Keypoints]) -> Array:
-    """How far a pose (18, 2) lies from others, in body sizes; without a joint that both have, the
+    """The distances of a pose (18, 2) from others in body sizes; without common joints, the
     distance of their middles."""
     two = np.stack(list(others))
     apart = np.hypot(*np.moveaxis(two - one, -1, 0))

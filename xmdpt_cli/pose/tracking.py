@@ -1,7 +1,8 @@
-"""One person through the frames of a sequence: by position, from frame to frame.
+"""Track one person through the frames of a sequence, by position.
 
-Keypoints files list the people of each frame in any order. Who is who of the frames before is
-decided for everybody at once (``people_tracks``); a person who is not seen is missing, not another.
+Keypoints files list the people of each frame in any order. They are matched to the people of
+earlier frames all at once (``person_tracks``); a person who is not found is missing, and is not
+replaced by another.
 """
 
 from __future__ import annotations
@@ -10,12 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-import numpy as np
-
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.pose.formats.image_poses import ImagePoses
 from xmdpt_cli.pose.from_pose_image import LEAST_JOINTS
-from xmdpt_cli.pose.keypoints import Keypoints, extent
+from xmdpt_cli.pose.keypoints import Keypoints, extent, seen
 from xmdpt_cli.pose.person_tracks import People
 
 EmptyFrames = Literal["skip", "hold"]
@@ -24,28 +23,24 @@ EMPTY_FRAMES: tuple[str, ...] = get_args(EmptyFrames)
 
 @dataclass
 class Track:
-    """The person of each frame of a sequence, None where they are not seen.
+    """The person in each frame of a sequence. Frames are numbered from 1."""
 
-    ``jumps``: numbers (from 1) of frames whose only person is farther from the one before than
-    the same person can be. ``doubtful``: those in which it may be another person.
-    """
-
-    poses: list[Keypoints | None] = field(default_factory=list)
-    jumps: list[int] = field(default_factory=list)
-    doubtful: list[int] = field(default_factory=list)
+    poses: list[Keypoints | None] = field(default_factory=list)  # None: not found
+    jumps: list[int] = field(default_factory=list)  # frames whose only person is too far away
+    doubtful: list[int] = field(default_factory=list)  # frames in which it may be another person
 
 
 def check_empty_frames(choice: str) -> None:
     """ConfigError unless it is one of ``EMPTY_FRAMES``."""
     if choice not in EMPTY_FRAMES:
         raise ConfigError(
-            f"no such way with empty frames: {choice}", f"one of {', '.join(EMPTY_FRAMES)}"
+            f"no such choice for empty frames: {choice}", f"one of {', '.join(EMPTY_FRAMES)}"
         )
 
 
 def person_of(people: Sequence[Keypoints], person: int | None, where: str, option: str) -> int:
-    """The place of the largest of some people, or of the one asked for (1: the largest);
-    ``option`` is what asks."""
+    """The index of person number ``person`` (1 or None: the largest). XmdptError, naming
+    ``option``, if there are fewer people."""
     wanted = 1 if person is None else person
     if not 1 <= wanted <= len(people):
         raise XmdptError(
@@ -57,18 +52,18 @@ def person_of(people: Sequence[Keypoints], person: int | None, where: str, optio
 
 
 def track(frames: Sequence[ImagePoses], person: int | None, option: str) -> Track:
-    """One person through the frames of a file: ``person`` of the first frame, 1 the largest.
+    """Track person number ``person`` of the first frame (1 or None: the largest) through a file.
 
-    In frames that are images of their own (``separate``), and at each change of the image size, the
-    person is chosen anew. Where no frame has several people there is nothing to choose:
-    then everybody is taken, and ``jumps`` says where it can hardly be the same person. A person of
-    fewer than ``LEAST_JOINTS`` joints counts as not seen, unless the file has one frame.
+    In ``separate`` frames, and after each change of the image size, the person is chosen again. If
+    no frame has several people, everyone is taken, and ``jumps`` are the frames in which it can
+    hardly be the same person. People with fewer than ``LEAST_JOINTS`` joints are ignored, unless
+    the file has one frame.
     """
     found = Track()
     crowded = any(len(frame.people) > 1 for frame in frames)
     known: People | None = None
     for number, frame in enumerate(frames, start=1):
-        people = [p for p in frame.people if len(frames) == 1 or _joints(p) >= LEAST_JOINTS]
+        people = [p for p in frame.people if len(frames) == 1 or seen(p).sum() >= LEAST_JOINTS]
         if frame.separate or (number > 1 and frame.size != frames[number - 2].size):
             known = None
         place: int | None = None
@@ -87,13 +82,9 @@ def track(frames: Sequence[ImagePoses], person: int | None, option: str) -> Trac
     return found
 
 
-def _joints(points: Keypoints) -> int:
-    return int(np.isfinite(points).all(axis=1).sum())
-
-
 def filled(poses: Sequence[Keypoints | None], empty: EmptyFrames) -> list[tuple[int, Keypoints]]:
-    """(place, pose) of the frames to use: without those that are None, or (hold) with the pose
-    before in their place."""
+    """(index, pose) of the frames to use: without those that are None ("skip"), or with the pose
+    before in their place ("hold")."""
     out: list[tuple[int, Keypoints]] = []
     for place, points in enumerate(poses):
         if points is not None:
@@ -104,22 +95,22 @@ def filled(poses: Sequence[Keypoints | None], empty: EmptyFrames) -> list[tuple[
 
 
 def notes_on(found: Track, name: str, empty: EmptyFrames) -> list[str]:
-    """What became of frames in which the person was not seen, and of jumps, a clause each."""
-    seen = [number for number, points in enumerate(found.poses, start=1) if points is not None]
+    """Notes on frames without the person, jumps and doubtful frames, one clause each."""
+    there = [number for number, points in enumerate(found.poses, start=1) if points is not None]
     total, notes = len(found.poses), []
     what = "skipped" if empty == "skip" else "the pose before is held"
-    before = list(range(1, seen[0]))
-    gaps = sorted({*range(seen[0], seen[-1])} - {*seen})
+    before = list(range(1, there[0]))
+    gaps = sorted({*range(there[0], there[-1])} - {*there})
     other = "" if empty == "hold" else "; --empty-frames hold repeats the pose before"
     if before:
-        notes.append(f"{name}: nobody in frame {_listed(before)} of {total}: skipped")
+        notes.append(f"{name}: no person in frame {_listed(before)} of {total}: skipped")
     if gaps:
         notes.append(
             f"{name}: the person is not found in frame {_listed(gaps)} of {total}: {what}{other}"
         )
-    if seen[-1] < total:
+    if there[-1] < total:
         notes.append(
-            f"{name}: the person is not found from frame {seen[-1] + 1} on, to the last, {total}: "
+            f"{name}: the person is not found from frame {there[-1] + 1} on, to the last, {total}: "
             f"{what}{other}"
         )
     if found.jumps:
@@ -130,7 +121,7 @@ def notes_on(found: Track, name: str, empty: EmptyFrames) -> list[str]:
     if found.doubtful:
         notes.append(
             f"{name}: in frame {_listed(found.doubtful)} of {total} the person can hardly be told "
-            "from another one; the most likely one is taken: look at the poses from there on"
+            "from another one; the most likely one is taken: check the poses from there on"
         )
     return notes
 

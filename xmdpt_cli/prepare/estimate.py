@@ -103,7 +103,7 @@ def _decode_some(items: Sequence[Item], sizes: Sequence[int]) -> list[DecodedVie
 
 def _time_detector(views: Sequence[DecodedView], detector: PoseDetector) -> float | None:
     """Seconds an image takes OpenPose; None if it has to look at none of these."""
-    images = [view.whole for view in views if view.whole is not None]
+    images = [view.image for view in views if view.image is not None]
     if not images:
         return None
     begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What the frozen networks add to decoded items: keypoints where they are missing, features."""
+"""What the frozen networks add to decoded items: missing keypoints, and features."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def add_keypoints(
 ) -> Iterator[DecodedItem]:
     """The items in order; views without keypoints get OpenPose's, or are left out.
 
-    The detector looks at about ``batch_size`` images at a time.
+    The detector gets about ``batch_size`` images at a time.
     """
     group: list[DecodedItem] = []
     images = 0
@@ -80,11 +80,11 @@ def _detect(group: Sequence[DecodedItem], detector: PoseDetector) -> None:
         for name, view in item.views.items()
         if view.fractions is None
     ]
-    images = [view.whole for _, _, view in missing if view.whole is not None]
+    images = [view.image for _, _, view in missing if view.image is not None]
     assert len(images) == len(missing)
     found = detector.keypoints_batch(images) if images else []
     for (item, name, view), image, points in zip(missing, images, found, strict=True):
-        view.whole = None
+        view.image = None
         if points is None:
             item.drop(name, NO_PERSON)
         else:
@@ -123,40 +123,27 @@ def encode_views(
 ) -> None:
     """Give every view of the batch its features, at every size and in both orientations."""
     for size, encoder in encoders.items():
-        sized = [view.sized[size] for view in batch]
+        views = [view.sized[size] for view in batch]
+        images = [view.image for view in views]
+        poses = [view.pose for view in views if view.pose is not None]
         features: list[dict[str, torch.Tensor]] = [{} for _ in batch]
         for suffix in ("", FLIP):
-            images = _stacked([one.image for one in sized], bool(suffix))
-            poses = _stacked([one.pose for one in sized if one.pose is not None], bool(suffix))
+            if suffix:  # images are mirrored, joints are not relabelled (published)
+                images, poses = ([cv2.flip(a, 1) for a in arrays] for arrays in (images, poses))
             with torch.no_grad():
-                encoded = encoder.encode(images, poses)
+                encoded = encoder.encode(np.stack(images), np.stack(poses))
             for name, tensor in encoded.items():
                 assert tensor.shape[0] == len(batch), (name, tensor.shape)
-                for view, into, row in zip(batch, features, tensor.detach().cpu(), strict=True):
+                for view, stored, row in zip(batch, features, tensor.detach().cpu(), strict=True):
                     if not bool(torch.isfinite(row).all()):
                         raise XmdptError(
                             f"the encoder gave {name} that are not finite for {view.file}",
                             "run the encoders in float32 or bfloat16",
                         )
-                    into.update(_stored(name + suffix, row, tokens))
-        for one, found in zip(sized, features, strict=True):
-            one.features = found
-
-
-def _stacked(images: list[ImageArray], mirror: bool) -> ImageArray:
-    """(N, H, W, 3). Images are mirrored, joints are not relabelled (published)."""
-    stacked = np.empty((len(images), *images[0].shape), dtype=np.uint8)
-    for image, into in zip(images, stacked, strict=True):
-        if mirror:
-            cv2.flip(image, 1, dst=into)  # ten times faster than numpy
-        else:
-            into[...] = image
-    return stacked
-
-
-def _stored(name: str, row: torch.Tensor, tokens: str) -> dict[str, torch.Tensor]:
-    """One tensor as the shard holds it."""
-    if tokens == "fp8" and "_tokens" in name:
-        values, scale = quantise_tokens(row)
-        return {name: values, name + SCALE: scale}
-    return {name: row.clone()}
+                    key = name + suffix
+                    if tokens == "fp8" and "_tokens" in name:
+                        stored[key], stored[key + SCALE] = quantise_tokens(row)
+                    else:
+                        stored[key] = row.clone()
+        for sized, stored in zip(views, features, strict=True):
+            sized.features = stored

@@ -50,6 +50,7 @@ class ShardWriter:
 
     def __init__(self, store: Store, name: str, split: str, *, verify: bool = False) -> None:
         self.store, self.name, self.split, self._verify = store, name, split, verify
+        self.place = f"{store.url}/{name}"
         self.samples: list[SamplePlace] = []
         self._part = store.scratch(name)
         self._file = _HashedFile(self._part)

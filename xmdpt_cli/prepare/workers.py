@@ -1,4 +1,4 @@
-"""Processes that decode items ahead of the networks, and the memory they share with us."""
+"""Processes that decode items ahead of the networks, and the memory shared with them."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ T = TypeVar("T")
 
 
 class Decoders:
-    """Processes or threads that decode items ahead of whoever asks for them, in order.
+    """Processes or threads that decode items ahead of their use, in order.
 
-    Processes write images and pose images into memory shared with this one, in slots of a
-    item each; through a pipe they would cost as much as drawing the poses. What finds no slot
-    free, or does not fit, goes through the pipe.
+    Processes write images and rendered poses into memory shared with this one, in slots of one item
+    each; sending them through a pipe would cost as much as rendering the poses. An item that finds
+    no free slot, or does not fit, goes through the pipe.
     """
 
     def __init__(self, workers: int, sizes: Sequence[int], ahead: int) -> None:
-        self.ahead = ahead  # about so many images are on the way
+        self.ahead = ahead  # about this many images are decoded ahead
         self._slots: Slots | None = None
         self._pool: Executor
         if workers:
@@ -49,7 +49,7 @@ class Decoders:
             self._pool = ProcessPoolExecutor(
                 workers,
                 mp_context=context,
-                initializer=_begin_decoder,
+                initializer=_start_decoder,
                 initargs=(self._slots.memory, count),
             )
         else:
@@ -63,7 +63,7 @@ class Decoders:
         if isinstance(error, BrokenProcessPool):
             raise XmdptError(
                 "a decoder process died (killed from outside, or out of memory)",
-                "run the same command again, it goes on; with fewer --workers it needs less memory",
+                "run the same command again, it resumes; with fewer --workers it needs less memory",
             ) from None
 
     def map(self, work: Callable[..., T], *arguments: Iterable[Any]) -> Iterator[T]:
@@ -72,24 +72,20 @@ class Decoders:
 
     def decode(self, items: Iterable[tuple[Item, Sequence[int]]]) -> Iterator[DecodedItem]:
         """Yield (item, sizes) decoded, in order."""
-        pending: deque[tuple[Item, Callable[[], DecodedItem]]] = deque()
-        coming = iter(items)
-        on_the_way = 0
-        while True:
-            while on_the_way < self.ahead or not pending:
-                following = next(coming, None)
-                if following is None:
-                    break
-                pending.append((following[0], self._begin(*following)))
-                on_the_way += len(following[0].views)
-            if not pending:
-                return
-            item, finish = pending.popleft()
-            on_the_way -= len(item.views)
-            yield finish()
+        pending: deque[tuple[int, Callable[[], DecodedItem]]] = deque()
+        images = 0  # of the pending items
+        for item, sizes in items:
+            pending.append((len(item.views), self._submit(item, sizes)))
+            images += len(item.views)
+            while images >= self.ahead:
+                count, finish = pending.popleft()
+                images -= count
+                yield finish()
+        while pending:
+            yield pending.popleft()[1]()
 
-    def _begin(self, item: Item, sizes: Sequence[int]) -> Callable[[], DecodedItem]:
-        """Have an item decoded; the call that waits for it."""
+    def _submit(self, item: Item, sizes: Sequence[int]) -> Callable[[], DecodedItem]:
+        """Start decoding an item; the function that waits for it."""
         if self._slots is None:
             return self._pool.submit(decode_item, item, sizes).result
         slots, slot = self._slots, self._slots.take()
@@ -106,41 +102,41 @@ class Slots:
         self._free = deque(range(count))
 
     def take(self) -> int | None:
-        """A slot nobody uses, if there is one."""
+        """A free slot, if there is one."""
         return self._free.popleft() if self._free else None
 
     def put(self, item: DecodedItem, slot: int) -> dict[tuple[str, int], int]:
-        """In the decoder: copy images into a slot as far as they fit -> where they begin."""
+        """In the decoder: copy images into a slot as far as they fit; (view, size) -> offset."""
         places: dict[tuple[str, int], int] = {}
-        begun, room = 0, self._bytes.shape[1]
+        used, room = 0, self._bytes.shape[1]
         for name, view in item.views.items():
             for size, sized in view.sized.items():
                 both = [sized.image] if sized.pose is None else [sized.image, sized.pose]
-                if begun + sum(array.nbytes for array in both) > room:
+                if used + sum(array.nbytes for array in both) > room:
                     return places
-                places[name, size] = begun
+                places[name, size] = used
                 for array in both:
-                    self._bytes[slot, begun : begun + array.nbytes] = array.reshape(-1)
-                    begun += array.nbytes
+                    self._bytes[slot, used : used + array.nbytes] = array.reshape(-1)
+                    used += array.nbytes
         return places
 
     def get(self, slot: int, place: int, size: int) -> ImageArray:
-        """In the main process: (size, size, 3) that begins there, a view until ``give``."""
+        """In the main process: the (size, size, 3) array at ``place``, valid until ``give``."""
         return self._bytes[slot, place : place + 3 * size * size].reshape(size, size, 3)
 
     def give(self, slot: int) -> None:
-        """The slot serves others."""
+        """Free the slot."""
         self._free.append(slot)
 
 
 @dataclass
 class Packed:
-    """A decoded item on its way: nothing that the other end has or finds in the slot."""
+    """What is sent through the pipe of a decoded item: not what lies in its slot."""
 
     skipped: list[tuple[str, str]]
-    # view -> size -> (PNG, where in the slot) or the view as it is, if it found no room there
+    # view -> size -> (PNG, offset in the slot), or the view itself if it found no room there
     views: dict[str, dict[int, tuple[bytes, int] | SizedView]]
-    whole: dict[str, ImageArray | None]
+    images: dict[str, ImageArray | None]  # for OpenPose
 
     @staticmethod
     def of(decoded: DecodedItem, places: dict[tuple[str, int], int]) -> Packed:
@@ -148,37 +144,37 @@ class Packed:
         views: dict[str, dict[int, tuple[bytes, int] | SizedView]] = {}
         for name, view in decoded.views.items():
             views[name] = {
-                size: (one.png, places[name, size]) if (name, size) in places else one
-                for size, one in view.sized.items()
+                size: (sized.png, places[name, size]) if (name, size) in places else sized
+                for size, sized in view.sized.items()
             }
-        whole = {name: view.whole for name, view in decoded.views.items() if view.fractions is None}
-        return Packed(decoded.skipped, views, whole)
+        images = {name: view.image for name, view in decoded.views.items()}
+        return Packed(decoded.skipped, views, images)
 
     def unpack(self, item: Item, slots: Slots, slot: int | None) -> DecodedItem:
         """In the main process."""
         decoded = DecodedItem(item, skipped=self.skipped)
         for name, packed in self.views.items():
             points, sized = item.keypoints.get(name), {}
-            for size, one in packed.items():
-                if isinstance(one, tuple):
+            for size, view in packed.items():
+                if isinstance(view, tuple):
                     assert slot is not None
-                    png, place = one
-                    one = SizedView(slots.get(slot, place, size), png)
+                    png, place = view
+                    view = SizedView(slots.get(slot, place, size), png)
                     if points is not None:  # the pose lies behind its image
-                        one.pose = slots.get(slot, place + one.image.nbytes, size)
-                sized[size] = one
+                        view.pose = slots.get(slot, place + view.image.nbytes, size)
+                sized[size] = view
             file = item.views[name].name
-            decoded.views[name] = DecodedView(file, sized, points, self.whole.get(name))
+            decoded.views[name] = DecodedView(file, sized, points, self.images[name])
         if slot is not None:
             decoded.release = partial(slots.give, slot)
         return decoded
 
 
-_shared: Slots | None = None  # of a decoder process
+_shared: Slots | None = None  # in a decoder process
 
 
-def _begin_decoder(memory: Any, count: int) -> None:
-    """In a new decoder process: one thread, no say in Ctrl-C, gone when its parent is gone."""
+def _start_decoder(memory: Any, count: int) -> None:
+    """In a new decoder process: one thread, ignores Ctrl-C, ends when its parent ends."""
     global _shared
     _shared = Slots(memory, count)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -188,7 +184,7 @@ def _begin_decoder(memory: Any, count: int) -> None:
 
     def watch() -> None:
         wait([parent.sentinel])
-        os._exit(1)  # the parent was killed: nobody reads the queue any more
+        os._exit(1)  # the parent was killed
 
     threading.Thread(target=watch, daemon=True).start()
 

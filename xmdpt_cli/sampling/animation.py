@@ -1,13 +1,19 @@
-"""Images one after the other: animated WebP, GIF, or MP4 (VP9, which browsers play)."""
+"""A sequence of images as an animation: WebP, GIF, or MP4 (VP9, which browsers play).
+
+The file stores how its images were generated: WebP and MP4 in an XMP packet (ISO 16684-1), GIF in
+a comment. The packet uses IPTC's term for images of generative models, which other programs read.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import quoteattr
 
 import cv2
 import numpy as np
@@ -15,16 +21,19 @@ from PIL import Image
 
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import atomic_write, writing
-from xmdpt_cli.images import ImageArray, generated_metadata
+from xmdpt_cli.images import GENERATED, ImageArray, generated_metadata
 from xmdpt_cli.sampling.png_writer import png_text
-from xmdpt_cli.sampling.xmp import append_xmp, embedded
 
 SUFFIXES = (".webp", ".gif", ".mp4")
 _CODECS = ("vp09", "mp4v")  # the first that this OpenCV can write
+#: marks a box of XMP in an MP4 file (XMP specification, part 3: storage in MPEG-4)
+_XMP_BOX = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
+_IPTC = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+_ALGORITHM = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 
 
 def check_animation(path: Path) -> None:
-    """ConfigError unless the name says one of the formats."""
+    """ConfigError unless the file's suffix is one of ``SUFFIXES``."""
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(
             f"no such kind of animation: {path.name}", f"end its name in {', '.join(SUFFIXES)}"
@@ -32,7 +41,7 @@ def check_animation(path: Path) -> None:
 
 
 def check_free(path: Path, metadata: Mapping[str, Any]) -> None:
-    """XmdptError if a file is there that is not this very animation: it is not replaced."""
+    """XmdptError if the file exists and is not this same animation: it is not replaced."""
     if not path.exists():
         return
     there = generated_metadata(path)
@@ -44,22 +53,23 @@ def check_free(path: Path, metadata: Mapping[str, Any]) -> None:
 def write_animation(
     path: Path, images: Sequence[ImageArray], fps: float, metadata: Mapping[str, Any] | None = None
 ) -> None:
-    """uint8 (H, W, 3) each, one size; played without end. Whole, or not there.
+    """Write images uint8 (H, W, 3) of one size as an endless animation, atomically.
 
-    ``metadata``: how they were generated, which the file then carries (``xmp.py``).
+    ``metadata``: how they were generated, stored in the file.
     """
     text = None if metadata is None else png_text(metadata)
     check_animation(path)
-    # of the name nothing but its ending: OpenCV makes patterns of percent signs
+    suffix = path.suffix.lower()
+    # a temporary name without the file's own: OpenCV interprets percent signs as patterns
     digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
-    part = path.with_name(f".{digest}.part{path.suffix.lower()}")
+    part = path.with_name(f".{digest}.part{suffix}")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path, part):
-            if path.suffix.lower() == ".mp4":
+            if suffix == ".mp4":
                 _write_mp4(part, images, fps)
                 if text is not None:
-                    append_xmp(part, text)
+                    _append_xmp(part, text)
             else:
                 frames = [Image.fromarray(image) for image in images]
                 frames[0].save(
@@ -68,14 +78,14 @@ def write_animation(
                     append_images=frames[1:],
                     duration=round(1000 / fps),
                     loop=0,
-                    quality=90,  # WebP's; GIF knows none
-                    **embedded(path.suffix.lower(), text),
+                    quality=90,  # of WebP; GIF ignores it
+                    **_embedded(suffix, text),
                 )
 
 
 def _write_mp4(path: Path, images: Sequence[ImageArray], fps: float) -> None:
-    path.write_bytes(bytes(2**16))  # fails with a reason, where OpenCV would only not open it
-    height, width = (side - side % 2 for side in images[0].shape[:2])  # its colours are halved
+    path.write_bytes(bytes(2**16))  # raises an OSError with a reason, which OpenCV does not
+    height, width = (side - side % 2 for side in images[0].shape[:2])  # 4:2:0 needs even sides
     for codec in _CODECS:
         video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, (width, height))
         if not video.isOpened():
@@ -83,7 +93,7 @@ def _write_mp4(path: Path, images: Sequence[ImageArray], fps: float) -> None:
         for image in images:
             video.write(np.ascontiguousarray(image[:height, :width, ::-1]))
         video.release()
-        written = _frames(path)  # OpenCV does not say that the disk is full
+        written = _frames(path)  # OpenCV reports no error when the disk is full
         if written < len(images):
             raise XmdptError(
                 f"cannot write the animation: {written} of {len(images)} images are in it",
@@ -96,8 +106,41 @@ def _write_mp4(path: Path, images: Sequence[ImageArray], fps: float) -> None:
 
 
 def _frames(path: Path) -> int:
-    """How many images a video holds, 0 if it is none."""
+    """The number of images in a video, 0 if it is not one."""
     video = cv2.VideoCapture(str(path))
     count = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if video.isOpened() else 0
     video.release()
     return count
+
+
+def _xmp_packet(text: Mapping[str, str]) -> bytes:
+    """``png_text`` as an XMP packet: software, source, and JSON in ``xmdpt:metadata``."""
+    software, source, own = (text[key] for key in GENERATED)
+    packet = (
+        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/">'
+        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        '<rdf:Description rdf:about="" xmlns:xmp="http://ns.adobe.com/xap/1.0/"'
+        ' xmlns:dc="http://purl.org/dc/elements/1.1/"'
+        f' xmlns:Iptc4xmpExt="{_IPTC}" xmlns:xmdpt="urn:xmdpt:1"'
+        f" xmp:CreatorTool={quoteattr(software)} dc:source={quoteattr(source)}"
+        f' Iptc4xmpExt:DigitalSourceType="{_ALGORITHM}" xmdpt:metadata={quoteattr(own)}/>'
+        '</rdf:RDF></x:xmpmeta><?xpacket end="r"?>'
+    )
+    return packet.encode()
+
+
+def _embedded(suffix: str, text: Mapping[str, str] | None) -> dict[str, Any]:
+    """Arguments of Pillow's ``save`` that store ``text`` in a .webp or .gif."""
+    if text is None:
+        return {}
+    if suffix == ".gif":
+        return {"comment": json.dumps(dict(text)).encode()}
+    return {"xmp": _xmp_packet(text)}
+
+
+def _append_xmp(path: Path, text: Mapping[str, str]) -> None:
+    """Append the packet to an MP4 file as a box of its own; the other boxes stay in place."""
+    packet = _xmp_packet(text)
+    with path.open("ab") as file:
+        file.write(struct.pack(">I4s16s", 24 + len(packet), b"uuid", _XMP_BOX) + packet)

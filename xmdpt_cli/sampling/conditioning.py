@@ -1,6 +1,6 @@
-"""What the model is conditioned on: a pose and one or more views of a person, encoded.
+"""The model's conditions: a pose and one or more views of a person, encoded.
 
-Legend: N images, K views of a person, C latent channels, L DINOv2 tokens, H = W pixels.
+Shapes: N images, K views of a person, C latent channels, L DINOv2 tokens, H = W pixels.
 """
 
 from __future__ import annotations
@@ -21,17 +21,14 @@ from xmdpt_cli.images import ImageArray
 from xmdpt_cli.pose.drawing import draw_pose, draw_pose_map
 from xmdpt_cli.sampling.inputs import Pose, View
 
-if TYPE_CHECKING:  # they import this file
+if TYPE_CHECKING:
     from xmdpt_cli.sampling.encoders import LazyEncoders
     from xmdpt_cli.sampling.sampler import Sampler
-
-# (a tensor, the axis of its N) -> what stands in its place
-Change = Callable[[Tensor, int], Tensor]
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """Of N images; on any device."""
+    """The conditions of N images, on any device."""
 
     pose_tokens: Tensor  # (N, L, 768) DINOv2-B tokens of the pose image
     source_tokens: Tensor  # (K, N, L, 1536) DINOv2-G tokens of the person's views
@@ -41,7 +38,7 @@ class Conditions:
 
     @classmethod
     def of_batch(cls, batch: Batch, scale: float) -> Conditions:
-        """Of a batch of a prepared dataset: one view each. ``scale``: of the latents."""
+        """The conditions of a dataset's batch, one view each. ``scale``: of the latents."""
         maps = batch.pose_maps(torch.device("cpu"))
         return cls(
             batch.pose_tokens,
@@ -53,38 +50,39 @@ class Conditions:
 
     @classmethod
     def join(cls, parts: Sequence[Conditions]) -> Conditions:
-        """One after the other, with as many views each."""
-
-        def joined(name: str) -> Tensor | None:
-            tensors = [getattr(part, name) for part in parts]
-            return None if tensors[0] is None else torch.cat(tensors, int(_is_source(name)))
-
-        whole: dict[str, Any] = {name: joined(name) for name in vars(parts[0])}
-        return cls(**whole)
+        """Concatenate the images of all parts, which have the same number of views."""
+        joined: dict[str, Any] = {
+            name: None
+            if value is None
+            else torch.cat([getattr(part, name) for part in parts], _axis(name))
+            for name, value in vars(parts[0]).items()
+        }
+        return cls(**joined)
 
     def to(self, device: torch.device | str) -> Conditions:
         return self._each(lambda part, _: part.to(device))
 
     def rows(self, which: slice | list[int]) -> Conditions:
-        """Some of the N images."""
+        """The conditions of some of the N images."""
         return self._each(lambda part, axis: part[which] if axis == 0 else part[:, which])
 
     def views(self, which: list[list[int]]) -> Conditions:
-        """Some of the K views: each names a view for each of the N images."""
+        """Select views: ``which`` has K lists with the index of a view for each image."""
         taken, every = torch.tensor(which), torch.arange(len(self.pose_tokens))
         return self._each(lambda part, axis: part[taken, every] if axis else part)
 
-    def _each(self, change: Change) -> Conditions:
+    def _each(self, change: Callable[[Tensor, int], Tensor]) -> Conditions:
+        """``change(tensor, axis of its N images)`` of every tensor."""
         changed: dict[str, Any] = {
-            name: None if part is None else change(part, int(_is_source(name)))
+            name: None if part is None else change(part, _axis(name))
             for name, part in vars(self).items()
         }
         return Conditions(**changed)
 
 
-def _is_source(name: str) -> bool:
-    """Whether a part's first axis is that of the K views."""
-    return name.startswith("source_")
+def _axis(name: str) -> int:
+    """The axis of the N images: the first axis of source tensors is that of the K views."""
+    return int(name.startswith("source_"))
 
 
 def encode_conditions(
@@ -92,7 +90,7 @@ def encode_conditions(
 ) -> Conditions:
     """Views of one person and N poses -> the conditions of N images, on the CPU.
 
-    XmdptError if the model needs keypoints of the views and they are not known.
+    Raises XmdptError if the model needs keypoints of the views and they are not known.
     """
     size = int(sampler.metadata["resolution"])
     scale = float(sampler.metadata["encoders"]["vae"]["scale"])

@@ -1,38 +1,46 @@
-"""A whole test set: one PNG a pair, a contact sheet, and a record of how it was made."""
+"""The pairs of a prepared dataset: one PNG each, a contact sheet, and a record."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
+from xmdpt_cli.data.dataset import CONNECTIONS
 from xmdpt_cli.data.loader import PairDataset, PairRef, load_pairs
+from xmdpt_cli.data.sampler import PairIndices
 from xmdpt_cli.diffusion import start_noise
+from xmdpt_cli.encoders.identity import encoder_difference, token_notes
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import content, only_process, writing
-from xmdpt_cli.images import ImageArray, load_image, save_png
+from xmdpt_cli.files import content, only_process
+from xmdpt_cli.images import load_image
 from xmdpt_cli.progress import Progress, silent
-from xmdpt_cli.report.contact_sheet import contact_sheet
-from xmdpt_cli.sampling.batch_size import in_batches
-from xmdpt_cli.sampling.compatibility import check_fit, token_notes
 from xmdpt_cli.sampling.conditioning import Conditions
-from xmdpt_cli.sampling.config import SamplingConfig
-from xmdpt_cli.sampling.png_writer import Writer, png_text, whole_png
-from xmdpt_cli.sampling.record import RECORD, read_record, refuse_others, write_record
+from xmdpt_cli.sampling.generation import generate_batches
+from xmdpt_cli.sampling.png_writer import Writer, whole_png
+from xmdpt_cli.sampling.record import (
+    RECORD,
+    SHEET,
+    SHEET_ROWS,
+    read_record,
+    refuse_others,
+    save_sheet,
+    write_record,
+)
 from xmdpt_cli.sampling.sample_names import sample_names
-from xmdpt_cli.sampling.sampler import Sampler
+from xmdpt_cli.sampling.sampler import Sampler, SamplingConfig
 from xmdpt_cli.storage.ranks import World
+from xmdpt_cli.utils.prefetch import prefetch
 
-SHEET = "sheet.png"
 COLUMNS = ("source", "pose", "ground truth", "generated")
-SHEET_ROWS = 16
-_RECORD_LOCK = ".lock-record"  # parts that begin or end together write the record in turn
+_RECORD_LOCK = ".lock-record"  # held by the part that reads or writes the record
 
 
 def generate(
@@ -50,121 +58,136 @@ def generate(
 ) -> dict[str, Any]:
     """Generate the dataset's pairs into ``out``; returns the record.
 
-    Of ``shard.size`` processes that share the folder this one generates every ``size``-th pair.
-    An image that is there and whole is not generated again, provided the folder was begun with the
-    same model and config (else XmdptError). An image depends only on the seed and its pair, to the
-    bit in batches of one size; another size rounds otherwise, by one level of 255 at most. The
-    process that finds all images there writes the sheet and finishes the record (``finished``).
+    ``limit``: only the first pairs. ``shard``: of ``size`` processes that share the folder this one
+    generates every ``size``-th pair. An existing complete image is not generated again, provided
+    the folder was started with the same model and config (else XmdptError). An image depends only
+    on the seed and its pair: to the bit in batches of one size, up to one level of 255 in others.
+    The process that finds all images complete writes the sheet and the final record (``finished``).
     """
-    check_fit(sampler, dataset, vae)
-    for note in token_notes(sampler, dataset):
+    check_compatible(sampler, dataset, vae)
+    for note in token_notes(sampler.metadata["encoders"], dataset.manifest, dataset.path):
         notify(note)
     record = _record(sampler, dataset, vae, config)
-    pairs = dataset.pairs[:limit]
-    names = sample_names(dataset.pairs)[:limit]
-    mine = list(range(shard.rank, len(pairs), shard.size))
-    size, finished = dataset.resolution, False
+    pairs, names = dataset.pairs[:limit], sample_names(dataset.pairs)[:limit]
+    own = range(shard.rank, len(pairs), shard.size)
+    finished = False
     with _locked_part(out, shard):
         with only_process(out, _RECORD_LOCK, wait=True):
-            _begin(out, record)
-        missing = _missing(out, names, pairs, mine, size)
+            _start(out, record)
+        missing = _missing(out, names, pairs, own, dataset.resolution)
         if missing:
             with only_process(out, _RECORD_LOCK, wait=True):
-                write_record(out, record)  # no longer complete, if it was
-        done = len(mine) - len(missing)
-        progress("sample", done, len(mine))
-        with Writer() as writer, _ConditionReader(dataset, sampler, missing) as reader:
-
-            def run(indices: Sequence[int]) -> list[tuple[int, ImageArray]]:
-                noise = start_noise(
-                    sampler.model.latent_shape, config.seed, [pairs[i].position for i in indices]
-                )
-                latents = sampler.latents(noise, reader.conditions(indices), config)
-                return list(zip(indices, vae.decode(latents), strict=True))
-
-            for generated in in_batches(missing, batch_size, run, notify):
-                for i, image in generated:
-                    pair = {"pair": pairs[i].name(), "position": pairs[i].position}
-                    writer.put(out / names[i], image, {**pair, **_in_metadata(record)})
-                done += len(generated)
-                progress("sample", done, len(mine))
-        whole = not _missing(out, names, pairs, range(len(names)), size)
-        if whole:
+                write_record(out, record)  # no longer complete
+        done = len(own) - len(missing)
+        progress("sample", done, len(own))
+        with Writer() as writer, _inputs_of(missing, sampler, dataset, config, batch_size) as read:
+            for i, image in generate_batches(
+                sampler, vae, missing, read, config, batch_size=batch_size, notify=notify
+            ):
+                pair = {"pair": pairs[i].name(), "position": pairs[i].position}
+                writer.put(out / names[i], image, {**pair, **_png_metadata(record)})
+                done += 1
+                progress("sample", done, len(own))
+        complete = not _missing(out, names, pairs, range(len(names)), dataset.resolution)
+        if complete:
             with only_process(out, _RECORD_LOCK, wait=True):
-                finished = _finish(out, record, names, dataset, pairs[:SHEET_ROWS])
+                finished = _finish(out, record, names, dataset)
     return {
         **record,
-        "images": len(names) if whole else len(mine),
+        "images": len(names) if complete else len(own),
         "generated": len(missing),
-        "complete": whole,
+        "complete": complete,
         "finished": finished,
-        "sheet": str(out / SHEET) if whole else None,
+        "sheet": str(out / SHEET) if complete else None,
     }
+
+
+def check_compatible(sampler: Sampler, dataset: PairDataset, vae: VAE) -> None:
+    """XmdptError if the dataset was prepared for another model, or the VAE has other latents."""
+    metadata, manifest = sampler.metadata, dataset.manifest
+    size = manifest["resolution"]
+    if metadata["resolution"] != size:
+        raise XmdptError(
+            f"the model generates {metadata['resolution']} px, the dataset was prepared at "
+            f"{size} px",
+            "prepare the dataset at the model's resolution: xmdpt prepare --size "
+            f"{metadata['resolution']}",
+        )
+    for part in ("vae", "source", "pose"):
+        differs = encoder_difference(metadata["encoders"][part], manifest["encoders"][part])
+        if differs:
+            raise XmdptError(
+                f"the model was trained on features of another {part} encoder ({differs})",
+                "prepare the dataset with the encoders the model was trained with",
+            )
+    channels, side, _ = sampler.model.latent_shape
+    if vae.channels != channels or vae.factor * side != size:
+        raise XmdptError(
+            f"the VAE turns {side}x{side} latents with {vae.channels} channels into "
+            f"{vae.factor * side} px; the model has {channels} channels for {size} px",
+            "give the VAE the dataset was prepared with: --vae",
+        )
+
+
+@contextmanager
+def _inputs_of(
+    missing: Sequence[int],
+    sampler: Sampler,
+    dataset: PairDataset,
+    config: SamplingConfig,
+    batch_size: int,
+) -> Iterator[Callable[[Sequence[int]], tuple[Tensor, Conditions]]]:
+    """A function: indices of pairs, consecutive in ``missing`` -> their noise and conditions.
+
+    The next batch is read on threads while the current one is generated.
+    """
+    threads = CONNECTIONS if dataset.store.folder is None else 1
+    tokens = sampler.model.conditioning == "tokens"
+    scale = float(sampler.metadata["encoders"]["vae"]["scale"])
+    shape = sampler.model.latent_shape
+
+    def read(i: int) -> Conditions:
+        pair = load_pairs(dataset, PairIndices.listed([i]), pose_maps=tokens)
+        return Conditions.of_batch(pair, scale)
+
+    waiting: dict[int, Conditions] = {}
+    with closing(prefetch(read, missing, depth=batch_size, threads=threads)) as ahead:
+
+        def inputs_of(indices: Sequence[int]) -> tuple[Tensor, Conditions]:
+            for i in [i for i in waiting if i < indices[0]]:
+                del waiting[i]  # generated; a batch that did not fit is requested again
+            for i in indices:
+                if i not in waiting:
+                    waiting[i] = next(ahead)
+            noise = start_noise(shape, config.seed, [dataset.pairs[i].position for i in indices])
+            return noise, Conditions.join([waiting[i] for i in indices])
+
+        yield inputs_of
 
 
 @contextmanager
 def _locked_part(out: Path, shard: World) -> Iterator[None]:
-    """Lock this part for this process; XmdptError if another process generates it, or the same
-    images in other parts."""
+    """Lock this part for this process. Raises XmdptError if another process generates it, or the
+    same images split into another number of parts."""
     family = f"-of-{shard.size}"
     lock = ".lock" if shard.size == 1 else f".lock-{shard.rank}{family}"
     with only_process(out, lock):
         for other in out.glob(".lock*"):
             if other.name not in (lock, _RECORD_LOCK) and not other.name.endswith(family):
                 with only_process(out, other.name):
-                    pass  # a killed process left it
+                    pass  # left by a killed process
         yield
 
 
-class _ConditionReader:
-    """The conditions of a batch, read on a thread while the batch before is generated."""
-
-    def __init__(self, dataset: PairDataset, sampler: Sampler, indices: Sequence[int]) -> None:
-        self.dataset, self.indices = dataset, indices
-        self.place = {index: place for place, index in enumerate(indices)}
-        self.tokens = sampler.model.conditioning == "tokens"
-        self.scale = float(sampler.metadata["encoders"]["vae"]["scale"])
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="read")
-        self._next: tuple[list[int], Future[Conditions]] | None = None
-
-    def conditions(self, indices: Sequence[int]) -> Conditions:
-        wanted = list(indices)
-        expected, found = self._next or ([], None)
-        self._next = None
-        # after a batch was halved another one is asked for than was read
-        now = found.result() if found is not None and expected == wanted else self._read(wanted)
-        start = self.place[wanted[-1]] + 1
-        after = list(self.indices[start : start + len(wanted)])
-        if after:
-            self._next = (after, self._pool.submit(self._read, after))
-        return now
-
-    def _read(self, indices: list[int]) -> Conditions:
-        none = [False] * len(indices)
-        batch = load_pairs(self.dataset, indices, none, none, self.tokens)
-        return Conditions.of_batch(batch, self.scale)
-
-    def __enter__(self) -> _ConditionReader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-def blocks_for(rows: int) -> int:
-    """Blocks side by side on a sheet of so many rows."""
-    return 2 if rows > 4 else 1
-
-
-def _in_metadata(record: dict[str, Any]) -> dict[str, Any]:
-    """The part of the record that each PNG carries."""
+def _png_metadata(record: dict[str, Any]) -> dict[str, Any]:
+    """The part of the record that each PNG stores."""
     return {key: record[key] for key in ("sampling", "model", "vae", "trained_steps", "toy")}
 
 
 def _record(
     sampler: Sampler, dataset: PairDataset, vae: VAE, config: SamplingConfig
 ) -> dict[str, Any]:
-    """What decides the images: resuming with another one would mix them."""
+    """Everything that determines the images: a folder is not resumed with another record."""
     return {
         "format": "xmdpt-samples",
         **sampler.described(config, vae),
@@ -175,7 +198,8 @@ def _record(
     }
 
 
-def _begin(out: Path, record: dict[str, Any]) -> None:
+def _start(out: Path, record: dict[str, Any]) -> None:
+    """Write the record; XmdptError if ``out`` holds other samples, or other files."""
     if (out / RECORD).is_file():
         refuse_others(out, read_record(out), record)
     elif any(not name.startswith((".lock", RECORD)) for name in content(out)):
@@ -184,32 +208,20 @@ def _begin(out: Path, record: dict[str, Any]) -> None:
         write_record(out, record)
 
 
-def _finish(
-    out: Path,
-    record: dict[str, Any],
-    names: list[str],
-    dataset: PairDataset,
-    pairs: Sequence[PairRef],
-) -> bool:
-    """The sheet, and that all is there; False if the record says so already."""
+def _finish(out: Path, record: dict[str, Any], names: list[str], dataset: PairDataset) -> bool:
+    """Write the sheet and the complete record; False if another process did so already."""
     if (out / SHEET).is_file() and set(names) <= set(read_record(out).get("complete", ())):
         return False
-    rows = []
-    for pair, name in zip(pairs, names, strict=False):
-        rows.append(
-            [
-                dataset.image(pair.key, pair.source),
-                dataset.pose_map(pair.key, pair.target),
-                dataset.image(pair.key, pair.target),
-                np.asarray(load_image(out / name)),
-            ]
-        )
-    with writing(out / SHEET):
-        save_png(
-            out / SHEET,
-            contact_sheet(rows, COLUMNS, blocks=blocks_for(len(rows))),
-            png_text(_in_metadata(record)),
-        )
+    rows = [
+        [
+            dataset.image(pair.key, pair.source),
+            dataset.pose_map(pair.key, pair.target),
+            dataset.image(pair.key, pair.target),
+            np.asarray(load_image(out / name)),
+        ]
+        for pair, name in zip(dataset.pairs[:SHEET_ROWS], names, strict=False)
+    ]
+    save_sheet(out, rows, COLUMNS, _png_metadata(record))
     write_record(out, {**record, "complete": names})
     return True
 
@@ -217,13 +229,13 @@ def _finish(
 def _missing(
     out: Path, names: Sequence[str], pairs: Sequence[PairRef], which: Sequence[int], size: int
 ) -> list[int]:
-    """Those of ``which`` whose image is not there, or not whole.
+    """The indices among ``which`` whose image does not exist, or is incomplete.
 
-    XmdptError for an image that says of itself that it is of another pair, or nothing.
+    Raises XmdptError for an image whose metadata names another pair, or none.
     """
     there = {path.name for path in out.iterdir()}
 
-    def whole(i: int) -> bool:
+    def is_complete(i: int) -> bool:
         data = whole_png(out / names[i], size) if names[i] in there else None
         if data is not None and f'"pair": {json.dumps(pairs[i].name())}'.encode() not in data:
             raise XmdptError(
@@ -233,4 +245,4 @@ def _missing(
         return data is not None
 
     with ThreadPoolExecutor(thread_name_prefix="check") as pool:
-        return [i for i, ok in zip(which, pool.map(whole, which), strict=True) if not ok]
+        return [i for i, ok in zip(which, pool.map(is_complete, which), strict=True) if not ok]

@@ -1,7 +1,7 @@
-"""The frozen networks that turn a user's own image and pose into what the model knows.
+"""The frozen networks that encode a user's own image and pose, for one model.
 
-Each is looked for when it is first needed: as given, in the model's folder, beside the dataset the
-model was trained on, then by its hub id. What is found must be what the model was trained with.
+Each is located when it is first needed: as given, in the model's folder, beside the dataset that
+the model was trained on, or by its hub id. It must be the network that the model was trained with.
 """
 
 from __future__ import annotations
@@ -17,17 +17,23 @@ import torch
 from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.encoders.dino import Dino
 from xmdpt_cli.encoders.identity import PARTS, encoder_difference, table_of
-from xmdpt_cli.encoders.missing import Needed, check_encoders, find_all
+from xmdpt_cli.encoders.missing import Needed, find_all
 from xmdpt_cli.encoders.openpose import BODY_FILE, DEFAULT_OPENPOSE, OpenPose
+from xmdpt_cli.encoders.places import (
+    check_encoders,
+    encoder_in,
+    find_encoder,
+    find_vae,
+    folders_of_encoders,
+)
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.sampling.user_inputs import NoOpenPoseError
-from xmdpt_cli.storage.stores import is_url
 
 
 class LazyEncoders:
-    """VAE, both DINOv2 and OpenPose for one model."""
+    """VAE, both DINOv2 and OpenPose for one model, loaded when they are first used."""
 
     def __init__(
         self,
@@ -42,7 +48,7 @@ class LazyEncoders:
         device: str | torch.device = "cpu",
         decode_dtype: torch.dtype = torch.float32,
     ) -> None:
-        """``metadata``: the model's (``model/checkpoint.py``); ``folder``: where it was read from;
+        """``metadata``: the model's (``model/checkpoint.py``); ``folder``: the model's folder;
         ``encoders``: a folder with ``vae/``, ``dino_source/`` and ``dino_pose/``;
         ``decode_dtype``: ``VAE.decode_dtype``."""
         self._decode_dtype = decode_dtype
@@ -50,7 +56,7 @@ class LazyEncoders:
         self._given = {"vae": vae, "source": dino_source, "pose": dino_pose}
         self._openpose = openpose
         self._encoders = None if encoders is None else Path(encoders)
-        self._found: set[str] = set()
+        self._found = False
 
     @cached_property
     def vae(self) -> VAE:
@@ -58,7 +64,7 @@ class LazyEncoders:
         vae = VAE.load(self.where("vae"), device=self.device)
         vae.decode_dtype = self._decode_dtype
         made = self.metadata["encoders"]["vae"]
-        # its files may be others: a fine-tuned decoder is another network for the same latents
+        # other files are allowed: a fine-tuned decoder is another network for the same latents
         there = {**vae.describe(), "sha256": None, "kind": "local"}
         differs = encoder_difference(made, there)
         if differs:
@@ -78,7 +84,7 @@ class LazyEncoders:
 
     @cached_property
     def openpose(self) -> OpenPose:
-        """Raises XmdptError saying what to fetch where it is not there."""
+        """Raises XmdptError with what to fetch if it is not found."""
         return OpenPose.load(self._openpose or DEFAULT_OPENPOSE, device=self.device)
 
     def find_openpose(self) -> OpenPose:
@@ -86,28 +92,33 @@ class LazyEncoders:
         return self.openpose
 
     def to(self, device: str | torch.device) -> None:
-        """Move the networks that are loaded; the others are loaded there when first needed."""
+        """Move the loaded networks to ``device``; the others are loaded there."""
         self.device = torch.device(device)
         for name in (*PARTS, "openpose"):
             if name in self.__dict__:
                 getattr(self, name).to(self.device)
 
-    def find(self, openpose: NoOpenPoseError | None = None) -> None:
-        """XmdptError naming at once all networks that cannot be found; nothing is loaded.
+    def release(self) -> None:
+        """Free both DINOv2 (4.5 GB for the giant one): they are loaded again when needed."""
+        for part in ("source", "pose"):
+            self.__dict__.pop(part, None)
 
-        ``openpose``: how looking for OpenPose failed, where the inputs need it.
+    def find(self, openpose: NoOpenPoseError | None = None) -> None:
+        """XmdptError naming all networks that are not found; nothing is loaded.
+
+        ``openpose``: the error of OpenPose, if the inputs need it.
         """
-        needed = [self._needed(part) for part in PARTS if part not in self._found]
         self._check_encoders()
+        needed = [] if self._found else [self._needed(part) for part in PARTS]
         if openpose is not None:
             needed.append(_failed_openpose(self._openpose, openpose))
         find_all(needed)
-        self._found.update(PARTS)
+        self._found = True
 
     @contextmanager
     def naming_all_missing(self) -> Iterator[None]:
-        """Around the reading of inputs: one XmdptError names everything that cannot be found,
-        OpenPose included where an input needs it."""
+        """Around the reading of inputs: one XmdptError names all networks that are not found,
+        with OpenPose if an input needs it."""
         try:
             yield
         except NoOpenPoseError as err:
@@ -115,53 +126,36 @@ class LazyEncoders:
             raise
         self.find()
 
-    def _needed(self, part: str) -> Needed:
-        name, option, what = PARTS[part]
-        made = self.metadata["encoders"][part]
-        hub_id = "" if made["toy"] or self._encoders else str(made["id"])
-        hub_id = str(self._given[part] or hub_id)
-        load: type[VAE] | type[Dino] = VAE if part == "vae" else Dino
-        return Needed(what, option, name, lambda: load.find(self.where(part)), hub_id)
-
-    def release(self) -> None:
-        """Let both DINOv2 go (4.5 GB for the giant one): they are read again when needed."""
-        for part in ("source", "pose"):
-            self.__dict__.pop(part, None)
-
     def where(self, part: str) -> str:
-        """The folder or hub id of a part."""
-        given, name = self._given[part], PARTS[part].folder
+        """The folder or hub id of an encoder. XmdptError for a toy that is in no folder."""
+        given = self._given[part]
         if given is not None:
             return str(given)
         if self._encoders is not None:
             self._check_encoders()  # else a relative path could be taken for a hub id
-            return str(self._encoders / name)
-        beside = self.beside(part)
-        if beside is not None:
-            return beside
+            return str(self._encoders / PARTS[part].folder)
+        folders = folders_of_encoders(self.folder, self.metadata.get("data"))
+        record = self.metadata["encoders"][part]
+        return find_encoder(part, record, folders, "the model was trained")
+
+    def _needed(self, part: str) -> Needed:
+        name, option, what = PARTS[part]
         made = self.metadata["encoders"][part]
-        if made["toy"]:
-            raise XmdptError(
-                f"the model was trained with a toy network ({made['id']}), which is not beside it",
-                "toy networks lie in the prepared dataset: --encoders DATA/encoders",
-            )
-        return str(made["id"])
+        hub_id = "" if made["toy"] or self._encoders else str(made["id"])
+        load: type[VAE] | type[Dino] = VAE if part == "vae" else Dino
+        return Needed(
+            what,
+            option,
+            name,
+            lambda: load.find(self.where(part)),
+            str(self._given[part] or hub_id),
+        )
 
     def _check_encoders(self) -> None:
-        """ConfigError unless the folder of encoders, if one was given, holds all that it should."""
+        """ConfigError unless a given folder of encoders holds all that it should."""
         if self._encoders is not None:
             named = {PARTS[part].folder for part, given in self._given.items() if given is not None}
             check_encoders(self._encoders, named)
-
-    def beside(self, part: str, dataset: str | None = None) -> str | None:
-        """The folder of a part: the model's own, the dataset's, or beside what it was trained on.
-        None: it is in none of them."""
-        name = PARTS[part].folder
-        places = [] if self.folder is None else [self.folder / name]
-        data = [near for near in (dataset, self.metadata.get("data")) if near and not is_url(near)]
-        places += [Path(near) / "encoders" / name for near in data]
-        found = (str(place) for place in places if (place / "config.json").is_file())
-        return next(found, None)
 
     def _dino(self, part: str) -> Dino:
         # as in ``xmdpt prepare``: float32, on a GPU under bfloat16 autocast; and with the position
@@ -199,31 +193,12 @@ def _failed_openpose(given: str | Path | None, err: NoOpenPoseError) -> Needed:
     )
 
 
-def find_vae(encoders: dict[str, Any], near: str | Path, given: str | None) -> str:
-    """Where the VAE that made the latents is: as given, beside the dataset, or its hub id.
-
-    A toy's folder is looked for where ``xmdpt prepare --encoders toy`` puts it; XmdptError if it
-    is not there, for it is on no hub.
-    """
-    if given is not None:
-        return given
-    beside = Path(near) / "encoders" / "vae"
-    if not is_url(near) and beside.is_dir():
-        return str(beside)
-    made = encoders["vae"]
-    if made["toy"]:
-        raise XmdptError(
-            f"{near} was prepared with a toy VAE ({made['id']}), which is not beside it",
-            "it lies in the folder that `xmdpt prepare --encoders` was given: --vae ENCODERS/vae",
-        )
-    return str(made["id"])
-
-
 def vae_for(sampler: Sampler, dataset: PairDataset, given: str | None = None) -> VAE:
-    """What decodes the images of a model for a dataset: the VAE given, the model's own (its
-    decoder may be a fine-tuned one), or the dataset's. XmdptError if it is not here."""
-    own = given or LazyEncoders(sampler.metadata, sampler.folder).beside("vae", dataset.path)
-    where = find_vae(dataset.manifest["encoders"], dataset.path, own)
+    """The VAE that decodes a model's images of a dataset: the given one, the model's own (its
+    decoder may be fine-tuned), or the dataset's. XmdptError if it is not found."""
+    folders = folders_of_encoders(sampler.folder, dataset.path, sampler.metadata.get("data"))
+    own = given or encoder_in("vae", folders)
+    where = find_vae(dataset.manifest["encoders"], dataset.path, None if own is None else str(own))
     vae = VAE.load(where, device=sampler.device)
     vae.decode_dtype = sampler.dtype
     return vae

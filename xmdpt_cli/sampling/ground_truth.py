@@ -1,4 +1,4 @@
-"""What generated images are compared with: a prepared dataset's pairs, or a second folder."""
+"""The ground truth of generated images: a prepared dataset's pairs, or a second folder."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import torch
 
 from xmdpt_cli.data.loader import EvalBatch, PairDataset, eval_batches
 from xmdpt_cli.encoders.identity import dataset_note
+from xmdpt_cli.encoders.places import find_vae
 from xmdpt_cli.encoders.vae import VAE, posterior_mean
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import ImageArray, load_image
 from xmdpt_cli.metrics.evaluate import ImagePair
 from xmdpt_cli.metrics.reference_set import ReferenceSet
-from xmdpt_cli.sampling.encoders import find_vae
 from xmdpt_cli.sampling.sample_names import sample_names
 
 T = TypeVar("T")
@@ -25,7 +25,7 @@ _BATCH = 8  # pairs read, and decoded, together
 
 
 class Sized(Generic[T]):
-    """An iterator that knows its length, for progress."""
+    """An iterator with a length hint, for progress."""
 
     def __init__(self, iterator: Iterator[T], length: int) -> None:
         self._iterator, self._length = iterator, length
@@ -38,7 +38,7 @@ class Sized(Generic[T]):
 
 
 class DatasetGroundTruth:
-    """The pairs of a prepared dataset beside the images that ``xmdpt sample`` generated."""
+    """The pairs of a prepared dataset, and the images that ``xmdpt sample`` generated of them."""
 
     def __init__(
         self,
@@ -49,12 +49,12 @@ class DatasetGroundTruth:
         limit: int | None = None,
         vae: str | None = None,
     ) -> None:
-        """``limit``: only the first pairs. ``vae``: the one of the reconstruction row, None for
-        the dataset's."""
+        """``limit``: only the first pairs. ``vae``: of the reconstruction row; None: the
+        dataset's."""
         self.dataset, self.generated = PairDataset(data, split), generated
         self.height = self.dataset.resolution
         self.toy = bool(self.dataset.manifest["toy"])
-        #: what to say of the tokens that the images were generated from
+        #: about the tokens that the images were generated from
         self.note = dataset_note(self.dataset.manifest, data)
         names = sample_names(self.dataset.pairs)[:limit]
         if not generated.is_dir():
@@ -70,11 +70,11 @@ class DatasetGroundTruth:
             missing = names[there.index(False)]
             raise XmdptError(
                 f"{generated} has gaps: {missing} is missing, later pairs are there",
-                "run the same sample command again, it makes what is missing",
+                "run the same sample command again: it generates the missing images",
             )
         self.names = names[: self.count]
         self._numbers = {name: number for number, name in enumerate(names)}
-        # the reconstruction row needs the VAE; without it the other rows stand
+        # only the reconstruction row needs the VAE: without it the row is left out
         self.vae: VAE | None
         try:
             where = find_vae(self.dataset.manifest["encoders"], data, vae)
@@ -83,11 +83,11 @@ class DatasetGroundTruth:
             self.vae = None
 
     def pairs(self, rank: int = 0, ranks: int = 1) -> Sized[ImagePair]:
-        """All pairs, or a rank's own."""
+        """The pairs of one of ``ranks`` processes."""
         return Sized(self._pairs(rank, ranks), -(-self.count // ranks))
 
     def shown(self, name: str) -> dict[str, ImageArray]:
-        """What there is to see of a pair, by its sample's name."""
+        """The images of a pair for a report, by the name of its sample."""
         pair = self.dataset.pairs[self._numbers[name]]
         return {
             "source": self.dataset.image(pair.key, pair.source),
@@ -97,7 +97,7 @@ class DatasetGroundTruth:
         }
 
     def reference_set(self) -> ReferenceSet:
-        """Every training image, or the split's own if there is no training split."""
+        """All training images, or those of the split if there is no training split."""
         try:
             reference = PairDataset(self.dataset.store, "train")
         except XmdptError:
@@ -114,10 +114,10 @@ class DatasetGroundTruth:
         return ReferenceSet(images, content)
 
     def _pairs(self, rank: int, ranks: int) -> Iterator[ImagePair]:
-        mine = eval_batches(self.dataset, _BATCH, self.count, part=(rank, ranks))
-        for number, batch in enumerate(mine):
+        batches = eval_batches(self.dataset, _BATCH, self.count, part=(rank, ranks))
+        for number, batch in enumerate(batches):
             done = (rank + number * ranks) * _BATCH
-            rebuilt = self._rebuilt(batch)
+            rebuilt = self._reconstructed(batch)
             for row in range(len(batch.pairs)):
                 name = self.names[done + row]
                 yield ImagePair(
@@ -129,7 +129,7 @@ class DatasetGroundTruth:
                     reconstruction=None if rebuilt is None else rebuilt[row],
                 )
 
-    def _rebuilt(self, batch: EvalBatch) -> list[ImageArray] | None:
+    def _reconstructed(self, batch: EvalBatch) -> list[ImageArray] | None:
         if self.vae is None:
             return None
         with torch.no_grad():
@@ -149,7 +149,7 @@ class FolderGroundTruth:
         self.height = load_image(pairs[0][2]).height
 
     def pairs(self, rank: int = 0, ranks: int = 1) -> Sized[ImagePair]:
-        """All pairs, or a rank's own."""
+        """The pairs of one of ``ranks`` processes."""
         named = self._named[rank::ranks]
         found = (
             ImagePair(np.asarray(load_image(made)), np.asarray(load_image(truth)), name=name)

@@ -1,4 +1,4 @@
-"""Pipelines on the Hugging Face hub: fetching one, and publishing one with its card."""
+"""Pipelines on the Hugging Face hub: downloading, and publishing with a model card."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from xmdpt_cli.encoders import weights
 from xmdpt_cli.encoders.identity import PARTS
 from xmdpt_cli.encoders.places import without_places
-from xmdpt_cli.encoders.weights import HUB_ID, reason
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import expanded, write_text, writing
 from xmdpt_cli.model.checkpoint import save_model
@@ -21,39 +21,35 @@ from xmdpt_cli.sampling.sampler import Sampler
 from xmdpt_cli.storage.stores import refuse_url
 from xmdpt_cli.utils import records
 
-#: begins like a path of a machine: root, home, drive, a folder above, a file URL
+#: a text that starts like a local path: root, home, drive, parent folder, file URL
 _PATH = re.compile(r"[/~\\]|[A-Za-z]:[/\\]|\.{1,2}[/\\]|file:")
 
 
 def fetch(source: str | Path, revision: str | None = None) -> Path:
-    """A local folder as it is; a hub id's files, fetched or from the cache. XmdptError else."""
+    """A local folder, or the files of a hub id, downloaded or from the cache. XmdptError if the
+    hub id cannot be downloaded."""
     refuse_url("--model", source, hub=True)
     path = expanded(source)
-    if path.exists() or isinstance(source, Path) or not HUB_ID.fullmatch(str(source)):
+    if path.exists() or not weights.is_hub_id(source):
         return path
-    from huggingface_hub import snapshot_download
-
-    try:
-        patterns = ["*.json", "*.safetensors", "README.md"]
-        return Path(snapshot_download(str(source), revision=revision, allow_patterns=patterns))
-    except Exception as err:  # offline, no such repository, no right to it, a dozen types more
-        at = f" at revision {revision}" if revision else ""
-        raise XmdptError(
-            f"no such model folder: {source}; as a hub id it{at} is not on this machine and "
-            f"cannot be fetched ({reason(err)})",
-            f"where there is a network: `hf download {source} --local-dir DIR`; then name DIR",
-        ) from None
+    return weights.fetch(
+        str(source),
+        ["*.json", "*.safetensors", "README.md"],
+        what=f"no such model folder: {source}; as a hub id it",
+        hint=f"where there is a network: `hf download {source} --local-dir DIR`; then name DIR",
+        revision=revision,
+    )
 
 
 def save(
     folder: Path, sampler: Sampler, encoders: LazyEncoders, include: Sequence[str] | None = None
 ) -> None:
-    """A folder that ``from_pretrained`` reads anywhere: the model, and encoders beside it.
+    """Write a folder that ``from_pretrained`` loads on any machine: the model and its encoders.
 
     ``include``: which of "vae", "source" and "pose" are written; None: the VAE (its decoder may be
-    a fine-tuned one) and whatever a hub id alone does not name. Paths of this machine stay behind.
+    fine-tuned) and encoders that are not on the hub. Paths of this machine are left out.
     """
-    metadata = public_metadata(sampler)
+    metadata = without_places(sampler.metadata)
     if include is None:
         made = metadata["encoders"]
         include = [part for part in PARTS if part == "vae" or made[part].get("kind") != "hub"]
@@ -69,13 +65,8 @@ def save(
             getattr(encoders, part).save(folder / PARTS[part].folder)
 
 
-def public_metadata(sampler: Sampler) -> dict[str, Any]:
-    """The model's metadata without paths of this machine: local encoders keep the folder's name."""
-    return without_places(sampler.metadata)
-
-
 def without_paths(text: str) -> str:
-    """A TOML file's text with the last name alone of every path of this machine in it."""
+    """The text of a TOML file with only the last name of every local path in it."""
 
     def last(match: re.Match[str]) -> str:
         quote, value = match[1], match[2]
@@ -90,7 +81,7 @@ def without_paths(text: str) -> str:
 def card(
     repo_id: str, sampler: Sampler, encoders: LazyEncoders, metrics: str | Path | None = None
 ) -> str:
-    """The card, with the run's config.toml where the model lies in its run's folder."""
+    """The model card, with the run's config.toml if the model is in its run's folder."""
     training_config = None
     if encoders.folder is not None and (encoders.folder.parent / "config.toml").is_file():
         text = (encoders.folder.parent / "config.toml").read_text(encoding="utf-8")
@@ -101,7 +92,11 @@ def card(
         measured = records.read(WrittenEvaluation, Path(metrics), hint)
     counts = sampler.model.parameter_counts()
     return model_card(
-        repo_id, public_metadata(sampler), counts, training_config=training_config, metrics=measured
+        repo_id,
+        without_places(sampler.metadata),
+        counts,
+        training_config=training_config,
+        metrics=measured,
     )
 
 
@@ -114,12 +109,12 @@ def push(
     private: bool = False,
     token: str | None = None,
 ) -> str:
-    """Save, write the card, upload; returns the repository's address."""
+    """Upload the saved folder with its card as ``repo_id``; returns its URL."""
     from huggingface_hub import HfApi
 
-    text = card(repo_id, sampler, encoders, metrics)  # before the work: metrics may be wrong
-    with tempfile.TemporaryDirectory() as there:
-        folder = Path(there) / "model"
+    text = card(repo_id, sampler, encoders, metrics)  # first: fails early if metrics are invalid
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "model"
         save(folder, sampler, encoders)
         write_text(folder / "README.md", text)
         try:
@@ -128,8 +123,8 @@ def push(
             api.upload_folder(
                 repo_id=repo_id, folder_path=folder, commit_message="An X-MDPT model, from xmdpt"
             )
-        except Exception as err:  # offline, no token, no right to it, a dozen types more
+        except Exception as err:  # offline, no token, no permission: a dozen types
             raise XmdptError(
-                f"cannot publish {repo_id}: {reason(err)}", "log in first: hf auth login"
+                f"cannot publish {repo_id}: {weights.reason(err)}", "log in first: hf auth login"
             ) from err
     return str(url)

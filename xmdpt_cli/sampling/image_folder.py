@@ -1,4 +1,4 @@
-"""A folder of generated images of a user's own people. Nothing in it is replaced, and nothing is
+"""A folder of generated images of a user's own people. No file is replaced, and no image is
 generated twice."""
 
 from __future__ import annotations
@@ -6,47 +6,41 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import writing
-from xmdpt_cli.images import (
-    ImageArray,
-    fast_png_bytes,
-    generated_metadata,
-    load_image,
-    save_bytes,
-    unsquash,
-)
+from xmdpt_cli.images import ImageArray, generated_metadata, load_image, unsquash
 from xmdpt_cli.pose.drawing import draw_pose_map
-from xmdpt_cli.report.contact_sheet import contact_sheet
-from xmdpt_cli.sampling.dataset_images import SHEET, blocks_for
 from xmdpt_cli.sampling.generation import ImageRequest, generate_images
 from xmdpt_cli.sampling.inputs import Pose, View
-from xmdpt_cli.sampling.png_writer import Writer, is_whole, png_text
+from xmdpt_cli.sampling.png_writer import Writer, whole_png
 from xmdpt_cli.sampling.record import (
     OTHER_OUT,
     RECORD,
+    SHEET,
     differences,
     read_record,
     refuse_others,
+    save_sheet,
     write_record,
 )
 
 if TYPE_CHECKING:
-    from xmdpt_cli.sampling.config import SamplingConfig
     from xmdpt_cli.sampling.pipeline import XMDPTPipeline
+    from xmdpt_cli.sampling.sampler import SamplingConfig
 
 FORMAT = "xmdpt-own-samples"
-Metadata = Mapping[str, Any]  # of one image: ``metadata.image_metadata``
+Metadata = Mapping[str, Any]  # of one image: ``generation.describe_image``
 
 
-class PlannedImage(NamedTuple):
-    """An image that the folder should hold."""
+@dataclass(frozen=True)
+class PlannedImage:
+    """An image that the folder should hold, and its name in it."""
 
     request: ImageRequest
     metadata: Metadata
@@ -54,17 +48,17 @@ class PlannedImage(NamedTuple):
 
 
 class ImageFolder:
-    """Names within ``out`` have forward slashes. ``settings``: what all its images share."""
+    """``settings``: what all images of the folder share. Names have forward slashes."""
 
     def __init__(self, out: Path, settings: Metadata, notify: Callable[[str], None]) -> None:
         self.out, self.settings, self.notify = out, {"format": FORMAT, **settings}, notify
-        # some file systems do not tell large letters from small ones
+        # compared in lower case: some file systems ignore case
         self._taken = {SHEET, RECORD}
         self._before: dict[str, Any] = {}
 
     def check(self) -> None:
-        """XmdptError if the folder's images were generated otherwise, naming what differs, or if
-        its record or sheet, which every run writes anew, is not ours."""
+        """XmdptError if the folder holds images of other settings, naming these, or if its record
+        or sheet, which every run overwrites, is not one of ours."""
         if (self.out / RECORD).exists():
             with suppress(XmdptError):
                 self._before = read_record(self.out)
@@ -73,28 +67,23 @@ class ImageFolder:
             refuse_others(self.out, self._before, self.settings)
         read_metadata(self.out / SHEET)
 
-    def begin(self) -> None:
-        """The record, before the first image: an interrupted run holds to its settings too."""
-        if not self._before:
-            write_record(self.out, self.settings)
-
     def reserve(self, name: str) -> None:
-        """A name that a user gave to one image: no other one gets it."""
+        """Keep a name that the user chose from being given to another image."""
         self._taken.add(name.casefold())
 
     def place(self, first: str, metadata: Sequence[Metadata]) -> list[str]:
         """The names of the images of one pose: ``first.png``, or ``first_1.png``, ``first_2.png``
-        of several. ``_2`` comes behind ``first`` where these are taken in this run, or in the
+        of several. ``first`` gets the suffix ``_2`` if these are taken in this run, or in the
         folder by an image of other inputs."""
         kept: list[str] = []  # of other inputs
-        for again in count(1):
-            stem = first if again == 1 else f"{first}_{again}"
+        for attempt in count(1):
+            stem = first if attempt == 1 else f"{first}_{attempt}"
             ends = [""] if len(metadata) == 1 else [f"_{k + 1}" for k in range(len(metadata))]
             names = [f"{stem}{end}.png" for end in ends]
             if not self._taken.isdisjoint(name.casefold() for name in names):
                 continue
             there = [read_metadata(self.out / name) for name in names]
-            if all(one in (None, dict(own)) for one, own in zip(there, metadata, strict=True)):
+            if all(old in (None, dict(new)) for old, new in zip(there, metadata, strict=True)):
                 break
             kept.append(names[0])
         if kept:
@@ -106,7 +95,7 @@ class ImageFolder:
         return names
 
     def check_named(self, name: str, metadata: Metadata) -> None:
-        """XmdptError if a file of the name that a user gave is there and is another image."""
+        """XmdptError if the file of a name that the user chose exists and is another image."""
         there = read_metadata(self.out / name)
         if there is not None and there != metadata:
             differs = ", ".join(differences(there, metadata))
@@ -115,9 +104,10 @@ class ImageFolder:
                 "give another name in the column out, or choose another --out",
             )
 
-    def is_made(self, name: str, metadata: Metadata) -> bool:
-        """Whether this very image is there, whole. XmdptError for a file that is not ours."""
-        return bool(read_metadata(self.out / name) == metadata) and is_whole(self.out / name)
+    def is_generated(self, image: PlannedImage) -> bool:
+        """Whether this image exists and is complete. XmdptError for a file that is not ours."""
+        path = self.out / image.name
+        return bool(read_metadata(path) == image.metadata) and whole_png(path) is not None
 
     def generate(
         self,
@@ -127,12 +117,13 @@ class ImageFolder:
         batch: int | None = None,
         progress: Callable[[int], None] = lambda _: None,
     ) -> int:
-        """Generate the planned images that are not here; returns how many these were.
+        """Generate the planned images that do not exist; returns their number.
 
-        ``progress`` is called with the number of planned images that are here.
+        ``progress`` is called with the number of planned images that exist.
         """
-        missing = [image for image in planned if not self.is_made(image.name, image.metadata)]
-        self.begin()
+        missing = [image for image in planned if not self.is_generated(image)]
+        if planned and not self._before:  # an interrupted run is resumed with the same settings
+            write_record(self.out, self.settings)
         done, square = len(planned) - len(missing), bool(self.settings["square"])
         progress(done)
         requests = [image.request for image in missing]
@@ -147,18 +138,14 @@ class ImageFolder:
         return len(missing)
 
     def save_sheet(self, rows: Sequence[Sequence[ImageArray]], columns: Sequence[str]) -> None:
-        """The contact sheet, which every run writes anew."""
-        text = png_text({key: self.settings[key] for key in self.settings if key != "format"})
-        with writing(self.out):
-            save_bytes(
-                self.out / SHEET,
-                fast_png_bytes(contact_sheet(rows, columns, blocks=blocks_for(len(rows))), text),
-            )
+        """Write the contact sheet; every run overwrites it."""
+        shared = {key: value for key, value in self.settings.items() if key != "format"}
+        save_sheet(self.out, rows, columns, shared)
 
     def finish(
         self, files: Sequence[str], sources: Sequence[str], notes: Sequence[str]
     ) -> dict[str, Any]:
-        """Write the record, which names earlier runs' files too; returns this run's own."""
+        """Write the record, which also names the files of earlier runs; returns this run's own."""
         run = {**self.settings, "sources": list(sources), "notes": list(notes)}
         earlier = {key: list(self._before.get(key, [])) for key in ("files", "sources")}
         kept = [name for name in earlier["files"] if (self.out / str(name)).is_file()]
@@ -173,21 +160,18 @@ class ImageFolder:
 
 
 def pair_name(source: str, pose: str) -> str:
-    """``person_in_pose``."""
-    return f"{_plain(source)}_in_{_plain(pose)}"
+    """``person_in_pose``, of characters that every file system allows, at most 164 bytes."""
 
+    def plain(name: str) -> str:
+        short = re.sub(r"[^\w.()+-]+", "_", name).encode()[:80].decode(errors="ignore")
+        return short.strip("_.") or "image"
 
-def _plain(name: str) -> str:
-    """A name that every file system takes, and not too long for two of them."""
-    short = re.sub(r"[^\w.()+-]+", "_", name).encode()[:80].decode(errors="ignore")
-    return short.strip("_.") or "image"
+    return f"{plain(source)}_in_{plain(pose)}"
 
 
 def read_metadata(path: Path) -> Any:
-    """The metadata of an image that xmdpt generated; None: it is not there.
-
-    XmdptError for a file that is not ours. A crash of the machine may leave one of ours empty.
-    """
+    """The metadata of an image that xmdpt generated; None if the file does not exist, or is empty,
+    as a crash of the machine may leave it. XmdptError for a file that xmdpt did not generate."""
     if not path.exists() or (path.is_file() and path.stat().st_size == 0):
         return None
     metadata = generated_metadata(path)
@@ -200,7 +184,7 @@ def sheet_row(
     views: Sequence[View], pose: Pose, files: Sequence[Path], resolution: int, square: bool
 ) -> list[ImageArray]:
     """A row of the contact sheet: the views of the person, the pose, and the generated images."""
-    shape = (lambda image: image) if square else unsquash
-    pose_map = draw_pose_map(pose.keypoints, resolution)
-    generated = [np.asarray(load_image(file)) for file in files]
-    return [*(shape(view.image) for view in views), shape(pose_map), *generated]
+    shaped = [view.image for view in views] + [draw_pose_map(pose.keypoints, resolution)]
+    if not square:
+        shaped = [unsquash(image) for image in shaped]
+    return [*shaped, *(np.asarray(load_image(file)) for file in files)]

@@ -1,4 +1,4 @@
-"""The model card: what a model is, how it was made, what was measured, and what not to do."""
+"""The model card of a published model: use, training, measurements, and impact."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from xmdpt_cli.encoders.identity import PARTS
 
 IMPACT = """\
-A model that draws a given person in any pose can show people in situations they were never in.
-Use it on images of people who agreed, or who do not exist; say of its images that they are
-synthetic (the PNGs that `xmdpt` writes carry that in their metadata); do not use it to deceive,
-to harass, or to tell who somebody is. It inherits its data's narrowness: DeepFashion shows mostly
-young, slim, light-skinned models in studio light, so others are drawn worse. DeepFashion's
-images are licensed for non-commercial research only; whether that binds weights trained on them
-is for you to find out before any other use."""
+A model that generates a given person in any pose can show people in situations they were never
+in. Use it on images of people who agreed, or who do not exist; label its images as synthetic (the
+PNGs that `xmdpt` writes have this in their metadata); do not use it to deceive, to harass, or to
+identify people. It inherits the bias of its data: DeepFashion shows mostly young, slim,
+light-skinned models in studio light, so images of other people are worse. DeepFashion's images are
+licensed for non-commercial research only; check whether that applies to weights trained on them
+before any other use."""
 
 
 def model_card(
@@ -35,8 +35,8 @@ def model_card(
     parts = [_front(toy), f"# {repo_id.split('/')[-1]}\n"]
     if toy:
         parts.append(
-            "> **Toy**: made of drawn people or with toy networks, to try things out. Its images "
-            "and numbers say nothing of results on photographs.\n"
+            "> **Toy**: trained on synthetic people or with toy networks, to try things out. Its "
+            "images and numbers say nothing about results on photographs.\n"
         )
     size = int(metadata["resolution"])
     parts.append(
@@ -62,7 +62,7 @@ def _use(repo_id: str, metadata: Mapping[str, Any]) -> str:
     own = metadata["sampling"]
     return (
         "## Use\n\n```bash\npip install xmdpt-cli\n"
-        f"xmdpt sample --model {repo_id} --source person.jpg --pose pose.json --out drawn\n```\n\n"
+        f"xmdpt sample --model {repo_id} --source person.jpg --pose pose.json --out images\n```\n\n"
         "```python\nfrom xmdpt_cli import XMDPTPipeline, save_png\n\n"
         f'pipe = XMDPTPipeline.from_pretrained("{repo_id}")\n'
         'image = pipe(source="person.jpg", pose="pose.json")[0]\n'
@@ -95,8 +95,9 @@ def _made(metadata: Mapping[str, Any], training_config: str | None) -> str:
             "\n<details><summary>Training configuration</summary>\n",
             "```toml",
             training_config.strip(),
+            "```\n",
+            "</details>",
         ]
-        lines += [training_config.strip(), "```\n", "</details>"]
     return "\n".join([*lines, ""])
 
 

@@ -1,37 +1,37 @@
-"""``xmdpt sample --pairs FILE.csv``: a list of source images and poses, one image a line.
+"""``xmdpt sample --pairs FILE.csv``: a list of source images and poses, one generated image a line.
 
-The header names the columns, in any order: ``source`` and ``pose``; and, each optional, ``out``
-(the image's name below --out), ``source_keypoints`` and ``seed``. Comma, semicolon or tab.
+The header names the columns, in any order: ``source`` and ``pose``, and optionally ``out`` (the
+image's name below --out), ``source_keypoints`` and ``seed``. Comma, semicolon or tab.
 """
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import expanded
-from xmdpt_cli.sampling.dataset_images import SHEET
+from xmdpt_cli.sampling.record import SHEET
 from xmdpt_cli.utils.list_text import decode_text, separator_of, shown
 
 REQUIRED = ("source", "pose")
-OPTIONAL = ("out", "source_keypoints", "seed")
-INDEX = " index"  # no column of a list can be called so: names are stripped
+COLUMNS = (*REQUIRED, "out", "source_keypoints", "seed")
+INDEX = " index"  # cannot be a column's name, since names are stripped
 EXAMPLE = "for instance: source,pose,out (next line: alice.jpg,pose.json,alice_walks.png)"
 _LARGEST_SEED = 2**63
 
 
 @dataclass(frozen=True)
 class Row:
-    """One image to generate. Files may be missing: that is found when the row is read."""
+    """One image to generate. Whether its files exist is checked when the row is generated."""
 
     line: int  # in the file, 1 the first
     source: Path
     pose: Path
-    out: str = ""  # below --out, with forward slashes; "": named by source and pose
+    out: str = ""  # below --out, with forward slashes; "": named after source and pose
     source_keypoints: Path | None = None
     seed: int | None = None  # None: the command's
 
@@ -39,18 +39,15 @@ class Row:
 def read_pair_file(path: Path, out: Path) -> list[Row]:
     """The rows of a list for the folder ``out``, at least one.
 
-    Paths are relative to the list's folder, or to the working directory where they are not there.
-    ConfigError, naming the line, for what is wrong with the list itself: nothing is begun then.
+    Paths are relative to the list's folder, or to the working directory if they only exist there.
+    Raises ConfigError, naming the lines, for errors in the list itself: nothing is generated then.
     """
-    lines = _cells(path)
-    first = next(lines, None)
-    if first is None:
+    lines = _lines(path)
+    if not lines:
         raise ConfigError(f"{path} is empty", EXAMPLE)
-    header = _header(first[1], path)
+    header = _header(lines[0][1], path)
     rows, wrong = [], []
-    for line, cells in lines:
-        if not any(cell.strip() for cell in cells):
-            continue
+    for line, cells in lines[1:]:
         try:
             rows.append(_row(line, cells, header, path.absolute().parent, out))
         except XmdptError as err:
@@ -66,31 +63,26 @@ def read_pair_file(path: Path, out: Path) -> list[Row]:
     return rows
 
 
-def _cells(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """(number of the line, its cells), without blank lines."""
+def _lines(path: Path) -> list[tuple[int, list[str]]]:
+    """(line number, cells) of all lines that are not blank; quoted cells may span lines."""
     try:
-        data = path.read_bytes()
+        text = decode_text(path.read_bytes(), path)
     except OSError as err:
         raise ConfigError(f"cannot read {path}: {err.strerror or err}", EXAMPLE) from None
-    try:
-        text = decode_text(data, path)
     except XmdptError as err:
         raise ConfigError(err.message, err.hint) from None
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = separator_of(first)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    separator = separator_of(text.lstrip().partition("\n")[0])
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
-        for cells in reader:
-            if cells:
-                yield reader.line_num, cells
+        return [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
     except csv.Error as err:
         raise ConfigError(f"{path}, line {reader.line_num}: not CSV ({err})", EXAMPLE) from None
 
 
 def _header(cells: Sequence[str], path: Path) -> list[str]:
+    """The names of the columns, in lower case; ConfigError for missing or unknown ones."""
     names = [cell.strip().lower() for cell in cells]
-    known = [*REQUIRED, *OPTIONAL]
-    if names and not names[0]:
+    if not names[0]:
         names[0] = INDEX  # pandas writes an index column without a name
     missing = [name for name in REQUIRED if name not in names]
     if missing:
@@ -99,16 +91,16 @@ def _header(cells: Sequence[str], path: Path) -> list[str]:
             f"(not found: {', '.join(missing)})",
             EXAMPLE,
         )
-    unknown = [name or "an empty name" for name in names if name not in (*known, INDEX)]
+    unknown = [name or "an empty name" for name in names if name not in (*COLUMNS, INDEX)]
     twice = sorted({name for name in names if names.count(name) > 1})
     if unknown or twice:
         what = f"unknown columns: {', '.join(unknown)}" if unknown else f"{twice[0]} twice"
-        raise ConfigError(f"{path}: {what}", f"columns are {', '.join(known)}")
+        raise ConfigError(f"{path}: {what}", f"columns are {', '.join(COLUMNS)}")
     return names
 
 
 def _row(line: int, cells: Sequence[str], header: Sequence[str], base: Path, out: Path) -> Row:
-    if len(cells) > len(header) and any(cell.strip() for cell in cells[len(header) :]):
+    if any(cell.strip() for cell in cells[len(header) :]):
         raise ConfigError(
             f"{len(cells)} cells for {len(header)} columns (a name with a delimiter is quoted)"
         )
@@ -121,7 +113,7 @@ def _row(line: int, cells: Sequence[str], header: Sequence[str], base: Path, out
         line,
         _found(values["source"], base),
         _found(values["pose"], base),
-        _inside(values.get("out", ""), out),
+        _below(values.get("out", ""), out),
         _found(keypoints, base) if keypoints else None,
         _seed(values.get("seed", "")),
     )
@@ -143,8 +135,8 @@ def _seed(text: str) -> int | None:
     return int(text)
 
 
-def _inside(name: str, out: Path) -> str:
-    """A name below ``out``, checked; "" as it is."""
+def _below(name: str, out: Path) -> str:
+    """The name of a PNG below ``out``, with forward slashes; ConfigError for any other path."""
     if not name:
         return ""
     path = Path(name)
@@ -167,10 +159,10 @@ def _inside(name: str, out: Path) -> str:
 
 
 def _twice(rows: Sequence[Row]) -> list[str]:
+    """Errors for names that two rows have, ignoring case as some file systems do."""
     first: dict[str, int] = {}
     wrong = []
     for row in rows:
-        # some file systems do not tell large letters from small ones
         name = row.out.casefold()
         if name and name in first:
             wrong.append(f"line {row.line}: out {row.out!r} is that of line {first[name]}, too")

@@ -1,4 +1,4 @@
-"""Generates a person in a pose, from images and keypoints: model, encoders and VAE in one object.
+"""The pipeline: images of a person and poses -> images of the person in these poses.
 
 pipe = XMDPTPipeline.from_pretrained("runs/S/model")
 images = pipe(source="person.jpg", pose="pose.json")
@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 
 from xmdpt_cli.diffusion import SOLVERS
+from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.pose.formats.missing import MIN_SCORE
 from xmdpt_cli.pose.framing import Fit
-from xmdpt_cli.pose.keypoints import Keypoints
+from xmdpt_cli.pose.keypoints import Keypoints, Size
 from xmdpt_cli.pose.tracking import EmptyFrames
 from xmdpt_cli.sampling import hub
 from xmdpt_cli.sampling.batch_size import fit_memory
-from xmdpt_cli.sampling.config import SamplingConfig
 from xmdpt_cli.sampling.encoders import LazyEncoders
 from xmdpt_cli.sampling.generation import (
     Callback,
@@ -29,25 +29,30 @@ from xmdpt_cli.sampling.generation import (
     generate_images,
     pose_requests,
 )
-from xmdpt_cli.sampling.inputs import InputOptions, notes_of, read_pose
+from xmdpt_cli.sampling.inputs import (
+    DEFAULT_OPTIONS,
+    InputOptions,
+    Pose,
+    View,
+    notes_of,
+    read_pose,
+    read_view,
+)
 from xmdpt_cli.sampling.png_writer import png_text
-from xmdpt_cli.sampling.read_inputs import KeypointsLike, read_poses, read_views
-from xmdpt_cli.sampling.sampler import Sampler
-from xmdpt_cli.sampling.user_inputs import ImageLike, PoseLike
+from xmdpt_cli.sampling.sampler import Sampler, SamplingConfig
+from xmdpt_cli.sampling.user_inputs import ImageLike, KeypointsLike, PoseLike
 from xmdpt_cli.utils.devices import pick_device
 
 
 class XMDPTPipeline:
     """Model, VAE, both DINOv2 and OpenPose; the encoders are loaded when first needed."""
 
-    #: what ``solver`` may be
-    solvers = SOLVERS
+    solvers = SOLVERS  #: the names that ``solver`` accepts
 
     def __init__(self, sampler: Sampler, encoders: LazyEncoders) -> None:
         self.sampler, self.encoders = sampler, encoders
-        #: what was done to the inputs of the last call, one note each
-        self.last_notes: list[str] = []
-        #: largest batch within ``max_memory``; None: what the device has room for
+        self.last_notes: list[str] = []  #: what was done to the inputs of the last call
+        #: largest batch within ``max_memory``; None: the device's free memory decides
         self.max_batch: int | None = None
 
     @classmethod
@@ -61,15 +66,15 @@ class XMDPTPipeline:
         revision: str | None = None,
         **encoders: str | Path | None,
     ) -> XMDPTPipeline:
-        """From a model's or run's folder, or a hub id.
+        """Load from a model's or run's folder, or a hub id.
 
         ``device``: "cpu", "cuda", "cuda:1", "mps" (untested), or "auto": a
         CUDA GPU if there is one. ``precision``: "fp32", "bf16", or "auto":
-        bf16 on CUDA. ``max_memory``: bytes while sampling, on a CPU of the
-        whole process. ``encoders``: ``vae``, ``dino_source``, ``dino_pose``,
-        ``openpose``, ``encoders``: a folder or hub id; None: in the model's
-        folder, else its dataset's, else the hub id it was trained with.
-        Raises XmdptError that names what is missing.
+        bf16 on CUDA. ``max_memory``: limit in bytes while sampling, on a CPU
+        of the whole process. ``encoders``: ``vae``, ``dino_source``,
+        ``dino_pose``, ``openpose`` or ``encoders`` as a folder or hub id; by
+        default the model's folder, its dataset's, or the hub id it was
+        trained with. Raises XmdptError that names what is missing.
         """
         device = pick_device(device)
         sampler = Sampler.load(hub.fetch(source, revision), device, precision)
@@ -78,7 +83,7 @@ class XMDPTPipeline:
         )
         pipe = cls(sampler, lazy)
         if max_memory is not None:
-            pipe.encoders.find()  # names everything that is missing, not the VAE alone
+            pipe.encoders.find()  # else only a missing VAE would be named
             pipe.max_batch = fit_memory(sampler, pipe.encoders.vae, max_memory, pipe.resolution)
         return pipe
 
@@ -92,7 +97,7 @@ class XMDPTPipeline:
         )
 
     def to(self, device: str | torch.device) -> XMDPTPipeline:
-        """Move model and encoders; the precision stays, ``max_memory`` ends."""
+        """Move model and encoders to ``device``; drops ``max_memory``."""
         where = pick_device(device)
         self.sampler.model.to(where)
         self.encoders.to(where)
@@ -101,20 +106,20 @@ class XMDPTPipeline:
 
     @property
     def resolution(self) -> int:
-        """Side of the images in pixels."""
+        """Side S of the model's images in pixels."""
         return int(self.sampler.metadata["resolution"])
 
     @property
     def toy(self) -> bool:
-        """Made to try things out: its images say nothing of real results."""
+        """Whether the images say nothing about real results."""
         return bool(self.sampler.metadata["toy"])
 
     def sampling_config(self, **given: Any) -> SamplingConfig:
-        """The model's own defaults, overridden by what is given."""
+        """The model's defaults, overridden by the given fields."""
         return self.sampler.sampling_config(**given)
 
     def find_pose(self, image: ImageLike) -> Keypoints:
-        """(18, 2) fractions, of the largest person; XmdptError if there is none."""
+        """Fractions (18, 2) of the largest person; XmdptError if none."""
         (pose,) = read_pose(image, self.resolution, self.encoders.find_openpose)
         return pose.keypoints / self.resolution
 
@@ -141,20 +146,20 @@ class XMDPTPipeline:
         min_score: float = MIN_SCORE,
         empty_frames: EmptyFrames = "skip",
     ) -> list[Image.Image]:
-        """Generate the person of ``source`` in every pose; ``num_images`` of each.
+        """Generate ``num_images`` images of the person of ``source`` in every pose.
 
         Several sources are views of one person: files, PIL images or uint8
-        arrays (H, W, 3). ``pose``: keypoint files, photographs or drawings
-        of a pose, or arrays (18, 2) of x, y as fractions of the image, NaN
-        where missing; so ``source_keypoints``, else a file beside the source
-        or OpenPose. ``fit`` to ``pose_person`` and ``pose_size`` to
-        ``empty_frames``: see ``InputOptions``. ``steps`` to ``solver``: None
-        is the model's own; the paper's are 50, 2.0, 0.01, "ddim". Returns RGB
-        images in pose order, ``resolution`` high and 176/256 as wide;
-        ``square`` keeps the model's own shape. An image depends only on its
-        inputs and ``seed`` (or ``generator``, read in order); ``image.info``
-        has its settings. Raises XmdptError or ConfigError for what a user can
-        correct.
+        arrays (H, W, 3). ``pose``: keypoint files, photographs, pose images,
+        or arrays (18, 2) of x, y as fractions of the image, NaN where
+        missing. ``source_keypoints``: files or such arrays; None: a file
+        beside the source, or OpenPose. ``fit`` to ``pose_person`` and
+        ``pose_size`` to ``empty_frames``: see ``InputOptions``. ``steps`` to
+        ``solver``: None is the model's default; the paper's are 50, 2.0,
+        0.01, "ddim". Returns RGB images in pose order, ``resolution`` high
+        and 176/256 as wide; ``square`` keeps the model's shape. An image
+        depends only on its inputs and ``seed`` (or ``generator``, which is
+        read in order); ``image.info`` has its settings. Raises XmdptError or
+        ConfigError for inputs that a user can correct.
         """
         options = InputOptions(
             fit, pose_fit, person, pose_person, pose_size, min_score, empty_frames
@@ -168,10 +173,10 @@ class XMDPTPipeline:
         )
         requests = pose_requests(views, poses, num_images, seed)
         if generator is not None:
-            shape, place = self.sampler.model.latent_shape, generator.device
+            shape, where = self.sampler.model.latent_shape, generator.device
             requests = [
-                replace(one, noise=torch.randn(shape, generator=generator, device=place))
-                for one in requests
+                replace(request, noise=torch.randn(shape, generator=generator, device=where))
+                for request in requests
             ]
         images = []
         for index, generated in generate_images(
@@ -183,7 +188,7 @@ class XMDPTPipeline:
         return images
 
     def save_pretrained(self, folder: str | Path, include: Sequence[str] | None = None) -> None:
-        """Write a folder that ``from_pretrained`` reads on any machine."""
+        """Write a folder that ``from_pretrained`` loads on any machine."""
         hub.save(Path(folder), self.sampler, self.encoders, include)
 
     def push_to_hub(
@@ -194,7 +199,61 @@ class XMDPTPipeline:
         private: bool = False,
         token: str | None = None,
     ) -> str:
-        """Publish as ``repo_id``; returns its address. ``metrics``: the JSON of evaluate."""
+        """Publish as ``repo_id``; returns its URL. ``metrics``: a metrics.json."""
         return hub.push(
             repo_id, self.sampler, self.encoders, metrics=metrics, private=private, token=token
         )
+
+
+def read_views(
+    pipe: XMDPTPipeline,
+    source: ImageLike | Sequence[ImageLike],
+    keypoints: KeypointsLike | Sequence[KeypointsLike | None] | None = None,
+    options: InputOptions = DEFAULT_OPTIONS,
+) -> list[View]:
+    """Read the views of one person, framed to the model's resolution (``inputs.read_view``)."""
+    sources = _listed(source)
+    if not sources:
+        raise ConfigError("no source is given", "give an image of a person")
+    points = [None] * len(sources) if keypoints is None else _listed(keypoints)
+    if len(points) != len(sources):
+        raise ConfigError(
+            f"{len(points)} source keypoints for {len(sources)} sources",
+            "give one for each source, in their order",
+        )
+    needed = pipe.sampler.model.conditioning == "tokens"
+    openpose = pipe.encoders.find_openpose
+    return [
+        read_view(
+            image,
+            pipe.resolution,
+            openpose,
+            options,
+            keypoints=given,
+            needs_keypoints=needed,
+        )
+        for image, given in zip(sources, points, strict=True)
+    ]
+
+
+def read_poses(
+    pipe: XMDPTPipeline,
+    pose: PoseLike | Sequence[PoseLike],
+    options: InputOptions = DEFAULT_OPTIONS,
+    source_size: Size | None = None,
+) -> list[Pose]:
+    """Read poses, at least one (``inputs.read_pose``). ``source_size``: (height, width)."""
+    poses = _listed(pose)
+    if not poses:
+        raise ConfigError("no pose is given", "give keypoints, or an image of a pose")
+    openpose = pipe.encoders.find_openpose
+    return [
+        found
+        for given in poses
+        for found in read_pose(given, pipe.resolution, openpose, options, source_size=source_size)
+    ]
+
+
+def _listed(given: Any) -> list[Any]:
+    """A list or tuple as a list, a single input as a list of one."""
+    return list(given) if isinstance(given, (list, tuple)) else [given]

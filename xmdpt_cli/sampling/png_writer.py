@@ -1,4 +1,4 @@
-"""PNG files with metadata, written on threads of their own while the next images are generated."""
+"""PNG files with metadata, written on threads while the next images are generated."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from xmdpt_cli.files import writing
 from xmdpt_cli.images import GENERATED, ImageArray, fast_png_bytes, save_bytes
 
 WAITING = 64  # images in memory that are not yet on the disk
-_BEGINNING = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
+_SIGNATURE = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 
 
 def png_text(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """Text chunks of a generated image: standard keywords, and its metadata as JSON. Other
-    formats carry them by ``xmp.py``, PIL images in their ``info``."""
+    """Text chunks of a generated image: standard keywords, and its metadata as JSON."""
     toy = " (toy model: says nothing of real results)" if metadata.get("toy") else ""
     software, source, own = GENERATED
     return {
@@ -32,22 +31,17 @@ def png_text(metadata: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def is_whole(path: Path, size: int | None = None) -> bool:
-    """Whether a PNG (of ``size`` x ``size``) is there to its last byte."""
-    return whole_png(path, size) is not None
-
-
 def whole_png(path: Path, size: int | None = None) -> bytes | None:
-    """The bytes of a PNG (of ``size`` x ``size``) that is there to its last byte, else None.
+    """The bytes of a complete PNG (of ``size`` x ``size``); None if it is truncated or damaged.
 
-    By the checksums of its parts, which is ten times faster than to decode it; and Pillow decodes
-    a file whose last bytes are missing without a word.
+    Compares the checksums of all chunks, which is ten times faster than decoding; and Pillow
+    decodes a file whose last bytes are missing without an error.
     """
     try:
         data = path.read_bytes()
     except OSError:
         return None
-    if data[:16] != _BEGINNING:
+    if data[:16] != _SIGNATURE:
         return None
     if size is not None and data[16:24] != struct.pack(">II", size, size):
         return None
@@ -64,23 +58,19 @@ def whole_png(path: Path, size: int | None = None) -> bytes | None:
 
 
 class Writer:
-    """``put`` returns at once; leaving the block waits, also where it is left by an error: what
-    was generated is not lost. An error of the disk is raised from ``put`` or at the end, as an
-    XmdptError."""
+    """Writes PNGs on ``threads`` threads. Leaving the block waits for all of them, also after an
+    error, so that generated images are not lost. Errors of the disk are raised as XmdptError from
+    ``put`` or at the end of the block."""
 
     def __init__(self, threads: int = 2) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="png")
         self._running: deque[Future[None]] = deque()
 
     def put(self, path: Path, image: ImageArray, metadata: Mapping[str, Any]) -> None:
-        """A PNG with its metadata; whole, or not there. Folders above it are made."""
+        """Write a PNG atomically, with its metadata; creates the folders above it."""
         while len(self._running) >= WAITING:
             self._running.popleft().result()
         self._running.append(self._pool.submit(_write, path, image, metadata))
-
-    def wait(self) -> None:
-        while self._running:
-            self._running.popleft().result()
 
     def __enter__(self) -> Writer:
         return self
@@ -89,8 +79,8 @@ class Writer:
         self, kind: type[BaseException] | None, _e: BaseException | None, _t: TracebackType | None
     ) -> None:
         try:
-            if kind is None:
-                self.wait()
+            while kind is None and self._running:
+                self._running.popleft().result()
         finally:
             self._pool.shutdown(wait=True)
 

@@ -1,9 +1,12 @@
-"""samples.json: how the images of a folder were made, so that others are never mixed with them."""
+"""A folder of generated images: its record samples.json and its contact sheet sheet.png.
+
+The record stores the settings, so that images of different settings are never mixed in one folder.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,15 +15,19 @@ from typing_extensions import NotRequired, TypedDict
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_text, writing
+from xmdpt_cli.images import ImageArray, fast_png_bytes, save_bytes
+from xmdpt_cli.report.contact_sheet import contact_sheet
+from xmdpt_cli.sampling.png_writer import png_text
 from xmdpt_cli.utils import records
 from xmdpt_cli.utils.safe_names import is_below
 
-RECORD = "samples.json"
+RECORD, SHEET = "samples.json", "sheet.png"
+SHEET_ROWS = 16
 OTHER_OUT = "choose another --out"
 
 
 class SamplingRecord(TypedDict):
-    """The sampling settings, see ``SamplingConfig``; absent ones were not recorded yet."""
+    """The sampling settings, see ``SamplingConfig``; earlier versions did not store all."""
 
     steps: NotRequired[int]
     guidance: NotRequired[float]
@@ -48,7 +55,7 @@ class SamplesRecord(TypedDict):
 
 
 def read_record(out: Path) -> dict[str, Any]:
-    """XmdptError if it cannot be read or is no record."""
+    """The record of a folder. Raises XmdptError if it cannot be read or is not a record."""
     record: dict[str, Any] = records.read(SamplesRecord, out / RECORD, OTHER_OUT)
     for name in (*record.get("complete", ()), *record.get("files", ())):
         if not is_below(name):
@@ -61,29 +68,38 @@ def write_record(out: Path, record: Mapping[str, Any]) -> None:
         write_text(out / RECORD, json.dumps(record, indent=1))
 
 
+def save_sheet(
+    out: Path,
+    rows: Sequence[Sequence[ImageArray]],
+    columns: Sequence[str],
+    metadata: Mapping[str, Any],
+) -> None:
+    """Write the contact sheet of a folder. Images are uint8 (H, W, 3), one for each column."""
+    sheet = contact_sheet(rows, columns, blocks=2 if len(rows) > 4 else 1)
+    with writing(out / SHEET):
+        save_bytes(out / SHEET, fast_png_bytes(sheet, png_text(metadata)))
+
+
 def differences(
     before: Mapping[str, Any], now: Mapping[str, Any], ignored: Collection[str] = ()
 ) -> list[str]:
-    """What of ``now`` is otherwise in ``before``: ``steps (there 20, now 50)``, or the name alone
-    where a value is too long to say anything. The sampling settings count one by one."""
+    """The settings of ``now`` that differ in ``before``: ``steps (there 20, now 50)``, or the name
+    alone where the values are long. The sampling settings are compared one by one."""
     settings = set(now.get("sampling", {}))
-    asked, there = _flat(now), _flat(before)
+    wanted, there = _flat(now), _flat(before)
     return [
         f"{key} (there {there.get(key)}, now {value})"
         if key in settings or isinstance(value, (bool, int))
         else key
-        for key, value in asked.items()
+        for key, value in wanted.items()
         if key not in ignored and there.get(key) != value
     ]
 
 
 def refuse_others(
-    what: Path,
-    before: Mapping[str, Any],
-    now: Mapping[str, Any],
-    ignored: Collection[str] = (),
+    what: Path, before: Mapping[str, Any], now: Mapping[str, Any], ignored: Collection[str] = ()
 ) -> None:
-    """XmdptError if what lies in ``what``, a folder or file, was generated with other settings."""
+    """XmdptError if ``what``, a folder or file, was generated with other settings."""
     differs = differences(before, now, ignored)
     if differs:
         raise XmdptError(
@@ -92,6 +108,5 @@ def refuse_others(
 
 
 def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in record.items() if key != "sampling"} | dict(
-        record.get("sampling") or {}
-    )
+    settings = {key: value for key, value in record.items() if key != "sampling"}
+    return {**settings, **(record.get("sampling") or {})}

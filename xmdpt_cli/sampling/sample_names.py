@@ -1,4 +1,4 @@
-"""What the generated image of a dataset's pair is called."""
+"""File names of the generated images of a dataset's pairs."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ _HASH = 8  # hexadecimal digits
 
 
 def sample_names(pairs: Sequence[PairRef]) -> list[str]:
-    """A file name for each pair of a split, all different on every file system.
+    """A file name for each pair of a split, unique on every file system.
 
-    Give the whole split: a name must not depend on how many of the pairs are generated. Own people
-    may differ in small and large letters alone, which some file systems do not tell apart; their
-    names end in a short hash of the pair.
+    Pass all pairs of the split: a name must not depend on how many of them are generated. Keys of
+    own people may differ in case only, which some file systems ignore: these names end in a short
+    hash of the pair.
     """
     names = [sample_name(pair) for pair in pairs]
     count = Counter(name.casefold() for name in names)
-    return [
-        name if count[name.casefold()] == 1 else _told_apart(name, pair)
-        for name, pair in zip(names, pairs, strict=True)
-    ]
+    for i, (name, pair) in enumerate(zip(names, pairs, strict=True)):
+        if count[name.casefold()] > 1:
+            digest = hashlib.sha256(pair.name().encode()).hexdigest()[:_HASH]
+            names[i] = f"{name.removesuffix('.png')}.{digest}.png"
+    return names
 
 
 def sample_name(pair: PairRef) -> str:
-    """Of DeepFashion both flat names joined by ``_2_``, source first, as the field names them:
-    ``fashion..._1front_2_fashion..._2side.png``. Of own people ``alice.front_2_alice.side.png``:
-    keys and views have no dot, so different pairs have different names."""
+    """DeepFashion: both flat names joined by ``_2_``, source first, as in published results:
+    ``fashion..._1front_2_fashion..._2side.png``. Own people: ``alice.front_2_alice.side.png``;
+    keys and views contain no dot, so different pairs have different names."""
     published = _PUBLISHED.fullmatch(pair.key)
     if published is not None:
         gender, category, item, colour = published.groups()
@@ -44,8 +45,3 @@ def sample_name(pair: PairRef) -> str:
         if len(flat) == 2:
             return f"{flat[0]}_2_{flat[1]}.png"
     return f"{pair.key}.{pair.source}_2_{pair.key}.{pair.target}.png"
-
-
-def _told_apart(name: str, pair: PairRef) -> str:
-    digest = hashlib.sha256(pair.name().encode()).hexdigest()[:_HASH]
-    return f"{name.removesuffix('.png')}.{digest}.png"

@@ -1,6 +1,6 @@
-"""A trained model folder, ready to draw: model, schedule and the defaults it was made with.
+"""The sampler: noise and conditions -> latents, with the settings that a model folder stores.
 
-Legend: N images, K views of a person, C latent channels.
+Shapes: N images, K views of a person, C latent channels, D width of the model.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,27 +23,43 @@ from xmdpt_cli.model import XMDPT, TokenConditions, kernels
 from xmdpt_cli.model.checkpoint import find_model, load_model
 from xmdpt_cli.model.fast import compile_sampling
 from xmdpt_cli.sampling.conditioning import Conditions
-from xmdpt_cli.sampling.config import SamplingConfig
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
+@dataclass(frozen=True)
+class SamplingConfig:
+    """The arguments of ``diffusion.sample``, and the seed; a model folder stores its defaults."""
+
+    steps: int
+    guidance: float  # cfg scale gamma, paper eq. 6
+    power: float  # alpha of the guidance schedule, paper eq. 6
+    seed: int = 0
+    solver: str = "ddim"
+    spacing: str = "linspace"
+    interval: tuple[float, float] = (0.0, 1.0)  # of t / 1000 in which guidance is used
+
+
+#: the paper's sampling (sec. 4.1; power 0.01 for the best SSIM and LPIPS, 1.0 for the best FID)
+PAPER = SamplingConfig(50, 2.0, 0.01)
+
+
 class Sampler:
-    """An XMDPT with its schedule: conditions in, latents out."""
+    """An XMDPT with its noise schedule, on one device and in one precision."""
 
     def __init__(self, model: XMDPT, schedule: Schedule, metadata: dict[str, Any]) -> None:
         self.model, self.schedule = model.eval().requires_grad_(False), schedule
         self.metadata = metadata
-        self.folder: Path | None = None  #: where it was read from
+        self.folder: Path | None = None  #: the model folder it was loaded from
         self._compiled_for = 0
 
     @classmethod
     def load(
         cls, folder: str | Path, device: str | torch.device = "cpu", precision: str = "auto"
     ) -> Sampler:
-        """Read a model folder (``model/checkpoint.py``). Raises XmdptError if it is none.
+        """Load a model folder (``model/checkpoint.py``). Raises XmdptError for any other folder.
 
-        ``precision``: "fp32", "bf16" or "auto", which is bf16 on a GPU (on a CPU it is slower).
+        ``precision``: "fp32", "bf16" or "auto": bf16 on a GPU, fp32 on a CPU, where bf16 is slower.
         """
         if precision == "auto":
             precision = "bf16" if torch.device(device).type == "cuda" else "fp32"
@@ -52,7 +68,7 @@ class Sampler:
         folder = find_model(Path(folder))
         model, metadata = load_model(folder, "cpu")
         sampler = cls(model, Schedule(metadata["schedule"], metadata["prediction"]), metadata)
-        _ = sampler.identity  # of the weights as they were stored
+        _ = sampler.identity  # computed before the weights are cast
         model.to(device, PRECISIONS[precision])
         kernels.prepare(model)
         sampler.folder = folder
@@ -68,7 +84,7 @@ class Sampler:
 
     @cached_property
     def identity(self) -> str:
-        """sha256 over the weights: samples of different models never share a folder."""
+        """sha256 over the stored weights: identifies the model in records of its samples."""
         digest = hashlib.sha256()
         for name, value in sorted(self.model.state_dict().items()):
             digest.update(name.encode())
@@ -76,8 +92,8 @@ class Sampler:
         return digest.hexdigest()
 
     def compile(self, count: int) -> None:
-        """Run through torch.compile from now on, in batches of ``count`` images: fewer are
-        filled up, for another size would have to be compiled too."""
+        """Use torch.compile for batches of ``count`` images; smaller batches are padded to
+        ``count``, since each batch size is compiled separately."""
         compile_sampling(self.model)
         self._compiled_for = count
 
@@ -86,13 +102,14 @@ class Sampler:
         return self._compiled_for > 0
 
     def stored_model(self) -> XMDPT:
-        """The model in the precision it was stored in: bf16 for drawing loses digits."""
+        """The model in the precision that its folder stores: bf16 for sampling loses digits."""
         if self.dtype == torch.float32 or self.folder is None:
             return self.model
         return load_model(self.folder)[0]
 
     def described(self, config: SamplingConfig, vae: VAE) -> dict[str, Any]:
-        """JSON-ready: what decides an image besides its inputs; records and PNGs carry it."""
+        """JSON-ready: everything besides its inputs that determines an image. Stored in
+        samples.json and in the PNG metadata."""
         return {
             "sampling": {**asdict(config), "interval": list(config.interval)},
             "model": self.identity,
@@ -103,9 +120,9 @@ class Sampler:
         }
 
     def sampling_config(self, **given: Any) -> SamplingConfig:
-        """The model's own defaults, overridden by fields of ``SamplingConfig`` that are not None.
+        """The model's defaults, overridden by the fields of ``SamplingConfig`` that are not None.
 
-        ConfigError for a solver that is none. Another solver brings its own spacing.
+        Raises ConfigError for an unknown solver. The spacing follows the solver unless it is given.
         """
         given = {name: value for name, value in given.items() if value is not None}
         named = {**self.metadata["sampling"], **given}
@@ -118,7 +135,8 @@ class Sampler:
             config = SamplingConfig(**named)
         except TypeError as err:
             raise XmdptError(
-                f"the model's sampling defaults are not understood ({err})", "mend its xmdpt.json"
+                f"the model's sampling defaults are not understood ({err})",
+                "correct xmdpt.json",
             ) from None
         for name in ("guidance", "power"):
             if not math.isfinite(getattr(config, name)):
@@ -133,10 +151,10 @@ class Sampler:
         config: SamplingConfig,
         callback: Callable[[Seen], None] | None = None,
     ) -> Tensor:
-        """Noise (N, C, h, w) -> scaled latents of its shape and type, on the model's device.
+        """Noise (N, C, h, w) -> scaled latents of the same shape, on the model's device.
 
-        Of several views of a person the condition vectors are averaged; with token conditions
-        attention reads the tokens of all of them.
+        The condition vectors of several views of a person are averaged; with token conditioning
+        attention reads the tokens of all views. ``callback`` is called after each step.
         """
         count = len(noise)
         if count < self._compiled_for:
@@ -146,7 +164,7 @@ class Sampler:
             return self._latents(noise, conditions, config, callback)[:count]
         except RuntimeError as err:
             if is_out_of_memory(err):
-                self._compiled_for = 0  # who calls will come with less
+                self._compiled_for = 0  # the caller retries with a smaller batch
             raise
 
     def _latents(
@@ -173,17 +191,19 @@ class Sampler:
         )
 
     def encoded(self, conditions: Conditions) -> tuple[list[Tensor], list[TokenConditions]]:
-        """Each view's condition vector (N, D), and token conditions if the model takes them."""
-        model, given = self.model, conditions.to(self.device)
-        sources = given.source_latents.to(self.dtype)
+        """Each view's condition vector (N, D), and its token conditions if the model uses them."""
+        model, inputs = self.model, conditions.to(self.device)
+        sources = inputs.source_latents.to(self.dtype)
         vectors = [
-            model.condition(given.pose_tokens, tokens, latents)
-            for tokens, latents in zip(given.source_tokens, sources, strict=True)
+            model.condition(inputs.pose_tokens, tokens, latents)
+            for tokens, latents in zip(inputs.source_tokens, sources, strict=True)
         ]
         if model.conditioning != "tokens":
             return vectors, []
-        pose_map, own_maps = given.pose_map, given.source_pose_map
+        pose_map, source_maps = inputs.pose_map, inputs.source_pose_map
         assert pose_map is not None
-        assert own_maps is not None
-        views = zip(sources, own_maps, strict=True)
-        return vectors, [model.token_conditions(latents, pose_map, own) for latents, own in views]
+        assert source_maps is not None
+        return vectors, [
+            model.token_conditions(latents, pose_map, source_map)
+            for latents, source_map in zip(sources, source_maps, strict=True)
+        ]

@@ -1,12 +1,13 @@
-"""What a user gives, as it is: an image in any form, and the keypoints of the people in it.
+"""What a user passes in: an image in any form, and the keypoints of the people in it.
 
-``inputs`` brings it to what a model takes. ``notes`` collects what was done, a clause each.
+``notes`` lists collect what was done to the inputs, one clause each.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,23 +21,24 @@ from xmdpt_cli.images import ImageArray, check_pixels, load_image, upright
 from xmdpt_cli.pose.formats import frame_of_image
 from xmdpt_cli.pose.formats.beside_images import KeypointsBeside
 from xmdpt_cli.pose.formats.image_poses import ImagePoses
-from xmdpt_cli.pose.formats.missing import MIN_SCORE, without_missing
-from xmdpt_cli.pose.keypoints import Keypoints, from_fractions
+from xmdpt_cli.pose.formats.missing import without_missing
+from xmdpt_cli.pose.keypoints import Keypoints, Size, from_fractions
 from xmdpt_cli.pose.tracking import person_of
 
 #: a file, an image, or its pixels uint8 (H, W, 3)
 ImageLike: TypeAlias = "str | Path | Image.Image | NDArray[np.uint8]"
-#: a keypoints file, a photograph or drawing of a pose, or keypoints (18, 2) as fractions of width
-#: and height of the image to draw
+#: a keypoints file, a photograph or pose image, or keypoints (18, 2) as fractions of width and
+#: height of the image to generate
 PoseLike: TypeAlias = "ImageLike | NDArray[np.float64]"
-Finder = Callable[[], OpenPose]  # raises XmdptError where OpenPose is not there
+#: a file, or (18, 2) as fractions of the image's width and height
+KeypointsLike: TypeAlias = "str | Path | Keypoints"
 
 
 class NoOpenPoseError(XmdptError):
-    """OpenPose is needed and not here: so it will be for every other image, too.
+    """OpenPose is needed for ``image`` and not found (``reason``), as for any other image.
 
-    ``image``: for which; ``instead``: what a user can give in its place; ``reason``: why it is not
-    here."""
+    ``instead``: what a user can give in its place.
+    """
 
     def __init__(self, image: str, reason: XmdptError, instead: str) -> None:
         super().__init__(
@@ -46,8 +48,49 @@ class NoOpenPoseError(XmdptError):
         self.image, self.reason, self.instead = image, reason, instead
 
 
+@dataclass(frozen=True)
+class UserImage:
+    """An image as the user has it, RGB and upright."""
+
+    image: Image.Image
+    name: str = "image"  # its file name
+    stem: str = "image"
+    path: Path | None = None  # None: it was not given as a file
+
+    @classmethod
+    def open(cls, source: Any) -> UserImage:
+        """Open an ``ImageLike``. Raises XmdptError for a broken image, ConfigError for a type."""
+        if isinstance(source, (str, Path)):
+            path = Path(source)
+            return cls(load_image(source), path.name, path.stem, path)
+        if isinstance(source, np.ndarray):
+            if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
+                raise ConfigError(f"pixels are {source.dtype} {source.shape}, not uint8 (H, W, 3)")
+            if not source.size:
+                raise XmdptError(f"an image of {source.shape[1]} x {source.shape[0]} pixels")
+            return cls(Image.fromarray(source))
+        if isinstance(source, Image.Image):
+            check_pixels(source, "image")
+            try:
+                return cls(upright(source))
+            except (OSError, SyntaxError) as err:  # Pillow reads a file when its pixels are needed
+                raise XmdptError(f"broken image ({err})") from None
+        what = type(source).__name__
+        raise ConfigError(f"an image is a path, a PIL image or an array, not {what}")
+
+    @property
+    def size(self) -> Size:
+        """(height, width)."""
+        return self.image.height, self.image.width
+
+    @property
+    def pixels(self) -> ImageArray:
+        """uint8 (H, W, 3)."""
+        return np.asarray(self.image, dtype=np.uint8)
+
+
 def fractions(keypoints: Any, name: str) -> Keypoints:
-    """An array of the user's -> (18, 2) with whole rows of NaN for missing joints."""
+    """A user's array -> (18, 2), missing joints NaN in both columns. ConfigError for a shape."""
     try:
         points = np.array(keypoints, dtype=np.float64)
     except (TypeError, ValueError):
@@ -60,102 +103,71 @@ def fractions(keypoints: Any, name: str) -> Keypoints:
     return without_missing(points)
 
 
-def crowd(where: str, people: list[Keypoints], option: str) -> str:
-    return f"{where}: {len(people)} people, the largest is taken ({option} chooses)"
-
-
-def one_of(people: list[Keypoints], person: int | None, where: str, option: str) -> Keypoints:
-    """The largest of some people, or the one asked for; ``option`` is what asks."""
+def choose_person(
+    people: Sequence[Keypoints], person: int | None, where: str, option: str, notes: list[str]
+) -> Keypoints:
+    """Person number ``person`` (1: the largest); None: the largest, with a note if there are
+    several. ``option`` is the option that chooses."""
+    if person is None and len(people) > 1:
+        notes.append(crowd_note(where, len(people), option))
     return people[person_of(people, person, where, option)]
 
 
-def opened(source: Any) -> tuple[Image.Image, str, str]:
-    """An image, what it is called, and its name without a suffix."""
-    if isinstance(source, (str, Path)):
-        return load_image(source), Path(source).name, Path(source).stem
-    if isinstance(source, np.ndarray):
-        if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
-            raise ConfigError(f"pixels are {source.dtype} {source.shape}, not uint8 (H, W, 3)")
-        if not source.size:
-            raise XmdptError(f"an image of {source.shape[1]} x {source.shape[0]} pixels")
-        return Image.fromarray(source), "image", "image"
-    if isinstance(source, Image.Image):
-        check_pixels(source, "image")
-        try:
-            return upright(source), "image", "image"
-        except (OSError, SyntaxError) as err:  # Pillow reads a file when its pixels are needed
-            raise XmdptError(f"broken image ({err})") from None
-    raise ConfigError(f"an image is a path, a PIL image or an array, not {type(source).__name__}")
+def crowd_note(where: str, count: int, option: str) -> str:
+    return f"{short(where)}: {count} people, the largest is taken ({option} chooses)"
 
 
 def given_keypoints(
-    keypoints: str | Path | Keypoints,
-    image: Image.Image,
+    keypoints: KeypointsLike,
+    image: UserImage,
     source: ImageLike,
-    name: str,
     person: int | None,
     notes: list[str],
-    min_score: float = MIN_SCORE,
+    min_score: float,
 ) -> Keypoints:
-    """Keypoints of an image in its pixels."""
-    shape = (image.height, image.width)
+    """The keypoints (18, 2) that a user gives for ``source``, in pixels of its ``image``."""
     if not isinstance(keypoints, (str, Path)):
-        return from_fractions(fractions(keypoints, name), shape)
-    file = source if isinstance(source, (str, Path)) else getattr(source, "filename", "") or None
-    found = frame_of_image(keypoints, file, lambda _: shape, min_score=min_score, notes=notes)
-    return points_of(found, image, person, notes)
+        return from_fractions(fractions(keypoints, image.name), image.size)
+    file: str | Path | None = image.path or getattr(source, "filename", "") or None
+    found = frame_of_image(keypoints, file, lambda _: image.size, min_score=min_score, notes=notes)
+    return person_in(found, image, person, notes)
 
 
-def points_of(
-    frame_: ImagePoses, image: Image.Image, person: int | None, notes: list[str]
+def person_in(
+    frame: ImagePoses, image: UserImage, person: int | None, notes: list[str]
 ) -> Keypoints:
-    """Of one of a frame's people, in pixels of their image."""
-    shape = (image.height, image.width)
-    points = one_of(frame_.people, person, frame_.where, "--person")
-    if person is None and len(frame_.people) > 1:
-        notes.append(crowd(short(frame_.where), frame_.people, "--person"))
-    if frame_.size is None:
-        return from_fractions(points, shape)
-    if frame_.size != shape:
-        notes.append(f"{short(frame_.where)}: scaled from {frame_.size[1]} x {frame_.size[0]}")
-    return points * (shape[1] / frame_.size[1], shape[0] / frame_.size[0])
+    """The keypoints (18, 2) of one person of a frame, in pixels of ``image``."""
+    points = choose_person(frame.people, person, frame.where, "--person", notes)
+    if frame.size is None:
+        return from_fractions(points, image.size)
+    if frame.size != image.size:
+        notes.append(f"{short(frame.where)}: scaled from {frame.size[1]} x {frame.size[0]}")
+    return points * (image.size[1] / frame.size[1], image.size[0] / frame.size[0])
 
 
-def beside_frame(
-    image: Any, name: str, notes: list[str], min_score: float = MIN_SCORE
-) -> ImagePoses | None:
-    """The keypoints beside an image file, None if there are none; that is noted."""
-    if not isinstance(image, (str, Path)):
-        return None
-    found = KeypointsBeside(min_score=min_score).find(Path(image))
+def keypoints_beside(image: UserImage, notes: list[str], min_score: float) -> ImagePoses | None:
+    """The keypoints in a file beside the image file, with a note; None if there are none."""
+    found = None if image.path is None else KeypointsBeside(min_score=min_score).find(image.path)
     if found is None:
         return None
-    notes.append(f"{name}: keypoints of {found.file.name} beside it")
-    notes += found.notes
+    notes += [f"{image.name}: keypoints of {found.file.name} beside it", *found.notes]
     return found.frame
 
 
 def short(where: str) -> str:
-    """Of where a frame was found the file's name without its folders: notes are kept with what is
-    generated, and say nothing of the machine."""
+    """The place of a frame without the folders of its file: notes are stored with the generated
+    images, which contain no paths of this machine."""
     return re.sub(r"^.*[/\\](?=[^/\\]*\.(?:json|csv|txt)\b)", "", where)
 
 
-def find_person(
-    openpose: OpenPose,
-    image: ImageArray,
-    name: str,
-    person: int | None,
-    option: str,
-    notes: list[str],
+def estimate(
+    openpose: OpenPose, image: UserImage, person: int | None, option: str, notes: list[str]
 ) -> Keypoints:
-    """The joints of one of the people OpenPose finds, in the image's pixels."""
-    people = openpose.people(image)
+    """The keypoints (18, 2) of one person that OpenPose finds, in pixels of the image."""
+    people = openpose.people(image.pixels)
     if not people:
         raise XmdptError(
-            f"{name}: OpenPose finds no person",
+            f"{image.name}: OpenPose finds no person",
             "give a photograph in which a person is seen upright, or keypoints",
         )
-    if len(people) > 1 and person is None:
-        notes.append(crowd(name, people, option))
-    return one_of(people, person, name, option)
+    return choose_person(people, person, image.name, option, notes)

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from typing_extensions import NotRequired, TypedDict
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import sha256_of, write_text, writing
+from xmdpt_cli.files import atomic_write, remove_folder, sha256_of, write_text, writing
 from xmdpt_cli.training.distributed import SINGLE_PROCESS, Distributed
 from xmdpt_cli.training.state_dict import (
     Optimizers,
@@ -83,28 +83,31 @@ def save(
     see ``State``. Raises XmdptError on every rank, with the older ones untouched, if the disk is
     full or returns other bytes.
     """
-    final = folder / f"step_{step:07d}"
-    part = folder / f".step_{step:07d}.part"
-    dist.run_on_main(partial(_begin, folder, part, final))
-    sums: dict[str, Sums] = {}
+    final, sums = folder / f"step_{step:07d}", dict[str, Sums]()
+    part = final.with_name(f".{final.name}.part")
+    with ExitStack() as opened:  # empty except on rank 0
+        dist.run_on_main(lambda: opened.enter_context(_new_checkpoint(final, part)))
 
-    def write(name: str, tensors: Mapping[str, Tensor]) -> None:
-        sums[name] = dist.run_on_main(partial(_write, final, part / name, tensors))
+        def write(name: str, tensors: Mapping[str, Tensor]) -> None:
+            sums[name] = dist.run_on_main(partial(_write, final, part / name, tensors))
 
-    # one file at a time: rank 0 needs memory for the largest only
-    write(MODEL, model_state(model))
-    if ema is not None:
-        write(EMA, model_state(ema))
-    found = optimizer_state(model, optimizers)
-    write(OPTIMIZER, found.tensors)
-    record = {
-        "step": step,
-        **state,
-        "numbers": found.numbers,
-        "counters": found.counters,
-        "files": sums,
-    }
-    dist.run_on_main(partial(_finish, folder, final, part, record, keep, keep_every))
+        # one file at a time: rank 0 needs memory for the largest only
+        write(MODEL, model_state(model))
+        if ema is not None:
+            write(EMA, model_state(ema))
+        found = optimizer_state(model, optimizers)
+        write(OPTIMIZER, found.tensors)
+        record = {
+            "step": step, **state, "numbers": found.numbers, "counters": found.counters,
+            "files": sums,
+        }  # fmt: skip
+
+        def finish() -> None:
+            write_text(part / "state.json", json.dumps(record, indent=2))
+            opened.close()  # renames the folder
+            _remove_older(final, keep, keep_every)
+
+        dist.run_on_main(finish)
     return final
 
 
@@ -121,7 +124,7 @@ def step_of(checkpoint: Path) -> int:
 
 def latest(folder: Path) -> Path | None:
     """The newest checkpoint, or None (a kill may leave the file ``latest`` one behind)."""
-    found = _all(folder)
+    found = _complete(folder)
     return found[-1] if found else None
 
 
@@ -169,7 +172,7 @@ def verify(path: Path) -> str:
     return ""
 
 
-def _all(folder: Path) -> list[Path]:
+def _complete(folder: Path) -> list[Path]:
     """Complete checkpoints, oldest first. Nothing else in the folder is read, moved or removed."""
     return [path for path in steps_in(folder) if (path / "state.json").is_file()]
 
@@ -188,7 +191,7 @@ def _checked(path: Path, models: Mapping[str, nn.Module]) -> dict[str, Any]:
 
 def _refusal(path: Path, reason: str) -> XmdptError:
     """The error, whose hint says how to resume from the newest older checkpoint that is intact."""
-    older = [p for p in _all(path.parent) if p < path]
+    older = [p for p in _complete(path.parent) if p < path]
     whole = next((p for p in reversed(older) if not verify(p)), None)
     torn = [p for p in older if whole is None or p > whole]
     then = f"resumes from {whole.name}, which is intact" if whole else "starts anew: none is intact"
@@ -200,45 +203,34 @@ def _refusal(path: Path, reason: str) -> XmdptError:
 
 
 @contextmanager
-def _writing(final: Path, part: Path) -> Iterator[None]:
-    """Report errors of the disk to the user; remove the unfinished folder."""
-    try:
-        with writing(f"checkpoint {final}"):
+def _new_checkpoint(final: Path, part: Path) -> Iterator[None]:
+    """Create the hidden folder ``part``; rename it to ``final`` at the end of the block.
+
+    Removes what killed processes left. Errors of the disk become XmdptErrors.
+    """
+    with writing(f"checkpoint {final}"):
+        for left in final.parent.glob(".step_*"):
+            shutil.rmtree(left)
+        with atomic_write(final, part):
+            part.mkdir(parents=True)
             try:
                 yield
-            except SafetensorError as err:  # how that library reports the disk's errors
+            except SafetensorError as err:  # how that library reports errors of the disk
                 raise OSError(str(err)) from err
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-
-
-def _begin(folder: Path, part: Path, final: Path) -> None:
-    """Create the hidden folder; remove those that killed processes left."""
-    with _writing(final, part):
-        for left in folder.glob(".step_*"):
-            shutil.rmtree(left)
-        part.mkdir(parents=True)
 
 
 def _write(final: Path, file: Path, tensors: Mapping[str, Tensor]) -> Sums:
-    """Write one file, read it back from the disk; returns its size and sha256."""
-    with _writing(final, file.parent):
-        save_file(dict(tensors), file)
-        descriptor = os.open(file, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-            if hasattr(os, "posix_fadvise"):  # so that reading back asks the disk, not memory
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(descriptor)
-        sums = Sums(bytes=file.stat().st_size, sha256=sha256_of(file))
-        if not _holds(file, tensors):
-            raise XmdptError(
-                f"checkpoint {final}: {file.name} reads back other than it was written",
-                "the disk is failing: older checkpoints are kept; copy the run to another disk",
-            )
-        return sums
+    """Write one file and read it back from the disk; returns its size and sha256."""
+    save_file(dict(tensors), file)
+    with open(file, "rb") as stream:
+        os.fsync(stream.fileno())
+    sums = Sums(bytes=file.stat().st_size, sha256=sha256_of(file, from_disk=True))
+    if not _holds(file, tensors):
+        raise XmdptError(
+            f"checkpoint {final}: {file.name} reads back other than it was written",
+            "the disk is failing: older checkpoints are kept; copy the run to another disk",
+        )
+    return sums
 
 
 def _holds(file: Path, tensors: Mapping[str, Tensor]) -> bool:
@@ -257,39 +249,11 @@ def _bytes(tensor: Tensor) -> Tensor:
     return tensor.reshape(-1).view(torch.uint8)
 
 
-def _finish(
-    folder: Path, final: Path, part: Path, record: dict[str, Any], keep: int, keep_every: int
-) -> None:
-    """Give the checkpoint its name, then remove older ones."""
-    with _writing(final, part):
-        write_text(part / "state.json", json.dumps(record, indent=2))
-        _sync(part)
-        if final.exists():  # of this very step
-            _remove(final)
-        part.rename(final)
-        _sync(folder)
-        write_text(folder / "latest", final.name)
-        kept = _all(folder)[-keep:]
-        for old in _all(folder):
-            forever = keep_every > 0 and step_of(old) % keep_every == 0
-            if old not in kept and not forever:
-                _remove(old)
-
-
-def _remove(folder: Path) -> None:
-    """Rename first: a kill in the middle must not leave half a checkpoint."""
-    hidden = folder.with_name(f".{folder.name}.old")
-    folder.rename(hidden)
-    shutil.rmtree(hidden)
-
-
-def _sync(folder: Path) -> None:
-    """Flush a folder's file names to the disk (on systems where folders can be opened)."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:  # pragma: no cover - Windows
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _remove_older(newest: Path, keep: int, keep_every: int) -> None:
+    """Name the newest checkpoint in ``latest`` and remove older ones."""
+    folder = newest.parent
+    with writing(f"checkpoint {newest}"):
+        write_text(folder / "latest", newest.name)
+        for old in _complete(folder)[:-keep]:
+            if keep_every == 0 or step_of(old) % keep_every:
+                remove_folder(old)

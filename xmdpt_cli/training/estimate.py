@@ -1,4 +1,4 @@
-"""Estimates of the time, memory and disk that a training needs, made before it begins."""
+"""Estimates of the time, memory and disk that a training needs, made before it starts."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from xmdpt_cli.training import checkpoint
 from xmdpt_cli.training.build_model import build_model
 from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.ema import Ema
+from xmdpt_cli.training.flops import step_flops
 from xmdpt_cli.training.footprint import COUNTED, Cost, parameter_bytes, step_time
 from xmdpt_cli.training.optimizer import make_optimizers, state_bytes
 from xmdpt_cli.training.step import Inputs, TrainStep, in_bf16
@@ -51,6 +52,39 @@ class Estimate:
         }
 
 
+def estimate(
+    cost: Cost,
+    make_step: Callable[[int], Callable[[], object]],
+    *,
+    out: Path,
+    steps: int,
+    pairs: int,
+    accumulate: int,
+    device: torch.device,
+    bf16: bool,
+    memory: dict[str, int],
+    checkpoint_bytes: int,
+    kept: int,
+    model_bytes: int,
+    parameters: dict[str, int],
+) -> Estimate:
+    """The estimate of a training in ``out``, of which some steps may be done.
+
+    ``make_step(count)`` returns a step on ``count`` examples that is ready to run: it runs a few
+    times if one takes ``LONG`` seconds at most. ``pairs``: examples per step and process (0: not
+    known), taken in ``accumulate`` parts; ``kept``: checkpoints on the disk at the same time.
+    """
+    found = checkpoint.latest(out / "checkpoints")
+    left = max(0, steps - (0 if found is None else checkpoint.step_of(found)))
+    seconds, how = None, COUNTED
+    if pairs:
+        at_once = -(-pairs // accumulate)
+        memory = {**memory, "activations": cost.activations(at_once)}
+        seconds, how = step_time(cost.flops, pairs, at_once, device, bf16, make_step)
+    disk = kept * checkpoint_bytes + model_bytes
+    return Estimate(left, seconds, how, memory, checkpoint_bytes, parameters, disk)
+
+
 def estimate_training(
     config: TrainConfig,
     dataset: PairDataset,
@@ -59,85 +93,102 @@ def estimate_training(
     world: int = 1,
     sharded: bool = False,
 ) -> Estimate:
-    """``world``: processes that train together, ``sharded`` if they share weights and state
-    (FSDP2). Reads only shapes; a few steps run where one takes ``LONG`` seconds at most.
+    """The estimate of ``xmdpt train``; of the dataset only shapes are read.
+
+    ``world``: processes that train together; ``sharded``: they share weights and state (FSDP2).
     """
-    config = dataclasses.replace(
-        config, mask_ratio=config.mask_ratio + config.mask_span / 2, mask_span=0.0
-    )
-    with torch.device("meta"):  # shapes only
-        model = build_model(config, dataset)
-    found = checkpoint.latest(out / "checkpoints")
-    done = 0 if found is None else checkpoint.step_of(found)
-    steps = max(0, config.steps - done)
-    weights, state = parameter_bytes(model.parameters()), state_bytes(model, config)
-    one = 2 * weights + state  # model, average, optimizer
-    kept = config.keep_checkpoints + 1  # the newest is written before the oldest goes
-    kept += config.steps // config.keep_every if config.keep_every else 0
-    share = world if sharded else 1
-    memory = dict.fromkeys(("weights", "gradients", "average"), weights // share)
-    memory["optimizer"] = state // share
-    pairs = config.batch_size // world
-    at_once = -(-pairs // config.accumulate)
-    step = TrainStep(model, config, Schedule(config.schedule, config.prediction))
+    config = _with_mean_mask(config)
+    step = _shapes_only(config, dataset)
     step.autocast = in_bf16(config.precision, device)
 
     def loss(module: nn.Module, count: int) -> Tensor:
-        inputs = made_up_inputs(config, dataset, model, count, torch.device("cpu"))
+        inputs = made_up_inputs(config, dataset, step.model, count, torch.device("cpu"))
         total: Tensor = module(inputs).total
         return total
 
-    cost = Cost(step, loss)
-    seconds, how = None, COUNTED
-    if pairs:
-        memory["activations"] = cost.activations(at_once)
-        seconds, how = step_time(
-            cost.flops, pairs, at_once, device, step.autocast,
-            lambda count: _steps(config, dataset, count, device),
-        )  # fmt: skip
-    counts = model.parameter_counts()
-    return Estimate(steps, seconds, how, memory, one, counts, kept * one + weights)
+    weights = parameter_bytes(step.model.parameters())
+    state = state_bytes(step.model, config)
+    kept = config.keep_checkpoints + 1  # the newest is written before the oldest is removed
+    kept += config.steps // config.keep_every if config.keep_every else 0
+    share = world if sharded else 1
+    memory = dict.fromkeys(("weights", "gradients", "average"), weights // share)
+    return estimate(
+        Cost(step, loss),
+        lambda count: _ready_step(config, dataset, count, device),
+        out=out,
+        steps=config.steps,
+        pairs=config.batch_size // world,
+        accumulate=config.accumulate,
+        device=device,
+        bf16=step.autocast,
+        memory={**memory, "optimizer": state // share},
+        checkpoint_bytes=2 * weights + state,  # model, average, optimizer
+        kept=kept,
+        model_bytes=weights,
+        parameters=step.model.parameter_counts(),
+    )
+
+
+def pair_flops(config: TrainConfig, dataset: PairDataset) -> float:
+    """FLOPs of a training step per pair, without the encoders of ``online``."""
+    config = _with_mean_mask(config)
+    step = _shapes_only(config, dataset)
+    inputs = made_up_inputs(config, dataset, step.model, 1, torch.device("cpu"))
+    return float(step_flops(step, inputs))
+
+
+def _with_mean_mask(config: TrainConfig) -> TrainConfig:
+    """The configuration with the mean of its mask ratios in every step."""
+    ratio = config.mask_ratio + config.mask_span / 2
+    return dataclasses.replace(config, mask_ratio=ratio, mask_span=0.0)
+
+
+def _shapes_only(config: TrainConfig, dataset: PairDataset) -> TrainStep:
+    """The step of a configuration, whose tensors have shapes and no data."""
+    with torch.device("meta"):
+        model = build_model(config, dataset)
+    return TrainStep(model, config, Schedule(config.schedule, config.prediction))
 
 
 def made_up_inputs(
     config: TrainConfig, dataset: PairDataset, model: XMDPT, count: int, device: torch.device
 ) -> Inputs:
     """Random inputs of the dataset's shapes, for ``count`` pairs."""
-    tokens = model.tdnet.grid**2
-    side = model.pose_pixels
-    wide = dataset.column("source_tokens").shape
+    tokens, side = model.tdnet.grid**2, model.pose_pixels
 
-    def made(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    def normal(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.randn(count, *shape, device=device).to(dtype)
 
-    def image() -> Tensor:
-        return torch.rand(count, 3, side, side, device=device)
+    def dino_tokens(name: str) -> Tensor:
+        return normal(*dataset.column(name).shape, dtype=torch.bfloat16)
 
-    maps = (image(), image()) if config.conditioning == "tokens" else None
+    maps = None
+    if config.conditioning == "tokens":
+        maps = (normal(3, side, side), normal(3, side, side))
     mask = None
     if config.predictor != "none":
         mask = Mask.random(torch.rand(count, tokens, device=device), config.mask_ratio)
     kept = torch.ones(count, dtype=torch.bool, device=device)
     return Inputs(
-        target=made(*model.latent_shape),
-        source=made(*model.latent_shape),
-        noise=made(*model.latent_shape),
-        masked_noise=made(*model.latent_shape) if mask is not None else None,
+        target=normal(*model.latent_shape),
+        source=normal(*model.latent_shape),
+        noise=normal(*model.latent_shape),
+        masked_noise=normal(*model.latent_shape) if mask is not None else None,
         timesteps=torch.zeros(count, dtype=torch.long, device=device),
         keep=kept,
         keep_masked=kept,
-        pose_tokens=made(*dataset.column("pose_tokens").shape, dtype=torch.bfloat16),
-        source_tokens=made(*wide, dtype=torch.bfloat16),
+        pose_tokens=dino_tokens("pose_tokens"),
+        source_tokens=dino_tokens("source_tokens"),
         mask=mask,
         pose_maps=maps,
-        target_tokens=made(*wide, dtype=torch.bfloat16) if config.repa_weight else None,
+        target_tokens=dino_tokens("source_tokens") if config.repa_weight else None,
     )
 
 
-def _steps(
+def _ready_step(
     config: TrainConfig, dataset: PairDataset, count: int, device: torch.device
 ) -> Callable[[], None]:
-    """A whole training step on ``count`` pairs, ready to run."""
+    """A training step on ``count`` pairs, optimizer and EMA included, ready to run."""
     model = build_model(config, dataset).to(device)
     step = TrainStep(model, config, Schedule(config.schedule, config.prediction).to(device))
     step.autocast = in_bf16(config.precision, device)

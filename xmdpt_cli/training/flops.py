@@ -1,4 +1,4 @@
-"""Model FLOPs utilisation: what a training step must compute, and what a device could.
+"""Model FLOPs utilisation: the FLOPs of a training step and the peak of a device.
 
 A multiplication and an addition are two FLOPs. Matrix products, convolutions and attention count,
 as they do in published numbers; norms, activations and the optimizer do not.
@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from xmdpt_cli.model import kernels
@@ -46,47 +50,73 @@ _PEAKS: tuple[tuple[str, float, float], ...] = (
 
 
 def step_flops(step: nn.Module, inputs: Any) -> int:
-    """FLOPs of one training step, forward and backward, on as many pairs as the inputs hold.
+    """FLOPs of one training step, forward and backward, on all pairs of ``inputs``.
 
     ``step(inputs)`` returns ``diffusion.Losses``: a ``TrainStep``, neither compiled nor wrapped,
-    and its ``Inputs``. A copy of it runs on tensors that have shapes and no data: nothing is
-    computed, and ``step`` is left as it is. What runs under no_grad counts forward only. The count
-    is that of the CPU's plain operations on any device: kernels on GPUs compute some things twice,
-    which is no use of the model's. Tensors that are neither parameters nor buffers must be on the
-    CPU.
+    and its ``Inputs``. See ``step_cost``.
+    """
+
+    def loss(shadow: nn.Module) -> Tensor:
+        total: Tensor = shadow(tree_map_only(Tensor, _without_data, inputs)).total
+        return total
+
+    return step_cost(step, loss).flops
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What one step of a training takes."""
+
+    flops: int  # forward and backward
+    kept_bytes: int  # tensors kept for the backward pass, besides weights and buffers
+
+
+def step_cost(
+    module: nn.Module, loss: Callable[[nn.Module], Tensor], backward: bool = True
+) -> StepCost:
+    """Count the FLOPs of ``loss(module)`` and the bytes that it keeps for the backward pass.
+
+    ``loss`` runs with a copy of ``module`` on tensors that have shapes and no data: nothing is
+    computed, and ``module`` is left as it is. Operations under no_grad count forward only. Both
+    numbers are those of the CPU's plain operations on any device: kernels of GPUs compute some
+    things twice and keep less of attention. Tensors that are neither parameters nor buffers must be
+    on the CPU.
     """
     fake = FakeTensorMode(allow_non_fake_inputs=True)
-    shadow, shapes = without_data(step, fake), _shapes(inputs, fake)
+    shadow = _copy_without_data(module, fake)
+    own = {tensor.untyped_storage()._cdata for tensor in shadow.state_dict().values()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage.nbytes()
+        return tensor
+
     with fake, FlopCounterMode(display=False) as counter:
-        shadow(shapes).total.backward()
-    return int(counter.get_total_flops())
+        with saved_tensors_hooks(keep, lambda tensor: tensor):
+            total = loss(shadow)
+        if backward:
+            total.backward()
+    return StepCost(int(counter.get_total_flops()), sum(kept.values()))
 
 
-def without_data(module: nn.Module, fake: FakeTensorMode) -> Any:
+def _copy_without_data(module: nn.Module, fake: FakeTensorMode) -> nn.Module:
     """A copy of a module whose parameters and buffers take no memory."""
-    there: dict[int, Any] = {}
-    for parameter in module.parameters():
-        there[id(parameter)] = nn.Parameter(_empty(parameter, fake), parameter.requires_grad)
-    for buffer in module.buffers():
-        there[id(buffer)] = _empty(buffer, fake)
-    shadow = copy.deepcopy(module, there)
+    memo: dict[int, Any] = {}
+    with fake:
+        for parameter in module.parameters():
+            empty = nn.Parameter(_without_data(parameter), parameter.requires_grad)
+            memo[id(parameter)] = empty
+        for buffer in module.buffers():
+            memo[id(buffer)] = _without_data(buffer)
+    shadow = copy.deepcopy(module, memo)
     kernels.prepare(shadow, onednn=False)  # the counter knows ``F.linear``
     return shadow
 
 
-def _empty(tensor: Tensor, fake: FakeTensorMode) -> Tensor:
-    with fake:
-        return torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
-
-
-def _shapes(value: Any, fake: FakeTensorMode) -> Any:
-    """Tensors, also in (named) tuples, without their data."""
-    if isinstance(value, Tensor):
-        return _empty(value, fake)
-    if isinstance(value, tuple):
-        parts = [_shapes(part, fake) for part in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
-    return value
+def _without_data(tensor: Tensor) -> Tensor:
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
 
 
 def peak_flops(device: str | torch.device, autocast: bool) -> float | None:

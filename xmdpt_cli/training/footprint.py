@@ -7,12 +7,9 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.flop_counter import FlopCounterMode
 
 from xmdpt_cli.errors import is_out_of_memory
-from xmdpt_cli.training.flops import without_data
+from xmdpt_cli.training.flops import step_cost
 
 LONG = 2.0  # seconds that one measured step may take
 ENOUGH = 6.0  # seconds after which no further step is measured
@@ -32,47 +29,21 @@ def parameter_bytes(parameters: Iterable[Tensor]) -> int:
 
 
 class Cost:
-    """FLOPs of a step on one example, forward and backward, and the bytes its activations take.
+    """FLOPs of a step on one example, forward and backward, and the bytes of its activations.
 
-    ``loss(module, count)`` computes the loss of ``count`` examples with a copy of ``module`` whose
-    tensors have shapes and no data. Both are of a CPU's plain operations; kernels on a GPU keep
-    less of attention.
+    ``loss(module, count)`` computes the loss of ``count`` examples; see ``flops.step_cost``.
     """
 
     def __init__(self, module: nn.Module, loss: Callable[[nn.Module, int], Tensor]) -> None:
-        self.flops, one = _run(module, loss, 1)
-        _, two = _run(module, loss, 2, backward=False)
-        self._each = two - one
-        self._fixed = max(0, one - self._each)  # weights in another type, biases
+        one = step_cost(module, lambda shadow: loss(shadow, 1))
+        two = step_cost(module, lambda shadow: loss(shadow, 2), backward=False)
+        self.flops = one.flops
+        self._each = two.kept_bytes - one.kept_bytes
+        self._fixed = max(0, one.kept_bytes - self._each)  # weights in another type, biases
 
     def activations(self, count: int) -> int:
         """Bytes of a step on ``count`` examples, besides weights and gradients."""
         return int(PEAK * (self._fixed + self._each * count))
-
-
-def _run(
-    module: nn.Module,
-    loss: Callable[[nn.Module, int], Tensor],
-    count: int,
-    backward: bool = True,
-) -> tuple[int, int]:
-    fake = FakeTensorMode(allow_non_fake_inputs=True)
-    shadow = without_data(module, fake)
-    own = {tensor.untyped_storage()._cdata for tensor in shadow.state_dict().values()}
-    kept: dict[int, int] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in own:
-            kept[storage._cdata] = storage.nbytes()
-        return tensor
-
-    with fake, FlopCounterMode(display=False) as counter:
-        with saved_tensors_hooks(keep, lambda tensor: tensor):
-            total = loss(shadow, count)
-        if backward:
-            total.backward()
-    return int(counter.get_total_flops()), sum(kept.values())
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:

@@ -23,12 +23,13 @@ from xmdpt_cli.training.build_dataloader import EncoderPaths
 from xmdpt_cli.training.checks import check_dataset
 from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.distributed import Distributed
+from xmdpt_cli.training.estimate import pair_flops
 from xmdpt_cli.training.find_batch_size import batch_too_large, find_batch_size, largest_that_fits
+from xmdpt_cli.training.flops import peak_flops
 from xmdpt_cli.training.logger import MetricsLogger, TimedIterator
-from xmdpt_cli.training.run_folder import begin_run, export_model, read_run
-from xmdpt_cli.training.setup_logging import setup_logging, setup_validation
+from xmdpt_cli.training.run_folder import export_model, read_run, start_run
 from xmdpt_cli.training.step import StepBatch, StepLoader, logged_terms
-from xmdpt_cli.training.tracker import check_tracker
+from xmdpt_cli.training.tracker import check_tracker, open_tracker
 from xmdpt_cli.training.trainer import Trainer
 from xmdpt_cli.training.validation import Decode, Validator, is_validation_step
 
@@ -84,12 +85,12 @@ def train(
             config = dataclasses.replace(config, batch_size=size)
         trainer = Trainer(config, dataset, device, dist)  # before anything is written: may fail
         dist.only_on_main(lambda: stack.enter_context(only_process(out)))
-        dist.run_on_main(lambda: begin_run(out, config, dataset, force))
+        dist.run_on_main(lambda: start_run(out, config, dataset, force))
         if trainer.resume(out / "checkpoints") and dist.is_main and trainer.done < config.steps:
             say(f"resuming at step {trainer.done} of {config.steps}")
         first, began = trainer.done, time.perf_counter()
-        logger = stack.enter_context(closing(setup_logging(trainer, out, warn)))
-        validator = setup_validation(trainer, out, decode, warn)
+        logger = stack.enter_context(closing(_make_logger(trainer, out, warn)))
+        validator = _make_validator(trainer, out, decode, warn)
         loader = trainer.loader(encoders, warn)
         try:
             _run_steps(
@@ -114,6 +115,45 @@ def _batch_size(config: TrainConfig, dataset: PairDataset, out: Path, dist: Dist
     if begun is not None:
         return begun["config"]["batch_size"]
     return find_batch_size(config, dataset, dist.device) * dist.world_size * config.accumulate
+
+
+def _make_logger(trainer: Trainer, out: Path, warn: Say) -> MetricsLogger:
+    """The logger of the run; only rank 0 has a tracker. A collective."""
+    config, dist = trainer.config, trainer.dist
+    peak = peak_flops(trainer.device, trainer.autocast) if dist.is_main else None
+    settings = dataclasses.asdict(config)
+    return MetricsLogger(
+        out,
+        trainer.done,
+        config.log_every,
+        dist,
+        device=trainer.device,
+        flops_per_image=None if peak is None else pair_flops(config, trainer.dataset),
+        peak=None if peak is None else peak * dist.world_size,
+        tracker=dist.only_on_main(lambda: open_tracker(config.track, out, settings)),
+        steps=config.steps,
+        warn=warn,
+    )
+
+
+def _make_validator(
+    trainer: Trainer, out: Path, decode: Decode | None, warn: Say
+) -> Validator | None:
+    """The validator on rank 0; None on other ranks or without ``validate_every``. A collective."""
+    if not trainer.config.validate_every:
+        return None
+    return trainer.dist.only_on_main(
+        lambda: Validator(
+            out,
+            trainer.dataset,
+            trainer.config,
+            done=trainer.done,
+            device=trainer.device,
+            autocast=trainer.autocast,
+            decode=decode,
+            warn=warn,
+        )
+    )
 
 
 def _run_steps(

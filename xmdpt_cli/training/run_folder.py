@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.encoders.identity import HUB, TRANSFORMERS, tables_of
 from xmdpt_cli.encoders.places import without_places, write_places
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import content, write_text
+from xmdpt_cli.files import content, write_text, writing
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.model.checkpoint import save_model
 from xmdpt_cli.training.config import TrainConfig
@@ -35,11 +36,12 @@ FORCEABLE |= {"mask_span", "loss_weighting", "repa_weight", "timestep_power", "o
 FORCEABLE |= {"masked_noise", "swap_by", "max_grad_norm"}
 FORCEABLE |= {"precision", "compile", "steps", "resolution", "source_encoder", "pose_encoder"}
 
-#: Files that a process killed while beginning a run, or a full disk, leaves in the folder.
-UNFINISHED = {".lock", "config.toml", "config.toml.part", "run.json.part"}
+RUN = "run.json"
+#: Files that a process killed while starting a run, or a full disk, leaves in the folder.
+_UNFINISHED = {".lock", "config.toml", "config.toml.part", "run.json.part"}
 
 
-class Begun(TypedDict):
+class RunRecord(TypedDict):
     """run.json: the dataset's shards by their sha256, the settings, and what --force changed."""
 
     data: list[str]
@@ -52,7 +54,7 @@ class _Settings(TypedDict):
     batch_size: int
 
 
-def begin_run(out: Path, config: TrainConfig, dataset: PairDataset, force: bool = False) -> None:
+def start_run(out: Path, config: TrainConfig, dataset: PairDataset, force: bool = False) -> None:
     """Write config.toml and run.json, or check that ``out`` holds the same run.
 
     With ``force``, settings in ``FORCEABLE`` may differ; run.json records what changed and at which
@@ -65,31 +67,53 @@ def begin_run(out: Path, config: TrainConfig, dataset: PairDataset, force: bool 
     }
     if config.decay == "cosine":  # the schedule of the learning rate follows from the length
         identity["config"]["steps"] = config.steps
-    known = out / "run.json"
-    kept = known.is_file() and (out / "checkpoints" / "latest").is_file()
-    if kept:
-        before = records.read(Begun, known)
-        was, now = before["config"], identity["config"]
-        differs = {k: f"{was.get(k)} -> {v}" for k, v in now.items() if was.get(k) != v}
+    before = read_run(out) if (out / "checkpoints" / "latest").is_file() else None
+    differs: dict[str, str] = {}
+    if before is not None:
+        differs = differences(before["config"], identity["config"])
         if before["data"] != identity["data"]:
             differs["data"] = "another prepared dataset" + _other_tables(before, identity)
         identity["forced"] = before.get("forced", [])
         if differs:
             identity["forced"].append(_forced(out, differs, force))
-            write_text(known, json.dumps(identity, indent=2))
-    elif not known.is_file() and set(content(out)) - UNFINISHED:
-        raise XmdptError(f"{out} is not empty and holds no run", "choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    if not kept:  # first: marks a folder as a run's
-        write_text(known, json.dumps(identity, indent=2))
-    write_text(out / "config.toml", configuration.dump("train", config))
+    toml = configuration.dump("train", config)
+    open_folder(out, "run", identity, toml, replace=before is None or bool(differs))
 
 
-def _other_tables(before: dict[str, Any], now: dict[str, Any]) -> str:
+def open_folder(
+    out: Path, kind: str, identity: Mapping[str, Any], toml: str, *, replace: bool = False
+) -> None:
+    """Make ``out`` the folder of a training: write its identity (run.json), then config.toml.
+
+    An existing run.json is kept unless ``replace``. Raises XmdptError if ``out`` has other content;
+    ``kind`` names what it should hold.
+    """
+    record = out / RUN
+    if not record.is_file() and set(content(out)) - _UNFINISHED:
+        raise XmdptError(f"{out} is not empty and holds no {kind}", "choose another --out")
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        if replace or not record.is_file():  # first: it marks the folder as a training's
+            write_text(record, json.dumps(identity, indent=2))
+        write_text(out / "config.toml", toml)
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """Settings of ``now`` that differ from ``before``: name -> "old -> new"."""
+    return {k: f"{before.get(k)} -> {v}" for k, v in now.items() if before.get(k) != v}
+
+
+def other_run(out: Path, kind: str, differs: Mapping[str, str], hint: str) -> XmdptError:
+    """The error for a folder that holds another ``kind`` of training than the one asked for."""
+    named = "; ".join(f"{name}: {change}" for name, change in differs.items())
+    return XmdptError(f"{out} holds another {kind}; what differs: {named}", hint)
+
+
+def _other_tables(before: RunRecord, now: dict[str, Any]) -> str:
     """Names the difference of datasets whose DINOv2 tokens cannot be mixed in a run; else empty."""
     known = before.get("position_tables")
     new = now["position_tables"]
-    if known is None:  # a run begun by an earlier version
+    if known is None:  # a run started by an earlier version
         known = {part: TRANSFORMERS for part, table in new.items() if table == HUB}
     differing = [part for part, table in known.items() if table != new.get(part, table)]
     if not differing:
@@ -100,21 +124,20 @@ def _other_tables(before: dict[str, Any], now: dict[str, Any]) -> str:
 
 def _forced(out: Path, differs: dict[str, str], force: bool) -> dict[str, str]:
     """The record of a forced change; XmdptError if it is not forced or cannot be."""
-    named = "; ".join(f"{name}: {change}" for name, change in differs.items())
-    firm = sorted(set(differs) - FORCEABLE)
-    if firm or not force:
+    fixed = sorted(set(differs) - FORCEABLE)
+    if fixed or not force:
         hint = "choose another --out, or give the same settings to resume"
-        if not firm:
+        if not fixed:
             hint += ", or --force to resume with these"
         elif force:
-            hint = f"--force cannot change {', '.join(firm)}: choose another --out"
-        raise XmdptError(f"{out} holds another run; what differs: {named}", hint)
+            hint = f"--force cannot change {', '.join(fixed)}: choose another --out"
+        raise other_run(out, "run", differs, hint)
     return {"from": (out / "checkpoints" / "latest").read_text(errors="replace"), **differs}
 
 
-def read_run(out: Path) -> Begun | None:
+def read_run(out: Path) -> RunRecord | None:
     """The run.json of the run in ``out``; None if there is no run."""
-    return records.read_if_there(Begun, out / "run.json")
+    return records.read_if_there(RunRecord, out / RUN)
 
 
 def export_model(

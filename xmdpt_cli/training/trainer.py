@@ -36,7 +36,6 @@ from xmdpt_cli.training.step import (
     in_bf16,
     step_inputs,
 )
-from xmdpt_cli.training.utilization import measure_utilization
 from xmdpt_cli.utils.interrupts import held
 
 
@@ -63,9 +62,6 @@ class Trainer:
         self.scale = float(dataset.manifest["encoders"]["vae"]["scale"])
         self.module = TrainStep(self.model, config, schedule)
         self.autocast = self.module.autocast = in_bf16(config.precision, self.device)
-        self.utilization = measure_utilization(
-            config, dataset, self.model, dist, self.device, self.autocast
-        )
         self.wrapped = parallelize(self.module, dist, blocks_of(self.model))
         self.optimizers = make_optimizers(self.model, config)  # of the parts, where it is sharded
         self.run: Callable[[Inputs], Losses] = self.wrapped

@@ -6,10 +6,9 @@ model's modes. Repeated after a kill, it gives the same images and numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +20,9 @@ from xmdpt_cli.diffusion import Schedule, sample, start_noise
 from xmdpt_cli.files import writing
 from xmdpt_cli.images import ImageArray
 from xmdpt_cli.model import XMDPT
+from xmdpt_cli.progress import Say, silently
 from xmdpt_cli.report.validation_sheet import forget_after, write_step
+from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.logger import MetricsLogger
 from xmdpt_cli.training.validation_metrics import condition_of, similarity, validation_losses
 from xmdpt_cli.training.validation_pairs import (
@@ -35,7 +36,6 @@ from xmdpt_cli.training.validation_pairs import (
 #: Scaled latents (N, C, h, w) -> images, uint8 (N, H, W, 3): ``VAE.decode``.
 Decode = Callable[[Tensor], NDArray[np.uint8]]
 
-IMAGES = 8  # pairs that are generated
 LOSS_PAIRS = 32  # pairs that the loss is measured on, each at four timesteps
 ITEMS = 16  # items whose condition vectors are compared
 
@@ -48,33 +48,34 @@ def is_validation_step(every: int, steps: int, step: int) -> bool:
 class Validator:
     """Validates on fixed pairs, evenly spaced over the test split.
 
-    ``done``: the step the run resumes from; images of later steps are removed. ``sampling``:
-    arguments of ``diffusion.sample``; ``tokens``: whether the model takes pose maps. Without
-    ``decode``, three latent channels are shown as colours, and ``warn`` receives a message.
+    ``config`` gives the schedule, the sampling settings, the seed and the number of pairs.
+    ``done``: the step the run resumes from; images of later steps are removed. Without ``decode``,
+    three latent channels are shown as colours, and ``warn`` receives a message.
     """
 
     def __init__(
         self,
         out: Path,
         dataset: PairDataset,
-        schedule: Schedule,
+        config: TrainConfig,
         *,
-        done: int,
-        sampling: Mapping[str, Any],
-        tokens: bool,
+        done: int = 0,
         device: str | torch.device = "cpu",
         autocast: bool = False,
-        seed: int = 0,
-        images: int = IMAGES,
         decode: Decode | None = None,
-        warn: Callable[[str], None] = lambda text: None,
+        warn: Say = silently,
     ) -> None:
-        self.folder, self.schedule = out / "samples", schedule
-        self.sampling, self.device, self.autocast = sampling, torch.device(device), autocast
-        self.seed, self.decode, self.resolution = seed, decode, dataset.resolution
+        self.folder, self.config = out / "samples", config
+        self.device, self.autocast = torch.device(device), autocast
+        self.schedule = Schedule(config.schedule, config.prediction).to(self.device)
+        self.decode, self.resolution = decode, dataset.resolution
+        tokens = config.conditioning == "tokens"
         test = held_out(dataset, warn)
         scale = float(dataset.manifest["encoders"]["vae"]["scale"])
-        generated, measured = evenly(len(test), images), evenly(len(test), LOSS_PAIRS)
+        generated, measured = (
+            evenly(len(test), config.validation_pairs),
+            evenly(len(test), LOSS_PAIRS),
+        )
         self.generated = read_pairs(test, generated, scale, tokens)
         self.inputs = read_images(test, generated)
         self.measured = read_pairs(test, measured, scale, tokens)
@@ -105,7 +106,7 @@ class Validator:
     def _generate(self, model: XMDPT) -> list[ImageArray]:
         out: list[ImageArray] = []
         for pairs in self.generated.chunks(self.device):
-            noise = start_noise(tuple(pairs.source.shape[1:]), self.seed, pairs.positions)
+            noise = start_noise(tuple(pairs.source.shape[1:]), self.config.seed, pairs.positions)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
                 condition, tokens = condition_of(model, pairs)
                 latents = sample(
@@ -114,7 +115,10 @@ class Validator:
                     condition,
                     tokens=tokens,
                     schedule=self.schedule,
-                    **self.sampling,
+                    steps=self.config.sampling_steps,
+                    solver=self.config.sampling_solver,
+                    guidance=self.config.guidance,
+                    power=self.config.power,
                 )
             out += list((self.decode or self._colours)(latents))
         return out

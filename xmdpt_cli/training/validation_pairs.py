@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xmdpt_cli.data.loader import PairDataset, load_pairs
+from xmdpt_cli.data.sampler import PairIndices
 from xmdpt_cli.encoders.vae import posterior_mean
 from xmdpt_cli.images import ImageArray
 
@@ -74,8 +75,7 @@ def read_pairs(
     dataset: PairDataset, positions: list[int], scale: float, pose_maps: bool
 ) -> ValidationPairs:
     """Read these pairs as published: neither swapped nor mirrored."""
-    none = [False] * len(positions)
-    batch = load_pairs(dataset, positions, none, none, pose_maps)
+    batch = load_pairs(dataset, PairIndices.listed(positions), pose_maps=pose_maps)
     return ValidationPairs(
         positions,
         posterior_mean(batch.target_moments, scale),

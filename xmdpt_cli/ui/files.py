@@ -11,10 +11,9 @@ from xmdpt_cli.encoders.openpose import OpenPose
 from xmdpt_cli.images import decode_image, save_png
 from xmdpt_cli.pose.formats import SUFFIXES, read_poses
 from xmdpt_cli.pose.formats.image_size import UnstatedSize, size_of_image
-from xmdpt_cli.pose.framing import Fit
 from xmdpt_cli.pose.keypoints import FRAME_HEIGHT, FRAME_WIDTH, Keypoints
 from xmdpt_cli.pose.padding import PADDED_BOX, is_padded_image
-from xmdpt_cli.sampling.inputs import read_pose, read_view
+from xmdpt_cli.sampling.inputs import InputOptions, read_pose, read_view
 from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 from xmdpt_cli.ui.uploads import new_folder
 
@@ -41,8 +40,8 @@ def pose_of(file: Path, pipe: XMDPTPipeline, person: Path | None = None) -> tupl
     # of the frame that the editor has: what it saved comes back as it was
     size = None if person is None else size_of_image(person)
     own = read_poses(file, UnstatedSize(file, source=size))[0].size in (None, FRAME)
-    fit: Fit = "squash" if own else "auto"
-    poses = read_pose(file, pipe.resolution, _no_need, fit=fit, source_size=size)
+    options = InputOptions(pose_fit="squash" if own else "auto")
+    poses = read_pose(file, pipe.resolution, _no_need, options, source_size=size)
     more = f", the first of {len(poses)}" if len(poses) > 1 else ""
     return poses[0].keypoints / pipe.resolution, f"Pose of {file.name}{more}"
 
@@ -50,7 +49,7 @@ def pose_of(file: Path, pipe: XMDPTPipeline, person: Path | None = None) -> tupl
 def keypoints_of(file: Path, image: Path) -> tuple[Keypoints, str]:
     """The keypoints that a file has of an image -> (fractions (18, 2), what was done)."""
     size = 1024  # of a square: only fractions of it are kept
-    view = read_view(image, size, _no_need, keypoints=file, fit="squash")
+    view = read_view(image, size, _no_need, InputOptions(fit="squash"), keypoints=file)
     assert view.keypoints is not None
     points = view.keypoints / size
     loaded = decode_image(image, image.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,9 +86,10 @@ def build(pipe: XMDPTPipeline, title: str, examples: Examples, folder: Path) -> 
         gr.HTML(header(title, pipe.resolution, pipe.toy))
         with gr.Row(elem_classes="columns"):
             with gr.Column(elem_classes="column", min_width=280, scale=10):
-                people, views, strip, placed, stands = _person(examples, estimator.needed)
+                person = _person(examples, estimator.needed)
+                people, placed = person.images, person.keypoints
             with gr.Column(elem_classes="column", min_width=280, scale=13):
-                pose, pose_file, pose_said = _pose(examples)
+                pose, pose_status, pose_file = _pose(examples)
             with gr.Column(elem_classes="column", min_width=280, scale=11):
                 gr.HTML("<h2>Result</h2>")
                 with gr.Row(elem_id="actions"):
@@ -95,7 +97,7 @@ def build(pipe: XMDPTPipeline, title: str, examples: Examples, folder: Path) -> 
                     stop = gr.Button(
                         "Stop", elem_id="stop", scale=1, min_width=80, interactive=False
                     )
-                said = gr.HTML(elem_id="said")
+                result_status = gr.HTML(elem_id="result-status")
                 result = gr.Gallery(
                     label="Result",
                     show_label=False,
@@ -111,12 +113,14 @@ def build(pipe: XMDPTPipeline, title: str, examples: Examples, folder: Path) -> 
                 with gr.Accordion("Settings", open=True, elem_id="settings"):
                     settings = _settings(pipe, own)
 
+        # Each column has its own status: an answer about the images may arrive after the result,
+        # and must not replace the message about it.
         quietly: dict[str, Any] = {"api_visibility": "private", "queue": False}
         begun = go.click(start_handler(stops), outputs=[go, stop, save], **quietly)
         generation = begun.then(
             generate_handler(pipe, turn, stops, estimator),
             inputs=[people, placed, pose, *settings],
-            outputs=[said, result, film, save, settings[SEED]],
+            outputs=[result_status, result, film, save, settings[SEED]],
             api_name="generate",
             concurrency_id="model",  # one after the other
             concurrency_limit=1,
@@ -129,28 +133,28 @@ def build(pipe: XMDPTPipeline, title: str, examples: Examples, folder: Path) -> 
         people.change(
             images_handler(turn, estimator),
             inputs=[people, placed],
-            outputs=[said, placed, people, views],
+            outputs=[person.status, placed, people, person.number],
             api_name="look",
             show_progress="hidden",
         )
-        strip.click(
+        person.examples.click(
             example_handler(examples),
-            inputs=strip,
-            outputs=[people, placed, said],
+            inputs=person.examples,
+            outputs=[people, placed, person.status],
             api_name="example",
             show_progress="hidden",
         )
-        stands.upload(
+        person.files.upload(
             keypoints_handler(),
-            inputs=[stands, people, placed],
-            outputs=[placed, said, stands],
+            inputs=[person.files, people, placed],
+            outputs=[placed, person.status, person.files],
             api_name="keypoints",
             show_progress="minimal",
         )
         pose_file.upload(
             pose_handler(pipe, turn),
             inputs=[pose_file, people],
-            outputs=[pose, pose_said, pose_file],
+            outputs=[pose, pose_status, pose_file],
             api_name="pose",
             concurrency_id="model",
             show_progress="minimal",
@@ -158,8 +162,19 @@ def build(pipe: XMDPTPipeline, title: str, examples: Examples, folder: Path) -> 
     return page
 
 
-def _person(examples: Examples, needs_keypoints: bool) -> tuple[Any, ...]:
-    """(images, how many views they are, examples, their keypoints, files of keypoints)."""
+@dataclass(frozen=True)
+class PersonColumn:
+    """The components of the Person column."""
+
+    images: gr.Gallery
+    status: gr.HTML
+    number: gr.HTML  # how many views the images are
+    examples: gr.HTML
+    keypoints: gr.HTML  # of the images, as JSON
+    files: gr.File  # of keypoints
+
+
+def _person(examples: Examples, needs_keypoints: bool) -> PersonColumn:
     gr.HTML("<h2>Person</h2>")
     people = gr.Gallery(
         label="Images of one person",
@@ -174,6 +189,7 @@ def _person(examples: Examples, needs_keypoints: bool) -> tuple[Any, ...]:
         buttons=[],
         elem_id="people",
     )
+    status = gr.HTML(elem_id="person-status")
     views = gr.HTML(elem_id="views")
     strip = gr.HTML(
         "",
@@ -200,11 +216,11 @@ def _person(examples: Examples, needs_keypoints: bool) -> tuple[Any, ...]:
         height=56,
         elem_id="stands",
     )
-    return people, views, strip, placed, stands
+    return PersonColumn(people, status, views, strip, placed, stands)
 
 
-def _pose(examples: Examples) -> tuple[Any, ...]:
-    """(pose, what is dropped to replace it, what is said to that)."""
+def _pose(examples: Examples) -> tuple[gr.HTML, gr.HTML, gr.File]:
+    """(pose, status of the file, file that replaces the pose)."""
     gr.HTML("<h2>Pose</h2>")
     pose = gr.HTML(
         skeleton.to_json_of(PRESETS[0]),
@@ -214,7 +230,7 @@ def _pose(examples: Examples) -> tuple[Any, ...]:
         label="Pose, as JSON",
         elem_id="pose",
     )
-    said = gr.HTML(elem_id="pose-said")
+    status = gr.HTML(elem_id="pose-status")
     file = gr.File(
         label="Pose of a photograph, or a keypoints file",
         show_label=False,
@@ -222,7 +238,7 @@ def _pose(examples: Examples) -> tuple[Any, ...]:
         height=56,
         elem_id="pose-file",
     )
-    return pose, file, said
+    return pose, status, file
 
 
 def _strip(examples: Examples) -> str:

@@ -1,4 +1,4 @@
-"""What a VAE training is asked to do: one frozen dataclass, like ``config.TrainConfig``."""
+"""The settings of a VAE training."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
+from xmdpt_cli.config import at_least, check_choices, option
 from xmdpt_cli.errors import ConfigError
 
 # For toys at 64 px. Measured on synthetic people, same time each: 300 steps of 4 images 27.2 dB,
@@ -28,36 +29,40 @@ class VaeConfig:
     and DeepFashion stand before plain backgrounds.
     """
 
-    epochs: float = 77.0  # paper sec. 4.1
-    steps: int = 0  # 0: as many as the epochs make
-    batch_size: int = 8  # images a step, over all processes
-    learning_rate: float = 0.0  # 0: 4.5e-6 per image of the batch; small VAE from scratch 2e-3
-    l1: float = 1.0  # on [-1, 1]
-    mse: float = 2.0
-    lpips: float = 0.1
-    face_weight: float = 1.0  # how often pixels around the head count; 1: as all others
-    foreground_weight: float = 3.0  # how often pixels count that differ from the border's colour
-    kl: float = 1e-6  # with all_weights only
-    latent_noise: float = LATENT_NOISE  # with all_weights only; standard deviations of the latents
-    ema: float = 0.0  # decay of the weights' average, which is then what is written; 0: none
-    all_weights: bool = False  # a small VAE from scratch instead of a given one's decoder
-    cached_latents: bool = True  # from the dataset's stored moments, where it has them
-    precision: str = "auto"  # "fp32", "bf16" (autocast), "auto": bf16 on a GPU that has it
-    seed: int = 0
-    checkpoint_every: int = 500
+    epochs: float = option(77.0, "Number of epochs over the training images; the paper: 77.")
+    steps: int = option(0, "Number of optimizer steps; 0: from --epochs.")
+    batch_size: int = option(8, "Images per step, over all processes.")
+    learning_rate: float = option(0.0, "Learning rate of AdamW; 0: 4.5e-6 x batch size.")
+    l1: float = option(1.0, "Weight of the absolute difference in the loss.")
+    mse: float = option(2.0, "Weight of the squared difference in the loss.")
+    lpips: float = option(0.1, "Weight of LPIPS in the loss; 0: no LPIPS.")
+    face_weight: float = option(1.0, "Weight of pixels around the head in the loss.")
+    foreground_weight: float = option(3.0, "Weight of pixels outside the background in the loss.")
+    kl: float = 1e-6  # weight of the KL term, with all_weights only
+    latent_noise: float = LATENT_NOISE  # in deviations of the latents, with all_weights only
+    ema: float = option(0.0, "Decay of the EMA of the weights; 0: no EMA.")
+    all_weights: bool = option(
+        False, "Train a small VAE from scratch instead.", names=("--all-weights",)
+    )
+    cached_latents: bool = option(
+        True,
+        "Train on the dataset's latents, or encode images in every step.",
+        names=("--cached-latents/--encode",),
+    )
+    precision: str = option(
+        "auto",
+        "Precision of the VAE; auto: bf16 on a GPU, else fp32.",
+        choices=("auto", "fp32", "bf16"),
+    )
+    seed: int = option(0, "Random seed.")
+    checkpoint_every: int = option(500, "Steps between checkpoints.")
     log_every: int = 50
 
     def __post_init__(self) -> None:
-        if self.precision not in ("fp32", "bf16", "auto"):
-            raise ConfigError(f"precision is one of fp32, bf16, auto, not {self.precision!r}")
-        for name, least in (
-            ("steps", 0), ("batch_size", 1), ("checkpoint_every", 1), ("log_every", 1),
-            ("seed", 0), ("learning_rate", 0), ("l1", 0), ("mse", 0), ("lpips", 0), ("kl", 0),
-            ("latent_noise", 0), ("face_weight", 0), ("foreground_weight", 0),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if not (value >= least and math.isfinite(value)):
-                raise ConfigError(f"{name} must be at least {least}, not {value}")
+        check_choices(self)
+        at_least(self, 1, "batch_size", "checkpoint_every", "log_every")
+        at_least(self, 0, "steps", "seed", "learning_rate", "l1", "mse", "lpips", "kl")
+        at_least(self, 0, "latent_noise", "face_weight", "foreground_weight")
         if not 0 < self.epochs < math.inf:
             raise ConfigError(f"epochs must be positive, not {self.epochs}")
         if not 0 <= self.ema < 1:
@@ -67,9 +72,10 @@ class VaeConfig:
 
 
 def settle(config: VaeConfig, images: int) -> VaeConfig:
-    """Put numbers where ``config`` leaves the choice: steps and epochs fit, a learning rate.
+    """Replace the defaults that depend on the training: steps, epochs and the learning rate.
 
-    What has no meaning for this kind of training is 0 or off, so that the record says what was.
+    Settings that this kind of training does not use become 0 or False. ``images``: size of the
+    training set.
     """
     scratch, batch = config.all_weights, config.batch_size
     steps = config.steps or max(1, math.ceil(config.epochs * images / batch))

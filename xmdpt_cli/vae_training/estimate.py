@@ -1,4 +1,4 @@
-"""Estimates of the time, memory and disk that a VAE training needs, made before it begins."""
+"""Estimates of the time, memory and disk that a VAE training needs, made before it starts."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from xmdpt_cli.metrics.lpips_metric import LpipsNetwork
-from xmdpt_cli.training import checkpoint
-from xmdpt_cli.training.estimate import Estimate
-from xmdpt_cli.training.footprint import Cost, parameter_bytes, step_time
+from xmdpt_cli.training.estimate import Estimate, estimate
+from xmdpt_cli.training.footprint import Cost, parameter_bytes
 from xmdpt_cli.vae_training.examples import draw
-from xmdpt_cli.vae_training.folder import CHECKPOINTS
 from xmdpt_cli.vae_training.plan import Plan
 from xmdpt_cli.vae_training.trainer import VaeTrainer
 
@@ -21,17 +19,18 @@ from xmdpt_cli.vae_training.trainer import VaeTrainer
 def estimate_finetuning(
     plan: Plan, perceptual: LpipsNetwork | None, out: Path, world: int = 1
 ) -> Estimate:
-    """``plan.vae`` is used up: a few steps run where one takes ``LONG`` seconds at most.
+    """The estimate of ``xmdpt finetune-vae``; ``plan.vae`` must not be used afterwards.
 
     LPIPS counts in measured steps only; validation does not count.
     """
     vae, config = plan.vae, plan.config
     trainer = VaeTrainer(vae, config, perceptual)
-    trained, whole = parameter_bytes(trainer.parameters), parameter_bytes(vae.net.parameters())
-    average = trained if config.ema else 0
-    pairs = max(1, config.batch_size // world)
     for parameter in trainer.parameters:
         parameter.requires_grad_(True)
+    trained, weights = parameter_bytes(trainer.parameters), parameter_bytes(vae.net.parameters())
+    memory = {"weights": weights, "gradients": trained, "optimizer": 2 * trained}
+    if config.ema:
+        memory["average"] = trained
     side = plan.train.dataset.resolution
 
     def loss(net: nn.Module, count: int) -> Tensor:
@@ -42,18 +41,22 @@ def estimate_finetuning(
         decoded: Tensor = net.decode(latents).sample  # type: ignore[operator]
         return decoded.square().mean()
 
-    cost = Cost(vae.net, loss)
-    memory = {"weights": whole, "gradients": trained, "optimizer": 2 * trained}
-    memory |= {"average": average} if average else {}
-    memory["activations"] = cost.activations(pairs)
-
-    def ready(count: int) -> Callable[[], object]:
+    def ready_step(count: int) -> Callable[[], object]:
         batch = draw(plan.train, vae, config.seed, 0, count, 0, 1)
         return lambda: trainer.step(batch)
 
-    seconds, how = step_time(cost.flops, pairs, pairs, vae.device, trainer.autocast, ready)
-    state = 3 * trained + average
-    found = checkpoint.latest(out / CHECKPOINTS)
-    left = max(0, config.steps - (0 if found is None else checkpoint.step_of(found)))
-    counts = {"training": trained // 4}
-    return Estimate(left, seconds, how, memory, state, counts, 2 * state + whole)
+    return estimate(
+        Cost(vae.net, loss),
+        ready_step,
+        out=out,
+        steps=config.steps,
+        pairs=max(1, config.batch_size // world),
+        accumulate=1,
+        device=vae.device,
+        bf16=trainer.autocast,
+        memory=memory,
+        checkpoint_bytes=(4 if config.ema else 3) * trained,
+        kept=2,  # the newest is written before the oldest is removed
+        model_bytes=weights,
+        parameters={"training": trained // 4},
+    )

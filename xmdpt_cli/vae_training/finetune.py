@@ -26,7 +26,7 @@ from xmdpt_cli.report.evaluation_json import WrittenEvaluation, to_json, write_j
 from xmdpt_cli.report.vae_sheet import Rebuilt, before_after
 from xmdpt_cli.training.distributed import SINGLE_PROCESS, Distributed
 from xmdpt_cli.utils import records
-from xmdpt_cli.vae_training import folder as folder
+from xmdpt_cli.vae_training import folder
 from xmdpt_cli.vae_training.evaluate import Images, make_report, measure, protocol_for, rebuild
 from xmdpt_cli.vae_training.folder import VAEStats
 from xmdpt_cli.vae_training.loop import fit, make_stats
@@ -93,7 +93,7 @@ def _finetune(
     shards = [s["sha256"] for s in manifest["shards"] if s["split"] == "train"]
     trunk = "none" if perceptual is None else perceptual.weights
     this = folder.identity(config, shards, vae, trunk)
-    dist.run_on_main(partial(folder.begin, out, this, config))
+    dist.run_on_main(partial(folder.start_training, out, this, config))
     record = dist.run_on_main(partial(folder.finished, out))
     if record is not None:
         return _known(out, record)

@@ -20,18 +20,24 @@ from xmdpt_cli import config as configuration
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.encoders.weights import TOY_MARK, Origin, state_sha256
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import content, removed_on_error, write_text, writing
-from xmdpt_cli.training.run_folder import UNFINISHED
+from xmdpt_cli.files import unfinished, write_text, writing
+from xmdpt_cli.training.run_folder import RUN, differences, open_folder, other_run
 from xmdpt_cli.utils import records
 from xmdpt_cli.vae_training.config import VaeConfig
 
-IDENTITY, RECORD, CHECKPOINTS = "run.json", "xmdpt_training.json", "checkpoints"
+RECORD, CHECKPOINTS = "xmdpt_training.json", "checkpoints"
 _OLD_STATE = "state.safetensors"  # of an earlier format
 _PART = ".vae.part"
 _WEIGHTS = "diffusion_pytorch_model*.safetensors"
 _SECTION = "finetune_vae"
 # What may differ between a training and its continuation. Epochs follow from the steps.
 _FREE = {"checkpoint_every", "log_every", "epochs"}
+#: Parts of the identity beside the settings, as messages name them.
+_PARTS = {
+    "images": "the images",
+    "start": "the VAE it starts from",
+    "lpips_trunk": "the weights of LPIPS",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +55,7 @@ class VAEStats:
     seconds: float  # of the call that finished it
 
 
-class _Begun(TypedDict):
+class _Started(TypedDict):
     """run.json, see ``identity``."""
 
     settings: dict[str, Any]
@@ -91,47 +97,27 @@ def identity(config: VaeConfig, data: Any, vae: VAE, trunk: str) -> dict[str, An
     }
 
 
-def begin(out: Path, this: dict[str, Any], config: VaeConfig) -> None:
+def start_training(out: Path, this: dict[str, Any], config: VaeConfig) -> None:
     """Make ``out`` the folder of this training or recognise it; XmdptError for anything else."""
-    known = out / IDENTITY
     if (out / _OLD_STATE).is_file():
         raise XmdptError(
             f"{out} holds a VAE training of an earlier version ({_OLD_STATE})",
             "choose another --out",
         )
-    if known.is_file():
-        differs = _differences(records.read(_Begun, known), this)
+    before = records.read_if_there(_Started, out / RUN)
+    if before is not None:
+        differs = differences(before["settings"], this["settings"])
+        for key, name in _PARTS.items():
+            if before.get(key) != this[key]:
+                differs[name] = "not the same"
         if differs:
-            raise XmdptError(
-                f"{out} holds another VAE training; what differs: {'; '.join(differs)}",
-                "choose another --out, or give the same settings to resume",
-            )
-    elif set(content(out)) - UNFINISHED:
-        raise XmdptError(
-            f"not overwriting {out}: it is not empty and holds no VAE training",
-            "choose another folder",
-        )
-    with writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        if not known.is_file():  # first: marks a folder as a training's
-            write_text(known, json.dumps(this, indent=2))
-        if not (out / "config.toml").is_file():
-            write_text(out / "config.toml", configuration.dump(_SECTION, config))
-
-
-def _differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    before, after = was["settings"], now["settings"]
-    found = [f"{k}: {before.get(k)} -> {v}" for k, v in after.items() if before.get(k) != v]
-    words = {
-        "images": "the images",
-        "start": "the VAE it starts from",
-        "lpips_trunk": "the weights of LPIPS",
-    }
-    return found + [word for key, word in words.items() if was.get(key) != now[key]]
+            hint = "choose another --out, or give the same settings to resume"
+            raise other_run(out, "VAE training", differs, hint)
+    open_folder(out, "VAE training", this, configuration.dump(_SECTION, config))
 
 
 def finished(out: Path) -> dict[str, Any] | None:
-    """The record of a training that is done, else None. ``begin`` has looked whose it is."""
+    """The record of a finished training, else None. Call ``start_training`` first."""
     record: dict[str, Any] | None = records.read_if_there(Finished, out / RECORD)
     return record
 
@@ -147,8 +133,7 @@ def write_part(out: Path, vae: VAE) -> str:
     Raises XmdptError if what is on the disk is not what is in memory.
     """
     part = out / _PART
-    shutil.rmtree(part, ignore_errors=True)
-    with writing(part), removed_on_error(part):
+    with writing(part), unfinished(part):
         vae.net.save_pretrained(part)
         if vae.origin.toy:
             mark = {"toy": True, "id": vae.origin.id}

@@ -24,7 +24,7 @@ from xmdpt_cli.files import only_process
 from xmdpt_cli.progress import Progress, Say, silent, silently
 from xmdpt_cli.training.logger import MetricsLogger, TimedIterator
 from xmdpt_cli.utils.prefetch import prefetch
-from xmdpt_cli.vae_training import folder as folder
+from xmdpt_cli.vae_training import folder
 from xmdpt_cli.vae_training.config import VaeConfig, settle
 from xmdpt_cli.vae_training.examples import (
     Examples,
@@ -64,7 +64,7 @@ def train_vae(
     this = folder.identity(config, digest(images), vae, "none")
     trainer = VaeTrainer(vae, config)
     with only_process(out):
-        folder.begin(out, this, config)
+        folder.start_training(out, this, config)
         done = folder.finished(out)
         if done is not None:
             trained = VAE.load(out, device=vae.device, dtype=vae.dtype)

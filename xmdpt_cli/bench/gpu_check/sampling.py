@@ -23,8 +23,7 @@ from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.encoders.weights import Origin
 from xmdpt_cli.model.checkpoint import published_metadata
 from xmdpt_cli.sampling.conditioning import Conditions
-from xmdpt_cli.sampling.config import SamplingConfig
-from xmdpt_cli.sampling.sampler import PRECISIONS, Sampler
+from xmdpt_cli.sampling.sampler import PRECISIONS, Sampler, SamplingConfig
 from xmdpt_cli.training.flops import peak_flops
 
 IMAGES = 8  # the paper's table is of so many

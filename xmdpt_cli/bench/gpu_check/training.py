@@ -16,11 +16,12 @@ from xmdpt_cli.bench.gpu_check.data import dataset
 from xmdpt_cli.bench.gpu_check.rows import Ready, Row, Setting, at_most, holds, speed
 from xmdpt_cli.data.prefetch import prefetch
 from xmdpt_cli.training.config import TrainConfig
+from xmdpt_cli.training.estimate import pair_flops
 from xmdpt_cli.training.find_batch_size import find_batch_size, largest_that_fits
+from xmdpt_cli.training.flops import peak_flops
 from xmdpt_cli.training.logger import TimedIterator
 from xmdpt_cli.training.step import StepBatch
 from xmdpt_cli.training.trainer import Trainer
-from xmdpt_cli.training.utilization import pair_flops
 
 WARM = 5  # steps before anything is counted, the compilation among them
 SHOWN = 6  # kernels
@@ -122,14 +123,15 @@ def _speed(
     yield speed(
         setting, f"{called}: training", rate, "images/s", note=f"{seconds * 1e3:.3g} ms a step"
     )
-    use, device = trainer.utilization, trainer.device
-    if use.peak is not None and use.flops_per_pair is not None:
-        mfu = 100 * use.flops_per_pair * rate / use.peak
+    device = trainer.device
+    peak = peak_flops(device, trainer.autocast)
+    work = pair_flops(trainer.config, trainer.dataset)
+    if peak is not None:
+        mfu = 100 * work * rate / peak
         least = None if least_mfu is None else 100 * least_mfu
-        note = f"{use.flops_per_pair / 1e9:.4g} GFLOP a pair, peak {use.peak / 1e12:.0f} TFLOP/s"
+        note = f"{work / 1e9:.4g} GFLOP a pair, peak {peak / 1e12:.0f} TFLOP/s"
         yield speed(setting, f"{called}: MFU", mfu, "%", least=least, note=note)
     elif setting.small:
-        work = pair_flops(trainer.config, trainer.dataset, trainer.model)
         yield speed(setting, f"{called}: work", work / 1e9, "GFLOP a pair")
     share = 100 * waited / seconds
     yield speed(setting, f"{called}: waiting for data", share, "%", most=2.0)

@@ -1,14 +1,14 @@
-"""Read the poses of a file in any of the field's formats.
+"""Reading poses from a file in any of the usual formats.
 
-| suffix | what it is | read by | joints | coordinates |
+| suffix | content | read by | joints | coordinates |
 |---|---|---|---|---|
 | .json | OpenPose, COCO, Halpe, MMPose, our own | json_poses | joint_tables.ORDERS | units |
-| .csv | annotation rows, one an image | text_rows | 18 | pose.frames |
+| .csv | annotation rows, one for each image | text_rows | 18 | pose.frames |
 | .txt | PIDM's pose file of one image | text_rows | 18 | pose.frames |
 
-The values of JSON are pixels or fractions (``units``); the file states the size of its image, else
-``image_size``. Those of the other two are of a coordinate frame that is decided from the values.
-Which joints count as missing is one rule for all (``missing``).
+The numbers in JSON are pixels or fractions (``units``) of an image whose size the file states, or
+``image_size`` finds. The coordinate frame of .csv and .txt is decided from their numbers
+(``pose.frame_decision``). One rule decides which joints are missing (``missing``).
 """
 
 from __future__ import annotations
@@ -85,16 +85,12 @@ def read_poses(
     min_score: float = MIN_SCORE,
     notes: list[str] | None = None,
 ) -> list[ImagePoses]:
-    """The frames of a keypoints file, at least one with at least one person.
+    """The frames of a keypoints file, at least one of them with a person.
 
-    ``.json``: OpenPose's (18 or 25 joints; of one image, or a list of them), COCO's (17, 133),
-    Halpe's (26, 136), MMPose's, or our own form. ``.txt``: one pose, 18 lines.
-    ``.csv``: the published annotation rows, a frame each. The frame of these two is decided from
-    the values and the image's size. ``min_score``: joints with a lower score
-    are not found. ``size_of``: the image size of a file in pixels that does not state it
-    (OpenPose's own), and of one in fractions. ``notes`` collects how the numbers were read. In a
-    sequence a frame may be without people. Raises XmdptError naming the file and frame, what was
-    found and what is understood.
+    ``size_of``: the image size for numbers whose file does not state it. ``min_score``: joints with
+    a lower score are missing. ``notes`` collects how the numbers were read. Frames of a sequence
+    may have no people. Raises XmdptError naming the file and frame, what was found, and what is
+    understood.
     """
     file = _usable(path, min_score)
     frames = file.sized(file.frames, size_of)
@@ -104,7 +100,7 @@ def read_poses(
 
 
 def _usable(path: str | Path, min_score: float) -> KeypointsFile:
-    """A file without broken rows, in which somebody is seen."""
+    """Read a file; XmdptError for unusable rows, or if it has no people."""
     file = open_file(path, min_score)
     if file.path.suffix.lower() == ".csv":
         broken = [problem for problem in file.problems if not problem.kept]
@@ -113,13 +109,13 @@ def _usable(path: str | Path, min_score: float) -> KeypointsFile:
             raise XmdptError(f"{first[0]}: {first[1]}", _ROWS)
     if not any(frame.people for frame in file.frames):
         one = file.frames[0].where if len(file.frames) == 1 else str(path)
-        raise XmdptError(f"{one}: nobody in it (no joint was seen)")
+        raise XmdptError(f"{one}: no person in it (no joint was found)")
     return file
 
 
 def open_file(path: str | Path, min_score: float = MIN_SCORE) -> KeypointsFile:
-    """A keypoints file in any format. The last files are kept while they do not change: one may
-    hold the keypoints of thousands of images, which are asked for one after the other."""
+    """Read a keypoints file in any format. The last files are cached until they change: a file may
+    have the keypoints of thousands of images, which are read one after the other."""
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -157,14 +153,14 @@ def frame_of_image(
     notes: list[str] | None = None,
     forced: CoordinateFrame | None = None,
 ) -> ImagePoses:
-    """The frame of a keypoints file that belongs to an image's file (None: it has no name).
+    """The frame of a keypoints file for an image file (None: the image has no file name).
 
-    A file of one frame belongs to any image. Of several the one is meant that the file calls as
-    the image (``FrameNames``). XmdptError, naming what was looked for, if none is. ``forced``: as
-    for ``KeypointsFile.sized``; the others are as for ``read_poses``.
+    The frame of a file with one frame is used for any image; of several frames the one with the
+    image's name (``ImageNames``), or XmdptError. ``forced``: see ``KeypointsFile.sized``; the other
+    arguments: see ``read_poses``.
     """
     file = open_file(path, min_score)
-    if len(file.frames) > 1:  # of thousands of rows the other ones may be bad
+    if len(file.frames) > 1:  # other rows may be unusable
         frame = file.frames[_which(file, image)].check_seen()
     else:
         file = _usable(path, min_score)
@@ -176,16 +172,16 @@ def frame_of_image(
 
 
 def _which(file: KeypointsFile, image: str | Path | None) -> int:
-    """The place of the image's frame in a file of several."""
+    """The index of the image's frame in a file of several."""
     if image is None:
-        looked = "the image, which has no file name"
+        name = "the image, which has no file name"
     else:
         place = file.names.find(image)
         if place is not None:
             return place
         alike = file.names.alike(image)
-        looked = f"{image} (several have its file name)" if alike else Path(image).name
+        name = f"{image} (several have its file name)" if alike else Path(image).name
     raise XmdptError(
-        f"{file.path}: {len(file.frames)} poses, none of them called as {looked}",
-        "give a file with the pose of this image alone, or call its row as the image",
+        f"{file.path}: {len(file.frames)} poses, none of them called as {name}",
+        "give a file with the pose of this image alone, or give its row the name of the image",
     )

@@ -1,8 +1,8 @@
-"""Keypoints files that lie beside images, in any format that ``keypoint_formats`` reads.
+"""Keypoints files beside images, in any format of ``pose.formats``.
 
-One file an image, called as the image (``front.json``, or ``front_keypoints.json`` as OpenPose
-calls it), or one file for all images of a folder (``keypoints.json``, ``annotations.csv``, ...),
-in which images are found by their names.
+One file for each image, with the image's name (``front.json``, or ``front_keypoints.json`` as
+OpenPose writes it), or one file for all images of a folder (``keypoints.json``,
+``annotations.csv``, ...), in which images are found by their names.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from xmdpt_cli.pose.keypoints import Keypoints, extent
 from xmdpt_cli.utils.deepfashion_names import SUFFIXES as IMAGES
 
 T = TypeVar("T")
-#: what a file with the keypoints of all images of a folder is called, .json or .csv
+#: names of a file with the keypoints of all images of a folder, .json or .csv
 SHARED = ("keypoints", "annotations", "coco")
 WANTED = (
     "one file an image (front.json or front_keypoints.json beside front.jpg), or one for all in "
@@ -40,20 +40,20 @@ WANTED = (
 
 @dataclass(frozen=True)
 class Found:
-    """The keypoints of one image, and the file they are of."""
+    """The keypoints of one image."""
 
     file: Path
     frame: ImagePoses
-    notes: tuple[str, ...] = ()  # how they were read
+    notes: tuple[str, ...] = ()  # how the file was read
 
 
 class KeypointsBeside:
-    """Looks for the keypoints of images; which lists a folder holds is kept.
+    """Finds the keypoints of images. The lists of a folder are read once.
 
-    ``skip``: files that are read elsewhere; ``report(file, reason)`` is called for lines and files
-    that cannot be used, which are otherwise an XmdptError (a bad line of a list: nothing).
-    ``min_score``: joints with a lower score are not found. ``frames``: of files that do not state
-    theirs, by suffix (.csv, .txt); else it is decided for each file.
+    ``skip``: files that are read elsewhere. ``report(file, reason)`` is called for unusable files
+    and lines; without it an unusable file is an XmdptError, an unusable line is ignored.
+    ``min_score``: joints with a lower score are missing. ``frames``: the coordinate frame of .csv
+    and .txt files, by suffix; else it is decided for each file.
     """
 
     def __init__(
@@ -70,8 +70,8 @@ class KeypointsBeside:
     def find(self, image: Path, root: Path | None = None) -> Found | None:
         """The keypoints of an image file, None if there are none.
 
-        Looked for beside the image, then in lists of its folder and, with ``root``, of the folders
-        above it up to that. Raises XmdptError naming a file that is there and cannot be used.
+        Searches beside the image, then in the lists of its folder and, with ``root``, of the
+        folders above it up to that. Raises XmdptError naming a file that cannot be used.
         """
 
         def size_of(_: str) -> tuple[int, int]:
@@ -101,7 +101,7 @@ class KeypointsBeside:
         return None
 
     def own_file(self, image: Path) -> Path | None:
-        """The keypoints file called as the image; OpenPose's own ending before the bare name."""
+        """The keypoints file with the image's name; first with OpenPose's ending."""
         for ending in (OPENPOSE_ENDING, ""):
             for suffix in SUFFIXES:
                 path = image.with_name(f"{image.stem}{ending}{suffix}")
@@ -112,7 +112,7 @@ class KeypointsBeside:
 
     def _lists_in(self, folder: Path) -> list[KeypointsFile]:
         if folder not in self._lists:
-            there = self._lists[folder] = []  # also where an error ends the first look
+            there = self._lists[folder] = []  # stored first: an error is raised only once
             for path in (folder / f"{stem}{end}" for stem in SHARED for end in (".json", ".csv")):
                 if path not in self._skip and path.is_file() and not _is_an_images(path):
                     there += self._read(path)
@@ -133,7 +133,7 @@ class KeypointsBeside:
 
 
 def largest_fractions(frame: ImagePoses) -> Keypoints:
-    """Of the people of a frame the largest, (18, 2) as fractions of its image's sides."""
+    """The largest person of a frame, (18, 2) as fractions of the image's sides."""
     points = max(frame.people, key=extent)
     return points if frame.size is None else points / np.array(frame.size[::-1], dtype=np.float64)
 
@@ -146,7 +146,7 @@ def _upwards(folder: Path, root: Path | None) -> Iterator[Path]:
 
 
 def _is_an_images(path: Path) -> bool:
-    """Whether a file is called as an image beside it: then it is that image's alone."""
+    """Whether a file has the name of an image beside it: then it belongs to that image only."""
     ends = [end for suffix in IMAGES for end in (suffix, suffix.upper())]
     return any(path.with_suffix(f".{end}").is_file() for end in ends)
 
@@ -167,7 +167,7 @@ def _used(
 
 
 def _named(file: Path, read: Callable[[], T]) -> T:
-    """``read()``; its errors explain that the file is read because of its name."""
+    """``read()``; the hints of its errors explain that the file is read because of its name."""
     try:
         return read()
     except XmdptError as err:

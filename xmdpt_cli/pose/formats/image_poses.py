@@ -1,4 +1,4 @@
-"""What every reader of keypoint files returns, the people of one image; and a plain file of it."""
+"""The people of one image, as all readers of keypoint files return them, and our JSON form."""
 
 from __future__ import annotations
 
@@ -19,31 +19,25 @@ _DECIMALS = 3  # of a pixel, in what we write
 
 @dataclass(frozen=True)
 class ImagePoses:
-    """One image's people: keypoints in the order of ``JOINTS``, NaN for missing.
-
-    ``size``: (height, width) of the image whose pixels they are, or None where they are
-    fractions of its width and height (``shapeless``: and the file does not state these).
-    ``where`` names the file, and the frame if it has several; ``name`` is what the file calls the
-    image, "" if it does not.
-    """
+    """The people of one image: keypoints in the order of ``JOINTS``, NaN for missing joints."""
 
     people: list[Keypoints]  # (18, 2) each, in the file's order
-    size: Size | None
-    where: str
-    name: str = ""
-    unsized: bool = False  # in pixels, and the file does not state the size of its image
-    shapeless: bool = False  # in fractions, and the file does not state the size of its image
-    separate: bool = False  # an image of its own among others, not the next one of a video
+    size: Size | None  # (height, width) if in pixels; None: fractions, unless ``unsized``
+    where: str  # the file, and the frame if it has several
+    name: str = ""  # of the image, in the file
+    unsized: bool = False  # in pixels, and the file does not state the size of the image
+    shapeless: bool = False  # in fractions, and the file does not state the size of the image
+    separate: bool = False  # not a frame of a video
 
     def check_seen(self) -> ImagePoses:
-        """Itself; XmdptError if nobody is seen in it."""
+        """Returns itself; XmdptError if no joint is found in it."""
         if not any(np.isfinite(points).any() for points in self.people):
-            raise XmdptError(f"{self.where}: nobody in it (no joint was seen)")
+            raise XmdptError(f"{self.where}: no person in it (no joint was found)")
         return self
 
 
 def write_pose_json(path: str | Path, frames: Sequence[ImagePoses]) -> None:
-    """Write frames in our own form, which ``read_poses`` reads back (to a thousandth pixel)."""
+    """Write frames in our JSON form, which ``read_poses`` reads (to a thousandth of a pixel)."""
     nodes = [_node(frame) for frame in frames]
     with writing(path):
         write_text(Path(path), json.dumps(nodes[0] if len(nodes) == 1 else {"frames": nodes}))

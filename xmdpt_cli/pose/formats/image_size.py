@@ -1,8 +1,8 @@
-"""The size of the image that a keypoints file is of, where the file does not state it.
+"""The size of the image that keypoints are of, if their file does not state it.
 
-Pixels need it, as in OpenPose's own JSON; fractions need it for the image's shape. The
-size is taken, in this order, from ``given`` (``--pose-size``), from the image of the same name
-beside the file, and from the source image.
+Keypoints in pixels need it, as in OpenPose's JSON; fractions need it for the shape of the image. It
+is ``--pose-size``, else the size of the image of the same name beside the file, else that of the
+source image.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from xmdpt_cli.pose.frames import FRACTIONS, CoordinateFrame
 from xmdpt_cli.pose.keypoints import Size
 from xmdpt_cli.utils.image_types import SUFFIXES, open_image
 
-#: the name that a file gives an image ("" if none) -> the image's size, None if not known
+#: the name of an image in a file ("" if it has none) -> its size, None if unknown
 SizeOf = Callable[[str], Size | None]
 
 OPENPOSE_ENDING = "_keypoints"  # OpenPose writes person_keypoints.json for person.jpg
@@ -30,11 +30,11 @@ SIZE_HINT = (
     '"canvas_height" to the file; with a source image its size is taken'
 )
 _LARGEST = 100_000  # pixels a side
-_TURNED = (5, 6, 7, 8)  # EXIF orientations by which width and height change places
+_TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """``750x1101`` -> (750, 1101), width and height. ConfigError for anything else."""
+    """``750x1101`` -> (750, 1101), width and height. ConfigError for other texts."""
     match = re.fullmatch(r"\s*(\d{1,9})\s*[xX*,:]\s*(\d{1,9})\s*", text)
     if match is None:
         raise ConfigError(
@@ -44,7 +44,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def check_pose_size(size: Sequence[int]) -> tuple[int, int]:
-    """(width, height) as it is; ConfigError unless both are usable numbers of pixels."""
+    """Returns (width, height); ConfigError unless both are whole numbers from 2 to 100,000."""
     sides = [side for side in size if isinstance(side, (int, np.integer)) and side is not True]
     if len(sides) != 2 or len(size) != 2 or min(sides) < 2 or max(sides) > _LARGEST:
         shown = "x".join(str(side) for side in size)
@@ -56,9 +56,9 @@ def check_pose_size(size: Sequence[int]) -> tuple[int, int]:
 
 
 def size_of_image(path: Path | bytes, name: object = None) -> Size:
-    """(height, width) of an image file, or of its bytes, upright (EXIF); nothing is decoded.
+    """(height, width) of an image file, or of its bytes, upright (EXIF), without decoding it.
 
-    Raises XmdptError naming the file (``name`` for bytes) if it is not an image.
+    Raises XmdptError with the file's name (``name`` for bytes) if it is not an image.
     """
     where = name or path
     try:
@@ -77,16 +77,16 @@ def size_of_image(path: Path | bytes, name: object = None) -> Size:
 
 
 def shape_of(size_of: SizeOf | None, name: str) -> Size | None:
-    """What ``size_of`` knows of the image called ``name``, of which a file holds fractions."""
+    """The size of the image called ``name``, whose file has fractions; None if unknown."""
     if isinstance(size_of, UnstatedSize):
         return size_of(name, "fractions")
     return None if size_of is None else size_of(name)
 
 
 class UnstatedSize:
-    """A ``SizeOf`` for one keypoints file; ``notes``: which size was taken, and from where.
+    """A ``SizeOf`` for one keypoints file. ``notes``: which size was used, and where it is from.
 
-    ``given``: (width, height); ``source``: (height, width) of the source image.
+    ``given``: (width, height), of ``--pose-size``; ``source``: (height, width) of the source image.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class UnstatedSize:
     ) -> None:
         self.file, self.given, self.source = file, given, source
         self.notes: list[str] = []
-        self.guessed = False  # whether a size was that of the source image, which is a guess
+        self.guessed = False  # whether the source's size was used, which is a guess
 
     def __call__(self, name: str, unit: str = "pixels") -> Size | None:
         found = self._find(name)
@@ -114,7 +114,7 @@ class UnstatedSize:
         return None if found is None else found[0]
 
     def correct_notes(self, frame: CoordinateFrame) -> None:
-        """Once the values' ``frame`` is known, drop sizes of images that they are not of."""
+        """Correct the notes once the coordinate frame of the values is known."""
         notes = self.notes if frame.of_images or frame.name == FRACTIONS.name else []
         unit = " in pixels of " if frame.of_images else " in fractions of "
         self.notes[:] = [note.replace(" in pixels of ", unit) for note in notes]
@@ -127,16 +127,16 @@ class UnstatedSize:
             return size_of_image(image), f"the size of {image.name} beside it"
         if self.source is not None:
             self.guessed = True
-            return self.source, "the size of the source image, as nothing else says it"
+            return self.source, "the size of the source image, as nothing else states it"
         return None
 
 
 def image_beside(file: Path, name: str = "") -> Path | None:
-    """The image beside a keypoints file: the one that the file names, else the one called as the
-    file (``person.jpg`` for ``person.json`` and ``person_keypoints.json``).
+    """The image beside a keypoints file: the one that the file names, else the one of the same name
+    (``person.jpg`` for ``person.json`` and ``person_keypoints.json``).
 
-    Of several with one name and one size the first kind of ``names.SUFFIXES``; XmdptError if their
-    sizes differ.
+    Of several images with that name and one size the first in the order of ``SUFFIXES``; XmdptError
+    if their sizes differ.
     """
     if name:
         named = file.parent / Path(name.replace("\\", "/")).name
@@ -144,21 +144,21 @@ def image_beside(file: Path, name: str = "") -> Path | None:
             return named
     stems = [Path(name).stem, name] if name else [file.stem.removesuffix(OPENPOSE_ENDING)]
     ends = [end for suffix in SUFFIXES for end in (suffix, suffix.upper())]
-    # a folder may hold thousands of frames: it is not listed for each
+    # the folder is not listed: it may have thousands of files
     places = [file.parent / f"{stem}.{end}" for stem in dict.fromkeys(stems) for end in ends]
-    # an animation or image that was generated from this pose is not what the pose was taken from
+    # an image or animation that xmdpt generated from this pose is not the image of the pose
     found = [place for place in places if _is_file(place) and generated_metadata(place) is None]
     if len(found) > 1 and len({size_of_image(path) for path in found}) > 1:
         names = ", ".join(path.name for path in found)
         raise XmdptError(
             f"{file}: {names} beside it are images of different sizes",
-            "say which size the keypoints are of: --pose-size WxH",
+            "name the size that the keypoints are of: --pose-size WxH",
         )
     return found[0] if found else None
 
 
 def _is_file(path: Path) -> bool:
-    """Whether a file is there; a name out of a keypoints file may be none at all."""
+    """Whether the file exists; a name in a keypoints file may not be a valid file name."""
     try:
         return path.is_file()
     except (OSError, ValueError):  # too long, or with a null character

@@ -1,4 +1,4 @@
-"""Joints as keypoint files list them: the orders in use, and reading one person's table."""
+"""The orders in which keypoint files list joints, and reading one person's table of joints."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.pose.keypoints import JOINTS, Keypoints
 
-FARTHEST = 100_000.0  # pixels: beyond this it is damage, not a joint
+FARTHEST = 100_000.0  # pixels: a larger coordinate is damage
 
 UNDERSTOOD = (
     'a pose in JSON is OpenPose\'s {"people": [{"pose_keypoints_2d": [x, y, c, ...]}]}, COCO\'s '
@@ -20,20 +20,20 @@ UNDERSTOOD = (
     '"width": W, "height": H} with 18; a list of such frames, or {"frames": [...]}, is a sequence'
 )
 
-# Where our joints stand in the other orders; -1: made from others.
+# rows of our joints in the other orders; -1: computed from other joints
 _BODY_25 = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18)
 _COCO = (0, -1, 6, 8, 10, 5, 7, 9, 12, 14, 16, 11, 13, 15, 2, 1, 4, 3)
 _HALPE = (0, 18, *_COCO[2:])
 
 
 class JointOrder(NamedTuple):
-    """An order in which files list joints."""
+    """An order of joints in files."""
 
     name: str
-    rows: tuple[int, ...]  # of each of our 18 joints in it; -1: made from others
+    rows: tuple[int, ...]  # of our 18 joints; -1: computed from other joints
 
 
-#: by the number of joints; the body comes first, then feet, face and hands, which are not read
+#: by the number of joints; the body is first, then feet, face and hands, which are not used
 ORDERS = {
     17: JointOrder("COCO", _COCO),
     18: JointOrder("OpenPose", tuple(range(len(JOINTS)))),
@@ -53,7 +53,7 @@ _SCORES = (
 
 
 def check_min_score(score: float) -> float:
-    """The score as it is; ConfigError unless it lies in 0 to 1."""
+    """Returns the score; ConfigError unless it is in [0, 1]."""
     if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
         raise ConfigError(f"the minimum score is a number from 0 to 1, not {score!r}")
     return float(score)
@@ -63,7 +63,7 @@ def joint_table(
     person: dict[str, Any], key: str, where: str
 ) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
     """The joints under ``key`` of a person -> (points (n, 2), scores (n,) or None), in the file's
-    order, n one of the accepted counts. XmdptError for anything else."""
+    order. XmdptError unless n is a key of ``ORDERS``, and for values that are not joints."""
     values = person[key]
     if not isinstance(values, list):
         raise XmdptError(f"{where}: keypoints are {kind(values)}, not a list", UNDERSTOOD)
@@ -71,7 +71,7 @@ def joint_table(
     rows = _rows(values, where, pairs=bool(listed))
     table = np.array([_joint(row, number, where) for number, row in enumerate(rows, start=1)])
     scores = None if np.isnan(table[:, 2]).all() else table[:, 2]
-    if scores is not None:  # a row without one beside rows with one
+    if scores is not None:  # a row without a score among rows with scores
         scores = np.where(np.isnan(scores), 1.0, scores)
     for name, values in listed.items():
         own = _score_list(values, len(rows), f"{where}: {name}")
@@ -80,8 +80,8 @@ def joint_table(
 
 
 def _rows(values: list[Any], where: str, *, pairs: bool) -> list[Any]:
-    """One entry a joint, of a list of such or of numbers in a row: x, y, score, or without scores
-    (``pairs``) where these are in a list of their own."""
+    """One entry a joint, from a list of joints or a flat list of x, y, score. ``pairs``: the scores
+    are in a list of their own, so a flat list may have x, y only."""
     count, found = len(values), f"{len(values)} joints"
     rows = values
     flat = all(value is None or is_number(value) for value in values)
@@ -96,7 +96,7 @@ def _rows(values: list[Any], where: str, *, pairs: bool) -> list[Any]:
 
 
 def _joint(row: Any, number: int, where: str) -> tuple[float, float, float]:
-    """(x, y, score); the score is NaN where there is none."""
+    """(x, y, score); the score is NaN if the row has none."""
     if row is None:
         return math.nan, math.nan, math.nan
     if isinstance(row, list) and len(row) in (2, 3):
@@ -115,7 +115,7 @@ def _joint(row: Any, number: int, where: str) -> tuple[float, float, float]:
 
 
 def _score_list(listed: list[Any], count: int, where: str) -> NDArray[np.float64]:
-    while len(listed) == 1 and isinstance(listed[0], list):  # MMPose keeps a batch of one
+    while len(listed) == 1 and isinstance(listed[0], list):  # MMPose writes a batch of one
         listed = listed[0]
     flat = [value[0] if isinstance(value, list) and len(value) == 1 else value for value in listed]
     numbers = [float(v) if is_number(v) or isinstance(v, bool) else math.nan for v in flat]
@@ -129,9 +129,9 @@ def _score_list(listed: list[Any], count: int, where: str) -> NDArray[np.float64
 
 
 def our_joints(table: NDArray[np.float64]) -> Keypoints:
-    """(n, 2) in the order of that count -> (18, 2) in ours.
+    """(n, 2) in the order of that number of joints -> (18, 2) in ours.
 
-    COCO's orders have no neck: it is between the shoulders, as OpenPose was trained with.
+    COCO's orders have no neck: it is the middle of the shoulders, as in OpenPose's training.
     """
     order = np.array(ORDERS[len(table)].rows)
     points = np.where((order >= 0)[:, None], table[order], np.nan)
@@ -148,13 +148,13 @@ def is_number(value: Any) -> TypeGuard[float]:
 
 
 def kind(value: Any) -> str:
-    """What a value of JSON is, for messages."""
+    """A short description of a JSON value, for messages."""
     if value is None or isinstance(value, bool | int | float | str):
         return shown(json.dumps(value), 40)
     return f"a list of {len(value)}" if isinstance(value, list) else "an object"
 
 
 def shown(text: str, most: int = 60) -> str:
-    """Text of a file for messages: short, without line breaks, terminal codes, surrogates."""
+    """A text of a file for messages: shortened, without unprintable characters."""
     short = text if len(text) <= most else text[: most - 3] + "..."
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in short)

@@ -1,9 +1,9 @@
-"""Which joints of a file were not found, by one rule for every format.
+"""Which joints of a file are missing, by one rule for every format.
 
-Files write null, -1 or (0, 0) for a joint that was not found. Whoever scales a whole file
+Files write null, -1 or (0, 0) for a joint that was not found. Scaling a whole file
 (``table * scale``) turns -1, -1 into a negative pair that is the same for all joints of an image,
-a little outside of its top left corner. Joints are hardly ever there: such pairs count as missing
-too, and a note says so.
+slightly outside of its top left corner. Joints are hardly ever there: such pairs are missing too,
+and a note says so.
 """
 
 from __future__ import annotations
@@ -16,24 +16,23 @@ from numpy.typing import NDArray
 
 from xmdpt_cli.pose.keypoints import Keypoints, seen
 
-#: the score below which a joint is not found. OpenPose finds joints from 0.05 or 0.1 on; MMPose and
+#: joints with a lower score are missing. OpenPose finds joints from 0.05 or 0.1 on; MMPose and
 #: DWPose give every joint a score and render those from 0.3 on.
 MIN_SCORE = 0.1
 _SMALL = 0.03  # of the largest coordinate: -1 of 176 or 256 is 0.004 to 0.02 of it
-_SAME = 0.002  # of the largest coordinate: equal pairs differ by rounding by so much
+_SAME = 0.002  # of the largest coordinate: rounding differences between equal pairs
 _UNSCALED = 1e-3  # a coordinate so near to -1 was not scaled
-_ROWS = 3  # a pair that so many rows of a file share is no place
+_ROWS = 3  # rows of a file that share a pair, from which on it is not a place
 
 TAKEN = "taken as not seen"  # part of every ``scaled_note``
 Array = NDArray[np.float64]
-Scores = NDArray[np.float64]
 Pair = tuple[float, float]
 
 
 def not_found(
-    points: Array, scores: Scores | None = None, min_score: float = MIN_SCORE
+    points: Array, scores: Array | None = None, min_score: float = MIN_SCORE
 ) -> NDArray[np.bool_]:
-    """(n,): which joints (n, 2) of a file were not found.
+    """(n,): which joints (n, 2) of a file are missing.
 
     Not finite (null), -1, also where it was scaled with the file, exactly (0, 0) (a single 0 is a
     place), or a score (n,) below ``min_score``.
@@ -46,9 +45,9 @@ def not_found(
 
 
 def without_missing(
-    points: Array, scores: Scores | None = None, min_score: float = MIN_SCORE
+    points: Array, scores: Array | None = None, min_score: float = MIN_SCORE
 ) -> Keypoints:
-    """Joints (n, 2) with NaN where they were not found."""
+    """Joints (n, 2) with NaN where they are missing."""
     return np.where(not_found(points, scores, min_score)[:, None], np.nan, points)
 
 
@@ -56,7 +55,7 @@ def scaled_missing(points: Array) -> NDArray[np.bool_]:
     """(n,): which joints (n, 2) of one person are a scaled -1, -1: both coordinates negative, and
     small against the largest or the same for two joints. (-1, -1) itself is not."""
     there = seen(points)
-    # beside -1 are joints that a writer kept from looking missing; no file is scaled by nearly 1
+    # joints beside -1 were moved by a writer so that they are not missing; scales are not about 1
     unscaled = (np.abs(points + 1) < _UNSCALED).any(axis=1)
     negative: NDArray[np.bool_] = np.asarray(there & (points < 0).all(axis=1) & ~unscaled)
     if not negative.any():
@@ -70,7 +69,7 @@ def scaled_missing(points: Array) -> NDArray[np.bool_]:
 
 
 def remove_repeated(rows: Sequence[Keypoints]) -> list[Pair]:
-    """Make the negative pairs that several rows (n, 2) of a file share, of any size, NaN in place.
+    """Set negative pairs that several rows (n, 2) of a file share, of any size, to NaN in place.
 
     Returns these pairs, one a joint.
     """
@@ -87,7 +86,7 @@ def remove_repeated(rows: Sequence[Keypoints]) -> list[Pair]:
 
 
 def scaled_note(name: str, pairs: Sequence[Pair]) -> list[str]:
-    """A note on the pairs, one a joint, that were taken as missing; empty for none."""
+    """A note on the pairs, one a joint, that are taken as missing; empty if there are none."""
     if not pairs:
         return []
     low, high = np.min(pairs, axis=0), np.max(pairs, axis=0)

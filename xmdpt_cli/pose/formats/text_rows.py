@@ -1,8 +1,8 @@
-"""Keypoints as plain text: annotation rows (.csv, one an image) and PIDM's pose files (.txt).
+"""Keypoints as text: annotation rows (.csv, one for each image) and PIDM's pose files (.txt).
 
 Published annotations are ``name:keypoints_y:keypoints_x`` with lists of 18 numbers in brackets;
-``Table`` knows how else columns may be named and separated. A pose file holds 18 rows
-``x y``. Points are returned in the file's own coordinate frame, NaN missing.
+``Table`` reads other names and separators of columns. A pose file has 18 rows ``x y``. Points are
+returned in the file's coordinate frame, NaN for missing joints.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ HEADER = "name:keypoints_y:keypoints_x"
 _COLUMNS = (
     ("name", "image", "file", "filename", "path"), ("keypoints_y", "y"), ("keypoints_x", "x"),
 )  # fmt: skip
-_FARTHEST = 10_000.0  # pixels: a coordinate beyond this is damage, not a joint
+_FARTHEST = 10_000.0  # pixels: a larger coordinate is damage
 _MISSING = {"", "null", "none", "nan"}
 _ROWS = f"a row is {HEADER}: a name and twice 18 numbers in brackets, -1 for a joint not seen"
 
 
 class Joints(NamedTuple):
-    """One person's joints as a file has them."""
+    """One person's joints in the file's coordinate frame."""
 
     points: Keypoints  # (18, 2), NaN missing
-    scaled: list[Pair]  # of the missing ones those that are a scaled -1, -1
+    scaled: list[Pair]  # missing joints that are a scaled -1, -1
 
 
 @dataclass
 class Annotations:
-    """The rows of one file. Points are raw: x and y in the file's own frame, NaN missing."""
+    """The rows of one file. Points are x and y in the file's coordinate frame, NaN missing."""
 
     path: Path
     points: dict[str, Keypoints] = field(default_factory=dict)  # by the caller's key
     lines: dict[str, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)  # what was assumed, for people
+    notes: list[str] = field(default_factory=list)  # what was assumed
 
     def where(self, key: str) -> str:
         """``file:line`` of a row."""
@@ -61,11 +61,11 @@ class Annotations:
 
 
 def read_annotations(path: Path, key_of: Callable[[str], str]) -> Annotations:
-    """The rows of an annotation file by ``key_of`` of their names.
+    """Read an annotation file; rows are stored under ``key_of(name)``.
 
-    Of two rows with one name the first counts; a problem says so if they differ. Bad rows are
-    problems. XmdptError if the file cannot be read, if its header lacks a column, or if no row is
-    usable.
+    Unusable rows are problems. Of two rows with one name the first is used; it is a problem if they
+    differ. Raises XmdptError if the file cannot be read, if its header lacks a column, or if no row
+    is usable.
     """
     table = Table.open(path, _COLUMNS, colons=True)
     found = Annotations(path, notes=[table.note] if table.note else [])
@@ -98,9 +98,9 @@ def read_annotations(path: Path, key_of: Callable[[str], str]) -> Annotations:
 
 
 def read_pose_txt(path: Path) -> Joints:
-    """One of PIDM's pose files, 18 rows ``x y``, in its own frame.
+    """Read one of PIDM's pose files, 18 rows ``x y``.
 
-    Raises ValueError, naming the line, if it is not that; FileNotFoundError if it is not there.
+    Raises ValueError, naming the line, for other content; FileNotFoundError if it does not exist.
     """
     rows = []
     try:
@@ -121,14 +121,14 @@ def read_pose_txt(path: Path) -> Joints:
 
 
 def _checked(raw: Keypoints) -> Joints:
-    """(18, 2) as a file holds them; ValueError for damage."""
-    if (np.abs(raw) > _FARTHEST).any():  # infinite ones too
+    """The joints of (18, 2) numbers of a file; ValueError for damage."""
+    if (np.abs(raw) > _FARTHEST).any():  # also infinite
         raise ValueError("a coordinate is not a number of pixels")
     return Joints(without_missing(raw), pairs_of(raw, scaled_missing(raw)))
 
 
 def _numbers(text: str, label: str) -> np.ndarray:
-    try:  # tens of thousands of rows: the published spelling is the fastest
+    try:  # there are tens of thousands of rows: the published form is read fastest
         published = np.array(json.loads(text), dtype=np.float64)
         if published.shape == (len(JOINTS),):
             return published

@@ -1,0 +1,177 @@
+"""The options of ``xmdpt prepare`` as one object, and what follows from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from xmdpt_cli.cli.options import AsJson, Device
+from xmdpt_cli.cli.workspace import DATA
+from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.storage.stores import is_url
+from xmdpt_cli.utils.devices import cores
+
+if TYPE_CHECKING:
+    from xmdpt_cli.datasets.listing import Listing
+
+FEW = 500  # images: fewer are decoded in threads, as processes take a second to start
+
+
+@dataclass
+class PrepareOptions:
+    """The options as typed. A field is an option of the command."""
+
+    context: typer.Context
+    root: Annotated[
+        Path | None,
+        typer.Option(help="Raw dataset: a folder of images, with pair lists if there are any."),
+    ] = None
+    out: Annotated[
+        str | None,
+        typer.Option(help="Folder or URL to write, or to resume [data/SIZE]."),
+    ] = None
+    size: Annotated[
+        list[int] | None,
+        typer.Option(help="Side of the square images in pixels; repeat for a second size [256]."),
+    ] = None
+    layout: Annotated[
+        str,
+        typer.Option(
+            metavar="<layout>",
+            help="Layout of ROOT: auto, deepfashion, or people (one folder of images per person).",
+        ),
+    ] = "auto"
+    pose: Annotated[
+        Literal["auto", "openpose"],
+        typer.Option(
+            help="Source of keypoints; auto: the dataset's, else OpenPose, openpose: always."
+        ),
+    ] = "auto"
+    frame: Annotated[
+        str,
+        typer.Option(
+            help="Frame of the keypoint files: 256x176, 256x256-padded, pixels, fractions, WxH; "
+            "auto: detected from the values."
+        ),
+    ] = "auto"
+    openpose: Annotated[
+        str | None,
+        typer.Option(help="OpenPose: hub id, folder or body file [lllyasviel/Annotators]."),
+    ] = None
+    encoders: Annotated[
+        str,
+        typer.Option(
+            help="Encoders: pretrained, toy (small ones, trained now), or a folder that holds them."
+        ),
+    ] = "pretrained"
+    vae: Annotated[
+        str | None, typer.Option(help="VAE: hub id or folder [stabilityai/sd-vae-ft-mse].")
+    ] = None
+    dino_source: Annotated[
+        str | None, typer.Option(help="Source DINOv2: hub id or folder [facebook/dinov2-giant].")
+    ] = None
+    dino_pose: Annotated[
+        str | None, typer.Option(help="Pose DINOv2: hub id or folder [facebook/dinov2-base].")
+    ] = None
+    tokens: Annotated[
+        Literal["bf16", "fp8"],
+        typer.Option(help="Number type of the stored DINOv2 tokens; fp8: half the bytes."),
+    ] = "bf16"
+    vae_steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Training steps of the toy VAE [600; above 128 px: 1200]."),
+    ] = None
+    seed: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Random seed of the pairs of your own images, and of toy encoders."
+        ),
+    ] = 0
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first LIMIT people of each split [all].")
+    ] = None
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per batch of the encoders.")] = 16
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Number of processes that decode images; 0: threads [one per core]."
+        ),
+    ] = None
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first file that cannot be used.")
+    ] = False
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print the plan (images, bytes, time) and write nothing."),
+    ] = False
+    check_dir: Annotated[
+        str | None,
+        typer.Option("--check", help="Prepared dataset to verify, instead of preparing one."),
+    ] = None
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Repair what can be repaired, with --check.")
+    ] = False
+    write_annotations: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder to which all keypoints are also written, in both published formats."
+        ),
+    ] = None
+    device: Device = "auto"
+    as_json: AsJson = False
+
+    @property
+    def outs(self) -> dict[int, str]:
+        """Size in pixels -> the folder or URL of its dataset."""
+        sizes = sorted(set(self.size or [256]))
+        if self.out and len(sizes) == 1:
+            return {sizes[0]: self.out}
+        parent = f"{self.out or DATA}".rstrip("/")
+        return {size: f"{parent}/{size}" for size in sizes}
+
+    def given(self) -> dict[str, Any]:
+        """The options on the command line by name, without those of the environment."""
+        sources = {name: self.context.get_parameter_source(name) for name in self.context.params}
+        return {
+            name: self.context.params[name]
+            for name, source in sources.items()
+            if source is not None and source.name == "COMMANDLINE"
+        }
+
+    def processes(self, listing: Listing) -> int:
+        """Number of processes that decode images; 0: threads."""
+        if listing.images() < FEW:
+            return 0
+        return cores() if self.workers is None else self.workers
+
+    def check(self) -> None:
+        """ConfigError for options that do not go together."""
+        if self.repair:
+            raise ConfigError("--repair goes with --check DIR")
+        if self.root is None:
+            raise ConfigError(
+                "which images? give --root, the raw dataset",
+                "xmdpt prepare --root DeepFashion; or --check DIR, to verify a prepared dataset",
+            )
+        encoders = self.encoders
+        for option in ("vae", "dino_source", "dino_pose"):
+            if encoders != "pretrained" and getattr(self, option):
+                name = f"--{option.replace('_', '-')}"
+                raise ConfigError(
+                    f"{name} names a network, --encoders {encoders} others: choose one"
+                )
+        if encoders not in ("pretrained", "toy") and not Path(encoders).is_dir():
+            raise ConfigError(
+                f"--encoders is 'pretrained', 'toy' or a folder of encoders, not {encoders!r}"
+            )
+        if encoders == "toy" and any(map(is_url, self.outs.values())):
+            raise ConfigError(
+                "toy encoders are made in the output folder, and this one is behind a URL",
+                "prepare into a folder first; then --encoders FOLDER/encoders",
+            )
+        for size in self.outs:
+            if size < 16 or size % 16:
+                raise ConfigError(f"--size must be a multiple of 16 from 16 on, not {size}")
