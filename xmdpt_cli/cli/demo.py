@@ -64,7 +64,7 @@ def demo(
     warn_if_busy(talk)
     talk.say(f"xmdpt demo: synthetic people at {SIZE} px into {out} (interrupted? run it again)")
     talk.say(departure(paper))
-    with talk.progress() as progress, _begun_otherwise(out):
+    with talk.progress() as progress, _settings_hint(out):
         summary, report = run_demo(out, recipe, seed, vae_steps, people, progress, talk.say)
     from xmdpt_cli.report.evaluation_text import table as cells
 
@@ -81,14 +81,14 @@ def demo(
 
 
 @contextmanager
-def _begun_otherwise(out: Path) -> Iterator[None]:
-    """A demo that was begun with other settings is not continued: what to do is the demo's."""
+def _settings_hint(out: Path) -> Iterator[None]:
+    """Give the error about other settings a hint that fits the demo."""
     try:
         yield
     except XmdptError as err:
         if "what differs" not in err.message and "other settings" not in err.message:
             raise
-        hint = f"repeat the settings it was begun with, choose another --out, or delete {out}"
+        hint = f"repeat the settings it was started with, choose another --out, or delete {out}"
         raise XmdptError(err.message, hint) from err
 
 
