@@ -1,4 +1,4 @@
-"""``xmdpt status``, or ``xmdpt`` alone: what is in this folder, and the next command."""
+"""``xmdpt status``, or ``xmdpt`` alone: the content of this folder and the next command."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SHOWN = ("fid", "ssim", "lpips")
 
 @dataclass
 class Status:
-    """Plain data, as ``--json`` prints it."""
+    """The content of the workspace, as ``--json`` prints it."""
 
     datasets: list[dict[str, Any]] = field(default_factory=list)
     vaes: list[dict[str, Any]] = field(default_factory=list)

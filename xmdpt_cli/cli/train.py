@@ -100,10 +100,10 @@ def train(
         raise ConfigError("--dino-source and --dino-pose go with --online")
     if vae is not None and not (recipe.online or recipe.validate_every):
         raise ConfigError("--vae goes with --online or --validate-every")
-    talk = Talk(as_json, quiet=World.from_environment().rank > 0)  # under torchrun rank 0 talks
+    talk = Talk(as_json, quiet=World.from_environment().rank > 0)  # under torchrun rank 0 prints
     data = training_data(talk, data, out)
     warn_if_busy(talk)
-    # a resumed run may have lost a shard: it is skipped
+    # a resumed run may skip a broken shard
     dataset = PairDataset(data, "train", lenient=(out / "checkpoints").is_dir())
     toy = " (TOY features)" if dataset.manifest["toy"] else ""
     if dry_run:
@@ -145,7 +145,7 @@ def train(
 
 
 def _plan(talk: Talk, recipe: TrainConfig, dataset: PairDataset, out: Path, device: str) -> None:
-    """What the training takes, and its settings."""
+    """Print the estimate and the settings."""
     import torch
 
     from xmdpt_cli.cli.dry_run import estimate_lines, setting_lines, warn_of_room
@@ -174,7 +174,7 @@ def _plan(talk: Talk, recipe: TrainConfig, dataset: PairDataset, out: Path, devi
 
 
 def _amount(recipe: TrainConfig, pairs: int) -> str:
-    """How much there is to train, in words."""
+    """Number of steps and epochs, for messages."""
     if not recipe.batch_size:
         return f"{recipe.steps} steps, batches as large as fit"
     epochs = recipe.steps * recipe.batch_size / pairs
