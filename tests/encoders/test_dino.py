@@ -89,7 +89,7 @@ def test_toys_differ_by_role_and_seed_only() -> None:
     images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     before = torch.random.get_rng_state()
     first = toy_dino("source", 64, seed=0).tokens(images)
-    assert torch.equal(torch.random.get_rng_state(), before)  # nobody else's randomness is used
+    assert torch.equal(torch.random.get_rng_state(), before)  # the global generator is not used
     assert torch.equal(first, toy_dino("source", 64, seed=0).tokens(images))
     assert not torch.allclose(first, toy_dino("pose", 64, seed=0).tokens(images))
     assert not torch.allclose(first, toy_dino("source", 64, seed=1).tokens(images))

@@ -29,7 +29,7 @@ def test_a_published_model_takes_its_networks_from_hub_or_folder(part: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("part", "there", "said"),
+    ("part", "there", "message"),
     [
         ("source", on_hub("source", id="facebook/dinov2-base"), "giant, not facebook/dinov2-base"),
         ("source", local("source", width=768), "width 1536, not 768"),
@@ -41,8 +41,8 @@ def test_a_published_model_takes_its_networks_from_hub_or_folder(part: str) -> N
         ("vae", local("source"), "factor 8, not None"),
     ],
 )
-def test_another_network_is_named(part: str, there: dict[str, Any], said: str) -> None:
-    assert said in str(encoder_difference(PUBLISHED[part], there))
+def test_another_network_is_named(part: str, there: dict[str, Any], message: str) -> None:
+    assert message in str(encoder_difference(PUBLISHED[part], there))
 
 
 def test_known_files_decide_alone() -> None:
@@ -55,8 +55,8 @@ def test_known_files_decide_alone() -> None:
 def test_two_toys_of_one_name_are_told_apart_by_their_weights() -> None:
     toys = [on_hub("vae", id="toy-vae", toy=True, sha256=digit * 64) for digit in "ab"]
     assert encoder_difference(toys[0], toys[0]) is None
-    said = encoder_difference(*toys)
-    assert said == f"toy-vae (sha256 {'a' * 12}), not toy-vae (sha256 {'b' * 12})"
+    message = encoder_difference(*toys)
+    assert message == f"toy-vae (sha256 {'a' * 12}), not toy-vae (sha256 {'b' * 12})"
 
 
 def test_exactly_the_same_includes_how_the_network_ran() -> None:

@@ -77,7 +77,7 @@ def test_a_body_file_of_the_right_shape_finds_the_same_in_batches(body_folder: P
     images = [rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in sizes]
     many = openpose.keypoints_batch(images)
     assert_same(many, [openpose.keypoints(image) for image in images])
-    assert any(points is not None for points in many), "a network that sees nobody tests nothing"
+    assert any(points is not None for points in many), "no person is found"
     assert openpose.keypoints_batch([]) == []
 
 

@@ -1,4 +1,4 @@
-"""DINOv2's position table against torch.hub's formulas, and which tokens are told apart."""
+"""DINOv2's position table against torch.hub's formulas, and which tokens are distinguished."""
 
 from __future__ import annotations
 
@@ -166,11 +166,11 @@ def test_a_dataset_of_an_earlier_version_is_told_apart() -> None:
     def note(record: dict[str, Any]) -> str | None:
         return dataset_note({"resolution": 512, "encoders": {"source": NEW, "pose": record}}, "d")
 
-    said = note(OLD)
-    assert said is not None
-    assert said.startswith("d was prepared by an earlier version")
-    assert "1.3 to 1.8 % (rms)" in said
-    assert "xmdpt prepare --root ROOT --out NEW --size 512" in said
+    message = note(OLD)
+    assert message is not None
+    assert message.startswith("d was prepared by an earlier version")
+    assert "1.3 to 1.8 % (rms)" in message
+    assert "xmdpt prepare --root ROOT --out NEW --size 512" in message
     assert note(NEW) is None
     assert note({**OLD, "toy": True}) is None
 

@@ -1,4 +1,4 @@
-"""A prepared test set of drawn people at 32 px and a model with random weights that fits it."""
+"""A prepared test set of synthetic people at 32 px and a model with random weights that fits it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Small:
         self.dataset = PairDataset(self.root / "data", "test")
         self.vae = VAE.load(self.root / "data/encoders/vae")
 
-    def draw(self, out: Path, config: SamplingConfig = CONFIG, **more: Any) -> dict[str, Any]:
+    def generate(self, out: Path, config: SamplingConfig = CONFIG, **more: Any) -> dict[str, Any]:
         return generate(self.sampler, self.dataset, self.vae, out, config, **more)
 
 
@@ -63,7 +63,7 @@ def make_model(root: Path, folder: str = "model", seed: int = 0) -> None:
     with torch.no_grad():
         for parameter in model.parameters():  # zero layers would hide the conditions
             parameter.add_(torch.randn_like(parameter), alpha=0.03)
-    facts = {
+    metadata = {
         "schedule": "linear",
         "prediction": "v",
         "sampling": {"steps": 2, "guidance": 2.0, "power": 0.01},
@@ -72,11 +72,11 @@ def make_model(root: Path, folder: str = "model", seed: int = 0) -> None:
         "toy": True,
         "trained_steps": 0,
     }
-    save_model(root / folder, model, facts)
+    save_model(root / folder, model, metadata)
 
 
 def images(out: Path) -> dict[str, bytes]:
-    """The drawn PNGs' bytes by name, without the sheet."""
+    """The generated PNGs' bytes by name, without the sheet."""
     return {p.name: p.read_bytes() for p in sorted(out.glob("*.png")) if p.name != "sheet.png"}
 
 

@@ -1,4 +1,4 @@
-"""Untrained models at 32 px that draw what they are told apart, and a person to draw with them."""
+"""Untrained models at 32 px whose images depend on every input, and a person as their input."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def make_encoders(folder: Path) -> Path:
     return folder
 
 
-def make_model(folder: Path, encoders: Path, form: str = "keys", **facts: Any) -> Path:
+def make_model(folder: Path, encoders: Path, form: str = "keys", **more: Any) -> Path:
     """A model folder with random weights; nothing of it is zero, so that every input counts."""
     made = Encoders.load(encoders).describe()
     tokens = {"length": made["source"]["length"], "width": made["source"]["width"]}
@@ -54,7 +54,7 @@ def make_model(folder: Path, encoders: Path, form: str = "keys", **facts: Any) -
         "trained_on": {"items": 4, "images": 12, "pairs": 24},
         "data": str(encoders.parent),
     }
-    save_model(folder, model, {**known, **facts})
+    save_model(folder, model, {**known, **more})
     return folder
 
 

@@ -1,4 +1,5 @@
-"""The bias's own gradients, against those that autograd derives of a plain gather."""
+"""The bias of training and sampling, and its gradient on CPUs and on GPUs, against those of a plain
+gather."""
 
 from __future__ import annotations
 
@@ -6,15 +7,27 @@ import pytest
 import torch
 from torch import Tensor
 
+from xmdpt_cli.model import relative_bias
 from xmdpt_cli.model.layers import RelativePositionBias, relative_position_index
-from xmdpt_cli.model.relative_bias import bias_of_pairs, bias_of_queries, dense_bias
+from xmdpt_cli.model.relative_bias import (
+    bias_of_pairs,
+    bias_of_queries,
+    dense_bias,
+    stacked_bias,
+)
 
 SIDE, HEADS, ROWS = 4, 3, 5
 TOKENS = SIDE * SIDE
 
 
-def made() -> tuple[RelativePositionBias, Tensor]:
-    torch.manual_seed(0)
+@pytest.fixture(params=["scatters", "sums"], autouse=True)
+def gradient(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a CPU, and as on a GPU."""
+    monkeypatch.setattr(relative_bias, "by_sums", lambda _: request.param == "sums")
+
+
+def made(seed: int = 0) -> tuple[RelativePositionBias, Tensor]:
+    torch.manual_seed(seed)
     bias = RelativePositionBias(SIDE, HEADS).double()
     table = torch.nn.init.normal_(bias.relative_position_bias_table)
     return bias, table
@@ -26,6 +39,13 @@ def test_dense_bias(extra_keys: int) -> None:
     found, expected = dense_bias(bias, extra_keys), bias(extra_keys=extra_keys)
     assert found.shape == (HEADS, TOKENS, TOKENS + extra_keys)
     check(table, found, expected)
+
+
+@pytest.mark.parametrize("extra_keys", [0, TOKENS])
+def test_stacked_bias(extra_keys: int) -> None:
+    modules = [made(seed)[0] for seed in (0, 1)]
+    expected = torch.stack([module(extra_keys=extra_keys) for module in modules])
+    assert torch.equal(stacked_bias(modules, extra_keys), expected)
 
 
 @pytest.mark.parametrize("kept", [1, 7, TOKENS])

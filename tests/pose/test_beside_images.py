@@ -1,4 +1,4 @@
-"""Keypoints files beside images: which are read, for whom, and what is said of bad ones."""
+"""Keypoints files beside images: which are read, for which image, and errors of unusable ones."""
 
 from __future__ import annotations
 

@@ -67,18 +67,18 @@ def test_bounding_boxes_change_nothing() -> None:
 
 def test_no_joints_is_black() -> None:
     for missing in (np.nan, -1.0):
-        drawn = draw_pose(np.full((18, 2), missing), (64, 44))
-        assert drawn.shape == (64, 44, 3)
-        assert drawn.dtype == np.uint8
-        assert not drawn.any()
+        rendered = draw_pose(np.full((18, 2), missing), (64, 44))
+        assert rendered.shape == (64, 44, 3)
+        assert rendered.dtype == np.uint8
+        assert not rendered.any()
 
 
 def test_one_joint_has_its_colour_reversed() -> None:
     points = np.full((18, 2), np.nan)
     points[1] = (20.9, 30.9)
-    drawn = draw_pose(points, 64)
-    assert drawn[30, 20].tolist() == [0, 85, 255]  # 255, 85, 0 with its channels reversed
-    assert drawn.any(axis=2).sum() == cv2.circle(np.zeros((64, 64)), (20, 30), 4, 1, -1).sum()
+    rendered = draw_pose(points, 64)
+    assert rendered[30, 20].tolist() == [0, 85, 255]  # 255, 85, 0 with its channels reversed
+    assert rendered.any(axis=2).sum() == cv2.circle(np.zeros((64, 64)), (20, 30), 4, 1, -1).sum()
 
 
 def test_frames() -> None:

@@ -76,7 +76,7 @@ def test_pad_keeps_the_proportions_of_176_to_256() -> None:
     # 200 pixels to the right and down: in the square as far apart as a squash of 176:256 says
     across, down = framed.keypoints[1] - framed.keypoints[0]
     assert across / down == pytest.approx(256 / 176)
-    assert (framed.image == (10, 120, 230)).all(), "the border goes on beyond it"
+    assert (framed.image == (10, 120, 230)).all(), "the border continues beyond it"
 
 
 def test_the_border_goes_on_without_the_body_that_leaves_it() -> None:
@@ -151,7 +151,7 @@ def test_auto_squashes_what_has_the_shape() -> None:
     with pytest.raises(XmdptError, match=r"1920 x 1080.*176 x 256") as err:
         frame(Image.new("RGB", (1920, 1080)), None, 64)
     assert all(f"--fit {fit}" in err.value.hint for fit in ("pad", "squash", "person"))
-    with pytest.raises(XmdptError, match="where the person is"):
+    with pytest.raises(XmdptError, match="needs the place of the person"):
         frame(Image.new("RGB", (176, 256)), np.full((18, 2), np.nan), 64, "person")
     with pytest.raises(ConfigError, match="no such fit"):
         frame(Image.new("RGB", (176, 256)), None, 64, "stretch")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Joints out of drawn poses: the published drawings, ours at any size, other programs' colours."""
+"""Joints of pose images: the published ones, ours at any size, other programs' colours."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ def jpeg(image: ImageArray) -> ImageArray:
 
 
 @pytest.mark.parametrize(("number", "size"), [*((n, 256) for n in range(7)), (4, 512)])
-def test_published_drawings(shared: Callable[[str], Path], number: int, size: int) -> None:
+def test_published_pose_images(shared: Callable[[str], Path], number: int, size: int) -> None:
     raw = without_missing(np.loadtxt(shared(f"golden/pose/pose_{number}.txt")))
     want = from_fractions(PADDED.fractions(raw), size)
-    drawn = np.asarray(Image.open(shared(f"golden/pose/pose_{number}_{size}.png")))
-    off = errors(pose_image_keypoints(drawn), want, size)
+    rendered = np.asarray(Image.open(shared(f"golden/pose/pose_{number}_{size}.png")))
+    off = errors(pose_image_keypoints(rendered), want, size)
     assert np.median(off) < 1
     assert (off <= 2).mean() >= 0.9
 
@@ -64,28 +64,28 @@ def test_published_drawings(shared: Callable[[str], Path], number: int, size: in
 def test_official_images_are_drawn_again(shared: Callable[[str], Path]) -> None:
     folder = shared("deepfashion_sample/official")
     for path in sorted(folder.glob("*_pose.png"))[:3]:
-        drawn = np.asarray(Image.open(path).convert("RGB"))
-        found = pose_image_keypoints(drawn)
+        rendered = np.asarray(Image.open(path).convert("RGB"))
+        found = pose_image_keypoints(rendered)
         assert found is not None
-        again = draw_pose(found, drawn.shape[:2])
-        apart = np.abs(again.astype(int) - drawn).max(axis=2) > 60
-        assert apart.sum() < 0.25 * (drawn > 0).any(axis=2).sum()
+        again = draw_pose(found, rendered.shape[:2])
+        apart = np.abs(again.astype(int) - rendered).max(axis=2) > 60
+        assert apart.sum() < 0.25 * (rendered > 0).any(axis=2).sum()
 
 
 @pytest.mark.parametrize("pose", [WALKING, HALF], ids=["walking", "half"])
-@pytest.mark.parametrize(("drawn_at", "size"), [(256, 192), (256, 1024), (512, 256)])
-def test_drawings_of_any_size(pose: Array, drawn_at: int, size: int) -> None:
-    image = scaled(draw_pose(pose * drawn_at, drawn_at), size, size)
+@pytest.mark.parametrize(("rendered_at", "size"), [(256, 192), (256, 1024), (512, 256)])
+def test_pose_images_of_any_size(pose: Array, rendered_at: int, size: int) -> None:
+    image = scaled(draw_pose(pose * rendered_at, rendered_at), size, size)
     assert is_pose_image(image)
     off = errors(pose_image_keypoints(image), pose * size, size)
     assert np.median(off) < 1
     assert (off <= 2).mean() >= 0.9
 
 
-def test_drawings_that_are_not_square_and_jpeg_files() -> None:
+def test_pose_images_that_are_not_square_and_jpeg_files() -> None:
     for width, height in ((176, 256), (420, 240)):
-        drawn = draw_pose(WALKING * (width, height), (height, width))
-        for image in (drawn, jpeg(drawn)):
+        rendered = draw_pose(WALKING * (width, height), (height, width))
+        for image in (rendered, jpeg(rendered)):
             off = errors(pose_image_keypoints(image), WALKING * (width, height), height)
             assert np.median(off) < 1
             assert (off <= 2).mean() >= 0.9
@@ -109,7 +109,7 @@ def test_controlnet_aux_and_swapped_colours(pose: Array, size: tuple[int, int]) 
         assert (off <= 2).mean() >= 0.9
 
 
-def test_redrawing_is_the_published_drawing_and_controlnet_auxs() -> None:
+def test_rendering_equals_the_published_one_and_controlnet_auxs() -> None:
     rng = np.random.default_rng(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -144,13 +144,13 @@ def test_what_was_generated_from_a_pose_is_not_the_image_that_it_was_taken_from(
     from xmdpt_cli.sampling.animation import write_animation
     from xmdpt_cli.sampling.png_writer import png_text
 
-    made, facts = tmp_path / f"walk.{suffix}", {"toy": True, "note": "\"a\" & 'b' < c"}
+    made, metadata = tmp_path / f"walk.{suffix}", {"toy": True, "note": "\"a\" & 'b' < c"}
     pixels = np.zeros((64, 44, 3), np.uint8)
     if suffix == "png":
-        save_png(made, pixels, png_text(facts))
+        save_png(made, pixels, png_text(metadata))
     else:
-        write_animation(made, [pixels, pixels + 9], 10, facts)
-    assert generated_metadata(made) == facts
+        write_animation(made, [pixels, pixels + 9], 10, metadata)
+    assert generated_metadata(made) == metadata
     assert image_beside(tmp_path / "walk.json") is None
     Image.new("RGB", (750, 1101)).save(tmp_path / "walk.jpg")
     assert image_beside(tmp_path / "walk.json") == tmp_path / "walk.jpg"

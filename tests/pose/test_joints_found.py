@@ -136,7 +136,9 @@ def test_the_threshold_can_be_set(tmp_path: Path) -> None:
     for bad in (-0.1, 1.5, float("nan"), "0.3", True):
         with pytest.raises(ConfigError, match="minimum score"):
             read_poses(tmp_path / "a.json", min_score=bad)  # type: ignore[arg-type]
-    with pytest.raises(XmdptError, match=r"nobody in it.*18 joints have a score below 0\.9") as err:
+    with pytest.raises(
+        XmdptError, match=r"no person in it.*18 joints have a score below 0\.9"
+    ) as err:
         read(tmp_path / "a.json", {"keypoints": rows, **CANVAS}, min_score=0.9)
     assert "--min-score" in err.value.hint
 
@@ -179,8 +181,8 @@ def test_a_broken_annotation_is_left_out_and_named(tmp_path: Path) -> None:
         notes: list[str] = []
         frames = read_poses(tmp_path / "coco.json", lambda _: (256, 176), notes=notes)
         assert len(frames) == 5
-        [said] = [note for note in notes if "annotation" in note]
-        assert "5 annotations are left out (coco.json, annotation 2: 50 numbers" in said
+        [message] = [note for note in notes if "annotation" in note]
+        assert "5 annotations are left out (coco.json, annotation 2: 50 numbers" in message
 
 
 @pytest.mark.parametrize("nothing", [float("nan"), None])
@@ -204,5 +206,5 @@ def test_nan_is_missing_in_json(tmp_path: Path, nothing: Any) -> None:
         assert np.flatnonzero(np.isnan(points).all(axis=1)).tolist() == [4, 7, 9]
         np.testing.assert_allclose(points[5], rows[5][:2])
     file.write_text(json.dumps({"people": [{"pose_keypoints_2d": [nothing] * 54}]} | size))
-    with pytest.raises(XmdptError, match="nobody in it"):
+    with pytest.raises(XmdptError, match="no person in it"):
         read_poses(file)

@@ -146,12 +146,12 @@ def attempt(file: Path) -> str | None:
         try:
             read()
         except XmdptError as err:
-            said = err.message + err.hint
-            refusals[-1] = said
-            said.encode()  # it can be printed
-            assert len(said) < 3000
-            assert "\x1b" not in said
-            assert "\0" not in said
+            message = err.message + err.hint
+            refusals[-1] = message
+            message.encode()  # it can be printed
+            assert len(message) < 3000
+            assert "\x1b" not in message
+            assert "\0" not in message
     return refusals[0]
 
 

@@ -90,7 +90,7 @@ PERSON = FIGURE * (0.6, 0.9) + (0.2, 0.05)  # somebody in the middle
 
 
 @pytest.mark.parametrize(
-    ("scale", "shift", "said"),
+    ("scale", "shift", "message"),
     [
         ((176, 256), (0, 0), "256x176"),
         ((176, 256), (40, 0), "256x256 padded"),
@@ -99,7 +99,7 @@ PERSON = FIGURE * (0.6, 0.9) + (0.2, 0.05)  # somebody in the middle
     ],
 )
 def test_the_frame_of_rows_is_decided_by_their_values_and_the_images(
-    tmp_path: Path, scale: Any, shift: Any, said: str
+    tmp_path: Path, scale: Any, shift: Any, message: str
 ) -> None:
     if scale[0] == 1:
         file = tmp_path / "a.csv"
@@ -111,11 +111,11 @@ def test_the_frame_of_rows_is_decided_by_their_values_and_the_images(
     notes: list[str] = []
     [frame] = read_poses(file, UnstatedSize(file), notes=notes)
     np.testing.assert_allclose(as_fractions(frame), PERSON, atol=1e-4)
-    assert f"a.csv: in {said}" in notes
+    assert f"a.csv: in {message}" in notes
 
 
 @pytest.mark.parametrize(
-    ("scale", "shift", "said"),
+    ("scale", "shift", "message"),
     [
         ((176, 256), (0, 0), "256x176"),
         ((176, 256), (40, 0), "256x256 padded"),
@@ -123,7 +123,7 @@ def test_the_frame_of_rows_is_decided_by_their_values_and_the_images(
         ((750, 1101), (0, 0), "pixels of the images"),
     ],
 )
-def test_the_frame_of_a_pose_in_txt(tmp_path: Path, scale: Any, shift: Any, said: str) -> None:
+def test_the_frame_of_a_pose_in_txt(tmp_path: Path, scale: Any, shift: Any, message: str) -> None:
     file = tmp_path / "p0.txt"
     file.write_text("".join(f"{x} {y}\n" for x, y in PERSON * scale + shift))
     Image.new("RGB", (750, 1101)).save(tmp_path / "p0.jpg")
@@ -131,11 +131,11 @@ def test_the_frame_of_a_pose_in_txt(tmp_path: Path, scale: Any, shift: Any, said
     size_of = UnstatedSize(file)
     [frame] = read_poses(file, size_of, notes=notes)
     np.testing.assert_allclose(as_fractions(frame), PERSON, atol=1e-4)
-    assert notes == [f"p0.txt: in {said}"]
+    assert notes == [f"p0.txt: in {message}"]
     # no other note contradicts: published frames have a size of their own
     unit = {"pixels of the images": "in pixels of", "fractions of the sides": "in fractions of"}
-    assert [f" {unit.get(said)} an image of 750 x 1101 " in note for note in size_of.notes] == (
-        [True] if said in unit else []
+    assert [f" {unit.get(message)} an image of 750 x 1101 " in note for note in size_of.notes] == (
+        [True] if message in unit else []
     )
 
 

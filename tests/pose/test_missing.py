@@ -1,4 +1,4 @@
-"""Missing joints that were scaled along with a file are missing in every format, and said."""
+"""Missing joints that were scaled along with a file are missing in every format, with a note."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def test_numbers_as_numpy_prints_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         (f"a.jpg: [{'9' * 9000}, {', '.join(['1'] * 17)}]: {[1] * 18}", "not a number of pixels"),
         (f"a.jpg: [1e999, {', '.join(['1'] * 17)}]: {[1] * 18}", "not a number of pixels"),
@@ -117,7 +117,7 @@ def test_numbers_as_numpy_prints_them(tmp_path: Path) -> None:
     ids=["digits", "infinite", "long line", "17 joints", "nested", "one field"],
 )
 def test_a_row_that_is_wrong_is_named_and_the_others_are_used(
-    tmp_path: Path, row: str, said: str
+    tmp_path: Path, row: str, message: str
 ) -> None:
     path = tmp_path / "annotations.csv"
     path.write_text(f"{text_of(PLAIN)}{row}\n")
@@ -125,7 +125,7 @@ def test_a_row_that_is_wrong_is_named_and_the_others_are_used(
     path.write_text(f"{HEADER}\n{row}\n")
     with pytest.raises(XmdptError, match=r"its only row is wrong; annotations\.csv:2") as error:
         rows_of(path)
-    assert said in error.value.message
+    assert message in error.value.message
     assert len(error.value.message) < 400
 
 
@@ -152,17 +152,17 @@ def test_a_few_wrong_rows_are_counted_and_the_first_is_named(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("header", "said"),
+    ("header", "message"),
     [
         ("name:keypoints_y", "lacks keypoints_x"),
         ("name:a:b", "lacks keypoints_y, keypoints_x"),
         ("person:keypoints_y:keypoints_x", "lacks name"),
     ],
 )
-def test_a_header_without_a_column(tmp_path: Path, header: str, said: str) -> None:
+def test_a_header_without_a_column(tmp_path: Path, header: str, message: str) -> None:
     path = tmp_path / "a.csv"
     path.write_text(text_of(PLAIN, header=header))
-    with pytest.raises(XmdptError, match=said) as error:
+    with pytest.raises(XmdptError, match=message) as error:
         rows_of(path)
     assert "in any order" in error.value.hint
 

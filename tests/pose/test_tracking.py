@@ -40,7 +40,7 @@ def at(found: list[Pose]) -> list[int]:
     return [round(float(one.keypoints[1, 0]) * WIDE / 256) for one in found]
 
 
-def said(found: list[Pose]) -> str:
+def all_notes(found: list[Pose]) -> str:
     return "\n".join(note for one in found for note in one.notes)
 
 
@@ -54,7 +54,7 @@ def test_a_sequence_stays_with_one_person(tmp_path: Path) -> None:
     assert at(poses(file)) == [600] * 4  # the largest of the first frame
     assert at(poses(file, pose_person=1)) == [600] * 4
     assert at(poses(file, pose_person=2)) == [150, 160, 170, 180]
-    assert "2 people, the largest is taken (--pose-person" in said(poses(file))
+    assert "2 people, the largest is taken (--pose-person" in all_notes(poses(file))
     with pytest.raises(XmdptError, match="frame 1: person 3 is asked for, 2 found"):
         poses(file, pose_person=3)
 
@@ -68,7 +68,7 @@ def test_people_who_meet(tmp_path: Path) -> None:
     found = poses(sequence(tmp_path / "walk.json", *frames))
     assert at(found) == [200 + 40 * i for i in range(11) if i not in (3, 4)]
     assert [one.name for one in found][3] == "walk_0005"
-    assert "walk.json: the person is not found in frame 4, 5 of 11: skipped" in said(found)
+    assert "walk.json: the person is not found in frame 4, 5 of 11: skipped" in all_notes(found)
 
 
 Crossing = list[list[tuple[str, Any]]]
@@ -87,7 +87,7 @@ def crossing(speed: float, hidden: int, who: str = "a", noise: float = 0.0) -> C
 
 
 def names(path: Path, frames: Crossing) -> tuple[list[tuple[int, str]], str]:
-    """(place of the frame, who was taken) for each pose, and what was said."""
+    """(place of the frame, who was taken) for each pose, and the notes."""
     found = poses(sequence(path, *[[p for _, p in people] for people in frames]))
     taken = []
     for one in found:
@@ -95,7 +95,7 @@ def names(path: Path, frames: Crossing) -> tuple[list[tuple[int, str]], str]:
         points = one.keypoints * (WIDE / 256, HIGH / 256)
         apart = {n: float(np.abs(points - p).max()) for n, p in frames[place]}
         taken.append((place, min(apart, key=lambda n: apart[n])))
-    return taken, said(found)
+    return taken, all_notes(found)
 
 
 @pytest.mark.parametrize("hidden", [3, 5, 9, 15])
@@ -145,10 +145,10 @@ def test_a_person_who_leaves_is_not_another_one(tmp_path: Path) -> None:
     file = sequence(tmp_path / "walk.json", *frames)
     found = poses(file)
     assert at(found) == [100, 105, 110]
-    assert "the person is not found from frame 4 on, to the last, 7: skipped" in said(found)
+    assert "the person is not found from frame 4 on, to the last, 7: skipped" in all_notes(found)
     held = poses(file, empty_frames="hold")
     assert at(held) == [100, 105, *[110] * 5]
-    assert "from frame 4 on, to the last, 7: the pose before is held" in said(held)
+    assert "from frame 4 on, to the last, 7: the pose before is held" in all_notes(held)
     # also where the other one comes close to where they were
     beside = [[person(300), person(380, 0.8)]] * 2 + [[person(380, 0.8)]] * 2
     assert at(poses(sequence(tmp_path / "b.json", *beside))) == [300, 300]
@@ -164,8 +164,8 @@ def test_empty_frames_are_skipped_or_held(tmp_path: Path, empty: list[Any]) -> N
     found = poses(file)
     assert at(found) == [100, 200, 300]
     assert [one.name for one in found] == ["walk_0001", "walk_0003", "walk_0004"]
-    assert "nobody in frame 1 of 5: skipped" in said(found)
-    assert "not found in frame 3 of 5: skipped; --empty-frames hold" in said(found)
+    assert "no person in frame 1 of 5: skipped" in all_notes(found)
+    assert "not found in frame 3 of 5: skipped; --empty-frames hold" in all_notes(found)
     held = poses(file, empty_frames="hold")
     assert at(held) == [100, 100, 200, 300]
     with pytest.raises(ConfigError, match="no such choice for empty frames"):
@@ -182,14 +182,14 @@ def test_a_frame_of_too_few_joints_is_empty(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(
         json.dumps({"frames": [data[1]] * 3, "width": WIDE, "height": HIGH})
     )
-    with pytest.raises(XmdptError, match="nobody in any of its 3 frames"):
+    with pytest.raises(XmdptError, match="no person in any of its 3 frames"):
         poses(tmp_path / "a.json")
 
 
 def test_where_there_is_nobody_else_a_jump_is_taken_and_said(tmp_path: Path) -> None:
     found = poses(sequence(tmp_path / "a.json", [person(100)], [person(110)], [person(700)]))
     assert at(found) == [100, 110, 700]
-    assert "person of frame 3 stands far from the one before" in said(found)
+    assert "person of frame 3 stands far from the one before" in all_notes(found)
 
 
 def test_images_of_a_coco_file_are_no_sequence(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ Frames = list[NDArray[np.uint8]]
 
 
 def frames(count: int = 6, height: int = 64, width: int = 44) -> Frames:
-    """One grey each, far enough apart to be told after any compression."""
+    """One grey each, far enough apart to be distinguished after any compression."""
     return [np.full((height, width, 3), 30 + 35 * i, np.uint8) for i in range(count)]
 
 

@@ -34,7 +34,7 @@ SHAPES = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28,
 
 @cache
 def sampler(size: str, side: int = 32) -> Sampler:
-    """Only shapes: the meta device holds no weights; it is told to be a CPU."""
+    """Only shapes: the meta device holds no weights; its device is reported as a CPU."""
     with torch.device("meta"):
         model = XMDPT.from_size(size, latent_size=side)
     made = Sampler(model, Schedule("linear", "epsilon"), {})
@@ -44,18 +44,18 @@ def sampler(size: str, side: int = 32) -> Sampler:
 
 
 @pytest.mark.parametrize(
-    ("said", "count"),
+    ("message", "count"),
     [("8GB", 8 * GIB), ("8g", 8 * GIB), ("1.5 GiB", 3 * GIB // 2), ("500MB", 500 * MIB),
      ("500 mib", 500 * MIB), ("64k", 65536), ("1024", 1024), (" 2T ", 2 * 2**40)],
 )  # fmt: skip
-def test_amounts_of_memory(said: str, count: int) -> None:
-    assert parse_bytes(said) == count
+def test_amounts_of_memory(message: str, count: int) -> None:
+    assert parse_bytes(message) == count
 
 
-@pytest.mark.parametrize("said", ["", "much", "8 bananas", "-1GB", "1.2.3GB", "8GBB", "."])
-def test_what_is_no_amount(said: str) -> None:
+@pytest.mark.parametrize("message", ["", "much", "8 bananas", "-1GB", "1.2.3GB", "8GBB", "."])
+def test_texts_that_are_no_amount(message: str) -> None:
     with pytest.raises(ConfigError, match="not an amount of memory") as caught:
-        parse_bytes(said)
+        parse_bytes(message)
     assert "8GB" in caught.value.hint
 
 
@@ -146,8 +146,8 @@ def test_without_a_limit_it_is_what_is_free(monkeypatch: pytest.MonkeyPatch) -> 
         assert batch_size(sampler("L", 64)) == count
 
 
-def test_halving_goes_through_all_and_speaks_once() -> None:
-    said: list[str] = []
+def test_halving_processes_all_items_and_notifies_once() -> None:
+    message: list[str] = []
     tried: list[int] = []
 
     def work(part: list[int]) -> list[int]:
@@ -156,7 +156,7 @@ def test_halving_goes_through_all_and_speaks_once() -> None:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return part
 
-    done = [i for part in in_batches(list(range(13)), 8, work, said.append) for i in part]
+    done = [i for part in in_batches(list(range(13)), 8, work, message.append) for i in part]
     assert done == list(range(13))
     assert tried == [8, 4, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1]
-    assert said == ["out of memory: continuing with batches of 4"]
+    assert message == ["out of memory: continuing with batches of 4"]

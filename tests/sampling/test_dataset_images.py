@@ -1,4 +1,4 @@
-"""A whole test set: what lies in the folder, and that nothing but the inputs decides it."""
+"""A test set: the files in the folder, which depend on the inputs alone."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
 
 @pytest.fixture(scope="module")
 def whole(small: Small) -> Path:
-    """Drawn undisturbed in batches of 3, the last one smaller."""
+    """Generated undisturbed in batches of 3, the last one smaller."""
     out = small.root / "whole"
-    assert small.draw(out, batch_size=3)["complete"]
+    assert small.generate(out, batch_size=3)["complete"]
     return out
 
 
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The sizes of the batches drawn."""
+    """The sizes of the generated batches."""
     sizes: list[int] = []
-    draw = Sampler.latents
+    original = Sampler.latents
 
     def latents(self: Sampler, noise: torch.Tensor, *more: Any) -> torch.Tensor:
         sizes.append(len(noise))
-        return draw(self, noise, *more)
+        return original(self, noise, *more)
 
     monkeypatch.setattr(Sampler, "latents", latents)
     return sizes
@@ -86,7 +86,7 @@ def test_all_pairs_are_there_and_a_record(small: Small, whole: Path) -> None:
     assert no_rest(whole)
 
 
-def test_a_png_says_how_it_was_made(small: Small, whole: Path) -> None:
+def test_a_png_stores_how_it_was_generated(small: Small, whole: Path) -> None:
     pair = small.dataset.pairs[4]
     path = whole / sample_name(pair)
     with Image.open(path) as image:
@@ -95,19 +95,19 @@ def test_a_png_says_how_it_was_made(small: Small, whole: Path) -> None:
         read, info = np.asarray(image), dict(image.info)
     assert read.shape == (SIZE, SIZE, 3)
     assert (cv2.imread(str(path))[..., ::-1] == read).all()
-    told = json.loads(info["xmdpt"])
-    assert told["sampling"] == {
+    metadata = json.loads(info["xmdpt"])
+    assert metadata["sampling"] == {
         "steps": 2, "guidance": 2.0, "power": 0.01, "seed": 3, "solver": "ddim",
         "spacing": "linspace", "interval": [0.0, 1.0],
     }  # fmt: skip
-    assert (told["position"], told["pair"]) == (pair.position, pair.name())
+    assert (metadata["position"], metadata["pair"]) == (pair.position, pair.name())
     sheet = Image.open(whole / "sheet.png").info
-    assert json.loads(sheet["xmdpt"])["sampling"] == told["sampling"]
+    assert json.loads(sheet["xmdpt"])["sampling"] == metadata["sampling"]
     assert "not a photograph" in sheet["Source"]
     for file in whole.iterdir():
         assert str(small.root).encode() not in file.read_bytes(), file
-    assert told["model"] == small.sampler.identity
-    assert told["vae"] == small.vae.describe()["sha256"]
+    assert metadata["model"] == small.sampler.identity
+    assert metadata["vae"] == small.vae.describe()["sha256"]
     assert "toy" in info["Source"]
     assert info["Software"].startswith("xmdpt ")
 
@@ -115,7 +115,7 @@ def test_a_png_says_how_it_was_made(small: Small, whole: Path) -> None:
 @pytest.mark.parametrize("size", [1, 2, 5, 64])
 def test_no_batch_size_shows(small: Small, whole: Path, tmp_path: Path, size: int) -> None:
     """Equal up to rounding: other shapes are other sums in the processor's kernels."""
-    small.draw(tmp_path / "o", batch_size=size)
+    small.generate(tmp_path / "o", batch_size=size)
     assert within_a_level(whole, tmp_path / "o")
 
 
@@ -123,14 +123,14 @@ def test_neither_order_nor_neighbours_show(small: Small, whole: Path, tmp_path: 
     """To the bit in batches of one size: every image stands in another row, beside others."""
     names = [sample_name(pair) for pair in small.dataset.pairs]
     out = tmp_path / "o"
-    small.draw(out, limit=1, batch_size=3)  # all others move up by one
-    small.draw(out, limit=7, batch_size=3)
-    drawn = images(whole)
-    assert {n: drawn[n] for n in names[1:7]} == {n: images(out)[n] for n in names[1:7]}
+    small.generate(out, limit=1, batch_size=3)  # all others move up by one
+    small.generate(out, limit=7, batch_size=3)
+    generated = images(whole)
+    assert {n: generated[n] for n in names[1:7]} == {n: images(out)[n] for n in names[1:7]}
 
 
 def test_a_seed_changes_every_image(small: Small, whole: Path, tmp_path: Path) -> None:
-    small.draw(tmp_path / "o", replace(CONFIG, seed=4))
+    small.generate(tmp_path / "o", replace(CONFIG, seed=4))
     other, same = images(tmp_path / "o"), images(whole)
     assert all(
         (np.asarray(Image.open(whole / n)) != np.asarray(Image.open(tmp_path / "o" / n))).any()
@@ -161,27 +161,27 @@ def test_only_what_is_damaged_is_made_again(
     small: Small, whole: Path, tmp_path: Path, counted: list[int]
 ) -> None:
     out = tmp_path / "o"
-    small.draw(out, batch_size=1)
+    small.generate(out, batch_size=1)
     before, names = images(out), list(images(out))
     counted.clear()
-    assert small.draw(out, batch_size=1)["generated"] == 0
+    assert small.generate(out, batch_size=1)["generated"] == 0
     assert counted == []
     for name, damage in zip(names, DAMAGE.values(), strict=False):
         damage(out / name)
     kept = {name: (out / name).stat().st_mtime_ns for name in names[len(DAMAGE) :]}
-    assert small.draw(out, batch_size=1)["complete"]
+    assert small.generate(out, batch_size=1)["complete"]
     assert counted == [1] * len(DAMAGE)
     assert images(out) == before
     assert kept == {name: (out / name).stat().st_mtime_ns for name in kept}
 
 
 def test_parts_together_are_the_whole(small: Small, tmp_path: Path, counted: list[int]) -> None:
-    """With the same batch size to the bit, whoever comes last; he writes sheet and record."""
-    small.draw(tmp_path / "one", batch_size=2)
+    """With the same batch size to the bit, the last process writes sheet and record."""
+    small.generate(tmp_path / "one", batch_size=2)
     out = tmp_path / "o"
     for rank, last in ((2, False), (0, False), (1, True)):
         counted.clear()
-        record = small.draw(out, batch_size=2, shard=World(rank, 3))
+        record = small.generate(out, batch_size=2, shard=World(rank, 3))
         assert record["complete"] is record["finished"] is last
         assert (out / "sheet.png").exists() is last
         assert sum(counted) == record["generated"] == len(range(rank, len(small.dataset), 3))
@@ -193,14 +193,14 @@ def test_parts_together_are_the_whole(small: Small, tmp_path: Path, counted: lis
 
 
 def test_more_parts_than_pairs(small: Small, tmp_path: Path) -> None:
-    record = small.draw(tmp_path / "o", limit=1, shard=World(2, 3))
+    record = small.generate(tmp_path / "o", limit=1, shard=World(2, 3))
     assert (record["images"], record["complete"]) == (0, False)
-    assert small.draw(tmp_path / "o", limit=1, shard=World(0, 3))["finished"]
+    assert small.generate(tmp_path / "o", limit=1, shard=World(0, 3))["finished"]
 
 
 def test_one_process_a_part(small: Small, tmp_path: Path) -> None:
     out = tmp_path / "o"
-    small.draw(out, limit=3, shard=World(0, 3))
+    small.generate(out, limit=3, shard=World(0, 3))
     for held, shard in (
         (".lock-1-of-3", World(1, 3)),  # twice the same
         (".lock-1-of-3", World()),  # one for all beside a part
@@ -208,26 +208,26 @@ def test_one_process_a_part(small: Small, tmp_path: Path) -> None:
         (".lock-0-of-2", World(1, 3)),  # cut otherwise
     ):
         with only_process(out, held), pytest.raises(XmdptError, match="another process"):
-            small.draw(out, limit=3, shard=shard)
+            small.generate(out, limit=3, shard=shard)
     with only_process(out, ".lock-1-of-3"):
-        small.draw(out, limit=3, shard=World(2, 3))
+        small.generate(out, limit=3, shard=World(2, 3))
     (out / ".lock").touch()  # what a killed process leaves holds nothing
-    assert small.draw(out, limit=3, shard=World(1, 3))["complete"]
+    assert small.generate(out, limit=3, shard=World(1, 3))["complete"]
     assert no_rest(out)
 
 
 def test_what_was_made_otherwise_is_refused_by_name(small: Small, tmp_path: Path) -> None:
     out = tmp_path / "o"
-    small.draw(out, limit=1)
+    small.generate(out, limit=1)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
-    for config, said in (
+    for config, message in (
         (replace(CONFIG, seed=5), r"seed \(there 3, now 5\)"),
         (replace(CONFIG, steps=3), r"steps \(there 2, now 3\)"),
         (replace(CONFIG, solver="unipc"), r"solver \(there ddim, now unipc\)"),
         (replace(CONFIG, interval=(0.1, 1.0)), "interval"),
     ):
-        with pytest.raises(XmdptError, match=f"differs: {said}"):
-            small.draw(out, config)
+        with pytest.raises(XmdptError, match=f"differs: {message}"):
+            small.generate(out, config)
     make_model(small.root, "other", seed=1)
     given = (small.dataset, small.vae, out, CONFIG)
     with pytest.raises(XmdptError, match=r"differs: model$"):
@@ -242,36 +242,36 @@ def test_what_was_made_otherwise_is_refused_by_name(small: Small, tmp_path: Path
 def test_a_folder_of_something_else_is_left_alone(small: Small, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("a year of work")
     with pytest.raises(XmdptError, match="not empty"):
-        small.draw(tmp_path)
+        small.generate(tmp_path)
     (tmp_path / "samples.json").write_text("{")
     with pytest.raises(XmdptError, match=r"samples\.json is not valid JSON"):
-        small.draw(tmp_path)
+        small.generate(tmp_path)
     assert {p.name for p in tmp_path.iterdir()} == {"thesis.tex", "samples.json"}
 
 
 def test_a_limit_first_all_later(small: Small, whole: Path, tmp_path: Path) -> None:
     out, total = tmp_path / "o", len(small.dataset)
-    record = small.draw(out, limit=3, batch_size=3)
+    record = small.generate(out, limit=3, batch_size=3)
     assert (record["images"], record["complete"]) == (3, True)
     low = Image.open(out / "sheet.png").height
-    record = small.draw(out, batch_size=3)
+    record = small.generate(out, batch_size=3)
     assert (record["images"], record["generated"], record["complete"]) == (total, total - 3, True)
     assert Image.open(out / "sheet.png").height > low
     assert images(out) == images(whole)
     # fewer, or more than there are, take nothing away
     for limit in (2, 10**6):
-        record = small.draw(out, limit=limit, batch_size=3)
+        record = small.generate(out, limit=limit, batch_size=3)
         assert (record["generated"], record["complete"]) == (0, True)
     assert len(json.loads((out / "samples.json").read_text())["complete"]) == total
 
 
 def fails_above(rows: int, err: Exception) -> Callable[..., torch.Tensor]:
-    draw = Sampler.latents
+    original = Sampler.latents
 
     def latents(self: Sampler, noise: torch.Tensor, *more: Any) -> torch.Tensor:
         if len(noise) > rows:
             raise err
-        return draw(self, noise, *more)
+        return original(self, noise, *more)
 
     return latents
 
@@ -285,7 +285,7 @@ NO_MEMORY = [
 
 
 @pytest.mark.parametrize("err", NO_MEMORY, ids=lambda err: type(err).__name__)
-def test_out_of_memory_goes_on_with_less(
+def test_out_of_memory_continues_with_smaller_batches(
     small: Small, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, err: Exception
 ) -> None:
     monkeypatch.setattr(Sampler, "latents", fails_above(2, err))
@@ -297,10 +297,10 @@ def test_out_of_memory_goes_on_with_less(
         return work(self, noise, *more)
 
     monkeypatch.setattr(Sampler, "latents", latents)
-    said: list[str] = []
-    small.draw(tmp_path / "o", batch_size=8, notify=said.append)
+    message: list[str] = []
+    small.generate(tmp_path / "o", batch_size=8, notify=message.append)
     assert within_a_level(whole, tmp_path / "o")
-    assert said == ["out of memory: continuing with batches of 4"]
+    assert message == ["out of memory: continuing with batches of 4"]
     assert sizes[:2] == [8, 4]
     assert set(sizes[2:-1]) == {2}  # and never more again
 
@@ -331,13 +331,13 @@ def test_compiled_for_one_batch_size(
     assert len(graphs) == 1
     assert within_a_level(whole, tmp_path / "o")
 
-    draw, sizes = Sampler._latents, []
+    original, sizes = Sampler._latents, []
 
     def latents(self: Sampler, noise: torch.Tensor, *more: Any) -> torch.Tensor:
         sizes.append(len(noise))
         if len(noise) > 2:
             raise NO_MEMORY[0]
-        return draw(self, noise, *more)
+        return original(self, noise, *more)
 
     monkeypatch.setattr(Sampler, "_latents", latents)
     generate(*given, tmp_path / "less", CONFIG, batch_size=5)
@@ -351,7 +351,7 @@ def test_one_image_too_many_says_what_to_do(
 ) -> None:
     monkeypatch.setattr(Sampler, "latents", fails_above(0, NO_MEMORY[0]))
     with pytest.raises(XmdptError, match="single image") as caught:
-        small.draw(tmp_path / "o", batch_size=4)
+        small.generate(tmp_path / "o", batch_size=4)
     assert "Tried to allocate" in caught.value.message
     assert "smaller model" in caught.value.hint
 
@@ -361,13 +361,13 @@ def test_other_errors_are_no_lack_of_memory(
 ) -> None:
     monkeypatch.setattr(Sampler, "latents", fails_above(0, RuntimeError("shapes do not fit")))
     with pytest.raises(RuntimeError, match="shapes do not fit"):
-        small.draw(tmp_path / "o")
+        small.generate(tmp_path / "o")
 
 
 def test_a_full_disk(
     small: Small, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A writer's thread meets it: the command ends as for any known error, and goes on later."""
+    """A writer's thread meets it: the command ends as for any known error, and resumes later."""
     write, room = Path.write_bytes, threading.Semaphore(5)
 
     def full(path: Path, data: bytes) -> int:
@@ -380,26 +380,26 @@ def test_a_full_disk(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
         with pytest.raises(XmdptError, match="No space left on device") as caught:
-            small.draw(out, batch_size=3)
+            small.generate(out, batch_size=3)
     assert caught.value.exit_code == 1
     assert "then resumes" in caught.value.hint
     assert len(images(out)) == 5
     assert no_rest(out)
-    assert small.draw(out, batch_size=3)["generated"] == len(small.dataset) - 5
+    assert small.generate(out, batch_size=3)["generated"] == len(small.dataset) - 5
     assert within_a_level(whole, out)
 
 
-def test_what_was_drawn_before_an_error_is_kept(
+def test_what_was_generated_before_an_error_is_kept(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The images in the writer's queue when the third batch is interrupted."""
-    draw, batches = Sampler.latents, iter([True, True, False])
+    original, batches = Sampler.latents, iter([True, True, False])
     save = png_writer.save_bytes
 
     def latents(self: Sampler, *given: Any) -> torch.Tensor:
         if not next(batches):
             raise KeyboardInterrupt
-        return draw(self, *given)
+        return original(self, *given)
 
     def slow(path: Path, data: bytes) -> None:
         time.sleep(0.05)
@@ -408,7 +408,7 @@ def test_what_was_drawn_before_an_error_is_kept(
     monkeypatch.setattr(Sampler, "latents", latents)
     monkeypatch.setattr(png_writer, "save_bytes", slow)
     with pytest.raises(KeyboardInterrupt):
-        small.draw(tmp_path / "o", batch_size=4)
+        small.generate(tmp_path / "o", batch_size=4)
     assert len(images(tmp_path / "o")) == 8
 
 
@@ -430,7 +430,7 @@ def start(words: Sequence[str], launcher: Sequence[str] = ()) -> subprocess.Pope
 
 def test_killed_interrupted_and_run_again(small: Small, whole: Path, tmp_path: Path) -> None:
     out, slow = tmp_path / "o", ("--steps", 20, "--batch-size", 1)  # so that there is a middle
-    small.draw(tmp_path / "undisturbed", replace(CONFIG, steps=20), batch_size=1)
+    small.generate(tmp_path / "undisturbed", replace(CONFIG, steps=20), batch_size=1)
     for how, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)):
         process, already = start(command(small, out, *slow)), len(images(out))
         while process.poll() is None and len(images(out)) == already:
@@ -446,7 +446,7 @@ def test_killed_interrupted_and_run_again(small: Small, whole: Path, tmp_path: P
 
 
 def test_two_processes_of_torchrun(small: Small, whole: Path, tmp_path: Path) -> None:
-    """The files of one process; one result on stdout, by whoever ended last."""
+    """The files of one process; one result on stdout, by the last process."""
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     process = start(command(small, tmp_path / "o", "--batch-size", 3, "--json"), launcher)
     stdout, stderr = process.communicate(timeout=300)
@@ -456,7 +456,7 @@ def test_two_processes_of_torchrun(small: Small, whole: Path, tmp_path: Path) ->
     assert within_a_level(whole, tmp_path / "o")
     assert (tmp_path / "o/samples.json").read_text() == (whole / "samples.json").read_text()
     assert no_rest(tmp_path / "o")
-    assert stderr.count("sample: ") <= 3  # the first one tells how far it is
+    assert stderr.count("sample: ") <= 3  # the first process prints the progress
 
 
 def test_parts_that_begin_together(small: Small, tmp_path: Path) -> None:
@@ -468,7 +468,7 @@ def test_parts_that_begin_together(small: Small, tmp_path: Path) -> None:
         def part(rank: int, out=out, finished=finished, errors=errors, gate=gate) -> None:
             gate.wait()
             try:
-                finished.append(small.draw(out, limit=3, shard=World(rank, 3))["finished"])
+                finished.append(small.generate(out, limit=3, shard=World(rank, 3))["finished"])
             except Exception as err:
                 errors.append(err)
 
@@ -517,8 +517,8 @@ def test_which_vae_decodes(
     missing = used("a")
     assert f"{data} was prepared with a toy VAE" in missing
     assert "--vae ENCODERS/vae" in missing
-    facts = json.loads((model / "xmdpt.json").read_text())
-    (model / "xmdpt.json").write_text(json.dumps({**facts, "data": str(small.root / "data")}))
+    metadata = json.loads((model / "xmdpt.json").read_text())
+    (model / "xmdpt.json").write_text(json.dumps({**metadata, "data": str(small.root / "data")}))
     made = [toy_vae(SIZE, seed=seed) for seed in (5, 6, 7)]
     there = [vae.describe()["sha256"] for vae in made]
     assert used("a") == small.vae.describe()["sha256"]

@@ -1,4 +1,4 @@
-"""What a user may give as a source and as a pose, and what is said of what cannot be."""
+"""What a user may give as a source and as a pose, and the errors for other inputs."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_one_image_in_every_form(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "message"),
     [
         (np.zeros((8, 8), np.uint8), r"uint8 \(8, 8\), not uint8"),
         (np.zeros((8, 8, 3), np.float32), "float32"),
@@ -86,8 +86,8 @@ def test_one_image_in_every_form(tmp_path: Path) -> None:
         (".", "a folder"),
     ],
 )
-def test_no_image(given: Any, said: str) -> None:
-    with pytest.raises(XmdptError, match=said):
+def test_no_image(given: Any, message: str) -> None:
+    with pytest.raises(XmdptError, match=message):
         view(given)
 
 
@@ -160,10 +160,10 @@ def test_nobody(openpose: Callable[[], OpenPose]) -> None:
         view(empty, openpose)
     with pytest.raises(XmdptError, match="finds no person"):
         poses(empty, openpose)
-    assert view(empty, openpose, fit="squash").keypoints is None, "nobody needs to be looked for"
+    assert view(empty, openpose, fit="squash").keypoints is None, "no person is searched"
 
 
-def test_without_openpose_what_to_do_is_said() -> None:
+def test_without_openpose_the_hint_has_a_solution() -> None:
     for read, instead in (
         (lambda: view(person(), needs_keypoints=True), "--source-keypoints FILE"),
         (lambda: view(person(), fit="person"), "--source-keypoints FILE"),
@@ -174,7 +174,7 @@ def test_without_openpose_what_to_do_is_said() -> None:
             read()
         assert instead in err.value.hint
         assert "put it into DIR" in err.value.hint
-    assert view(person()).keypoints is None, "an image of the model's shape needs nobody found"
+    assert view(person()).keypoints is None, "an image of the model's shape needs no keypoints"
 
 
 def body_25(points: Any) -> list[float]:
@@ -248,10 +248,13 @@ def test_of_several_rows_the_images_own(tmp_path: Path) -> None:
         ("fashionMENDenimid0000000101_1front.png", -0.1),
     ):
         assert neck(name) == pytest.approx(leaning(amount)[1, 0], abs=0.01), name
-    for name, said in (("other.jpg", r"4 poses, none.*other\.jpg"), ("x.jpg", "several have its")):
-        with pytest.raises(XmdptError, match=said):
+    for name, message in (
+        ("other.jpg", r"4 poses, none.*other\.jpg"),
+        ("x.jpg", "several have its"),
+    ):
+        with pytest.raises(XmdptError, match=message):
             neck(name)
-    with pytest.raises(XmdptError, match="nobody in it"):
+    with pytest.raises(XmdptError, match="no person in it"):
         neck("z.jpg")
     with pytest.raises(XmdptError, match="no file name"):
         view(person(), keypoints=csv)
@@ -289,9 +292,9 @@ def test_of_a_files_people_the_largest_is_taken(tmp_path: Path) -> None:
 
 def test_a_drawn_pose_gives_its_joints() -> None:
     points = FIGURE * (0.8, 0.8) + 0.1
-    drawn = draw_pose(points * (176, 256), (256, 176))
-    [found] = poses(drawn)
-    assert any("a drawn pose" in note for note in found.notes)
+    rendered = draw_pose(points * (176, 256), (256, 176))
+    [found] = poses(rendered)
+    assert any("a pose image" in note for note in found.notes)
     off = np.abs(found.keypoints - poses(points)[0].keypoints)
     assert np.nanmedian(off) < 0.5
     assert np.isfinite(found.keypoints).all(axis=1).sum() >= 15
@@ -302,10 +305,10 @@ def test_published_pose_images_are_the_poses_they_were_drawn_from(
     shared: Callable[[str], Path], number: int
 ) -> None:
     """They are square, of figures squashed from 176 x 256."""
-    [drawn] = read_pose(shared(f"golden/pose/pose_{number}_256.png"), 256, no_openpose)
+    [rendered] = read_pose(shared(f"golden/pose/pose_{number}_256.png"), 256, no_openpose)
     [listed] = read_pose(shared(f"golden/pose/pose_{number}.txt"), 256, no_openpose)
-    assert np.nanpercentile(np.abs(drawn.keypoints - listed.keypoints), 90) < 2
-    assert any("squashed (else --pose-fit person)" in note for note in drawn.notes)
+    assert np.nanpercentile(np.abs(rendered.keypoints - listed.keypoints), 90) < 2
+    assert any("squashed (else --pose-fit person)" in note for note in rendered.notes)
 
 
 def test_a_sequence_shares_one_box(tmp_path: Path) -> None:
@@ -391,7 +394,7 @@ def openpose_json(path: Path, *people: Any) -> Path:
 
 
 def test_openpose_files_of_a_source(tmp_path: Path) -> None:
-    """Pixels of the source; of two people the largest; nothing else need be said."""
+    """Pixels of the source; of two people the largest; nothing else need be message."""
     want = view(person(), keypoints=FIGURE).keypoints
     file = openpose_json(tmp_path / "k.json", FIGURE * (30, 40), FIGURE * (88, 128))
     found = view(person(), keypoints=file)
@@ -412,8 +415,8 @@ def test_openpose_files_as_poses(tmp_path: Path) -> None:
     for more in ({"source_size": (256, 176)}, {"pose_size": (176, 256), "source_size": (9, 9)}):
         [found] = poses(file, **more)
         np.testing.assert_allclose(found.keypoints, want.keypoints, atol=1e-9)
-        said = [note for note in found.notes if "in pixels of an image of 176 x 256" in note]
-        assert len(said) == 1
+        message = [note for note in found.notes if "in pixels of an image of 176 x 256" in note]
+        assert len(message) == 1
         assert any("2 people, the largest is taken" in note for note in found.notes)
     with pytest.raises(ConfigError, match="pose size"):
         poses(file, pose_size=(0, 0))
@@ -436,9 +439,9 @@ def test_fractions_are_of_an_image_of_some_shape(tmp_path: Path, shape: tuple[in
         ):
             found = poses(file, **more)
             np.testing.assert_allclose(found[-1].keypoints, want.keypoints, atol=1e-6)
-            said = "\n".join(found[0].notes)
-            assert f"walk.json: in fractions of an image of {width} x {height} {where}" in said
-            assert "176" not in said
+            message = "\n".join(found[0].notes)
+            assert f"walk.json: in fractions of an image of {width} x {height} {where}" in message
+            assert "176" not in message
     row = tmp_path / "walk.csv"  # a list of images holds fractions, too
     columns = ":".join(str(values) for values in figure.T[::-1].tolist())
     row.write_text(f"name:keypoints_y:keypoints_x\nwalk.jpg:{columns}\n")
@@ -452,8 +455,10 @@ def test_fractions_are_of_an_image_of_some_shape(tmp_path: Path, shape: tuple[in
     (tmp_path / "walk.png").unlink()
     [found_] = poses(file)
     assert np.abs(found_.keypoints - want.keypoints)[np.isfinite(figure)].max() > 2
-    said = "walk.json: fractions; the image's size is not known: taken as 176:256; --pose-size WxH"
-    assert any(note.startswith(said) for note in found_.notes)
+    message = (
+        "walk.json: fractions; the image's size is not known: taken as 176:256; --pose-size WxH"
+    )
+    assert any(note.startswith(message) for note in found_.notes)
 
 
 def test_keypoints_beside_an_image_are_used(
@@ -481,7 +486,7 @@ def test_keypoints_beside_an_image_are_used(
     with pytest.raises(XmdptError, match=r"person_keypoints\.json: not JSON") as err:
         view(tmp_path / "person.jpg")
     assert "--source-keypoints" in err.value.hint
-    assert view(tmp_path / "person.jpg", fit="squash").keypoints is None, "nobody asks for them"
+    assert view(tmp_path / "person.jpg", fit="squash").keypoints is None, "they are not used"
     assert view(tmp_path / "person.jpg", keypoints=tmp_path / "given.json").keypoints is not None
 
 

@@ -43,11 +43,11 @@ def test_webp(tmp_path: Path) -> None:
     write_animation(tmp_path / "a.webp", walk(), 10, METADATA)
     with Image.open(tmp_path / "a.webp") as image:
         assert image.n_frames == 4  # type: ignore[attr-defined]
-        told = xmp_fields(image.info["xmp"])
-    assert told["CreatorTool"] == f"xmdpt {__version__}"
-    assert "not a photograph (toy model" in told["source"]
-    assert told["DigitalSourceType"].endswith("/trainedAlgorithmicMedia")
-    assert json.loads(told["metadata"]) == METADATA
+        metadata = xmp_fields(image.info["xmp"])
+    assert metadata["CreatorTool"] == f"xmdpt {__version__}"
+    assert "not a photograph (toy model" in metadata["source"]
+    assert metadata["DigitalSourceType"].endswith("/trainedAlgorithmicMedia")
+    assert json.loads(metadata["metadata"]) == METADATA
 
 
 def test_gif(tmp_path: Path) -> None:
@@ -55,10 +55,10 @@ def test_gif(tmp_path: Path) -> None:
     write_animation(tmp_path / "a.gif", walk(), 10, many)
     with Image.open(tmp_path / "a.gif") as image:
         assert image.n_frames == 4  # type: ignore[attr-defined]
-        told = json.loads(image.info["comment"])
-    assert told["Software"] == f"xmdpt {__version__}"
-    assert "not a photograph" in told["Source"]
-    assert json.loads(told["xmdpt"]) == many
+        metadata = json.loads(image.info["comment"])
+    assert metadata["Software"] == f"xmdpt {__version__}"
+    assert "not a photograph" in metadata["Source"]
+    assert json.loads(metadata["xmdpt"]) == many
 
 
 def test_mp4_still_plays(tmp_path: Path) -> None:
@@ -82,14 +82,14 @@ def test_the_pipelines_images(pipe_of: Callable[[str], XMDPTPipeline], tmp_path:
     pipe = pipe_of("keys")
     more = {"source": person(), "source_keypoints": FIGURE, "seed": 5, "num_images": 2}
     first, second = pipe(pose=FIGURE, **more)
-    told = [json.loads(image.info["xmdpt"]) for image in (first, second)]
-    assert told[0] == {**told[1], "image": 0}
-    assert told[0]["sampling"]["seed"] == 5
-    assert told[0]["model"] == pipe.sampler.identity
+    metadata = [json.loads(image.info["xmdpt"]) for image in (first, second)]
+    assert metadata[0] == {**metadata[1], "image": 0}
+    assert metadata[0]["sampling"]["seed"] == 5
+    assert metadata[0]["model"] == pipe.sampler.identity
     assert "not a photograph" in first.info["Source"]
     assert first.info["Software"] == f"xmdpt {__version__}"
     [other] = pipe(pose=leaning(0.1), **{**more, "num_images": 1})
-    assert json.loads(other.info["xmdpt"])["inputs"] != told[0]["inputs"]
+    assert json.loads(other.info["xmdpt"])["inputs"] != metadata[0]["inputs"]
     save_png(tmp_path / "a" / "x.png", first)
     with Image.open(tmp_path / "a" / "x.png") as image:
         for key in ("Software", "Source", "xmdpt"):
@@ -114,9 +114,9 @@ def secret(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     make_encoders(folder / "encoders")
     made = make_model(folder / "run" / "model", folder / "encoders", "keys")
-    facts = json.loads((made / "xmdpt.json").read_text())
-    facts["encoders"]["vae"] |= {"kind": "local", "id": str(folder / "encoders" / "vae")}
-    (made / "xmdpt.json").write_text(json.dumps(facts))
+    metadata = json.loads((made / "xmdpt.json").read_text())
+    metadata["encoders"]["vae"] |= {"kind": "local", "id": str(folder / "encoders" / "vae")}
+    (made / "xmdpt.json").write_text(json.dumps(metadata))
     (folder / "run" / "config.toml").write_text(
         f'[train]\ndata = "{folder}/data"\nvae = "~/{SECRET}/vae"\nsize = "S"\n'
     )

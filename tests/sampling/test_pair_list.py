@@ -1,4 +1,4 @@
-"""The list of --pairs: what is understood, and what is said of what is not."""
+"""The list of --pairs: what is understood, and the errors for what is not."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_paths_beside_the_list_then_in_the_working_directory(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "is empty"),
         ("\n\n", "is empty"),
@@ -93,18 +93,18 @@ def test_paths_beside_the_list_then_in_the_working_directory(
         ('source,pose\n"a.jpg,p.json\n', "not CSV"),
     ],
 )
-def test_what_is_no_list(tmp_path: Path, text: str | bytes, said: str) -> None:
+def test_errors_of_a_list(tmp_path: Path, text: str | bytes, message: str) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out" / "link").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ConfigError) as err:
         read(tmp_path, text)
-    assert said in err.value.message
+    assert message in err.value.message
     assert "list.csv" in err.value.message
     assert err.value.hint
 
 
-def test_all_that_is_wrong_is_named_at_once(tmp_path: Path) -> None:
+def test_all_errors_are_named_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as err:
         read(tmp_path, "source,pose,seed\na,p,x\na,,1\na,p,y\n,p,\na,p,1\n")
     for part in ("line 2", "line 3", "line 4", "and 1 more"):

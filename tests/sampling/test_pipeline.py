@@ -38,7 +38,7 @@ Array = NDArray[np.int64]
 ROUNDING = 1
 
 
-def drawn(pipe: XMDPTPipeline, pose: Any = FIGURE, **more: Any) -> list[Array]:
+def generated(pipe: XMDPTPipeline, pose: Any = FIGURE, **more: Any) -> list[Array]:
     given = {"source": person(), "source_keypoints": FIGURE, **more}
     return [np.asarray(image).astype(int) for image in pipe(pose=pose, **given)]
 
@@ -48,7 +48,7 @@ def apart(a: Array, b: Array) -> int:
 
 
 def test_shape_and_kind(pipe_of: Pipes) -> None:
-    """176:256 by default, as the model draws on demand; RGB images of the pose and no other."""
+    """176:256 by default, as the model generates on demand; RGB images of the pose and no other."""
     pipe = pipe_of("keys")
     (image,) = pipe(source=person(), source_keypoints=FIGURE, pose=FIGURE)
     assert isinstance(image, Image.Image)
@@ -62,14 +62,14 @@ def test_shape_and_kind(pipe_of: Pipes) -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_every_input_counts(pipe_of: Pipes, form: str) -> None:
     pipe = pipe_of(form)
-    (first,) = drawn(pipe)
-    np.testing.assert_array_equal(drawn(pipe)[0], first)
+    (first,) = generated(pipe)
+    np.testing.assert_array_equal(generated(pipe)[0], first)
     changed: dict[str, Any] = {"source": person(1), "pose": leaning(0.1), "seed": 1, "steps": 2}
     changed |= {"guidance": 1.0, "power": 1.0, "solver": "unipc"}
     if form != "vector":
         changed["source_keypoints"] = leaning(0.1)
     for name, value in changed.items():
-        assert apart(drawn(pipe, **{name: value})[0], first) > ROUNDING, name
+        assert apart(generated(pipe, **{name: value})[0], first) > ROUNDING, name
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -77,14 +77,14 @@ def test_views_are_a_set(pipe_of: Pipes, form: str) -> None:
     """A view twice is that view once, their order does not matter, another view does. Attention
     and means add in another order: equal up to rounding."""
     pipe = pipe_of(form)
-    (one,) = drawn(pipe)
+    (one,) = generated(pipe)
     twice = {"source": [person()] * 2, "source_keypoints": [FIGURE] * 2}
-    assert apart(drawn(pipe, **twice)[0], one) <= ROUNDING
+    assert apart(generated(pipe, **twice)[0], one) <= ROUNDING
     views = [(person(0), FIGURE), (person(1), leaning(0.1)), (person(2), leaning(-0.1))]
     mixed = []
     for order in ((0, 1, 2), (2, 0, 1)):
         images, points = zip(*(views[i] for i in order), strict=True)
-        mixed += drawn(pipe, source=list(images), source_keypoints=list(points))
+        mixed += generated(pipe, source=list(images), source_keypoints=list(points))
     assert apart(*mixed) <= ROUNDING
     assert apart(mixed[0], one) > ROUNDING
 
@@ -93,11 +93,11 @@ def test_an_image_depends_on_its_seed_and_inputs_alone(pipe_of: Pipes) -> None:
     """Not on the other poses, their order, the number of images, the batch: up to rounding."""
     pipe = pipe_of("keys")
     bent = [leaning(0.1), leaning(0.0), leaning(-0.1)]
-    many = drawn(pipe, bent, num_images=2, seed=5)  # pose by pose, image by image
+    many = generated(pipe, bent, num_images=2, seed=5)  # pose by pose, image by image
     assert len(many) == 6
-    alone = drawn(pipe, bent[1], seed=5)[0]
+    alone = generated(pipe, bent[1], seed=5)[0]
     assert apart(alone, many[2]) <= ROUNDING
-    back = drawn(pipe, bent[::-1], num_images=2, seed=5)
+    back = generated(pipe, bent[::-1], num_images=2, seed=5)
     for i in range(3):
         for k in range(2):
             assert apart(many[2 * i + k], back[2 * (2 - i) + k]) <= ROUNDING
@@ -105,7 +105,7 @@ def test_an_image_depends_on_its_seed_and_inputs_alone(pipe_of: Pipes) -> None:
     views = read_views(pipe, person(), FIGURE)
     poses = read_poses(pipe, bent)
     requests = pose_requests(views, poses, 2, 5)
-    whole = drawn(pipe, bent, num_images=2, seed=5, square=True)
+    whole = generated(pipe, bent, num_images=2, seed=5, square=True)
     for batch in (1, 4):
         small = dict(
             generate_images(pipe, requests, pipe.sampling_config(), batch=batch, square=True)
@@ -116,21 +116,21 @@ def test_an_image_depends_on_its_seed_and_inputs_alone(pipe_of: Pipes) -> None:
 
 
 def test_a_generator_is_used_as_in_diffusers(pipe_of: Pipes) -> None:
-    """Noise is drawn from it in order: as much as there are images, and its state goes on."""
+    """Noise is sampled from it in order, once for each image, and its state advances."""
     pipe = pipe_of("keys")
     two = [FIGURE, leaning(0.1)]
 
     def seeded() -> torch.Generator:
         return torch.Generator().manual_seed(3)
 
-    first = drawn(pipe, two, generator=seeded())
-    again = drawn(pipe, two, generator=seeded(), seed=99)
+    first = generated(pipe, two, generator=seeded())
+    again = generated(pipe, two, generator=seeded(), seed=99)
     for a, b in zip(first, again, strict=True):
         np.testing.assert_array_equal(a, b)
     running = seeded()
-    assert apart(drawn(pipe, two[0], generator=running)[0], first[0]) <= ROUNDING
-    assert apart(drawn(pipe, two[1], generator=running)[0], first[1]) <= ROUNDING
-    assert apart(drawn(pipe, two[0], generator=running)[0], first[0]) > ROUNDING
+    assert apart(generated(pipe, two[0], generator=running)[0], first[0]) <= ROUNDING
+    assert apart(generated(pipe, two[1], generator=running)[0], first[1]) <= ROUNDING
+    assert apart(generated(pipe, two[0], generator=running)[0], first[0]) > ROUNDING
     expected = seeded()
     torch.randn(3, *pipe.sampler.model.latent_shape, generator=expected)
     assert torch.equal(running.get_state(), expected.get_state())
@@ -138,18 +138,20 @@ def test_a_generator_is_used_as_in_diffusers(pipe_of: Pipes) -> None:
 
 def test_previews(pipe_of: Pipes) -> None:
     pipe, seen = pipe_of("keys"), []
-    (last,) = drawn(pipe, callback=lambda i, n, preview: seen.append((i, n, preview())), steps=4)
+    (last,) = generated(
+        pipe, callback=lambda i, n, preview: seen.append((i, n, preview())), steps=4
+    )
     assert [(i, n) for i, n, _ in seen] == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert {image.size for *_, image in seen} == {(22, 32)}
     assert apart(np.asarray(seen[0][2]).astype(int), last) > 10
     assert apart(np.asarray(seen[-1][2]).astype(int), last) <= ROUNDING, "the last one is it"
 
 
-def test_it_draws_what_the_dataset_way_draws(
+def test_it_generates_the_images_of_the_dataset_path(
     encoders: Path, model_of: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """The raw image and its keypoints through the pipeline; the same pair prepared, encoded,
-    stored and drawn by ``generate``."""
+    stored and generated by ``generate``."""
     make_synthetic(tmp_path / "raw", people_train=2, people_test=1, views=3, height=64, workers=1)
     found = find_dataset(tmp_path / "raw")
     made = Encoders.load(encoders)
@@ -167,7 +169,7 @@ def test_it_draws_what_the_dataset_way_draws(
         category, item = rest[:-3].rsplit("-", 1)
         name = f"{gender}/{category}/{item}/{pair.key[-2:]}_{pair.source}.*"
         file = next((tmp_path / "raw").rglob(name))
-        images = drawn(
+        images = generated(
             pipe, target / SIZE, source=file, source_keypoints=source / SIZE, fit="squash",
             seed=4, num_images=pair.position + 1, square=True,
         )  # fmt: skip
@@ -177,25 +179,25 @@ def test_it_draws_what_the_dataset_way_draws(
 def test_bad_calls(pipe_of: Pipes) -> None:
     pipe = pipe_of("keys")
     with pytest.raises(ConfigError, match="num_images"):
-        drawn(pipe, num_images=0)
+        generated(pipe, num_images=0)
     with pytest.raises(ConfigError, match="no source"):
-        drawn(pipe, source=[])
+        generated(pipe, source=[])
     with pytest.raises(ConfigError, match="no pose"):
-        drawn(pipe, [])
+        generated(pipe, [])
     with pytest.raises(ConfigError, match="1 source keypoints for 2 sources"):
-        drawn(pipe, source=[person()] * 2)
+        generated(pipe, source=[person()] * 2)
     with pytest.raises(ConfigError, match="guidance"):
-        drawn(pipe, guidance=float("nan"))
+        generated(pipe, guidance=float("nan"))
     with pytest.raises(XmdptError, match="no keypoints"):
-        drawn(pipe, source_keypoints=np.full((18, 2), np.nan))
+        generated(pipe, source_keypoints=np.full((18, 2), np.nan))
 
 
 def test_no_network_changes_nothing_of_what_is_not_needed(pipe_of: Pipes) -> None:
     """OpenPose is not on this machine: a token model says so, the vector model does without."""
-    (image,) = drawn(pipe_of("vector"), source_keypoints=None)
+    (image,) = generated(pipe_of("vector"), source_keypoints=None)
     assert image.std() > 1
     with pytest.raises(XmdptError, match="OpenPose") as err:
-        drawn(pipe_of("keys"), source_keypoints=None)
+        generated(pipe_of("keys"), source_keypoints=None)
     assert "--source-keypoints" in err.value.hint
 
 
@@ -207,7 +209,7 @@ def test_little_memory(model_of: Callable[[str], Path], pipe_of: Pipes) -> None:
     little = XMDPTPipeline.from_pretrained(model_of("keys"), max_memory=enough)
     little.max_batch = 2
     many = [leaning(0.02 * i) for i in range(-6, 6)]
-    for a, b in zip(drawn(little, many), drawn(pipe_of("keys"), many), strict=True):
+    for a, b in zip(generated(little, many), generated(pipe_of("keys"), many), strict=True):
         assert apart(a, b) <= ROUNDING
 
 
@@ -216,7 +218,7 @@ def test_a_runs_folder_stands_for_its_model(
 ) -> None:
     shutil.copytree(model_of("keys"), tmp_path / "run" / "model")
     pipe = XMDPTPipeline.from_pretrained(tmp_path / "run")
-    np.testing.assert_array_equal(drawn(pipe)[0], drawn(pipe_of("keys"))[0])
+    np.testing.assert_array_equal(generated(pipe)[0], generated(pipe_of("keys"))[0])
 
 
 def test_a_hub_id_without_a_network() -> None:
@@ -235,7 +237,7 @@ def test_saved_and_loaded_anywhere(pipe_of: Pipes, encoders: Path, tmp_path: Pat
     again = XMDPTPipeline.from_pretrained(tmp_path / "there")
     for part in ("vae", "source", "pose"):
         assert again.encoders.where(part).startswith(str(tmp_path / "there"))
-    np.testing.assert_array_equal(drawn(again)[0], drawn(pipe)[0])
+    np.testing.assert_array_equal(generated(again)[0], generated(pipe)[0])
     written = {p: p.read_bytes() for p in (tmp_path / "there").rglob("*") if p.is_file()}
     assert any(b"toy-vae-32" in data for data in written.values())
     for path, data in written.items():
@@ -245,7 +247,7 @@ def test_saved_and_loaded_anywhere(pipe_of: Pipes, encoders: Path, tmp_path: Pat
     assert (tmp_path / "small/vae/config.json").is_file()
     assert not (tmp_path / "small/dino_source").exists()
     with pytest.raises(XmdptError, match="toy DINOv2") as err:
-        drawn(XMDPTPipeline.from_pretrained(tmp_path / "small"))
+        generated(XMDPTPipeline.from_pretrained(tmp_path / "small"))
     assert "--encoders" in err.value.hint
     with pytest.raises(XmdptError, match="no such encoders: unet"):
         pipe.save_pretrained(tmp_path / "bad", include=["unet"])
@@ -253,15 +255,15 @@ def test_saved_and_loaded_anywhere(pipe_of: Pipes, encoders: Path, tmp_path: Pat
 
 def test_a_local_networks_path_is_not_published(encoders: Path, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "m", encoders)
-    facts = json.loads((folder / "xmdpt.json").read_text())
-    facts["encoders"]["vae"] |= {"kind": "local", "id": "/home/me/secret/my-vae"}
-    (folder / "xmdpt.json").write_text(json.dumps(facts))
+    metadata = json.loads((folder / "xmdpt.json").read_text())
+    metadata["encoders"]["vae"] |= {"kind": "local", "id": "/home/me/secret/my-vae"}
+    (folder / "xmdpt.json").write_text(json.dumps(metadata))
     pipe = XMDPTPipeline.from_pretrained(folder, encoders=encoders)
     pipe.save_pretrained(tmp_path / "out")
     for name in ("xmdpt.json", "README.md"):
-        told = (tmp_path / "out" / name).read_text()
-        assert "secret" not in told
-        assert "my-vae" in told
+        metadata = (tmp_path / "out" / name).read_text()
+        assert "secret" not in metadata
+        assert "my-vae" in metadata
 
 
 class FakeHub:
@@ -317,10 +319,10 @@ def test_publishing(
         assert str(encoders.parent).encode() not in data, name
         assert str(tmp_path).encode() not in data, name
     card = ModelCard(FakeHub.files["README.md"].decode())
-    told = card.data.to_dict()
-    assert told["library_name"] == "xmdpt"
-    assert told["license"] == "other"
-    assert {"diffusion", "toy"} <= set(told["tags"])
+    metadata = card.data.to_dict()
+    assert metadata["library_name"] == "xmdpt"
+    assert metadata["license"] == "other"
+    assert {"diffusion", "toy"} <= set(metadata["tags"])
     text = card.text
     for part in (
         "**Toy**", "## Impact", "agreed", "| generated | 0.7512 | 6.5 |", "| copy-source | 0.6 |",
@@ -337,15 +339,15 @@ def test_publishing_offline(pipe_of: Pipes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [("config.json", "no config.json"), ("model.safetensors", "no model.safetensors")],
 )
 def test_missing_files(
-    model_of: Callable[[str], Path], tmp_path: Path, name: str, said: str
+    model_of: Callable[[str], Path], tmp_path: Path, name: str, message: str
 ) -> None:
     shutil.copytree(model_of("keys"), tmp_path / "m")
     (tmp_path / "m" / name).unlink()
-    with pytest.raises(XmdptError, match=said):
+    with pytest.raises(XmdptError, match=message):
         XMDPTPipeline.from_pretrained(tmp_path / "m")
 
 
@@ -355,19 +357,19 @@ def test_another_vae(model_of: Callable[[str], Path], encoders: Path, tmp_path: 
     scaled = toy_vae(SIZE)
     scaled.net.register_to_config(scaling_factor=0.13)
     scaled.save(tmp_path / "scaled")
-    for name, said in (("f8", "factor 4, not 8"), ("scaled", "scale 1.0, not 0.13")):
+    for name, message in (("f8", "factor 4, not 8"), ("scaled", "scale 1.0, not 0.13")):
         pipe = XMDPTPipeline.from_pretrained(model_of("keys"), vae=tmp_path / name)
-        with pytest.raises(XmdptError, match=f"latents of another VAE .*{said}") as err:
-            drawn(pipe)
+        with pytest.raises(XmdptError, match=f"latents of another VAE .*{message}") as err:
+            generated(pipe)
         assert "--vae" in err.value.hint
     toy_vae(SIZE, seed=1).save(tmp_path / "tuned")
     tuned = XMDPTPipeline.from_pretrained(model_of("keys"), vae=tmp_path / "tuned")
-    assert drawn(tuned)[0].std() > 1
+    assert generated(tuned)[0].std() > 1
     swapped = XMDPTPipeline.from_pretrained(
         model_of("keys"), encoders=encoders, dino_source=encoders / "dino_pose"
     )
     with pytest.raises(XmdptError, match="another source encoder") as err:
-        drawn(swapped)
+        generated(swapped)
     assert "--dino-source" in err.value.hint
 
 
@@ -379,7 +381,9 @@ def test_files_as_inputs(pipe_of: Pipes, files: Path) -> None:
         source_keypoints=files / "person.json",
         pose=[files / "pose.json", files / "more.json"],
     )
-    want = drawn(pipe, [read_poses(pipe, files / "pose.json")[0].keypoints / SIZE, leaning(0.1)])
+    want = generated(
+        pipe, [read_poses(pipe, files / "pose.json")[0].keypoints / SIZE, leaning(0.1)]
+    )
     for image, expected in zip(images, want, strict=True):
         assert apart(np.asarray(image).astype(int), expected) <= ROUNDING
 

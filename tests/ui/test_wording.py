@@ -154,8 +154,8 @@ def test_what_only_the_operator_can_mend_says_so_and_is_logged(
 def test_notes_name_the_settings() -> None:
     note = "a.png: 2 people, the largest is taken (--person chooses)"
     assert page_note(note) == "a.png: 2 people, the largest is taken (Person, by size, chooses)"
-    drawn = "p.png: a drawn pose, square, so it is squashed (else --pose-fit person)"
-    assert page_note(drawn) == "p.png: a drawn pose, square, so it is squashed"
+    drawn = "p.png: a pose image, square, so it is squashed (else --pose-fit person)"
+    assert page_note(drawn) == "p.png: a pose image, square, so it is squashed"
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from xmdpt_cli.model.layers import (
     merge_heads,
     split_heads,
 )
-from xmdpt_cli.model.relative_bias import bias_of_pairs, bias_of_queries, dense_bias
+from xmdpt_cli.model.relative_bias import bias_of_pairs, bias_of_queries, dense_bias, stacked_bias
 
 if TYPE_CHECKING:
     from xmdpt_cli.model.xmdpt import XMDPT, Mask, MIPNet, TDNet
@@ -264,8 +264,8 @@ class Denoiser:
         self._c = self.net.t_embedder(times)[:, None] + rows  # (steps, N + 1, D)
         self._modulations, self._steps = self._c[:0], range(0)
         extra_keys = 0 if tokens is None else tokens.kv.shape[1]
-        biases = [dense_bias(block.attn.rel_pos_bias, extra_keys) for block in self.net.blocks]
-        self._bias = torch.stack(biases)  # (depth, H, T, T + S)
+        modules = [block.attn.rel_pos_bias for block in self.net.blocks]
+        self._bias = stacked_bias(modules, extra_keys)  # (depth, H, T, T + S)
         self._both: TokenConditions | None = None
         if tokens is not None and any(scale != 1.0 for scale in cfg_scales):
             none = (torch.cat([part, torch.zeros_like(part)]) for part in tokens)

@@ -105,7 +105,7 @@ def _box(poses: Sequence[Keypoints], size: tuple[int, int], fit: str) -> tuple[B
     fit = _chosen(person, size) if fit == "auto" else fit
     if fit == "person" and person is None:
         raise XmdptError(
-            f"the fit person needs to know where the person is ({width} x {height} image)",
+            f"the fit person needs the place of the person ({width} x {height} image)",
             "give keypoints, or OpenPose's weights (--openpose DIR), or --fit pad",
         )
     if fit == "person" and person is not None:
@@ -125,7 +125,7 @@ def _chosen(person: Box | None, size: tuple[int, int]) -> str:
     if squashable:
         return "squash"
     raise XmdptError(
-        f"the image is {width} x {height}; the model knows images of the shape 176 x 256",
+        f"the image is {width} x {height}; the model is for images of the shape 176 x 256",
         "`--fit pad` adds borders, `--fit squash` distorts; with keypoints or OpenPose's weights "
         "(--openpose DIR) `--fit person` cuts the person out",
     )

@@ -90,7 +90,7 @@ def pose_image_keypoints(image: ImageArray) -> Keypoints | None:
     if not is_pose_image(image):
         return None
     if not _has_lines(image):
-        raise XmdptError("colours of a drawn pose, but no lines or discs of one", _UNDERSTOOD)
+        raise XmdptError("colours of a pose image, but no lines or discs of one", _UNDERSTOOD)
     corner, shown = _cropped(image)
     smaller = max(1.0, (shown.shape[0] * shown.shape[1] / _MOST_PIXELS) ** 0.5)
     if smaller > 1:
@@ -114,7 +114,7 @@ def pose_image_keypoints(image: ImageArray) -> Keypoints | None:
             break
     if best.explained < _EXPLAINED:
         raise XmdptError(
-            f"a drawn pose, but joints that draw it were not found ({best.explained:.0%} of it)",
+            f"a pose image, but joints that render it were not found ({best.explained:.0%} of it)",
             _UNDERSTOOD,
         )
     return best.points * smaller + corner

@@ -103,7 +103,7 @@ def notes_on(found: Track, name: str, empty: EmptyFrames) -> list[str]:
     gaps = sorted({*range(there[0], there[-1])} - {*there})
     other = "" if empty == "hold" else "; --empty-frames hold repeats the pose before"
     if before:
-        notes.append(f"{name}: nobody in frame {_listed(before)} of {total}: skipped")
+        notes.append(f"{name}: no person in frame {_listed(before)} of {total}: skipped")
     if gaps:
         notes.append(
             f"{name}: the person is not found in frame {_listed(gaps)} of {total}: {what}{other}"

@@ -41,7 +41,7 @@ from xmdpt_cli.sampling.user_inputs import (
 T = TypeVar("T")
 #: loads OpenPose when it is needed; raises XmdptError where it is not found
 LoadOpenPose = Callable[[], OpenPose]
-POSE_HINT = "a pose is keypoints in .json, .txt or .csv, a photograph, or a drawn pose"
+POSE_HINT = "a pose is keypoints in .json, .txt or .csv, a photograph, or a pose image"
 
 
 @dataclass(frozen=True)
@@ -178,10 +178,10 @@ def _pose_of_image(
     fit, notes = options.pose_fit, list[str]()
     points = pose_image_keypoints(image.pixels)
     if points is not None:
-        what = "a drawn pose"
+        what = "a pose image"
         if fit == "auto" and image.image.width == image.image.height:
             # square pose images are usually rendered from keypoints squashed from 176 x 256
-            fit, what = "squash", "a drawn pose, square, so it is squashed (else --pose-fit person)"
+            fit, what = "squash", "a pose image, square, so it is squashed (else --pose-fit person)"
         notes.append(f"{image.name}: {what}")
     else:
         beside = keypoints_beside(image, notes, options.min_score)
@@ -209,7 +209,7 @@ def _sequence(
     used = filled(tracked.poses, empty_frames)
     if not used:
         raise XmdptError(
-            f"{path}: nobody in any of its {len(frames)} frames has {LEAST_JOINTS} joints",
+            f"{path}: no person in any of its {len(frames)} frames has {LEAST_JOINTS} joints",
             f"lower --min-score, if there are joints; {POSE_HINT}",
         )
     # frames of one size share a box, so that a walking figure moves through the image

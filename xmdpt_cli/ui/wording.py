@@ -64,13 +64,13 @@ _RULES = (
         "load a file with that person alone",
     ),
     _Rule(
-        "the fit person needs to know where the person is",
+        "the fit person needs the place of the person",
         "",
         f"{PLACE}, or choose another Fit in Settings",
         "",
     ),
     _Rule(
-        "the model knows images of the shape",
+        "the model is for images of the shape",
         "",
         f"{PLACE}, then the person is cut out; or choose Fit in Settings: pad adds borders, "
         "squash distorts",

@@ -13,16 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xmdpt_cli.bench.frozen import placed, sd_vae
-from xmdpt_cli.bench.generation import Inputs
 from xmdpt_cli.bench.gpu_check.goldens import relative
 from xmdpt_cli.bench.gpu_check.rows import Ready, Row, Setting, at_most, holds, speed
-from xmdpt_cli.bench.roof import drawing
-from xmdpt_cli.bench.timing import clock, randomise
+from xmdpt_cli.bench.random_networks import Inputs, random_xmdpt, sd_vae
+from xmdpt_cli.bench.roof import sampling_parts
+from xmdpt_cli.bench.timing import clock
 from xmdpt_cli.diffusion import Schedule, start_noise
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.encoders.weights import Origin
-from xmdpt_cli.model import XMDPT
 from xmdpt_cli.model.checkpoint import published_metadata
 from xmdpt_cli.sampling.conditioning import Conditions
 from xmdpt_cli.sampling.sampler import PRECISIONS, Sampler, SamplingConfig
@@ -141,25 +139,23 @@ def _mfu(
     peak = peak_flops(setting.where, autocast=True)
     if peak is None:
         return
-    work = sum(part.times * part.flop for part in drawing(size, IMAGES, steps, pixels))
+    work = sum(part.times * part.flop for part in sampling_parts(size, IMAGES, steps, pixels))
     note = f"{work / 1e12:.3g} TFLOP of {peak / 1e12:.0f} TFLOP/s (bf16, published)"
     yield speed(setting, check, 100 * work / seconds / peak, "%", note=note)
 
 
 def made(setting: Setting, size: str, pixels: int, dtype: torch.dtype) -> Sampler:
     """A sampler of random weights that all matter."""
-    torch.manual_seed(0)
-    model = XMDPT.from_size(size, latent_size=pixels // 8)
-    randomise(model)
-    facts = published_metadata(model, pixels)
-    sampler = Sampler(model, Schedule(facts["schedule"], facts["prediction"]), facts)
+    model = random_xmdpt(size, pixels)
+    metadata = published_metadata(model, pixels)
+    sampler = Sampler(model, Schedule(metadata["schedule"], metadata["prediction"]), metadata)
     sampler.model.to(setting.where, dtype)
     return sampler
 
 
 def given(sampler: Sampler) -> tuple[Conditions, Tensor, Tensor]:
     """Conditions of ``IMAGES`` images, and two different start noises."""
-    inputs = Inputs.of(sampler.model, IMAGES)
+    inputs = Inputs.random(sampler.model, IMAGES)
     conditions = Conditions(inputs.pose, inputs.source[None], inputs.latents[None])
     shape, places = sampler.model.latent_shape, list(range(IMAGES))
     return conditions, start_noise(shape, 0, places), start_noise(shape, 1, places)
@@ -168,7 +164,7 @@ def given(sampler: Sampler) -> tuple[Conditions, Tensor, Tensor]:
 def real_vae(setting: Setting) -> VAE:
     """sd-vae-ft-mse's shape (narrower in a dry run) with random weights, in fp32."""
     torch.manual_seed(0)
-    net = placed(sd_vae(4 if setting.small else 1), setting.where, torch.float32)
+    net = sd_vae(setting.where, narrow=4 if setting.small else 1)
     return VAE(net, Origin("local", "random weights"))
 
 

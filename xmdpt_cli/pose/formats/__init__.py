@@ -109,7 +109,7 @@ def _usable(path: str | Path, min_score: float) -> KeypointsFile:
             raise XmdptError(f"{first[0]}: {first[1]}", _ROWS)
     if not any(frame.people for frame in file.frames):
         one = file.frames[0].where if len(file.frames) == 1 else str(path)
-        raise XmdptError(f"{one}: nobody in it (no joint was seen)")
+        raise XmdptError(f"{one}: no person in it (no joint was found)")
     return file
 
 

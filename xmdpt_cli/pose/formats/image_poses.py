@@ -32,7 +32,7 @@ class ImagePoses:
     def check_seen(self) -> ImagePoses:
         """Returns itself; XmdptError if no joint is found in it."""
         if not any(np.isfinite(points).any() for points in self.people):
-            raise XmdptError(f"{self.where}: nobody in it (no joint was seen)")
+            raise XmdptError(f"{self.where}: no person in it (no joint was found)")
         return self
 
 

@@ -151,7 +151,7 @@ class _Reader:
         where = frames[0].where if len(frames) == 1 else f"{self.path}, all {len(frames)} frames"
         low = f"; {self.low} joints have a score below {self.min_score:g}" if self.low else ""
         hint = "lower --min-score, if these joints are right" if self.low else UNDERSTOOD
-        return XmdptError(f"{where}: nobody in it (no joint of a body){low}", hint)
+        return XmdptError(f"{where}: no person in it (no joint of a body){low}", hint)
 
     def frames(self, data: Any) -> Iterator[ImagePoses]:
         """The frames of a whole file."""

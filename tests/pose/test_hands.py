@@ -1,4 +1,4 @@
-"""Drawn poses with hands; and images in a pose's colours that are none, in bounded work."""
+"""Pose images with hands; and noise in the colours of poses, refused in bounded work."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WRISTS = ((4, 3), (7, 6))
 
 
 def with_hands(points: ImageArray, width: int, height: int, share: float) -> ImageArray:
-    """As OpenPose's tools draw it: 21 discs of one colour a hand, thin lines of many between."""
+    """As OpenPose's tools render it: 21 discs of one colour a hand, thin lines between them."""
     places = points * (width, height)
     image = render_pose(places, Window(0, 0, width, height), Manner.OPAQUE)[:, :, ::-1].copy()
     for wrist, elbow in WRISTS:
@@ -80,12 +80,12 @@ def test_noise_in_a_poses_colours_is_refused_in_bounded_work(
     rng = np.random.default_rng(0)
     for share in (0.02, 0.3):
         small = np.zeros((64 // block, 64 // block, 3), np.uint8)
-        drawn = rng.random(small.shape[:2]) < share
-        small[drawn] = PALETTE[rng.integers(0, 18, int(drawn.sum()))]
+        rendered = rng.random(small.shape[:2]) < share
+        small[rendered] = PALETTE[rng.integers(0, 18, int(rendered.sum()))]
         noise = np.ascontiguousarray(small.repeat(block, 0).repeat(block, 1))
-        said = refusal(noise)
-        assert block == 8 or "drawn pose" in said
-        assert block == 8 or "keypoints as JSON" in said
+        message = refusal(noise)
+        assert block == 8 or "pose image" in message
+        assert block == 8 or "keypoints as JSON" in message
     assert pixels < 2 * 400_000_000
 
 
