@@ -80,7 +80,7 @@ def _to_folder(source: Path, out: Path, mask_ratio: float, force: bool, talk: Ta
     metadata = published_metadata(model, trained_steps=steps_in_name(source))
     notes = list(state.notes)
     if model.mipnet is None:
-        notes.append("it lacks MIPNet: a model for sampling, not for training")
+        notes.append("MIPNet is not in it: a model for sampling, not for training")
     if free or force or not _is_there(out, "model folder", _same_model(out, model, metadata), talk):
         save_model(out, model, metadata)
     for note in notes:
