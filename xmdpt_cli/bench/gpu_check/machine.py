@@ -1,4 +1,4 @@
-"""What machine this is, and the settings that decide its digits and its speed."""
+"""The machine, and the settings that decide its digits and its speed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xmdpt_cli.bench.machine import nvidia_smi, processor
 from xmdpt_cli.utils.devices import cores
 
 
-def facts() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """For the report's head; ``device`` is "cpu" where there is no GPU."""
     found: dict[str, Any] = {
         "device": "cpu",

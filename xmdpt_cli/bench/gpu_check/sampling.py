@@ -38,8 +38,8 @@ def sampling(
 ) -> Iterator[Row | Ready]:
     """Random weights of the real shapes. ``most_seconds``: 50 steps, decoding included."""
     size, pixels = setting.size(size), setting.pick(256, 64)
-    sampler = made(setting, size, pixels, PRECISIONS[precision])
-    conditions, noise, other = given(sampler)
+    sampler = random_sampler(setting, size, pixels, PRECISIONS[precision])
+    conditions, noise, other = random_inputs(sampler)
     paper = sampler.sampling_config(steps=setting.pick(50, 3), solver="ddim")
 
     def latents(noise: Tensor = noise, config: SamplingConfig = paper) -> Tensor:
@@ -56,10 +56,10 @@ def sampling(
             vae.compile_decoder(IMAGES)
         vae.decode(eager)  # compiles
     if setting.compile:
-        began = time.perf_counter()
+        start = time.perf_counter()
         sampler.compile(IMAGES)
         compiled = _done(setting, latents)
-        first = time.perf_counter() - began
+        first = time.perf_counter() - start
         again = time.perf_counter()
         compiled_other = _done(setting, lambda: latents(other))
         first -= time.perf_counter() - again
@@ -105,16 +105,16 @@ def _timed(
 ) -> Iterator[Row]:
     steps = setting.pick(50, 3)
     own = sampler.sampling_config(steps=setting.pick(sampler.sampling_config().steps, 2))
-    ways = {f"{steps} DDIM steps": sampler.sampling_config(steps=steps, solver="ddim")}
-    ways[f"{own.steps} steps of {own.solver}"] = own
-    for name, config in ways.items():
+    configs = {f"{steps} DDIM steps": sampler.sampling_config(steps=steps, solver="ddim")}
+    configs[f"{own.steps} steps of {own.solver}"] = own
+    for name, config in configs.items():
         seconds = median(setting, partial(latents, config=config))
         yield speed(setting, f"{size}: {IMAGES} images, {name}, latents", seconds, "s")
 
     def images(config: SamplingConfig) -> object:
         return vae.decode(latents(config=config))
 
-    for name, config in ways.items():
+    for name, config in configs.items():
         seconds = median(setting, partial(images, config))
         most = most_seconds if config is not own else None
         check = f"{size}: {IMAGES} images, {name}, decoded"
@@ -144,8 +144,8 @@ def _mfu(
     yield speed(setting, check, 100 * work / seconds / peak, "%", note=note)
 
 
-def made(setting: Setting, size: str, pixels: int, dtype: torch.dtype) -> Sampler:
-    """A sampler of random weights that all matter."""
+def random_sampler(setting: Setting, size: str, pixels: int, dtype: torch.dtype) -> Sampler:
+    """A sampler with random weights, none of them zero."""
     model = random_xmdpt(size, pixels)
     metadata = published_metadata(model, pixels)
     sampler = Sampler(model, Schedule(metadata["schedule"], metadata["prediction"]), metadata)
@@ -153,7 +153,7 @@ def made(setting: Setting, size: str, pixels: int, dtype: torch.dtype) -> Sample
     return sampler
 
 
-def given(sampler: Sampler) -> tuple[Conditions, Tensor, Tensor]:
+def random_inputs(sampler: Sampler) -> tuple[Conditions, Tensor, Tensor]:
     """Conditions of ``IMAGES`` images, and two different start noises."""
     inputs = Inputs.random(sampler.model, IMAGES)
     conditions = Conditions(inputs.pose, inputs.source[None], inputs.latents[None])
