@@ -48,7 +48,7 @@ def listening() -> Iterator[None]:
         return
     before = {number: signal.signal(number, _heard) for number in _SIGNALS}
     unraisable = sys.unraisablehook
-    sys.unraisablehook = _raise_again(unraisable)
+    sys.unraisablehook = _RaiseAgain(unraisable)
     first = _NumpyFirst()
     sys.meta_path.insert(0, first)
     _state.listening, _state.received, _state.holds, _state.again = True, 0, 0, False
@@ -114,6 +114,9 @@ def unheard() -> Iterator[None]:
 def _heard(number: int, frame: FrameType | None) -> None:
     now = time.monotonic()
     if _state.again:
+        if _in_hook(frame):  # raised there it would be dropped again
+            _interrupt_later()
+            return
         _state.again = False
     elif _state.received:
         if now - _state.at > SAME:
@@ -126,19 +129,33 @@ def _heard(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
 
-def _raise_again(other: Callable[[Any], object]) -> Callable[[Any], object]:
+class _RaiseAgain:
     """A hook for errors in callbacks that cannot raise: raises an interrupt after the callback."""
 
-    def hook(unraisable: Any) -> None:
-        if issubclass(unraisable.exc_type, KeyboardInterrupt) and _state.received:
-            # a little later: raised in here it would be dropped as well
-            later = threading.Timer(0.01, _interrupt_again)
-            later.daemon = True
-            later.start()
-        else:
-            other(unraisable)
+    def __init__(self, other: Callable[[Any], object]) -> None:
+        self.other = other
 
-    return hook
+    def __call__(self, unraisable: Any) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt) and _state.received:
+            _interrupt_later()
+        else:
+            self.other(unraisable)
+
+
+def _in_hook(frame: FrameType | None) -> bool:
+    """Whether the hook is running in ``frame``. A signal arrives there if the machine is busy:
+    starting the thread then takes longer than the thread waits."""
+    while frame is not None:
+        if frame.f_code is _RaiseAgain.__call__.__code__:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _interrupt_later() -> None:
+    later = threading.Timer(0.01, _interrupt_again)
+    later.daemon = True
+    later.start()
 
 
 def _interrupt_again() -> None:
