@@ -25,13 +25,14 @@ from xmdpt_cli.bench.gpu_check.runner import environment, run
 from xmdpt_cli.bench.gpu_check.write import Report
 from xmdpt_cli.errors import XmdptError
 
-FACTS = (
-    "import json; from xmdpt_cli.bench.gpu_check.machine import facts; print(json.dumps(facts()))"
+DESCRIBE = (
+    "import json; from xmdpt_cli.bench.gpu_check.machine import describe_machine as d; "
+    "print(json.dumps(d()))"
 )
 
 
 def main() -> int:
-    """Parse, ask what machine this is, run the parts, say what was found."""
+    """Parse the options, run the parts, and return the exit code."""
     args = arguments()
     parts = chosen(args.parts.split(",") if args.parts else None)
     work = Path(tempfile.mkdtemp(prefix="xmdpt-gpu-check-", dir=args.work)).resolve()
@@ -42,27 +43,27 @@ def main() -> int:
 
 
 def check(args: argparse.Namespace, parts: list[Part], work: Path) -> int:
-    """Run the parts; the exit code."""
-    machine = facts(work)
+    """Run the parts and return the exit code."""
+    machine = describe_machine(work)
     small = args.small or machine["device"] == "cpu"
     report = Report(args.out, machine, small)
     logs = args.out / "gpu_check.log"
     logs.write_text("", encoding="utf-8")
 
-    def tell(part: str, row: Row) -> None:
+    def on_row(part: str, row: Row) -> None:
         report.add(part, row)
         print(f"{row.verdict:8} {part}: {row.check} {row.shown} {row.note}".rstrip(), flush=True)
 
     compiled = args.compile if args.compile is not None else not small
     device = "cpu" if machine["device"] == "cpu" else "cuda"
     setting = Setting(device, small, work, args.goldens, compiled)
-    run(parts, setting, args.budget, tell, logs)
+    run(parts, setting, args.budget, on_row, logs)
     print(report.folder / "gpu_check.md")
     return 0 if report.passed else 1
 
 
 def arguments() -> argparse.Namespace:
-    """What may be given."""
+    """The command's options."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True, help="folder for the report")
     parser.add_argument("--goldens", type=Path, help="folder of dev_a.safetensors [found beside]")
@@ -70,7 +71,7 @@ def arguments() -> argparse.Namespace:
         "--parts", help=f"only these, with commas: {', '.join(p.name for p in PARTS)}"
     )
     parser.add_argument("--budget", type=float, default=525, help="seconds for all parts")
-    parser.add_argument("--work", type=Path, help="where datasets and runs lie meanwhile [/tmp]")
+    parser.add_argument("--work", type=Path, help="folder for temporary datasets and runs [/tmp]")
     parser.add_argument("--small", action="store_true", help="a dry run, also on a GPU")
     parser.add_argument(
         "--compile", action=argparse.BooleanOptionalAction, help="torch.compile [on, off if small]"
@@ -78,12 +79,12 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def facts(work: Path) -> dict[str, Any]:
-    """Of the machine, asked in a process of its own: this one never holds the GPU."""
+def describe_machine(work: Path) -> dict[str, Any]:
+    """The machine, described by a process of its own: this one never holds the GPU."""
     import json
 
     found = subprocess.run(
-        [sys.executable, "-c", FACTS],
+        [sys.executable, "-c", DESCRIBE],
         env=environment(work),
         capture_output=True,
         text=True,

@@ -130,6 +130,7 @@ def test_public_names_are_what_they_say() -> None:
     for name in xmdpt_cli.__all__:
         assert getattr(xmdpt_cli, name) is not None
     assert xmdpt_cli.XMDPT.__name__ == "XMDPT"
+    assert xmdpt_cli.metrics.SSIM256.__name__ == "SSIM256"
     with pytest.raises(AttributeError, match="no_such_name"):
         xmdpt_cli.no_such_name  # noqa: B018
 

@@ -1,22 +1,24 @@
 """xmdpt: pose-guided person image synthesis with cross-view masked diffusion transformers.
 
-The public names are loaded when first asked for, so that importing the package stays cheap.
+The public names are loaded on first use, so that importing the package stays cheap.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from xmdpt_cli.utils.lazy import lazy_names
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_MODULES = {
     "XMDPT": "xmdpt_cli.model",
     "from_published": "xmdpt_cli.model.published",
     "Schedule": "xmdpt_cli.diffusion",
     "sample": "xmdpt_cli.diffusion",
     "save_png": "xmdpt_cli.images",
     "training_loss": "xmdpt_cli.diffusion",
+    "metrics": "xmdpt_cli.metrics",
     "draw_pose": "xmdpt_cli.pose.drawing",
     "PairDataset": "xmdpt_cli.data.loader",
     "Sampler": "xmdpt_cli.sampling.sampler",
@@ -33,6 +35,7 @@ __all__ = [
     "__version__",
     "draw_pose",
     "from_published",
+    "metrics",
     "sample",
     "save_png",
     "training_loss",
@@ -40,6 +43,7 @@ __all__ = [
 
 
 if TYPE_CHECKING:  # what a type checker and an editor see; nothing of it runs
+    from xmdpt_cli import metrics
     from xmdpt_cli.data.loader import PairDataset
     from xmdpt_cli.diffusion import Schedule, sample, training_loss
     from xmdpt_cli.errors import XmdptError
@@ -50,11 +54,7 @@ if TYPE_CHECKING:  # what a type checker and an editor see; nothing of it runs
     from xmdpt_cli.sampling.pipeline import XMDPTPipeline
     from xmdpt_cli.sampling.sampler import Sampler
 else:
-
-    def __getattr__(name: str) -> object:
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(_HOMES[name]), name)
+    __getattr__ = lazy_names(__name__, _MODULES)
 
 
 def __dir__() -> list[str]:

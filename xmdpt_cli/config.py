@@ -104,7 +104,7 @@ def presets() -> list[str]:
 
 
 def complete_preset(begun: str) -> list[str]:
-    """Names that begin so, for the shell's completion."""
+    """Names of presets that start with ``begun``, for shell completion."""
     return [name for name in presets() if name.startswith(begun)]
 
 

@@ -1,4 +1,4 @@
-"""The exceptions a user is meant to see."""
+"""Errors that are reported to the user with a message and a hint."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from xmdpt_cli.utils.redact import masked
 
 
 class XmdptError(Exception):
-    """Something a user can act on.
+    """An error that the user can act on.
 
-    ``message`` says what happened, ``hint`` what to do next (a command or a setting).
-    The command line prints both and exits with ``exit_code``: 1 for a known failure,
-    2 for wrong usage or configuration. Passwords in URLs are masked.
+    ``message``: what happened; ``hint``: what to do next (a command or a setting). The command line
+    prints both and exits with ``exit_code``: 1 for a known failure, 2 for wrong usage or
+    configuration. Passwords in URLs are masked.
     """
 
     exit_code = 1
@@ -31,7 +31,7 @@ class ConfigError(XmdptError):
 
 
 class SharedError(XmdptError):
-    """An error of all processes, on one that does not report it: rank 0 does."""
+    """An error of all processes, raised on a rank that must not print it: rank 0 prints it."""
 
     def __init__(self, err: XmdptError) -> None:
         super().__init__(err.message, err.hint)
@@ -45,7 +45,7 @@ _NO_MEMORY = re.compile(
 
 
 def is_out_of_memory(err: BaseException) -> bool:
-    """Whether an error says that memory, of a GPU or of this machine, is used up."""
+    """Whether an error means that the memory of a GPU or of this machine is exhausted."""
     # by its name: this module does without torch
     if isinstance(err, MemoryError) or type(err).__name__ == "OutOfMemoryError":
         return True

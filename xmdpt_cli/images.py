@@ -1,6 +1,6 @@
-"""The one place that decodes, resizes and stores an image.
+"""Decodes, resizes and stores images.
 
-Everywhere in the package an image is a ``uint8`` array (H, W, 3), RGB, C-contiguous.
+Throughout the package an image is a ``uint8`` array (H, W, 3), RGB, C-contiguous.
 """
 
 from __future__ import annotations
@@ -30,22 +30,23 @@ log = logging.getLogger(__name__)
 
 ImageArray = NDArray[np.uint8]
 
-#: keywords of what a generated image says of itself, in PNG files and in ``image.info``
+#: keywords of the metadata of generated images, in PNG files and in ``image.info``
 GENERATED = ("Software", "Source", "xmdpt")
-MOST_BYTES = 2**30  # of memory that decoding one image may take
+MOST_BYTES = 2**30  # memory that decoding one image may take
 _ORIENTATION = 0x0112  # EXIF tag: how the camera was held
 _WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
 # a phone's JPEG (MPO) and HEIC hold a depth map or a preview beside the photograph
 _ANIMATED = ("GIF", "WEBP", "PNG", "AVIF", "TIFF")
-_said_of: set[str] = set()  # animations whose first frame was taken
+_reported: set[str] = set()  # names of animations whose first frame was used
 _UNKNOWN = ("LAB", "HSV")  # Pillow does not convert them, or guesses
 
 
 def load_image(path: str | Path) -> Image.Image:
     """Decode one file into an RGB PIL image in sRGB, upright (EXIF) and on white where transparent.
 
-    Of an animation the first frame, which is logged. Raises XmdptError, naming the file, if it is
-    missing, empty, truncated, of a type or kind of pixels that is not read, or no image.
+    For an animation, returns the first frame and logs a warning. Raises XmdptError, naming the
+    file, if it is missing, empty, truncated, not an image, or of a type or pixel format that is not
+    supported.
     """
     return decode_image(Path(path), str(path))
 
@@ -58,7 +59,7 @@ def decode_image(data: bytes | Path, name: str) -> Image.Image:
             image.load()
             found = upright(image, name)
             if image.format in _ANIMATED:
-                _say_first_frame(image, name)
+                _report_first_frame(image, name)
             return found
     except FileNotFoundError:
         raise XmdptError(f"image not found: {name}") from None
@@ -82,7 +83,7 @@ def decode_image(data: bytes | Path, name: str) -> Image.Image:
 
 
 def check_pixels(image: Image.Image, name: str) -> None:
-    """XmdptError if decoding an image would take more than ``MOST_BYTES``, by its header alone."""
+    """XmdptError if decoding would take more than ``MOST_BYTES``; only the header is read."""
     width, height = image.size
     mode = image.mode
     alpha = mode in ("RGBA", "LA", "PA") or "transparency" in image.info
@@ -97,9 +98,9 @@ def check_pixels(image: Image.Image, name: str) -> None:
 
 
 def upright(image: Image.Image, name: str = "image") -> Image.Image:
-    """Any PIL image as RGB in sRGB, turned as EXIF says, on white where transparent.
+    """Convert any PIL image to RGB in sRGB, upright by its EXIF tag, on white where transparent.
 
-    Raises XmdptError for pixels whose range is not known (float, 32-bit).
+    Raises XmdptError for pixels of unknown range (float, 32-bit).
     """
     turned = image
     if image.getexif().get(_ORIENTATION, 1) != 1:  # else it would make a copy
@@ -123,7 +124,7 @@ def upright(image: Image.Image, name: str = "image") -> Image.Image:
 
 
 def _opaque(image: Image.Image, rgba: Image.Image) -> Image.Image:
-    """The colours alone: grey stays grey, for its profile."""
+    """The image without alpha; grey images stay grey, as their profile requires."""
     opaque = rgba.convert("RGB")
     if image.mode in ("LA", "La", "L", "1"):
         opaque = opaque.getchannel("R")
@@ -133,7 +134,7 @@ def _opaque(image: Image.Image, rgba: Image.Image) -> Image.Image:
 
 
 def _eight_bits(image: Image.Image, kind: str | None, name: str) -> Image.Image:
-    """16-bit greys with 8 bits, which Pillow's own conversion clips to white."""
+    """Scale 16-bit grey images to 8 bits; Pillow's own conversion clips them to white."""
     if image.mode == "F" or (image.mode == "I" and kind not in (None, "PNG")):
         what = "floating-point numbers" if image.mode == "F" else "32-bit numbers"
         raise XmdptError(
@@ -151,10 +152,10 @@ def _eight_bits(image: Image.Image, kind: str | None, name: str) -> Image.Image:
     return reduced
 
 
-def _say_first_frame(image: Image.Image, name: str) -> None:
+def _report_first_frame(image: Image.Image, name: str) -> None:
     with suppress(Exception):  # damaged later frames are not ours to judge
-        if getattr(image, "is_animated", False) and name not in _said_of:
-            _said_of.add(name)
+        if getattr(image, "is_animated", False) and name not in _reported:
+            _reported.add(name)
             log.warning("%s holds several frames: the first one is used", name)
 
 
@@ -219,10 +220,10 @@ def fast_png_bytes(image: ImageArray, text: Mapping[str, str] | None = None) -> 
 def save_png(
     path: str | Path, image: ImageArray | Image.Image, text: Mapping[str, str] | None = None
 ) -> None:
-    """Write a PNG under a temporary name and rename it, so that a file that is there is whole.
+    """Write a PNG atomically.
 
-    ``text``: its metadata. Of a PIL image without ``text`` what its ``info`` says of how it was
-    generated is written, which ``image.save`` would leave out.
+    ``text``: its metadata; by default the metadata of a generated PIL image (``image.info``), which
+    ``image.save`` would leave out.
     """
     if text is None and isinstance(image, Image.Image):
         info = image.info
@@ -233,7 +234,7 @@ def save_png(
 
 
 def generated_metadata(path: Path) -> dict[str, Any] | None:
-    """The metadata of an image or animation that xmdpt generated; None: it is not ours."""
+    """The metadata of an image or animation that xmdpt generated; None for other files."""
     try:
         if path.suffix.lower() == ".mp4":
             return _metadata_in_xmp(path.read_bytes())
@@ -249,7 +250,7 @@ def generated_metadata(path: Path) -> dict[str, Any] | None:
 
 
 def _metadata_in_xmp(packet: bytes) -> dict[str, Any] | None:
-    """The ``xmdpt:metadata`` of an XMP packet, wherever in some bytes it stands."""
+    """The ``xmdpt:metadata`` of an XMP packet anywhere in ``packet``."""
     match = re.search(rb"xmdpt:metadata=(\"[^\"]*\"|'[^']*')", packet)
     if match is None:
         return None
@@ -258,6 +259,6 @@ def _metadata_in_xmp(packet: bytes) -> dict[str, Any] | None:
 
 
 def save_bytes(path: Path, data: bytes) -> None:
-    """Write under a temporary name and rename: for images, which can be made again."""
+    """Write atomically, without flushing to the disk: images can be generated again."""
     with atomic_write(path) as part:
         part.write_bytes(data)

@@ -1,8 +1,7 @@
-"""How the library says where it is, without knowing who listens.
+"""Callbacks for progress and messages of long library functions.
 
-Library functions that take long accept ``progress`` and call it as
-``progress(stage, done, total, **info)``; a command turns the calls into a bar or into
-status lines, a script may pass its own function, and the default does nothing.
+Such functions accept ``progress`` and call it as ``progress(stage, done, total, **info)``. Commands
+show bars or status lines, scripts may pass a function of their own, and the default does nothing.
 """
 
 from __future__ import annotations
@@ -12,22 +11,22 @@ from typing import Any, Protocol
 
 
 class Progress(Protocol):
-    """Called often: must be cheap and must not raise.
+    """A progress callback; it is called often and must be cheap.
 
-    ``info`` is shown beside the progress, the most useful first: what does not fit is left out
-    from the end. Training gives loss, images_per_second, data_wait, gpu_memory, mfu and masked.
+    ``info``: values to show, the most useful first: the last ones are left out if space is short.
+    Training gives loss, images_per_second, data_wait, gpu_memory, mfu and masked.
     """
 
     def __call__(self, stage: str, done: int, total: int, /, **info: Any) -> None: ...
 
 
-#: how the library gives its user a line of text
+#: a callback for one line of text
 Say = Callable[[str], None]
 
 
 def silently(text: str) -> None:
-    """The default of a ``Say``: the line is dropped."""
+    """The default ``Say``: does nothing."""
 
 
 def silent(stage: str, done: int, total: int, /, **info: Any) -> None:
-    """The default: no progress is shown."""
+    """The default ``Progress``: does nothing."""

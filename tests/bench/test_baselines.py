@@ -38,7 +38,7 @@ def network(built: Network) -> Network:
     return copy.deepcopy(built)
 
 
-def drawn(network: Network, inputs: Inputs, steps: int, **more: Any) -> Tensor:
+def generate(network: Network, inputs: Inputs, steps: int, **more: Any) -> Tensor:
     dtype = next(network.parameters()).dtype
     with torch.no_grad():
         conditions = network.encode(inputs.pose.to(dtype), inputs.source.to(dtype))
@@ -51,7 +51,7 @@ def apart(a: Tensor, b: Tensor) -> float:
 
 def test_the_fit_to_pidm() -> None:
     found = fit(BASELINES["pidm"]())
-    off = found.off()
+    off = found.errors()
     assert set(off) == {"parameters", "gflop", "encoder_gflop"}
     assert max(map(abs, off.values())) < 0.01
     assert off["gflop"] == found.gflop / 559.4 - 1 != 0
@@ -63,7 +63,7 @@ def test_the_fit_to_pidm() -> None:
 
 def test_the_fit_to_pocold() -> None:
     found = fit(BASELINES["pocold"]())
-    assert set(found.off()) == {"parameters"}  # nothing else is known
+    assert set(found.errors()) == {"parameters"}  # nothing else is known
     assert found.parameters == pytest.approx(395.89e6, rel=0.01)
     assert found.gflop == pytest.approx(129.3, rel=0.01)  # as counted; no original to compare with
 
@@ -73,7 +73,7 @@ def test_the_tiny_ones_are_tiny_and_say_so(tiny: Baseline) -> None:
     assert "tiny" in found.name
     assert "1/4 of the widths, 64 px" in found.name
     assert found.original is None
-    assert found.off() == {}
+    assert found.errors() == {}
     assert found.gflop + found.encoder_gflop < 3
     assert found.parameters < 30e6
 
@@ -81,7 +81,7 @@ def test_the_tiny_ones_are_tiny_and_say_so(tiny: Baseline) -> None:
 def test_what_is_counted_on_meta_is_what_runs(tiny: Baseline, network: Network) -> None:
     """Attention is a kernel of its own where it runs, and products of matrices on meta."""
     inputs, found = tiny.inputs(1), counted_fit(tiny)
-    ran = flops(lambda: drawn(network, inputs, STEPS))
+    ran = flops(lambda: generate(network, inputs, STEPS))
     wanted = 3 * STEPS * found.gflop + found.encoder_gflop
     assert ran / 1e9 == pytest.approx(wanted, rel=1e-6)
 
@@ -92,9 +92,8 @@ def test_the_full_ones_are_not_called_tiny() -> None:
         BASELINES["pidm"]("small")
 
 
-@pytest.mark.parametrize("batched", [True, False])
-def test_the_work_of_sampling(tiny: Baseline, network: Network, batched: bool) -> None:
-    """Three forwards of N a step, or one of 3N; the encoder once, and of N."""
+def test_the_work_of_sampling(tiny: Baseline, network: Network) -> None:
+    """One forward of 3N a step; the encoder once, with N."""
     inputs, calls, rows = tiny.inputs(2), Counter[str](), Counter[str]()
 
     def counted(name: str, module: nn.Module) -> None:
@@ -106,23 +105,14 @@ def test_the_work_of_sampling(tiny: Baseline, network: Network, batched: bool) -
 
     encoders = ["encoder"] if isinstance(network, PIDM) else ["pose_tokens", "source_tokens"]
     counted("network", network)
-    counted("unet's way out", network.unet.conv_out)
+    counted("output convolution", network.unet.conv_out)
     for name in encoders:
         counted(name, network.get_submodule(name))
-    drawn(network, inputs, STEPS, batched=batched)
-    forwards = STEPS * (1 if batched else 3)
+    generate(network, inputs, STEPS)
     once = dict.fromkeys(encoders, 1)
-    assert calls == {"network": forwards, "unet's way out": forwards, **once}
-    assert rows["network"] == rows["unet's way out"] == 3 * STEPS * 2
+    assert calls == {"network": STEPS, "output convolution": STEPS, **once}
+    assert rows["network"] == rows["output convolution"] == 3 * STEPS * 2
     assert all(rows[name] == 2 for name in encoders)
-
-
-def test_one_batch_gives_what_three_calls_give(tiny: Baseline, network: Network) -> None:
-    inputs = tiny.inputs(2)
-    batch = drawn(network, inputs, STEPS)
-    assert batch.shape == inputs.noise.shape
-    assert torch.isfinite(batch).all()
-    assert apart(batch, drawn(network, inputs, STEPS, batched=False)) < 1e-4
 
 
 def test_guidance_is_the_formula(tiny: Baseline, network: Network) -> None:
@@ -139,19 +129,20 @@ def test_guidance_is_the_formula(tiny: Baseline, network: Network) -> None:
         return without + 1.5 * (posed - without) + 3.0 * (both - posed)
 
     wanted = sample(Guided(predict), inputs.noise, torch.zeros(1, 0), STEPS, guidance=1.0)
-    found = drawn(network, inputs, STEPS, pose_scale=1.5, source_scale=3.0)
+    found = generate(network, inputs, STEPS, pose_scale=1.5, source_scale=3.0)
+    assert found.shape == inputs.noise.shape
     assert apart(found, wanted) < 1e-4
-    assert apart(drawn(network, inputs, STEPS), wanted) > 1e-3
+    assert apart(generate(network, inputs, STEPS), wanted) > 1e-3
 
 
 @pytest.mark.parametrize("part", ["pose", "source"])
 def test_both_conditions_count(tiny: Baseline, network: Network, part: str) -> None:
     inputs = tiny.inputs(1)
     other = inputs._replace(**{part: getattr(tiny.inputs(1, seed=1), part)})
-    first, changed = (drawn(network, given, 1) for given in (inputs, other))
+    first, changed = (generate(network, given, 1) for given in (inputs, other))
     assert apart(changed, first) > 1e-3
     # and with its scale at zero, the source does not
-    without = [drawn(network, given, 1, source_scale=0.0) for given in (inputs, other)]
+    without = [generate(network, given, 1, source_scale=0.0) for given in (inputs, other)]
     assert torch.equal(*without) == (part == "source")
 
 
@@ -175,12 +166,12 @@ def test_every_attention_reads_the_features_of_its_level() -> None:
 def test_bf16_and_channels_last(tiny: Baseline, network: Network) -> None:
     """Both as a GPU wants them; the loop's own arithmetic stays in the noise's dtype."""
     inputs = tiny.inputs(1)
-    whole = drawn(network, inputs, STEPS)
+    whole = generate(network, inputs, STEPS)
     network.to(memory_format=torch.channels_last)
     shaped = Inputs(*(tensor.to(memory_format=torch.channels_last) for tensor in inputs))
-    assert apart(drawn(network, shaped, STEPS), whole) < 1e-4
+    assert apart(generate(network, shaped, STEPS), whole) < 1e-4
     network.to(torch.bfloat16)
-    half = drawn(network, inputs, STEPS)
+    half = generate(network, inputs, STEPS)
     assert half.dtype == torch.float32
     assert 1e-5 < apart(half, whole) < 0.2
 
@@ -190,6 +181,6 @@ def test_it_compiles_whole() -> None:
     written here, PoCoLD's is diffusers' own."""
     network = PIDM((32, 32), layers=1, attended=(1,), head_width=32).eval().requires_grad_(False)
     inputs = Inputs(*(torch.randn(1, channels, 8, 8) for channels in (3, 20, 3)))
-    wanted = drawn(network, inputs, 1)
+    wanted = generate(network, inputs, 1)
     network.compile(backend="eager", fullgraph=True)
-    assert apart(drawn(network, inputs, 1), wanted) < 1e-5
+    assert apart(generate(network, inputs, 1), wanted) < 1e-5

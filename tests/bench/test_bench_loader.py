@@ -42,9 +42,9 @@ def test_every_way_is_measured(tmp_path: Path) -> None:
     for path in tmp_path.iterdir():
         store.write(path.name, path.read_bytes())
     dataset = PairDataset(tmp_path)
-    found = bench.measure(dataset, store.url, size=3, steps=2, rounds=2, buffer_bytes=10**7)
+    found = bench.measure_loader(dataset, store.url, 3, steps=2, rounds=2, buffer_bytes=10**7)
     assert len(found) == 3
-    assert all(len(rates) == 2 and min(rates) > 0 for rates in found.values())
+    assert all(len(seconds) == 2 and min(seconds) > 0 for seconds in found.values())
 
 
 def test_a_disk_without_room(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from xmdpt_cli.bench import train
 from xmdpt_cli.bench.flops import flops
 from xmdpt_cli.bench.published import PublishedXMDPT
-from xmdpt_cli.bench.timing import randomise
+from xmdpt_cli.bench.random_networks import randomise
 from xmdpt_cli.bench.train import (
     CPU,
     make_inputs,
@@ -87,15 +87,17 @@ def test_online_the_same_step_follows_the_encoders() -> None:
 def test_a_report_in_short() -> None:
     sizes = ["tiny", "S"]
     report = measure_training(sizes, CPU, torch.float32, 2, pixels=64, compiled=False, rounds=2)
-    published, ours, other, _ = report["rows"]
-    assert other["over_first"] is None  # another model's: nothing to be compared with
-    assert [published["key"], ours["key"]] == ["X-MDPT-tiny / published", "X-MDPT-tiny / ours"]
-    assert published["gflop"] > 1.1 * ours["gflop"] > 0  # the source stream goes through all blocks
-    assert ours["over_first"]["rounds"] == pytest.approx([
+    published, ours, other, _ = report.rows
+    assert other.speedup == {}  # another model's: nothing to be compared with
+    assert [published.key, ours.key] == ["X-MDPT-tiny / published", "X-MDPT-tiny / ours"]
+    assert published.gflop is not None
+    assert ours.gflop is not None
+    assert published.gflop > 1.1 * ours.gflop > 0  # the source view runs through all blocks
+    assert ours.speedup["first"].rounds == pytest.approx([
         a / b for a, b in
-        zip(published["seconds"]["rounds"], ours["seconds"]["rounds"], strict=True)
+        zip(published.seconds.rounds, ours.seconds.rounds, strict=True)
     ])  # fmt: skip
-    assert 0 <= report["data_wait"]["X-MDPT-tiny"] < 1
+    assert 0 <= report.data_wait["X-MDPT-tiny"] < 1
 
 
 def test_a_report_with_encoders_in_the_published_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,13 +106,15 @@ def test_a_report_with_encoders_in_the_published_step(monkeypatch: pytest.Monkey
     report = measure_training(
         ["tiny"], CPU, torch.float32, 2, pixels=64, compiled=False, online=True, rounds=1
     )
-    published, online, ours = report["rows"]
-    assert [row["key"].split(" / ")[1] for row in report["rows"]] == [
+    published, online, ours = report.rows
+    assert [row.key.split(" / ")[1] for row in report.rows] == [
         "published", "published, online", "ours",
     ]  # fmt: skip
     # two images of every pair; the convolution alone is beside the step's work
-    assert online["gflop"] - published["gflop"] == pytest.approx(2 * 2 * 14**2 * 4 * 27 / 1e9)
-    assert ours["over_first"] is not None
+    assert (online.gflop or 0) - (published.gflop or 0) == pytest.approx(
+        2 * 2 * 14**2 * 4 * 27 / 1e9
+    )
+    assert "first" in ours.speedup
 
 
 def test_flops_of_a_step_are_the_trainings_own_count() -> None:

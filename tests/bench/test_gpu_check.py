@@ -60,7 +60,8 @@ def test_a_part_that_hangs_loses_no_other_row(setting: Setting) -> None:
     rows = found(
         setting, part("fine-1"), part("hangs", prepare=15), part("fine-2"), part("fine-3", 1)
     )
-    assert [(name, row.verdict) for name, row in rows if name != "hangs"] == [
+    # parts of one wave finish in any order
+    assert sorted((name, row.verdict) for name, row in rows if name != "hangs") == [
         ("fine-1", OK), ("fine-2", OK), ("fine-3", OK),
     ]  # fmt: skip
     kept, killed = (row for name, row in rows if name == "hangs")

@@ -1,4 +1,4 @@
-"""What is compared in speed: the same images, the stated work, in full."""
+"""Implementations of sampling: the same images, with the stated work."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from xmdpt_cli.bench import generation as draws
-from xmdpt_cli.bench import throughput
+from xmdpt_cli.bench import implementations, sampling
 from xmdpt_cli.bench.flops import flops
 from xmdpt_cli.bench.implementations import (
+    Generate,
     Implementation,
     Setting,
+    Setup,
     baseline_implementations,
     xmdpt_implementations,
 )
 from xmdpt_cli.bench.published import PublishedXMDPT
-from xmdpt_cli.bench.throughput import measure
+from xmdpt_cli.bench.random_networks import Inputs
+from xmdpt_cli.bench.sampling import measure_sampling
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.model import kernels
 
@@ -44,20 +46,20 @@ def found(one_processor: None) -> dict[str, Implementation]:
     return {impl.name: impl for impl in xmdpt_implementations("tiny", TINY)}
 
 
-def test_ways_that_are_to_draw_the_same_do(found: dict[str, Implementation]) -> None:
-    drawn: dict[str, list[torch.Tensor]] = {}
+def test_implementations_of_one_kind_give_the_same_result(found: dict[str, Implementation]) -> None:
+    outputs: dict[str, list[torch.Tensor]] = {}
     for impl in found.values():
         if impl.same:
-            drawn.setdefault(impl.same, []).append(impl.generate(impl.setup(), 3))
-    assert {name: len(outs) for name, outs in drawn.items()} == {"cfg": 3 + ONEDNN, "dcfg": 2}
-    for first, *others in drawn.values():
+            outputs.setdefault(impl.same, []).append(impl.generate(impl.setup(), 3))
+    assert {name: len(outs) for name, outs in outputs.items()} == {"cfg": 3 + ONEDNN, "dcfg": 2}
+    for first, *others in outputs.values():
         for out in others:
             assert float((out - first).abs().max() / first.abs().max()) < 1e-5
-    both = [outs[0] for outs in drawn.values()]
+    both = [outs[0] for outs in outputs.values()]
     assert float((both[0] - both[1]).abs().max() / both[0].abs().max()) > 1e-4
 
 
-def test_every_way_does_the_work_that_it_is_said_to(found: dict[str, Implementation]) -> None:
+def test_every_implementation_does_its_work(found: dict[str, Implementation]) -> None:
     """Passes of images through one block, and CANet's, for two images and three steps."""
     seen: Counter[str] = Counter()
 
@@ -82,22 +84,22 @@ def test_every_way_does_the_work_that_it_is_said_to(found: dict[str, Implementat
         for handle in handles:
             handle.remove()
         assert seen == {"block": block, "canet": canet}, name
-        assert impl.forwards == 50 * impl.branches
+        assert impl.branches == (3 if "D-CFG" in name else 2)
 
 
 @pytest.mark.skipif(not ONEDNN, reason="this torch has no oneDNN")
 def test_products_by_onednn_have_a_row_of_their_own(found: dict[str, Implementation]) -> None:
-    def asked(name: str) -> bool:
+    def uses_onednn(name: str) -> bool:
         impl = found[name]
         with torch.no_grad(), profile(activities=[ProfilerActivity.CPU]) as seen:
             impl.generate(impl.setup(), 1)
         return any("_linear_pointwise" in event.key for event in seen.key_averages())
 
-    assert [name for name in found if asked(name)] == ["oneDNN", "20 steps", "oneDNN, D-CFG"]
+    assert [name for name in found if uses_onednn(name)] == ["oneDNN", "20 steps", "oneDNN, D-CFG"]
 
 
-def test_ways_of_one_precision_share_their_weights() -> None:
-    """Beside each other they are to fit into memory: L's are 2 GB."""
+def test_implementations_of_one_precision_share_their_weights() -> None:
+    """They must fit into memory together: L has 2 GB of weights."""
     setting = dataclasses.replace(TINY, compiled=True)
     for impls in (
         list(xmdpt_implementations("tiny", setting)),
@@ -118,7 +120,7 @@ def test_ways_of_one_precision_share_their_weights() -> None:
             assert len(large) == len(own) > 5
 
 
-def test_the_gains_less_work() -> None:
+def test_the_gains_in_flop() -> None:
     """Size S: the 49.3 GFLOP of a published guided step become 24.2."""
     setting = Setting(torch.device("cpu"), torch.float32, 1, compiled=False)
     counted = {}
@@ -134,48 +136,54 @@ def test_the_gains_less_work() -> None:
 
 
 def test_a_report_adds_its_parts_up() -> None:
-    report = measure(["tiny"], TINY, rounds=2, measured_steps=2, only=["published", "20 steps"])
-    rows = {row["key"]: row for row in report["rows"]}
+    report = measure_sampling(
+        ["tiny"], TINY, rounds=2, measured_steps=2, only=["published", "20 steps"]
+    )
+    rows = {row.key: row for row in report.rows}
     keys = list(rows)
-    assert [key.split(" / ")[1] for key in keys] == ["D-CFG", "D-CFG", "published", "20 steps"]
+    assert [row.implementation for row in rows.values()] == [
+        "D-CFG", "D-CFG", "published", "20 steps",
+    ]  # fmt: skip
     assert keys[0].startswith("PIDM-style tiny (1/4 of the widths, 64 px)")
     pidm, few = rows[keys[0]], rows["X-MDPT-tiny / 20 steps"]
-    assert (pidm["forwards"], few["forwards"], few["steps_timed"]) == (150, 40, 2)
+    assert (pidm.forwards, few.forwards, few.steps_timed) == (150, 40, 2)
     # the pixel network has no decoder
-    assert len(pidm["parts"]) == 2
-    assert len(few["parts"]) == 3
-    assert pidm["gflop"] == pytest.approx(150 * 2.24 + 0.56, rel=0.01)
+    assert len(pidm.parts) == 2
+    assert len(few.parts) == 3
+    assert pidm.gflop == pytest.approx(150 * 2.24 + 0.56, rel=0.01)
     for row in rows.values():
-        peak = report["peak"]["peak fp32"]["median"]
-        assert row["images_per_second"] == pytest.approx(8 / row["seconds"]["median"])
-        expected = row["gflop"] * 1e9 * row["images_per_second"] / peak
-        assert row["mfu"]["median"] == pytest.approx(expected, rel=0.5)
-        assert row["mfu"]["median"] < 1.2
-    ratio = few["over_pidm"]["rounds"]
-    assert ratio == pytest.approx([
-        a / b for a, b in zip(pidm["seconds"]["rounds"], few["seconds"]["rounds"], strict=True)
-    ])  # fmt: skip
-    parts = "X-MDPT-tiny / 20 steps / steps"
-    assert few["denoising"]["median"] == pytest.approx(few["parts"][parts])
-    assert few["denoising_over_published"]["median"] > 0
-    assert few["over_base"] is None  # what it adds to was not asked for
-    assert pidm["over_pidm"] is None
+        assert row.gflop is not None
+        assert row.mfu is not None
+        assert row.images_per_second == pytest.approx(8 / row.seconds.median)
+        expected = row.gflop * 1e9 * row.images_per_second / report.peak["peak fp32"].median
+        assert row.mfu.median == pytest.approx(expected, rel=0.5)
+        assert row.mfu.median < 1.2
+        # of two rounds, the median is the mean
+        assert row.seconds.median == pytest.approx(sum(row.parts.values()))
+    ratios = zip(pidm.seconds.rounds, few.seconds.rounds, strict=True)
+    assert few.speedup["PIDM-style"].rounds == pytest.approx([a / b for a, b in ratios])
+    steps = [rows[f"X-MDPT-tiny / {name}"].parts[f"X-MDPT-tiny / {name} / steps"]
+             for name in ("published", "20 steps")]  # fmt: skip
+    alone = few.speedup["published, steps alone"]
+    assert alone.low <= steps[0] / steps[1] <= alone.high
+    assert "base" not in few.speedup  # the row it adds to was not measured
+    assert "PIDM-style" not in pidm.speedup
 
 
-def test_nothing_is_timed_where_ways_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = draws.pruned
+def test_nothing_is_timed_if_implementations_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = implementations.pruned
 
-    def other(net: PublishedXMDPT, inputs: draws.Inputs) -> tuple[draws.Setup, draws.Draw]:
-        setup, draw = real(net, inputs)
-        return setup, lambda state, steps: draw(state, steps) * 1.01
+    def other(net: PublishedXMDPT, inputs: Inputs) -> tuple[Setup, Generate]:
+        setup, generate = real(net, inputs)
+        return setup, lambda state, steps: generate(state, steps) * 1.01
 
-    monkeypatch.setattr(draws, "pruned", other)
-    monkeypatch.setattr(throughput, "interleaved", lambda *_: pytest.fail("timed"))
+    monkeypatch.setattr(implementations, "pruned", other)
+    monkeypatch.setattr(sampling, "time_calls", lambda *_: pytest.fail("timed"))
     with pytest.raises(XmdptError, match="pruned differs from X-MDPT-tiny / published by 1"):
-        measure(["tiny"], TINY, baselines=False, measured_steps=1)
+        measure_sampling(["tiny"], TINY, baselines=False, measured_steps=1)
 
 
-def test_a_way_that_there_is_not() -> None:
+def test_an_unknown_implementation() -> None:
     with pytest.raises(ConfigError, match="no implementation is called 'fast'") as caught:
-        measure(["tiny"], TINY, baselines=False, only=["fast"])
+        measure_sampling(["tiny"], TINY, baselines=False, only=["fast"])
     assert "pruned" in caught.value.hint

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from xmdpt_cli.bench.roof import Part, Peaks, drawing, known_peaks, roofs
+from xmdpt_cli.bench.roof import Part, Peaks, known_peaks, roofs, sampling_parts
 from xmdpt_cli.errors import ConfigError
 
 H100 = Peaks("H100 at what products of matrices reach", 790e12, 3.35e12)
@@ -13,18 +13,18 @@ H100 = Peaks("H100 at what products of matrices reach", 790e12, 3.35e12)
 def test_the_roof_that_was_computed_before() -> None:
     """At 790 TFLOP/s: 0.019, 0.053 and 0.170 s for 8 images, decoding included."""
     report = roofs(["S", "B", "L"], [H100])
-    seconds = [round(row["seconds"][H100.name], 3) for row in report["rows"]]
+    seconds = [round(row.seconds[H100.name], 3) for row in report.rows]
     assert seconds == [0.019, 0.053, 0.170]
-    assert all(row["bound"][H100.name] == "compute" for row in report["rows"])
+    assert all(row.bound[H100.name] == "compute" for row in report.rows)
 
 
 def test_one_image_on_a_slow_memory_waits_for_the_weights() -> None:
     slow = Peaks("slow", 1e15, 1e9)
-    (row,) = roofs(["S"], [slow], images=1, steps=10)["rows"]
-    assert row["bound"]["slow"] == "memory"
-    canet, step, decoder = drawing("S", 1, 10)
+    (row,) = roofs(["S"], [slow], images=1, steps=10).rows
+    assert row.bound["slow"] == "memory"
+    canet, step, decoder = sampling_parts("S", 1, 10)
     expected = (canet.weights + 10 * step.weights + decoder.weights) / 1e9
-    assert row["seconds"]["slow"] == pytest.approx(expected)
+    assert row.seconds["slow"] == pytest.approx(expected)
 
 
 def test_a_part_is_bound_by_the_slower_of_two() -> None:
@@ -33,13 +33,13 @@ def test_a_part_is_bound_by_the_slower_of_two() -> None:
 
 
 def test_more_images_more_work_the_same_weights() -> None:
-    one, many = drawing("S", 1, 50), drawing("S", 8, 50)
+    one, many = sampling_parts("S", 1, 50), sampling_parts("S", 8, 50)
     assert [b.flop / a.flop for a, b in zip(one, many, strict=True)] == pytest.approx([8, 8, 8])
     assert [p.weights for p in one] == [p.weights for p in many]
-    fp32 = drawing("S", 1, 50, precision="fp32")
+    fp32 = sampling_parts("S", 1, 50, precision="fp32")
     assert [p.weights for p in fp32] == [2 * p.weights for p in one]
     with pytest.raises(ConfigError, match="fp8"):
-        drawing("S", 1, 50, precision="fp8")
+        sampling_parts("S", 1, 50, precision="fp8")
 
 
 def test_the_published_peaks() -> None:

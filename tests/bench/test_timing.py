@@ -29,7 +29,7 @@ def test_the_interval_is_the_narrowest_that_holds_the_median(count: int) -> None
 def test_odd_rounds_are_shown_and_kept() -> None:
     spread = Spread((1.0, 1.02, 0.98, 1.01, 5.0))
     assert spread.odd == (5.0,)
-    assert spread.plain()["rounds"] == [1.0, 1.02, 0.98, 1.01, 5.0]
+    assert spread.rounds == (1.0, 1.02, 0.98, 1.01, 5.0)
     assert spread.high == 5.0
     assert Spread((1.0, 1.0, 1.0)).odd == ()
 
@@ -72,4 +72,4 @@ def test_calls_of_nothing_are_not_repeated_for_ever() -> None:
 
 def test_ratios_are_of_one_round() -> None:
     """A machine that is half as fast in one round gives the same ratio in it."""
-    assert ratios([2.0, 4.0, 2.2], [1.0, 2.0, 1.1]).values == pytest.approx((2.0, 2.0, 2.0))
+    assert ratios([2.0, 4.0, 2.2], [1.0, 2.0, 1.1]).rounds == pytest.approx((2.0, 2.0, 2.0))

@@ -141,6 +141,6 @@ def test_an_interrupt_says_how_to_go_on(
     assert run(["synth", "--out", str(tmp_path / "w")]) == 130
     assert "run the same command again" in capsys.readouterr().err
     # a measurement begins anew
-    monkeypatch.setattr("xmdpt_cli.bench.throughput.measure", interrupted)
+    monkeypatch.setattr("xmdpt_cli.bench.sampling.measure_sampling", interrupted)
     assert run(["bench", "--size", "tiny"]) == 130
     assert "no measurement is kept" in capsys.readouterr().err

@@ -58,7 +58,7 @@ def test_the_missions_lines(capsys: pytest.CaptureFixture[str]) -> None:
     weights = Path("runs/B/model/model.safetensors").stat().st_mtime_ns
     typed("xmdpt prepare --root DeepFashion", capsys)
     out, err = typed("xmdpt train --size B", capsys)
-    assert "data: data/32 (what runs/B was begun with)" in err
+    assert "data: data/32 (the dataset of runs/B)" in err
     assert "all 2 steps were already done" in out
     typed("xmdpt sample", capsys)
     typed("xmdpt evaluate --fid --ssim --lpips", capsys)
@@ -112,7 +112,7 @@ def test_with_sample_a_vae_and_two_sizes(
     # trained further: its samples go beside those of before
     monkeypatch.setenv("XMDPT_TRAIN_STEPS", "3")
     _, err = typed("xmdpt train --size tiny", capsys)
-    assert "data: data/32 (what runs/tiny was begun with)" in err
+    assert "data: data/32 (the dataset of runs/tiny)" in err
     _, err = typed("xmdpt sample", capsys)
     assert "out: samples/tiny-step_0000003" in err
     assert len(files("samples/tiny")) == len(files("samples/tiny-step_0000003")) == 5

@@ -1,4 +1,4 @@
-"""Walking through a shard: members where tarfile finds them, and every wrong end told apart."""
+"""Reading a shard: members where tarfile finds them; each kind of damage has its message."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from fake_dataset import FakeEncoder, make_dataset
 
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.prepare.pipeline import prepare_dataset
-from xmdpt_cli.prepare.tar_walk import TarWalk
-from xmdpt_cli.prepare.verify_shard import walk_shard
+from xmdpt_cli.prepare.verify_shard import TarWalk, walk_shard
 from xmdpt_cli.storage.stores import LocalStore
 
 
@@ -57,4 +56,4 @@ def test_the_end_of_a_shard(out: Path, keep: int, more: bytes, says: str) -> Non
     shard.write_bytes(shard.read_bytes()[: end + keep] + more)
     walked = walk_shard(LocalStore(out), shard.name, 32)
     assert says in walked.broken
-    assert bool(walked.broken) == bool(says) == (not walked.whole)
+    assert bool(walked.broken) == bool(says) == (not walked.complete)

@@ -203,7 +203,7 @@ class Counting(LocalStore):
 
 
 def test_shards_are_read_once_in_pieces(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("xmdpt_cli.prepare.tar_walk.CHUNK", 1000)
+    monkeypatch.setattr("xmdpt_cli.prepare.verify_shard.CHUNK", 1000)
     store = Counting(prepared)
     report = check_dataset(store)
     assert report.ok
@@ -226,8 +226,8 @@ def test_the_report_reads_well(out: Path) -> None:
     (out / "train-000001.tar").unlink()
     lines = check(out).lines()
     assert lines[:2] == [
-        "train-000000.tar: the shard is not there",
-        "train-000001.tar: the shard is not there",
+        "train-000000.tar: the shard does not exist",
+        "train-000001.tar: the shard does not exist",
     ]
     assert lines[2].startswith("  -> --repair --root ROOT makes the shard again")
     assert len(lines) == 3

@@ -140,8 +140,8 @@ DAMAGES: list[tuple[str, str, dict[str, Any]]] = [
     ("image", "cannot be decoded", {"png": view().png[:45]}),
     ("keypoints", "float64 (17, 2)", {"keypoints": np.zeros((17, 2))}),
     ("keypoints", "to 40 px in an image of 16 px", {"keypoints": FAR}),
-    ("keypoints", "neither there nor absent", {"keypoints": HALF}),
-    ("keypoints", "neither there nor absent", {"keypoints": INFINITE}),
+    ("keypoints", "one NaN or infinite coordinate", {"keypoints": HALF}),
+    ("keypoints", "one NaN or infinite coordinate", {"keypoints": INFINITE}),
 ]
 TENSORS: list[tuple[str, str, str, torch.Tensor]] = [
     ("not-finite", "1 numbers of moments", "moments", one_number(INF, torch.float16, 8, 2, 2)),

@@ -7,10 +7,9 @@ from importlib import resources
 from xml.etree import ElementTree
 
 import pytest
-from bench_reports import drawing
+from bench_reports import sampling_report
 
 from xmdpt_cli.report.charts import PROPERTIES, Line, bars, line_chart
-from xmdpt_cli.report.roof_chart import roof_chart
 
 SPACE = "{http://www.w3.org/2000/svg}"
 
@@ -54,8 +53,10 @@ def test_colours_of_a_chart_in_a_page_are_those_of_the_stylesheet() -> None:
 
 def test_no_row_lies_below_the_roof_where_the_peak_is_reached() -> None:
     """A row at an MFU of 1 lies on the line, one of 0.5 above it by a factor of two."""
-    report = drawing({"M / full": (200.0, 1.0), "M / half": (200.0, 0.5), "N / small": (20.0, 0.8)})
-    root = ElementTree.fromstring(roof_chart(report, "a <title>"))
+    report = sampling_report(
+        {"M / full": (200.0, 1.0), "M / half": (200.0, 0.5), "N / small": (20.0, 0.8)}
+    )
+    root = ElementTree.fromstring(report.chart())
     marks = {}
     for use in root.iter(f"{SPACE}use"):
         title = use.findtext(f"{SPACE}title")
@@ -75,5 +76,10 @@ def test_no_row_lies_below_the_roof_where_the_peak_is_reached() -> None:
     assert above("M / half") > 3
     assert above("M / half") > above("N / small") > 0.3
     texts = "".join(root.itertext())
-    for said in ("a <title>", "roof in fp32, 100 GFLOP/s", "GFLOP per image", "M / half"):
+    for said in (
+        "Time against work, P",
+        "roof in fp32, 100 GFLOP/s",
+        "GFLOP per image",
+        "M / half",
+    ):
         assert said in texts

@@ -7,17 +7,11 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from bench_reports import drawing
+from bench_reports import sampling_report
 
-from xmdpt_cli.bench.compare import Change
-from xmdpt_cli.bench.tables import (
-    change_table,
-    fit_table,
-    paper_table,
-    rate_table,
-    roof_table,
-    speed_table,
-)
+from xmdpt_cli.bench.compare import Change, change_table
+from xmdpt_cli.bench.roof import known_peaks, roofs
+from xmdpt_cli.bench.sampling import fit_table, paper_table
 from xmdpt_cli.cli.console import Talk, table
 from xmdpt_cli.metrics.evaluation import Evaluation
 from xmdpt_cli.metrics.registry import METRICS
@@ -55,42 +49,17 @@ def metric_tables() -> list[Table]:
 
 
 def bench_tables() -> list[Table]:
-    names = ["PIDM-style / published", "PoCoLD-style / compiled", "X-MDPT-S / published"]
+    names = ["PIDM-style / D-CFG", "PoCoLD-style / D-CFG, compiled", "X-MDPT-S / published"]
     names += [f"X-MDPT-{size} / D-CFG, compiled, bf16" for size in "SBL"]
-    report = drawing(dict.fromkeys(names, (1234.0, 0.4)))
-    spread = report["rows"][0]["seconds"]
-    rates = {
-        **report,
-        "kind": "scale",
-        "rows": [
-            {**row, "over_first": spread, "processes": 2, "efficiency": 0.93}
-            for row in report["rows"]
-        ],
-    }
-    beside_paper = paper_table(
-        {
-            **report,
-            "rows": [
-                {**row, "over_pidm": spread, "over_pidm_compiled": spread} for row in report["rows"]
-            ],
-        }
-    )
+    report = sampling_report(dict.fromkeys(names, (1234.0, 0.4)))
+    for row in report.rows:
+        row.speedup = dict.fromkeys(("PIDM-style", "published", "base", "first"), row.seconds)
+        row.gain, row.efficiency = "guidance", 0.93
+    beside_paper = paper_table(report)
     assert beside_paper is not None
     changes = [Change(name, 1.234, "slower") for name in names]
-    return [
-        speed_table(report),
-        rate_table(rates),
-        beside_paper,
-        fit_table(),
-        roof_table(roofed()),
-        change_table(changes),
-    ]
-
-
-def roofed() -> dict[str, object]:
-    from xmdpt_cli.bench.roof import known_peaks, roofs
-
-    return roofs(["S", "B", "L"], known_peaks("bf16"), pixels=256, precision="bf16")
+    roof = roofs(["S", "B", "L"], known_peaks("bf16"), pixels=256, precision="bf16")
+    return [report.table(), beside_paper, fit_table(), roof.table(), change_table(changes)]
 
 
 ALL: dict[str, Callable[[], list[Table]]] = {"metrics": metric_tables, "bench": bench_tables}

@@ -124,7 +124,7 @@ def test_grey_and_cmyk_profiles() -> None:
 def test_a_profile_of_no_use_is_ignored_and_said_once(
     profile: bytes, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(color, "_said", set())
+    monkeypatch.setattr(color, "_reported", set())
     data = png(Image.fromarray(COLOURS), profile)
     with caplog.at_level(logging.WARNING):
         for name in ("first.png", "second.png"):

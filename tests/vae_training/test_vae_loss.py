@@ -21,7 +21,7 @@ from xmdpt_cli.vae_training.examples import (
     DatasetExamples,
     ImageExamples,
     VaeBatch,
-    draw,
+    sample_batch,
 )
 from xmdpt_cli.vae_training.loss import vae_losses
 from xmdpt_cli.vae_training.trainer import VaeTrainer
@@ -138,7 +138,7 @@ def test_stored_moments_are_what_encoding_gives(data: Path) -> None:
     config = VaeConfig(lpips=0.0)
     mirrored = 0
     for step in range(3):
-        a, b = (draw(examples, vae, 0, step, 4, 0, 1) for examples in (stored, encoded))
+        a, b = (sample_batch(examples, vae, 0, step, 4, 0, 1) for examples in (stored, encoded))
         assert torch.equal(a.images, b.images)
         assert b.moments is None
         exact = vae.encode_moments(a.images.numpy())
@@ -162,7 +162,7 @@ def test_heads_are_mirrored_with_their_images(data: Path) -> None:
             return heads[index]
 
     images = [np.repeat(np.uint8(255 * h)[..., None], 3, axis=2) for h in heads if h is not None]
-    batch = draw(Heads(images), toy_vae(SIZE), 0, 0, 12, 0, 1)
+    batch = sample_batch(Heads(images), toy_vae(SIZE), 0, 0, 12, 0, 1)
     assert batch.head is not None
     shown = batch.images[..., 0].float() / 255
     assert float(shown.max()) > 0.9
@@ -173,8 +173,8 @@ def test_heads_are_mirrored_with_their_images(data: Path) -> None:
 def test_processes_share_one_batch(ranks: int) -> None:
     vae, examples = toy_vae(SIZE), ImageExamples(blobs(7, SIZE))
     for step in range(3):
-        whole = draw(examples, vae, 3, step, 8, 0, 1)
-        parts = [draw(examples, vae, 3, step, 8, rank, ranks) for rank in range(ranks)]
+        whole = sample_batch(examples, vae, 3, step, 8, 0, 1)
+        parts = [sample_batch(examples, vae, 3, step, 8, rank, ranks) for rank in range(ranks)]
         assert torch.equal(torch.cat([p.images for p in parts]), whole.images)
         assert torch.equal(torch.cat([p.noise for p in parts]), whole.noise)
 
@@ -182,7 +182,7 @@ def test_processes_share_one_batch(ranks: int) -> None:
 def test_an_epoch_shows_every_image_once() -> None:
     images = np.arange(12, dtype=np.uint8)[:, None, None, None].repeat(8, 1).repeat(8, 2)
     examples = ImageExamples(images.repeat(3, 3))
-    steps = [draw(examples, toy_vae(SIZE), 0, step, 4, 0, 1) for step in range(6)]
+    steps = [sample_batch(examples, toy_vae(SIZE), 0, step, 4, 0, 1) for step in range(6)]
     seen = [int(image[0, 0, 0]) for batch in steps for image in batch.images]
     assert sorted(seen[:12]) == sorted(seen[12:]) == list(range(12))
     assert seen[:12] != seen[12:]
@@ -195,7 +195,7 @@ def test_the_average_follows_its_formula_and_is_what_is_handed_out() -> None:
     weight, expected = vae.net.decoder.conv_in.weight, vae.net.decoder.conv_in.weight.clone()
     trainer.trained.requires_grad_(True)
     for step in range(3):
-        trainer.step(draw(ImageExamples(blobs(5, SIZE)), vae, 0, step, 2, 0, 1))
+        trainer.step(sample_batch(ImageExamples(blobs(5, SIZE)), vae, 0, step, 2, 0, 1))
         decay = min(0.25, (2 + step) / (11 + step))
         expected = decay * expected + (1 - decay) * weight.detach()
     assert not torch.equal(weight, expected)

@@ -1,8 +1,8 @@
-"""The networks that X-MDPT is compared with in speed: PIDM's kind and PoCoLD's kind.
+"""Networks with the work of PIDM's and PoCoLD's, to compare X-MDPT's speed with.
 
-Built from diffusers' blocks, with random weights: they do the work of the originals and draw noise.
-Both are asked alike: ``encode`` once an image, then ``forward`` at every step with what it gave. A
-condition that is dropped for guidance is zeros (PIDM).
+They are built from diffusers' blocks and have random weights. Both have one interface: ``encode``
+runs once per image, ``forward`` at every step with its result. A condition that is dropped for
+guidance is zeros (PIDM).
 
 Legend: N batch, H W image, h w latents, T tokens, C channels.
 """
@@ -23,17 +23,17 @@ POSE_CHANNELS = 20  # heat maps (PIDM's released code)
 
 
 class Conditions(NamedTuple):
-    """What ``encode`` makes once for all steps, and ``forward`` takes behind x and t."""
+    """The result of ``encode``, once for all steps, and arguments of ``forward``."""
 
     pose: Tensor
     source: tuple[Tensor, ...]
 
 
 class SourceEncoder(nn.Module):
-    """A UNet's way down without timesteps; features where the UNet has attention.
+    """The down blocks of a UNet without timesteps; features of the levels with attention.
 
-    One more residual block at the coarsest level, and a normalised 1x1 convolution for each level
-    of features: with both, encoder and UNet reach PIDM's number of parameters.
+    With one more residual block at the coarsest level and a normalised 1x1 convolution for each
+    level of features, encoder and UNet reach PIDM's number of parameters.
     """
 
     def __init__(self, widths: Sequence[int], layers: int, attended: Sequence[int]) -> None:
@@ -42,39 +42,37 @@ class SourceEncoder(nn.Module):
         self.levels, self.heads = nn.ModuleList(), nn.ModuleDict()
         before, last = widths[0], len(widths) - 1
         for i, width in enumerate(widths):
-            count = layers + (i == last)
-            self.levels.append(
-                ResnetDownsampleBlock2D(
-                    before,
-                    width,
-                    temb_channels=None,
-                    num_layers=count,
-                    add_downsample=i != last,
-                )
+            level = ResnetDownsampleBlock2D(
+                before,
+                width,
+                temb_channels=None,
+                num_layers=layers + (i == last),
+                add_downsample=i != last,
             )
+            self.levels.append(level)
             if i in attended:
                 norm = nn.GroupNorm(32, width)
                 self.heads[str(i)] = nn.Sequential(norm, nn.SiLU(), nn.Conv2d(width, width, 1))
             before = width
 
     def forward(self, source: Tensor) -> tuple[Tensor, ...]:
-        """(N, 3, H, W) -> (N, T, C) of each attended level, the finest first."""
+        """(N, 3, H, W) -> (N, T, C) of each level with attention, the finest first."""
         features = []
         h = self.first(source)
         for i, level in enumerate(self.levels):
             h, states = level(h)
             if str(i) in self.heads:
-                # the way to the next level ends the list, except at the last level
-                found = states[-1] if i == len(self.levels) - 1 else states[-2]
-                features.append(self.heads[str(i)](found).flatten(2).transpose(1, 2))
+                # the downsampled state is last in the list, except at the last level
+                state = states[-1] if i == len(self.levels) - 1 else states[-2]
+                features.append(self.heads[str(i)](state).flatten(2).transpose(1, 2))
         return tuple(features)
 
 
 class PIDM(nn.Module):
-    """A pixel-space UNet (ADM's blocks); the pose comes in as channels, the source by attention.
+    """A pixel-space UNet (ADM's blocks) with the pose as channels and the source by attention.
 
-    Attention at ``attended`` levels and in the middle has keys and values from the image itself
-    and from the source's features of that level (PIDM's texture diffusion blocks).
+    Attention, at the ``attended`` levels and in the middle, has keys and values from the image
+    itself and from the source's features of that level (PIDM's texture diffusion blocks).
     """
 
     def __init__(
@@ -86,7 +84,7 @@ class PIDM(nn.Module):
     ) -> None:
         super().__init__()
         last = len(widths) - 1
-        assert last in attended, "the middle reads the coarsest features"
+        assert last in attended, "the middle block needs the coarsest features"
         kinds = ["SimpleCrossAttn" if i in attended else "Resnet" for i in range(last + 1)]
         down = {
             "SimpleCrossAttn": "SimpleCrossAttnDownBlock2D",
@@ -109,13 +107,13 @@ class PIDM(nn.Module):
         )
 
     def encode(self, pose: Tensor, source: Tensor) -> Conditions:
-        """pose (N, 20, H, W), left as it is; source (N, 3, H, W)."""
+        """pose (N, 20, H, W), passed on unchanged; source (N, 3, H, W)."""
         return Conditions(pose, self.encoder(source))
 
     def forward(self, x: Tensor, t: Tensor, pose: Tensor, source: tuple[Tensor, ...]) -> Tensor:
-        """x (N, 3, H, W), t (N,), an ``encode``'s parts -> (N, 6, H, W).
+        """x (N, 3, H, W), t (N,), the parts of ``Conditions`` -> (N, 6, H, W).
 
-        The UNet's own forward knows one sequence for all levels; here every level has its own.
+        The UNet's own forward takes one sequence for all levels; here every level has its own.
         """
         net = self.unet
         reads: list[dict[str, Tensor]] = [{} for _ in net.down_blocks]
@@ -136,7 +134,7 @@ class PIDM(nn.Module):
 
 
 class PatchTokens(nn.Module):
-    """Patches, one linear map, their places: (N, C, H, W) -> (N, T, width)."""
+    """Linear patch embedding with positions: (N, C, H, W) -> (N, T, width)."""
 
     position: Tensor
 
@@ -152,10 +150,10 @@ class PatchTokens(nn.Module):
 
 
 class PoCoLD(nn.Module):
-    """A latent UNet that reads a sequence of pose tokens and one of source tokens by attention.
+    """A latent UNet with cross-attention to pose tokens and source tokens.
 
-    How PoCoLD makes its tokens is not known here; a linear map of patches costs next to nothing,
-    so the comparison errs in its favour.
+    PoCoLD's own tokeniser is not known; a linear map of patches costs next to nothing, so the
+    comparison errs in its favour.
     """
 
     def __init__(
@@ -163,7 +161,7 @@ class PoCoLD(nn.Module):
     ) -> None:
         super().__init__()
         levels = len(widths)
-        # a token is a patch of 16 pixels, in the pose's image as in the latents (1/8 of it)
+        # a token is a patch of 16 x 16 pixels, 2 x 2 in the latents
         self.pose_tokens = PatchTokens(POSE_CHANNELS, 8 * latent_side, 16, token_width)
         self.source_tokens = PatchTokens(4, latent_side, 2, token_width)
         self.unet = UNet2DConditionModel(
@@ -179,11 +177,11 @@ class PoCoLD(nn.Module):
         )
 
     def encode(self, pose: Tensor, source: Tensor) -> Conditions:
-        """pose (N, 20, 8h, 8w); source (N, 4, h, w), latents: the VAE is the caller's."""
+        """pose (N, 20, 8h, 8w); source (N, 4, h, w): latents, encoded by the caller."""
         return Conditions(self.pose_tokens(pose), (self.source_tokens(source),))
 
     def forward(self, x: Tensor, t: Tensor, pose: Tensor, source: tuple[Tensor, ...]) -> Tensor:
-        """x (N, 4, h, w), t (N,), an ``encode``'s parts -> noise (N, 4, h, w)."""
+        """x (N, 4, h, w), t (N,), the parts of ``Conditions`` -> noise (N, 4, h, w)."""
         tokens = torch.cat([pose, *source], dim=1)
         return self.unet(x, t, encoder_hidden_states=tokens, return_dict=False)[0]
 

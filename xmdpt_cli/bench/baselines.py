@@ -1,9 +1,8 @@
-"""What X-MDPT is compared with in speed: PIDM and PoCoLD, refitted, sampled as they sample.
+"""The baselines of X-MDPT's speed: networks with the work of PIDM and PoCoLD.
 
-The originals' weights are not needed for that, their work is: the networks here (random weights,
-see ``baseline_networks``) have the originals' number of parameters and, where it is known, of
-FLOPs; ``fit`` counts both. They are sampled as both papers do, by disentangled classifier-free
-guidance (D-CFG): three forwards a step.
+The networks (``baseline_networks``, random weights) have the originals' number of parameters and,
+where it is known, of FLOPs; ``fit`` counts both. They are sampled as in both papers, by
+disentangled classifier-free guidance (D-CFG): three forwards a step.
 """
 
 from __future__ import annotations
@@ -25,23 +24,19 @@ BRANCHES = 3  # forwards a step: unconditional, pose alone, pose and source
 
 @dataclass(frozen=True)
 class Original:
-    """What is published of a baseline, in papers and released code. None: not known.
-
-    ``seconds``: the X-MDPT paper's table; A100, 8 images of 256x176, 50 steps.
-    """
+    """Published numbers of a baseline, from papers and released code. None: not known."""
 
     parameters: float  # encoder included
-    gflop: float | None  # a forward of one image
-    encoder_gflop: float | None  # once an image
-    seconds: float
-    forwards: int = 50 * BRANCHES
+    gflop: float | None  # of a forward of one image
+    encoder_gflop: float | None  # once per image
+    seconds: float  # see PAPER_SECONDS
 
 
 # the released code; the paper says 688 M parameters
 PIDM_ORIGINAL = Original(180.4e6, gflop=559.4, encoder_gflop=140.3, seconds=16.975)
 POCOLD_ORIGINAL = Original(395.89e6, gflop=None, encoder_gflop=None, seconds=3.215)
 
-#: the X-MDPT paper's table by our names: seconds on an A100, 8 images of 256x176, 50 steps
+#: the X-MDPT paper's table: seconds on an A100 for 8 images of 256x176, 50 steps
 PAPER_SECONDS = {
     "PIDM-style": PIDM_ORIGINAL.seconds,
     "PoCoLD-style": POCOLD_ORIGINAL.seconds,
@@ -52,7 +47,7 @@ PAPER_SECONDS = {
 
 
 class Inputs(NamedTuple):
-    """What ``sample_dcfg`` takes behind the network, random."""
+    """Random start noise and raw conditions."""
 
     noise: Tensor
     pose: Tensor
@@ -61,19 +56,16 @@ class Inputs(NamedTuple):
 
 @dataclass(frozen=True)
 class Baseline:
-    """A comparison: its original and how its network and inputs are made.
-
-    ``original`` is None for a tiny one, whose speed says nothing of the original's.
-    """
+    """How a baseline's network and inputs are made."""
 
     name: str
-    original: Original | None
-    pixels: int  # the side of the square image
+    original: Original | None  # None for a tiny network, whose speed says nothing of the original
+    pixels: int  # side of the square image
     latent: bool  # noise and source are latents (4, pixels / 8, pixels / 8), else pixels
-    build: Callable[[], Network]  # on the default device, in fp32, weights from torch's seed
+    build: Callable[[], Network]  # in fp32 on the default device
 
     def inputs(self, count: int, seed: int = 0) -> Inputs:
-        """Of ``count`` images, on the CPU, in fp32: noise and source alike, pose maps."""
+        """Inputs of ``count`` images, on the CPU, in fp32."""
         rng = torch.Generator().manual_seed(seed)
         side = self.pixels
         shape = (count, 4, side // 8, side // 8) if self.latent else (count, 3, side, side)
@@ -85,8 +77,8 @@ class Baseline:
 def pidm(size: str = "full") -> Baseline:
     """Person Image Synthesis via Denoising Diffusion Model (PIDM, CVPR 2023).
 
-    A 256x176 image is computed on 256x256. The widths are DDPM's for that size, with ADM's
-    residual blocks, and attention at 16x16 and 8x8: at 32x32 too it would be 576 GFLOP.
+    A 256x176 image is computed as 256x256. The widths are DDPM's for that size, with ADM's
+    residual blocks and attention at 16x16 and 8x8; with attention at 32x32 it would be 576 GFLOP.
     """
     cut, pixels = _cut(size)
     widths = tuple(128 // cut * m for m in (1, 1, 2, 2, 4, 4))
@@ -97,8 +89,8 @@ def pidm(size: str = "full") -> Baseline:
 def pocold(size: str = "full") -> Baseline:
     """Controllable Person Image Synthesis with Pose-Constrained Latent Diffusion (ICCV 2023).
 
-    Only its number of parameters is fitted. Taken, not known: latents of 4x32x32 from a VAE of
-    f = 8, widths as in latent diffusion, attention at every level, and so its FLOPs.
+    Only its number of parameters is fitted. Assumed: latents of 4x32x32 from a VAE of f = 8, widths
+    as in latent diffusion, attention at every level, and the FLOPs that follow from these.
     """
     cut, pixels = _cut(size)
     widths = tuple(256 // cut * m for m in (1, 2, 4))
@@ -114,7 +106,7 @@ BASELINES = {"pidm": pidm, "pocold": pocold}
 
 
 def _cut(size: str) -> tuple[int, int]:
-    """What widths are divided by, and the image's side."""
+    """The divisor of the widths, and the side of the image."""
     sizes = {"full": (1, 256), "tiny": (4, 64)}
     if size not in sizes:
         raise ConfigError(f"a baseline's size is one of {', '.join(sizes)}, not {size!r}")
@@ -127,25 +119,23 @@ def _name(name: str, cut: int, pixels: int) -> str:
 
 @dataclass(frozen=True)
 class Fit:
-    """What a baseline's network has, to be read beside its original."""
+    """Parameters and work of a baseline's network, beside its original's."""
 
     name: str
     parameters: int
-    gflop: float  # a forward of one image
-    encoder_gflop: float  # once an image
+    gflop: float  # of a forward of one image
+    encoder_gflop: float  # once per image
     original: Original | None
 
-    def off(self) -> dict[str, float]:
-        """Relative differences to what is published: 0.01 is one per cent more."""
-        if self.original is None:
-            return {}
-        wanted = vars(self.original)
-        names = [name for name in ("parameters", "gflop", "encoder_gflop") if wanted[name]]
-        return {name: getattr(self, name) / wanted[name] - 1 for name in names}
+    def errors(self) -> dict[str, float]:
+        """Relative differences from the published numbers: 0.01 is one per cent more."""
+        published = {} if self.original is None else vars(self.original)
+        names = [name for name in ("parameters", "gflop", "encoder_gflop") if published.get(name)]
+        return {name: getattr(self, name) / published[name] - 1 for name in names}
 
 
 def fit(baseline: Baseline) -> Fit:
-    """Counted on the meta device: in a second, without memory."""
+    """Count on the meta device, which takes a second and no memory."""
     inputs = Inputs(*(tensor.to("meta") for tensor in baseline.inputs(1)))
     with torch.device("meta"), torch.no_grad():
         network = baseline.build().eval()
@@ -169,50 +159,40 @@ def sample_dcfg(
     *,
     pose_scale: float = 2.0,
     source_scale: float = 2.0,
-    batched: bool = True,
 ) -> Tensor:
-    """Images, or latents, (N, C, H, W) from start noise of that shape and dtype.
+    """Sample images or latents (N, C, h, w) by DDIM (eta 0, linear schedule) and PIDM's guidance.
 
-    ``conditions``: of ``network.encode``, once for all steps. DDIM (eta 0, linear schedule).
-    Guidance as PIDM's, with scales that are taken (speed does not depend on them):
-
-        unconditional + pose_scale (pose - unconditional) + source_scale (both - pose)
-
-    ``batched``: the three branches of a step in one batch of 3N, else one after the other; same
-    result. The network keeps its dtype and device; noise says those of the result.
+    noise (N, C, h, w): its dtype is that of the result, and the network computes in its own.
+    ``conditions``: the result of ``network.encode``. The scales are ours: speed does not depend on
+    them. The three branches of a step are one batch of 3N.
     """
     dtype = next(network.parameters()).dtype
     n, channels = noise.shape[:2]
-    branches = three_branches(conditions)
-    calls = [joined(branches)] if batched else branches
+    pose, source = branch_batch(conditions)
 
     def predict(x: Tensor, t: Tensor, *_: Tensor) -> Tensor:
-        times = BRANCHES // len(calls)
-        own, t = torch.cat([x.to(dtype)] * times), t.repeat(times)
-        out = torch.cat([network(own, t, *call)[:, :channels].to(x.dtype) for call in calls])
+        latents = torch.cat([x.to(dtype)] * BRANCHES)
+        out = network(latents, t.repeat(BRANCHES), pose, source)[:, :channels].to(x.dtype)
         return disentangled(out, pose_scale, source_scale)
 
-    # guidance 1: ``sample`` asks once a step and adds none of its own
+    # guidance 1: ``predict`` is called once a step, with guidance of its own
     return sample(Guided(predict), noise, noise.new_empty(n, 0), steps, guidance=1.0)
 
 
 def disentangled(out: Tensor, pose_scale: float, source_scale: float) -> Tensor:
-    """The guided prediction (N, ...) of the three branches (3N, ...): unconditional, pose, both."""
-    without, posed, both = out.chunk(BRANCHES)
-    return without + pose_scale * (posed - without) + source_scale * (both - posed)
+    """The guided prediction (N, ...) of the branches (3N, ...) unconditional, pose, both:
+
+    unconditional + pose_scale (pose - unconditional) + source_scale (both - pose)
+    """
+    unconditional, pose, both = out.chunk(BRANCHES)
+    return unconditional + pose_scale * (pose - unconditional) + source_scale * (both - pose)
 
 
-def three_branches(given: Conditions) -> list[Conditions]:
-    """Unconditional, pose alone, pose and source; what is dropped is zeros (PIDM)."""
-    nothing = tuple(torch.zeros_like(tokens) for tokens in given.source)
-    dropped = Conditions(torch.zeros_like(given.pose), nothing)
-    return [dropped, Conditions(given.pose, nothing), given]
-
-
-def joined(branches: list[Conditions]) -> Conditions:
-    """Conditions of N each as those of one batch."""
-    sources = zip(*(branch.source for branch in branches), strict=True)
+def branch_batch(given: Conditions) -> Conditions:
+    """The three branches as one batch; what a branch drops is zeros (PIDM)."""
+    pose, source = given
+    no_source = [torch.zeros_like(tokens) for tokens in source]
     return Conditions(
-        torch.cat([branch.pose for branch in branches]),
-        tuple(torch.cat(parts) for parts in sources),
+        torch.cat([torch.zeros_like(pose), pose, pose]),
+        tuple(torch.cat([no, no, tokens]) for no, tokens in zip(no_source, source, strict=True)),
     )

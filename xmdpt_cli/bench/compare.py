@@ -1,113 +1,95 @@
-"""Two runs side by side: what became slower or faster beyond the noise that both measured."""
+"""Two reports of ``xmdpt bench``: what became slower or faster beyond the noise of both."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from typing_extensions import NotRequired, TypedDict
 
-from xmdpt_cli.bench.report import FORMAT
+from xmdpt_cli.bench.report import FORMAT, VERSION, Report, Row
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.report.tables import Table
 from xmdpt_cli.utils import records
-
-
-class Change(NamedTuple):
-    """One row of both runs. ``ratio``: the new median over the old one, of times in units of the
-    machine's own peak, which was measured in the same rounds: above 1 is slower."""
-
-    key: str
-    ratio: float
-    verdict: str  # "slower", "faster", "same", "new", "gone"
-
 
 _HINT = "give a bench.json"
 
 
-class _Kind(TypedDict):
+@dataclass(frozen=True)
+class Change:
+    """One row of both reports.
+
+    ``ratio``: the new median time over the old one, above 1 is slower; None where a report lacks
+    the row. Times are in units of the machine's own peak, measured in the same rounds, or seconds
+    where nothing is computed that has a peak.
+    """
+
+    key: str
+    ratio: float | None
+    verdict: str  # "slower", "faster", "same", "new", "gone"
+
+
+class _Head(TypedDict):
     format: str
     kind: NotRequired[str]
+    version: NotRequired[int]
 
 
-class _Machine(TypedDict):
-    identity: dict[str, Any]
-
-
-class _Seconds(TypedDict):
-    low: float
-    median: float
-    high: float
-
-
-class _Row(TypedDict):
-    key: str
-    mfu: _Seconds | None
-    gflop: float | None
-    seconds: NotRequired[_Seconds]
-
-
-class _Report(TypedDict):
-    """What a comparison reads of a report."""
-
-    kind: str
-    machine: _Machine
-    settings: dict[str, Any]
-    rows: list[_Row]
-
-
-def load(path: Path) -> dict[str, Any]:
-    """A report that ``xmdpt bench --json`` or ``--out`` wrote; XmdptError if it is none."""
-    kind = records.read(_Kind, path, _HINT)
-    if kind["format"] != FORMAT:
+def load(path: Path) -> Report:
+    """Read a JSON report. XmdptError for another file, another version, or ``--roof``'s report."""
+    head = records.read(_Head, path, _HINT)
+    if head["format"] != FORMAT:
         raise XmdptError(f"{path} is not a report of xmdpt bench", _HINT)
-    if kind.get("kind") == "roof":
+    if head.get("kind") == "roof":
         raise XmdptError(f"{path} holds roofs, which are computed: nothing was measured")
-    found: dict[str, Any] = records.read(_Report, path, _HINT)
-    return found
+    if head.get("version", VERSION) != VERSION:
+        raise XmdptError(f"{path} is a report of another version of xmdpt", "measure again")
+    report: Report = records.read(Report, path, _HINT)
+    return report
 
 
-def compare(old: dict[str, Any], new: dict[str, Any]) -> list[Change]:
-    """Row by row. XmdptError for runs of different machines, or of different work."""
-    refuse_others(old, new)
-    before = {row["key"]: row for row in old["rows"]}
+def compare(old: Report, new: Report) -> list[Change]:
+    """The changes, row by row. XmdptError for reports of different machines or different work."""
+    _check_comparable(old, new)
+    before = {row.key: row for row in old.rows}
     changes = []
-    for row in new["rows"]:
-        other = before.pop(row["key"], None)
+    for row in new.rows:
+        other = before.pop(row.key, None)
         if other is None:
-            changes.append(Change(row["key"], float("nan"), "new"))
+            changes.append(Change(row.key, None, "new"))
             continue
-        (low, middle, high), (own_low, own_middle, own_high) = _cost(other), _cost(row)
-        verdict = "slower" if own_low > high else "faster" if own_high < low else "same"
-        changes.append(Change(row["key"], own_middle / middle, verdict))
-    return changes + [Change(key, float("nan"), "gone") for key in before]
+        (old_low, old_median, old_high), (low, median, high) = _cost(other), _cost(row)
+        verdict = "slower" if low > old_high else "faster" if high < old_low else "same"
+        changes.append(Change(row.key, median / old_median, verdict))
+    return changes + [Change(key, None, "gone") for key in before]
 
 
-def refuse_others(old: dict[str, Any], new: dict[str, Any]) -> None:
-    """XmdptError where a comparison would say nothing."""
-    if old["kind"] != new["kind"]:
-        raise XmdptError(f"one run is of {old['kind']}, the other of {new['kind']}")
-    for what, before, after in (
-        ("machines", old["machine"]["identity"], new["machine"]["identity"]),
-        ("work", old["settings"], new["settings"]),
-    ):
-        # more rounds are the same work
+def change_table(changes: list[Change]) -> Table:
+    rows = [
+        [change.key, "-" if change.ratio is None else f"{change.ratio:.3f}", change.verdict]
+        for change in changes
+    ]
+    return Table("compared with the old report, in units of the peak", ["", "time", ""], rows)
+
+
+def _check_comparable(old: Report, new: Report) -> None:
+    if old.kind != new.kind:
+        raise XmdptError(f"one run is of {old.kind}, the other of {new.kind}")
+    for what, before, after, hint in (
+        ("machines", old.machine.identity, new.machine.identity,
+         "ratios of one run can be compared between machines, times cannot"),
+        ("work", old.settings, new.settings, "run again with the settings of the old report"),
+    ):  # fmt: skip
+        # the number of rounds may differ
         names = [name for name in {**before, **after} if name != "rounds"]
-        other = [name for name in names if before.get(name) != after.get(name)]
-        if other:
-            said = ", ".join(f"{n} {before.get(n)} and now {after.get(n)}" for n in other)
-            raise XmdptError(
-                f"the two runs are of different {what}: {said}",
-                "ratios of one run can be compared between machines, times cannot"
-                if what == "machines"
-                else "run again with the settings of the old one",
-            )
+        differ = [name for name in names if before.get(name) != after.get(name)]
+        if differ:
+            text = ", ".join(f"{n} {before.get(n)} and now {after.get(n)}" for n in differ)
+            raise XmdptError(f"the two runs are of different {what}: {text}", hint)
 
 
-def _cost(row: dict[str, Any]) -> tuple[float, float, float]:
-    """Low, median, high of an image's time: what the machine could have computed in it, or
-    seconds where nothing is computed that has a peak."""
-    mfu, gflop = row["mfu"], row["gflop"]
-    if mfu is None:
-        seconds = row["seconds"]
-        return seconds["low"], seconds["median"], seconds["high"]
-    return gflop / mfu["high"], gflop / mfu["median"], gflop / mfu["low"]
+def _cost(row: Row) -> tuple[float, float, float]:
+    """Low, median and high of an image's time, in units of the peak or in seconds."""
+    if row.mfu is None or row.gflop is None:
+        return row.seconds.low, row.seconds.median, row.seconds.high
+    return row.gflop / row.mfu.high, row.gflop / row.mfu.median, row.gflop / row.mfu.low

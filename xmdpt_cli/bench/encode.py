@@ -1,19 +1,20 @@
-"""How fast the frozen networks are: what ``xmdpt prepare`` waits for."""
+"""The speed of the frozen encoders: what ``xmdpt bench encode`` measures."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from xmdpt_cli.bench.flops import flops
-from xmdpt_cli.bench.frozen import dinov2, placed, sd_vae
-from xmdpt_cli.bench.rates import Rated, rate
+from xmdpt_cli.bench.measure import Call, measure_calls
+from xmdpt_cli.bench.random_networks import dinov2, sd_vae
+from xmdpt_cli.bench.report import Report
 from xmdpt_cli.bench.timing import precision
 from xmdpt_cli.progress import Progress, silent
 
-SIDE = 224  # pixels of what DINOv2 sees
+DINO_SIDE = 224  # pixels of DINOv2's input
 
 
 def measure_encoders(
@@ -23,28 +24,20 @@ def measure_encoders(
     pixels: int = 256,
     rounds: int = 10,
     progress: Progress = silent,
-) -> dict[str, Any]:
+) -> Report:
     """DINOv2-G (of sources), DINOv2-B (of pose images), the VAE both ways; random weights."""
-    parts = {
-        name: Rated(run, batch, float(flops(run)), dtype)
-        for name, run in _calls(device, dtype, batch, pixels)
-    }
-    settings = {"batch": batch, "pixels": pixels, "precision": precision(dtype)}
-    return rate("encode", settings, device, parts, rounds, progress)
+    calls: dict[str, Call] = {}
 
+    def add(name: str, network: Callable[[Tensor], object], *shape: int) -> None:
+        given = torch.rand(batch, *shape).to(device, dtype)
+        run = torch.no_grad()(lambda: network(given))
+        calls[name] = Call(run, batch, flops(run), dtype)
 
-def _calls(
-    device: torch.device, dtype: torch.dtype, batch: int, pixels: int
-) -> Iterator[tuple[str, Callable[[], object]]]:
-    def seen(*shape: int) -> torch.Tensor:
-        return torch.rand(batch, *shape).to(device, dtype)
-
-    def call(run: Callable[..., object], *given: torch.Tensor) -> Callable[[], object]:
-        return torch.no_grad()(lambda: run(*given))
-
-    small = seen(3, SIDE, SIDE)
     for size in ("giant", "base"):
-        yield f"DINOv2 {size}", call(dinov2(size, device, dtype), small)
-    vae = placed(sd_vae(), device, dtype)
-    yield "VAE encoder", call(vae.encode, seen(3, pixels, pixels))
-    yield "VAE decoder", call(vae.decode, seen(4, pixels // 8, pixels // 8))
+        add(f"DINOv2 {size}", dinov2(size, device, dtype), 3, DINO_SIDE, DINO_SIDE)
+    vae = sd_vae(device, dtype)
+    add("VAE encoder", vae.encode, 3, pixels, pixels)
+    add("VAE decoder", vae.decode, 4, pixels // 8, pixels // 8)
+    settings = {"batch": batch, "pixels": pixels, "precision": precision(dtype)}
+    title = f"frozen encoders, seconds for {batch} images"
+    return measure_calls("encode", title, settings, device, calls, rounds, progress)

@@ -1,4 +1,4 @@
-"""FLOPs of a call, counted while it runs, so that measurements can be compared by their work, too.
+"""FLOPs of a call, counted while it runs.
 
 A multiplication and an addition are two FLOPs. Matrix products, convolutions and attention count;
 norms and activations do not.
@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from xmdpt_cli.model import kernels
 
-# Kernels of scaled_dot_product_attention that some versions of PyTorch count as nothing.
+# Kernels of scaled_dot_product_attention that some versions of PyTorch do not count
 _ATTENTIONS = (
     "_scaled_dot_product_flash_attention_for_cpu",
     "_scaled_dot_product_cudnn_attention",
@@ -25,11 +25,11 @@ _ATTENTIONS = (
 )
 
 
-def flops(call: Callable[[], object], gradients: bool = False) -> int:
-    """FLOPs of what ``call`` computes; on the meta device nothing is computed.
+def flops(call: Callable[[], object], gradients: bool = False) -> float:
+    """FLOPs of ``call``, which runs once; on the meta device nothing is computed.
 
-    What is compiled is run uncompiled, or the counter would not see it. ``gradients``: the call
-    goes backward too; without, inputs must not need any.
+    Compiled code runs uncompiled, since the counter sees nothing of it. ``gradients``: the call
+    runs a backward pass too.
     """
     counter = FlopCounterMode(display=False, custom_mapping=_uncounted())
     with (
@@ -40,13 +40,13 @@ def flops(call: Callable[[], object], gradients: bool = False) -> int:
     ):
         warnings.filterwarnings("ignore", message=".*global hooks on modules")  # the counter's
         call()
-    return int(counter.get_total_flops())
+    return float(counter.get_total_flops())
 
 
 def _uncounted() -> dict[Any, Any]:
-    there = (getattr(torch.ops.aten, name, None) for name in _ATTENTIONS)
+    ops = (getattr(torch.ops.aten, name, None) for name in _ATTENTIONS)
     found: dict[Any, Any] = {
-        op: _attention for op in there if op is not None and op not in flop_registry
+        op: _attention for op in ops if op is not None and op not in flop_registry
     }
     if kernels.has_onednn():
         found[torch.ops.mkldnn._linear_pointwise] = _linear

@@ -1,4 +1,4 @@
-"""The implementations of sampling that ``xmdpt bench`` compares, one gain after the other.
+"""The implementations of sampling that ``xmdpt bench`` compares, one gain after another.
 
 All implementations of one size have the same weights and inputs. Those with an equal
 ``Implementation.same`` are checked to give the same result before anything is timed. Conditions
@@ -7,45 +7,46 @@ All implementations of one size have the same weights and inputs. Those with an 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from xmdpt_cli.bench import generation as draws
-from xmdpt_cli.bench.baselines import BASELINES, BRANCHES, sample_dcfg
-from xmdpt_cli.bench.generation import Inputs
+from xmdpt_cli.bench.baselines import BASELINES, BRANCHES, disentangled, sample_dcfg
 from xmdpt_cli.bench.published import PublishedXMDPT
-from xmdpt_cli.bench.timing import precision, randomise
+from xmdpt_cli.bench.random_networks import Inputs, random_xmdpt
+from xmdpt_cli.bench.timing import precision
+from xmdpt_cli.diffusion import Guided, sample
+from xmdpt_cli.diffusion.guidance import Denoise
 from xmdpt_cli.model import XMDPT, kernels
 from xmdpt_cli.model.fast import compile_sampling
 from xmdpt_cli.training.config import TrainConfig
 
 STEPS = 50  # the paper's table
-PIXELS_A_LATENT = 8
+GUIDANCE, POWER = 2.0, 0.01  # paper sec. 4.1
+SCALES = 2.0, 2.0  # of D-CFG; speed does not depend on them
+
+Setup = Callable[[], Any]
+Generate = Callable[[Any, int], Tensor]
 
 
 @dataclass(frozen=True)
 class Implementation:
-    """How one batch is generated: ``setup`` once, then ``generate`` from what it gave.
-
-    ``generate(state, steps)`` gives latents, or images where not ``latent``. ``steps`` is what a
-    whole image takes; ``forwards`` the network's calls for it. Ways of one model with an equal
-    ``same`` draw the same latents.
-    """
+    """How a batch is generated: ``generate(setup(), steps)`` gives latents (N, C, h, w), or images
+    if not ``latent``. ``setup`` is what is computed once for all steps."""
 
     model: str
     name: str
     network: nn.Module
-    setup: Callable[[], Any]
-    generate: Callable[[Any, int], Tensor]
+    setup: Setup
+    generate: Generate
     dtype: torch.dtype
-    branches: int
-    steps: int = STEPS
+    branches: int  # forwards of a step
+    steps: int = STEPS  # of an image
     latent: bool = True
-    same: str = ""
+    same: str = ""  # implementations of a model with an equal value give the same result
     gain: str = ""  # what it adds to ``base``, the name of another implementation of this model
     base: str = ""
     parameters: tuple[int, int] = (0, 0)  # in training, in inference
@@ -53,10 +54,6 @@ class Implementation:
     @property
     def key(self) -> str:
         return f"{self.model} / {self.name}"
-
-    @property
-    def forwards(self) -> int:
-        return self.steps * self.branches
 
 
 @dataclass(frozen=True)
@@ -68,120 +65,217 @@ class Setting:
     batch: int
     pixels: int = 256
     compiled: bool = True
-    tiny: bool = False  # baselines cut down, for X-MDPT's tiny size
+    tiny: bool = False  # small baselines, for X-MDPT's tiny size
 
 
 def baseline_implementations(setting: Setting) -> Iterator[Implementation]:
-    """PIDM's and PoCoLD's kind (see ``baselines``); the three branches in one batch, as published
-    and, for what the originals' code leaves undone, through torch.compile."""
+    """Networks like PIDM's and PoCoLD's (see ``baselines``), with the three branches in one batch:
+    as published and, which the original code does not do, with torch.compile."""
     for make in BASELINES.values():
         baseline = make("tiny" if setting.tiny else "full")
         torch.manual_seed(0)
         with torch.device(setting.device):
             network = baseline.build().to(setting.dtype).eval().requires_grad_(False)
-        given = baseline.inputs(setting.batch)
-        noise = given.noise.to(setting.device)
-        pose, source = (x.to(setting.device, setting.dtype) for x in (given.pose, given.source))
-        named, *tiny = baseline.name.split(" ", 1)
-        held = sum(p.numel() for p in network.parameters())
+        inputs = baseline.inputs(setting.batch)
+        noise = inputs.noise.to(setting.device)
+        pose, source = (x.to(setting.device, setting.dtype) for x in (inputs.pose, inputs.source))
+        name, *tiny = baseline.name.split(" ", 1)
+        parameters = sum(p.numel() for p in network.parameters())
 
-        # default arguments: each keeps its own network
+        # default arguments: each implementation keeps its own network
+        @torch.no_grad()
         def setup(network: Any = network, pose: Tensor = pose, source: Tensor = source) -> Any:
-            with torch.no_grad():
-                return network.encode(pose, source)
+            return network.encode(pose, source)
 
-        impls: list[tuple[str, Any, str, str]] = [("D-CFG", network, "", "")]
-        if setting.compiled:
-            faster = torch.compile(network, dynamic=False)
-            impls.append(("D-CFG, compiled", faster, "compile", "D-CFG"))
-        for name, run, gain, base in impls:
-
-            def draw(state: Any, steps: int, run: Any = run, noise: Tensor = noise) -> Tensor:
-                return sample_dcfg(run, noise, state, steps)
-
-            yield Implementation(
-                " ".join([f"{named}-style", *tiny]), name, network, setup, draw, setting.dtype,
-                BRANCHES, latent=baseline.latent, parameters=(held, held), same="dcfg",
-                gain=gain, base=base,
+        def dcfg(
+            name: str, run: Any, gain: str = "", base: str = "", *,
+            model: str = " ".join([f"{name}-style", *tiny]), network: nn.Module = network,
+            setup: Setup = setup, noise: Tensor = noise, latent: bool = baseline.latent,
+            parameters: int = parameters,
+        ) -> Implementation:  # fmt: skip
+            return Implementation(
+                model, name, network, setup, lambda state, n: sample_dcfg(run, noise, state, n),
+                setting.dtype, BRANCHES, latent=latent, same="dcfg", gain=gain, base=base,
+                parameters=(parameters, parameters),
             )  # fmt: skip
+
+        yield dcfg("D-CFG", network)
+        if setting.compiled:
+            compiled = torch.compile(network, dynamic=False)
+            yield dcfg("D-CFG, compiled", compiled, "compile", "D-CFG")
 
 
 def xmdpt_implementations(size: str, setting: Setting) -> Iterator[Implementation]:
-    """X-MDPT of ``size``, from the published computation to ours; each row adds one gain.
+    """X-MDPT of ``size``, from the published computation to ours; each adds one gain.
 
-    - guidance: as published, but two branches a step, its own, instead of D-CFG's three;
-    - pruning: no source stream, CANet once;
-    - attention: fused, biases made once, timesteps and adaLN before the loop, branches batched;
-    - oneDNN: products with weights by it, where it is the faster library (see ``model.kernels``);
-    - compile: the same through torch.compile;
-    - solver: the default few steps; precision: the other one than the run's;
-    - and ours under D-CFG, for what guidance costs there.
+    - guidance: as published, but with X-MDPT's two branches a step instead of D-CFG's three;
+    - pruning: no source view, CANet once;
+    - attention: fused, biases computed once, timesteps and adaLN before the loop, one batch;
+    - oneDNN: for products with weights, where it is the faster library (see ``model.kernels``);
+    - compile: torch.compile;
+    - solver: the default few steps; precision: fp32 instead of bf16, or the reverse;
+    - and ours under D-CFG.
     """
-    model = _model(size, setting)
-    inputs = Inputs.of(model, setting.batch).to(setting.device, setting.dtype)
+    model = _model(size, setting, setting.dtype)
+    inputs = Inputs.random(model, setting.batch).to(setting.device, setting.dtype)
     counts = model.parameter_counts()
-    own = counts["training"], counts["inference"]
-    named = f"X-MDPT-{size}"
     kernels.prepare(model, onednn=False)
-    published = PublishedXMDPT(_twin(model, size, setting))
+    as_published = PublishedXMDPT(_twin(model, size, setting))
 
-    def impl(name: str, network: nn.Module, setup: Any, draw: Any, **more: Any) -> Implementation:
-        given = {"dtype": setting.dtype, "branches": 2, "same": "cfg", "parameters": own, **more}
-        return Implementation(named, name, network, setup, draw, **given)
+    def implementation(
+        name: str, network: nn.Module, how: tuple[Setup, Generate], gain: str = "", base: str = "",
+        *, dtype: torch.dtype = setting.dtype, same: str = "cfg", steps: int = STEPS,
+    ) -> Implementation:  # fmt: skip
+        return Implementation(
+            f"X-MDPT-{size}", name, network, *how, dtype, BRANCHES if same == "dcfg" else 2, steps,
+            same=same, gain=gain, base=base, parameters=(counts["training"], counts["inference"]),
+        )  # fmt: skip
 
-    draw = draws.published(published, inputs, BRANCHES)
-    yield impl("published, D-CFG", published, lambda: None, draw, branches=BRANCHES, same="dcfg")
-    draw = draws.published(published, inputs, 2)
-    yield impl("published", published, lambda: None, draw, gain="guidance", base="published, D-CFG")
-    yield impl(
-        "pruned", published, *draws.pruned(published, inputs), gain="pruning", base="published"
+    def best_of(onednn: bool | None) -> XMDPT:
+        twin = _twin(model, size, setting)
+        kernels.prepare(twin, onednn)
+        return twin
+
+    dcfg = published_dcfg(as_published, inputs)
+    yield implementation("published, D-CFG", as_published, dcfg, same="dcfg")
+    cfg = published(as_published, inputs)
+    yield implementation("published", as_published, cfg, "guidance", "published, D-CFG")
+    yield implementation(
+        "pruned", as_published, pruned(as_published, inputs), "pruning", "published"
     )
-    yield impl("attention", model, *draws.ours(model, inputs), gain="attention", base="pruned")
+    yield implementation("attention", model, ours(model, inputs), "attention", "pruned")
     best, name = model, "attention"
     if setting.device.type == "cpu" and kernels.onednn_is_faster():
-        best = _twin(model, size, setting)
-        kernels.prepare(best)
-        yield impl("oneDNN", best, *draws.ours(best, inputs), gain="oneDNN", base=name)
+        best = best_of(None)
+        yield implementation("oneDNN", best, ours(best, inputs), "oneDNN", name)
         name = "oneDNN"
     if setting.compiled:
-        base, name = name, "compiled"
-        best = _twin(model, size, setting)
-        kernels.prepare(best)
+        best = best_of(None)
         compile_sampling(best)
-        yield impl(name, best, *draws.ours(best, inputs), gain="compile", base=base)
+        yield implementation("compiled", best, ours(best, inputs), "compile", name)
+        name = "compiled"
     config = TrainConfig()
-    few, solver = config.sampling_steps, config.sampling_solver
-    drawing = draws.ours(best, inputs, solver)
-    yield impl(f"{few} steps", best, *drawing, steps=few, same="", gain="solver", base=name)
+    few, how = config.sampling_steps, ours(best, inputs, config.sampling_solver)
+    yield implementation(f"{few} steps", best, how, "solver", name, same="", steps=few)
     other = torch.float32 if setting.dtype == torch.bfloat16 else torch.bfloat16
-    changed = _model(size, setting).to(other)
-    kernels.prepare(changed)
+    rounded = _model(size, setting, setting.dtype).to(other)
+    kernels.prepare(rounded)
     if setting.compiled:
-        compile_sampling(changed)
-    drawing = draws.ours(changed, inputs.to(setting.device, other))
-    yield impl(
-        precision(other), changed, *drawing, dtype=other, same="", gain="precision", base=name
-    )
-    drawing = draws.ours_disentangled(best, inputs)
-    yield impl(
-        f"{name}, D-CFG", best, *drawing, branches=BRANCHES, same="dcfg", gain="guidance", base=name
+        compile_sampling(rounded)
+    how = ours(rounded, inputs.to(setting.device, other))
+    yield implementation(precision(other), rounded, how, "precision", name, dtype=other, same="")
+    how = ours_dcfg(best, inputs)
+    yield implementation(f"{name}, D-CFG", best, how, "guidance", name, same="dcfg")
+
+
+def published(net: PublishedXMDPT, inputs: Inputs) -> tuple[Setup, Generate]:
+    """Each branch in a call of its own, with CANet and the source view in each."""
+
+    def run(x: Tensor, t: Tensor, _: Tensor, keep: Tensor) -> Tensor:
+        return net(x, t, inputs.pose, inputs.source, inputs.latents, keep)
+
+    return lambda: inputs.noise.new_empty(len(inputs.noise), 0), _one_by_one(run, inputs)
+
+
+def published_dcfg(net: PublishedXMDPT, inputs: Inputs) -> tuple[Setup, Generate]:
+    """As ``published``, with D-CFG's branches: unconditional, pose alone, pose and source."""
+    pose, source = inputs.pose, inputs.source
+    nothing = torch.zeros_like(source), torch.zeros_like(inputs.latents)
+
+    def run(x: Tensor, t: Tensor, _: Tensor, keep: Tensor) -> Tensor:
+        given = x.to(inputs.latents.dtype)
+        outs = [
+            net(given, t, pose, source, inputs.latents, ~keep),
+            net(given, t, pose, *nothing, keep),
+            net(given, t, pose, source, inputs.latents, keep),
+        ]
+        return disentangled(torch.cat(outs).to(x.dtype), *SCALES)
+
+    def generate(condition: Tensor, steps: int) -> Tensor:
+        return sample(Guided(run), inputs.noise, condition, steps, guidance=1.0)
+
+    return lambda: inputs.noise.new_empty(len(inputs.noise), 0), generate
+
+
+def pruned(net: PublishedXMDPT, inputs: Inputs) -> tuple[Setup, Generate]:
+    """As ``published`` without the source view, and with CANet once."""
+
+    def run(x: Tensor, t: Tensor, condition: Tensor, keep: Tensor) -> Tensor:
+        return net.model(x, t, condition, keep=keep)
+
+    return _condition(net.model, inputs), _one_by_one(run, inputs)
+
+
+def ours(model: XMDPT, inputs: Inputs, solver: str = "ddim") -> tuple[Setup, Generate]:
+    """As ``xmdpt sample`` computes it."""
+
+    def generate(condition: Tensor, steps: int) -> Tensor:
+        return sample(model, inputs.noise, condition, steps, GUIDANCE, POWER, solver)
+
+    return _condition(model, inputs), generate
+
+
+def ours_dcfg(model: XMDPT, inputs: Inputs) -> tuple[Setup, Generate]:
+    """As ``ours``, with D-CFG's three branches in one batch."""
+
+    @torch.no_grad()
+    def setup() -> Tensor:
+        both = model.condition(inputs.pose, inputs.source, inputs.latents)
+        nothing = torch.zeros_like(inputs.source), torch.zeros_like(inputs.latents)
+        posed = model.condition(inputs.pose, *nothing)
+        return torch.cat([torch.zeros_like(both), posed, both])  # (3N, D)
+
+    def generate(conditions: Tensor, steps: int) -> Tensor:
+        return sample(_Disentangled(model), inputs.noise, conditions, steps, GUIDANCE, POWER)
+
+    return setup, generate
+
+
+class _Disentangled:
+    """X-MDPT guided by D-CFG. The condition (3N, D) holds the three branches."""
+
+    def __init__(self, model: XMDPT) -> None:
+        self.model = model
+
+    def denoiser(
+        self,
+        condition: Tensor,
+        timesteps: Sequence[int],
+        cfg_scales: Sequence[float],
+        tokens: Any = None,
+    ) -> Denoise:
+        # scale 1: the model adds no branch of its own
+        inner = self.model.denoiser(condition, timesteps, [1.0] * len(timesteps))
+        return lambda x, i: disentangled(inner(torch.cat([x] * BRANCHES), i), *SCALES)
+
+
+def _condition(model: XMDPT, inputs: Inputs) -> Setup:
+    return torch.no_grad()(lambda: model.condition(inputs.pose, inputs.source, inputs.latents))
+
+
+def _one_by_one(
+    run: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor], inputs: Inputs
+) -> Generate:
+    """Sampling whose two branches are computed one after the other by ``run(x, t, c, keep)``."""
+    n, dtype = len(inputs.noise), inputs.latents.dtype
+
+    def network(x: Tensor, t: Tensor, condition: Tensor, keep: Tensor) -> Tensor:
+        branches = zip(*(v.split(n) for v in (x.to(dtype), t, condition, keep)), strict=True)
+        return torch.cat([run(*branch).to(x.dtype) for branch in branches])
+
+    return lambda condition, steps: sample(
+        Guided(network), inputs.noise, condition, steps, GUIDANCE, POWER
     )
 
 
-def _model(size: str, setting: Setting) -> XMDPT:
-    torch.manual_seed(0)
-    model = _of_size(size, setting)
-    randomise(model)
-    return model.eval().requires_grad_(False).to(setting.device, setting.dtype)
+def _model(size: str, setting: Setting, dtype: torch.dtype) -> XMDPT:
+    model = random_xmdpt(size, setting.pixels)
+    return model.eval().requires_grad_(False).to(setting.device, dtype)
 
 
 def _twin(model: XMDPT, size: str, setting: Setting) -> XMDPT:
     """Another model with the same weights in the same memory."""
     with torch.device("meta"):
-        twin = _of_size(size, setting)
+        twin = XMDPT.from_size(size, latent_size=setting.pixels // 8)
     twin.load_state_dict(model.state_dict(), assign=True)
     return twin.eval().requires_grad_(False).to(setting.device)
-
-
-def _of_size(size: str, setting: Setting) -> XMDPT:
-    return XMDPT.from_size(size, latent_size=setting.pixels // PIXELS_A_LATENT)

@@ -1,9 +1,7 @@
-"""How fast training's batches are read: a part of ``xmdpt bench data``.
+"""The loader's speed, on a dataset of random numbers: a part of ``xmdpt bench data``.
 
-Makes a dataset of random numbers in the sizes of 256 px features (VAE moments, DINOv2-G and -B
-tokens, both orientations), and reads shuffled, swapped, mirrored pairs from it: from files,
-with one thread and with several, and as a stream if a URL serves the same dataset.
-Rounds are interleaved. Pages are warm: disks and networks are not measured.
+The dataset has features of the sizes at 256 px (VAE moments, DINOv2-G and -B tokens, both
+orientations). Shuffled, swapped, mirrored pairs are read from it in interleaved rounds.
 """
 
 from __future__ import annotations
@@ -12,12 +10,12 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from xmdpt_cli.bench.prepare import no_encoders
-from xmdpt_cli.data import collate as batches
+from xmdpt_cli.data import collate
 from xmdpt_cli.data.fp8 import SCALE, quantise_tokens
 from xmdpt_cli.data.index import FLIP
 from xmdpt_cli.data.loader import Batch, Loader, LoaderConfig, PairDataset, TrainLoader
@@ -25,17 +23,20 @@ from xmdpt_cli.data.stream_loader import StreamLoader
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.prepare.dataset_folder import make_manifest
 from xmdpt_cli.prepare.shard_writer import ShardWriter, ViewData
+from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.storage.stores import LocalStore
 
 ITEMS_PER_SHARD = 16
 # one view: both orientations of (8, 32, 32) in fp16, (257, 1536) and (257, 768) in bf16, an image
 VIEW_BYTES = 2 * (16_384 + 789_504 + 394_752) + 100_000
-VIEWS = (3, 4)  # of every other item; all ordered pairs: 2.6 pairs a view, as the lists have
+VIEWS = (3, 4)  # views of items in turn; all ordered pairs: 2.6 pairs a view, as in the lists
 
 
 def make_dataset(folder: Path, size: int, fp8: bool = False, items: int | None = None) -> None:
-    """Write shards of about ``size`` bytes, of ``items`` each (``ITEMS_PER_SHARD``);
-    XmdptError if the disk lacks the room."""
+    """Write shards of ``items`` items (``ITEMS_PER_SHARD``), about ``size`` bytes in all.
+
+    XmdptError if the disk lacks the space.
+    """
     items = items or ITEMS_PER_SHARD
     folder.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(folder).free < 1.5 * size:
@@ -74,50 +75,65 @@ def _view(rng: np.random.Generator, fp8: bool) -> ViewData:
     return ViewData("random.jpg", rng.bytes(100_000), rng.uniform(0, 256, (18, 2)), features)
 
 
-def pairs_per_second(
-    loader: Loader[Batch], begin: int, steps: int, size: int, out: list[Batch]
-) -> float:
-    """Rate of batches ``begin`` to ``begin + steps``, filled in turns into the two of ``out``."""
-    began = time.perf_counter()
-    for step in range(begin, begin + steps):
-        loader.batch(step, out[step % 2])
-    return steps * size / (time.perf_counter() - began)
+def no_encoders(name: str) -> dict[str, Any]:
+    """The record of encoders in a dataset whose features no encoder made: a toy dataset, which any
+    configuration trains on."""
+    known = {"kind": "toy", "id": name, "revision": None, "sha256": None, "toy": True}
+    dino = {**known, "dtype": "bfloat16", "input_size": 224, "length": 257}
+    vae = {**known, "dtype": "float32", "scale": 0.18215, "factor": 8, "channels": 4}
+    source, pose = {**dino, "width": 1536}, {**dino, "width": 768}
+    return {"vae": vae, "source": source, "pose": pose, "toy": True}
 
 
-def measure(
-    dataset: PairDataset, url: str | None, size: int, steps: int, rounds: int, buffer_bytes: int
+def measure_loader(
+    dataset: PairDataset,
+    url: str | None,
+    batch: int,
+    steps: int,
+    rounds: int,
+    buffer_bytes: int = 512 << 20,
+    progress: Progress = silent,
 ) -> dict[str, list[float]]:
-    """Pairs per second of every reader, one value per round."""
-    local = TrainLoader(dataset, LoaderConfig(size, seed=0))
+    """Seconds a pair in each round: with one thread, with all, and streamed from ``url``."""
+    config = LoaderConfig(batch, seed=0)
+    local = TrainLoader(dataset, config)
     out = [local.batch(0), local.batch(1)]
-    for step in range(len(dataset) // size + 1):  # all pages warm and mapped
+    for step in range(len(dataset) // batch + 1):  # map all pages
         local.batch(step, out[0])
-    threads = batches.copy_threads()
+    threads = collate.copy_threads()
 
-    def mapped(count: int) -> Callable[[int], float]:
+    def seconds(loader: Loader[Batch], first: int) -> float:
+        start = time.perf_counter()
+        for step in range(first, first + steps):
+            loader.batch(step, out[step % 2])
+        return (time.perf_counter() - start) / (steps * batch)
+
+    def from_files(count: int) -> Callable[[int], float]:
         def run(number: int) -> float:
-            batches.limit_threads(count)
-            return pairs_per_second(local, number * steps, steps, size, out)
+            collate.limit_threads(count)
+            return seconds(local, number * steps)
 
         return run
 
-    readers = {"local, 1 thread": mapped(1), f"local, {threads} threads": mapped(threads)}
+    readers = {
+        "loader / local, 1 thread": from_files(1),
+        f"loader / local, {threads} threads": from_files(threads),
+    }
     if url is not None:
-        stream = StreamLoader(
-            PairDataset(url), LoaderConfig(size, seed=0), buffer_bytes=buffer_bytes
-        )
+        stream = StreamLoader(PairDataset(url), config, buffer_bytes=buffer_bytes)
 
         def streamed(number: int) -> float:
-            batches.limit_threads(threads)
-            begin = number * (steps + 1)
-            stream.batch(begin, out[0])  # fills the buffer, which a long run does once
-            rate = pairs_per_second(stream, begin + 1, steps, size, out)
+            collate.limit_threads(threads)
+            first = number * (steps + 1)
+            stream.batch(first, out[0])  # fills the buffer, which a long run does once
+            found = seconds(stream, first + 1)
             stream.close()  # or it would read ahead while the others are measured
-            return rate
+            return found
 
-        readers[f"streamed from {url}"] = streamed
+        readers[f"loader / streamed from {url}"] = streamed
     found: dict[str, list[float]] = {name: [] for name in readers}
     for number in range(rounds):
         for name, read in readers.items():
             found[name].append(read(number))
+        progress("rounds of the loader", number + 1, rounds)
     return found

@@ -1,4 +1,4 @@
-"""The most memory that a call holds at once."""
+"""The peak memory of a call."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def peak_memory(call: Callable[[], object], device: torch.device, held: int) -> int | None:
-    """Bytes at the most: ``held``, what the network and its inputs take, and what comes on top.
+    """Peak bytes: ``held``, which the network and its inputs take, plus what ``call`` adds.
 
-    On a GPU what PyTorch allocates; on a CPU the process's resident memory, which the system
-    counts in pages and the allocator keeps some of, so a few MB are noise. None where the system
-    does not tell (not Linux).
+    On a GPU what PyTorch allocates; on a CPU the process's resident memory, with a few MB of noise
+    (pages, memory that the allocator keeps). None on systems other than Linux.
     """
     gc.collect()
     if device.type == "cuda":
@@ -28,10 +27,10 @@ def peak_memory(call: Callable[[], object], device: torch.device, held: int) -> 
         call()
         torch.cuda.synchronize(device)
         return held + torch.cuda.max_memory_allocated(device) - before
-    with suppress(OSError, AttributeError):  # what was freed before is not to be used again
+    with suppress(OSError, AttributeError):  # freed memory must not be reused by the call
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     try:
-        _CLEAR.write_text("5")  # the peak begins anew: proc(5)
+        _CLEAR.write_text("5")  # resets the peak: proc(5)
         before = _resident("VmRSS")
         call()
         return held + max(0, _resident("VmHWM") - before)

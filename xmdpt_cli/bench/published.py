@@ -1,9 +1,4 @@
-"""X-MDPT computed the published way, as a measure: the reference model with the published work.
-
-What the published implementation spends beyond it: the source view runs through every block of
-every pass, although only the masked pass reads it, and only before the last blocks; CANet is
-computed in every call; attention is written out.
-"""
+"""X-MDPT with the work of the published implementation, to measure against."""
 
 from __future__ import annotations
 
@@ -11,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from xmdpt_cli.model import XMDPT, Mask
-from xmdpt_cli.model.layers import ScaledDotProductAttention, gather_tokens
+from xmdpt_cli.model.layers import ScaledDotProductAttention, drop
 
 
 class WrittenOutAttention(ScaledDotProductAttention):
@@ -23,7 +18,12 @@ class WrittenOutAttention(ScaledDotProductAttention):
 
 
 class PublishedXMDPT(nn.Module):
-    """A reference model (``conditioning="vector"``), which it changes: it is the wrapper's own."""
+    """The reference model plus what the published code computes beyond it.
+
+    CANet is computed in every pass. The source view runs through all blocks of every pass, although
+    only the masked pass reads it, before its last blocks. Attention is not fused: the attention
+    modules of ``model`` (``conditioning="vector"``) are replaced in place.
+    """
 
     def __init__(self, model: XMDPT) -> None:
         super().__init__()
@@ -43,23 +43,19 @@ class PublishedXMDPT(nn.Module):
         keep: Tensor,
         token_noise: Tensor | None = None,
     ) -> Tensor:
-        """One pass: conditions, both streams through all blocks; masked with ``token_noise``."""
-        net, mipnet = self.model.tdnet, self.model.mipnet
-        condition = self.model.condition(pose_tokens, source_tokens, source_latents)
-        c = net.t_embedder(t) + condition * keep.to(x.dtype).unsqueeze(1)
-        x, source = net.embed(x), net.embed(source_latents).detach()
-        mask, ids_keep = None, None
-        if token_noise is not None:
-            mask = Mask.random(token_noise, self.model.mask_ratio)
-            ids_keep = mask.ids_keep
-            x = gather_tokens(x, ids_keep)
-        for i, block in enumerate(net.blocks):
-            if i == net.encoder_depth and mask is None:
-                x = x + net.decoder_pos_embed
-            elif i == net.encoder_depth:
-                assert mipnet is not None
-                x, ids_keep = mipnet(x, mask, net.decoder_pos_embed, c, source), None
-            x = block(x, c, ids_keep)
-            with torch.no_grad():
+        """One pass, shapes as in ``XMDPT``; the masked pass with ``token_noise`` (N, T)."""
+        model, net = self.model, self.model.tdnet
+        condition = model.condition(pose_tokens, source_tokens, source_latents)
+        unread = net.blocks
+        if token_noise is None:
+            out = model(x, t, condition, keep=keep)
+        else:
+            mask = Mask.random(token_noise, model.mask_ratio)
+            out = model.forward_masked(x, t, condition, source_latents, mask, keep=keep)
+            unread = net.blocks[net.encoder_depth :]
+        with torch.no_grad():
+            c = net.t_embedder(t) + drop(condition, keep)
+            source = net.embed(source_latents)
+            for block in unread:
                 source = block(source, c)
-        return net.unpatchify(net.final_layer(x, c))
+        return out

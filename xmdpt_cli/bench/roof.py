@@ -1,23 +1,24 @@
-"""The least time on paper: what a device must compute and move, at its published peaks.
+"""The least possible time: what a device must compute and read at its published peaks.
 
-A guided step reads every weight once, whatever the batch; what lies between the blocks can stay in
-a device's caches and is not counted, so no program can be faster than this. The time of a part is
-the larger of FLOP over the peak and bytes over the bandwidth.
+A guided step reads every weight once, whatever the batch. Activations can stay in a device's caches
+and are not counted, so no program can be faster than this. The time of a part is the larger of FLOP
+over the peak and bytes over the bandwidth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import torch
 
 from xmdpt_cli.bench.flops import flops
-from xmdpt_cli.bench.frozen import sd_vae
-from xmdpt_cli.bench.generation import Inputs
+from xmdpt_cli.bench.random_networks import Inputs, sd_vae
 from xmdpt_cli.bench.report import FORMAT
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.model import XMDPT
+from xmdpt_cli.report.tables import Table
 from xmdpt_cli.training.flops import peak_of
 
 #: bytes a second between a device and its memory, as published (NVIDIA's and AMD's data sheets)
@@ -34,7 +35,7 @@ _BYTES = {"bf16": 2, "fp32": 4}
 
 
 class Peaks(NamedTuple):
-    """What a device can do at best."""
+    """The published peaks of a device."""
 
     name: str
     flops: float  # a second
@@ -42,7 +43,7 @@ class Peaks(NamedTuple):
 
 
 class Part(NamedTuple):
-    """What is done ``times`` for one batch."""
+    """What is computed ``times`` for one batch."""
 
     name: str
     flop: float
@@ -53,39 +54,79 @@ class Part(NamedTuple):
         return self.times * max(self.flop / peaks.flops, self.weights / peaks.bandwidth)
 
 
+@dataclass(frozen=True)
+class Roof:
+    """The least time of one model; ``seconds`` and ``bound`` by device."""
+
+    model: str
+    gflop: float  # an image
+    weights: int  # bytes
+    seconds: dict[str, float]
+    bound: dict[str, str]  # what bounds a step: "compute" or "memory"
+
+
+@dataclass(frozen=True)
+class RoofReport:
+    """The least times of several models on several devices."""
+
+    settings: dict[str, Any]
+    devices: list[Peaks]
+    rows: list[Roof]
+
+    def as_json(self) -> dict[str, Any]:
+        devices = [peaks._asdict() for peaks in self.devices]
+        return {"format": FORMAT, "kind": "roof", **asdict(self), "devices": devices}
+
+    def table(self) -> Table:
+        s = self.settings
+        title = (
+            f"the least seconds for {s['images']} images of {s['pixels']} px, {s['steps']} guided "
+            f"steps, {s['precision']}"
+        )
+        header = [f"{row.model} ({row.gflop:,.0f} GFLOP/img)" for row in self.rows]
+        lines = []
+        for name, peak, bandwidth in self.devices:
+            least = [
+                f"{row.seconds[name]:.3g}{' (memory)' if row.bound[name] == 'memory' else ''}"
+                for row in self.rows
+            ]
+            lines.append([name, f"{peak / 1e12:,.4g}", f"{bandwidth / 1e12:.3g}", *least])
+        return Table(title, ["", "TFLOP/s", "TB/s", *header], lines)
+
+
 def known_peaks(precision: str = "bf16") -> list[Peaks]:
-    """Of the devices whose data sheets say both."""
+    """The devices whose data sheets give both peaks."""
     found = [(name, peak_of(name, precision == "bf16")) for name in _BANDWIDTHS]
     return [Peaks(name, peak, _BANDWIDTHS[name]) for name, peak in found if peak is not None]
 
 
-def drawing(
+def sampling_parts(
     size: str, images: int, steps: int, pixels: int = 256, precision: str = "bf16"
 ) -> list[Part]:
-    """What a guided batch takes: CANet once, ``steps`` steps of both branches, the VAE's decoder.
-    Counted on the meta device."""
+    """The parts of a guided batch: CANet once, ``steps`` steps of both branches, the VAE's decoder.
+    FLOP are counted on the meta device."""
     if precision not in _BYTES:
         raise ConfigError(f"a precision is one of {', '.join(_BYTES)}, not {precision!r}")
     with torch.device("meta"), torch.no_grad():
         model = XMDPT.from_size(size, latent_size=pixels // 8).eval()
-        vae = sd_vae()
-    inputs = Inputs.of(model, 1)
-    given = [x.to("meta", torch.float32) for x in (inputs.pose, inputs.source, inputs.latents)]
-    noise = inputs.noise.to("meta")
-    condition = model.condition(*given).detach()
+        vae = sd_vae("meta")
+    *conditions, noise = Inputs.random(model, 1).to("meta", torch.float32)
+    condition = model.condition(*conditions).detach()
 
     def step() -> None:
         model.denoiser(condition, [500], [2.0])(noise, 0)
 
-    width, canet = _BYTES[precision], model.canet
+    def size_of(*modules: torch.nn.Module) -> int:
+        return _BYTES[precision] * sum(p.numel() for m in modules for p in m.parameters())
+
+    canet, decoder = (
+        images * flops(lambda: model.condition(*conditions)),
+        images * flops(lambda: vae.decode(noise)),
+    )
     return [
-        Part("CANet", images * flops(lambda: model.condition(*given)), width * _count(canet)),
-        Part("a guided step", images * flops(step), width * _count(model.tdnet), steps),
-        Part(
-            "VAE decoder",
-            images * flops(lambda: vae.decode(noise)),
-            width * (_count(vae.decoder) + _count(vae.post_quant_conv)),
-        ),
+        Part("CANet", canet, size_of(model.canet)),
+        Part("a guided step", images * flops(step), size_of(model.tdnet), steps),
+        Part("VAE decoder", decoder, size_of(vae.decoder, vae.post_quant_conv)),
     ]
 
 
@@ -97,36 +138,25 @@ def roofs(
     steps: int = 50,
     pixels: int = 256,
     precision: str = "bf16",
-) -> dict[str, Any]:
-    """For JSON: the least seconds for ``images`` of each size on each device, and what bounds a
-    step there: ``compute`` or ``memory``."""
+) -> RoofReport:
+    """The least seconds for ``images`` images of each size on each device."""
     rows = []
     for size in sizes:
-        parts = drawing(size, images, steps, pixels, precision)
+        parts = sampling_parts(size, images, steps, pixels, precision)
         step = parts[1]
-        rows.append({
-            "model": f"X-MDPT-{size}",
-            "gflop": sum(part.times * part.flop for part in parts) / images / 1e9,
-            "weights": sum(part.weights for part in parts),
-            "seconds": {d.name: sum(part.seconds(d) for part in parts) for d in devices},
-            "bound": {
-                d.name: "memory" if step.weights / d.bandwidth > step.flop / d.flops else "compute"
-                for d in devices
-            },
-        })  # fmt: skip
-    return {
-        "format": FORMAT,
-        "kind": "roof",
-        "settings": {
-            "images": images,
-            "steps": steps,
-            "pixels": pixels,
-            "precision": precision,
-        },
-        "devices": [device._asdict() for device in devices],
-        "rows": rows,
-    }
-
-
-def _count(module: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+        rows.append(
+            Roof(
+                f"X-MDPT-{size}",
+                sum(part.times * part.flop for part in parts) / images / 1e9,
+                sum(part.weights for part in parts),
+                {d.name: sum(part.seconds(d) for part in parts) for d in devices},
+                {
+                    d.name: "memory"
+                    if step.weights / d.bandwidth > step.flop / d.flops
+                    else "compute"
+                    for d in devices
+                },
+            )
+        )
+    settings = {"images": images, "steps": steps, "pixels": pixels, "precision": precision}
+    return RoofReport(settings, list(devices), rows)

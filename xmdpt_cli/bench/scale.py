@@ -1,7 +1,7 @@
-"""How training grows with processes: what ``xmdpt bench scale`` measures.
+"""How training scales with the number of processes: what ``xmdpt bench scale`` measures.
 
-Every count of processes is started by torchrun as ``xmdpt train`` would be, and takes the same
-steps of the same global work a process; each round starts all counts, in turn. On a CPU the
+Every number of processes is started by torchrun as ``xmdpt train`` would be, and takes the same
+steps with the same batch in each process; each round starts all of them, in turn. On a CPU the
 processes share its cores.
 """
 
@@ -11,15 +11,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
-from typing import Any
 
 import torch
 
-from xmdpt_cli.bench.machine import machine
-from xmdpt_cli.bench.report import report
-from xmdpt_cli.bench.timing import Spread, clock, ratios
-from xmdpt_cli.bench.train import make_inputs, moved
+from xmdpt_cli.bench.machine import Machine
+from xmdpt_cli.bench.report import Report, Row, compare_to_first
+from xmdpt_cli.bench.timing import clock
+from xmdpt_cli.bench.train import make_inputs, move_inputs
 from xmdpt_cli.diffusion import Schedule
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.model import XMDPT
@@ -32,47 +30,40 @@ from xmdpt_cli.training.step import TrainStep
 from xmdpt_cli.utils.devices import cores
 
 
-def most(device: torch.device) -> int:
-    """GPUs, or cores."""
-    return torch.cuda.device_count() if device.type == "cuda" else cores()
-
-
 def measure_scaling(
     size: str,
     device: torch.device,
     batch: int,
-    counts: Sequence[int],
+    most: int | None = None,
     *,
     steps: int = 5,
     rounds: int = 3,
     progress: Progress = silent,
-) -> dict[str, Any]:
-    """The report: pairs a second by number of processes, ``batch`` pairs in each."""
-    before = machine(device)
-    found: dict[int, list[float]] = {count: [] for count in counts}
+) -> Report:
+    """Pairs a second of 1, 2, 4 ... ``most`` processes with ``batch`` pairs in each; by default as
+    many as there are GPUs, or cores."""
+    machine = Machine.here(device)
+    most = most or (torch.cuda.device_count() if device.type == "cuda" else cores())
+    counts = sorted({*(2**k for k in range(most.bit_length())), most})
+    seconds: dict[int, list[float]] = {count: [] for count in counts}
     for number in range(rounds):
         for count in counts:
-            found[count].append(_launch(count, size, device, batch, steps))
+            total = _launch(count, size, device, batch, steps)
+            seconds[count].append(total / (steps * batch * count))
         progress("rounds", number + 1, rounds)
-    first = counts[0]
     rows = []
-    for count in counts:
-        per_pair = [seconds / (steps * batch * count) for seconds in found[count]]
-        base = [seconds / (steps * batch * first) for seconds in found[first]]
-        spread = Spread(tuple(per_pair))
-        over = ratios(base, per_pair)
-        rows.append({
-            "key": f"X-MDPT-{size}, {count} process{'es' if count > 1 else ''}",
-            "processes": count,
-            "seconds": spread.plain(),
-            "images_per_second": 1 / spread.median,
-            "gflop": None,
-            "mfu": None,
-            "over_first": None if count == first else over.plain(),
-            "efficiency": over.median * first / count,
-        })  # fmt: skip
+    for count, values in seconds.items():
+        plural = "es" if count > 1 else ""
+        rows.append(Row.of(f"X-MDPT-{size} / {count} process{plural}", values))
+    compare_to_first(rows)
+    for count, row in zip(counts, rows, strict=True):
+        row.efficiency = row.speedup["first"].median / count if count > 1 else 1.0
     settings = {"size": size, "batch": batch, "steps": steps, "rounds": rounds}
-    return report("scale", settings, rows, machine=before)
+    title = "training in several processes, seconds for one pair"
+    notes = ["random weights"]
+    if device.type == "cpu":
+        notes.append("the processes share this machine's cores")
+    return Report("scale", title, settings, machine, rows, notes=notes)
 
 
 def _launch(count: int, size: str, device: torch.device, batch: int, steps: int) -> float:
@@ -81,9 +72,8 @@ def _launch(count: int, size: str, device: torch.device, batch: int, steps: int)
     if count > 1:
         command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     command += ["-m", "xmdpt_cli.bench.scale", size, device.type, str(batch), str(steps)]
-    threads = str(max(1, cores() // count))
-    asked = {**os.environ, "OMP_NUM_THREADS": threads}
-    done = subprocess.run(command, capture_output=True, text=True, env=asked, check=False)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, cores() // count))}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     for line in done.stdout.splitlines():
         if line.startswith('{"seconds"'):
             return float(json.loads(line)["seconds"])
@@ -93,13 +83,13 @@ def _launch(count: int, size: str, device: torch.device, batch: int, steps: int)
     )
 
 
-def work(size: str, device: str, batch: int, steps: int) -> None:
-    """One process of several: train, and rank 0 says how long it took."""
+def train_here(size: str, device: str, batch: int, steps: int) -> None:
+    """One process: train; rank 0 prints the seconds of the slowest one."""
     dist = Distributed.init(device, "ddp")
     torch.manual_seed(0)
     config = TrainConfig(size=size, batch_size=batch)
     model = XMDPT.from_size(size).to(dist.device)
-    inputs = moved(make_inputs(model, batch, seed=dist.rank)[0], dist.device)
+    inputs = move_inputs(make_inputs(model, batch, seed=dist.rank)[0], dist.device)
     module = TrainStep(model, config, Schedule())
     module.autocast = dist.device.type == "cuda"
     step = parallelize(module, dist)
@@ -111,7 +101,7 @@ def work(size: str, device: str, batch: int, steps: int) -> None:
             step(inputs).total.backward()
             optimizer.step()
 
-    train(2)  # warm, and gradients laid out for sending
+    train(2)  # warm-up; DDP lays its gradient buckets out in the first step
     dist.all_gather(None)
     seconds = clock(dist.device)(lambda: train(steps))
     slowest = max(dist.all_gather(seconds))
@@ -120,4 +110,4 @@ def work(size: str, device: str, batch: int, steps: int) -> None:
 
 
 if __name__ == "__main__":
-    work(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    train_here(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

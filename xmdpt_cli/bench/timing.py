@@ -1,9 +1,9 @@
-"""Ratios of several implementations of the same work, measured in turn in one run.
+"""Seconds of several implementations of the same work, measured in interleaved rounds of one run.
 
 Clocks, other processes and heat change a machine's speed. So nothing is timed by itself: every
 implementation runs once per round, in alternating order, and the ratios within one round are
 compared. On a GPU the device's events are used. (``torch.utils.benchmark`` times one statement
-after the other, so a drift of the machine would look like a difference between them.)
+after another, so drift of the machine would read as a difference between them.)
 """
 
 from __future__ import annotations
@@ -12,26 +12,16 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 
-from xmdpt_cli.model import XMDPT
 from xmdpt_cli.progress import Progress, silent
 
 _TURN = 1.0  # least seconds of an implementation in a round, where others take longer
-_MOST = 20  # calls in a turn
-_TOO_FEW = 5
-_FAR = 3.5  # median absolute deviations, scaled to standard ones, beyond which a round is odd
-
-
-def randomise(model: XMDPT) -> None:
-    """Weights that all matter: adaLN-Zero starts with blocks that do nothing."""
-    rng = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.02 * torch.randn(parameter.shape, generator=rng))
+_MAX_CALLS = 20  # in a turn
+_MIN_ROUNDS = 5  # fewer do not show which one is an outlier
+_OUTLIER = 3.5  # median absolute deviations, scaled to standard ones
 
 
 def precision(dtype: torch.dtype) -> str:
@@ -39,45 +29,30 @@ def precision(dtype: torch.dtype) -> str:
     return {torch.float32: "fp32", torch.bfloat16: "bf16"}[dtype]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Spread:
-    """Values of the rounds. The median, and ``low`` to ``high``: where the median of endlessly many
-    rounds lies with 95 % confidence, by order statistics (no distribution is assumed); the extremes
-    where rounds are fewer than six. ``odd`` are rounds far from the others: shown, never dropped
-    (of fewer than five nobody can tell).
+    """The values of all rounds, with their median and its 95 % confidence interval.
+
+    The interval ``low`` to ``high`` comes from order statistics (no distribution is assumed); with
+    fewer than six rounds it is the range. ``odd`` are outliers: shown, never dropped; none with
+    fewer than five rounds.
     """
 
-    values: tuple[float, ...]
+    rounds: tuple[float, ...]
+    median: float = field(init=False)
+    low: float = field(init=False)
+    high: float = field(init=False)
+    odd: tuple[float, ...] = field(init=False)
 
-    @property
-    def median(self) -> float:
-        return statistics.median(self.values)
-
-    @property
-    def low(self) -> float:
-        return sorted(self.values)[_rank(len(self.values))]
-
-    @property
-    def high(self) -> float:
-        return sorted(self.values)[-1 - _rank(len(self.values))]
-
-    @property
-    def odd(self) -> tuple[float, ...]:
-        if len(self.values) < _TOO_FEW:
-            return ()
-        middle = self.median
-        scale = 1.4826 * statistics.median(abs(value - middle) for value in self.values)
-        return tuple(v for v in self.values if abs(v - middle) > _FAR * scale > 0)
-
-    def plain(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "median": self.median,
-            "low": self.low,
-            "high": self.high,
-            "odd": list(self.odd),
-            "rounds": list(self.values),
-        }
+    def __post_init__(self) -> None:
+        ordered, rank = sorted(self.rounds), _rank(len(self.rounds))
+        self.low, self.high = ordered[rank], ordered[-1 - rank]
+        self.median = middle = statistics.median(ordered)
+        scale = 1.4826 * statistics.median(abs(value - middle) for value in ordered)
+        enough = len(ordered) >= _MIN_ROUNDS
+        self.odd = tuple(
+            v for v in self.rounds if enough and abs(v - middle) > _OUTLIER * scale > 0
+        )
 
 
 def _rank(count: int) -> int:
@@ -94,21 +69,21 @@ def clock(device: torch.device) -> Callable[[Callable[[], object]], float]:
     if device.type != "cuda":
 
         def by_clock(call: Callable[[], object]) -> float:
-            began = time.perf_counter()
+            start = time.perf_counter()
             call()
-            return time.perf_counter() - began
+            return time.perf_counter() - start
 
         return by_clock
 
     def by_events(call: Callable[[], object]) -> float:
-        began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda.synchronize(device)
         stream = torch.cuda.current_stream(device)  # the current device may be another one
-        began.record(stream)
+        start.record(stream)
         call()
-        ended.record(stream)
+        end.record(stream)
         torch.cuda.synchronize(device)
-        return began.elapsed_time(ended) / 1000
+        return start.elapsed_time(end) / 1000
 
     return by_events
 
@@ -121,9 +96,9 @@ def interleaved(
 ) -> dict[str, list[float]]:
     """Seconds of every call, one value per round, after one warm-up call each.
 
-    Every other round goes backwards, so that no call always follows the same other one. A call that
-    is short beside the others, or takes less than a second, is repeated in its turn, and the median
-    counts: a single short call is dominated by noise.
+    Every other round runs backwards, so that no call always follows the same other one. A call
+    that is short beside the others, or takes less than a second, is repeated in its turn, and the
+    median counts: noise dominates a single short call.
     """
     timed, names = clock(device), list(calls)
     expected: dict[str, float] = {}
@@ -131,20 +106,20 @@ def interleaved(
         expected[name] = timed(call)
         progress("warm up", done, len(calls))
     least = min(_TURN, statistics.mean(expected.values()))
-    repeats = {name: min(_MOST, math.ceil(least / once)) if once else 1
-             for name, once in expected.items()}  # fmt: skip
+    repeats = {name: min(_MAX_CALLS, math.ceil(least / once)) if once else 1
+               for name, once in expected.items()}  # fmt: skip
     found: dict[str, list[float]] = {name: [] for name in calls}
-    # in seconds: turns may differ by a hundred times, and what is left is known from the start
-    past, whole = 0.0, rounds * sum(repeats[name] * expected[name] for name in names)
+    # progress in seconds: turns may differ by a factor of a hundred
+    done_s, total_s = 0.0, rounds * sum(repeats[name] * expected[name] for name in names)
     for number in range(rounds):
         for name in names if number % 2 == 0 else reversed(names):
             turn = [timed(calls[name]) for _ in range(repeats[name])]
             found[name].append(statistics.median(turn))
-            past += repeats[name] * expected[name]
-            progress("rounds, in seconds", math.ceil(past), math.ceil(whole))
+            done_s += repeats[name] * expected[name]
+            progress("rounds, in seconds", math.ceil(done_s), math.ceil(total_s))
     return found
 
 
 def ratios(above: Sequence[float], below: Sequence[float]) -> Spread:
-    """Round by round: how many times ``above`` is ``below``."""
+    """``above / below`` of every round."""
     return Spread(tuple(a / b for a, b in zip(above, below, strict=True)))

@@ -1,9 +1,9 @@
-"""A training step, ours against the published way: what ``xmdpt bench train`` measures.
+"""A training step, ours and as published: what ``xmdpt bench train`` measures.
 
-Same weights, same inputs, same losses (checked before anything is timed), rounds interleaved in
-one run. "published" computes as the published code does (see ``published``), with AdamW and EMA a
-tensor at a time and the norms of weights and gradients read every step. With ``online`` it has
-features as it has them: DINOv2 and VAE on both images in every step.
+Same weights, same inputs, same losses (checked before anything is timed). "published" computes as
+the published code does (see ``published``), with AdamW and EMA a tensor at a time and the norms of
+weights and gradients read every step; "published, online" also encodes both images of each pair
+with DINOv2 and the VAE in every step, as the published code does.
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from xmdpt_cli.bench.flops import flops
-from xmdpt_cli.bench.frozen import dinov2, placed, sd_vae
 from xmdpt_cli.bench.loader import make_dataset
+from xmdpt_cli.bench.measure import Call, measure_calls
 from xmdpt_cli.bench.published import PublishedXMDPT
-from xmdpt_cli.bench.rates import Rated, rate
-from xmdpt_cli.bench.timing import precision, randomise
+from xmdpt_cli.bench.random_networks import dinov2, random_xmdpt, sd_vae
+from xmdpt_cli.bench.report import Report
+from xmdpt_cli.bench.timing import precision
 from xmdpt_cli.data.loader import LoaderConfig, PairDataset, TrainLoader
 from xmdpt_cli.data.prefetch import prefetch
 from xmdpt_cli.diffusion import Schedule
@@ -39,12 +40,12 @@ from xmdpt_cli.training.step import Inputs, TrainStep
 CPU = torch.device("cpu")
 DATASET_BYTES = 100_000_000  # of random numbers, which batches are read from
 
-Step = Callable[[], float]
+Step = Callable[[], float]  # takes one training step and returns the loss
 Encoder = Callable[[Tensor], Any]
 
 
 def make_inputs(model: XMDPT, count: int, seed: int = 0) -> tuple[Inputs, Tensor]:
-    """Random inputs of a step, and the uniforms its mask comes from."""
+    """Random inputs of a step, and the uniform noise (N, T) of its mask."""
     rng = torch.Generator().manual_seed(seed)
     net, canet = model.tdnet, model.canet
 
@@ -69,10 +70,21 @@ def make_inputs(model: XMDPT, count: int, seed: int = 0) -> tuple[Inputs, Tensor
     return inputs, uniform
 
 
+def move_inputs(inputs: Inputs, device: torch.device) -> Inputs:
+    """All tensors of a step's inputs on ``device``."""
+
+    def move(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.to(device)
+        return type(value)(*map(move, value)) if isinstance(value, tuple) else value
+
+    return Inputs(*map(move, inputs))
+
+
 def published_step(
     model: XMDPT, config: TrainConfig, inputs: Inputs, uniform: Tensor, autocast: bool = False
 ) -> Step:
-    """The published step on a copy of ``model``; a call takes one and returns the loss."""
+    """The published step on a copy of ``model``."""
     device = inputs.target.device
     net = PublishedXMDPT(copy.deepcopy(model))
     average = copy.deepcopy(net)
@@ -81,25 +93,18 @@ def published_step(
     )
     schedule = Schedule()
 
+    def loss(keep: Tensor, noise: Tensor, token_noise: Tensor | None) -> Tensor:
+        noisy = schedule.add_noise(inputs.target, noise, inputs.timesteps)
+        conditions = inputs.pose_tokens, inputs.source_tokens, inputs.source
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            out = net(noisy, inputs.timesteps, *conditions, keep, token_noise).float()
+        mse, vb = loss_terms(out, inputs.target, noise, inputs.timesteps)
+        return (mse + vb).mean()
+
     def step() -> float:
         assert inputs.masked_noise is not None
-        total = torch.zeros((), device=device)
-        for keep, noise, drawn in (
-            (inputs.keep, inputs.noise, None), (inputs.keep_masked, inputs.masked_noise, uniform)
-        ):  # fmt: skip
-            noisy = schedule.add_noise(inputs.target, noise, inputs.timesteps)
-            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-                out = net(
-                    noisy,
-                    inputs.timesteps,
-                    inputs.pose_tokens,
-                    inputs.source_tokens,
-                    inputs.source,
-                    keep,
-                    drawn,
-                ).float()
-            mse, vb = loss_terms(out, inputs.target, noise, inputs.timesteps)
-            total = total + (mse + vb).mean()
+        total = loss(inputs.keep, inputs.noise, None)
+        total = total + loss(inputs.keep_masked, inputs.masked_noise, uniform)
         optimizer.zero_grad()
         total.backward()
         for parameter in net.parameters():  # the norms it logs
@@ -108,8 +113,8 @@ def published_step(
             float(parameter.detach().square().sum())
         optimizer.step()
         with torch.no_grad():
-            for ours, theirs in zip(average.parameters(), net.parameters(), strict=True):
-                ours.mul_(config.ema).add_(theirs, alpha=1 - config.ema)
+            for mean, value in zip(average.parameters(), net.parameters(), strict=True):
+                mean.mul_(config.ema).add_(value, alpha=1 - config.ema)
         return float(total.detach())
 
     return step
@@ -124,15 +129,16 @@ def our_step(
     module.autocast = autocast
     run = torch.compile(module, dynamic=False) if compiled else module
     (optimizer,) = make_optimizers(net, config)
-    average, done = Ema(net, config.ema, False), [0]
+    average, done = Ema(net, config.ema, False), 0
 
     def step() -> float:
+        nonlocal done
         net.zero_grad(set_to_none=True)
         losses = run(inputs)
         losses.total.backward()
         optimizer.step()
-        done[0] += 1
-        average.update(net, done[0])
+        done += 1
+        average.update(net, done)
         return float(losses.total.detach())
 
     return step
@@ -141,40 +147,37 @@ def our_step(
 def published_encoders(
     device: torch.device = CPU, dtype: torch.dtype = torch.float32
 ) -> list[tuple[Encoder, int]]:
-    """What the published step encodes both images of every pair with, and their side in pixels.
+    """The encoders of the published step and the side of their input in pixels; random weights.
 
-    DINOv2-G of both images, DINOv2-B of both poses (half of all that is never used), and the
-    VAE's encoder on both; networks of the real architectures with random weights.
+    DINOv2-G encodes both images of a pair, DINOv2-B both pose images (half of all that is never
+    used), and the VAE both images.
     """
     giant, base = (dinov2(size, device, dtype) for size in ("giant", "base"))
-    vae = placed(sd_vae(), device, dtype)
-    return [(giant, 224), (base, 224), (vae.encode, 256)]
+    return [(giant, 224), (base, 224), (sd_vae(device, dtype).encode, 256)]
 
 
 def online_step(
-    then: Step,
+    step: Step,
     encoders: Sequence[tuple[Encoder, int]],
     count: int,
     device: torch.device = CPU,
     dtype: torch.dtype = torch.float32,
 ) -> Step:
-    """The published step as it is run: features of both images of ``count`` pairs, ``then`` it.
-
-    The features are thrown away: ``then`` has its inputs, and only the time is looked at.
-    """
+    """``step`` after encoding both images of ``count`` pairs, whose features are thrown away: only
+    their time matters."""
     rng = torch.Generator().manual_seed(2)
     work = [
         (net, torch.rand(2 * count, 3, side, side, generator=rng).to(device, dtype))
         for net, side in encoders
     ]
 
-    def step() -> float:
+    def encode_and_step() -> float:
         with torch.no_grad():
             for net, images in work:
                 net(images)
-        return then()
+        return step()
 
-    return step
+    return encode_and_step
 
 
 def measure_training(
@@ -188,36 +191,37 @@ def measure_training(
     online: bool = False,
     rounds: int = 10,
     progress: Progress = silent,
-) -> dict[str, Any]:
-    """The report: pairs a second, and the share of time that steps wait for batches from files.
+) -> Report:
+    """Pairs a second, and the share of the time that steps wait for batches from files.
 
-    XmdptError where the ways' first losses differ.
+    XmdptError if the first losses of the implementations differ.
     """
-    parts: dict[str, Rated] = {}
+    calls: dict[str, Call] = {}
     waits: dict[str, float] = {}
     autocast = dtype == torch.bfloat16
     for size in sizes:
-        torch.manual_seed(0)
-        model = XMDPT.from_size(size, latent_size=pixels // 8)
-        randomise(model)
+        model = random_xmdpt(size, pixels)
         config = TrainConfig(size=size, batch_size=batch, precision="fp32")
-        given, uniform = make_inputs(model, batch)
-        model, uniform = model.to(device), uniform.to(device)
-        inputs = moved(given, device)
+        cpu_inputs, uniform = make_inputs(model, batch)
+        model, uniform, inputs = (
+            model.to(device),
+            uniform.to(device),
+            move_inputs(cpu_inputs, device),
+        )
         published = published_step(model, config, inputs, uniform, autocast)
-        ways = {"published": published}
-        ways["ours"] = our_step(model, config, inputs, False, autocast)
+        steps = {"published": published}
+        steps["ours"] = our_step(model, config, inputs, False, autocast)
         if compiled:
-            ways["ours, compiled"] = our_step(model, config, inputs, True, autocast)
-        _agree({name: way() for name, way in ways.items()}, size, autocast)
-        if online:  # takes the published one's next step, with the encoders before it
+            steps["ours, compiled"] = our_step(model, config, inputs, True, autocast)
+        _check_losses({name: step() for name, step in steps.items()}, size, autocast)
+        if online:
             encoders = published_encoders(device, dtype)
             encoding = online_step(published, encoders, batch, device, dtype)
-            ways = {"published": published, "published, online": encoding, **ways}
-        for name, way in ways.items():
-            work = float(flops(way, gradients=True))
-            parts[f"X-MDPT-{size} / {name}"] = Rated(way, batch, work, dtype)
-        waits[f"X-MDPT-{size}"] = data_wait(list(ways.values())[-1], batch, rounds)
+            steps = {"published": published, "published, online": encoding, **steps}
+        for name, step in steps.items():
+            flop = flops(step, gradients=True)
+            calls[f"X-MDPT-{size} / {name}"] = Call(step, batch, flop, dtype)
+        waits[f"X-MDPT-{size}"] = data_wait(list(steps.values())[-1], batch, rounds)
     settings = {
         "batch": batch,
         "pixels": pixels,
@@ -225,44 +229,37 @@ def measure_training(
         "compiled": compiled,
         "online": online,
     }
-    report = rate("train", settings, device, parts, rounds, progress)
-    return {**report, "data_wait": waits}
+    title = f"a training step, seconds for {batch} pairs"
+    report = measure_calls("train", title, settings, device, calls, rounds, progress)
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in waits.items())
+    report.notes.append(f"time that steps wait for cached batches: {shares}")
+    report.data_wait = waits
+    return report
 
 
-def _agree(losses: dict[str, float], size: str, autocast: bool) -> None:
+def _check_losses(losses: dict[str, float], size: str, autocast: bool) -> None:
     first = losses["published"]
     for name, loss in losses.items():
         if not abs(loss - first) <= (2e-2 if autocast else 1e-4) * abs(first):
             raise XmdptError(
-                f"{size}, {name}: the loss is {loss:.6g}, the published way's {first:.6g}",
+                f"{size}, {name}: the loss is {loss:.6g}, as published it is {first:.6g}",
                 "this is a bug: nothing was timed",
             )
 
 
-def moved(inputs: Inputs, device: torch.device) -> Inputs:
-    """All of a step's tensors on ``device``."""
-
-    def to(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value.to(device)
-        return type(value)(*map(to, value)) if isinstance(value, tuple) else value
-
-    return Inputs(*map(to, inputs))
-
-
 def data_wait(step: Step, batch: int, steps: int) -> float:
     """The share of time (0..1) that ``step`` waits for batches of cached 256 px features, which a
-    thread reads ahead from a dataset of random numbers. Its pages are warm: no disk is measured."""
+    thread reads ahead from a dataset of random numbers in the page cache: no disk is measured."""
     with tempfile.TemporaryDirectory(prefix="xmdpt-bench-") as folder:
         make_dataset(Path(folder), DATASET_BYTES)
         batches = prefetch(TrainLoader(PairDataset(folder), LoaderConfig(batch, seed=0)))
         next(batches)
-        waited, began = 0.0, time.perf_counter()
+        waited, start = 0.0, time.perf_counter()
         for _ in range(steps):
-            asked = time.perf_counter()
+            before = time.perf_counter()
             next(batches)
-            waited += time.perf_counter() - asked
+            waited += time.perf_counter() - before
             step()
-        whole = time.perf_counter() - began
+        total = time.perf_counter() - start
         batches.close()
-    return waited / whole
+    return waited / total

@@ -96,18 +96,18 @@ app.add_typer(bench_parts.bench_app, name="bench", cls=Group)
 
 
 def build() -> Any:
-    """The whole command line, each option with its help panel and its variable."""
+    """The command line, each option with its help panel and its variable."""
     return finish(typer.main.get_command(app))
 
 
 def main() -> int:
-    """Run what was typed and return the exit code."""
+    """Run the command line of this process and return the exit code."""
     prepare_streams()
     arguments = sys.argv[1:]
     if not {"-h", "--help", "--version"} & set(arguments):
         try:
             check_surroundings(arguments)
-            rank_and_size()  # a wrong one is refused by every command
+            rank_and_size()  # all commands refuse wrong variables
         except XmdptError as err:
             error(err.message, err.hint)
             return err.exit_code
@@ -121,33 +121,35 @@ def run(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
     with interrupts.listening():
         code = _run(arguments)
-        if interrupts.received():  # also where the command ended as if there had been none
+        if interrupts.received():  # also if the command ended normally
             return _interrupted(arguments)
     return code
 
 
 def _interrupted(arguments: list[str]) -> int:
-    """Say it; the exit code, as shells have it: 128 and the signal's number."""
-    if os.environ.get("RANK", "0") == "0":  # of several processes one says it
-        # what was timed is nothing without the rounds that were not
+    """Print the error; returns the exit code as shells define it: 128 + the signal's number."""
+    if os.environ.get("RANK", "0") == "0":
         again = "what is done is kept: run the same command again to resume"
-        error("interrupted", again if arguments[:1] != ["bench"] else "no measurement is kept")
+        error("interrupted", again if _resumes(arguments) else "no measurement is kept")
     return 128 + (interrupts.received() or signal.SIGINT)
 
 
+def _resumes(arguments: list[str]) -> bool:
+    """Whether the same command resumes; timings of incomplete rounds cannot be used."""
+    return arguments[:1] != ["bench"]
+
+
 def _run(arguments: list[str]) -> int:
-    # what was timed is nothing without the rounds that were not
-    resumes = arguments[:1] != ["bench"]
     try:
         code = build().main(args=arguments, prog_name="xmdpt", standalone_mode=False)
         if code == 130:  # Typer makes an exit code of Ctrl-C
             raise KeyboardInterrupt
-        sys.stdout.flush()  # a full disk is an error of this command, not of Python's end
+        sys.stdout.flush()  # so that a full disk is an error of this command
         return code if isinstance(code, int) else 0
     except SharedError as err:
         return err.exit_code
     except XmdptError as err:
-        if interrupts.received():  # what an interrupt led to
+        if interrupts.received():  # a consequence of the interrupt
             return 130
         error(err.message, err.hint)
         _debug()
@@ -155,7 +157,7 @@ def _run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return 130 if interrupts.received() else _interrupted(arguments)
     except BrokenPipeError:  # | head
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - nothing may be flushed into the pipe
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - nothing may be flushed into the closed pipe
         return 1
     except Exception as err:
         if interrupts.received():
@@ -171,7 +173,7 @@ def _run(arguments: list[str]) -> int:
         short = is_out_of_memory(err)
         message = f"{err.strerror}: {err.filename}" if named else str(err)  # type: ignore[attr-defined]
         if full:
-            again = "; the same command then resumes" if resumes else ""
+            again = "; the same command then resumes" if _resumes(arguments) else ""
             error(message, f"free some space{again}")
         elif named:
             error(message)
@@ -187,7 +189,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _usage(message: str) -> str:
-    """A usage error of Typer's in fewer words; the variable is named where the value is its."""
+    """A shorter usage error of Typer; names the variable only if the value came from it."""
     variable = re.search(r" \(env var: '(\w+)'\)", message)
     if variable and variable[1] not in os.environ:
         message = message.replace(variable[0], "")
@@ -195,7 +197,7 @@ def _usage(message: str) -> str:
 
 
 def _is_full_disk(err: Exception) -> bool:
-    """Also where a library reports it in words only, as safetensors does."""
+    """Whether the disk is full; safetensors reports it only in the message."""
     full = isinstance(err, OSError) and err.errno in (errno.ENOSPC, errno.EDQUOT)
     return full or "No space left on device" in str(err)
 

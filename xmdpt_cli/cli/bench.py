@@ -1,9 +1,10 @@
-"""``xmdpt bench``: the speed of sampling on this machine, beside baselines, and its causes."""
+"""``xmdpt bench``: the speed of sampling on this machine, and what all its subcommands share."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,8 +14,12 @@ from xmdpt_cli.cli.options import AsJson, Device, pick_device, quiet_libraries
 from xmdpt_cli.cli.workspace import BENCH
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.files import check_writable
+from xmdpt_cli.progress import Progress
 
 if TYPE_CHECKING:
+    import torch
+
+    from xmdpt_cli.bench.report import Report
     from xmdpt_cli.report.tables import Table
 
 bench_app = typer.Typer(cls=Group, invoke_without_command=True)
@@ -23,6 +28,7 @@ Sizes = Annotated[
     list[str] | None,
     typer.Option("--size", help="Model size: tiny, S, B, L or XL; repeat for several [S B L]."),
 ]
+Pixels = Annotated[int, typer.Option(help="Side of the images in pixels: 256 or 512.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Number of rounds; each runs everything once.")]
 BatchSize = Annotated[
     int | None, typer.Option(min=1, help="Images or pairs per batch [8 on a GPU, 2 on a CPU].")
@@ -52,7 +58,7 @@ REPORT = "rounds out compare"
 def bench(
     context: typer.Context,
     size: Sizes = None,
-    pixels: Annotated[int, typer.Option(help="Side of the images in pixels: 256 or 512.")] = 256,
+    pixels: Pixels = 256,
     batch_size: BatchSize = None,
     rounds: Rounds = 10,
     steps_timed: Annotated[
@@ -62,7 +68,7 @@ def bench(
     impl: Annotated[
         list[str] | None,
         typer.Option(
-            help="Only this implementation of X-MDPT: published, pruned, compiled ...; again for "
+            help="Only this implementation of X-MDPT: published, pruned, compiled ...; repeat for "
             "several [all]."
         ),
     ] = None,
@@ -87,86 +93,93 @@ def bench(
 ) -> None:
     """Measure the speed of sampling and training here.
 
-    Sampling: X-MDPT as published and as here, beside PIDM's and PoCoLD's kind of network. Every
-    row adds one gain to the row above it. All run in turn, in one process.
+    Sampling: X-MDPT as published and as here, beside networks like PIDM's and PoCoLD's. Every row
+    adds one gain to the row above it. All run in turn, in one process.
     """
     if context.invoked_subcommand is not None:
         return
-    quiet_libraries()
-    sizes = named_sizes(size)
-    check_pixels(pixels)
     if roof:
-        _roof(sizes, pixels, precision, peak_tflops, bandwidth, as_json)
+        show_roof(size, pixels, precision, peak_tflops, bandwidth, as_json)
         return
     if peak_tflops is not None or bandwidth is not None:
         raise ConfigError("--peak-tflops and --bandwidth need --roof")
-    from xmdpt_cli.bench.implementations import Setting
-    from xmdpt_cli.bench.tables import fit_table, notes, paper_table, speed_table
-    from xmdpt_cli.bench.throughput import measure
 
-    old = earlier(compare, out)
-    where, dtype = where_and_type(device, precision)
-    tiny = sizes == ["tiny"]
-    if "tiny" in sizes and not tiny:
-        raise ConfigError("--size tiny has tiny baselines: measure it alone")
-    talk = Talk(as_json)
-    warn_if_busy(talk)
-    if pixels != 256 and baselines:
-        talk.say("PIDM's and PoCoLD's kind are for 256 px: left out")
-        baselines = False
-    gpu = where.type == "cuda"
-    setting = Setting(
-        where,
-        dtype,
-        batch_size or (8 if gpu else 2),
-        64 if tiny else pixels,
-        compile_,
-        tiny,
-    )
-    with talk.progress() as progress:
-        report = measure(
+    def measure(progress: Progress) -> Report:
+        from xmdpt_cli.bench.implementations import Setting
+        from xmdpt_cli.bench.sampling import measure_sampling
+
+        sizes = check_sizes(size)
+        tiny = sizes == ["tiny"]
+        if "tiny" in sizes and not tiny:
+            raise ConfigError("--size tiny has tiny baselines: measure it alone")
+        check_pixels(pixels)
+        where, dtype = device_and_dtype(device, precision)
+        gpu = where.type == "cuda"
+        batch, side = batch_size or (8 if gpu else 2), 64 if tiny else pixels
+        report = measure_sampling(
             sizes,
-            setting,
+            Setting(where, dtype, batch, side, compile_, tiny),
             rounds=rounds,
             measured_steps=steps_timed or (50 if gpu else 1),
-            baselines=baselines,
+            baselines=baselines and pixels == 256,
             only=impl,
             progress=progress,
         )
-    shown = [speed_table(report)]
-    if baselines and not tiny:
+        if baselines and pixels != 256:
+            report.notes.append("the baselines are networks for 256 px: left out")
+        return report
+
+    def more_tables(report: Report) -> list[Table]:
+        from xmdpt_cli.bench.sampling import fit_table, paper_table
+
         beside = paper_table(report)
-        shown += [*([] if beside is None else [beside]), fit_table()]
-    finish(talk, report, shown, notes(report), out, old)
+        return [] if beside is None else [beside, fit_table()]
+
+    measure_and_report(measure, out, compare, as_json, more_tables)
 
 
-def earlier(path: Path | None, out: Path) -> dict[str, Any] | None:
-    """The report to compare with. Checked before the work, as is that ``out`` can be written to."""
-    from xmdpt_cli.bench.compare import load
+def show_roof(
+    size: list[str] | None,
+    pixels: int,
+    precision: str,
+    peak_tflops: float | None,
+    bandwidth: float | None,
+    as_json: bool,
+) -> None:
+    """The least possible times on known devices, or on one with the given peaks."""
+    from xmdpt_cli.bench.roof import Peaks, known_peaks, roofs
 
-    check_writable(out / "bench.json")
-    return None if path is None else load(path)
+    check_pixels(pixels)
+    precision = "bf16" if precision == "auto" else precision
+    devices = known_peaks(precision)
+    if (peak_tflops is None) != (bandwidth is None):
+        raise ConfigError("give both --peak-tflops and --bandwidth")
+    if peak_tflops is not None and bandwidth is not None:
+        if peak_tflops <= 0 or bandwidth <= 0:
+            raise ConfigError("--peak-tflops and --bandwidth must be positive")
+        devices = [Peaks("given", peak_tflops * 1e12, bandwidth * 1e9)]
+    report = roofs(check_sizes(size), devices, pixels=pixels, precision=precision)
+    Talk(as_json).result(report.as_json(), report.table())
 
 
-def named_sizes(given: list[str] | None) -> list[str]:
-    """As given, also with commas; ConfigError for what is no size."""
+def check_sizes(given: list[str] | None) -> list[str]:
+    """Names of sizes, also separated by commas; ConfigError for an unknown one."""
     from xmdpt_cli.model.xmdpt import SIZES
 
-    named = [name for text in given or ["S", "B", "L"] for name in text.split(",") if name]
-    for name in named:
+    names = [name for text in given or ["S", "B", "L"] for name in text.split(",") if name]
+    for name in names:
         if name not in SIZES:
             raise ConfigError(f"no such size: {name!r}", f"choose from {', '.join(SIZES)}")
-    return list(dict.fromkeys(named))
+    return list(dict.fromkeys(names))
 
 
 def check_pixels(pixels: int) -> None:
-    """ConfigError for what no model here is made for."""
     if pixels not in (256, 512):
         raise ConfigError(f"--pixels is 256 or 512, not {pixels}")
 
 
-def where_and_type(device: str, precision: str) -> tuple[Any, Any]:
-    """The device, and the type that is computed in."""
+def device_and_dtype(device: str, precision: str = "auto") -> tuple[torch.device, torch.dtype]:
+    """The device, and the dtype to compute in."""
     import torch
 
     from xmdpt_cli.sampling.sampler import PRECISIONS
@@ -177,51 +190,34 @@ def where_and_type(device: str, precision: str) -> tuple[Any, Any]:
     return where, PRECISIONS[precision]
 
 
-def _roof(
-    sizes: list[str],
-    pixels: int,
-    precision: str,
-    peak: float | None,
-    bandwidth: float | None,
-    as_json: bool,
-) -> None:
-    from xmdpt_cli.bench.roof import Peaks, known_peaks, roofs
-    from xmdpt_cli.bench.tables import roof_table
-
-    precision = "bf16" if precision == "auto" else precision
-    if (peak is None) != (bandwidth is None):
-        raise ConfigError("give both --peak-tflops and --bandwidth")
-    devices = known_peaks(precision)
-    if peak is not None and bandwidth is not None:
-        if peak <= 0 or bandwidth <= 0:
-            raise ConfigError("--peak-tflops and --bandwidth must be positive")
-        devices = [Peaks("given", peak * 1e12, bandwidth * 1e9)]
-    report = roofs(sizes, devices, pixels=pixels, precision=precision)
-    Talk(as_json).result(report, roof_table(report))
-
-
-def finish(
-    talk: Talk,
-    report: dict[str, Any],
-    shown: list[Table],
-    notes: list[str],
+def measure_and_report(
+    measure: Callable[[Progress], Report],
     out: Path,
-    old: dict[str, Any] | None,
+    compare: Path | None,
+    as_json: bool,
+    more_tables: Callable[[Report], list[Table]] = lambda report: [],
 ) -> None:
-    """Compare, tell and write; exit 1 where something became slower."""
-    from xmdpt_cli.bench.compare import compare
-    from xmdpt_cli.bench.report import write_report
-    from xmdpt_cli.bench.tables import change_table
+    """Run ``measure``; show, write and compare its report. Exit code 1 if something became slower.
 
-    changes = [] if old is None else compare(old, report)
-    rows = [
-        {**change._asdict(), "ratio": change.ratio if change.ratio > 0 else None}
-        for change in changes
-    ]
-    beside = [] if old is None else [change_table(changes)]
-    talk.result({**report, "changes": rows}, *shown, *beside, text="\n".join(notes))
-    # last: what was measured is printed even if the disk is full
-    talk.say(f"written: {', '.join(map(str, write_report(out, report, shown, notes)))}")
+    ``out`` and the report to compare with are checked first.
+    """
+    from xmdpt_cli.bench.compare import change_table, load
+    from xmdpt_cli.bench.compare import compare as changes_of
+
+    quiet_libraries()
+    check_writable(out / "bench.json")
+    old = None if compare is None else load(compare)
+    talk = Talk(as_json)
+    warn_if_busy(talk)
+    with talk.progress() as progress:
+        report = measure(progress)
+    changes = [] if old is None else changes_of(old, report)
+    tables = [report.table(), *more_tables(report)]
+    shown = tables if old is None else [*tables, change_table(changes)]
+    data = {**report.as_json(), "changes": [vars(change) for change in changes]}
+    talk.result(data, *shown, text="\n".join(report.summary()))
+    # written last: the result is printed even if the disk is full
+    talk.say(f"written: {', '.join(map(str, report.write(out, tables)))}")
     slower = [change.key for change in changes if change.verdict == "slower"]
     if slower:
         talk.warn(f"slower than before: {', '.join(slower)}")

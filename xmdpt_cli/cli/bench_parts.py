@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,23 +13,24 @@ from xmdpt_cli.cli.bench import (
     Compare,
     Compile,
     Out,
+    Pixels,
     Precision,
     Rounds,
     Sizes,
     bench_app,
     check_pixels,
-    earlier,
-    finish,
-    named_sizes,
-    where_and_type,
+    check_sizes,
+    device_and_dtype,
+    measure_and_report,
 )
-from xmdpt_cli.cli.console import Talk, warn_if_busy
 from xmdpt_cli.cli.help import Command, panels
-from xmdpt_cli.cli.options import AsJson, Device, quiet_libraries
+from xmdpt_cli.cli.options import AsJson, Device
 from xmdpt_cli.cli.workspace import BENCH
 from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.progress import Progress
 
-Pixels = Annotated[int, typer.Option(help="Side of the images in pixels: 256 or 512.")]
+if TYPE_CHECKING:
+    from xmdpt_cli.bench.report import Report
 
 
 @bench_app.command("train", cls=Command)
@@ -56,17 +57,14 @@ def train(
 
     As published and as here, and how long it waits for its data.
     """
-    quiet_libraries()
-    old = earlier(compare, out)
-    from xmdpt_cli.bench.train import measure_training
 
-    check_pixels(pixels)
-    where, dtype = where_and_type(device, precision)
-    talk = Talk(as_json)
-    warn_if_busy(talk)
-    with talk.progress() as progress:
-        report = measure_training(
-            named_sizes(size),
+    def measure(progress: Progress) -> Report:
+        from xmdpt_cli.bench.train import measure_training
+
+        check_pixels(pixels)
+        where, dtype = device_and_dtype(device, precision)
+        return measure_training(
+            check_sizes(size),
             where,
             dtype,
             batch_size or (32 if where.type == "cuda" else 2),
@@ -76,8 +74,8 @@ def train(
             rounds=rounds,
             progress=progress,
         )
-    waits = ", ".join(f"{name} {share:.1%}" for name, share in report["data_wait"].items())
-    _tell(talk, report, out, old, [f"time that steps wait for cached batches: {waits}"])
+
+    measure_and_report(measure, out, compare, as_json)
 
 
 @bench_app.command("encode", cls=Command)
@@ -96,24 +94,16 @@ def encode(
 
     DINOv2-G and -B, the VAE's encoder and decoder.
     """
-    quiet_libraries()
-    old = earlier(compare, out)
-    from xmdpt_cli.bench.encode import measure_encoders
 
-    check_pixels(pixels)
-    where, dtype = where_and_type(device, precision)
-    talk = Talk(as_json)
-    warn_if_busy(talk)
-    with talk.progress() as progress:
-        report = measure_encoders(
-            where,
-            dtype,
-            batch_size or (32 if where.type == "cuda" else 1),
-            pixels,
-            rounds,
-            progress,
-        )
-    _tell(talk, report, out, old)
+    def measure(progress: Progress) -> Report:
+        from xmdpt_cli.bench.encode import measure_encoders
+
+        check_pixels(pixels)
+        where, dtype = device_and_dtype(device, precision)
+        batch = batch_size or (32 if where.type == "cuda" else 1)
+        return measure_encoders(where, dtype, batch, pixels, rounds, progress)
+
+    measure_and_report(measure, out, compare, as_json)
 
 
 @bench_app.command("data", cls=Command)
@@ -147,27 +137,26 @@ def data(
 
     Prepare without its networks; the loader with one thread, with all, or streamed.
     """
-    quiet_libraries()
-    old = earlier(compare, out)
-    from xmdpt_cli.bench.data_rates import measure_data
 
-    if url is not None and dataset is None:
-        raise ConfigError("--url needs --dataset DIR: the folder that is served there")
-    if image is not None and not image.is_file():
-        raise ConfigError(f"image not found: {image}")
-    talk = Talk(as_json)
-    warn_if_busy(talk)
-    talk.say("making a dataset of random numbers, then in turn")
-    report = measure_data(
-        batch_size,
-        image=image,
-        items=items,
-        dataset_bytes=int(gigabytes * 1e9),
-        rounds=rounds,
-        url=url,
-        out=dataset,
-    )
-    _tell(talk, report, out, old)
+    def measure(progress: Progress) -> Report:
+        from xmdpt_cli.bench.data import measure_data
+
+        if url is not None and dataset is None:
+            raise ConfigError("--url needs --dataset DIR: the folder that is served there")
+        if image is not None and not image.is_file():
+            raise ConfigError(f"image not found: {image}")
+        return measure_data(
+            batch_size,
+            image=image,
+            items=items,
+            dataset_bytes=int(gigabytes * 1e9),
+            rounds=rounds,
+            url=url,
+            out=dataset,
+            progress=progress,
+        )
+
+    measure_and_report(measure, out, compare, as_json)
 
 
 @bench_app.command("scale", cls=Command)
@@ -192,37 +181,15 @@ def scale(
 
     In 1, 2, 4 ... of them, started by torchrun.
     """
-    quiet_libraries()
-    old = earlier(compare, out)
-    from xmdpt_cli.bench.scale import measure_scaling, most
 
-    where, _ = where_and_type(device, "auto")
-    (named,) = named_sizes([size])
-    last = processes or most(where)
-    counts = sorted({*(2**k for k in range(last.bit_length()) if 2**k <= last), last})
-    talk = Talk(as_json)
-    warn_if_busy(talk)
-    with talk.progress() as progress:
-        report = measure_scaling(
-            named,
-            where,
-            batch_size or (32 if where.type == "cuda" else 2),
-            counts,
-            steps=steps,
-            rounds=rounds,
-            progress=progress,
+    def measure(progress: Progress) -> Report:
+        from xmdpt_cli.bench.scale import measure_scaling
+
+        where, _ = device_and_dtype(device)
+        (name,) = check_sizes([size])
+        batch = batch_size or (32 if where.type == "cuda" else 2)
+        return measure_scaling(
+            name, where, batch, processes, steps=steps, rounds=rounds, progress=progress
         )
-    shared = ["the processes share this machine's cores"] if where.type == "cpu" else []
-    _tell(talk, report, out, old, shared)
 
-
-def _tell(
-    talk: Talk,
-    report: dict[str, Any],
-    out: Path,
-    old: dict[str, Any] | None,
-    more: list[str] | None = None,
-) -> None:
-    from xmdpt_cli.bench.tables import notes, rate_table
-
-    finish(talk, report, [rate_table(report)], [*notes(report), *(more or [])], out, old)
+    measure_and_report(measure, out, compare, as_json)

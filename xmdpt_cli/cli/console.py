@@ -1,7 +1,7 @@
-"""How commands talk: data on stdout, everything else on stderr.
+"""Output of commands: data on stdout, messages and progress on stderr.
 
-On a terminal long work is a bar with the time left; off it (a log, CI) a plain status line now and
-then. With ``--json`` stdout holds exactly one object. NO_COLOR is respected (by Rich).
+On a terminal, progress is a bar with the time left; elsewhere (a log, CI) an occasional line.
+With ``--json`` stdout gets exactly one object. NO_COLOR is respected (by Rich).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from xmdpt_cli.utils.devices import busy_load
 from xmdpt_cli.utils.redact import masked_values, shown, visible_json
 from xmdpt_cli.utils.streams import is_utf8
 
-if TYPE_CHECKING:  # Rich is loaded when something is said: --help does without
+if TYPE_CHECKING:  # Rich is loaded when something is printed, to keep --help fast
     from rich.console import Console
 
 WIDEST = 140  # columns: longer lines are hard to read
@@ -31,9 +31,10 @@ STATUS_EVERY = 10.0  # seconds between status lines off a terminal
 
 
 class Talk:
-    """One command's voice. ``as_json``: the result is one JSON object instead of tables.
+    """Prints the messages and the result of a command.
 
-    ``quiet``: it says nothing at all, as one of several processes of which the first one talks.
+    ``as_json``: the result is one JSON object instead of tables. ``quiet``: prints nothing, for all
+    ranks of several processes but the first.
     """
 
     def __init__(self, as_json: bool = False, quiet: bool = False) -> None:
@@ -50,7 +51,7 @@ class Talk:
         self.err.print(f"[yellow]warning:[/yellow] {_escape(text)}")
 
     def hint(self, text: str) -> None:
-        """What to do about the warning just said."""
+        """What to do about the last warning."""
         self.err.print(f"[cyan]hint:[/cyan] {_escape(text)}")
 
     def result(self, data: dict[str, Any], *tables: Table, text: str = "") -> None:
@@ -64,7 +65,7 @@ class Talk:
             print(visible_json(text))
             return
         for table in map(_shown_table, tables):
-            # a log or a pipe has no width: tables have their own there
+            # a log or a pipe has no width: tables keep their own
             for part in table.fitted(self.out.width if sys.stdout.isatty() else None):
                 _print_table(part)
         if text:
@@ -72,7 +73,7 @@ class Talk:
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:
-        """A ``Progress`` for library calls: one bar a stage."""
+        """A ``Progress`` for library calls: one bar per stage."""
         if self.err.is_terminal:
             from rich.live import Live
 
@@ -84,9 +85,9 @@ class Talk:
 
 
 def say_resuming(progress: Progress, say: Say, what: str) -> Progress:
-    """``progress`` that says before a stage that resumes: "resuming: 40 of 120 images are done".
+    """Wrap ``progress``: before a stage that resumes, prints "resuming: 40 of 120 images are done".
 
-    For library calls whose first call of a stage tells what was done before.
+    The first call of a stage must have the number of items that were done before.
     """
     seen: set[str] = set()
 
@@ -100,7 +101,7 @@ def say_resuming(progress: Progress, say: Say, what: str) -> Progress:
 
 
 def warn_if_busy(talk: Talk) -> None:
-    """Warn where other programs use all processors; to be called before the command's own work."""
+    """Warn if other programs use all processors; call before the command's own work."""
     load = None if "OMP_NUM_THREADS" in os.environ else busy_load()
     if load is not None:
         count = os.cpu_count() or 1
@@ -112,12 +113,12 @@ def warn_if_busy(talk: Talk) -> None:
 
 
 def warning(message: str) -> None:
-    """``warning: what is odd`` on stderr, before a command has its ``Talk``."""
+    """Print ``warning: message`` on stderr, before a command has its ``Talk``."""
     Talk().warn(message)
 
 
 def error(message: str, hint: str = "") -> None:
-    """``error: what happened`` and ``hint: what to do`` on stderr."""
+    """Print ``error: message`` and ``hint: hint`` on stderr."""
     console = _console(stderr=True)
     console.print(f"[bold red]error:[/bold red] {_escape(message)}")
     if hint:
@@ -125,7 +126,7 @@ def error(message: str, hint: str = "") -> None:
 
 
 def _console(**settings: Any) -> Console:
-    """Lines break between words on a terminal, which would break within them; else not at all."""
+    """A console that wraps lines between words on a terminal, and does not wrap elsewhere."""
     from rich.console import Console
 
     console = Console(highlight=False, emoji=False, **settings)
@@ -134,12 +135,12 @@ def _console(**settings: Any) -> Console:
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], keys: int = 1) -> Table:
-    """A table for ``Talk.result``; the first ``keys`` columns say what a row is of."""
+    """A table for ``Talk.result``; the first ``keys`` columns identify a row."""
     return Table(title, list(header), [list(row) for row in rows], keys)
 
 
 def _print_table(table: Table) -> None:
-    """On stdout, as wide as it is: Rich would cut or fold what is wider than its console."""
+    """Print at full width: Rich would crop or fold tables wider than its console."""
     from rich.console import Console
     from rich.table import Table as RichTable
     from rich.text import Text
@@ -183,7 +184,7 @@ class _Lines:
 
 
 def _escape(text: str) -> str:
-    """Text as it may be shown; square brackets in it are no Rich markup."""
+    """Text that is safe to print; its square brackets are not Rich markup."""
     from rich.markup import escape
 
     return escape(shown(text))

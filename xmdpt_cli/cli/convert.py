@@ -109,7 +109,7 @@ def _to_published(source: Path, out: Path, force: bool, talk: Talk) -> None:
     if free or force or not _is_there(out, what, _equal(plain_state(out).tensors, state), talk):
         save_published(out, state)
     if metadata["toy"]:
-        talk.warn("it was trained on features of toy encoders: the published code has no such")
+        talk.warn("it was trained on features of toy encoders, which the published code lacks")
     described = {"out": str(out), "resolution": metadata["resolution"], **_described(model)}
     talk.result(
         {**described, "trained_steps": metadata["trained_steps"]},
@@ -124,8 +124,8 @@ def _check_kind(out: Path, free: bool, what: str, same: bool) -> None:
 
 
 def _is_there(out: Path, what: str, equal: bool, talk: Talk) -> bool:
-    """Whether ``out`` is what would be written, as after an interruption; it is said. XmdptError
-    if it is another one."""
+    """Whether ``out`` already equals what would be written, as after an interruption; prints so.
+    XmdptError if it is another one."""
     if not equal:
         raise XmdptError(
             f"{out} is a {what} already", "choose another --out, or --force to replace it"

@@ -64,7 +64,7 @@ def demo(
     warn_if_busy(talk)
     talk.say(f"xmdpt demo: synthetic people at {SIZE} px into {out} (interrupted? run it again)")
     talk.say(departure(paper))
-    with talk.progress() as progress, _begun_otherwise(out):
+    with talk.progress() as progress, _settings_hint(out):
         summary, report = run_demo(out, recipe, seed, vae_steps, people, progress, talk.say)
     from xmdpt_cli.report.evaluation_text import table as cells
 
@@ -74,26 +74,27 @@ def demo(
     talk.result(
         summary,
         table(f"held-out people, TOY networks, {SIZE} px", shown.header, shown.rows),
-        text=f"{verdict(summary)}\nlook at: {summary['image']} (source, pose, truth, generated)\n"
+        text=f"{verdict(summary)}\n"
+        f"look at: {summary['image']} (source, pose, ground truth, generated)\n"
         f"numbers: {record}; {duration(summary['seconds']['total'])} in all\n"
         + next_commands(out, summary),
     )
 
 
 @contextmanager
-def _begun_otherwise(out: Path) -> Iterator[None]:
-    """A demo that was begun with other settings is not continued: what to do is the demo's."""
+def _settings_hint(out: Path) -> Iterator[None]:
+    """Give the error about other settings a hint that fits the demo."""
     try:
         yield
     except XmdptError as err:
         if "what differs" not in err.message and "other settings" not in err.message:
             raise
-        hint = f"repeat the settings it was begun with, choose another --out, or delete {out}"
+        hint = f"repeat the settings it was started with, choose another --out, or delete {out}"
         raise XmdptError(err.message, hint) from err
 
 
 def next_commands(out: Path, summary: dict[str, Any]) -> str:
-    """What to do after the demo: the same model on a page, then the user's own data."""
+    """The commands after the demo: the page with the same model, then the user's own data."""
     model = "" if out == DEMO else f" --model {Path(summary['model']).parent}"
     return (
         f"next: xmdpt ui{model}  (pose people by hand; pip install 'xmdpt-cli[ui]')\n"
@@ -102,7 +103,7 @@ def next_commands(out: Path, summary: dict[str, Any]) -> str:
 
 
 def departure(paper: bool) -> str:
-    """What the user must know about the model before looking at its images."""
+    """How the model departs from the paper, and what to expect of its images."""
     if paper:
         return (
             "the paper's model and losses (single condition vector, noise prediction, linear "
@@ -124,7 +125,7 @@ def run_demo(
     progress: Progress,
     say: Say,
 ) -> tuple[dict[str, Any], Evaluation]:
-    """All five steps; each resumes. The summary is plain data."""
+    """Run all steps; each resumes. Returns the summary as plain data, and the evaluation."""
     clock = _Clock()  # importing the libraries takes its seconds too
     from xmdpt_cli.data.loader import PairDataset
     from xmdpt_cli.datasets.find import find_dataset
@@ -177,12 +178,12 @@ def run_demo(
         progress=say_resuming(progress, say, "images"),
     )
     clock.lap("sample")
-    truths = DatasetGroundTruth(out / "data", "test", samples)
+    truth = DatasetGroundTruth(out / "data", "test", samples)
     report = evaluate_pairs(
-        truths.pairs(),
+        truth.pairs(),
         protocol="native",
         networks=Networks(LpipsNetwork("toy"), {"torchvision": toy_features()}),
-        reference=truths.reference_set(),
+        reference=truth.reference_set(),
         extra=TOY_METRICS,
         progress=progress,
     )
@@ -213,26 +214,26 @@ def run_demo(
 
 
 def beats(rows: dict[str, dict[str, Any]]) -> dict[str, dict[str, bool]]:
-    """Per baseline and metric: are the generated images better?
+    """Per baseline and metric, whether the generated images are better.
 
-    FID is left out against copies of the source: they are real images, only not the right ones.
+    FID is not compared with copies of the source, since these are real images.
     """
     from xmdpt_cli.metrics.registry import METRICS
 
-    ours = rows["generated"]
+    generated = rows["generated"]
     out: dict[str, dict[str, bool]] = {}
     for name in ("copy-source", "mean-image"):
-        theirs = {k: v for k, v in rows[name].items() if k in METRICS and v is not None}
+        baseline = {k: v for k, v in rows[name].items() if k in METRICS and v is not None}
         out[name] = {
-            k: bool(ours[k] > v if METRICS[k][0] else ours[k] < v)
-            for k, v in theirs.items()
-            if ours.get(k) is not None and not (name == "copy-source" and k.startswith("fid"))
+            k: bool(generated[k] > v if METRICS[k][0] else generated[k] < v)
+            for k, v in baseline.items()
+            if generated.get(k) is not None and not (name == "copy-source" and k.startswith("fid"))
         }
     return out
 
 
 def verdict(summary: dict[str, Any]) -> str:
-    """One honest sentence."""
+    """A sentence about the metrics in which the model beats the baselines, or does not."""
     lost = {
         name: [metric for metric, better in measures.items() if not better]
         for name, measures in summary["beats"].items()
@@ -251,7 +252,7 @@ def verdict(summary: dict[str, Any]) -> str:
 
 class _Clock:
     def __init__(self) -> None:
-        self.began = self.last = time.perf_counter()
+        self.started = self.last = time.perf_counter()
         self.laps: dict[str, float] = {}
 
     def lap(self, name: str) -> None:
@@ -259,4 +260,4 @@ class _Clock:
         self.laps[name], self.last = round(now - self.last, 1), now
 
     def seconds(self) -> dict[str, float]:
-        return {**self.laps, "total": round(time.perf_counter() - self.began, 1)}
+        return {**self.laps, "total": round(time.perf_counter() - self.started, 1)}

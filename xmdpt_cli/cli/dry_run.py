@@ -1,4 +1,4 @@
-"""What ``--dry-run`` of a training says: time, memory, disk, and the settings that were chosen."""
+"""The output of ``--dry-run`` of a training: time, memory, disk, and chosen settings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def estimate_lines(estimate: Estimate, kept: str) -> list[str]:
-    """Time, memory and disk. ``kept``: what lies on the disk, in words."""
+    """Lines for time, memory and disk. ``kept``: description of the files on the disk."""
     parts = ", ".join(f"{name} {human_bytes(count)}" for name, count in estimate.memory.items())
     return [
         _time(estimate),
@@ -29,21 +29,21 @@ def estimate_lines(estimate: Estimate, kept: str) -> list[str]:
 
 def _time(estimate: Estimate) -> str:
     if estimate.step_seconds is None or estimate.seconds is None:
-        return "time: not known before the batch size is"
+        return "time: not known until the batch size is"
     each = f"{estimate.step_seconds:.3g} s a step"
     left = f"{estimate.steps} steps" if estimate.steps else "all steps are done"
     return f"time: about {duration(estimate.seconds)} ({left}, {each}, {estimate.how})"
 
 
 def setting_lines(config: Any, chosen: Any = None) -> list[str]:
-    """The settings that are not the defaults. ``config`` as asked for; ``chosen``: the same with
-    what the program filled in, shown where it differs."""
+    """Lines for the settings that are not the defaults. ``config``: as given by the user;
+    ``chosen``: with the values that the program chose, which are shown if they differ."""
     lines = []
     for name, (value, default) in differing(config).items():
         lines.append(f"  {name} = {_word(config, name, value)}  (default {json.dumps(default)})")
     for name in differing(chosen or config):
         value = getattr(chosen or config, name)
-        if value and value != getattr(config, name):  # 0: it has no meaning for this training
+        if value and value != getattr(config, name):  # 0: not used by this training
             lines.append(f"  {name} = {_word(config, name, value)}  (chosen to fit)")
     if not lines:
         return ["settings: all are the defaults"]
@@ -51,14 +51,14 @@ def setting_lines(config: Any, chosen: Any = None) -> list[str]:
 
 
 def _word(config: Any, name: str, value: Any) -> str:
-    """A value as TOML writes it; the word for it where there is one (``auto``)."""
+    """A value as in TOML, or the word for it (``auto``)."""
     field = next(field for field in dataclasses.fields(config) if field.name == name)
     words = {meant: word for word, meant in field.metadata.get("words", {}).items()}
     return json.dumps(words.get(value, value))
 
 
 def warn_of_room(talk: Talk, estimate: Estimate, out: Path, device: torch.device) -> None:
-    """Warn where memory or disk have less room than is needed."""
+    """Warn if there is not enough free memory or disk."""
     from xmdpt_cli.utils.devices import free_disk, free_memory
 
     memory, disk = free_memory(device), free_disk(out)

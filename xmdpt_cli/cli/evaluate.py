@@ -89,10 +89,10 @@ def evaluate(chosen: EvaluateOptions) -> None:
     known = references(reports) if chosen.reference else []
     title = f"{folders[0]} against {chosen.data or chosen.target}"
     write_page(path.with_suffix(".html"), reports, truth.shown, title=title, reference=known)
-    _tell(talk, reports, found, path, truth.toy, known)
+    _print(talk, reports, found, path, truth.toy, known)
 
 
-def _tell(
+def _print(
     talk: Talk,
     reports: list[Evaluation],
     found: dict[str, Any],
@@ -118,14 +118,14 @@ def _tell(
         )
     if known:
         names = list(dict.fromkeys(key for row in known for key in row))
-        lines = [[str(row.get(name, "-")) for name in names] for row in known]
-        shown.append(table("printed in the paper (Table 1)", ["", *names[1:]], lines))
+        cells_ = [[str(row.get(name, "-")) for name in names] for row in known]
+        shown.append(table("printed in the paper (Table 1)", ["", *names[1:]], cells_))
     if found.get("condition"):
         numbers = [[name, f"{value:.4g}"] for name, value in found["condition"].items()]
         shown.append(table("the condition vector (paper Fig. 5)", ["", "cosine"], numbers))
-    told = {key: value for key, value in found.items() if key != "images"}
-    told["others"] = [{k: v for k, v in o.items() if k != "images"} for o in found["others"]]
+    data = {key: value for key, value in found.items() if key != "images"}
+    data["others"] = [{k: v for k, v in o.items() if k != "images"} for o in found["others"]]
     weights = {name: known for report in reports for name, known in report.weights.items()}
-    said = [f"{name}: {network}" for name, network in weights.items()]
-    said.append(f"to look at: {path.with_suffix('.html')}; written: {path}, {path.stem}.csv")
-    talk.result({**told, "file": str(path)}, *shown, text="\n".join(said))
+    lines = [f"{name}: {network}" for name, network in weights.items()]
+    lines.append(f"to look at: {path.with_suffix('.html')}; written: {path}, {path.stem}.csv")
+    talk.result({**data, "file": str(path)}, *shown, text="\n".join(lines))

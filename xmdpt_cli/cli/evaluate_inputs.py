@@ -1,4 +1,4 @@
-"""What ``xmdpt evaluate`` evaluates: images that are generated first, ground truths, protocols."""
+"""The inputs of ``xmdpt evaluate``: generated images, ground truths, protocols."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ITEMS = 256  # whose condition vectors are compared, at most
 
 
 def generate_missing(chosen: EvaluateOptions, out: Path, seed: int | None, talk: Talk) -> None:
-    """Generate what is missing, as ``xmdpt sample`` does, with the settings of what is there."""
+    """Generate missing images like ``xmdpt sample``, with the settings of the existing ones."""
     from xmdpt_cli.cli.sample_modes import generate_pairs
     from xmdpt_cli.cli.sample_options import SampleOptions
     from xmdpt_cli.sampling.record import OTHER_OUT, RECORD, read_record
@@ -51,7 +51,7 @@ def generate_missing(chosen: EvaluateOptions, out: Path, seed: int | None, talk:
 
 
 def ground_truth(chosen: EvaluateOptions, generated: Path, device: str, talk: Talk) -> GroundTruth:
-    """What the images of a folder are compared with: a dataset, or the folder --target."""
+    """The ground truths for a folder of images: a dataset, or the folder --target."""
     from xmdpt_cli.metrics.folders import images_in, images_not_read, pair_folders
     from xmdpt_cli.sampling.ground_truth import DatasetGroundTruth, FolderGroundTruth
     from xmdpt_cli.utils.image_types import say_not_read, why_not_read
@@ -76,14 +76,14 @@ def ground_truth(chosen: EvaluateOptions, generated: Path, device: str, talk: Ta
 
 
 def protocols_for(names: list[str], height: int | None, seen: int) -> list[Protocol]:
-    """Those named, for ground truths of the height ``seen``."""
+    """The named protocols, for ground truths of height ``seen``."""
     from xmdpt_cli.metrics.protocols import LOWEST, PROTOCOLS, SIZES, get_protocol
 
     if "all" in names:
         names = list(PROTOCOLS)
     if not names:
         names = ["cfld" if seen >= LOWEST else "native"]
-    # 750 x 1101 photographs are evaluated at 256 x 176 unless told otherwise; prepared 512 px not
+    # 750 x 1101 photographs are evaluated at 256 x 176 by default, prepared 512 px images are not
     own = 512 if seen == max(SIZES) else LOWEST
     return [get_protocol(name, height or own) for name in dict.fromkeys(names)]
 
@@ -119,8 +119,8 @@ def measure(
 
 
 def keep_earlier(path: Path, report: dict[str, Any], talk: Talk) -> None:
-    """A report that says more than the new one, of other metrics or more images, gets another name:
-    FID of a whole test set takes hours."""
+    """Rename an earlier report that has more metrics or images than the new one: FID of a complete
+    test set takes hours."""
     before = workspace.read_record(path)
     try:
         metrics = [set(one["rows"]["generated"]) for one in (before or {}, report)]
@@ -133,12 +133,12 @@ def keep_earlier(path: Path, report: dict[str, Any], talk: Talk) -> None:
     for file in (path, path.with_suffix(".csv"), path.with_suffix(".html")):
         if file.exists():
             file.rename(file.with_stem(stem))
-    talk.say(f"the earlier report, which says more, is kept as {path.with_stem(stem)}")
+    talk.say(f"the earlier report has more metrics or images: kept as {path.with_stem(stem)}")
 
 
 def condition_similarity(chosen: EvaluateOptions, where: str) -> dict[str, float]:
-    """How alike condition vectors of one person's views are, and of two people (paper Fig. 5).
-    Empty for a model without the vector, or a dataset without two views of anybody."""
+    """Similarity of condition vectors of one person's views, and of two people (paper Fig. 5).
+    Empty if the dataset has no person with two views."""
     from xmdpt_cli.data.loader import PairDataset
     from xmdpt_cli.sampling import hub
     from xmdpt_cli.sampling.sampler import Sampler

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def find_networks(chosen: EvaluateOptions, dist: Distributed, talk: Talk) -> None:
-    """Settle which networks measure, and download what is missing: before minutes of work.
+    """Choose the networks of the metrics and download missing ones, before minutes of work.
 
-    Random weights are used where they are asked for, and for a toy dataset, which is said.
-    Raises XmdptError naming every network that is not there.
+    Random weights are used if requested, and for a toy dataset, with a warning. Raises XmdptError
+    that names all networks that are not found.
     """
     from xmdpt_cli.data.manifest import read_manifest
     from xmdpt_cli.metrics.download import choose, download
@@ -41,7 +41,7 @@ def find_networks(chosen: EvaluateOptions, dist: Distributed, talk: Talk) -> Non
 
 
 def load_networks(chosen: EvaluateOptions, device: str) -> Networks:
-    """The LPIPS and FID networks that ``find_networks`` settled."""
+    """Load the LPIPS and FID networks that ``find_networks`` chose."""
     from xmdpt_cli.metrics.evaluate import Networks
     from xmdpt_cli.metrics.features import inception_features, tensorflow_features, toy_features
     from xmdpt_cli.metrics.lpips_metric import LpipsNetwork
@@ -62,7 +62,7 @@ def load_networks(chosen: EvaluateOptions, device: str) -> Networks:
 
 
 def _needed(chosen: EvaluateOptions) -> dict[str, tuple[Published, str]]:
-    """The networks of the metrics asked for: option -> its file, its name with random weights."""
+    """The networks of the chosen metrics: option -> file, and name with random weights."""
     from xmdpt_cli.metrics.features import INCEPTION, TF_INCEPTION
     from xmdpt_cli.metrics.lpips_metric import ALEXNET
     from xmdpt_cli.metrics.protocols import PROTOCOLS, get_protocol

@@ -1,4 +1,4 @@
-"""The options of ``xmdpt evaluate`` as one object, and which of them do not go together."""
+"""The options of ``xmdpt evaluate`` as one object, and checks of their combinations."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def check_together(chosen: EvaluateOptions) -> None:
 
 
 def check_drop_last(chosen: EvaluateOptions) -> None:
-    """ConfigError where --drop-last would drop nothing: by protocol, or by what is measured."""
+    """ConfigError if --drop-last has no effect on the chosen protocols or metrics."""
     if not chosen.drop_last:
         return
     from xmdpt_cli.metrics.protocols import NAMES, PROTOCOLS, get_protocol
@@ -186,7 +186,7 @@ def check_drop_last(chosen: EvaluateOptions) -> None:
 
 
 def check_report(path: Path) -> None:
-    """An error unless the three files of a report can be written, before anything is measured."""
+    """XmdptError unless the three files of a report can be written; call before measuring."""
     if path.is_dir():
         raise ConfigError(f"a folder, not a file: {path}", f"--out {path / 'metrics.json'}")
     if path.suffix != ".json":
@@ -199,7 +199,7 @@ def check_report(path: Path) -> None:
 
 
 def complete(chosen: EvaluateOptions, talk: Talk) -> None:
-    """Fill in from the workspace what was not given; ``model`` stays None if only to measure."""
+    """Choose missing values from the workspace; ``model`` stays None to only measure images."""
     if chosen.target is not None:
         return
     if chosen.generated is not None and chosen.model is None:

@@ -81,7 +81,7 @@ def finetune_vae(
     from xmdpt_cli.vae_training.finetune import finetune
     from xmdpt_cli.vae_training.plan import lpips_networks, make_plan
 
-    talk = Talk(as_json, quiet=World.from_environment().rank > 0)  # under torchrun rank 0 talks
+    talk = Talk(as_json, quiet=World.from_environment().rank > 0)  # under torchrun rank 0 prints
     data, out = choose_for_vae(talk, data, out)
     warn_if_busy(talk)
     dist = Distributed.init(pick_device(device), "ddp") if not dry_run else Distributed()
@@ -93,11 +93,11 @@ def finetune_vae(
         perceptual, measured, notes = lpips_networks(
             recipe, alexnet_weights, toy, where, dist, progress
         )
-    told = _plan(plan, toy, None if perceptual is None else perceptual.weights)
+    summary = _plan(plan, toy, None if perceptual is None else perceptual.weights)
     if dry_run:
-        _dry_run(talk, recipe, plan, told, perceptual, out, pick_device(device))
+        _dry_run(talk, recipe, plan, summary, perceptual, out, pick_device(device))
         return
-    talk.say("; ".join(f"{k} {v}" for k, v in told.items()))
+    talk.say("; ".join(f"{k} {v}" for k, v in summary.items()))
     for note in notes:
         talk.warn(note)
     with talk.progress() as progress:
@@ -111,19 +111,19 @@ def finetune_vae(
             progress=progress,
             say=talk.say,
         )
-    _tell(talk, done, out, data, recipe.all_weights)
+    _print(talk, done, out, data, recipe.all_weights)
 
 
 def _dry_run(
     talk: Talk,
     recipe: VaeConfig,
     plan: Plan,
-    told: dict[str, Any],
+    summary: dict[str, Any],
     perceptual: LpipsNetwork | None,
     out: Path,
     device: str,
 ) -> None:
-    """What the training takes, and its settings."""
+    """Print the estimate and the settings."""
     import torch
 
     from xmdpt_cli.cli.dry_run import estimate_lines, setting_lines, warn_of_room
@@ -135,12 +135,12 @@ def _dry_run(
     found = estimate_finetuning(plan, perceptual, out, World.from_environment().size)
     warn_of_room(talk, found, out, where)
     lines = [
-        *(f"{name}: {value}" for name, value in told.items()),
+        *(f"{name}: {value}" for name, value in summary.items()),
         *estimate_lines(found, "the state twice while it is written, the VAE"),
         *setting_lines(recipe, plan.config),
         "nothing was written (--dry-run)",
     ]
-    plain_plan = {**told, **found.to_json(), "steps": plan.config.steps}
+    plain_plan = {**summary, **found.to_json(), "steps": plan.config.steps}
     talk.result({**plain_plan, "config": vars(plan.config)}, text="\n".join(lines))
 
 
@@ -165,7 +165,7 @@ def _start(recipe: VaeConfig, data: str, vae: str | None, device: str) -> VAE:
 
 
 def _plan(plan: Plan, toy: bool, trunk: str | None) -> dict[str, Any]:
-    """What is going to happen, in numbers."""
+    """The plan as plain data."""
     from xmdpt_cli.files import human_bytes
 
     net, config = plan.vae.net, plan.config
@@ -189,7 +189,7 @@ def _plan(plan: Plan, toy: bool, trunk: str | None) -> dict[str, Any]:
     }
 
 
-def _tell(talk: Talk, done: FineTuned, out: Path, data: str, all_weights: bool) -> None:
+def _print(talk: Talk, done: FineTuned, out: Path, data: str, all_weights: bool) -> None:
     from xmdpt_cli.report.evaluation_json import to_json
     from xmdpt_cli.report.evaluation_text import table as cells
     from xmdpt_cli.vae_training.finetune import IMAGE, REPORT
@@ -201,7 +201,9 @@ def _tell(talk: Talk, done: FineTuned, out: Path, data: str, all_weights: bool) 
         shown = cells(done.report)
         title = f"rebuilt, {done.report.protocol}{toy}"
         tables.append(table(title, shown.header, shown.rows))
-        lines.append(f"look at: {out / IMAGE} (truth, before, after); numbers: {out / REPORT}")
+        lines.append(
+            f"look at: {out / IMAGE} (ground truth, before, after); numbers: {out / REPORT}"
+        )
         report = {k: v for k, v in to_json(done.report).items() if k != "images"}
     if all_weights:
         lines.append("the encoder is new: cached latents of another encoder do not fit it")

@@ -1,8 +1,8 @@
-"""What Typer's help needs beyond the options themselves: panels, variables, and defaults in words.
+"""Additions to Typer's help: panels, environment variables, and defaults in words.
 
-Typer and Rich write the help. A command names its panels in one place (``panels``), so that their
-order is seen beside the command; ``finish`` gives them to Typer. On terminals narrower than 80
-columns Rich would cut names: there Typer's plain help is shown.
+Typer and Rich write the help. A command lists its panels with ``panels``; ``finish`` passes them to
+Typer. On terminals narrower than 80 columns, where Rich would crop names, Typer's plain help is
+shown.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _DEFAULT = re.compile(r"\s*\[([^\[\]]+)\]\.?$")
 def panels(groups: Mapping[str, str]) -> Callable[[F], F]:
     """Group a command's options in its help: ``@panels({"Data": "root size limit"})``.
 
-    ``groups``: the panel's title -> names of options without dashes, in order.
+    ``groups``: title of the panel -> names of options without dashes, in order.
     """
     title_of = {name: title for title, names in groups.items() for name in names.split()}
 
@@ -42,7 +42,7 @@ def panels(groups: Mapping[str, str]) -> Callable[[F], F]:
 
 
 def finish(root: Any) -> Any:
-    """Give every option of every command its panel, its variable and its default in words."""
+    """Set the panel, the variable and the default in words of every option of every command."""
     rich = shutil.get_terminal_size().columns >= NARROWEST
     for path, command in walk(root):
         command.rich_markup_mode = "rich" if rich else None
@@ -67,7 +67,7 @@ def finish(root: Any) -> Any:
 
 
 def _text(parameter: Any) -> str:
-    """An option's text; a default in words is marked as Typer marks others."""
+    """The help text of an option, with a default in words formatted like Typer's defaults."""
     text = parameter.help or ""
     default = _DEFAULT.search(text)
     if not default:
@@ -76,7 +76,7 @@ def _text(parameter: Any) -> str:
 
 
 def _place(order: list[str], name: str) -> int:
-    """Where an option stands in the help; those of no panel come last."""
+    """Position of an option in the help; options without a panel come last."""
     return order.index(name) if name in order else len(order) + (name in _GENERAL_OPTIONS)
 
 
@@ -116,8 +116,8 @@ def refuse_urls(command: Any, values: Mapping[str, Any]) -> None:
 
 
 class _Ours:
-    """Refuses URLs for paths; in the help, --help is in the last panel and one variable is named.
-    Errors name the variable that a value came from."""
+    """Refuses URLs for paths. In the help, --help is in the last panel and one variable is named;
+    errors name the variable that a value came from."""
 
     params: list[Any]
 

@@ -1,4 +1,4 @@
-"""Options several commands share, and what they mean."""
+"""Options that several commands share, and options made from dataclasses."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def _type(field: dataclasses.Field[Any]) -> Any:
 
 
 def _choices(field: dataclasses.Field[Any]) -> tuple[str | None, str]:
-    """Where the choices of a field are listed: beside its name (None, ""), or in its text."""
+    """Metavar and text for the choices of a field; (None, "") if Typer can list them itself."""
     choices = field.metadata["choices"]
     if len("|".join(choices)) <= LONGEST_CHOICES:
         return None, ""
@@ -125,18 +125,18 @@ def _default(value: Any) -> str:
 
 
 def quiet_libraries() -> None:
-    """Keep the libraries' progress bars and notices out of our output."""
+    """Turn off the progress bars and notices of libraries."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    # torch says so of every first compilation without a GPU
+    # torch warns at every first compilation without a GPU
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    # a camera's 108 megapixels are no attack; Pillow refuses what is twice as large
+    # photographs of 108 megapixels are common; Pillow refuses images twice as large
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
 
 
 def plain(value: Any) -> Any:
-    """Paths as strings, so that a result is fit for JSON."""
+    """Replace paths by strings, for JSON."""
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, dict):

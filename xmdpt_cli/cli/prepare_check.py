@@ -1,4 +1,4 @@
-"""``xmdpt prepare --check``: is a prepared dataset whole, and ``--repair``."""
+"""``xmdpt prepare --check``: verifies a prepared dataset; ``--repair`` repairs it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _SHOWN = 20  # lines printed; --json has all
 
 
 def check(talk: Talk, place: str, repair: bool, *, final: bool) -> list[str] | None:
-    """Verify, and mend if asked. Returns the shards that preparing has to make again, from here.
+    """Verify a dataset and ``repair`` it. Returns the shards that must be prepared again.
 
-    None: that is not necessary; an empty list: the dataset is not finished. With ``final`` this is
-    all the command does. What is wrong and is not mended either way is an error.
+    None: no shard; an empty list: the dataset is not finished. ``final``: the command does nothing
+    else, so damage that remains raises XmdptError.
     """
     from xmdpt_cli.prepare.repair import repair_dataset
     from xmdpt_cli.prepare.verify import check_dataset, try_manifest
@@ -35,21 +35,21 @@ def check(talk: Talk, place: str, repair: bool, *, final: bool) -> list[str] | N
     if len(found) > _SHOWN:
         talk.say(f"... and {len(found) - _SHOWN} lines more (--json has all)")
     data: dict[str, Any] = {**report.to_dict(), "note": note}
-    whole, again = report.ok, False
+    ok, again = report.ok, False
     remake: list[str] = []
     lines = [
         f"checked {place}: {report.shards} shards, {report.views} images, {report.pairs} pairs, "
         f"{human_bytes(report.bytes)}: {'in order' if report.ok else 'not in order'}"
     ]
     if repair and report.findings:
-        mended = repair_dataset(store, report)
-        data["repair"] = mended.to_dict()
-        remake = mended.remake
-        again = bool(remake) or mended.unfinished
-        whole = not again and all(finding.harmless for finding in mended.remaining)
-        lines += [f"rebuilt: {name}" for name in mended.rebuilt]
-        lines += [f"removed: {name}" for name in mended.removed]
-        lines += [f"to be made again: {name}" for name in mended.remake]
+        repaired = repair_dataset(store, report)
+        data["repair"] = repaired.to_dict()
+        remake = repaired.remake
+        again = bool(remake) or repaired.unfinished
+        ok = not again and all(finding.harmless for finding in repaired.remaining)
+        lines += [f"rebuilt: {name}" for name in repaired.rebuilt]
+        lines += [f"removed: {name}" for name in repaired.removed]
+        lines += [f"to be made again: {name}" for name in repaired.remake]
     if again and not final:
         for line in lines:
             talk.say(line)
@@ -57,11 +57,13 @@ def check(talk: Talk, place: str, repair: bool, *, final: bool) -> list[str] | N
     talk.result(data, text="\n".join(lines))
     if again:
         raise XmdptError(
-            f"{place} is not whole until what is damaged or missing is made again",
+            f"{place} is not complete until what is damaged or missing is made again",
             f"xmdpt prepare --check {place} --repair --root ROOT, with the folder it was prepared "
             "from; its record holds the settings",
         )
-    if not whole:
-        hint = "no repair mends this: prepare it again" if repair else "--repair mends what it can"
+    if not ok:
+        hint = (
+            "it cannot be repaired: prepare it again" if repair else "--repair repairs what it can"
+        )
         raise XmdptError(f"{place} is not in order", hint)
     return None

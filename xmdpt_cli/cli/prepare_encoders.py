@@ -42,8 +42,8 @@ def find_networks(listing: Listing, chosen: PrepareOptions) -> None:
         ):
             folder, option, what = PARTS[name]
             needed.append(Needed(what, option, folder, partial(find, given), given))
-    waiting = listing.without_keypoints()
-    if waiting:
+    without = listing.without_keypoints()
+    if without:
         network = chosen.openpose or DEFAULT_OPENPOSE
         unusable = [one.file for one in listing.problems if one.reason.startswith(UNUSABLE)]
         first = f", the first being {unusable[0]}" if unusable else ""
@@ -56,7 +56,7 @@ def find_networks(listing: Listing, chosen: PrepareOptions) -> None:
                 partial(find_body, network),
                 network,
                 BODY_FILE,
-                why=f"for {waiting} of {listing.images()} images, which have no keypoints{broken}",
+                why=f"for {without} of {listing.images()} images, which have no keypoints{broken}",
                 without=f"put keypoints beside the images: {WANTED}",
             )
         )
@@ -84,7 +84,7 @@ def pretrained(chosen: PrepareOptions, device: str) -> Encoders:
 
 
 def recorded(record: Record, given: Mapping[str, Any], device: str) -> FeatureEncoder:
-    """The networks of a dataset's record; XmdptError for others."""
+    """Load the encoders that a dataset's record names; XmdptError if they are other ones."""
     from xmdpt_cli.encoders.bundle import Encoders
     from xmdpt_cli.encoders.dino import Dino
     from xmdpt_cli.encoders.vae import VAE
@@ -101,7 +101,7 @@ def recorded(record: Record, given: Mapping[str, Any], device: str) -> FeatureEn
         record.refuse_network(name, getattr(loaded, name).describe(), places[name])
 
     class Recorded:
-        """They may lie elsewhere now: described as they were."""
+        """The encoders with their recorded description, since their paths may differ now."""
 
         encode = staticmethod(loaded.encode)
 

@@ -1,4 +1,4 @@
-"""What ``xmdpt prepare`` says before it begins: how much, how large, how long."""
+"""The plan that ``xmdpt prepare`` prints before it starts: images, bytes, memory, time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """What was found and asked for."""
+    """The listing and the settings of a preparation."""
 
     listing: Listing
     outs: dict[int, str]
@@ -45,7 +45,7 @@ class Plan:
 def say_plan(
     talk: Talk, plan: Plan, networks: dict[int, Encoders] | None, detector: OpenPose | None
 ) -> dict[str, Any] | None:
-    """Print what is left to do, measured on a few images; None if nothing is left."""
+    """Print the remaining work, measured on a few images; returns it, None if nothing is left."""
     from xmdpt_cli.prepare.estimate import estimate
 
     everything, missing = plan.shards()
@@ -93,7 +93,7 @@ def say_plan(
 
 
 def _time(numbers: Estimate, seconds: float | None) -> str:
-    """The time, and what it was reckoned from."""
+    """A line with the total time and the measured times per image."""
 
     def each(what: str, value: float | None) -> str:
         return f"{what} not measured" if value is None else f"{what} {1000 * value:.0f} ms"
@@ -106,5 +106,5 @@ def _time(numbers: Estimate, seconds: float | None) -> str:
 
 
 def _free(out: str) -> int | None:
-    """Bytes free where a folder is or will be."""
+    """Free bytes for a local folder; None for a URL."""
     return None if is_url(out) else free_disk(Path(out))

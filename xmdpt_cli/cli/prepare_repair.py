@@ -1,4 +1,4 @@
-"""``xmdpt prepare --check DIR --repair --root ROOT``: damaged shards made again, as recorded."""
+"""``xmdpt prepare --check DIR --repair --root ROOT``: prepares damaged shards again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def remake(
     root: Path,
     chosen: PrepareOptions,
 ) -> dict[int, dict[str, Any]]:
-    """Make ``shards`` of a dataset again, or resume it, by its own record; returns its manifest.
+    """Prepare ``shards`` of a dataset again, or resume it, by its record; returns the manifest.
 
     Options on the command line must not contradict the record. Nothing is changed before the
     record, the root and the networks are known to fit.
@@ -79,13 +79,13 @@ def remake(
 
 
 def _openpose(record: Record, given: dict[str, Any]) -> str | None:
-    """Where OpenPose is: as given or as recorded."""
+    """Path or hub id of OpenPose, as given or as recorded."""
     named = given.get("openpose") or record.content["poses"].get("id")
     return None if named is None else str(named)
 
 
 def _compare(talk: Talk, before: dict[str, Any], after: dict[str, Any]) -> None:
-    """Say which shards came out with other bytes than they had."""
+    """Warn about shards whose bytes changed."""
     old = {shard["name"]: shard["sha256"] for shard in before["shards"]}
     for shard in after["shards"]:
         if old.get(shard["name"], shard["sha256"]) != shard["sha256"]:
@@ -98,7 +98,7 @@ def _compare(talk: Talk, before: dict[str, Any], after: dict[str, Any]) -> None:
 
 
 class _AsRecorded:
-    """A pose detector that is known to be the recorded one, under its recorded description."""
+    """The recorded pose detector with its recorded description."""
 
     def __init__(self, detector: Any, made: dict[str, Any]) -> None:
         self.keypoints_batch, self._made = detector.keypoints_batch, made

@@ -65,6 +65,6 @@ def _about(name: str) -> str:
 
 
 def _entry(name: str, about: str) -> list[str]:
-    """A name, and what it is, wrapped to the terminal's width."""
+    """Lines with a preset's name and description, wrapped to the terminal's width."""
     width = min(shutil.get_terminal_size().columns, WIDEST)
     return [name, *textwrap.wrap(about, width, initial_indent="    ", subsequent_indent="    ")]

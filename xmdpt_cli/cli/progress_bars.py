@@ -1,4 +1,4 @@
-"""Progress on a terminal: one bar a stage, with the time left and what is worth knowing."""
+"""Progress on a terminal: one bar per stage, with the time left and a few values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from xmdpt_cli.utils import interrupts
 from xmdpt_cli.utils.redact import shown
 
-if TYPE_CHECKING:  # Rich is loaded when something is shown: --help does without
+if TYPE_CHECKING:  # Rich is loaded when something is printed, to keep --help fast
     from rich.console import Console, ConsoleOptions
     from rich.text import Text
 
@@ -50,7 +50,7 @@ def values(info: Mapping[str, Any]) -> list[str]:
 
 
 class Pace:
-    """How fast one stage goes in this process: what an earlier one did says nothing about it."""
+    """The speed of one stage in this process, without the items of an earlier process."""
 
     def __init__(self, now: float, done: int) -> None:
         self.began, self.first = now, done
@@ -58,9 +58,9 @@ class Pace:
         self.came: float | None = None  # when the first unit was there
 
     def rate(self, now: float, done: int) -> float | None:
-        """Units a second, or None while nothing is done. The first unit, which warms up and may
-        compile, is left out as soon as there is another; with it whatever comes at once, as the
-        images of a batch do."""
+        """Units per second; None before the first. The first unit, which warms up and may compile,
+        is left out once there is another, and so are units that arrive with it, such as the images
+        of a batch."""
         if done > self.first:
             self.came = now if self.came is None else self.came
             if now - self.came <= 0.05 * (self.came - self.began):
@@ -70,16 +70,11 @@ class Pace:
 
 
 class _Stage:
-    """What the bar knows of one stage."""
+    """The state of one stage's bar."""
 
     def __init__(self, done: int, total: int, now: float) -> None:
-        self.done, self.total, self.pace, self.now, self.began = (
-            done,
-            total,
-            Pace(now, done),
-            now,
-            now,
-        )
+        self.done, self.total, self.pace = done, total, Pace(now, done)
+        self.now = self.started = now
         self.rate: float | None = None
         self.values: list[str] = []
 
@@ -91,10 +86,10 @@ class _Stage:
 
     def time(self, now: float) -> str:
         if self.done >= self.total:
-            return f"in {duration(self.now - self.began)}"
+            return f"in {duration(self.now - self.started)}"
         if self.rate is None:
             return "left -"
-        # between two calls the time left runs down: a bar that stands still seems dead
+        # count down between two calls, so that the bar does not seem to hang
         left = (self.total - self.done) / self.rate - (now - self.now)
         return f"left {duration(left)}"
 
@@ -105,8 +100,8 @@ NAME, BAR, SHORTEST_BAR = 8, 30, 10  # columns: a stage's name, its bar at the m
 def fitted(name: str, stage: _Stage, width: int, now: float) -> tuple[str, int, str]:
     """A stage on one line of ``width`` columns: (text, the bar's columns, text after the bar).
 
-    What does not fit is left out whole: values from the last one on, then the bar, then the rest.
-    Values never take the columns of the shortest bar; what they leave makes it longer.
+    If space is short, values are left out from the last one on, then the bar, then the rest. Values
+    leave room for the shortest bar; the bar uses the remaining columns.
     """
     head = f"{name:<{NAME}}"
     parts = [f"{stage.done}/{stage.total}", stage.time(now)]
@@ -116,7 +111,7 @@ def fitted(name: str, stage: _Stage, width: int, now: float) -> tuple[str, int, 
         return len(head) + 2 + len("  ".join([*parts, *values]))
 
     if taken(stage.values) + shortest > width:
-        head = name  # stages under each other need not be aligned where room is short
+        head = name  # no alignment of stages if space is short
     shown = list(stage.values)
     while shown and taken(shown) + shortest > width:
         shown.pop()
@@ -130,7 +125,7 @@ def fitted(name: str, stage: _Stage, width: int, now: float) -> tuple[str, int, 
 
 
 class Bars:
-    """One line a stage, printed by Rich ten times a second; a line never wraps."""
+    """One line per stage, printed by Rich ten times per second; lines never wrap."""
 
     def __init__(self) -> None:
         self.stages: dict[str, _Stage] = {}

@@ -9,7 +9,7 @@ from xmdpt_cli.errors import XmdptError
 
 
 def sample_list(chosen: SampleOptions) -> None:
-    """Generate the rows of --pairs; XmdptError at the end, exit code 1, if some were left out."""
+    """Generate the rows of --pairs; XmdptError at the end if some rows were left out."""
     from xmdpt_cli.sampling.batch_size import batch_size
     from xmdpt_cli.sampling.own_images import generate_listed_images
     from xmdpt_cli.sampling.pair_list import read_pair_file

@@ -21,7 +21,7 @@ TOY = " by a TOY model, which says nothing about real results"
 
 
 def generate_pairs(chosen: SampleOptions, talk: Talk, world: World) -> dict[str, Any]:
-    """Generate the images of a dataset's pairs, this process's part of them; the record."""
+    """Generate this process's part of a dataset's pairs; returns the record of the folder."""
     from xmdpt_cli.data.loader import PairDataset
     from xmdpt_cli.sampling import hub
     from xmdpt_cli.sampling.batch_size import fit_memory
@@ -79,7 +79,7 @@ def sample_pairs(chosen: SampleOptions) -> None:
 
 
 def _next_evaluate(chosen: SampleOptions) -> str:
-    """How to measure these images: in the workspace no folder has to be named."""
+    """The command that measures these images; folders of the workspace need not be named."""
     assert chosen.data is not None
     assert chosen.out is not None
     if chosen.out.parent == SAMPLES and chosen.split == "test":
@@ -148,7 +148,7 @@ def _poses(
     source_size: tuple[int, int] | None,
     warn: Callable[[str], None],
 ) -> tuple[list[Pose], list[str]]:
-    """The poses, and why files of the folders among them were left out."""
+    """The poses, and messages about files of folders that were left out."""
     from xmdpt_cli.sampling.pipeline import read_poses
     from xmdpt_cli.sampling.user_inputs import NoOpenPoseError
 
@@ -160,7 +160,7 @@ def _poses(
         for file in files:
             try:
                 found += read_poses(pipe, file, options, source_size)
-            except (NoOpenPoseError, ConfigError):  # true of all files
+            except (NoOpenPoseError, ConfigError):  # concerns all files
                 raise
             except XmdptError as err:
                 if not given.is_dir() or (file == files[-1] and not found):
@@ -172,7 +172,7 @@ def _poses(
 
 
 def _files(given: Path, warn: Callable[[str], None]) -> list[Path]:
-    """A folder stands for the images and keypoints in it, by name."""
+    """The images and keypoints in a folder, sorted by name; a file alone."""
     from xmdpt_cli.datasets.scan import is_readable_image
     from xmdpt_cli.files import is_hidden
     from xmdpt_cli.pose.formats import SUFFIXES

@@ -255,7 +255,7 @@ class SampleOptions:
         return chosen
 
     def world(self) -> World:
-        """This process's part of the pairs: by --shard, else by torchrun."""
+        """This process's part of the pairs: from --shard, else from torchrun."""
         from xmdpt_cli.storage.ranks import World
 
         if self.shard is None:
@@ -276,7 +276,7 @@ class SampleOptions:
         return None if self.max_memory is None else parse_bytes(self.max_memory)
 
     def input_options(self) -> InputOptions:
-        """How source images and poses are read; ConfigError for what is no --pose-size."""
+        """How source images and poses are read; ConfigError for an invalid --pose-size."""
         from xmdpt_cli.pose.formats.image_size import parse_size
         from xmdpt_cli.pose.formats.missing import MIN_SCORE
         from xmdpt_cli.sampling.inputs import InputOptions
@@ -309,9 +309,9 @@ class SampleOptions:
         )
 
     def batch(self, sampler: Sampler, most: int, count: int, steps: int) -> int:
-        """Images per batch, at most ``most`` and ``count``; compiles where that is worth it."""
-        asked = most if self.batch_size == "auto" else int(self.batch_size)
-        size = max(1, min(asked, count))
+        """Images per batch, at most ``most`` and ``count``; compiles the model for much work."""
+        largest = most if self.batch_size == "auto" else int(self.batch_size)
+        size = max(1, min(largest, count))
         much = sampler.device.type == "cuda" or -(-count // size) * steps >= COMPILE_FROM
         if self.compile_ == "on" or (self.compile_ == "auto" and much):
             sampler.compile(size)

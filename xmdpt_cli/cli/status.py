@@ -1,4 +1,4 @@
-"""``xmdpt status``, or ``xmdpt`` alone: what is in this folder, and the next command."""
+"""``xmdpt status``, or ``xmdpt`` alone: the content of this folder and the next command."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SHOWN = ("fid", "ssim", "lpips")
 
 @dataclass
 class Status:
-    """Plain data, as ``--json`` prints it."""
+    """The content of the workspace, as ``--json`` prints it."""
 
     datasets: list[dict[str, Any]] = field(default_factory=list)
     vaes: list[dict[str, Any]] = field(default_factory=list)
@@ -77,7 +77,7 @@ def read_status() -> Status:
 
 
 def _all(parent: Path, read: Callable[[Path], dict[str, Any] | None]) -> list[dict[str, Any]]:
-    """What ``read`` finds in each folder; records of another program or version are passed over."""
+    """What ``read`` returns for each folder; records of another program are skipped."""
     found = []
     for path in workspace.folders(parent):
         with suppress(*workspace.UNEXPECTED):
@@ -100,9 +100,9 @@ def _dataset(one: workspace.Dataset) -> dict[str, Any]:
 
 
 def _vae(path: Path) -> dict[str, Any] | None:
-    begun = workspace.read_record(path / "run.json")
+    started = workspace.read_record(path / "run.json")
     done = workspace.read_record(path / "xmdpt_training.json")
-    return None if begun is None else {"path": str(path), "finished": done is not None}
+    return None if started is None else {"path": str(path), "finished": done is not None}
 
 
 def _run(path: Path) -> dict[str, Any] | None:
@@ -136,7 +136,7 @@ def _config(path: Path) -> dict[str, Any]:
 
 
 def _last_line(path: Path) -> tuple[int, float | None]:
-    """The last step that was logged with a loss, and that loss."""
+    """The last step logged with a loss, and that loss."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError):
@@ -176,7 +176,7 @@ def _samples(path: Path) -> dict[str, Any] | None:
 
 
 def _lines(found: Status) -> list[str]:
-    """A heading for each kind, and what is there of it, in words."""
+    """A heading for each kind of result, and one line for each of them."""
     kinds = {
         "datasets": [(one["path"], _dataset_words(one)) for one in found.datasets],
         "VAEs": [
@@ -232,7 +232,7 @@ def _note(one: dict[str, Any]) -> str:
 
 
 def _next(found: Status) -> str:
-    """The next command of the way, for the newest of what is there."""
+    """The next command of the workflow, for the newest results."""
     ready = [one for one in found.datasets if one["finished"]]
     models = workspace.models()
     unfinished = [run for run in found.runs if run["steps"] and run["step"] < run["steps"]]
@@ -243,8 +243,7 @@ def _next(found: Status) -> str:
     if not models:
         if ready:
             return workspace.next_train(ready[0]["toy"])
-        begun = " (it resumes)" if found.datasets else ""
-        return f"xmdpt prepare --root {workspace.raw_dataset() or 'DEEPFASHION'}{begun}"
+        return workspace.prepare_command() + (" (it resumes)" if found.datasets else "")
     model = models[0]
     if not ready and model.shards is None:  # converted: there is no dataset that it belongs to
         return "xmdpt sample --source person.jpg --pose pose.json"
@@ -253,7 +252,7 @@ def _next(found: Status) -> str:
         data = workspace.dataset_of(model)[0]
     except XmdptError as err:
         return f"{err.message}: {err.hint}"
-    vae = None if model.brings_vae() else workspace.tuned_vae(data)
+    vae = None if model.has_vae() else workspace.tuned_vae(data)
     folder = str(workspace.samples_folder(model.path, model.steps, vae=vae))
     samples = next((one for one in found.samples if one["path"] == folder), None)
     if samples is None or not samples["complete"]:

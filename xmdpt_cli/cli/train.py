@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @panels(
     {
-        "Run": "data out preset config force dry-run seed",
+        "Run": "data data-cache out preset config force dry-run seed",
         "Model": "size resolution source-encoder pose-encoder conditioning condition-parts "
         "aggregation predictor mask-ratio mask-span backbone decode-layers",
         "Loss": "prediction schedule loss-weighting masked-noise repa-weight repa-layer "
@@ -49,6 +49,12 @@ if TYPE_CHECKING:
 @with_options(TrainConfig)
 def train(
     data: DataDir = None,
+    data_cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder to copy a dataset behind a URL to, once; it is then read from there."
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Run folder to write, or to resume [runs/SIZE or runs/PRESET]."),
@@ -89,6 +95,7 @@ def train(
     if out is None:
         out = run_folder(recipe.size, preset, flags.get("size") is not None)
     quiet_libraries()
+    from xmdpt_cli.data.fetch import fetch_dataset
     from xmdpt_cli.data.loader import PairDataset
     from xmdpt_cli.storage.ranks import World
     from xmdpt_cli.training.build_dataloader import EncoderPaths
@@ -100,10 +107,13 @@ def train(
         raise ConfigError("--dino-source and --dino-pose go with --online")
     if vae is not None and not (recipe.online or recipe.validate_every):
         raise ConfigError("--vae goes with --online or --validate-every")
-    talk = Talk(as_json, quiet=World.from_environment().rank > 0)  # under torchrun rank 0 talks
+    talk = Talk(as_json, quiet=World.from_environment().rank > 0)  # under torchrun rank 0 prints
     data = training_data(talk, data, out)
+    if data_cache is not None:
+        with talk.progress() as progress:
+            data = str(fetch_dataset(data, data_cache, progress))
     warn_if_busy(talk)
-    # a resumed run may have lost a shard: it is skipped
+    # a resumed run may skip a broken shard
     dataset = PairDataset(data, "train", lenient=(out / "checkpoints").is_dir())
     toy = " (TOY features)" if dataset.manifest["toy"] else ""
     if dry_run:
@@ -145,7 +155,7 @@ def train(
 
 
 def _plan(talk: Talk, recipe: TrainConfig, dataset: PairDataset, out: Path, device: str) -> None:
-    """What the training takes, and its settings."""
+    """Print the estimate and the settings."""
     import torch
 
     from xmdpt_cli.cli.dry_run import estimate_lines, setting_lines, warn_of_room
@@ -174,7 +184,7 @@ def _plan(talk: Talk, recipe: TrainConfig, dataset: PairDataset, out: Path, devi
 
 
 def _amount(recipe: TrainConfig, pairs: int) -> str:
-    """How much there is to train, in words."""
+    """Number of steps and epochs, for messages."""
     if not recipe.batch_size:
         return f"{recipe.steps} steps, batches as large as fit"
     epochs = recipe.steps * recipe.batch_size / pairs

@@ -121,7 +121,7 @@ def ui(
 
 
 def _choose(talk: Talk, model: str | None, vae: str | None) -> tuple[str, str | None]:
-    """The model of the workspace with its fine-tuned VAE, or the demo's, where none is named."""
+    """The model with its fine-tuned VAE: as named, from the workspace, or that of the demo."""
     if model is None and not models():
         found = demo_model()
         if found is None:

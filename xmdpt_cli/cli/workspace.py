@@ -1,17 +1,17 @@
-"""The folder the user stands in: where commands put their results, and find each other's.
+"""The current folder as a workspace: where commands write results and find each other's.
 
     data/<resolution>   xmdpt prepare       vae/<resolution>   xmdpt finetune-vae
     runs/<name>         xmdpt train         models/<name>      xmdpt convert
     samples/<run>       xmdpt sample, and the metrics of xmdpt evaluate beside them
 
-Everything is recognised by its own record (dataset.json, xmdpt.json, ...). Of several, the newest
-is taken: the one whose record was written last. A tie is an error, not a guess.
+Datasets, models and VAEs are recognised by their own records (dataset.json, xmdpt.json, ...). The
+default is the newest, by the time its record was written; two that are equally new are an error.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,42 +29,35 @@ DATA, VAE, RUNS, MODELS, SAMPLES, BENCH = (
     Path(name) for name in ("data", "vae", "runs", "models", "samples", "bench")
 )
 DEMO = Path("xmdpt-demo")  # the folder of ``xmdpt demo``
-#: what reading a record of another program or version may raise
+#: errors of records that another program or version wrote
 UNEXPECTED = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A prepared dataset of this folder, by its dataset.json.
-
-    ``counts``: split -> images and pairs. ``sha256``: (split, sha256) of each shard.
-    """
+    """A prepared dataset, as its dataset.json describes it."""
 
     path: Path
-    written: int  # ns: when its record was written
+    written: int  # ns: modification time of its record
     resolution: int
     toy: bool
-    counts: dict[str, dict[str, int]]
-    sha256: list[tuple[str, str]]
+    counts: dict[str, dict[str, int]]  # split -> images and pairs
+    sha256: list[tuple[str, str]]  # split and sha256 of each shard
     old_tokens: bool  # made with another position table than the published tokens
 
     def shards(self, split: str | None = None) -> list[str]:
-        """sha256 of its shards, which tell datasets apart wherever they lie."""
+        """sha256 of its shards (of a split), which identify a dataset wherever it lies."""
         return [digest for name, digest in self.sha256 if split in (None, name)]
 
 
 @dataclass(frozen=True)
 class Model:
-    """A trained or converted model of this folder.
+    """A trained or converted model."""
 
-    ``path``: what ``--model`` takes. ``metadata``: its xmdpt.json. ``shards``: sha256 of the
-    shards that it was trained on, None where that is not known.
-    """
-
-    path: Path
-    metadata: dict[str, Any]
-    written: int
-    shards: list[str] | None
+    path: Path  # the value for --model
+    metadata: dict[str, Any]  # its xmdpt.json
+    written: int  # ns: modification time of its record
+    shards: list[str] | None  # sha256 of the shards it was trained on; None: not known
 
     @property
     def steps(self) -> int | None:
@@ -72,8 +65,8 @@ class Model:
         steps = self.metadata.get("trained_steps")
         return steps if isinstance(steps, int) else None
 
-    def brings_vae(self) -> bool:
-        """Whether a VAE lies in its folder."""
+    def has_vae(self) -> bool:
+        """Whether its folder contains a VAE."""
         return any((self.path / sub / "vae" / "config.json").is_file() for sub in (".", "model"))
 
     def __str__(self) -> str:
@@ -84,8 +77,8 @@ Found = TypeVar("Found", Dataset, Model)
 
 
 def datasets() -> list[Dataset]:
-    """The finished datasets in ``data/``, the newest first."""
-    return _newest_first([one for path in folders(DATA) if (one := dataset_at(path))])
+    """The finished datasets in ``data/``, newest first."""
+    return _newest_first([dataset_at(path) for path in folders(DATA)])
 
 
 def dataset_at(path: str | Path) -> Dataset | None:
@@ -108,7 +101,7 @@ def dataset_at(path: str | Path) -> Dataset | None:
 
 
 def unfinished_datasets() -> list[Path]:
-    """Folders in ``data/`` that ``xmdpt prepare`` began and did not finish."""
+    """Folders in ``data/`` whose preparation was interrupted."""
     return [
         path
         for path in folders(DATA)
@@ -117,59 +110,71 @@ def unfinished_datasets() -> list[Path]:
 
 
 def models() -> list[Model]:
-    """The models in ``runs/`` and ``models/``, the newest first."""
-    return _newest_first([m for path in [*folders(RUNS), *folders(MODELS)] for m in _model(path)])
+    """The models in ``runs/`` and ``models/``, newest first."""
+    return _newest_first([model_at(path) for path in [*folders(RUNS), *folders(MODELS)]])
 
 
 def model_at(path: str | Path) -> Model | None:
-    """A model folder or run by its path; None for anything else, and for a hub id."""
-    return next(iter(_model(Path(path))), None)
+    """The model in a model folder or run; None for anything else, such as a hub id."""
+    path = Path(path)
+    for folder, run in ((path, path.parent), (path / "model", path)):
+        metadata = read_record(folder / "xmdpt.json") or {}
+        if metadata.get("format") == "xmdpt-model" and isinstance(metadata.get("resolution"), int):
+            shards = (read_record(run / "run.json") or {}).get("data")
+            with suppress(XmdptError, *UNEXPECTED):
+                metadata = with_places(folder, metadata)
+            known = shards if isinstance(shards, list) else None
+            return Model(path, metadata, _written(folder / "xmdpt.json"), known)
+    return None
 
 
-def newest_model() -> tuple[Model, int]:
-    """The newest model, and how many there are. XmdptError saying how to make one."""
+def newest_model() -> tuple[Model, str]:
+    """The newest model and the reason to choose it; XmdptError with the next command if none."""
     found = models()
-    if not found:
-        started = [path for path in folders(RUNS) if (path / "config.toml").is_file()]
-        if started:
-            raise XmdptError(
-                f"{started[0]} has no model yet: its training was interrupted",
-                f"resume it: {resume_command(started[0])}",
-            )
-        demo = demo_model()
-        if demo is not None:
-            raise XmdptError("no model in runs/ or models/", f"the demo's: --model {quote(demo)}")
-        raise XmdptError("no model in runs/ or models/", _next_for_model())
-    return _only_newest(found, "--model"), len(found)
-
-
-def newest_dataset(resolution: int | None = None) -> tuple[Dataset, int]:
-    """The newest dataset (of a resolution), and how many there are. XmdptError where none is."""
-    found = [d for d in datasets() if resolution in (None, d.resolution)]
-    if not found:
-        begun = unfinished_datasets()
-        if begun:
-            raise XmdptError(
-                f"{begun[0]} is not finished: its preparation was interrupted",
-                "run the same xmdpt prepare command again: it resumes",
-            )
-        size = "" if resolution is None else f" --size {resolution}"
-        of = "" if resolution is None else f" of {resolution} px"
+    if found:
+        return _only_newest(found, "--model"), f"newest of {len(found)}"
+    started = [path for path in folders(RUNS) if (path / "config.toml").is_file()]
+    if started:
         raise XmdptError(
-            f"no prepared dataset{of} in {DATA}/",
-            f"make one: xmdpt prepare --root {raw_dataset() or 'DEEPFASHION'}{size}; or name one: "
-            "--data DIR",
+            f"{started[0]} has no model yet: its training was interrupted",
+            f"resume it: {resume_command(started[0])}",
         )
-    return _only_newest(found, "--data"), len(found)
+    demo = demo_model()
+    if demo is not None:
+        hint = f"the demo's: --model {quote(demo)}"
+    elif datasets():
+        hint = "train one: xmdpt train --size B; or convert a published checkpoint: xmdpt convert"
+    else:
+        hint = f"{prepare_command()}, then xmdpt train --size B; or name a model: --model"
+    raise XmdptError("no model in runs/ or models/", hint)
+
+
+def newest_dataset(resolution: int | None = None) -> tuple[Dataset, str]:
+    """The newest dataset (of a resolution) and the reason to choose it; XmdptError if none."""
+    found = [d for d in datasets() if resolution in (None, d.resolution)]
+    if found:
+        return _only_newest(found, "--data"), f"newest of {len(found)}"
+    interrupted = unfinished_datasets()
+    if interrupted:
+        raise XmdptError(
+            f"{interrupted[0]} is not finished: its preparation was interrupted",
+            "run the same xmdpt prepare command again: it resumes",
+        )
+    size, which = (
+        ("", "") if resolution is None else (f" --size {resolution}", f" of {resolution} px")
+    )
+    raise XmdptError(
+        f"no prepared dataset{which} in {DATA}/",
+        f"make one: {prepare_command()}{size}; or name one: --data DIR",
+    )
 
 
 def dataset_of_run(run: Path) -> Dataset | None:
-    """The dataset of this workspace that a run in ``run`` was begun with; None for no run.
+    """The dataset of this workspace that the run in ``run`` trains on; None if there is no run.
 
-    XmdptError where the run's dataset is not in the workspace (any more).
+    XmdptError if the run's dataset is not in the workspace.
     """
-    record = read_record(run / "run.json")
-    shards = None if record is None else record.get("data")
+    shards = (read_record(run / "run.json") or {}).get("data")
     if not shards:
         return None
     for dataset in datasets():
@@ -183,35 +188,34 @@ def dataset_of_run(run: Path) -> Dataset | None:
 
 
 def dataset_of(model: Model) -> tuple[Path, str]:
-    """The dataset that a model was trained on, and why it was taken.
+    """The dataset that a model was trained on, and the reason to choose it.
 
-    Found by the shards that the run names, then by the path that the model names; a converted
-    model, which names neither, gets the newest dataset of its resolution. XmdptError where it is
-    not there.
+    Found by the shards that the run names, then by the path that the model names. A converted
+    model names neither and gets the newest dataset of its resolution. XmdptError if the dataset
+    does not exist.
     """
-    found = datasets()
-    if model.shards is not None:
-        for dataset in found:
-            if dataset.shards() == model.shards:
-                return dataset.path, f"what {model.path} was trained on"
+    reason = f"what {model.path} was trained on"
+    for dataset in datasets():
+        if model.shards is not None and dataset.shards() == model.shards:
+            return dataset.path, reason
     recorded = str(model.metadata.get("data") or "")
     _check_no_url(model.path, recorded)
-    there = dataset_at(recorded) if recorded else None
-    # another dataset may have come to the place
-    if there is not None and model.shards in (None, there.shards()):
-        return _short(there.path), f"what {model.path} was trained on"
+    known = dataset_at(recorded) if recorded else None
+    # the path may contain another dataset by now
+    if known is not None and model.shards in (None, known.shards()):
+        return _short(known.path), reason
     if model.shards is not None or recorded:
         was = f" (it was {_short(Path(recorded))})" if recorded else ""
         raise XmdptError(
             f"the dataset that {model.path} was trained on is no longer there{was}",
             "was it moved? name it: --data DIR",
         )
-    newest, count = newest_dataset(int(model.metadata["resolution"]))
-    return newest.path, f"newest of {count}"
+    newest, reason = newest_dataset(int(model.metadata["resolution"]))
+    return newest.path, reason
 
 
 def _check_no_url(run: Path, recorded: str | None) -> None:
-    """XmdptError that names the URL of a run's data: a password in it is never stored."""
+    """XmdptError that names the URL of a run's data, since passwords in URLs are not stored."""
     if recorded and is_url(recorded):
         url = masked(recorded)
         what = "type the password again" if MASK in url else "name it"
@@ -219,7 +223,7 @@ def _check_no_url(run: Path, recorded: str | None) -> None:
 
 
 def dataset_of_samples(folder: Path) -> Path | None:
-    """The dataset whose pairs are in a folder of ``xmdpt sample``; None where it is not known."""
+    """The dataset whose pairs are in a folder of ``xmdpt sample``; None if not known."""
     record = read_record(folder / "samples.json") or {}
     for dataset in datasets():
         if record.get("data") and dataset.shards(record.get("split", "test")) == record["data"]:
@@ -248,10 +252,10 @@ def tuned_vae(data: str | Path) -> Path | None:
 def samples_folder(
     model: str | Path, steps: int | None, suffix: str = "", vae: Path | None = None
 ) -> Path:
-    """Where the samples of a model belong: ``samples/<run>``.
+    """The default folder for the samples of a model: ``samples/<run>``.
 
-    Where that holds samples of an earlier state of the same run, ``samples/<run>-step_0400000``;
-    where they were decoded before ``vae`` was fine-tuned, ``samples/<run>-vae``.
+    If it has samples of an earlier step of the run: ``samples/<run>-step_0400000``; if those were
+    decoded by another VAE than ``vae``: ``samples/<run>-vae``.
     """
     folder = SAMPLES / f"{run_name(model)}{suffix}"
     record = read_record(folder / "samples.json")
@@ -264,25 +268,25 @@ def samples_folder(
 
 
 def decoded_by(record: dict[str, Any], vae: Path) -> bool:
-    """Whether samples with this record were decoded by the fine-tuned VAE in a folder."""
+    """Whether samples with this record were decoded by the fine-tuned VAE in ``vae``."""
     tuned = read_record(vae / "xmdpt_training.json") or {}
     return "sha256" in tuned and record.get("vae") == tuned["sha256"]
 
 
 def last_activity(run: Path) -> int:
-    """ns: when a run was last written to."""
+    """Time in ns at which a run was last written to."""
     names = ("metrics.jsonl", "config.toml", "checkpoints/latest")
     return max((_written(run / name) for name in names if (run / name).exists()), default=0)
 
 
 def demo_model() -> Path | None:
-    """The run of ``xmdpt demo`` in this folder, of several the newest, or None."""
-    found = [m for name in ("run-tokens", "run-vector") for m in _model(DEMO / name)]
-    return _newest_first(found)[0].path if found else None
+    """The newest run of ``xmdpt demo`` in this folder, or None."""
+    found = _newest_first([model_at(DEMO / name) for name in ("run-tokens", "run-vector")])
+    return found[0].path if found else None
 
 
 def next_train(toy: bool) -> str:
-    """How to train on a dataset: on a toy by the recipe that takes minutes."""
+    """The command that trains on a dataset; on a toy dataset with a preset of minutes."""
     return f"xmdpt train {'--preset demo/tokens-64' if toy else '--size B'}"
 
 
@@ -303,17 +307,17 @@ def run_folder(size: str, preset: str | None, size_given: bool) -> Path:
 
 
 def resume_command(run: Path) -> str:
-    """The command that continues a run with its own settings."""
+    """The command that resumes a run with its own settings."""
     return f"xmdpt train --config {quote(run / 'config.toml')} --out {quote(run)}"
 
 
 def quote(path: str | Path) -> str:
-    """A path or URL as a shell takes it; a password in it is masked, to be typed again."""
+    """A path or URL quoted for a shell; passwords are masked."""
     return shlex.quote(masked(str(path)))
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """A JSON object; None where the file is not there, broken or something else."""
+    """The JSON object in a file; None if it does not exist or is not a JSON object."""
     try:
         found: dict[str, Any] | None = records.read_if_there(dict[str, Any], path)
     except XmdptError:
@@ -321,39 +325,17 @@ def read_record(path: Path) -> dict[str, Any] | None:
     return found
 
 
-def raw_dataset() -> str | None:
-    """A folder here that is called like the raw dataset."""
-    return next((p.name for p in folders(Path()) if p.name.lower() == "deepfashion"), None)
-
-
-def _next_for_model() -> str:
-    if datasets():
-        return "train one: xmdpt train --size B; or convert a published checkpoint: xmdpt convert"
-    root = raw_dataset() or "DEEPFASHION"
-    return f"xmdpt prepare --root {root}, then xmdpt train --size B; or name a model: --model"
-
-
-def _model(path: Path) -> list[Model]:
-    """The model that lies in a folder or in the run there: one or none."""
-    for folder in (path, path / "model"):
-        metadata = read_record(folder / "xmdpt.json")
-        if metadata is None or metadata.get("format") != "xmdpt-model":
-            continue
-        if isinstance(metadata.get("resolution"), int):
-            run = read_record((path if folder != path else path.parent) / "run.json") or {}
-            shards = run.get("data")
-            known = shards if isinstance(shards, list) else None
-            with suppress(XmdptError, *UNEXPECTED):  # records of another program
-                metadata = with_places(folder, metadata)
-            return [Model(path, metadata, _written(folder / "xmdpt.json"), known)]
-    return []
+def prepare_command() -> str:
+    """``xmdpt prepare`` for the raw dataset in this folder, known by its name."""
+    named = [path.name for path in folders(Path()) if path.name.lower() == "deepfashion"]
+    return f"xmdpt prepare --root {named[0] if named else 'DEEPFASHION'}"
 
 
 def folders(parent: Path) -> list[Path]:
-    """The folders in one, hidden ones aside; none where it cannot be read."""
+    """The folders in ``parent`` without hidden ones; empty if it cannot be read."""
     try:
         return sorted(p for p in parent.iterdir() if p.is_dir() and not p.name.startswith("."))
-    except OSError:  # not there, a file, or not to be read
+    except OSError:
         return []
 
 
@@ -361,8 +343,9 @@ def _written(path: Path) -> int:
     return path.stat().st_mtime_ns
 
 
-def _newest_first(found: Sequence[Found]) -> list[Found]:
-    return sorted(found, key=lambda one: (-one.written, str(one.path)))
+def _newest_first(found: Iterable[Found | None]) -> list[Found]:
+    known = [one for one in found if one is not None]
+    return sorted(known, key=lambda one: (-one.written, str(one.path)))
 
 
 def _only_newest(found: Sequence[Found], option: str) -> Found:
@@ -374,7 +357,7 @@ def _only_newest(found: Sequence[Found], option: str) -> Found:
 
 
 def _short(path: Path) -> Path:
-    """Relative to here where it lies below."""
+    """The path relative to the current folder if it is below it."""
     try:
         return path.resolve().relative_to(Path.cwd())
     except ValueError:

@@ -1,9 +1,9 @@
-"""What a command takes from the workspace where its options are not given; said in one line."""
+"""Default values of options that depend on the workspace; each choice is printed."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from xmdpt_cli.cli.console import Talk
 from xmdpt_cli.cli.workspace import (
@@ -26,20 +26,19 @@ from xmdpt_cli.errors import XmdptError
 
 
 def training_data(talk: Talk, given: str | None, out: Path) -> str:
-    """The dataset to train on: as given, the one the run in ``out`` has, or the newest."""
+    """The dataset to train on: ``given``, else that of the run in ``out``, else the newest."""
     if given is not None:
         return given
-    known = dataset_of_run(out)
-    if known is not None:
-        talk.say(f"data: {known.path} (what {out} was begun with), run: {out}")
-        return str(known.path)
-    newest, count = newest_dataset()
-    talk.say(f"data: {newest.path} (newest of {count}), run: {out}")
-    return str(newest.path)
+    dataset, reason = dataset_of_run(out), f"the dataset of {out}"
+    if dataset is None:
+        dataset, reason = newest_dataset()
+    talk.say(f"data: {dataset.path} ({reason}), run: {out}")
+    return str(dataset.path)
 
 
-class Choice(NamedTuple):
-    """What to sample with, given or chosen. ``data`` is None for the user's own images."""
+@dataclass(frozen=True)
+class Choice:
+    """What to sample with. ``data`` is None for the user's own images."""
 
     model: str
     data: str | None
@@ -57,44 +56,48 @@ def choose_for_sampling(
     own: bool = False,
     suffix: str = "",
 ) -> Choice:
-    """Fill in what was not given, and say so in one line.
+    """Choose what was not given, and print the choices in one line.
 
-    ``own``: the user's own images, which need no dataset. ``suffix``: of the folder's name.
-    A VAE fine-tuned on the model's dataset is taken unless the model brings its own.
+    ``own``: the user's own images, which need no dataset. ``suffix``: of the output folder's name.
+    A VAE that was fine-tuned on the model's dataset is chosen unless the model has its own.
     """
-    said = []
+    notes = []
+    known: Model | None
     if model is None:
-        newest, count = newest_model()
-        known: Model | None = newest
-        model = str(newest.path)
-        said.append(f"model: {newest} (newest of {count})")
+        known, reason = newest_model()
+        model = str(known.path)
+        notes.append(f"model: {known} ({reason})")
     else:
         known = model_at(model)
     if data is None and not own:
         if known is None:  # a hub id
-            dataset, count = newest_dataset()
-            found, why = dataset.path, f"newest of {count}"
+            dataset, reason = newest_dataset()
+            data = str(dataset.path)
         else:
-            found, why = dataset_of(known)
-        data = str(found)
-        said.append(f"data: {data} ({why})")
+            path, reason = dataset_of(known)
+            data = str(path)
+        notes.append(f"data: {data} ({reason})")
     tuned = None
-    if vae is None and not (known and known.brings_vae()):
+    if vae is None and not (known and known.has_vae()):
         tuned = _tuned_for(known, data)
         if tuned is not None:
             vae = str(tuned)
-            said.append(f"VAE: {vae} (fine-tuned on this dataset)")
+            notes.append(f"VAE: {vae} (fine-tuned on this dataset)")
     if out is None:
         steps = None if known is None else known.steps
         out = samples_folder(model, steps, suffix or ("-own" if own else ""), tuned)
-        said.append(f"out: {out}")
-    if said:
-        talk.say(", ".join(said))
+        notes.append(f"out: {out}")
+    _say(talk, notes)
     return Choice(model, data, vae, out)
 
 
+def _say(talk: Talk, notes: list[str]) -> None:
+    if notes:
+        talk.say(", ".join(notes))
+
+
 def _tuned_for(model: Model | None, data: str | None) -> Path | None:
-    """The fine-tuned VAE of the dataset, or for own images of the one the model was trained on."""
+    """The fine-tuned VAE of the dataset; for own images, of the model's dataset."""
     if data is None and model is not None:
         try:
             data = str(dataset_of(model)[0])
@@ -106,47 +109,43 @@ def _tuned_for(model: Model | None, data: str | None) -> Path | None:
 def choose_for_measuring(
     talk: Talk, generated: Path, data: str | None, vae: str | None
 ) -> tuple[str, str | None]:
-    """The dataset that a folder of images was generated from, and its VAE; said in one line."""
-    said = []
+    """The dataset that a folder of images was generated from, and its VAE; both are printed."""
+    notes = []
     if data is None:
-        known = dataset_of_samples(generated)
-        if known is None:
-            newest, count = newest_dataset()
-            known, why = newest.path, f"newest of {count}"
-        else:
-            why = f"what {generated} was generated from"
-        data = str(known)
-        said.append(f"data: {data} ({why})")
+        path, reason = dataset_of_samples(generated), f"what {generated} was generated from"
+        if path is None:
+            dataset, reason = newest_dataset()
+            path = dataset.path
+        data = str(path)
+        notes.append(f"data: {data} ({reason})")
     if vae is None:
         tuned = tuned_vae(data)
         record = read_record(generated / "samples.json")
-        # samples decoded before it was fine-tuned are compared with what they were decoded by
+        # not for samples that were decoded before the VAE was fine-tuned
         if tuned is not None and (record is None or decoded_by(record, tuned)):
             vae = str(tuned)
-            said.append(f"VAE: {vae} (fine-tuned on this dataset)")
-    if said:
-        talk.say(", ".join(said))
+            notes.append(f"VAE: {vae} (fine-tuned on this dataset)")
+    _say(talk, notes)
     return data, vae
 
 
 def choose_for_vae(talk: Talk, data: str | None, out: Path | None) -> tuple[str, Path]:
-    """The dataset that a VAE is fine-tuned on, and the VAE's folder; said in one line."""
-    said = []
+    """The dataset that a VAE is fine-tuned on, and the VAE's folder; both are printed."""
+    notes = []
     if data is None:
-        newest, count = newest_dataset()
-        data = str(newest.path)
-        said.append(f"data: {data} (newest of {count})")
+        dataset, reason = newest_dataset()
+        data = str(dataset.path)
+        notes.append(f"data: {data} ({reason})")
     if out is None:
         from xmdpt_cli.data.manifest import read_manifest
         from xmdpt_cli.storage.stores import open_store
 
         out = VAE / str(read_manifest(open_store(data))["resolution"])
-        said.append(f"out: {out}")
-    if said:
-        talk.say(", ".join(said))
+        notes.append(f"out: {out}")
+    _say(talk, notes)
     return data, out
 
 
 def next_sample(run: Path) -> str:
-    """How to sample from a run: nothing need be named where it is the newest of the workspace."""
+    """The command that samples from a run; a run of the workspace need not be named."""
     return "xmdpt sample" if run.parent == RUNS else f"xmdpt sample --model {quote(run)}"

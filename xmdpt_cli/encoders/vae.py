@@ -88,12 +88,7 @@ class VAE:
 
         origin = cls.find(source, revision)
         net = weights.load_net(
-            AutoencoderKL,
-            origin,
-            what="VAE",
-            key="_class_name",
-            value="AutoencoderKL",
-            dtype=dtype,
+            AutoencoderKL, origin, what="VAE", key="_class_name", value="AutoencoderKL", dtype=dtype
         )
         return cls(net.to(device), origin)
 

@@ -1,16 +1,17 @@
 """Image metrics as ``torchmetrics.Metric``, and the evaluation protocols of the literature.
 
-Names are loaded when first asked for::
+Names are loaded on first use::
 
     from xmdpt_cli.metrics import SSIM256, protocol_metrics
 """
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
-_HOMES = {
+from xmdpt_cli.utils.lazy import lazy_names
+
+_MODULES = {
     "FID": "fid",
     "KID": "kid",
     "L1": "pixel_metrics",
@@ -80,11 +81,7 @@ if TYPE_CHECKING:  # what a type checker and an editor see; nothing of it runs
     from xmdpt_cli.metrics.registry import register
     from xmdpt_cli.metrics.ssim import SSIM, SSIM256, SSIMW51
 else:
-
-    def __getattr__(name: str) -> object:
-        if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    __getattr__ = lazy_names(__name__, {name: f"{__name__}.{m}" for name, m in _MODULES.items()})
 
 
 def __dir__() -> list[str]:

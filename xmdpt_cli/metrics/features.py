@@ -23,7 +23,14 @@ from torchvision.models import inception_v3
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.metrics.download import Published
 from xmdpt_cli.metrics.pixels import Pixels, unit_tensor
-from xmdpt_cli.metrics.weights import TOY_SEED, fill_random, identity, read_weights, weights_file
+from xmdpt_cli.metrics.weights import (
+    TOY_SEED,
+    check_weights,
+    fill_random,
+    identity,
+    read_weights,
+    weights_file,
+)
 from xmdpt_cli.progress import Progress, silent
 
 INCEPTION = Published(
@@ -107,12 +114,8 @@ def inception_features(
     path = weights_file(weights, INCEPTION, progress)
     unused = ("fc.", "AuxLogits.")
     state = {k: v for k, v in read_weights(path).items() if not k.startswith(unused)}
-    try:
-        network.load_state_dict(state, assign=True)
-    except RuntimeError:
-        raise XmdptError(
-            f"not the weights of torchvision's inception_v3: {path}", f"fetch {INCEPTION.url}"
-        ) from None
+    check_weights(state, network.state_dict(), "torchvision's inception_v3", path, INCEPTION.url)
+    network.load_state_dict(state, assign=True)
     weights_name = identity(path, INCEPTION)
     return FeatureExtractor("tvinception", weights_name, network, _to_299, 2048).to(device)
 
@@ -149,12 +152,9 @@ def tensorflow_features(
             device
         )
     path = weights_file(weights, TF_INCEPTION, progress)
-    try:
-        torch.nn.Module.load_state_dict(network, read_weights(path))
-    except RuntimeError:
-        raise XmdptError(
-            f"not the weights of torch-fidelity's Inception: {path}", f"fetch {TF_INCEPTION.url}"
-        ) from None
+    state = read_weights(path)
+    check_weights(state, network.state_dict(), "torch-fidelity's Inception", path, TF_INCEPTION.url)
+    nn.Module.load_state_dict(network, state)
     name = identity(path, TF_INCEPTION)
     return FeatureExtractor("tfinception", name, network, _to_299_antialiased, 2048).to(device)
 

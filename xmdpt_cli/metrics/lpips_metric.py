@@ -13,11 +13,17 @@ import lpips
 import torch
 from torch import Tensor, nn
 
-from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.metrics.base import PairMetric
 from xmdpt_cli.metrics.download import Published
 from xmdpt_cli.metrics.pixels import Pixels, unit_tensor
-from xmdpt_cli.metrics.weights import TOY_SEED, fill_random, identity, read_weights, weights_file
+from xmdpt_cli.metrics.weights import (
+    TOY_SEED,
+    check_weights,
+    fill_random,
+    identity,
+    read_weights,
+    weights_file,
+)
 from xmdpt_cli.progress import Progress, silent
 
 ALEXNET = Published(
@@ -121,14 +127,13 @@ def _untrained_trunk() -> lpips.LPIPS:
 
 def _load_trunk(network: lpips.LPIPS, path: Path) -> None:
     state = read_weights(path)
-    renamed = {
-        f"slice{position}.{index}.{kind}": state.get(f"features.{index}.{kind}")
+    names = {  # in torchvision's file -> in lpips
+        f"features.{index}.{kind}": f"slice{position}.{index}.{kind}"
         for position, index in enumerate(_CONVOLUTIONS, start=1)
         for kind in ("weight", "bias")
     }
-    try:
-        network.net.load_state_dict({k: v for k, v in renamed.items() if v is not None})
-    except RuntimeError:
-        raise XmdptError(
-            f"not the weights of torchvision's alexnet: {path}", f"fetch {ALEXNET.url}"
-        ) from None
+    own = network.net.state_dict()
+    used = {name: state[name] for name in names if name in state}
+    expected = {name: own[names[name]] for name in names}
+    check_weights(used, expected, "torchvision's alexnet", path, ALEXNET.url)
+    network.net.load_state_dict({names[name]: value for name, value in used.items()})

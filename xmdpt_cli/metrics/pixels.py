@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeAlias, TypeVar
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import ImageArray
+from xmdpt_cli.utils.prefetch import prefetch
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -72,8 +72,7 @@ def in_threads(function: Callable[..., B], *columns: Iterable[Any]) -> list[B]:
     threads = min(4, torch.get_num_threads(), len(rows))
     if threads < 2:
         return [function(*row) for row in rows]
-    with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(lambda row: function(*row), rows))
+    return list(prefetch(lambda row: function(*row), rows, threads=threads))
 
 
 class Once:

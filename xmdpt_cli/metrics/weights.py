@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -12,7 +13,12 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import expanded, sha256_of
 from xmdpt_cli.metrics.download import Published, download
 from xmdpt_cli.progress import Progress, silent
-from xmdpt_cli.utils.weights_files import UnreadableError, check_whole, read_tensors
+from xmdpt_cli.utils.weights_files import (
+    UnreadableError,
+    check_state_dict,
+    check_whole,
+    read_tensors,
+)
 
 TOY_SEED = 0
 
@@ -64,6 +70,19 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except Exception as err:  # safetensors raises a dozen types for what is no weights
         reason = str(err).partition("\n")[0] or type(err).__name__
         raise XmdptError(f"not a file of weights: {path} ({reason})", hint) from None
+
+
+def check_weights(
+    state: Mapping[str, Tensor], expected: Mapping[str, Tensor], network: str, path: Path, url: str
+) -> None:
+    """XmdptError unless ``state`` fits ``network``. Counters of batch norms, which older files
+    lack, may be missing."""
+
+    def without_counters(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {k: v for k, v in tensors.items() if not k.endswith(".num_batches_tracked")}
+
+    what = f"not the weights of {network}: {path}"
+    check_state_dict(without_counters(state), without_counters(expected), what, f"fetch {url}")
 
 
 def identity(path: Path, network: Published) -> str:

@@ -1,4 +1,4 @@
-"""Mend what a check found, as far as that goes without the photographs."""
+"""Repair what a check found, as far as possible without the raw images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import only_process
 from xmdpt_cli.prepare.findings import CheckReport, Finding
 from xmdpt_cli.prepare.verify import read_settings, try_manifest
-from xmdpt_cli.prepare.verify_shard import Walked, walk_shard
+from xmdpt_cli.prepare.verify_shard import ShardContent, walk_shard
 from xmdpt_cli.storage.stores import Store
 
 INDEX_KINDS = {"index-missing", "index-broken", "index-differs"}
@@ -22,11 +22,11 @@ SHARD_KINDS = {"shard-missing", "shard-size", "shard-sha256"}
 
 @dataclass
 class Repair:
-    """What was done, and what is left to do."""
+    """What was repaired, and what remains."""
 
     rebuilt: list[str] = field(default_factory=list)  # index files written
-    removed: list[str] = field(default_factory=list)  # left-overs that are gone
-    remake: list[str] = field(default_factory=list)  # shards for prepare to make again
+    removed: list[str] = field(default_factory=list)  # unfinished files
+    remake: list[str] = field(default_factory=list)  # shards that prepare must make again
     remaining: list[Finding] = field(default_factory=list)
     unfinished: bool = False  # no dataset.json: prepare has to be run again
 
@@ -36,11 +36,11 @@ class Repair:
 
 
 def repair_dataset(store: Store, report: CheckReport) -> Repair:
-    """Rebuild indexes, remove left-overs, and name the shards that must be made again.
+    """Rebuild indexes, remove unfinished files, and list the shards that must be made again.
 
-    A shard is never changed here: those of ``remake`` are replaced by ``prepare_datasets``, once
-    their successors are whole. Without a readable prepare.json they cannot be made again, and
-    stay among what remains.
+    Shards are not changed here: ``prepare_datasets`` replaces those of ``remake`` once the new ones
+    are complete. Without a readable prepare.json they cannot be made again, and are listed in
+    ``remaining``.
 
     Raises XmdptError if another process works in the folder, OSError if the store fails.
     """
@@ -96,11 +96,11 @@ class _Mender:
         try:
             self.store.remove(name)
             self.repair.removed.append(name)
-        except (OSError, XmdptError):  # a folder, or no right to: it stays in the report
+        except (OSError, XmdptError):  # a folder, or no permission: it stays in the report
             pass
 
     def mend(self, shard: str) -> None:
-        """Rebuild a shard's index if the shard is intact, else have it made again."""
+        """Rebuild a shard's index if the shard is intact, else list it in ``remake``."""
         entry = self.entries.get(shard)
         index = read_index(self.store, shard)
         wanted = entry["sha256"] if entry else index.sha256 if index else None
@@ -116,20 +116,22 @@ class _Mender:
         if entry is not None:
             rebuilt = self._rebuild(shard, entry, walked)
         else:
-            rebuilt = replace(index, samples=walked.samples) if index and walked.whole else None
+            rebuilt = replace(index, samples=walked.samples) if index and walked.complete else None
         if rebuilt is None:
             self._remake(shard)
         elif rebuilt != index:
             write_index(self.store, rebuilt)
             self.repair.rebuilt.append(index_name(shard))
 
-    def _rebuild(self, shard: str, entry: dict[str, Any], walked: Walked) -> ShardIndex | None:
-        """The index that was written with this shard; None if that cannot be known."""
+    def _rebuild(
+        self, shard: str, entry: dict[str, Any], walked: ShardContent
+    ) -> ShardIndex | None:
+        """The index that was written with this shard; None if it cannot be determined."""
         assert self.manifest is not None
         skipped = entry.get("skipped")
         if skipped is None and not self.manifest["skipped"]:
             skipped = []
-        if skipped is None or not walked.whole:
+        if skipped is None or not walked.complete:
             return None
         return ShardIndex(
             shard,

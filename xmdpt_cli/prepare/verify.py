@@ -1,12 +1,10 @@
-"""Verify a prepared dataset: is everything there, unharmed, and does it fit together?
+"""Verify a prepared dataset: its files, their content, and whether they fit together.
 
-Shards are read once, an item at a time; what is remembered of all items is their keys and
-the positions of their pairs.
+Shards are read once, an item at a time.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -27,23 +25,20 @@ from xmdpt_cli.files import left_by_system
 from xmdpt_cli.pose.frames import AUTO
 from xmdpt_cli.prepare.findings import CheckReport, Finding
 from xmdpt_cli.prepare.verify_across import AcrossShards
-from xmdpt_cli.prepare.verify_keypoints import People
 from xmdpt_cli.prepare.verify_shard import ShardCheck
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.storage.stores import Store
 from xmdpt_cli.utils import records
-from xmdpt_cli.utils.splits import SPLITS
+from xmdpt_cli.utils.safe_names import SHARD
 
-SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{6}}\.tar")
-REPORTS = ("sheet.png", "report.html")  # lie in the folder once a report was written
+REPORTS = ("sheet.png", "report.html")  # written beside the shards by a report
 
 
 def check_dataset(store: Store, *, deep: bool = True, progress: Progress = silent) -> CheckReport:
-    """Look at everything in a prepared folder and report what is wrong with it.
+    """Verify a prepared folder. Nothing is changed.
 
-    ``deep``: read every shard and check its sha256, images, keypoints and tensors; otherwise
-    only that files have their size and that indexes and the manifest agree. ``progress`` counts
-    images. Nothing is changed.
+    ``deep``: read every shard and check its SHA-256, images, keypoints and tensors; otherwise
+    only the files' sizes and whether indexes and manifest agree. ``progress`` counts images.
 
     Raises XmdptError if there is no prepared dataset, finished or not, or of another version.
     """
@@ -54,13 +49,12 @@ def check_dataset(store: Store, *, deep: bool = True, progress: Progress = silen
     _settings(settings, manifest, BEGUN in names, report)
     resolution = (manifest or settings or {}).get("resolution")
     resolution = resolution if isinstance(resolution, int) else None
-    entries = {str(entry["name"]): entry for entry in (manifest or {"shards": []})["shards"]}
-    shards = list(entries) or [name for name in names if SHARD_NAME.fullmatch(name)]
+    entries = {str(entry["name"]): entry for entry in manifest["shards"]} if manifest else {}
+    shards = list(entries) or [name for name in names if SHARD.fullmatch(name)]
     report.shards = len(shards)
     total = sum(int(c["images"]) for c in manifest["counts"].values()) if manifest else 0
     progress("check", 0, total)
-    across, done, known = AcrossShards(report), 0, True
-    people = People()
+    across, done, complete = AcrossShards(report), 0, True
     for shard in shards:
 
         def seen(views: int, shard: str = shard) -> None:
@@ -69,35 +63,37 @@ def check_dataset(store: Store, *, deep: bool = True, progress: Progress = silen
             progress("check", done, total, shard=shard)
 
         entry = entries.get(shard)
-        one = ShardCheck(store, shard, entry, report.add)
-        samples = one.samples(deep, resolution, seen)
-        people.add(one.keypoints, samples or [])
-        known = known and samples is not None
-        report.bytes += 0 if samples is None else store.size(shard) or 0
-        for sample in samples or []:
-            across.add(shard, str(entry["split"]) if entry else shard.split("-")[0], sample)
+        check = ShardCheck(store, shard, entry, report.add)
+        samples = check.samples(deep, resolution, seen)
+        across.keypoints += check.keypoints
+        if samples is None:
+            complete = False
+            continue
+        report.bytes += store.size(shard) or 0
+        for sample in samples:
+            across.add(shard, entry["split"] if entry else shard.split("-")[0], sample)
             if not deep:
                 across.add_pairs(shard, sample)
-    if manifest is not None and known:
-        across.compare_counts(manifest["counts"])
+    if manifest is not None and complete:
+        across.compare_counts(manifest)
     if resolution is not None:
         options = (settings or {}).get(OPTIONS)
         frame = options.get("frame", AUTO) if isinstance(options, dict) else AUTO
-        people.report(resolution, report.add, by_hand=frame != AUTO)
+        across.check_keypoints(resolution, forced=frame != AUTO)
     _strays(names, shards, report)
     progress("check", total, total)
     return report
 
 
 def _names(store: Store) -> list[str]:
-    """What lies in the folder; a web server lists nothing, so there are no strays to be found."""
+    """The files in the folder; of a web server, which lists none, only the two known ones."""
     if store.read_only:
         return [name for name in (BEGUN, MANIFEST) if store.size(name) is not None]
     return store.names()
 
 
 def try_manifest(store: Store) -> dict[str, Any] | XmdptError:
-    """dataset.json, or why it cannot be had."""
+    """dataset.json, or the error of reading it."""
     try:
         return read_manifest(store)
     except XmdptError as err:
@@ -105,7 +101,7 @@ def try_manifest(store: Store) -> dict[str, Any] | XmdptError:
 
 
 def read_settings(store: Store) -> dict[str, Any] | None:
-    """prepare.json, None if it is not there or not readable."""
+    """prepare.json, None if it is missing or not readable."""
     return _json_object(store, BEGUN, dict[str, Any])
 
 
@@ -125,7 +121,7 @@ def _manifest(store: Store, names: list[str], report: CheckReport) -> dict[str, 
         raise manifest  # no prepared dataset at all
     kind = _json_object(store, MANIFEST, Kind)
     if kind is not None and (kind["format"], kind["version"]) != (FORMAT, VERSION):
-        raise manifest  # its shards are not for this program to judge
+        raise manifest  # this version cannot check its shards
     wrong = "manifest-broken" if MANIFEST in names else "manifest-missing"
     report.add(Finding(wrong, manifest.message, RUN_AGAIN))
     return None
@@ -134,12 +130,12 @@ def _manifest(store: Store, names: list[str], report: CheckReport) -> dict[str, 
 def _settings(
     settings: dict[str, Any] | None,
     manifest: dict[str, Any] | None,
-    there: bool,
+    exists: bool,
     report: CheckReport,
 ) -> None:
     if settings is None:
-        kind, state = ("broken", "not readable") if there else ("missing", "not there")
-        message = f"{BEGUN}, which says what it was made from, is {state}"
+        kind, state = ("broken", "not readable") if exists else ("missing", "missing")
+        message = f"{BEGUN}, which records what it was made from, is {state}"
         hint = "training works; to make a shard again, prepare into a new folder"
         report.add(Finding(f"settings-{kind}", message, hint))
         return
@@ -158,7 +154,7 @@ def _strays(names: Iterable[str], shards: list[str], report: CheckReport) -> Non
         if name.endswith(".part"):
             message, hint = "left by something interrupted", "--repair removes it"
             report.add(Finding("stray-part", message, hint, name))
-        elif SHARD_NAME.fullmatch(name.replace(".index.json", ".tar")):
+        elif SHARD.fullmatch(name.replace(".index.json", ".tar")):
             message = f"a shard's file that {MANIFEST} does not list"
             hint = "it is not used: remove it, or copy the dataset again"
             report.add(Finding("stray-shard", message, hint, name))

@@ -1,11 +1,10 @@
-"""Whether the members of one item are what the writer of shards would have written."""
+"""Verify the members of one item: names, image, keypoints, tensors, pairs."""
 
 from __future__ import annotations
 
 import io
-import math
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -15,42 +14,47 @@ from numpy.typing import NDArray
 from PIL import Image
 from typing_extensions import TypedDict
 
-from xmdpt_cli.data.index import SUFFIXES, Count, SamplePlace, TensorPlace, ViewPlace
+from xmdpt_cli.data.index import (
+    SUFFIXES,
+    Count,
+    DType,
+    SamplePlace,
+    TensorPlace,
+    ViewPlace,
+    tensor_bytes,
+)
 from xmdpt_cli.data.shard_reader import parse_keypoints
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.prepare.tar_walk import Member
 from xmdpt_cli.utils import records
 
-
-def _bits(mask: int, dtype: str) -> Callable[[bytes], int]:
-    """Counts the numbers whose exponent's bits are all set: they are no numbers."""
-
-    def count(data: bytes) -> int:
-        values = np.frombuffer(data, dtype=dtype)
-        return int(np.count_nonzero((values & mask) == mask))
-
-    return count
-
-
-def _floats(dtype: str) -> Callable[[bytes], int]:
-    def count(data: bytes) -> int:
-        return int(np.count_nonzero(~np.isfinite(np.frombuffer(data, dtype=dtype))))
-
-    return count
-
-
-# safetensors' names -> bytes a number, and how many of the numbers are not finite. Numpy has no
-# bfloat16 and no float8; e4m3 has no infinity, and one pattern of bits that is no number.
-NUMBERS: dict[str, tuple[int, Callable[[bytes], int]]] = {
-    "F64": (8, _floats("<f8")),
-    "F32": (4, _floats("<f4")),
-    "F16": (2, _floats("<f2")),
-    "BF16": (2, _bits(0x7F80, "<u2")),
-    "F8_E4M3": (1, _bits(0x7F, "u1")),
-    "F8_E5M2": (1, _bits(0x7C, "u1")),
-    **{name: (size, lambda data: 0) for name, size in
-       (("I64", 8), ("I32", 4), ("I16", 2), ("I8", 1), ("U8", 1), ("BOOL", 1))},
+# Floating-point dtypes as unsigned integers, and the bits of their exponent: a value is not finite
+# if all of them are set (of F8_E4M3, which has no infinity, the bits of its only NaN).
+_EXPONENTS = {
+    "F64": ("<u8", 0x7FF << 52), "F32": ("<u4", 0xFF << 23), "F16": ("<u2", 0x1F << 10),
+    "BF16": ("<u2", 0xFF << 7), "F8_E4M3": ("u1", 0x7F), "F8_E5M2": ("u1", 0x7C),
 }  # fmt: skip
+
+
+def count_not_finite(data: bytes, dtype: str) -> int:
+    """How many of the numbers are NaN or infinite; ``dtype`` is safetensors' name of theirs."""
+    if dtype not in _EXPONENTS:
+        return 0
+    unsigned, mask = _EXPONENTS[dtype]
+    bits = np.frombuffer(data, unsigned)
+    return int(np.count_nonzero((bits & bits.dtype.type(mask)) == mask))
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file of a tar; ``offset`` is where its content begins."""
+
+    name: str
+    offset: int
+    data: bytes
+
+    @property
+    def place(self) -> tuple[int, int]:
+        return self.offset, len(self.data)
 
 
 class _Pair(TypedDict):
@@ -62,7 +66,7 @@ class _Pair(TypedDict):
 class _Entry(TypedDict):
     """One tensor in the header of a safetensors member."""
 
-    dtype: str
+    dtype: DType
     shape: list[Count]
     data_offsets: Annotated[list[int], Len(2, 2)]
 
@@ -72,7 +76,7 @@ _TABLES = {"files": dict[str, str], "pairs": list[_Pair]}
 
 @dataclass(frozen=True)
 class Trouble:
-    """Something wrong in an item; ``view`` is empty where it concerns the item."""
+    """Something wrong in an item; ``view`` is empty if it concerns the whole item."""
 
     kind: str
     item: str
@@ -82,19 +86,19 @@ class Trouble:
 
 @dataclass
 class ItemCheck:
-    """One item of a shard as its members say; ``place`` is None if they do not tell."""
+    """What was found in one item of a shard."""
 
     key: str
-    place: SamplePlace | None = None
+    place: SamplePlace | None = None  # None if the members do not determine it
     troubles: list[Trouble] = field(default_factory=list)
-    keypoints: list[NDArray[np.float64]] = field(default_factory=list)  # sound ones, in pixels
+    keypoints: list[NDArray[np.float64]] = field(default_factory=list)  # the valid ones, in pixels
 
     def add(self, kind: str, message: str, view: str = "") -> None:
         self.troubles.append(Trouble(kind, self.key, view, message))
 
 
 def check_item(key: str, members: Iterable[Member], resolution: int | None) -> ItemCheck:
-    """Read every member of one item: its place for the index, and what is wrong with it.
+    """Verify every member of one item, and find its place for the index.
 
     ``resolution``: side of the images in pixels, None if not known.
     """
@@ -111,7 +115,7 @@ def check_item(key: str, members: Iterable[Member], resolution: int | None) -> I
         elif suffix in SUFFIXES and suffix not in views.get(view, {}):
             views.setdefault(view, {})[suffix] = member
         else:
-            found.add("member", f"a member that is not expected, or twice: {member.name}")
+            found.add("member", f"an unexpected or repeated member: {member.name}")
     files = _files(tables.get("files"), views, found)
     pairs = _pairs(tables.get("pairs"), views, found)
     places = {}
@@ -145,16 +149,16 @@ def _pairs(
 
 
 def check_pairs(pairs: list[tuple[str, str, int]], views: Iterable[str], found: ItemCheck) -> None:
-    """Pairs name views that are there, and at least one pair uses a view."""
-    there = set(views)
+    """Verify that there are pairs, and that each is of two views of the item."""
+    existing = set(views)
     if not pairs:
         found.add("pairs", "an item without pairs")
     for source, target, position in pairs:
         for view in (source, target):
-            if view not in there:
-                found.add("pairs", f"pair {position} points at a view that is not there", view)
+            if view not in existing:
+                found.add("pairs", f"pair {position} names a view that does not exist", view)
         if source == target:
-            found.add("pairs", f"pair {position} goes from a view to itself", source)
+            found.add("pairs", f"pair {position} is of a view and itself", source)
 
 
 def _view(
@@ -169,24 +173,22 @@ def _view(
         found.add("member", f"without its {', '.join(missing)}", view)
         return None
     png, npy, tensors = (parts[suffix] for suffix in SUFFIXES)
-    broken = keypoints_trouble(npy.data, resolution)
-    for kind, message in (
-        ("image", image_trouble(png.data, resolution)),
-        ("keypoints", broken),
-    ):
-        if message:
-            found.add(kind, message, view)
-    if not broken:
-        found.keypoints.append(np.load(io.BytesIO(npy.data), allow_pickle=False))
+    trouble = image_trouble(png.data, resolution)
+    if trouble:
+        found.add("image", trouble, view)
+    trouble = keypoints_trouble(npy.data, resolution)
+    if trouble:
+        found.add("keypoints", trouble, view)
+    else:
+        found.keypoints.append(parse_keypoints(npy.data))
     try:
         places = read_tensors(tensors)
     except ValueError as err:
         found.add("tensors", f"broken safetensors ({err})", view)
         return None
     for name, place in places.items():
-        size, not_finite = NUMBERS[place.dtype]
         begin = place.offset - tensors.offset
-        count = not_finite(tensors.data[begin : begin + math.prod(place.shape) * size])
+        count = count_not_finite(tensors.data[begin : begin + place.bytes], place.dtype)
         if count:
             found.add("not-finite", f"{count} numbers of {name} are not finite", view)
     return ViewPlace(file or "", png.place, npy.place, tensors.place, places)
@@ -206,11 +208,9 @@ def read_tensors(member: Member) -> dict[str, TensorPlace]:
     except XmdptError as err:
         raise ValueError(err.message) from None
     for name, entry in entries.items():
-        if entry["dtype"] not in NUMBERS:
-            raise ValueError(f"{name} is of an unknown type {entry['dtype']}")
         first, last = entry["data_offsets"]
         shape = tuple(entry["shape"])
-        if last - first != math.prod(shape) * NUMBERS[entry["dtype"]][0]:
+        if last - first != tensor_bytes(entry["dtype"], shape):
             raise ValueError(f"{name} has {last - first} bytes for {entry['dtype']} {shape}")
         if first < 0 or begin + last > len(member.data):
             raise ValueError(f"{name} lies beyond the file's end")
@@ -222,7 +222,7 @@ def image_trouble(data: bytes, resolution: int | None) -> str:
     """What is wrong with a stored image, empty if nothing."""
     try:
         with warnings.catch_warnings():
-            # a damaged header may name a size that Pillow warns about before it fails
+            # a damaged header may state a size that Pillow warns about before it fails
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
                 shape = (image.height, image.width, len(image.getbands()))
@@ -243,8 +243,8 @@ def keypoints_trouble(data: bytes, resolution: int | None) -> str:
         return f"the keypoints cannot be read ({err})"
     absent = np.isnan(points)
     if np.isinf(points).any() or (absent[:, 0] != absent[:, 1]).any():
-        return "a joint is neither there nor absent (both coordinates NaN)"
-    # annotated joints may lie a little outside the image, never by a whole image
+        return "a joint has one NaN or infinite coordinate (a missing joint has two NaN)"
+    # annotated joints may lie a little outside the image
     if resolution is not None and not absent.all():
         low, high = float(np.nanmin(points)), float(np.nanmax(points))
         if low < -resolution or high > 2 * resolution:

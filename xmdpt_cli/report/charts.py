@@ -56,7 +56,8 @@ STYLE = {
     "legend.frameon": False,
 }
 styled = matplotlib.style.context(["default", STYLE])  # whatever a matplotlibrc says
-plain_number = FuncFormatter(lambda value, _: f"{value:,.4g}")  # 1,000 and 0.5, not 10^3
+# 10,000 and 0.5, not 10^4
+plain_number = FuncFormatter(lambda v, _: f"{v:,.0f}" if v >= 1000 else f"{v:.4g}")
 percent_number = FuncFormatter(lambda value, _: f"{value:g}%")
 MAX_BARS = 20  # a longer histogram is put into bins
 WIDTH = 440  # of the charts of the dataset page: on a phone their text is still legible

@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from matplotlib.ticker import LogLocator
 
 from xmdpt_cli.report.charts import COLOURS, SOFT, Chart, plain_number, styled
 
 
-@styled
-def roof_chart(report: Mapping[str, Any], title: str) -> str:
-    """Every row of a sampling report as an SVG file: GFLOP across, seconds up, both logarithmic.
+class Dot(NamedTuple):
+    """One measured implementation of a model."""
 
-    The lines are what the machine's own peak allows in each precision: no row can lie below.
+    model: str  # decides the colour
+    name: str
+    gflop: float  # per image
+    seconds: float  # per image
+    mfu: float  # share of the peak, 0..1
+
+
+@styled
+def roof_chart(dots: Sequence[Dot], peaks: Mapping[str, float], title: str) -> str:
+    """An SVG file: GFLOP across, seconds up, both logarithmic.
+
+    ``peaks``: measured GFLOP/s of the machine by precision. Each is a line that no dot of that
+    precision can lie below.
     """
     chart = Chart(720, 400)
     axes = chart.axes
-    rows = report["rows"]
-    models = list(dict.fromkeys(row["model"] for row in rows))
-    for number, model in enumerate(models):
-        of_model = [row for row in rows if row["model"] == model]
-        work = [row["gflop"] for row in of_model]
-        seconds = [1 / row["images_per_second"] for row in of_model]
+    for number, model in enumerate(dict.fromkeys(dot.model for dot in dots)):
+        own = [dot for dot in dots if dot.model == model]
+        work, seconds = [dot.gflop for dot in own], [dot.seconds for dot in own]
         colour = COLOURS[number % len(COLOURS)]
-        dots = axes.scatter(work, seconds, 90, colour, alpha=0.75, linewidths=0, label=model)
-        said = [
-            f"{row['key']}: {x:,.0f} GFLOP, {y:.3g} s, MFU {row['mfu']['median']:.0%}"
-            for row, x, y in zip(of_model, work, seconds, strict=True)
-        ]
-        chart.mark(dots, "row", said)
-    peaks = {
-        name.removeprefix("peak "): value["median"] / 1e9
-        for name, value in report["peak"].items()
-        if name != "copy"
-    }
+        marks = axes.scatter(work, seconds, 90, colour, alpha=0.75, linewidths=0, label=model)
+        texts = [f"{d.name}: {d.gflop:,.0f} GFLOP, {d.seconds:.3g} s, MFU {d.mfu:.0%}" for d in own]
+        chart.mark(marks, "row", texts)
     axes.set(xscale="log", yscale="log", title=title)
     axes.set(xlabel="GFLOP per image", ylabel="seconds per image")
     left, right = axes.get_xlim()

@@ -160,10 +160,7 @@ class FolderGroundTruth:
     def shown(self, name: str) -> dict[str, ImageArray]:
         """Both images of a pair."""
         _, made, truth = next(named for named in self._named if named[0] == name)
-        return {
-            "truth": np.asarray(load_image(truth)),
-            "generated": np.asarray(load_image(made)),
-        }
+        return {"truth": np.asarray(load_image(truth)), "generated": np.asarray(load_image(made))}
 
     def reference_set(self) -> ReferenceSet:
         def images() -> Sized[ImageArray]:

@@ -23,12 +23,7 @@ from xmdpt_cli.pose.tracking import EmptyFrames
 from xmdpt_cli.sampling import hub
 from xmdpt_cli.sampling.batch_size import fit_memory
 from xmdpt_cli.sampling.encoders import LazyEncoders
-from xmdpt_cli.sampling.generation import (
-    Callback,
-    describe_image,
-    generate_images,
-    pose_requests,
-)
+from xmdpt_cli.sampling.generation import Callback, describe_image, generate_images, pose_requests
 from xmdpt_cli.sampling.inputs import (
     DEFAULT_OPTIONS,
     InputOptions,
@@ -225,12 +220,7 @@ def read_views(
     openpose = pipe.encoders.find_openpose
     return [
         read_view(
-            image,
-            pipe.resolution,
-            openpose,
-            options,
-            keypoints=given,
-            needs_keypoints=needed,
+            image, pipe.resolution, openpose, options, keypoints=given, needs_keypoints=needed
         )
         for image, given in zip(sources, points, strict=True)
     ]

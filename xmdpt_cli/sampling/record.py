@@ -6,7 +6,7 @@ The record stores the settings, so that images of different settings are never m
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -80,9 +80,7 @@ def save_sheet(
         save_bytes(out / SHEET, fast_png_bytes(sheet, png_text(metadata)))
 
 
-def differences(
-    before: Mapping[str, Any], now: Mapping[str, Any], ignored: Collection[str] = ()
-) -> list[str]:
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The settings of ``now`` that differ in ``before``: ``steps (there 20, now 50)``, or the name
     alone where the values are long. The sampling settings are compared one by one."""
     settings = set(now.get("sampling", {}))
@@ -92,15 +90,13 @@ def differences(
         if key in settings or isinstance(value, (bool, int))
         else key
         for key, value in wanted.items()
-        if key not in ignored and there.get(key) != value
+        if there.get(key) != value
     ]
 
 
-def refuse_others(
-    what: Path, before: Mapping[str, Any], now: Mapping[str, Any], ignored: Collection[str] = ()
-) -> None:
-    """XmdptError if ``what``, a folder or file, was generated with other settings."""
-    differs = differences(before, now, ignored)
+def refuse_others(what: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """XmdptError if the folder ``what`` was generated with other settings."""
+    differs = differences(before, now)
     if differs:
         raise XmdptError(
             f"{what} holds samples made otherwise; what differs: {', '.join(differs)}", OTHER_OUT

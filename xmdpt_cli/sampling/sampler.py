@@ -135,8 +135,7 @@ class Sampler:
             config = SamplingConfig(**named)
         except TypeError as err:
             raise XmdptError(
-                f"the model's sampling defaults are not understood ({err})",
-                "correct xmdpt.json",
+                f"the model's sampling defaults are not understood ({err})", "correct xmdpt.json"
             ) from None
         for name in ("guidance", "power"):
             if not math.isfinite(getattr(config, name)):

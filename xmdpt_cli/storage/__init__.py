@@ -1,1 +1,1 @@
-"""Folders of files that are written whole, on this machine or behind a URL (fsspec)."""
+"""Folders whose files are written atomically, on this machine or behind a URL (fsspec)."""

@@ -1,7 +1,7 @@
 """Several processes, on one machine or many, that prepare one dataset.
 
-They share nothing but the output folder: each leaves a small file there now and then, a beat, and
-a rank that waits for another checks its heartbeat.
+They share only the output folder: each rank writes a heartbeat there, a small file, and a rank that
+waits for another checks its heartbeat.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ _PATIENCE = 1200.0  # seconds without a beat: longer than one encoder call on a 
 
 @dataclass(frozen=True)
 class World:
-    """Which of how many processes this is."""
+    """Rank of this process and number of processes."""
 
     rank: int = 0
     size: int = 1
 
     @classmethod
     def from_environment(cls) -> World:
-        """RANK and WORLD_SIZE, as torchrun and accelerate set them; alone without them."""
+        """From RANK and WORLD_SIZE; a single process if they are not set."""
         return cls(*rank_and_size())
 
 
 class Meeting:
-    """This rank's beat, and waiting for the others. Alone, nothing is written."""
+    """The heartbeat of this rank, and waiting for other ranks. A single process writes nothing."""
 
     def __init__(self, store: Store, world: World, patience: float = _PATIENCE) -> None:
         self.store, self.world, self.patience = store, world, patience
         self._token, self._count, self._last = uuid.uuid4().hex, 0, -_BEAT_EVERY
         self._poll = 0.2 if store.folder is not None else 5.0
-        # what an earlier, interrupted run left is no sign of life, nor of failure
+        # heartbeats of an earlier, interrupted run do not count
         self._stale = {rank: self._read(rank) for rank in self._others()}
         self.beat()
 
@@ -61,7 +61,7 @@ class Meeting:
             return ""
 
     def beat(self, failure: str | None = None) -> None:
-        """Write this rank's heartbeat, at most every ten seconds; or that it has failed."""
+        """Write this rank's heartbeat, at most every ten seconds, or its failure at once."""
         now = time.monotonic()
         if self.world.size == 1 or (failure is None and now - self._last < _BEAT_EVERY):
             return
@@ -70,9 +70,9 @@ class Meeting:
         self.store.write(_name(self.world.rank), json.dumps(content).encode())
 
     def wait(self, ready: Callable[[], T | None], what: str) -> T:
-        """``ready()`` as soon as it is not None.
+        """Return ``ready()`` as soon as it is not None.
 
-        Raises XmdptError if a rank says that it failed, or is not heard of for too long.
+        Raises XmdptError if a rank reports a failure or its heartbeat stops for too long.
         """
         seen = {rank: ("", time.monotonic()) for rank in self._others()}
         while True:
@@ -97,13 +97,13 @@ class Meeting:
             time.sleep(self._poll)
 
     def close(self) -> None:
-        """Take this rank's beat away."""
+        """Remove this rank's heartbeat."""
         if self.world.size > 1:
             self.store.remove(_name(self.world.rank))
 
 
 class _Beat(TypedDict):
-    """What a rank leaves for the others."""
+    """The content of a heartbeat."""
 
     failure: str | None
 

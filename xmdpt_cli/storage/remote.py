@@ -1,4 +1,4 @@
-"""Stores behind URLs, through fsspec: sftp://, s3://, gs://, http(s):// and what else it knows.
+"""Stores behind URLs, through fsspec: sftp://, s3://, gs://, http(s):// and its other protocols.
 
 Keys, passwords and endpoints are configured as fsspec's users do: in the URL, in
 ``~/.config/fsspec/*.json`` or in the environment (``FSSPEC_SFTP_KEY_FILENAME=...``,
@@ -44,9 +44,9 @@ _WRITABLE = "give a folder, or a URL that can be written: sftp://, s3://, gs://"
 class RemoteStore:
     """A folder behind a URL (the protocol ``Store``); connects at the first use.
 
-    Every thread has its own connection. Errors that can be temporary (a lost
-    connection, HTTP's 503) is tried again, ``TRIES`` times in all; a server that was never
-    reached is not waited for.
+    Each thread has its own connection. After an error that may be temporary (a lost connection,
+    HTTP's 503) an operation is repeated, up to ``TRIES`` times in all, unless the server was never
+    reached.
     """
 
     folder = None
@@ -181,7 +181,7 @@ class RemoteStore:
         return self._local.system
 
     def _do(self, doing: str, name: str, work: Callable[[Any], T]) -> T:
-        """``work(file system)``, again while that may help. FileNotFoundError passes."""
+        """``work(file system)``, repeated after temporary errors. FileNotFoundError is raised."""
         for attempt in range(TRIES):
             try:
                 done = work(self._system())
@@ -210,7 +210,7 @@ class RemoteStore:
 
 
 def _read(system: Any, path: str, offset: int, length: int | None) -> bytes:
-    """A file, or a part of it; b"" from behind its end."""
+    """The bytes of a file, or of a part of it; b"" behind its end."""
     if hasattr(system, "ftp") and hasattr(system.ftp, "posix_rename"):
         # paramiko asks for 32 kB and waits for them, except in readv, which asks ahead; read of
         # more than a request copies what it has again and again
@@ -231,7 +231,7 @@ def _read(system: Any, path: str, offset: int, length: int | None) -> bytes:
 
 
 def _rename(system: Any, old: str, new: str) -> None:
-    """Rename in one step where the server can; sftp version 3 alone does not overwrite."""
+    """Rename atomically if the server supports it; plain sftp version 3 does not overwrite."""
     try:
         system.mv(old, new)
     except FileNotFoundError:
@@ -245,8 +245,8 @@ def _rename(system: Any, old: str, new: str) -> None:
 
 
 def _netrc_options(url: str) -> dict[str, Any]:
-    """Name and password of a web server from ``~/.netrc`` (or ``$NETRC``), as curl reads them;
-    none for a URL that has its own, or where fsspec's configuration says how to get in."""
+    """User and password of a web server from ``~/.netrc`` (or ``$NETRC``), as curl reads them;
+    empty if the URL or fsspec's configuration contains its own."""
     import netrc
 
     from fsspec.config import conf  # type: ignore[import-untyped]
@@ -269,7 +269,7 @@ def _netrc_options(url: str) -> dict[str, Any]:
 
 
 def _ssh_options() -> dict[str, Any]:
-    """What fsspec's ssh lacks: limits of time, and a look into known_hosts."""
+    """Options that fsspec's ssh lacks: timeouts and a check of known_hosts."""
     import paramiko  # type: ignore[import-untyped]
     from fsspec.config import conf
     from fsspec.implementations import sftp  # type: ignore[import-untyped]

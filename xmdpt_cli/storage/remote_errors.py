@@ -1,6 +1,6 @@
-"""What went wrong behind a URL, in words, and whether trying again may help.
+"""Messages for errors of remote stores, and which errors may be temporary.
 
-The libraries' exceptions are known by name, so that none of them is imported for it.
+The libraries' exceptions are recognised by name, so that no library is imported.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def explained(protocol: str, doing: str, place: str, err: BaseException) -> Xmdp
 
 
 def cause(err: BaseException) -> BaseException:
-    """What happened; fsspec's web file system calls a lost connection FileNotFoundError too."""
+    """The cause of an error: fsspec's http wraps lost connections in FileNotFoundError."""
     inner = err.__cause__
     if isinstance(err, FileNotFoundError) and inner is not None:
         known = may_pass(inner) or is_refused(inner) or is_shut_out(inner)

@@ -1,7 +1,7 @@
-"""A folder of files that are complete or absent: on this machine, or behind a URL.
+"""A folder whose files are complete or absent: on this machine, or behind a URL.
 
-A prepared dataset is such a folder, flat, with a few names. ``open_store`` takes what a user
-types: a path, ``sftp://user@host/folder``, ``s3://bucket/folder``, ``https://host/folder``.
+A prepared dataset is such a folder, without subfolders. ``open_store`` accepts what a user types:
+a path, ``sftp://user@host/folder``, ``s3://bucket/folder``, ``https://host/folder``.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from xmdpt_cli.utils.safe_names import plain
 
 
 class Store(Protocol):
-    """What reading and writing a dataset needs of a folder.
+    """The operations on a folder that reading and writing a dataset need.
 
-    Names are plain file names, any other is refused (XmdptError). Reading a missing file raises
-    FileNotFoundError, any other trouble is an OSError that says where, or an XmdptError.
+    Names are plain file names; others raise XmdptError. Reading a missing file raises
+    FileNotFoundError; other failures are an OSError that names the file, or an XmdptError.
     """
 
     url: str  # as shown in messages
 
     @property
     def folder(self) -> Path | None:
-        """Where it lies, if it is a folder of this machine."""
+        """Its path, if it is a folder of this machine."""
         ...
 
     @property
@@ -50,19 +50,19 @@ class Store(Protocol):
         ...
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a small file: whole or not at all."""
+        """Write a small file atomically."""
         ...
 
     def scratch(self, name: str) -> Path:
-        """Where on this machine to write a large file, before ``put``."""
+        """The path on this machine at which to write a large file before ``put``."""
         ...
 
     def put(self, file: Path, name: str) -> None:
-        """Move a finished local file in: whole or not at all."""
+        """Move a finished local file into the folder, atomically."""
         ...
 
     def remove(self, name: str) -> None:
-        """Remove a file; none there is fine."""
+        """Remove a file, if it exists."""
         ...
 
 
@@ -116,7 +116,7 @@ class LocalStore:
 
 
 def is_url(place: str | Path) -> bool:
-    """Whether it names a place that fsspec reaches, rather than a path of this machine."""
+    """Whether ``place`` is a URL for fsspec rather than a path of this machine."""
     text = str(place)
     return isinstance(place, str) and "://" in text and not text.startswith("file://")
 
@@ -139,7 +139,7 @@ def refuse_url(option: str, value: str | Path, *, hub: bool = False) -> None:
 
 
 def open_store(place: str | Path | Store) -> Store:
-    """The store at a path or URL; nothing is made or looked up yet. A store is given back."""
+    """The store at a path or URL, not opened yet; a store is returned unchanged."""
     if not isinstance(place, (str, Path)):
         return place
     if is_url(place):

@@ -22,7 +22,7 @@ from xmdpt_cli.images import ImageArray, resize_square
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.toy.encoders import toy_dino, toy_vae
 from xmdpt_cli.vae_training.config import VaeConfig, settle
-from xmdpt_cli.vae_training.examples import ImageExamples, Images, draw
+from xmdpt_cli.vae_training.examples import ImageExamples, Images, sample_batch
 from xmdpt_cli.vae_training.loop import VAEStats, train_vae
 from xmdpt_cli.vae_training.trainer import VaeTrainer
 
@@ -137,7 +137,7 @@ def vae_seconds(size: int, vae_steps: int) -> float:
     with _threads(size):
         for step in range(_TIMED_STEPS):
             began = time.perf_counter()
-            trainer.step(draw(examples, vae, 0, step, BATCH, 0, 1))
+            trainer.step(sample_batch(examples, vae, 0, step, BATCH, 0, 1))
             seconds.append(time.perf_counter() - began)
     return vae_steps * float(np.median(seconds[1:]))  # the first one warms up
 

@@ -52,8 +52,8 @@ class Sums(TypedDict):
 
 
 class State(TypedDict):
-    """state.json: the step, what is left of the optimizers' state beside tensors, and the run's own
-    records (``numbers`` to ``counters`` as in ``state_dict.OptimizerState``)."""
+    """state.json: the step, the run's own records, and the optimizers' state besides tensors
+    (``numbers`` and ``counters``, see ``state_dict.OptimizerState``)."""
 
     step: Count
     files: dict[Name, Sums]
@@ -78,10 +78,10 @@ def save(
 ) -> Path:
     """Write checkpoint ``step`` below ``folder``; a collective, rank 0 writes.
 
-    Once it has been read back as written, older checkpoints are removed, except the ``keep`` newest
-    and those whose step ``keep_every`` divides (0: none). ``state`` is what else resuming needs,
-    see ``State``. Raises XmdptError on every rank, with the older ones untouched, if the disk is
-    full or returns other bytes.
+    After it has been read back and compared, older checkpoints are removed, except the ``keep``
+    newest and those whose step ``keep_every`` divides (0: none). ``state``: other values that
+    resuming needs, see ``State``. Raises XmdptError on every rank, with the older ones untouched,
+    if the disk is full or returns other bytes.
     """
     final, sums = folder / f"step_{step:07d}", dict[str, Sums]()
     part = final.with_name(f".{final.name}.part")
@@ -123,7 +123,7 @@ def step_of(checkpoint: Path) -> int:
 
 
 def latest(folder: Path) -> Path | None:
-    """The newest checkpoint, or None (a kill may leave the file ``latest`` one behind)."""
+    """The newest checkpoint, or None. Does not read ``latest``, which a kill may leave outdated."""
     found = _complete(folder)
     return found[-1] if found else None
 
@@ -138,7 +138,7 @@ def load(
     """Load model, EMA and optimizers from a checkpoint; returns its state.json. A collective.
 
     Raises XmdptError if a file is not what was written (then nothing is changed), or if the
-    checkpoint is of another model.
+    checkpoint belongs to another model.
     """
     models: dict[str, nn.Module] = {MODEL: model}
     if ema is not None:
@@ -153,7 +153,7 @@ def load(
 
 
 def verify(path: Path) -> str:
-    """What is wrong with a checkpoint's files, as a message; empty if they are what was written."""
+    """A message about the first damaged file of a checkpoint; empty if all are what was written."""
     try:
         state: dict[str, Any] = records.read(State, path / "state.json")
         missing = {MODEL, OPTIMIZER} - state["files"].keys()
@@ -173,7 +173,7 @@ def verify(path: Path) -> str:
 
 
 def _complete(folder: Path) -> list[Path]:
-    """Complete checkpoints, oldest first. Nothing else in the folder is read, moved or removed."""
+    """Complete checkpoints, oldest first."""
     return [path for path in steps_in(folder) if (path / "state.json").is_file()]
 
 

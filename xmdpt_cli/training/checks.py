@@ -1,5 +1,5 @@
-"""Checks before a run begins: that a recipe fits its dataset, and weights their model. An error
-names what differs and the command that helps."""
+"""Checks before a run: that a recipe fits its dataset, and weights fit their model. Errors name the
+differences and a command that helps."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def check_dataset(
     tokens: str = "",
     channels: int = 0,
 ) -> list[str]:
-    """XmdptError where the dataset at ``place`` is not what the recipe was made for.
+    """XmdptError if the dataset at ``place`` does not fit the recipe.
 
     ``tokens``: "bf16" or "fp8", how the DINOv2 tokens must be stored; ``channels``: of the VAE's
-    latents. A toy dataset can train any recipe: then what differs is returned as notes for the
-    user, as is a dataset whose tokens are not the published ones.
+    latents. A toy dataset can train any recipe; the differences are then returned as notes for the
+    user. Tokens that are not the published ones are a note, too.
     """
     encoders = manifest["encoders"]
     if "vae" not in encoders or "scale" not in encoders["vae"]:
@@ -49,7 +49,7 @@ def check_dataset(
         )
     source = dino_name(encoders.get("source") or {}, recipe.source_encoder)
     pose = dino_name(encoders.get("pose") or {}, recipe.pose_encoder)
-    asked = [
+    requirements = [
         ("images of", f"{recipe.resolution} px", f"{manifest['resolution']} px"),
         ("source tokens of", recipe.source_encoder, source),
         ("pose tokens of", recipe.pose_encoder, pose),
@@ -59,8 +59,8 @@ def check_dataset(
     given = [recipe.resolution, recipe.source_encoder, recipe.pose_encoder, tokens, channels]
     wrong = [
         f"{what} {wanted} (the dataset's: {has})"
-        for (what, wanted, has), asks in zip(asked, given, strict=True)
-        if asks and wanted != has
+        for (what, wanted, has), required in zip(requirements, given, strict=True)
+        if required and wanted != has
     ]
     if not wrong:
         note = dataset_note(manifest, place)
@@ -72,7 +72,7 @@ def check_dataset(
 
 
 def _prepare_command(recipe: DatasetRequirements, manifest: Mapping[str, Any], tokens: str) -> str:
-    """The command that makes a dataset for the recipe."""
+    """A hint with the command that prepares a dataset for the recipe."""
     parts = [f"xmdpt prepare --root ROOT --out OUT --size {_size(recipe, manifest)}"]
     for option, name in (
         ("--dino-source", recipe.source_encoder),

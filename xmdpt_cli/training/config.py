@@ -1,4 +1,4 @@
-"""What a training run is asked to do."""
+"""The settings of a training run."""
 
 from __future__ import annotations
 
@@ -149,18 +149,9 @@ class TrainConfig:
         check_choices(self)
         at_least(self, 1, "steps", "accumulate", "checkpoint_every", "log_every")
         at_least(self, 1, "keep_checkpoints", "sampling_steps", "validation_pairs")
-        at_least(
-            self,
-            0,
-            "batch_size",
-            "warmup_steps",
-            "weight_decay",
-            "seed",
-            "keep_every",
-            "validate_every",
-        )
-        at_least(self, 0, "mask_span", "repa_weight", "resolution", "decode_layers")
-        at_least(self, 0, "max_grad_norm")
+        at_least(self, 0, "batch_size", "warmup_steps", "weight_decay", "seed", "keep_every")
+        at_least(self, 0, "validate_every", "mask_span", "repa_weight", "resolution")
+        at_least(self, 0, "decode_layers", "max_grad_norm")
         for name in ("learning_rate", "timestep_power", "power"):
             value = getattr(self, name)
             if not value > 0:
@@ -177,13 +168,13 @@ class TrainConfig:
             )
 
     def doubts(self) -> list[str]:
-        """What is allowed and seldom meant, in words."""
+        """Warnings about settings that are valid but probably not intended."""
         start = self.ema**self.steps  # the share that the first weights have in the average
         if self.ema_warmup or start < MUCH_OF_THE_START:
             return []
         return [
             f"after {self.steps} steps the average of the weights (ema {self.ema:g}), which is the "
-            f"model that samples, is still {start:.0%} of what it began as, noise: --ema-warmup "
+            f"model that samples, is still {start:.0%} of its random initial values: --ema-warmup "
             "or a smaller --ema"
         ]
 

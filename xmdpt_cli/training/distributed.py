@@ -6,7 +6,7 @@ optimizer's parameters for that, and takes precision and compilation from its ow
 they follow from the run's settings alone, and what runs on GPUs is what the tests run on CPUs. Nor
 does it accumulate gradients: that is one line of the loop, and its optimizer wrapper reads the
 device. ``parallel`` wraps the module. The ranks of ``xmdpt prepare`` form no process group; they
-meet in the output folder (``storage.ranks``).
+communicate through the output folder (``storage.ranks``).
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Distributed:
                 )
         except (RuntimeError, ValueError) as err:  # DistError is one; a port that is taken
             raise XmdptError(
-                f"rank {rank} of {world_size} waited in vain for the others to join "
+                f"rank {rank} of {world_size} timed out waiting for the others to join "
                 f"({_first_line(err)})",
                 "start all ranks again with the same command (a restart by torchrun itself cannot "
                 "always join); if it happens again, look at the first error of any rank",
@@ -222,7 +222,7 @@ class Distributed:
         return outcome[0] if send else result
 
     def fail(self, err: XmdptError) -> NoReturn:
-        """Raise an error that all ranks raise; only rank 0's is to be printed."""
+        """Raise an error on all ranks; only that of rank 0 is printed."""
         raise err if self.is_main else SharedError(err)
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""The largest batch that fits in a device's memory, found by trying."""
+"""Finds the largest batch that fits in the memory of a device, by trying."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def largest_batch(try_step: Callable[[int], None], start: int) -> int:
         size = too_many // 2 if fits == 0 else (fits + too_many) // 2
     if fits == 0:
         raise XmdptError(
-            "not even one pair fits into the memory there is",
+            "not even one pair fits into memory",
             "choose a smaller --size, or a dataset of smaller images",
         )
     return fits

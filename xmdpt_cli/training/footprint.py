@@ -1,4 +1,4 @@
-"""Memory and time of a training step, found without running it or by running a few."""
+"""Memory and time of a training step: counted without data, or measured on a few steps."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from xmdpt_cli.training.flops import step_cost
 
 LONG = 2.0  # seconds that one measured step may take
 ENOUGH = 6.0  # seconds after which no further step is measured
-SHARE = 0.5  # of the rate of matrix products that a training step reaches
-_SIDE = {"cuda": 8192}  # of the measured matrices; 1024 elsewhere
-#: of what is kept for the backward pass: with that pass's own buffers a CPU's process needed 1.25
-#: times as much (size S, 32 and 64 pairs)
+SHARE = 0.5  # share of the rate of matrix products that a training step reaches
+_SIDE = {"cuda": 8192}  # side of the measured matrices; 1024 elsewhere
+#: factor on the kept activations for the buffers of the backward pass; on a CPU 1.25 was measured
+#: (size S, 32 and 64 pairs)
 PEAK = 1.3
 
 
@@ -57,8 +57,8 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
 def step_seconds(
     step: Callable[[], object], device: torch.device, *, most: int = 3
 ) -> float | None:
-    """Seconds of a training step, the best of at most ``most``, of which the first warms up;
-    None where memory does not suffice."""
+    """Seconds of a training step, the best of at most ``most``, of which the first warms up; None
+    if memory runs out."""
     began, times = time.perf_counter(), []
     try:
         for _ in range(most):
@@ -80,10 +80,10 @@ def step_time(
     bf16: bool,
     ready: Callable[[int], Callable[[], object]],
 ) -> tuple[float, str]:
-    """Seconds of a step on ``pairs`` examples of ``flops`` each, and how they are known.
+    """Seconds of a step on ``pairs`` examples of ``flops`` each, and ``MEASURED`` or ``COUNTED``.
 
-    ``ready(count)`` is a step on ``count`` examples, at most ``at_once``: it runs where one takes
-    ``LONG`` seconds at most.
+    ``ready(count)`` returns a step on ``count`` examples, at most ``at_once``. It is measured if
+    one example takes ``LONG`` seconds at most.
     """
     each = flops / (SHARE * matmul_rate(device, torch.bfloat16 if bf16 else torch.float32))
     if each <= LONG:

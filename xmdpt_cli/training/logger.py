@@ -20,6 +20,7 @@ from typing_extensions import TypedDict
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import write_text, writing
 from xmdpt_cli.images import ImageArray
+from xmdpt_cli.progress import Say, silently
 from xmdpt_cli.training.distributed import SINGLE_PROCESS, Distributed
 from xmdpt_cli.training.tracker import Tracker
 from xmdpt_cli.utils import records
@@ -36,15 +37,15 @@ WAITING_HINT = (
 
 
 class MetricsLogger:
-    """Lines of means over the steps since the line before: every ``every`` steps, at step 1 and at
-    the last of ``steps``.
+    """Logs means over the steps since the previous line.
+
+    Lines are written every ``every`` steps, at step 1 and at the last of ``steps``.
 
     A line holds: averaged_steps (those it is a mean of: fewer than ``every`` at the first line
     after an interruption), loss (all that is minimised), mse, vb, masked_mse, masked_vb,
-    learning_rate,
-    images_per_second, steps_per_second, data_wait (share of the time the loop waited for a
-    batch), gpu_memory (GiB, the most that was allocated so far) on a GPU, and mfu (0..1, model
-    FLOPs used of the device's peak) where both ``flops_per_image`` and ``peak`` are known.
+    learning_rate, images_per_second, steps_per_second, data_wait (share of the time the loop waited
+    for a batch), gpu_memory (GiB, the peak so far) on a GPU, and mfu (FLOPs utilisation, 0..1)
+    if both ``flops_per_image`` and ``peak`` are known.
     Means are over all ranks of ``dist``, which all must call ``log_step``; rank 0 writes. Time
     inside ``paused()`` does not count.
 
@@ -65,7 +66,7 @@ class MetricsLogger:
         tracker: Tracker | None = None,
         steps: int | None = None,
         tensorboard: bool = True,
-        warn: Callable[[str], None] = lambda text: None,
+        warn: Say = silently,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.path, self.every, self.dist = out / "metrics.jsonl", every, dist
@@ -85,11 +86,11 @@ class MetricsLogger:
             self.events = SummaryWriter(str(out), purge_step=done + 1)
         self.warned = False
         self._reset_wait()
-        self._begin_window()
+        self._start_window()
 
-    def _begin_window(self) -> None:
+    def _start_window(self) -> None:
         self.rows: list[Mapping[str, Tensor]] = []
-        self.images, self.waited, self.began = 0, 0.0, self.clock()
+        self.images, self.waited, self.started = 0, 0.0, self.clock()
 
     def _reset_wait(self) -> None:
         self.wait_window, self.wait_seconds, self.wait_steps = 0.0, 0.0, 0
@@ -117,15 +118,13 @@ class MetricsLogger:
         found = self.dist.all_reduce_mean(torch.cat([found, found.new_tensor([self.waited])]))
         *values, self.waited = found.tolist()
         means = dict(zip(terms, values, strict=True))
-        seconds = max(self.clock() - self.began, 1e-9)
+        seconds = max(self.clock() - self.started, 1e-9)
         speed, averaged = self._speed(seconds), len(self.rows)
         self._check_wait(seconds)
-        self._begin_window()
+        self._start_window()
         self.lines += 1
         self.last_loss = means["loss"]
-        self.progress_values = {
-            "loss": self.last_loss
-        }  # the most useful first: a narrow terminal shows these
+        self.progress_values = {"loss": self.last_loss}  # most useful first, for narrow terminals
         self.progress_values |= {k: v for k, v in speed.items() if k != "steps_per_second"}
         if "masked_mse" in means:
             self.progress_values["masked"] = means["masked_mse"] + means["masked_vb"]
@@ -191,12 +190,12 @@ class MetricsLogger:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Time inside counts neither as training nor as waiting for data."""
+        """Time in the block counts neither as training nor as waiting for data."""
         at = self.clock()
         try:
             yield
         finally:
-            self.began += self.clock() - at
+            self.started += self.clock() - at
 
     def close(self) -> None:
         if self.events is not None:

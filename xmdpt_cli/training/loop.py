@@ -33,7 +33,7 @@ from xmdpt_cli.training.tracker import check_tracker, open_tracker
 from xmdpt_cli.training.trainer import Trainer
 from xmdpt_cli.training.validation import Decode, Validator, is_validation_step
 
-LARGE = ("L", "XL")  # sizes that several processes train by FSDP2 unless told otherwise
+LARGE = ("L", "XL")  # sizes that several processes train by FSDP2 with sharding "auto"
 
 
 @dataclass
@@ -66,8 +66,8 @@ def train(
     ``data`` is a dataset's folder, or a URL whose shards are streamed. ``encoders``: where those of
     ``config.online`` are, if not where the dataset says. ``decode`` turns validation latents into
     images (``VAE.decode``). ``force`` resumes with changed settings, where that is possible
-    (``run_folder.FORCEABLE``). ``warn`` receives what the run continues in spite of, such as a
-    broken shard (skipped; ``TrainResult.skipped`` counts its pairs), ``say`` other messages.
+    (``run_folder.FORCEABLE``). ``warn`` receives warnings, for example about a broken shard, whose
+    pairs are skipped (``TrainResult.skipped``); ``say`` receives other messages.
 
     Under torchrun every rank calls this and rank 0 writes. On an interrupt the state is saved
     first. Raises XmdptError if ``out`` holds another run, if ``data`` is not a prepared dataset,
@@ -76,7 +76,7 @@ def train(
     check_tracker(config.track)
     dist = Distributed.init(device, config.sharding, large=config.size in LARGE)
     with dist.translate_errors(), ExitStack() as stack:
-        # a resumed run may have to do without a shard, as before; a new one needs all of them
+        # a resumed run may skip a broken shard; a new run needs all shards
         dataset = PairDataset(data, "train", lenient=(out / "checkpoints").is_dir())
         for note in [*config.doubts(), *check_dataset(config, dataset.manifest, data)]:
             warn(note)
@@ -88,7 +88,7 @@ def train(
         dist.run_on_main(lambda: start_run(out, config, dataset, force))
         if trainer.resume(out / "checkpoints") and dist.is_main and trainer.done < config.steps:
             say(f"resuming at step {trainer.done} of {config.steps}")
-        first, began = trainer.done, time.perf_counter()
+        first, start = trainer.done, time.perf_counter()
         logger = stack.enter_context(closing(_make_logger(trainer, out, warn)))
         validator = _make_validator(trainer, out, decode, warn)
         loader = trainer.loader(encoders, warn)
@@ -100,7 +100,7 @@ def train(
             if trainer.done > first:
                 trainer.save(out / "checkpoints")
             raise
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start
         model = trainer.ema_model()
         if model is not None:
             export_model(out / "model", model, config, dataset, trainer.done)
@@ -110,10 +110,10 @@ def train(
 
 
 def _batch_size(config: TrainConfig, dataset: PairDataset, out: Path, dist: Distributed) -> int:
-    """The batch size that the run in ``out`` began with, or what fits on this rank's device."""
-    begun = read_run(out)
-    if begun is not None:
-        return begun["config"]["batch_size"]
+    """The batch size of the run in ``out``, or the largest that fits on this rank's device."""
+    run = read_run(out)
+    if run is not None:
+        return run["config"]["batch_size"]
     return find_batch_size(config, dataset, dist.device) * dist.world_size * config.accumulate
 
 

@@ -1,4 +1,4 @@
-"""``--online``: features from the images in every step, with fresh crops: the published recipe.
+"""``--online``: computes features from the images in every step, with random crops (published).
 
 The shards give images and keypoints, not features. Threads decode, crop and render ahead
 (``data.pair_images``); the encoders run where the model does, in the thread that trains.
@@ -101,10 +101,10 @@ def find_encoders(
 ) -> Encoders:
     """The networks that made a dataset's features, in the number types they made them in.
 
-    ``manifest`` is the dataset's, ``near`` its place: toy encoders lie there. ``vae``, ``source``
-    and ``pose``: other places to look (hub id or folder), for the same networks: the model and
-    the statistics of its data belong to these. Raises XmdptError naming the network that is not
-    there, or is not the one (by sha256).
+    ``manifest``: that of the dataset; ``near``: its path, which toy encoders are beside. ``vae``,
+    ``source`` and ``pose``: other places (hub id or folder) of the same networks, since the model
+    was trained with these. Raises XmdptError naming the network that is not
+    found, or is another one (by sha256).
     """
     made, given = manifest["encoders"], {"vae": vae, "source": source, "pose": pose}
     parts: dict[str, Any] = {}

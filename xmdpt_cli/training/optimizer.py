@@ -37,7 +37,7 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.O
 
 
 def learning_rate_factor(step: int, steps: int, warmup_steps: int, decay: str) -> float:
-    """What the learning rate of ``step`` (from 0) of ``steps`` is multiplied by.
+    """The factor on the learning rate at ``step`` (from 0) of ``steps``.
 
     Linear warm-up, then constant (``decay`` "none") or half a cosine down to 0 ("cosine").
     """
@@ -71,7 +71,7 @@ class Muon(torch.optim.Optimizer):
     Each weight is cut into D x D squares (a fused q, k and v are three maps, not one), all squares
     of one size are orthogonalised in one batch, in float32. An update has the size of AdamW's:
     0.2 of the learning rate a weight, root mean square (Liu et al. 2025, arXiv 2502.16982, eq. 4),
-    times 2.5, what served best here.
+    times 2.5, the best factor in our experiments.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """A run's folder: its identity (run.json), its settings (config.toml), the model it exports.
 
-A run is also metrics.jsonl and TensorBoard events (``logger``), samples/ (``validation``) and
+A run also contains metrics.jsonl and TensorBoard events (``logger``), samples/ (``validation``) and
 checkpoints/ (``checkpoint``).
 """
 
@@ -110,7 +110,7 @@ def other_run(out: Path, kind: str, differs: Mapping[str, str], hint: str) -> Xm
 
 
 def _other_tables(before: RunRecord, now: dict[str, Any]) -> str:
-    """Names the difference of datasets whose DINOv2 tokens cannot be mixed in a run; else empty."""
+    """The difference of datasets whose DINOv2 tokens cannot be mixed in a run; else empty."""
     known = before.get("position_tables")
     new = now["position_tables"]
     if known is None:  # a run started by an earlier version
@@ -160,7 +160,7 @@ def export_model(
         "trained_steps": steps,
         "trained_on": manifest["counts"]["train"],
     }
-    # toy encoders lie there only; a URL comes without its password
+    # toy encoders are found only there; the URL is without its password
     local = dataset.store.folder
     metadata["data"] = dataset.store.url if local is None else str(local.resolve())
     write_places(folder.parent, metadata)

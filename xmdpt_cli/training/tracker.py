@@ -37,7 +37,7 @@ class Tracker(Protocol):
 
 
 def check_tracker(kind: str) -> None:
-    """ConfigError if there is no such tracker, or it is not installed: before anything is done."""
+    """ConfigError if there is no such tracker, or if it is not installed; call before any work."""
     if kind not in TRACKERS:
         raise ConfigError(f"track is one of {', '.join(TRACKERS)}, not {kind!r}")
     if kind != "none":
@@ -48,7 +48,7 @@ def open_tracker(kind: str, out: Path, config: Mapping[str, Any]) -> Tracker | N
     """Create, or resume, the tracked run of the run folder ``out``; None for "none".
 
     Login, project and offline mode are configured by the tracker's own environment variables
-     (WANDB_MODE, WANDB_PROJECT, TRACKIO_PROJECT, ...).
+    (WANDB_MODE, WANDB_PROJECT, TRACKIO_PROJECT, ...).
     """
     check_tracker(kind)
     if kind == "none":
@@ -89,7 +89,7 @@ class _WandbTracker:
 
     def close(self) -> None:
         with redirect_stdout(sys.stderr):
-            self.module.finish()  # not the run's: trackio would finish it again, aloud, at exit
+            self.module.finish()  # not the run's: trackio would finish it again, and print, at exit
 
 
 def _module(kind: str) -> Any:

@@ -1,4 +1,4 @@
-"""The state of a run, and one step of it."""
+"""The state of a run and its training step."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Trainer:
         self.done = 0  # steps
         self.warmed_up = False
         self.learning_rate = 0.0  # of the last step
-        self.skipped = 0  # pairs this rank could not read; others took their places
+        self.skipped = 0  # pairs this rank could not read; others replaced them
 
     def _compile_mode(self) -> str | None:
         """CUDA graphs, unless shapes change from step to step, or gradients outlive a graph: from
@@ -95,8 +95,10 @@ class Trainer:
         )
 
     def step(self, batches: Iterator[StepBatch]) -> Losses:
-        """One optimizer step on the next ``accumulate`` batches; losses are detached, and this
-        rank's; nothing waits for the device."""
+        """One optimizer step on the next ``accumulate`` batches, without waiting for the device.
+
+        Returns the detached losses of this rank.
+        """
         config, parts = self.config, []
         self.model.zero_grad(set_to_none=True)
         for part in range(config.accumulate):
@@ -118,7 +120,7 @@ class Trainer:
         self.learning_rate = config.learning_rate * learning_rate_factor(
             self.done, config.steps, config.warmup_steps, config.decay
         )
-        with held():  # what is saved on an interrupt is the state after a whole step
+        with held():  # an interrupt saves the state between two steps
             for optimizer in self.optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = self.learning_rate
@@ -186,7 +188,7 @@ class Trainer:
 
 
 def blocks_of(model: XMDPT) -> list[nn.Module]:
-    """What FSDP2 gathers at a time: the transformer blocks."""
+    """The transformer blocks, whose weights FSDP2 gathers together."""
     return [module for module in model.modules() if isinstance(module, Block)]
 
 

@@ -66,8 +66,8 @@ def similarity(model: XMDPT, views: ItemViews, device: torch.device) -> dict[str
 
     ``condition_similarity_views``: the sources are two views of one item on one person;
     ``condition_similarity_people``: they show people in different items. The pose is the same in
-    each comparison, so only the source tells the vectors apart: what is high in both says that
-    the vector holds little of the person, a gap that it knows the person from any side.
+    each comparison, so only the source can change the vectors. If both are high, the vector holds
+    little of the person; a gap means that it identifies the person from any side.
     """
     vectors = []
     for source_tokens, source in zip(views.source_tokens, views.source, strict=True):

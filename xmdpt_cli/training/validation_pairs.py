@@ -49,12 +49,12 @@ class ValidationPairs:
 
 @dataclass(frozen=True)
 class ItemViews:
-    """Items seen twice and a stranger: three sources for one pose each (see ``similarity``)."""
+    """Three sources for a pose of each item: two views, another person (see ``similarity``)."""
 
     pose_tokens: Tensor  # (N, L, W)
     source_tokens: Tensor  # (3, N, L, W): one view, another view of the item, someone else
     source: Tensor  # (3, N, C, h, h)
-    strangers: bool  # False: the dataset has one item only, the third source means nothing
+    strangers: bool  # False: the dataset has one person only, ignore the third source
 
 
 def held_out(dataset: PairDataset, warn: Callable[[str], None]) -> PairDataset:

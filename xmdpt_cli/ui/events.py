@@ -121,7 +121,8 @@ def generate_handler(
                     files, saved = save_images(event.images, seed)
                     file = gr.update(value=saved, interactive=True)
                     shown = gr.update(value=files, columns=min(2, len(files)))
-                    yield finished(event, seed, names), shown, keep, file, seed
+                    # not the seed again: the field may have been edited meanwhile
+                    yield finished(event, seed, names), shown, keep, file, keep
                     return
                 shown = keep
                 if event.preview is not None:

@@ -1,6 +1,6 @@
-"""Colours as sRGB: an image's embedded ICC profile (Display P3, Adobe RGB, CMYK) is applied.
+"""Converts images to sRGB by their embedded ICC profile (Display P3, Adobe RGB, CMYK).
 
-An image without a profile, or with one of sRGB, stays as it is to the bit.
+Images without a profile, or with that of sRGB, are unchanged to the bit.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _ROUNDING = 2  # of 255: a profile that moves no colour farther is one of sRGB
 
 
 def to_srgb(image: Image.Image, name: str) -> Image.Image:
-    """``image`` (without alpha) in RGB, its profile applied; as it is where there is none.
+    """Apply the profile of ``image`` (without alpha); returns it unchanged if it has none.
 
-    A profile that is broken, or of another kind of image, is ignored and named in the log, once a
-    profile.
+    A profile that is broken or does not fit the image's mode is ignored, with one warning in the
+    log per profile.
     """
     profile = image.info.get("icc_profile")
     if not isinstance(profile, bytes) or not profile:
@@ -39,7 +39,7 @@ def to_srgb(image: Image.Image, name: str) -> Image.Image:
     found = _transform(profile)
     if isinstance(found, str) or image.mode not in _TAKES[found[0]]:
         reason = found if isinstance(found, str) else f"it is of a {found[0]} image"
-        _say_once(profile, f"{name}: its colour profile is ignored: {reason}")
+        _warn_once(profile, f"{name}: its colour profile is ignored: {reason}")
         return image
     mode, transform = found
     if transform is None:
@@ -87,10 +87,10 @@ def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
     return bool(np.abs(became.astype(int) - colours).max() <= _ROUNDING)
 
 
-_said: set[int] = set()  # hashes of profiles
+_reported: set[int] = set()  # hashes of profiles
 
 
-def _say_once(profile: bytes, text: str) -> None:
-    if hash(profile) not in _said:
-        _said.add(hash(profile))
+def _warn_once(profile: bytes, text: str) -> None:
+    if hash(profile) not in _reported:
+        _reported.add(hash(profile))
         log.warning(text)

@@ -1,4 +1,4 @@
-"""What this machine computes on: the choice of a device, its processors, and how busy they are."""
+"""Devices and processors of this machine, their free memory and load."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _use(gpus: int) -> str:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that can still be had on a device; None if not known (no Linux, no CUDA)."""
+    """Free memory of a device in bytes; None if not known (neither Linux nor CUDA)."""
     import torch
 
     if device.type == "cuda":
@@ -62,7 +62,7 @@ def free_memory(device: torch.device) -> int | None:
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Most bytes that this process has used on a device so far; None if not known (Windows)."""
+    """Peak memory of this process on a device in bytes; None if not known (Windows)."""
     import torch
 
     if device.type == "cuda":
@@ -76,13 +76,13 @@ def peak_memory(device: torch.device) -> int | None:
 
 
 def free_disk(folder: Path) -> int:
-    """Bytes free where a folder is or will be."""
+    """Free bytes on the disk of a folder, which need not exist yet."""
     place = folder.absolute()
     return shutil.disk_usage(next(p for p in (place, *place.parents) if p.exists())).free
 
 
 def cores() -> int:
-    """Processors this process may use."""
+    """Number of processors that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # macOS, Windows
@@ -90,10 +90,10 @@ def cores() -> int:
 
 
 def busy_load() -> float | None:
-    """The machine's load over the last minute if it is above its processors, else None.
+    """The machine's load over the last minute if it exceeds its processors, else None.
 
-    To be asked before the own work begins. The load of a command that has just ended is still in
-    the mean: where the system tells (Linux), as many others must want to run right now.
+    To be called before the command's own work. The mean still includes commands that have just
+    ended, so on Linux as many threads must also be runnable now.
     """
     try:
         load = os.getloadavg()[0]
@@ -107,7 +107,7 @@ def busy_load() -> float | None:
 
 
 def _runnable() -> int | None:
-    """Threads that run or want to, this one included; the middle of a few looks."""
+    """Number of runnable threads, this one included: the median of a few readings."""
     found = []
     for _ in range(5):
         try:

@@ -1,6 +1,6 @@
-"""The image types that every command reads: their file names, and how Pillow opens them.
+"""The image types that all commands read: their file names, and how Pillow opens them.
 
-Pillow is given this list and no more: it would hand EPS files to an external program.
+Pillow may open only these types: it would pass EPS files to an external program, for example.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ def suffix(name: str) -> str:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file so named is of a type that is read."""
+    """Whether a file of this name is of a type that is read."""
     return suffix(name) in SUFFIXES
 
 
 def why_not_read(name: str) -> str | None:
-    """Why an image file so named is not read; None if it is read, or is no image by its name."""
+    """The reason why an image file is not read; None if it is read, or not an image by its name."""
     ending = suffix(name)
     if ending in _HEIF and not has_heif():
         return f"not read: {_NEEDS_HEIF}, pip install 'xmdpt-cli[heic]'"
@@ -61,14 +61,14 @@ def why_not_read(name: str) -> str | None:
 
 
 def hint_to_convert(name: str) -> str:
-    """What to do with a file that no reader knows, by its name; empty if it is no image by that."""
+    """A hint for a file that cannot be decoded, by its name; empty if that is not an image's."""
     if suffix(name) in ("tif", "tiff"):
         return "TIFF files with 8 or 16 bits a channel are read: convert it to one, or to PNG"
     return "convert it to JPEG or PNG" if suffix(name) in OTHER_SUFFIXES else ""
 
 
 def not_read(paths: Iterable[Path]) -> list[Path]:
-    """Those of the files that are images of a type that is not read; hidden ones do not count."""
+    """The files that are images of a type that is not read, without hidden ones."""
     return [p for p in paths if not is_hidden(p.name) and why_not_read(p.name) and p.is_file()]
 
 
@@ -120,7 +120,7 @@ def has_heif() -> bool:
 
 
 def _is_heif(source: bytes | Path) -> bool:
-    """By the first bytes: a box ``ftyp`` with a brand of HEIF."""
+    """Whether the first bytes are a box ``ftyp`` with a brand of HEIF."""
     if isinstance(source, bytes):
         header = source[:12]
     else:

@@ -27,13 +27,14 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _State:
-    """Of this process. ``received``: the first signal, 0 for none; ``holds``: open ``held``s."""
+    """State of this process. ``received``: the first signal, 0: none; ``holds``: open ``held``s."""
 
     listening = False
     received = 0
     at = 0.0
     holds = 0
     again = False  # the next call of the handler raises what was dropped
+    in_hook = False  # the hook that saw it dropped is running
 
 
 _state = _State()
@@ -41,8 +42,8 @@ _state = _State()
 
 @contextmanager
 def listening() -> Iterator[None]:
-    """Inside, the first signal raises KeyboardInterrupt and is remembered; a second one, later than
-    ``SAME``, ends the process at once. In other threads than the main one nothing is changed."""
+    """In the block, the first signal raises KeyboardInterrupt and is recorded; a second signal,
+    later than ``SAME``, ends the process at once. Only the main thread changes handlers."""
     if _state.listening or threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -64,17 +65,17 @@ def listening() -> Iterator[None]:
 
 
 def received() -> int:
-    """The number of the signal that came, 0 for none."""
+    """The number of the signal that was received; 0: none."""
     return _state.received
 
 
 def forget() -> None:
-    """The signal was answered: the command ends as it would without."""
+    """Forget the signal: the command ends as if none had been received."""
     _state.received = 0
 
 
 def check() -> None:
-    """KeyboardInterrupt if a signal came, its own was dropped, and nothing is held."""
+    """Raise KeyboardInterrupt again if the one of a signal was dropped, unless in ``held``."""
     main = threading.current_thread() is threading.main_thread()
     if _state.received and not _state.holds and main:
         raise KeyboardInterrupt
@@ -82,8 +83,11 @@ def check() -> None:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Inside, a signal is only remembered; it is raised at the end. For what must not be half done,
-    and for steps between which several processes agree to stop (ask ``received``)."""
+    """In the block, a signal is only recorded, and raised at the end.
+
+    For work that must not be interrupted halfway, and for loops in which several processes agree
+    to stop after the same step (see ``received``).
+    """
     with listening():
         _state.holds += 1
         try:
@@ -95,8 +99,8 @@ def held() -> Iterator[None]:
 
 @contextmanager
 def unheard() -> Iterator[None]:
-    """Inside, signals end the process as they would any other: for calls that may wait for
-    minutes without running Python."""
+    """In the block, signals have their default effect: they end the process. For calls that may
+    wait for minutes without running Python."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -124,14 +128,13 @@ def _heard(number: int, frame: FrameType | None) -> None:
 
 
 def _raise_again(other: Callable[[Any], object]) -> Callable[[Any], object]:
-    """A hook for errors in callbacks that cannot raise: an interrupt is raised where they end."""
+    """A hook for errors in callbacks that cannot raise: raises an interrupt after the callback."""
 
     def hook(unraisable: Any) -> None:
         if issubclass(unraisable.exc_type, KeyboardInterrupt) and _state.received:
-            # a little later: raised in here it would be dropped as well
-            later = threading.Timer(0.01, _interrupt_again)
-            later.daemon = True
-            later.start()
+            _state.in_hook = True
+            threading.Thread(target=_interrupt_again, daemon=True).start()
+            _state.in_hook = False  # no call may follow: signals are handled at calls
         else:
             other(unraisable)
 
@@ -139,6 +142,11 @@ def _raise_again(other: Callable[[Any], object]) -> Callable[[Any], object]:
 
 
 def _interrupt_again() -> None:
+    """In a thread: interrupt the main thread once the hook, which drops what is raised in it, has
+    returned. Starting this thread may take longer than any fixed pause."""
+    while _state.in_hook:
+        time.sleep(0.001)
+    time.sleep(0.01)
     _state.again = True
     _thread.interrupt_main()
 
@@ -153,7 +161,7 @@ class _NumpyFirst(MetaPathFinder):
 
 
 def _in_child() -> None:
-    """A forked process has its own signals: its parent tells it when to end."""
+    """Reset the handlers in a forked process: its parent ends it."""
     if _state.listening:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""The text of a list and the cells of its lines: UTF-8 or UTF-16, any usual separator.
+"""Reads lists (CSV and similar) in UTF-8 or UTF-16 with any usual separator.
 
 Lists come from spreadsheets and from pandas as well as from the published archives: with a byte
 order mark, with CRLF, separated by comma, semicolon or tab, with an index column.
@@ -40,7 +40,7 @@ def decode_text(data: bytes, path: Path) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """All lines of a list, blank ones too, so that places are line numbers."""
+    """All lines of a list, blank ones included, so that indices are line numbers."""
     try:
         data = path.read_bytes()
     except OSError as err:
@@ -50,7 +50,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def separator_of(line: str) -> str:
-    """The separator of a line: of the usual ones the most frequent outside of brackets."""
+    """The separator of a line: the most frequent of the usual ones, outside of brackets."""
     return max(SEPARATORS, key=_outside_lists(line).count)
 
 
@@ -87,7 +87,7 @@ class Table:
     separator: str
     places: tuple[int, ...]
     count: int
-    note: str = ""  # what was assumed, for people
+    note: str = ""  # message about assumptions that were made
 
     @classmethod
     def open(cls, path: Path, columns: Sequence[Sequence[str]], *, colons: bool = False) -> Table:
@@ -142,7 +142,7 @@ def _separator(line: str, *, colons: bool) -> str:
 
 
 def refuse_all_wrong(path: Path, good: int, wrong: Sequence[tuple[str, str]], hint: str) -> None:
-    """XmdptError where no row of a list can be used: one error, not one for each row."""
+    """XmdptError if no row of a list can be used: one error instead of one per row."""
     if wrong and not good:
         where, reason = wrong[0]
         what = "its only row is wrong" if len(wrong) == 1 else f"all {len(wrong):,} rows are wrong"

@@ -1,4 +1,4 @@
-"""Work done ahead of its use, on threads, in order: the one read-ahead of the package."""
+"""Ordered prefetching on threads."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def prefetch(
     threads: int = 1,
     initializer: Callable[[], object] | None = None,
 ) -> Generator[Result, None, None]:
-    """Yield ``work(item)`` for each item, in order, while later items are worked on.
+    """Yield ``work(item)`` for each item, in order, while threads work on later items.
 
     At most ``depth`` finished results wait, beside those that the ``threads`` threads work on.
     ``items`` may be endless; it is iterated in the caller's thread. An error of ``work`` is raised

@@ -1,7 +1,7 @@
-"""Which of several processes this is, by the variables that torchrun and accelerate set.
+"""Rank and world size of this process, from the variables that torchrun and accelerate set.
 
-One rule for all commands: what is incomplete or contradicts itself is refused by name; a process
-that took itself for one alone would do half of the work, or all of it beside others.
+All commands refuse variables that are incomplete or contradict each other, and name them: otherwise
+a process could do only part of the work, or all of it beside other processes.
 """
 
 from __future__ import annotations
@@ -16,30 +16,33 @@ _HINT = "start the processes with torchrun; to work alone: unset "
 
 
 def rank_and_size() -> tuple[int, int]:
-    """RANK and WORLD_SIZE; (0, 1) where neither is set. ConfigError, naming the variables, if one
-    is missing, empty or no number, or if they contradict one another."""
+    """RANK and WORLD_SIZE; (0, 1) if neither is set.
+
+    ConfigError, naming the variables, if one is missing, empty or not a number, or if they
+    contradict each other.
+    """
     there = {name: _number(name) for name in _NUMBERS if name in os.environ}
     rank, size = there.get("RANK"), there.get("WORLD_SIZE")
     if rank is None and size in (None, 1) and not there.get("LOCAL_RANK"):
         return 0, 1
     missing = [name for name in ("RANK", "WORLD_SIZE") if name not in there]
     if rank is None or size is None:
-        said = " and ".join(f"{name}={os.environ[name]}" for name in there)
-        raise ConfigError(f"{said} set, but {' and '.join(missing)} missing", _alone(there))
+        given = " and ".join(f"{name}={os.environ[name]}" for name in there)
+        raise ConfigError(f"{given} set, but {' and '.join(missing)} missing", _alone(there))
     local, here = there.get("LOCAL_RANK", 0), there.get("LOCAL_WORLD_SIZE", size)
     if not (rank < size and local <= rank and local < here <= size):
-        said = " and ".join(f"{name}={value}" for name, value in there.items())
+        given = " and ".join(f"{name}={value}" for name, value in there.items())
         raise ConfigError(
-            f"{said} make no sense",
+            f"{given} make no sense",
             "RANK counts from 0 to WORLD_SIZE - 1, LOCAL_RANK within one machine; " + _alone(there),
         )
     return rank, size
 
 
 def local_rank() -> int:
-    """The number of this process on its machine, where several meet over the network.
+    """LOCAL_RANK, the rank of this process on its machine, in a group over the network.
 
-    ConfigError naming what is missing of the variables for that, or is no address.
+    ConfigError that names the variables which are missing or not an address.
     """
     _, size = rank_and_size()
     names = ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -59,8 +62,8 @@ def local_rank() -> int:
 def _number(name: str) -> int:
     value = os.environ[name].strip()
     if not re.fullmatch(r"\d{1,9}", value, re.ASCII):
-        said = f"is {value!r}, not a number" if value else "is empty"
-        raise ConfigError(f"the variable {name} {said}", f"{_HINT}{name}")
+        problem = f"is {value!r}, not a number" if value else "is empty"
+        raise ConfigError(f"the variable {name} {problem}", f"{_HINT}{name}")
     return int(value)
 
 

@@ -1,6 +1,7 @@
-"""Reading the JSON files that commands leave behind: bounded, checked by a schema, named errors.
+"""Reads the JSON files that commands write: limited in size, validated by a schema.
 
-Every file that may have been edited, copied by halves or written by another program is read here.
+Every file that may have been edited, copied incompletely or written by another program is read
+here.
 A schema is a ``TypedDict`` (of ``typing_extensions``), a dataclass or any other type that pydantic
 checks; keys that it does not name are kept, so that files of a later version can be read.
 """
@@ -23,7 +24,7 @@ COPY_AGAIN = "copy it again from where it was made"
 
 
 class RecordError(XmdptError):
-    """A file is there and is not what its schema says."""
+    """A file does not match its schema."""
 
 
 def read(schema: Any, path: Path, hint: str = COPY_AGAIN) -> Any:
@@ -38,7 +39,7 @@ def read(schema: Any, path: Path, hint: str = COPY_AGAIN) -> Any:
 
 
 def read_if_there(schema: Any, path: Path, hint: str = COPY_AGAIN) -> Any:
-    """As ``read``; None if there is no such file."""
+    """Like ``read``, but None if the file does not exist."""
     return read(schema, path, hint) if path.is_file() else None
 
 

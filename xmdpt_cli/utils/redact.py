@@ -1,7 +1,7 @@
-"""Text as it may be shown and stored: without passwords, without characters that act on a terminal.
+"""Removes passwords and terminal control characters from text that is shown or stored.
 
-``masked`` takes the secrets out of URLs, ``visible`` escapes control characters (a file's name may
-hold any), ``shown`` does both. All that the console prints, and every error, goes through here.
+``masked`` removes the secrets from URLs, ``visible`` escapes control characters (file names may
+contain any), ``shown`` does both. It is applied to all that the console prints and to every error.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ACTING = re.compile(
 
 
 def masked(text: str) -> str:
-    """The text with ``***`` for passwords and tokens in its URLs. Such a URL opens nothing."""
+    """The text with ``***`` in place of passwords and tokens in URLs."""
     if "://" not in text:
         return text
     text = _PASSWORD.sub(rf"\1:{MASK}@", text)
@@ -38,12 +38,12 @@ def masked(text: str) -> str:
 
 
 def visible(text: str) -> str:
-    """The text with ``\\x1b`` and the like for characters that a terminal would obey."""
+    """The text with control characters of terminals escaped, such as ``\\x1b``."""
     return _ACTING.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def shown(text: str) -> str:
-    """The text as it may be printed; also what was meant to be a URL is without its password."""
+    """The text as it may be printed: ``masked``, also for mistyped URLs, and ``visible``."""
     text = masked(text)
     return visible(_BARE.sub(rf"\1:{MASK}@", text) if "@" in text else text)
 
@@ -60,5 +60,5 @@ def masked_values(content: Any) -> Any:
 
 
 def visible_json(text: str) -> str:
-    """JSON text with ``\\u009b`` and the like, which means the same to who reads it."""
+    """JSON text with control characters escaped (``\\u009b``); its content is the same."""
     return _ACTING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

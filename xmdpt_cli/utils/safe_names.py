@@ -1,8 +1,8 @@
-"""Names that were read from a file, checked before anything is opened, moved or removed by them.
+"""Validates file names read from a file, before a file of that name is opened, moved or removed.
 
-A dataset, a run or a folder of samples may come from anybody. Its files name other files beside
-them; such a name is a plain file name of the form that we write, or the file is refused: an
-absolute path, ``..`` or a device would reach what lies elsewhere.
+A dataset, a run or a folder of samples may be untrusted. Its files name other files beside them;
+such a name must be a plain file name of the form that xmdpt writes: an absolute path, ``..`` or a
+device would reach files elsewhere.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _WINDOWS = re.compile(r"(?i).*:.*|(con|prn|aux|nul|com\d|lpt\d)(\..*)?")
 
 
 def is_plain(name: object) -> bool:
-    """Whether this is the name of one file or folder, without a way to another place."""
+    """Whether ``name`` names a file or folder without leading to another folder."""
     return (
         isinstance(name, str)
         and name not in ("", ".", "..")
@@ -32,15 +32,12 @@ def is_plain(name: object) -> bool:
 
 
 def is_below(path: object) -> bool:
-    """Whether this is a path below a folder, with forward slashes, every part of it plain."""
+    """Whether ``path`` is relative, with forward slashes, and every part of it plain."""
     return isinstance(path, str) and all(is_plain(part) for part in path.split("/"))
 
 
 def plain(name: object, where: str, form: re.Pattern[str] | None = None) -> str:
-    """``name``, if it is plain and of the ``form`` that we write.
-
-    XmdptError naming ``where`` it stands, otherwise; nothing has been done with it then.
-    """
+    """Return ``name`` if it is plain and matches ``form``; else XmdptError that names ``where``."""
     if isinstance(name, str) and is_plain(name) and (form is None or form.fullmatch(name)):
         return name
     raise XmdptError(

@@ -1,8 +1,8 @@
-"""What this process is given by its surroundings, made usable: output streams, home, a user's name.
+"""Output streams, home directory and user name of the process, made usable for all commands.
 
-Output that an encoding cannot show is escaped, a reader that leaves (``| head``) or a closed stdout
-(``>&-``) changes neither the work nor the exit code, and without a home directory libraries keep
-their caches in a folder of this user's among the temporary ones.
+Output that an encoding cannot show is escaped. A pipe that is closed early (``| head``) or a closed
+stdout (``>&-``) changes neither the work nor the exit code. Without a home directory, libraries
+keep their caches in a private temporary folder of the user.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def is_utf8(stream: Any) -> bool:
 
 
 def prepare_streams() -> None:
-    """To be called once, before anything is written."""
+    """Make stdout and stderr safe to write to; call once, before anything is written."""
     _open_closed()
     if os.name == "nt":  # its consoles are no files
         for stream in (sys.stdout, sys.stderr):
@@ -42,8 +42,8 @@ def prepare_streams() -> None:
 
 
 class _Leaving(io.FileIO):
-    """A file whose reader may leave: what is written after that is dropped. So is what is written
-    after another error, as of a full disk, which is raised once."""
+    """A file that drops all output after its reader has closed the pipe, or after another error,
+    such as a full disk, which is raised once."""
 
     gone = False
 
@@ -58,8 +58,8 @@ class _Leaving(io.FileIO):
 
 
 def _open_closed() -> None:
-    """A standard stream that is closed is /dev/null: else the next file that is opened would get
-    its number, and what libraries print would be written into it."""
+    """Open /dev/null for each closed standard stream: otherwise the next opened file would get its
+    number, and what libraries print would be written into it."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(number)
@@ -75,8 +75,8 @@ def _open_closed() -> None:
 
 
 def check_surroundings(arguments: Sequence[str]) -> None:
-    """XmdptError where the working folder was deleted; ConfigError for arguments and variables of
-    ours whose bytes are no text, which no report or record could name."""
+    """Raise XmdptError if the working folder was deleted, and ConfigError for arguments and
+    XMDPT_ variables that are not valid text."""
     ours = {name: value for name, value in os.environ.items() if name.startswith("XMDPT_")}
     for name, value in [*(("the argument", one) for one in arguments), *ours.items()]:
         raw = os.fsencode(value)
@@ -97,9 +97,9 @@ def check_surroundings(arguments: Sequence[str]) -> None:
 
 
 def prepare_home() -> str:
-    """Give libraries a home and a user's name where there are none; what to tell the user, else "".
+    """Set HOME and USER if they are missing, as in some containers; returns a message or "".
 
-    Many look for ``~/.cache`` or ask for the name of the user, who in a container may have neither.
+    Many libraries need ``~/.cache`` or the name of the user.
     """
     if os.name == "nt":
         return ""
@@ -125,7 +125,7 @@ def _user() -> str:
 
 
 def private_folder() -> str:
-    """The same one each time, unless somebody else holds its name."""
+    """A private temporary folder: the same one each time, unless another user owns its name."""
     path = Path(tempfile.gettempdir()) / f"xmdpt-home-{os.getuid()}"
     try:
         path.mkdir(mode=0o700, exist_ok=True)

@@ -1,7 +1,7 @@
-"""Files of weights: whether they are whole, what torch.save wrote in them, whether tensors fit.
+"""Checks and reads files of weights.
 
-Damage is found before a library reads the file: its own errors do not name it. Nothing in a file
-runs.
+Damaged files are detected before a library reads them, whose errors do not name the file. No code
+in a file is executed.
 """
 
 from __future__ import annotations
@@ -73,12 +73,12 @@ def missing_shards(folder: Path, stem: str) -> list[str]:
         try:
             names |= set(json.loads(index.read_text("utf-8"))["weight_map"].values())
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            continue  # its reader says so
+            continue  # its reader reports it
     return sorted(name for name in names if not (folder / Path(str(name)).name).is_file())
 
 
 def _safetensors_size(path: Path) -> int:
-    """Bytes that the file has when whole, by its header; 0 where the header is no header."""
+    """Size of the complete file by its header, in bytes; 0 if the header is not valid."""
     try:
         with open(path, "rb") as file:
             first = file.read(8)
@@ -100,7 +100,7 @@ def _bytes(count: int) -> str:
 
 
 class UnreadableError(XmdptError):
-    """The file is damaged, or no file of tensors; ``reason`` says it without the path."""
+    """The file is damaged or does not contain tensors; ``reason``: the message without the path."""
 
     def __init__(self, path: Path, reason: str, hint: str) -> None:
         super().__init__(f"cannot read {path}: {reason}", hint)
@@ -108,7 +108,7 @@ class UnreadableError(XmdptError):
 
 
 def read_tensors(path: Path, again: str, alone: str = STATE_ALONE) -> Any:
-    """What torch.save wrote, on the CPU. Raises UnreadableError.
+    """Load what torch.save wrote, on the CPU. Raises UnreadableError.
 
     ``again``: how to get the file again; ``alone``: the call that saves a state dict alone.
 
@@ -125,8 +125,8 @@ def read_tensors(path: Path, again: str, alone: str = STATE_ALONE) -> Any:
 
 
 def check_archive(path: Path, again: str) -> None:
-    """UnreadableError if a member of the zip archive is damaged. Other files are not looked at:
-    the format before torch 1.6 has no checksums."""
+    """UnreadableError if a member of the zip archive is damaged. Other files are not checked: the
+    format before torch 1.6 has no checksums."""
     try:
         if not zipfile.is_zipfile(path):
             return

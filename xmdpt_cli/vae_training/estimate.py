@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from xmdpt_cli.metrics.lpips_metric import LpipsNetwork
 from xmdpt_cli.training.estimate import Estimate, estimate
 from xmdpt_cli.training.footprint import Cost, parameter_bytes
-from xmdpt_cli.vae_training.examples import draw
+from xmdpt_cli.vae_training.examples import sample_batch
 from xmdpt_cli.vae_training.plan import Plan
 from xmdpt_cli.vae_training.trainer import VaeTrainer
 
@@ -42,7 +42,7 @@ def estimate_finetuning(
         return decoded.square().mean()
 
     def ready_step(count: int) -> Callable[[], object]:
-        batch = draw(plan.train, vae, config.seed, 0, count, 0, 1)
+        batch = sample_batch(plan.train, vae, config.seed, 0, count, 0, 1)
         return lambda: trainer.step(batch)
 
     return estimate(

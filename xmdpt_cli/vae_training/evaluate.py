@@ -1,7 +1,7 @@
-"""How well a VAE rebuilds the test images, before training and after: numbers by name.
+"""Metrics of a VAE's reconstructions of the test images, before and after training.
 
-Every image is encoded to its posterior's mean and decoded, alone or with the same seven others
-whoever computes it, so the numbers do not depend on the number of processes.
+Each image is encoded to the mean of its posterior and decoded, always in the same chunk of images,
+so that the numbers do not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from xmdpt_cli.vae_training.examples import DatasetExamples
 FACE = "psnr_face"
 _CHUNK = 8  # images decoded together
 
-Images = list[dict[str, Any]]  # of each test image: its name and its values
+Images = list[dict[str, Any]]  # name and values of each test image
 
 
 def rebuild(vae: VAE, examples: DatasetExamples, indices: list[int]) -> NDArray[np.uint8]:
-    """These images, encoded (or read as stored moments) and decoded: uint8 (n, H, W, 3)."""
+    """Reconstructions of these images from their (stored) moments: uint8 (n, H, W, 3)."""
     moments = examples.moments(indices, np.zeros(len(indices), np.bool_))
     if moments is None:
         moments = vae.encode_moments(np.stack([examples.images[i] for i in indices]))
@@ -40,7 +40,7 @@ def rebuild(vae: VAE, examples: DatasetExamples, indices: list[int]) -> NDArray[
 
 
 def protocol_for(resolution: int) -> Protocol:
-    """As ``xmdpt evaluate`` chooses: the published 256x176, smaller images as they are."""
+    """The default protocol of ``xmdpt evaluate``: 256x176, or native for smaller images."""
     return get_protocol("cfld" if resolution >= LOWEST else "native")
 
 
@@ -54,7 +54,7 @@ def measure(
     dist: Distributed = SINGLE_PROCESS,
     progress: Progress = silent,
 ) -> Images:
-    """The first ``count`` images' measures, by name; all processes get all of them."""
+    """Names and metrics of the first ``count`` images, on all processes."""
     metrics = _metrics(protocol_for(examples.dataset.resolution), lpips)
     places: list[int] = []
     faces: list[Value] = []
@@ -91,7 +91,7 @@ def _face(examples: DatasetExamples, index: int, made: ImageArray, original: Ima
 
 
 def psnr_face(made: ImageArray, truth: ImageArray, head: NDArray[np.float32]) -> Value:
-    """PSNR in dB of prepared images where the head is, (H, W) in [0, 1]; None without a head."""
+    """PSNR in dB, weighted by the head map (H, W) in [0, 1]; None if that is zero."""
     total = 3.0 * float(head.sum(dtype=np.float64))
     if total == 0:
         return None
@@ -103,13 +103,13 @@ def psnr_face(made: ImageArray, truth: ImageArray, head: NDArray[np.float32]) ->
 def make_report(
     resolution: int, before: Images, after: Images, lpips: LpipsNetwork | None, notes: list[str]
 ) -> Evaluation:
-    """Both rows side by side; ``before`` and ``after`` are of the same images."""
+    """The report with the rows "before" and "after", which are metrics of the same images."""
     protocol = protocol_for(resolution)
     if protocol.published:
         notes = [
             *notes,
-            f"the truths are the prepared {resolution} px images brought to 256x176, not the "
-            "high-resolution photographs published numbers start from",
+            f"the ground truths are the prepared {resolution} px images resized to 256x176, not "
+            "the high-resolution photographs published numbers start from",
         ]
     report = Evaluation(
         protocol=protocol.name,

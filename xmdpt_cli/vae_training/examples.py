@@ -1,6 +1,6 @@
-"""What a VAE learns from: images by index, and what of them a step of training takes.
+"""Training images of a VAE by index, and the batches of its training steps.
 
-A step's images, mirrorings and noise follow from the seed and the step alone. Legend: n images
+A step's images, flips and noise follow from the seed and the step alone. Legend: n images
 of this process, C latent channels, h, w latent size.
 """
 
@@ -32,20 +32,20 @@ class Images(Protocol):
 
 
 class Examples(Protocol):
-    """Images, and where there are such, what is already known of them."""
+    """Images with their stored moments and head maps, if available."""
 
     @property
     def images(self) -> Images: ...
 
     def moments(self, indices: list[int], mirrored: NDArray[np.bool_]) -> Tensor | None:
-        """Stored posterior moments, float32 (n, 2C, h, w), unscaled; None: encode."""
+        """Stored posterior moments, float32 (n, 2C, h, w), unscaled; None: not stored."""
 
     def head(self, index: int) -> NDArray[np.float32] | None:
-        """Where the head is, (H, W) in [0, 1]."""
+        """Map of the head, (H, W) in [0, 1]."""
 
 
 class ImageExamples:
-    """Images alone."""
+    """Examples of images without moments and head maps."""
 
     def __init__(self, images: Images) -> None:
         self.images = images
@@ -58,7 +58,7 @@ class ImageExamples:
 
 
 class DatasetImages:
-    """The images of one split of a prepared dataset, decoded when asked for."""
+    """The images of one split of a prepared dataset, decoded on access."""
 
     def __init__(self, dataset: PairDataset) -> None:
         self.dataset, self.views = dataset, sorted(dataset.views())
@@ -98,11 +98,11 @@ class DatasetExamples:
 
 @dataclass(frozen=True)
 class VaeBatch:
-    """What one process takes in one step."""
+    """The batch of one process in one step."""
 
     images: Tensor  # uint8 (n, H, W, 3)
     noise: Tensor  # float32 (n, C, h, w), unit normal
-    moments: Tensor | None = None  # float32 (n, 2C, h, w): of these images, mirrored as they are
+    moments: Tensor | None = None  # float32 (n, 2C, h, w): of these images, flipped in the same way
     head: Tensor | None = None  # float32 (n, 1, H, W) in [0, 1]
 
     def to(self, device: torch.device) -> VaeBatch:
@@ -114,12 +114,12 @@ class VaeBatch:
         )
 
 
-def draw(
+def sample_batch(
     examples: Examples, vae: VAE, seed: int, step: int, batch_size: int, rank: int, ranks: int
 ) -> VaeBatch:
-    """The rows of one process of the step's one batch, whatever the number of processes.
+    """The rows of process ``rank`` in the batch of a step, which does not depend on ``ranks``.
 
-    Half of the images are mirrored.
+    Half of the images are flipped.
     """
     images, size, part = examples.images, batch_size, batch_size // ranks
     mine = slice(rank * part, (rank + 1) * part)
@@ -141,7 +141,7 @@ def draw(
 
 
 def _index(seed: int, count: int, position: int) -> int:
-    """Which image stands at this position of an endless row of shuffled epochs."""
+    """Index of the image at ``position`` in the endless sequence of shuffled epochs."""
     epoch, offset = divmod(position, count)
     return int(_epoch_order(seed, count, epoch)[offset])
 
@@ -151,14 +151,14 @@ def _epoch_order(seed: int, count: int, epoch: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, 0, epoch]).permutation(count)
 
 
-def some(images: Images, at_most: int) -> NDArray[np.uint8]:
+def evenly_spaced(images: Images, at_most: int) -> NDArray[np.uint8]:
     """Up to ``at_most`` images, evenly spaced."""
     indices = np.linspace(0, len(images) - 1, min(at_most, len(images)))
     return np.stack([np.asarray(images[int(index)]) for index in indices])
 
 
 def digest(images: Images) -> str:
-    """Tells one training set from another without reading all of it: count and 64 images."""
-    chosen = some(images, 64)
+    """Hex digest that identifies a training set by its size and 64 of its images."""
+    chosen = evenly_spaced(images, 64)
     text = f"{len(images)} {chosen.shape} ".encode()
     return hashlib.sha256(text + np.ascontiguousarray(chosen).tobytes()).hexdigest()

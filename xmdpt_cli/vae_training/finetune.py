@@ -46,7 +46,7 @@ class _Before(TypedDict):
 
 @dataclass(frozen=True)
 class FineTuned:
-    """What a finished training leaves in its folder."""
+    """The result of a finished training."""
 
     stats: VAEStats
     encoder: dict[str, str]  # sha256 before and after
@@ -65,11 +65,10 @@ def finetune(
     progress: Progress = silent,
     say: Say = silently,
 ) -> FineTuned:
-    """Train as planned into the folder ``out``, or resume there, or return what is done there.
+    """Train as planned into the folder ``out``, resume there, or return the finished result.
 
-    Every rank calls it; rank 0 writes. Raises XmdptError if ``out`` holds
-    something else, if the loss is no number any more, and if the encoder has changed. ``say`` is
-    told of a training that resumes.
+    Every rank calls it; rank 0 writes. Raises XmdptError if ``out`` holds something else, if the
+    loss is not finite, and if the encoder has changed. ``say`` receives a message on resuming.
     """
     dist.split_batch(plan.config.batch_size)
     with dist.translate_errors(), ExitStack() as held:
@@ -89,7 +88,7 @@ def _finetune(
     say: Say,
 ) -> FineTuned:
     vae, config, manifest = plan.vae, plan.config, plan.train.dataset.manifest
-    start, began = vae.describe(), time.monotonic()
+    start, started = vae.describe(), time.monotonic()
     shards = [s["sha256"] for s in manifest["shards"] if s["split"] == "train"]
     trunk = "none" if perceptual is None else perceptual.weights
     this = folder.identity(config, shards, vae, trunk)
@@ -112,7 +111,7 @@ def _finetune(
         report = make_report(plan.test.dataset.resolution, before, after, lpips, notes)
         dist.run_on_main(partial(_write_report, plan, out, report, shown, old))
     psnr = {} if report is None else {k: row["psnr"] for k, row in to_json(report)["rows"].items()}
-    seconds = time.monotonic() - began
+    seconds = time.monotonic() - started
     stats = make_stats(trainer, len(plan.train), psnr.get("before"), psnr.get("after"), seconds)
     record = _record(plan, dist.world_size, start, shards, encoder, stats)
     dist.run_on_main(partial(folder.publish, out, vae, record))
@@ -129,7 +128,7 @@ def _record(
     encoder: dict[str, str],
     stats: VAEStats,
 ) -> dict[str, Any]:
-    """What the folder says of itself: how and from what it was made."""
+    """The content of xmdpt_training.json: how and from what the VAE was made."""
     tuned = "a decoder fine-tuned; encoder and latents are those of the VAE it started from"
     dataset = plan.train.dataset
     return {
@@ -151,7 +150,7 @@ def _record(
 
 
 def _write(plan: Plan, out: Path, before: str) -> str:
-    """Write the VAE aside; the sha256 of the encoder as it is on the disk."""
+    """Write the VAE to its temporary folder; returns the encoder's sha256 on the disk."""
     after = folder.write_part(out, plan.vae)
     if not plan.config.all_weights:
         folder.refuse_changed_encoder(out, before, after)
@@ -161,7 +160,7 @@ def _write(plan: Plan, out: Path, before: str) -> str:
 def _measure_before(
     plan: Plan, out: Path, lpips: LpipsNetwork | None, dist: Distributed, progress: Progress
 ) -> Images:
-    """The start's measures; kept in a file, so that a resumed training has them."""
+    """Metrics before training; kept in a file for a resumed training."""
     if plan.test is None:
         return []
     key = {

@@ -42,7 +42,7 @@ _PARTS = {
 
 @dataclasses.dataclass(frozen=True)
 class VAEStats:
-    """What a training reports. PSNR in dB on the held-out images, None without any."""
+    """Statistics of a training. PSNR in dB on the held-out images; None without any."""
 
     steps: int
     images: int
@@ -81,13 +81,13 @@ class Finished(TypedDict):
 
 
 def encoder_sha256(vae: VAE) -> str:
-    """sha256 of all that decides a VAE's latents: encoder and quant_conv, names and values."""
+    """sha256 of the names and weights that determine latents: encoder and quant_conv."""
     parts = {"encoder": vae.net.encoder, "quant_conv": vae.net.quant_conv}
     return state_sha256(nn.ModuleDict({k: v for k, v in parts.items() if v is not None}))
 
 
 def identity(config: VaeConfig, data: Any, vae: VAE, trunk: str) -> dict[str, Any]:
-    """What a continuation must agree on. ``data``: what tells the images; ``trunk``: LPIPS'."""
+    """The identity of a training. ``data`` identifies the images; ``trunk``: the LPIPS weights."""
     return {
         "settings": {k: v for k, v in dataclasses.asdict(config).items() if k not in _FREE},
         "images": data,
@@ -128,7 +128,7 @@ def stats_of(record: dict[str, Any]) -> VAEStats:
 
 
 def write_part(out: Path, vae: VAE) -> str:
-    """Write the VAE to a hidden folder in ``out`` and read it back; the encoder's sha256 there.
+    """Write the VAE to a hidden folder in ``out`` and read it back; returns the encoder's sha256.
 
     Raises XmdptError if what is on the disk is not what is in memory.
     """
@@ -149,7 +149,7 @@ def write_part(out: Path, vae: VAE) -> str:
 
 
 def refuse_changed_encoder(out: Path, before: str, after: str) -> None:
-    """XmdptError, and nothing of the VAE is left, if the frozen encoder is not what it was."""
+    """XmdptError if the frozen encoder has changed; the written VAE is then removed."""
     if before != after:
         shutil.rmtree(out / _PART, ignore_errors=True)
         raise XmdptError(
@@ -160,9 +160,9 @@ def refuse_changed_encoder(out: Path, before: str, after: str) -> None:
 
 
 def publish(out: Path, vae: VAE, record: dict[str, Any]) -> None:
-    """Move the written VAE to its place, then write the record and remove the checkpoints.
+    """Move the written VAE to ``out``, write the record and remove the checkpoints.
 
-    The record names the VAE as samples do that it decoded (``VAE.describe``).
+    The record contains the sha256 that samples decoded by this VAE name (``VAE.describe``).
     """
     part = out / _PART
     with writing(out):

@@ -3,7 +3,7 @@
 The paper fine-tunes the decoder of sd-vae-ft-mse on the training images for 77 epochs (sec.
 4.1: "the face is distorted if not"); its loss is not published (ours: ``vae_loss``).
 
-A step depends on the seed and its own number only, so an interrupted run continues exactly.
+A step depends only on the seed and its number, so an interrupted run resumes exactly.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from xmdpt_cli.vae_training.examples import (
     Images,
     VaeBatch,
     digest,
-    draw,
-    some,
+    evenly_spaced,
+    sample_batch,
 )
 from xmdpt_cli.vae_training.folder import VAEStats
 from xmdpt_cli.vae_training.trainer import VaeTrainer
@@ -52,10 +52,10 @@ def train_vae(
 ) -> VAEStats:
     """Train ``vae`` in place on images alone, without LPIPS, into the diffusers folder ``out``.
 
-    A toy's scaling factor is set to 1 / standard deviation of its latents. The same call
-    continues an interrupted run and returns the record of a finished one. Raises XmdptError when
-    ``out`` holds something else, when the images do not suit, and when the loss is no longer a
-    number.
+    The scaling factor of a VAE trained from scratch is set to 1 / standard deviation of its
+    latents. The same call resumes an interrupted run and returns the statistics of a finished one.
+    Raises XmdptError if ``out`` holds something else, if there are no images, and if the loss is
+    not finite.
     """
     out = Path(out)
     if len(images) == 0:
@@ -70,14 +70,14 @@ def train_vae(
             trained = VAE.load(out, device=vae.device, dtype=vae.dtype)
             vae.net, vae.origin = trained.net, trained.origin
             return folder.stats_of(done)
-        began = time.monotonic()
+        started = time.monotonic()
         before = None if held_out is None else reconstruction_psnr(vae, held_out)
         fit(trainer, ImageExamples(images), out, progress)
         after = folder.write_part(out, vae)
         if not config.all_weights:
             folder.refuse_changed_encoder(out, this["encoder"], after)
         psnr = None if held_out is None else reconstruction_psnr(vae, held_out)
-        stats = make_stats(trainer, len(images), before, psnr, time.monotonic() - began)
+        stats = make_stats(trainer, len(images), before, psnr, time.monotonic() - started)
         record = {
             "settings": asdict(config),
             "encoder": {"before": this["encoder"], "after": after},
@@ -93,10 +93,10 @@ def fit(
     progress: Progress = silent,
     say: Say = silently,
 ) -> None:
-    """Step until all steps are done, from the state in ``out`` if there is one, saving there.
+    """Train until all steps are done; resumes from, and saves checkpoints to, the folder ``out``.
 
-    Afterwards ``trainer.vae`` is what is to be handed out: the average if there is one, with the
-    scaling factor of its latents if the encoder learned. Every rank calls it.
+    Afterwards ``trainer.vae`` has the EMA weights, if there is an EMA, and the scaling factor of
+    its latents, if the encoder was trained. A collective.
     """
     net, dist, config = trainer.vae.net, trainer.dist, trainer.config
     for parameter in trainer.parameters:  # before resuming: a frozen one gets no optimizer state
@@ -122,7 +122,9 @@ def _steps(trainer: VaeTrainer, examples: Examples, out: Path, progress: Progres
     )
 
     def make(step: int) -> VaeBatch:
-        return draw(examples, vae, config.seed, step, config.batch_size, dist.rank, dist.world_size)
+        return sample_batch(
+            examples, vae, config.seed, step, config.batch_size, dist.rank, dist.world_size
+        )
 
     reading = closing(prefetch(make, range(first, config.steps), threads=_THREADS))
     try:
@@ -152,7 +154,7 @@ def _steps(trainer: VaeTrainer, examples: Examples, out: Path, progress: Progres
 def make_stats(
     trainer: VaeTrainer, images: int, before: float | None, after: float | None, seconds: float
 ) -> VAEStats:
-    """What a finished training reports."""
+    """The statistics of a finished training."""
     return VAEStats(
         steps=trainer.done,
         images=images,
@@ -176,7 +178,7 @@ def reconstruction_psnr(vae: VAE, images: NDArray[np.uint8]) -> float:
 
 def set_scale(vae: VAE, images: Images) -> None:
     """scaling_factor = 1 / standard deviation of the latents, as latent diffusion defines it."""
-    latents = posterior_mean(vae.encode_moments(some(images, 256)), 1.0)
+    latents = posterior_mean(vae.encode_moments(evenly_spaced(images, 256)), 1.0)
     deviation = float(latents.std())
     if not (math.isfinite(deviation) and deviation > 0):
         raise XmdptError(

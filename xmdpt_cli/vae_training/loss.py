@@ -1,4 +1,4 @@
-"""What a VAE is trained for: L1 and MSE, weighted pixel by pixel, LPIPS, and a light KL term.
+"""The loss of VAE training: L1 and MSE, weighted per pixel, LPIPS, and a small KL term.
 
 The paper does not publish the loss of its fine-tuning. Legend: N images, C latent channels,
 h, w latent size.
@@ -26,10 +26,10 @@ def vae_losses(
     dist: Distributed = SINGLE_PROCESS,
     autocast: bool = False,
 ) -> dict[str, Tensor]:
-    """The terms of one step, each one number; ``loss`` is their weighted sum, with gradient.
+    """The scalar loss terms of one step; only ``loss``, their weighted sum, has a gradient.
 
     ``l1`` and ``mse`` are the plain means on [-1, 1], as logged; in ``loss`` each pixel counts by
-    ``config.foreground_weight`` and ``config.face_weight``. The latents are drawn from the
+    ``config.foreground_weight`` and ``config.face_weight``. The latents are sampled from the
     posterior as in the published training.
     """
     target = to_signed(batch.images)
@@ -59,7 +59,7 @@ def vae_losses(
 def _latents(
     vae: VAE, batch: VaeBatch, target: Tensor, config: VaeConfig, dist: Distributed, autocast: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What the decoder reads, the posterior's mean and its log variance: (N, C, h, w), unscaled."""
+    """Sampled latents, mean and log variance of the posterior: (N, C, h, w) each, unscaled."""
     learns = config.all_weights
     # a frozen encoder runs as it did when the dataset was prepared: in float32
     with (
@@ -73,14 +73,14 @@ def _latents(
         log_variance = log_variance.clamp(-30.0, 20.0)  # as AutoencoderKL does
         variance = log_variance.exp()
         if learns:
-            # the posterior's noise and ours, independent of each other: their variances add
+            # the posterior's noise and the added noise are independent: their variances add
             variance = variance + (config.latent_noise * deviation(mean, dist)) ** 2
         latents = mean + variance.sqrt() * batch.noise
     return latents, mean, log_variance
 
 
 def deviation(values: Tensor, dist: Distributed) -> Tensor:
-    """Standard deviation of all ranks' ``values`` (as many on each) together, without gradient."""
+    """Standard deviation of ``values`` over all ranks (equal counts), without gradient."""
     values = values.detach()
     if dist.world_size == 1:
         return values.std()

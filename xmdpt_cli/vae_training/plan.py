@@ -1,4 +1,4 @@
-"""What ``xmdpt finetune-vae`` will do, checked before anything is written."""
+"""The plan of ``xmdpt finetune-vae``, checked before anything is written."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _ALIKE = 0.01  # of the latents' deviation: above float16's rounding, below anot
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked training: what it reads and with which settings, nothing written yet."""
+    """The settings and data of a checked training."""
 
     config: VaeConfig  # settled
     vae: VAE
@@ -34,10 +34,10 @@ class Plan:
 
 
 def make_plan(config: VaeConfig, data: str | Path, vae: VAE, limit: int | None = None) -> Plan:
-    """Settle ``config`` and check that dataset and VAE belong together.
+    """Complete ``config`` and check that dataset and VAE fit together.
 
-    ``limit``: test images to measure, None for all. Raises XmdptError for a dataset that is
-    none, and for latents of another encoder.
+    ``limit``: number of test images to measure; None: all. Raises XmdptError if ``data`` is not a
+    dataset, and if its latents are those of another encoder.
     """
     dataset = PairDataset(data, "train")
     cached = config.cached_latents and not config.all_weights
@@ -56,8 +56,8 @@ def make_plan(config: VaeConfig, data: str | Path, vae: VAE, limit: int | None =
 def check_encoder(vae: VAE, dataset: PairDataset) -> None:
     """XmdptError unless ``vae``'s encoder is the one that made the dataset's latents.
 
-    The same weights file is; another one (a fine-tuned decoder, another format of the file) is if
-    its moments of some images are the stored ones.
+    With another weights file (a fine-tuned decoder, another file format), its moments of some
+    images are compared with the stored ones.
     """
     made, this = dataset.manifest["encoders"]["vae"], vae.describe()
     if same_weights(made, this):
@@ -89,11 +89,11 @@ def lpips_networks(
     dist: Distributed = SINGLE_PROCESS,
     progress: Progress = silent,
 ) -> tuple[LpipsNetwork | None, LpipsNetwork | None, list[str]]:
-    """The LPIPS to train with, the one to measure with, and what must be said about them.
+    """The LPIPS to train with, the LPIPS to measure with, and notes for the user.
 
     ``weights`` as in ``xmdpt evaluate``: AlexNet's file, ``toy``, ``off``, or None: the published
     file, for a ``toy`` dataset always the random trunk, so that it gives the same everywhere.
-    Raises XmdptError, saying what to do, where the file cannot be had.
+    Raises XmdptError with a hint if the file cannot be found or downloaded.
     """
     if weights == "off":
         if config.lpips:

@@ -12,7 +12,7 @@ from xmdpt_cli.data.loader import PairDataset
 
 def dataset(setting: Setting) -> PairDataset:
     """Made by the part that needs it first; parts of one wave may make it at the same time, and
-    the first that is whole is everybody's."""
+    all use the first that is complete."""
     folder = setting.work / "data"
     if not folder.is_dir():
         own = setting.work / f"data.{os.getpid()}"
@@ -20,6 +20,6 @@ def dataset(setting: Setting) -> PairDataset:
         make_dataset(own, setting.pick(300_000_000, 1), items=items)
         try:
             own.rename(folder)
-        except OSError:  # another part's was whole before
+        except OSError:  # another part finished first
             shutil.rmtree(own)
     return PairDataset(folder, "train")

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xmdpt_cli.bench.frozen import random_dino
 from xmdpt_cli.bench.gpu_check.rows import Row, Setting, at_most, speed
 from xmdpt_cli.bench.gpu_check.sampling import median, real_vae
+from xmdpt_cli.bench.random_networks import random_dino
 from xmdpt_cli.encoders.bundle import moments_of
 from xmdpt_cli.encoders.vae import to_signed
 

@@ -1,19 +1,17 @@
-"""What machine this is, and the settings that decide its digits and its speed."""
+"""The machine, and the settings that decide its digits and its speed."""
 
 from __future__ import annotations
 
-import subprocess
-from contextlib import suppress
 from typing import Any
 
 import torch
 
 from xmdpt_cli import __version__
-from xmdpt_cli.bench.machine import processor
+from xmdpt_cli.bench.machine import nvidia_smi, processor
 from xmdpt_cli.utils.devices import cores
 
 
-def facts() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """For the report's head; ``device`` is "cpu" where there is no GPU."""
     found: dict[str, Any] = {
         "device": "cpu",
@@ -29,13 +27,4 @@ def facts() -> dict[str, Any]:
     found["device"] = properties.name
     found["device memory"] = f"{properties.total_memory / 2**30:.1f} GiB"
     found["CUDA"] = torch.version.cuda
-    ask = [
-        "nvidia-smi",
-        "--query-gpu=driver_version,power.limit",
-        "--format=csv,noheader",
-        "--id=0",
-    ]
-    with suppress(OSError, subprocess.SubprocessError):
-        told = subprocess.run(ask, capture_output=True, text=True, timeout=10, check=True).stdout
-        found["driver, power limit"] = told.strip()
-    return found
+    return found | nvidia_smi("driver_version,power.limit", torch.device("cuda", 0))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 
 from xmdpt_cli.bench.gpu_check.rows import Ready, Row, Setting, at_most, speed
-from xmdpt_cli.bench.gpu_check.sampling import given, made, median, real_vae
+from xmdpt_cli.bench.gpu_check.sampling import median, random_inputs, random_sampler, real_vae
 from xmdpt_cli.sampling.batch_size import fit_memory
 from xmdpt_cli.utils.devices import peak_memory
 
@@ -16,9 +16,9 @@ def memory(setting: Setting, size: str, gib: float) -> Iterator[Row | Ready]:
     """As ``xmdpt sample --max-memory``: as many images at once as it chooses, decoded, eager and
     compiled; what PyTorch allocated at the most. On a processor the whole process counts."""
     size, side, device = setting.size(size), setting.pick(512, 64), setting.where
-    sampler, vae = made(setting, size, side, torch.bfloat16), real_vae(setting)
+    sampler, vae = random_sampler(setting, size, side, torch.bfloat16), real_vae(setting)
     count = min(fit_memory(sampler, vae, int(gib * 2**30), side), 8)
-    conditions, noise, _ = given(sampler)
+    conditions, noise, _ = random_inputs(sampler)
     conditions, noise = conditions.rows(list(range(count))), noise[:count]
     config = sampler.sampling_config(steps=setting.pick(20, 2))
 

@@ -25,29 +25,29 @@ TIMES = 5.0
 
 
 def resume(setting: Setting, compiled: bool = False) -> Iterator[Row]:
-    """Three runs by ``xmdpt train``'s own loop: whole, whole again, and killed after its first
-    checkpoint, then resumed. Where two whole runs already differ (sums on a GPU come in any order)
-    the resumed one may be as far off; with deterministic algorithms all three must be the same."""
+    """Three runs of ``xmdpt train``'s loop: two complete ones, and one that is killed after its
+    first checkpoint and resumed. If the complete runs differ (sums on a GPU have no fixed order),
+    the resumed one may differ as much; with deterministic algorithms all three must be equal."""
     if compiled and not setting.compile:
         yield Row("resume", verdict=NOT_RUN, note="torch.compile is off")
         return
     dataset(setting)
-    ways = [False] if compiled or setting.small else [False, True]
-    for deterministic in ways:
+    modes = [False] if compiled or setting.small else [False, True]
+    for deterministic in modes:
         base = {"compiled": compiled, "deterministic": deterministic}
         whole, again, cut = (setting.work / f"{name}-{compiled}-{deterministic}" for name in "abc")
         killed_at = _train(setting, base, (whole, again), cut)
         called = "compiled" if compiled else "not compiled"
         called += ", deterministic algorithms" if deterministic else ""
         own, resumed = difference(whole, again), difference(whole, cut)
-        note = f"{killed_at}; two whole runs: {_said(own)}"
+        note = f"{killed_at}; two complete runs: {_difference_text(own)}"
         for out in (whole, again, cut):
             shutil.rmtree(out)  # gigabytes
         if own == 0 or deterministic:
             yield at_most(f"{called}: resumed - not interrupted", resumed, 0.0, note=note)
         else:
             verdict = OK if resumed <= TIMES * own else MISSED
-            target = f"<= {TIMES:g} times two whole runs' difference"
+            target = f"<= {TIMES:g} times two complete runs' difference"
             check = f"{called}: resumed - not interrupted"
             yield Row(check, resumed, "", target, verdict, note)
 
@@ -103,13 +103,13 @@ def _start(setting: Setting, out: Path, given: dict[str, Any]) -> subprocess.Pop
         **given,
     }
     code = f"import json, sys; from {__name__} import one_run; one_run(**json.loads(sys.argv[1]))"
-    # exact repetition asks cuBLAS for a workspace of a fixed size
+    # deterministic results need a cuBLAS workspace of a fixed size
     environment = {**os.environ, "CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
     return subprocess.Popen([sys.executable, "-c", code, json.dumps(arguments)], env=environment)
 
 
 def _train(setting: Setting, given: dict[str, Any], whole: Sequence[Path], cut: Path) -> str:
-    """All at once, for nothing is timed; says where ``cut`` was killed and resumed."""
+    """Run all at once, since nothing is timed; returns where ``cut`` was killed and resumed."""
     running = {out: _start(setting, out, given) for out in (*whole, cut)}
     try:
         killed_at = _killed(running[cut], cut)
@@ -124,19 +124,19 @@ def _train(setting: Setting, given: dict[str, Any], whole: Sequence[Path], cut: 
 
 
 def _killed(process: subprocess.Popen[bytes], out: Path) -> str:
-    """Kill it behind its first checkpoint; says from where it can resume."""
+    """Kill it after its first checkpoint; returns from where it can resume."""
     first = out / "checkpoints" / f"step_{EVERY:07d}" / "state.json"
     while process.poll() is None and not first.exists():
         time.sleep(0.005)
     if process.poll() is not None:
         if process.returncode != 0:
             raise RuntimeError(f"a training ended with exit code {process.returncode}")
-        return "it was done before it could be killed"
+        return "it ended before it could be killed"
     process.kill()
     process.wait()
     kept = latest(out / "checkpoints")
     return f"killed, resumed from {'nothing' if kept is None else kept.name}"
 
 
-def _said(value: float) -> str:
+def _difference_text(value: float) -> str:
     return "the same bits" if value == 0 else f"{value:.2g} apart"

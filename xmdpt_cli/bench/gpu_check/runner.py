@@ -19,9 +19,9 @@ import xmdpt_cli
 from xmdpt_cli.bench.gpu_check.parts import Part
 from xmdpt_cli.bench.gpu_check.rows import FAILED, NOT_RUN, Row, Setting
 
-LEAST = 15.0  # seconds: with less left no wave begins
+LEAST = 15.0  # seconds: with less time left no wave starts
 _POLL = 0.05
-Tell = Callable[[str, Row], None]
+OnRow = Callable[[str, Row], None]
 
 
 class Job:
@@ -31,8 +31,8 @@ class Job:
         self.part, self.folder = part, folder
         folder.mkdir(parents=True)
         self.files = {name: folder / name for name in ("rows", "ready", "go", "log", "job")}
-        self.read = 0  # rows that were told
-        self.failed = False  # and one of them says why
+        self.read = 0  # rows that were reported
+        self.failed = False  # one of them gives the reason
         job = {
             "part": part.name,
             "run": part.run,
@@ -42,7 +42,7 @@ class Job:
         }
         self.files["job"].write_text(json.dumps(job), encoding="utf-8")
         self.log = self.files["log"].open("w", encoding="utf-8")
-        self.began = time.monotonic()
+        self.start = time.monotonic()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "xmdpt_cli.bench.gpu_check.child", str(self.files["job"])],
             env=environment(folder / "cache"),
@@ -54,7 +54,7 @@ class Job:
 
     @property
     def waiting(self) -> bool:
-        """Prepared: it waits for its turn."""
+        """Whether it is prepared and waits for its turn."""
         return self.files["ready"].exists() and not self.files["go"].exists()
 
     @property
@@ -71,7 +71,7 @@ class Job:
         self.log.close()
 
     def rows(self) -> list[Row]:
-        """Those that came since this was last asked. A line that is cut short is none."""
+        """The new rows since the last call. An incomplete line is left for the next call."""
         if not self.files["rows"].is_file():
             return []
         lines = self.files["rows"].read_text(encoding="utf-8").split("\n")[:-1]
@@ -85,11 +85,11 @@ class Job:
 
 
 def run(
-    parts: Sequence[Part], setting: Setting, budget: float, tell: Tell, logs: Path | None = None
+    parts: Sequence[Part], setting: Setting, budget: float, on_row: OnRow, logs: Path | None = None
 ) -> None:
-    """All parts, wave after wave, within ``budget`` seconds; ``tell`` hears every row at once.
+    """Run all parts, wave after wave, within ``budget`` seconds.
 
-    ``logs``: the file in which what the parts print is kept.
+    ``on_row`` is called with every row at once; the output of the parts is appended to ``logs``.
     """
     end = time.monotonic() + budget
     for wave in sorted({part.wave for part in parts}):
@@ -97,72 +97,72 @@ def run(
         if end - time.monotonic() < LEAST:
             note = f"the time for all parts ({budget:.0f} s) was used up"
             for part in own:
-                tell(part.name, Row(part.name, verdict=NOT_RUN, note=note))
+                on_row(part.name, Row(part.name, verdict=NOT_RUN, note=note))
             continue
         jobs = [Job(part, setting, setting.work / "jobs" / part.name) for part in own]
         try:
-            _prepare(jobs, end, tell)
+            _prepare(jobs, end, on_row)
             for job in jobs:
-                _measure(job, end, tell)
+                _measure(job, end, on_row)
         finally:
             for job in jobs:
                 job.kill()
                 if logs is not None:
-                    _keep(job, logs)
+                    _append_log(job, logs)
 
 
-def _prepare(jobs: Sequence[Job], end: float, tell: Tell) -> None:
+def _prepare(jobs: Sequence[Job], end: float, on_row: OnRow) -> None:
     """Until every job is prepared, ended or killed at its limit."""
     busy = list(jobs)
     while busy:
         for job in list(busy):
-            limit = min(job.began + job.part.prepare, end)
+            limit = min(job.start + job.part.prepare, end)
             if job.ended or job.waiting:
                 busy.remove(job)
             elif time.monotonic() > limit:
-                _give_up(job, end, tell)
+                _give_up(job, end, on_row)
                 busy.remove(job)
             else:
-                _pass_on(job, tell)
+                _report_rows(job, on_row)
         time.sleep(_POLL)
 
 
-def _measure(job: Job, end: float, tell: Tell) -> None:
-    """Alone on the device. A job that has ended by now has said all it has to say."""
-    began = time.monotonic()
+def _measure(job: Job, end: float, on_row: OnRow) -> None:
+    """Alone on the device. A job that has ended has written all its rows."""
+    start = time.monotonic()
     if not job.ended:
         job.go()
     while not job.ended:
-        _pass_on(job, tell)
-        if time.monotonic() > min(began + job.part.measure, end):
-            _give_up(job, end, tell)
+        _report_rows(job, on_row)
+        if time.monotonic() > min(start + job.part.measure, end):
+            _give_up(job, end, on_row)
         time.sleep(_POLL)
-    _pass_on(job, tell)
+    _report_rows(job, on_row)
     code = job.process.returncode
     if code and not job.failed:
         note = f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        tell(job.part.name, Row(job.part.name, verdict=FAILED, note=note))
+        on_row(job.part.name, Row(job.part.name, verdict=FAILED, note=note))
 
 
-def _give_up(job: Job, end: float, tell: Tell) -> None:
-    _pass_on(job, tell)
+def _give_up(job: Job, end: float, on_row: OnRow) -> None:
+    _report_rows(job, on_row)
     job.kill()
     job.failed = True
-    note = f"killed after {time.monotonic() - job.began:.0f} s: "
+    note = f"killed after {time.monotonic() - job.start:.0f} s: "
     if time.monotonic() > end:
         row = Row(job.part.name, verdict=NOT_RUN, note=note + "the time for all parts was used up")
     else:
         row = Row(job.part.name, verdict=FAILED, note=note + "it is still not done")
-    tell(job.part.name, row)
+    on_row(job.part.name, row)
 
 
-def _pass_on(job: Job, tell: Tell) -> None:
+def _report_rows(job: Job, on_row: OnRow) -> None:
     for row in job.rows():
         job.failed = job.failed or row.verdict == FAILED
-        tell(job.part.name, row)
+        on_row(job.part.name, row)
 
 
-def _keep(job: Job, logs: Path) -> None:
+def _append_log(job: Job, logs: Path) -> None:
     text = job.files["log"].read_text(encoding="utf-8", errors="replace")
     with logs.open("a", encoding="utf-8") as file:
         file.write(f"==== {job.part.name}\n{text}\n")
@@ -174,7 +174,7 @@ def _plain(setting: Setting) -> dict[str, Any]:
 
 
 def environment(cache: Path) -> dict[str, str]:
-    """Of a part's process: this package, no network, a few compilers for each of several.
+    """Environment of a part's process: this package, no network, a few compiler threads.
 
     ``cache`` is where it compiles: what a killed compiler leaves half written there must not be
     found by another part, nor by the user's next program; and first calls are first ones.

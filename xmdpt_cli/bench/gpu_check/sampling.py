@@ -13,16 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xmdpt_cli.bench.frozen import placed, sd_vae
-from xmdpt_cli.bench.generation import Inputs
 from xmdpt_cli.bench.gpu_check.goldens import relative
 from xmdpt_cli.bench.gpu_check.rows import Ready, Row, Setting, at_most, holds, speed
-from xmdpt_cli.bench.roof import drawing
-from xmdpt_cli.bench.timing import clock, randomise
+from xmdpt_cli.bench.random_networks import Inputs, random_xmdpt, sd_vae
+from xmdpt_cli.bench.roof import sampling_parts
+from xmdpt_cli.bench.timing import clock
 from xmdpt_cli.diffusion import Schedule, start_noise
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.encoders.weights import Origin
-from xmdpt_cli.model import XMDPT
 from xmdpt_cli.model.checkpoint import published_metadata
 from xmdpt_cli.sampling.conditioning import Conditions
 from xmdpt_cli.sampling.sampler import PRECISIONS, Sampler, SamplingConfig
@@ -40,8 +38,8 @@ def sampling(
 ) -> Iterator[Row | Ready]:
     """Random weights of the real shapes. ``most_seconds``: 50 steps, decoding included."""
     size, pixels = setting.size(size), setting.pick(256, 64)
-    sampler = made(setting, size, pixels, PRECISIONS[precision])
-    conditions, noise, other = given(sampler)
+    sampler = random_sampler(setting, size, pixels, PRECISIONS[precision])
+    conditions, noise, other = random_inputs(sampler)
     paper = sampler.sampling_config(steps=setting.pick(50, 3), solver="ddim")
 
     def latents(noise: Tensor = noise, config: SamplingConfig = paper) -> Tensor:
@@ -58,10 +56,10 @@ def sampling(
             vae.compile_decoder(IMAGES)
         vae.decode(eager)  # compiles
     if setting.compile:
-        began = time.perf_counter()
+        start = time.perf_counter()
         sampler.compile(IMAGES)
         compiled = _done(setting, latents)
-        first = time.perf_counter() - began
+        first = time.perf_counter() - start
         again = time.perf_counter()
         compiled_other = _done(setting, lambda: latents(other))
         first -= time.perf_counter() - again
@@ -107,16 +105,16 @@ def _timed(
 ) -> Iterator[Row]:
     steps = setting.pick(50, 3)
     own = sampler.sampling_config(steps=setting.pick(sampler.sampling_config().steps, 2))
-    ways = {f"{steps} DDIM steps": sampler.sampling_config(steps=steps, solver="ddim")}
-    ways[f"{own.steps} steps of {own.solver}"] = own
-    for name, config in ways.items():
+    configs = {f"{steps} DDIM steps": sampler.sampling_config(steps=steps, solver="ddim")}
+    configs[f"{own.steps} steps of {own.solver}"] = own
+    for name, config in configs.items():
         seconds = median(setting, partial(latents, config=config))
         yield speed(setting, f"{size}: {IMAGES} images, {name}, latents", seconds, "s")
 
     def images(config: SamplingConfig) -> object:
         return vae.decode(latents(config=config))
 
-    for name, config in ways.items():
+    for name, config in configs.items():
         seconds = median(setting, partial(images, config))
         most = most_seconds if config is not own else None
         check = f"{size}: {IMAGES} images, {name}, decoded"
@@ -141,25 +139,23 @@ def _mfu(
     peak = peak_flops(setting.where, autocast=True)
     if peak is None:
         return
-    work = sum(part.times * part.flop for part in drawing(size, IMAGES, steps, pixels))
+    work = sum(part.times * part.flop for part in sampling_parts(size, IMAGES, steps, pixels))
     note = f"{work / 1e12:.3g} TFLOP of {peak / 1e12:.0f} TFLOP/s (bf16, published)"
     yield speed(setting, check, 100 * work / seconds / peak, "%", note=note)
 
 
-def made(setting: Setting, size: str, pixels: int, dtype: torch.dtype) -> Sampler:
-    """A sampler of random weights that all matter."""
-    torch.manual_seed(0)
-    model = XMDPT.from_size(size, latent_size=pixels // 8)
-    randomise(model)
-    facts = published_metadata(model, pixels)
-    sampler = Sampler(model, Schedule(facts["schedule"], facts["prediction"]), facts)
+def random_sampler(setting: Setting, size: str, pixels: int, dtype: torch.dtype) -> Sampler:
+    """A sampler with random weights, none of them zero."""
+    model = random_xmdpt(size, pixels)
+    metadata = published_metadata(model, pixels)
+    sampler = Sampler(model, Schedule(metadata["schedule"], metadata["prediction"]), metadata)
     sampler.model.to(setting.where, dtype)
     return sampler
 
 
-def given(sampler: Sampler) -> tuple[Conditions, Tensor, Tensor]:
+def random_inputs(sampler: Sampler) -> tuple[Conditions, Tensor, Tensor]:
     """Conditions of ``IMAGES`` images, and two different start noises."""
-    inputs = Inputs.of(sampler.model, IMAGES)
+    inputs = Inputs.random(sampler.model, IMAGES)
     conditions = Conditions(inputs.pose, inputs.source[None], inputs.latents[None])
     shape, places = sampler.model.latent_shape, list(range(IMAGES))
     return conditions, start_noise(shape, 0, places), start_noise(shape, 1, places)
@@ -168,7 +164,7 @@ def given(sampler: Sampler) -> tuple[Conditions, Tensor, Tensor]:
 def real_vae(setting: Setting) -> VAE:
     """sd-vae-ft-mse's shape (narrower in a dry run) with random weights, in fp32."""
     torch.manual_seed(0)
-    net = placed(sd_vae(4 if setting.small else 1), setting.where, torch.float32)
+    net = sd_vae(setting.where, narrow=4 if setting.small else 1)
     return VAE(net, Origin("local", "random weights"))
 
 

@@ -36,10 +36,10 @@ def training(setting: Setting, size: str, least_mfu: float | None) -> Iterator[R
     called = f"{size}, batch {batch}"
     with closing(batches_of(trainer)) as batches:
         timed = TimedIterator(batches)
-        began = time.perf_counter()
+        start = time.perf_counter()
         trainer.step(timed)
         synchronize(device)
-        first = time.perf_counter() - began
+        first = time.perf_counter() - start
         for _ in range(setting.pick(WARM, 1)):
             losses = trainer.step(timed)
         synchronize(device)
@@ -56,11 +56,11 @@ def training(setting: Setting, size: str, least_mfu: float | None) -> Iterator[R
         step()
         yield from _waiting(called, setting, device, step)
         timed.pop_seconds()
-        began = time.perf_counter()
+        start = time.perf_counter()
         for _ in range(count):
             step()
         synchronize(device)
-        seconds = (time.perf_counter() - began) / count
+        seconds = (time.perf_counter() - start) / count
         waited = timed.pop_seconds() / count
         yield from _speed(setting, called, trainer, seconds, waited, least_mfu)
         again = _graphs() - graphs
@@ -74,12 +74,12 @@ def batch_auto(setting: Setting) -> Iterator[Row]:
     """``--batch-size auto``: what it finds, and that training with it has the memory."""
     config, data, device = _config(setting, setting.size("L"), 2), dataset(setting), setting.where
     config = dataclasses.replace(config, compile="off")
-    if device.type == "cpu":  # whose memory has no end that could be met
+    if device.type == "cpu":  # where memory never runs out in this check
         found = largest_that_fits(Trainer(config, data, device), 3)
     else:
-        began = time.perf_counter()
+        start = time.perf_counter()
         found = find_batch_size(dataclasses.replace(config, batch_size=0), data, device)
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start
         yield speed(setting, f"{config.size}: time to find the batch size", seconds, "s")
     note = "all pairs of the dataset" if found == len(data) else ""
     yield speed(setting, f"{config.size}: batch size that is found", found, "pairs", note=note)
@@ -146,35 +146,35 @@ def _waiting(
     """Host syncs that PyTorch knows of; and whether Python is back long before the device is done,
     which also shows copies from memory that is not page-locked."""
     places = []
-    with sync_warnings(device) as heard:
+    with sync_warnings(device) as caught:
         for _ in range(setting.pick(5, 1)):
             step()
         synchronize(device)
-        places = sorted({f"{Path(w.filename).name}:{w.lineno}" for w in heard if _is_sync(w)})
+        places = sorted({f"{Path(w.filename).name}:{w.lineno}" for w in caught if _is_sync(w)})
     note = ", ".join(places[:SHOWN])
     yield at_most(f"{called}: places that wait for the GPU", len(places), 0, note=note)
     if device.type != "cuda":
         return
     time.sleep(0.3)  # batches are read ahead meanwhile
-    began = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(2):
         step()
-    back = time.perf_counter() - began
+    back = time.perf_counter() - start
     synchronize(device)
-    whole = time.perf_counter() - began
+    total = time.perf_counter() - start
     note = "of two steps: near 100 % means that it waits, or that launching takes the time"
-    yield speed(setting, f"{called}: until Python is back", 100 * back / whole, "%", note=note)
+    yield speed(setting, f"{called}: until Python is back", 100 * back / total, "%", note=note)
 
 
 @contextmanager
 def sync_warnings(device: torch.device) -> Iterator[list[warnings.WarningMessage]]:
     """PyTorch warns of every operation that makes the host wait."""
-    with warnings.catch_warnings(record=True) as heard:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         if device.type == "cuda":
             torch.cuda.set_sync_debug_mode("warn")
         try:
-            yield heard
+            yield caught
         finally:
             if device.type == "cuda":
                 torch.cuda.set_sync_debug_mode("default")
@@ -193,7 +193,7 @@ def _graphs() -> int:
 
 
 def _kernels(called: str, device: torch.device, step: Callable[[], None]) -> Iterator[Row]:
-    """Which kernels take the time: the first thing to look at where a target is missed."""
+    """Which kernels take the time: to inspect when a target is missed."""
     if device.type != "cuda":
         return
     from torch.profiler import ProfilerActivity, profile
@@ -203,7 +203,7 @@ def _kernels(called: str, device: torch.device, step: Callable[[], None]) -> Ite
             step()
         torch.cuda.synchronize(device)
     times = {event.key: float(event.self_device_time_total) for event in found.key_averages()}
-    whole = sum(times.values()) or 1.0
+    total = sum(times.values()) or 1.0
     first = sorted(times.items(), key=lambda item: -item[1])[:SHOWN]
-    note = "; ".join(f"{100 * spent / whole:.0f} % {name[:60]}" for name, spent in first)
+    note = "; ".join(f"{100 * spent / total:.0f} % {name[:60]}" for name, spent in first)
     yield Row(f"{called}: kernels that take most", note=note)

@@ -18,7 +18,7 @@ DRY_RUN = (
 
 
 class Report:
-    """Collects rows and writes them at once, so that a killed run leaves what it knows."""
+    """Collects rows and writes them at once, so that a killed run leaves its rows."""
 
     def __init__(self, folder: Path, machine: dict[str, Any], small: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether all that ran is right and in time."""
+        """Whether every row that ran is right and meets its target."""
         return not any(row.verdict in BAD for _, row in self.rows)
 
     def write(self) -> None:
@@ -54,7 +54,7 @@ class Report:
         write_text(self.folder / f"{NAME}.md", self.markdown())
 
     def markdown(self) -> str:
-        facts = [f"- {name}: {value}" for name, value in self.machine.items()]
+        lines = [f"- {name}: {value}" for name, value in self.machine.items()]
         table = Table(
             "",
             ["part", "check", "value", "target", "result", "note"],
@@ -64,4 +64,4 @@ class Report:
             ],
         )
         head = [f"**{DRY_RUN}**"] if self.small else []
-        return "\n\n".join([*head, "\n".join(facts), table.markdown()]) + "\n"
+        return "\n\n".join([*head, "\n".join(lines), table.markdown()]) + "\n"

@@ -16,12 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.pose.formats import (
-    SUFFIXES,
-    KeypointsFile,
-    frame_of_image,
-    open_file,
-)
+from xmdpt_cli.pose.formats import SUFFIXES, KeypointsFile, frame_of_image, open_file
 from xmdpt_cli.pose.formats.image_poses import ImagePoses
 from xmdpt_cli.pose.formats.image_size import OPENPOSE_ENDING, SizeOf, size_of_image
 from xmdpt_cli.pose.formats.missing import MIN_SCORE

@@ -1,0 +1,106 @@
+"""Networks and inputs of the real shapes with random values, to measure their time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from xmdpt_cli.model import XMDPT
+
+if TYPE_CHECKING:  # importing it loads transformers
+    from xmdpt_cli.encoders.dino import Dino
+
+
+def random_xmdpt(size: str, pixels: int) -> XMDPT:
+    """X-MDPT of ``size`` in float32 on the CPU. No weight is zero: with adaLN-Zero's initial values
+    the blocks would have no effect."""
+    torch.manual_seed(0)
+    model = XMDPT.from_size(size, latent_size=pixels // 8)
+    randomise(model)
+    return model
+
+
+def randomise(model: XMDPT) -> None:
+    """Add 0.02 times normal noise to every weight."""
+    rng = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn(parameter.shape, generator=rng))
+
+
+class Inputs(NamedTuple):
+    """Conditions and start noise of N images."""
+
+    pose: Tensor  # (N, L, 768)
+    source: Tensor  # (N, L, 1536)
+    latents: Tensor  # (N, C, h, w)
+    noise: Tensor  # (N, C, h, w)
+
+    @classmethod
+    def random(cls, model: XMDPT, count: int, seed: int = 0) -> Inputs:
+        """On the CPU, tokens in bf16 as datasets hold them."""
+        rng = torch.Generator().manual_seed(seed)
+        pose = torch.randn(count, *model.canet.pose_shape, generator=rng).bfloat16()
+        source = torch.randn(count, *model.canet.source_shape, generator=rng).bfloat16()
+        latents, noise = (torch.randn(count, *model.latent_shape, generator=rng) for _ in range(2))
+        return cls(pose, source, latents, noise)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype) -> Inputs:
+        """Conditions in ``dtype``; the noise stays in fp32, as ``xmdpt sample`` keeps it."""
+        pose, source, latents = (x.to(device, dtype) for x in self[:3])
+        return Inputs(pose, source, latents, self.noise.to(device))
+
+
+def random_dino(size: str, device: torch.device) -> Dino:
+    """facebook/dinov2-giant or -base by its config.json, or a tiny one; in float32."""
+    from transformers import Dinov2Config, Dinov2Model
+
+    from xmdpt_cli.encoders.dino import Dino
+    from xmdpt_cli.encoders.weights import Origin
+
+    shapes: dict[str, dict[str, Any]] = {
+        "giant": {
+            "hidden_size": 1536,
+            "num_hidden_layers": 40,
+            "num_attention_heads": 24,
+            "use_swiglu_ffn": True,
+        },
+        "base": {},
+        "tiny": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4},
+    }
+    network = Dinov2Model(Dinov2Config(image_size=518, patch_size=14, **shapes[size]))
+    return Dino(network.to(device), Origin("local", f"random dinov2-{size}"))
+
+
+def dinov2(size: str, device: torch.device, dtype: torch.dtype) -> Callable[..., object]:
+    """``random_dino`` as a function: (N, 3, 224, 224) -> 257 tokens.
+
+    Weights in float32, another ``dtype`` by autocast, as in ``xmdpt prepare`` and the published
+    code.
+    """
+    net = random_dino(size, device).net
+
+    def tokens(images: Tensor) -> object:
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            return net(images)
+
+    return tokens
+
+
+def sd_vae(device: torch.device | str, dtype: torch.dtype = torch.float32, narrow: int = 1) -> Any:
+    """stabilityai/sd-vae-ft-mse by its config.json (f = 8, 4 channels), widths over ``narrow``."""
+    from diffusers import AutoencoderKL
+
+    network = AutoencoderKL(
+        block_out_channels=tuple(width // narrow for width in (128, 256, 512, 512)),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+        latent_channels=4,
+    )
+    # a plain module's ``to``: that of diffusers warns about layers to be kept in fp32, and this
+    # network has none
+    return nn.Module.to(network.eval().requires_grad_(False), device, dtype)

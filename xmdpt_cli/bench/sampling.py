@@ -1,0 +1,271 @@
+"""The paper's speed tables (Tables 2f and 3) on this machine: what ``xmdpt bench`` measures.
+
+The time of an image is the sum of its parts: what is computed once, its steps, and the VAE's
+decoder where latents are generated. All steps cost the same, so a slow machine times only a few.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from xmdpt_cli.bench.baselines import BASELINES, BRANCHES, PAPER_SECONDS, fit
+from xmdpt_cli.bench.flops import flops
+from xmdpt_cli.bench.implementations import (
+    Implementation,
+    Setting,
+    baseline_implementations,
+    xmdpt_implementations,
+)
+from xmdpt_cli.bench.machine import Machine
+from xmdpt_cli.bench.measure import Timed, time_calls
+from xmdpt_cli.bench.memory import peak_memory
+from xmdpt_cli.bench.random_networks import sd_vae
+from xmdpt_cli.bench.report import Report, Row, times
+from xmdpt_cli.bench.timing import precision, ratios
+from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.progress import Progress, silent
+from xmdpt_cli.report.tables import Table
+
+IMAGES = 8  # of the paper's table
+_EQUAL = {torch.float32: 1e-4, torch.bfloat16: 0.1}  # of the largest value
+
+Calls = dict[str, Callable[[], object]]
+
+
+def measure_sampling(
+    sizes: Sequence[str],
+    setting: Setting,
+    *,
+    rounds: int = 10,
+    measured_steps: int = 50,
+    baselines: bool = True,
+    only: Sequence[str] | None = None,
+    progress: Progress = silent,
+) -> Report:
+    """The report. ``only``: names of X-MDPT's implementations, None for all.
+
+    ConfigError for an unknown name; XmdptError if implementations that should agree do not.
+    """
+    machine = Machine.here(setting.device)
+    with _enough_compilations():
+        impls = list(baseline_implementations(setting)) if baselines else []
+        for number, size in enumerate(sizes):
+            progress("build", number, len(sizes))
+            impls += _chosen(list(xmdpt_implementations(size, setting)), only)
+        progress("build", len(sizes), len(sizes))
+        states = _checked_setups(impls, min(2, measured_steps), progress)
+        calls: Calls = {}
+        flop: dict[str, float] = {}  # of each call
+        for impl in impls:
+            once, steps = f"{impl.key} / once", f"{impl.key} / steps"
+            count = min(measured_steps, impl.steps)
+            calls[once], flop[once] = impl.setup, flops(impl.setup)
+            calls[steps] = _generating(impl, states[impl.key], count)
+            flop[steps] = count * flops(_generating(impl, states[impl.key], 1))
+        for dtype in {impl.dtype: None for impl in impls if impl.latent}:
+            decode, name = _decoding(setting, dtype), f"decode {precision(dtype)}"
+            calls[name], flop[name] = decode, flops(decode)
+        dtypes = {impl.dtype for impl in impls}
+        timed = time_calls(calls, dtypes, setting.device, rounds, progress)
+        rows = [_row(impl, setting, flop, timed, measured_steps) for impl in impls]
+        _compare(impls, rows, timed, measured_steps)
+        for done, (impl, row) in enumerate(zip(impls, rows, strict=True), start=1):
+            row.peak_memory = _memory(impl, setting.device)
+            progress("memory", done, len(impls))
+    settings = {
+        "batch": setting.batch,
+        "pixels": setting.pixels,
+        "precision": precision(setting.dtype),
+        "compiled": setting.compiled,
+        "tiny": setting.tiny,
+        "rounds": rounds,
+        "measured_steps": measured_steps,
+        "images": IMAGES,
+    }
+    title = f"seconds for {IMAGES} images of {setting.pixels} px"
+    notes = _notes(setting, rows)
+    return Report("sampling", title, settings, machine, rows, timed.peak_spreads(), notes)
+
+
+def _enough_compilations() -> AbstractContextManager[Any]:
+    """All models share the code that is compiled: beyond eight variants of it, torch.compile would
+    run the rest uncompiled."""
+    config = torch._dynamo.config
+    name = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
+    patched: AbstractContextManager[Any] = config.patch({name: 64})
+    return patched
+
+
+def _chosen(impls: list[Implementation], only: Sequence[str] | None) -> list[Implementation]:
+    names = [impl.name for impl in impls]
+    for name in only or ():
+        if name not in names:  # some names have a comma
+            hint = f"choose from {'; '.join(names)}"
+            raise ConfigError(f"no implementation is called {name!r}", hint)
+    return [impl for impl in impls if only is None or impl.name in only]
+
+
+def _checked_setups(
+    impls: Sequence[Implementation], steps: int, progress: Progress
+) -> dict[str, Any]:
+    """The result of every setup, after implementations of equal results were compared."""
+    states: dict[str, Any] = {}
+    seen: dict[tuple[str, str], tuple[Tensor, str]] = {}
+    for done, impl in enumerate(impls):
+        progress("compile, check", done, len(impls))
+        state = states[impl.key] = impl.setup()
+        if not impl.same:
+            continue
+        out = impl.generate(state, steps).float()
+        first, name = seen.setdefault((impl.model, impl.same), (out, impl.key))
+        error = float((out - first).abs().max() / first.abs().max())
+        if not error <= _EQUAL[impl.dtype]:
+            raise XmdptError(
+                f"{impl.key} differs from {name} by {error:.1e} of the largest value",
+                "this is a bug: nothing was timed",
+            )
+    progress("compile, check", len(impls), len(impls))
+    return states
+
+
+def _generating(impl: Implementation, state: Any, steps: int) -> Callable[[], Tensor]:
+    return lambda: impl.generate(state, steps)
+
+
+def _decoding(setting: Setting, dtype: torch.dtype) -> Callable[[], object]:
+    torch.manual_seed(0)
+    vae = sd_vae(setting.device, dtype, narrow=4 if setting.tiny else 1)
+    side = setting.pixels // 8
+    latents = torch.randn(setting.batch, 4, side, side).to(setting.device, dtype)
+    decode: Callable[[], object] = torch.no_grad()(lambda: vae.decode(latents).sample)
+    return decode
+
+
+def _memory(impl: Implementation, device: torch.device) -> int | None:
+    held = sum(p.numel() * p.element_size() for p in impl.network.parameters())
+    return peak_memory(lambda: impl.generate(impl.setup(), 1), device, held)
+
+
+def _row(
+    impl: Implementation,
+    setting: Setting,
+    flop: dict[str, float],
+    timed: Timed,
+    measured_steps: int,
+) -> Row:
+    steps = min(measured_steps, impl.steps)
+    parts = {f"{impl.key} / once": 1.0, f"{impl.key} / steps": impl.steps / steps}
+    if impl.latent:
+        parts[f"decode {precision(impl.dtype)}"] = 1.0
+    scale = IMAGES / setting.batch
+    seconds = {
+        part: [scale * times * s for s in timed.seconds[part]] for part, times in parts.items()
+    }
+    row = Row.of(
+        impl.key,
+        [sum(of_round) for of_round in zip(*seconds.values(), strict=True)],
+        IMAGES,
+        flop=sum(times * flop[part] for part, times in parts.items()) / setting.batch,
+        peak=timed.peak[f"peak {precision(impl.dtype)}"],
+    )
+    row.gain, row.precision = impl.gain, precision(impl.dtype)
+    row.steps, row.steps_timed, row.forwards = impl.steps, steps, impl.steps * impl.branches
+    row.parameters, row.parameters_inference = impl.parameters
+    row.parts = {part: statistics.median(values) for part, values in seconds.items()}
+    return row
+
+
+def _compare(
+    impls: Sequence[Implementation], rows: Sequence[Row], timed: Timed, measured_steps: int
+) -> None:
+    """Compare each row with the first baseline, with its model's published implementation, and
+    with the row that it adds a gain to, by the ratios of the rounds."""
+    known = {row.key: row for row in rows}
+    pidm = {row.implementation: row for row in rows if row.model.startswith("PIDM")}
+    for impl, row in zip(impls, rows, strict=True):
+        published = f"{impl.model} / published"
+        row.compare_to(pidm.get("D-CFG"), "PIDM-style")
+        row.compare_to(pidm.get("D-CFG, compiled"), "PIDM-style, compiled")
+        row.compare_to(known.get(published), "published")
+        row.compare_to(known.get(f"{impl.model} / {impl.base}"), "base")
+        if "published" in row.speedup:
+            base = next(impl for impl in impls if impl.key == published)
+            above, below = (_denoising(one, timed, measured_steps) for one in (base, impl))
+            row.speedup["published, steps alone"] = ratios(above, below)
+
+
+def _denoising(impl: Implementation, timed: Timed, measured_steps: int) -> list[float]:
+    """Seconds of all steps of a batch, in each round."""
+    scale = impl.steps / min(measured_steps, impl.steps)
+    return [scale * s for s in timed.seconds[f"{impl.key} / steps"]]
+
+
+def _notes(setting: Setting, rows: Sequence[Row]) -> list[str]:
+    counts = sorted({row.steps_timed or 0 for row in rows})
+    few = f"{' or '.join(map(str, counts))} of the steps timed, the others taken to be as long"
+    complete = all(row.steps_timed == row.steps for row in rows)
+    notes = [
+        f"{'all steps timed' if complete else few}; the time includes decoding by the VAE, not the "
+        "encoders of the conditions (DINOv2, VAE); random weights"
+    ]
+    if setting.tiny:
+        notes.append("TINY networks: nothing here can be compared with the paper's table")
+    return notes
+
+
+def fit_table() -> Table:
+    """The baselines' networks, and the originals in brackets."""
+
+    def beside(found: float, original: float | None, scale: float = 1.0) -> str:
+        known = "not known" if original is None else f"{original / scale:.1f}"
+        return f"{found / scale:.1f} ({known})"
+
+    rows = []
+    for make in BASELINES.values():
+        found = fit(make())
+        known = found.original
+        assert known is not None
+        rows.append([
+            f"{found.name}-style",
+            beside(found.parameters, known.parameters, 1e6),
+            beside(found.gflop, known.gflop),
+            beside(found.encoder_gflop, known.encoder_gflop),
+        ])  # fmt: skip
+    title = f"the baselines, the originals in brackets; {BRANCHES} forwards a step, as theirs"
+    return Table(title, ["", "M parameters", "GFLOP a forward", "encoder, once"], rows)
+
+
+def paper_table(report: Report) -> Table | None:
+    """The paper's seconds and ratios beside ratios of this run; None without PIDM's baseline."""
+    own: dict[str, dict[str, Row]] = {}
+    for row in report.rows:
+        own.setdefault(row.model, {})[row.implementation] = row
+    if "PIDM-style" not in own:
+        return None
+
+    def ratio(model: str, over: str, *implementations: str) -> str:
+        """Of the first of ``implementations`` that was measured."""
+        there = own.get(model, {})
+        row = next((there[name] for name in implementations if name in there), None)
+        return "-" if row is None else times(row.speedup.get(over))
+
+    rows = [
+        [
+            name,
+            f"{seconds:.3f}",
+            f"{PAPER_SECONDS['PIDM-style'] / seconds:.3g}x",
+            ratio(name, "PIDM-style", "published", "D-CFG"),
+            # the fastest with the published result in as many steps
+            ratio(name, "PIDM-style", "compiled", "oneDNN", "attention"),
+            ratio(name, "PIDM-style, compiled", "D-CFG, compiled", "compiled"),
+        ]
+        for name, seconds in PAPER_SECONDS.items()
+    ]
+    header = ["", "paper, A100, s", "over PIDM", "here as published", "here, ours", "both compiled"]
+    return Table("the paper's table beside this run: 8 images, 50 steps", header, rows)
