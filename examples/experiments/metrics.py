@@ -1,7 +1,7 @@
-"""SSIM, PSNR and L1, ours against scikit-image: ``python examples/experiments/metrics.py``.
+"""SSIM, PSNR and L1 of xmdpt against scikit-image: ``python examples/experiments/metrics.py``.
 
 Measures synthetic images of 176 x 256. "scikit-image" calls its functions pair by pair, as the
-public implementations do; "ours" measures as ``xmdpt evaluate`` does, a few pairs at once. The
+public implementations do; "xmdpt" measures as ``xmdpt evaluate`` does, a few pairs at once. The
 values are compared before anything is timed.
 """
 
@@ -30,7 +30,7 @@ def synthetic_images(count: int) -> list[ImageArray]:
     return [cv2.resize(one, SIZE[::-1], interpolation=cv2.INTER_CUBIC) for one in coarse]
 
 
-def ours(generated: list[ImageArray], ground_truth: list[ImageArray]) -> np.ndarray:
+def xmdpt(generated: list[ImageArray], ground_truth: list[ImageArray]) -> np.ndarray:
     metrics = [SSIMW51(), SSIM256(), PSNR(), L1()]
     for start in range(0, len(generated), BATCH):
         batch = [to_tensor(images[start : start + BATCH]) for images in (generated, ground_truth)]
@@ -39,12 +39,12 @@ def ours(generated: list[ImageArray], ground_truth: list[ImageArray]) -> np.ndar
     return np.stack([metric.per_image() for metric in metrics], axis=1)
 
 
-def scikit_image(preds: list[ImageArray], truths: list[ImageArray]) -> np.ndarray:
+def scikit_image(preds: list[ImageArray], ground_truths: list[ImageArray]) -> np.ndarray:
     from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
     rows = []
-    for pred, truth in zip(preds, truths, strict=True):
-        x, y = unit(pred), unit(truth)
+    for pred, ground_truth in zip(preds, ground_truths, strict=True):
+        x, y = unit(pred), unit(ground_truth)
         wide, narrow = ((p.astype(np.float64), q.astype(np.float64)) for p, q in (
             (y, x), (y * np.float32(255), x * np.float32(255))
         ))  # fmt: skip
@@ -66,13 +66,13 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args(arguments)
     images = synthetic_images(2 * args.pairs)
-    preds, truths = images[::2], images[1::2]
-    implementations = {"scikit-image": scikit_image, "ours": ours}
-    found = {name: run(preds, truths) for name, run in implementations.items()}
-    difference = float(np.abs(found["ours"] - found["scikit-image"]).max())
+    preds, ground_truths = images[::2], images[1::2]
+    implementations = {"scikit-image": scikit_image, "xmdpt": xmdpt}
+    found = {name: run(preds, ground_truths) for name, run in implementations.items()}
+    difference = float(np.abs(found["xmdpt"] - found["scikit-image"]).max())
     assert difference < 1e-9, difference
     print(f"{args.pairs} pairs of {SIZE[1]}x{SIZE[0]} a round, values differ by {difference:.1e}")
-    calls = {name: partial(run, preds, truths) for name, run in implementations.items()}
+    calls = {name: partial(run, preds, ground_truths) for name, run in implementations.items()}
     times = interleaved(calls, args.rounds, torch.device("cpu"))
     for name, seconds in times.items():
         took, over = Spread(tuple(seconds)), ratios(times["scikit-image"], seconds)

@@ -5,7 +5,7 @@ number of steps, from the same start noise, and measures the images. Writes the 
 one plot per measure, and prints a Markdown table. "to_converged" is the PSNR of the images against
 those of the same model, noise and guidance after many steps of a second-order solver: it measures
 the solver, not the model. "sharpness" is the strength of the image's edges over that of the ground
-truth's: too few steps blur, which SSIM and PSNR reward.
+truth: too few steps blur, which SSIM and PSNR reward.
 """
 
 from __future__ import annotations

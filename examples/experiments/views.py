@@ -160,16 +160,16 @@ class Experiment:
         """The mean scores of every row."""
         extra = TOY_METRICS if self.dataset.manifest["toy"] else ()
         views = [(key, target) for key, target, _ in self.cases]
-        truths = [self.dataset.view(*view) for view in views]
+        ground_truths = [self.dataset.view(*view) for view in views]
         table = {}
         for name, generated in self.generate(config).items():
             scores = []
             for images in generated:
                 pairs = [
                     ImagePair(
-                        generated=new, ground_truth=truth, keypoints=points, name=".".join(view)
+                        generated=new, ground_truth=image, keypoints=points, name=".".join(view)
                     )
-                    for new, (truth, points), view in zip(images, truths, views, strict=True)
+                    for new, (image, points), view in zip(images, ground_truths, views, strict=True)
                 ]
                 report = evaluate_pairs(pairs, protocol="native", extra=extra, intervals=False)
                 scores.append(to_json(report)["rows"]["generated"])

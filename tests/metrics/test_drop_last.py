@@ -11,7 +11,7 @@ from PIL import Image
 
 from xmdpt_cli.cli.app import run
 from xmdpt_cli.images import ImageArray
-from xmdpt_cli.metrics.drop_last import left_out, whole_batches
+from xmdpt_cli.metrics.drop_last import full_batches, left_out
 from xmdpt_cli.metrics.evaluate import Networks, evaluate
 from xmdpt_cli.metrics.features import toy_features
 from xmdpt_cli.metrics.fid import frechet_distance
@@ -34,12 +34,12 @@ def image(seed: int) -> ImageArray:
 def test_the_published_counts() -> None:
     """PIDM 8,512 of 8,570 pairs, PCDMs' FID 8,448."""
     pidm, pcdms = (get_protocol(name).batches for name in ("pidm", "pcdms"))
-    assert whole_batches(8570, pidm["fid"]) == whole_batches(8570, pidm["lpips"]) == 8512
-    assert whole_batches(8570, pcdms["fid"]) == 8448
-    assert whole_batches(8570, pcdms["lpips"]) == 8512  # batches of 64 there too
-    assert [whole_batches(48_674, of["fid"]) for of in (pidm, pcdms)] == [48_640, 48_640]
+    assert full_batches(8570, pidm["fid"]) == full_batches(8570, pidm["lpips"]) == 8512
+    assert full_batches(8570, pcdms["fid"]) == 8448
+    assert full_batches(8570, pcdms["lpips"]) == 8512  # batches of 64 there too
+    assert [full_batches(48_674, of["fid"]) for of in (pidm, pcdms)] == [48_640, 48_640]
     # their code makes the batch smaller where there are fewer images than one holds
-    assert [whole_batches(count, 64) for count in (0, 63, 64, 127, 128)] == [0, 63, 64, 64, 128]
+    assert [full_batches(count, 64) for count in (0, 63, 64, 127, 128)] == [0, 63, 64, 64, 128]
     for name in ("cfld", "clean", "native"):
         assert get_protocol(name).batches == {}
 

@@ -24,7 +24,7 @@ from xmdpt_cli.report.evaluation_charts import MAX_DOTS, histogram, means, scatt
 from xmdpt_cli.report.evaluation_page import page, write_page
 from xmdpt_cli.report.evaluation_pairs import ranking
 
-KINDS = ("source", "pose", "truth", "generated")
+KINDS = ("source", "pose", "ground truth", "generated")
 
 
 def images(name: str) -> dict[str, ImageArray]:
@@ -122,7 +122,7 @@ def test_the_table_shows_the_reports_values() -> None:
         ["generated", "–", "0.6000 0.5123 – 0.6800 1,234 undefined", "∞", "0.0124"],
         ["To calibrate the eye"],
         [
-            "copy-source the source image itself, as if no pose had been asked for",
+            "copy-source the source image itself, as if no pose had been transferred",
             *("–", "0.2500", "0.25", "0.2500"),
         ],
         ["Printed in papers"],
@@ -229,12 +229,12 @@ def test_images_are_shown_in_the_proportions_in_which_they_were_compared() -> No
     square = np.asarray(Image.fromarray(seen).resize((256, 256)))
     large = np.asarray(Image.fromarray(seen).resize((750, 1101)))
     shots = _shown(
-        read(report({"l1": [0.5]}), show=lambda name: {"truth": large, "generated": square})
+        read(report({"l1": [0.5]}), show=lambda name: {"ground truth": large, "generated": square})
     )
     assert [image.shape for _, image in shots] == [(256, 176, 3)] * 2
     assert all(np.abs(image - seen).mean() < 4 for _, image in shots)
     wide = report({"l1": [0.5]}, sizes=["352x512"])
-    assert [p.shape for _, p in _shown(read(wide, show=lambda name: {"truth": square}))] == [
+    assert [p.shape for _, p in _shown(read(wide, show=lambda name: {"ground truth": square}))] == [
         (256, 176, 3)
     ]
 
@@ -247,7 +247,7 @@ def test_images_of_several_sizes_are_shown_as_they_are_within_bounds() -> None:
     pose = np.zeros((64, 44, 3), np.uint8)
     pose[10:20, 10:12] = (255, 0, 85)
     made = report({"l1": [0.5]}, sizes=["352x512", "44x64"])
-    reader = read(made, show=lambda name: {"truth": photo, "pose": pose})
+    reader = read(made, show=lambda name: {"ground truth": photo, "pose": pose})
     kinds, shown = zip(*_shown(reader), strict=True)
     assert kinds == ("data:image/jpeg", "data:image/png")
     assert (shown[1] == pose).all()  # drawn lines without a JPEG's rings
@@ -282,7 +282,7 @@ def test_whatever_users_name_is_text() -> None:
             [name],
             [name],
         )
-        one = {name: images("")["truth"]}
+        one = {name: images("")["ground truth"]}
         reference = [{"name": name, "fid": name, name: 1}]
         return read(made, report({}), show=lambda _: one, title=name, reference=reference)
 

@@ -1,4 +1,4 @@
-"""What all metrics have in common: how they are called, and the values they keep.
+"""The base classes of all metrics.
 
 Every metric is a ``torchmetrics.Metric``::
 
@@ -31,18 +31,18 @@ from xmdpt_cli.metrics.evaluation import finite_mean
 from xmdpt_cli.metrics.intervals import Interval, mean_interval
 from xmdpt_cli.metrics.pixels import Once, Pixels, in_threads, size_of, to_arrays
 
-#: one image, brought to the size that is compared
+#: resizes an image to the compared size
 Path = Callable[[ImageArray], Pixels]
 
 
 def unchanged(image: ImageArray) -> Pixels:
-    """An image as it is."""
+    """Return the image unchanged."""
     return image
 
 
 @dataclass(frozen=True)
 class Resize:
-    """How images are brought to the size that a metric compares: as they are by default."""
+    """Resizes generated images and ground truths to the size that a metric compares."""
 
     generated: Path = unchanged
     ground_truth: Path = unchanged
@@ -58,7 +58,7 @@ class Resize:
 
 @dataclass(frozen=True)
 class _Each:
-    """A path over a list of images. Equal ones share their results in ``Once``."""
+    """Applies a path to a list of images. Equal instances share their results in ``Once``."""
 
     path: Path
 
@@ -76,8 +76,8 @@ class ImageMetric(Metric):
     decimals: ClassVar[int] = 4  # shown in tables
     is_differentiable = False
     full_state_update = False
-    weights: str = ""  # which network weights these are; empty without a network
-    toy: bool = False  # random weights, or made for synthetic people: compares with no paper
+    weights: str = ""  # description of the network weights; empty without a network
+    toy: bool = False  # random weights, or made for synthetic people: not comparable with papers
 
     def __init__(self, *, state: str, resize: Resize | None = None, **kwargs: Any) -> None:
         """``state``: the name of the state. ``kwargs``: of ``torchmetrics.Metric``."""
@@ -101,18 +101,18 @@ class ImageMetric(Metric):
         return None
 
     def rows(self) -> Tensor:
-        """What is kept of each image, (N, ...), in the order of ``update``."""
+        """The state of each image, (N, ...), in the order of ``update``."""
         kept = getattr(self, self._state)
         return dim_zero_cat(kept) if len(kept) else self._empty()
 
-    def select(self, places: Sequence[int] | NDArray[np.int64]) -> None:
-        """Keep the images in these places of ``rows``, in this order."""
-        chosen = torch.as_tensor(np.asarray(places, dtype=np.int64), device=self.device)
+    def select(self, indices: Sequence[int] | NDArray[np.int64]) -> None:
+        """Keep only the images with these indices in ``rows``, in this order."""
+        chosen = torch.as_tensor(np.asarray(indices, dtype=np.int64), device=self.device)
         setattr(self, self._state, [self.rows()[chosen]])
         self._computed = None
 
     def gather(self) -> None:
-        """Keep the images of all ranks from now on, on every rank."""
+        """Replace the state by that of all ranks, on every rank."""
         self.sync()
         states = dict(self.metric_state)
         self.unsync()
@@ -120,10 +120,10 @@ class ImageMetric(Metric):
             setattr(self, name, [dim_zero_cat(state)])
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
-        """Gather the states of all ranks, also where one has seen no image."""
+        """Gather the states of all ranks, also if a rank has no images."""
         kept = getattr(self, self._state)
         if isinstance(kept, list) and not kept:
-            kept.append(self._empty())  # torchmetrics would send another type and shape
+            kept.append(self._empty())  # torchmetrics would send a default type and shape
         super().sync(*args, **kwargs)
 
     def train(self, mode: bool = True) -> ImageMetric:
@@ -141,7 +141,7 @@ class ImageMetric(Metric):
 class PairMetric(ImageMetric):
     """A value for each pair of images; ``compute`` is their mean.
 
-    A subclass says how one pair is measured::
+    A subclass implements ``measure``::
 
         class Brightness(PairMetric):
             name = "brightness"
@@ -154,12 +154,12 @@ class PairMetric(ImageMetric):
     smallest: int = 1  # px a side; smaller images have no value
 
     def __init__(self, *, state: str = "", **kwargs: Any) -> None:
-        # each metric's state has a name of its own, or a collection may take two metrics that
-        # happen to agree on their first batch for one
+        # a distinct name per metric: a collection may merge two metrics whose equally named
+        # states are equal after the first batch
         super().__init__(state=state or f"{self.name}_values", **kwargs)
 
     def measure(self, generated: Pixels, ground_truth: Pixels) -> float:
-        """Of one pair (H, W, 3) of one size. NaN where the value is undefined."""
+        """The value of a pair (H, W, 3) of one size; NaN if it is undefined."""
         raise NotImplementedError
 
     def update(self, generated: Tensor, ground_truth: Tensor) -> None:
@@ -167,8 +167,8 @@ class PairMetric(ImageMetric):
         self._keep_values(in_threads(self._value, *self.pairs(generated, ground_truth)))
 
     def compute(self) -> Tensor:
-        """float64 (): the mean over the pairs with a finite value. Without one: infinity if there
-        is that (the PSNR of equal images), else NaN."""
+        """float64 (): the mean over the pairs with a finite value. Without one: infinity if a
+        value is infinite (the PSNR of equal images), else NaN."""
         mean = finite_mean(self.per_image())
         return torch.tensor(mean, dtype=self._floats, device=self.device)
 
@@ -183,8 +183,8 @@ class PairMetric(ImageMetric):
         """Both batches as arrays (H, W, 3), resized. XmdptError if their sizes differ."""
         a = self.resize.batch(self.resize.generated, generated)
         b = self.resize.batch(self.resize.ground_truth, ground_truth)
-        for one, other in zip(a, b, strict=True):
-            check_sizes(one, other)
+        for x, y in zip(a, b, strict=True):
+            check_sizes(x, y)
         return a, b
 
     @property

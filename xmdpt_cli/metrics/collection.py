@@ -17,7 +17,7 @@ from xmdpt_cli.metrics.pixels import Once
 from xmdpt_cli.metrics.protocols import LOWEST, Protocol, get_protocol
 from xmdpt_cli.metrics.ssim import SSIM, SSIM256, SSIMW51
 
-#: makes a metric of a protocol's images: a subclass of ``ImageMetric`` will do
+#: creates a metric, called with ``resize=``; for example a subclass of ``ImageMetric``
 Factory = Callable[..., ImageMetric]
 
 
@@ -35,7 +35,7 @@ class ProtocolMetrics(MetricCollection):
 
     @property
     def metrics(self) -> list[ImageMetric]:
-        """All of them, by their keys."""
+        """All metrics, in the order of their keys."""
         return list(self.values())  # type: ignore[arg-type]
 
     def update(self, *args: Any, **kwargs: Any) -> None:
@@ -71,7 +71,7 @@ def protocol_metrics(
         metrics.compute()  # {"ssim_w51": tensor(0.71), ..., "fid_tvinception": tensor(7.4)}
 
     Without ``lpips`` there is no LPIPS, without ``features`` no FID. ``reference``: what FID
-    compares with, by default the ground truths. ``only``: kinds of metrics ("ssim", "psnr",
+    compares with, by default the ground truth images. ``only``: kinds of metrics ("ssim", "psnr",
     "lpips", "fid", "kid", "l1", "mae"), by default all; ``extra`` metrics are made in any case.
     ``once``: shared with other collections that are updated with the same batches. ``kwargs``: of
     every ``torchmetrics.Metric``, such as ``sync_on_compute``.

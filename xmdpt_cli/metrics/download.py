@@ -1,7 +1,7 @@
 """Download the published weights of the metrics' networks, where torch hub keeps them.
 
-A file that lies there is used as it is. A download is compared with the SHA-256 digits in its file
-name and renamed into place when whole; one process downloads, others wait for it.
+An existing file is used as it is. A download is compared with the SHA-256 digits in its file
+name and renamed when it is complete; one process downloads, others wait for it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Published:
 
 
 def download(networks: Sequence[Published], progress: Progress = silent) -> None:
-    """Download those that are not there yet; with HF_HUB_OFFLINE=1 nothing is downloaded.
+    """Download the missing files; with HF_HUB_OFFLINE=1 nothing is downloaded.
 
     ``progress`` counts MiB, one stage a network. Raises one XmdptError that names every network
     that could not be downloaded, its URL, where to put it, and the options.
@@ -140,10 +140,10 @@ def _reported(name: str, progress: Progress) -> Iterator[None]:
             self._show(ended=False)
 
         def _show(self, ended: bool) -> None:
-            done, total = self.done / MIB, (self.total or 0) / MIB
-            whole = max(1, round(max(done, total)))
-            at = whole if ended else min(int(done), whole - 1)
-            progress(f"download {name}", at, whole, unit="MiB")
+            done = self.done / MIB
+            total = max(1, round(max(done, (self.total or 0) / MIB)))
+            at = total if ended else min(int(done), total - 1)
+            progress(f"download {name}", at, total, unit="MiB")
 
         def __enter__(self) -> Bar:
             self._show(ended=False)
@@ -155,7 +155,7 @@ def _reported(name: str, progress: Progress) -> Iterator[None]:
             error: BaseException | None,
             trace: TracebackType | None,
         ) -> None:
-            if kind is None:  # a server may not say how much it sends
+            if kind is None:  # a server may not send the total size
                 self._show(ended=self.total in (None, self.done))
 
     tqdm, timeout = torch.hub.tqdm, socket.getdefaulttimeout()
@@ -169,14 +169,14 @@ def _reported(name: str, progress: Progress) -> Iterator[None]:
 
 
 def _reason(err: Exception) -> str:
-    """One line for people."""
+    """The reason as one line."""
     if isinstance(err, XmdptError):
         return err.message
     if "invalid hash value" in str(err):
         return "the download is not the published file (cut off, or changed on the way)"
-    inner = getattr(err, "reason", None)  # urllib wraps what happened
+    inner = getattr(err, "reason", None)  # urllib wraps the original error
     cause = inner if isinstance(inner, Exception) else err
     if isinstance(cause, TimeoutError):
         return f"the download stopped: nothing came for {TIMEOUT:.0f} seconds"
-    said = str(cause).splitlines()
-    return f"the download failed ({said[0] if said else type(cause).__name__})"
+    lines = str(cause).splitlines()
+    return f"the download failed ({lines[0] if lines else type(cause).__name__})"

@@ -1,11 +1,11 @@
 """Evaluate generated images against their ground truth: read pairs, update the metrics, compute.
 
-Beside ``generated`` stand rows that calibrate the numbers, measured in the same way:
+Beside ``generated`` there are calibration rows, measured in the same way:
 
 - ``copy-source``: the source image itself, as if no pose had been transferred;
 - ``mean-image``: the average image of the reference set, the same for every pair;
 - ``vae-reconstruction``: the ground truth through the VAE, the best a latent model can do;
-- ``ground-truth``, of FID and KID alone: how far the ground truths are from the reference set.
+- ``ground-truth``, FID and KID only: the ground truth images against the reference set.
 """
 
 from __future__ import annotations
@@ -27,7 +27,15 @@ from xmdpt_cli.metrics.evaluation import Evaluation
 from xmdpt_cli.metrics.features import FeatureExtractor
 from xmdpt_cli.metrics.lpips_metric import LpipsNetwork
 from xmdpt_cli.metrics.pixels import checked, to_tensor
-from xmdpt_cli.metrics.protocol_run import COPY, GENERATED, TRUTH, VAE, Batch, PairInfo, ProtocolRun
+from xmdpt_cli.metrics.protocol_run import (
+    COPY,
+    GENERATED,
+    GROUND_TRUTH,
+    VAE,
+    Batch,
+    PairInfo,
+    ProtocolRun,
+)
 from xmdpt_cli.metrics.protocols import Protocol, get_protocol
 from xmdpt_cli.metrics.reference_set import ReferenceSet, ReferenceStatistics, reference_statistics
 from xmdpt_cli.progress import Progress, silent
@@ -62,9 +70,9 @@ class Networks:
 
 @dataclass(frozen=True)
 class Ranks:
-    """Several processes that evaluate one set together; alone without arguments.
+    """The processes that evaluate one set together; by default a single one.
 
-    ``order``: the names of all pairs, as one process would meet them.
+    ``order``: the names of all pairs, in the order of a single process.
     """
 
     size: int = 1
@@ -74,11 +82,11 @@ class Ranks:
 
 
 def evaluate_pairs(
-    pairs: Iterable[ImagePair | tuple[Any, ...]], *, protocol: str | Protocol, **more: Any
+    pairs: Iterable[ImagePair | tuple[Any, ...]], *, protocol: str | Protocol, **kwargs: Any
 ) -> Evaluation:
-    """``evaluate`` by one protocol."""
+    """``evaluate`` with one protocol."""
     chosen = get_protocol(protocol) if isinstance(protocol, str) else protocol
-    return evaluate(pairs, [chosen], **more)[0]
+    return evaluate(pairs, [chosen], **kwargs)[0]
 
 
 def evaluate(
@@ -94,9 +102,9 @@ def evaluate(
     ranks: Ranks | None = None,
     progress: Progress = silent,
 ) -> list[Evaluation]:
-    """An evaluation by each protocol, in one pass over ``pairs``: no image is kept.
+    """Evaluate with each protocol, in one pass over ``pairs``; images are not kept.
 
-    ``reference``: the set that FID compares with, and that the mean image is of. ``only``: kinds
+    ``reference``: the set for FID and for the mean image. ``only``: kinds
     of metrics ("ssim", "fid" ...), all by default. ``extra``: further metrics, by their classes.
     ``drop_last``: leave the last partial batch out of the metrics of which a protocol's published
     evaluator leaves it out (``metrics.drop_last``). ``ranks``: several processes, each with pairs
@@ -143,7 +151,7 @@ def evaluate(
 
 
 def _batches(pairs: Iterable[ImagePair | tuple[Any, ...]]) -> Iterator[Batch]:
-    """Consecutive pairs of the same sizes together."""
+    """Batches of consecutive pairs with the same sizes."""
     waiting: list[ImagePair] = []
     for number, given in enumerate(pairs):
         pair = ImagePair(*given)
@@ -175,10 +183,10 @@ def _batch(pairs: Sequence[ImagePair]) -> Batch:
 
 
 def _sizes(pair: ImagePair) -> dict[str, tuple[int, int]]:
-    """(H, W) of every image of the pair. XmdptError for what is no image."""
+    """(H, W) of every image of the pair. XmdptError for an array that is not an image."""
     images = {
         GENERATED: pair.generated,
-        TRUTH: pair.ground_truth,
+        GROUND_TRUTH: pair.ground_truth,
         COPY: pair.source,
         VAE: pair.reconstruction,
     }
@@ -191,5 +199,5 @@ def _sizes(pair: ImagePair) -> dict[str, tuple[int, int]]:
 
 
 def _joints(keypoints: NDArray[np.float64] | None) -> int | None:
-    """How many are seen; None: not known."""
+    """The number of visible joints; None if not known."""
     return None if keypoints is None else int(np.isfinite(keypoints).all(axis=1).sum())

@@ -1,4 +1,4 @@
-"""What an evaluation found: the values and everything needed to say what they mean."""
+"""The result of an evaluation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Value = float | None
 
 
 class ImageValues(TypedDict):
-    """What was measured of one pair."""
+    """The values of one pair."""
 
     name: str
     joints: NotRequired[int | None]  # seen in the ground truth; None: not known
@@ -24,7 +24,7 @@ class ImageValues(TypedDict):
 
 @dataclass
 class Evaluation:
-    """The values of one evaluation and everything needed to say what they mean.
+    """The values of one evaluation and the information needed to interpret them.
 
     Rows are ``generated`` and the calibration rows beside it; a mean over images is taken
     where the metric is defined, and ``undefined`` counts where it is not.
@@ -35,8 +35,10 @@ class Evaluation:
     counts: dict[str, int]  # row -> images; "reference-set" -> images of it
     undefined: dict[str, dict[str, int]]  # row -> metric -> images without a value
     sizes: list[str]  # "WIDTHxHEIGHT" of the compared images
-    weights: dict[str, str]  # metric -> which network weights
-    toy: list[str]  # metrics of random networks or made for synthetic people: compare with no paper
+    weights: dict[str, str]  # metric -> description of the network weights
+    toy: list[
+        str
+    ]  # metrics with random weights or for synthetic people: not comparable with papers
     notes: list[str] = field(default_factory=list)
     images: list[ImageValues] = field(default_factory=list)
     # row -> metric -> images left out of the mean because their value is infinite
@@ -50,7 +52,7 @@ class Evaluation:
     intervals: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
 
     def add(self, row: str, metric: str, values: NDArray[np.float64]) -> None:
-        """Write the mean of a metric's values (N,), NaN where undefined, and what is left out."""
+        """Store the mean of a metric's values (N,), and the counts of those left out."""
         mean = finite_mean(values)
         self.rows.setdefault(row, {})[metric] = None if math.isnan(mean) else mean
         for counts, left_out in (
@@ -62,7 +64,7 @@ class Evaluation:
 
 
 def finite_mean(values: NDArray[np.float64]) -> float:
-    """Of the finite ones of ``values`` (N,). Without one: infinity if there is that (the PSNR of
+    """The mean of the finite ``values`` (N,). Without one: infinity if a value is infinite (PSNR of
     equal images), else NaN."""
     finite = values[np.isfinite(values)]
     if len(finite):  # fsum: the same in any order, so on any number of ranks

@@ -1,7 +1,7 @@
-"""Networks whose features stand for images in a distance between two sets of them.
+"""Feature extractors of FID and KID.
 
 The papers of this field use torchvision's ImageNet inception_v3 (GFLA, PIDM, PoCoLD, CFLD), not the
-TensorFlow network of the original FID: values of the two do not compare, so they bear two names.
+TensorFlow network of the original FID: values of the two are not comparable.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ _TOYCONV_WIDTHS = (32, 64, 128)
 
 
 class FeatureExtractor(nn.Module):
-    """A frozen network in front of the distance.
+    """A frozen network that computes the features of images.
 
-    ``name`` is its honest name, which the metrics bear: ``fid_<name>``, ``kid_<name>``. ``weights``
-    says which weights these are.
+    ``name`` is part of the names of the metrics: ``fid_<name>``, ``kid_<name>``. ``weights``
+    describes the weights.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class FeatureExtractor(nn.Module):
 
     @property
     def toy(self) -> bool:
-        """Random weights: the distances compare with nothing published."""
+        """Whether the weights are random: such distances are not comparable with published ones."""
         return "toy" in self.name
 
     def train(self, mode: bool = True) -> FeatureExtractor:
@@ -98,10 +98,10 @@ def inception_features(
     """torchvision's ImageNet inception_v3 up to its 2048-d pool: ``tvinception``.
 
     ``weights``: torchvision's file, None for the published one (torch hub's copy, else
-    downloaded), or ``"toy"`` for seeded random weights (``tvinception_toy``). XmdptError if the
-    file cannot be had says which one to fetch and where to put it.
+    downloaded), or ``"toy"`` for seeded random weights (``tvinception_toy``). The
+    XmdptError for a missing file names the file to download and its location.
     """
-    with torch.device("meta"):  # no 100 MB of random numbers to be overwritten
+    with torch.device("meta"):  # skips 100 MB of random initialization
         network = inception_v3(
             weights=None, init_weights=False, aux_logits=False, transform_input=True
         )
@@ -133,7 +133,7 @@ def tensorflow_features(
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
     class Built(FeatureExtractorInceptionV3):
-        """Its own loader would fetch a file, and run code that hides in one."""
+        """torch-fidelity's own loader would download a file, and unpickle arbitrary code."""
 
         def load_state_dict(self, *_: Any, **__: Any) -> None:
             pass

@@ -42,7 +42,7 @@ class FeatureStatistics:
         self._sum = self._outer = self._origin
 
     def update(self, features: NDArray[Any]) -> None:
-        """Take in ``features`` (N, D), any float type, N >= 1."""
+        """Add ``features`` (N, D), any float type, N >= 1."""
         batch = torch.from_numpy(np.asarray(features, dtype=np.float64))
         if self.count == 0:
             width = batch.shape[1]
@@ -94,7 +94,7 @@ def factor(cov: Floats) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class FeatureDistribution:
-    """What FID and KID know of a set of images."""
+    """Statistics of the features of a set of images, for FID and KID."""
 
     mean: Floats  # (D,)
     cov: Floats  # (D, D)
@@ -102,7 +102,7 @@ class FeatureDistribution:
 
     @classmethod
     def of(cls, features: NDArray[np.float32]) -> FeatureDistribution:
-        """Of features (N, D), N >= 2."""
+        """Compute the statistics of ``features`` (N, D), N >= 2."""
         statistics = FeatureStatistics()
         for start in range(0, len(features), _CHUNK):
             statistics.update(features[start : start + _CHUNK])
@@ -117,7 +117,7 @@ class FeatureDistribution:
 class FeatureMetric(ImageMetric):
     """Base of FID and KID: keeps the features of every generated image, float32 (N, D).
 
-    Without a ``reference`` the ground truths of ``update`` are the reference set, and their
+    Without a ``reference`` the ground truth images of ``update`` are the reference set, and their
     features are kept too.
     """
 
@@ -180,23 +180,25 @@ class FeatureMetric(ImageMetric):
 class FID(FeatureMetric):
     """Fréchet distance of the generated images' features from the reference set's, 0 or more.
 
-    ``name`` bears the network: ``fid_tvinception`` is torchvision's ImageNet inception_v3, which
-    this field uses; its values do not compare with those of the first FID's network.
+    ``name`` includes the network: ``fid_tvinception`` is torchvision's ImageNet inception_v3, which
+    this field uses; its values are not comparable with those of the original FID network.
     """
 
     def compute(self) -> Tensor:
         """float64 (); NaN with fewer than two images in either set."""
-        features, theirs = self.own_features(), self.reference_distribution()
-        if len(features) < 2 or theirs is None:
+        features, reference = self.own_features(), self.reference_distribution()
+        if len(features) < 2 or reference is None:
             return self._number(math.nan)
         own = FeatureDistribution.of(features)
-        distance = frechet_distance(own.mean, own.cov, theirs.mean, theirs.cov, theirs.root)
+        distance = frechet_distance(
+            own.mean, own.cov, reference.mean, reference.cov, reference.root
+        )
         return self._number(distance)
 
     def interval(self) -> Interval | None:
         """By jackknife over the generated images; None with fewer than four."""
-        theirs = self.reference_distribution()
-        if theirs is None:
+        reference = self.reference_distribution()
+        if reference is None:
             return None
-        deviation = frechet_deviation(self.own_features(), theirs.mean, theirs.root)
+        deviation = frechet_deviation(self.own_features(), reference.mean, reference.root)
         return None if deviation is None else around(float(self.compute()), deviation)

@@ -37,15 +37,15 @@ def _flat(target: str) -> str:
     return target.removeprefix("deep") if target.startswith("deepfashion") else target
 
 
-#: how a generated image's name leads to its ground truth's, the plainest first
+#: rules from generated name to ground truth name, the simplest first
 _RULES: tuple[Callable[[str], str], ...] = (_same, _without_vis, _target_of)
 
 
 @dataclass(frozen=True)
 class FolderPairs:
-    """Two folders put side by side; the lists are sorted by name."""
+    """The pairs of two folders; the lists are sorted by name."""
 
-    pairs: list[tuple[str, Path, Path]]  # generated image's name, it, its target
+    pairs: list[tuple[str, Path, Path]]  # (name, generated image, ground truth)
     generated_only: list[Path]
     target_only: list[Path]
     not_read: list[Path]  # images of types that are not read, in both folders
@@ -63,12 +63,13 @@ def pair_folders(generated: str | Path, target: str | Path) -> FolderPairs:
     own = {path: name for name, path in right.items()}
     right = {**{_flat(name): path for name, path in right.items()}, **right}
     found = [{name: rule(name) for name in left if rule(name) in right} for rule in _RULES]
-    best = max(found, key=len)  # of equals the plainest
+    best = max(found, key=len)  # the first, simplest rule of equals
     if not best:
-        unread = [path.name for place in (generated, target) for path in images_not_read(place)]
-        said = f"; {say_not_read(unread)}" if unread else ""
+        names = [path.name for place in (generated, target) for path in images_not_read(place)]
+        unread = f"; {say_not_read(names)}" if names else ""
         raise XmdptError(
-            f"no file name of {generated} ({len(left)} images) is in {target} ({len(right)}){said}",
+            f"no file name of {generated} ({len(left)} images) is in {target} "
+            f"({len(right)}){unread}",
             "give both images of a pair the same name (suffixes may differ), or the generated "
             "one SOURCE_2_TARGET",
         )
@@ -82,7 +83,7 @@ def pair_folders(generated: str | Path, target: str | Path) -> FolderPairs:
 
 
 def images_in(folder: str | Path) -> list[Path]:
-    """The images directly inside a folder, by name. XmdptError if it is not there."""
+    """The images directly inside a folder, by name. XmdptError if there is no such folder."""
     if not Path(folder).is_dir():
         raise XmdptError(f"no such folder: {folder}")
     paths = sorted(Path(folder).iterdir())

@@ -1,7 +1,7 @@
-"""95 % confidence intervals over images: how far a number would move with others of their kind.
+"""95 % confidence intervals over images.
 
-Of means by bootstrap (Efron 1979, scipy's), of the Fréchet distance by jackknife (Tukey 1958).
-They are of the images that were measured and say nothing about another dataset or training.
+Means use the bootstrap (Efron 1979, scipy's), the Fréchet distance a jackknife (Tukey 1958). They
+measure the spread over images, not over datasets or training runs.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Kernel distance between two sets of features: Binkowski et al., ICLR 2018 ("KID").
 
 torchmetrics' KernelInceptionDistance has the same kernel (equal to 1e-15 on the same features) but
-keeps the reference set's features among its states, takes its subsets from torch's global random
-numbers and refuses sets smaller than a subset: 48,674 images would be read again for every row, and
-two runs would print two values.
+stores the features of the reference set in its state, samples its subsets from torch's global
+generator and refuses sets smaller than a subset: 48,674 images would be read again for every row,
+and two runs would give two values.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ def _mmd(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
 
 class KID(FeatureMetric):
     """Kernel distance of the generated images' features from the reference set's; about 0 for
-    equal distributions, possibly slightly below. ``name`` bears the network, as FID's does."""
+    equal distributions, possibly slightly below. ``name`` includes the network, as in FID."""
 
     decimals = 5
 
     def compute(self) -> Tensor:
         """float64 (): the mean over the subsets; NaN with fewer than two images in either set."""
         own, reference = self.own_features(), self.reference_distribution()
-        theirs = None if reference is None else reference.features
-        if len(own) < 2 or theirs is None:
+        reference_features = None if reference is None else reference.features
+        if len(own) < 2 or reference_features is None:
             return self._number(math.nan)
-        return self._number(kernel_distance(own, theirs)[0])
+        return self._number(kernel_distance(own, reference_features)[0])

@@ -1,4 +1,4 @@
-"""LPIPS (Zhang et al., CVPR 2018), AlexNet, v0.1: the perceptual distance this field prints.
+"""LPIPS (Zhang et al., CVPR 2018), AlexNet, v0.1: the perceptual distance of this field.
 
 The ``lpips`` package holds the linear weights; the AlexNet trunk comes from torchvision's file.
 """
@@ -41,8 +41,8 @@ class LpipsNetwork(nn.Module):
 
     ``weights``: torchvision's AlexNet (.pth or .safetensors), None for the published file (torch
     hub's copy, else downloaded), or ``"toy"`` for a seeded random trunk. The trunk decides the
-    values: ``metric`` is ``lpips_alex_v0.1`` or ``lpips_alex_v0.1_toy``, ``weights`` says which
-    trunk it is.
+    values: ``metric`` is ``lpips_alex_v0.1`` or ``lpips_alex_v0.1_toy``, ``weights`` describes
+    the trunk.
     """
 
     def __init__(
@@ -80,8 +80,9 @@ class LpipsNetwork(nn.Module):
 
     @torch.inference_mode()
     def distance(self, a: Pixels, b: Pixels, signed: bool = True) -> float:
-        """Of two images of one (H, W, 3), at least 31 px a side. ``signed``: on [-1, 1], as LPIPS
-        was trained; PCDMs' code leaves them on [0, 1].
+        """The distance of two images (H, W, 3), at least 31 px a side.
+
+        ``signed``: on [-1, 1], as LPIPS was trained; PCDMs' code leaves them on [0, 1].
 
         One pair a pass: in larger batches the values would depend, in the last digits, on what
         else is measured, and equal images would not give exactly 0.

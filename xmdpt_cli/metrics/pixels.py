@@ -1,4 +1,4 @@
-"""Images as the protocols hand them to the metrics, and as tensors."""
+"""Conversions of images between arrays and tensors, and functions over batches."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ B = TypeVar("B")
 Pixels: TypeAlias = "NDArray[np.uint8] | NDArray[np.float32]"
 
 
-def checked(image: ImageArray, whose: str) -> ImageArray:
-    """``image`` if it is uint8 (H, W, 3). Otherwise an XmdptError that begins with ``whose``:
+def checked(image: ImageArray, name: str) -> ImageArray:
+    """``image`` if it is uint8 (H, W, 3). Otherwise an XmdptError that starts with ``name``:
     floats have no known scale and may hold NaN."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise XmdptError(
-            f"{whose} is {image.dtype} {image.shape}, not a uint8 array of (H, W, 3)",
+            f"{name} is {image.dtype} {image.shape}, not a uint8 array of (H, W, 3)",
             "floats in [0, 1] become images by (x * 255).round().astype(numpy.uint8)",
         )
     return image
@@ -50,7 +50,7 @@ def to_tensor(images: Iterable[ImageArray]) -> Tensor:
 
 
 def unit(image: Pixels) -> NDArray[np.float32]:
-    """float32, 1 is white: the conversion that all published codes begin with."""
+    """float32, 1 is white: the conversion with which all published implementations start."""
     return np.asarray(image, dtype=np.float32) / np.float32(255)
 
 
@@ -78,7 +78,7 @@ def in_threads(function: Callable[..., B], *columns: Iterable[Any]) -> list[B]:
 class Once:
     """Calls functions of a batch; inside ``with once.open():`` each only once for each batch.
 
-    So the metrics of a collection share what they all need: resized images, features.
+    The metrics of a collection share resized images and features in this way.
     """
 
     def __init__(self) -> None:

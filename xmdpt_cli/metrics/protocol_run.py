@@ -1,4 +1,4 @@
-"""One evaluation by one protocol: the metrics of its rows, from the first pair to the values."""
+"""One evaluation with one protocol: the metrics of its rows, from the first pair to the values."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from xmdpt_cli.metrics.protocols import Protocol
 from xmdpt_cli.metrics.reference_set import ReferenceStatistics
 from xmdpt_cli.metrics.sizes import Size
 
-GENERATED, TRUTH, COPY = sizes.GENERATED, sizes.TRUTH, sizes.SOURCE
+GENERATED, GROUND_TRUTH, COPY = sizes.GENERATED, sizes.GROUND_TRUTH, sizes.SOURCE
 MEAN, VAE = "mean-image", "vae-reconstruction"
-ROWS = (GENERATED, COPY, MEAN, VAE, TRUTH)
+ROWS = (GENERATED, COPY, MEAN, VAE, GROUND_TRUTH)
 
 
 @dataclass(frozen=True)
 class PairInfo:
-    """What is kept of a pair beside its values."""
+    """Metadata of a pair."""
 
     name: str
     joints: int | None
-    sizes: Mapping[str, Size]  # role -> (H, W), of the images that there are
+    sizes: Mapping[str, Size]  # role -> (H, W) of the images that are given
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Batch:
 
 
 class ProtocolRun:
-    """Rows of metrics that are updated with the same pairs."""
+    """The metrics of all rows, updated with the same pairs."""
 
     def __init__(
         self,
@@ -71,9 +71,9 @@ class ProtocolRun:
         """The metrics of a row."""
         if name not in self.rows:
             protocol, only, extra = self.protocol, self.only, self.extra
-            if name in (COPY, TRUTH):  # photographs
+            if name in (COPY, GROUND_TRUTH):  # photographs
                 protocol = replace(protocol, generated=protocol.ground_truth)
-            if name == TRUTH:
+            if name == GROUND_TRUTH:
                 only, extra = [k for k in ("fid", "kid") if not only or k in only] or ["none"], ()
             self.rows[name] = protocol_metrics(
                 protocol,
@@ -99,15 +99,15 @@ class ProtocolRun:
         if batch.reconstruction is not None:
             rows[VAE] = batch.reconstruction
         if self.network is not None:
-            rows[TRUTH] = batch.ground_truth
+            rows[GROUND_TRUTH] = batch.ground_truth
         with self.once.open():
             for name, images in rows.items():
                 self._check(name, images, batch)
                 self.row(name).update(images, batch.ground_truth, keypoints=batch.keypoints)
 
     def gather(self, seen: Sequence[PairInfo], place: Mapping[str, int]) -> None:
-        """Take in what the other ranks measured. ``seen``: all pairs, rank by rank; ``place``: of
-        a pair in the order of one process."""
+        """Gather the measurements of all ranks. ``seen``: all pairs, rank by rank; ``place``: the
+        position of each pair in the order of a single process."""
         for name in ROWS:
             pairs = self._pairs(name, seen)
             if not pairs:
@@ -118,7 +118,7 @@ class ProtocolRun:
                 metric.select(order)
 
     def result(self, seen: Sequence[PairInfo], intervals: bool, drop_last: bool) -> Evaluation:
-        """The values of all pairs, which ``seen`` has in the order of ``update``."""
+        """The evaluation of all pairs; ``seen`` is in the order of ``update``."""
         images: list[ImageValues] = [
             {"name": info.name, "joints": info.joints, "rows": {}} for info in seen
         ]
@@ -134,7 +134,7 @@ class ProtocolRun:
             if not pairs:
                 continue
             found.rows[name], found.counts[name] = {}, len(pairs)
-            for place in pairs if name != TRUTH else ():
+            for place in pairs if name != GROUND_TRUTH else ():
                 images[place]["rows"][name] = {}
             for metric in self.row(name).metrics:
                 self._add(found, name, metric, pairs, intervals, drop_last)
@@ -156,7 +156,7 @@ class ProtocolRun:
         intervals: bool,
         drop_last: bool,
     ) -> None:
-        """Write one metric of one row into the evaluation."""
+        """Store one metric of one row in the evaluation."""
         name = metric.name
         if isinstance(metric, PairMetric):
             for place, value in zip(pairs, metric.per_image().tolist(), strict=True):
@@ -183,10 +183,10 @@ class ProtocolRun:
             found.toy.append(name)
 
     def _pairs(self, row: str, seen: Sequence[PairInfo]) -> list[int]:
-        """The places in ``seen`` of the pairs that a row is of."""
+        """The indices in ``seen`` of the pairs that a row measures."""
         if row == MEAN:
             return list(range(len(seen))) if self.reference is not None else []
-        if row == TRUTH and not self._has("fid") and not self._has("kid"):
+        if row == GROUND_TRUTH and not self._has("fid") and not self._has("kid"):
             return []
         return [place for place, info in enumerate(seen) if row in info.sizes]
 
@@ -196,7 +196,7 @@ class ProtocolRun:
         return wanted and self.network is not None and (kind == "fid" or self.kid)
 
     def _mean_fid(self) -> FID:
-        """FID of a set of one image again and again, which the network needs to see only once."""
+        """FID of a set that repeats one image, for which one forward pass is enough."""
         assert self.reference is not None
         resize = Resize(self.protocol.generated, self.protocol.ground_truth)
         fid = FID(self.network, self.reference.features, resize=resize, sync_on_compute=False)
@@ -217,13 +217,13 @@ class ProtocolRun:
 
     def _compared_sizes(self, seen: Sequence[PairInfo]) -> list[str]:
         size = self.protocol.size
-        return sorted({sizes.named(size or info.sizes[TRUTH]) for info in seen})
+        return sorted({sizes.named(size or info.sizes[GROUND_TRUTH]) for info in seen})
 
     def _input_sizes(self, seen: Sequence[PairInfo]) -> dict[str, Mapping[Size, int]]:
         """Role -> (H, W) before the protocol -> images."""
         given: dict[str, Mapping[Size, int]] = {
             role: Counter(info.sizes[role] for info in seen if role in info.sizes)
-            for role in (GENERATED, TRUTH, COPY)
+            for role in (GENERATED, GROUND_TRUTH, COPY)
         }
         return given | ({} if self.reference is None else {sizes.REFERENCE: self.reference.sizes})
 
@@ -249,6 +249,6 @@ class ProtocolRun:
 
 
 def _value(metric: ImageMetric) -> Value:
-    """None where it is not defined."""
+    """The value of a metric; None if it is not defined."""
     value = float(metric.compute())
     return None if math.isnan(value) else value

@@ -1,7 +1,7 @@
-"""How images are brought to one size before they are compared: part of every published number.
+"""How images are resized before they are compared, which is part of every published number.
 
-Ground truth and generated image take different paths, and the public codes of this field take
-several. A score means something only together with the name of its protocol:
+Ground truth and generated image take different paths, which differ between the public
+implementations of this field. A score is only meaningful with the name of its protocol:
 
 ``cfld``: photographs by PIL's bicubic from the high resolution in one step; generated images by
 torch's, antialiased, truncated;
@@ -51,7 +51,7 @@ class Protocol:
     square: Path | None = None  # the square PNG that the two paths start from
     pixelwise: Path | None = None  # what all but LPIPS and FID compare, where not the above
     sigma: float = 1.5  # of ssim_256's Gaussian: 1.5 in GFLA, PoCoLD, CFLD; 1.2 in PIDM, PCDMs
-    wang: bool = False  # SSIM as Wang et al. have it, in the place of the two of this field
+    wang: bool = False  # SSIM of Wang et al., instead of the two of this field
     lpips_signed: bool = True  # LPIPS on [-1, 1], as it was trained; else on [0, 1]
     inception: str = "torchvision"  # FID's network: torchvision's ImageNet one, or "tensorflow"
     # kind of metric -> batch size of a published evaluator that leaves out a last partial batch
@@ -85,7 +85,7 @@ def _square(size: tuple[int, int], image: ImageArray) -> ImageArray:
 
 def _through_square(size: tuple[int, int], method: int, image: ImageArray) -> Pixels:
     """The square PNG, then OpenCV on its float32 grey levels; float32 (H, W, 3)."""
-    if image.shape[:2] == size:  # squeezed already
+    if image.shape[:2] == size:  # resized already
         return image
     floats = _square(size, image).astype(np.float32)
     return np.asarray(cv2.resize(floats, size[::-1], interpolation=method), dtype=np.float32)
@@ -128,7 +128,10 @@ NAMES = (*PROTOCOLS, NATIVE.name)
 
 
 def get_protocol(name: str, height: int = 256) -> Protocol:
-    """By name, for images of 256x176 or 512x352 (by ``height``); ConfigError for another."""
+    """The protocol of that name, for images of 256x176 or 512x352 (by ``height``).
+
+    ConfigError for another name or height.
+    """
     if name == NATIVE.name:
         return NATIVE
     if name not in PROTOCOLS:

@@ -1,7 +1,7 @@
 """The features of a reference set: computed once for a set, a protocol and a network.
 
-The cache finds them again by content: a changed image, another protocol or other weights make
-another file, and a file that is not whole is made again.
+Cached statistics are found by content: a changed image, another protocol or other weights give
+another file, and a damaged file is computed again.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _BATCH = 16  # images a forward pass
 
 @dataclass(frozen=True)
 class ReferenceSet:
-    """Photographs that FID and KID compare with. ``content`` names them by what they are; None:
+    """Photographs that FID and KID compare with. ``content``: returns a key of their content; None:
     nothing is cached."""
 
     images: Callable[[], Iterable[ImageArray]]
@@ -46,11 +46,11 @@ class ReferenceSet:
 
 @dataclass(frozen=True, eq=False)
 class ReferenceStatistics:
-    """Of one protocol and network."""
+    """Statistics of the reference set for one protocol and network."""
 
     count: int
     mean_image: NDArray[np.uint8]
-    used: int  # images of which the network's statistics are; less where a batch was left out
+    used: int  # images in the feature statistics; fewer than count if a batch was left out
     sizes: Mapping[tuple[int, int], int]  # (H, W) before the protocol -> images
     features: FeatureDistribution | None = None  # None without a network
 
@@ -75,10 +75,12 @@ def reference_statistics(
     progress: Progress = silent,
     drop_last: bool = False,
 ) -> list[ReferenceStatistics]:
-    """Of each protocol with its network, in one pass over the images; from the cache what lies
-    there. ``keep_features``: the features themselves too, for KID. ``drop_last``: without the last
-    partial batch, where the protocol has one. XmdptError if there are no images, or only one and a
-    network is to see them."""
+    """The statistics for each protocol and its network, in one pass over the images that are not
+    cached.
+
+    ``keep_features``: also keep the features, for KID. ``drop_last``: leave out the last partial
+    batch, if the protocol does. XmdptError without images, or for a network with only one image.
+    """
     content = None if reference.content is None else reference.content()
     passes = [
         _Pass(protocol, network, protocol.batches.get("fid", 0) if drop_last else 0, keep_features)
@@ -93,7 +95,7 @@ def reference_statistics(
             one = found[i] = passes[i].statistics(sizes)
             path = paths[i]
             if path is not None:
-                with suppress(OSError):  # no room for it: then it is made again next time
+                with suppress(OSError):  # without space it is computed again next time
                     _write(path, one)
     return [one for one in found if one is not None]
 
@@ -101,7 +103,7 @@ def reference_statistics(
 def _read_all(
     images: Iterable[ImageArray], passes: Sequence[_Pass], progress: Progress
 ) -> Mapping[tuple[int, int], int]:
-    """Show every image to every pass; returns how many there are of each size."""
+    """Add every image to every pass; returns the number of images of each size."""
     sizes: Counter[tuple[int, int]] = Counter()
     count, total = 0, length_hint(images)
     for image in images:
@@ -122,7 +124,7 @@ def _read_all(
 
 
 class _Pass:
-    """One protocol's and network's statistics while the images are read."""
+    """Accumulates the statistics of one protocol and network while the images are read."""
 
     def __init__(
         self, protocol: Protocol, network: FeatureExtractor | None, drop: int, keep: bool
@@ -148,15 +150,15 @@ class _Pass:
         if self.network is not None:
             self.waiting.append(shown)
             if len(self.waiting) == (self.drop or _BATCH):
-                self._see()
+                self._extract()
 
     def statistics(self, sizes: Mapping[tuple[int, int], int]) -> ReferenceStatistics:
-        """Of all images that were added."""
+        """The statistics of all images that were added."""
         mean = np.rint(self.total / self.count).clip(0, 255).astype(np.uint8)
         if self.network is None:
             return ReferenceStatistics(self.count, mean, self.count, sizes)
         if not self.drop or not self.seen.count:  # fewer than one batch are all used
-            self._see()
+            self._extract()
         kept = np.concatenate(self.features) if self.keep else None
         features = FeatureDistribution(self.seen.mean, self.seen.cov, kept)
         return ReferenceStatistics(self.count, mean, self.seen.count, sizes, features)
@@ -169,8 +171,8 @@ class _Pass:
         digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()
         return cache_folder() / "reference" / f"{digest[:32]}.npz"
 
-    def _see(self) -> None:
-        """Show the waiting images to the network."""
+    def _extract(self) -> None:
+        """Extract the features of the waiting images."""
         assert self.network is not None
         for start in range(0, len(self.waiting), _BATCH):
             features = self.network(self.waiting[start : start + _BATCH])
@@ -200,14 +202,14 @@ def _write(path: Path, found: ReferenceStatistics) -> None:
 
 
 def _read(path: Path) -> ReferenceStatistics | None:
-    """None if it is not there, or not as it was written."""
+    """Read cached statistics; None if the file is missing or damaged."""
     try:
-        whole = path.read_bytes()
+        content = path.read_bytes()
     except OSError:
         return None
-    if hashlib.sha256(whole[32:]).digest() != whole[:32]:
+    if hashlib.sha256(content[32:]).digest() != content[:32]:
         return None
-    with np.load(io.BytesIO(whole[32:])) as stored:
+    with np.load(io.BytesIO(content[32:])) as stored:
         features = None
         if "mean" in stored:
             kept = stored.get("features")

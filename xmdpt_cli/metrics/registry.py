@@ -1,4 +1,4 @@
-"""The metrics by name: how tables show them, and those that come from outside.
+"""The registry of metrics: how tables show them, and metrics of other packages.
 
 A metric of your own is a subclass of ``PairMetric`` (or ``ImageMetric``). ``register`` it, or name
 it in your package's metadata, and ``xmdpt evaluate`` measures it beside the others::
@@ -49,7 +49,7 @@ _registered: dict[str, type[ImageMetric]] = {}
 
 
 def describe(metric: M) -> M:
-    """Show this metric in tables, behind those that are known already."""
+    """Add the metric to the tables, after the known ones."""
     METRICS.setdefault(metric.name, (bool(metric.higher_is_better), metric.decimals))
     return metric
 

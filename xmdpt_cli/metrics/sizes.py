@@ -1,8 +1,8 @@
-"""Which sizes images had before a protocol brought them to one, and what that means for the values.
+"""Sizes of images before a protocol resizes them, and notes on what they mean for the values.
 
-A published number is of images of known sizes: photographs that are larger than what is compared,
-predictions of the published size. A protocol resizes anything else too; what such values do not
-compare with is said here, with counts.
+Published numbers are computed from known sizes: photographs that are larger than the compared size,
+predictions of the published size. A protocol resizes anything else too; the notes state with counts
+which values are not comparable.
 """
 
 from __future__ import annotations
@@ -14,10 +14,15 @@ from xmdpt_cli.metrics.protocols import Protocol
 Size = tuple[int, int]  # (H, W)
 Sizes = Mapping[str, Mapping[Size, int]]  # role -> size -> images
 
-GENERATED, TRUTH, SOURCE, REFERENCE = "generated", "ground-truth", "copy-source", "reference-set"
+GENERATED, GROUND_TRUTH, SOURCE, REFERENCE = (
+    "generated",
+    "ground-truth",
+    "copy-source",
+    "reference-set",
+)
 _WORDS = {
     GENERATED: "generated images",
-    TRUTH: "ground truths",
+    GROUND_TRUTH: "ground truths",
     SOURCE: "source images",
     REFERENCE: "images of the reference set",
 }
@@ -41,26 +46,26 @@ def plain(sizes: Sizes) -> dict[str, dict[str, int]]:
 
 
 def size_notes(protocol: Protocol, sizes: Sizes) -> list[str]:
-    """A sentence for every kind of size that the protocol does not know."""
+    """A sentence for each kind of unexpected size."""
     if protocol.size is None:
         mixed = [
             f"{_WORDS[role]} ({_listed(found)})" for role, found in sizes.items() if len(found) > 1
         ]
         several = "are of several sizes, and native measures them together as they are"
         return [f"{', '.join(mixed)} {several}"] if mixed else []
-    whose: dict[str, list[str]] = {}  # what is to be said -> of which images
+    notes: dict[str, list[str]] = {}  # note -> the images that it concerns
     for role, found in sizes.items():
-        said: dict[str, dict[Size, int]] = {}
+        by_note: dict[str, dict[Size, int]] = {}
         for size, count in found.items():
-            said.setdefault(_unknown(protocol, role, size), {})[size] = count
-        said.pop("", None)
-        for text, some in said.items():
-            whose.setdefault(text, []).append(_counted(role, some, found))
-    return [f"{', '.join(images)} {text}" for text, images in whose.items()]
+            by_note.setdefault(_unknown(protocol, role, size), {})[size] = count
+        by_note.pop("", None)
+        for text, some in by_note.items():
+            notes.setdefault(text, []).append(_counted(role, some, found))
+    return [f"{', '.join(images)} {text}" for text, images in notes.items()]
 
 
 def _unknown(protocol: Protocol, role: str, size: Size) -> str:
-    """What is to be said of images of this size; nothing, where the protocol knows it."""
+    """The note for images of this size; "" if the protocol expects it."""
     assert protocol.size is not None
     (height, width), name = protocol.size, protocol.name
     compared, square = named(protocol.size), size[0] == size[1]
@@ -101,7 +106,7 @@ def _counted(role: str, some: Mapping[Size, int], found: Mapping[Size, int]) -> 
 
 def _listed(found: Mapping[Size, int]) -> str:
     """``176x256: 5, 10x10: 1``, the most frequent first."""
-    ordered = sorted(found.items(), key=lambda one: (-one[1], one[0]))
+    ordered = sorted(found.items(), key=lambda item: (-item[1], item[0]))
     words = [f"{named(size)}: {count:,}" for size, count in ordered[:_NAMED]]
     rest = len(ordered) - _NAMED
     return ", ".join(words) + (f", {rest:,} more sizes" if rest > 0 else "")

@@ -1,6 +1,6 @@
-"""SSIM in the three forms that are printed: with a uniform window of 51, ``ssim_256``, Wang's.
+"""SSIM in three forms: with a uniform window of 51 pixels, ``ssim_256``, and that of Wang et al.
 
-The literature on pose-guided synthesis prints two different numbers as "SSIM", so both are here,
+The literature on pose-guided synthesis reports two different numbers as "SSIM", so both are here,
 by name. They were fixed by the evaluation code of GFLA (Ren et al., CVPR 2020) and PIDM (Bhunia et
 al., CVPR 2023), which later work reuses. torchmetrics' StructuralSimilarityIndexMeasure gives none
 of them: it does not crop the border, which moves SSIM by up to 0.16.
@@ -63,8 +63,8 @@ def ssim_256(generated: Pixels, ground_truth: Pixels, sigma: float = 1.5) -> flo
 
 def ssim(a: Pixels, b: Pixels) -> float:
     """SSIM as Wang et al. 2004 have it: Gaussian window of 11 (sigma 1.5), data range 1 on [0, 1],
-    population covariance, border left out; the mean of the three channels. What scikit-image gives
-    with ``gaussian_weights``, and not what this field prints."""
+    population covariance, border left out; the mean of the three channels. The value of
+    scikit-image with ``gaussian_weights``; papers of this field do not report it."""
     check_sizes(a, b, 2 * _radius(1.5) + 1)
     return _gaussian_ssim(unit(a), unit(b), 1.5, 1.0)
 
@@ -87,15 +87,15 @@ def _radius(sigma: float) -> int:
 
 
 class _Scratch(threading.local):
-    """Arrays that are used again: new ones of a megabyte cost more than what is computed in them,
-    for the system hands out their pages one by one. Each thread has its own."""
+    """Reused buffers, one set per thread: the page faults of new arrays of a megabyte cost more than
+    the computation."""
 
     def __init__(self) -> None:
         self._shape: tuple[int, ...] = ()
         self._arrays: list[Floats] = []
 
     def arrays(self, shape: tuple[int, ...]) -> list[Floats]:
-        """Seven of that shape, with anything in them."""
+        """Seven uninitialized arrays of that shape."""
         if shape != self._shape:
             self._shape, self._arrays = shape, [np.empty(shape) for _ in range(7)]
         return self._arrays
@@ -112,7 +112,7 @@ def _ssim(
     covariance_factor: float,  # sample covariance over population covariance
     data_range: float,
 ) -> float:
-    """Wang et al. 2004, eq. 13, per channel and pixel; the mean over all whole windows."""
+    """Wang et al. 2004, eq. 13, per channel and pixel; the mean over all complete windows."""
     x, y, ux, uy, variances, covariance, product = _scratch.arrays(a.shape)
     np.copyto(x, a)
     np.copyto(y, b)
@@ -125,7 +125,7 @@ def _ssim(
     np.multiply(y, y, out=y)
     np.add(x, y, out=x)
     window_mean(x, variances)
-    # of the whole image, the border too: three times faster than of its inner part alone
+    # including the border: three times faster than the inner part alone
     np.multiply(ux, uy, out=product)
     np.multiply(ux, ux, out=ux)
     np.multiply(uy, uy, out=uy)

@@ -1,4 +1,4 @@
-"""Files of network weights: where they lie, whether they are the published ones, their tensors."""
+"""Files of network weights: their location, identity and tensors."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def fill_random(network: nn.Module, seed: int) -> None:
 def weights_file(given: str | Path | None, network: Published, progress: Progress = silent) -> Path:
     """``given``, or the published file of ``network``: from torch hub's folder, else downloaded.
 
-    Raises XmdptError, saying what to do, if there is no such file and no download of it.
+    Raises XmdptError with a hint if the file is missing and cannot be downloaded.
     """
     if given is None:
         download([network], progress)
@@ -67,7 +67,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return dict(read_tensors(path, hint))
     except UnreadableError as err:
         raise XmdptError(f"not a file of weights: {path} ({err.reason})", hint) from None
-    except Exception as err:  # safetensors raises a dozen types for what is no weights
+    except Exception as err:  # safetensors raises many types for invalid files
         reason = str(err).partition("\n")[0] or type(err).__name__
         raise XmdptError(f"not a file of weights: {path} ({reason})", hint) from None
 

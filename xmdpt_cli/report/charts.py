@@ -1,8 +1,8 @@
 """Charts as SVG, made by matplotlib without a display.
 
-Text stays text and the same numbers give the same bytes. A chart is written either as a file of
-its own or to stand in a page, where its colours are those of the page's stylesheet, by day and by
-night, and a mark shows its numbers on hovering.
+Text stays text and the same numbers give the same bytes. A chart is written either as a file or as
+an element of a page, where its colours are those of the stylesheet (light and dark), and a mark
+shows its numbers on hovering.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SERIES = ("#3b6fd4", "#e08a1e")
 #: the custom properties of templates/style.css that stand for these colours in a page
 PROPERTIES = {TEXT: "--text", SOFT: "--soft", LINE: "--line", TRACK: "--track", CARD: "--card",
               SERIES[0]: "--s0", SERIES[1]: "--s1"}  # fmt: skip
-#: told apart by most eyes (Okabe and Ito 2008)
+#: distinguishable with colour vision deficiency (Okabe and Ito 2008)
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999999")
 STYLE = {
     "svg.fonttype": "none",
@@ -50,12 +50,12 @@ STYLE = {
     "ytick.color": SOFT,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
-    "xtick.major.pad": 7,  # the first label stands clear of the 0% beside it
+    "xtick.major.pad": 7,  # keeps the first label clear of the 0% beside it
     "xtick.minor.size": 0,
     "ytick.minor.size": 0,
     "legend.frameon": False,
 }
-styled = matplotlib.style.context(["default", STYLE])  # whatever a matplotlibrc says
+styled = matplotlib.style.context(["default", STYLE])  # independent of matplotlibrc
 # 10,000 and 0.5, not 10^4
 plain_number = FuncFormatter(lambda v, _: f"{v:,.0f}" if v >= 1000 else f"{v:.4g}")
 percent_number = FuncFormatter(lambda value, _: f"{value:g}%")
@@ -86,7 +86,7 @@ class Chart:
         return ElementTree.tostring(root, encoding="unicode") + "\n"
 
     def inline(self, label: str) -> Markup:
-        """As an element of a page; ``label`` is what a screen reader says."""
+        """As an element of a page; ``label`` is its text for screen readers."""
         self.figure.patch.set_visible(False)
         self.axes.patch.set_visible(False)
         root = self._elements()
@@ -149,9 +149,9 @@ def _rounded(number: re.Match[str]) -> str:
 
 
 def bins(counters: Sequence[Counter[int]], full: range | None = None) -> list[range]:
-    """The values that one bar stands for: one value, or equally many where there are too many.
+    """The values of each bar: one value, or equally many if there are more than MAX_BARS.
 
-    ``full``: these values in any case.
+    ``full``: values that are included in any case.
     """
     values = [value for counter in counters for value in counter]
     low = min([*values, *(full or ())], default=0)
@@ -181,10 +181,12 @@ def histogram(
         counts = [sum(counter[value] for value in place) for place in places]
         percent = [100 * count / max(1, counter.total()) for count in counts]
         middle = [at + (number - (len(names) - 1) / 2) * wide for at in range(len(places))]
-        drawn = chart.axes.bar(middle, percent, 0.94 * wide, color=SERIES[number % len(SERIES)])
-        for bar, where, count, share in zip(drawn, labels, counts, percent, strict=True):
-            said = f"{name}, {where}: {count:,} {unit} ({share:.1f}%)"
-            chart.mark(bar, f"s{number}", [said])
+        containers = chart.axes.bar(
+            middle, percent, 0.94 * wide, color=SERIES[number % len(SERIES)]
+        )
+        for bar, where, count, share in zip(containers, labels, counts, percent, strict=True):
+            title = f"{name}, {where}: {count:,} {unit} ({share:.1f}%)"
+            chart.mark(bar, f"s{number}", [title])
     chart.axes.grid(axis="x", visible=False)
     chart.axes.set_xlim(-0.6, len(places) - 0.4)
     every = -(-sum(map(len, labels)) // 45)  # as many labels as have room
@@ -202,8 +204,8 @@ def bars(labels: Sequence[str], counts: Sequence[int], of: int, unit: str, label
     places = range(len(labels))
     percent = [100 * count / max(1, of) for count in counts]
     chart.axes.barh(places, [100] * len(labels), 0.64, color=TRACK)
-    drawn = chart.axes.barh(places, percent, 0.64, color=SERIES[0])
-    for place, bar, name, count in zip(places, drawn, labels, counts, strict=True):
+    containers = chart.axes.barh(places, percent, 0.64, color=SERIES[0])
+    for place, bar, name, count in zip(places, containers, labels, counts, strict=True):
         chart.mark(bar, "s0", [f"{name}: {count:,} of {of:,} {unit}"])
         chart.axes.text(-2, place, name, ha="right", va="center_baseline", color=SOFT)
         chart.axes.text(102, place, f"{percent[place]:.0f}%", va="center_baseline", color=SOFT)

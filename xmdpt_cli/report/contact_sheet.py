@@ -1,4 +1,4 @@
-"""Images in rows and named columns on white: the one way in which sheets are made."""
+"""Contact sheets: images in rows and named columns on white."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from xmdpt_cli.images import ImageArray
 
 GAP, HEADER, FONT = 4, 24, 13  # pixels: between images, above the first row, of the text
 LABEL = 20  # above a row that has a label
-MARGIN = 16  # between blocks that stand side by side
+MARGIN = 16  # between blocks
 SMALLEST = 128
 
 
@@ -26,9 +26,9 @@ def contact_sheet(
 ) -> ImageArray:
     """uint8 (H, W, 3). All images have one shape; None leaves its place empty.
 
-    Images lower than ``smallest`` are enlarged by a whole factor, pixel by pixel; those higher than
-    ``largest`` are averaged down to it. ``labels``: a line of text above each row. ``blocks``: the
-    rows stand in so many blocks side by side, first the left block from top to bottom.
+    Images lower than ``smallest`` are enlarged by an integer factor, pixel by pixel; those higher
+    than ``largest`` are averaged down to it. ``labels``: a line of text above each row. ``blocks``: the
+    rows are split into this many blocks side by side, from left to right.
     """
     scaled = [[_scaled(image, smallest, largest) for image in row] for row in rows]
     shape = next((image.size for row in scaled for image in row if image is not None), None)
@@ -56,13 +56,13 @@ def contact_sheet(
 def stacked(sheets: Sequence[tuple[str, ImageArray]]) -> ImageArray:
     """Sheets below one another, each under its title."""
     width = max(sheet.shape[1] for _, sheet in sheets)
-    whole = Image.new("RGB", (width, sum(HEADER + sheet.shape[0] for _, sheet in sheets)), "white")
+    canvas = Image.new("RGB", (width, sum(HEADER + sheet.shape[0] for _, sheet in sheets)), "white")
     top = 0
     for title, sheet in sheets:
-        _write(whole, (GAP, top + GAP), title, "black", FONT + 3)
-        whole.paste(Image.fromarray(sheet), (0, top + HEADER))
+        _write(canvas, (GAP, top + GAP), title, "black", FONT + 3)
+        canvas.paste(Image.fromarray(sheet), (0, top + HEADER))
         top += HEADER + sheet.shape[0]
-    return np.asarray(whole)
+    return np.asarray(canvas)
 
 
 def _scaled(image: ImageArray | None, smallest: int, largest: int | None) -> Image.Image | None:

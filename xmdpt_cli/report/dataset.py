@@ -1,4 +1,4 @@
-"""What to look at before training: a contact sheet and a page about a prepared dataset."""
+"""A contact sheet and a page about a prepared dataset, to check before training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pairs to look at: the images as the encoders see them, and where the joints were found."""
+"""Pairs of a dataset: the images as the encoders receive them, and the detected joints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report says about a prepared dataset, as numbers."""
+"""Statistics of a prepared dataset, for its report."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class SkippedFiles:
 
     reason: str
     count: int
-    examples: list[tuple[str, str]]  # file, the whole reason
+    examples: list[tuple[str, str]]  # (file, full reason)
 
 
 def split_statistics(

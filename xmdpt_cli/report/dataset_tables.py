@@ -44,8 +44,8 @@ def reason_table(skipped: Sequence[Sequence[str]]) -> Table:
     """Why files are not in the dataset, most frequent reason first."""
     rows = []
     for group in group_skipped(skipped):
-        whole = group.examples[0][1]
-        more = "" if whole == group.reason else SMALL.format("such as:", whole)
+        reason = group.examples[0][1]
+        more = "" if reason == group.reason else SMALL.format("such as:", reason)
         files = BREAK.join(code(file) for file, _ in group.examples)
         rows.append([f"{group.count:,}", Markup("{}{}").format(group.reason, more), files])
     return Table("", ["Files", "Reason", "First of them"], rows, numbers=(0,))

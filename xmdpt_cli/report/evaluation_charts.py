@@ -21,7 +21,7 @@ WIDTH, HEIGHT = 400, 200
 MAX_BARS = 40
 MAX_DOTS = 300  # pairs that are a dot each; more are counted in cells
 CELLS = 36  # from bottom to top
-JOINTS = 18  # of a whole person
+JOINTS = 18  # of a complete person
 SHADES = 5  # of cells, by the pairs in them
 
 
@@ -47,8 +47,8 @@ def histogram(
     filled = np.flatnonzero(counts)
     percent = 100 * counts[filled] / len(values)
     starts = (first + filled) * width
-    drawn = axes.bar(starts + width / 2, percent, 0.92 * width, color=SERIES[0])
-    for bar, start, count, share in zip(drawn, starts, counts[filled], percent, strict=True):
+    containers = axes.bar(starts + width / 2, percent, 0.92 * width, color=SERIES[0])
+    for bar, start, count, share in zip(containers, starts, counts[filled], percent, strict=True):
         ends = f"{_number(start, width)} – {_number(start + width, width)}"
         chart.mark(bar, "s0", [f"{ends}: {_pairs(int(count))} ({share:.1f}%)"])
     axes.grid(axis="x", visible=False)
@@ -64,11 +64,11 @@ def histogram(
 def _mark_mean(
     chart: Chart, metric: str, mean: float, interval: tuple[float, float] | None
 ) -> None:
-    axes, said = chart.axes, f"mean {shown(metric, mean)}"
+    axes, text = chart.axes, f"mean {shown(metric, mean)}"
     above = axes.get_xaxis_transform()  # x in values, y from 0 to 1 over the height of the axes
     line = axes.plot([mean, mean], [0, 1.04], color=TEXT, transform=above)[0]
     line.set(linewidth=1.5, dashes=(3, 2))
-    chart.mark(line, "mean", [said])
+    chart.mark(line, "mean", [text])
     if interval is not None:
         band = axes.plot(interval, [1.02, 1.02], color=SERIES[1], transform=above)[0]
         band.set(linewidth=5, solid_capstyle="round")
@@ -76,7 +76,7 @@ def _mark_mean(
     low, high = axes.get_xlim()
     place = (mean - low) / (high - low)
     side = "right" if place > 0.75 else "left" if place < 0.25 else "center"
-    axes.text(mean, 1.07, said, transform=above, ha=side, va="bottom", color=TEXT)
+    axes.text(mean, 1.07, text, transform=above, ha=side, va="bottom", color=TEXT)
 
 
 @styled
@@ -95,11 +95,11 @@ def scatter(values: Floats, joints: NDArray[np.int64], names: Sequence[str], met
         # side by side where they have as many joints; the golden ratio spreads evenly
         shift = 0.7 * (np.arange(len(values)) * 0.618034 % 1 - 0.5)
         dots = chart.axes.scatter(joints + shift, values, 22, SERIES[0], alpha=0.5, linewidths=0)
-        said = [
+        titles = [
             f"{name}: {shown(metric, value)}, {number} joints"
             for value, number, name in zip(values, joints, names, strict=True)
         ]
-        chart.mark(dots, "dot", said)
+        chart.mark(dots, "dot", titles)
     else:
         bounds = ((-0.5, most + 0.5), (low, high))
         counts, _, _ = np.histogram2d(joints, values, (most + 1, CELLS), bounds)
@@ -118,11 +118,11 @@ def scatter(values: Floats, joints: NDArray[np.int64], names: Sequence[str], met
     chart.axes.plot(middles, heights, color=SERIES[1], linewidth=2)
     knots = chart.axes.scatter(middles, heights, 60, SERIES[1], edgecolors=CARD, linewidths=1.5)
     knots.set_zorder(3)
-    said = []
+    titles = []
     for _, mean, group, count in line:
         many = f"{group[0]}" if len(group) == 1 else f"{group[0]} – {group[-1]}"
-        said.append(f"{many} joints: mean {shown(metric, mean)} of {_pairs(count)}")
-    chart.mark(knots, "knot", said)
+        titles.append(f"{many} joints: mean {shown(metric, mean)} of {_pairs(count)}")
+    chart.mark(knots, "knot", titles)
     chart.axes.grid(axis="x", visible=False)
     chart.axes.set(xlim=(-0.7, most + 0.7), ylim=(low, high))
     chart.axes.set_xticks(range(0, most + 1, -(-most // 6)))
@@ -134,7 +134,7 @@ def means(values: Floats, joints: NDArray[np.int64]) -> list[tuple[float, float,
     """(mean of joints, mean of values, numbers of joints, pairs) of groups of neighbours.
 
     A group takes in the next number of joints until it has three pairs and a fiftieth of them
-    all: the mean of fewer says nothing.
+    all: the mean of fewer is not meaningful.
     """
     enough = max(3, len(values) / 50)
     groups: list[list[int]] = []  # numbers of joints

@@ -68,8 +68,8 @@ def plain(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
 
 
 def over_seeds(runs: Sequence[Sequence[Evaluation]]) -> dict[str, dict[str, Any]]:
-    """What each seed gave of ``generated``, and mean and standard deviation (None where a value is
-    missing): protocol -> metric."""
+    """The values of ``generated`` for each seed, with mean and standard deviation (None if a value
+    is missing): protocol -> metric."""
     found: dict[str, dict[str, Any]] = {}
     for found_by in zip(*runs, strict=True):
         rows = [report.rows["generated"] for report in found_by]
@@ -77,11 +77,11 @@ def over_seeds(runs: Sequence[Sequence[Evaluation]]) -> dict[str, dict[str, Any]
         for metric in rows[0]:
             values = [row.get(metric) for row in rows]
             known = [value for value in values if value is not None and math.isfinite(value)]
-            whole = len(known) == len(values)
+            complete = len(known) == len(values)
             of[metric] = {
                 "values": [v if v is not None and math.isfinite(v) else None for v in values],
-                "mean": float(np.mean(known)) if whole else None,
-                "std": float(np.std(known, ddof=1)) if whole and len(known) > 1 else None,
+                "mean": float(np.mean(known)) if complete else None,
+                "std": float(np.std(known, ddof=1)) if complete and len(known) > 1 else None,
             }
     return found
 

@@ -1,4 +1,4 @@
-"""The page about an evaluation (templates/evaluation.html.j2)."""
+"""The page of an evaluation (templates/evaluation.html.j2)."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def write_page(
 ) -> None:
     """Write the page about ``evaluations``: one a protocol, all of the same pairs in one order.
 
-    ``images(name)``: what to show of a pair, in order, by what it is ("source", "pose",
-    "truth", "generated"); asked only for the few pairs shown, and an XmdptError is shown in
-    their place. ``reference``: rows of published numbers, {"name": ..., metric: value, ...}.
+    ``images(name)``: the images of a pair, in order, by their role ("source", "pose",
+    "ground truth", "generated"); called only for the few pairs shown, and an XmdptError is shown
+    instead. ``reference``: rows of published numbers, {"name": ..., metric: value, ...}.
     Charts and pairs are those of the first evaluation. The same values and images give the same
     bytes. Written under a temporary name and renamed.
     """
     path = Path(path)
     text = page(evaluations, images, title=shown(title), reference=reference)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # a file's name may hold bytes that are no UTF-8
+    # a file name may contain bytes that are not UTF-8
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
@@ -75,7 +75,7 @@ def _tiles(evaluations: Sequence[Evaluation]) -> list[tuple[str, str, str]]:
     first = evaluations[0]
     pairs = first.counts.get(main_row(first), len(first.images))
     cells = [
-        (f"{pairs:,}", "pair" if pairs == 1 else "pairs", "generated beside their ground truths")
+        (f"{pairs:,}", "pair" if pairs == 1 else "pairs", "of generated image and ground truth")
     ]
     if REFERENCE in first.counts:
         count = first.counts[REFERENCE]
@@ -88,7 +88,7 @@ def _tiles(evaluations: Sequence[Evaluation]) -> list[tuple[str, str, str]]:
 
 
 def _notes(evaluations: Sequence[Evaluation]) -> dict[str, list[str]]:
-    """Each note once, with its protocols where it is not of all."""
+    """Each note once, with its protocols if it does not apply to all."""
     found: dict[str, list[str]] = {}
     for evaluation in evaluations:
         for note in evaluation.notes:

@@ -1,4 +1,4 @@
-"""The page's worst and best pairs: what a number looks like."""
+"""The worst and best pairs of an evaluation, shown on its page."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def _values(evaluation: Evaluation, image: ImageValues, ranked: str) -> list[str
 def _compared_size(evaluation: Evaluation) -> tuple[int, int] | None:
     """(height, width) that all images had in the comparison, None where they differ.
 
-    Generated squares are squashed; in the size of the comparison a person has true proportions.
+    Generated squares are squashed; the compared size restores the proportions of the person.
     """
     sizes = evaluation.sizes
     found = re.fullmatch(r"(\d+)x(\d+)", sizes[0]) if len(sizes) == 1 else None

@@ -24,10 +24,10 @@ from xmdpt_cli.report.pages import code
 from xmdpt_cli.report.tables import Table
 
 ABOUT = {
-    "copy-source": "the source image itself, as if no pose had been asked for",
+    "copy-source": "the source image itself, as if no pose had been transferred",
     "mean-image": "one average image, the same for every pair",
     "vae-reconstruction": "the ground truth through the VAE: the best a latent model can do",
-    "ground-truth": "the ground truths themselves, as a set beside the reference set",
+    "ground-truth": "the ground truth images, compared with the reference set",
 }
 
 Reference = Sequence[Mapping[str, Any]]
@@ -56,10 +56,10 @@ class MetricTable:
 
 
 def protocol_table(evaluation: Evaluation, reference: Reference = ()) -> MetricTable:
-    """Rows down, metrics across: the generated images, the calibration rows, papers."""
+    """A row for the generated images, each calibration row and each paper; a column per metric."""
     metrics = ordered([*measured(evaluation), *_named(reference)])
     main = main_row(evaluation)
-    # the page says how many pairs there are: a column only where a row has another number
+    # the page shows the number of pairs: a column only if rows differ
     counts = {evaluation.counts.get(row) for row in evaluation.rows}
     extra = ["images"] if len(counts) > 1 else []
 
@@ -97,7 +97,7 @@ def side_by_side(evaluations: Sequence[Evaluation], reference: Reference = ()) -
 
 
 def weights_table(evaluations: Sequence[Evaluation]) -> Table:
-    """Which network weights a metric was measured with; no rows where none was needed."""
+    """The network weights of each metric; empty without networks."""
     used: dict[tuple[str, str], list[str]] = {}
     for evaluation in evaluations:
         for metric, weights in evaluation.weights.items():

@@ -12,8 +12,7 @@ from xmdpt_cli.report.tables import Table
 
 
 def table(evaluation: Evaluation) -> Table:
-    """Cells as text: a line for each metric, with an arrow that says which way is better. Behind
-    ± stands half of the 95 % interval."""
+    """A line for each metric, with an arrow towards better values; ±: half of the 95 % interval."""
     rows = evaluation.rows
     lines = _lines(rows.values(), lambda metric: [_shown(evaluation, row, metric) for row in rows])
     lines.append(["images", *(str(evaluation.counts[name]) for name in evaluation.rows)])
@@ -46,8 +45,7 @@ def seeds_table(found: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
 
 
 def _lines(measured: Iterable[Iterable[str]], cells: Callable[[str], list[str]]) -> list[list[str]]:
-    """For every metric of ``measured`` a line: its name, an arrow that says which way is better,
-    its cells."""
+    """A line for each metric of ``measured``: name, arrow towards better values, cells."""
     arrows = {True: " ↑", False: " ↓", None: ""}
     names = ordered(metric for metrics in measured for metric in metrics)
     return [[f"{metric}{arrows[style(metric).higher]}", *cells(metric)] for metric in names]

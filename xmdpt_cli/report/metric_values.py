@@ -1,4 +1,4 @@
-"""Values as the page and the CSV show them: in which order, how many decimals, which is better."""
+"""How the page and the CSV show values: order, decimals, and which direction is better."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Style(NamedTuple):
 
 
 def style(metric: str) -> Style:
-    """As METRICS has it; else as the first of the metric's family, which is its first word."""
+    """The style of METRICS; for other metrics that of the first with the same first word."""
     listed = METRICS.get(metric)
     family = metric.split("_")[0]
     kin = (value for name, value in METRICS.items() if name.split("_")[0] == family)
@@ -32,7 +32,7 @@ def style(metric: str) -> Style:
 
 
 def ordered(metrics: Iterable[str]) -> list[str]:
-    """Each once: in the order of METRICS, a stranger after its family or at the end."""
+    """Each metric once, in the order of METRICS; others after their family or at the end."""
     places = {name: number for number, name in enumerate(METRICS)}
     families = {name.split("_")[0]: number for name, number in places.items()}
 

@@ -39,7 +39,7 @@ def write_csv(path: str | Path, evaluations: Sequence[Evaluation]) -> None:
                 lines.writerow([evaluation.protocol, row, image["name"], _joints(image), *cells])
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # a file's name may hold bytes that are no UTF-8
+    # a file name may contain bytes that are not UTF-8
     write_bytes(path, stream.getvalue().encode("utf-8", "backslashreplace"))
 
 

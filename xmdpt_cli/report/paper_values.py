@@ -1,6 +1,6 @@
-"""Numbers that the X-MDPT paper prints (ICML 2024, Table 1), to stand beside measured ones.
+"""Values reported by the X-MDPT paper (ICML 2024, Table 1), to compare with measured ones.
 
-Which of the two SSIMs of this field the paper's is, it does not say; probably ``ssim_256``.
+The paper does not state which of the two SSIMs of this field it uses; probably ``ssim_256``.
 """
 
 from __future__ import annotations

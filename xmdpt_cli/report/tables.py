@@ -34,7 +34,7 @@ class Table:
 
     @property
     def width(self) -> int:
-        """Of the whole table, with a space on both sides of a cell and lines between them."""
+        """Width of the table in columns, with a space on both sides of a cell and lines between."""
         return _framed(self.widths())
 
     def fitted(self, width: int | None) -> list[Table]:

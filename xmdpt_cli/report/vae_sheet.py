@@ -1,4 +1,4 @@
-"""What fine-tuning did: ground truth, before and after, and the same heads enlarged."""
+"""The effect of fine-tuning a VAE: ground truth, before and after, and the heads enlarged."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ SMALLEST = 160  # side of an image on the sheet
 
 
 class Rebuilt(NamedTuple):
-    """One test image and what the VAE made of it; all of one size."""
+    """One test image and its reconstructions; all of one size."""
 
-    truth: ImageArray
+    ground_truth: ImageArray
     before: ImageArray
     after: ImageArray
     keypoints: Keypoints
@@ -31,20 +31,20 @@ def before_after(rows: Sequence[Rebuilt]) -> ImageArray:
 
     Images under 160 px are enlarged pixel by pixel, heads to the same size, smoothly.
     """
-    size = rows[0].truth.shape[0]
+    size = rows[0].ground_truth.shape[0]
     side = size * max(1, -(-SMALLEST // size))
     return contact_sheet([_line(row, side) for row in rows], COLUMNS)
 
 
 def _line(row: Rebuilt, side: int) -> list[ImageArray | None]:
     """The images and their heads, (side, side, 3) each."""
-    images = [Image.fromarray(image) for image in (row.truth, row.before, row.after)]
-    whole = [image.resize((side, side), Image.Resampling.NEAREST) for image in images]
-    box = _head_box(row.keypoints, row.truth.shape[0])
+    images = [Image.fromarray(image) for image in (row.ground_truth, row.before, row.after)]
+    enlarged = [image.resize((side, side), Image.Resampling.NEAREST) for image in images]
+    box = _head_box(row.keypoints, row.ground_truth.shape[0])
     if box is None:
-        return [*map(np.asarray, whole), None, None, None]
+        return [*map(np.asarray, enlarged), None, None, None]
     how = Image.Resampling.BICUBIC
-    return list(map(np.asarray, [*whole, *(i.resize((side, side), how, box) for i in images)]))
+    return list(map(np.asarray, [*enlarged, *(i.resize((side, side), how, box) for i in images)]))
 
 
 def _head_box(keypoints: Keypoints, side: int) -> tuple[float, float, float, float] | None:

@@ -58,7 +58,7 @@ def thinned(steps: list[tuple[int, Path]]) -> list[tuple[int, Path]]:
 
 
 def growing_sheet(images: dict[int, ImageArray], side: int) -> ImageArray:
-    """Step images by step, oldest first -> source, pose, truth, then one column a step.
+    """Step images by step, oldest first -> source, pose, ground truth, one column per step.
 
     Squares under 128 px are enlarged pixel by pixel, those over 256 px are averaged down.
     """

@@ -92,7 +92,7 @@ class DatasetGroundTruth:
         return {
             "source": self.dataset.image(pair.key, pair.source),
             "pose": self.dataset.pose_map(pair.key, pair.target),
-            "truth": self.dataset.image(pair.key, pair.target),
+            "ground truth": self.dataset.image(pair.key, pair.target),
             "generated": np.asarray(load_image(self.generated / name)),
         }
 
@@ -160,7 +160,10 @@ class FolderGroundTruth:
     def shown(self, name: str) -> dict[str, ImageArray]:
         """Both images of a pair."""
         _, made, truth = next(named for named in self._named if named[0] == name)
-        return {"truth": np.asarray(load_image(truth)), "generated": np.asarray(load_image(made))}
+        return {
+            "ground truth": np.asarray(load_image(truth)),
+            "generated": np.asarray(load_image(made)),
+        }
 
     def reference_set(self) -> ReferenceSet:
         def images() -> Sized[ImageArray]:

@@ -1,1 +1,1 @@
-"""All that is not real: synthetic people, toy encoders, metrics of both."""
+"""Synthetic people, toy encoders, and metrics for synthetic people."""

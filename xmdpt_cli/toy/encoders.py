@@ -52,7 +52,9 @@ def toy_dino(role: str, image_size: int, seed: int = 0) -> Dino:
         image_size=PATCH * side,
         patch_size=PATCH,
     )
-    with torch.random.fork_rng(devices=[]):  # the constructors draw; leave the caller's state
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # the constructors use random numbers; keep the state of the caller
         net = Dinov2Model(config)
     generator = torch.Generator().manual_seed(2 * seed + ROLES.index(role))
     with torch.no_grad():

@@ -1,7 +1,7 @@
-"""Toy metrics for synthetic people: is the garment the right one, and the pose?
+"""Toy metrics for synthetic people: colour of the clothes, and silhouette.
 
 Made for synthetic people of flat colours on a plain light background, where the answer is known.
-They mean nothing on photographs and appear in no paper.
+They are not meaningful on photographs and not comparable with papers.
 """
 
 from __future__ import annotations

@@ -42,8 +42,8 @@ __all__ = [
     "views_of",
 ]
 
-MARK = "MADE_BY_XMDPT.txt"  # written last: a dataset that has it is whole
-BEGUN = MARK + ".part"  # there from the first moment: an unfinished dataset of ours
+MARK = "MADE_BY_XMDPT.txt"  # written last: marks a complete dataset
+UNFINISHED = MARK + ".part"  # written first: marks an unfinished dataset
 FORMAT = 1  # raised when the images change
 FRAME = (256, 176)  # height and width of the annotation files' frame (DeepFashion's)
 
@@ -89,11 +89,11 @@ def make_synthetic(
     out = Path(out)
     state = _state(out, wanted)
     items = _items(wanted)
-    if state == "whole" and all((out / v.path).is_file() for g in items.values() for v in g):
+    if state == "complete" and all((out / v.path).is_file() for g in items.values() for v in g):
         return _summary(out, wanted, made=False)
     _clear(out)
     out.mkdir(parents=True, exist_ok=True)
-    (out / BEGUN).write_text(_note(wanted), encoding="utf-8")
+    (out / UNFINISHED).write_text(_note(wanted), encoding="utf-8")
     keypoints: dict[str, NDArray[np.float64]] = {}
     to_frame = np.array(FRAME[::-1]) / (round(height * FRAME[1] / FRAME[0]), height)
     workers = usable_workers(len(items)) if workers is None else workers
@@ -111,12 +111,12 @@ def make_synthetic(
         progress("rendering", done * views, len(items) * views)
     for split in SPLITS:
         _write_lists(out, split, [g for (s, _), g in items.items() if s == split], keypoints)
-    (out / BEGUN).replace(out / MARK)
+    (out / UNFINISHED).replace(out / MARK)
     return _summary(out, wanted, made=True)
 
 
 def views_in(root: Path) -> dict[str, View]:
-    """The views of a finished dataset by flat name, e.g. to render the true silhouette again."""
+    """The views of a finished dataset by flat name, e.g. to render their silhouettes."""
     parameters = _read_mark(Path(root))
     if parameters.get("format") != FORMAT:
         raise XmdptError(
@@ -157,7 +157,7 @@ def _note(parameters: dict[str, int]) -> str:
 
 
 def _state(out: Path, wanted: dict[str, int]) -> str:
-    """ "new", "begun" or "whole"; XmdptError for any other folder or synthetic dataset."""
+    """ "new", "unfinished" or "complete"; XmdptError for any other folder or synthetic dataset."""
     if not out.exists():
         return "new"
     if not out.is_dir():
@@ -169,9 +169,9 @@ def _state(out: Path, wanted: dict[str, int]) -> str:
                 f"{out} holds other synthetic people: {json.dumps(there)}",
                 "choose another folder, or remove that one",
             )
-        return "whole"
-    if (out / BEGUN).is_file():
-        return "begun"
+        return "complete"
+    if (out / UNFINISHED).is_file():
+        return "unfinished"
     if content(out):
         raise XmdptError(
             f"{out} is not empty and holds no synthetic dataset", "choose an empty folder"
@@ -193,7 +193,7 @@ def _read_mark(root: Path) -> dict[str, int]:
 def _clear(out: Path) -> None:
     """Remove what an interrupted or damaged dataset left; only what we write ourselves."""
     if (out / MARK).is_file():
-        (out / MARK).replace(out / BEGUN)
+        (out / MARK).replace(out / UNFINISHED)
     shutil.rmtree(out / "img_highres", ignore_errors=True)
 
 
@@ -218,11 +218,11 @@ def _write(path: Path, rows: list[str]) -> None:
 
 
 def _integers(points: NDArray[np.float64]) -> tuple[list[int], list[int]]:
-    """x and y in whole pixels of the annotation frame, -1 missing."""
+    """x and y as integer pixels of the annotation frame, -1 if missing."""
     top = np.array([FRAME[1] - 1, FRAME[0] - 1])
-    whole = np.clip(np.floor(np.nan_to_num(points, nan=0.0)), 0, top).astype(int)
-    whole[np.isnan(points).any(axis=1)] = -1
-    return whole[:, 0].tolist(), whole[:, 1].tolist()
+    pixels = np.clip(np.floor(np.nan_to_num(points, nan=0.0)), 0, top).astype(int)
+    pixels[np.isnan(points).any(axis=1)] = -1
+    return pixels[:, 0].tolist(), pixels[:, 1].tolist()
 
 
 def _pairs(
@@ -236,8 +236,8 @@ def _pairs(
     def change(pair: tuple[View, View]) -> float:
         """Mean movement of the joints that both views show; cropped targets come last."""
         a, b = (keypoints[view.name] for view in pair)
-        whole = float(np.isfinite(b[1:14, 0]).mean() == 1.0)
-        return 1000.0 * whole + float(np.nanmean(np.abs(a - b)))
+        complete = float(np.isfinite(b[1:14, 0]).mean() == 1.0)
+        return 1000.0 * complete + float(np.nanmean(np.abs(a - b)))
 
     front = max((p for p in pairs if p[0] is item[0]), key=change)
     second = max((p for p in pairs if p[1] is not front[1]), key=change)

@@ -42,7 +42,7 @@ def weave(cloth: Cloth, u: Plane, v: Plane, pixel: float, *, front: bool = False
     """The unshaded colour (3, h, w), or (3, 1, 1) if even, at (u around, v along).
 
     u, v and ``pixel`` (the size of one) are in body heights.
-    ``front`` tells that u = 0 is the middle of the chest, the only place where a print sits.
+    ``front``: u = 0 is the middle of the chest, the only place where a print sits.
     """
     first, second = as_planes(cloth.colour), as_planes(cloth.second)
     period = cloth.period

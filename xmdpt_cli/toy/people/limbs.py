@@ -16,10 +16,10 @@ def wrap(
     cloth: Cloth,
     radius: float,
     turn: float | None = None,
-    begin: float = 0.0,
+    start: float = 0.0,
 ) -> Plane:
-    """The cloth's colour on a shape: u the angle around, v the way along from ``begin``."""
-    v = field.along * np.float32(1.0 / stage.scale) + np.float32(begin)
+    """The cloth's colour on a shape: u the angle around, v the way along from ``start``."""
+    v = field.along * np.float32(1.0 / stage.scale) + np.float32(start)
     if cloth.pattern in ("plain", "gradient", "bands") or (
         cloth.pattern == "print" and turn is None
     ):
@@ -32,12 +32,12 @@ def wrap(
 
 def _chain(points: list[Point], length: float) -> list[Point]:
     """The first ``length`` segments of a polyline (1.5: one and a half)."""
-    whole = int(length)
-    if whole >= len(points) - 1:
+    full = int(length)
+    if full >= len(points) - 1:
         return points
-    (ax, ay), (bx, by) = points[whole], points[whole + 1]
-    part = length - whole
-    return [*points[: whole + 1], (ax + part * (bx - ax), ay + part * (by - ay))]
+    (ax, ay), (bx, by) = points[full], points[full + 1]
+    part = length - full
+    return [*points[: full + 1], (ax + part * (bx - ax), ay + part * (by - ay))]
 
 
 def _radii(radii: list[float], length: float, ease: float, scale: float) -> list[float]:
@@ -121,8 +121,8 @@ def draw_leg(stage: Stage, side: int) -> None:
         cut = _chain(points, length)
         field = limb(stage.canvas, cut, _radii(wide, length, 0.003, scale), flat_end=True)
         if field is not None:
-            # measured from the neck, so that the pattern goes on from the hips
-            colour = wrap(stage, field, person.bottom, 0.045, begin=person.body.torso)
+            # measured from the neck, so that the pattern continues from the hips
+            colour = wrap(stage, field, person.bottom, 0.045, start=person.body.torso)
             stage.canvas.model(field, colour, stage.line, fade=0.07 * scale)
 
 

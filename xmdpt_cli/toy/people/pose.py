@@ -141,12 +141,12 @@ def _yaw(rng: np.random.Generator, view: str) -> float:
     return side * float(np.deg2rad(rng.uniform(*ranges[view])))
 
 
-def make_pose(rng: np.random.Generator, view: str, *, whole: bool = False) -> Pose:
+def make_pose(rng: np.random.Generator, view: str, *, full_body: bool = False) -> Pose:
     """A pose for one of the view names.
 
-    One in seven shows the upper body only, but never 4_full, and none where ``whole`` is asked.
+    One in seven shows the upper body only, but never 4_full, and none with ``full_body``.
     """
-    crop = view != "4_full" and bool(rng.random() < 0.14) and not whole
+    crop = view != "4_full" and bool(rng.random() < 0.14) and not full_body
     return Pose(
         yaw=_yaw(rng, view),
         head_yaw=float(np.deg2rad(rng.uniform(-28, 28))),

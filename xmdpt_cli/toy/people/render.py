@@ -1,4 +1,4 @@
-"""Renders and stores the images, in several processes if asked.
+"""Renders and stores the images, in several processes if requested.
 
 Rendering is many small NumPy operations, which hold the GIL. The workers are plain child
 interpreters (``python -m xmdpt_cli.toy.people.render``) and not a multiprocessing pool: a pool

@@ -147,6 +147,6 @@ def _skirt(stage: Stage) -> tuple[Field, float] | None:
     )
     if field is None:
         return None
-    # the texture goes on from the top's: measure along from the neck
+    # the texture continues from the top: measure along from the neck
     field.along = field.along + np.float32(torso * scale)
     return field, turn

@@ -44,7 +44,7 @@ def views_of(
         path = f"img_highres/{sex}/{person.category}/id_{item}/01_{view}.jpg"
         name = f"fashion{sex}{person.category}id{item}01_{view.replace('_', '')}.jpg"
         shade = background + float(rng.uniform(-0.012, 0.012))
-        out.append(View(person, make_pose(rng, view, whole=plain), shade, path, name))
+        out.append(View(person, make_pose(rng, view, full_body=plain), shade, path, name))
     return out
 
 
