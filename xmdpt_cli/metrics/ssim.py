@@ -87,7 +87,7 @@ def _radius(sigma: float) -> int:
 
 
 class _Scratch(threading.local):
-    """Reused buffers, one set per thread: the page faults of new arrays of a megabyte cost more than
+    """Reused buffers, one set per thread: page faults of new arrays of a megabyte cost more than
     the computation."""
 
     def __init__(self) -> None:

@@ -27,8 +27,8 @@ def contact_sheet(
     """uint8 (H, W, 3). All images have one shape; None leaves its place empty.
 
     Images lower than ``smallest`` are enlarged by an integer factor, pixel by pixel; those higher
-    than ``largest`` are averaged down to it. ``labels``: a line of text above each row. ``blocks``: the
-    rows are split into this many blocks side by side, from left to right.
+    than ``largest`` are averaged down to it. ``labels``: a line of text above each row.
+    ``blocks``: the rows are split into this many blocks side by side, from left to right.
     """
     scaled = [[_scaled(image, smallest, largest) for image in row] for row in rows]
     shape = next((image.size for row in scaled for image in row if image is not None), None)
