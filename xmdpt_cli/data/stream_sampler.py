@@ -129,10 +129,7 @@ class StreamSampler:
         shuffled = np.lexsort((self._item, place[self.items.block[self._item]]))  # (P,)
         before = self._pairs_before
         low, high = (
-            sum(
-                self._pairs_before(epoch + 1, r) - self._pairs_before(epoch, r)
-                for r in range(ranks)
-            )
+            sum(before(epoch + 1, r) - before(epoch, r) for r in range(ranks))
             for ranks in (config.rank, config.rank + 1)
         )
         mine = shuffled[low:high]  # (n,)

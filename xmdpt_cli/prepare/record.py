@@ -73,7 +73,7 @@ class Record:
             data = store.read(SETTINGS)
         except OSError:
             raise XmdptError(
-                f"{store.url}/{SETTINGS}, which records how the dataset was recorded, is not there",
+                f"{store.url}/{SETTINGS}, which records how the dataset was made, is not there",
                 PREPARE_AGAIN,
             ) from None
         content = records.parse(SettingsRecord, data, f"{store.url}/{SETTINGS}", PREPARE_AGAIN)
@@ -126,8 +126,8 @@ class Record:
         recorded = self.content["encoders"][name]
         if recorded.get("toy"):
             raise XmdptError(
-                f"{self.store.url} was prepared with a toy network ({recorded['id']}), which is not "
-                f"in {self.store.url}/encoders",
+                f"{self.store.url} was prepared with a toy network ({recorded['id']}), which "
+                f"is not in {self.store.url}/encoders",
                 "name the folder that holds it: --encoders DIR",
             )
         return str(recorded["id"])
