@@ -243,9 +243,7 @@ def test_two_processes_evaluate_as_one_does(work: Path, tmp_path: Path) -> None:
         "broken image": ["evaluate", "--generated", damaged, *options],
     }
     two = {name: tmp_path / f"{name}.json" for name in evaluations}
-    done = torchrun(
-        tmp_path, *([*args, "--out", two[name]] for name, args in evaluations.items())
-    )
+    done = torchrun(tmp_path, *([*args, "--out", two[name]] for name, args in evaluations.items()))
     codes = [json.loads((tmp_path / f"codes-{rank}.json").read_text())[:3] for rank in (0, 1)]
     assert codes == [[0, 0, 1]] * 2, done.stderr
     assert done.stdout.count("generated, by protocol") == 1  # one of them speaks
