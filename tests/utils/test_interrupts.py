@@ -46,6 +46,18 @@ def command():
     del thing
     for _ in range(100): time.sleep(0.01)
 """,
+    "a callback of a weak reference, while threads start slowly": """
+import threading
+start = threading.Thread.start
+def slowly(self): start(self); time.sleep(0.1)
+threading.Thread.start = slowly
+class Thing: pass
+def command():
+    thing = Thing()
+    found = weakref.ref(thing, lambda _: send())
+    del thing
+    for _ in range(100): time.sleep(0.01)
+""",
     "__del__": """
 class Thing:
     def __del__(self): send(); time.sleep(0.01)

@@ -34,6 +34,7 @@ class _State:
     at = 0.0
     holds = 0
     again = False  # the next call of the handler raises what was dropped
+    in_hook = False  # the hook that saw it dropped is running
 
 
 _state = _State()
@@ -131,10 +132,9 @@ def _raise_again(other: Callable[[Any], object]) -> Callable[[Any], object]:
 
     def hook(unraisable: Any) -> None:
         if issubclass(unraisable.exc_type, KeyboardInterrupt) and _state.received:
-            # a little later: raised in here it would be dropped as well
-            later = threading.Timer(0.01, _interrupt_again)
-            later.daemon = True
-            later.start()
+            _state.in_hook = True
+            threading.Thread(target=_interrupt_again, daemon=True).start()
+            _state.in_hook = False  # no call may follow: signals are handled at calls
         else:
             other(unraisable)
 
@@ -142,6 +142,11 @@ def _raise_again(other: Callable[[Any], object]) -> Callable[[Any], object]:
 
 
 def _interrupt_again() -> None:
+    """In a thread: interrupt the main thread once the hook, which drops what is raised in it, has
+    returned. Starting this thread may take longer than any fixed pause."""
+    while _state.in_hook:
+        time.sleep(0.001)
+    time.sleep(0.01)
     _state.again = True
     _thread.interrupt_main()
 
