@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xmdpt_cli.diffusion.guidance import classifier_free_guidance
+from xmdpt_cli.model.config import check_inputs, check_mipnet
 from xmdpt_cli.model.extensions import TokenConditions
 from xmdpt_cli.model.layers import (
     Attention,
@@ -64,7 +65,7 @@ def training_passes(
     source_latents: Tensor | None = None,  # (N, C, h, w), for the masked pass
 ) -> Passes:
     """``model(...)`` and ``model.forward_masked(...)`` in one walk through the blocks."""
-    model.check(latents, condition, tokens)
+    check_inputs(model, latents, condition, tokens)
     net = model.tdnet
     x_embedded, kv, c = _embed(model, latents, timesteps, condition, tokens, keep)
     if mask is None:
@@ -74,7 +75,7 @@ def training_passes(
 
     assert masked_latents is not None
     assert source_latents is not None
-    mipnet = model.check_mipnet(source_latents)
+    mipnet = check_mipnet(model, source_latents)
     masked_embedded, kv_masked, c_masked = _embed(
         model, masked_latents, timesteps, condition, tokens, keep_masked
     )
@@ -255,7 +256,8 @@ class Denoiser:
         cfg_scales: Sequence[float],  # of the same; 1: the unconditional branch is not computed
         tokens: TokenConditions | None = None,
     ) -> None:
-        model.check(condition.new_empty(len(condition), *model.latent_shape), condition, tokens)
+        latents = condition.new_empty(len(condition), *model.latent_shape)
+        check_inputs(model, latents, condition, tokens)
         self.net, self.predict, self.cfg_scales = model.tdnet, model.predict, cfg_scales
         self.tokens = tokens
         times = torch.tensor(timesteps, device=condition.device)

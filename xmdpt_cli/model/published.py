@@ -22,8 +22,9 @@ from torch import Tensor
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import atomic_write, writing
 from xmdpt_cli.model.checkpoint import settings_of
+from xmdpt_cli.model.config import CONDITION_PARTS, PREDICTORS
 from xmdpt_cli.model.layers import relative_position_index
-from xmdpt_cli.model.xmdpt import CONDITION_PARTS, PREDICTORS, XMDPT
+from xmdpt_cli.model.xmdpt import XMDPT
 from xmdpt_cli.utils.weights_files import check_state_dict, check_whole, read_tensors
 
 _TABLE = "relative_position_bias_table"

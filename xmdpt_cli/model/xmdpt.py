@@ -23,6 +23,18 @@ from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from xmdpt_cli.errors import ConfigError
+from xmdpt_cli.model.config import (
+    CONDITION_PARTS,
+    PREDICTORS,
+    SIZES,
+    check_blocks,
+    check_choices,
+    check_inputs,
+    check_latents,
+    check_mipnet,
+    check_pose_maps,
+    check_sizes,
+)
 from xmdpt_cli.model.extensions import TokenConditioner, TokenConditions, repa_projector
 from xmdpt_cli.model.fast import Denoiser, predict
 from xmdpt_cli.model.layers import (
@@ -35,27 +47,6 @@ from xmdpt_cli.model.layers import (
     gather_tokens,
     sincos_position_embedding,
 )
-
-#: (depth, D, H); S, B, L: paper sec. 4.1; XL: published code only; tiny: ours, for toy data
-SIZES: dict[str, tuple[int, int, int]] = {
-    "tiny": (4, 128, 4),
-    "S": (12, 384, 6),
-    "B": (12, 768, 12),
-    "L": (24, 1024, 16),
-    "XL": (28, 1152, 16),
-}
-#: parts of the condition vector: vL, vG, vP (paper Table 2e)
-CONDITION_PARTS = ("local", "global", "pose")
-#: how they become one vector (Table 2e)
-AGGREGATIONS = ("add", "mlp", "concat")
-#: blocks that predict the masked tokens, in order (Table 2a, d); "self" alone is MDT's
-PREDICTORS: dict[str, tuple[str, ...]] = {
-    "none": (),
-    "self": ("self",),
-    "cross": ("cross",),
-    "cross-self": ("cross", "self"),
-    "self-cross": ("self", "cross"),
-}
 
 
 def _blocks(blocks: Iterable[Block]) -> Sequence[Block]:
@@ -274,22 +265,9 @@ class XMDPT(
     ) -> None:
         super().__init__()
         parts, grid = condition_parts.split("+"), latent_size // patch
-        _check_arguments(depth, width, heads, latent_size, patch, decode_layers, mask_ratio)
-        _check_choice("predictor", predictor, PREDICTORS)
-        _check_choice("aggregation", aggregation, AGGREGATIONS)
-        _check_choice("backbone", backbone, ("plain", "mdtv2"))
-        _check_choice("conditioning", conditioning, ("vector", "tokens"))
-        if set(parts) - set(CONDITION_PARTS) or len(set(parts)) != len(parts):
-            raise ConfigError(
-                f"condition_parts are some of {', '.join(CONDITION_PARTS)}, not {condition_parts!r}"
-            )
-        if backbone == "mdtv2" and (depth - decode_layers) % 2:
-            raise ConfigError(
-                f"backbone 'mdtv2' pairs its encoder blocks: depth {depth} minus decode_layers "
-                f"{decode_layers} must be even"
-            )
-        if repa_width and not 0 < repa_layer <= depth - decode_layers:
-            raise ConfigError(f"repa_layer lies between 1 and {depth - decode_layers}")
+        check_sizes(depth, width, heads, latent_size, patch, decode_layers, mask_ratio)
+        check_choices(predictor, parts, aggregation, backbone, conditioning)
+        check_blocks(depth - decode_layers, backbone, repa_layer if repa_width else 1)
         self.width, self.conditioning, self.mask_ratio = width, conditioning, mask_ratio
         self.latent_shape = (latent_channels, latent_size, latent_size)
         self.pose_pixels = latent_size * vae_factor
@@ -319,7 +297,7 @@ class XMDPT(
         self, pose_tokens: Tensor, source_tokens: Tensor, source_latents: Tensor
     ) -> Tensor:
         """CANet: (N, L, 768), (N, L, 1536), (N, C, h, w) -> the condition vector (N, D)."""
-        self.check_latents(source_latents, "source_latents")
+        check_latents(source_latents, self.latent_shape, "source_latents")
         return self.canet(pose_tokens, source_tokens, self.tdnet.embed(source_latents))
 
     def token_conditions(
@@ -329,14 +307,8 @@ class XMDPT(
         (N, 3, H, W) pose maps in [0, 1], rendered from the target's and the source's keypoints."""
         if self.tokens is None:
             raise ConfigError("this model takes the condition vector only (conditioning='vector')")
-        self.check_latents(source_latents, "source_latents")
-        expected = (len(source_latents), 3, self.pose_pixels, self.pose_pixels)
-        for image in (pose_map, source_pose_map):
-            if image.shape != expected:
-                raise ConfigError(
-                    f"a pose map {tuple(image.shape)} does not lie on the latent grid "
-                    f"{tuple(source_latents.shape)}: expected {expected}"
-                )
+        check_latents(source_latents, self.latent_shape, "source_latents")
+        check_pose_maps(source_latents, self.pose_pixels, pose_map, source_pose_map)
         dtype = source_latents.dtype
         return self.tokens(
             source_latents, pose_map.to(dtype), source_pose_map.to(dtype), self.tdnet.pos_embed
@@ -351,7 +323,7 @@ class XMDPT(
         keep: Tensor | None = None,  # (N,) bool: rows that keep their conditions; None: all
     ) -> Tensor:
         """The unmasked pass: (N, 2C, h, w), the prediction, then the variance."""
-        self.check(latents, condition, tokens)
+        check_inputs(self, latents, condition, tokens)
         c = self.tdnet.t_embedder(timesteps) + drop(condition, keep)  # (N, D)
         x, kv = self.tdnet.embed(latents), None  # (N, T, D)
         if tokens is not None:
@@ -374,8 +346,8 @@ class XMDPT(
         keep: Tensor | None = None,
     ) -> Tensor:
         """The masked pass of training; shapes as in ``forward``."""
-        self.check(latents, condition, tokens)
-        mipnet = self.check_mipnet(source_latents)
+        check_inputs(self, latents, condition, tokens)
+        mipnet = check_mipnet(self, source_latents)
         c = self.tdnet.t_embedder(timesteps) + drop(condition, keep)  # (N, D)
         x, kv = self.tdnet.embed(latents), None  # (N, T, D)
         if tokens is not None:
@@ -426,56 +398,6 @@ class XMDPT(
             - count("mipnet.sideblocks", "tdnet.pos_embed", "tdnet.decoder_pos_embed")
             - tables,
         }
-
-    def check(self, latents: Tensor, condition: Tensor, tokens: TokenConditions | None) -> None:
-        """ConfigError unless the inputs of a pass are those of this model."""
-        self.check_latents(latents, "latents")
-        if condition.shape != (len(latents), self.width):
-            expected = (len(latents), self.width)
-            raise ConfigError(f"condition is {tuple(condition.shape)}, not {expected}")
-        if (tokens is not None) != (self.tokens is not None):
-            given = "without token conditions" if tokens is None else "with token conditions"
-            raise ConfigError(f"conditioning={self.conditioning!r} does not fit a call {given}")
-
-    def check_latents(self, latents: Tensor, name: str) -> None:
-        if tuple(latents.shape[1:]) != self.latent_shape:
-            raise ConfigError(
-                f"{name} are {tuple(latents.shape)}, this model was built for "
-                f"(N, {', '.join(map(str, self.latent_shape))})",
-                "use data prepared at the resolution the model was made for",
-            )
-
-    def check_mipnet(self, source_latents: Tensor) -> MIPNet:
-        if self.mipnet is None:
-            raise ConfigError("this model was built without MIPNet: it cannot run the masked pass")
-        self.check_latents(source_latents, "source_latents")
-        return self.mipnet
-
-
-def _check_arguments(
-    depth: int,
-    width: int,
-    heads: int,
-    latent_size: int,
-    patch: int,
-    decode_layers: int,
-    mask_ratio: float,
-) -> None:
-    if latent_size % patch or width % heads or width % 4:
-        raise ConfigError(
-            f"sizes do not fit: latents {latent_size}, patch {patch}, width {width}, heads {heads}"
-        )
-    if not 0 < decode_layers < depth:
-        raise ConfigError(
-            f"decode_layers lies between 1 and {depth - 1} of {depth} blocks, not {decode_layers}"
-        )
-    if not 0 <= mask_ratio < 1:
-        raise ConfigError(f"mask_ratio lies in [0, 1), not {mask_ratio}")
-
-
-def _check_choice(name: str, value: str, choices: Any) -> None:
-    if value not in choices:
-        raise ConfigError(f"{name} is one of {', '.join(choices)}, not {value!r}")
 
 
 def initialise(model: XMDPT) -> None:

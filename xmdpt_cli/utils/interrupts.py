@@ -34,6 +34,7 @@ class _State:
     at = 0.0
     holds = 0
     again = False  # the next call of the handler raises what was dropped
+    in_hook = False  # the hook that saw it dropped is running
 
 
 _state = _State()
@@ -48,7 +49,7 @@ def listening() -> Iterator[None]:
         return
     before = {number: signal.signal(number, _heard) for number in _SIGNALS}
     unraisable = sys.unraisablehook
-    sys.unraisablehook = _RaiseAgain(unraisable)
+    sys.unraisablehook = _raise_again(unraisable)
     first = _NumpyFirst()
     sys.meta_path.insert(0, first)
     _state.listening, _state.received, _state.holds, _state.again = True, 0, 0, False
@@ -114,9 +115,6 @@ def unheard() -> Iterator[None]:
 def _heard(number: int, frame: FrameType | None) -> None:
     now = time.monotonic()
     if _state.again:
-        if _in_hook(frame):  # raised there it would be dropped again
-            _interrupt_later()
-            return
         _state.again = False
     elif _state.received:
         if now - _state.at > SAME:
@@ -129,36 +127,26 @@ def _heard(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
 
-class _RaiseAgain:
+def _raise_again(other: Callable[[Any], object]) -> Callable[[Any], object]:
     """A hook for errors in callbacks that cannot raise: raises an interrupt after the callback."""
 
-    def __init__(self, other: Callable[[Any], object]) -> None:
-        self.other = other
-
-    def __call__(self, unraisable: Any) -> None:
+    def hook(unraisable: Any) -> None:
         if issubclass(unraisable.exc_type, KeyboardInterrupt) and _state.received:
-            _interrupt_later()
+            _state.in_hook = True
+            threading.Thread(target=_interrupt_again, daemon=True).start()
+            _state.in_hook = False  # no call may follow: signals are handled at calls
         else:
-            self.other(unraisable)
+            other(unraisable)
 
-
-def _in_hook(frame: FrameType | None) -> bool:
-    """Whether the hook is running in ``frame``. A signal arrives there if the machine is busy:
-    starting the thread then takes longer than the thread waits."""
-    while frame is not None:
-        if frame.f_code is _RaiseAgain.__call__.__code__:
-            return True
-        frame = frame.f_back
-    return False
-
-
-def _interrupt_later() -> None:
-    later = threading.Timer(0.01, _interrupt_again)
-    later.daemon = True
-    later.start()
+    return hook
 
 
 def _interrupt_again() -> None:
+    """In a thread: interrupt the main thread once the hook, which drops what is raised in it, has
+    returned. Starting this thread may take longer than any fixed pause."""
+    while _state.in_hook:
+        time.sleep(0.001)
+    time.sleep(0.01)
     _state.again = True
     _thread.interrupt_main()
 
