@@ -73,7 +73,7 @@ class Kind(TypedDict):
 
 
 def read_manifest(folder: Store) -> dict[str, Any]:
-    """The content of dataset.json. Raises XmdptError if it is missing, damaged or of another version."""
+    """The content of dataset.json; XmdptError if it is missing, damaged or of another version."""
     path = f"{folder.url}/{MANIFEST}"
     try:
         data = folder.read(MANIFEST)
