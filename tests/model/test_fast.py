@@ -1,7 +1,9 @@
 """``model/fast.py`` against ``model/xmdpt.py``: outputs, gradients, guided predictions.
 
-Every weight is compared in float64, where only an error of ours could show; the whole of outputs
-and gradients in float32, where rounding is all that may differ.
+In float32 outputs agree to 1e-6 and the gradients of each layer, weight and bias taken together, to
+1e-5 (2-norm of the difference over the 2-norm). A bias alone can be further off: that of a
+convolution over tokens is one number, a sum of D gradients that nearly cancel. In float64 the
+largest error is compared, of outputs to 1e-12 and of the gradient of every parameter to 1e-9.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from xmdpt_cli.diffusion import Guided
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.model import XMDPT, Mask, TokenConditions, fast, kernels
 from xmdpt_cli.model.fast import Denoiser, training_passes
+from xmdpt_cli.model.xmdpt import initialise
 
 TIMESTEPS, SCALES = (999, 500, 0), (2.0, 1.0, 1.5)
 #: beside every variant of the small model; width and heads of the last are cut, not its tokens
@@ -95,6 +98,10 @@ def test_training_passes_of_every_shape(shape: str, variant: dict[str, Any]) -> 
     if variant:
         settings["decode_layers"] = 2 - settings["depth"] % 2
     model = small(**settings)
+    initialise(model)
+    for parameter in model.parameters():  # adaLN-Zero: no gradient would pass
+        if parameter.dim() > 1 and not bool(parameter.any()):
+            nn.init.normal_(parameter, std=0.02)
     check(model, inputs(2, settings["latent_size"]), 0.3, in_double=shape == "tiny")
 
 
@@ -102,16 +109,16 @@ def check(model: XMDPT, a: dict[str, Tensor], mask_ratio: float, in_double: bool
     mask = Mask.random(a["token_noise"], mask_ratio)
     if not mask_ratio:  # MIPNet has nothing to predict, hence no gradient
         with torch.no_grad():
-            compare(computed_fast(model, a, mask), reference(model, a, mask), 1e-6)
+            compare(computed_fast(model, a, mask), reference(model, a, mask))
         return
     outs = reference(model, a, mask)
     expected = gradients(model, outs)
     kernels.prepare(model)  # as training does
     found = computed_fast(model, a, mask)
-    compare(found, outs, 1e-6)
-    flat, whole = (torch.cat([g.flatten() for g in grads.values()])
-                   for grads in (gradients(model, found), expected))  # fmt: skip
-    assert float((flat - whole).norm() / whole.norm()) < 1e-5
+    compare(found, outs)
+    grads = by_layer(gradients(model, found))
+    for layer, grad in by_layer(expected).items():
+        assert relative_error(grads[layer], grad) < 1e-5, layer
     if not in_double:
         return
     kernels.restore(model.double())
@@ -120,14 +127,26 @@ def check(model: XMDPT, a: dict[str, Tensor], mask_ratio: float, in_double: bool
     expected = gradients(model, outs)
     kernels.prepare(model)
     found = computed_fast(model, a, mask)
-    compare(found, outs, 1e-12)
+    for one, other in zip(found, outs, strict=True):
+        assert_close(one, other, 1e-12)
     for weight, grad in gradients(model, found).items():
         assert_close(grad, expected[weight], 1e-9, weight)
 
 
-def compare(found: list[Tensor], expected: list[Tensor], limit: float) -> None:
+def by_layer(grads: dict[str, Tensor]) -> dict[str, Tensor]:
+    layers: dict[str, list[Tensor]] = {}
+    for weight, grad in grads.items():
+        layers.setdefault(weight.rpartition(".")[0], []).append(grad.flatten())
+    return {layer: torch.cat(parts) for layer, parts in layers.items()}
+
+
+def compare(found: list[Tensor], expected: list[Tensor]) -> None:
     for one, other in zip(found, expected, strict=True):
-        assert_close(one, other, limit)
+        assert relative_error(one, other) < 1e-6
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).detach().norm() / expected.detach().norm())
 
 
 def test_without_a_mask_there_is_one_pass() -> None:

@@ -134,7 +134,7 @@ def test_no_event_reads_a_file_that_was_not_uploaded(
     secret.write_text(json.dumps({"people": SECRET}))
     listed = events(client)
     attacked = [event for event in listed if FILE_INPUTS & set(event[2])]
-    assert {name for name, _, _ in attacked} >= {"generate", "look", "pose", "keypoints"}
+    assert {name for name, _, _ in attacked} >= {"generate", "inspect", "pose", "keypoints"}
     refusals = set()
     for name, number, kinds in listed:
         for what, path in attacks(folder, secret).items():

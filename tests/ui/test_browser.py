@@ -170,5 +170,5 @@ def test_a_slow_answer_about_the_images_does_not_hide_the_result(
     press_generate(page, person)
     page.wait_for_selector("#result-status :text('image in')")
     inspected.set()
-    page.wait_for_selector("#placed .placer:not([hidden])")
+    page.wait_for_selector("#keypoints .placer:not([hidden])")
     assert "1 image in" in page.inner_text("#result-status")

@@ -43,9 +43,9 @@ def page(running: Running, browser: Any, pipe: FakePipeline) -> Iterator[Any]:
 def drop(page: Any, *files: Path) -> Skeleton:
     """Images of the person, and the editor over them once it is there."""
     page.set_input_files("#people input[type=file]", [str(file) for file in files])
-    page.wait_for_selector("#placed .joint >> nth=0")
-    page.wait_for_function("document.querySelector('#placed image').getAttribute('href')")
-    return Skeleton(page, "#placed")
+    page.wait_for_selector("#keypoints .joint >> nth=0")
+    page.wait_for_function("document.querySelector('#keypoints image').getAttribute('href')")
+    return Skeleton(page, "#keypoints")
 
 
 def generate(page: Any, pipe: Any) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def test_keypoints_are_placed_by_hand_where_no_estimator_is(
     page: Any, pipe: FakePipeline, person: Path
 ) -> None:
     skeleton = drop(page, person)
-    assert skeleton.all.locator(".hint").inner_text().startswith("This model needs to know")
+    assert skeleton.all.locator(".hint").inner_text().startswith("This model needs the keypoints")
     press_generate(page)
     page.wait_for_selector("#result-status [role=alert] :text('person one.png are not placed')")
     assert pipe.calls == []
@@ -145,13 +145,13 @@ def test_a_real_model_generates_with_placed_keypoints(
     somebody(width=200, height=160).save(tmp_path / "wide one.png")  # no shape to be squashed
     with running(real) as url, opened(browser, url) as page:  # type: ignore[arg-type]
         page.set_input_files("#people input[type=file]", str(tmp_path / "wide one.png"))
-        page.wait_for_selector("#placed .placer:not([hidden])")
+        page.wait_for_selector("#keypoints .placer:not([hidden])")
         press_generate(page)
         page.wait_for_selector("#result-status [role=alert]")
         no_command_line(page)
         if form == "vector":
-            page.click("#placed summary")
-        skeleton = Skeleton(page, "#placed")
+            page.click("#keypoints summary")
+        skeleton = Skeleton(page, "#keypoints")
         skeleton.press("Front")
         press_generate(page)
         page.wait_for_selector("#result-status :text('1 image in')")
@@ -210,18 +210,18 @@ def test_each_image_has_keypoints_of_its_own(
     other = tmp_path / "other.png"
     Image.effect_noise((88, 128), 60).convert("RGB").save(other)
     skeleton = drop(page, person, other)
-    page.wait_for_selector("#placed .tabs button >> nth=1")
+    page.wait_for_selector("#keypoints .tabs button >> nth=1")
     for number, where in ((1, (0.1, 0.2)), (2, (0.9, 0.2))):
-        page.click(f"#placed .tabs button >> nth={number - 1}")
+        page.click(f"#keypoints .tabs button >> nth={number - 1}")
         skeleton.press("Front")
         skeleton.drag(STANDING[WRIST], where)
     first, second = generate(page, pipe)["source_keypoints"]
     np.testing.assert_allclose(first[WRIST], (0.1, 0.2), atol=0.006)
     np.testing.assert_allclose(second[WRIST], (0.9, 0.2), atol=0.006)
     page.locator("#people").get_by_label("Clear").click()
-    page.wait_for_selector("#placed .placer", state="hidden")
+    page.wait_for_selector("#keypoints .placer", state="hidden")
     drop(page, other)
-    page.wait_for_selector("#placed .placer:not([hidden])")
+    page.wait_for_selector("#keypoints .placer:not([hidden])")
     press_generate(page)  # what is gone is gone: its keypoints, too
     page.wait_for_selector("#result-status [role=alert] :text('other.png are not placed')")
 
@@ -240,7 +240,7 @@ def test_a_finger_places_keypoints(
         np.testing.assert_allclose(points[WRIST], (0.2, 0.6), atol=0.01)
 
 
-@pytest.mark.parametrize("where", ["#pose", "#placed"])
+@pytest.mark.parametrize("where", ["#pose", "#keypoints"])
 def test_undo_and_redo(page: Any, pipe: FakePipeline, person: Path, where: str) -> None:
     drop(page, person)
     skeleton = Skeleton(page, where)
@@ -272,7 +272,7 @@ def test_undo_and_redo(page: Any, pipe: FakePipeline, person: Path, where: str) 
     page.keyboard.press("Delete")
     page.keyboard.press("Control+y")  # what was undone is gone: something else was done
     assert wrist() == at(0.2, 0.3)
-    if where == "#placed":
+    if where == "#keypoints":
         skeleton.press("Larger")  # the figure as a whole: only joints of it were moved
         skeleton.press("Smaller")
         points = generate(page, pipe)["source_keypoints"][0]
@@ -284,7 +284,7 @@ def test_a_saved_pose_comes_back(
     page: Any, pipe: FakePipeline, person: Path, tmp_path: Path
 ) -> None:
     drop(page, person)
-    Skeleton(page, "#placed").press("Front")
+    Skeleton(page, "#keypoints").press("Front")
     skeleton = Skeleton(page)
     skeleton.press("Sitting")
     skeleton.joint("left_ear").focus()
@@ -338,7 +338,7 @@ def test_a_click_on_an_example_gives_the_person_and_the_keypoints(
     assert examples.find_examples(pipe) == Examples()
     with running(pipe) as url, opened(browser, url) as page:
         page.click("#examples button >> nth=1")
-        page.wait_for_selector("#placed .hint:text('Known from the dataset')")
+        page.wait_for_selector("#keypoints .hint:text('Known from the dataset')")
         page.click("#pose .more .preset")
         call = generate(page, pipe)
         np.testing.assert_array_equal(np.asarray(call["source"][0]), np.asarray(somebody(1)))
@@ -357,10 +357,10 @@ def test_a_click_on_an_example_gives_the_person_and_the_keypoints(
         somebody(2).save(photo)
         somebody(2, 90).save(back)
         page.set_input_files("#people input[type=file]", str(photo))  # so does one's own
-        page.wait_for_selector("#placed .chosen:text('Not placed yet')")
+        page.wait_for_selector("#keypoints .chosen:text('Not placed yet')")
         wait_until(lambda: page.locator("#people .thumbnail-item img").count() == 1, "one is left")
         assert page.locator("#views .note").count() == 0
-        Skeleton(page, "#placed").press("Front")
+        Skeleton(page, "#keypoints").press("Front")
         call = generate(page, pipe)
         assert len(call["source"]) == 1
         np.testing.assert_array_equal(np.asarray(call["source"][0]), np.asarray(somebody(2)))
@@ -374,7 +374,7 @@ def test_a_random_seed_is_shown_and_can_be_repeated(
     page: Any, pipe: FakePipeline, person: Path
 ) -> None:
     drop(page, person)
-    Skeleton(page, "#placed").press("Front")
+    Skeleton(page, "#keypoints").press("Front")
     field = page.get_by_label("Seed", exact=True)
     page.get_by_label("New random seed each time").check()
     seeds = []

@@ -143,7 +143,7 @@ def test_the_model_and_that_it_is_a_toy_are_said(client: Any) -> None:
         (POSE, None, "No image of a person"),
         (POSE, b"no image", "Not an image (or empty): bad one.png"),
         (json.dumps([None] * 18), "person", "The pose has 0 of 18 joints"),
-        ("nonsense", "person", "This is no skeleton"),
+        ("nonsense", "person", "This is not a skeleton"),
     ],
 )
 def test_errors_are_words_on_the_page_and_the_server_lives(
@@ -168,7 +168,7 @@ def test_keypoints_of_files_go_with_the_images(
 ) -> None:
     from gradio_client import handle_file
 
-    _, placed = client.predict(gallery(person), "", api_name="/look")[:2]
+    _, placed = client.predict(gallery(person), "", api_name="/inspect")[:2]
     file = tmp_path / "stands.txt"
     file.write_text("100 64\n" * 17 + "-1 -1\n")  # of the padded 256 frame
     two = [handle_file(str(file))] * 2
@@ -232,10 +232,10 @@ def test_a_broken_image_is_named_when_it_is_dropped(
 ) -> None:
     bad = tmp_path / "half.png"
     bad.write_bytes(person.read_bytes()[:90])
-    said, _ = client.predict(gallery(bad), "", api_name="/look")[:2]
+    said, _ = client.predict(gallery(bad), "", api_name="/inspect")[:2]
     assert "half.png" in words(said)
     assert str(tmp_path) not in said
-    said, placed = client.predict(gallery(person), "", api_name="/look")[:2]
+    said, placed = client.predict(gallery(person), "", api_name="/inspect")[:2]
     assert said == ""
     (view,) = json.loads(placed)["views"]
     assert (view["name"], view["width"], view["height"]) == ("person one.png", 88, 128)

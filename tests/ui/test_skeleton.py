@@ -100,7 +100,7 @@ def test_joints_outside_come_to_the_edge_where_one_can_drag_them() -> None:
      json.dumps([[0.5, 0.5]] * 17 + [[0.5, 1.5]]), "[" + "[NaN, 0.5]," * 17 + "[0.5, 0.5]]"],
 )  # fmt: skip
 def test_what_is_no_skeleton_is_said_to_be_none(text: str | None) -> None:
-    with pytest.raises(XmdptError, match="no skeleton"):
+    with pytest.raises(XmdptError, match="not a skeleton"):
         skeleton.from_json(text)
 
 

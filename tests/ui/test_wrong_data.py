@@ -46,7 +46,7 @@ def test_wrong_data_is_refused_in_words(
             answer = client.call(number, data)
             said = answer + "".join(capfd.readouterr()) + caplog.text
             assert "process_completed" in answer, (name, data)
-            assert "A bug of ours" not in said, (name, str(data)[:500], said[-900:])
+            assert "Internal error" not in said, (name, str(data)[:500], said[-900:])
             assert "Traceback" not in said, (name, str(data)[:500], said[-900:])
 
 

@@ -142,7 +142,7 @@ def published_metadata(
         "schedule": "linear",
         "prediction": "epsilon",
         # eq. 6; power by sec. 4.1: 0.01 for the best SSIM and LPIPS, 1.0 for the best FID. The
-        # solver is ours: as near to the exact solution as 50 steps of DDIM (bench/solvers.py)
+        # solver is ours: as near to the exact solution as 50 steps of DDIM (experiments/solvers.py)
         "sampling": {"steps": 20, "solver": "unipc", "guidance": 2.0, "power": 0.01},
         "resolution": resolution or side * 8,
         "encoders": {

@@ -1,4 +1,4 @@
-"""The page as an ASGI application: design and doors. Run by ``serve``, by tests without a port."""
+"""The page as an ASGI application, with its theme and its request filter."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.middleware import Middleware
 from xmdpt_cli.ui.examples import find_examples
 from xmdpt_cli.ui.page import build
 from xmdpt_cli.ui.request_filter import MOST_FILE, Hosts, RequestFilter
-from xmdpt_cli.ui.skeleton import text_beside
+from xmdpt_cli.ui.skeleton import package_text
 
 if TYPE_CHECKING:
     from xmdpt_cli.sampling.pipeline import XMDPTPipeline
@@ -22,10 +22,10 @@ MOST_WAITING = 64  # calls in the queue
 
 
 def application(pipe: XMDPTPipeline, title: str, hosts: Hosts, folder: Path) -> FastAPI:
-    """The page and its request filter. ``folder``: of ``upload_folder``, in which this is called.
+    """The page and its request filter. ``folder``: the one of ``upload_folder``.
 
-    Gradio's own ``launch`` is not used: it asks itself over HTTP whether it runs, which fails
-    behind a proxy, and it can share, search ports and start Node.
+    Gradio's own ``launch`` is not used: it requests its own URL, which fails behind a proxy, and it
+    can share the page, search for ports and start Node.
     """
     system = [gr.themes.Font(name) for name in ("system-ui", "Segoe UI", "Roboto", "sans-serif")]
     mono = [gr.themes.Font(name) for name in ("ui-monospace", "Consolas", "monospace")]
@@ -45,12 +45,12 @@ def application(pipe: XMDPTPipeline, title: str, hosts: Hosts, folder: Path) -> 
         footer_links=[],
         run_history=False,
         allowed_paths=[],
-        show_error=False,  # of Gradio's own errors, which quote values; ours are said
+        show_error=False,  # Gradio's own errors quote values; the page shows its errors itself
         max_file_size=MOST_FILE,
         ssr_mode=False,
         mcp_server=False,
         enable_monitoring=False,
         pwa=False,
         theme=theme,
-        css=text_beside("page.css"),
+        css=package_text("page.css"),
     )

@@ -1,4 +1,4 @@
-"""Keypoints of the person in a source image, by the pipeline's estimator, if it is there."""
+"""Keypoints of the person in a source image, by the pipeline's estimator if it is available."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class Estimator:
-    """Remembers that the estimator is missing: to look for it again may take a network's timeout.
+    """Remembers that the estimator is missing: another attempt may take a network timeout.
 
-    ``needed``: the model cannot do without the keypoints of the person.
+    ``needed``: whether the model requires the keypoints of the person.
     """
 
     def __init__(self, pipe: XMDPTPipeline) -> None:
@@ -27,8 +27,8 @@ class Estimator:
         self.missing = False
 
     def find(self, path: Path) -> Keypoints | None:
-        """(18, 2), fractions of the image's sides, of the largest person; None: nobody is found,
-        or the estimator is missing."""
+        """Keypoints (18, 2) of the largest person, in fractions of the image's sides. None if no
+        person is found or the estimator is missing."""
         if self.missing:
             return None
         try:

@@ -1,4 +1,4 @@
-"""What happens when something is pressed or dropped: the page's events, as functions."""
+"""Event handlers of the page: generate, stop, and a pose from a file."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from xmdpt_cli.ui.wording import PLACE, PLACE_ALL
 if TYPE_CHECKING:
     from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 
-Stops = dict[str | None, threading.Event]  # of the running generations, by a page's session
+Stops = dict[str | None, threading.Event]  # session -> stop event of its running generation
 MOST_IMAGES = 16  # of one generation
 MOST_STEPS = 1000
-MOST_PEOPLE = 100  # among whom one is chosen
+MOST_PEOPLE = 100  # largest value of "Person, by size"
 MOST_SEED = 2**53  # JavaScript's numbers are exact up to here
 RANDOM_SEEDS = 2**31
-LARGEST = 1  # of several people: taken unasked, which needs no OpenPose
+LARGEST = 1  # the default choice among several people, which needs no OpenPose
 
 
 def start_handler(stops: Stops) -> Callable[[gr.Request], tuple[Any, ...]]:
-    """Generate, Stop and Download while an image is generated."""
+    """Set the buttons Generate, Stop and Download at the start of a generation."""
 
     def start(request: gr.Request) -> tuple[Any, ...]:
         stops[request.session_hash] = threading.Event()
@@ -45,8 +45,10 @@ def start_handler(stops: Stops) -> Callable[[gr.Request], tuple[Any, ...]]:
 
 
 def stop_handler(stops: Stops) -> Callable[[gr.Request], Any]:
-    """The generation itself says that it has stopped: when Gradio cancels an event, the event's
-    last progress may be shown after that."""
+    """Stop the running generation of a session, which then reports this itself.
+
+    If Gradio cancelled the event, its last progress could be shown after the message.
+    """
 
     def stop(request: gr.Request) -> Any:
         if request.session_hash in stops:
@@ -57,19 +59,19 @@ def stop_handler(stops: Stops) -> Callable[[gr.Request], Any]:
 
 
 def idle() -> tuple[Any, ...]:
-    """Draw and Stop otherwise."""
+    """Set the buttons Generate and Stop at the end of a generation."""
     return gr.update(interactive=True), gr.update(interactive=False)
 
 
 def generate_handler(
-    pipe: XMDPTPipeline, turn: threading.Lock, stops: Stops, estimator: Estimator
+    pipe: XMDPTPipeline, model_lock: threading.Lock, stops: Stops, estimator: Estimator
 ) -> Callable[..., Iterator[tuple[Any, ...]]]:
-    """(people, their keypoints, pose, settings) -> (what is said, images, previews, file to save,
-    the seed that is used)."""
+    """(people, their keypoints, pose, settings) -> (status, images, previews, file to download,
+    seed used)."""
 
-    def press(
+    def run(
         people: list[tuple[str, str | None]] | None,
-        placed: str | None,
+        keypoints: str | None,
         pose: str | None,
         steps: int | None,
         guidance: float | None,
@@ -96,14 +98,14 @@ def generate_handler(
             _within("person", person, MOST_PEOPLE)
             _within("seed", seed, MOST_SEED, 0)
             source = checked([path for path, _ in people])
-            stands = keypoints_known(
-                source, person_views.from_json(placed), person or LARGEST, estimator
+            source_keypoints = keypoints_known(
+                source, person_views.from_json(keypoints), person or LARGEST, estimator
             )
             seed = secrets.randbelow(RANDOM_SEEDS) if random else seed or 0
             yield note("Reading the images"), [], "", keep, seed
             for event in generate(
                 pipe,
-                turn,
+                model_lock,
                 stop,
                 source,
                 points,
@@ -113,7 +115,7 @@ def generate_handler(
                 solver=solver,
                 seed=seed,
                 num_images=count or 1,
-                source_keypoints=stands,
+                source_keypoints=source_keypoints,
                 fit=fit,
                 person=None if person == LARGEST else person,
             ):
@@ -121,7 +123,7 @@ def generate_handler(
                     files, saved = save_images(event.images, seed)
                     file = gr.update(value=saved, interactive=True)
                     shown = gr.update(value=files, columns=min(2, len(files)))
-                    # not the seed again: the field may have been edited meanwhile
+                    # keep the seed: the field may have been edited meanwhile
                     yield finished(event, seed, names), shown, keep, file, keep
                     return
                 shown = keep
@@ -136,7 +138,7 @@ def generate_handler(
         finally:
             stops.pop(request.session_hash, None)
 
-    return press
+    return run
 
 
 def _within(name: str, value: int | None, most: int, least: int = 1) -> None:
@@ -145,53 +147,52 @@ def _within(name: str, value: int | None, most: int, least: int = 1) -> None:
 
 
 def keypoints_known(
-    source: list[Path], placed: person_views.PersonViews, person: int, estimator: Estimator
+    source: list[Path], views: person_views.PersonViews, person: int, estimator: Estimator
 ) -> list[Keypoints | None] | None:
-    """The keypoints of each image, as placed on the page; None: the pipeline looks for them.
+    """The keypoints of each image, as set on the page; None if the pipeline is to detect them.
 
-    XmdptError where the model needs them and nobody else finds them.
+    XmdptError if the model needs keypoints and there is no estimator to detect them.
     """
     known: list[Keypoints | None] = []
     for path in source:
-        view = placed[person_views.key_of(path)]
+        view = views[person_views.key_of(path)]
         if view is not None and view.partly:
             moved = f"{view.placed} of {len(JOINTS)} joints moved"
             raise XmdptError(f"{path.name}: only {moved}", PLACE_ALL)
         points = None if view is None else view.places
         if view is not None and person != LARGEST and not view.moved:
-            points = None  # the estimator found the largest: another one is asked for
+            points = None  # these belong to the largest person, and another one is selected
         if estimator.needed:
             if points is None and estimator.missing:
                 raise XmdptError(f"the keypoints of {path.name} are not placed", PLACE)
             if points is not None:
-                _enough(path.name, points)
+                _check_joints(path.name, points)
         known.append(points)
     return known if any(points is not None for points in known) else None
 
 
-def _enough(name: str, points: Keypoints) -> None:
+def _check_joints(name: str, points: Keypoints) -> None:
     try:
         check_joints(points)
     except XmdptError as err:
         raise XmdptError(f"keypoints of {name}: {err.message}", PLACE) from None
 
 
-def pose_handler(pipe: XMDPTPipeline, turn: threading.Lock) -> Callable[..., tuple[Any, ...]]:
-    """(A dropped file, the images of the person) -> (the pose as text, what is said, None: there is
-    room for the next)."""
+def pose_handler(pipe: XMDPTPipeline, model_lock: threading.Lock) -> Callable[..., tuple[Any, ...]]:
+    """(file, images of the person) -> (pose as JSON, status, None: clears the file field)."""
 
-    def take(
+    def load(
         path: str | None, people: list[tuple[str, str | None]] | None = None
     ) -> tuple[Any, ...]:
         if not path:
             return gr.skip(), "", None
         try:
-            with turn:
-                points, said = pose_of(Path(path), pipe, Path(people[0][0]) if people else None)
-            text = skeleton.to_json(points)
-            skeleton.from_json(text)  # as strict as when it is drawn
-            return text, note(said, names=[Path(path).name]), None
+            with model_lock:
+                points, text = pose_of(Path(path), pipe, Path(people[0][0]) if people else None)
+            pose = skeleton.to_json(points)
+            skeleton.from_json(pose)  # the same checks as before a generation
+            return pose, note(text, names=[Path(path).name]), None
         except Exception as err:
             return gr.skip(), failed(err, "pose", [Path(path).name]), None
 
-    return take
+    return load

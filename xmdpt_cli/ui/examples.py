@@ -1,6 +1,6 @@
-"""People and poses to try the model on: of the test split that lies beside the model.
+"""Example people and poses, from the test split of the dataset beside the model.
 
-The page shows what is on the user's disk; the package itself has no images of people.
+The page shows images on the user's disk; the package itself contains no images of people.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 PEOPLE, POSES = 6, 8
 log = logging.getLogger(__name__)
-FEWEST_JOINTS = 12  # of a person that is shown
+FEWEST_JOINTS = 12  # joints of an example, at least
 
 
 @dataclass(frozen=True)
@@ -37,32 +37,33 @@ class Person:
 
 @dataclass
 class Examples:
-    """What the page offers to be clicked; nothing where no dataset is there."""
+    """The examples that the page offers; none without a dataset."""
 
     people: list[Person] = field(default_factory=list)
     poses: list[Keypoints] = field(default_factory=list)
 
     def file(self, number: int) -> Path:
-        """The image of person ``number``, from 0, as a file."""
+        """Write the image of person ``number`` (from 0) to a file."""
         path = new_folder() / f"test person {number + 1}.png"
         self.people[number].image.save(path)
         return path
 
 
 def find_examples(pipe: XMDPTPipeline) -> Examples:
-    """From the dataset the model was trained on, else from ``data`` beside its run (a run that was
-    moved with it). Empty if neither is there, is whole, and of the model's resolution."""
-    for place in _places(pipe):
+    """Examples from the dataset the model was trained on, else from ``data`` beside its run (a run
+    that was moved with its data). Empty unless one of them is complete and has the model's
+    resolution."""
+    for folder in _folders(pipe):
         try:
-            dataset = PairDataset(place, "test")
+            dataset = PairDataset(folder, "test")
             if dataset.resolution == pipe.resolution:
                 return _examples(dataset)
-        except Exception as err:  # whatever is wrong with a dataset, the page opens without it
-            log.info("no examples from %s (%s)", place, err)
+        except Exception as err:  # the page opens without a dataset, whatever is wrong with it
+            log.info("no examples from %s (%s)", folder, err)
     return Examples()
 
 
-def _places(pipe: XMDPTPipeline) -> Iterator[Path]:
+def _folders(pipe: XMDPTPipeline) -> Iterator[Path]:
     data: Any = pipe.sampler.metadata.get("data")
     if data and not is_url(str(data)):
         yield Path(str(data))
@@ -73,35 +74,35 @@ def _places(pipe: XMDPTPipeline) -> Iterator[Path]:
 def _examples(dataset: PairDataset) -> Examples:
     found = Examples()
     pairs = dataset.pairs
-    # one pair of an item each, from all over the split: neighbours are alike
+    # one pair per item, spread over the split: neighbours are alike
     first: dict[str, int] = {}
     for number in np.unique(np.linspace(0, len(pairs) - 1, 40 * PEOPLE).astype(int)).tolist():
         first.setdefault(pairs[number].key, number)
     order = np.random.default_rng(0).permutation(list(first.values())).tolist()
-    # poses are of other people than are shown, as far as there are others
+    # prefer poses of people who are not among the examples
     for number in order:
         pair = pairs[number]
         points = dataset.keypoints(pair.key, pair.source) / dataset.resolution
-        if _enough(points):
+        if _has_enough_joints(points):
             found.people.append(Person(_upright(dataset.image(pair.key, pair.source)), points))
         if len(found.people) == PEOPLE:
             break
     for number in [*order[PEOPLE:], *order[:PEOPLE]]:
         pair = pairs[number]
         points = dataset.keypoints(pair.key, pair.target) / dataset.resolution
-        if _enough(points):
+        if _has_enough_joints(points):
             found.poses.append(points)
         if len(found.poses) == POSES:
             break
     return found
 
 
-def _enough(points: Keypoints) -> bool:
+def _has_enough_joints(points: Keypoints) -> bool:
     return int(np.isfinite(points).all(axis=1).sum()) >= FEWEST_JOINTS
 
 
 def _upright(image: np.ndarray[Any, Any]) -> Image.Image:
-    """A square of the dataset in the shape it had before; higher, so that no pixel is lost."""
+    """Undo the squash to a square, by enlarging the height so that no pixel is lost."""
     size = len(image)
     shape = (size, round(size * FRAME_HEIGHT / FRAME_WIDTH))
     return Image.fromarray(image).resize(shape, Image.Resampling.BICUBIC)

@@ -1,4 +1,4 @@
-"""What is dropped on the page, and what it gives to be saved."""
+"""Read the files that are dropped on the page, and write the images to download."""
 
 from __future__ import annotations
 
@@ -21,53 +21,54 @@ FRAME = (int(FRAME_HEIGHT), int(FRAME_WIDTH))
 
 
 def checked(paths: list[str]) -> list[Path]:
-    """These images, if all can be decoded. XmdptError names a broken one as the user knows it:
-    the server's path stays private."""
+    """The paths of the images, if all can be decoded. XmdptError gives the file name of a broken
+    one, not the path on the server."""
     for path in map(Path, paths):
         decode_image(path, path.name)
     return [Path(path) for path in paths]
 
 
 def pose_of(file: Path, pipe: XMDPTPipeline, person: Path | None = None) -> tuple[Keypoints, str]:
-    """A photograph, a pose image, or a keypoints file -> (fractions (18, 2), what was done).
+    """Read a photograph, a pose image or a keypoints file -> (fractions (18, 2), note).
 
-    Of a file with several poses the first one. ``person``: the image whose size keypoints in pixels
-    are of where nothing else says it, as in OpenPose's own files. XmdptError where there is none.
+    The first pose of a file with several. ``person``: the image whose size keypoints in pixels
+    refer to if their file does not state one, as in OpenPose's own files. XmdptError if there is no
+    pose.
     """
     if file.suffix.lower() not in SUFFIXES:
         checked([str(file)])
         return pipe.find_pose(file), f"Pose found in {file.name}"
-    # of the frame that the editor has: what it saved comes back as it was
+    # a pose that the editor saved has its frame, and is loaded unchanged
     size = None if person is None else size_of_image(person)
     own = read_poses(file, UnstatedSize(file, source=size))[0].size in (None, FRAME)
     options = InputOptions(pose_fit="squash" if own else "auto")
-    poses = read_pose(file, pipe.resolution, _no_need, options, source_size=size)
+    poses = read_pose(file, pipe.resolution, _no_openpose, options, source_size=size)
     more = f", the first of {len(poses)}" if len(poses) > 1 else ""
     return poses[0].keypoints / pipe.resolution, f"Pose of {file.name}{more}"
 
 
 def keypoints_of(file: Path, image: Path) -> tuple[Keypoints, str]:
-    """The keypoints that a file has of an image -> (fractions (18, 2), what was done)."""
-    size = 1024  # of a square: only fractions of it are kept
-    view = read_view(image, size, _no_need, InputOptions(fit="squash"), keypoints=file)
+    """Read the keypoints of an image from a file -> (fractions (18, 2), note)."""
+    size = 1024  # side of a square; only fractions of it are returned
+    view = read_view(image, size, _no_openpose, InputOptions(fit="squash"), keypoints=file)
     assert view.keypoints is not None
     points = view.keypoints / size
     loaded = decode_image(image, image.name)
-    if all(is_padded_image(loaded)):  # read_view cuts grey columns off
+    if all(is_padded_image(loaded)):  # read_view removes the grey columns
         left, top, right, bottom = PADDED_BOX
         points = (points * (right - left, bottom - top) + (left, top)) / loaded.size
     chosen = [note for note in view.notes[1:] if "people" in note]
     return points, "; ".join([f"Keypoints of {file.name}", *chosen])
 
 
-def _no_need() -> OpenPose:
+def _no_openpose() -> OpenPose:
     raise AssertionError("a keypoints file needs no OpenPose")
 
 
 def save_images(images: list[Image.Image], seed: int) -> tuple[list[str], str]:
-    """(the PNG files, what is to be downloaded: the one PNG, or a ZIP of several).
+    """Write the images; return (PNG files, file to download: the PNG, or a ZIP of several).
 
-    Files have names of their own, so that browsers keep them.
+    Names contain the seed, so that downloads do not replace each other.
     """
     folder = new_folder()
     name = f"xmdpt-seed{seed}"

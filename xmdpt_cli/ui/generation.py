@@ -1,4 +1,4 @@
-"""One generation as a stream of events: the pipeline works in a thread, the page shows progress."""
+"""One generation as a stream of events: the pipeline runs in a thread, the page shows progress."""
 
 from __future__ import annotations
 
@@ -38,46 +38,46 @@ class StoppedError(Exception):
 
 
 def preview_steps(steps: int) -> set[int]:
-    """The steps, of 1 to ``steps``, whose preview is shown: at most PREVIEWS, never the last."""
+    """The steps (1 to ``steps``) with a preview: at most PREVIEWS, never the last one."""
     return {round(steps * i / (PREVIEWS + 1)) for i in range(1, PREVIEWS + 1)} - {0, steps}
 
 
 def generate(
     pipe: XMDPTPipeline,
-    turn: threading.Lock,
+    model_lock: threading.Lock,
     stop: threading.Event,
     source: list[Path],
     pose: Keypoints,
     **settings: Any,
 ) -> Iterator[Event]:
-    """Events of one generation, the last one with the images.
+    """Yield the events of one generation, the last one with the images.
 
-    ``stop`` ends it, with its step, by StoppedError; so does closing the iterator, in silence.
-    ``turn`` is held while the model works: the next generation waits for that step. What the
-    pipeline raises is raised here.
+    Setting ``stop`` ends it after the current step with StoppedError; closing the iterator ends it
+    silently. ``model_lock`` is held while the pipeline runs. Exceptions of the pipeline are raised
+    here.
     """
     events: queue.Queue[Event | BaseException] = queue.Queue()
-    began = time.monotonic()
+    start = time.monotonic()
 
-    def after(step: int, steps: int, preview: Callable[[], Image.Image]) -> None:
+    def on_step(step: int, steps: int, preview: Callable[[], Image.Image]) -> None:
         if stop.is_set():
             raise StoppedError
         shown = preview() if step in preview_steps(steps) else None
-        events.put(Event(step, steps, time.monotonic() - began, shown))
+        events.put(Event(step, steps, time.monotonic() - start, shown))
 
-    def work() -> None:
+    def run() -> None:
         try:
-            with turn:
-                images = pipe(source, pose, callback=after, **settings)
+            with model_lock:
+                images = pipe(source, pose, callback=on_step, **settings)
                 notes = list(pipe.last_notes)
         except BaseException as err:
             events.put(err)
             return
         steps = settings.get("steps") or pipe.sampling_config().steps
-        events.put(Event(steps, steps, time.monotonic() - began, None, images, notes))
+        events.put(Event(steps, steps, time.monotonic() - start, None, images, notes))
 
-    # a daemon: Ctrl-C need not wait for an image
-    worker = threading.Thread(target=work, name="generate", daemon=True)
+    # a daemon, so that Ctrl-C does not wait for the image
+    worker = threading.Thread(target=run, name="generate", daemon=True)
     worker.start()
     try:
         while True:

@@ -1,4 +1,4 @@
-"""The names under which the page is served, and which pages are its own."""
+"""The host names under which the page is served, and the check of request origins."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 def host_of(value: str) -> str:
-    """The name in a Host header or an origin's host part, without the port; "": none."""
+    """The name in a Host header or the host part of an origin, without the port; "" if invalid."""
     try:
         return (urlsplit(f"//{value}").hostname or "").rstrip(".").lower()
     except ValueError:
@@ -19,10 +19,10 @@ def host_of(value: str) -> str:
 
 
 class Hosts:
-    """The names under which the page may be asked for."""
+    """The host names under which the page may be requested."""
 
     def __init__(self, bound: str, more: Iterable[str] = ()) -> None:
-        """``bound``: the address that is listened on. ``more``: names of a proxy in front."""
+        """``bound``: the address the server listens on. ``more``: names of a reverse proxy."""
         self.more = {name.rstrip(".").lower() for name in more}
         self.local = bound in LOOPBACK
         self.names = {*LOOPBACK, bound.lower(), *self.more}
@@ -32,12 +32,12 @@ class Hosts:
         self.names.discard("")
 
     def known(self, host_header: str) -> bool:
-        """Whether this is a name of ours. A plain address cannot be a rebound name."""
+        """Whether the page is served under this name. A plain address cannot be rebound by DNS."""
         name = host_of(host_header)
         return name in self.names or (not self.local and _is_address(name))
 
     def same_origin(self, origin: str, host_header: str) -> bool:
-        """Whether a page of ``origin`` is this page, here or behind the proxy."""
+        """Whether ``origin`` is the origin of this page, directly or behind the proxy."""
         try:
             netloc = urlsplit(origin).netloc.lower()
         except ValueError:

@@ -1,4 +1,4 @@
-"""What the page says: small pieces of HTML, with everything escaped that is not ours."""
+"""HTML snippets of the page. All text that is put in is escaped."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ log = logging.getLogger(__name__)
 
 
 def header(title: str, resolution: int, toy: bool) -> str:
-    """Which model this is, and whether it is a toy."""
+    """The header: the name of the model, and a warning if it is a toy."""
     warning = f'<p class="toy" role="note">{TOY}</p>' if toy else ""
-    what = f"{html.escape(title)}, {resolution} px"
-    return f"<header><h1>xmdpt</h1><p>{what}</p></header>{warning}"
+    summary = f"{html.escape(title)}, {resolution} px"
+    return f"<header><h1>xmdpt</h1><p>{summary}</p></header>{warning}"
 
 
 def failed(err: Exception, part: Part = "person", names: Iterable[str] = ()) -> str:
-    """A readable message for the page; what is no user's doing goes to the log as well.
+    """An error as a message of the page; unexpected errors are logged as well.
 
-    ``part`` of the page: what the error is about. ``names`` of files: see ``note``.
+    ``part``: the part of the page that the error concerns. ``names``: file names, see ``note``.
     """
     if isinstance(err, XmdptError):
         message, hint = page_words(err, part)
@@ -38,20 +38,20 @@ def failed(err: Exception, part: Part = "person", names: Iterable[str] = ()) -> 
     log.exception("while generating", exc_info=err)
     if is_out_of_memory(err):
         return note("Out of memory", "generate fewer images, or end other programs", "error")
-    said = without_folders(f"{type(err).__name__}: {err}")
-    return note("A bug of ours", f"{said}; the terminal of the page says more", "error")
+    text = without_folders(f"{type(err).__name__}: {err}")
+    return note("Internal error", f"{text}; the terminal that runs the page shows more", "error")
 
 
 _FILE = re.compile(r".*\.\w{2,5}(, [^:]*)?: ")
 
 
 def _sentence(text: str) -> str:
-    """With a capital letter, except where a file's name comes first."""
+    """Capitalize the text unless it starts with a file name."""
     return text if _FILE.match(text) else text[:1].upper() + text[1:]
 
 
 def note(text: str, hint: str = "", kind: str = "note", names: Iterable[str] = ()) -> str:
-    """``kind``: note or error. ``names``: file names to shorten where they are long."""
+    """A message with a hint. ``kind``: "note" or "error". ``names``: file names to shorten."""
     names = list(names)
     more = f"<span>{_escaped(hint, names)}</span>" if hint else ""
     role = "alert" if kind == "error" else "status"
@@ -62,14 +62,14 @@ def _escaped(text: str, names: Iterable[str]) -> str:
     text = html.escape(text)
     for name in dict.fromkeys(names):
         if short(name) != name:
-            whole = html.escape(name)
-            shown = f'<abbr title="{whole}">{html.escape(short(name))}</abbr>'
-            text = shown.join(text.split(whole))
+            full = html.escape(name)
+            shown = f'<abbr title="{full}">{html.escape(short(name))}</abbr>'
+            text = shown.join(text.split(full))
     return text
 
 
 def short(name: str) -> str:
-    """A file's name with an ellipsis in its middle, where it is long; its suffix stays."""
+    """A long file name with an ellipsis in the middle; the suffix is kept."""
     return name if len(name) <= LONG else f"{name[: LONG - ENDING - 1]}\u2026{name[-ENDING:]}"
 
 
@@ -84,20 +84,20 @@ def progress(event: Event) -> str:
 
 
 def finished(event: Event, seed: int, names: Iterable[str] = ()) -> str:
-    """How long it took, and what was done to the inputs. ``names`` of files: see ``note``."""
+    """Duration, settings, and changes to the inputs. ``names``: file names, see ``note``."""
     number = len(event.images)
-    what = "1 image" if number == 1 else f"{number} images"
+    summary = "1 image" if number == 1 else f"{number} images"
     notes = [f"{event.steps} steps", f"seed {seed}", *map(page_note, event.notes)]
-    return note(f"{what} in {event.seconds:.1f} s", ", ".join(notes), names=names)
+    return note(f"{summary} in {event.seconds:.1f} s", ", ".join(notes), names=names)
 
 
 def film(frames: Iterable[str]) -> str:
-    """The row of steps, with a label."""
+    """The row of previews, with a caption."""
     return f'<p class="caption">Preview after step</p><div class="film">{"".join(frames)}</div>'
 
 
 def frame(event: Event) -> str:
-    """One image of the row of steps."""
+    """One preview of the row."""
     assert event.preview is not None
     small = event.preview.convert("RGB")
     small.thumbnail((THUMB, THUMB))

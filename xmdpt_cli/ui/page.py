@@ -1,4 +1,4 @@
-"""The page: a person, a pose, the result, as Gradio's blocks."""
+"""The page as Gradio blocks: person, pose and result."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ from xmdpt_cli.ui.uploads import uploaded
 if TYPE_CHECKING:
     from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 
-SEED = 4  # of the settings
+SEED = 4  # index of the seed among the settings
 THUMB = 128  # pixels of the longer side of an example
-# what Gradio raises of data of a wrong type or number
+# errors that Gradio raises for data of a wrong type or number
 WRONG_DATA = (
     ComponentProcessingError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
     RecursionError,
@@ -47,15 +47,17 @@ log = logging.getLogger(__name__)
 
 
 class Page(gr.Blocks):
-    """Blocks whose events are given files below ``folder`` alone, whatever a client names."""
+    """Blocks whose events only receive files below ``folder``, whatever paths a client sends."""
 
     def __init__(self, folder: Path, **options: Any) -> None:
         super().__init__(**options)
         self.folder = folder
 
-    async def preprocess_data(self, block_fn: Any, inputs: Any, *others: Any, **more: Any) -> Any:
-        """Before Gradio's own look at the inputs of an event: it follows no links, opens devices,
-        and fetches URLs."""
+    async def preprocess_data(self, block_fn: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Check the files among the inputs of an event before Gradio reads them.
+
+        Gradio itself would follow links, open devices and fetch URLs.
+        """
 
         def check(file: dict[str, Any]) -> dict[str, Any]:
             try:
@@ -66,20 +68,20 @@ class Page(gr.Blocks):
 
         try:
             checked = traverse(inputs, check, is_file_obj)
-            return await super().preprocess_data(block_fn, checked, *others, **more)
+            return await super().preprocess_data(block_fn, checked, *args, **kwargs)
         except gr.Error as err:
             err.print_exception = False
             raise
-        except WRONG_DATA as err:  # no page of ours sends it
+        except WRONG_DATA as err:  # the page itself never sends such data
             log.info("refused the data of a call (%s)", type(err).__name__)
-            said = "the data of this call is of a wrong type or number: reload the page"
-            raise gr.Error(said, print_exception=False) from None
+            message = "the data of this call is of a wrong type or number: reload the page"
+            raise gr.Error(message, print_exception=False) from None
 
 
 def build(pipe: XMDPTPipeline, title: str, examples: Examples, folder: Path) -> gr.Blocks:
-    """The page for one model. ``title`` says which one; ``folder`` holds what is uploaded."""
-    own = pipe.sampling_config()
-    turn = threading.Lock()  # there is one model
+    """Build the page of one model, named by ``title``; ``folder`` holds the uploaded files."""
+    defaults = pipe.sampling_config()
+    model_lock = threading.Lock()  # all sessions share one model
     estimator = Estimator(pipe)
     stops: Stops = {}
     with Page(folder, title="xmdpt", analytics_enabled=False, fill_width=True) as page:
@@ -87,7 +89,7 @@ def build(pipe: XMDPTPipeline, title: str, examples: Examples, folder: Path) -> 
         with gr.Row(elem_classes="columns"):
             with gr.Column(elem_classes="column", min_width=280, scale=10):
                 person = _person(examples, estimator.needed)
-                people, placed = person.images, person.keypoints
+                people, keypoints = person.images, person.keypoints
             with gr.Column(elem_classes="column", min_width=280, scale=13):
                 pose, pose_status, pose_file = _pose(examples)
             with gr.Column(elem_classes="column", min_width=280, scale=11):
@@ -111,48 +113,48 @@ def build(pipe: XMDPTPipeline, title: str, examples: Examples, folder: Path) -> 
                 film = gr.HTML(elem_id="film")
                 save = gr.DownloadButton("Download", interactive=False, elem_id="download")
                 with gr.Accordion("Settings", open=True, elem_id="settings"):
-                    settings = _settings(pipe, own)
+                    settings = _settings(pipe, defaults)
 
-        # Each column has its own status: an answer about the images may arrive after the result,
-        # and must not replace the message about it.
-        quietly: dict[str, Any] = {"api_visibility": "private", "queue": False}
-        begun = go.click(start_handler(stops), outputs=[go, stop, save], **quietly)
-        generation = begun.then(
-            generate_handler(pipe, turn, stops, estimator),
-            inputs=[people, placed, pose, *settings],
+        # Each column has its own status: the check of the images may finish after the generation,
+        # and must not replace its status.
+        internal: dict[str, Any] = {"api_visibility": "private", "queue": False}
+        started = go.click(start_handler(stops), outputs=[go, stop, save], **internal)
+        generation = started.then(
+            generate_handler(pipe, model_lock, stops, estimator),
+            inputs=[people, keypoints, pose, *settings],
             outputs=[result_status, result, film, save, settings[SEED]],
             api_name="generate",
-            concurrency_id="model",  # one after the other
+            concurrency_id="model",  # one at a time
             concurrency_limit=1,
             show_progress="hidden",
         )
-        generation.then(idle, outputs=[go, stop], **quietly)
+        generation.then(idle, outputs=[go, stop], **internal)
         stop.click(
             stop_handler(stops), outputs=stop, api_name="stop", queue=False, show_progress="hidden"
         )
         people.change(
-            images_handler(turn, estimator),
-            inputs=[people, placed],
-            outputs=[person.status, placed, people, person.number],
-            api_name="look",
+            images_handler(model_lock, estimator),
+            inputs=[people, keypoints],
+            outputs=[person.status, keypoints, people, person.number],
+            api_name="inspect",
             show_progress="hidden",
         )
         person.examples.click(
             example_handler(examples),
             inputs=person.examples,
-            outputs=[people, placed, person.status],
+            outputs=[people, keypoints, person.status],
             api_name="example",
             show_progress="hidden",
         )
         person.files.upload(
             keypoints_handler(),
-            inputs=[person.files, people, placed],
-            outputs=[placed, person.status, person.files],
+            inputs=[person.files, people, keypoints],
+            outputs=[keypoints, person.status, person.files],
             api_name="keypoints",
             show_progress="minimal",
         )
         pose_file.upload(
-            pose_handler(pipe, turn),
+            pose_handler(pipe, model_lock),
             inputs=[pose_file, people],
             outputs=[pose, pose_status, pose_file],
             api_name="pose",
@@ -168,10 +170,10 @@ class PersonColumn:
 
     images: gr.Gallery
     status: gr.HTML
-    number: gr.HTML  # how many views the images are
+    number: gr.HTML  # number of views
     examples: gr.HTML
-    keypoints: gr.HTML  # of the images, as JSON
-    files: gr.File  # of keypoints
+    keypoints: gr.HTML  # keypoints of the images, as JSON
+    files: gr.File  # keypoint files
 
 
 def _person(examples: Examples, needs_keypoints: bool) -> PersonColumn:
@@ -191,36 +193,36 @@ def _person(examples: Examples, needs_keypoints: bool) -> PersonColumn:
     )
     status = gr.HTML(elem_id="person-status")
     views = gr.HTML(elem_id="views")
-    strip = gr.HTML(
+    example_people = gr.HTML(
         "",
-        html_template=_strip(examples),
+        html_template=_example_buttons(examples),
         apply_default_css=False,
-        js_on_load=skeleton.text_beside("examples.js"),
+        js_on_load=skeleton.package_text("examples.js"),
         label="Number of an example person",
         elem_id="examples",
         visible=bool(examples.people),
     )
-    placed = gr.HTML(
+    keypoints = gr.HTML(
         person_views.to_json(person_views.PersonViews()),
         html_template=skeleton.person_html(open_=needs_keypoints),
         apply_default_css=False,
         js_on_load=skeleton.editor_script(),
         label="Keypoints of the images, as JSON",
-        elem_id="placed",
+        elem_id="keypoints",
     )
-    stands = gr.File(
+    keypoint_files = gr.File(
         label="Keypoints of the images, as files",
         show_label=False,
         file_count="multiple",
         file_types=list(SUFFIXES),
         height=56,
-        elem_id="stands",
+        elem_id="keypoint-files",
     )
-    return PersonColumn(people, status, views, strip, placed, stands)
+    return PersonColumn(people, status, views, example_people, keypoints, keypoint_files)
 
 
 def _pose(examples: Examples) -> tuple[gr.HTML, gr.HTML, gr.File]:
-    """(pose, status of the file, file that replaces the pose)."""
+    """Return the components (pose, status, file to replace the pose)."""
     gr.HTML("<h2>Pose</h2>")
     pose = gr.HTML(
         skeleton.to_json_of(PRESETS[0]),
@@ -241,7 +243,7 @@ def _pose(examples: Examples) -> tuple[gr.HTML, gr.HTML, gr.File]:
     return pose, status, file
 
 
-def _strip(examples: Examples) -> str:
+def _example_buttons(examples: Examples) -> str:
     """The example people as buttons."""
     buttons = "".join(
         f'<button type="button" data-number="{i}" title="Test person {i + 1}"'
@@ -255,33 +257,36 @@ def _strip(examples: Examples) -> str:
     )
 
 
-def _settings(pipe: XMDPTPipeline, own: Any) -> list[Any]:
-    """In the order in which ``generate_handler`` takes them; the values are the model's own.
+def _settings(pipe: XMDPTPipeline, defaults: Any) -> list[Any]:
+    """The settings, in the order of the arguments of ``generate_handler``'s function.
 
-    Without Gradio's bounds: it says a broken one in a window of its own, and in code's words.
+    They have no bounds of Gradio, which reports a value outside of them in a separate window and
+    in technical terms.
     """
     small = {"min_width": 110, "scale": 1}
     with gr.Row():
-        steps = gr.Number(own.steps, label="Steps", precision=0, **small)
+        steps = gr.Number(defaults.steps, label="Steps", precision=0, **small)
         solvers = list(pipe.solvers)
-        solver = gr.Dropdown(solvers, value=own.solver, label="Solver", filterable=False, **small)
+        solver = gr.Dropdown(
+            solvers, value=defaults.solver, label="Solver", filterable=False, **small
+        )
     with gr.Row():
         guidance = gr.Number(
-            own.guidance,
+            defaults.guidance,
             label="Guidance",
             info="How closely inputs are followed; 1: off.",
             step=0.25,
             **small,
         )
         power = gr.Number(
-            own.power,
+            defaults.power,
             label="Guidance power",
             info="The larger, the later guidance sets in.",
             step=0.1,
             **small,
         )
     with gr.Row():
-        seed = gr.Number(own.seed, label="Seed", precision=0, **small)
+        seed = gr.Number(defaults.seed, label="Seed", precision=0, **small)
         count = gr.Number(1, label="Images", precision=0, **small)
     random = gr.Checkbox(False, label="New random seed each time", elem_id="random")
     with gr.Row():
@@ -296,7 +301,7 @@ def _settings(pipe: XMDPTPipeline, own: Any) -> list[Any]:
         person = gr.Number(
             1,
             label="Person, by size",
-            info="Whom to take of several people; 1: the largest.",
+            info="Which of several people to use; 1: the largest.",
             precision=0,
             **small,
         )

@@ -1,4 +1,4 @@
-"""Events of the person's side of the page: images, their keypoints, examples."""
+"""Event handlers of the Person column: images, their keypoints, examples."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from xmdpt_cli.ui.person_views import PersonViews, View
 People = list[tuple[str, "str | None"]]
 
 HOW = "Drag the joints onto the person; drag a limb to move the whole figure."
-NEEDED = "This model needs to know where the person stands. "
+NEEDED = "This model needs the keypoints of the person. "
 NOT_NEEDED = "Not needed, except to cut the person out of a larger image. "
 FOUND = "Found by the keypoint estimator. Drag what is wrong."
 NOT_FOUND = "The keypoint estimator found no person. "
@@ -30,18 +30,20 @@ KNOWN = "Known from the dataset."
 VIEWS = "The model takes them together. For another person, clear them first."
 
 
-def images_handler(turn: threading.Lock, estimator: Estimator) -> Callable[..., tuple[Any, ...]]:
-    """(people, keypoints) -> (what is said, keypoints, people, how many views there are): after
-    images came or went.
+def images_handler(
+    model_lock: threading.Lock, estimator: Estimator
+) -> Callable[..., tuple[Any, ...]]:
+    """(people, keypoints) -> (status, keypoints, people, number of views), after images were added
+    or removed.
 
-    A broken image is named at once, not only when it is used. An image that is dropped beside an
-    example person takes its place.
+    A broken image is reported at once. An image that is dropped beside an example person replaces
+    it.
     """
 
-    def look(people: People | None, placed: str | None) -> tuple[Any, ...]:
+    def inspect(people: People | None, keypoints: str | None) -> tuple[Any, ...]:
         names = [Path(path).name for path, _ in people or []]
         try:
-            before = person_views.from_json(placed)
+            before = person_views.from_json(keypoints)
             kept = _without_example(people or [], before)
             views: list[View] = []
             new = before.at
@@ -50,23 +52,23 @@ def images_handler(turn: threading.Lock, estimator: Estimator) -> Callable[..., 
                 known = before[key]
                 if known is None:
                     new = len(views)
-                    known = _located(person_views.view_of(path, key), path, turn, estimator)
+                    known = _located(person_views.view_of(path, key), path, model_lock, estimator)
                 views.append(known)
             after = person_views.to_json(PersonViews(tuple(views), new))
             return (
                 "",
-                gr.skip() if after == placed else after,
+                gr.skip() if after == keypoints else after,
                 gr.skip() if len(kept) == len(names) else kept,
                 _views(len(kept)),
             )
         except Exception as err:
             return failed(err, names=names), gr.skip(), gr.skip(), ""
 
-    return look
+    return inspect
 
 
 def _without_example(people: People, before: PersonViews) -> list[str]:
-    """The images, without the example person where others were dropped beside it."""
+    """The paths of the images, without the example person if there are others."""
     known = [(path, before[person_views.key_of(Path(path))]) for path, _ in people]
     own = [path for path, view in known if view is None or not view.example]
     return own or [path for path, _ in known]
@@ -76,11 +78,11 @@ def _views(number: int) -> str:
     return note(f"{number} views of one person", VIEWS) if number > 1 else ""
 
 
-def _located(view: View, path: Path, turn: threading.Lock, estimator: Estimator) -> View:
-    """With the estimator's keypoints, where the model needs some."""
+def _located(view: View, path: Path, model_lock: threading.Lock, estimator: Estimator) -> View:
+    """Add the keypoints of the estimator, if the model needs keypoints."""
     if not estimator.needed:
         return replace(view, note=NOT_NEEDED + HOW)
-    with turn:
+    with model_lock:
         points = estimator.find(path)
     if points is not None:
         return replace(view, places=points, found=points, note=FOUND)
@@ -88,15 +90,17 @@ def _located(view: View, path: Path, turn: threading.Lock, estimator: Estimator)
 
 
 def keypoints_handler() -> Callable[..., tuple[Any, ...]]:
-    """(files, people, keypoints) -> (keypoints, what is said, None: room for the next).
+    """(files, people, keypoints) -> (keypoints, status, None: clears the file field).
 
-    One file is of the image that is shown; several are of the images in their order.
+    One file belongs to the image that is shown; several belong to the images in their order.
     """
 
-    def take(files: list[str] | None, people: People | None, placed: str | None) -> tuple[Any, ...]:
+    def load(
+        files: list[str] | None, people: People | None, keypoints: str | None
+    ) -> tuple[Any, ...]:
         names = [Path(file).name for file in files or []]
         try:
-            known = person_views.from_json(placed)
+            known = person_views.from_json(keypoints)
             views = list(known.views)
             if not files or not people or len(people) != len(views):
                 raise XmdptError("no image to which these keypoints belong", "drop an image first")
@@ -106,30 +110,30 @@ def keypoints_handler() -> Callable[..., tuple[Any, ...]]:
                     f"{len(files)} files of keypoints for {len(views)} images",
                     "drop one for each image, in their order, or one for the image that is shown",
                 )
-            told = []
+            notes = []
             for path, number in zip(files, which, strict=True):
-                points, said = keypoints_of(Path(path), Path(people[number][0]))
+                points, text = keypoints_of(Path(path), Path(people[number][0]))
                 file = Path(path).name
-                views[number] = _loaded(views[number], points, said.replace(file, short(file)))
-                told.append(said)
-            text = person_views.to_json(PersonViews(tuple(views), known.at))
-            return text, note("; ".join(told), names=names), None
+                views[number] = _loaded(views[number], points, text.replace(file, short(file)))
+                notes.append(text)
+            loaded = person_views.to_json(PersonViews(tuple(views), known.at))
+            return loaded, note("; ".join(notes), names=names), None
         except Exception as err:
             return gr.skip(), failed(err, names=names), None
 
-    return take
+    return load
 
 
-def _loaded(view: View, points: Keypoints, said: str) -> View:
-    return replace(view, places=points, placed=len(JOINTS), note=f"{said}.")
+def _loaded(view: View, points: Keypoints, text: str) -> View:
+    return replace(view, places=points, placed=len(JOINTS), note=f"{text}.")
 
 
 def example_handler(examples: Examples) -> Callable[[Any], tuple[Any, ...]]:
-    """The number of an example -> (people, keypoints, what is said)."""
+    """Number of an example -> (people, keypoints, status)."""
 
-    def take(number: Any) -> tuple[Any, ...]:
+    def load(number: Any) -> tuple[Any, ...]:
         try:
-            index = _whole(number)
+            index = _integer(number)
             if index is None or not 0 <= index < len(examples.people):
                 raise XmdptError("no such example", "reload the page")
             path = examples.file(index)
@@ -140,11 +144,11 @@ def example_handler(examples: Examples) -> Callable[[Any], tuple[Any, ...]]:
         except Exception as err:
             return gr.skip(), gr.skip(), failed(err)
 
-    return take
+    return load
 
 
-def _whole(number: Any) -> int | None:
-    """The whole number that a client sent as such or as text; None for anything else."""
+def _integer(number: Any) -> int | None:
+    """An integer that a client sent as a number or as text; None for anything else."""
     try:
         return int(number)
     except (ValueError, TypeError, OverflowError):

@@ -1,11 +1,11 @@
 """The source images and the keypoints of the person in each, as the person editor has them.
 
-They travel as JSON text: ``{"views": [...], "at": the number of the one that is shown}``; each view
+They are exchanged as JSON: ``{"views": [...], "at": index of the view that is shown}``; each view
 has ``key`` (of the file's content), ``name``, ``image`` (a small copy, as a data URL), its original
 ``width`` and ``height``, ``places`` (as ``skeleton.to_json`` writes a pose; null: not known),
 ``found`` (what the estimator found), ``placed`` (how many joints were placed: dragged one by one,
 or all 18 where the figure was moved as a whole, loaded or found), ``example`` (whether the image is
-an example of the page) and ``note`` (said above the image).
+an example of the page) and ``note`` (shown above the image).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class View:
 
     @property
     def moved(self) -> bool:
-        """Whether the keypoints are others than the estimator found."""
+        """Whether the keypoints differ from those of the estimator."""
         return _listed(self.places) != _listed(self.found)
 
     @property
@@ -57,7 +57,7 @@ class View:
 
 @dataclass(frozen=True)
 class PersonViews:
-    """The views of the person in the order of the images, and the number of the one shown."""
+    """The views of a person in the order of the images, and the index of the one shown."""
 
     views: tuple[View, ...] = ()
     at: int = 0
@@ -67,7 +67,7 @@ class PersonViews:
 
 
 def key_of(path: Path) -> str:
-    """Names the content of a file."""
+    """A key for the content of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
@@ -78,7 +78,7 @@ def view_of(path: Path, key: str) -> View:
 
 
 def data_url(image: Image.Image, side: int) -> str:
-    """A small copy, to be shown without a request to anybody."""
+    """A small copy as a JPEG data URL, which the page shows without a request."""
     small = image.convert("RGB")
     small.thumbnail((side, side))
     stream = io.BytesIO()
@@ -87,7 +87,7 @@ def data_url(image: Image.Image, side: int) -> str:
 
 
 def to_json(person: PersonViews) -> str:
-    """The text of ``person``."""
+    """``person`` as JSON text."""
     views = [
         {**vars(view), "places": _listed(view.places), "found": _listed(view.found)}
         for view in person.views
@@ -96,12 +96,12 @@ def to_json(person: PersonViews) -> str:
 
 
 def from_json(text: str | None) -> PersonViews:
-    """The views in a text that the page sent. XmdptError if it is none."""
+    """Parse the text of ``to_json``. XmdptError if it is not valid."""
     if not text:
         return PersonViews()
     try:
         data = json.loads(text)
-        views = tuple(_view(one) for one in data["views"])
+        views = tuple(_view(item) for item in data["views"])
         at = int(data["at"])
         if not 0 <= at < max(len(views), 1):
             raise ValueError
@@ -112,18 +112,18 @@ def from_json(text: str | None) -> PersonViews:
         ) from None
 
 
-def _view(one: dict[str, Any]) -> View:
+def _view(data: dict[str, Any]) -> View:
     return View(
-        key=str(one["key"]),
-        name=str(one["name"]),
-        image=str(one["image"]),
-        width=int(one["width"]),
-        height=int(one["height"]),
-        places=_pose(one["places"]),
-        found=_pose(one["found"]),
-        note=str(one["note"]),
-        placed=int(one.get("placed", len(JOINTS))),
-        example=bool(one.get("example", False)),
+        key=str(data["key"]),
+        name=str(data["name"]),
+        image=str(data["image"]),
+        width=int(data["width"]),
+        height=int(data["height"]),
+        places=_pose(data["places"]),
+        found=_pose(data["found"]),
+        note=str(data["note"]),
+        placed=int(data.get("placed", len(JOINTS))),
+        example=bool(data.get("example", False)),
     )
 
 

@@ -1,8 +1,8 @@
-"""Poses to begin with, made by hand for this page.
+"""Preset poses, made by hand for this page.
 
 Fractions of the width and height of the upright 176 x 256 frame, (x, y) a joint, None where the
-body hides it. Left and right are the person's own: who faces us has the right shoulder on the
-left of the image.
+body hides it. Left and right are the person's own: a person who faces the camera has the right
+shoulder on the left of the image.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Which requests reach the page: from where, under which name, and how large.
+"""Filter the requests to the page by origin, host name and size.
 
 A page of another site that is open in the same browser can send requests to this machine: under a
-name of its own (DNS rebinding; the Host header shows it) or as a request to another origin (the
-Origin header shows it). Both are refused here, and so is what is larger than a page ever sends.
+name of that site (DNS rebinding; the Host header shows it) or as a request to another origin (the
+Origin header shows it). Both are refused here, and so are requests larger than the page ever sends.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from xmdpt_cli.ui.uploads import make_room, remove_parts
 MEGABYTE = 2**20
 MOST_FILE = 64 * MEGABYTE  # of one upload
 MOST_REQUEST = 128 * MEGABYTE  # of all files of one request
-MOST_CALL = 16 * MEGABYTE  # of a call: settings, and small copies of the images
-MOST_TOTAL = 2048 * MEGABYTE  # of all that the page keeps; the oldest goes first
+MOST_CALL = 16 * MEGABYTE  # of one call: settings, and small copies of the images
+MOST_TOTAL = 2048 * MEGABYTE  # of all stored files; the oldest are removed first
 SAFE = {"GET", "HEAD", "OPTIONS"}
 _API = "/gradio_api/"
-# Gradio's own endpoints that this page does not use: they fetch URLs for a client, keep recordings
+# Gradio's endpoints that this page does not use: they fetch URLs for a client, store recordings
 _CLOSED = ("proxy=", "file=http", "process_recording", "vibe", "stream/", "component_server")
 
 
 class RequestFilter:
-    """ASGI middleware: refuses foreign names and origins, bounds what is sent and kept."""
+    """ASGI middleware: refuses foreign names and origins, limits request size and storage."""
 
     def __init__(self, app: ASGIApp, hosts: Hosts, folder: Path) -> None:
         self.app, self.hosts, self.folder = app, hosts, folder
-        self._coming = 0  # bytes of requests on the way
-        self._began: list[float] = []  # when the requests on the way began
+        self._pending = 0  # bytes of the requests in progress
+        self._start_times: list[float] = []  # of the requests in progress
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -65,11 +65,11 @@ class RequestFilter:
         return None
 
     async def _bounded(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
-        most = MOST_REQUEST if scope["path"].startswith(f"{_API}upload") else MOST_CALL
+        limit = MOST_REQUEST if scope["path"].startswith(f"{_API}upload") else MOST_CALL
         stated = headers.get("content-length", "")
-        length = int(stated) if stated.isascii() and stated.isdigit() else most
-        if length > most or self._coming + length > MOST_TOTAL:
-            too_large = PlainTextResponse(f"more than {most // MEGABYTE} MB at once\n", 413)
+        length = int(stated) if stated.isascii() and stated.isdigit() else limit
+        if length > limit or self._pending + length > MOST_TOTAL:
+            too_large = PlainTextResponse(f"more than {limit // MEGABYTE} MB at once\n", 413)
             await too_large(scope, receive, send)
             return
         count, started = 0, False
@@ -78,32 +78,32 @@ class RequestFilter:
             nonlocal count
             message = await receive()
             count += len(message.get("body", b""))
-            if count > most:
+            if count > limit:
                 raise _TooLargeError
             return message
 
         async def noted(message: Message) -> None:
             nonlocal started
-            if count <= most:  # else it is Gradio's answer to what is refused here
+            if count <= limit:  # else Gradio answers a request that is refused here
                 started = True
                 await send(message)
 
-        self._coming += length
-        began = time.time()
-        self._began.append(began)
+        self._pending += length
+        start = time.time()
+        self._start_times.append(start)
         try:
-            make_room(self.folder, MOST_TOTAL - self._coming)
+            make_room(self.folder, MOST_TOTAL - self._pending)
             await self.app(scope, counted, noted)
         except _TooLargeError:
             pass
         finally:
-            self._coming -= length
-            self._began.remove(began)
-            remove_parts(self.folder, min(self._began, default=None))
-        if count > most and not started:  # FastAPI may have made an answer of the error
-            too_large = PlainTextResponse(f"more than {most // MEGABYTE} MB at once\n", 413)
+            self._pending -= length
+            self._start_times.remove(start)
+            remove_parts(self.folder, min(self._start_times, default=None))
+        if count > limit and not started:  # FastAPI may have answered the error
+            too_large = PlainTextResponse(f"more than {limit // MEGABYTE} MB at once\n", 413)
             await too_large(scope, receive, send)
 
 
 class _TooLargeError(Exception):
-    """More came than is allowed, whatever the header said."""
+    """The body is larger than allowed, whatever its Content-Length."""

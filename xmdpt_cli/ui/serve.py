@@ -1,4 +1,4 @@
-"""The server of the page: this machine alone, and no word to any other."""
+"""The server of the page: local by default, and without telemetry."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
 
 
 def check_gradio() -> None:
-    """XmdptError that says how to install it, where it is not. Import nothing of it before this:
-    it reads these settings when it is imported."""
+    """Set the environment of Gradio, and raise XmdptError if it is not installed.
+
+    Call it before any import of Gradio, which reads these settings when it is imported.
+    """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["GRADIO_ALLOWED_PATHS"] = ""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -35,16 +37,17 @@ def check_gradio() -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens there, at once, so that nobody loads a model for a taken port.
+    """A listening socket, opened before the model is loaded, so that a taken port fails early.
 
-    Port 0 takes a free one. XmdptError if the port is taken, ConfigError for no address of ours.
+    Port 0 takes a free one. XmdptError if the port is taken, ConfigError if ``host`` is not an
+    address of this machine.
     """
     try:
         kind, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, OverflowError, UnicodeError) as err:
         raise ConfigError(f"no such address: {host}:{port} ({err})", "--host 127.0.0.1") from None
     listener = socket.socket(kind, socket.SOCK_STREAM)
-    if sys.platform != "win32":  # there it would let two servers have one port
+    if sys.platform != "win32":  # on Windows it would let two servers share one port
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)
@@ -61,7 +64,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address(listener: socket.socket) -> str:
-    """The URL to open in a browser of this machine."""
+    """The URL for a browser on this machine."""
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
@@ -77,8 +80,11 @@ def serve(
     allow_hosts: Sequence[str] = (),
     ready: Callable[[str], None] = lambda url: None,
 ) -> None:
-    """Serve until Ctrl-C or SIGTERM (KeyboardInterrupt). ``ready`` is told the URL once the page
-    answers. ``host``: what is listened on; ``allow_hosts``: names of a proxy in front."""
+    """Serve until Ctrl-C or SIGTERM (KeyboardInterrupt).
+
+    ``ready`` is called with the URL once the page answers. ``host``: the address of ``listener``;
+    ``allow_hosts``: names of a reverse proxy.
+    """
     from xmdpt_cli.ui.uploads import upload_folder
 
     with stopping() as before, upload_folder() as folder:
@@ -105,7 +111,7 @@ def _serve(
     config = uvicorn.Config(
         application(pipe, title, hosts, folder),
         log_level="warning",
-        timeout_graceful_shutdown=1,  # pages left open would keep it
+        timeout_graceful_shutdown=1,  # open pages would delay the shutdown
     )
     server = uvicorn.Server(config)
 

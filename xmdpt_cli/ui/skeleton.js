@@ -100,10 +100,10 @@ function show() {
   });
   const number = there.filter(Boolean).length;
   const partly = placed && moved < ALL;
-  let said = placed ? `${pose}${number} of ${ALL} joints` : "Not placed yet";
-  if (partly) said = `${moved} of ${ALL} joints moved: drag the others onto the person too`;
+  let text = placed ? `${pose}${number} of ${ALL} joints` : "Not placed yet";
+  if (partly) text = `${moved} of ${ALL} joints moved: drag the others onto the person too`;
   const name = chosen >= 0 ? groups[chosen].dataset.label : "";
-  chosenName.textContent = name && partly ? `${name}; ${said}` : name || said;
+  chosenName.textContent = name && partly ? `${name}; ${text}` : name || text;
   button("toggle").disabled = chosen < 0;
   const label = chosen >= 0 && !there[chosen] ? "Show" : "Hide";
   button("toggle").textContent = label;
@@ -114,7 +114,7 @@ function show() {
   button("redo").setAttribute("aria-disabled", String(!future.length));
 }
 
-// Shows a pose (null: none is known, so the standard one) without telling Python.
+// Shows a pose (null: none is known, so the standard one) without sending it to Python.
 function take(pose, known = ALL) {
   placed = pose !== null;
   whole = placed && known >= ALL;
@@ -181,14 +181,14 @@ function move(joint, x, y) {
 }
 
 // The whole figure, as far as it stays in the frame.
-function shift(begun, dx, dy) {
-  const seen = begun.filter((_, i) => there[i]);
+function shift(initial, dx, dy) {
+  const seen = initial.filter((_, i) => there[i]);
   const within = (delta, axis) => {
     const values = seen.map((place) => place[axis]);
     return Math.min(1 - Math.max(...values), Math.max(-Math.min(...values), delta));
   };
   const [x, y] = [within(dx, 0), within(dy, 1)];
-  places = begun.map((place) => [place[0] + x, place[1] + y]);
+  places = initial.map((place) => [place[0] + x, place[1] + y]);
   placed = whole = true;
   show();
 }
@@ -231,7 +231,7 @@ function onLimb([x, y]) {
 }
 
 // What is dragged: {joint, grip} a joint, and from the pointer to its middle, so that it does not
-// jump when taken; {from, begun} the whole figure, by a limb.
+// jump when taken; {from, initial} the whole figure, by a limb.
 let drag = null;
 svg.addEventListener("pointerdown", (event) => {
   const where = pointed(event);
@@ -241,7 +241,7 @@ svg.addEventListener("pointerdown", (event) => {
     drag = { joint, grip: [places[joint][0] - where[0], places[joint][1] - where[1]] };
     groups[joint].focus({ preventScroll: true });
   } else if (event.button === 0 && onLimb(where)) {
-    drag = { from: where, begun: places.map((place) => [...place]) };
+    drag = { from: where, initial: places.map((place) => [...place]) };
     svg.focus({ preventScroll: true });
   } else return;
   event.preventDefault();
@@ -251,7 +251,7 @@ svg.addEventListener("pointermove", (event) => {
   if (!drag) return;
   const [x, y] = pointed(event);
   if (drag.grip) move(drag.joint, x + drag.grip[0], y + drag.grip[1]);
-  else shift(drag.begun, x - drag.from[0], y - drag.from[1]);
+  else shift(drag.initial, x - drag.from[0], y - drag.from[1]);
 });
 for (const end of ["pointerup", "pointercancel"])
   svg.addEventListener(end, () => {

@@ -1,6 +1,6 @@
-"""The skeleton editors: their geometry, their HTML, and what travels between page and Python.
+"""The skeleton editors: their HTML, and the JSON that page and Python exchange.
 
-A pose travels as JSON text: a list of 18 places ``[x, y]`` in fractions of the frame's width and
+A pose is exchanged as JSON: a list of 18 places ``[x, y]`` in fractions of the frame's width and
 height, ``null`` where a joint is missing. ``skeleton.js`` does the dragging.
 """
 
@@ -22,7 +22,7 @@ from xmdpt_cli.ui.poses import PRESETS, SIDES, Pose
 
 DIGITS = 4  # of a fraction: a fortieth of a pixel
 VIEW_BOX = f'viewBox="0 0 {FRAME_WIDTH:g} {FRAME_HEIGHT:g}"'
-# of the editors' buttons: what is on it, its name, what it says when the pointer rests there
+# buttons of the editors: text, accessible name ("": the text), tooltip
 TOOLS = {
     "undo": ("\u21b6", "Undo", "Undo (Ctrl-Z)"),
     "redo": ("\u21b7", "Redo", "Redo (Ctrl-Shift-Z)"),
@@ -34,27 +34,28 @@ TOOLS = {
     "reset": ("Reset", "", "Back to what was chosen or loaded"),
     "save": ("Save", "", "Save as a JSON file"),
 }
-STARTS = ("Front", "Back", "Side", "Sitting", "Waist up")  # from which a person is placed
+STARTS = ("Front", "Back", "Side", "Sitting", "Waist up")  # presets of the person editor
 
 
 def to_json(keypoints: Keypoints) -> str:
-    """(18, 2) fractions, NaN missing -> the text. Joints outside go to the edge: one can only
-    drag what one sees."""
+    """Keypoints (18, 2) in fractions, NaN if missing, as JSON. Joints outside of the frame are
+    moved to its edge, where they can be dragged."""
     return json.dumps(listed(keypoints))
 
 
 def listed(keypoints: Keypoints) -> list[list[float] | None]:
-    """The list of the text."""
+    """Keypoints (18, 2) as the list of ``to_json``."""
     places = np.clip(keypoints, 0, 1).round(DIGITS).tolist()
     return [place if math.isfinite(sum(place)) else None for place in places]
 
 
 def from_json(text: str | None) -> Keypoints:
-    """The text -> (18, 2) fractions, NaN missing. XmdptError if it is none, or has few joints."""
+    """Parse ``to_json``: (18, 2) fractions, NaN if missing. XmdptError if the text is not a
+    skeleton, or has too few joints."""
     try:
         points = points_of(json.loads(text or ""))
     except (ValueError, TypeError, OverflowError, RecursionError):
-        raise XmdptError("this is no skeleton", "18 places [x, y], or null, as JSON") from None
+        raise XmdptError("this is not a skeleton", "18 places [x, y], or null, as JSON") from None
     check_joints(points)
     return points
 
@@ -76,14 +77,14 @@ def _place(place: Any) -> tuple[float, float]:
 
 
 def colour(joint_or_limb: int) -> str:
-    """As CSS. The published image has its channels reversed, and so has this."""
+    """The CSS colour. Its channels are reversed, as in the published pose images."""
     return "rgb({},{},{})".format(*COLOURS[joint_or_limb][::-1])
 
 
 def editor_html(examples: Sequence[Keypoints] = ()) -> str:
     """The pose editor: a frame with limbs and joints, preset poses, and poses of ``examples``.
 
-    The script sets the places. Its data is in the HTML, too: the page must not need anything else.
+    The script sets the positions; its data is part of the HTML, so that it needs no other file.
     """
     presets = "".join(_preset(pose.name, pose.keypoints()) for pose in PRESETS)
     more = "".join(
@@ -102,7 +103,7 @@ def editor_html(examples: Sequence[Keypoints] = ()) -> str:
 
 
 def person_html(open_: bool) -> str:
-    """The person editor: the same skeleton over the source image, hidden until there is one."""
+    """The person editor: the skeleton over the source image, hidden until there is one."""
     starts = "".join(_preset(p.name, p.keypoints()) for p in PRESETS if p.name in STARTS)
     tools = _tools("undo", "redo", "smaller", "larger", "enlarge", "toggle", "reset", "save")
     return (
@@ -111,7 +112,7 @@ def person_html(open_: bool) -> str:
         f'<div class="skeleton person" data-person {_data()}>'
         '<p class="hint"></p><div class="tabs" role="group" aria-label="images" hidden></div>'
         f'<div class="stage">{_frame("the person in the image", "<image/>")}</div>'
-        f'<div class="presets" role="group" aria-label="poses to begin with">{starts}</div>'
+        f'<div class="presets" role="group" aria-label="poses to start from">{starts}</div>'
         f"{tools}</div></details>"
     )
 
@@ -156,7 +157,7 @@ def _preset(name: str, points: Keypoints) -> str:
 
 
 def to_json_of(pose: Pose) -> str:
-    """A preset's text."""
+    """A preset as JSON."""
     return to_json(pose.keypoints())
 
 
@@ -172,10 +173,10 @@ def _icon(pose: Keypoints) -> str:
 
 
 def editor_script() -> str:
-    """What Gradio runs when the editor is on the page."""
-    return text_beside("skeleton.js")
+    """The script that Gradio runs when the editor is loaded."""
+    return package_text("skeleton.js")
 
 
-def text_beside(name: str) -> str:
-    """A text file of this room."""
+def package_text(name: str) -> str:
+    """The content of a text file of this package."""
     return resources.files(__package__).joinpath(name).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The server stops when asked to, whatever its threads are doing."""
+"""Stop the server on a signal, even while its threads are busy."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ PATIENCE = 4.0  # seconds from a signal to the end of the process
 
 @contextmanager
 def stopping() -> Iterator[set[threading.Thread]]:
-    """A closed terminal raises KeyboardInterrupt as Ctrl-C and SIGTERM do (``interrupts``), so that
-    everything is cleaned up. Yields the threads there are before."""
+    """Let SIGHUP (a closed terminal) raise KeyboardInterrupt as Ctrl-C and SIGTERM do
+    (``interrupts``), so that everything is cleaned up. Yields the threads that are alive before."""
 
     def hang_up(_number: int, _frame: FrameType | None) -> None:
-        signal.raise_signal(signal.SIGTERM)  # which uvicorn handles while it runs, this one not
+        signal.raise_signal(signal.SIGTERM)  # uvicorn handles SIGTERM while it runs, but not SIGHUP
 
     before = set(threading.enumerate())
-    main = threading.current_thread() is threading.main_thread()  # no signals elsewhere
+    main = threading.current_thread() is threading.main_thread()  # handlers can only be set there
     with interrupts.listening():
         if not (main and hasattr(signal, "SIGHUP")):
             yield before
@@ -40,8 +40,8 @@ def stopping() -> Iterator[set[threading.Thread]]:
 
 
 def leave_stuck(before: set[threading.Thread], folder: Path) -> None:
-    """End the process if threads that came since ``before`` do not end: Python would wait for
-    them for ever."""
+    """Exit the process if threads started since ``before`` do not end: Python would wait for them
+    forever."""
     end = time.monotonic() + PATIENCE
     for thread in set(threading.enumerate()) - before:
         if not thread.daemon:
@@ -51,10 +51,10 @@ def leave_stuck(before: set[threading.Thread], folder: Path) -> None:
 
 
 def end_now(folder: Path) -> None:
-    """End the process here, with nothing of the page left behind."""
+    """Exit the process at once, after removing the folder of the page."""
     shutil.rmtree(folder, ignore_errors=True)
     with suppress(Exception):
-        print("stopped, with work left undone", file=sys.stderr)
+        print("stopped before all work was finished", file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(0)

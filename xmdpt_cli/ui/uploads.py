@@ -1,7 +1,7 @@
-"""The page's own folder: what is uploaded and what is generated, until the page is closed.
+"""The folder of the page, which holds uploads and results until the server stops.
 
-Nothing outside of this folder is ever read for a client. The folder is private (mode 0700) and
-removed when the server stops; one that a killed process left behind is removed at the next start.
+No file outside of this folder is ever read for a client. The folder is private (mode 0700) and
+removed when the server stops; the folder of a killed process is removed at the next start.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from xmdpt_cli.errors import XmdptError
 
 PREFIX = "xmdpt-ui-"
 LOCK = ".lock"
-GRADIO_FOLDER = "GRADIO_TEMP_DIR"  # the variable that gradio reads its upload folder from
+GRADIO_FOLDER = "GRADIO_TEMP_DIR"  # environment variable of Gradio
 AGAIN = "drop the file on the page again"
 
 
 @contextmanager
 def upload_folder() -> Iterator[Path]:
-    """A new private folder, which Gradio uses for its uploads, removed at the end.
+    """A new private folder, which Gradio uses for its uploads; removed at the end.
 
-    Make Gradio's blocks inside of it: they remember the folder.
+    Create the Gradio blocks inside this context: they store the folder.
     """
     parent = Path(tempfile.gettempdir())
     remove_stale(parent)
@@ -50,7 +50,7 @@ def upload_folder() -> Iterator[Path]:
 
 
 def remove_stale(parent: Path) -> None:
-    """Remove the folders of pages whose process is gone. Only our own user's are touched."""
+    """Remove the folders of pages whose process is gone, if they belong to the current user."""
     for folder in parent.glob(f"{PREFIX}*"):
         with suppress(OSError):
             found = folder.lstat()
@@ -59,14 +59,14 @@ def remove_stale(parent: Path) -> None:
             if found.st_uid != os.getuid() or not (folder / LOCK).is_file():
                 continue
             lock = _locked(folder / LOCK)
-            if lock is not None:  # nobody holds it
+            if lock is not None:  # no process holds the lock
                 shutil.rmtree(folder, ignore_errors=True)
                 lock.close()
 
 
 def _locked(path: Path) -> IO[str] | None:
-    """The open file, locked as long as it is open or its process lives; None: another holds it,
-    or the system has no such locks."""
+    """Open and lock a file until it is closed or the process ends. None if another process holds
+    the lock, or the system has no such locks."""
     try:
         import fcntl
     except ImportError:  # pragma: no cover - Windows
@@ -81,20 +81,25 @@ def _locked(path: Path) -> IO[str] | None:
 
 
 def new_folder() -> Path:
-    """A new folder within the page's own: what lies there is served and needs no second copy."""
+    """A new folder inside the folder of the page, from which Gradio serves files without a copy."""
     return Path(tempfile.mkdtemp(prefix="result-", dir=os.environ.get(GRADIO_FOLDER)))
 
 
 def uploaded(path: str, folder: Path, most: int) -> Path:
-    """The file of a path that a client sent, if it is a regular one below ``folder``.
+    """Resolve a path that a client sent to a regular file below ``folder``.
 
-    XmdptError otherwise, in the same words whether or not there is such a file.
+    XmdptError otherwise, with the same message whether or not such a file exists.
     """
     refused = XmdptError("this file was not uploaded to this page, or it is gone", AGAIN)
     try:
         real = Path(path).resolve(strict=True)
         found = real.stat()
-    except (OSError, ValueError, RuntimeError, TypeError):  # absent; NUL; a loop of links; no text
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+        TypeError,
+    ):  # missing, a NUL, a loop of links, not a string
         raise refused from None
     if not real.is_relative_to(folder.resolve()) or not stat.S_ISREG(found.st_mode):
         raise refused
@@ -104,9 +109,9 @@ def uploaded(path: str, folder: Path, most: int) -> Path:
 
 
 def remove_parts(folder: Path, before: float | None) -> None:
-    """Remove what uploads that were broken off left: Gradio writes an upload to ``tmp*`` and
-    renames it when it is whole. ``before``: when the oldest request on the way began, whose own
-    files are newer; None: there is none."""
+    """Remove the partial files of interrupted uploads. Gradio writes an upload to ``tmp*`` and
+    renames it when it is complete. ``before``: start time of the oldest request in progress, whose
+    files are newer; None without one."""
     for path in folder.glob("tmp*"):
         with suppress(OSError):
             found = path.lstat()

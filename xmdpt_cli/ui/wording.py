@@ -1,8 +1,8 @@
-"""Errors and notes of the pipeline in the page's words.
+"""Error messages and notes of the pipeline, reworded for the page.
 
-The pipeline names options of the command line and files of the server; who uses the page has
-neither. Here every error gets a way out that the page offers; where there is none, the page says
-who can mend it, and the server's log gets the original.
+The pipeline names options of the command line and files of the server, which a user of the page
+does not have. Every error gets a hint that can be followed on the page; where there is none, the
+page refers to the terminal that runs it, and the original message goes to the log.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 
 from xmdpt_cli.errors import XmdptError
 
-Part = Literal["person", "pose"]  # of the page: what the error is about
+Part = Literal["person", "pose"]  # the part of the page that an error concerns
 
 PLACE = "drag the joints onto the person, under Keypoints of the person"
 PLACE_ALL = (
@@ -22,15 +22,18 @@ PLACE_ALL = (
     "the person; Reset takes the joints back"
 )
 DRAG = "drag the skeleton into the pose, or load a keypoints file"
-OPERATOR = "the terminal in which the page was started says how to mend it"
+OPERATOR = "the terminal that runs the page shows how to fix it"
 ON_THE_SERVER = "the page lacks a network or a file that it needs"
 
 log = logging.getLogger(__name__)
 
 
 class _Rule(NamedTuple):
-    """An error whose message matches; ``person`` and ``pose`` are its hints, ``message`` what is
-    said instead of the matched text ("": as it is)."""
+    """An error whose message matches the regular expression ``matches``.
+
+    ``person`` and ``pose`` are its hints in the two parts of the page; ``message`` replaces the
+    matched text ("" keeps it).
+    """
 
     matches: str
     message: str
@@ -108,14 +111,14 @@ _CHOOSES = " (--person chooses)"
 
 
 def page_words(err: XmdptError, part: Part = "person") -> tuple[str, str]:
-    """(message, hint) without options, commands or folders."""
+    """Return (message, hint) without options, commands or folders."""
     for rule in _RULES:
-        found = re.search(rule.matches, err.message, re.DOTALL)
-        if found:
+        match = re.search(rule.matches, err.message, re.DOTALL)
+        if match:
             message = err.message
             if rule.message:
-                message = message[: found.start()] + rule.message + message[found.end() :]
-            return without_folders(message), found.expand(getattr(rule, part))
+                message = message[: match.start()] + rule.message + message[match.end() :]
+            return without_folders(message), match.expand(getattr(rule, part))
     message, hint = err.message, err.hint
     if _COMMAND.search(message):
         message = ON_THE_SERVER
@@ -126,12 +129,12 @@ def page_words(err: XmdptError, part: Part = "person") -> tuple[str, str]:
 
 
 def page_note(note: str) -> str:
-    """A note of the pipeline on what it did to the inputs."""
+    """Reword a note of the pipeline on how it changed the inputs."""
     note = note.replace(_CHOOSES, " (Person, by size, chooses)")
     return without_folders(_OPTION.sub("", note))
 
 
 def without_folders(text: str) -> str:
-    """The text with file names alone where it has paths, and without a terminal's quotes."""
+    """Reduce paths to file names, and remove backquotes."""
     text = text.replace(tempfile.gettempdir(), "").replace("`", "")
     return _FOLDERS.sub("", text)
