@@ -21,7 +21,7 @@ from xmdpt_cli.files import atomic_write, content, expanded, is_hidden, left_by_
 from xmdpt_cli.images import save_png
 from xmdpt_cli.metrics.reference_set import cache_folder
 from xmdpt_cli.model.published import save_published
-from xmdpt_cli.prepare.dataset_folder import refuse_strangers
+from xmdpt_cli.prepare.dataset_folder import check_output_folder
 from xmdpt_cli.report import dataset as report
 from xmdpt_cli.sampling.dataset_images import _start as start_samples
 from xmdpt_cli.storage.stores import LocalStore
@@ -53,7 +53,7 @@ LEFT = [".DS_Store", "._sheet.png", "Thumbs.db", "desktop.ini", "__MACOSX", "los
 IDENTITY = {"settings": {}, "images": "", "start": "", "lpips_trunk": ""}
 DATASET = SimpleNamespace(manifest={"shards": [], "encoders": encoder_records()})
 BEGIN: dict[str, Callable[[Path], object]] = {
-    "prepare": lambda out: refuse_strangers(LocalStore(out)),
+    "prepare": lambda out: check_output_folder(LocalStore(out)),
     "synth": lambda out: make_synthetic(
         out, people_train=1, people_test=1, views=2, height=32, workers=0
     ),

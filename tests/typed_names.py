@@ -18,6 +18,7 @@ from xmdpt_cli import (
     XMDPTPipeline,
     draw_pose,
     from_published,
+    metrics,
     sample,
     save_png,
     training_loss,
@@ -50,6 +51,11 @@ def train(data: str, noise: Tensor, timesteps: Tensor, latents: Tensor) -> None:
     pair = dataset.pairs[0]
     assert_type(pair.position, int)
     assert_type(draw_pose(dataset.keypoints(pair.key, pair.target), 256), NDArray[np.uint8])
+
+
+def evaluate() -> None:
+    assert_type(metrics.protocol_metrics("cfld"), metrics.ProtocolMetrics)
+    assert_type(metrics.SSIM256(), metrics.SSIM256)
 
 
 def message(error: XmdptError) -> str:

@@ -13,6 +13,7 @@ import pytest
 from short_way import SHORT
 
 from xmdpt_cli.cli.app import run
+from xmdpt_cli.model import SIZES
 
 
 @pytest.fixture(autouse=True)
@@ -37,7 +38,11 @@ def files(folder: str) -> dict[str, int]:
     return {p.name: p.stat().st_mtime_ns for p in Path(folder).iterdir() if p.suffix == ".png"}
 
 
-def test_the_missions_lines(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_missions_lines(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # a checkpoint of the real B has 2 GB; the real size is built in tests/model
+    monkeypatch.setitem(SIZES, "B", (4, 192, 3))
     out, _ = typed("xmdpt prepare --root DeepFashion", capsys)
     assert out.splitlines()[-1] == "next: xmdpt train --preset demo/tokens-64"  # for a toy
     assert Path("data/32/dataset.json").is_file()

@@ -17,6 +17,7 @@ from PIL import Image
 from xmdpt_cli.cli.app import run
 
 Capture = pytest.CaptureFixture[str]
+COMMAND_RANKS = Path(__file__).parents[1] / "helpers" / "command_ranks.py"
 
 
 def ok(*arguments: object) -> None:
@@ -211,46 +212,50 @@ def test_evaluate_over_seeds_and_views(work: Path, tmp_path: Path, capsys: Captu
     assert "condition_similarity_views" in said
 
 
-def torchrun(*arguments: object) -> subprocess.CompletedProcess[str]:
+def torchrun(folder: Path, *commands: list[object]) -> subprocess.CompletedProcess[str]:
+    """Run the commands in one process group of two; ``folder`` gets each rank's exit codes."""
+    words = [[str(word) for word in command] for command in commands]
+    (folder / "commands.json").write_text(json.dumps(words))
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    words = [*start, "-m", "xmdpt_cli", *map(str, arguments)]
-    return subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+    launch = [*start, str(COMMAND_RANKS), str(folder)]
+    return subprocess.run(launch, capture_output=True, text=True, check=False, timeout=120)
 
 
-def test_two_processes_evaluate_as_one_does(work: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_two_processes_evaluate_as_one_does(work: Path, tmp_path: Path) -> None:
     """The same file to the byte; and an image that only one of them meets is an error of both."""
-    out, one, two = tmp_path / "drawn", tmp_path / "one.json", tmp_path / "two.json"
+    out = tmp_path / "drawn"
     ok(*sample(work, out))
     known = Image.open(next(out.glob("*_2_*.png")))
-    folders = [tmp_path / "made", tmp_path / "true"]
-    for folder, turned in zip(folders, (0, 180), strict=True):
+    made, true, damaged = (tmp_path / name for name in ("made", "true", "damaged"))
+    for folder, turned in ((made, 0), (true, 180)):
         folder.mkdir()
         for i in range(19):
             known.rotate(turned + i).save(folder / f"{i:02d}.png")
-    args = ["evaluate", "--generated", folders[0], "--target", folders[1], "--kid"]
-    args += ["--alexnet-weights", "off", "--inception-weights", "toyconv"]
-    args += ["--protocol", "cfld", "--protocol", "pidm"]
-    ok(*args, "--out", one)
-    done = torchrun(*args, "--out", two)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("generated, by protocol") == 1  # one of them speaks
-    assert one.read_text() == two.read_text()
-    with_data = ["evaluate", "--generated", out, "--data", work / "data"]
-    ok(*with_data, "--out", one)
-    done = torchrun(*with_data, "--out", two)
-    assert done.returncode == 0, done.stderr
-    assert one.read_text() == two.read_text()
-    broken = folders[0] / "01.png"
+    shutil.copytree(made, damaged)
+    broken = damaged / "01.png"
     broken.write_bytes(broken.read_bytes()[:60])
-    done = torchrun(*args, "--out", tmp_path / "no.json")
+    options = ["--target", true, "--kid", "--alexnet-weights", "off"]
+    options += ["--inception-weights", "toyconv", "--protocol", "cfld", "--protocol", "pidm"]
+    evaluations = {
+        "folders": ["evaluate", "--generated", made, *options],
+        "data": ["evaluate", "--generated", out, "--data", work / "data"],
+        "no network": ["evaluate", "--generated", made, "--target", true, "--lpips"],
+        "broken image": ["evaluate", "--generated", damaged, *options],
+    }
+    two = {name: tmp_path / f"{name}.json" for name in evaluations}
+    done = torchrun(tmp_path, *([*args, "--out", two[name]] for name, args in evaluations.items()))
+    codes = [json.loads((tmp_path / f"codes-{rank}.json").read_text())[:3] for rank in (0, 1)]
+    assert codes == [[0, 0, 1]] * 2, done.stderr
+    assert done.stdout.count("generated, by protocol") == 1  # one of them speaks
+    for name in ("folders", "data"):
+        ok(*evaluations[name], "--out", tmp_path / "one.json")
+        assert (tmp_path / "one.json").read_text() == two[name].read_text()
+    # a network that is not there: rank 0 says it for both
+    assert done.stderr.count("alexnet, for LPIPS, is not on this machine") == 1
+    assert not two["no network"].exists()
     assert done.returncode != 0
     assert f"broken image: {broken}" in done.stderr
-    assert not (tmp_path / "no.json").exists()
-    # a network that is not there: rank 0 says it for both
-    done = torchrun(*args[:5], "--lpips", "--out", tmp_path / "no.json")
-    assert done.returncode != 0
-    assert done.stderr.count("alexnet, for LPIPS, is not on this machine") == 1
-    assert not (tmp_path / "no.json").exists()
+    assert not two["broken image"].exists()
 
 
 def test_finetuning_changes_the_decoder_alone(work: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -326,7 +326,7 @@ def test_files_are_closed_with_their_dataset(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["cut", "disk"])
-def test_a_shard_that_breaks_between_the_look_and_the_read(
+def test_a_shard_that_breaks_between_the_check_and_the_read(
     folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """Under a memory map both would kill the process (SIGBUS)."""

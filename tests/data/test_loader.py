@@ -179,7 +179,7 @@ def test_swap_and_flip_happen_to_half_of_the_pairs(dataset: PairDataset) -> None
     assert abs(both - 500) < 97
 
 
-def test_a_batch_is_swapped_as_a_whole(dataset: PairDataset) -> None:
+def test_a_batch_is_swapped_together(dataset: PairDataset) -> None:
     """Published; and however it is cut over ranks and parts, it is the same batch."""
     plain = TrainLoader(dataset, LoaderConfig(8, seed=0))
     whole = TrainLoader(dataset, LoaderConfig(8, seed=0, swap_batch=8))
@@ -241,7 +241,7 @@ def test_prefetched_batches_stay_for_two_more(dataset: PairDataset) -> None:
     assert kept[0].pairs == names
 
 
-def test_prefetch_raises_what_the_thread_met(dataset: PairDataset) -> None:
+def test_prefetch_raises_errors_of_the_thread(dataset: PairDataset) -> None:
     class Failing(TrainLoader):
         def batch(self, step: int, out: Batch | None = None) -> Batch:
             if step == 2:

@@ -1,4 +1,4 @@
-"""Rooms that serve again must not be overwritten while a device still copies out of them.
+"""Reused buffers must not be overwritten while a device still copies from them.
 
 There is no device here: ``Stream`` is one whose work is done as late as it can be.
 """
@@ -22,7 +22,7 @@ GPU = torch.device("cuda", 1)
 
 
 class Stream:
-    """Work in order, none of it done before somebody waits for it."""
+    """Work in order, none of it done before it is waited for."""
 
     def __init__(self) -> None:
         self.work: list[Callable[[], object]] = []
@@ -50,7 +50,7 @@ class Counting:
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *, waits: bool, depth: int) -> tuple[list[float], int]:
-    """What arrives on the device, and how many rooms were in use."""
+    """What arrives on the device, and how many buffers were in use."""
     stream, loader = Stream(), Counting()
 
     class Event:
@@ -74,7 +74,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *, waits: bool, depth: int) -> tuple[li
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
-def test_a_room_is_not_overwritten_before_it_is_copied(
+def test_a_buffer_is_not_overwritten_before_it_is_copied(
     monkeypatch: pytest.MonkeyPatch, depth: int
 ) -> None:
     arrived, rooms = run(monkeypatch, waits=True, depth=depth)
@@ -106,7 +106,7 @@ def locking(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
     return locked
 
 
-def test_only_new_rooms_are_locked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_new_buffers_are_locked(monkeypatch: pytest.MonkeyPatch) -> None:
     locked, loader = locking(monkeypatch), Counting()
     with closing(prefetch(loader, pin=GPU)) as batches:
         for _ in range(STEPS):

@@ -133,7 +133,7 @@ def test_every_pair_comes_once_an_epoch(folder: Path, world: int) -> None:
     assert len(set(seen)) == 5
 
 
-def test_swap_and_flip_do_not_depend_on_who_reads(folder: Path) -> None:
+def test_swap_and_flip_do_not_depend_on_the_rank(folder: Path) -> None:
     alone, half = order(folder).plan(0), order(folder, 1, 2).plan(0)
     swap, flip = (dict(zip(alone.pairs, which, strict=True)) for which in (alone.swap, alone.flip))
     assert half.swap.tolist() == [swap[pair] for pair in half.pairs]
@@ -141,7 +141,7 @@ def test_swap_and_flip_do_not_depend_on_who_reads(folder: Path) -> None:
     assert 0 < alone.swap.sum() < PAIRS
 
 
-def test_a_streamed_batch_is_swapped_as_a_whole(url: str) -> None:
+def test_a_streamed_batch_is_swapped_together(url: str) -> None:
     with closing(stream(url, swap_batch=5)) as whole, closing(stream(url)) as by_pair:
         found = []
         for step in range(12):
@@ -204,7 +204,7 @@ def test_batches_hold_the_pairs_of_the_order(folder: Path, url: str) -> None:
         assert equal(loader.batch(step), want), step
 
 
-def test_an_epoch_is_whole(url: str) -> None:
+def test_an_epoch_is_complete(url: str) -> None:
     loader = stream(url, 11, swap=False, flip=False)
     names = [name for step in range(6) for name in loader.batch(step).pairs]
     assert sorted(names) == sorted(pair.name() for pair in loader.dataset.pairs)
@@ -235,7 +235,7 @@ def test_restoring_in_the_middle_of_an_epoch(folder: Path, url: str, kind: str) 
         assert equal(through.batch(step), seen[step])
 
 
-def test_every_byte_is_asked_for_once_an_epoch(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_byte_is_requested_once_an_epoch(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, int, int]] = []
     read_range = remote.RemoteStore.read_range
 

@@ -80,7 +80,7 @@ def test_own_images_with_people_anywhere(
     assert chosen(small, how, size, ANYWHERE).frame.name == name
 
 
-def test_squashed_images_are_told_from_padded_ones_by_the_columns_that_padding_fills() -> None:
+def test_squashed_images_are_distinguished_from_padded_ones_by_the_padding() -> None:
     wide = people(60)
     wide[::5, 4, 0], wide[::5, 7, 0] = 0.05, 0.95  # arms spread
     assert chosen(wide, scaled(256, 256), (750, 1101), PHOTOGRAPHS).frame.name == "256x256"
@@ -89,7 +89,7 @@ def test_squashed_images_are_told_from_padded_ones_by_the_columns_that_padding_f
     assert (few.frame, "256x256 squashed" in few.how) == (PADDED, True)
 
 
-def test_frames_that_cannot_be_told_apart_are_an_error() -> None:
+def test_ambiguous_frames_are_an_error() -> None:
     with pytest.raises(XmdptError, match="cannot be told from its row") as error:
         chosen(people(1), scaled(176, 256), (200, 300), ANYWHERE)
     assert "256x176: " in error.value.message
@@ -140,7 +140,7 @@ def test_poses_without_images() -> None:
 
 
 @pytest.mark.parametrize(("published", "move"), [(PUBLISHED, scaled(176, 256)), (PADDED, PADDING)])
-def test_one_row_is_as_published_where_that_fits_and_the_other_frame_is_said(
+def test_one_row_is_as_published_where_that_fits_and_the_other_frame_is_reported(
     published: Any, move: Move
 ) -> None:
     aside = 0.12 if published is PUBLISHED else -0.12
@@ -185,9 +185,9 @@ def test_what_is_no_frame(text: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def people_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Synthetic people, 88 x 128 pixels, 36 to train and 9 to test."""
-    root = tmp_path_factory.mktemp("drawn") / "raw"
+    root = tmp_path_factory.mktemp("people_root") / "raw"
     make_synthetic(root, people_train=12, people_test=3, views=3, height=128, workers=1)
     return root
 
@@ -223,10 +223,10 @@ CONVENTIONS: list[tuple[dict[str, Any], float, str]] = [
 
 @pytest.mark.parametrize(("how", "tolerance", "frame"), CONVENTIONS)
 def test_synthetic_people_in_every_convention(
-    drawn: Path, tmp_path: Path, how: dict[str, Any], tolerance: float, frame: str
+    people_root: Path, tmp_path: Path, how: dict[str, Any], tolerance: float, frame: str
 ) -> None:
-    listing = find_dataset(converted(drawn, tmp_path / "root", **how))
-    assert apart(listing, find_dataset(drawn)) <= tolerance
+    listing = find_dataset(converted(people_root, tmp_path / "root", **how))
+    assert apart(listing, find_dataset(people_root)) <= tolerance
     said = [note for note in listing.notes if "annotation-train.csv, 36 rows" in note]
     assert len(said) == 1
     assert f"frame {frame} (" in said[0]
@@ -248,9 +248,9 @@ def test_real_annotations_in_every_convention(
     assert any(f"96 rows, frame {frame} (" in note for note in listing.notes)
 
 
-def test_pixels_of_the_images(drawn: Path, tmp_path: Path) -> None:
-    root = converted(drawn, tmp_path / "root", scaled(88, 128), decimals=2)
-    shutil.copytree(drawn / "img_highres", tmp_path / "own")
+def test_pixels_of_the_images(people_root: Path, tmp_path: Path) -> None:
+    root = converted(people_root, tmp_path / "root", scaled(88, 128), decimals=2)
+    shutil.copytree(people_root / "img_highres", tmp_path / "own")
     (root / "img_highres").unlink()
     (tmp_path / "own").rename(root / "img_highres")
     first = sorted((root / "img_highres").rglob("*.jpg"))[0]
@@ -262,7 +262,7 @@ def test_pixels_of_the_images(drawn: Path, tmp_path: Path) -> None:
     # the pixels of an image of another size are those of that image
     item = next(g for g in listing.items if any(p.name.endswith(first.name) and
                    first.parent.name in p.name for p in g.views.values()))  # fmt: skip
-    wanted = next(g for g in find_dataset(drawn).items if g.key == item.key)
+    wanted = next(g for g in find_dataset(people_root).items if g.key == item.key)
     ratios = [
         float(np.nanmean(item.keypoints[v]) / np.nanmean(wanted.keypoints[v])) for v in item.views
     ]
@@ -280,10 +280,10 @@ def test_pixels_of_the_images(drawn: Path, tmp_path: Path) -> None:
     ],
 )
 def test_what_stays_implausible_stops(
-    drawn: Path, tmp_path: Path, how: dict[str, Any], said: str, hint: str
+    people_root: Path, tmp_path: Path, how: dict[str, Any], said: str, hint: str
 ) -> None:
     with pytest.raises(XmdptError, match=r"^fasion-resize-annotation-train\.csv: ") as error:
-        find_dataset(converted(drawn, tmp_path / "root", **how))
+        find_dataset(converted(people_root, tmp_path / "root", **how))
     assert said in error.value.message.lower()
     row = 2 if how.get("header", HEADER) else 1
     assert f"(first: fasion-resize-annotation-train.csv:{row}, " in error.value.message
@@ -292,8 +292,8 @@ def test_what_stays_implausible_stops(
     assert hint in error.value.hint
 
 
-def test_a_file_of_two_frames_stops(drawn: Path, tmp_path: Path) -> None:
-    root = converted(drawn, tmp_path / "root")
+def test_a_file_of_two_frames_stops(people_root: Path, tmp_path: Path) -> None:
+    root = converted(people_root, tmp_path / "root")
     file = root / "fasion-resize-annotation-train.csv"
     rows = rows_of(file)
     late = dict(list(rows.items())[24:])
@@ -308,20 +308,20 @@ def test_a_file_of_two_frames_stops(drawn: Path, tmp_path: Path) -> None:
     )
 
 
-def test_frame_overrides(drawn: Path, tmp_path: Path) -> None:
-    root = converted(drawn, tmp_path / "root", scaled(22, 32), decimals=3)
+def test_frame_overrides(people_root: Path, tmp_path: Path) -> None:
+    root = converted(people_root, tmp_path / "root", scaled(22, 32), decimals=3)
     listing = find_dataset(root, frame="22x32")
-    assert apart(listing, find_dataset(drawn)) < 0.01
+    assert apart(listing, find_dataset(people_root)) < 0.01
     assert any("frame 22x32 (by --frame)" in note for note in listing.notes)
     assert listing.options["frame"] == "22x32"
-    odd = find_dataset(drawn, frame="256x256-padded")
+    odd = find_dataset(people_root, frame="256x256-padded")
     assert any("by --frame, although implausible" in note for note in odd.notes)
     with pytest.raises(ConfigError, match=r"--frame fractions: most joints .* first row: fasion"):
-        find_dataset(drawn, frame="fractions")
+        find_dataset(people_root, frame="fractions")
 
 
-def test_one_row_beside_the_image_is_left_out(drawn: Path, tmp_path: Path) -> None:
-    root = converted(drawn, tmp_path / "root")
+def test_one_row_beside_the_image_is_left_out(people_root: Path, tmp_path: Path) -> None:
+    root = converted(people_root, tmp_path / "root")
     file = root / "fasion-resize-annotation-train.csv"
     lines = file.read_text().splitlines()
     lines[5] = f"{lines[5].split(':')[0]}: {[20] * 18}: {[900] * 18}"
@@ -329,24 +329,26 @@ def test_one_row_beside_the_image_is_left_out(drawn: Path, tmp_path: Path) -> No
     listing = find_dataset(root)
     reasons = {problem.file: problem.reason for problem in listing.problems}
     assert reasons[f"{file.name}:6"] == "keypoints: most joints lie outside of the image"
-    assert listing.images() == find_dataset(drawn).images() - 1
+    assert listing.images() == find_dataset(people_root).images() - 1
 
 
 @pytest.mark.parametrize(("move", "frame"), [(PADDING, "256x256 padded"),
                                              (scaled(176, 256), "256x176"),
                                              (scaled(750, 1101), "750x1101")])  # fmt: skip
-def test_pose_trees_in_other_frames(drawn: Path, tmp_path: Path, move: Move, frame: str) -> None:
+def test_pose_trees_in_other_frames(
+    people_root: Path, tmp_path: Path, move: Move, frame: str
+) -> None:
     root = tmp_path / "root"
     root.mkdir()
-    (root / "img_highres").symlink_to(drawn / "img_highres")
+    (root / "img_highres").symlink_to(people_root / "img_highres")
     for split in ("train", "test"):
-        shutil.copy(drawn / f"fasion-resize-pairs-{split}.csv", root)
-        for name, raw in rows_of(drawn / f"fasion-resize-annotation-{split}.csv").items():
+        shutil.copy(people_root / f"fasion-resize-pairs-{split}.csv", root)
+        for name, raw in rows_of(people_root / f"fasion-resize-annotation-{split}.csv").items():
             pose = root / "pose" / parse_name(name).path.replace(".jpg", ".txt")
             pose.parent.mkdir(parents=True, exist_ok=True)
             np.savetxt(pose, np.nan_to_num(move(raw), nan=-1))
     listing = find_dataset(root)
-    assert apart(listing, find_dataset(drawn)) < 1e-6
+    assert apart(listing, find_dataset(people_root)) < 1e-6
     assert any(f"keypoints: pose/, frame {frame}" in note for note in listing.notes)
     loose = find_dataset(root, layout="people")  # pose/<path>.txt of one's own images
     wanted = {g.key: g.keypoints for g in listing.items}

@@ -178,7 +178,7 @@ def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     assert side not in why
 
 
-def test_same_image_under_two_names_is_said_and_kept(tmp_path: Path) -> None:
+def test_same_image_under_two_names_is_reported_and_kept(tmp_path: Path) -> None:
     root = make_dataset(tmp_path)
     folder = (root / "img_highres" / tree_name("MEN", 501, "1_front")).parent
     shutil.copy(folder / "01_1_front.jpg", folder / "01_2_side.jpg")

@@ -73,7 +73,7 @@ def test_flat_names(tmp_path: Path, folder_of: Callable[[str], str], said: str) 
     assert all(p.load().size == (88, 128) for g in listing.items for p in g.views.values())
 
 
-def test_what_was_found_is_said_in_one_sentence(tmp_path: Path) -> None:
+def test_the_dataset_is_described_in_one_sentence(tmp_path: Path) -> None:
     root = make_dataset(tmp_path)
     assert find_dataset(root).notes[0] == (
         "raw img_highres, pairs CSV (fasion-resize), annotations (frame 256x176)"
@@ -191,7 +191,7 @@ def test_one_broken_image_among_padded_ones(shared: Callable[[str], Path], tmp_p
         listing.items[0].views["2_side"].load()
 
 
-def test_squashed_images_are_used_whole(shared: Callable[[str], Path], tmp_path: Path) -> None:
+def test_squashed_images_are_not_cropped(shared: Callable[[str], Path], tmp_path: Path) -> None:
     padded_sample(shared("deepfashion_lowres_sample"), tmp_path)
     for path in (tmp_path / "img").rglob("*.jpg"):
         Image.open(path).crop((41, 0, 215, 256)).resize((256, 256)).save(path)
@@ -200,7 +200,7 @@ def test_squashed_images_are_used_whole(shared: Callable[[str], Path], tmp_path:
     assert listing.items[0].views["1_front"].load().size == (256, 256)
 
 
-def test_squashed_images_before_an_empty_white_wall_are_used_whole(tmp_path: Path) -> None:
+def test_squashed_images_before_an_empty_white_wall_are_not_cropped(tmp_path: Path) -> None:
     noise = np.random.Generator(np.random.PCG64(0)).integers(0, 256, (200, 60, 3), dtype=np.uint8)
     refs = []
     for number in range(5):
@@ -216,7 +216,7 @@ def test_squashed_images_before_an_empty_white_wall_are_used_whole(tmp_path: Pat
 # --- keypoints -----------------------------------------------------------------------------
 
 
-def test_no_keypoints_at_all_wait_for_openpose(tmp_path: Path) -> None:
+def test_images_without_keypoints_are_left_to_openpose(tmp_path: Path) -> None:
     root = make_dataset(tmp_path)
     with_files = find_dataset(root)
     detected = find_dataset(root, detect=True)

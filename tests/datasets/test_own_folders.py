@@ -64,7 +64,7 @@ def test_a_folder_for_each_person_at_any_depth(tmp_path: Path) -> None:
         find_dataset(tmp_path, strict=True)
 
 
-def test_both_splits_have_somebody_and_new_people_move_nobody(tmp_path: Path) -> None:
+def test_both_splits_are_not_empty_and_new_people_do_not_move_others(tmp_path: Path) -> None:
     root = crowd(tmp_path / "root", 40)
     before = by_folder(find_dataset(root))
     assert before == by_folder(find_dataset(root))
@@ -113,7 +113,7 @@ def test_all_images_in_one_folder(tmp_path: Path) -> None:
     for name in ("a.jpg", "b.jpg"):
         image(tmp_path, name)
     for layout in ("auto", "people"):
-        with pytest.raises(XmdptError, match="who is who") as error:
+        with pytest.raises(XmdptError, match="no folder for each person") as error:
             find_dataset(tmp_path, layout=layout)
         assert "one folder per person" in error.value.hint
     crowd(tmp_path, 2)

@@ -73,7 +73,7 @@ def test_files_beside_the_images(tmp_path: Path, ending: str, move: Move, frame:
 
 
 @pytest.mark.parametrize("ending", [".txt", ".csv"])
-def test_scaled_missing_joints_of_files_beside_images_are_said(tmp_path: Path, ending: str) -> None:
+def test_scaled_missing_joints_beside_images_are_reported(tmp_path: Path, ending: str) -> None:
     wanted = own(tmp_path, 12, PORTRAIT)
     wanted[:, 4] = np.nan
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.prepare.pipeline import prepare_dataset
-from xmdpt_cli.storage.ranks import World
+from xmdpt_cli.storage import ranks
 
 
 class Stalling(FakeEncoder):
@@ -36,8 +36,9 @@ class Stalling(FakeEncoder):
 
 if __name__ == "__main__":
     root, out, workers, stall = sys.argv[1:]
+    ranks._POLL_REMOTE = 0.2
     prepare_dataset(
         find_dataset(Path(root)), out, size=32, encoder=Stalling(int(stall)),
-        items_per_shard=2, batch_size=4, workers=int(workers), world=World.from_environment(),
+        items_per_shard=2, batch_size=4, workers=int(workers), world=ranks.World.from_environment(),
     )  # fmt: skip
     print("done", flush=True)

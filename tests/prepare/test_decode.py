@@ -68,7 +68,7 @@ def test_decoded_elsewhere_is_decoded_here(items: list[Item], workers: int, keep
                 same(decoded, wanted)
 
 
-def test_a_dead_decoder_is_told_as_one() -> None:
+def test_a_dead_decoder_is_reported() -> None:
     with (
         pytest.raises(XmdptError, match="a decoder process died") as error,
         Decoders(1, SIZES, ahead=4) as decoders,

@@ -163,7 +163,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
-def test_a_full_disk_is_said_and_the_run_goes_on_with_room(
+def test_a_full_disk_is_reported_and_the_run_resumes_with_space(
     tmp_path: Path, small_disk: Path
 ) -> None:
     root = make_dataset(tmp_path / "raw", train=9)

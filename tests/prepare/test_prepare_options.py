@@ -118,7 +118,7 @@ def without_keypoints(root: Path) -> Listing:
     return find_dataset(root, detect=True)
 
 
-def test_openpose_finds_what_the_lists_do_not_say(tmp_path: Path) -> None:
+def test_openpose_finds_missing_keypoints(tmp_path: Path) -> None:
     root = make_dataset(tmp_path / "raw")
     listing, detector = without_keypoints(root), Detector()
     assert listing.without_keypoints() == 19
@@ -148,7 +148,7 @@ def test_an_image_without_a_person_is_left_out_with_its_pairs(tmp_path: Path) ->
     assert manifest["counts"]["train"] == {"items": 5, "images": 14, "pairs": 26}
 
 
-def test_openpose_is_needed_and_remembered(tmp_path: Path) -> None:
+def test_openpose_is_required_and_recorded(tmp_path: Path) -> None:
     root = make_dataset(tmp_path / "raw")
     with pytest.raises(ConfigError, match="19 images have no keypoints"):
         prepare(without_keypoints(root), tmp_path / "out")
@@ -184,7 +184,7 @@ def test_strict_stops_at_the_first_broken_image(tmp_path: Path) -> None:
     assert len(manifest["skipped"]) == 1
 
 
-def test_every_shard_says_what_it_skipped(tmp_path: Path) -> None:
+def test_every_shard_lists_what_it_skipped(tmp_path: Path) -> None:
     root = make_dataset(tmp_path / "raw")
     (root / "img_highres" / tree_name("MEN", 3, VIEWS[0])).write_bytes(b"")
     manifest = prepare(find_dataset(root), tmp_path / "out")

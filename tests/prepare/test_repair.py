@@ -1,4 +1,4 @@
-"""Mending a dataset: indexes come back byte for byte, damaged shards are made again, no others."""
+"""Repairing a dataset: indexes are rebuilt byte for byte, only damaged shards are made again."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_what_was_left_out_comes_back_with_its_shard(tmp_path: Path) -> None:
     assert index.read_bytes() == before
 
 
-def test_an_unfinished_dataset_is_only_told_so(made: Path, out: Path) -> None:
+def test_an_unfinished_dataset_is_only_reported(made: Path, out: Path) -> None:
     (out / "dataset.json").unlink()
     before = hashes(out)
     done = repair(out)

@@ -141,7 +141,7 @@ def test_unfinished_shard_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["no tar", "short tar", "no index", "broken index"])
-def test_a_damaged_shard_is_not_whole(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_shard_is_not_complete(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "train-000000.tar"
     make_shard(path)
     assert read_index(LocalStore(path.parent), path.name) is not None

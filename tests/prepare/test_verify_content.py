@@ -52,7 +52,7 @@ Items = dict[str, tuple[dict[str, ViewData], list[tuple[str, str, int]]]]
 
 
 def write(out: Path, shards: dict[str, Items], resolution: int = 16) -> Path:
-    """A dataset whose shards hold these items, with a manifest that is true to them."""
+    """A dataset whose shards hold these items, with a manifest that is that matches them."""
     out.mkdir()
     entries, counts = [], {}
     for split in ("train", "test"):
@@ -99,9 +99,7 @@ SHIFTED = {
 
 @pytest.mark.parametrize("says", SHIFTED)
 @pytest.mark.parametrize("by_hand", [False, True])
-def test_keypoints_that_are_of_nobody_in_the_images(
-    tmp_path: Path, says: str, by_hand: bool
-) -> None:
+def test_keypoints_that_do_not_match_the_images(tmp_path: Path, says: str, by_hand: bool) -> None:
     items: Items = {}
     for number in range(3):
         points = SHIFTED[says](FIGURE * (0.6, 0.85) + (0.2, 0.06)) * 16

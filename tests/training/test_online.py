@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
-from xmdpt_cli.data.crops import Crop, crop_image, crop_keypoints, sample_crop
 from xmdpt_cli.data.loader import (
     Batch,
     BrokenShards,
@@ -26,6 +25,7 @@ from xmdpt_cli.data.loader import (
     TrainLoader,
     prefetch,
 )
+from xmdpt_cli.data.pair_images import Crop, crop_image, crop_keypoints, sample_crop
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.encoders.bundle import Encoders
 from xmdpt_cli.errors import XmdptError

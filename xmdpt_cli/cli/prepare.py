@@ -64,7 +64,7 @@ def _check(talk: Talk, chosen: PrepareOptions, place: str) -> None:
 
 def _prepare(talk: Talk, chosen: PrepareOptions) -> None:
     from xmdpt_cli.datasets.find import find_dataset
-    from xmdpt_cli.prepare.dataset_folder import refuse_strangers
+    from xmdpt_cli.prepare.dataset_folder import check_output_folder
     from xmdpt_cli.prepare.pipeline import prepare_datasets
     from xmdpt_cli.storage.ranks import World
     from xmdpt_cli.toy.encoders import toy_encoders
@@ -72,7 +72,7 @@ def _prepare(talk: Talk, chosen: PrepareOptions) -> None:
     assert chosen.root is not None
     world, outs, toy = World.from_environment(), chosen.outs, chosen.encoders == "toy"
     for place in outs.values():  # before minutes are spent on loading networks
-        refuse_strangers(open_store(place))
+        check_output_folder(open_store(place))
     listing = find_dataset(
         chosen.root, layout=chosen.layout, detect=chosen.pose == "openpose", sizes=list(outs),
         seed=chosen.seed, strict=chosen.strict, frame=chosen.frame,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from xmdpt_cli.data.index import index_name, read_index
-from xmdpt_cli.data.manifest import BEGUN, MANIFEST, read_manifest
+from xmdpt_cli.data.manifest import MANIFEST, SETTINGS, read_manifest
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import only_process, sha256_of, writing
 from xmdpt_cli.progress import Progress, silent
@@ -43,7 +43,7 @@ def fetch_dataset(place: str | Path, folder: Path, progress: Progress = silent) 
                 _fetch_shard(store, local, shard)
                 done += int(shard["bytes"])
                 progress("fetch", done, total, shard=shard["name"])
-            for name in (BEGUN, MANIFEST):
+            for name in (SETTINGS, MANIFEST):
                 if local.size(name) is None and store.size(name) is not None:
                     local.write(name, store.read(name))
     return folder

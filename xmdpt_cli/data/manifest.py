@@ -1,4 +1,4 @@
-"""dataset.json, the manifest of a prepared dataset: written last, so that it marks a whole one."""
+"""dataset.json, the manifest of a prepared dataset: written last: it marks a complete dataset."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from xmdpt_cli.utils.safe_names import SHARD, plain
 FORMAT = "xmdpt-dataset"
 VERSION = 3
 MANIFEST = "dataset.json"
-BEGUN = "prepare.json"
+SETTINGS = "prepare.json"
 RUN_AGAIN = "run the same prepare command again"
-# What prepare.json holds of the command's options, to repeat it: another command that finds the
-# same dataset goes on all the same.
+# The command's options in prepare.json, with which it can be repeated. They may differ when the
+# command is resumed, as long as it finds the same dataset.
 OPTIONS = "options"
-# May lie in the folder before it is begun: toy encoders, locks, the beats of other ranks, and what
-# a process that was killed while it began left behind.
-BESIDE = ("encoders", ".lock", ".rank-", f"{BEGUN}.")
+# May exist before prepare.json is written: toy encoders, locks, the heartbeats of other ranks, and
+# temporary files of a killed process.
+BESIDE = ("encoders", ".lock", ".rank-", f"{SETTINGS}.")
 
 Count = Annotated[int, Ge(0)]
 
@@ -66,14 +66,14 @@ class Manifest(TypedDict):
 
 
 class Kind(TypedDict):
-    """What tells the manifest of another program, or of another version."""
+    """The fields that identify the manifest of another program or version."""
 
     format: str
     version: int
 
 
 def read_manifest(folder: Store) -> dict[str, Any]:
-    """dataset.json, checked. Raises XmdptError if it is not there, broken or of another kind."""
+    """The content of dataset.json; XmdptError if it is missing, damaged or of another version."""
     path = f"{folder.url}/{MANIFEST}"
     try:
         data = folder.read(MANIFEST)
@@ -95,7 +95,7 @@ def read_manifest(folder: Store) -> dict[str, Any]:
 
 
 def _no_manifest(folder: Store) -> XmdptError:
-    if folder.size(BEGUN) is not None:
+    if folder.size(SETTINGS) is not None:
         return XmdptError(
             f"{folder.url} is not finished: its preparation was interrupted",
             "run the same prepare command again, it continues where it stopped",
@@ -106,7 +106,7 @@ def _no_manifest(folder: Store) -> XmdptError:
 
 
 def missing_shard(folder: Store, manifest: dict[str, Any]) -> str | None:
-    """The name of the first shard that is not there in its full size with its index, if any."""
+    """The name of the first shard that is missing, of another size or without its index, if any."""
     for shard in manifest["shards"]:
         name = str(shard["name"])
         if folder.size(name) != shard["bytes"] or folder.size(index_name(name)) is None:
@@ -115,7 +115,7 @@ def missing_shard(folder: Store, manifest: dict[str, Any]) -> str | None:
 
 
 def finished_manifest(out: Store) -> dict[str, Any] | None:
-    """The manifest if the dataset is whole, else None."""
+    """The manifest if the dataset is complete, else None."""
     try:
         manifest = read_manifest(out)
     except XmdptError:

@@ -1,4 +1,13 @@
-"""The images of training pairs, decoded, cropped, with their rendered poses: what encoders take."""
+"""The images of training pairs, decoded and randomly cropped, with their rendered poses.
+
+A random crop enlarges an image and cuts it back to its size. Published: "each image independently
+scaled by up to 1.05 and cropped back". The details follow the data loaders of GFLA, from which the
+pose files of PIDM and X-MDPT come: the factor is uniform in [1, 1.05) and the same for both axes,
+the enlarged side is rounded down to whole pixels, PIL's bicubic filter enlarges, and the corner of
+the crop is uniform over all whole pixels that keep it inside. Keypoints are transformed with the
+image, so the pose image shows the pose of the crop, and joints may leave it. The input is the
+prepared image, already squashed, as in the LMDB of 256x256 images of PIDM and X-MDPT.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +18,54 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from xmdpt_cli.data.collate import in_parts, reuse
-from xmdpt_cli.data.crops import Crop, crop_image, crop_keypoints
 from xmdpt_cli.data.dataset import CONNECTIONS, PairDataset
 from xmdpt_cli.data.sampler import PairIndices
+from xmdpt_cli.images import ImageArray
 from xmdpt_cli.pose.drawing import draw_pose, draw_pose_map
+from xmdpt_cli.pose.keypoints import Keypoints
+
+LARGEST = 1.05  # published
+ROLES = ("source", "target")
+_CROP = 0xC209  # keeps these random numbers apart from others of (seed, number)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """``side`` is that of the enlarged image; ``left`` and ``top`` the crop's corner in it."""
+
+    side: int
+    left: int = 0
+    top: int = 0
+
+
+def sample_crop(seed: int, number: int, role: str, size: int) -> Crop:
+    """The crop of one image: a function of (seed, the pair's number, role) alone.
+
+    ``number``: place in the endless sequence of training pairs; ``size``: the image's side.
+    """
+    rng = np.random.Generator(np.random.PCG64([seed, number, ROLES.index(role), _CROP]))
+    side = int(size * (1 + (LARGEST - 1) * rng.random()))
+    left, top = rng.integers(0, side - size + 1, 2).tolist()
+    return Crop(side, left, top)
+
+
+def crop_image(image: ImageArray, crop: Crop) -> ImageArray:
+    """(S, S, 3) -> (S, S, 3); an image that is not enlarged is returned as it is."""
+    size = len(image)
+    if crop.side == size:
+        return image
+    enlarged = Image.fromarray(image).resize((crop.side, crop.side), Image.Resampling.BICUBIC)
+    right, bottom = crop.left + size, crop.top + size
+    return np.asarray(enlarged.crop((crop.left, crop.top, right, bottom)))
+
+
+def crop_keypoints(points: Keypoints, crop: Crop, size: int) -> Keypoints:
+    """(18, 2) in pixels of the image -> in pixels of its crop; NaN stays NaN."""
+    return points * (crop.side / size) - np.array((crop.left, crop.top), dtype=np.float64)
+
 
 # crop(number, role): the crop of the image with that role in the pair of that number
 Cropper = Callable[[int, str], Crop]
@@ -40,7 +91,7 @@ def load_pair_images(
     pose_maps: bool = False,
     out: PairImages | None = None,
 ) -> PairImages:
-    """Read pairs as images, on a few threads; ``out`` is an old one to overwrite.
+    """Read pairs as images, on a few threads. ``out``: an earlier result to overwrite.
 
     As in the shards, a pair is mirrored by mirroring its images and the rendered pose; joints are
     not relabelled (published). ShardError if a shard or an image in it is broken.

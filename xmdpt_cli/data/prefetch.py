@@ -15,33 +15,33 @@ import torch
 from xmdpt_cli.data.collate import Batch
 from xmdpt_cli.utils import prefetch as ahead
 
-_KEPT = 2  # batches that stay as they are after one more was asked for
+_KEPT = 2  # batches that stay valid after the next one was requested
 
 
 B = TypeVar("B", bound=Batch, covariant=True)
 
 
 class Loader(Protocol[B]):
-    """What gives training its batches: ``TrainLoader``, ``stream.StreamLoader``, or online."""
+    """A source of training batches: ``TrainLoader``, ``StreamLoader``, or the online loader."""
 
     def batch(self, step: int, out: Batch | None = None) -> B: ...
 
 
 @runtime_checkable
 class Staged(Protocol[B]):
-    """A loader in two halves: what threads do ahead, and what the device's own thread does."""
+    """A loader in two stages: ``read`` runs ahead on threads, ``encode`` on the device's thread."""
 
     def read(self, step: int, out: Any = None) -> Any:
         """From the disk: a dataclass of CPU tensors; ``out`` is an old one to overwrite."""
         ...
 
     def encode(self, read: Any) -> B:
-        """What ``read`` gave -> the batch."""
+        """Encode a result of ``read`` into a batch."""
         ...
 
 
 class Wait(Protocol):
-    """A place in a device's work that can be waited for: a CUDA event."""
+    """A point in a device's stream that can be waited for: a CUDA event."""
 
     def synchronize(self) -> None: ...
 
@@ -54,7 +54,7 @@ def prefetch(
 ) -> Generator[B, None, None]:
     """``loader.batch(start_step)``, the next, and so on without end, read ahead on a thread.
 
-    A batch is overwritten after two more have been asked for: copy what is to be kept. Close the
+    A batch is overwritten after two more have been requested: copy what must be kept. Close the
     generator (or drop it) to stop the thread; its errors are raised here.
 
     ``pin``: a GPU. The buffers are page-locked, for ``tensor.to(pin, non_blocking=True)`` on that

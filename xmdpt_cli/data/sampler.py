@@ -14,12 +14,12 @@ from xmdpt_cli.errors import ConfigError
 
 Bools = NDArray[np.bool_]
 
-_SWAP = 0x5A4B  # keeps these random numbers apart from others of (seed, number)
+_SWAP = 0x5A4B  # keeps these random numbers independent of others from (seed, number)
 
 
 @dataclass(frozen=True)
 class LoaderConfig:
-    """What a training loader reads. ConfigError if it is impossible."""
+    """Configuration of a training loader. Raises ConfigError for impossible values."""
 
     batch_size: int  # of this rank
     seed: int
@@ -47,7 +47,7 @@ class LoaderConfig:
     def swaps(self, numbers: Ints, by_pair: Bools) -> Bools:
         """(N,) which of the pairs with these numbers are swapped: ``by_pair``, or batch by batch.
 
-        The published code draws one random number per batch. It follows from (seed, the batch's
+        The published code uses one random number per batch. It follows from (seed, the batch's
         number), so ranks and gradient accumulation change nothing.
         """
         if not (self.swap and self.swap_batch):
@@ -71,7 +71,7 @@ class PairIndices:
 
     @classmethod
     def listed(cls, pairs: Sequence[int], swap: bool = False, flip: bool = False) -> PairIndices:
-        """These pairs of the published list; all of them swapped, or mirrored, if asked for."""
+        """These pairs of the published list; ``swap`` and ``flip`` apply to all of them."""
         numbers, same = np.array(pairs, np.int64), np.ones(len(pairs), np.bool_)
         return cls(numbers, numbers, same & swap, same & flip)
 
@@ -79,8 +79,8 @@ class PairIndices:
 class PairSampler:
     """A global shuffle, disjoint over the ranks.
 
-    All ranks walk one endless sequence, epoch after epoch, each a permutation of all pairs drawn
-    from (seed, epoch); step s takes the next ``world_size * batch_size`` of it, rank r the r-th
+    All ranks share one endless sequence of epochs, each a permutation of all pairs seeded
+    by (seed, epoch); step s takes the next ``world_size * batch_size`` of it, rank r the r-th
     ``batch_size`` of these. A batch may reach into the next epoch, and no pair is dropped. Half of
     the pairs are swapped, half are mirrored (published; there a batch is swapped as a whole:
     ``LoaderConfig.swap_batch``).

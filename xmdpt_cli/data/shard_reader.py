@@ -33,7 +33,7 @@ class ShardError(XmdptError):
 class ShardReader:
     """One shard; a local file is opened at the first read.
 
-    ``size``: its bytes as the manifest says, for ``check``. ``keep_open``: hold the file open
+    ``size``: its bytes according to the manifest, for ``check``. ``keep_open``: hold the file open
     between reads. May be used from several threads.
     """
 
@@ -47,7 +47,7 @@ class ShardReader:
         self._lock = threading.Lock()
 
     def check(self) -> None:
-        """ShardError if the file is gone or of another size; no request is made behind a URL.
+        """ShardError if the file is missing or of another size; nothing is checked behind a URL.
 
         Takes microseconds. It looks at the path, not at the open file: a removed file could still
         be read by this run, but not by the run that resumes from its checkpoint.
@@ -62,7 +62,7 @@ class ShardReader:
             raise self._short() if size < self.size else self._error("is longer than its index")
 
     def read(self, offset: int, into: NDArray[np.uint8]) -> None:
-        """Fill ``into`` (one axis, contiguous) from ``offset``; ShardError if it ends before."""
+        """Fill ``into`` (1-D, contiguous) from ``offset``; ShardError if the shard is too short."""
         if self.store.folder is None:
             into[...] = np.frombuffer(self.request(offset, len(into)), np.uint8)
             return
@@ -81,7 +81,7 @@ class ShardReader:
                 os.close(file)
 
     def request(self, offset: int, length: int) -> bytes:
-        """A range through the store; ShardError if it cannot be read or ends before."""
+        """A range through the store; ShardError if it cannot be read or is shorter."""
         try:
             data = self.store.read_range(self.name, offset, length)
         except OSError as err:

@@ -1,6 +1,6 @@
 """The order in which shards behind a URL are streamed, known before anything is read.
 
-The indexes tell where every item lies, so the shuffle buffer is simulated without data: which
+The indexes hold the place of every item, so the shuffle buffer is simulated without data: which
 pair comes when, which items must have been read by then, and when they can be freed follow from
 (seed, epoch, rank, world size) alone. That is what makes any position exact to resume;
 ``webdataset``'s own shuffle keeps its state in the process and has no position.
@@ -45,10 +45,10 @@ class Items:
         shard, block = table.shard[first], np.zeros(len(first), np.int64)
         start = 0  # first item of the block
         for item in range(1, len(first)):
-            whole = shard[item] != shard[start]
-            whole |= end[item] - begin[start] > BLOCK_BYTES
-            start = item if whole else start
-            block[item] = block[item - 1] + whole
+            starts_block = shard[item] != shard[start]
+            starts_block |= end[item] - begin[start] > BLOCK_BYTES
+            start = item if starts_block else start
+            block[item] = block[item - 1] + starts_block
         return cls(shard, begin, end, block)
 
 
@@ -67,11 +67,11 @@ class EpochPlan:
 class StreamSampler:
     """Which pairs each step reads, and which items must have been read for them.
 
-    An epoch permutes the blocks of the split and deals their pairs to the ranks in equal parts (to
-    one pair, and never more than one apart over all epochs so far). A rank reads its items in
-    this order into a buffer, as long as they fit into ``room`` bytes, and draws pairs from all that
-    are in it; an item leaves with its last pair. So the shuffle is more local than that of
-    ``PairSampler``.
+    An epoch permutes the blocks of the split and splits their pairs evenly over the ranks (their
+    numbers of pairs differ by at most one, also summed over all epochs so far). A rank reads its
+    items in this order into a buffer, as long as they fit into ``room`` bytes, and samples pairs
+    from the buffer; an item is removed with its last pair. So the shuffle is more local than that
+    of ``PairSampler``.
     """
 
     def __init__(self, table: Table, config: LoaderConfig, room: int) -> None:
@@ -97,16 +97,16 @@ class StreamSampler:
     def find(self, number: int) -> Position:
         """Where the rank's pair ``number``, counted from the beginning, is."""
         epoch = number * self.config.world_size // len(self._item)
-        while self._begin(epoch, self.config.rank) > number:
+        while self._pairs_before(epoch, self.config.rank) > number:
             epoch -= 1
-        while self._begin(epoch + 1, self.config.rank) <= number:
+        while self._pairs_before(epoch + 1, self.config.rank) <= number:
             epoch += 1
-        return epoch, number - self._begin(epoch, self.config.rank)
+        return epoch, number - self._pairs_before(epoch, self.config.rank)
 
     def reads(self, position: Position) -> Iterator[tuple[Position, int]]:
         """((epoch, number in the plan), item) to be read from ``position`` on, in order.
 
-        It begins with those that are in the buffer at that position.
+        It starts with the items that are in the buffer at that position.
         """
         epoch, number = position
         while True:
@@ -116,8 +116,8 @@ class StreamSampler:
                     yield (epoch, place), item
             epoch, number = epoch + 1, 0
 
-    def _begin(self, epoch: int, rank: int) -> int:
-        """How many pairs a rank has had before an epoch; over the ranks these add up to all."""
+    def _pairs_before(self, epoch: int, rank: int) -> int:
+        """Number of pairs that a rank reads before an epoch; over the ranks they add up to all."""
         return (epoch * len(self._item) + rank) // self.config.world_size
 
     def _plan(self, epoch: int) -> EpochPlan:
@@ -126,25 +126,26 @@ class StreamSampler:
         place = rng.permutation(int(self.items.block[-1]) + 1)
         # always both, so that the order does not depend on what is switched on
         swap, flip = rng.random((2, len(self._item)))
-        order = np.lexsort((self._item, place[self.items.block[self._item]]))  # (P,)
+        shuffled = np.lexsort((self._item, place[self.items.block[self._item]]))  # (P,)
+        before = self._pairs_before
         low, high = (
-            sum(self._begin(epoch + 1, r) - self._begin(epoch, r) for r in range(ranks))
+            sum(before(epoch + 1, r) - before(epoch, r) for r in range(ranks))
             for ranks in (config.rank, config.rank + 1)
         )
-        mine = order[low:high]  # (n,)
+        mine = shuffled[low:high]  # (n,)
         item = self._item[mine]
         begins = np.flatnonzero(np.diff(item, prepend=-1))  # (m,)
         sizes = (self.items.end - self.items.begin)[item[begins]]
         own = np.random.SeedSequence([config.seed, epoch, config.rank, config.world_size])
         chance = np.random.Generator(np.random.PCG64(own)).random(len(mine))
-        drawn, last = self._simulate(begins, sizes, chance)
-        pairs = mine[drawn]
+        order, last = self._simulate(begins, sizes, chance)
+        pairs = mine[order]
         return EpochPlan(
             pairs,
             (swap[pairs] < 0.5) & config.swap,
             (flip[pairs] < 0.5) & config.flip,
             item[begins],
-            np.searchsorted(begins, drawn, side="right") - 1,
+            np.searchsorted(begins, order, side="right") - 1,
             last,
         )
 
@@ -156,7 +157,7 @@ class StreamSampler:
         left = np.diff(starts).tolist()
         buffer: list[tuple[int, int]] = []  # (pair, item)
         held = read = 0
-        drawn, last = [], np.zeros(len(begins), np.int64)
+        order, last = [], np.zeros(len(begins), np.int64)
         for number, share in enumerate(chance.tolist()):
             while read < len(left) and (not buffer or held + bytes_of[read] <= self._room):
                 buffer += [(pair, read) for pair in range(starts[read], starts[read + 1])]
@@ -166,9 +167,9 @@ class StreamSampler:
             pair, item = buffer[pick]
             buffer[pick] = buffer[-1]
             buffer.pop()
-            drawn.append(pair)
+            order.append(pair)
             left[item] -= 1
             if not left[item]:
                 held -= bytes_of[item]
                 last[item] = number
-        return np.array(drawn, np.int64), last
+        return np.array(order, np.int64), last

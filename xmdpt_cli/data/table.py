@@ -1,4 +1,4 @@
-"""The indexes of a whole split in memory, as columns instead of one object per view.
+"""The indexes of a split in memory, as columns instead of one object per view.
 
 52,712 views take about 12 MB. Legend: V views (rows), G items, P pairs. The views of an item
 are neighbouring rows.
@@ -99,7 +99,7 @@ class _TensorOffsets:
         self._parts: dict[str, list[tuple[Ints, Ints]]] = {}  # name -> rows and their offsets
 
     def add(self, first: int, views: list[dict[str, TensorPlace]]) -> None:
-        """The views of one shard, whose rows begin at ``first``."""
+        """The views of one shard, whose rows start at ``first``."""
         found: dict[str, tuple[list[int], list[int]]] = {}
         for row, tensors in enumerate(views, first):
             for name, place in tensors.items():
@@ -115,10 +115,10 @@ class _TensorOffsets:
 
     def columns(self, rows: int) -> dict[str, Column]:
         """The tensors by name; float8 tensors and their scales become one column."""
-        whole = {name: np.full(rows, _NONE, np.int64) for name in self._parts}
+        filled = {name: np.full(rows, _NONE, np.int64) for name in self._parts}
         for name, parts in self._parts.items():
             for where, offsets in parts:
-                whole[name][where] = offsets
+                filled[name][where] = offsets
         scaled = {name + SCALE: name for name, kind in self._kinds.items() if kind[0] == "F8_E4M3"}
         columns = {}
         for name, (dtype, shape) in sorted(self._kinds.items()):
@@ -126,9 +126,9 @@ class _TensorOffsets:
             if dtype == "F8_E4M3":
                 if self._kinds[name + SCALE] != ("F32", shape[:1]):
                     raise ValueError(f"{name + SCALE} differs in shape")
-                scales = whole[name + SCALE]
+                scales = filled[name + SCALE]
             if name not in scaled:
-                columns[name] = Column(dtype, shape, whole[name], scales)
+                columns[name] = Column(dtype, shape, filled[name], scales)
         return columns
 
 

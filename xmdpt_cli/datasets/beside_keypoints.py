@@ -90,14 +90,14 @@ class BesideKeypoints:
         return largest_fractions(found.frame)
 
     def label(self) -> list[str]:
-        """What was used, empty for nothing."""
+        """The files that were used, empty for none."""
         if not self.images:
             return []
         files = "1 file" if len(self.files) == 1 else f"{len(self.files)} files"
         return [f"keypoints of {self.images} images in {files} beside them"]
 
     def close(self, *, alone: bool) -> list[str]:
-        """Notes, when every image was asked for. ``alone``: no other keypoint files were found."""
+        """Notes, after ``find`` for every image. ``alone``: no other keypoint files were found."""
         notes = []
         if self.scaled:
             more = len(self.scaled) - 1

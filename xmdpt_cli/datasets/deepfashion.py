@@ -1,6 +1,6 @@
 """DeepFashion In-shop: images by their published names, listed pairs, published keypoints.
 
-Where images and lists may lie: ``layouts``. Keypoints: ``published_keypoints``.
+The supported folders: ``layouts``. Keypoints: ``published_keypoints``.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class DeepFashion:
 
 
 def unpack_hint(places: list[Place]) -> str:
-    """What to do first where the images still lie in their archive, else ""."""
+    """A hint to unpack the archive if one is found, else ""."""
     names = (place.below(file) for place in places for file in sorted(place.files))
     archive = next((n for n in names if n.rsplit("/", 1)[-1] in _ARCHIVES), None)
     return f"unpack {archive}; " if archive else ""
@@ -121,26 +121,28 @@ class _Join:
     _views: dict[ImageName, View | None] = field(default_factory=dict)
 
     def add(self, split: str, pair: ListedPair) -> None:
-        """Take one listed pair in, or name why not."""
-        one, two = pair.source, pair.target
-        if one[:4] != two[:4]:
-            what = f"pair across items: {one.item_key} and {two.item_key}"
+        """Add one listed pair, or report why it cannot be used."""
+        source_name, target_name = pair.source, pair.target
+        if source_name[:4] != target_name[:4]:
+            what = f"pair across items: {source_name.item_key} and {target_name.item_key}"
             self.built.problem(pair.where, what)
             return
-        if not self.built.accepts(pair.where, split, one.item_key, one.view, two.view):
+        if not self.built.accepts(
+            pair.where, split, source_name.item_key, source_name.view, target_name.view
+        ):
             return
-        source, target = self._view(one), self._view(two)
+        source, target = self._view(source_name), self._view(target_name)
         if source is None or target is None:
             return
-        self.built.add(pair.where, split, one.item_key, source, target, pair.position)
-        # published lists hold a few pairs of one image saved twice: they are named, and kept
+        self.built.add(pair.where, split, source_name.item_key, source, target, pair.position)
+        # published lists hold a few pairs of one image saved twice: they are reported and kept
         if self.same.same(source.image, target.image):
             names = (view.image.name.rsplit("/", 1)[-1] for view in (source, target))
             what = f"identical views: {' and '.join(sorted(names))} are the same image"
             self.built.problem(pair.where, what, kept=True)
 
     def _view(self, name: ImageName) -> View | None:
-        """The image and keypoints of a listed name; what is missing is named once."""
+        """The image and keypoints of a listed name; what is missing is reported once."""
         if name not in self._views:
             self._views[name] = self._find_view(name)
         return self._views[name]

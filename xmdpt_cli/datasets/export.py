@@ -1,4 +1,4 @@
-"""Write keypoints in both published forms, so that other programs, and this one, read them."""
+"""Write keypoints in both published formats, which other programs and this one read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ AnnotationRow = tuple[str, "ImageName | str", Keypoints]
 
 
 def annotation_rows(listing: Listing) -> Iterator[AnnotationRow]:
-    """The keypoints of a listing as rows for ``write_annotations``; waiting views are left out."""
+    """The known keypoints of a listing as rows for ``write_annotations``."""
     for item in listing.items:
         for view, points in item.keypoints.items():
             image = item.views[view].name
@@ -39,10 +39,10 @@ def write_annotations(
     ``csv``: ``fasion-resize-annotation-{train,test}.csv`` for DeepFashion's names,
     ``annotations.csv`` for paths below a root: whole pixels of the 256x176 frame. ``txt``:
     ``pose/WOMEN/.../02_1_front.txt`` or ``pose/<path>.txt``: pixels of the padded 256x256 frame,
-    to the last digit. Both keep the order of ``rows``; files that are there are replaced.
+    to the last digit. Both keep the order of ``rows``; existing files are replaced.
 
     Returns the CSV files written and the folder ``pose``. Raises XmdptError for a name that the
-    forms cannot hold, keypoints of another shape, or if writing fails.
+    formats cannot hold, keypoints of another shape, or if writing fails.
     """
     out = Path(out_dir)
     lines: dict[str, list[str]] = {}
@@ -88,7 +88,7 @@ def _csv_columns(points: Keypoints) -> str:
     pixels = np.where(missing[:, None], 0.0, points) * (FRAME_WIDTH, FRAME_HEIGHT)
     whole = np.rint(pixels).astype(int)
     whole[whole == -1] = 0  # -1 means that there is no joint
-    whole[(whole == 0).all(axis=1), 1] = 1  # and so do two zeros
+    whole[(whole == 0).all(axis=1), 1] = 1  # two zeros mean a missing joint too
     whole[missing] = -1
     return f"{json.dumps(whole[:, 1].tolist())}: {json.dumps(whole[:, 0].tolist())}"
 

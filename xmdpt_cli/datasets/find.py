@@ -1,4 +1,4 @@
-"""Find a dataset in a folder, whatever layout it has. The layouts are the registered readers."""
+"""Find a dataset in a folder of any registered layout."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xmdpt_cli.datasets.readers import DatasetReader, ReadOptions
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.pose.frames import AUTO, parse_frame
 
-#: the reader of each layout, by the name that ``--layout`` calls it
+#: the reader of each layout, by the value of ``--layout``
 READERS: dict[str, DatasetReader] = {
     reader.name: reader for reader in (DeepFashion(), PersonFolders())
 }
@@ -34,17 +34,17 @@ def find_dataset(
     strict: bool = False,
     frame: str = AUTO,
 ) -> Listing:
-    """Read what lies below ``root`` and keep the pairs that can be used.
+    """Read the dataset below ``root`` and keep the pairs that can be used.
 
     ``layout``: the name of a reader, ``deepfashion`` (images by their published names, listed
     pairs) or ``people`` (a folder for each person, pairs and test set chosen by ``seed``) among
-    them, or ``auto``: the reader that is surest. ``detect``: no keypoint file is read, OpenPose
-    finds them in every view; so it is where there are no keypoints at all. ``sizes``: the sides in
-    pixels that will be prepared, to choose among LMDB environments. ``strict``: the first thing
-    that cannot be used is an error. ``frame``: what the coordinates of keypoint files are of
+    them, or ``auto``: the most confident reader. ``detect``: no keypoint file is read, and OpenPose
+    finds the keypoints of every view, as it does where there are no keypoint files. ``sizes``: the
+    sides in pixels that will be prepared, to choose among LMDB environments. ``strict``: the first
+    thing that cannot be used is an error. ``frame``: the frame of the coordinates in keypoint files
     (``frames.CHOICES`` or WIDTHxHEIGHT); ``auto``: decided from the values.
 
-    What is odd or cannot be used is in the listing's ``problems``, what was found in its
+    Everything odd or unusable is in the listing's ``problems``, what was found in its
     ``notes``. Raises ConfigError for an unknown layout; XmdptError if there is no such folder, no
     images, no lists, or nothing usable.
     """

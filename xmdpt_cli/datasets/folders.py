@@ -1,6 +1,6 @@
 """Own data: a folder of images for each person, no lists.
 
-A group is a folder that directly holds images, at any depth; of DeepFashion's images it is a
+A group is a folder that directly holds images, at any depth; for DeepFashion's images it is an
 item. Pairs are made within a group, the test set by person.
 """
 
@@ -37,7 +37,7 @@ class Group:
     """The images of one item on one person."""
 
     name: str  # the folder below the root, or DeepFashion's item
-    person: str  # who is in the training or in the test set as a whole
+    person: str  # the unit of the split into training and test set
     views: dict[str, ImageRef] = field(default_factory=dict)
 
 
@@ -82,7 +82,7 @@ class PersonFolders:
 
 
 def find_people(root: Path) -> People:
-    """Look for groups in ``root``; nothing is decoded."""
+    """Find the groups below ``root``; nothing is decoded."""
     scan = Scan(root)
     people = People(root, [], scan.problems)
     found: Found = []
@@ -115,7 +115,7 @@ def items_of(root: Path, images: ImageSource) -> People:
 
 
 def _grouped(people: People, found: Found) -> People:
-    """Put the groups of two and more into ``people``, sorted; what is left becomes problems."""
+    """Put the groups of two and more into ``people``, sorted; single images become problems."""
     groups: dict[str, Group] = {}
     for group, view, image in found:
         there = groups.setdefault(group.name, group).views.setdefault(view, image)
@@ -140,7 +140,7 @@ def _odd_entries(folder: Folder, files: list[str]) -> list[Problem]:
 
 
 def _own(folder: str, images: list[ImageFile]) -> Found:
-    """The folder is a group; a view is called like its file, with the suffix where it must."""
+    """The folder is a group; a view is named after its file, with the suffix if names collide."""
     files = [PurePosixPath(image.name) for image in images]
     stems = Counter(file.stem for file in files)
     names = [file.stem if stems[file.stem] == 1 else file.name for file in files]
@@ -162,7 +162,7 @@ def list_people(
     seed: int,
     frame: CoordinateFrame | None = None,
 ) -> Listing:
-    """Draw pairs and the test set. ``published``: DeepFashion's keypoint files, which serve
+    """Choose the pairs and the test set. ``published``: DeepFashion's keypoint files, which serve
     images of those names; None: all views wait for OpenPose. ``frame``: of keypoint files, None:
     decided from their values.
 
@@ -206,7 +206,7 @@ def _cut_padding(groups: list[Group]) -> None:
 
 def _why_none(people: People) -> str:
     if people.loose:
-        return f"the images lie directly in {people.root}: who is who cannot be told"
+        return f"the images lie directly in {people.root}: there is no folder for each person"
     if people.images:
         return f"no person in {people.root} has two images"
     return f"{people.root} holds no images"
@@ -219,9 +219,9 @@ def _hash(*parts: str) -> int:
 
 
 def _test_people(people: set[str], seed: int) -> set[str]:
-    """Who is tested on: a tenth by hash, so that new people move no one else.
+    """The people of the test set: a tenth by hash, so that new people do not move others.
 
-    Only where that would leave one of the two sets empty, the lowest or the highest hash decides.
+    If one of the two sets would be empty, the person of lowest or highest hash moves to it.
     """
     ranked = sorted(people, key=lambda person: (_hash(str(seed), person), person))
     test = {person for person in ranked if _hash(str(seed), person) < TEST_SHARE * 2**64}

@@ -1,10 +1,10 @@
-"""Where a DeepFashion folder keeps its images and its lists, by the layouts people have.
+"""Find images and lists of DeepFashion in the folder layouts in common use.
 
 Images: ``img_highres/`` or ``img/`` with ``MEN/`` and ``WOMEN/``, or these two bare, also where
 unpacking put them into another ``img_highres/`` or ``Img/``; flat names
 (``fashionWOMEN...jpg``) in any of these, in ``train_highres/`` and ``test_highres/``, or in
 ``train/`` and ``test/``; PIDM's LMDB environments (``256-256/data.mdb``). Lists: in the root or
-one folder below it. Folders are listed once each; no name is asked for by itself.
+one folder below it. Folders are listed once each; no single file name is tested for.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _IMAGE_FOLDERS = {name for family in _FAMILIES for name in family} | set(GENDERS
 
 @dataclass
 class ImageSource:
-    """All images of one source, by what they show; the first of several is the one to use."""
+    """All images of one source, by item and view; the first of several is used."""
 
     label: str  # in messages: raw img_highres
     folders: tuple[str, ...]  # below the root, "" is the root
@@ -91,14 +91,15 @@ def read_places(root: Path) -> list[Place]:
 
 
 def _wraps(name: str) -> bool:
-    """Whether archives of images are unpacked into folders so named."""
+    """Whether it is the name of a folder that archives of images unpack to."""
     return name.lower() in {name.lower() for name in _IMAGE_FOLDERS - {*GENDERS, ""}}
 
 
 def find_images(root: Path, places: Iterable[Place], sizes: tuple[int, ...]) -> ImageSource | None:
     """The source to use: high-resolution files, else LMDB, else low-resolution files.
 
-    ``sizes``: what will be prepared, to choose an environment by. None if there is no source.
+    ``sizes``: the sides in pixels that will be prepared, to choose an LMDB environment.
+    Returns None if there is no source.
     """
     places = list(places)
     read = (_read_files(root, there) for place in places for there in _families(place))
@@ -124,7 +125,7 @@ def find_images(root: Path, places: Iterable[Place], sizes: tuple[int, ...]) -> 
 
 
 def has_images(root: Path, places: Iterable[Place]) -> bool:
-    """Whether there is at least one image of DeepFashion; no more is read than that takes."""
+    """Whether there is at least one image of DeepFashion; stops at the first."""
     places = list(places)
     folders = (f for place in places for family in _families(place) for f in family)
     return bool(_environments(root, places)) or any(
@@ -176,7 +177,7 @@ def _read_files(root: Path, folders: tuple[str, ...]) -> ImageSource | None:
 
 
 def _take(source: ImageSource, root: Path, folder: Folder) -> bool:
-    """Add what is named like DeepFashion's images; whether anything was."""
+    """Add the files named like DeepFashion's images; returns whether there are any."""
     some, here = False, root / folder.name
     source.problems += images_not_read(folder)
     for file in folder.files:
@@ -193,7 +194,7 @@ def _take(source: ImageSource, root: Path, folder: Folder) -> bool:
 
 
 def _order(name: str, folders: tuple[str, ...]) -> tuple[int, int, str]:
-    """Of two images of one name: by folder as named above, then by suffix, then by path."""
+    """Sort key of images of one name: folder in the order of ``folders``, suffix, path."""
     folder = next((i for i, f in enumerate(folders) if name.startswith(f"{f}/")), len(folders))
     return folder, SUFFIXES.index(name.rsplit(".", 1)[-1].lower()), name
 

@@ -1,4 +1,4 @@
-"""What a dataset folder offers once its lists were read: items, their views and pairs."""
+"""The items, views and pairs of a raw dataset, before any image is decoded."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from xmdpt_cli.utils.splits import SPLITS
 
 
 class ImageRef(Protocol):
-    """One image of a dataset, not yet decoded; it travels to other processes."""
+    """One image of a dataset, not yet decoded; it can be pickled."""
 
     @property
     def name(self) -> str:
@@ -29,12 +29,12 @@ class ImageRef(Protocol):
 
     @property
     def identity(self) -> str:
-        """``name`` and how it is read: what a dataset's digest is made from."""
+        """``name`` and how it is read: hashed into the dataset's digest."""
         ...
 
     @property
     def where(self) -> str:
-        """How errors of ``load`` call it: where it lies on this machine."""
+        """Its place on this machine, for error messages."""
         ...
 
     def load(self) -> Image.Image:
@@ -110,7 +110,7 @@ class Item:
     split: str  # train or test
     views: dict[str, ImageRef] = field(default_factory=dict)  # 1_front -> its image
     # fractions of the image's width and height, float64 (18, 2), NaN missing; a view that is
-    # not in here waits for OpenPose
+    # missing here gets its keypoints from OpenPose
     keypoints: dict[str, Keypoints] = field(default_factory=dict)
     pairs: list[Pair] = field(default_factory=list)
 
@@ -125,7 +125,7 @@ class Listing:
     # what was found where, for people: one sentence for all of it, then the details
     notes: list[str] = field(default_factory=list)
     layout: str = "deepfashion"  # or "people": one's own images, a folder for each person
-    # how it was asked for, to find the same again: layout, pose, seed (find_dataset)
+    # arguments of find_dataset that find the same again: layout, pose, seed, frame
     options: dict[str, Any] = field(default_factory=dict)
 
     def split(self, name: str) -> list[Item]:
@@ -142,7 +142,7 @@ class Listing:
         return sum(len(item.views) for item in self.items)
 
     def without_keypoints(self) -> int:
-        """How many images wait for OpenPose."""
+        """Number of images without keypoints, left to OpenPose."""
         return sum(len(g.views.keys() - g.keypoints.keys()) for g in self.items)
 
     def digest(self) -> str:
@@ -161,7 +161,7 @@ class Listing:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def describe(self) -> list[str]:
-        """What was found, one fact a line."""
+        """A summary of the dataset in lines of text."""
         lines = [*self.notes]
         for split in SPLITS:
             items = self.split(split)

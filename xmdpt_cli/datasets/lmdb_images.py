@@ -1,7 +1,7 @@
-"""ImageSource in an LMDB environment, as PIDM's preparation writes them (``256-256/data.mdb``).
+"""Images in an LMDB environment, as PIDM's preparation writes it (``256-256/data.mdb``).
 
-Nobody documents the keys, so they are scanned once and each is read as a DeepFashion name with
-whatever stands before it. Values are encoded images.
+The keys are not documented, so they are scanned once and each is parsed as a DeepFashion name
+with any prefix. Values are encoded images.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def read_environment(
 ) -> tuple[dict[str, list[LmdbImage]], list[str]]:
     """{item/view: its images, the best first} and the keys that are no DeepFashion name.
 
-    ``name`` is the environment's folder below ``root``. Of several keys of one image the one
+    ``name`` is the environment's folder below ``root``. Among several keys of one image, the one
     with the prefix ``wanted`` (``256-...``) is best, then the largest such number, then the
     first in order. Raises XmdptError without the lmdb library, or if it is no such environment.
     """

@@ -1,7 +1,7 @@
 """A process of its own that reads an LMDB environment once from end to end.
 
 A damaged environment does not raise an error: it ends the process that reads it (SIGBUS, SIGSEGV,
-an assertion of the library). What this process has read without harm, others can read.
+an assertion of the library). An environment that this process has read can be read by others.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main(folder: str) -> None:
         for key, value in transaction.cursor():
             left -= 1
             if left < 0:
-                sys.exit(f"{folder}/{DATA} is damaged: its tree of pages goes round in a circle")
+                sys.exit(f"{folder}/{DATA} is damaged: its tree of pages contains a cycle")
             _ = value and (value[0], value[-1])  # the pages between lie between these in the file
             sys.stdout.write(f"{bytes(key).hex()} {len(value)}\n")
     if left:

@@ -33,7 +33,7 @@ POSE = "pose"  # pose/alice/front.jpg.txt or pose/alice/front.txt
 
 @dataclass
 class OwnImages:
-    """The images that keypoints are looked for, to decide frames by their sizes."""
+    """The images that need keypoints; their sizes decide the frame of keypoint files."""
 
     root: Path
     images: dict[str, ImageRef]  # by the name below the root
@@ -46,7 +46,7 @@ class OwnImages:
         self._by_key |= {key.key: self.images[n] for n, key in keys.items() if key}
 
     def check_named(self, file: Annotations) -> None:
-        """XmdptError if no row of an annotation file is called as an image."""
+        """XmdptError if no row of an annotation file names an image."""
         if file.points and not any(name in self._by_key for name in file.points):
             name = next(iter(file.points))
             image = self.names[0] if self.names else WANTED_NAME
@@ -67,7 +67,7 @@ class OwnImages:
 
 @dataclass
 class OwnKeypoints:
-    """What is there; what is broken is a problem, and its image waits for OpenPose."""
+    """All keypoint files; a damaged one is a problem, and its image is left to OpenPose."""
 
     root: Path
     published: KeypointFiles
@@ -161,14 +161,14 @@ class OwnKeypoints:
             return None
 
     def label(self) -> str:
-        """What was used, when every image was asked for; "" for nothing."""
+        """The files that were used, after ``find`` for every image; "" for none."""
         return " and ".join(self.labels + ([] if self.beside is None else self.beside.label()))
 
     def _broken(self, file: str, err: Exception, what: str = "pose file") -> None:
         self.problems.append(Problem(file, f"{what}, left to OpenPose: {err}", kept=True))
 
     def close(self) -> list[Problem]:
-        """All problems, when every image was asked for."""
+        """All problems, after ``find`` for every image."""
         if self.beside is not None:
             self.notes += self.beside.close(alone=not self.labels)
         rows = [] if self.rows is None else list(self.rows.file.points)

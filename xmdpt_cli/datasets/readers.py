@@ -1,4 +1,4 @@
-"""What a reader of raw datasets offers: one class for each layout that people have on disk.
+"""The interface of raw dataset readers, one class for each layout.
 
 A new dataset is one file with such a class; ``find.register`` adds it to the layouts that
 ``find_dataset`` and ``xmdpt prepare --layout`` know.
@@ -33,7 +33,7 @@ class DatasetReader(Protocol):
 
     @property
     def name(self) -> str:
-        """What ``--layout`` calls it."""
+        """Its value of ``--layout``."""
         ...
 
     @property
@@ -42,7 +42,7 @@ class DatasetReader(Protocol):
         ...
 
     def detect(self, root: Path) -> float | None:
-        """How sure it is that ``root`` is such a dataset, 0 to 1; None: it is not. Must be fast."""
+        """Confidence that ``root`` is such a dataset, 0 to 1; None: it is not. Must be fast."""
         ...
 
     def read(self, root: Path, options: ReadOptions) -> Listing:

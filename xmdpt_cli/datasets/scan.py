@@ -15,7 +15,7 @@ _ABOVE = ".."
 
 
 def is_readable_image(name: str) -> bool:
-    """Whether a file so named is taken for an image."""
+    """Whether a file of this name is read as an image."""
     return is_image_name(name) and why_not_read(name) is None
 
 
@@ -25,7 +25,7 @@ def printable(name: str) -> str:
 
 
 def images_not_read(folder: Folder) -> list[Problem]:
-    """Images of types that are not read; one beside an image of the same name is not missed."""
+    """Images of unsupported types; ``kept`` beside a readable image of the same name."""
     read = {name.rsplit(".", 1)[0] for name in folder.files if is_readable_image(name)}
     found = [(name, why_not_read(name)) for name in folder.files]
     return [
@@ -51,7 +51,7 @@ class Folder:
 
 @dataclass
 class Scan:
-    """One reading of the folders below ``root``; ``problems`` says what could not be read."""
+    """One reading of the folders below ``root``; ``problems`` lists what could not be read."""
 
     root: Path
     problems: list[Problem] = field(default_factory=list)
@@ -67,8 +67,8 @@ class Scan:
         try:
             before = self._seen.setdefault(_identity(path), name)
             if before != name:
-                whom = {"": "the root", _ABOVE: "a folder above the root"}.get(before, before)
-                what = f"a link to a folder that is read already, not followed: {whom}"
+                target = {"": "the root", _ABOVE: "a folder above the root"}.get(before, before)
+                what = f"a link to a folder that is read already, not followed: {target}"
                 self.problems.append(Problem(printable(name), what, kept=True))
                 return None
             return self._sort(name, path)
@@ -82,7 +82,7 @@ class Scan:
             for entry in entries:
                 if is_hidden(entry.name):
                     continue
-                try:  # d_type answers for all but links: no stat for each name
+                try:  # d_type is known for all but links: no stat for each name
                     folder = entry.is_dir()
                     kind = found.files if entry.is_file() else found.broken
                     kind = found.folders if folder else kind

@@ -1,4 +1,4 @@
-"""ImageSource whose bytes lie on this machine; find those that were saved twice, reading little."""
+"""Size and equality of stored images, without decoding them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def stored_image_size(image: ImageRef) -> Size | None:
 
 def as_padded(image: ImageRef) -> ImageRef:
     """The same image, its grey columns cut off when it is loaded."""
-    return replace(image, padded=True)  # type: ignore[type-var]  # each of ours is a dataclass
+    return replace(image, padded=True)  # type: ignore[type-var]  # all implementations are dataclasses
 
 
 @dataclass
@@ -36,7 +36,7 @@ class Sameness:
     _known: dict[tuple[str, str], bool] = field(default_factory=dict)
 
     def same(self, one: ImageRef, other: ImageRef) -> bool:
-        """Whether both are the same file; False where that was not looked at."""
+        """Whether both are the same file; False if they were not compared."""
         key = (min(one.identity, other.identity), max(one.identity, other.identity))
         if key not in self._known:
             self._known[key] = self._compare(one, other)

@@ -108,10 +108,10 @@ class RelativePositionBias(nn.Module):
 def relative_position_index(side: int, device: torch.device | str = "cpu") -> Tensor:
     """(T, T) rows of the bias table: (dy + s - 1)(2s - 1) + dx + s - 1, d = query minus key."""
     positions = torch.arange(side, device=device)
-    y, x = (p.flatten() for p in torch.meshgrid(positions, positions, indexing="ij"))
-    dy = y[:, None] - y[None, :] + side - 1
-    dx = x[:, None] - x[None, :] + side - 1
-    return dy * (2 * side - 1) + dx
+    offset = positions[:, None] - positions[None, :] + side - 1  # (s, s), along one axis
+    rows, columns = offset * (2 * side - 1), offset
+    # (y query, x query, y key, x key): one operation on T * T entries
+    return (rows[:, None, :, None] + columns[None, :, None, :]).reshape(side**2, side**2)
 
 
 class ScaledDotProductAttention(nn.Module):

@@ -1,4 +1,4 @@
-"""The folder of a dataset that is being prepared: what it was begun from, and its manifest."""
+"""The output folder of a preparation: its settings in prepare.json, and its manifest."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 from xmdpt_cli.data.index import ShardIndex, write_json
 from xmdpt_cli.data.manifest import (
-    BEGUN,
     BESIDE,
     FORMAT,
     MANIFEST,
     OPTIONS,
+    SETTINGS,
     VERSION,
     finished_manifest,
     read_manifest,
@@ -60,24 +60,25 @@ def describe_poses(settings: Settings) -> dict[str, Any]:
     return {"kind": "listed"} if settings.detector is None else settings.detector.describe()
 
 
-def begin(store: Store, begun: dict[str, Any], meeting: Meeting, keep: bool) -> None:
-    """Rank 0 claims the folder; the others wait for that and compare. ``keep``: the manifest of a
-    dataset with damaged shards stays until there is a new one.
+def start_or_resume(store: Store, settings: dict[str, Any], meeting: Meeting, keep: bool) -> None:
+    """Rank 0 writes prepare.json or compares with it; the other ranks wait for it and compare.
+
+    ``keep``: keep the manifest of a dataset with damaged shards until a new one is written.
 
     Raises XmdptError if the folder holds something else, or was begun from something else.
     """
     if meeting.world.rank == 0:
-        claim_folder(store, begun)
+        claim_folder(store, settings)
         if meeting.world.size == 1:
             remove_parts(store)
         if not keep and finished_manifest(store) is None:
             store.remove(MANIFEST)  # a shard was lost: not finished any more
     else:
-        meeting.wait(lambda: check_begun(store, begun), "rank 0 to begin")
+        meeting.wait(lambda: check_settings(store, settings), "rank 0 to start")
 
 
-def left_out(store: Store) -> set[str] | None:
-    """The images that a finished dataset was made without; None: it is not finished."""
+def skipped_files(store: Store) -> set[str] | None:
+    """The image files that a finished dataset skipped; None if it is not finished."""
     try:
         return {str(file) for file, _ in read_manifest(store)["skipped"]}
     except XmdptError:
@@ -85,29 +86,29 @@ def left_out(store: Store) -> set[str] | None:
 
 
 def claim_folder(out: Store, fingerprint: dict[str, Any]) -> None:
-    """Make ``out`` the folder of this fingerprint, or recognise it as such.
+    """Write the settings into a new folder, or check that it was started with the same.
 
     Raises XmdptError if the folder holds something else, or was begun from something else,
     naming what differs.
     """
     try:
-        if check_begun(out, fingerprint):
+        if check_settings(out, fingerprint):
             return
-        refuse_strangers(out)
-        write_json(out, BEGUN, fingerprint)
+        check_output_folder(out)
+        write_json(out, SETTINGS, fingerprint)
     except OSError as err:
         raise XmdptError(f"cannot prepare into {out.url}: {err}", "choose another --out") from None
 
 
-def refuse_strangers(out: Store) -> None:
-    """XmdptError if the folder holds something and was not made by prepare, or is read only."""
+def check_output_folder(out: Store) -> None:
+    """Raises XmdptError if the folder is not empty and not made by prepare, or is read-only."""
     if out.read_only:
         raise XmdptError(
             f"cannot prepare into {out.url}: web servers are read only",
             "give a folder, or a URL that can be written: sftp://, s3://, gs://",
         )
     names = out.names()
-    if BEGUN not in names and any(
+    if SETTINGS not in names and any(
         not name.startswith(BESIDE) and not left_by_system(name) for name in names
     ):
         raise XmdptError(
@@ -116,37 +117,37 @@ def refuse_strangers(out: Store) -> None:
         )
 
 
-def check_begun(out: Store, fingerprint: dict[str, Any]) -> bool | None:
-    """True if ``out`` was begun with this fingerprint, None if it was not begun.
+def check_settings(out: Store, fingerprint: dict[str, Any]) -> bool | None:
+    """True if ``out`` was started with these settings, None if it was not started.
 
-    Raises XmdptError if it was begun with another one, naming what differs.
+    Raises XmdptError, naming the differences, if it was started with other settings.
     """
     try:
-        data = out.read(BEGUN)
+        data = out.read(SETTINGS)
     except FileNotFoundError:
         return None
-    begun = records.parse(dict[str, Any], data, f"{out.url}/{BEGUN}")
-    _refuse_other(out, begun, fingerprint)
+    recorded = records.parse(dict[str, Any], data, f"{out.url}/{SETTINGS}")
+    _refuse_other(out, recorded, fingerprint)
     return True
 
 
 def remove_parts(out: Store) -> None:
-    """Remove what killed processes left half-written; nobody may be writing."""
+    """Remove the unfinished files of killed processes. No process may be writing to ``out``."""
     for name in out.names():
         if name.endswith(".part") and is_plain(name):
             out.remove(name)
 
 
-def _refuse_other(out: Store, begun: dict[str, Any], wanted: dict[str, Any]) -> None:
+def _refuse_other(out: Store, recorded: dict[str, Any], wanted: dict[str, Any]) -> None:
     old, new = (
         _flat({name: value for name, value in content.items() if name != OPTIONS})
-        for content in (begun, json.loads(json.dumps(wanted)))
+        for content in (recorded, json.loads(json.dumps(wanted)))
     )
     differing = [name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name)]
-    if _of_other_table(old, new):
-        of_table = {f"encoders.{part}.{key}" for part in DINOS for key in _TABLE_KEYS}
-        if set(differing) <= of_table and finished_manifest(out) is not None:
-            return  # nothing more is written into it: it is used as it is
+    if _has_other_position_table(old, new):
+        of_position_table = {f"encoders.{part}.{key}" for part in DINOS for key in _TABLE_KEYS}
+        if set(differing) <= of_position_table and finished_manifest(out) is not None:
+            return  # a finished dataset is used as it is
         raise XmdptError(
             f"{out.url} was begun by an earlier version, which resized DINOv2's position table "
             f"otherwise: its tokens differ by {DIFFERENCE} from the published ones, which this "
@@ -165,11 +166,11 @@ def _refuse_other(out: Store, begun: dict[str, Any], wanted: dict[str, Any]) -> 
         )
 
 
-#: what of a DINOv2's record says how an earlier version ran it
+#: the fields of a DINOv2's record that depend on how an earlier version ran it
 _TABLE_KEYS = (POSITION_TABLE, "autocast", "dtype")
 
 
-def _of_other_table(old: dict[str, Any], new: dict[str, Any]) -> bool:
+def _has_other_position_table(old: dict[str, Any], new: dict[str, Any]) -> bool:
     """Whether two sets of settings name the same DINOv2 with different position tables, one of them
     that of an earlier version; other settings may differ besides."""
     files = [f"encoders.{part}.sha256" for part in DINOS]
@@ -195,12 +196,12 @@ def make_manifest(
     problems: list[Problem],
     size: int,
     encoders: dict[str, Any],
-    more: dict[str, Any] | None = None,
+    extra: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write dataset.json from the shards that are there; XmdptError if they hold nothing.
+    """Write dataset.json for these shards; XmdptError if they hold no pair.
 
-    ``skipped`` of the dataset is all that is not in it, (file, reason); that of a shard what was
-    to be in this shard.
+    The dataset's ``skipped`` lists (file, reason) of everything left out, a shard's ``skipped``
+    only what was planned for that shard. ``extra``: more fields of the manifest.
     """
     counts = {split: _counts([i for i in indexes if i.split == split]) for split in SPLITS}
     skipped = [(p.file, p.reason) for p in problems if not p.kept]
@@ -214,7 +215,7 @@ def make_manifest(
         "resolution": size,
         "toy": bool(encoders.get("toy", False)),
         "counts": counts,
-        **(more or {}),
+        **(extra or {}),
         "encoders": encoders,
         "shards": [
             {

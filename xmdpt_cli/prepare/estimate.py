@@ -1,4 +1,4 @@
-"""What a preparation will take, before it begins: images, pairs, bytes, and measured time."""
+"""Estimate a preparation before it starts: images, pairs, bytes, and measured time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from xmdpt_cli.prepare.plan import ShardPlan
 from xmdpt_cli.utils.splits import SPLITS
 
 _ITEMS = 8  # decoded to measure
-_VIEWS = 8  # shown to the networks to measure
+_VIEWS = 8  # encoded to measure
 _LONG = 5.0  # seconds: a first call this long is not repeated
 
 
@@ -31,10 +31,10 @@ class Estimate:
     undetected: int  # images that wait for OpenPose
     decode_seconds: float  # an image, on one core
     encode_seconds: float | None  # an image, both orientations; None: not measured
-    detect_seconds: float | None  # an image OpenPose looks at; None: not measured
+    detect_seconds: float | None  # an image that OpenPose processes; None: not measured
 
     def seconds(self, workers: int, world: int, apart: bool) -> float | None:
-        """Time for all of it; ``apart``: networks do not use the cores. None if not known."""
+        """Total seconds; ``apart``: the networks do not run on the CPU. None if not measured."""
         if self.encode_seconds is None or (self.undetected and self.detect_seconds is None):
             return None
         images = sum(self.images.values())
@@ -54,12 +54,12 @@ def estimate(
 
     Without ``encoders`` bytes are those of the published networks (257 x 1536 and 257 x 768
     tokens, 8 x size/8 x size/8 moments) and the networks' time stays unknown.
-    Raises XmdptError if none of the images looked at can be used.
+    Raises XmdptError if none of the sampled images can be used.
     """
     items = [item for plan in plans for item in plan.items]
-    begun = time.perf_counter()
+    start = time.perf_counter()
     views = _decode_some(items, sizes)
-    decoding = (time.perf_counter() - begun) / len(views)
+    decoding = (time.perf_counter() - start) / len(views)
     few = views[:_VIEWS]
     detecting = _time_detector(few, detector) if detector else None
     encoding = _time_encoders(few, encoders, tokens) if encoders else None
@@ -78,7 +78,7 @@ def estimate(
 
 
 def _view_bytes(views: Sequence[DecodedView], size: int, tokens: str) -> float:
-    """What one view takes in a shard, mean."""
+    """Mean bytes of one view in a shard."""
     image = float(np.mean([_padded(len(view.sized[size].png)) for view in views]))
     features = views[0].sized[size].features
     count = (
@@ -97,18 +97,18 @@ def _decode_some(items: Sequence[Item], sizes: Sequence[int]) -> list[DecodedVie
     views = [view for item in decoded for view in item.views.values()]
     if not views:
         first = "; ".join(f"{file}: {why}" for item in decoded for file, why in item.skipped[:1])
-        raise XmdptError(f"none of the first images looked at can be used ({first})")
+        raise XmdptError(f"none of the sampled images can be used ({first})")
     return views
 
 
 def _time_detector(views: Sequence[DecodedView], detector: PoseDetector) -> float | None:
-    """Seconds an image takes OpenPose; None if it has to look at none of these."""
+    """Seconds an image takes OpenPose; None if all of these have keypoints."""
     images = [view.image for view in views if view.image is not None]
     if not images:
         return None
-    begun = time.perf_counter()
+    start = time.perf_counter()
     detector.keypoints_batch(images)
-    return (time.perf_counter() - begun) / len(images)
+    return (time.perf_counter() - start) / len(images)
 
 
 def _time_encoders(
@@ -128,9 +128,9 @@ def _time_encoders(
 def _timed(
     views: Sequence[DecodedView], encoders: Mapping[int, FeatureEncoder], tokens: str
 ) -> float:
-    begun = time.perf_counter()
+    start = time.perf_counter()
     encode_views(views, encoders, tokens)  # its result is on the CPU: a GPU has finished
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 def _padded(count: int) -> int:

@@ -1,4 +1,4 @@
-"""What a check found, for people and for programs."""
+"""The findings of a check, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-# Of one kind in one shard so many are kept: a shard that is damaged throughout is one finding,
-# not a hundred thousand.
+# Findings kept per shard and kind; a shard that is damaged throughout would have 100,000.
 KEPT = 20
 
 HARMLESS = {"stray-part", "stray-file", "stray-shard", "settings-missing", "settings-broken"}
@@ -15,7 +14,7 @@ HARMLESS = {"stray-part", "stray-file", "stray-shard", "settings-missing", "sett
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong, where, and what to do about it."""
+    """One defect: what is wrong, where, and how to fix it."""
 
     kind: str  # for programs: shard-missing, not-finite, ...
     message: str
@@ -26,7 +25,7 @@ class Finding:
 
     @property
     def harmless(self) -> bool:
-        """Whether training on the dataset is not touched by it."""
+        """Whether it does not affect training on the dataset."""
         return self.kind in HARMLESS
 
     def where(self) -> str:
@@ -35,19 +34,19 @@ class Finding:
         return ", ".join(part for part in (self.shard, inside) if part)
 
     def line(self) -> str:
-        """Where, and what, in one line."""
+        """Place and message in one line."""
         where = self.where()
         return f"{where}: {self.message}" if where else self.message
 
 
 @dataclass
 class CheckReport:
-    """All findings in the order of the shards, and how much was looked at."""
+    """All findings in the order of the shards, and how much was checked."""
 
     place: str
     deep: bool  # whether the shards' content was read
     findings: list[Finding] = field(default_factory=list)
-    shards: int = 0  # there should be
+    shards: int = 0  # expected
     items: int = 0  # seen in usable shards, as the next three
     views: int = 0
     pairs: int = 0
@@ -62,7 +61,7 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """Whether the dataset can be relied upon; harmless findings do not count."""
+        """Whether there are only harmless findings."""
         return all(finding.harmless for finding in self.findings)
 
     @property
@@ -71,7 +70,7 @@ class CheckReport:
         return {where: count - KEPT for where, count in self._counts.items() if count > KEPT}
 
     def lines(self) -> list[str]:
-        """The findings for people: what and where, then what to do, once a hint."""
+        """The findings as text; a hint that several findings share is given once, after them."""
         lines, hint = [], ""
         for finding in self.findings:
             if hint and finding.hint != hint:

@@ -5,10 +5,10 @@ A shard goes through these stages, an item at a time (``make_shard``):
     decode and resize (``decode``, on ``workers``) -> keypoints where the listing has none
     (``features``) -> VAE moments and DINOv2 tokens (``features``) -> write (``shard_writer``)
 
-The folder then holds ``prepare.json`` (what it is made from, written first), the shards with their
+The folder then holds ``prepare.json`` (the settings, written first), the shards with their
 indexes, and ``dataset.json`` (the manifest, written last). Interrupted at any point, the same call
-continues with the shards that are not whole and ends with the same bytes as an undisturbed run,
-whether one process makes them or many. (On a CPU the networks' rounding depends on torch's number
+continues with the unfinished shards and ends with the same bytes as an undisturbed run,
+whether one process or many make them. (On a CPU the networks' rounding depends on torch's number
 of threads: bytes are compared at the same number.)
 """
 
@@ -27,12 +27,12 @@ from xmdpt_cli.datasets.listing import Listing
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.files import only_process
 from xmdpt_cli.prepare.dataset_folder import (
-    begin,
     describe_poses,
     fingerprint,
-    left_out,
     make_manifest,
     remove_parts,
+    skipped_files,
+    start_or_resume,
 )
 from xmdpt_cli.prepare.features import TOKEN_TYPES, FeatureEncoder, PoseDetector
 from xmdpt_cli.prepare.make_shard import Settings, Target, make_shard
@@ -82,10 +82,10 @@ def prepare_datasets(
     or ``"fp8"`` with a scale a token; ``batch_size``: images per call of an encoder; ``limit``: at
     most so many items per split; ``strict``: the first image that cannot be used is an error;
     ``workers``: processes that decode ahead of the encoders (0: threads of this process; a script
-    that asks for processes needs ``if __name__ == "__main__"``); ``world``: which of how many
-    processes this is, all called alike; each returns when all are done; ``remake``: shards to make
-    again though they are there, in one process. Each is replaced when its successor is whole and
-    read back, the manifest last.
+    that uses processes needs ``if __name__ == "__main__"``); ``world``: rank and number of
+    processes, all called with the same arguments; each returns when all have
+    finished; ``remake``: existing shards to make again, in one process. Each is replaced once its
+    successor is complete and read back, the manifest last.
 
     Returns the manifests by size. A finished folder returns at once. Raises XmdptError if a folder
     holds something else or was begun with other settings, if the encoder gives values that are not
@@ -111,10 +111,10 @@ def prepare_datasets(
         meeting = Meeting(targets[0].store, world)
         try:
             for target in targets:
-                begun = fingerprint(listing, target, settings, items_per_shard, limit)
-                begin(target.store, begun, meeting, keep=remake is not None)
+                recorded = fingerprint(listing, target, settings, items_per_shard, limit)
+                start_or_resume(target.store, recorded, meeting, keep=remake is not None)
             if remake is not None:
-                settings = replace(settings, left_out=left_out(targets[0].store))
+                settings = replace(settings, left_out=skipped_files(targets[0].store))
             plans = plan_shards(listing, items_per_shard, limit)
             made = _make_shards(targets, plans, settings, workers, meeting, remake or (), progress)
             manifests = {
@@ -122,7 +122,7 @@ def prepare_datasets(
                 for target in targets
             }
         except BaseException as err:
-            with suppress(Exception):  # the first error is the one to be shown
+            with suppress(Exception):  # the first error is the one to report
                 meeting.beat(failure=str(err) or type(err).__name__)
             raise
         meeting.close()
@@ -138,7 +138,7 @@ def _make_shards(
     remake: Collection[str],
     progress: Progress,
 ) -> dict[tuple[int, str], ShardIndex]:
-    """Make this rank's shards that are not whole; all of this rank's indexes by (size, name)."""
+    """Make the unfinished shards of this rank; returns all of its indexes by (size, name)."""
     mine = share(plans, meeting.world)
     made: dict[tuple[int, str], ShardIndex] = {}
     missing: dict[str, list[Target]] = {}
@@ -199,10 +199,10 @@ def _finish(
     for plan in plans:
         index = made.get((target.size, plan.name))
         if index is None:
-            index = meeting.wait(partial(_whole, store, plan.name), plan.name)
+            index = meeting.wait(partial(_finished_index, store, plan.name), plan.name)
         indexes.append(index)
     if meeting.world.size > 1:
-        remove_parts(store)  # what ranks of an interrupted run left: nobody writes any more
+        remove_parts(store)  # of an interrupted run; all ranks have finished writing
     return make_manifest(
         store,
         indexes,
@@ -213,8 +213,8 @@ def _finish(
     )
 
 
-def _whole(store: Store, name: str) -> ShardIndex | None:
-    """The index of a shard that another rank makes, once it is there."""
+def _finished_index(store: Store, name: str) -> ShardIndex | None:
+    """The index of a shard that another rank makes; None until it is finished."""
     return None if store.size(index_name(name)) is None else read_index(store, name)
 
 
@@ -227,7 +227,7 @@ def _check(
     limit: int | None,
     workers: int,
 ) -> None:
-    """ConfigError for numbers that make no sense."""
+    """Raises ConfigError for impossible arguments."""
     numbers = {"items_per_shard": items_per_shard, "batch_size": batch_size, "limit": limit}
     for name, value in [*(("size", size) for size in outs), *numbers.items()]:
         if value is not None and value < 1:

@@ -1,4 +1,4 @@
-"""What a prepared dataset records of how it was made, and whether options and a root fit to it."""
+"""How a dataset was prepared (prepare.json), and whether options and a dataset root match it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import Annotated, Any
 from annotated_types import Ge
 from typing_extensions import NotRequired, TypedDict
 
-from xmdpt_cli.data.manifest import BEGUN, OPTIONS
+from xmdpt_cli.data.manifest import OPTIONS, SETTINGS
 from xmdpt_cli.datasets.listing import Listing
 from xmdpt_cli.encoders.identity import PARTS, EncodersRecord, encoder_difference
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.storage.stores import Store
 from xmdpt_cli.utils import records
 
-ANEW = "prepare it again into a new folder"
+PREPARE_AGAIN = "prepare it again into a new folder"
 Positive = Annotated[int, Ge(1)]
 
 
-class Made(TypedDict):
-    """The raw dataset it was made from."""
+class SourceRecord(TypedDict):
+    """The raw dataset that was prepared."""
 
     sha256: str
     images: int
@@ -36,7 +36,7 @@ class Poses(TypedDict):
 
 
 class Options(TypedDict):
-    """Those of the command that decide what is read; absent in datasets of earlier versions."""
+    """Options of the command that decide what is read; absent in datasets of earlier versions."""
 
     layout: NotRequired[str]
     pose: NotRequired[str]
@@ -45,14 +45,14 @@ class Options(TypedDict):
     batch_size: NotRequired[Positive]
 
 
-class Begun(TypedDict):
+class SettingsRecord(TypedDict):
     """prepare.json."""
 
     resolution: Positive
     tokens: str
     limit: Positive | None
     items_per_shard: Positive
-    dataset: Made
+    dataset: SourceRecord
     poses: Poses
     encoders: EncodersRecord
     options: NotRequired[Options]
@@ -68,14 +68,15 @@ class Record:
 
     @classmethod
     def read(cls, store: Store) -> Record:
-        """XmdptError where there is no readable record."""
+        """Raises XmdptError if prepare.json is missing or damaged."""
         try:
-            data = store.read(BEGUN)
+            data = store.read(SETTINGS)
         except OSError:
             raise XmdptError(
-                f"{store.url}/{BEGUN}, which says how the dataset was made, is not there", ANEW
+                f"{store.url}/{SETTINGS}, which records how the dataset was made, is not there",
+                PREPARE_AGAIN,
             ) from None
-        content = records.parse(Begun, data, f"{store.url}/{BEGUN}", ANEW)
+        content = records.parse(SettingsRecord, data, f"{store.url}/{SETTINGS}", PREPARE_AGAIN)
         return cls(store, content, dict(content.get(OPTIONS, {})))
 
     @property
@@ -87,7 +88,7 @@ class Record:
         return self.options.get(name, given.get(name, default))
 
     def refuse(self, given: Mapping[str, Any]) -> None:
-        """ConfigError naming every option in ``given`` that says otherwise than the record."""
+        """Raises ConfigError naming every option in ``given`` that differs from the record."""
         recorded = {
             **self.options,
             "tokens": self.content["tokens"],
@@ -122,19 +123,19 @@ class Record:
             beside = self.store.folder / "encoders" / folder
             if (beside / "config.json").is_file():
                 return str(beside)
-        made = self.content["encoders"][name]
-        if made.get("toy"):
+        recorded = self.content["encoders"][name]
+        if recorded.get("toy"):
             raise XmdptError(
-                f"{self.store.url} was prepared with a toy network ({made['id']}), which is not in "
-                f"{self.store.url}/encoders",
+                f"{self.store.url} was prepared with a toy network ({recorded['id']}), which "
+                f"is not in {self.store.url}/encoders",
                 "name the folder that holds it: --encoders DIR",
             )
-        return str(made["id"])
+        return str(recorded["id"])
 
     def refuse_network(self, name: str, now: Mapping[str, Any], where: str) -> None:
         """XmdptError unless the network at ``where``, described as ``now``, is the recorded one."""
-        made = self.content["encoders"][name]
-        differs = encoder_difference(made, now, exact=True)
+        recorded = self.content["encoders"][name]
+        differs = encoder_difference(recorded, now, exact=True)
         if differs:
             raise XmdptError(
                 f"{where} is not the network that {self.store.url} was prepared with ({differs})",
@@ -143,23 +144,24 @@ class Record:
 
     def refuse_detector(self, now: Mapping[str, Any]) -> None:
         """XmdptError unless OpenPose is the recorded one."""
-        made = self.content["poses"]
-        if made.get("sha256") != now.get("sha256"):
+        recorded = self.content["poses"]
+        if recorded.get("sha256") != now.get("sha256"):
             raise XmdptError(
-                f"another OpenPose found the keypoints of {self.store.url} ({made.get('id')})",
+                f"the keypoints of {self.store.url} were detected by another OpenPose "
+                f"({recorded.get('id')})",
                 "name its file: --openpose FILE",
             )
 
     def refuse_root(self, listing: Listing) -> None:
         """XmdptError unless ``listing`` is what the dataset was made from."""
-        made = self.content["dataset"]
-        if made["sha256"] == listing.digest():
+        recorded = self.content["dataset"]
+        if recorded["sha256"] == listing.digest():
             return
-        there = f"{made['images']} images of {made['items']} items"
+        there = f"{recorded['images']} images of {recorded['items']} items"
         found = f"{listing.images()} of {len(listing.items)}"
         what = f"it holds {found}, not {there}"
-        if (made["images"], made["items"]) == (listing.images(), len(listing.items)):
-            what = "its images' names, pairs or keypoints are others"
+        if (recorded["images"], recorded["items"]) == (listing.images(), len(listing.items)):
+            what = "the names of its images, its pairs or its keypoints differ"
         problems = [f"{p.file}: {p.reason}" for p in listing.problems if not p.kept][:3]
         hint = "give the folder it was prepared from as --root; nothing was changed"
         if not self.options:

@@ -1,4 +1,4 @@
-"""Writes WebDataset shards, and for each an index of where its members and tensors begin.
+"""Writes WebDataset shards, and for each an index with the offsets of its members and tensors.
 
 A sample is one item. For every view it holds ``KEY.VIEW.png`` (the prepared image),
 ``KEY.VIEW.keypoints.npy`` (float64 (18, 2), pixels, NaN missing) and ``KEY.VIEW.safetensors``
@@ -24,8 +24,9 @@ import webdataset as wds
 from numpy.typing import NDArray
 from safetensors.torch import save as save_safetensors
 
-from xmdpt_cli.data.index import SamplePlace, ShardIndex, TensorPlace, ViewPlace, write_index
+from xmdpt_cli.data.index import SamplePlace, ShardIndex, ViewPlace, write_index
 from xmdpt_cli.files import sha256_of
+from xmdpt_cli.prepare.verify_sample import Member, read_tensors
 from xmdpt_cli.storage.stores import Store
 
 _BLOCK = 512  # bytes of a tar header; members are padded to multiples of it (POSIX ustar)
@@ -42,10 +43,10 @@ class ViewData:
 
 
 class ShardWriter:
-    """Writes one shard; after ``finish`` the tar and its index are there, before that neither.
+    """Writes one shard. The tar and its index exist only after ``finish``.
 
     As a context manager it removes the unfinished file if the block raises. ``verify``: the file is
-    read back from the disk and compared before it gets its name.
+    read back from the disk and compared before it is renamed to its final name.
     """
 
     def __init__(self, store: Store, name: str, split: str, *, verify: bool = False) -> None:
@@ -54,7 +55,7 @@ class ShardWriter:
         self.samples: list[SamplePlace] = []
         self._part = store.scratch(name)
         self._file = _HashedFile(self._part)
-        # plain bytes in, and nothing of the user or of the time
+        # members are bytes already; no owner and no time, so that equal content gives equal bytes
         self._tar = wds.TarWriter(
             self._file, user="", group="", mode=0o644, mtime=0, encoder=False, compress=False
         )
@@ -99,18 +100,18 @@ class ShardWriter:
         assert offset == self._tar.tarstream.offset
         places = {}
         for view in sorted(views):
-            begin, _ = stored = ranges[f"{view}.safetensors"]
+            stored = f"{view}.safetensors"
             places[view] = ViewPlace(
                 views[view].file,
                 ranges[f"{view}.png"],
                 ranges[f"{view}.keypoints.npy"],
-                stored,
-                _tensor_places(members[f"{view}.safetensors"], begin),
+                ranges[stored],
+                read_tensors(Member(stored, ranges[stored][0], members[stored])),
             )
         self.samples.append(SamplePlace(key, list(pairs), places))
 
     def finish(self, skipped: list[tuple[str, str]]) -> ShardIndex:
-        """End the tar, give it its name, write its index."""
+        """Close the tar, rename it to its final name, and write its index."""
         self._tar.close()
         self._file.flush()
         os.fsync(self._file.fileno())
@@ -135,16 +136,3 @@ class _HashedFile(io.BufferedWriter):
     def write(self, data: Any) -> int:
         self.sha256.update(data)
         return super().write(data)
-
-
-def _tensor_places(stored: bytes, offset: int) -> dict[str, TensorPlace]:
-    """Read a safetensors header: u64 length, JSON, then the data the offsets count from."""
-    length = int.from_bytes(stored[:8], "little")
-    header = json.loads(stored[8 : 8 + length])
-    return {
-        name: TensorPlace(
-            entry["dtype"], tuple(entry["shape"]), offset + 8 + length + entry["data_offsets"][0]
-        )
-        for name, entry in header.items()
-        if name != "__metadata__"
-    }

@@ -10,12 +10,12 @@ from typing import Any
 
 from xmdpt_cli.data.index import index_name
 from xmdpt_cli.data.manifest import (
-    BEGUN,
     BESIDE,
     FORMAT,
     MANIFEST,
     OPTIONS,
     RUN_AGAIN,
+    SETTINGS,
     VERSION,
     Kind,
     read_manifest,
@@ -46,7 +46,7 @@ def check_dataset(store: Store, *, deep: bool = True, progress: Progress = silen
     names = _names(store)
     manifest = _manifest(store, names, report)
     settings = read_settings(store)
-    _settings(settings, manifest, BEGUN in names, report)
+    _settings(settings, manifest, SETTINGS in names, report)
     resolution = (manifest or settings or {}).get("resolution")
     resolution = resolution if isinstance(resolution, int) else None
     entries = {str(entry["name"]): entry for entry in manifest["shards"]} if manifest else {}
@@ -88,7 +88,7 @@ def check_dataset(store: Store, *, deep: bool = True, progress: Progress = silen
 def _names(store: Store) -> list[str]:
     """The files in the folder; of a web server, which lists none, only the two known ones."""
     if store.read_only:
-        return [name for name in (BEGUN, MANIFEST) if store.size(name) is not None]
+        return [name for name in (SETTINGS, MANIFEST) if store.size(name) is not None]
     return store.names()
 
 
@@ -102,7 +102,7 @@ def try_manifest(store: Store) -> dict[str, Any] | XmdptError:
 
 def read_settings(store: Store) -> dict[str, Any] | None:
     """prepare.json, None if it is missing or not readable."""
-    return _json_object(store, BEGUN, dict[str, Any])
+    return _json_object(store, SETTINGS, dict[str, Any])
 
 
 def _json_object(store: Store, name: str, schema: Any) -> dict[str, Any] | None:
@@ -117,7 +117,7 @@ def _manifest(store: Store, names: list[str], report: CheckReport) -> dict[str, 
     manifest = try_manifest(store)
     if not isinstance(manifest, XmdptError):
         return manifest
-    if MANIFEST not in names and BEGUN not in names:
+    if MANIFEST not in names and SETTINGS not in names:
         raise manifest  # no prepared dataset at all
     kind = _json_object(store, MANIFEST, Kind)
     if kind is not None and (kind["format"], kind["version"]) != (FORMAT, VERSION):
@@ -135,19 +135,19 @@ def _settings(
 ) -> None:
     if settings is None:
         kind, state = ("broken", "not readable") if exists else ("missing", "missing")
-        message = f"{BEGUN}, which records what it was made from, is {state}"
+        message = f"{SETTINGS}, which records what it was made from, is {state}"
         hint = "training works; to make a shard again, prepare into a new folder"
         report.add(Finding(f"settings-{kind}", message, hint))
         return
     for name in ("resolution", "encoders"):
         if manifest is not None and manifest.get(name) != settings.get(name):
-            message = f"{MANIFEST} and {BEGUN} do not agree on {name}"
+            message = f"{MANIFEST} and {SETTINGS} do not agree on {name}"
             hint = "one of them is from another folder: copy the dataset again"
             report.add(Finding("settings-differ", message, hint))
 
 
 def _strays(names: Iterable[str], shards: list[str], report: CheckReport) -> None:
-    known = {MANIFEST, BEGUN, *BESIDE, *REPORTS, *shards, *map(index_name, shards)}
+    known = {MANIFEST, SETTINGS, *BESIDE, *REPORTS, *shards, *map(index_name, shards)}
     for name in names:
         if name in known or left_by_system(name):
             continue

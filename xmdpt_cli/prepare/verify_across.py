@@ -1,4 +1,4 @@
-"""Verify what only shows over all shards together: counts, duplicates, tensors, keypoints."""
+"""Verify what concerns all shards together: counts, duplicates, tensors, keypoints."""
 
 from __future__ import annotations
 

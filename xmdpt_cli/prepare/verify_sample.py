@@ -195,7 +195,11 @@ def _view(
 
 
 def read_tensors(member: Member) -> dict[str, TensorPlace]:
-    """Where every tensor begins, counted from the tar's beginning; ValueError if damaged."""
+    """The places of all tensors of a safetensors member, with offsets from the start of the tar.
+
+    The format: length of the header (u64), the header (JSON), then the data, from which the
+    header's offsets count. Raises ValueError if the member is damaged.
+    """
     length = int.from_bytes(member.data[:8], "little")
     if 8 + length > len(member.data):
         raise ValueError("its header is longer than the file")

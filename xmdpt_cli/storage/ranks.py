@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 BEAT = ".rank-"  # .rank-1.json
 _BEAT_EVERY = 10.0  # seconds
+_POLL_FOLDER, _POLL_REMOTE = 0.2, 5.0  # seconds between two reads of the other ranks
 _PATIENCE = 1200.0  # seconds without a beat: longer than one encoder call on a slow processor
 
 
@@ -46,7 +47,7 @@ class Meeting:
     def __init__(self, store: Store, world: World, patience: float = _PATIENCE) -> None:
         self.store, self.world, self.patience = store, world, patience
         self._token, self._count, self._last = uuid.uuid4().hex, 0, -_BEAT_EVERY
-        self._poll = 0.2 if store.folder is not None else 5.0
+        self._poll = _POLL_REMOTE if store.folder is None else _POLL_FOLDER
         # heartbeats of an earlier, interrupted run do not count
         self._stale = {rank: self._read(rank) for rank in self._others()}
         self.beat()

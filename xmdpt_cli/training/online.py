@@ -13,9 +13,8 @@ from typing import Any
 import torch
 
 from xmdpt_cli.data.collate import Batch
-from xmdpt_cli.data.crops import Crop, sample_crop
 from xmdpt_cli.data.loader import BrokenShards, LoaderConfig, PairDataset
-from xmdpt_cli.data.pair_images import PairImages, load_pair_images
+from xmdpt_cli.data.pair_images import Crop, PairImages, load_pair_images, sample_crop
 from xmdpt_cli.data.sampler import PairSampler
 from xmdpt_cli.encoders.bundle import Encoders
 from xmdpt_cli.encoders.dino import Dino, pose_input
@@ -29,7 +28,7 @@ class OnlineLoader:
     """``TrainLoader`` that computes the features: same arguments, same pairs, same interface.
 
     The pairs, and which are swapped and mirrored, are those of ``TrainLoader`` with the same
-    arguments. Both images of a pair get a crop of their own (``data.crops``), which follows
+    arguments. Both images of a pair get a crop of their own (``data.pair_images``), which follows
     from (seed, the pair's number, role): resuming, the number of ranks, and gradient accumulation
     change nothing. ``crops=False`` leaves the images as prepared; then the
     features are the cached ones, up to the precision those are stored in.
