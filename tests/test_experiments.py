@@ -101,7 +101,7 @@ def test_metrics(capsys: pytest.CaptureFixture[str]) -> None:
     shown = capsys.readouterr().out
     assert "2 pairs of 176x256 a round, values differ by" in shown
     assert "scikit-image: " in shown
-    assert "\nours: " in shown
+    assert "\nxmdpt: " in shown
 
 
 def test_every_experiment_is_tested() -> None:
