@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from fake_dataset import FakeEncoder, make_dataset
+from memory_store import memory_url
 
 from xmdpt_cli.data import fetch
 from xmdpt_cli.data.dataset import PairDataset
@@ -28,12 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def url(folder: Path, tmp_path: Path) -> str:
-    pytest.importorskip("fsspec")
-    store = open_store(f"memory://{tmp_path.name}/set")
-    for path in folder.iterdir():
-        if path.is_file():
-            store.write(path.name, path.read_bytes())
-    return store.url
+    return memory_url(folder, tmp_path.name)
 
 
 def same(copy: Path, folder: Path) -> bool:
@@ -81,3 +78,15 @@ def test_a_changed_shard_is_refused(url: str, tmp_path: Path) -> None:
     with pytest.raises(XmdptError, match=r"train-000001\.tar is not the shard"):
         fetch_dataset(url, tmp_path / "cache")
     assert not list((tmp_path / "cache").glob("*.part"))
+
+
+def test_a_folder_of_another_dataset_is_refused(folder: Path, url: str, tmp_path: Path) -> None:
+    cache = fetch_dataset(url, tmp_path / "cache")
+    manifest = json.loads((cache / "dataset.json").read_text())
+    manifest["skipped"] = [["another.jpg", "broken image"]]
+    (cache / "dataset.json").write_text(json.dumps(manifest))
+    before = {path.name: path.read_bytes() for path in cache.iterdir()}
+    with pytest.raises(XmdptError, match="holds another dataset") as error:
+        fetch_dataset(url, cache)
+    assert "--data-cache" in error.value.hint
+    assert {path.name: path.read_bytes() for path in cache.iterdir()} == before

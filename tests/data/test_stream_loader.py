@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from fake_dataset import FakeEncoder, make_dataset
+from memory_store import memory_url
 from servers import Server, nginx, sshd
 
 from xmdpt_cli.data import stream_loader
@@ -53,12 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def url(folder: Path, tmp_path: Path) -> str:
     """A copy in memory of the dataset."""
-    pytest.importorskip("fsspec")
-    store = open_store(f"memory://{tmp_path.name}/set")
-    for path in folder.iterdir():
-        if path.is_file():
-            store.write(path.name, path.read_bytes())
-    return store.url
+    return memory_url(folder, tmp_path.name)
 
 
 @pytest.fixture(autouse=True)

@@ -1,8 +1,22 @@
-"""A store that is no folder, as those behind URLs are: for tests only."""
+"""Stores that are no folder, as those behind URLs are: for tests only."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+import pytest
+
+from xmdpt_cli.storage.stores import open_store
+
+
+def memory_url(folder: Path, name: str) -> str:
+    """A copy of a folder's files in fsspec's memory file system, whose URL is returned."""
+    pytest.importorskip("fsspec")
+    store = open_store(f"memory://{name}/set")
+    for path in folder.iterdir():
+        if path.is_file():
+            store.write(path.name, path.read_bytes())
+    return store.url
 
 
 class MemoryStore:
