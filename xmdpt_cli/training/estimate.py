@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.diffusion import Schedule
 from xmdpt_cli.model import XMDPT, Mask
 from xmdpt_cli.training import checkpoint
