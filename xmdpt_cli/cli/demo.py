@@ -127,7 +127,7 @@ def run_demo(
 ) -> tuple[dict[str, Any], Evaluation]:
     """Run all steps; each resumes. Returns the summary as plain data, and the evaluation."""
     clock = _Clock()  # importing the libraries takes its seconds too
-    from xmdpt_cli.data.loader import PairDataset
+    from xmdpt_cli.data.dataset import PairDataset
     from xmdpt_cli.datasets.find import find_dataset
     from xmdpt_cli.metrics.evaluate import Networks, evaluate_pairs
     from xmdpt_cli.metrics.features import toy_features

@@ -148,7 +148,7 @@ def _dry_run(
 
 def _start(recipe: VaeConfig, data: str, vae: str | None, device: str) -> VAE:
     """The VAE to train: as given, the dataset's, or a small untrained one."""
-    from xmdpt_cli.data.loader import PairDataset
+    from xmdpt_cli.data.dataset import PairDataset
     from xmdpt_cli.encoders.places import find_vae
     from xmdpt_cli.encoders.vae import VAE
     from xmdpt_cli.toy.encoders import toy_vae

@@ -26,7 +26,7 @@ from xmdpt_cli.files import human_bytes
 from xmdpt_cli.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from xmdpt_cli.data.loader import PairDataset
+    from xmdpt_cli.data.dataset import PairDataset
     from xmdpt_cli.training.validation import Decode
 
 
@@ -100,8 +100,8 @@ def train(
     if out is None:
         out = run_folder(recipe.size, preset, flags.get("size") is not None)
     quiet_libraries()
+    from xmdpt_cli.data.dataset import PairDataset
     from xmdpt_cli.data.fetch import fetch_dataset
-    from xmdpt_cli.data.loader import PairDataset
     from xmdpt_cli.storage.ranks import World
     from xmdpt_cli.training.build_dataloader import EncoderPaths
     from xmdpt_cli.training.checks import check_dataset
