@@ -123,7 +123,7 @@ def dino_name(record: Mapping[str, Any], expected: str) -> str:
     return name
 
 
-# how DINOv2's position table was resized (``encoders/position_table.py``), in an encoder's record
+# how DINOv2's position table was resized (``dino.resize_table``), in an encoder's record
 POSITION_TABLE = "position_table"
 HUB = "hub"  # as torch.hub's DINOv2 does: the published tokens
 TRANSFORMERS = "transformers"  # as transformers does: xmdpt up to 0.1.0, which recorded nothing

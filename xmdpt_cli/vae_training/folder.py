@@ -18,7 +18,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from xmdpt_cli import config as configuration
 from xmdpt_cli.encoders.vae import VAE
-from xmdpt_cli.encoders.weights import TOY_MARK, Origin, state_sha256
+from xmdpt_cli.encoders.weights import Origin, mark_toy, state_sha256
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import unfinished, write_text, writing
 from xmdpt_cli.training.run_folder import RUN, differences, open_folder, other_run
@@ -135,9 +135,7 @@ def write_part(out: Path, vae: VAE) -> str:
     part = out / _PART
     with writing(part), unfinished(part):
         vae.net.save_pretrained(part)
-        if vae.origin.toy:
-            mark = {"toy": True, "id": vae.origin.id}
-            (part / TOY_MARK).write_text(json.dumps(mark) + "\n", encoding="utf-8")
+        mark_toy(part, vae.origin)
     written = VAE.load(part)
     if state_sha256(written.net) != state_sha256(vae.net):
         shutil.rmtree(part, ignore_errors=True)
