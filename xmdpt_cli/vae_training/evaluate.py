@@ -115,7 +115,6 @@ def make_report(
         protocol=protocol.name,
         rows={},
         counts={"before": len(before), "after": len(after)},
-        undefined={},
         sizes=["176x256" if protocol.published else f"{resolution}x{resolution}"],
         weights={} if lpips is None else {lpips.metric: lpips.weights},
         toy=[lpips.metric] if lpips is not None and lpips.toy else [],
