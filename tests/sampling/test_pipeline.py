@@ -18,7 +18,7 @@ from PIL import Image
 from stick_people import FIGURE
 from toy_models import FORMS, SIZE, leaning, make_model, person, write_pose
 
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.encoders.bundle import Encoders
 from xmdpt_cli.errors import ConfigError, XmdptError

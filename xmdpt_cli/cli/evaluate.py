@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 @panels(
     {
-        "What is evaluated": "generated model data split limit vae seeds",
-        "Two folders": "target real",
+        "Generated images": "generated model data split limit vae seeds",
+        "Comparison of two folders": "target real",
         "Metrics": "fid ssim lpips psnr kid protocol height drop-last intervals synthetic "
         "reference",
         "Networks": "alexnet-weights inception-weights tf-inception-weights",
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 )
 @options_from(EvaluateOptions)
 def evaluate(chosen: EvaluateOptions) -> None:
-    """Measure generated images by named protocols.
+    """Measure generated images by published protocols.
 
-    Rows that calibrate the numbers stand beside them. Without --fid, --ssim, --lpips or --psnr all
-    are measured.
+    Computes all metrics, or only those that are named with --fid, --ssim, --lpips and --psnr. The
+    table also has rows for simple baselines, such as copies of the source.
     """
     asked_model = chosen.model is not None
     options.check_together(chosen)

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from xmdpt_cli.data.dataset import CONNECTIONS
-from xmdpt_cli.data.loader import PairDataset, PairRef, load_pairs
+from xmdpt_cli.data.dataset import CONNECTIONS, PairDataset
+from xmdpt_cli.data.loader import load_pairs
 from xmdpt_cli.data.sampler import PairIndices
+from xmdpt_cli.data.table import PairRef
 from xmdpt_cli.diffusion import start_noise
 from xmdpt_cli.encoders.identity import encoder_difference, token_notes
 from xmdpt_cli.encoders.vae import VAE

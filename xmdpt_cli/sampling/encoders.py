@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.encoders.dino import Dino
 from xmdpt_cli.encoders.identity import PARTS, encoder_difference, table_of
 from xmdpt_cli.encoders.missing import Needed, find_all

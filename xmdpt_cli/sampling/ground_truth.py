@@ -10,7 +10,8 @@ from typing import Generic, TypeAlias, TypeVar
 import numpy as np
 import torch
 
-from xmdpt_cli.data.loader import EvalBatch, PairDataset, eval_batches
+from xmdpt_cli.data.dataset import PairDataset
+from xmdpt_cli.data.loader import EvalBatch, eval_batches
 from xmdpt_cli.encoders.identity import dataset_note
 from xmdpt_cli.encoders.places import find_vae
 from xmdpt_cli.encoders.vae import VAE, posterior_mean

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.data.index import FLIP
-from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.images import ImageArray
 from xmdpt_cli.pose.head import head_map

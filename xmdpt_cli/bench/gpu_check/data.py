@@ -7,7 +7,7 @@ import shutil
 
 from xmdpt_cli.bench.gpu_check.rows import Setting
 from xmdpt_cli.bench.loader import ITEMS_PER_SHARD, make_dataset
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.dataset import PairDataset
 
 
 def dataset(setting: Setting) -> PairDataset:
