@@ -154,9 +154,9 @@ def test_the_model_snippet_runs() -> None:
     assert small != snippet
     scope: dict[str, object] = {}
     exec(small, scope)
-    drawn = scope["drawn"]
-    assert isinstance(drawn, torch.Tensor)
-    assert drawn.shape == (1, 4, 32, 32)
+    generated = scope["generated"]
+    assert isinstance(generated, torch.Tensor)
+    assert generated.shape == (1, 4, 32, 32)
 
 
 def test_the_test_command_is_the_one_ci_runs() -> None:

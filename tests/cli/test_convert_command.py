@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import Dinov2Config, Dinov2Model
 
 from xmdpt_cli.cli.app import run
-from xmdpt_cli.model import XMDPT
+from xmdpt_cli.model import XMDPT, parameter_counts
 from xmdpt_cli.model.checkpoint import load_model, published_metadata, save_model
 from xmdpt_cli.model.published import to_published
 from xmdpt_cli.toy.encoders import toy_vae
@@ -45,7 +45,7 @@ def test_there_and_back(checkpoint: Path, tmp_path: Path, capsys: Capture) -> No
     told = json.loads(capsys.readouterr().out)
     model, facts = load_model(folder)
     assert (told["size"], told["depth"], told["width"]) == (None, 4, 64)
-    assert told["parameters"] == model.parameter_counts()
+    assert told["parameters"] == parameter_counts(model)
     assert told["resolution"] == facts["resolution"] == 64
     assert told["trained_steps"] == facts["trained_steps"] == 300_000
     assert model.mask_ratio == 0.5

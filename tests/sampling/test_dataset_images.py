@@ -23,7 +23,7 @@ from PIL import Image
 from small_set import CONFIG, SIZE, Small, images, make_model, make_small, within_a_level
 
 from xmdpt_cli.cli.app import run
-from xmdpt_cli.data.loader import PairRef
+from xmdpt_cli.data.table import PairRef
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import only_process
 from xmdpt_cli.model.fast import predict

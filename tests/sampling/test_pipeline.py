@@ -18,7 +18,7 @@ from PIL import Image
 from stick_people import FIGURE
 from toy_models import FORMS, SIZE, leaning, make_model, person, write_pose
 
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.encoders.bundle import Encoders
 from xmdpt_cli.errors import ConfigError, XmdptError
@@ -188,7 +188,7 @@ def test_bad_calls(pipe_of: Pipes) -> None:
         generated(pipe, source=[person()] * 2)
     with pytest.raises(ConfigError, match="guidance"):
         generated(pipe, guidance=float("nan"))
-    with pytest.raises(XmdptError, match="no keypoints"):
+    with pytest.raises(XmdptError, match="keypoints of the source, and these are not known"):
         generated(pipe, source_keypoints=np.full((18, 2), np.nan))
 
 

@@ -24,7 +24,9 @@ from test_distributed import TASKS, newest, same, tensors, torchrun
 
 from xmdpt_cli.cli.app import run
 from xmdpt_cli.config import dump
-from xmdpt_cli.data.loader import LoaderConfig, PairDataset, TrainLoader
+from xmdpt_cli.data.dataset import PairDataset
+from xmdpt_cli.data.loader import TrainLoader
+from xmdpt_cli.data.sampler import LoaderConfig
 from xmdpt_cli.errors import ConfigError, SharedError
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.training.config import TrainConfig

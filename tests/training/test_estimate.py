@@ -9,7 +9,7 @@ import pytest
 import torch
 from small_data import CONFIG
 
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.training import estimate, footprint
 from xmdpt_cli.training.build_model import build_model
 from xmdpt_cli.training.estimate import Estimate, estimate_training

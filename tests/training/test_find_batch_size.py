@@ -12,7 +12,7 @@ import pytest
 import torch
 from small_data import CONFIG
 
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.errors import ConfigError, XmdptError, is_out_of_memory
 from xmdpt_cli.training import loop
 from xmdpt_cli.training.find_batch_size import (

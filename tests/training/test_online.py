@@ -17,15 +17,12 @@ from safetensors.torch import load_file
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
-from xmdpt_cli.data.loader import (
-    Batch,
-    BrokenShards,
-    LoaderConfig,
-    PairDataset,
-    TrainLoader,
-    prefetch,
-)
+from xmdpt_cli.data.broken_shards import BrokenShards
+from xmdpt_cli.data.dataset import PairDataset
+from xmdpt_cli.data.loader import Batch, TrainLoader
 from xmdpt_cli.data.pair_images import Crop, crop_image, crop_keypoints, sample_crop
+from xmdpt_cli.data.prefetch import prefetch
+from xmdpt_cli.data.sampler import LoaderConfig
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.encoders.bundle import Encoders
 from xmdpt_cli.errors import XmdptError

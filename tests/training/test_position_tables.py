@@ -17,7 +17,8 @@ from hub_dino import make_dino
 from small_data import CONFIG
 
 from xmdpt_cli.cli.app import run
-from xmdpt_cli.data.loader import PairDataset, load_pairs
+from xmdpt_cli.data.dataset import PairDataset
+from xmdpt_cli.data.loader import load_pairs
 from xmdpt_cli.data.sampler import PairIndices
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.encoders.bundle import Encoders, load_encoders

@@ -13,7 +13,7 @@ from diffusers.training_utils import compute_snr
 from small_data import CONFIG
 from torch._dynamo.testing import CompileCounter
 
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.diffusion import Schedule
 from xmdpt_cli.training.optimizer import make_optimizers
 from xmdpt_cli.training.step import StepNoise, mask_ratio, repa_target, step_inputs

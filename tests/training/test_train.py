@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from small_data import CONFIG, logged, same, weights
 
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.storage.stores import open_store

@@ -17,7 +17,8 @@ from PIL import Image
 from small_data import CONFIG, PixelEncoder, same, weights
 from torch.nn.functional import cosine_similarity
 
-from xmdpt_cli.data.loader import PairDataset, eval_batches
+from xmdpt_cli.data.dataset import PairDataset
+from xmdpt_cli.data.loader import eval_batches
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.diffusion import Schedule, start_noise
 from xmdpt_cli.diffusion.loss import loss_terms

@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from skimage.metrics import peak_signal_noise_ratio
 from vae_data import SIZE, WEIGHTS, equal, is_encoder, make_dataset, tensors
 
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.encoders.vae import VAE, posterior_mean
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import only_process

@@ -10,7 +10,7 @@ import pytest
 import torch
 from vae_data import SIZE, blobs, make_dataset
 
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.encoders.vae import VAE, to_signed
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.metrics.lpips_metric import LpipsNetwork

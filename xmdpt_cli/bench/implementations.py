@@ -20,7 +20,7 @@ from xmdpt_cli.bench.random_networks import Inputs, random_xmdpt
 from xmdpt_cli.bench.timing import precision
 from xmdpt_cli.diffusion import Guided, sample
 from xmdpt_cli.diffusion.guidance import Denoise
-from xmdpt_cli.model import XMDPT, kernels
+from xmdpt_cli.model import XMDPT, kernels, parameter_counts
 from xmdpt_cli.model.fast import compile_sampling
 from xmdpt_cli.training.config import TrainConfig
 
@@ -118,7 +118,7 @@ def xmdpt_implementations(size: str, setting: Setting) -> Iterator[Implementatio
     """
     model = _model(size, setting, setting.dtype)
     inputs = Inputs.random(model, setting.batch).to(setting.device, setting.dtype)
-    counts = model.parameter_counts()
+    counts = parameter_counts(model)
     kernels.prepare(model, onednn=False)
     as_published = PublishedXMDPT(_twin(model, size, setting))
 

@@ -25,8 +25,10 @@ from xmdpt_cli.bench.published import PublishedXMDPT
 from xmdpt_cli.bench.random_networks import dinov2, random_xmdpt, sd_vae
 from xmdpt_cli.bench.report import Report
 from xmdpt_cli.bench.timing import precision
-from xmdpt_cli.data.loader import LoaderConfig, PairDataset, TrainLoader
+from xmdpt_cli.data.dataset import PairDataset
+from xmdpt_cli.data.loader import TrainLoader
 from xmdpt_cli.data.prefetch import prefetch
+from xmdpt_cli.data.sampler import LoaderConfig
 from xmdpt_cli.diffusion import Schedule
 from xmdpt_cli.diffusion.loss import loss_terms
 from xmdpt_cli.errors import XmdptError

@@ -155,6 +155,8 @@ def _equal(there: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
 
 
 def _described(model: XMDPT) -> dict[str, Any]:
+    from xmdpt_cli.model import parameter_counts
+
     net = model.tdnet
     return {
         "size": None if model.size == "custom" else model.size,
@@ -162,7 +164,7 @@ def _described(model: XMDPT) -> dict[str, Any]:
         "width": model.width,
         "heads": net.heads,
         "mask_ratio": model.mask_ratio,
-        "parameters": model.parameter_counts(),
+        "parameters": parameter_counts(model),
     }
 
 

@@ -32,7 +32,7 @@ VAE_STEPS = 500
 
 @panels({"Demo": "out paper seed train-steps vae-steps people"})
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything the demo makes.")] = DEMO,
+    out: Annotated[Path, typer.Option(help="Folder for all files of the demo.")] = DEMO,
     paper: Annotated[
         bool,
         typer.Option(
@@ -53,9 +53,9 @@ def demo(
     ] = PEOPLE,
     as_json: AsJson = False,
 ) -> None:
-    """Try everything on synthetic people, in about 5 minutes.
+    """Run the complete workflow on synthetic people, in minutes.
 
-    Renders people, prepares, trains, samples and evaluates: an image to look at, no download.
+    Renders people, prepares, trains, samples and evaluates in about 5 minutes, without downloads.
     """
     quiet_libraries()
     preset = "demo/paper-64" if paper else "demo/tokens-64"
@@ -127,7 +127,7 @@ def run_demo(
 ) -> tuple[dict[str, Any], Evaluation]:
     """Run all steps; each resumes. Returns the summary as plain data, and the evaluation."""
     clock = _Clock()  # importing the libraries takes its seconds too
-    from xmdpt_cli.data.loader import PairDataset
+    from xmdpt_cli.data.dataset import PairDataset
     from xmdpt_cli.datasets.find import find_dataset
     from xmdpt_cli.metrics.evaluate import Networks, evaluate_pairs
     from xmdpt_cli.metrics.features import toy_features

@@ -139,7 +139,7 @@ def keep_earlier(path: Path, report: dict[str, Any], talk: Talk) -> None:
 def condition_similarity(chosen: EvaluateOptions, where: str) -> dict[str, float]:
     """Similarity of condition vectors of one person's views, and of two people (paper Fig. 5).
     Empty if the dataset has no person with two views."""
-    from xmdpt_cli.data.loader import PairDataset
+    from xmdpt_cli.data.dataset import PairDataset
     from xmdpt_cli.sampling import hub
     from xmdpt_cli.sampling.sampler import Sampler
     from xmdpt_cli.training.validation_metrics import similarity

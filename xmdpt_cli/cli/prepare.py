@@ -32,16 +32,16 @@ LOSS = 0.01  # share of the images and pairs that may be left out before it is a
     {
         "Dataset": "root out size layout pose frame limit seed write-annotations",
         "Networks": "encoders vae dino-source dino-pose openpose tokens vae-steps",
-        "How it runs": "batch-size workers strict dry-run",
-        "Verify": "check repair",
+        "Execution": "batch-size workers strict dry-run",
+        "Verification": "check repair",
     }
 )
 @options_from(PrepareOptions)
 def prepare(chosen: PrepareOptions) -> None:
     """Turn a raw dataset into shards of encoded images.
 
-    Resizes images, renders poses, and encodes both with the VAE and two DINOv2. The same command
-    again resumes.
+    Resizes images, renders poses, and encodes them with the VAE and two DINOv2 networks. Run the
+    same command again to resume.
     """
     quiet_libraries()
     talk = Talk(chosen.as_json)
@@ -123,7 +123,7 @@ def _write_pages(outs: dict[int, str], annotations: Path | None) -> list[str]:
     """Write the report pages, and the keypoints to ``annotations``; returns the paths."""
     from xmdpt_cli.datasets.export import write_annotations
     from xmdpt_cli.prepare.keypoint_rows import keypoint_rows
-    from xmdpt_cli.report.dataset import write_report
+    from xmdpt_cli.report.dataset_page import write_report
 
     made = []
     for out in outs.values():

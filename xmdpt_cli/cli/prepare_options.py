@@ -27,7 +27,7 @@ class PrepareOptions:
     context: typer.Context
     root: Annotated[
         Path | None,
-        typer.Option(help="Raw dataset: a folder of images, with pair lists if there are any."),
+        typer.Option(help="Folder of the raw dataset: images, and pair lists if it has any."),
     ] = None
     out: Annotated[
         str | None,
@@ -35,19 +35,19 @@ class PrepareOptions:
     ] = None
     size: Annotated[
         list[int] | None,
-        typer.Option(help="Side of the square images in pixels; repeat for a second size [256]."),
+        typer.Option(help="Side of the square images in pixels; repeat for several [256]."),
     ] = None
     layout: Annotated[
         str,
         typer.Option(
             metavar="<layout>",
-            help="Layout of ROOT: auto, deepfashion, or people (one folder of images per person).",
+            help="Layout of ROOT: auto, deepfashion, or people (a folder of images per person).",
         ),
     ] = "auto"
     pose: Annotated[
         Literal["auto", "openpose"],
         typer.Option(
-            help="Source of keypoints; auto: the dataset's, else OpenPose, openpose: always."
+            help="Source of keypoints; auto: the dataset's, else OpenPose; openpose: all."
         ),
     ] = "auto"
     frame: Annotated[
@@ -64,7 +64,7 @@ class PrepareOptions:
     encoders: Annotated[
         str,
         typer.Option(
-            help="Encoders: pretrained, toy (small ones, trained now), or a folder that holds them."
+            help="Encoders: pretrained, toy (small, trained first), or a folder of encoders."
         ),
     ] = "pretrained"
     vae: Annotated[
@@ -87,11 +87,12 @@ class PrepareOptions:
     seed: Annotated[
         int,
         typer.Option(
-            min=0, help="Random seed of the pairs of your own images, and of toy encoders."
+            min=0, help="Random seed of the pairs of your own images and of toy encoders."
         ),
     ] = 0
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first LIMIT people of each split [all].")
+        int | None,
+        typer.Option(min=1, help="Prepare only the first LIMIT people of each split [all]."),
     ] = None
     batch_size: Annotated[int, typer.Option(min=1, help="Images per batch of the encoders.")] = 16
     workers: Annotated[
@@ -109,15 +110,19 @@ class PrepareOptions:
     ] = False
     check_dir: Annotated[
         str | None,
-        typer.Option("--check", help="Prepared dataset to verify, instead of preparing one."),
+        typer.Option("--check", help="Prepared dataset to verify: folder or URL."),
     ] = None
     repair: Annotated[
-        bool, typer.Option("--repair", help="Repair what can be repaired, with --check.")
+        bool,
+        typer.Option(
+            "--repair",
+            help="Repair the dataset of --check; with --root, prepare broken shards again.",
+        ),
     ] = False
     write_annotations: Annotated[
         Path | None,
         typer.Option(
-            help="Folder to which all keypoints are also written, in both published formats."
+            help="Folder in which all keypoints are also written, in both published formats."
         ),
     ] = None
     device: Device = "auto"

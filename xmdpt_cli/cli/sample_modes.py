@@ -22,7 +22,7 @@ TOY = " by a TOY model, which says nothing about real results"
 
 def generate_pairs(chosen: SampleOptions, talk: Talk, world: World) -> dict[str, Any]:
     """Generate this process's part of a dataset's pairs; returns the record of the folder."""
-    from xmdpt_cli.data.loader import PairDataset
+    from xmdpt_cli.data.dataset import PairDataset
     from xmdpt_cli.sampling import hub
     from xmdpt_cli.sampling.batch_size import fit_memory
     from xmdpt_cli.sampling.dataset_images import generate

@@ -42,7 +42,7 @@ def synth(
 ) -> None:
     """Render synthetic people in the raw DeepFashion layout.
 
-    Images, exact keypoints and pair lists, without any download.
+    Writes images, exact keypoints and pair lists, without any download.
     """
     from xmdpt_cli.toy.synthetic import make_synthetic
 

@@ -26,7 +26,7 @@ from xmdpt_cli.files import human_bytes
 from xmdpt_cli.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from xmdpt_cli.data.loader import PairDataset
+    from xmdpt_cli.data.dataset import PairDataset
     from xmdpt_cli.training.validation import Decode
 
 
@@ -52,17 +52,17 @@ def train(
     data_cache: Annotated[
         Path | None,
         typer.Option(
-            help="Folder to copy a dataset behind a URL to, once; it is then read from there."
+            help="Folder for a local copy of a remote dataset; it is copied once, then read."
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Run folder to write, or to resume [runs/SIZE or runs/PRESET]."),
+        typer.Option(help="Run folder to write or to resume [runs/SIZE or runs/PRESET]."),
     ] = None,
     preset: Annotated[
         str | None,
         typer.Option(
-            help="Named preset, e.g. paper/S-256; xmdpt presets lists all.",
+            help="Preset of settings, e.g. paper/S-256; xmdpt presets lists all.",
             autocompletion=complete_preset,
         ),
     ] = None,
@@ -71,32 +71,37 @@ def train(
     ] = None,
     vae: Annotated[
         str | None,
-        typer.Option(help="VAE for --online and --validate-every [the dataset's]."),
+        typer.Option(
+            help="VAE for --online and --validate-every: hub id or folder [the dataset's]."
+        ),
     ] = None,
     dino_source: Annotated[
-        str | None, typer.Option(help="DINOv2 of the source for --online [the dataset's].")
+        str | None,
+        typer.Option(help="Source DINOv2 for --online: hub id or folder [the dataset's]."),
     ] = None,
     dino_pose: Annotated[
-        str | None, typer.Option(help="DINOv2 of the pose for --online [the dataset's].")
+        str | None, typer.Option(help="Pose DINOv2 for --online: hub id or folder [the dataset's].")
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Resume with changed settings, where a run allows it.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and write nothing.")
+    ] = False,
     device: Device = "auto",
     as_json: AsJson = False,
     **flags: Any,
 ) -> None:
     """Train X-MDPT on a prepared dataset.
 
-    With the paper's losses and an EMA of the weights. The same command again resumes.
+    Uses the paper's losses and an EMA of the weights. Run the same command again to resume.
     """
     recipe = resolve(TrainConfig, "train", flags, file=config, preset=preset)
     if out is None:
         out = run_folder(recipe.size, preset, flags.get("size") is not None)
     quiet_libraries()
+    from xmdpt_cli.data.dataset import PairDataset
     from xmdpt_cli.data.fetch import fetch_dataset
-    from xmdpt_cli.data.loader import PairDataset
     from xmdpt_cli.storage.ranks import World
     from xmdpt_cli.training.build_dataloader import EncoderPaths
     from xmdpt_cli.training.checks import check_dataset

@@ -47,24 +47,23 @@ def ui(
     ] = False,
     vae: Annotated[str | None, typer.Option(help="VAE: hub id or folder [the model's].")] = None,
     dino_source: Annotated[
-        str | None, typer.Option(help="DINOv2 for the person: hub id or folder [the model's].")
+        str | None, typer.Option(help="Source DINOv2: hub id or folder [the model's].")
     ] = None,
     dino_pose: Annotated[
-        str | None, typer.Option(help="DINOv2 for the pose: hub id or folder [the model's].")
+        str | None, typer.Option(help="Pose DINOv2: hub id or folder [the model's].")
     ] = None,
     encoders: EncodersDir = None,
     openpose: Annotated[
         str | None,
-        typer.Option(
-            help="OpenPose body network, to estimate poses in photographs: folder or file."
-        ),
+        typer.Option(help="OpenPose: hub id, folder or body file [lllyasviel/Annotators]."),
     ] = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Open a web page to try a model on.
+    """Serve a web page to try a model.
 
-    Drop an image of a person, drag a skeleton, generate. Ctrl-C stops it.
+    On the page, drop an image of a person, drag the joints of a skeleton, and generate. Ctrl-C
+    stops the server.
     """
     quiet_libraries()
     from xmdpt_cli.encoders.places import check_encoders

@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from xmdpt_cli.data.collate import in_parts, reuse
 from xmdpt_cli.data.dataset import CONNECTIONS, PairDataset
+from xmdpt_cli.data.loader import in_parts, reuse
 from xmdpt_cli.data.sampler import PairIndices
 from xmdpt_cli.images import ImageArray
 from xmdpt_cli.pose.drawing import draw_pose, draw_pose_map

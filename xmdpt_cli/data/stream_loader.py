@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from xmdpt_cli.data import stream_sampler
 from xmdpt_cli.data.broken_shards import BrokenShards
-from xmdpt_cli.data.collate import Batch, load_pairs
 from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.data.index import SUFFIXES
-from xmdpt_cli.data.loader import Loader, TrainLoader
+from xmdpt_cli.data.loader import Batch, TrainLoader, load_pairs
+from xmdpt_cli.data.prefetch import Loader
 from xmdpt_cli.data.sampler import LoaderConfig, PairIndices
 from xmdpt_cli.data.shard_reader import ShardError
 from xmdpt_cli.data.stream_sampler import HEADER, Items, Position, StreamSampler

@@ -10,7 +10,7 @@ import numpy as np
 
 from xmdpt_cli.datasets.listing import Item
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.prepare.decode import DecodedView, decode_item, draw_poses
+from xmdpt_cli.prepare.decode import DecodedView, decode_item, render_poses
 from xmdpt_cli.prepare.features import FeatureEncoder, PoseDetector, encode_views
 from xmdpt_cli.prepare.plan import ShardPlan
 from xmdpt_cli.utils.splits import SPLITS
@@ -118,7 +118,7 @@ def _time_encoders(
     for view in views:
         if view.fractions is None:  # any pose takes as long
             view.fractions = np.full((18, 2), np.nan)
-            draw_poses(view)
+            render_poses(view)
     seconds = _timed(views, encoders, tokens)
     if seconds < _LONG:  # the first call of a shape plans and warms up
         seconds = _timed(views, encoders, tokens)

@@ -62,7 +62,7 @@ def make_shard(
 
     def usable(items: Iterator[DecodedItem]) -> Iterator[DecodedItem]:
         for item in items:
-            item.settle()
+            item.find_pairs()
             if item.skipped:
                 _refuse(item.skipped, settings)
                 skipped.extend(item.skipped)

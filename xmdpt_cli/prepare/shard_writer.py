@@ -24,9 +24,8 @@ import webdataset as wds
 from numpy.typing import NDArray
 from safetensors.torch import save as save_safetensors
 
-from xmdpt_cli.data.index import SamplePlace, ShardIndex, ViewPlace, write_index
+from xmdpt_cli.data.index import SamplePlace, ShardIndex, ViewPlace, tensor_places, write_index
 from xmdpt_cli.files import sha256_of
-from xmdpt_cli.prepare.verify_sample import Member, read_tensors
 from xmdpt_cli.storage.stores import Store
 
 _BLOCK = 512  # bytes of a tar header; members are padded to multiples of it (POSIX ustar)
@@ -106,7 +105,7 @@ class ShardWriter:
                 ranges[f"{view}.png"],
                 ranges[f"{view}.keypoints.npy"],
                 ranges[stored],
-                read_tensors(Member(stored, ranges[stored][0], members[stored])),
+                tensor_places(members[stored], ranges[stored][0]),
             )
         self.samples.append(SamplePlace(key, list(pairs), places))
 

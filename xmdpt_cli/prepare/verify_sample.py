@@ -6,23 +6,14 @@ import io
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from annotated_types import Len
 from numpy.typing import NDArray
 from PIL import Image
 from typing_extensions import TypedDict
 
-from xmdpt_cli.data.index import (
-    SUFFIXES,
-    Count,
-    DType,
-    SamplePlace,
-    TensorPlace,
-    ViewPlace,
-    tensor_bytes,
-)
+from xmdpt_cli.data.index import SUFFIXES, SamplePlace, ViewPlace, tensor_places
 from xmdpt_cli.data.shard_reader import parse_keypoints
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.utils import records
@@ -61,14 +52,6 @@ class _Pair(TypedDict):
     source: str
     target: str
     position: int
-
-
-class _Entry(TypedDict):
-    """One tensor in the header of a safetensors member."""
-
-    dtype: DType
-    shape: list[Count]
-    data_offsets: Annotated[list[int], Len(2, 2)]
 
 
 _TABLES = {"files": dict[str, str], "pairs": list[_Pair]}
@@ -182,7 +165,7 @@ def _view(
     else:
         found.keypoints.append(parse_keypoints(npy.data))
     try:
-        places = read_tensors(tensors)
+        places = tensor_places(tensors.data, tensors.offset)
     except ValueError as err:
         found.add("tensors", f"broken safetensors ({err})", view)
         return None
@@ -192,34 +175,6 @@ def _view(
         if count:
             found.add("not-finite", f"{count} numbers of {name} are not finite", view)
     return ViewPlace(file or "", png.place, npy.place, tensors.place, places)
-
-
-def read_tensors(member: Member) -> dict[str, TensorPlace]:
-    """The places of all tensors of a safetensors member, with offsets from the start of the tar.
-
-    The format: length of the header (u64), the header (JSON), then the data, from which the
-    header's offsets count. Raises ValueError if the member is damaged.
-    """
-    length = int.from_bytes(member.data[:8], "little")
-    if 8 + length > len(member.data):
-        raise ValueError("its header is longer than the file")
-    begin = 8 + length
-    places = {}
-    try:
-        header = records.parse(dict[str, Any], member.data[8:begin], "its header")
-        header.pop("__metadata__", None)
-        entries = records.check(dict[str, _Entry], header, "its header")
-    except XmdptError as err:
-        raise ValueError(err.message) from None
-    for name, entry in entries.items():
-        first, last = entry["data_offsets"]
-        shape = tuple(entry["shape"])
-        if last - first != tensor_bytes(entry["dtype"], shape):
-            raise ValueError(f"{name} has {last - first} bytes for {entry['dtype']} {shape}")
-        if first < 0 or begin + last > len(member.data):
-            raise ValueError(f"{name} lies beyond the file's end")
-        places[name] = TensorPlace(entry["dtype"], shape, member.offset + begin + first)
-    return places
 
 
 def image_trouble(data: bytes, resolution: int | None) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from typing_extensions import NotRequired, TypedDict
 
 from xmdpt_cli import config as configuration
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.encoders.identity import HUB, TRANSFORMERS, tables_of
 from xmdpt_cli.encoders.places import without_places, write_places
 from xmdpt_cli.errors import XmdptError

@@ -17,7 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xmdpt_cli.data.loader import Batch, Loader, LoaderConfig
+from xmdpt_cli.data.loader import Batch
+from xmdpt_cli.data.prefetch import Loader
+from xmdpt_cli.data.sampler import LoaderConfig
 from xmdpt_cli.diffusion import Losses, Schedule, training_loss
 from xmdpt_cli.encoders.vae import sample_posterior
 from xmdpt_cli.model import XMDPT, Mask, kernels
@@ -193,9 +195,11 @@ class TrainStep(nn.Module):
             masked_noise = inputs.noise if inputs.masked_noise is None else inputs.masked_noise
             schedule, t = self.schedule, inputs.timesteps
             condition = model.condition(inputs.pose_tokens, inputs.source_tokens, inputs.source)
-            tokens = None
+            tokens = repa = None
             if inputs.pose_maps is not None:
                 tokens = model.token_conditions(inputs.source, *inputs.pose_maps)
+            if inputs.target_tokens is not None:
+                repa = repa_target(inputs.target_tokens, model.tdnet.grid)
             passes = training_passes(
                 model,
                 schedule.add_noise(inputs.target, inputs.noise, t),
@@ -216,20 +220,18 @@ class TrainStep(nn.Module):
                 masked_out=passes.masked_out,
                 masked_noise=masked_noise,
                 repa=passes.repa,
-                repa_target=repa_target(inputs.target_tokens, model.tdnet.grid),
+                repa_target=repa,
                 repa_weight=config.repa_weight,
                 weighting=config.loss_weighting,
                 schedule=schedule,
             )
 
 
-def repa_target(tokens: Tensor | None, grid: int) -> Tensor | None:
+def repa_target(tokens: Tensor, grid: int) -> Tensor:
     """DINOv2 tokens (N, 1 + s*s, W), CLS first -> (N, grid * grid, W), on the latent tokens' grid.
 
     Different grids (512 px: 32 and 16) are resized bilinearly.
     """
-    if tokens is None:
-        return None
     patches = tokens[:, 1:].float()
     side = int(patches.shape[1] ** 0.5)
     if side == grid:

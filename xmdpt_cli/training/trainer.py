@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.diffusion import Losses, Schedule
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.model import XMDPT, kernels

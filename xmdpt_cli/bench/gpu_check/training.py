@@ -17,7 +17,7 @@ import torch
 from xmdpt_cli.bench.gpu_check.rows import Ready, Row, Setting, at_most, holds, speed
 from xmdpt_cli.bench.loader import ITEMS_PER_SHARD, make_dataset
 from xmdpt_cli.bench.timing import synchronize
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.data.prefetch import prefetch
 from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.estimate import pair_flops
