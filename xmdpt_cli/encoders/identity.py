@@ -149,9 +149,9 @@ def tables_of(encoders: Mapping[str, Any]) -> dict[str, str]:
     return {part: table_of(encoders.get(part) or {}) for part in DINOS}
 
 
-def tables_differ(made: Mapping[str, Any], there: Mapping[str, Any]) -> bool:
+def tables_differ(made: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two records of encoders have different tables. A stored table matches both."""
-    tables = tables_of(made), tables_of(there)
+    tables = tables_of(made), tables_of(other)
     return any({table[part] for table in tables} == {HUB, TRANSFORMERS} for part in DINOS)
 
 

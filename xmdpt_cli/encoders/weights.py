@@ -186,7 +186,7 @@ def load_net(
         config = records.read(dict[str, Any], folder / "config.json", _AGAIN)
         if config.get(key) != value:
             raise XmdptError(
-                f"not a {what}: {folder}/config.json says {key} = {config.get(key)!r}, "
+                f"not a {what}: {folder}/config.json has {key} = {config.get(key)!r}, "
                 f"expected {value!r}"
             )
         # transformers renamed this argument between releases: there the type is set afterwards

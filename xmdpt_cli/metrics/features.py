@@ -129,9 +129,9 @@ def tensorflow_features(
             (features,) = super().forward(x)
             return features
 
-    with tempfile.NamedTemporaryFile(suffix=".pth") as nothing:
-        torch.save({}, nothing.name)
-        network = Built("tfinception", ["2048"], feature_extractor_weights_path=nothing.name)
+    with tempfile.NamedTemporaryFile(suffix=".pth") as empty:
+        torch.save({}, empty.name)
+        network = Built("tfinception", ["2048"], feature_extractor_weights_path=empty.name)
     filled = fill(network, weights, TF_INCEPTION, "torch-fidelity's Inception", progress)
     name = "tfinception_toy" if weights == "toy" else "tfinception"
     return FeatureExtractor(name, filled, network, _to_299_antialiased, 2048).to(device)
@@ -148,7 +148,7 @@ def require_torch_fidelity() -> None:
 def toy_features(device: str | torch.device = "cpu") -> FeatureExtractor:
     """A small seeded random convolutional network: ``toyconv``.
 
-    For demonstrations on CPU, where the inception network takes minutes. It sees whether the
+    For demonstrations on CPU, where the inception network takes minutes. It measures whether the
     colours and textures of two sets agree; its values compare with nothing published.
     """
     network = _ToyConv()

@@ -102,8 +102,8 @@ def ranked_metrics(evaluation: Evaluation) -> list[str]:
 def ranking(evaluation: Evaluation, metric: str) -> tuple[list[int], list[int]]:
     """Pairs, as places in ``evaluation.images``: the worst, worst first, and the best, best first.
 
-    No pair is in both lists, and none without a value is in either; of equal ones the first in
-    the evaluation come first.
+    No pair is in both lists; pairs without a value are in neither. Equal values keep the order of
+    the evaluation.
     """
     values = column(evaluation, main_row(evaluation), metric)
     known = np.flatnonzero(~np.isnan(values))
