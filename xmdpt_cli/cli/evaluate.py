@@ -50,8 +50,8 @@ def evaluate(chosen: EvaluateOptions) -> None:
     options.check_report(path)
     from xmdpt_cli.report.evaluation_json import over_seeds, plain, write_json
     from xmdpt_cli.report.evaluation_page import write_page
+    from xmdpt_cli.report.evaluation_tables import paper_rows
     from xmdpt_cli.report.metrics_csv import write_csv
-    from xmdpt_cli.report.paper_values import references
     from xmdpt_cli.training.distributed import Distributed
 
     dist = Distributed.init(pick_device(chosen.device), "ddp")
@@ -86,7 +86,7 @@ def evaluate(chosen: EvaluateOptions) -> None:
     inputs.keep_earlier(path, found, talk)
     write_json(path, found)
     write_csv(path.with_suffix(".csv"), reports)
-    known = references(reports) if chosen.reference else []
+    known = paper_rows(reports) if chosen.reference else []
     title = f"{folders[0]} against {chosen.data or chosen.target}"
     write_page(path.with_suffix(".html"), reports, truth.shown, title=title, reference=known)
     _print(talk, reports, found, path, truth.toy, known)

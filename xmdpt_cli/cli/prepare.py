@@ -123,7 +123,7 @@ def _write_pages(outs: dict[int, str], annotations: Path | None) -> list[str]:
     """Write the report pages, and the keypoints to ``annotations``; returns the paths."""
     from xmdpt_cli.datasets.export import write_annotations
     from xmdpt_cli.prepare.keypoint_rows import keypoint_rows
-    from xmdpt_cli.report.dataset import write_report
+    from xmdpt_cli.report.dataset_page import write_report
 
     made = []
     for out in outs.values():
