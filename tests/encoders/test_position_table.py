@@ -12,9 +12,8 @@ from hub_dino import SHAPES, hub_table, hub_tokens, make_dino
 from safetensors.torch import load_file
 from transformers import Dinov2Config, Dinov2Model
 
-from xmdpt_cli.encoders.dino import Dino
+from xmdpt_cli.encoders.dino import Dino, resize_table
 from xmdpt_cli.encoders.identity import dataset_note, table_of, tables_differ
-from xmdpt_cli.encoders.position_table import resize_table
 from xmdpt_cli.encoders.weights import Origin
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.toy.encoders import toy_dino

@@ -27,7 +27,7 @@ from xmdpt_cli.prepare.pipeline import prepare_dataset
 from xmdpt_cli.prepare.verify import check_dataset
 from xmdpt_cli.progress import silent
 from xmdpt_cli.report.charts import MAX_BARS, bins, histogram
-from xmdpt_cli.report.dataset import write_report
+from xmdpt_cli.report.dataset_page import write_report
 from xmdpt_cli.report.dataset_sheet import CELL, make_strip, with_joints
 from xmdpt_cli.report.dataset_statistics import evenly_spaced, group_skipped, split_statistics
 from xmdpt_cli.storage.stores import LocalStore
@@ -49,8 +49,8 @@ def out(prepared: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fewer pairs to draw, where they are not what a test looks at."""
-    monkeypatch.setattr("xmdpt_cli.report.dataset.TRAIN_PAIRS", 2)
-    monkeypatch.setattr("xmdpt_cli.report.dataset.TEST_PAIRS", 1)
+    monkeypatch.setattr("xmdpt_cli.report.dataset_page.TRAIN_PAIRS", 2)
+    monkeypatch.setattr("xmdpt_cli.report.dataset_page.TEST_PAIRS", 1)
 
 
 def edit_manifest(out: Path, **change: Any) -> None:

@@ -58,7 +58,7 @@ def report(
         "copy-source": dict.fromkeys(values, 0.25),
     }
     counts = {"generated": count, "copy-source": count}
-    made = Evaluation(protocol, rows, counts, {}, ["176x256"], {}, [], images=images)
+    made = Evaluation(protocol, rows, counts, sizes=["176x256"], images=images)
     for name, value in change.items():
         setattr(made, name, value)
     return made

@@ -14,7 +14,7 @@ NASTY = 'a "quoted", name\nü'
 
 
 def report(protocol: str, images: list[dict[str, Any]]) -> Evaluation:
-    return Evaluation(protocol, {}, {}, {}, [], {}, [], images=images)
+    return Evaluation(protocol, {}, {}, images=images)
 
 
 def read(path: Path) -> list[dict[str, str]]:

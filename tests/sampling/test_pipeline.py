@@ -188,7 +188,7 @@ def test_bad_calls(pipe_of: Pipes) -> None:
         generated(pipe, source=[person()] * 2)
     with pytest.raises(ConfigError, match="guidance"):
         generated(pipe, guidance=float("nan"))
-    with pytest.raises(XmdptError, match="no keypoints"):
+    with pytest.raises(XmdptError, match="keypoints of the source, and these are not known"):
         generated(pipe, source_keypoints=np.full((18, 2), np.nan))
 
 

@@ -39,9 +39,9 @@ class Status:
 
 @panels({})
 def status(as_json: AsJson = False) -> None:
-    """Show what is in this folder, and the next command.
+    """Show the content of this folder, and the next command.
 
-    Datasets, runs with their steps and last loss, samples, and their metrics.
+    Lists datasets, runs with their steps and last loss, samples and their metrics.
     """
     talk = Talk(as_json)
     found = read_status()

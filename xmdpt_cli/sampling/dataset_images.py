@@ -234,10 +234,10 @@ def _missing(
 
     Raises XmdptError for an image whose metadata names another pair, or none.
     """
-    there = {path.name for path in out.iterdir()}
+    existing = {path.name for path in out.iterdir()}
 
     def is_complete(i: int) -> bool:
-        data = whole_png(out / names[i], size) if names[i] in there else None
+        data = whole_png(out / names[i], size) if names[i] in existing else None
         if data is not None and f'"pair": {json.dumps(pairs[i].name())}'.encode() not in data:
             raise XmdptError(
                 f"{out / names[i]} is not the generated image of its pair",

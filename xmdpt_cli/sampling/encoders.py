@@ -65,8 +65,8 @@ class LazyEncoders:
         vae.decode_dtype = self._decode_dtype
         made = self.metadata["encoders"]["vae"]
         # other files are allowed: a fine-tuned decoder is another network for the same latents
-        there = {**vae.describe(), "sha256": None, "kind": "local"}
-        differs = encoder_difference(made, there)
+        loaded = {**vae.describe(), "sha256": None, "kind": "local"}
+        differs = encoder_difference(made, loaded)
         if differs:
             raise XmdptError(
                 f"the model was trained on latents of another VAE ({differs})",
