@@ -95,7 +95,7 @@ def published_keypoints(
             name = _match(image)
             return None if name is None else f"{files.pose}/{name.path.rsplit('.', 1)[0]}.txt"
 
-        some = {name.key: [file] for name in names if (file := file_of(name.path)) is not None}
+        some = {name.key: [path] for name in names if (path := file_of(name.path)) is not None}
         decided, notes = decide_pose_files(
             files.root, files.pose, some, size_of_key, PHOTOGRAPHS, forced
         )
