@@ -109,7 +109,7 @@ def test_the_same_model_passes(tmp_path: Path) -> None:
     ("changes", "named"),
     [
         ({"depth": 6}, ["depth 4, expected 6"]),
-        ({"width": 64, "heads": 2}, ["width 128, expected 64", "heads 4, asked for 2"]),
+        ({"width": 64, "heads": 2}, ["width 128, expected 64", "heads 4, expected 2"]),
         ({"latent_size": 16}, ["latent_size 8, expected 16"]),
         ({"latent_channels": 16}, ["latent_channels 4, expected 16"]),
         ({"patch": 4}, ["patch 2, expected 4"]),
