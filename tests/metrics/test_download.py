@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -212,6 +212,27 @@ def test_ctrl_c_leaves_nothing(server: WeightServer, network: Published) -> None
     assert left(network) == []
     download([network])
     assert network.path.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("load", "network"),
+    [
+        (lpips_metric.LpipsNetwork, lpips_metric.ALEXNET),
+        (features.inception_features, features.INCEPTION),
+        (features.tensorflow_features, features.TF_INCEPTION),
+    ],
+)
+def test_missing_weights_are_named_with_url_path_and_option(
+    load: Callable[[], object],
+    network: Published,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # HF_HUB_OFFLINE is set
+    with pytest.raises(XmdptError) as caught:
+        load()
+    for part in (network.url, str(tmp_path / "hub/checkpoints"), f"{network.option} PATH"):
+        assert part in caught.value.hint
 
 
 CHILD = (

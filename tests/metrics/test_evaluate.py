@@ -14,11 +14,12 @@ from PIL import Image
 
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import ImageArray
+from xmdpt_cli.metrics.collection import protocol_metrics
 from xmdpt_cli.metrics.evaluate import ImagePair, Networks, evaluate, evaluate_pairs
 from xmdpt_cli.metrics.features import inception_features, toy_features
-from xmdpt_cli.metrics.fid import frechet_distance
-from xmdpt_cli.metrics.folders import pair_folders
+from xmdpt_cli.metrics.fid import FeatureDistribution, frechet_distance
 from xmdpt_cli.metrics.lpips_metric import LpipsNetwork
+from xmdpt_cli.metrics.pixels import to_tensor
 from xmdpt_cli.metrics.protocols import get_protocol
 from xmdpt_cli.metrics.reference_set import ReferenceSet
 from xmdpt_cli.report.evaluation_json import to_json
@@ -294,51 +295,16 @@ def test_fid_of_the_literatures_network_is_the_formula() -> None:
     features A (n, D) and B (m, D)."""
     toy_inception = inception_features("toy")
     real, made = [person(k) for k in range(20, 34)], [person(k) for k in range(9)]
-    networks = Networks(features={"torchvision": toy_inception})
-    found = evaluate_pairs(
-        [(image, person(50)) for image in made],
-        protocol="cfld",
-        networks=networks,
-        reference=ReferenceSet(lambda: real),
-        intervals=False,
-    )
     cfld = get_protocol("cfld")
+    reference = toy_inception([cfld.ground_truth(p) for p in real])
+    metrics = protocol_metrics(
+        cfld, features=toy_inception, reference=FeatureDistribution.of(reference), only=["fid"]
+    )
+    metrics.update(to_tensor(made), to_tensor(made))
     a = toy_inception([cfld.generated(p) for p in made]).astype(np.float64)
-    b = toy_inception([cfld.ground_truth(p) for p in real]).astype(np.float64)
+    b = reference.astype(np.float64)
     shift = a.mean(0) - b.mean(0)
     a, b = (a - a.mean(0)) / np.sqrt(len(a) - 1), (b - b.mean(0)) / np.sqrt(len(b) - 1)
     root = np.linalg.svd(a @ b.T, compute_uv=False).sum()
     expected = shift @ shift + (a**2).sum() + (b**2).sum() - 2 * root
-    assert found.rows["generated"]["fid_tvinception_toy"] == pytest.approx(expected, rel=1e-9)
-
-
-def test_pair_folders(tmp_path: Path) -> None:
-    left, right = tmp_path / "left", tmp_path / "right"
-    left.mkdir()
-    right.mkdir()
-    for path in (
-        left / "b.png",
-        left / "a.png",
-        left / "only here.png",
-        right / "a.JPG",
-        right / "b.png",
-        right / "c.png",
-    ):
-        Image.fromarray(person(0)).save(path)
-    (left / "notes.txt").write_text("a")
-    found = pair_folders(left, right)
-    assert found.pairs == [
-        ("a", left / "a.png", right / "a.JPG"),
-        ("b", left / "b.png", right / "b.png"),
-    ]
-    assert found.generated_only == [left / "only here.png"]
-    assert found.target_only == [right / "c.png"]
-
-    Image.fromarray(person(0)).save(left / "a.jpg")
-    with pytest.raises(XmdptError, match="two images of one name"):
-        pair_folders(left, right)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(XmdptError, match="no file name"):
-        pair_folders(tmp_path / "empty", right)
-    with pytest.raises(XmdptError, match="no such folder"):
-        pair_folders(tmp_path / "none", right)
+    assert float(metrics.compute()["fid_tvinception_toy"]) == pytest.approx(expected, rel=1e-9)

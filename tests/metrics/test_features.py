@@ -17,7 +17,6 @@ from torch import Tensor
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import ImageArray
 from xmdpt_cli.metrics.features import (
-    INCEPTION,
     TF_INCEPTION,
     FeatureExtractor,
     inception_features,
@@ -235,17 +234,6 @@ def test_the_tensorflow_network_is_torch_fidelitys(tmp_path: Path) -> None:
     with pytest.raises(XmdptError, match="not the weights of torch-fidelity's Inception") as caught:
         tensorflow_features(path)
     assert TF_INCEPTION.url in caught.value.hint
-
-
-def test_missing_weights_say_what_to_fetch_and_where(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    with pytest.raises(XmdptError) as caught:
-        inception_features()
-    assert INCEPTION.url in caught.value.hint
-    assert str(tmp_path / "hub/checkpoints/inception_v3_google-0cc3c7bd.pth") in caught.value.hint
-    assert "--inception-weights" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])

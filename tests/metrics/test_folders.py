@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.metrics.folders import pair_folders
 
-TRUTHS = ["WOMENid1_1front", "WOMENid1_2side", "WOMENid2_1front"]
+TARGETS = ["WOMENid1_1front", "WOMENid1_2side", "WOMENid2_1front"]
 
 
 def folder(path: Path, names: list[str]) -> Path:
@@ -25,13 +26,13 @@ def folder(path: Path, names: list[str]) -> Path:
     ids=["pidm, xmdpt", "gfla, nted", "pcdms", "target_vis", "the same"],
 )
 def test_a_target_is_found_by_the_generated_images_name(tmp_path: Path, form: str) -> None:
-    wanted = [(TRUTHS[0], TRUTHS[1]), (TRUTHS[1], TRUTHS[0])]
+    wanted = [(TARGETS[0], TARGETS[1]), (TARGETS[1], TARGETS[0])]
     generated = folder(tmp_path / "g", [form.format(*pair) for pair in wanted] + ["stray"])
-    found = pair_folders(generated, folder(tmp_path / "t", TRUTHS))
+    found = pair_folders(generated, folder(tmp_path / "t", TARGETS))
     named = {name: target.stem for name, _, target in found.pairs}
     assert named == {form.format(*pair): pair[1] for pair in wanted}
     assert [path.stem for path in found.generated_only] == ["stray"]
-    assert [path.stem for path in found.target_only] == [TRUTHS[2]]
+    assert [path.stem for path in found.target_only] == [TARGETS[2]]
 
 
 def test_targets_may_be_named_as_the_generated_images_are(tmp_path: Path) -> None:
@@ -61,3 +62,28 @@ def test_several_sources_of_one_target(tmp_path: Path) -> None:
     found = pair_folders(folder(tmp_path / "g", made), folder(tmp_path / "t", ["c"]))
     assert [(name, target.stem) for name, _, target in found.pairs] == [(m, "c") for m in made]
     assert found.target_only == []
+
+
+def test_suffixes_may_differ_and_unpaired_images_are_listed(tmp_path: Path) -> None:
+    left = folder(tmp_path / "left", ["b", "a", "only here"])
+    right = folder(tmp_path / "right", ["b", "c"])
+    Image.new("RGB", (2, 2)).save(right / "a.JPG")
+    (left / "notes.txt").write_text("a")
+    found = pair_folders(left, right)
+    assert found.pairs == [
+        ("a", left / "a.png", right / "a.JPG"),
+        ("b", left / "b.png", right / "b.png"),
+    ]
+    assert found.generated_only == [left / "only here.png"]
+    assert found.target_only == [right / "c.png"]
+
+
+def test_folders_without_pairs_and_equal_names_are_refused(tmp_path: Path) -> None:
+    left, right = folder(tmp_path / "left", ["a"]), folder(tmp_path / "right", ["a"])
+    with pytest.raises(XmdptError, match="no file name"):
+        pair_folders(folder(tmp_path / "empty", []), right)
+    with pytest.raises(XmdptError, match="no such folder"):
+        pair_folders(tmp_path / "none", right)
+    Image.new("RGB", (2, 2)).save(left / "a.jpg")
+    with pytest.raises(XmdptError, match="two images of one name"):
+        pair_folders(left, right)

@@ -43,6 +43,7 @@ RANKS = Path(__file__).parents[1] / "helpers" / "metric_ranks.py"
 def test_every_golden_pair(shared: Callable[[str], Path]) -> None:
     """One batch of all pairs; the values of the images and their mean."""
     golden = json.loads(shared("golden/metrics/golden.json").read_text())["pairs"]
+    assert len(golden) == 12
 
     def batch(kind: str) -> Tensor:
         paths = [shared(f"golden/metrics/{pair[kind]}") for pair in golden]
@@ -51,6 +52,7 @@ def test_every_golden_pair(shared: Callable[[str], Path]) -> None:
 
     ground_truth, generated = batch("ref"), batch("dist")
     network = LpipsNetwork(shared("golden/metrics/alexnet_features_seed0.safetensors"))
+    unsigned = [pair["by_code"]["pcdms"]["lpips_unscaled_0_1"] for pair in golden]
     infinite = [math.inf if pair["psnr_is_inf"] else pair["psnr"] for pair in golden]
     for metric, expected, tolerance in (
         (SSIMW51(), [pair["ssim"] for pair in golden], 1e-9),
@@ -60,6 +62,7 @@ def test_every_golden_pair(shared: Callable[[str], Path]) -> None:
         (L1(), [pair["l1"] for pair in golden], 1e-7),
         (MAE(), [pair["mae"] for pair in golden], 1e-6),
         (LPIPS(network), [pair["lpips_alex_seed0"] for pair in golden], 1e-7),
+        (LPIPS(network, signed=False), unsigned, 1e-7),
     ):
         metric.update(generated, ground_truth)
         assert metric.per_image().tolist() == pytest.approx(expected, abs=tolerance), metric.name
