@@ -25,7 +25,7 @@ def folder(path: Path, names: list[str]) -> Path:
     ["{0}_2_{1}", "{0}_2_{1}_vis", "{0}_to_{1}", "{1}_vis", "{1}"],
     ids=["pidm, xmdpt", "gfla, nted", "pcdms", "target_vis", "the same"],
 )
-def test_a_target_is_found_by_the_generated_images_name(tmp_path: Path, form: str) -> None:
+def test_targets_are_found_by_the_name_of_the_generated_image(tmp_path: Path, form: str) -> None:
     wanted = [(TARGETS[0], TARGETS[1]), (TARGETS[1], TARGETS[0])]
     generated = folder(tmp_path / "g", [form.format(*pair) for pair in wanted] + ["stray"])
     found = pair_folders(generated, folder(tmp_path / "t", TARGETS))
@@ -35,7 +35,7 @@ def test_a_target_is_found_by_the_generated_images_name(tmp_path: Path, form: st
     assert [path.stem for path in found.target_only] == [TARGETS[2]]
 
 
-def test_targets_may_be_named_as_the_generated_images_are(tmp_path: Path) -> None:
+def test_equal_names_come_before_the_target_in_the_name(tmp_path: Path) -> None:
     """Whole names come first: TARGET alone would pair the wrong images here."""
     pairs = ["a_2_b", "b_2_a"]
     found = pair_folders(folder(tmp_path / "g", pairs), folder(tmp_path / "t", [*pairs, "a", "b"]))
@@ -43,7 +43,7 @@ def test_targets_may_be_named_as_the_generated_images_are(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("form", ["{0}_2_{1}_vis", "{0}_2_{1}", "{1}"])
-def test_pidms_ground_truths_have_deep_before_the_flat_name(tmp_path: Path, form: str) -> None:
+def test_ground_truths_of_pidm_have_the_prefix_deep(tmp_path: Path, form: str) -> None:
     flat = [f"fashionWOMENDressesid0000000{k}01_1front" for k in range(3)]
     generated = folder(tmp_path / "g", [form.format(flat[1], flat[k]) for k in (0, 1)])
     targets = folder(tmp_path / "t", [f"deep{name}" for name in flat])
@@ -57,7 +57,7 @@ def test_pidms_ground_truths_have_deep_before_the_flat_name(tmp_path: Path, form
     assert [path.stem for path in again.target_only] == [f"deep{flat[0]}", f"deep{flat[2]}"]
 
 
-def test_several_sources_of_one_target(tmp_path: Path) -> None:
+def test_several_generated_images_of_one_target(tmp_path: Path) -> None:
     made = ["a_2_c", "b_2_c"]
     found = pair_folders(folder(tmp_path / "g", made), folder(tmp_path / "t", ["c"]))
     assert [(name, target.stem) for name, _, target in found.pairs] == [(m, "c") for m in made]

@@ -110,7 +110,7 @@ def test_two_ranks_compute_what_one_process_does(tmp_path: Path) -> None:
             assert found["own again"][name] == (COUNT - 7 if rank == 1 else 7)
 
 
-def test_metrics_that_agree_by_chance_are_not_merged() -> None:
+def test_a_metric_collection_does_not_merge_equal_states() -> None:
     """A MetricCollection takes metrics of equal states for one: here all are 0 at first."""
     generated, ground_truth = images(0), images(1)
     grouped = MetricCollection([L1(), MAE(), LPIPS(LpipsNetwork("toy")), SSIM256()])
@@ -124,7 +124,7 @@ def test_metrics_that_agree_by_chance_are_not_merged() -> None:
         assert found[name] == metric.compute(), name
 
 
-def test_a_protocol_resizes_and_names_its_metrics() -> None:
+def test_protocol_metrics_resize_and_name_their_values() -> None:
     """Images of any size; what is seen is what the resizes give one by one."""
     lpips, toy = LpipsNetwork("toy"), toy_features()
     rng = np.random.default_rng(5)
@@ -143,11 +143,11 @@ def test_a_protocol_resizes_and_names_its_metrics() -> None:
         }  # fmt: skip
         protocol = get_protocol(name)
         small = [protocol.generated(one) for one in made]
-        truths = [protocol.ground_truth(one) for one in photographs]
-        ours, theirs = (FeatureDistribution.of(toy(part)) for part in (small, truths))
+        ground_truths = [protocol.ground_truth(one) for one in photographs]
+        ours, theirs = (FeatureDistribution.of(toy(part)) for part in (small, ground_truths))
         distance = frechet_distance(ours.mean, ours.cov, theirs.mean, theirs.cov)
         assert float(values["fid_toyconv"]) == pytest.approx(distance, rel=1e-4)
-        perceptual = [lpips.distance(a, b) for a, b in zip(small, truths, strict=True)]
+        perceptual = [lpips.distance(a, b) for a, b in zip(small, ground_truths, strict=True)]
         assert float(values["lpips_alex_v0_1_toy"]) == pytest.approx(np.mean(perceptual), rel=1e-6)
         batch = found(*tensors)
         assert float(batch["psnr"]) == pytest.approx(float(values["psnr"]), rel=1e-9)
@@ -155,7 +155,7 @@ def test_a_protocol_resizes_and_names_its_metrics() -> None:
         assert all(len(metric.rows()) == 0 for metric in found.metrics)
 
 
-def test_an_own_metric_needs_one_method() -> None:
+def test_a_subclass_of_pair_metric_needs_one_method() -> None:
     class Brightness(PairMetric):
         name = "brightness"
         higher_is_better = False
@@ -170,7 +170,7 @@ def test_an_own_metric_needs_one_method() -> None:
     assert float(found.compute()["brightness"]) == pytest.approx(float(expected.mean()))
 
 
-def test_only_uint8_batches_of_one_size_are_taken() -> None:
+def test_batches_other_than_uint8_of_one_size_are_refused() -> None:
     """Floats have no known scale."""
     good = images(0)
     for metric in (PSNR(), LPIPS(LpipsNetwork("toy")), FID(toy_features())):

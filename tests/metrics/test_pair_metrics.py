@@ -38,7 +38,7 @@ def decode(path: Path) -> ImageArray:
 
 
 @pytest.mark.parametrize("size", [(96, 70), (51, 64), (64, 64)])
-def test_ssim_w51_is_scikit_images_uniform_window(size: tuple[int, int]) -> None:
+def test_ssim_w51_equals_scikit_image_with_a_uniform_window(size: tuple[int, int]) -> None:
     a = image(1, size)
     b = noisy(a, 2)
     x, y = (p.astype(np.float32) / np.float32(255) for p in (a, b))
@@ -50,13 +50,13 @@ def test_ssim_w51_is_scikit_images_uniform_window(size: tuple[int, int]) -> None
 
 
 @pytest.mark.parametrize("sigma", [1.2, 1.5])
-def test_ssim_256_takes_its_data_range_from_the_prediction(sigma: float) -> None:
-    truth, pred = image(3), image(4, contrast=90)
-    spans = [float(p.max()) - float(p.min()) for p in (pred, truth)]
+def test_ssim_256_uses_the_data_range_of_the_generated_image(sigma: float) -> None:
+    ground_truth, pred = image(3), image(4, contrast=90)
+    spans = [float(p.max()) - float(p.min()) for p in (pred, ground_truth)]
     assert spans[0] < spans[1] / 2
     right, wrong = (
         structural_similarity(
-            truth.astype(np.float64),
+            ground_truth.astype(np.float64),
             pred.astype(np.float64),
             gaussian_weights=True,
             use_sample_covariance=False,
@@ -66,11 +66,11 @@ def test_ssim_256_takes_its_data_range_from_the_prediction(sigma: float) -> None
         )
         for span in spans
     )
-    assert ssim_256(pred, truth, sigma) == pytest.approx(right, abs=1e-6)
-    assert abs(ssim_256(pred, truth, sigma) - wrong) > 1e-4
+    assert ssim_256(pred, ground_truth, sigma) == pytest.approx(right, abs=1e-6)
+    assert abs(ssim_256(pred, ground_truth, sigma) - wrong) > 1e-4
 
 
-def test_ssim_of_wang_is_scikit_images() -> None:
+def test_ssim_of_wang_equals_scikit_image() -> None:
     a = image(11)
     b = noisy(a, 12)
     x, y = (p.astype(np.float64) / 255 for p in (a, b))
@@ -81,7 +81,7 @@ def test_ssim_of_wang_is_scikit_images() -> None:
     assert ssim(b, a) == pytest.approx(ssim(a, b), abs=1e-13)
 
 
-def test_floats_of_grey_levels_are_measured_unrounded() -> None:
+def test_float_grey_levels_are_not_rounded() -> None:
     """As PIDM's and PCDMs' resizes leave them, also beyond 0 and 255."""
     a, b = image(13), image(14)
     floats = [p.astype(np.float32) for p in (a, b)]
@@ -91,7 +91,7 @@ def test_floats_of_grey_levels_are_measured_unrounded() -> None:
     assert ssim_w51(a, b) != measure(half, floats[1])["ssim_w51"]
 
 
-def test_mae_is_a_share_of_the_brightness() -> None:
+def test_mae_is_relative_to_the_brightness() -> None:
     black, grey = np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 50, np.uint8)
     assert mae(black, grey) == 1.0
     assert mae(grey, grey * 3) == pytest.approx(0.5)
@@ -99,7 +99,7 @@ def test_mae_is_a_share_of_the_brightness() -> None:
     assert measure(black, black)["mae"] is None
 
 
-def test_psnr_is_scikit_images() -> None:
+def test_psnr_equals_scikit_image() -> None:
     a = image(5)
     b = noisy(a, 6)
     x, y = (p.astype(np.float32) / np.float32(255) for p in (a, b))
@@ -122,17 +122,17 @@ def test_black_against_white() -> None:
     assert (psnr(black, white), l1(black, white)) == (0.0, 1.0)
 
 
-def test_undefined_or_too_small_is_none_in_the_overview() -> None:
-    flat, truth = np.full((64, 64, 3), 90, np.uint8), image(8, (64, 64))
-    assert math.isnan(ssim_256(flat, truth))
-    assert measure(flat, truth)["ssim_256"] is None
+def test_undefined_values_and_small_images_give_none() -> None:
+    flat, ground_truth = np.full((64, 64, 3), 90, np.uint8), image(8, (64, 64))
+    assert math.isnan(ssim_256(flat, ground_truth))
+    assert measure(flat, ground_truth)["ssim_256"] is None
     small = measure(image(9, (32, 32)), image(10, (32, 32)))
     assert small["ssim_w51"] is None
     assert small["ssim_256"] is not None
     assert measure(image(9, (8, 8)), image(10, (8, 8)))["ssim_256"] is None
 
 
-def test_images_that_cannot_be_compared() -> None:
+def test_images_of_other_sizes_are_refused() -> None:
     with pytest.raises(XmdptError, match="64x50 px is smaller than the 51 px window"):
         ssim_w51(image(1, (50, 64)), image(2, (50, 64)))
     for function in (ssim_w51, ssim_256, psnr, l1):

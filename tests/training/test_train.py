@@ -1,4 +1,4 @@
-"""Training on a small prepared dataset: it learns, resumes to the bit, refuses what is wrong."""
+"""Training on a small prepared dataset: the loss falls, runs resume to the bit, errors."""
 
 from __future__ import annotations
 
@@ -40,23 +40,25 @@ def test_the_loss_falls(data: Path, tmp_path: Path, conditioning: str) -> None:
     assert list((tmp_path / "run").glob("events.out.tfevents.*"))
 
 
-def test_what_is_exported_is_the_average_and_loads(data: Path, tmp_path: Path) -> None:
+def test_the_exported_model_is_the_ema(data: Path, tmp_path: Path) -> None:
     done = train(CONFIG, data, tmp_path / "run")
     model = XMDPT.from_pretrained(str(done.model))
     ema = load_file(tmp_path / "run/checkpoints/step_0000006/ema.safetensors")
     raw = load_file(tmp_path / "run/checkpoints/step_0000006/model.safetensors")
     assert same(dict(model.state_dict()), ema)
     assert not same(ema, raw)
-    facts = json.loads((done.model / "xmdpt.json").read_text())
-    assert facts["toy"] is True
-    assert facts["resolution"] == 32
+    metadata = json.loads((done.model / "xmdpt.json").read_text())
+    assert metadata["toy"] is True
+    assert metadata["resolution"] == 32
     kept = sorted(p.name for p in (tmp_path / "run/checkpoints").glob("step_*"))
     assert kept == ["step_0000004", "step_0000006"]
     assert (tmp_path / "run/checkpoints/latest").read_text() == "step_0000006"
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_going_on_equals_never_having_stopped(data: Path, tmp_path: Path, optimizer: str) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_run(
+    data: Path, tmp_path: Path, optimizer: str
+) -> None:
     config = dataclasses.replace(CONFIG, optimizer=optimizer)
     train(config, data, tmp_path / "whole")
     train(dataclasses.replace(config, steps=2), data, tmp_path / "parts")
@@ -68,7 +70,7 @@ def test_going_on_equals_never_having_stopped(data: Path, tmp_path: Path, optimi
     assert [row["step"] for row in logged(tmp_path / "parts")] == [1, 2, 3, 4, 5, 6]
 
 
-def test_training_from_a_url_goes_on_exactly(data: Path, tmp_path: Path) -> None:
+def test_training_from_a_url_resumes_exactly(data: Path, tmp_path: Path) -> None:
     pytest.importorskip("fsspec")
     url = f"memory://{tmp_path.name}/data"
     for path in data.iterdir():
@@ -80,7 +82,7 @@ def test_training_from_a_url_goes_on_exactly(data: Path, tmp_path: Path) -> None
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
 
 
-def test_killed_and_run_again(data: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes(data: Path, tmp_path: Path) -> None:
     """SIGKILL in the middle; the same command again ends with the same weights."""
     steps = 40
     script = (
@@ -105,7 +107,7 @@ def test_killed_and_run_again(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_in_the_middle_of_an_update_saves_the_whole_step(
+def test_a_signal_during_an_update_saves_the_complete_step(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     """Weights that are half updated would be saved as the step before."""
@@ -142,10 +144,10 @@ def test_other_settings_are_refused_by_name(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("left", [["config.toml"], ["config.toml", "run.json.part", ".lock"]])
-def test_a_folder_left_while_a_run_was_begun_is_begun_again(
+def test_a_folder_of_an_unfinished_start_is_started_again(
     data: Path, tmp_path: Path, left: list[str]
 ) -> None:
-    """A full disk or a kill between the two files that a run begins with."""
+    """A full disk or a kill between the first two files of a run."""
     (tmp_path / "run").mkdir()
     for name in left:
         (tmp_path / "run" / name).write_text("half")
@@ -153,7 +155,7 @@ def test_a_folder_left_while_a_run_was_begun_is_begun_again(
     assert (tmp_path / "run/model/model.safetensors").is_file()
 
 
-def test_a_line_says_how_many_steps_it_is_a_mean_of(data: Path, tmp_path: Path) -> None:
+def test_log_lines_contain_the_number_of_averaged_steps(data: Path, tmp_path: Path) -> None:
     """An interruption cuts a window of the log in two."""
     config = dataclasses.replace(CONFIG, log_every=4, steps=3)
     train(config, data, tmp_path / "run")
@@ -162,7 +164,7 @@ def test_a_line_says_how_many_steps_it_is_a_mean_of(data: Path, tmp_path: Path) 
     assert rows == [(1, 1), (3, 2), (4, 1), (8, 4)]
 
 
-def test_a_run_that_saved_nothing_may_become_another(
+def test_a_run_without_checkpoints_can_be_replaced(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(self: Trainer, batch: Any) -> Any:
@@ -180,7 +182,7 @@ def test_a_run_that_saved_nothing_may_become_another(
     assert "forced" not in record
 
 
-def test_some_settings_may_change_by_force(data: Path, tmp_path: Path) -> None:
+def test_force_allows_some_settings_to_change(data: Path, tmp_path: Path) -> None:
     short = dataclasses.replace(CONFIG, steps=2)
     train(short, data, tmp_path / "run")
     other = dataclasses.replace(short, steps=4, learning_rate=0.002, batch_size=2)
@@ -200,7 +202,7 @@ def test_some_settings_may_change_by_force(data: Path, tmp_path: Path) -> None:
     train(dataclasses.replace(may, steps=5), data, tmp_path / "run")  # now these are its settings
 
 
-def test_weights_of_another_model_are_named(data: Path, tmp_path: Path) -> None:
+def test_weights_of_another_model_are_refused(data: Path, tmp_path: Path) -> None:
     train(CONFIG, data, tmp_path / "run")
     train(dataclasses.replace(CONFIG, conditioning="tokens"), data, tmp_path / "other")
     place = "checkpoints/step_0000006"
@@ -229,7 +231,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
     assert all(bool(value.isfinite().all()) for value in ema.values())
 
 
-def test_an_interrupt_saves_first(
+def test_an_interrupt_saves_a_checkpoint(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = Trainer.step
@@ -250,7 +252,7 @@ def test_an_interrupt_saves_first(
     assert [row["step"] for row in logged(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_broken_checkpoint_is_named(data: Path, tmp_path: Path) -> None:
+def test_a_broken_checkpoint_is_refused(data: Path, tmp_path: Path) -> None:
     train(CONFIG, data, tmp_path / "run")
     bad = tmp_path / "run/checkpoints/step_0000006/ema.safetensors"
     bad.write_bytes(bad.read_bytes()[:100])
@@ -265,7 +267,7 @@ def test_learning_rate_schedule() -> None:
     assert learning_rate_factor(109, 110, 10, "none") == 1.0
 
 
-def test_the_average_follows_its_formula(data: Path) -> None:
+def test_the_ema_follows_its_formula(data: Path) -> None:
     trainer = Trainer(dataclasses.replace(CONFIG, ema=0.9, ema_warmup=False), PairDataset(data))
     start = trainer.model.tdnet.pos_embed.detach().clone()
     trainer.step(iter([trainer.loader().batch(0)]))
@@ -273,7 +275,7 @@ def test_the_average_follows_its_formula(data: Path) -> None:
     torch.testing.assert_close(trainer.ema.model.tdnet.pos_embed, expected)
 
 
-def test_a_full_disk_is_named_and_loses_nothing(
+def test_a_full_disk_is_an_error_and_the_run_resumes(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(dataclasses.replace(CONFIG, steps=2), data, tmp_path / "run")
