@@ -124,7 +124,7 @@ def test_a_run_whose_dataset_has_moved_away_is_an_error(tmp_path: Path) -> None:
     dataset("512", resolution=512)
     run_folder = model("runs/B", begun_with=own, data=str(own.resolve()))
     shutil.move(str(own), tmp_path / "elsewhere")
-    with pytest.raises(XmdptError, match="runs/B was trained on is no longer there") as caught:
+    with pytest.raises(XmdptError, match="runs/B was trained on is not found") as caught:
         workspace.dataset_of(workspace.models()[0])
     assert "data/256" in caught.value.message
     assert "--data DIR" in caught.value.hint

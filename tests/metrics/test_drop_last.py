@@ -135,11 +135,11 @@ def test_fewer_pairs_than_a_batch_are_all_measured(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "the evaluator of cfld drops no batch"),
-        (["--protocol", "cfld"], "the evaluator of cfld drops no batch"),
-        (["--protocol", "pidm", "--protocol", "clean"], "the evaluator of clean drops no batch"),
-        (["--protocol", "all"], "the evaluator of cfld, clean drops no batch"),
-        (["--protocol", "native"], "the evaluator of native drops no batch"),
+        ([], "protocol cfld drops no batch"),
+        (["--protocol", "cfld"], "protocol cfld drops no batch"),
+        (["--protocol", "pidm", "--protocol", "clean"], "protocol clean drops no batch"),
+        (["--protocol", "all"], "protocol cfld, clean drops no batch"),
+        (["--protocol", "native"], "protocol native drops no batch"),
         (["--protocol", "pidm", "--psnr"], "only FID and LPIPS drop a batch, not psnr"),
     ],
 )

@@ -218,7 +218,7 @@ def test_settle_fills_in_steps_epochs_and_learning_rate() -> None:
         ({"learning_rate": math.nan}, "learning_rate"),
         ({"ema": 1.0}, "ema lies in"),
         ({"epochs": 0.0}, "epochs must be positive"),
-        ({"precision": "fp8"}, "precision is one of"),
+        ({"precision": "fp8"}, "precision must be one of"),
         ({"l1": 0.0, "mse": 0.0, "lpips": 0.0}, "nothing to train for"),
     ],
 )

@@ -64,28 +64,31 @@ def _rank(count: int) -> int:
     return max(rank, 0)
 
 
-def clock(device: torch.device) -> Callable[[Callable[[], object]], float]:
-    """``clock(device)(call)``: seconds, by the device's events where it has them."""
-    if device.type != "cuda":
-
-        def by_clock(call: Callable[[], object]) -> float:
-            start = time.perf_counter()
-            call()
-            return time.perf_counter() - start
-
-        return by_clock
-
-    def by_events(call: Callable[[], object]) -> float:
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+def synchronize(device: torch.device) -> None:
+    """Wait for a GPU; nothing on a CPU."""
+    if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def clock(device: torch.device) -> Callable[[Callable[[], object]], float]:
+    """``clock(device)(call)``: seconds of a call, on a GPU between two of its events."""
+
+    def wall_time(call: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        call()
+        return time.perf_counter() - start
+
+    def event_time(call: Callable[[], object]) -> float:
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        synchronize(device)
         stream = torch.cuda.current_stream(device)  # the current device may be another one
         start.record(stream)
         call()
         end.record(stream)
-        torch.cuda.synchronize(device)
+        synchronize(device)
         return start.elapsed_time(end) / 1000
 
-    return by_events
+    return event_time if device.type == "cuda" else wall_time
 
 
 def interleaved(

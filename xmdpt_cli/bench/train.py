@@ -38,6 +38,7 @@ from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.ema import Ema
 from xmdpt_cli.training.optimizer import make_optimizers
 from xmdpt_cli.training.step import Inputs, TrainStep
+from xmdpt_cli.training.trainer import compile_step
 
 CPU = torch.device("cpu")
 DATASET_BYTES = 100_000_000  # of random numbers, which batches are read from
@@ -129,7 +130,7 @@ def our_step(
     net = copy.deepcopy(model)
     module = TrainStep(net, config, Schedule())
     module.autocast = autocast
-    run = torch.compile(module, dynamic=False) if compiled else module
+    run = compile_step(module, config, inputs.target.device) if compiled else module
     (optimizer,) = make_optimizers(net, config)
     average, done = Ema(net, config.ema, False), 0
 

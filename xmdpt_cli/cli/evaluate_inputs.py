@@ -66,7 +66,7 @@ def ground_truth(chosen: EvaluateOptions, generated: Path, device: str, talk: Ta
         for path in paths[:3]:
             talk.warn(f"no partner for {path}")
         if len(paths) > 3:
-            talk.warn(f"nor for {len(paths) - 3} more {what} images")
+            talk.warn(f"no partner for {len(paths) - 3} more {what} images")
     photographs = images_in(chosen.real or chosen.target)
     unread = found.not_read + (images_not_read(chosen.real) if chosen.real else [])
     if unread:

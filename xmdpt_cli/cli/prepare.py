@@ -94,7 +94,7 @@ def _prepare(talk: Talk, chosen: PrepareOptions) -> None:
         except XmdptError as err:
             if not chosen.dry_run:
                 raise
-            talk.warn(f"the time it takes is unknown: {err.message}")
+            talk.warn(f"the time cannot be estimated: {err.message}")
             talk.hint(err.hint)
         plan = None
         if world.rank == 0:
@@ -153,10 +153,10 @@ def _report(
     for file, reason in skipped[:5]:
         talk.warn(f"left out: {file}: {reason}")
     if len(skipped) > 5:
-        talk.warn(f"... and {len(skipped) - 5} more: all are in dataset.json")
+        talk.warn(f"... and {len(skipped) - 5} more, listed in dataset.json")
     images = sum(split["images"] for split in counts.values())
     pairs = {split: counts[split]["pairs"] for split in counts}
-    toy = " with TOY encoders (for trying the way, not for results)" if first["toy"] else ""
+    toy = " with TOY encoders (to try the workflow, not for results)" if first["toy"] else ""
     lines = []
     for size, manifest in manifests.items():
         total = human_bytes(sum(shard["bytes"] for shard in manifest["shards"]))
@@ -167,7 +167,7 @@ def _report(
         note = dataset_note(manifest, outs[size])
         if note is not None:
             talk.warn(note)
-    lines += [f"look at: {path}" for path in made]
+    lines += [f"written: {path}" for path in made]
     lines.append(_next(outs, first["toy"]))
     results = {
         str(size): {"out": outs[size], **{k: v for k, v in m.items() if k != "shards"}}
@@ -180,5 +180,5 @@ def _report(
         raise XmdptError(
             f"{share:.1f} % of the files and list rows are left out, more than 1 %; the rest is "
             "prepared and can be used",
-            f"is {chosen.root} complete, are the lists its own? All reasons are in dataset.json",
+            f"check that {chosen.root} is complete and its lists belong to it; see dataset.json",
         )

@@ -109,9 +109,9 @@ def train(
 
     encoders = EncoderPaths(vae, dino_source, dino_pose)
     if EncoderPaths(None, dino_source, dino_pose) != EncoderPaths() and not recipe.online:
-        raise ConfigError("--dino-source and --dino-pose go with --online")
+        raise ConfigError("--dino-source and --dino-pose need --online")
     if vae is not None and not (recipe.online or recipe.validate_every):
-        raise ConfigError("--vae goes with --online or --validate-every")
+        raise ConfigError("--vae needs --online or --validate-every")
     talk = Talk(as_json, quiet=World.from_environment().rank > 0)  # under torchrun rank 0 prints
     data = training_data(talk, data, out)
     if data_cache is not None:

@@ -183,7 +183,7 @@ def dataset_of_run(run: Path) -> Dataset | None:
     _check_no_url(run, data_of(run))
     raise XmdptError(
         f"the dataset that {run} was trained on is not in {DATA}/",
-        f"was it moved? name it: --data DIR; or choose another folder for a new run: --out {run}-2",
+        f"if it was moved, name it: --data DIR; to start a new run: --out {run}-2",
     )
 
 
@@ -205,10 +205,10 @@ def dataset_of(model: Model) -> tuple[Path, str]:
     if known is not None and model.shards in (None, known.shards()):
         return _short(known.path), reason
     if model.shards is not None or recorded:
-        was = f" (it was {_short(Path(recorded))})" if recorded else ""
+        was = f" (its path was {_short(Path(recorded))})" if recorded else ""
         raise XmdptError(
-            f"the dataset that {model.path} was trained on is no longer there{was}",
-            "was it moved? name it: --data DIR",
+            f"the dataset that {model.path} was trained on is not found{was}",
+            "if it was moved, name it: --data DIR",
         )
     newest, reason = newest_dataset(int(model.metadata["resolution"]))
     return newest.path, reason
