@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from small_data import CONFIG, same, weights
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
@@ -30,7 +30,6 @@ from xmdpt_cli.pose.drawing import draw_pose, draw_pose_map
 from xmdpt_cli.prepare.pipeline import prepare_dataset
 from xmdpt_cli.toy.encoders import toy_encoders, toy_vae
 from xmdpt_cli.toy.synthetic import make_synthetic
-from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.loop import train
 from xmdpt_cli.training.online import OnlineLoader, find_encoders
 
@@ -273,25 +272,14 @@ def test_a_broken_shard_is_skipped(
 
 # in a run
 
-CONFIG = TrainConfig(
-    size="tiny", steps=6, batch_size=4, learning_rate=1e-3, ema=0.9, ema_warmup=True,
-    checkpoint_every=2, log_every=1, precision="fp32", online=True,
-)  # fmt: skip
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "model" / "model.safetensors")
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+ONLINE = replace(CONFIG, online=True)
 
 
 @pytest.mark.parametrize("conditioning", ["vector", "tokens"])
 def test_a_resumed_run_equals_an_uninterrupted_run(
     data: Path, tmp_path: Path, conditioning: str
 ) -> None:
-    config = replace(CONFIG, conditioning=conditioning)
+    config = replace(ONLINE, conditioning=conditioning)
     train(config, data, tmp_path / "whole")
     train(replace(config, steps=2), data, tmp_path / "parts")
     train(config, data, tmp_path / "parts")
@@ -304,8 +292,8 @@ def test_a_resumed_run_equals_an_uninterrupted_run(
 
 def test_accumulation_uses_the_same_crops(data: Path, tmp_path: Path) -> None:
     """The same sum in another order: weights differ by rounding, after six steps of AdamW."""
-    train(CONFIG, data, tmp_path / "whole")
-    train(replace(CONFIG, accumulate=2), data, tmp_path / "parts")
+    train(ONLINE, data, tmp_path / "whole")
+    train(replace(ONLINE, accumulate=2), data, tmp_path / "parts")
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     for name, value in whole.items():
         torch.testing.assert_close(parts[name], value, rtol=0, atol=2e-4, msg=name)
@@ -314,7 +302,7 @@ def test_accumulation_uses_the_same_crops(data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("online", [True, False])
 def test_a_run_continues_after_a_lost_shard(data: Path, tmp_path: Path, online: bool) -> None:
     folder = shutil.copytree(data, tmp_path / "data")
-    config = replace(CONFIG, online=online, steps=24)
+    config = replace(ONLINE, online=online, steps=24)
     warned: list[str] = []
 
     def breaking(stage: str, done: int, total: int, /, **info: Any) -> None:

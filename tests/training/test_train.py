@@ -29,6 +29,14 @@ from xmdpt_cli.training.trainer import Trainer
 from xmdpt_cli.utils import interrupts
 
 
+@pytest.fixture(scope="module")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of ``CONFIG``."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    train(CONFIG, data, run)
+    return run
+
+
 @pytest.mark.parametrize("conditioning", ["vector", "tokens"])
 def test_the_loss_falls(data: Path, tmp_path: Path, conditioning: str) -> None:
     config = dataclasses.replace(CONFIG, conditioning=conditioning, steps=40, log_every=10)
@@ -40,19 +48,18 @@ def test_the_loss_falls(data: Path, tmp_path: Path, conditioning: str) -> None:
     assert list((tmp_path / "run").glob("events.out.tfevents.*"))
 
 
-def test_the_exported_model_is_the_ema(data: Path, tmp_path: Path) -> None:
-    done = train(CONFIG, data, tmp_path / "run")
-    model = XMDPT.from_pretrained(str(done.model))
-    ema = load_file(tmp_path / "run/checkpoints/step_0000006/ema.safetensors")
-    raw = load_file(tmp_path / "run/checkpoints/step_0000006/model.safetensors")
+def test_the_exported_model_is_the_ema(finished: Path) -> None:
+    model = XMDPT.from_pretrained(str(finished / "model"))
+    ema = load_file(finished / "checkpoints/step_0000006/ema.safetensors")
+    raw = load_file(finished / "checkpoints/step_0000006/model.safetensors")
     assert same(dict(model.state_dict()), ema)
     assert not same(ema, raw)
-    metadata = json.loads((done.model / "xmdpt.json").read_text())
+    metadata = json.loads((finished / "model/xmdpt.json").read_text())
     assert metadata["toy"] is True
     assert metadata["resolution"] == 32
-    kept = sorted(p.name for p in (tmp_path / "run/checkpoints").glob("step_*"))
+    kept = sorted(p.name for p in (finished / "checkpoints").glob("step_*"))
     assert kept == ["step_0000004", "step_0000006"]
-    assert (tmp_path / "run/checkpoints/latest").read_text() == "step_0000006"
+    assert (finished / "checkpoints/latest").read_text() == "step_0000006"
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
@@ -70,16 +77,15 @@ def test_a_resumed_run_equals_an_uninterrupted_run(
     assert [row["step"] for row in logged(tmp_path / "parts")] == [1, 2, 3, 4, 5, 6]
 
 
-def test_training_from_a_url_resumes_exactly(data: Path, tmp_path: Path) -> None:
+def test_training_from_a_url_resumes_exactly(data: Path, finished: Path, tmp_path: Path) -> None:
     pytest.importorskip("fsspec")
     url = f"memory://{tmp_path.name}/data"
     for path in data.iterdir():
         if path.is_file():
             open_store(url).write(path.name, path.read_bytes())
-    train(CONFIG, url, tmp_path / "whole")
     train(dataclasses.replace(CONFIG, steps=3), url, tmp_path / "parts")
     train(CONFIG, url, tmp_path / "parts")
-    assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    assert same(weights(finished), weights(tmp_path / "parts"))
 
 
 def test_a_killed_run_resumes(data: Path, tmp_path: Path) -> None:
@@ -108,7 +114,11 @@ def test_a_killed_run_resumes(data: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_during_an_update_saves_the_complete_step(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+    data: Path,
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
 ) -> None:
     """Weights that are half updated would be saved as the step before."""
     update, config = torch.optim.AdamW.step, dataclasses.replace(CONFIG, checkpoint_every=100)
@@ -124,8 +134,7 @@ def test_a_signal_during_an_update_saves_the_complete_step(
             train(config, data, tmp_path / "run")
     assert (tmp_path / "run/checkpoints/latest").read_text() == "step_0000003"
     train(config, data, tmp_path / "run")
-    train(config, data, tmp_path / "whole")
-    assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+    assert same(weights(tmp_path / "run"), weights(finished))
 
 
 def test_other_settings_are_refused_by_name(data: Path, tmp_path: Path) -> None:
@@ -165,7 +174,7 @@ def test_log_lines_contain_the_number_of_averaged_steps(data: Path, tmp_path: Pa
 
 
 def test_a_run_without_checkpoints_can_be_replaced(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(self: Trainer, batch: Any) -> Any:
         raise KeyboardInterrupt
@@ -175,8 +184,7 @@ def test_a_run_without_checkpoints_can_be_replaced(
         with pytest.raises(KeyboardInterrupt):
             train(dataclasses.replace(CONFIG, learning_rate=0.5), data, tmp_path / "run")
     train(CONFIG, data, tmp_path / "run")
-    train(CONFIG, data, tmp_path / "whole")
-    assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+    assert same(weights(tmp_path / "run"), weights(finished))
     record = json.loads((tmp_path / "run/run.json").read_text())
     assert record["config"]["learning_rate"] == CONFIG.learning_rate
     assert "forced" not in record
@@ -232,7 +240,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
 
 
 def test_an_interrupt_saves_a_checkpoint(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = Trainer.step
 
@@ -247,8 +255,7 @@ def test_an_interrupt_saves_a_checkpoint(
             train(CONFIG, data, tmp_path / "run")
     assert (tmp_path / "run/checkpoints/latest").read_text() == "step_0000003"
     train(CONFIG, data, tmp_path / "run")
-    train(CONFIG, data, tmp_path / "whole")
-    assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+    assert same(weights(tmp_path / "run"), weights(finished))
     assert [row["step"] for row in logged(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
 
 
@@ -276,7 +283,7 @@ def test_the_ema_follows_its_formula(data: Path) -> None:
 
 
 def test_a_full_disk_is_an_error_and_the_run_resumes(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(dataclasses.replace(CONFIG, steps=2), data, tmp_path / "run")
 
@@ -293,8 +300,7 @@ def test_a_full_disk_is_an_error_and_the_run_resumes(
     kept = sorted(p.name for p in (tmp_path / "run/checkpoints").iterdir())
     assert kept == ["latest", "step_0000002"]
     train(CONFIG, data, tmp_path / "run")
-    train(CONFIG, data, tmp_path / "whole")
-    assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+    assert same(weights(tmp_path / "run"), weights(finished))
     assert [row["step"] for row in logged(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
 
 

@@ -56,22 +56,30 @@ def run(data: Path, out: Path, vae: VAE | None = None, **changes: Any) -> FineTu
     return finetune(plan, out, perceptual=perceptual, lpips=lpips, notes=notes)
 
 
+@pytest.fixture(scope="module")
+def finished(data: Path) -> tuple[FineTuned, Path]:
+    """An uninterrupted training with the default settings: its result and its folder."""
+    return run(data, data.parent / "finished"), data.parent / "finished"
+
+
 def logged(out: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_only_the_decoder_changes_and_the_record_proves_it(data: Path, tmp_path: Path) -> None:
-    done = run(data, tmp_path / "vae")
-    before, after = tensors(data.parent / "vae"), tensors(tmp_path / "vae")
+def test_only_the_decoder_changes_and_the_record_proves_it(
+    data: Path, finished: tuple[FineTuned, Path]
+) -> None:
+    done, vae = finished
+    before, after = tensors(data.parent / "vae"), tensors(vae)
     for name in before:
         assert torch.equal(before[name], after[name]) == is_encoder(name), name
-    record = json.loads((tmp_path / "vae/xmdpt_training.json").read_text())
+    record = json.loads((vae / "xmdpt_training.json").read_text())
     assert record["encoder"]["before"] == record["encoder"]["after"] == done.encoder["after"]
     assert record["start"]["sha256"] == VAE.load(data.parent / "vae").describe()["sha256"]
-    assert record["sha256"] == VAE.load(tmp_path / "vae").describe()["sha256"]  # as samples name it
+    assert record["sha256"] == VAE.load(vae).describe()["sha256"]  # as samples name it
     assert record["trained_on"]["images"] == 12
     assert not done.toy
-    assert not VAE.load(tmp_path / "vae").origin.toy
+    assert not VAE.load(vae).origin.toy
 
 
 def test_a_changed_encoder_is_an_error_and_nothing_is_written(
@@ -91,8 +99,10 @@ def test_a_changed_encoder_is_an_error_and_nothing_is_written(
     assert not left & {"config.json", WEIGHTS, "xmdpt_training.json", "report.json"}
 
 
-def test_diffusers_loads_the_vae_without_xmdpt(data: Path, tmp_path: Path) -> None:
-    run(data, tmp_path / "vae")
+def test_diffusers_loads_the_vae_without_xmdpt(
+    finished: tuple[FineTuned, Path], tmp_path: Path
+) -> None:
+    vae = finished[1]
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     torch.save(latents, tmp_path / "latents.pt")
     code = (
@@ -104,10 +114,10 @@ def test_diffusers_loads_the_vae_without_xmdpt(data: Path, tmp_path: Path) -> No
         "with torch.no_grad(): np.save(sys.argv[3], vae.decode(latents).sample.numpy())\n"
         "assert not [name for name in sys.modules if name.startswith('xmdpt')]\n"
     )
-    arguments = [tmp_path / "vae", tmp_path / "latents.pt", tmp_path / "out.npy"]
+    arguments = [vae, tmp_path / "latents.pt", tmp_path / "out.npy"]
     subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True)
     theirs = np.clip((np.load(tmp_path / "out.npy") + 1) * 127.5, 0, 255)
-    ours = VAE.load(tmp_path / "vae").decode(latents)
+    ours = VAE.load(vae).decode(latents)
     assert np.abs(theirs[0].transpose(1, 2, 0) - ours[0]).max() < 0.51
 
 
@@ -151,13 +161,15 @@ def test_a_larger_face_weight_improves_faces(data: Path, tmp_path: Path) -> None
     assert faces[20.0] > faces[1.0] + 0.1, faces  # dB
 
 
-def test_bf16_training_is_close_to_float32(data: Path, tmp_path: Path) -> None:
-    for name, more in (("decoder", {}), ("all", {"all_weights": True})):
-        vae = None if name == "decoder" else toy_vae(SIZE, 1)
-        done = run(data, tmp_path / name, vae=vae, precision="bf16", **more)
+def test_bf16_training_is_close_to_float32(
+    data: Path, finished: tuple[FineTuned, Path], tmp_path: Path
+) -> None:
+    scratch = {"vae": toy_vae(SIZE, 1), "all_weights": True}
+    whole_scratch = run(data, tmp_path / "scratch-fp32", **scratch)
+    scratch["vae"] = toy_vae(SIZE, 1)
+    for name, whole, more in (("decoder", finished[0], {}), ("scratch", whole_scratch, scratch)):
+        done = run(data, tmp_path / name, precision="bf16", **more)
         assert all(value.dtype == torch.float32 for value in tensors(tmp_path / name).values())
-        vae = None if name == "decoder" else toy_vae(SIZE, 1)
-        whole = run(data, tmp_path / f"{name}-fp32", vae=vae, **more)
         assert done.stats.loss_first != whole.stats.loss_first
         assert done.stats.loss_first == pytest.approx(whole.stats.loss_first, rel=0.05)
         assert done.stats.loss_last == pytest.approx(whole.stats.loss_last, rel=0.1)
@@ -234,7 +246,10 @@ def test_latents_of_another_encoder_are_refused_by_name(data: Path, tmp_path: Pa
 
 
 def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path,
+    finished: tuple[FineTuned, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     losses, calls = vae_trainer.vae_losses, []
 
@@ -248,12 +263,14 @@ def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(
         with pytest.raises(XmdptError, match="diverged: loss nan, gradient nan at step 3"):
             run(data, tmp_path / "run")
     run(data, tmp_path / "run")
-    run(data, tmp_path / "whole")
-    assert equal(tensors(tmp_path / "run"), tensors(tmp_path / "whole"))
+    assert equal(tensors(tmp_path / "run"), tensors(finished[1]))
 
 
 def test_a_full_disk_is_an_error_and_the_run_resumes(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path,
+    finished: tuple[FineTuned, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     save, calls = checkpoint.save_file, []
 
@@ -271,8 +288,7 @@ def test_a_full_disk_is_an_error_and_the_run_resumes(
     with open(tmp_path / "run/metrics.jsonl", "a") as log:
         log.write('{"step": 3, "lo')  # what a full disk leaves of a line
     run(data, tmp_path / "run")
-    run(data, tmp_path / "whole")
-    assert equal(tensors(tmp_path / "run"), tensors(tmp_path / "whole"))
+    assert equal(tensors(tmp_path / "run"), tensors(finished[1]))
     assert [row["step"] for row in logged(tmp_path / "run")] == [1, 2, 4, 6]
 
 
