@@ -56,7 +56,8 @@ def sample(
         raise ConfigError(f"power must be positive, not {power}")
     if not 0 <= interval[0] < interval[1] <= 1:
         raise ConfigError(f"the guidance interval lies in 0 to 1, low end first, not {interval}")
-    timesteps = spaced(spacing or spacing_of(solver), steps, schedule)
+    own_spacing = spacing_of(solver)
+    timesteps = spaced(spacing or own_spacing, steps, schedule)
     todo = plan(solver, timesteps, schedule)
     cfg_scales = [
         guidance_scale(t, guidance, power, schedule.steps)
