@@ -127,5 +127,5 @@ def _print(
     data["others"] = [{k: v for k, v in o.items() if k != "images"} for o in found["others"]]
     weights = {name: known for report in reports for name, known in report.weights.items()}
     lines = [f"{name}: {network}" for name, network in weights.items()]
-    lines.append(f"to look at: {path.with_suffix('.html')}; written: {path}, {path.stem}.csv")
+    lines.append(f"report: {path.with_suffix('.html')}, {path.name}, {path.stem}.csv")
     talk.result({**data, "file": str(path)}, *shown, text="\n".join(lines))

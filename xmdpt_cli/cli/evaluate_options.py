@@ -164,15 +164,17 @@ def check_together(chosen: EvaluateOptions) -> None:
     if chosen.target is not None:
         for name in ("data", "model", "limit", "vae"):
             if getattr(chosen, name) is not None:
-                raise ConfigError(f"--{name} does not go with --target, which compares two folders")
+                raise ConfigError(
+                    f"--{name} cannot be combined with --target, which compares two folders"
+                )
         if chosen.generated is None:
-            raise ConfigError("--target needs --generated DIR: the images to measure")
+            raise ConfigError("--target needs --generated DIR, the images to evaluate")
     elif chosen.real is not None:
         raise ConfigError(
-            "--real goes with --target; of a dataset the training images are the reference set"
+            "--real needs --target; for a dataset, the training images are the reference set"
         )
     if chosen.seeds > 1 and chosen.model is None and (chosen.generated or chosen.target):
-        raise ConfigError("--seeds needs --model DIR, which generates with each of them")
+        raise ConfigError("--seeds needs --model DIR, which generates the images of each seed")
 
 
 def check_drop_last(chosen: EvaluateOptions) -> None:
@@ -186,9 +188,7 @@ def check_drop_last(chosen: EvaluateOptions) -> None:
     other = [name for name in names if not able[name]]
     if other:
         hint = " ".join(f"--protocol {name}" for name, batches in able.items() if batches)
-        raise ConfigError(
-            f"--drop-last: the evaluator of {', '.join(other)} drops no batch", f"take {hint}"
-        )
+        raise ConfigError(f"--drop-last: protocol {', '.join(other)} drops no batch", f"use {hint}")
     asked = [name for name in CHOICES if getattr(chosen, name)]
     if asked and not any(kind in able[name] for name in names for kind in asked):
         raise ConfigError(
@@ -204,7 +204,7 @@ def check_report(path: Path) -> None:
     if path.suffix != ".json":
         beside = "; a CSV and an HTML page are written beside it"
         raise ConfigError(
-            f"--out names a JSON file, not {path}{beside}", f"--out {path.with_suffix('.json')}"
+            f"--out must be a JSON file, not {path}{beside}", f"--out {path.with_suffix('.json')}"
         )
     for suffix in (".json", ".csv", ".html"):
         check_writable(path.with_suffix(suffix))

@@ -201,18 +201,16 @@ def _print(talk: Talk, done: FineTuned, out: Path, data: str, all_weights: bool)
     report = None
     if done.report is not None:
         shown = cells(done.report)
-        title = f"rebuilt, {done.report.protocol}{toy}"
+        title = f"reconstructions, protocol {done.report.protocol}{toy}"
         tables.append(table(title, shown.header, shown.rows))
-        lines.append(
-            f"look at: {out / IMAGE} (ground truth, before, after); numbers: {out / REPORT}"
-        )
+        lines.append(f"images (ground truth, before, after): {out / IMAGE}; report: {out / REPORT}")
         report = {k: v for k, v in to_json(done.report).items() if k != "images"}
     if all_weights:
-        lines.append("the encoder is new: cached latents of another encoder do not fit it")
+        lines.append("the encoder is new: latents of another encoder do not fit this VAE")
         lines.append(f"next: xmdpt prepare --vae {out} ... (the whole dataset again), then train")
     else:
         lines.append(
-            f"encoder unchanged, sha256 {done.encoder['after']}: cached latents stay valid"
+            f"encoder unchanged, sha256 {done.encoder['after']}: cached latents remain valid"
         )
         here = out.parent == workspace.VAE
         lines.append("next: xmdpt sample" + ("" if here else f" --data {data} --vae {out}"))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from xmdpt_cli.storage.ranks import World
 
 
-TOY_HINT = "to try the commands without pretrained encoders: --encoders toy (no real results)"
+TOY_HINT = "to try the workflow without pretrained encoders: --encoders toy (no real results)"
 
 
 def find_networks(listing: Listing, chosen: PrepareOptions) -> None:
@@ -120,8 +120,8 @@ def say_toys(talk: Talk, outs: dict[int, str], given: int | None) -> None:
             steps = given or default_steps(size)
             seconds = vae_seconds(size, steps)
             talk.say(
-                f"plan: before that the toy VAE for {size} px, {steps} training steps: about "
-                f"{duration(seconds)} (measured on a few)"
+                f"plan: first train the toy VAE for {size} px, {steps} steps: about "
+                f"{duration(seconds)} (measured on a few steps)"
             )
 
 

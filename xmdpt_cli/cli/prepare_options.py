@@ -155,18 +155,18 @@ class PrepareOptions:
     def check(self) -> None:
         """ConfigError for options that do not go together."""
         if self.repair:
-            raise ConfigError("--repair goes with --check DIR")
+            raise ConfigError("--repair needs --check DIR")
         if self.root is None:
             raise ConfigError(
-                "which images? give --root, the raw dataset",
-                "xmdpt prepare --root DeepFashion; or --check DIR, to verify a prepared dataset",
+                "--root is missing: the folder of the raw dataset",
+                "xmdpt prepare --root DeepFashion; or, to verify a prepared dataset, --check DIR",
             )
         encoders = self.encoders
         for option in ("vae", "dino_source", "dino_pose"):
             if encoders != "pretrained" and getattr(self, option):
                 name = f"--{option.replace('_', '-')}"
                 raise ConfigError(
-                    f"{name} names a network, --encoders {encoders} others: choose one"
+                    f"{name} and --encoders {encoders} cannot be combined: both name encoders"
                 )
         if encoders not in ("pretrained", "toy") and not Path(encoders).is_dir():
             raise ConfigError(
@@ -174,9 +174,9 @@ class PrepareOptions:
             )
         if encoders == "toy" and any(map(is_url, self.outs.values())):
             raise ConfigError(
-                "toy encoders are made in the output folder, and this one is behind a URL",
-                "prepare into a folder first; then --encoders FOLDER/encoders",
+                "toy encoders need a local output folder, and --out is a URL",
+                "prepare into a folder first; then use --encoders FOLDER/encoders",
             )
         for size in self.outs:
             if size < 16 or size % 16:
-                raise ConfigError(f"--size must be a multiple of 16 from 16 on, not {size}")
+                raise ConfigError(f"--size must be a positive multiple of 16, not {size}")

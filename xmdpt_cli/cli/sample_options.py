@@ -203,8 +203,8 @@ class SampleOptions:
         """ConfigError for options that contradict each other, or would be ignored."""
         if [self.data, self.source, self.pair_file].count(None) < 2:
             raise ConfigError(
-                "give one of these: --data, for the pairs of a dataset; --source and --pose; or "
-                "--pairs",
+                "--data, --source and --pairs cannot be combined: give the pairs of a dataset, "
+                "your own images, or a list",
                 "xmdpt sample --source person.jpg --pose pose.json",
             )
         mode, foreign = "--data", [*OWN, "pose_size"]
@@ -217,22 +217,22 @@ class SampleOptions:
         for name in foreign:
             given = getattr(self, name)
             if given or (given == 0 and given is not False):
-                raise ConfigError(f"--{name.replace('_', '-')} does not go with {mode}")
+                raise ConfigError(f"--{name.replace('_', '-')} cannot be combined with {mode}")
         if mode == "--pairs" and self.num_images > 1:
             raise ConfigError(
-                "--num-images does not go with --pairs",
-                "give a row for each image, with other seeds",
+                "--num-images cannot be combined with --pairs",
+                "give one row per image, with different seeds",
             )
         if mode == "--source" and not self.pose:
             raise ConfigError("--source needs --pose", "give keypoints, or an image of a pose")
         if self.paper:
             for name in ("steps", "solver", "guidance", "interval"):
                 if getattr(self, name) is not None:
-                    raise ConfigError(f"--{name} does not go with --paper, which sets it")
+                    raise ConfigError(f"--{name} cannot be combined with --paper, which sets it")
         if self.batch_size != "auto" and not self.batch_size.isdigit():
-            raise ConfigError(f"--batch-size is a number or auto, not {self.batch_size!r}")
+            raise ConfigError(f"--batch-size must be a number or auto, not {self.batch_size!r}")
         if self.batch_size == "0":
-            raise ConfigError("--batch-size is at least 1")
+            raise ConfigError("--batch-size must be at least 1")
 
     def sampling(self) -> dict[str, Any]:
         """Arguments of ``Sampler.sampling_config``; None where the model's own setting is used."""
@@ -251,7 +251,7 @@ class SampleOptions:
                 low, high = (float(end) for end in self.interval.split(":"))
             except ValueError:
                 raise ConfigError(
-                    f"--interval is LOW:HIGH, not {self.interval!r}", "for example 0.1:0.8"
+                    f"--interval must be LOW:HIGH, not {self.interval!r}", "for example 0.1:0.8"
                 ) from None
             chosen["interval"] = (low, high)
         return chosen
@@ -267,7 +267,7 @@ class SampleOptions:
             assert 0 <= rank < size
         except (ValueError, AssertionError):
             raise ConfigError(
-                f"--shard is i/n with i from 0 to n - 1, not {self.shard!r}", "for example 0/4"
+                f"--shard must be I/N with I from 0 to N - 1, not {self.shard!r}", "for example 0/4"
             ) from None
         return World(rank, size)
 

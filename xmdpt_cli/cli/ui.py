@@ -100,7 +100,7 @@ def ui(
             toy = " (TOY model)" if pipe.toy else ""
             talk.result(
                 {"url": url, "model": str(model), "toy": pipe.toy},
-                text=f"{url}{toy}\nCtrl-C stops it",
+                text=f"{url}{toy}\nCtrl-C stops the server",
             )
             sys.stdout.flush()  # into a pipe, too: the program keeps running
 
@@ -125,10 +125,10 @@ def _choose(talk: Talk, model: str | None, vae: str | None) -> tuple[str, str | 
         found = demo_model()
         if found is None:
             raise ConfigError(
-                "no model in runs/ or models/, and no demo's in xmdpt-demo/",
+                "no model in runs/ or models/, and no demo model in xmdpt-demo/",
                 "make one: xmdpt demo (5 minutes); or name one: xmdpt ui --model RUN",
             )
-        talk.say(f"model: {found} (of xmdpt demo)")
+        talk.say(f"model: {found} (from xmdpt demo)")
         return str(found), vae
     chosen = choose_for_sampling(talk, model, None, vae, Path(), own=True)
     return chosen.model, chosen.vae

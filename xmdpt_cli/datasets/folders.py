@@ -16,7 +16,7 @@ from xmdpt_cli.datasets.builder import make_listing
 from xmdpt_cli.datasets.layouts import STRAY, ImageSource, find_images, read_places
 from xmdpt_cli.datasets.listing import ImageFile, ImageRef, Item, Listing, Pair
 from xmdpt_cli.datasets.own_keypoints import OwnImages, OwnKeypoints
-from xmdpt_cli.datasets.published_keypoints import KeypointFiles, read_keypoint_files
+from xmdpt_cli.datasets.published_keypoints import PublishedFiles, find_published_files
 from xmdpt_cli.datasets.readers import POSSIBLE, ReadOptions
 from xmdpt_cli.datasets.scan import Folder, Scan, images_not_read, is_readable_image
 from xmdpt_cli.datasets.slugs import key_slug, view_slug
@@ -77,7 +77,7 @@ class PersonFolders:
         # A few images that happen to have such names do not make it DeepFashion.
         if images is not None and len(images.found) > STRAY * people.images:
             people = items_of(root, images)
-        published = None if options.openpose else read_keypoint_files(root, places)
+        published = None if options.openpose else find_published_files(root, places)
         return list_people(people, published, options.seed, options.frame)
 
 
@@ -158,7 +158,7 @@ def _item_of(image: ImageRef) -> tuple[Group, str, ImageRef]:
 
 def list_people(
     people: People,
-    published: KeypointFiles | None,
+    published: PublishedFiles | None,
     seed: int,
     frame: CoordinateFrame | None = None,
 ) -> Listing:

@@ -104,7 +104,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
 
 
 def other_run(out: Path, kind: str, differs: Mapping[str, str], hint: str) -> XmdptError:
-    """The error for a folder that holds another ``kind`` of training than the one asked for."""
+    """The error for a folder that holds another ``kind`` of training than the requested one."""
     named = "; ".join(f"{name}: {change}" for name, change in differs.items())
     return XmdptError(f"{out} holds another {kind}; what differs: {named}", hint)
 

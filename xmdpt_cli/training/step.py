@@ -136,32 +136,34 @@ def step_inputs(
     random = batch.step_noise
     assert random is not None
 
-    def there(tensor: Tensor) -> Tensor:
+    def to_device(tensor: Tensor) -> Tensor:
         # a copy from memory that is not page-locked would wait for the device
         if device.type == "cuda" and not tensor.is_cuda and not tensor.is_pinned():
             tensor = tensor.contiguous().pin_memory()
         return tensor.to(device, non_blocking=True)
 
     # t = T u^power; the paper's power is 1: uniform
-    times = (1000 * random.uniform[:, 0].double() ** config.timestep_power).long().clamp(max=999)
+    timesteps = (
+        (1000 * random.uniform[:, 0].double() ** config.timestep_power).long().clamp(max=999)
+    )
     kept = random.uniform[:, 1:] >= config.cond_drop_prob
     mask = None
     if config.predictor != "none":
-        mask = Mask(*(there(m) for m in Mask.random(random.tokens, mask_ratio(config, step))))
-    own = mask is not None and config.masked_noise == "independent"
+        mask = Mask(*(to_device(m) for m in Mask.random(random.tokens, mask_ratio(config, step))))
+    independent = mask is not None and config.masked_noise == "independent"
     return Inputs(
-        target=sample_posterior(there(batch.target_moments), there(random.target), scale),
-        source=sample_posterior(there(batch.source_moments), there(random.source), scale),
-        noise=there(random.noise),
-        masked_noise=there(random.masked_noise) if own else None,
-        timesteps=there(times),
-        keep=there(kept[:, 0]),
-        keep_masked=there(kept[:, 1]),
-        pose_tokens=there(batch.pose_tokens),
-        source_tokens=there(batch.source_tokens),
+        target=sample_posterior(to_device(batch.target_moments), to_device(random.target), scale),
+        source=sample_posterior(to_device(batch.source_moments), to_device(random.source), scale),
+        noise=to_device(random.noise),
+        masked_noise=to_device(random.masked_noise) if independent else None,
+        timesteps=to_device(timesteps),
+        keep=to_device(kept[:, 0]),
+        keep_masked=to_device(kept[:, 1]),
+        pose_tokens=to_device(batch.pose_tokens),
+        source_tokens=to_device(batch.source_tokens),
         mask=mask,
         pose_maps=batch.pose_maps(device),
-        target_tokens=None if batch.target_tokens is None else there(batch.target_tokens),
+        target_tokens=None if batch.target_tokens is None else to_device(batch.target_tokens),
     )
 
 
@@ -175,8 +177,8 @@ def logged_terms(losses: Losses) -> dict[str, Tensor]:
 
 def in_bf16(precision: str, device: torch.device) -> bool:
     """Whether training runs under bf16 autocast; ``auto``: on a GPU that supports bf16."""
-    able = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return precision == "bf16" or (precision == "auto" and able)
+    supported = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return precision == "bf16" or (precision == "auto" and supported)
 
 
 class TrainStep(nn.Module):
