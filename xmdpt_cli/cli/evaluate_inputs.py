@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from xmdpt_cli.cli import workspace
 from xmdpt_cli.cli.console import Talk
 from xmdpt_cli.cli.evaluate_options import EvaluateOptions
+from xmdpt_cli.cli.next_command import quote
 from xmdpt_cli.errors import XmdptError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def generate_missing(chosen: EvaluateOptions, out: Path, seed: int | None, talk:
     except XmdptError as err:
         if err.hint != OTHER_OUT:
             raise
-        hint = f"name another folder: --generated DIR; or delete {workspace.quote(out)}"
+        hint = f"name another folder: --generated DIR; or delete {quote(out)}"
         raise XmdptError(err.message, hint) from err
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from xmdpt_cli.cli.console import Talk, warn_if_busy
 from xmdpt_cli.cli.help import panels
+from xmdpt_cli.cli.next_command import quote, train_command
 from xmdpt_cli.cli.options import options_from, pick_device, quiet_libraries
 from xmdpt_cli.cli.prepare_check import check
 from xmdpt_cli.cli.prepare_encoders import (
@@ -19,7 +20,7 @@ from xmdpt_cli.cli.prepare_encoders import (
 from xmdpt_cli.cli.prepare_options import PrepareOptions
 from xmdpt_cli.cli.prepare_plan import Plan, say_plan
 from xmdpt_cli.cli.prepare_repair import remake
-from xmdpt_cli.cli.workspace import DATA, next_train, quote
+from xmdpt_cli.cli.workspace import DATA
 from xmdpt_cli.encoders.identity import dataset_note
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import human_bytes
@@ -137,7 +138,7 @@ def _write_pages(outs: dict[int, str], annotations: Path | None) -> list[str]:
 def _next(outs: dict[int, str], toy: bool) -> str:
     first = next(iter(outs.values()))
     here = len(outs) == 1 and Path(first).parent == DATA
-    return f"next: {next_train(toy)}" + ("" if here else f" --data {quote(first)}")
+    return f"next: {train_command(toy)}" + ("" if here else f" --data {quote(first)}")
 
 
 def _report(

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmdpt_cli.cli.console import Talk, warn_if_busy
+from xmdpt_cli.cli.next_command import evaluate_command
 from xmdpt_cli.cli.options import pick_device
 from xmdpt_cli.cli.sample_options import SampleOptions
-from xmdpt_cli.cli.workspace import SAMPLES, quote
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.progress import say_resuming
 
@@ -63,12 +63,14 @@ def sample_pairs(chosen: SampleOptions) -> None:
     world = chosen.world()
     talk = Talk(chosen.as_json, quiet=chosen.shard is None and world.rank > 0)
     warn_if_busy(talk)
-    out = chosen.out
+    out, data = chosen.out, chosen.data
+    assert out is not None
+    assert data is not None
     record = generate_pairs(chosen, talk, world)
     toy = " (TOY model)" if record["toy"] else ""
     if record["complete"]:
         text = f"{record['images']} images{toy} in {out}, contact sheet: {record['sheet']}\n"
-        text += f"next: {_next_evaluate(chosen)}"
+        text += f"next: {evaluate_command(data, out, chosen.split)}"
     else:
         text = f"{record['images']} images{toy} of this part in {out}; other parts are not complete"
     if chosen.shard is None and world.size > 1:
@@ -77,16 +79,6 @@ def sample_pairs(chosen: SampleOptions) -> None:
         last = record["finished"] or (nothing_left and world.rank == 0)
         talk = Talk(chosen.as_json, quiet=not last)
     talk.result({"out": str(out), **record}, text=text)
-
-
-def _next_evaluate(chosen: SampleOptions) -> str:
-    """The command that measures these images; folders of the workspace need not be named."""
-    assert chosen.data is not None
-    assert chosen.out is not None
-    if chosen.out.parent == SAMPLES and chosen.split == "test":
-        return "xmdpt evaluate --fid --ssim --lpips"
-    split = "" if chosen.split == "test" else f" --split {chosen.split}"
-    return f"xmdpt evaluate --data {quote(chosen.data)} --generated {quote(chosen.out)}{split}"
 
 
 def sample_own(chosen: SampleOptions) -> None:

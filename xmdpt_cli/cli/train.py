@@ -9,6 +9,7 @@ import typer
 
 from xmdpt_cli.cli.console import Talk, duration, warn_if_busy
 from xmdpt_cli.cli.help import panels
+from xmdpt_cli.cli.next_command import sample_command
 from xmdpt_cli.cli.options import (
     AsJson,
     DataDir,
@@ -19,7 +20,7 @@ from xmdpt_cli.cli.options import (
     with_options,
 )
 from xmdpt_cli.cli.workspace import run_folder
-from xmdpt_cli.cli.workspace_defaults import next_sample, training_data
+from xmdpt_cli.cli.workspace_defaults import training_data
 from xmdpt_cli.config import complete_preset, resolve
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import human_bytes
@@ -155,7 +156,7 @@ def train(
         what = f"all {done.steps} steps were already done"
     talk.result(
         plain(vars(done)),
-        text=f"{what}: {done.model}\nnext: {next_sample(out)}",
+        text=f"{what}: {done.model}\nnext: {sample_command(out)}",
     )
 
 
