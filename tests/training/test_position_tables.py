@@ -116,7 +116,7 @@ def test_a_finished_dataset_of_another_table_is_used_unchanged(
     assert run(["prepare", "--check", str(copy)]) == 0
     assert "was prepared by an earlier version" in " ".join(capsys.readouterr().err.split())
     (copy / "train-000001.tar").unlink()
-    with pytest.raises(XmdptError, match="was begun by an earlier version"):
+    with pytest.raises(XmdptError, match="was started by an earlier version"):
         prepare_dataset(listing, copy, size=SIZE, encoder=now, items_per_shard=2)
 
 
