@@ -176,7 +176,7 @@ def test_a_missing_library_is_an_error_with_its_package(url: str, module: str, e
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
-    assert done.stdout == f"pip install 'xmdpt-cli[{extra}]'\n"
+    assert result.stdout == f"pip install 'xmdpt-cli[{extra}]'\n"
 
 
 def test_a_failed_upload_leaves_the_old_file(

@@ -99,7 +99,9 @@ def test_preparing_does_not_resume_with_another_table(
     out = str(work.root / "old")
     assert run(["prepare", "--root", str(work.raw), "--out", out, *given]) == 1
     output = " ".join(capsys.readouterr().err.split())
-    assert "begun by an earlier version, which resized DINOv2's position table otherwise" in output
+    assert (
+        "started by an earlier version, which resized DINOv2's position table otherwise" in output
+    )
     assert f"xmdpt prepare --check {out} --repair --root ROOT" in output
     assert hashes(work.root / "old") == before
 
