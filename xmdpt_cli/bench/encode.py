@@ -1,4 +1,4 @@
-"""The speed of the frozen encoders: what ``xmdpt bench encode`` measures."""
+"""``xmdpt bench encode``: the speed of the frozen encoders."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def measure_encoders(
     rounds: int = 10,
     progress: Progress = silent,
 ) -> Report:
-    """DINOv2-G (of sources), DINOv2-B (of pose images), the VAE both ways; random weights."""
+    """Measure DINOv2-G (sources), DINOv2-B (pose images), and the VAE's encoder and decoder; random
+    weights."""
     calls: dict[str, Call] = {}
 
     def add(name: str, network: Callable[[Tensor], object], *shape: int) -> None:
