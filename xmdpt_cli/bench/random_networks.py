@@ -91,7 +91,7 @@ def dinov2(size: str, device: torch.device, dtype: torch.dtype) -> Callable[...,
 
 
 def sd_vae(device: torch.device | str, dtype: torch.dtype = torch.float32, narrow: int = 1) -> Any:
-    """A VAE shaped like stabilityai/sd-vae-ft-mse (f = 8, 4 channels), its widths over ``narrow``."""
+    """A VAE shaped like stabilityai/sd-vae-ft-mse (f = 8, 4 channels), widths over ``narrow``."""
     from diffusers import AutoencoderKL
 
     network = AutoencoderKL(
