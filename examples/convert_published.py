@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 
 from xmdpt_cli import XMDPT, from_published
+from xmdpt_cli.model import parameter_counts
 from xmdpt_cli.model.checkpoint import published_metadata, save_model
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -19,5 +20,5 @@ arguments = parser.parse_args()
 model = from_published(arguments.checkpoint)
 save_model(arguments.folder, model, published_metadata(model))
 again = XMDPT.from_pretrained(arguments.folder)
-counts = again.parameter_counts()
+counts = parameter_counts(again)
 print(f"{arguments.folder}: {counts['inference']:,} parameters in inference")

@@ -9,6 +9,7 @@ is not right or misses its target.
 """
 
 import argparse
+import json
 import shutil
 import signal
 import subprocess
@@ -19,16 +20,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the checkout need not be installed
 
-from xmdpt_cli.bench.gpu_check.parts import PARTS, Part, chosen
-from xmdpt_cli.bench.gpu_check.rows import Row, Setting
+from xmdpt_cli.bench.gpu_check.parts import PARTS, chosen
+from xmdpt_cli.bench.gpu_check.rows import Report, Row, Setting
 from xmdpt_cli.bench.gpu_check.runner import environment, run
-from xmdpt_cli.bench.gpu_check.write import Report
 from xmdpt_cli.errors import XmdptError
-
-DESCRIBE = (
-    "import json; from xmdpt_cli.bench.gpu_check.machine import describe_machine as d; "
-    "print(json.dumps(d()))"
-)
 
 
 def main() -> int:
@@ -37,28 +32,24 @@ def main() -> int:
     parts = chosen(args.parts.split(",") if args.parts else None)
     work = Path(tempfile.mkdtemp(prefix="xmdpt-gpu-check-", dir=args.work)).resolve()
     try:
-        return check(args, parts, work)
+        machine = describe_machine(work)
+        small = args.small or machine["device"] == "cpu"
+        report = Report(args.out, machine, small)
+        log_file = args.out / "gpu_check.log"
+        log_file.write_text("", encoding="utf-8")
+
+        def on_row(part: str, row: Row) -> None:
+            report.add(part, row)
+            line = f"{row.verdict:8} {part}: {row.check} {row.shown} {row.note}"
+            print(line.rstrip(), flush=True)
+
+        compiled = args.compile if args.compile is not None else not small
+        device = "cpu" if machine["device"] == "cpu" else "cuda"
+        setting = Setting(device, small, work, args.goldens, compiled)
+        run(parts, setting, args.budget, on_row, log_file)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-
-
-def check(args: argparse.Namespace, parts: list[Part], work: Path) -> int:
-    """Run the parts and return the exit code."""
-    machine = describe_machine(work)
-    small = args.small or machine["device"] == "cpu"
-    report = Report(args.out, machine, small)
-    logs = args.out / "gpu_check.log"
-    logs.write_text("", encoding="utf-8")
-
-    def on_row(part: str, row: Row) -> None:
-        report.add(part, row)
-        print(f"{row.verdict:8} {part}: {row.check} {row.shown} {row.note}".rstrip(), flush=True)
-
-    compiled = args.compile if args.compile is not None else not small
-    device = "cpu" if machine["device"] == "cpu" else "cuda"
-    setting = Setting(device, small, work, args.goldens, compiled)
-    run(parts, setting, args.budget, on_row, logs)
-    print(report.folder / "gpu_check.md")
+    print(args.out / "gpu_check.md")
     return 0 if report.passed else 1
 
 
@@ -81,10 +72,10 @@ def arguments() -> argparse.Namespace:
 
 def describe_machine(work: Path) -> dict[str, Any]:
     """The machine, described by a process of its own: this one never holds the GPU."""
-    import json
-
+    code = "from xmdpt_cli.bench.machine import describe_gpu as describe; "
+    code += "import json; print(json.dumps(describe()))"
     found = subprocess.run(
-        [sys.executable, "-c", DESCRIBE],
+        [sys.executable, "-c", code],
         env=environment(work),
         capture_output=True,
         text=True,

@@ -23,7 +23,7 @@ os.environ["TORCH_HOME"] = f"{_CACHE}/torch"
 atexit.register(shutil.rmtree, _CACHE, ignore_errors=True)
 
 REPO = Path(__file__).resolve().parents[1]
-# Real photographs and published numbers lie beside the repository, never in it (licences).
+# Real photographs and published numbers are beside the repository, never in it (licences).
 SHARED = Path(os.environ.get("XMDPT_SHARED", REPO.parent / "shared"))
 
 
@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands write into the current folder by default: each test stands in one of its own."""
+    """Commands write into the current folder by default: each test has its own."""
     monkeypatch.chdir(tmp_path_factory.mktemp("here"))
 
 

@@ -17,7 +17,7 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def test_flag_beats_file_beats_preset_beats_default(tmp_path: Path) -> None:
+def test_flag_over_file_over_preset_over_default(tmp_path: Path) -> None:
     preset = "demo/tokens-64"
     assert TrainConfig().batch_size == 32
     assert resolve(TrainConfig, "train", {}, preset=preset).batch_size == 16
@@ -27,7 +27,7 @@ def test_flag_beats_file_beats_preset_beats_default(tmp_path: Path) -> None:
     flags = {"batch_size": 2, "steps": None}
     found = resolve(TrainConfig, "train", flags, **layers)  # type: ignore[arg-type]
     assert found.batch_size == 2
-    assert found.conditioning == "tokens"  # the preset's, where nobody said otherwise
+    assert found.conditioning == "tokens"  # of the preset
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_flag_beats_file_beats_preset_beats_default(tmp_path: Path) -> None:
         ("[train]\nema = 1.0\n", "ema"),
     ],
 )
-def test_what_is_wrong_in_a_file_is_named(tmp_path: Path, text: str, named: str) -> None:
+def test_errors_in_a_file_are_named(tmp_path: Path, text: str, named: str) -> None:
     with pytest.raises(ConfigError, match=named):
         resolve(TrainConfig, "train", {}, file=write(tmp_path / "a.toml", text))
 
@@ -57,7 +57,7 @@ def test_dump_is_read_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", presets())
-def test_every_preset_reads_and_says_what_was_measured(name: str) -> None:
+def test_every_preset_is_valid_and_documents_its_measurement(name: str) -> None:
     from xmdpt_cli.config import preset_text
 
     resolve(TrainConfig, "train", {}, preset=name)
@@ -66,7 +66,7 @@ def test_every_preset_reads_and_says_what_was_measured(name: str) -> None:
 
 
 @pytest.mark.parametrize("size", ["S", "B", "L"])
-def test_paper_presets_hold_the_papers_recipe(size: str) -> None:
+def test_paper_presets_equal_the_paper(size: str) -> None:
     """Paper sec. 4.1."""
     small = resolve(TrainConfig, "train", {}, preset=f"paper/{size}-256")
     assert (small.size, small.conditioning, small.prediction) == (size, "vector", "epsilon")
@@ -88,7 +88,7 @@ def test_every_paper_preset_swaps_by_batch_and_every_mdtv2_preset_clips(name: st
     assert recipe.max_grad_norm == (1.0 if name.startswith("mdtv2/") else 0.0)
 
 
-def test_unknown_preset_lists_the_known_ones() -> None:
+def test_the_error_of_an_unknown_preset_lists_all() -> None:
     with pytest.raises(ConfigError) as caught:
         resolve(TrainConfig, "train", {}, preset="paper/XXL")
     assert "paper/S-256" in caught.value.hint

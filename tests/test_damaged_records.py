@@ -106,7 +106,7 @@ def damaged(text: str, choose: random.Random) -> str:
 
 
 @pytest.mark.parametrize("file", READERS)
-def test_damage_is_named(
+def test_damaged_records_are_named_without_a_traceback(
     file: str,
     whole: Path,
     tmp_path: Path,
@@ -123,8 +123,8 @@ def test_damage_is_named(
         path.write_text(damaged(path.read_text(), random.Random(f"{file}{seed}")))
         for line in [["status"], *READERS[file]]:
             code = run(line)
-            told = capsys.readouterr().err
-            assert code in ((0,) if line == ["status"] else (0, 1, 2)), f"{line}, {seed}: {told}"
-            assert "Traceback" not in told
+            output = capsys.readouterr().err
+            assert code in ((0,) if line == ["status"] else (0, 1, 2)), f"{line}, {seed}: {output}"
+            assert "Traceback" not in output
         monkeypatch.chdir(tmp_path)
         shutil.rmtree(copy)

@@ -46,12 +46,12 @@ def call(*command: object, cwd: Path) -> str:
 def walked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("examples")
     short = ["env", "XMDPT_SAMPLE_STEPS=4"]
-    said = call(*short, "bash", EXAMPLES / "whole_way.sh", out, 3, 2, 2, cwd=out)
-    assert f"look at {out}/samples/sheet.png" in said
+    output = call(*short, "bash", EXAMPLES / "whole_way.sh", out, 3, 2, 2, cwd=out)
+    assert f"look at {out}/samples/sheet.png" in output
     return out
 
 
-def test_whole_way_in_short(walked: Path) -> None:
+def test_the_complete_workflow_with_toys(walked: Path) -> None:
     assert (walked / "samples/metrics.json").is_file()
     assert Image.open(walked / "samples/sheet.png").width > 4 * 128
 
@@ -85,8 +85,8 @@ def test_convert_published(shared: Callable[[str], Path], tmp_path: Path) -> Non
 def test_gpu_check_in_short(tmp_path: Path) -> None:
     script = EXAMPLES / "gpu_check.py"
     parts = "sampling-S,training-S"
-    said = call(sys.executable, script, "--small", "--parts", parts, "--out", "gpu", cwd=tmp_path)
-    assert "ok       training-S" in said
+    output = call(sys.executable, script, "--small", "--parts", parts, "--out", "gpu", cwd=tmp_path)
+    assert "ok       training-S" in output
     report = json.loads((tmp_path / "gpu/gpu_check.json").read_text())
     assert report["dry_run"]
     assert report["passed"]
@@ -105,7 +105,7 @@ def test_every_example_is_tested() -> None:
         assert path.name in here, f"{path.name} has no test"
 
 
-def test_the_readme_names_every_command_and_no_other() -> None:
+def test_the_readme_lists_exactly_the_commands() -> None:
     commands = [c for c in app.registered_commands if not c.hidden]  # hidden: earlier names
     there = {c.name or c.callback.__name__.replace("_", "-") for c in commands}
     there |= {str(group.name) for group in app.registered_groups}
@@ -129,7 +129,7 @@ def snippets() -> list[str]:
     return re.findall(r"```python\n(.*?)```", README, re.S)
 
 
-def test_the_pipeline_snippet_calls_what_there_is() -> None:
+def test_the_pipeline_snippet_uses_existing_arguments() -> None:
     """Every call of the snippet fits the pipeline's signatures; it needs a trained model to run."""
     (snippet,) = (text for text in snippets() if "XMDPTPipeline" in text)
     calls = [node for node in ast.walk(ast.parse(snippet)) if isinstance(node, ast.Call)]
@@ -154,9 +154,9 @@ def test_the_model_snippet_runs() -> None:
     assert small != snippet
     scope: dict[str, object] = {}
     exec(small, scope)
-    drawn = scope["drawn"]
-    assert isinstance(drawn, torch.Tensor)
-    assert drawn.shape == (1, 4, 32, 32)
+    generated = scope["generated"]
+    assert isinstance(generated, torch.Tensor)
+    assert generated.shape == (1, 4, 32, 32)
 
 
 def test_the_test_command_is_the_one_ci_runs() -> None:

@@ -1,4 +1,4 @@
-"""Files are whole or not there."""
+"""Files are complete or absent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from xmdpt_cli.images import save_png
 from xmdpt_cli.metrics.reference_set import cache_folder
 from xmdpt_cli.model.published import save_published
 from xmdpt_cli.prepare.dataset_folder import check_output_folder
-from xmdpt_cli.report import dataset as report
+from xmdpt_cli.report import dataset_page as report
 from xmdpt_cli.sampling.dataset_images import _start as start_samples
 from xmdpt_cli.storage.stores import LocalStore
 from xmdpt_cli.toy.synthetic import make_synthetic
@@ -32,7 +32,7 @@ from xmdpt_cli.vae_training import folder as vae_folder
 from xmdpt_cli.vae_training.config import VaeConfig
 
 
-def test_a_full_disk_leaves_what_was_there_and_says_which_file(
+def test_a_full_disk_keeps_the_old_file_and_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "metrics.json"
@@ -64,7 +64,7 @@ BEGIN: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("command", BEGIN)
-def test_what_a_system_leaves_does_not_fill_a_folder(tmp_path: Path, command: str) -> None:
+def test_files_of_the_system_do_not_count_as_content(tmp_path: Path, command: str) -> None:
     for name in LEFT:
         assert left_by_system(name)
         (tmp_path / name).mkdir() if name in ("__MACOSX", "lost+found") else (
@@ -89,7 +89,7 @@ def test_names() -> None:
 
 
 @pytest.mark.parametrize("command", ["train", "finetune-vae"])
-def test_a_full_disk_at_the_beginning_does_not_close_the_folder(
+def test_a_full_disk_at_the_start_does_not_lock_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     for killed in (0, 1):
@@ -108,7 +108,7 @@ def test_a_full_disk_at_the_beginning_does_not_close_the_folder(
         assert {"config.toml", RUN} <= set(content(out))
 
 
-def test_a_home_that_is_not_there_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_home_is_a_known_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     assert expanded("~/vae") == Path("/home/me/vae")
     assert expanded("~nobody-of-this-name/vae") == Path("~nobody-of-this-name/vae")
@@ -133,7 +133,7 @@ class Interrupted(BaseException):
     """Any end that is no Exception, as KeyboardInterrupt."""
 
 
-def test_an_unfinished_file_goes_whatever_ends_the_writing(
+def test_unfinished_files_are_removed_after_any_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object, **__: object) -> None:

@@ -1,4 +1,4 @@
-"""Who may import whom, and what may not be imported early, read from the syntax trees."""
+"""Which room may import which, and what is not imported early, from the syntax trees."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "xmdpt_cli"
-#: Rooms from the lowest to the highest. A file imports its own room and what stands above its
-#: line here, never what stands below: so there are no circles.
+#: Rooms from the lowest to the highest. A file imports its own room and those above its line
+#: here, never those below: so there are no circles.
 BASE = {
     "__init__",
     "errors",
@@ -103,7 +103,7 @@ def test_a_file_imports_only_what_its_room_may(path: Path) -> None:
         assert not early & HEAVY, f"heavy import at the top: {sorted(early & HEAVY)}"
 
 
-def test_the_rule_sees_a_violation(tmp_path: Path) -> None:
+def test_the_rule_finds_a_violation(tmp_path: Path) -> None:
     bad = tmp_path / "bad.py"
     bad.write_text(
         "from xmdpt_cli.data import loader\ndef f():\n    import xmdpt_cli.training.ema\n"
@@ -124,7 +124,7 @@ def test_help_and_the_package_load_nothing_heavy() -> None:
     assert out.stdout.strip() == "[]"
 
 
-def test_public_names_are_what_they_say() -> None:
+def test_public_names_are_importable() -> None:
     import xmdpt_cli
 
     for name in xmdpt_cli.__all__:
@@ -135,7 +135,7 @@ def test_public_names_are_what_they_say() -> None:
         xmdpt_cli.no_such_name  # noqa: B018
 
 
-def test_files_of_tests_have_names_of_their_own() -> None:
+def test_test_files_have_unique_names() -> None:
     """pytest imports a test file by its name alone: of two with one name, one is not collected."""
     names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
     assert sorted(names) == sorted(set(names))

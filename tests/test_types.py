@@ -46,5 +46,5 @@ def test_every_public_name_is_checked_by_mypy() -> None:
         assert name in used
 
 
-def test_the_package_says_that_it_is_typed() -> None:
+def test_the_package_is_marked_as_typed() -> None:
     assert (PACKAGE / "py.typed").is_file()

@@ -20,7 +20,7 @@ _MODULES = {
     "training_loss": "xmdpt_cli.diffusion",
     "metrics": "xmdpt_cli.metrics",
     "draw_pose": "xmdpt_cli.pose.drawing",
-    "PairDataset": "xmdpt_cli.data.loader",
+    "PairDataset": "xmdpt_cli.data.dataset",
     "Sampler": "xmdpt_cli.sampling.sampler",
     "XMDPTPipeline": "xmdpt_cli.sampling.pipeline",
     "XmdptError": "xmdpt_cli.errors",
@@ -44,7 +44,7 @@ __all__ = [
 
 if TYPE_CHECKING:  # what a type checker and an editor see; nothing of it runs
     from xmdpt_cli import metrics
-    from xmdpt_cli.data.loader import PairDataset
+    from xmdpt_cli.data.dataset import PairDataset
     from xmdpt_cli.diffusion import Schedule, sample, training_loss
     from xmdpt_cli.errors import XmdptError
     from xmdpt_cli.images import save_png

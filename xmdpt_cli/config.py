@@ -44,7 +44,7 @@ def check_choices(config: Any) -> None:
     for field in dataclasses.fields(config):
         allowed, value = field.metadata.get("choices"), getattr(config, field.name)
         if allowed and value not in allowed:
-            raise ConfigError(f"{field.name} is one of {', '.join(allowed)}, not {value!r}")
+            raise ConfigError(f"{field.name} must be one of {', '.join(allowed)}, not {value!r}")
 
 
 def at_least(config: Any, least: float, *names: str) -> None:
@@ -122,7 +122,9 @@ def read_toml(file: Path) -> str:
     except (OSError, UnicodeDecodeError) as err:
         raise ConfigError(f"cannot read {file}: {err}") from None
     if len(text) > LIMIT:
-        raise ConfigError(f"{file} is larger than a configuration is ({LIMIT // 2**20} MiB)")
+        raise ConfigError(
+            f"{file} is larger than a configuration file may be ({LIMIT // 2**20} MiB)"
+        )
     return text
 
 

@@ -55,12 +55,10 @@ def decode_image(data: bytes | Path, name: str) -> Image.Image:
     """``load_image`` for a file's path or its bytes; errors call it ``name``."""
     try:
         with open_image(data) as image:
-            check_pixels(image, name)
-            image.load()
-            found = upright(image, name)
+            rgb = upright(image, name)
             if image.format in _ANIMATED:
                 _report_first_frame(image, name)
-            return found
+            return rgb
     except FileNotFoundError:
         raise XmdptError(f"image not found: {name}") from None
     except IsADirectoryError:
@@ -82,26 +80,24 @@ def decode_image(data: bytes | Path, name: str) -> Image.Image:
         raise XmdptError(f"broken image: {name} ({err})") from None
 
 
-def check_pixels(image: Image.Image, name: str) -> None:
-    """XmdptError if decoding would take more than ``MOST_BYTES``; only the header is read."""
+def upright(image: Image.Image, name: str = "image") -> Image.Image:
+    """Convert any PIL image to RGB in sRGB, upright by its EXIF tag, on white where transparent.
+
+    Raises XmdptError, before it is decoded, if that would take more than ``MOST_BYTES``, and for
+    pixels of unknown range (float, 32-bit).
+    """
     width, height = image.size
     mode = image.mode
-    alpha = mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+    has_alpha = mode in ("RGBA", "LA", "PA") or "transparency" in image.info
     deep = mode.startswith(("I", "F"))  # 16 and 32 bits a channel are scaled in floats
-    each = 24 if deep else 16 if alpha else 8  # bytes a pixel, with the copies that are made
+    each = 24 if deep else 16 if has_alpha else 8  # bytes a pixel, with the copies that are made
     if width * height * each > MOST_BYTES:
         raise XmdptError(
             f"image too large: {name} is {width} x {height} pixels ({width * height / 1e6:.0f} "
             f"megapixels); of its kind ({mode}) at most {MOST_BYTES // each / 1e6:.0f} are decoded",
             "reduce it first: the model sees 256 or 512 pixels a side",
         )
-
-
-def upright(image: Image.Image, name: str = "image") -> Image.Image:
-    """Convert any PIL image to RGB in sRGB, upright by its EXIF tag, on white where transparent.
-
-    Raises XmdptError for pixels of unknown range (float, 32-bit).
-    """
+    image.load()
     turned = image
     if image.getexif().get(_ORIENTATION, 1) != 1:  # else it would make a copy
         turned = ImageOps.exif_transpose(image)

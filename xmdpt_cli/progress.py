@@ -30,3 +30,19 @@ def silently(text: str) -> None:
 
 def silent(stage: str, done: int, total: int, /, **info: Any) -> None:
     """The default ``Progress``: does nothing."""
+
+
+def say_resuming(progress: Progress, say: Say, what: str) -> Progress:
+    """Wrap ``progress``: before a stage that resumes, prints "resuming: 40 of 120 images are done".
+
+    The first call of a stage must have the number of items that were done before.
+    """
+    seen: set[str] = set()
+
+    def listen(stage: str, done: int, total: int, /, **info: Any) -> None:
+        if stage not in seen and 0 < done < total:
+            say(f"resuming: {done} of {total} {what} are done")
+        seen.add(stage)
+        progress(stage, done, total, **info)
+
+    return listen

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from xmdpt_cli.data.loader import PairDataset, eval_batches
+from xmdpt_cli.data.dataset import PairDataset
+from xmdpt_cli.data.loader import eval_batches
 from xmdpt_cli.diffusion import SOLVERS, SPACINGS, start_noise
 from xmdpt_cli.diffusion.solvers import spaced
 from xmdpt_cli.files import write_text

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.diffusion import sample, start_noise
 from xmdpt_cli.encoders.vae import posterior_mean
 from xmdpt_cli.errors import XmdptError

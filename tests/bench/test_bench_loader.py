@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from xmdpt_cli.bench import loader as bench
-from xmdpt_cli.data.loader import PairDataset, load_pairs
+from xmdpt_cli.data.dataset import PairDataset
+from xmdpt_cli.data.loader import load_pairs
 from xmdpt_cli.data.sampler import PairIndices
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.storage.stores import open_store

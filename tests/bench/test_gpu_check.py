@@ -24,13 +24,13 @@ from xmdpt_cli.bench.gpu_check.rows import (
     MISSED,
     NOT_RUN,
     OK,
+    Report,
     Row,
     Setting,
     at_most,
     speed,
 )
 from xmdpt_cli.bench.gpu_check.runner import run
-from xmdpt_cli.bench.gpu_check.write import Report
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.training.checkpoint import FILES
 
@@ -47,7 +47,7 @@ def part(name: str, wave: int = 0, prepare: float = 60.0, measure: float = 60.0)
     """``timed-a`` is ``gpu_parts.timed`` called with "a"."""
     function, _, letter = name.partition("-")
     given = {"name": letter} if function == "timed" else {}
-    return Part(name, f"gpu_parts:{function}", wave, prepare, measure, given)
+    return Part(name, f"gpu_parts:{function}", wave, prepare, given, measure)
 
 
 def found(setting: Setting, *parts: Part, budget: float = 60.0) -> list[tuple[str, Row]]:
@@ -195,4 +195,4 @@ def test_a_warning_of_a_wait_is_told_from_others() -> None:
         warnings.simplefilter("always")
         warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
         warnings.warn("does not yet detect all synchronizing operations", stacklevel=1)
-    assert [training._is_sync(one) for one in heard] == [True, False]
+    assert [training.is_sync(one) for one in heard] == [True, False]

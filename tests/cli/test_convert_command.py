@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import Dinov2Config, Dinov2Model
 
 from xmdpt_cli.cli.app import run
-from xmdpt_cli.model import XMDPT
+from xmdpt_cli.model import XMDPT, parameter_counts
 from xmdpt_cli.model.checkpoint import load_model, published_metadata, save_model
 from xmdpt_cli.model.published import to_published
 from xmdpt_cli.toy.encoders import toy_vae
@@ -45,7 +45,7 @@ def test_there_and_back(checkpoint: Path, tmp_path: Path, capsys: Capture) -> No
     told = json.loads(capsys.readouterr().out)
     model, facts = load_model(folder)
     assert (told["size"], told["depth"], told["width"]) == (None, 4, 64)
-    assert told["parameters"] == model.parameter_counts()
+    assert told["parameters"] == parameter_counts(model)
     assert told["resolution"] == facts["resolution"] == 64
     assert told["trained_steps"] == facts["trained_steps"] == 300_000
     assert model.mask_ratio == 0.5
@@ -63,7 +63,7 @@ def test_size_counts_and_notes_are_told(tmp_path: Path, capsys: Capture) -> None
     assert call("convert", tmp_path / "x.pt", "--out", tmp_path / "S") == 0
     said = capsys.readouterr()
     assert "X-MDPT-S (depth 12, width 384, 6 heads), 256 px, 33,519,781 parameters" in said.out
-    assert "39,117,301 in all" in said.out
+    assert "39,117,301 in training" in said.out
     assert (
         f"next: xmdpt sample --model {tmp_path}/S --source person.jpg --pose pose.json" in said.out
     )
@@ -76,7 +76,7 @@ def test_a_model_for_inference_says_so(checkpoint: Path, tmp_path: Path, capsys:
     bare = {k: v for k, v in state.items() if not k.startswith(("sideblocks", "mask_token"))}
     torch.save(bare, tmp_path / "x.pt")
     assert call("convert", tmp_path / "x.pt", "--out", tmp_path / "m") == 0
-    assert "MIPNet is not in it" in capsys.readouterr().err
+    assert "the checkpoint has no MIPNet" in capsys.readouterr().err
 
 
 def test_what_is_there_stays_without_force(
@@ -94,23 +94,23 @@ def test_what_is_there_stays_without_force(
         written = out.stat().st_mtime_ns
         capsys.readouterr()
         assert call(*command) == 0  # as after an interruption: it is what would be written
-        assert f"is this {what} already" in " ".join(capsys.readouterr().err.split())
+        assert f"is already this {what}" in " ".join(capsys.readouterr().err.split())
         assert out.stat().st_mtime_ns == written
         assert call(*command, "--force") == 0
         assert out.stat().st_mtime_ns != written
     assert call(*there, "--mask-ratio", 0.5) == 1
-    assert "is a model folder already" in " ".join(capsys.readouterr().err.split())
+    assert "is already a model folder" in " ".join(capsys.readouterr().err.split())
     key = next(key for key, value in state.items() if value.is_floating_point())
     torch.save({**state, key: state[key] + 1}, file)
     assert call(*back) == 1
-    assert "is a published checkpoint already" in " ".join(capsys.readouterr().err.split())
+    assert "is already a published checkpoint" in " ".join(capsys.readouterr().err.split())
     for other in (tmp_path, checkpoint):  # a folder that is no model, and a file
         capsys.readouterr()
         assert call("convert", checkpoint, "--out", other, "--force") == 1
-        assert "is no model folder" in capsys.readouterr().err
+        assert "is not a model folder" in capsys.readouterr().err
     torch.save({"theirs": torch.zeros(1)}, file)
     assert call(*back, "--force") == 1
-    assert "is no published checkpoint" in capsys.readouterr().err
+    assert "is not a published checkpoint" in capsys.readouterr().err
     assert list(torch.load(file, weights_only=True)) == ["theirs"]
 
 
@@ -122,7 +122,7 @@ def test_another_kind_of_model_is_not_replaced(
     Dinov2Model(config).save_pretrained(tmp_path / "dino")
     before = load_file(tmp_path / "dino/model.safetensors")
     assert call("convert", checkpoint, "--out", tmp_path / "dino", "--force") == 1
-    assert "is no model folder" in capsys.readouterr().err
+    assert "is not a model folder" in capsys.readouterr().err
     assert load_file(tmp_path / "dino/model.safetensors").keys() == before.keys()
 
 
@@ -130,9 +130,9 @@ def test_another_kind_of_model_is_not_replaced(
     ("arguments", "code", "said"),
     [
         (["FILE", "--to", "onnx"], 2, "'onnx' is not one of 'folder', 'published'"),
-        (["FILE", "--to", "published"], 2, "names a .pt file"),
+        (["FILE", "--to", "published"], 2, "must be a .pt file"),
         (["MODEL", "--to", "published", "--out", "x.pt", "--mask-ratio", "0.3"], 2, "mask-ratio"),
-        (["MODEL"], 2, "is a model folder already"),
+        (["MODEL"], 2, "is already a model folder"),
         (["FILE", "--mask-ratio", "1"], 2, "mask_ratio lies in"),
         (["FILE", "--to", "published", "--out", "x.pt"], 1, "is a file, not a model folder"),
         (["nowhere.pt"], 1, "no such checkpoint"),

@@ -185,6 +185,6 @@ def test_samples_of_another_model_are_not_measured(capsys: pytest.CaptureFixture
     shutil.rmtree("data/32")
     typed("xmdpt prepare --root DeepFashion --seed 3", capsys)
     assert run(["sample"]) == 1
-    assert "no longer there" in capsys.readouterr().err
+    assert "is not found" in capsys.readouterr().err
     out, _ = typed("xmdpt status", capsys)
-    assert "no longer there" in out
+    assert "is not found" in out

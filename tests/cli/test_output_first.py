@@ -37,7 +37,7 @@ def test_a_report_is_named_by_its_json(
     """The CSV and the page are written beside it, and would overwrite it."""
     assert run([*line, str(tmp_path / name)]) == 2
     said = capsys.readouterr().err
-    assert f"--out names a JSON file, not {tmp_path / name}" in said
+    assert f"--out must be a JSON file, not {tmp_path / name}" in said
     assert f"hint: --out {(tmp_path / name).with_suffix('.json')}" in said
     assert "evaluate:" not in said  # nothing was measured
     assert not (tmp_path / name).exists()

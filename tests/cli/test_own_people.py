@@ -14,7 +14,8 @@ from stick_people import FIGURE
 from toy_models import leaning, person, write_pose
 
 from xmdpt_cli.cli.app import run
-from xmdpt_cli.data.loader import PairDataset, PairRef
+from xmdpt_cli.data.dataset import PairDataset
+from xmdpt_cli.data.table import PairRef
 from xmdpt_cli.metrics.folders import pair_folders
 from xmdpt_cli.sampling.sample_names import sample_name, sample_names
 

@@ -80,7 +80,7 @@ def test_the_plan_with_toy_encoders(work: Path, tmp_path: Path, capsys: Capture)
     arguments += ["--vae-steps", 2, "--limit", 1]
     text, told = said(capsys, 0, *arguments, "--dry-run", "--json")
     plan = json.loads(text)
-    assert "toy VAE for 80 px, 2 training steps: about" in told
+    assert "toy VAE for 80 px, 2 steps: about" in told
     assert plan["seconds"] is not None
     assert not out.exists()
     _, told = said(capsys, 0, *arguments)
@@ -214,7 +214,7 @@ def test_check_and_repair(work: Path, tmp_path: Path, capsys: Capture) -> None:
     shutil.copytree(work / "data", data)
     before = hashes(data, "encoders")
     text, _ = said(capsys, 0, "--check", data)
-    assert "in order" in text
+    assert ": valid" in text
     with open(data / "train-000000.tar", "r+b") as file:
         file.seek(5000)
         file.write(b"XXXX")
@@ -224,7 +224,7 @@ def test_check_and_repair(work: Path, tmp_path: Path, capsys: Capture) -> None:
     assert "test-000000.index.json" in told
     text, told = said(capsys, 1, "--check", data, "--repair")
     assert "rebuilt: test-000000.index.json" in text
-    assert "to be made again: train-000000.tar" in text
+    assert "to prepare again: train-000000.tar" in text
     assert (data / "dataset.json").exists()
     _, told = said(capsys, 0, "--check", data, "--repair", "--root", work / "raw")
     assert "repair: train-000000.tar of" in told
@@ -323,13 +323,13 @@ def test_a_repair_with_a_wrong_root_or_network_changes_nothing(
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ([], "give --root"),
+        ([], "--root is missing"),
         (["--repair"], "--check DIR"),
         (["--root", "x", "--out", "y", "--encoders", "nowhere"], "nowhere"),
-        (["--root", "x", "--out", "s3://bucket/set", "--encoders", "toy"], "behind a URL"),
+        (["--root", "x", "--out", "s3://bucket/set", "--encoders", "toy"], "--out is a URL"),
         (["--root", "x", "--out", "y", "--pose", "guess"], "--pose"),
         (["--root", "x", "--out", "y", "--size", "100"], "multiple of 16"),
-        (["--root", "x", "--out", "y", "--encoders", "toy", "--vae", "z"], "choose one"),
+        (["--root", "x", "--out", "y", "--encoders", "toy", "--vae", "z"], "cannot be combined"),
         (["--root", ".", "--out", "y", "--layout", "heap"], "layout"),
     ],
 )

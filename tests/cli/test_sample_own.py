@@ -250,7 +250,7 @@ def test_scores_and_empty_frames_of_a_sequence(toy: Path, tmp_path: Path, capsys
     refused(capsys, command(toy, tmp_path / "o", "--min-score", "1.5"), 2)
     for more in (["--min-score", "0"], ["--empty-frames", "hold"]):
         way = ["sample", "--model", str(toy / "model"), "--data", "d", *more]
-        assert "does not go with --data" in refused(capsys, way, 2)
+        assert "cannot be combined with --data" in refused(capsys, way, 2)
 
 
 def test_a_photograph_with_its_keypoints_is_one_pose(
@@ -387,9 +387,9 @@ def test_several_views_and_openpose_that_is_not_there(
 @pytest.mark.parametrize(
     ("more", "code", "said"),
     [
-        (["--limit", 3], 2, "--limit does not go with --source"),
-        (["--shard", "0/2"], 2, "--shard does not go with --source"),
-        (["--data", "d"], 2, "give one of these"),
+        (["--limit", 3], 2, "--limit cannot be combined with --source"),
+        (["--shard", "0/2"], 2, "--shard cannot be combined with --source"),
+        (["--data", "d"], 2, "cannot be combined"),
         (["--num-images", 0], 2, "--num-images"),
         (["--fit", "stretch"], 2, "'stretch' is not one of"),
         (["--pose-fit", "stretch"], 2, "'stretch' is not one of"),
@@ -420,8 +420,8 @@ def test_own_options_do_not_go_with_a_dataset(toy: Path, tmp_path: Path, capsys:
     for name, value in (("pose", "p.json"), ("person", "2"), ("animate", "a.gif"),
                         ("source-keypoints", "k.json"), ("encoders", "e")):  # fmt: skip
         said = refused(capsys, [*data, f"--{name}", value], 2)
-        assert f"--{name} does not go with --data" in said
-    assert "--square does not go" in refused(capsys, [*data, "--square"], 2)
+        assert f"--{name} cannot be combined with --data" in said
+    assert "--square cannot be combined" in refused(capsys, [*data, "--square"], 2)
     alone = ["sample", "--model", "m", "--source", "x.png", "--out", "o"]
     assert "--source needs --pose" in refused(capsys, alone, 2)
 

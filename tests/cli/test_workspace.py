@@ -13,6 +13,8 @@ import pytest
 
 from xmdpt_cli.cli import workspace
 from xmdpt_cli.cli.app import run
+from xmdpt_cli.cli.workspace_defaults import samples_folder
+from xmdpt_cli.cli.workspace_links import dataset_of, dataset_of_run, tuned_vae
 from xmdpt_cli.errors import XmdptError
 
 
@@ -111,12 +113,12 @@ def test_a_run_finds_its_own_dataset_though_another_is_newer() -> None:
     own = dataset("256", age=9)
     dataset("512", age=1, resolution=512)
     run_folder = model("runs/B", begun_with=own)
-    found = workspace.dataset_of_run(run_folder)
+    found = dataset_of_run(run_folder)
     assert found is not None
     assert found.path == own
-    assert workspace.dataset_of(workspace.models()[0])[0] == own
+    assert dataset_of(workspace.models()[0])[0] == own
     own.rename("data/deepfashion")  # moved within the workspace: told by its shards
-    assert workspace.dataset_of(workspace.models()[0])[0] == Path("data/deepfashion")
+    assert dataset_of(workspace.models()[0])[0] == Path("data/deepfashion")
 
 
 def test_a_run_whose_dataset_has_moved_away_is_an_error(tmp_path: Path) -> None:
@@ -124,12 +126,12 @@ def test_a_run_whose_dataset_has_moved_away_is_an_error(tmp_path: Path) -> None:
     dataset("512", resolution=512)
     run_folder = model("runs/B", begun_with=own, data=str(own.resolve()))
     shutil.move(str(own), tmp_path / "elsewhere")
-    with pytest.raises(XmdptError, match="runs/B was trained on is no longer there") as caught:
-        workspace.dataset_of(workspace.models()[0])
+    with pytest.raises(XmdptError, match="runs/B was trained on is not found") as caught:
+        dataset_of(workspace.models()[0])
     assert "data/256" in caught.value.message
     assert "--data DIR" in caught.value.hint
     with pytest.raises(XmdptError, match="runs/B was trained on is not in data/"):
-        workspace.dataset_of_run(run_folder)
+        dataset_of_run(run_folder)
 
 
 @pytest.mark.parametrize(
@@ -147,8 +149,8 @@ def test_a_run_that_was_trained_from_a_url_names_it(url: str, hint: str) -> None
     metadata = json.loads((run_folder / "model/xmdpt.json").read_text())
     record(run_folder / "model/xmdpt.json", {**metadata, "encoders": {}})
     for find in (
-        lambda: workspace.dataset_of(workspace.models()[0]),
-        lambda: workspace.dataset_of_run(run_folder),
+        lambda: dataset_of(workspace.models()[0]),
+        lambda: dataset_of_run(run_folder),
     ):
         with pytest.raises(XmdptError) as caught:
             find()
@@ -161,10 +163,10 @@ def test_a_converted_model_takes_the_newest_dataset_of_its_size() -> None:
     model("models/ema", resolution=256)
     dataset("512", resolution=512)
     with pytest.raises(XmdptError, match="no prepared dataset of 256 px") as caught:
-        workspace.dataset_of(workspace.models()[0])
+        dataset_of(workspace.models()[0])
     assert "--size 256" in caught.value.hint
     dataset("256", age=50)
-    assert workspace.dataset_of(workspace.models()[0]) == (Path("data/256"), "newest of 1")
+    assert dataset_of(workspace.models()[0]) == (Path("data/256"), "newest of 1")
 
 
 def test_a_vae_is_taken_only_for_its_own_dataset() -> None:
@@ -178,20 +180,20 @@ def test_a_vae_is_taken_only_for_its_own_dataset() -> None:
 
     vae("begun", ["a256"], finished=False)
     vae("scratch", ["a256"], all_weights=True)
-    assert workspace.tuned_vae("data/256") is None
+    assert tuned_vae("data/256") is None
     vae("256", ["a256"])
-    assert workspace.tuned_vae("data/256") == Path("vae/256")
-    assert workspace.tuned_vae("data/512") is None
-    assert workspace.tuned_vae("s3://somewhere/256") is None
+    assert tuned_vae("data/256") == Path("vae/256")
+    assert tuned_vae("data/512") is None
+    assert tuned_vae("s3://somewhere/256") is None
 
 
 def test_samples_of_another_step_go_beside() -> None:
-    assert workspace.samples_folder("runs/B", 100) == Path("samples/B")
+    assert samples_folder("runs/B", 100) == Path("samples/B")
     record(Path("samples/B/samples.json"), {"trained_steps": 100})
     record(Path("runs/B/run.json"), {})
-    assert workspace.samples_folder("runs/B/model", 100) == Path("samples/B")
-    assert workspace.samples_folder("runs/B", 200) == Path("samples/B-step_0000200")
-    assert workspace.samples_folder("me/mine", None) == Path("samples/mine")
+    assert samples_folder("runs/B/model", 100) == Path("samples/B")
+    assert samples_folder("runs/B", 200) == Path("samples/B-step_0000200")
+    assert samples_folder("me/mine", None) == Path("samples/mine")
 
 
 def test_the_demo_is_known(capsys: pytest.CaptureFixture[str]) -> None:
@@ -207,7 +209,7 @@ def test_the_demo_is_known(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["status"]) == 0
     assert "xmdpt-demo/run-vector  try it: xmdpt ui" in capsys.readouterr().out
     assert run(["sample"]) == 1
-    assert "hint: the demo's: --model xmdpt-demo/run-vector" in capsys.readouterr().err
+    assert "hint: use the demo's: --model xmdpt-demo/run-vector" in capsys.readouterr().err
 
 
 def test_a_converted_model_alone_is_for_own_images(capsys: pytest.CaptureFixture[str]) -> None:

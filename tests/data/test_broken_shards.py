@@ -19,15 +19,11 @@ from fake_dataset import FakeEncoder, make_dataset
 
 from xmdpt_cli.data import dataset as pairs
 from xmdpt_cli.data import stream_sampler as orders
-from xmdpt_cli.data.loader import (
-    Batch,
-    BrokenShards,
-    Loader,
-    LoaderConfig,
-    PairDataset,
-    TrainLoader,
-    prefetch,
-)
+from xmdpt_cli.data.broken_shards import BrokenShards
+from xmdpt_cli.data.dataset import PairDataset
+from xmdpt_cli.data.loader import Batch, TrainLoader
+from xmdpt_cli.data.prefetch import Loader, prefetch
+from xmdpt_cli.data.sampler import LoaderConfig
 from xmdpt_cli.data.shard_reader import ShardReader
 from xmdpt_cli.data.stream_loader import StreamLoader
 from xmdpt_cli.datasets.find import find_dataset

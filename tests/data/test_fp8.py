@@ -9,8 +9,9 @@ import pytest
 import torch
 from encoder_records import encoder_records
 
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.data.fp8 import dequantise_tokens, quantise_tokens
-from xmdpt_cli.data.loader import PairDataset, load_pairs
+from xmdpt_cli.data.loader import load_pairs
 from xmdpt_cli.data.sampler import PairIndices
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.prepare.dataset_folder import make_manifest

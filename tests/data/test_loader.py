@@ -15,16 +15,10 @@ import pytest
 import torch
 from fake_dataset import FakeEncoder, make_dataset
 
-from xmdpt_cli.data.loader import (
-    Batch,
-    LoaderConfig,
-    PairDataset,
-    TrainLoader,
-    eval_batches,
-    load_pairs,
-    prefetch,
-)
-from xmdpt_cli.data.sampler import PairIndices
+from xmdpt_cli.data.dataset import PairDataset
+from xmdpt_cli.data.loader import Batch, TrainLoader, eval_batches, load_pairs
+from xmdpt_cli.data.prefetch import prefetch
+from xmdpt_cli.data.sampler import LoaderConfig, PairIndices
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import resize_square

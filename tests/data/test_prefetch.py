@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from xmdpt_cli.data import prefetch as ahead
-from xmdpt_cli.data.collate import Batch
+from xmdpt_cli.data.loader import Batch
 from xmdpt_cli.data.prefetch import prefetch
 from xmdpt_cli.training.step import StepBatch, StepNoise, with_step_noise
 

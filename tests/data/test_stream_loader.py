@@ -19,16 +19,10 @@ from servers import Server, nginx, sshd
 
 from xmdpt_cli.data import stream_loader
 from xmdpt_cli.data import stream_sampler as orders
-from xmdpt_cli.data.loader import (
-    Batch,
-    LoaderConfig,
-    PairDataset,
-    TrainLoader,
-    eval_batches,
-    load_pairs,
-    prefetch,
-)
-from xmdpt_cli.data.sampler import PairIndices
+from xmdpt_cli.data.dataset import PairDataset
+from xmdpt_cli.data.loader import Batch, TrainLoader, eval_batches, load_pairs
+from xmdpt_cli.data.prefetch import prefetch
+from xmdpt_cli.data.sampler import LoaderConfig, PairIndices
 from xmdpt_cli.data.shard_reader import ShardReader
 from xmdpt_cli.data.stream_loader import Block, StreamLoader, train_loader
 from xmdpt_cli.data.stream_sampler import Items, StreamSampler

@@ -11,7 +11,7 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from torch import Tensor
 
-from xmdpt_cli.diffusion import SOLVERS, Guided, Schedule, Seen, sample
+from xmdpt_cli.diffusion import SOLVERS, Guided, Schedule, StepResult, sample
 from xmdpt_cli.diffusion.solvers import plan, spaced, timestep_list
 from xmdpt_cli.errors import ConfigError
 
@@ -117,7 +117,7 @@ def test_logsnr_is_even() -> None:
 def test_one_step_gives_the_clean_image_seen_from_noise(solver: str, prediction: str) -> None:
     schedule = Schedule("linear", prediction)
     noise = torch.randn(4, 2, 2, 2, generator=torch.Generator().manual_seed(0)).double()
-    seen: list[Seen] = []
+    seen: list[StepResult] = []
     out = sample(
         Guided(Gaussian(schedule)), noise, torch.ones(4, 1), 1, 1.0, solver=solver,
         schedule=schedule, callback=seen.append,

@@ -45,7 +45,7 @@ def test_encode_gives_the_features_of_each_network(toys: Encoders) -> None:
         assert tensor.isfinite().all()
 
 
-def test_moments_beyond_half_precision_stay_whole(
+def test_moments_beyond_half_precision_stay_float32(
     toys: Encoders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images, poses = sample()

@@ -85,7 +85,7 @@ def test_toy_lengths(size: int, length: int) -> None:
     assert tokens.shape == (1, length, dino.width)
 
 
-def test_toys_differ_by_role_and_seed_only() -> None:
+def test_toys_depend_only_on_role_and_seed() -> None:
     images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     before = torch.random.get_rng_state()
     first = toy_dino("source", 64, seed=0).tokens(images)
@@ -97,7 +97,7 @@ def test_toys_differ_by_role_and_seed_only() -> None:
         toy_dino("other", 64)
 
 
-def test_toy_tokens_tell_brightness_and_hue_apart() -> None:
+def test_toy_tokens_distinguish_brightness_and_hue() -> None:
     """A linear reading of random tokens must give the patch colour back, greys included."""
     rng = np.random.default_rng(0)
     values = rng.uniform(-1, 1, (400, 3))
@@ -131,7 +131,7 @@ def test_local_folder_is_described_by_its_file(real_like: Path) -> None:
     assert {key: described[key] for key in expected} == expected
 
 
-def test_errors_say_what_is_wrong(
+def test_invalid_folders_are_named(
     real_like: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))

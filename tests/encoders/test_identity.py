@@ -14,7 +14,7 @@ PUBLISHED = published_metadata(XMDPT(depth=4, width=32, heads=2))["encoders"]
 
 
 def on_hub(part: str, **more: Any) -> dict[str, Any]:
-    """What a dataset says of an encoder that came from the hub."""
+    """The record of an encoder from the hub."""
     return {**PUBLISHED[part], "revision": "abc", "sha256": "1" * 64, "dtype": "bfloat16", **more}
 
 
@@ -41,25 +41,25 @@ def test_a_published_model_takes_its_networks_from_hub_or_folder(part: str) -> N
         ("vae", local("source"), "factor 8, not None"),
     ],
 )
-def test_another_network_is_named(part: str, there: dict[str, Any], message: str) -> None:
+def test_another_network_is_refused_by_name(part: str, there: dict[str, Any], message: str) -> None:
     assert message in str(encoder_difference(PUBLISHED[part], there))
 
 
-def test_known_files_decide_alone() -> None:
-    """A model trained here knows its encoders' files: another file of the same id is another."""
+def test_known_sha256_decides_alone() -> None:
+    """The records of a model trained here have a sha256: another file of the same id differs."""
     made = on_hub("vae", id="a/vae")
     assert encoder_difference(made, local("vae", id="/a/copy")) is None
     assert encoder_difference(made, on_hub("vae", id="a/vae", sha256="2" * 64)) is not None
 
 
-def test_two_toys_of_one_name_are_told_apart_by_their_weights() -> None:
+def test_toys_of_one_name_differ_by_their_weights() -> None:
     toys = [on_hub("vae", id="toy-vae", toy=True, sha256=digit * 64) for digit in "ab"]
     assert encoder_difference(toys[0], toys[0]) is None
     message = encoder_difference(*toys)
     assert message == f"toy-vae (sha256 {'a' * 12}), not toy-vae (sha256 {'b' * 12})"
 
 
-def test_exactly_the_same_includes_how_the_network_ran() -> None:
+def test_exact_comparison_includes_types_and_tables() -> None:
     """A dataset is repaired to the same bytes: the number type and the position table count too."""
     made = on_hub("source", position_table="hub")
     assert encoder_difference(made, local("source", position_table="hub"), exact=True) is None

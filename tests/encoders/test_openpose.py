@@ -19,7 +19,7 @@ from xmdpt_cli.errors import XmdptError
 
 
 class FixedPeople:
-    """Stands where controlnet-aux's detector stands, with its normalised keypoints."""
+    """Replaces controlnet-aux's detector; returns normalised keypoints."""
 
     def __init__(self, *people: tuple[float, list[Any]]) -> None:
         self.people = [Of(body=Of(total_score=s, keypoints=k)) for s, k in people]
@@ -81,7 +81,7 @@ def test_a_body_file_of_the_right_shape_finds_the_same_in_batches(body_folder: P
     assert openpose.keypoints_batch([]) == []
 
 
-def test_what_identifies_it(body_folder: Path) -> None:
+def test_describe_identifies_the_network(body_folder: Path) -> None:
     file = body_folder / "body_pose_model.pth"
     described = OpenPose.load(body_folder).describe()
     assert described["kind"] == "local"
@@ -99,7 +99,7 @@ PEOPLE = {
 }
 
 
-def test_known_joints_come_back() -> None:
+def test_known_joints_are_detected() -> None:
     network = StickPeople(PEOPLE)
     openpose = with_network(network)
     images = [
@@ -124,7 +124,7 @@ def test_known_joints_come_back() -> None:
     assert_same(found, [openpose.keypoints(image) for image in images])
 
 
-def test_everybody_the_largest_first() -> None:
+def test_people_are_sorted_by_size() -> None:
     small, large = standing(0.02, 0.3, confidence=0.95), standing(0.4, 0.98, confidence=0.6)
     openpose = with_network(StickPeople({CROWD: [small, large], NOBODY: []}))
     image = grey(CROWD, 184, 216)
@@ -139,7 +139,7 @@ def test_everybody_the_largest_first() -> None:
     assert openpose.people(grey(CROWD, 2, 3000)) == []
 
 
-def test_of_equally_large_people_the_surer_first() -> None:
+def test_equally_large_people_are_sorted_by_score() -> None:
     joints = [Of(x=0.25, y=0.5), *[None] * 16, Of(x=0.5, y=0.125)]
     moved = [Of(x=0.35, y=0.5), *[None] * 16, Of(x=0.6, y=0.125)]
     hidden = (99.0, [None] * 18)
@@ -156,7 +156,7 @@ def test_threads_share_one_openpose() -> None:
     assert_same(together, alone)
 
 
-def test_tall_images_are_reduced_and_strips_hold_nobody() -> None:
+def test_tall_images_are_reduced_and_strips_are_skipped() -> None:
     seen: list[tuple[int, ...]] = []
 
     class Watched(FixedPeople):
@@ -174,7 +174,7 @@ def test_tall_images_are_reduced_and_strips_hold_nobody() -> None:
     assert with_network(StickPeople(PEOPLE)).keypoints_batch([grey(ALONE, 2, 3000)]) == [None]
 
 
-def test_errors_say_what_to_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_name_what_to_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     with pytest.raises(XmdptError, match="lllyasviel/Annotators is not on this machine") as err:
         OpenPose.load()

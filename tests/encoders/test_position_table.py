@@ -12,9 +12,8 @@ from hub_dino import SHAPES, hub_table, hub_tokens, make_dino
 from safetensors.torch import load_file
 from transformers import Dinov2Config, Dinov2Model
 
-from xmdpt_cli.encoders.dino import Dino
+from xmdpt_cli.encoders.dino import Dino, resize_table
 from xmdpt_cli.encoders.identity import dataset_note, table_of, tables_differ
-from xmdpt_cli.encoders.position_table import resize_table
 from xmdpt_cli.encoders.weights import Origin
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.toy.encoders import toy_dino
@@ -42,7 +41,7 @@ def rms(a: torch.Tensor, b: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("side", [37, 24])
 @pytest.mark.parametrize("grid", [1, 8, 12, 15, 16, 17, 18, 32, 36, 37, 50])
-def test_the_table_is_torch_hubs(grid: int, side: int) -> None:
+def test_resized_tables_equal_torch_hub(grid: int, side: int) -> None:
     table = torch.randn(1, 1 + side * side, 5, generator=torch.Generator().manual_seed(grid))
     made = resize_table(table, grid)
     expected = torch.from_numpy(hub_table(table[0].double().numpy(), grid))
@@ -50,7 +49,7 @@ def test_the_table_is_torch_hubs(grid: int, side: int) -> None:
     torch.testing.assert_close(made[0].double(), expected, rtol=1e-4, atol=1e-4)
     assert torch.equal(made[:, 0], table[:, 0])  # the CLS position
     if grid != side:
-        # far from what transformers makes: the test can tell
+        # the two ways differ far more than the tolerance
         sized = resize_table(table, grid, "transformers")
         assert rms(sized, made) > 0.01
     half = resize_table(table.bfloat16(), grid)
@@ -59,7 +58,7 @@ def test_the_table_is_torch_hubs(grid: int, side: int) -> None:
 
 
 @pytest.mark.parametrize("size", [112, 168, 224, 252, 448, 518])
-def test_tokens_are_torch_hubs_on_every_grid(
+def test_tokens_equal_torch_hub_on_every_grid(
     folder: Path, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("xmdpt_cli.encoders.dino.INPUT_SIZE", size)
@@ -72,7 +71,7 @@ def test_tokens_are_torch_hubs_on_every_grid(
         assert rms(tokens.double(), hub_tokens(folder, given, heads(folder), offset=0.0)) > 1e-3
 
 
-def test_transformers_resizes_nothing_any_more(
+def test_transformers_does_not_resize_the_table(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dino = Dino.load(folder)
@@ -86,8 +85,8 @@ def test_transformers_resizes_nothing_any_more(
         dino.net(pixel_values=images())
 
 
-def test_the_table_of_earlier_versions_is_transformers_own(folder: Path) -> None:
-    """Datasets and runs of earlier versions go on with the tokens they have, to the bit."""
+def test_records_of_earlier_versions_use_the_table_of_transformers(folder: Path) -> None:
+    """Datasets and runs of earlier versions keep their tokens, to the bit."""
     net = Dinov2Model.from_pretrained(folder).eval()
     with torch.no_grad():
         expected = net(pixel_values=images()).last_hidden_state
@@ -99,7 +98,7 @@ def test_the_table_of_earlier_versions_is_transformers_own(folder: Path) -> None
     assert "position_table" not in dino.describe()
 
 
-def test_what_is_saved_is_the_checkpoint(folder: Path, tmp_path: Path) -> None:
+def test_saving_keeps_the_checkpoint(folder: Path, tmp_path: Path) -> None:
     dino = Dino.load(folder)
     dino.save(tmp_path / "copy")
     before, after = (load_file(f / "model.safetensors") for f in (folder, tmp_path / "copy"))
@@ -108,7 +107,7 @@ def test_what_is_saved_is_the_checkpoint(folder: Path, tmp_path: Path) -> None:
     assert torch.equal(Dino.load(tmp_path / "copy").tokens(images()), dino.tokens(images()))
 
 
-def test_a_table_of_the_wanted_grid_is_left_alone(tmp_path: Path) -> None:
+def test_a_table_of_the_needed_grid_is_unchanged(tmp_path: Path) -> None:
     folder = make_dino(tmp_path / "small", "base", image_size=224)
     dino = Dino.load(folder)
     stored = load_file(folder / "model.safetensors")["embeddings.position_embeddings"]
@@ -118,7 +117,7 @@ def test_a_table_of_the_wanted_grid_is_left_alone(tmp_path: Path) -> None:
     assert torch.equal(again.tokens(images()), dino.tokens(images()))
 
 
-def test_positions_that_are_no_square_are_refused() -> None:
+def test_position_tables_that_are_not_square_are_refused() -> None:
     with torch.random.fork_rng(devices=[]):
         net = Dinov2Model(
             Dinov2Config(
@@ -130,7 +129,7 @@ def test_positions_that_are_no_square_are_refused() -> None:
         Dino(net, Origin("local", "tall"))
 
 
-def test_records_that_do_not_fit(folder: Path) -> None:
+def test_invalid_records_are_refused(folder: Path) -> None:
     with pytest.raises(XmdptError, match="recorded as 'bilinear', which this version does not"):
         Dino.load_recorded({**NEW, "position_table": "bilinear"}, folder)
     for bad in ({"dtype": "float"}, {"dtype": "nn"}, {"autocast": 16}):
@@ -144,7 +143,7 @@ def test_records_that_do_not_fit(folder: Path) -> None:
     assert Dino.load_recorded({"toy": True, "sha256": "3" * 64}, folder).positions == "hub"
 
 
-def test_records_name_the_table(folder: Path) -> None:
+def test_records_contain_the_table(folder: Path) -> None:
     assert Dino.load(folder).describe()["position_table"] == "hub"
     toy = toy_dino("source", 64).describe()
     assert "position_table" not in toy
@@ -162,7 +161,7 @@ def test_records_name_the_table(folder: Path) -> None:
     assert not tables_differ({"source": toy, "pose": toy}, new)
 
 
-def test_a_dataset_of_an_earlier_version_is_told_apart() -> None:
+def test_datasets_of_an_earlier_version_get_a_note() -> None:
     def note(record: dict[str, Any]) -> str | None:
         return dataset_note({"resolution": 512, "encoders": {"source": NEW, "pose": record}}, "d")
 

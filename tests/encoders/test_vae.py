@@ -43,7 +43,7 @@ def sd_like(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_moments_are_those_of_diffusers(sd_like: Path) -> None:
+def test_moments_equal_diffusers(sd_like: Path) -> None:
     images = noise_images()
     vae = VAE.load(sd_like)
     assert (vae.scale, vae.factor, vae.channels) == (0.18215, 8, 4)
@@ -57,7 +57,7 @@ def test_moments_are_those_of_diffusers(sd_like: Path) -> None:
     torch.testing.assert_close(moments, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_decoding_is_that_of_diffusers(sd_like: Path) -> None:
+def test_decoding_equals_diffusers(sd_like: Path) -> None:
     vae = VAE.load(sd_like)
     latents = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -129,7 +129,7 @@ def test_half_precision_moments_give_float32_latents() -> None:
     assert sample_posterior(moments, torch.zeros(1, 4, 2, 2), 1.0).dtype == torch.float32
 
 
-def test_bytes_survive_the_trip_to_floats_and_back() -> None:
+def test_images_are_unchanged_by_conversion_to_floats_and_back() -> None:
     every = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 16, 16, 3)
     signed = to_signed(every)
     assert signed.min() == -1.0
@@ -161,7 +161,7 @@ def test_toy_mark_survives_saving_and_loading(tmp_path: Path) -> None:
 
 
 def test_old_attention_names_of_the_published_file_are_read(sd_like: Path, tmp_path: Path) -> None:
-    """sd-vae-ft-mse was saved when diffusers named attention layers otherwise."""
+    """sd-vae-ft-mse was saved when diffusers used other names for attention layers."""
     folder = tmp_path / "old"
     shutil.copytree(sd_like, folder)
     renames = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
@@ -177,7 +177,9 @@ def test_old_attention_names_of_the_published_file_are_read(sd_like: Path, tmp_p
     assert torch.equal(moments, VAE.load(sd_like).encode_moments(images))
 
 
-def test_offline_error_says_what_to_fetch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_offline_error_names_what_to_fetch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(XmdptError, match="stabilityai/sd-vae-ft-mse is not on this machine") as err:
         VAE.load()
@@ -209,12 +211,12 @@ def test_wrong_folders_are_named(sd_like: Path, tmp_path: Path) -> None:
         VAE.load(tmp_path)
 
 
-def test_images_that_do_not_divide_are_refused(sd_like: Path) -> None:
+def test_images_not_divisible_by_the_factor_are_refused(sd_like: Path) -> None:
     with pytest.raises(XmdptError, match="factor 8"):
         VAE.load(sd_like).encode_moments(np.zeros((1, 36, 32, 3), dtype=np.uint8))
 
 
-def test_on_a_processor_images_are_decoded_in_float32_whatever_is_asked(sd_like: Path) -> None:
+def test_decoding_on_a_cpu_is_float32(sd_like: Path) -> None:
     vae = VAE.load(sd_like)
     latents = torch.randn(3, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     expected = vae.decode(latents)
@@ -223,7 +225,7 @@ def test_on_a_processor_images_are_decoded_in_float32_whatever_is_asked(sd_like:
     assert np.array_equal(vae.decode(latents), expected)
 
 
-def test_a_batch_that_is_filled_up_decodes_to_the_same_images(sd_like: Path) -> None:
+def test_padded_batches_decode_to_the_same_images(sd_like: Path) -> None:
     vae = VAE.load(sd_like)
     latents = torch.randn(3, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     expected, decode = vae.decode(latents), vae.net.decode

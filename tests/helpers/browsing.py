@@ -49,15 +49,15 @@ def opened(browser: Any, url: str, **options: Any) -> Iterator[Any]:
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
     page = context.new_page()
     page.set_default_timeout(30_000)
-    page.asked, page.broken = [], []
-    page.on("request", lambda request: page.asked.append(request.url))
+    page.requested, page.broken = [], []
+    page.on("request", lambda request: page.requested.append(request.url))
     page.on("pageerror", lambda err: page.broken.append(str(err)))
     page.goto(url)
     page.wait_for_selector(".joint[transform]")
     page.wait_for_selector(".app > .translucent", state="detached")  # Gradio's veil
     yield page
     assert page.broken == []
-    strangers = [u for u in page.asked if not u.startswith((url, "data:", "blob:"))]
+    strangers = [u for u in page.requested if not u.startswith((url, "data:", "blob:"))]
     assert strangers == []  # no font, no script, no word to anybody
     context.close()
 
@@ -74,8 +74,8 @@ def touch(page: Any, *way: tuple[float, float]) -> None:
     session = page.context.new_cdp_session(page)
 
     def send(kind: str, *points: tuple[float, float]) -> None:
-        told = {"type": kind, "touchPoints": [{"x": x, "y": y} for x, y in points]}
-        session.send("Input.dispatchTouchEvent", told)
+        touch = {"type": kind, "touchPoints": [{"x": x, "y": y} for x, y in points]}
+        session.send("Input.dispatchTouchEvent", touch)
 
     send("touchStart", way[0])
     for (x, y), (to_x, to_y) in itertools.pairwise(way):

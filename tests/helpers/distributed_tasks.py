@@ -97,7 +97,7 @@ class Run:
 
 
 def train(folder: Path) -> None:
-    """Train by DDP and by FSDP2, go on from each other's checkpoint; tell what was seen."""
+    """Train with DDP and FSDP2, resume from each other's checkpoint, write the results."""
     seen: dict[str, object] = {}
     for sharding in ("ddp", "fsdp"):
         dist = Distributed.init("cpu", sharding)
@@ -129,7 +129,7 @@ def refuse() -> None:
 
 
 def resume(folder: Path) -> None:
-    """Three ranks: six steps, and three after going on from the third."""
+    """Three ranks: six steps, and three after resuming from the third."""
     for sharding in ("ddp", "fsdp"):
         dist = Distributed.init("cpu", sharding)
         run = Run(dist, 1)
@@ -147,7 +147,7 @@ def resume(folder: Path) -> None:
 
 
 def lose(folder: Path) -> None:
-    """Train on until another process is lost; say what was heard."""
+    """Train until another process is lost; write the error."""
     dist = Distributed.init("cpu", "ddp", timeout=timedelta(seconds=6))
     run = Run(dist, 1)
     run.step()
@@ -177,12 +177,12 @@ def fit(folder: Path) -> None:
         StepLoader.batch = batch  # type: ignore[method-assign]
         loop.train(config, folder / "data", folder / name)
         steps = config.steps * config.accumulate  # more are read ahead
-        told = [seen[step] for step in range(steps)]
-        (folder / f"{name}-{os.environ['RANK']}.json").write_text(json.dumps(told))
+        pairs = [seen[step] for step in range(steps)]
+        (folder / f"{name}-{os.environ['RANK']}.json").write_text(json.dumps(pairs))
 
 
 def end(folder: Path) -> None:
-    """Is the process group gone at the very end, behind what Distributed does there?"""
+    """Write whether the process group still exists when the process exits."""
     atexit.register(
         lambda: (folder / os.environ["RANK"]).write_text("there" if group() else "gone")
     )

@@ -1,4 +1,4 @@
-"""What a dataset's or model's record says of its three encoders, where a test has none."""
+"""Records of the three encoders for datasets and models of tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A small drawn dataset in the raw layout, and an encoder that is no network: for tests only."""
+"""A small synthetic dataset in the raw layout, and an encoder without a network, for tests."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIZE = (88, 128)  # width, height: half of the annotation frame
 
 
 class FakeEncoder:
-    """Every number is a plain function of the pixels; ``calls`` says how it was asked."""
+    """Features are simple functions of the pixels; ``calls`` records the calls."""
 
     def __init__(self, name: str = "fake") -> None:
         self.name = name

@@ -32,11 +32,11 @@ class SamplingConfig:
 class NoOpenPose:
     """Networks of a machine without an estimator of keypoints."""
 
-    asked = 0
+    requested = 0
 
     @property
     def openpose(self) -> Any:
-        self.asked += 1
+        self.requested += 1
         raise XmdptError("OpenPose is not on this machine", "fetch it: --openpose DIR")
 
 

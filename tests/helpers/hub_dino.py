@@ -23,7 +23,7 @@ SHAPES = {  # facebook/dinov2-base and -giant, narrow and shallow
 
 
 def make_dino(folder: Path, shape: str, *, layers: int = 2, **config: object) -> Path:
-    """A transformers folder of random weights, none of them a constant; a table of its own kind."""
+    """A transformers folder of random weights, none of them constant."""
     from transformers import Dinov2Config, Dinov2Model
 
     settings = {"image_size": 518, "patch_size": 14, "num_hidden_layers": layers}

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from xmdpt_cli.datasets.builder import ListingBuilder, View
+from xmdpt_cli.datasets.keypoint_sources import AnnotationRows
 from xmdpt_cli.datasets.listing import ImageFile, Listing
 from xmdpt_cli.datasets.readers import SURE, ReadOptions
-from xmdpt_cli.pose.formats.text_rows import Annotations, read_annotations
+from xmdpt_cli.pose.formats.text_rows import read_annotations
 from xmdpt_cli.pose.frames import CoordinateFrame
 from xmdpt_cli.utils.list_text import Table
 
-WIDTH, HEIGHT = 64.0, 128.0
-FRAME = CoordinateFrame("64x128", WIDTH, HEIGHT)
+FRAME = CoordinateFrame("64x128", 64.0, 128.0)
+SIZE = (128, 64)  # height, width
 
 
 class Market1501:
@@ -34,8 +33,9 @@ class Market1501:
         for split in ("test", "train"):
             rows = None
             if not options.openpose:
-                rows = read_annotations(root / f"market-annotation-{split}.csv", str.strip)
-                built.problems += rows.problems
+                file = read_annotations(root / f"market-annotation-{split}.csv", str.strip)
+                built.problems += file.problems
+                rows = AnnotationRows(file, options.frame or FRAME, size_of=lambda name: SIZE)
             table = Table.open(root / f"market-pairs-{split}.csv", (("from",), ("to",)))
             for position, (line, text) in enumerate(table.lines):
                 where = f"market-pairs-{split}.csv:{line}"
@@ -47,7 +47,7 @@ class Market1501:
                 if names[0][:4] != names[1][:4]:
                     built.problem(where, "not two images of one person")
                     continue
-                source, target = (self._view(root, split, name, rows, options) for name in names)
+                source, target = (self._view(root, split, name, rows) for name in names)
                 for name, view in zip(names, (source, target), strict=True):
                     if view is None:
                         built.problem(where, f"no image or no keypoints: {name}")
@@ -56,14 +56,9 @@ class Market1501:
                     pairs += 1
         return built.listing(root, [f"Market-1501: {pairs} pairs"], self.name)
 
-    def _view(
-        self, root: Path, split: str, name: str, rows: Annotations | None, options: ReadOptions
-    ) -> View | None:
+    def _view(self, root: Path, split: str, name: str, rows: AnnotationRows | None) -> View | None:
         image = ImageFile(f"bounding_box_{split}/{name}", root / f"bounding_box_{split}" / name)
-        if not image.path.is_file() or (rows is not None and name not in rows.points):
+        points = None if rows is None else rows.find(name)
+        if not image.path.is_file() or (rows is not None and points is None):
             return None
-        if rows is None:
-            return View(name.removesuffix(".jpg"), image, None)
-        frame = options.frame or FRAME
-        points = frame.fractions(rows.points[name], np.array((WIDTH, HEIGHT)))
         return View(name.removesuffix(".jpg"), image, points)

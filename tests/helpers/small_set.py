@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.model import XMDPT

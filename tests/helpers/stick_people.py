@@ -35,7 +35,7 @@ Person = tuple[float, NDArray[np.float64]]  # confidence, joints (18, 2) as frac
 
 
 def standing(left: float, right: float, confidence: float = 0.9, absent: int = -1) -> Person:
-    """A person who fills the image's height between two fractions of its width."""
+    """A person that fills the image's height between two fractions of its width."""
     joints = FIGURE * (right - left, 0.94) + (left, 0.03)
     if absent >= 0:
         joints[absent] = np.nan

@@ -59,7 +59,7 @@ def make_model(folder: Path, encoders: Path, form: str = "keys", **more: Any) ->
 
 
 def person(hue: int = 0, width: int = 88, height: int = 128) -> Image.Image:
-    """Somebody standing as ``FIGURE`` says, in a shirt of one hue."""
+    """An image of a person in the pose ``FIGURE``, in a shirt of one hue."""
     image = Image.new("RGB", (width, height), (200, 205, 210))
     draw = ImageDraw.Draw(image)
     at = [tuple(map(float, point)) for point in FIGURE * (width, height)]

@@ -1,4 +1,4 @@
-"""The metrics' weights: downloaded whole and checked, or one error that names all of them."""
+"""Downloads of the metrics' weights: complete and checked, or one error that names all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def named(content: bytes, name: str = "net") -> str:
 
 
 class WeightServer(ThreadingHTTPServer):
-    """Serves files from memory; ``cut`` sends so many bytes of them only, ``hold`` then waits."""
+    """Serves files from memory; ``cut``: only so many bytes are sent, ``hold``: then it waits."""
 
     daemon_threads = True
 
@@ -50,7 +50,7 @@ class WeightServer(ThreadingHTTPServer):
         self.requests: list[str] = []
         self.cut: int | None = None
         self.hold = False
-        self.length = True  # whether it says how many bytes come
+        self.length = True  # send a Content-Length
         super().__init__(("127.0.0.1", 0), Handler)
 
     def url(self, name: str) -> str:
@@ -102,12 +102,12 @@ def network(server: WeightServer) -> Published:
 
 
 def left(network: Published) -> list[str]:
-    """What lies in torch hub's folder."""
+    """The files in torch hub's folder."""
     folder = network.path.parent
     return sorted(os.listdir(folder)) if folder.is_dir() else []
 
 
-def test_downloaded_once_with_progress_then_used(server: WeightServer, network: Published) -> None:
+def test_a_file_is_downloaded_once_with_progress(server: WeightServer, network: Published) -> None:
     calls: list[tuple[str, int, int]] = []
     timeout, bar = module.socket.getdefaulttimeout(), torch.hub.tqdm
     download([network], lambda stage, done, total, **_: calls.append((stage, done, total)))
@@ -122,7 +122,7 @@ def test_downloaded_once_with_progress_then_used(server: WeightServer, network: 
     assert server.requests == [network.path.name]
 
 
-def test_a_file_that_is_there_is_used(server: WeightServer, network: Published) -> None:
+def test_an_existing_file_is_used(server: WeightServer, network: Published) -> None:
     network.path.parent.mkdir(parents=True)
     network.path.write_bytes(b"mine")
     download([network])
@@ -130,9 +130,7 @@ def test_a_file_that_is_there_is_used(server: WeightServer, network: Published) 
     assert server.requests == []
 
 
-def test_a_server_that_does_not_say_how_much_comes(
-    server: WeightServer, network: Published
-) -> None:
+def test_downloads_work_without_a_content_length(server: WeightServer, network: Published) -> None:
     server.length = False
     calls: list[tuple[int, int]] = []
     download([network], lambda stage, done, total, **_: calls.append((done, total)))
@@ -142,7 +140,7 @@ def test_a_server_that_does_not_say_how_much_comes(
 
 
 @pytest.mark.parametrize("trouble", ["cut", "changed", "404", "gone", "stalls", "no folder"])
-def test_no_file_where_the_download_fails(
+def test_a_failed_download_leaves_no_file(
     server: WeightServer, network: Published, trouble: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if trouble == "cut":
@@ -171,11 +169,13 @@ def test_no_file_where_the_download_fails(
     assert not network.path.exists()
     if network.path.parent.is_dir():
         assert left(network) == []
-    for said in (network.url, str(network.path), "--net-weights PATH", "--net-weights off"):
-        assert said in caught.value.hint
+    for part in (network.url, str(network.path), "--net-weights PATH", "--net-weights off"):
+        assert part in caught.value.hint
 
 
-def test_all_that_is_missing_is_named_at_once(server: WeightServer, network: Published) -> None:
+def test_all_missing_networks_are_named_in_one_error(
+    server: WeightServer, network: Published
+) -> None:
     gone = [
         Published(name, "FID", server.url(f"{name}-0123abcd.pth"), f"--{name}", ("toy", "toyconv"))
         for name in ("one", "two")
@@ -192,7 +192,7 @@ def test_all_that_is_missing_is_named_at_once(server: WeightServer, network: Pub
 
 
 @pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
-def test_offline_nothing_is_asked_for(
+def test_offline_mode_sends_no_request(
     server: WeightServer, network: Published, variable: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(variable, "1")
@@ -202,7 +202,7 @@ def test_offline_nothing_is_asked_for(
     assert left(network) == []
 
 
-def test_ctrl_c_leaves_nothing(server: WeightServer, network: Published) -> None:
+def test_an_interrupted_download_leaves_no_file(server: WeightServer, network: Published) -> None:
     def interrupt(stage: str, done: int, total: int, /, **_: object) -> None:
         if done:
             raise KeyboardInterrupt
@@ -212,6 +212,27 @@ def test_ctrl_c_leaves_nothing(server: WeightServer, network: Published) -> None
     assert left(network) == []
     download([network])
     assert network.path.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("load", "network"),
+    [
+        (lpips_metric.LpipsNetwork, lpips_metric.ALEXNET),
+        (features.inception_features, features.INCEPTION),
+        (features.tensorflow_features, features.TF_INCEPTION),
+    ],
+)
+def test_missing_weights_are_named_with_url_path_and_option(
+    load: Callable[[], object],
+    network: Published,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # HF_HUB_OFFLINE is set
+    with pytest.raises(XmdptError) as caught:
+        load()
+    for part in (network.url, str(tmp_path / "hub/checkpoints"), f"{network.option} PATH"):
+        assert part in caught.value.hint
 
 
 CHILD = (
@@ -237,8 +258,10 @@ def go(child: subprocess.Popen[str]) -> None:
     child.stdin.flush()
 
 
-def test_a_killed_process_and_two_at_once(server: WeightServer, network: Published) -> None:
-    """kill -9 leaves nothing that looks whole; of two at once one downloads, the other waits."""
+def test_partial_files_are_removed_and_two_processes_download_once(
+    server: WeightServer, network: Published
+) -> None:
+    """A killed process leaves no complete file; of two processes one downloads, one waits."""
     killed, other = start(network), start(network)
     server.cut, server.hold = MIB, True
     go(killed)
@@ -252,17 +275,17 @@ def test_a_killed_process_and_two_at_once(server: WeightServer, network: Publish
     assert len(left(network)) == 2  # the lock's file and the part, by their names
 
     server.cut, server.hold = None, False
-    asked = len(server.requests)
+    requested = len(server.requests)
     go(other)
     download([network])
-    _, said = other.communicate(timeout=120)
-    assert other.returncode == 0, said
-    assert len(server.requests) == asked + 1
+    _, output = other.communicate(timeout=120)
+    assert other.returncode == 0, output
+    assert len(server.requests) == requested + 1
     assert network.path.read_bytes() == CONTENT
-    assert left(network) == [network.path.name]  # what the killed one left is gone too
+    assert left(network) == [network.path.name]  # the partial file is removed too
 
 
-def test_the_values_of_an_option(tmp_path: Path) -> None:
+def test_choose_returns_the_networks_to_download(tmp_path: Path) -> None:
     lpips = Published("a", "LPIPS", "http://x/a-1234.pth", "--a")
     fid = Published("b", "FID", "http://x/b-1234.pth", "--b", ("toy", "toyconv"))
     file = tmp_path / "weights.pth"
@@ -288,7 +311,7 @@ def folders(tmp_path: Path) -> list[str]:
     return ["evaluate", "--generated", str(tmp_path / "made"), "--target", str(tmp_path / "true")]
 
 
-def test_evaluate_downloads_what_it_measures_with(
+def test_evaluate_downloads_missing_weights(
     server: WeightServer,
     folders: list[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -309,20 +332,20 @@ def test_evaluate_downloads_what_it_measures_with(
         Published("alexnet", "LPIPS", server.url(name), "--alexnet-weights"),
     )
     assert run([*folders, "--lpips", "--ssim", "--json"]) == 0
-    said = capsys.readouterr()
-    rows = json.loads(said.out)["rows"]["generated"]
+    output = capsys.readouterr()
+    rows = json.loads(output.out)["rows"]["generated"]
     assert "lpips_alex_v0.1" in rows
     assert "ssim_w51" in rows
-    assert "download alexnet: 0/" in said.err
+    assert "download alexnet: 0/" in output.err
     assert server.requests == [name]
-    assert json.loads(said.out)["weights"]["lpips_alex_v0.1"].endswith(
+    assert json.loads(output.out)["weights"]["lpips_alex_v0.1"].endswith(
         hashlib.sha256(buffer.getvalue()).hexdigest()  # and not "(not the published file)"
     )
-    assert LpipsNetwork().weights == json.loads(said.out)["weights"]["lpips_alex_v0.1"]
+    assert LpipsNetwork().weights == json.loads(output.out)["weights"]["lpips_alex_v0.1"]
     assert server.requests == [name]
 
 
-def test_evaluate_without_networks_measures_nothing_random(
+def test_evaluate_stops_without_weights(
     folders: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -333,19 +356,19 @@ def test_evaluate_without_networks_measures_nothing_random(
         "xmdpt_cli.cli.evaluate_inputs.measure", lambda *_: pytest.fail("measured all the same")
     )
     assert run([*folders, "--protocol", "cfld", "--protocol", "clean"]) == 1
-    said = capsys.readouterr().err
+    output = capsys.readouterr().err
     for network in (lpips_metric.ALEXNET, features.INCEPTION, features.TF_INCEPTION):
-        assert network.url in said
-        assert str(network.path) in said
-        assert f"{network.option} PATH" in said
+        assert network.url in output
+        assert str(network.path) in output
+        assert f"{network.option} PATH" in output
     assert not (tmp_path / "made/metrics.json").exists()
     assert run([*folders, "--lpips"]) == 1
-    said = capsys.readouterr().err
-    assert "alexnet" in said
-    assert "inception" not in said  # not needed for what was asked
+    output = capsys.readouterr().err
+    assert "alexnet" in output
+    assert "inception" not in output  # not needed for LPIPS
 
 
-def test_evaluate_by_plain_arithmetic_needs_no_network(
+def test_ssim_and_psnr_need_no_weights(
     folders: list[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -361,7 +384,7 @@ def test_evaluate_by_plain_arithmetic_needs_no_network(
 
 
 def dataset(folder: Path, toy: bool) -> str:
-    """A folder whose manifest says whether it is a toy, no more."""
+    """A folder with only a manifest."""
     folder.mkdir()
     counts = {"items": 1, "images": 2, "pairs": 1}
     content = {
@@ -372,7 +395,7 @@ def dataset(folder: Path, toy: bool) -> str:
     return str(folder)
 
 
-def test_evaluate_asks_for_networks_before_images_are_generated(
+def test_missing_weights_are_found_before_images_are_generated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
@@ -385,7 +408,7 @@ def test_evaluate_asks_for_networks_before_images_are_generated(
     assert "alexnet, for LPIPS, is not on this machine" in capsys.readouterr().err
 
 
-def test_a_toy_dataset_takes_random_networks_and_says_so(
+def test_toy_datasets_use_random_networks_with_a_note(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
@@ -397,9 +420,9 @@ def test_a_toy_dataset_takes_random_networks_and_says_so(
     )
     find_networks(chosen, SINGLE_PROCESS, Talk())
     assert [getattr(chosen, name) for name in weights] == ["toy", "toyconv", "off"]
-    said = capsys.readouterr().err
-    assert "toy dataset: LPIPS with random weights, named lpips_alex_v0.1_toy" in said
-    assert "toy dataset: FID with random weights, named fid_toyconv" in said
-    assert said.count("toy dataset") == 2
-    find_networks(chosen, SINGLE_PROCESS, Talk())  # settled: not said again
+    output = capsys.readouterr().err
+    assert "toy dataset: LPIPS with random weights, named lpips_alex_v0.1_toy" in output
+    assert "toy dataset: FID with random weights, named fid_toyconv" in output
+    assert output.count("toy dataset") == 2
+    find_networks(chosen, SINGLE_PROCESS, Talk())  # no second note
     assert capsys.readouterr().err == ""

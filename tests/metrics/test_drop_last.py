@@ -31,7 +31,7 @@ def image(seed: int) -> ImageArray:
     return np.repeat(np.repeat(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8), 32, 0), 32, 1)
 
 
-def test_the_published_counts() -> None:
+def test_full_batches_are_the_published_counts() -> None:
     """PIDM 8,512 of 8,570 pairs, PCDMs' FID 8,448."""
     pidm, pcdms = (get_protocol(name).batches for name in ("pidm", "pcdms"))
     assert full_batches(8570, pidm["fid"]) == full_batches(8570, pidm["lpips"]) == 8512
@@ -44,7 +44,7 @@ def test_the_published_counts() -> None:
         assert get_protocol(name).batches == {}
 
 
-def test_those_behind_the_last_whole_batch_by_name_are_left_out() -> None:
+def test_pairs_after_the_last_full_batch_by_name_are_left_out() -> None:
     assert left_out(["d", "a", "c", "b", "e"], 2) == [4]
     assert left_out(["d", "a", "c", "b", "e"], 3) == [0, 4]
     assert left_out(["b", "a"], 3) == []
@@ -68,7 +68,7 @@ def both() -> tuple[list[tuple[ImageArray, ImageArray, None, None, str]], list[I
     return pairs, [image(100 + k) for k in range(6)]  # and of the six real ones four
 
 
-def test_what_is_dropped_is_left_out_and_counted(
+def test_dropped_pairs_are_left_out_and_counted(
     both: tuple[list[tuple[ImageArray, ImageArray, None, None, str]], list[ImageArray]],
 ) -> None:
     pairs, real = both
@@ -79,7 +79,7 @@ def test_what_is_dropped_is_left_out_and_counted(
         pairs, [SMALL], networks=networks, reference=ReferenceSet(lambda: real), drop_last=True
     )
     per_pair = {i["name"]: i["rows"]["generated"][LPIPS] for i in found.images}
-    assert len(per_pair) == 5  # the pairs' own values stay
+    assert len(per_pair) == 5  # the values of single pairs are kept
     rows = found.rows["generated"]
     assert rows[LPIPS] == pytest.approx(np.mean([per_pair[name] for name in "abc"]))
     assert rows["psnr"] == whole.rows["generated"]["psnr"]  # of all pairs
@@ -109,9 +109,9 @@ def test_what_is_dropped_is_left_out_and_counted(
     assert cells["images"] == ["5", "5", "5"]
     assert cells[f"images, {LPIPS}"] == ["3", "3", "-"]
     assert cells["images, fid_toyconv"] == ["4", "4", "4"]
-    told = page([found], lambda name: {}, title="t")
-    assert "3 of 5 pairs" in told
-    assert "4 of 5 pairs and 4 of 6 images of the reference set" in told
+    shown = page([found], lambda name: {}, title="t")
+    assert "3 of 5 pairs" in shown
+    assert "4 of 5 pairs and 4 of 6 images of the reference set" in shown
     [plain] = evaluate(
         pairs, [SMALL], networks=networks, reference=ReferenceSet(lambda: real), drop_last=True,
         only=["psnr"],
@@ -120,7 +120,7 @@ def test_what_is_dropped_is_left_out_and_counted(
     assert plain.rows["generated"] == {"psnr": rows["psnr"]}
 
 
-def test_fewer_than_a_batch_are_all_measured(
+def test_fewer_pairs_than_a_batch_are_all_measured(
     both: tuple[list[tuple[ImageArray, ImageArray, None, None, str]], list[ImageArray]],
 ) -> None:
     pairs, real = both
@@ -133,28 +133,28 @@ def test_fewer_than_a_batch_are_all_measured(
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
-        ([], "the evaluator of cfld drops no batch"),
-        (["--protocol", "cfld"], "the evaluator of cfld drops no batch"),
-        (["--protocol", "pidm", "--protocol", "clean"], "the evaluator of clean drops no batch"),
-        (["--protocol", "all"], "the evaluator of cfld, clean drops no batch"),
-        (["--protocol", "native"], "the evaluator of native drops no batch"),
+        ([], "protocol cfld drops no batch"),
+        (["--protocol", "cfld"], "protocol cfld drops no batch"),
+        (["--protocol", "pidm", "--protocol", "clean"], "protocol clean drops no batch"),
+        (["--protocol", "all"], "protocol cfld, clean drops no batch"),
+        (["--protocol", "native"], "protocol native drops no batch"),
         (["--protocol", "pidm", "--psnr"], "only FID and LPIPS drop a batch, not psnr"),
     ],
 )
-def test_a_protocol_that_drops_nothing_refuses_the_option(
-    options: list[str], said: str, capsys: pytest.CaptureFixture[str]
+def test_protocols_without_a_batch_size_refuse_drop_last(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = ["evaluate", "--generated", "g", "--target", "t", "--drop-last", *options]
     assert run(line) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_the_command_counts_what_it_drops(
+def test_the_command_counts_dropped_pairs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """66 pairs as PIDM names them; its ground truths are ``deepfashion....png``."""
+    """66 pairs with the names of PIDM; ground truths are ``deepfashion....png``."""
     for folder in ("g", "t"):
         (tmp_path / folder).mkdir()
     for k in range(66):
@@ -164,7 +164,7 @@ def test_the_command_counts_what_it_drops(
     line = ["evaluate", "--generated", str(tmp_path / "g"), "--target", str(tmp_path / "t")]
     line += ["--inception-weights", "toyconv", "--fid", "--protocol", "pidm", "--drop-last"]
     assert run(line) == 0
-    told = capsys.readouterr()
-    assert "fid_toyconv is of 64 of 66 pairs and 64 of 66 images of the reference set" in told.err
-    assert "no partner" not in told.err
-    assert "images, fid_toyconv" in told.out
+    output = capsys.readouterr()
+    assert "fid_toyconv is of 64 of 66 pairs and 64 of 66 images of the reference set" in output.err
+    assert "no partner" not in output.err
+    assert "images, fid_toyconv" in output.out

@@ -1,4 +1,4 @@
-"""A whole evaluation: rows, means and distances against the functions they come from."""
+"""Evaluations: rows, means and distances against the functions that compute them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from PIL import Image
 
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.images import ImageArray
+from xmdpt_cli.metrics.collection import protocol_metrics
 from xmdpt_cli.metrics.evaluate import ImagePair, Networks, evaluate, evaluate_pairs
 from xmdpt_cli.metrics.features import inception_features, toy_features
-from xmdpt_cli.metrics.fid import frechet_distance
-from xmdpt_cli.metrics.folders import pair_folders
+from xmdpt_cli.metrics.fid import FeatureDistribution, frechet_distance
 from xmdpt_cli.metrics.lpips_metric import LpipsNetwork
+from xmdpt_cli.metrics.pixels import to_tensor
 from xmdpt_cli.metrics.protocols import get_protocol
 from xmdpt_cli.metrics.reference_set import ReferenceSet
 from xmdpt_cli.report.evaluation_json import to_json
@@ -45,13 +46,18 @@ KEYPOINTS[[2, 5, 11, 8]] = [(24, 12), (40, 12), (40, 48), (24, 48)]
 
 def pairs(count: int = 6) -> Iterator[ImagePair]:
     for i in range(count):
-        truth = person(i)
+        ground_truth = person(i)
         yield ImagePair(
-            blurred(truth, 3), truth, person(i + 50), KEYPOINTS, f"p{i}", blurred(truth, 0.7)
+            blurred(ground_truth, 3),
+            ground_truth,
+            person(i + 50),
+            KEYPOINTS,
+            f"p{i}",
+            blurred(ground_truth, 0.7),
         )
 
 
-def test_rows_are_means_of_the_measures() -> None:
+def test_rows_are_means_of_the_metrics() -> None:
     report = evaluate_pairs(pairs(), protocol="native")
     assert list(report.rows) == ["generated", "copy-source", "vae-reconstruction"]
     assert report.counts == {"generated": 6, "copy-source": 6, "vae-reconstruction": 6}
@@ -70,7 +76,7 @@ def test_rows_are_means_of_the_measures() -> None:
     assert (report.toy, report.weights, report.notes) == ([], {}, [])
 
 
-def test_calibration_rows_bracket_the_generated_one() -> None:
+def test_calibration_rows_bracket_the_generated_row() -> None:
     real = [person(i) for i in range(100, 120)]
     report = evaluate_pairs(
         pairs(),
@@ -103,7 +109,7 @@ def test_calibration_rows_bracket_the_generated_one() -> None:
     assert any("fid_toyconv of 6 images" in note for note in report.notes)
 
 
-def test_fid_is_between_the_rows_images_and_the_reference_set() -> None:
+def test_fid_compares_each_row_with_the_reference_set() -> None:
     toy = toy_features()
     real = [person(i) for i in range(200, 220)]
     mean = np.rint(np.mean(real, axis=0)).astype(np.uint8)
@@ -118,7 +124,7 @@ def test_fid_is_between_the_rows_images_and_the_reference_set() -> None:
 
     for row, images in (
         ("generated", [p.generated for p in pairs()]),
-        ("mean-image", [mean] * 6),  # measured once, stands for six
+        ("mean-image", [mean] * 6),  # measured once for six
         ("ground-truth", [p.ground_truth for p in pairs()]),
     ):
         expected = frechet_distance(*statistics(images), *statistics(real))
@@ -138,9 +144,9 @@ def test_published_samples_rank_as_the_paper_ranks_the_models(
 
     reports = {}
     for size in "SBL":
-        drawn = [t.with_name(t.name.replace("target256", f"sample_{size}")) for t in targets]
+        samples = [t.with_name(t.name.replace("target256", f"sample_{size}")) for t in targets]
         found = [
-            ImagePair(read(one), read(target)) for one, target in zip(drawn, targets, strict=True)
+            ImagePair(read(one), read(target)) for one, target in zip(samples, targets, strict=True)
         ]
         protocols = [get_protocol(name) for name in ("cfld", "pidm", "pcdms", "clean")]
         reports[size] = {report.protocol: report for report in evaluate(found, protocols)}
@@ -158,7 +164,7 @@ def test_published_samples_rank_as_the_paper_ranks_the_models(
     assert (high - low) / 2 == pytest.approx(1.96 * values.std(ddof=1) / np.sqrt(60), rel=0.15)
 
 
-def test_protocols_are_measured_in_one_pass_as_alone() -> None:
+def test_several_protocols_in_one_pass_equal_single_passes() -> None:
     photographs = [person(i, (300, 206)) for i in range(4)]
     found = [(blurred(p, 2), p, None, None, str(i)) for i, p in enumerate(photographs)]
     protocols = [get_protocol(name) for name in ("pidm", "cfld", "clean")]
@@ -177,14 +183,14 @@ def test_protocols_are_measured_in_one_pass_as_alone() -> None:
     protocol = protocols[0]
     assert protocol.pixelwise is not None
     squares = [
-        measure(protocol.pixelwise(made), protocol.pixelwise(truth))["ssim_w51"]
-        for made, truth, *_ in found
+        measure(protocol.pixelwise(made), protocol.pixelwise(ground_truth))["ssim_w51"]
+        for made, ground_truth, *_ in found
     ]
     assert wide == pytest.approx(np.mean(squares))
     assert wide != pytest.approx(cfld.rows["generated"]["ssim_w51"], abs=1e-5)
 
 
-def test_equal_images_have_an_infinite_psnr_that_is_counted_apart() -> None:
+def test_infinite_psnr_is_counted_and_left_out_of_the_mean() -> None:
     found = [*pairs(3), ImagePair(person(9), person(9), name="same")]
     report = evaluate_pairs(found, protocol="native")
     others = [measure(p.generated, p.ground_truth)["psnr"] for p in pairs(3)]
@@ -196,14 +202,14 @@ def test_equal_images_have_an_infinite_psnr_that_is_counted_apart() -> None:
 
 
 def test_protocol_resizes_every_image_and_the_keypoints() -> None:
-    truth, source = person(1, (220, 150)), person(2, (300, 200))
-    generated = cv2.resize(blurred(truth, 2), (256, 256))
+    target, source = person(1, (220, 150)), person(2, (300, 200))
+    generated = cv2.resize(blurred(target, 2), (256, 256))
     keypoints = KEYPOINTS * 2
     report = evaluate_pairs(
-        [(generated, truth, source, keypoints, "a")], protocol="cfld", extra=TOY_METRICS
+        [(generated, target, source, keypoints, "a")], protocol="cfld", extra=TOY_METRICS
     )
     cfld = get_protocol("cfld")
-    small = cfld.ground_truth(truth)
+    small = cfld.ground_truth(target)
     expected = measure(cfld.generated(generated), small)
     error = torso_colour_error(cfld.generated(generated), small, keypoints * (176 / 150, 256 / 220))
     got = dict(report.rows["generated"])
@@ -236,7 +242,7 @@ def test_missing_joints_small_and_equal_images() -> None:
     json.dumps(data, allow_nan=False)
 
 
-def test_progress_knows_the_total_where_the_input_does() -> None:
+def test_progress_has_the_total_of_sized_inputs() -> None:
     calls: list[tuple[str, int, int]] = []
 
     def listen(stage: str, done: int, total: int, /, **info: object) -> None:
@@ -255,7 +261,7 @@ def test_progress_knows_the_total_where_the_input_does() -> None:
     ]
 
 
-def test_what_cannot_be_evaluated() -> None:
+def test_invalid_evaluations_are_refused() -> None:
     with pytest.raises(XmdptError, match="no pairs"):
         evaluate_pairs([], protocol="native")
     with pytest.raises(ConfigError, match="no such protocol: other"):
@@ -272,7 +278,7 @@ def test_what_cannot_be_evaluated() -> None:
         evaluate_pairs(wrong, protocol="native")
 
 
-def test_only_images_of_three_uint8_channels_are_measured() -> None:
+def test_images_other_than_uint8_rgb_are_refused() -> None:
     """Floats have no known scale, and NaN would go through resizes unseen."""
     good = person(1)
     unknown = (good / 255).astype(np.float32)
@@ -288,57 +294,22 @@ def test_only_images_of_three_uint8_channels_are_measured() -> None:
             evaluate_pairs(pairs(2), protocol="cfld", reference=reference)
 
 
-def test_fid_of_the_literatures_network_is_the_formula() -> None:
+def test_fid_of_inception_equals_the_formula() -> None:
     """From torchvision's network with seeded weights to the number, by the formula's own terms:
     tr sqrt(C1 C2) is the sum of the singular values of A B^T / sqrt((n - 1) (m - 1)) for centred
     features A (n, D) and B (m, D)."""
     toy_inception = inception_features("toy")
     real, made = [person(k) for k in range(20, 34)], [person(k) for k in range(9)]
-    networks = Networks(features={"torchvision": toy_inception})
-    found = evaluate_pairs(
-        [(image, person(50)) for image in made],
-        protocol="cfld",
-        networks=networks,
-        reference=ReferenceSet(lambda: real),
-        intervals=False,
-    )
     cfld = get_protocol("cfld")
+    reference = toy_inception([cfld.ground_truth(p) for p in real])
+    metrics = protocol_metrics(
+        cfld, features=toy_inception, reference=FeatureDistribution.of(reference), only=["fid"]
+    )
+    metrics.update(to_tensor(made), to_tensor(made))
     a = toy_inception([cfld.generated(p) for p in made]).astype(np.float64)
-    b = toy_inception([cfld.ground_truth(p) for p in real]).astype(np.float64)
+    b = reference.astype(np.float64)
     shift = a.mean(0) - b.mean(0)
     a, b = (a - a.mean(0)) / np.sqrt(len(a) - 1), (b - b.mean(0)) / np.sqrt(len(b) - 1)
     root = np.linalg.svd(a @ b.T, compute_uv=False).sum()
     expected = shift @ shift + (a**2).sum() + (b**2).sum() - 2 * root
-    assert found.rows["generated"]["fid_tvinception_toy"] == pytest.approx(expected, rel=1e-9)
-
-
-def test_pair_folders(tmp_path: Path) -> None:
-    left, right = tmp_path / "left", tmp_path / "right"
-    left.mkdir()
-    right.mkdir()
-    for path in (
-        left / "b.png",
-        left / "a.png",
-        left / "only here.png",
-        right / "a.JPG",
-        right / "b.png",
-        right / "c.png",
-    ):
-        Image.fromarray(person(0)).save(path)
-    (left / "notes.txt").write_text("a")
-    found = pair_folders(left, right)
-    assert found.pairs == [
-        ("a", left / "a.png", right / "a.JPG"),
-        ("b", left / "b.png", right / "b.png"),
-    ]
-    assert found.generated_only == [left / "only here.png"]
-    assert found.target_only == [right / "c.png"]
-
-    Image.fromarray(person(0)).save(left / "a.jpg")
-    with pytest.raises(XmdptError, match="two images of one name"):
-        pair_folders(left, right)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(XmdptError, match="no file name"):
-        pair_folders(tmp_path / "empty", right)
-    with pytest.raises(XmdptError, match="no such folder"):
-        pair_folders(tmp_path / "none", right)
+    assert float(metrics.compute()["fid_tvinception_toy"]) == pytest.approx(expected, rel=1e-9)

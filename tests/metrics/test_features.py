@@ -17,7 +17,6 @@ from torch import Tensor
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import ImageArray
 from xmdpt_cli.metrics.features import (
-    INCEPTION,
     TF_INCEPTION,
     FeatureExtractor,
     inception_features,
@@ -65,7 +64,7 @@ def test_golden_features(shared: Shared) -> None:
     assert few == pytest.approx(expected, rel=golden["rank_deficient_tolerance"])
 
 
-def test_the_formula_with_scipys_matrix_square_root() -> None:
+def test_frechet_distance_equals_the_formula_with_scipy_sqrtm() -> None:
     linalg = pytest.importorskip("scipy.linalg")
     rng = np.random.default_rng(0)
     a = rng.normal(size=(300, 12)) @ rng.normal(size=(12, 12))
@@ -77,7 +76,7 @@ def test_the_formula_with_scipys_matrix_square_root() -> None:
     assert distance(b, a) == pytest.approx(expected, rel=1e-9)
 
 
-def test_known_gaussians_even_where_they_are_flat() -> None:
+def test_frechet_distance_of_degenerate_gaussians() -> None:
     """Diagonal covariances: sum of (s1 - s2)^2; some standard deviations are 0."""
     s1, s2 = np.array([2.0, 0.0, 1.0, 0.0]), np.array([1.0, 3.0, 0.0, 0.0])
     mu = np.array([1.0, 0.0, 0.0, 2.0])
@@ -110,7 +109,9 @@ def inception_input(extractor: FeatureExtractor, image: ImageArray) -> Tensor:
     return seen[0]
 
 
-def test_inception_input_is_cflds(shared: Shared, toy_inception: FeatureExtractor) -> None:
+def test_inception_input_equals_that_of_cfld(
+    shared: Shared, toy_inception: FeatureExtractor
+) -> None:
     golden = np.load(shared("golden/metrics/inception_input_golden.npz"))
     checked = 0
     for row, index in enumerate(golden["pairs"]):
@@ -164,7 +165,7 @@ def test_inception_from_a_file_equals_torchvision(tmp_path: Path) -> None:
     np.testing.assert_allclose(features[0], pooled[0].flatten().numpy(), rtol=1e-5, atol=1e-7)
 
 
-def test_random_networks_say_toy_and_are_always_the_same(toy_inception: FeatureExtractor) -> None:
+def test_random_networks_are_named_toy_and_deterministic(toy_inception: FeatureExtractor) -> None:
     toy = toy_features()
     assert (FID(toy).name, toy.toy) == ("fid_toyconv", True)
     assert (FID(toy_inception).name, toy_inception.toy) == ("fid_tvinception_toy", True)
@@ -178,7 +179,7 @@ def test_random_networks_say_toy_and_are_always_the_same(toy_inception: FeatureE
     assert np.abs(features[0] - features[1]).max() > 1e-4
 
 
-def test_toyconv_sees_worse_sets_as_worse() -> None:
+def test_toyconv_distance_grows_with_damage() -> None:
     """Blur, a colour cast, and noise, each twice: more damage, more distance."""
     toy = toy_features()
     fresh = blotches(3, 48)
@@ -199,7 +200,7 @@ def test_toyconv_sees_worse_sets_as_worse() -> None:
         assert base < light < heavy
 
 
-def test_a_set_is_the_same_in_any_batches() -> None:
+def test_features_do_not_depend_on_the_batches() -> None:
     toy = toy_features()
     images = blotches(5, 21, 48)
     fid = FID(toy)
@@ -213,7 +214,7 @@ def test_a_set_is_the_same_in_any_batches() -> None:
     assert fid.rows().shape == (26, 224)
 
 
-def test_the_tensorflow_network_is_torch_fidelitys(tmp_path: Path) -> None:
+def test_the_tensorflow_network_equals_torch_fidelity(tmp_path: Path) -> None:
     """With the same random weights; images of 299 px reach it as they are."""
     toy = tensorflow_features("toy")
     assert (FID(toy).name, toy.toy) == ("fid_tfinception_toy", True)
@@ -237,19 +238,8 @@ def test_the_tensorflow_network_is_torch_fidelitys(tmp_path: Path) -> None:
     assert TF_INCEPTION.url in caught.value.hint
 
 
-def test_missing_weights_say_what_to_fetch_and_where(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
-    with pytest.raises(XmdptError) as caught:
-        inception_features()
-    assert INCEPTION.url in caught.value.hint
-    assert str(tmp_path / "hub/checkpoints/inception_v3_google-0cc3c7bd.pth") in caught.value.hint
-    assert "--inception-weights" in caught.value.hint
-
-
 @pytest.mark.parametrize("name", ["weights.pth", "weights.safetensors"])
-def test_files_that_are_no_weights(tmp_path: Path, name: str) -> None:
+def test_invalid_weight_files_are_refused(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(b"this is no file of weights, only some text")
     with pytest.raises(XmdptError, match=name):

@@ -11,7 +11,7 @@ from xmdpt_cli.metrics.fid import FeatureStatistics, factor, frechet_distance
 from xmdpt_cli.metrics.intervals import around, frechet_deviation, mean_interval
 
 
-def test_a_means_interval_is_the_normal_one() -> None:
+def test_the_interval_of_a_mean_is_close_to_the_normal_interval() -> None:
     values = np.random.default_rng(0).normal(3.0, 2.0, 400)
     found = mean_interval(values)
     assert found is not None
@@ -22,7 +22,7 @@ def test_a_means_interval_is_the_normal_one() -> None:
     assert mean_interval(values) == found  # the same again
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+def test_intervals_cover_the_true_mean_95_percent_of_the_time() -> None:
     rng = np.random.default_rng(1)
     held = 0
     for _ in range(200):
@@ -50,23 +50,23 @@ def statistics(features: np.ndarray) -> FeatureStatistics:
 
 
 @pytest.mark.parametrize(("count", "width"), [(300, 6), (40, 64), (200, 64)])
-def test_the_deviation_of_a_distance_is_that_of_new_sets(count: int, width: int) -> None:
-    """Against the distances of sets drawn anew; with fewer images than features as well."""
+def test_frechet_deviation_equals_the_spread_of_new_sets(count: int, width: int) -> None:
+    """Compared with the distances of newly sampled sets, also with fewer images than features."""
     rng = np.random.default_rng(2)
     real = statistics(rng.normal(size=(2000, width)))
 
-    def drawn() -> np.ndarray:
+    def sampled() -> np.ndarray:
         return rng.normal(0.4, 1.3, size=(count, width)).astype(np.float32)
 
     distances = []
     for _ in range(60):
-        own = statistics(drawn())
+        own = statistics(sampled())
         distances.append(frechet_distance(own.mean, own.cov, real.mean, real.cov))
-    estimates = [frechet_deviation(drawn(), real.mean, factor(real.cov)) for _ in range(8)]
+    estimates = [frechet_deviation(sampled(), real.mean, factor(real.cov)) for _ in range(8)]
     assert 0.75 < np.mean(estimates) / np.std(distances) < 1.4
 
 
-def test_too_few_for_a_deviation() -> None:
+def test_frechet_deviation_needs_four_images() -> None:
     real = statistics(np.random.default_rng(3).normal(size=(50, 4)))
     assert frechet_deviation(np.ones((3, 4), np.float32), real.mean, factor(real.cov)) is None
     same = frechet_deviation(np.ones((9, 4), np.float32), real.mean, factor(real.cov))

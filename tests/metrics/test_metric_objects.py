@@ -43,6 +43,7 @@ RANKS = Path(__file__).parents[1] / "helpers" / "metric_ranks.py"
 def test_every_golden_pair(shared: Callable[[str], Path]) -> None:
     """One batch of all pairs; the values of the images and their mean."""
     golden = json.loads(shared("golden/metrics/golden.json").read_text())["pairs"]
+    assert len(golden) == 12
 
     def batch(kind: str) -> Tensor:
         paths = [shared(f"golden/metrics/{pair[kind]}") for pair in golden]
@@ -51,6 +52,7 @@ def test_every_golden_pair(shared: Callable[[str], Path]) -> None:
 
     ground_truth, generated = batch("ref"), batch("dist")
     network = LpipsNetwork(shared("golden/metrics/alexnet_features_seed0.safetensors"))
+    unsigned = [pair["by_code"]["pcdms"]["lpips_unscaled_0_1"] for pair in golden]
     infinite = [math.inf if pair["psnr_is_inf"] else pair["psnr"] for pair in golden]
     for metric, expected, tolerance in (
         (SSIMW51(), [pair["ssim"] for pair in golden], 1e-9),
@@ -60,6 +62,7 @@ def test_every_golden_pair(shared: Callable[[str], Path]) -> None:
         (L1(), [pair["l1"] for pair in golden], 1e-7),
         (MAE(), [pair["mae"] for pair in golden], 1e-6),
         (LPIPS(network), [pair["lpips_alex_seed0"] for pair in golden], 1e-7),
+        (LPIPS(network, signed=False), unsigned, 1e-7),
     ):
         metric.update(generated, ground_truth)
         assert metric.per_image().tolist() == pytest.approx(expected, abs=tolerance), metric.name
@@ -107,7 +110,7 @@ def test_two_ranks_compute_what_one_process_does(tmp_path: Path) -> None:
             assert found["own again"][name] == (COUNT - 7 if rank == 1 else 7)
 
 
-def test_metrics_that_agree_by_chance_are_not_merged() -> None:
+def test_a_metric_collection_does_not_merge_equal_states() -> None:
     """A MetricCollection takes metrics of equal states for one: here all are 0 at first."""
     generated, ground_truth = images(0), images(1)
     grouped = MetricCollection([L1(), MAE(), LPIPS(LpipsNetwork("toy")), SSIM256()])
@@ -121,7 +124,7 @@ def test_metrics_that_agree_by_chance_are_not_merged() -> None:
         assert found[name] == metric.compute(), name
 
 
-def test_a_protocol_resizes_and_names_its_metrics() -> None:
+def test_protocol_metrics_resize_and_name_their_values() -> None:
     """Images of any size; what is seen is what the resizes give one by one."""
     lpips, toy = LpipsNetwork("toy"), toy_features()
     rng = np.random.default_rng(5)
@@ -140,11 +143,11 @@ def test_a_protocol_resizes_and_names_its_metrics() -> None:
         }  # fmt: skip
         protocol = get_protocol(name)
         small = [protocol.generated(one) for one in made]
-        truths = [protocol.ground_truth(one) for one in photographs]
-        ours, theirs = (FeatureDistribution.of(toy(part)) for part in (small, truths))
+        ground_truths = [protocol.ground_truth(one) for one in photographs]
+        ours, theirs = (FeatureDistribution.of(toy(part)) for part in (small, ground_truths))
         distance = frechet_distance(ours.mean, ours.cov, theirs.mean, theirs.cov)
         assert float(values["fid_toyconv"]) == pytest.approx(distance, rel=1e-4)
-        perceptual = [lpips.distance(a, b) for a, b in zip(small, truths, strict=True)]
+        perceptual = [lpips.distance(a, b) for a, b in zip(small, ground_truths, strict=True)]
         assert float(values["lpips_alex_v0_1_toy"]) == pytest.approx(np.mean(perceptual), rel=1e-6)
         batch = found(*tensors)
         assert float(batch["psnr"]) == pytest.approx(float(values["psnr"]), rel=1e-9)
@@ -152,7 +155,7 @@ def test_a_protocol_resizes_and_names_its_metrics() -> None:
         assert all(len(metric.rows()) == 0 for metric in found.metrics)
 
 
-def test_an_own_metric_needs_one_method() -> None:
+def test_a_subclass_of_pair_metric_needs_one_method() -> None:
     class Brightness(PairMetric):
         name = "brightness"
         higher_is_better = False
@@ -167,7 +170,7 @@ def test_an_own_metric_needs_one_method() -> None:
     assert float(found.compute()["brightness"]) == pytest.approx(float(expected.mean()))
 
 
-def test_only_uint8_batches_of_one_size_are_taken() -> None:
+def test_batches_other_than_uint8_of_one_size_are_refused() -> None:
     """Floats have no known scale."""
     good = images(0)
     for metric in (PSNR(), LPIPS(LpipsNetwork("toy")), FID(toy_features())):

@@ -36,9 +36,9 @@ def noisy(image: ImageArray, seed: int) -> ImageArray:
     return np.clip(image + noise, 0, 255).astype(np.uint8)
 
 
-def reference(pred: ImageArray, truth: ImageArray) -> dict[str, float]:
+def reference(pred: ImageArray, ground_truth: ImageArray) -> dict[str, float]:
     """Of one pair of 256x256 images."""
-    x, y = (image.astype(np.float32) / np.float32(255) for image in (pred, truth))
+    x, y = (image.astype(np.float32) / np.float32(255) for image in (pred, ground_truth))
     a, b = (np.float32(255) * image for image in (x, y))
     return {
         "psnr": peak_signal_noise_ratio(y, x, data_range=1),
@@ -60,9 +60,9 @@ def reference(pred: ImageArray, truth: ImageArray) -> dict[str, float]:
 
 
 def check(found: list[tuple[str, ImageArray, ImageArray]]) -> None:
-    pairs = [ImagePair(pred, truth, name=name) for name, pred, truth in found]
+    pairs = [ImagePair(pred, ground_truth, name=name) for name, pred, ground_truth in found]
     [report] = evaluate(pairs, [get_protocol("pidm")], intervals=False)
-    expected = [reference(pred, truth) for _, pred, truth in found]
+    expected = [reference(pred, ground_truth) for _, pred, ground_truth in found]
     for image, values in zip(report.images, expected, strict=True):
         assert set(image["rows"]["generated"]) == set(values)
         for metric, value in values.items():
@@ -75,15 +75,15 @@ def check(found: list[tuple[str, ImageArray, ImageArray]]) -> None:
     assert report.sizes == ["176x256"]  # what LPIPS and FID see
 
 
-def test_every_pairs_values_are_of_the_unresized_squares() -> None:
+def test_pixel_metrics_compare_the_squares() -> None:
     found = [(str(k), noisy(square(k), k), square(k)) for k in range(3)]
     check(found)
     # the resize would move them: 0.9 dB on photographs
     small = get_protocol("pidm").generated
-    _, pred, truth = found[0]
-    x, y = (small(image) / np.float32(255) for image in (pred, truth))
+    _, pred, ground_truth = found[0]
+    x, y = (small(image) / np.float32(255) for image in (pred, ground_truth))
     resized = peak_signal_noise_ratio(y, x, data_range=1)
-    assert abs(resized - reference(pred, truth)["psnr"]) > 0.5
+    assert abs(resized - reference(pred, ground_truth)["psnr"]) > 0.5
 
 
 def test_published_samples(shared: Callable[[str], Path]) -> None:
@@ -99,7 +99,7 @@ def test_published_samples(shared: Callable[[str], Path]) -> None:
     ])  # fmt: skip
 
 
-def test_photographs_become_the_squares_first() -> None:
+def test_photographs_are_first_resized_to_squares() -> None:
     """By PIL's bicubic, as PIDM's folders were made."""
     rng = np.random.default_rng(5)
     coarse = rng.integers(0, 256, (12, 8, 3), dtype=np.uint8)
@@ -112,17 +112,17 @@ def test_photographs_become_the_squares_first() -> None:
     assert report.notes == []
 
 
-def test_lpips_sees_the_resized_images() -> None:
-    pred, truth = square(1), square(2)
+def test_lpips_compares_the_resized_images() -> None:
+    pred, ground_truth = square(1), square(2)
     lpips = LpipsNetwork("toy")
     [report] = evaluate(
-        [(pred, truth)], [get_protocol("pidm")], networks=Networks(lpips), intervals=False
+        [(pred, ground_truth)], [get_protocol("pidm")], networks=Networks(lpips), intervals=False
     )
     small = [
         cv2.resize(image.astype(np.float32), (176, 256), interpolation=cv2.INTER_LINEAR)
-        for image in (pred, truth)
+        for image in (pred, ground_truth)
     ]
     expected = lpips.distance(small[0], small[1], True)
     got = report.rows["generated"]["lpips_alex_v0.1_toy"]
     assert got == pytest.approx(float(torch.tensor(expected)), rel=1e-6)
-    assert got != pytest.approx(lpips.distance(pred, truth, True), rel=1e-3)
+    assert got != pytest.approx(lpips.distance(pred, ground_truth, True), rel=1e-3)

@@ -20,20 +20,20 @@ Shared = Callable[[str], Path]
 CFLD_INPUT = "ccfe8514cc087c2288bdeaf6e0a90734c7479031a76d5eaaf39de887eec01cc2"
 
 
-def test_cfld_paths_are_bit_equal_to_the_published_ones(shared: Shared) -> None:
+def test_cfld_resizes_are_bit_equal_to_the_published_code(shared: Shared) -> None:
     golden = np.load(shared("golden/metrics/resize_golden.npz"))
     with Image.open(shared("golden/metrics/resize_source_750x1101.png")) as image:
         photograph = image.convert("RGB")
     cfld = get_protocol("cfld")
-    truth = cfld.ground_truth(np.asarray(photograph))
-    np.testing.assert_array_equal(truth, golden["pil_bicubic_256x176_u8"])
+    target = cfld.ground_truth(np.asarray(photograph))
+    np.testing.assert_array_equal(target, golden["pil_bicubic_256x176_u8"])
     generated = np.asarray(photograph.resize((512, 512), Image.Resampling.BICUBIC))
     if hashlib.sha256(generated.tobytes()).hexdigest() != CFLD_INPUT:
         pytest.skip(f"Pillow {PIL.__version__} makes another 512 px image than the golden's")
     np.testing.assert_array_equal(cfld.generated(generated), golden["cfld_512_to_256x176_u8"])
 
 
-def test_square_protocols_are_the_published_resizes(shared: Shared) -> None:
+def test_pidm_pcdms_and_clean_resizes_equal_the_published_code(shared: Shared) -> None:
     golden = np.load(shared("golden/metrics/resize_golden.npz"))
     with Image.open(shared("golden/metrics/resize_source_750x1101.png")) as image:
         photograph = np.asarray(image.convert("RGB"))
@@ -64,26 +64,26 @@ def test_both_published_sizes(name: str) -> None:
 
 
 def test_cfld_truncates_predictions_and_rounds_photographs() -> None:
-    # stripes whose average is 100.5: what is left of .5 tells the two paths apart
+    # stripes of 100.5 on average: one path rounds up, one truncates
     stripes = np.zeros((512, 352, 3), np.uint8)
     stripes[:, 0::2], stripes[:, 1::2] = 100, 101
     cfld = get_protocol("cfld")
-    truth, prediction = cfld.ground_truth(stripes), cfld.generated(stripes)
-    assert truth.shape == prediction.shape == (256, 176, 3)
+    target, prediction = cfld.ground_truth(stripes), cfld.generated(stripes)
+    assert target.shape == prediction.shape == (256, 176, 3)
     centre = (slice(64, 192), slice(44, 132))
     assert (prediction[centre] == 100).all()
-    assert truth[centre].mean() > 100
+    assert target[centre].mean() > 100
 
 
 @pytest.mark.parametrize("name", ["cfld", "clean", "native"])
-def test_images_of_the_right_size_stay_as_they_are(name: str) -> None:
+def test_images_of_the_compared_size_are_unchanged(name: str) -> None:
     image = np.random.default_rng(0).integers(0, 256, (256, 176, 3), dtype=np.uint8)
     protocol = get_protocol(name)
     np.testing.assert_array_equal(protocol.ground_truth(image), image)
     np.testing.assert_array_equal(protocol.generated(image), image)
 
 
-def test_unknown_protocol_lists_the_known() -> None:
+def test_the_error_of_an_unknown_protocol_lists_all() -> None:
     with pytest.raises(ConfigError) as caught:
         get_protocol("cldf")
     assert "cfld, pidm, pcdms, clean, native" in caught.value.hint

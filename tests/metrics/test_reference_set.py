@@ -1,4 +1,4 @@
-"""The reference set's statistics: made once, found by content, made again where they are broken."""
+"""Statistics of the reference set: computed once, cached by content, recomputed if damaged."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def same(a: ReferenceStatistics, b: ReferenceStatistics) -> bool:
     )
 
 
-def test_statistics_are_those_of_the_images() -> None:
+def test_statistics_equal_numpy() -> None:
     photographs = Photographs()
     [found] = reference_statistics(ReferenceSet(photographs), [NATIVE], [TOY], keep_features=True)
     features = TOY(list(photographs.all)).astype(np.float64)
@@ -60,7 +60,7 @@ def test_statistics_are_those_of_the_images() -> None:
     np.testing.assert_array_equal(found.mean_image, np.rint(photographs.all.mean(0)))
 
 
-def test_a_second_time_nothing_is_read(cache: Path) -> None:
+def test_cached_statistics_are_not_computed_again(cache: Path) -> None:
     photographs = Photographs()
     real = ReferenceSet(photographs, lambda: "one")
     protocols = [NATIVE, get_protocol("cfld")]
@@ -84,7 +84,7 @@ def test_a_second_time_nothing_is_read(cache: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "empty"])
-def test_a_corrupt_file_is_made_again(cache: Path, damage: str) -> None:
+def test_a_corrupt_cache_file_is_computed_again(cache: Path, damage: str) -> None:
     photographs = Photographs()
     real = ReferenceSet(photographs, lambda: "one")
     [first] = reference_statistics(real, [NATIVE], [TOY])
@@ -99,14 +99,14 @@ def test_a_corrupt_file_is_made_again(cache: Path, damage: str) -> None:
     assert path.read_bytes() == whole
 
 
-def test_no_room_for_the_cache_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unwritable_cache_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XMDPT_CACHE", str(tmp_path / "file"))
     [found] = reference_statistics(ReferenceSet(Photographs(), lambda: "one"), [NATIVE], [TOY])
     assert found.count == 7
 
 
-def test_what_is_no_reference_set() -> None:
+def test_invalid_reference_sets_are_refused() -> None:
     with pytest.raises(XmdptError, match="no images"):
         reference_statistics(ReferenceSet(list), [NATIVE], [None])
     mixed = [np.zeros((8, 8, 3), np.uint8), np.zeros((9, 8, 3), np.uint8)]

@@ -1,4 +1,4 @@
-"""Images of sizes that a protocol does not know are said, with counts; its own are not."""
+"""Notes on image sizes that a protocol does not expect."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def image(size: tuple[int, int], seed: int = 0) -> ImageArray:
 
 
 @pytest.mark.parametrize(
-    ("protocol", "height", "prediction", "truth"),
+    ("protocol", "height", "prediction", "ground_truth"),
     [
         ("cfld", 256, SQUARE, PHOTOGRAPH),
         ("cfld", 256, EXACT, PHOTOGRAPH),
@@ -34,43 +34,43 @@ def image(size: tuple[int, int], seed: int = 0) -> ImageArray:
         ("clean", 256, SQUARE, PHOTOGRAPH),
     ],
 )
-def test_a_protocols_own_sizes_need_no_word(
-    protocol: str, height: int, prediction: tuple[int, int], truth: tuple[int, int]
+def test_expected_sizes_give_no_note(
+    protocol: str, height: int, prediction: tuple[int, int], ground_truth: tuple[int, int]
 ) -> None:
-    sizes = {"generated": {prediction: 3}, "ground-truth": {truth: 3}}
+    sizes = {"generated": {prediction: 3}, "ground-truth": {ground_truth: 3}}
     assert size_notes(get_protocol(protocol, height), sizes) == []
 
 
 @pytest.mark.parametrize(
-    ("protocol", "role", "size", "said"),
+    ("protocol", "role", "size", "message"),
     [
         *((name, "generated", (64, 64), "enlarged") for name in ("cfld", "pidm", "pcdms", "clean")),
         *((name, "ground-truth", (300, 400), "squeezed") for name in ("cfld", "pidm", "pcdms")),
         ("cfld", "ground-truth", (256, 100), "enlarged"),
         ("cfld", "ground-truth", SQUARE, "starts from the photographs"),
         ("clean", "ground-truth", (512, 512), "starts from the photographs"),
-        ("pidm", "generated", (512, 512), "knows those of 256 px"),
-        ("pcdms", "ground-truth", (1024, 1024), "knows those of 256 px"),
+        ("pidm", "generated", (512, 512), "starts from 256x256: they were first resized"),
+        ("pcdms", "ground-truth", (1024, 1024), "starts from 256x256: they were first resized"),
         ("pidm", "generated", EXACT, "enlarged to it for SSIM, PSNR, L1 and MAE"),
         ("pcdms", "generated", EXACT, "starts from 256x256"),
     ],
 )
-def test_other_sizes_are_said_with_their_counts(
-    protocol: str, role: str, size: tuple[int, int], said: str
+def test_unexpected_sizes_are_noted_with_counts(
+    protocol: str, role: str, size: tuple[int, int], message: str
 ) -> None:
     sizes = {"generated": {SQUARE: 4}, "ground-truth": {PHOTOGRAPH: 4}}
     sizes[role] = {**sizes[role], size: 2}
     if size in (SQUARE, PHOTOGRAPH):
         sizes[role] = {size: 6}
     [note] = size_notes(get_protocol(protocol), sizes)
-    assert said in note
+    assert message in note
     assert "do not compare with published" in note
     assert f"{size[1]}x{size[0]}: " in note
     assert note.startswith("all 6" if len(sizes[role]) == 1 else "2 of 6")
 
 
-def test_a_report_counts_what_was_mixed() -> None:
-    """One of 10x10 beside photographs is not measured unsaid, in the reference set neither."""
+def test_a_report_counts_the_input_sizes() -> None:
+    """Images of 10x10 beside photographs are noted, in the reference set too."""
     sizes = [(1101, 750), (1101, 750), (10, 10)]
     found = [(image(SQUARE, k), image(size, k)) for k, size in enumerate(sizes)]
     reference = ReferenceSet(lambda: [image(size) for size in sizes])
@@ -96,7 +96,7 @@ def test_a_report_counts_what_was_mixed() -> None:
         assert part in note
 
 
-def test_native_says_that_sizes_are_mixed() -> None:
+def test_native_notes_mixed_sizes() -> None:
     one = [(image((64, 64), k), image((64, 64), k + 9)) for k in range(2)]
     [report] = evaluate(one, [get_protocol("native")], intervals=False)
     assert report.notes == []

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from xmdpt_cli.errors import ConfigError
-from xmdpt_cli.model import XMDPT, Mask
+from xmdpt_cli.model import XMDPT, Mask, parameter_counts
 from xmdpt_cli.model.layers import (
     relative_position_index,
     sincos_position_embedding,
@@ -83,7 +83,7 @@ def inputs(n: int = 3, latent_size: int = 8) -> dict[str, Tensor]:
 )
 def test_parameter_counts_are_the_published_ones(size: str, training: int, paper: int) -> None:
     with torch.device("meta"):
-        counts = XMDPT.from_size(size).parameter_counts()
+        counts = parameter_counts(XMDPT.from_size(size))
     assert counts["training"] == training
     assert counts["paper"] == paper
     assert paper < counts["inference"] < training

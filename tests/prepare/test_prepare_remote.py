@@ -23,7 +23,7 @@ from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.prepare.pipeline import prepare_dataset
 from xmdpt_cli.prepare.verify import check_dataset
-from xmdpt_cli.report.dataset import write_report
+from xmdpt_cli.report.dataset_page import write_report
 from xmdpt_cli.storage.stores import open_store
 
 HELPERS = Path(__file__).parents[1] / "helpers"

@@ -1,4 +1,4 @@
-"""Charts as SVG files of their own."""
+"""Charts as SVG files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_chart_has_its_lines_and_ticks() -> None:
     assert line_chart(lines, "steps", "score", "title") == svg
 
 
-def test_text_is_text_and_a_dollar_no_formula() -> None:
+def test_text_is_escaped_and_a_dollar_is_no_formula() -> None:
     (label, *_) = [
         text.text
         for text in ElementTree.fromstring(
@@ -37,7 +37,7 @@ def test_text_is_text_and_a_dollar_no_formula() -> None:
 
 
 def test_colours_of_a_chart_in_a_page_are_those_of_the_stylesheet() -> None:
-    """So that it is readable by night too; and by day it looks as matplotlib drew it."""
+    """Readable in dark mode too; in light mode as matplotlib renders it."""
     chart = bars(["nose"], [1], 2, "images", "a <label>")
     assert not re.search("#[0-9a-f]{6}|font-family", chart)
     assert 'aria-label="a &lt;label&gt;"' in chart
@@ -51,7 +51,7 @@ def test_colours_of_a_chart_in_a_page_are_those_of_the_stylesheet() -> None:
         assert night[name] != day[name]
 
 
-def test_no_row_lies_below_the_roof_where_the_peak_is_reached() -> None:
+def test_marks_lie_on_or_above_the_roof() -> None:
     """A row at an MFU of 1 lies on the line, one of 0.5 above it by a factor of two."""
     report = sampling_report(
         {"M / full": (200.0, 1.0), "M / half": (200.0, 0.5), "N / small": (20.0, 0.8)}
@@ -76,10 +76,10 @@ def test_no_row_lies_below_the_roof_where_the_peak_is_reached() -> None:
     assert above("M / half") > 3
     assert above("M / half") > above("N / small") > 0.3
     texts = "".join(root.itertext())
-    for said in (
+    for message in (
         "Time against work, P",
         "roof in fp32, 100 GFLOP/s",
         "GFLOP per image",
         "M / half",
     ):
-        assert said in texts
+        assert message in texts

@@ -16,7 +16,7 @@ def image(value: int, size: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("count", "size", "blocks"), [(1, 64, 1), (4, 256, 1), (5, 64, 2)])
 @pytest.mark.parametrize("labelled", [False, True])
-def test_each_image_is_found_where_it_belongs(
+def test_each_image_is_at_its_row_and_column(
     count: int, size: int, blocks: int, labelled: bool
 ) -> None:
     rows = [[image(10 * column + i, size) for column in range(4)] for i in range(count)]
@@ -43,7 +43,7 @@ def test_large_images_are_averaged_down() -> None:
     assert (sheet[HEADER : HEADER + 32, GAP : GAP + 32] == 100).all()
 
 
-def test_a_missing_image_leaves_its_place_white() -> None:
+def test_missing_images_stay_white() -> None:
     sheet = contact_sheet([[image(9, 128), None], [None, image(7, 128)]], ["a", "b"])
     right = slice(GAP + 128 + GAP, GAP + 128 + GAP + 128)
     assert (sheet[HEADER : HEADER + 128, right] == 255).all()
@@ -57,5 +57,5 @@ def test_sheets_are_stacked_under_their_titles() -> None:
     assert (whole[2 * HEADER + 40 :] == 2).all()
 
 
-def test_no_rows_no_error() -> None:
+def test_a_sheet_without_rows() -> None:
     assert contact_sheet([], COLUMNS).ndim == 3

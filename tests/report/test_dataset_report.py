@@ -1,4 +1,4 @@
-"""The report about a prepared dataset: true numbers, sound HTML, the right images, same bytes."""
+"""The report of a prepared dataset: numbers, HTML, images, and the same bytes every time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from xmdpt_cli.prepare.pipeline import prepare_dataset
 from xmdpt_cli.prepare.verify import check_dataset
 from xmdpt_cli.progress import silent
 from xmdpt_cli.report.charts import MAX_BARS, bins, histogram
-from xmdpt_cli.report.dataset import write_report
+from xmdpt_cli.report.dataset_page import write_report
 from xmdpt_cli.report.dataset_sheet import CELL, make_strip, with_joints
 from xmdpt_cli.report.dataset_statistics import evenly_spaced, group_skipped, split_statistics
 from xmdpt_cli.storage.stores import LocalStore
@@ -48,9 +48,9 @@ def out(prepared: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fewer pairs to draw, where they are not what a test looks at."""
-    monkeypatch.setattr("xmdpt_cli.report.dataset.TRAIN_PAIRS", 2)
-    monkeypatch.setattr("xmdpt_cli.report.dataset.TEST_PAIRS", 1)
+    """Fewer pairs to render, for tests that do not check them."""
+    monkeypatch.setattr("xmdpt_cli.report.dataset_page.TRAIN_PAIRS", 2)
+    monkeypatch.setattr("xmdpt_cli.report.dataset_page.TEST_PAIRS", 1)
 
 
 def edit_manifest(out: Path, **change: Any) -> None:
@@ -63,7 +63,7 @@ def page(out: Path) -> str:
     return (out / "report.html").read_text("utf-8")
 
 
-def test_the_page_says_what_is_there(out: Path) -> None:
+def test_the_page_shows_the_dataset(out: Path) -> None:
     seen: list[tuple[int, int]] = []
     names = write_report(LocalStore(out), lambda s, d, t, /, **_: seen.append((d, t)))
     assert names == ["sheet.png", "report.html"]
@@ -96,14 +96,14 @@ def test_the_same_dataset_gives_the_same_bytes(prepared: Path, tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("few")
-def test_toy_is_said_aloud(out: Path) -> None:
+def test_toy_results_are_marked(out: Path) -> None:
     assert "Toy encoders." in page(out)
     edit_manifest(out, toy=False)
     assert "Toy encoders." not in page(out)
 
 
 @pytest.mark.usefixtures("few")
-def test_names_are_text_whatever_they_hold(out: Path) -> None:
+def test_names_are_escaped(out: Path) -> None:
     nasty = 'MEN/<script>alert(1)</script>/"T&S"\'ü名/02_1_front.jpg'
     network = {"kind": "local", "id": "/data/<b>&", "toy": False, "sha256": "a", "dtype": "float32",
                "revision": None, "scale": 1.0, "factor": 8, "channels": 4}  # fmt: skip
@@ -122,7 +122,7 @@ def test_names_are_text_whatever_they_hold(out: Path) -> None:
 
 
 @pytest.mark.usefixtures("few")
-def test_what_it_was_made_with_is_said_in_words(out: Path) -> None:
+def test_networks_and_settings_are_described(out: Path) -> None:
     network = {
         "kind": "toy", "id": "toy-vae", "sha256": "ab" * 32, "dtype": "float32", "toy": True,
         "revision": None, "scale": 0.5, "factor": 4, "channels": 4, "new_key": 7,
@@ -168,21 +168,21 @@ def test_reasons_are_counted(out: Path) -> None:
     assert "and 201 more: all are in dataset.json" in text
 
 
-def test_facts_are_counted_from_the_keypoints(prepared: Path) -> None:
+def test_statistics_are_counted_from_the_keypoints(prepared: Path) -> None:
     dataset = PairDataset(prepared, "train")
-    facts = split_statistics(dataset, silent, 0, 0)
+    found = split_statistics(dataset, silent, 0, 0)
     there = np.stack([
         np.isfinite(dataset.keypoints(key, view)).all(axis=1) for key, view in dataset.views()
     ])  # fmt: skip
-    assert facts.seen == there.sum(axis=0).tolist()
-    assert facts.joints_per_image == Counter(there.sum(axis=1).tolist())
-    assert (facts.items, facts.images, facts.pairs) == (5, 15, 30)
-    assert facts.views_per_item == {3: 5}
-    assert facts.pairs_per_item == {6: 5}
+    assert found.seen == there.sum(axis=0).tolist()
+    assert found.joints_per_image == Counter(there.sum(axis=1).tolist())
+    assert (found.items, found.images, found.pairs) == (5, 15, 30)
+    assert found.views_per_item == {3: 5}
+    assert found.pairs_per_item == {6: 5}
 
 
 @pytest.mark.usefixtures("few")
-def test_a_split_alone_and_an_unfinished_dataset(tmp_path: Path) -> None:
+def test_a_single_split_and_an_unfinished_dataset(tmp_path: Path) -> None:
     root, out = make_dataset(tmp_path / "raw", test=0), tmp_path / "out"
     prepare_dataset(find_dataset(root), out, size=32, encoder=FakeEncoder())
     reader = Reader(page(out))
@@ -211,7 +211,7 @@ def test_the_sheet_shows_the_pairs_it_names(prepared: Path, out: Path) -> None:
 
 
 @pytest.mark.parametrize("side", [64, 256, 512])
-def test_joints_lie_where_they_are_in_the_image(side: int) -> None:
+def test_joints_are_rendered_at_their_place(side: int) -> None:
     points = np.full((len(JOINTS), 2), np.nan)
     points[4] = (0.25 * side, 0.75 * side)
     shown = with_joints(np.full((side, side, 3), 200, np.uint8), points)

@@ -35,7 +35,7 @@ def strict(text: str) -> dict:
     return json.loads(text, parse_constant=refuse)
 
 
-def test_json_has_no_infinity_and_says_where_one_was(tmp_path: Path) -> None:
+def test_json_has_null_and_a_mark_for_infinity(tmp_path: Path) -> None:
     path = tmp_path / "new" / "report.json"
     write_json(path, to_json(report()))
     data = strict(path.read_text(encoding="utf-8"))
@@ -76,7 +76,7 @@ def test_table_orders_metrics_and_points_to_better() -> None:
     ]
 
 
-def test_seeds_are_put_together() -> None:
+def test_values_over_seeds() -> None:
     def of(psnr: float | None) -> list[Evaluation]:
         made = report()
         made.rows["generated"] = {"psnr": psnr, "l1": 0.25}

@@ -1,4 +1,4 @@
-"""The page of an evaluation: needs nothing else, shows the report's values, and the right pairs."""
+"""The page of an evaluation: self-contained, with the values and the right pairs."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def report(
         "copy-source": dict.fromkeys(values, 0.25),
     }
     counts = {"generated": count, "copy-source": count}
-    made = Evaluation(protocol, rows, counts, {}, ["176x256"], {}, [], images=images)
+    made = Evaluation(protocol, rows, counts, sizes=["176x256"], images=images)
     for name, value in change.items():
         setattr(made, name, value)
     return made
@@ -73,13 +73,13 @@ def captions(text: str) -> list[str]:
 
 
 def hovers(svg: str, kind: str) -> list[str]:
-    """What marks of a class say when hovered over."""
+    """The titles of the marks of a class."""
     root = ElementTree.fromstring(svg)
     marks = [mark for mark in root.iter() if mark.get("class") == kind]
     return [mark.findtext("title") or "" for mark in marks]
 
 
-def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
+def test_the_page_is_self_contained(tmp_path: Path) -> None:
     values = {"ssim_256": [i / 40 for i in range(40)], "psnr": [20.0 + i for i in range(40)]}
     path = tmp_path / "new" / "report.html"
     write_page(path, [report(values, joints=[i % 19 for i in range(40)])], images, title="T")
@@ -101,7 +101,7 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["report.html"]
 
 
-def test_a_table_wider_than_a_phone_says_that_it_scrolls() -> None:
+def test_wide_tables_have_a_scroll_hint() -> None:
     wide = page([report({"ssim_256": [0.5], "psnr": [20.0], "l1": [0.1]})], images, title="T")
     assert "The table scrolls sideways" in wide
     assert '<div class="scroll" tabindex="0"' in wide  # by keys, too
@@ -109,7 +109,7 @@ def test_a_table_wider_than_a_phone_says_that_it_scrolls() -> None:
     assert "The table scrolls sideways" not in narrow
 
 
-def test_the_table_shows_the_reports_values() -> None:
+def test_the_table_shows_the_values() -> None:
     made = report(
         {"ssim_256": [0.5, 0.7], "psnr": [math.inf, 20.0], "l1": [0.01239, 0.01241]},
         counts={"generated": 8570, "copy-source": 8570, "reference-set": 101966},
@@ -132,7 +132,7 @@ def test_the_table_shows_the_reports_values() -> None:
         assert fact in reader.text, fact
 
 
-def test_rows_of_other_counts_say_them() -> None:
+def test_different_counts_get_a_column() -> None:
     made = report({"l1": [0.5, 0.7]}, counts={"generated": 2, "copy-source": 1})
     assert [row[-1] for row in read(made).tables[0]] == [
         "images",
@@ -142,7 +142,7 @@ def test_rows_of_other_counts_say_them() -> None:
     ]
 
 
-def test_protocols_stand_side_by_side() -> None:
+def test_protocols_are_shown_side_by_side() -> None:
     cfld = report({"ssim_256": [0.5, 0.75], "l1": [0.1, 0.1]}, toy=["l1"], notes=["of cfld alone"])
     clean = report({"ssim": [0.5], "l1": [0.125]}, "clean", weights={"fid": "sha256 abc"})
     reader = read(cfld, clean, reference=[{"name": "Paper", "ssim_256": 0.7}])
@@ -160,7 +160,7 @@ def test_protocols_stand_side_by_side() -> None:
     assert "of cfld alone  (cfld)" in reader.text
 
 
-def test_metrics_that_the_list_does_not_know_are_shown_like_their_family() -> None:
+def test_unknown_metrics_use_the_style_of_their_family() -> None:
     made = report({"lpips_new_v9": [0.123456], "my_own": [1.0]})
     assert "lpips_new_v9" not in METRICS
     header, generated = read(made).tables[0][:2]
@@ -169,13 +169,13 @@ def test_metrics_that_the_list_does_not_know_are_shown_like_their_family() -> No
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"toy": ["fid_toyconv"]}, "Here: fid_toyconv."),
         ({"notes": ["toy: made with toy encoders"]}, "toy: made with toy encoders"),
     ],
 )
-def test_toy_is_said_aloud(change: dict[str, Any], said: str) -> None:
+def test_toy_results_are_marked(change: dict[str, Any], message: str) -> None:
     plain = report({"l1": [0.5]})
     assert "compare with no paper" not in read(plain).text
     # also where it is not the first protocol that is one
@@ -183,16 +183,16 @@ def test_toy_is_said_aloud(change: dict[str, Any], said: str) -> None:
     assert "Toy numbers" in text
     assert "compare with no paper" in text
     assert text.index("compare with no paper") < text.index("Protocol by protocol")
-    assert text.count(said) == 1
+    assert text.count(message) == 1
 
 
-def test_the_worst_are_worst_and_the_best_best() -> None:
+def test_the_worst_and_best_pairs_are_shown() -> None:
     rng = np.random.default_rng(0)
     ssim, lpips = rng.permutation(40) / 40, rng.permutation(40) / 40
-    asked: list[str] = []
+    requested: list[str] = []
 
     def show(name: str) -> dict[str, ImageArray]:
-        asked.append(name)
+        requested.append(name)
         return images(name)
 
     made = report({"ssim_256": ssim.tolist(), "psnr": [1.0] * 40, "lpips_alex": lpips.tolist()})
@@ -200,7 +200,7 @@ def test_the_worst_are_worst_and_the_best_best() -> None:
     low, high = np.argsort(ssim), np.argsort(-lpips)
     expected = [*low[:6], *low[:-7:-1], *high[:6], *high[:-7:-1]]
     assert captions(text) == [f"p{i}" for i in expected]
-    assert sorted(asked) == sorted({f"p{i}" for i in expected})  # each once, and no others
+    assert sorted(requested) == sorted({f"p{i}" for i in expected})  # each once, and no others
     assert f"<b>ssim_256 {ssim.min():.4f}</b>" in text
     assert f"<b>lpips_alex {lpips.max():.4f}</b>" in text
 
@@ -222,8 +222,8 @@ def _shown(reader: Reader) -> list[Any]:
     return found
 
 
-def test_images_are_shown_in_the_proportions_in_which_they_were_compared() -> None:
-    """A square that this field's models draw is a squashed figure of 176 x 256."""
+def test_images_are_shown_in_the_compared_proportions() -> None:
+    """A generated square is a squashed figure of 176 x 256."""
     rng = np.random.default_rng(0)
     seen = np.asarray(Image.fromarray(rng.integers(0, 255, (8, 6, 3), np.uint8)).resize((176, 256)))
     square = np.asarray(Image.fromarray(seen).resize((256, 256)))
@@ -239,7 +239,7 @@ def test_images_are_shown_in_the_proportions_in_which_they_were_compared() -> No
     ]
 
 
-def test_images_of_several_sizes_are_shown_as_they_are_within_bounds() -> None:
+def test_images_of_several_sizes_keep_their_proportions() -> None:
     rng = np.random.default_rng(0)
     photo = np.asarray(
         Image.fromarray(rng.integers(0, 255, (8, 6, 3), np.uint8)).resize((352, 512))
@@ -250,27 +250,27 @@ def test_images_of_several_sizes_are_shown_as_they_are_within_bounds() -> None:
     reader = read(made, show=lambda name: {"ground truth": photo, "pose": pose})
     kinds, shown = zip(*_shown(reader), strict=True)
     assert kinds == ("data:image/jpeg", "data:image/png")
-    assert (shown[1] == pose).all()  # drawn lines without a JPEG's rings
+    assert (shown[1] == pose).all()  # lines without JPEG artefacts
     assert shown[0].shape == (256, 176, 3)
     smaller = np.asarray(Image.fromarray(photo).resize((176, 256)), dtype=int)
     assert np.abs(shown[0] - smaller).mean() < 4
 
 
-def test_even_noise_leaves_the_page_small() -> None:
+def test_the_page_stays_small_with_noise_images() -> None:
     noise = np.random.default_rng(0).integers(0, 255, (256, 176, 3), np.uint8)
     values = [i / 40 for i in range(40)]
     made = report({"ssim_256": values, "lpips_alex": [abs(v - 0.5) for v in values]})
     assert len(page([made], lambda name: dict.fromkeys(KINDS, noise), title="T")) < 5_000_000
 
 
-def test_images_that_are_missing_are_said() -> None:
+def test_missing_images_show_the_error() -> None:
     reader = read(report({"l1": [0.5, 0.6]}), show=none)
     assert reader.tags["img"] == 0
     assert "No images: no images here: <p0>" in reader.text
     assert "0.5500" in reader.tables[0][1]
 
 
-def test_whatever_users_name_is_text() -> None:
+def test_names_of_users_are_escaped() -> None:
     def named(name: str) -> Reader:
         """Everything that is a name or a text is this one."""
         made = report({"ssim_256": [0.5], name: [0.5]}, name, joints=[3])
@@ -294,14 +294,14 @@ def test_whatever_users_name_is_text() -> None:
     assert "no images here: <p0>" in refused.text
 
 
-def test_a_name_that_is_no_utf8_is_written(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_are_written(tmp_path: Path) -> None:
     made = report({"l1": [0.5]})
     made.images[0]["name"] = "lone \udc80"
     write_page(tmp_path / "x.html", [made], images, title="T")
     assert "lone \\udc80" in (tmp_path / "x.html").read_text("utf-8")
 
 
-def test_what_is_no_number_is_counted_apart() -> None:
+def test_infinite_and_missing_values_are_counted() -> None:
     values: list[Value] = [math.inf, math.inf, None, 20.0, 22.0]
     made = report({"psnr": values}, joints=[3, 4, 5, 6, None])
     reader = read(made)
@@ -325,7 +325,7 @@ def test_what_is_no_number_is_counted_apart() -> None:
     ],
     ids=["all infinite", "undefined", "one pair", "all equal", "tiny", "no metric"],
 )
-def test_edges(values: dict[str, list[Value]], charts: int, shown: list[str]) -> None:
+def test_edge_cases(values: dict[str, list[Value]], charts: int, shown: list[str]) -> None:
     text = page([report(values, joints=[5] * 3)], images, title="T")
     reader = Reader(text)
     assert reader.tags["svg"] == charts
@@ -335,7 +335,7 @@ def test_edges(values: dict[str, list[Value]], charts: int, shown: list[str]) ->
     assert not re.search(r"\bnan\b|\binf\b|-0\.0+\b", plain)
 
 
-def test_without_joints_there_are_no_plots_over_them() -> None:
+def test_no_scatter_plots_without_joints() -> None:
     values = {"ssim_256": [0.1, 0.2, 0.3]}
     assert read(report(values, joints=[1, 2, 3])).tags["svg"] == 2
     reader = read(report(values))
@@ -358,7 +358,7 @@ def test_the_histogram_counts_every_pair_and_marks_the_mean() -> None:
     assert "mean 0.7012" in texts
     assert all(len(t.partition(".")[2]) <= METRICS["ssim_256"][1] for t in texts)
 
-    # the mean's line stands between the bars around it
+    # the line of the mean is between the bars around it
     def points(kind: str, title: str = "") -> list[float]:
         """The x of a mark's path."""
         (path,) = [
@@ -375,7 +375,7 @@ def test_the_histogram_counts_every_pair_and_marks_the_mean() -> None:
     assert low < mean < high
 
 
-def test_means_over_joints_are_of_enough_pairs() -> None:
+def test_means_over_joints_group_enough_pairs() -> None:
     joints = np.array([0] + [5] * 100 + [6] * 2 + [10] * 100 + [18])
     values = joints / 10
     found = means(values, joints)

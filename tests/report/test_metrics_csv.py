@@ -1,4 +1,4 @@
-"""The CSV of an evaluation: what a program reads back is what was measured."""
+"""The CSV of an evaluation, read back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NASTY = 'a "quoted", name\nü'
 
 
 def report(protocol: str, images: list[dict[str, Any]]) -> Evaluation:
-    return Evaluation(protocol, {}, {}, {}, [], {}, [], images=images)
+    return Evaluation(protocol, {}, {}, images=images)
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -22,7 +22,7 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file, strict=True))
 
 
-def test_every_value_comes_back(tmp_path: Path) -> None:
+def test_values_are_read_back_exactly(tmp_path: Path) -> None:
     third = 1 / 3
     first = {"psnr": math.inf, "l1": 0.0, "ssim_256": None}
     second = {"psnr": 21.5, "l1": third, "ssim_256": math.nan}
@@ -52,7 +52,7 @@ def test_every_value_comes_back(tmp_path: Path) -> None:
     )  # the newline in a name is no line's end
 
 
-def test_protocols_with_other_metrics_share_the_columns(tmp_path: Path) -> None:
+def test_protocols_with_different_metrics_share_columns(tmp_path: Path) -> None:
     """In the table's order; a metric that a protocol has not is empty there."""
     cfld = [{"name": "a", "rows": {"generated": {"strange": 5.0, "l1": 0.25, "ssim_256": 0.5}}}]
     clean = [{"name": "a", "rows": {"generated": {"lpips_alex": 0.125, "l1": 0.5}}}]
@@ -62,12 +62,12 @@ def test_protocols_with_other_metrics_share_the_columns(tmp_path: Path) -> None:
     assert lines == ["cfld,generated,a,,,0.5,0.25,5.0", "clean,generated,a,,0.125,,0.5,"]
 
 
-def test_a_name_that_is_no_utf8_is_written_readably(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_are_escaped(tmp_path: Path) -> None:
     images = [{"name": "lone \udc80", "rows": {"generated": {"l1": 0.5}}}]
     write_csv(tmp_path / "x.csv", [report("cfld", images)])
     assert read(tmp_path / "x.csv")[0]["name"] == "lone \\udc80"
 
 
-def test_no_pairs_give_the_header_alone(tmp_path: Path) -> None:
+def test_no_pairs_give_only_the_header(tmp_path: Path) -> None:
     write_csv(tmp_path / "x.csv", [report("cfld", [])])
     assert (tmp_path / "x.csv").read_bytes() == b"protocol,row,name,joints\r\n"

@@ -66,13 +66,13 @@ ALL: dict[str, Callable[[], list[Table]]] = {"metrics": metric_tables, "bench": 
 
 
 @pytest.mark.parametrize("kind", list(ALL))
-def test_no_name_and_no_digit_is_lost_at_any_width(
+def test_every_name_and_digit_is_shown_at_any_width(
     kind: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tables = ALL[kind]()
     for width in WIDTHS:
         for one in tables:
-            shown = said(one, width, monkeypatch, capsys)
+            shown = printed(one, width, monkeypatch, capsys)
             for name in one.header:
                 for word in name.split(" "):
                     assert word in shown, (word, width)
@@ -87,7 +87,7 @@ def test_no_name_and_no_digit_is_lost_at_any_width(
             assert "…" not in shown
 
 
-def said(
+def printed(
     one: Table,
     width: int | None,
     monkeypatch: pytest.MonkeyPatch,
@@ -103,7 +103,7 @@ def said(
 
 
 def fields(shown: str) -> set[str]:
-    """What stands between the lines of a table."""
+    """The cells between the lines of a table."""
     return {cell.strip() for line in shown.splitlines() for cell in re.split("[┃│]", line)}
 
 
@@ -129,7 +129,7 @@ def test_a_value_stands_where_its_row_and_column_meet() -> None:
     assert any(split for _, split, _ in kinds)
 
 
-def test_what_fits_in_no_table_is_a_list() -> None:
+def test_cells_too_wide_for_a_table_become_a_list() -> None:
     one = Table("", ["", "value"], [["a" * 30, "b" * 30], ["c" * 30, "d" * 30]])
     (listed,) = one.fitted(40)
     assert [row[0] for row in listed.rows] == [
@@ -147,7 +147,7 @@ def test_a_split_table_repeats_its_first_columns_and_its_title() -> None:
     assert [name for part in parts for name in part.header[2:]] == header[2:]
 
 
-def test_two_keys_share_a_column_where_that_saves_tables() -> None:
+def test_two_keys_share_a_column_if_that_saves_tables() -> None:
     rows = [["a long name of a model", way, "1234567", "1234567"] for way in ("slow", "quick")]
     rows.append(["alone", "", "1", "2"])
     (one,) = Table("", ["model", "way", "seconds", "memory"], rows, keys=2).fitted(46)

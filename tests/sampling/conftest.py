@@ -20,7 +20,7 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def model_of(encoders: Path) -> Callable[[str], Path]:
-    """``model_of("keys")``: that model's folder; the encoders lie where its data lay."""
+    """``model_of("keys")``: the folder of that model, with the encoders beside its data."""
     return cache(lambda form: make_model(encoders.parent / form, encoders, form))
 
 

@@ -1,4 +1,4 @@
-"""What is written is read back by Pillow and OpenCV: as many images, as large, as fast."""
+"""Animations, read back with Pillow and OpenCV."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def video(path: Path) -> tuple[float, list[int], tuple[int, ...]]:
 
 
 @pytest.mark.parametrize("suffix", [".webp", ".gif", ".GIF", ".WebP"])
-def test_pillow_reads_it_back(tmp_path: Path, suffix: str) -> None:
+def test_pillow_reads_webp_and_gif(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / "new" / f"a walk 100% #1 %02d é{suffix}"
     write_animation(path, frames(), fps=10)
     with Image.open(path) as image:
@@ -51,7 +51,7 @@ def test_pillow_reads_it_back(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["walk.mp4", "WALK.MP4", "100% %02d #1 é.mp4", "x" * 251 + ".mp4"])
-def test_opencv_reads_it_back(tmp_path: Path, name: str) -> None:
+def test_opencv_reads_mp4(tmp_path: Path, name: str) -> None:
     write_animation(tmp_path / name, frames(), fps=12.5)
     fps, greys, shape = video(tmp_path / name)
     assert fps == pytest.approx(12.5)
@@ -62,7 +62,7 @@ def test_opencv_reads_it_back(tmp_path: Path, name: str) -> None:
 
 def test_odd_sizes_and_a_single_image(tmp_path: Path) -> None:
     write_animation(tmp_path / "odd.mp4", frames(3, 33, 23), fps=5)
-    assert video(tmp_path / "odd.mp4")[2] == (32, 22, 3)  # halved colours want even sides
+    assert video(tmp_path / "odd.mp4")[2] == (32, 22, 3)  # 4:2:0 needs even sides
     for name in ("odd.gif", "odd.webp"):
         write_animation(tmp_path / name, frames(3, 33, 23), fps=5)
         assert Image.open(tmp_path / name).size == (23, 33)
@@ -71,7 +71,7 @@ def test_odd_sizes_and_a_single_image(tmp_path: Path) -> None:
         assert (tmp_path / f"one{suffix}").stat().st_size
 
 
-def test_another_kind_is_refused_by_name(tmp_path: Path) -> None:
+def test_other_suffixes_are_refused(tmp_path: Path) -> None:
     for name in ("walk.avi", "walk", "walk.mp4.part"):
         with pytest.raises(ConfigError, match=name) as err:
             check_animation(Path(name))
@@ -81,7 +81,7 @@ def test_another_kind_is_refused_by_name(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_what_was_there_stays_until_all_is_written(
+def test_a_failed_write_keeps_the_old_animation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "walk.mp4"
@@ -99,7 +99,7 @@ def test_what_was_there_stays_until_all_is_written(
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".mp4"])
-def test_killed_half_way(tmp_path: Path, suffix: str) -> None:
+def test_a_killed_write_leaves_no_animation(tmp_path: Path, suffix: str) -> None:
     """No file of that name; the next attempt leaves nothing else behind."""
     path = tmp_path / f"walk{suffix}"
     code = (

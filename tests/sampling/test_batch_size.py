@@ -1,4 +1,4 @@
-"""How many images fit: against numbers worked out by hand from the shapes."""
+"""Batch sizes, against numbers computed by hand from the shapes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_amounts_of_memory(message: str, count: int) -> None:
 
 
 @pytest.mark.parametrize("message", ["", "much", "8 bananas", "-1GB", "1.2.3GB", "8GBB", "."])
-def test_texts_that_are_no_amount(message: str) -> None:
+def test_invalid_amounts_of_memory_are_refused(message: str) -> None:
     with pytest.raises(ConfigError, match="not an amount of memory") as caught:
         parse_bytes(message)
     assert "8GB" in caught.value.hint
@@ -61,7 +61,7 @@ def test_texts_that_are_no_amount(message: str) -> None:
 
 @pytest.mark.parametrize("size", list(SHAPES))
 @pytest.mark.parametrize("side", [32, 64])
-def test_what_a_model_takes(size: str, side: int) -> None:
+def test_memory_of_a_model_and_an_image(size: str, side: int) -> None:
     depth, width, heads = SHAPES[size]
     tokens = (side // 2) ** 2
     biases = depth * heads * tokens * tokens * 4
@@ -91,7 +91,7 @@ def test_what_a_model_takes(size: str, side: int) -> None:
         ("L", 64, 4800 * MIB, 6),
     ],
 )
-def test_images_at_once(size: str, side: int, limit: int, count: int) -> None:
+def test_batch_size_within_a_limit(size: str, side: int, limit: int, count: int) -> None:
     assert batch_within(sampler(size, side), limit, model_bytes(sampler(size, side))) == count
 
 
@@ -105,7 +105,7 @@ def test_large_models_at_512_fit_into_8_gb(size: str) -> None:
     assert held + GIB < 8 * GIB  # to decode one image of 512 px: 4096 bytes a pixel
 
 
-def test_a_limit_that_is_too_small_says_how_much_is_needed() -> None:
+def test_a_limit_that_is_too_small_is_refused_with_the_amount() -> None:
     with pytest.raises(XmdptError, match=r"one image needs 3.8 GiB, more than 1.0 GiB") as caught:
         batch_within(sampler("L", 64), GIB, model_bytes(sampler("L", 64)))
     assert "--max-memory" in caught.value.hint
@@ -113,7 +113,7 @@ def test_a_limit_that_is_too_small_says_how_much_is_needed() -> None:
         limit_decoding(toy_vae(32), GIB, held=9 * GIB // 10, side=512)
 
 
-def test_the_process_counts_on_a_cpu() -> None:
+def test_the_memory_of_the_process_counts_on_a_cpu() -> None:
     vae = toy_vae(32)
     with pytest.raises(XmdptError, match=r"more than 800.0 MiB"):
         fit_memory(sampler("S"), vae, 800 * MIB, 256)
@@ -122,7 +122,7 @@ def test_the_process_counts_on_a_cpu() -> None:
     assert vae.chunk_pixels == pytest.approx(439.9 * MIB / 4096, rel=0.01)
 
 
-def test_decoding_within_a_limit_or_as_ever() -> None:
+def test_decoding_is_limited_only_by_a_small_limit() -> None:
     vae = toy_vae(32)
     limit_decoding(vae, 100 * GIB, held=GIB, side=512)
     assert vae.chunk_pixels == CHUNK_PIXELS  # no more than ever
@@ -130,8 +130,8 @@ def test_decoding_within_a_limit_or_as_ever() -> None:
     assert vae.chunk_pixels == 2 * GIB // 4096  # two images of 512 px
 
 
-def test_without_a_limit_it_is_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And never nothing: an estimate is no reason to refuse."""
+def test_without_a_limit_free_memory_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At least one image, since it is only an estimate."""
     monkeypatch.setattr(batch_size_module, "_room", lambda _: 3 * image_bytes(sampler("L", 64)))
     assert batch_size(sampler("L", 64)) == 3
     vae = toy_vae(32)

@@ -1,4 +1,4 @@
-"""A test set: the files in the folder, which depend on the inputs alone."""
+"""Generation of a test set: files that depend only on the inputs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from PIL import Image
 from small_set import CONFIG, SIZE, Small, images, make_model, make_small, within_a_level
 
 from xmdpt_cli.cli.app import run
-from xmdpt_cli.data.loader import PairRef
+from xmdpt_cli.data.table import PairRef
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import only_process
 from xmdpt_cli.model.fast import predict
@@ -43,7 +43,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
 
 @pytest.fixture(scope="module")
 def whole(small: Small) -> Path:
-    """Generated undisturbed in batches of 3, the last one smaller."""
+    """Generated in batches of 3, the last one smaller."""
     out = small.root / "whole"
     assert small.generate(out, batch_size=3)["complete"]
     return out
@@ -67,14 +67,14 @@ def no_rest(out: Path) -> bool:
     return not [p.name for p in out.iterdir() if p.name.startswith(".") or p.suffix == ".part"]
 
 
-def test_names_are_those_of_the_literature() -> None:
-    """The published results of PIDM and CFLD are called so."""
+def test_file_names_equal_those_of_published_results() -> None:
+    """As in the published results of PIDM and CFLD."""
     pair = PairRef("WOMEN-Blouses_Shirts-id_00000001-02", "1_front", "7_additional", 0)
     first, second = "fashionWOMENBlouses_Shirtsid0000000102_1front", "_7additional"
     assert sample_name(pair) == f"{first}_2_{first.removesuffix('_1front')}{second}.png"
 
 
-def test_all_pairs_are_there_and_a_record(small: Small, whole: Path) -> None:
+def test_all_pairs_and_the_record_are_written(small: Small, whole: Path) -> None:
     names = [sample_name(pair) for pair in small.dataset.pairs]
     assert len(names) > 9
     assert set(images(whole)) == set(names)
@@ -113,14 +113,18 @@ def test_a_png_stores_how_it_was_generated(small: Small, whole: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 64])
-def test_no_batch_size_shows(small: Small, whole: Path, tmp_path: Path, size: int) -> None:
+def test_images_do_not_depend_on_the_batch_size(
+    small: Small, whole: Path, tmp_path: Path, size: int
+) -> None:
     """Equal up to rounding: other shapes are other sums in the processor's kernels."""
     small.generate(tmp_path / "o", batch_size=size)
     assert within_a_level(whole, tmp_path / "o")
 
 
-def test_neither_order_nor_neighbours_show(small: Small, whole: Path, tmp_path: Path) -> None:
-    """To the bit in batches of one size: every image stands in another row, beside others."""
+def test_images_do_not_depend_on_their_neighbours(
+    small: Small, whole: Path, tmp_path: Path
+) -> None:
+    """Equal to the bit in batches of one size, in other rows and beside other images."""
     names = [sample_name(pair) for pair in small.dataset.pairs]
     out = tmp_path / "o"
     small.generate(out, limit=1, batch_size=3)  # all others move up by one
@@ -157,7 +161,7 @@ def _flipped(data: bytes) -> bytes:
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
-def test_only_what_is_damaged_is_made_again(
+def test_only_damaged_images_are_generated_again(
     small: Small, whole: Path, tmp_path: Path, counted: list[int]
 ) -> None:
     out = tmp_path / "o"
@@ -175,7 +179,7 @@ def test_only_what_is_damaged_is_made_again(
     assert kept == {name: (out / name).stat().st_mtime_ns for name in kept}
 
 
-def test_parts_together_are_the_whole(small: Small, tmp_path: Path, counted: list[int]) -> None:
+def test_parts_together_equal_one_process(small: Small, tmp_path: Path, counted: list[int]) -> None:
     """With the same batch size to the bit, the last process writes sheet and record."""
     small.generate(tmp_path / "one", batch_size=2)
     out = tmp_path / "o"
@@ -198,14 +202,14 @@ def test_more_parts_than_pairs(small: Small, tmp_path: Path) -> None:
     assert small.generate(tmp_path / "o", limit=1, shard=World(0, 3))["finished"]
 
 
-def test_one_process_a_part(small: Small, tmp_path: Path) -> None:
+def test_each_part_is_locked(small: Small, tmp_path: Path) -> None:
     out = tmp_path / "o"
     small.generate(out, limit=3, shard=World(0, 3))
     for held, shard in (
         (".lock-1-of-3", World(1, 3)),  # twice the same
         (".lock-1-of-3", World()),  # one for all beside a part
         (".lock", World(1, 3)),
-        (".lock-0-of-2", World(1, 3)),  # cut otherwise
+        (".lock-0-of-2", World(1, 3)),  # split into another number of parts
     ):
         with only_process(out, held), pytest.raises(XmdptError, match="another process"):
             small.generate(out, limit=3, shard=shard)
@@ -216,7 +220,7 @@ def test_one_process_a_part(small: Small, tmp_path: Path) -> None:
     assert no_rest(out)
 
 
-def test_what_was_made_otherwise_is_refused_by_name(small: Small, tmp_path: Path) -> None:
+def test_other_settings_are_refused_by_name(small: Small, tmp_path: Path) -> None:
     out = tmp_path / "o"
     small.generate(out, limit=1)
     before = {path.name: path.read_bytes() for path in out.iterdir()}
@@ -239,7 +243,7 @@ def test_what_was_made_otherwise_is_refused_by_name(small: Small, tmp_path: Path
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
-def test_a_folder_of_something_else_is_left_alone(small: Small, tmp_path: Path) -> None:
+def test_folders_with_other_files_are_refused(small: Small, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("a year of work")
     with pytest.raises(XmdptError, match="not empty"):
         small.generate(tmp_path)
@@ -249,7 +253,7 @@ def test_a_folder_of_something_else_is_left_alone(small: Small, tmp_path: Path) 
     assert {p.name for p in tmp_path.iterdir()} == {"thesis.tex", "samples.json"}
 
 
-def test_a_limit_first_all_later(small: Small, whole: Path, tmp_path: Path) -> None:
+def test_a_limited_run_can_be_completed_later(small: Small, whole: Path, tmp_path: Path) -> None:
     out, total = tmp_path / "o", len(small.dataset)
     record = small.generate(out, limit=3, batch_size=3)
     assert (record["images"], record["complete"]) == (3, True)
@@ -346,7 +350,7 @@ def test_compiled_for_one_batch_size(
     assert within_a_level(whole, tmp_path / "less")
 
 
-def test_one_image_too_many_says_what_to_do(
+def test_out_of_memory_with_one_image_is_an_error_with_a_hint(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Sampler, "latents", fails_above(0, NO_MEMORY[0]))
@@ -356,7 +360,7 @@ def test_one_image_too_many_says_what_to_do(
     assert "smaller model" in caught.value.hint
 
 
-def test_other_errors_are_no_lack_of_memory(
+def test_other_errors_are_not_taken_for_out_of_memory(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Sampler, "latents", fails_above(0, RuntimeError("shapes do not fit")))
@@ -364,10 +368,10 @@ def test_other_errors_are_no_lack_of_memory(
         small.generate(tmp_path / "o")
 
 
-def test_a_full_disk(
+def test_a_full_disk_is_an_error_and_the_run_can_be_resumed(
     small: Small, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A writer's thread meets it: the command ends as for any known error, and resumes later."""
+    """The error is raised on a writer thread; the command ends with a known error and resumes."""
     write, room = Path.write_bytes, threading.Semaphore(5)
 
     def full(path: Path, data: bytes) -> int:
@@ -389,7 +393,7 @@ def test_a_full_disk(
     assert within_a_level(whole, out)
 
 
-def test_what_was_generated_before_an_error_is_kept(
+def test_images_generated_before_an_error_are_kept(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The images in the writer's queue when the third batch is interrupted."""
@@ -428,7 +432,7 @@ def start(words: Sequence[str], launcher: Sequence[str] = ()) -> subprocess.Pope
     )
 
 
-def test_killed_interrupted_and_run_again(small: Small, whole: Path, tmp_path: Path) -> None:
+def test_killed_and_interrupted_runs_resume(small: Small, whole: Path, tmp_path: Path) -> None:
     out, slow = tmp_path / "o", ("--steps", 20, "--batch-size", 1)  # so that there is a middle
     small.generate(tmp_path / "undisturbed", replace(CONFIG, steps=20), batch_size=1)
     for how, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 130)):
@@ -459,8 +463,8 @@ def test_two_processes_of_torchrun(small: Small, whole: Path, tmp_path: Path) ->
     assert stderr.count("sample: ") <= 3  # the first process prints the progress
 
 
-def test_parts_that_begin_together(small: Small, tmp_path: Path) -> None:
-    """All at once, again and again: none is in another's way, one writes the result."""
+def test_parts_that_start_together(small: Small, tmp_path: Path) -> None:
+    """Started at the same time, five times: no errors, and one part writes the result."""
     for attempt in range(5):
         out, finished, errors = tmp_path / str(attempt), [], []
         gate = threading.Barrier(3)
@@ -482,7 +486,7 @@ def test_parts_that_begin_together(small: Small, tmp_path: Path) -> None:
         assert no_rest(out)
 
 
-def test_the_command_line_and_a_vae_of_ones_own(
+def test_the_command_with_another_vae(
     small: Small, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     small.vae.save(tmp_path / "vae")
@@ -499,10 +503,10 @@ def test_the_command_line_and_a_vae_of_ones_own(
     assert "differs: vae" in capsys.readouterr().err
 
 
-def test_which_vae_decodes(
+def test_the_vae_is_given_or_of_the_model_or_of_the_dataset(
     small: Small, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The model's own (there a fine-tuned decoder lies), the dataset's, that of the training."""
+    """The VAE of the model folder, of the dataset, or of the training's dataset."""
     data, model = tmp_path / "data", tmp_path / "model"
     shutil.copytree(small.root / "data", data, ignore=shutil.ignore_patterns("encoders"))
     shutil.copytree(small.root / "model", model)

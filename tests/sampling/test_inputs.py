@@ -1,4 +1,4 @@
-"""What a user may give as a source and as a pose, and the errors for other inputs."""
+"""Sources and poses in every form, and the errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.pose.drawing import draw_pose
 from xmdpt_cli.sampling.inputs import InputOptions, Pose, View, read_pose, read_view
 
-ALONE, CROWD, NOBODY = 40, 90, 140  # greys by which the stand-in knows who is there
+ALONE, CROWD, EMPTY = (
+    40,
+    90,
+    140,
+)  # the grey decides which people are found
 PEOPLE = {
     ALONE: [standing(0.2, 0.8)],
     CROWD: [standing(0.02, 0.35, confidence=0.95), standing(0.4, 0.98, confidence=0.6)],
@@ -47,7 +51,7 @@ def poses(pose: Any, openpose: Callable[[], OpenPose] = no_openpose, **more: Any
     return read_pose(pose, SIZE, openpose, options, source_size=source_size)
 
 
-def test_one_image_in_every_form(tmp_path: Path) -> None:
+def test_every_form_of_an_image_gives_the_same_view(tmp_path: Path) -> None:
     """File, path, PIL, array; transparent, turned by EXIF, 16 bit: the model sees one image."""
     image = person()
     want = view(image).image
@@ -86,12 +90,12 @@ def test_one_image_in_every_form(tmp_path: Path) -> None:
         (".", "a folder"),
     ],
 )
-def test_no_image(given: Any, message: str) -> None:
+def test_invalid_images_are_refused(given: Any, message: str) -> None:
     with pytest.raises(XmdptError, match=message):
         view(given)
 
 
-def test_broken_images(tmp_path: Path) -> None:
+def test_broken_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").touch()
     with pytest.raises(XmdptError, match=r"empty\.jpg"):
         view(tmp_path / "empty.jpg")
@@ -107,8 +111,8 @@ def test_broken_images(tmp_path: Path) -> None:
     assert ".json" in err.value.hint
 
 
-def test_a_shape_the_model_does_not_know(openpose: Callable[[], OpenPose]) -> None:
-    """The hint's ways out are ways out."""
+def test_images_of_other_shapes_need_a_fit_or_keypoints(openpose: Callable[[], OpenPose]) -> None:
+    """Every solution that the hint names works."""
     wide = Image.fromarray(grey(ALONE, 184, 368))
     with pytest.raises(XmdptError, match="368 x 184") as err:
         view(wide)
@@ -125,7 +129,7 @@ def test_a_shape_the_model_does_not_know(openpose: Callable[[], OpenPose]) -> No
         poses(FIGURE, fit="stretch")
 
 
-def test_openpose_finds_the_joints_that_keypoints_would_give(
+def test_openpose_gives_the_same_joints_as_keypoints(
     openpose: Callable[[], OpenPose],
 ) -> None:
     image = Image.fromarray(grey(ALONE, 368, 253))
@@ -138,7 +142,7 @@ def test_openpose_finds_the_joints_that_keypoints_would_give(
     np.testing.assert_allclose(posed.keypoints, given.keypoints, atol=1.0)
 
 
-def test_of_several_people_the_largest(openpose: Callable[[], OpenPose]) -> None:
+def test_the_largest_of_several_people_is_used(openpose: Callable[[], OpenPose]) -> None:
     crowd = Image.fromarray(grey(CROWD, 184, 216))
     for read, option in ((view, "--person"), (lambda *a, **k: poses(*a, **k)[0], "--pose-person")):
         largest = read(crowd, openpose, fit="squash", person=1)
@@ -154,8 +158,8 @@ def test_of_several_people_the_largest(openpose: Callable[[], OpenPose]) -> None
             assert err.value.hint == f"{option} 1 to 2"
 
 
-def test_nobody(openpose: Callable[[], OpenPose]) -> None:
-    empty = grey(NOBODY, 184, 128)
+def test_images_without_a_person(openpose: Callable[[], OpenPose]) -> None:
+    empty = grey(EMPTY, 184, 128)
     with pytest.raises(XmdptError, match="finds no person"):
         view(empty, openpose)
     with pytest.raises(XmdptError, match="finds no person"):
@@ -218,7 +222,7 @@ def test_source_keypoints_from_every_format(tmp_path: Path) -> None:
     assert any("scaled from 176 x 256" in note for note in scaled.notes)
 
 
-def test_of_several_rows_the_images_own(tmp_path: Path) -> None:
+def test_the_row_of_the_image_is_used(tmp_path: Path) -> None:
     rows = {
         "a/x.jpg": 0.0,
         "b/x.jpg": 0.1,
@@ -260,7 +264,7 @@ def test_of_several_rows_the_images_own(tmp_path: Path) -> None:
         view(person(), keypoints=csv)
 
 
-def test_coco_images_are_found_by_their_file_name(tmp_path: Path) -> None:
+def test_coco_keypoints_are_found_by_file_name(tmp_path: Path) -> None:
     frames = [
         {"image_id": i, "keypoints": [v for row in leaning(lean) * 100 for v in (*row, 2)][:51]}
         for i, lean in ((1, 0.0), (2, 0.2))
@@ -273,7 +277,7 @@ def test_coco_images_are_found_by_their_file_name(tmp_path: Path) -> None:
     assert found[0, 0] / SIZE == pytest.approx(leaning(0.2)[0, 0], abs=0.01)
 
 
-def test_of_a_files_people_the_largest_is_taken(tmp_path: Path) -> None:
+def test_the_largest_person_of_a_file_is_used(tmp_path: Path) -> None:
     small, large = leaning(0) * (30, 30) + (2, 2), leaning(0) * (60, 90) + (38, 8)
     people = [{"keypoints": one.tolist()} for one in (small, large)]
     file = tmp_path / "two.json"
@@ -290,7 +294,7 @@ def test_of_a_files_people_the_largest_is_taken(tmp_path: Path) -> None:
     assert any("the largest is taken (--person" in note for note in seen.notes)
 
 
-def test_a_drawn_pose_gives_its_joints() -> None:
+def test_joints_are_recovered_from_a_rendered_pose() -> None:
     points = FIGURE * (0.8, 0.8) + 0.1
     rendered = draw_pose(points * (176, 256), (256, 176))
     [found] = poses(rendered)
@@ -301,7 +305,7 @@ def test_a_drawn_pose_gives_its_joints() -> None:
 
 
 @pytest.mark.parametrize("number", [0, 1, 3])
-def test_published_pose_images_are_the_poses_they_were_drawn_from(
+def test_joints_are_recovered_from_published_pose_images(
     shared: Callable[[str], Path], number: int
 ) -> None:
     """They are square, of figures squashed from 176 x 256."""
@@ -384,7 +388,7 @@ def test_joints_outside_of_the_image(tmp_path: Path) -> None:
 
 
 def openpose_json(path: Path, *people: Any) -> Path:
-    """What OpenPose writes: pixels of an image whose size it does not say."""
+    """As OpenPose writes it: pixels of an image of unknown size."""
     listed = [
         {"person_id": [-1], "pose_keypoints_2d": [v for x, y in one.tolist() for v in (x, y, 0.9)]}
         for one in people
@@ -423,7 +427,7 @@ def test_openpose_files_as_poses(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1920, 1080), (1080, 1920), (1000, 1000)])
-def test_fractions_are_of_an_image_of_some_shape(tmp_path: Path, shape: tuple[int, int]) -> None:
+def test_fractions_use_the_size_of_the_image(tmp_path: Path, shape: tuple[int, int]) -> None:
     """The same as pixels of that image: it is not squashed as if it were of 176:256."""
     width, height = shape
     figure = FIGURE * (0.3, 0.9) + (0.3, 0.05)
@@ -490,8 +494,8 @@ def test_keypoints_beside_an_image_are_used(
     assert view(tmp_path / "person.jpg", keypoints=tmp_path / "given.json").keypoints is not None
 
 
-def test_notes_name_no_folders(tmp_path: Path) -> None:
-    """They are kept with what is generated."""
+def test_notes_contain_no_folders(tmp_path: Path) -> None:
+    """Notes are stored with the generated images."""
     file = tmp_path / "two.json"
     rows = [{"keypoints": (FIGURE * (s, s)).tolist()} for s in (60, 90)]
     file.write_text(json.dumps({"people": rows, "width": 100, "height": 100}))

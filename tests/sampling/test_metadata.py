@@ -1,4 +1,4 @@
-"""Every generated image says how it was made, in every format, and names no path of the machine."""
+"""Metadata of generated images in every format, without paths of the machine."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def walk() -> list[Any]:
 
 
 def xmp_fields(data: bytes) -> dict[str, str]:
-    """What an XMP packet says: attribute (without its namespace) to value."""
+    """The attributes of an XMP packet, without namespaces."""
     [packet] = re.findall(rb"<x:xmpmeta.*</x:xmpmeta>", data, re.DOTALL)
     [description] = ElementTree.fromstring(packet)[0]
     return {name.rsplit("}")[-1]: value for name, value in description.attrib.items()}
@@ -99,7 +99,7 @@ def test_the_pipelines_images(pipe_of: Callable[[str], XMDPTPipeline], tmp_path:
     assert "xmdpt" not in Image.open(tmp_path / "plain.png").info
 
 
-def test_noise_of_a_generator_is_of_no_seed(pipe_of: Callable[[str], XMDPTPipeline]) -> None:
+def test_images_of_a_generator_store_no_seed(pipe_of: Callable[[str], XMDPTPipeline]) -> None:
     import torch
 
     own = torch.Generator().manual_seed(1)
@@ -109,7 +109,7 @@ def test_noise_of_a_generator_is_of_no_seed(pipe_of: Callable[[str], XMDPTPipeli
 
 @pytest.fixture(scope="module")
 def secret(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All that is made lies below a folder of a name that can be looked for; so do the inputs."""
+    """A folder with a recognisable name that holds the model and all inputs."""
     folder = tmp_path_factory.mktemp("x") / SECRET
     folder.mkdir()
     make_encoders(folder / "encoders")
@@ -130,7 +130,7 @@ def secret(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_no_file_names_a_path(secret: Path, tmp_path: Path) -> None:
+def test_no_file_contains_a_path(secret: Path, tmp_path: Path) -> None:
     model = ["sample", "--model", secret / "run"]
     own = [*model, "--source", secret / "person.png", "--pose", secret / "two.json"]
     for suffix in ("webp", "gif", "mp4"):
@@ -156,7 +156,7 @@ def test_no_file_names_a_path(secret: Path, tmp_path: Path) -> None:
     assert json.loads(Image.open(sheet).info["xmdpt"])["sampling"]["steps"] == 3
 
 
-def test_paths_in_a_recipe() -> None:
+def test_paths_are_removed_from_a_configuration() -> None:
     text = "\n".join(
         [
             "# it's a comment",

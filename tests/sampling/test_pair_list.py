@@ -1,4 +1,4 @@
-"""The list of --pairs: what is understood, and the errors for what is not."""
+"""The list of --pairs: accepted forms, and errors for invalid ones."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def test_columns_in_any_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_as_spreadsheets_write_it(tmp_path: Path, delimiter: str, encoding: str, end: str) -> None:
+def test_delimiters_encodings_and_line_ends_of_spreadsheets(
+    tmp_path: Path, delimiter: str, encoding: str, end: str
+) -> None:
     lines = [["source", "pose", "out"], ["é.jpg", "p.json", "ü.png"]]
     text = end.join(delimiter.join(line) for line in lines) + end
     [row] = read(tmp_path, text.encode(encoding))
@@ -47,7 +49,7 @@ def test_an_index_column_of_pandas_is_skipped(tmp_path: Path) -> None:
     assert row == Row(2, tmp_path / "a.jpg", tmp_path / "p.json", seed=3)
 
 
-def test_paths_beside_the_list_then_in_the_working_directory(
+def test_paths_are_relative_to_the_list_or_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "lists").mkdir()
@@ -93,7 +95,7 @@ def test_paths_beside_the_list_then_in_the_working_directory(
         ('source,pose\n"a.jpg,p.json\n', "not CSV"),
     ],
 )
-def test_errors_of_a_list(tmp_path: Path, text: str | bytes, message: str) -> None:
+def test_invalid_lists_are_refused(tmp_path: Path, text: str | bytes, message: str) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out" / "link").symlink_to(tmp_path / "elsewhere")
@@ -115,6 +117,6 @@ def test_all_errors_are_named_at_once(tmp_path: Path) -> None:
         read_pair_file(tmp_path, tmp_path)
 
 
-def test_a_name_in_out_may_be_given_whole(tmp_path: Path) -> None:
+def test_out_may_be_an_absolute_path_below_the_folder(tmp_path: Path) -> None:
     [row] = read(tmp_path, f"source,pose,out\na,p,{tmp_path}/out/x/y.png\n")
     assert row.out == "x/y.png"

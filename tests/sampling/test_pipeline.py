@@ -1,4 +1,4 @@
-"""XMDPTPipeline: images depend on their inputs and seed alone; saved is what was loaded."""
+"""XMDPTPipeline: images depend only on inputs and seed; saving and loading."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image
 from stick_people import FIGURE
 from toy_models import FORMS, SIZE, leaning, make_model, person, write_pose
 
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.encoders.bundle import Encoders
 from xmdpt_cli.errors import ConfigError, XmdptError
@@ -47,7 +47,7 @@ def apart(a: Array, b: Array) -> int:
     return int(abs(a - b).max())
 
 
-def test_shape_and_kind(pipe_of: Pipes) -> None:
+def test_images_have_the_default_or_square_shape(pipe_of: Pipes) -> None:
     """176:256 by default, as the model generates on demand; RGB images of the pose and no other."""
     pipe = pipe_of("keys")
     (image,) = pipe(source=person(), source_keypoints=FIGURE, pose=FIGURE)
@@ -60,7 +60,7 @@ def test_shape_and_kind(pipe_of: Pipes) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_every_input_counts(pipe_of: Pipes, form: str) -> None:
+def test_every_input_changes_the_image(pipe_of: Pipes, form: str) -> None:
     pipe = pipe_of(form)
     (first,) = generated(pipe)
     np.testing.assert_array_equal(generated(pipe)[0], first)
@@ -73,7 +73,7 @@ def test_every_input_counts(pipe_of: Pipes, form: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_views_are_a_set(pipe_of: Pipes, form: str) -> None:
+def test_the_order_and_repetition_of_views_do_not_matter(pipe_of: Pipes, form: str) -> None:
     """A view twice is that view once, their order does not matter, another view does. Attention
     and means add in another order: equal up to rounding."""
     pipe = pipe_of(form)
@@ -136,7 +136,7 @@ def test_a_generator_is_used_as_in_diffusers(pipe_of: Pipes) -> None:
     assert torch.equal(running.get_state(), expected.get_state())
 
 
-def test_previews(pipe_of: Pipes) -> None:
+def test_the_callback_gets_previews(pipe_of: Pipes) -> None:
     pipe, seen = pipe_of("keys"), []
     (last,) = generated(
         pipe, callback=lambda i, n, preview: seen.append((i, n, preview())), steps=4
@@ -147,7 +147,7 @@ def test_previews(pipe_of: Pipes) -> None:
     assert apart(np.asarray(seen[-1][2]).astype(int), last) <= ROUNDING, "the last one is it"
 
 
-def test_it_generates_the_images_of_the_dataset_path(
+def test_the_pipeline_equals_generation_from_a_dataset(
     encoders: Path, model_of: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """The raw image and its keypoints through the pipeline; the same pair prepared, encoded,
@@ -176,7 +176,7 @@ def test_it_generates_the_images_of_the_dataset_path(
         assert apart(images[pair.position], want) <= ROUNDING
 
 
-def test_bad_calls(pipe_of: Pipes) -> None:
+def test_invalid_arguments_are_refused(pipe_of: Pipes) -> None:
     pipe = pipe_of("keys")
     with pytest.raises(ConfigError, match="num_images"):
         generated(pipe, num_images=0)
@@ -188,12 +188,12 @@ def test_bad_calls(pipe_of: Pipes) -> None:
         generated(pipe, source=[person()] * 2)
     with pytest.raises(ConfigError, match="guidance"):
         generated(pipe, guidance=float("nan"))
-    with pytest.raises(XmdptError, match="no keypoints"):
+    with pytest.raises(XmdptError, match="keypoints of the source, and these are not known"):
         generated(pipe, source_keypoints=np.full((18, 2), np.nan))
 
 
-def test_no_network_changes_nothing_of_what_is_not_needed(pipe_of: Pipes) -> None:
-    """OpenPose is not on this machine: a token model says so, the vector model does without."""
+def test_openpose_is_only_needed_by_token_models(pipe_of: Pipes) -> None:
+    """Without OpenPose a token model raises an error, the vector model works."""
     (image,) = generated(pipe_of("vector"), source_keypoints=None)
     assert image.std() > 1
     with pytest.raises(XmdptError, match="OpenPose") as err:
@@ -201,7 +201,7 @@ def test_no_network_changes_nothing_of_what_is_not_needed(pipe_of: Pipes) -> Non
     assert "--source-keypoints" in err.value.hint
 
 
-def test_little_memory(model_of: Callable[[str], Path], pipe_of: Pipes) -> None:
+def test_max_memory_limits_the_batch(model_of: Callable[[str], Path], pipe_of: Pipes) -> None:
     with pytest.raises(XmdptError, match=r"one image needs .* more than 1\.0 KiB"):
         XMDPTPipeline.from_pretrained(model_of("keys"), max_memory=1024)
     pipe = pipe_of("keys")
@@ -213,7 +213,7 @@ def test_little_memory(model_of: Callable[[str], Path], pipe_of: Pipes) -> None:
         assert apart(a, b) <= ROUNDING
 
 
-def test_a_runs_folder_stands_for_its_model(
+def test_a_run_folder_loads_its_model(
     model_of: Callable[[str], Path], pipe_of: Pipes, tmp_path: Path
 ) -> None:
     shutil.copytree(model_of("keys"), tmp_path / "run" / "model")
@@ -221,7 +221,7 @@ def test_a_runs_folder_stands_for_its_model(
     np.testing.assert_array_equal(generated(pipe)[0], generated(pipe_of("keys"))[0])
 
 
-def test_a_hub_id_without_a_network() -> None:
+def test_an_unavailable_hub_id_is_refused_with_a_hint() -> None:
     with pytest.raises(XmdptError, match=r"nobody/nothing; as a hub id") as err:
         XMDPTPipeline.from_pretrained("nobody/nothing")
     assert "hf download nobody/nothing --local-dir DIR" in err.value.hint
@@ -229,8 +229,10 @@ def test_a_hub_id_without_a_network() -> None:
         XMDPTPipeline.from_pretrained("/no/where")
 
 
-def test_saved_and_loaded_anywhere(pipe_of: Pipes, encoders: Path, tmp_path: Path) -> None:
-    """The folder holds all that is needed, and nothing says where it was made."""
+def test_saved_pipelines_load_from_any_folder(
+    pipe_of: Pipes, encoders: Path, tmp_path: Path
+) -> None:
+    """The folder is complete and contains no path of this machine."""
     pipe = pipe_of("keys")
     pipe.save_pretrained(tmp_path / "first")
     (tmp_path / "first").rename(tmp_path / "there")
@@ -253,7 +255,7 @@ def test_saved_and_loaded_anywhere(pipe_of: Pipes, encoders: Path, tmp_path: Pat
         pipe.save_pretrained(tmp_path / "bad", include=["unet"])
 
 
-def test_a_local_networks_path_is_not_published(encoders: Path, tmp_path: Path) -> None:
+def test_paths_of_local_networks_are_not_published(encoders: Path, tmp_path: Path) -> None:
     folder = make_model(tmp_path / "m", encoders)
     metadata = json.loads((folder / "xmdpt.json").read_text())
     metadata["encoders"]["vae"] |= {"kind": "local", "id": "/home/me/secret/my-vae"}
@@ -267,7 +269,7 @@ def test_a_local_networks_path_is_not_published(encoders: Path, tmp_path: Path) 
 
 
 class FakeHub:
-    """Stands where ``HfApi`` stands; keeps what it was given."""
+    """Replaces ``HfApi``; records its arguments."""
 
     def __init__(self, token: str | None = None) -> None:
         self.token = token
@@ -295,7 +297,7 @@ METRICS = {
 }
 
 
-def test_publishing(
+def test_push_to_hub_uploads_the_model_and_its_card(
     model_of: Callable[[str], Path], encoders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(model_of("keys"), tmp_path / "run" / "model")
@@ -391,16 +393,16 @@ def test_files_as_inputs(pipe_of: Pipes, files: Path) -> None:
 def test_the_device_is_chosen_as_in_the_commands(
     model_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[object] = []
+    requested: list[object] = []
 
     def pick(name: object) -> str:
-        asked.append(name)
+        requested.append(name)
         return "cpu"
 
     monkeypatch.setattr("xmdpt_cli.sampling.pipeline.pick_device", pick)
     XMDPTPipeline.from_pretrained(model_of("keys"))
     XMDPTPipeline.from_pretrained(model_of("keys"), device="cuda:7")
-    assert asked == ["auto", "cuda:7"]
+    assert requested == ["auto", "cuda:7"]
 
 
 def test_to_moves_the_model_and_every_loaded_network(
@@ -419,7 +421,7 @@ def test_to_moves_the_model_and_every_loaded_network(
     assert "pose" not in vars(pipe.encoders)
 
 
-def test_repr_says_what_it_is(pipe_of: Pipes) -> None:
+def test_repr_shows_the_settings(pipe_of: Pipes) -> None:
     pipe = pipe_of("keys")
     count = sum(p.numel() for p in pipe.sampler.model.parameters())
     assert repr(pipe) == (

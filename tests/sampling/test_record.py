@@ -1,4 +1,4 @@
-"""samples.json, read back: what another program wrote there is an error in words."""
+"""samples.json: read back, and named errors for invalid content."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SOUND = {
 }
 
 
-def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_a_record_is_read_back(tmp_path: Path) -> None:
     write_record(tmp_path, SOUND)
     assert read_record(tmp_path) == SOUND
 
@@ -38,10 +38,10 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
         ({"complete": 7}, "complete should be a valid array, not 7"),
         ({"complete": [1, 2]}, r"complete\.0 should be a valid string, not 1"),
         ({"files": {"a": 1}}, "files should be a valid array, not"),
-        ({"files": ["../../etc/passwd"]}, "which is no image of ours"),
+        ({"files": ["../../etc/passwd"]}, "which is not an image of xmdpt"),
     ],
 )
-def test_another_type_is_named(tmp_path: Path, change: dict[str, Any], named: str) -> None:
+def test_wrong_types_are_named(tmp_path: Path, change: dict[str, Any], named: str) -> None:
     (tmp_path / RECORD).write_text(json.dumps({**SOUND, **change}))
     with pytest.raises(XmdptError, match=f"{RECORD} .*{named}"):
         read_record(tmp_path)

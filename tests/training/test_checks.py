@@ -1,4 +1,4 @@
-"""What does not fit together is named before a run begins, with what helps."""
+"""Settings that do not fit the dataset or model are named before a run starts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def manifest(**changes: Any) -> dict[str, Any]:
 # recipe and dataset
 
 
-def test_a_dataset_that_fits() -> None:
+def test_a_fitting_dataset_passes() -> None:
     assert check_dataset(PAPER, MANIFEST, "data", tokens="bf16", channels=4) == []
     folder = {"source__kind": "local", "source__id": "/weights/giant"}
     assert check_dataset(PAPER, manifest(**folder), "data") == []
@@ -68,7 +68,7 @@ def test_a_dataset_that_fits() -> None:
         ({"vae__channels": 16}, "latent channels: 4 (the dataset's: 16)"),
     ],
 )
-def test_a_dataset_made_for_something_else(changes: dict[str, Any], named: str) -> None:
+def test_datasets_of_other_settings_are_refused(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(XmdptError, match=r"^data does not fit") as error:
         check_dataset(PAPER, manifest(**changes), "data", tokens="bf16", channels=4)
     assert named in error.value.message
@@ -78,12 +78,12 @@ def test_a_dataset_made_for_something_else(changes: dict[str, Any], named: str) 
         "--dino-source facebook/dinov2-giant --dino-pose facebook/dinov2-base --tokens bf16"
     )
     toy = manifest(**changes, toy=True)
-    (said,) = check_dataset(PAPER, toy, "data", tokens="bf16", channels=4)
-    assert named in said
-    assert "toy" in said
+    (problem,) = check_dataset(PAPER, toy, "data", tokens="bf16", channels=4)
+    assert named in problem
+    assert "toy" in problem
 
 
-def test_a_dataset_of_another_kind_of_encoder() -> None:
+def test_datasets_of_other_encoders_are_refused() -> None:
     with pytest.raises(XmdptError, match="does not say which VAE") as error:
         check_dataset(PAPER, {"resolution": 256, "encoders": {"name": "random"}}, "data")
     assert "xmdpt prepare" in error.value.hint
@@ -108,17 +108,17 @@ def test_the_same_model_passes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"depth": 6}, ["depth 4, asked for 6"]),
-        ({"width": 64, "heads": 2}, ["width 128, asked for 64", "heads 4, asked for 2"]),
-        ({"latent_size": 16}, ["latent_size 8, asked for 16"]),
-        ({"latent_channels": 16}, ["latent_channels 4, asked for 16"]),
-        ({"patch": 4}, ["patch 2, asked for 4"]),
-        ({"conditioning": "tokens"}, ["conditioning vector, asked for tokens"]),
+        ({"depth": 6}, ["depth 4, expected 6"]),
+        ({"width": 64, "heads": 2}, ["width 128, expected 64", "heads 4, expected 2"]),
+        ({"latent_size": 16}, ["latent_size 8, expected 16"]),
+        ({"latent_channels": 16}, ["latent_channels 4, expected 16"]),
+        ({"patch": 4}, ["patch 2, expected 4"]),
+        ({"conditioning": "tokens"}, ["conditioning vector, expected tokens"]),
         ({"pose_width": 64, "pose_length": 17}, ["pose_width 768", "pose_length 257"]),
         ({"source_width": 64, "source_length": 17}, ["source_width 1536", "source_length 257"]),
     ],
 )
-def test_another_model_is_named_setting_by_setting(
+def test_another_model_is_refused_setting_by_setting(
     tmp_path: Path, changes: dict[str, Any], named: list[str], sidecar: bool
 ) -> None:
     if sidecar:
@@ -129,17 +129,17 @@ def test_another_model_is_named_setting_by_setting(
         check_model(tiny(**changes), tmp_path)
     for text in named:
         assert text in error.value.message
-    assert error.value.message.count("asked for") == len(named)
+    assert error.value.message.count("expected") == len(named)
     assert "size mismatch" not in error.value.message
 
 
-def test_a_difference_no_shape_tells(tmp_path: Path) -> None:
+def test_settings_without_a_shape_are_compared(tmp_path: Path) -> None:
     save_file(tiny().state_dict(), tmp_path / "model.safetensors")
     with pytest.raises(XmdptError, match=r"13 unexpected tensors, first mipnet\.sideblocks_cross"):
         check_model(tiny(predictor="self"), tmp_path)
 
 
-def test_settings_are_read_off_the_shapes() -> None:
+def test_settings_are_inferred_from_the_shapes() -> None:
     made = {"latent_size": 16, "latent_channels": 8, "pose_width": 48, "source_length": 10}
     for conditioning in ("vector", "tokens"):
         model = tiny(**made, conditioning=conditioning)
@@ -149,7 +149,7 @@ def test_settings_are_read_off_the_shapes() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"no weights at all", None])
-def test_files_that_are_no_weights(tmp_path: Path, content: bytes | None) -> None:
+def test_invalid_weight_files_are_refused(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "model.safetensors").write_bytes(content)
     with pytest.raises(XmdptError, match=r"cannot read|is empty"):

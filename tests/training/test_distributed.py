@@ -66,7 +66,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_alone_nothing_is_distributed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_process_is_not_distributed(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
     dist = Distributed.init("cpu", "fsdp")
@@ -76,7 +76,7 @@ def test_alone_nothing_is_distributed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not torch.distributed.is_initialized()
 
 
-def test_what_torchrun_did_not_start_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_without_torchrun_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     names = ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -93,7 +93,7 @@ def test_what_torchrun_did_not_start_is_refused(monkeypatch: pytest.MonkeyPatch)
         Distributed.init("cuda")
 
 
-def test_a_batch_is_cut_evenly_or_not_at_all() -> None:
+def test_batches_are_split_evenly_or_refused() -> None:
     assert Distributed(rank=1, world_size=2).split_batch(12, accumulate=3) == 2
     with pytest.raises(
         ConfigError, match=r"a batch of 7 cannot be cut into 2 processes$"
@@ -103,16 +103,14 @@ def test_a_batch_is_cut_evenly_or_not_at_all() -> None:
 
 
 @pytest.mark.parametrize("micro", [2, 4])
-def test_accumulation_is_the_large_batch(alone: tuple[list[float], Path], micro: int) -> None:
+def test_accumulation_equals_the_large_batch(alone: tuple[list[float], Path], micro: int) -> None:
     run = Run(Distributed(), micro)
     assert BATCH % micro == 0
     assert [run.step() for _ in range(STEPS)] == pytest.approx(alone[0], rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ["ddp-1", "ddp-2", "fsdp-1", "fsdp-2"])
-def test_two_processes_do_what_one_does(
-    alone: tuple[list[float], Path], two: Path, name: str
-) -> None:
+def test_two_processes_equal_one(alone: tuple[list[float], Path], two: Path, name: str) -> None:
     for rank in (0, 1):
         seen = json.loads((two / f"{rank}.json").read_text())
         assert seen[name] == pytest.approx(alone[0], rel=1e-5)
@@ -122,17 +120,17 @@ def test_two_processes_do_what_one_does(
         torch.testing.assert_close(value, theirs[key], atol=1e-5, rtol=1e-4)
 
 
-def test_each_rank_holds_its_part(two: Path) -> None:
+def test_each_rank_holds_its_shard(two: Path) -> None:
     parts = [json.loads((two / f"{rank}.json").read_text())["parts"] for rank in (0, 1)]
     assert parts == [[4, 7], [3, 7]]
 
 
-def test_a_checkpoint_does_not_depend_on_who_wrote_it(two: Path) -> None:
+def test_checkpoints_of_ddp_and_fsdp_are_interchangeable(two: Path) -> None:
     assert same(newest(two / "ddp-from-fsdp"), newest(two / "fsdp-1"))
     assert same(newest(two / "fsdp-from-ddp"), newest(two / "ddp-1"))
 
 
-def test_one_process_goes_on_with_what_two_sharded(
+def test_one_process_resumes_two_sharded_processes(
     alone: tuple[list[float], Path], two: Path, tmp_path: Path
 ) -> None:
     run, before = Run(Distributed(), 1), Run(Distributed(), 1)
@@ -143,7 +141,7 @@ def test_one_process_goes_on_with_what_two_sharded(
     assert curves[0] == pytest.approx(curves[1], rel=1e-4)
 
 
-def test_all_ranks_hear_the_same(two: Path) -> None:
+def test_all_ranks_get_the_same_error(two: Path) -> None:
     for rank in (0, 1):
         seen = json.loads((two / f"{rank}.json").read_text())
         assert seen["any"] == [True, False]
@@ -153,14 +151,14 @@ def test_all_ranks_hear_the_same(two: Path) -> None:
         assert seen["refused"] == ["no", "try yes"]
 
 
-def test_three_ranks_go_on_to_the_bit(tmp_path: Path) -> None:
+def test_three_ranks_resume_to_the_bit(tmp_path: Path) -> None:
     """With three the order in which gradients are added matters; it must not change."""
     torchrun(3, TASKS, "resume", tmp_path)
     for sharding in ("ddp", "fsdp"):
         assert same(newest(tmp_path / sharding), newest(tmp_path / f"{sharding}-again"))
 
 
-def test_no_thread_of_gloo_outlives_the_team(tmp_path: Path) -> None:
+def test_no_gloo_thread_outlives_the_process_group(tmp_path: Path) -> None:
     """One that lets go of a tensor while Python ends aborts the process. Their group owns them."""
     torchrun(2, TASKS, "end", tmp_path)
     assert [(tmp_path / rank).read_text() for rank in "01"] == ["gone", "gone"]
@@ -170,7 +168,7 @@ def test_no_thread_of_gloo_outlives_the_team(tmp_path: Path) -> None:
     ("how", "word"),
     [(signal.SIGKILL, "closed|reset"), (signal.SIGSTOP, "Timed out waiting 6000ms")],
 )
-def test_a_lost_rank_ends_the_others_with_an_error(
+def test_a_lost_rank_stops_the_others_with_an_error(
     tmp_path: Path, how: signal.Signals, word: str
 ) -> None:
     """Dead or silent; without torchrun here, which would end the others by itself."""

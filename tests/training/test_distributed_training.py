@@ -24,7 +24,9 @@ from test_distributed import TASKS, newest, same, tensors, torchrun
 
 from xmdpt_cli.cli.app import run
 from xmdpt_cli.config import dump
-from xmdpt_cli.data.loader import LoaderConfig, PairDataset, TrainLoader
+from xmdpt_cli.data.dataset import PairDataset
+from xmdpt_cli.data.loader import TrainLoader
+from xmdpt_cli.data.sampler import LoaderConfig
 from xmdpt_cli.errors import ConfigError, SharedError
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.training.config import TrainConfig
@@ -87,7 +89,7 @@ def close(ours: Path, theirs: Path, steps: int = STEPS) -> None:
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp", "adan"])
-def test_two_processes_train_as_one_does(
+def test_two_processes_train_like_one(
     folder: Path, alone: Callable[[str], Path], name: str
 ) -> None:
     optimizer = "adan" if name == "adan" else "adamw"
@@ -95,7 +97,7 @@ def test_two_processes_train_as_one_does(
 
 
 @pytest.mark.parametrize("accumulate", [2, 4])
-def test_accumulation_is_the_large_batch(
+def test_accumulation_equals_the_large_batch(
     folder: Path, alone: Callable[[str], Path], tmp_path: Path, accumulate: int
 ) -> None:
     train(dataclasses.replace(RECIPE, accumulate=accumulate), folder / "data", tmp_path / "run")
@@ -103,7 +105,7 @@ def test_accumulation_is_the_large_batch(
 
 
 @pytest.mark.parametrize("name", ["ddp", "half"])
-def test_ranks_read_what_the_others_do_not(folder: Path, name: str) -> None:
+def test_ranks_read_disjoint_samples(folder: Path, name: str) -> None:
     ranks = [json.loads((folder / f"{name}-{rank}.json").read_text()) for rank in (0, 1)]
     order = [pair for parts in zip(*ranks, strict=True) for part in parts for pair in part]
     dataset = PairDataset(folder / "data")
@@ -122,7 +124,7 @@ def undirected(pair: str) -> tuple[str, ...]:
     return (item, *sorted(views.split(">")))
 
 
-def test_what_two_began_one_ends(
+def test_one_process_resumes_a_run_of_two(
     folder: Path, alone: Callable[[str], Path], tmp_path: Path
 ) -> None:
     shutil.copytree(folder / "half", tmp_path / "run")
@@ -131,7 +133,7 @@ def test_what_two_began_one_ends(
     close(tmp_path / "run", alone("adamw"))
 
 
-def test_what_is_sharded_is_exported_whole(folder: Path) -> None:
+def test_a_sharded_model_is_exported_completely(folder: Path) -> None:
     model = XMDPT.from_pretrained(str(folder / "fsdp/model"))
     ema = load_file(newest(folder / "fsdp/checkpoints") / "ema.safetensors")
     assert {k: v.shape for k, v in model.state_dict().items()} == {
@@ -140,7 +142,7 @@ def test_what_is_sharded_is_exported_whole(folder: Path) -> None:
     assert all(torch.equal(value, ema[key]) for key, value in model.state_dict().items())
 
 
-def test_a_batch_that_does_not_divide_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_a_batch_size_not_divisible_by_the_ranks_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"4 cannot be cut into 1 processes x 3") as caught:
         train(dataclasses.replace(RECIPE, accumulate=3), folder / "data", tmp_path / "run")
     assert "e.g. 6" in caught.value.hint
@@ -180,7 +182,7 @@ def wait_for_step(run: Path, step: int, process: subprocess.Popen[str], began: f
     time.sleep(random.random() / 10)  # a step takes about this long: the run must not end first
 
 
-def test_killed_and_run_again_equals_undisturbed(folder: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_to_the_same_result(folder: Path, tmp_path: Path) -> None:
     """Killed once, interrupted once; the same command each time, to the bit."""
     config = dataclasses.replace(RECIPE, checkpoint_every=3, sharding="ddp")
     command, run = Command(folder, tmp_path, config), tmp_path / "killed"
@@ -190,7 +192,7 @@ def test_killed_and_run_again_equals_undisturbed(folder: Path, tmp_path: Path) -
         wait_for_step(run, step, process, began)
         ranks = psutil.Process(process.pid).children(recursive=True)
         assert len(ranks) == 2
-        process.send_signal(how)  # torchrun tells the ranks of an interrupt, not of its death
+        process.send_signal(how)  # torchrun forwards an interrupt to the ranks, but not a kill
         for rank in ranks if how == signal.SIGKILL else []:
             rank.send_signal(how)
         process.communicate(timeout=120)
@@ -208,7 +210,7 @@ def test_killed_and_run_again_equals_undisturbed(folder: Path, tmp_path: Path) -
     assert stderr.count("training size tiny") == 1
 
 
-def test_what_rank_0_says_the_others_do_not(
+def test_only_rank_0_prints_messages(
     folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

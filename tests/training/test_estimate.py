@@ -9,7 +9,7 @@ import pytest
 import torch
 from small_data import CONFIG
 
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.training import estimate, footprint
 from xmdpt_cli.training.build_model import build_model
 from xmdpt_cli.training.estimate import Estimate, estimate_training
@@ -40,14 +40,14 @@ class GivenCost:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is run to be measured, unless a test asks for it."""
+    """No step is run and measured, except in tests that need it."""
     monkeypatch.setattr(estimate, "Cost", GivenCost)
     monkeypatch.setattr(footprint, "LONG", 0.0)
     monkeypatch.setattr(footprint, "matmul_rate", lambda device, dtype: 1e9)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adan", "muon"])
-def test_the_optimizers_state_is_what_a_step_leaves(data: Path, optimizer: str) -> None:
+def test_estimated_optimizer_state_equals_that_of_a_step(data: Path, optimizer: str) -> None:
     config = dataclasses.replace(CONFIG, optimizer=optimizer)
     model = build_model(config, PairDataset(data, "train"))
     optimizers = make_optimizers(model, config)
@@ -60,7 +60,7 @@ def test_the_optimizers_state_is_what_a_step_leaves(data: Path, optimizer: str) 
     assert state_bytes(model, config) == pytest.approx(held, rel=1e-3)
 
 
-def test_memory_and_disk_are_those_of_the_run(data: Path, tmp_path: Path) -> None:
+def test_estimated_memory_and_disk_equal_the_run(data: Path, tmp_path: Path) -> None:
     found = estimated(data, tmp_path / "run", keep_checkpoints=2)
     done = train(CONFIG, data, tmp_path / "run")
     weights = (done.model / "model.safetensors").stat().st_size
@@ -73,7 +73,7 @@ def test_memory_and_disk_are_those_of_the_run(data: Path, tmp_path: Path) -> Non
     assert estimated(data, tmp_path / "no", keep_every=2).disk == found.disk + 3 * found.checkpoint
 
 
-def test_the_inputs_are_shaped_as_a_batch(data: Path) -> None:
+def test_estimated_inputs_have_the_shapes_of_a_batch(data: Path) -> None:
     """With every input there is: an estimate of other shapes would be of another step."""
     config = dataclasses.replace(CONFIG, conditioning="tokens", repa_weight=0.5, repa_layer=1)
     dataset = PairDataset(data, "train")
@@ -85,7 +85,7 @@ def test_the_inputs_are_shaped_as_a_batch(data: Path) -> None:
             assert (x.shape, x.dtype) == (y.shape, y.dtype), name
 
 
-def test_memory_follows_the_pairs_at_a_time(data: Path, tmp_path: Path) -> None:
+def test_estimated_memory_depends_on_the_pairs_per_step(data: Path, tmp_path: Path) -> None:
     found = [
         estimated(data, tmp_path, **changed).memory["activations"]
         for changed in ({}, {"batch_size": 8}, {"accumulate": 2})
@@ -93,7 +93,7 @@ def test_memory_follows_the_pairs_at_a_time(data: Path, tmp_path: Path) -> None:
     assert found == [4000, 8000, 2000]
 
 
-def test_activations_are_what_a_step_keeps(data: Path) -> None:
+def test_estimated_activations_equal_those_of_a_step(data: Path) -> None:
     dataset = PairDataset(data, "train")
     model = build_model(CONFIG, dataset)
     step, kept = TrainStep(model, CONFIG, estimate.Schedule()), {}
@@ -119,7 +119,7 @@ def test_activations_are_what_a_step_keeps(data: Path) -> None:
     assert four == pytest.approx(PEAK * sum(kept.values()), rel=0.25)
 
 
-def test_what_is_quick_is_measured(
+def test_fast_steps_are_measured(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted = estimated(data, tmp_path)
@@ -133,14 +133,14 @@ def test_what_is_quick_is_measured(
     assert estimated(data, tmp_path).how == COUNTED
 
 
-def test_only_what_is_left_takes_time(data: Path, tmp_path: Path) -> None:
+def test_estimated_time_counts_remaining_steps(data: Path, tmp_path: Path) -> None:
     train(dataclasses.replace(CONFIG, steps=2), data, tmp_path / "run")
     assert estimated(data, tmp_path / "run").steps == 4
     assert estimated(data, tmp_path / "new").steps == 6
     assert estimated(data, tmp_path / "new", batch_size=0).seconds is None
 
 
-def test_sharded_processes_share(data: Path, tmp_path: Path) -> None:
+def test_sharded_processes_share_the_state(data: Path, tmp_path: Path) -> None:
     def of(world: int, sharded: bool) -> Estimate:
         dataset = PairDataset(data, "train")
         return estimate_training(CONFIG, dataset, tmp_path, CPU, world, sharded)

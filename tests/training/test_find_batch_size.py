@@ -12,7 +12,7 @@ import pytest
 import torch
 from small_data import CONFIG
 
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.errors import ConfigError, XmdptError, is_out_of_memory
 from xmdpt_cli.training import loop
 from xmdpt_cli.training.find_batch_size import (
@@ -45,7 +45,7 @@ def three_fit(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return tried
 
 
-def test_inputs_of_any_size_are_made_of_one_batch(data: Path) -> None:
+def test_inputs_of_any_size_are_built_from_one_batch(data: Path) -> None:
     trainer = Trainer(dataclasses.replace(CONFIG, conditioning="tokens"), PairDataset(data))
     inputs = step_inputs(trainer.loader().batch(0), trainer.config, 0, 1.0, trainer.device)
     large = repeat_rows(inputs, 10)
@@ -73,7 +73,7 @@ def test_a_batch_that_does_not_fit_is_refused_with_one_that_does(
     train(dataclasses.replace(config, accumulate=4), data, tmp_path / "run")
 
 
-def test_auto_takes_what_fits_and_keeps_to_it(
+def test_auto_uses_the_largest_fitting_batch_and_records_it(
     data: Path, tmp_path: Path, three_fit: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, dataset = dataclasses.replace(CONFIG, batch_size=0, steps=2), PairDataset(data)
@@ -87,9 +87,9 @@ def test_auto_takes_what_fits_and_keeps_to_it(
 
     monkeypatch.setattr(loop, "find_batch_size", on_cpu)
     train(config, data, tmp_path / "run")
-    begun = read_run(tmp_path / "run")
-    assert begun is not None
-    assert begun["config"]["batch_size"] == 3
+    started = read_run(tmp_path / "run")
+    assert started is not None
+    assert started["config"]["batch_size"] == 3
     monkeypatch.setattr(loop, "find_batch_size", None)  # resuming tries nothing
     train(dataclasses.replace(config, steps=4), data, tmp_path / "run")
     assert max(three_fit) == MAX_BATCH
@@ -127,7 +127,7 @@ def test_the_largest_batch_that_fits(start: int, monkeypatch: pytest.MonkeyPatch
         assert len(machine.tried) == len(set(machine.tried)) <= 2 * start.bit_length() + 1
 
 
-def test_what_fits_at_once_is_tried_once() -> None:
+def test_a_fitting_batch_is_tried_once() -> None:
     machine = Machine(64)
     assert largest_batch(machine.step, 64) == 64
     assert machine.tried == [64]
@@ -136,7 +136,7 @@ def test_what_fits_at_once_is_tried_once() -> None:
     assert machine.tried[:3] == [64, 32, 16]  # halves first: small tries are cheap
 
 
-def test_nothing_fits_and_other_errors() -> None:
+def test_no_fitting_batch_and_other_errors() -> None:
     with pytest.raises(XmdptError, match="not even one pair fits"):
         largest_batch(Machine(0).step, 8)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
@@ -156,7 +156,7 @@ def test_what_counts_as_out_of_memory() -> None:
     assert not is_out_of_memory(KeyError("out of memory"))
 
 
-def test_a_batch_that_does_not_fit_says_what_does() -> None:
+def test_the_error_of_a_batch_that_does_not_fit_names_one_that_does() -> None:
     error = batch_too_large(64, 24, torch.device("cpu"))
     assert "batch of 64 does not fit in" in error.message
     assert "largest that fits is 24" in error.message

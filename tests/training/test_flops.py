@@ -28,7 +28,7 @@ class Small(nn.Module):
         return Losses(out.mean(), out, out)
 
 
-def test_forward_and_backward_are_counted_and_nothing_is_touched() -> None:
+def test_forward_and_backward_flops_are_counted_without_side_effects() -> None:
     step, n = Small(), 11
     counted = step_flops(step, torch.zeros(n, 30))
     first, second, frozen = 2 * n * 30 * 50, 2 * n * 50 * 7, 2 * n * 30 * 1000
@@ -80,7 +80,7 @@ def by_hand(depth: int, d: int, tokens: int = 256, kept: int = 179) -> float:
     return 3 * trained - 4 * tokens * d * d + source_stream + 2 * canet
 
 
-def test_a_training_step_of_size_s() -> None:
+def test_flops_of_a_training_step_of_size_s() -> None:
     model = XMDPT.from_size("S")
     counted = step_flops(TrainStep(model, TrainConfig(), Schedule()), inputs(model, 2)) / 2
     # not by hand: timesteps, patches, the token-axis convolutions
@@ -102,7 +102,7 @@ def test_a_training_step_of_size_s() -> None:
         ("NVIDIA GeForce RTX 4090", True, 165.2),
     ],
 )
-def test_peaks_by_name(name: str, bf16: bool, tflops: float) -> None:
+def test_peak_flops_by_device_name(name: str, bf16: bool, tflops: float) -> None:
     assert peak_of(name, bf16) == tflops * 1e12
 
 

@@ -1,4 +1,4 @@
-"""What a run writes down: means, speeds, the share of waiting; what going on cuts; trackers."""
+"""The log of a run: means, speeds, share of waiting, truncation on resuming; trackers."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def run(
         log.log_step(logged_terms(losses(step)), step, images, waited, 1e-4)
 
 
-def test_a_line_is_the_mean_since_the_line_before(tmp_path: Path) -> None:
+def test_a_log_line_is_the_mean_since_the_last_line(tmp_path: Path) -> None:
     clock = Clock()
     log = MetricsLogger(tmp_path, 0, 4, flops_per_image=5e9, peak=1e12, clock=clock)
     run(log, clock, range(1, 9), waited=0.5)
@@ -77,7 +77,7 @@ def test_a_line_is_the_mean_since_the_line_before(tmp_path: Path) -> None:
     assert list(log.progress_values) == ["loss", "images_per_second", "data_wait", "mfu", "masked"]
 
 
-def test_no_masked_pass_and_no_peak_no_such_numbers(tmp_path: Path) -> None:
+def test_no_masked_loss_and_mfu_without_masked_pass_and_peak(tmp_path: Path) -> None:
     log = MetricsLogger(tmp_path, 0, 1)
     log.log_step(logged_terms(losses(1.0, masked=False)), 1, 8, 0.0, 1e-4)
     log.close()
@@ -86,7 +86,7 @@ def test_no_masked_pass_and_no_peak_no_such_numbers(tmp_path: Path) -> None:
     assert "masked" not in log.progress_values
 
 
-def test_a_pause_is_no_training_time(tmp_path: Path) -> None:
+def test_pauses_do_not_count_as_training_time(tmp_path: Path) -> None:
     clock = Clock()
     log = MetricsLogger(tmp_path, 0, 2, clock=clock)
     run(log, clock, range(1, 2))
@@ -99,7 +99,7 @@ def test_a_pause_is_no_training_time(tmp_path: Path) -> None:
     assert line["data_wait"] == pytest.approx(0.5)
 
 
-def test_a_loss_that_is_no_number_is_told_and_written_as_null(tmp_path: Path) -> None:
+def test_a_nan_loss_is_shown_and_written_as_null(tmp_path: Path) -> None:
     log = MetricsLogger(tmp_path, 0, 1)
     log.log_step(logged_terms(losses(math.inf)), 1, 8, 0.0, 1e-4)
     log.close()
@@ -107,7 +107,7 @@ def test_a_loss_that_is_no_number_is_told_and_written_as_null(tmp_path: Path) ->
     assert json.loads((tmp_path / "metrics.jsonl").read_text())["loss"] is None
 
 
-def test_going_on_cuts_what_will_be_written_again(tmp_path: Path) -> None:
+def test_resuming_truncates_the_log_at_the_checkpoint(tmp_path: Path) -> None:
     clock = Clock()
     log = MetricsLogger(tmp_path, 0, 1, clock=clock)
     run(log, clock, range(1, 6))
@@ -117,7 +117,7 @@ def test_going_on_cuts_what_will_be_written_again(tmp_path: Path) -> None:
     with open(tmp_path / "metrics.jsonl", "a") as file:
         file.write('{"step": 6, "lo')  # what a full disk leaves
     # TensorBoard reads files in the order of their names: the second, then a counter as text (10
-    # comes before 9), and no run goes on within the second in which it stopped
+    # comes before 9), and no run resumes within the second in which it stopped
     time.sleep(1.1)
     log = MetricsLogger(tmp_path, 3, 1, clock=clock)
     assert (tmp_path / "metrics.jsonl").read_text() == "".join(whole.splitlines(True)[:3])
@@ -133,44 +133,44 @@ def test_going_on_cuts_what_will_be_written_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("waited", "warned"), [(0.15, False), (0.25, True)])
-def test_much_waiting_is_said_once_after_warming_up(
+def test_slow_data_loading_is_warned_about_once(
     tmp_path: Path, waited: float, warned: bool
 ) -> None:
-    clock, said = Clock(), []
-    log = MetricsLogger(tmp_path, 0, 5, warn=said.append, clock=clock)
+    clock, messages = Clock(), []
+    log = MetricsLogger(tmp_path, 0, 5, warn=messages.append, clock=clock)
     run(log, clock, range(1, 2), seconds=100.0, waited=99.0)  # the first batch
     run(log, clock, range(2, 15), waited=waited)
-    assert said == []
+    assert messages == []
     assert WARN_SECONDS > 13 * 2.0
     run(log, clock, range(15, 101), waited=waited)
     log.close()
-    assert len(said) == warned
+    assert len(messages) == warned
     if warned:
-        assert "12% of the time" in said[0]
-        assert "local disk" in said[0]
+        assert "12% of the time" in messages[0]
+        assert "local disk" in messages[0]
 
 
-def test_short_steps_are_not_judged_on_few(tmp_path: Path) -> None:
-    clock, said = Clock(), []
-    log = MetricsLogger(tmp_path, 0, 1, warn=said.append, clock=clock)
+def test_a_few_short_steps_give_no_warning(tmp_path: Path) -> None:
+    clock, messages = Clock(), []
+    log = MetricsLogger(tmp_path, 0, 1, warn=messages.append, clock=clock)
     run(log, clock, range(1, 11), seconds=60.0, waited=59.0)
-    assert said == []
+    assert messages == []
     run(log, clock, range(11, 31), seconds=60.0, waited=59.0)
-    assert len(said) == 1
+    assert len(messages) == 1
     log.close()
 
 
 class Module(types.ModuleType):
-    """Stands for wandb or trackio; remembers what it was told."""
+    """Replaces wandb or trackio; records the calls."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
-        self.begun: list[dict[str, Any]] = []
+        self.started: list[dict[str, Any]] = []
         self.logged: list[tuple[int, dict[str, Any]]] = []
         self.finished = 0
 
     def init(self, **options: Any) -> Module:
-        self.begun.append(options)
+        self.started.append(options)
         return self
 
     def log(self, values: dict[str, Any], step: int) -> None:
@@ -184,7 +184,7 @@ class Module(types.ModuleType):
 
 
 @pytest.mark.parametrize("kind", ["wandb", "trackio"])
-def test_a_run_that_goes_on_is_the_same_tracked_run(
+def test_a_resumed_run_continues_the_tracked_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     module = Module(kind)
@@ -198,7 +198,7 @@ def test_a_run_that_goes_on_is_the_same_tracked_run(
         log.log_step(logged_terms(losses(1.0)), done + 1, 8, 0.0, 1e-4)
         log.log_image(done + 1, "samples", np.zeros((4, 6, 3), np.uint8))
         log.close()
-    first, second = module.begun
+    first, second = module.started
     assert first == second
     assert first["name"].startswith("my-run-")
     assert first["project"] == "xmdpt"
@@ -210,7 +210,7 @@ def test_a_run_that_goes_on_is_the_same_tracked_run(
     assert module.finished == 2
 
 
-def test_a_tracker_that_is_not_there_or_does_not_start_is_named(
+def test_a_tracker_that_is_missing_or_fails_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert open_tracker("none", tmp_path, {}) is None

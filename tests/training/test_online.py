@@ -13,19 +13,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from small_data import CONFIG, same, weights
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
-from xmdpt_cli.data.loader import (
-    Batch,
-    BrokenShards,
-    LoaderConfig,
-    PairDataset,
-    TrainLoader,
-    prefetch,
-)
+from xmdpt_cli.data.broken_shards import BrokenShards
+from xmdpt_cli.data.dataset import PairDataset
+from xmdpt_cli.data.loader import Batch, TrainLoader
 from xmdpt_cli.data.pair_images import Crop, crop_image, crop_keypoints, sample_crop
+from xmdpt_cli.data.prefetch import prefetch
+from xmdpt_cli.data.sampler import LoaderConfig
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.encoders.bundle import Encoders
 from xmdpt_cli.errors import XmdptError
@@ -33,7 +30,6 @@ from xmdpt_cli.pose.drawing import draw_pose, draw_pose_map
 from xmdpt_cli.prepare.pipeline import prepare_dataset
 from xmdpt_cli.toy.encoders import toy_encoders, toy_vae
 from xmdpt_cli.toy.synthetic import make_synthetic
-from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.loop import train
 from xmdpt_cli.training.online import OnlineLoader, find_encoders
 
@@ -82,7 +78,7 @@ def equal(one: Batch, other: Batch) -> bool:
 
 
 @pytest.mark.parametrize(("rank", "world"), [(0, 1), (1, 2)])
-def test_without_crops_the_features_are_the_cached_ones(
+def test_online_features_without_crops_equal_the_cache(
     dataset: PairDataset, encoders: Encoders, rank: int, world: int
 ) -> None:
     both = {"rank": rank, "world_size": world, "pose_maps": True, "target_tokens": True}
@@ -106,9 +102,7 @@ def test_without_crops_the_features_are_the_cached_ones(
     assert True in have.flipped
 
 
-def test_crops_change_the_features_and_nothing_else(
-    dataset: PairDataset, encoders: Encoders
-) -> None:
+def test_crops_change_only_the_features(dataset: PairDataset, encoders: Encoders) -> None:
     fresh, plain = loader(dataset, encoders), loader(dataset, encoders, crops=False)
     for step in range(3):
         have, want = fresh.batch(step), plain.batch(step)
@@ -124,7 +118,7 @@ def test_crops_change_the_features_and_nothing_else(
     assert sum(not torch.equal(first[pair], again[pair]) for pair in both) > len(both) / 4
 
 
-def test_images_and_poses_follow_the_same_crop(dataset: PairDataset, encoders: Encoders) -> None:
+def test_images_and_poses_use_the_same_crop(dataset: PairDataset, encoders: Encoders) -> None:
     online = loader(dataset, encoders, pose_maps=True)
     indices, images = online.sampler.indices(4), online.read(4)
     assert images.pose_map is not None
@@ -137,20 +131,18 @@ def test_images_and_poses_follow_the_same_crop(dataset: PairDataset, encoders: E
             image = crop_image(dataset.image_of(int(row)), crop)[:, ::step]
             np.testing.assert_array_equal(images.images[place].numpy(), image)
             points = crop_keypoints(dataset.keypoints_of(int(row)), crop, SIZE)
-            drawn = draw_pose_map(points, SIZE)[:, ::step]
+            rendered = draw_pose_map(points, SIZE)[:, ::step]
             if role == "target":
                 pose = draw_pose(points, SIZE)[:, ::step]
                 np.testing.assert_array_equal(images.poses[i].numpy(), pose)
-                np.testing.assert_array_equal(images.pose_map[i].numpy(), drawn)
+                np.testing.assert_array_equal(images.pose_map[i].numpy(), rendered)
             else:
-                np.testing.assert_array_equal(images.source_pose_map[i].numpy(), drawn)
+                np.testing.assert_array_equal(images.source_pose_map[i].numpy(), rendered)
     assert indices.flip.any()
     assert indices.swap.any()
 
 
-def test_a_batch_is_a_function_of_seed_and_numbers(
-    dataset: PairDataset, encoders: Encoders
-) -> None:
+def test_batches_depend_only_on_seed_and_step(dataset: PairDataset, encoders: Encoders) -> None:
     whole = [loader(dataset, encoders, 2 * N).read(step) for step in range(2)]
     ranks = [loader(dataset, encoders, N, rank=rank, world_size=2) for rank in range(2)]
     parts = loader(dataset, encoders, N)  # twice as many steps: accumulated
@@ -163,13 +155,13 @@ def test_a_batch_is_a_function_of_seed_and_numbers(
             sources = torch.cat([one.images[N:] for one in views])
             assert torch.equal(torch.cat([targets, sources]), whole[step].images)
             assert torch.equal(torch.cat([one.poses for one in views]), whole[step].poses)
-    again = loader(dataset, encoders, 2 * N)  # a run that goes on at step 1
+    again = loader(dataset, encoders, 2 * N)  # a run that resumes at step 1
     assert torch.equal(again.read(1).images, whole[1].images)
     other = OnlineLoader(dataset, encoders, LoaderConfig(2 * N, SEED + 1))
     assert not torch.equal(other.read(1).images, whole[1].images)
 
 
-def test_prefetched_in_two_halves(dataset: PairDataset, encoders: Encoders) -> None:
+def test_prefetching_in_two_stages_equals_reading(dataset: PairDataset, encoders: Encoders) -> None:
     online = loader(dataset, encoders, pose_maps=True)
     want = [online.batch(step) for step in range(2, 10)]
     with closing(prefetch(online, 2)) as batches:
@@ -191,7 +183,7 @@ def test_autocast_of_the_model_does_not_reach_the_encoders(
 # the crops
 
 
-def test_a_crop_is_what_torchvision_makes_of_it() -> None:
+def test_crops_equal_torchvision() -> None:
     rng = np.random.Generator(np.random.PCG64(0))
     image = rng.integers(0, 256, (256, 256, 3), dtype=np.uint8)
     for number in range(5):
@@ -204,7 +196,7 @@ def test_a_crop_is_what_torchvision_makes_of_it() -> None:
     assert crop_image(image, Crop(256)) is image
 
 
-def test_keypoints_stay_on_what_they_mark() -> None:
+def test_keypoints_follow_the_crop() -> None:
     yy, xx = np.mgrid[:256, :256]
     rng = np.random.Generator(np.random.PCG64(1))
     for number in range(20):
@@ -222,25 +214,25 @@ def test_keypoints_stay_on_what_they_mark() -> None:
 
 
 def test_the_distribution_of_crops() -> None:
-    drawn = {
+    sampled = {
         role: [sample_crop(7, number, role, 256) for number in range(4000)]
         for role in ("source", "target")
     }
-    sides = np.array([crop.side for crop in drawn["source"]])
+    sides = np.array([crop.side for crop in sampled["source"]])
     assert (sides.min(), sides.max()) == (256, 268)  # int(256 * 1.05) = 268
     counts = np.bincount(sides)[256:]
     assert counts[:12].min() > 230  # 312 expected of each but the last, deviation 17
     for name in ("left", "top"):
-        corners = np.array([getattr(crop, name) for crop in drawn["source"]])
+        corners = np.array([getattr(crop, name) for crop in sampled["source"]])
         assert (corners >= 0).all()
         assert (corners <= sides - 256).all()
         here = corners[sides == 263]
         assert set(here) == set(range(8))
         assert abs(here.mean() - 3.5) < 0.7  # deviation 0.13
-    # the two images of a pair, and the two axes, know nothing of each other
-    other = np.array([crop.side for crop in drawn["target"]])
+    # the two images of a pair, and the two axes, are independent
+    other = np.array([crop.side for crop in sampled["target"]])
     assert abs(np.corrcoef(sides, other)[0, 1]) < 0.08  # five deviations
-    wide = [(c.left, c.top) for c in drawn["source"] if c.side == 268 or c.side == 267]
+    wide = [(c.left, c.top) for c in sampled["source"] if c.side == 268 or c.side == 267]
     assert abs(np.corrcoef(np.array(wide).T)[0, 1]) < 0.3
 
 
@@ -280,25 +272,14 @@ def test_a_broken_shard_is_skipped(
 
 # in a run
 
-CONFIG = TrainConfig(
-    size="tiny", steps=6, batch_size=4, learning_rate=1e-3, ema=0.9, ema_warmup=True,
-    checkpoint_every=2, log_every=1, precision="fp32", online=True,
-)  # fmt: skip
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "model" / "model.safetensors")
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+ONLINE = replace(CONFIG, online=True)
 
 
 @pytest.mark.parametrize("conditioning", ["vector", "tokens"])
-def test_going_on_equals_never_having_stopped(
+def test_a_resumed_run_equals_an_uninterrupted_run(
     data: Path, tmp_path: Path, conditioning: str
 ) -> None:
-    config = replace(CONFIG, conditioning=conditioning)
+    config = replace(ONLINE, conditioning=conditioning)
     train(config, data, tmp_path / "whole")
     train(replace(config, steps=2), data, tmp_path / "parts")
     train(config, data, tmp_path / "parts")
@@ -309,19 +290,19 @@ def test_going_on_equals_never_having_stopped(
         train(config, data, tmp_path / "cached")
 
 
-def test_accumulating_takes_the_same_crops(data: Path, tmp_path: Path) -> None:
+def test_accumulation_uses_the_same_crops(data: Path, tmp_path: Path) -> None:
     """The same sum in another order: weights differ by rounding, after six steps of AdamW."""
-    train(CONFIG, data, tmp_path / "whole")
-    train(replace(CONFIG, accumulate=2), data, tmp_path / "parts")
+    train(ONLINE, data, tmp_path / "whole")
+    train(replace(ONLINE, accumulate=2), data, tmp_path / "parts")
     whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
     for name, value in whole.items():
         torch.testing.assert_close(parts[name], value, rtol=0, atol=2e-4, msg=name)
 
 
 @pytest.mark.parametrize("online", [True, False])
-def test_a_run_survives_a_shard(data: Path, tmp_path: Path, online: bool) -> None:
+def test_a_run_continues_after_a_lost_shard(data: Path, tmp_path: Path, online: bool) -> None:
     folder = shutil.copytree(data, tmp_path / "data")
-    config = replace(CONFIG, online=online, steps=24)
+    config = replace(ONLINE, online=online, steps=24)
     warned: list[str] = []
 
     def breaking(stage: str, done: int, total: int, /, **info: Any) -> None:
@@ -332,7 +313,7 @@ def test_a_run_survives_a_shard(data: Path, tmp_path: Path, online: bool) -> Non
     assert (done.steps, len(warned)) == (24, 1)
     assert "train-000001.tar is no longer there" in warned[0]
     assert done.skipped > 10  # a third of the 96 pairs, from some step on
-    # the same command goes on, and goes on counting
+    # the same command resumes, and so does the count
     again = train(replace(config, steps=30), folder, tmp_path / "run", warn=warned.append)
     assert (again.steps, len(warned)) == (30, 2)
     assert again.skipped > done.skipped
@@ -343,14 +324,14 @@ def test_a_run_survives_a_shard(data: Path, tmp_path: Path, online: bool) -> Non
         shutil.copytree(tmp_path / "run", tmp_path / copy)
         train(replace(config, steps=34), folder, tmp_path / copy, warn=warned.append)
     assert same(weights(tmp_path / "one"), weights(tmp_path / "two"))
-    with pytest.raises(XmdptError, match="missing or cut short"):  # a new run wants it whole
+    with pytest.raises(XmdptError, match="missing or cut short"):  # a new run needs it
         train(config, folder, tmp_path / "new")
 
 
 # which encoders
 
 
-def test_encoders_are_those_the_dataset_names(
+def test_online_encoders_are_those_of_the_dataset(
     dataset: PairDataset, data: Path, encoders: Encoders, tmp_path: Path
 ) -> None:
     named = dataset.manifest["encoders"]
@@ -370,7 +351,7 @@ def test_encoders_are_those_the_dataset_names(
         find_encoders(dataset.manifest, data, pose=str(data / "encoders" / "dino_source"))
 
 
-def test_encoders_that_are_not_there(dataset: PairDataset, data: Path, tmp_path: Path) -> None:
+def test_missing_encoders_are_named(dataset: PairDataset, data: Path, tmp_path: Path) -> None:
     with pytest.raises(XmdptError, match=r"toy encoder .* is not beside it") as error:
         find_encoders(dataset.manifest, tmp_path)
     assert "--vae DIR" in error.value.hint
@@ -382,7 +363,7 @@ def test_encoders_that_are_not_there(dataset: PairDataset, data: Path, tmp_path:
         find_encoders({"encoders": {"name": "random numbers"}}, data)
 
 
-def test_the_types_the_dataset_was_made_in(dataset: PairDataset, data: Path) -> None:
+def test_online_encoders_use_the_types_of_the_dataset(dataset: PairDataset, data: Path) -> None:
     """Prepared on a GPU, the two DINOv2 ran in bfloat16: so do they here."""
     manifest = json.loads(json.dumps(dataset.manifest))
     found = find_encoders(manifest, data)

@@ -1,4 +1,4 @@
-"""Muon against the polar decomposition it stands for; which weights it takes."""
+"""Muon against the polar decomposition; the weights that it updates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.optimizer import Muon, make_optimizers, orthogonal
 
 
-def test_newton_schulz_goes_towards_the_orthogonal_factor() -> None:
+def test_newton_schulz_approaches_the_orthogonal_factor() -> None:
     x = torch.randn(3, 32, 32, generator=torch.Generator().manual_seed(0))
     u, _, vh = torch.linalg.svd(x)
     exact = u @ vh

@@ -13,7 +13,7 @@ from plain import train_plainly
 from safetensors.torch import load_file
 from small_data import CONFIG
 
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.model.xmdpt import SIZES
 from xmdpt_cli.training.loop import train
 from xmdpt_cli.training.trainer import Trainer

@@ -1,4 +1,4 @@
-"""Datasets, runs and models of two position tables: made, told apart, continued, never mixed."""
+"""Datasets, runs and models of two position tables: distinguished, resumed, never mixed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from hub_dino import make_dino
 from small_data import CONFIG
 
 from xmdpt_cli.cli.app import run
-from xmdpt_cli.data.loader import PairDataset, load_pairs
+from xmdpt_cli.data.dataset import PairDataset
+from xmdpt_cli.data.loader import load_pairs
 from xmdpt_cli.data.sampler import PairIndices
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.encoders.bundle import Encoders, load_encoders
@@ -81,7 +82,7 @@ def tokens(data: Path) -> torch.Tensor:
     return load_pairs(dataset, PairIndices.listed([0])).source_tokens[0].float()
 
 
-def test_a_dataset_records_its_table(work: Work) -> None:
+def test_datasets_record_their_position_table(work: Work) -> None:
     old, new = (PairDataset(work.root / n, "test").manifest["encoders"] for n in ("old", "new"))
     for part in ("source", "pose"):
         assert new[part] == {**old[part], "position_table": "hub"}
@@ -90,23 +91,23 @@ def test_a_dataset_records_its_table(work: Work) -> None:
     assert 0.005 < float((made - before).norm() / made.norm()) < 0.2
 
 
-def test_preparing_does_not_go_on_with_another_table(
+def test_preparing_does_not_resume_with_another_table(
     work: Work, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = hashes(work.root / "old")
     given = ["--encoders", str(work.encoders), "--size", str(SIZE)]
     out = str(work.root / "old")
     assert run(["prepare", "--root", str(work.raw), "--out", out, *given]) == 1
-    said = " ".join(capsys.readouterr().err.split())
-    assert "begun by an earlier version, which resized DINOv2's position table otherwise" in said
-    assert f"xmdpt prepare --check {out} --repair --root ROOT" in said
+    output = " ".join(capsys.readouterr().err.split())
+    assert "begun by an earlier version, which resized DINOv2's position table otherwise" in output
+    assert f"xmdpt prepare --check {out} --repair --root ROOT" in output
     assert hashes(work.root / "old") == before
 
 
-def test_a_finished_dataset_is_used_as_it_is(
+def test_a_finished_dataset_of_another_table_is_used_unchanged(
     work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The same command again, by this version: nothing is left to do, and what differs is said."""
+    """The same command with this version has nothing to do, and notes the difference."""
     copy = Path(shutil.copytree(work.root / "old", tmp_path / "old"))
     before, now = hashes(copy), load_encoders(*(work.encoders / n for n in FOLDERS))
     listing = find_dataset(work.raw)
@@ -139,11 +140,11 @@ def test_an_unfinished_dataset_is_finished_with_its_own_table(
         assert made["dataset.json"] == whole["dataset.json"]
 
 
-def test_training_on_an_older_dataset_says_so_and_resumes(work: Work, tmp_path: Path) -> None:
+def test_training_on_an_older_dataset_warns_and_resumes(work: Work, tmp_path: Path) -> None:
     assert work.notes["new"] == []
-    (said,) = work.notes["old"]
-    assert BEFORE in said
-    assert f"xmdpt prepare --root ROOT --out NEW --size {SIZE}" in said
+    (note,) = work.notes["old"]
+    assert BEFORE in note
+    assert f"xmdpt prepare --root ROOT --out NEW --size {SIZE}" in note
     run_folder = Path(shutil.copytree(work.root / "run-old", tmp_path / "run"))
     made = json.loads((run_folder / "run.json").read_text())
     del made["position_tables"]  # as an earlier version wrote it
@@ -186,16 +187,16 @@ def test_a_model_is_sampled_with_the_table_it_was_trained_with(work: Work) -> No
         model = work.root / f"run-{name}" / "model"
         networks = LazyEncoders(read_metadata(model), model, encoders=work.encoders)
         assert (networks.source.positions, networks.pose.positions) == (positions, positions)
-    facts = published_metadata(XMDPT(depth=4, width=32, heads=2, source_width=72, pose_width=48))
-    networks = LazyEncoders(facts, encoders=work.encoders)
+    metadata = published_metadata(XMDPT(depth=4, width=32, heads=2, source_width=72, pose_width=48))
+    networks = LazyEncoders(metadata, encoders=work.encoders)
     assert networks.source.positions == "hub"
     for part in ("source", "pose"):  # converted by an earlier version
-        del facts["encoders"][part]["position_table"]
-    assert LazyEncoders(facts, encoders=work.encoders).pose.positions == "hub"
+        del metadata["encoders"][part]["position_table"]
+    assert LazyEncoders(metadata, encoders=work.encoders).pose.positions == "hub"
 
 
 @pytest.mark.parametrize(
-    ("model", "data", "said"),
+    ("model", "data", "messages"),
     [
         ("new", "new", []),
         ("old", "old", [BEFORE]),
@@ -204,7 +205,7 @@ def test_a_model_is_sampled_with_the_table_it_was_trained_with(work: Work) -> No
     ],
 )
 def test_sampling_names_tokens_that_do_not_fit(
-    work: Work, tmp_path: Path, model: str, data: str, said: list[str]
+    work: Work, tmp_path: Path, model: str, data: str, messages: list[str]
 ) -> None:
     sampler = Sampler.load(work.root / f"run-{model}" / "model")
     dataset, vae = PairDataset(work.root / data, "test"), VAE.load(work.encoders / "vae")
@@ -213,14 +214,14 @@ def test_sampling_names_tokens_that_do_not_fit(
     generate(
         sampler, dataset, vae, tmp_path, SamplingConfig(steps=1, guidance=1.0, power=1.0), **more
     )
-    assert len(notes) == len(said)
-    for note, start in zip(notes, said, strict=True):
+    assert len(notes) == len(messages)
+    for note, start in zip(notes, messages, strict=True):
         assert start in note
     note = DatasetGroundTruth(work.root / data, "test", tmp_path).note
     assert (note is not None) == (data == "old")
 
 
-def test_sampling_and_evaluating_an_older_dataset_say_so(
+def test_sampling_and_evaluating_an_older_dataset_warn(
     work: Work, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, out = str(work.root / "old"), str(tmp_path / "out")
@@ -230,5 +231,5 @@ def test_sampling_and_evaluating_an_older_dataset_say_so(
     assert run(["sample", *words]) == 0, capsys.readouterr().err
     assert BEFORE in " ".join(capsys.readouterr().err.split())
     assert run(["evaluate", "--data", data, "--generated", out, "--ssim", "--limit", "1"]) == 0
-    said = capsys.readouterr()
-    assert BEFORE in " ".join((said.out + said.err).split())
+    output = capsys.readouterr()
+    assert BEFORE in " ".join((output.out + output.err).split())

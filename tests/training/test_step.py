@@ -13,7 +13,7 @@ from diffusers.training_utils import compute_snr
 from small_data import CONFIG
 from torch._dynamo.testing import CompileCounter
 
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.diffusion import Schedule
 from xmdpt_cli.training.optimizer import make_optimizers
 from xmdpt_cli.training.step import StepNoise, mask_ratio, repa_target, step_inputs
@@ -24,7 +24,7 @@ def trainer(data: Path, **changes: Any) -> Trainer:
     return Trainer(dataclasses.replace(CONFIG, **changes), PairDataset(data))
 
 
-def test_a_pairs_numbers_are_its_own() -> None:
+def test_step_noise_depends_only_on_the_pair() -> None:
     whole = StepNoise.sample(3, range(8, 16), (4, 8, 8), 16)
     for part in (range(8, 12), range(12, 16), range(15, 16)):
         alone = StepNoise.sample(3, part, (4, 8, 8), 16)
@@ -33,7 +33,7 @@ def test_a_pairs_numbers_are_its_own() -> None:
     assert not torch.equal(StepNoise.sample(4, range(8, 16), (4, 8, 8), 16).noise, whole.noise)
 
 
-def test_what_is_drawn_is_normal_and_uniform() -> None:
+def test_step_noise_is_normal_and_timesteps_uniform() -> None:
     step_noise = StepNoise.sample(0, range(200), (4, 8, 8), 16)
     flat = torch.cat([step_noise.target, step_noise.source, step_noise.noise]).flatten()
     assert abs(float(flat.mean())) < 0.01
@@ -46,7 +46,7 @@ def test_what_is_drawn_is_normal_and_uniform() -> None:
         assert float(values.mean()) == pytest.approx(0.5, abs=0.08)
 
 
-def test_parts_of_a_batch_make_the_step_of_the_whole(data: Path) -> None:
+def test_accumulated_parts_equal_the_full_batch(data: Path) -> None:
     """Accumulated gradients are the large batch's, so the weights move alike."""
     whole = trainer(data, batch_size=8, optimizer="adamw")
     loader = whole.loader()
@@ -63,7 +63,7 @@ def test_parts_of_a_batch_make_the_step_of_the_whole(data: Path) -> None:
             torch.testing.assert_close(a, b, rtol=0, atol=2e-5)
 
 
-def test_a_mask_ratio_drawn_per_step_fills_its_range() -> None:
+def test_sampled_mask_ratios_fill_their_range() -> None:
     config = dataclasses.replace(CONFIG, mask_ratio=0.3, mask_span=0.2)
     ratios = torch.tensor([mask_ratio(config, step) for step in range(1000)])
     assert float(ratios.min()) == pytest.approx(0.3, abs=0.005)
@@ -114,7 +114,7 @@ def test_a_step_swaps_by_pair_or_all_together(data: Path) -> None:
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v"])
-def test_min_snr_weights_are_the_papers(prediction: str) -> None:
+def test_min_snr_weights_equal_the_paper(prediction: str) -> None:
     """Against diffusers' signal-to-noise ratios and the rule of its training scripts."""
     schedule = Schedule("linear", prediction)
     t = torch.arange(0, 1000, 7)
@@ -129,7 +129,7 @@ def test_min_snr_weights_are_the_papers(prediction: str) -> None:
     assert torch.equal(schedule.weight("none", t), torch.ones(len(t)))
 
 
-def test_min_snr_weights_the_error_and_nothing_else(data: Path) -> None:
+def test_min_snr_only_weights_the_squared_error(data: Path) -> None:
     plain, weighted = trainer(data), trainer(data, loss_weighting="min-snr")
     batch = plain.loader().batch(0)
     inputs = step_inputs(batch, CONFIG, 0, plain.scale, plain.device)
@@ -143,7 +143,7 @@ def test_min_snr_weights_the_error_and_nothing_else(data: Path) -> None:
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
-def test_adan_by_its_formula(decay: float) -> None:
+def test_adan_equals_its_formula(decay: float) -> None:
     """Algorithm 1 of the paper with the bias corrections of its published code, in float64."""
     rng = torch.Generator().manual_seed(0)
     model = torch.nn.Linear(5, 3, bias=False, dtype=torch.float64)
@@ -169,7 +169,7 @@ def test_adan_by_its_formula(decay: float) -> None:
         torch.testing.assert_close(weight.detach(), x, rtol=1e-5, atol=1e-6)
 
 
-def test_alignment_takes_the_patches_in_the_latents_order() -> None:
+def test_repa_patches_are_in_the_order_of_the_latents() -> None:
     tokens = torch.arange(17.0)[None, :, None]  # CLS is 0, patches 1 to 16 by rows
     same = repa_target(tokens, 4)
     assert same is not None
@@ -181,7 +181,7 @@ def test_alignment_takes_the_patches_in_the_latents_order() -> None:
     assert float(grid.mean()) == pytest.approx(8.5)
 
 
-def test_alignment_learns_the_targets_tokens(data: Path) -> None:
+def test_repa_loss_decreases(data: Path) -> None:
     """REPA's term is 1 - cosine; it rises when trained, and the tokens are the target's."""
     run = trainer(data, repa_weight=0.5, repa_layer=2)
     loader = run.loader()

@@ -1,4 +1,4 @@
-"""Training on a small prepared dataset: it learns, resumes to the bit, refuses what is wrong."""
+"""Training on a small prepared dataset: the loss falls, runs resume to the bit, errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from small_data import CONFIG, logged, same, weights
 
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.storage.stores import open_store
@@ -27,6 +27,14 @@ from xmdpt_cli.training.loop import train
 from xmdpt_cli.training.optimizer import learning_rate_factor
 from xmdpt_cli.training.trainer import Trainer
 from xmdpt_cli.utils import interrupts
+
+
+@pytest.fixture(scope="module")
+def finished(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run of ``CONFIG``."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    train(CONFIG, data, run)
+    return run
 
 
 @pytest.mark.parametrize("conditioning", ["vector", "tokens"])
@@ -40,23 +48,24 @@ def test_the_loss_falls(data: Path, tmp_path: Path, conditioning: str) -> None:
     assert list((tmp_path / "run").glob("events.out.tfevents.*"))
 
 
-def test_what_is_exported_is_the_average_and_loads(data: Path, tmp_path: Path) -> None:
-    done = train(CONFIG, data, tmp_path / "run")
-    model = XMDPT.from_pretrained(str(done.model))
-    ema = load_file(tmp_path / "run/checkpoints/step_0000006/ema.safetensors")
-    raw = load_file(tmp_path / "run/checkpoints/step_0000006/model.safetensors")
+def test_the_exported_model_is_the_ema(finished: Path) -> None:
+    model = XMDPT.from_pretrained(str(finished / "model"))
+    ema = load_file(finished / "checkpoints/step_0000006/ema.safetensors")
+    raw = load_file(finished / "checkpoints/step_0000006/model.safetensors")
     assert same(dict(model.state_dict()), ema)
     assert not same(ema, raw)
-    facts = json.loads((done.model / "xmdpt.json").read_text())
-    assert facts["toy"] is True
-    assert facts["resolution"] == 32
-    kept = sorted(p.name for p in (tmp_path / "run/checkpoints").glob("step_*"))
+    metadata = json.loads((finished / "model/xmdpt.json").read_text())
+    assert metadata["toy"] is True
+    assert metadata["resolution"] == 32
+    kept = sorted(p.name for p in (finished / "checkpoints").glob("step_*"))
     assert kept == ["step_0000004", "step_0000006"]
-    assert (tmp_path / "run/checkpoints/latest").read_text() == "step_0000006"
+    assert (finished / "checkpoints/latest").read_text() == "step_0000006"
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_going_on_equals_never_having_stopped(data: Path, tmp_path: Path, optimizer: str) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_run(
+    data: Path, tmp_path: Path, optimizer: str
+) -> None:
     config = dataclasses.replace(CONFIG, optimizer=optimizer)
     train(config, data, tmp_path / "whole")
     train(dataclasses.replace(config, steps=2), data, tmp_path / "parts")
@@ -68,7 +77,7 @@ def test_going_on_equals_never_having_stopped(data: Path, tmp_path: Path, optimi
     assert [row["step"] for row in logged(tmp_path / "parts")] == [1, 2, 3, 4, 5, 6]
 
 
-def test_training_from_a_url_goes_on_exactly(data: Path, tmp_path: Path) -> None:
+def test_training_from_a_url_resumes_exactly(data: Path, tmp_path: Path) -> None:
     pytest.importorskip("fsspec")
     url = f"memory://{tmp_path.name}/data"
     for path in data.iterdir():
@@ -80,7 +89,7 @@ def test_training_from_a_url_goes_on_exactly(data: Path, tmp_path: Path) -> None
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
 
 
-def test_killed_and_run_again(data: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes(data: Path, tmp_path: Path) -> None:
     """SIGKILL in the middle; the same command again ends with the same weights."""
     steps = 40
     script = (
@@ -105,8 +114,12 @@ def test_killed_and_run_again(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_in_the_middle_of_an_update_saves_the_whole_step(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+def test_a_signal_during_an_update_saves_the_complete_step(
+    data: Path,
+    finished: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
 ) -> None:
     """Weights that are half updated would be saved as the step before."""
     update, config = torch.optim.AdamW.step, dataclasses.replace(CONFIG, checkpoint_every=100)
@@ -122,8 +135,7 @@ def test_a_signal_in_the_middle_of_an_update_saves_the_whole_step(
             train(config, data, tmp_path / "run")
     assert (tmp_path / "run/checkpoints/latest").read_text() == "step_0000003"
     train(config, data, tmp_path / "run")
-    train(config, data, tmp_path / "whole")
-    assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+    assert same(weights(tmp_path / "run"), weights(finished))
 
 
 def test_other_settings_are_refused_by_name(data: Path, tmp_path: Path) -> None:
@@ -131,7 +143,7 @@ def test_other_settings_are_refused_by_name(data: Path, tmp_path: Path) -> None:
     train(short, data, tmp_path / "run")
     with pytest.raises(XmdptError, match=r"learning_rate: 0.001 -> 0.5"):
         train(dataclasses.replace(short, learning_rate=0.5), data, tmp_path / "run")
-    with pytest.raises(ConfigError, match="size is one of tiny, S, B, L, XL, not 'huge'"):
+    with pytest.raises(ConfigError, match="size must be one of tiny, S, B, L, XL, not 'huge'"):
         train(dataclasses.replace(short, size="huge"), data, tmp_path / "huge")
     assert not (tmp_path / "huge").exists()
     (tmp_path / "other").mkdir()
@@ -142,10 +154,10 @@ def test_other_settings_are_refused_by_name(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("left", [["config.toml"], ["config.toml", "run.json.part", ".lock"]])
-def test_a_folder_left_while_a_run_was_begun_is_begun_again(
+def test_a_folder_of_an_unfinished_start_is_started_again(
     data: Path, tmp_path: Path, left: list[str]
 ) -> None:
-    """A full disk or a kill between the two files that a run begins with."""
+    """A full disk or a kill between the first two files of a run."""
     (tmp_path / "run").mkdir()
     for name in left:
         (tmp_path / "run" / name).write_text("half")
@@ -153,7 +165,7 @@ def test_a_folder_left_while_a_run_was_begun_is_begun_again(
     assert (tmp_path / "run/model/model.safetensors").is_file()
 
 
-def test_a_line_says_how_many_steps_it_is_a_mean_of(data: Path, tmp_path: Path) -> None:
+def test_log_lines_contain_the_number_of_averaged_steps(data: Path, tmp_path: Path) -> None:
     """An interruption cuts a window of the log in two."""
     config = dataclasses.replace(CONFIG, log_every=4, steps=3)
     train(config, data, tmp_path / "run")
@@ -162,8 +174,8 @@ def test_a_line_says_how_many_steps_it_is_a_mean_of(data: Path, tmp_path: Path) 
     assert rows == [(1, 1), (3, 2), (4, 1), (8, 4)]
 
 
-def test_a_run_that_saved_nothing_may_become_another(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_run_without_checkpoints_can_be_replaced(
+    data: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stopped(self: Trainer, batch: Any) -> Any:
         raise KeyboardInterrupt
@@ -173,14 +185,13 @@ def test_a_run_that_saved_nothing_may_become_another(
         with pytest.raises(KeyboardInterrupt):
             train(dataclasses.replace(CONFIG, learning_rate=0.5), data, tmp_path / "run")
     train(CONFIG, data, tmp_path / "run")
-    train(CONFIG, data, tmp_path / "whole")
-    assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+    assert same(weights(tmp_path / "run"), weights(finished))
     record = json.loads((tmp_path / "run/run.json").read_text())
     assert record["config"]["learning_rate"] == CONFIG.learning_rate
     assert "forced" not in record
 
 
-def test_some_settings_may_change_by_force(data: Path, tmp_path: Path) -> None:
+def test_force_allows_some_settings_to_change(data: Path, tmp_path: Path) -> None:
     short = dataclasses.replace(CONFIG, steps=2)
     train(short, data, tmp_path / "run")
     other = dataclasses.replace(short, steps=4, learning_rate=0.002, batch_size=2)
@@ -200,7 +211,7 @@ def test_some_settings_may_change_by_force(data: Path, tmp_path: Path) -> None:
     train(dataclasses.replace(may, steps=5), data, tmp_path / "run")  # now these are its settings
 
 
-def test_weights_of_another_model_are_named(data: Path, tmp_path: Path) -> None:
+def test_weights_of_another_model_are_refused(data: Path, tmp_path: Path) -> None:
     train(CONFIG, data, tmp_path / "run")
     train(dataclasses.replace(CONFIG, conditioning="tokens"), data, tmp_path / "other")
     place = "checkpoints/step_0000006"
@@ -229,8 +240,8 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
     assert all(bool(value.isfinite().all()) for value in ema.values())
 
 
-def test_an_interrupt_saves_first(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_interrupt_saves_a_checkpoint(
+    data: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = Trainer.step
 
@@ -245,12 +256,11 @@ def test_an_interrupt_saves_first(
             train(CONFIG, data, tmp_path / "run")
     assert (tmp_path / "run/checkpoints/latest").read_text() == "step_0000003"
     train(CONFIG, data, tmp_path / "run")
-    train(CONFIG, data, tmp_path / "whole")
-    assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+    assert same(weights(tmp_path / "run"), weights(finished))
     assert [row["step"] for row in logged(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_broken_checkpoint_is_named(data: Path, tmp_path: Path) -> None:
+def test_a_broken_checkpoint_is_refused(data: Path, tmp_path: Path) -> None:
     train(CONFIG, data, tmp_path / "run")
     bad = tmp_path / "run/checkpoints/step_0000006/ema.safetensors"
     bad.write_bytes(bad.read_bytes()[:100])
@@ -265,7 +275,7 @@ def test_learning_rate_schedule() -> None:
     assert learning_rate_factor(109, 110, 10, "none") == 1.0
 
 
-def test_the_average_follows_its_formula(data: Path) -> None:
+def test_the_ema_follows_its_formula(data: Path) -> None:
     trainer = Trainer(dataclasses.replace(CONFIG, ema=0.9, ema_warmup=False), PairDataset(data))
     start = trainer.model.tdnet.pos_embed.detach().clone()
     trainer.step(iter([trainer.loader().batch(0)]))
@@ -273,8 +283,8 @@ def test_the_average_follows_its_formula(data: Path) -> None:
     torch.testing.assert_close(trainer.ema.model.tdnet.pos_embed, expected)
 
 
-def test_a_full_disk_is_named_and_loses_nothing(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_full_disk_is_an_error_and_the_run_resumes(
+    data: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(dataclasses.replace(CONFIG, steps=2), data, tmp_path / "run")
 
@@ -291,8 +301,7 @@ def test_a_full_disk_is_named_and_loses_nothing(
     kept = sorted(p.name for p in (tmp_path / "run/checkpoints").iterdir())
     assert kept == ["latest", "step_0000002"]
     train(CONFIG, data, tmp_path / "run")
-    train(CONFIG, data, tmp_path / "whole")
-    assert same(weights(tmp_path / "run"), weights(tmp_path / "whole"))
+    assert same(weights(tmp_path / "run"), weights(finished))
     assert [row["step"] for row in logged(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
 
 

@@ -17,7 +17,8 @@ from PIL import Image
 from small_data import CONFIG, PixelEncoder, same, weights
 from torch.nn.functional import cosine_similarity
 
-from xmdpt_cli.data.loader import PairDataset, eval_batches
+from xmdpt_cli.data.dataset import PairDataset
+from xmdpt_cli.data.loader import eval_batches
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.diffusion import Schedule, start_noise
 from xmdpt_cli.diffusion.loss import loss_terms
@@ -91,7 +92,7 @@ def test_evenly_spaced_pairs_and_timesteps() -> None:
         assert times == [250 * quartile + offset for offset in (25, 75, 125, 175, 225)]
 
 
-def test_a_rows_noise_is_its_own() -> None:
+def test_validation_noise_depends_only_on_the_pair() -> None:
     both = start_noise((4, 8, 8), 3, [5, 0])
     assert torch.equal(both[0], start_noise((4, 8, 8), 3, [5])[0])
     assert torch.equal(both[1], start_noise((4, 8, 8), 3, [1, 0])[1])
@@ -135,7 +136,7 @@ def test_validation_loss_is_the_mean_over_pairs_and_quartiles(
     assert found["val_loss"] == found["val_mse"] + found["val_vb"]
 
 
-def test_condition_similarity_is_of_views_and_of_strangers(data: PairDataset) -> None:
+def test_condition_similarity_of_views_and_of_other_people(data: PairDataset) -> None:
     test = PairDataset(data.path, "test")
     model = model_of().eval()
     read_once = read_views(test, list(range(len(test))), SCALE, 16)
@@ -167,9 +168,9 @@ def test_condition_similarity_is_of_views_and_of_strangers(data: PairDataset) ->
     assert found["condition_similarity_views"] != found["condition_similarity_people"]
 
 
-def test_numbers_follow_from_the_weights_alone(data: PairDataset, tmp_path: Path) -> None:
-    """An EMA's numbers change with its weights, and a fresh copy of it has the same ones: nothing
-    of an earlier look is kept. The training's random numbers and modes stay what they were."""
+def test_validation_depends_only_on_the_weights(data: PairDataset, tmp_path: Path) -> None:
+    """The values change with the weights of the EMA, and a copy gives the same: nothing of an
+    earlier validation is kept. Random states and modes of the training are unchanged."""
     ema, raw = Ema(model_of(), 0.5, False), model_of(seed=1)
     log, validator = MetricsLogger(tmp_path, 0, 1), make_validator(data, tmp_path)
     first = validator.validate(ema.model, 2, log)
@@ -193,7 +194,7 @@ def test_numbers_follow_from_the_weights_alone(data: PairDataset, tmp_path: Path
     log.close()
 
 
-def test_how_many_go_through_at_once_decides_nothing(
+def test_validation_does_not_depend_on_the_batch_size(
     data: PairDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     test = PairDataset(data.path, "test")
@@ -207,10 +208,10 @@ def test_how_many_go_through_at_once_decides_nothing(
 
 
 @pytest.mark.parametrize("conditioning", ["vector", "tokens"])
-def test_what_is_drawn_is_what_sampling_draws(
+def test_validation_images_equal_sampling(
     data: PairDataset, tmp_path: Path, conditioning: str
 ) -> None:
-    """Source, pose and truth of the pairs, and the image that the pipeline makes of them."""
+    """Source, pose and ground truth of the pairs, and the image that sampling generates."""
     test, model = PairDataset(data.path, "test"), model_of(conditioning)
     seen: list[torch.Tensor] = []
 
@@ -222,12 +223,12 @@ def test_what_is_drawn_is_what_sampling_draws(
     validator = make_validator(data, tmp_path, conditioning, seed=9, decode=decode)
     validator.validate(model, 2, log)
     log.close()
-    drawn = np.asarray(load_image(tmp_path / "samples/step_0000002.png"))
-    assert drawn.shape == (3 * SIDE, 4 * SIDE, 3)
+    shown = np.asarray(load_image(tmp_path / "samples/step_0000002.png"))
+    assert shown.shape == (3 * SIDE, 4 * SIDE, 3)
     sampler = Sampler(copy.deepcopy(model), Schedule(), {})
     for row, position in enumerate(evenly(len(test), 3)):
         pair = test.pairs[position]
-        cells = drawn[row * SIDE : (row + 1) * SIDE]
+        cells = shown[row * SIDE : (row + 1) * SIDE]
         assert (cells[:, :SIDE] == test.image(pair.key, pair.source)).all()
         assert (cells[:, SIDE : 2 * SIDE] == test.pose_map(pair.key, pair.target)).all()
         assert (cells[:, 2 * SIDE : 3 * SIDE] == test.image(pair.key, pair.target)).all()
@@ -241,7 +242,7 @@ def test_what_is_drawn_is_what_sampling_draws(
         torch.testing.assert_close(seen[0][row : row + 1], latents, rtol=1e-4, atol=1e-4)
 
 
-def test_a_killed_run_ends_with_the_same_sheet_and_lines(data: PairDataset, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_to_the_same_sheet_and_log(data: PairDataset, tmp_path: Path) -> None:
     def steps(out: Path, done: int, until: int) -> None:
         log, validator = MetricsLogger(out, done, 1), make_validator(data, out, done=done)
         if is_validation_step(2, 7, done) and not log.has(done, "val_loss"):
@@ -266,13 +267,13 @@ def test_a_killed_run_ends_with_the_same_sheet_and_lines(data: PairDataset, tmp_
     assert whole == parts
     assert [line["step"] for line in whole] == [2, 4, 6, 7]
     assert {f"val_{kind}_q{q}" for kind in ("mse", "vb") for q in range(1, 5)} <= whole[0].keys()
-    # an interrupt in the middle of a look: the checkpoint is there, the numbers are not
+    # an interrupt during a validation: the checkpoint exists, the values do not
     (tmp_path / "parts/metrics.jsonl").write_text("")
     steps(tmp_path / "parts", 6, 6)
     assert [line["step"] for line in read(tmp_path / "parts/metrics.jsonl")] == [6]
 
 
-def test_the_sheet_grows_to_the_right_and_is_thinned(tmp_path: Path) -> None:
+def test_the_sheet_adds_columns_and_is_thinned(tmp_path: Path) -> None:
     side, rows = 16, 2
     for number in range(1, 31):
         cells = [[np.full((side, side, 3), n, np.uint8) for n in (1, 2, 3, 100 + number)]] * rows
@@ -299,25 +300,25 @@ def test_the_sheet_grows_to_the_right_and_is_thinned(tmp_path: Path) -> None:
     assert (validation_sheet.write_step(tmp_path, 300, cells) == sheet).all()
 
 
-def test_without_a_vae_and_without_test_pairs_it_is_said(
+def test_missing_vae_and_missing_test_pairs_give_warnings(
     data: PairDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    said: list[str] = []
-    validator = make_validator(data, tmp_path, warn=said.append)
-    assert len(said) == 1
-    assert "no VAE" in said[0]
+    messages: list[str] = []
+    validator = make_validator(data, tmp_path, warn=messages.append)
+    assert len(messages) == 1
+    assert "no VAE" in messages[0]
     log = MetricsLogger(tmp_path, 0, 1)
     validator.validate(model_of(), 2, log)
     log.close()
-    drawn = np.asarray(load_image(tmp_path / "samples/step_0000002.png"))[:, 3 * SIDE :]
+    shown = np.asarray(load_image(tmp_path / "samples/step_0000002.png"))[:, 3 * SIDE :]
     # latents of 8 x 8 enlarged to 32: blocks of one colour
-    assert (drawn[::4, ::4].repeat(4, axis=0).repeat(4, axis=1) == drawn).all()
-    assert len(np.unique(drawn)) > 3
+    assert (shown[::4, ::4].repeat(4, axis=0).repeat(4, axis=1) == shown).all()
+    assert len(np.unique(shown)) > 3
     counts = {**data.manifest["counts"], "test": {"pairs": 0}}
     monkeypatch.setitem(data.manifest, "counts", counts)
-    said.clear()
-    validator = make_validator(data, tmp_path, warn=said.append)
-    assert "no test pairs" in said[0]
+    messages.clear()
+    validator = make_validator(data, tmp_path, warn=messages.append)
+    assert "no test pairs" in messages[0]
     assert len(validator.generated.positions) == 3
 
 
@@ -337,10 +338,10 @@ def test_images_reach_tensorboard(data: PairDataset, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("conditioning", ["vector", "tokens"])
-def test_a_watched_run_is_the_run_and_an_interrupt_changes_nothing(
+def test_validation_and_interrupts_do_not_change_the_run(
     data: PairDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, conditioning: str
 ) -> None:
-    """Validation leaves the weights alone; cut off in a look, at an end, or not: the same files."""
+    """Validation does not change the weights; runs interrupted in it end with the same files."""
     plain = dataclasses.replace(
         CONFIG, steps=5, conditioning=conditioning, sampling_steps=2, validation_pairs=2
     )
@@ -370,7 +371,7 @@ def test_a_watched_run_is_the_run_and_an_interrupt_changes_nothing(
         assert first.read_bytes() == second.read_bytes(), name
 
 
-def test_mfu_is_shown_where_a_peak_is_known(
+def test_mfu_is_logged_for_known_peaks(
     data: PairDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Share of the peak = FLOPs a pair x pairs a second / peak, whatever the recipe."""

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.images import resize_square
 from xmdpt_cli.prepare.pipeline import prepare_dataset

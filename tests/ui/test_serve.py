@@ -72,7 +72,7 @@ def test_without_a_model_the_demos_is_opened(
     (model / "xmdpt.json").write_text('{"format": "xmdpt-model", "resolution": 64}')
     assert run(["ui", "--port", "0"]) == 1  # it is opened: and found to be broken
     err = capsys.readouterr().err.replace("\n", " ")
-    assert "model: xmdpt-demo/run-tokens (of xmdpt demo)" in err
+    assert "model: xmdpt-demo/run-tokens (from xmdpt demo)" in err
     assert "xmdpt-demo/run-tokens" in err.split("error:")[1]
 
 

@@ -136,7 +136,7 @@ def test_a_record_of_samples_names_files_in_its_folder(tmp_path: Path) -> None:
     for name in ("../x.png", "/x.png", "a/../../x.png"):
         for field in ("files", "complete"):
             (tmp_path / "samples.json").write_text(json.dumps({field: [name]}))
-            with pytest.raises(XmdptError, match="which is no image of ours"):
+            with pytest.raises(XmdptError, match="which is not an image of xmdpt"):
                 read_record(tmp_path)
     (tmp_path / "samples.json").write_text(json.dumps({"files": ["a: b/c?.png"]}))
     assert read_record(tmp_path)["files"] == ["a: b/c?.png"]

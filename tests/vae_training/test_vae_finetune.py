@@ -1,4 +1,4 @@
-"""Fine-tuning a VAE on a prepared dataset: what stays, improves, goes on, and is refused."""
+"""Fine-tuning a VAE on a prepared dataset: results, resuming, and errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from skimage.metrics import peak_signal_noise_ratio
 from vae_data import SIZE, WEIGHTS, equal, is_encoder, make_dataset, tensors
 
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.encoders.vae import VAE, posterior_mean
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import only_process
@@ -56,25 +56,33 @@ def run(data: Path, out: Path, vae: VAE | None = None, **changes: Any) -> FineTu
     return finetune(plan, out, perceptual=perceptual, lpips=lpips, notes=notes)
 
 
+@pytest.fixture(scope="module")
+def finished(data: Path) -> tuple[FineTuned, Path]:
+    """An uninterrupted training with the default settings: its result and its folder."""
+    return run(data, data.parent / "finished"), data.parent / "finished"
+
+
 def logged(out: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_only_the_decoder_changes_and_it_is_proven(data: Path, tmp_path: Path) -> None:
-    done = run(data, tmp_path / "vae")
-    before, after = tensors(data.parent / "vae"), tensors(tmp_path / "vae")
+def test_only_the_decoder_changes_and_the_record_proves_it(
+    data: Path, finished: tuple[FineTuned, Path]
+) -> None:
+    done, vae = finished
+    before, after = tensors(data.parent / "vae"), tensors(vae)
     for name in before:
         assert torch.equal(before[name], after[name]) == is_encoder(name), name
-    record = json.loads((tmp_path / "vae/xmdpt_training.json").read_text())
+    record = json.loads((vae / "xmdpt_training.json").read_text())
     assert record["encoder"]["before"] == record["encoder"]["after"] == done.encoder["after"]
     assert record["start"]["sha256"] == VAE.load(data.parent / "vae").describe()["sha256"]
-    assert record["sha256"] == VAE.load(tmp_path / "vae").describe()["sha256"]  # as samples name it
+    assert record["sha256"] == VAE.load(vae).describe()["sha256"]  # as samples name it
     assert record["trained_on"]["images"] == 12
     assert not done.toy
-    assert not VAE.load(tmp_path / "vae").origin.toy
+    assert not VAE.load(vae).origin.toy
 
 
-def test_an_encoder_that_changed_is_an_error_and_nothing_is_written(
+def test_a_changed_encoder_is_an_error_and_nothing_is_written(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = vae_trainer.VaeTrainer.step
@@ -91,8 +99,10 @@ def test_an_encoder_that_changed_is_an_error_and_nothing_is_written(
     assert not left & {"config.json", WEIGHTS, "xmdpt_training.json", "report.json"}
 
 
-def test_diffusers_loads_it_by_itself(data: Path, tmp_path: Path) -> None:
-    run(data, tmp_path / "vae")
+def test_diffusers_loads_the_vae_without_xmdpt(
+    finished: tuple[FineTuned, Path], tmp_path: Path
+) -> None:
+    vae = finished[1]
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     torch.save(latents, tmp_path / "latents.pt")
     code = (
@@ -104,23 +114,23 @@ def test_diffusers_loads_it_by_itself(data: Path, tmp_path: Path) -> None:
         "with torch.no_grad(): np.save(sys.argv[3], vae.decode(latents).sample.numpy())\n"
         "assert not [name for name in sys.modules if name.startswith('xmdpt')]\n"
     )
-    arguments = [tmp_path / "vae", tmp_path / "latents.pt", tmp_path / "out.npy"]
+    arguments = [vae, tmp_path / "latents.pt", tmp_path / "out.npy"]
     subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True)
     theirs = np.clip((np.load(tmp_path / "out.npy") + 1) * 127.5, 0, 255)
-    ours = VAE.load(tmp_path / "vae").decode(latents)
+    ours = VAE.load(vae).decode(latents)
     assert np.abs(theirs[0].transpose(1, 2, 0) - ours[0]).max() < 0.51
 
 
-def test_it_reports_before_and_after_on_the_test_images(data: Path, tmp_path: Path) -> None:
+def test_the_report_measures_the_test_images_before_and_after(data: Path, tmp_path: Path) -> None:
     done = run(data, tmp_path / "vae", steps=40, lpips=0.1, face_weight=3.0)
     report = json.loads((tmp_path / "vae/report.json").read_text())
     images = DatasetImages(PairDataset(data, "test"))
     assert report["counts"] == {"before": len(images), "after": len(images)}
-    truth = np.stack([images[i] for i in range(len(images))])
+    ground_truth = np.stack([images[i] for i in range(len(images))])
     for row, folder in (("before", data.parent / "vae"), ("after", tmp_path / "vae")):
         vae = VAE.load(folder)
-        rebuilt = vae.decode(posterior_mean(vae.encode_moments(truth), vae.scale))
-        each = [peak_signal_noise_ratio(a, b) for a, b in zip(truth, rebuilt, strict=True)]
+        rebuilt = vae.decode(posterior_mean(vae.encode_moments(ground_truth), vae.scale))
+        each = [peak_signal_noise_ratio(a, b) for a, b in zip(ground_truth, rebuilt, strict=True)]
         # half-precision moments: a few grey values differ by one
         assert report["rows"][row]["psnr"] == pytest.approx(np.mean(each), abs=0.02)
     before, after = report["rows"]["before"], report["rows"]["after"]
@@ -133,14 +143,16 @@ def test_it_reports_before_and_after_on_the_test_images(data: Path, tmp_path: Pa
     assert any("random AlexNet" in note for note in report["notes"])
     assert (done.stats.psnr_before, done.stats.psnr) == (before["psnr"], after["psnr"])
     sheet = np.asarray(Image.open(tmp_path / "vae/before_after.png"))
-    assert (sheet[30:60, 10:40] == truth[0][2, 2]).all(axis=-1).mean() > 0.5  # its background
+    assert (sheet[30:60, 10:40] == ground_truth[0][2, 2]).all(
+        axis=-1
+    ).mean() > 0.5  # its background
     rows = logged(tmp_path / "vae")
     assert [row["step"] for row in rows] == [1, *range(2, 41, 2)]
     assert {"loss", "l1", "mse", "lpips", "learning_rate"} <= rows[0].keys()
     assert rows[-1]["loss"] < rows[0]["loss"]
 
 
-def test_faces_come_out_better_where_they_count_more(data: Path, tmp_path: Path) -> None:
+def test_a_larger_face_weight_improves_faces(data: Path, tmp_path: Path) -> None:
     faces = {}
     for weight in (1.0, 20.0):
         report = run(data, tmp_path / str(weight), steps=60, face_weight=weight).report
@@ -149,20 +161,22 @@ def test_faces_come_out_better_where_they_count_more(data: Path, tmp_path: Path)
     assert faces[20.0] > faces[1.0] + 0.1, faces  # dB
 
 
-def test_half_precision_trains_to_about_the_same(data: Path, tmp_path: Path) -> None:
-    for name, more in (("decoder", {}), ("all", {"all_weights": True})):
-        vae = None if name == "decoder" else toy_vae(SIZE, 1)
-        done = run(data, tmp_path / name, vae=vae, precision="bf16", **more)
+def test_bf16_training_is_close_to_float32(
+    data: Path, finished: tuple[FineTuned, Path], tmp_path: Path
+) -> None:
+    scratch = {"vae": toy_vae(SIZE, 1), "all_weights": True}
+    whole_scratch = run(data, tmp_path / "scratch-fp32", **scratch)
+    scratch["vae"] = toy_vae(SIZE, 1)
+    for name, whole, more in (("decoder", finished[0], {}), ("scratch", whole_scratch, scratch)):
+        done = run(data, tmp_path / name, precision="bf16", **more)
         assert all(value.dtype == torch.float32 for value in tensors(tmp_path / name).values())
-        vae = None if name == "decoder" else toy_vae(SIZE, 1)
-        whole = run(data, tmp_path / f"{name}-fp32", vae=vae, **more)
         assert done.stats.loss_first != whole.stats.loss_first
         assert done.stats.loss_first == pytest.approx(whole.stats.loss_first, rel=0.05)
         assert done.stats.loss_last == pytest.approx(whole.stats.loss_last, rel=0.1)
 
 
-def test_killed_and_run_again_ends_with_the_same_bytes(data: Path, tmp_path: Path) -> None:
-    """SIGKILL in the middle; average, LPIPS and face weights on."""
+def test_a_killed_training_resumes_to_the_same_bytes(data: Path, tmp_path: Path) -> None:
+    """SIGKILL in the middle; with EMA, LPIPS and face weight."""
     changes = {"steps": 30, "ema": 0.9, "lpips": 0.1, "face_weight": 2.0, "checkpoint_every": 3}
     code = (
         "import sys; from pathlib import Path\n"
@@ -207,7 +221,7 @@ def test_other_settings_and_other_folders_are_refused(data: Path, tmp_path: Path
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["precious.txt"]
 
 
-def test_one_process_a_folder(data: Path, tmp_path: Path) -> None:
+def test_a_folder_is_locked_by_one_process(data: Path, tmp_path: Path) -> None:
     with only_process(tmp_path / "vae"), pytest.raises(XmdptError, match="another process"):
         run(data, tmp_path / "vae")
     run(data, tmp_path / "vae", steps=1)
@@ -225,14 +239,17 @@ def test_latents_of_another_encoder_are_refused_by_name(data: Path, tmp_path: Pa
     assert not (tmp_path / "out").exists()
     with pytest.raises(XmdptError, match="another encoder"):
         run(data, tmp_path / "out", vae=toy_vae(256))  # another factor altogether
-    # a decoder that was fine-tuned before has this encoder: it may be fine-tuned again
+    # a fine-tuned VAE has the same encoder: it can be fine-tuned again
     run(data, tmp_path / "once", steps=1)
     run(data, tmp_path / "twice", vae=VAE.load(tmp_path / "once"), steps=1)
     assert not equal(tensors(tmp_path / "once"), tensors(tmp_path / "twice"))
 
 
-def test_a_loss_that_is_not_finite_keeps_the_last_good_state(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_loss_that_is_not_finite_keeps_the_last_checkpoint(
+    data: Path,
+    finished: tuple[FineTuned, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     losses, calls = vae_trainer.vae_losses, []
 
@@ -246,12 +263,14 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_state(
         with pytest.raises(XmdptError, match="diverged: loss nan, gradient nan at step 3"):
             run(data, tmp_path / "run")
     run(data, tmp_path / "run")
-    run(data, tmp_path / "whole")
-    assert equal(tensors(tmp_path / "run"), tensors(tmp_path / "whole"))
+    assert equal(tensors(tmp_path / "run"), tensors(finished[1]))
 
 
-def test_a_full_disk_is_named_and_loses_nothing(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_full_disk_is_an_error_and_the_run_resumes(
+    data: Path,
+    finished: tuple[FineTuned, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     save, calls = checkpoint.save_file, []
 
@@ -269,12 +288,11 @@ def test_a_full_disk_is_named_and_loses_nothing(
     with open(tmp_path / "run/metrics.jsonl", "a") as log:
         log.write('{"step": 3, "lo')  # what a full disk leaves of a line
     run(data, tmp_path / "run")
-    run(data, tmp_path / "whole")
-    assert equal(tensors(tmp_path / "run"), tensors(tmp_path / "whole"))
+    assert equal(tensors(tmp_path / "run"), tensors(finished[1]))
     assert [row["step"] for row in logged(tmp_path / "run")] == [1, 2, 4, 6]
 
 
-def test_stopped_after_the_last_step_it_only_finishes(
+def test_a_training_stopped_after_the_last_step_only_publishes(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: object) -> None:
@@ -297,7 +315,7 @@ def test_stopped_after_the_last_step_it_only_finishes(
     assert done.report == whole.report
 
 
-def test_a_broken_state_is_named(data: Path, tmp_path: Path) -> None:
+def test_a_broken_checkpoint_is_refused_by_name(data: Path, tmp_path: Path) -> None:
     def stop(stage: str, done: int, total: int, /, **info: Any) -> None:
         if (stage, done) == ("vae", 4):
             raise KeyboardInterrupt
@@ -341,7 +359,7 @@ def test_a_small_vae_from_scratch(data: Path, tmp_path: Path) -> None:
     assert record["trained_on"]["data"] == data.name  # no path: the folder may be published
 
 
-def test_lpips_weights_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_lpips_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(XmdptError, match="alexnet, for LPIPS, is not on this machine") as error:
         lpips_networks(settings(lpips=0.1), None, False, "cpu")
@@ -408,8 +426,8 @@ def member(data: Path, out: Path) -> None:
         (out / f"rank-{dist.rank}.txt").write_text(f"{err.message}|{err.hint}")
 
 
-def test_two_processes_do_what_one_does(data: Path, tmp_path: Path) -> None:
-    """Up to rounding; and both hear of an error that only the first can see."""
+def test_two_processes_equal_one(data: Path, tmp_path: Path) -> None:
+    """Up to rounding; and both get an error that only the first can find."""
     (tmp_path / "two/mine").mkdir(parents=True)
     (tmp_path / "two/mine/precious.txt").write_text("mine")
     together(data, tmp_path / "two", 2)
@@ -432,7 +450,7 @@ def test_two_processes_do_what_one_does(data: Path, tmp_path: Path) -> None:
         losses = [[row["loss"] for row in logged(folder)] for folder in folders]
         assert [row["step"] for row in logged(folders[1])] == [1, 2, 4, 6]
         assert losses[0] == pytest.approx(losses[1], rel=1e-3)
-    said = [(tmp_path / f"two/rank-{rank}.txt").read_text() for rank in range(2)]
-    assert said[0] == said[1]
-    assert "holds no VAE training" in said[0]
-    assert said[0].endswith("|choose another --out")
+    errors = [(tmp_path / f"two/rank-{rank}.txt").read_text() for rank in range(2)]
+    assert errors[0] == errors[1]
+    assert "holds no VAE training" in errors[0]
+    assert errors[0].endswith("|choose another --out")

@@ -46,7 +46,7 @@ def test_toy_passes_images_through_untrained(size: int) -> None:
     assert vae.factor == (4 if size == 64 else 8)
 
 
-def test_psnr_is_that_of_skimage() -> None:
+def test_reconstruction_psnr_equals_scikit_image() -> None:
     images, vae = blobs(3, 32), toy_vae(32)
     decoded = vae.decode(posterior_mean(vae.encode_moments(images), vae.scale))
     each = [peak_signal_noise_ratio(a, b) for a, b in zip(images, decoded, strict=True)]
@@ -73,7 +73,7 @@ def test_training_improves_and_reports(tmp_path: Path) -> None:
     assert not any(parameter.requires_grad for parameter in vae.net.parameters())
 
 
-def test_a_toys_latents_get_unit_deviation(tmp_path: Path) -> None:
+def test_latents_of_a_toy_have_unit_deviation(tmp_path: Path) -> None:
     images = blobs(20, 32)
     train(tmp_path / "toy", images=images)
     vae = VAE.load(tmp_path / "toy")
@@ -81,7 +81,7 @@ def test_a_toys_latents_get_unit_deviation(tmp_path: Path) -> None:
     assert float(latents.std()) == pytest.approx(1.0, abs=1e-3)
 
 
-def test_latent_noise_teaches_the_decoder_to_bear_errors(tmp_path: Path) -> None:
+def test_latent_noise_makes_the_decoder_robust(tmp_path: Path) -> None:
     images = blobs(24, 32)
     scores = {}
     for noise in (0.0, 1.0):
@@ -92,7 +92,7 @@ def test_latent_noise_teaches_the_decoder_to_bear_errors(tmp_path: Path) -> None
     assert scores[1.0] > scores[0.0] + 1.0, scores  # dB
 
 
-def test_decoder_only_leaves_the_encoder_alone(tmp_path: Path) -> None:
+def test_decoder_training_keeps_the_encoder(tmp_path: Path) -> None:
     vae = toy_vae(32)
     vae.net.register_to_config(scaling_factor=0.18215)
     vae.origin = Origin("local", "like a real one")
@@ -110,7 +110,7 @@ def test_decoder_only_leaves_the_encoder_alone(tmp_path: Path) -> None:
     assert tuned.describe()["toy"] is False
 
 
-def test_same_seed_same_bytes_other_seed_others(tmp_path: Path) -> None:
+def test_the_seed_decides_the_bytes(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         train(tmp_path / name, seed=seed)
     a, b, c = ((tmp_path / name / WEIGHTS).read_bytes() for name in "abc")
@@ -143,7 +143,7 @@ def test_an_interrupted_run_continues_to_the_same_bytes(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
-def test_a_finished_run_is_not_repeated_nor_overwritten(tmp_path: Path) -> None:
+def test_a_finished_training_is_neither_repeated_nor_overwritten(tmp_path: Path) -> None:
     _, stats = train(tmp_path / "toy")
     seen: list[int] = []
     again, repeated = train(
@@ -161,7 +161,7 @@ def test_a_finished_run_is_not_repeated_nor_overwritten(tmp_path: Path) -> None:
     json.loads((tmp_path / "toy" / "xmdpt_training.json").read_text())
 
 
-def test_what_cannot_be_trained_is_said(tmp_path: Path) -> None:
+def test_invalid_trainings_are_refused(tmp_path: Path) -> None:
     with pytest.raises(XmdptError, match="no images"):
         train(tmp_path / "toy", images=blobs(0, 32))
     with pytest.raises(XmdptError, match="diverged: loss nan") as err:

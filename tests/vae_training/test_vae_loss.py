@@ -1,4 +1,4 @@
-"""The loss of VAE training against its formula, the head's disc, what a step takes."""
+"""The loss of VAE training against its formula, the head's disc, and the batches of steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from vae_data import SIZE, blobs, make_dataset
 
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.encoders.vae import VAE, to_signed
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.metrics.lpips_metric import LpipsNetwork
@@ -40,7 +40,7 @@ def person(**joints: tuple[float, float]) -> np.ndarray:
     return points
 
 
-def test_the_head_is_where_its_joints_are() -> None:
+def test_the_head_disc_follows_the_joints() -> None:
     front = person(
         nose=(50, 40), right_ear=(40, 40), left_ear=(60, 40), neck=(50, 60), wrist=(9, 9)
     )
@@ -66,7 +66,7 @@ def test_the_head_map_is_soft_and_mirrors_with_the_image() -> None:
     assert not head_map(person(), 8, 8).any()
 
 
-def test_the_loss_is_its_formula() -> None:
+def test_the_loss_equals_its_formula_in_numpy() -> None:
     """In numpy, float64, pixel by pixel, from the decoder's output alone."""
     vae, config = toy_vae(SIZE), VaeConfig(l1=0.7, mse=1.3, lpips=0.0, face_weight=5.0)
     images = blobs(2, SIZE)
@@ -95,21 +95,21 @@ def test_the_loss_is_its_formula() -> None:
 def test_a_step_runs_on_contiguous_tensors(all_weights: bool) -> None:
     """torch's GroupNorm loses digits on channels-last ones (``tests/encoders/test_vae.py``)."""
     vae = toy_vae(SIZE)
-    met: list[bool] = []
+    seen: list[bool] = []
 
-    def look(_: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
-        met.append(given[0].is_contiguous())
+    def record(_: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        seen.append(given[0].is_contiguous())
 
     for module in vae.net.modules():
         if isinstance(module, torch.nn.GroupNorm):
-            module.register_forward_pre_hook(look)
+            module.register_forward_pre_hook(record)
     batch = VaeBatch(torch.from_numpy(blobs(2, SIZE)), torch.zeros(2, 4, 8, 8))
     vae_losses(vae, batch, VaeConfig(lpips=0.0, all_weights=all_weights))
-    assert len(met) > 10
-    assert all(met)
+    assert len(seen) > 10
+    assert all(seen)
 
 
-def test_lpips_is_the_measures_own_and_has_gradients() -> None:
+def test_lpips_in_the_loss_equals_the_metric_and_has_gradients() -> None:
     a, b = blobs(2, 48, seed=1), blobs(2, 48, seed=2)
     network = LpipsNetwork("toy")
     made = to_signed(a).requires_grad_(True)
@@ -131,8 +131,8 @@ def test_lpips_is_the_measures_own_and_has_gradients() -> None:
     assert added.item() == pytest.approx(0.5 * with_lpips["lpips"].item(), rel=1e-4)
 
 
-def test_stored_moments_are_what_encoding_gives(data: Path) -> None:
-    """Of mirrored images too; to the precision they are stored in, half."""
+def test_stored_moments_equal_encoding(data: Path) -> None:
+    """Mirrored images too, up to the half precision in which moments are stored."""
     dataset, vae = PairDataset(data), VAE.load(data.parent / "vae")
     stored, encoded = (DatasetExamples(dataset, cached=cached) for cached in (True, False))
     config = VaeConfig(lpips=0.0)
@@ -152,7 +152,7 @@ def test_stored_moments_are_what_encoding_gives(data: Path) -> None:
 
 
 def test_heads_are_mirrored_with_their_images(data: Path) -> None:
-    """Images that are their own head's map: whatever happens to one must happen to the other."""
+    """Images equal to their head maps stay equal after mirroring."""
     examples = DatasetExamples(PairDataset(data), heads=True)
 
     heads = [examples.head(index) for index in range(len(examples))]
@@ -188,7 +188,7 @@ def test_an_epoch_shows_every_image_once() -> None:
     assert seen[:12] != seen[12:]
 
 
-def test_the_average_follows_its_formula_and_is_what_is_handed_out() -> None:
+def test_the_ema_follows_its_formula_and_replaces_the_weights() -> None:
     vae = toy_vae(SIZE)
     config = settle(VaeConfig(steps=9, lpips=0.0, ema=0.25, learning_rate=1e-3), 5)
     trainer = VaeTrainer(vae, config)
@@ -203,7 +203,7 @@ def test_the_average_follows_its_formula_and_is_what_is_handed_out() -> None:
     torch.testing.assert_close(vae.net.decoder.conv_in.weight.detach(), expected)
 
 
-def test_settling() -> None:
+def test_settle_fills_in_steps_epochs_and_learning_rate() -> None:
     paper = settle(VaeConfig(batch_size=16), 48_674)  # the training images of DeepFashion
     assert paper.steps == math.ceil(77 * 48_674 / 16)
     assert paper.learning_rate == pytest.approx(7.2e-5)
@@ -212,16 +212,16 @@ def test_settling() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"face_weight": -1.0}, "face_weight"),
         ({"learning_rate": math.nan}, "learning_rate"),
         ({"ema": 1.0}, "ema lies in"),
         ({"epochs": 0.0}, "epochs must be positive"),
-        ({"precision": "fp8"}, "precision is one of"),
+        ({"precision": "fp8"}, "precision must be one of"),
         ({"l1": 0.0, "mse": 0.0, "lpips": 0.0}, "nothing to train for"),
     ],
 )
-def test_wrong_settings_are_named(wrong: dict[str, object], said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_wrong_settings_are_named(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         VaeConfig(**wrong)  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ from xmdpt_cli.bench.decode import decode_and_resize
 from xmdpt_cli.bench.loader import make_dataset, measure_loader, no_encoders
 from xmdpt_cli.bench.machine import Machine
 from xmdpt_cli.bench.report import Report, Row, compare_to_first
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.datasets.listing import ImageFile, Item, Listing, Pair
 from xmdpt_cli.prepare.pipeline import prepare_datasets
 from xmdpt_cli.prepare.workers import Decoders

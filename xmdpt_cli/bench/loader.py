@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from xmdpt_cli.data import collate
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.data.fp8 import SCALE, quantise_tokens
 from xmdpt_cli.data.index import FLIP
-from xmdpt_cli.data.loader import Batch, Loader, LoaderConfig, PairDataset, TrainLoader
+from xmdpt_cli.data.loader import THREADS, Batch, TrainLoader
+from xmdpt_cli.data.prefetch import Loader
+from xmdpt_cli.data.sampler import LoaderConfig
 from xmdpt_cli.data.stream_loader import StreamLoader
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.prepare.dataset_folder import make_manifest
@@ -97,10 +99,10 @@ def measure_loader(
     """Seconds a pair in each round: with one thread, with all, and streamed from ``url``."""
     config = LoaderConfig(batch, seed=0)
     local = TrainLoader(dataset, config)
+    alone = TrainLoader(dataset, config, threads=1)
     out = [local.batch(0), local.batch(1)]
     for step in range(len(dataset) // batch + 1):  # map all pages
         local.batch(step, out[0])
-    threads = collate.copy_threads()
 
     def seconds(loader: Loader[Batch], first: int) -> float:
         start = time.perf_counter()
@@ -108,22 +110,14 @@ def measure_loader(
             loader.batch(step, out[step % 2])
         return (time.perf_counter() - start) / (steps * batch)
 
-    def from_files(count: int) -> Callable[[int], float]:
-        def run(number: int) -> float:
-            collate.limit_threads(count)
-            return seconds(local, number * steps)
-
-        return run
-
-    readers = {
-        "loader / local, 1 thread": from_files(1),
-        f"loader / local, {threads} threads": from_files(threads),
+    readers: dict[str, Callable[[int], float]] = {
+        "loader / local, 1 thread": lambda number: seconds(alone, number * steps),
+        f"loader / local, {THREADS} threads": lambda number: seconds(local, number * steps),
     }
     if url is not None:
         stream = StreamLoader(PairDataset(url), config, buffer_bytes=buffer_bytes)
 
         def streamed(number: int) -> float:
-            collate.limit_threads(threads)
             first = number * (steps + 1)
             stream.batch(first, out[0])  # fills the buffer, which a long run does once
             found = seconds(stream, first + 1)

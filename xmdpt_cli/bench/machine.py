@@ -110,6 +110,28 @@ def copy(device: torch.device) -> Work:
     return Work(lambda: target.copy_(source), 2.0 * source.numel())
 
 
+def describe_gpu() -> dict[str, Any]:
+    """The first GPU and the settings that decide its digits, for ``examples/gpu_check.py``.
+
+    ``device`` is "cpu" on a machine without a GPU.
+    """
+    found: dict[str, Any] = {
+        "device": "cpu",
+        "processor": f"{processor()}, {cores()} cores",
+        "xmdpt": __version__,
+        "torch": torch.__version__,
+        "fp32 matrix products": torch.get_float32_matmul_precision(),
+        "TF32 convolutions": torch.backends.cudnn.allow_tf32,
+    }
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        found["device"] = properties.name
+        found["device memory"] = f"{properties.total_memory / 2**30:.1f} GiB"
+        found["CUDA"] = torch.version.cuda
+        found |= nvidia_smi("driver_version,power.limit", torch.device("cuda", 0))
+    return found
+
+
 def processor() -> str:
     """The processor's name as the system reports it."""
     return kernels.cpuinfo("model name") or platform.processor() or platform.machine()

@@ -1,9 +1,9 @@
 """Seconds of several implementations of the same work, measured in interleaved rounds of one run.
 
-Clocks, other processes and heat change a machine's speed. So nothing is timed by itself: every
-implementation runs once per round, in alternating order, and the ratios within one round are
-compared. On a GPU the device's events are used. (``torch.utils.benchmark`` times one statement
-after another, so drift of the machine would read as a difference between them.)
+Clocks, other processes and heat change a machine's speed. Therefore every implementation runs once
+per round, in alternating order, and the ratios within one round are compared.
+(``torch.utils.benchmark`` times one statement after another: drift of the machine would read as a
+difference between them.)
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from scipy.stats import binom
 
 from xmdpt_cli.progress import Progress, silent
 
-_TURN = 1.0  # least seconds of an implementation in a round, where others take longer
+_TURN = 1.0  # least seconds of an implementation in a round, if others take longer
 _MAX_CALLS = 20  # in a turn
-_MIN_ROUNDS = 5  # fewer do not show which one is an outlier
+_MIN_ROUNDS = 5  # fewer do not show which of them is an outlier
 _OUTLIER = 3.5  # median absolute deviations, scaled to standard ones
 
 
@@ -45,7 +46,9 @@ class Spread:
     odd: tuple[float, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        ordered, rank = sorted(self.rounds), _rank(len(self.rounds))
+        ordered = sorted(self.rounds)
+        # the largest r with P(at most r of the values lie below the median) <= 2.5 %
+        rank = max(0, int(binom.ppf(0.025, len(ordered), 0.5)) - 1)
         self.low, self.high = ordered[rank], ordered[-1 - rank]
         self.median = middle = statistics.median(ordered)
         scale = 1.4826 * statistics.median(abs(value - middle) for value in ordered)
@@ -55,37 +58,31 @@ class Spread:
         )
 
 
-def _rank(count: int) -> int:
-    """The largest r with P(fewer than r + 1 of ``count`` values lie below the median) <= 2.5 %."""
-    chance, rank = 0.5**count, -1
-    while chance <= 0.025:
-        rank += 1
-        chance += math.comb(count, rank + 1) * 0.5**count
-    return max(rank, 0)
+def synchronize(device: torch.device) -> None:
+    """Wait for a GPU; nothing on a CPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def clock(device: torch.device) -> Callable[[Callable[[], object]], float]:
-    """``clock(device)(call)``: seconds, by the device's events where it has them."""
-    if device.type != "cuda":
+    """``clock(device)(call)``: seconds of a call, on a GPU between two of its events."""
 
-        def by_clock(call: Callable[[], object]) -> float:
-            start = time.perf_counter()
-            call()
-            return time.perf_counter() - start
+    def wall_time(call: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        call()
+        return time.perf_counter() - start
 
-        return by_clock
-
-    def by_events(call: Callable[[], object]) -> float:
+    def event_time(call: Callable[[], object]) -> float:
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda.synchronize(device)
+        synchronize(device)
         stream = torch.cuda.current_stream(device)  # the current device may be another one
         start.record(stream)
         call()
         end.record(stream)
-        torch.cuda.synchronize(device)
+        synchronize(device)
         return start.elapsed_time(end) / 1000
 
-    return by_events
+    return event_time if device.type == "cuda" else wall_time
 
 
 def interleaved(

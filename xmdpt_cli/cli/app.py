@@ -57,7 +57,7 @@ def _version(show: bool) -> None:
 
 
 @app.callback(
-    epilog="Every option of every command can be set by a variable as well: "
+    epilog="Every option of every command can also be set by an environment variable: "
     "XMDPT_TRAIN_STEPS=1000, XMDPT_PREPARE_ENCODERS=toy."
 )
 def root(
@@ -66,11 +66,11 @@ def root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Pose-guided person image synthesis: a photograph and a pose in, that person in that pose out.
+    """Pose-guided person image synthesis: generate an image of a person in a given pose.
 
-    The whole way, typed in one folder: prepare, train, sample, evaluate. Each command finds the
-    work of the one before it. To try it without data: xmdpt demo. Alone, xmdpt shows what is in
-    this folder and the next command.
+    The workflow, run in one folder: prepare, train, sample, evaluate. Each command uses the newest
+    result of the previous one. To try it without data, run xmdpt demo. Without a command, xmdpt
+    shows the content of this folder and the next command.
     """
     if context.invoked_subcommand is None:
         status.status()

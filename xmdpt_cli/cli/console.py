@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from xmdpt_cli.cli.progress_bars import Bars, Pace, values
 from xmdpt_cli.cli.progress_bars import duration as duration
-from xmdpt_cli.progress import Progress, Say
+from xmdpt_cli.progress import Progress
 from xmdpt_cli.report.tables import Table
 from xmdpt_cli.utils import interrupts
 from xmdpt_cli.utils.devices import busy_load
@@ -82,22 +82,6 @@ class Talk:
                 yield bars
         else:
             yield _Lines(self)
-
-
-def say_resuming(progress: Progress, say: Say, what: str) -> Progress:
-    """Wrap ``progress``: before a stage that resumes, prints "resuming: 40 of 120 images are done".
-
-    The first call of a stage must have the number of items that were done before.
-    """
-    seen: set[str] = set()
-
-    def listen(stage: str, done: int, total: int, /, **info: Any) -> None:
-        if stage not in seen and 0 < done < total:
-            say(f"resuming: {done} of {total} {what} are done")
-        seen.add(stage)
-        progress(stage, done, total, **info)
-
-    return listen
 
 
 def warn_if_busy(talk: Talk) -> None:

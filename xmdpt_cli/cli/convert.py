@@ -58,7 +58,7 @@ def convert(
     talk = Talk(as_json)
     if to == "published":
         if mask_ratio is not None:
-            raise ConfigError("--mask-ratio is no part of a published checkpoint")
+            raise ConfigError("--mask-ratio is not part of a published checkpoint")
         _to_published(source, out, force, talk)
     else:
         _to_folder(source, out, 0.3 if mask_ratio is None else mask_ratio, force, talk)
@@ -70,7 +70,7 @@ def _to_folder(source: Path, out: Path, mask_ratio: float, force: bool, talk: Ta
 
     if is_model_folder(source) or is_model_folder(source / "model"):
         raise ConfigError(
-            f"{source} is a model folder already", "to write a published file: --to published"
+            f"{source} is already a model folder", "to write a published file: --to published"
         )
     free = not out.exists() or (out.is_dir() and not content(out))
     _check_kind(out, free, "model folder", is_model_folder(out))
@@ -80,7 +80,9 @@ def _to_folder(source: Path, out: Path, mask_ratio: float, force: bool, talk: Ta
     metadata = published_metadata(model, trained_steps=steps_in_name(source))
     notes = list(state.notes)
     if model.mipnet is None:
-        notes.append("MIPNet is not in it: a model for sampling, not for training")
+        notes.append(
+            "the checkpoint has no MIPNet: the model can sample, but not be trained further"
+        )
     if free or force or not _is_there(out, "model folder", _same_model(out, model, metadata), talk):
         save_model(out, model, metadata)
     for note in notes:
@@ -100,7 +102,7 @@ def _to_published(source: Path, out: Path, force: bool, talk: Talk) -> None:
     from xmdpt_cli.model.published import is_published, plain_state, save_published, to_published
 
     if out.suffix not in (".pt", ".pth"):
-        raise ConfigError(f"--out names a .pt file with --to published, not {out}")
+        raise ConfigError(f"--out must be a .pt file with --to published, not {out}")
     free, what = not out.exists(), "published checkpoint"
     _check_kind(out, free, what, is_published(out))
     check_writable(out)
@@ -109,7 +111,7 @@ def _to_published(source: Path, out: Path, force: bool, talk: Talk) -> None:
     if free or force or not _is_there(out, what, _equal(plain_state(out).tensors, state), talk):
         save_published(out, state)
     if metadata["toy"]:
-        talk.warn("it was trained on features of toy encoders, which the published code lacks")
+        talk.warn("the model was trained on features of toy encoders, not of the published ones")
     described = {"out": str(out), "resolution": metadata["resolution"], **_described(model)}
     talk.result(
         {**described, "trained_steps": metadata["trained_steps"]},
@@ -120,7 +122,7 @@ def _to_published(source: Path, out: Path, force: bool, talk: Talk) -> None:
 def _check_kind(out: Path, free: bool, what: str, same: bool) -> None:
     """XmdptError unless ``out`` is free, or holds the ``same`` kind of thing."""
     if not free and not same:
-        raise XmdptError(f"{out} is there and is no {what}", "choose another --out")
+        raise XmdptError(f"{out} exists and is not a {what}", "choose another --out")
 
 
 def _is_there(out: Path, what: str, equal: bool, talk: Talk) -> bool:
@@ -128,9 +130,9 @@ def _is_there(out: Path, what: str, equal: bool, talk: Talk) -> bool:
     XmdptError if it is another one."""
     if not equal:
         raise XmdptError(
-            f"{out} is a {what} already", "choose another --out, or --force to replace it"
+            f"{out} is already a {what}", "choose another --out, or --force to replace it"
         )
-    talk.say(f"{out} is this {what} already: it stays as it is")
+    talk.say(f"{out} is already this {what}: not written again")
     return True
 
 
@@ -155,6 +157,8 @@ def _equal(there: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> bool:
 
 
 def _described(model: XMDPT) -> dict[str, Any]:
+    from xmdpt_cli.model import parameter_counts
+
     net = model.tdnet
     return {
         "size": None if model.size == "custom" else model.size,
@@ -162,7 +166,7 @@ def _described(model: XMDPT) -> dict[str, Any]:
         "width": model.width,
         "heads": net.heads,
         "mask_ratio": model.mask_ratio,
-        "parameters": model.parameter_counts(),
+        "parameters": parameter_counts(model),
     }
 
 
@@ -172,6 +176,6 @@ def _called(described: dict[str, Any]) -> str:
     return (
         f"{named} (depth {described['depth']}, width {described['width']}, "
         f"{described['heads']} heads), "
-        f"{described['resolution']} px, {counts['paper']:,} parameters as the paper counts "
-        f"({counts['training']:,} in all, {counts['inference']:,} in inference)"
+        f"{described['resolution']} px, {counts['paper']:,} parameters counted as in the paper "
+        f"({counts['training']:,} in training, {counts['inference']:,} in inference)"
     )

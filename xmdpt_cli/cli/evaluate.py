@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 @panels(
     {
-        "What is evaluated": "generated model data split limit vae seeds",
-        "Two folders": "target real",
+        "Generated images": "generated model data split limit vae seeds",
+        "Comparison of two folders": "target real",
         "Metrics": "fid ssim lpips psnr kid protocol height drop-last intervals synthetic "
         "reference",
         "Networks": "alexnet-weights inception-weights tf-inception-weights",
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 )
 @options_from(EvaluateOptions)
 def evaluate(chosen: EvaluateOptions) -> None:
-    """Measure generated images by named protocols.
+    """Measure generated images by published protocols.
 
-    Rows that calibrate the numbers stand beside them. Without --fid, --ssim, --lpips or --psnr all
-    are measured.
+    Computes all metrics, or only those that are named with --fid, --ssim, --lpips and --psnr. The
+    table also has rows for simple baselines, such as copies of the source.
     """
     asked_model = chosen.model is not None
     options.check_together(chosen)
@@ -50,8 +50,8 @@ def evaluate(chosen: EvaluateOptions) -> None:
     options.check_report(path)
     from xmdpt_cli.report.evaluation_json import over_seeds, plain, write_json
     from xmdpt_cli.report.evaluation_page import write_page
+    from xmdpt_cli.report.evaluation_tables import paper_rows
     from xmdpt_cli.report.metrics_csv import write_csv
-    from xmdpt_cli.report.paper_values import references
     from xmdpt_cli.training.distributed import Distributed
 
     dist = Distributed.init(pick_device(chosen.device), "ddp")
@@ -86,7 +86,7 @@ def evaluate(chosen: EvaluateOptions) -> None:
     inputs.keep_earlier(path, found, talk)
     write_json(path, found)
     write_csv(path.with_suffix(".csv"), reports)
-    known = references(reports) if chosen.reference else []
+    known = paper_rows(reports) if chosen.reference else []
     title = f"{folders[0]} against {chosen.data or chosen.target}"
     write_page(path.with_suffix(".html"), reports, truth.shown, title=title, reference=known)
     _print(talk, reports, found, path, truth.toy, known)
@@ -127,5 +127,5 @@ def _print(
     data["others"] = [{k: v for k, v in o.items() if k != "images"} for o in found["others"]]
     weights = {name: known for report in reports for name, known in report.weights.items()}
     lines = [f"{name}: {network}" for name, network in weights.items()]
-    lines.append(f"to look at: {path.with_suffix('.html')}; written: {path}, {path.stem}.csv")
+    lines.append(f"report: {path.with_suffix('.html')}, {path.name}, {path.stem}.csv")
     talk.result({**data, "file": str(path)}, *shown, text="\n".join(lines))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from xmdpt_cli.cli import workspace
 from xmdpt_cli.cli.console import Talk
 from xmdpt_cli.cli.evaluate_options import EvaluateOptions
+from xmdpt_cli.cli.next_command import quote
 from xmdpt_cli.errors import XmdptError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def generate_missing(chosen: EvaluateOptions, out: Path, seed: int | None, talk:
     except XmdptError as err:
         if err.hint != OTHER_OUT:
             raise
-        hint = f"name another folder: --generated DIR; or delete {workspace.quote(out)}"
+        hint = f"name another folder: --generated DIR; or delete {quote(out)}"
         raise XmdptError(err.message, hint) from err
 
 
@@ -66,7 +67,7 @@ def ground_truth(chosen: EvaluateOptions, generated: Path, device: str, talk: Ta
         for path in paths[:3]:
             talk.warn(f"no partner for {path}")
         if len(paths) > 3:
-            talk.warn(f"nor for {len(paths) - 3} more {what} images")
+            talk.warn(f"no partner for {len(paths) - 3} more {what} images")
     photographs = images_in(chosen.real or chosen.target)
     unread = found.not_read + (images_not_read(chosen.real) if chosen.real else [])
     if unread:
@@ -139,7 +140,7 @@ def keep_earlier(path: Path, report: dict[str, Any], talk: Talk) -> None:
 def condition_similarity(chosen: EvaluateOptions, where: str) -> dict[str, float]:
     """Similarity of condition vectors of one person's views, and of two people (paper Fig. 5).
     Empty if the dataset has no person with two views."""
-    from xmdpt_cli.data.loader import PairDataset
+    from xmdpt_cli.data.dataset import PairDataset
     from xmdpt_cli.sampling import hub
     from xmdpt_cli.sampling.sampler import Sampler
     from xmdpt_cli.training.validation_metrics import similarity

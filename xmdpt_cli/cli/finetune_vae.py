@@ -47,7 +47,7 @@ def finetune_vae(
     data: DataDir = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder for the VAE (diffusers format), or to resume [vae/SIZE]."),
+        typer.Option(help="Folder of the VAE to write or resume, diffusers format [vae/SIZE]."),
     ] = None,
     vae: Annotated[
         str | None, typer.Option(help="VAE to start from: hub id or folder [the dataset's].")
@@ -58,21 +58,23 @@ def finetune_vae(
     alexnet_weights: Annotated[
         str | None,
         typer.Option(
-            help="AlexNet weights of LPIPS: a file, toy, or off [torchvision's; for toy data toy]."
+            help="AlexNet of LPIPS: file, toy, or off [torchvision's, downloaded; toy data: toy]."
         ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Number of test images to measure [all].")
+        int | None, typer.Option(min=1, help="Number of test images to evaluate on [all].")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and write nothing.")
+    ] = False,
     device: Device = "auto",
     as_json: AsJson = False,
     **flags: Any,
 ) -> None:
     """Fine-tune the VAE's decoder, as the paper does.
 
-    The encoder stays as it is: latents, and models trained on them, stay valid. The same command
-    again resumes.
+    The encoder is not changed, so latents and models trained on them stay valid. Run the same
+    command again to resume.
     """
     recipe = resolve(VaeConfig, SECTION, flags, file=config)
     quiet_libraries()
@@ -146,7 +148,7 @@ def _dry_run(
 
 def _start(recipe: VaeConfig, data: str, vae: str | None, device: str) -> VAE:
     """The VAE to train: as given, the dataset's, or a small untrained one."""
-    from xmdpt_cli.data.loader import PairDataset
+    from xmdpt_cli.data.dataset import PairDataset
     from xmdpt_cli.encoders.places import find_vae
     from xmdpt_cli.encoders.vae import VAE
     from xmdpt_cli.toy.encoders import toy_vae
@@ -199,18 +201,16 @@ def _print(talk: Talk, done: FineTuned, out: Path, data: str, all_weights: bool)
     report = None
     if done.report is not None:
         shown = cells(done.report)
-        title = f"rebuilt, {done.report.protocol}{toy}"
+        title = f"reconstructions, protocol {done.report.protocol}{toy}"
         tables.append(table(title, shown.header, shown.rows))
-        lines.append(
-            f"look at: {out / IMAGE} (ground truth, before, after); numbers: {out / REPORT}"
-        )
+        lines.append(f"images (ground truth, before, after): {out / IMAGE}; report: {out / REPORT}")
         report = {k: v for k, v in to_json(done.report).items() if k != "images"}
     if all_weights:
-        lines.append("the encoder is new: cached latents of another encoder do not fit it")
+        lines.append("the encoder is new: latents of another encoder do not fit this VAE")
         lines.append(f"next: xmdpt prepare --vae {out} ... (the whole dataset again), then train")
     else:
         lines.append(
-            f"encoder unchanged, sha256 {done.encoder['after']}: cached latents stay valid"
+            f"encoder unchanged, sha256 {done.encoder['after']}: cached latents remain valid"
         )
         here = out.parent == workspace.VAE
         lines.append("next: xmdpt sample" + ("" if here else f" --data {data} --vae {out}"))

@@ -1,7 +1,7 @@
 """Additions to Typer's help: panels, environment variables, and defaults in words.
 
-Typer and Rich write the help. A command lists its panels with ``panels``; ``finish`` passes them to
-Typer. On terminals narrower than 80 columns, where Rich would crop names, Typer's plain help is
+Typer and Rich render the help. A command lists its panels with ``panels``; ``finish`` passes them
+to Typer. On terminals narrower than 80 columns, where Rich would crop names, Typer's plain help is
 shown.
 """
 
@@ -25,6 +25,8 @@ _ENCODERS = {"model", "vae", "dino_source", "dino_pose", "openpose", "encoders"}
 _GENERAL_OPTIONS = {"device", "json"}
 #: ``[the model's]`` at the end of an option's text: its default, in words
 _DEFAULT = re.compile(r"\s*\[([^\[\]]+)\]\.?$")
+#: Typer's name of an option's value, such as ``<int range>`` or ``<list[Path]>``
+_TYPE = re.compile(r"<(?:list\[)?(\w+)(?: range)?\]?>")
 
 
 def panels(groups: Mapping[str, str]) -> Callable[[F], F]:
@@ -57,26 +59,42 @@ def finish(root: Any) -> Any:
             parameter.rich_help_panel = title_of.get(name, GENERAL)
             if path:
                 parameter.envvar = variable(path, name)
+            if parameter.metavar is None:
+                parameter.metavar = _metavar(parameter)
             text = _text(parameter)
             parameter.help = text.replace("[", r"\[") if rich else text  # no Rich markup
         command.params.sort(key=lambda p: _place(order, option_name(p)))
         if path and command.params:
             example = variable(path, _example(command))
-            command.epilog = f"Every option can be set by a variable too: {example}=..."
+            command.epilog = f"Every option can also be set by an environment variable: {example}"
     return root
+
+
+def _metavar(parameter: Any) -> str | None:
+    """Name of an option's value: ``<int>`` for a range or a list of ints; none for a flag."""
+    if parameter.is_flag:
+        return ""
+    if parameter.type_descriptor.is_choice:
+        return None  # Typer lists the choices
+    found = _TYPE.fullmatch(parameter.display_type(None))
+    names = {"str": "text", "Path": "path"}
+    return f"<{names.get(found[1], found[1])}>" if found else None
 
 
 def _text(parameter: Any) -> str:
     """The help text of an option, with a default in words formatted like Typer's defaults."""
     text = parameter.help or ""
     default = _DEFAULT.search(text)
-    if not default:
-        return text
-    return f"{text[: default.start()].rstrip('.')}. [default: {default[1]}]"
+    if default:
+        return f"{text[: default.start()].rstrip('.')}. [default: {default[1]}]"
+    if parameter.is_flag and parameter.secondary_opts and parameter.default is not None:
+        parameter.show_default = False  # Typer's default is the option's name
+        return f"{text} [default: {'on' if parameter.default else 'off'}]"
+    return text
 
 
 def _place(order: list[str], name: str) -> int:
-    """Position of an option in the help; options without a panel come last."""
+    """Position of an option in the help; options without a panel are last."""
     return order.index(name) if name in order else len(order) + (name in _GENERAL_OPTIONS)
 
 
@@ -104,20 +122,19 @@ def variable(path: str, name: str) -> str:
 
 def refuse_urls(command: Any, values: Mapping[str, Any]) -> None:
     """ConfigError for a URL where only a path of this machine, or a hub id, is accepted."""
-    called = {
+    option_names = {
         p.name: str(p.name).upper() if p.param_type_name == "argument" else p.opts[0]
         for p in command.params
     }
     for name, value in values.items():
-        option = called.get(name, name)
-        for one in value if isinstance(value, (list, tuple)) else [value]:
-            if isinstance(one, Path) or (isinstance(one, str) and name in _ENCODERS):
-                refuse_url(option, one, hub=name in _ENCODERS)
+        hub = name in _ENCODERS
+        for item in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(item, Path) or (isinstance(item, str) and hub):
+                refuse_url(option_names.get(name, name), item, hub=hub)
 
 
-class _Ours:
-    """Refuses URLs for paths. In the help, --help is in the last panel and one variable is named;
-    errors name the variable that a value came from."""
+class _CommandMixin:
+    """Refuses URLs for paths. Lists --help in the last panel, and omits variables from the help."""
 
     params: list[Any]
 
@@ -133,13 +150,13 @@ class _Ours:
     def get_help_option(self, ctx: Any) -> Any:
         option = super().get_help_option(ctx)  # type: ignore[misc]
         if option is not None:
-            option.rich_help_panel = GENERAL
+            option.rich_help_panel, option.metavar = GENERAL, ""
         return option
 
 
-class Command(_Ours, TyperCommand):
+class Command(_CommandMixin, TyperCommand):
     """A command of xmdpt."""
 
 
-class Group(_Ours, TyperGroup):
-    """A command with commands below it."""
+class Group(_CommandMixin, TyperGroup):
+    """A command with subcommands."""

@@ -22,9 +22,7 @@ LONGEST_CHOICES = 18  # columns of ``a|b|c`` beside a name: more would be broken
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Device = Annotated[
     str,
-    typer.Option(
-        help="Device: cpu, cuda, cuda:1, mps (untested); auto: a CUDA GPU if there is one."
-    ),
+    typer.Option(help="Device: cpu, cuda, cuda:1, mps (untested); auto: cuda if available."),
 ]
 DataDir = Annotated[
     str | None,
@@ -33,7 +31,7 @@ DataDir = Annotated[
 EncodersDir = Annotated[
     Path | None,
     typer.Option(
-        "--encoders", help="Folder with vae/, dino_source/ and dino_pose/, instead of naming each."
+        "--encoders", help="Folder with vae/, dino_source/ and dino_pose/, instead of each option."
     ),
 ]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from xmdpt_cli.cli.console import Talk, warn_if_busy
 from xmdpt_cli.cli.help import panels
+from xmdpt_cli.cli.next_command import quote, train_command
 from xmdpt_cli.cli.options import options_from, pick_device, quiet_libraries
 from xmdpt_cli.cli.prepare_check import check
 from xmdpt_cli.cli.prepare_encoders import (
@@ -19,7 +20,7 @@ from xmdpt_cli.cli.prepare_encoders import (
 from xmdpt_cli.cli.prepare_options import PrepareOptions
 from xmdpt_cli.cli.prepare_plan import Plan, say_plan
 from xmdpt_cli.cli.prepare_repair import remake
-from xmdpt_cli.cli.workspace import DATA, next_train, quote
+from xmdpt_cli.cli.workspace import DATA
 from xmdpt_cli.encoders.identity import dataset_note
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import human_bytes
@@ -32,16 +33,16 @@ LOSS = 0.01  # share of the images and pairs that may be left out before it is a
     {
         "Dataset": "root out size layout pose frame limit seed write-annotations",
         "Networks": "encoders vae dino-source dino-pose openpose tokens vae-steps",
-        "How it runs": "batch-size workers strict dry-run",
-        "Verify": "check repair",
+        "Execution": "batch-size workers strict dry-run",
+        "Verification": "check repair",
     }
 )
 @options_from(PrepareOptions)
 def prepare(chosen: PrepareOptions) -> None:
     """Turn a raw dataset into shards of encoded images.
 
-    Resizes images, renders poses, and encodes both with the VAE and two DINOv2. The same command
-    again resumes.
+    Resizes images, renders poses, and encodes them with the VAE and two DINOv2 networks. Run the
+    same command again to resume.
     """
     quiet_libraries()
     talk = Talk(chosen.as_json)
@@ -94,7 +95,7 @@ def _prepare(talk: Talk, chosen: PrepareOptions) -> None:
         except XmdptError as err:
             if not chosen.dry_run:
                 raise
-            talk.warn(f"the time it takes is unknown: {err.message}")
+            talk.warn(f"the time cannot be estimated: {err.message}")
             talk.hint(err.hint)
         plan = None
         if world.rank == 0:
@@ -123,7 +124,7 @@ def _write_pages(outs: dict[int, str], annotations: Path | None) -> list[str]:
     """Write the report pages, and the keypoints to ``annotations``; returns the paths."""
     from xmdpt_cli.datasets.export import write_annotations
     from xmdpt_cli.prepare.keypoint_rows import keypoint_rows
-    from xmdpt_cli.report.dataset import write_report
+    from xmdpt_cli.report.dataset_page import write_report
 
     made = []
     for out in outs.values():
@@ -137,7 +138,7 @@ def _write_pages(outs: dict[int, str], annotations: Path | None) -> list[str]:
 def _next(outs: dict[int, str], toy: bool) -> str:
     first = next(iter(outs.values()))
     here = len(outs) == 1 and Path(first).parent == DATA
-    return f"next: {next_train(toy)}" + ("" if here else f" --data {quote(first)}")
+    return f"next: {train_command(toy)}" + ("" if here else f" --data {quote(first)}")
 
 
 def _report(
@@ -153,10 +154,10 @@ def _report(
     for file, reason in skipped[:5]:
         talk.warn(f"left out: {file}: {reason}")
     if len(skipped) > 5:
-        talk.warn(f"... and {len(skipped) - 5} more: all are in dataset.json")
+        talk.warn(f"... and {len(skipped) - 5} more, listed in dataset.json")
     images = sum(split["images"] for split in counts.values())
     pairs = {split: counts[split]["pairs"] for split in counts}
-    toy = " with TOY encoders (for trying the way, not for results)" if first["toy"] else ""
+    toy = " with TOY encoders (to try the workflow, not for results)" if first["toy"] else ""
     lines = []
     for size, manifest in manifests.items():
         total = human_bytes(sum(shard["bytes"] for shard in manifest["shards"]))
@@ -167,7 +168,7 @@ def _report(
         note = dataset_note(manifest, outs[size])
         if note is not None:
             talk.warn(note)
-    lines += [f"look at: {path}" for path in made]
+    lines += [f"written: {path}" for path in made]
     lines.append(_next(outs, first["toy"]))
     results = {
         str(size): {"out": outs[size], **{k: v for k, v in m.items() if k != "shards"}}
@@ -180,5 +181,5 @@ def _report(
         raise XmdptError(
             f"{share:.1f} % of the files and list rows are left out, more than 1 %; the rest is "
             "prepared and can be used",
-            f"is {chosen.root} complete, are the lists its own? All reasons are in dataset.json",
+            f"check that {chosen.root} is complete and its lists belong to it; see dataset.json",
         )

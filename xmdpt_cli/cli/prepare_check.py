@@ -39,7 +39,7 @@ def check(talk: Talk, place: str, repair: bool, *, final: bool) -> list[str] | N
     remake: list[str] = []
     lines = [
         f"checked {place}: {report.shards} shards, {report.views} images, {report.pairs} pairs, "
-        f"{human_bytes(report.bytes)}: {'in order' if report.ok else 'not in order'}"
+        f"{human_bytes(report.bytes)}: {'valid' if report.ok else 'not valid'}"
     ]
     if repair and report.findings:
         repaired = repair_dataset(store, report)
@@ -49,7 +49,7 @@ def check(talk: Talk, place: str, repair: bool, *, final: bool) -> list[str] | N
         ok = not again and all(finding.harmless for finding in repaired.remaining)
         lines += [f"rebuilt: {name}" for name in repaired.rebuilt]
         lines += [f"removed: {name}" for name in repaired.removed]
-        lines += [f"to be made again: {name}" for name in repaired.remake]
+        lines += [f"to prepare again: {name}" for name in repaired.remake]
     if again and not final:
         for line in lines:
             talk.say(line)
@@ -57,13 +57,11 @@ def check(talk: Talk, place: str, repair: bool, *, final: bool) -> list[str] | N
     talk.result(data, text="\n".join(lines))
     if again:
         raise XmdptError(
-            f"{place} is not complete until what is damaged or missing is made again",
-            f"xmdpt prepare --check {place} --repair --root ROOT, with the folder it was prepared "
-            "from; its record holds the settings",
+            f"{place} is not complete: damaged or missing shards must be prepared again",
+            f"xmdpt prepare --check {place} --repair --root ROOT, where ROOT is the raw dataset "
+            "that it was prepared from",
         )
     if not ok:
-        hint = (
-            "it cannot be repaired: prepare it again" if repair else "--repair repairs what it can"
-        )
-        raise XmdptError(f"{place} is not in order", hint)
+        hint = "it cannot be repaired: prepare it again" if repair else "repair it with --repair"
+        raise XmdptError(f"{place} is not a valid dataset", hint)
     return None

@@ -27,7 +27,7 @@ class PrepareOptions:
     context: typer.Context
     root: Annotated[
         Path | None,
-        typer.Option(help="Raw dataset: a folder of images, with pair lists if there are any."),
+        typer.Option(help="Folder of the raw dataset: images, and pair lists if it has any."),
     ] = None
     out: Annotated[
         str | None,
@@ -35,19 +35,19 @@ class PrepareOptions:
     ] = None
     size: Annotated[
         list[int] | None,
-        typer.Option(help="Side of the square images in pixels; repeat for a second size [256]."),
+        typer.Option(help="Side of the square images in pixels; repeat for several [256]."),
     ] = None
     layout: Annotated[
         str,
         typer.Option(
             metavar="<layout>",
-            help="Layout of ROOT: auto, deepfashion, or people (one folder of images per person).",
+            help="Layout of ROOT: auto, deepfashion, or people (a folder of images per person).",
         ),
     ] = "auto"
     pose: Annotated[
         Literal["auto", "openpose"],
         typer.Option(
-            help="Source of keypoints; auto: the dataset's, else OpenPose, openpose: always."
+            help="Source of keypoints; auto: the dataset's, else OpenPose; openpose: all."
         ),
     ] = "auto"
     frame: Annotated[
@@ -64,7 +64,7 @@ class PrepareOptions:
     encoders: Annotated[
         str,
         typer.Option(
-            help="Encoders: pretrained, toy (small ones, trained now), or a folder that holds them."
+            help="Encoders: pretrained, toy (small, trained first), or a folder of encoders."
         ),
     ] = "pretrained"
     vae: Annotated[
@@ -87,11 +87,12 @@ class PrepareOptions:
     seed: Annotated[
         int,
         typer.Option(
-            min=0, help="Random seed of the pairs of your own images, and of toy encoders."
+            min=0, help="Random seed of the pairs of your own images and of toy encoders."
         ),
     ] = 0
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first LIMIT people of each split [all].")
+        int | None,
+        typer.Option(min=1, help="Prepare only the first LIMIT people of each split [all]."),
     ] = None
     batch_size: Annotated[int, typer.Option(min=1, help="Images per batch of the encoders.")] = 16
     workers: Annotated[
@@ -109,15 +110,19 @@ class PrepareOptions:
     ] = False
     check_dir: Annotated[
         str | None,
-        typer.Option("--check", help="Prepared dataset to verify, instead of preparing one."),
+        typer.Option("--check", help="Prepared dataset to verify: folder or URL."),
     ] = None
     repair: Annotated[
-        bool, typer.Option("--repair", help="Repair what can be repaired, with --check.")
+        bool,
+        typer.Option(
+            "--repair",
+            help="Repair the dataset of --check; with --root, prepare broken shards again.",
+        ),
     ] = False
     write_annotations: Annotated[
         Path | None,
         typer.Option(
-            help="Folder to which all keypoints are also written, in both published formats."
+            help="Folder in which all keypoints are also written, in both published formats."
         ),
     ] = None
     device: Device = "auto"
@@ -150,18 +155,18 @@ class PrepareOptions:
     def check(self) -> None:
         """ConfigError for options that do not go together."""
         if self.repair:
-            raise ConfigError("--repair goes with --check DIR")
+            raise ConfigError("--repair needs --check DIR")
         if self.root is None:
             raise ConfigError(
-                "which images? give --root, the raw dataset",
-                "xmdpt prepare --root DeepFashion; or --check DIR, to verify a prepared dataset",
+                "--root is missing: the folder of the raw dataset",
+                "xmdpt prepare --root DeepFashion; or, to verify a prepared dataset, --check DIR",
             )
         encoders = self.encoders
         for option in ("vae", "dino_source", "dino_pose"):
             if encoders != "pretrained" and getattr(self, option):
                 name = f"--{option.replace('_', '-')}"
                 raise ConfigError(
-                    f"{name} names a network, --encoders {encoders} others: choose one"
+                    f"{name} and --encoders {encoders} cannot be combined: both name encoders"
                 )
         if encoders not in ("pretrained", "toy") and not Path(encoders).is_dir():
             raise ConfigError(
@@ -169,9 +174,9 @@ class PrepareOptions:
             )
         if encoders == "toy" and any(map(is_url, self.outs.values())):
             raise ConfigError(
-                "toy encoders are made in the output folder, and this one is behind a URL",
-                "prepare into a folder first; then --encoders FOLDER/encoders",
+                "toy encoders need a local output folder, and --out is a URL",
+                "prepare into a folder first; then use --encoders FOLDER/encoders",
             )
         for size in self.outs:
             if size < 16 or size % 16:
-                raise ConfigError(f"--size must be a multiple of 16 from 16 on, not {size}")
+                raise ConfigError(f"--size must be a positive multiple of 16, not {size}")

@@ -50,11 +50,11 @@ def say_plan(
 
     everything, missing = plan.shards()
     if not missing:
-        talk.say(f"plan: all {len(everything)} shards are complete already")
+        talk.say(f"plan: all {len(everything)} shards are complete")
         return None
     if len(missing) < len(everything):
         there = len(everything) - len(missing)
-        talk.say(f"resuming: {there} of {len(everything)} shards are done; for the others:")
+        talk.say(f"resuming: {there} of {len(everything)} shards are done; plan for the others:")
     numbers = estimate(missing, networks, detector, list(plan.outs), plan.tokens)
     pairs = numbers.pairs
     talk.say(
@@ -71,8 +71,7 @@ def say_plan(
     memory = None if device is None else peak_memory(device)
     if memory is not None:
         talk.say(
-            f"plan: memory on {device}: at least {human_bytes(memory)} (what measuring a few "
-            "images took)"
+            f"plan: memory on {device}: at least {human_bytes(memory)} (measured on a few images)"
         )
     apart = device is not None and device.type != "cpu"
     seconds = numbers.seconds(plan.workers, plan.world.size, apart)
@@ -102,7 +101,7 @@ def _time(numbers: Estimate, seconds: float | None) -> str:
     if numbers.undetected:
         parts.append(each("OpenPose", numbers.detect_seconds))
     known = "time unknown" if seconds is None else f"about {duration(seconds)}"
-    return f"plan: {known} (per image: {', '.join(parts)}; measured on a few)"
+    return f"plan: {known} (per image: {', '.join(parts)}; measured on a few images)"
 
 
 def _free(out: str) -> int | None:

@@ -36,7 +36,7 @@ def remake(
     from xmdpt_cli.storage.stores import open_store
 
     if World.from_environment().size > 1:
-        raise ConfigError("--repair works in one process", "start it without torchrun")
+        raise ConfigError("--repair runs in one process only", "start it without torchrun")
     store, given, device = open_store(place), chosen.given(), pick_device(chosen.device)
     record = Record.read(store)
     record.refuse({name: sorted(set(v)) if name == "size" else v for name, v in given.items()})
@@ -90,11 +90,11 @@ def _compare(talk: Talk, before: dict[str, Any], after: dict[str, Any]) -> None:
     for shard in after["shards"]:
         if old.get(shard["name"], shard["sha256"]) != shard["sha256"]:
             talk.warn(
-                f"{shard['name']} was repaired, with other bytes than before: images in the root "
-                "have changed, or features are rounded otherwise (another number of threads, "
-                "another device, other releases of the libraries or of xmdpt)"
+                f"{shard['name']} was repaired, but its bytes differ from before: images have "
+                "changed, or features are rounded differently (another number of threads, another "
+                "device, other versions of the libraries or of xmdpt)"
             )
-            talk.hint("runs trained on it do not resume: start a new one (train --out DIR)")
+            talk.hint("runs trained on it cannot resume: start a new one (train --out DIR)")
 
 
 class _AsRecorded:

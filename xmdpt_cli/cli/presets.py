@@ -23,13 +23,13 @@ def presets(
     name: Annotated[
         str | None,
         typer.Argument(
-            help="Preset to show; if it is left out, all are listed.",
+            help="Preset to show; without it, all are listed.",
             autocompletion=complete_preset,
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the recipes of train --preset, or show one.
+    """List the presets of xmdpt train, or show one.
 
     A preset is a TOML file: copy it, change it, and train with --config FILE.
     """

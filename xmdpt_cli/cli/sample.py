@@ -14,7 +14,7 @@ from xmdpt_cli.cli.workspace_defaults import choose_for_sampling
 @panels(
     {
         "Model and output": "model out vae dino-source dino-pose encoders openpose",
-        "The pairs of a dataset": "data split limit shard",
+        "Pairs of a dataset": "data split limit shard",
         "Your own images": "source pose pairs source-keypoints pose-size fit pose-fit person "
         "pose-person min-score empty-frames num-images square animate fps",
         "Sampling": "steps solver guidance power interval paper seed",
@@ -23,12 +23,12 @@ from xmdpt_cli.cli.workspace_defaults import choose_for_sampling
 )
 @options_from(SampleOptions)
 def sample(chosen: SampleOptions) -> None:
-    """Generate a person in a pose.
+    """Generate images of people in given poses.
 
-    The test pairs of the dataset, or your own --source in your own --pose, or the rows of a list
-    (--pairs). The same command again resumes: existing images are kept. Nothing in --out is
-    replaced: other settings are refused by name, and another image or pose of the same name gets
-    the suffix _2.
+    Generates the test pairs of the dataset, or your own --source in your own --pose, or the rows of
+    a list (--pairs). Run the same command again to resume: existing images in --out are kept.
+    Samples with other settings are refused, and another image or pose of the same name gets the
+    suffix _2.
     """
     chosen.check()
     quiet_libraries()

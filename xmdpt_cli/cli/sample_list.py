@@ -39,7 +39,7 @@ def sample_list(chosen: SampleOptions) -> None:
     files = [str(out / name) for name in record["files"]]
     text = f"{len(files)} images in {out}, generated{toy}"
     if record["sheet"]:
-        text += f"; beside their sources: {out / record['sheet']}"
+        text += f"; contact sheet: {out / record['sheet']}"
     for row in record["rows"]:
         if "file" in row:
             row["file"] = str(out / row["file"])
@@ -50,5 +50,6 @@ def sample_list(chosen: SampleOptions) -> None:
         more = f"; and {len(failed) - 3} more" if len(failed) > 3 else ""
         raise XmdptError(
             f"{len(failed)} of {len(rows)} rows of {chosen.pair_file} are left out: {lines}{more}",
-            failed[0]["hint"] or "correct these rows; the same command then generates only them",
+            failed[0]["hint"]
+            or "correct these rows and run the same command again: it generates only them",
         )

@@ -6,23 +6,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xmdpt_cli.cli.console import Talk, say_resuming, warn_if_busy
+from xmdpt_cli.cli.console import Talk, warn_if_busy
+from xmdpt_cli.cli.next_command import evaluate_command
 from xmdpt_cli.cli.options import pick_device
 from xmdpt_cli.cli.sample_options import SampleOptions
-from xmdpt_cli.cli.workspace import SAMPLES, quote
 from xmdpt_cli.errors import ConfigError, XmdptError
+from xmdpt_cli.progress import say_resuming
 
 if TYPE_CHECKING:
     from xmdpt_cli.sampling.inputs import InputOptions, Pose
     from xmdpt_cli.sampling.pipeline import XMDPTPipeline
     from xmdpt_cli.storage.ranks import World
 
-TOY = " by a TOY model, which says nothing about real results"
+TOY = " by a TOY model, which does not predict real results"
 
 
 def generate_pairs(chosen: SampleOptions, talk: Talk, world: World) -> dict[str, Any]:
     """Generate this process's part of a dataset's pairs; returns the record of the folder."""
-    from xmdpt_cli.data.loader import PairDataset
+    from xmdpt_cli.data.dataset import PairDataset
     from xmdpt_cli.sampling import hub
     from xmdpt_cli.sampling.batch_size import fit_memory
     from xmdpt_cli.sampling.dataset_images import generate
@@ -62,30 +63,22 @@ def sample_pairs(chosen: SampleOptions) -> None:
     world = chosen.world()
     talk = Talk(chosen.as_json, quiet=chosen.shard is None and world.rank > 0)
     warn_if_busy(talk)
-    out = chosen.out
+    out, data = chosen.out, chosen.data
+    assert out is not None
+    assert data is not None
     record = generate_pairs(chosen, talk, world)
     toy = " (TOY model)" if record["toy"] else ""
     if record["complete"]:
-        text = f"{record['images']} images{toy} in {out}, to look at: {record['sheet']}\n"
-        text += f"next: {_next_evaluate(chosen)}"
+        text = f"{record['images']} images{toy} in {out}, contact sheet: {record['sheet']}\n"
+        text += f"next: {evaluate_command(data, out, chosen.split)}"
     else:
-        text = f"{record['images']} images{toy} of this part in {out}; others are not complete"
+        text = f"{record['images']} images{toy} of this part in {out}; other parts are not complete"
     if chosen.shard is None and world.size > 1:
         # the process that ended last knows the result; where nothing was left to do, rank 0
         nothing_left = record["complete"] and not record["generated"]
         last = record["finished"] or (nothing_left and world.rank == 0)
         talk = Talk(chosen.as_json, quiet=not last)
     talk.result({"out": str(out), **record}, text=text)
-
-
-def _next_evaluate(chosen: SampleOptions) -> str:
-    """The command that measures these images; folders of the workspace need not be named."""
-    assert chosen.data is not None
-    assert chosen.out is not None
-    if chosen.out.parent == SAMPLES and chosen.split == "test":
-        return "xmdpt evaluate --fid --ssim --lpips"
-    split = "" if chosen.split == "test" else f" --split {chosen.split}"
-    return f"xmdpt evaluate --data {quote(chosen.data)} --generated {quote(chosen.out)}{split}"
 
 
 def sample_own(chosen: SampleOptions) -> None:
@@ -113,7 +106,7 @@ def sample_own(chosen: SampleOptions) -> None:
     for note in notes:
         talk.say(note)
     if options.pose_size is not None and not any("(--pose-size)" in note for note in notes):
-        talk.warn("--pose-size is not used: no pose is a file that lacks its image's size")
+        talk.warn("--pose-size is not used: every pose file contains the size of its image")
     count = len(poses) * chosen.num_images
     most = pipe.max_batch or batch_size(pipe.sampler)
     batch = chosen.batch(pipe.sampler, most, count, config.steps)
@@ -135,7 +128,7 @@ def sample_own(chosen: SampleOptions) -> None:
     toy = TOY if record["toy"] else ""
     files = [str(out / name) for name in record["files"]]
     what = files[0] if len(files) == 1 else f"{len(files)} images in {out}"
-    text = f"{what}, generated{toy}; beside its source: {out / record['sheet']}"
+    text = f"{what}, generated{toy}; contact sheet: {out / record['sheet']}"
     if chosen.animate is not None:
         text += f"\nanimation: {chosen.animate}"
     talk.result({"out": str(out), **record, "files": files, "left_out": left_out}, text=text)
@@ -187,7 +180,7 @@ def _files(given: Path, warn: Callable[[str], None]) -> list[Path]:
     if unread:
         warn(say_not_read(unread))
     if not found:
-        raise ConfigError(f"no pose in {given}", "it holds neither keypoints nor images")
+        raise ConfigError(f"no pose in {given}", "the folder has neither keypoint files nor images")
     # a photograph with its keypoints beside it is one pose, not two
     beside = KeypointsBeside()
     return [p for p in found if not is_readable_image(p.name) or beside.own_file(p) is None]

@@ -59,7 +59,9 @@ class SampleOptions:
     ] = None
     shard: Annotated[
         str | None,
-        typer.Option(help="Part I (from 0) of N to generate, as I/N; torchrun needs no --shard."),
+        typer.Option(
+            help="Part of the pairs to generate, as I/N with I from 0; not needed with torchrun."
+        ),
     ] = None
     source: Annotated[
         list[Path] | None,
@@ -68,40 +70,38 @@ class SampleOptions:
     pose: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Pose: keypoints (.json, .txt, .csv; also a sequence), a photograph, a "
-            "pose image, or a folder of these; repeat for several."
+            help="Pose: keypoint file (.json, .txt, .csv; also a sequence), photograph, pose "
+            "image, or a folder of these; repeat for several."
         ),
     ] = None
     source_keypoints: Annotated[
         list[Path] | None,
-        typer.Option(help="Keypoints of each source image, in order [estimated by OpenPose]."),
+        typer.Option(help="Keypoint file of each source image, in order [estimated by OpenPose]."),
     ] = None
     fit: Annotated[
         Literal["auto", "squash", "pad", "person"],
         typer.Option(
             metavar="<choice>",
-            help="How source images get the model's shape: auto, squash (published), pad, or "
-            "person (crop around it).",
+            help="How source images are fitted to the model's shape: auto, squash (published), "
+            "pad, or person (crop).",
         ),
     ] = "auto"
     pose_fit: Annotated[
         Literal["auto", "squash", "pad", "person"],
         typer.Option(
             metavar="<choice>",
-            help="How poses get the model's shape: auto, squash, pad or person, as --fit.",
+            help="How poses are fitted to the model's shape: auto, squash, pad, or person.",
         ),
     ] = "auto"
     person: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="Number of the person in a source with several people; 1 is the largest."
-        ),
+        typer.Option(min=1, help="Person to use in a source with several people; 1: the largest."),
     ] = None
     pose_person: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Number of the person in a pose (or first frame) with several people.",
+            help="Person to use in a pose with several people; 1: the largest.",
         ),
     ] = None
     min_score: Annotated[
@@ -109,14 +109,14 @@ class SampleOptions:
         typer.Option(
             min=0,
             max=1,
-            help="Lowest score of a joint in keypoint files; lower ones are missing [0.1].",
+            help="Lowest score of a joint in a keypoint file; joints below are missing [0.1].",
         ),
     ] = None
     empty_frames: Annotated[
         Literal["skip", "hold"] | None,
         typer.Option(
-            help="What to do with frames without the person: leave them out, or repeat the pose "
-            "before [skip]."
+            help="Frames without the person; skip: leave them out, hold: repeat the previous pose "
+            "[skip]."
         ),
     ] = None
     num_images: Annotated[
@@ -126,7 +126,8 @@ class SampleOptions:
         bool, typer.Option("--square", help="Save square images, as the model generates them.")
     ] = False
     animate: Annotated[
-        Path | None, typer.Option(help="Animation of the poses to write: FILE.webp, .gif or .mp4.")
+        Path | None,
+        typer.Option(help="Animation to write from the poses: FILE.webp, .gif or .mp4."),
     ] = None
     fps: Annotated[
         float, typer.Option(min=0.1, max=100, help="Frames per second of the animation.")
@@ -139,11 +140,11 @@ class SampleOptions:
         typer.Option(help="Sampling solver; ddim: published [the model's]."),
     ] = None
     guidance: Annotated[
-        float | None, typer.Option(help="Guidance scale gamma (eq. 6) [the model's].")
+        float | None, typer.Option(help="Guidance scale gamma (paper eq. 6) [the model's].")
     ] = None
     power: Annotated[
         float | None,
-        typer.Option(help="Power alpha of the guidance schedule (eq. 6) [the model's]."),
+        typer.Option(help="Power alpha of the guidance schedule (paper eq. 6) [the model's]."),
     ] = None
     interval: Annotated[
         str | None, typer.Option(help="Range LOW:HIGH of t/1000 in which guidance is used [0:1].")
@@ -152,11 +153,11 @@ class SampleOptions:
         bool, typer.Option("--paper", help="Sample as in the paper: 50 steps of ddim, guidance 2.")
     ] = False
     seed: Annotated[int | None, typer.Option(min=0, help="Random seed.")] = 0  # None: the model's
-    batch_size: Annotated[str, typer.Option(help="Images per batch; auto: what memory allows.")] = (
-        "auto"
-    )
+    batch_size: Annotated[
+        str, typer.Option(help="Images per batch; auto: what fits in memory.")
+    ] = "auto"
     max_memory: Annotated[
-        str | None, typer.Option(help="Limit of the device's memory, e.g. 8GB [all of it].")
+        str | None, typer.Option(help="Limit of the device's memory, e.g. 8GB [none].")
     ] = None
     precision: Annotated[
         Literal["auto", "fp32", "bf16"],
@@ -164,34 +165,35 @@ class SampleOptions:
     ] = "auto"
     compile_: Annotated[
         Literal["auto", "on", "off"],
-        typer.Option("--compile", help="Use of torch.compile; auto: on a GPU, and for much work."),
+        typer.Option("--compile", help="Use of torch.compile; auto: on a GPU, or for many images."),
     ] = "auto"
     vae: Annotated[
         str | None, typer.Option(help="VAE: hub id or folder [the model's or the dataset's].")
     ] = None
     dino_source: Annotated[
-        str | None, typer.Option(help="DINOv2 for sources: hub id or folder [the model's].")
+        str | None, typer.Option(help="Source DINOv2: hub id or folder [the model's].")
     ] = None
     dino_pose: Annotated[
-        str | None, typer.Option(help="DINOv2 for poses: hub id or folder [the model's].")
+        str | None, typer.Option(help="Pose DINOv2: hub id or folder [the model's].")
     ] = None
     encoders: EncodersDir = None
     openpose: Annotated[
-        str | None, typer.Option(help="OpenPose body network: folder, file or hub id.")
+        str | None,
+        typer.Option(help="OpenPose: hub id, folder or body file [lllyasviel/Annotators]."),
     ] = None
     pair_file: Annotated[
         Path | None,
         typer.Option(
             "--pairs",
-            help="CSV file of many images to generate, with the columns source, pose "
-            "and, optionally, out, source_keypoints, seed.",
+            help="CSV file of images to generate, with the columns source, pose and, optionally, "
+            "out, source_keypoints, seed.",
         ),
     ] = None
     pose_size: Annotated[
         str | None,
         typer.Option(
-            help="Size WxH of the image that the keypoints of a pose refer to, if their file does "
-            "not say it [the image of the same name beside the file, else the source]."
+            help="Size WxH of the image that a pose's keypoints refer to, if their file lacks it "
+            "[the image of the same name beside the file, else the source]."
         ),
     ] = None
     device: Device = "auto"
@@ -201,8 +203,8 @@ class SampleOptions:
         """ConfigError for options that contradict each other, or would be ignored."""
         if [self.data, self.source, self.pair_file].count(None) < 2:
             raise ConfigError(
-                "give one of these: --data, for the pairs of a dataset; --source and --pose; or "
-                "--pairs",
+                "--data, --source and --pairs cannot be combined: give the pairs of a dataset, "
+                "your own images, or a list",
                 "xmdpt sample --source person.jpg --pose pose.json",
             )
         mode, foreign = "--data", [*OWN, "pose_size"]
@@ -215,22 +217,22 @@ class SampleOptions:
         for name in foreign:
             given = getattr(self, name)
             if given or (given == 0 and given is not False):
-                raise ConfigError(f"--{name.replace('_', '-')} does not go with {mode}")
+                raise ConfigError(f"--{name.replace('_', '-')} cannot be combined with {mode}")
         if mode == "--pairs" and self.num_images > 1:
             raise ConfigError(
-                "--num-images does not go with --pairs",
-                "give a row for each image, with other seeds",
+                "--num-images cannot be combined with --pairs",
+                "give one row per image, with different seeds",
             )
         if mode == "--source" and not self.pose:
             raise ConfigError("--source needs --pose", "give keypoints, or an image of a pose")
         if self.paper:
             for name in ("steps", "solver", "guidance", "interval"):
                 if getattr(self, name) is not None:
-                    raise ConfigError(f"--{name} does not go with --paper, which sets it")
+                    raise ConfigError(f"--{name} cannot be combined with --paper, which sets it")
         if self.batch_size != "auto" and not self.batch_size.isdigit():
-            raise ConfigError(f"--batch-size is a number or auto, not {self.batch_size!r}")
+            raise ConfigError(f"--batch-size must be a number or auto, not {self.batch_size!r}")
         if self.batch_size == "0":
-            raise ConfigError("--batch-size is at least 1")
+            raise ConfigError("--batch-size must be at least 1")
 
     def sampling(self) -> dict[str, Any]:
         """Arguments of ``Sampler.sampling_config``; None where the model's own setting is used."""
@@ -249,7 +251,7 @@ class SampleOptions:
                 low, high = (float(end) for end in self.interval.split(":"))
             except ValueError:
                 raise ConfigError(
-                    f"--interval is LOW:HIGH, not {self.interval!r}", "for example 0.1:0.8"
+                    f"--interval must be LOW:HIGH, not {self.interval!r}", "for example 0.1:0.8"
                 ) from None
             chosen["interval"] = (low, high)
         return chosen
@@ -265,7 +267,7 @@ class SampleOptions:
             assert 0 <= rank < size
         except (ValueError, AssertionError):
             raise ConfigError(
-                f"--shard is i/n with i from 0 to n - 1, not {self.shard!r}", "for example 0/4"
+                f"--shard must be I/N with I from 0 to N - 1, not {self.shard!r}", "for example 0/4"
             ) from None
         return World(rank, size)
 

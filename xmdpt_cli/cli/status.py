@@ -14,7 +14,10 @@ from typing import Any
 from xmdpt_cli.cli import workspace
 from xmdpt_cli.cli.console import WIDEST, Talk
 from xmdpt_cli.cli.help import panels
+from xmdpt_cli.cli.next_command import resume_command, train_command
 from xmdpt_cli.cli.options import AsJson
+from xmdpt_cli.cli.workspace_defaults import samples_folder
+from xmdpt_cli.cli.workspace_links import dataset_of, tuned_vae
 from xmdpt_cli.config import parse_toml, read_toml
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import is_hidden
@@ -39,9 +42,9 @@ class Status:
 
 @panels({})
 def status(as_json: AsJson = False) -> None:
-    """Show what is in this folder, and the next command.
+    """Show the content of this folder, and the next command.
 
-    Datasets, runs with their steps and last loss, samples, and their metrics.
+    Lists datasets, runs with their steps and last loss, samples and their metrics.
     """
     talk = Talk(as_json)
     found = read_status()
@@ -238,25 +241,31 @@ def _next(found: Status) -> str:
     unfinished = [run for run in found.runs if run["steps"] and run["step"] < run["steps"]]
     for run in unfinished:
         path = Path(run["path"])
-        if not models or workspace.last_activity(path) > models[0].written:
-            return workspace.resume_command(path)
+        if not models or _last_written(path) > models[0].written:
+            return resume_command(path)
     if not models:
         if ready:
-            return workspace.next_train(ready[0]["toy"])
+            return train_command(ready[0]["toy"])
         return workspace.prepare_command() + (" (it resumes)" if found.datasets else "")
     model = models[0]
     if not ready and model.shards is None:  # converted: there is no dataset that it belongs to
         return "xmdpt sample --source person.jpg --pose pose.json"
     try:
         workspace.newest_model()
-        data = workspace.dataset_of(model)[0]
+        data = dataset_of(model)[0]
     except XmdptError as err:
         return f"{err.message}: {err.hint}"
-    vae = None if model.has_vae() else workspace.tuned_vae(data)
-    folder = str(workspace.samples_folder(model.path, model.steps, vae=vae))
+    vae = None if model.has_vae() else tuned_vae(data)
+    folder = str(samples_folder(model.path, model.steps, vae=vae))
     samples = next((one for one in found.samples if one["path"] == folder), None)
     if samples is None or not samples["complete"]:
         return "xmdpt sample"
     if not samples["metrics"]:
         return "xmdpt evaluate --fid --ssim --lpips"
     return "xmdpt ui, or xmdpt sample --source person.jpg --pose pose.json"
+
+
+def _last_written(run: Path) -> int:
+    """Time in ns at which a run was last written to."""
+    names = ("metrics.jsonl", "config.toml", "checkpoints/latest")
+    return max(workspace.written(run / name) for name in names)

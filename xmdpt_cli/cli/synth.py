@@ -42,7 +42,7 @@ def synth(
 ) -> None:
     """Render synthetic people in the raw DeepFashion layout.
 
-    Images, exact keypoints and pair lists, without any download.
+    Writes images, exact keypoints and pair lists, without any download.
     """
     from xmdpt_cli.toy.synthetic import make_synthetic
 
@@ -58,7 +58,7 @@ def synth(
             plain=plain_clothes,
             progress=progress,
         )
-    made = "rendered" if summary.made else "there already"
+    made = "rendered" if summary.made else "already rendered"
     talk.result(
         plain(dataclasses.asdict(summary)),
         text=f"{made}: {summary.train_images} training and {summary.test_images} test images "
@@ -69,5 +69,5 @@ def synth(
 @functools.wraps(synth)
 def wardrobe(**options: Any) -> None:
     """The earlier name of ``xmdpt synth``."""
-    warning("xmdpt wardrobe is now called xmdpt synth; the old name will go")
+    warning("xmdpt wardrobe is now called xmdpt synth; the old name will be removed")
     synth(**options)

@@ -9,6 +9,7 @@ import typer
 
 from xmdpt_cli.cli.console import Talk, duration, warn_if_busy
 from xmdpt_cli.cli.help import panels
+from xmdpt_cli.cli.next_command import sample_command
 from xmdpt_cli.cli.options import (
     AsJson,
     DataDir,
@@ -19,14 +20,14 @@ from xmdpt_cli.cli.options import (
     with_options,
 )
 from xmdpt_cli.cli.workspace import run_folder
-from xmdpt_cli.cli.workspace_defaults import next_sample, training_data
+from xmdpt_cli.cli.workspace_defaults import training_data
 from xmdpt_cli.config import complete_preset, resolve
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.files import human_bytes
 from xmdpt_cli.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from xmdpt_cli.data.loader import PairDataset
+    from xmdpt_cli.data.dataset import PairDataset
     from xmdpt_cli.training.validation import Decode
 
 
@@ -52,17 +53,17 @@ def train(
     data_cache: Annotated[
         Path | None,
         typer.Option(
-            help="Folder to copy a dataset behind a URL to, once; it is then read from there."
+            help="Folder for a local copy of a remote dataset; it is copied once, then read."
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Run folder to write, or to resume [runs/SIZE or runs/PRESET]."),
+        typer.Option(help="Run folder to write or to resume [runs/SIZE or runs/PRESET]."),
     ] = None,
     preset: Annotated[
         str | None,
         typer.Option(
-            help="Named preset, e.g. paper/S-256; xmdpt presets lists all.",
+            help="Preset of settings, e.g. paper/S-256; xmdpt presets lists all.",
             autocompletion=complete_preset,
         ),
     ] = None,
@@ -71,32 +72,37 @@ def train(
     ] = None,
     vae: Annotated[
         str | None,
-        typer.Option(help="VAE for --online and --validate-every [the dataset's]."),
+        typer.Option(
+            help="VAE for --online and --validate-every: hub id or folder [the dataset's]."
+        ),
     ] = None,
     dino_source: Annotated[
-        str | None, typer.Option(help="DINOv2 of the source for --online [the dataset's].")
+        str | None,
+        typer.Option(help="Source DINOv2 for --online: hub id or folder [the dataset's]."),
     ] = None,
     dino_pose: Annotated[
-        str | None, typer.Option(help="DINOv2 of the pose for --online [the dataset's].")
+        str | None, typer.Option(help="Pose DINOv2 for --online: hub id or folder [the dataset's].")
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Resume with changed settings, where a run allows it.")
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and write nothing.")
+    ] = False,
     device: Device = "auto",
     as_json: AsJson = False,
     **flags: Any,
 ) -> None:
     """Train X-MDPT on a prepared dataset.
 
-    With the paper's losses and an EMA of the weights. The same command again resumes.
+    Uses the paper's losses and an EMA of the weights. Run the same command again to resume.
     """
     recipe = resolve(TrainConfig, "train", flags, file=config, preset=preset)
     if out is None:
         out = run_folder(recipe.size, preset, flags.get("size") is not None)
     quiet_libraries()
+    from xmdpt_cli.data.dataset import PairDataset
     from xmdpt_cli.data.fetch import fetch_dataset
-    from xmdpt_cli.data.loader import PairDataset
     from xmdpt_cli.storage.ranks import World
     from xmdpt_cli.training.build_dataloader import EncoderPaths
     from xmdpt_cli.training.checks import check_dataset
@@ -104,9 +110,9 @@ def train(
 
     encoders = EncoderPaths(vae, dino_source, dino_pose)
     if EncoderPaths(None, dino_source, dino_pose) != EncoderPaths() and not recipe.online:
-        raise ConfigError("--dino-source and --dino-pose go with --online")
+        raise ConfigError("--dino-source and --dino-pose need --online")
     if vae is not None and not (recipe.online or recipe.validate_every):
-        raise ConfigError("--vae goes with --online or --validate-every")
+        raise ConfigError("--vae needs --online or --validate-every")
     talk = Talk(as_json, quiet=World.from_environment().rank > 0)  # under torchrun rank 0 prints
     data = training_data(talk, data, out)
     if data_cache is not None:
@@ -150,7 +156,7 @@ def train(
         what = f"all {done.steps} steps were already done"
     talk.result(
         plain(vars(done)),
-        text=f"{what}: {done.model}\nnext: {next_sample(out)}",
+        text=f"{what}: {done.model}\nnext: {sample_command(out)}",
     )
 
 

@@ -47,24 +47,23 @@ def ui(
     ] = False,
     vae: Annotated[str | None, typer.Option(help="VAE: hub id or folder [the model's].")] = None,
     dino_source: Annotated[
-        str | None, typer.Option(help="DINOv2 for the person: hub id or folder [the model's].")
+        str | None, typer.Option(help="Source DINOv2: hub id or folder [the model's].")
     ] = None,
     dino_pose: Annotated[
-        str | None, typer.Option(help="DINOv2 for the pose: hub id or folder [the model's].")
+        str | None, typer.Option(help="Pose DINOv2: hub id or folder [the model's].")
     ] = None,
     encoders: EncodersDir = None,
     openpose: Annotated[
         str | None,
-        typer.Option(
-            help="OpenPose body network, to estimate poses in photographs: folder or file."
-        ),
+        typer.Option(help="OpenPose: hub id, folder or body file [lllyasviel/Annotators]."),
     ] = None,
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Open a web page to try a model on.
+    """Serve a web page to try a model.
 
-    Drop an image of a person, drag a skeleton, generate. Ctrl-C stops it.
+    On the page, drop an image of a person, drag the joints of a skeleton, and generate. Ctrl-C
+    stops the server.
     """
     quiet_libraries()
     from xmdpt_cli.encoders.places import check_encoders
@@ -101,7 +100,7 @@ def ui(
             toy = " (TOY model)" if pipe.toy else ""
             talk.result(
                 {"url": url, "model": str(model), "toy": pipe.toy},
-                text=f"{url}{toy}\nCtrl-C stops it",
+                text=f"{url}{toy}\nCtrl-C stops the server",
             )
             sys.stdout.flush()  # into a pipe, too: the program keeps running
 
@@ -126,10 +125,10 @@ def _choose(talk: Talk, model: str | None, vae: str | None) -> tuple[str, str | 
         found = demo_model()
         if found is None:
             raise ConfigError(
-                "no model in runs/ or models/, and no demo's in xmdpt-demo/",
+                "no model in runs/ or models/, and no demo model in xmdpt-demo/",
                 "make one: xmdpt demo (5 minutes); or name one: xmdpt ui --model RUN",
             )
-        talk.say(f"model: {found} (of xmdpt demo)")
+        talk.say(f"model: {found} (from xmdpt demo)")
         return str(found), vae
     chosen = choose_for_sampling(talk, model, None, vae, Path(), own=True)
     return chosen.model, chosen.vae

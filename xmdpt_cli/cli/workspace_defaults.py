@@ -7,19 +7,20 @@ from pathlib import Path
 
 from xmdpt_cli.cli.console import Talk
 from xmdpt_cli.cli.workspace import (
-    RUNS,
+    SAMPLES,
     VAE,
     Model,
+    model_at,
+    newest_dataset,
+    newest_model,
+    read_record,
+    run_name,
+)
+from xmdpt_cli.cli.workspace_links import (
     dataset_of,
     dataset_of_run,
     dataset_of_samples,
     decoded_by,
-    model_at,
-    newest_dataset,
-    newest_model,
-    quote,
-    read_record,
-    samples_folder,
     tuned_vae,
 )
 from xmdpt_cli.errors import XmdptError
@@ -106,6 +107,24 @@ def _tuned_for(model: Model | None, data: str | None) -> Path | None:
     return None if data is None else tuned_vae(data)
 
 
+def samples_folder(
+    model: str | Path, steps: int | None, suffix: str = "", vae: Path | None = None
+) -> Path:
+    """The default folder for the samples of a model: ``samples/<run>``.
+
+    If it has samples of an earlier step of the run: ``samples/<run>-step_0400000``; if those were
+    decoded by another VAE than ``vae``: ``samples/<run>-vae``.
+    """
+    folder = SAMPLES / f"{run_name(model)}{suffix}"
+    record = read_record(folder / "samples.json")
+    if record and steps is not None and record.get("trained_steps") not in (None, steps):
+        folder = folder.with_name(f"{folder.name}-step_{steps:07d}")
+        record = read_record(folder / "samples.json")
+    if record and vae is not None and not decoded_by(record, vae):
+        folder = folder.with_name(f"{folder.name}-vae")
+    return folder
+
+
 def choose_for_measuring(
     talk: Talk, generated: Path, data: str | None, vae: str | None
 ) -> tuple[str, str | None]:
@@ -144,8 +163,3 @@ def choose_for_vae(talk: Talk, data: str | None, out: Path | None) -> tuple[str,
         notes.append(f"out: {out}")
     _say(talk, notes)
     return data, out
-
-
-def next_sample(run: Path) -> str:
-    """The command that samples from a run; a run of the workspace need not be named."""
-    return "xmdpt sample" if run.parent == RUNS else f"xmdpt sample --model {quote(run)}"

@@ -7,8 +7,10 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Len
+from typing_extensions import TypedDict
 
+from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.storage.stores import Store
 from xmdpt_cli.utils import records
 from xmdpt_cli.utils.records import RecordError
@@ -37,6 +39,14 @@ class TensorPlace:
     @property
     def bytes(self) -> int:
         return tensor_bytes(self.dtype, self.shape)
+
+
+class _Entry(TypedDict):
+    """One tensor in the header of a safetensors member."""
+
+    dtype: DType
+    shape: list[Count]
+    data_offsets: Annotated[list[int], Len(2, 2)]
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,34 @@ class ShardIndex:
                 ranges += [(tensor.offset, tensor.bytes) for tensor in view.tensors.values()]
                 if any(offset + length > self.bytes for offset, length in ranges):
                     raise ValueError(f"members within the {self.bytes} bytes of the shard")
+
+
+def tensor_places(data: bytes, offset: int) -> dict[str, TensorPlace]:
+    """The places of all tensors of a safetensors file that begins at ``offset`` of the tar.
+
+    The format: length of the header (u64), the header (JSON), then the numbers, from which the
+    header's offsets count. Raises ValueError if the file is damaged.
+    """
+    length = int.from_bytes(data[:8], "little")
+    if 8 + length > len(data):
+        raise ValueError("its header is longer than the file")
+    begin = 8 + length
+    places = {}
+    try:
+        header = records.parse(dict[str, Any], data[8:begin], "its header")
+        header.pop("__metadata__", None)
+        entries = records.check(dict[str, _Entry], header, "its header")
+    except XmdptError as err:
+        raise ValueError(err.message) from None
+    for name, entry in entries.items():
+        first, last = entry["data_offsets"]
+        shape = tuple(entry["shape"])
+        if last - first != tensor_bytes(entry["dtype"], shape):
+            raise ValueError(f"{name} has {last - first} bytes for {entry['dtype']} {shape}")
+        if first < 0 or begin + last > len(data):
+            raise ValueError(f"{name} lies beyond the file's end")
+        places[name] = TensorPlace(entry["dtype"], shape, offset + begin + first)
+    return places
 
 
 def tensor_bytes(dtype: str, shape: tuple[int, ...]) -> int:

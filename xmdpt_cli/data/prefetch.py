@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 
-from xmdpt_cli.data.collate import Batch
+from xmdpt_cli.data.loader import Batch
 from xmdpt_cli.utils import prefetch as ahead
 
 _KEPT = 2  # batches that stay valid after the next one was requested

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xmdpt_cli.datasets.published_keypoints import SizeOfRow, sizes_of
+from xmdpt_cli.datasets.keypoint_sources import SizeOf, sizes_of
 from xmdpt_cli.datasets.scan import printable
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.pose.formats import open_file
@@ -27,13 +27,14 @@ UNUSABLE = "keypoints that cannot be used, left to OpenPose"
 
 @dataclass
 class BesideKeypoints:
-    """The files beside the images of ``root``; what is broken is added to ``problems``.
+    """The files beside the images of ``root``, as a source of keypoints.
 
-    ``settle`` first, then ``find`` for every image, then ``label`` and ``close``.
+    Unusable files are added to ``problems``. Call ``decide_frames``, then ``find`` for every image,
+    then ``label`` and ``close``.
     """
 
     root: Path
-    skip: Path  # a file that is read elsewhere
+    skip: Path  # a file that another source reads
     problems: list[Problem]
     forced: CoordinateFrame | None = None  # --frame
     images: int = 0  # that a file was used for
@@ -43,8 +44,8 @@ class BesideKeypoints:
     def __post_init__(self) -> None:
         self._beside = KeypointsBeside(skip=[self.skip], report=self._report)
 
-    def settle(self, images: Sequence[str], size_of: SizeOfRow) -> list[str]:
-        """Decide the frame of files that do not state it, from some of them; notes say how.
+    def decide_frames(self, images: Sequence[str], size_of: SizeOf) -> list[str]:
+        """Decide the frame of files that do not state it, from some of them; returns notes.
 
         ``images``: names below the root. XmdptError where a frame cannot be decided.
         """

@@ -9,12 +9,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from xmdpt_cli.datasets.builder import ListingBuilder, View
+from xmdpt_cli.datasets.keypoint_sources import UnusableKeypointsError, find_keypoints
 from xmdpt_cli.datasets.layouts import ImageSource, Place, find_images, has_images, read_places
 from xmdpt_cli.datasets.listing import Listing
 from xmdpt_cli.datasets.pair_lists import ListedPair, PairLists, find_pair_lists, read_pair_lists
-from xmdpt_cli.datasets.published_keypoints import KeypointFiles, read_keypoint_files
+from xmdpt_cli.datasets.published_keypoints import (
+    PublishedFiles,
+    PublishedKeypoints,
+    find_published_files,
+    published_keypoints,
+)
 from xmdpt_cli.datasets.readers import SURE, ReadOptions
-from xmdpt_cli.datasets.stored import Sameness, as_padded, stored_image_size
+from xmdpt_cli.datasets.stored import FileComparison, as_padded, stored_image_size
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.pose.frames import PADDED, PIXELS, CoordinateFrame
 from xmdpt_cli.pose.keypoints import Size
@@ -60,26 +66,23 @@ class DeepFashion:
                 f"{root} holds images but no list of pairs",
                 f"{_LISTS_WANTED}; or make pairs from the folders themselves: --layout people",
             )
-        keypoints = KeypointFiles(root)
-        if not options.openpose:
-            keypoints = read_keypoint_files(root, places)
-        if keypoints.label:
-            _settle_frames(keypoints, images, lists, options.frame)
-        join = _Join(images, keypoints if keypoints.label else None)
-        join.built.problems += images.problems + lists.problems + keypoints.problems
+        files = None if options.openpose else find_published_files(root, places)
+        keypoints = _keypoints(files, images, lists, options.frame) if files else None
+        join = _Join(images, keypoints)
+        join.built.problems += images.problems + lists.problems
+        join.built.problems += files.problems if files else []
         # Test first: an item that is in both lists belongs to the test set, lest it leak.
         for split in reversed(SPLITS):
             for pair in lists.pairs.get(split, []):
                 join.add(split, pair)
-        openpose = "OpenPose will find them"
-        openpose = openpose if options.openpose else f"none there, {openpose}"
-        notes = [
-            f"{images.label}, {lists.label}, {keypoints.label or 'keypoints from OpenPose'}",
-            *images.notes,
-            *lists.notes,
-            *(keypoints.notes or [f"keypoints: {openpose}"]),
-        ]
-        if join.same.stopped:
+        label = "keypoints from OpenPose" if keypoints is None else keypoints.label
+        notes = [f"{images.label}, {lists.label}, {label}", *images.notes, *lists.notes]
+        if keypoints is not None:
+            notes += keypoints.notes
+        else:
+            none = "" if options.openpose else "none there, "
+            notes.append(f"keypoints: {none}OpenPose will find them")
+        if join.files.stopped:
             notes.append("identical views: looked for among the first 256 MiB of equal size only")
         return join.built.listing(root, notes, self.name)
 
@@ -91,13 +94,13 @@ def unpack_hint(places: list[Place]) -> str:
     return f"unpack {archive}; " if archive else ""
 
 
-def _settle_frames(
-    keypoints: KeypointFiles,
+def _keypoints(
+    files: PublishedFiles,
     images: ImageSource,
     lists: PairLists,
     frame: CoordinateFrame | None,
-) -> None:
-    """Decide the frames of the keypoint files from the images that lie there."""
+) -> PublishedKeypoints:
+    """The keypoint files as sources, their frames decided with the sizes of the images."""
 
     def size_of(key: str) -> Size | None:
         there = images.found.get(key)
@@ -107,7 +110,7 @@ def _settle_frames(
         frame = PADDED  # the pixels of such images are those of that frame
     pairs = [pair for split in lists.pairs.values() for pair in split]
     listed = {name.key: name for pair in pairs for name in (pair.source, pair.target)}
-    keypoints.settle(list(listed.values()), size_of, frame)
+    return published_keypoints(files, list(listed.values()), size_of, frame)
 
 
 @dataclass
@@ -115,9 +118,9 @@ class _Join:
     """Joins listed pairs with images and keypoints. ``keypoints`` None: OpenPose finds them."""
 
     images: ImageSource
-    keypoints: KeypointFiles | None
+    keypoints: PublishedKeypoints | None
     built: ListingBuilder = field(default_factory=ListingBuilder)
-    same: Sameness = field(default_factory=Sameness)
+    files: FileComparison = field(default_factory=FileComparison)
     _views: dict[ImageName, View | None] = field(default_factory=dict)
 
     def add(self, split: str, pair: ListedPair) -> None:
@@ -136,7 +139,7 @@ class _Join:
             return
         self.built.add(pair.where, split, source_name.item_key, source, target, pair.position)
         # published lists hold a few pairs of one image saved twice: they are reported and kept
-        if self.same.same(source.image, target.image):
+        if self.files.equal(source.image, target.image):
             names = (view.image.name.rsplit("/", 1)[-1] for view in (source, target))
             what = f"identical views: {' and '.join(sorted(names))} are the same image"
             self.built.problem(pair.where, what, kept=True)
@@ -164,9 +167,9 @@ class _Join:
         if self.keypoints is None:
             return View(name.view, image, None)
         try:
-            points = self.keypoints.find(name)
-        except (OSError, ValueError) as err:
-            self.built.problem(self.keypoints.source(name), f"keypoints: {err}")
+            points = find_keypoints(self.keypoints.sources, name.path)
+        except UnusableKeypointsError as err:
+            self.built.problem(err.where, f"keypoints: {err}")
             return None
         if points is None:
             self.built.problem(name.path, "no keypoints for this image")

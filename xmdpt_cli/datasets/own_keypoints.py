@@ -1,27 +1,30 @@
-"""Keypoints beside one's own images: ``annotations.csv`` in the root, ``pose/<path>.txt``, and
-files beside the images (``beside_keypoints``)."""
+"""Keypoints of one's own images: ``annotations.csv`` in the root, ``pose/<path>.txt``, files beside
+the images (``beside_keypoints``), and published files for images with DeepFashion's names."""
 
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from xmdpt_cli.datasets.beside_keypoints import BesideKeypoints
-from xmdpt_cli.datasets.listing import ImageRef
-from xmdpt_cli.datasets.published_keypoints import (
-    FramedRows,
-    KeypointFiles,
-    SizeOfRow,
-    decide_of_poses,
-    in_frame,
+from xmdpt_cli.datasets.keypoint_sources import (
+    AnnotationRows,
+    KeypointSource,
+    PoseFiles,
+    UnusableKeypointsError,
+    decide_pose_files,
+    decide_rows,
 )
+from xmdpt_cli.datasets.listing import ImageRef
+from xmdpt_cli.datasets.published_keypoints import PublishedFiles, published_keypoints
 from xmdpt_cli.datasets.scan import printable
 from xmdpt_cli.datasets.stored import stored_image_size
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.pose.formats.image_size import Size
-from xmdpt_cli.pose.formats.text_rows import Annotations, read_annotations, read_pose_txt
-from xmdpt_cli.pose.frames import OWN_POSES, PADDED, CoordinateFrame
+from xmdpt_cli.pose.formats.text_rows import Annotations, read_annotations
+from xmdpt_cli.pose.frames import OWN_POSES, PADDED, CoordinateFrame, of_own_images
 from xmdpt_cli.pose.keypoints import Keypoints
 from xmdpt_cli.utils.deepfashion_names import match_key
 from xmdpt_cli.utils.problems import Problem
@@ -67,114 +70,119 @@ class OwnImages:
 
 @dataclass
 class OwnKeypoints:
-    """All keypoint files; a damaged one is a problem, and its image is left to OpenPose."""
+    """All sources of keypoints of one's own images, the preferred one first.
 
-    root: Path
-    published: KeypointFiles
+    Keypoints that cannot be used are problems: another source or OpenPose replaces them.
+    """
+
+    sources: list[KeypointSource] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    rows: FramedRows | None = None
     problems: list[Problem] = field(default_factory=list)
-    used: set[str] = field(default_factory=set)
-    pose: bool = False
-    pose_frame: CoordinateFrame = PADDED
-    pose_size: SizeOfRow = lambda image: None
-    beside: BesideKeypoints | None = None  # None: not looked for
+    unused: list[Problem] = field(default_factory=list)  # annotation rows of no image
+    beside: BesideKeypoints | None = None  # None: not searched
 
     @classmethod
     def read(
         cls,
         images: OwnImages,
-        published: KeypointFiles,
+        published: PublishedFiles,
         *,
         beside: bool = True,
         frame: CoordinateFrame | None = None,
     ) -> OwnKeypoints:
-        """``annotations.csv`` and what ``published`` already found; pose files and files beside
-        the images (``beside``: there may be some) are read later. ``frame``: ``--frame``, None:
-        decided from the values and the images' sizes."""
-        root = images.root
-        own = cls(root, published, problems=list(published.problems))
-        if (root / ANNOTATIONS).is_file():
-            file = read_annotations(root / ANNOTATIONS, _same_letters)
-            images.check_named(file)
-            own.rows, decision = FramedRows.decide(
-                file, images.size_of, deepfashion=False, forced=frame
-            )
-            own.problems += file.problems
-            own.notes += [*file.notes, f"keypoints: {ANNOTATIONS}, {decision}"]
-            own.labels.append(f"{ANNOTATIONS} (frame {decision.frame})")
+        """Find the sources and decide their frames.
+
+        ``beside``: whether to search beside the images. ``frame``: ``--frame``; None: decided from
+        the values and the images' sizes.
+        """
+        own = cls(problems=list(published.problems))
+        own._add_annotations(images, frame)
+        has_poses = (images.root / POSE).is_dir()
+        pose_frame: CoordinateFrame | None = None
+        of_names = None
         if beside:
-            own.beside = BesideKeypoints(root, root / ANNOTATIONS, own.problems, frame)
-            own.notes += own.beside.settle(images.names, images.size_of)
-        own.pose = (root / POSE).is_dir()
-        if published.files or (published.pose and images.published):
-            published.settle(images.published, images.size_of, frame)
-            own.notes += published.notes
-            own.labels.append(published.label)
-            own.pose_frame, own.pose_size = published.pose_frame, images.size_of
-        elif own.pose:
-            own._settle_pose(images, frame)
+            own.beside = BesideKeypoints(
+                images.root, images.root / ANNOTATIONS, own.problems, frame
+            )
+            own.notes += own.beside.decide_frames(images.names, images.size_of)
+        if published.annotations or (published.pose and images.published):
+            of_names = published_keypoints(published, images.published, images.size_of, frame)
+            own.notes += of_names.notes
+            own.labels.append(of_names.label)
+            pose_frame = of_names.pose_frame
+        elif has_poses:
+            pose_frame = own._decide_pose_frame(images, frame)
+        if has_poses and pose_frame is not None:
+            own.sources += [
+                PoseFiles(images.root, pose_frame, file_of, images.size_of)
+                for file_of in _POSE_FILES
+            ]
+        own.sources += [own.beside] if own.beside is not None else []
+        own.sources += of_names.sources if of_names is not None else []
         return own
 
-    def _settle_pose(self, images: OwnImages, frame: CoordinateFrame | None) -> None:
+    def _add_annotations(self, images: OwnImages, frame: CoordinateFrame | None) -> None:
+        path = images.root / ANNOTATIONS
+        if not path.is_file():
+            return
+        file = read_annotations(path, _same_letters)
+        images.check_named(file)
+        decision = decide_rows(file, images.size_of, of_own_images, frame)
+        self.sources.append(AnnotationRows(file, decision.frame, _same_letters, images.size_of))
+        self.problems += file.problems
+        self.notes += [*file.notes, f"keypoints: {ANNOTATIONS}, {decision}"]
+        self.labels.append(f"{ANNOTATIONS} (frame {decision.frame})")
+        names = {_same_letters(name) for name in images.names}
+        what = f"annotation of no usable image: in {ANNOTATIONS}"
+        self.unused = [Problem(row, what, kept=True) for row in file.points if row not in names]
+
+    def _decide_pose_frame(
+        self, images: OwnImages, frame: CoordinateFrame | None
+    ) -> CoordinateFrame:
         """The frame of ``pose/`` by the files of some images; as published if there are none."""
-        files = {name: self._pose_files(name) for name in images.names}
-        decision, notes = decide_of_poses(self.root, POSE, files, images.size_of, OWN_POSES, frame)
+        files = {name: [file_of(name) for file_of in _POSE_FILES] for name in images.names}
+        decision, notes = decide_pose_files(
+            images.root, POSE, files, images.size_of, OWN_POSES, frame
+        )
         self.notes += notes
         if decision is not None:
-            self.pose_frame = decision.frame
             self.notes.append(f"keypoints: {POSE}/, {decision}")
-        self.pose_size = images.size_of
-        self.labels.append(f"pose txt (frame {self.pose_frame})")
-
-    def _pose_files(self, image: str) -> tuple[str, ...]:
-        stem = image.rsplit(".", 1)[0]
-        return (f"{POSE}/{image}.txt", f"{POSE}/{stem}.txt") if self.pose else ()
+        decided = PADDED if decision is None else decision.frame
+        self.labels.append(f"pose txt (frame {decided})")
+        return decided
 
     def find(self, image: str) -> Keypoints | None:
         """Fractions (18, 2), NaN missing, of the image of this name below the root, or None."""
-        name = _same_letters(image)
-        if self.rows is not None and name in self.rows.file.points:
-            self.used.add(name)
+        for source in self.sources:
             try:
-                return self.rows.find(name)
-            except ValueError as err:
-                self._broken(self.rows.file.where(name), err, "annotation row")
-                return None
-        for file in self._pose_files(image):
-            try:
-                raw = read_pose_txt(self.root / file).points
-                return in_frame(raw, self.pose_frame, lambda: self.pose_size(image))
-            except FileNotFoundError:
+                points = source.find(image)
+            except UnusableKeypointsError as err:
+                what = f"{err.kind}, left to OpenPose: {err}"
+                self.problems.append(Problem(err.where, what, kept=True))
+                if isinstance(source, AnnotationRows):
+                    return None
                 continue
-            except (OSError, ValueError) as err:
-                self._broken(file, err)
-        points = None if self.beside is None else self.beside.find(image)
-        published = match_key(image)
-        if points is not None or published is None:
-            return points
-        try:
-            return self.published.find(published)
-        except (OSError, ValueError) as err:
-            self._broken(self.published.source(published), err, "keypoints")
-            return None
+            if points is not None:
+                return points
+        return None
 
     def label(self) -> str:
         """The files that were used, after ``find`` for every image; "" for none."""
         return " and ".join(self.labels + ([] if self.beside is None else self.beside.label()))
 
-    def _broken(self, file: str, err: Exception, what: str = "pose file") -> None:
-        self.problems.append(Problem(file, f"{what}, left to OpenPose: {err}", kept=True))
-
     def close(self) -> list[Problem]:
         """All problems, after ``find`` for every image."""
         if self.beside is not None:
             self.notes += self.beside.close(alone=not self.labels)
-        rows = [] if self.rows is None else list(self.rows.file.points)
-        unused = [name for name in rows if name not in self.used]
-        what = f"annotation of no usable image: in {ANNOTATIONS}"
-        return self.problems + [Problem(name, what, kept=True) for name in unused]
+        return self.problems + self.unused
+
+
+#: the places of an image's pose file, the first that exists is used
+_POSE_FILES: tuple[Callable[[str], str], ...] = (
+    lambda image: f"{POSE}/{image}.txt",
+    lambda image: f"{POSE}/{image.rsplit('.', 1)[0]}.txt",
+)
 
 
 def _same_letters(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from xmdpt_cli.diffusion.guidance import Guided
 from xmdpt_cli.diffusion.loss import Losses, training_loss
-from xmdpt_cli.diffusion.sampler import Seen, sample, start_noise
+from xmdpt_cli.diffusion.sampler import StepResult, sample, start_noise
 from xmdpt_cli.diffusion.schedule import Schedule
 from xmdpt_cli.diffusion.solvers import SOLVERS, SPACINGS, spacing_of
 
@@ -12,7 +12,7 @@ __all__ = [
     "Guided",
     "Losses",
     "Schedule",
-    "Seen",
+    "StepResult",
     "sample",
     "spacing_of",
     "start_noise",

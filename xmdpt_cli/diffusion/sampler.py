@@ -18,8 +18,8 @@ LINEAR = Schedule()
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a callback gets after every step."""
+class StepResult:
+    """The argument of a callback, which is called after every step."""
 
     done: int  # steps
     steps: int
@@ -40,7 +40,7 @@ def sample(
     interval: tuple[float, float] = (0.0, 1.0),
     tokens: Any = None,
     schedule: Schedule = LINEAR,
-    callback: Callable[[Seen], None] | None = None,
+    callback: Callable[[StepResult], None] | None = None,
 ) -> Tensor:
     """Solve the sampling ODE from start noise (N, C, h, w) to scaled latents of that shape.
 
@@ -56,15 +56,15 @@ def sample(
         raise ConfigError(f"power must be positive, not {power}")
     if not 0 <= interval[0] < interval[1] <= 1:
         raise ConfigError(f"the guidance interval lies in 0 to 1, low end first, not {interval}")
-    own = spacing_of(solver)
-    todo = plan(solver, spaced(spacing or own, steps, schedule), schedule)
+    own_spacing = spacing_of(solver)
+    timesteps = spaced(spacing or own_spacing, steps, schedule)
+    todo = plan(solver, timesteps, schedule)
     cfg_scales = [
-        guidance_scale(step.timestep, guidance, power, schedule.steps)
-        if interval[0] <= step.timestep / schedule.steps <= interval[1]
+        guidance_scale(t, guidance, power, schedule.steps)
+        if interval[0] <= t / schedule.steps <= interval[1]
         else 1.0
-        for step in todo
+        for t in timesteps
     ]
-    timesteps = [step.timestep for step in todo]
     denoise = model.denoiser(condition, timesteps, cfg_scales, tokens)
     x = before = noise
     earlier: list[Tensor] = []
@@ -76,7 +76,7 @@ def sample(
         before, x = x, _weighted(step.predict, [x, clean, *earlier])
         earlier = [clean, *earlier][:2]
         if callback is not None:
-            callback(Seen(i + 1, steps, clean))
+            callback(StepResult(i + 1, steps, clean))
     return x
 
 

@@ -17,8 +17,8 @@ from xmdpt_cli.errors import ConfigError
 
 @dataclass(frozen=True)
 class Schedule:
-    """``kind`` "linear" (the paper: betas 1e-4 .. 2e-2) or "cosine"; ``prediction`` what the
-    network's first half of channels means: "epsilon" (the paper) or "v"."""
+    """``kind`` "linear" (the paper: betas 1e-4 .. 2e-2) or "cosine"; ``prediction``: what the
+    first half of the network's output channels is, "epsilon" (the paper) or "v"."""
 
     kind: str = "linear"
     prediction: str = "epsilon"
@@ -29,7 +29,7 @@ class Schedule:
     sigma: Tensor = field(init=False, repr=False, compare=False)  # sqrt(1 - alpha_bar)
     # of q(x_{t-1} | x_t, x_0), DDPM eq. 7; zero at t = 0
     posterior_variance: Tensor = field(init=False, repr=False, compare=False)
-    # the posterior variance at t = 0 replaced by that at t = 1: log 0 is no number
+    # the posterior variance at t = 0 is replaced by that at t = 1, since log 0 is undefined
     posterior_log_variance: Tensor = field(init=False, repr=False, compare=False)
     # weights of x_0 and x_t in the posterior mean, DDPM eq. 7
     weight_of_clean: Tensor = field(init=False, repr=False, compare=False)
@@ -87,7 +87,7 @@ class Schedule:
         return signal * clean + at(self.sigma, timesteps, clean) * noise
 
     def target(self, clean: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """What the network is asked for: the noise, or v = sqrt(abar) eps - sqrt(1 - abar) x_0."""
+        """What the network predicts: the noise, or v = sqrt(abar) eps - sqrt(1 - abar) x_0."""
         if self.prediction == "epsilon":
             return noise
         signal = at(self.alpha_bar.sqrt(), timesteps, clean)

@@ -1,8 +1,8 @@
-"""Solvers of the sampling ODE, written as what they are: weights.
+"""Solvers of the sampling ODE.
 
-A step of every solver here is a weighted sum of the present x and of the last few clean images
-x_0 that the network predicted. The weights depend on the schedule and the timesteps alone, so they
-are made in float64 before the loop.
+A step of every solver here is a weighted sum of the current x and the last few predictions of x_0.
+The weights depend on the schedule and the timesteps only, so they are computed in float64 before
+the loop.
 
 x_t = alpha x_0 + sigma eps, lambda = log(alpha / sigma), h = lambda' - lambda > 0 of a step.
 """
@@ -33,15 +33,15 @@ class Step:
     timestep: int
     alpha: float
     sigma: float
-    #: weights of x, then of the clean images, the newest first
+    #: weights of x, then of the predictions of x_0, the newest first
     predict: tuple[float, ...]
-    #: the same for a correction of x beforehand, now that the network has seen it; the first
-    #: weight is that of the previous step's x. Empty: no correction
+    #: weights of a correction of x, made before it: of the previous step's x, then of the
+    #: predictions of x_0, the newest, at this x, first. Empty: no correction
     correct: tuple[float, ...] = ()
 
 
 def spacing_of(solver: str) -> str:
-    """The solver's own spacing; ConfigError for a solver that is none."""
+    """The solver's own spacing; ConfigError for an unknown solver."""
     if solver not in SPACING_OF:
         raise ConfigError(f"no such solver: {solver!r}", f"choose one of {', '.join(SOLVERS)}")
     return SPACING_OF[solver]
@@ -82,7 +82,7 @@ def spaced(spacing: str, steps: int, schedule: Schedule) -> list[int]:
         wanted = first + (last - first) * i / (steps - 1)
         nearest = min(range(total), key=lambda t: abs(half_log_snr[t] - wanted))
         highest = found[-1] - 1 if found else total - 1
-        # every step needs a timestep of its own, with room for those that follow
+        # timesteps must differ, and leave room for those that follow
         found.append(max(min(nearest, highest), steps - 1 - i))
     return found
 
@@ -92,7 +92,7 @@ def plan(solver: str, times: Sequence[int], schedule: Schedule) -> list[Step]:
     levels = [*(_levels(schedule, t) for t in times), (1.0, 0.0)]
     steps = []
     for i, t in enumerate(times):
-        # first order where nothing was seen before, and on the last step, where h is infinite
+        # first order without an earlier prediction, and in the last step, where h is infinite
         first_order = solver == "ddim" or i in (0, len(times) - 1)
         predict = _first(*levels[i : i + 2]) if first_order else _second(*levels[i - 1 : i + 2])
         correct: tuple[float, ...] = ()
@@ -129,8 +129,8 @@ def _second(before: Level, here: Level, there: Level) -> tuple[float, ...]:
 
 
 def _unic(levels: Sequence[Level]) -> tuple[float, ...]:
-    """UniC of order 1 (two levels) or 2 (three): the step to the last level taken again, with
-    what the network says of its end."""
+    """UniC of order 1 (two levels) or 2 (three): the step to the last level repeated with the
+    prediction at its end."""
     here, there = levels[-2], levels[-1]
     ratio, weight = _first(here, there)
     if len(levels) == 2:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from xmdpt_cli.encoders import weights
 from xmdpt_cli.encoders.dino import DEFAULT_POSE, DEFAULT_SOURCE, Dino, pose_input
-from xmdpt_cli.encoders.identity import FOLDERS
+from xmdpt_cli.encoders.identity import FOLDERS, PARTS
 from xmdpt_cli.encoders.vae import DEFAULT_VAE, VAE, to_signed
 from xmdpt_cli.errors import XmdptError
 
@@ -42,20 +42,15 @@ class Encoders:
 
     def describe(self) -> dict[str, Any]:
         """JSON-ready: the record of each network, and whether any of them is a toy."""
-        parts = {
-            "vae": self.vae.describe(),
-            "source": self.source.describe(),
-            "pose": self.pose.describe(),
-        }
+        parts = {part: getattr(self, part).describe() for part in PARTS}
         return {**parts, "toy": any(part["toy"] for part in parts.values())}
 
     def save(self, folder: str | Path) -> None:
         """Write ``vae/``, ``dino_source/`` and ``dino_pose/`` into ``folder``, atomically."""
 
-        def write(part: Path) -> None:
-            self.vae.save(part / "vae")
-            self.source.save(part / "dino_source")
-            self.pose.save(part / "dino_pose")
+        def write(temporary: Path) -> None:
+            for part, names in PARTS.items():
+                getattr(self, part).save(temporary / names.folder)
 
         weights.save_folder(folder, write)
 

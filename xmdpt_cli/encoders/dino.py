@@ -5,8 +5,9 @@ Shapes: N batch, L tokens (257 at 224 px), D width (1536 giant, 768 base).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,6 @@ from numpy.typing import NDArray
 
 from xmdpt_cli.encoders import weights
 from xmdpt_cli.encoders.identity import HUB, POSITION_TABLE, STORED, TRANSFORMERS, table_of
-from xmdpt_cli.encoders.position_table import resize_table
 from xmdpt_cli.encoders.vae import channels_first
 from xmdpt_cli.errors import XmdptError
 
@@ -28,8 +28,8 @@ DEFAULT_SOURCE = "facebook/dinov2-giant"  # paper sec. 3; published code
 DEFAULT_POSE = "facebook/dinov2-base"
 INPUT_SIZE = 224  # at every image size, 512 included (published code)
 HINT = "give the folder as `--dino-source DIR` or `--dino-pose DIR`"
-# DINOv2-G in float32 needs about 50 MB of activations an image.
-CHUNK = 16
+CHUNK = 16  # images per forward pass; each needs about 50 MB of activations (giant, float32)
+OFFSET = 0.1  # torch.hub's interpolate_offset, in patches
 
 
 def pose_input(poses: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
@@ -38,6 +38,42 @@ def pose_input(poses: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
     """
     pixels = channels_first(poses)
     return pixels / pixels.amax(dim=(1, 2, 3), keepdim=True).clamp(min=1.0)
+
+
+def resize_table(table: torch.Tensor, grid: int, kind: str = HUB) -> torch.Tensor:
+    """Resize a position table (1, 1 + S * S, D), CLS first, to (1, 1 + grid * grid, D).
+
+    A checkpoint has a table for 37 x 37 patches (518 px), an input of 224 px has 16 x 16 patches.
+    The table is resized bicubically without antialiasing, in one of two ways. HUB: torch.hub's
+    DINOv2, which the published code calls, samples it at the scale (16 + 0.1) / 37. TRANSFORMERS:
+    transformers from 4.48 on samples it at 16 / 37. The tokens differ by 1.3 to 1.8 % (rms).
+
+    The type and the CLS position are kept; a table of that grid is returned unchanged. Raises
+    XmdptError for a table that is not square, or another ``kind``.
+    """
+    if kind not in (HUB, TRANSFORMERS):
+        raise XmdptError(
+            f"DINOv2's position table is recorded as {kind!r}, which this version does not know",
+            "pip install --upgrade xmdpt-cli",
+        )
+    positions, width = table.shape[1] - 1, table.shape[2]
+    side = math.isqrt(positions)
+    if side * side != positions or positions < 1:
+        raise XmdptError(
+            f"this DINOv2 has {positions} patch positions, which is not a square grid",
+            "use one of facebook/dinov2-small, -base, -large or -giant",
+        )
+    if side == grid:
+        return table
+    patches = table[:, 1:].float().reshape(1, side, side, width).permute(0, 3, 1, 2)
+    if kind == HUB:
+        # output position i is read at (i + 0.5) / scale - 0.5; floor(side * scale) of them: grid
+        scale = (grid + OFFSET) / side
+        patches = F.interpolate(patches, scale_factor=(scale, scale), mode="bicubic")
+    else:
+        patches = F.interpolate(patches, size=(grid, grid), mode="bicubic", align_corners=False)
+    patches = patches.permute(0, 2, 3, 1).reshape(1, grid * grid, width).to(table.dtype)
+    return torch.cat((table[:, :1], patches), dim=1)
 
 
 @contextmanager
@@ -65,14 +101,16 @@ def _type(name: object) -> torch.dtype:
     return found
 
 
-class Dino:
-    """A frozen Dinov2Model with its origin. Input images are resized to ``input_size``.
+class Dino(weights.FrozenNetwork):
+    """A frozen Dinov2Model. Input images are resized to ``input_size``.
 
-    ``positions``: how its position table is resized to the patches of that input
-    (``position_table``); ``autocast``: the autocast type. Under autocast the residual stream stays
-    in the weights' type, as in the published code: the tokens of 40 layers lose 5.8e-3 (rms), with
-    weights in bfloat16 1.5e-2.
+    ``positions``: how the position table is resized to the patches of that input
+    (``resize_table``). ``autocast``: the autocast type. Under autocast the residual stream stays in
+    the type of the weights, as in the published code: the tokens of 40 layers lose 5.8e-3 (rms),
+    with weights in bfloat16 1.5e-2.
     """
+
+    net: Dinov2Model
 
     def __init__(
         self,
@@ -156,18 +194,6 @@ class Dino:
         """Patches per side of the input."""
         return self.input_size // int(self.net.config.patch_size)
 
-    @property
-    def device(self) -> torch.device:
-        return next(self.net.parameters()).device
-
-    def to(self, device: str | torch.device) -> None:
-        """Move the network to ``device``."""
-        self.net.to(device)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(self.net.parameters()).dtype
-
     @torch.no_grad()
     def tokens(self, images: torch.Tensor) -> torch.Tensor:
         """Float (N, 3, H, W) -> float32 (N, L, D): the last layer after its norm, CLS first.
@@ -180,15 +206,14 @@ class Dino:
         for start in range(0, len(images), CHUNK):
             part = images[start : start + CHUNK].to(self.device, torch.float32)
             part = F.interpolate(part, size=size, mode="bicubic", align_corners=False)
-            with self._computing():
+            with self._autocast():
                 hidden = self.net(pixel_values=part.to(self.dtype)).last_hidden_state  # (n, L, D)
             out[start : start + CHUNK] = hidden.float()
         return out
 
-    def _computing(self) -> AbstractContextManager[Any]:
-        if self.autocast is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, self.autocast)
+    def _autocast(self) -> torch.autocast:
+        enabled = self.autocast is not None
+        return torch.autocast(self.device.type, self.autocast, enabled=enabled)
 
     def describe(self) -> dict[str, Any]:
         """JSON-ready record: ``Origin.describe``, input_size, length and width, the position table
@@ -208,10 +233,9 @@ class Dino:
 
         The position table is written as it was read: the folder holds the same checkpoint.
         """
-        toy_id = self.origin.id if self.origin.toy else None
         state = self.net.state_dict()
         state["embeddings.position_embeddings"] = self._stored.detach()
         with _no_bars():
             weights.save_folder(
-                folder, lambda part: self.net.save_pretrained(part, state_dict=state), toy_id=toy_id
+                folder, lambda part: self.net.save_pretrained(part, state_dict=state), self.origin
             )

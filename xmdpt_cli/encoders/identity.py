@@ -123,7 +123,7 @@ def dino_name(record: Mapping[str, Any], expected: str) -> str:
     return name
 
 
-# how DINOv2's position table was resized (``encoders/position_table.py``), in an encoder's record
+# how DINOv2's position table was resized (``dino.resize_table``), in an encoder's record
 POSITION_TABLE = "position_table"
 HUB = "hub"  # as torch.hub's DINOv2 does: the published tokens
 TRANSFORMERS = "transformers"  # as transformers does: xmdpt up to 0.1.0, which recorded nothing
@@ -149,9 +149,9 @@ def tables_of(encoders: Mapping[str, Any]) -> dict[str, str]:
     return {part: table_of(encoders.get(part) or {}) for part in DINOS}
 
 
-def tables_differ(made: Mapping[str, Any], there: Mapping[str, Any]) -> bool:
+def tables_differ(made: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two records of encoders have different tables. A stored table matches both."""
-    tables = tables_of(made), tables_of(there)
+    tables = tables_of(made), tables_of(other)
     return any({table[part] for table in tables} == {HUB, TRANSFORMERS} for part in DINOS)
 
 

@@ -37,8 +37,8 @@ def encoder_in(part: str, folders: Sequence[Path]) -> Path | None:
 def find_encoder(part: str, record: Mapping[str, Any], folders: Sequence[Path], user: str) -> str:
     """Where the weights of an encoder are: in one of ``folders``, else at the id of its ``record``.
 
-    Raises XmdptError for a toy that is in no folder, since toys are not on the hub; ``user`` says
-    what it is needed for ("the model was trained").
+    Raises XmdptError for a toy that is in no folder, since toys are not on the hub; its message
+    starts with ``user`` ("the model was trained").
     """
     found = encoder_in(part, folders)
     if found is not None:

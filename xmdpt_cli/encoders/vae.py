@@ -63,8 +63,10 @@ def sample_posterior(moments: torch.Tensor, noise: torch.Tensor, scale: float) -
     return (mean + log_variance.clamp(-30.0, 20.0).mul(0.5).exp() * noise) * scale
 
 
-class VAE:
-    """A frozen AutoencoderKL with its origin. Its callers' latents are scaled, moments are not."""
+class VAE(weights.FrozenNetwork):
+    """A frozen AutoencoderKL. Latents are scaled by ``scale``, moments are not."""
+
+    net: AutoencoderKL
 
     def __init__(self, net: AutoencoderKL, origin: weights.Origin) -> None:
         self.net = net.eval().requires_grad_(False)
@@ -117,18 +119,6 @@ class VAE:
     def channels(self) -> int:
         """Latent channels C."""
         return int(self.net.config.latent_channels)
-
-    @property
-    def device(self) -> torch.device:
-        return next(self.net.parameters()).device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return next(self.net.parameters()).dtype
-
-    def to(self, device: str | torch.device) -> None:
-        """Move the network to ``device``."""
-        self.net.to(device)
 
     @torch.no_grad()
     def encode_moments(self, images: NDArray[np.uint8] | torch.Tensor) -> torch.Tensor:
@@ -187,7 +177,6 @@ class VAE:
 
     def save(self, folder: str | Path) -> None:
         """Write a diffusers folder, atomically; a toy stays marked as one."""
-        toy_id = self.origin.id if self.origin.toy else None
         # else diffusers writes the local path, which must not be published
         self.net.register_to_config(_name_or_path=Path(self.origin.id).name)
-        weights.save_folder(folder, self.net.save_pretrained, toy_id=toy_id)
+        weights.save_folder(folder, self.net.save_pretrained, self.origin)

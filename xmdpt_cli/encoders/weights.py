@@ -25,7 +25,7 @@ from xmdpt_cli.files import atomic_write, expanded, sha256_of
 from xmdpt_cli.utils import records
 from xmdpt_cli.utils.weights_files import check_whole, missing_shards, unfinished
 
-# beside config.json: the network is a toy, trained to try things out and not on photographs
+# beside config.json of a toy: a network for trying things out, not trained on photographs
 TOY_MARK = "xmdpt_toy.json"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _AGAIN = "fetch or copy it again"
@@ -47,16 +47,12 @@ class _Mark(TypedDict):
 
 @dataclass
 class Origin:
-    """Where a network was loaded from. ``kind`` is ``hub``, ``local`` or ``toy``.
+    """Where a network was loaded from."""
 
-    ``id`` is the hub id, the folder, or the toy's name; ``revision`` the hub commit; ``files`` the
-    weight files in order (empty for a toy that only exists in memory).
-    """
-
-    kind: str
-    id: str
-    revision: str | None = None
-    files: list[Path] = field(default_factory=list)
+    kind: str  # "hub", "local" or "toy"
+    id: str  # the hub id, the folder, or the name of the toy
+    revision: str | None = None  # the hub commit
+    files: list[Path] = field(default_factory=list)  # of the weights; none: a toy in memory
 
     @property
     def toy(self) -> bool:
@@ -85,6 +81,25 @@ class Origin:
         if len(digests) == 1:
             return digests[0]
         return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+class FrozenNetwork:
+    """A network in evaluation mode, without gradients, and its origin."""
+
+    net: torch.nn.Module
+    origin: Origin
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.net.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.net.parameters()).dtype
+
+    def to(self, device: str | torch.device) -> None:
+        """Move the network to ``device``."""
+        self.net.to(device)
 
 
 def state_sha256(net: torch.nn.Module) -> str:
@@ -171,7 +186,7 @@ def load_net(
         config = records.read(dict[str, Any], folder / "config.json", _AGAIN)
         if config.get(key) != value:
             raise XmdptError(
-                f"not a {what}: {folder}/config.json says {key} = {config.get(key)!r}, "
+                f"not a {what}: {folder}/config.json has {key} = {config.get(key)!r}, "
                 f"expected {value!r}"
             )
         # transformers renamed this argument between releases: there the type is set afterwards
@@ -193,12 +208,18 @@ def load_net(
 
 
 def save_folder(
-    folder: str | Path, write: Callable[[Path], None], *, toy_id: str | None = None
+    folder: str | Path, write: Callable[[Path], None], origin: Origin | None = None
 ) -> None:
-    """Replace ``folder`` atomically by what ``write(part)`` writes; ``toy_id`` marks a toy."""
+    """Replace ``folder`` atomically by what ``write(part)`` writes; a toy is marked as one."""
     with atomic_write(Path(folder)) as part:
         part.mkdir(parents=True)
         write(part)
-        if toy_id is not None:
-            mark = {"toy": True, "id": toy_id}
-            (part / TOY_MARK).write_text(json.dumps(mark) + "\n", encoding="utf-8")
+        if origin is not None:
+            mark_toy(part, origin)
+
+
+def mark_toy(folder: Path, origin: Origin) -> None:
+    """Write ``TOY_MARK`` into ``folder`` if the network of this origin is a toy."""
+    if origin.toy:
+        mark = {"toy": True, "id": origin.id}
+        (folder / TOY_MARK).write_text(json.dumps(mark) + "\n", encoding="utf-8")

@@ -131,6 +131,14 @@ class ImageMetric(Metric):
         super().train(False)
         return self
 
+    @property
+    def _floats(self) -> torch.dtype:
+        """float64, which MPS does not have."""
+        return torch.float32 if self.device.type == "mps" else torch.float64
+
+    def _scalar(self, value: float) -> Tensor:
+        return torch.tensor(value, dtype=self._floats, device=self.device)
+
     def _empty(self) -> Tensor:
         raise NotImplementedError
 
@@ -169,8 +177,7 @@ class PairMetric(ImageMetric):
     def compute(self) -> Tensor:
         """float64 (): the mean over the pairs with a finite value. Without one: infinity if a
         value is infinite (the PSNR of equal images), else NaN."""
-        mean = finite_mean(self.per_image())
-        return torch.tensor(mean, dtype=self._floats, device=self.device)
+        return self._scalar(finite_mean(self.per_image()))
 
     def per_image(self) -> NDArray[np.float64]:
         """(N,) values in the order of ``update``; NaN: undefined; may be infinite."""
@@ -186,10 +193,6 @@ class PairMetric(ImageMetric):
         for x, y in zip(a, b, strict=True):
             check_sizes(x, y)
         return a, b
-
-    @property
-    def _floats(self) -> torch.dtype:
-        return torch.float32 if self.device.type == "mps" else torch.float64
 
     def _value(self, generated: Pixels, ground_truth: Pixels) -> float:
         fits = min(ground_truth.shape[:2]) >= self.smallest

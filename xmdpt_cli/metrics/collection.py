@@ -39,8 +39,8 @@ class ProtocolMetrics(MetricCollection):
         return list(self.values())  # type: ignore[arg-type]
 
     def update(self, *args: Any, **kwargs: Any) -> None:
-        """``update(generated, ground_truth)``: uint8 (N, 3, H, W), each batch of one size. What
-        else a metric's ``update`` takes is given by its name, such as ``keypoints=``."""
+        """``update(generated, ground_truth)``: uint8 (N, 3, H, W), each batch of one size. Further
+        arguments of a metric's ``update`` are passed by name, such as ``keypoints=``."""
         with self._once.open():
             super().update(*args, **kwargs)
 

@@ -33,7 +33,7 @@ class Published:
     use: str  # the metric it is for
     url: str
     option: str
-    toys: tuple[str, ...] = ("toy",)  # words for ``option`` that take random weights instead
+    toys: tuple[str, ...] = ("toy",)  # values of ``option`` for random weights
 
     @property
     def path(self) -> Path:
@@ -75,8 +75,7 @@ def choose(given: Mapping[Published, str | Path | None]) -> list[Published]:
     """
     wrong = []
     for network, value in given.items():
-        word = value is None or value in ("off", *network.toys)
-        if not (word or expanded(value or "").is_file()):
+        if not (value in (None, "off", *network.toys) or expanded(value or "").is_file()):
             wrong.append(f"no weights at {value} ({network.option})")
     if wrong:
         words = "off, " + ", ".join(dict.fromkeys(word for n in given for word in n.toys))

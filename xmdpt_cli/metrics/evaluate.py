@@ -44,7 +44,7 @@ _BATCH = 16  # pairs measured at once
 
 
 class ImagePair(NamedTuple):
-    """A generated image and its ground truth, uint8 (H, W, 3); a tuple in this order will do."""
+    """A generated image and its ground truth, uint8 (H, W, 3), or a plain tuple in this order."""
 
     generated: ImageArray
     ground_truth: ImageArray

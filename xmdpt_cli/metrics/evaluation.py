@@ -27,27 +27,29 @@ class Evaluation:
     """The values of one evaluation and the information needed to interpret them.
 
     Rows are ``generated`` and the calibration rows beside it; a mean over images is taken
-    where the metric is defined, and ``undefined`` counts where it is not.
+    where the metric is defined, and ``undefined`` counts where it is not. The order of the fields
+    is that of metrics.json.
     """
 
     protocol: str
     rows: dict[str, dict[str, Value]]  # row -> metric -> mean over the images, or the FID
     counts: dict[str, int]  # row -> images; "reference-set" -> images of it
-    undefined: dict[str, dict[str, int]]  # row -> metric -> images without a value
-    sizes: list[str]  # "WIDTHxHEIGHT" of the compared images
-    weights: dict[str, str]  # metric -> description of the network weights
-    toy: list[
-        str
-    ]  # metrics with random weights or for synthetic people: not comparable with papers
-    notes: list[str] = field(default_factory=list)
-    images: list[ImageValues] = field(default_factory=list)
+    # row -> metric -> images without a value
+    undefined: dict[str, dict[str, int]] = field(default_factory=dict)
     # row -> metric -> images left out of the mean because their value is infinite
     infinite: dict[str, dict[str, int]] = field(default_factory=dict)
+    sizes: list[str] = field(default_factory=list)  # "WIDTHxHEIGHT" of the compared images
     # role -> "WIDTHxHEIGHT" -> images, before the protocol resized them
     input_sizes: dict[str, dict[str, int]] = field(default_factory=dict)
     # of --drop-last: metric -> "batch_size", "used" and "of" (pairs), "dropped" (names of pairs);
     # of FID and KID also "reference_used" and "reference_of" (images of the reference set)
     drop_last: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # metric -> description of the network weights
+    weights: dict[str, str] = field(default_factory=dict)
+    # metrics with random weights or for synthetic people: not comparable with papers
+    toy: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    images: list[ImageValues] = field(default_factory=list)
     # row -> metric -> (low, high): 95 % interval of the mean, or of the distance
     intervals: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
 

@@ -23,14 +23,7 @@ from torchvision.models import inception_v3
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.metrics.download import Published
 from xmdpt_cli.metrics.pixels import Pixels, unit_tensor
-from xmdpt_cli.metrics.weights import (
-    TOY_SEED,
-    check_weights,
-    fill_random,
-    identity,
-    read_weights,
-    weights_file,
-)
+from xmdpt_cli.metrics.weights import TOY_SEED, fill, fill_random
 from xmdpt_cli.progress import Progress, silent
 
 INCEPTION = Published(
@@ -107,17 +100,11 @@ def inception_features(
         )
         network.fc = nn.Identity()
     if weights == "toy":
-        network = network.to_empty(device="cpu")
-        fill_random(network, TOY_SEED)
-        name = f"inception_v3, random weights, seed {TOY_SEED}"
-        return FeatureExtractor("tvinception_toy", name, network, _to_299, 2048).to(device)
-    path = weights_file(weights, INCEPTION, progress)
+        network.to_empty(device="cpu")
     unused = ("fc.", "AuxLogits.")
-    state = {k: v for k, v in read_weights(path).items() if not k.startswith(unused)}
-    check_weights(state, network.state_dict(), "torchvision's inception_v3", path, INCEPTION.url)
-    network.load_state_dict(state, assign=True)
-    weights_name = identity(path, INCEPTION)
-    return FeatureExtractor("tvinception", weights_name, network, _to_299, 2048).to(device)
+    filled = fill(network, weights, INCEPTION, "torchvision's inception_v3", progress, unused)
+    name = "tvinception_toy" if weights == "toy" else "tvinception"
+    return FeatureExtractor(name, filled, network, _to_299, 2048).to(device)
 
 
 def tensorflow_features(
@@ -142,21 +129,12 @@ def tensorflow_features(
             (features,) = super().forward(x)
             return features
 
-    with tempfile.NamedTemporaryFile(suffix=".pth") as nothing:
-        torch.save({}, nothing.name)
-        network = Built("tfinception", ["2048"], feature_extractor_weights_path=nothing.name)
-    if weights == "toy":
-        fill_random(network, TOY_SEED)
-        name = f"TensorFlow Inception, random weights, seed {TOY_SEED}"
-        return FeatureExtractor("tfinception_toy", name, network, _to_299_antialiased, 2048).to(
-            device
-        )
-    path = weights_file(weights, TF_INCEPTION, progress)
-    state = read_weights(path)
-    check_weights(state, network.state_dict(), "torch-fidelity's Inception", path, TF_INCEPTION.url)
-    nn.Module.load_state_dict(network, state)
-    name = identity(path, TF_INCEPTION)
-    return FeatureExtractor("tfinception", name, network, _to_299_antialiased, 2048).to(device)
+    with tempfile.NamedTemporaryFile(suffix=".pth") as empty:
+        torch.save({}, empty.name)
+        network = Built("tfinception", ["2048"], feature_extractor_weights_path=empty.name)
+    filled = fill(network, weights, TF_INCEPTION, "torch-fidelity's Inception", progress)
+    name = "tfinception_toy" if weights == "toy" else "tfinception"
+    return FeatureExtractor(name, filled, network, _to_299_antialiased, 2048).to(device)
 
 
 def require_torch_fidelity() -> None:
@@ -170,7 +148,7 @@ def require_torch_fidelity() -> None:
 def toy_features(device: str | torch.device = "cpu") -> FeatureExtractor:
     """A small seeded random convolutional network: ``toyconv``.
 
-    For demonstrations on CPU, where the inception network takes minutes. It sees whether the
+    For demonstrations on CPU, where the inception network takes minutes. It measures whether the
     colours and textures of two sets agree; its values compare with nothing published.
     """
     network = _ToyConv()

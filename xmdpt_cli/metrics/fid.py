@@ -169,10 +169,6 @@ class FeatureMetric(ImageMetric):
         found = self.resize.once(self.network, self.resize.batch(path, images))
         return torch.from_numpy(found).to(self.device)
 
-    def _number(self, value: float) -> Tensor:
-        floats = torch.float32 if self.device.type == "mps" else torch.float64
-        return torch.tensor(value, dtype=floats, device=self.device)
-
     def _empty(self) -> Tensor:
         return torch.zeros(0, self.network.num_features, device=self.device)
 
@@ -188,12 +184,12 @@ class FID(FeatureMetric):
         """float64 (); NaN with fewer than two images in either set."""
         features, reference = self.own_features(), self.reference_distribution()
         if len(features) < 2 or reference is None:
-            return self._number(math.nan)
+            return self._scalar(math.nan)
         own = FeatureDistribution.of(features)
         distance = frechet_distance(
             own.mean, own.cov, reference.mean, reference.cov, reference.root
         )
-        return self._number(distance)
+        return self._scalar(distance)
 
     def interval(self) -> Interval | None:
         """By jackknife over the generated images; None with fewer than four."""

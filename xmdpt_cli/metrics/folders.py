@@ -32,7 +32,7 @@ def _target_of(name: str) -> str:
 
 
 def _flat(target: str) -> str:
-    """PIDM's folder of ground truths: ``deep`` before the flat name, which begins with
+    """PIDM's folder of ground truths: ``deep`` before the flat name, which starts with
     ``fashion``."""
     return target.removeprefix("deep") if target.startswith("deepfashion") else target
 

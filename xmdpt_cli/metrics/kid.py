@@ -57,5 +57,5 @@ class KID(FeatureMetric):
         own, reference = self.own_features(), self.reference_distribution()
         reference_features = None if reference is None else reference.features
         if len(own) < 2 or reference_features is None:
-            return self._number(math.nan)
-        return self._number(kernel_distance(own, reference_features)[0])
+            return self._scalar(math.nan)
+        return self._scalar(kernel_distance(own, reference_features)[0])

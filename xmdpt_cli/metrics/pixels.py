@@ -100,7 +100,7 @@ class Once:
         if self._results is None:
             return function(batch)
         key = (function, id(batch))
-        if key not in self._results:  # the batch is kept too: its id stays its own
+        if key not in self._results:  # keeps the batch alive, so that its id is not reused
             self._results[key] = (batch, function(batch))
         result: B = self._results[key][1]
         return result

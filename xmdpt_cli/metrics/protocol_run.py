@@ -125,10 +125,12 @@ class ProtocolRun:
         given = self._input_sizes(seen)
         found = Evaluation(
             protocol=self.protocol.name,
-            rows={}, counts={}, undefined={}, weights={}, toy=[], images=images,
+            rows={},
+            counts={},
             sizes=self._compared_sizes(seen),
             input_sizes=sizes.plain(given),
-        )  # fmt: skip
+            images=images,
+        )
         for name in ROWS:
             pairs = self._pairs(name, seen)
             if not pairs:

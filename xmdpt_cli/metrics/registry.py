@@ -10,7 +10,7 @@ it in your package's metadata, and ``xmdpt evaluate`` measures it beside the oth
 from __future__ import annotations
 
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from xmdpt_cli.errors import XmdptError
 
@@ -21,28 +21,30 @@ M = TypeVar("M", bound="type[ImageMetric]")
 
 ENTRY_POINTS = "xmdpt_cli.metrics"
 
-# In the order of the table: higher is better?, decimals shown.
-METRICS: dict[str, tuple[bool, int]] = {
-    "fid_tvinception": (False, 4),
-    "fid_tvinception_toy": (False, 4),
-    "fid_tfinception": (False, 4),
-    "fid_tfinception_toy": (False, 4),
-    "fid_toyconv": (False, 4),
-    "kid_tvinception": (False, 5),
-    "kid_tvinception_toy": (False, 5),
-    "kid_tfinception": (False, 5),
-    "kid_tfinception_toy": (False, 5),
-    "kid_toyconv": (False, 5),
-    "lpips_alex_v0.1": (False, 4),
-    "lpips_alex_v0.1_unsigned": (False, 4),
-    "lpips_alex_v0.1_toy": (False, 4),
-    "lpips_alex_v0.1_toy_unsigned": (False, 4),
-    "ssim_w51": (True, 4),
-    "ssim_256": (True, 4),
-    "ssim": (True, 4),
-    "psnr": (True, 2),
-    "l1": (False, 4),
-    "mae": (False, 4),
+
+class Style(NamedTuple):
+    """How tables show a metric."""
+
+    higher: bool | None  # whether higher is better; None: not known
+    digits: int  # decimals shown
+
+
+_NETWORKS = ("tvinception", "tvinception_toy", "tfinception", "tfinception_toy", "toyconv")
+
+#: in the order of the tables
+METRICS: dict[str, Style] = {
+    **{f"fid_{network}": Style(False, 4) for network in _NETWORKS},
+    **{f"kid_{network}": Style(False, 5) for network in _NETWORKS},
+    "lpips_alex_v0.1": Style(False, 4),
+    "lpips_alex_v0.1_unsigned": Style(False, 4),
+    "lpips_alex_v0.1_toy": Style(False, 4),
+    "lpips_alex_v0.1_toy_unsigned": Style(False, 4),
+    "ssim_w51": Style(True, 4),
+    "ssim_256": Style(True, 4),
+    "ssim": Style(True, 4),
+    "psnr": Style(True, 2),
+    "l1": Style(False, 4),
+    "mae": Style(False, 4),
 }
 
 _registered: dict[str, type[ImageMetric]] = {}
@@ -50,7 +52,7 @@ _registered: dict[str, type[ImageMetric]] = {}
 
 def describe(metric: M) -> M:
     """Add the metric to the tables, after the known ones."""
-    METRICS.setdefault(metric.name, (bool(metric.higher_is_better), metric.decimals))
+    METRICS.setdefault(metric.name, Style(bool(metric.higher_is_better), metric.decimals))
     return metric
 
 

@@ -85,8 +85,8 @@ def _unknown(protocol: Protocol, role: str, size: Size) -> str:
             return f"are squares, and {name} starts from the photographs: {NOT_PUBLISHED}"
     elif square and size[0] > height:
         return (
-            f"are squares, and {name} knows those of {height} px: they were resized to that first: "
-            f"{NOT_PUBLISHED}"
+            f"are squares, and {name} starts from {height}x{height}: they were first resized to "
+            f"that: {NOT_PUBLISHED}"
         )
     elif size == protocol.size:
         also = ", and enlarged to it for SSIM, PSNR, L1 and MAE" if protocol.pixelwise else ""

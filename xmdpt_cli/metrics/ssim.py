@@ -50,7 +50,7 @@ def ssim_256(generated: Pixels, ground_truth: Pixels, sigma: float = 1.5) -> flo
     """SSIM with a Gaussian window on [0, 255], population covariance, border left out.
 
     NOT symmetric: the data range is the *generated* image's own (max - min), as in the published
-    code, so a flat image is judged more harshly. ``sigma`` is 1.5 in GFLA, PoCoLD and
+    code, so an image of low contrast gets a lower value. ``sigma`` is 1.5 in GFLA, PoCoLD and
     CFLD, 1.2 in PIDM and PCDMs. NaN for a generated image of a single colour: without a data range
     the formula becomes 0/0. Raises XmdptError for images smaller than the window.
     """

@@ -38,6 +38,30 @@ def fill_random(network: nn.Module, seed: int) -> None:
     assert all(p.device.type != "meta" for p in network.parameters())
 
 
+def fill(
+    network: nn.Module,
+    weights: str | Path | None,
+    published: Published,
+    what: str,
+    progress: Progress = silent,
+    unused: tuple[str, ...] = (),
+) -> str:
+    """Fill ``network`` and return the description of its weights.
+
+    ``weights``: a file, None for the published one, or ``"toy"`` for seeded random weights.
+    ``what``: the name of the network in errors. ``unused``: prefixes of tensors that the network
+    does not have. Raises XmdptError if the file is missing or does not fit.
+    """
+    if weights == "toy":
+        fill_random(network, TOY_SEED)
+        return f"{published.name}, random weights, seed {TOY_SEED}"
+    path = weights_file(weights, published, progress)
+    state = {k: v for k, v in read_weights(path).items() if not k.startswith(unused)}
+    check_weights(state, network.state_dict(), what, path, published.url)
+    nn.Module.load_state_dict(network, state, assign=True)
+    return identity(path, published)
+
+
 def weights_file(given: str | Path | None, network: Published, progress: Progress = silent) -> Path:
     """``given``, or the published file of ``network``: from torch hub's folder, else downloaded.
 
@@ -60,7 +84,7 @@ def weights_file(given: str | Path | None, network: Published, progress: Progres
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a .safetensors file or of a plain torch.save state dict."""
-    hint = "name a whole copy of the published file"
+    hint = "name a complete copy of the published file"
     try:
         if path.suffix == ".safetensors":
             return load_file(path)

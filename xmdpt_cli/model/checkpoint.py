@@ -1,9 +1,9 @@
 """A model folder: config.json and model.safetensors, which ``from_pretrained`` reads, and
-xmdpt.json, the metadata that sampling must know. Written and read here alone.
+xmdpt.json, the metadata that sampling needs.
 
 The metadata: schedule and prediction, sampling defaults, resolution in pixels, the encoders whose
-features the model was trained on (as ``Encoders.describe`` names them; a sha256 that is None is not
-known), toy, trained_steps (None: not known).
+features the model was trained on (as ``Encoders.describe`` returns them; sha256 None: unknown),
+toy, trained_steps (None: unknown).
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ _ONE_MODEL = f"{WEIGHTS} and {CONFIG} must be of one model: copy the folder agai
 
 
 class _Kind(TypedDict):
-    """What tells the record of another program, or of another version."""
+    """The fields that identify the format and its version."""
 
     format: NotRequired[object]
     version: int
 
 
 class Defaults(TypedDict):
-    """How the model is sampled if nothing else is asked for."""
+    """The default settings of sampling."""
 
     steps: Annotated[int, Ge(1)]
     solver: NotRequired[str]
@@ -74,7 +74,7 @@ class Metadata(TypedDict):
 
 
 def is_model_folder(folder: str | Path) -> bool:
-    """Whether a model lies there: weights, and the config.json of an XMDPT."""
+    """Whether the folder holds weights and the config.json of an XMDPT."""
     try:
         return (Path(folder) / WEIGHTS).is_file() and bool(read_config(Path(folder)))
     except XmdptError:
@@ -82,14 +82,14 @@ def is_model_folder(folder: str | Path) -> bool:
 
 
 def save_model(folder: str | Path, model: XMDPT, metadata: Mapping[str, Any]) -> None:
-    """Write the model folder: whole, or as it was before. Raises XmdptError if it cannot be.
+    """Write the model folder; after an error it is unchanged. Raises XmdptError if it cannot be.
 
-    A folder that is there keeps whatever else lies in it (``vae/``, a README of its own).
+    Other files in an existing folder are kept (``vae/``, its README).
     """
     folder = Path(folder)
-    there = folder.is_dir()
-    # on the same file system as what it becomes, so that it becomes it by a rename
-    part = folder / ".part" if there else folder.with_name(folder.name + ".part")
+    exists = folder.is_dir()
+    # on the same file system, so that a rename puts it in place
+    part = folder / ".part" if exists else folder.with_name(folder.name + ".part")
     with writing(folder):
         try:
             shutil.rmtree(part, ignore_errors=True)
@@ -99,7 +99,7 @@ def save_model(folder: str | Path, model: XMDPT, metadata: Mapping[str, Any]) ->
             (part / METADATA).write_text(text, encoding="utf-8")
             for path in part.iterdir():
                 _to_disk(path)
-            if there:
+            if exists:
                 _replace(part, folder)
             else:
                 part.rename(folder)
@@ -110,8 +110,8 @@ def save_model(folder: str | Path, model: XMDPT, metadata: Mapping[str, Any]) ->
 
 
 def _replace(part: Path, folder: Path) -> None:
-    """The metadata is deleted first and written last: a kill leaves no weights beside the metadata
-    of others."""
+    """The metadata is deleted first and written last: a kill never leaves new weights beside old
+    metadata."""
     (folder / METADATA).unlink(missing_ok=True)
     for path in list(part.iterdir()):
         if path.name == METADATA or (path.name == "README.md" and (folder / path.name).exists()):
@@ -134,15 +134,15 @@ def published_metadata(
     """The metadata of a model that the published code trained: noise prediction, linear schedule,
     features of the hub's networks, whose files are not known (sha256 None).
 
-    ``resolution`` in pixels; None: what an f = 8 VAE makes of the latents.
+    ``resolution`` in pixels; None: 8 times the latent size.
     """
     channels, side, _ = model.latent_shape
     vae = {"scale": 0.18215, "factor": 8, "channels": channels}  # published code
     return {
         "schedule": "linear",
         "prediction": "epsilon",
-        # eq. 6; power by sec. 4.1: 0.01 for the best SSIM and LPIPS, 1.0 for the best FID. The
-        # solver is ours: as near to the exact solution as 50 steps of DDIM (experiments/solvers.py)
+        # eq. 6; power by sec. 4.1: 0.01 for the best SSIM and LPIPS, 1.0 for the best FID. 20 steps
+        # of UniPC are as close to the exact solution as 50 of DDIM (experiments/solvers.py)
         "sampling": {"steps": 20, "solver": "unipc", "guidance": 2.0, "power": 0.01},
         "resolution": resolution or side * 8,
         "encoders": {
@@ -157,13 +157,13 @@ def published_metadata(
 
 
 def _on_hub(name: str) -> dict[str, Any]:
-    """A network as ``Encoders.describe`` names it, of which only the id is known."""
+    """An encoder as in ``Encoders.describe``, of which only the id is known."""
     known = {"kind": "hub", "id": name, "revision": None, "sha256": None}
     return {**known, "dtype": "float32", "toy": False}
 
 
 def _dino(length: int, width: int) -> dict[str, Any]:
-    """DINOv2's size follows from its width (paper Table 2c has others than the published)."""
+    """DINOv2's size follows from its width (paper Table 2c compares several)."""
     size = {384: "small", 768: "base", 1024: "large", 1536: "giant"}.get(width)
     known = _on_hub(f"facebook/dinov2-{size}" if size else f"a DINOv2 of width {width}")
     # torch.hub's DINOv2 made the tokens
@@ -173,10 +173,10 @@ def _dino(length: int, width: int) -> dict[str, Any]:
 def load_model(
     folder: str | Path, device: str | torch.device = "cpu"
 ) -> tuple[XMDPT, dict[str, Any]]:
-    """The model in evaluation mode, and its metadata. A run's folder stands for the model in it.
+    """The model in evaluation mode, and its metadata, from a model's or a run's folder.
 
-    Raises XmdptError, naming the file, if one is missing, broken, of a newer version, of something
-    else, or does not hold every tensor of the model in its shape.
+    Raises XmdptError that names the file if one is missing, broken, of another version or kind, or
+    if the weights are not exactly the model's tensors.
     """
     folder = find_model(Path(folder))
     metadata = read_metadata(folder)
@@ -189,14 +189,14 @@ def load_model(
     expected = model.state_dict()
     what = f"cannot load the model in {folder}: {WEIGHTS}"
     check_state_dict(tensors, expected, what, _ONE_MODEL)
-    # copied: a file's own pages are not aligned as the products want them
+    # copied: tensors in a mapped file may be unaligned for matrix products
     own = {name: value.to(expected[name].dtype, copy=True) for name, value in tensors.items()}
     model.load_state_dict(own, assign=True)
     return model.eval().to(device), metadata
 
 
 def find_model(folder: Path) -> Path:
-    """The folder itself, or a run's model; XmdptError saying what it is if it is none."""
+    """The folder itself, or the model in a run's folder; XmdptError if it is something else."""
     if folder.is_file():
         raise XmdptError(
             f"{folder} is a file, not a model folder",
@@ -205,7 +205,7 @@ def find_model(folder: Path) -> Path:
     if not folder.is_dir():
         raise XmdptError(f"no such model folder: {folder}", "train one: xmdpt train --help")
     if not (folder / METADATA).is_file() and (folder / "model" / METADATA).is_file():
-        return folder / "model"  # the run's folder was named: meant is the model in it
+        return folder / "model"  # a run's folder
     pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
     if pickles and not (folder / WEIGHTS).is_file():
         raise XmdptError(
@@ -225,7 +225,7 @@ def find_model(folder: Path) -> Path:
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
-    """xmdpt.json, checked: its format and version, and that all is there in its type."""
+    """xmdpt.json, with its format, version, fields and their types checked."""
     path = folder / METADATA
     kind = records.read(_Kind, path)
     if kind.get("format") != FORMAT:
@@ -251,13 +251,13 @@ def _config_schema() -> Any:
     """The arguments of XMDPT with their types."""
     hints = get_type_hints(XMDPT.__init__)
     hints.pop("return")
-    words = Annotated[str, MaxLen(100)]
-    typed = {name: NotRequired[words if kind is str else kind] for name, kind in hints.items()}
+    text = Annotated[str, MaxLen(100)]
+    typed = {name: NotRequired[text if kind is str else kind] for name, kind in hints.items()}
     return TypedDict("_Config", typed)  # type: ignore[operator]
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json, each value of its type; XmdptError if it is another model's."""
+    """config.json with its types checked; XmdptError if it is not an XMDPT's."""
     path = folder / CONFIG
     config: dict[str, Any] = records.read(dict[str, Any], path)
     known = set(inspect.signature(XMDPT.__init__).parameters) - {"self"}
@@ -311,7 +311,7 @@ def _first(err: Exception) -> str:
     return str(err).splitlines()[0] if str(err) else type(err).__name__
 
 
-# what the header of the weights tells
+# the header of the weights
 
 
 def shapes_in(weights: Path) -> dict[str, tuple[int, ...]]:

@@ -38,6 +38,23 @@ PREDICTORS: dict[str, tuple[str, ...]] = {
 }
 
 
+def parameter_counts(model: XMDPT) -> dict[str, int]:
+    """The number of parameters in "training", in "inference" (without MIPNet and REPA's projector)
+    and as the "paper" counts them: without MIPNet's blocks, the position embeddings, the bias
+    tables of TDNet and REPA's projector, but with the mask token."""
+    counts = {"training": 0, "inference": 0, "paper": 0}
+    uncounted = ("mipnet.sideblocks", "tdnet.pos_embed", "tdnet.decoder_pos_embed")
+    for name, parameter in model.named_parameters():
+        table = name.startswith("tdnet.") and name.endswith("bias_table")
+        repa = name.startswith("repa_projector.")
+        counts["training"] += parameter.numel()
+        if not (repa or name.startswith("mipnet.")):
+            counts["inference"] += parameter.numel()
+        if not (repa or table or name.startswith(uncounted)):
+            counts["paper"] += parameter.numel()
+    return counts
+
+
 # arguments of XMDPT
 
 

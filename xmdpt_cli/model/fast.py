@@ -25,7 +25,6 @@ from xmdpt_cli.model.layers import (
     Attention,
     Block,
     FinalLayer,
-    drop,
     gather_tokens,
     merge_heads,
     split_heads,
@@ -65,9 +64,8 @@ def training_passes(
     source_latents: Tensor | None = None,  # (N, C, h, w), for the masked pass
 ) -> Passes:
     """``model(...)`` and ``model.forward_masked(...)`` in one walk through the blocks."""
-    check_inputs(model, latents, condition, tokens)
     net = model.tdnet
-    x_embedded, kv, c = _embed(model, latents, timesteps, condition, tokens, keep)
+    x_embedded, kv, c = model.embed(latents, timesteps, condition, tokens, keep)
     if mask is None:
         x, _, _, repa = _encode(model, c[None], None, x_embedded, None, None, kv, None)
         out = _decode(net, c, x + net.decoder_pos_embed, x_embedded, kv)
@@ -76,8 +74,8 @@ def training_passes(
     assert masked_latents is not None
     assert source_latents is not None
     mipnet = check_mipnet(model, source_latents)
-    masked_embedded, kv_masked, c_masked = _embed(
-        model, masked_latents, timesteps, condition, tokens, keep_masked
+    masked_embedded, kv_masked, c_masked = model.embed(
+        masked_latents, timesteps, condition, tokens, keep_masked
     )
     masked = gather_tokens(masked_embedded, mask.ids_keep)  # (N, K, D)
     source = None
@@ -100,23 +98,6 @@ def training_passes(
     )
     unmasked_out, masked_out = out.chunk(2)
     return Passes(unmasked_out, masked_out, repa)
-
-
-def _embed(
-    model: XMDPT,
-    latents: Tensor,
-    timesteps: Tensor,
-    condition: Tensor,
-    tokens: TokenConditions | None,
-    keep: Tensor | None,
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Embedded latents with the pose (N, T, D), keys and values of the source, c (N, D)."""
-    c = model.tdnet.t_embedder(timesteps) + drop(condition, keep)
-    x = model.tdnet.embed(latents)
-    if tokens is None:
-        return x, None, c
-    pose, kv = tokens.keep(keep)
-    return x + pose, kv, c
 
 
 def _encode(
@@ -200,7 +181,7 @@ def _predict_masked(
         return filled
     x = filled
     for number, kind in enumerate(mipnet.order):
-        # a self-attention block to come reads all tokens, else the masked ones are enough
+        # a later self-attention block reads all tokens, otherwise the masked ones are enough
         ids = None if "self" in mipnet.order[number + 1 :] else mask.ids_mask
         if kind == "self":
             x = mipnet.sideblocks[0].call(_self_block, c, x, ids)
@@ -208,8 +189,8 @@ def _predict_masked(
             if ids is not None and x.shape[1] == filled.shape[1]:
                 x = gather_tokens(x, ids)
             x = mipnet.sideblocks_cross[0].call(_cross_block, c, x, ids, source)
-    kept = gather_tokens(filled, mask.ids_keep)
-    return gather_tokens(torch.cat([kept, x.to(kept.dtype)], dim=1), mask.ids_restore)
+    ids = mask.ids_mask.unsqueeze(2).expand_as(x)
+    return filled.scatter(1, ids, x.to(filled.dtype))
 
 
 def _cross_block(

@@ -115,7 +115,7 @@ def relative_position_index(side: int, device: torch.device | str = "cpu") -> Te
 
 
 class ScaledDotProductAttention(nn.Module):
-    """softmax(q k^T / sqrt(d) + bias) v; a module of its own, so that ``cpu.py`` can replace it."""
+    """softmax(q k^T / sqrt(d) + bias) v: a separate module, which ``kernels.py`` can replace."""
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
         """q (N, H, K, d); k, v (N, H, S, d); bias (H, K, S) or (N, H, K, S)."""

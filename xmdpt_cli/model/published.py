@@ -29,7 +29,7 @@ from xmdpt_cli.utils.weights_files import check_state_dict, check_whole, read_te
 
 _TABLE = "relative_position_bias_table"
 _INDEX = "relative_position_index"  # a buffer that follows from the grid
-# one tensor of each part: without it, it is something else
+# one tensor of each part: a file without one of them is no published checkpoint
 _NEEDED = (
     "x_embedder.proj.weight",
     "pos_embed",
@@ -48,7 +48,7 @@ def published_name(name: str) -> str:
 
 
 def _first_names() -> set[str]:
-    """What published names begin with."""
+    """The first parts of all published names."""
     with torch.device("meta"):
         names = XMDPT.from_size("tiny").state_dict()
     return {published_name(name).partition(".")[0] for name in names}
@@ -65,9 +65,9 @@ def from_published(
     """Build an XMDPT from a published checkpoint (a state dict as in ``plain_state``, or its file).
 
     Depth, width, heads, grid and patch are read off the shapes. A checkpoint for inference, without
-    MIPNet's blocks, gives a model without them. ``mask_ratio`` is no weight and must be told (0.30
-    published). Raises XmdptError for a file that is none, for keys that do not belong, are missing,
-    or have another shape.
+    MIPNet's blocks, gives a model without them. ``mask_ratio``: what it was trained with, which no
+    weight holds (published: 0.30). Raises XmdptError if the file is not a checkpoint, or if a
+    tensor is missing, unexpected or of another shape.
     """
     state = plain_state(state_dict_or_path).tensors
     indices = {key: value for key, value in state.items() if key.endswith(_INDEX)}
@@ -81,7 +81,7 @@ def from_published(
         )
     trained = any(key.startswith("sideblocks") for key in state)
     if not trained:
-        state.pop("mask_token", None)  # nothing would read it
+        state.pop("mask_token", None)  # not used without MIPNet
     try:
         sizes = settings_of({name: tuple(tensor.shape) for name, tensor in state.items()})
     except (ValueError, IndexError) as err:  # tensors with fewer axes
@@ -109,8 +109,8 @@ def to_published(model: XMDPT, metadata: Mapping[str, Any] | None = None) -> dic
     """The inverse: every tensor of the published code's state dict, float32, on the CPU, and its
     index buffers (T, T) int64, which are one tensor under all their names.
 
-    Raises XmdptError, by name, for what the published code cannot hold; with ``metadata`` (of the
-    model's folder) also for what it would sample otherwise than the model was trained.
+    Raises XmdptError that names the settings the published code does not have; with ``metadata``
+    (of the model's folder) also the schedule and the prediction, if they are not the published.
     """
     if unlike := _unlike_published(model, metadata or {}):
         raise XmdptError(
@@ -127,7 +127,7 @@ def to_published(model: XMDPT, metadata: Mapping[str, Any] | None = None) -> dic
 
 
 def _unlike_published(model: XMDPT, metadata: Mapping[str, Any]) -> list[str]:
-    """What of the model the published code does not have, in words."""
+    """The settings of the model that the published code does not have."""
     net, canet, order = model.tdnet, model.canet, () if model.mipnet is None else model.mipnet.order
     found = []
     if model.conditioning != "vector":
@@ -168,16 +168,16 @@ def _is_index(index: Tensor, grid: Tensor) -> bool:
 
 # files
 
-#: keys below which a state dict is looked for; the average first: it draws better images
+#: keys below which a state dict is looked for; the average first: it gives better images
 WRAPPERS = ("ema", "model", "state_dict", "model_state_dict")
-_AGAIN = "it is not whole, or no checkpoint: fetch or copy the published ema_*.pt file again"
+_AGAIN = "the file is incomplete or no checkpoint: download or copy ema_*.pt again"
 #: what DDP and torch.compile put into names; no published name has such a part
 _WRAPPED = ("module", "_orig_mod")
 
 
 @dataclass(frozen=True)
 class PlainState:
-    """A state dict, and in words what was done to get it."""
+    """A state dict, and messages about the changes that were made to get it."""
 
     tensors: dict[str, Tensor]
     notes: list[str]
@@ -187,8 +187,8 @@ def plain_state(source: Mapping[str, Any] | str | Path) -> PlainState:
     """The state dict in a checkpoint or its file (.pt, or .safetensors): names without prefixes,
     numbers in float32.
 
-    Pickles are opened with ``weights_only``: nothing in them runs. Raises XmdptError for a file
-    that is none, that is an optimizer's, or that holds other things than tensors.
+    Pickles are opened with ``weights_only``, so that no code in them runs. Raises XmdptError if the
+    file is not a checkpoint, is an optimizer's, or holds other objects than tensors.
     """
     name = "this checkpoint" if isinstance(source, Mapping) else str(source)
     loaded = source if isinstance(source, Mapping) else _read(Path(source))
@@ -219,8 +219,8 @@ def plain_state(source: Mapping[str, Any] | str | Path) -> PlainState:
 
 
 def save_published(path: str | Path, state: Mapping[str, Tensor]) -> None:
-    """Write ``to_published``'s state dict as the published file is: by torch.save, whole or not at
-    all. Raises XmdptError if it cannot be."""
+    """Write ``to_published``'s state dict by torch.save, as the published file was; atomically.
+    Raises XmdptError if it cannot be written."""
     path = Path(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -230,12 +230,12 @@ def save_published(path: str | Path, state: Mapping[str, Tensor]) -> None:
                     torch.save(dict(state), file)
                     file.flush()
                     os.fsync(file.fileno())
-            except RuntimeError as err:  # torch's word for a disk that takes no more
-                raise OSError(errno.ENOSPC, f"the disk takes no more ({err})") from err
+            except RuntimeError as err:  # torch's error for a full disk
+                raise OSError(errno.ENOSPC, f"the disk is full ({err})") from err
 
 
 def steps_in_name(path: str | Path) -> int | None:
-    """``ema_0.9999_300000.pt`` -> 300000; None where the name does not say."""
+    """``ema_0.9999_300000.pt`` -> 300000; None if the name has no number."""
     found = re.fullmatch(r"(?:ema_[\d.]+_|ema_?|model_?)(\d+)", Path(path).stem)
     return int(found[1]) if found else None
 
@@ -243,7 +243,7 @@ def steps_in_name(path: str | Path) -> int | None:
 def _without_prefixes(
     state: Mapping[str, Tensor], name: str
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """The names without what wrappers put into them, and which of these there were."""
+    """The state dict without the parts that wrappers add to names, and the parts found."""
     out: dict[str, Tensor] = {}
     seen = set()
     for key, value in state.items():
@@ -263,7 +263,7 @@ def _read(path: Path) -> Any:
         raise XmdptError(f"{path} is a folder, not a checkpoint", hint)
     if not path.is_file():
         raise XmdptError(f"no such checkpoint: {path}")
-    check_whole(path, "fetch or copy the published ema_*.pt file again")
+    check_whole(path, "download or copy the published ema_*.pt file again")
     if path.suffix != ".safetensors":
         return read_tensors(path, _AGAIN, "torch.save(checkpoint['ema'], 'ema.pt')")
     from safetensors import SafetensorError
@@ -280,7 +280,7 @@ def _no_state(name: str, why: str) -> XmdptError:
 
 
 def _instead_of(name: str) -> str:
-    """Which file to take: the average of the same step, if it lies beside."""
+    """A hint: the file to take, the average of the same step if it is in the same folder."""
     step = re.search(r"(\d+)$", Path(name).stem)
     beside = sorted(Path(name).parent.glob("ema_*.pt"))
     same = [p for p in beside if step and p.stem.endswith(f"_{step[1]}")]

@@ -314,6 +314,24 @@ class XMDPT(
             source_latents, pose_map.to(dtype), source_pose_map.to(dtype), self.tdnet.pos_embed
         )
 
+    def embed(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        condition: Tensor,
+        tokens: TokenConditions | None,
+        keep: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Embedded latents (N, T, D), keys and values of the source (N, S, depth * 2D) of
+        ``conditioning="tokens"``, and what modulates the blocks: c (N, D)."""
+        check_inputs(self, latents, condition, tokens)
+        c = self.tdnet.t_embedder(timesteps) + drop(condition, keep)
+        x = self.tdnet.embed(latents)
+        if tokens is None:
+            return x, None, c
+        pose, kv = tokens.keep(keep)
+        return x + pose, kv, c
+
     def forward(
         self,
         latents: Tensor,  # (N, C, h, w) noisy
@@ -323,12 +341,7 @@ class XMDPT(
         keep: Tensor | None = None,  # (N,) bool: rows that keep their conditions; None: all
     ) -> Tensor:
         """The unmasked pass: (N, 2C, h, w), the prediction, then the variance."""
-        check_inputs(self, latents, condition, tokens)
-        c = self.tdnet.t_embedder(timesteps) + drop(condition, keep)  # (N, D)
-        x, kv = self.tdnet.embed(latents), None  # (N, T, D)
-        if tokens is not None:
-            pose, kv = tokens.keep(keep)
-            x = x + pose
+        x, kv, c = self.embed(latents, timesteps, condition, tokens, keep)  # (N, T, D), ..., (N, D)
         encoded = self.tdnet.encode(x, c, None, kv) + self.tdnet.decoder_pos_embed  # (N, T, D)
         return self.tdnet.decode(encoded, c, x, kv)  # (N, 2C, h, w)
 
@@ -346,13 +359,8 @@ class XMDPT(
         keep: Tensor | None = None,
     ) -> Tensor:
         """The masked pass of training; shapes as in ``forward``."""
-        check_inputs(self, latents, condition, tokens)
         mipnet = check_mipnet(self, source_latents)
-        c = self.tdnet.t_embedder(timesteps) + drop(condition, keep)  # (N, D)
-        x, kv = self.tdnet.embed(latents), None  # (N, T, D)
-        if tokens is not None:
-            pose, kv = tokens.keep(keep)
-            x = x + pose
+        x, kv, c = self.embed(latents, timesteps, condition, tokens, keep)  # (N, T, D), ..., (N, D)
         visible = gather_tokens(x, mask.ids_keep)  # (N, K, D)
         visible = self.tdnet.encode(visible, c, mask.ids_keep, kv)  # (N, K, D)
         with torch.no_grad():  # the source through the same blocks, unmasked
@@ -375,29 +383,6 @@ class XMDPT(
         """Its key in SIZES, or "custom"."""
         shape = (len(self.tdnet.blocks), self.width, self.tdnet.heads)
         return next((name for name, size in SIZES.items() if size == shape), "custom")
-
-    def parameter_counts(self) -> dict[str, int]:
-        """Parameters in training, in inference, and as the paper counts them: without MIPNet's
-        blocks, the position embeddings and the bias tables of TDNet, with the mask token."""
-        sizes = {name: p.numel() for name, p in self.named_parameters()}
-
-        def count(*parts: str) -> int:
-            return sum(size for name, size in sizes.items() if name.startswith(parts))
-
-        tables = sum(
-            size
-            for name, size in sizes.items()
-            if name.startswith("tdnet.") and name.endswith("bias_table")
-        )
-        training, repa = count(""), count("repa_projector.")
-        return {
-            "training": training,
-            "inference": training - count("mipnet.") - repa,
-            "paper": training
-            - repa
-            - count("mipnet.sideblocks", "tdnet.pos_embed", "tdnet.decoder_pos_embed")
-            - tables,
-        }
 
 
 def initialise(model: XMDPT) -> None:

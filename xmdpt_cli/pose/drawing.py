@@ -7,7 +7,6 @@ First the joints, then the limbs, blended one after the other, with OpenCV in ui
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from enum import Enum
 from functools import lru_cache
 from typing import NamedTuple
@@ -63,7 +62,7 @@ def draw_pose(
     height, width = size_hw(size)
     points = np.array(keypoints, dtype=np.float64).reshape(len(JOINTS), 2)
     points[(points == -1).all(axis=1)] = np.nan
-    return _render(points, Window(0, 0, width, height), Manner.BLENDED, _limb)
+    return render_pose(points, Window(0, 0, width, height))
 
 
 def draw_pose_map(keypoints: Keypoints, size: int) -> ImageArray:
@@ -83,15 +82,9 @@ def render_pose(
 ) -> ImageArray:
     """The part of a pose image inside ``window``: uint8 (height, width, 3).
 
-    ``keypoints``: (18, 2) in pixels of the whole image, NaN missing. Limbs are cached, for repeated
-    calls with few changed joints.
+    ``keypoints``: (18, 2) in pixels of the whole image, NaN missing. Limbs are cached: a search for
+    joints renders one pose hundreds of times with few changes.
     """
-    return _render(keypoints, window, manner, _cached_limb)
-
-
-def _render(
-    keypoints: Keypoints, window: Window, manner: Manner, limb_of: Callable[..., Limb]
-) -> ImageArray:
     left, top, right, bottom = window
     canvas = np.zeros((max(bottom - top, 0), max(right - left, 0), 3), dtype=np.uint8)
     places = keypoints.tolist()
@@ -100,7 +93,7 @@ def _render(
     for limb, (a, b) in enumerate(LIMBS):
         if not all(math.isfinite(value) for value in (*places[a], *places[b])):
             continue
-        polygon, (x, y, w, h) = limb_of(*places[a], *places[b])
+        polygon, (x, y, w, h) = _limb(*places[a], *places[b])
         x0, y0 = max(x, left) - left, max(y, top) - top
         x1, y1 = min(x + w, right) - left, min(y + h, bottom) - top
         if x0 >= x1 or y0 >= y1:
@@ -127,6 +120,7 @@ def _draw_joints(canvas: ImageArray, places: list[list[float]], window: Window) 
             cv2.circle(canvas, centre, RADIUS, _BRIGHT[joint], thickness=-1)
 
 
+@lru_cache(maxsize=2000)
 def _limb(xa: float, ya: float, xb: float, yb: float) -> Limb:
     """The outline of a limb, an ellipse, and its bounding box (x, y, width, height)."""
     angle = int(math.degrees(math.atan2(ya - yb, xa - xb)))
@@ -135,6 +129,3 @@ def _limb(xa: float, ya: float, xb: float, yb: float) -> Limb:
     polygon = np.asarray(cv2.ellipse2Poly(centre, axes, angle, 0, 360, 1))
     x, y, w, h = cv2.boundingRect(polygon)
     return polygon, (x, y, w, h)
-
-
-_cached_limb = lru_cache(maxsize=10_000)(_limb)

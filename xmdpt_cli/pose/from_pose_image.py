@@ -1,7 +1,6 @@
-"""Pose images: recognise the image of a skeleton, and recover its joints.
+"""Recognise pose images (skeletons on black) and recover their joints.
 
-Joints are more useful than pixels: they can be rendered at any size, and token conditioning needs
-them.
+Joints can be rendered at any size, and token conditioning needs them.
 """
 
 from __future__ import annotations
@@ -45,12 +44,12 @@ LEAST_JOINTS, FEW_JOINTS = 4, 9
 def is_pose_image(image: ImageArray) -> bool:
     """Whether an image uint8 (H, W, 3) shows a skeleton in the usual colours on black."""
     bright = brightest(image)
-    drawn = image[bright >= DARK].astype(np.float32)
-    if len(drawn) < 16 or (bright < _BLACK).mean() < _BACKGROUND:
+    lines = image[bright >= DARK].astype(np.float32)
+    if len(lines) < 16 or (bright < _BLACK).mean() < _BACKGROUND:
         return False
-    saturated = drawn.min(axis=1) < drawn.max(axis=1) / 3
+    saturated = lines.min(axis=1) < lines.max(axis=1) / 3
     return bool(
-        saturated.mean() >= _SATURATED and (_colour_off(drawn) <= _NEAR).mean() >= _OF_PALETTE
+        saturated.mean() >= _SATURATED and (_colour_off(lines) <= _NEAR).mean() >= _OF_PALETTE
     )
 
 
@@ -67,9 +66,9 @@ _UNDERSTOOD = (
 
 def _has_lines(image: ImageArray) -> bool:
     """Whether most of the skeleton is at least two pixels wide, and not noise."""
-    drawn = (brightest(image) >= DARK).astype(np.uint8)
-    solid = cv2.morphologyEx(drawn, cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
-    return bool(solid.sum() >= drawn.sum() / 2)
+    lines = (brightest(image) >= DARK).astype(np.uint8)
+    solid = cv2.morphologyEx(lines, cv2.MORPH_OPEN, np.ones((2, 2), np.uint8))
+    return bool(solid.sum() >= lines.sum() / 2)
 
 
 def _colour_off(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -128,8 +127,8 @@ class _Found(NamedTuple):
 def _search(image: ImageArray, manner: Manner, scale: float, work: Work) -> Search:
     """A search of an image whose lines are ``scale`` times as wide as rendered, scaled back."""
     if scale == 1.0:
-        drawn = image[brightest(image) >= DARK].astype(np.float32)
-        exact = (_colour_off(drawn) <= _EXACT).mean() >= _OF_PALETTE
+        lines = image[brightest(image) >= DARK].astype(np.float32)
+        exact = (_colour_off(lines) <= _EXACT).mean() >= _OF_PALETTE
         return Search(image, manner, _CLOSE if exact else _NEAR, work)
     return Search(_scaled(image, 1 / scale), manner, _NEAR, work)
 
@@ -142,7 +141,7 @@ def _recover(image: ImageArray, manner: Manner, scale: float, work: Work) -> _Fo
         state.finish()
         explained = state.explained(_SAME)
         if explained > found.explained:
-            per_pixel = np.array(image.shape[1::-1]) / state.drawn.shape[1::-1]
+            per_pixel = np.array(image.shape[1::-1]) / state.rendered.shape[1::-1]
             found = _Found((state.points + _TRUNCATED) * per_pixel, explained)
         wider = state.wider()
         if explained >= _SURE or abs(wider - 1) < _EQUAL or not 0.2 < wider * scale < 20:

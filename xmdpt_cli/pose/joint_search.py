@@ -1,4 +1,4 @@
-"""Find the joints of a pose image by rendering: joints are moved until the rendering is the image.
+"""Find the joints of a pose image: they are moved until their rendering matches the image.
 
 The first places follow from the colours: a joint's disc has its colour, and that colour under the
 limbs that end there, and no other. Then each joint is moved, left out or placed elsewhere as long
@@ -49,14 +49,17 @@ def brightest(image: ImageArray) -> NDArray[np.uint8]:
 
 
 class Work:
-    """The number of pixels that may still be rendered; without this limit noise in the colours of
-    joints is searched for minutes. A pose takes 30 to 500 times the pixels of its image."""
+    """The number of pixels that may still be rendered.
+
+    A pose takes 30 to 500 times the pixels of its image. Without a limit, noise in the colours of
+    joints would be searched for minutes.
+    """
 
     def __init__(self, pixels: int) -> None:
         self.left = min(_MOST_WORK * max(pixels, _LEAST_PIXELS), _LIMIT)
 
     def spend(self, pixels: int) -> bool:
-        """Take so many pixels; returns whether they were left."""
+        """Subtract ``pixels``; returns whether any are left."""
         self.left -= pixels + _EACH
         return self.left > 0
 
@@ -153,7 +156,7 @@ class Search:
         first = [found[0] if found else (np.nan, np.nan) for found in self.places]
         self.points: Keypoints = np.array(first)
         height, width = image.shape[:2]
-        self.drawn = render_pose(self.points, Window(0, 0, width, height), manner)
+        self.rendered = render_pose(self.points, Window(0, 0, width, height), manner)
         self.choose()
 
     def finish(self) -> None:
@@ -170,20 +173,22 @@ class Search:
     def explained(self, tolerance: int, *, hands: bool = False) -> float:
         """The share of the non-black pixels of image and rendering that are equal in both, without
         hands, or with ``hands``, which are never equal."""
-        rendered, given = brightest(self.drawn) >= DARK, brightest(self.image) >= DARK
+        found, given = brightest(self.rendered) >= DARK, brightest(self.image) >= DARK
         if not hands:
-            rendered, given = rendered & (self.counts > 0), self.bright
-        same = brightest(cv2.absdiff(self.drawn, self.image)) <= tolerance
-        return float((rendered & given & same).sum() / max(1, (rendered | given).sum()))
+            found, given = found & (self.counts > 0), self.bright
+        same = brightest(cv2.absdiff(self.rendered, self.image)) <= tolerance
+        return float((found & given & same).sum() / max(1, (found | given).sum()))
 
     def wider(self) -> float:
         """How much wider the image's lines are than those of the rendering, by their areas."""
-        rendered = (brightest(self.drawn) >= DARK) & (self.counts > 0)
+        rendered = (brightest(self.rendered) >= DARK) & (self.counts > 0)
         return float(self.bright.sum() / max(1, rendered.sum()))
 
-    def better(self, changes: dict[int, Place | None]) -> bool:
-        """Change the places of joints (None: missing) if the rendering is then closer; returns
-        whether they were changed. A joint that is hidden by others is missing."""
+    def improve(self, changes: dict[int, Place | None]) -> bool:
+        """Change the places of joints (None: missing) if that brings the rendering closer.
+
+        Returns whether they were changed. A joint that is hidden by others is missing.
+        """
         points = self.points.copy()
         for joint, place in changes.items():
             points[joint] = (np.nan, np.nan) if place is None else place
@@ -200,28 +205,29 @@ class Search:
         if not self.work.spend((right - left) * (bottom - top)):
             return False
         window = (slice(top, bottom), slice(left, right))
-        drawn = render_pose(points, Window(left, top, right, bottom), self.manner)
-        then, now = self._apart(window, drawn), self._apart(window, self.drawn[window])
-        if then > now or (then == now and None not in changes.values()):
+        part = render_pose(points, Window(left, top, right, bottom), self.manner)
+        after = self._difference(window, part)
+        before = self._difference(window, self.rendered[window])
+        if after > before or (after == before and None not in changes.values()):
             return False
         self.points = points
-        self.drawn[window] = drawn
+        self.rendered[window] = part
         return True
 
-    def _apart(self, window: tuple[slice, slice], drawn: ImageArray) -> float:
-        """The difference of a rendering from the image, weighted less where hands are."""
+    def _difference(self, window: tuple[slice, slice], part: ImageArray) -> float:
+        """The L1 distance of a rendered part from the image, weighted less where hands are."""
         image = self.image[window]
-        whole = float(cv2.norm(image, drawn, cv2.NORM_L1))
+        whole = float(cv2.norm(image, part, cv2.NORM_L1))
         if not self.hands:
             return whole
-        body = float(cv2.norm(image, drawn, cv2.NORM_L1, self.counts[window]))
+        body = float(cv2.norm(image, part, cv2.NORM_L1, self.counts[window]))
         return body + _OF_HANDS * (whole - body)
 
     def choose(self) -> None:
         """Choose the best of its places for every joint, or none."""
         for _ in range(4):
             tried = [
-                self.better({joint: place})
+                self.improve({joint: place})
                 for joint, found in enumerate(self.places)
                 for place in (*found, None)
             ]
@@ -244,7 +250,7 @@ class Search:
         for a, b in _SWAPS:
             if np.isfinite(self.points[[a, b]]).any():
                 there = [self._place(b), self._place(a)]
-                swapped |= self.better(dict(zip((a, b), there, strict=True)))
+                swapped |= self.improve(dict(zip((a, b), there, strict=True)))
         return swapped
 
     def _place(self, joint: int, way: tuple[int, int] = (0, 0), step: float = 0.0) -> Place | None:
@@ -258,7 +264,7 @@ class Search:
         if start is None:
             return False
         for way in _AROUND:
-            while self.better({joint: self._place(joint, way, step)}):
+            while self.improve({joint: self._place(joint, way, step)}):
                 pass
         return self._place(joint) != start
 
@@ -271,17 +277,17 @@ class Search:
             counts = np.ones_like(self.counts) if hidden else self.counts
             bright = ((brightest(self.image) >= DARK) & (counts > 0)).astype(np.float32)
             full = cv2.filter2D(bright, -1, spot, borderType=cv2.BORDER_REPLICATE) > 0.9
-            off = (brightest(cv2.absdiff(self.image, self.drawn)) > _APART) & (counts > 0)
+            off = (brightest(cv2.absdiff(self.image, self.rendered)) > _APART) & (counts > 0)
             off = cv2.morphologyEx(off.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
             y, x = np.nonzero(full & (cv2.dilate(off, np.ones((5, 5), np.uint8)) > 0))
             every = max(9, len(x) // _MOST_GAPS)
             for place in zip(x[::every].tolist(), y[::every].tolist(), strict=True):
-                filled |= self.better({joint: place})
+                filled |= self.improve({joint: place})
         return filled
 
     def _doubtful(self) -> list[int]:
         """Missing joints, then joints around which the rendering differs from the image."""
-        difference = (brightest(cv2.absdiff(self.image, self.drawn)) * self.counts).astype(
+        difference = (brightest(cv2.absdiff(self.image, self.rendered)) * self.counts).astype(
             np.float32
         )
         off = cv2.boxFilter(difference, -1, (2 * RADIUS + 1,) * 2)

@@ -51,7 +51,7 @@ class DecodedItem:
     item: Item
     views: dict[str, DecodedView] = field(default_factory=dict)
     skipped: list[tuple[str, str]] = field(default_factory=list)  # (file, reason)
-    pairs: list[tuple[str, str, int]] = field(default_factory=list)  # usable, from ``settle``
+    pairs: list[tuple[str, str, int]] = field(default_factory=list)  # of two usable views
     # called when the images are not needed any more, so that their memory is reused
     release: Callable[[], object] = field(default=lambda: None, compare=False)
 
@@ -65,8 +65,8 @@ class DecodedItem:
         self.skipped.append((self.item.views[view].name, reason))
         self.views.pop(view, None)
 
-    def settle(self) -> None:
-        """Find the pairs whose views could be decoded, and drop the views of no such pair."""
+    def find_pairs(self) -> None:
+        """Set ``pairs`` to those whose views are both left, and drop the views of no such pair."""
         self.pairs = [
             (pair.source, pair.target, pair.position)
             for pair in self.item.pairs
@@ -107,11 +107,11 @@ def decode_item(item: Item, sizes: Sequence[int]) -> DecodedItem:
             resized.png = fast_png_bytes(resized.image)
     for view in decoded.views.values():
         if view.fractions is not None:
-            draw_poses(view)
+            render_poses(view)
     return decoded
 
 
-def draw_poses(view: DecodedView) -> None:
+def render_poses(view: DecodedView) -> None:
     """Render a view's pose image at each of its sizes; its keypoints must be known."""
     assert view.fractions is not None
     for size, sized in view.sized.items():

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from tarfile import BLOCKSIZE
 
 import numpy as np
 
 from xmdpt_cli.datasets.listing import Item
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.prepare.decode import DecodedView, decode_item, draw_poses
+from xmdpt_cli.prepare.decode import DecodedView, decode_item, render_poses
 from xmdpt_cli.prepare.features import FeatureEncoder, PoseDetector, encode_views
 from xmdpt_cli.prepare.plan import ShardPlan
 from xmdpt_cli.utils.splits import SPLITS
@@ -118,7 +119,7 @@ def _time_encoders(
     for view in views:
         if view.fractions is None:  # any pose takes as long
             view.fractions = np.full((18, 2), np.nan)
-            draw_poses(view)
+            render_poses(view)
     seconds = _timed(views, encoders, tokens)
     if seconds < _LONG:  # the first call of a shape plans and warms up
         seconds = _timed(views, encoders, tokens)
@@ -135,7 +136,7 @@ def _timed(
 
 def _padded(count: int) -> int:
     """A member's bytes in a tar: its header, and its content up to a whole block."""
-    return 512 + -(-count // 512) * 512
+    return BLOCKSIZE + -(-count // BLOCKSIZE) * BLOCKSIZE
 
 
 def _published_bytes(size: int, tokens: str) -> int:

@@ -16,7 +16,7 @@ from xmdpt_cli.data.index import FLIP
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import ImageArray
 from xmdpt_cli.pose.keypoints import Keypoints
-from xmdpt_cli.prepare.decode import DecodedItem, DecodedView, draw_poses
+from xmdpt_cli.prepare.decode import DecodedItem, DecodedView, render_poses
 
 TOKEN_TYPES = ("bf16", "fp8")
 NO_PERSON = "OpenPose finds no person"
@@ -89,7 +89,7 @@ def _detect(group: Sequence[DecodedItem], detector: PoseDetector) -> None:
             item.drop(name, NO_PERSON)
         else:
             view.fractions = points / np.array((image.shape[1], image.shape[0]))
-            draw_poses(view)
+            render_poses(view)
 
 
 def add_features(

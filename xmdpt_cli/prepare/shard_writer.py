@@ -15,6 +15,7 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tarfile import BLOCKSIZE
 from types import TracebackType
 from typing import Any
 
@@ -24,12 +25,9 @@ import webdataset as wds
 from numpy.typing import NDArray
 from safetensors.torch import save as save_safetensors
 
-from xmdpt_cli.data.index import SamplePlace, ShardIndex, ViewPlace, write_index
+from xmdpt_cli.data.index import SamplePlace, ShardIndex, ViewPlace, tensor_places, write_index
 from xmdpt_cli.files import sha256_of
-from xmdpt_cli.prepare.verify_sample import Member, read_tensors
 from xmdpt_cli.storage.stores import Store
-
-_BLOCK = 512  # bytes of a tar header; members are padded to multiples of it (POSIX ustar)
 
 
 @dataclass
@@ -95,8 +93,8 @@ class ShardWriter:
         self._tar.write({"__key__": key, **members})
         ranges = {}
         for name in sorted(members):  # as TarWriter writes them
-            ranges[name] = (offset + _BLOCK, len(members[name]))
-            offset += _BLOCK + -(-len(members[name]) // _BLOCK) * _BLOCK
+            ranges[name] = (offset + BLOCKSIZE, len(members[name]))
+            offset += BLOCKSIZE + -(-len(members[name]) // BLOCKSIZE) * BLOCKSIZE
         assert offset == self._tar.tarstream.offset
         places = {}
         for view in sorted(views):
@@ -106,7 +104,7 @@ class ShardWriter:
                 ranges[f"{view}.png"],
                 ranges[f"{view}.keypoints.npy"],
                 ranges[stored],
-                read_tensors(Member(stored, ranges[stored][0], members[stored])),
+                tensor_places(members[stored], ranges[stored][0]),
             )
         self.samples.append(SamplePlace(key, list(pairs), places))
 

@@ -6,25 +6,17 @@ import io
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from annotated_types import Len
 from numpy.typing import NDArray
 from PIL import Image
 from typing_extensions import TypedDict
 
-from xmdpt_cli.data.index import (
-    SUFFIXES,
-    Count,
-    DType,
-    SamplePlace,
-    TensorPlace,
-    ViewPlace,
-    tensor_bytes,
-)
+from xmdpt_cli.data.index import SUFFIXES, SamplePlace, ViewPlace, tensor_places
 from xmdpt_cli.data.shard_reader import parse_keypoints
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.prepare.findings import Finding
 from xmdpt_cli.utils import records
 
 # Floating-point dtypes as unsigned integers, and the bits of their exponent: a value is not finite
@@ -63,38 +55,20 @@ class _Pair(TypedDict):
     position: int
 
 
-class _Entry(TypedDict):
-    """One tensor in the header of a safetensors member."""
-
-    dtype: DType
-    shape: list[Count]
-    data_offsets: Annotated[list[int], Len(2, 2)]
-
-
 _TABLES = {"files": dict[str, str], "pairs": list[_Pair]}
-
-
-@dataclass(frozen=True)
-class Trouble:
-    """Something wrong in an item; ``view`` is empty if it concerns the whole item."""
-
-    kind: str
-    item: str
-    view: str
-    message: str
 
 
 @dataclass
 class ItemCheck:
-    """What was found in one item of a shard."""
+    """What was found in one item of a shard; findings lack the hint and the shard's name."""
 
     key: str
     place: SamplePlace | None = None  # None if the members do not determine it
-    troubles: list[Trouble] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
     keypoints: list[NDArray[np.float64]] = field(default_factory=list)  # the valid ones, in pixels
 
     def add(self, kind: str, message: str, view: str = "") -> None:
-        self.troubles.append(Trouble(kind, self.key, view, message))
+        self.findings.append(Finding(kind, message, item=self.key, view=view))
 
 
 def check_item(key: str, members: Iterable[Member], resolution: int | None) -> ItemCheck:
@@ -173,16 +147,16 @@ def _view(
         found.add("member", f"without its {', '.join(missing)}", view)
         return None
     png, npy, tensors = (parts[suffix] for suffix in SUFFIXES)
-    trouble = image_trouble(png.data, resolution)
-    if trouble:
-        found.add("image", trouble, view)
-    trouble = keypoints_trouble(npy.data, resolution)
-    if trouble:
-        found.add("keypoints", trouble, view)
+    defect = image_defect(png.data, resolution)
+    if defect:
+        found.add("image", defect, view)
+    defect = keypoints_defect(npy.data, resolution)
+    if defect:
+        found.add("keypoints", defect, view)
     else:
         found.keypoints.append(parse_keypoints(npy.data))
     try:
-        places = read_tensors(tensors)
+        places = tensor_places(tensors.data, tensors.offset)
     except ValueError as err:
         found.add("tensors", f"broken safetensors ({err})", view)
         return None
@@ -194,35 +168,7 @@ def _view(
     return ViewPlace(file or "", png.place, npy.place, tensors.place, places)
 
 
-def read_tensors(member: Member) -> dict[str, TensorPlace]:
-    """The places of all tensors of a safetensors member, with offsets from the start of the tar.
-
-    The format: length of the header (u64), the header (JSON), then the data, from which the
-    header's offsets count. Raises ValueError if the member is damaged.
-    """
-    length = int.from_bytes(member.data[:8], "little")
-    if 8 + length > len(member.data):
-        raise ValueError("its header is longer than the file")
-    begin = 8 + length
-    places = {}
-    try:
-        header = records.parse(dict[str, Any], member.data[8:begin], "its header")
-        header.pop("__metadata__", None)
-        entries = records.check(dict[str, _Entry], header, "its header")
-    except XmdptError as err:
-        raise ValueError(err.message) from None
-    for name, entry in entries.items():
-        first, last = entry["data_offsets"]
-        shape = tuple(entry["shape"])
-        if last - first != tensor_bytes(entry["dtype"], shape):
-            raise ValueError(f"{name} has {last - first} bytes for {entry['dtype']} {shape}")
-        if first < 0 or begin + last > len(member.data):
-            raise ValueError(f"{name} lies beyond the file's end")
-        places[name] = TensorPlace(entry["dtype"], shape, member.offset + begin + first)
-    return places
-
-
-def image_trouble(data: bytes, resolution: int | None) -> str:
+def image_defect(data: bytes, resolution: int | None) -> str:
     """What is wrong with a stored image, empty if nothing."""
     try:
         with warnings.catch_warnings():
@@ -239,7 +185,7 @@ def image_trouble(data: bytes, resolution: int | None) -> str:
     return ""
 
 
-def keypoints_trouble(data: bytes, resolution: int | None) -> str:
+def keypoints_defect(data: bytes, resolution: int | None) -> str:
     """What is wrong with stored keypoints, empty if nothing."""
     try:
         points = parse_keypoints(data)

@@ -50,9 +50,9 @@ def split_statistics(
     statistics.pairs_per_item = Counter(Counter(pair.key for pair in dataset.pairs).values())
     seen = np.zeros(len(JOINTS), dtype=np.int64)
     for number, (key, view) in enumerate(views, start=1):
-        there = np.isfinite(dataset.keypoints(key, view)).all(axis=1)  # (18,)
-        seen += there
-        statistics.joints_per_image[int(there.sum())] += 1
+        found = np.isfinite(dataset.keypoints(key, view)).all(axis=1)  # (18,)
+        seen += found
+        statistics.joints_per_image[int(found.sum())] += 1
         progress("report", done + number, total)
     statistics.seen = seen.tolist()
     return statistics

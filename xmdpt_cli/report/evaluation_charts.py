@@ -133,8 +133,8 @@ def scatter(values: Floats, joints: NDArray[np.int64], names: Sequence[str], met
 def means(values: Floats, joints: NDArray[np.int64]) -> list[tuple[float, float, range, int]]:
     """(mean of joints, mean of values, numbers of joints, pairs) of groups of neighbours.
 
-    A group takes in the next number of joints until it has three pairs and a fiftieth of them
-    all: the mean of fewer is not meaningful.
+    A group is extended by the next number of joints until it has three pairs and 2 % of all: the
+    mean of fewer is not meaningful.
     """
     enough = max(3, len(values) / 50)
     groups: list[list[int]] = []  # numbers of joints

@@ -42,22 +42,12 @@ class WrittenEvaluation(TypedDict):
 def to_json(evaluation: Evaluation) -> dict[str, Any]:
     """Plain data without NaN or infinity: null, and ``<metric>_is_inf`` where it was one."""
     return {
-        "protocol": evaluation.protocol,
+        **vars(evaluation),
         "rows": {name: _finite(row) for name, row in evaluation.rows.items()},
-        "counts": evaluation.counts,
-        "undefined": evaluation.undefined,
-        "infinite": evaluation.infinite,
-        "sizes": evaluation.sizes,
-        "input_sizes": evaluation.input_sizes,
-        "drop_last": evaluation.drop_last,
-        "weights": evaluation.weights,
-        "toy": evaluation.toy,
-        "notes": evaluation.notes,
         "images": [
             {**image, "rows": {n: _finite(r) for n, r in image["rows"].items()}}
             for image in evaluation.images
         ],
-        "intervals": evaluation.intervals,
     }
 
 

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from xmdpt_cli.files import write_bytes
 from xmdpt_cli.metrics.evaluation import Evaluation
 from xmdpt_cli.metrics.sizes import REFERENCE
 from xmdpt_cli.report.evaluation_pairs import Images, ranked_pairs
-from xmdpt_cli.report.evaluation_spread import metric_charts, reference_joints
+from xmdpt_cli.report.evaluation_spread import joints_seen, metric_charts
 from xmdpt_cli.report.evaluation_tables import protocol_table, side_by_side, weights_table
 from xmdpt_cli.report.metric_values import main_row
 from xmdpt_cli.report.pages import render
@@ -50,7 +52,7 @@ def page(
     """The HTML document of ``write_page``."""
     assert evaluations, "a page needs an evaluation"
     first, several = evaluations[0], len(evaluations) > 1
-    notes = _notes(evaluations)
+    notes, joints = _notes(evaluations), joints_seen(first)
     return render(
         "evaluation",
         title=title,
@@ -64,7 +66,8 @@ def page(
         has_intervals=any(one.intervals for one in evaluations),
         has_undefined=any(one.undefined for one in evaluations),
         charts=metric_charts(first),
-        joints=reference_joints(first),
+        joints_known=int(np.isfinite(joints).sum()),
+        joints_unknown=int(np.isnan(joints).sum()),
         rankings=ranked_pairs(first, images),
         weights=weights_table(evaluations),
     )

@@ -87,26 +87,25 @@ def ranked_pairs(evaluation: Evaluation, images: Images) -> list[Ranking]:
 
 
 def ranked_metrics(evaluation: Evaluation) -> list[str]:
-    """What to rank pairs by: a SSIM and LPIPS, else the first metric that knows a better way."""
+    """What to rank pairs by: a SSIM and LPIPS, else the first metric with a known direction."""
     main = main_row(evaluation)
-    there = [
+    ranked = [
         metric
         for metric in per_pair([evaluation])
-        if style(metric).higher is not None
-        and not np.isnan(column(evaluation, main, metric).values).all()
+        if style(metric).higher is not None and not np.isnan(column(evaluation, main, metric)).all()
     ]
-    ssim = [m for name in ("ssim_256", "ssim", "ssim_w51") for m in there if m == name][:1]
-    lpips = [m for m in there if m.startswith("lpips")][:1]
-    return ssim + lpips or there[:1]
+    ssim = [name for name in ("ssim_256", "ssim", "ssim_w51") if name in ranked][:1]
+    lpips = [metric for metric in ranked if metric.startswith("lpips")][:1]
+    return ssim + lpips or ranked[:1]
 
 
 def ranking(evaluation: Evaluation, metric: str) -> tuple[list[int], list[int]]:
     """Pairs, as places in ``evaluation.images``: the worst, worst first, and the best, best first.
 
-    No pair is in both lists, and none without a value is in either; of equal ones the first in
-    the evaluation come first.
+    No pair is in both lists; pairs without a value are in neither. Equal values keep the order of
+    the evaluation.
     """
-    values = column(evaluation, main_row(evaluation), metric).values
+    values = column(evaluation, main_row(evaluation), metric)
     known = np.flatnonzero(~np.isnan(values))
     signed = values[known] if style(metric).higher else -values[known]
     worst = known[np.argsort(signed, kind="stable")].tolist()

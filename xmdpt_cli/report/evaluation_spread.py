@@ -1,4 +1,4 @@
-"""How every metric spreads over the pairs and over the joints seen."""
+"""The charts of every metric over the pairs of an evaluation, and over the joints seen."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from xmdpt_cli.metrics.evaluation import Evaluation
+from xmdpt_cli.metrics.evaluation import Evaluation, Value
 from xmdpt_cli.report.evaluation_charts import histogram, scatter
 from xmdpt_cli.report.metric_values import (
-    Column,
     Heading,
     column,
     heading,
@@ -22,77 +21,59 @@ from xmdpt_cli.report.metric_values import (
     shown,
 )
 
-
-@dataclass(frozen=True)
-class ReferenceJoints:
-    """How many joints are seen in the ground truths."""
-
-    known: NDArray[np.bool_]  # (pairs,)
-    numbers: NDArray[np.int64]  # (pairs,) meaningless where not known
-
-    @property
-    def unknown(self) -> int:
-        return int((~self.known).sum())
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class MetricCharts:
-    """What the page shows of one metric."""
+    """What the page shows of one metric; a chart without values is empty."""
 
     metric: Heading
-    summary: list[str]  # mean, median, what the charts leave out
+    summary: list[str]  # mean, median, and what the charts leave out
     histogram: Markup
-    scatter: Markup  # over the joints seen; empty where they are not known
+    scatter: Markup  # over the joints seen
 
 
-def reference_joints(evaluation: Evaluation) -> ReferenceJoints:
-    found = [image.get("joints") for image in evaluation.images]
-    known = np.array([number is not None for number in found], dtype=np.bool_)
-    return ReferenceJoints(known, np.array([number or 0 for number in found], dtype=np.int64))
+def joints_seen(evaluation: Evaluation) -> Floats:
+    """(pairs,) joints seen in the ground truths; NaN where not known."""
+    return np.array([image.get("joints") for image in evaluation.images], dtype=np.float64)
 
 
 def metric_charts(evaluation: Evaluation) -> list[MetricCharts]:
-    """Of every metric that pairs have."""
-    joints = reference_joints(evaluation)
+    """The charts of every metric that pairs have."""
+    joints, row = joints_seen(evaluation), main_row(evaluation)
     names = [image["name"] for image in evaluation.images]
     charts = []
     for metric in per_pair([evaluation]):
-        found = column(evaluation, main_row(evaluation), metric)
-        both = np.flatnonzero(found.finite & joints.known)
-        over_joints = Markup("")
+        values = column(evaluation, row, metric)
+        finite = np.isfinite(values)
+        mean = evaluation.rows.get(row, {}).get(metric)
+        marked = mean if mean is not None and np.isfinite(mean) else None
+        ends = None if marked is None else interval(evaluation, row, metric)
+        distribution = over_joints = Markup("")
+        if finite.any():
+            distribution = histogram(values[finite], metric, marked, ends)
+        both = np.flatnonzero(finite & np.isfinite(joints))
         if len(both):
-            shown_names = [names[i] for i in both]
-            over_joints = scatter(found.values[both], joints.numbers[both], shown_names, metric)
-        distribution = Markup("")
-        if found.finite.any():
-            mean, ends = _mean(evaluation, metric)
-            distribution = histogram(found.values[found.finite], metric, mean, ends)
-        summary = _summary(evaluation, metric, found)
-        head = heading(metric, evaluation)
-        charts.append(MetricCharts(head, summary, distribution, over_joints))
+            named = [names[i] for i in both]
+            over_joints = scatter(values[both], joints[both].astype(np.int64), named, metric)
+        summary = _summary(metric, values, mean, ends)
+        charts.append(MetricCharts(heading(metric, evaluation), summary, distribution, over_joints))
     return charts
 
 
-def _mean(evaluation: Evaluation, metric: str) -> tuple[float | None, tuple[float, float] | None]:
-    """The mean and its 95 % interval, where they are finite."""
-    mean = evaluation.rows.get(main_row(evaluation), {}).get(metric)
-    if mean is None or not np.isfinite(mean):
-        return None, None
-    return mean, interval(evaluation, main_row(evaluation), metric)
-
-
-def _summary(evaluation: Evaluation, metric: str, found: Column) -> list[str]:
-    mean = evaluation.rows.get(main_row(evaluation), {}).get(metric)
-    ends = _mean(evaluation, metric)[1]
+def _summary(
+    metric: str, values: Floats, mean: Value, ends: tuple[float, float] | None
+) -> list[str]:
     parts = []
     if mean is not None:
         of = "" if ends is None else f" ({interval_text(metric, ends)})"
         parts.append(f"mean {shown(metric, mean)}{of}")
-    known = found.values[~np.isnan(found.values)]
+    known = values[~np.isnan(values)]
     if len(known):
         parts.append(f"median {shown(metric, float(np.median(known)))}")
-    if found.infinite:
-        parts.append(f"{found.infinite:,} infinite (equal images), not in the charts")
-    if found.missing:
-        parts.append(f"{found.missing:,} without a value")
+    if infinite := int(np.isinf(values).sum()):
+        parts.append(f"{infinite:,} infinite (equal images), not in the charts")
+    if missing := len(values) - len(known):
+        parts.append(f"{missing:,} without a value")
     return parts

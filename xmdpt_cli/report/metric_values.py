@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xmdpt_cli.metrics.evaluation import Evaluation, Value
-from xmdpt_cli.metrics.registry import METRICS
+from xmdpt_cli.metrics.registry import METRICS, Style
 
 GENERATED = "generated"
 NONE = "–"
 
 
-class Style(NamedTuple):
-    higher: bool | None  # whether higher is better; None: not known
-    digits: int  # decimals shown
-
-
 def style(metric: str) -> Style:
     """The style of METRICS; for other metrics that of the first with the same first word."""
-    listed = METRICS.get(metric)
     family = metric.split("_")[0]
     kin = (value for name, value in METRICS.items() if name.split("_")[0] == family)
-    found = listed or next(kin, None)
-    return Style(None, 4) if found is None else Style(found[0], found[1])
+    return METRICS.get(metric) or next(kin, Style(None, 4))
 
 
 def ordered(metrics: Iterable[str]) -> list[str]:
@@ -105,24 +97,7 @@ def interval_text(metric: str, ends: tuple[float, float]) -> str:
     return " – ".join(shown(metric, end) for end in ends)
 
 
-@dataclass(frozen=True)
-class Column:
-    """One metric of one row over all pairs."""
-
-    values: NDArray[np.float64]  # (pairs,) NaN: without a value; may be infinite
-    finite: NDArray[np.bool_]  # (pairs,)
-
-    @property
-    def infinite(self) -> int:
-        return int(np.isinf(self.values).sum())
-
-    @property
-    def missing(self) -> int:
-        return int(np.isnan(self.values).sum())
-
-
-def column(evaluation: Evaluation, row: str, metric: str) -> Column:
-    """The values of ``evaluation.images`` in their order."""
+def column(evaluation: Evaluation, row: str, metric: str) -> NDArray[np.float64]:
+    """The values (pairs,) of one metric of one row; NaN: not defined; may be infinite."""
     found = [image["rows"].get(row, {}).get(metric) for image in evaluation.images]
-    values = np.array([math.nan if v is None else v for v in found], dtype=np.float64)
-    return Column(values, np.isfinite(values))
+    return np.array([math.nan if v is None else v for v in found], dtype=np.float64)

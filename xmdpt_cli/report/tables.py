@@ -20,7 +20,7 @@ class Table:
     title: str
     header: list[str]
     rows: list[list[str]]
-    keys: int = 1  # the one or two leading columns that say what a row is of
+    keys: int = 1  # the one or two leading columns that identify a row
     numbers: tuple[int, ...] = ()  # columns that a page aligns to the right
 
     def markdown(self) -> str:
@@ -97,7 +97,7 @@ class Table:
         return Table(title, header, rows, self.keys)
 
     def _as_list(self) -> Table:
-        """One column: what the row is of, then a line for each value."""
+        """One column: the keys of a row, then a line for each of its values."""
         lines = []
         for row in self.rows:
             lines.append([" / ".join(cell for cell in row[: self.keys] if cell)])

@@ -105,8 +105,7 @@ def encode_conditions(
         known = [view.keypoints for view in views if view.keypoints is not None]
         if len(known) < len(views):
             raise XmdptError(
-                "this model reads where the person of the source stands, and no keypoints "
-                "are known",
+                "this model reads the keypoints of the source, and these are not known",
                 "give --source-keypoints, or OpenPose's weights (--openpose DIR)",
             )
         pose_maps = _unit([draw_pose_map(pose.keypoints, size) for pose in poses])

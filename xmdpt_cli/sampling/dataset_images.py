@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from xmdpt_cli.data.dataset import CONNECTIONS
-from xmdpt_cli.data.loader import PairDataset, PairRef, load_pairs
+from xmdpt_cli.data.dataset import CONNECTIONS, PairDataset
+from xmdpt_cli.data.loader import load_pairs
 from xmdpt_cli.data.sampler import PairIndices
+from xmdpt_cli.data.table import PairRef
 from xmdpt_cli.diffusion import start_noise
 from xmdpt_cli.encoders.identity import encoder_difference, token_notes
 from xmdpt_cli.encoders.vae import VAE
@@ -233,10 +234,10 @@ def _missing(
 
     Raises XmdptError for an image whose metadata names another pair, or none.
     """
-    there = {path.name for path in out.iterdir()}
+    existing = {path.name for path in out.iterdir()}
 
     def is_complete(i: int) -> bool:
-        data = whole_png(out / names[i], size) if names[i] in there else None
+        data = whole_png(out / names[i], size) if names[i] in existing else None
         if data is not None and f'"pair": {json.dumps(pairs[i].name())}'.encode() not in data:
             raise XmdptError(
                 f"{out / names[i]} is not the generated image of its pair",

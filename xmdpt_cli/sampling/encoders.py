@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.encoders.dino import Dino
 from xmdpt_cli.encoders.identity import PARTS, encoder_difference, table_of
 from xmdpt_cli.encoders.missing import Needed, find_all
@@ -65,8 +65,8 @@ class LazyEncoders:
         vae.decode_dtype = self._decode_dtype
         made = self.metadata["encoders"]["vae"]
         # other files are allowed: a fine-tuned decoder is another network for the same latents
-        there = {**vae.describe(), "sha256": None, "kind": "local"}
-        differs = encoder_difference(made, there)
+        loaded = {**vae.describe(), "sha256": None, "kind": "local"}
+        differs = encoder_difference(made, loaded)
         if differs:
             raise XmdptError(
                 f"the model was trained on latents of another VAE ({differs})",

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from xmdpt_cli.diffusion import Seen, start_noise
+from xmdpt_cli.diffusion import StepResult, start_noise
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.images import ImageArray, unsquash
@@ -75,7 +75,7 @@ def generate_batches(
     config: SamplingConfig,
     *,
     batch_size: int,
-    on_step: Callable[[Seen], None] | None = None,
+    on_step: Callable[[StepResult], None] | None = None,
     notify: Callable[[str], None] = lambda _: None,
 ) -> Iterator[tuple[T, ImageArray]]:
     """Yield (item, uint8 (S, S, 3)) of all items, in order. Every image is generated here.
@@ -165,12 +165,12 @@ def _conditions(pipe: XMDPTPipeline, requests: Sequence[ImageRequest]) -> Condit
     return Conditions.join(parts)
 
 
-def _on_step(pipe: XMDPTPipeline, callback: Callback, square: bool) -> Callable[[Seen], None]:
-    def on_step(seen: Seen) -> None:
+def _on_step(pipe: XMDPTPipeline, callback: Callback, square: bool) -> Callable[[StepResult], None]:
+    def on_step(result: StepResult) -> None:
         def preview() -> Image.Image:
-            image = pipe.encoders.vae.decode(seen.clean[:1])[0]
+            image = pipe.encoders.vae.decode(result.clean[:1])[0]
             return Image.fromarray(image if square else unsquash(image))
 
-        callback(seen.done, seen.steps, preview)
+        callback(result.done, result.steps, preview)
 
     return on_step

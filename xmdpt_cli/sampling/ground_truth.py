@@ -10,7 +10,8 @@ from typing import Generic, TypeAlias, TypeVar
 import numpy as np
 import torch
 
-from xmdpt_cli.data.loader import EvalBatch, PairDataset, eval_batches
+from xmdpt_cli.data.dataset import PairDataset
+from xmdpt_cli.data.loader import EvalBatch, eval_batches
 from xmdpt_cli.encoders.identity import dataset_note
 from xmdpt_cli.encoders.places import find_vae
 from xmdpt_cli.encoders.vae import VAE, posterior_mean
@@ -59,17 +60,17 @@ class DatasetGroundTruth:
         names = sample_names(self.dataset.pairs)[:limit]
         if not generated.is_dir():
             raise XmdptError(f"no such folder: {generated}", "generate first: xmdpt sample --help")
-        there = [(generated / name).is_file() for name in names]
-        self.count = sum(there)
+        exists = [(generated / name).is_file() for name in names]
+        self.count = sum(exists)
         if not self.count:
             raise XmdptError(
                 f"{generated} holds no sample of the {split} pairs of {data} (e.g. {names[0]})",
                 f"generate them: xmdpt sample --data {data} --model RUN/model --out {generated}",
             )
-        if not all(there[: self.count]):
-            missing = names[there.index(False)]
+        if not all(exists[: self.count]):
+            missing = names[exists.index(False)]
             raise XmdptError(
-                f"{generated} has gaps: {missing} is missing, later pairs are there",
+                f"{generated} has gaps: {missing} is missing, images of later pairs exist",
                 "run the same sample command again: it generates the missing images",
             )
         self.names = names[: self.count]
@@ -152,17 +153,17 @@ class FolderGroundTruth:
         """The pairs of one of ``ranks`` processes."""
         named = self._named[rank::ranks]
         found = (
-            ImagePair(np.asarray(load_image(made)), np.asarray(load_image(truth)), name=name)
-            for name, made, truth in named
+            ImagePair(np.asarray(load_image(generated)), np.asarray(load_image(target)), name=name)
+            for name, generated, target in named
         )
         return Sized(found, len(named))
 
     def shown(self, name: str) -> dict[str, ImageArray]:
         """Both images of a pair."""
-        _, made, truth = next(named for named in self._named if named[0] == name)
+        _, generated, target = next(named for named in self._named if named[0] == name)
         return {
-            "ground truth": np.asarray(load_image(truth)),
-            "generated": np.asarray(load_image(made)),
+            "ground truth": np.asarray(load_image(target)),
+            "generated": np.asarray(load_image(generated)),
         }
 
     def reference_set(self) -> ReferenceSet:

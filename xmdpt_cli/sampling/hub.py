@@ -13,6 +13,7 @@ from xmdpt_cli.encoders.identity import PARTS
 from xmdpt_cli.encoders.places import without_places
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import expanded, write_text, writing
+from xmdpt_cli.model import parameter_counts
 from xmdpt_cli.model.checkpoint import save_model
 from xmdpt_cli.report.evaluation_json import WrittenEvaluation
 from xmdpt_cli.sampling.encoders import LazyEncoders
@@ -90,7 +91,7 @@ def card(
     if metrics is not None:
         hint = "name the metrics.json of xmdpt evaluate"
         measured = records.read(WrittenEvaluation, Path(metrics), hint)
-    counts = sampler.model.parameter_counts()
+    counts = parameter_counts(sampler.model)
     return model_card(
         repo_id,
         without_places(sampler.metadata),

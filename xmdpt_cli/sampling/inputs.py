@@ -260,7 +260,7 @@ def _check_inside(points: Keypoints, size: int, hint: str) -> None:
 
 
 def _named(name: str, call: Callable[..., T], *args: Any) -> T:
-    """``call(*args)``; its errors begin with the name of the image."""
+    """``call(*args)``; its errors start with the name of the image."""
     try:
         return call(*args)
     except XmdptError as err:

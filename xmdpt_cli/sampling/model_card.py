@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xmdpt_cli.encoders.identity import PARTS
+from xmdpt_cli.report.tables import Table
 
 IMPACT = """\
 A model that generates a given person in any pose can show people in situations they were never
@@ -108,13 +109,11 @@ def _measured(metrics: Mapping[str, Any] | None) -> str:
     names = list(dict.fromkeys(name for row in rows.values() for name in row))
     toy = ", **toy networks**" if metrics.get("toy") else ""
     counts = json.dumps(metrics.get("counts", {}))
-    lines = [
-        "## Measured\n",
-        f"`xmdpt evaluate`, protocol `{metrics['protocol']}`{toy}; counts {counts}.\n",
-        "| | " + " | ".join(names) + " |",
-        "|---" * (len(names) + 1) + "|",
+    cells = [
+        [row, *("" if (v := values.get(name)) is None else f"{v:.4g}" for name in names)]
+        for row, values in rows.items()
     ]
-    for row, values in rows.items():
-        cells = ["" if (v := values.get(name)) is None else f"{v:.4g}" for name in names]
-        lines.append(f"| {row} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, ""])
+    return (
+        f"## Measured\n\n`xmdpt evaluate`, protocol `{metrics['protocol']}`{toy}; counts {counts}."
+        f"\n\n{Table('', ['', *names], cells).markdown()}\n"
+    )

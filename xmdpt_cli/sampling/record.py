@@ -59,7 +59,9 @@ def read_record(out: Path) -> dict[str, Any]:
     record: dict[str, Any] = records.read(SamplesRecord, out / RECORD, OTHER_OUT)
     for name in (*record.get("complete", ()), *record.get("files", ())):
         if not is_below(name):
-            raise XmdptError(f"{out / RECORD} names {name!a}, which is no image of ours", OTHER_OUT)
+            raise XmdptError(
+                f"{out / RECORD} names {name!a}, which is not an image of xmdpt", OTHER_OUT
+            )
     return record
 
 
@@ -81,16 +83,16 @@ def save_sheet(
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The settings of ``now`` that differ in ``before``: ``steps (there 20, now 50)``, or the name
-    alone where the values are long. The sampling settings are compared one by one."""
+    """The settings of ``now`` that differ in ``before``: ``steps (there 20, now 50)``, or only the
+    name where the values are long. The sampling settings are compared one by one."""
     settings = set(now.get("sampling", {}))
-    wanted, there = _flat(now), _flat(before)
+    wanted, existing = _flat(now), _flat(before)
     return [
-        f"{key} (there {there.get(key)}, now {value})"
+        f"{key} (there {existing.get(key)}, now {value})"
         if key in settings or isinstance(value, (bool, int))
         else key
         for key, value in wanted.items()
-        if there.get(key) != value
+        if existing.get(key) != value
     ]
 
 
@@ -99,7 +101,7 @@ def refuse_others(what: Path, before: Mapping[str, Any], now: Mapping[str, Any])
     differs = differences(before, now)
     if differs:
         raise XmdptError(
-            f"{what} holds samples made otherwise; what differs: {', '.join(differs)}", OTHER_OUT
+            f"{what} holds samples of other settings; what differs: {', '.join(differs)}", OTHER_OUT
         )
 
 

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from xmdpt_cli.data.loader import PairRef
+from xmdpt_cli.data.table import PairRef
 from xmdpt_cli.utils.deepfashion_names import match_name
 
 _PUBLISHED = re.compile(r"(MEN|WOMEN)-(.+)-(id_\d{8})-(\d{2})")

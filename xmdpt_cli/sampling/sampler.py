@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xmdpt_cli.diffusion import Schedule, Seen, sample, spacing_of
+from xmdpt_cli.diffusion import Schedule, StepResult, sample, spacing_of
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import ConfigError, XmdptError, is_out_of_memory
 from xmdpt_cli.model import XMDPT, TokenConditions, kernels
@@ -148,7 +148,7 @@ class Sampler:
         noise: Tensor,
         conditions: Conditions,
         config: SamplingConfig,
-        callback: Callable[[Seen], None] | None = None,
+        callback: Callable[[StepResult], None] | None = None,
     ) -> Tensor:
         """Noise (N, C, h, w) -> scaled latents of the same shape, on the model's device.
 
@@ -171,7 +171,7 @@ class Sampler:
         noise: Tensor,
         conditions: Conditions,
         config: SamplingConfig,
-        callback: Callable[[Seen], None] | None,
+        callback: Callable[[StepResult], None] | None,
     ) -> Tensor:
         vectors, tokens = self.encoded(conditions)
         return sample(

@@ -17,7 +17,7 @@ from PIL import Image
 
 from xmdpt_cli.encoders.openpose import OpenPose
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.images import ImageArray, check_pixels, load_image, upright
+from xmdpt_cli.images import ImageArray, load_image, upright
 from xmdpt_cli.pose.formats import frame_of_image
 from xmdpt_cli.pose.formats.beside_images import KeypointsBeside
 from xmdpt_cli.pose.formats.image_poses import ImagePoses
@@ -42,7 +42,7 @@ class NoOpenPoseError(XmdptError):
 
     def __init__(self, image: str, reason: XmdptError, instead: str) -> None:
         super().__init__(
-            f"{image}: where the person stands is not known; {reason.message}",
+            f"{image}: the keypoints of the person are not known; {reason.message}",
             f"give keypoints ({instead}), or: {reason.hint}",
         )
         self.image, self.reason, self.instead = image, reason, instead
@@ -70,7 +70,6 @@ class UserImage:
                 raise XmdptError(f"an image of {source.shape[1]} x {source.shape[0]} pixels")
             return cls(Image.fromarray(source))
         if isinstance(source, Image.Image):
-            check_pixels(source, "image")
             try:
                 return cls(upright(source))
             except (OSError, SyntaxError) as err:  # Pillow reads a file when its pixels are needed

@@ -7,8 +7,10 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from xmdpt_cli.data.loader import BrokenShards, LoaderConfig, PairDataset
+from xmdpt_cli.data.broken_shards import BrokenShards
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.data.pair_images import PairImages
+from xmdpt_cli.data.sampler import LoaderConfig
 from xmdpt_cli.data.stream_loader import train_loader
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.training.config import TrainConfig

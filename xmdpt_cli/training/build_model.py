@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.training.config import TrainConfig
 

@@ -65,7 +65,7 @@ def check_dataset(
     if not wrong:
         note = dataset_note(manifest, place)
         return [] if note is None else [note]
-    message = f"the recipe asks for {'; '.join(wrong)}"
+    message = f"the recipe requires {'; '.join(wrong)}"
     if manifest.get("toy"):
         return [f"{message}: accepted, as {place} was made with toy encoders"]
     raise XmdptError(f"{place} does not fit: {message}", _prepare_command(recipe, manifest, tokens))
@@ -109,7 +109,7 @@ def check_model(model: XMDPT, path: str | Path) -> None:
     differs = {k: v for k, v in has.items() if k in wanted and wanted[k] != v}
     differs.pop("mask_ratio", None)  # no weight follows from it
     if differs:
-        named = "; ".join(f"{k} {v}, asked for {wanted[k]}" for k, v in differs.items())
+        named = "; ".join(f"{k} {v}, expected {wanted[k]}" for k, v in differs.items())
         raise XmdptError(
             f"{path} holds another model{_called(has)}: {named}",
             "give the settings it was trained with, or the folder of the model you mean",

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.diffusion import Schedule
-from xmdpt_cli.model import XMDPT, Mask
+from xmdpt_cli.model import XMDPT, Mask, parameter_counts
 from xmdpt_cli.training import checkpoint
 from xmdpt_cli.training.build_model import build_model
 from xmdpt_cli.training.config import TrainConfig
@@ -33,7 +33,7 @@ class Estimate:
     how: str  # MEASURED, on a few steps, or COUNTED and divided by the rate of matrix products
     memory: dict[str, int]  # bytes: weights, gradients, optimizer, average, activations
     checkpoint: int  # bytes of one
-    parameters: dict[str, int]  # ``XMDPT.parameter_counts``
+    parameters: dict[str, int]  # ``model.parameter_counts``
     disk: int  # bytes of all that is kept at the same time, the finished model included
 
     @property
@@ -125,7 +125,7 @@ def estimate_training(
         checkpoint_bytes=2 * weights + state,  # model, average, optimizer
         kept=kept,
         model_bytes=weights,
-        parameters=step.model.parameter_counts(),
+        parameters=parameter_counts(step.model),
     )
 
 

@@ -13,7 +13,8 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from xmdpt_cli.data.loader import PairDataset, prefetch
+from xmdpt_cli.data.dataset import PairDataset
+from xmdpt_cli.data.prefetch import prefetch
 from xmdpt_cli.diffusion import Losses
 from xmdpt_cli.errors import XmdptError, is_out_of_memory
 from xmdpt_cli.files import only_process

@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 
-from xmdpt_cli.data.collate import Batch
-from xmdpt_cli.data.loader import BrokenShards, LoaderConfig, PairDataset
+from xmdpt_cli.data.broken_shards import BrokenShards
+from xmdpt_cli.data.dataset import PairDataset
+from xmdpt_cli.data.loader import Batch
 from xmdpt_cli.data.pair_images import Crop, PairImages, load_pair_images, sample_crop
-from xmdpt_cli.data.sampler import PairSampler
+from xmdpt_cli.data.sampler import LoaderConfig, PairSampler
 from xmdpt_cli.encoders.bundle import Encoders
 from xmdpt_cli.encoders.dino import Dino, pose_input
 from xmdpt_cli.encoders.identity import PARTS, encoder_difference

@@ -15,7 +15,7 @@ from typing import Any
 from typing_extensions import NotRequired, TypedDict
 
 from xmdpt_cli import config as configuration
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.encoders.identity import HUB, TRANSFORMERS, tables_of
 from xmdpt_cli.encoders.places import without_places, write_places
 from xmdpt_cli.errors import XmdptError
@@ -104,7 +104,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
 
 
 def other_run(out: Path, kind: str, differs: Mapping[str, str], hint: str) -> XmdptError:
-    """The error for a folder that holds another ``kind`` of training than the one asked for."""
+    """The error for a folder that holds another ``kind`` of training than the requested one."""
     named = "; ".join(f"{name}: {change}" for name, change in differs.items())
     return XmdptError(f"{out} holds another {kind}; what differs: {named}", hint)
 

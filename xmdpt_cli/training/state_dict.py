@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.training.distributed import Distributed
+from xmdpt_cli.utils.weights_files import check_state_dict
 
 Optimizers = list[torch.optim.Optimizer]
 
@@ -39,19 +40,12 @@ def model_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def check_model_state(model: nn.Module, file: Path) -> None:
-    """XmdptError if ``file`` does not hold the weights and buffers of ``model``; no collective.
-
-    Only the file's header is read.
-    """
+    """XmdptError if ``file`` does not hold the weights and buffers of ``model``, by its header; no
+    collective."""
     wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     with safe_open(file, framework="pt") as opened:
         found = {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118
-    differs = sorted(found.keys() ^ wanted.keys())
-    if differs:
-        raise _other_model(file, ", ".join(differs))
-    for name, shape in wanted.items():
-        if found[name] != shape:
-            raise _other_model(file, f"{name} is {found[name]}, here {shape}")
+    check_state_dict(found, wanted, f"{file} is of another model: it", "choose another --out")
 
 
 def load_model_state(model: nn.Module, file: Path, dist: Distributed) -> None:

@@ -17,7 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from xmdpt_cli.data.loader import Batch, Loader, LoaderConfig
+from xmdpt_cli.data.loader import Batch
+from xmdpt_cli.data.prefetch import Loader
+from xmdpt_cli.data.sampler import LoaderConfig
 from xmdpt_cli.diffusion import Losses, Schedule, training_loss
 from xmdpt_cli.encoders.vae import sample_posterior
 from xmdpt_cli.model import XMDPT, Mask, kernels
@@ -134,32 +136,34 @@ def step_inputs(
     random = batch.step_noise
     assert random is not None
 
-    def there(tensor: Tensor) -> Tensor:
+    def to_device(tensor: Tensor) -> Tensor:
         # a copy from memory that is not page-locked would wait for the device
         if device.type == "cuda" and not tensor.is_cuda and not tensor.is_pinned():
             tensor = tensor.contiguous().pin_memory()
         return tensor.to(device, non_blocking=True)
 
     # t = T u^power; the paper's power is 1: uniform
-    times = (1000 * random.uniform[:, 0].double() ** config.timestep_power).long().clamp(max=999)
+    timesteps = (
+        (1000 * random.uniform[:, 0].double() ** config.timestep_power).long().clamp(max=999)
+    )
     kept = random.uniform[:, 1:] >= config.cond_drop_prob
     mask = None
     if config.predictor != "none":
-        mask = Mask(*(there(m) for m in Mask.random(random.tokens, mask_ratio(config, step))))
-    own = mask is not None and config.masked_noise == "independent"
+        mask = Mask(*(to_device(m) for m in Mask.random(random.tokens, mask_ratio(config, step))))
+    independent = mask is not None and config.masked_noise == "independent"
     return Inputs(
-        target=sample_posterior(there(batch.target_moments), there(random.target), scale),
-        source=sample_posterior(there(batch.source_moments), there(random.source), scale),
-        noise=there(random.noise),
-        masked_noise=there(random.masked_noise) if own else None,
-        timesteps=there(times),
-        keep=there(kept[:, 0]),
-        keep_masked=there(kept[:, 1]),
-        pose_tokens=there(batch.pose_tokens),
-        source_tokens=there(batch.source_tokens),
+        target=sample_posterior(to_device(batch.target_moments), to_device(random.target), scale),
+        source=sample_posterior(to_device(batch.source_moments), to_device(random.source), scale),
+        noise=to_device(random.noise),
+        masked_noise=to_device(random.masked_noise) if independent else None,
+        timesteps=to_device(timesteps),
+        keep=to_device(kept[:, 0]),
+        keep_masked=to_device(kept[:, 1]),
+        pose_tokens=to_device(batch.pose_tokens),
+        source_tokens=to_device(batch.source_tokens),
         mask=mask,
         pose_maps=batch.pose_maps(device),
-        target_tokens=None if batch.target_tokens is None else there(batch.target_tokens),
+        target_tokens=None if batch.target_tokens is None else to_device(batch.target_tokens),
     )
 
 
@@ -173,8 +177,8 @@ def logged_terms(losses: Losses) -> dict[str, Tensor]:
 
 def in_bf16(precision: str, device: torch.device) -> bool:
     """Whether training runs under bf16 autocast; ``auto``: on a GPU that supports bf16."""
-    able = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return precision == "bf16" or (precision == "auto" and able)
+    supported = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return precision == "bf16" or (precision == "auto" and supported)
 
 
 class TrainStep(nn.Module):
@@ -193,9 +197,11 @@ class TrainStep(nn.Module):
             masked_noise = inputs.noise if inputs.masked_noise is None else inputs.masked_noise
             schedule, t = self.schedule, inputs.timesteps
             condition = model.condition(inputs.pose_tokens, inputs.source_tokens, inputs.source)
-            tokens = None
+            tokens = repa = None
             if inputs.pose_maps is not None:
                 tokens = model.token_conditions(inputs.source, *inputs.pose_maps)
+            if inputs.target_tokens is not None:
+                repa = repa_target(inputs.target_tokens, model.tdnet.grid)
             passes = training_passes(
                 model,
                 schedule.add_noise(inputs.target, inputs.noise, t),
@@ -216,20 +222,18 @@ class TrainStep(nn.Module):
                 masked_out=passes.masked_out,
                 masked_noise=masked_noise,
                 repa=passes.repa,
-                repa_target=repa_target(inputs.target_tokens, model.tdnet.grid),
+                repa_target=repa,
                 repa_weight=config.repa_weight,
                 weighting=config.loss_weighting,
                 schedule=schedule,
             )
 
 
-def repa_target(tokens: Tensor | None, grid: int) -> Tensor | None:
+def repa_target(tokens: Tensor, grid: int) -> Tensor:
     """DINOv2 tokens (N, 1 + s*s, W), CLS first -> (N, grid * grid, W), on the latent tokens' grid.
 
     Different grids (512 px: 32 and 16) are resized bilinearly.
     """
-    if tokens is None:
-        return None
     patches = tokens[:, 1:].float()
     side = int(patches.shape[1] ** 0.5)
     if side == grid:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.diffusion import Losses, Schedule
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.model import XMDPT, kernels
@@ -37,6 +37,20 @@ from xmdpt_cli.training.step import (
     step_inputs,
 )
 from xmdpt_cli.utils.interrupts import held
+
+
+def compile_step(
+    step: nn.Module, config: TrainConfig, device: torch.device, world_size: int = 1
+) -> Callable[[Inputs], Losses]:
+    """``step`` (a ``TrainStep``, wrapped or not) through torch.compile.
+
+    On a GPU as CUDA graphs, unless shapes change from step to step or gradients outlive a graph:
+    launching the kernels of S and B from Python takes longer than running them.
+    """
+    static = config.accumulate == 1 and not config.mask_span and world_size == 1
+    mode = "reduce-overhead" if static and device.type == "cuda" else None
+    compiled: Callable[[Inputs], Losses] = torch.compile(step, mode=mode)
+    return compiled
 
 
 class Trainer:
@@ -66,19 +80,12 @@ class Trainer:
         self.optimizers = make_optimizers(self.model, config)  # of the parts, where it is sharded
         self.run: Callable[[Inputs], Losses] = self.wrapped
         if config.compile == "on" or (config.compile == "auto" and self.device.type == "cuda"):
-            self.run = torch.compile(self.wrapped, mode=self._compile_mode())
+            self.run = compile_step(self.wrapped, config, self.device, dist.world_size)
         self.copies = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         self.done = 0  # steps
         self.warmed_up = False
         self.learning_rate = 0.0  # of the last step
         self.skipped = 0  # pairs this rank could not read; others replaced them
-
-    def _compile_mode(self) -> str | None:
-        """CUDA graphs, unless shapes change from step to step, or gradients outlive a graph: from
-        Python it takes longer to launch the kernels of S and B than to run them."""
-        config = self.config
-        static = config.accumulate == 1 and not config.mask_span and self.dist.world_size == 1
-        return "reduce-overhead" if static and self.device.type == "cuda" else None
 
     def loader(self, encoders: EncoderPaths | None = None, warn: Say = silently) -> StepLoader:
         """This rank's micro batches with their random numbers."""

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.diffusion import Schedule, sample, start_noise
 from xmdpt_cli.files import writing
 from xmdpt_cli.images import ImageArray

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xmdpt_cli.data.loader import PairDataset, load_pairs
+from xmdpt_cli.data.dataset import PairDataset
+from xmdpt_cli.data.loader import load_pairs
 from xmdpt_cli.data.sampler import PairIndices
 from xmdpt_cli.encoders.vae import posterior_mean
 from xmdpt_cli.images import ImageArray

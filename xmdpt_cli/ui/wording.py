@@ -43,13 +43,13 @@ class _Rule(NamedTuple):
 
 _RULES = (
     _Rule(
-        "where the person stands is not known.*",
+        "the keypoints of the person are not known.*",
         "there is no keypoint estimator here to find the person",
         PLACE,
         DRAG,
     ),
     _Rule(
-        "this model reads where the person.*",
+        "this model reads the keypoints of the source.*",
         "this model needs the keypoints of the person, and they are not known",
         PLACE,
         DRAG,

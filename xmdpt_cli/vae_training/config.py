@@ -11,7 +11,7 @@ from xmdpt_cli.errors import ConfigError
 
 # For toys at 64 px. Measured on synthetic people, same time each: 300 steps of 4 images 27.2 dB,
 # 600 of 2 27.8, 1200 of 1 27.9; at 4e-3 half a decibel less; 1800 of 2: 29.1 dB.
-# Four numbers for 4x4 pixels is tight: the best linear code of that size gives 23.0 dB.
+# Four numbers for 4x4 pixels are few: the best linear code of that size reaches 23.0 dB.
 TOY_LR = 2e-3
 # Latent-diffusion autoencoders were trained at 4.5e-6 per image of the batch (CompVis configs).
 FINE_TUNE_LR_PER_IMAGE = 4.5e-6

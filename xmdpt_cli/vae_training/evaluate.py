@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from xmdpt_cli.encoders.vae import VAE, posterior_mean
 from xmdpt_cli.images import ImageArray
 from xmdpt_cli.metrics.base import PairMetric
-from xmdpt_cli.metrics.collection import ProtocolMetrics, protocol_metrics
+from xmdpt_cli.metrics.collection import protocol_metrics
 from xmdpt_cli.metrics.evaluation import Evaluation, Value
 from xmdpt_cli.metrics.lpips_metric import LpipsNetwork
 from xmdpt_cli.metrics.pixels import to_tensor
@@ -55,16 +55,15 @@ def measure(
     progress: Progress = silent,
 ) -> Images:
     """Names and metrics of the first ``count`` images, on all processes."""
-    metrics = _metrics(protocol_for(examples.dataset.resolution), lpips)
+    protocol = protocol_for(examples.dataset.resolution)
+    metrics = protocol_metrics(protocol, lpips=lpips, sync_on_compute=False)
     places: list[int] = []
     faces: list[Value] = []
     for number, start in enumerate(range(0, count, _CHUNK)):
         if number % dist.world_size == dist.rank:
             indices = list(range(start, min(start + _CHUNK, count)))
-            made, originals = (
-                rebuild(vae, examples, indices),
-                [examples.images[i] for i in indices],
-            )
+            made = rebuild(vae, examples, indices)
+            originals = [examples.images[i] for i in indices]
             metrics.update(to_tensor(made), to_tensor(originals))
             places += indices
             faces += [_face(examples, *of) for of in zip(indices, made, originals, strict=True)]
@@ -81,21 +80,17 @@ def measure(
     return [{"name": names[index], "values": found[index]} for index in range(count)]
 
 
-def _metrics(protocol: Protocol, lpips: LpipsNetwork | None) -> ProtocolMetrics:
-    return protocol_metrics(protocol, lpips=lpips, sync_on_compute=False)
-
-
 def _face(examples: DatasetExamples, index: int, made: ImageArray, original: ImageArray) -> Value:
     keypoints = examples.dataset.keypoints(*examples.images.views[index])
     return psnr_face(made, original, head_map(keypoints, *original.shape[:2]))
 
 
-def psnr_face(made: ImageArray, truth: ImageArray, head: NDArray[np.float32]) -> Value:
+def psnr_face(made: ImageArray, ground_truth: ImageArray, head: NDArray[np.float32]) -> Value:
     """PSNR in dB, weighted by the head map (H, W) in [0, 1]; None if that is zero."""
     total = 3.0 * float(head.sum(dtype=np.float64))
     if total == 0:
         return None
-    error = (made.astype(np.float64) - truth.astype(np.float64)) / 255.0
+    error = (made.astype(np.float64) - ground_truth.astype(np.float64)) / 255.0
     mse = float((error**2 * head[..., None]).sum()) / total
     return math.inf if mse == 0 else -10.0 * math.log10(mse)
 
@@ -115,7 +110,6 @@ def make_report(
         protocol=protocol.name,
         rows={},
         counts={"before": len(before), "after": len(after)},
-        undefined={},
         sizes=["176x256" if protocol.published else f"{resolution}x{resolution}"],
         weights={} if lpips is None else {lpips.metric: lpips.weights},
         toy=[lpips.metric] if lpips is not None and lpips.toy else [],

@@ -9,15 +9,15 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.data.index import FLIP
-from xmdpt_cli.data.loader import PairDataset
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.images import ImageArray
 from xmdpt_cli.pose.head import head_map
@@ -106,12 +106,11 @@ class VaeBatch:
     head: Tensor | None = None  # float32 (n, 1, H, W) in [0, 1]
 
     def to(self, device: torch.device) -> VaeBatch:
-        def moved(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device)
-
-        return VaeBatch(
-            self.images.to(device), self.noise.to(device), moved(self.moments), moved(self.head)
-        )
+        moved: dict[str, Any] = {
+            name: None if tensor is None else tensor.to(device)
+            for name, tensor in vars(self).items()
+        }
+        return VaeBatch(**moved)
 
 
 def sample_batch(
@@ -151,10 +150,14 @@ def _epoch_order(seed: int, count: int, epoch: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, 0, epoch]).permutation(count)
 
 
+def spaced_indices(count: int, at_most: int) -> list[int]:
+    """Up to ``at_most`` of the indices 0 to ``count`` - 1, evenly spaced."""
+    return [int(index) for index in np.linspace(0, count - 1, min(count, at_most))]
+
+
 def evenly_spaced(images: Images, at_most: int) -> NDArray[np.uint8]:
     """Up to ``at_most`` images, evenly spaced."""
-    indices = np.linspace(0, len(images) - 1, min(at_most, len(images)))
-    return np.stack([np.asarray(images[int(index)]) for index in indices])
+    return np.stack([np.asarray(images[i]) for i in spaced_indices(len(images), at_most)])
 
 
 def digest(images: Images) -> str:

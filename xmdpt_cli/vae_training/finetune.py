@@ -28,6 +28,7 @@ from xmdpt_cli.training.distributed import SINGLE_PROCESS, Distributed
 from xmdpt_cli.utils import records
 from xmdpt_cli.vae_training import folder
 from xmdpt_cli.vae_training.evaluate import Images, make_report, measure, protocol_for, rebuild
+from xmdpt_cli.vae_training.examples import spaced_indices
 from xmdpt_cli.vae_training.folder import VAEStats
 from xmdpt_cli.vae_training.loop import fit, make_stats
 from xmdpt_cli.vae_training.plan import Plan
@@ -98,10 +99,11 @@ def _finetune(
         return _known(out, record)
     trainer = VaeTrainer(vae, config, perceptual, dist)
     before = _measure_before(plan, out, lpips, dist, progress)
-    shown = [] if plan.test is None else _spread(plan.measured, _SHOWN)
+    shown = [] if plan.test is None else spaced_indices(plan.measured, _SHOWN)
     old = None if plan.test is None else rebuild(vae, plan.test, shown)
     fit(trainer, plan.train, out, progress, say)
-    after_sha = dist.run_on_main(partial(_write, plan, out, this["encoder"]))
+    frozen = None if config.all_weights else this["encoder"]
+    after_sha = dist.run_on_main(partial(folder.write_part, out, vae, frozen))
     encoder = {"before": this["encoder"], "after": after_sha}
     report = None
     if plan.test is not None and old is not None:
@@ -147,14 +149,6 @@ def _record(
         },
         "stats": asdict(stats),
     }
-
-
-def _write(plan: Plan, out: Path, before: str) -> str:
-    """Write the VAE to its temporary folder; returns the encoder's sha256 on the disk."""
-    after = folder.write_part(out, plan.vae)
-    if not plan.config.all_weights:
-        folder.refuse_changed_encoder(out, before, after)
-    return after
 
 
 def _measure_before(
@@ -209,8 +203,3 @@ def _known(out: Path, record: dict[str, Any]) -> FineTuned:
     report = Evaluation(**{name: found[name] for name in known}) if known else None
     toy = bool(record.get("toy"))
     return FineTuned(folder.stats_of(record), record["encoder"], toy, report)
-
-
-def _spread(count: int, at_most: int) -> list[int]:
-    """Up to ``at_most`` of ``count``, evenly spaced."""
-    return [int(i) for i in np.linspace(0, count - 1, min(count, at_most))]

@@ -18,7 +18,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from xmdpt_cli import config as configuration
 from xmdpt_cli.encoders.vae import VAE
-from xmdpt_cli.encoders.weights import TOY_MARK, Origin, state_sha256
+from xmdpt_cli.encoders.weights import Origin, mark_toy, state_sha256
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import unfinished, write_text, writing
 from xmdpt_cli.training.run_folder import RUN, differences, open_folder, other_run
@@ -127,36 +127,32 @@ def stats_of(record: dict[str, Any]) -> VAEStats:
     return VAEStats(**{f.name: record["stats"][f.name] for f in dataclasses.fields(VAEStats)})
 
 
-def write_part(out: Path, vae: VAE) -> str:
+def write_part(out: Path, vae: VAE, frozen: str | None = None) -> str:
     """Write the VAE to a hidden folder in ``out`` and read it back; returns the encoder's sha256.
 
-    Raises XmdptError if what is on the disk is not what is in memory.
+    ``frozen``: the sha256 of an encoder that was not trained. Raises XmdptError, and removes the
+    folder, if the files differ from the VAE in memory or if the frozen encoder has changed.
     """
     part = out / _PART
     with writing(part), unfinished(part):
         vae.net.save_pretrained(part)
-        if vae.origin.toy:
-            mark = {"toy": True, "id": vae.origin.id}
-            (part / TOY_MARK).write_text(json.dumps(mark) + "\n", encoding="utf-8")
+        mark_toy(part, vae.origin)
     written = VAE.load(part)
     if state_sha256(written.net) != state_sha256(vae.net):
         shutil.rmtree(part, ignore_errors=True)
         raise XmdptError(
-            f"the VAE written to {out} does not read back as it was",
+            f"the VAE written to {out} does not read back as it was written",
             "check the disk; the same command then resumes from the last checkpoint",
         )
-    return encoder_sha256(written)
-
-
-def refuse_changed_encoder(out: Path, before: str, after: str) -> None:
-    """XmdptError if the frozen encoder has changed; the written VAE is then removed."""
-    if before != after:
-        shutil.rmtree(out / _PART, ignore_errors=True)
+    after = encoder_sha256(written)
+    if frozen not in (None, after):
+        shutil.rmtree(part, ignore_errors=True)
         raise XmdptError(
-            f"the encoder has changed (sha256 {before[:12]} before, {after[:12]} after): nothing "
-            "was written, latents made with it would not fit",
+            f"the encoder has changed (sha256 {str(frozen)[:12]} before, {after[:12]} after): "
+            "nothing was written, latents made with it would not fit",
             "this must not happen: report it, and start again in another folder",
         )
+    return after
 
 
 def publish(out: Path, vae: VAE, record: dict[str, Any]) -> None:

@@ -73,9 +73,7 @@ def train_vae(
         started = time.monotonic()
         before = None if held_out is None else reconstruction_psnr(vae, held_out)
         fit(trainer, ImageExamples(images), out, progress)
-        after = folder.write_part(out, vae)
-        if not config.all_weights:
-            folder.refuse_changed_encoder(out, this["encoder"], after)
+        after = folder.write_part(out, vae, None if config.all_weights else this["encoder"])
         psnr = None if held_out is None else reconstruction_psnr(vae, held_out)
         stats = make_stats(trainer, len(images), before, psnr, time.monotonic() - started)
         record = {

@@ -60,11 +60,11 @@ def _latents(
     vae: VAE, batch: VaeBatch, target: Tensor, config: VaeConfig, dist: Distributed, autocast: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Sampled latents, mean and log variance of the posterior: (N, C, h, w) each, unscaled."""
-    learns = config.all_weights
+    trained = config.all_weights
     # a frozen encoder runs as it did when the dataset was prepared: in float32
     with (
-        torch.set_grad_enabled(learns),
-        torch.autocast(vae.device.type, torch.bfloat16, enabled=autocast and learns),
+        torch.set_grad_enabled(trained),
+        torch.autocast(vae.device.type, torch.bfloat16, enabled=autocast and trained),
     ):
         moments = batch.moments
         if moments is None:
@@ -72,7 +72,7 @@ def _latents(
         mean, log_variance = moments.chunk(2, dim=1)
         log_variance = log_variance.clamp(-30.0, 20.0)  # as AutoencoderKL does
         variance = log_variance.exp()
-        if learns:
+        if trained:
             # the posterior's noise and the added noise are independent: their variances add
             variance = variance + (config.latent_noise * deviation(mean, dist)) ** 2
         latents = mean + variance.sqrt() * batch.noise

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.encoders.identity import same_weights
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.errors import ConfigError, XmdptError
@@ -77,7 +77,7 @@ def check_encoder(vae: VAE, dataset: PairDataset) -> None:
         raise XmdptError(
             f"{dataset.path} was prepared with another encoder: {made['id']} "
             f"(sha256 {str(made['sha256'])[:12]}), not {this['id']} ({this['sha256'][:12]})",
-            "give the VAE the dataset was prepared with as --vae, or prepare it anew with this one",
+            "give --vae the VAE that the dataset was prepared with, or prepare the dataset again",
         )
 
 
@@ -92,7 +92,7 @@ def lpips_networks(
     """The LPIPS to train with, the LPIPS to measure with, and notes for the user.
 
     ``weights`` as in ``xmdpt evaluate``: AlexNet's file, ``toy``, ``off``, or None: the published
-    file, for a ``toy`` dataset always the random trunk, so that it gives the same everywhere.
+    file, for a ``toy`` dataset always the random trunk, so that its values are the same everywhere.
     Raises XmdptError with a hint if the file cannot be found or downloaded.
     """
     if weights == "off":

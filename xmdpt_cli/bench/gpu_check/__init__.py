@@ -1,6 +1,6 @@
-"""What ``examples/gpu_check.py`` runs: is everything right on this GPU, and how fast.
+"""The checks of ``examples/gpu_check.py``: correctness and speed on one GPU.
 
-``parts`` lists what is checked; ``runner`` runs each part in a process of its own, which is ended
-at its time limit; ``child`` is that process; ``write`` makes the report. The other modules are the
-parts: generators of rows.
+``parts`` lists what is checked; ``runner`` runs each part in its own process (``child``) with a
+time limit; ``rows`` holds the rows of the report. The other modules are the parts: generators of
+rows.
 """

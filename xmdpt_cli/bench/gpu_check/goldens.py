@@ -1,4 +1,4 @@
-"""The published model's own numbers (recorded on a processor in fp32), computed on this device."""
+"""The published model's own outputs (recorded on a CPU in fp32), computed on this device."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from xmdpt_cli.bench.gpu_check.rows import NOT_RUN, Row, Setting, at_most
-from xmdpt_cli.diffusion import Losses, Schedule, sample, training_loss
-from xmdpt_cli.model import XMDPT, Mask, kernels
-from xmdpt_cli.model.fast import training_passes
+from xmdpt_cli.diffusion import Schedule, sample
+from xmdpt_cli.model import XMDPT, Mask
 from xmdpt_cli.model.published import from_published, published_tensors
+from xmdpt_cli.training.config import TrainConfig
+from xmdpt_cli.training.step import Inputs, TrainStep
 
 FILE, NORMS = "dev_a.safetensors", "dev_a.gradnorms.json"
-#: largest differences over the largest value: of outputs, of 50 DDIM steps, of losses, of gradient
-#: norms. TF32 and bf16 keep 10 and 7 bits of a product's operands.
+#: limits of outputs, of DDIM, of losses (largest difference / largest value), and of the norms of
+#: gradients (relative). TF32 and bf16 keep 10 and 7 bits of a product's operands.
 LIMITS = {
     "fp32": (1e-4, 1e-3, 1e-4, 1e-3),
     "fp32 with TF32 convolutions": (5e-3, 2e-2, 5e-3, 2e-2),
     "bf16": (5e-2, 1e-1, 2e-2, 0.15),
 }
+CONDITIONS = "in.dino_tgt_pose", "in.dino_src_img", "in.src_img"
 
 
 def goldens(setting: Setting) -> Iterator[Row]:
@@ -38,18 +40,18 @@ def goldens(setting: Setting) -> Iterator[Row]:
     norms = json.loads((folder / NORMS).read_text(encoding="utf-8"))
     known = {key: value.to(setting.where) for key, value in golden.items()}
     state = {key[6:]: value for key, value in golden.items() if key.startswith("state.")}
-    for name, limits in LIMITS.items():
+    for name in LIMITS:
         if "TF32" in name and setting.where.type != "cuda":
             continue
-        with _tf32("TF32" in name):
-            model = from_published(state).eval().to(setting.where)
-            yield from _outputs(name, model, known, limits, name == "bf16")
-            model = from_published(state).eval().to(setting.where)  # as before it was rounded
-            yield from _training(name, model, known, norms, limits, name == "bf16")
+        with allow_tf32("TF32" in name):
+            # a model each: the first is rounded to its type
+            yield from _outputs(name, from_published(state).eval().to(setting.where), known)
+            yield from _training(name, from_published(state).eval().to(setting.where), known, norms)
 
 
 @contextmanager
-def _tf32(allowed: bool) -> Iterator[None]:
+def allow_tf32(allowed: bool) -> Iterator[None]:
+    """Whether convolutions may use TF32 within this context."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = allowed
     try:
@@ -59,90 +61,77 @@ def _tf32(allowed: bool) -> Iterator[None]:
 
 
 def relative(found: Tensor, expected: Tensor) -> float:
-    """Largest difference over the largest expected value; NaN where one is none."""
+    """Largest difference over the largest expected value; NaN if any difference is NaN."""
     return float((found.float() - expected.float()).abs().max() / expected.abs().max())
 
 
 @torch.no_grad()
-def _outputs(
-    name: str, model: XMDPT, known: Mapping[str, Tensor], limits: tuple[float, ...], bf16: bool
-) -> Iterator[Row]:
+def _outputs(name: str, model: XMDPT, known: Mapping[str, Tensor]) -> Iterator[Row]:
     """Forward passes and DDIM, in the model's type as ``xmdpt sample`` computes them."""
-    dtype = torch.bfloat16 if bf16 else torch.float32
+    limit, ddim_limit, *_ = LIMITS[name]
+    dtype = torch.bfloat16 if name == "bf16" else torch.float32
     net = model.to(dtype)
-    given = [known[f"in.{key}"].to(dtype) for key in ("dino_tgt_pose", "dino_src_img", "src_img")]
-    condition = net.condition(*given)
+    pose, source, latents = (known[key].to(dtype) for key in CONDITIONS)
+    condition = net.condition(pose, source, latents)
     x, t = known["in.x"].to(dtype), known["in.t"]
-    one = relative(net(x, t, condition), known["out.eps_cond"])
     dropped = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    none = relative(net(x, t, condition, keep=dropped), known["out.eps_uncond"])
     mask = Mask.random(known["in.mask_noise"], 0.3)
-    masked = net.forward_masked(x, t, condition, given[2], mask)
-    worst = max(one, none, relative(masked, known["out.eps_masked"]))
-    yield at_most(f"{name}: outputs", worst, limits[0], note="largest difference / largest value")
+    worst = max(
+        relative(net(x, t, condition), known["out.eps_cond"]),
+        relative(net(x, t, condition, keep=dropped), known["out.eps_uncond"]),
+        relative(net.forward_masked(x, t, condition, latents, mask), known["out.eps_masked"]),
+    )
+    yield at_most(f"{name}: outputs", worst, limit, note="largest difference / largest value")
     for steps in (10, 50):
         out = sample(net, known["in.z"], condition, steps=steps, guidance=2.0, power=0.01)
         error = relative(out, known[f"out.ddim{steps}"])
-        yield at_most(f"{name}: {steps} DDIM steps, guided", error, limits[1])
+        yield at_most(f"{name}: {steps} DDIM steps, guided", error, ddim_limit)
 
 
 def _training(
-    name: str,
-    model: XMDPT,
-    known: Mapping[str, Tensor],
-    norms: Mapping[str, float],
-    limits: tuple[float, ...],
-    bf16: bool,
+    name: str, model: XMDPT, known: Mapping[str, Tensor], norms: Mapping[str, float]
 ) -> Iterator[Row]:
     """The losses and every gradient's norm; in bf16 by autocast, as ``xmdpt train`` computes."""
-    with torch.autocast(known["in.x"].device.type, torch.bfloat16, enabled=bf16):
-        losses = _losses(model, known)
+    *_, limit, norm_limit = LIMITS[name]
+    step = TrainStep(model, TrainConfig(), Schedule().to(known["in.x"].device))
+    step.autocast = name == "bf16"
+    pose, source, latents = (known[key].float() for key in CONDITIONS)
+    losses = step(
+        Inputs(
+            target=known["in.x0"],
+            source=latents,
+            noise=known["in.noise"],
+            masked_noise=None,
+            timesteps=known["in.t"],
+            keep=known["in.keep_unmasked"],
+            keep_masked=known["in.keep_masked"],
+            pose_tokens=pose,
+            source_tokens=source,
+            mask=Mask.random(known["in.mask_noise"], 0.3),
+            pose_maps=None,
+            target_tokens=None,
+        )
+    )
     losses.total.backward()
-    named = losses._asdict()
     worst = max(
-        relative(named[key].detach().reshape(-1), known[f"out.train_{key}"])
+        relative(getattr(losses, key).detach().reshape(-1), known[f"out.train_{key}"])
         for key in ("mse", "vb", "masked_mse", "masked_vb", "total")
     )
-    yield at_most(f"{name}: losses", worst, limits[2])
-    ours = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
-    ratios = [
+    yield at_most(f"{name}: losses", worst, limit)
+    gradients = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
+    errors = [
         abs(float(gradient.float().norm()) / norms[key] - 1)
-        for key, gradient in published_tensors(ours).items()
+        for key, gradient in published_tensors(gradients).items()
         if norms[key] > 1e-6 * max(norms.values())
     ]
-    note = f"of {len(ratios)} tensors, the worst"
-    yield at_most(f"{name}: norms of gradients", max(ratios), limits[3], note=note)
-    model.zero_grad()
-
-
-def _losses(model: XMDPT, known: Mapping[str, Tensor]) -> Losses:
-    kernels.prepare(model)
-    names = ("dino_tgt_pose", "dino_src_img", "src_img")
-    condition = model.condition(*(known[f"in.{key}"].float() for key in names))
-    schedule = Schedule().to(known["in.x"].device)
-    clean, t, noise = known["in.x0"], known["in.t"], known["in.noise"]
-    noisy = schedule.add_noise(clean, noise, t)
-    passes = training_passes(
-        model,
-        noisy,
-        t,
-        condition,
-        keep=known["in.keep_unmasked"],
-        mask=Mask.random(known["in.mask_noise"], 0.3),
-        masked_latents=noisy,
-        keep_masked=known["in.keep_masked"],
-        source_latents=known["in.src_img"],
-    )
-    return training_loss(
-        passes.out, clean, t, noise, masked_out=passes.masked_out, masked_noise=noise,
-        schedule=schedule,
-    )  # fmt: skip
+    note = f"of {len(errors)} tensors, the worst"
+    yield at_most(f"{name}: norms of gradients", max(errors), norm_limit, note=note)
 
 
 def default_folder() -> Path | None:
-    """Where the recorded numbers lie beside a checkout."""
-    for near in Path(__file__).resolve().parents:
-        for folder in (near / "shared" / "golden", near.parent / "shared" / "golden"):
+    """The folder of recorded numbers beside a checkout, if there is one."""
+    for parent in Path(__file__).resolve().parents:
+        for folder in (parent / "shared" / "golden", parent.parent / "shared" / "golden"):
             if (folder / FILE).is_file():
                 return folder
     return None

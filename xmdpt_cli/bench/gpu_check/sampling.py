@@ -1,4 +1,5 @@
-"""Sampling as ``xmdpt sample`` computes it: compiled equal to eager, seconds for eight images."""
+"""Sampling as ``xmdpt sample`` runs it: compiled equal to eager, seconds for eight images, and
+memory at 512 px."""
 
 from __future__ import annotations
 
@@ -8,49 +9,55 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from xmdpt_cli.bench.gpu_check.goldens import relative
 from xmdpt_cli.bench.gpu_check.rows import Ready, Row, Setting, at_most, holds, speed
 from xmdpt_cli.bench.random_networks import Inputs, random_xmdpt, sd_vae
 from xmdpt_cli.bench.roof import sampling_parts
-from xmdpt_cli.bench.timing import clock
+from xmdpt_cli.bench.timing import clock, synchronize
 from xmdpt_cli.diffusion import Schedule, start_noise
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.encoders.weights import Origin
 from xmdpt_cli.model.checkpoint import published_metadata
+from xmdpt_cli.sampling.batch_size import fit_memory
 from xmdpt_cli.sampling.conditioning import Conditions
 from xmdpt_cli.sampling.sampler import PRECISIONS, Sampler, SamplingConfig
 from xmdpt_cli.training.flops import peak_flops
+from xmdpt_cli.utils.devices import peak_memory
 
-IMAGES = 8  # the paper's table is of so many
-#: of compiled and eager, in fp32 and in bf16, over the largest value
+IMAGES = 8  # as in the paper's table
+#: limits of compiled against eager, in fp32 and in bf16: largest difference / largest value
 EXACT, ROUNDED = 1e-3, 0.05
-#: compiled bf16 may be so many times as far from eager fp32 as eager bf16 is, and a little
+#: compiled bf16 may differ from eager fp32 by this many times what eager bf16 does, plus a little
 TIMES, LITTLE = 2.0, 5e-3
 
 
 def sampling(
-    setting: Setting, size: str, most_seconds: float | None, precision: str = "bf16"
+    setting: Setting, size: str, most_seconds: float | None = None, precision: str = "bf16"
 ) -> Iterator[Row | Ready]:
     """Random weights of the real shapes. ``most_seconds``: 50 steps, decoding included."""
     size, pixels = setting.size(size), setting.pick(256, 64)
     sampler = random_sampler(setting, size, pixels, PRECISIONS[precision])
-    conditions, noise, other = random_inputs(sampler)
+    conditions, noise, other_noise = random_inputs(sampler)
     paper = sampler.sampling_config(steps=setting.pick(50, 3), solver="ddim")
 
     def latents(noise: Tensor = noise, config: SamplingConfig = paper) -> Tensor:
         return sampler.latents(noise, conditions, config)
 
-    eager, eager_other = latents(), latents(other)
-    exact = eager if precision == "fp32" else _in_fp32(sampler).latents(noise, conditions, paper)
-    called = f"{size}, {precision}"
-    if precision == "bf16":
-        vae = real_vae(setting)
-        in_fp32 = vae.decode(eager)
+    def decoded_images(config: SamplingConfig) -> object:
+        return vae.decode(latents(config=config))
+
+    eager, eager_other = latents(), latents(other_noise)
+    bf16, name = precision == "bf16", f"{size}, {precision}"
+    if bf16:
+        # the same (rounded) weights, computed in fp32
+        model = copy.deepcopy(sampler.model).float()
+        in_fp32 = Sampler(model, sampler.schedule, sampler.metadata)
+        exact = in_fp32.latents(noise, conditions, paper)
+        vae = random_vae(setting)
+        decoded = vae.decode(eager)
         vae.decode_dtype = torch.bfloat16
         if setting.compile:
             vae.compile_decoder(IMAGES)
@@ -58,99 +65,107 @@ def sampling(
     if setting.compile:
         start = time.perf_counter()
         sampler.compile(IMAGES)
-        compiled = _done(setting, latents)
-        first = time.perf_counter() - start
-        again = time.perf_counter()
-        compiled_other = _done(setting, lambda: latents(other))
-        first -= time.perf_counter() - again
-        yield Ready()
+        compiled = _finished(setting, latents)
+        compiled_at = time.perf_counter()
+        compiled_other = _finished(setting, partial(latents, other_noise))
+        sampling_alone = time.perf_counter() - compiled_at
+        first_call = compiled_at - start - sampling_alone
+    yield Ready()
+    if setting.compile:
         note = "beside the other parts of its wave"
-        yield speed(setting, f"{called}: torch.compile, first call", first, "s", note=note)
-        yield from _equal(called, precision, exact, eager, compiled)
-        yield at_most(
-            f"{called}: compiled - eager, other noise", relative(compiled_other, eager_other),
-            EXACT if precision == "fp32" else ROUNDED, note="the graph reads its new inputs",
-        )  # fmt: skip
+        yield speed(setting, f"{name}: torch.compile, first call", first_call, "s", note=note)
+        if bf16:
+            yield _rounding(name, exact, eager, compiled)
+        else:
+            note = "largest difference / largest value"
+            error = relative(compiled, eager)
+            yield at_most(f"{name}: compiled - eager", error, EXACT, note=note)
+        error, note = relative(compiled_other, eager_other), "the graph reads its new inputs"
+        limit = ROUNDED if bf16 else EXACT
+        yield at_most(f"{name}: compiled - eager, other noise", error, limit, note=note)
         same = torch.equal(latents(), compiled)
-        yield holds(f"{called}: a later call gives the same bits", same, "same bits")
-    else:
-        yield Ready()
-    if precision == "bf16":
-        yield from _decoding(setting, size, vae, eager, in_fp32)
-        yield from _timed(setting, size, pixels, most_seconds, sampler, latents, vae)
-
-
-def _equal(
-    called: str, precision: str, exact: Tensor, eager: Tensor, compiled: Tensor
-) -> Iterator[Row]:
-    direct = relative(compiled, eager)
-    check = f"{called}: compiled - eager"
-    if precision == "fp32":
-        yield at_most(check, direct, EXACT, note="largest difference / largest value")
+        yield holds(f"{name}: a later call gives the same bits", same, "same bits")
+    if not bf16:
         return
-    own = relative(eager, exact)
-    note = f"directly {direct:.2g}; eager {precision} - eager fp32: {own:.2g}"
-    limit = TIMES * own + LITTLE
-    yield at_most(f"{called}: compiled - eager fp32", relative(compiled, exact), limit, note=note)
-
-
-def _timed(
-    setting: Setting,
-    size: str,
-    pixels: int,
-    most_seconds: float | None,
-    sampler: Sampler,
-    latents: Callable[..., Tensor],
-    vae: VAE,
-) -> Iterator[Row]:
-    steps = setting.pick(50, 3)
-    own = sampler.sampling_config(steps=setting.pick(sampler.sampling_config().steps, 2))
-    configs = {f"{steps} DDIM steps": sampler.sampling_config(steps=steps, solver="ddim")}
-    configs[f"{own.steps} steps of {own.solver}"] = own
-    for name, config in configs.items():
+    error = float(abs(vae.decode(eager).astype(int) - decoded.astype(int)).mean())
+    images = f"{size}: {IMAGES} images"
+    check = f"{images} decoded in bf16 - in fp32, mean"
+    yield at_most(check, error, 1.0, "of 255", note="random weights")
+    seconds = median(setting, lambda: vae.decode(eager))
+    yield speed(setting, f"{images} decoded in bf16", seconds, "s")
+    default = sampler.sampling_config(steps=setting.pick(sampler.sampling_config().steps, 2))
+    configs = {
+        f"{paper.steps} DDIM steps": paper,
+        f"{default.steps} steps of {default.solver}": default,
+    }
+    for steps, config in configs.items():
         seconds = median(setting, partial(latents, config=config))
-        yield speed(setting, f"{size}: {IMAGES} images, {name}, latents", seconds, "s")
-
-    def images(config: SamplingConfig) -> object:
-        return vae.decode(latents(config=config))
-
-    for name, config in configs.items():
-        seconds = median(setting, partial(images, config))
-        most = most_seconds if config is not own else None
-        check = f"{size}: {IMAGES} images, {name}, decoded"
+        yield speed(setting, f"{images}, {steps}, latents", seconds, "s")
+    for steps, config in configs.items():
+        seconds = median(setting, partial(decoded_images, config))
+        check, most = f"{images}, {steps}, decoded", most_seconds if config is paper else None
         note = f"{IMAGES / seconds:.3g} images/s; decoder in bf16, compiled"
         yield speed(setting, check, seconds, "s", most=most, note=note)
-        yield from _mfu(setting, f"{check}, MFU", size, config.steps, pixels, seconds)
+        peak = peak_flops(setting.where, autocast=True)
+        if peak is not None:
+            work = sum(
+                part.times * part.flop
+                for part in sampling_parts(size, IMAGES, config.steps, pixels)
+            )
+            note = f"{work / 1e12:.3g} TFLOP of {peak / 1e12:.0f} TFLOP/s (bf16, published)"
+            yield speed(setting, f"{check}, MFU", 100 * work / seconds / peak, "%", note=note)
 
 
-def _decoding(
-    setting: Setting, size: str, vae: VAE, latents: Tensor, in_fp32: NDArray[np.uint8]
-) -> Iterator[Row]:
-    off = float(abs(vae.decode(latents).astype(int) - in_fp32.astype(int)).mean())
-    check = f"{size}: {IMAGES} images decoded in bf16 - in fp32, mean"
-    yield at_most(check, off, 1.0, "of 255", note="random weights")
-    seconds = median(setting, lambda: vae.decode(latents))
-    yield speed(setting, f"{size}: {IMAGES} images decoded in bf16", seconds, "s")
+def _rounding(name: str, exact: Tensor, eager: Tensor, compiled: Tensor) -> Row:
+    """Compiled bf16 against fp32, judged by the error of eager bf16."""
+    eager_error = relative(eager, exact)
+    note = f"directly {relative(compiled, eager):.2g}; eager bf16 - eager fp32: {eager_error:.2g}"
+    limit = TIMES * eager_error + LITTLE
+    return at_most(f"{name}: compiled - eager fp32", relative(compiled, exact), limit, note=note)
 
 
-def _mfu(
-    setting: Setting, check: str, size: str, steps: int, pixels: int, seconds: float
-) -> Iterator[Row]:
-    peak = peak_flops(setting.where, autocast=True)
-    if peak is None:
-        return
-    work = sum(part.times * part.flop for part in sampling_parts(size, IMAGES, steps, pixels))
-    note = f"{work / 1e12:.3g} TFLOP of {peak / 1e12:.0f} TFLOP/s (bf16, published)"
-    yield speed(setting, check, 100 * work / seconds / peak, "%", note=note)
+def memory(setting: Setting, size: str, gib: float) -> Iterator[Row | Ready]:
+    """Large models at 512 px within ``--max-memory``: as many images at once as ``xmdpt sample``
+    chooses, decoded, eager and compiled. On a CPU the memory of the whole process counts."""
+    size, pixels, device = setting.size(size), setting.pick(512, 64), setting.where
+    sampler, vae = random_sampler(setting, size, pixels, torch.bfloat16), random_vae(setting)
+    count = min(fit_memory(sampler, vae, int(gib * 2**30), pixels), IMAGES)
+    conditions, noise, _ = random_inputs(sampler)
+    conditions, noise = conditions.rows(list(range(count))), noise[:count]
+    config = sampler.sampling_config(steps=setting.pick(20, 2))
+
+    def generate() -> object:
+        return vae.decode(sampler.latents(noise, conditions, config))
+
+    peaks = {}
+    for way in ("eager", "compiled") if setting.compile else ("eager",):
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
+        if way == "compiled":
+            sampler.compile(count)
+        generate()
+        peaks[way] = peak_memory(device)
+    yield Ready()
+    name = f"{size} at {pixels} px, {count} images at once"
+    note = f"--max-memory {gib:g}GB; weights included"
+    for way, peak in peaks.items():
+        if peak is not None:
+            yield at_most(f"{name}, {way}: memory", peak / 2**30, gib, "GiB", note)
+    if device.type == "cuda":
+        reserved = torch.cuda.max_memory_reserved(device) / 2**30
+        yield speed(setting, f"{name}: reserved by PyTorch", reserved, "GiB")
+    seconds = median(setting, generate)
+    note = f"{count / seconds:.3g} images/s"
+    yield speed(setting, f"{name}, {config.steps} steps, decoded", seconds, "s", note=note)
 
 
 def random_sampler(setting: Setting, size: str, pixels: int, dtype: torch.dtype) -> Sampler:
     """A sampler with random weights, none of them zero."""
     model = random_xmdpt(size, pixels)
     metadata = published_metadata(model, pixels)
-    sampler = Sampler(model, Schedule(metadata["schedule"], metadata["prediction"]), metadata)
-    sampler.model.to(setting.where, dtype)
-    return sampler
+    model.to(setting.where, dtype)
+    return Sampler(model, Schedule(metadata["schedule"], metadata["prediction"]), metadata)
 
 
 def random_inputs(sampler: Sampler) -> tuple[Conditions, Tensor, Tensor]:
@@ -161,7 +176,7 @@ def random_inputs(sampler: Sampler) -> tuple[Conditions, Tensor, Tensor]:
     return conditions, start_noise(shape, 0, places), start_noise(shape, 1, places)
 
 
-def real_vae(setting: Setting) -> VAE:
+def random_vae(setting: Setting) -> VAE:
     """sd-vae-ft-mse's shape (narrower in a dry run) with random weights, in fp32."""
     torch.manual_seed(0)
     net = sd_vae(setting.where, narrow=4 if setting.small else 1)
@@ -169,20 +184,13 @@ def real_vae(setting: Setting) -> VAE:
 
 
 def median(setting: Setting, call: Callable[[], object]) -> float:
-    """Seconds, after a call that warms up."""
+    """Median seconds of a call, after one that warms up."""
     timed = clock(setting.where)
     timed(call)
     return statistics.median(timed(call) for _ in range(setting.pick(7, 1)))
 
 
-def _in_fp32(sampler: Sampler) -> Sampler:
-    """The same (rounded) weights, computed in fp32."""
-    model = copy.deepcopy(sampler.model).float()
-    return Sampler(model, sampler.schedule, sampler.metadata)
-
-
-def _done(setting: Setting, call: Callable[[], Tensor]) -> Tensor:
+def _finished(setting: Setting, call: Callable[[], Tensor]) -> Tensor:
     found = call()
-    if setting.where.type == "cuda":
-        torch.cuda.synchronize(setting.where)
+    synchronize(setting.where)
     return found

@@ -1,19 +1,23 @@
-"""Training steps as ``xmdpt train`` takes them: speed, and that nothing waits or compiles again."""
+"""Training steps as ``xmdpt train`` takes them: speed, and that no step waits or compiles again."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import os
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import torch
 
-from xmdpt_cli.bench.gpu_check.data import dataset
 from xmdpt_cli.bench.gpu_check.rows import Ready, Row, Setting, at_most, holds, speed
+from xmdpt_cli.bench.loader import ITEMS_PER_SHARD, make_dataset
+from xmdpt_cli.bench.timing import synchronize
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.data.prefetch import prefetch
 from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.estimate import pair_flops
@@ -23,38 +27,36 @@ from xmdpt_cli.training.logger import TimedIterator
 from xmdpt_cli.training.step import StepBatch
 from xmdpt_cli.training.trainer import Trainer
 
-WARM = 5  # steps before anything is counted, the compilation among them
-SHOWN = 6  # kernels
+WARM = 5  # steps after the first one, before anything is counted
+SHOWN = 6  # kernels, places
 
 
-def training(setting: Setting, size: str, least_mfu: float | None) -> Iterator[Row | Ready]:
-    """The paper's recipe at 256 px, batch 32, on random features."""
-    size = setting.size(size)
-    config, data = _config(setting, size, setting.pick(32, 2)), dataset(setting)
-    trainer = Trainer(config, data, setting.device)
-    device, batch = trainer.device, trainer.config.batch_size
-    called = f"{size}, batch {batch}"
+def training(setting: Setting, size: str, least_mfu: float | None = None) -> Iterator[Row | Ready]:
+    """The paper's recipe at 256 px, batch 32, on random features. ``least_mfu``: in per cent."""
+    config = _config(setting, setting.size(size), setting.pick(32, 2))
+    trainer = Trainer(config, dataset(setting), setting.device)
+    device, name = trainer.device, f"{config.size}, batch {config.batch_size}"
     with closing(batches_of(trainer)) as batches:
         timed = TimedIterator(batches)
         start = time.perf_counter()
-        trainer.step(timed)
+        losses = trainer.step(timed)
         synchronize(device)
         first = time.perf_counter() - start
-        for _ in range(setting.pick(WARM, 1)):
-            losses = trainer.step(timed)
-        synchronize(device)
-        if device.type == "cuda":
-            torch.cuda.empty_cache()  # room for the other parts of this wave
-        yield Ready()
 
         def step() -> None:
             nonlocal losses
             losses = trainer.step(timed)
 
-        yield speed(setting, f"{called}: first step", first, "s", note="compilation included")
-        graphs, count = _graphs(), setting.pick(40, 2)
+        for _ in range(setting.pick(WARM, 1)):
+            step()
+        synchronize(device)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # room for the other parts of this wave
+        yield Ready()
+        yield speed(setting, f"{name}: first step", first, "s", note="compilation included")
+        graphs, count = compiled_graphs(), setting.pick(40, 2)
         step()
-        yield from _waiting(called, setting, device, step)
+        yield from _waits(name, setting, device, step)
         timed.pop_seconds()
         start = time.perf_counter()
         for _ in range(count):
@@ -62,19 +64,20 @@ def training(setting: Setting, size: str, least_mfu: float | None) -> Iterator[R
         synchronize(device)
         seconds = (time.perf_counter() - start) / count
         waited = timed.pop_seconds() / count
-        yield from _speed(setting, called, trainer, seconds, waited, least_mfu)
-        again = _graphs() - graphs
-        yield at_most(f"{called}: compilations after the first {WARM + 1} steps", again, 0)
-        finite = math.isfinite(float(losses.total))
-        yield holds(f"{called}: loss", finite, "a number", note=f"{float(losses.total):.4g}")
-        yield from _kernels(called, device, step)
+        yield from _speed(setting, name, trainer, seconds, waited, least_mfu)
+        again = compiled_graphs() - graphs
+        yield at_most(f"{name}: compilations after the first {WARM + 1} steps", again, 0)
+        loss = float(losses.total)
+        yield holds(f"{name}: loss", math.isfinite(loss), "a number", note=f"{loss:.4g}")
+        if device.type == "cuda":
+            yield _kernels(name, device, step)
 
 
 def batch_auto(setting: Setting) -> Iterator[Row]:
-    """``--batch-size auto``: what it finds, and that training with it has the memory."""
+    """``--batch-size auto``: what it finds, and that training with it fits in memory."""
     config, data, device = _config(setting, setting.size("L"), 2), dataset(setting), setting.where
     config = dataclasses.replace(config, compile="off")
-    if device.type == "cpu":  # where memory never runs out in this check
+    if device.type == "cpu":  # whose memory this check does not exhaust
         found = largest_that_fits(Trainer(config, data, device), 3)
     else:
         start = time.perf_counter()
@@ -87,13 +90,29 @@ def batch_auto(setting: Setting) -> Iterator[Row]:
     with closing(batches_of(trainer)) as batches:
         for _ in range(3):
             losses = trainer.step(batches)
-    finite = math.isfinite(float(losses.total))
-    memory = ""
+    finite, note = math.isfinite(float(losses.total)), ""
     if device.type == "cuda":
-        memory = f"{torch.cuda.max_memory_allocated(device) / 2**30:.3g} GiB allocated at the most"
-    yield holds(
-        f"{config.size}: three steps with it, not compiled", finite, "no error", note=memory
-    )
+        note = f"{torch.cuda.max_memory_allocated(device) / 2**30:.3g} GiB allocated at the most"
+    check = f"{config.size}: three steps with it, not compiled"
+    yield holds(check, finite, "no error", note=note)
+
+
+def dataset(setting: Setting) -> PairDataset:
+    """Random numbers in the sizes of 256 px features.
+
+    The first part that needs it makes it. Parts of one wave may make it at the same time, and all
+    use the first that is complete.
+    """
+    folder = setting.work / "data"
+    if not folder.is_dir():
+        unfinished = setting.work / f"data.{os.getpid()}"
+        items = setting.pick(ITEMS_PER_SHARD, 2)
+        make_dataset(unfinished, setting.pick(300_000_000, 1), items=items)
+        try:
+            unfinished.rename(folder)
+        except OSError:  # another part finished first
+            shutil.rmtree(unfinished)
+    return PairDataset(folder, "train")
 
 
 def _config(setting: Setting, size: str, batch: int) -> TrainConfig:
@@ -101,58 +120,56 @@ def _config(setting: Setting, size: str, batch: int) -> TrainConfig:
 
 
 def batches_of(trainer: Trainer) -> Generator[StepBatch, None, None]:
-    """As the training loop reads them."""
+    """The batches as the training loop reads them."""
     pin = trainer.device if trainer.device.type == "cuda" else None
     return prefetch(trainer.loader(), 0, pin=pin)
 
 
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def _speed(
     setting: Setting,
-    called: str,
+    name: str,
     trainer: Trainer,
     seconds: float,
     waited: float,
     least_mfu: float | None,
 ) -> Iterator[Row]:
+    """Rows of a step that takes ``seconds``, of which it waits ``waited`` for its batch."""
     rate = trainer.config.batch_size / seconds
-    yield speed(
-        setting, f"{called}: training", rate, "images/s", note=f"{seconds * 1e3:.3g} ms a step"
-    )
-    device = trainer.device
+    note = f"{seconds * 1e3:.3g} ms a step"
+    yield speed(setting, f"{name}: training", rate, "images/s", note=note)
+    device, work = trainer.device, pair_flops(trainer.config, trainer.dataset)
     peak = peak_flops(device, trainer.autocast)
-    work = pair_flops(trainer.config, trainer.dataset)
     if peak is not None:
-        mfu = 100 * work * rate / peak
-        least = None if least_mfu is None else 100 * least_mfu
         note = f"{work / 1e9:.4g} GFLOP a pair, peak {peak / 1e12:.0f} TFLOP/s"
-        yield speed(setting, f"{called}: MFU", mfu, "%", least=least, note=note)
+        mfu = 100 * work * rate / peak
+        yield speed(setting, f"{name}: MFU", mfu, "%", least=least_mfu, note=note)
     elif setting.small:
-        yield speed(setting, f"{called}: work", work / 1e9, "GFLOP a pair")
-    share = 100 * waited / seconds
-    yield speed(setting, f"{called}: waiting for data", share, "%", most=2.0)
+        yield speed(setting, f"{name}: work", work / 1e9, "GFLOP a pair")
+    yield speed(setting, f"{name}: waiting for data", 100 * waited / seconds, "%", most=2.0)
     if device.type == "cuda":
         memory = torch.cuda.max_memory_allocated(device) / 2**30
-        yield speed(setting, f"{called}: memory", memory, "GiB")
+        yield speed(setting, f"{name}: memory", memory, "GiB")
 
 
-def _waiting(
-    called: str, setting: Setting, device: torch.device, step: Callable[[], None]
+def _waits(
+    name: str, setting: Setting, device: torch.device, step: Callable[[], None]
 ) -> Iterator[Row]:
-    """Host syncs that PyTorch knows of; and whether Python is back long before the device is done,
+    """Host syncs that PyTorch reports; and whether Python returns long before the device is done,
     which also shows copies from memory that is not page-locked."""
-    places = []
-    with sync_warnings(device) as caught:
-        for _ in range(setting.pick(5, 1)):
-            step()
-        synchronize(device)
-        places = sorted({f"{Path(w.filename).name}:{w.lineno}" for w in caught if _is_sync(w)})
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if device.type == "cuda":
+            torch.cuda.set_sync_debug_mode("warn")
+        try:
+            for _ in range(setting.pick(5, 1)):
+                step()
+            synchronize(device)
+        finally:
+            if device.type == "cuda":
+                torch.cuda.set_sync_debug_mode("default")
+    places = sorted({f"{Path(w.filename).name}:{w.lineno}" for w in caught if is_sync(w)})
     note = ", ".join(places[:SHOWN])
-    yield at_most(f"{called}: places that wait for the GPU", len(places), 0, note=note)
+    yield at_most(f"{name}: places that wait for the GPU", len(places), 0, note=note)
     if device.type != "cuda":
         return
     time.sleep(0.3)  # batches are read ahead meanwhile
@@ -163,39 +180,23 @@ def _waiting(
     synchronize(device)
     total = time.perf_counter() - start
     note = "of two steps: near 100 % means that it waits, or that launching takes the time"
-    yield speed(setting, f"{called}: until Python is back", 100 * back / total, "%", note=note)
+    yield speed(setting, f"{name}: until Python is back", 100 * back / total, "%", note=note)
 
 
-@contextmanager
-def sync_warnings(device: torch.device) -> Iterator[list[warnings.WarningMessage]]:
-    """PyTorch warns of every operation that makes the host wait."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        if device.type == "cuda":
-            torch.cuda.set_sync_debug_mode("warn")
-        try:
-            yield caught
-        finally:
-            if device.type == "cuda":
-                torch.cuda.set_sync_debug_mode("default")
-
-
-def _is_sync(warning: warnings.WarningMessage) -> bool:
-    # not the warning that this mode of PyTorch's is a prototype
+def is_sync(warning: warnings.WarningMessage) -> bool:
+    """Whether it reports an operation that waits, not that this mode of PyTorch is a prototype."""
     return "called a synchronizing" in str(warning.message)
 
 
-def _graphs() -> int:
-    """Graphs that were compiled so far in this process."""
+def compiled_graphs() -> int:
+    """Number of graphs that torch.compile has compiled in this process."""
     from torch._dynamo.utils import counters
 
     return int(counters["stats"]["unique_graphs"])
 
 
-def _kernels(called: str, device: torch.device, step: Callable[[], None]) -> Iterator[Row]:
-    """Which kernels take the time: to inspect when a target is missed."""
-    if device.type != "cuda":
-        return
+def _kernels(name: str, device: torch.device, step: Callable[[], None]) -> Row:
+    """The kernels that take most of the time: where to start when a target is missed."""
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CUDA]) as found:
@@ -205,5 +206,5 @@ def _kernels(called: str, device: torch.device, step: Callable[[], None]) -> Ite
     times = {event.key: float(event.self_device_time_total) for event in found.key_averages()}
     total = sum(times.values()) or 1.0
     first = sorted(times.items(), key=lambda item: -item[1])[:SHOWN]
-    note = "; ".join(f"{100 * spent / total:.0f} % {name[:60]}" for name, spent in first)
-    yield Row(f"{called}: kernels that take most", note=note)
+    note = "; ".join(f"{100 * spent / total:.0f} % {kernel[:60]}" for kernel, spent in first)
+    return Row(f"{name}: kernels that take most", note=note)
