@@ -51,11 +51,6 @@ def apart(a: Tensor, b: Tensor) -> float:
 
 def test_the_fit_to_pidm() -> None:
     found = fit(BASELINES["pidm"]())
-    off = found.errors()
-    assert set(off) == {"parameters", "gflop", "encoder_gflop"}
-    assert max(map(abs, off.values())) < 0.01
-    assert off["gflop"] == found.gflop / 559.4 - 1 != 0
-    # written out once more, not read from the table that is tested
     assert found.parameters == pytest.approx(180.4e6, rel=0.01)
     assert found.gflop == pytest.approx(559.4, rel=0.01)
     assert found.encoder_gflop == pytest.approx(140.3, rel=0.01)
@@ -63,9 +58,10 @@ def test_the_fit_to_pidm() -> None:
 
 def test_the_fit_to_pocold() -> None:
     found = fit(BASELINES["pocold"]())
-    assert set(found.errors()) == {"parameters"}  # nothing else is known
+    assert found.original is not None
+    assert found.original.gflop is None  # not known
     assert found.parameters == pytest.approx(395.89e6, rel=0.01)
-    assert found.gflop == pytest.approx(129.3, rel=0.01)  # as counted; no original to compare with
+    assert found.gflop == pytest.approx(129.3, rel=0.01)  # counted; the original's is not known
 
 
 def test_the_tiny_ones_are_tiny_and_say_so(tiny: Baseline) -> None:
@@ -73,7 +69,6 @@ def test_the_tiny_ones_are_tiny_and_say_so(tiny: Baseline) -> None:
     assert "tiny" in found.name
     assert "1/4 of the widths, 64 px" in found.name
     assert found.original is None
-    assert found.errors() == {}
     assert found.gflop + found.encoder_gflop < 3
     assert found.parameters < 30e6
 

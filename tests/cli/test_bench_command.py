@@ -124,7 +124,7 @@ def test_training(capsys: pytest.CaptureFixture[str]) -> None:
     report = told(capsys, "bench", "train", "--size", "tiny", "--no-compile", "--rounds", "1")
     assert [row["key"] for row in report["rows"]] == [
         "X-MDPT-tiny / published",
-        "X-MDPT-tiny / ours",
+        "X-MDPT-tiny / xmdpt",
     ]
     assert set(report["data_wait"]) == {"X-MDPT-tiny"}
 

@@ -48,7 +48,7 @@ def test_sampling(conditioning: str) -> None:
     """As ``Sampler`` does it in bf16, with guidance and at a step without."""
     fake = FakeTensorMode()
     model = XMDPT.from_size("tiny", conditioning=conditioning).eval().requires_grad_(False)
-    given, _ = make_inputs(model, N)
+    given = make_inputs(model, N)
     net, given = on_gpu(model, fake, torch.bfloat16), on_gpu(given, fake, torch.bfloat16)
     with fake, torch.no_grad():
         condition = net.condition(given.pose_tokens, given.source_tokens, given.source)
@@ -66,7 +66,7 @@ def test_sampling(conditioning: str) -> None:
 def test_the_losses_of_a_training_step() -> None:
     fake = FakeTensorMode()
     model, schedule = XMDPT.from_size("tiny"), Schedule()
-    given, _ = make_inputs(model, N)
+    given = make_inputs(model, N)
     tables = {k: on_gpu(v, fake) for k, v in vars(schedule).items() if isinstance(v, Tensor)}
     schedule._set(**tables)
     step = TrainStep(on_gpu(model, fake), TrainConfig(size="tiny"), schedule)

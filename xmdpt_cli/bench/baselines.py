@@ -1,8 +1,8 @@
-"""The baselines of X-MDPT's speed: networks with the work of PIDM and PoCoLD.
+"""The baselines that X-MDPT's speed is compared with: networks with the work of PIDM and PoCoLD.
 
 The networks (``baseline_networks``, random weights) have the originals' number of parameters and,
-where it is known, of FLOPs; ``fit`` counts both. They are sampled as in both papers, by
-disentangled classifier-free guidance (D-CFG): three forwards a step.
+where known, of FLOPs; ``fit`` counts both. They are sampled as in both papers, by disentangled
+classifier-free guidance (D-CFG): three forwards a step.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BRANCHES = 3  # forwards a step: unconditional, pose alone, pose and source
 
 @dataclass(frozen=True)
 class Original:
-    """Published numbers of a baseline, from papers and released code. None: not known."""
+    """Numbers of a baseline from its paper and released code; None if not known."""
 
     parameters: float  # encoder included
     gflop: float | None  # of a forward of one image
@@ -56,10 +56,10 @@ class Inputs(NamedTuple):
 
 @dataclass(frozen=True)
 class Baseline:
-    """How a baseline's network and inputs are made."""
+    """A baseline: how its network and its inputs are made."""
 
     name: str
-    original: Original | None  # None for a tiny network, whose speed says nothing of the original
+    original: Original | None  # None for a tiny network, which is not comparable
     pixels: int  # side of the square image
     latent: bool  # noise and source are latents (4, pixels / 8, pixels / 8), else pixels
     build: Callable[[], Network]  # in fp32 on the default device
@@ -106,7 +106,7 @@ BASELINES = {"pidm": pidm, "pocold": pocold}
 
 
 def _cut(size: str) -> tuple[int, int]:
-    """The divisor of the widths, and the side of the image."""
+    """The divisor of the widths, and the side of the image in pixels."""
     sizes = {"full": (1, 256), "tiny": (4, 64)}
     if size not in sizes:
         raise ConfigError(f"a baseline's size is one of {', '.join(sizes)}, not {size!r}")
@@ -119,19 +119,13 @@ def _name(name: str, cut: int, pixels: int) -> str:
 
 @dataclass(frozen=True)
 class Fit:
-    """Parameters and work of a baseline's network, beside its original's."""
+    """Parameters and FLOPs of a baseline's network, and its original's."""
 
     name: str
     parameters: int
     gflop: float  # of a forward of one image
     encoder_gflop: float  # once per image
     original: Original | None
-
-    def errors(self) -> dict[str, float]:
-        """Relative differences from the published numbers: 0.01 is one per cent more."""
-        published = {} if self.original is None else vars(self.original)
-        names = [name for name in ("parameters", "gflop", "encoder_gflop") if published.get(name)]
-        return {name: getattr(self, name) / published[name] - 1 for name in names}
 
 
 def fit(baseline: Baseline) -> Fit:
@@ -162,9 +156,9 @@ def sample_dcfg(
 ) -> Tensor:
     """Sample images or latents (N, C, h, w) by DDIM (eta 0, linear schedule) and PIDM's guidance.
 
-    noise (N, C, h, w): its dtype is that of the result, and the network computes in its own.
-    ``conditions``: the result of ``network.encode``. The scales are ours: speed does not depend on
-    them. The three branches of a step are one batch of 3N.
+    ``noise`` (N, C, h, w): its dtype is that of the result; the network computes in its own.
+    ``conditions``: the result of ``network.encode``. The three branches of a step are one batch of
+    3N. The default scales are arbitrary: speed does not depend on them.
     """
     dtype = next(network.parameters()).dtype
     n, channels = noise.shape[:2]
@@ -175,7 +169,7 @@ def sample_dcfg(
         out = network(latents, t.repeat(BRANCHES), pose, source)[:, :channels].to(x.dtype)
         return disentangled(out, pose_scale, source_scale)
 
-    # guidance 1: ``predict`` is called once a step, with guidance of its own
+    # guidance 1: ``predict``, which guides, is called once a step
     return sample(Guided(predict), noise, noise.new_empty(n, 0), steps, guidance=1.0)
 
 
@@ -189,7 +183,7 @@ def disentangled(out: Tensor, pose_scale: float, source_scale: float) -> Tensor:
 
 
 def branch_batch(given: Conditions) -> Conditions:
-    """The three branches as one batch; what a branch drops is zeros (PIDM)."""
+    """The three branches as one batch of 3N; dropped conditions are zeros (PIDM)."""
     pose, source = given
     no_source = [torch.zeros_like(tokens) for tokens in source]
     return Conditions(

@@ -1,20 +1,20 @@
-"""The implementations of sampling that ``xmdpt bench`` compares, one gain after another.
+"""The implementations of sampling that ``xmdpt bench`` compares; each adds one gain.
 
 All implementations of one size have the same weights and inputs. Those with an equal
-``Implementation.same`` are checked to give the same result before anything is timed. Conditions
-(DINOv2 tokens, source latents) are given: ``xmdpt bench encode`` measures the encoders.
+``Implementation.same`` must give the same result, which is checked before anything is timed.
+Conditions (DINOv2 tokens, source latents) are inputs: ``xmdpt bench encode`` measures the encoders.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from xmdpt_cli.bench.baselines import BASELINES, BRANCHES, disentangled, sample_dcfg
+from xmdpt_cli.bench.baselines import BASELINES, BRANCHES, Baseline, disentangled, sample_dcfg
 from xmdpt_cli.bench.published import PublishedXMDPT
 from xmdpt_cli.bench.random_networks import Inputs, random_xmdpt
 from xmdpt_cli.bench.timing import precision
@@ -34,8 +34,8 @@ Generate = Callable[[Any, int], Tensor]
 
 @dataclass(frozen=True)
 class Implementation:
-    """How a batch is generated: ``generate(setup(), steps)`` gives latents (N, C, h, w), or images
-    if not ``latent``. ``setup`` is what is computed once for all steps."""
+    """A way to sample a batch: ``generate(setup(), steps)`` returns latents (N, C, h, w), or images
+    if ``latent`` is False. ``setup`` computes what all steps share."""
 
     model: str
     name: str
@@ -55,6 +55,10 @@ class Implementation:
     def key(self) -> str:
         return f"{self.model} / {self.name}"
 
+    def timed(self, measured_steps: int) -> int:
+        """The number of steps that are timed."""
+        return min(measured_steps, self.steps)
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -69,52 +73,53 @@ class Setting:
 
 
 def baseline_implementations(setting: Setting) -> Iterator[Implementation]:
-    """Networks like PIDM's and PoCoLD's (see ``baselines``), with the three branches in one batch:
-    as published and, which the original code does not do, with torch.compile."""
+    """Networks like PIDM's and PoCoLD's (see ``baselines``), sampled by D-CFG with its three
+    branches in one batch: as published, and with torch.compile, which their code does not use."""
     for make in BASELINES.values():
         baseline = make("tiny" if setting.tiny else "full")
         torch.manual_seed(0)
         with torch.device(setting.device):
             network = baseline.build().to(setting.dtype).eval().requires_grad_(False)
-        inputs = baseline.inputs(setting.batch)
-        noise = inputs.noise.to(setting.device)
-        pose, source = (x.to(setting.device, setting.dtype) for x in (inputs.pose, inputs.source))
-        name, *tiny = baseline.name.split(" ", 1)
-        parameters = sum(p.numel() for p in network.parameters())
-
-        # default arguments: each implementation keeps its own network
-        @torch.no_grad()
-        def setup(network: Any = network, pose: Tensor = pose, source: Tensor = source) -> Any:
-            return network.encode(pose, source)
-
-        def dcfg(
-            name: str, run: Any, gain: str = "", base: str = "", *,
-            model: str = " ".join([f"{name}-style", *tiny]), network: nn.Module = network,
-            setup: Setup = setup, noise: Tensor = noise, latent: bool = baseline.latent,
-            parameters: int = parameters,
-        ) -> Implementation:  # fmt: skip
-            return Implementation(
-                model, name, network, setup, lambda state, n: sample_dcfg(run, noise, state, n),
-                setting.dtype, BRANCHES, latent=latent, same="dcfg", gain=gain, base=base,
-                parameters=(parameters, parameters),
-            )  # fmt: skip
-
-        yield dcfg("D-CFG", network)
+        yield baseline_implementation(baseline, network, setting)
         if setting.compiled:
             compiled = torch.compile(network, dynamic=False)
-            yield dcfg("D-CFG, compiled", compiled, "compile", "D-CFG")
+            yield replace(
+                baseline_implementation(baseline, compiled, setting),
+                name="D-CFG, compiled", gain="compile", base="D-CFG",
+            )  # fmt: skip
+
+
+def baseline_implementation(baseline: Baseline, network: Any, setting: Setting) -> Implementation:
+    """``network`` of ``baseline``, compiled or not."""
+    inputs = baseline.inputs(setting.batch)
+    noise = inputs.noise.to(setting.device)
+    pose, source = (x.to(setting.device, setting.dtype) for x in (inputs.pose, inputs.source))
+    name, *tiny = baseline.name.split(" ", 1)
+    parameters = sum(p.numel() for p in network.parameters())
+    return Implementation(
+        " ".join([f"{name}-style", *tiny]),
+        "D-CFG",
+        network,
+        torch.no_grad()(lambda: network.encode(pose, source)),
+        lambda conditions, steps: sample_dcfg(network, noise, conditions, steps),
+        setting.dtype,
+        BRANCHES,
+        latent=baseline.latent,
+        same="dcfg",
+        parameters=(parameters, parameters),
+    )
 
 
 def xmdpt_implementations(size: str, setting: Setting) -> Iterator[Implementation]:
-    """X-MDPT of ``size``, from the published computation to ours; each adds one gain.
+    """X-MDPT of ``size``, from the published computation to that of ``xmdpt sample``.
 
-    - guidance: as published, but with X-MDPT's two branches a step instead of D-CFG's three;
+    - guidance: as published, with X-MDPT's two branches per step instead of D-CFG's three;
     - pruning: no source view, CANet once;
     - attention: fused, biases computed once, timesteps and adaLN before the loop, one batch;
     - oneDNN: for products with weights, where it is the faster library (see ``model.kernels``);
     - compile: torch.compile;
     - solver: the default few steps; precision: fp32 instead of bf16, or the reverse;
-    - and ours under D-CFG.
+    - and the fastest implementation under D-CFG.
     """
     model = _model(size, setting, setting.dtype)
     inputs = Inputs.random(model, setting.batch).to(setting.device, setting.dtype)
@@ -131,70 +136,65 @@ def xmdpt_implementations(size: str, setting: Setting) -> Iterator[Implementatio
             same=same, gain=gain, base=base, parameters=(counts["training"], counts["inference"]),
         )  # fmt: skip
 
-    def best_of(onednn: bool | None) -> XMDPT:
-        twin = _twin(model, size, setting)
-        kernels.prepare(twin, onednn)
-        return twin
-
     dcfg = published_dcfg(as_published, inputs)
     yield implementation("published, D-CFG", as_published, dcfg, same="dcfg")
     cfg = published(as_published, inputs)
     yield implementation("published", as_published, cfg, "guidance", "published, D-CFG")
-    yield implementation(
-        "pruned", as_published, pruned(as_published, inputs), "pruning", "published"
-    )
-    yield implementation("attention", model, ours(model, inputs), "attention", "pruned")
+    how = pruned(as_published, inputs)
+    yield implementation("pruned", as_published, how, "pruning", "published")
+    yield implementation("attention", model, fast(model, inputs), "attention", "pruned")
     best, name = model, "attention"
     if setting.device.type == "cpu" and kernels.onednn_is_faster():
-        best = best_of(None)
-        yield implementation("oneDNN", best, ours(best, inputs), "oneDNN", name)
+        best = _twin(model, size, setting)
+        kernels.prepare(best)
+        yield implementation("oneDNN", best, fast(best, inputs), "oneDNN", name)
         name = "oneDNN"
     if setting.compiled:
-        best = best_of(None)
+        best = _twin(model, size, setting)
+        kernels.prepare(best)
         compile_sampling(best)
-        yield implementation("compiled", best, ours(best, inputs), "compile", name)
+        yield implementation("compiled", best, fast(best, inputs), "compile", name)
         name = "compiled"
     config = TrainConfig()
-    few, how = config.sampling_steps, ours(best, inputs, config.sampling_solver)
+    few, how = config.sampling_steps, fast(best, inputs, config.sampling_solver)
     yield implementation(f"{few} steps", best, how, "solver", name, same="", steps=few)
     other = torch.float32 if setting.dtype == torch.bfloat16 else torch.bfloat16
     rounded = _model(size, setting, setting.dtype).to(other)
     kernels.prepare(rounded)
     if setting.compiled:
         compile_sampling(rounded)
-    how = ours(rounded, inputs.to(setting.device, other))
+    how = fast(rounded, inputs.to(setting.device, other))
     yield implementation(precision(other), rounded, how, "precision", name, dtype=other, same="")
-    how = ours_dcfg(best, inputs)
+    how = fast_dcfg(best, inputs)
     yield implementation(f"{name}, D-CFG", best, how, "guidance", name, same="dcfg")
 
 
 def published(net: PublishedXMDPT, inputs: Inputs) -> tuple[Setup, Generate]:
-    """Each branch in a call of its own, with CANet and the source view in each."""
+    """Each branch of guidance in its own call, which computes CANet and the source view."""
 
     def run(x: Tensor, t: Tensor, _: Tensor, keep: Tensor) -> Tensor:
         return net(x, t, inputs.pose, inputs.source, inputs.latents, keep)
 
-    return lambda: inputs.noise.new_empty(len(inputs.noise), 0), _one_by_one(run, inputs)
+    return lambda: _no_condition(inputs), _one_by_one(run, inputs)
 
 
 def published_dcfg(net: PublishedXMDPT, inputs: Inputs) -> tuple[Setup, Generate]:
     """As ``published``, with D-CFG's branches: unconditional, pose alone, pose and source."""
-    pose, source = inputs.pose, inputs.source
-    nothing = torch.zeros_like(source), torch.zeros_like(inputs.latents)
+    no_source = torch.zeros_like(inputs.source), torch.zeros_like(inputs.latents)
 
     def run(x: Tensor, t: Tensor, _: Tensor, keep: Tensor) -> Tensor:
-        given = x.to(inputs.latents.dtype)
+        latents = x.to(inputs.latents.dtype)
         outs = [
-            net(given, t, pose, source, inputs.latents, ~keep),
-            net(given, t, pose, *nothing, keep),
-            net(given, t, pose, source, inputs.latents, keep),
+            net(latents, t, inputs.pose, inputs.source, inputs.latents, ~keep),
+            net(latents, t, inputs.pose, *no_source, keep),
+            net(latents, t, inputs.pose, inputs.source, inputs.latents, keep),
         ]
         return disentangled(torch.cat(outs).to(x.dtype), *SCALES)
 
     def generate(condition: Tensor, steps: int) -> Tensor:
         return sample(Guided(run), inputs.noise, condition, steps, guidance=1.0)
 
-    return lambda: inputs.noise.new_empty(len(inputs.noise), 0), generate
+    return lambda: _no_condition(inputs), generate
 
 
 def pruned(net: PublishedXMDPT, inputs: Inputs) -> tuple[Setup, Generate]:
@@ -206,8 +206,8 @@ def pruned(net: PublishedXMDPT, inputs: Inputs) -> tuple[Setup, Generate]:
     return _condition(net.model, inputs), _one_by_one(run, inputs)
 
 
-def ours(model: XMDPT, inputs: Inputs, solver: str = "ddim") -> tuple[Setup, Generate]:
-    """As ``xmdpt sample`` computes it."""
+def fast(model: XMDPT, inputs: Inputs, solver: str = "ddim") -> tuple[Setup, Generate]:
+    """As ``xmdpt sample`` computes it (``model.fast``)."""
 
     def generate(condition: Tensor, steps: int) -> Tensor:
         return sample(model, inputs.noise, condition, steps, GUIDANCE, POWER, solver)
@@ -215,18 +215,18 @@ def ours(model: XMDPT, inputs: Inputs, solver: str = "ddim") -> tuple[Setup, Gen
     return _condition(model, inputs), generate
 
 
-def ours_dcfg(model: XMDPT, inputs: Inputs) -> tuple[Setup, Generate]:
-    """As ``ours``, with D-CFG's three branches in one batch."""
+def fast_dcfg(model: XMDPT, inputs: Inputs) -> tuple[Setup, Generate]:
+    """As ``fast``, with D-CFG's three branches in one batch."""
 
     @torch.no_grad()
     def setup() -> Tensor:
         both = model.condition(inputs.pose, inputs.source, inputs.latents)
-        nothing = torch.zeros_like(inputs.source), torch.zeros_like(inputs.latents)
-        posed = model.condition(inputs.pose, *nothing)
+        no_source = torch.zeros_like(inputs.source), torch.zeros_like(inputs.latents)
+        posed = model.condition(inputs.pose, *no_source)
         return torch.cat([torch.zeros_like(both), posed, both])  # (3N, D)
 
     def generate(conditions: Tensor, steps: int) -> Tensor:
-        return sample(_Disentangled(model), inputs.noise, conditions, steps, GUIDANCE, POWER)
+        return sample(_Disentangled(model), inputs.noise, conditions, steps, guidance=1.0)
 
     return setup, generate
 
@@ -241,12 +241,16 @@ class _Disentangled:
         self,
         condition: Tensor,
         timesteps: Sequence[int],
-        cfg_scales: Sequence[float],
+        cfg_scales: Sequence[float],  # all 1: the model adds no branch
         tokens: Any = None,
     ) -> Denoise:
-        # scale 1: the model adds no branch of its own
-        inner = self.model.denoiser(condition, timesteps, [1.0] * len(timesteps))
-        return lambda x, i: disentangled(inner(torch.cat([x] * BRANCHES), i), *SCALES)
+        predict = self.model.denoiser(condition, timesteps, cfg_scales)
+        return lambda x, i: disentangled(predict(torch.cat([x] * BRANCHES), i), *SCALES)
+
+
+def _no_condition(inputs: Inputs) -> Tensor:
+    """The (N, 0) condition of networks that read their conditions from ``inputs``."""
+    return inputs.noise.new_empty(len(inputs.noise), 0)
 
 
 def _condition(model: XMDPT, inputs: Inputs) -> Setup:
@@ -263,9 +267,8 @@ def _one_by_one(
         branches = zip(*(v.split(n) for v in (x.to(dtype), t, condition, keep)), strict=True)
         return torch.cat([run(*branch).to(x.dtype) for branch in branches])
 
-    return lambda condition, steps: sample(
-        Guided(network), inputs.noise, condition, steps, GUIDANCE, POWER
-    )
+    guided = Guided(network)
+    return lambda c, steps: sample(guided, inputs.noise, c, steps, GUIDANCE, POWER)
 
 
 def _model(size: str, setting: Setting, dtype: torch.dtype) -> XMDPT:

@@ -41,16 +41,15 @@ class PublishedXMDPT(nn.Module):
         source_tokens: Tensor,
         source_latents: Tensor,
         keep: Tensor,
-        token_noise: Tensor | None = None,
+        mask: Mask | None = None,
     ) -> Tensor:
-        """One pass, shapes as in ``XMDPT``; the masked pass with ``token_noise`` (N, T)."""
+        """One pass, shapes as in ``XMDPT``; with ``mask`` the masked pass."""
         model, net = self.model, self.model.tdnet
         condition = model.condition(pose_tokens, source_tokens, source_latents)
-        unread = net.blocks
-        if token_noise is None:
+        unread = net.blocks  # those that do not read the source view
+        if mask is None:
             out = model(x, t, condition, keep=keep)
         else:
-            mask = Mask.random(token_noise, model.mask_ratio)
             out = model.forward_masked(x, t, condition, source_latents, mask, keep=keep)
             unread = net.blocks[net.encoder_depth :]
         with torch.no_grad():

@@ -1,8 +1,8 @@
-"""The least possible time: what a device must compute and read at its published peaks.
+"""``xmdpt bench --roof``: the least possible time at the published peaks of a device.
 
 A guided step reads every weight once, whatever the batch. Activations can stay in a device's caches
-and are not counted, so no program can be faster than this. The time of a part is the larger of FLOP
-over the peak and bytes over the bandwidth.
+and are not counted, so no program can be faster. The time of a part is the larger of FLOP over peak
+and bytes over bandwidth.
 """
 
 from __future__ import annotations
@@ -64,6 +64,10 @@ class Roof:
     seconds: dict[str, float]
     bound: dict[str, str]  # what bounds a step: "compute" or "memory"
 
+    def cell(self, device: str) -> str:
+        memory = " (memory)" if self.bound[device] == "memory" else ""
+        return f"{self.seconds[device]:.3g}{memory}"
+
 
 @dataclass(frozen=True)
 class RoofReport:
@@ -78,19 +82,15 @@ class RoofReport:
         return {"format": FORMAT, "kind": "roof", **asdict(self), "devices": devices}
 
     def table(self) -> Table:
-        s = self.settings
         title = (
-            f"the least seconds for {s['images']} images of {s['pixels']} px, {s['steps']} guided "
-            f"steps, {s['precision']}"
-        )
+            "the least seconds for {images} images of {pixels} px, {steps} guided steps, "
+            "{precision}"
+        ).format(**self.settings)
         header = [f"{row.model} ({row.gflop:,.0f} GFLOP/img)" for row in self.rows]
         lines = []
         for name, peak, bandwidth in self.devices:
-            least = [
-                f"{row.seconds[name]:.3g}{' (memory)' if row.bound[name] == 'memory' else ''}"
-                for row in self.rows
-            ]
-            lines.append([name, f"{peak / 1e12:,.4g}", f"{bandwidth / 1e12:.3g}", *least])
+            rates = [f"{peak / 1e12:,.4g}", f"{bandwidth / 1e12:.3g}"]
+            lines.append([name, *rates, *(row.cell(name) for row in self.rows)])
         return Table(title, ["", "TFLOP/s", "TB/s", *header], lines)
 
 
@@ -119,10 +119,8 @@ def sampling_parts(
     def size_of(*modules: torch.nn.Module) -> int:
         return _BYTES[precision] * sum(p.numel() for m in modules for p in m.parameters())
 
-    canet, decoder = (
-        images * flops(lambda: model.condition(*conditions)),
-        images * flops(lambda: vae.decode(noise)),
-    )
+    canet = images * flops(lambda: model.condition(*conditions))
+    decoder = images * flops(lambda: vae.decode(noise))
     return [
         Part("CANet", canet, size_of(model.canet)),
         Part("a guided step", images * flops(step), size_of(model.tdnet), steps),
@@ -143,20 +141,14 @@ def roofs(
     rows = []
     for size in sizes:
         parts = sampling_parts(size, images, steps, pixels, precision)
-        step = parts[1]
-        rows.append(
-            Roof(
-                f"X-MDPT-{size}",
-                sum(part.times * part.flop for part in parts) / images / 1e9,
-                sum(part.weights for part in parts),
-                {d.name: sum(part.seconds(d) for part in parts) for d in devices},
-                {
-                    d.name: "memory"
-                    if step.weights / d.bandwidth > step.flop / d.flops
-                    else "compute"
-                    for d in devices
-                },
-            )
-        )
+        gflop = sum(part.times * part.flop for part in parts) / images / 1e9
+        weights = sum(part.weights for part in parts)
+        roof = Roof(f"X-MDPT-{size}", gflop, weights, seconds={}, bound={})
+        _, step, _ = parts
+        for d in devices:
+            roof.seconds[d.name] = sum(part.seconds(d) for part in parts)
+            reads = step.weights / d.bandwidth > step.flop / d.flops
+            roof.bound[d.name] = "memory" if reads else "compute"
+        rows.append(roof)
     settings = {"images": images, "steps": steps, "pixels": pixels, "precision": precision}
     return RoofReport(settings, list(devices), rows)

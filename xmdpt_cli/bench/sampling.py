@@ -1,4 +1,4 @@
-"""The paper's speed tables (Tables 2f and 3) on this machine: what ``xmdpt bench`` measures.
+"""``xmdpt bench``: the paper's speed tables (Tables 2f and 3) on this machine.
 
 The time of an image is the sum of its parts: what is computed once, its steps, and the VAE's
 decoder where latents are generated. All steps cost the same, so a slow machine times only a few.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,8 +24,7 @@ from xmdpt_cli.bench.implementations import (
     xmdpt_implementations,
 )
 from xmdpt_cli.bench.machine import Machine
-from xmdpt_cli.bench.measure import Timed, time_calls
-from xmdpt_cli.bench.memory import peak_memory
+from xmdpt_cli.bench.measure import Timed, peak_memory, time_calls
 from xmdpt_cli.bench.random_networks import sd_vae
 from xmdpt_cli.bench.report import Report, Row, times
 from xmdpt_cli.bench.timing import precision, ratios
@@ -32,10 +32,8 @@ from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.report.tables import Table
 
-IMAGES = 8  # of the paper's table
+IMAGES = 8  # as in the paper's table
 _EQUAL = {torch.float32: 1e-4, torch.bfloat16: 0.1}  # of the largest value
-
-Calls = dict[str, Callable[[], object]]
 
 
 def measure_sampling(
@@ -48,9 +46,10 @@ def measure_sampling(
     only: Sequence[str] | None = None,
     progress: Progress = silent,
 ) -> Report:
-    """The report. ``only``: names of X-MDPT's implementations, None for all.
+    """Measure the implementations of X-MDPT of each size, and the baselines.
 
-    ConfigError for an unknown name; XmdptError if implementations that should agree do not.
+    ``only``: names of X-MDPT's implementations, None for all. ConfigError for an unknown name;
+    XmdptError if implementations that should give the same result do not.
     """
     machine = Machine.here(setting.device)
     with _enough_compilations():
@@ -60,16 +59,16 @@ def measure_sampling(
             impls += _chosen(list(xmdpt_implementations(size, setting)), only)
         progress("build", len(sizes), len(sizes))
         states = _checked_setups(impls, min(2, measured_steps), progress)
-        calls: Calls = {}
+        calls: dict[str, Callable[[], object]] = {}
         flop: dict[str, float] = {}  # of each call
         for impl in impls:
             once, steps = f"{impl.key} / once", f"{impl.key} / steps"
-            count = min(measured_steps, impl.steps)
+            generate, count = partial(impl.generate, states[impl.key]), impl.timed(measured_steps)
             calls[once], flop[once] = impl.setup, flops(impl.setup)
-            calls[steps] = _generating(impl, states[impl.key], count)
-            flop[steps] = count * flops(_generating(impl, states[impl.key], 1))
+            calls[steps] = partial(generate, count)
+            flop[steps] = count * flops(partial(generate, 1))
         for dtype in {impl.dtype: None for impl in impls if impl.latent}:
-            decode, name = _decoding(setting, dtype), f"decode {precision(dtype)}"
+            name, decode = f"decode {precision(dtype)}", _decoding(setting, dtype)
             calls[name], flop[name] = decode, flops(decode)
         dtypes = {impl.dtype for impl in impls}
         timed = time_calls(calls, dtypes, setting.device, rounds, progress)
@@ -94,8 +93,8 @@ def measure_sampling(
 
 
 def _enough_compilations() -> AbstractContextManager[Any]:
-    """All models share the code that is compiled: beyond eight variants of it, torch.compile would
-    run the rest uncompiled."""
+    """Let torch.compile compile the code that all models share more often than eight times, after
+    which it would run the rest uncompiled."""
     config = torch._dynamo.config
     name = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"
     patched: AbstractContextManager[Any] = config.patch({name: 64})
@@ -134,10 +133,6 @@ def _checked_setups(
     return states
 
 
-def _generating(impl: Implementation, state: Any, steps: int) -> Callable[[], Tensor]:
-    return lambda: impl.generate(state, steps)
-
-
 def _decoding(setting: Setting, dtype: torch.dtype) -> Callable[[], object]:
     torch.manual_seed(0)
     vae = sd_vae(setting.device, dtype, narrow=4 if setting.tiny else 1)
@@ -159,26 +154,27 @@ def _row(
     timed: Timed,
     measured_steps: int,
 ) -> Row:
-    steps = min(measured_steps, impl.steps)
-    parts = {f"{impl.key} / once": 1.0, f"{impl.key} / steps": impl.steps / steps}
+    steps = impl.timed(measured_steps)
+    times = {f"{impl.key} / once": 1.0, f"{impl.key} / steps": impl.steps / steps}  # by part
     if impl.latent:
-        parts[f"decode {precision(impl.dtype)}"] = 1.0
+        times[f"decode {precision(impl.dtype)}"] = 1.0
     scale = IMAGES / setting.batch
-    seconds = {
-        part: [scale * times * s for s in timed.seconds[part]] for part, times in parts.items()
-    }
-    row = Row.of(
+    seconds = {name: [scale * n * s for s in timed.seconds[name]] for name, n in times.items()}
+    return Row.of(
         impl.key,
         [sum(of_round) for of_round in zip(*seconds.values(), strict=True)],
         IMAGES,
-        flop=sum(times * flop[part] for part, times in parts.items()) / setting.batch,
+        flop=sum(n * flop[name] for name, n in times.items()) / setting.batch,
         peak=timed.peak[f"peak {precision(impl.dtype)}"],
+        gain=impl.gain,
+        precision=precision(impl.dtype),
+        steps=impl.steps,
+        steps_timed=steps,
+        forwards=impl.steps * impl.branches,
+        parameters=impl.parameters[0],
+        parameters_inference=impl.parameters[1],
+        parts={name: statistics.median(values) for name, values in seconds.items()},
     )
-    row.gain, row.precision = impl.gain, precision(impl.dtype)
-    row.steps, row.steps_timed, row.forwards = impl.steps, steps, impl.steps * impl.branches
-    row.parameters, row.parameters_inference = impl.parameters
-    row.parts = {part: statistics.median(values) for part, values in seconds.items()}
-    return row
 
 
 def _compare(
@@ -188,27 +184,26 @@ def _compare(
     with the row that it adds a gain to, by the ratios of the rounds."""
     known = {row.key: row for row in rows}
     pidm = {row.implementation: row for row in rows if row.model.startswith("PIDM")}
+
+    def denoising(impl: Implementation) -> list[float]:
+        """Seconds of all steps of a batch, in each round."""
+        scale = impl.steps / impl.timed(measured_steps)
+        return [scale * s for s in timed.seconds[f"{impl.key} / steps"]]
+
+    published = {impl.model: impl for impl in impls if impl.name == "published"}
     for impl, row in zip(impls, rows, strict=True):
-        published = f"{impl.model} / published"
         row.compare_to(pidm.get("D-CFG"), "PIDM-style")
         row.compare_to(pidm.get("D-CFG, compiled"), "PIDM-style, compiled")
-        row.compare_to(known.get(published), "published")
+        row.compare_to(known.get(f"{impl.model} / published"), "published")
         row.compare_to(known.get(f"{impl.model} / {impl.base}"), "base")
         if "published" in row.speedup:
-            base = next(impl for impl in impls if impl.key == published)
-            above, below = (_denoising(one, timed, measured_steps) for one in (base, impl))
-            row.speedup["published, steps alone"] = ratios(above, below)
-
-
-def _denoising(impl: Implementation, timed: Timed, measured_steps: int) -> list[float]:
-    """Seconds of all steps of a batch, in each round."""
-    scale = impl.steps / min(measured_steps, impl.steps)
-    return [scale * s for s in timed.seconds[f"{impl.key} / steps"]]
+            alone = ratios(denoising(published[impl.model]), denoising(impl))
+            row.speedup["published, steps alone"] = alone
 
 
 def _notes(setting: Setting, rows: Sequence[Row]) -> list[str]:
     counts = sorted({row.steps_timed or 0 for row in rows})
-    few = f"{' or '.join(map(str, counts))} of the steps timed, the others taken to be as long"
+    few = f"{' or '.join(map(str, counts))} of the steps timed, the others assumed to take as long"
     complete = all(row.steps_timed == row.steps for row in rows)
     notes = [
         f"{'all steps timed' if complete else few}; the time includes decoding by the VAE, not the "
@@ -220,11 +215,10 @@ def _notes(setting: Setting, rows: Sequence[Row]) -> list[str]:
 
 
 def fit_table() -> Table:
-    """The baselines' networks, and the originals in brackets."""
+    """Parameters and work of the baselines' networks, the originals' in brackets."""
 
-    def beside(found: float, original: float | None, scale: float = 1.0) -> str:
-        known = "not known" if original is None else f"{original / scale:.1f}"
-        return f"{found / scale:.1f} ({known})"
+    def beside(found: float, original: float | None) -> str:
+        return f"{found:.1f} ({'not known' if original is None else f'{original:.1f}'})"
 
     rows = []
     for make in BASELINES.values():
@@ -233,26 +227,24 @@ def fit_table() -> Table:
         assert known is not None
         rows.append([
             f"{found.name}-style",
-            beside(found.parameters, known.parameters, 1e6),
+            beside(found.parameters / 1e6, known.parameters / 1e6),
             beside(found.gflop, known.gflop),
             beside(found.encoder_gflop, known.encoder_gflop),
         ])  # fmt: skip
-    title = f"the baselines, the originals in brackets; {BRANCHES} forwards a step, as theirs"
+    title = f"the baselines, the originals in brackets; {BRANCHES} forwards a step in both"
     return Table(title, ["", "M parameters", "GFLOP a forward", "encoder, once"], rows)
 
 
 def paper_table(report: Report) -> Table | None:
     """The paper's seconds and ratios beside ratios of this run; None without PIDM's baseline."""
-    own: dict[str, dict[str, Row]] = {}
-    for row in report.rows:
-        own.setdefault(row.model, {})[row.implementation] = row
-    if "PIDM-style" not in own:
+    measured = {(row.model, row.implementation): row for row in report.rows}
+    if not any(model == "PIDM-style" for model, _ in measured):
         return None
 
     def ratio(model: str, over: str, *implementations: str) -> str:
-        """Of the first of ``implementations`` that was measured."""
-        there = own.get(model, {})
-        row = next((there[name] for name in implementations if name in there), None)
+        """The speedup of the first of ``implementations`` that was measured."""
+        rows = (measured.get((model, name)) for name in implementations)
+        row = next(filter(None, rows), None)
         return "-" if row is None else times(row.speedup.get(over))
 
     rows = [
@@ -267,5 +259,5 @@ def paper_table(report: Report) -> Table | None:
         ]
         for name, seconds in PAPER_SECONDS.items()
     ]
-    header = ["", "paper, A100, s", "over PIDM", "here as published", "here, ours", "both compiled"]
+    header = ["", "paper, A100, s", "over PIDM", "here as published", "here, fast", "both compiled"]
     return Table("the paper's table beside this run: 8 images, 50 steps", header, rows)

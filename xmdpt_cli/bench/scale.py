@@ -17,7 +17,7 @@ import torch
 from xmdpt_cli.bench.machine import Machine
 from xmdpt_cli.bench.report import Report, Row, compare_to_first
 from xmdpt_cli.bench.timing import clock
-from xmdpt_cli.bench.train import make_inputs, move_inputs
+from xmdpt_cli.bench.train import make_inputs
 from xmdpt_cli.diffusion import Schedule
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.model import XMDPT
@@ -89,8 +89,8 @@ def train_here(size: str, device: str, batch: int, steps: int) -> None:
     torch.manual_seed(0)
     config = TrainConfig(size=size, batch_size=batch)
     model = XMDPT.from_size(size).to(dist.device)
-    inputs = move_inputs(make_inputs(model, batch, seed=dist.rank)[0], dist.device)
-    module = TrainStep(model, config, Schedule())
+    inputs = make_inputs(model, batch, dist.device, seed=dist.rank)
+    module = TrainStep(model, config, Schedule().to(dist.device))
     module.autocast = dist.device.type == "cuda"
     step = parallelize(module, dist)
     (optimizer,) = make_optimizers(model, config)

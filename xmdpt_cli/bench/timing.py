@@ -1,9 +1,9 @@
 """Seconds of several implementations of the same work, measured in interleaved rounds of one run.
 
-Clocks, other processes and heat change a machine's speed. So nothing is timed by itself: every
-implementation runs once per round, in alternating order, and the ratios within one round are
-compared. On a GPU the device's events are used. (``torch.utils.benchmark`` times one statement
-after another, so drift of the machine would read as a difference between them.)
+Clocks, other processes and heat change a machine's speed. Therefore every implementation runs once
+per round, in alternating order, and the ratios within one round are compared.
+(``torch.utils.benchmark`` times one statement after another: drift of the machine would read as a
+difference between them.)
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from scipy.stats import binom
 
 from xmdpt_cli.progress import Progress, silent
 
-_TURN = 1.0  # least seconds of an implementation in a round, where others take longer
+_TURN = 1.0  # least seconds of an implementation in a round, if others take longer
 _MAX_CALLS = 20  # in a turn
-_MIN_ROUNDS = 5  # fewer do not show which one is an outlier
+_MIN_ROUNDS = 5  # fewer do not show which of them is an outlier
 _OUTLIER = 3.5  # median absolute deviations, scaled to standard ones
 
 
@@ -45,7 +46,9 @@ class Spread:
     odd: tuple[float, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        ordered, rank = sorted(self.rounds), _rank(len(self.rounds))
+        ordered = sorted(self.rounds)
+        # the largest r with P(at most r of the values lie below the median) <= 2.5 %
+        rank = max(0, int(binom.ppf(0.025, len(ordered), 0.5)) - 1)
         self.low, self.high = ordered[rank], ordered[-1 - rank]
         self.median = middle = statistics.median(ordered)
         scale = 1.4826 * statistics.median(abs(value - middle) for value in ordered)
@@ -53,15 +56,6 @@ class Spread:
         self.odd = tuple(
             v for v in self.rounds if enough and abs(v - middle) > _OUTLIER * scale > 0
         )
-
-
-def _rank(count: int) -> int:
-    """The largest r with P(fewer than r + 1 of ``count`` values lie below the median) <= 2.5 %."""
-    chance, rank = 0.5**count, -1
-    while chance <= 0.025:
-        rank += 1
-        chance += math.comb(count, rank + 1) * 0.5**count
-    return max(rank, 0)
 
 
 def synchronize(device: torch.device) -> None:

@@ -1,9 +1,9 @@
-"""A training step, ours and as published: what ``xmdpt bench train`` measures.
+"""``xmdpt bench train``: the training step of the published code and of ``xmdpt train``.
 
-Same weights, same inputs, same losses (checked before anything is timed). "published" computes as
-the published code does (see ``published``), with AdamW and EMA a tensor at a time and the norms of
-weights and gradients read every step; "published, online" also encodes both images of each pair
-with DINOv2 and the VAE in every step, as the published code does.
+Both have the same weights and inputs, and their losses are compared before anything is timed.
+"published" computes as the published code does (see ``published``), with AdamW and EMA a tensor at
+a time and the norms of weights and gradients read in every step. "published, online" also encodes
+both images of each pair with DINOv2 and the VAE in every step.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import copy
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from xmdpt_cli.bench.flops import flops
 from xmdpt_cli.bench.loader import make_dataset
@@ -36,6 +38,7 @@ from xmdpt_cli.model import XMDPT, Mask
 from xmdpt_cli.progress import Progress, silent
 from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.ema import Ema
+from xmdpt_cli.training.logger import TimedIterator
 from xmdpt_cli.training.optimizer import make_optimizers
 from xmdpt_cli.training.step import Inputs, TrainStep
 from xmdpt_cli.training.trainer import compile_step
@@ -43,19 +46,18 @@ from xmdpt_cli.training.trainer import compile_step
 CPU = torch.device("cpu")
 DATASET_BYTES = 100_000_000  # of random numbers, which batches are read from
 
-Step = Callable[[], float]  # takes one training step and returns the loss
+Step = Callable[[], float]  # takes one training step, returns the loss
 Encoder = Callable[[Tensor], Any]
 
 
-def make_inputs(model: XMDPT, count: int, seed: int = 0) -> tuple[Inputs, Tensor]:
-    """Random inputs of a step, and the uniform noise (N, T) of its mask."""
+def make_inputs(model: XMDPT, count: int, device: torch.device = CPU, seed: int = 0) -> Inputs:
+    """Random inputs of a step of ``count`` pairs on ``device``."""
     rng = torch.Generator().manual_seed(seed)
-    net, canet = model.tdnet, model.canet
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=rng)
 
-    uniform = torch.rand(count, net.grid**2, generator=rng)
+    token_noise = torch.rand(count, model.tdnet.grid**2, generator=rng)
     inputs = Inputs(
         target=normal(count, *model.latent_shape),
         source=normal(count, *model.latent_shape),
@@ -64,50 +66,39 @@ def make_inputs(model: XMDPT, count: int, seed: int = 0) -> tuple[Inputs, Tensor
         timesteps=torch.randint(0, 1000, (count,), generator=rng),
         keep=torch.rand(count, generator=rng) > 0.1,
         keep_masked=torch.rand(count, generator=rng) > 0.1,
-        pose_tokens=normal(count, *canet.pose_shape).bfloat16(),
-        source_tokens=normal(count, *canet.source_shape).bfloat16(),
-        mask=Mask.random(uniform, model.mask_ratio),
+        pose_tokens=normal(count, *model.canet.pose_shape).bfloat16(),
+        source_tokens=normal(count, *model.canet.source_shape).bfloat16(),
+        mask=Mask.random(token_noise, model.mask_ratio),
         pose_maps=None,
         target_tokens=None,
     )
-    return inputs, uniform
-
-
-def move_inputs(inputs: Inputs, device: torch.device) -> Inputs:
-    """All tensors of a step's inputs on ``device``."""
-
-    def move(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value.to(device)
-        return type(value)(*map(move, value)) if isinstance(value, tuple) else value
-
-    return Inputs(*map(move, inputs))
+    moved: Inputs = tree_map_only(Tensor, lambda tensor: tensor.to(device), inputs)
+    return moved
 
 
 def published_step(
-    model: XMDPT, config: TrainConfig, inputs: Inputs, uniform: Tensor, autocast: bool = False
+    model: XMDPT, config: TrainConfig, inputs: Inputs, autocast: bool = False
 ) -> Step:
     """The published step on a copy of ``model``."""
-    device = inputs.target.device
     net = PublishedXMDPT(copy.deepcopy(model))
     average = copy.deepcopy(net)
     optimizer = torch.optim.AdamW(
         net.parameters(), lr=config.learning_rate, weight_decay=0.0, foreach=False, fused=False
     )
-    schedule = Schedule()
+    schedule = Schedule()  # on the CPU, copied in every step as in the published code
 
-    def loss(keep: Tensor, noise: Tensor, token_noise: Tensor | None) -> Tensor:
+    def loss(keep: Tensor, noise: Tensor, mask: Mask | None) -> Tensor:
         noisy = schedule.add_noise(inputs.target, noise, inputs.timesteps)
         conditions = inputs.pose_tokens, inputs.source_tokens, inputs.source
-        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-            out = net(noisy, inputs.timesteps, *conditions, keep, token_noise).float()
+        with torch.autocast(noisy.device.type, torch.bfloat16, enabled=autocast):
+            out = net(noisy, inputs.timesteps, *conditions, keep, mask).float()
         mse, vb = loss_terms(out, inputs.target, noise, inputs.timesteps)
         return (mse + vb).mean()
 
     def step() -> float:
         assert inputs.masked_noise is not None
         total = loss(inputs.keep, inputs.noise, None)
-        total = total + loss(inputs.keep_masked, inputs.masked_noise, uniform)
+        total = total + loss(inputs.keep_masked, inputs.masked_noise, inputs.mask)
         optimizer.zero_grad()
         total.backward()
         for parameter in net.parameters():  # the norms it logs
@@ -123,14 +114,15 @@ def published_step(
     return step
 
 
-def our_step(
+def xmdpt_step(
     model: XMDPT, config: TrainConfig, inputs: Inputs, compiled: bool, autocast: bool = False
 ) -> Step:
-    """Our step on a copy of ``model``."""
+    """The step of ``xmdpt train`` on a copy of ``model``."""
     net = copy.deepcopy(model)
-    module = TrainStep(net, config, Schedule())
+    device = inputs.target.device
+    module = TrainStep(net, config, Schedule().to(device))
     module.autocast = autocast
-    run = compile_step(module, config, inputs.target.device) if compiled else module
+    run = compile_step(module, config, device) if compiled else module
     (optimizer,) = make_optimizers(net, config)
     average, done = Ema(net, config.ema, False), 0
 
@@ -147,10 +139,8 @@ def our_step(
     return step
 
 
-def published_encoders(
-    device: torch.device = CPU, dtype: torch.dtype = torch.float32
-) -> list[tuple[Encoder, int]]:
-    """The encoders of the published step and the side of their input in pixels; random weights.
+def published_encoders(device: torch.device, dtype: torch.dtype) -> list[tuple[Encoder, int]]:
+    """The encoders of the published step, with the side of their input in pixels; random weights.
 
     DINOv2-G encodes both images of a pair, DINOv2-B both pose images (half of all that is never
     used), and the VAE both images.
@@ -166,18 +156,18 @@ def online_step(
     device: torch.device = CPU,
     dtype: torch.dtype = torch.float32,
 ) -> Step:
-    """``step`` after encoding both images of ``count`` pairs, whose features are thrown away: only
-    their time matters."""
+    """Encode both images of ``count`` pairs, then ``step``, which does not read these features:
+    only their time matters."""
     rng = torch.Generator().manual_seed(2)
-    work = [
-        (net, torch.rand(2 * count, 3, side, side, generator=rng).to(device, dtype))
-        for net, side in encoders
+    images = [
+        torch.rand(2 * count, 3, side, side, generator=rng).to(device, dtype)
+        for _, side in encoders
     ]
 
     def encode_and_step() -> float:
         with torch.no_grad():
-            for net, images in work:
-                net(images)
+            for (encode, _), batch in zip(encoders, images, strict=True):
+                encode(batch)
         return step()
 
     return encode_and_step
@@ -203,19 +193,14 @@ def measure_training(
     waits: dict[str, float] = {}
     autocast = dtype == torch.bfloat16
     for size in sizes:
-        model = random_xmdpt(size, pixels)
+        model = random_xmdpt(size, pixels).to(device)
         config = TrainConfig(size=size, batch_size=batch, precision="fp32")
-        cpu_inputs, uniform = make_inputs(model, batch)
-        model, uniform, inputs = (
-            model.to(device),
-            uniform.to(device),
-            move_inputs(cpu_inputs, device),
-        )
-        published = published_step(model, config, inputs, uniform, autocast)
+        inputs = make_inputs(model, batch, device)
+        published = published_step(model, config, inputs, autocast)
         steps = {"published": published}
-        steps["ours"] = our_step(model, config, inputs, False, autocast)
+        steps["xmdpt"] = xmdpt_step(model, config, inputs, False, autocast)
         if compiled:
-            steps["ours, compiled"] = our_step(model, config, inputs, True, autocast)
+            steps["xmdpt, compiled"] = xmdpt_step(model, config, inputs, True, autocast)
         _check_losses({name: step() for name, step in steps.items()}, size, autocast)
         if online:
             encoders = published_encoders(device, dtype)
@@ -245,24 +230,27 @@ def _check_losses(losses: dict[str, float], size: str, autocast: bool) -> None:
     for name, loss in losses.items():
         if not abs(loss - first) <= (2e-2 if autocast else 1e-4) * abs(first):
             raise XmdptError(
-                f"{size}, {name}: the loss is {loss:.6g}, as published it is {first:.6g}",
+                f"{size}, {name}: the loss is {loss:.6g}, that of the published step {first:.6g}",
                 "this is a bug: nothing was timed",
             )
 
 
 def data_wait(step: Step, batch: int, steps: int) -> float:
-    """The share of time (0..1) that ``step`` waits for batches of cached 256 px features, which a
-    thread reads ahead from a dataset of random numbers in the page cache: no disk is measured."""
+    """The share of time (0 to 1) that ``step`` waits for batches of cached 256 px features.
+
+    A thread reads them ahead from a dataset of random numbers in the page cache: no disk is
+    measured.
+    """
     with tempfile.TemporaryDirectory(prefix="xmdpt-bench-") as folder:
         make_dataset(Path(folder), DATASET_BYTES)
-        batches = prefetch(TrainLoader(PairDataset(folder), LoaderConfig(batch, seed=0)))
-        next(batches)
-        waited, start = 0.0, time.perf_counter()
-        for _ in range(steps):
-            before = time.perf_counter()
-            next(batches)
-            waited += time.perf_counter() - before
-            step()
-        total = time.perf_counter() - start
-        batches.close()
-    return waited / total
+        loader = TrainLoader(PairDataset(folder), LoaderConfig(batch, seed=0))
+        with closing(prefetch(loader)) as batches:
+            timed = TimedIterator(batches)
+            next(timed)
+            timed.pop_seconds()
+            start = time.perf_counter()
+            for _ in range(steps):
+                next(timed)
+                step()
+            total = time.perf_counter() - start
+    return timed.pop_seconds() / total
