@@ -6,7 +6,7 @@ from itertools import islice, product
 
 import pytest
 
-from xmdpt_cli.datasets.slugs import KEY_LENGTH, VIEW_LENGTH, key_slug, view_slug
+from xmdpt_cli.datasets.builder import KEY_LENGTH, VIEW_LENGTH, item_key, view_name
 from xmdpt_cli.utils.deepfashion_names import (
     SUFFIXES,
     ImageName,
@@ -45,8 +45,8 @@ def test_as_many_names_as_the_benchmark_round_trip_and_none_collide() -> None:
     for form in (lambda n: n.flat, lambda n: n.path, lambda n: n.key):
         assert len({form(name) for name in names}) == COUNT
     # the published keys are used as they are
-    assert all(key_slug(name.item_key) == name.item_key for name in names)
-    assert {view_slug(name.view) for name in names} == set(VIEWS)
+    assert all(item_key(name.item_key) == name.item_key for name in names)
+    assert {view_name(name.view) for name in names} == set(VIEWS)
 
 
 @pytest.mark.parametrize("prefix", ["", "256-", "img/", "512-img/", "256_", "fashion/train/"])
@@ -73,19 +73,19 @@ def test_suffixes_in_any_case_are_kept() -> None:
     assert match_name("WOMEN/Denim/id_00000001/01_1_front.txt") is None
 
 
-def test_slugs_keep_distinct_names_distinct_and_fit_a_tar_header() -> None:
+def test_short_names_keep_distinct_names_distinct_and_fit_a_tar_header() -> None:
     names = [
         "alice", "Alice", "Álice", "A\u0301lice", "al ice", "al-ice", "al.ice", "al/ice", "al_ice",
         "日本", "日木", "", "x" * 40, "x" * 41, "x" * 42, "alice-0123abcd", "a" * 300, "-", "--",
     ]  # fmt: skip
     names += [
-        key_slug(name) for name in ("Álice", "al ice", "日本")
+        item_key(name) for name in ("Álice", "al ice", "日本")
     ]  # somebody's folder is so called
-    for make, length in ((key_slug, KEY_LENGTH), (view_slug, VIEW_LENGTH)):
-        slugs = [make(name) for name in names]
-        assert len(set(slugs)) == len(names)
-        assert all(0 < len(s) <= length and s.isascii() for s in slugs)
-        assert not any(set(s) & set("./ ") for s in slugs)
-    assert key_slug("alice") == "alice"
-    assert key_slug("Zoë (2)").startswith("Zoe-2-")
+    for make, length in ((item_key, KEY_LENGTH), (view_name, VIEW_LENGTH)):
+        shortened = [make(name) for name in names]
+        assert len(set(shortened)) == len(names)
+        assert all(0 < len(s) <= length and s.isascii() for s in shortened)
+        assert not any(set(s) & set("./ ") for s in shortened)
+    assert item_key("alice") == "alice"
+    assert item_key("Zoë (2)").startswith("Zoe-2-")
     assert KEY_LENGTH + 1 + VIEW_LENGTH + len(".keypoints.npy") < 100

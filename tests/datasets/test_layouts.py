@@ -17,7 +17,7 @@ from PIL import Image
 
 from xmdpt_cli.datasets.find import Listing, find_dataset
 from xmdpt_cli.datasets.listing import ImageFile
-from xmdpt_cli.datasets.stored import Sameness
+from xmdpt_cli.datasets.stored import FileComparison
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.pose.padding import are_padded
 from xmdpt_cli.utils.deepfashion_names import parse_name
@@ -308,17 +308,17 @@ def test_comparing_images_reads_little(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(data)
         refs.append(ImageFile(name, tmp_path / name))
     a, b, c, d = refs
-    same = Sameness(left=400)
-    for _ in range(3):  # remembered, whichever way round it is asked
-        assert same.same(a, b)
-        assert same.same(b, a)
-    assert not same.same(a, d)  # of another size: not read
-    assert same.left == 200
-    assert not same.same(a, c)
-    assert not same.stopped
-    assert not same.same(b, c)
-    assert same.stopped
-    assert not Sameness().same(a, ImageFile("gone", tmp_path / "gone"))
+    files = FileComparison(left=400)
+    for _ in range(3):  # the result is kept, in either order
+        assert files.equal(a, b)
+        assert files.equal(b, a)
+    assert not files.equal(a, d)  # of another size: not read
+    assert files.left == 200
+    assert not files.equal(a, c)
+    assert not files.stopped
+    assert not files.equal(b, c)
+    assert files.stopped
+    assert not FileComparison().equal(a, ImageFile("gone", tmp_path / "gone"))
 
 
 def test_links_in_circles_end(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.prepare.pipeline import prepare_dataset
 from xmdpt_cli.prepare.plan import plan_shards, share
-from xmdpt_cli.storage.ranks import Meeting, World
+from xmdpt_cli.storage.ranks import ProcessGroup, World
 from xmdpt_cli.storage.stores import LocalStore
 
 HELPERS = Path(__file__).parents[1] / "helpers"
@@ -148,18 +148,18 @@ def test_a_rank_that_fails_stops_the_others_and_is_named(root: Path, tmp_path: P
 
 
 def test_a_rank_that_falls_silent_is_named(tmp_path: Path) -> None:
-    meeting = Meeting(LocalStore(tmp_path), World(0, 2), patience=0.3)
-    with pytest.raises(XmdptError, match="rank 1 was not heard of") as error:
-        meeting.wait(lambda: None, "train-000001.tar")
+    group = ProcessGroup(LocalStore(tmp_path), World(0, 2), patience=0.3)
+    with pytest.raises(XmdptError, match="no heartbeat of rank 1") as error:
+        group.wait(lambda: None, "train-000001.tar")
     assert "same command" in error.value.hint
 
 
 def test_an_old_failure_is_not_a_new_one(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
-    Meeting(store, World(1, 2)).beat(failure="yesterday")
-    meeting = Meeting(store, World(0, 2), patience=0.3)
-    with pytest.raises(XmdptError, match="not heard of"):
-        meeting.wait(lambda: None, "a shard")
+    ProcessGroup(store, World(1, 2)).beat(failure="yesterday")
+    group = ProcessGroup(store, World(0, 2), patience=0.3)
+    with pytest.raises(XmdptError, match="no heartbeat of rank 1"):
+        group.wait(lambda: None, "a shard")
 
 
 @pytest.mark.parametrize(("rank", "world"), [("2", "2"), ("-1", "2"), ("one", "2"), ("0", "0")])

@@ -131,7 +131,7 @@ def train_toys(
     """Toy encoders by size. Rank 0 trains them; the other ranks wait for the files."""
     from xmdpt_cli.encoders.bundle import Encoders
     from xmdpt_cli.encoders.identity import FOLDERS
-    from xmdpt_cli.storage.ranks import Meeting
+    from xmdpt_cli.storage.ranks import ProcessGroup
     from xmdpt_cli.storage.stores import LocalStore
     from xmdpt_cli.toy.train_encoders import make_toy_encoders
 
@@ -144,8 +144,8 @@ def train_toys(
                 limit=chosen.limit, progress=progress,
             ).encoders  # fmt: skip
             continue
-        meeting = Meeting(LocalStore(out), world)
-        meeting.wait(partial(_all_there, folder, FOLDERS), "the toy encoders")
+        group = ProcessGroup(LocalStore(out), world)
+        group.wait(partial(_all_there, folder, FOLDERS), "the toy encoders")
         made[size] = Encoders.load(folder)
     return made
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.data.manifest import MANIFEST
-from xmdpt_cli.data.sampler import Bools, PairIndices
+from xmdpt_cli.data.sampler import Bools, PairIndices, seeded_generator
 from xmdpt_cli.data.shard_reader import ShardError
 from xmdpt_cli.data.table import Ints
 from xmdpt_cli.errors import XmdptError
@@ -89,7 +89,7 @@ class BrokenShards:
         return np.isin(self._of_pair[pairs], list(self._broken))
 
     def _replacement(self, number: int) -> int:
-        rng = np.random.Generator(np.random.PCG64([self.seed, number, _REPLACEMENT]))
+        rng = seeded_generator(self.seed, number, _REPLACEMENT)
         while True:
             pair = int(rng.integers(len(self._of_pair)))
             if int(self._of_pair[pair]) not in self._broken:

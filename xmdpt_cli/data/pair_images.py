@@ -22,7 +22,7 @@ from PIL import Image
 
 from xmdpt_cli.data.dataset import CONNECTIONS, PairDataset
 from xmdpt_cli.data.loader import in_parts, reuse
-from xmdpt_cli.data.sampler import PairIndices
+from xmdpt_cli.data.sampler import PairIndices, seeded_generator
 from xmdpt_cli.images import ImageArray
 from xmdpt_cli.pose.drawing import draw_pose, draw_pose_map
 from xmdpt_cli.pose.keypoints import Keypoints
@@ -46,7 +46,7 @@ def sample_crop(seed: int, number: int, role: str, size: int) -> Crop:
 
     ``number``: place in the endless sequence of training pairs; ``size``: the image's side.
     """
-    rng = np.random.Generator(np.random.PCG64([seed, number, ROLES.index(role), _CROP]))
+    rng = seeded_generator(seed, number, ROLES.index(role), _CROP)
     side = int(size * (1 + (LARGEST - 1) * rng.random()))
     left, top = rng.integers(0, side - size + 1, 2).tolist()
     return Crop(side, left, top)

@@ -17,6 +17,11 @@ Bools = NDArray[np.bool_]
 _SWAP = 0x5A4B  # keeps these random numbers independent of others from (seed, number)
 
 
+def seeded_generator(*seed: int) -> np.random.Generator:
+    """A generator of random numbers that is a function of these integers alone."""
+    return np.random.Generator(np.random.PCG64(seed))
+
+
 @dataclass(frozen=True)
 class LoaderConfig:
     """Configuration of a training loader. Raises ConfigError for impossible values."""
@@ -53,10 +58,7 @@ class LoaderConfig:
         if not (self.swap and self.swap_batch):
             return by_pair
         batches, inverse = np.unique(numbers // self.swap_batch, return_inverse=True)
-        random = [
-            np.random.Generator(np.random.PCG64([self.seed, batch, _SWAP])).random()
-            for batch in batches.tolist()
-        ]
+        random = [seeded_generator(self.seed, batch, _SWAP).random() for batch in batches.tolist()]
         return (np.array(random) < 0.5)[inverse]
 
 
@@ -92,8 +94,7 @@ class PairSampler:
 
     def _sample_epoch(self, epoch: int) -> tuple[Ints, Bools, Bools]:
         """(P,) permutation, swap, flip of one epoch."""
-        seeds = np.random.SeedSequence([self.config.seed, epoch])
-        rng = np.random.Generator(np.random.PCG64(seeds))
+        rng = seeded_generator(self.config.seed, epoch)
         # always all three, so that the order does not depend on what is switched on
         order, swap, flip = (
             rng.permutation(self.count),

@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from tarfile import BLOCKSIZE
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ from xmdpt_cli.data.loader import Batch, TrainLoader, load_pairs
 from xmdpt_cli.data.prefetch import Loader
 from xmdpt_cli.data.sampler import LoaderConfig, PairIndices
 from xmdpt_cli.data.shard_reader import ShardError
-from xmdpt_cli.data.stream_sampler import HEADER, Items, Position, StreamSampler
+from xmdpt_cli.data.stream_sampler import Items, Position, StreamSampler
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.utils.prefetch import prefetch
 from xmdpt_cli.utils.records import COPY_AGAIN
@@ -202,7 +203,7 @@ def _cut(
                 member = ".".join(table.label(row))
                 for suffix, (offset, _) in zip(SUFFIXES, table.members[row], strict=True):
                     name = f"{member}.{suffix}".encode(errors="surrogateescape")
-                    header = int(offset) - begin - HEADER
+                    header = int(offset) - begin - BLOCKSIZE
                     if data[header : header + 100] != name.ljust(100, b"\0"):
                         reader = dataset.readers[block.shard]
                         message = f"{reader.path} is no tar of its index"

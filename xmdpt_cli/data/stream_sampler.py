@@ -14,15 +14,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from tarfile import BLOCKSIZE
 
 import numpy as np
 from numpy.typing import NDArray
 
-from xmdpt_cli.data.sampler import Bools, LoaderConfig, PairIndices
+from xmdpt_cli.data.sampler import Bools, LoaderConfig, PairIndices, seeded_generator
 from xmdpt_cli.data.table import Ints, Table
 
 BLOCK_BYTES = 8 * 2**20  # one request, unless a single item is larger
-HEADER = 512  # bytes of a tar header in front of each member; members are padded to as much
 
 Position = tuple[int, int]  # (epoch, number within the rank's part of it)
 
@@ -39,8 +39,8 @@ class Items:
     @classmethod
     def of(cls, table: Table) -> Items:
         first, offsets, lengths = table.first[:-1], table.members[..., 0], table.members[..., 1]
-        padded = -(-lengths // HEADER) * HEADER
-        begin = np.minimum.reduceat(offsets.min(axis=1), first) - HEADER
+        padded = -(-lengths // BLOCKSIZE) * BLOCKSIZE
+        begin = np.minimum.reduceat(offsets.min(axis=1), first) - BLOCKSIZE
         end = np.maximum.reduceat((offsets + padded).max(axis=1), first)
         shard, block = table.shard[first], np.zeros(len(first), np.int64)
         start = 0  # first item of the block
@@ -122,7 +122,7 @@ class StreamSampler:
 
     def _plan(self, epoch: int) -> EpochPlan:
         config = self.config
-        rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([config.seed, epoch])))
+        rng = seeded_generator(config.seed, epoch)
         place = rng.permutation(int(self.items.block[-1]) + 1)
         # always both, so that the order does not depend on what is switched on
         swap, flip = rng.random((2, len(self._item)))
@@ -136,9 +136,8 @@ class StreamSampler:
         item = self._item[mine]
         begins = np.flatnonzero(np.diff(item, prepend=-1))  # (m,)
         sizes = (self.items.end - self.items.begin)[item[begins]]
-        own = np.random.SeedSequence([config.seed, epoch, config.rank, config.world_size])
-        chance = np.random.Generator(np.random.PCG64(own)).random(len(mine))
-        order, last = self._simulate(begins, sizes, chance)
+        rng = seeded_generator(config.seed, epoch, config.rank, config.world_size)
+        order, last = self._simulate(begins, sizes, rng.random(len(mine)))
         pairs = mine[order]
         return EpochPlan(
             pairs,

@@ -20,7 +20,7 @@ from xmdpt_cli.datasets.published_keypoints import (
     published_keypoints,
 )
 from xmdpt_cli.datasets.readers import SURE, ReadOptions
-from xmdpt_cli.datasets.stored import Sameness, as_padded, stored_image_size
+from xmdpt_cli.datasets.stored import FileComparison, as_padded, stored_image_size
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.pose.frames import PADDED, PIXELS, CoordinateFrame
 from xmdpt_cli.pose.keypoints import Size
@@ -82,7 +82,7 @@ class DeepFashion:
         else:
             none = "" if options.openpose else "none there, "
             notes.append(f"keypoints: {none}OpenPose will find them")
-        if join.same.stopped:
+        if join.files.stopped:
             notes.append("identical views: looked for among the first 256 MiB of equal size only")
         return join.built.listing(root, notes, self.name)
 
@@ -120,7 +120,7 @@ class _Join:
     images: ImageSource
     keypoints: PublishedKeypoints | None
     built: ListingBuilder = field(default_factory=ListingBuilder)
-    same: Sameness = field(default_factory=Sameness)
+    files: FileComparison = field(default_factory=FileComparison)
     _views: dict[ImageName, View | None] = field(default_factory=dict)
 
     def add(self, split: str, pair: ListedPair) -> None:
@@ -139,7 +139,7 @@ class _Join:
             return
         self.built.add(pair.where, split, source_name.item_key, source, target, pair.position)
         # published lists hold a few pairs of one image saved twice: they are reported and kept
-        if self.same.same(source.image, target.image):
+        if self.files.equal(source.image, target.image):
             names = (view.image.name.rsplit("/", 1)[-1] for view in (source, target))
             what = f"identical views: {' and '.join(sorted(names))} are the same image"
             self.built.problem(pair.where, what, kept=True)

@@ -12,14 +12,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from xmdpt_cli.datasets.builder import make_listing
+from xmdpt_cli.datasets.builder import item_key, make_listing, view_name
 from xmdpt_cli.datasets.layouts import STRAY, ImageSource, find_images, read_places
 from xmdpt_cli.datasets.listing import ImageFile, ImageRef, Item, Listing, Pair
 from xmdpt_cli.datasets.own_keypoints import OwnImages, OwnKeypoints
 from xmdpt_cli.datasets.published_keypoints import PublishedFiles, find_published_files
 from xmdpt_cli.datasets.readers import POSSIBLE, ReadOptions
 from xmdpt_cli.datasets.scan import Folder, Scan, images_not_read, is_readable_image
-from xmdpt_cli.datasets.slugs import key_slug, view_slug
 from xmdpt_cli.datasets.stored import as_padded
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.pose.frames import CoordinateFrame
@@ -145,7 +144,7 @@ def _own(folder: str, images: list[ImageFile]) -> Found:
     stems = Counter(file.stem for file in files)
     names = [file.stem if stems[file.stem] == 1 else file.name for file in files]
     group = Group(folder, folder)
-    return [(group, view_slug(n), ref) for n, ref in zip(names, images, strict=True)]
+    return [(group, view_name(n), ref) for n, ref in zip(names, images, strict=True)]
 
 
 def _item_of(image: ImageRef) -> tuple[Group, str, ImageRef]:
@@ -153,7 +152,7 @@ def _item_of(image: ImageRef) -> tuple[Group, str, ImageRef]:
     name = match_key(image.name)
     assert name is not None, image
     group = Group(name.item_key, f"{name.gender}/{name.category}/id_{name.item}")
-    return group, view_slug(name.view), image
+    return group, view_name(name.view), image
 
 
 def list_people(
@@ -182,7 +181,7 @@ def list_people(
         )
     items, positions = [], Counter[str]()
     for group in people.groups:
-        item = Item(key_slug(group.name), "test" if group.person in test else "train")
+        item = Item(item_key(group.name), "test" if group.person in test else "train")
         for view, image in group.views.items():
             item.views[view] = image
             points = None if keypoints is None else keypoints.find(image.name)

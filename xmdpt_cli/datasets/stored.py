@@ -13,7 +13,7 @@ BYTES_READ_AT_MOST = 256 * 2**20
 
 
 def stored_image_size(image: ImageRef) -> Size | None:
-    """(height, width) of an image as it lies there, upright; None if it cannot be read."""
+    """(height, width) of a stored image, upright; None if it cannot be read."""
     path = getattr(image, "path", None)
     try:
         return size_of_image(image.stored_bytes() if path is None else path)
@@ -27,15 +27,15 @@ def as_padded(image: ImageRef) -> ImageRef:
 
 
 @dataclass
-class Sameness:
-    """Compares images by size, then by bytes, up to ``BYTES_READ_AT_MOST`` in all."""
+class FileComparison:
+    """Compares stored images by size, then by bytes, up to ``BYTES_READ_AT_MOST`` in all."""
 
-    left: int = BYTES_READ_AT_MOST
-    stopped: bool = False  # some of one size were not compared any more
+    left: int = BYTES_READ_AT_MOST  # bytes that may still be read
+    stopped: bool = False  # whether images of equal size were not compared for lack of ``left``
     _sizes: dict[str, int] = field(default_factory=dict)
     _known: dict[tuple[str, str], bool] = field(default_factory=dict)
 
-    def same(self, one: ImageRef, other: ImageRef) -> bool:
+    def equal(self, one: ImageRef, other: ImageRef) -> bool:
         """Whether both are the same file; False if they were not compared."""
         key = (min(one.identity, other.identity), max(one.identity, other.identity))
         if key not in self._known:

@@ -21,7 +21,7 @@ from xmdpt_cli.encoders.identity import DIFFERENCE, DINOS, HUB, POSITION_TABLE
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import left_by_system
 from xmdpt_cli.prepare.make_shard import Settings, Target
-from xmdpt_cli.storage.ranks import Meeting
+from xmdpt_cli.storage.ranks import ProcessGroup
 from xmdpt_cli.storage.stores import Store
 from xmdpt_cli.utils import records
 from xmdpt_cli.utils.problems import Problem
@@ -60,21 +60,23 @@ def describe_poses(settings: Settings) -> dict[str, Any]:
     return {"kind": "listed"} if settings.detector is None else settings.detector.describe()
 
 
-def start_or_resume(store: Store, settings: dict[str, Any], meeting: Meeting, keep: bool) -> None:
+def start_or_resume(
+    store: Store, settings: dict[str, Any], group: ProcessGroup, keep: bool
+) -> None:
     """Rank 0 writes prepare.json or compares with it; the other ranks wait for it and compare.
 
     ``keep``: keep the manifest of a dataset with damaged shards until a new one is written.
 
     Raises XmdptError if the folder holds something else, or was begun from something else.
     """
-    if meeting.world.rank == 0:
+    if group.world.rank == 0:
         claim_folder(store, settings)
-        if meeting.world.size == 1:
+        if group.world.size == 1:
             remove_parts(store)
         if not keep and finished_manifest(store) is None:
             store.remove(MANIFEST)  # a shard was lost: not finished any more
     else:
-        meeting.wait(lambda: check_settings(store, settings), "rank 0 to start")
+        group.wait(lambda: check_settings(store, settings), "rank 0 to start")
 
 
 def skipped_files(store: Store) -> set[str] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from tarfile import BLOCKSIZE
 
 import numpy as np
 
@@ -135,7 +136,7 @@ def _timed(
 
 def _padded(count: int) -> int:
     """A member's bytes in a tar: its header, and its content up to a whole block."""
-    return 512 + -(-count // 512) * 512
+    return BLOCKSIZE + -(-count // BLOCKSIZE) * BLOCKSIZE
 
 
 def _published_bytes(size: int, tokens: str) -> int:

@@ -18,7 +18,7 @@ class Finding:
 
     kind: str  # for programs: shard-missing, not-finite, ...
     message: str
-    hint: str
+    hint: str = ""
     shard: str = ""  # the file it concerns; empty: the dataset
     item: str = ""
     view: str = ""

@@ -109,7 +109,7 @@ def make_shard(
 def _refuse(skipped: Sequence[tuple[str, str]], settings: Settings) -> None:
     """XmdptError for an image that must not be left out."""
     if settings.strict:
-        raise XmdptError(": ".join(skipped[0]), "mend it, or leave out --strict")
+        raise XmdptError(": ".join(skipped[0]), "correct it, or leave out --strict")
     known = settings.left_out
     lost = [entry for entry in skipped if known is not None and entry[0] not in known]
     if lost:

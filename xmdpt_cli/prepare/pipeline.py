@@ -39,7 +39,7 @@ from xmdpt_cli.prepare.make_shard import Settings, Target, make_shard
 from xmdpt_cli.prepare.plan import ShardPlan, plan_shards, share
 from xmdpt_cli.prepare.workers import Decoders
 from xmdpt_cli.progress import Progress, silent
-from xmdpt_cli.storage.ranks import Meeting, World
+from xmdpt_cli.storage.ranks import ProcessGroup, World
 from xmdpt_cli.storage.stores import Store, open_store
 
 __all__ = ["FeatureEncoder", "PoseDetector", "World", "prepare_dataset", "prepare_datasets"]
@@ -108,24 +108,24 @@ def prepare_datasets(
             if target.store.folder is not None:
                 lock = ".lock" if world.size == 1 else f".lock-{world.rank}"
                 stack.enter_context(only_process(target.store.folder, lock))
-        meeting = Meeting(targets[0].store, world)
+        group = ProcessGroup(targets[0].store, world)
         try:
             for target in targets:
                 recorded = fingerprint(listing, target, settings, items_per_shard, limit)
-                start_or_resume(target.store, recorded, meeting, keep=remake is not None)
+                start_or_resume(target.store, recorded, group, keep=remake is not None)
             if remake is not None:
                 settings = replace(settings, left_out=skipped_files(targets[0].store))
             plans = plan_shards(listing, items_per_shard, limit)
-            made = _make_shards(targets, plans, settings, workers, meeting, remake or (), progress)
+            made = _make_shards(targets, plans, settings, workers, group, remake or (), progress)
             manifests = {
-                target.size: _finish(target, plans, made, listing, settings, meeting)
+                target.size: _finish(target, plans, made, listing, settings, group)
                 for target in targets
             }
         except BaseException as err:
             with suppress(Exception):  # the first error is the one to report
-                meeting.beat(failure=str(err) or type(err).__name__)
+                group.beat(failure=str(err) or type(err).__name__)
             raise
-        meeting.close()
+        group.close()
         return manifests
 
 
@@ -134,12 +134,12 @@ def _make_shards(
     plans: Sequence[ShardPlan],
     settings: Settings,
     workers: int,
-    meeting: Meeting,
+    group: ProcessGroup,
     remake: Collection[str],
     progress: Progress,
 ) -> dict[tuple[int, str], ShardIndex]:
     """Make the unfinished shards of this rank; returns all of its indexes by (size, name)."""
-    mine = share(plans, meeting.world)
+    mine = share(plans, group.world)
     made: dict[tuple[int, str], ShardIndex] = {}
     missing: dict[str, list[Target]] = {}
     for plan in mine:
@@ -155,7 +155,7 @@ def _make_shards(
     def report(images: int, shard: str) -> None:
         nonlocal done
         done += images
-        meeting.beat()
+        group.beat()
         progress("prepare", done, total, shard=shard)
 
     for plan in mine:
@@ -186,12 +186,12 @@ def _finish(
     made: dict[tuple[int, str], ShardIndex],
     listing: Listing,
     settings: Settings,
-    meeting: Meeting,
+    group: ProcessGroup,
 ) -> dict[str, Any]:
     """Rank 0 waits for all shards and writes the manifest; the others wait for that."""
     store = target.store
-    if meeting.world.rank != 0:
-        return meeting.wait(lambda: finished_manifest(store), "rank 0 to write the manifest")
+    if group.world.rank != 0:
+        return group.wait(lambda: finished_manifest(store), "rank 0 to write the manifest")
     manifest = None if settings.replace else finished_manifest(store)
     if manifest is not None:
         return manifest
@@ -199,9 +199,9 @@ def _finish(
     for plan in plans:
         index = made.get((target.size, plan.name))
         if index is None:
-            index = meeting.wait(partial(_finished_index, store, plan.name), plan.name)
+            index = group.wait(partial(_finished_index, store, plan.name), plan.name)
         indexes.append(index)
-    if meeting.world.size > 1:
+    if group.world.size > 1:
         remove_parts(store)  # of an interrupted run; all ranks have finished writing
     return make_manifest(
         store,

@@ -47,25 +47,26 @@ def repair_dataset(store: Store, report: CheckReport) -> Repair:
     with _alone(store):
         repair = Repair()
         manifest = try_manifest(store)
-        mender = _Mender(
+        shards = _ShardRepair(
             store, None if isinstance(manifest, XmdptError) else manifest, repair,
             may_remake=read_settings(store) is not None,
         )  # fmt: skip
         for finding in report.findings:
             if finding.kind == "stray-part":
-                mender.remove_part(finding.shard)
-        for shard in dict.fromkeys(f.shard for f in report.findings if _mendable(f)):
-            mender.mend(shard)
+                shards.remove_part(finding.shard)
+        kinds = INDEX_KINDS | SHARD_KINDS
+        for shard in dict.fromkeys(f.shard for f in report.findings if f.kind in kinds):
+            shards.repair_shard(shard)
         rebuilt = set(repair.rebuilt)
         for finding in report.findings:
-            mended = (
+            repaired = (
                 finding.shard in repair.remake
                 or (finding.kind == "stray-part" and finding.shard in repair.removed)
                 or (finding.kind in INDEX_KINDS and index_name(finding.shard) in rebuilt)
             )
-            if not mended:
+            if not repaired:
                 repair.remaining.append(finding)
-        repair.unfinished = store.size(MANIFEST) is None or mender.manifest is None
+        repair.unfinished = store.size(MANIFEST) is None or shards.manifest is None
         return repair
 
 
@@ -79,11 +80,9 @@ def _alone(store: Store) -> Iterator[None]:
             yield
 
 
-def _mendable(finding: Finding) -> bool:
-    return finding.kind in INDEX_KINDS | SHARD_KINDS
+class _ShardRepair:
+    """Repairs shards of one dataset and records in ``repair`` what was done."""
 
-
-class _Mender:
     def __init__(
         self, store: Store, manifest: dict[str, Any] | None, repair: Repair, may_remake: bool
     ) -> None:
@@ -99,7 +98,7 @@ class _Mender:
         except (OSError, XmdptError):  # a folder, or no permission: it stays in the report
             pass
 
-    def mend(self, shard: str) -> None:
+    def repair_shard(self, shard: str) -> None:
         """Rebuild a shard's index if the shard is intact, else list it in ``remake``."""
         entry = self.entries.get(shard)
         index = read_index(self.store, shard)

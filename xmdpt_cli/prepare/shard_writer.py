@@ -15,6 +15,7 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tarfile import BLOCKSIZE
 from types import TracebackType
 from typing import Any
 
@@ -27,8 +28,6 @@ from safetensors.torch import save as save_safetensors
 from xmdpt_cli.data.index import SamplePlace, ShardIndex, ViewPlace, tensor_places, write_index
 from xmdpt_cli.files import sha256_of
 from xmdpt_cli.storage.stores import Store
-
-_BLOCK = 512  # bytes of a tar header; members are padded to multiples of it (POSIX ustar)
 
 
 @dataclass
@@ -94,8 +93,8 @@ class ShardWriter:
         self._tar.write({"__key__": key, **members})
         ranges = {}
         for name in sorted(members):  # as TarWriter writes them
-            ranges[name] = (offset + _BLOCK, len(members[name]))
-            offset += _BLOCK + -(-len(members[name]) // _BLOCK) * _BLOCK
+            ranges[name] = (offset + BLOCKSIZE, len(members[name]))
+            offset += BLOCKSIZE + -(-len(members[name]) // BLOCKSIZE) * BLOCKSIZE
         assert offset == self._tar.tarstream.offset
         places = {}
         for view in sorted(views):

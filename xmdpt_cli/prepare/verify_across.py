@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -69,8 +70,8 @@ class AcrossShards:
         """Verify the pairs of an item known from its index alone."""
         found = ItemCheck(sample.key)
         check_pairs(sample.pairs, sample.views, found)
-        for trouble in found.troubles:
-            self._find(trouble.kind, trouble.message, shard, sample.key, trouble.view)
+        for finding in found.findings:
+            self.report.add(replace(finding, hint=TWICE, shard=shard))
 
     def compare_counts(self, manifest: dict[str, Any]) -> None:
         """Compare with the manifest's counts, after all shards."""

@@ -16,6 +16,7 @@ from typing_extensions import TypedDict
 from xmdpt_cli.data.index import SUFFIXES, SamplePlace, ViewPlace, tensor_places
 from xmdpt_cli.data.shard_reader import parse_keypoints
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.prepare.findings import Finding
 from xmdpt_cli.utils import records
 
 # Floating-point dtypes as unsigned integers, and the bits of their exponent: a value is not finite
@@ -57,27 +58,17 @@ class _Pair(TypedDict):
 _TABLES = {"files": dict[str, str], "pairs": list[_Pair]}
 
 
-@dataclass(frozen=True)
-class Trouble:
-    """Something wrong in an item; ``view`` is empty if it concerns the whole item."""
-
-    kind: str
-    item: str
-    view: str
-    message: str
-
-
 @dataclass
 class ItemCheck:
-    """What was found in one item of a shard."""
+    """What was found in one item of a shard; findings lack the hint and the shard's name."""
 
     key: str
     place: SamplePlace | None = None  # None if the members do not determine it
-    troubles: list[Trouble] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
     keypoints: list[NDArray[np.float64]] = field(default_factory=list)  # the valid ones, in pixels
 
     def add(self, kind: str, message: str, view: str = "") -> None:
-        self.troubles.append(Trouble(kind, self.key, view, message))
+        self.findings.append(Finding(kind, message, item=self.key, view=view))
 
 
 def check_item(key: str, members: Iterable[Member], resolution: int | None) -> ItemCheck:
@@ -156,12 +147,12 @@ def _view(
         found.add("member", f"without its {', '.join(missing)}", view)
         return None
     png, npy, tensors = (parts[suffix] for suffix in SUFFIXES)
-    trouble = image_trouble(png.data, resolution)
-    if trouble:
-        found.add("image", trouble, view)
-    trouble = keypoints_trouble(npy.data, resolution)
-    if trouble:
-        found.add("keypoints", trouble, view)
+    defect = image_defect(png.data, resolution)
+    if defect:
+        found.add("image", defect, view)
+    defect = keypoints_defect(npy.data, resolution)
+    if defect:
+        found.add("keypoints", defect, view)
     else:
         found.keypoints.append(parse_keypoints(npy.data))
     try:
@@ -177,7 +168,7 @@ def _view(
     return ViewPlace(file or "", png.place, npy.place, tensors.place, places)
 
 
-def image_trouble(data: bytes, resolution: int | None) -> str:
+def image_defect(data: bytes, resolution: int | None) -> str:
     """What is wrong with a stored image, empty if nothing."""
     try:
         with warnings.catch_warnings():
@@ -194,7 +185,7 @@ def image_trouble(data: bytes, resolution: int | None) -> str:
     return ""
 
 
-def keypoints_trouble(data: bytes, resolution: int | None) -> str:
+def keypoints_defect(data: bytes, resolution: int | None) -> str:
     """What is wrong with stored keypoints, empty if nothing."""
     try:
         points = parse_keypoints(data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tarfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from xmdpt_cli.data.index import SamplePlace, ShardIndex, index_name, read_index
 from xmdpt_cli.data.manifest import MANIFEST, RUN_AGAIN
 from xmdpt_cli.prepare.findings import Finding
-from xmdpt_cli.prepare.verify_sample import Member, Trouble, check_item
+from xmdpt_cli.prepare.verify_sample import Member, check_item
 from xmdpt_cli.storage.stores import Store
 
 REMAKE = "--repair --root ROOT makes the shard again from the images it was prepared from"
@@ -23,7 +23,6 @@ REBUILD = "--repair rebuilds the index from the shard"
 AS_PREPARED = "the shard is as it was prepared: prepare again into a new folder"
 
 
-BLOCK = 512  # tar headers and data begin at multiples of this (POSIX ustar)
 CHUNK = 8 * 2**20  # bytes a read: few requests to a remote store
 
 
@@ -50,8 +49,8 @@ class TarWalk:
         """Raises BrokenTarError for anything that ``ShardWriter`` does not write."""
         while True:
             begin = self.offset
-            header = self._take(BLOCK)
-            if len(header) < BLOCK:
+            header = self._take(tarfile.BLOCKSIZE)
+            if len(header) < tarfile.BLOCKSIZE:
                 raise BrokenTarError(f"ends at byte {self.bytes} without an end mark")
             if not any(header):
                 self._expect_end()
@@ -66,7 +65,7 @@ class TarWalk:
                 raise BrokenTarError(f"{info.name!r} at byte {begin} runs past the end")
             place = self.offset
             data = self._take(info.size)
-            self._take(-info.size % BLOCK)
+            self._take(-info.size % tarfile.BLOCKSIZE)
             if len(data) < info.size:
                 raise BrokenTarError(f"{info.name!r} at byte {begin} is cut short")
             yield Member(info.name, place, data)
@@ -84,7 +83,7 @@ class TarWalk:
             zeros += len(rest)
             if rest.count(0) != len(rest):
                 raise BrokenTarError(f"more data after the end mark at byte {begin}")
-        if zeros < BLOCK:
+        if zeros < tarfile.BLOCKSIZE:
             raise BrokenTarError(f"ends at byte {self.bytes} with half an end mark")
 
     def _take(self, count: int) -> bytes:
@@ -119,7 +118,7 @@ class ShardContent:
     sha256: str = ""
     broken: str = ""  # why it could not be read to its end
     samples: list[SamplePlace] = field(default_factory=list)
-    troubles: list[Trouble] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)  # without hint and shard
     complete: bool = True  # whether ``samples`` are all there are
     keypoints: list[NDArray[np.float64]] = field(default_factory=list)  # of all views, in pixels
 
@@ -140,7 +139,7 @@ def walk_shard(
     try:
         for key, members in groupby(walk, key=lambda member: member.name.split(".")[0]):
             item = check_item(key, members, resolution)
-            walked.troubles += item.troubles
+            walked.findings += item.findings
             walked.keypoints += item.keypoints
             if item.place is None:
                 walked.complete = False
@@ -215,8 +214,8 @@ class ShardCheck:
             self._find("shard-sha256", "its content has changed", hint)
         if walked.broken:
             self._find("shard-broken", walked.broken, hint)
-        for trouble in walked.troubles:
-            self._find(trouble.kind, trouble.message, hint, trouble.item, trouble.view)
+        for finding in walked.findings:
+            self.report(replace(finding, hint=hint, shard=self.name))
         if not intact or not walked.complete:
             return None
         if index is not None:

@@ -1,7 +1,7 @@
 """Several processes, on one machine or many, that prepare one dataset.
 
-They share only the output folder: each rank writes a heartbeat there, a small file, and a rank that
-waits for another checks its heartbeat.
+They share only the output folder: each rank writes a small file there, its heartbeat, which the
+ranks that wait for it check.
 """
 
 from __future__ import annotations
@@ -41,8 +41,11 @@ class World:
         return cls(*rank_and_size())
 
 
-class Meeting:
-    """The heartbeat of this rank, and waiting for other ranks. A single process writes nothing."""
+class ProcessGroup:
+    """The ranks that prepare one dataset: this rank's heartbeat, and waiting for other ranks.
+
+    A single process writes nothing. ``patience``: seconds without a heartbeat of another rank.
+    """
 
     def __init__(self, store: Store, world: World, patience: float = _PATIENCE) -> None:
         self.store, self.world, self.patience = store, world, patience
@@ -86,7 +89,7 @@ class Meeting:
                 if text in ("", self._stale[rank], before):
                     if time.monotonic() - since > self.patience:
                         raise XmdptError(
-                            f"rank {rank} was not heard of for {self.patience:.0f} seconds while "
+                            f"no heartbeat of rank {rank} for {self.patience:.0f} seconds while "
                             f"rank {self.world.rank} waited for {what}",
                             "start all ranks again with the same command: what is done is kept",
                         )
