@@ -309,15 +309,15 @@ def test_comparing_images_reads_little(tmp_path: Path) -> None:
         refs.append(ImageFile(name, tmp_path / name))
     a, b, c, d = refs
     files = FileComparison(left=400)
-    for _ in range(3):  # remembered, whichever way round it is asked
+    for _ in range(3):  # the result is kept, in either order
         assert files.equal(a, b)
         assert files.equal(b, a)
     assert not files.equal(a, d)  # of another size: not read
-    assert same.left == 200
+    assert files.left == 200
     assert not files.equal(a, c)
-    assert not same.stopped
+    assert not files.stopped
     assert not files.equal(b, c)
-    assert same.stopped
+    assert files.stopped
     assert not FileComparison().equal(a, ImageFile("gone", tmp_path / "gone"))
 
 
