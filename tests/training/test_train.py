@@ -90,26 +90,24 @@ def test_training_from_a_url_resumes_exactly(data: Path, tmp_path: Path) -> None
 
 
 def test_a_killed_run_resumes(data: Path, tmp_path: Path) -> None:
-    """SIGKILL in the middle; the same command again ends with the same weights."""
-    steps = 40
+    """SIGKILL in the middle; the same run again ends with the same weights."""
+    config = dataclasses.replace(CONFIG, steps=40, checkpoint_every=5)
     script = (
-        "import sys; from pathlib import Path; import dataclasses, torch\n"
+        "import sys; from pathlib import Path\n"
         "from xmdpt_cli.training.config import TrainConfig\n"
         "from xmdpt_cli.training.loop import train\n"
-        f"config = {dataclasses.replace(CONFIG, steps=steps, checkpoint_every=5)!r}\n"
-        "train(config, Path(sys.argv[1]), Path(sys.argv[2]))\n"
+        f"train({config!r}, Path(sys.argv[1]), Path(sys.argv[2]))\n"
     )
-    command = [sys.executable, "-c", script, str(data)]
     run = tmp_path / "killed"
-    process = subprocess.Popen([*command, str(run)])
+    process = subprocess.Popen([sys.executable, "-c", script, str(data), str(run)])
     deadline = time.monotonic() + 60
     while not (run / "checkpoints/latest").is_file() and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not (run / "model").exists()
-    subprocess.run([*command, str(run)], check=True)
-    train(dataclasses.replace(CONFIG, steps=steps), data, tmp_path / "whole")
+    train(config, data, run)
+    train(config, data, tmp_path / "whole")
     assert same(weights(run), weights(tmp_path / "whole"))
 
 
