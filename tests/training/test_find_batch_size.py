@@ -31,7 +31,7 @@ from xmdpt_cli.training.trainer import Trainer
 
 @pytest.fixture
 def three_fit(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A device whose memory ends at three pairs; returns what was tried."""
+    """A device with memory for three pairs; returns the batch sizes that were tried."""
     tried: list[int] = []
     real = TrainStep.forward
 
@@ -148,7 +148,7 @@ def test_no_fitting_batch_and_other_errors() -> None:
 
 def test_what_counts_as_out_of_memory() -> None:
     with pytest.raises(RuntimeError) as error:
-        torch.empty(2**60, dtype=torch.uint8)  # the CPU allocator's own words
+        torch.empty(2**60, dtype=torch.uint8)  # the message of the CPU allocator
     assert is_out_of_memory(error.value)
     assert largest_batch(Machine(5, RuntimeError, str(error.value)).step, 8) == 5
     assert is_out_of_memory(MemoryError())

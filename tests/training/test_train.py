@@ -164,7 +164,7 @@ def test_a_folder_of_an_unfinished_start_is_started_again(
 
 
 def test_log_lines_contain_the_number_of_averaged_steps(data: Path, tmp_path: Path) -> None:
-    """An interruption cuts a window of the log in two."""
+    """An interruption splits an averaging window of the log."""
     config = dataclasses.replace(CONFIG, log_every=4, steps=3)
     train(config, data, tmp_path / "run")
     train(dataclasses.replace(config, steps=8), data, tmp_path / "run")
@@ -304,7 +304,7 @@ def test_a_full_disk_is_an_error_and_the_run_resumes(
 
 
 def test_a_run_of_an_earlier_version_is_refused_by_name(data: Path, tmp_path: Path) -> None:
-    """Its run.json lacks a setting: what it did then is not known."""
+    """Its run.json lacks a setting."""
     train(dataclasses.replace(CONFIG, steps=2), data, tmp_path / "run")
     known = tmp_path / "run/run.json"
     record = json.loads(known.read_text())
