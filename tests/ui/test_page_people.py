@@ -48,11 +48,11 @@ def estimator(*people: np.ndarray, here: bool = True, conditioning: str = "token
     return Estimator(pipe)  # type: ignore[arg-type]
 
 
-def look(which: Estimator, *files: Path, placed: str = "") -> PersonViews:
+def inspected(which: Estimator, *files: Path, placed: str = "") -> PersonViews:
     people = [(str(file), None) for file in files]
-    said, text, _, _ = images_handler(threading.Lock(), which)(people, placed)
-    assert said == ""
-    return from_json(text if isinstance(text, str) else placed)
+    status, text, _ = images_handler(threading.Lock(), which, Examples())(people, placed)
+    assert status == ""
+    return from_json(text)
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def other(tmp_path: Path) -> Path:
 
 def test_the_largest_person_found_is_shown_to_be_mended(person: Path) -> None:
     small = 0.5 + (STANDING - 0.5) / 2
-    (view,) = look(estimator(small, STANDING), person).views
+    (view,) = inspected(estimator(small, STANDING), person).views
     np.testing.assert_allclose(view.places, STANDING, atol=1e-4)
     assert view.note.startswith("Found")
     assert not view.moved
@@ -76,29 +76,29 @@ def test_who_is_not_found_is_placed_by_hand(person: Path) -> None:
         (estimator(here=False), "This model needs"),
         (estimator(STANDING, conditioning="vector"), "Not needed"),
     ):
-        (view,) = look(which, person).views
+        (view,) = inspected(which, person).views
         assert view.places is None
         assert view.note.startswith(expected)
 
 
 def test_what_was_placed_stays_where_images_come_and_go(person: Path, other: Path) -> None:
     which = estimator(here=False)
-    first = look(which, person)
+    first = inspected(which, person)
     placed = PersonViews((View(**{**vars(first.views[0]), "places": STANDING}),))
-    both = look(which, other, person, placed=to_json(placed))
+    both = inspected(which, other, person, placed=to_json(placed))
     assert [view.name for view in both.views] == ["other.png", "person one.png"]
     assert both.at == 0  # the new one is shown
     assert both.views[0].places is None
     np.testing.assert_allclose(both.views[1].places, STANDING, atol=1e-4)
     assert (both.views[0].width, both.views[0].height) == (300, 200)
-    again = look(which, person, placed=to_json(both))
+    again = inspected(which, person, placed=to_json(both))
     np.testing.assert_allclose(again.views[0].places, STANDING, atol=1e-4)
-    assert look(which, placed=to_json(again)) == PersonViews()
+    assert inspected(which, placed=to_json(again)) == PersonViews()
 
 
 def test_few_dragged_joints_are_refused_and_no_placed_figure_is(person: Path) -> None:
     for which in (estimator(here=False), estimator(here=False, conditioning="vector")):
-        (empty,) = look(which, person).views
+        (empty,) = inspected(which, person).views
         for placed, fine in ((0, False), (1, False), (3, False), (4, True), (18, True)):
             view = dataclasses.replace(empty, places=STANDING, placed=placed)
             (view,) = from_json(to_json(PersonViews((view,)))).views
@@ -117,7 +117,7 @@ def test_few_dragged_joints_are_refused_and_no_placed_figure_is(person: Path) ->
 def test_keypoints_of_a_file_place_a_figure_of_which_few_joints_were_dragged(
     person: Path, tmp_path: Path
 ) -> None:
-    (view,) = look(estimator(here=False), person).views
+    (view,) = inspected(estimator(here=False), person).views
     text = to_json(PersonViews((dataclasses.replace(view, places=STANDING, placed=1),)))
     file = tmp_path / "k.json"
     write_pose_json(file, [ImagePoses([STANDING * (88, 128)], (128, 88), "")])
@@ -125,29 +125,27 @@ def test_keypoints_of_a_file_place_a_figure_of_which_few_joints_were_dragged(
     assert not from_json(text).views[0].partly
 
 
-def test_a_photo_takes_the_place_of_an_example_person(person: Path, other: Path) -> None:
-    see = images_handler(threading.Lock(), estimator(here=False))
-    example = Person(Image.open(person), STANDING)
-    (shown,), placed, _ = example_handler(Examples([example]))(0)
-    said, after, people, views = see([(shown, None), (str(other), None)], placed)
-    assert (said, people, views) == ("", [str(other)], "")
-    assert [view.name for view in from_json(after).views] == ["other.png"]
-    assert not isinstance(see([(shown, None)], placed)[2], list)  # alone it stays
-    # two of one's own are views of one person, and the page says so
-    _, after, people, views = see([(str(other), None), (str(person), None)], after)
-    assert "2 views of one person" in views
-    assert not isinstance(people, list)  # they stay
-    assert len(from_json(after).views) == 2
+def test_an_example_person_has_the_keypoints_of_the_dataset(person: Path, other: Path) -> None:
+    examples = Examples([Person(Image.open(person), STANDING)])
+    inspect = images_handler(threading.Lock(), estimator(here=False), examples)
+    shown, status = example_handler(examples)(0)
+    assert status == ""
+    _, answer, number = inspect([*shown, (str(other), None)], "")
+    example, photo = from_json(answer).views
+    np.testing.assert_allclose(example.places, STANDING, atol=1e-4)
+    assert example.note == "Known from the dataset."
+    assert photo.places is None
+    assert "2 views of one person" in number
 
 
 def test_what_reaches_the_pipeline(person: Path, other: Path) -> None:
     found = estimator(STANDING)
-    known = look(found, person, other)
+    known = inspected(found, person, other)
     assert len(keypoints_known([person, other], known, 1, found) or []) == 2
     # the second largest is asked for: what was found of the largest is not it
     assert keypoints_known([person, other], known, 2, found) is None
     missing = estimator(here=False)
-    empty = look(missing, person)
+    empty = inspected(missing, person)
     with pytest.raises(XmdptError, match=r"the keypoints of person one\.png are not placed"):
         keypoints_known([person], empty, 1, missing)
     few = np.full((18, 2), np.nan)
@@ -156,7 +154,7 @@ def test_what_reaches_the_pipeline(person: Path, other: Path) -> None:
     with pytest.raises(XmdptError, match=r"keypoints of person one\.png: the pose has 3 of 18"):
         keypoints_known([person], PersonViews((view,)), 1, missing)
     vector = estimator(here=False, conditioning="vector")
-    assert keypoints_known([person], look(vector, person), 1, vector) is None
+    assert keypoints_known([person], inspected(vector, person), 1, vector) is None
 
 
 @pytest.mark.parametrize(
@@ -171,7 +169,7 @@ def test_what_is_no_text_of_the_page_is_said(text: str) -> None:
 def test_a_file_of_keypoints_is_of_the_image_that_is_shown(
     person: Path, other: Path, tmp_path: Path
 ) -> None:
-    known = look(estimator(here=False), person, other)
+    known = inspected(estimator(here=False), person, other)
     file = tmp_path / "k.json"
     write_pose_json(file, [ImagePoses([STANDING * (300, 200)], (200, 300), "")])
     people = [(str(person), None), (str(other), None)]
@@ -203,12 +201,12 @@ def test_keypoints_of_a_padded_image_are_where_they_are_in_it(tmp_path: Path) ->
 
 @pytest.mark.parametrize("number", [None, "x", -1, 0, 7])
 def test_an_example_that_is_not_there_is_said(number: Any) -> None:
-    said = example_handler(Examples())(number)[2]
+    said = example_handler(Examples())(number)[1]
     assert 'role="alert"' in said
 
 
 def test_the_text_of_the_page_is_plain_json(person: Path) -> None:
-    data = json.loads(to_json(look(estimator(STANDING), person)))
+    data = json.loads(to_json(inspected(estimator(STANDING), person)))
     assert data["at"] == 0
     assert data["views"][0]["image"].startswith("data:image/jpeg;base64,")
     assert str(person.parent) not in json.dumps(data)

@@ -181,7 +181,7 @@ def _predict_masked(
         return filled
     x = filled
     for number, kind in enumerate(mipnet.order):
-        # a self-attention block to come reads all tokens, else the masked ones are enough
+        # a later self-attention block reads all tokens, otherwise the masked ones are enough
         ids = None if "self" in mipnet.order[number + 1 :] else mask.ids_mask
         if kind == "self":
             x = mipnet.sideblocks[0].call(_self_block, c, x, ids)
@@ -189,8 +189,8 @@ def _predict_masked(
             if ids is not None and x.shape[1] == filled.shape[1]:
                 x = gather_tokens(x, ids)
             x = mipnet.sideblocks_cross[0].call(_cross_block, c, x, ids, source)
-    kept = gather_tokens(filled, mask.ids_keep)
-    return gather_tokens(torch.cat([kept, x.to(kept.dtype)], dim=1), mask.ids_restore)
+    ids = mask.ids_mask.unsqueeze(2).expand_as(x)
+    return filled.scatter(1, ids, x.to(filled.dtype))
 
 
 def _cross_block(

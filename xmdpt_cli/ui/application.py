@@ -11,8 +11,9 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from xmdpt_cli.ui.examples import find_examples
+from xmdpt_cli.ui.hosts import Hosts
 from xmdpt_cli.ui.page import build
-from xmdpt_cli.ui.request_filter import MOST_FILE, Hosts, RequestFilter
+from xmdpt_cli.ui.request_filter import MOST_FILE, RequestFilter
 from xmdpt_cli.ui.skeleton import package_text
 
 if TYPE_CHECKING:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,8 +28,10 @@ MOST_IMAGES = 16  # of one generation
 MOST_STEPS = 1000
 MOST_PEOPLE = 100  # largest value of "Person, by size"
 MOST_SEED = 2**53  # JavaScript's numbers are exact up to here
-RANDOM_SEEDS = 2**31
 LARGEST = 1  # the default choice among several people, which needs no OpenPose
+# JavaScript: the seed of the next generation. In the browser, so that no answer replaces a seed
+# that the user enters while a generation waits.
+NEW_SEED = "(seed, random) => (random ? Math.floor(Math.random() * 2 ** 31) : seed)"
 
 
 def start_handler(stops: Stops) -> Callable[[gr.Request], tuple[Any, ...]]:
@@ -66,8 +67,7 @@ def idle() -> tuple[Any, ...]:
 def generate_handler(
     pipe: XMDPTPipeline, model_lock: threading.Lock, stops: Stops, estimator: Estimator
 ) -> Callable[..., Iterator[tuple[Any, ...]]]:
-    """(people, their keypoints, pose, settings) -> (status, images, previews, file to download,
-    seed used)."""
+    """(people, their keypoints, pose, settings) -> (status, images, previews, file to download)."""
 
     def run(
         people: list[tuple[str, str | None]] | None,
@@ -78,7 +78,6 @@ def generate_handler(
         power: float | None,
         solver: str | None,
         seed: int | None,
-        random: bool,
         count: int | None,
         fit: Fit,
         person: int | None,
@@ -101,8 +100,8 @@ def generate_handler(
             source_keypoints = keypoints_known(
                 source, person_views.from_json(keypoints), person or LARGEST, estimator
             )
-            seed = secrets.randbelow(RANDOM_SEEDS) if random else seed or 0
-            yield note("Reading the images"), [], "", keep, seed
+            seed = seed or 0
+            yield note("Reading the images"), [], "", keep
             for event in generate(
                 pipe,
                 model_lock,
@@ -123,18 +122,17 @@ def generate_handler(
                     files, saved = save_images(event.images, seed)
                     file = gr.update(value=saved, interactive=True)
                     shown = gr.update(value=files, columns=min(2, len(files)))
-                    # keep the seed: the field may have been edited meanwhile
-                    yield finished(event, seed, names), shown, keep, file, keep
+                    yield finished(event, seed, names), shown, keep, file
                     return
                 shown = keep
                 if event.preview is not None:
                     frames.append(frame(event))
                     shown = gr.update(value=[event.preview], columns=1)
-                yield progress(event), shown, film(frames), keep, keep
+                yield progress(event), shown, film(frames), keep
         except StoppedError:
-            yield note("Stopped"), keep, keep, keep, keep
+            yield note("Stopped"), keep, keep, keep
         except Exception as err:
-            yield failed(err, names=names), keep, keep, keep, keep
+            yield failed(err, names=names), keep, keep, keep
         finally:
             stops.pop(request.session_hash, None)
 

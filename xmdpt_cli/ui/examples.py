@@ -17,6 +17,7 @@ from PIL import Image
 from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.pose.keypoints import FRAME_HEIGHT, FRAME_WIDTH, Keypoints
 from xmdpt_cli.storage.stores import is_url
+from xmdpt_cli.ui.person_views import key_of
 from xmdpt_cli.ui.uploads import new_folder
 
 if TYPE_CHECKING:
@@ -41,12 +42,19 @@ class Examples:
 
     people: list[Person] = field(default_factory=list)
     poses: list[Keypoints] = field(default_factory=list)
+    _written: dict[str, Keypoints] = field(default_factory=dict, compare=False)  # by key
 
     def file(self, number: int) -> Path:
         """Write the image of person ``number`` (from 0) to a file."""
         path = new_folder() / f"test person {number + 1}.png"
         self.people[number].image.save(path)
+        self._written[key_of(path)] = self.people[number].keypoints
         return path
+
+    def keypoints(self, key: str) -> Keypoints | None:
+        """Keypoints (18, 2), in fractions, of the image file with this key; None unless ``file``
+        wrote it."""
+        return self._written.get(key)
 
 
 def find_examples(pipe: XMDPTPipeline) -> Examples:

@@ -1,10 +1,9 @@
-"""The page as Gradio blocks: person, pose and result."""
+"""The page as Gradio blocks: its components and its events."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +12,17 @@ from gradio.exceptions import ComponentProcessingError
 from gradio_client.utils import is_file_obj, traverse
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.pose.formats import SUFFIXES
-from xmdpt_cli.pose.framing import FITS
-from xmdpt_cli.ui import person_views, skeleton
+from xmdpt_cli.ui.components import (
+    PersonColumn,
+    PoseColumn,
+    ResultColumn,
+    person_column,
+    pose_column,
+    result_column,
+)
 from xmdpt_cli.ui.estimator import Estimator
 from xmdpt_cli.ui.events import (
+    NEW_SEED,
     Stops,
     generate_handler,
     idle,
@@ -27,21 +32,27 @@ from xmdpt_cli.ui.events import (
 )
 from xmdpt_cli.ui.examples import Examples
 from xmdpt_cli.ui.html_snippets import header
-from xmdpt_cli.ui.people import example_handler, images_handler, keypoints_handler
-from xmdpt_cli.ui.poses import PRESETS
+from xmdpt_cli.ui.people import (
+    MARK_REPLACEABLE,
+    REPLACE_MARKED,
+    SHOW_EXAMPLE,
+    example_handler,
+    images_handler,
+    keypoints_handler,
+)
 from xmdpt_cli.ui.request_filter import MOST_FILE
 from xmdpt_cli.ui.uploads import uploaded
 
 if TYPE_CHECKING:
     from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 
-SEED = 4  # index of the seed among the settings
-THUMB = 128  # pixels of the longer side of an example
 # errors that Gradio raises for data of a wrong type or number
 WRONG_DATA = (
     ComponentProcessingError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
     RecursionError,
 )  # fmt: skip
+
+PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # an event that clients cannot see
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +79,8 @@ class Page(gr.Blocks):
 
         try:
             checked = traverse(inputs, check, is_file_obj)
+            if block_fn.fn is None:
+                raise gr.Error("this event runs in the browser alone")
             return await super().preprocess_data(block_fn, checked, *args, **kwargs)
         except gr.Error as err:
             err.print_exception = False
@@ -80,229 +93,105 @@ class Page(gr.Blocks):
 
 def build(pipe: XMDPTPipeline, title: str, examples: Examples, folder: Path) -> gr.Blocks:
     """Build the page of one model, named by ``title``; ``folder`` holds the uploaded files."""
-    defaults = pipe.sampling_config()
     model_lock = threading.Lock()  # all sessions share one model
     estimator = Estimator(pipe)
-    stops: Stops = {}
     with Page(folder, title="xmdpt", analytics_enabled=False, fill_width=True) as page:
         gr.HTML(header(title, pipe.resolution, pipe.toy))
         with gr.Row(elem_classes="columns"):
             with gr.Column(elem_classes="column", min_width=280, scale=10):
-                person = _person(examples, estimator.needed)
-                people, keypoints = person.images, person.keypoints
+                person = person_column(examples, estimator.needed)
             with gr.Column(elem_classes="column", min_width=280, scale=13):
-                pose, pose_status, pose_file = _pose(examples)
+                pose = pose_column(examples)
             with gr.Column(elem_classes="column", min_width=280, scale=11):
-                gr.HTML("<h2>Result</h2>")
-                with gr.Row(elem_id="actions"):
-                    go = gr.Button("Generate", variant="primary", elem_id="generate", scale=3)
-                    stop = gr.Button(
-                        "Stop", elem_id="stop", scale=1, min_width=80, interactive=False
-                    )
-                result_status = gr.HTML(elem_id="result-status")
-                result = gr.Gallery(
-                    label="Result",
-                    show_label=False,
-                    format="png",
-                    interactive=False,
-                    object_fit="contain",
-                    columns=1,
-                    buttons=["download", "fullscreen"],
-                    elem_id="result",
-                )
-                film = gr.HTML(elem_id="film")
-                save = gr.DownloadButton("Download", interactive=False, elem_id="download")
-                with gr.Accordion("Settings", open=True, elem_id="settings"):
-                    settings = _settings(pipe, defaults)
+                result = result_column(pipe)
+        _connect_result(pipe, model_lock, estimator, person, pose, result)
+        _connect_person(model_lock, estimator, examples, person)
+        pose.file.upload(
+            pose_handler(pipe, model_lock),
+            inputs=[pose.file, person.images],
+            outputs=[pose.pose, pose.status, pose.file],
+            api_name="pose",
+            concurrency_id="model",
+            show_progress="minimal",
+            trigger_mode="multiple",  # the last file is loaded last
+        )
+    return page
 
-        # Each column has its own status: the check of the images may finish after the generation,
-        # and must not replace its status.
-        internal: dict[str, Any] = {"api_visibility": "private", "queue": False}
-        started = go.click(start_handler(stops), outputs=[go, stop, save], **internal)
-        generation = started.then(
+
+# A user can edit a component while an event is pending whose answer contains it. So no answer
+# contains the seed or the images of the person, which change in the browser alone, and the person
+# editor merges its answers (see person_views.py). A pose file replaces the pose, and undo restores
+# the previous one. Each column has its own status, so that no event replaces that of another.
+
+
+def _connect_result(
+    pipe: XMDPTPipeline,
+    model_lock: threading.Lock,
+    estimator: Estimator,
+    person: PersonColumn,
+    pose: PoseColumn,
+    result: ResultColumn,
+) -> None:
+    stops: Stops = {}
+    generation = (
+        result.generate.click(
+            None, [result.seed, result.random], result.seed, js=NEW_SEED, **PRIVATE
+        )
+        .then(
+            start_handler(stops),
+            outputs=[result.generate, result.stop, result.download],
+            queue=False,
+            **PRIVATE,
+        )
+        .then(
             generate_handler(pipe, model_lock, stops, estimator),
-            inputs=[people, keypoints, pose, *settings],
-            outputs=[result_status, result, film, save, settings[SEED]],
+            inputs=[person.images, person.keypoints, pose.pose, *result.settings],
+            outputs=[result.status, result.images, result.film, result.download],
             api_name="generate",
             concurrency_id="model",  # one at a time
             concurrency_limit=1,
             show_progress="hidden",
         )
-        generation.then(idle, outputs=[go, stop], **internal)
-        stop.click(
-            stop_handler(stops), outputs=stop, api_name="stop", queue=False, show_progress="hidden"
-        )
-        people.change(
-            images_handler(model_lock, estimator),
-            inputs=[people, keypoints],
-            outputs=[person.status, keypoints, people, person.number],
-            api_name="inspect",
-            show_progress="hidden",
-        )
-        person.examples.click(
-            example_handler(examples),
-            inputs=person.examples,
-            outputs=[people, keypoints, person.status],
-            api_name="example",
-            show_progress="hidden",
-        )
-        person.files.upload(
-            keypoints_handler(),
-            inputs=[person.files, people, keypoints],
-            outputs=[keypoints, person.status, person.files],
-            api_name="keypoints",
-            show_progress="minimal",
-        )
-        pose_file.upload(
-            pose_handler(pipe, model_lock),
-            inputs=[pose_file, people],
-            outputs=[pose, pose_status, pose_file],
-            api_name="pose",
-            concurrency_id="model",
-            show_progress="minimal",
-        )
-    return page
-
-
-@dataclass(frozen=True)
-class PersonColumn:
-    """The components of the Person column."""
-
-    images: gr.Gallery
-    status: gr.HTML
-    number: gr.HTML  # number of views
-    examples: gr.HTML
-    keypoints: gr.HTML  # keypoints of the images, as JSON
-    files: gr.File  # keypoint files
-
-
-def _person(examples: Examples, needs_keypoints: bool) -> PersonColumn:
-    gr.HTML("<h2>Person</h2>")
-    people = gr.Gallery(
-        label="Images of one person",
-        show_label=False,
-        type="filepath",
-        file_types=["image"],
-        sources=["upload", "clipboard"],
-        interactive=True,
-        columns=3,
-        fit_columns=False,
-        object_fit="contain",
-        buttons=[],
-        elem_id="people",
     )
-    status = gr.HTML(elem_id="person-status")
-    views = gr.HTML(elem_id="views")
-    example_people = gr.HTML(
-        "",
-        html_template=_example_buttons(examples),
-        apply_default_css=False,
-        js_on_load=skeleton.package_text("examples.js"),
-        label="Number of an example person",
-        elem_id="examples",
-        visible=bool(examples.people),
-    )
-    keypoints = gr.HTML(
-        person_views.to_json(person_views.PersonViews()),
-        html_template=skeleton.person_html(open_=needs_keypoints),
-        apply_default_css=False,
-        js_on_load=skeleton.editor_script(),
-        label="Keypoints of the images, as JSON",
-        elem_id="keypoints",
-    )
-    keypoint_files = gr.File(
-        label="Keypoints of the images, as files",
-        show_label=False,
-        file_count="multiple",
-        file_types=list(SUFFIXES),
-        height=56,
-        elem_id="keypoint-files",
-    )
-    return PersonColumn(people, status, views, example_people, keypoints, keypoint_files)
-
-
-def _pose(examples: Examples) -> tuple[gr.HTML, gr.HTML, gr.File]:
-    """Return the components (pose, status, file to replace the pose)."""
-    gr.HTML("<h2>Pose</h2>")
-    pose = gr.HTML(
-        skeleton.to_json_of(PRESETS[0]),
-        html_template=skeleton.editor_html(examples.poses),
-        apply_default_css=False,
-        js_on_load=skeleton.editor_script(),
-        label="Pose, as JSON",
-        elem_id="pose",
-    )
-    status = gr.HTML(elem_id="pose-status")
-    file = gr.File(
-        label="Pose of a photograph, or a keypoints file",
-        show_label=False,
-        file_types=["image", *SUFFIXES],
-        height=56,
-        elem_id="pose-file",
-    )
-    return pose, status, file
-
-
-def _example_buttons(examples: Examples) -> str:
-    """The example people as buttons."""
-    buttons = "".join(
-        f'<button type="button" data-number="{i}" title="Test person {i + 1}"'
-        f' aria-label="Test person {i + 1}">'
-        f'<img src="{person_views.data_url(person.image, THUMB)}" alt=""></button>'
-        for i, person in enumerate(examples.people)
-    )
-    return (
-        '<p class="caption">or take one of the test set</p>'
-        f'<div class="examples" role="group" aria-label="example people">{buttons}</div>'
+    generation.then(idle, outputs=[result.generate, result.stop], queue=False, **PRIVATE)
+    result.stop.click(
+        stop_handler(stops),
+        outputs=result.stop,
+        api_name="stop",
+        queue=False,
+        show_progress="hidden",
     )
 
 
-def _settings(pipe: XMDPTPipeline, defaults: Any) -> list[Any]:
-    """The settings, in the order of the arguments of ``generate_handler``'s function.
-
-    They have no bounds of Gradio, which reports a value outside of them in a separate window and
-    in technical terms.
-    """
-    small = {"min_width": 110, "scale": 1}
-    with gr.Row():
-        steps = gr.Number(defaults.steps, label="Steps", precision=0, **small)
-        solvers = list(pipe.solvers)
-        solver = gr.Dropdown(
-            solvers, value=defaults.solver, label="Solver", filterable=False, **small
-        )
-    with gr.Row():
-        guidance = gr.Number(
-            defaults.guidance,
-            label="Guidance",
-            info="How closely inputs are followed; 1: off.",
-            step=0.25,
-            **small,
-        )
-        power = gr.Number(
-            defaults.power,
-            label="Guidance power",
-            info="The larger, the later guidance sets in.",
-            step=0.1,
-            **small,
-        )
-    with gr.Row():
-        seed = gr.Number(defaults.seed, label="Seed", precision=0, **small)
-        count = gr.Number(1, label="Images", precision=0, **small)
-    random = gr.Checkbox(False, label="New random seed each time", elem_id="random")
-    with gr.Row():
-        fit = gr.Dropdown(
-            list(FITS),
-            value="auto",
-            label="Fit",
-            info="Cut, pad or squash an image of another shape.",
-            filterable=False,
-            **small,
-        )
-        person = gr.Number(
-            1,
-            label="Person, by size",
-            info="Which of several people to use; 1: the largest.",
-            precision=0,
-            **small,
-        )
-    return [steps, guidance, power, solver, seed, random, count, fit, person]
+def _connect_person(
+    model_lock: threading.Lock, estimator: Estimator, examples: Examples, person: PersonColumn
+) -> None:
+    images = person.images
+    images.change(None, images, images, js=REPLACE_MARKED, **PRIVATE)
+    # One function, so that its answers come in the order of the calls: the last lists the images
+    inspect: dict[str, Any] = {
+        "fn": images_handler(model_lock, estimator, examples),
+        "inputs": [images, person.keypoints],
+        "outputs": [person.status, person.keypoints, person.number],
+        "show_progress": "hidden",
+    }
+    images.change(**inspect, api_name="inspect")
+    person.examples.click(None, images, images, js=MARK_REPLACEABLE, **PRIVATE)
+    person.examples.click(
+        example_handler(examples),
+        inputs=person.examples,
+        outputs=[person.chosen, person.status],
+        api_name="example",
+        show_progress="hidden",
+        trigger_mode="multiple",  # the last click wins
+    ).then(None, [person.chosen, images], images, js=SHOW_EXAMPLE, **PRIVATE).then(
+        **inspect, **PRIVATE
+    )  # a gallery that was empty reports no change when an example is shown
+    person.files.upload(
+        keypoints_handler(),
+        inputs=[person.files, images, person.keypoints],
+        outputs=[person.keypoints, person.status, person.files],
+        api_name="keypoints",
+        show_progress="minimal",
+        trigger_mode="multiple",
+    )

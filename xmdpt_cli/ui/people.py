@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.pose.keypoints import JOINTS, Keypoints
+from xmdpt_cli.pose.keypoints import JOINTS
 from xmdpt_cli.ui import person_views
 from xmdpt_cli.ui.estimator import Estimator
 from xmdpt_cli.ui.examples import Examples
@@ -19,7 +19,7 @@ from xmdpt_cli.ui.files import checked, keypoints_of
 from xmdpt_cli.ui.html_snippets import failed, note, short
 from xmdpt_cli.ui.person_views import PersonViews, View
 
-People = list[tuple[str, "str | None"]]
+People = list[tuple[str, "str | None"]]  # (path, caption) of each image
 
 HOW = "Drag the joints onto the person; drag a limb to move the whole figure."
 NEEDED = "This model needs the keypoints of the person. "
@@ -29,63 +29,64 @@ NOT_FOUND = "The keypoint estimator found no person. "
 KNOWN = "Known from the dataset."
 VIEWS = "The model takes them together. For another person, clear them first."
 
+# JavaScript functions that change the images in the browser alone: an answer of Python would lose
+# an image that was dropped meanwhile. A caption marks an image that any image without one replaces.
+_OWN = "const own = (images ?? []).filter(({ caption }) => !caption);"
+MARK_REPLACEABLE = (
+    "(images) => [(images ?? []).map((image) => ({ ...image, caption: 'replaceable' }))]"
+)
+REPLACE_MARKED = (
+    f"(images) => {{ {_OWN} return own.length && own.length < images.length ? [own] : undefined }}"
+)
+SHOW_EXAMPLE = f"(example, images) => {{ {_OWN} return [own.length ? own : example] }}"
+
 
 def images_handler(
-    model_lock: threading.Lock, estimator: Estimator
+    model_lock: threading.Lock, estimator: Estimator, examples: Examples
 ) -> Callable[..., tuple[Any, ...]]:
-    """(people, keypoints) -> (status, keypoints, people, number of views), after images were added
-    or removed.
-
-    A broken image is reported at once. An image that is dropped beside an example person replaces
-    it.
-    """
+    """(people, keypoints) -> (status, keypoints, number of views), after images were added or
+    removed. A broken image is reported at once."""
 
     def inspect(people: People | None, keypoints: str | None) -> tuple[Any, ...]:
         names = [Path(path).name for path, _ in people or []]
         try:
             before = person_views.from_json(keypoints)
-            kept = _without_example(people or [], before)
-            views: list[View] = []
-            new = before.at
-            for path in checked(kept):
+            views: dict[str, View] = {}
+            at = before.at
+            for path in checked([path for path, _ in people or []]):
                 key = person_views.key_of(path)
-                known = before[key]
-                if known is None:
-                    new = len(views)
-                    known = _located(person_views.view_of(path, key), path, model_lock, estimator)
-                views.append(known)
-            after = person_views.to_json(PersonViews(tuple(views), new))
-            return (
-                "",
-                gr.skip() if after == keypoints else after,
-                gr.skip() if len(kept) == len(names) else kept,
-                _views(len(kept)),
-            )
+                view = before[key]
+                if view is None:
+                    at = len(views)
+                    view = _located(path, key, model_lock, estimator, examples)
+                views[key] = view
+            answer = person_views.to_json(PersonViews(tuple(views.values()), at))
+            return "", answer, _number(len(views))
         except Exception as err:
-            return failed(err, names=names), gr.skip(), gr.skip(), ""
+            return failed(err, names=names), gr.skip(), ""
 
     return inspect
 
 
-def _without_example(people: People, before: PersonViews) -> list[str]:
-    """The paths of the images, without the example person if there are others."""
-    known = [(path, before[person_views.key_of(Path(path))]) for path, _ in people]
-    own = [path for path, view in known if view is None or not view.example]
-    return own or [path for path, _ in known]
-
-
-def _views(number: int) -> str:
+def _number(number: int) -> str:
     return note(f"{number} views of one person", VIEWS) if number > 1 else ""
 
 
-def _located(view: View, path: Path, model_lock: threading.Lock, estimator: Estimator) -> View:
-    """Add the keypoints of the estimator, if the model needs keypoints."""
+def _located(
+    path: Path, key: str, model_lock: threading.Lock, estimator: Estimator, examples: Examples
+) -> View:
+    """A new view, with the keypoints of the dataset for an example, else those of the estimator if
+    the model needs keypoints."""
+    view = person_views.view_of(path, key)
+    known = examples.keypoints(key)
+    if known is not None:
+        return replace(view, places=known, note=KNOWN)
     if not estimator.needed:
         return replace(view, note=NOT_NEEDED + HOW)
     with model_lock:
-        points = estimator.find(path)
-    if points is not None:
-        return replace(view, places=points, found=points, note=FOUND)
+        found = estimator.find(path)
+    if found is not None:
+        return replace(view, places=found, found=found, note=FOUND)
     return replace(view, note=(NEEDED if estimator.missing else NOT_FOUND) + HOW)
 
 
@@ -101,48 +102,50 @@ def keypoints_handler() -> Callable[..., tuple[Any, ...]]:
         names = [Path(file).name for file in files or []]
         try:
             known = person_views.from_json(keypoints)
-            views = list(known.views)
-            if not files or not people or len(people) != len(views):
+            images = {person_views.key_of(Path(path)): Path(path) for path, _ in people or []}
+            views = [view for key in images if (view := known[key])]
+            if not files or not views or len(views) < len(images):
                 raise XmdptError("no image to which these keypoints belong", "drop an image first")
-            which = [known.at] if len(files) == 1 else list(range(len(views)))
-            if len(files) != len(which):
+            if len(files) == 1:
+                shown = known.views[known.at]
+                views = [shown if shown.key in images else views[0]]
+            if len(files) != len(views):
                 raise XmdptError(
                     f"{len(files)} files of keypoints for {len(views)} images",
                     "drop one for each image, in their order, or one for the image that is shown",
                 )
             notes = []
-            for path, number in zip(files, which, strict=True):
-                points, text = keypoints_of(Path(path), Path(people[number][0]))
-                file = Path(path).name
-                views[number] = _loaded(views[number], points, text.replace(file, short(file)))
+            loaded: dict[str, View] = {}
+            for file, view in zip(map(Path, files), views, strict=True):
+                points, text = keypoints_of(file, images[view.key])
+                loaded[view.key] = replace(
+                    view,
+                    places=points,
+                    placed=len(JOINTS),
+                    note=text.replace(file.name, short(file.name)) + ".",
+                    loaded=True,
+                )
                 notes.append(text)
-            loaded = person_views.to_json(PersonViews(tuple(views), known.at))
-            return loaded, note("; ".join(notes), names=names), None
+            changed = tuple(loaded.get(view.key, view) for view in known.views)
+            answer = person_views.to_json(PersonViews(changed, known.at))
+            return answer, note("; ".join(notes), names=names), None
         except Exception as err:
             return gr.skip(), failed(err, names=names), None
 
     return load
 
 
-def _loaded(view: View, points: Keypoints, text: str) -> View:
-    return replace(view, places=points, placed=len(JOINTS), note=f"{text}.")
-
-
 def example_handler(examples: Examples) -> Callable[[Any], tuple[Any, ...]]:
-    """Number of an example -> (people, keypoints, status)."""
+    """Number of an example -> (people, status)."""
 
     def load(number: Any) -> tuple[Any, ...]:
         try:
             index = _integer(number)
             if index is None or not 0 <= index < len(examples.people):
                 raise XmdptError("no such example", "reload the page")
-            path = examples.file(index)
-            points = examples.people[index].keypoints
-            view = person_views.view_of(path, person_views.key_of(path))
-            view = replace(view, places=points, note=KNOWN, example=True)
-            return [str(path)], person_views.to_json(PersonViews((view,))), ""
+            return [(str(examples.file(index)), f"Test person {index + 1}")], ""
         except Exception as err:
-            return gr.skip(), gr.skip(), failed(err)
+            return gr.skip(), failed(err)
 
     return load
 

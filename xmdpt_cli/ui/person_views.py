@@ -4,8 +4,11 @@ They are exchanged as JSON: ``{"views": [...], "at": index of the view that is s
 has ``key`` (of the file's content), ``name``, ``image`` (a small copy, as a data URL), its original
 ``width`` and ``height``, ``places`` (as ``skeleton.to_json`` writes a pose; null: not known),
 ``found`` (what the estimator found), ``placed`` (how many joints were placed: dragged one by one,
-or all 18 where the figure was moved as a whole, loaded or found), ``example`` (whether the image is
-an example of the page) and ``note`` (shown above the image).
+or all 18 where the figure was moved as a whole, loaded or found) and ``note`` (shown above the
+image).
+
+The user may edit them while Python computes an answer. So the editor takes from an answer only the
+views that it does not have and the keypoints of the views that are ``loaded`` from a file.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ class View:
     found: Keypoints | None = None
     note: str = ""
     placed: int = len(JOINTS)
-    example: bool = False
+    loaded: bool = False
 
     @property
     def moved(self) -> bool:
@@ -57,7 +60,7 @@ class View:
 
 @dataclass(frozen=True)
 class PersonViews:
-    """The views of a person in the order of the images, and the index of the one shown."""
+    """The views of a person in the order of the images, and the index ``at`` of the one shown."""
 
     views: tuple[View, ...] = ()
     at: int = 0
@@ -96,7 +99,7 @@ def to_json(person: PersonViews) -> str:
 
 
 def from_json(text: str | None) -> PersonViews:
-    """Parse the text of ``to_json``. XmdptError if it is not valid."""
+    """Parse the text of ``to_json``, without the mark ``loaded``. XmdptError if it is not valid."""
     if not text:
         return PersonViews()
     try:
@@ -123,7 +126,6 @@ def _view(data: dict[str, Any]) -> View:
         found=_pose(data["found"]),
         note=str(data["note"]),
         placed=int(data.get("placed", len(JOINTS))),
-        example=bool(data.get("example", False)),
     )
 
 

@@ -18,7 +18,7 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.pose.drawing import COLOURS
 from xmdpt_cli.pose.from_pose_image import LEAST_JOINTS, check_joints
 from xmdpt_cli.pose.keypoints import FRAME_HEIGHT, FRAME_WIDTH, JOINTS, LIMBS, Keypoints
-from xmdpt_cli.ui.poses import PRESETS, SIDES, Pose
+from xmdpt_cli.ui.poses import PRESETS, SIDES
 
 DIGITS = 4  # of a fraction: a fortieth of a pixel
 VIEW_BOX = f'viewBox="0 0 {FRAME_WIDTH:g} {FRAME_HEIGHT:g}"'
@@ -128,9 +128,9 @@ def _tools(*actions: str) -> str:
 
 
 def _data() -> str:
-    pairs = [JOINTS.index(SIDES.get(name, name)) for name in JOINTS]
+    mirrored = [JOINTS.index(SIDES.get(name, name)) for name in JOINTS]
     return (
-        f'data-limbs="{json.dumps(LIMBS)}" data-pairs="{json.dumps(pairs)}"'
+        f'data-limbs="{json.dumps(LIMBS)}" data-mirrored="{json.dumps(mirrored)}"'
         f' data-enough="{LEAST_JOINTS}"'
     )
 
@@ -156,11 +156,6 @@ def _preset(name: str, points: Keypoints) -> str:
     )
 
 
-def to_json_of(pose: Pose) -> str:
-    """A preset as JSON."""
-    return to_json(pose.keypoints())
-
-
 def _icon(pose: Keypoints) -> str:
     points = pose * (FRAME_WIDTH, FRAME_HEIGHT)
     lines = []
@@ -173,8 +168,8 @@ def _icon(pose: Keypoints) -> str:
 
 
 def editor_script() -> str:
-    """The script that Gradio runs when the editor is loaded."""
-    return package_text("skeleton.js")
+    """The script that Gradio runs when an editor is loaded."""
+    return "".join(map(package_text, ("skeleton.js", "pointer.js", "views.js")))
 
 
 def package_text(name: str) -> str:
