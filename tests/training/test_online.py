@@ -1,4 +1,4 @@
-"""Features on the fly: the cached ones where nothing is cropped, and crops as published."""
+"""Online encoding: equal to the cache without crops, and the published crops."""
 
 from __future__ import annotations
 
@@ -364,7 +364,7 @@ def test_missing_encoders_are_named(dataset: PairDataset, data: Path, tmp_path: 
 
 
 def test_online_encoders_use_the_types_of_the_dataset(dataset: PairDataset, data: Path) -> None:
-    """Prepared on a GPU, the two DINOv2 ran in bfloat16: so do they here."""
+    """A dataset whose DINOv2 tokens were computed in bfloat16 is continued in bfloat16."""
     manifest = json.loads(json.dumps(dataset.manifest))
     found = find_encoders(manifest, data)
     assert found.vae.dtype == found.source.dtype == torch.float32
