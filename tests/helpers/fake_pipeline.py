@@ -1,4 +1,4 @@
-"""A pipeline that paints what it was given, so that tests see what reached it."""
+"""A fake pipeline that renders its inputs, so that tests can check them."""
 
 from __future__ import annotations
 

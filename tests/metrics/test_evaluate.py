@@ -276,7 +276,7 @@ def test_invalid_evaluations_are_refused() -> None:
 
 
 def test_images_other_than_uint8_rgb_are_refused() -> None:
-    """Floats have no known scale, and NaN would go through resizes unseen."""
+    """Floats have no known scale, and NaN would pass through resizes unnoticed."""
     good = person(1)
     unknown = (good / 255).astype(np.float32)
     unknown[3, 3] = np.nan

@@ -21,7 +21,7 @@ Shared = Callable[[str], Path]
 
 
 def image(seed: int, size: tuple[int, int] = (96, 70), contrast: int = 255) -> ImageArray:
-    """Blotches of colour: smooth enough for SSIM to mean something."""
+    """Smooth blotches of colour."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, contrast + 1, (9, 7, 3), dtype=np.uint8)
     return cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)
