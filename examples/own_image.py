@@ -14,4 +14,4 @@ model, person, keypoints, pose, out = sys.argv[1:]
 pipe = XMDPTPipeline.from_pretrained(model)
 images = pipe(source=person, source_keypoints=keypoints, pose=pose)
 images[0].save(out)
-print("\n".join([*pipe.last_notes, f"{out}: drawn"]))
+print("\n".join([*pipe.last_notes, f"{out}: generated"]))

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The five commands on drawn people, small enough to watch: under two minutes on two CPU cores.
+# The five commands on synthetic people, small enough to watch: under two minutes on two CPU cores.
 # The pictures will be poor at so few steps; `xmdpt demo` takes the time to make them better.
 #   bash examples/whole_way.sh [FOLDER] [PEOPLE] [TRAIN_STEPS] [VAE_STEPS]
 set -euo pipefail

@@ -1,4 +1,4 @@
-"""Every example runs; the README's commands are the program's."""
+"""Every example runs; the README lists the program's commands."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_own_image(tmp_path: Path) -> None:
         write_pose(tmp_path / name, FIGURE)
     script = EXAMPLES / "own_image.py"
     given = ["model", "person.jpg", "person.json", "pose.json", "out.png"]
-    assert "out.png: drawn" in call(sys.executable, script, *given, cwd=tmp_path)
+    assert "out.png: generated" in call(sys.executable, script, *given, cwd=tmp_path)
     assert Image.open(tmp_path / "out.png").size == (22, 32)
 
 

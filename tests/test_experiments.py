@@ -1,4 +1,4 @@
-"""Each script of examples/experiments runs, on an untrained model where it needs one."""
+"""Each script of examples/experiments runs, with an untrained model if it needs one."""
 
 from __future__ import annotations
 

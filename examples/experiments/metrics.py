@@ -1,8 +1,8 @@
 """SSIM, PSNR and L1 of xmdpt against scikit-image: ``python examples/experiments/metrics.py``.
 
-Measures synthetic images of 176 x 256. "scikit-image" calls its functions pair by pair, as the
-public implementations do; "xmdpt" measures as ``xmdpt evaluate`` does, a few pairs at once. The
-values are compared before anything is timed.
+Measures synthetic images of 176 x 256. "scikit-image" calls its functions for each pair, as the
+public implementations do; "xmdpt" measures batches of pairs, as ``xmdpt evaluate`` does. The values
+are compared before anything is timed.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
 Generates the held-out pairs of a prepared dataset with every solver, spacing of timesteps and
 number of steps, from the same start noise, and measures the images. Writes the records as JSON and
-one plot per measure, and prints a Markdown table. "to_converged" is the PSNR of the images against
-those of the same model, noise and guidance after many steps of a second-order solver: it measures
-the solver, not the model. "sharpness" is the strength of the image's edges over that of the ground
-truth: too few steps blur, which SSIM and PSNR reward.
+one plot per measure, and prints a Markdown table. "to_converged" is the PSNR against images of the
+same model, noise and guidance after many steps of a second-order solver: it measures the solver,
+not the model. "sharpness" is the strength of the image's edges relative to the ground truth's: too
+few steps blur the image, which SSIM and PSNR reward.
 """
 
 from __future__ import annotations
@@ -88,12 +88,12 @@ class Experiment:
         extra = TOY_METRICS if self.dataset.manifest["toy"] else ()
         report = evaluate_pairs(pairs, protocol="native", extra=extra, intervals=False)
         row = to_json(report)["rows"]
-        same = [psnr(new, old) for new, old in zip(images, self.converged[key], strict=True)]
+        distances = [psnr(new, old) for new, old in zip(images, self.converged[key], strict=True)]
         scores = {name: row["generated"].get(name) for name in MEASURES}
         scores["sharpness"] = float(
             np.mean([_edges(pair.generated) / _edges(pair.ground_truth) for pair in pairs])
         )
-        scores["to_converged"] = float(np.mean([min(value, 60.0) for value in same]))
+        scores["to_converged"] = float(np.mean([min(value, 60.0) for value in distances]))
         times = spaced(config.spacing, config.steps, self.sampler.schedule)
         low, high = config.interval
         forwards = sum(2 if low <= t / self.sampler.schedule.steps <= high else 1 for t in times)

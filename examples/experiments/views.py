@@ -1,11 +1,11 @@
 """Several views of a person: ``python examples/experiments/views.py --data DIR --model RUN``.
 
-Every view of every item of a split is a target once; its other views are the sources. From the
+Each view of each item of a split is a target once; the item's other views are the sources. From the
 same start noise, images are generated from each view alone, from the view with the nearest pose,
-and from all sets of two and more views: once as the pipeline combines them (condition vectors
-averaged, tokens joined: ``Sampler.latents``), and once by averaging the predictions from each view
-in every step, which costs one more forward pass per view. Scores are means over the sets of views
-of a row. Prints a Markdown table.
+and from all sets of two or more views. These are combined in two ways: as the pipeline does
+(condition vectors averaged, tokens joined: ``Sampler.latents``), and by averaging the predictions
+from each view in every step, which costs one more forward pass per view. Scores are means over the
+sets of views of a row. Prints a Markdown table.
 
 The test split holds only the views of its listed pairs. To measure people that the model was not
 trained on, make others (``xmdpt synth --seed 1``), prepare them with the model's encoders
@@ -46,8 +46,8 @@ class Averaged:
     """A model whose prediction is the mean of its predictions from each view."""
 
     def __init__(self, model: XMDPT, vectors: list[Tensor], tokens: list[TokenConditions]) -> None:
-        own: Sequence[TokenConditions | None] = tokens or [None] * len(vectors)
-        self.model, self.views = model, list(zip(vectors, own, strict=True))
+        by_view: Sequence[TokenConditions | None] = tokens or [None] * len(vectors)
+        self.model, self.views = model, list(zip(vectors, by_view, strict=True))
 
     def denoiser(
         self,
@@ -58,7 +58,7 @@ class Averaged:
     ) -> Callable[[Tensor, int], Tensor]:
         """As ``XMDPT.denoiser``: guidance is linear, so guided predictions are averaged."""
         each = [
-            self.model.denoiser(vector, timesteps, cfg_scales, own) for vector, own in self.views
+            self.model.denoiser(vector, timesteps, cfg_scales, view) for vector, view in self.views
         ]
         return lambda x, i: torch.stack([predict(x, i) for predict in each]).mean(dim=0)
 
@@ -83,7 +83,7 @@ class Experiment:
             raise XmdptError(f"{data}: no item of {split} has {count + 1} views")
 
     def conditions(self, cases: Sequence[tuple[str, str, list[str]]]) -> Conditions:
-        """Of N targets with all their K sources."""
+        """The conditions of N targets with all their K sources."""
         read, by_view = self.dataset, range(self.count)
         scale = float(self.sampler.metadata["encoders"]["vae"]["scale"])
 
@@ -105,16 +105,16 @@ class Experiment:
         )
 
     def nearest(self, case: tuple[str, str, list[str]]) -> int:
-        """The source whose joints lie nearest to the target's, by their mean distance."""
+        """The index of the source with the smallest mean distance of joints to the target's."""
         key, target, sources = case
         wanted = self.dataset.keypoints(key, target)
-        apart = [
+        offsets = [
             np.linalg.norm(self.dataset.keypoints(key, view) - wanted, axis=1) for view in sources
         ]
-        return int(np.argmin([np.nanmean(distances) for distances in apart]))
+        return int(np.argmin([np.nanmean(distances) for distances in offsets]))
 
     def averaged(self, noise: Tensor, conditions: Conditions, config: SamplingConfig) -> Tensor:
-        """``Sampler.latents``, with predictions averaged."""
+        """As ``Sampler.latents``, but averaging the predictions from each view."""
         sampler, settings = self.sampler, dataclasses.asdict(config)
         del settings["seed"]
         with torch.no_grad():
@@ -125,7 +125,7 @@ class Experiment:
     def generate(
         self, config: SamplingConfig, batch: int = 16
     ) -> dict[str, list[list[ImageArray]]]:
-        """Of every row of the table, for each of its sets of views, the generated images."""
+        """The generated images by row of the table, one list for each set of views."""
         found: dict[str, list[list[ImageArray]]] = {}
         for start in range(0, len(self.cases), batch):
             cases = self.cases[start : start + batch]
@@ -134,8 +134,8 @@ class Experiment:
             noise = start_noise(self.sampler.model.latent_shape, config.seed, places)
             near = [self.nearest(case) for case in cases]
             for name, combine, sets in self.rows(near):
-                kept = found.setdefault(name, [[] for _ in sets])
-                for images, views in zip(kept, sets, strict=True):
+                by_set = found.setdefault(name, [[] for _ in sets])
+                for images, views in zip(by_set, sets, strict=True):
                     latents = combine(noise, given.views(views), config)
                     images += list(self.vae.decode(latents))
         return found
@@ -186,8 +186,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--model", required=True, type=Path)
     parser.add_argument("--split", default="test")
-    parser.add_argument("--sources", type=int, default=3, help="of each target")
-    parser.add_argument("--limit", type=int, help="targets")
+    parser.add_argument("--sources", type=int, default=3, help="sources of each target")
+    parser.add_argument("--limit", type=int, help="number of targets [all]")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--guidance", type=float)
     args = parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""The networks X-MDPT is compared with: their work is the originals', and all of it is done."""
+"""The baselines: their size and work equal the originals', and sampling does all of it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def built(tiny: Baseline) -> Network:
 
 @pytest.fixture
 def network(built: Network) -> Network:
-    """A test's own: some hook it, some change its weights."""
+    """A copy for each test: some add hooks, some change weights."""
     return copy.deepcopy(built)
 
 
@@ -49,45 +49,46 @@ def apart(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max() / b.abs().max())
 
 
-def test_the_fit_to_pidm() -> None:
+def test_pidm_has_the_published_parameters_and_flops() -> None:
     found = fit(BASELINES["pidm"]())
     assert found.parameters == pytest.approx(180.4e6, rel=0.01)
     assert found.gflop == pytest.approx(559.4, rel=0.01)
     assert found.encoder_gflop == pytest.approx(140.3, rel=0.01)
 
 
-def test_the_fit_to_pocold() -> None:
-    found = fit(BASELINES["pocold"]())
-    assert found.original is not None
-    assert found.original.gflop is None  # not known
+def test_pocold_has_the_published_parameters() -> None:
+    baseline = BASELINES["pocold"]()
+    found = fit(baseline)
+    assert baseline.original is not None
+    assert baseline.original.gflop is None  # not known
     assert found.parameters == pytest.approx(395.89e6, rel=0.01)
     assert found.gflop == pytest.approx(129.3, rel=0.01)  # counted; the original's is not known
 
 
-def test_the_tiny_ones_are_tiny_and_say_so(tiny: Baseline) -> None:
+def test_tiny_baselines_are_named_tiny(tiny: Baseline) -> None:
     found = counted_fit(tiny)
-    assert "tiny" in found.name
-    assert "1/4 of the widths, 64 px" in found.name
-    assert found.original is None
-    assert found.gflop + found.encoder_gflop < 3
+    assert "tiny" in tiny.name
+    assert "1/4 of the widths, 64 px" in tiny.name
+    assert tiny.original is None
+    assert (found.gflop or 0) + (found.encoder_gflop or 0) < 3
     assert found.parameters < 30e6
 
 
-def test_what_is_counted_on_meta_is_what_runs(tiny: Baseline, network: Network) -> None:
-    """Attention is a kernel of its own where it runs, and products of matrices on meta."""
+def test_flops_counted_on_meta_equal_those_of_a_run(tiny: Baseline, network: Network) -> None:
+    """Attention is a fused kernel in a run, and matrix products on the meta device."""
     inputs, found = tiny.inputs(1), counted_fit(tiny)
     ran = flops(lambda: generate(network, inputs, STEPS))
-    wanted = 3 * STEPS * found.gflop + found.encoder_gflop
+    wanted = 3 * STEPS * (found.gflop or 0) + (found.encoder_gflop or 0)
     assert ran / 1e9 == pytest.approx(wanted, rel=1e-6)
 
 
-def test_the_full_ones_are_not_called_tiny() -> None:
+def test_full_baselines_are_not_named_tiny() -> None:
     assert [BASELINES[key]().name for key in ("pidm", "pocold")] == ["PIDM", "PoCoLD"]
     with pytest.raises(ConfigError, match="full, tiny"):
         BASELINES["pidm"]("small")
 
 
-def test_the_work_of_sampling(tiny: Baseline, network: Network) -> None:
+def test_sampling_encodes_once_and_runs_once_a_step(tiny: Baseline, network: Network) -> None:
     """One forward of 3N a step; the encoder once, with N."""
     inputs, calls, rows = tiny.inputs(2), Counter[str](), Counter[str]()
 
@@ -110,8 +111,8 @@ def test_the_work_of_sampling(tiny: Baseline, network: Network) -> None:
     assert all(rows[name] == 2 for name in encoders)
 
 
-def test_guidance_is_the_formula(tiny: Baseline, network: Network) -> None:
-    """Written out from the branches themselves, zeros for what is dropped."""
+def test_guidance_equals_its_formula(tiny: Baseline, network: Network) -> None:
+    """Computed from separate branches, with zeros for dropped conditions."""
     inputs = tiny.inputs(1)
     pose, source = network.encode(inputs.pose, inputs.source)
     no_source = tuple(0 * tokens for tokens in source)
@@ -131,12 +132,12 @@ def test_guidance_is_the_formula(tiny: Baseline, network: Network) -> None:
 
 
 @pytest.mark.parametrize("part", ["pose", "source"])
-def test_both_conditions_count(tiny: Baseline, network: Network, part: str) -> None:
+def test_both_conditions_change_the_result(tiny: Baseline, network: Network, part: str) -> None:
     inputs = tiny.inputs(1)
     other = inputs._replace(**{part: getattr(tiny.inputs(1, seed=1), part)})
     first, changed = (generate(network, given, 1) for given in (inputs, other))
     assert apart(changed, first) > 1e-3
-    # and with its scale at zero, the source does not
+    # with a scale of 0 the source changes nothing
     without = [generate(network, given, 1, source_scale=0.0) for given in (inputs, other)]
     assert torch.equal(*without) == (part == "source")
 
@@ -159,21 +160,20 @@ def test_every_attention_reads_the_features_of_its_level() -> None:
 
 
 def test_bf16_and_channels_last(tiny: Baseline, network: Network) -> None:
-    """Both as a GPU wants them; the loop's own arithmetic stays in the noise's dtype."""
+    """The type and layout for a GPU; the sampling loop stays in the noise's dtype."""
     inputs = tiny.inputs(1)
-    whole = generate(network, inputs, STEPS)
+    exact = generate(network, inputs, STEPS)
     network.to(memory_format=torch.channels_last)
     shaped = Inputs(*(tensor.to(memory_format=torch.channels_last) for tensor in inputs))
-    assert apart(generate(network, shaped, STEPS), whole) < 1e-4
+    assert apart(generate(network, shaped, STEPS), exact) < 1e-4
     network.to(torch.bfloat16)
     half = generate(network, inputs, STEPS)
     assert half.dtype == torch.float32
-    assert 1e-5 < apart(half, whole) < 0.2
+    assert 1e-5 < apart(half, exact) < 0.2
 
 
-def test_it_compiles_whole() -> None:
-    """One graph, no break: what torch.compile then makes of it is its affair. PIDM's forward is
-    written here, PoCoLD's is diffusers' own."""
+def test_pidm_compiles_without_graph_breaks() -> None:
+    """PIDM's forward is ours; PoCoLD's is that of diffusers."""
     network = PIDM((32, 32), layers=1, attended=(1,), head_width=32).eval().requires_grad_(False)
     inputs = Inputs(*(torch.randn(1, channels, 8, 8) for channels in (3, 20, 3)))
     wanted = generate(network, inputs, 1)

@@ -1,4 +1,4 @@
-"""Counted FLOPs, against formulas and against what was counted before."""
+"""Counted FLOPs, against formulas and known totals."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_a_linear_map_and_a_convolution() -> None:
     assert flops(lambda: conv(torch.zeros(2, 3, 16, 16))) == 2 * 2 * 8 * 8 * 8 * 3 * 9
 
 
-def test_what_onednn_multiplies_counts_too() -> None:
+def test_products_by_onednn_are_counted() -> None:
     x, weight = torch.zeros(11, 30), torch.zeros(50, 30)
     if not kernels.has_onednn():
         pytest.skip("this torch has no oneDNN")
@@ -51,11 +51,11 @@ def test_attention_where_pytorch_does_not_count_it(monkeypatch: pytest.MonkeyPat
 
     assert flops(attend) == 4 * ATTENTION * 8
     monkeypatch.setattr(module, "_ATTENTIONS", ())
-    assert flops(attend) == 0  # so it is the formula above that counted
+    assert flops(attend) == 0  # so the formula above did count
 
 
 def test_a_guided_step_of_size_s() -> None:
-    """49.3 GFLOP an image the published way, 24.2 at the least."""
+    """49.3 GFLOP per image as published, 24.2 without redundant work."""
     with torch.device("meta"), torch.no_grad():
         model = XMDPT.from_size("S").eval()
         published = PublishedXMDPT(XMDPT.from_size("S").eval())
@@ -63,10 +63,10 @@ def test_a_guided_step_of_size_s() -> None:
         tokens = torch.empty(1, *model.canet.pose_shape), torch.empty(1, *model.canet.source_shape)
         condition, keep = model.condition(*tokens, x), torch.ones(1, dtype=torch.bool)
     with torch.device("meta"):
-        ours = flops(lambda: model.denoiser(condition, [500], [2.0])(x, 0))
-        theirs = 2 * flops(lambda: published(x, t, *tokens, x, keep))
-    assert ours == pytest.approx(24.2e9, rel=0.01)
-    assert theirs == pytest.approx(49.3e9, rel=0.01)
+        fast = flops(lambda: model.denoiser(condition, [500], [2.0])(x, 0))
+        as_published = 2 * flops(lambda: published(x, t, *tokens, x, keep))
+    assert fast == pytest.approx(24.2e9, rel=0.01)
+    assert as_published == pytest.approx(49.3e9, rel=0.01)
 
 
 def test_a_multiplication_and_an_addition_are_two() -> None:

@@ -1,4 +1,4 @@
-"""The loader's bench runs; how fast is asserted nowhere."""
+"""The benchmark of the loader runs; its speed is not asserted."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_features_have_the_real_sizes(tmp_path: Path, fp8: bool) -> None:
     assert size == pytest.approx(2 * bench.VIEW_BYTES * (0.7 if fp8 else 1), rel=0.05)
 
 
-def test_every_way_is_measured(tmp_path: Path) -> None:
+def test_local_and_streamed_reading_are_measured(tmp_path: Path) -> None:
     pytest.importorskip("fsspec")
     bench.make_dataset(tmp_path, 1)
     store = open_store("memory://bench/set")
@@ -48,7 +48,7 @@ def test_every_way_is_measured(tmp_path: Path) -> None:
     assert all(len(seconds) == 2 and min(seconds) > 0 for seconds in found.values())
 
 
-def test_a_disk_without_room(tmp_path: Path) -> None:
+def test_a_full_disk_is_refused(tmp_path: Path) -> None:
     with pytest.raises(XmdptError, match="no room") as error:
         bench.make_dataset(tmp_path / "x", 10**18)
     assert "TMPDIR" in error.value.hint

@@ -1,4 +1,4 @@
-"""Runs beside one another."""
+"""Comparisons of two reports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def verdicts(old: Report, new: Report) -> dict[str, str]:
     return {change.key: change.verdict for change in compare(old, new)}
 
 
-def test_only_what_lies_beyond_the_noise_of_both_is_a_change() -> None:
+def test_a_change_lies_beyond_the_noise_of_both_reports() -> None:
     old = sampling_report({"M / a": (100, 0.5), "M / b": (100, 0.5), "M / c": (100, 0.5)})
     new = sampling_report({"M / a": (100, 0.49), "M / b": (100, 0.4), "M / c": (100, 0.6)})
     assert verdicts(old, new) == {"M / a": "same", "M / b": "slower", "M / c": "faster"}
@@ -37,14 +37,14 @@ def test_less_work_at_the_same_share_of_the_peak_is_faster() -> None:
     ) == {"M / a": "faster"}
 
 
-def test_a_machine_in_another_mood_changes_nothing() -> None:
-    """Times twice as long on a machine whose own peak was half in the same rounds."""
+def test_a_slower_machine_in_both_row_and_peak_is_no_change() -> None:
+    """Times twice as long while the machine's own peak was half in the same rounds."""
     old, new = sampling_report({"M / a": (100, 0.5)}), sampling_report({"M / a": (100, 0.5)})
     new.rows[0].seconds = Spread(tuple(2 * s for s in new.rows[0].seconds.rounds))
     assert verdicts(old, new) == {"M / a": "same"}
 
 
-def test_rows_that_come_and_go() -> None:
+def test_rows_of_one_report_alone_are_new_or_gone() -> None:
     found = compare(sampling_report({"M / a": (1, 0.5)}), sampling_report({"M / b": (1, 0.5)}))
     assert [(c.key, c.verdict) for c in found] == [("M / b", "new"), ("M / a", "gone")]
     assert all(c.ratio is None for c in found)
@@ -66,7 +66,7 @@ def test_rows_without_a_peak_are_compared_by_seconds() -> None:
         (lambda r: setattr(r, "kind", "train"), "one run is of sampling"),
     ],
 )
-def test_other_machines_and_other_work_are_refused(
+def test_reports_of_other_machines_and_other_work_are_refused(
     change: Callable[[Report], object], message: str
 ) -> None:
     old = sampling_report({"M / a": (100, 0.5)})
@@ -76,7 +76,7 @@ def test_other_machines_and_other_work_are_refused(
         compare(old, new)
 
 
-def test_a_written_report_is_read_again(tmp_path: Path) -> None:
+def test_a_written_report_can_be_loaded(tmp_path: Path) -> None:
     report = sampling_report({"M / a": (100, 0.5), "M / b": (100, 0.5)})
     report.rows[1].compare_to(report.rows[0], "published")
     written = report.write(tmp_path, [report.table()])
@@ -84,14 +84,14 @@ def test_a_written_report_is_read_again(tmp_path: Path) -> None:
     assert load(tmp_path / "bench.json") == report
 
 
-def test_more_rounds_are_the_same_work() -> None:
+def test_the_number_of_rounds_may_differ() -> None:
     old, new = sampling_report({"M / a": (100, 0.5)}), sampling_report({"M / a": (100, 0.5)})
     new.settings["rounds"] = 20
     assert verdicts(old, new) == {"M / a": "same"}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": "xmdpt-bench"}', "no json"])
-def test_what_is_no_report(tmp_path: Path, text: str) -> None:
+def test_other_files_are_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "x.json"
     with pytest.raises(XmdptError, match="cannot read"):
         load(path)
@@ -101,6 +101,6 @@ def test_what_is_no_report(tmp_path: Path, text: str) -> None:
     path.write_text(json.dumps({"format": "xmdpt-bench", "kind": "roof", "rows": []}))
     with pytest.raises(XmdptError, match="nothing was measured"):
         load(path)
-    path.write_text(json.dumps({"format": "xmdpt-bench", "kind": "drawing", "version": 1}))
+    path.write_text(json.dumps({"format": "xmdpt-bench", "kind": "other", "version": 1}))
     with pytest.raises(XmdptError, match="another version"):
         load(path)

@@ -1,4 +1,4 @@
-"""The check of a GPU: one part's end is no other's, and rows are judged as they should be."""
+"""``gpu_check``: parts fail independently of each other, and rows are judged by their targets."""
 
 from __future__ import annotations
 
@@ -50,15 +50,15 @@ def part(name: str, wave: int = 0, prepare: float = 60.0, measure: float = 60.0)
     return Part(name, f"gpu_parts:{function}", wave, prepare, given, measure)
 
 
-def found(setting: Setting, *parts: Part, budget: float = 60.0) -> list[tuple[str, Row]]:
+def rows_of(setting: Setting, *parts: Part, budget: float = 60.0) -> list[tuple[str, Row]]:
     rows: list[tuple[str, Row]] = []
     run(parts, setting, budget, lambda name, row: rows.append((name, row)), setting.work / "log")
     return rows
 
 
 def test_a_part_that_hangs_loses_no_other_row(setting: Setting) -> None:
-    rows = found(
-        setting, part("fine-1"), part("hangs", prepare=15), part("fine-2"), part("fine-3", 1)
+    rows = rows_of(
+        setting, part("fine-1"), part("hangs", prepare=8), part("fine-2"), part("fine-3", 1)
     )
     # parts of one wave finish in any order
     assert sorted((name, row.verdict) for name, row in rows if name != "hangs") == [
@@ -69,7 +69,7 @@ def test_a_part_that_hangs_loses_no_other_row(setting: Setting) -> None:
     assert killed.verdict == FAILED
     assert killed.note.startswith("killed after ")
     for pid in (setting.work / "pids").read_text().split():
-        assert not alive(int(pid)), "what a part started is ended with it"
+        assert not alive(int(pid)), "the processes that a part started are killed with it"
 
 
 def alive(pid: int) -> bool:
@@ -78,17 +78,17 @@ def alive(pid: int) -> bool:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (ProcessLookupError, FileNotFoundError):
         return False
-    return state != "Z"  # ended, and nobody has asked how
+    return state != "Z"  # ended, but not yet waited for
 
 
-def test_a_part_that_hangs_when_it_measures(setting: Setting) -> None:
-    rows = dict(found(setting, part("hangs_measuring", measure=1), part("fine")))
+def test_a_part_that_hangs_while_it_is_measured_loses_no_other_row(setting: Setting) -> None:
+    rows = dict(rows_of(setting, part("hangs_measuring", measure=1), part("fine")))
     assert rows["hangs_measuring"].verdict == FAILED
     assert rows["fine"].verdict == OK
 
 
-def test_errors_and_signals_are_rows(setting: Setting) -> None:
-    rows = found(setting, part("raises"), part("dies"), part("fine"))
+def test_errors_and_signals_are_reported_as_rows(setting: Setting) -> None:
+    rows = rows_of(setting, part("raises"), part("dies"), part("fine"))
     assert [row.check for name, row in rows if name == "raises"] == ["before it fails", "raises"]
     notes = {name: row.note for name, row in rows if row.verdict == FAILED}
     assert notes == {"raises": "ValueError: no such kernel", "dies": "ended by signal 11"}
@@ -97,17 +97,17 @@ def test_errors_and_signals_are_rows(setting: Setting) -> None:
 
 
 def test_parts_of_a_wave_are_prepared_together_and_measured_alone(setting: Setting) -> None:
-    rows = found(setting, part("timed-a"), part("timed-b"))
+    rows = rows_of(setting, part("timed-a"), part("timed-b"))
     at = {row.check: row.value or 0.0 for _, row in rows}
     assert max(at["a prepared"], at["b prepared"]) < min(at["a began"], at["b began"])
     assert at["a ended"] <= at["b began"]
 
 
-def test_what_there_was_no_time_for_is_named_and_no_failure(
+def test_parts_without_time_left_are_reported_as_not_run(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "LEAST", 1.0)
-    rows = found(setting, part("hangs"), part("fine", 1), budget=4)
+    rows = rows_of(setting, part("hangs"), part("fine", 1), budget=4)
     assert [(name, row.verdict) for name, row in rows][-2:] == [
         ("hangs", NOT_RUN),
         ("fine", NOT_RUN),
@@ -115,7 +115,7 @@ def test_what_there_was_no_time_for_is_named_and_no_failure(
     assert all("time for all parts" in row.note for _, row in rows[-2:])
 
 
-def test_rows_are_judged(setting: Setting) -> None:
+def test_rows_are_judged_by_their_targets(setting: Setting) -> None:
     assert at_most("error", 0.1, 0.1).verdict == OK
     assert at_most("error", 0.2, 0.1).verdict == MISSED
     broken = at_most("error", math.nan, 0.1)
@@ -130,7 +130,7 @@ def test_rows_are_judged(setting: Setting) -> None:
     )
 
 
-def test_the_report_is_whole_after_every_row(tmp_path: Path) -> None:
+def test_the_report_is_complete_after_every_row(tmp_path: Path) -> None:
     report = Report(tmp_path, {"device": "a GPU"}, small=False)
     report.add("sampling-S", Row("S: 8 images", 0.05, "s", "<= 0.06 s", OK, "160 images/s"))
     report.add("resume", Row("resume", verdict=NOT_RUN, note="the time was used up"))
@@ -147,17 +147,17 @@ def test_the_report_is_whole_after_every_row(tmp_path: Path) -> None:
     assert not report.passed
 
 
-def test_the_parts_that_there_are() -> None:
+def test_every_part_can_be_imported_and_chosen_by_name() -> None:
     assert len({part.name for part in PARTS}) == len(PARTS)
-    for one in PARTS:
-        module, _, function = one.run.partition(":")
+    for part in PARTS:
+        module, _, function = part.run.partition(":")
         assert callable(getattr(importlib.import_module(module), function))
     assert [part.name for part in chosen(["encoders", "goldens"])] == ["goldens", "encoders"]
     with pytest.raises(ConfigError, match="no such part: 'golden'"):
         chosen(["golden"])
 
 
-def test_a_wrong_result_is_missed(
+def test_a_wrong_golden_is_missed(
     setting: Setting, shared: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recorded, "LIMITS", {"fp32": recorded.LIMITS["fp32"]})
@@ -172,13 +172,13 @@ def test_a_wrong_result_is_missed(
     assert len(rows) == 5
 
 
-def test_without_the_recorded_numbers(setting: Setting) -> None:
+def test_goldens_that_are_not_found_are_not_run(setting: Setting) -> None:
     (row,) = recorded.goldens(Setting("cpu", True, setting.work, setting.work))
     assert row.verdict == NOT_RUN
     assert "--goldens" in row.note
 
 
-def test_how_far_two_runs_are_apart(tmp_path: Path) -> None:
+def test_difference_is_the_largest_of_two_runs_last_checkpoints(tmp_path: Path) -> None:
     for run_name, value in (("a", 1.0), ("b", 1.0), ("c", 1.5)):
         step = tmp_path / run_name / "checkpoints" / "step_0000008"
         step.mkdir(parents=True)
@@ -190,9 +190,9 @@ def test_how_far_two_runs_are_apart(tmp_path: Path) -> None:
     assert difference(tmp_path / "a", tmp_path / "c") == 0.25
 
 
-def test_a_warning_of_a_wait_is_told_from_others() -> None:
-    with warnings.catch_warnings(record=True) as heard:
+def test_only_warnings_of_synchronizing_operations_count() -> None:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
         warnings.warn("does not yet detect all synchronizing operations", stacklevel=1)
-    assert [training.is_sync(one) for one in heard] == [True, False]
+    assert [training.is_sync(warning) for warning in caught] == [True, False]

@@ -1,4 +1,4 @@
-"""Implementations of sampling: the same images, with the stated work."""
+"""Implementations of sampling: equal results, with the stated work."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ LAST = "oneDNN" if ONEDNN else "attention"  # of the implementations that are no
 
 @pytest.fixture(scope="module", autouse=True)
 def one_processor() -> Iterator[None]:
-    """The rows of a processor on which oneDNN is faster, wherever this runs."""
+    """The rows of a CPU on which oneDNN is faster, on any CPU."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernels, "onednn_is_faster", lambda: ONEDNN)
         yield
@@ -60,7 +60,7 @@ def test_implementations_of_one_kind_give_the_same_result(found: dict[str, Imple
 
 
 def test_every_implementation_does_its_work(found: dict[str, Implementation]) -> None:
-    """Passes of images through one block, and CANet's, for two images and three steps."""
+    """Number of images that pass a block, and CANet, for two images and three steps."""
     seen: Counter[str] = Counter()
 
     def counted(module: torch.nn.Module, name: str) -> torch.utils.hooks.RemovableHandle:
@@ -135,7 +135,7 @@ def test_the_gains_in_flop() -> None:
     assert counted[f"{LAST}, D-CFG"] == pytest.approx(1.5 * 24.2, rel=0.01)
 
 
-def test_a_report_adds_its_parts_up() -> None:
+def test_the_time_of_a_row_is_the_sum_of_its_parts() -> None:
     report = measure_sampling(
         ["tiny"], TINY, rounds=2, measured_steps=2, only=["published", "20 steps"]
     )

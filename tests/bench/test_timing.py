@@ -1,4 +1,4 @@
-"""Medians, their intervals, and rounds in turn."""
+"""Medians with their intervals, and interleaved rounds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 6, 9, 10, 17, 20, 50])
-def test_the_interval_is_the_narrowest_that_holds_the_median(count: int) -> None:
+def test_the_interval_is_the_narrowest_with_95_percent_confidence(count: int) -> None:
     """Of values 0 .. n - 1: the median lies below the r-th with the binomial's probability."""
     spread = Spread(tuple(float(i) for i in reversed(range(count))))
     rank = int(spread.low)
@@ -22,11 +22,11 @@ def test_the_interval_is_the_narrowest_that_holds_the_median(count: int) -> None
     outside = 2 * stats.binom.cdf(rank, count, 0.5)
     if count >= 6:
         assert outside <= 0.05 < 2 * stats.binom.cdf(rank + 1, count, 0.5)
-    else:  # no interval of so few has 95 %: the extremes
+    else:  # too few values for 95 %: the range
         assert rank == 0
 
 
-def test_odd_rounds_are_shown_and_kept() -> None:
+def test_outlier_rounds_are_listed_and_kept() -> None:
     spread = Spread((1.0, 1.02, 0.98, 1.01, 5.0))
     assert spread.odd == (5.0,)
     assert spread.rounds == (1.0, 1.02, 0.98, 1.01, 5.0)
@@ -36,26 +36,25 @@ def test_odd_rounds_are_shown_and_kept() -> None:
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock on which a call takes the seconds that it returns."""
+    """A clock on which a call takes as many seconds as it returns."""
     monkeypatch.setattr(timing, "clock", lambda device: lambda call: call())
 
 
 @pytest.mark.usefixtures("slow")
-def test_rounds_run_in_turn_and_every_other_one_backwards() -> None:
+def test_rounds_alternate_their_order() -> None:
     seen: list[str] = []
     calls = {name: lambda name=name: seen.append(name) or 2.0 for name in "abc"}
-    told: list[tuple[str, int, int]] = []
-    found = interleaved(calls, 3, CPU, lambda *said, **_: told.append(said))
+    reports: list[tuple[str, int, int]] = []
+    found = interleaved(calls, 3, CPU, lambda *report, **_: reports.append(report))
     assert "".join(seen) == "abc" + "abc" + "cba" + "abc"
     assert found == {name: [2.0] * 3 for name in "abc"}
-    stage, done, whole = told[-1]
+    stage, done, total = reports[-1]
     assert stage == "rounds, in seconds"
-    assert done == whole == 3 * 3 * 2.0  # known from the warming up
+    assert done == total == 3 * 3 * 2.0  # known from the warm-up
 
 
 @pytest.mark.usefixtures("slow")
-def test_a_short_call_has_a_turn_of_several() -> None:
-    """The median of a turn counts, so that one hiccup in it does not."""
+def test_a_short_call_is_repeated_and_its_median_counts() -> None:
     hiccup = iter([0.3, *[0.3, 9.0, 0.3, 0.4], *[0.2, 0.2, 8.0, 0.2]])
     found = interleaved({"long": lambda: 30.0, "short": lambda: next(hiccup)}, 2, CPU)
     assert found == {"long": [30.0] * 2, "short": [pytest.approx(0.35), 0.2]}
@@ -63,13 +62,13 @@ def test_a_short_call_has_a_turn_of_several() -> None:
 
 
 @pytest.mark.usefixtures("slow")
-def test_calls_of_nothing_are_not_repeated_for_ever() -> None:
+def test_calls_without_duration_are_repeated_a_limited_number_of_times() -> None:
     seen: list[int] = []
     interleaved({"long": lambda: 30.0, "none": lambda: seen.append(0) or 1e-9}, 1, CPU)
     interleaved({"long": lambda: 30.0, "none": lambda: 0.0}, 1, CPU)
     assert 1 < len(seen) < 100
 
 
-def test_ratios_are_of_one_round() -> None:
+def test_ratios_compare_times_of_the_same_round() -> None:
     """A machine that is half as fast in one round gives the same ratio in it."""
     assert ratios([2.0, 4.0, 2.2], [1.0, 2.0, 1.1]).rounds == pytest.approx((2.0, 2.0, 2.0))

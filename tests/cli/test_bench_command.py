@@ -1,4 +1,4 @@
-"""``xmdpt bench`` as a user meets it; how fast is asserted nowhere."""
+"""The command ``xmdpt bench``; the speed is not asserted."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ ONE_ROW = [*TINY, "--impl", "attention", "--no-baselines"]
 
 @pytest.fixture(autouse=True)
 def _short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One call per turn and small probes of the machine: no test reads how fast it is."""
+    """One call per turn and small probes of the machine: no test reads the speed."""
     monkeypatch.setattr("xmdpt_cli.bench.timing._TURN", 1e-9)
     monkeypatch.setitem(machine._SIDE, "cpu", 256)
     monkeypatch.setitem(machine._COPIED, "cpu", 1 << 20)
 
 
-def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+def report_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
     capsys.readouterr()
     assert run([*arguments, "--json"]) in (0, 1)
     found: dict[str, Any] = json.loads(capsys.readouterr().out)
@@ -37,14 +37,14 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return capsys.readouterr().err
 
 
-def test_a_run_is_written_shown_and_compared(
+def test_a_report_is_printed_written_and_compared(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     impls = ["--impl", "published", "--impl", "attention"]
     assert run([*TINY, *impls, "--out", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    for said in ("PIDM-style tiny", "published", "attention", "TINY networks", "1 of the steps"):
-        assert said in out
+    for text in ("PIDM-style tiny", "published", "attention", "TINY networks", "1 of the steps"):
+        assert text in out
     report = json.loads((tmp_path / "bench.json").read_text())
     assert [row["implementation"] for row in report["rows"]] == [
         "D-CFG",
@@ -56,23 +56,23 @@ def test_a_run_is_written_shown_and_compared(
     assert "(bench.svg)" in page
     assert page.count("\n| ") == len(report["rows"]) + 2
     assert report["machine"]["identity"]["processor"] in (tmp_path / "bench.svg").read_text()
-    # what was a thousand times faster before
+    # an old report that was a thousand times faster
     for row in report["rows"]:
         row["mfu"]["rounds"] = [1000.0]
     old = tmp_path / "old.json"
     old.write_text(json.dumps(report))
     capsys.readouterr()
     assert run([*TINY, *impls, "--compare", str(old)]) == 1
-    said = capsys.readouterr()
-    assert "slower" in said.out
-    assert "slower than before: PIDM-style" in said.err
+    printed = capsys.readouterr()
+    assert "slower" in printed.out
+    assert "slower than before: PIDM-style" in printed.err
     report["machine"]["identity"]["processor"] = "another"
     old.write_text(json.dumps(report))
     error = refused(capsys, *ONE_ROW, "--compare", str(old))
     assert "different machines: processor another" in error
 
 
-def test_what_was_measured_is_told_whatever_the_disk_says(
+def test_a_full_disk_does_not_hide_the_result(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path, text: str) -> None:
@@ -80,16 +80,16 @@ def test_what_was_measured_is_told_whatever_the_disk_says(
 
     monkeypatch.setattr("xmdpt_cli.bench.report.write_text", full)
     assert run([*ONE_ROW, "--out", str(tmp_path)]) == 1
-    said = capsys.readouterr()
-    assert "MFU" in said.out
-    assert "No space left" in said.err
-    assert "bench.json" in said.err
+    printed = capsys.readouterr()
+    assert "MFU" in printed.out
+    assert "No space left" in printed.err
+    assert "bench.json" in printed.err
 
 
 def test_roofs(capsys: pytest.CaptureFixture[str]) -> None:
-    report = told(capsys, "bench", "--roof", "--size", "S,B")
+    report = report_of(capsys, "bench", "--roof", "--size", "S,B")
     assert [row["model"] for row in report["rows"]] == ["X-MDPT-S", "X-MDPT-B"]
-    own = told(
+    own = report_of(
         capsys, "bench", "--roof", "--size", "S", "--peak-tflops", "790", "--bandwidth", "3350"
     )
     assert own["rows"][0]["seconds"]["given"] == pytest.approx(0.019, abs=5e-4)
@@ -98,7 +98,7 @@ def test_roofs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["bench", "--size", "Q"], "no such size: 'Q'"),
         (["bench", "--size", "tiny,S"], "measure it alone"),
@@ -114,14 +114,14 @@ def test_roofs(capsys: pytest.CaptureFixture[str]) -> None:
         (["bench", "train", "--compare", "/nowhere.json"], "cannot read"),
     ],
 )
-def test_what_cannot_be_measured(
-    capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+def test_bad_options_are_refused(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
 ) -> None:
-    assert said in refused(capsys, *arguments)
+    assert message in refused(capsys, *arguments)
 
 
 def test_training(capsys: pytest.CaptureFixture[str]) -> None:
-    report = told(capsys, "bench", "train", "--size", "tiny", "--no-compile", "--rounds", "1")
+    report = report_of(capsys, "bench", "train", "--size", "tiny", "--no-compile", "--rounds", "1")
     assert [row["key"] for row in report["rows"]] == [
         "X-MDPT-tiny / published",
         "X-MDPT-tiny / xmdpt",
@@ -130,7 +130,7 @@ def test_training(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_data(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    report = told(
+    report = report_of(
         capsys, "bench", "data", "--rounds", "1", "--gigabytes", "0.06", "--batch-size", "2",
         "--dataset", str(tmp_path / "d"), "--items", "8",
     )  # fmt: skip
@@ -145,7 +145,7 @@ def test_data(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
 
 
 def test_scaling(capsys: pytest.CaptureFixture[str]) -> None:
-    report = told(
+    report = report_of(
         capsys, "bench", "scale", "--size", "tiny", "--processes", "2", "--rounds", "1",
         "--steps", "1", "--batch-size", "1",
     )  # fmt: skip

@@ -14,6 +14,8 @@ from xmdpt_cli.encoders.vae import to_signed
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.toy.encoders import toy_encoders
 
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
 
 @pytest.fixture(scope="module")
 def toys() -> Encoders:
@@ -56,15 +58,22 @@ def test_moments_beyond_half_precision_stay_float32(
 
 
 def test_round_trip_keeps_features_and_marks(toys: Encoders, tmp_path: Path) -> None:
-    toys.save(tmp_path / "toy")
+    """Saved and loaded twice: a loaded toy is saved as a toy."""
+    toys.save(tmp_path / "once")
+    once = Encoders.load(tmp_path / "once")
+    once.save(tmp_path / "toy")
     again = Encoders.load(tmp_path / "toy")
-    assert again.describe() == toys.describe()
-    assert again.describe()["toy"] is True
-    json.dumps(again.describe())
+    described = json.loads(json.dumps(again.describe()))
+    assert described == once.describe() == toys.describe()
+    assert [described[part]["toy"] for part in ("vae", "source", "pose")] == [True] * 3
+    assert "toy" in described["vae"]["id"]
+    assert again.pose.input_size == toys.pose.input_size == 112
+    first, second = (file.read_bytes() for file in sorted(tmp_path.glob(f"*/vae/{WEIGHTS}")))
+    assert first == second
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["once", "toy"]
     images, poses = sample()
     before, after = toys.encode(images, poses), again.encode(images, poses)
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert (tmp_path / "toy" / "vae" / "diffusion_pytorch_model.safetensors").is_file()
     assert (tmp_path / "toy" / "dino_pose" / "model.safetensors").is_file()
 
 

@@ -1,4 +1,4 @@
-"""Two records of an encoder: the same one or not (encoders.identity)."""
+"""Comparison of two records of an encoder."""
 
 from __future__ import annotations
 

@@ -62,6 +62,11 @@ def body_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def random_openpose(body_folder: Path) -> OpenPose:
+    return OpenPose.load(body_folder)
+
+
 def assert_same(many: list[Any], one_by_one: list[Any]) -> None:
     assert len(many) == len(one_by_one)
     for a, b in zip(many, one_by_one, strict=True):
@@ -70,8 +75,8 @@ def assert_same(many: list[Any], one_by_one: list[Any]) -> None:
             np.testing.assert_array_equal(a, b)
 
 
-def test_a_body_file_of_the_right_shape_finds_the_same_in_batches(body_folder: Path) -> None:
-    openpose = OpenPose.load(body_folder)
+def test_batches_give_the_same_keypoints_as_single_images(random_openpose: OpenPose) -> None:
+    openpose = random_openpose
     rng = np.random.default_rng(0)
     sizes = [(64, 48), (40, 24), (96, 72)]  # two shapes for the network
     images = [rng.integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in sizes]
@@ -81,9 +86,9 @@ def test_a_body_file_of_the_right_shape_finds_the_same_in_batches(body_folder: P
     assert openpose.keypoints_batch([]) == []
 
 
-def test_describe_identifies_the_network(body_folder: Path) -> None:
+def test_describe_identifies_the_network(body_folder: Path, random_openpose: OpenPose) -> None:
     file = body_folder / "body_pose_model.pth"
-    described = OpenPose.load(body_folder).describe()
+    described = random_openpose.describe()
     assert described["kind"] == "local"
     assert described["id"] == str(body_folder)
     assert described["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
@@ -91,7 +96,7 @@ def test_describe_identifies_the_network(body_folder: Path) -> None:
     assert json.loads(json.dumps(described)) == described
 
 
-ALONE, CROWD, NOBODY, ARMLESS = 40, 90, 140, 190
+ALONE, CROWD, EMPTY, ARMLESS = 40, 90, 140, 190
 PEOPLE = {
     ALONE: [standing(0.2, 0.8)],
     CROWD: [standing(0.02, 0.48, confidence=0.6), standing(0.52, 0.98, confidence=0.95)],
@@ -103,16 +108,16 @@ def test_known_joints_are_detected() -> None:
     network = StickPeople(PEOPLE)
     openpose = with_network(network)
     images = [
-        grey(ALONE, 368, 256), grey(NOBODY, 184, 128), grey(CROWD, 184, 216),
+        grey(ALONE, 368, 256), grey(EMPTY, 184, 128), grey(CROWD, 184, 216),
         grey(ARMLESS, 368, 256), grey(ALONE, 1101, 766), grey(ALONE, 64, 64),
     ]  # fmt: skip
     found = openpose.keypoints_batch(images, threads=2)
     # four of them scale to 184 x 128, one to 184 x 216, one to 184 x 184
     assert sorted(network.batches) == [1, 1, 4]
     assert found[1] is None
-    persons = [ALONE, NOBODY, CROWD, ARMLESS, ALONE, ALONE]
+    persons = [ALONE, EMPTY, CROWD, ARMLESS, ALONE, ALONE]
     for value, image, points in zip(persons, images, found, strict=True):
-        if value == NOBODY:
+        if value == EMPTY:
             continue
         assert points is not None
         height, width = image.shape[:2]
@@ -126,7 +131,7 @@ def test_known_joints_are_detected() -> None:
 
 def test_people_are_sorted_by_size() -> None:
     small, large = standing(0.02, 0.3, confidence=0.95), standing(0.4, 0.98, confidence=0.6)
-    openpose = with_network(StickPeople({CROWD: [small, large], NOBODY: []}))
+    openpose = with_network(StickPeople({CROWD: [small, large], EMPTY: []}))
     image = grey(CROWD, 184, 216)
     found = openpose.people(image)
     assert len(found) == 2
@@ -135,7 +140,7 @@ def test_people_are_sorted_by_size() -> None:
     best = openpose.keypoints(image)
     assert best is not None
     np.testing.assert_array_equal(best, found[1])  # prepare takes the most confident
-    assert openpose.people(grey(NOBODY, 184, 216)) == []
+    assert openpose.people(grey(EMPTY, 184, 216)) == []
     assert openpose.people(grey(CROWD, 2, 3000)) == []
 
 
@@ -149,7 +154,7 @@ def test_equally_large_people_are_sorted_by_score() -> None:
 
 def test_threads_share_one_openpose() -> None:
     openpose = with_network(StickPeople(PEOPLE))
-    parts = [[grey(ALONE, 92, 64)], [grey(NOBODY, 92, 64)], [grey(CROWD, 92, 108)]] * 3
+    parts = [[grey(ALONE, 92, 64)], [grey(EMPTY, 92, 64)], [grey(CROWD, 92, 108)]] * 3
     alone = [openpose.keypoints_batch(part)[0] for part in parts]
     with ThreadPoolExecutor(4) as pool:
         together = [found[0] for found in pool.map(openpose.keypoints_batch, parts)]

@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 
 from xmdpt_cli.encoders.vae import VAE, posterior_mean, sample_posterior, to_images, to_signed
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.toy.encoders import toy_vae
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
@@ -145,19 +144,6 @@ def test_local_folder_is_described_by_its_file(sd_like: Path) -> None:
     expected = {"kind": "local", "id": str(sd_like), "sha256": digest, "toy": False}
     assert {key: described[key] for key in expected} == expected
     assert json.loads(json.dumps(described)) == described
-
-
-def test_toy_mark_survives_saving_and_loading(tmp_path: Path) -> None:
-    vae = toy_vae(64, seed=3)
-    vae.save(tmp_path / "a")
-    once = VAE.load(tmp_path / "a")
-    once.save(tmp_path / "b")
-    twice = VAE.load(tmp_path / "b")
-    assert twice.describe() == once.describe() == vae.describe()
-    assert twice.describe()["toy"] is True
-    assert "toy" in twice.describe()["id"]
-    assert (tmp_path / "a" / WEIGHTS).read_bytes() == (tmp_path / "b" / WEIGHTS).read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
 def test_old_attention_names_of_the_published_file_are_read(sd_like: Path, tmp_path: Path) -> None:

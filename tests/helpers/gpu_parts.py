@@ -1,4 +1,4 @@
-"""Parts of a GPU check that end in all the ways a part can end; run in processes of their own."""
+"""Parts of a GPU check, one for each way in which a part can end; run in separate processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def fine(setting: Setting) -> Iterator[Row]:
 
 
 def hangs(setting: Setting) -> Iterator[Row]:
-    """With a process of its own, as compilers are."""
+    """Hangs, with a child process like a compiler's."""
     sleeper = subprocess.Popen(["sleep", "600"])
     (setting.work / "pids").write_text(f"{os.getpid()} {sleeper.pid}")
     yield at_most("before it hangs", 1.0, 2.0)
@@ -39,7 +39,7 @@ def dies(setting: Setting) -> Iterator[Row]:
 
 
 def timed(setting: Setting, name: str) -> Iterator[Row | Ready]:
-    """When it was prepared, and from when to when it had the device."""
+    """The times at which it was prepared, and started and ended to be measured."""
     time.sleep(0.2)
     prepared = time.time()
     yield Ready()

@@ -1,4 +1,4 @@
-"""What a folder holds, for comparing it with another."""
+"""Hashes of the files of a folder, to compare folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Variables that make the whole way short: toy encoders, few pixels and steps."""
+"""Environment variables for a fast workflow: toy encoders, few pixels and steps."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ CONFIG = TrainConfig(
 
 
 class PixelEncoder:
-    """Features that are plain functions of the pixels: no network, no minutes."""
+    """Features computed from the pixels, without a network."""
 
     def encode(
         self, images: NDArray[np.uint8], poses: NDArray[np.uint8]
@@ -46,7 +46,7 @@ class PixelEncoder:
 
 
 def make_data(root: Path) -> Path:
-    """Drawn people at 32 px, prepared below ``root``."""
+    """Synthetic people at 32 px, prepared below ``root``."""
     make_synthetic(root / "raw", people_train=4, people_test=2, views=3, height=64, workers=1)
     prepare_dataset(find_dataset(root / "raw"), root / "data", size=32, encoder=PixelEncoder())
     return root / "data"

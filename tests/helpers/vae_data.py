@@ -1,4 +1,4 @@
-"""What the tests of VAE training share: images, a tiny prepared dataset, and reading results."""
+"""Shared by the tests of VAE training: images, a tiny prepared dataset, and reading results."""
 
 from __future__ import annotations
 

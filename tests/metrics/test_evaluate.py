@@ -10,10 +10,9 @@ import cv2
 import numpy as np
 import pytest
 from pair_values import pair_values as measure
-from PIL import Image
 
 from xmdpt_cli.errors import ConfigError, XmdptError
-from xmdpt_cli.images import ImageArray
+from xmdpt_cli.images import ImageArray, load_image
 from xmdpt_cli.metrics.collection import protocol_metrics
 from xmdpt_cli.metrics.evaluate import ImagePair, Networks, evaluate, evaluate_pairs
 from xmdpt_cli.metrics.features import inception_features, toy_features
@@ -139,14 +138,12 @@ def test_published_samples_rank_as_the_paper_ranks_the_models(
     targets = sorted(folder.glob("*_target256.png"))
     assert len(targets) == 60
 
-    def read(path: Path) -> ImageArray:
-        return np.asarray(Image.open(path).convert("RGB"))
-
     reports = {}
     for size in "SBL":
         samples = [t.with_name(t.name.replace("target256", f"sample_{size}")) for t in targets]
         found = [
-            ImagePair(read(one), read(target)) for one, target in zip(samples, targets, strict=True)
+            ImagePair(*(np.asarray(load_image(path)) for path in pair))
+            for pair in zip(samples, targets, strict=True)
         ]
         protocols = [get_protocol(name) for name in ("cfld", "pidm", "pcdms", "clean")]
         reports[size] = {report.protocol: report for report in evaluate(found, protocols)}
@@ -279,7 +276,7 @@ def test_invalid_evaluations_are_refused() -> None:
 
 
 def test_images_other_than_uint8_rgb_are_refused() -> None:
-    """Floats have no known scale, and NaN would go through resizes unseen."""
+    """Floats have no known scale, and NaN would pass through resizes unnoticed."""
     good = person(1)
     unknown = (good / 255).astype(np.float32)
     unknown[3, 3] = np.nan

@@ -93,7 +93,7 @@ def test_streaming_equals_numpy_and_keeps_small_variances_beside_large_means() -
 
 
 def inception_input(extractor: FeatureExtractor, image: ImageArray) -> Tensor:
-    """What reaches the first convolution."""
+    """The input of the first convolution."""
     seen: list[Tensor] = []
     first = extractor.network.Conv2d_1a_3x3
     assert isinstance(first, torch.nn.Module)
@@ -180,7 +180,7 @@ def test_random_networks_are_named_toy_and_deterministic(toy_inception: FeatureE
 
 
 def test_toyconv_distance_grows_with_damage() -> None:
-    """Blur, a colour cast, and noise, each twice: more damage, more distance."""
+    """Blur, a colour cast and noise, each at two strengths."""
     toy = toy_features()
     fresh = blotches(3, 48)
     target = accumulate(toy(blotches(2, 48)))

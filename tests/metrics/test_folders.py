@@ -36,7 +36,7 @@ def test_targets_are_found_by_the_name_of_the_generated_image(tmp_path: Path, fo
 
 
 def test_equal_names_come_before_the_target_in_the_name(tmp_path: Path) -> None:
-    """Whole names come first: TARGET alone would pair the wrong images here."""
+    """The target's name alone would pair the wrong images here."""
     pairs = ["a_2_b", "b_2_a"]
     found = pair_folders(folder(tmp_path / "g", pairs), folder(tmp_path / "t", [*pairs, "a", "b"]))
     assert [(name, target.stem) for name, _, target in found.pairs] == [(p, p) for p in pairs]
@@ -50,7 +50,7 @@ def test_ground_truths_of_pidm_have_the_prefix_deep(tmp_path: Path, form: str) -
     found = pair_folders(generated, targets)
     assert [target.stem for _, _, target in found.pairs] == [f"deep{name}" for name in flat[:2]]
     assert [path.stem for path in found.target_only] == [f"deep{flat[2]}"]
-    # with both spellings there the very name comes first
+    # if both spellings exist, the equal name comes first
     Image.new("RGB", (2, 2)).save(targets / f"{flat[0]}.png")
     again = pair_folders(generated, targets)
     assert again.pairs[0][2].stem == flat[0]

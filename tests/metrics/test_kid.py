@@ -1,4 +1,4 @@
-"""The kernel distance against torchmetrics, and what unbiased means."""
+"""The kernel distance against torchmetrics, and that it is unbiased."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_kernel_distance_equals_torchmetrics() -> None:
 
 
 def test_kernel_distance_is_unbiased() -> None:
-    """Of equal distributions about 0, of few images too, where a biased estimate is large."""
+    """About 0 for equal distributions, also for few images, where a biased estimate is large."""
     few = [kernel_distance(features(2 * i, 20), features(2 * i + 1, 20))[0] for i in range(60)]
     assert abs(np.mean(few)) < 3 * np.std(few) / np.sqrt(60)
     shifted = kernel_distance(features(0, 1500, 0.5), features(1, 1200))

@@ -90,7 +90,7 @@ def test_update_compute_reset_and_forward(metric: Metric) -> None:
 
 
 def test_two_ranks_compute_what_one_process_does(tmp_path: Path) -> None:
-    """Of unequal parts, and where one rank has seen no image."""
+    """With parts of different sizes, and with a rank without images."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     done = subprocess.run(
         [*launcher, "--nproc-per-node", "2", str(RANKS), str(tmp_path)],
@@ -111,7 +111,7 @@ def test_two_ranks_compute_what_one_process_does(tmp_path: Path) -> None:
 
 
 def test_a_metric_collection_does_not_merge_equal_states() -> None:
-    """A MetricCollection takes metrics of equal states for one: here all are 0 at first."""
+    """A MetricCollection merges metrics with equal states: here all are 0 at first."""
     generated, ground_truth = images(0), images(1)
     grouped = MetricCollection([L1(), MAE(), LPIPS(LpipsNetwork("toy")), SSIM256()])
     grouped.add_metrics({"narrow": SSIM256(1.2)})
@@ -125,7 +125,7 @@ def test_a_metric_collection_does_not_merge_equal_states() -> None:
 
 
 def test_protocol_metrics_resize_and_name_their_values() -> None:
-    """Images of any size; what is seen is what the resizes give one by one."""
+    """Images of any size; values equal those of images resized one by one."""
     lpips, toy = LpipsNetwork("toy"), toy_features()
     rng = np.random.default_rng(5)
     coarse = rng.integers(0, 256, (5, 9, 7, 3), dtype=np.uint8)

@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 import pytest
 from pair_values import pair_values as measure
-from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from xmdpt_cli.errors import XmdptError
@@ -22,7 +21,7 @@ Shared = Callable[[str], Path]
 
 
 def image(seed: int, size: tuple[int, int] = (96, 70), contrast: int = 255) -> ImageArray:
-    """Blotches of colour: smooth enough for SSIM to mean something."""
+    """Smooth blotches of colour."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, contrast + 1, (9, 7, 3), dtype=np.uint8)
     return cv2.resize(coarse, size[::-1], interpolation=cv2.INTER_CUBIC)
@@ -31,10 +30,6 @@ def image(seed: int, size: tuple[int, int] = (96, 70), contrast: int = 255) -> I
 def noisy(clean: ImageArray, seed: int, sigma: float = 20) -> ImageArray:
     noise = np.random.default_rng(seed).normal(0, sigma, clean.shape)
     return np.clip(clean + noise, 0, 255).astype(np.uint8)
-
-
-def decode(path: Path) -> ImageArray:
-    return np.asarray(Image.open(path).convert("RGB"))
 
 
 @pytest.mark.parametrize("size", [(96, 70), (51, 64), (64, 64)])

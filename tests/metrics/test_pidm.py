@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from xmdpt_cli.images import ImageArray
+from xmdpt_cli.images import ImageArray, load_image
 from xmdpt_cli.metrics.evaluate import ImagePair, Networks, evaluate
 from xmdpt_cli.metrics.lpips_metric import LpipsNetwork
 from xmdpt_cli.metrics.protocols import get_protocol
@@ -89,13 +89,10 @@ def test_pixel_metrics_compare_the_squares() -> None:
 def test_published_samples(shared: Callable[[str], Path]) -> None:
     targets = sorted(shared("deepfashion_sample/official").glob("*_target256.png"))[:6]
     assert targets
-
-    def read(path: Path) -> ImageArray:
-        return np.asarray(Image.open(path).convert("RGB"))
-
+    samples = [path.with_name(path.name.replace("target256", "sample_B")) for path in targets]
     check([
-        (path.name, read(path.with_name(path.name.replace("target256", "sample_B"))), read(path))
-        for path in targets
+        (target.name, np.asarray(load_image(sample)), np.asarray(load_image(target)))
+        for target, sample in zip(targets, samples, strict=True)
     ])  # fmt: skip
 
 

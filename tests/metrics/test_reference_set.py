@@ -18,7 +18,7 @@ TOY = toy_features()
 
 
 class Photographs:
-    """Counts how often they are read."""
+    """Photographs that count how often they are read."""
 
     def __init__(self, seed: int = 0) -> None:
         self.all = np.random.default_rng(seed).integers(0, 256, (7, 40, 30, 3), dtype=np.uint8)

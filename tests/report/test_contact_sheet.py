@@ -1,4 +1,4 @@
-"""The contact sheet shows every image where it belongs."""
+"""The positions of images and labels on contact sheets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report as JSON that any parser reads, and as cells."""
+"""Evaluations as strict JSON and as table cells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables at every width, with the names and numbers that the commands really have."""
+"""Tables at every width, with the names and numbers of the commands."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ Frames = list[NDArray[np.uint8]]
 
 
 def frames(count: int = 6, height: int = 64, width: int = 44) -> Frames:
-    """One grey each, far enough apart to be distinguished after any compression."""
+    """One grey per image, distinguishable after compression."""
     return [np.full((height, width, 3), 30 + 35 * i, np.uint8) for i in range(count)]
 
 
@@ -100,7 +100,7 @@ def test_a_failed_write_keeps_the_old_animation(
 
 @pytest.mark.parametrize("suffix", [".gif", ".mp4"])
 def test_a_killed_write_leaves_no_animation(tmp_path: Path, suffix: str) -> None:
-    """No file of that name; the next attempt leaves nothing else behind."""
+    """No file of that name; the next attempt leaves no other file."""
     path = tmp_path / f"walk{suffix}"
     code = (
         "import os, sys\n"

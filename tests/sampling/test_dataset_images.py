@@ -116,7 +116,7 @@ def test_a_png_stores_how_it_was_generated(small: Small, whole: Path) -> None:
 def test_images_do_not_depend_on_the_batch_size(
     small: Small, whole: Path, tmp_path: Path, size: int
 ) -> None:
-    """Equal up to rounding: other shapes are other sums in the processor's kernels."""
+    """Equal up to rounding: other shapes change the order of sums."""
     small.generate(tmp_path / "o", batch_size=size)
     assert within_a_level(whole, tmp_path / "o")
 
@@ -180,7 +180,7 @@ def test_only_damaged_images_are_generated_again(
 
 
 def test_parts_together_equal_one_process(small: Small, tmp_path: Path, counted: list[int]) -> None:
-    """With the same batch size to the bit, the last process writes sheet and record."""
+    """Equal to the bit with the same batch size; the last process writes sheet and record."""
     small.generate(tmp_path / "one", batch_size=2)
     out = tmp_path / "o"
     for rank, last in ((2, False), (0, False), (1, True)):
@@ -312,7 +312,7 @@ def test_out_of_memory_continues_with_smaller_batches(
 def test_compiled_for_one_batch_size(
     small: Small, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last batch is filled up, so there is one graph; without memory there are others."""
+    """The last batch is padded, so there is one graph; out of memory adds another."""
     sampler = Sampler.load(small.root / "model")
     graphs: list[int] = []
 
@@ -396,7 +396,7 @@ def test_a_full_disk_is_an_error_and_the_run_can_be_resumed(
 def test_images_generated_before_an_error_are_kept(
     small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The images in the writer's queue when the third batch is interrupted."""
+    """Images that are in the queue of the writer when the third batch is interrupted."""
     original, batches = Sampler.latents, iter([True, True, False])
     save = png_writer.save_bytes
 

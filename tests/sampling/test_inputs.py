@@ -52,7 +52,7 @@ def poses(pose: Any, openpose: Callable[[], OpenPose] = no_openpose, **more: Any
 
 
 def test_every_form_of_an_image_gives_the_same_view(tmp_path: Path) -> None:
-    """File, path, PIL, array; transparent, turned by EXIF, 16 bit: the model sees one image."""
+    """File, path, PIL, array; transparent, rotated by EXIF, 16 bit: the model reads one image."""
     image = person()
     want = view(image).image
     assert want.shape == (SIZE, SIZE, 3)
@@ -153,7 +153,7 @@ def test_the_largest_of_several_people_is_used(openpose: Callable[[], OpenPose])
         right, left = (np.nanmean(one.keypoints[:, 0]) / SIZE for one in (largest, other))
         assert right > 0.5 > left
         for wrong in (3, 99, 0):
-            with pytest.raises(XmdptError, match=f"person {wrong} is asked for, 2 found") as err:
+            with pytest.raises(XmdptError, match=f"person {wrong} requested, 2 found") as err:
                 read(crowd, openpose, person=wrong)
             assert err.value.hint == f"{option} 1 to 2"
 
@@ -287,7 +287,7 @@ def test_the_largest_person_of_a_file_is_used(tmp_path: Path) -> None:
     [second] = poses(file, person=2, fit="squash")
     [first] = poses(file, person=1, fit="squash")
     assert np.ptp(second.keypoints[:, 1]) < np.ptp(first.keypoints[:, 1])
-    with pytest.raises(XmdptError, match="person 3 is asked for, 2 found") as err:
+    with pytest.raises(XmdptError, match="person 3 requested, 2 found") as err:
         poses(file, person=3)
     assert err.value.hint == "--pose-person 1 to 2"
     seen = view(person(), keypoints=file)
@@ -308,7 +308,7 @@ def test_joints_are_recovered_from_a_rendered_pose() -> None:
 def test_joints_are_recovered_from_published_pose_images(
     shared: Callable[[str], Path], number: int
 ) -> None:
-    """They are square, of figures squashed from 176 x 256."""
+    """They are squares of figures squashed from 176 x 256."""
     [rendered] = read_pose(shared(f"golden/pose/pose_{number}_256.png"), 256, no_openpose)
     [listed] = read_pose(shared(f"golden/pose/pose_{number}.txt"), 256, no_openpose)
     assert np.nanpercentile(np.abs(rendered.keypoints - listed.keypoints), 90) < 2
@@ -468,7 +468,7 @@ def test_fractions_use_the_size_of_the_image(tmp_path: Path, shape: tuple[int, i
 def test_keypoints_beside_an_image_are_used(
     tmp_path: Path, openpose: Callable[[], OpenPose]
 ) -> None:
-    """For the source and for a photograph of a pose; what is given explicitly comes first."""
+    """For sources and photographs of poses; explicit keypoints come first."""
     person().save(tmp_path / "person.jpg")
     write_pose(tmp_path / "given.json", leaning(0.1))
     without = view(tmp_path / "person.jpg")

@@ -48,7 +48,7 @@ def apart(a: Array, b: Array) -> int:
 
 
 def test_images_have_the_default_or_square_shape(pipe_of: Pipes) -> None:
-    """176:256 by default, as the model generates on demand; RGB images of the pose and no other."""
+    """176:256 by default, square on demand; RGB."""
     pipe = pipe_of("keys")
     (image,) = pipe(source=person(), source_keypoints=FIGURE, pose=FIGURE)
     assert isinstance(image, Image.Image)
@@ -74,8 +74,7 @@ def test_every_input_changes_the_image(pipe_of: Pipes, form: str) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_order_and_repetition_of_views_do_not_matter(pipe_of: Pipes, form: str) -> None:
-    """A view twice is that view once, their order does not matter, another view does. Attention
-    and means add in another order: equal up to rounding."""
+    """Repeating or reordering views changes the image only by rounding, another view changes it."""
     pipe = pipe_of(form)
     (one,) = generated(pipe)
     twice = {"source": [person()] * 2, "source_keypoints": [FIGURE] * 2}
@@ -90,7 +89,7 @@ def test_the_order_and_repetition_of_views_do_not_matter(pipe_of: Pipes, form: s
 
 
 def test_an_image_depends_on_its_seed_and_inputs_alone(pipe_of: Pipes) -> None:
-    """Not on the other poses, their order, the number of images, the batch: up to rounding."""
+    """Up to rounding it does not depend on other poses, their order, or the batch."""
     pipe = pipe_of("keys")
     bent = [leaning(0.1), leaning(0.0), leaning(-0.1)]
     many = generated(pipe, bent, num_images=2, seed=5)  # pose by pose, image by image

@@ -36,7 +36,7 @@ class Counting(torch.optim.Optimizer):
 
 
 class Run:
-    """A net of one matrix and one vector, an average of it, two optimizers."""
+    """A network of one matrix and one vector, its EMA, and two optimizers."""
 
     def __init__(self, seed: int = 0) -> None:
         with torch.random.fork_rng(devices=[]):
@@ -117,7 +117,7 @@ def test_a_flipped_bit_is_found_with_a_hint(tmp_path: Path, file: str) -> None:
     newest = run.save(tmp_path, 2)
     bad = newest / f"{file}.safetensors"
     data = bytearray(bad.read_bytes())
-    data[-3] ^= 1  # in the numbers: no parser of the file would see it
+    data[-3] ^= 1  # in the values, where no parser of the file notices it
     bad.write_bytes(data)
     again = Run(seed=1)
     before = [p.clone() for p in again.net.parameters()]

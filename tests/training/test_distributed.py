@@ -1,4 +1,4 @@
-"""Several ranks train as one process does; their tasks are in helpers/distributed_tasks.py."""
+"""Several ranks train like one process; their tasks are in helpers/distributed_tasks.py."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def newest(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[float], Path]:
-    """The losses and the checkpoint of one process that sees the whole batch."""
+    """The losses and the checkpoint of one process with the full batch."""
     run = Run(Distributed(), micro=1)
     losses = [run.step() for _ in range(STEPS)]
     return losses, run.save(tmp_path_factory.mktemp("alone"))
@@ -159,7 +159,7 @@ def test_three_ranks_resume_to_the_bit(tmp_path: Path) -> None:
 
 
 def test_no_gloo_thread_outlives_the_process_group(tmp_path: Path) -> None:
-    """One that lets go of a tensor while Python ends aborts the process. Their group owns them."""
+    """A thread that frees a tensor while Python exits aborts the process."""
     torchrun(2, TASKS, "end", tmp_path)
     assert [(tmp_path / rank).read_text() for rank in "01"] == ["gone", "gone"]
 
@@ -171,7 +171,7 @@ def test_no_gloo_thread_outlives_the_process_group(tmp_path: Path) -> None:
 def test_a_lost_rank_stops_the_others_with_an_error(
     tmp_path: Path, how: signal.Signals, word: str
 ) -> None:
-    """Dead or silent; without torchrun here, which would end the others by itself."""
+    """Killed or stopped; without torchrun, which would end the others itself."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

@@ -1,4 +1,4 @@
-"""``xmdpt train`` under torchrun: as one process trains, killed and run again, refused by name."""
+"""``xmdpt train`` under torchrun: equal to one process, resumed after a kill, named errors."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ RECIPES = {
 
 @pytest.fixture(scope="module")
 def folder(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The dataset in data/, and what two processes made of it by every recipe."""
+    """The dataset in data/, and the runs of two processes with every recipe."""
     root = tmp_path_factory.mktemp("distributed")
     (root / "data").symlink_to(data)
     recipes = {
@@ -58,7 +58,7 @@ def folder(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(folder: Path) -> Callable[[str], Path]:
-    """The run of one process on the whole batch, by optimizer."""
+    """The run of one process with the full batch, by optimizer."""
 
     def run(optimizer: str) -> Path:
         out = folder / f"alone-{optimizer}"
@@ -77,7 +77,7 @@ def curve(run: Path) -> list[tuple[float, ...]]:
 
 
 def close(ours: Path, theirs: Path, steps: int = STEPS) -> None:
-    """Loss curve within 1e-4, weights and average as near as rounding lets them be."""
+    """Loss curves within 1e-4, weights and EMA equal up to rounding."""
     assert len(curve(ours)) == len(curve(theirs)) == steps
     for a, b in zip(curve(ours), curve(theirs), strict=True):
         assert a == pytest.approx(b, abs=1e-4, rel=1e-4)
@@ -171,7 +171,7 @@ class Command:
 
 
 def wait_for_step(run: Path, step: int, process: subprocess.Popen[str], began: float) -> None:
-    """Until this process (not the one before it) has logged the step, and a part of one more."""
+    """Wait until this process (not an earlier one) has logged the step and a part of the next."""
     deadline = time.monotonic() + 180
     log = run / "metrics.jsonl"
     while time.monotonic() < deadline and process.poll() is None:
@@ -206,7 +206,7 @@ def test_a_killed_run_resumes_to_the_same_result(folder: Path, tmp_path: Path) -
     assert process.returncode == 0, stderr
     assert same(newest(run / "checkpoints"), newest(folder / "ddp/checkpoints"))
     assert curve(run) == curve(folder / "ddp")
-    assert stdout.count(f"trained {STEPS} steps") == 1  # rank 0 speaks for all
+    assert stdout.count(f"trained {STEPS} steps") == 1  # printed by rank 0 only
     assert stderr.count("training size tiny") == 1
 
 

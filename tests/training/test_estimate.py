@@ -1,4 +1,4 @@
-"""A dry run's numbers beside what a run really has."""
+"""The estimates of a dry run against a real run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def estimated(data: Path, out: Path, **changed: object) -> Estimate:
 
 
 class GivenCost:
-    """Stands for ``Cost``, which walks through the model."""
+    """Replaces ``Cost``, which counts the operations of the model."""
 
     flops = 10**9
 
@@ -74,7 +74,7 @@ def test_estimated_memory_and_disk_equal_the_run(data: Path, tmp_path: Path) -> 
 
 
 def test_estimated_inputs_have_the_shapes_of_a_batch(data: Path) -> None:
-    """With every input there is: an estimate of other shapes would be of another step."""
+    """With all optional inputs: other shapes would give the estimate of another step."""
     config = dataclasses.replace(CONFIG, conditioning="tokens", repa_weight=0.5, repa_layer=1)
     dataset = PairDataset(data, "train")
     trainer = Trainer(config, dataset)
@@ -115,7 +115,7 @@ def test_estimated_activations_equal_those_of_a_step(data: Path) -> None:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         total = step(estimate.made_up_inputs(CONFIG, dataset, model, 4, CPU)).total
     assert total.isfinite()
-    # another library's products keep other copies than the plain ones that are counted
+    # kernels of other libraries keep other copies than the counted ones
     assert four == pytest.approx(PEAK * sum(kept.values()), rel=0.25)
 
 

@@ -31,7 +31,7 @@ from xmdpt_cli.training.trainer import Trainer
 
 @pytest.fixture
 def three_fit(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A device whose memory ends at three pairs; returns what was tried."""
+    """A device with memory for three pairs; returns the batch sizes that were tried."""
     tried: list[int] = []
     real = TrainStep.forward
 
@@ -42,6 +42,7 @@ def three_fit(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return real(self, inputs)
 
     monkeypatch.setattr(TrainStep, "forward", forward)
+    monkeypatch.setattr(gc, "collect", lambda: 0)  # slow, and not needed here
     return tried
 
 
@@ -118,7 +119,7 @@ class Machine:
 
 @pytest.mark.parametrize("start", [1, 2, 7, 24, 25, 64, 1000])
 def test_the_largest_batch_that_fits(start: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gc, "collect", lambda: 0)  # slow, and nothing here goes round in circles
+    monkeypatch.setattr(gc, "collect", lambda: 0)  # slow, and there are no reference cycles here
     for room in {1, 2, 3, 23, 24, 25, start - 1, start, start + 5} - {0}:
         machine = Machine(room)
         assert largest_batch(machine.step, start) == min(room, start)
@@ -147,7 +148,7 @@ def test_no_fitting_batch_and_other_errors() -> None:
 
 def test_what_counts_as_out_of_memory() -> None:
     with pytest.raises(RuntimeError) as error:
-        torch.empty(2**60, dtype=torch.uint8)  # the CPU allocator's own words
+        torch.empty(2**60, dtype=torch.uint8)  # the message of the CPU allocator
     assert is_out_of_memory(error.value)
     assert largest_batch(Machine(5, RuntimeError, str(error.value)).step, 8) == 5
     assert is_out_of_memory(MemoryError())

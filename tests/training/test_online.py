@@ -1,4 +1,4 @@
-"""Features on the fly: the cached ones where nothing is cropped, and crops as published."""
+"""Online encoding: equal to the cache without crops, and the published crops."""
 
 from __future__ import annotations
 
@@ -311,7 +311,7 @@ def test_a_run_continues_after_a_lost_shard(data: Path, tmp_path: Path, online: 
 
     done = train(config, folder, tmp_path / "run", progress=breaking, warn=warned.append)
     assert (done.steps, len(warned)) == (24, 1)
-    assert "train-000001.tar is no longer there" in warned[0]
+    assert "train-000001.tar no longer exists" in warned[0]
     assert done.skipped > 10  # a third of the 96 pairs, from some step on
     # the same command resumes, and so does the count
     again = train(replace(config, steps=30), folder, tmp_path / "run", warn=warned.append)
@@ -364,7 +364,7 @@ def test_missing_encoders_are_named(dataset: PairDataset, data: Path, tmp_path: 
 
 
 def test_online_encoders_use_the_types_of_the_dataset(dataset: PairDataset, data: Path) -> None:
-    """Prepared on a GPU, the two DINOv2 ran in bfloat16: so do they here."""
+    """A dataset whose DINOv2 tokens were computed in bfloat16 is continued in bfloat16."""
     manifest = json.loads(json.dumps(dataset.manifest))
     found = find_encoders(manifest, data)
     assert found.vae.dtype == found.source.dtype == torch.float32

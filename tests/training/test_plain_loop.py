@@ -1,4 +1,4 @@
-"""300 steps of the real loop against the plain one."""
+"""300 steps of the training loop against a loop written from the equations."""
 
 from __future__ import annotations
 

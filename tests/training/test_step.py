@@ -47,7 +47,7 @@ def test_step_noise_is_normal_and_timesteps_uniform() -> None:
 
 
 def test_accumulated_parts_equal_the_full_batch(data: Path) -> None:
-    """Accumulated gradients are the large batch's, so the weights move alike."""
+    """Accumulated gradients equal those of the large batch, and so do the weights."""
     whole = trainer(data, batch_size=8, optimizer="adamw")
     loader = whole.loader()
     losses = [whole.step(iter([loader.batch(i)])) for i in range(3)]
@@ -91,7 +91,7 @@ def test_the_noises_of_the_two_passes_are_independent(data: Path) -> None:
     a, b = run.run(inputs), shared.run(together)
     torch.testing.assert_close(a.mse, b.mse)
     assert a.masked_mse is not None
-    # each pass is what it would be alone: the masked one of ``inputs`` with its noise for both
+    # the masked pass equals that of inputs in which both passes have its noise
     alone = shared.run(together._replace(noise=inputs.masked_noise))
     torch.testing.assert_close(a.masked_mse, alone.masked_mse, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(a.masked_vb, alone.masked_vb, rtol=1e-4, atol=1e-5)
@@ -182,7 +182,7 @@ def test_repa_patches_are_in_the_order_of_the_latents() -> None:
 
 
 def test_repa_loss_decreases(data: Path) -> None:
-    """REPA's term is 1 - cosine; it rises when trained, and the tokens are the target's."""
+    """The term is 1 - cosine; the cosine rises in training; the tokens are those of the target."""
     run = trainer(data, repa_weight=0.5, repa_layer=2)
     loader = run.loader()
     batch = loader.batch(0)

@@ -90,26 +90,24 @@ def test_training_from_a_url_resumes_exactly(data: Path, tmp_path: Path) -> None
 
 
 def test_a_killed_run_resumes(data: Path, tmp_path: Path) -> None:
-    """SIGKILL in the middle; the same command again ends with the same weights."""
-    steps = 40
+    """SIGKILL in the middle; the same run again ends with the same weights."""
+    config = dataclasses.replace(CONFIG, steps=40, checkpoint_every=5)
     script = (
-        "import sys; from pathlib import Path; import dataclasses, torch\n"
+        "import sys; from pathlib import Path\n"
         "from xmdpt_cli.training.config import TrainConfig\n"
         "from xmdpt_cli.training.loop import train\n"
-        f"config = {dataclasses.replace(CONFIG, steps=steps, checkpoint_every=5)!r}\n"
-        "train(config, Path(sys.argv[1]), Path(sys.argv[2]))\n"
+        f"train({config!r}, Path(sys.argv[1]), Path(sys.argv[2]))\n"
     )
-    command = [sys.executable, "-c", script, str(data)]
     run = tmp_path / "killed"
-    process = subprocess.Popen([*command, str(run)])
+    process = subprocess.Popen([sys.executable, "-c", script, str(data), str(run)])
     deadline = time.monotonic() + 60
     while not (run / "checkpoints/latest").is_file() and time.monotonic() < deadline:
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not (run / "model").exists()
-    subprocess.run([*command, str(run)], check=True)
-    train(dataclasses.replace(CONFIG, steps=steps), data, tmp_path / "whole")
+    train(config, data, run)
+    train(config, data, tmp_path / "whole")
     assert same(weights(run), weights(tmp_path / "whole"))
 
 
@@ -166,7 +164,7 @@ def test_a_folder_of_an_unfinished_start_is_started_again(
 
 
 def test_log_lines_contain_the_number_of_averaged_steps(data: Path, tmp_path: Path) -> None:
-    """An interruption cuts a window of the log in two."""
+    """An interruption splits an averaging window of the log."""
     config = dataclasses.replace(CONFIG, log_every=4, steps=3)
     train(config, data, tmp_path / "run")
     train(dataclasses.replace(config, steps=8), data, tmp_path / "run")
@@ -306,7 +304,7 @@ def test_a_full_disk_is_an_error_and_the_run_resumes(
 
 
 def test_a_run_of_an_earlier_version_is_refused_by_name(data: Path, tmp_path: Path) -> None:
-    """Its run.json lacks a setting: what it did then is not known."""
+    """Its run.json lacks a setting."""
     train(dataclasses.replace(CONFIG, steps=2), data, tmp_path / "run")
     known = tmp_path / "run/run.json"
     record = json.loads(known.read_text())

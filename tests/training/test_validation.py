@@ -1,4 +1,4 @@
-"""Watching a run: the same pairs every time, numbers that follow from the weights, one sheet."""
+"""Validation: fixed pairs, values that depend only on the weights, one contact sheet."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""VAE training: the pass-through start, determinism, continuing, and what must stay as it is."""
+"""VAE training: start values, determinism, resuming, and weights that do not change."""
 
 from __future__ import annotations
 

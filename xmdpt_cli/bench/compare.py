@@ -1,4 +1,4 @@
-"""Two reports of ``xmdpt bench``: what became slower or faster beyond the noise of both."""
+"""Compares two reports of ``xmdpt bench``: which rows became slower or faster beyond the noise."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _HINT = "give a bench.json"
 
 @dataclass(frozen=True)
 class Change:
-    """One row of both reports.
+    """The change of one row.
 
-    ``ratio``: the new median time over the old one, above 1 is slower; None where a report lacks
-    the row. Times are in units of the machine's own peak, measured in the same rounds, or seconds
-    where nothing is computed that has a peak.
+    ``ratio``: the new median time over the old one, above 1 is slower; None if only one report has
+    the row. Times are in units of the machine's own peak, measured in the same rounds, or in
+    seconds for rows without FLOPs.
     """
 
     key: str
@@ -49,7 +49,7 @@ def load(path: Path) -> Report:
 
 
 def compare(old: Report, new: Report) -> list[Change]:
-    """The changes, row by row. XmdptError for reports of different machines or different work."""
+    """The change of every row. XmdptError for reports of different machines or different work."""
     _check_comparable(old, new)
     before = {row.key: row for row in old.rows}
     changes = []
@@ -89,7 +89,7 @@ def _check_comparable(old: Report, new: Report) -> None:
 
 
 def _cost(row: Row) -> tuple[float, float, float]:
-    """Low, median and high of an image's time, in units of the peak or in seconds."""
+    """Low, median and high of the time of an image, in units of the peak or in seconds."""
     if row.mfu is None or row.gflop is None:
         return row.seconds.low, row.seconds.median, row.seconds.high
     return row.gflop / row.mfu.high, row.gflop / row.mfu.median, row.gflop / row.mfu.low

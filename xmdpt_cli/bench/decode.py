@@ -1,17 +1,12 @@
-"""What ``prepare`` is compared with; a file of its own, since decoder processes import it and do
-without torch."""
+"""The work that ``prepare`` is compared with; processes import this file without torch."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from xmdpt_cli.datasets.listing import Item
 from xmdpt_cli.images import resize_square
 
 
-def decode_and_resize(item: Item, sizes: Sequence[int]) -> None:
-    """Decode the images of an item in memory, resize them, and throw them away."""
+def decode_and_resize(item: Item, size: int) -> None:
+    """Decode the images of an item in memory, resize them to ``size``, and discard them."""
     for file in item.views.values():
-        image = file.load()
-        for size in sizes:
-            resize_square(image, size)
+        resize_square(file.load(), size)

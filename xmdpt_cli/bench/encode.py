@@ -1,4 +1,4 @@
-"""The speed of the frozen encoders: what ``xmdpt bench encode`` measures."""
+"""``xmdpt bench encode``: the speed of the frozen encoders."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from xmdpt_cli.bench.flops import flops
-from xmdpt_cli.bench.measure import Call, measure_calls
+from xmdpt_cli.bench.measure import measure_calls
 from xmdpt_cli.bench.random_networks import dinov2, sd_vae
 from xmdpt_cli.bench.report import Report
-from xmdpt_cli.bench.timing import precision
 from xmdpt_cli.progress import Progress, silent
 
 DINO_SIDE = 224  # pixels of DINOv2's input
@@ -25,19 +23,19 @@ def measure_encoders(
     rounds: int = 10,
     progress: Progress = silent,
 ) -> Report:
-    """DINOv2-G (of sources), DINOv2-B (of pose images), the VAE both ways; random weights."""
-    calls: dict[str, Call] = {}
+    """Measure DINOv2-G (sources), DINOv2-B (pose images), and the VAE's encoder and decoder; random
+    weights."""
+    calls: dict[str, Callable[[], object]] = {}
 
     def add(name: str, network: Callable[[Tensor], object], *shape: int) -> None:
         given = torch.rand(batch, *shape).to(device, dtype)
-        run = torch.no_grad()(lambda: network(given))
-        calls[name] = Call(run, batch, flops(run), dtype)
+        calls[name] = torch.no_grad()(lambda: network(given))
 
     for size in ("giant", "base"):
         add(f"DINOv2 {size}", dinov2(size, device, dtype), 3, DINO_SIDE, DINO_SIDE)
     vae = sd_vae(device, dtype)
     add("VAE encoder", vae.encode, 3, pixels, pixels)
     add("VAE decoder", vae.decode, 4, pixels // 8, pixels // 8)
-    settings = {"batch": batch, "pixels": pixels, "precision": precision(dtype)}
+    settings = {"batch": batch, "pixels": pixels}
     title = f"frozen encoders, seconds for {batch} images"
-    return measure_calls("encode", title, settings, device, calls, rounds, progress)
+    return measure_calls("encode", title, settings, device, dtype, calls, rounds, progress=progress)

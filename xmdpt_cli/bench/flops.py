@@ -1,4 +1,4 @@
-"""FLOPs of a call, counted while it runs.
+"""The FLOPs of a call, counted while it runs.
 
 A multiplication and an addition are two FLOPs. Matrix products, convolutions and attention count;
 norms and activations do not.
@@ -28,7 +28,7 @@ _ATTENTIONS = (
 def flops(call: Callable[[], object], gradients: bool = False) -> float:
     """FLOPs of ``call``, which runs once; on the meta device nothing is computed.
 
-    Compiled code runs uncompiled, since the counter sees nothing of it. ``gradients``: the call
+    Compiled code runs uncompiled, since the counter cannot see into it. ``gradients``: the call
     runs a backward pass too.
     """
     counter = FlopCounterMode(display=False, custom_mapping=_uncounted())

@@ -1,6 +1,6 @@
-"""The loader's speed, on a dataset of random numbers: a part of ``xmdpt bench data``.
+"""The speed of the loader on a dataset of random numbers, for ``xmdpt bench data``.
 
-The dataset has features of the sizes at 256 px (VAE moments, DINOv2-G and -B tokens, both
+The dataset has features in the sizes of 256 px images (VAE moments, DINOv2-G and -B tokens, both
 orientations). Shuffled, swapped, mirrored pairs are read from it in interleaved rounds.
 """
 
@@ -78,7 +78,7 @@ def _view(rng: np.random.Generator, fp8: bool) -> ViewData:
 
 
 def no_encoders(name: str) -> dict[str, Any]:
-    """The record of encoders in a dataset whose features no encoder made: a toy dataset, which any
+    """The record of encoders in a dataset of random features: a toy dataset, which any
     configuration trains on."""
     known = {"kind": "toy", "id": name, "revision": None, "sha256": None, "toy": True}
     dino = {**known, "dtype": "bfloat16", "input_size": 224, "length": 257}

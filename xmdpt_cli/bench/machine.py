@@ -1,8 +1,4 @@
-"""The machine, its state, and the peak that was measured on it.
-
-Two runs can be compared only if ``Machine.identity`` is equal; ``state`` (libraries, clocks, load)
-can explain a difference.
-"""
+"""The machine and its state, and the work that its peak is measured with."""
 
 from __future__ import annotations
 
@@ -31,13 +27,15 @@ _NVIDIA = "power.limit,power.draw,clocks.sm,clocks.max.sm,temperature.gpu,persis
 
 @dataclass(frozen=True)
 class Machine:
-    """``identity`` must be equal for a comparison; ``state`` was read before the measurement."""
+    """Two runs can be compared if their ``identity`` is equal. ``state`` (libraries, clocks, load),
+    read before the measurement, can explain a difference."""
 
     identity: dict[str, Any]
     state: dict[str, Any]
 
     @classmethod
     def here(cls, device: torch.device) -> Machine:
+        """This machine, with ``device`` as the one that computes."""
         identity: dict[str, Any] = {
             "processor": processor(),
             "cores": cores(),
@@ -68,7 +66,7 @@ class Machine:
         return str(self.identity["processor" if on_cpu else "device"])
 
     def __str__(self) -> str:
-        """One line: the device, and what of its state matters to speed."""
+        """One line: the device, and the parts of its state that influence speed."""
         identity, state = self.identity, self.state
         parts = [f"{self.name}, {identity['threads']} threads on {identity['cores']} cores"]
         for key, text in (
@@ -91,7 +89,7 @@ class Work(NamedTuple):
 
 
 def matmul(device: torch.device, dtype: torch.dtype) -> Work:
-    """One square product: 2 n^3 FLOP. On a processor by the faster of torch's libraries."""
+    """One square matrix product: 2 n^3 FLOP; on a CPU by the faster of torch's libraries."""
     side = _SIDE[device.type]
     a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
     out = torch.empty_like(a)
@@ -104,7 +102,7 @@ def matmul(device: torch.device, dtype: torch.dtype) -> Work:
 
 
 def copy(device: torch.device) -> Work:
-    """One copy within the device's memory: bytes read plus bytes written."""
+    """One copy within the device's memory; the amount is bytes read plus bytes written."""
     source = torch.zeros(_COPIED[device.type], dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return Work(lambda: target.copy_(source), 2.0 * source.numel())

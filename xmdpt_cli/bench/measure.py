@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from xmdpt_cli.bench.flops import flops
 from xmdpt_cli.bench.machine import Machine, copy, matmul
 from xmdpt_cli.bench.report import Report, Row, compare_to_first
 from xmdpt_cli.bench.timing import Spread, interleaved, precision
@@ -46,43 +47,30 @@ def time_calls(
     return Timed(seconds, rates)
 
 
-class Call(NamedTuple):
-    """A call that computes ``images`` images or pairs with ``flop`` FLOP in all."""
-
-    run: Callable[[], object]
-    images: int
-    flop: float
-    dtype: torch.dtype
-
-
 def measure_calls(
     kind: str,
     title: str,
     settings: Mapping[str, Any],
     device: torch.device,
-    calls: Mapping[str, Call],
+    dtype: torch.dtype,
+    calls: Mapping[str, Callable[[], object]],
     rounds: int,
+    *,
+    gradients: bool = False,
     progress: Progress = silent,
 ) -> Report:
-    """A report with a row for each call.
+    """A report with a row for each call, which computes ``settings["batch"]`` images or pairs.
 
-    Calls named "model / implementation" are compared with the first of their model.
+    ``calls``: named "model / implementation"; each is compared with the first of its model.
+    ``gradients``: they run backward passes too.
     """
-    machine = Machine.here(device)
-    runs = {name: call.run for name, call in calls.items()}
-    timed = time_calls(runs, {call.dtype for call in calls.values()}, device, rounds, progress)
-    rows = [
-        Row.of(
-            name,
-            timed.seconds[name],
-            call.images,
-            flop=call.flop / call.images,
-            peak=timed.peak[f"peak {precision(call.dtype)}"],
-        )
-        for name, call in calls.items()
-    ]
+    machine, batch = Machine.here(device), int(settings["batch"])
+    flop = {name: flops(call, gradients) / batch for name, call in calls.items()}
+    timed = time_calls(calls, {dtype}, device, rounds, progress)
+    peak = timed.peak[f"peak {precision(dtype)}"]
+    rows = [Row.of(name, timed.seconds[name], batch, flop=flop[name], peak=peak) for name in calls]
     compare_to_first(rows)
-    settings = {**settings, "rounds": rounds}
+    settings = {**settings, "precision": precision(dtype), "rounds": rounds}
     notes = ["random weights"]
     return Report(kind, title, settings, machine, rows, timed.peak_spreads(), notes)
 

@@ -1,4 +1,4 @@
-"""X-MDPT with the work of the published implementation, to measure against."""
+"""X-MDPT with the work of the published implementation, the base of comparisons."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks and inputs of the real shapes with random values, to measure their time."""
+"""Networks and inputs with the real shapes and random values, for measurements of speed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:  # importing it loads transformers
 
 
 def random_xmdpt(size: str, pixels: int) -> XMDPT:
-    """X-MDPT of ``size`` in float32 on the CPU. No weight is zero: with adaLN-Zero's initial values
-    the blocks would have no effect."""
+    """X-MDPT of ``size`` in float32 on the CPU, without zero weights: with the initial values of
+    adaLN-Zero the blocks would have no effect."""
     torch.manual_seed(0)
     model = XMDPT.from_size(size, latent_size=pixels // 8)
     randomise(model)
@@ -24,7 +24,7 @@ def random_xmdpt(size: str, pixels: int) -> XMDPT:
 
 
 def randomise(model: XMDPT) -> None:
-    """Add 0.02 times normal noise to every weight."""
+    """Add normal noise with a standard deviation of 0.02 to every parameter."""
     rng = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -55,7 +55,7 @@ class Inputs(NamedTuple):
 
 
 def random_dino(size: str, device: torch.device) -> Dino:
-    """facebook/dinov2-giant or -base by its config.json, or a tiny one; in float32."""
+    """DINOv2 with the shape of facebook/dinov2-giant or -base, or a tiny one; in float32."""
     from transformers import Dinov2Config, Dinov2Model
 
     from xmdpt_cli.encoders.dino import Dino
@@ -76,10 +76,10 @@ def random_dino(size: str, device: torch.device) -> Dino:
 
 
 def dinov2(size: str, device: torch.device, dtype: torch.dtype) -> Callable[..., object]:
-    """``random_dino`` as a function: (N, 3, 224, 224) -> 257 tokens.
+    """``random_dino`` as a function: images (N, 3, 224, 224) -> 257 tokens.
 
-    Weights in float32, another ``dtype`` by autocast, as in ``xmdpt prepare`` and the published
-    code.
+    The weights stay in float32; another ``dtype`` is used by autocast, as in ``xmdpt prepare`` and
+    the published code.
     """
     net = random_dino(size, device).net
 
@@ -91,7 +91,7 @@ def dinov2(size: str, device: torch.device, dtype: torch.dtype) -> Callable[...,
 
 
 def sd_vae(device: torch.device | str, dtype: torch.dtype = torch.float32, narrow: int = 1) -> Any:
-    """stabilityai/sd-vae-ft-mse by its config.json (f = 8, 4 channels), widths over ``narrow``."""
+    """A VAE shaped like stabilityai/sd-vae-ft-mse (f = 8, 4 channels), widths over ``narrow``."""
     from diffusers import AutoencoderKL
 
     network = AutoencoderKL(
@@ -101,6 +101,5 @@ def sd_vae(device: torch.device | str, dtype: torch.dtype = torch.float32, narro
         layers_per_block=2,
         latent_channels=4,
     )
-    # a plain module's ``to``: that of diffusers warns about layers to be kept in fp32, and this
-    # network has none
+    # not diffusers' ``to``, which warns about layers to be kept in fp32: this network has none
     return nn.Module.to(network.eval().requires_grad_(False), device, dtype)

@@ -1,4 +1,4 @@
-"""The report of every measurement of ``xmdpt bench``: typed rows, one table, one set of files."""
+"""The report of a measurement of ``xmdpt bench``: rows, a table, and files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VERSION = 2
 
 @dataclass
 class Row:
-    """One measured implementation. What is None or empty was not measured or does not apply."""
+    """One measured implementation. None or empty: not measured, or not applicable."""
 
     model: str
     implementation: str
@@ -30,7 +30,7 @@ class Row:
     images_per_second: float
     gflop: float | None = None  # of one image or pair
     mfu: Spread | None = None  # share of the machine's own peak, measured in the same rounds
-    #: how many times as fast as another row; keys are "first" (row of the model), "published",
+    #: speedup over another row; the keys are "first" (the model's first row), "published",
     #: "published, steps alone", "base" (what ``gain`` is added to), "PIDM-style" and
     #: "PIDM-style, compiled"
     speedup: dict[str, Spread] = field(default_factory=dict)
@@ -56,10 +56,10 @@ class Row:
         peak: Sequence[float] = (),
         **more: Any,
     ) -> Row:
-        """A row of the rounds' ``seconds`` for ``images`` images.
+        """A row of ``images`` images that took ``seconds`` in each round.
 
         ``name``: "model / implementation", or the model alone. ``flop``: FLOP of one image;
-        ``peak``: the machine's FLOP/s in each round.
+        ``peak``: the machine's FLOP/s in each round. ``more``: other fields of the row.
         """
         model, _, implementation = name.partition(" / ")
         spread, mfu = Spread(tuple(seconds)), None
@@ -88,9 +88,9 @@ def compare_to_first(rows: Iterable[Row]) -> None:
 
 @dataclass
 class Report:
-    """What one command measured."""
+    """The result of one command."""
 
-    kind: str  # the subcommand; "sampling" for none
+    kind: str  # the subcommand; "sampling" without one
     title: str  # of the table of rows
     settings: dict[str, Any]
     machine: Machine  # read before the measurement
@@ -106,7 +106,7 @@ class Report:
         return {**dataclasses.asdict(self), "rows": rows}
 
     def summary(self) -> list[str]:
-        """What the numbers were measured on and with, line by line."""
+        """Lines that describe the machine, its state and the settings."""
         lines = [str(self.machine)]
         if self.peak:
             rates = [
@@ -124,7 +124,7 @@ class Report:
         return lines
 
     def table(self) -> Table:
-        """The rows, without columns that are empty in all of them."""
+        """The rows, without empty columns."""
         columns = {name: [cell(row) for row in self.rows] for name, cell in _COLUMNS.items()}
         columns = {name: cells for name, cells in columns.items() if any(c != "-" for c in cells)}
         keys = {"model": [row.model for row in self.rows]}
@@ -134,7 +134,7 @@ class Report:
         return Table(self.title, [*keys, *columns], [list(line) for line in lines], keys=len(keys))
 
     def write(self, folder: Path, tables: Sequence[Table]) -> list[Path]:
-        """Write JSON for ``--compare``, Markdown and, of sampling, a chart; return the paths."""
+        """Write JSON for ``--compare``, Markdown and, for sampling, a chart; returns the paths."""
         folder.mkdir(parents=True, exist_ok=True)
         sampling = self.kind == "sampling"
         path = folder / ("bench" if sampling else f"bench-{self.kind}")
@@ -150,7 +150,7 @@ class Report:
         return sorted(files)
 
     def chart(self) -> str:
-        """Sampling's rows as an SVG roofline chart."""
+        """The rows of sampling as an SVG roofline chart."""
         dots = [
             Dot(row.model, row.key, row.gflop, 1 / row.images_per_second, row.mfu.median)
             for row in self.rows

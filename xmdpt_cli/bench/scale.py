@@ -1,8 +1,8 @@
-"""How training scales with the number of processes: what ``xmdpt bench scale`` measures.
+"""``xmdpt bench scale``: how training scales with the number of processes.
 
-Every number of processes is started by torchrun as ``xmdpt train`` would be, and takes the same
-steps with the same batch in each process; each round starts all of them, in turn. On a CPU the
-processes share its cores.
+Each round starts every number of processes in turn, by torchrun as for ``xmdpt train``. Each
+process takes the same number of steps with the same batch size. On a CPU the processes share its
+cores.
 """
 
 from __future__ import annotations
@@ -40,8 +40,10 @@ def measure_scaling(
     rounds: int = 3,
     progress: Progress = silent,
 ) -> Report:
-    """Pairs a second of 1, 2, 4 ... ``most`` processes with ``batch`` pairs in each; by default as
-    many as there are GPUs, or cores."""
+    """Measure 1, 2, 4 ... ``most`` processes with ``batch`` pairs in each.
+
+    By default ``most`` is the number of GPUs, or of cores on a CPU. XmdptError if a training fails.
+    """
     machine = Machine.here(device)
     most = most or (torch.cuda.device_count() if device.type == "cuda" else cores())
     counts = sorted({*(2**k for k in range(most.bit_length())), most})
@@ -51,10 +53,10 @@ def measure_scaling(
             total = _launch(count, size, device, batch, steps)
             seconds[count].append(total / (steps * batch * count))
         progress("rounds", number + 1, rounds)
-    rows = []
-    for count, values in seconds.items():
-        plural = "es" if count > 1 else ""
-        rows.append(Row.of(f"X-MDPT-{size} / {count} process{plural}", values))
+    rows = [
+        Row.of(f"X-MDPT-{size} / {count} process{'es' if count > 1 else ''}", values)
+        for count, values in seconds.items()
+    ]
     compare_to_first(rows)
     for count, row in zip(counts, rows, strict=True):
         row.efficiency = row.speedup["first"].median / count if count > 1 else 1.0
@@ -67,7 +69,7 @@ def measure_scaling(
 
 
 def _launch(count: int, size: str, device: torch.device, batch: int, steps: int) -> float:
-    """Seconds of ``steps`` steps in ``count`` processes."""
+    """Seconds of ``steps`` steps in ``count`` processes. XmdptError if they fail."""
     command = [sys.executable]
     if count > 1:
         command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
@@ -84,7 +86,7 @@ def _launch(count: int, size: str, device: torch.device, batch: int, steps: int)
 
 
 def train_here(size: str, device: str, batch: int, steps: int) -> None:
-    """One process: train; rank 0 prints the seconds of the slowest one."""
+    """Train in this process; rank 0 prints the seconds of the slowest process."""
     dist = Distributed.init(device, "ddp")
     torch.manual_seed(0)
     config = TrainConfig(size=size, batch_size=batch)
@@ -101,7 +103,7 @@ def train_here(size: str, device: str, batch: int, steps: int) -> None:
             step(inputs).total.backward()
             optimizer.step()
 
-    train(2)  # warm-up; DDP lays its gradient buckets out in the first step
+    train(2)  # warm-up; DDP builds its gradient buckets in the first step
     dist.all_gather(None)
     seconds = clock(dist.device)(lambda: train(steps))
     slowest = max(dist.all_gather(seconds))

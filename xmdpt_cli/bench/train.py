@@ -20,13 +20,11 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from xmdpt_cli.bench.flops import flops
 from xmdpt_cli.bench.loader import make_dataset
-from xmdpt_cli.bench.measure import Call, measure_calls
+from xmdpt_cli.bench.measure import measure_calls
 from xmdpt_cli.bench.published import PublishedXMDPT
 from xmdpt_cli.bench.random_networks import dinov2, random_xmdpt, sd_vae
 from xmdpt_cli.bench.report import Report
-from xmdpt_cli.bench.timing import precision
 from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.data.loader import TrainLoader
 from xmdpt_cli.data.prefetch import prefetch
@@ -189,7 +187,7 @@ def measure_training(
 
     XmdptError if the first losses of the implementations differ.
     """
-    calls: dict[str, Call] = {}
+    calls: dict[str, Step] = {}
     waits: dict[str, float] = {}
     autocast = dtype == torch.bfloat16
     for size in sizes:
@@ -206,19 +204,13 @@ def measure_training(
             encoders = published_encoders(device, dtype)
             encoding = online_step(published, encoders, batch, device, dtype)
             steps = {"published": published, "published, online": encoding, **steps}
-        for name, step in steps.items():
-            flop = flops(step, gradients=True)
-            calls[f"X-MDPT-{size} / {name}"] = Call(step, batch, flop, dtype)
+        calls |= {f"X-MDPT-{size} / {name}": step for name, step in steps.items()}
         waits[f"X-MDPT-{size}"] = data_wait(list(steps.values())[-1], batch, rounds)
-    settings = {
-        "batch": batch,
-        "pixels": pixels,
-        "precision": precision(dtype),
-        "compiled": compiled,
-        "online": online,
-    }
+    settings = {"batch": batch, "pixels": pixels, "compiled": compiled, "online": online}
     title = f"a training step, seconds for {batch} pairs"
-    report = measure_calls("train", title, settings, device, calls, rounds, progress)
+    report = measure_calls(
+        "train", title, settings, device, dtype, calls, rounds, gradients=True, progress=progress
+    )
     shares = ", ".join(f"{name} {share:.1%}" for name, share in waits.items())
     report.notes.append(f"time that steps wait for cached batches: {shares}")
     report.data_wait = waits

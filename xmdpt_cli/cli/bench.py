@@ -1,4 +1,4 @@
-"""``xmdpt bench``: the speed of sampling on this machine, and what all its subcommands share."""
+"""``xmdpt bench``: the speed of sampling on this machine, and what its subcommands share."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def show_roof(
     bandwidth: float | None,
     as_json: bool,
 ) -> None:
-    """The least possible times on known devices, or on one with the given peaks."""
+    """Print the least possible times on known devices, or on one with the given peaks."""
     from xmdpt_cli.bench.roof import Peaks, known_peaks, roofs
 
     check_pixels(pixels)
@@ -163,7 +163,7 @@ def show_roof(
 
 
 def check_sizes(given: list[str] | None) -> list[str]:
-    """Names of sizes, also separated by commas; ConfigError for an unknown one."""
+    """The names of sizes, which may be separated by commas. ConfigError for an unknown one."""
     from xmdpt_cli.model.xmdpt import SIZES
 
     names = [name for text in given or ["S", "B", "L"] for name in text.split(",") if name]
@@ -197,9 +197,9 @@ def measure_and_report(
     as_json: bool,
     more_tables: Callable[[Report], list[Table]] = lambda report: [],
 ) -> None:
-    """Run ``measure``; show, write and compare its report. Exit code 1 if something became slower.
+    """Run ``measure``, then print, write and compare its report.
 
-    ``out`` and the report to compare with are checked first.
+    ``out`` and the report to compare with are checked first. Exits with 1 if a row became slower.
     """
     from xmdpt_cli.bench.compare import change_table, load
     from xmdpt_cli.bench.compare import compare as changes_of

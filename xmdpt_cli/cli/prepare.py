@@ -10,16 +10,8 @@ from xmdpt_cli.cli.help import panels
 from xmdpt_cli.cli.next_command import quote, train_command
 from xmdpt_cli.cli.options import options_from, pick_device, quiet_libraries
 from xmdpt_cli.cli.prepare_check import check
-from xmdpt_cli.cli.prepare_encoders import (
-    find_networks,
-    find_openpose,
-    pretrained,
-    say_toys,
-    train_toys,
-)
 from xmdpt_cli.cli.prepare_options import PrepareOptions
-from xmdpt_cli.cli.prepare_plan import Plan, say_plan
-from xmdpt_cli.cli.prepare_repair import remake
+from xmdpt_cli.cli.prepare_plan import Plan, say_plan, say_toys
 from xmdpt_cli.cli.workspace import DATA
 from xmdpt_cli.encoders.identity import dataset_note
 from xmdpt_cli.errors import XmdptError
@@ -54,24 +46,40 @@ def prepare(chosen: PrepareOptions) -> None:
 
 
 def _check(talk: Talk, chosen: PrepareOptions, place: str) -> None:
-    """Verify a dataset; with --repair and --root, make damaged shards again."""
+    """Verify a dataset; with --repair and --root, prepare damaged shards again."""
     final = chosen.root is None or chosen.out is not None
     shards = check(talk, place, chosen.repair, final=final)
-    if shards is not None and chosen.root is not None:
-        manifests = remake(talk, place, shards, chosen.root, chosen)
-        outs = dict.fromkeys(manifests, place)
-        _report(talk, chosen, outs, manifests)
+    if shards is None or chosen.root is None:
+        return
+    from xmdpt_cli.prepare.remake import remake_shards
+
+    with talk.progress() as progress:
+        made = remake_shards(
+            place, shards, chosen.root, chosen.given(), device=pick_device(chosen.device),
+            workers=chosen.workers, progress=progress, say=talk.say,
+        )  # fmt: skip
+    for name in made.changed:
+        talk.warn(
+            f"{name} was repaired, but its bytes differ from before: images have changed, or "
+            "features are rounded differently (another number of threads, another device, other "
+            "versions of the libraries or of xmdpt)"
+        )
+        talk.hint("runs trained on it cannot resume: start a new one (train --out DIR)")
+    _report(talk, chosen, {made.size: place}, {made.size: made.manifest})
 
 
 def _prepare(talk: Talk, chosen: PrepareOptions) -> None:
     from xmdpt_cli.datasets.find import find_dataset
     from xmdpt_cli.prepare.dataset_folder import check_output_folder
+    from xmdpt_cli.prepare.networks import find_networks, load_openpose, load_pretrained
     from xmdpt_cli.prepare.pipeline import prepare_datasets
+    from xmdpt_cli.prepare.workers import decode_processes
     from xmdpt_cli.storage.ranks import World
     from xmdpt_cli.toy.encoders import toy_encoders
+    from xmdpt_cli.toy.train_encoders import make_toy_encoders_by_size
 
     assert chosen.root is not None
-    world, outs, toy = World.from_environment(), chosen.outs, chosen.encoders == "toy"
+    world, outs, encoders = World.from_environment(), chosen.outs, chosen.encoder_paths
     for place in outs.values():  # before minutes are spent on loading networks
         check_output_folder(open_store(place))
     listing = find_dataset(
@@ -82,16 +90,19 @@ def _prepare(talk: Talk, chosen: PrepareOptions) -> None:
         for line in listing.describe():
             talk.say(f"found: {line}")
         warn_if_busy(talk)
-    networks, detector, workers = None, None, chosen.processes(listing)
+    networks, detector = None, None
+    workers = decode_processes(listing.images(), chosen.workers)
     with talk.progress() as progress:
         try:
             device = pick_device(chosen.device)
-            find_networks(listing, chosen)
-            if toy:  # untrained ones take as long and as many bytes
+            find_networks(
+                listing, encoders if isinstance(encoders, dict) else None, chosen.openpose
+            )
+            if encoders is None:  # untrained ones take as long and as many bytes
                 networks = {size: toy_encoders(size, chosen.seed) for size in outs}
             else:
-                networks = dict.fromkeys(outs, pretrained(chosen, device))
-            detector = find_openpose(listing, chosen.openpose, device)
+                networks = dict.fromkeys(outs, load_pretrained(encoders, device))
+            detector = load_openpose(listing, chosen.openpose, device)
         except XmdptError as err:
             if not chosen.dry_run:
                 raise
@@ -101,13 +112,16 @@ def _prepare(talk: Talk, chosen: PrepareOptions) -> None:
         if world.rank == 0:
             settings = Plan(listing, outs, chosen.tokens, chosen.limit, workers, world)
             plan = say_plan(talk, settings, networks, detector)
-            if toy:
+            if encoders is None:
                 say_toys(talk, outs, chosen.vae_steps)
         if chosen.dry_run:
             talk.result(plan or {"shards": 0}, text="nothing was written (--dry-run)")
             return
-        if toy:
-            networks = train_toys(listing, chosen, world, progress)
+        if encoders is None:
+            networks = make_toy_encoders_by_size(
+                listing, outs, world, seed=chosen.seed, vae_steps=chosen.vae_steps,
+                limit=chosen.limit, progress=progress,
+            )  # fmt: skip
         assert networks is not None
         manifests = prepare_datasets(
             listing, outs, networks, detector=detector, tokens=chosen.tokens,

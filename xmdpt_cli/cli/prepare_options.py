@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -12,12 +12,6 @@ from xmdpt_cli.cli.options import AsJson, Device
 from xmdpt_cli.cli.workspace import DATA
 from xmdpt_cli.errors import ConfigError
 from xmdpt_cli.storage.stores import is_url
-from xmdpt_cli.utils.devices import cores
-
-if TYPE_CHECKING:
-    from xmdpt_cli.datasets.listing import Listing
-
-FEW = 500  # images: fewer are decoded in threads, as processes take a second to start
 
 
 @dataclass
@@ -146,11 +140,14 @@ class PrepareOptions:
             if source is not None and source.name == "COMMANDLINE"
         }
 
-    def processes(self, listing: Listing) -> int:
-        """Number of processes that decode images; 0: threads."""
-        if listing.images() < FEW:
-            return 0
-        return cores() if self.workers is None else self.workers
+    @property
+    def encoder_paths(self) -> dict[str, str | None] | str | None:
+        """Hub id or folder of each encoder, a folder of all three, or None for toys."""
+        if self.encoders == "toy":
+            return None
+        if self.encoders != "pretrained":
+            return self.encoders
+        return {"vae": self.vae, "source": self.dino_source, "pose": self.dino_pose}
 
     def check(self) -> None:
         """ConfigError for options that do not go together."""

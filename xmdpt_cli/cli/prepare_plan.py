@@ -91,6 +91,20 @@ def say_plan(
     }
 
 
+def say_toys(talk: Talk, outs: dict[int, str], given: int | None) -> None:
+    """Print how long training the toy VAEs takes, unless they exist."""
+    from xmdpt_cli.toy.train_encoders import default_steps, vae_seconds
+
+    for size, out in outs.items():
+        if not (Path(out) / "encoders" / "vae" / "config.json").is_file():
+            steps = given or default_steps(size)
+            seconds = vae_seconds(size, steps)
+            talk.say(
+                f"plan: first train the toy VAE for {size} px, {steps} steps: about "
+                f"{duration(seconds)} (measured on a few steps)"
+            )
+
+
 def _time(numbers: Estimate, seconds: float | None) -> str:
     """A line with the total time and the measured times per image."""
 

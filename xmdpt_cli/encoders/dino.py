@@ -206,14 +206,10 @@ class Dino(weights.FrozenNetwork):
         for start in range(0, len(images), CHUNK):
             part = images[start : start + CHUNK].to(self.device, torch.float32)
             part = F.interpolate(part, size=size, mode="bicubic", align_corners=False)
-            with self._autocast():
+            with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
                 hidden = self.net(pixel_values=part.to(self.dtype)).last_hidden_state  # (n, L, D)
             out[start : start + CHUNK] = hidden.float()
         return out
-
-    def _autocast(self) -> torch.autocast:
-        enabled = self.autocast is not None
-        return torch.autocast(self.device.type, self.autocast, enabled=enabled)
 
     def describe(self) -> dict[str, Any]:
         """JSON-ready record: ``Origin.describe``, input_size, length and width, the position table

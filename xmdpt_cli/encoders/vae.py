@@ -154,20 +154,17 @@ class VAE(weights.FrozenNetwork):
         """Scaled latents (N, C, h, w) -> uint8 (N, H, W, 3)."""
         height, width = (int(side) * self.factor for side in latents.shape[2:])
         step = max(1, self.chunk_pixels // (height * width))
+        half = self.decode_dtype != torch.float32 and self.device.type == "cuda"
         out = np.empty((len(latents), height, width, 3), dtype=np.uint8)
         for start in range(0, len(latents), step):
             part = latents[start : start + step].to(self.device, torch.float32) / self.scale
             missing = min(self._compiled_for, step) - len(part)
             if missing > 0:
                 part = torch.cat([part, part[-1:].expand(missing, -1, -1, -1)])
-            with self._autocast():
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
                 signed = self.net.decode(part.to(self.dtype).contiguous()).sample
             out[start : start + step] = to_images(signed[: len(out) - start])
         return out
-
-    def _autocast(self) -> torch.autocast:
-        wanted = self.decode_dtype != torch.float32 and self.device.type == "cuda"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=wanted)
 
     def describe(self) -> dict[str, Any]:
         """JSON-ready record: ``Origin.describe``, scale, factor and channels."""

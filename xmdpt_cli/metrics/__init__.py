@@ -11,32 +11,20 @@ from typing import TYPE_CHECKING
 
 from xmdpt_cli.utils.lazy import lazy_names
 
-_MODULES = {
-    "FID": "fid",
-    "KID": "kid",
-    "L1": "pixel_metrics",
-    "LPIPS": "lpips_metric",
-    "MAE": "pixel_metrics",
-    "PSNR": "pixel_metrics",
-    "SSIM": "ssim",
-    "SSIM256": "ssim",
-    "SSIMW51": "ssim",
-    "Evaluation": "evaluation",
-    "FeatureDistribution": "fid",
-    "FeatureExtractor": "features",
-    "ImageMetric": "base",
-    "ImagePair": "evaluate",
-    "LpipsNetwork": "lpips_metric",
-    "Networks": "evaluate",
-    "PairMetric": "base",
-    "Protocol": "protocols",
-    "ProtocolMetrics": "collection",
-    "ReferenceSet": "reference_set",
-    "evaluate_pairs": "evaluate",
-    "get_protocol": "protocols",
-    "inception_features": "features",
-    "protocol_metrics": "collection",
-    "register": "registry",
+_NAMES = {
+    "base": ("ImageMetric", "PairMetric"),
+    "collection": ("ProtocolMetrics", "protocol_metrics"),
+    "evaluate": ("ImagePair", "Networks", "evaluate_pairs"),
+    "evaluation": ("Evaluation",),
+    "features": ("FeatureExtractor", "inception_features"),
+    "fid": ("FID", "FeatureDistribution"),
+    "kid": ("KID",),
+    "lpips_metric": ("LPIPS", "LpipsNetwork"),
+    "pixel_metrics": ("L1", "MAE", "PSNR"),
+    "protocols": ("Protocol", "get_protocol"),
+    "reference_set": ("ReferenceSet",),
+    "registry": ("register",),
+    "ssim": ("SSIM", "SSIM256", "SSIMW51"),
 }
 __all__ = [
     "FID",
@@ -81,7 +69,9 @@ if TYPE_CHECKING:  # what a type checker and an editor see; nothing of it runs
     from xmdpt_cli.metrics.registry import register
     from xmdpt_cli.metrics.ssim import SSIM, SSIM256, SSIMW51
 else:
-    __getattr__ = lazy_names(__name__, {name: f"{__name__}.{m}" for name, m in _MODULES.items()})
+    __getattr__ = lazy_names(
+        __name__, {name: f"{__name__}.{module}" for module in _NAMES for name in _NAMES[module]}
+    )
 
 
 def __dir__() -> list[str]:

@@ -87,16 +87,19 @@ def images_in(folder: str | Path) -> list[Path]:
     if not Path(folder).is_dir():
         raise XmdptError(f"no such folder: {folder}")
     paths = sorted(Path(folder).iterdir())
-    return [path for path in paths if _is_read(path.name) and path.is_file()]
+    return [
+        path
+        for path in paths
+        if is_image_name(path.name)
+        and not is_hidden(path.name)
+        and why_not_read(path.name) is None
+        and path.is_file()
+    ]
 
 
 def images_not_read(folder: str | Path) -> list[Path]:
     """The images directly inside a folder that are of a type that is not read, by name."""
     return not_read(sorted(Path(folder).iterdir()))
-
-
-def _is_read(name: str) -> bool:
-    return is_image_name(name) and not is_hidden(name) and why_not_read(name) is None
 
 
 def _images_by_name(folder: Path) -> dict[str, Path]:

@@ -122,12 +122,12 @@ class ProtocolRun:
         images: list[ImageValues] = [
             {"name": info.name, "joints": info.joints, "rows": {}} for info in seen
         ]
-        given = self._input_sizes(seen)
+        given, size = self._input_sizes(seen), self.protocol.size
         found = Evaluation(
             protocol=self.protocol.name,
             rows={},
             counts={},
-            sizes=self._compared_sizes(seen),
+            sizes=sorted({sizes.named(size or info.sizes[GROUND_TRUTH]) for info in seen}),
             input_sizes=sizes.plain(given),
             images=images,
         )
@@ -216,10 +216,6 @@ class ProtocolRun:
                 f"truth {sizes.named((c, d))}",
                 "the protocol cfld brings all images to 176x256",
             )
-
-    def _compared_sizes(self, seen: Sequence[PairInfo]) -> list[str]:
-        size = self.protocol.size
-        return sorted({sizes.named(size or info.sizes[GROUND_TRUTH]) for info in seen})
 
     def _input_sizes(self, seen: Sequence[PairInfo]) -> dict[str, Mapping[Size, int]]:
         """Role -> (H, W) before the protocol -> images."""

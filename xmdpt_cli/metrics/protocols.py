@@ -91,53 +91,38 @@ def _through_square(size: tuple[int, int], method: int, image: ImageArray) -> Pi
     return np.asarray(cv2.resize(floats, size[::-1], interpolation=method), dtype=np.float32)
 
 
-def _cfld(size: tuple[int, int]) -> Protocol:
-    return Protocol("cfld", size, partial(_pil, size), partial(_torch_bicubic, size), True)
+def _protocols(size: tuple[int, int]) -> dict[str, Protocol]:
+    pil, square = partial(_pil, size), partial(_square, size)
+    linear = partial(_through_square, size, cv2.INTER_LINEAR)
+    cubic = partial(_through_square, size, cv2.INTER_CUBIC)
+    protocols = [
+        Protocol("cfld", size, pil, partial(_torch_bicubic, size), True),
+        Protocol("pidm", size, linear, linear, True, square, square, 1.2, batches=PIDM_BATCHES),
+        Protocol(
+            "pcdms", size, cubic, cubic, True, square,
+            sigma=1.2, lpips_signed=False, batches=PCDMS_BATCHES,
+        ),
+        Protocol("clean", size, pil, pil, False, wang=True, inception="tensorflow"),
+    ]  # fmt: skip
+    return {protocol.name: protocol for protocol in protocols}
 
 
-def _pidm(size: tuple[int, int]) -> Protocol:
-    path = partial(_through_square, size, cv2.INTER_LINEAR)
-    square = partial(_square, size)
-    return Protocol("pidm", size, path, path, True, square, square, sigma=1.2, batches=PIDM_BATCHES)
-
-
-def _pcdms(size: tuple[int, int]) -> Protocol:
-    path = partial(_through_square, size, cv2.INTER_CUBIC)
-    square = partial(_square, size)
-    return Protocol(
-        "pcdms",
-        size,
-        path,
-        path,
-        True,
-        square,
-        sigma=1.2,
-        lpips_signed=False,
-        batches=PCDMS_BATCHES,
-    )
-
-
-def _clean(size: tuple[int, int]) -> Protocol:
-    path = partial(_pil, size)
-    return Protocol("clean", size, path, path, False, wang=True, inception="tensorflow")
-
-
-PROTOCOLS = {"cfld": _cfld, "pidm": _pidm, "pcdms": _pcdms, "clean": _clean}
+PROTOCOLS = _protocols(SIZES[LOWEST])
 NATIVE = Protocol("native", None, unchanged, unchanged, published=False)
 NAMES = (*PROTOCOLS, NATIVE.name)
 
 
-def get_protocol(name: str, height: int = 256) -> Protocol:
+def get_protocol(name: str, height: int = LOWEST) -> Protocol:
     """The protocol of that name, for images of 256x176 or 512x352 (by ``height``).
 
     ConfigError for another name or height.
     """
     if name == NATIVE.name:
         return NATIVE
-    if name not in PROTOCOLS:
+    if name not in NAMES:
         raise ConfigError(f"no such protocol: {name}", f"choose one of {', '.join(NAMES)}")
     if height not in SIZES:
         raise ConfigError(
             f"no protocol is {height} px high", f"choose one of {', '.join(map(str, SIZES))}"
         )
-    return PROTOCOLS[name](SIZES[height])
+    return _protocols(SIZES[height])[name]

@@ -27,6 +27,15 @@ from xmdpt_cli.utils.devices import cores
 
 T = TypeVar("T")
 
+FEW = 500  # images: fewer are decoded in threads, as processes take a second to start
+
+
+def decode_processes(images: int, workers: int | None) -> int:
+    """Number of processes that decode the images; 0: threads. ``workers``: None for all cores."""
+    if images < FEW:
+        return 0
+    return cores() if workers is None else workers
+
 
 class Decoders:
     """Processes or threads that decode items ahead of their use, in order.

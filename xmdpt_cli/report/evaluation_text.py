@@ -16,10 +16,11 @@ def table(evaluation: Evaluation) -> Table:
     rows = evaluation.rows
     lines = _lines(rows.values(), lambda metric: [_shown(evaluation, row, metric) for row in rows])
     lines.append(["images", *(str(evaluation.counts[name]) for name in evaluation.rows)])
-    lines += [
-        [f"images, {metric}", *(_used(evaluation, name, metric) for name in evaluation.rows)]
-        for metric in evaluation.drop_last
-    ]
+    for metric, left in evaluation.drop_last.items():
+        used = str(left["used"])  # without the last partial batch
+        lines.append(
+            [f"images, {metric}", *(used if metric in row else "-" for row in rows.values())]
+        )
     return Table("", ["", *evaluation.rows], lines)
 
 
@@ -49,11 +50,6 @@ def _lines(measured: Iterable[Iterable[str]], cells: Callable[[str], list[str]])
     arrows = {True: " ↑", False: " ↓", None: ""}
     names = ordered(metric for metrics in measured for metric in metrics)
     return [[f"{metric}{arrows[style(metric).higher]}", *cells(metric)] for metric in names]
-
-
-def _used(evaluation: Evaluation, row: str, metric: str) -> str:
-    """How many images of a row a metric without the last partial batch is of."""
-    return str(evaluation.drop_last[metric]["used"]) if metric in evaluation.rows[row] else "-"
 
 
 def _shown(evaluation: Evaluation, row: str, metric: str) -> str:

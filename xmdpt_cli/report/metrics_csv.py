@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from xmdpt_cli.files import write_bytes
-from xmdpt_cli.metrics.evaluation import Evaluation, ImageValues, Value
+from xmdpt_cli.metrics.evaluation import Evaluation, Value
 from xmdpt_cli.report.metric_values import per_pair
 
 
@@ -36,16 +36,12 @@ def write_csv(path: str | Path, evaluations: Sequence[Evaluation]) -> None:
                 # files, quotes do not stop a spreadsheet, and any mark before it would silently
                 # make it another name. Import such a file with that column as text.
                 cells = [_cell(values.get(metric)) for metric in metrics]
-                lines.writerow([evaluation.protocol, row, image["name"], _joints(image), *cells])
+                joints = image.get("joints")  # csv writes None as nothing
+                lines.writerow([evaluation.protocol, row, image["name"], joints, *cells])
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # a file name may contain bytes that are not UTF-8
     write_bytes(path, stream.getvalue().encode("utf-8", "backslashreplace"))
-
-
-def _joints(image: ImageValues) -> str:
-    joints = image.get("joints")
-    return "" if joints is None else str(joints)
 
 
 def _cell(value: Value) -> str:

@@ -6,9 +6,10 @@ They let every command run without a download. Results made with them are marked
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,13 @@ import torch
 
 from xmdpt_cli.datasets.listing import Listing
 from xmdpt_cli.encoders.bundle import Encoders
+from xmdpt_cli.encoders.identity import FOLDERS
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import only_process
 from xmdpt_cli.images import ImageArray, resize_square
 from xmdpt_cli.progress import Progress, silent
+from xmdpt_cli.storage.ranks import ProcessGroup, World
+from xmdpt_cli.storage.stores import LocalStore
 from xmdpt_cli.toy.encoders import toy_dino, toy_vae
 from xmdpt_cli.vae_training.config import VaeConfig, settle
 from xmdpt_cli.vae_training.examples import ImageExamples, Images, sample_batch
@@ -113,6 +117,39 @@ def make_toy_encoders(
                 dino.save(out / name)
     # loaded again, so that the dataset is prepared with exactly what sampling will load
     return ToyEncoders(Encoders.load(out), stats)
+
+
+def make_toy_encoders_by_size(
+    listing: Listing,
+    outs: Mapping[int, str],
+    world: World,
+    *,
+    seed: int = 0,
+    vae_steps: int | None = None,
+    limit: int | None = None,
+    progress: Progress = silent,
+) -> dict[int, Encoders]:
+    """Toy encoders in ``OUT/encoders`` for each size and folder in ``outs``.
+
+    Rank 0 trains them; the other ranks wait for the files.
+    """
+    made = {}
+    for size, out in outs.items():
+        folder = Path(out) / "encoders"
+        if world.rank == 0:
+            made[size] = make_toy_encoders(
+                listing, folder, size=size, seed=seed, vae_steps=vae_steps, limit=limit,
+                progress=progress,
+            ).encoders  # fmt: skip
+        else:
+            group = ProcessGroup(LocalStore(out), world)
+            group.wait(partial(_are_complete, folder), "the toy encoders")
+            made[size] = Encoders.load(folder)
+    return made
+
+
+def _are_complete(folder: Path) -> bool | None:
+    return all((folder / part / "config.json").is_file() for part in FOLDERS) or None
 
 
 def default_steps(size: int) -> int:

@@ -169,13 +169,13 @@ def _measure_before(
     images = measure(
         plan.vae, plan.test, plan.measured, lpips, stage="before", dist=dist, progress=progress
     )
-    dist.run_on_main(partial(_keep, out / BEFORE, {"key": key, "images": images}))
+
+    def keep() -> None:
+        with writing(out / BEFORE):
+            write_text(out / BEFORE, json.dumps({"key": key, "images": images}))
+
+    dist.run_on_main(keep)
     return images
-
-
-def _keep(path: Path, content: dict[str, Any]) -> None:
-    with writing(path):
-        write_text(path, json.dumps(content))
 
 
 def _write_report(

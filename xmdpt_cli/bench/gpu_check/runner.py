@@ -24,7 +24,7 @@ OnRow = Callable[[str, Row], None]  # called with the part's name
 
 
 class Job:
-    """The process of a part; ``child`` describes how it is spoken to."""
+    """The process of a part; ``child`` documents what they exchange."""
 
     def __init__(self, part: Part, setting: Setting, on_row: OnRow) -> None:
         folder = setting.work / "jobs" / part.name
@@ -42,10 +42,13 @@ class Job:
                 [*command, json.dumps(job, default=str)],
                 env=environment(folder / "cache"),
                 stdin=subprocess.PIPE,
+                bufsize=0,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # so that compilers it starts are killed with it
             )
+        assert self.process.stdin is not None
+        self.stdin = self.process.stdin
         self.start = time.monotonic()
         self.limit = self.start + part.prepare
 
@@ -56,17 +59,17 @@ class Job:
     def go(self) -> None:
         """Let a job that waits continue, until its next time limit."""
         self.waiting, self.limit = False, time.monotonic() + self.part.measure
-        assert self.process.stdin is not None
-        with suppress(BrokenPipeError):  # it has just been killed
-            self.process.stdin.write(b"go\n")
-            self.process.stdin.flush()
+        with suppress(BrokenPipeError):  # it has just ended
+            self.stdin.write(b"go\n")
 
     def kill(self) -> None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        self.stdin.close()
 
     def report(self, row: Row) -> None:
+        """Pass a row on, and remember whether one has failed."""
         self.failed = self.failed or row.verdict == FAILED
         self.on_row(self.part.name, row)
 
