@@ -139,7 +139,7 @@ def test_a_hint_that_helps_on_the_page_too_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_person_who_is_not_there_names_the_setting() -> None:
-    err = XmdptError("a.png: person 3 is asked for, 2 found", "--person 1 to 2")
+    err = XmdptError("a.png: person 3 requested, 2 found", "--person 1 to 2")
     assert page_words(err) == (err.message, "set Person, by size, in Settings to 1 to 2")
 
 
