@@ -393,7 +393,7 @@ def test_several_views_and_openpose_that_is_not_there(
         (["--num-images", 0], 2, "--num-images"),
         (["--fit", "stretch"], 2, "'stretch' is not one of"),
         (["--pose-fit", "stretch"], 2, "'stretch' is not one of"),
-        (["--person", 99], 1, "person 99 is asked for, 1 found"),
+        (["--person", 99], 1, "person 99 requested, 1 found"),
         (["--pose-person", 2], 1, "--pose-person 1 to 1"),
         (["--guidance", "nan"], 2, "guidance is a number"),
         (["--interval", "0.5"], 2, "LOW:HIGH"),

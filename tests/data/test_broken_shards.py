@@ -65,7 +65,7 @@ def truncate(path: Path) -> None:
 
 
 def cut_a_little(path: Path) -> None:
-    """All features are still there: only the size says that something happened."""
+    """All features are still there: only the size shows the change."""
     os.truncate(path, path.stat().st_size - 1)
 
 
@@ -122,7 +122,7 @@ def check_replaced(whole: Batch, broken: Batch, loader: Loader, bad: str = BROKE
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_local_shard_breaks_in_mid_epoch(folder: Path, damage: Callable[[Path], None]) -> None:
+def test_a_local_shard_breaks_during_an_epoch(folder: Path, damage: Callable[[Path], None]) -> None:
     healthy = TrainLoader(PairDataset(folder), LoaderConfig(SIZE, 5))
     whole = [healthy.batch(step) for step in range(STEPS)]
     warned: list[str] = []
@@ -146,7 +146,7 @@ def test_a_local_shard_breaks_in_mid_epoch(folder: Path, damage: Callable[[Path]
     assert again.broken.names == [BROKEN]
 
 
-def test_ranks_skip_as_one_would(folder: Path) -> None:
+def test_ranks_skip_the_same_pairs_as_one_process(folder: Path) -> None:
     unlink(folder / BROKEN)
     warned: list[str] = []
     dataset = PairDataset(folder, lenient=True)
@@ -224,7 +224,7 @@ def test_a_streamed_shard_breaks(
     assert held_bytes(loader) < 100_000  # what is skipped is let go
 
 
-def test_too_much_is_lost(folder: Path) -> None:
+def test_too_many_broken_shards_are_an_error(folder: Path) -> None:
     warned: list[str] = []
     loader = local(folder, warned)
     (folder / BROKEN).unlink()
@@ -243,7 +243,7 @@ def test_too_much_is_lost(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["local", "url"])
-def test_all_is_gone(folder: Path, tmp_path: Path, kind: str) -> None:
+def test_an_unreachable_dataset_is_an_error(folder: Path, tmp_path: Path, kind: str) -> None:
     """A disk that is not mounted any more, or a dead server, is no broken shard."""
     warned: list[str] = []
     loader: TrainLoader | StreamLoader
@@ -281,7 +281,7 @@ def test_without_replacements_a_broken_shard_is_an_error(folder: Path) -> None:
     loader = TrainLoader(PairDataset(folder), LoaderConfig(SIZE, 5))
     loader.batch(0)
     truncate(folder / BROKEN)
-    with pytest.raises(XmdptError, match=rf"{BROKEN} is shorter than its index says"):
+    with pytest.raises(XmdptError, match=rf"{BROKEN} is shorter than its index states"):
         [loader.batch(step) for step in range(11)]
     with pytest.raises(XmdptError, match="missing or cut short"):
         PairDataset(folder)

@@ -1,4 +1,4 @@
-"""A prepared dataset opens in other people's programs as docs/dataset-format.md says."""
+"""A prepared dataset can be opened by other programs as described in docs/dataset-format.md."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from xmdpt_cli.data.dataset import PairDataset
 DOC = Path(__file__).resolve().parents[2] / "docs" / "dataset-format.md"
 
 
-def test_the_lines_of_the_docs_read_what_we_read(
+def test_the_code_in_the_docs_reads_the_same_tensors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_data(tmp_path)

@@ -57,7 +57,7 @@ def test_zeros_and_signs() -> None:
     assert torch.equal(restored(stored, scale), values)
 
 
-def test_every_finite_code_is_what_torch_says() -> None:
+def test_every_finite_code_equals_torchs_conversion() -> None:
     codes = torch.tensor([c for c in range(256) if c & 0x7F != 0x7F], dtype=torch.uint8)
     stored = codes.view(torch.float8_e4m3fn).reshape(2, -1)
     for scale in (torch.ones(2), torch.tensor([3e-3, 7e5])):

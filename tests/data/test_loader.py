@@ -87,10 +87,10 @@ def test_features_are_those_of_the_right_view(
     for name, tensor in want.items():
         assert getattr(batch, name).dtype == tensor.dtype
         assert torch.equal(getattr(batch, name)[0], tensor), name
-    for view, drawn in ((target, batch.pose_map), (source, batch.source_pose_map)):
+    for view, rendered in ((target, batch.pose_map), (source, batch.source_pose_map)):
         pose = draw_pose_map(from_fractions(item.keypoints[view], SIZE), SIZE)[:, ::step]
-        assert drawn is not None
-        np.testing.assert_array_equal(drawn[0].numpy(), pose)
+        assert rendered is not None
+        np.testing.assert_array_equal(rendered[0].numpy(), pose)
     assert batch.pairs == [f"{item.key}/{source}>{target}"]
     assert batch.flipped == [flip]
 
@@ -109,7 +109,7 @@ def test_dtypes(dataset: PairDataset) -> None:
 def test_a_batch_depends_on_seed_step_and_rank_alone(prepared: Path, dataset: PairDataset) -> None:
     loader = TrainLoader(dataset, LoaderConfig(8, seed=3))
     seen = [loader.batch(step) for step in range(9)]
-    # a new process that begins at step 5, and steps asked for in another order
+    # a new process that starts at step 5, and steps in another order
     again = TrainLoader(PairDataset(prepared / "out"), LoaderConfig(8, seed=3))
     for step in (5, 8, 0, 6):
         assert equal(again.batch(step), seen[step])
@@ -142,7 +142,7 @@ def test_ranks_are_disjoint_and_share_the_epoch(dataset: PairDataset) -> None:
     assert sorted(names) == sorted(pair.name() for pair in dataset.pairs)
 
 
-def test_the_worlds_batch_does_not_depend_on_how_many_share_it(dataset: PairDataset) -> None:
+def test_the_global_batch_does_not_depend_on_the_world_size(dataset: PairDataset) -> None:
     alone = TrainLoader(dataset, LoaderConfig(10, seed=1))
     ranks = [
         TrainLoader(dataset, LoaderConfig(5, seed=1, rank=rank, world_size=2)) for rank in (0, 1)
@@ -274,7 +274,7 @@ def test_eval_batches(prepared: Path) -> None:
     assert sum(len(batch.pairs) for batch in eval_batches(dataset, 7)) == PAIRS
 
 
-def test_folders_that_are_no_dataset(prepared: Path, tmp_path: Path) -> None:
+def test_other_folders_are_refused(prepared: Path, tmp_path: Path) -> None:
     with pytest.raises(XmdptError, match="does not exist"):
         PairDataset(tmp_path / "nowhere")
     with pytest.raises(XmdptError, match="holds no prepared dataset") as error:
@@ -306,7 +306,7 @@ def test_impossible_loaders(dataset: PairDataset) -> None:
             TrainLoader(dataset, LoaderConfig(batch_size, seed=0, rank=rank, world_size=world))
 
 
-def test_a_tensor_that_was_not_prepared_is_named(dataset: PairDataset) -> None:
+def test_a_missing_tensor_is_an_error(dataset: PairDataset) -> None:
     key, view = dataset.views()[0]
     with pytest.raises(XmdptError, match=r"holds no 'depth' \(it holds moments, moments_flip"):
         dataset.tensor(key, view, "depth")

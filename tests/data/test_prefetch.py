@@ -135,7 +135,7 @@ def test_a_steps_random_numbers_are_locked_in_every_batch(monkeypatch: pytest.Mo
     assert len(locked) > 5 * STEPS
 
 
-def test_the_reading_thread_works_for_the_callers_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reading_thread_uses_the_callers_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """``cuda`` is the caller's current device; a new thread would take the first."""
     chosen: list[torch.device] = []
     locking(monkeypatch)

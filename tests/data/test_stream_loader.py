@@ -226,11 +226,11 @@ def test_restoring_in_the_middle_of_an_epoch(folder: Path, url: str, kind: str) 
 
 
 def test_every_byte_is_requested_once_an_epoch(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, int, int]] = []
+    requests: list[tuple[str, int, int]] = []
     read_range = remote.RemoteStore.read_range
 
     def counted(store: remote.RemoteStore, name: str, offset: int, length: int) -> bytes:
-        asked.append((name, offset, length))
+        requests.append((name, offset, length))
         return read_range(store, name, offset, length)
 
     monkeypatch.setattr(remote.RemoteStore, "read_range", counted)
@@ -239,14 +239,14 @@ def test_every_byte_is_requested_once_an_epoch(url: str, monkeypatch: pytest.Mon
         loader.batch(step)
     loader.close()
     items = loader.sampler.items
-    times = Counter(asked)
+    times = Counter(requests)
     assert len(times) == items.block[-1] + 1
     assert set(times.values()) <= {1, 2}
     whole = (items.end - items.begin).sum()
-    assert sum(length for _, _, length in asked) < BUFFER + whole
+    assert sum(length for _, _, length in requests) < BUFFER + whole
 
 
-def test_what_is_held_stays_in_its_bounds(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_the_buffer_is_bounded(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     requested = released = most = 0
     request, cut = ShardReader.request, stream_loader._cut
 
@@ -298,7 +298,7 @@ def test_threads_end_with_their_loader(url: str) -> None:
         assert not thread.is_alive()
 
 
-def test_which_loader(folder: Path, url: str) -> None:
+def test_local_datasets_are_not_streamed(folder: Path, url: str) -> None:
     assert isinstance(train_loader(PairDataset(folder), LoaderConfig(4, 0)), TrainLoader)
     assert isinstance(train_loader(PairDataset(url), LoaderConfig(4, 0)), StreamLoader)
     for options in ({"size": 0}, {"rank": 1}, {"seed": -1}):
@@ -327,10 +327,10 @@ def test_reading_at_random(folder: Path, url: str, monkeypatch: pytest.MonkeyPat
     sizes: list[str] = []
     monkeypatch.setattr(remote.RemoteStore, "size", lambda _, name: sizes.append(name))
     same_dataset(url, folder)
-    assert sizes == []  # no round trip for what the indexes say
+    assert sizes == []  # no request for what the indexes hold
 
 
-def test_urls_that_are_no_dataset(url: str, folder: Path) -> None:
+def test_other_urls_are_refused(url: str, folder: Path) -> None:
     with pytest.raises(XmdptError, match="holds no prepared dataset") as error:
         PairDataset("memory://nowhere/at/all")
     assert "prepare" in error.value.hint
@@ -350,9 +350,11 @@ def test_urls_that_are_no_dataset(url: str, folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("damage", "message"),
-    [("gone", "is no longer there"), ("short", "is shorter than its index")],
+    [("gone", "no longer exists"), ("short", "is shorter than its index")],
 )
-def test_a_damaged_shard_is_named_and_may_come_back(url: str, damage: str, message: str) -> None:
+def test_a_damaged_shard_is_an_error_until_it_is_restored(
+    url: str, damage: str, message: str
+) -> None:
     loader, want = stream(url), stream(url)
     store = open_store(url)
     whole = store.read("train-000001.tar")
@@ -370,7 +372,7 @@ def test_a_damaged_shard_is_named_and_may_come_back(url: str, damage: str, messa
     assert equal(loader.batch(step), want.batch(step))
 
 
-def test_a_damaged_tar_header_is_named(url: str) -> None:
+def test_a_damaged_tar_header_is_an_error(url: str) -> None:
     store = open_store(url)
     data = bytearray(store.read("train-000001.tar"))
     table = PairDataset(url).table
@@ -399,7 +401,7 @@ def test_streaming_from_nginx(folder: Path, served: tuple[Server, str], url: str
         assert equal(loader.batch(step), want.batch(step))
 
 
-def test_nginx_dies_on_the_way(
+def test_a_server_that_stops_and_restarts(
     served: tuple[Server, str], url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, place = served
@@ -450,7 +452,7 @@ def own_memory() -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1])
-    pytest.skip("this system does not say how much memory is a process's own")
+    pytest.skip("this system does not report the private memory of a process")
 
 
 @pytest.mark.parametrize("kind", ["local", "stream"])

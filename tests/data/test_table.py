@@ -1,4 +1,4 @@
-"""The columns of a split hold what its indexes say, however many names there are."""
+"""The columns of a split hold the content of its indexes, for any number of names."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def test_squashed_images_are_distinguished_from_padded_ones_by_the_padding() -> 
 
 
 def test_ambiguous_frames_are_an_error() -> None:
-    with pytest.raises(XmdptError, match="cannot be told from its row") as error:
+    with pytest.raises(XmdptError, match="frame is ambiguous in its row") as error:
         chosen(people(1), scaled(176, 256), (200, 300), ANYWHERE)
     assert "256x176: " in error.value.message
     assert "pixels of the images: " in error.value.message
@@ -99,9 +99,9 @@ def test_ambiguous_frames_are_an_error() -> None:
 
 
 @pytest.mark.parametrize("move", [scaled(192, 256), scaled(224, 224), scaled(160, 256)])
-def test_other_sizes_are_refused_where_many_rows_stand_aside(move: Move) -> None:
+def test_other_sizes_are_refused_where_many_people_are_off_centre(move: Move) -> None:
     middle = people(100) + (0.01, 0)
-    with pytest.raises(XmdptError, match=r"stand in the middle|cannot be told|no known frame"):
+    with pytest.raises(XmdptError, match=r"are people in the middle|ambiguous|no known frame"):
         chosen(middle, move, (750, 1101), PHOTOGRAPHS)
     assert chosen(middle, scaled(176, 256), (750, 1101), PHOTOGRAPHS).frame is PUBLISHED
 
@@ -125,7 +125,7 @@ def test_pixels_of_images_of_known_size_come_before_usual_sizes(count: int) -> N
 
 
 def test_many_rows_of_another_size_are_not_pixels_of_the_images() -> None:
-    with pytest.raises(XmdptError, match="cannot be told from 100 rows"):
+    with pytest.raises(XmdptError, match="frame is ambiguous in 100 rows"):
         chosen(people(100) + (0.01, -0.05), scaled(384, 512), (375, 550), PHOTOGRAPHS)
 
 
@@ -179,7 +179,7 @@ def test_names_of_frames(text: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "padding", "0x5", "176", "1x2x3", "99999999x1"])
-def test_what_is_no_frame(text: str) -> None:
+def test_invalid_frame_names_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="--frame is auto, 256x176, "):
         parse_frame(text)
 
@@ -227,10 +227,10 @@ def test_synthetic_people_in_every_convention(
 ) -> None:
     listing = find_dataset(converted(people_root, tmp_path / "root", **how))
     assert apart(listing, find_dataset(people_root)) <= tolerance
-    said = [note for note in listing.notes if "annotation-train.csv, 36 rows" in note]
-    assert len(said) == 1
-    assert f"frame {frame} (" in said[0]
-    assert "--frame overrides" in said[0]
+    notes = [note for note in listing.notes if "annotation-train.csv, 36 rows" in note]
+    assert len(notes) == 1
+    assert f"frame {frame} (" in notes[0]
+    assert "--frame overrides" in notes[0]
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_pixels_of_the_images(people_root: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "said", "hint"),
+    ("how", "reason", "hint"),
     [
         ({"move": scaled(22, 32)}, "in no known frame", "--frame 256x176|"),
         ({"move": lambda p: p * (1, -1) + (0, 256)}, "upside down", "y counts from the top"),
@@ -279,12 +279,12 @@ def test_pixels_of_the_images(people_root: Path, tmp_path: Path) -> None:
         ({"move": lambda p: p * (1, 0.1)}, "in no known frame", "missing joints are -1"),
     ],
 )
-def test_what_stays_implausible_stops(
-    people_root: Path, tmp_path: Path, how: dict[str, Any], said: str, hint: str
+def test_implausible_annotations_are_an_error(
+    people_root: Path, tmp_path: Path, how: dict[str, Any], reason: str, hint: str
 ) -> None:
     with pytest.raises(XmdptError, match=r"^fasion-resize-annotation-train\.csv: ") as error:
         find_dataset(converted(people_root, tmp_path / "root", **how))
-    assert said in error.value.message.lower()
+    assert reason in error.value.message.lower()
     row = 2 if how.get("header", HEADER) else 1
     assert f"(first: fasion-resize-annotation-train.csv:{row}, " in error.value.message
     for frame in ("256x176", "256x256 padded", "pixels of the images", "750x1101", "fractions"):
@@ -292,7 +292,7 @@ def test_what_stays_implausible_stops(
     assert hint in error.value.hint
 
 
-def test_a_file_of_two_frames_stops(people_root: Path, tmp_path: Path) -> None:
+def test_a_file_of_two_frames_is_an_error(people_root: Path, tmp_path: Path) -> None:
     root = converted(people_root, tmp_path / "root")
     file = root / "fasion-resize-annotation-train.csv"
     rows = rows_of(file)
@@ -308,7 +308,7 @@ def test_a_file_of_two_frames_stops(people_root: Path, tmp_path: Path) -> None:
     )
 
 
-def test_frame_overrides(people_root: Path, tmp_path: Path) -> None:
+def test_the_frame_option_overrides_the_decision(people_root: Path, tmp_path: Path) -> None:
     root = converted(people_root, tmp_path / "root", scaled(22, 32), decimals=3)
     listing = find_dataset(root, frame="22x32")
     assert apart(listing, find_dataset(people_root)) < 0.01
@@ -320,7 +320,7 @@ def test_frame_overrides(people_root: Path, tmp_path: Path) -> None:
         find_dataset(people_root, frame="fractions")
 
 
-def test_one_row_beside_the_image_is_left_out(people_root: Path, tmp_path: Path) -> None:
+def test_one_row_outside_of_its_image_is_left_out(people_root: Path, tmp_path: Path) -> None:
     root = converted(people_root, tmp_path / "root")
     file = root / "fasion-resize-annotation-train.csv"
     lines = file.read_text().splitlines()
@@ -397,7 +397,7 @@ def test_own_pose_files(tmp_path: Path, move: Move) -> None:
             np.testing.assert_allclose(points, wanted[int(view)], atol=1e-9)
 
 
-def test_own_annotations_in_no_frame_stop(tmp_path: Path) -> None:
+def test_own_annotations_in_no_frame_are_an_error(tmp_path: Path) -> None:
     wanted = own(tmp_path)
     rows = {f"person {i % 3}/{i}.jpg": points * (176, 256) for i, points in enumerate(wanted)}
     (tmp_path / "annotations.csv").write_text(text_of(rows, scaled(4000, 6000)))

@@ -113,7 +113,7 @@ def test_fractions_of_the_176_frame(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stem", ["fasion-resize", "fasion", "fashion", "fashion-resize"])
-def test_other_spellings(tmp_path: Path, stem: str) -> None:
+def test_other_spellings_of_list_names(tmp_path: Path, stem: str) -> None:
     root = make_dataset(tmp_path)
     before = find_dataset(root).split("train")[0].keypoints["1_front"]
     for path in root.glob("*.csv"):
@@ -137,7 +137,7 @@ def test_other_image_folders(tmp_path: Path, folder: str) -> None:
     assert all(p.path.is_file() for g in listing.items for p in g.views.values())
 
 
-def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
+def test_unusable_pairs_are_reported(tmp_path: Path) -> None:
     root = make_dataset(tmp_path)
     gone = tree_name("MEN", 1, "2_side")
     (root / "img_highres" / gone).unlink()
@@ -155,7 +155,7 @@ def test_what_cannot_be_used_is_named(tmp_path: Path) -> None:
     rewrite(pairs, 18, f"{test_name},{flat_name('MEN', 501, '2_side')}")
     listing = find_dataset(root)
     why = reasons(listing)
-    assert why[gone] == "listed image is not there"
+    assert why[gone] == "listed image not found"
     for line, text in ((5, "18"), (6, "not a list of numbers"), (7, "found 1 fields")):
         assert text in why[f"{annotations.name}:{line}"]
     for line, text in (
@@ -227,7 +227,7 @@ def test_pidm_lines_put_the_target_first(tmp_path: Path) -> None:
     assert "line 2" in why[bad.relative_to(root).as_posix()]
 
 
-def test_no_such_root(tmp_path: Path) -> None:
+def test_a_missing_root_is_refused(tmp_path: Path) -> None:
     with pytest.raises(XmdptError, match="does not exist") as error:
         find_dataset(tmp_path / "nowhere")
     assert "img_highres" in error.value.hint
@@ -255,9 +255,9 @@ def test_lists_without_images(tmp_path: Path) -> None:
         find_dataset(root)
 
 
-def test_nothing_usable(tmp_path: Path) -> None:
+def test_a_dataset_without_usable_pairs_is_refused(tmp_path: Path) -> None:
     root = make_dataset(tmp_path)
     for path in (root / "img_highres").rglob("*.jpg"):
         path.unlink()
-    with pytest.raises(XmdptError, match=r"no usable pair .*listed image is not there"):
+    with pytest.raises(XmdptError, match=r"no usable pair .*listed image not found"):
         find_dataset(root)

@@ -29,7 +29,7 @@ def read_padded(path: Path) -> np.ndarray:
     return PADDED.fractions(read_pose_txt(path).points)
 
 
-def test_real_annotations_come_back_to_the_byte(
+def test_real_annotations_are_exported_byte_for_byte(
     shared: Callable[[str], Path], tmp_path: Path
 ) -> None:
     sample = shared("deepfashion_sample")
@@ -54,7 +54,7 @@ def test_real_annotations_come_back_to_the_byte(
         np.testing.assert_allclose(back, points, rtol=0, atol=1e-9)
 
 
-def test_real_pose_files_come_back(shared: Callable[[str], Path], tmp_path: Path) -> None:
+def test_real_pose_files_are_exported_equal(shared: Callable[[str], Path], tmp_path: Path) -> None:
     sample = shared("deepfashion_sample")
     for split in ("train", "test"):
         (tmp_path / f"{split}_pairs.txt").symlink_to(sample / f"{split}_pairs.txt")
@@ -77,7 +77,7 @@ def test_a_joint_just_outside_the_image_does_not_become_missing(tmp_path: Path) 
     points[1] = (0.5, -1.3 / 256)
     points[2] = (-41 / 176, -1 / 256)  # both are -1 in the padded frame
     points[3] = (-5 / 176, 1.2)
-    points[4] = (0.2 / 176, 0.1 / 256)  # (0, 0) would say that it is missing
+    points[4] = (0.2 / 176, 0.1 / 256)  # (0, 0) would mean that it is missing
     name = parse_name("WOMEN/Denim/id_00000001/01_1_front.jpg")
     write_annotations([("train", name, points)], tmp_path)
     file = read_annotations(tmp_path / "fasion-resize-annotation-train.csv", image)
@@ -98,7 +98,7 @@ def test_found_keypoints_serve_as_the_dataset_s_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["csv", "txt"])
-def test_own_images_keep_theirs(tmp_path: Path, form: str) -> None:
+def test_keypoints_of_own_images_are_exported(tmp_path: Path, form: str) -> None:
     rng = np.random.Generator(np.random.PCG64(2))
     root = tmp_path / "root"
     for person, file in itertools.product(
@@ -127,7 +127,7 @@ def test_own_images_keep_theirs(tmp_path: Path, form: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["../out.jpg", "/etc/x.jpg", "a/../../x.jpg", "a\nb.jpg", ""])
-def test_paths_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> None:
+def test_paths_outside_of_the_folder_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(XmdptError, match="not a path below"):
         write_annotations([("train", name, np.zeros((18, 2)))], tmp_path / "out")
 

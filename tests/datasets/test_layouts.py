@@ -53,7 +53,7 @@ def is_test(name: str) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("folder_of", "said"),
+    ("folder_of", "label"),
     [
         (lambda n: "test_highres" if is_test(n) else "train_highres", "train_highres and test_hig"),
         (lambda n: "test" if is_test(n) else "train", "flat names in train and test"),
@@ -62,14 +62,14 @@ def is_test(name: str) -> bool:
         (lambda n: "img_highres_flat/../img", "flat names in img"),
     ],
 )
-def test_flat_names(tmp_path: Path, folder_of: Callable[[str], str], said: str) -> None:
+def test_flat_names(tmp_path: Path, folder_of: Callable[[str], str], label: str) -> None:
     root = make_dataset(tmp_path)
     before = find_dataset(root)
     (root / "img_highres_flat").mkdir()
     flatten(root, folder_of)
     listing = find_dataset(root)
     assert same(listing, before)
-    assert said in listing.notes[0]
+    assert label in listing.notes[0]
     assert all(p.load().size == (88, 128) for g in listing.items for p in g.views.values())
 
 
@@ -240,7 +240,7 @@ def test_detect_reads_no_keypoint_file(tmp_path: Path) -> None:
         find_dataset(root)
 
 
-def test_the_first_of_two_annotation_rows_counts(tmp_path: Path) -> None:
+def test_the_first_of_two_annotation_rows_is_used(tmp_path: Path) -> None:
     root = make_dataset(tmp_path)
     file = root / "fasion-resize-annotation-train.csv"
     first = find_dataset(root)
@@ -248,7 +248,7 @@ def test_the_first_of_two_annotation_rows_counts(tmp_path: Path) -> None:
     row = file.read_text().splitlines()[1]
     assert row.startswith(name)
     with file.open("a") as lines:
-        lines.write(row + "\n")  # the same again: nothing to say
+        lines.write(row + "\n")  # an equal row is not reported
         lines.write(annotation_row(name, joints(np.random.Generator(np.random.PCG64(9)))) + "\n")
     listing = find_dataset(root)
     assert listing.digest() == first.digest()
@@ -272,14 +272,14 @@ def test_a_folder_named_like_an_image(tmp_path: Path) -> None:
         find_dataset(root, strict=True)
 
 
-def test_strict_names_the_first_and_lets_oddities_pass(tmp_path: Path) -> None:
+def test_strict_reports_the_first_unusable_image_and_accepts_odd_ones(tmp_path: Path) -> None:
     root = make_dataset(tmp_path)
     assert not find_dataset(root, strict=True).problems
     one = root / "img_highres" / tree_name("MEN", 501, "1_front")
     shutil.copy(one, one.with_name("01_2_side.jpg"))
     assert find_dataset(root, strict=True).problems[0].kept
     (root / "img_highres" / tree_name("MEN", 1, "1_front")).unlink()
-    with pytest.raises(XmdptError, match=r"id_00000001/01_1_front.jpg: listed image is not"):
+    with pytest.raises(XmdptError, match=r"id_00000001/01_1_front.jpg: listed image not found"):
         find_dataset(root, strict=True)
 
 
@@ -302,7 +302,7 @@ def test_one_image_in_two_folders_or_two_forms(tmp_path: Path) -> None:
     assert "test_highres" in reasons(listing)[f"train_highres/{twice}"]
 
 
-def test_comparing_images_reads_little(tmp_path: Path) -> None:
+def test_comparing_files_reads_limited_bytes(tmp_path: Path) -> None:
     refs = []
     for name, data in (("a", b"x" * 100), ("b", b"x" * 100), ("c", b"y" * 100), ("d", b"x")):
         (tmp_path / name).write_bytes(data)
@@ -321,7 +321,7 @@ def test_comparing_images_reads_little(tmp_path: Path) -> None:
     assert not FileComparison().equal(a, ImageFile("gone", tmp_path / "gone"))
 
 
-def test_links_in_circles_end(tmp_path: Path) -> None:
+def test_circular_links_are_not_followed(tmp_path: Path) -> None:
     root = make_dataset(tmp_path / "data")
     before = find_dataset(root)
     category = root / "img_highres" / "MEN" / "Tees_Tanks"
@@ -353,7 +353,7 @@ def test_spaces_accents_and_parentheses_in_folders(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="the system refuses such names")
-def test_names_that_are_no_utf8(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_are_reported(tmp_path: Path) -> None:
     root = make_dataset(tmp_path)
     bad = os.fsencode(root / "img_highres" / "MEN" / "Tees_Tanks" / "id_00000001") + b"/\xff.jpg"
     Path(os.fsdecode(bad)).write_bytes(b"")
@@ -366,7 +366,7 @@ def test_names_that_are_no_utf8(tmp_path: Path) -> None:
 # --- cost ------------------------------------------------------------------------------------
 
 
-def test_a_few_thousand_images_take_no_time(tmp_path: Path) -> None:
+def test_a_few_thousand_images_are_listed_quickly(tmp_path: Path) -> None:
     """The full thing (50,000 images, 110,536 pairs) takes seconds; this a twentieth of it."""
     root = tmp_path / "root"
     image = make_dataset(tmp_path / "one", train=1, test=1) / "img_highres"
@@ -391,7 +391,7 @@ def test_a_few_thousand_images_take_no_time(tmp_path: Path) -> None:
     assert listing.images() == 2500
 
 
-def test_finding_loads_no_torch() -> None:
+def test_finding_a_dataset_imports_no_torch() -> None:
     code = (
         "import sys, xmdpt_cli.datasets.find, xmdpt_cli.datasets.lmdb_images, "
         "xmdpt_cli.datasets.export, xmdpt_cli.datasets.folders\n"

@@ -83,7 +83,7 @@ def test_keys_in_any_usual_form(tmp_path: Path, key_of: Callable[[str], str]) ->
     assert {p.shape for p in pixels(listing).values()} == {(256, 256, 3)}
 
 
-def test_images_are_the_stored_ones(packed: Path, tmp_path: Path) -> None:
+def test_images_equal_the_stored_ones(packed: Path, tmp_path: Path) -> None:
     listing = find_dataset(packed)
     for item in listing.items:
         for image in item.views.values():
@@ -93,7 +93,7 @@ def test_images_are_the_stored_ones(packed: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_references_travel_to_other_processes(packed: Path, method: str) -> None:
+def test_references_can_be_pickled_to_other_processes(packed: Path, method: str) -> None:
     if method not in multiprocessing.get_all_start_methods():
         pytest.skip(f"no {method} here")
     listing = find_dataset(packed)
@@ -114,11 +114,11 @@ def test_the_environment_of_the_largest_wanted_size(packed: Path, tmp_path: Path
     for sizes, want in (((256,), 256), ((256, 512), 512), ((64,), 64), ((1024,), 512)):
         listing = find_dataset(packed, sizes=sizes)
         assert {p.shape[0] for p in pixels(listing).values()} == {want}
-        said = any(f"no environment of size {max(sizes)}" in note for note in listing.notes)
-        assert said == (want != max(sizes))
+        noted = any(f"no environment of size {max(sizes)}" in note for note in listing.notes)
+        assert noted == (want != max(sizes))
 
 
-def test_padded_files_give_way_to_lmdb(shared: Callable[[str], Path], packed: Path) -> None:
+def test_lmdb_is_preferred_to_padded_files(shared: Callable[[str], Path], packed: Path) -> None:
     sample = shared("deepfashion_lowres_sample")
     (packed / "img").symlink_to(sample / "img")
     listing = find_dataset(packed)
@@ -152,7 +152,7 @@ def test_lmdb_without_lists_by_item(packed: Path) -> None:
     assert {p.shape for p in pixels(listing).values()} == {(256, 256, 3)}
 
 
-def test_a_missing_image_and_a_broken_one(packed: Path, tmp_path: Path) -> None:
+def test_missing_and_broken_images_are_reported(packed: Path, tmp_path: Path) -> None:
     gone = "256-img/MEN/Tees_Tanks/id_00000001/01_1_front.jpg"
     environment = lmdb.open(str(packed / "256-256"), map_size=2**28)
     with environment.begin(write=True) as transaction:
@@ -161,7 +161,7 @@ def test_a_missing_image_and_a_broken_one(packed: Path, tmp_path: Path) -> None:
     environment.close()
     listing = find_dataset(packed)
     name = gone.removeprefix("256-img/")
-    assert {p.file: p.reason for p in listing.problems} == {name: "listed image is not there"}
+    assert {p.file: p.reason for p in listing.problems} == {name: "listed image not found"}
     with pytest.raises(XmdptError, match="not an image") as error:
         listing.items[0].views["2_side"].load()
     assert listing.items[0].views["2_side"].where in error.value.message
@@ -169,17 +169,17 @@ def test_a_missing_image_and_a_broken_one(packed: Path, tmp_path: Path) -> None:
         LmdbImage("x", str(packed / "256-256"), gone.encode(), 1).load()
 
 
-def test_environments_that_are_none(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_environments_are_refused(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = packed / "512-512"
     shutil.copytree(packed / "256-256", other)
     data = (packed / "256-256" / "data.mdb").read_bytes()
-    for content, said in (
+    for content, message in (
         (b"", "not an LMDB environment"),
         (b"x" * 9000, "not an LMDB environment"),
         (data[: len(data) // 8], "cut off"),
     ):
         (other / "data.mdb").write_bytes(content)
-        with pytest.raises(XmdptError, match=said):
+        with pytest.raises(XmdptError, match=message):
             find_dataset(packed, sizes=(512,))
     shutil.rmtree(other)
     environment = lmdb.open(str(other), map_size=2**24)
@@ -194,7 +194,7 @@ def test_environments_that_are_none(packed: Path, monkeypatch: pytest.MonkeyPatc
     assert error.value.hint == "pip install 'xmdpt-cli[lmdb]'"
 
 
-def test_a_damaged_environment_is_named_and_ends_no_process(packed: Path) -> None:
+def test_a_damaged_environment_is_reported_without_a_crash(packed: Path) -> None:
     """Random bytes in its pages: the library itself would end the process that reads them."""
     file = packed / "256-256/data.mdb"
     whole = file.read_bytes()

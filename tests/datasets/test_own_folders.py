@@ -100,7 +100,7 @@ def test_pairs_are_all_ordered_ones_up_to_a_number_of_sources(tmp_path: Path) ->
         assert positions == list(range(len(positions)))
 
 
-def test_folders_and_files_that_differ_little_stay_apart(tmp_path: Path) -> None:
+def test_similar_folder_and_file_names_stay_distinct(tmp_path: Path) -> None:
     people = ["Ann", "ann", "Änn", "Ann ", "team/Ann", "team-Ann", "x" * 60, "x" * 61]
     for person, file in itertools.product(people, ("a.jpg", "a.png", "A.jpg", "a b.jpg")):
         image(tmp_path, f"{person}/{file}")
@@ -120,7 +120,7 @@ def test_all_images_in_one_folder(tmp_path: Path) -> None:
     assert reasons(find_dataset(tmp_path))["a.jpg"] == "an image in no person's folder"
 
 
-def test_nothing_there(tmp_path: Path) -> None:
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(XmdptError, match="neither images nor lists") as error:
         find_dataset(tmp_path)
     assert "one folder per person" in error.value.hint
@@ -133,7 +133,7 @@ def test_nothing_there(tmp_path: Path) -> None:
         find_dataset(tmp_path, layout="deepfashion")
 
 
-def test_odd_files(tmp_path: Path) -> None:
+def test_unusable_files_are_reported(tmp_path: Path) -> None:
     root = crowd(tmp_path / "root", 2)
     (root / "person 0" / "gone.jpg").symlink_to("nowhere.jpg")
     (root / "person 0" / "9.jpg").mkdir()
@@ -151,7 +151,7 @@ def test_odd_files(tmp_path: Path) -> None:
     }
 
 
-def test_keypoints_of_ones_own(tmp_path: Path) -> None:
+def test_keypoint_files_of_own_images(tmp_path: Path) -> None:
     root = crowd(tmp_path, 2)
     image(root, "a: b/ü.jpg")
     image(root, "a: b/2.jpg")
@@ -206,7 +206,7 @@ def test_deepfashion_as_people_groups_by_item(tmp_path: Path) -> None:
         assert split[key] == split[key[:-1] + "1"]
 
 
-def test_deepfashion_as_people_leaves_other_folders_alone(tmp_path: Path) -> None:
+def test_deepfashion_as_people_ignores_other_folders(tmp_path: Path) -> None:
     root = make_dataset(tmp_path)
     want = find_dataset(root, layout="people").digest()
     shutil.copytree(root / "img_highres" / "MEN", root / "img" / "MEN")  # less good ones

@@ -48,7 +48,7 @@ def test_the_padded_frame_of_annotations(
     check(find_dataset(tmp_path), wanted)
 
 
-def test_pixels_of_square_images_are_no_padded_frame(tmp_path: Path) -> None:
+def test_pixels_of_square_images_are_not_the_padded_frame(tmp_path: Path) -> None:
     wanted = own(tmp_path, 6, (256, 256))
     (tmp_path / "annotations.csv").write_text(text_of(named(wanted), scaled(256, 256)))
     check(find_dataset(tmp_path), wanted)
@@ -116,7 +116,7 @@ def test_the_frame_option_is_refused_for_json(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("spelled", ["./{}", "{}", "././{}"])
 @pytest.mark.parametrize("separator", ["/", "\\"])
-def test_names_as_other_systems_write_them(tmp_path: Path, spelled: str, separator: str) -> None:
+def test_names_in_the_forms_of_other_systems(tmp_path: Path, spelled: str, separator: str) -> None:
     wanted = own(tmp_path, 6)
     rows = {spelled.format(n).replace("/", separator): p for n, p in named(wanted).items()}
     (tmp_path / "annotations.csv").write_text(text_of(rows, scaled(300, 400)))

@@ -72,7 +72,7 @@ def test_a_reader_from_outside_prepares_end_to_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("market")
-def test_what_is_missing_is_named(tmp_path: Path) -> None:
+def test_missing_images_and_keypoints_are_reported(tmp_path: Path) -> None:
     make_market(tmp_path)
     (tmp_path / "bounding_box_train" / "0002_c1s1_000451_01.jpg").unlink()
     listing = find_dataset(tmp_path)
@@ -84,7 +84,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("market")
-def test_the_surest_reader_reads(tmp_path: Path) -> None:
+def test_the_most_confident_reader_is_used(tmp_path: Path) -> None:
     make_market(tmp_path)
     assert find_dataset(tmp_path, layout="people").layout == "people"
     make_dataset(tmp_path, train=1, test=1)  # both at once: nothing tells which is meant

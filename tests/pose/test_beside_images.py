@@ -83,7 +83,7 @@ def test_one_file_an_image(tmp_path: Path) -> None:
     assert found(image(tmp_path / "back.jpg")) is None
 
 
-def test_of_several_people_the_largest(tmp_path: Path) -> None:
+def test_the_largest_of_several_people_is_used(tmp_path: Path) -> None:
     path = image(tmp_path / "front.jpg")
     openpose(tmp_path / "front.json", FIGURE * 0.3, FIGURE)
     check(path, "front.json", FIGURE)
@@ -109,7 +109,7 @@ def test_one_file_for_all(tmp_path: Path) -> None:
     check(front, "annotations.csv", leaning(-0.1), 0.01, root=tmp_path)
 
 
-def test_a_pose_in_the_same_folder_is_not_the_persons(tmp_path: Path) -> None:
+def test_a_pose_of_another_name_in_the_folder_is_not_used(tmp_path: Path) -> None:
     path = image(tmp_path / "person.jpg")
     openpose(tmp_path / "pose.json", FIGURE)
     openpose(tmp_path / "keypoints.json", FIGURE)  # one frame, of no named image
@@ -119,7 +119,7 @@ def test_a_pose_in_the_same_folder_is_not_the_persons(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["person.json", "person_keypoints.json", "annotations.json"])
 @pytest.mark.parametrize("text", ["{", '{"made_with": "a camera"}', '{"people": []}'])
-def test_what_is_broken_is_named(tmp_path: Path, name: str, text: str) -> None:
+def test_broken_files_are_reported(tmp_path: Path, name: str, text: str) -> None:
     path = image(tmp_path / "person.jpg")
     (tmp_path / name).write_text(text)
     with pytest.raises(XmdptError) as err:
@@ -128,7 +128,7 @@ def test_what_is_broken_is_named(tmp_path: Path, name: str, text: str) -> None:
     assert "--source-keypoints" in err.value.hint
 
 
-def test_prepare_reads_them(tmp_path: Path) -> None:
+def test_prepare_reads_files_beside_images(tmp_path: Path) -> None:
     """Files beside the images, a list in a person's folder, one in the root; no OpenPose."""
     for name in ("ann/front.jpg", "ann/back.jpg", "bob/1.png", "bob/2.png", "cy/a.jpg", "cy/b.jpg"):
         image(tmp_path / name)
@@ -152,7 +152,7 @@ def test_prepare_reads_them(tmp_path: Path) -> None:
     assert find_dataset(tmp_path, detect=True).without_keypoints() == 6
 
 
-def test_prepare_names_what_it_cannot_use(tmp_path: Path) -> None:
+def test_prepare_reports_unusable_files(tmp_path: Path) -> None:
     for name in ("ann/front.jpg", "ann/back.jpg", "bob/1.png", "bob/2.png"):
         image(tmp_path / name)
     openpose(tmp_path / "ann/front.json", FIGURE)
@@ -166,7 +166,7 @@ def test_prepare_names_what_it_cannot_use(tmp_path: Path) -> None:
 
 
 def test_a_large_list_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever asks, image by image; but not after it was changed."""
+    """For all images; but read again after it was changed."""
     reads = []
     read = keypoint_formats.read_json
     monkeypatch.setattr(

@@ -27,14 +27,14 @@ def placed(
 
 @pytest.mark.parametrize("size", [256, 512])
 @pytest.mark.parametrize("number", range(8))
-def test_published_drawing(shared: Callable[[str], Path], number: int, size: int) -> None:
+def test_published_rendering(shared: Callable[[str], Path], number: int, size: int) -> None:
     raw = np.loadtxt(shared(f"golden/pose/pose_{number}.txt"))
     want = np.asarray(Image.open(shared(f"golden/pose/pose_{number}_{size}.png")))
     np.testing.assert_array_equal(draw_pose(placed(raw, PADDED, size), size), want)
 
 
 def draw_straight(points: NDArray[np.float64], height: int, width: int) -> NDArray[np.uint8]:
-    """The drawing as its description says it, blending the whole image for every limb."""
+    """The published rendering, written plainly: the whole image is blended for every limb."""
     canvas = np.zeros((height, width, 3), np.uint8)
     seen = ~np.isnan(points).any(axis=1)
     for joint in range(18):
@@ -54,7 +54,7 @@ def draw_straight(points: NDArray[np.float64], height: int, width: int) -> NDArr
     return canvas[:, :, ::-1]
 
 
-def test_bounding_boxes_change_nothing() -> None:
+def test_rendering_by_bounding_boxes_equals_the_full_rendering() -> None:
     rng = np.random.Generator(np.random.PCG64(0))
     for _ in range(60):
         height, width = (int(side) for side in rng.integers(32, 400, 2))
@@ -93,7 +93,7 @@ def test_frames() -> None:
     np.testing.assert_allclose(narrow, padded)
 
 
-def test_joint_left_of_the_image_is_drawn() -> None:
+def test_a_joint_left_of_the_image_is_rendered() -> None:
     points = np.full((18, 2), np.nan)
     points[0] = (-1, 10)
     assert draw_pose(points, 32)[10, 0].tolist() == [0, 0, 255]
@@ -106,7 +106,7 @@ def test_eighteen_names() -> None:
     assert JOINTS[17] == "left_ear"
 
 
-def test_pose_maps_are_the_drawing_or_its_block_means() -> None:
+def test_pose_maps_are_the_rendering_or_its_block_means() -> None:
     points = np.random.default_rng(0).uniform(10, 54, (18, 2))
     points[3] = np.nan
     points[4] = -1

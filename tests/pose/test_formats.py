@@ -149,7 +149,7 @@ def test_no_neck_where_a_shoulder_is_missing(read: Read) -> None:
     assert np.isfinite(points).all(axis=1).sum() == 16
 
 
-def test_the_plain_form(read: Read) -> None:
+def test_our_own_json_form(read: Read) -> None:
     pose = [[i + 1, 2 * i] for i in range(18)]
     pose[4] = None  # type: ignore[call-overload]
     [frame] = read({"keypoints": pose, "width": 176, "height": 256})
@@ -224,7 +224,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("what", list(BAD))
-def test_what_is_no_pose_is_named(read: Read, what: str) -> None:
+def test_other_json_is_refused(read: Read, what: str) -> None:
     pattern = what.strip().replace("(null)", ".null.")
     with pytest.raises(XmdptError, match=pattern) as err:
         read(BAD[what])
@@ -282,7 +282,7 @@ def test_real_rows_and_text(shared: Callable[[str], Path]) -> None:
         assert 0.3 < np.nanmedian(frame.people[0][:, 0]) < 0.7
 
 
-def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+def test_written_poses_are_read_back(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     points = rng.uniform(0, 500, (3, 18, 2))
     points[0, 3] = points[2, 17] = np.nan

@@ -56,7 +56,7 @@ def test_squash_is_the_published_way(shared: Callable[[str], Path]) -> None:
 
 @pytest.mark.parametrize("fit", ["squash", "pad", "person"])
 @pytest.mark.parametrize(("width", "height"), [(900, 600), (400, 800), (600, 600)])
-def test_keypoints_stay_on_what_they_marked(fit: str, width: int, height: int) -> None:
+def test_keypoints_follow_the_image(fit: str, width: int, height: int) -> None:
     points = placed(100, 30, 400)
     framed = frame(marked(width, height, points), points, 256, fit)
     assert framed.image.shape == (256, 256, 3)
@@ -73,13 +73,13 @@ def test_pad_keeps_the_proportions_of_176_to_256() -> None:
     assert framed.box.width / framed.box.height == pytest.approx(176 / 256)
     assert framed.keypoints is not None
     np.testing.assert_allclose(framed.keypoints[0], (128, 128))
-    # 200 pixels to the right and down: in the square as far apart as a squash of 176:256 says
+    # 200 pixels to the right and down: in the square as far apart as after squashing 176:256
     across, down = framed.keypoints[1] - framed.keypoints[0]
     assert across / down == pytest.approx(256 / 176)
     assert (framed.image == (10, 120, 230)).all(), "the border continues beyond it"
 
 
-def test_the_border_goes_on_without_the_body_that_leaves_it() -> None:
+def test_the_background_continues_without_the_body_at_the_edge() -> None:
     pixels = np.full((300, 600, 3), 220, dtype=np.uint8)
     pixels[100:, 200:400] = (200, 20, 20)  # cut by the bottom
     framed = frame(Image.fromarray(pixels), None, 128, "pad")
@@ -140,7 +140,7 @@ def test_a_body_that_leaves_the_image_leaves_the_box() -> None:
     assert person_box(whole, (690, 1000)).bottom > 690, "feet stand on ground, not on the edge"
 
 
-def test_auto_squashes_what_has_the_shape() -> None:
+def test_auto_squashes_images_of_the_shape() -> None:
     near = placed(0, 0, 560)
     for width, height in ((176, 256), (750, 1101), (420, 560), (585, 879)):
         assert "squashed" in frame(Image.new("RGB", (width, height)), None, 64).note

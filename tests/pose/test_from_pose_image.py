@@ -61,7 +61,7 @@ def test_published_pose_images(shared: Callable[[str], Path], number: int, size:
     assert (off <= 2).mean() >= 0.9
 
 
-def test_official_images_are_drawn_again(shared: Callable[[str], Path]) -> None:
+def test_official_pose_images_are_rendered_equal(shared: Callable[[str], Path]) -> None:
     folder = shared("deepfashion_sample/official")
     for path in sorted(folder.glob("*_pose.png"))[:3]:
         rendered = np.asarray(Image.open(path).convert("RGB"))
@@ -132,7 +132,7 @@ def test_rendering_equals_the_published_one_and_controlnet_auxs() -> None:
         assert (part[:, :, ::-1] != theirs).any(axis=2).mean() < 0.01
 
 
-def test_what_is_no_drawn_pose(shared: Callable[[str], Path]) -> None:
+def test_other_images_are_not_pose_images(shared: Callable[[str], Path]) -> None:
     for folder in ("photos", "deepfashion_sample/img_highres"):
         for path in sorted(shared(folder).rglob("*.jpg"))[:20]:
             photograph = np.asarray(Image.open(path).convert("RGB").resize((200, 280)))
@@ -140,7 +140,7 @@ def test_what_is_no_drawn_pose(shared: Callable[[str], Path]) -> None:
                 assert not is_pose_image((photograph * light).astype(np.uint8)), path.name
 
 
-def test_dark_images_are_no_drawn_poses() -> None:
+def test_dark_images_are_not_pose_images() -> None:
     rng = np.random.default_rng(0)
     black = np.zeros((256, 256, 3), dtype=np.uint8)
     assert not is_pose_image(black)
@@ -156,7 +156,7 @@ def test_dark_images_are_no_drawn_poses() -> None:
         assert not is_pose_image(image)
 
 
-def test_two_people_are_refused_by_name() -> None:
+def test_two_people_are_refused() -> None:
     one, two = WALKING * (200, 256), WALKING * (200, 256) + (250, 0)
     both = np.maximum(draw_pose(one, (256, 450)), draw_pose(two, (256, 450)))
     with pytest.raises(XmdptError, match="not found") as err:

@@ -51,7 +51,7 @@ def with_hands(points: ImageArray, width: int, height: int, share: float) -> Ima
 
 @pytest.mark.parametrize("share", [0.04, 0.07, 0.1])
 @pytest.mark.parametrize("seen", ["whole", "no legs"])
-def test_a_drawn_pose_with_hands_gives_its_joints(share: float, seen: str) -> None:
+def test_joints_of_a_pose_image_with_hands(share: float, seen: str) -> None:
     points = POSE.copy()
     if seen == "no legs":
         points[[9, 10, 12, 13]] = np.nan

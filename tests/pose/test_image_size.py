@@ -1,4 +1,4 @@
-"""OpenPose's own JSON, which does not say how large its image is."""
+"""OpenPose's own JSON, which does not state the size of its image."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def image(path: Path, width: int, height: int, **more: Any) -> Path:
     return path
 
 
-def test_three_ways_and_their_order(tmp_path: Path) -> None:
+def test_sources_of_the_size_in_order(tmp_path: Path) -> None:
     file = write(tmp_path / "walk_keypoints.json", FIGURE * (300, 400))
     with pytest.raises(XmdptError, match="size of their image is not known") as err:
         read_poses(file)
@@ -61,17 +61,17 @@ def test_three_ways_and_their_order(tmp_path: Path) -> None:
     assert "--pose-size" in given.notes[0]
 
 
-def test_what_the_file_states_counts(tmp_path: Path) -> None:
+def test_the_stated_size_is_used(tmp_path: Path) -> None:
     file = tmp_path / "a.json"
     points = (FIGURE * (90, 120)).tolist()
     file.write_text(json.dumps({"keypoints": points, "width": 100, "height": 130}))
     image(tmp_path / "a.png", 320, 480)
-    asked = UnstatedSize(file, given=(310, 410))
-    assert read_poses(file, asked)[0].size == (130, 100)
-    assert asked.notes == []
+    size_of = UnstatedSize(file, given=(310, 410))
+    assert read_poses(file, size_of)[0].size == (130, 100)
+    assert size_of.notes == []
 
 
-def test_a_turned_photograph_is_as_large_as_it_is_seen(tmp_path: Path) -> None:
+def test_the_size_of_a_rotated_photograph_is_the_upright_one(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     image(tmp_path / "a.jpg", 480, 320, exif=exif)
@@ -122,7 +122,7 @@ def test_joints_outside_of_that_size(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "bad", ["0x0", "abc", "", "100", "1x100", "-5x10", "10x", "1e3x10", "100x999999", "10x20x30"]
 )
-def test_no_size(bad: str) -> None:
+def test_an_unknown_size_is_refused(bad: str) -> None:
     with pytest.raises(ConfigError) as err:
         parse_size(bad)
     assert "750x1101" in err.value.hint
@@ -137,7 +137,7 @@ def test_sizes() -> None:
 
 
 @pytest.mark.parametrize("suffix", ["png", "webp", "gif"])
-def test_what_was_generated_from_a_pose_is_not_the_image_that_it_was_taken_from(
+def test_a_generated_image_is_not_taken_for_the_image_of_the_pose(
     tmp_path: Path, suffix: str
 ) -> None:
     """``--pose walk.json --animate walk.webp`` leaves an image of the same name beside it."""

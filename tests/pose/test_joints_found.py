@@ -60,7 +60,7 @@ def test_every_order_gives_the_same_joints(tmp_path: Path, count: int) -> None:
     np.testing.assert_allclose(points, want)
 
 
-def test_another_number_of_joints_is_named_with_what_is_accepted(tmp_path: Path) -> None:
+def test_other_numbers_of_joints_are_refused_with_the_accepted_ones(tmp_path: Path) -> None:
     with pytest.raises(XmdptError, match=r"21 joints; 17 \(COCO\), .*133 \(COCO-WholeBody\)"):
         read(tmp_path / "a.json", {"keypoints": [[1, 2]] * 21, **CANVAS})
 
@@ -87,7 +87,7 @@ def test_a_joint_that_was_not_found_is_missing(tmp_path: Path, count: int, missi
 
 @pytest.mark.parametrize("name", ["keypoint_scores", "scores", "score", "confidences"])
 @pytest.mark.parametrize("flat", [False, True])
-def test_scores_in_a_list_of_their_own(tmp_path: Path, name: str, flat: bool) -> None:
+def test_scores_in_a_separate_list(tmp_path: Path, name: str, flat: bool) -> None:
     rows = listed(17)
     scores: list[Any] = [0.8] * 17
     scores[place(17, 7)], scores[place(17, 4)] = 0.02, None
@@ -159,14 +159,14 @@ def test_rows_text_and_arrays(tmp_path: Path, missing: tuple[int, int]) -> None:
         assert np.flatnonzero(np.isnan(points).all(axis=1)).tolist() == [7]
 
 
-def test_the_rule() -> None:
+def test_the_rule_for_missing_joints() -> None:
     points = np.array([(0, 0), (0, 5), (-1, 5), (-1, -1), (np.nan, 5), (7, 8), (7, 8)], float)
     scores = np.array([1, 1, 1, 1, 1, 0.05, np.nan])
     assert not_found(points, scores).tolist() == [True, False, True, True, True, True, True]
     assert not_found(points).tolist() == [True, False, True, True, True, False, False]
 
 
-def test_a_broken_annotation_is_left_out_and_named(tmp_path: Path) -> None:
+def test_a_broken_annotation_is_left_out_and_reported(tmp_path: Path) -> None:
     """Of a COCO file, of a list of results too; not the whole file."""
     flat = [value for row in listed(17) for value in (*row, 2)]
     good = [{"image_id": i, "keypoints": flat} for i in range(5)]

@@ -181,7 +181,7 @@ def test_a_damaged_file_is_read_or_refused(tmp_path: Path, kind: str) -> None:
     assert 0 < refused < COUNT
 
 
-def test_whole_files_are_read(tmp_path: Path) -> None:
+def test_undamaged_files_are_read(tmp_path: Path) -> None:
     save_png(tmp_path / "a.png", np.zeros((256, 176, 3), np.uint8))
     for kind, data in FILES.items():
         (tmp_path / "b.json").write_text(json.dumps(data))

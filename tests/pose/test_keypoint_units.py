@@ -61,7 +61,7 @@ def test_all_frames_of_a_sequence_decide_together(tmp_path: Path) -> None:
     assert "a.json: in pixels of 300 x 400, as the file states" in notes
 
 
-def test_a_size_of_one_by_one_says_fractions(tmp_path: Path) -> None:
+def test_a_size_of_one_by_one_means_fractions(tmp_path: Path) -> None:
     [frame] = read_poses(write(tmp_path / "a.json", FIGURE, width=1, height=1))
     assert frame.size is None
 
@@ -78,9 +78,9 @@ def test_pixels_of_twice_the_canvas_are_refused(tmp_path: Path) -> None:
     assert read_poses(write(tmp_path / "a.json", points, **CANVAS))
 
 
-def test_neither_fractions_nor_pixels(tmp_path: Path) -> None:
+def test_an_ambiguous_unit_is_refused(tmp_path: Path) -> None:
     for points in (FIGURE * 4 - 2, np.concatenate((FIGURE[:9], FIGURE[9:] * 300))):
-        with pytest.raises(XmdptError, match="unit of the coordinates cannot be told") as err:
+        with pytest.raises(XmdptError, match="unit of the coordinates is ambiguous") as err:
             read_poses(write(tmp_path / "a.json", points))
         assert "Tried: fractions" in err.value.message
         assert "a.json" in err.value.message

@@ -28,7 +28,9 @@ def table(sides: tuple[int, int], hidden: list[int]) -> np.ndarray:
 @pytest.mark.parametrize("hidden", [HIDDEN, [7]])
 @pytest.mark.parametrize("sides", SCALES)
 @pytest.mark.parametrize("kind", ["csv", "csv of rows", "json", "txt"])
-def test_every_format(tmp_path: Path, kind: str, sides: tuple[int, int], hidden: list[int]) -> None:
+def test_scaled_missing_joints_in_every_format(
+    tmp_path: Path, kind: str, sides: tuple[int, int], hidden: list[int]
+) -> None:
     points = table(sides, hidden)
     path = tmp_path / f"a.{kind[:4].strip()}"
     notes: list[str] = []
@@ -67,7 +69,7 @@ def test_a_pair_of_any_size_that_many_rows_hold(tmp_path: Path) -> None:
     assert "3 joints at (-30, -30) are taken as not seen" in " ".join(read.notes)
 
 
-def test_joints_beside_the_image_are_joints() -> None:
+def test_joints_outside_of_the_image_are_kept() -> None:
     points = FIGURE * FRAME
     points[4], points[7], points[10] = (-4, 100), (80, -4), (-40, -60)
     assert not scaled_missing(points).any()

@@ -74,14 +74,14 @@ def test_spellings_of_one_file(
     same(path, rows)
 
 
-def test_a_header_that_says_x_first_is_believed(tmp_path: Path) -> None:
+def test_the_header_gives_the_order_of_columns(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text(f"name:keypoints_x:keypoints_y\na.jpg: {[10] * 18}: {[200] * 18}\n")
     assert rows_of(path)["a.jpg"][0].tolist() == [10, 200]
 
 
 @pytest.mark.parametrize("spelling", ["null", "None", "nan", "NaN", "", "-1", "0"])
-def test_what_stands_for_missing(tmp_path: Path, spelling: str) -> None:
+def test_spellings_of_missing_joints(tmp_path: Path, spelling: str) -> None:
     path = tmp_path / "a.csv"
     rest = ", ".join(["7"] * 17)
     path.write_text(f"{HEADER}\na.jpg: [{spelling}, {rest}]: [{spelling}, {rest}]\n")
@@ -90,7 +90,7 @@ def test_what_stands_for_missing(tmp_path: Path, spelling: str) -> None:
     assert (found[1:] == 7).all()
 
 
-def test_a_single_zero_is_a_place(tmp_path: Path) -> None:
+def test_a_single_zero_is_a_coordinate(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text(f"{HEADER}\na.jpg: {[0] * 18}: {[5] * 18}\nb.jpg: {[5] * 18}: {[0] * 18}\n")
     found = rows_of(path)
@@ -116,7 +116,7 @@ def test_numbers_as_numpy_prints_them(tmp_path: Path) -> None:
     ],
     ids=["digits", "infinite", "long line", "17 joints", "nested", "one field"],
 )
-def test_a_row_that_is_wrong_is_named_and_the_others_are_used(
+def test_a_wrong_row_is_reported_and_the_others_are_used(
     tmp_path: Path, row: str, message: str
 ) -> None:
     path = tmp_path / "annotations.csv"
@@ -143,7 +143,7 @@ def test_a_file_whose_every_row_is_wrong_is_one_error(tmp_path: Path) -> None:
         find_dataset(root)
 
 
-def test_a_few_wrong_rows_are_counted_and_the_first_is_named(tmp_path: Path) -> None:
+def test_wrong_rows_are_counted_and_the_first_is_reported(tmp_path: Path) -> None:
     root = make_dataset(tmp_path)
     with (root / "fasion-resize-annotation-train.csv").open("a") as file:
         file.writelines(f"image {i}.jpg: [1]: [2]\n" for i in range(3))
@@ -167,7 +167,7 @@ def test_a_header_without_a_column(tmp_path: Path, header: str, message: str) ->
     assert "in any order" in error.value.hint
 
 
-def test_a_file_without_a_header_is_read_as_published_and_that_is_said(tmp_path: Path) -> None:
+def test_a_file_without_a_header_is_read_as_published_with_a_note(tmp_path: Path) -> None:
     root = make_dataset(tmp_path)
     before = find_dataset(root)
     for path in root.glob("*.csv"):

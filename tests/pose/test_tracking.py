@@ -44,7 +44,7 @@ def all_notes(found: list[Pose]) -> str:
     return "\n".join(note for one in found for note in one.notes)
 
 
-def test_a_sequence_stays_with_one_person(tmp_path: Path) -> None:
+def test_one_person_is_tracked_through_a_sequence(tmp_path: Path) -> None:
     """Heights .90 .92 .90 .92 beside .91: the largest is another one in every second frame."""
     frames = []
     for i, height in enumerate((0.90, 0.92, 0.90, 0.92)):
@@ -55,7 +55,7 @@ def test_a_sequence_stays_with_one_person(tmp_path: Path) -> None:
     assert at(poses(file, pose_person=1)) == [600] * 4
     assert at(poses(file, pose_person=2)) == [150, 160, 170, 180]
     assert "2 people, the largest is taken (--pose-person" in all_notes(poses(file))
-    with pytest.raises(XmdptError, match="frame 1: person 3 is asked for, 2 found"):
+    with pytest.raises(XmdptError, match="frame 1: person 3 requested, 2 found"):
         poses(file, pose_person=3)
 
 
@@ -114,32 +114,32 @@ def test_people_cross_and_one_is_hidden(tmp_path: Path, speed: int, hidden: int)
 
 
 @pytest.mark.parametrize("speed", [3, 6, 10, 20, 30])
-def test_both_hidden_is_never_another_one_silently(tmp_path: Path, speed: int) -> None:
+def test_two_hidden_people_are_never_exchanged_without_a_note(tmp_path: Path, speed: int) -> None:
     for hidden in (3, 5, 9, 15):
         taken, notes = names(tmp_path / "walk.json", crossing(speed, hidden, "ab", 1.5))
         wrong = [place for place, name in taken if name == "b"]
-        assert not wrong or "can hardly be told from another one" in notes
+        assert not wrong or "is hard to distinguish from another one" in notes
 
 
-def test_one_missed_and_then_the_other(tmp_path: Path) -> None:
+def test_one_undetected_person_and_then_the_other(tmp_path: Path) -> None:
     a, b = ("a", person(300, 0.9)), ("b", person(400, 0.88))
     taken, notes = names(tmp_path / "walk.json", [[a, b], [a], [b], [b], [b, a]])
     assert taken == [(0, "a"), (1, "a"), (4, "a")]
     assert "not found in frame 3, 4 of 5" in notes
 
 
-def test_a_likely_exchange_is_named(tmp_path: Path) -> None:
+def test_a_likely_exchange_is_reported(tmp_path: Path) -> None:
     """Nobody knows the other one yet who stands in for the person in the third frame."""
     a, b = ("a", person(300, 0.9)), ("b", person(420, 0.88))
     taken, notes = names(tmp_path / "walk.json", [[a], [a], [b], [b, a]])
     assert (2, "b") in taken
     assert "in frame 3" in notes
-    assert "can hardly be told from another one; the most likely one is taken" in notes
+    assert "is hard to distinguish from another one; the most likely one is taken" in notes
     _, notes = names(tmp_path / "walk.json", [[a, b]] * 3)
     assert "hardly" not in notes
 
 
-def test_a_person_who_leaves_is_not_another_one(tmp_path: Path) -> None:
+def test_a_person_who_leaves_is_not_replaced(tmp_path: Path) -> None:
     frames = [[person(100 + 5 * i), person(700, 0.8)] for i in range(3)]
     frames += [[person(700, 0.8)]] * 4
     file = sequence(tmp_path / "walk.json", *frames)
@@ -186,13 +186,13 @@ def test_a_frame_of_too_few_joints_is_empty(tmp_path: Path) -> None:
         poses(tmp_path / "a.json")
 
 
-def test_where_there_is_nobody_else_a_jump_is_taken_and_said(tmp_path: Path) -> None:
+def test_a_jump_of_the_only_person_is_accepted_with_a_note(tmp_path: Path) -> None:
     found = poses(sequence(tmp_path / "a.json", [person(100)], [person(110)], [person(700)]))
     assert at(found) == [100, 110, 700]
     assert "person of frame 3 stands far from the one before" in all_notes(found)
 
 
-def test_images_of_a_coco_file_are_no_sequence(tmp_path: Path) -> None:
+def test_images_of_a_coco_file_are_not_a_sequence(tmp_path: Path) -> None:
     """Each has its own people: the largest of each is taken."""
     people = [(person(100), 1), (person(700, 0.5), 1), (person(650), 2), (person(200, 0.5), 2)]
     entries = [

@@ -52,7 +52,7 @@ def same(got: DecodedItem, want: DecodedItem) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("keep", [False, True])
-def test_decoded_elsewhere_is_decoded_here(items: list[Item], workers: int, keep: bool) -> None:
+def test_processes_decode_to_the_same_arrays(items: list[Item], workers: int, keep: bool) -> None:
     """With ``keep`` no slot is given back: they run out, and the pipe serves."""
     want = [decode_item(item, SIZES) for item in items] * 2
     with Decoders(workers, SIZES, ahead=8) as decoders:

@@ -30,7 +30,7 @@ def prepare(root: Path, out: Path, **options: Any) -> dict[str, Any]:
 
 
 def bomb() -> bytes:
-    """A PNG of a kilobyte that says it is 60,000 x 60,000."""
+    """A PNG of a kilobyte whose header states 60,000 x 60,000 pixels."""
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0))]
     chunks += [(b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")]
     body = b"".join(
@@ -55,7 +55,7 @@ BROKEN: dict[str, tuple[Callable[[Path], bytes], str]] = {
 
 
 @pytest.mark.parametrize("kind", BROKEN)
-def test_a_broken_image_is_named_and_left_out(tmp_path: Path, kind: str) -> None:
+def test_a_broken_image_is_reported_and_left_out(tmp_path: Path, kind: str) -> None:
     root = make_dataset(tmp_path / "raw")
     name = "img_highres/" + tree_name("MEN", 3, VIEWS[1])
     make, reason = BROKEN[kind]
@@ -90,7 +90,7 @@ def odd_images(folder: Path) -> Iterator[tuple[str, Path]]:
     yield "animated", animated
 
 
-def test_odd_images_just_work(tmp_path: Path) -> None:
+def test_unusual_images_are_decoded(tmp_path: Path) -> None:
     for kind, path in odd_images(tmp_path):
         image = load_image(path)
         assert (image.mode, image.size) == ("RGB", SIZE), kind
@@ -99,7 +99,7 @@ def test_odd_images_just_work(tmp_path: Path) -> None:
         np.testing.assert_allclose(seen, want, atol=4, err_msg=kind)
 
 
-def test_what_is_transparent_is_white(tmp_path: Path) -> None:
+def test_transparent_pixels_become_white(tmp_path: Path) -> None:
     Image.new("RGBA", SIZE, (0, 0, 0, 0)).save(tmp_path / "a.png")
     assert np.asarray(load_image(tmp_path / "a.png")).min() == 255
 
@@ -124,7 +124,7 @@ def test_all_images_broken_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (64, 64), (256, 256)])
-def test_fast_pngs_are_pngs(shape: tuple[int, int]) -> None:
+def test_fast_pngs_decode_to_the_same_pixels(shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
     for image in (
         rng.integers(0, 256, (*shape, 3), dtype=np.uint8),
@@ -134,7 +134,7 @@ def test_fast_pngs_are_pngs(shape: tuple[int, int]) -> None:
         np.testing.assert_array_equal(np.asarray(decoded), image)
 
 
-def test_a_read_only_place(tmp_path: Path) -> None:
+def test_a_read_only_folder_is_refused(tmp_path: Path) -> None:
     root = make_dataset(tmp_path / "raw", train=1, test=0)
     place = tmp_path / "there"
     place.mkdir()

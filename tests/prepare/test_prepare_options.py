@@ -1,4 +1,4 @@
-"""What preparation can be asked for: several sizes at once, 8-bit tokens, OpenPose, strictness."""
+"""Options of preparation: several sizes at once, 8-bit tokens, OpenPose, strictness."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_only_the_size_that_lost_a_shard_is_made_again(tmp_path: Path) -> None:
     assert hashes(outs[48]) == before
 
 
-def test_sizes_need_folders_of_their_own(tmp_path: Path) -> None:
+def test_each_size_needs_its_own_folder(tmp_path: Path) -> None:
     listing = find_dataset(make_dataset(tmp_path / "raw", train=1, test=0))
     encoders = {32: FakeEncoder(), 48: FakeEncoder()}
     with pytest.raises(ConfigError, match="same folder"):
@@ -192,7 +192,7 @@ def test_every_shard_lists_what_it_skipped(tmp_path: Path) -> None:
     assert list(of_shards.values()) == [manifest["skipped"]]
 
 
-def test_the_original_file_is_known(tmp_path: Path) -> None:
+def test_the_original_file_is_recorded(tmp_path: Path) -> None:
     root = make_dataset(tmp_path / "raw")
     prepare(find_dataset(root), tmp_path / "out")
     store = LocalStore(tmp_path / "out")

@@ -138,7 +138,7 @@ prepare_dataset(find_dataset(sys.argv[1]), sys.argv[2], size=32, encoder=Slow(),
 """
 
 
-def test_killed_run_continues_to_the_same_bytes(tmp_path: Path) -> None:
+def test_a_killed_run_resumes_to_the_same_bytes(tmp_path: Path) -> None:
     root, out = make_dataset(tmp_path / "raw"), tmp_path / "out"
     prepare(root, tmp_path / "undisturbed")
     here, repo = Path(__file__).parents[1] / "helpers", Path(__file__).parents[2]
@@ -191,7 +191,7 @@ def test_other_settings_are_refused_by_name(tmp_path: Path) -> None:
     assert hashes(out) == before
 
 
-def test_batch_size_may_change_on_the_way(tmp_path: Path) -> None:
+def test_batch_size_may_change_on_resume(tmp_path: Path) -> None:
     root, out = make_dataset(tmp_path / "raw"), tmp_path / "out"
     manifest = prepare(root, out)
     assert prepare(root, out, batch_size=1) == manifest
@@ -204,7 +204,7 @@ def test_a_moved_dataset_is_the_same(tmp_path: Path) -> None:
     assert prepare(tmp_path / "moved", out) == manifest
 
 
-def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:
     root, out = make_dataset(tmp_path / "raw"), tmp_path / "out"
     out.mkdir()
     (out / "thesis.txt").write_text("mine")
@@ -230,7 +230,7 @@ def test_broken_images_are_skipped_with_their_pairs(tmp_path: Path) -> None:
         "test": {"items": 1, "images": 2, "pairs": 1},
     }
     skipped = dict(map(tuple, manifest["skipped"]))
-    assert skipped[tree_name("WOMEN", 2, "2_side")] == "listed image is not there"
+    assert skipped[tree_name("WOMEN", 2, "2_side")] == "listed image not found"
     assert "broken image: 01_2_side.jpg" in skipped["img_highres/" + tree_name("MEN", 1, "2_side")]
     assert "empty" in skipped["img_highres/" + tree_name("MEN", 501, "1_front")]
     assert "no usable pair" in skipped["img_highres/" + tree_name("MEN", 501, "2_side")]
@@ -238,7 +238,7 @@ def test_broken_images_are_skipped_with_their_pairs(tmp_path: Path) -> None:
     assert str(tmp_path) not in json.dumps(manifest)
 
 
-def test_nothing_but_broken_images(tmp_path: Path) -> None:
+def test_only_broken_images_are_an_error(tmp_path: Path) -> None:
     root, out = make_dataset(tmp_path / "raw"), tmp_path / "out"
     for path in (root / "img_highres").rglob("*.jpg"):
         path.write_bytes(b"\xff\xd8 no image")

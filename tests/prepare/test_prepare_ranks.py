@@ -36,9 +36,9 @@ def start(
 
 
 def ended_well(child: subprocess.Popen[str]) -> None:
-    said, wrong = child.communicate(timeout=120)
-    assert child.returncode == 0, wrong
-    assert said == "done\n"
+    output, errors = child.communicate(timeout=120)
+    assert child.returncode == 0, errors
+    assert output == "done\n"
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_two_processes_make_the_bytes_of_one(
     assert hashes(tmp_path / "out") == alone
 
 
-def test_a_killed_rank_and_then_another_number_of_them(
+def test_a_killed_run_resumes_with_another_number_of_ranks(
     root: Path, alone: dict[str, str], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -127,7 +127,7 @@ def test_every_shard_belongs_to_one_rank(root: Path) -> None:
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_a_rank_that_fails_stops_the_others_and_is_named(root: Path, tmp_path: Path) -> None:
+def test_a_failed_rank_stops_the_others(root: Path, tmp_path: Path) -> None:
     waiting = start(root, tmp_path / "out", rank=0, world=2)
     while not (tmp_path / "out" / "prepare.json").exists():
         assert waiting.poll() is None
@@ -147,14 +147,14 @@ def test_a_rank_that_fails_stops_the_others_and_is_named(root: Path, tmp_path: P
     assert "rank 1 failed: the graphics card is on fire" in wrong
 
 
-def test_a_rank_that_falls_silent_is_named(tmp_path: Path) -> None:
+def test_a_rank_without_heartbeat_is_reported(tmp_path: Path) -> None:
     group = ProcessGroup(LocalStore(tmp_path), World(0, 2), patience=0.3)
     with pytest.raises(XmdptError, match="no heartbeat of rank 1") as error:
         group.wait(lambda: None, "train-000001.tar")
     assert "same command" in error.value.hint
 
 
-def test_an_old_failure_is_not_a_new_one(tmp_path: Path) -> None:
+def test_a_failure_of_an_earlier_run_is_ignored(tmp_path: Path) -> None:
     store = LocalStore(tmp_path)
     ProcessGroup(store, World(1, 2)).beat(failure="yesterday")
     group = ProcessGroup(store, World(0, 2), patience=0.3)
@@ -170,7 +170,7 @@ def test_impossible_ranks(rank: str, world: str, monkeypatch: pytest.MonkeyPatch
         World.from_environment()
 
 
-def test_torchrun_sets_what_we_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchrun_sets_rank_and_world_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert World.from_environment() == World(0, 1)

@@ -75,7 +75,7 @@ def test_an_interrupted_run_over_sftp_ends_with_the_bytes_of_a_local_one(
     assert encoder.calls == [4, 4, 2, 2, 3, 3, 4, 4]  # the first shard is not made again
     assert hashes(out) == hashes(tmp_path / "local")
     assert check_dataset(open_store(url)).ok
-    with pytest.raises(XmdptError, match="was begun with other settings"):
+    with pytest.raises(XmdptError, match="was started with other settings"):
         prepare_dataset(listing, url, encoder=FakeEncoder("other"), **OPTIONS)
     assert prepare_dataset(listing, url, encoder=FakeEncoder(), **OPTIONS) == manifest
 
@@ -101,7 +101,7 @@ def test_two_ranks_over_sftp(
     assert hashes(tmp_path / "remote") == hashes(tmp_path / "local")
 
 
-def test_what_was_prepared_is_read_and_shown_over_http(tmp_path: Path) -> None:
+def test_a_prepared_dataset_is_read_over_http(tmp_path: Path) -> None:
     pytest.importorskip("aiohttp")
     served = tmp_path / "served"
     listing = find_dataset(make_dataset(tmp_path / "raw"))

@@ -62,7 +62,7 @@ def repair(out: Path, deep: bool = True) -> Repair:
 
 
 @pytest.mark.parametrize("deep", [True, False])
-def test_indexes_come_back_byte_for_byte(made: Path, out: Path, deep: bool) -> None:
+def test_indexes_are_rebuilt_byte_for_byte(made: Path, out: Path, deep: bool) -> None:
     (out / "train-000000.index.json").unlink()
     (out / "train-000001.index.json").write_text("{}")
     (out / "test-000000.tar.part").write_text("half")
@@ -73,7 +73,7 @@ def test_indexes_come_back_byte_for_byte(made: Path, out: Path, deep: bool) -> N
     assert hashes(out) == hashes(made / "out")
 
 
-def test_an_index_that_points_elsewhere_is_rebuilt(made: Path, out: Path) -> None:
+def test_an_index_with_wrong_offsets_is_rebuilt(made: Path, out: Path) -> None:
     path = out / "train-000001.index.json"
     content = json.loads(path.read_text())
     content["samples"].pop()
@@ -82,7 +82,7 @@ def test_an_index_that_points_elsewhere_is_rebuilt(made: Path, out: Path) -> Non
     assert hashes(out) == hashes(made / "out")
 
 
-def test_damaged_shards_alone_are_made_again(made: Path, out: Path) -> None:
+def test_only_damaged_shards_are_made_again(made: Path, out: Path) -> None:
     damaged = damage(out)
     times = {name: (out / name).stat().st_mtime_ns for name in SHARDS}
     done = repair(out)
@@ -96,7 +96,7 @@ def test_damaged_shards_alone_are_made_again(made: Path, out: Path) -> None:
     assert check_dataset(LocalStore(out)).findings == []
 
 
-def test_a_sound_shard_is_never_touched_whatever_the_report_says(made: Path, out: Path) -> None:
+def test_an_intact_shard_is_never_replaced(made: Path, out: Path) -> None:
     store = LocalStore(out)
     (out / "train-000000.tar").rename(out / "away")
     report = check_dataset(store)
@@ -117,7 +117,7 @@ def test_without_settings_nothing_is_removed(out: Path) -> None:
     assert (out / "train-000000.tar").read_bytes() == b"cut"
 
 
-def test_what_was_left_out_comes_back_with_its_shard(tmp_path: Path) -> None:
+def test_skipped_images_are_restored_with_their_shard(tmp_path: Path) -> None:
     root, out = make_dataset(tmp_path / "raw"), tmp_path / "out"
     broken = next((root / "img_highres" / "MEN").rglob("*2_side.jpg"))
     broken.write_bytes(b"no image")
@@ -138,7 +138,7 @@ def test_what_was_left_out_comes_back_with_its_shard(tmp_path: Path) -> None:
     index.unlink()
     assert repair(out).rebuilt == [index.name]
     assert index.read_bytes() == before
-    # a manifest that does not say which shard's they were: the shard is made again
+    # a manifest that does not state which shard they belong to: the shard is made again
     for entry in manifest["shards"]:
         del entry["skipped"]
     (out / "dataset.json").write_text(json.dumps(manifest))
@@ -183,7 +183,7 @@ def test_a_store_that_fails_loses_nothing(made: Path, out: Path) -> None:
     assert hashes(out) == before
 
 
-def test_a_store_that_is_no_folder(made: Path, tmp_path: Path) -> None:
+def test_repair_of_a_remote_store(made: Path, tmp_path: Path) -> None:
     store = MemoryStore.of(made / "out", tmp_path)
     whole = dict(store.files)
     assert check_dataset(store).findings == []
@@ -198,7 +198,7 @@ def test_a_store_that_is_no_folder(made: Path, tmp_path: Path) -> None:
     assert store.files == whole
 
 
-def test_another_process_is_left_alone(out: Path) -> None:
+def test_a_folder_in_use_is_refused(out: Path) -> None:
     report = check_dataset(LocalStore(out))
     with only_process(out), pytest.raises(XmdptError, match="another process"):
         repair_dataset(LocalStore(out), report)
@@ -210,7 +210,7 @@ STEPS = ["put", "write", "put", "write", "write"]  # tar, index, tar, index, dat
 
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("step", range(len(STEPS)))
-def test_killed_anywhere_a_shard_is_the_old_or_the_new_one(
+def test_a_killed_repair_leaves_the_old_or_the_new_shard(
     made: Path, out: Path, step: int, after: bool
 ) -> None:
     """Just before and after each file gets its name; the same command then finishes."""
@@ -277,7 +277,7 @@ def test_a_repair_that_would_lose_images_changes_nothing(
     assert hashes(out) == hashes(made / "out")
 
 
-def test_a_shard_that_is_not_written_as_made_replaces_nothing(
+def test_a_badly_written_shard_replaces_nothing(
     made: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     damaged = damage(out)

@@ -45,7 +45,7 @@ def make_shard(path: Path) -> ShardIndex:
         return writer.finish([("a.jpg", "broken")])
 
 
-def test_tar_is_plain_sorted_and_without_time(tmp_path: Path) -> None:
+def test_the_tar_is_sorted_and_holds_no_times(tmp_path: Path) -> None:
     path = tmp_path / "train-000000.tar"
     make_shard(path)
     with tarfile.open(path) as tar:
@@ -158,7 +158,7 @@ def test_a_damaged_shard_is_not_complete(tmp_path: Path, damage: str) -> None:
     assert read_index(LocalStore(path.parent), path.name) is None
 
 
-def test_an_empty_shard_is_a_tar(tmp_path: Path) -> None:
+def test_an_empty_shard_is_a_valid_tar(tmp_path: Path) -> None:
     path = tmp_path / "train-000000.tar"
     with ShardWriter(LocalStore(path.parent), path.name, "train") as writer:
         writer.finish([])

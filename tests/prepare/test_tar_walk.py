@@ -29,7 +29,7 @@ def out(prepared: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(prepared, tmp_path / "out"))
 
 
-def test_members_lie_where_tarfile_finds_them(prepared: Path) -> None:
+def test_members_and_offsets_equal_those_of_tarfile(prepared: Path) -> None:
     data = (prepared / "train-000000.tar").read_bytes()
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         want = [(info.name, info.offset_data, info.size) for info in tar]
@@ -39,7 +39,7 @@ def test_members_lie_where_tarfile_finds_them(prepared: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keep", "more", "says"),
+    ("keep", "more", "message"),
     [
         (1024, b"", ""),  # an end mark without padding is an end
         (1024, bytes(512) + b"x", "more data after the end mark"),
@@ -49,11 +49,11 @@ def test_members_lie_where_tarfile_finds_them(prepared: Path) -> None:
         (-512, b"", "runs past the end"),
     ],
 )
-def test_the_end_of_a_shard(out: Path, keep: int, more: bytes, says: str) -> None:
+def test_the_end_of_a_shard(out: Path, keep: int, more: bytes, message: str) -> None:
     shard = out / "train-000000.tar"
     last = list(TarWalk(LocalStore(out), shard.name))[-1]
     end = -(-(last.offset + len(last.data)) // 512) * 512  # where the end mark begins
     shard.write_bytes(shard.read_bytes()[: end + keep] + more)
     walked = walk_shard(LocalStore(out), shard.name, 32)
-    assert says in walked.broken
-    assert bool(walked.broken) == bool(says) == (not walked.complete)
+    assert message in walked.broken
+    assert bool(walked.broken) == bool(message) == (not walked.complete)

@@ -59,7 +59,7 @@ def flip_byte(path: Path, offset: int) -> None:
 
 
 @pytest.mark.parametrize("deep", [True, False])
-def test_a_sound_dataset(prepared: Path, deep: bool) -> None:
+def test_an_intact_dataset_has_no_findings(prepared: Path, deep: bool) -> None:
     seen: list[tuple[int, int]] = []
     report = check(prepared, deep=deep, progress=lambda s, d, t, /, **_: seen.append((d, t)))
     assert report.findings == []
@@ -71,7 +71,7 @@ def test_a_sound_dataset(prepared: Path, deep: bool) -> None:
     assert json.loads(json.dumps(report.to_dict()))["ok"] is True
 
 
-def test_a_changed_byte_is_found_where_it_is(out: Path) -> None:
+def test_a_changed_byte_is_located(out: Path) -> None:
     index = read_index(LocalStore(out), "train-000001.tar")
     assert index is not None
     sample = index.samples[0]
@@ -85,7 +85,7 @@ def test_a_changed_byte_is_found_where_it_is(out: Path) -> None:
     assert check(out, deep=False).ok  # a quick look does not read the shards
 
 
-def test_any_damage_is_seen_and_none_stops_the_check(out: Path) -> None:
+def test_any_damage_is_found_without_stopping_the_check(out: Path) -> None:
     rng, shard = random.Random(0), out / "train-000002.tar"
     whole = shard.read_bytes()
     for _ in range(150):
@@ -126,7 +126,7 @@ def test_missing_and_cut_files(out: Path, deep: bool) -> None:
     }
 
 
-def test_an_index_that_points_elsewhere(out: Path) -> None:
+def test_an_index_with_wrong_offsets(out: Path) -> None:
     def change(index: Any) -> None:
         index["samples"][0]["views"]["1_front"]["tensors"]["moments"]["offset"] += 2
 
@@ -138,7 +138,7 @@ def test_an_index_that_points_elsewhere(out: Path) -> None:
     assert "repair rebuilds the index" in finding.hint
 
 
-def test_the_manifest(out: Path) -> None:
+def test_damaged_manifests(out: Path) -> None:
     manifest = out / "dataset.json"
     edit_json(manifest, lambda content: content["counts"]["train"].update(pairs=31))
     assert [f.line() for f in check(out).findings] == ["train: 30 pairs, 31 in dataset.json"]
@@ -153,7 +153,7 @@ def test_the_manifest(out: Path) -> None:
     assert "same prepare command" in report.findings[0].hint
 
 
-def test_the_settings_beside_it(out: Path) -> None:
+def test_damaged_settings(out: Path) -> None:
     edit_json(out / "prepare.json", lambda content: content["encoders"].update(name="other"))
     report = check(out)
     assert [f.kind for f in report.findings] == ["settings-differ"]
@@ -164,7 +164,7 @@ def test_the_settings_beside_it(out: Path) -> None:
     assert report.ok
 
 
-def test_what_is_no_dataset_is_refused(tmp_path: Path, out: Path) -> None:
+def test_other_folders_are_refused(tmp_path: Path, out: Path) -> None:
     with pytest.raises(XmdptError, match="does not exist"):
         check(tmp_path / "nowhere")
     with pytest.raises(XmdptError, match="holds no prepared dataset"):
@@ -174,7 +174,7 @@ def test_what_is_no_dataset_is_refused(tmp_path: Path, out: Path) -> None:
         check(out)
 
 
-def test_strays_are_named_and_harmless(out: Path) -> None:
+def test_stray_files_are_harmless_findings(out: Path) -> None:
     for name in ("train-000009.tar.part", "notes <1>.txt", "train-000007.index.json"):
         (out / name).write_text("x")
     for name in ("sheet.png", "report.html", ".lock"):
@@ -190,7 +190,7 @@ def test_strays_are_named_and_harmless(out: Path) -> None:
 
 
 class Counting(LocalStore):
-    """Says how much was asked for at once."""
+    """Records the length of each request."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -211,7 +211,7 @@ def test_shards_are_read_once_in_pieces(prepared: Path, monkeypatch: pytest.Monk
     assert store.largest < 10_000  # the largest member, never a shard
 
 
-def test_a_store_that_fails_says_nothing_about_the_shard(prepared: Path) -> None:
+def test_a_failing_store_is_not_a_broken_shard(prepared: Path) -> None:
     class Failing(LocalStore):
         def read_range(self, name: str, offset: int, length: int) -> bytes:
             raise OSError("connection reset")
@@ -221,7 +221,7 @@ def test_a_store_that_fails_says_nothing_about_the_shard(prepared: Path) -> None
     assert "connection reset" in report.findings[0].message
 
 
-def test_the_report_reads_well(out: Path) -> None:
+def test_the_report_as_text(out: Path) -> None:
     (out / "train-000000.tar").unlink()
     (out / "train-000001.tar").unlink()
     lines = check(out).lines()

@@ -82,7 +82,7 @@ def pair_of(a: ViewData, b: ViewData, position: int = 0) -> Any:
     return {"1_front": a, "2_side": b}, [("1_front", "2_side", position)]
 
 
-def test_the_written_dataset_is_sound(tmp_path: Path) -> None:
+def test_a_written_dataset_has_no_findings(tmp_path: Path) -> None:
     shards = {"train-000000.tar": {"A-1": pair_of(view(), view())}}
     assert check(write(tmp_path / "out", shards)).findings == []
 
@@ -97,12 +97,12 @@ SHIFTED = {
 }
 
 
-@pytest.mark.parametrize("says", SHIFTED)
+@pytest.mark.parametrize("text", SHIFTED)
 @pytest.mark.parametrize("by_hand", [False, True])
-def test_keypoints_that_do_not_match_the_images(tmp_path: Path, says: str, by_hand: bool) -> None:
+def test_keypoints_that_do_not_match_the_images(tmp_path: Path, text: str, by_hand: bool) -> None:
     items: Items = {}
     for number in range(3):
-        points = SHIFTED[says](FIGURE * (0.6, 0.85) + (0.2, 0.06)) * 16
+        points = SHIFTED[text](FIGURE * (0.6, 0.85) + (0.2, 0.06)) * 16
         one = view(keypoints=points, file=f"MEN/Shorts/id_0000000{number}/01_1_front.jpg")
         items[f"MEN-Shorts-id_0000000{number}-01"] = pair_of(one, one, number)
     out = write(tmp_path / "out", {"train-000000.tar": items})
@@ -111,12 +111,12 @@ def test_keypoints_that_do_not_match_the_images(tmp_path: Path, says: str, by_ha
         begun["options"] = {"frame": "352x512"}
         (out / "prepare.json").write_text(json.dumps(begun))
     findings = check(out).findings
-    if not says or (by_hand and "outside" not in says):
+    if not text or (by_hand and "outside" not in text):
         assert findings == []
         return
     (finding,) = findings
     assert (finding.kind, finding.harmless) == ("keypoints-implausible", False)
-    assert says in finding.message
+    assert text in finding.message
     assert "--frame" in finding.hint
 
 
@@ -153,22 +153,26 @@ TENSORS: list[tuple[str, str, str, torch.Tensor]] = [
     ("tensors-differ", "extra is U8 (1,), absent", "extra", torch.zeros(1, dtype=torch.uint8)),
     ("tensors-differ", "pose_tokens is F16", "pose_tokens", torch.zeros(3, 4).half()),
 ]  # fmt: skip
-DAMAGES += [(kind, says, {"features": with_tensor(name, t)}) for kind, says, name, t in TENSORS]
+DAMAGES += [(kind, text, {"features": with_tensor(name, t)}) for kind, text, name, t in TENSORS]
 
 
 @pytest.mark.parametrize(
-    ("kind", "says", "change"), DAMAGES, ids=[f"{kind}: {says}" for kind, says, _ in DAMAGES]
+    ("kind", "text", "change"),
+    DAMAGES,
+    ids=[f"{kind}: {text}" for kind, text, _ in DAMAGES],
 )
-def test_content(tmp_path: Path, kind: str, says: str, change: dict[str, Any]) -> None:
+def test_damaged_content_is_found(
+    tmp_path: Path, kind: str, text: str, change: dict[str, Any]
+) -> None:
     shards = {"train-000000.tar": {"A-1": pair_of(view(), view(**change))}}
     report = check(write(tmp_path / "out", shards))
     (finding,) = report.findings
     assert (finding.kind, finding.item, finding.view) == (kind, "A-1", "2_side")
-    assert says in finding.message
+    assert text in finding.message
     assert "into a new folder" in finding.hint
 
 
-def test_float32_stands_in_for_float16(tmp_path: Path) -> None:
+def test_moments_in_float32_or_float16_are_accepted(tmp_path: Path) -> None:
     wide = with_tensor("moments", torch.full((8, 2, 2), 1e6))
     shards = {"train-000000.tar": {"A-1": pair_of(view(), view(features=wide))}}
     assert check(write(tmp_path / "out", shards)).findings == []
@@ -196,7 +200,7 @@ def test_pairs_keys_and_positions(tmp_path: Path, deep: bool) -> None:
     assert not report.ok
 
 
-def test_a_shard_damaged_throughout_is_not_a_thousand_findings(tmp_path: Path) -> None:
+def test_findings_of_one_kind_are_limited(tmp_path: Path) -> None:
     bad = view(png=b"no image")
     items = {f"A-{i}": pair_of(bad, bad, i) for i in range(KEPT)}
     report = check(write(tmp_path / "out", {"train-000000.tar": items}))

@@ -154,11 +154,11 @@ def test_networks_and_settings_are_described(out: Path) -> None:
 @pytest.mark.usefixtures("few")
 def test_reasons_are_counted(out: Path) -> None:
     skipped = [[f"{i}.jpg", f"broken image: {i}.jpg (cut)"] for i in range(1200)]
-    skipped += [["a.jpg", "listed image is not there"]]
+    skipped += [["a.jpg", "listed image not found"]]
     groups = group_skipped(skipped)
     assert [(g.reason, g.count) for g in groups] == [
         ("broken image", 1200),
-        ("listed image is not there", 1),
+        ("listed image not found", 1),
     ]
     assert groups[0].examples[0] == ("0.jpg", "broken image: 0.jpg (cut)")
     edit_manifest(out, skipped=skipped)

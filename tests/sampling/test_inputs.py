@@ -153,7 +153,7 @@ def test_the_largest_of_several_people_is_used(openpose: Callable[[], OpenPose])
         right, left = (np.nanmean(one.keypoints[:, 0]) / SIZE for one in (largest, other))
         assert right > 0.5 > left
         for wrong in (3, 99, 0):
-            with pytest.raises(XmdptError, match=f"person {wrong} is asked for, 2 found") as err:
+            with pytest.raises(XmdptError, match=f"person {wrong} requested, 2 found") as err:
                 read(crowd, openpose, person=wrong)
             assert err.value.hint == f"{option} 1 to 2"
 
@@ -287,7 +287,7 @@ def test_the_largest_person_of_a_file_is_used(tmp_path: Path) -> None:
     [second] = poses(file, person=2, fit="squash")
     [first] = poses(file, person=1, fit="squash")
     assert np.ptp(second.keypoints[:, 1]) < np.ptp(first.keypoints[:, 1])
-    with pytest.raises(XmdptError, match="person 3 is asked for, 2 found") as err:
+    with pytest.raises(XmdptError, match="person 3 requested, 2 found") as err:
         poses(file, person=3)
     assert err.value.hint == "--pose-person 1 to 2"
     seen = view(person(), keypoints=file)

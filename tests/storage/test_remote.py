@@ -31,7 +31,7 @@ def ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Path
 
 @pytest.fixture
 def key(ssh: tuple[Server, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What FSSPEC_SFTP_KEY_FILENAME says, and a home without known hosts."""
+    """The key of FSSPEC_SFTP_KEY_FILENAME, and a home without known hosts."""
     config = pytest.importorskip("fsspec.config")
     pytest.importorskip("paramiko")
     monkeypatch.setitem(config.conf, "sftp", {"key_filename": str(ssh[1]), "allow_agent": False})
@@ -61,7 +61,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return open_store(sftp_url(request.getfixturevalue("ssh")[0], folder))
 
 
-def test_a_store_keeps_what_it_is_given(store: Store) -> None:
+def test_written_files_are_read_back(store: Store) -> None:
     assert store.size("a.json") is None
     assert store.names() == []
     with pytest.raises(FileNotFoundError):
@@ -106,7 +106,7 @@ def test_threads_have_their_own_connections(store: Store) -> None:
     assert wrong == []
 
 
-def test_scratch_files_go_with_the_process(tmp_path: Path) -> None:
+def test_scratch_files_are_removed_at_exit(tmp_path: Path) -> None:
     code = (
         "from xmdpt_cli.storage.stores import open_store\n"
         "file = open_store('memory://x').scratch('a.tar')\n"
@@ -114,10 +114,10 @@ def test_scratch_files_go_with_the_process(tmp_path: Path) -> None:
         "print(file)\n"
     )
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    said = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
-    assert Path(said.stdout.strip()).is_relative_to(tmp_path)
+    assert Path(result.stdout.strip()).is_relative_to(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -142,7 +142,7 @@ def test_neither_store_imports_fsspec_early() -> None:
         ("http://me:geheim@no-such-host.invalid/x", "Cannot connect", "the address"),
     ],
 )
-def test_places_that_cannot_be_reached(url: str, message: str, hint: str) -> None:
+def test_unreachable_urls_are_an_error(url: str, message: str, hint: str) -> None:
     pytest.importorskip({"sf": "paramiko", "ht": "aiohttp"}.get(url[:2], "fsspec"))
     store = open_store(url.format(port=free_port()))
     began = time.monotonic()
@@ -163,7 +163,7 @@ def test_places_that_cannot_be_reached(url: str, message: str, hint: str) -> Non
         ("https://host/x", "aiohttp", "http"),
     ],
 )
-def test_a_missing_library_is_named(url: str, module: str, extra: str) -> None:
+def test_a_missing_library_is_an_error_with_its_package(url: str, module: str, extra: str) -> None:
     code = (
         f"import sys; sys.modules[{module!r}] = None\n"
         "from xmdpt_cli.errors import XmdptError\n"
@@ -173,8 +173,10 @@ def test_a_missing_library_is_named(url: str, module: str, extra: str) -> None:
         "except XmdptError as err:\n"
         "    print(err.hint)\n"
     )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert said.stdout == f"pip install 'xmdpt-cli[{extra}]'\n"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout == f"pip install 'xmdpt-cli[{extra}]'\n"
 
 
 def test_a_failed_upload_leaves_the_old_file(
@@ -189,7 +191,7 @@ def test_a_failed_upload_leaves_the_old_file(
 
 
 @pytest.mark.usefixtures("key")
-def test_a_key_that_is_not_let_in(
+def test_a_refused_key_is_an_error(
     ssh: tuple[Server, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import fsspec.config
@@ -220,9 +222,7 @@ def test_a_server_with_another_key_than_known_hosts_lists(
 
 
 @pytest.mark.usefixtures("key")
-def test_a_server_that_lets_nothing_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_read_only_server_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import fsspec.config
 
     (tmp_path / "a").write_text("a")
@@ -237,7 +237,7 @@ def test_a_server_that_lets_nothing_be_written(
 
 
 @pytest.mark.usefixtures("key", "quick")
-def test_an_sshd_that_goes_away_and_comes_back(
+def test_an_sshd_that_restarts(
     ssh: tuple[Server, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = ssh[0]
@@ -320,7 +320,7 @@ def test_a_web_server_without_ranges(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_an_nginx_that_goes_away_and_comes_back(
+def test_an_nginx_that_restarts(
     web: tuple[Server, str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, url, folder = web
@@ -339,7 +339,7 @@ def test_an_nginx_that_goes_away_and_comes_back(
 
 
 class Flaky:
-    """A file system that fails as told, then works."""
+    """A file system that raises the given errors, then works."""
 
     def __init__(self, errors: list[Exception]) -> None:
         self.errors = errors
@@ -368,7 +368,7 @@ class HttpError(Exception):
         ([OSError("Failure")], "check the URL"),
     ],
 )
-def test_what_may_pass_is_tried_again(
+def test_transient_errors_are_retried(
     monkeypatch: pytest.MonkeyPatch, errors: list[Exception], found: str
 ) -> None:
     import fsspec.core

@@ -36,8 +36,8 @@ def test_the_option_and_the_url_are_named(
     arguments: list[str], option: str, takes: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(arguments) == 2
-    said = capsys.readouterr().err.replace("\n", " ")
-    assert f"error: {option} takes {takes}, not a URL: {URL}" in said
+    output = capsys.readouterr().err.replace("\n", " ")
+    assert f"error: {option} takes {takes}, not a URL: {URL}" in output
 
 
 def test_a_page_of_the_hub_becomes_an_id() -> None:
@@ -47,7 +47,7 @@ def test_a_page_of_the_hub_becomes_an_id() -> None:
         assert err.value.hint == "--model some/model"
 
 
-def test_paths_are_no_urls() -> None:
+def test_paths_are_not_urls() -> None:
     for path in (Path("a:b"), Path("C:/x"), Path("/a/b"), Path("a/b:/c"), "some/model", "~/x"):
         refuse_url("--out", path)
     with pytest.raises(ConfigError, match="not a URL: s3://bucket/a"):

@@ -311,7 +311,7 @@ def test_a_run_continues_after_a_lost_shard(data: Path, tmp_path: Path, online: 
 
     done = train(config, folder, tmp_path / "run", progress=breaking, warn=warned.append)
     assert (done.steps, len(warned)) == (24, 1)
-    assert "train-000001.tar is no longer there" in warned[0]
+    assert "train-000001.tar no longer exists" in warned[0]
     assert done.skipped > 10  # a third of the 96 pairs, from some step on
     # the same command resumes, and so does the count
     again = train(replace(config, steps=30), folder, tmp_path / "run", warn=warned.append)

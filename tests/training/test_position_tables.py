@@ -99,7 +99,9 @@ def test_preparing_does_not_resume_with_another_table(
     out = str(work.root / "old")
     assert run(["prepare", "--root", str(work.raw), "--out", out, *given]) == 1
     output = " ".join(capsys.readouterr().err.split())
-    assert "begun by an earlier version, which resized DINOv2's position table otherwise" in output
+    assert (
+        "started by an earlier version, which resized DINOv2's position table otherwise" in output
+    )
     assert f"xmdpt prepare --check {out} --repair --root ROOT" in output
     assert hashes(work.root / "old") == before
 
@@ -116,7 +118,7 @@ def test_a_finished_dataset_of_another_table_is_used_unchanged(
     assert run(["prepare", "--check", str(copy)]) == 0
     assert "was prepared by an earlier version" in " ".join(capsys.readouterr().err.split())
     (copy / "train-000001.tar").unlink()
-    with pytest.raises(XmdptError, match="was begun by an earlier version"):
+    with pytest.raises(XmdptError, match="was started by an earlier version"):
         prepare_dataset(listing, copy, size=SIZE, encoder=now, items_per_shard=2)
 
 

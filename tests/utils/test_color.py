@@ -76,7 +76,7 @@ def test_no_profile_or_one_of_srgb_changes_no_bit() -> None:
         assert np.array_equal(pixels(decode_image(png(plain, profile), "x")), COLOURS)
 
 
-def test_real_photographs_of_deepfashion_are_as_they_were(shared: Callable[[str], Path]) -> None:
+def test_real_photographs_of_deepfashion_are_unchanged(shared: Callable[[str], Path]) -> None:
     files = sorted(shared("deepfashion_sample").rglob("*.jpg"))[:40]
     files += sorted(shared("deepfashion_lowres_sample").rglob("*.jpg"))[:20]
     assert len(files) >= 20
@@ -121,7 +121,7 @@ def test_grey_and_cmyk_profiles() -> None:
     [b"no profile", matrix_profile(P3)[:200], cmyk_profile(50), gray_profile(2.2)],
     ids=["text", "cut", "of CMYK", "of grey"],
 )
-def test_a_profile_of_no_use_is_ignored_and_said_once(
+def test_an_unusable_profile_is_ignored_with_one_warning(
     profile: bytes, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(color, "_reported", set())
@@ -129,8 +129,8 @@ def test_a_profile_of_no_use_is_ignored_and_said_once(
     with caplog.at_level(logging.WARNING):
         for name in ("first.png", "second.png"):
             assert np.array_equal(pixels(decode_image(data, name)), COLOURS)
-    (said,) = caplog.messages
-    assert said.startswith("first.png: its colour profile is ignored: it is ")
+    (warning,) = caplog.messages
+    assert warning.startswith("first.png: its colour profile is ignored: it is ")
 
 
 def test_an_image_is_converted_once() -> None:

@@ -21,14 +21,14 @@ def machine(monkeypatch: pytest.MonkeyPatch, gpus: int, mps: bool = False) -> No
 
 def test_auto_is_a_gpu_if_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, 0, mps=True)
-    assert pick_device() == "cpu"  # mps is untested: only where it is asked for
+    assert pick_device() == "cpu"  # mps is untested: used only on request
     machine(monkeypatch, 2)
     assert pick_device("auto") == "cuda"
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert pick_device("auto") == "cuda:1"
 
 
-def test_what_is_there_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_existing_devices_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     machine(monkeypatch, 2, mps=True)
     for name in ("cpu", "cuda", "cuda:1", "mps"):
         assert pick_device(name) == name
@@ -44,7 +44,7 @@ def test_what_is_there_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
         ("meta", "meta is not supported"),
     ],
 )
-def test_what_is_not_there_is_refused(
+def test_missing_devices_are_refused(
     monkeypatch: pytest.MonkeyPatch, name: str, message: str
 ) -> None:
     machine(monkeypatch, 1)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xmdpt_cli.cli.sample_modes import _files
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import load_image
 from xmdpt_cli.metrics.folders import images_in, pair_folders
+from xmdpt_cli.sampling.pose_files import pose_files
 from xmdpt_cli.utils import image_types
 from xmdpt_cli.utils.image_types import SUFFIXES, open_image, say_not_read
 
@@ -52,20 +52,20 @@ def test_every_type_of_the_list_is_read_by_prepare_and_evaluate(
     assert listing.images() == 2
     assert listing.problems == []
     assert images_in(folder) == files
-    assert _files(folder, pytest.fail) == files
+    assert pose_files(folder, pytest.fail) == files
 
 
 UNREAD = ("a.raw", "b.CR2", "c.psd")
 
 
-def test_what_is_not_read_is_named_by_prepare(tmp_path: Path) -> None:
+def test_prepare_reports_unsupported_types(tmp_path: Path) -> None:
     for name in ("front.png", "side.png"):
         save(tmp_path / "alice" / name)
     for name in (*UNREAD, "front.dng", "notes.txt", "list.csv", ".hidden.raw", "._a.png"):
         (tmp_path / "alice" / name).write_bytes(b"x")
     listing = find_dataset(tmp_path)
-    told = {problem.file: (problem.reason, problem.kept) for problem in listing.problems}
-    assert told == {
+    problems = {problem.file: (problem.reason, problem.kept) for problem in listing.problems}
+    assert problems == {
         "alice/a.raw": ("not read: images of type .raw", False),
         "alice/b.CR2": ("not read: images of type .cr2", False),
         "alice/c.psd": ("not read: images of type .psd", False),
@@ -76,7 +76,7 @@ def test_what_is_not_read_is_named_by_prepare(tmp_path: Path) -> None:
         find_dataset(tmp_path, strict=True)
 
 
-def test_what_is_not_read_is_named_by_prepare_of_deepfashion(tmp_path: Path) -> None:
+def test_prepare_of_deepfashion_reports_unsupported_types(tmp_path: Path) -> None:
     folder = tmp_path / "img_highres" / "WOMEN" / "Dresses" / "id_00000002"
     for name in ("02_1_front.jpg", "02_2_side.jpg"):
         save(folder / name)
@@ -89,7 +89,7 @@ def test_what_is_not_read_is_named_by_prepare_of_deepfashion(tmp_path: Path) -> 
         find_dataset(tmp_path, detect=True, strict=True)
 
 
-def test_evaluate_and_pose_folders_name_what_is_not_read(tmp_path: Path) -> None:
+def test_evaluate_and_pose_folders_report_unsupported_types(tmp_path: Path) -> None:
     for folder in ("g", "t"):
         for name in ("a.png", "b.gif"):
             save(tmp_path / folder / name)
@@ -99,14 +99,14 @@ def test_evaluate_and_pose_folders_name_what_is_not_read(tmp_path: Path) -> None
     found = pair_folders(tmp_path / "g", tmp_path / "t")
     assert [name for name, _, _ in found.pairs] == ["a", "b"]
     assert found.not_read == [tmp_path / "g" / "c.raw"]
-    said: list[str] = []
+    messages: list[str] = []
     (tmp_path / "g" / "samples.json").unlink()
-    assert [p.name for p in _files(tmp_path / "g", said.append)] == ["a.png", "b.gif"]
-    assert said == ["not read: 1 file: c.raw"]
+    assert [p.name for p in pose_files(tmp_path / "g", messages.append)] == ["a.png", "b.gif"]
+    assert messages == ["not read: 1 file: c.raw"]
     assert say_not_read([*UNREAD, "d.psd"]) == "not read: 4 files: a.raw, b.CR2, c.psd, ..."
 
 
-def test_heic_without_its_library_says_what_to_install(
+def test_heic_without_its_library_names_the_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("front.heic", "side.heic"):
@@ -129,7 +129,7 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpa
 
 
 @pytest.mark.parametrize("name", ["a.eps", "a.png", "a.jpg"])
-def test_eps_reaches_no_other_program(
+def test_eps_is_not_passed_to_another_program(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from PIL import EpsImagePlugin
@@ -166,7 +166,7 @@ def test_kinds_of_pixels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pixels", "said"),
+    ("pixels", "numbers"),
     [
         (np.linspace(0, 1, 96, dtype=np.float32).reshape(12, 8), "floating-point numbers"),
         (np.full((12, 8), np.nan, np.float32), "floating-point numbers"),
@@ -174,16 +174,16 @@ def test_kinds_of_pixels(tmp_path: Path) -> None:
     ],
 )
 def test_pixels_of_an_unknown_range_are_refused(
-    tmp_path: Path, pixels: np.ndarray, said: str
+    tmp_path: Path, pixels: np.ndarray, numbers: str
 ) -> None:
     Image.fromarray(pixels).save(tmp_path / "x.tif")
-    with pytest.raises(XmdptError, match=f"x.tif: its pixels are {said}") as err:
+    with pytest.raises(XmdptError, match=f"x.tif: its pixels are {numbers}") as err:
         load_image(tmp_path / "x.tif")
     assert "8 or 16 bits" in err.value.hint
 
 
 @pytest.mark.parametrize("kind", ["gif", "webp", "png", "tif"])
-def test_of_an_animation_the_first_frame_is_taken_and_said(
+def test_the_first_frame_of_an_animation_is_used_with_a_warning(
     tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     frames = [Image.fromarray(FLAT), Image.new("RGB", (8, 12))]
@@ -199,7 +199,7 @@ def test_of_an_animation_the_first_frame_is_taken_and_said(
     assert caplog.messages == []
 
 
-def test_bytes_are_opened_like_files() -> None:
+def test_bytes_are_opened_as_files_are() -> None:
     stream = io.BytesIO()
     Image.fromarray(FLAT).save(stream, "PNG")
     with open_image(stream.getvalue()) as image:

@@ -81,7 +81,7 @@ def command():
     with __import__("xmdpt_cli.cli.console").console.Talk().progress() as progress:
         progress("work", 1, 3)
 """,
-    "a library that says another error": """
+    "a library that raises another error": """
 def command():
     try:
         send(); time.sleep(5)
@@ -142,7 +142,7 @@ def test_sigterm_ends_as_an_interrupt_does_with_its_own_code() -> None:
     assert "error: interrupted" in done.stderr
 
 
-def test_what_is_held_is_finished_first() -> None:
+def test_held_work_is_completed_first() -> None:
     text = """
     def command():
         with interrupts.held():
@@ -170,7 +170,7 @@ def test_a_second_signal_ends_the_process_at_once() -> None:
     assert (done.returncode, done.stdout) == (-signal.SIGINT, "still here\n")
 
 
-def test_the_handlers_of_others_come_back() -> None:
+def test_earlier_handlers_are_restored() -> None:
     text = """
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT), sys.unraisablehook
     def command():

@@ -1,4 +1,4 @@
-"""Work ahead of its use: in order, not further than asked for, with its errors in their place."""
+"""Prefetching: results and errors in order, never further ahead than the depth."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from xmdpt_cli.utils.prefetch import prefetch
 
 
 @pytest.mark.parametrize("threads", [1, 4])
-def test_results_come_in_order_and_errors_in_their_place(threads: int) -> None:
+def test_results_and_errors_come_in_order(threads: int) -> None:
     def work(step: int) -> int:
         time.sleep(0.002 * (step % 3))
         if step == 7:
@@ -29,7 +29,7 @@ def test_results_come_in_order_and_errors_in_their_place(threads: int) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_work_stays_so_far_ahead(threads: int) -> None:
+def test_work_runs_ahead_by_the_depth(threads: int) -> None:
     begun: list[int] = []
     with closing(prefetch(begun.append, count(), depth=2, threads=threads)) as results:
         for taken, _ in zip(range(1, 20), results, strict=False):

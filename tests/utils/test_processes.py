@@ -37,7 +37,7 @@ def given(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
         ("RANK=9 WORLD_SIZE=16 LOCAL_RANK=1 LOCAL_WORLD_SIZE=8", (9, 16)),
     ],
 )
-def test_what_is_accepted(
+def test_valid_variables(
     monkeypatch: pytest.MonkeyPatch, text: str, found: tuple[int, int]
 ) -> None:
     given(monkeypatch, text)
@@ -46,7 +46,7 @@ def test_what_is_accepted(
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("WORLD_SIZE=2", "WORLD_SIZE=2 set, but RANK missing"),
         ("RANK=0", "RANK=0 set, but WORLD_SIZE missing"),
@@ -63,15 +63,17 @@ def test_what_is_accepted(
         ("RANK=3 WORLD_SIZE=4 LOCAL_RANK=3 LOCAL_WORLD_SIZE=2", "make no sense"),
     ],
 )
-def test_what_is_refused(monkeypatch: pytest.MonkeyPatch, text: str, said: str) -> None:
+def test_invalid_variables_are_refused(
+    monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
     given(monkeypatch, text)
-    with pytest.raises(ConfigError, match=said) as err:
+    with pytest.raises(ConfigError, match=message) as err:
         rank_and_size()
     assert "torchrun" in err.value.hint
     assert "unset" in err.value.hint
 
 
-def test_processes_that_meet_need_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_group_needs_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
     both = "RANK=0 WORLD_SIZE=2 LOCAL_RANK=0 MASTER_ADDR=127.0.0.1"
     given(monkeypatch, both)
     with pytest.raises(ConfigError, match="WORLD_SIZE is 2, but MASTER_PORT missing"):

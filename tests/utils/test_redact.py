@@ -54,15 +54,15 @@ def test_a_secret_in_a_url_is_masked(url: str, public: str) -> None:
     [("http:/me:S@host/d", "http:/me:***@host/d"), ("me:S@host/d", "me:***@host/d"),
      ("me:S@[::1]/d", "me:***@[::1]/d")],
 )  # fmt: skip
-def test_what_was_meant_to_be_a_url_is_masked_where_it_is_shown(typed: str, public: str) -> None:
+def test_mistyped_urls_are_masked_where_they_are_shown(typed: str, public: str) -> None:
     assert shown(f"cannot read {typed.replace('S', SECRET)}: no") == f"cannot read {public}: no"
 
 
-def test_half_an_address_is_no_bug(capsys: Capture) -> None:
+def test_incomplete_urls_are_an_error_and_not_a_bug(capsys: Capture) -> None:
     assert run(["train", "--data", f"http://me:{SECRET}@[bad/d"]) == 2
-    said = capsys.readouterr().err
-    assert "not a URL" in said
-    assert SECRET not in said
+    errors = capsys.readouterr().err
+    assert "not a URL" in errors
+    assert SECRET not in errors
 
 
 @pytest.mark.parametrize(
@@ -80,11 +80,11 @@ def test_half_an_address_is_no_bug(capsys: Capture) -> None:
         "C:\\a@b",
     ],
 )
-def test_other_text_stays(text: str) -> None:
+def test_other_text_is_unchanged(text: str) -> None:
     assert masked(text) == text
 
 
-def test_characters_that_act_on_a_terminal_are_escaped() -> None:
+def test_control_characters_are_escaped() -> None:
     assert visible("a\x1b[2Jb\rc\x9bd\u202ee\udcff\x7f") == (
         "a\\x1b[2Jb\\rc\\x9bd\\u202ee\\udcff\\x7f"
     )
@@ -94,18 +94,18 @@ def test_characters_that_act_on_a_terminal_are_escaped() -> None:
     assert json.loads(text) == {"a": "\x1b\x9b\u202e\udcff"}
 
 
-def test_all_that_the_console_prints_is_masked_and_escaped(capsys: Capture) -> None:
+def test_console_output_is_masked_and_escaped(capsys: Capture) -> None:
     bad = f"http://me:{SECRET}@h/d \x1b[31m\udcff :smile: [bold]"
     talk = Talk()
-    for voice in (talk.say, talk.warn, talk.hint):
-        voice(bad)
+    for print_text in (talk.say, talk.warn, talk.hint):
+        print_text(bad)
     talk.result({}, table(bad, ["a", bad], [["b", bad]]), text=bad)
     Talk(as_json=True).result({bad: [bad, {"deep": bad}]})
     error(bad, bad)
     with talk.progress() as progress:
         progress("read", 1, 2, shard=bad)
-    said = capsys.readouterr()
-    for text in (said.out, said.err):
+    output = capsys.readouterr()
+    for text in (output.out, output.err):
         assert SECRET not in text
         assert "\x1b" not in text
         assert ":smile:" in text
@@ -130,7 +130,7 @@ def test_the_traceback_of_an_error_is_masked(
     assert "\x1b" not in err
 
 
-def test_what_is_stored_is_masked(tmp_path: Path) -> None:
+def test_stored_text_is_masked(tmp_path: Path) -> None:
     write_text(tmp_path / "a.toml", f'data = "http://me:{SECRET}@h/d"\n')
     assert (tmp_path / "a.toml").read_text() == 'data = "http://me:***@h/d"\n'
     assert masked_values({"a": [(f"http://me:{SECRET}@h", 1, None)]}) == {
@@ -175,17 +175,17 @@ def test_the_password_of_a_dataset_is_in_no_output_and_in_no_file(
     monkeypatch.chdir(tmp_path)
     for command in commands:
         run(command)
-    said = capsys.readouterr()
-    assert images(tmp_path / "out"), said.err
-    assert "metrics.html" in {path.name for path in (tmp_path / "out").iterdir()}, said.err
-    assert SECRET not in said.out + said.err
-    assert "http://me:***@127.0.0.1" in said.out + said.err
+    output = capsys.readouterr()
+    assert images(tmp_path / "out"), output.err
+    assert "metrics.html" in {path.name for path in (tmp_path / "out").iterdir()}, output.err
+    assert SECRET not in output.out + output.err
+    assert "http://me:***@127.0.0.1" in output.out + output.err
     for path in tmp_path.rglob("*"):
         if path.is_file():
             assert SECRET.encode() not in path.read_bytes(), path
 
 
-def test_a_password_may_stand_in_netrc(
+def test_a_password_in_netrc_is_used(
     host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "netrc").write_text(f"machine 127.0.0.1 login me password {SECRET}\n")

@@ -1,4 +1,4 @@
-"""What a model folder says, and what its run keeps of this machine."""
+"""The metadata of a model folder, and the paths that its run keeps."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def change(path: Path, **fields: Any) -> None:
 
 
 @pytest.mark.parametrize("name", [*ELSEWHERE, "victim", "train-1.tar", 7, None, ["x"], "x" * 300])
-def test_a_manifest_that_names_other_files_is_refused_and_they_stay(
+def test_a_manifest_that_names_outside_files_is_refused_and_changes_nothing(
     name: Any, out: Path, made: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if name == "../victim.tar":
@@ -74,7 +74,7 @@ def test_a_manifest_that_names_other_files_is_refused_and_they_stay(
 
 
 @pytest.mark.parametrize("field", ["name", "key", "view"])
-def test_an_index_that_names_other_files_is_none(field: str, out: Path) -> None:
+def test_an_index_that_names_outside_files_is_ignored(field: str, out: Path) -> None:
     path = out / "train-000000.index.json"
     index = json.loads(path.read_text())
     if field == "name":
@@ -96,7 +96,7 @@ def test_an_index_that_names_other_files_is_none(field: str, out: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)
-def test_no_store_goes_out_of_its_folder(name: str, tmp_path: Path) -> None:
+def test_no_store_reaches_outside_its_folder(name: str, tmp_path: Path) -> None:
     inside = tmp_path / "inside"
     inside.mkdir()
     (tmp_path / "victim.tar").write_text("mine")
@@ -119,7 +119,7 @@ def test_no_store_goes_out_of_its_folder(name: str, tmp_path: Path) -> None:
     assert (tmp_path / "victim.tar").read_text() == "mine"
 
 
-def test_a_checkpoint_holds_its_own_files_alone(tmp_path: Path) -> None:
+def test_a_checkpoint_holds_only_its_own_files(tmp_path: Path) -> None:
     folder = tmp_path / "step_0000001"
     folder.mkdir()
     state = {"step": 1, "files": {"../victim": {"bytes": 4, "sha256": ""}}}
@@ -142,7 +142,7 @@ def test_a_record_of_samples_names_files_in_its_folder(tmp_path: Path) -> None:
     assert read_record(tmp_path)["files"] == ["a: b/c?.png"]
 
 
-def test_a_list_names_no_folder_above() -> None:
+def test_a_list_cannot_name_folders_above() -> None:
     assert match_name("WOMEN/../id_00000002/02_1_front.jpg") is None
     assert match_name("fashionWOMEN..id0000000202_1front.jpg") is None
     assert match_name("WOMEN/Tees_Tanks/id_00000002/02_1_front.jpg") is not None

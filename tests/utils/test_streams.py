@@ -98,7 +98,7 @@ CLOSED = "import os, sys\nos.close(1); sys.stdout = None\n"
 
 
 @pytest.mark.parametrize("arguments", [["presets"], ["presets", "--json"], ["train", "--help"]])
-def test_a_reader_that_leaves_and_a_closed_stdout_are_no_failure(arguments: list[str]) -> None:
+def test_a_closed_pipe_or_stdout_is_not_a_failure(arguments: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "wb") as gone:
@@ -119,7 +119,7 @@ def test_a_full_disk_behind_stdout_is_a_failure(more: list[str]) -> None:
     assert b"Traceback" not in done.stderr
 
 
-def test_without_home_and_stdout_caches_go_elsewhere_and_it_is_said(tmp_path: Path) -> None:
+def test_without_home_caches_go_to_a_private_folder_with_a_message(tmp_path: Path) -> None:
     """And what is printed does not land in the file that gets the number of the closed stream."""
     images(tmp_path / "work" / "g")
     images(tmp_path / "work" / "t")
@@ -148,7 +148,7 @@ GONE = "import os, tempfile\nhere = tempfile.mkdtemp()\nos.chdir(here); os.rmdir
 
 
 @pytest.mark.parametrize("arguments", [["sample", "--out", "x"], []])
-def test_a_working_folder_that_was_deleted_is_named(arguments: list[str]) -> None:
+def test_a_deleted_working_folder_is_refused(arguments: list[str]) -> None:
     done = xmdpt(*arguments, before=GONE)
     assert done.returncode == 1
     assert b"error: the working folder was deleted" in done.stderr
@@ -156,7 +156,7 @@ def test_a_working_folder_that_was_deleted_is_named(arguments: list[str]) -> Non
     assert xmdpt("train", "--help", before=GONE).returncode == 0
 
 
-def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
+def test_arguments_that_are_not_text_are_refused(tmp_path: Path) -> None:
     for arguments, env in ((["sample", b"--out", b"a\xff"], {}), (["sample"], BAD_VARIABLE)):
         done = xmdpt(*arguments, cwd=tmp_path, env=env)
         assert done.returncode == 2

@@ -23,23 +23,22 @@ BRANCHES = 3  # forwards a step: unconditional, pose alone, pose and source
 
 
 @dataclass(frozen=True)
-class Original:
-    """Numbers of a baseline from its paper and released code; None if not known."""
+class Work:
+    """Size and work of a baseline's network, encoder included. None: not known."""
 
-    parameters: float  # encoder included
+    parameters: float
     gflop: float | None  # of a forward of one image
     encoder_gflop: float | None  # once per image
-    seconds: float  # see PAPER_SECONDS
 
 
-# the released code; the paper says 688 M parameters
-PIDM_ORIGINAL = Original(180.4e6, gflop=559.4, encoder_gflop=140.3, seconds=16.975)
-POCOLD_ORIGINAL = Original(395.89e6, gflop=None, encoder_gflop=None, seconds=3.215)
+# of the released code; the paper states 688 M parameters
+PIDM_ORIGINAL = Work(180.4e6, gflop=559.4, encoder_gflop=140.3)
+POCOLD_ORIGINAL = Work(395.89e6, gflop=None, encoder_gflop=None)
 
 #: the X-MDPT paper's table: seconds on an A100 for 8 images of 256x176, 50 steps
 PAPER_SECONDS = {
-    "PIDM-style": PIDM_ORIGINAL.seconds,
-    "PoCoLD-style": POCOLD_ORIGINAL.seconds,
+    "PIDM-style": 16.975,
+    "PoCoLD-style": 3.215,
     "X-MDPT-L": 3.124,
     "X-MDPT-B": 1.299,
     "X-MDPT-S": 1.191,
@@ -59,7 +58,7 @@ class Baseline:
     """A baseline: how its network and its inputs are made."""
 
     name: str
-    original: Original | None  # None for a tiny network, which is not comparable
+    original: Work | None  # None for a tiny network, which is not comparable
     pixels: int  # side of the square image
     latent: bool  # noise and source are latents (4, pixels / 8, pixels / 8), else pixels
     build: Callable[[], Network]  # in fp32 on the default device
@@ -80,10 +79,10 @@ def pidm(size: str = "full") -> Baseline:
     A 256x176 image is computed as 256x256. The widths are DDPM's for that size, with ADM's
     residual blocks and attention at 16x16 and 8x8; with attention at 32x32 it would be 576 GFLOP.
     """
-    cut, pixels = _cut(size)
+    name, cut, pixels = _scaled("PIDM", size)
     widths = tuple(128 // cut * m for m in (1, 1, 2, 2, 4, 4))
     original = PIDM_ORIGINAL if cut == 1 else None
-    return Baseline(_name("PIDM", cut, pixels), original, pixels, False, lambda: PIDM(widths))
+    return Baseline(name, original, pixels, False, lambda: PIDM(widths))
 
 
 def pocold(size: str = "full") -> Baseline:
@@ -92,55 +91,39 @@ def pocold(size: str = "full") -> Baseline:
     Only its number of parameters is fitted. Assumed: latents of 4x32x32 from a VAE of f = 8, widths
     as in latent diffusion, attention at every level, and the FLOPs that follow from these.
     """
-    cut, pixels = _cut(size)
+    name, cut, pixels = _scaled("PoCoLD", size)
     widths = tuple(256 // cut * m for m in (1, 2, 4))
     original = POCOLD_ORIGINAL if cut == 1 else None
 
     def build() -> Network:
         return PoCoLD(widths, token_width=512 // cut, latent_side=pixels // 8)
 
-    return Baseline(_name("PoCoLD", cut, pixels), original, pixels, True, build)
+    return Baseline(name, original, pixels, True, build)
 
 
 BASELINES = {"pidm": pidm, "pocold": pocold}
 
 
-def _cut(size: str) -> tuple[int, int]:
-    """The divisor of the widths, and the side of the image in pixels."""
-    sizes = {"full": (1, 256), "tiny": (4, 64)}
-    if size not in sizes:
-        raise ConfigError(f"a baseline's size is one of {', '.join(sizes)}, not {size!r}")
-    return sizes[size]
+def _scaled(name: str, size: str) -> tuple[str, int, int]:
+    """The name of a baseline of ``size``, the divisor of its widths, the side of its images."""
+    if size == "full":
+        return name, 1, 256
+    if size == "tiny":
+        return f"{name} tiny (1/4 of the widths, 64 px)", 4, 64
+    raise ConfigError(f"a baseline's size is one of full, tiny, not {size!r}")
 
 
-def _name(name: str, cut: int, pixels: int) -> str:
-    return name if cut == 1 else f"{name} tiny (1/{cut} of the widths, {pixels} px)"
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Parameters and FLOPs of a baseline's network, and its original's."""
-
-    name: str
-    parameters: int
-    gflop: float  # of a forward of one image
-    encoder_gflop: float  # once per image
-    original: Original | None
-
-
-def fit(baseline: Baseline) -> Fit:
-    """Count on the meta device, which takes a second and no memory."""
+def fit(baseline: Baseline) -> Work:
+    """The work of a baseline's network, counted on the meta device in a second without memory."""
     inputs = Inputs(*(tensor.to("meta") for tensor in baseline.inputs(1)))
     with torch.device("meta"), torch.no_grad():
         network = baseline.build().eval()
         conditions = network.encode(inputs.pose, inputs.source)
         t = torch.zeros(1, dtype=torch.long)
-    return Fit(
-        baseline.name,
+    return Work(
         sum(parameter.numel() for parameter in network.parameters()),
         flops(lambda: network(inputs.noise, t, *conditions)) / 1e9,
         flops(lambda: network.encode(inputs.pose, inputs.source)) / 1e9,
-        baseline.original,
     )
 
 

@@ -217,16 +217,16 @@ def _notes(setting: Setting, rows: Sequence[Row]) -> list[str]:
 def fit_table() -> Table:
     """Parameters and work of the baselines' networks, the originals' in brackets."""
 
-    def beside(found: float, original: float | None) -> str:
+    def beside(found: float | None, original: float | None) -> str:
         return f"{found:.1f} ({'not known' if original is None else f'{original:.1f}'})"
 
     rows = []
     for make in BASELINES.values():
-        found = fit(make())
-        known = found.original
+        baseline = make()
+        found, known = fit(baseline), baseline.original
         assert known is not None
         rows.append([
-            f"{found.name}-style",
+            f"{baseline.name}-style",
             beside(found.parameters / 1e6, known.parameters / 1e6),
             beside(found.gflop, known.gflop),
             beside(found.encoder_gflop, known.encoder_gflop),

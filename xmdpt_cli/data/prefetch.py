@@ -58,12 +58,11 @@ def prefetch(
     generator (or drop it) to stop the thread; its errors are raised here.
 
     ``pin``: a GPU. The buffers are page-locked, for ``tensor.to(pin, non_blocking=True)`` on that
-    device's current stream in the thread that asks for batches. Such a copy may still be under
-    way when the call returns, and when two more batches have been asked for: Python runs ahead of
-    the device. So when the next batch is asked for, an event is recorded in that stream, behind
-    every copy of the batch before. The reading thread waits for the event before it overwrites
-    the buffer. At most depth + 4 buffers are in use; the wait also keeps Python from running ahead
-    of the device without end.
+    device's current stream in the consuming thread. Such a copy may still be running when the call
+    returns, and two batches later: Python runs ahead of the device. So with each request for a
+    batch an event is recorded in that stream, after all copies of the batch before. The reading
+    thread waits for the event before it overwrites the buffer. At most depth + 4 buffers are in
+    use; the wait also limits how far Python runs ahead of the device.
     """
     read = loader.read if isinstance(loader, Staged) else loader.batch
     if pin is not None and pin.index is None and torch.cuda.is_available():

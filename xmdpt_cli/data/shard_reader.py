@@ -49,8 +49,8 @@ class ShardReader:
     def check(self) -> None:
         """ShardError if the file is missing or of another size; nothing is checked behind a URL.
 
-        Takes microseconds. It looks at the path, not at the open file: a removed file could still
-        be read by this run, but not by the run that resumes from its checkpoint.
+        Takes microseconds. The path is checked, not the open file: this run could still read a
+        removed file, but not the run that resumes from its checkpoint.
         """
         if self.store.folder is None or self.size is None:
             return
@@ -108,11 +108,11 @@ class ShardReader:
 
     def _unreadable(self, err: OSError) -> ShardError:
         if isinstance(err, FileNotFoundError):
-            return self._error("is no longer there")
+            return self._error("no longer exists")
         return ShardError(self.name, f"cannot read {self.path}: {err}", _AGAIN)
 
     def _short(self) -> ShardError:
-        return self._error("is shorter than its index says")
+        return self._error("is shorter than its index states")
 
     def _error(self, what: str) -> ShardError:
         return ShardError(self.name, f"{self.path} {what}", _AGAIN)

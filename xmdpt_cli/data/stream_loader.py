@@ -1,9 +1,9 @@
 """Training batches from shards behind a URL, streamed ahead of their use.
 
 A ``webdataset`` pipeline requests ranges of about 8 MB of the shards on threads, in the order of
-``StreamSampler``, and cuts them into items where the indexes say. (webdataset's own tar stage reads
-through ``tarfile`` in pieces of 10 kB: twice the CPU time a pair.) Every byte is requested once an
-epoch.
+``StreamSampler``, and cuts them into items at the offsets of the indexes. (webdataset's tar stage
+reads through ``tarfile`` in pieces of 10 kB: twice the CPU time a pair.) Every byte is requested
+once an epoch.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class StreamLoader:
 
     What a batch holds is a function of (seed, step, rank, world size, buffer) alone, ranks get
     disjoint pairs, and every pair comes once an epoch. Any step is exact, but a step that does not
-    follow the one before reads its buffer anew; resuming a run does this once.
+    follow the one before fills the buffer again; resuming a run does this once.
 
     ``buffer_bytes`` bounds the memory that items take: three quarters for the shuffle buffer,
     the rest for requests ahead. With the default of 1 GiB about 80 items are mixed at a time, at
@@ -94,7 +94,7 @@ class StreamLoader:
                     out=out,
                     read=read,
                 )
-            except BaseException:  # the stream cannot continue: start anew
+            except BaseException:  # the stream cannot continue: the next call starts again
                 self.close()
                 raise
 

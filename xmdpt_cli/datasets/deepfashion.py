@@ -52,8 +52,7 @@ class DeepFashion:
         return SURE if there else None
 
     def read(self, root: Path, options: ReadOptions) -> Listing:
-        """The listed pairs of which both images are there, and keypoints unless OpenPose finds
-        them."""
+        """The listed pairs whose images both exist, with keypoints unless OpenPose finds them."""
         places = read_places(root)
         images = find_images(root, places, options.sizes)
         lists = read_pair_lists(root, places)
@@ -71,7 +70,7 @@ class DeepFashion:
         join = _Join(images, keypoints)
         join.built.problems += images.problems + lists.problems
         join.built.problems += files.problems if files else []
-        # Test first: an item that is in both lists belongs to the test set, lest it leak.
+        # test first: an item in both lists belongs to the test set and must not leak into training
         for split in reversed(SPLITS):
             for pair in lists.pairs.get(split, []):
                 join.add(split, pair)
@@ -83,7 +82,7 @@ class DeepFashion:
             none = "" if options.openpose else "none there, "
             notes.append(f"keypoints: {none}OpenPose will find them")
         if join.files.stopped:
-            notes.append("identical views: looked for among the first 256 MiB of equal size only")
+            notes.append("identical views: only the first 256 MiB of equal size were compared")
         return join.built.listing(root, notes, self.name)
 
 
@@ -157,7 +156,7 @@ class _Join:
             if folder is not None:
                 self.built.problem(folder, "a folder that is named like an image")
             else:
-                self.built.problem(name.path, "listed image is not there")
+                self.built.problem(name.path, "listed image not found")
             return None
         first, *others = there
         if others:

@@ -66,7 +66,7 @@ def find_dataset(
 
 
 def _surest(root: Path) -> DatasetReader:
-    """The reader of ``root``; XmdptError if none knows it, or if several are equally sure."""
+    """The most confident reader; XmdptError if none recognises ``root``, or several equally."""
     sure = {name: reader.detect(root) for name, reader in READERS.items()}
     most = max((value for value in sure.values() if value is not None), default=None)
     if most is None:

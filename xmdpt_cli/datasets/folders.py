@@ -97,7 +97,7 @@ def find_people(root: Path) -> People:
             what = "an image in no person's folder"
             people.problems += [Problem(file, what) for file in files]
             continue
-        # a raw tree deeper than layouts looks: one folder holds several colours
+        # a raw tree deeper than ``layouts`` searches: one folder holds several colours
         tree = all(TREE.match(folder.below(file)) for file in files)
         trees.append(tree)
         refs = [ImageFile(folder.below(f), root / folder.name / f) for f in files]
@@ -170,7 +170,7 @@ def list_people(
     if not people.groups:
         raise XmdptError(_why_none(people), WANTED)
     test = _test_people({group.person for group in people.groups}, seed)
-    # items are of DeepFashion, whose keypoints have files of their own
+    # DeepFashion keeps its keypoints in separate files
     if people.deepfashion:
         _cut_padding(people.groups)
     keypoints = None

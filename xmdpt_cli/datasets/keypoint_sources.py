@@ -128,7 +128,7 @@ def decide_rows(
 ) -> Decision:
     """The frame of an annotation file, by some of its rows; ``size_of`` takes a row's key.
 
-    ``placement``: where people stand in images of these sizes. ``forced``, ``like``: see
+    ``placement``: the placement of people in images of these sizes. ``forced``, ``like``: see
     ``decide``. Raises XmdptError if the frame cannot be decided.
     """
     names = list(file.points)

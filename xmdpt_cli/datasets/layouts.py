@@ -29,7 +29,7 @@ from xmdpt_cli.utils.problems import Problem
 GENDERS = ("MEN", "WOMEN")
 _DEPTH = 2  # folders below WOMEN/: category and item
 STRAY = 0.1  # a source of fewer than this share of another's images is not the dataset
-# In the order in which they are looked for; "" is the folder itself.
+# In order of preference; "" is the folder itself.
 _FAMILIES = (
     ("img_highres",), ("img",), ("",), ("train_highres", "test_highres"), ("train", "test"),
 )  # fmt: skip
@@ -91,7 +91,7 @@ def read_places(root: Path) -> list[Place]:
 
 
 def _wraps(name: str) -> bool:
-    """Whether it is the name of a folder that archives of images unpack to."""
+    """Whether archives of images unpack to a folder of this name."""
     return name.lower() in {name.lower() for name in _IMAGE_FOLDERS - {*GENDERS, ""}}
 
 

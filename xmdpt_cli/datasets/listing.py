@@ -52,7 +52,7 @@ class ImageRef(Protocol):
 
 @dataclass(frozen=True, order=True)
 class ImageFile:
-    """An image in a file of its own. ``padded``: grey columns on both sides are cut off."""
+    """An image file. ``padded``: the grey columns on both sides are cut off."""
 
     name: str
     path: Path
@@ -117,12 +117,12 @@ class Item:
 
 @dataclass
 class Listing:
-    """A dataset as found: usable items (train first, by key) and what is not usable."""
+    """A raw dataset: its usable items (train first, by key) and what cannot be used."""
 
     root: Path
     items: list[Item]
     problems: list[Problem] = field(default_factory=list)
-    # what was found where, for people: one sentence for all of it, then the details
+    # messages on what was found: one sentence on all of it, then the details
     notes: list[str] = field(default_factory=list)
     layout: str = "deepfashion"  # or "people": one's own images, a folder for each person
     # arguments of find_dataset that find the same again: layout, pose, seed, frame

@@ -40,7 +40,7 @@ if hasattr(os, "register_at_fork"):
 
 @dataclass(frozen=True, order=True)
 class LmdbImage:
-    """One value of an environment; cheap to send to another process, which opens it anew."""
+    """One value of an environment; cheap to pickle: each process opens the environment."""
 
     name: str  # 256-256/img/WOMEN/Dresses/id_00000002/02_1_front.jpg
     folder: str  # of the environment, on this machine
@@ -76,7 +76,7 @@ class LmdbImage:
 
 
 def lmdb_folders(names: list[str]) -> dict[str, tuple[int, int]]:
-    """The folder names that look like PIDM's environments -> (height, width) by their names."""
+    """Folder names of the form of PIDM's environments -> the (height, width) in the names."""
     found = {name: re.fullmatch(r"(\d{2,4})-(\d{2,4})", name) for name in names}
     return {name: (int(m[1]), int(m[2])) for name, m in found.items() if m is not None}
 

@@ -18,7 +18,7 @@ from xmdpt_cli.utils.list_text import Table, read_lines, refuse_all_wrong
 from xmdpt_cli.utils.problems import Problem
 from xmdpt_cli.utils.splits import SPLITS
 
-# The published files say "fasion"; corrected copies exist.
+# The published files spell it "fasion"; corrected copies exist.
 STEMS = ("fasion-resize", "fashion-resize", "fasion", "fashion")
 _COLUMNS = (("from", "source", "src"), ("to", "target", "tgt"))
 _CSV_HINT = "a row is from,to: the name of the source image, then that of the target"

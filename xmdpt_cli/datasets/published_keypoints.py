@@ -110,7 +110,7 @@ def published_keypoints(
     return found
 
 
-_match = lru_cache(maxsize=2**18)(match_key)  # every source asks for the name of every image
+_match = lru_cache(maxsize=2**18)(match_key)  # called by every source for every image
 
 
 def _key(image: str) -> str:

@@ -1,7 +1,7 @@
 """The interface of raw dataset readers, one class for each layout.
 
 A new dataset is one file with such a class; ``find.register`` adds it to the layouts that
-``find_dataset`` and ``xmdpt prepare --layout`` know.
+``find_dataset`` and ``xmdpt prepare --layout`` support.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Protocol
 from xmdpt_cli.datasets.listing import Listing
 from xmdpt_cli.pose.frames import CoordinateFrame
 
-# How sure ``detect`` is.
+# The confidence that ``detect`` returns.
 SURE = 1.0  # files that only this dataset has
 POSSIBLE = 0.1  # any folder of images may be this
 
@@ -38,7 +38,7 @@ class DatasetReader(Protocol):
 
     @property
     def wanted(self) -> str:
-        """The files that it looks for, as a hint for people whose folder is not recognised."""
+        """The files that it needs, as a hint where a folder is not recognised."""
         ...
 
     def detect(self, root: Path) -> float | None:

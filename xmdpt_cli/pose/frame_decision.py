@@ -93,7 +93,7 @@ class _Rows:
 
     def hint(self) -> str:
         """How to correct rows that are not plausible, also with x and y exchanged."""
-        name_it = f"if they are right, say which frame it is: {FRAME_HINT}"
+        name_it = f"if they are right, name the frame: {FRAME_HINT}"
         exchanged = fits(self.raw[:, :, ::-1], self.sizes, self.placement)
         if exchanged and exchanged[0].plausible and not not_upright(exchanged[0].fractions):
             return (
@@ -147,14 +147,14 @@ def decide(
         raise XmdptError(
             f"{file}: rows of two frames: {best.frame}, and {int(which.sum())} of {len(which)} "
             f"rows rather {other.frame} (the first of these: {keys[int(np.argmax(which))]})",
-            f"split the file, or say which frame all of it is in: {FRAME_HINT}",
+            f"split the file, or name the frame of all rows: {FRAME_HINT}",
         )
     best, near = _without_guesses(best, rivals(found), placement)
     if like is not None and like in [fit.frame for fit in near]:
         return Decision(like, "as the other file; --frame overrides")
     if aside(best, placement):
         raise XmdptError(
-            f"{file}: in no known frame do people stand in the middle, as these images show them "
+            f"{file}: in no known frame are people in the middle, as in these images "
             f"(x {placement.x[0]:g}), in {rows} (first: {rows.first}). Tried: "
             + "; ".join(str(fit) for fit in found if fit.plausible),
             f"name the size of the images that the values are pixels of: {FRAME_HINT}",
@@ -204,9 +204,9 @@ def _settled(rows: _Rows, best: Fit, near: Sequence[Fit]) -> Decision:
     others = [fit for fit in (best, *near) if fit not in published]
     if len(published) != 1:
         raise XmdptError(
-            f"{rows.file}: its frame cannot be told from {rows} (first: {rows.first}): "
+            f"{rows.file}: its frame is ambiguous in {rows} (first: {rows.first}): "
             + "; ".join(str(fit) for fit in (best, *near)),
-            f"say which it is: {FRAME_HINT}",
+            f"name it: {FRAME_HINT}",
         )
     joints, out = beyond(published[0])
     better = [fit for fit in others if out > _PADDING_USED and beyond(fit)[1] < out]

@@ -1,4 +1,4 @@
-"""The coordinate frames of keypoint files, and where people stand in kinds of images.
+"""The coordinate frames of keypoint files, and the usual place of people in kinds of images.
 
 Annotation files do not state whether their values are pixels of the 256x176 frame, of the padded
 256x256 frame, of the images, or fractions. ``frame_decision`` decides it. To support the frame of
@@ -91,7 +91,7 @@ def parse_frame(text: str) -> CoordinateFrame | None:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where people stand in a kind of images: DeepFashion's photographs, or own images."""
+    """The usual place of people in a kind of images: DeepFashion's photographs, or own images."""
 
     frames: tuple[CoordinateFrame, ...]  # that are tried
     x: tuple[float, float]  # the usual middle of people, and the distance from it that costs 1
@@ -123,7 +123,7 @@ _SHAPE = 0.1  # relative difference of nearly the published shape
 
 
 def of_own_images(sizes: Sizes | None) -> Placement:
-    """Where people stand in own images of these sizes."""
+    """The placement for own images of these sizes."""
     if sizes is None:
         return ANYWHERE
     shape = float(np.nanmedian(sizes[:, 0] / sizes[:, 1])) / (FRAME_WIDTH / FRAME_HEIGHT)

@@ -21,7 +21,7 @@ JOINTS = (
     "left_hip", "left_knee", "left_ankle",
     "right_eye", "left_eye", "right_ear", "left_ear",
 )  # fmt: skip
-LIMBS = (  # later limbs are blended over earlier ones (published drawing)
+LIMBS = (  # later limbs are blended over earlier ones (published rendering)
     (1, 2), (1, 5), (2, 3), (3, 4), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10),
     (1, 11), (11, 12), (12, 13), (1, 0), (0, 14), (14, 16), (0, 15), (15, 17),
 )  # fmt: skip

@@ -44,7 +44,7 @@ def person_of(people: Sequence[Keypoints], person: int | None, where: str, optio
     wanted = 1 if person is None else person
     if not 1 <= wanted <= len(people):
         raise XmdptError(
-            f"{where}: person {wanted} is asked for, {len(people)} found",
+            f"{where}: person {wanted} requested, {len(people)} found",
             f"{option} 1 to {len(people)}",
         )
     order = sorted(range(len(people)), key=lambda i: extent(people[i]), reverse=True)
@@ -120,8 +120,9 @@ def notes_on(found: Track, name: str, empty: EmptyFrames) -> list[str]:
         )
     if found.doubtful:
         notes.append(
-            f"{name}: in frame {_listed(found.doubtful)} of {total} the person can hardly be told "
-            "from another one; the most likely one is taken: check the poses from there on"
+            f"{name}: in frame {_listed(found.doubtful)} of {total} the person is hard to "
+            "distinguish from another one; the most likely one is taken: check the poses from "
+            "there on"
         )
     return notes
 

@@ -67,7 +67,7 @@ def start_or_resume(
 
     ``keep``: keep the manifest of a dataset with damaged shards until a new one is written.
 
-    Raises XmdptError if the folder holds something else, or was begun from something else.
+    Raises XmdptError if the folder holds something else, or was started from something else.
     """
     if group.world.rank == 0:
         claim_folder(store, settings)
@@ -90,7 +90,7 @@ def skipped_files(store: Store) -> set[str] | None:
 def claim_folder(out: Store, fingerprint: dict[str, Any]) -> None:
     """Write the settings into a new folder, or check that it was started with the same.
 
-    Raises XmdptError if the folder holds something else, or was begun from something else,
+    Raises XmdptError if the folder holds something else, or was started from something else,
     naming what differs.
     """
     try:
@@ -151,11 +151,11 @@ def _refuse_other(out: Store, recorded: dict[str, Any], wanted: dict[str, Any]) 
         if set(differing) <= of_position_table and finished_manifest(out) is not None:
             return  # a finished dataset is used as it is
         raise XmdptError(
-            f"{out.url} was begun by an earlier version, which resized DINOv2's position table "
+            f"{out.url} was started by an earlier version, which resized DINOv2's position table "
             f"otherwise: its tokens differ by {DIFFERENCE} from the published ones, which this "
             "version makes, and one dataset holds tokens of one table",
-            "make it anew: choose another --out, or remove that folder; or finish it with its own "
-            f"table: xmdpt prepare --check {out.url} --repair --root ROOT",
+            "prepare it again: choose another --out, or remove that folder; or finish it with its "
+            f"own table: xmdpt prepare --check {out.url} --repair --root ROOT",
         )
     if differing:
         named = ", ".join(
@@ -163,8 +163,8 @@ def _refuse_other(out: Store, recorded: dict[str, Any], wanted: dict[str, Any]) 
             for name in differing
         )
         raise XmdptError(
-            f"{out.url} was begun with other settings: {named}",
-            "choose another --out, or repeat the settings it was begun with",
+            f"{out.url} was started with other settings: {named}",
+            "choose another --out, or repeat the settings it was started with",
         )
 
 

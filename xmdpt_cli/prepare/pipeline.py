@@ -88,8 +88,8 @@ def prepare_datasets(
     successor is complete and read back, the manifest last.
 
     Returns the manifests by size. A finished folder returns at once. Raises XmdptError if a folder
-    holds something else or was begun with other settings, if the encoder gives values that are not
-    finite, or if nothing usable is left.
+    holds something else or was started with other settings, if the encoder gives values that are
+    not finite, or if nothing usable is left.
     """
     _check(outs, encoders, tokens, items_per_shard, batch_size, limit, workers)
     world = world or World()

@@ -73,7 +73,7 @@ class Record:
             data = store.read(SETTINGS)
         except OSError:
             raise XmdptError(
-                f"{store.url}/{SETTINGS}, which records how the dataset was made, is not there",
+                f"{store.url}/{SETTINGS}, which records how the dataset was made, not found",
                 PREPARE_AGAIN,
             ) from None
         content = records.parse(SettingsRecord, data, f"{store.url}/{SETTINGS}", PREPARE_AGAIN)

@@ -108,7 +108,7 @@ class _ShardRepair:
             try:
                 walked = walk_shard(self.store, shard, None)
             except OSError:
-                return  # not readable now, which says nothing about the shard
+                return  # the store failed: the shard may be intact
         if walked is None or walked.sha256 != wanted:
             self._remake(shard)
             return

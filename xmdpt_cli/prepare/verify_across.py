@@ -26,7 +26,7 @@ WRONG_FRAME = (
 _OUTSIDE = 0.1  # share of the images whose keypoints may lie mostly outside
 _ENOUGH = 3  # images
 
-# float32 stands in where float16 does not hold a view's moments: the encoders write either.
+# encoders write moments as float32 where float16 would overflow
 _SAME = {"F16": "F16 or F32", "F32": "F16 or F32"}
 
 Signature = dict[str, tuple[str, tuple[int, ...]]]  # tensor -> its dtype and shape

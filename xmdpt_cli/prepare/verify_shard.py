@@ -27,7 +27,7 @@ CHUNK = 8 * 2**20  # bytes a read: few requests to a remote store
 
 
 class BrokenTarError(Exception):
-    """The tar cannot be read further; the message says where and why."""
+    """The rest of the tar cannot be read; the message states where and why."""
 
 
 class TarWalk:
@@ -132,7 +132,7 @@ def walk_shard(
     """Read a shard once, an item at a time; ``seen`` is called with each item's number of views.
 
     ``resolution``: side of the images in pixels, None if not known. Raises OSError if the store
-    fails, which says nothing about the shard.
+    fails, whatever the state of the shard.
     """
     walked = ShardContent()
     walk = TarWalk(store, name)

@@ -115,7 +115,7 @@ class Distributed:
         # flags and small objects use the CPU's group: they must not wait for a GPU's work
         backend = "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo"
         try:
-            with interrupts.unheard():  # no Python runs while it waits
+            with interrupts.default_signals():  # no Python runs while it waits
                 accelerator = Accelerator(
                     cpu=device.type == "cpu",
                     mixed_precision="no",

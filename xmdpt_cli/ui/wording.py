@@ -61,7 +61,7 @@ _RULES = (
         f"take an image in which a person is seen upright, or {DRAG}",
     ),
     _Rule(
-        "person \\d+ is asked for, (\\d+) found",
+        "person \\d+ requested, (\\d+) found",
         "",
         r"set Person, by size, in Settings to 1 to \1",
         "load a file with that person alone",

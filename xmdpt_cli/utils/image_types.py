@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import is_hidden
 
-if TYPE_CHECKING:  # commands know the names without loading Pillow
+if TYPE_CHECKING:  # names are checked without loading Pillow
     from PIL import Image
 
 #: endings of file names, in lower case; of two images of one name the first kind is taken

@@ -1,10 +1,9 @@
-"""Ctrl-C and SIGTERM: never lost, whatever was running when they came, and never in the middle of
-what must be whole.
+"""Handles Ctrl-C and SIGTERM: no signal is lost, and none interrupts work that must be completed.
 
 Python raises KeyboardInterrupt wherever the main thread is, and callbacks of C code (weak
 references, ``__set_name__``, imports of extension modules) may print it, drop it or make another
-error of it. So the signal is remembered besides: it is raised again out of such callbacks, long
-loops ``check``, and a command that got one never ends as if there had been none.
+error of it. So the signal is also recorded: it is raised again after such callbacks, long
+loops ``check`` it, and a command that received one never ends as if it had not.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ def listening() -> Iterator[None]:
     if _state.listening or threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, _heard) for number in _SIGNALS}
+    before = {number: signal.signal(number, _handle) for number in _SIGNALS}
     unraisable = sys.unraisablehook
     sys.unraisablehook = _raise_again(unraisable)
     first = _NumpyFirst()
@@ -98,7 +97,7 @@ def held() -> Iterator[None]:
 
 
 @contextmanager
-def unheard() -> Iterator[None]:
+def default_signals() -> Iterator[None]:
     """In the block, signals have their default effect: they end the process. For calls that may
     wait for minutes without running Python."""
     if threading.current_thread() is not threading.main_thread():
@@ -112,7 +111,7 @@ def unheard() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _heard(number: int, frame: FrameType | None) -> None:
+def _handle(number: int, frame: FrameType | None) -> None:
     now = time.monotonic()
     if _state.again:
         _state.again = False

@@ -18,7 +18,7 @@ from xmdpt_cli.errors import XmdptError
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError
 
-#: bytes; the largest file of ours, the index of a shard of 100,000 images, is a tenth of it
+#: bytes; the largest file that is written, the index of a shard of 100,000 images, is a tenth of it
 LIMIT = 2**28
 COPY_AGAIN = "copy it again from where it was made"
 

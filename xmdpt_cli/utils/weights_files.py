@@ -67,7 +67,7 @@ def unfinished(folder: Path) -> str:
 
 
 def missing_shards(folder: Path, stem: str) -> list[str]:
-    """The files that the index of a network in several files names and that are not there."""
+    """The missing files among those that the index of a network in several files names."""
     names: set[str] = set()
     for index in folder.glob(f"{stem}*.safetensors.index.json"):
         try:
@@ -120,7 +120,7 @@ def read_tensors(path: Path, again: str, alone: str = STATE_ALONE) -> Any:
     check_archive(path, again)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as err:  # torch raises a dozen types for what is no file of its own
+    except Exception as err:  # torch raises a dozen types for other files
         raise unreadable(path, err, again, alone) from None
 
 
@@ -139,7 +139,7 @@ def check_archive(path: Path, again: str) -> None:
 
 
 def unreadable(path: Path, err: Exception, again: str, alone: str = STATE_ALONE) -> UnreadableError:
-    """An error of torch.load in our words: torch advises to open the file so that its code runs."""
+    """The error for an exception of torch.load, whose message advises to run the file's code."""
     wanted = re.search(r"GLOBAL (\S+)", str(err))
     if wanted:
         return UnreadableError(

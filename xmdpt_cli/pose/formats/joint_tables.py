@@ -81,7 +81,7 @@ def joint_table(
 
 def _rows(values: list[Any], where: str, *, pairs: bool) -> list[Any]:
     """One entry a joint, from a list of joints or a flat list of x, y, score. ``pairs``: the scores
-    are in a list of their own, so a flat list may have x, y only."""
+    are in a separate list, so a flat list may have x, y only."""
     count, found = len(values), f"{len(values)} joints"
     rows = values
     flat = all(value is None or is_number(value) for value in values)

@@ -169,7 +169,7 @@ class ImageNames:
                 self._by_stem.setdefault(self._parts[i][-1], []).append(i)
 
     def find(self, image: str | Path) -> int | None:
-        """The index of the image's name; None if it is not there, or ambiguous."""
+        """The index of the image's name; None if it is not found, or ambiguous."""
         place = Path(image).absolute()
         published = match_name(place.as_posix())
         if published is not None and published.key in self._published:

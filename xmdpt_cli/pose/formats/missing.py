@@ -2,8 +2,8 @@
 
 Files write null, -1 or (0, 0) for a joint that was not found. Scaling a whole file
 (``table * scale``) turns -1, -1 into a negative pair that is the same for all joints of an image,
-slightly outside of its top left corner. Joints are hardly ever there: such pairs are missing too,
-and a note says so.
+slightly outside of its top left corner. Joints are hardly ever at such places: these pairs are
+missing too, and a note reports them.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def are_fractions(joints: Array, where: str) -> bool:
         return True
     x, y = joints.max(axis=0)
     raise XmdptError(
-        f"{where}: the unit of the coordinates cannot be told. Tried: fractions of the image's "
+        f"{where}: the unit of the coordinates is ambiguous. Tried: fractions of the image's "
         f"sides ({_share(inside, joints)} joints lie inside of it), pixels ({_share(near, joints)} "
         f"lie within {low:g} to {high:g}); they go up to {x:g}, {y:g}",
         "all frames of a file are in one unit: pixels, with the image's size, or fractions, 0 to 1",
