@@ -134,7 +134,7 @@ def _tap(conv: nn.Conv2d, kernel: torch.Tensor | None = None) -> None:
 
 
 def _ends(part: Any, *, last: Any, generator: torch.Generator) -> None:
-    """Set the first convolution to x -> (x, -x), and the last norm and convolution to its inverse."""
+    """Set the first convolution to x -> (x, -x), the last norm and convolution to its inverse."""
     conv_in, norm, conv_out = part.conv_in, part.conv_norm_out, part.conv_out
     fan_in = conv_in.weight[0].numel()
     conv_in.weight.normal_(0.0, 1.0 / math.sqrt(fan_in), generator=generator)

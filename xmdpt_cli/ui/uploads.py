@@ -34,9 +34,8 @@ def upload_folder() -> Iterator[Path]:
     # locked before it has the name that another start looks for
     created = Path(tempfile.mkdtemp(prefix="xmdpt-new-", dir=parent))
     lock = _locked(created / LOCK)
-    folder = created.rename(
-        created.with_name(PREFIX + created.name.removeprefix("xmdpt-new-"))
-    ).resolve()
+    name = PREFIX + created.name.removeprefix("xmdpt-new-")
+    folder = created.rename(created.with_name(name)).resolve()
     before = os.environ.get(GRADIO_FOLDER)
     os.environ[GRADIO_FOLDER] = str(folder)
     try:
