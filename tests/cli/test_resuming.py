@@ -43,7 +43,7 @@ def test_prepare(work: Path, tmp_path: Path, capsys: Capture) -> None:
     for path in [*data.glob("*test*"), data / "dataset.json"]:
         path.unlink()
     assert said(capsys, *prepare(work, data)) == [
-        "resuming: 1 of 2 shards are done; for the others:"
+        "resuming: 1 of 2 shards are done; plan for the others:"
     ]
 
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xmdpt_cli.cli.sample_modes import _files
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.images import load_image
 from xmdpt_cli.metrics.folders import images_in, pair_folders
+from xmdpt_cli.sampling.pose_files import pose_files
 from xmdpt_cli.utils import image_types
 from xmdpt_cli.utils.image_types import SUFFIXES, open_image, say_not_read
 
@@ -52,7 +52,7 @@ def test_every_type_of_the_list_is_read_by_prepare_and_evaluate(
     assert listing.images() == 2
     assert listing.problems == []
     assert images_in(folder) == files
-    assert _files(folder, pytest.fail) == files
+    assert pose_files(folder, pytest.fail) == files
 
 
 UNREAD = ("a.raw", "b.CR2", "c.psd")
@@ -101,7 +101,7 @@ def test_evaluate_and_pose_folders_report_unsupported_types(tmp_path: Path) -> N
     assert found.not_read == [tmp_path / "g" / "c.raw"]
     messages: list[str] = []
     (tmp_path / "g" / "samples.json").unlink()
-    assert [p.name for p in _files(tmp_path / "g", messages.append)] == ["a.png", "b.gif"]
+    assert [p.name for p in pose_files(tmp_path / "g", messages.append)] == ["a.png", "b.gif"]
     assert messages == ["not read: 1 file: c.raw"]
     assert say_not_read([*UNREAD, "d.psd"]) == "not read: 4 files: a.raw, b.CR2, c.psd, ..."
 

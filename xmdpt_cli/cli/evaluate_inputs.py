@@ -10,7 +10,9 @@ from xmdpt_cli.cli import workspace
 from xmdpt_cli.cli.console import Talk
 from xmdpt_cli.cli.evaluate_options import EvaluateOptions
 from xmdpt_cli.cli.next_command import quote
+from xmdpt_cli.cli.options import pick_device
 from xmdpt_cli.errors import XmdptError
+from xmdpt_cli.progress import say_resuming
 
 if TYPE_CHECKING:
     from xmdpt_cli.metrics.evaluate import Networks
@@ -24,26 +26,32 @@ ITEMS = 256  # whose condition vectors are compared, at most
 
 def generate_missing(chosen: EvaluateOptions, out: Path, seed: int | None, talk: Talk) -> None:
     """Generate missing images like ``xmdpt sample``, with the settings of the existing ones."""
-    from xmdpt_cli.cli.sample_modes import generate_pairs
-    from xmdpt_cli.cli.sample_options import SampleOptions
+    from xmdpt_cli.sampling.dataset_images import generate_with
     from xmdpt_cli.sampling.record import OTHER_OUT, RECORD, read_record
     from xmdpt_cli.storage.ranks import World
 
+    assert chosen.model is not None
+    assert chosen.data is not None
     record = read_record(out) if (out / RECORD).exists() else {}
-    sampling = record.get("sampling", {})
-    interval = sampling.get("interval")
-    precision: Any = {"float32": "fp32", "bfloat16": "bf16"}.get(
-        record.get("precision", ""), "auto"
-    )
-    asked = SampleOptions(
-        model=chosen.model, data=chosen.data, split=chosen.split, out=out, device=chosen.device,
-        precision=precision, vae=chosen.vae, limit=chosen.limit,
-        interval=interval and f"{interval[0]}:{interval[1]}",
-        **{k: sampling.get(k) for k in ("steps", "solver", "guidance", "power")},
-        seed=sampling.get("seed") if seed is None else seed,
-    )  # fmt: skip
+    names = ("steps", "solver", "guidance", "power", "interval", "seed")
+    sampling = {name: record.get("sampling", {}).get(name) for name in names}
+    precisions = {"float32": "fp32", "bfloat16": "bf16"}
     try:
-        generate_pairs(asked, talk, World.from_environment())
+        with talk.progress() as progress:
+            generate_with(
+                chosen.model,
+                chosen.data,
+                out,
+                sampling=sampling if seed is None else {**sampling, "seed": seed},
+                split=chosen.split,
+                vae=chosen.vae,
+                device=pick_device(chosen.device),
+                precision=precisions.get(record.get("precision", ""), "auto"),
+                limit=chosen.limit,
+                shard=World.from_environment(),
+                progress=say_resuming(progress, talk.say, "images"),
+                notify=talk.warn,
+            )
     except XmdptError as err:
         if err.hint != OTHER_OUT:
             raise

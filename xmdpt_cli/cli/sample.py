@@ -5,8 +5,7 @@ from __future__ import annotations
 from xmdpt_cli.cli.console import Talk
 from xmdpt_cli.cli.help import panels
 from xmdpt_cli.cli.options import options_from, quiet_libraries
-from xmdpt_cli.cli.sample_list import sample_list
-from xmdpt_cli.cli.sample_modes import sample_own, sample_pairs
+from xmdpt_cli.cli.sample_modes import sample_list, sample_own, sample_pairs
 from xmdpt_cli.cli.sample_options import SampleOptions
 from xmdpt_cli.cli.workspace_defaults import choose_for_sampling
 

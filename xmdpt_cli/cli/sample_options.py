@@ -1,4 +1,4 @@
-"""The options of ``xmdpt sample`` as one object, and what follows from them."""
+"""The options of ``xmdpt sample`` as one object, and the objects made from them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from xmdpt_cli.errors import ConfigError
 if TYPE_CHECKING:
     from xmdpt_cli.sampling.inputs import InputOptions
     from xmdpt_cli.sampling.pipeline import XMDPTPipeline
-    from xmdpt_cli.sampling.sampler import Sampler
     from xmdpt_cli.storage.ranks import World
 
 #: options of your own images only, of a dataset's pairs only, and those that a list's rows replace
@@ -24,8 +23,6 @@ OWN = (
 )  # fmt: skip
 PAIRS = ("limit", "shard")
 LISTED = ("source", "pose", "source_keypoints", "animate")
-#: compiling on a CPU takes about a minute: worth it from this many forward passes on
-COMPILE_FROM = 500
 
 
 @dataclass
@@ -152,7 +149,7 @@ class SampleOptions:
     paper: Annotated[
         bool, typer.Option("--paper", help="Sample as in the paper: 50 steps of ddim, guidance 2.")
     ] = False
-    seed: Annotated[int | None, typer.Option(min=0, help="Random seed.")] = 0  # None: the model's
+    seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0
     batch_size: Annotated[
         str, typer.Option(help="Images per batch; auto: what fits in memory.")
     ] = "auto"
@@ -310,11 +307,13 @@ class SampleOptions:
             encoders=self.encoders,
         )
 
-    def batch(self, sampler: Sampler, most: int, count: int, steps: int) -> int:
-        """Images per batch, at most ``most`` and ``count``; compiles the model for much work."""
-        largest = most if self.batch_size == "auto" else int(self.batch_size)
-        size = max(1, min(largest, count))
-        much = sampler.device.type == "cuda" or -(-count // size) * steps >= COMPILE_FROM
-        if self.compile_ == "on" or (self.compile_ == "auto" and much):
-            sampler.compile(size)
-        return size
+    def given_batch_size(self) -> int | None:
+        """--batch-size; None for auto."""
+        return None if self.batch_size == "auto" else int(self.batch_size)
+
+    def batch(self, pipe: XMDPTPipeline, images: int, steps: int) -> int:
+        """Images per batch; compiles the model if that pays."""
+        from xmdpt_cli.sampling.batch_size import batch_and_compile, batch_size
+
+        largest = self.given_batch_size() or pipe.max_batch or batch_size(pipe.sampler)
+        return batch_and_compile(pipe.sampler, largest, images, steps, self.compile_)

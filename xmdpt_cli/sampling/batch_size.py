@@ -25,6 +25,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 ON_CPU, ON_GPU = 8, 64  # largest batches: larger ones are no faster
+#: compiling on a CPU takes about a minute: it pays from this many forward passes on
+COMPILE_FROM = 500
 # Measured peaks of processes (float32, one thread, random weights), in MiB; without a model a
 # process has 840, ``xmdpt sample`` 880. Estimated / measured:
 #   S 256 px, batch 1, 4, 8: 1472 / 1051, 1547 / 1117, 1647 / 1169 (at 2 steps; 1284 at 50)
@@ -117,6 +119,20 @@ def batch_size(sampler: Sampler) -> int:
     """The batch size for the device's free memory; at least 1, since it is only an estimate."""
     room, most = _room(sampler), _most(sampler)
     return most if room is None else max(1, min(most, room // image_bytes(sampler)))
+
+
+def batch_and_compile(
+    sampler: Sampler, largest: int, images: int, steps: int, compile_: str = "auto"
+) -> int:
+    """The batch size for so many images, at most ``largest``; compiles the model if that pays.
+
+    ``compile_``: ``on``, ``off``, or ``auto`` (on a GPU, or for many forward passes).
+    """
+    size = max(1, min(largest, images))
+    pays = sampler.device.type == "cuda" or -(-images // size) * steps >= COMPILE_FROM
+    if compile_ == "on" or (compile_ == "auto" and pays):
+        sampler.compile(size)
+    return size
 
 
 def batch_within(sampler: Sampler, limit: int, held: int) -> int:

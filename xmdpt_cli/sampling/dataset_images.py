@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -23,7 +23,10 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import content, only_process
 from xmdpt_cli.images import load_image
 from xmdpt_cli.progress import Progress, silent
+from xmdpt_cli.sampling import hub
+from xmdpt_cli.sampling.batch_size import batch_and_compile, fit_memory
 from xmdpt_cli.sampling.conditioning import Conditions
+from xmdpt_cli.sampling.encoders import vae_for
 from xmdpt_cli.sampling.generation import generate_batches
 from xmdpt_cli.sampling.png_writer import Writer, whole_png
 from xmdpt_cli.sampling.record import (
@@ -101,6 +104,44 @@ def generate(
         "finished": finished,
         "sheet": str(out / SHEET) if complete else None,
     }
+
+
+def generate_with(
+    model: str,
+    data: str,
+    out: Path,
+    *,
+    sampling: Mapping[str, Any],
+    split: str = "test",
+    vae: str | None = None,
+    device: str = "cpu",
+    precision: str = "auto",
+    compile_: str = "auto",
+    batch_size: int | None = None,
+    max_memory: int | None = None,
+    limit: int | None = None,
+    shard: World = World(),  # noqa: B008 - frozen
+    progress: Progress = silent,
+    notify: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """``generate`` with a model (run, model folder or hub id) and the dataset in ``data``.
+
+    ``sampling``: arguments of ``Sampler.sampling_config``. ``batch_size``: None for what fits in
+    ``max_memory`` bytes, or in the device's free memory.
+    """
+    sampler = Sampler.load(hub.fetch(model), device, precision)
+    dataset = PairDataset(data, split)
+    decoder = vae_for(sampler, dataset, vae)
+    config = sampler.sampling_config(**sampling)
+    most = fit_memory(sampler, decoder, max_memory, dataset.resolution)
+    count = -(-len(dataset.pairs[:limit]) // shard.size)
+    batch = batch_and_compile(sampler, batch_size or most, count, config.steps, compile_)
+    if sampler.compiled:  # a test set is worth compiling the decoder, too
+        decoder.compile_decoder(batch)
+    return generate(
+        sampler, dataset, decoder, out, config, limit=limit, shard=shard, batch_size=batch,
+        progress=progress, notify=notify,
+    )  # fmt: skip
 
 
 def check_compatible(sampler: Sampler, dataset: PairDataset, vae: VAE) -> None:

@@ -1,7 +1,7 @@
 """Preset poses, made by hand for this page.
 
 Fractions of the width and height of the upright 176 x 256 frame, (x, y) a joint, None where the
-body hides it. Left and right are the person's own: a person who faces the camera has the right
+body hides it. Left and right are those of the person: a person who faces the camera has the right
 shoulder on the left of the image.
 """
 
@@ -20,7 +20,7 @@ SIDES = {**LEFT, **{left: right for right, left in LEFT.items()}}  # each joint 
 
 @dataclass(frozen=True)
 class Pose:
-    """``view``: which way the body faces: front, back, or side (no left and right to tell)."""
+    """``view``: the visible side of the body: front, back, or side (left or right)."""
 
     name: str
     view: str
