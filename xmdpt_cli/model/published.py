@@ -54,9 +54,9 @@ def _first_names() -> set[str]:
     return {published_name(name).partition(".")[0] for name in names}
 
 
-def published_tensors(ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our tensors (weights, or gradients) under their published names."""
-    return {published_name(name): tensor for name, tensor in ours.items()}
+def published_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights, or gradients, of an ``XMDPT`` under their published names."""
+    return {published_name(name): tensor for name, tensor in tensors.items()}
 
 
 def from_published(
