@@ -9,6 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from xmdpt_cli.pose.keypoints import JOINTS, Keypoints
+from xmdpt_cli.ui.poses import SIDES
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 # without requests of the browser itself
@@ -42,6 +47,12 @@ class Skeleton:
 
     def press(self, label: str) -> None:
         self.all.get_by_role("button", name=label, exact=True).click()
+
+
+def mirrored(keypoints: Keypoints) -> Keypoints:
+    """The mirror image of a person, (18, 2) fractions: the right side becomes the left one."""
+    order = [JOINTS.index(SIDES.get(name, name)) for name in JOINTS]
+    return np.array((1.0, 0.0)) + keypoints[order] * np.array((-1.0, 1.0))
 
 
 @contextmanager

@@ -13,20 +13,11 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.toy.people.person import Cloth
-from xmdpt_cli.toy.people.pose import Arm, Leg
-from xmdpt_cli.toy.synthetic import (
-    Person,
-    Pose,
-    Rendering,
-    make_person,
-    make_pose,
-    make_synthetic,
-    render_person,
-    render_view,
-    views_in,
-    views_of,
-)
+from xmdpt_cli.toy.people.figure import Rendering, render_person
+from xmdpt_cli.toy.people.person import Cloth, Person, make_person
+from xmdpt_cli.toy.people.pose import Arm, Leg, Pose, make_pose
+from xmdpt_cli.toy.people.views import render_view, views_of
+from xmdpt_cli.toy.synthetic import make_synthetic, views_in
 
 NOSE, NECK, RSHO, RELB, RWRI, LSHO = 0, 1, 2, 3, 4, 5
 RHIP, RKNE, LHIP, REYE, LEYE, REAR, LEAR = 8, 9, 11, 14, 15, 16, 17

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browsing import Skeleton, opened, press_generate, touch
+from browsing import Skeleton, mirrored, opened, press_generate, touch
 from conftest import Running, wait_until
 from fake_pipeline import FakePipeline
 
 from xmdpt_cli.pose.keypoints import JOINTS
 from xmdpt_cli.ui.person_views import View, view_of
-from xmdpt_cli.ui.poses import PRESETS, mirrored
+from xmdpt_cli.ui.poses import PRESETS
 
 WRIST = JOINTS.index("right_wrist")
 

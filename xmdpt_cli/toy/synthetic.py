@@ -19,28 +19,11 @@ from numpy.typing import NDArray
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import content
 from xmdpt_cli.progress import Progress, silent
-from xmdpt_cli.toy.people.figure import Rendering, render_person
-from xmdpt_cli.toy.people.person import Person, make_person
-from xmdpt_cli.toy.people.pose import VIEWS, Pose, make_pose
+from xmdpt_cli.toy.people.pose import VIEWS
 from xmdpt_cli.toy.people.render import render_people, usable_workers
-from xmdpt_cli.toy.people.views import View, render_view, views_of
+from xmdpt_cli.toy.people.views import View, views_of
 from xmdpt_cli.utils import records
 from xmdpt_cli.utils.splits import SPLITS
-
-__all__ = [
-    "Person",
-    "Pose",
-    "Rendering",
-    "SyntheticSummary",
-    "View",
-    "make_person",
-    "make_pose",
-    "make_synthetic",
-    "render_person",
-    "render_view",
-    "views_in",
-    "views_of",
-]
 
 MARK = "MADE_BY_XMDPT.txt"  # written last: marks a complete dataset
 UNFINISHED = MARK + ".part"  # written first: marks an unfinished dataset
