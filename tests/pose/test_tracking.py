@@ -145,10 +145,10 @@ def test_a_person_who_leaves_is_not_replaced(tmp_path: Path) -> None:
     file = sequence(tmp_path / "walk.json", *frames)
     found = poses(file)
     assert at(found) == [100, 105, 110]
-    assert "the person is not found from frame 4 on, to the last, 7: skipped" in all_notes(found)
+    assert "the person is not found in frames 4 to 7, the last: skipped" in all_notes(found)
     held = poses(file, empty_frames="hold")
     assert at(held) == [100, 105, *[110] * 5]
-    assert "from frame 4 on, to the last, 7: the pose before is held" in all_notes(held)
+    assert "in frames 4 to 7, the last: the pose before is held" in all_notes(held)
     # also where the other one comes close to where they were
     beside = [[person(300), person(380, 0.8)]] * 2 + [[person(380, 0.8)]] * 2
     assert at(poses(sequence(tmp_path / "b.json", *beside))) == [300, 300]

@@ -57,10 +57,10 @@ def test_valid_variables(
         ("RANK=one WORLD_SIZE=2", "variable RANK is 'one', not a number"),
         ("RANK=-1 WORLD_SIZE=2", "variable RANK is '-1', not a number"),
         ("RANK=0 WORLD_SIZE=2.0", "variable WORLD_SIZE is '2.0', not a number"),
-        ("RANK=2 WORLD_SIZE=2", "RANK=2 and WORLD_SIZE=2 make no sense"),
-        ("RANK=0 WORLD_SIZE=0", "RANK=0 and WORLD_SIZE=0 make no sense"),
-        ("RANK=1 WORLD_SIZE=4 LOCAL_RANK=2", "LOCAL_RANK=2 make no sense"),
-        ("RANK=3 WORLD_SIZE=4 LOCAL_RANK=3 LOCAL_WORLD_SIZE=2", "make no sense"),
+        ("RANK=2 WORLD_SIZE=2", "RANK=2 and WORLD_SIZE=2 contradict each other"),
+        ("RANK=0 WORLD_SIZE=0", "RANK=0 and WORLD_SIZE=0 contradict each other"),
+        ("RANK=1 WORLD_SIZE=4 LOCAL_RANK=2", "LOCAL_RANK=2 contradict each other"),
+        ("RANK=3 WORLD_SIZE=4 LOCAL_RANK=3 LOCAL_WORLD_SIZE=2", "contradict each other"),
     ],
 )
 def test_invalid_variables_are_refused(

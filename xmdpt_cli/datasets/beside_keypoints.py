@@ -57,11 +57,11 @@ class BesideKeypoints:
             of_suffix = [n for n, file in files.items() if file and file.suffix.lower() == suffix]
             some = (of_suffix[i] for i in some_of(len(of_suffix)))
             found = {name: _only_pose(files[name]) for name in some}
-            there = {name: points for name, points in found.items() if points is not None}
-            if not there:
+            present = {name: points for name, points in found.items() if points is not None}
+            if not present:
                 continue
-            names, what = list(there), f"{suffix} files beside the images"
-            raw, sizes = np.stack(list(there.values())), sizes_of(names, size_of)
+            names, what = list(present), f"{suffix} files beside the images"
+            raw, sizes = np.stack(list(present.values())), sizes_of(names, size_of)
             if suffix == ".csv" and self.forced is None:  # a row alone is as sample reads it
                 decision = decide_alone(what, names[0], raw, sizes)
             else:

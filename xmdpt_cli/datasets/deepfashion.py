@@ -48,8 +48,8 @@ class DeepFashion:
     def detect(self, root: Path) -> float | None:
         """Images with DeepFashion's names, or its lists of pairs."""
         places = read_places(root)
-        there = any(find_pair_lists(places).values()) or has_images(root, places)
-        return SURE if there else None
+        usable = any(find_pair_lists(places).values()) or has_images(root, places)
+        return SURE if usable else None
 
     def read(self, root: Path, options: ReadOptions) -> Listing:
         """The listed pairs whose images both exist, with keypoints unless OpenPose finds them."""
@@ -102,8 +102,8 @@ def _keypoints(
     """The keypoint files as sources, their frames decided with the sizes of the images."""
 
     def size_of(key: str) -> Size | None:
-        there = images.found.get(key)
-        return stored_image_size(there[0]) if there and not images.padded else None
+        images_of_key = images.found.get(key)
+        return stored_image_size(images_of_key[0]) if images_of_key and not images.padded else None
 
     if frame is PIXELS and images.padded:
         frame = PADDED  # the pixels of such images are those of that frame
@@ -150,15 +150,15 @@ class _Join:
         return self._views[name]
 
     def _find_view(self, name: ImageName) -> View | None:
-        there = self.images.get(name)
-        if not there:
+        views = self.images.get(name)
+        if not views:
             folder = self.images.not_files.get(name.key)
             if folder is not None:
                 self.built.problem(folder, "a folder that is named like an image")
             else:
                 self.built.problem(name.path, "listed image not found")
             return None
-        first, *others = there
+        first, *others = views
         if others:
             what = f"duplicate image: {first.name} is used, {others[0].name} is not"
             self.built.problem(first.name, what, kept=True)

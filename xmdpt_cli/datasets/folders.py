@@ -64,8 +64,8 @@ class PersonFolders:
     def detect(self, root: Path) -> float | None:
         """POSSIBLE if there is any image that can be read."""
         folders = Scan(root).walk("")
-        there = any(is_readable_image(file) for folder in folders for file in folder.files)
-        return POSSIBLE if there else None
+        has_images = any(is_readable_image(file) for folder in folders for file in folder.files)
+        return POSSIBLE if has_images else None
 
     def read(self, root: Path, options: ReadOptions) -> Listing:
         """Make pairs within each folder and a test set of some people.
@@ -119,10 +119,10 @@ def _grouped(people: People, found: Found) -> People:
     """Put the groups of two and more into ``people``, sorted; single images become problems."""
     groups: dict[str, Group] = {}
     for group, view, image in found:
-        there = groups.setdefault(group.name, group).views.setdefault(view, image)
-        if there is not image:
-            what = f"duplicate image: {there.name} is used, {image.name} is not"
-            people.problems.append(Problem(there.name, what, kept=True))
+        first = groups.setdefault(group.name, group).views.setdefault(view, image)
+        if first is not image:
+            what = f"duplicate image: {first.name} is used, {image.name} is not"
+            people.problems.append(Problem(first.name, what, kept=True))
     for _, group in sorted(groups.items()):
         if len(group.views) > 1:
             people.groups.append(group)

@@ -50,11 +50,11 @@ class ImageSource:
     padded: bool = False
 
     def get(self, name: ImageName) -> list[ImageRef]:
-        """The images of this name: with the very suffix first, then in order."""
-        there = self.found.get(name.key, [])
-        if len(there) < 2:
-            return there
-        return sorted(there, key=lambda image: not image.name.endswith(f".{name.suffix}"))
+        """The images of this name: with the exact suffix first, then in order."""
+        images = self.found.get(name.key, [])
+        if len(images) < 2:
+            return images
+        return sorted(images, key=lambda image: not image.name.endswith(f".{name.suffix}"))
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ def read_places(root: Path) -> list[Place]:
     known = {folder.name for folder in found}
     inside = {folder.below(name) for folder in found for name in folder.folders if _wraps(name)}
     for inner in (scan.read(name) for name in sorted(inside - known)):
-        there = set() if inner is None else set(inner.folders)
-        if inner is not None and there & _IMAGE_FOLDERS and not there & {*GENDERS}:
+        names = set() if inner is None else set(inner.folders)
+        if inner is not None and names & _IMAGE_FOLDERS and not names & {*GENDERS}:
             found.append(inner)
     return [
         Place(folder.name, frozenset(folder.files), frozenset(folder.folders)) for folder in found
@@ -102,7 +102,7 @@ def find_images(root: Path, places: Iterable[Place], sizes: tuple[int, ...]) -> 
     Returns None if there is no source.
     """
     places = list(places)
-    read = (_read_files(root, there) for place in places for there in _families(place))
+    read = (_read_files(root, family) for place in places for family in _families(place))
     sources = [source for source in read if source is not None]
     full = [source for source in sources if source.found]
     enough = STRAY * max((len(source.found) for source in full), default=0)
@@ -138,10 +138,10 @@ def has_images(root: Path, places: Iterable[Place]) -> bool:
 def _families(place: Place) -> Iterator[tuple[str, ...]]:
     """The folders of each family that are in ``place``."""
     for family in _FAMILIES:
-        there = tuple(place.below(f) for f in family if f in place.folders or not f)
+        folders = tuple(place.below(f) for f in family if f in place.folders or not f)
         # flat names in any folder below the root would be own images
-        if there and (family != ("",) or not place.name or place.folders & {*GENDERS}):
-            yield there
+        if folders and (family != ("",) or not place.name or place.folders & {*GENDERS}):
+            yield folders
 
 
 def _walk(scan: Scan, folders: Iterable[str]) -> Iterator[tuple[Folder, bool]]:
@@ -210,15 +210,15 @@ def _environments(root: Path, places: list[Place]) -> dict[str, tuple[int, int]]
 
 
 def _lmdb_source(root: Path, places: list[Place], sizes: tuple[int, ...]) -> ImageSource | None:
-    there = _environments(root, places)
-    if not there:
+    environments = _environments(root, places)
+    if not environments:
         return None
-    name = choose_environment(there, sizes)
-    found, others = read_environment(root, name, there[name][0])
+    name = choose_environment(environments, sizes)
+    found, others = read_environment(root, name, environments[name][0])
     source = ImageSource(f"PIDM LMDB {name}", (name,), {k: list(v) for k, v in found.items()})
-    if there[name][0] != max(sizes):
+    if environments[name][0] != max(sizes):
         source.notes.append(f"LMDB: no environment of size {max(sizes)}, {name} is used")
-    unused = [other for other in sorted(there) if other != name]
+    unused = [other for other in sorted(environments) if other != name]
     if unused:
         source.notes.append(f"LMDB not used: {', '.join(unused)}")
     if others:

@@ -81,11 +81,12 @@ def lmdb_folders(names: list[str]) -> dict[str, tuple[int, int]]:
     return {name: (int(m[1]), int(m[2])) for name, m in found.items() if m is not None}
 
 
-def choose_environment(there: dict[str, tuple[int, int]], sizes: tuple[int, ...]) -> str:
+def choose_environment(environments: dict[str, tuple[int, int]], sizes: tuple[int, ...]) -> str:
     """The environment of the largest size that is wanted, else the largest one."""
     wanted = max(sizes)
-    exact = {name: shape for name, shape in there.items() if shape[0] == wanted}
-    return max(exact or there, key=lambda name: (*there[name], name))  # the widest of one height
+    exact = {name: shape for name, shape in environments.items() if shape[0] == wanted}
+    # the widest of one height
+    return max(exact or environments, key=lambda name: (*environments[name], name))
 
 
 def read_environment(

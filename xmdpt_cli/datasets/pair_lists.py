@@ -67,11 +67,11 @@ def read_pair_lists(root: Path, places: Sequence[Place]) -> PairLists:
     """The list of each split to use: the first that exists, in the root before other folders."""
     lists = PairLists()
     labels = []
-    for split, there in find_pair_lists(places).items():
-        if not there:
+    for split, files in find_pair_lists(places).items():
+        if not files:
             lists.notes.append(f"pairs of {split}: no list")
             continue
-        path = root / there[0]
+        path = root / files[0]
         read = read_pairs(path)
         lists.pairs[split] = read.pairs
         lists.problems += read.problems
@@ -79,8 +79,8 @@ def read_pair_lists(root: Path, places: Sequence[Place]) -> PairLists:
         family = path.name.split("-pairs-")[0]
         csv = path.suffix == ".csv"
         labels.append(f"pairs CSV ({family})" if csv else "PIDM pair lists, target first")
-        unused = f" (not used: {', '.join(there[1:])})" if len(there) > 1 else ""
-        lists.notes.append(f"pairs of {split}: {there[0]}, {len(read.pairs)} pairs{unused}")
+        unused = f" (not used: {', '.join(files[1:])})" if len(files) > 1 else ""
+        lists.notes.append(f"pairs of {split}: {files[0]}, {len(read.pairs)} pairs{unused}")
     lists.label = " and ".join(dict.fromkeys(labels))
     return lists
 

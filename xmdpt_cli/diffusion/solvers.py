@@ -113,17 +113,17 @@ def _lambda(alpha: float, sigma: float) -> float:
     return math.log(alpha / sigma)
 
 
-def _first(here: Level, there: Level) -> tuple[float, ...]:
+def _first(now: Level, end: Level) -> tuple[float, ...]:
     """x' = (sigma' / sigma) x + (alpha' - sigma' alpha / sigma) x_0: DDIM."""
-    ratio = there[1] / here[1]
-    return ratio, there[0] - ratio * here[0]
+    ratio = end[1] / now[1]
+    return ratio, end[0] - ratio * now[0]
 
 
-def _second(before: Level, here: Level, there: Level) -> tuple[float, ...]:
+def _second(before: Level, now: Level, end: Level) -> tuple[float, ...]:
     """DPM-Solver++(2M): x_0 is extrapolated to the middle of the step by the one before. UniPC's
     predictor of order 2 is the same."""
-    ratio, weight = _first(here, there)
-    h_before, h = _lambda(*here) - _lambda(*before), _lambda(*there) - _lambda(*here)
+    ratio, weight = _first(now, end)
+    h_before, h = _lambda(*now) - _lambda(*before), _lambda(*end) - _lambda(*now)
     more = h / (2 * h_before)
     return ratio, weight * (1 + more), -weight * more
 
@@ -131,12 +131,12 @@ def _second(before: Level, here: Level, there: Level) -> tuple[float, ...]:
 def _unic(levels: Sequence[Level]) -> tuple[float, ...]:
     """UniC of order 1 (two levels) or 2 (three): the step to the last level repeated with the
     prediction at its end."""
-    here, there = levels[-2], levels[-1]
-    ratio, weight = _first(here, there)
+    now, end = levels[-2], levels[-1]
+    ratio, weight = _first(now, end)
     if len(levels) == 2:
         return ratio, weight / 2, weight / 2
-    h = _lambda(*there) - _lambda(*here)
-    r = (_lambda(*levels[-3]) - _lambda(*here)) / h
+    h = _lambda(*end) - _lambda(*now)
+    r = (_lambda(*levels[-3]) - _lambda(*now)) / h
     # the paper's R rho = b for K = 2, in -h as for data prediction: b_k = k! phi_{k+1}(-h) / phi_1
     phi1 = math.expm1(-h)
     phi2 = phi1 / -h - 1

@@ -156,8 +156,8 @@ def beyond(fit: Fit) -> tuple[int, float]:
 
 def mostly_outside(fractions: Keypoints) -> bool:
     """Whether more than half of the joints (18, 2) of a person lie outside of the image."""
-    there = seen(fractions)
-    return bool(there.any() and _within(fractions, _MARGIN)[there].mean() < 0.5)
+    present = seen(fractions)
+    return bool(present.any() and _within(fractions, _MARGIN)[present].mean() < 0.5)
 
 
 def not_upright(fractions: NDArray[np.float64]) -> str:

@@ -249,8 +249,8 @@ class Search:
         swapped = False
         for a, b in _SWAPS:
             if np.isfinite(self.points[[a, b]]).any():
-                there = [self._place(b), self._place(a)]
-                swapped |= self.improve(dict(zip((a, b), there, strict=True)))
+                places = [self._place(b), self._place(a)]
+                swapped |= self.improve(dict(zip((a, b), places, strict=True)))
         return swapped
 
     def _place(self, joint: int, way: tuple[int, int] = (0, 0), step: float = 0.0) -> Place | None:

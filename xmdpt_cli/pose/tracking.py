@@ -96,11 +96,11 @@ def filled(poses: Sequence[Keypoints | None], empty: EmptyFrames) -> list[tuple[
 
 def notes_on(found: Track, name: str, empty: EmptyFrames) -> list[str]:
     """Notes on frames without the person, jumps and doubtful frames, one clause each."""
-    there = [number for number, points in enumerate(found.poses, start=1) if points is not None]
+    present = [number for number, points in enumerate(found.poses, start=1) if points is not None]
     total, notes = len(found.poses), []
     what = "skipped" if empty == "skip" else "the pose before is held"
-    before = list(range(1, there[0]))
-    gaps = sorted({*range(there[0], there[-1])} - {*there})
+    before = list(range(1, present[0]))
+    gaps = sorted({*range(present[0], present[-1])} - {*present})
     other = "" if empty == "hold" else "; --empty-frames hold repeats the pose before"
     if before:
         notes.append(f"{name}: no person in frame {_listed(before)} of {total}: skipped")
@@ -108,9 +108,9 @@ def notes_on(found: Track, name: str, empty: EmptyFrames) -> list[str]:
         notes.append(
             f"{name}: the person is not found in frame {_listed(gaps)} of {total}: {what}{other}"
         )
-    if there[-1] < total:
+    if present[-1] < total:
         notes.append(
-            f"{name}: the person is not found from frame {there[-1] + 1} on, to the last, {total}: "
+            f"{name}: the person is not found in frames {present[-1] + 1} to {total}, the last: "
             f"{what}{other}"
         )
     if found.jumps:

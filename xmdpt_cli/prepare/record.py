@@ -157,9 +157,9 @@ class Record:
         recorded = self.content["dataset"]
         if recorded["sha256"] == listing.digest():
             return
-        there = f"{recorded['images']} images of {recorded['items']} items"
+        content = f"{recorded['images']} images of {recorded['items']} items"
         found = f"{listing.images()} of {len(listing.items)}"
-        what = f"it holds {found}, not {there}"
+        what = f"it holds {found}, not {content}"
         if (recorded["images"], recorded["items"]) == (listing.images(), len(listing.items)):
             what = "the names of its images, its pairs or its keypoints differ"
         problems = [f"{p.file}: {p.reason}" for p in listing.problems if not p.kept][:3]

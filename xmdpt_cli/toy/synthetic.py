@@ -146,10 +146,10 @@ def _state(out: Path, wanted: dict[str, int]) -> str:
     if not out.is_dir():
         raise XmdptError(f"not a folder: {out}", "choose another folder: --out DIR")
     if (out / MARK).is_file():
-        there = _read_mark(out)
-        if there != wanted:
+        mark = _read_mark(out)
+        if mark != wanted:
             raise XmdptError(
-                f"{out} holds other synthetic people: {json.dumps(there)}",
+                f"{out} holds other synthetic people: {json.dumps(mark)}",
                 "choose another folder, or remove that one",
             )
         return "complete"

@@ -21,20 +21,21 @@ def rank_and_size() -> tuple[int, int]:
     ConfigError, naming the variables, if one is missing, empty or not a number, or if they
     contradict each other.
     """
-    there = {name: _number(name) for name in _NUMBERS if name in os.environ}
-    rank, size = there.get("RANK"), there.get("WORLD_SIZE")
-    if rank is None and size in (None, 1) and not there.get("LOCAL_RANK"):
+    numbers = {name: _number(name) for name in _NUMBERS if name in os.environ}
+    rank, size = numbers.get("RANK"), numbers.get("WORLD_SIZE")
+    if rank is None and size in (None, 1) and not numbers.get("LOCAL_RANK"):
         return 0, 1
-    missing = [name for name in ("RANK", "WORLD_SIZE") if name not in there]
+    missing = [name for name in ("RANK", "WORLD_SIZE") if name not in numbers]
     if rank is None or size is None:
-        given = " and ".join(f"{name}={os.environ[name]}" for name in there)
-        raise ConfigError(f"{given} set, but {' and '.join(missing)} missing", _alone(there))
-    local, here = there.get("LOCAL_RANK", 0), there.get("LOCAL_WORLD_SIZE", size)
+        given = " and ".join(f"{name}={os.environ[name]}" for name in numbers)
+        raise ConfigError(f"{given} set, but {' and '.join(missing)} missing", _alone(numbers))
+    local, here = numbers.get("LOCAL_RANK", 0), numbers.get("LOCAL_WORLD_SIZE", size)
     if not (rank < size and local <= rank and local < here <= size):
-        given = " and ".join(f"{name}={value}" for name, value in there.items())
+        given = " and ".join(f"{name}={value}" for name, value in numbers.items())
         raise ConfigError(
-            f"{given} make no sense",
-            "RANK counts from 0 to WORLD_SIZE - 1, LOCAL_RANK within one machine; " + _alone(there),
+            f"{given} contradict each other",
+            "RANK counts from 0 to WORLD_SIZE - 1, LOCAL_RANK within one machine; "
+            + _alone(numbers),
         )
     return rank, size
 
@@ -67,5 +68,5 @@ def _number(name: str) -> int:
     return int(value)
 
 
-def _alone(there: dict[str, int]) -> str:
-    return _HINT + " ".join(there)
+def _alone(numbers: dict[str, int]) -> str:
+    return _HINT + " ".join(numbers)

@@ -107,10 +107,10 @@ class KeypointsBeside:
 
     def _lists_in(self, folder: Path) -> list[KeypointsFile]:
         if folder not in self._lists:
-            there = self._lists[folder] = []  # stored first: an error is raised only once
+            lists = self._lists[folder] = []  # stored first: an error is raised only once
             for path in (folder / f"{stem}{end}" for stem in SHARED for end in (".json", ".csv")):
                 if path not in self._skip and path.is_file() and not _is_an_images(path):
-                    there += self._read(path)
+                    lists += self._read(path)
         return self._lists[folder]
 
     def _read(self, path: Path) -> list[KeypointsFile]:

@@ -255,8 +255,8 @@ class _Reader:
             scored = np.asarray(True if scores is None else scores >= self.min_score)
             self.scaled += pairs_of(points, scaled_missing(points) & scored)
             if scores is not None:
-                there = our_joints(without_missing(points))
-                self.low += int((~not_found(there) & not_found(joints)).sum())
+                confident = our_joints(without_missing(points))
+                self.low += int((~not_found(confident) & not_found(joints)).sum())
             if seen(joints).any():
                 self.found += int(seen(joints).sum())
                 people.append(joints)

@@ -54,17 +54,17 @@ def without_missing(
 def scaled_missing(points: Array) -> NDArray[np.bool_]:
     """(n,): which joints (n, 2) of one person are a scaled -1, -1: both coordinates negative, and
     small against the largest or the same for two joints. (-1, -1) itself is not."""
-    there = seen(points)
+    present = seen(points)
     # joints beside -1 were moved by a writer so that they are not missing; scales are not about 1
     unscaled = (np.abs(points + 1) < _UNSCALED).any(axis=1)
-    negative: NDArray[np.bool_] = np.asarray(there & (points < 0).all(axis=1) & ~unscaled)
+    negative: NDArray[np.bool_] = np.asarray(present & (points < 0).all(axis=1) & ~unscaled)
     if not negative.any():
         return negative
-    largest = max(0.0, float(points[there].max()))
+    largest = max(0.0, float(points[present].max()))
     found: NDArray[np.bool_] = np.asarray(negative & (-points <= _SMALL * largest).all(axis=1))
     places = np.flatnonzero(negative)
     near = np.abs(points[places, None] - points[None, places]).max(axis=2)
-    found[places] |= (near <= _SAME * np.abs(points[there]).max()).sum(axis=1) > 1
+    found[places] |= (near <= _SAME * np.abs(points[present]).max()).sum(axis=1) > 1
     return found
 
 
