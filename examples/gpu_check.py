@@ -1,11 +1,11 @@
-"""Check a GPU: is everything right on it, and how fast.
+"""Check a GPU: whether everything computes correctly on it, and how fast.
 
     python examples/gpu_check.py --out DIR
 
-Takes under 9 minutes on one H100, installs and fetches nothing, and writes DIR/gpu_check.json and
+Takes under 9 minutes on one H100, installs and downloads nothing, and writes DIR/gpu_check.json and
 DIR/gpu_check.md (a table), each row as soon as it is known. On a machine without a GPU, or with
---small, it is a dry run with small sizes that measures nothing. Exit code 1 if something that ran
-is not right or misses its target.
+--small, it is a dry run with small sizes that measures nothing. The exit code is 1 if a part that
+ran is not right or misses its target.
 """
 
 import argparse
@@ -71,7 +71,7 @@ def arguments() -> argparse.Namespace:
 
 
 def describe_machine(work: Path) -> dict[str, Any]:
-    """The machine, described by a process of its own: this one never holds the GPU."""
+    """The machine, as described by another process: this one never initialises the GPU."""
     code = "from xmdpt_cli.bench.machine import describe_gpu as describe; "
     code += "import json; print(json.dumps(describe()))"
     found = subprocess.run(

@@ -1,4 +1,4 @@
-"""One test person of a prepared dataset in the poses of others: a strip of images.
+"""One test person of a prepared dataset in the poses of others: a contact sheet.
 
     python examples/one_person_many_poses.py DATA RUN STRIP.png
 
@@ -10,12 +10,11 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-import numpy as np
-
 from xmdpt_cli import PairDataset, Sampler
 from xmdpt_cli.data.loader import eval_batches
 from xmdpt_cli.diffusion import start_noise
 from xmdpt_cli.images import save_png
+from xmdpt_cli.report.contact_sheet import contact_sheet
 from xmdpt_cli.sampling.conditioning import Conditions
 from xmdpt_cli.sampling.encoders import vae_for
 
@@ -41,7 +40,7 @@ noise = start_noise(sampler.model.latent_shape, 0, [0] * count)  # the same nois
 latents = sampler.latents(noise, conditions, sampler.sampling_config())
 poses = [dataset.pose_map(pair.key, pair.target) for pair in dataset.pairs[:count]]
 source = batch.source_images[arguments.person].numpy()
-above = np.concatenate([np.full_like(source, 255), *poses], axis=1)
-below = np.concatenate([source, *vae.decode(latents)], axis=1)
-save_png(arguments.strip, np.concatenate([above, below]))
+titles = ["person", *(f"pose {number + 1}" for number in range(count))]
+rows = [[None, *poses], [source, *vae.decode(latents)]]
+save_png(arguments.strip, contact_sheet(rows, titles))
 print(f"{arguments.strip}: the person on the left in {count} poses")

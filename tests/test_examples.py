@@ -21,6 +21,7 @@ from toy_models import make_encoders, make_model, person, write_pose
 
 import xmdpt_cli
 from xmdpt_cli.cli.app import app
+from xmdpt_cli.report.contact_sheet import GAP, HEADER
 from xmdpt_cli.sampling.pipeline import XMDPTPipeline
 
 REPO = Path(__file__).resolve().parents[1]
@@ -59,7 +60,8 @@ def test_the_complete_workflow_with_toys(walked: Path) -> None:
 def test_one_person_many_poses(walked: Path) -> None:
     script = EXAMPLES / "one_person_many_poses.py"
     call(sys.executable, script, "data", "run", "strip.png", "--poses", 3, cwd=walked)
-    assert Image.open(walked / "strip.png").size == (4 * 64, 2 * 64)
+    cell = 128 + GAP  # images of 64 px are enlarged
+    assert Image.open(walked / "strip.png").size == (GAP + 4 * cell, HEADER + 2 * cell)
 
 
 def test_own_image(tmp_path: Path) -> None:

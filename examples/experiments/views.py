@@ -88,10 +88,10 @@ class Experiment:
         scale = float(self.sampler.metadata["encoders"]["vae"]["scale"])
 
         def stored(name: str, k: int) -> Tensor:
-            return torch.stack([read.tensor(key, own[k], name) for key, _, own in cases])
+            return torch.stack([read.tensor(key, sources[k], name) for key, _, sources in cases])
 
         def maps(k: int | None) -> Tensor:
-            views = [(key, target if k is None else own[k]) for key, target, own in cases]
+            views = [(key, to if k is None else sources[k]) for key, to, sources in cases]
             stacked = np.stack([read.pose_map(*view) for view in views])
             return torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 255
 

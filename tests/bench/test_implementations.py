@@ -116,8 +116,8 @@ def test_implementations_of_one_precision_share_their_weights() -> None:
                 if parameter.dim() > 1 and parameter.numel() > 10_000
             }
             one = next(impl.network for impl in impls if impl.model == model)
-            own = [p for p in one.parameters() if p.dim() > 1 and p.numel() > 10_000]
-            assert len(large) == len(own) > 5
+            of_one = [p for p in one.parameters() if p.dim() > 1 and p.numel() > 10_000]
+            assert len(large) == len(of_one) > 5
 
 
 def test_the_gains_in_flop() -> None:

@@ -89,10 +89,10 @@ def test_a_full_disk_does_not_hide_the_result(
 def test_roofs(capsys: pytest.CaptureFixture[str]) -> None:
     report = report_of(capsys, "bench", "--roof", "--size", "S,B")
     assert [row["model"] for row in report["rows"]] == ["X-MDPT-S", "X-MDPT-B"]
-    own = report_of(
+    given = report_of(
         capsys, "bench", "--roof", "--size", "S", "--peak-tflops", "790", "--bandwidth", "3350"
     )
-    assert own["rows"][0]["seconds"]["given"] == pytest.approx(0.019, abs=5e-4)
+    assert given["rows"][0]["seconds"]["given"] == pytest.approx(0.019, abs=5e-4)
     assert run(["bench", "--roof", "--size", "S"]) == 0
     assert "H100" in capsys.readouterr().out
 

@@ -1,4 +1,4 @@
-"""Chromium without a screen, and what a person does with the page in it."""
+"""Headless Chromium, and the actions of a user on the page."""
 
 from __future__ import annotations
 
@@ -9,9 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from xmdpt_cli.pose.keypoints import JOINTS, Keypoints
+from xmdpt_cli.ui.poses import SIDES
+
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
-# a browser that calls nobody by itself
+# without requests of the browser itself
 QUIET = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
     "--disable-background-networking", "--disable-component-update",
@@ -19,7 +24,7 @@ QUIET = [
 
 
 class Skeleton:
-    """What a person does with it."""
+    """A skeleton editor: "#pose" or "#keypoints"."""
 
     def __init__(self, page: Any, where: str = "#pose") -> None:
         self.page = page
@@ -44,21 +49,27 @@ class Skeleton:
         self.all.get_by_role("button", name=label, exact=True).click()
 
 
+def mirrored(keypoints: Keypoints) -> Keypoints:
+    """The mirror image of a person, (18, 2) fractions: the right side becomes the left one."""
+    order = [JOINTS.index(SIDES.get(name, name)) for name in JOINTS]
+    return np.array((1.0, 0.0)) + keypoints[order] * np.array((-1.0, 1.0))
+
+
 @contextmanager
 def opened(browser: Any, url: str, **options: Any) -> Iterator[Any]:
     context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
     page = context.new_page()
     page.set_default_timeout(30_000)
-    page.requested, page.broken = [], []
+    page.requested, page.errors = [], []
     page.on("request", lambda request: page.requested.append(request.url))
-    page.on("pageerror", lambda err: page.broken.append(str(err)))
+    page.on("pageerror", lambda err: page.errors.append(str(err)))
     page.goto(url)
     page.wait_for_selector(".joint[transform]")
-    page.wait_for_selector(".app > .translucent", state="detached")  # Gradio's veil
+    page.wait_for_selector(".app > .translucent", state="detached")  # Gradio's loading overlay
     yield page
-    assert page.broken == []
-    strangers = [u for u in page.requested if not u.startswith((url, "data:", "blob:"))]
-    assert strangers == []  # no font, no script, no word to anybody
+    assert page.errors == []
+    external = [u for u in page.requested if not u.startswith((url, "data:", "blob:"))]
+    assert external == []
     context.close()
 
 
@@ -69,16 +80,16 @@ def press_generate(page: Any, person: Path | None = None) -> None:
     page.click("#generate")
 
 
-def touch(page: Any, *way: tuple[float, float]) -> None:
-    """A finger down at the first of these places, up at the last."""
+def touch(page: Any, *path: tuple[float, float]) -> None:
+    """Move a finger along ``path``, in pixels: down at the first point, up at the last."""
     session = page.context.new_cdp_session(page)
 
     def send(kind: str, *points: tuple[float, float]) -> None:
         touch = {"type": kind, "touchPoints": [{"x": x, "y": y} for x, y in points]}
         session.send("Input.dispatchTouchEvent", touch)
 
-    send("touchStart", way[0])
-    for (x, y), (to_x, to_y) in itertools.pairwise(way):
+    send("touchStart", path[0])
+    for (x, y), (to_x, to_y) in itertools.pairwise(path):
         for share in (0.2, 0.4, 0.6, 0.8, 1):
             send("touchMove", (x + (to_x - x) * share, y + (to_y - y) * share))
     send("touchEnd")

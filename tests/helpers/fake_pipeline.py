@@ -1,4 +1,4 @@
-"""A fake pipeline that renders its inputs, so that tests can check them."""
+"""A fake pipeline that renders its inputs and records its calls."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SamplingConfig:
 
 
 class NoOpenPose:
-    """Networks of a machine without an estimator of keypoints."""
+    """The encoders of a machine without a keypoint estimator."""
 
     requested = 0
 
@@ -84,16 +84,16 @@ class FakePipeline:
         height, width = SIZE
         pose_image = draw_pose(from_fractions(pose, SIZE), SIZE).astype(np.float64)
         person = np.asarray(sources[0].resize((width, height)), dtype=np.float64)
-        whole = np.where(pose_image.max(axis=2, keepdims=True) > 0, pose_image, 0.7 * person)
-        noise = np.random.default_rng(0).uniform(0, 255, whole.shape)
+        result = np.where(pose_image.max(axis=2, keepdims=True) > 0, pose_image, 0.7 * person)
+        noise = np.random.default_rng(0).uniform(0, 255, result.shape)
         for step in range(1, steps + 1):
             time.sleep(self.pause)
             self.steps_done += 1
             share = step / steps
             if callback is not None:
-                callback(step, steps, lambda s=share: _image(s * whole + (1 - s) * noise))
+                callback(step, steps, lambda s=share: _image(s * result + (1 - s) * noise))
         self.last_notes = [f"cut {sources[0].width}x{sources[0].height} around the person"]
-        images = [_image(whole) for _ in range(num_images)]
+        images = [_image(result) for _ in range(num_images)]
         for image in images:
             image.info.update(self.info)
         return images

@@ -1,4 +1,4 @@
-"""The toy measures on people whose answer can be worked out by hand."""
+"""The toy metrics on images whose values can be computed by hand."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def joints(x: int = 22) -> NDArray[np.float64]:
 
 
 def test_torso_colour_error_is_the_difference_of_mean_colours() -> None:
-    truth = person()
-    assert torso_colour_error(truth, truth, joints()) == 0.0
+    ground_truth = person()
+    assert torso_colour_error(ground_truth, ground_truth, joints()) == 0.0
     other = person(colour=(170, 40, 120))
-    assert torso_colour_error(other, truth, joints()) == pytest.approx((30 + 0 + 60) / 3)
+    assert torso_colour_error(other, ground_truth, joints()) == pytest.approx((30 + 0 + 60) / 3)
     # noise without bias averages out, only the mean counts
-    checks = truth.astype(np.int64)
+    checks = ground_truth.astype(np.int64)
     checks[::2, ::2] += 10
     checks[1::2, 1::2] -= 10
-    assert torso_colour_error(checks.astype(np.uint8), truth, joints()) < 1.0
+    assert torso_colour_error(checks.astype(np.uint8), ground_truth, joints()) < 1.0
 
 
-def test_torso_colour_error_reads_inside_the_torso_of_the_truth() -> None:
+def test_torso_colour_error_reads_inside_the_torso_of_the_ground_truth() -> None:
     outlined = person()
     outlined[16:46, [22, 23, 40, 41]] = 0  # an outline, and arms at its sides
     outlined[:16] = 0
@@ -66,17 +66,17 @@ def test_torso_colour_error_needs_shoulders_and_hips(joint: int) -> None:
 
 
 def test_silhouette_iou_counts_pixels() -> None:
-    truth = person()
-    assert silhouette_iou(truth, truth) == 1.0
-    assert silhouette_iou(person(x=27), truth) == pytest.approx(15 / 25)
-    assert silhouette_iou(person(x=43), truth) == 0.0
+    ground_truth = person()
+    assert silhouette_iou(ground_truth, ground_truth) == 1.0
+    assert silhouette_iou(person(x=27), ground_truth) == pytest.approx(15 / 25)
+    assert silhouette_iou(person(x=43), ground_truth) == 0.0
     # the colour of the clothes does not matter, nor that of each image's background
     darker = person(colour=(30, 90, 20))
     darker[(darker == BACKGROUND).all(axis=2)] = (200, 205, 210)
-    assert silhouette_iou(darker, truth) == 1.0
+    assert silhouette_iou(darker, ground_truth) == 1.0
 
 
-def test_silhouette_iou_bears_noise_and_feet_at_the_border() -> None:
+def test_silhouette_iou_tolerates_noise_and_feet_at_the_border() -> None:
     noise = np.random.default_rng(0).normal(0, 6, (64, 64, 3))
     rough = np.clip(person() + noise, 0, 255).astype(np.uint8)
     assert silhouette_iou(rough, person()) > 0.99
@@ -86,21 +86,21 @@ def test_silhouette_iou_bears_noise_and_feet_at_the_border() -> None:
     assert silhouette_iou(standing, person()) == pytest.approx(600 / (600 + 18 * 16))
 
 
-def test_nothing_on_the_background_is_undefined() -> None:
+def test_silhouette_iou_of_two_empty_images_is_undefined() -> None:
     empty = np.full((64, 64, 3), BACKGROUND, np.uint8)
     assert math.isnan(silhouette_iou(empty, empty))
     assert silhouette_iou(empty, person()) == 0.0
 
 
 def test_metrics_of_a_batch() -> None:
-    made = to_tensor([person(colour=(170, 40, 120)), person(x=27)])
-    truth = to_tensor([person(), person()])
+    generated = to_tensor([person(colour=(170, 40, 120)), person(x=27)])
+    ground_truth = to_tensor([person(), person()])
     torso, iou = TorsoColourError(), SilhouetteIoU()
-    torso.update(made, truth, torch.from_numpy(np.stack([joints(), joints() + np.nan])))
-    iou.update(made, truth)
+    torso.update(generated, ground_truth, torch.from_numpy(np.stack([joints(), joints() + np.nan])))
+    iou.update(generated, ground_truth)
     assert float(torso.compute()) == pytest.approx(30)
     np.testing.assert_allclose(torso.per_image(), [30, np.nan])
     np.testing.assert_allclose(iou.per_image(), [1.0, 15 / 25])
     torso.reset()
-    torso.update(made, truth)  # no keypoints are known
+    torso.update(generated, ground_truth)  # no keypoints are known
     assert math.isnan(torso.compute())

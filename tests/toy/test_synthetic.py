@@ -1,4 +1,4 @@
-"""Synthetic people: exact keypoints, the published layout, and worth learning from."""
+"""Synthetic people: exact keypoints, the published layout, a task that copying does not solve."""
 
 from __future__ import annotations
 
@@ -13,20 +13,11 @@ from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.toy.people.person import Cloth
-from xmdpt_cli.toy.people.pose import Arm, Leg
-from xmdpt_cli.toy.synthetic import (
-    Person,
-    Pose,
-    Rendering,
-    make_person,
-    make_pose,
-    make_synthetic,
-    render_person,
-    render_view,
-    views_in,
-    views_of,
-)
+from xmdpt_cli.toy.people.figure import Rendering, render_person
+from xmdpt_cli.toy.people.person import Cloth, Person, make_person
+from xmdpt_cli.toy.people.pose import Arm, Leg, Pose, make_pose
+from xmdpt_cli.toy.people.views import render_view, views_of
+from xmdpt_cli.toy.synthetic import make_synthetic, views_in
 
 NOSE, NECK, RSHO, RELB, RWRI, LSHO = 0, 1, 2, 3, 4, 5
 RHIP, RKNE, LHIP, REYE, LEYE, REAR, LEAR = 8, 9, 11, 14, 15, 16, 17
@@ -37,14 +28,14 @@ SMALL = {"people_train": 4, "people_test": 2, "views": 3, "seed": 7, "height": 1
 
 @pytest.fixture(scope="module")
 def synthetic(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small one at DeepFashion's size."""
+    """A small dataset at the image size of DeepFashion."""
     root = tmp_path_factory.mktemp("people") / "raw"
     make_synthetic(root, people_train=5, people_test=2, views=4, seed=3, workers=1)
     return root
 
 
 def standing(yaw: float, **changes: object) -> Pose:
-    """Upright, arms hanging a little off the body."""
+    """An upright pose with the arms slightly off the body."""
     arm = Arm("shoulder", (0.07, 0.28, 0.0), (0.4, 0.0, -1.0))
     leg = Leg(0.05, 0.0, 0.02)
     pose = Pose(
@@ -54,7 +45,7 @@ def standing(yaw: float, **changes: object) -> Pose:
 
 
 def dressed(pattern: str) -> Person:
-    """A man in a white-patterned red top and blue trousers, nothing over it."""
+    """A man in a red top with a white pattern and blue trousers, without a jacket."""
     red, white = (0.85, 0.12, 0.10), (0.95, 0.95, 0.94)
     return replace(
         make_person(11),
@@ -72,7 +63,7 @@ def dressed(pattern: str) -> Person:
     )
 
 
-def some_drawings(people: int) -> list[Rendering]:
+def some_renderings(people: int) -> list[Rendering]:
     return [
         render_view(view)
         for index in range(people)
@@ -106,14 +97,14 @@ def bytes_of(root: Path) -> dict[str, bytes]:
 
 
 def test_every_annotated_joint_lies_on_the_person() -> None:
-    for rendering in some_drawings(10):
+    for rendering in some_renderings(10):
         seen = np.isfinite(rendering.keypoints[:, 0])
         x, y = np.floor(rendering.keypoints[seen]).astype(int).T
         assert rendering.silhouette[y, x].all(), np.flatnonzero(seen)[~rendering.silhouette[y, x]]
 
 
-def test_an_arm_is_painted_where_its_joints_are() -> None:
-    """Two poses that differ in the right arm alone differ only along that arm's bones."""
+def test_an_arm_is_rendered_at_its_joints() -> None:
+    """Images of poses that differ only in the right arm differ only along the bones of that arm."""
     person, down = dressed("plain"), standing(0)
     raised = Arm("hip", (0.03, -0.06, 0.03), (1.0, 0.0, -0.2))
     a, b = (
@@ -135,7 +126,7 @@ def test_an_arm_is_painted_where_its_joints_are() -> None:
     assert reach.max() < 0.036 * scale + 1.5
 
 
-def test_sides_and_faces_follow_the_turn() -> None:
+def test_sides_and_face_joints_follow_the_yaw() -> None:
     person = dressed("plain")
     front, back = render_person(person, standing(0)), render_person(person, standing(180))
     for right, left in ((RSHO, LSHO), (RHIP, LHIP), (REAR, LEAR)):
@@ -144,7 +135,7 @@ def test_sides_and_faces_follow_the_turn() -> None:
     assert front.keypoints[REYE, 0] < front.keypoints[NOSE, 0] < front.keypoints[LEYE, 0]
     assert np.isnan(back.keypoints[[NOSE, REYE, LEYE]]).all()
     looks_right = render_person(person, standing(90)).keypoints
-    # facing the right of the image, it is the right side that is turned to us
+    # a person who faces the right of the image shows the right side
     assert np.isnan(looks_right[[LEYE, LEAR]]).all()
     assert np.isfinite(looks_right[[NOSE, REYE, REAR]]).all()
     assert looks_right[NOSE, 0] > looks_right[REYE, 0] > looks_right[REAR, 0]
@@ -170,18 +161,18 @@ def test_height_scales_everything() -> None:
 
 
 def test_textures_move_with_the_body() -> None:
-    """A person 10 pixels further on is the same person: nothing is fixed to the screen."""
+    """A person shifted by 10 pixels has the same pixels, so no texture is fixed to the image."""
     person = dressed("plaid")
-    here = render_person(person, standing(15, shift=(0.0, 0.0)))
-    there = render_person(person, standing(15, shift=(10 / 176, 0.0)))
-    np.testing.assert_allclose(there.keypoints - here.keypoints, [[10, 0]] * 18, atol=1e-9)
-    difference = np.abs(here.image[:, :-10].astype(int) - there.image[:, 10:])
+    first = render_person(person, standing(15, shift=(0.0, 0.0)))
+    shifted = render_person(person, standing(15, shift=(10 / 176, 0.0)))
+    np.testing.assert_allclose(shifted.keypoints - first.keypoints, [[10, 0]] * 18, atol=1e-9)
+    difference = np.abs(first.image[:, :-10].astype(int) - shifted.image[:, 10:])
     assert difference.max() <= 2
-    assert here.image[here.silhouette].std() > 40
+    assert first.image[first.silhouette].std() > 40
 
 
 @pytest.mark.parametrize(("yaw", "shown"), [(0, True), (25, True), (180, False), (160, False)])
-def test_a_print_sits_on_the_chest(yaw: float, shown: bool) -> None:
+def test_a_print_is_on_the_chest(yaw: float, shown: bool) -> None:
     plain, printed = (render_person(dressed(kind), standing(yaw)) for kind in ("plain", "print"))
     changed = (plain.image != printed.image).any(axis=2)
     assert (changed.sum() > 60) == shown
@@ -189,7 +180,7 @@ def test_a_print_sits_on_the_chest(yaw: float, shown: bool) -> None:
         assert not changed.any()
 
 
-def test_a_garment_keeps_its_colour_from_view_to_view() -> None:
+def test_clothes_have_the_same_colour_in_all_views() -> None:
     def chest(person: Person, yaw: float) -> np.ndarray:
         rendering = render_person(person, standing(yaw))
         neck, hips = rendering.keypoints[NECK], rendering.keypoints[[RHIP, LHIP]].mean(axis=0)
@@ -198,11 +189,11 @@ def test_a_garment_keeps_its_colour_from_view_to_view() -> None:
 
     views = [chest(dressed("plain"), yaw) for yaw in (0, 35, 160, 180, -150)]
     wanted = np.array([0.85, 0.12, 0.10]) * 255
-    # shading may darken by a few percent; the garment stays that red
+    # shading may darken by a few percent; the top stays that red
     assert max(np.abs(view - wanted).max() for view in views) < 20
 
 
-# --- worth learning from ---------------------------------------------------------------------
+# --- the task ---------------------------------------------------------------------
 
 
 def test_copying_the_source_scores_badly(tmp_path: Path) -> None:
@@ -243,12 +234,12 @@ def test_poses_cover_their_views() -> None:
 # --- the files -------------------------------------------------------------------------------
 
 
-def test_layout_is_the_published_one(synthetic: Path, shared: Callable[[str], Path]) -> None:
+def test_the_layout_is_the_published_one(synthetic: Path, shared: Callable[[str], Path]) -> None:
     sample = shared("deepfashion_sample")
     for split in ("train", "test"):
         for name in (f"fasion-resize-annotation-{split}.csv", f"fasion-resize-pairs-{split}.csv"):
             assert lines(synthetic / name)[0] == lines(sample / name)[0]
-        # the one parser reads both
+        # the same parser reads both
         for root in (sample, synthetic):
             points = parse_annotations(root / f"fasion-resize-annotation-{split}.csv")
             listed = lines(root / f"{split}.lst")
@@ -258,7 +249,7 @@ def test_layout_is_the_published_one(synthetic: Path, shared: Callable[[str], Pa
             assert all(FLAT.match(name) for name in listed)
 
 
-def test_flat_names_lead_to_the_images(synthetic: Path) -> None:
+def test_flat_names_give_the_paths_of_the_images(synthetic: Path) -> None:
     names = lines(synthetic / "train.lst") + lines(synthetic / "test.lst")
     found = set()
     for name in names:
@@ -280,15 +271,15 @@ def test_flat_names_lead_to_the_images(synthetic: Path) -> None:
     assert len(names) == len(found) == 7 * 4
 
 
-def test_annotations_are_the_drawings_keypoints(synthetic: Path) -> None:
+def test_annotations_are_the_rendered_keypoints(synthetic: Path) -> None:
     known = views_in(synthetic)
     points = parse_annotations(synthetic / "fasion-resize-annotation-test.csv")
     assert points
-    for name, whole in points.items():
+    for name, annotated in points.items():
         rendering = render_view(known[name])
         missing = np.isnan(rendering.keypoints[:, 0])
-        assert (whole[missing] == -1).all()
-        assert np.abs(whole[~missing] + 0.5 - rendering.keypoints[~missing]).max() <= 0.5
+        assert (annotated[missing] == -1).all()
+        assert np.abs(annotated[~missing] + 0.5 - rendering.keypoints[~missing]).max() <= 0.5
         stored = np.asarray(Image.open(synthetic / known[name].path))
         assert peak_signal_noise_ratio(rendering.image, stored) > 33
 
@@ -301,7 +292,7 @@ def test_annotations_are_in_the_176_frame_whatever_the_height(tmp_path: Path) ->
     assert max(np.abs(a[name] - b[name]).max() for name in a) <= 1
 
 
-def test_splits_are_disjoint_and_pairs_stay_within_a_garment(synthetic: Path) -> None:
+def test_splits_are_disjoint_and_pairs_are_of_one_item(synthetic: Path) -> None:
     items = {}
     for split, pairs in (("train", 5 * 4 * 3), ("test", 2 * 2)):
         rows = [row.split(",") for row in lines(synthetic / f"fasion-resize-pairs-{split}.csv")[1:]]
@@ -328,7 +319,7 @@ def test_same_seed_same_bytes_whatever_the_workers(tmp_path: Path) -> None:
     assert not set(one.values()) & {v for k, v in third.items() if k.endswith(".jpg")}
 
 
-def test_more_people_leave_the_first_ones_alone(tmp_path: Path) -> None:
+def test_more_people_do_not_change_the_first_ones(tmp_path: Path) -> None:
     few, more = SMALL, {**SMALL, "people_train": 6}
     make_synthetic(tmp_path / "few", **few, workers=1)
     make_synthetic(tmp_path / "more", **more, workers=1)
@@ -353,10 +344,10 @@ def test_summary_and_progress(tmp_path: Path) -> None:
     assert "ynthetic" in (tmp_path / "w" / "MADE_BY_XMDPT.txt").read_text(encoding="utf-8")
 
 
-# --- refusing, leaving and remaking ----------------------------------------------------------
+# --- existing folders ----------------------------------------------------------
 
 
-def test_a_finished_dataset_is_left_as_it_is(tmp_path: Path) -> None:
+def test_a_finished_dataset_is_not_changed(tmp_path: Path) -> None:
     first = make_synthetic(tmp_path, **SMALL, workers=1)
     times = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}
     again = make_synthetic(tmp_path, **SMALL, workers=1)
@@ -383,8 +374,8 @@ def test_another_dataset_is_refused_and_untouched(tmp_path: Path) -> None:
     assert bytes_of(tmp_path) == before
 
 
-@pytest.mark.parametrize("damage", ["interrupted", "image lost"])
-def test_a_broken_dataset_is_remade(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize("damage", ["interrupted", "missing image"])
+def test_a_broken_dataset_is_made_again(tmp_path: Path, damage: str) -> None:
     make_synthetic(tmp_path, **SMALL, workers=1)
     before = bytes_of(tmp_path)
     images = sorted(tmp_path.rglob("*.jpg"))
@@ -398,7 +389,9 @@ def test_a_broken_dataset_is_remade(tmp_path: Path, damage: str) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_failing_disk_is_told_and_leaves_no_finished_mark(tmp_path: Path, workers: int) -> None:
+def test_a_write_error_is_reported_and_the_dataset_is_not_marked_complete(
+    tmp_path: Path, workers: int
+) -> None:
     (tmp_path / "MADE_BY_XMDPT.txt.part").write_text("", encoding="utf-8")
     (tmp_path / "img_highres").write_bytes(b"a file where the folder should be")
     with pytest.raises(XmdptError, match="img_highres"):
@@ -409,7 +402,7 @@ def test_a_failing_disk_is_told_and_leaves_no_finished_mark(tmp_path: Path, work
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"views": 1}, "2 to 5 views"),
         ({"views": 6}, "2 to 5 views"),
@@ -418,7 +411,9 @@ def test_a_failing_disk_is_told_and_leaves_no_finished_mark(tmp_path: Path, work
         ({"height": 8}, "pixels high"),
     ],
 )
-def test_wrong_wishes_are_refused(tmp_path: Path, wrong: dict[str, int], said: str) -> None:
-    with pytest.raises(XmdptError, match=said):
+def test_invalid_parameters_are_refused(
+    tmp_path: Path, wrong: dict[str, int], message: str
+) -> None:
+    with pytest.raises(XmdptError, match=message):
         make_synthetic(tmp_path / "w", **{**SMALL, **wrong})
     assert not (tmp_path / "w").exists()

@@ -1,4 +1,4 @@
-"""Toy encoders: large images are learned in pieces, small ones whole; the time is told before."""
+"""Toy encoders: crops of large images, complete small ones, and the estimate of the time."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_pieces_of_images(root: Path) -> None:
+def test_crops_are_parts_of_the_images(root: Path) -> None:
     images = ListedImages(find_dataset(root), "train", 96)
     crops = Crops(images, seed=0)
     assert len(crops) == 16 * len(images)
     places = set()
     for index in range(32):
-        piece, whole = crops[index], images[index // 16]
-        assert piece.shape == (CROP, CROP, 3)
+        crop, image = crops[index], images[index // 16]
+        assert crop.shape == (CROP, CROP, 3)
         found = [
             (y, x)
             for y in range(96 - CROP + 1)
             for x in range(96 - CROP + 1)
-            if np.array_equal(whole[y : y + CROP, x : x + CROP], piece)
+            if np.array_equal(image[y : y + CROP, x : x + CROP], crop)
         ]
         assert found
         places.add(found[0])
-        np.testing.assert_array_equal(piece, Crops(images, seed=0)[index])
+        np.testing.assert_array_equal(crop, Crops(images, seed=0)[index])
     assert len(places) > 16
     assert any(not np.array_equal(crops[i], Crops(images, seed=1)[i]) for i in range(16))
 
 
 @pytest.mark.parametrize(("size", "side"), [(64, 64), (80, 64), (32, 32)])
-def test_a_training_step_never_sees_more_than_a_piece(
+def test_training_uses_crops_of_large_images(
     root: Path, tmp_path: Path, size: int, side: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[Images] = []
@@ -55,9 +55,9 @@ def test_a_training_step_never_sees_more_than_a_piece(
     )  # fmt: skip
     made = make_toy_encoders(find_dataset(root), tmp_path / "a", size=size, vae_steps=2)
     assert seen[0][0].shape == (side, side, 3)
-    assert made.vae.psnr is not None  # of whole images
+    assert made.vae.psnr is not None  # of complete images
     threads = torch.get_num_threads()
-    if size > CROP:  # pieces are learned on one thread, whatever there is
+    if size > CROP:  # training on crops uses one thread
         torch.set_num_threads(threads + 1)
     again = make_toy_encoders(find_dataset(root), tmp_path / "b", size=size, vae_steps=2)
     assert torch.get_num_threads() == threads + (size > CROP)
@@ -65,14 +65,14 @@ def test_a_training_step_never_sees_more_than_a_piece(
     assert again.encoders.describe() == made.encoders.describe()
 
 
-def test_more_steps_where_four_numbers_stand_for_more_pixels() -> None:
+def test_larger_images_take_more_steps() -> None:
     assert [toy.default_steps(size) for size in (64, 128, 144, 256, 512)] == [
         600, 600, 1200, 1200, 1200
     ]  # fmt: skip
 
 
-def test_the_time_is_measured_without_a_trace() -> None:
+def test_the_time_estimate_keeps_the_random_state() -> None:
     before = torch.random.get_rng_state()
-    one = vae_seconds(32, 100)
+    seconds = vae_seconds(32, 100)
     assert torch.equal(torch.random.get_rng_state(), before)
-    assert one > 0
+    assert seconds > 0

@@ -15,9 +15,10 @@ from torch._dynamo.testing import CompileCounter
 
 from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.diffusion import Schedule
+from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.training.optimizer import make_optimizers
 from xmdpt_cli.training.step import StepNoise, mask_ratio, repa_target, step_inputs
-from xmdpt_cli.training.trainer import Trainer
+from xmdpt_cli.training.trainer import Trainer, compile_step
 
 
 def trainer(data: Path, **changes: Any) -> Trainer:
@@ -221,3 +222,19 @@ def test_a_step_is_one_graph_and_compiles_once(data: Path, conditioning: str) ->
     for step in range(1, 5):
         run.step(iter([loader.batch(step)]))
     assert counter.frame_count == 1
+
+
+def test_a_gpu_runs_cuda_graphs_if_shapes_are_static_and_gradients_are_not_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda step, mode: mode)
+
+    def mode(device: str, world_size: int = 1, **options: Any) -> object:
+        config = TrainConfig(**options)
+        return compile_step(torch.nn.Identity(), config, torch.device(device), world_size)
+
+    assert mode("cuda") == "reduce-overhead"
+    assert mode("cpu") is None
+    assert mode("cuda", accumulate=2) is None
+    assert mode("cuda", mask_span=0.2) is None
+    assert mode("cuda", world_size=2) is None

@@ -1,4 +1,4 @@
-"""A page that runs: a server on a free port, with a pipeline that only paints."""
+"""A running page: a server on a free port, with a fake pipeline."""
 
 from __future__ import annotations
 
@@ -18,12 +18,10 @@ from PIL import Image
 Running = Callable[[FakePipeline], AbstractContextManager[str]]
 
 
-@pytest.fixture
-def running(monkeypatch: pytest.MonkeyPatch) -> Running:
-    """``with running(pipe) as url``: the page of that pipeline, on this machine alone."""
+@pytest.fixture(scope="session")
+def running() -> Iterator[Running]:
+    """``with running(pipe) as url``: a server of the page of that pipeline, on loopback."""
     pytest.importorskip("gradio", reason="the ui extra is not installed")
-    monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setenv("no_proxy", "*")
     from xmdpt_cli.ui.serve import address, check_gradio, listen
 
     check_gradio()
@@ -49,7 +47,10 @@ def running(monkeypatch: pytest.MonkeyPatch) -> Running:
                 server.should_exit = True
                 thread.join(timeout=20)
 
-    return run
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("NO_PROXY", "*")
+        environment.setenv("no_proxy", "*")
+        yield run
 
 
 def wait_until(done: Callable[[], object], what: str, seconds: float = 30) -> None:
@@ -61,7 +62,7 @@ def wait_until(done: Callable[[], object], what: str, seconds: float = 30) -> No
 
 @pytest.fixture
 def person(tmp_path: Path) -> Path:
-    """An image with something in it."""
+    """An image file: a horizontal gradient."""
     row = np.linspace(0, 255, 88)[None, :, None]
     image = np.broadcast_to(row, (128, 88, 3)).astype(np.uint8)
     path = tmp_path / "person one.png"

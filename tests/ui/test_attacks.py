@@ -25,7 +25,7 @@ BOUNDARY = "----boundary"
 
 
 class Client:
-    """One connection a request, with every header as given."""
+    """Sends each request on a new connection, with the given headers."""
 
     def __init__(self, url: str) -> None:
         self.netloc = url.split("/")[2]
@@ -33,7 +33,7 @@ class Client:
     def send(
         self, method: str, path: str, body: bytes = b"", timeout: float = 20, **headers: str
     ) -> tuple[int, str]:
-        """``host_`` and ``origin`` as headers: an underscore at the end keeps them apart."""
+        """Send a request. ``headers``: names with underscores; one at the end is removed."""
         connection = http.client.HTTPConnection(self.netloc, timeout=timeout)
         named = {name.rstrip("_").replace("_", "-"): value for name, value in headers.items()}
         try:
@@ -44,7 +44,7 @@ class Client:
             connection.close()
 
     def call(self, function: int, data: list[Any]) -> str:
-        """All that the page answers to an event, by the queue."""
+        """Call an event by the queue, and return the complete answer."""
         session = f"s{time.monotonic_ns()}"
         join = {"fn_index": function, "data": data, "session_hash": session}
         status, text = self.send(
@@ -85,14 +85,14 @@ class Client:
 
 @pytest.fixture
 def page(running: Running) -> Iterator[tuple[Client, FakePipeline, Path]]:
-    """(a client, the pipeline behind the page, the page's own folder)."""
+    """(client, pipeline, folder of the page)."""
     pipe = FakePipeline()
     with running(pipe) as url:
         yield Client(url), pipe, Path(os.environ["GRADIO_TEMP_DIR"])
 
 
 def events(client: Client) -> list[tuple[str, int, list[str]]]:
-    """(name, number, the kinds of its inputs) of every event, as the page itself lists them."""
+    """(name, number, types of the inputs) of every event in the configuration of the page."""
     config = json.loads(client.send("GET", "/config")[1])
     kinds = {one["id"]: one["type"] for one in config["components"]}
     return [
@@ -106,7 +106,7 @@ def file(path: str) -> dict[str, Any]:
 
 
 def attacks(folder: Path, secret: Path) -> dict[str, str]:
-    """Paths that no client may have read; some are made in the page's own folder."""
+    """Paths that no client may read; some are created in the folder of the page."""
     (folder / "link.json").symlink_to(secret)
     (folder / "linked").symlink_to(secret.parent, target_is_directory=True)
     os.mkfifo(folder / "fifo.json")
@@ -138,7 +138,7 @@ def test_no_event_reads_a_file_that_was_not_uploaded(
     refusals = set()
     for name, number, kinds in listed:
         for what, path in attacks(folder, secret).items():
-            # a file where one belongs; where text belongs, the same: nobody may open it either
+            # also in place of a text, which must not be opened either
             values = {"gallery": [{"image": file(path), "caption": None}], "number": 1}
             answer = client.call(number, [values.get(kind, file(path)) for kind in kinds])
             assert SECRET not in answer, (name, what)
@@ -148,11 +148,11 @@ def test_no_event_reads_a_file_that_was_not_uploaded(
                 assert secret.name not in answer.replace(path, ""), (name, what)
         for path in ("link.json", "linked", "fifo.json"):
             (folder / path).unlink()
-    assert len(refusals) == 1  # nobody learns which files there are
+    assert len(refusals) == 1  # the message does not show which files exist
     assert pipe.calls == []
 
 
-def test_a_path_in_a_form_without_its_mark_is_not_read_either(
+def test_a_path_without_the_mark_of_a_file_is_not_read(
     page: tuple[Client, FakePipeline, Path], tmp_path: Path
 ) -> None:
     client, _, _ = page
@@ -164,7 +164,7 @@ def test_a_path_in_a_form_without_its_mark_is_not_read_either(
         assert SECRET not in client.call(number, [shape, None])
 
 
-def test_what_was_uploaded_is_read(page: tuple[Client, FakePipeline, Path], person: Path) -> None:
+def test_an_uploaded_file_is_read(page: tuple[Client, FakePipeline, Path], person: Path) -> None:
     client, _, folder = page
     status, text = client.upload("a person.png", person.read_bytes())
     assert status == 200
@@ -188,13 +188,13 @@ def test_the_folder_is_private(page: tuple[Client, FakePipeline, Path]) -> None:
         "/gradio_api/file=../../../../etc/passwd",
     ],
 )
-def test_nothing_else_is_served(page: tuple[Client, FakePipeline, Path], path: str) -> None:
+def test_other_paths_are_not_served(page: tuple[Client, FakePipeline, Path], path: str) -> None:
     status, text = page[0].send("GET", path)
     assert status in (403, 404)
     assert "root:" not in text
 
 
-def test_it_answers_under_its_own_names_alone(page: tuple[Client, FakePipeline, Path]) -> None:
+def test_only_known_host_names_are_served(page: tuple[Client, FakePipeline, Path]) -> None:
     client, port = page[0], page[0].netloc.split(":")[1]
     for host in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", "", "192.0.2.1"):
         status, text = client.send("GET", "/config", host_=host)
@@ -220,7 +220,7 @@ def test_requests_of_other_sites_are_refused(page: tuple[Client, FakePipeline, P
         assert client.upload("a.png", b"x", origin=origin)[0] == 200, origin
 
 
-def test_a_request_is_bounded_whatever_it_says_of_its_length(
+def test_the_size_of_a_request_is_limited_whatever_its_stated_length(
     page: tuple[Client, FakePipeline, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
@@ -249,12 +249,12 @@ def test_a_request_is_bounded_whatever_it_says_of_its_length(
         answer = connection.getresponse()
         assert (answer.status, b"at once" in answer.read()) == (413, True), path
         connection.close()
-    # what a call is told by Gradio itself of a form that is none
+    # the answer of Gradio to an invalid form
     assert client.send("POST", "/gradio_api/upload", b"x", content_type="text/plain")[0] == 400
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 200_000
 
 
-def test_all_that_is_kept_is_bounded_and_the_oldest_goes_first(
+def test_storage_is_limited_and_the_oldest_files_are_removed_first(
     page: tuple[Client, FakePipeline, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
 
@@ -269,7 +269,7 @@ def test_all_that_is_kept_is_bounded_and_the_oldest_goes_first(
     assert kept == ["2.png", "3.png", "4.png"] or kept == ["3.png", "4.png"]
 
 
-def test_what_a_broken_off_upload_left_is_removed(
+def test_the_partial_file_of_an_interrupted_upload_is_removed(
     page: tuple[Client, FakePipeline, Path], tmp_path: Path
 ) -> None:
     from xmdpt_cli.ui.uploads import remove_parts
@@ -282,10 +282,10 @@ def test_what_a_broken_off_upload_left_is_removed(
         kind = f"Content-Type: multipart/form-data; boundary={BOUNDARY}"
         form = f"--{BOUNDARY}\r\n{where}\r\n\r\n"
         broken.sendall(f"{head}\r\n{kind}\r\n\r\n{form}".encode() + bytes(5000))
-        wait_until(lambda: list(folder.glob("tmp*")), "the upload begins")
+        wait_until(lambda: list(folder.glob("tmp*")), "the upload starts")
         assert client.upload("b.png", b"x")[0] == 200
-        assert list(folder.glob("tmp*"))  # that of another request on the way stays
-    wait_until(lambda: not list(folder.glob("tmp*")), "the rest is removed")
+        assert list(folder.glob("tmp*"))  # the file of the other request in progress stays
+    wait_until(lambda: not list(folder.glob("tmp*")), "the partial file is removed")
     assert [path.name for path in folder.rglob("*.png")] == ["b.png"]
     for name, when in (("tmp-old", 1000), ("tmp-new", 2000), ("other", 1000)):
         (tmp_path / name).touch()
@@ -294,7 +294,7 @@ def test_what_a_broken_off_upload_left_is_removed(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "tmp-new"]
 
 
-def test_results_lie_in_the_same_folder(
+def test_results_are_saved_in_the_folder_of_the_page(
     page: tuple[Client, FakePipeline, Path], tmp_path: Path
 ) -> None:
     from xmdpt_cli.ui.files import save_images

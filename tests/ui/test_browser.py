@@ -1,4 +1,4 @@
-"""The page in a real browser: a joint is dragged, an image is drawn, nothing leaves the machine.
+"""The page in a real browser: the pose editor, generation, stopping, and no external request.
 
 Needs Chromium on the machine and Playwright (of the dev extra, without its own browsers).
 """
@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browsing import Skeleton, opened, press_generate, touch
+from browsing import Skeleton, mirrored, opened, press_generate, touch
 from conftest import Running, wait_until
 from fake_pipeline import FakePipeline
 
 from xmdpt_cli.pose.keypoints import JOINTS
 from xmdpt_cli.ui.person_views import View, view_of
-from xmdpt_cli.ui.poses import PRESETS, mirrored
+from xmdpt_cli.ui.poses import PRESETS
 
 WRIST = JOINTS.index("right_wrist")
 
@@ -34,24 +34,24 @@ def page(running: Running, browser: Any, pipe: FakePipeline) -> Iterator[Any]:
         yield opened_page
 
 
-def drawn_pose(page: Any, pipe: FakePipeline, person: Path | None = None) -> np.ndarray:
-    """The pose that reaches the pipeline."""
+def generated_pose(page: Any, pipe: FakePipeline, person: Path | None = None) -> np.ndarray:
+    """Generate, and return the pose that reached the pipeline."""
     before = len(pipe.calls)
     press_generate(page, person)
-    wait_until(lambda: len(pipe.calls) > before, "it is drawn")
+    wait_until(lambda: len(pipe.calls) > before, "an image is generated")
     page.wait_for_selector("#result-status :text('image in')")
     return pipe.calls[-1]["pose"]
 
 
-def test_a_dragged_joint_is_where_the_image_has_it(
+def test_a_dragged_joint_reaches_the_pipeline(
     page: Any, pipe: FakePipeline, person: Path, tmp_path: Path
 ) -> None:
-    begin = PRESETS[0].keypoints()
-    Skeleton(page).drag(begin[WRIST], (0.12, 0.3))
-    pose = drawn_pose(page, pipe, person)
+    start = PRESETS[0].keypoints()
+    Skeleton(page).drag(start[WRIST], (0.12, 0.3))
+    pose = generated_pose(page, pipe, person)
     np.testing.assert_allclose(pose[WRIST], (0.12, 0.3), atol=0.005)
     others = np.arange(18) != WRIST
-    np.testing.assert_array_equal(pose[others], begin[others])
+    np.testing.assert_array_equal(pose[others], start[others])
     assert page.locator("#result img").count() == 1
     assert page.locator("#film img").count() == 6
     with page.expect_download() as download:
@@ -61,12 +61,12 @@ def test_a_dragged_joint_is_where_the_image_has_it(
     assert (tmp_path / "page.png").stat().st_size > 20_000
 
 
-def test_buttons_and_keys_do_what_they_say(page: Any, pipe: FakePipeline, person: Path) -> None:
+def test_buttons_and_keys_change_the_pose(page: Any, pipe: FakePipeline, person: Path) -> None:
     skeleton = Skeleton(page)
     skeleton.press("Walking")
     skeleton.press("Mirror")
     walking = next(pose for pose in PRESETS if pose.name == "Walking").keypoints()
-    np.testing.assert_allclose(drawn_pose(page, pipe, person), mirrored(walking), atol=1e-4)
+    np.testing.assert_allclose(generated_pose(page, pipe, person), mirrored(walking), atol=1e-4)
 
     skeleton.press("Reset")
     nose, knee = skeleton.joint("nose"), skeleton.joint("left_knee")
@@ -75,20 +75,20 @@ def test_buttons_and_keys_do_what_they_say(page: Any, pipe: FakePipeline, person
     page.keyboard.press("Shift+ArrowDown")
     page.keyboard.press("Tab")  # the neck
     page.keyboard.press("Delete")
-    skeleton.drag(walking[JOINTS.index("left_knee")], (1.4, 0.7))  # beyond the frame
+    skeleton.drag(walking[JOINTS.index("left_knee")], (1.4, 0.7))  # outside the frame
     expected = walking.copy()
     expected[JOINTS.index("nose")] += (-0.01, 0.05)
     expected[JOINTS.index("neck")] = np.nan
     expected[JOINTS.index("left_knee")] = (1, 0.7)
-    np.testing.assert_allclose(drawn_pose(page, pipe), expected, atol=0.005)
+    np.testing.assert_allclose(generated_pose(page, pipe), expected, atol=0.005)
     assert "missing" in (skeleton.joint("neck").get_attribute("aria-label") or "")
     assert knee.get_attribute("aria-label") == "left knee, 100 % across, 70 % down"
 
     box = nose.locator(".dot").bounding_box()
     page.mouse.dblclick(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    assert np.isnan(drawn_pose(page, pipe)[0]).all()
-    skeleton.press("Show")  # the joint that was chosen last
-    np.testing.assert_allclose(drawn_pose(page, pipe), expected, atol=0.005)
+    assert np.isnan(generated_pose(page, pipe)[0]).all()
+    skeleton.press("Show")  # the chosen joint
+    np.testing.assert_allclose(generated_pose(page, pipe), expected, atol=0.005)
 
 
 def test_a_pose_from_a_file_replaces_the_skeleton(
@@ -97,61 +97,65 @@ def test_a_pose_from_a_file_replaces_the_skeleton(
     Skeleton(page).press("Sitting")
     page.set_input_files("#pose-file input[type=file]", str(person))
     page.wait_for_selector("#pose-status :text('Pose found in')")
-    np.testing.assert_allclose(drawn_pose(page, pipe, person), PRESETS[5].keypoints(), atol=1e-4)
+    np.testing.assert_allclose(
+        generated_pose(page, pipe, person), PRESETS[5].keypoints(), atol=1e-4
+    )
     broken = tmp_path / "broken.txt"
     broken.write_text("1 2")
     page.set_input_files("#pose-file input[type=file]", str(broken))
     page.wait_for_selector("#pose-status [role=alert] :text('joints instead of 18')")
-    np.testing.assert_allclose(drawn_pose(page, pipe), PRESETS[5].keypoints(), atol=1e-4)
+    np.testing.assert_allclose(generated_pose(page, pipe), PRESETS[5].keypoints(), atol=1e-4)
 
 
-def test_errors_are_seen_and_drawing_goes_on(page: Any, pipe: FakePipeline, person: Path) -> None:
+def test_after_an_error_the_next_generation_succeeds(
+    page: Any, pipe: FakePipeline, person: Path
+) -> None:
     press_generate(page)
     page.wait_for_selector("#result-status [role=alert] :text('No image of a person')")
-    assert drawn_pose(page, pipe, person) is not None
+    assert generated_pose(page, pipe, person) is not None
     assert page.locator("#result-status [role=alert]").count() == 0
 
 
 @pytest.mark.parametrize("how", ["the button", "the page is closed"])
-def test_a_drawing_can_be_stopped(
+def test_a_generation_can_be_stopped(
     running: Running, browser: Any, pipe: FakePipeline, person: Path, how: str
 ) -> None:
     pipe.pause = 0.1
     with running(pipe) as url, opened(browser, url) as page:
         page.get_by_label("Steps").fill("900")
         press_generate(page, person)
-        wait_until(lambda: pipe.steps_done > 3, "drawing begins")
+        wait_until(lambda: pipe.steps_done > 3, "the generation starts")
         if how == "the button":
             page.click("#stop")
             page.wait_for_selector("#result-status :text('Stopped')")
             wait_until(page.locator("#generate").is_enabled, "Generate is enabled again")
         else:
             page.close()
-        wait_until(lambda: not drawing(), "drawing stops")
+        wait_until(lambda: not generating(), "the generation stops")
         assert pipe.steps_done < 900
 
 
-def drawing() -> bool:
+def generating() -> bool:
     return any(thread.name == "generate" for thread in threading.enumerate())
 
 
-def test_a_finger_drags_a_joint_and_a_phone_shows_all(
+def test_a_finger_drags_a_joint_on_a_phone_without_horizontal_scroll(
     running: Running, browser: Any, pipe: FakePipeline, person: Path, tmp_path: Path
 ) -> None:
     phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
     with running(pipe) as url, opened(browser, url, **phone) as page:
         width = page.evaluate("document.documentElement.scrollWidth")
-        assert width == 390  # nothing to scroll sideways
+        assert width == 390  # no horizontal scroll bar
         skeleton = Skeleton(page)
         skeleton.frame.scroll_into_view_if_needed()
         scrolled = page.evaluate("scrollY")
-        begin = PRESETS[0].keypoints()
-        touch(page, skeleton.point(begin[WRIST]), skeleton.point((0.2, 0.2)))
+        start = PRESETS[0].keypoints()
+        touch(page, skeleton.point(start[WRIST]), skeleton.point((0.2, 0.2)))
         assert page.evaluate("scrollY") == scrolled
         ankle = JOINTS.index("left_ankle")
         for _ in range(2):
-            touch(page, skeleton.point(begin[ankle]))
-        pose = drawn_pose(page, pipe, person)
+            touch(page, skeleton.point(start[ankle]))
+        pose = generated_pose(page, pipe, person)
         np.testing.assert_allclose(pose[WRIST], (0.2, 0.2), atol=0.01)
         assert np.flatnonzero(np.isnan(pose).any(axis=1)).tolist() == [ankle]
         page.screenshot(path=tmp_path / "phone.png", full_page=True)

@@ -1,4 +1,4 @@
-"""The person's side in a real browser: examples, keypoints placed by hand, undo, files, seeds."""
+"""The Person column in a real browser: examples, keypoints placed by hand, undo, files, seeds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from conftest import Running, wait_until
 from fake_pipeline import FakePipeline
 from PIL import Image
 from toy_models import FORMS, make_encoders, make_model
-from toy_models import person as somebody
+from toy_models import person as synthetic_person
 
 from xmdpt_cli.pose.formats import read_poses, write_pose_json
 from xmdpt_cli.pose.formats.image_poses import ImagePoses
@@ -41,7 +41,7 @@ def page(running: Running, browser: Any, pipe: FakePipeline) -> Iterator[Any]:
 
 
 def drop(page: Any, *files: Path) -> Skeleton:
-    """Images of the person, and the editor over them once it is there."""
+    """Add images of the person, and return the editor over them when it is shown."""
     page.set_input_files("#people input[type=file]", [str(file) for file in files])
     page.wait_for_selector("#keypoints .joint >> nth=0")
     page.wait_for_function("document.querySelector('#keypoints image').getAttribute('href')")
@@ -49,15 +49,15 @@ def drop(page: Any, *files: Path) -> Skeleton:
 
 
 def generate(page: Any, pipe: Any) -> dict[str, Any]:
-    """What reaches the pipeline."""
+    """Generate, and return the arguments of the pipeline."""
     before = len(pipe.calls)
     press_generate(page)
-    wait_until(lambda: len(pipe.calls) > before, "it is generated")
+    wait_until(lambda: len(pipe.calls) > before, "an image is generated")
     page.wait_for_selector("#result-status :text('in ')")
     return pipe.calls[-1]
 
 
-def test_keypoints_are_placed_by_hand_where_no_estimator_is(
+def test_keypoints_are_placed_by_hand_without_an_estimator(
     page: Any, pipe: FakePipeline, person: Path
 ) -> None:
     skeleton = drop(page, person)
@@ -88,7 +88,7 @@ def chosen(skeleton: Skeleton) -> str:
     return skeleton.all.locator("output.chosen").inner_text()
 
 
-def test_a_figure_of_which_few_joints_were_dragged_is_not_placed(
+def test_a_figure_with_few_dragged_joints_is_not_placed(
     page: Any, pipe: FakePipeline, person: Path
 ) -> None:
     skeleton = drop(page, person)
@@ -112,27 +112,29 @@ def test_a_figure_of_which_few_joints_were_dragged_is_not_placed(
     assert chosen(skeleton) == "Not placed yet"
 
 
-@pytest.mark.parametrize("how", ["limb", "Larger", "Front"])
 def test_a_figure_that_was_moved_as_a_whole_is_placed(
-    page: Any, pipe: FakePipeline, person: Path, how: str
+    page: Any, pipe: FakePipeline, person: Path
 ) -> None:
     skeleton = drop(page, person)
-    skeleton.drag(STANDING[WRIST], STANDING[WRIST] + (0, 0.03))
-    assert skeleton.all.locator(".unplaced").count() == 1
-    if how == "limb":
-        middle = (STANDING[KNEE] + STANDING[JOINTS.index("left_ankle")]) / 2
-        skeleton.drag(middle, middle + (0.05, 0))
-        skeleton.drag(middle + (0.05, 0), middle)  # and back, where it fits: it was looked at
-    else:
-        skeleton.press(how)
-    if how == "Larger":
-        skeleton.press("Smaller")
-    assert "moved" not in chosen(skeleton)
-    assert skeleton.all.locator(".unplaced").count() == 0
-    assert len(generate(page, pipe)["source_keypoints"]) == 1
-    for _ in range(1 if how == "Front" else 2):
+    for how in ("limb", "Larger", "Front"):
+        skeleton.drag(STANDING[WRIST], STANDING[WRIST] + (0, 0.03))
+        assert skeleton.all.locator(".unplaced").count() == 1
+        if how == "limb":
+            middle = (STANDING[KNEE] + STANDING[JOINTS.index("left_ankle")]) / 2
+            skeleton.drag(middle, middle + (0.05, 0))
+            skeleton.drag(middle + (0.05, 0), middle)  # and back: it is placed, since it was moved
+        else:
+            skeleton.press(how)
+        if how == "Larger":
+            skeleton.press("Smaller")
+        assert "moved" not in chosen(skeleton)
+        assert skeleton.all.locator(".unplaced").count() == 0
+        assert len(generate(page, pipe)["source_keypoints"]) == 1
+        for _ in range(1 if how == "Front" else 2):
+            skeleton.press("Undo")
+        assert chosen(skeleton).startswith("1 of 18 joints moved")
         skeleton.press("Undo")
-    assert chosen(skeleton).startswith("1 of 18 joints moved")
+        assert chosen(skeleton) == "Not placed yet"
 
 
 @pytest.mark.parametrize("form", ["keys", "vector"])
@@ -141,29 +143,30 @@ def test_a_real_model_generates_with_placed_keypoints(
 ) -> None:
     assert form in FORMS
     model = make_model(tmp_path / form, make_encoders(tmp_path / "encoders"), form)
-    real = XMDPTPipeline.from_pretrained(model, openpose=tmp_path / "nowhere")
-    somebody(width=200, height=160).save(tmp_path / "wide one.png")  # no shape to be squashed
+    real = XMDPTPipeline.from_pretrained(model, openpose=tmp_path / "missing")
+    # a shape that is not squashed
+    synthetic_person(width=200, height=160).save(tmp_path / "wide one.png")
     with running(real) as url, opened(browser, url) as page:  # type: ignore[arg-type]
         page.set_input_files("#people input[type=file]", str(tmp_path / "wide one.png"))
         page.wait_for_selector("#keypoints .placer:not([hidden])")
         press_generate(page)
         page.wait_for_selector("#result-status [role=alert]")
-        no_command_line(page)
+        assert_no_command_line(page)
         if form == "vector":
             page.click("#keypoints summary")
         skeleton = Skeleton(page, "#keypoints")
         skeleton.press("Front")
         press_generate(page)
         page.wait_for_selector("#result-status :text('1 image in')")
-        no_command_line(page)
+        assert_no_command_line(page)
         assert "wide one.png: the person's" in page.inner_text("#result-status")
         with page.expect_download() as download:
             page.click("#download")
         assert Image.open(download.value.path()).size == (22, 32)
 
 
-def no_command_line(page: Any) -> None:
-    """What is read on the page has no option and no place of the server's disk."""
+def assert_no_command_line(page: Any) -> None:
+    """Assert that the text of the page has no option and no path of the server."""
     text = page.inner_text("body")
     assert not re.search(r"(?<!\w)--\w|/tmp|\bDIR\b|hf download", text), text
 
@@ -180,7 +183,7 @@ def test_a_preset_is_fitted_into_an_image_of_another_shape(
     np.testing.assert_allclose(points[:, 0], x, atol=1e-3)
 
 
-def test_enlarged_the_editor_fills_the_window_and_drags_as_before(
+def test_the_enlarged_editor_fills_the_window_and_drags_joints(
     page: Any, pipe: FakePipeline, person: Path
 ) -> None:
     skeleton = drop(page, person)
@@ -204,7 +207,7 @@ def test_enlarged_the_editor_fills_the_window_and_drags_as_before(
     np.testing.assert_allclose(points[WRIST], (0.5, STANDING[WRIST][1]), atol=0.005)
 
 
-def test_each_image_has_keypoints_of_its_own(
+def test_each_image_has_separate_keypoints(
     page: Any, pipe: FakePipeline, person: Path, tmp_path: Path
 ) -> None:
     other = tmp_path / "other.png"
@@ -222,7 +225,7 @@ def test_each_image_has_keypoints_of_its_own(
     page.wait_for_selector("#keypoints .placer", state="hidden")
     drop(page, other)
     page.wait_for_selector("#keypoints .placer:not([hidden])")
-    press_generate(page)  # what is gone is gone: its keypoints, too
+    press_generate(page)  # keypoints are removed with their image
     page.wait_for_selector("#result-status [role=alert] :text('other.png are not placed')")
 
 
@@ -240,9 +243,13 @@ def test_a_finger_places_keypoints(
         np.testing.assert_allclose(points[WRIST], (0.2, 0.6), atol=0.01)
 
 
-@pytest.mark.parametrize("where", ["#pose", "#keypoints"])
-def test_undo_and_redo(page: Any, pipe: FakePipeline, person: Path, where: str) -> None:
+def test_undo_and_redo(page: Any, pipe: FakePipeline, person: Path) -> None:
     drop(page, person)
+    for where in ("#pose", "#keypoints"):
+        check_undo_and_redo(page, pipe, where)
+
+
+def check_undo_and_redo(page: Any, pipe: FakePipeline, where: str) -> None:
     skeleton = Skeleton(page, where)
 
     def wrist() -> tuple[float, float]:
@@ -254,33 +261,33 @@ def test_undo_and_redo(page: Any, pipe: FakePipeline, person: Path, where: str) 
     def at(x: float, y: float) -> Any:
         return pytest.approx((x, y), abs=0.011)
 
-    begin = wrist()
-    skeleton.drag(begin, (0.2, 0.3))
+    start = wrist()
+    skeleton.drag(start, (0.2, 0.3))
     skeleton.drag((0.2, 0.3), (0.8, 0.3))
     assert wrist() == at(0.8, 0.3)
     page.keyboard.press("Control+z")
     assert wrist() == at(0.2, 0.3)
     skeleton.press("Undo")
-    assert wrist() == begin
+    assert wrist() == start
     assert (skeleton.all.locator(".chosen").inner_text() == "Not placed yet") is (where != "#pose")
-    page.keyboard.press("Control+z")  # nothing more to undo, and the focus is not lost
+    page.keyboard.press("Control+z")  # nothing to undo; the focus stays
     page.keyboard.press("Control+Shift+z")
     skeleton.press("Redo")
     assert wrist() == at(0.8, 0.3)
     skeleton.press("Undo")
     skeleton.joint("nose").focus()
     page.keyboard.press("Delete")
-    page.keyboard.press("Control+y")  # what was undone is gone: something else was done
+    page.keyboard.press("Control+y")  # nothing to redo after another change
     assert wrist() == at(0.2, 0.3)
     if where == "#keypoints":
-        skeleton.press("Larger")  # the figure as a whole: only joints of it were moved
+        skeleton.press("Larger")  # the complete figure, since only single joints were moved
         skeleton.press("Smaller")
         points = generate(page, pipe)["source_keypoints"][0]
         assert np.isnan(points[0]).all()
         np.testing.assert_allclose(points[WRIST], (0.2, 0.3), atol=0.006)
 
 
-def test_a_saved_pose_comes_back(
+def test_a_saved_pose_can_be_loaded_again(
     page: Any, pipe: FakePipeline, person: Path, tmp_path: Path
 ) -> None:
     drop(page, person)
@@ -305,7 +312,7 @@ def test_a_saved_pose_comes_back(
     page.set_input_files("#pose-file input[type=file]", str(saved))
     page.wait_for_selector("#pose-status :text('Pose of pose.json')")
     np.testing.assert_allclose(generate(page, pipe)["pose"], expected, atol=2e-4)
-    skeleton.press("Undo")  # a file that was loaded by mistake
+    skeleton.press("Undo")  # the loaded file
     back = PRESETS[1].keypoints()
     np.testing.assert_allclose(generate(page, pipe)["pose"], back, atol=1e-4)
 
@@ -324,14 +331,14 @@ def test_saved_keypoints_of_the_person_are_in_pixels_of_the_image(
     np.testing.assert_allclose(frame.people[0], STANDING * (88, 128), atol=0.01)
 
 
-def test_a_click_on_an_example_gives_the_person_and_the_keypoints(
+def test_a_click_on_an_example_loads_the_person_and_the_keypoints(
     running: Running,
     browser: Any,
     pipe: FakePipeline,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    people = [Person(somebody(hue), PRESETS[hue + 3].keypoints()) for hue in range(2)]
+    people = [Person(synthetic_person(hue), PRESETS[hue + 3].keypoints()) for hue in range(2)]
     poses = [PRESETS[7].keypoints() + (0.0, 0.01)]
     found = Examples(people, poses)
     monkeypatch.setattr("xmdpt_cli.ui.application.find_examples", lambda pipe: found)
@@ -341,36 +348,44 @@ def test_a_click_on_an_example_gives_the_person_and_the_keypoints(
         page.wait_for_selector("#keypoints .hint:text('Known from the dataset')")
         page.click("#pose .more .preset")
         call = generate(page, pipe)
-        np.testing.assert_array_equal(np.asarray(call["source"][0]), np.asarray(somebody(1)))
+        np.testing.assert_array_equal(
+            np.asarray(call["source"][0]), np.asarray(synthetic_person(1))
+        )
         points = PRESETS[4].keypoints()
         np.testing.assert_allclose(call["source_keypoints"][0], points, atol=1e-4)
         np.testing.assert_allclose(call["pose"], poses[0], atol=1e-4)
         shown = page.locator("#people img").first
         before = shown.get_attribute("src")
-        page.click("#examples button >> nth=0")  # another one takes its place
-        wait_until(lambda: shown.get_attribute("src") != before, "the other one is shown")
+        page.click("#examples button >> nth=0")  # replaces the first example
+        wait_until(lambda: shown.get_attribute("src") != before, "the other example is shown")
         call = generate(page, pipe)
         assert len(call["source"]) == 1
-        np.testing.assert_array_equal(np.asarray(call["source"][0]), np.asarray(somebody(0)))
+        np.testing.assert_array_equal(
+            np.asarray(call["source"][0]), np.asarray(synthetic_person(0))
+        )
 
         photo, back = tmp_path / "photo.png", tmp_path / "back.png"
-        somebody(2).save(photo)
-        somebody(2, 90).save(back)
-        page.set_input_files("#people input[type=file]", str(photo))  # so does one's own
+        synthetic_person(2).save(photo)
+        synthetic_person(2, 90).save(back)
+        page.set_input_files("#people input[type=file]", str(photo))  # replaces the example
         page.wait_for_selector("#keypoints .chosen:text('Not placed yet')")
-        wait_until(lambda: page.locator("#people .thumbnail-item img").count() == 1, "one is left")
+        wait_until(
+            lambda: page.locator("#people .thumbnail-item img").count() == 1, "one image is left"
+        )
         assert page.locator("#views .note").count() == 0
         Skeleton(page, "#keypoints").press("Front")
         call = generate(page, pipe)
         assert len(call["source"]) == 1
-        np.testing.assert_array_equal(np.asarray(call["source"][0]), np.asarray(somebody(2)))
-        page.set_input_files("#people input[type=file]", str(back))  # a second view of the same
+        np.testing.assert_array_equal(
+            np.asarray(call["source"][0]), np.asarray(synthetic_person(2))
+        )
+        page.set_input_files("#people input[type=file]", str(back))  # a second view of the person
         page.wait_for_selector("#views :text('2 views of one person')")
         page.click("#examples button >> nth=0")
         page.wait_for_selector("#views :text('2 views')", state="detached")
 
 
-def test_a_random_seed_is_shown_and_can_be_repeated(
+def test_a_random_seed_is_shown_and_can_be_reused(
     page: Any, pipe: FakePipeline, person: Path
 ) -> None:
     drop(page, person)

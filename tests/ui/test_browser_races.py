@@ -49,19 +49,25 @@ class Gate:
         self._opened.set()
 
 
-@pytest.fixture
-def pipe() -> FakePipeline:
-    return FakePipeline(conditioning="tokens")
-
-
-@pytest.fixture
-def page(
-    running: Running, browser: Any, pipe: FakePipeline, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Any]:
-    """A page with two example people."""
+@pytest.fixture(scope="module")
+def server(running: Running) -> Iterator[tuple[str, FakePipeline]]:
+    """The URL of a page with two example people, and its pipeline."""
+    pipe = FakePipeline(conditioning="tokens")
     examples = [Person(synthetic_person(hue), PRESETS[hue + 3].keypoints()) for hue in range(2)]
-    monkeypatch.setattr("xmdpt_cli.ui.application.find_examples", lambda _: Examples(examples))
-    with running(pipe) as url, opened(browser, url) as opened_page:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("xmdpt_cli.ui.application.find_examples", lambda _: Examples(examples))
+        with running(pipe) as url:
+            yield url, pipe
+
+
+@pytest.fixture
+def pipe(server: tuple[str, FakePipeline]) -> FakePipeline:
+    return server[1]
+
+
+@pytest.fixture
+def page(server: tuple[str, FakePipeline], browser: Any) -> Iterator[Any]:
+    with opened(browser, server[0]) as opened_page:
         yield opened_page
 
 

@@ -1,4 +1,4 @@
-"""The page through Gradio's own client: what is sent is drawn, and errors are words."""
+"""The page through Gradio's client: generated images, poses, settings and error messages."""
 
 from __future__ import annotations
 
@@ -29,24 +29,31 @@ POSE = to_json(PRESETS[6].keypoints())
 SETTINGS = (7, 1.75, 0.5, "dpm", 3, 1, "pad", 2)
 
 
-@pytest.fixture
-def pipe() -> FakePipeline:
-    return FakePipeline()
-
-
-@pytest.fixture
-def client(
-    running: Running, pipe: FakePipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Any]:
+@pytest.fixture(scope="module")
+def server(
+    running: Running, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Any, FakePipeline]]:
+    """A client of a running page, and the pipeline of the page."""
     from gradio_client import Client
 
-    monkeypatch.setattr(
-        tempfile, "tempdir", str(tmp_path)
-    )  # where it leaves an empty folder a file
-    with running(pipe) as url:
-        talking = Client(url, verbose=False)
-        yield talking
-        talking.close()
+    pipe = FakePipeline()
+    with pytest.MonkeyPatch.context() as environment, running(pipe) as url:
+        # where the client leaves an empty folder for each file
+        environment.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("client")))
+        client = Client(url, verbose=False)
+        yield client, pipe
+        client.close()
+
+
+@pytest.fixture
+def client(server: tuple[Any, FakePipeline]) -> Any:
+    return server[0]
+
+
+@pytest.fixture
+def pipe(server: tuple[Any, FakePipeline]) -> FakePipeline:
+    server[1].__init__()  # type: ignore[misc]
+    return server[1]
 
 
 def gallery(*paths: Path) -> list[dict[str, Any]]:
@@ -55,9 +62,9 @@ def gallery(*paths: Path) -> list[dict[str, Any]]:
     return [{"image": handle_file(str(path)), "caption": None} for path in paths]
 
 
-def words(said: str) -> str:
-    """What one reads of a piece of HTML."""
-    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", said)).split())
+def text_of(html_text: str) -> str:
+    """The text of HTML, without tags."""
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", html_text)).split())
 
 
 def component(client: Any, label: str) -> dict[str, Any]:
@@ -65,9 +72,9 @@ def component(client: Any, label: str) -> dict[str, Any]:
     return found
 
 
-def test_an_image_is_drawn(client: Any, pipe: FakePipeline, person: Path) -> None:
+def test_an_image_is_generated(client: Any, pipe: FakePipeline, person: Path) -> None:
     job = client.submit(gallery(person), None, POSE, *SETTINGS, api_name="/generate")
-    said, images, _, file = job.result(timeout=60)
+    message, images, _, file = job.result(timeout=60)
     (call,) = pipe.calls
     np.testing.assert_array_equal(call["pose"], PRESETS[6].keypoints())
     assert [image.size for image in call["source"]] == [(88, 128)]
@@ -77,20 +84,20 @@ def test_an_image_is_drawn(client: Any, pipe: FakePipeline, person: Path) -> Non
     }  # fmt: skip
     shown = np.asarray(Image.open(images["value"][0]["image"]))
     pose = draw_pose(from_fractions(PRESETS[6].keypoints(), SIZE), SIZE)
-    drawn = pose.max(axis=2) > 0
-    np.testing.assert_array_equal(shown[drawn], pose[drawn])
+    skeleton = pose.max(axis=2) > 0
+    np.testing.assert_array_equal(shown[skeleton], pose[skeleton])
     saved = Path(file["value"])
     assert saved.name == "xmdpt-seed3.png"
     np.testing.assert_array_equal(np.asarray(Image.open(saved)), shown)
-    assert "1 image in" in words(said)
-    assert "cut 88x128 around the person" in words(said)
+    assert "1 image in" in text_of(message)
+    assert "cut 88x128 around the person" in text_of(message)
 
 
-def test_the_steps_are_shown_on_the_way(client: Any, person: Path) -> None:
+def test_each_step_is_shown_during_a_generation(client: Any, person: Path) -> None:
     job = client.submit(gallery(person), None, POSE, 20, *SETTINGS[1:], api_name="/generate")
     job.result(timeout=60)
-    told = [words(output[0]) for output in job.outputs()]
-    numbers = [int(found[1]) for text in told if (found := re.match(r"Step (\d+) of 20", text))]
+    texts = [text_of(output[0]) for output in job.outputs()]
+    numbers = [int(found[1]) for text in texts if (found := re.match(r"Step (\d+) of 20", text))]
     assert numbers == list(range(1, 21))
     films = [output[2] for output in job.outputs() if isinstance(output[2], str)]
     assert max(film.count("<img") for film in films) == 6
@@ -108,7 +115,7 @@ def test_several_images_are_saved_together(client: Any, pipe: FakePipeline, pers
         assert packed.namelist() == [f"xmdpt-seed3{end}.png" for end in ("", "-1", "-2")]
 
 
-def test_what_is_saved_and_shown_carries_the_recipe(
+def test_saved_and_shown_images_carry_the_sampling_metadata(
     client: Any, pipe: FakePipeline, person: Path
 ) -> None:
     pipe.info = png_text({"seed": 3, "toy": True})
@@ -118,7 +125,7 @@ def test_what_is_saved_and_shown_carries_the_recipe(
         assert {name: info[name] for name in pipe.info} == pipe.info
 
 
-def test_settings_begin_with_the_models_own(client: Any) -> None:
+def test_settings_start_at_the_values_of_the_model(client: Any) -> None:
     own = {"Steps": 7, "Guidance": 1.75, "Guidance power": 0.5, "Solver": "dpm", "Seed": 3}
     assert {label: component(client, label)["value"] for label in own} == own
     assert component(client, "Images")["value"] == 1
@@ -128,11 +135,11 @@ def test_settings_begin_with_the_models_own(client: Any) -> None:
     assert component(client, "Pose, as JSON")["value"] == to_json(PRESETS[0].keypoints())
 
 
-def test_the_model_and_that_it_is_a_toy_are_said(client: Any) -> None:
+def test_the_header_names_the_model_and_marks_a_toy(client: Any) -> None:
     texts = [str(c["props"].get("value")) for c in client.config["components"]]
     (header,) = [text for text in texts if "<h1>xmdpt</h1>" in text]
     assert "TOY model" in header
-    assert "RUN &lt;b&gt;/model, 256 px" in header  # a name is no HTML
+    assert "RUN &lt;b&gt;/model, 256 px" in header  # the name is escaped
 
 
 @pytest.mark.parametrize(
@@ -144,7 +151,7 @@ def test_the_model_and_that_it_is_a_toy_are_said(client: Any) -> None:
         ("nonsense", "person", "This is not a skeleton"),
     ],
 )
-def test_errors_are_words_on_the_page_and_the_server_lives(
+def test_an_error_is_shown_on_the_page_and_the_server_continues(
     client: Any, person: Path, tmp_path: Path, pose: str, file: Any, expected: str
 ) -> None:
     people = None
@@ -152,28 +159,28 @@ def test_errors_are_words_on_the_page_and_the_server_lives(
         path = tmp_path / "bad one.png"
         path.write_bytes(person.read_bytes() if file == "person" else file)
         people = gallery(path)
-    said = client.predict(people, None, pose, *SETTINGS, api_name="/generate")[0]
-    assert 'role="alert"' in said
-    assert expected in words(said)
-    assert "Traceback" not in said
+    message = client.predict(people, None, pose, *SETTINGS, api_name="/generate")[0]
+    assert 'role="alert"' in message
+    assert expected in text_of(message)
+    assert "Traceback" not in message
     assert (
         "1 image" in client.predict(gallery(person), None, POSE, *SETTINGS, api_name="/generate")[0]
     )
 
 
-def test_keypoints_of_files_go_with_the_images(
+def test_keypoints_of_a_file_reach_the_pipeline(
     client: Any, pipe: FakePipeline, person: Path, tmp_path: Path
 ) -> None:
     from gradio_client import handle_file
 
     _, placed = client.predict(gallery(person), "", api_name="/inspect")[:2]
     file = tmp_path / "stands.txt"
-    file.write_text("100 64\n" * 17 + "-1 -1\n")  # of the padded 256 frame
+    file.write_text("100 64\n" * 17 + "-1 -1\n")  # in the padded 256 px frame
     two = [handle_file(str(file))] * 2
-    said = client.predict(two, gallery(person), placed, api_name="/keypoints")[1]
-    assert "2 files of keypoints for 1 images" in words(said)
-    placed, said, _ = client.predict(two[:1], gallery(person), placed, api_name="/keypoints")
-    assert words(said) == "Keypoints of stands.txt"
+    message = client.predict(two, gallery(person), placed, api_name="/keypoints")[1]
+    assert "2 files of keypoints for 1 images" in text_of(message)
+    placed, message, _ = client.predict(two[:1], gallery(person), placed, api_name="/keypoints")
+    assert text_of(message) == "Keypoints of stands.txt"
     client.predict(gallery(person), placed, POSE, *SETTINGS[:7], 1, api_name="/generate")
     (given,) = pipe.calls[0]["source_keypoints"]
     np.testing.assert_allclose(given[:17], [[(100 - 40) / 176, 64 / 256]] * 17, atol=1e-4)
@@ -187,12 +194,12 @@ def test_keypoints_of_files_go_with_the_images(
         (7, 99, "Images: 99 is not between 1 and 16"),
     ],
 )
-def test_settings_out_of_range_are_said(
+def test_settings_out_of_range_are_reported(
     client: Any, pipe: FakePipeline, person: Path, steps: int, count: int, expected: str
 ) -> None:
     settings = (steps, *SETTINGS[1:5], count, *SETTINGS[6:])
-    said = client.predict(gallery(person), None, POSE, *settings, api_name="/generate")[0]
-    assert words(said) == f"{expected} See Settings"
+    message = client.predict(gallery(person), None, POSE, *settings, api_name="/generate")[0]
+    assert text_of(message) == f"{expected} See Settings"
     assert pipe.calls == []
 
 
@@ -212,49 +219,51 @@ def test_the_largest_person_needs_no_openpose(
         (RuntimeError("shape <3>"), "RuntimeError: shape <3>"),
     ],
 )
-def test_what_the_pipeline_raises_is_said_too(
+def test_an_error_of_the_pipeline_is_shown(
     client: Any, pipe: FakePipeline, person: Path, fails: Exception, expected: str
 ) -> None:
     pipe.fails = fails
-    said = client.predict(gallery(person), None, POSE, *SETTINGS, api_name="/generate")[0]
-    assert 'role="alert"' in said
-    assert expected in words(said)
+    message = client.predict(gallery(person), None, POSE, *SETTINGS, api_name="/generate")[0]
+    assert 'role="alert"' in message
+    assert expected in text_of(message)
     pipe.fails = None
     assert (
         "1 image" in client.predict(gallery(person), None, POSE, *SETTINGS, api_name="/generate")[0]
     )
 
 
-def test_a_broken_image_is_named_when_it_is_dropped(
+def test_a_broken_image_is_reported_when_it_is_dropped(
     client: Any, person: Path, tmp_path: Path
 ) -> None:
     bad = tmp_path / "half.png"
     bad.write_bytes(person.read_bytes()[:90])
-    said, _ = client.predict(gallery(bad), "", api_name="/inspect")[:2]
-    assert "half.png" in words(said)
-    assert str(tmp_path) not in said
-    said, placed = client.predict(gallery(person), "", api_name="/inspect")[:2]
-    assert said == ""
+    message, _ = client.predict(gallery(bad), "", api_name="/inspect")[:2]
+    assert "half.png" in text_of(message)
+    assert str(tmp_path) not in message
+    message, placed = client.predict(gallery(person), "", api_name="/inspect")[:2]
+    assert message == ""
     (view,) = json.loads(placed)["views"]
     assert (view["name"], view["width"], view["height"]) == ("person one.png", 88, 128)
     assert view["places"] is None
 
 
-def test_a_pose_comes_from_a_photograph_or_a_file(
+def test_a_pose_is_loaded_from_a_photograph_or_a_file(
     client: Any, person: Path, tmp_path: Path
 ) -> None:
     from gradio_client import handle_file
 
     def pose_of(path: Path) -> tuple[Any, str]:
-        text, said, _ = client.predict(handle_file(str(path)), None, api_name="/pose")
-        return text, words(said)
+        text, message, _ = client.predict(handle_file(str(path)), None, api_name="/pose")
+        return text, text_of(message)
 
-    found, said = pose_of(person)
+    found, message = pose_of(person)
     assert found == to_json(PRESETS[5].keypoints())
-    assert said == "Pose found in person one.png"
+    assert message == "Pose found in person one.png"
 
     points = PRESETS[3].keypoints()
-    rows = np.where(np.isnan(points), -1, points * (176, 256) + (40, 0))  # padded 256 frame
+    rows = np.where(
+        np.isnan(points), -1, points * (176, 256) + (40, 0)
+    )  # in the padded 256 px frame
     text = tmp_path / "pose.txt"
     text.write_text("\n".join(f"{x:.3f} {y:.3f}" for x, y in rows))
     np.testing.assert_allclose(np.array(json.loads(pose_of(text)[0])[0]), points[0], atol=2e-4)
@@ -262,21 +271,21 @@ def test_a_pose_comes_from_a_photograph_or_a_file(
     x, y = np.where(np.isnan(points), -1, points * (176, 256)).T.tolist()
     table = tmp_path / "keypoints.csv"
     table.write_text(f"name:keypoints_y:keypoints_x\na/one.jpg: {y}: {x}\nb.jpg: {y}: {x}\n")
-    found, said = pose_of(table)
+    found, message = pose_of(table)
     np.testing.assert_allclose(np.array(json.loads(found)[4]), points[4], atol=2e-4)
-    assert said == "Pose of keypoints.csv, the first of 2"
+    assert message == "Pose of keypoints.csv, the first of 2"
 
     text.write_text("1 2\n3\n")
     assert "line 2 is not two numbers" in pose_of(text)[1]
-    assert "/" not in pose_of(text)[1]  # nobody asked where the server keeps it
+    assert "/" not in pose_of(text)[1]  # no path of the server
     Image.new("RGB", (40, 60)).save(tmp_path / "grey.png")
     assert pose_of(tmp_path / "grey.png")[1].startswith("No person in the image")
 
 
-def test_a_drawing_nobody_wants_stops(client: Any, pipe: FakePipeline, person: Path) -> None:
+def test_a_cancelled_generation_stops(client: Any, pipe: FakePipeline, person: Path) -> None:
     pipe.pause = 0.05
     job = client.submit(gallery(person), None, POSE, 1000, *SETTINGS[1:], api_name="/generate")
-    wait_until(lambda: pipe.steps_done > 3, "drawing begins")
+    wait_until(lambda: pipe.steps_done > 3, "the generation starts")
     job.cancel()
     client.close()
 
@@ -285,5 +294,5 @@ def test_a_drawing_nobody_wants_stops(client: Any, pipe: FakePipeline, person: P
         time.sleep(0.3)
         return pipe.steps_done == before
 
-    wait_until(at_rest, "drawing stops")
+    wait_until(at_rest, "the generation stops")
     assert pipe.steps_done < 1000

@@ -1,4 +1,4 @@
-"""Example people and poses come from the dataset of the model, where it is there."""
+"""Example people and poses come from the dataset of the model, if it is found."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def pipe(data: Any, folder: Path | None = None, resolution: int = SIZE) -> Any:
     return SimpleNamespace(sampler=sampler, resolution=resolution)
 
 
-def test_people_and_poses_are_of_the_test_split(data: Path) -> None:
+def test_example_people_and_poses_are_from_the_test_split(data: Path) -> None:
     found = find_examples(pipe(str(data)))
     assert len(found.people) == PEOPLE
     assert 1 <= len(found.poses) <= POSES
@@ -48,7 +48,7 @@ def test_people_and_poses_are_of_the_test_split(data: Path) -> None:
         assert person.image.size == (SIZE, round(SIZE * 256 / 176))
         (view,) = [i for i, p in enumerate(known) if np.array_equal(p, person.keypoints, True)]
         stored = views[view][0].astype(int)
-        # squashed again, as the model gets it, it is the stored image, but for two resizings
+        # squashed again, it differs from the stored image only by two resizings
         assert abs(resize_square(person.image, SIZE) - stored).mean() < 6
     for pose in found.poses:
         assert any(np.array_equal(pose, p, True) for p in known)
@@ -60,19 +60,21 @@ def test_people_and_poses_are_of_the_test_split(data: Path) -> None:
     shutil.rmtree(file.parent)
 
 
-def test_a_run_that_was_moved_with_its_data_has_them(data: Path) -> None:
-    moved = pipe("/nowhere/data", data.parent / "run-tokens" / "model")
+def test_a_run_that_was_moved_with_its_data_has_examples(data: Path) -> None:
+    moved = pipe("/missing/data", data.parent / "run-tokens" / "model")
     assert len(find_examples(moved).people) == PEOPLE
 
 
 @pytest.mark.parametrize(
-    "place", [None, "", "/nowhere/data", "http://127.0.0.1:9/data", "s3://bucket/data"]
+    "place", [None, "", "/missing/data", "http://127.0.0.1:9/data", "s3://bucket/data"]
 )
-def test_without_the_dataset_there_are_none(place: Any, tmp_path: Path) -> None:
+def test_without_the_dataset_there_are_no_examples(place: Any, tmp_path: Path) -> None:
     assert find_examples(pipe(place, tmp_path / "run" / "model")) == Examples()
 
 
-def test_a_dataset_of_another_size_or_a_broken_one_gives_none(data: Path, tmp_path: Path) -> None:
+def test_a_dataset_of_another_resolution_or_a_broken_one_gives_no_examples(
+    data: Path, tmp_path: Path
+) -> None:
     assert find_examples(pipe(str(data), resolution=64)) == Examples()
     broken = tmp_path / "data"
     shutil.copytree(data, broken)

@@ -31,8 +31,8 @@ from xmdpt_cli.ui.person_views import PersonViews, View, from_json, to_json
 STANDING = PRESETS[0].keypoints()
 
 
-class Finds:
-    """An estimator's network that finds these people, in pixels."""
+class FakeOpenPose:
+    """A fake OpenPose that detects these people, in pixels."""
 
     def __init__(self, *people: np.ndarray) -> None:
         self.found = list(people)
@@ -41,10 +41,12 @@ class Finds:
         return [points * image.shape[1::-1] for points in self.found]
 
 
-def estimator(*people: np.ndarray, here: bool = True, conditioning: str = "tokens") -> Estimator:
+def estimator(
+    *people: np.ndarray, available: bool = True, conditioning: str = "tokens"
+) -> Estimator:
     pipe = FakePipeline(conditioning=conditioning)
-    if here:
-        pipe.encoders = SimpleNamespace(openpose=Finds(*people))
+    if available:
+        pipe.encoders = SimpleNamespace(openpose=FakeOpenPose(*people))
     return Estimator(pipe)  # type: ignore[arg-type]
 
 
@@ -62,7 +64,7 @@ def other(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_largest_person_found_is_shown_to_be_mended(person: Path) -> None:
+def test_the_keypoints_of_the_largest_detected_person_are_shown(person: Path) -> None:
     small = 0.5 + (STANDING - 0.5) / 2
     (view,) = inspected(estimator(small, STANDING), person).views
     np.testing.assert_allclose(view.places, STANDING, atol=1e-4)
@@ -70,10 +72,10 @@ def test_the_largest_person_found_is_shown_to_be_mended(person: Path) -> None:
     assert not view.moved
 
 
-def test_who_is_not_found_is_placed_by_hand(person: Path) -> None:
+def test_without_detected_keypoints_the_note_gives_the_reason(person: Path) -> None:
     for which, expected in (
         (estimator(), "The keypoint estimator found no person"),
-        (estimator(here=False), "This model needs"),
+        (estimator(available=False), "This model needs"),
         (estimator(STANDING, conditioning="vector"), "Not needed"),
     ):
         (view,) = inspected(which, person).views
@@ -81,8 +83,10 @@ def test_who_is_not_found_is_placed_by_hand(person: Path) -> None:
         assert view.note.startswith(expected)
 
 
-def test_what_was_placed_stays_where_images_come_and_go(person: Path, other: Path) -> None:
-    which = estimator(here=False)
+def test_placed_keypoints_stay_when_other_images_are_added_or_removed(
+    person: Path, other: Path
+) -> None:
+    which = estimator(available=False)
     first = inspected(which, person)
     placed = PersonViews((View(**{**vars(first.views[0]), "places": STANDING}),))
     both = inspected(which, other, person, placed=to_json(placed))
@@ -96,8 +100,8 @@ def test_what_was_placed_stays_where_images_come_and_go(person: Path, other: Pat
     assert inspected(which, placed=to_json(again)) == PersonViews()
 
 
-def test_few_dragged_joints_are_refused_and_no_placed_figure_is(person: Path) -> None:
-    for which in (estimator(here=False), estimator(here=False, conditioning="vector")):
+def test_a_figure_with_few_dragged_joints_is_refused_and_a_placed_one_is_not(person: Path) -> None:
+    for which in (estimator(available=False), estimator(available=False, conditioning="vector")):
         (empty,) = inspected(which, person).views
         for placed, fine in ((0, False), (1, False), (3, False), (4, True), (18, True)):
             view = dataclasses.replace(empty, places=STANDING, placed=placed)
@@ -108,16 +112,16 @@ def test_few_dragged_joints_are_refused_and_no_placed_figure_is(person: Path) ->
             with pytest.raises(XmdptError, match=f"only {placed} of 18 joints moved") as err:
                 keypoints_known([person], PersonViews((view,)), 1, which)
             assert "limb to move the whole figure" in err.value.hint
-    # whoever sends keypoints without a page has placed them
+    # keypoints without ``placed``, sent by another client, count as placed
     data = json.loads(to_json(PersonViews((dataclasses.replace(empty, places=STANDING),))))
     del data["views"][0]["placed"]
-    assert keypoints_known([person], from_json(json.dumps(data)), 1, estimator(here=False))
+    assert keypoints_known([person], from_json(json.dumps(data)), 1, estimator(available=False))
 
 
-def test_keypoints_of_a_file_place_a_figure_of_which_few_joints_were_dragged(
+def test_keypoints_of_a_file_complete_a_figure_with_few_dragged_joints(
     person: Path, tmp_path: Path
 ) -> None:
-    (view,) = inspected(estimator(here=False), person).views
+    (view,) = inspected(estimator(available=False), person).views
     text = to_json(PersonViews((dataclasses.replace(view, places=STANDING, placed=1),)))
     file = tmp_path / "k.json"
     write_pose_json(file, [ImagePoses([STANDING * (88, 128)], (128, 88), "")])
@@ -127,7 +131,7 @@ def test_keypoints_of_a_file_place_a_figure_of_which_few_joints_were_dragged(
 
 def test_an_example_person_has_the_keypoints_of_the_dataset(person: Path, other: Path) -> None:
     examples = Examples([Person(Image.open(person), STANDING)])
-    inspect = images_handler(threading.Lock(), estimator(here=False), examples)
+    inspect = images_handler(threading.Lock(), estimator(available=False), examples)
     shown, status = example_handler(examples)(0)
     assert status == ""
     _, answer, number = inspect([*shown, (str(other), None)], "")
@@ -138,13 +142,13 @@ def test_an_example_person_has_the_keypoints_of_the_dataset(person: Path, other:
     assert "2 views of one person" in number
 
 
-def test_what_reaches_the_pipeline(person: Path, other: Path) -> None:
+def test_which_keypoints_reach_the_pipeline(person: Path, other: Path) -> None:
     found = estimator(STANDING)
     known = inspected(found, person, other)
     assert len(keypoints_known([person, other], known, 1, found) or []) == 2
-    # the second largest is asked for: what was found of the largest is not it
+    # the second largest person is selected: the keypoints found belong to the largest
     assert keypoints_known([person, other], known, 2, found) is None
-    missing = estimator(here=False)
+    missing = estimator(available=False)
     empty = inspected(missing, person)
     with pytest.raises(XmdptError, match=r"the keypoints of person one\.png are not placed"):
         keypoints_known([person], empty, 1, missing)
@@ -153,7 +157,7 @@ def test_what_reaches_the_pipeline(person: Path, other: Path) -> None:
     view = View(**{**vars(empty.views[0]), "places": few})
     with pytest.raises(XmdptError, match=r"keypoints of person one\.png: the pose has 3 of 18"):
         keypoints_known([person], PersonViews((view,)), 1, missing)
-    vector = estimator(here=False, conditioning="vector")
+    vector = estimator(available=False, conditioning="vector")
     assert keypoints_known([person], inspected(vector, person), 1, vector) is None
 
 
@@ -161,38 +165,38 @@ def test_what_reaches_the_pipeline(person: Path, other: Path) -> None:
     "text", ["{", "[]", "{}", '{"views": [{}], "at": 0}', '{"views": 3, "at": 0}',
              '{"views": [], "at": "x"}', '{"views": [], "at": 1e999}'],
 )  # fmt: skip
-def test_what_is_no_text_of_the_page_is_said(text: str) -> None:
+def test_invalid_json_of_the_person_editor_is_refused(text: str) -> None:
     with pytest.raises(XmdptError, match="not readable"):
         from_json(text)
 
 
-def test_a_file_of_keypoints_is_of_the_image_that_is_shown(
+def test_a_keypoints_file_belongs_to_the_image_that_is_shown(
     person: Path, other: Path, tmp_path: Path
 ) -> None:
-    known = inspected(estimator(here=False), person, other)
+    known = inspected(estimator(available=False), person, other)
     file = tmp_path / "k.json"
     write_pose_json(file, [ImagePoses([STANDING * (300, 200)], (200, 300), "")])
     people = [(str(person), None), (str(other), None)]
-    text, said, _ = keypoints_handler()([str(file)], people, to_json(known))
+    text, message, _ = keypoints_handler()([str(file)], people, to_json(known))
     views = from_json(text).views
     assert known.at == 1
     assert views[0].places is None
     np.testing.assert_allclose(views[1].places, STANDING, atol=1e-4)
-    assert "Keypoints of k.json" in said
-    _, said, _ = keypoints_handler()([str(file)], None, "")
-    assert "Drop an image first" in said
+    assert "Keypoints of k.json" in message
+    _, message, _ = keypoints_handler()([str(file)], None, "")
+    assert "Drop an image first" in message
     file.write_text("{")
-    _, said, _ = keypoints_handler()([str(file)], people, to_json(known))
-    assert "k.json: not JSON" in said
-    assert str(tmp_path) not in said
+    _, message, _ = keypoints_handler()([str(file)], people, to_json(known))
+    assert "k.json: not JSON" in message
+    assert str(tmp_path) not in message
 
 
-def test_keypoints_of_a_padded_image_are_where_they_are_in_it(tmp_path: Path) -> None:
-    """``xmdpt sample`` cuts its grey columns off, and the editor shows the whole image."""
-    whole = np.full((256, 256, 3), 240, np.uint8)
-    whole[:, 41:215] = np.random.default_rng(0).integers(0, 255, (256, 174, 3))
-    Image.fromarray(whole).save(tmp_path / "padded.png")
-    assert all(is_padded_image(Image.fromarray(whole)))
+def test_keypoints_of_a_padded_image_refer_to_the_complete_image(tmp_path: Path) -> None:
+    """``xmdpt sample`` removes its grey columns, and the editor shows the complete image."""
+    padded = np.full((256, 256, 3), 240, np.uint8)
+    padded[:, 41:215] = np.random.default_rng(0).integers(0, 255, (256, 174, 3))
+    Image.fromarray(padded).save(tmp_path / "padded.png")
+    assert all(is_padded_image(Image.fromarray(padded)))
     points = STANDING * (120, 200) + (60, 20)
     write_pose_json(tmp_path / "k.json", [ImagePoses([points], (256, 256), "")])
     found, _ = keypoints_of(tmp_path / "k.json", tmp_path / "padded.png")
@@ -200,29 +204,31 @@ def test_keypoints_of_a_padded_image_are_where_they_are_in_it(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("number", [None, "x", -1, 0, 7])
-def test_an_example_that_is_not_there_is_said(number: Any) -> None:
-    said = example_handler(Examples())(number)[1]
-    assert 'role="alert"' in said
+def test_a_missing_example_is_reported(number: Any) -> None:
+    message = example_handler(Examples())(number)[1]
+    assert 'role="alert"' in message
 
 
-def test_the_text_of_the_page_is_plain_json(person: Path) -> None:
+def test_the_json_of_the_person_editor_contains_no_server_path(person: Path) -> None:
     data = json.loads(to_json(inspected(estimator(STANDING), person)))
     assert data["at"] == 0
     assert data["views"][0]["image"].startswith("data:image/jpeg;base64,")
     assert str(person.parent) not in json.dumps(data)
 
 
-def test_openposes_own_file_takes_the_size_of_the_person(tmp_path: Path, other: Path) -> None:
-    """Pixels of an image of no stated size; without a person the way out is named."""
+def test_an_openpose_file_takes_the_size_of_the_image_of_the_person(
+    tmp_path: Path, other: Path
+) -> None:
+    """Pixels of an image of unstated size; without an image of the person the hint says so."""
     flat = []
     for x, y in STANDING * (300, 200):
         flat += [0, 0, 0] if np.isnan(x) else [float(x), float(y), 0.9]
     file = tmp_path / "walk_keypoints.json"
     file.write_text(json.dumps({"version": 1.3, "people": [{"pose_keypoints_2d": flat}]}))
     take = pose_handler(FakePipeline(), threading.Lock())  # type: ignore[arg-type]
-    text, said, _ = take(str(file), [(str(other), None)])
+    text, message, _ = take(str(file), [(str(other), None)])
     assert len(json.loads(text)) == 18
-    assert "Pose of walk_keypoints.json" in said
-    _, said, _ = take(str(file), None)
-    assert "drop the image of the person first" in said.lower()
-    assert "--" not in said
+    assert "Pose of walk_keypoints.json" in message
+    _, message, _ = take(str(file), None)
+    assert "drop the image of the person first" in message.lower()
+    assert "--" not in message

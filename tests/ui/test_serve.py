@@ -1,4 +1,4 @@
-"""Who can reach the page, and what is said when it cannot be served."""
+"""Which addresses the page listens on, and the errors when it cannot be served."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from xmdpt_cli.errors import ConfigError, XmdptError
 from xmdpt_cli.ui.serve import address, check_gradio, listen
 
 
-def test_a_taken_port_is_said_with_what_helps() -> None:
+def test_a_taken_port_is_reported_with_a_hint() -> None:
     with listen("127.0.0.1", 0) as first:
         port = first.getsockname()[1]
         with pytest.raises(XmdptError, match=f"port {port} of 127.0.0.1 is taken") as caught:
@@ -27,18 +27,18 @@ def test_a_taken_port_is_said_with_what_helps() -> None:
         assert "--port 0" in caught.value.hint
 
 
-def test_an_address_of_nobody_is_a_usage_error() -> None:
+def test_an_address_of_another_machine_is_a_usage_error() -> None:
     with pytest.raises(ConfigError, match=r"cannot listen on 192\.0\.2\.1"):
-        listen("192.0.2.1", 0)  # for documentation (RFC 5737): no machine has it
+        listen("192.0.2.1", 0)  # reserved for documentation (RFC 5737)
 
 
-def test_the_url_is_one_for_this_machine() -> None:
+def test_the_url_works_on_this_machine() -> None:
     for host in ("127.0.0.1", "0.0.0.0"):
         with listen(host, 0) as listener:
             assert address(listener) == f"http://127.0.0.1:{listener.getsockname()[1]}/"
 
 
-def test_without_gradio_the_command_says_how_to_install_it(
+def test_without_gradio_the_hint_installs_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     real = builtins.__import__
@@ -53,7 +53,7 @@ def test_without_gradio_the_command_says_how_to_install_it(
     assert "hint: pip install 'xmdpt-cli[ui]'" in capsys.readouterr().err
 
 
-def test_without_a_model_the_command_says_how_to_make_one(
+def test_without_a_model_the_hint_makes_one(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -63,20 +63,20 @@ def test_without_a_model_the_command_says_how_to_make_one(
     assert "xmdpt demo" in err
 
 
-def test_without_a_model_the_demos_is_opened(
+def test_without_a_model_the_model_of_the_demo_is_opened(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
     model = tmp_path / "xmdpt-demo" / "run-tokens" / "model"
     model.mkdir(parents=True)
     (model / "xmdpt.json").write_text('{"format": "xmdpt-model", "resolution": 64}')
-    assert run(["ui", "--port", "0"]) == 1  # it is opened: and found to be broken
+    assert run(["ui", "--port", "0"]) == 1  # the model is chosen, and it is broken
     err = capsys.readouterr().err.replace("\n", " ")
     assert "model: xmdpt-demo/run-tokens (from xmdpt demo)" in err
     assert "xmdpt-demo/run-tokens" in err.split("error:")[1]
 
 
-def test_a_wrong_folder_of_encoders_is_said_before_the_port_opens(
+def test_a_wrong_encoders_folder_is_reported_before_the_port_opens(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr("xmdpt_cli.ui.serve.listen", lambda *_: pytest.fail("the port is open"))
@@ -88,7 +88,7 @@ def test_a_wrong_folder_of_encoders_is_said_before_the_port_opens(
     err = " ".join(capsys.readouterr().err.split())
     assert "has no dino_source/, dino_pose/" in err
     assert "hint: name a folder with vae/, dino_source/, dino_pose/" in err
-    check_encoders(tmp_path / "none", {"dino_source", "dino_pose"})  # named one by one
+    check_encoders(tmp_path / "none", {"dino_source", "dino_pose"})  # given by other options
     for name in ("dino_source", "dino_pose"):
         (tmp_path / "none" / name).mkdir()
     check_encoders(tmp_path / "none")
@@ -137,7 +137,7 @@ def first_object(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def listening(port: int) -> set[str]:
-    """The addresses a port listens on, as Linux tells them."""
+    """The addresses that a port listens on, from /proc/net/tcp."""
     found = set()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         local, state = line.split()[1], line.split()[3]
@@ -147,9 +147,9 @@ def listening(port: int) -> set[str]:
     return found
 
 
-@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="reads Linux's list of sockets")
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="needs /proc/net/tcp")
 @pytest.mark.parametrize("host", [None, "0.0.0.0"])
-def test_the_page_is_for_this_machine_unless_told(
+def test_the_page_listens_on_loopback_by_default(
     host: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import signal
@@ -159,25 +159,25 @@ def test_the_page_is_for_this_machine_unless_told(
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     process = start(*(["--host", host] if host else []), "--openpose", "DIR")
     try:
-        told = first_object(process)
-        assert told["toy"] is True
-        port = int(told["url"].rsplit(":", 1)[1].strip("/"))
+        started = first_object(process)
+        assert started["toy"] is True
+        port = int(started["url"].rsplit(":", 1)[1].strip("/"))
         assert listening(port) == {host or "127.0.0.1"}
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        page = opener.open(told["url"], timeout=20).read().decode()
+        page = opener.open(started["url"], timeout=20).read().decode()
         assert "TOY model" in page
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
     finally:
         process.kill()
-    assert process.returncode == 0, err  # that is how one leaves
+    assert process.returncode == 0, err
     assert "('openpose', 'DIR')" in err
     assert ("without a password" in err) is (host is not None)
     assert "Traceback" not in err
-    assert list(tmp_path.iterdir()) == []  # what was uploaded is gone
+    assert list(tmp_path.iterdir()) == []  # the uploads are removed
 
 
-def test_gradio_is_told_to_be_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_analytics_of_gradio_are_disabled(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("gradio", reason="the ui extra is not installed")
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "True")
     check_gradio()

@@ -1,4 +1,4 @@
-"""The page ends when it is told to, and leaves nothing behind."""
+"""A signal ends the server of the page, and its files are removed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def started(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[subprocess.P
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_removes_what_was_uploaded(
+def test_a_signal_stops_the_server_and_removes_the_uploads(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process, _ = started(tmp_path, monkeypatch)
@@ -45,14 +45,14 @@ def test_a_signal_removes_what_was_uploaded(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_page_left_goes_at_the_next_start(
+def test_the_folder_of_a_killed_page_is_removed_at_the_next_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, _ = started(tmp_path, monkeypatch)
     first.kill()
     first.communicate()
     (left,) = tmp_path.glob(f"{PREFIX}*")
-    others = tmp_path / f"{PREFIX}of-somebody"  # not a page's: it has no lock
+    others = tmp_path / f"{PREFIX}of-another-program"  # no lock, so not the folder of a page
     others.mkdir()
     with monkeypatch.context() as here:
         here.setattr("tempfile.tempdir", str(tmp_path))
@@ -81,10 +81,10 @@ exec(CHILD.format(tests={tests!r}))
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_a_call_that_never_ends_does_not_keep_the_server(
+def test_a_call_that_never_ends_does_not_prevent_the_stop(
     asynchronous: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """``asynchronous``: it blocks the server's loop; else a thread of its own."""
+    """``asynchronous``: the call blocks the event loop of the server; else one thread."""
     pytest.importorskip("gradio", reason="the ui extra is not installed")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
@@ -117,7 +117,7 @@ def test_a_call_that_never_ends_does_not_keep_the_server(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_room_is_made_by_age(tmp_path: Path) -> None:
+def test_the_oldest_files_are_removed_to_make_room(tmp_path: Path) -> None:
     for number in range(4):
         path = tmp_path / str(number)
         path.write_bytes(bytes(10))
@@ -127,7 +127,7 @@ def test_room_is_made_by_age(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == [LOCK, "2", "3"]
 
 
-def test_names_of_a_page_that_others_reach() -> None:
+def test_host_names_of_a_local_and_a_public_page() -> None:
     here, out = Hosts("127.0.0.1"), Hosts("0.0.0.0", ["Page.Example."])
     for bound in ("::1", "::", "fe80::1", "localhost"):
         assert not Hosts(bound, [""]).known("")

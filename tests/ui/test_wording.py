@@ -1,4 +1,4 @@
-"""No error of the library reaches the page with an option, a command or a folder in it."""
+"""No error reaches the page with an option, a command or a folder in it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from xmdpt_cli.ui.poses import PRESETS
 from xmdpt_cli.ui.wording import DRAG, OPERATOR, PLACE, page_note, page_words, without_folders
 
 PACKAGE = Path(xmdpt_cli.__file__).parent
-#: what the page calls, and so may hear errors of
+#: files whose errors can reach the page
 REACHED = [
     "images.py", "sampling/inputs.py", "sampling/pipeline.py", "sampling/encoders.py",
     "sampling/sampler.py", "sampling/batch_size.py", "encoders/places.py",
@@ -36,7 +36,7 @@ COMMAND_LINE = re.compile(r"(?<!\w)--\w|`|\bxmdpt |\bhf |pip install|\bDIR\b|/\w
 
 
 def text_of(node: ast.expr, names: dict[str, ast.expr]) -> str:
-    """The text of a literal, ``X`` where something is put in."""
+    """The text of a literal, ``X`` for each inserted value."""
     if isinstance(node, ast.Constant):
         return str(node.value)
     if isinstance(node, ast.JoinedStr):
@@ -49,7 +49,7 @@ def text_of(node: ast.expr, names: dict[str, ast.expr]) -> str:
 
 
 def errors_of(path: Path) -> list[XmdptError]:
-    """The errors that a file raises, as far as they are literals."""
+    """The errors with literal messages that a file raises."""
     tree = ast.parse(path.read_text("utf-8"))
     names = {
         target.id: node.value
@@ -70,7 +70,7 @@ def errors_of(path: Path) -> list[XmdptError]:
 
 
 @pytest.mark.parametrize("name", REACHED)
-def test_every_error_that_can_reach_the_page_is_in_its_words(name: str) -> None:
+def test_every_error_that_can_reach_the_page_is_reworded(name: str) -> None:
     for err in errors_of(PACKAGE / name):
         for part in ("person", "pose"):
             message, hint = page_words(err, part)  # type: ignore[arg-type]
@@ -79,7 +79,7 @@ def test_every_error_that_can_reach_the_page_is_in_its_words(name: str) -> None:
             assert message
 
 
-def test_the_sweep_finds_the_errors() -> None:
+def test_errors_of_finds_the_errors() -> None:
     hints = [err.hint for name in REACHED for err in errors_of(PACKAGE / name)]
     assert len(hints) > 60
     assert sum("--" in hint for hint in hints) > 5
@@ -89,61 +89,61 @@ def no_openpose() -> Any:
     raise XmdptError("OpenPose x/y is not on this machine", "hf download x/y; then --openpose DIR")
 
 
-def words_of(part: Any, make: Any, *given: Any, **more: Any) -> tuple[str, str]:
+def page_error(part: Any, function: Any, *args: Any, **kwargs: Any) -> tuple[str, str]:
     with pytest.raises(XmdptError) as caught:
-        make(*given, **more)
+        function(*args, **kwargs)
     return page_words(caught.value, part)
 
 
 @pytest.fixture
 def wide(tmp_path: Path) -> Path:
-    path = tmp_path / "a wide one.png"
+    path = tmp_path / "wide image.png"
     Image.new("RGB", (300, 100), (90, 80, 70)).save(path)
     return path
 
 
-def test_what_happens_without_an_estimator_has_a_way_out_on_the_page(wide: Path) -> None:
-    message, hint = words_of("person", read_view, wide, 64, no_openpose, needs_keypoints=True)
-    assert message == "a wide one.png: there is no keypoint estimator here to find the person"
+def test_errors_without_an_estimator_have_a_hint_for_the_page(wide: Path) -> None:
+    message, hint = page_error("person", read_view, wide, 64, no_openpose, needs_keypoints=True)
+    assert message == "wide image.png: there is no keypoint estimator here to find the person"
     assert hint == PLACE
-    message, hint = words_of("person", read_view, wide, 64, no_openpose)
-    assert "a wide one.png: the image is 300 x 100" in message
+    message, hint = page_error("person", read_view, wide, 64, no_openpose)
+    assert "wide image.png: the image is 300 x 100" in message
     assert hint.startswith(PLACE)
     assert "Fit in Settings" in hint
-    assert words_of("pose", read_pose, wide, 64, no_openpose)[1] == DRAG
+    assert page_error("pose", read_pose, wide, 64, no_openpose)[1] == DRAG
     outside = PRESETS[0].keypoints() + 5
-    assert words_of("person", read_view, wide, 64, no_openpose, keypoints=outside)[1] == PLACE
+    assert page_error("person", read_view, wide, 64, no_openpose, keypoints=outside)[1] == PLACE
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", "{", '{"people": []}', "[]", "null", '{"a": 1}'])
-def test_a_broken_file_is_named_as_the_user_knows_it(tmp_path: Path, content: str) -> None:
+def test_a_broken_file_is_reported_by_its_name(tmp_path: Path, content: str) -> None:
     path = tmp_path / "my pose.json"
     path.write_text(content)
-    message, _ = words_of("pose", read_poses, path)
+    message, _ = page_error("pose", read_poses, path)
     assert message.startswith("my pose.json: ")
     assert str(tmp_path) not in message
 
 
-def test_pixels_of_an_image_of_no_known_size_can_be_mended_by_the_user(tmp_path: Path) -> None:
+def test_pixels_without_an_image_size_have_a_hint_for_the_page(tmp_path: Path) -> None:
     path = tmp_path / "p.json"
     path.write_text(json.dumps({"keypoints": [[40, 50]] * 18}))
-    assert '"width" and "height"' in words_of("pose", read_pose, path, 64, no_openpose)[1]
+    assert '"width" and "height"' in page_error("pose", read_pose, path, 64, no_openpose)[1]
 
 
-def test_a_hint_that_helps_on_the_page_too_is_kept(tmp_path: Path) -> None:
+def test_a_hint_that_applies_to_the_page_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "p.txt"
     path.write_text("1 2\n3")
-    message, hint = words_of("pose", read_poses, path)
+    message, hint = page_error("pose", read_poses, path)
     assert message == "p.txt: line 2 is not two numbers"
     assert hint.startswith("a pose in .txt is 18 lines x y")
 
 
-def test_a_person_who_is_not_there_names_the_setting() -> None:
+def test_a_missing_person_names_the_setting() -> None:
     err = XmdptError("a.png: person 3 requested, 2 found", "--person 1 to 2")
     assert page_words(err) == (err.message, "set Person, by size, in Settings to 1 to 2")
 
 
-def test_what_only_the_operator_can_mend_says_so_and_is_logged(
+def test_an_error_that_only_the_operator_can_fix_is_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     err = XmdptError("no such VAE folder: /home/someone/vae", "name its own: --vae DIR")
@@ -154,8 +154,8 @@ def test_what_only_the_operator_can_mend_says_so_and_is_logged(
 def test_notes_name_the_settings() -> None:
     note = "a.png: 2 people, the largest is taken (--person chooses)"
     assert page_note(note) == "a.png: 2 people, the largest is taken (Person, by size, chooses)"
-    drawn = "p.png: a pose image, square, so it is squashed (else --pose-fit person)"
-    assert page_note(drawn) == "p.png: a pose image, square, so it is squashed"
+    note = "p.png: a pose image, square, so it is squashed (else --pose-fit person)"
+    assert page_note(note) == "p.png: a pose image, square, so it is squashed"
 
 
 @pytest.mark.parametrize(
@@ -168,28 +168,28 @@ def test_notes_name_the_settings() -> None:
         ("'/tmp/gradio/a/b.png'", "'b.png'"),
     ],
 )
-def test_folders_are_left_out(text: str, expected: str) -> None:
+def test_folders_are_removed(text: str, expected: str) -> None:
     assert without_folders(text) == expected
 
 
-def test_a_long_name_of_a_file_is_shortened_and_told_whole_as_its_title() -> None:
+def test_a_long_file_name_is_shortened_and_complete_in_the_title() -> None:
     name = "a " + "very <b> " * 12 + "long name-1.jpg"
-    said = failed(XmdptError(f"{name}: not an image", f"see {name}"), names=[name])
-    whole = html.escape(name)
-    assert said.count(whole) == 2
-    assert said.count(f'title="{whole}"') == 2
-    shown = html.unescape(re.sub("<[^>]*>", "", said))
+    message = failed(XmdptError(f"{name}: not an image", f"see {name}"), names=[name])
+    escaped = html.escape(name)
+    assert message.count(escaped) == 2
+    assert message.count(f'title="{escaped}"') == 2
+    shown = html.unescape(re.sub("<[^>]*>", "", message))
     assert shown.startswith(f"{name[:19]}…{name[-12:]}: not an image")
     assert short("person one.png") == "person one.png"
     assert "<abbr" not in failed(XmdptError("a.png: not an image"), names=["a.png"])
 
 
-def test_the_steps_are_labelled() -> None:
+def test_the_previews_have_a_caption() -> None:
     assert "Preview after step" in film(["<figure></figure>"])
 
 
-def test_a_bug_shows_no_folder_either() -> None:
-    said = failed(FileNotFoundError(2, "No such file", "/tmp/gradio/12/a.png"))
-    assert "a.png" in said
-    assert "/tmp" not in said
+def test_an_unexpected_error_shows_no_folder() -> None:
+    message = failed(FileNotFoundError(2, "No such file", "/tmp/gradio/12/a.png"))
+    assert "a.png" in message
+    assert "/tmp" not in message
     assert "Out of memory" in failed(MemoryError())

@@ -1,4 +1,4 @@
-"""Data of wrong types, in every event: a refusal in words, and no traceback."""
+"""Data of wrong types is refused by every event with a message, without a traceback."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ WRONG: list[Any] = [
     -1, 1e400, float("nan"), "x", [[[]]], {"path": 1}, {"a": 1}, [{"path": 1}], [1, 2], "[1]",
     '{"views":[1],"at":0}', '{"views":[],"at":-5}', "[" * 5000, f"[{'[1e400, 0],' * 17}[0, 0]]",
 ]  # fmt: skip
-WHOLE: list[list[Any]] = [[], ["/etc/passwd", None], [{"path": 1}, None], [[[[[]]]], []]]
+INPUT_LISTS: list[list[Any]] = [[], ["/etc/passwd", None], [{"path": 1}, None], [[[[[]]]], []]]
 
 
-def test_wrong_data_is_refused_in_words(
+def test_wrong_data_is_refused_without_a_traceback(
     page: tuple[Client, FakePipeline, Path],
     person: Path,
     capfd: pytest.CaptureFixture[str],
@@ -42,15 +42,17 @@ def test_wrong_data_is_refused_in_words(
             for place in range(len(kinds))
             for wrong in (WRONG[:1] if name.startswith("js_fn") else WRONG)  # no server part
         ]
-        for data in [*sent, *WHOLE]:
+        for data in [*sent, *INPUT_LISTS]:
             answer = client.call(number, data)
-            said = answer + "".join(capfd.readouterr()) + caplog.text
+            output = answer + "".join(capfd.readouterr()) + caplog.text
             assert "process_completed" in answer, (name, data)
-            assert "Internal error" not in said, (name, str(data)[:500], said[-900:])
-            assert "Traceback" not in said, (name, str(data)[:500], said[-900:])
+            assert "Internal error" not in output, (name, str(data)[:500], output[-900:])
+            assert "Traceback" not in output, (name, str(data)[:500], output[-900:])
 
 
-def test_the_number_of_an_example_is_a_number(page: tuple[Client, FakePipeline, Path]) -> None:
+def test_an_invalid_number_of_an_example_is_reported(
+    page: tuple[Client, FakePipeline, Path],
+) -> None:
     client = page[0]
     number = next(number for name, number, _ in events(client) if name == "example")
     for wrong in ({"path": 1}, [[[]]], "/etc/passwd", None, 10**6):

@@ -113,7 +113,7 @@ class PIDM(nn.Module):
     def forward(self, x: Tensor, t: Tensor, pose: Tensor, source: tuple[Tensor, ...]) -> Tensor:
         """x (N, 3, H, W), t (N,), the parts of ``Conditions`` -> (N, 6, H, W).
 
-        The UNet's own forward takes one sequence for all levels; here every level has its own.
+        The UNet's forward takes one sequence for all levels; here each level has another one.
         """
         net = self.unet
         reads: list[dict[str, Tensor]] = [{} for _ in net.down_blocks]
@@ -128,8 +128,8 @@ class PIDM(nn.Module):
         h = net.mid_block(h, time, **reads[-1])
         for block, read in zip(net.up_blocks, reversed(reads), strict=True):
             count = len(block.resnets)
-            skips, own = skips[:-count], tuple(skips[-count:])
-            h = block(h, own, time, **read)
+            skips, of_block = skips[:-count], tuple(skips[-count:])
+            h = block(h, of_block, time, **read)
         return net.conv_out(net.conv_act(net.conv_norm_out(h)))
 
 
@@ -152,8 +152,8 @@ class PatchTokens(nn.Module):
 class PoCoLD(nn.Module):
     """A latent UNet with cross-attention to pose tokens and source tokens.
 
-    PoCoLD's own tokeniser is not known; a linear map of patches costs next to nothing, so the
-    comparison errs in its favour.
+    PoCoLD's tokeniser is not known. A linear map of patches costs almost no time, so the comparison
+    errs in PoCoLD's favour.
     """
 
     def __init__(

@@ -46,7 +46,7 @@ class PublishedXMDPT(nn.Module):
         """One pass, shapes as in ``XMDPT``; with ``mask`` the masked pass."""
         model, net = self.model, self.model.tdnet
         condition = model.condition(pose_tokens, source_tokens, source_latents)
-        unread = net.blocks  # those that do not read the source view
+        unread = net.blocks  # which compute the source view for nothing
         if mask is None:
             out = model(x, t, condition, keep=keep)
         else:

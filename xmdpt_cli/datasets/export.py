@@ -78,12 +78,12 @@ def _check(split: str, name: ImageName | str, points: Keypoints) -> None:
 
 
 def _pose_path(name: ImageName | str) -> str:
-    """Own images keep their suffix: a.jpg and a.png may lie in one folder."""
+    """The pose file; own images keep their suffix, as a.jpg and a.png may be in one folder."""
     return f"{name}.txt" if isinstance(name, str) else f"{name.path.rsplit('.', 1)[0]}.txt"
 
 
 def _csv_columns(points: Keypoints) -> str:
-    """All y, then all x, as the published rows have them."""
+    """The columns keypoints_y and keypoints_x of a published row."""
     missing = _missing(points)
     pixels = np.where(missing[:, None], 0.0, points) * (FRAME_WIDTH, FRAME_HEIGHT)
     whole = np.rint(pixels).astype(int)

@@ -42,14 +42,14 @@ class Group:
 
 @dataclass
 class People:
-    """What a folder holds: groups of two images and more, sorted by name."""
+    """The groups of two images and more in a folder, sorted by name."""
 
     root: Path
     groups: list[Group]
     problems: list[Problem]
-    images: int = 0  # all of them, usable or not
-    deepfashion: bool = False  # of DeepFashion
-    loose: bool = False  # there are images directly in the root
+    images: int = 0  # number of all images, usable or not
+    deepfashion: bool = False  # whether they have DeepFashion's names
+    loose: bool = False  # whether images lie directly in the root
 
 
 Found = list[tuple[Group, str, ImageRef]]
@@ -62,14 +62,16 @@ class PersonFolders:
     wanted = WANTED
 
     def detect(self, root: Path) -> float | None:
-        """Any image that can be read."""
+        """POSSIBLE if there is any image that can be read."""
         folders = Scan(root).walk("")
         there = any(is_readable_image(file) for folder in folders for file in folder.files)
         return POSSIBLE if there else None
 
     def read(self, root: Path, options: ReadOptions) -> Listing:
-        """Pairs within each folder, and a test set of some people. DeepFashion's images, without
-        its lists, are read by item."""
+        """Make pairs within each folder and a test set of some people.
+
+        DeepFashion's images without its lists are grouped by item.
+        """
         places = read_places(root)
         images = find_images(root, places, options.sizes)
         people = find_people(root)
@@ -148,7 +150,7 @@ def _own(folder: str, images: list[ImageFile]) -> Found:
 
 
 def _item_of(image: ImageRef) -> tuple[Group, str, ImageRef]:
-    """A person is the item: its colours are mostly worn by one model."""
+    """DeepFashion: the item is the person, as its colours are mostly worn by one model."""
     name = match_key(image.name)
     assert name is not None, image
     group = Group(name.item_key, f"{name.gender}/{name.category}/id_{name.item}")
@@ -161,7 +163,7 @@ def list_people(
     seed: int,
     frame: CoordinateFrame | None = None,
 ) -> Listing:
-    """Choose the pairs and the test set. ``published``: DeepFashion's keypoint files, which serve
+    """Choose the pairs and the test set. ``published``: DeepFashion's keypoint files, used for
     images of those names; None: all views wait for OpenPose. ``frame``: of keypoint files, None:
     decided from their values.
 

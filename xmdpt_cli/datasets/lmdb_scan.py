@@ -1,4 +1,4 @@
-"""A process of its own that reads an LMDB environment once from end to end.
+"""Reads an LMDB environment once from end to end, in a separate process.
 
 A damaged environment does not raise an error: it ends the process that reads it (SIGBUS, SIGSEGV,
 an assertion of the library). An environment that this process has read can be read by others.

@@ -27,7 +27,7 @@ _PIDM_HINT = "a row is the target image, then its sources, separated by commas"
 
 @dataclass(frozen=True)
 class ListedPair:
-    """One row of a pair list: source -> target, and where it stands."""
+    """One row of a pair list: source -> target, and its place in the file."""
 
     source: ImageName
     target: ImageName
@@ -37,7 +37,7 @@ class ListedPair:
 
 @dataclass
 class PairRows:
-    """The pairs of one list, what cannot be used of it, and what was assumed."""
+    """The pairs of one list, its unusable rows, and notes on what was assumed."""
 
     pairs: list[ListedPair] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
@@ -55,7 +55,7 @@ class PairLists:
 
 
 def find_pair_lists(places: Sequence[Place]) -> dict[str, list[str]]:
-    """For each split the usual lists that are there, the one to use first."""
+    """The existing lists of each split, the one to use first."""
     found = {}
     for split in SPLITS:
         names = [f"{stem}-pairs-{split}.csv" for stem in STEMS] + [f"{split}_pairs.txt"]
@@ -64,7 +64,7 @@ def find_pair_lists(places: Sequence[Place]) -> dict[str, list[str]]:
 
 
 def read_pair_lists(root: Path, places: Sequence[Place]) -> PairLists:
-    """For each split the first of the usual lists that is there, root first."""
+    """The list of each split to use: the first that exists, in the root before other folders."""
     lists = PairLists()
     labels = []
     for split, there in find_pair_lists(places).items():
@@ -86,8 +86,12 @@ def read_pair_lists(root: Path, places: Sequence[Place]) -> PairLists:
 
 
 def read_pairs(path: Path) -> PairRows:
-    """The pairs of a list: ``.csv`` a source and a target a row, the header (``from,to``) names the
-    columns; else PIDM's lines, a target and then its sources. XmdptError if no row can be used."""
+    """Read a list of pairs.
+
+    ``.csv``: a source and a target in each row, the columns named by the header (``from,to``).
+    Other files: PIDM's lines, a target and then its sources. Raises XmdptError if no row can be
+    used.
+    """
     found = PairRows()
     csv = path.suffix == ".csv"
     rows = _csv_rows(path, found) if csv else _pidm_rows(path, found)

@@ -61,8 +61,7 @@ def draw_pose(
     """
     height, width = size_hw(size)
     points = np.array(keypoints, dtype=np.float64).reshape(len(JOINTS), 2)
-    points[(points == -1).all(axis=1)] = np.nan
-    return render_pose(points, Window(0, 0, width, height))
+    return render_pose(_with_nan(points), Window(0, 0, width, height))
 
 
 def draw_pose_map(keypoints: Keypoints, size: int) -> ImageArray:
@@ -72,9 +71,13 @@ def draw_pose_map(keypoints: Keypoints, size: int) -> ImageArray:
     maps are rendered at 256 px or more and averaged down. From 256 px on this equals ``draw_pose``.
     """
     factor = -(-PUBLISHED_SIZE // size)
-    points = np.where((keypoints == -1).all(axis=1, keepdims=True), np.nan, keypoints)
-    large = draw_pose(points * factor, size * factor)
+    large = draw_pose(_with_nan(keypoints) * factor, size * factor)
     return large if factor == 1 else cv2.resize(large, (size, size), interpolation=cv2.INTER_AREA)
+
+
+def _with_nan(keypoints: Keypoints) -> Keypoints:
+    """Missing joints as NaN where they are -1, -1."""
+    return np.where((keypoints == -1).all(axis=1, keepdims=True), np.nan, keypoints)
 
 
 def render_pose(

@@ -11,8 +11,8 @@ import numpy as np
 from xmdpt_cli.files import write_bytes
 from xmdpt_cli.metrics.evaluation import Evaluation
 from xmdpt_cli.metrics.sizes import REFERENCE
+from xmdpt_cli.report.evaluation_charts import joints_seen, metric_charts
 from xmdpt_cli.report.evaluation_pairs import Images, ranked_pairs
-from xmdpt_cli.report.evaluation_spread import joints_seen, metric_charts
 from xmdpt_cli.report.evaluation_tables import protocol_table, side_by_side, weights_table
 from xmdpt_cli.report.metric_values import main_row
 from xmdpt_cli.report.pages import render

@@ -34,8 +34,8 @@ WAIT = 0.25  # seconds before the second try, then twice as long each time
 TIMEOUT = 20  # seconds for an ssh server to answer; paramiko has no limit of its own
 
 _READ_ONLY = {"http", "https"}
-# Where a file can be half there while it is written, and a rename is one step; object stores
-# show an upload when it is whole, and rename by copying.
+# Protocols where unfinished files are visible and a rename is atomic; object stores show only
+# complete uploads, and rename by copying.
 _RENAMING = {"sftp", "ssh", "ftp", "smb", "hdfs", "webhdfs"}
 _REQUEST = 32_768  # bytes, sftp's largest that every server answers whole
 _WRITABLE = "give a folder, or a URL that can be written: sftp://, s3://, gs://"
@@ -176,7 +176,7 @@ class RemoteStore:
                 options = _netrc_options(self._given)
             system, root = url_to_fs(self._given, skip_instance_cache=True, **options)
             if hasattr(system, "ftp") and hasattr(system.ftp, "get_channel"):
-                system.ftp.get_channel().settimeout(3 * TIMEOUT)  # a server that falls silent
+                system.ftp.get_channel().settimeout(3 * TIMEOUT)  # a server that stops answering
             self._local.system, self._local.root = system, root.rstrip("/")
         return self._local.system
 
@@ -189,7 +189,7 @@ class RemoteStore:
                 return done
             except XmdptError:
                 raise
-            except Exception as raised:  # every library below has its own kinds
+            except Exception as raised:  # each library has its own exceptions
                 err = cause(raised)
                 if isinstance(err, FileNotFoundError) or getattr(err, "status", None) == 404:
                     self._reached = True
@@ -212,8 +212,8 @@ class RemoteStore:
 def _read(system: Any, path: str, offset: int, length: int | None) -> bytes:
     """The bytes of a file, or of a part of it; b"" behind its end."""
     if hasattr(system, "ftp") and hasattr(system.ftp, "posix_rename"):
-        # paramiko asks for 32 kB and waits for them, except in readv, which asks ahead; read of
-        # more than a request copies what it has again and again
+        # paramiko waits for each request of 32 kB, except in readv, which sends them ahead; a read
+        # of more than one request copies its buffer for each
         with system.open(path, "rb") as file:
             size = file.stat().st_size
             end = size if length is None else min(size, offset + length)

@@ -75,7 +75,7 @@ def may_pass(err: BaseException) -> bool:
     passing = isinstance(err, (ConnectionError, TimeoutError, EOFError)) or bool(
         _kinds(err) & (_PASSING | _REFUSED)
     )
-    # paramiko's own words for a connection that has gone
+    # paramiko's messages for a lost connection
     passing = passing or (isinstance(err, OSError) and "socket is closed" in str(err).lower())
     return passing or getattr(err, "status", None) in _PASSING_STATUS
 

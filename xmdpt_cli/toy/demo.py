@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from xmdpt_cli import __version__
-from xmdpt_cli.data.loader import PairDataset
+from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.datasets.find import find_dataset
 from xmdpt_cli.metrics.evaluate import Networks, evaluate_pairs
 from xmdpt_cli.metrics.evaluation import Evaluation

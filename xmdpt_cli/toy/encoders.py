@@ -1,7 +1,7 @@
 """Toy encoders: the real interfaces and formats, small enough for minutes on two CPU cores.
 
-They are for trying every command on synthetic people. Nothing here is trained on photos,
-and whatever is saved from here stays marked as a toy.
+They serve to try every command on synthetic people. They are not trained on photographs, and
+everything that is saved with them is marked as a toy.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from xmdpt_cli.encoders.weights import Origin
 ROLES = ("source", "pose")
 PATCH = 14
 RGB = 3
-# A constant added to two spare channels before the last norm. It outweighs the image in the
-# norm's variance, so that normalising hardly touches the image's own brightness and contrast.
+# A constant in two spare channels before the last norm. It dominates the variance, so that the norm
+# hardly changes the brightness and contrast of the image.
 ANCHOR = 10.0
 
 
@@ -39,7 +39,7 @@ def toy_encoders(image_size: int, seed: int = 0) -> Encoders:
 def toy_dino(role: str, image_size: int, seed: int = 0) -> Dino:
     """A random DINOv2 of width 64: (image_size / 8)^2 + 1 tokens, at most the real 257.
 
-    Random patch projections keep colour and place, which is what synthetic people need.
+    Random patch projections keep colour and position, which is sufficient for synthetic people.
     """
     if role not in ROLES:
         raise ValueError(f"role must be one of {ROLES}, got {role!r}")
@@ -52,9 +52,8 @@ def toy_dino(role: str, image_size: int, seed: int = 0) -> Dino:
         image_size=PATCH * side,
         patch_size=PATCH,
     )
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # the constructors use random numbers; keep the state of the caller
+    # the constructors use random numbers; keep the state of the caller
+    with torch.random.fork_rng(devices=[]):
         net = Dinov2Model(config)
     generator = torch.Generator().manual_seed(2 * seed + ROLES.index(role))
     with torch.no_grad():
@@ -70,8 +69,8 @@ def toy_vae(image_size: int, seed: int = 0) -> VAE:
     """A small AutoencoderKL (0.23 M parameters at f = 4) that passes the image through.
 
     f = 4 up to 128 px, above that 8. The first three latent channels start as the image's
-    block means, and decoding starts as their smooth enlargement; the rest is small noise to
-    learn from. Default initialisation loses hues in the minutes there are.
+    block means, and decoding starts as their smooth enlargement; the rest is small noise
+    to train from. The default initialisation does not learn hues in a few minutes.
     """
     widths = (16, 32, 32) if image_size <= 128 else (16, 32, 32, 32)
     with torch.random.fork_rng(devices=[]):
@@ -92,7 +91,7 @@ def toy_vae(image_size: int, seed: int = 0) -> VAE:
 
 @torch.no_grad()
 def _pass_through(net: AutoencoderKL, generator: torch.Generator) -> None:
-    """Small random convolutions everywhere, plus taps that carry the image end to end.
+    """Initialise with small random convolutions, and taps that pass the image from end to end.
 
     The image travels as x in channels 0-2 and -x in 3-5, so that the SiLU before the last
     convolution can be undone: silu(x) - silu(-x) = x.
@@ -104,7 +103,7 @@ def _pass_through(net: AutoencoderKL, generator: torch.Generator) -> None:
             module.weight.normal_(0.0, gain / math.sqrt(fan_in), generator=generator)
             if module.bias is not None:
                 module.bias.zero_()
-            if name.endswith("conv2"):  # residual branches start beside the image, not in it
+            if name.endswith("conv2"):  # residual branches do not change the image channels
                 module.weight[: 2 * RGB].zero_()
     for part in (net.encoder, net.decoder):
         for block in (*getattr(part, "down_blocks", ()), *getattr(part, "up_blocks", ())):
@@ -114,7 +113,7 @@ def _pass_through(net: AutoencoderKL, generator: torch.Generator) -> None:
             for down in getattr(block, "downsamplers", None) or ():
                 _tap(down.conv, kernel=torch.tensor([[1.0, 1, 0], [1, 1, 0], [0, 0, 0]]))
             for up in getattr(block, "upsamplers", None) or ():
-                # after nearest enlargement: together a linear one
+                # with the nearest enlargement before it: a linear one
                 _tap(up.conv, kernel=torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]))
     _ends(net.encoder, last=net.encoder.mid_block.resnets[-1], generator=generator)
     _ends(net.decoder, last=net.decoder.up_blocks[-1].resnets[-1], generator=generator)
@@ -124,7 +123,7 @@ def _pass_through(net: AutoencoderKL, generator: torch.Generator) -> None:
 
 
 def _tap(conv: nn.Conv2d, kernel: torch.Tensor | None = None) -> None:
-    """Output channel c < 6 becomes input channel c, seen through ``kernel`` (sums to 1)."""
+    """Set output channel c < 6 to input channel c, convolved with ``kernel``, normalised to 1."""
     conv.weight[: 2 * RGB].zero_()
     for channel in range(2 * RGB):
         if kernel is None:
@@ -135,7 +134,7 @@ def _tap(conv: nn.Conv2d, kernel: torch.Tensor | None = None) -> None:
 
 
 def _ends(part: Any, *, last: Any, generator: torch.Generator) -> None:
-    """First convolution: x to x and -x. Last norm and convolution: back to x."""
+    """Set the first convolution to x -> (x, -x), the last norm and convolution to its inverse."""
     conv_in, norm, conv_out = part.conv_in, part.conv_norm_out, part.conv_out
     fan_in = conv_in.weight[0].numel()
     conv_in.weight.normal_(0.0, 1.0 / math.sqrt(fan_in), generator=generator)

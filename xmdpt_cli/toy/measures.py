@@ -20,18 +20,18 @@ from xmdpt_cli.metrics.registry import describe
 
 # right shoulder, left shoulder, left hip, right hip of the 18 joints: around the torso
 _TORSO = (2, 5, 11, 8)
-_SHRINK = 0.8  # about the centre: keeps outlines, arms and background out of the mean
-_FOREGROUND = 32  # grey levels off the background: above the noise of a small decoder
+_SHRINK = 0.8  # of the torso, about its centre: excludes outlines, arms and background
+_FOREGROUND = 32  # grey levels from the background: above the noise of a small decoder
 
 
 def torso_colour_error(
     generated: Pixels, ground_truth: Pixels, keypoints: NDArray[np.float64]
 ) -> float:
-    """Mean over R, G, B of |mean torso colour of one image - of the other|, in grey levels (0 to
+    """Absolute difference of the mean torso colours, averaged over R, G, B, in grey levels (0 to
     255).
 
-    ``keypoints`` (18, 2), x and y in pixels of ``ground_truth``, NaN where missing. Both images are
-    read inside the ground truth's torso, so a person in the wrong place counts as the wrong colour.
+    ``keypoints`` (18, 2), x and y in pixels of ``ground_truth``, NaN where missing. Both means are
+    over the torso of the ground truth, so a person in the wrong place counts as a wrong colour.
     NaN where a shoulder or hip is missing or the torso covers no pixel.
     """
     corners = np.asarray(keypoints, dtype=np.float64)[list(_TORSO)]
@@ -51,8 +51,8 @@ def torso_colour_error(
 def silhouette_iou(generated: Pixels, ground_truth: Pixels) -> float:
     """Intersection over union of the two foregrounds, in [0, 1]; NaN if both are empty.
 
-    Foreground: pixels that differ, in some channel, by more than a threshold from the image's own
-    background, which is the median colour of its outermost pixels. Clothes as light as the
+    Foreground: pixels that differ, in some channel, by more than a threshold from the background of
+    the image, which is the median colour of its outermost pixels. Clothes as light as the
     background count as background, in both images alike.
     """
     a, b = _foreground(generated), _foreground(ground_truth)

@@ -1,6 +1,6 @@
 """A synthetic dataset: people rendered by program, in the raw DeepFashion layout.
 
-No download and no licence: a few hundred persons with exact keypoints, made in seconds. The
+A few hundred persons with exact keypoints take seconds, and need no download or licence. The
 same seed gives the same bytes on the same machine and libraries. Persons in the training and
 test lists are disjoint.
 """
@@ -19,28 +19,11 @@ from numpy.typing import NDArray
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import content
 from xmdpt_cli.progress import Progress, silent
-from xmdpt_cli.toy.people.figure import Rendering, render_person
-from xmdpt_cli.toy.people.person import Person, make_person
-from xmdpt_cli.toy.people.pose import VIEWS, Pose, make_pose
+from xmdpt_cli.toy.people.pose import VIEWS
 from xmdpt_cli.toy.people.render import render_people, usable_workers
-from xmdpt_cli.toy.people.views import View, render_view, views_of
+from xmdpt_cli.toy.people.views import View, views_of
 from xmdpt_cli.utils import records
 from xmdpt_cli.utils.splits import SPLITS
-
-__all__ = [
-    "Person",
-    "Pose",
-    "Rendering",
-    "SyntheticSummary",
-    "View",
-    "make_person",
-    "make_pose",
-    "make_synthetic",
-    "render_person",
-    "render_view",
-    "views_in",
-    "views_of",
-]
 
 MARK = "MADE_BY_XMDPT.txt"  # written last: marks a complete dataset
 UNFINISHED = MARK + ".part"  # written first: marks an unfinished dataset
@@ -50,7 +33,7 @@ FRAME = (256, 176)  # height and width of the annotation files' frame (DeepFashi
 
 @dataclass(frozen=True)
 class SyntheticSummary:
-    """What a synthetic dataset holds; ``made`` is False if it was there already."""
+    """The size of a synthetic dataset; ``made`` is False if it existed already."""
 
     root: Path
     train_images: int
@@ -76,14 +59,14 @@ def make_synthetic(
     progress: Progress = silent,
     workers: int | None = None,
 ) -> SyntheticSummary:
-    """Write a synthetic dataset into the folder ``out`` unless exactly this one is there already.
+    """Write a synthetic dataset into the folder ``out``, unless it exists there already.
 
     ``people_*`` persons in one outfit each, ``views`` (2 to 5) images of each, ``height`` x
-    round(height * 11 / 16) pixels. ``plain`` leaves out what small images cannot show:
-    patterns, jackets, and people cut off by the frame. Training pairs are all ordered pairs of a
+    round(height * 11 / 16) pixels. ``plain``: no patterns, jackets, or people cut
+    off by the frame, which small images cannot show. Training pairs are all ordered pairs of a
     person's views; a test person gives the two pairs whose poses differ most. An interrupted
-    dataset is made again. Raises XmdptError for a folder that holds something else, or another
-    synthetic dataset.
+    dataset is made again. Raises XmdptError if the folder has other content or another synthetic
+    dataset.
     """
     wanted = _parameters(people_train, people_test, views, seed, height, plain)
     out = Path(out)
@@ -191,7 +174,7 @@ def _read_mark(root: Path) -> dict[str, int]:
 
 
 def _clear(out: Path) -> None:
-    """Remove what an interrupted or damaged dataset left; only what we write ourselves."""
+    """Remove the images of an interrupted or damaged dataset, and its mark."""
     if (out / MARK).is_file():
         (out / MARK).replace(out / UNFINISHED)
     shutil.rmtree(out / "img_highres", ignore_errors=True)
@@ -200,7 +183,7 @@ def _clear(out: Path) -> None:
 def _write_lists(
     out: Path, split: str, items: list[list[View]], keypoints: dict[str, NDArray[np.float64]]
 ) -> None:
-    """The published files, with their published spelling."""
+    """Write the lists under their published file names."""
     names = [view.name for item in items for view in item]
     _write(out / f"{split}.lst", names)
     rows = ["name:keypoints_y:keypoints_x"]
@@ -228,7 +211,8 @@ def _integers(points: NDArray[np.float64]) -> tuple[list[int], list[int]]:
 def _pairs(
     item: list[View], split: str, keypoints: dict[str, NDArray[np.float64]]
 ) -> list[tuple[View, View]]:
-    """All ordered pairs; for a test person the two of clearly different pose, two targets."""
+    """All ordered pairs of a training person; for a test person two of clearly different poses and
+    with different targets."""
     pairs = list(permutations(item, 2))
     if split == "train":
         return pairs

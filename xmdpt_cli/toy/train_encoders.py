@@ -32,8 +32,8 @@ from xmdpt_cli.vae_training.trainer import VaeTrainer
 
 HELD_OUT = 32
 BATCH = 2  # see vae_config.TOY_LR
-# px: larger images are trained on in crops of this side, so that a step costs the same at every
-# size. Measured on 96 photographs at 128 px, 600 steps: whole images 26.1 dB in 101 s of CPU
+# px: training uses crops of this side of larger images, so that a step takes the same time at every
+# size. Measured on 96 photographs at 128 px, 600 steps: complete images 26.1 dB in 101 s of CPU
 # time, crops of 64 px 26.8 dB in 42 s. The network has convolutions only.
 CROP = 64
 _CROPS = 16  # of an image
@@ -50,7 +50,7 @@ class ListedImages:
             try:
                 self._images.append(resize_square(image.load(), size))
             except XmdptError:
-                continue  # preparing will report it
+                continue  # prepare reports it
         if not self._images and split == "train":
             raise XmdptError("there are no training images to train the toy VAE on")
 
@@ -62,7 +62,7 @@ class ListedImages:
 
 
 class Crops:
-    """Random crops of images, CROP px a side; a crop's index and the seed decide its place."""
+    """Random crops of CROP x CROP px; the index of a crop and the seed determine its place."""
 
     def __init__(self, images: ListedImages, seed: int) -> None:
         self._images, self._seed = images, seed
@@ -155,9 +155,9 @@ def _are_complete(folder: Path) -> bool | None:
 def default_steps(size: int) -> int:
     """Training steps of the toy VAE for images of ``size``.
 
-    Above 128 px the VAE is of f = 8. Measured on 96 photographs at 256 px: whole images, 600 steps,
-    25.0 dB in 297 s of CPU time; crops, 600 steps, 23.8 dB in 49 s; crops, 1200 steps, 24.9 dB
-    in 62 s.
+    Above 128 px the VAE is of f = 8. Measured on 96 photographs at 256 px: complete images, 600
+    steps, 25.0 dB in 297 s of CPU time; crops, 600 steps, 23.8 dB in 49 s; crops, 1200 steps,
+    24.9 dB in 62 s.
     """
     return 600 if size <= 128 else 1200
 
@@ -173,15 +173,15 @@ def vae_seconds(size: int, vae_steps: int) -> float:
     seconds = []
     with _threads(size):
         for step in range(_TIMED_STEPS):
-            began = time.perf_counter()
+            start = time.perf_counter()
             trainer.step(sample_batch(examples, vae, 0, step, BATCH, 0, 1))
-            seconds.append(time.perf_counter() - began)
+            seconds.append(time.perf_counter() - start)
     return vae_steps * float(np.median(seconds[1:]))  # the first one warms up
 
 
 @contextmanager
 def _threads(size: int) -> Iterator[None]:
-    """One thread where training uses crops: a batch of two 64 px crops takes 37 ms a step on one
+    """Use one thread if training uses crops: a batch of two 64 px crops takes 37 ms a step on one
     thread and 60 to 80 ms on two, and seconds where other processes use a core. One thread also
     gives the same weights on any number of cores."""
     threads = torch.get_num_threads()

@@ -35,7 +35,7 @@ def application(pipe: XMDPTPipeline, title: str, hosts: Hosts, folder: Path) -> 
     )
     gradio.routes.DEFAULT_TEMP_DIR = str(folder)  # read once, when Gradio is imported
     page = build(pipe, title, find_examples(pipe), folder)
-    # what launch would set: without it, Gradio does not check which files a client names
+    # set by launch: without it, Gradio does not check which files a client names
     page.has_launched = page.is_running = True
     return gr.mount_gradio_app(
         FastAPI(
@@ -46,7 +46,7 @@ def application(pipe: XMDPTPipeline, title: str, hosts: Hosts, folder: Path) -> 
         footer_links=[],
         run_history=False,
         allowed_paths=[],
-        show_error=False,  # Gradio's own errors quote values; the page shows its errors itself
+        show_error=False,  # the errors of Gradio quote values; the page shows its errors itself
         max_file_size=MOST_FILE,
         ssr_mode=False,
         mcp_server=False,

@@ -158,7 +158,7 @@ def _example_buttons(examples: Examples) -> str:
         for i, person in enumerate(examples.people)
     )
     return (
-        '<p class="caption">or take one of the test set</p>'
+        '<p class="caption">or choose a person of the test set</p>'
         f'<div class="examples" role="group" aria-label="example people">{buttons}</div>'
     )
 
@@ -181,14 +181,14 @@ def _settings(pipe: XMDPTPipeline) -> tuple[list[Any], gr.Number, gr.Checkbox]:
         guidance = gr.Number(
             defaults.guidance,
             label="Guidance",
-            info="How closely inputs are followed; 1: off.",
+            info="Strength of the conditions; 1: off.",
             step=0.25,
             **small,
         )
         power = gr.Number(
             defaults.power,
             label="Guidance power",
-            info="The larger, the later guidance sets in.",
+            info="Larger values apply guidance later.",
             step=0.1,
             **small,
         )
@@ -201,7 +201,7 @@ def _settings(pipe: XMDPTPipeline) -> tuple[list[Any], gr.Number, gr.Checkbox]:
             list(FITS),
             value="auto",
             label="Fit",
-            info="Cut, pad or squash an image of another shape.",
+            info="Crop, pad or squash an image of another shape.",
             filterable=False,
             **small,
         )

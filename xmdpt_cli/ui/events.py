@@ -35,7 +35,7 @@ NEW_SEED = "(seed, random) => (random ? Math.floor(Math.random() * 2 ** 31) : se
 
 
 def start_handler(stops: Stops) -> Callable[[gr.Request], tuple[Any, ...]]:
-    """Set the buttons Generate, Stop and Download at the start of a generation."""
+    """Disable Generate and Download and enable Stop, at the start of a generation."""
 
     def start(request: gr.Request) -> tuple[Any, ...]:
         stops[request.session_hash] = threading.Event()
@@ -46,9 +46,9 @@ def start_handler(stops: Stops) -> Callable[[gr.Request], tuple[Any, ...]]:
 
 
 def stop_handler(stops: Stops) -> Callable[[gr.Request], Any]:
-    """Stop the running generation of a session, which then reports this itself.
+    """Stop the running generation of a session; its event then shows "Stopped".
 
-    If Gradio cancelled the event, its last progress could be shown after the message.
+    If Gradio cancelled that event, its last progress could be shown after the message.
     """
 
     def stop(request: gr.Request) -> Any:
@@ -60,7 +60,7 @@ def stop_handler(stops: Stops) -> Callable[[gr.Request], Any]:
 
 
 def idle() -> tuple[Any, ...]:
-    """Set the buttons Generate and Stop at the end of a generation."""
+    """Enable Generate and disable Stop, at the end of a generation."""
     return gr.update(interactive=True), gr.update(interactive=False)
 
 

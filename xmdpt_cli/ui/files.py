@@ -32,19 +32,18 @@ def pose_of(file: Path, pipe: XMDPTPipeline, person: Path | None = None) -> tupl
     """Read a photograph, a pose image or a keypoints file -> (fractions (18, 2), note).
 
     The first pose of a file with several. ``person``: the image whose size keypoints in pixels
-    refer to if their file does not state one, as in OpenPose's own files. XmdptError if there is no
-    pose.
+    refer to if their file states none, as in files of OpenPose. XmdptError if there is no pose.
     """
     if file.suffix.lower() not in SUFFIXES:
         checked([str(file)])
         return pipe.find_pose(file), f"Pose found in {file.name}"
     # a pose that the editor saved has its frame, and is loaded unchanged
     size = None if person is None else size_of_image(person)
-    own = read_poses(file, UnstatedSize(file, source=size))[0].size in (None, FRAME)
-    options = InputOptions(pose_fit="squash" if own else "auto")
+    in_frame = read_poses(file, UnstatedSize(file, source=size))[0].size in (None, FRAME)
+    options = InputOptions(pose_fit="squash" if in_frame else "auto")
     poses = read_pose(file, pipe.resolution, _no_openpose, options, source_size=size)
-    more = f", the first of {len(poses)}" if len(poses) > 1 else ""
-    return poses[0].keypoints / pipe.resolution, f"Pose of {file.name}{more}"
+    others = f", the first of {len(poses)}" if len(poses) > 1 else ""
+    return poses[0].keypoints / pipe.resolution, f"Pose of {file.name}{others}"
 
 
 def keypoints_of(file: Path, image: Path) -> tuple[Keypoints, str]:

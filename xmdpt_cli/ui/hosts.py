@@ -21,14 +21,14 @@ def host_of(value: str) -> str:
 class Hosts:
     """The host names under which the page may be requested."""
 
-    def __init__(self, bound: str, more: Iterable[str] = ()) -> None:
-        """``bound``: the address the server listens on. ``more``: names of a reverse proxy."""
-        self.more = {name.rstrip(".").lower() for name in more}
+    def __init__(self, bound: str, proxies: Iterable[str] = ()) -> None:
+        """``bound``: the address the server listens on. ``proxies``: names of reverse proxies."""
+        self._proxies = {name.rstrip(".").lower() for name in proxies}
         self.local = bound in LOOPBACK
-        self.names = {*LOOPBACK, bound.lower(), *self.more}
+        self.names = {*LOOPBACK, bound.lower(), *self._proxies}
         if not self.local:
-            own = socket.gethostname().lower()
-            self.names |= {own, f"{own}.local", socket.getfqdn().lower()}
+            name = socket.gethostname().lower()
+            self.names |= {name, f"{name}.local", socket.getfqdn().lower()}
         self.names.discard("")
 
     def known(self, host_header: str) -> bool:
@@ -42,7 +42,7 @@ class Hosts:
             netloc = urlsplit(origin).netloc.lower()
         except ValueError:
             return False
-        return bool(netloc) and (netloc == host_header.lower() or host_of(netloc) in self.more)
+        return bool(netloc) and (netloc == host_header.lower() or host_of(netloc) in self._proxies)
 
 
 def _is_address(name: str) -> bool:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 import logging
 import re
 from collections.abc import Iterable
 
 from xmdpt_cli.errors import XmdptError, is_out_of_memory
 from xmdpt_cli.ui.generation import Event
+from xmdpt_cli.ui.person_views import data_url
 from xmdpt_cli.ui.wording import Part, page_note, page_words, without_folders
 
-LONG, ENDING = 32, 12  # characters of a file's name that are shown, and of these its end
-THUMB = 192  # pixels of a preview's longer side in the row of steps, shown at half of it
+LONG, ENDING = 32, 12  # characters of a shortened file name, and of its end
+THUMB = 192  # pixels of the longer side of a preview, shown at half that size
 TOY = "TOY model: made with toy networks. It says nothing about results on photographs."
 
 log = logging.getLogger(__name__)
@@ -99,12 +98,7 @@ def film(frames: Iterable[str]) -> str:
 def frame(event: Event) -> str:
     """One preview of the row."""
     assert event.preview is not None
-    small = event.preview.convert("RGB")
-    small.thumbnail((THUMB, THUMB))
-    stream = io.BytesIO()
-    small.save(stream, format="JPEG", quality=85)
-    data = base64.b64encode(stream.getvalue()).decode()
     return (
-        f'<figure><img src="data:image/jpeg;base64,{data}" alt="step {event.step}">'
+        f'<figure><img src="{data_url(event.preview, THUMB)}" alt="step {event.step}">'
         f"<figcaption>{event.step}</figcaption></figure>"
     )

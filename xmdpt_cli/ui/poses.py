@@ -1,7 +1,7 @@
 """Preset poses, made by hand for this page.
 
 Fractions of the width and height of the upright 176 x 256 frame, (x, y) a joint, None where the
-body hides it. Left and right are the person's own: a person who faces the camera has the right
+body hides it. Left and right are those of the person: a person who faces the camera has the right
 shoulder on the left of the image.
 """
 
@@ -20,22 +20,15 @@ SIDES = {**LEFT, **{left: right for right, left in LEFT.items()}}  # each joint 
 
 @dataclass(frozen=True)
 class Pose:
-    """``view``: which way the body faces: front, back, or side (no left and right to tell)."""
+    """The places of the joints that the body does not hide."""
 
     name: str
-    view: str
     joints: dict[str, Place]
 
     def keypoints(self) -> Keypoints:
         """(18, 2) fractions of the frame, NaN missing."""
         nowhere = (np.nan, np.nan)
         return np.array([self.joints.get(name, nowhere) for name in JOINTS], dtype=np.float64)
-
-
-def mirrored(keypoints: Keypoints) -> Keypoints:
-    """The mirror image of a person, (18, 2) fractions: the right side becomes the left one."""
-    order = [JOINTS.index(SIDES.get(name, name)) for name in JOINTS]
-    return np.array((1.0, 0.0)) + keypoints[order] * np.array((-1.0, 1.0))
 
 
 _FACE: dict[str, Place] = {
@@ -59,10 +52,9 @@ _ARMS: dict[str, Place] = {
 _FRONT = {**_FACE, **_TRUNK, **_LEGS, **_ARMS}
 
 PRESETS = (
-    Pose("Front", "front", _FRONT),
+    Pose("Front", _FRONT),
     Pose(
         "Back",
-        "back",
         {
             SIDES.get(name, name): place
             for name, place in _FRONT.items()
@@ -71,7 +63,6 @@ PRESETS = (
     ),
     Pose(
         "Side",
-        "side",
         {
             "nose": (0.588, 0.135), "neck": (0.485, 0.225),
             "right_eye": (0.563, 0.115), "right_ear": (0.487, 0.125),
@@ -85,7 +76,6 @@ PRESETS = (
     ),
     Pose(
         "Turned",
-        "front",
         {
             **_LEGS,
             "nose": (0.555, 0.137), "neck": (0.5, 0.225),
@@ -101,7 +91,6 @@ PRESETS = (
     ),
     Pose(
         "Walking",
-        "front",
         {
             **_FACE,
             **_TRUNK,
@@ -113,7 +102,6 @@ PRESETS = (
     ),
     Pose(
         "Arms up",
-        "front",
         {
             **_FACE,
             **_TRUNK,
@@ -126,7 +114,6 @@ PRESETS = (
     ),
     Pose(
         "Hands on hips",
-        "front",
         {
             **_FRONT,
             "right_elbow": (0.245, 0.365), "right_wrist": (0.385, 0.465),
@@ -135,7 +122,6 @@ PRESETS = (
     ),
     Pose(
         "Arms out",
-        "front",
         {
             **_FRONT,
             "right_elbow": (0.22, 0.245), "right_wrist": (0.065, 0.25),
@@ -144,7 +130,6 @@ PRESETS = (
     ),
     Pose(
         "Sitting",
-        "front",
         {
             **{name: (x, y + 0.12) for name, (x, y) in {**_FACE, **_TRUNK}.items()},
             "right_elbow": (0.33, 0.485), "right_wrist": (0.40, 0.60),
@@ -155,7 +140,6 @@ PRESETS = (
     ),
     Pose(
         "Waist up",
-        "front",
         {
             "nose": (0.5, 0.245),
             "right_eye": (0.45, 0.212), "left_eye": (0.55, 0.212),

@@ -32,9 +32,10 @@ def upload_folder() -> Iterator[Path]:
     parent = Path(tempfile.gettempdir())
     remove_stale(parent)
     # locked before it has the name that another start looks for
-    made = Path(tempfile.mkdtemp(prefix="xmdpt-new-", dir=parent))
-    lock = _locked(made / LOCK)
-    folder = made.rename(made.with_name(PREFIX + made.name.removeprefix("xmdpt-new-"))).resolve()
+    created = Path(tempfile.mkdtemp(prefix="xmdpt-new-", dir=parent))
+    lock = _locked(created / LOCK)
+    name = PREFIX + created.name.removeprefix("xmdpt-new-")
+    folder = created.rename(created.with_name(name)).resolve()
     before = os.environ.get(GRADIO_FOLDER)
     os.environ[GRADIO_FOLDER] = str(folder)
     try:
@@ -94,12 +95,8 @@ def uploaded(path: str, folder: Path, most: int) -> Path:
     try:
         real = Path(path).resolve(strict=True)
         found = real.stat()
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-        TypeError,
-    ):  # missing, a NUL, a loop of links, not a string
+    # missing, a NUL, a loop of links, not a string
+    except (OSError, ValueError, RuntimeError, TypeError):
         raise refused from None
     if not real.is_relative_to(folder.resolve()) or not stat.S_ISREG(found.st_mode):
         raise refused

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import re
 import tempfile
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 from xmdpt_cli.errors import XmdptError
 
@@ -28,7 +29,8 @@ ON_THE_SERVER = "the page lacks a network or a file that it needs"
 log = logging.getLogger(__name__)
 
 
-class _Rule(NamedTuple):
+@dataclass(frozen=True)
+class _Rule:
     """An error whose message matches the regular expression ``matches``.
 
     ``person`` and ``pose`` are its hints in the two parts of the page; ``message`` replaces the

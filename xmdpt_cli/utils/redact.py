@@ -10,19 +10,19 @@ import re
 from typing import Any
 
 MASK = "***"
-# scheme://user:password@host. A password may hold anything but spaces; a slash in it is a mistake
-# that people make; digits and a slash behind a colon are a port.
+# scheme://user:password@host. A password may hold anything but spaces, by mistake also a slash;
+# digits and a slash after a colon are a port.
 _PORT = r"(?!\d+(?:[/\s\"',?#]|$))"
 _PASSWORD = re.compile(rf"([A-Za-z][\w+.-]*://[^\s/@:\"'<>,]*):{_PORT}(?:[^\s/<>]*@|[^\s\"'<>]*@)")
 # user:password@host without a scheme, or with one slash: a URL with a mistake in it
 _BARE = re.compile(rf"(?<![\w.+-])([\w.+-]+):{_PORT}[^\s/@:\"'<>]+@(?=[\w\[])")
 _TOKEN_ALONE = re.compile(r"(https?://)[^\s/@:\"'<>,]+@", re.IGNORECASE)
 _URL = re.compile(r"[A-Za-z][\w+.-]*://[^\s\"'<>]+")
-# Parameters of presigned and other links that let their holder in.
+# parameters of presigned and other links that grant access
 _SECRET = r"token|sig|credential|secret|passw|pwd|key|auth|policy|hash|code"
 _PARAMETER = re.compile(rf"([?&;#](?:[^=&\s]*(?:{_SECRET})[^=&\s]*)=)[^&#\s]+", re.IGNORECASE)
-# C0 but tab and newline, DEL, C1, line separators, marks that turn the direction of writing, and
-# halves of surrogate pairs, which cannot be written
+# C0 except tab and newline, DEL, C1, line separators, marks of the writing direction, and halves
+# of surrogate pairs, which cannot be encoded
 _ACTING = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )

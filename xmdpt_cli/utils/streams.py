@@ -26,7 +26,7 @@ def is_utf8(stream: Any) -> bool:
 def prepare_streams() -> None:
     """Make stdout and stderr safe to write to; call once, before anything is written."""
     _open_closed()
-    if os.name == "nt":  # its consoles are no files
+    if os.name == "nt":  # consoles of Windows are not files
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")

@@ -73,7 +73,7 @@ def difference(a: Path, b: Path) -> float:
 def train_once(
     data: str, out: str, device: str, small: bool, compiled: bool, deterministic: bool
 ) -> None:
-    """Train, or resume, a run of two checkpoints; in a process of its own."""
+    """Train, or resume, a run of two checkpoints; called in a separate process."""
     from xmdpt_cli.training.config import TrainConfig
     from xmdpt_cli.training.loop import train
 

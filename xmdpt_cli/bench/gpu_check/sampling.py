@@ -46,16 +46,10 @@ def sampling(
     def latents(noise: Tensor = noise, config: SamplingConfig = paper) -> Tensor:
         return sampler.latents(noise, conditions, config)
 
-    def decoded_images(config: SamplingConfig) -> object:
-        return vae.decode(latents(config=config))
-
     eager, eager_other = latents(), latents(other_noise)
     bf16, name = precision == "bf16", f"{size}, {precision}"
     if bf16:
-        # the same (rounded) weights, computed in fp32
-        model = copy.deepcopy(sampler.model).float()
-        in_fp32 = Sampler(model, sampler.schedule, sampler.metadata)
-        exact = in_fp32.latents(noise, conditions, paper)
+        exact = _in_fp32(sampler).latents(noise, conditions, paper)
         vae = random_vae(setting)
         decoded = vae.decode(eager)
         vae.decode_dtype = torch.bfloat16
@@ -88,32 +82,47 @@ def sampling(
     if not bf16:
         return
     error = float(abs(vae.decode(eager).astype(int) - decoded.astype(int)).mean())
-    images = f"{size}: {IMAGES} images"
-    check = f"{images} decoded in bf16 - in fp32, mean"
+    check = f"{size}: {IMAGES} images decoded in bf16 - in fp32, mean"
     yield at_most(check, error, 1.0, "of 255", note="random weights")
     seconds = median(setting, lambda: vae.decode(eager))
-    yield speed(setting, f"{images} decoded in bf16", seconds, "s")
+    yield speed(setting, f"{size}: {IMAGES} images decoded in bf16", seconds, "s")
     default = sampler.sampling_config(steps=setting.pick(sampler.sampling_config().steps, 2))
-    configs = {
-        f"{paper.steps} DDIM steps": paper,
-        f"{default.steps} steps of {default.solver}": default,
-    }
-    for steps, config in configs.items():
+    ways = {f"{paper.steps} DDIM steps": paper}
+    ways[f"{default.steps} steps of {default.solver}"] = default
+    for steps, config in ways.items():
         seconds = median(setting, partial(latents, config=config))
-        yield speed(setting, f"{images}, {steps}, latents", seconds, "s")
-    for steps, config in configs.items():
-        seconds = median(setting, partial(decoded_images, config))
-        check, most = f"{images}, {steps}, decoded", most_seconds if config is paper else None
-        note = f"{IMAGES / seconds:.3g} images/s; decoder in bf16, compiled"
-        yield speed(setting, check, seconds, "s", most=most, note=note)
-        peak = peak_flops(setting.where, autocast=True)
-        if peak is not None:
-            work = sum(
-                part.times * part.flop
-                for part in sampling_parts(size, IMAGES, config.steps, pixels)
-            )
-            note = f"{work / 1e12:.3g} TFLOP of {peak / 1e12:.0f} TFLOP/s (bf16, published)"
-            yield speed(setting, f"{check}, MFU", 100 * work / seconds / peak, "%", note=note)
+        yield speed(setting, f"{size}: {IMAGES} images, {steps}, latents", seconds, "s")
+    for steps, config in ways.items():
+        name, most = f"{size}: {IMAGES} images, {steps}", most_seconds if config is paper else None
+        generate = partial(latents, config=config)
+        yield from _decoded(setting, name, size, pixels, config.steps, generate, vae, most)
+
+
+def _decoded(
+    setting: Setting,
+    name: str,
+    size: str,
+    pixels: int,
+    steps: int,
+    latents: Callable[[], Tensor],
+    vae: VAE,
+    most_seconds: float | None,
+) -> Iterator[Row]:
+    """Seconds of images, decoding included, and the MFU on a GPU with a known peak."""
+    seconds = median(setting, lambda: vae.decode(latents()))
+    note = f"{IMAGES / seconds:.3g} images/s; decoder in bf16, compiled"
+    yield speed(setting, f"{name}, decoded", seconds, "s", most=most_seconds, note=note)
+    peak = peak_flops(setting.where, autocast=True)
+    if peak is not None:
+        parts = sampling_parts(size, IMAGES, steps, pixels)
+        work = sum(part.times * part.flop for part in parts)
+        note = f"{work / 1e12:.3g} TFLOP of {peak / 1e12:.0f} TFLOP/s (bf16, published)"
+        yield speed(setting, f"{name}, decoded, MFU", 100 * work / seconds / peak, "%", note=note)
+
+
+def _in_fp32(sampler: Sampler) -> Sampler:
+    """A sampler with the same (rounded) weights that computes in fp32."""
+    return Sampler(copy.deepcopy(sampler.model).float(), sampler.schedule, sampler.metadata)
 
 
 def _rounding(name: str, exact: Tensor, eager: Tensor, compiled: Tensor) -> Row:

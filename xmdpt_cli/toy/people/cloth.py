@@ -1,4 +1,4 @@
-"""Textures as functions of body coordinates: the pattern moves with the garment."""
+"""Textures as functions of body coordinates, so that patterns move with the clothes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _bars(u: Plane, period: float, share: float, pixel: float) -> Plane:
 
 
 def _dots(u: Plane, v: Plane, period: float, pixel: float) -> Plane:
-    """A hexagonal grid of dots."""
+    """Coverage [0, 1] of a hexagonal grid of dots."""
     row = np.floor(v / period)
     x = (u / period + np.float32(0.5) * (row % 2)) % 1.0 - np.float32(0.5)
     y = v / period - row - np.float32(0.5)
@@ -24,7 +24,7 @@ def _dots(u: Plane, v: Plane, period: float, pixel: float) -> Plane:
 
 
 def motif(u: Plane, v: Plane, kind: int, size: float, pixel: float) -> Plane:
-    """A printed figure around (0, 0): disc, heart, star or two bars."""
+    """Coverage [0, 1] of a print around (0, 0): disc, heart, star or two bars."""
     x, y = u * np.float32(1 / size), v * np.float32(1 / size)
     if kind == 0:
         inside = 1.0 - np.hypot(x, y)
@@ -39,10 +39,10 @@ def motif(u: Plane, v: Plane, kind: int, size: float, pixel: float) -> Plane:
 
 
 def weave(cloth: Cloth, u: Plane, v: Plane, pixel: float, *, front: bool = False) -> Plane:
-    """The unshaded colour (3, h, w), or (3, 1, 1) if even, at (u around, v along).
+    """The unshaded colour at (u around, v along): (3, h, w), or (3, 1, 1) if it is uniform.
 
-    u, v and ``pixel`` (the size of one) are in body heights.
-    ``front``: u = 0 is the middle of the chest, the only place where a print sits.
+    u, v and ``pixel``, the size of a pixel, are in body heights.
+    ``front``: u = 0 is the middle of the chest, the only place of a print.
     """
     first, second = as_planes(cloth.colour), as_planes(cloth.second)
     period = cloth.period

@@ -1,4 +1,4 @@
-"""The dressed figure: parts painted from back to front, cloth textures fixed to the body."""
+"""Renders a dressed person: parts from back to front, textures fixed to the body."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmdpt_cli.images import ImageArray
-from xmdpt_cli.toy.people.head import draw_face, draw_hair, draw_loose_hair
-from xmdpt_cli.toy.people.limbs import draw_arm
+from xmdpt_cli.toy.people.head import render_face, render_hair, render_loose_hair
+from xmdpt_cli.toy.people.limbs import render_arm
 from xmdpt_cli.toy.people.paint import Canvas
 from xmdpt_cli.toy.people.person import Person
 from xmdpt_cli.toy.people.pose import Pose
 from xmdpt_cli.toy.people.stage import Stage, frame
-from xmdpt_cli.toy.people.trunk import draw_trunk_and_legs
+from xmdpt_cli.toy.people.trunk import render_trunk_and_legs
 
-MIN_PAINTED = 256  # smaller images are painted at least this high, then averaged down
+MIN_RENDERED = 256  # px: smaller images are rendered at least this high, then averaged
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def render_person(
     """Render at ``height`` x round(height * 11 / 16) on an even grey."""
     width = round(height * 11 / 16)
     bones, scale, origin = frame(person, pose, height, width)
-    fine = -(-MIN_PAINTED // height)
+    fine = -(-MIN_RENDERED // height)
     canvas = Canvas(height * fine, width * fine, (background, background, background))
     stage = Stage(
         canvas, person, pose, bones,
@@ -62,7 +62,7 @@ def render_person(
 
 
 def _shadow(stage: Stage) -> None:
-    """A faint pool on the floor under the feet; no part of the silhouette."""
+    """Render a faint shadow on the floor under the feet; it is no part of the silhouette."""
     ankles = stage.bones.joints[[10, 13]]
     x, _ = stage.flat(ankles.mean(axis=0))
     y = stage.flat(ankles[np.argmax(ankles[:, 1])])[1] + 0.030 * stage.scale
@@ -78,7 +78,7 @@ def _shadow(stage: Stage) -> None:
 
 
 def _paint(stage: Stage) -> None:
-    """Back to front: far hair, far arms, legs, clothes of the trunk, head, near arms."""
+    """Render from back to front: far hair, far arms, legs, clothes, head, near arms."""
     joints = stage.bones.joints
     # an arm lies behind the trunk when its lower half does
     depth = [float(joints[i + 1, 2] + joints[i + 2, 2] - joints[1, 2]) for i in (2, 5)]
@@ -86,15 +86,15 @@ def _paint(stage: Stage) -> None:
     loose = stage.person.hair_style in ("long", "bob", "ponytail", "bun")
     hair_behind = np.cos(stage.bones.head_yaw) > 0.1
     if loose and hair_behind:
-        draw_loose_hair(stage)
+        render_loose_hair(stage)
     for d, side in arms:
         if d < 0:
-            draw_arm(stage, side)
-    draw_trunk_and_legs(stage)
-    draw_face(stage)
+            render_arm(stage, side)
+    render_trunk_and_legs(stage)
+    render_face(stage)
     if loose and not hair_behind:
-        draw_loose_hair(stage)
-    draw_hair(stage)
+        render_loose_hair(stage)
+    render_hair(stage)
     for d, side in arms:
         if d >= 0:
-            draw_arm(stage, side)
+            render_arm(stage, side)

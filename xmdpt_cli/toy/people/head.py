@@ -1,4 +1,4 @@
-"""The head: a ball whose face and hair are read off in its own frame, so that they turn with it."""
+"""The head: an ellipsoid. Face and hair are functions of head coordinates and turn with it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from xmdpt_cli.toy.people.person import Colour
 from xmdpt_cli.toy.people.pose import HEAD_SIZE, head_axes
 from xmdpt_cli.toy.people.stage import Array, Stage
 
-# style: thickness of the hair (of the head), hairline, lower edge at the back (both in heads)
+# style -> size of the hair relative to the head; hairline and lower edge at the back, in
+# half-heights of the head
 STYLES: dict[str, tuple[float, float, float]] = {
     "crop": (1.05, -0.50, 0.30),
     "short": (1.12, -0.46, 0.50),
@@ -27,7 +28,10 @@ def _times(colour: Colour, factor: float) -> Colour:
 
 
 def _ball(stage: Stage, grow: float, lift: float = 0.0) -> tuple[Field, Plane, Plane, Plane] | None:
-    """The head as an ellipsoid ``grow`` times as large: field and head-frame coordinates."""
+    """The ellipsoid of the head, scaled by ``grow``: (field, x, y, z in head coordinates).
+
+    None if it is outside the image.
+    """
     rx, ry, _ = head_axes(stage.person.body, stage.bones.head_yaw)
     rx, ry = rx * grow * stage.scale, ry * grow * stage.scale
     cx, cy = stage.flat(stage.bones.head)
@@ -54,7 +58,7 @@ def _ball(stage: Stage, grow: float, lift: float = 0.0) -> tuple[Field, Plane, P
 def _spot(
     x: Plane, y: Plane, at: tuple[float, float], size: tuple[float, float], sharp: float
 ) -> Plane:
-    """An ellipse in head coordinates, antialiased; ``sharp`` is pixels per unit."""
+    """Coverage [0, 1] of an antialiased ellipse in head coordinates; ``sharp``: pixels per unit."""
     dx = (x - np.float32(at[0])) * np.float32(1.0 / size[0])
     dy = (y - np.float32(at[1])) * np.float32(1.0 / size[1])
     dx *= dx
@@ -65,8 +69,8 @@ def _spot(
     return unit(dx)
 
 
-def draw_face(stage: Stage) -> None:
-    """Ears, head, nose; eyes, brows, mouth and cheeks where they face the viewer."""
+def render_face(stage: Stage) -> None:
+    """Render ears, head and nose, and the face where it is turned to the viewer."""
     ball = _ball(stage, 1.0)
     if ball is None:
         return
@@ -108,7 +112,7 @@ def _ears(stage: Stage) -> None:
 
 
 def _nose(stage: Stage) -> None:
-    """A bump: a shadow from the front, a profile from the side."""
+    """Render the nose: a shadow from the front, a profile from the side."""
     if not stage.bones.seen[0]:
         return
     tip = np.array(stage.flat(stage.bones.joints[0]))
@@ -121,8 +125,8 @@ def _nose(stage: Stage) -> None:
         stage.canvas.put(field, _times(stage.person.skin, 0.90 + 0.06 * turned))
 
 
-def draw_hair(stage: Stage) -> None:
-    """The hair on the skull: everything behind the hairline, seen from any side."""
+def render_hair(stage: Stage) -> None:
+    """Render the hair on the skull, behind the hairline, from any side."""
     thick, hairline, nape = STYLES[stage.person.hair_style]
     ball = _ball(stage, thick, 0.10 if stage.person.hair_style == "afro" else 0.03)
     if ball is None:
@@ -142,8 +146,8 @@ def draw_hair(stage: Stage) -> None:
     stage.canvas.model(field, colour, stage.line, where, depth=0.25)
 
 
-def draw_loose_hair(stage: Stage) -> None:
-    """What hangs or stands off the skull: long hair, a pony tail, a bun."""
+def render_loose_hair(stage: Stage) -> None:
+    """Render hair that hangs or stands off the skull: long hair, a ponytail, a bun."""
     style, hair = stage.person.hair_style, stage.person.hair
     scale, head = stage.scale, stage.person.body.head
     field: Field | None

@@ -1,4 +1,4 @@
-"""Arms and legs with what covers them: sleeves, trouser legs, boots, shoes."""
+"""Arms and legs with sleeves, trouser legs, boots and shoes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ def wrap(
     turn: float | None = None,
     start: float = 0.0,
 ) -> Plane:
-    """The cloth's colour on a shape: u the angle around, v the way along from ``start``."""
+    """The colour of the cloth on a shape: u is the angle around it, v the length along it from
+    ``start``."""
     v = field.along * np.float32(1.0 / stage.scale) + np.float32(start)
     if cloth.pattern in ("plain", "gradient", "bands") or (
         cloth.pattern == "print" and turn is None
@@ -48,7 +49,7 @@ def _radii(radii: list[float], length: float, ease: float, scale: float) -> list
     return [(r + ease) * scale for r in cut]
 
 
-def draw_arm(stage: Stage, side: int) -> None:
+def render_arm(stage: Stage, side: int) -> None:
     person, scale, g = stage.person, stage.scale, stage.person.body.girth
     shoulder, elbow, wrist = (
         stage.flat(p) for p in stage.bones.joints[2 + 3 * side : 5 + 3 * side]
@@ -60,7 +61,7 @@ def draw_arm(stage: Stage, side: int) -> None:
     cloth, sleeve, ease = person.top, person.sleeve, 0.004
     if person.jacket is not None:
         cloth, sleeve, ease = person.jacket, 1.9, 0.008
-    # a long sleeve leaves the wrist alone to be painted
+    # below a long sleeve only the wrist is rendered
     bare = (points[1:], radii[1:]) if sleeve > 1.5 else (points, radii)
     field = limb(stage.canvas, bare[0], [r * scale for r in bare[1]])
     if field is not None:
@@ -88,7 +89,7 @@ def leg_radii(stage: Stage) -> list[float]:
     return [0.37 * body.hips + 0.005, 0.0285 * body.girth, 0.0165 * body.girth]
 
 
-def draw_leg(stage: Stage, side: int) -> None:
+def render_leg(stage: Stage, side: int) -> None:
     person, scale = stage.person, stage.scale
     hip, knee, ankle = stage.bones.joints[8 + 3 * side : 11 + 3 * side]
     points = [stage.flat(p) for p in (hip, knee, ankle)]

@@ -16,11 +16,11 @@ from xmdpt_cli.toy.people.person import Colour
 
 Plane = NDArray[np.float32]  # (h, w) of a window; colours are (3, h, w)
 Point = tuple[float, float]
-SHADE = 0.20  # how much darker a limb is at its edge than in its middle
+SHADE = 0.20  # share by which a limb is darker at its edge than in its middle
 LIGHT = -0.10  # light from the upper left: brightness per unit across
-ROOT = 0.06  # how much darker a limb is where it joins the trunk, as the trunk's side is
+ROOT = 0.06  # share by which a limb is darker where it joins the trunk
 TABLE = 192  # rows of a trunk's profile
-INK = 0.52  # the contour is this times the colour
+INK = 0.52  # brightness of the contour relative to the colour
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Field:
 
 
 def as_planes(colour: Plane | Colour) -> Plane:
-    """A flat colour as (3, 1, 1); planes (3, h, w) as they are."""
+    """Return a flat colour as (3, 1, 1), and planes (3, h, w) unchanged."""
     if isinstance(colour, np.ndarray):
         return colour
     return np.array(colour, np.float32)[:, None, None]
@@ -52,7 +52,7 @@ def unit(x: Plane) -> Plane:
 
 
 class Canvas:
-    """An image being painted, and how much of each pixel the person covers."""
+    """An image, and the coverage of each pixel by the person, in [0, 1]."""
 
     def __init__(self, height: int, width: int, background: Colour) -> None:
         # planes, not pixels: blending runs over long contiguous rows
@@ -72,7 +72,10 @@ class Canvas:
         return slice(y0, y1), slice(x0, x1), x, y
 
     def put(self, field: Field, colour: Plane | Colour, where: Plane | None = None) -> None:
-        """Lay a flat colour or planes (3, h, w) over the canvas, ``where`` in [0, 1] and inside."""
+        """Blend a flat colour or planes (3, h, w) over the canvas, inside the field.
+
+        ``where``: additional weights in [0, 1].
+        """
         cover = unit(field.inside + np.float32(0.5))
         if where is not None:
             cover *= where
@@ -92,7 +95,7 @@ class Canvas:
         fade: float = 0.0,
         depth: float = SHADE,
     ) -> None:
-        """Lay a colour with soft shading and a darker contour ``line`` pixels wide.
+        """Blend a colour with soft shading and a darker contour ``line`` pixels wide.
 
         Both grow in over the first ``fade`` pixels along, so that a limb joins the trunk.
         """
@@ -108,7 +111,7 @@ class Canvas:
             shade += np.float32(ROOT)
             shade *= grown
             shade -= np.float32(ROOT)
-            # against the background the contour stays
+            # the contour stays against the background
             edge *= np.maximum(grown, 1.0 - self.cover[field.rows, field.columns])
         shade += np.float32(1.0)
         edge *= np.float32(INK - 1.0)
@@ -206,7 +209,7 @@ def trunk(
     np.maximum(row, 0, out=row)
     np.minimum(row, TABLE - 1, out=row)
     c, w = _smooth(np.interp(fine, levels, centre)), _smooth(np.interp(fine, levels, half))
-    # distance to a sloping side, not along the row: shoulders would be jagged
+    # distance to the sloping side, not along the row, which would make jagged shoulders
     rise = np.diff(w, append=w[-1]) * np.float32(1.0 / step)
     across = (off - c[row]) / w[row]
     sides = (1.0 - np.abs(across)) * (w / np.sqrt(1.0 + rise * rise))[row]

@@ -73,7 +73,7 @@ class Cloth:
 
 @dataclass(frozen=True)
 class Person:
-    """Everything that stays the same from view to view."""
+    """The properties of a person that are the same in all views."""
 
     woman: bool
     body: Body
@@ -95,7 +95,7 @@ class Person:
 
     @property
     def category(self) -> str:
-        """The DeepFashion folder this outfit would be filed under."""
+        """The category folder of DeepFashion for this outfit."""
         if self.jacket is not None:
             return "Jackets_Coats" if self.woman else "Jackets_Vests"
         if self.bottom_kind == "dress":
@@ -107,7 +107,7 @@ class Person:
 
 
 def _colour(rng: np.random.Generator, hue: float) -> Colour:
-    """A saturated garment colour of that hue, or now and then a neutral one."""
+    """A saturated colour of that hue for clothes, or sometimes a neutral one."""
     if rng.random() < 0.16:
         return NEUTRALS[int(rng.integers(len(NEUTRALS)))]
     saturation, value = rng.uniform(0.58, 0.95), rng.uniform(0.50, 0.95)
@@ -115,7 +115,7 @@ def _colour(rng: np.random.Generator, hue: float) -> Colour:
 
 
 def _second(rng: np.random.Generator, first: Colour, hue: float) -> Colour:
-    """A colour for the pattern that stands off from the ground: light on dark or another hue."""
+    """A colour for the pattern with contrast to the ground: light on dark, or another hue."""
     light = 0.3 * first[0] + 0.6 * first[1] + 0.1 * first[2]
     if rng.random() < 0.6:
         return NEUTRALS[0] if light < 0.6 else NEUTRALS[int(rng.choice((1, 4)))]

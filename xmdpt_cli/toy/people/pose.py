@@ -22,7 +22,7 @@ Vector = tuple[float, float, float]
 VIEWS = ("1_front", "2_side", "3_back", "4_full", "7_additional")
 NOSE, NECK, HEAD_SIZE = 0, 1, (0.045, 0.064, 0.052)  # head: half-axes x, y, z
 REYE, LEYE, REAR, LEAR = 14, 15, 16, 17
-# Where the five head joints sit, in half-axes of the head (its own frame).
+# Places of the five head joints in head coordinates, in half-axes of the head.
 FACE: tuple[tuple[int, Vector], ...] = (
     (NOSE, (0.0, 0.20, 1.02)),
     (REYE, (-0.38, -0.06, 0.90)),
@@ -30,13 +30,13 @@ FACE: tuple[tuple[int, Vector], ...] = (
     (REAR, (-0.98, 0.08, -0.10)),
     (LEAR, (0.98, 0.08, -0.10)),
 )
-# A head joint is annotated while its outward normal is not turned further away than this (sine).
+# Smallest sine of the angle of a head joint's outward normal at which the joint is annotated.
 HIDDEN = {NOSE: -0.05, REYE: 0.10, LEYE: 0.10, REAR: -0.45, LEAR: -0.45}
 
 
 @dataclass(frozen=True)
 class Arm:
-    """The wrist reaches for ``offset`` (outward, down, forward) from ``anchor``."""
+    """An arm whose wrist is at ``offset`` (outward, down, forward) from ``anchor``, if in reach."""
 
     anchor: str  # shoulder, hip, head, chest
     offset: Vector
@@ -142,7 +142,7 @@ def _yaw(rng: np.random.Generator, view: str) -> float:
 
 
 def make_pose(rng: np.random.Generator, view: str, *, full_body: bool = False) -> Pose:
-    """A pose for one of the view names.
+    """Sample a pose for one of the view names.
 
     One in seven shows the upper body only, but never 4_full, and none with ``full_body``.
     """
@@ -172,7 +172,8 @@ class Skeleton:
 def _reach(
     start: Array, target: Array, pole: Array, upper: float, lower: float
 ) -> tuple[Array, Array]:
-    """Two-link inverse kinematics: elbow and wrist, the wrist as near the target as it gets."""
+    """Two-link inverse kinematics: (elbow, wrist), with the wrist as near to the target as
+    possible."""
     line = target - start
     distance = float(np.linalg.norm(line))
     unit = line / distance
@@ -185,7 +186,7 @@ def _reach(
 
 
 def turned(points: Array, yaw: float) -> Array:
-    """(..., 3) about the vertical: +90 degrees turns forward (z) to the right (x)."""
+    """Rotate points (..., 3) about the vertical: +90 degrees turns forward (z) to the right (x)."""
     c, s = np.cos(yaw), np.sin(yaw)
     x, z = points[..., 0], points[..., 2]
     return np.stack([c * x + s * z, points[..., 1], -s * x + c * z], axis=-1)
@@ -199,7 +200,7 @@ def head_axes(body: Body, yaw: float) -> Vector:
 
 
 def skeleton(body: Body, pose: Pose) -> Skeleton:
-    """The joints of that body in that pose, in the camera frame."""
+    """The joints of a body in a pose, in the camera frame."""
     joints = np.zeros((18, 3))
     sideways, forward = pose.lean
     up = np.array([np.sin(sideways), -np.cos(sideways) * np.cos(forward), np.sin(forward)])

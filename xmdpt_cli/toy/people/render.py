@@ -28,7 +28,7 @@ Points = list[NDArray[np.float64]]  # (18, 2) of each view of an item
 
 
 def usable_workers(items: int) -> int:
-    """One a core, but one for 16 persons at most: each takes about 0.5 s to start."""
+    """One worker per core, but at least 16 items for each: starting one takes about 0.5 s."""
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
@@ -45,8 +45,8 @@ def render_people(
     height: int,
     workers: int,
 ) -> Iterator[Points]:
-    """Store every view of the (split, index) ``people`` under ``out``; yields their keypoints in
-    image pixels, in order. Raises XmdptError if an image cannot be written."""
+    """Save all views of the (split, index) ``people`` under ``out``; yield their keypoints in image
+    pixels, in order. Raises XmdptError if an image cannot be written."""
     workers = min(workers, len(people))
     task: dict[str, Any] = {"seed": seed, "views": views, "plain": plain, "height": height}
     if workers < 2 or not sys.executable:
@@ -83,7 +83,7 @@ def _start(task: dict[str, Any]) -> subprocess.Popen[str]:
         text=True, env={**os.environ, "PYTHONPATH": path},
     )  # fmt: skip
     assert child.stdin is not None
-    with contextlib.suppress(BrokenPipeError), child.stdin:  # it died: its message is read later
+    with contextlib.suppress(BrokenPipeError), child.stdin:  # it ended: its message is read later
         child.stdin.write(json.dumps(task))
     return child
 
@@ -104,7 +104,7 @@ def _item(out: Path, person: tuple[str, int], *, height: int, **how: Any) -> Poi
 
 
 def _child() -> None:
-    """Read a task from stdin; one line of JSON an item on stdout (NaN as Python writes it)."""
+    """Read a task from stdin; write one line of JSON per item to stdout, NaN as Python does."""
     task = json.load(sys.stdin)
     out, people = Path(task.pop("out")), task.pop("people")
     for split, index in people:

@@ -1,4 +1,4 @@
-"""The stage: a posed person on a canvas, and where in the image the person stands."""
+"""A posed person on a canvas, and the position of the person in the image."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from xmdpt_cli.toy.people.person import Body, Person
 from xmdpt_cli.toy.people.pose import Pose, Skeleton, skeleton
 
 Array = NDArray[np.float64]
-FOOT_TILT = 0.24  # feet are seen a little from above: pixels down per pixel towards the viewer
-TEXTURE_RADIUS = 0.08  # of the trunk, to turn angles into lengths of cloth
+FOOT_TILT = 0.24  # feet are shown slightly from above: pixels down per pixel to the viewer
+TEXTURE_RADIUS = 0.08  # of the trunk, in body heights: converts angles to lengths of cloth
 
 
 @dataclass
@@ -29,18 +29,18 @@ class Stage:
     line: float  # width of contours, canvas pixels
 
     def flat(self, point: Array, tilt: float = 0.0) -> Point:
-        """Camera frame to canvas."""
+        """Project a point of the camera frame to canvas pixels."""
         x, y = self.origin
         down = float(point[1] + tilt * point[2])
         return (x + self.scale * float(point[0]), y + self.scale * down)
 
     @property
     def pixel(self) -> float:
-        """One canvas pixel in body heights (with a margin against moire)."""
+        """The size of a canvas pixel in body heights, with a margin against moire."""
         return 1.4 / self.scale
 
     def turn(self, x: float, y: float, z: float) -> Array:
-        """Body frame to camera frame."""
+        """Rotate a vector of the body frame to the camera frame."""
         c, s = np.cos(self.pose.yaw), np.sin(self.pose.yaw)
         return np.array([c * x + s * z, y, -s * x + c * z])
 
@@ -76,8 +76,9 @@ def profile(body: Body, yaw: float, ease: float = 0.0) -> tuple[Array, Array, fl
     """Centre and half-width of the trunk at ``LEVELS``, seen at ``yaw``, in body heights.
 
     The cross-section is an ellipse of half-axes a (across) and b (deep) whose centre sits c in
-    front of the spine; turned by yaw its shadow is c sin yaw -+ sqrt(a^2 cos^2 + b^2 sin^2).
-    Also the angle by which a texture on it turns. ``ease`` is how far cloth stands off.
+    front of the spine; turned by yaw, it projects to c sin yaw -+ sqrt(a^2 cos^2 + b^2 sin^2).
+    The third value is the angle by which a texture turns. ``ease``: distance of cloth from the
+    body.
     """
     s, g = body.shoulders, body.girth
     a = np.array([

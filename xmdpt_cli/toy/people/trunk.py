@@ -1,17 +1,17 @@
-"""The trunk and its clothes: top, jacket, skirt or trousers, and when the legs come."""
+"""The trunk and its clothes (top, jacket, skirt or trousers), and the order of the legs."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from xmdpt_cli.toy.people.limbs import draw_leg, leg_radii, wrap
+from xmdpt_cli.toy.people.limbs import leg_radii, render_leg, wrap
 from xmdpt_cli.toy.people.paint import Field, Plane, trunk
 from xmdpt_cli.toy.people.person import Cloth
 from xmdpt_cli.toy.people.stage import LEVELS, TEXTURE_RADIUS, Stage, profile
 
 
-def draw_trunk_and_legs(stage: Stage) -> None:
-    """Neck, legs and the clothes of the trunk, in the order in which they are put on."""
+def render_trunk_and_legs(stage: Stage) -> None:
+    """Render neck, legs and the clothes of the trunk, in the order in which they are put on."""
     person, joints = stage.person, stage.bones.joints
     skin = _torso(stage, -0.30, 0.3, 0.0, 0.0, "")
     if skin is not None:
@@ -23,10 +23,10 @@ def draw_trunk_and_legs(stage: Stage) -> None:
             _top(stage, 0.75)
         _bottom(stage)  # the legs' roots fade into it
         for _, side in sorted(depth):
-            draw_leg(stage, side)
+            render_leg(stage, side)
     else:
         for _, side in sorted(depth):
-            draw_leg(stage, side)
+            render_leg(stage, side)
         if under:
             _top(stage, 0.75)
         _bottom(stage)
@@ -39,7 +39,7 @@ def draw_trunk_and_legs(stage: Stage) -> None:
 def _torso(
     stage: Stage, low: float, high: float, ease: float, sag: float, ink: str
 ) -> tuple[Field, float] | None:
-    """The trunk between two levels (0 the neck, 1 the hips), and its texture's angle."""
+    """The trunk between two levels (0: neck, 1: hips), and the angle of its texture."""
     body, scale = stage.person.body, stage.scale
     centre, half, turn = profile(body, stage.pose.yaw, ease)
     neck, hips = np.array(stage.flat(stage.bones.joints[1])), np.array(stage.origin)
@@ -56,7 +56,7 @@ def _torso(
 
 
 def _neckline(stage: Stage, field: Field, turn: float) -> Plane:
-    """1 where the top covers the trunk, 0 above its neckline."""
+    """Coverage [0, 1] of the trunk by the top: 0 above the neckline."""
     person = stage.person
     angle = np.arcsin(field.across) - np.float32(turn)
     x = np.sin(angle) * np.float32(person.body.shoulders)
@@ -79,7 +79,7 @@ def _top(stage: Stage, hem: float) -> None:
 
 
 def _jacket(stage: Stage, cloth: Cloth) -> None:
-    """Open in front: a strip of the top shows."""
+    """Render the jacket, open in front over a strip of the top."""
     coat = _torso(stage, -0.13, 1.08, 0.009, 0.0, "hem")
     if coat is None:
         return
@@ -106,7 +106,7 @@ def _bottom(stage: Stage) -> None:
 
 
 def _skirt(stage: Stage) -> tuple[Field, float] | None:
-    """From the waist to the hem, wide enough at the hem for both legs."""
+    """Render the skirt from the waist to the hem, wide enough at the hem for both legs."""
     person, scale = stage.person, stage.scale
     centre, half, turn = profile(person.body, stage.pose.yaw, 0.006)
     neck, hips = np.array(stage.flat(stage.bones.joints[1])), np.array(stage.origin)

@@ -11,7 +11,7 @@ from xmdpt_cli.toy.people.person import Person, make_person
 from xmdpt_cli.toy.people.pose import VIEWS, Pose, make_pose
 from xmdpt_cli.utils.splits import SPLITS
 
-FIRST_ID = {"train": 1, "test": 50_000_001}  # far apart: persons never meet, whatever the counts
+FIRST_ID = {"train": 1, "test": 50_000_001}  # far apart, so that ids are disjoint
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ def views_of(
 ) -> list[View]:
     """The ``views`` (2 to 5) images of person ``index`` (from 0) of "train" or "test".
 
-    ``plain``: clothes without patterns, and the whole body inside the frame.
+    ``plain``: clothes without patterns, and the complete body inside the frame.
     """
     key = [seed, SPLITS.index(split), index]
     person = make_person([*key, 0], plain=plain)
     rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence([*key, 1])))
-    # the front is always there, the others by chance
+    # the front view is always included, the others are random
     others = np.sort(rng.permutation(np.arange(1, len(VIEWS)))[: views - 1])
     sex, item = "WOMEN" if person.woman else "MEN", f"{FIRST_ID[split] + index:08d}"
     background = float(rng.uniform(0.87, 0.97))
