@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 
-if TYPE_CHECKING:  # what a type checker and an editor see; nothing of it runs
+if TYPE_CHECKING:  # for type checkers and editors; not executed
     from xmdpt_cli import metrics
     from xmdpt_cli.data.dataset import PairDataset
     from xmdpt_cli.diffusion import Schedule, sample, training_loss

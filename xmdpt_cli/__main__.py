@@ -8,7 +8,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line. An interrupt while it is loaded is one of a command, too."""
+    """Run the command line; an interrupt while it is loaded is handled like one of a command."""
     try:
         from xmdpt_cli.cli import app
 
@@ -16,7 +16,7 @@ def main() -> None:
     except KeyboardInterrupt:
         os.write(2, b"error: interrupted\n")
         code = 130
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # all is said: Python's end has no traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback from Python's shutdown
     sys.exit(code)
 
 

@@ -1,4 +1,4 @@
-"""Configuration: frozen dataclasses, strict TOML, and one rule of precedence.
+"""Configuration: frozen dataclasses, strict TOML, and one order of precedence.
 
 flag > environment > ``--config FILE.toml`` > ``--preset`` > default. The environment
 (``XMDPT_TRAIN_STEPS=...``) is read by the command line, as flags are. A TOML file has one table a
@@ -33,7 +33,7 @@ def option(
     """A field that is also an option of a command, with its default and help text.
 
     ``choices``: the only values it takes. ``names``: the option's names, if not the field's.
-    ``words``: words that may be written for values, such as ``auto=0``.
+    ``words``: words that stand for values, such as ``auto=0``.
     """
     metadata = {"help": text, "choices": choices, "names": names, "words": words}
     return dataclasses.field(default=default, metadata=metadata)
@@ -103,12 +103,13 @@ def presets() -> list[str]:
     )
 
 
-def complete_preset(begun: str) -> list[str]:
-    """Names of presets that start with ``begun``, for shell completion."""
-    return [name for name in presets() if name.startswith(begun)]
+def complete_preset(prefix: str) -> list[str]:
+    """Names of presets that start with ``prefix``, for shell completion."""
+    return [name for name in presets() if name.startswith(prefix)]
 
 
 def preset_text(name: str) -> str:
+    """The TOML text of a preset. Raises ConfigError for an unknown name."""
     if name not in presets():
         raise ConfigError(f"no such preset: {name!r}", f"choose one of {', '.join(presets())}")
     return (resources.files("xmdpt_cli") / "presets" / f"{name}.toml").read_text(encoding="utf-8")

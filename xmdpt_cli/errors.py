@@ -46,7 +46,7 @@ _NO_MEMORY = re.compile(
 
 def is_out_of_memory(err: BaseException) -> bool:
     """Whether an error means that the memory of a GPU or of this machine is exhausted."""
-    # by its name: this module does without torch
+    # by name, since this module does not import torch
     if isinstance(err, MemoryError) or type(err).__name__ == "OutOfMemoryError":
         return True
     return isinstance(err, RuntimeError) and bool(_NO_MEMORY.search(str(err)))

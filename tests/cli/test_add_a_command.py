@@ -89,7 +89,7 @@ def test_its_errors_have_a_hint_and_exit_codes(
 ) -> None:
     (tmp_path / "none.json").write_text("{}")
     assert run(["keypoints", str(tmp_path / "none.json")]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("error: ")
+    output = capsys.readouterr().err
+    assert output.startswith("error: ")
     assert run(["keypoints", "https://host/pose.json"]) == 2
     assert "FILE" in capsys.readouterr().err

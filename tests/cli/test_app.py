@@ -46,7 +46,7 @@ def test_help_of_each_command(command: str, capsys: pytest.CaptureFixture[str]) 
     assert f"xmdpt {command}" in capsys.readouterr().out
 
 
-def test_the_earlier_name_of_synth_works_and_says_so(
+def test_the_earlier_name_of_synth_works_with_a_warning(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few = ["--people", "1", "--test-people", "1", "--height", "64"]
@@ -83,7 +83,7 @@ def test_wrong_usage_exits_2_with_error_and_hint(
         (XmdptError("it broke", "mend it"), 1, "error: it broke\nhint: mend it\n"),
         (ConfigError("wrong [key]"), 2, "error: wrong [key]\n"),
         (KeyboardInterrupt(), 130, "run the same command again"),
-        (RuntimeError("oops"), 3, "a bug of ours: RuntimeError: oops"),
+        (RuntimeError("oops"), 3, "a bug in xmdpt: RuntimeError: oops"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 1, "error: out of memory"),
         (PermissionError(13, "Permission denied", "/x/y"), 1, "error: Permission denied: /x/y"),
         (OSError(28, "No space left on device", "/x/y"), 1, "No space left on device: /x/y"),
@@ -95,7 +95,7 @@ def test_wrong_usage_exits_2_with_error_and_hint(
         ),
     ],
 )
-def test_errors_become_words_and_codes(
+def test_errors_become_messages_and_exit_codes(
     raised: BaseException,
     code: int,
     shown: str,
@@ -131,7 +131,7 @@ def test_json_is_one_object_on_stdout(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "rendering" in captured.err
 
 
-def test_an_interrupt_says_how_to_go_on(
+def test_an_interrupt_prints_how_to_resume(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     def interrupted(*_: object, **__: object) -> None:
@@ -143,4 +143,4 @@ def test_an_interrupt_says_how_to_go_on(
     # a measurement begins anew
     monkeypatch.setattr("xmdpt_cli.bench.sampling.measure_sampling", interrupted)
     assert run(["bench", "--size", "tiny"]) == 130
-    assert "no measurement is kept" in capsys.readouterr().err
+    assert "no measurement was saved" in capsys.readouterr().err

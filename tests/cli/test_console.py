@@ -24,7 +24,7 @@ TRAIN = {  # in the order of training/log.py
 }
 
 
-def test_facts_are_readable() -> None:
+def test_progress_values_are_readable() -> None:
     shown = values({**TRAIN, "shard": "train-0001.tar", "other": 0.123456})
     assert shown == [
         "loss 0.123", "812 img/s", "wait 1%", "12.3 GiB", "MFU 41%", "masked 0.130",
@@ -35,7 +35,7 @@ def test_facts_are_readable() -> None:
     assert values({"loss": float("nan")}) == ["loss nan"]
 
 
-def drawn(width: int, info: dict[str, Any], *, done: int = 123_456, total: int = 300_000) -> str:
+def bar_line(width: int, info: dict[str, Any], *, done: int = 123_456, total: int = 300_000) -> str:
     bars = console_bars.Bars()
     bars("train", 0, total)
     bars("train", done, total, **info)
@@ -47,8 +47,8 @@ def drawn(width: int, info: dict[str, Any], *, done: int = 123_456, total: int =
 
 
 @pytest.mark.parametrize("width", [20, 40, 79, 80, 81, 95, 100, 110, 160, 300])
-def test_a_line_fits_and_no_fact_is_cut(width: int) -> None:
-    line = drawn(width, TRAIN)
+def test_a_line_fits_and_no_value_is_cut(width: int) -> None:
+    line = bar_line(width, TRAIN)
     assert cell_len(line) <= width
     words = "  ".join(values(TRAIN))
     tail = line.split("left ", 1)[1].split("  ", 1)[1:] if "left " in line else []
@@ -57,21 +57,21 @@ def test_a_line_fits_and_no_fact_is_cut(width: int) -> None:
         assert tail[0] in {"  ".join(values(TRAIN)[:n]) for n in range(1, 7)}
 
 
-def test_facts_leave_room_for_the_bar() -> None:
-    assert "123456/300000" in drawn(30, TRAIN)
-    usual = drawn(80, TRAIN)
+def test_values_leave_room_for_the_bar() -> None:
+    assert "123456/300000" in bar_line(30, TRAIN)
+    usual = bar_line(80, TRAIN)
     assert usual.count("━") >= console_bars.SHORTEST_BAR
     assert usual.endswith("loss 0.123  812 img/s  wait 1%")
     for width in range(50, 200):
-        assert drawn(width, TRAIN).count("━") >= console_bars.SHORTEST_BAR, width
-    wide = drawn(160, TRAIN)
+        assert bar_line(width, TRAIN).count("━") >= console_bars.SHORTEST_BAR, width
+    wide = bar_line(160, TRAIN)
     assert wide.endswith("masked 0.130")
     assert wide.count("━") == 30
-    plain = drawn(80, {}, done=7, total=20)
+    plain = bar_line(80, {}, done=7, total=20)
     assert plain.count("━") == 30
 
 
-def test_time_left_is_of_this_process() -> None:
+def test_the_time_left_ignores_items_of_earlier_processes() -> None:
     """A run that goes on at step 900 of 1000 must not seem to have made 900 steps in a second."""
     pace = Pace(now=100.0, done=900)
     assert pace.rate(100.0, 900) is None
@@ -80,7 +80,7 @@ def test_time_left_is_of_this_process() -> None:
     assert pace.rate(140.0, 906) == pytest.approx(0.5)
 
 
-def test_the_images_of_a_batch_come_at_once() -> None:
+def test_the_images_of_a_batch_count_as_one_update() -> None:
     pace = Pace(now=0.0, done=0)
     first = [pace.rate(10 + 0.01 * i, i + 1) for i in range(8)]
     assert first[-1] == pytest.approx(0.8, rel=0.01)  # not 100
@@ -89,7 +89,7 @@ def test_the_images_of_a_batch_come_at_once() -> None:
     assert last == pytest.approx(0.8, rel=0.01)
 
 
-def test_the_bar_tells_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bar_shows_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
     bars = console_bars.Bars()
@@ -113,7 +113,7 @@ def test_the_bar_tells_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "in 1m22s" in shown()
 
 
-def test_off_a_terminal_there_are_plain_lines(
+def test_without_a_terminal_lines_are_printed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = [1000.0]
@@ -137,7 +137,7 @@ def test_off_a_terminal_there_are_plain_lines(
     ("load", "threads", "warned"),
     [(9.1, None, True), (None, None, False), (9.1, "1", False)],
 )
-def test_a_busy_machine_is_named(
+def test_a_busy_machine_is_a_warning(
     load: float | None,
     threads: str | None,
     warned: bool,
@@ -150,8 +150,8 @@ def test_a_busy_machine_is_named(
     if threads is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
     warn_if_busy(Talk())
-    told = capsys.readouterr().err
-    assert ("busy (load 9.1 on 2 cores)" in told) is warned
-    assert ("OMP_NUM_THREADS=1" in told) is warned
+    warning = capsys.readouterr().err
+    assert ("busy (load 9.1 on 2 cores)" in warning) is warned
+    assert ("OMP_NUM_THREADS=1" in warning) is warned
     warn_if_busy(Talk(quiet=True))  # under torchrun one process says it
     assert capsys.readouterr().err == ""

@@ -39,15 +39,17 @@ def checkpoint(work: Path) -> Path:
     return work / "ema_0.9999_300000.pt"
 
 
-def test_there_and_back(checkpoint: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_conversion_in_both_directions_is_bit_equal(
+    checkpoint: Path, tmp_path: Path, capsys: Capture
+) -> None:
     folder, back = tmp_path / "m", tmp_path / "back.pt"
     assert call("convert", checkpoint, "--out", folder, "--mask-ratio", 0.5, "--json") == 0
-    told = json.loads(capsys.readouterr().out)
+    printed = json.loads(capsys.readouterr().out)
     model, facts = load_model(folder)
-    assert (told["size"], told["depth"], told["width"]) == (None, 4, 64)
-    assert told["parameters"] == parameter_counts(model)
-    assert told["resolution"] == facts["resolution"] == 64
-    assert told["trained_steps"] == facts["trained_steps"] == 300_000
+    assert (printed["size"], printed["depth"], printed["width"]) == (None, 4, 64)
+    assert printed["parameters"] == parameter_counts(model)
+    assert printed["resolution"] == facts["resolution"] == 64
+    assert printed["trained_steps"] == facts["trained_steps"] == 300_000
     assert model.mask_ratio == 0.5
     assert call("convert", folder, "--to", "published", "--out", back, "--json") == 0
     assert json.loads(capsys.readouterr().out)["out"] == str(back)
@@ -56,22 +58,25 @@ def test_there_and_back(checkpoint: Path, tmp_path: Path, capsys: Capture) -> No
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-def test_size_counts_and_notes_are_told(tmp_path: Path, capsys: Capture) -> None:
+def test_size_counts_and_notes_are_printed(tmp_path: Path, capsys: Capture) -> None:
     """The paper's Table 1: 33.52 M parameters for S."""
     state = to_published(XMDPT.from_size("S"))
     torch.save({"ema": {f"module.{k}": v.half() for k, v in state.items()}}, tmp_path / "x.pt")
     assert call("convert", tmp_path / "x.pt", "--out", tmp_path / "S") == 0
-    said = capsys.readouterr()
-    assert "X-MDPT-S (depth 12, width 384, 6 heads), 256 px, 33,519,781 parameters" in said.out
-    assert "39,117,301 in training" in said.out
+    output = capsys.readouterr()
+    assert "X-MDPT-S (depth 12, width 384, 6 heads), 256 px, 33,519,781 parameters" in output.out
+    assert "39,117,301 in training" in output.out
     assert (
-        f"next: xmdpt sample --model {tmp_path}/S --source person.jpg --pose pose.json" in said.out
+        f"next: xmdpt sample --model {tmp_path}/S --source person.jpg --pose pose.json"
+        in output.out
     )
     for note in ("took 'ema'", "stripped 'module.'", "made float32 of float16"):
-        assert note in said.err
+        assert note in output.err
 
 
-def test_a_model_for_inference_says_so(checkpoint: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_a_checkpoint_without_mipnet_is_noted(
+    checkpoint: Path, tmp_path: Path, capsys: Capture
+) -> None:
     state = torch.load(checkpoint, weights_only=True)
     bare = {k: v for k, v in state.items() if not k.startswith(("sideblocks", "mask_token"))}
     torch.save(bare, tmp_path / "x.pt")
@@ -79,7 +84,7 @@ def test_a_model_for_inference_says_so(checkpoint: Path, tmp_path: Path, capsys:
     assert "the checkpoint has no MIPNet" in capsys.readouterr().err
 
 
-def test_what_is_there_stays_without_force(
+def test_an_existing_model_is_replaced_only_with_force(
     checkpoint: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     folder, file = tmp_path / "m", tmp_path / "x.pt"
@@ -127,7 +132,7 @@ def test_another_kind_of_model_is_not_replaced(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "output"),
     [
         (["FILE", "--to", "onnx"], 2, "'onnx' is not one of 'folder', 'published'"),
         (["FILE", "--to", "published"], 2, "must be a .pt file"),
@@ -139,8 +144,8 @@ def test_another_kind_of_model_is_not_replaced(
         (["."], 1, "is a folder, not a checkpoint"),
     ],
 )
-def test_wrong_calls_are_answered_and_write_nothing(
-    arguments: list[str], code: int, said: str, checkpoint: Path, tmp_path: Path,
+def test_wrong_calls_are_errors_and_write_nothing(
+    arguments: list[str], code: int, output: str, checkpoint: Path, tmp_path: Path,
     capsys: Capture, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     model = XMDPT(depth=4, width=64, heads=4, latent_size=8)
@@ -149,11 +154,13 @@ def test_wrong_calls_are_answered_and_write_nothing(
     given = [{"FILE": str(checkpoint), "MODEL": "m"}.get(a, a) for a in arguments]
     out = [] if "--out" in given else ["--out", "new"]
     assert call("convert", *given, *out) == code
-    assert said in capsys.readouterr().err
+    assert output in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["m"]
 
 
-def test_what_the_published_code_cannot_hold(tmp_path: Path, capsys: Capture) -> None:
+def test_models_that_the_published_code_cannot_hold_are_refused(
+    tmp_path: Path, capsys: Capture
+) -> None:
     model = XMDPT(depth=4, width=64, heads=4, latent_size=8)
     facts = {**published_metadata(model), "prediction": "v"}
     save_model(tmp_path / "m", model, facts)
@@ -187,6 +194,6 @@ def test_a_converted_model_samples(checkpoint: Path, tmp_path: Path, capsys: Cap
     assert call(*prepare, "--out", tmp_path / "toys", *toys) == 0
     capsys.readouterr()
     assert call(*sample, "--data", tmp_path / "toys", "--out", tmp_path / "t") == 1
-    said = capsys.readouterr().err
-    assert "another vae encoder (stabilityai/sd-vae-ft-mse, not" in said
-    assert "is a toy" in said
+    output = capsys.readouterr().err
+    assert "another vae encoder (stabilityai/sd-vae-ft-mse, not" in output
+    assert "is a toy" in output

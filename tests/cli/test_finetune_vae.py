@@ -1,4 +1,4 @@
-"""``xmdpt finetune-vae`` as a user meets it: plan, precedence, one object of JSON, what is said."""
+"""``xmdpt finetune-vae`` as a user meets it: plan, precedence, JSON output and messages."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Capture = pytest.CaptureFixture[str]
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("finetune")
-    drawn = ["--people", 3, "--test-people", 2, "--height", 64]
-    assert call("synth", "--out", work / "raw", *drawn) == 0
+    people = ["--people", 3, "--test-people", 2, "--height", 64]
+    assert call("synth", "--out", work / "raw", *people) == 0
     toy = ["--encoders", "toy", "--size", 32, "--vae-steps", 3]
     assert call("prepare", "--root", work / "raw", "--out", work / "data", *toy) == 0
     return work / "data"
@@ -51,12 +51,12 @@ def test_the_plan_is_the_papers_and_writes_nothing(
     assert plan["toy"] is True
     assert "random weights" in plan["LPIPS"]
     assert finetune(data, tmp_path / "no", "--dry-run", "--encode", "--epochs", 2) == 0
-    told = capsys.readouterr().out
-    assert "encoded in every step" in told
-    assert "epochs = 2.0  (default 77.0)" in told
-    assert "  l1 = " not in told  # a default
+    printed = capsys.readouterr().out
+    assert "encoded in every step" in printed
+    assert "epochs = 2.0  (default 77.0)" in printed
+    assert "  l1 = " not in printed  # a default
     for line in ("time: about", "memory: about", "disk: about"):
-        assert line in told
+        assert line in printed
     assert plan["seconds"] > 0
     assert plan["memory"]["optimizer"] == 2 * plan["memory"]["gradients"]
 
@@ -77,7 +77,7 @@ def test_flag_over_environment_over_file(
     assert "unknown key 'face_wait'" in capsys.readouterr().err
 
 
-def test_a_run_and_the_same_again(data: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_a_run_and_its_repetition(data: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "vae"
     options = ["--steps", 2, "--batch-size", 2, "--ema", 0.9, "--face-weight", 3]
     first = result(capsys, data, out, *options)
@@ -86,11 +86,11 @@ def test_a_run_and_the_same_again(data: Path, tmp_path: Path, capsys: Capture) -
     assert first["report"]["counts"]["after"] > 0
     assert result(capsys, data, out, *options) == first
     assert finetune(data, out, *options) == 0
-    told = capsys.readouterr().out
-    assert "lpips_alex_v0.1_toy" in told
-    assert "psnr_face" in told
-    assert "TOY VAE" in told
-    assert f"encoder unchanged, sha256 {first['encoder']['after']}" in told
+    printed = capsys.readouterr().out
+    assert "lpips_alex_v0.1_toy" in printed
+    assert "psnr_face" in printed
+    assert "TOY VAE" in printed
+    assert f"encoder unchanged, sha256 {first['encoder']['after']}" in printed
     # what was written down is what it was made with
     config = ["--config", out / "config.toml"]
     assert result(capsys, data, out, *config) == first
@@ -102,9 +102,9 @@ def test_from_scratch(data: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "vae"
     options = ["--all-weights", "--steps", 2, "--batch-size", 2, "--lpips", 0, "--limit", 3]
     assert finetune(data, out, *options) == 0
-    told = capsys.readouterr().out
-    assert f"xmdpt prepare --vae {out}" in told
-    assert "latents of another encoder do not fit" in told
+    printed = capsys.readouterr().out
+    assert f"xmdpt prepare --vae {out}" in printed
+    assert "latents of another encoder do not fit" in printed
     assert json.loads((out / "report.json").read_text())["counts"] == {"before": 3, "after": 3}
     assert json.loads((out / "xmdpt_toy.json").read_text())["toy"] is True
     assert finetune(data, tmp_path / "b", *options, "--vae", data / "encoders/vae") == 2
@@ -115,7 +115,7 @@ def test_from_scratch(data: Path, tmp_path: Path, capsys: Capture) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "said"),
+    ("options", "code", "output"),
     [
         (["--ema", "1"], 2, "ema lies in [0, 1)"),
         (["--lpips", "0.1", "--alexnet-weights", "off"], 2, "--lpips 0"),
@@ -124,9 +124,9 @@ def test_from_scratch(data: Path, tmp_path: Path, capsys: Capture) -> None:
         (["--precision", "fp8"], 2, "'auto', 'fp32', 'bf16'"),
     ],
 )
-def test_what_cannot_be_is_said(
-    data: Path, tmp_path: Path, capsys: Capture, options: list[str], code: int, said: str
+def test_wrong_options_are_errors(
+    data: Path, tmp_path: Path, capsys: Capture, options: list[str], code: int, output: str
 ) -> None:
     assert finetune(data, tmp_path / "no", "--steps", 1, *options) == code
-    assert said in capsys.readouterr().err
+    assert output in capsys.readouterr().err
     assert not (tmp_path / "no").exists()

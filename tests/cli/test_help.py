@@ -24,7 +24,7 @@ def text_of(path: str, width: int, monkeypatch: pytest.MonkeyPatch, capsys: obje
 
 @pytest.mark.parametrize("width", [60, 80, 120, 200])
 @pytest.mark.parametrize("path", PATHS)
-def test_help_shows_every_option_whole(
+def test_help_shows_every_option_uncut(
     path: str, width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown = text_of(path, width, monkeypatch, capsys)
@@ -95,7 +95,7 @@ def test_every_option_has_a_variable(path: str) -> None:
             assert parameter.envvar == prefix + name
 
 
-def test_a_variable_is_below_a_flag(
+def test_a_flag_takes_precedence_over_a_variable(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XMDPT_SYNTH_PEOPLE", "1")
@@ -106,7 +106,7 @@ def test_a_variable_is_below_a_flag(
     assert "4 training and 4 test images" in capsys.readouterr().out
 
 
-def test_a_variable_that_is_no_value_is_named(
+def test_an_invalid_variable_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("XMDPT_TRAIN_STEPS", "many")
@@ -115,12 +115,12 @@ def test_a_variable_that_is_no_value_is_named(
     monkeypatch.setenv("XMDPT_TRAIN_STEPS", "10")
     monkeypatch.setenv("XMDPT_TRAIN_SCHEDULE", "round")
     assert run(["train"]) == 2
-    said = capsys.readouterr().err
-    assert "XMDPT_TRAIN_SCHEDULE" in said
-    assert "linear" in said
+    output = capsys.readouterr().err
+    assert "XMDPT_TRAIN_SCHEDULE" in output
+    assert "linear" in output
 
 
-def test_a_variable_beats_a_preset(
+def test_a_variable_takes_precedence_over_a_preset(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """flag > environment > file > preset: the settings of a dry run tell."""
@@ -133,12 +133,12 @@ def test_a_variable_beats_a_preset(
     monkeypatch.setenv("XMDPT_TRAIN_BATCH_SIZE", "4")
     monkeypatch.setenv("XMDPT_TRAIN_EMA_WARMUP", "false")
     capsys.readouterr()
-    asked = ["train", "--preset", "demo/tokens-64", "--seed", "3", "--dry-run", "--json"]
-    assert run(asked) == 0
+    command = ["train", "--preset", "demo/tokens-64", "--seed", "3", "--dry-run", "--json"]
+    assert run(command) == 0
     config = json.loads(capsys.readouterr().out)["config"]
     assert (config["batch_size"], config["ema_warmup"], config["seed"]) == (4, False, 3)
     assert config["conditioning"] == "tokens"  # the preset's
-    assert run([*asked, "--batch-size", "2"]) == 0
+    assert run([*command, "--batch-size", "2"]) == 0
     assert json.loads(capsys.readouterr().out)["config"]["batch_size"] == 2
 
 

@@ -45,30 +45,30 @@ def failed(capsys: Capture, *words: object) -> str:
 def test_sample(published: Path, tmp_path: Path, capsys: Capture) -> None:
     words = ["sample", "--model", published / "model", "--source", published / "person.png"]
     words += ["--pose", published / "pose.json", "--out", tmp_path / "o"]
-    said = failed(capsys, *words)
-    assert "4 networks are needed and not found" in said
+    output = failed(capsys, *words)
+    assert "4 networks are needed and not found" in output
     for name, folder, option in (
         (VAE, "vae", "--vae"),
         (SOURCE, "dino_source", "--dino-source"),
         (POSE, "dino_pose", "--dino-pose"),
         (f"{OPENPOSE} body_pose_model.pth", "openpose", "--openpose"),
     ):
-        assert f"hf download {name} --local-dir {folder}\n" in said
-        assert f"{option} {folder}" in said
-    assert "OpenPose (for person.png)" in said
-    assert "--source-keypoints" in said
-    # what is there, or not needed, is not asked for
+        assert f"hf download {name} --local-dir {folder}\n" in output
+        assert f"{option} {folder}" in output
+    assert "OpenPose (for person.png)" in output
+    assert "--source-keypoints" in output
+    # networks that are found, or not needed, are not named
     known = [*words, "--source-keypoints", published / "pose.json"]
-    said = failed(capsys, *known, "--vae", published / "encoders/vae")
-    assert "2 networks are needed" in said
-    assert VAE not in said
-    assert OPENPOSE not in said
-    said = failed(capsys, *words, "--encoders", published / "encoders")
-    assert said.count("hf download") == 1, "OpenPose alone: its own error"
+    output = failed(capsys, *known, "--vae", published / "encoders/vae")
+    assert "2 networks are needed" in output
+    assert VAE not in output
+    assert OPENPOSE not in output
+    output = failed(capsys, *words, "--encoders", published / "encoders")
+    assert output.count("hf download") == 1, "OpenPose alone: its own error"
     assert not (tmp_path / "o").exists()
 
 
-def test_a_folder_of_encoders_that_lacks_some(
+def test_an_incomplete_folder_of_encoders(
     published: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(published / "encoders/vae", tmp_path / "some/vae")
@@ -77,8 +77,8 @@ def test_a_folder_of_encoders_that_lacks_some(
     words += ["--pose", published / "pose.json", "--source-keypoints", published / "pose.json"]
     words += ["--out", tmp_path / "o", "--encoders", "some"]
     assert run([str(word) for word in words]) == 2
-    said = capsys.readouterr().err
-    assert "some has no dino_source/, dino_pose/" in said
+    output = capsys.readouterr().err
+    assert "some has no dino_source/, dino_pose/" in output
 
 
 def test_prepare(published: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -86,26 +86,26 @@ def test_prepare(published: Path, tmp_path: Path, capsys: Capture) -> None:
         (tmp_path / "raw" / "ann").mkdir(parents=True, exist_ok=True)
         person(i).save(tmp_path / "raw" / "ann" / f"{name}.png")
     words = ["prepare", "--root", tmp_path / "raw", "--out", tmp_path / "o", "--size", 32]
-    said = failed(capsys, *words)
-    assert "4 networks are needed and not found" in said
+    output = failed(capsys, *words)
+    assert "4 networks are needed and not found" in output
     for name in (VAE, SOURCE, POSE, OPENPOSE):
-        assert f"hf download {name}" in said
+        assert f"hf download {name}" in output
     for option in ("--vae vae", "--dino-source dino_source", "--openpose openpose"):
-        assert option in said
-    assert "for 3 of 3 images" in said
-    assert "--encoders toy" in said
-    assert "front_keypoints.json beside front.jpg" in said
+        assert option in output
+    assert "for 3 of 3 images" in output
+    assert "--encoders toy" in output
+    assert "front_keypoints.json beside front.jpg" in output
     (tmp_path / "raw/ann/side.json").write_text("{")
-    said = failed(capsys, *words, "--encoders", "toy")
-    assert "OpenPose" in said
-    assert "ann/side.json" in said
-    assert said.count("hf download") == 1
+    output = failed(capsys, *words, "--encoders", "toy")
+    assert "OpenPose" in output
+    assert "ann/side.json" in output
+    assert output.count("hf download") == 1
     (tmp_path / "raw/ann/side.json").unlink()
     for name in ("front", "back", "side"):
         write_pose(tmp_path / "raw" / "ann" / f"{name}.json", FIGURE)
-    said = failed(capsys, *words)
-    assert "3 networks are needed" in said
-    assert OPENPOSE not in said
+    output = failed(capsys, *words)
+    assert "3 networks are needed" in output
+    assert OPENPOSE not in output
     # with keypoints beside the images nothing of it is needed
     assert run([str(word) for word in [*words, "--encoders", published / "encoders"]]) == 0
 

@@ -1,4 +1,4 @@
-"""The mission's own lines, as typed, in an empty folder beside the raw dataset.
+"""The workflow's commands, in an empty folder beside the raw dataset.
 
 The encoders are toys, chosen by a variable, as are the few settings that make it short.
 """
@@ -25,7 +25,7 @@ def _beside_deepfashion(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def typed(line: str, capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
-    """A line as one types it: what stands on stdout and on stderr."""
+    """Run a command line; returns stdout and stderr."""
     capsys.readouterr()
     program, *arguments = line.split()
     assert program == "xmdpt"
@@ -38,7 +38,7 @@ def files(folder: str) -> dict[str, int]:
     return {p.name: p.stat().st_mtime_ns for p in Path(folder).iterdir() if p.suffix == ".png"}
 
 
-def test_the_missions_lines(
+def test_the_workflow_in_an_empty_folder(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # a checkpoint of the real B has 2 GB; the real size is built in tests/model
@@ -59,7 +59,7 @@ def test_the_missions_lines(
     before = files("samples/B")
     assert len(before) == 4 + 1  # pairs, and the sheet
 
-    # the same lines again: nothing is made again
+    # the same commands again: nothing is generated or trained again
     weights = Path("runs/B/model/model.safetensors").stat().st_mtime_ns
     typed("xmdpt prepare --root DeepFashion", capsys)
     out, err = typed("xmdpt train --size B", capsys)
@@ -70,7 +70,7 @@ def test_the_missions_lines(
     assert files("samples/B") == before
     assert Path("runs/B/model/model.safetensors").stat().st_mtime_ns >= weights
 
-    # completed, with the settings that the others were made with
+    # a missing image is generated with the settings of the others
     gone = next(name for name in before if "_2_" in name)
     Path("samples/B", gone).unlink()
     typed("xmdpt evaluate --fid --ssim --lpips", capsys)
@@ -90,7 +90,7 @@ def test_the_missions_lines(
     assert set(samples["metrics"]) == measured
 
 
-def test_with_sample_a_vae_and_two_sizes(
+def test_the_workflow_with_a_vae_and_two_sizes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("XMDPT_PREPARE_SIZE", "32 64")
@@ -99,7 +99,7 @@ def test_with_sample_a_vae_and_two_sizes(
     typed("xmdpt train --size tiny --data data/32", capsys)
     _, err = typed("xmdpt finetune-vae --data data/32", capsys)
     assert "out: vae/32" in err
-    # its own dataset, though data/64 is newer; and the VAE fine-tuned on that one
+    # its own dataset, although data/64 is newer, and the VAE fine-tuned on it
     _, err = typed("xmdpt sample", capsys)
     assert "data: data/32 (what runs/tiny was trained on)" in err
     assert "VAE: vae/32 (fine-tuned on this dataset), out: samples/tiny" in err
@@ -107,14 +107,14 @@ def test_with_sample_a_vae_and_two_sizes(
     assert "VAE: vae/32" in err
     report = json.loads(Path("samples/tiny/metrics.json").read_text())
     assert "vae-reconstruction" in report["rows"]
-    # fine-tuned anew: what was decoded before stays, and is not taken for its own
+    # another VAE: images decoded by the previous one are kept and not mixed with new ones
     monkeypatch.setenv("XMDPT_FINETUNE_VAE_STEPS", "3")
     typed("xmdpt finetune-vae --data data/32 --out vae/again", capsys)
     _, err = typed("xmdpt evaluate --ssim", capsys)
     assert "VAE: vae/again (fine-tuned on this dataset), out: samples/tiny-vae" in err
     _, err = typed("xmdpt evaluate --ssim --generated samples/tiny", capsys)
     assert "VAE: " not in err
-    # trained further: its samples go beside those of before
+    # trained further: its samples are written beside those of the earlier step
     monkeypatch.setenv("XMDPT_TRAIN_STEPS", "3")
     _, err = typed("xmdpt train --size tiny", capsys)
     assert "data: data/32 (the dataset of runs/tiny)" in err
@@ -123,7 +123,7 @@ def test_with_sample_a_vae_and_two_sizes(
     assert len(files("samples/tiny")) == len(files("samples/tiny-step_0000003")) == 5
     _, err = typed("xmdpt evaluate --ssim --seeds 2", capsys)
     assert "out: samples/tiny-step_0000003-seeds" in err or "out: samples/tiny-seeds" in err
-    # measured as they are, without a model: the dataset is told by the samples
+    # evaluated without a model: the dataset is found by the samples' record
     _, err = typed("xmdpt evaluate --ssim --generated samples/tiny", capsys)
     assert "data: data/32 (what samples/tiny was generated from)" in err
     assert run(["sample", "--steps", "5"]) == 1  # never over what is there

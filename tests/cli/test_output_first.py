@@ -36,10 +36,10 @@ def test_a_report_is_named_by_its_json(
 ) -> None:
     """The CSV and the page are written beside it, and would overwrite it."""
     assert run([*line, str(tmp_path / name)]) == 2
-    said = capsys.readouterr().err
-    assert f"--out must be a JSON file, not {tmp_path / name}" in said
-    assert f"hint: --out {(tmp_path / name).with_suffix('.json')}" in said
-    assert "evaluate:" not in said  # nothing was measured
+    output = capsys.readouterr().err
+    assert f"--out must be a JSON file, not {tmp_path / name}" in output
+    assert f"hint: --out {(tmp_path / name).with_suffix('.json')}" in output
+    assert "evaluate:" not in output  # nothing was measured
     assert not (tmp_path / name).exists()
 
 
@@ -52,26 +52,26 @@ def test_a_json_has_its_csv_and_page_beside_it(line: list[str], tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("out", "code", "said"),
+    ("out", "code", "output"),
     [
         ("t", 2, "a folder, not a file"),
         ("file/r.json", 1, "Not a directory"),
         ("file/new/r.json", 1, "Not a directory"),
     ],
 )
-def test_what_cannot_be_written_is_refused_before_anything_is_measured(
-    out: str, code: int, said: str, line: list[str], tmp_path: Path, capsys: Capture
+def test_an_unwritable_report_is_refused_before_the_evaluation(
+    out: str, code: int, output: str, line: list[str], tmp_path: Path, capsys: Capture
 ) -> None:
     (tmp_path / "file").write_text("")
     assert run([*line, str(tmp_path / out)]) == code
-    told = capsys.readouterr().err
-    assert said in told
-    assert "--out" in told
-    assert "evaluate:" not in told
+    printed = capsys.readouterr().err
+    assert output in printed
+    assert "--out" in printed
+    assert "evaluate:" not in printed
     # before anything else, too: the folder of images is not looked at
     wrong = ["evaluate", "--generated", "nowhere", "--target", "nowhere", "--out"]
     assert run([*wrong, str(tmp_path / out)]) == code
-    assert said in capsys.readouterr().err
+    assert output in capsys.readouterr().err
 
 
 def test_a_folder_in_the_place_of_the_csv_is_refused(
@@ -83,7 +83,7 @@ def test_a_folder_in_the_place_of_the_csv_is_refused(
     assert not (tmp_path / "r.json").exists()
 
 
-def test_the_usual_place_is_checked_as_well(
+def test_the_default_report_is_checked_as_well(
     line: list[str], tmp_path: Path, capsys: Capture
 ) -> None:
     (tmp_path / "g" / "metrics.html").mkdir()
@@ -94,17 +94,17 @@ def test_the_usual_place_is_checked_as_well(
 @pytest.mark.parametrize(
     "command", [["bench"], ["bench", "encode"], ["bench", "train"], ["convert", "ema.pt"]]
 )
-def test_other_commands_check_first_too(
+def test_other_commands_check_their_output_first(
     command: list[str], tmp_path: Path, capsys: Capture
 ) -> None:
     (tmp_path / "file").write_text("")
     assert run([*command, "--out", str(tmp_path / "file" / "x")]) == 1
-    said = capsys.readouterr().err
-    assert f"cannot write {tmp_path / 'file' / 'x'}" in said
-    assert "choose another --out" in said
+    output = capsys.readouterr().err
+    assert f"cannot write {tmp_path / 'file' / 'x'}" in output
+    assert "choose another --out" in output
 
 
-def test_nothing_is_left_behind(tmp_path: Path) -> None:
+def test_the_check_leaves_no_files(tmp_path: Path) -> None:
     check_writable(tmp_path / "a" / "b" / "r.json")
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "r.json").write_text("old")

@@ -91,16 +91,14 @@ def test_own_people_from_folders_to_metrics(
     assert {name: (out / name).stat().st_mtime_ns for name in names} == before
 
 
-def test_every_person_came_through(work: Path) -> None:
+def test_every_person_is_prepared(work: Path) -> None:
     keys = {
         pair.key for split in ("train", "test") for pair in PairDataset(work / "data", split).pairs
     }
     assert len(keys) == len(PEOPLE)
 
 
-def test_a_model_is_evaluated_on_own_people_at_once(
-    work: Path, tmp_path: Path, capsys: Capture
-) -> None:
+def test_a_model_is_evaluated_on_own_people(work: Path, tmp_path: Path, capsys: Capture) -> None:
     off = ["--alexnet-weights", "off", "--inception-weights", "off"]
     ok("evaluate", "--model", work / "run", "--data", work / "data", "--out", tmp_path / "r.json",
        "--limit", 2, *off)  # fmt: skip
@@ -108,7 +106,7 @@ def test_a_model_is_evaluated_on_own_people_at_once(
 
 
 def test_a_list_of_own_people(work: Path, tmp_path: Path, capsys: Capture) -> None:
-    """Two rows whose names become the same file are told apart."""
+    """Two rows whose names become the same file get different names."""
     rows = ["source,pose"]
     for name in PEOPLE[2:6]:
         image = work / "raw" / name / "front.png"
@@ -122,7 +120,7 @@ def test_a_list_of_own_people(work: Path, tmp_path: Path, capsys: Capture) -> No
     assert "front_in_ce_side.png" in made
 
 
-def test_the_model_of_a_run_says_nothing_of_this_machine(work: Path) -> None:
+def test_a_model_contains_no_paths_of_this_machine(work: Path) -> None:
     """The networks are found all the same (as above): the run keeps where they are."""
     for path in (work / "run/model").iterdir():
         assert str(work).encode() not in path.read_bytes(), path
@@ -154,7 +152,7 @@ def test_names_of_samples() -> None:
     ])  # fmt: skip
 
 
-def test_folders_are_paired_whatever_the_form_of_their_accents(tmp_path: Path) -> None:
+def test_folders_are_paired_in_every_unicode_form(tmp_path: Path) -> None:
     image = Image.new("RGB", (8, 8))
     for folder, form in (("a", "NFC"), ("b", "NFD")):
         (tmp_path / folder).mkdir()

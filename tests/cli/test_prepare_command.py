@@ -18,7 +18,7 @@ from xmdpt_cli.cli.app import run
 Capture = pytest.CaptureFixture[str]
 
 
-def said(capsys: Capture, code: int, *arguments: object) -> tuple[str, str]:
+def run_prepare(capsys: Capture, code: int, *arguments: object) -> tuple[str, str]:
     """Run, expect this exit code, return (stdout, stderr)."""
     capsys.readouterr()
     got = run(["prepare", *map(str, arguments)])
@@ -42,34 +42,34 @@ def options(work: Path, *, size: int = 32) -> list[object]:
     return ["--root", work / "raw", "--size", size, "--encoders", work / "data" / "encoders"]
 
 
-def test_the_plan_is_what_is_then_made(work: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_the_plan_equals_the_prepared_dataset(work: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "out"
-    text, _ = said(capsys, 0, *options(work), "--out", out, "--dry-run", "--json")
+    text, _ = run_prepare(capsys, 0, *options(work), "--out", out, "--dry-run", "--json")
     plan = json.loads(text)
     assert not out.exists()
     assert plan["seconds"] is not None
     assert plan["memory_bytes"] > 50 * 2**20  # torch alone takes more
-    text, told = said(capsys, 0, *options(work), "--out", out, "--json")
+    text, err = run_prepare(capsys, 0, *options(work), "--out", out, "--json")
     made = json.loads(text)
     assert plan["images"] == {s: c["images"] for s, c in made["counts"].items()}
     assert plan["pairs"] == {s: c["pairs"] for s, c in made["counts"].items()}
     shards = json.loads((out / "dataset.json").read_text())["shards"]
     assert plan["shards"] == len(shards)
     assert plan["bytes"]["32"] == pytest.approx(sum(s["bytes"] for s in shards), rel=0.1)
-    assert "plan: " in told
+    assert "plan: " in err
 
 
-def test_a_plan_without_the_networks_says_what_it_cannot_know(
+def test_a_plan_without_networks_names_what_is_unknown(
     work: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     arguments = ["--root", work / "raw", "--out", tmp_path / "out", "--dry-run"]
-    text, told = said(capsys, 0, *arguments)
-    assert "time unknown" in told
-    assert "networks not measured" in told
-    assert "hf download stabilityai/sd-vae-ft-mse" in told
+    text, err = run_prepare(capsys, 0, *arguments)
+    assert "time unknown" in err
+    assert "networks not measured" in err
+    assert "hf download stabilityai/sd-vae-ft-mse" in err
     assert "nothing was written" in text
     # an image: latents 2 x 16 kB, DINOv2-G and -B tokens 2 x 1.13 MB; 63 GB in all, 126 with flips
-    plan = json.loads(said(capsys, 0, *arguments, "--json")[0])
+    plan = json.loads(run_prepare(capsys, 0, *arguments, "--json")[0])
     each = plan["bytes"]["256"] / sum(plan["images"].values())
     assert each == pytest.approx(2 * (16_384 + 257 * (1536 + 768) * 2), rel=0.1)
 
@@ -78,56 +78,58 @@ def test_the_plan_with_toy_encoders(work: Path, tmp_path: Path, capsys: Capture)
     out = tmp_path / "out"
     arguments = ["--root", work / "raw", "--out", out, "--encoders", "toy", "--size", 80]
     arguments += ["--vae-steps", 2, "--limit", 1]
-    text, told = said(capsys, 0, *arguments, "--dry-run", "--json")
+    text, err = run_prepare(capsys, 0, *arguments, "--dry-run", "--json")
     plan = json.loads(text)
-    assert "toy VAE for 80 px, 2 steps: about" in told
+    assert "toy VAE for 80 px, 2 steps: about" in err
     assert plan["seconds"] is not None
     assert not out.exists()
-    _, told = said(capsys, 0, *arguments)
-    assert told.index("toy VAE for 80 px") < told.index("vae: 1/2")
+    _, err = run_prepare(capsys, 0, *arguments)
+    assert err.index("toy VAE for 80 px") < err.index("vae: 1/2")
     shards = json.loads((out / "dataset.json").read_text())["shards"]
     assert plan["bytes"]["80"] == pytest.approx(sum(s["bytes"] for s in shards), rel=0.1)
     (out / "dataset.json").unlink()
-    _, told = said(capsys, 0, *arguments)
-    assert "toy VAE" not in told  # it is there
+    _, err = run_prepare(capsys, 0, *arguments)
+    assert "toy VAE" not in err  # it is there
 
 
 def test_two_sizes_at_once(work: Path, tmp_path: Path, capsys: Capture) -> None:
     both = tmp_path / "both"
-    text, _ = said(capsys, 0, *options(work), "--size", 48, "--out", both, "--json")
+    text, _ = run_prepare(capsys, 0, *options(work), "--size", 48, "--out", both, "--json")
     assert set(json.loads(text)["datasets"]) == {"32", "48"}
-    said(capsys, 0, *options(work, size=48), "--out", tmp_path / "48")
+    run_prepare(capsys, 0, *options(work, size=48), "--out", tmp_path / "48")
     assert hashes(both / "48", "encoders") == hashes(tmp_path / "48", "encoders")
     assert hashes(both / "32", "encoders") == hashes(work / "data", "encoders")
 
 
-def test_people_look_before_they_train(work: Path) -> None:
+def test_the_report_page_and_sheet_are_written(work: Path) -> None:
     page = (work / "data" / "report.html").read_text()
     assert "toy" in page.lower()
     with Image.open(work / "data" / "sheet.png") as sheet:
         assert min(sheet.size) > 200
 
 
-def test_keypoints_come_back_in_both_published_forms(
+def test_keypoints_are_written_in_both_published_formats(
     work: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     out = tmp_path / "out"
-    said(capsys, 0, *options(work), "--out", out, "--write-annotations", tmp_path / "poses")
+    run_prepare(capsys, 0, *options(work), "--out", out, "--write-annotations", tmp_path / "poses")
     again = tmp_path / "again"
     again.mkdir()
     for split in ("train", "test"):
         shutil.copy(work / "raw" / f"fasion-resize-pairs-{split}.csv", again)
     (again / "img_highres").symlink_to(work / "raw" / "img_highres")
     (again / "pose").symlink_to(tmp_path / "poses" / "pose")
-    _, told = said(capsys, 0, "--root", again, *options(work)[2:], "--out", tmp_path / "from-txt")
-    assert "pose" in told
+    _, err = run_prepare(
+        capsys, 0, "--root", again, *options(work)[2:], "--out", tmp_path / "from-txt"
+    )
+    assert "pose" in err
     assert filecmp.cmp(
         tmp_path / "from-txt" / "sheet.png", work / "data" / "sheet.png", shallow=False
     )
 
 
 def own_images(work: Path, root: Path) -> Path:
-    """The drawn people again, as somebody would keep photographs: a folder each."""
+    """The synthetic people as own images: one folder for each person."""
     for number, path in enumerate(sorted((work / "raw").rglob("*.jpg"))):
         person = root / ("Zoë (2)", "bob", "anna")[number % 3]
         person.mkdir(parents=True, exist_ok=True)
@@ -147,14 +149,14 @@ def test_own_images_with_their_own_keypoints(work: Path, tmp_path: Path, capsys:
     root = own_images(work, tmp_path / "mine")
     with_keypoints(root)
     arguments = ["--root", root, *options(work)[2:], "--out", tmp_path / "out"]
-    text, told = said(capsys, 0, *arguments, "--json")
+    text, err = run_prepare(capsys, 0, *arguments, "--json")
     counts = json.loads(text)["counts"]
     assert counts["train"]["items"] + counts["test"]["items"] == 3
     assert counts["test"]["items"] == 1
-    assert "own images" in told
+    assert "own images" in err
 
 
-def test_the_frame_of_annotations_is_said_chosen_and_checked(
+def test_the_frame_of_annotations_is_printed_chosen_and_checked(
     work: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     root = tmp_path / "raw"
@@ -165,34 +167,32 @@ def test_the_frame_of_annotations_is_said_chosen_and_checked(
     lines = [f"{row[0]}: {row[1]}: {x}" for row, x in zip(rows, padded, strict=True)]
     file.write_text("name:keypoints_y:keypoints_x\n" + "\n".join(lines) + "\n")
     arguments = ["--root", root, *options(work)[2:]]
-    _, told = said(capsys, 0, *arguments, "--out", tmp_path / "out")
-    assert f"{file.name}, {len(rows)} rows, frame 256x256 padded (" in told
+    _, err = run_prepare(capsys, 0, *arguments, "--out", tmp_path / "out")
+    assert f"{file.name}, {len(rows)} rows, frame 256x256 padded (" in err
     assert hashes(tmp_path / "out", "encoders") == hashes(work / "data", "encoders")
     out = tmp_path / "wrong"
-    _, told = said(capsys, 0, *arguments, "--out", out, "--frame", "256x176")
-    assert "frame 256x176 (by --frame, although implausible" in told
+    _, err = run_prepare(capsys, 0, *arguments, "--out", out, "--frame", "256x176")
+    assert "frame 256x176 (by --frame, although implausible" in err
     begun = json.loads((out / "prepare.json").read_text())
     assert begun["options"].pop("frame") == "256x176"
     # as an earlier version made it, which read any such file in the 256x176 frame
     (out / "prepare.json").write_text(json.dumps(begun))
-    text, told = said(capsys, 1, "--check", out)
-    assert "people are not where photographs have them" in told + text
-    _, told = said(capsys, 2, *arguments, "--out", out, "--frame", "padding")
-    assert "--frame is auto, 256x176, " in told
+    text, err = run_prepare(capsys, 1, "--check", out)
+    assert "people are not where photographs have them" in err + text
+    _, err = run_prepare(capsys, 2, *arguments, "--out", out, "--frame", "padding")
+    assert "--frame is auto, 256x176, " in err
 
 
-def test_openpose_that_is_not_there_is_asked_for(
-    work: Path, tmp_path: Path, capsys: Capture
-) -> None:
+def test_a_missing_openpose_is_an_error(work: Path, tmp_path: Path, capsys: Capture) -> None:
     root = own_images(work, tmp_path / "mine")
     arguments = ["--root", root, *options(work)[2:], "--out", tmp_path / "out"]
-    _, told = said(capsys, 1, *arguments)
-    assert "body_pose_model.pth" in told
-    assert "--openpose" in told
+    _, err = run_prepare(capsys, 1, *arguments)
+    assert "body_pose_model.pth" in err
+    assert "--openpose" in err
     assert not (tmp_path / "out").exists()
 
 
-def test_more_than_a_hundredth_lost_is_a_failure_that_leaves_the_rest(
+def test_more_than_one_percent_lost_is_an_error_after_preparing_the_rest(
     work: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     root = tmp_path / "raw"
@@ -200,39 +200,39 @@ def test_more_than_a_hundredth_lost_is_a_failure_that_leaves_the_rest(
     broken = sorted(root.rglob("*.jpg"))[0]
     broken.write_bytes(b"")
     arguments = ["--root", root, *options(work)[2:], "--out", tmp_path / "out"]
-    text, told = said(capsys, 1, *arguments)
-    assert "more than 1 %" in told
-    assert broken.name in told
+    text, err = run_prepare(capsys, 1, *arguments)
+    assert "more than 1 %" in err
+    assert broken.name in err
     assert "prepared " in text
     assert (tmp_path / "out" / "dataset.json").is_file()
-    _, told = said(capsys, 1, *arguments[:-1], tmp_path / "strict", "--strict")
-    assert broken.name in told
+    _, err = run_prepare(capsys, 1, *arguments[:-1], tmp_path / "strict", "--strict")
+    assert broken.name in err
 
 
 def test_check_and_repair(work: Path, tmp_path: Path, capsys: Capture) -> None:
     data = tmp_path / "data"
     shutil.copytree(work / "data", data)
     before = hashes(data, "encoders")
-    text, _ = said(capsys, 0, "--check", data)
+    text, _ = run_prepare(capsys, 0, "--check", data)
     assert ": valid" in text
     with open(data / "train-000000.tar", "r+b") as file:
         file.seek(5000)
         file.write(b"XXXX")
     (data / "test-000000.index.json").unlink()
-    _, told = said(capsys, 1, "--check", data)
-    assert "train-000000.tar: its content has changed" in told
-    assert "test-000000.index.json" in told
-    text, told = said(capsys, 1, "--check", data, "--repair")
+    _, err = run_prepare(capsys, 1, "--check", data)
+    assert "train-000000.tar: its content has changed" in err
+    assert "test-000000.index.json" in err
+    text, err = run_prepare(capsys, 1, "--check", data, "--repair")
     assert "rebuilt: test-000000.index.json" in text
     assert "to prepare again: train-000000.tar" in text
     assert (data / "dataset.json").exists()
-    _, told = said(capsys, 0, "--check", data, "--repair", "--root", work / "raw")
-    assert "repair: train-000000.tar of" in told
+    _, err = run_prepare(capsys, 0, "--check", data, "--repair", "--root", work / "raw")
+    assert "repair: train-000000.tar of" in err
     assert hashes(data, "encoders") == before
     (data / "dataset.json").unlink()  # never finished
-    said(capsys, 0, "--check", data, "--repair", "--root", work / "raw")
+    run_prepare(capsys, 0, "--check", data, "--repair", "--root", work / "raw")
     assert hashes(data, "encoders") == before
-    report = json.loads(said(capsys, 0, "--check", data, "--json")[0])
+    report = json.loads(run_prepare(capsys, 0, "--check", data, "--json")[0])
     assert report["ok"] is True
 
 
@@ -258,18 +258,18 @@ def damaged_copy(data: Path, out: Path) -> Path:
     return out
 
 
-def test_a_repair_follows_the_record(
+def test_a_repair_uses_the_recorded_settings(
     work: Path, unusual: tuple[Path, Path], tmp_path: Path, capsys: Capture
 ) -> None:
     root, made = unusual
     data = damaged_copy(made, tmp_path / "data")
     damaged = hashes(data)
     arguments = ["--check", data, "--repair", "--root", root]
-    _, told = said(capsys, 1, *arguments)  # toys are on no hub, and these are not beside it
-    assert "toy-vae-32-seed0" in told
-    assert "--encoders DIR" in told
+    _, err = run_prepare(capsys, 1, *arguments)  # toys are on no hub, and these are not beside it
+    assert "toy-vae-32-seed0" in err
+    assert "--encoders DIR" in err
     assert hashes(data) == damaged
-    said(capsys, 0, *arguments, "--encoders", work / "data" / "encoders", "--seed", 3)
+    run_prepare(capsys, 0, *arguments, "--encoders", work / "data" / "encoders", "--seed", 3)
     assert hashes(data) == hashes(made)
 
 
@@ -284,14 +284,14 @@ def test_a_repair_follows_the_record(
         (["--pose", "openpose"], "--pose openpose (recorded: auto)"),
     ],
 )
-def test_options_against_the_record_are_named(
+def test_options_that_contradict_the_record_are_named(
     unusual: tuple[Path, Path], tmp_path: Path, capsys: Capture, given: list[object], named: str
 ) -> None:
     root, made = unusual
     data = damaged_copy(made, tmp_path / "data")
     damaged = hashes(data)
-    _, told = said(capsys, 2, "--check", data, "--repair", "--root", root, *given)
-    assert named in told
+    _, err = run_prepare(capsys, 2, "--check", data, "--repair", "--root", root, *given)
+    assert named in err
     assert hashes(data) == damaged
 
 
@@ -305,18 +305,18 @@ def test_a_repair_with_a_wrong_root_or_network_changes_nothing(
     gone.unlink()
     other = own_images(work, tmp_path / "mine")
     for root, named in ((raw, gone.name), (other, "not what"), (tmp_path / "no", "not exist")):
-        _, told = said(capsys, 1, "--check", data, "--repair", "--root", root)
-        assert named in told
+        _, err = run_prepare(capsys, 1, "--check", data, "--repair", "--root", root)
+        assert named in err
     vae = next((data / "encoders/vae").glob("*.safetensors"))
     content = bytearray(vae.read_bytes())
     content[-1] ^= 1
     vae.write_bytes(content)
-    _, told = said(capsys, 1, "--check", data, "--repair", "--root", work / "raw")
-    assert "not the network that" in told
-    assert "--vae DIR" in told
+    _, err = run_prepare(capsys, 1, "--check", data, "--repair", "--root", work / "raw")
+    assert "not the network that" in err
+    assert "--vae DIR" in err
     assert hashes(data, "encoders") == damaged
     given = ["--vae", work / "data/encoders/vae"]
-    said(capsys, 0, "--check", data, "--repair", "--root", work / "raw", *given)
+    run_prepare(capsys, 0, "--check", data, "--repair", "--root", work / "raw", *given)
     assert hashes(data, "encoders") == hashes(work / "data", "encoders")
 
 
@@ -338,8 +338,8 @@ def test_wrong_options(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    _, told = said(capsys, 2, *arguments)
-    assert named in told
+    _, err = run_prepare(capsys, 2, *arguments)
+    assert named in err
 
 
 def test_torchrun_gives_the_bytes_of_one_process(
@@ -352,5 +352,5 @@ def test_torchrun_gives_the_bytes_of_one_process(
         timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    said(capsys, 0, *options(work), "--out", tmp_path / "one")
+    run_prepare(capsys, 0, *options(work), "--out", tmp_path / "one")
     assert hashes(tmp_path / "two") == hashes(tmp_path / "one")

@@ -13,7 +13,7 @@ from xmdpt_cli.vae_training.trainer import VaeTrainer
 Capture = pytest.CaptureFixture[str]
 
 
-def said(capsys: Capture, *arguments: object, code: int = 0) -> list[str]:
+def resuming_lines(capsys: Capture, *arguments: object, code: int = 0) -> list[str]:
     """The lines about resuming that a command writes to stderr."""
     capsys.readouterr()
     assert run([str(a) for a in arguments]) == code
@@ -39,10 +39,10 @@ def prepare(work: Path, out: Path) -> list[object]:
 def test_prepare(work: Path, tmp_path: Path, capsys: Capture) -> None:
     data = tmp_path / "data"
     shutil.copytree(work / "data", data)
-    assert said(capsys, *prepare(work, data)) == []
+    assert resuming_lines(capsys, *prepare(work, data)) == []
     for path in [*data.glob("*test*"), data / "dataset.json"]:
         path.unlink()
-    assert said(capsys, *prepare(work, data)) == [
+    assert resuming_lines(capsys, *prepare(work, data)) == [
         "resuming: 1 of 2 shards are done; plan for the others:"
     ]
 
@@ -50,17 +50,19 @@ def test_prepare(work: Path, tmp_path: Path, capsys: Capture) -> None:
 def test_train_and_sample(work: Path, tmp_path: Path, capsys: Capture) -> None:
     def train(steps: int) -> list[str]:
         settings = ["--size", "tiny", "--batch-size", 2, "--ema", 0.5, "--steps", steps]
-        return said(capsys, "train", "--data", work / "data", "--out", tmp_path / "run", *settings)
+        return resuming_lines(
+            capsys, "train", "--data", work / "data", "--out", tmp_path / "run", *settings
+        )
 
     assert train(2) == []
     assert train(3) == ["resuming at step 2 of 3"]
     assert train(3) == []  # all steps are done: nothing is resumed
     sample = ["sample", "--data", work / "data", "--model", tmp_path / "run", "--steps", 1]
     sample += ["--out", tmp_path / "samples"]
-    assert said(capsys, *sample) == []
-    assert said(capsys, *sample) == []
+    assert resuming_lines(capsys, *sample) == []
+    assert resuming_lines(capsys, *sample) == []
     next((tmp_path / "samples").glob("*_2_*.png")).unlink()
-    assert said(capsys, *sample) == ["resuming: 3 of 4 images are done"]
+    assert resuming_lines(capsys, *sample) == ["resuming: 3 of 4 images are done"]
 
 
 def test_finetune_vae(
@@ -77,6 +79,6 @@ def test_finetune_vae(
 
     with monkeypatch.context() as patch:
         patch.setattr(VaeTrainer, "step", interrupted)
-        assert said(capsys, *command, code=130) == []
-    assert said(capsys, *command) == ["resuming at step 2 of 4"]
-    assert said(capsys, *command) == []
+        assert resuming_lines(capsys, *command, code=130) == []
+    assert resuming_lines(capsys, *command) == ["resuming at step 2 of 4"]
+    assert resuming_lines(capsys, *command) == []

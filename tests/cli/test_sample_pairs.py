@@ -38,13 +38,13 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sample(
     toy: Path, rows: str, out: Path, capsys: Capture, *more: object, code: int = 0
 ) -> tuple[Any, str]:
-    """(the JSON, what was said) of a run; the list lies beside the images."""
+    """Run ``xmdpt sample --pairs``; returns the JSON and stderr."""
     (toy / "list.csv").write_text(rows)
     words = ["sample", "--model", toy / "model", "--pairs", toy / "list.csv", "--out", out]
     capsys.readouterr()
     assert run([*map(str, [*words, *more]), "--json"]) == code
-    said = capsys.readouterr()
-    return json.loads(said.out) if said.out else None, said.err
+    output = capsys.readouterr()
+    return json.loads(output.out) if output.out else None, output.err
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -65,7 +65,7 @@ ann.png,a.json,,9
 """
 
 
-def test_each_row_is_what_one_run_makes(toy: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_each_row_equals_a_run_of_its_own(toy: Path, tmp_path: Path, capsys: Capture) -> None:
     """Different people in one batch: each as alone, up to rounding; the model is loaded once."""
     loads = []
     load = Sampler.load.__func__  # type: ignore[attr-defined]
@@ -73,12 +73,12 @@ def test_each_row_is_what_one_run_makes(toy: Path, tmp_path: Path, capsys: Captu
         counted = classmethod(lambda cls, *a, **k: (loads.append(a), load(cls, *a, **k))[1])
         patch.setattr(Sampler, "load", counted)
         out = tmp_path / "o"
-        told, _ = sample(toy, ROWS, out, capsys, "--batch-size", 4)
+        printed, _ = sample(toy, ROWS, out, capsys, "--batch-size", 4)
     assert len(loads) == 1
     names = ["ann_in_a.png", "others/bob.png", "ann_in_b.png", "ann_in_a_2.png"]
-    assert [row["file"] for row in told["rows"]] == [str(out / name) for name in names]
-    assert [row["line"] for row in told["rows"]] == [2, 3, 4, 5]
-    assert told["files"] == [str(out / name) for name in names]
+    assert [row["file"] for row in printed["rows"]] == [str(out / name) for name in names]
+    assert [row["line"] for row in printed["rows"]] == [2, 3, 4, 5]
+    assert printed["files"] == [str(out / name) for name in names]
     assert (out / "sheet.png").is_file()
     single = ["sample", "--model", toy / "model"]
     for name, source, pose, seed in (
@@ -96,16 +96,18 @@ def test_each_row_is_what_one_run_makes(toy: Path, tmp_path: Path, capsys: Captu
     assert abs(pixels(out / names[0]) - pixels(out / names[3])).max() > 1, "the seed counts"
 
 
-def test_what_is_there_is_not_made_again(toy: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_existing_images_are_not_generated_again(
+    toy: Path, tmp_path: Path, capsys: Capture
+) -> None:
     out = tmp_path / "o"
     sample(toy, ROWS, out, capsys)
     before = stamps(out)
-    told, _ = sample(toy, ROWS, out, capsys)
-    assert told["generated"] == 0
+    printed, _ = sample(toy, ROWS, out, capsys)
+    assert printed["generated"] == 0
     assert stamps(out) == before
     (out / "ann_in_b.png").unlink()
-    told, _ = sample(toy, ROWS + "cy.png,a.json,,\n", out, capsys)
-    assert told["generated"] == 2
+    printed, _ = sample(toy, ROWS + "cy.png,a.json,,\n", out, capsys)
+    assert printed["generated"] == 2
     now = stamps(out)
     assert {name for name in now if now[name] != before.get(name)} == {
         "ann_in_b.png",
@@ -119,58 +121,60 @@ def test_other_settings_and_other_inputs(toy: Path, tmp_path: Path, capsys: Capt
     out = tmp_path / "o"
     sample(toy, ROWS, out, capsys)
     before = {path: path.read_bytes() for path in out.rglob("*.png")}
-    told, said = sample(toy, ROWS, out, capsys, "--steps", 2, code=1)
-    assert told is None
-    assert "what differs: steps (there 3, now 2)" in said
+    printed, output = sample(toy, ROWS, out, capsys, "--steps", 2, code=1)
+    assert printed is None
+    assert "what differs: steps (there 3, now 2)" in output
     rows = "source,pose,out,seed\ncy.png,b.json,others/bob.png,\nann.png,a.json,,11\n"
-    told, said = sample(toy, rows, out, capsys, code=1)
-    assert "line 2: " in said
-    assert "others/bob.png exists with other inputs or settings; what differs: inputs" in said
-    assert told["rows"][1]["file"] == str(out / "ann_in_a_3.png")
+    printed, output = sample(toy, rows, out, capsys, code=1)
+    assert "line 2: " in output
+    assert "others/bob.png exists with other inputs or settings; what differs: inputs" in output
+    assert printed["rows"][1]["file"] == str(out / "ann_in_a_3.png")
     for path, data in before.items():
         assert path.name == "sheet.png" or path.read_bytes() == data
 
 
 @pytest.mark.parametrize("batch", [1, 2])
-def test_a_bad_row_in_the_middle(toy: Path, tmp_path: Path, capsys: Capture, batch: int) -> None:
+def test_bad_rows_are_left_out_and_named(
+    toy: Path, tmp_path: Path, capsys: Capture, batch: int
+) -> None:
     (toy / "broken.png").write_bytes((toy / "ann.png").read_bytes()[:200])
     rows = (
         "source,pose\nann.png,a.json\nnowhere.png,a.json\nbob.png,b.json\nbroken.png,a.json\n"
         "cy.png,nothing.json\ncy.png,walk.json\ncy.png,b.json\n"
     )
     out = tmp_path / "o"
-    told, said = sample(toy, rows, out, capsys, "--batch-size", batch, code=1)
+    printed, output = sample(toy, rows, out, capsys, "--batch-size", batch, code=1)
     assert sorted(stamps(out)) == ["ann_in_a.png", "bob_in_b.png", "cy_in_b.png"]
-    failed = {row["line"]: row["error"] for row in told["rows"] if "error" in row}
+    failed = {row["line"]: row["error"] for row in printed["rows"] if "error" in row}
     assert sorted(failed) == [3, 5, 6, 7]
     for line, part in ((3, "nowhere.png"), (5, "broken.png"), (6, "nothing.json"), (7, "3 poses")):
         assert part in failed[line]
-        assert f"line {line} is left out: {failed[line]}" in said
-    assert "4 of 7 rows of" in said
-    assert "and 1 more" in said
-    assert said.splitlines()[-1].startswith("hint:")
+        assert f"line {line} is left out: {failed[line]}" in output
+    assert "4 of 7 rows of" in output
+    assert "and 1 more" in output
+    assert output.splitlines()[-1].startswith("hint:")
 
 
 def test_a_list_without_a_usable_row(toy: Path, tmp_path: Path, capsys: Capture) -> None:
-    told, said = sample(toy, "source,pose\nno.png,a.json\n", tmp_path / "o", capsys, code=1)
-    assert told["files"] == []
-    assert told["sheet"] is None
-    assert "1 of 1 rows" in said
+    printed, output = sample(toy, "source,pose\nno.png,a.json\n", tmp_path / "o", capsys, code=1)
+    assert printed["files"] == []
+    assert printed["sheet"] is None
+    assert "1 of 1 rows" in output
     assert not list((tmp_path / "o").iterdir())
 
 
-def test_what_is_not_ours_stays(toy: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_files_of_others_are_not_replaced(toy: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "o"
     out.mkdir()
     (out / "x.png").write_bytes((toy / "ann.png").read_bytes())
     rows = "source,pose,out\nann.png,a.json,x.png\nbob.png,a.json,y.png\n"
-    _, said = sample(toy, rows, out, capsys, code=1)
-    assert "x.png exists and was not generated by xmdpt" in said
+    _, output = sample(toy, rows, out, capsys, code=1)
+    assert "x.png exists and was not generated by xmdpt" in output
     assert (out / "x.png").read_bytes() == (toy / "ann.png").read_bytes()
     assert (out / "y.png").is_file()
 
 
-def test_more_rows_than_are_read_together(
+def test_more_rows_than_are_read_at_once(
     toy: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from xmdpt_cli.sampling import own_images
@@ -185,7 +189,7 @@ def test_more_rows_than_are_read_together(
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "output"),
     [
         (["--source", "a.png", "--pose", "p.json"], "cannot be combined"),
         (["--data", "d"], "cannot be combined"),
@@ -199,9 +203,9 @@ def test_more_rows_than_are_read_together(
         (["--pairs", "nowhere.csv"], "cannot read nowhere.csv"),
     ],
 )
-def test_what_does_not_go_together(
-    toy: Path, tmp_path: Path, capsys: Capture, more: list[str], said: str
+def test_options_that_cannot_be_combined(
+    toy: Path, tmp_path: Path, capsys: Capture, more: list[str], output: str
 ) -> None:
     _, err = sample(toy, ROWS, tmp_path / "o", capsys, *more, code=2)
-    assert said in err
+    assert output in err
     assert not list(tmp_path.rglob("*.png"))

@@ -1,4 +1,4 @@
-"""The whole way through the commands: drawn people always, real photographs where they are."""
+"""The complete workflow on synthetic people, and on real photographs if they are available."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_sample_then_evaluate(work: Path, tmp_path: Path, capsys: Capture) -> No
     assert json.loads((out / "metrics.json").read_text())["counts"]["generated"] == 4
 
 
-def test_an_image_depends_on_seed_and_pair_alone(work: Path, tmp_path: Path) -> None:
+def test_an_image_depends_only_on_seed_and_pair(work: Path, tmp_path: Path) -> None:
     ok(*sample(work, tmp_path / "one", "--batch-size", 1))
     ok(*sample(work, tmp_path / "many", "--batch-size", 4))
     ok(*sample(work, tmp_path / "other", "--seed", 1))
@@ -90,7 +90,7 @@ def test_an_image_depends_on_seed_and_pair_alone(work: Path, tmp_path: Path) -> 
         assert np.abs(one - other).max() > 8
 
 
-def test_sampling_goes_on_where_it_was(work: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_sampling_resumes(work: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "samples"
     ok(*sample(work, out, "--batch-size", 1))
     files = sorted(out.glob("*_2_*.png"))
@@ -134,8 +134,8 @@ def test_evaluate_by_every_protocol(tmp_path: Path, capsys: Capture) -> None:
     args = ["evaluate", "--generated", tmp_path / "made", "--target", tmp_path / "true"]
     args += ["--alexnet-weights", "toy", "--inception-weights", "toyconv"]
     args += ["--tf-inception-weights", "toyconv"]
-    told = result(capsys, *args, "--protocol", "all", "--kid", "--reference")
-    reports = {told["protocol"]: told, **{one["protocol"]: one for one in told["others"]}}
+    printed = result(capsys, *args, "--protocol", "all", "--kid", "--reference")
+    reports = {printed["protocol"]: printed, **{one["protocol"]: one for one in printed["others"]}}
     assert list(reports) == ["cfld", "pidm", "pcdms", "clean"]
     for name, report in reports.items():
         found = report["rows"]["generated"]
@@ -157,9 +157,9 @@ def test_evaluate_by_every_protocol(tmp_path: Path, capsys: Capture) -> None:
     assert "8.0126" in page
     assert "Protocol pcdms" in page
     ok(*args, "--protocol", "all")
-    said = capsys.readouterr().out
-    assert "generated, by protocol" in said
-    assert "±" in said
+    output = capsys.readouterr().out
+    assert "generated, by protocol" in output
+    assert "±" in output
     some = result(capsys, *args, "--protocol", "pidm", "--ssim", "--psnr", "--no-intervals")
     assert set(some["rows"]["generated"]) == {"ssim_w51", "ssim_256", "psnr"}
     assert (some["intervals"], some["weights"], some["toy"]) == ({}, {}, [])
@@ -169,19 +169,17 @@ def test_evaluate_by_every_protocol(tmp_path: Path, capsys: Capture) -> None:
     assert large["sizes"] == ["352x512"]
 
 
-def test_evaluate_a_model_draws_what_is_missing(
-    work: Path, tmp_path: Path, capsys: Capture
-) -> None:
+def test_evaluate_generates_missing_images(work: Path, tmp_path: Path, capsys: Capture) -> None:
     model = tmp_path / "model"
     shutil.copytree(work / "run" / "model", model)
     args = ["evaluate", "--model", model, "--data", work / "data", "--psnr"]
     first = result(capsys, *args)
-    drawn = sorted(Path("samples/model").glob("*_2_*.png"))
-    assert len(drawn) == 4
-    stamps = [path.stat().st_mtime_ns for path in drawn]
-    drawn[0].unlink()
+    images = sorted(Path("samples/model").glob("*_2_*.png"))
+    assert len(images) == 4
+    stamps = [path.stat().st_mtime_ns for path in images]
+    images[0].unlink()
     assert result(capsys, *args)["rows"] == first["rows"]
-    again = [path.stat().st_mtime_ns for path in drawn]
+    again = [path.stat().st_mtime_ns for path in images]
     assert again[1:] == stamps[1:]
     assert again[0] > stamps[0]
     page = Path("samples/model/metrics.html").read_text()
@@ -190,10 +188,10 @@ def test_evaluate_a_model_draws_what_is_missing(
 
 
 def test_evaluate_over_seeds_and_views(work: Path, tmp_path: Path, capsys: Capture) -> None:
-    out = tmp_path / "drawn"
+    out = tmp_path / "generated"
     args = ["evaluate", "--model", work / "run", "--data", work / "data", "--generated", out]
-    told = result(capsys, *args, "--seeds", 2, "--psnr")
-    found = told["seeds"]["native"]["psnr"]
+    printed = result(capsys, *args, "--seeds", 2, "--psnr")
+    found = printed["seeds"]["native"]["psnr"]
     singles = []
     for k in range(2):
         alone = ["evaluate", "--data", work / "data", "--generated", out / f"seed_{k}", "--psnr"]
@@ -202,14 +200,14 @@ def test_evaluate_over_seeds_and_views(work: Path, tmp_path: Path, capsys: Captu
     assert singles[0] != singles[1]
     assert found["mean"] == pytest.approx(np.mean(singles))
     assert found["std"] == pytest.approx(np.std(singles, ddof=1))
-    assert json.loads((out / "metrics.json").read_text())["seeds"] == told["seeds"]
+    assert json.loads((out / "metrics.json").read_text())["seeds"] == printed["seeds"]
     # one pose, two views of a person, and another's: cosines of condition vectors
-    assert set(told["condition"]) == {f"condition_similarity_{w}" for w in ("views", "people")}
-    assert all(-1 <= value <= 1 + 1e-9 for value in told["condition"].values())
+    assert set(printed["condition"]) == {f"condition_similarity_{w}" for w in ("views", "people")}
+    assert all(-1 <= value <= 1 + 1e-9 for value in printed["condition"].values())
     ok(*args, "--seeds", 2, "--psnr")
-    said = capsys.readouterr().out
-    assert "over seeds" in said
-    assert "condition_similarity_views" in said
+    output = capsys.readouterr().out
+    assert "over seeds" in output
+    assert "condition_similarity_views" in output
 
 
 def torchrun(folder: Path, *commands: list[object]) -> subprocess.CompletedProcess[str]:
@@ -221,9 +219,9 @@ def torchrun(folder: Path, *commands: list[object]) -> subprocess.CompletedProce
     return subprocess.run(launch, capture_output=True, text=True, check=False, timeout=120)
 
 
-def test_two_processes_evaluate_as_one_does(work: Path, tmp_path: Path) -> None:
+def test_two_processes_evaluate_like_one(work: Path, tmp_path: Path) -> None:
     """The same file to the byte; and an image that only one of them meets is an error of both."""
-    out = tmp_path / "drawn"
+    out = tmp_path / "generated"
     ok(*sample(work, out))
     known = Image.open(next(out.glob("*_2_*.png")))
     made, true, damaged = (tmp_path / name for name in ("made", "true", "damaged"))
@@ -258,7 +256,7 @@ def test_two_processes_evaluate_as_one_does(work: Path, tmp_path: Path) -> None:
     assert not two["broken image"].exists()
 
 
-def test_finetuning_changes_the_decoder_alone(work: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_finetuning_changes_only_the_decoder(work: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "vae"
     stats = result(capsys, "finetune-vae", "--data", work / "data", "--out", out, "--steps", 2)
     assert stats["decoder_only"] is True
@@ -267,7 +265,7 @@ def test_finetuning_changes_the_decoder_alone(work: Path, tmp_path: Path, capsys
     ok(*sample(work, tmp_path / "samples", "--vae", out, "--limit", 1))
 
 
-def test_the_vector_model_goes_the_same_way(work: Path, tmp_path: Path) -> None:
+def test_the_workflow_with_the_vector_model(work: Path, tmp_path: Path) -> None:
     ok(
         "train", "--data", work / "data", "--out", work / "vector", "--size", "tiny",
         "--steps", 2, "--batch-size", 2, "--ema-warmup",
@@ -291,7 +289,7 @@ def test_dry_run_writes_nothing(work: Path, tmp_path: Path, capsys: Capture) -> 
         assert plan[number] > 0  # type: ignore[operator]
 
 
-def test_a_dry_run_shows_what_was_chosen_and_what_it_takes(
+def test_a_dry_run_shows_settings_time_and_memory(
     work: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     capsys.readouterr()
@@ -311,29 +309,27 @@ def test_a_dry_run_shows_what_was_chosen_and_what_it_takes(
     ]
 
 
-def test_a_plan_says_how_much_there_is_to_train(
-    work: Path, tmp_path: Path, capsys: Capture
-) -> None:
+def test_a_plan_shows_the_amount_of_training(work: Path, tmp_path: Path, capsys: Capture) -> None:
     plan = ["train", "--data", work / "data", "--out", tmp_path / "no", "--size", "tiny"]
     plan += ["--dry-run", "--steps"]
     pairs = json.loads((work / "data/dataset.json").read_text())["counts"]["train"]["pairs"]
     ok(*plan, 30 * pairs, "--batch-size", 2, "--ema", 0.9)
-    said = capsys.readouterr()
-    assert f"{30 * pairs} steps of 2 (60.0 epochs)" in said.out
-    assert "average" not in said.err
+    output = capsys.readouterr()
+    assert f"{30 * pairs} steps of 2 (60.0 epochs)" in output.out
+    assert "average" not in output.err
     ok(*plan, 7, "--batch-size", "auto")
-    said = capsys.readouterr()
-    assert "7 steps, batches as large as fit" in said.out
+    output = capsys.readouterr()
+    assert "7 steps, batches as large as fit" in output.out
     assert (
         "0.9999), which is the model that samples, is still 100% of its random initial values"
-        in said.err
+        in output.err
     )
     ok(*plan, 7, "--ema-warmup")
     assert "average" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "output"),
     [
         (["train", "--data", "nowhere", "--out", "x"], "nowhere does not exist"),
         (["sample", "--data", "DATA", "--model", "nowhere", "--out", "x"], "no such model folder"),
@@ -342,14 +338,14 @@ def test_a_plan_says_how_much_there_is_to_train(
         (["prepare", "--root", "nowhere", "--out", "x"], "nowhere does not exist"),
     ],
 )
-def test_missing_things_are_named(
-    work: Path, arguments: list[str], said: str, capsys: Capture, tmp_path: Path,
+def test_missing_inputs_are_named(
+    work: Path, arguments: list[str], output: str, capsys: Capture, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     assert run([str(work / "data") if a == "DATA" else a for a in arguments]) == 1
     captured = capsys.readouterr()
-    assert said in captured.err
+    assert output in captured.err
     assert "Traceback" not in captured.err
     assert not (tmp_path / "x").exists()
 
@@ -376,23 +372,25 @@ def test_wrong_options_exit_2(arguments: list[str], capsys: Capture) -> None:
 
 
 def test_a_model_of_another_size_is_refused(work: Path, tmp_path: Path, capsys: Capture) -> None:
-    """Trained at 32 px, asked to draw a dataset of 64 px; and with features of other encoders."""
+    """A model of 32 px on a dataset of 64 px, and on a dataset with features of other encoders."""
     toy = ["--encoders", "toy", "--vae-steps", 1, "--limit", 1]
     for name, more in (("64", ["--size", 64]), ("other", ["--size", 32, "--seed", 1])):
         ok("prepare", "--root", work / "raw", "--out", tmp_path / name, *toy, *more)
         capsys.readouterr()
         args = ["sample", "--data", tmp_path / name, "--model", work / "run/model"]
         assert run([str(a) for a in (*args, "--out", tmp_path / "s")]) == 1
-        said = capsys.readouterr().err
-        assert ("prepared at 64 px" if name == "64" else "another vae encoder") in said
+        output = capsys.readouterr().err
+        assert ("prepared at 64 px" if name == "64" else "another vae encoder") in output
 
 
-def test_pretrained_weights_that_are_not_there(work: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_missing_pretrained_weights_are_an_error(
+    work: Path, tmp_path: Path, capsys: Capture
+) -> None:
     args = ["prepare", "--root", work / "raw", "--out", tmp_path / "data", "--size", 64]
     assert run([str(a) for a in args]) == 1
-    said = capsys.readouterr().err
-    assert "stabilityai/sd-vae-ft-mse" in said
-    assert "--vae" in said
+    output = capsys.readouterr().err
+    assert "stabilityai/sd-vae-ft-mse" in output
+    assert "--vae" in output
 
 
 def test_two_processes_do_not_share_a_folder(work: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -1,4 +1,4 @@
-"""The workspace: what is found in the current folder, and what is said where nothing fits."""
+"""The workspace: what is found in the current folder, and the errors if nothing fits."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_newest_is_taken_by_its_record() -> None:
     assert workspace.newest_model()[0].path == Path("models/ema")
 
 
-def test_two_of_equal_age_are_no_guess() -> None:
+def test_two_equally_new_models_are_an_error() -> None:
     model("runs/A", age=3)
     model("runs/B", age=3)
     model("runs/C", age=30)
@@ -69,8 +69,8 @@ def test_two_of_equal_age_are_no_guess() -> None:
     assert workspace.newest_model()[0].path == Path("runs/D")
 
 
-def test_what_is_something_else_is_not_taken() -> None:
-    """``data/`` may hold whatever people keep there."""
+def test_other_folders_in_data_are_ignored() -> None:
+    """``data/`` may contain other files and folders."""
     with pytest.raises(XmdptError, match="no prepared dataset in data/") as caught:
         workspace.newest_dataset()
     assert "xmdpt prepare --root DEEPFASHION" in caught.value.hint
@@ -97,7 +97,7 @@ def test_an_unfinished_dataset_is_named() -> None:
     assert "it resumes" in caught.value.hint
 
 
-def test_a_run_without_a_model_says_how_to_resume() -> None:
+def test_a_run_without_a_model_shows_how_to_resume() -> None:
     dataset("256")
     with pytest.raises(XmdptError, match="no model") as caught:
         workspace.newest_model()
@@ -109,7 +109,7 @@ def test_a_run_without_a_model_says_how_to_resume() -> None:
     assert "xmdpt train --config runs/B/config.toml --out runs/B" in caught.value.hint
 
 
-def test_a_run_finds_its_own_dataset_though_another_is_newer() -> None:
+def test_a_run_uses_its_own_dataset_although_another_is_newer() -> None:
     own = dataset("256", age=9)
     dataset("512", age=1, resolution=512)
     run_folder = model("runs/B", begun_with=own)
@@ -117,11 +117,11 @@ def test_a_run_finds_its_own_dataset_though_another_is_newer() -> None:
     assert found is not None
     assert found.path == own
     assert dataset_of(workspace.models()[0])[0] == own
-    own.rename("data/deepfashion")  # moved within the workspace: told by its shards
+    own.rename("data/deepfashion")  # moved within the workspace: found by its shards
     assert dataset_of(workspace.models()[0])[0] == Path("data/deepfashion")
 
 
-def test_a_run_whose_dataset_has_moved_away_is_an_error(tmp_path: Path) -> None:
+def test_a_run_without_its_dataset_is_an_error(tmp_path: Path) -> None:
     own = dataset("256")
     dataset("512", resolution=512)
     run_folder = model("runs/B", begun_with=own, data=str(own.resolve()))
@@ -169,7 +169,7 @@ def test_a_converted_model_takes_the_newest_dataset_of_its_size() -> None:
     assert dataset_of(workspace.models()[0]) == (Path("data/256"), "newest of 1")
 
 
-def test_a_vae_is_taken_only_for_its_own_dataset() -> None:
+def test_a_vae_is_used_only_for_its_own_dataset() -> None:
     dataset("256")
     dataset("512", resolution=512)
 
@@ -187,7 +187,7 @@ def test_a_vae_is_taken_only_for_its_own_dataset() -> None:
     assert tuned_vae("s3://somewhere/256") is None
 
 
-def test_samples_of_another_step_go_beside() -> None:
+def test_samples_of_another_step_get_another_folder() -> None:
     assert samples_folder("runs/B", 100) == Path("samples/B")
     record(Path("samples/B/samples.json"), {"trained_steps": 100})
     record(Path("runs/B/run.json"), {})
@@ -196,7 +196,7 @@ def test_samples_of_another_step_go_beside() -> None:
     assert samples_folder("me/mine", None) == Path("samples/mine")
 
 
-def test_the_demo_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_model_of_the_demo_is_found(capsys: pytest.CaptureFixture[str]) -> None:
     from xmdpt_cli.cli.demo import demo
 
     assert inspect.signature(demo).parameters["out"].default == workspace.DEMO
@@ -212,12 +212,12 @@ def test_the_demo_is_known(capsys: pytest.CaptureFixture[str]) -> None:
     assert "hint: use the demo's: --model xmdpt-demo/run-vector" in capsys.readouterr().err
 
 
-def test_a_converted_model_alone_is_for_own_images(capsys: pytest.CaptureFixture[str]) -> None:
+def test_next_command_for_a_converted_model(capsys: pytest.CaptureFixture[str]) -> None:
     model("models/ema")
     assert run(["status"]) == 0
-    said = capsys.readouterr().out
-    assert "models/ema  converted" in said or "models/ema  step" in said
-    assert "next: xmdpt sample --source person.jpg --pose pose.json" in said
+    output = capsys.readouterr().out
+    assert "models/ema  converted" in output or "models/ema  step" in output
+    assert "next: xmdpt sample --source person.jpg --pose pose.json" in output
 
 
 @pytest.mark.parametrize(
@@ -249,23 +249,23 @@ def test_in_an_empty_folder_each_command_names_the_one_before_it(
     line: str, made: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(line.split()) in (1, 2)
-    said = capsys.readouterr().err
-    assert "error: " in said
-    assert made in said.partition("hint: ")[2]
-    assert not list(Path().iterdir())  # nothing was begun
+    output = capsys.readouterr().err
+    assert "error: " in output
+    assert made in output.partition("hint: ")[2]
+    assert not list(Path().iterdir())  # nothing was written
 
 
 def test_status_of_an_empty_folder(capsys: pytest.CaptureFixture[str]) -> None:
     for line in ([], ["status"]):
         assert run(line) == 0
-        said = capsys.readouterr().out
-        assert "next: xmdpt prepare --root DEEPFASHION" in said
-        assert "xmdpt demo" in said
+        output = capsys.readouterr().out
+        assert "next: xmdpt prepare --root DEEPFASHION" in output
+        assert "xmdpt demo" in output
     assert run(["status", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["runs"] == []
 
 
-def test_status_shows_a_run_under_way(capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_shows_a_running_training(capsys: pytest.CaptureFixture[str]) -> None:
     dataset("256")
     out = Path("runs/B")
     (out / "checkpoints/step_0000040").mkdir(parents=True)
@@ -292,10 +292,10 @@ def test_status_shows_a_run_under_way(capsys: pytest.CaptureFixture[str]) -> Non
         ("vae/256/run.json", ("settings", "images")),
     ],
 )
-def test_records_of_others_are_no_bug_of_ours(
+def test_invalid_records_are_not_a_bug(
     file: str, keys: tuple[str, ...], value: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each value of each record replaced by something else: a line less, or an error in words."""
+    """Each value of each record replaced by something else: skipped, or a known error."""
     own = dataset("256")
     model("runs/B", begun_with=own)
     sampling = {"steps": 2, "solver": "ddim", "interval": [0, 1]}
@@ -322,13 +322,13 @@ def test_records_of_others_are_no_bug_of_ours(
         ("people", "synth --people 1 --test-people 1 --height 64"),
     ],
 )
-def test_a_place_that_cannot_be_written_is_an_error(
+def test_an_unwritable_output_is_an_error(
     place: str, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if place != "people":
         assert run(["synth", "--people", "1", "--test-people", "1", "--height", "64"]) == 0
     Path(place).write_text("a file of somebody's")
     assert run(line.split()) == 1
-    said = capsys.readouterr().err
-    assert place in said.partition("error: ")[2]
+    output = capsys.readouterr().err
+    assert place in output.partition("error: ")[2]
     assert Path(place).read_text() == "a file of somebody's"

@@ -443,7 +443,7 @@ def test_killed_and_interrupted_runs_resume(small: Small, whole: Path, tmp_path:
         _, stderr = process.communicate(timeout=60)
         assert process.returncode == code, stderr
         assert already < len(images(out)) < len(small.dataset)
-    assert "what is done is kept" in stderr
+    assert "completed work is kept" in stderr
     assert run(command(small, out, *slow)) == 0
     assert within_a_level(tmp_path / "undisturbed", out)
     assert no_rest(out)

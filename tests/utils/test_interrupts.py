@@ -130,10 +130,10 @@ def test_an_interrupt_is_not_lost(text: str) -> None:
     assert "went on" not in done.stdout
     assert done.stderr.splitlines()[-2:] == [
         "error: interrupted",
-        "hint: what is done is kept: run the same command again to resume",
+        "hint: completed work is kept: run the same command again to resume",
     ]
     assert "Traceback" not in done.stderr
-    assert "bug of ours" not in done.stderr
+    assert "bug in xmdpt" not in done.stderr
 
 
 def test_sigterm_ends_as_an_interrupt_does_with_its_own_code() -> None:

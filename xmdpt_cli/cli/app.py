@@ -1,6 +1,6 @@
 """The Typer root: registers the commands and maps errors to exit codes.
 
-0 success, 1 a known failure, 2 usage or configuration, 3 a bug of ours, 130 interrupted, 143 ended
+0 success, 1 a known failure, 2 usage or configuration, 3 a bug in xmdpt, 130 interrupted, 143 ended
 by SIGTERM.
 """
 
@@ -107,7 +107,7 @@ def main() -> int:
     if not {"-h", "--help", "--version"} & set(arguments):
         try:
             check_surroundings(arguments)
-            rank_and_size()  # all commands refuse wrong variables
+            rank_and_size()  # raises XmdptError for invalid RANK or WORLD_SIZE
         except XmdptError as err:
             error(err.message, err.hint)
             return err.exit_code
@@ -127,10 +127,10 @@ def run(arguments: list[str]) -> int:
 
 
 def _interrupted(arguments: list[str]) -> int:
-    """Print the error; returns the exit code as shells define it: 128 + the signal's number."""
+    """Print the error; returns the exit code, 128 + the number of the signal."""
     if os.environ.get("RANK", "0") == "0":
-        again = "what is done is kept: run the same command again to resume"
-        error("interrupted", again if _resumes(arguments) else "no measurement is kept")
+        again = "completed work is kept: run the same command again to resume"
+        error("interrupted", again if _resumes(arguments) else "no measurement was saved")
     return 128 + (interrupts.received() or signal.SIGINT)
 
 
@@ -181,7 +181,7 @@ def _run(arguments: list[str]) -> int:
             error("out of memory", "a smaller batch or model needs less memory")
         else:
             error(
-                f"a bug of ours: {type(err).__name__}: {err}",
+                f"a bug in xmdpt: {type(err).__name__}: {err}",
                 "run again with XMDPT_DEBUG=1 and report what it prints",
             )
         _debug()

@@ -35,7 +35,7 @@ def evaluate(chosen: EvaluateOptions) -> None:
     Computes all metrics, or only those that are named with --fid, --ssim, --lpips and --psnr. The
     table also has rows for simple baselines, such as copies of the source.
     """
-    asked_model = chosen.model is not None
+    model_given = chosen.model is not None
     options.check_together(chosen)
     if chosen.out is not None:
         options.check_report(chosen.out)
@@ -66,7 +66,7 @@ def evaluate(chosen: EvaluateOptions) -> None:
         for seed, folder in enumerate(folders):
             if chosen.model is not None:
                 inputs.generate_missing(chosen, folder, None if chosen.seeds == 1 else seed, talk)
-                dist.all_gather(None)  # all parts are there
+                dist.all_gather(None)  # wait until all parts are complete
             truth = inputs.ground_truth(chosen, folder, where, talk)
             if networks is None:
                 if chosen.model is None:
@@ -79,7 +79,7 @@ def evaluate(chosen: EvaluateOptions) -> None:
     found: dict[str, Any] = plain(reports)
     if chosen.seeds > 1:
         found["seeds"] = over_seeds([own for _, own in measured])
-    if asked_model:
+    if model_given:
         found["condition"] = inputs.condition_similarity(chosen, where)
     for note in dict.fromkeys(note for report in reports for note in report.notes):
         talk.warn(note)

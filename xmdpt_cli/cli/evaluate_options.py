@@ -189,10 +189,10 @@ def check_drop_last(chosen: EvaluateOptions) -> None:
     if other:
         hint = " ".join(f"--protocol {name}" for name, batches in able.items() if batches)
         raise ConfigError(f"--drop-last: protocol {', '.join(other)} drops no batch", f"use {hint}")
-    asked = [name for name in CHOICES if getattr(chosen, name)]
-    if asked and not any(kind in able[name] for name in names for kind in asked):
+    named = [name for name in CHOICES if getattr(chosen, name)]
+    if named and not any(kind in able[name] for name in names for kind in named):
         raise ConfigError(
-            f"--drop-last: only FID and LPIPS drop a batch, not {', '.join(asked)}",
+            f"--drop-last: only FID and LPIPS drop a batch, not {', '.join(named)}",
             "leave it out, or add --fid or --lpips",
         )
 
