@@ -52,7 +52,7 @@ REPORT = "rounds out compare"
     {
         "What is measured": "size pixels batch-size impl baselines precision compile steps-timed",
         "Report": REPORT,
-        "Least time on paper": "roof peak-tflops bandwidth",
+        "Theoretical least time": "roof peak-tflops bandwidth",
     }
 )
 def bench(
@@ -91,10 +91,10 @@ def bench(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Measure the speed of sampling and training here.
+    """Measure the speed of sampling and training.
 
-    Sampling: X-MDPT as published and as here, beside networks like PIDM's and PoCoLD's. Every row
-    adds one gain to the row above it. All run in turn, in one process.
+    Sampling: X-MDPT as published and as xmdpt computes it, beside networks like PIDM's and
+    PoCoLD's. Every row adds one gain to the row above it. All run in turn, in one process.
     """
     if context.invoked_subcommand is not None:
         return

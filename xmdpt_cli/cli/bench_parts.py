@@ -55,7 +55,7 @@ def train(
 ) -> None:
     """Measure a training step.
 
-    As published and as here, and how long it waits for its data.
+    As published and as xmdpt computes it, and how long it waits for its data.
     """
 
     def measure(progress: Progress) -> Report:
