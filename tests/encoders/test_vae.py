@@ -167,8 +167,10 @@ def test_the_offline_error_names_what_to_fetch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(XmdptError, match="stabilityai/sd-vae-ft-mse is not on this machine") as err:
         VAE.load()
+    assert "(HF_HUB_OFFLINE is set)" in err.value.message
     assert "hf download stabilityai/sd-vae-ft-mse --local-dir DIR" in err.value.hint
     assert "--vae DIR" in err.value.hint
 

@@ -297,6 +297,7 @@ def test_choose_returns_the_networks_to_download(tmp_path: Path) -> None:
     assert caught.value.message == (
         f"no weights at toyconv (--a)\nno weights at {tmp_path / 'no.pth'} (--b)"
     )
+    assert caught.value.hint == "name a file of weights, or: --a off|toy, --b off|toy|toyconv"
 
 
 @pytest.fixture
@@ -381,6 +382,10 @@ def test_ssim_and_psnr_need_no_weights(
     }  # fmt: skip
     assert run([*folders, "--lpips", "--alexnet-weights", "toy", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["toy"] == ["lpips_alex_v0.1_toy"]
+    assert run([*folders, "--lpips", "--ssim", "--alexnet-weights", "off", "--json"]) == 0
+    output = capsys.readouterr()
+    assert "metrics that need a network are left out: --alexnet-weights off" in output.err
+    assert "lpips" not in output.out
 
 
 def dataset(folder: Path, toy: bool) -> str:

@@ -120,7 +120,7 @@ def test_the_table_shows_the_values() -> None:
     assert reader.tables[0] == [
         ["", "fid\xa0↓", "ssim_256\xa0↑", "psnr\xa0↑", "l1\xa0↓"],
         ["generated", "–", "0.6000 0.5123 – 0.6800 1,234 undefined", "∞", "0.0124"],
-        ["To calibrate the eye"],
+        ["Reference values"],
         [
             "copy-source the source image itself, as if no pose had been transferred",
             *("–", "0.2500", "0.25", "0.2500"),
@@ -137,7 +137,7 @@ def test_different_counts_get_a_column() -> None:
     assert [row[-1] for row in read(made).tables[0]] == [
         "images",
         "2",
-        "To calibrate the eye",
+        "Reference values",
         "1",
     ]
 
@@ -177,12 +177,12 @@ def test_unknown_metrics_use_the_style_of_their_family() -> None:
 )
 def test_toy_results_are_marked(change: dict[str, Any], message: str) -> None:
     plain = report({"l1": [0.5]})
-    assert "compare with no paper" not in read(plain).text
+    assert "not with any paper" not in read(plain).text
     # also where it is not the first protocol that is one
     text = read(plain, report({"l1": [0.5]}, "clean", **change)).text
     assert "Toy numbers" in text
-    assert "compare with no paper" in text
-    assert text.index("compare with no paper") < text.index("Protocol by protocol")
+    assert "not with any paper" in text
+    assert text.index("not with any paper") < text.index("Protocol by protocol")
     assert text.count(message) == 1
 
 

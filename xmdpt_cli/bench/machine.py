@@ -68,7 +68,10 @@ class Machine:
     def __str__(self) -> str:
         """One line: the device, and the parts of its state that influence speed."""
         identity, state = self.identity, self.state
-        parts = [f"{self.name}, {identity['threads']} threads on {identity['cores']} cores"]
+        parts = [
+            f"{self.name}, {_count(identity['threads'], 'thread')} on "
+            f"{_count(identity['cores'], 'core')}"
+        ]
         for key, text in (
             ("torch", "torch {}"),
             ("power.limit", "power limit {} W"),
@@ -148,3 +151,7 @@ def nvidia_smi(fields: str, device: torch.device) -> dict[str, str]:
         return {}
     values = [value.strip() for value in output.strip().split(",")]
     return {name: value for name, value in zip(fields.split(","), values, strict=False) if value}
+
+
+def _count(number: int, unit: str) -> str:
+    return f"{number} {unit}{'' if number == 1 else 's'}"

@@ -93,7 +93,7 @@ def warn_if_busy(talk: Talk) -> None:
             f"other programs keep this machine busy (load {load:.1f} on {count} "
             f"{'core' if count == 1 else 'cores'})"
         )
-        talk.hint("set OMP_NUM_THREADS=1: on a busy machine that was 4 to 10 times faster")
+        talk.hint("set OMP_NUM_THREADS=1: on a busy machine this is 4 to 10 times faster")
 
 
 def warning(message: str) -> None:

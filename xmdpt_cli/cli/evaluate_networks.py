@@ -35,6 +35,10 @@ def find_networks(chosen: EvaluateOptions, dist: Distributed, talk: Talk) -> Non
             )
     if "tf_inception_weights" in needed and chosen.tf_inception_weights not in ("off", "toyconv"):
         require_torch_fidelity()
+    off = [needed[name][0] for name in needed if getattr(chosen, name) == "off"]
+    if chosen.only and off:
+        options = ", ".join(f"{network.option} off" for network in off)
+        talk.warn(f"metrics that need a network are left out: {options}")
     values = {needed[name][0]: getattr(chosen, name) for name in needed}
     with talk.progress() as progress:
         dist.run_on_main(lambda: download(choose(values), progress))

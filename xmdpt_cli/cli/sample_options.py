@@ -147,7 +147,10 @@ class SampleOptions:
         str | None, typer.Option(help="Range LOW:HIGH of t/1000 in which guidance is used [0:1].")
     ] = None
     paper: Annotated[
-        bool, typer.Option("--paper", help="Sample as in the paper: 50 steps of ddim, guidance 2.")
+        bool,
+        typer.Option(
+            "--paper", help="Sample as in the paper: 50 steps of ddim, guidance 2, power 0.01."
+        ),
     ] = False
     seed: Annotated[int, typer.Option(min=0, help="Random seed.")] = 0
     batch_size: Annotated[

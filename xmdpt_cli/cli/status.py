@@ -222,7 +222,9 @@ def _run_words(one: dict[str, Any]) -> str:
 
 
 def _samples_words(one: dict[str, Any]) -> str:
-    count = f"{one['images']:,} images" + ("" if one["complete"] else " so far")
+    count = f"{one['images']:,} image{'' if one['images'] == 1 else 's'}" + (
+        "" if one["complete"] else " so far"
+    )
     step = "" if one["step"] is None else f" of step {one['step']:,}"
     metrics = ", ".join(f"{name} {value:.4g}" for name, value in one["metrics"].items())
     part = "" if one["measured"] in (None, one["images"]) else f", of {one['measured']} images"

@@ -72,7 +72,7 @@ def _surest(root: Path) -> DatasetReader:
     if most is None:
         hints = "; or ".join(reader.wanted for reader in READERS.values())
         raise XmdptError(
-            f"{root} holds neither images nor lists of DeepFashion, nor images of one's own",
+            f"{root} holds neither images nor lists of DeepFashion, nor folders of other images",
             unpack_hint(read_places(root)) + hints,
         )
     first, *others = [name for name, value in sure.items() if value == most]

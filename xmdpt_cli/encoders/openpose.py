@@ -7,6 +7,7 @@ the published pose images.
 from __future__ import annotations
 
 import math
+import shlex
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -189,16 +190,17 @@ def find_body(source: str | Path) -> Origin:
     if path.is_dir():
         if (path / BODY_FILE).is_file():
             return Origin("local", str(path), files=[path / BODY_FILE])
-        raise XmdptError(f"no {BODY_FILE} in {path}", _hint("that folder"))
-    hint = _hint("a folder DIR")
+        raise XmdptError(f"no {BODY_FILE} in {path}", _hint(str(path)))
+    hint = _hint("DIR")
     if not is_hub_id(source):
         raise XmdptError(f"no such OpenPose file or folder: {source}", hint)
     folder = fetch(str(source), [BODY_FILE], what=f"OpenPose {source}", hint=hint)
     return Origin("hub", str(source), revision=folder.name, files=[folder / BODY_FILE])
 
 
-def _hint(where: str) -> str:
+def _hint(folder: str) -> str:
+    folder = shlex.quote(folder)
     return (
-        f"where there is a network: `hf download {DEFAULT_OPENPOSE} {BODY_FILE} --local-dir DIR`; "
-        f"then put the file into {where} and give `--openpose DIR`"
+        f"with internet access: `hf download {DEFAULT_OPENPOSE} {BODY_FILE} --local-dir {folder}`; "
+        f"then give `--openpose {folder}`"
     )

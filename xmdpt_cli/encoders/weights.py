@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import constants, snapshot_download
 from safetensors.torch import save as to_bytes
 from typing_extensions import TypedDict
 
@@ -124,7 +124,8 @@ def fetch(
         return Path(snapshot_download(hub_id, revision=revision, allow_patterns=list(patterns)))
     except Exception as err:  # offline, no such repository, no permission: a dozen types
         at = f" at revision {revision}" if revision else ""
-        raise NotFetchedError(f"{what}{at}", reason(err), hint) from None
+        why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else reason(err)
+        raise NotFetchedError(f"{what}{at}", why, hint) from None
 
 
 def find(source: str | Path, *, what: str, stem: str, revision: str | None, hint: str) -> Origin:
@@ -140,7 +141,7 @@ def find(source: str | Path, *, what: str, stem: str, revision: str | None, hint
     if not is_hub_id(source):
         raise XmdptError(f"no such {what} folder: {source}", hint)
     name = str(source)
-    hint = f"where there is a network: `hf download {name} --local-dir DIR`; then {hint}"
+    hint = f"with internet access: `hf download {name} --local-dir DIR`; then {hint}"
     patterns = ["config.json", f"{stem}*.safetensors*"]
     folder = fetch(name, patterns, what=f"{what} {name}", hint=hint, revision=revision)
     origin = _in_folder(folder, what, stem, hint)

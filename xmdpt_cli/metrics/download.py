@@ -73,13 +73,13 @@ def choose(given: Mapping[Published, str | Path | None]) -> list[Published]:
     A value is None (the published file), ``off``, a word for random weights, or a path; XmdptError
     names every path that is no file.
     """
-    wrong = []
+    wrong, words = [], []
     for network, value in given.items():
         if not (value in (None, "off", *network.toys) or expanded(value or "").is_file()):
             wrong.append(f"no weights at {value} ({network.option})")
+            words.append(f"{network.option} {'|'.join(('off', *network.toys))}")
     if wrong:
-        words = "off, " + ", ".join(dict.fromkeys(word for n in given for word in n.toys))
-        raise XmdptError("\n".join(wrong), f"name a file of weights, or one of: {words}")
+        raise XmdptError("\n".join(wrong), f"name a file of weights, or: {', '.join(words)}")
     return [network for network, value in given.items() if value is None]
 
 

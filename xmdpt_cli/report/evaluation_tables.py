@@ -92,7 +92,7 @@ def protocol_table(evaluation: Evaluation, reference: Reference = ()) -> MetricT
     rows = [line(main, "main")] if main in evaluation.rows else []
     others = [line(row, "soft") for row in evaluation.rows if row != main]
     if others:
-        rows += [MetricRow("group", "To calibrate the eye"), *others]
+        rows += [MetricRow("group", "Reference values"), *others]
     rows += _printed(reference, [*metrics, *extra])
     return MetricTable("", [heading(metric, evaluation) for metric in metrics], rows, extra)
 

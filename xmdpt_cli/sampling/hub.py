@@ -37,7 +37,7 @@ def fetch(source: str | Path, revision: str | None = None) -> Path:
         str(source),
         ["*.json", "*.safetensors", "README.md"],
         what=f"no such model folder: {source}; as a hub id it",
-        hint=f"where there is a network: `hf download {source} --local-dir DIR`; then name DIR",
+        hint=f"with internet access: `hf download {source} --local-dir DIR`; then name DIR",
         revision=revision,
     )
 

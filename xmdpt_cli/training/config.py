@@ -175,8 +175,8 @@ class TrainConfig:
             return []
         return [
             f"after {self.steps} steps the average of the weights (ema {self.ema:g}), which is the "
-            f"model that samples, is still {start:.0%} of its random initial values: --ema-warmup "
-            "or a smaller --ema"
+            f"model that samples, is still {start:.0%} of its random initial values: set "
+            "--ema-warmup, or a smaller --ema"
         ]
 
 
