@@ -222,6 +222,9 @@ def test_check_and_repair(work: Path, tmp_path: Path, capsys: Capture) -> None:
     _, err = run_prepare(capsys, 1, "--check", data)
     assert "train-000000.tar: its content has changed" in err
     assert "test-000000.index.json" in err
+    assert f"hint: xmdpt prepare --check {data} --repair --root ROOT, where" in " ".join(
+        err.split()
+    )
     text, err = run_prepare(capsys, 1, "--check", data, "--repair")
     assert "rebuilt: test-000000.index.json" in text
     assert "to prepare again: train-000000.tar" in text

@@ -287,7 +287,8 @@ def test_other_folders_are_refused(prepared: Path, tmp_path: Path) -> None:
     (copy / "train-000002.tar").unlink()
     with pytest.raises(XmdptError, match=r"train-000002\.tar is missing") as error:
         PairDataset(copy)
-    assert "again" in error.value.hint
+    command = f"xmdpt prepare --check {copy} --repair --root ROOT, where"
+    assert error.value.hint.startswith(command)
     (copy / "dataset.json").unlink()
     with pytest.raises(XmdptError, match="interrupted") as error:
         PairDataset(copy)

@@ -84,6 +84,32 @@ def test_missing_images_and_keypoints_are_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("market")
+def test_malformed_rows_are_problems(tmp_path: Path) -> None:
+    raw = make_market(tmp_path)
+    pairs = tmp_path / "market-pairs-train.csv"
+    header, *rows = pairs.read_text().splitlines()
+    one_cell, two_people = rows[0].split(",")[0], f"{rows[0].split(',')[0]},{rows[3].split(',')[0]}"
+    pairs.write_text("\n".join([header, one_cell, two_people, *rows]) + "\n")
+    outside = rows[-1].split(",")[1]  # in two pairs
+    annotations = tmp_path / "market-annotation-train.csv"
+    annotations.write_text(
+        annotations.read_text().replace(
+            annotation_row(outside, raw[outside]), annotation_row(outside, raw[outside] + 5000)
+        )
+    )
+    listing = find_dataset(tmp_path)
+    reasons = {problem.file: problem.reason for problem in listing.problems}
+    assert reasons == {
+        "market-pairs-train.csv:2": "found 1 fields instead of 2",
+        "market-pairs-train.csv:3": "not two images of one person",
+        "market-pairs-train.csv:10": "most joints lie outside of the image",
+        "market-pairs-train.csv:12": "most joints lie outside of the image",
+    }
+    positions = [pair.position for i in listing.items if i.split == "train" for pair in i.pairs]
+    assert positions == [2, 3, 4, 5, 6, 7, 9]
+
+
+@pytest.mark.usefixtures("market")
 def test_the_most_confident_reader_is_used(tmp_path: Path) -> None:
     make_market(tmp_path)
     assert find_dataset(tmp_path, layout="people").layout == "people"
@@ -96,5 +122,6 @@ def test_the_most_confident_reader_is_used(tmp_path: Path) -> None:
 
 
 def test_unregistered_layouts_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="one of auto, deepfashion, people, not 'market1501'"):
-        find_dataset(tmp_path, layout="market1501")
+    known = ", ".join(("auto", *find.READERS))
+    with pytest.raises(ConfigError, match=f"one of {known}, not 'unknown'"):
+        find_dataset(tmp_path, layout="unknown")

@@ -17,12 +17,12 @@ from xmdpt_cli.pose.formats.text_rows import read_annotations
 from xmdpt_cli.pose.frames import CoordinateFrame
 from xmdpt_cli.utils.list_text import Table
 
-FRAME = CoordinateFrame("64x128", 64.0, 128.0)
+FRAME = CoordinateFrame("64x128", 64.0, 128.0)  # keypoints are pixels of 64 x 128 images
 SIZE = (128, 64)  # height, width
 
 
 class Market1501:
-    name = "market1501"
+    name = "market1501"  # xmdpt prepare --layout market1501
     wanted = "bounding_box_train/, market-pairs-train.csv, market-annotation-train.csv"
 
     def detect(self, root: Path) -> float | None:
@@ -30,35 +30,33 @@ class Market1501:
 
     def read(self, root: Path, options: ReadOptions) -> Listing:
         built, pairs = ListingBuilder(), 0
-        for split in ("test", "train"):
-            rows = None
+        for split in ("test", "train"):  # an item of both splits belongs to the first
+            annotations = None
             if not options.openpose:
                 file = read_annotations(root / f"market-annotation-{split}.csv", str.strip)
                 built.problems += file.problems
-                rows = AnnotationRows(file, options.frame or FRAME, size_of=lambda name: SIZE)
-            table = Table.open(root / f"market-pairs-{split}.csv", (("from",), ("to",)))
-            for position, (line, text) in enumerate(table.lines):
-                where = f"market-pairs-{split}.csv:{line}"
+                annotations = AnnotationRows(
+                    file, options.frame or FRAME, size_of=lambda name: SIZE
+                )
+            list_name = f"market-pairs-{split}.csv"
+            table = Table.open(root / list_name, (("from",), ("to",)))
+            for position, where, names in built.rows(table, list_name):
+                person, other = (name[:4] for name in names)
                 try:
-                    names = table.cells(text)
-                except ValueError as err:
+                    if person != other:
+                        raise ValueError("not two images of one person")
+                    source, target = (self._view(root, split, n, annotations) for n in names)
+                except ValueError as err:  # also UnusableKeypointsError of ``annotations.find``
                     built.problem(where, str(err))
                     continue
-                if names[0][:4] != names[1][:4]:
-                    built.problem(where, "not two images of one person")
-                    continue
-                source, target = (self._view(root, split, name, rows) for name in names)
-                for name, view in zip(names, (source, target), strict=True):
-                    if view is None:
-                        built.problem(where, f"no image or no keypoints: {name}")
-                if source is not None and target is not None:
-                    built.add(where, split, names[0][:4], source, target, position)
-                    pairs += 1
+                built.add(where, split, person, source, target, position)
+                pairs += 1
         return built.listing(root, [f"Market-1501: {pairs} pairs"], self.name)
 
-    def _view(self, root: Path, split: str, name: str, rows: AnnotationRows | None) -> View | None:
+    def _view(self, root: Path, split: str, name: str, annotations: AnnotationRows | None) -> View:
+        """The view of an image; ValueError if the image or its keypoints cannot be used."""
         image = ImageFile(f"bounding_box_{split}/{name}", root / f"bounding_box_{split}" / name)
-        points = None if rows is None else rows.find(name)
-        if not image.path.is_file() or (rows is not None and points is None):
-            return None
+        points = None if annotations is None else annotations.find(name)
+        if not image.path.is_file() or (annotations is not None and points is None):
+            raise ValueError(f"no image or no keypoints: {name}")
         return View(name.removesuffix(".jpg"), image, points)

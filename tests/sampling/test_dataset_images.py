@@ -108,6 +108,7 @@ def test_a_png_stores_how_it_was_generated(small: Small, whole: Path) -> None:
         assert str(small.root).encode() not in file.read_bytes(), file
     assert metadata["model"] == small.sampler.identity
     assert metadata["vae"] == small.vae.describe()["sha256"]
+    assert metadata["precision"] == "float32"
     assert "toy" in info["Source"]
     assert info["Software"].startswith("xmdpt ")
 

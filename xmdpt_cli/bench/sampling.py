@@ -232,7 +232,7 @@ def fit_table() -> Table:
             beside(found.encoder_gflop, known.encoder_gflop),
         ])  # fmt: skip
     title = f"the baselines, the originals in brackets; {BRANCHES} forwards a step in both"
-    return Table(title, ["", "M parameters", "GFLOP a forward", "encoder, once"], rows)
+    return Table(title, ["", "M parameters", "GFLOP per forward", "encoder, once"], rows)
 
 
 def paper_table(report: Report) -> Table | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from xmdpt_cli.cli.console import Talk
+from xmdpt_cli.data.manifest import repair_command
 from xmdpt_cli.encoders.identity import dataset_note
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import human_bytes
@@ -58,10 +59,9 @@ def check(talk: Talk, place: str, repair: bool, *, final: bool) -> list[str] | N
     if again:
         raise XmdptError(
             f"{place} is not complete: damaged or missing shards must be prepared again",
-            f"xmdpt prepare --check {place} --repair --root ROOT, where ROOT is the raw dataset "
-            "that it was prepared from",
+            repair_command(place),
         )
     if not ok:
-        hint = "it cannot be repaired: prepare it again" if repair else "repair it with --repair"
+        hint = "it cannot be repaired: prepare it again" if repair else repair_command(place)
         raise XmdptError(f"{place} is not a valid dataset", hint)
     return None

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from xmdpt_cli.data.fp8 import dequantise_tokens
 from xmdpt_cli.data.index import FLIP, ShardIndex, index_name, parse_index
-from xmdpt_cli.data.manifest import RUN_AGAIN, missing_shard, read_manifest
+from xmdpt_cli.data.manifest import RUN_AGAIN, missing_shard, read_manifest, repair_command
 from xmdpt_cli.data.shard_reader import ShardError, ShardReader, parse_keypoints
 from xmdpt_cli.data.table import Column, Ints, Pairs, Table
 from xmdpt_cli.errors import ConfigError, XmdptError
@@ -68,7 +68,7 @@ class PairDataset:
         if self.store.folder is not None and not lenient:
             missing = missing_shard(self.store, self.manifest)
             if missing is not None:
-                raise _missing(f"{self.path}/{missing} is missing or cut short")
+                raise self._missing(f"{missing} is missing or cut short")
         shards = [shard for shard in self.manifest["shards"] if shard["split"] == split]
         keep_open = len(shards) <= _OPEN_FILES
         self.readers = [
@@ -100,7 +100,7 @@ class PairDataset:
         try:
             data = self.store.read(name)
         except FileNotFoundError:
-            raise _missing(f"{self.path}/{name} is missing") from None
+            raise self._missing(f"{name} is missing") from None
         except OSError as err:
             raise XmdptError(f"cannot read {self.path}/{name}: {err}", RUN_AGAIN) from None
         index = parse_index(data, f"{self.path}/{name}")
@@ -251,6 +251,5 @@ class PairDataset:
                     self._maps.popitem(last=False)
         return rendered[:, ::-1] if flip else rendered
 
-
-def _missing(message: str) -> XmdptError:
-    return XmdptError(message, "run the same prepare command again, it makes what is missing")
+    def _missing(self, what: str) -> XmdptError:
+        return XmdptError(f"{self.path}/{what}", repair_command(self.path))

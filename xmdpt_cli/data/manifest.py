@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
@@ -103,6 +104,14 @@ def _no_manifest(folder: Store) -> XmdptError:
     gone = folder.folder is not None and not folder.folder.is_dir()
     what = "does not exist" if gone else "holds no prepared dataset"
     return XmdptError(f"{folder.url} {what} (no {MANIFEST})", "make one with: xmdpt prepare")
+
+
+def repair_command(dataset: str) -> str:
+    """The command that prepares the damaged or missing shards of a dataset again."""
+    return (
+        f"xmdpt prepare --check {shlex.quote(dataset)} --repair --root ROOT, where ROOT is the raw "
+        "dataset that it was prepared from"
+    )
 
 
 def missing_shard(folder: Store, manifest: dict[str, Any]) -> str | None:

@@ -15,11 +15,10 @@ import weakref
 import numpy as np
 from numpy.typing import NDArray
 
+from xmdpt_cli.data.manifest import repair_command
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.pose.keypoints import JOINTS
 from xmdpt_cli.storage.stores import Store
-
-_AGAIN = "run the same prepare command again, or copy the dataset again"
 
 
 class ShardError(XmdptError):
@@ -59,7 +58,11 @@ class ShardReader:
         except OSError as err:
             raise self._unreadable(err) from None
         if size != self.size:
-            raise self._short() if size < self.size else self._error("is longer than its index")
+            raise (
+                self._short()
+                if size < self.size
+                else self._error(f"{self.path} is longer than its index")
+            )
 
     def read(self, offset: int, into: NDArray[np.uint8]) -> None:
         """Fill ``into`` (1-D, contiguous) from ``offset``; ShardError if the shard is too short."""
@@ -108,14 +111,15 @@ class ShardReader:
 
     def _unreadable(self, err: OSError) -> ShardError:
         if isinstance(err, FileNotFoundError):
-            return self._error("no longer exists")
-        return ShardError(self.name, f"cannot read {self.path}: {err}", _AGAIN)
+            return self._error(f"{self.path} no longer exists")
+        return self._error(f"cannot read {self.path}: {err}")
 
     def _short(self) -> ShardError:
-        return self._error("is shorter than its index states")
+        return self._error(f"{self.path} is shorter than its index states")
 
-    def _error(self, what: str) -> ShardError:
-        return ShardError(self.name, f"{self.path} {what}", _AGAIN)
+    def _error(self, message: str) -> ShardError:
+        hint = f"{repair_command(self.store.url)}; or copy the dataset again"
+        return ShardError(self.name, message, hint)
 
 
 def parse_keypoints(data: bytes) -> NDArray[np.float64]:

@@ -3,7 +3,7 @@
 A ``webdataset`` pipeline requests ranges of about 8 MB of the shards on threads, in the order of
 ``StreamSampler``, and cuts them into items at the offsets of the indexes. (webdataset's tar stage
 reads through ``tarfile`` in pieces of 10 kB: twice the CPU time a pair.) Every byte is requested
-once an epoch.
+once per epoch.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class StreamLoader:
     """``TrainLoader`` for a dataset behind a URL: same interface.
 
     What a batch holds is a function of (seed, step, rank, world size, buffer) alone, ranks get
-    disjoint pairs, and every pair comes once an epoch. Any step is exact, but a step that does not
+    disjoint pairs, and every pair comes once per epoch. Any step is exact, but a step that does not
     follow the one before fills the buffer again; resuming a run does this once.
 
     ``buffer_bytes`` bounds the memory that items take: three quarters for the shuffle buffer,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from xmdpt_cli.datasets.listing import ImageRef, Item, Listing, Pair
 from xmdpt_cli.pose.keypoints import Keypoints
+from xmdpt_cli.utils.list_text import Table
 from xmdpt_cli.utils.problems import Problem
 from xmdpt_cli.utils.splits import SPLITS
 
@@ -41,6 +42,18 @@ class ListingBuilder:
     def problem(self, file: str, reason: str, *, kept: bool = False) -> None:
         """Report something that cannot be used, or (``kept``) that is odd but used."""
         self.problems.append(Problem(file, reason, kept))
+
+    def rows(self, table: Table, file: str) -> Iterator[tuple[int, str, list[str]]]:
+        """The rows of a list: (position from 0, ``file:line``, cells).
+
+        A row with another number of cells becomes a problem; it still counts in ``position``.
+        """
+        for position, (line, text) in enumerate(table.lines):
+            where = f"{file}:{line}"
+            try:
+                yield position, where, table.cells(text)
+            except ValueError as err:
+                self.problem(where, str(err))
 
     def accepts(self, where: str, split: str, item: str, source: str, target: str) -> bool:
         """Whether a pair of two views of an item may be added; a problem at ``where`` if not."""

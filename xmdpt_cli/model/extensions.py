@@ -21,7 +21,7 @@ REPA_HIDDEN = 2048  # of REPA's projector (Yu et al. 2024, arXiv 2410.06940)
 
 class TokenConditions(NamedTuple):
     """What ``conditioning="tokens"`` adds to the condition vector. It does not depend on the
-    timestep: it is computed once an image."""
+    timestep: it is computed once per image."""
 
     pose: Tensor  # (N, T, D) the target's pose map, added to the noisy tokens
     kv: Tensor  # (N, S, depth * 2D) keys and values of the source, block by block

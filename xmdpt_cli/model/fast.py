@@ -6,7 +6,8 @@ rounding (``tests/model/test_fast.py``), less work.
 - Sampling (``Denoiser``): biases, and the modulations of many steps, are computed before the first
   step; both branches of guidance are one batch; no source view, since only training reads it.
 
-Legend as in ``xmdpt.py``; M = T - K masked tokens, P passes of a training step (1 or 2).
+Legend as in ``xmdpt.py``; B rows of a batch of both passes or both guidance branches, M = T - K
+masked tokens, P passes of a training step (1 or 2).
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ from xmdpt_cli.model.relative_bias import bias_of_pairs, bias_of_queries, dense_
 if TYPE_CHECKING:
     from xmdpt_cli.model.xmdpt import XMDPT, Mask, MIPNet, TDNet
 
-#: The modulations of as many steps are computed at once as fit: one large matrix product is faster
-#: than many small ones, but all 50 steps of L with 512 images would be 15 GB.
+#: Limit of the modulations that are computed at once, for as many steps as fit: one large matrix
+#: product is faster than many small ones, but all 50 steps of L with 512 images would take 15 GB.
 MODULATION_BYTES = 256 * 2**20
 
 
@@ -141,15 +142,15 @@ def _encoder_block(
     table = block.attn.rel_pos_bias
     extra_keys = 0 if kv is None else kv.shape[1]
     bias = dense_bias(table)  # (H, T, T)
-    whole = table.append_keys(bias, extra_keys)  # (H, T, T + S)
-    x = block.modulated(x, modulation[0], whole, kv, skip[0])
+    full_bias = table.append_keys(bias, extra_keys)  # (H, T, T + S)
+    x = block.modulated(x, modulation[0], full_bias, kv, skip[0])
     if masked is not None and mask is not None:
-        of_kept = bias_of_pairs(bias, mask.ids_keep)  # (N, H, K, K)
-        of_kept = table.append_keys(of_kept, extra_keys)  # (N, H, K, K + S)
-        masked = block.modulated(masked, modulation[1], of_kept, kv_masked, skip[1])
+        kept_bias = bias_of_pairs(bias, mask.ids_keep)  # (N, H, K, K)
+        kept_bias = table.append_keys(kept_bias, extra_keys)  # (N, H, K, K + S)
+        masked = block.modulated(masked, modulation[1], kept_bias, kv_masked, skip[1])
     if source is not None:
-        with torch.no_grad():
-            source = block.modulated(source, modulation[1], whole, kv_masked, skip[2])
+        with torch.no_grad():  # for the masked pass, with its c
+            source = block.modulated(source, modulation[1], full_bias, kv_masked, skip[2])
     return x, masked, source
 
 
@@ -251,8 +252,8 @@ class Denoiser:
         self._bias = stacked_bias(modules, extra_keys)  # (depth, H, T, T + S)
         self._both: TokenConditions | None = None
         if tokens is not None and any(scale != 1.0 for scale in cfg_scales):
-            none = (torch.cat([part, torch.zeros_like(part)]) for part in tokens)
-            self._both = TokenConditions(*none)
+            with_dropped = (torch.cat([part, torch.zeros_like(part)]) for part in tokens)
+            self._both = TokenConditions(*with_dropped)
 
     def __call__(self, x: Tensor, i: int) -> Tensor:
         """In the dtype of x whatever the network computes in: guidance amplifies rounding."""
@@ -273,7 +274,7 @@ class Denoiser:
         if i not in self._steps:
             layers: list[Block | FinalLayer] = [*self.net.blocks, self.net.final_layer]
             _, rows, width = self._c.shape
-            step_bytes = rows * (6 * len(layers) - 4) * width * self._c.element_size()
+            step_bytes = rows * (6 * len(self.net.blocks) + 2) * width * self._c.element_size()
             count = max(1, MODULATION_BYTES // step_bytes)
             self._steps = range(i, min(i + count, len(self.cfg_scales)))
             self._modulations = self._c[:0]  # frees the old ones before the new ones are computed
@@ -293,7 +294,7 @@ def predict(
     """The unmasked pass from all that does not depend on the noisy latents: (B, 2C, h, w)."""
     x = net.embed(latents)  # (B, T, D)
     x = x_embedded = x if pose is None else x + pose
-    *of_blocks, of_output = modulations.split(
+    *block_modulations, output_modulation = modulations.split(
         [6 * x.shape[2]] * len(net.blocks) + [2 * x.shape[2]], dim=1
     )
     skips: list[Tensor] = []
@@ -303,14 +304,14 @@ def predict(
         skip = None
         if block.skip_linear is not None:
             skip = skips.pop() if i < net.encoder_depth else x_embedded
-        x = block.modulated(x, of_blocks[i], bias[i], net.block_kv(kv, i), skip)
+        x = block.modulated(x, block_modulations[i], bias[i], net.block_kv(kv, i), skip)
         if net.backbone == "mdtv2" and skip is None:
             skips.append(x)
-    return net.unpatchify(net.final_layer.modulated(x, of_output))
+    return net.unpatchify(net.final_layer.modulated(x, output_modulation))
 
 
 def compile_sampling(model: XMDPT) -> None:
-    """``Denoiser`` goes through torch.compile from now on: one compilation a batch size; on a GPU
+    """``Denoiser`` uses torch.compile from now on, with one compilation per batch size; on a GPU
     its steps become CUDA graphs."""
     cuda = next(model.parameters()).is_cuda
     model.predict = torch.compile(predict, dynamic=False, mode="reduce-overhead" if cuda else None)

@@ -100,7 +100,7 @@ class RelativePositionBias(nn.Module):
         if not extra_keys:
             return bias
         tokens = self.side**2
-        # V views of a person weigh 1 / V each: a view given twice is that view given once
+        # each of V = extra_keys / tokens views weighs 1 / V: giving one twice changes nothing
         column = self.relative_position_bias_table[-3] - math.log(extra_keys / tokens)  # (H,)
         return torch.cat([bias, column[:, None, None].expand(*bias.shape[:-1], extra_keys)], dim=-1)
 
@@ -119,7 +119,7 @@ class ScaledDotProductAttention(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
         """q (N, H, K, d); k, v (N, H, S, d); bias (H, K, S) or (N, H, K, S)."""
-        # four dimensions: no fused kernel takes a mask of three
+        # expanded to four dimensions: no fused kernel takes a mask with three
         bias = bias.to(q.dtype).expand(len(q), *bias.shape[-3:])
         return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
 
@@ -157,7 +157,7 @@ class CrossAttention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, bias: Tensor, context: Tensor) -> Tensor:
-        """x (N, K, D), bias (..., H, K, T), context (N, T, D), neither normalised nor modulated."""
+        """x (N, K, D), bias (..., H, K, T), context (N, T, D) without normalisation."""
         (q,) = split_heads(self.to_q(x), self.heads, 1)
         k, v = split_heads(self.to_kv(context), self.heads, 2)
         return self.proj(merge_heads(self.sdpa(q, k, v, bias)))
@@ -207,7 +207,7 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """A DiT block with adaLN-Zero: attention and MLP, shifted, scaled and gated by c.
 
-    ``cross``: cross-attention to a context instead of self-attention (MIPNet). ``skip``: begins
+    ``cross``: cross-attention to a context instead of self-attention (MIPNet). ``skip``: starts
     with a Linear over [x, an earlier x] (MDTv2's long skips).
     """
 
@@ -242,7 +242,7 @@ class Block(nn.Module):
         context: Tensor | None = None,
         skip: Tensor | None = None,
     ) -> Tensor:
-        """``forward`` from what can be computed before the tokens are known."""
+        """``forward`` with the modulation and the bias given, which do not depend on x."""
         (shift_msa, scale_msa, gate_msa,
          shift_mlp, scale_mlp, gate_mlp) = modulation.chunk(6, dim=1)  # (N, D) each  # fmt: skip
         if self.skip_linear is not None:
@@ -258,8 +258,8 @@ class Block(nn.Module):
         return isinstance(self.attn, CrossAttention)
 
     def call(self, function: Callable[..., R], *args: object) -> R:
-        """``function(self, *args)`` as one forward of this module: FSDP2 gathers the weights once
-        for all that the function computes."""
+        """``function(self, *args)`` as one forward pass of this module: FSDP2 gathers the weights
+        once, for all sequences that the function passes through them."""
         return function(self, *args)
 
 

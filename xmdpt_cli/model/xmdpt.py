@@ -1,16 +1,18 @@
 """X-MDPT: Cross-view Masked Diffusion Transformers for Person Image Synthesis (ICML 2024,
 arXiv 2402.01516), in the order of the paper's section 3.
 
-    condition = model.condition(pose_tokens, source_tokens, source_latents)  # CANet, once an image
+    condition = model.condition(pose_tokens, source_tokens, source_latents)  # CANet, once per image
     out = model(latents, timesteps, condition)                               # TDNet
     out = model.forward_masked(                                              # TDNet with MIPNet
         latents, timesteps, condition, source_latents, mask
     )
 
-This file is written for reading. Training and sampling compute the same through ``fast.py``.
+This is the reference: it contains no optimisations. Training and sampling compute the same numbers
+through ``fast.py``, which also contains the guided sampling step (``denoiser``).
 
 Legend: N batch, C latent channels (4), h = w latent side, p patch, s = h / p grid side, T = s * s
-tokens, K of them kept by a mask, D width, H heads, L DINOv2 tokens.
+latent tokens, K of them kept by a mask, D width, H heads, L DINOv2 tokens, S source tokens that
+``conditioning="tokens"`` adds to the keys.
 """
 
 from __future__ import annotations
@@ -64,7 +66,7 @@ class CANet(nn.Module):
     def __init__(
         self,
         width: int,
-        tokens: int,
+        latent_tokens: int,  # T
         pose_shape: tuple[int, int],  # (L, features) of the pose tokens
         source_shape: tuple[int, int],  # (L, features) of the source tokens
         parts: Sequence[str] = CONDITION_PARTS,
@@ -78,7 +80,7 @@ class CANet(nn.Module):
             return nn.Sequential(layer, nn.GELU(), nn.LayerNorm(width, eps=1e-12))
 
         if "local" in parts:
-            self.conv1d_local = activated(nn.Conv1d(tokens, 1, kernel_size=1))
+            self.conv1d_local = activated(nn.Conv1d(latent_tokens, 1, kernel_size=1))
         if "global" in parts:
             self.mlp_dino_img = activated(nn.Linear(source_shape[1], width))
             self.conv1d_global = activated(nn.Conv1d(source_shape[0], 1, kernel_size=1))
@@ -235,8 +237,8 @@ class XMDPT(
 ):
     """CANet, TDNet and, for training, MIPNet.
 
-    Every argument is a plain value, so ``config.json`` rebuilds the model. A parameter has its
-    published name behind the part that holds it: ``tdnet.blocks.0.attn.qkv.weight``.
+    Every argument is a plain value, so ``config.json`` rebuilds the model. Parameters have their
+    published names, with the part in front: ``tdnet.blocks.0.attn.qkv.weight``.
     """
 
     def __init__(
@@ -248,18 +250,18 @@ class XMDPT(
         latent_size: int = 32,  # h: 32 at 256 px, 64 at 512 px with an f = 8 VAE
         latent_channels: int = 4,  # C
         patch: int = 2,  # p
-        decode_layers: int = 2,  # blocks behind MIPNet
+        decode_layers: int = 2,  # number of blocks after MIPNet
         pose_length: int = 257,  # L: DINOv2 on 224 px with patch 14, CLS and 16 x 16 patches
         pose_width: int = 768,  # DINOv2-B
         source_length: int = 257,
         source_width: int = 1536,  # DINOv2-G
-        predictor: str = "self-cross",  # a key of PREDICTORS; none: what inference needs
-        mask_ratio: float = 0.3,  # share of masked tokens it was trained with; no weight needs it
+        predictor: str = "self-cross",  # a key of PREDICTORS; none: no MIPNet, for inference
+        mask_ratio: float = 0.3,  # share of masked tokens in training
         condition_parts: str = "local+global+pose",  # some of CONDITION_PARTS
         aggregation: str = "add",  # one of AGGREGATIONS
         backbone: str = "plain",  # plain: published; mdtv2: long skips
         conditioning: str = "vector",  # vector: the paper; tokens: our extension, beside the vector
-        vae_factor: int = 8,  # tokens: pixels of the pose map a latent
+        vae_factor: int = 8,  # tokens: pixels of the pose map per latent
         repa_width: int = 0,  # REPA: width of the tokens to align with; 0: no projector
         repa_layer: int = 4,  # REPA: number of the block, from 1, whose output is projected
     ) -> None:
@@ -363,7 +365,7 @@ class XMDPT(
         x, kv, c = self.embed(latents, timesteps, condition, tokens, keep)  # (N, T, D), ..., (N, D)
         visible = gather_tokens(x, mask.ids_keep)  # (N, K, D)
         visible = self.tdnet.encode(visible, c, mask.ids_keep, kv)  # (N, K, D)
-        with torch.no_grad():  # the source through the same blocks, unmasked
+        with torch.no_grad():  # published: the source passes the same blocks without a gradient
             source = self.tdnet.encode(self.tdnet.embed(source_latents), c, None, kv)  # (N, T, D)
         encoded = mipnet(visible, mask, self.tdnet.decoder_pos_embed, c, source)  # (N, T, D)
         return self.tdnet.decode(encoded, c, x, kv)  # (N, 2C, h, w)
@@ -391,7 +393,7 @@ def initialise(model: XMDPT) -> None:
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)
             nn.init.zeros_(module.bias)
-        if isinstance(module, PatchEmbed):  # as a linear
+        if isinstance(module, PatchEmbed):  # initialised like a Linear layer
             nn.init.xavier_uniform_(module.proj.weight.flatten(1))
             nn.init.zeros_(module.proj.bias)  # type: ignore[arg-type]
         if isinstance(module, nn.Conv1d):  # CANet's convolutions over tokens
@@ -409,6 +411,8 @@ def initialise(model: XMDPT) -> None:
         if name.endswith("pos_embed"):
             with torch.no_grad():
                 parameter.copy_(sincos_position_embedding(model.width, model.tdnet.grid))
-        if name == "tokens.source_kv.weight":  # a D x D matrix a block, for keys and for values
+        if (
+            name == "tokens.source_kv.weight"
+        ):  # each block has two D x D matrices, for keys and for values
             for weight in parameter.split(model.width):
                 nn.init.xavier_uniform_(weight)

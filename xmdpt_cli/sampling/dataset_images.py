@@ -223,7 +223,8 @@ def _locked_part(out: Path, shard: World) -> Iterator[None]:
 
 def _png_metadata(record: dict[str, Any]) -> dict[str, Any]:
     """The part of the record that each PNG stores."""
-    return {key: record[key] for key in ("sampling", "model", "vae", "trained_steps", "toy")}
+    keys = ("sampling", "model", "vae", "precision", "trained_steps", "toy")
+    return {key: record[key] for key in keys}
 
 
 def _record(

@@ -108,8 +108,12 @@ class Sampler:
         return load_model(self.folder)[0]
 
     def described(self, config: SamplingConfig, vae: VAE) -> dict[str, Any]:
-        """JSON-ready: everything besides its inputs that determines an image. Stored in
-        samples.json and in the PNG metadata."""
+        """JSON-ready: what determines an image besides its conditions and the number of its noise.
+
+        Stored in samples.json and in the PNG metadata, where the caller adds the pair, or the
+        digest of the inputs and the number of the image. Batch size, torch.compile and device are
+        not stored: they change only the rounding.
+        """
         return {
             "sampling": {**asdict(config), "interval": list(config.interval)},
             "model": self.identity,

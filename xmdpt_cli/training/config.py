@@ -10,7 +10,8 @@ from xmdpt_cli.errors import ConfigError
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One training run. The defaults are the paper's recipe (sec. 4.1) for size S at 256 px."""
+    """One training run. The defaults are the paper's recipe (sec. 4.1) for size S at 256 px, except
+    ``swap_by``, ``online``, ``sampling_steps`` and ``sampling_solver``."""
 
     size: str = option("S", "Size of the model.", choices=("tiny", "S", "B", "L", "XL"))
     resolution: int = option(0, "Image side that the dataset must have, in pixels; 0: any.")

@@ -140,11 +140,11 @@ def _speed(
     device, work = trainer.device, pair_flops(trainer.config, trainer.dataset)
     peak = peak_flops(device, trainer.autocast)
     if peak is not None:
-        note = f"{work / 1e9:.4g} GFLOP a pair, peak {peak / 1e12:.0f} TFLOP/s"
+        note = f"{work / 1e9:.4g} GFLOP per pair, peak {peak / 1e12:.0f} TFLOP/s"
         mfu = 100 * work * rate / peak
         yield speed(setting, f"{name}: MFU", mfu, "%", least=least_mfu, note=note)
     elif setting.small:
-        yield speed(setting, f"{name}: work", work / 1e9, "GFLOP a pair")
+        yield speed(setting, f"{name}: work", work / 1e9, "GFLOP per pair")
     yield speed(setting, f"{name}: waiting for data", 100 * waited / seconds, "%", most=2.0)
     if device.type == "cuda":
         memory = torch.cuda.max_memory_allocated(device) / 2**30
