@@ -9,6 +9,8 @@ import shutil
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import fields
+from functools import partial
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,13 +19,15 @@ import pytest
 import torch
 from fake_dataset import FakeEncoder, make_dataset
 
+from xmdpt_cli.data import broken_shards
 from xmdpt_cli.data import dataset as pairs
 from xmdpt_cli.data import stream_sampler as orders
 from xmdpt_cli.data.broken_shards import BrokenShards
 from xmdpt_cli.data.dataset import PairDataset
 from xmdpt_cli.data.loader import Batch, TrainLoader
+from xmdpt_cli.data.pair_images import Crop, load_pair_images
 from xmdpt_cli.data.prefetch import Loader, prefetch
-from xmdpt_cli.data.sampler import LoaderConfig
+from xmdpt_cli.data.sampler import LoaderConfig, seeded_generator
 from xmdpt_cli.data.shard_reader import ShardReader
 from xmdpt_cli.data.stream_loader import StreamLoader
 from xmdpt_cli.datasets.find import find_dataset
@@ -31,6 +35,7 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.prepare.pipeline import prepare_dataset
 from xmdpt_cli.storage import remote
 from xmdpt_cli.storage.stores import open_store
+from xmdpt_cli.utils.prefetch import prefetch as prefetch_items
 
 SIZE, STEPS = 6, 22  # two epochs of 66 pairs
 BROKEN = "train-000002.tar"
@@ -236,6 +241,8 @@ def test_too_many_broken_shards_are_an_error(folder: Path) -> None:
     assert "train-000000.tar" in error.value.message
     assert f"xmdpt prepare --check {folder} --repair --root ROOT" in error.value.hint
     assert len(warned) == 1
+    with pytest.raises(XmdptError, match="24 of 66 pairs cannot be read any more"):
+        loader.batch(0)
     # a larger share may be allowed
     dataset = PairDataset(folder, lenient=True)
     most = BrokenShards(dataset, 5, warned.append, limit=0.5)
@@ -267,14 +274,75 @@ def test_an_unreachable_dataset_is_an_error(folder: Path, tmp_path: Path, kind: 
     assert warned == []
 
 
-def test_the_only_shard(tmp_path: Path) -> None:
-    listing = find_dataset(make_dataset(tmp_path / "raw", train=1, test=1))
-    prepare_dataset(listing, tmp_path / "set", size=32, encoder=FakeEncoder())
-    loader = local(tmp_path / "set", [])
-    loader.batch(0)
-    unlink(tmp_path / "set" / "train-000000.tar")
-    with pytest.raises(XmdptError, match="6 of 6 pairs cannot be read"):
-        loader.batch(1)
+class BoundedGenerator:
+    """A random generator that fails instead of sampling without end."""
+
+    def __init__(self, *seed: int) -> None:
+        self.generator, self.left = seeded_generator(*seed), 1000
+
+    def integers(self, high: int) -> Any:
+        self.left -= 1
+        assert self.left, "endless search for a readable pair"
+        return self.generator.integers(high)
+
+
+@pytest.mark.parametrize("items_per_shard", [2, 11], ids=["six shards", "one shard"])
+@pytest.mark.parametrize("kind", ["local", "url", "images"])
+def test_every_load_fails_once_all_shards_are_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, items_per_shard: int, kind: str
+) -> None:
+    """Batches requested ahead too, else the shutdown of the prefetching threads never returns."""
+    monkeypatch.setattr(broken_shards, "seeded_generator", BoundedGenerator)
+    if kind == "url":
+        pytest.importorskip("fsspec")
+    listing = find_dataset(make_dataset(tmp_path / "raw", train=11))
+    place = f"memory://{tmp_path.name}/all" if kind == "url" else str(tmp_path / "set")
+    prepare_dataset(listing, place, size=32, encoder=FakeEncoder(), items_per_shard=items_per_shard)
+    dataset = PairDataset(place)
+    warned: list[str] = []
+    broken = BrokenShards(dataset, 5, warned.append, limit=1.0)
+    config = LoaderConfig(SIZE, 5)
+    load: Callable[[int], Any]
+    if kind == "images":  # as --online reads them
+        images = partial(load_pair_images, dataset, crop=lambda number, role: Crop(32))
+        sampler = TrainLoader(dataset, config).sampler
+        load = lambda step: broken.load_readable(sampler.indices(step), images)  # noqa: E731
+    elif kind == "url":
+        load = StreamLoader(dataset, config, broken, buffer_bytes=80_000).batch
+    else:
+        load = TrainLoader(dataset, config, broken).batch
+    # StreamLoader.batch is for one thread
+    threads = 1 if kind == "url" else 3
+    error = f"66 of 66 pairs cannot be read any more .broken: {dataset.readers[0].name}"
+    with closing(prefetch_items(load, count(), threads=threads)) as batches:
+        assert next(batches).skipped == 0
+        for reader in dataset.readers:
+            dataset.store.write(reader.name, b"too short")
+        with pytest.raises(XmdptError, match=error) as first:
+            list(batches)
+    with pytest.raises(XmdptError, match=error) as later:
+        load(50)
+    assert (later.value.message, later.value.hint) == (first.value.message, first.value.hint)
+    assert len(warned) == len(dataset.readers) - 1
+
+
+def test_a_rank_with_only_broken_items_reads_none_of_later_epochs(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec")
+    listing = find_dataset(make_dataset(tmp_path / "raw", train=2))
+    place = f"memory://{tmp_path.name}/two"
+    prepare_dataset(listing, place, size=32, encoder=FakeEncoder(), items_per_shard=1)
+    dataset = PairDataset(place)  # 2 shards of 6 pairs: in each epoch one for each rank
+    dataset.store.remove("train-000000.tar")
+    warned: list[str] = []
+    broken = BrokenShards(dataset, 5, warned.append)
+    config = LoaderConfig(SIZE, 5, rank=0, world_size=2)
+    loader = StreamLoader(dataset, config, broken, buffer_bytes=80_000)
+    skipped = []
+    for epoch in range(8):
+        skipped.append(loader.batch(epoch).skipped)
+        assert loader._read[0] == epoch
+    assert set(skipped) == {0, SIZE}
+    assert len(warned) == 1
 
 
 def test_without_replacements_a_broken_shard_is_an_error(folder: Path) -> None:

@@ -107,15 +107,17 @@ def test_a_figure_with_few_dragged_joints_is_refused_and_a_placed_one_is_not(per
             view = dataclasses.replace(empty, places=STANDING, placed=placed)
             (view,) = from_json(to_json(PersonViews((view,)))).views
             if fine:
-                assert keypoints_known([person], PersonViews((view,)), 1, which)
+                assert keypoints_known([person], PersonViews((view,)), 1, which, Examples([]))
                 continue
             with pytest.raises(XmdptError, match=f"only {placed} of 18 joints moved") as err:
-                keypoints_known([person], PersonViews((view,)), 1, which)
+                keypoints_known([person], PersonViews((view,)), 1, which, Examples([]))
             assert "limb to move the whole figure" in err.value.hint
     # keypoints without ``placed``, sent by another client, count as placed
     data = json.loads(to_json(PersonViews((dataclasses.replace(empty, places=STANDING),))))
     del data["views"][0]["placed"]
-    assert keypoints_known([person], from_json(json.dumps(data)), 1, estimator(available=False))
+    assert keypoints_known(
+        [person], from_json(json.dumps(data)), 1, estimator(available=False), Examples([])
+    )
 
 
 def test_keypoints_of_a_file_complete_a_figure_with_few_dragged_joints(
@@ -145,20 +147,20 @@ def test_an_example_person_has_the_keypoints_of_the_dataset(person: Path, other:
 def test_which_keypoints_reach_the_pipeline(person: Path, other: Path) -> None:
     found = estimator(STANDING)
     known = inspected(found, person, other)
-    assert len(keypoints_known([person, other], known, 1, found) or []) == 2
+    assert len(keypoints_known([person, other], known, 1, found, Examples([])) or []) == 2
     # the second largest person is selected: the keypoints found belong to the largest
-    assert keypoints_known([person, other], known, 2, found) is None
+    assert keypoints_known([person, other], known, 2, found, Examples([])) is None
     missing = estimator(available=False)
     empty = inspected(missing, person)
     with pytest.raises(XmdptError, match=r"the keypoints of person one\.png are not placed"):
-        keypoints_known([person], empty, 1, missing)
+        keypoints_known([person], empty, 1, missing, Examples([]))
     few = np.full((18, 2), np.nan)
     few[:3] = 0.5
     view = View(**{**vars(empty.views[0]), "places": few})
     with pytest.raises(XmdptError, match=r"keypoints of person one\.png: the pose has 3 of 18"):
-        keypoints_known([person], PersonViews((view,)), 1, missing)
+        keypoints_known([person], PersonViews((view,)), 1, missing, Examples([]))
     vector = estimator(available=False, conditioning="vector")
-    assert keypoints_known([person], inspected(vector, person), 1, vector) is None
+    assert keypoints_known([person], inspected(vector, person), 1, vector, Examples([])) is None
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,9 @@ class BrokenShards:
     reading thread.
 
     A single shard may break, whatever its share. Several raise XmdptError if together they hold
-    more than ``limit`` of the pairs. A disk or server that is not reachable at all raises at once.
+    more than ``limit`` of the pairs, and so does the only one; then every later call raises the
+    same error, so that batches requested ahead end too. A disk or server that is not reachable at
+    all raises at once.
     """
 
     def __init__(
@@ -56,8 +58,9 @@ class BrokenShards:
         self.dataset, self.seed, self._warn, self.limit = dataset, seed, warn, limit
         self._of_pair = dataset.table.shard[dataset.table.source]  # both views lie in one shard
         self._numbers = {reader.name: i for i, reader in enumerate(dataset.readers)}
-        self._broken: set[int] = set()
-        self._lock = threading.Lock()
+        self._broken: frozenset[int] = frozenset()
+        self._failure: XmdptError | None = None  # set when too many pairs cannot be read
+        self._lock = threading.Lock()  # of these two
 
     @property
     def names(self) -> list[str]:
@@ -69,11 +72,19 @@ class BrokenShards:
         return shard in self._broken
 
     def load_readable(self, indices: PairIndices, load: Callable[[PairIndices], Loaded]) -> Loaded:
-        """``load(indices)`` with replacements for the pairs that cannot be read."""
-        while True:
-            broken = self.is_broken(indices.pairs)
+        """``load(indices)`` with replacements for the pairs that cannot be read.
+
+        Any thread may call it. Raises XmdptError if too many pairs cannot be read.
+        """
+        while True:  # ends: each repetition excludes another shard
+            with self._lock:
+                if self._failure is not None:  # a new error: a raised one keeps its frames alive
+                    raise XmdptError(self._failure.message, self._failure.hint)
+                excluded = self._broken  # of this attempt: other threads may add shards meanwhile
+            broken = np.isin(self._of_pair[indices.pairs], list(excluded))
+            numbers = indices.numbers[broken].tolist()
             pairs = indices.pairs.copy()
-            pairs[broken] = [self._replacement(n) for n in indices.numbers[broken].tolist()]
+            pairs[broken] = [self._replacement(number, excluded) for number in numbers]
             try:
                 for shard in np.unique(self._of_pair[pairs]).tolist():
                     self.dataset.readers[shard].check()
@@ -88,29 +99,32 @@ class BrokenShards:
         """(N,) whether each pair's shard is broken."""
         return np.isin(self._of_pair[pairs], list(self._broken))
 
-    def _replacement(self, number: int) -> int:
+    def _replacement(self, number: int, excluded: frozenset[int]) -> int:
+        """A random pair outside the ``excluded`` shards, which must not hold all pairs."""
         rng = seeded_generator(self.seed, number, _REPLACEMENT)
         while True:
             pair = int(rng.integers(len(self._of_pair)))
-            if int(self._of_pair[pair]) not in self._broken:
+            if int(self._of_pair[pair]) not in excluded:
                 return pair
 
     def _add(self, shard: int, err: ShardError) -> None:
+        """Mark a shard as broken: warn, or set ``_failure``."""
         self._check_place(err)
         with self._lock:
             if shard in self._broken:
                 return
-            self._broken.add(shard)
-        pairs = len(self._of_pair)
-        own = int((self._of_pair == shard).sum())
-        gone = int(self.is_broken(np.arange(pairs)).sum())
-        repair = f"xmdpt prepare --check {self.dataset.path} --repair --root ROOT"
-        if gone == pairs or (len(self._broken) > 1 and gone > self.limit * pairs):
-            raise XmdptError(
-                f"{err.message}; with it {gone:,} of {pairs:,} pairs cannot be read any more "
-                f"(broken: {', '.join(self.names)})",
-                f"{err.hint}; then give the same command again. To repair it: {repair}",
-            ) from err
+            self._broken |= {shard}
+            pairs = len(self._of_pair)
+            own = int((self._of_pair == shard).sum())
+            gone = int(self.is_broken(np.arange(pairs)).sum())
+            repair = f"xmdpt prepare --check {self.dataset.path} --repair --root ROOT"
+            if gone == pairs or (len(self._broken) > 1 and gone > self.limit * pairs):
+                self._failure = XmdptError(
+                    f"{err.message}; with it {gone:,} of {pairs:,} pairs cannot be read any more "
+                    f"(broken: {', '.join(self.names)})",
+                    f"{err.hint}; then give the same command again. To repair it: {repair}",
+                )
+                return
         self._warn(
             f"{err.message}: its {own:,} pairs ({own / pairs:.1%}) are skipped from here on, "
             f"other pairs replace them; to repair it: {repair}"

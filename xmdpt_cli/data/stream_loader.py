@@ -147,7 +147,8 @@ class StreamLoader:
             weakref.finalize(self, self._stream.close)
         while self._read < last:
             self._read, data = next(self._stream)
-            self._held[self._read] = data
+            if data:
+                self._held[self._read] = data
 
     def _release(self, step: int) -> None:
         """Free the items that no later step needs."""
@@ -192,10 +193,16 @@ def _request(
 def _cut(
     dataset: PairDataset, items: Items, blocks: Iterable[Block]
 ) -> Iterator[tuple[Position, bytes]]:
-    """The bytes of each item; ShardError if the tar headers are not those of the index."""
+    """The bytes of each item, none if its shard is broken.
+
+    ShardError if the tar headers are not those of the index.
+    """
     table = dataset.table
     for block in blocks:
-        for place, item in block.items if block.data else []:
+        for place, item in block.items:
+            if not block.data:  # its place still counts: a rank may hold only broken items
+                yield place, b""
+                continue
             begin = int(items.begin[item])
             # a copy, unless the block is one item: bytes of another item would stay in memory
             data = block.data[begin - block.begin : int(items.end[item]) - block.begin]

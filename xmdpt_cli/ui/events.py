@@ -15,6 +15,7 @@ from xmdpt_cli.pose.from_pose_image import check_joints
 from xmdpt_cli.pose.keypoints import JOINTS, Keypoints
 from xmdpt_cli.ui import person_views, skeleton
 from xmdpt_cli.ui.estimator import Estimator
+from xmdpt_cli.ui.examples import Examples
 from xmdpt_cli.ui.files import checked, pose_of, save_images
 from xmdpt_cli.ui.generation import StoppedError, generate
 from xmdpt_cli.ui.html_snippets import failed, film, finished, frame, note, progress
@@ -65,7 +66,11 @@ def idle() -> tuple[Any, ...]:
 
 
 def generate_handler(
-    pipe: XMDPTPipeline, model_lock: threading.Lock, stops: Stops, estimator: Estimator
+    pipe: XMDPTPipeline,
+    model_lock: threading.Lock,
+    stops: Stops,
+    estimator: Estimator,
+    examples: Examples,
 ) -> Callable[..., Iterator[tuple[Any, ...]]]:
     """(people, their keypoints, pose, settings) -> (status, images, previews, file to download)."""
 
@@ -98,7 +103,7 @@ def generate_handler(
             _within("seed", seed, MOST_SEED, 0)
             source = checked([path for path, _ in people])
             source_keypoints = keypoints_known(
-                source, person_views.from_json(keypoints), person or LARGEST, estimator
+                source, person_views.from_json(keypoints), person or LARGEST, estimator, examples
             )
             seed = seed or 0
             yield note("Reading the images"), [], "", keep
@@ -145,19 +150,25 @@ def _within(name: str, value: int | None, most: int, least: int = 1) -> None:
 
 
 def keypoints_known(
-    source: list[Path], views: person_views.PersonViews, person: int, estimator: Estimator
+    source: list[Path],
+    views: person_views.PersonViews,
+    person: int,
+    estimator: Estimator,
+    examples: Examples,
 ) -> list[Keypoints | None] | None:
     """The keypoints of each image, as set on the page; None if the pipeline is to detect them.
 
+    An example that the page does not have the keypoints of yet has those of its dataset.
     XmdptError if the model needs keypoints and there is no estimator to detect them.
     """
     known: list[Keypoints | None] = []
     for path in source:
-        view = views[person_views.key_of(path)]
+        key = person_views.key_of(path)
+        view = views[key]
         if view is not None and view.partly:
             moved = f"{view.placed} of {len(JOINTS)} joints moved"
             raise XmdptError(f"{path.name}: only {moved}", PLACE_ALL)
-        points = None if view is None else view.places
+        points = examples.keypoints(key) if view is None else view.places
         if view is not None and person != LARGEST and not view.moved:
             points = None  # these belong to the largest person, and another one is selected
         if estimator.needed:

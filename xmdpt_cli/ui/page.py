@@ -104,7 +104,7 @@ def build(pipe: XMDPTPipeline, title: str, examples: Examples, folder: Path) -> 
                 pose = pose_column(examples)
             with gr.Column(elem_classes="column", min_width=280, scale=11):
                 result = result_column(pipe)
-        _connect_result(pipe, model_lock, estimator, person, pose, result)
+        _connect_result(pipe, model_lock, estimator, examples, person, pose, result)
         _connect_person(model_lock, estimator, examples, person)
         pose.file.upload(
             pose_handler(pipe, model_lock),
@@ -128,6 +128,7 @@ def _connect_result(
     pipe: XMDPTPipeline,
     model_lock: threading.Lock,
     estimator: Estimator,
+    examples: Examples,
     person: PersonColumn,
     pose: PoseColumn,
     result: ResultColumn,
@@ -144,7 +145,7 @@ def _connect_result(
             **PRIVATE,
         )
         .then(
-            generate_handler(pipe, model_lock, stops, estimator),
+            generate_handler(pipe, model_lock, stops, estimator, examples),
             inputs=[person.images, person.keypoints, pose.pose, *result.settings],
             outputs=[result.status, result.images, result.film, result.download],
             api_name="generate",
