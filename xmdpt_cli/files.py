@@ -42,6 +42,17 @@ def content(folder: Path) -> list[str]:
     return sorted(name for name in os.listdir(folder) if not left_by_system(name))
 
 
+#: read at import, before there are threads: it can be read only by setting it
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)
+
+
+def apply_umask(path: Path) -> None:
+    """Give a file the permissions of any new file; safetensors writes its files for their owner
+    alone."""
+    path.chmod(0o666 & ~_UMASK)
+
+
 def expanded(path: str | Path) -> Path:
     """The path with ``~`` and ``~name`` expanded, or unchanged if there is no such home folder."""
     return Path(os.path.expanduser(path))

@@ -397,6 +397,7 @@ def test_several_views_and_a_missing_openpose(toy: Path, tmp_path: Path, capsys:
         (["--pose-person", 2], 1, "--pose-person 1 to 1"),
         (["--guidance", "nan"], 2, "guidance is a number"),
         (["--interval", "0.5"], 2, "LOW:HIGH"),
+        (["--interval", "5:1"], 2, "0 <= LOW < HIGH <= 1"),
         (["--solver", "euler"], 2, "euler"),
         (["--max-memory", "1KB"], 1, "raise --max-memory"),
         (["--max-memory", "lots"], 2, "not an amount of memory"),

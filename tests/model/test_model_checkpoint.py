@@ -59,6 +59,7 @@ def test_what_was_saved_comes_back(options: dict[str, Any], tmp_path: Path) -> N
     args = (a["pose"], a["source"], a["latents"])
     assert torch.equal(hub.condition(*args), again.condition(*args))
     assert {p.name for p in (tmp_path / "m").iterdir()} == FILES
+    assert len({p.stat().st_mode for p in (tmp_path / "m").iterdir()}) == 1  # by the umask
     assert [p.name for p in tmp_path.iterdir()] == ["m"]
 
 

@@ -313,7 +313,9 @@ def test_a_web_server_without_ranges(tmp_path: Path) -> None:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         store = open_store(f"http://127.0.0.1:{server.server_port}")
         assert store.read("a") == bytes(1000)
-        with pytest.raises(XmdptError, match="whole files instead of the parts") as error:
+        with pytest.raises(
+            XmdptError, match="whole files instead of the requested ranges"
+        ) as error:
             store.read_range("a", 10, 10)
         server.shutdown()
     assert "nginx" in error.value.hint

@@ -258,13 +258,17 @@ def test_an_interrupt_saves_a_checkpoint(
     assert [row["step"] for row in logged(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
 
 
-def test_a_broken_checkpoint_is_refused(data: Path, tmp_path: Path) -> None:
-    train(CONFIG, data, tmp_path / "run")
-    bad = tmp_path / "run/checkpoints/step_0000006/ema.safetensors"
+@pytest.mark.parametrize("name", ["model.safetensors", "ema.safetensors"])
+def test_a_broken_checkpoint_is_refused(
+    data: Path, finished: Path, tmp_path: Path, name: str
+) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    bad = tmp_path / "run/checkpoints/step_0000006" / name
     bad.write_bytes(bad.read_bytes()[:100])
-    with pytest.raises(XmdptError, match="step_0000006") as caught:
+    with pytest.raises(XmdptError, match=f"step_0000006: {name} has 100 bytes instead") as caught:
         train(dataclasses.replace(CONFIG, steps=8), data, tmp_path / "run")
     assert "rm -r" in caught.value.hint
+    assert "resumes from step_0000004" in caught.value.hint
 
 
 def test_learning_rate_schedule() -> None:

@@ -253,6 +253,11 @@ class SampleOptions:
                 raise ConfigError(
                     f"--interval must be LOW:HIGH, not {self.interval!r}", "for example 0.1:0.8"
                 ) from None
+            if not 0 <= low < high <= 1:
+                raise ConfigError(
+                    f"--interval must be LOW:HIGH with 0 <= LOW < HIGH <= 1, not {self.interval!r}",
+                    "for example 0.1:0.8",
+                )
             chosen["interval"] = (low, high)
         return chosen
 

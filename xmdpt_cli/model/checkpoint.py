@@ -28,7 +28,7 @@ from typing_extensions import NotRequired, TypedDict
 from xmdpt_cli.encoders.identity import HUB, POSITION_TABLE, EncodersRecord
 from xmdpt_cli.encoders.places import with_places
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import writing
+from xmdpt_cli.files import apply_umask, writing
 from xmdpt_cli.model.xmdpt import XMDPT
 from xmdpt_cli.utils import records
 from xmdpt_cli.utils.weights_files import check_state_dict, check_whole
@@ -121,6 +121,7 @@ def _replace(part: Path, folder: Path) -> None:
 
 
 def _to_disk(path: Path) -> None:
+    apply_umask(path)
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -107,8 +107,8 @@ class RemoteStore:
         data = self._do("read", name, lambda s: _read(s, self._path(name), offset, length))
         if len(data) > length:
             raise XmdptError(
-                f"the server of {self.url} sends whole files instead of the parts asked for",
-                "serve the folder with range requests (nginx does), or copy it to this machine",
+                f"the server of {self.url} sends whole files instead of the requested ranges",
+                "serve it with range requests (nginx does), or train from a copy: --data-cache DIR",
             )
         return data
 

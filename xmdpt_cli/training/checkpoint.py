@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from typing_extensions import NotRequired, TypedDict
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import atomic_write, remove_folder, sha256_of, write_text, writing
+from xmdpt_cli.files import apply_umask, atomic_write, remove_folder, sha256_of, write_text, writing
 from xmdpt_cli.training.distributed import SINGLE_PROCESS, Distributed
 from xmdpt_cli.training.state_dict import (
     Optimizers,
@@ -134,16 +134,18 @@ def load(
     ema: nn.Module | None,
     optimizers: Optimizers,
     dist: Distributed = SINGLE_PROCESS,
+    check: Callable[[Path], None] | None = None,
 ) -> dict[str, Any]:
     """Load model, EMA and optimizers from a checkpoint; returns its state.json. A collective.
 
     Raises XmdptError if a file is not what was written (then nothing is changed), or if the
-    checkpoint belongs to another model.
+    checkpoint belongs to another model; ``check(model.safetensors)`` may raise a better error for
+    that.
     """
     models: dict[str, nn.Module] = {MODEL: model}
     if ema is not None:
         models[EMA] = ema
-    state: dict[str, Any] = dist.run_on_main(partial(_checked, path, models))
+    state: dict[str, Any] = dist.run_on_main(partial(_checked, path, models, check))
     found = OptimizerState(numbers=state["numbers"], counters=state["counters"])
     # before the weights: torch creates an optimizer's state by a step of zero length
     load_optimizer_state(model, optimizers, path / OPTIMIZER, found, dist)
@@ -177,10 +179,14 @@ def _complete(folder: Path) -> list[Path]:
     return [path for path in steps_in(folder) if (path / "state.json").is_file()]
 
 
-def _checked(path: Path, models: Mapping[str, nn.Module]) -> dict[str, Any]:
+def _checked(
+    path: Path, models: Mapping[str, nn.Module], check: Callable[[Path], None] | None
+) -> dict[str, Any]:
     wrong = verify(path)
     if wrong:
         raise _refusal(path, wrong)
+    if check is not None:
+        check(path / MODEL)
     state: dict[str, Any] = records.read(State, path / "state.json")
     for name, module in models.items():
         if name not in state["files"]:
@@ -222,6 +228,7 @@ def _new_checkpoint(final: Path, part: Path) -> Iterator[None]:
 def _write(final: Path, file: Path, tensors: Mapping[str, Tensor]) -> Sums:
     """Write one file and read it back from the disk; returns its size and sha256."""
     save_file(dict(tensors), file)
+    apply_umask(file)
     with open(file, "rb") as stream:
         os.fsync(stream.fileno())
     sums = Sums(bytes=file.stat().st_size, sha256=sha256_of(file, from_disk=True))

@@ -176,8 +176,10 @@ class Trainer:
         found = self.dist.run_on_main(lambda: checkpoint.latest(folder))
         if found is None:
             return False
-        self.dist.run_on_main(lambda: check_model(self.model, found / checkpoint.MODEL))
-        state = checkpoint.load(found, self.model, self.ema.model, self.optimizers, self.dist)
+        check = partial(check_model, self.model)
+        state = checkpoint.load(
+            found, self.model, self.ema.model, self.optimizers, self.dist, check
+        )
         self.done = int(state["step"])
         self.skipped = int(state.get("skipped", 0)) if self.dist.is_main else 0  # of all ranks
         return True

@@ -20,7 +20,7 @@ from xmdpt_cli import config as configuration
 from xmdpt_cli.encoders.vae import VAE
 from xmdpt_cli.encoders.weights import Origin, mark_toy, state_sha256
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import unfinished, write_text, writing
+from xmdpt_cli.files import apply_umask, unfinished, write_text, writing
 from xmdpt_cli.training.run_folder import RUN, differences, open_folder, other_run
 from xmdpt_cli.utils import records
 from xmdpt_cli.vae_training.config import VaeConfig
@@ -136,6 +136,8 @@ def write_part(out: Path, vae: VAE, frozen: str | None = None) -> str:
     part = out / _PART
     with writing(part), unfinished(part):
         vae.net.save_pretrained(part)
+        for path in part.iterdir():
+            apply_umask(path)
         mark_toy(part, vae.origin)
     written = VAE.load(part)
     if state_sha256(written.net) != state_sha256(vae.net):
