@@ -54,6 +54,8 @@ def test_the_plan_is_the_papers_and_writes_nothing(
     printed = capsys.readouterr().out
     assert "encoded in every step" in printed
     assert "epochs = 2.0  (default 77.0)" in printed
+    assert "toy: yes\n" in printed
+    assert "state on disk: " in printed
     assert "  l1 = " not in printed  # a default
     for line in ("time: about", "memory: about", "disk: about"):
         assert line in printed

@@ -220,10 +220,20 @@ def test_a_run_folder_loads_its_model(
     np.testing.assert_array_equal(generated(pipe)[0], generated(pipe_of("keys"))[0])
 
 
-def test_an_unavailable_hub_id_is_refused_with_a_hint() -> None:
+def test_an_unavailable_hub_id_is_refused_with_a_hint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("runs/S", "runs/B/model", "runs/no-model"):
+        Path(folder).mkdir(parents=True)
+    Path("runs/S/xmdpt.json").touch()
+    Path("runs/B/model/xmdpt.json").touch()
     with pytest.raises(XmdptError, match=r"nobody/nothing; as a hub id") as err:
         XMDPTPipeline.from_pretrained("nobody/nothing")
-    assert "hf download nobody/nothing --local-dir DIR" in err.value.hint
+    assert err.value.hint.startswith("with internet access: `hf download nobody/nothing --local-")
+    with pytest.raises(XmdptError, match="no such model folder: runs/nope") as err:
+        XMDPTPipeline.from_pretrained("runs/nope")
+    assert err.value.hint.startswith("models in runs: runs/S, runs/B; with internet access")
     with pytest.raises(XmdptError, match="no such model folder: /no/where"):
         XMDPTPipeline.from_pretrained("/no/where")
 

@@ -28,7 +28,7 @@ Sizes = Annotated[
     list[str] | None,
     typer.Option("--size", help="Model size: tiny, S, B, L or XL; repeat for several [S B L]."),
 ]
-Pixels = Annotated[int, typer.Option(help="Side of the images in pixels: 256 or 512.")]
+Pixels = Annotated[int, typer.Option(help="Side of the images in pixels: 256 or 512; tiny: 64.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Number of rounds; each runs everything once.")]
 BatchSize = Annotated[
     int | None, typer.Option(min=1, help="Images or pairs per batch [8 on a GPU, 2 on a CPU].")

@@ -44,7 +44,7 @@ def setting_lines(config: Any, chosen: Any = None) -> list[str]:
     for name in differing(chosen or config):
         value = getattr(chosen or config, name)
         if value and value != getattr(config, name):  # 0: not used by this training
-            lines.append(f"  {name} = {_word(config, name, value)}  (chosen to fit)")
+            lines.append(f"  {name} = {_word(config, name, value)}  (chosen automatically)")
     if not lines:
         return ["settings: all are the defaults"]
     return ["settings that differ from the defaults:", *lines]

@@ -99,7 +99,7 @@ def finetune_vae(
     if dry_run:
         _dry_run(talk, recipe, plan, summary, perceptual, out, pick_device(device))
         return
-    talk.say("; ".join(f"{k} {v}" for k, v in summary.items()))
+    talk.say("; ".join(_plan_lines(summary)))
     for note in notes:
         talk.warn(note)
     with talk.progress() as progress:
@@ -137,7 +137,7 @@ def _dry_run(
     found = estimate_finetuning(plan, perceptual, out, World.from_environment().size)
     warn_of_room(talk, found, out, where)
     lines = [
-        *(f"{name}: {value}" for name, value in summary.items()),
+        *_plan_lines(summary),
         *estimate_lines(found, "the state twice while it is written, the VAE"),
         *setting_lines(recipe, plan.config),
         "nothing was written (--dry-run)",
@@ -189,6 +189,12 @@ def _plan(plan: Plan, toy: bool, trunk: str | None) -> dict[str, Any]:
         "test_images": plan.measured,
         "state_on_disk": human_bytes(4 * count * copies),
     }
+
+
+def _plan_lines(summary: dict[str, Any]) -> list[str]:
+    """The plan as text, one line for each entry; ``toy`` only where it is true."""
+    shown = {name: "yes" if value is True else value for name, value in summary.items()}
+    return [f"{k.replace('_', ' ')}: {v}" for k, v in shown.items() if v is not False]
 
 
 def _print(talk: Talk, done: FineTuned, out: Path, data: str, all_weights: bool) -> None:

@@ -14,7 +14,7 @@ from xmdpt_cli.encoders.places import without_places
 from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import expanded, write_text, writing
 from xmdpt_cli.model import parameter_counts
-from xmdpt_cli.model.checkpoint import save_model
+from xmdpt_cli.model.checkpoint import METADATA, save_model
 from xmdpt_cli.report.evaluation_json import WrittenEvaluation
 from xmdpt_cli.sampling.encoders import LazyEncoders
 from xmdpt_cli.sampling.model_card import model_card
@@ -33,11 +33,14 @@ def fetch(source: str | Path, revision: str | None = None) -> Path:
     path = expanded(source)
     if path.exists() or not weights.is_hub_id(source):
         return path
+    near = sorted(file.parent for file in path.parent.glob(f"*/{METADATA}"))
+    near += sorted(file.parent.parent for file in path.parent.glob(f"*/model/{METADATA}"))
+    models = f"models in {path.parent}: {', '.join(map(str, near))}; " if near else ""
     return weights.fetch(
         str(source),
         ["*.json", "*.safetensors", "README.md"],
         what=f"no such model folder: {source}; as a hub id it",
-        hint=f"with internet access: `hf download {source} --local-dir DIR`; then name DIR",
+        hint=f"{models}with internet access: `hf download {source} --local-dir DIR`; then name DIR",
         revision=revision,
     )
 
