@@ -204,6 +204,7 @@ def test_more_than_one_percent_lost_is_an_error_after_preparing_the_rest(
     assert "more than 1 %" in err
     assert broken.name in err
     assert "prepared " in text
+    assert "next:" not in text
     assert (tmp_path / "out" / "dataset.json").is_file()
     _, err = run_prepare(capsys, 1, *arguments[:-1], tmp_path / "strict", "--strict")
     assert broken.name in err

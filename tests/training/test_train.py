@@ -200,6 +200,10 @@ def test_force_allows_some_settings_to_change(data: Path, tmp_path: Path) -> Non
     with pytest.raises(XmdptError, match=r"learning_rate: 0.001 -> 0.002") as caught:
         train(may, data, tmp_path / "run")
     assert "--force" in caught.value.hint
+    before = (tmp_path / "run/run.json").read_bytes()
+    with pytest.raises(XmdptError, match=r"no step is left .* step 2 of 2"):
+        train(dataclasses.replace(may, steps=2), data, tmp_path / "run", force=True)
+    assert (tmp_path / "run/run.json").read_bytes() == before
     train(may, data, tmp_path / "run", force=True)
     record = json.loads((tmp_path / "run/run.json").read_text())
     change = {"from": "step_0000002", "learning_rate": "0.001 -> 0.002"}

@@ -183,14 +183,16 @@ def _report(
         if note is not None:
             talk.warn(note)
     lines += [f"written: {path}" for path in made]
-    lines.append(_next(outs, first["toy"]))
+    too_many = len(skipped) > LOSS * (images + len(skipped))
+    if not too_many:
+        lines.append(_next(outs, first["toy"]))
     results = {
         str(size): {"out": outs[size], **{k: v for k, v in m.items() if k != "shards"}}
         for size, m in manifests.items()
     }
     only = next(iter(results.values())) if len(results) == 1 else {"datasets": results}
     talk.result({**only, "files": made}, text="\n".join(lines))
-    if len(skipped) > LOSS * (images + len(skipped)):
+    if too_many:
         share = 100 * len(skipped) / (images + len(skipped))
         raise XmdptError(
             f"{share:.1f} % of the files and list rows are left out, more than 1 %; the rest is "

@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from xmdpt_cli.data.dataset import PairDataset
-from xmdpt_cli.data.manifest import MANIFEST
+from xmdpt_cli.data.manifest import MANIFEST, repair_command
 from xmdpt_cli.data.sampler import Bools, PairIndices, seeded_generator
 from xmdpt_cli.data.shard_reader import ShardError
 from xmdpt_cli.data.table import Ints
@@ -117,17 +117,16 @@ class BrokenShards:
             pairs = len(self._of_pair)
             own = int((self._of_pair == shard).sum())
             gone = int(self.is_broken(np.arange(pairs)).sum())
-            repair = f"xmdpt prepare --check {self.dataset.path} --repair --root ROOT"
             if gone == pairs or (len(self._broken) > 1 and gone > self.limit * pairs):
                 self._failure = XmdptError(
                     f"{err.message}; with it {gone:,} of {pairs:,} pairs cannot be read any more "
                     f"(broken: {', '.join(self.names)})",
-                    f"{err.hint}; then give the same command again. To repair it: {repair}",
+                    f"{err.hint}; then run the same command again",
                 )
                 return
         self._warn(
             f"{err.message}: its {own:,} pairs ({own / pairs:.1%}) are skipped from here on, "
-            f"other pairs replace them; to repair it: {repair}"
+            f"other pairs replace them; to repair it: {repair_command(self.dataset.path)}"
         )
 
     def _check_place(self, err: ShardError) -> None:

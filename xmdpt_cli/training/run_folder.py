@@ -22,6 +22,7 @@ from xmdpt_cli.errors import XmdptError
 from xmdpt_cli.files import content, write_text, writing
 from xmdpt_cli.model import XMDPT
 from xmdpt_cli.model.checkpoint import save_model
+from xmdpt_cli.training import checkpoint
 from xmdpt_cli.training.config import TrainConfig
 from xmdpt_cli.utils import records
 
@@ -76,6 +77,13 @@ def start_run(out: Path, config: TrainConfig, dataset: PairDataset, force: bool 
         identity["forced"] = before.get("forced", [])
         if differs:
             identity["forced"].append(_forced(out, differs, force))
+            latest = checkpoint.latest(out / "checkpoints")
+            if latest is not None and checkpoint.step_of(latest) >= config.steps:
+                raise XmdptError(
+                    f"no step is left that could use other settings: {out} is at step "
+                    f"{checkpoint.step_of(latest)} of {config.steps}",
+                    "give a larger --steps, or leave the settings as they were",
+                )
     toml = configuration.dump("train", config)
     open_folder(out, "run", identity, toml, replace=before is None or bool(differs))
 
