@@ -169,3 +169,13 @@ def test_unfinished_files_are_removed_after_any_error(
     with pytest.raises(Interrupted):
         save_folder(tmp_path / "vae", broken)
     assert [p.name for p in tmp_path.rglob("*") if p.is_file() or "part" in p.name] == []
+
+
+def test_the_files_of_a_folder_get_the_permissions_of_new_files(tmp_path: Path) -> None:
+    (tmp_path / "new").touch()
+    with atomic_write(tmp_path / "folder") as part:
+        (part / "below").mkdir(parents=True)
+        for file in (part / "a", part / "below" / "b"):
+            file.touch(mode=0o600)
+    for file in (tmp_path / "folder" / "a", tmp_path / "folder" / "below" / "b"):
+        assert file.stat().st_mode == (tmp_path / "new").stat().st_mode

@@ -47,10 +47,12 @@ _UMASK = os.umask(0o077)
 os.umask(_UMASK)
 
 
-def apply_umask(path: Path) -> None:
-    """Give a file the permissions of any new file; safetensors writes its files for their owner
-    alone."""
-    path.chmod(0o666 & ~_UMASK)
+def apply_umask(folder: Path) -> None:
+    """Give the files in ``folder`` and below the permissions of any new file; safetensors writes
+    its files for their owner alone."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(0o666 & ~_UMASK)
 
 
 def expanded(path: str | Path) -> Path:
@@ -85,6 +87,7 @@ def atomic_write(path: Path, part: Path | None = None) -> Iterator[Path]:
             yield part
             folder = part.is_dir()
             if folder:
+                apply_umask(part)
                 _sync_folder(part)
                 remove_folder(path)
             part.replace(path)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browsing import CHROMIUM, QUIET
+from browsing import CHROMIUM, QUIET, press_generate
 from fake_pipeline import FakePipeline
 from PIL import Image
 
@@ -58,6 +58,15 @@ def wait_until(done: Callable[[], object], what: str, seconds: float = 30) -> No
     while not done():
         assert time.monotonic() < end, f"not within {seconds} s: {what}"
         time.sleep(0.02)
+
+
+def generate(page: Any, pipe: FakePipeline) -> dict[str, Any]:
+    """Generate, and return the arguments of the pipeline."""
+    before = len(pipe.calls)
+    press_generate(page)
+    wait_until(lambda: len(pipe.calls) > before, "an image is generated")
+    page.wait_for_selector("#result-status :text('in ')")
+    return pipe.calls[-1]
 
 
 @pytest.fixture

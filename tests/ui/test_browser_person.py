@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browsing import Skeleton, opened, press_generate, touch
-from conftest import Running, wait_until
+from conftest import Running, generate, wait_until
 from fake_pipeline import FakePipeline
 from PIL import Image
 from toy_models import FORMS, make_encoders, make_model
@@ -46,15 +46,6 @@ def drop(page: Any, *files: Path) -> Skeleton:
     page.wait_for_selector("#keypoints .joint >> nth=0")
     page.wait_for_function("document.querySelector('#keypoints image').getAttribute('href')")
     return Skeleton(page, "#keypoints")
-
-
-def generate(page: Any, pipe: Any) -> dict[str, Any]:
-    """Generate, and return the arguments of the pipeline."""
-    before = len(pipe.calls)
-    press_generate(page)
-    wait_until(lambda: len(pipe.calls) > before, "an image is generated")
-    page.wait_for_selector("#result-status :text('in ')")
-    return pipe.calls[-1]
 
 
 def test_keypoints_are_placed_by_hand_without_an_estimator(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browsing import Skeleton, opened, press_generate
-from conftest import Running, wait_until
+from conftest import Running, generate, wait_until
 from fake_pipeline import FakePipeline
 from PIL import Image
 from toy_models import person as synthetic_person
@@ -97,15 +97,6 @@ def wait_for_views(page: Any, count: int) -> None:
     wait_until(lambda: tabs.count() == count, f"{count} images in the person editor")
 
 
-def generated(page: Any, pipe: FakePipeline) -> dict[str, Any]:
-    """Generate, and return the arguments of the pipeline."""
-    before = len(pipe.calls)
-    press_generate(page)
-    wait_until(lambda: len(pipe.calls) > before, "an image is generated")
-    page.wait_for_selector("#result-status :text('in ')")
-    return pipe.calls[-1]
-
-
 def assert_sources(call: dict[str, Any], *expected: Image.Image | Path) -> None:
     images = [Image.open(one) if isinstance(one, Path) else one for one in expected]
     assert len(call["source"]) == len(images)
@@ -137,7 +128,7 @@ def test_a_joint_dragged_while_another_image_is_inspected_stays(
         page.mouse.up()
     wait_for_views(page, 2)
     editor.press("Front")  # the added image is shown
-    first, second = generated(page, pipe)["source_keypoints"]
+    first, second = generate(page, pipe)["source_keypoints"]
     np.testing.assert_allclose(first[WRIST], MOVED, atol=0.005)
     np.testing.assert_allclose(second, STANDING, atol=1e-4)
 
@@ -153,7 +144,7 @@ def test_an_example_clicked_while_an_image_is_inspected_stays(
     gate.open()
     page.wait_for_selector("#keypoints .hint:text('Known from the dataset')")
     wait_for_views(page, 1)
-    call = generated(page, pipe)
+    call = generate(page, pipe)
     assert_sources(call, synthetic_person(1))
     np.testing.assert_allclose(call["source_keypoints"][0], PRESETS[4].keypoints(), atol=1e-4)
 
@@ -176,7 +167,7 @@ def test_two_images_dropped_one_after_the_other_replace_an_example(
     for number in range(2):
         page.click(f"#keypoints .tabs button >> nth={number}")
         editor.press("Front")
-    assert_sources(generated(page, pipe), *photos[:2])
+    assert_sources(generate(page, pipe), *photos[:2])
 
 
 def test_an_image_dropped_while_an_example_is_loaded_replaces_it(
@@ -194,7 +185,7 @@ def test_an_image_dropped_while_an_example_is_loaded_replaces_it(
     wait_for_images(page, 1)
     wait_for_views(page, 1)
     Skeleton(page, "#keypoints").press("Front")
-    assert_sources(generated(page, pipe), photos[1])
+    assert_sources(generate(page, pipe), photos[1])
 
 
 def test_the_last_of_two_clicked_examples_is_loaded(
@@ -206,7 +197,7 @@ def test_the_last_of_two_clicked_examples_is_loaded(
     page.click("#examples button >> nth=1")
     gate.open()
     page.wait_for_selector("#people :text('Test person 2')", state="attached")
-    call = generated(page, pipe)  # whether or not its keypoints are shown already
+    call = generate(page, pipe)  # whether or not its keypoints are shown already
     assert_sources(call, synthetic_person(1))
     np.testing.assert_allclose(call["source_keypoints"][0], PRESETS[4].keypoints(), atol=1e-4)
 
@@ -234,7 +225,7 @@ def test_keypoints_of_a_file_change_the_keypoints_of_its_image_alone(
     gate.open()
     page.wait_for_selector("#person-status :text('Keypoints of sitting.json')")
     wait_for_views(page, 3)
-    first, second, third = generated(page, pipe)["source_keypoints"]
+    first, second, third = generate(page, pipe)["source_keypoints"]
     np.testing.assert_allclose(first[WRIST], MOVED, atol=0.005)
     np.testing.assert_allclose(second, SITTING, atol=1e-4)
     np.testing.assert_allclose(third, PRESETS[1].keypoints(), atol=1e-4)
@@ -275,7 +266,7 @@ def test_the_last_of_two_pose_files_is_loaded(
     page.wait_for_selector("#pose-file :text('sitting')")
     gate.open()
     page.wait_for_selector("#pose-status :text('Pose of sitting.json')")
-    np.testing.assert_allclose(generated(page, pipe)["pose"], SITTING, atol=2e-4)
+    np.testing.assert_allclose(generate(page, pipe)["pose"], SITTING, atol=2e-4)
     editor.press("Undo")
     editor.press("Undo")  # both files: the drag before them is restored
-    np.testing.assert_allclose(generated(page, pipe)["pose"][WRIST], MOVED, atol=0.005)
+    np.testing.assert_allclose(generate(page, pipe)["pose"][WRIST], MOVED, atol=0.005)

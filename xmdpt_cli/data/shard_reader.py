@@ -57,12 +57,10 @@ class ShardReader:
             size = os.stat(self.store.folder / self.name).st_size
         except OSError as err:
             raise self._unreadable(err) from None
-        if size != self.size:
-            raise (
-                self._short()
-                if size < self.size
-                else self._error(f"{self.path} is longer than its index")
-            )
+        if size < self.size:
+            raise self._short()
+        if size > self.size:
+            raise self._error(f"{self.path} is longer than its index")
 
     def read(self, offset: int, into: NDArray[np.uint8]) -> None:
         """Fill ``into`` (1-D, contiguous) from ``offset``; ShardError if the shard is too short."""

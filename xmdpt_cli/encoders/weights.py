@@ -21,7 +21,7 @@ from safetensors.torch import save as to_bytes
 from typing_extensions import TypedDict
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import apply_umask, atomic_write, expanded, sha256_of
+from xmdpt_cli.files import atomic_write, expanded, sha256_of
 from xmdpt_cli.utils import records
 from xmdpt_cli.utils.weights_files import check_whole, missing_shards, unfinished
 
@@ -215,8 +215,6 @@ def save_folder(
     with atomic_write(Path(folder)) as part:
         part.mkdir(parents=True)
         write(part)
-        for path in part.iterdir():
-            apply_umask(path)
         if origin is not None:
             mark_toy(part, origin)
 

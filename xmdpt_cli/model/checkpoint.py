@@ -97,6 +97,7 @@ def save_model(folder: str | Path, model: XMDPT, metadata: Mapping[str, Any]) ->
             model.save_pretrained(part)
             text = json.dumps({"format": FORMAT, "version": VERSION, **metadata}, indent=2)
             (part / METADATA).write_text(text, encoding="utf-8")
+            apply_umask(part)
             for path in part.iterdir():
                 _to_disk(path)
             if exists:
@@ -121,7 +122,6 @@ def _replace(part: Path, folder: Path) -> None:
 
 
 def _to_disk(path: Path) -> None:
-    apply_umask(path)
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

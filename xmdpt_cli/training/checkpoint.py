@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from typing_extensions import NotRequired, TypedDict
 
 from xmdpt_cli.errors import XmdptError
-from xmdpt_cli.files import apply_umask, atomic_write, remove_folder, sha256_of, write_text, writing
+from xmdpt_cli.files import atomic_write, remove_folder, sha256_of, write_text, writing
 from xmdpt_cli.training.distributed import SINGLE_PROCESS, Distributed
 from xmdpt_cli.training.state_dict import (
     Optimizers,
@@ -228,7 +228,6 @@ def _new_checkpoint(final: Path, part: Path) -> Iterator[None]:
 def _write(final: Path, file: Path, tensors: Mapping[str, Tensor]) -> Sums:
     """Write one file and read it back from the disk; returns its size and sha256."""
     save_file(dict(tensors), file)
-    apply_umask(file)
     with open(file, "rb") as stream:
         os.fsync(stream.fileno())
     sums = Sums(bytes=file.stat().st_size, sha256=sha256_of(file, from_disk=True))

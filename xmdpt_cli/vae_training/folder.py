@@ -136,8 +136,7 @@ def write_part(out: Path, vae: VAE, frozen: str | None = None) -> str:
     part = out / _PART
     with writing(part), unfinished(part):
         vae.net.save_pretrained(part)
-        for path in part.iterdir():
-            apply_umask(path)
+        apply_umask(part)
         mark_toy(part, vae.origin)
     written = VAE.load(part)
     if state_sha256(written.net) != state_sha256(vae.net):
