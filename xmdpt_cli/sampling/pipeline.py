@@ -61,15 +61,20 @@ class XMDPTPipeline:
         revision: str | None = None,
         **encoders: str | Path | None,
     ) -> XMDPTPipeline:
-        """Load from a model's or run's folder, or a hub id.
+        """Load a model and find its encoders.
 
-        ``device``: "cpu", "cuda", "cuda:1", "mps" (untested), or "auto": a
-        CUDA GPU if there is one. ``precision``: "fp32", "bf16", or "auto":
-        bf16 on CUDA. ``max_memory``: limit in bytes while sampling, on a CPU
-        of the whole process. ``encoders``: ``vae``, ``dino_source``,
-        ``dino_pose``, ``openpose`` or ``encoders`` as a folder or hub id; by
-        default the model's folder, its dataset's, or the hub id it was
-        trained with. Raises XmdptError that names what is missing.
+        Args:
+            source: Folder of a run or of a model, or a hub id.
+            device: "cpu", "cuda", "cuda:1", "mps" (untested), or "auto": a CUDA GPU if there is one.
+            precision: "fp32", "bf16", or "auto": bf16 on CUDA, else fp32.
+            max_memory: Limit in bytes while sampling; on a CPU, of the whole process.
+            revision: Branch, tag or commit of a hub id.
+            **encoders: ``vae``, ``dino_source``, ``dino_pose``, ``openpose`` or ``encoders`` as a
+                folder or hub id. By default they come from the model's folder, its dataset, or the
+                hub ids it was trained with.
+
+        Raises:
+            XmdptError: The model or an encoder is missing; the message names it.
         """
         device = pick_device(device)
         sampler = Sampler.load(hub.fetch(source, revision), device, precision)
@@ -143,18 +148,40 @@ class XMDPTPipeline:
     ) -> list[Image.Image]:
         """Generate ``num_images`` images of the person of ``source`` in every pose.
 
-        Several sources are views of one person: files, PIL images or uint8
-        arrays (H, W, 3). ``pose``: keypoint files, photographs, pose images,
-        or arrays (18, 2) of x, y as fractions of the image, NaN where
-        missing. ``source_keypoints``: files or such arrays; None: a file
-        beside the source, or OpenPose. ``fit`` to ``pose_person`` and
-        ``pose_size`` to ``empty_frames``: see ``InputOptions``. ``steps`` to
-        ``solver``: None is the model's default; the paper's are 50, 2.0,
-        0.01, "ddim". Returns RGB images in pose order, ``resolution`` high
-        and 176/256 as wide; ``square`` keeps the model's shape. An image
-        depends only on its inputs and ``seed`` (or ``generator``, which is
-        read in order); ``image.info`` has its settings. Raises XmdptError or
-        ConfigError for inputs that a user can correct.
+        Args:
+            source: Image of a person: file, PIL image or uint8 array (H, W, 3). Several are views
+                of one person.
+            pose: Keypoint file, photograph, pose image, or array (18, 2) of x, y as fractions of
+                the image, NaN where missing. Several poses give several images.
+            steps: Sampling steps. This and the next three: None is the model's default; the
+                paper's are 50 steps, guidance 2.0, power 0.01, solver "ddim".
+            guidance: Scale of classifier-free guidance (paper eq. 6).
+            power: Power of the guidance schedule (paper eq. 6).
+            solver: A name in ``solvers``.
+            seed: An image depends only on its inputs and this number.
+            generator: Source of the noise instead of ``seed``, read in the order of the images.
+            num_images: Images for each pose.
+            source_keypoints: Keypoint files or arrays, one for each source. None: a file beside the
+                source, or OpenPose.
+            fit: How a source is fitted to the model's square: "auto", "squash", "person" or "pad".
+            pose_fit: The same for poses.
+            person: Which person of a source with several, from 1, the largest.
+            pose_person: The same for poses.
+            square: Keep the model's square shape.
+            callback: Called after every step with a ``StepResult``.
+            pose_size: (width, height) of the image that a pose's keypoints refer to, if their file
+                lacks it.
+            min_score: Joints with a lower score are treated as missing.
+            empty_frames: Frames of a sequence without the person: "skip", or "hold" to repeat the
+                pose before.
+
+        Returns:
+            RGB images in pose order, ``resolution`` high and 176/256 as wide; ``image.info`` has
+                the settings of each.
+
+        Raises:
+            XmdptError: An input that the user can correct, such as an unreadable file.
+            ConfigError: A setting with a wrong value.
         """
         options = InputOptions(
             fit, pose_fit, person, pose_person, pose_size, min_score, empty_frames
