@@ -61,20 +61,17 @@ class XMDPTPipeline:
         revision: str | None = None,
         **encoders: str | Path | None,
     ) -> XMDPTPipeline:
-        """Load a model and find its encoders.
+        """Load from a model's or run's folder, or a hub id.
 
-        Args:
-            source: Folder of a run or of a model, or a hub id.
-            device: "cpu", "cuda", "cuda:1", "mps" (untested), or "auto": a CUDA GPU if there is one.
-            precision: "fp32", "bf16", or "auto": bf16 on CUDA, else fp32.
-            max_memory: Limit in bytes while sampling; on a CPU, of the whole process.
-            revision: Branch, tag or commit of a hub id.
-            **encoders: ``vae``, ``dino_source``, ``dino_pose``, ``openpose`` or ``encoders`` as a
-                folder or hub id. By default they come from the model's folder, its dataset, or the
-                hub ids it was trained with.
+        ``device``: "cpu", "cuda", "cuda:1", "mps" (untested), or "auto": a
+        CUDA GPU if there is one. ``precision``: "fp32", "bf16", or "auto":
+        bf16 on CUDA. ``max_memory``: limit in bytes while sampling, on a CPU
+        of the whole process.
 
-        Raises:
-            XmdptError: The model or an encoder is missing; the message names it.
+        ``encoders``: ``vae``, ``dino_source``,
+        ``dino_pose``, ``openpose`` or ``encoders`` as a folder or hub id; by
+        default the model's folder, its dataset's, or the hub id it was
+        trained with. Raises XmdptError that names what is missing.
         """
         device = pick_device(device)
         sampler = Sampler.load(hub.fetch(source, revision), device, precision)
@@ -148,40 +145,22 @@ class XMDPTPipeline:
     ) -> list[Image.Image]:
         """Generate ``num_images`` images of the person of ``source`` in every pose.
 
-        Args:
-            source: Image of a person: file, PIL image or uint8 array (H, W, 3). Several are views
-                of one person.
-            pose: Keypoint file, photograph, pose image, or array (18, 2) of x, y as fractions of
-                the image, NaN where missing. Several poses give several images.
-            steps: Sampling steps. This and the next three: None is the model's default; the
-                paper's are 50 steps, guidance 2.0, power 0.01, solver "ddim".
-            guidance: Scale of classifier-free guidance (paper eq. 6).
-            power: Power of the guidance schedule (paper eq. 6).
-            solver: A name in ``solvers``.
-            seed: An image depends only on its inputs and this number.
-            generator: Source of the noise instead of ``seed``, read in the order of the images.
-            num_images: Images for each pose.
-            source_keypoints: Keypoint files or arrays, one for each source. None: a file beside the
-                source, or OpenPose.
-            fit: How a source is fitted to the model's square: "auto", "squash", "person" or "pad".
-            pose_fit: The same for poses.
-            person: Which person of a source with several, from 1, the largest.
-            pose_person: The same for poses.
-            square: Keep the model's square shape.
-            callback: Called after every step with a ``StepResult``.
-            pose_size: (width, height) of the image that a pose's keypoints refer to, if their file
-                lacks it.
-            min_score: Joints with a lower score are treated as missing.
-            empty_frames: Frames of a sequence without the person: "skip", or "hold" to repeat the
-                pose before.
+        ``source``: file, PIL image or uint8 array (H, W, 3); several are
+        views of one person. ``source_keypoints``: files or arrays, one for
+        each; None: a file beside the source, or OpenPose. ``pose``: keypoint
+        files, photographs, pose images, or arrays (18, 2) of x, y as
+        fractions of the image, NaN where missing.
 
-        Returns:
-            RGB images in pose order, ``resolution`` high and 176/256 as wide; ``image.info`` has
-                the settings of each.
+        ``steps`` to ``solver``: None is the model's default; the paper's are
+        50, 2.0, 0.01, "ddim". ``fit`` to ``pose_person`` and ``pose_size`` to
+        ``empty_frames``: see ``InputOptions``. ``callback`` is called with a
+        ``StepResult`` after every step.
 
-        Raises:
-            XmdptError: An input that the user can correct, such as an unreadable file.
-            ConfigError: A setting with a wrong value.
+        Returns RGB images in pose order, ``resolution`` high and 176/256 as
+        wide; ``square`` keeps the model's shape. An image depends only on its
+        inputs and ``seed`` (or ``generator``, which is read in order);
+        ``image.info`` has its settings. Raises XmdptError or ConfigError for
+        inputs that a user can correct.
         """
         options = InputOptions(
             fit, pose_fit, person, pose_person, pose_size, min_score, empty_frames
