@@ -99,6 +99,12 @@ FAULTS = {
 }
 
 
+def run(path: Path, kitchen: Kitchen, workspace: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    page = read_page(path)
+    kitchen.serve(page, workspace)
+    run_page(page, workspace, lambda: "".join(capfd.readouterr()))
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_found_and_named(
     fault: str, kitchen: Kitchen, workspace: Path, capfd: pytest.CaptureFixture[str]
@@ -107,9 +113,7 @@ def test_a_fault_is_found_and_named(
     path = workspace / "page.md"
     path.write_text(textwrap.dedent(text))
     with pytest.raises(PageError) as err:
-        page = read_page(path)
-        kitchen.serve(page, workspace)
-        run_page(page, workspace, lambda: "".join(capfd.readouterr()))
+        run(path, kitchen, workspace, capfd)
     assert str(err.value).removeprefix(f"{workspace}/").startswith(message)
 
 
@@ -152,9 +156,7 @@ def test_a_page_that_is_right(
         ```
         """)
     )
-    page = read_page(workspace / "page.md")
-    kitchen.serve(page, workspace)
-    run_page(page, workspace, lambda: "".join(capfd.readouterr()))
+    run(workspace / "page.md", kitchen, workspace, capfd)
     assert (workspace / "another.jpg").exists()
 
 
@@ -165,10 +167,8 @@ def test_commands_of_a_block(tmp_path: Path) -> None:
 
 
 def test_values_are_made_small() -> None:
-    line = "train --size B --steps 300000 --batch-size auto --dry-run"
-    assert docs_small.small(line.split()) == (
-        "train --size B --steps 2 --batch-size auto --dry-run".split()
-    )
+    line = ["train", "--steps", "300000", "--batch-size", "auto", "--dry-run"]
+    assert docs_small.small(line) == ["train", "--steps", "2", "--batch-size", "auto", "--dry-run"]
     assert docs_small.small(["bench", "data", "--items", "64"]) == ["bench", "data", "--items", "4"]
     roof = ["bench", "--roof", "--size", "S"]
     assert docs_small.small(roof) == roof
