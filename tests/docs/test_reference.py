@@ -32,8 +32,8 @@ VISIBLE = [path for path, command in COMMANDS.items() if path and not command.hi
 
 #: options of other programs that prose names alone
 OTHER_OPTIONS = {"--nproc-per-node", "--nnodes", "--local-dir", "--basetemp"}
-#: of the command that docs/contributing.md adds
-OTHER_VARIABLES = {"XMDPT_KEYPOINTS_MIN_SCORE"}
+#: the command that docs/contributing.md adds, as an example, and its variable
+OTHER_COMMANDS, OTHER_VARIABLES = {"keypoints"}, {"XMDPT_KEYPOINTS_MIN_SCORE"}
 #: sites without https
 HTTP_ONLY = ("http://mmlab.ie.cuhk.edu.hk/", "http://127.0.0.1", "http://localhost")
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
@@ -122,6 +122,12 @@ def test_every_option_that_is_named_exists() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_every_command_that_is_named_exists() -> None:
+    for code in ALL:
+        for name in re.findall(r"(?:^|[|;&] *|XMDPT_\w+=\S+ )xmdpt ([a-z][\w-]*)", code.text):
+            assert name in {*COMMANDS, *OTHER_COMMANDS}, f"{code.at}: no command {name}"
+
+
 def test_every_variable_that_is_named_exists() -> None:
     known = {str(p.envvar) for command in COMMANDS.values() for p in command.params if p.envvar}
     for file in [*REPO.glob("xmdpt_cli/**/*.py"), REPO / "tests/conftest.py"]:
@@ -152,6 +158,14 @@ def test_every_command_is_on_a_first_page(path: str) -> None:
         (p.read_text(encoding="utf-8")) for p in (REPO / "README.md", DOCS / "index.md")
     )
     assert f"xmdpt {path.split()[0]}" in first
+
+
+def test_the_commands_of_developers_are_those_of_ci() -> None:
+    page = (DOCS / "contributing.md").read_text(encoding="utf-8")
+    ci = (REPO / ".ci/run").read_text(encoding="utf-8")
+    for line in ("-c constraints.txt -e '.[dev]'", "python -m pytest", "ruff check .", "mypy"):
+        assert line in page
+        assert line in ci
 
 
 @pytest.fixture(scope="module")
