@@ -66,9 +66,7 @@ class XMDPTPipeline:
         ``device``: "cpu", "cuda", "cuda:1", "mps" (untested), or "auto": a
         CUDA GPU if there is one. ``precision``: "fp32", "bf16", or "auto":
         bf16 on CUDA. ``max_memory``: limit in bytes while sampling, on a CPU
-        of the whole process.
-
-        ``encoders``: ``vae``, ``dino_source``,
+        of the whole process. ``encoders``: ``vae``, ``dino_source``,
         ``dino_pose``, ``openpose`` or ``encoders`` as a folder or hub id; by
         default the model's folder, its dataset's, or the hub id it was
         trained with. Raises XmdptError that names what is missing.
@@ -146,15 +144,12 @@ class XMDPTPipeline:
         """Generate ``num_images`` images of the person of ``source`` in every pose.
 
         ``source``: file, PIL image or uint8 array (H, W, 3); several are
-        views of one person. ``source_keypoints``: files or arrays, one for
-        each; None: a file beside the source, or OpenPose. ``pose``: keypoint
-        files, photographs, pose images, or arrays (18, 2) of x, y as
-        fractions of the image, NaN where missing.
-
-        ``steps`` to ``solver``: None is the model's default; the paper's are
-        50, 2.0, 0.01, "ddim". ``fit`` to ``pose_person`` and ``pose_size`` to
-        ``empty_frames``: see ``InputOptions``. ``callback`` is called with a
-        ``StepResult`` after every step.
+        views of one person. ``pose``: keypoint files, photographs, pose
+        images, or arrays (18, 2) of x, y as fractions of the image, NaN where
+        missing. ``source_keypoints``: files or such arrays; None: a file
+        beside the source, or OpenPose. ``fit`` to ``pose_person`` and
+        ``pose_size`` to ``empty_frames``: see ``InputOptions``. ``steps`` to
+        ``solver``: None is the model's; the paper's: 50, 2.0, 0.01, "ddim".
 
         Returns RGB images in pose order, ``resolution`` high and 176/256 as
         wide; ``square`` keeps the model's shape. An image depends only on its
