@@ -1,4 +1,4 @@
-"""Adding a command as CONTRIBUTING.md shows it: one function, one line in ``app.py``."""
+"""Adding a command as docs/contributing.md shows it: one function, one line in ``app.py``."""
 
 from __future__ import annotations
 

@@ -16,9 +16,10 @@ from xmdpt_cli.encoders.bundle import moments_of
 from xmdpt_cli.encoders.vae import to_signed
 from xmdpt_cli.images import ImageArray
 
-#: limits of the rms of the difference over the rms: 40 layers of DINOv2 under bf16 autocast lose
-#: 6e-3
-TOKENS, MOMENTS = 1e-2, 5e-3
+#: limits of the rms of the difference over the rms. With the random weights of this check, bf16
+#: autocast loses 7.2e-3 in 12 layers of DINOv2-B and 3.0e-2 in 40 of DINOv2-G, on a CPU as well.
+TOKENS = {"base": 1e-2, "giant": 4e-2}
+MOMENTS = 5e-3
 NOTE = "rms of the difference / rms"
 
 
@@ -39,7 +40,7 @@ def _dino(setting: Setting, size: str, images: ImageArray) -> Iterator[Row]:
     exact = dino.tokens(signed)
     dino.autocast = torch.bfloat16
     error = rms(dino.tokens(signed), exact)
-    yield at_most(f"{name}: tokens in bf16 (autocast) - fp32", error, TOKENS, note=NOTE)
+    yield at_most(f"{name}: tokens in bf16 (autocast) - fp32", error, TOKENS[size], note=NOTE)
     rate = len(images) / median(setting, lambda: dino.tokens(signed))
     yield speed(setting, f"{name} in bf16", rate, "images/s")
 

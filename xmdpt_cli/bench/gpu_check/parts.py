@@ -46,7 +46,7 @@ PARTS = (
     Part("resume", RESUME, 3, 150),
     Part("batch-auto", BATCH_AUTO, 4, 120),
     Part("encoders", ENCODERS, 5, 90),
-    Part("resume-compiled", RESUME, 6, 240, {"compiled": True}),
+    Part("resume-compiled", RESUME, 6, 420, {"compiled": True}),
 )
 
 

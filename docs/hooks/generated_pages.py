@@ -1,0 +1,140 @@
+"""MkDocs hook: writes the command reference and the changelog into the site at build time.
+
+``reference/cli/COMMAND.md`` comes from the commands themselves, so a page cannot differ from
+``xmdpt COMMAND --help``. ``mkdocs.yml`` names this file under ``hooks``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from xmdpt_cli.cli import app
+from xmdpt_cli.cli.help import walk
+
+CHANGELOG = Path(__file__).resolve().parents[2] / "CHANGELOG.md"
+FOLDER = "reference/cli"
+_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
+#: what Typer appends to a help text: ``[default: 0]``, ``[default: 8; x>=1]``, ``[required]``
+_EXTRA = re.compile(r"\s*\[([^\[\]]+)\]$")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the generated pages to the site."""
+    for uri, text in pages().items():
+        files.append(File.generated(config, uri, content=text))
+    return files
+
+
+def pages() -> dict[str, str]:
+    """Markdown of every generated page, by its path in ``docs/``."""
+    texts = {f"{FOLDER}/{slug(path)}.md": command_page(path, it) for path, it in commands()}
+    return texts | {"changelog.md": CHANGELOG.read_text(encoding="utf-8")}
+
+
+def commands() -> Iterator[tuple[str, Any]]:
+    """("train", its command), ("bench data", ...): every visible command and subcommand."""
+    yield from ((path, it) for path, it in walk(app.build()) if path and not it.hidden)
+
+
+def slug(path: str) -> str:
+    """Name of a command's page: "bench data" -> "bench-data"."""
+    return path.replace(" ", "-")
+
+
+def command_page(path: str, command: Any) -> str:
+    """The page of a command: usage, help text, arguments, then one section for each panel."""
+    context = command.make_context(f"xmdpt {path}", [], resilient_parsing=True)
+    known = {name for p in command.params for name in (*p.opts, *p.secondary_opts)} | {"--help"}
+    link = _linker(known)
+    usage = " ".join(["xmdpt", path, *command.collect_usage_pieces(context)])
+    summary, *rest = (link(_escape(text)) for text in (command.help or "").split("\n\n"))
+    blocks = [f"# xmdpt {path}", summary, f"```text\n{usage}\n```", *rest]
+    below = getattr(command, "commands", {})
+    if below:
+        blocks += ["## Subcommands", _list({f"{path} {name}": it for name, it in below.items()})]
+    title = ""
+    for parameter in command.params:
+        if parameter.hidden:
+            continue
+        is_option = parameter.param_type_name == "option"
+        panel = parameter.rich_help_panel if is_option else "Arguments"
+        if panel != title:
+            title = panel
+            blocks.append(f"## {title}")
+        blocks.append(_entry(parameter, context, link))
+    if title != "General":
+        blocks.append("## General")
+    blocks.append("[`-h`, `--help`](#--help) { #--help }\n:   Print the options of the command.")
+    return "\n\n".join(blocks) + "\n"
+
+
+def _entry(parameter: Any, context: Any, link: Callable[[str], str]) -> str:
+    """One item of a definition list: names and value, then text, choices, default, variable."""
+    parameter.show_envvar = False  # it has a place of its own below
+    text, extra = _split(parameter.get_help_record(context)[1].replace(r"\[", "["))
+    choices = parameter.type_descriptor.choices if parameter.type_descriptor.is_choice else None
+    facts = []
+    if choices and "Choices:" not in text:
+        facts.append("Choices: " + ", ".join(f"`{choice}`" for choice in choices))
+    facts += [_fact(item) for item in extra]
+    if parameter.multiple:
+        facts.append("Can be repeated")
+    if parameter.param_type_name == "argument":
+        name, anchor = f"`{parameter.name.upper()}`", parameter.name
+    else:
+        names = [*parameter.opts, *parameter.secondary_opts]
+        name, anchor = ", ".join(f"`{n}`" for n in names), max(parameter.opts, key=len)
+        if parameter.metavar:
+            name += f" `{parameter.metavar}`"
+        if parameter.envvar:
+            facts.append(f"Variable: `{parameter.envvar}`")
+    lines = [f"[{name}](#{anchor}) {{ #{anchor} }}", f":   {link(_escape(text))}"]
+    if facts:
+        lines += ["", f"    {' · '.join(facts)}", "    { .facts }"]
+    return "\n".join(lines)
+
+
+def _split(text: str) -> tuple[str, list[str]]:
+    """("Random seed.", ["default: 0"]) of "Random seed. [default: 0]"."""
+    extra: list[str] = []
+    while found := _EXTRA.search(text):
+        extra[:0] = found[1].split("; ")
+        text = text[: found.start()]
+    return text.strip(), extra
+
+
+def _fact(item: str) -> str:
+    """One fact of Typer's, as Markdown: "default: 8" -> "Default: `8`"."""
+    key, colon, value = item.partition(": ")
+    if not colon:
+        return f"`{item}`" if item != "required" else "Required"
+    plain = f"`{value}`" if " " not in value else _escape(value)
+    return f"{key.capitalize()}: {plain}"
+
+
+def _list(listed: dict[str, Any]) -> str:
+    """A list of commands with the first sentence of their help, each linked to its page."""
+    first = {path: _escape((it.help or "").split("\n\n")[0]) for path, it in listed.items()}
+    return "\n".join(f"- [`xmdpt {path}`]({slug(path)}.md): {first[path]}" for path in listed)
+
+
+def _escape(text: str) -> str:
+    """The text with Markdown's and HTML's special characters as plain characters."""
+    text = text.replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\`*_\[\]|])", r"\\\1", text)
+
+
+def _linker(known: set[str]) -> Callable[[str], str]:
+    """A function that links a page's own options in a text, and puts others in code font."""
+
+    def shown(found: re.Match[str]) -> str:
+        name = found[0]
+        return f"[`{name}`](#{name})" if name in known else f"`{name}`"
+
+    return lambda text: _OPTION.sub(shown, text)

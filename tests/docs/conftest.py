@@ -1,0 +1,51 @@
+"""A page's own folder and environment, and the kitchen that fills the folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import docs_small
+import huggingface_hub.constants
+import pytest
+from docs_run import run_line
+from docs_workspace import Kitchen, make_hub
+
+REPO = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def _kitchen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Kitchen, Path]]:
+    folder = tmp_path_factory.mktemp("docs")
+    hub = make_hub(folder / "hub")
+    yield Kitchen(folder / "kitchen", lambda line: run_line(line, "ingredient", str)), hub
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def kitchen(_kitchen: tuple[Kitchen, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[Kitchen]:
+    """The kitchen, with small networks and the hub's cache; the environment is restored after."""
+    kitchen, hub = _kitchen
+    before = dict(os.environ)
+    docs_small.apply(monkeypatch.setitem, monkeypatch.setattr)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(hub))
+    os.environ |= docs_small.variables() | {
+        "HF_HUB_CACHE": str(hub),
+        "DOCS_COMMANDS": str(hub.parent / "commands"),
+    }
+    yield kitchen
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty current folder, deleted after the test."""
+    folder = tmp_path / "workspace"
+    folder.mkdir()
+    (folder / "examples").symlink_to(REPO / "examples")
+    monkeypatch.chdir(folder)
+    yield folder
+    shutil.rmtree(tmp_path)

@@ -1,0 +1,150 @@
+"""What the tests of the documentation make small, in one place, and nothing else.
+
+The lines of the pages run as they stand, with images of 256 px and under the published names of
+models and encoders. Small are the widths and depths of the networks, the numbers of people and
+steps (``OPTIONS``), and what ``xmdpt bench`` repeats.
+
+``python docs_small.py --as xmdpt|python|torchrun ARGUMENTS`` is that command, small.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+#: (depth, width, heads), all different, so that a size is recognised by its weights
+SIZES = {"S": (4, 64, 2), "B": (4, 96, 3), "L": (4, 160, 5), "XL": (4, 192, 6)}
+
+#: Options whose values are replaced, on a line and, as variables, where a line does not name them.
+OPTIONS: dict[str, dict[str, str]] = {
+    "demo": {"people": "2", "train-steps": "2", "vae-steps": "2"},
+    "synth": {"people": "2", "test-people": "2"},
+    "prepare": {"vae-steps": "2"},
+    "train": {"steps": "2", "batch-size": "2", "sampling-steps": "2"},
+    "finetune-vae": {"steps": "2", "batch-size": "2"},
+    "bench": {"size": "tiny", "rounds": "1"},
+    "bench train": {"size": "tiny", "rounds": "1", "batch-size": "2"},
+    "bench encode": {"rounds": "1", "batch-size": "1"},
+    "bench data": {"rounds": "1", "gigabytes": "0.02", "items": "4", "batch-size": "2"},
+    "bench scale": {"size": "tiny", "rounds": "1", "processes": "2", "batch-size": "1"},
+}  # fmt: skip
+#: replaced only where a line names them
+ON_A_LINE: dict[str, dict[str, str]] = {
+    "sample": {"steps": "3"},
+    "bench scale": {"steps": "1"},
+}
+#: scripts of examples/ and what is added to their lines
+SCRIPTS = {"gpu_check.py": ["--small", "--parts", "sampling-S"]}
+#: the networks of the metrics have random weights
+VARIABLES = {
+    "XMDPT_EVALUATE_ALEXNET_WEIGHTS": "toy",
+    "XMDPT_EVALUATE_INCEPTION_WEIGHTS": "toy",
+    "XMDPT_EVALUATE_TF_INCEPTION_WEIGHTS": "toy",
+    "XMDPT_FINETUNE_VAE_ALEXNET_WEIGHTS": "toy",
+    "XMDPT_BENCH_COMPILE": "false",
+    "XMDPT_BENCH_TRAIN_COMPILE": "false",
+}
+
+
+def variables() -> dict[str, str]:
+    """Every setting of OPTIONS as a variable, and VARIABLES."""
+    return VARIABLES | {
+        f"XMDPT_{command}_{option}".upper().replace(" ", "_").replace("-", "_"): value
+        for command, options in OPTIONS.items()
+        for option, value in options.items()
+    }
+
+
+def small(arguments: Sequence[str]) -> list[str]:
+    """The arguments of ``xmdpt`` with the values of OPTIONS and ON_A_LINE in place of their own."""
+    words = list(arguments)
+    below = " ".join(words[:2])
+    command = below if below in OPTIONS else " ".join(words[:1])
+    if command == "bench" and "--roof" in words:  # computes, and measures nothing
+        return words
+    values = OPTIONS.get(command, {}) | ON_A_LINE.get(command, {})
+    for i, word in enumerate(words[:-1]):
+        if word.removeprefix("--") in values and word.startswith("--") and words[i + 1] != "auto":
+            words[i + 1] = values[word.removeprefix("--")]
+    return words
+
+
+def apply(set_item: Callable[[dict[Any, Any], Any, Any], None], set_attribute: Any) -> None:
+    """Make the networks small in this process, by ``monkeypatch.setitem`` and ``.setattr``."""
+    from stick_people import with_network
+
+    from xmdpt_cli.bench import machine
+    from xmdpt_cli.encoders.openpose import OpenPose
+    from xmdpt_cli.model import SIZES as REAL
+
+    for name, size in SIZES.items():
+        set_item(REAL, name, size)
+    set_item(machine._SIDE, "cpu", 256)
+    set_item(machine._COPIED, "cpu", 1 << 20)
+    set_attribute("xmdpt_cli.bench.timing._TURN", 1e-9)
+    set_attribute(OpenPose, "load", staticmethod(lambda *a, **k: with_network(_somebody())))
+
+
+def _somebody() -> Any:
+    """A network that sees one standing person in every image."""
+    from stick_people import StickPeople, standing
+
+    class Everywhere(dict[int, Any]):
+        def get(self, key: int, default: Any = None) -> Any:
+            return [standing(0.25, 0.75)]
+
+    return StickPeople(Everywhere())
+
+
+def main() -> int | None:
+    def set_item(table: dict[Any, Any], key: Any, value: Any) -> None:
+        table[key] = value
+
+    def set_attribute(owner: Any, name: Any, value: Any = None) -> None:
+        if isinstance(owner, str):
+            module, _, attribute = owner.rpartition(".")
+            owner, name, value = sys.modules[module], attribute, name
+        setattr(owner, name, value)
+
+    program, *arguments = sys.argv[2:]
+    if program == "torchrun":
+        return torchrun(arguments)
+    import xmdpt_cli.bench.timing  # noqa: F401
+
+    apply(set_item, set_attribute)
+    if program == "python" and arguments[:2] == ["-m", "xmdpt_cli"]:
+        program, arguments = "xmdpt", arguments[2:]
+    if program == "xmdpt":
+        from xmdpt_cli.__main__ import main as command_line
+
+        sys.argv = ["xmdpt", *small(arguments)]
+        return command_line()
+    if arguments[0] == "-c":
+        sys.argv = ["-c", *arguments[2:]]
+        exec(arguments[1], {"__name__": "__main__"})
+    elif arguments[0] == "-m":
+        sys.argv = arguments[1:]
+        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+    else:
+        script = arguments[0]
+        sys.argv = [script, *arguments[1:], *SCRIPTS.get(os.path.basename(script), [])]
+        sys.path[0] = os.path.dirname(os.path.abspath(script))
+        runpy.run_path(script, run_name="__main__")
+    return 0
+
+
+def torchrun(arguments: list[str]) -> int:
+    """``torchrun --nproc-per-node N -m xmdpt_cli ...``, with two processes."""
+    options, _, rest = " ".join(arguments).partition(" -m xmdpt_cli ")
+    if not re.fullmatch(r"--nproc[-_]per[-_]node[ =]\d+", options):
+        raise SystemExit(f"only torchrun --nproc-per-node N -m xmdpt_cli is tested, not {options}")
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    os.execv(sys.executable, [*run, __file__, "--as", "xmdpt", *rest.split()])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
