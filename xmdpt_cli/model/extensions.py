@@ -44,7 +44,7 @@ class TokenConditioner(nn.Module):
 
     A single vector cannot tell where a sleeve's colour is. Here self-attention reads the source's
     latents as further keys and values, and the pose map is added to the noisy tokens. Of the forms
-    that were compared (README, "Conditioning by tokens") this one won.
+    that were compared (docs/experiments.md) this one won.
     """
 
     def __init__(self, width: int, depth: int, channels: int, patch: int, pose_patch: int) -> None:
