@@ -13,15 +13,18 @@ from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 from xmdpt_cli.cli import app
 from xmdpt_cli.cli.help import walk
 
 CHANGELOG = Path(__file__).resolve().parents[2] / "CHANGELOG.md"
 FOLDER = "reference/cli"
+_COMMANDS_HERE = "<!-- commands -->"
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 #: what Typer appends to a help text: ``[default: 0]``, ``[default: 8; x>=1]``, ``[required]``
 _EXTRA = re.compile(r"\s*\[([^\[\]]+)\]$")
+_NEXT = re.compile(r"; (?=required$|[\d.x<>=]+$)")  # a default in words has semicolons of its own
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -29,6 +32,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for uri, text in pages().items():
         files.append(File.generated(config, uri, content=text))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Put the list of commands where ``reference/cli/index.md`` has its mark."""
+    return markdown.replace(_COMMANDS_HERE, _list(dict(commands())))
 
 
 def pages() -> dict[str, str]:
@@ -52,18 +60,18 @@ def command_page(path: str, command: Any) -> str:
     context = command.make_context(f"xmdpt {path}", [], resilient_parsing=True)
     known = {name for p in command.params for name in (*p.opts, *p.secondary_opts)} | {"--help"}
     link = _linker(known)
-    usage = " ".join(["xmdpt", path, *command.collect_usage_pieces(context)])
-    summary, *rest = (link(_escape(text)) for text in (command.help or "").split("\n\n"))
-    blocks = [f"# xmdpt {path}", summary, f"```text\n{usage}\n```", *rest]
+    arguments = [p for p in command.params if p.param_type_name == "argument"]
+    options = [p for p in command.params if p.param_type_name == "option" and not p.hidden]
     below = getattr(command, "commands", {})
+    summary, *rest = (link(_escape(text)) for text in (command.help or "").split("\n\n"))
+    usage = " ".join(["xmdpt", path, "[OPTIONS]", *map(_value, arguments)])
+    usage += f"\nxmdpt {path} COMMAND [OPTIONS]" if below else ""
+    blocks = [f"# xmdpt {path}", summary, f"```text\n{usage}\n```", *rest]
     if below:
         blocks += ["## Subcommands", _list({f"{path} {name}": it for name, it in below.items()})]
     title = ""
-    for parameter in command.params:
-        if parameter.hidden:
-            continue
-        is_option = parameter.param_type_name == "option"
-        panel = parameter.rich_help_panel if is_option else "Arguments"
+    for parameter in arguments + options:
+        panel = parameter.rich_help_panel if parameter in options else "Arguments"
         if panel != title:
             title = panel
             blocks.append(f"## {title}")
@@ -86,7 +94,7 @@ def _entry(parameter: Any, context: Any, link: Callable[[str], str]) -> str:
     if parameter.multiple:
         facts.append("Can be repeated")
     if parameter.param_type_name == "argument":
-        name, anchor = f"`{parameter.name.upper()}`", parameter.name
+        name, anchor = f"`{_value(parameter)}`", parameter.name
     else:
         names = [*parameter.opts, *parameter.secondary_opts]
         name, anchor = ", ".join(f"`{n}`" for n in names), max(parameter.opts, key=len)
@@ -100,11 +108,17 @@ def _entry(parameter: Any, context: Any, link: Callable[[str], str]) -> str:
     return "\n".join(lines)
 
 
+def _value(argument: Any) -> str:
+    """An argument in a usage line: ``SOURCE``, or ``[NAME]`` if it can be left out."""
+    name = argument.name.upper()
+    return name if argument.required else f"[{name}]"
+
+
 def _split(text: str) -> tuple[str, list[str]]:
     """("Random seed.", ["default: 0"]) of "Random seed. [default: 0]"."""
     extra: list[str] = []
     while found := _EXTRA.search(text):
-        extra[:0] = found[1].split("; ")
+        extra[:0] = _NEXT.split(found[1])
         text = text[: found.start()]
     return text.strip(), extra
 
@@ -113,7 +127,7 @@ def _fact(item: str) -> str:
     """One fact of Typer's, as Markdown: "default: 8" -> "Default: `8`"."""
     key, colon, value = item.partition(": ")
     if not colon:
-        return f"`{item}`" if item != "required" else "Required"
+        return "Required" if item == "required" else f"Range: `{item}`"
     plain = f"`{value}`" if " " not in value else _escape(value)
     return f"{key.capitalize()}: {plain}"
 

@@ -166,7 +166,7 @@ def test_timestep_list_is_numpys(steps: int) -> None:
 
 
 def test_the_published_list_differs_where_the_docs_say() -> None:
-    """Published: a float stride is added again and again (docs/published-weights.md)."""
+    """Published: a float stride is added again and again (docs/published-checkpoints.md)."""
 
     def published(steps: int) -> list[int]:
         place, listed = 0.0, []
@@ -185,7 +185,7 @@ def test_the_published_list_differs_where_the_docs_say() -> None:
     assert apart.pop(1) == [999]
     assert {away for found in apart.values() for away in found} == {1}
     assert max(map(len, apart.values())) == 19
-    docs = (Path(__file__).parents[2] / "docs/published-weights.md").read_text()
+    docs = (Path(__file__).parents[2] / "docs/published-checkpoints.md").read_text()
     listed = ", ".join(map(str, [steps for steps in apart if steps <= 100][:-1]))
     assert f"these are {listed} and 91" in " ".join(docs.split())
     assert not {10, 20, 25, 50, 100, 250, 500} & set(apart)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import docs_run
 import pytest
-from docs_blocks import read_page
+from docs_blocks import PageError, read_page
 from docs_workspace import Kitchen
 
 REPO = Path(__file__).resolve().parents[2]
@@ -22,6 +22,9 @@ NAMES = [path.relative_to(REPO).with_suffix("").as_posix().removeprefix("docs/")
 def test_the_blocks_of_a_page_run(
     path: Path, kitchen: Kitchen, workspace: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    page = read_page(path)
-    kitchen.serve(page.workspace, workspace)
-    docs_run.run_page(page, workspace, lambda: "".join(capfd.readouterr()))
+    try:
+        page = read_page(path)
+        kitchen.serve(page, workspace)
+        docs_run.run_page(page, workspace, lambda: "".join(capfd.readouterr()))
+    except PageError as err:
+        pytest.fail(str(err), pytrace=False)

@@ -54,6 +54,7 @@ class Page:
     path: Path
     workspace: list[str] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
+    prose: list[tuple[int, str]] = field(default_factory=list)  # (line number, its text)
 
 
 def read_page(path: Path) -> Page:
@@ -86,8 +87,10 @@ def read_page(path: Path) -> Page:
                 raise PageError(f"{path}:{number}: no such reason: {value!r}; known: {REASONS}")
             elif not comment["text"].startswith(OTHER_COMMENTS):
                 raise PageError(f"{path}:{number}: unknown comment {comment['text']!r}")
-        elif line.strip() and reason:
-            break
+        else:
+            page.prose.append((number, line))
+            if line.strip() and reason:
+                break
     if reason:
         raise PageError(f"{path}:{reason_line}: `not run` stands directly before a block")
     return page

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shlex
-import stat
+import shutil
 import subprocess
 import sys
 import traceback
@@ -87,8 +87,9 @@ def in_bash(line: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([str(commands_folder()), os.environ["PATH"]])
     python_path = os.pathsep.join([str(REPO), str(HELPERS)])
     return subprocess.run(
-        ["bash", "-c", line],
+        ["bash", "-o", "pipefail", "-c", line],
         env={**os.environ, "PATH": path, "PYTHONPATH": python_path},
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -98,16 +99,21 @@ def in_bash(line: str) -> subprocess.CompletedProcess[str]:
 
 
 def commands_folder() -> Path:
-    """``xmdpt``, ``python`` and ``torchrun``: scripts that make small what they run."""
+    """``xmdpt``, ``python`` and ``torchrun`` as small ones, and a ``head`` that reads to the end,
+    so that a command before it that fails is not mistaken for one whose pipe was closed."""
     folder = Path(os.environ["DOCS_COMMANDS"])
     if not folder.is_dir():
         folder.mkdir(parents=True)
-        for name in ("xmdpt", "python", "python3", "torchrun"):
-            script = folder / name
-            this = shlex.quote(str(HELPERS / "docs_small.py"))
-            script.write_text(f'#!/bin/sh\nexec {sys.executable} {this} --as {name} "$@"\n')
-            script.chmod(script.stat().st_mode | stat.S_IXUSR)
+        this = shlex.quote(str(HELPERS / "docs_small.py"))
+        for name in ("xmdpt", "python", "torchrun"):
+            write_script(folder / name, f'exec {sys.executable} {this} --as {name} "$@"')
+        write_script(folder / "head", f'{shutil.which("head")} "$@" && cat > /dev/null')
     return folder
+
+
+def write_script(path: Path, text: str) -> None:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
 
 
 def run_python(block: Block, path: Path, names: dict[str, Any], printed: Printed) -> None:

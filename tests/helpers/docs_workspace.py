@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from docs_blocks import Page, PageError
 from stick_people import FIGURE
 from toy_models import leaning, person, write_pose
 
@@ -30,14 +31,16 @@ class Kitchen:
         self.folder, self.run = folder, run
         folder.mkdir(parents=True)
 
-    def serve(self, names: list[str], workspace: Path) -> None:
-        """Copy ingredients into a workspace. KeyError for an unknown name."""
-        for name in names:
-            self.need(name)
-            copy(self.folder / name, workspace / name)
+    def serve(self, page: Page, workspace: Path) -> None:
+        """Copy a page's ingredients into its workspace. PageError for an unknown one."""
+        for name in page.workspace:
+            if name not in INGREDIENTS:
+                known = ", ".join(INGREDIENTS)
+                raise PageError(f"{page.path}: no such ingredient: {name}; there are {known}")
+            copy(self.need(name), workspace / name)
 
     def need(self, name: str) -> Path:
-        """The path of an ingredient, made if it is not there yet. KeyError for an unknown name."""
+        """The path of an ingredient, made if it is not there yet."""
         make = INGREDIENTS[name]
         path = self.folder / name
         if not path.exists():

@@ -43,12 +43,18 @@ def training_loss(
 ) -> Losses:
     """The loss of one training step from the outputs of its passes.
 
-    out (N, 2C, h, w): the unmasked pass on ``schedule.add_noise(latents, noise, timesteps)``;
-    latents (N, C, h, w) clean and scaled; timesteps (N,) integers in [0, 1000). ``masked_out`` and
-    ``masked_noise``: the same of the masked pass (None: there is none). ``repa`` (N, T, W):
-    projected hidden tokens, ``repa_target`` (N, T, W): the tokens that REPA aligns them with;
-    ``repa_weight`` times 1 - cosine is added. ``weighting`` of the squared error:
-    ``Schedule.weight``.
+    Args:
+        out: (N, 2C, h, w), the unmasked pass on ``schedule.add_noise(latents, noise, timesteps)``.
+        latents: (N, C, h, w), clean and scaled.
+        timesteps: (N,) integers in [0, 1000).
+        noise: (N, C, h, w), the noise of the unmasked pass.
+        masked_out: The same as ``out`` for the masked pass; None: there is no such pass.
+        masked_noise: The noise of the masked pass.
+        repa: (N, T, W), projected hidden tokens.
+        repa_target: (N, T, W), the tokens that REPA aligns them with.
+        repa_weight: Weight of 1 - cosine similarity of the two.
+        weighting: Weighting of the squared error, as in ``Schedule.weight``.
+        schedule: The noise schedule.
     """
     weight = schedule.weight(weighting, timesteps)
     mse, vb = loss_terms(out, latents, noise, timesteps, schedule)

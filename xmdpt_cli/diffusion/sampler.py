@@ -42,15 +42,33 @@ def sample(
     schedule: Schedule = LINEAR,
     callback: Callable[[StepResult], None] | None = None,
 ) -> Tensor:
-    """Solve the sampling ODE from start noise (N, C, h, w) to scaled latents of that shape.
+    """Solve the sampling ODE from start noise to scaled latents.
 
-    condition (N, D), computed once by ``model.condition``. Defaults are the paper's (sec. 4.1):
-    50 DDIM steps (eta 0) over round(linspace(0, 999, 50)), each step to the next listed timestep
-    and the last to alpha-bar = 1; guidance 2.0; power 0.01 for best SSIM/LPIPS, 1.0 for best FID.
-    ``solver`` and ``spacing`` (None: the solver's own): names in ``solvers``. ``interval``:
-    guidance is applied where t / 1000 lies in it (Kynkäänniemi et al. 2024, arXiv 2404.07724),
-    elsewhere the unconditional branch is not computed. ``tokens``: ``model.token_conditions`` of an
-    XMDPT with ``conditioning="tokens"``. Deterministic: all randomness is in ``noise``.
+    Deterministic: all randomness is in ``noise``. Defaults are the paper's (sec. 4.1): 50 DDIM
+    steps (eta 0) over round(linspace(0, 999, 50)), each step to the next listed timestep and the
+    last to alpha-bar = 1.
+
+    Args:
+        model: The network, such as an ``XMDPT``.
+        noise: (N, C, h, w), standard normal.
+        condition: (N, D), from ``model.condition``.
+        steps: Number of steps.
+        guidance: Scale of classifier-free guidance (paper eq. 6).
+        power: Power of the guidance schedule (paper eq. 6); 0.01 for the best SSIM and LPIPS, 1.0
+            for the best FID.
+        solver: A name in ``solvers``: "ddim", "dpmpp-2m" or "unipc".
+        spacing: How the timesteps are chosen; None: the solver's own way.
+        interval: Guidance is applied where t / 1000 lies in it (Kynkäänniemi et al. 2024, arXiv
+            2404.07724); elsewhere the unconditional branch is not computed.
+        tokens: ``model.token_conditions`` of an XMDPT with ``conditioning="tokens"``.
+        schedule: The noise schedule that the model was trained with.
+        callback: Called with a ``StepResult`` after every step.
+
+    Returns:
+        (N, C, h, w) scaled latents.
+
+    Raises:
+        ConfigError: A setting is out of its range.
     """
     if power <= 0:
         raise ConfigError(f"power must be positive, not {power}")

@@ -17,8 +17,14 @@ from xmdpt_cli.errors import ConfigError
 
 @dataclass(frozen=True)
 class Schedule:
-    """``kind`` "linear" (the paper: betas 1e-4 .. 2e-2) or "cosine"; ``prediction``: what the
-    first half of the network's output channels is, "epsilon" (the paper) or "v"."""
+    """The noise schedule, with its tables.
+
+    Args:
+        kind: "linear" (the paper: betas 1e-4 .. 2e-2) or "cosine".
+        prediction: What the first half of the network's output channels is, "epsilon" (the paper)
+            or "v".
+        steps: Number of timesteps T.
+    """
 
     kind: str = "linear"
     prediction: str = "epsilon"

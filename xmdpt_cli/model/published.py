@@ -62,12 +62,18 @@ def published_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def from_published(
     state_dict_or_path: Mapping[str, Any] | str | Path, mask_ratio: float = 0.3
 ) -> XMDPT:
-    """Build an XMDPT from a published checkpoint (a state dict as in ``plain_state``, or its file).
+    """Build an XMDPT from a published checkpoint.
 
     Depth, width, heads, grid and patch are read off the shapes. A checkpoint for inference, without
-    MIPNet's blocks, gives a model without them. ``mask_ratio``: what it was trained with, which no
-    weight holds (published: 0.30). Raises XmdptError if the file is not a checkpoint, or if a
-    tensor is missing, unexpected or of another shape.
+    MIPNet's blocks, gives a model without them.
+
+    Args:
+        state_dict_or_path: A state dict, also inside another dict, or its file (``plain_state``).
+        mask_ratio: What the model was trained with, which no weight holds (published: 0.30).
+
+    Raises:
+        XmdptError: The file is not a checkpoint, or a tensor is missing, unexpected or of another
+            shape.
     """
     state = plain_state(state_dict_or_path).tensors
     indices = {key: value for key, value in state.items() if key.endswith(_INDEX)}

@@ -289,7 +289,7 @@ class XMDPT(
 
     @classmethod
     def from_size(cls, size: str, **overrides: Any) -> XMDPT:
-        """``XMDPT.from_size("S", latent_size=64)``: a key of SIZES, the rest as in __init__."""
+        """``XMDPT.from_size("S", latent_size=64)``: a key of SIZES, the rest as in ``__init__``."""
         if size not in SIZES:
             raise ConfigError(f"no such size: {size!r}", f"choose one of {', '.join(SIZES)}")
         depth, width, heads = SIZES[size]

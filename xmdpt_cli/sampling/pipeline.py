@@ -143,18 +143,19 @@ class XMDPTPipeline:
     ) -> list[Image.Image]:
         """Generate ``num_images`` images of the person of ``source`` in every pose.
 
-        Several sources are views of one person: files, PIL images or uint8
-        arrays (H, W, 3). ``pose``: keypoint files, photographs, pose images,
-        or arrays (18, 2) of x, y as fractions of the image, NaN where
+        ``source``: file, PIL image or uint8 array (H, W, 3); several are
+        views of one person. ``pose``: keypoint files, photographs, pose
+        images, or arrays (18, 2) of x, y as fractions of the image, NaN where
         missing. ``source_keypoints``: files or such arrays; None: a file
         beside the source, or OpenPose. ``fit`` to ``pose_person`` and
         ``pose_size`` to ``empty_frames``: see ``InputOptions``. ``steps`` to
-        ``solver``: None is the model's default; the paper's are 50, 2.0,
-        0.01, "ddim". Returns RGB images in pose order, ``resolution`` high
-        and 176/256 as wide; ``square`` keeps the model's shape. An image
-        depends only on its inputs and ``seed`` (or ``generator``, which is
-        read in order); ``image.info`` has its settings. Raises XmdptError or
-        ConfigError for inputs that a user can correct.
+        ``solver``: None is the model's; the paper's: 50, 2.0, 0.01, "ddim".
+
+        Returns RGB images in pose order, ``resolution`` high and 176/256 as
+        wide; ``square`` keeps the model's shape. An image depends only on its
+        inputs and ``seed`` (or ``generator``, which is read in order);
+        ``image.info`` has its settings. Raises XmdptError or ConfigError for
+        inputs that a user can correct.
         """
         options = InputOptions(
             fit, pose_fit, person, pose_person, pose_size, min_score, empty_frames
