@@ -22,6 +22,7 @@ from toy_models import leaning, person, write_pose
 DINO = {"small": (384, 6), "base": (768, 12), "large": (1024, 16), "giant": (1536, 24)}
 VAE = "stabilityai/sd-vae-ft-mse"
 PHOTOGRAPH = (176, 256)
+REPO = Path(__file__).resolve().parents[2]
 
 
 class Kitchen:
@@ -166,6 +167,7 @@ INGREDIENTS: dict[str, Callable[[Kitchen], object]] = {
     "walk.json": make_walk,
     "pose.png": make_pose_image,
     "list.csv": make_list,
+    "keypoints": lambda kitchen: copy(REPO / "docs/keypoints", Path("keypoints")),
 }
 
 
