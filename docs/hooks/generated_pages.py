@@ -13,12 +13,14 @@ from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 from xmdpt_cli.cli import app
 from xmdpt_cli.cli.help import walk
 
 CHANGELOG = Path(__file__).resolve().parents[2] / "CHANGELOG.md"
 FOLDER = "reference/cli"
+_COMMANDS_HERE = "<!-- commands -->"
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 #: what Typer appends to a help text: ``[default: 0]``, ``[default: 8; x>=1]``, ``[required]``
 _EXTRA = re.compile(r"\s*\[([^\[\]]+)\]$")
@@ -30,6 +32,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for uri, text in pages().items():
         files.append(File.generated(config, uri, content=text))
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Put the list of commands where ``reference/cli/index.md`` has its mark."""
+    return markdown.replace(_COMMANDS_HERE, _list(dict(commands())))
 
 
 def pages() -> dict[str, str]:

@@ -42,8 +42,8 @@ SCRIPTS = {"gpu_check.py": ["--small", "--parts", "sampling-S"]}
 #: the networks of the metrics have random weights
 VARIABLES = {
     "XMDPT_EVALUATE_ALEXNET_WEIGHTS": "toy",
-    "XMDPT_EVALUATE_INCEPTION_WEIGHTS": "toy",
-    "XMDPT_EVALUATE_TF_INCEPTION_WEIGHTS": "toy",
+    "XMDPT_EVALUATE_INCEPTION_WEIGHTS": "toyconv",
+    "XMDPT_EVALUATE_TF_INCEPTION_WEIGHTS": "toyconv",
     "XMDPT_FINETUNE_VAE_ALEXNET_WEIGHTS": "toy",
     "XMDPT_BENCH_COMPILE": "false",
     "XMDPT_BENCH_TRAIN_COMPILE": "false",
