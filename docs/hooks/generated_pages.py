@@ -20,7 +20,7 @@ from xmdpt_cli.cli.help import walk
 
 CHANGELOG = Path(__file__).resolve().parents[2] / "CHANGELOG.md"
 FOLDER = "reference/cli"
-_COMMANDS_HERE = "<!-- commands -->"
+_COMMANDS_HERE = "COMMANDS\n"  # a line of its own
 _OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 #: what Typer appends to a help text: ``[default: 0]``, ``[default: 8; x>=1]``, ``[required]``
 _EXTRA = re.compile(r"\s*\[([^\[\]]+)\]$")
@@ -36,7 +36,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Put the list of commands where ``reference/cli/index.md`` has its mark."""
-    return markdown.replace(_COMMANDS_HERE, _list(dict(commands())))
+    return markdown.replace(_COMMANDS_HERE, _list(dict(commands())) + "\n")
 
 
 def pages() -> dict[str, str]:
