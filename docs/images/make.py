@@ -3,7 +3,7 @@
     xmdpt demo --out xmdpt-demo
     python docs/images/make.py xmdpt-demo
 
-strip.png, own-data-sheet.jpg and the .svg files are made by hand or by the scripts in ``examples/``.
+Makes demo-sheet.jpg, prepare-report.png, metrics-page.png and ui.png.
 Needs Chromium, and the extra ``dev``. Takes about one minute on two CPU cores.
 """
 
