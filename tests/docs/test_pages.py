@@ -22,9 +22,12 @@ NAMES = [path.relative_to(REPO).with_suffix("").as_posix().removeprefix("docs/")
 def test_the_blocks_of_a_page_run(
     path: Path, kitchen: Kitchen, workspace: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    fault = ""
     try:
         page = read_page(path)
         kitchen.serve(page, workspace)
         docs_run.run_page(page, workspace, lambda: "".join(capfd.readouterr()))
     except PageError as err:
-        pytest.fail(str(err), pytrace=False)
+        fault = str(err)
+    if fault:
+        pytest.fail(fault, pytrace=False)

@@ -24,8 +24,8 @@ REASONS = (
     "needs OpenPose's weights",
 )
 LANGUAGES = ("bash", "python", "text", "toml", "json", "yaml", "csv", "bibtex")
-#: of the table in README.md that a script writes
-OTHER_COMMENTS = ("made by:", "end")
+#: around a table that a script writes, and where docs/hooks puts generated text
+OTHER_COMMENTS = ("made by:", "end", "strip", "commands")
 
 _FENCE = re.compile(r"^(?P<indent> *)(?P<marks>`{3,}|~{3,})(?P<info>[^`]*)$")
 _INFO = re.compile(r'^(?P<language>\S+)(?: title="(?P<title>[^"]+)")?$')

@@ -22,6 +22,7 @@ from toy_models import leaning, person, write_pose
 DINO = {"small": (384, 6), "base": (768, 12), "large": (1024, 16), "giant": (1536, 24)}
 VAE = "stabilityai/sd-vae-ft-mse"
 PHOTOGRAPH = (176, 256)
+REPO = Path(__file__).resolve().parents[2]
 
 
 class Kitchen:
@@ -166,6 +167,7 @@ INGREDIENTS: dict[str, Callable[[Kitchen], object]] = {
     "walk.json": make_walk,
     "pose.png": make_pose_image,
     "list.csv": make_list,
+    "keypoints": lambda kitchen: copy(REPO / "docs/keypoints", Path("keypoints")),
 }
 
 
@@ -190,12 +192,12 @@ def snapshot(hub: Path, name: str) -> Path:
 
 
 def save_dino(folder: Path, size: str) -> None:
-    """One narrow block at the published width and number of tokens."""
+    """The published width and number of tokens, without blocks: normalised patch embeddings."""
     from transformers import Dinov2Config, Dinov2Model
 
     width, heads = DINO[size]
     config = Dinov2Config(
-        hidden_size=width, num_attention_heads=heads, num_hidden_layers=1, mlp_ratio=1,
+        hidden_size=width, num_attention_heads=heads, num_hidden_layers=0,
         image_size=518, patch_size=14,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
@@ -204,12 +206,22 @@ def save_dino(folder: Path, size: str) -> None:
 
 
 def save_vae(folder: Path, seed: int) -> None:
-    """The toy's VAE without its mark: 4 channels, factor 8, the published scale."""
-    from xmdpt_cli.toy.encoders import toy_vae
+    """The published factor, latent channels and scale, and 8 channels in all layers."""
+    from diffusers import AutoencoderKL
 
-    net = toy_vae(256, 0).net
-    net.register_to_config(scaling_factor=0.18215)
-    if seed:
-        with torch.no_grad():
-            net.decoder.conv_out.bias.add_(0.01 * seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = AutoencoderKL(
+            block_out_channels=(8, 8, 8, 8),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=1,
+            norm_num_groups=1,
+            mid_block_add_attention=False,
+            latent_channels=4,
+            sample_size=256,
+            scaling_factor=0.18215,
+        )
+        torch.manual_seed(seed)
+        torch.nn.init.normal_(net.decoder.conv_out.bias, std=0.01)
     net.save_pretrained(folder)
