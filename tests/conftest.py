@@ -29,7 +29,8 @@ SHARED = Path(os.environ.get("XMDPT_SHARED", REPO.parent / "shared"))
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that no process ends with one of them alone."""
-    items.sort(key=lambda item: item.path.parent.name not in ("training", "bench", "cli", "tests"))
+    first = ("training", "bench", "cli", "docs", "tests")
+    items.sort(key=lambda item: item.path.parent.name not in first)
 
 
 @pytest.fixture(autouse=True)
